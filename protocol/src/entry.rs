@@ -1,0 +1,313 @@
+//! What the log holds (steps 2 and 3): one entry per message, operation or control change.
+//!
+//! An entry is a MessagePack map whose first fields are for readers of the log (`v`, `seen`) and whose rest
+//! (`from cid kind body`) stands in the client-ready event word for word, so that `channel` can splice instead of decoding.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cid::Cid,
+    error::Refusal,
+    fold::{HistoryFor, Role},
+    ids::{MsgId, UserId},
+    limits,
+};
+
+/// Version of entries and KV values that this build writes; it reads the next one too.
+pub const VERSION: u8 = 1;
+
+/// What an entry is. The first group are messages, the second operations on messages, the third changes of the thread itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Text,
+    Emoji,
+    Image,
+    Video,
+    File,
+    Audio,
+    /// Opaque bytes, for payloads that are encrypted end to end.
+    Custom,
+    Edit,
+    Recall,
+    Reaction,
+    DmStarted,
+    Blocked,
+    Unblocked,
+    GroupCreated,
+    GroupRenamed,
+    MemberAdded,
+    MemberRemoved,
+    MemberLeft,
+    RoleChanged,
+    /// Of a newer version, or not an entry at all; kept with its bytes, shown as "unsupported".
+    #[serde(other)]
+    Unknown,
+}
+
+impl Kind {
+    pub fn is_message(self) -> bool {
+        matches!(self, Self::Text | Self::Emoji | Self::Image | Self::Video | Self::File | Self::Audio | Self::Custom)
+    }
+
+    pub fn is_operation(self) -> bool {
+        matches!(self, Self::Edit | Self::Recall | Self::Reaction)
+    }
+
+    /// Control entries live on `ctl.` subjects and are folded; all others on `chat.` subjects.
+    pub fn is_control(self) -> bool {
+        !self.is_message() && !self.is_operation() && self != Self::Unknown
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Emoji => "emoji",
+            Self::Image => "image",
+            Self::Video => "video",
+            Self::File => "file",
+            Self::Audio => "audio",
+            Self::Custom => "custom",
+            Self::Edit => "edit",
+            Self::Recall => "recall",
+            Self::Reaction => "reaction",
+            Self::DmStarted => "dm_started",
+            Self::Blocked => "blocked",
+            Self::Unblocked => "unblocked",
+            Self::GroupCreated => "group_created",
+            Self::GroupRenamed => "group_renamed",
+            Self::MemberAdded => "member_added",
+            Self::MemberRemoved => "member_removed",
+            Self::MemberLeft => "member_left",
+            Self::RoleChanged => "role_changed",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    pub fn parse(s: &str) -> Self {
+        const ALL: [Kind; 19] = [
+            Kind::Text,
+            Kind::Emoji,
+            Kind::Image,
+            Kind::Video,
+            Kind::File,
+            Kind::Audio,
+            Kind::Custom,
+            Kind::Edit,
+            Kind::Recall,
+            Kind::Reaction,
+            Kind::DmStarted,
+            Kind::Blocked,
+            Kind::Unblocked,
+            Kind::GroupCreated,
+            Kind::GroupRenamed,
+            Kind::MemberAdded,
+            Kind::MemberRemoved,
+            Kind::MemberLeft,
+            Kind::RoleChanged,
+        ];
+        ALL.into_iter().find(|k| k.as_str() == s).unwrap_or(Kind::Unknown)
+    }
+
+    /// Block and unblock are shown to the devices of who did it, and to nobody else.
+    pub fn only_for_its_author(self) -> bool {
+        matches!(self, Self::Blocked | Self::Unblocked)
+    }
+}
+
+/// An attachment by reference; the bytes live where `url` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Media {
+    pub url: String,
+    /// For instance `image/png`.
+    pub mime: String,
+    /// Bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+}
+
+/// The body of any entry. Which fields must be there depends on the kind; see [`Body::check`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Body {
+    /// `text`, `edit`; a caption with media.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// `emoji`, `reaction`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub emoji: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub media: Option<Media>,
+    /// `custom`: bytes in MessagePack, base64 in JSON.
+    #[serde(skip_serializing_if = "Option::is_none", with = "crate::codec::opt_bytes")]
+    pub data: Option<Bytes>,
+    /// `edit`, `recall`, `reaction`: the message it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<MsgId>,
+    /// The message this one answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<MsgId>,
+    /// `reaction`: takes it away again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub remove: bool,
+    /// Control entries: who is affected.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<UserId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// `group_created`: what new members may read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<HistoryFor>,
+}
+
+impl Body {
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { text: Some(text.into()), ..Self::default() }
+    }
+
+    /// Is this the body of something a client may send as `kind`? Every limit of a body is enforced here.
+    pub fn check(&self, kind: Kind) -> Result<(), Refusal> {
+        let need = |there: bool, field: &str| {
+            if there {
+                Ok(())
+            } else {
+                Err(Refusal::invalid(format!("body.{field} is missing: a message of kind {} needs it", kind.as_str())))
+            }
+        };
+        if !self.users.is_empty() || self.role.is_some() || self.name.is_some() || self.history.is_some() {
+            return Err(Refusal::invalid("body.users, name, role and history belong to group changes; use the HTTP API for those"));
+        }
+        match kind {
+            Kind::Text => need(self.text.as_deref().is_some_and(|t| !t.is_empty()), "text")?,
+            Kind::Emoji => need(self.emoji.is_some(), "emoji")?,
+            Kind::Image | Kind::Video | Kind::File | Kind::Audio => need(self.media.is_some(), "media")?,
+            Kind::Custom => need(self.data.is_some(), "data")?,
+            Kind::Edit => {
+                need(self.target.is_some(), "target")?;
+                need(self.text.is_some(), "text")?;
+            }
+            Kind::Recall => need(self.target.is_some(), "target")?,
+            Kind::Reaction => {
+                need(self.target.is_some(), "target")?;
+                need(self.emoji.is_some(), "emoji")?;
+            }
+            _ => return Err(Refusal::invalid(format!("kind {} cannot be sent", kind.as_str()))),
+        }
+        at_most("body.text", self.text.as_deref(), limits::TEXT_CHARS)?;
+        at_most("body.emoji", self.emoji.as_deref(), limits::EMOJI_CHARS)?;
+        if let Some(media) = &self.media {
+            at_most("body.media.name", media.name.as_deref(), limits::MEDIA_NAME_CHARS)?;
+            at_most("body.media.mime", Some(&media.mime), 127)?;
+            if media.url.len() > limits::MEDIA_URL_BYTES {
+                return Err(Refusal::invalid(format!(
+                    "body.media.url has {} bytes, at most {} are allowed",
+                    media.url.len(),
+                    limits::MEDIA_URL_BYTES
+                )));
+            }
+        }
+        if self.data.as_ref().is_some_and(|d| d.len() > limits::CUSTOM_BYTES) {
+            return Err(Refusal::invalid(format!("body.data has more than {} bytes", limits::CUSTOM_BYTES)));
+        }
+        Ok(())
+    }
+}
+
+fn at_most(field: &str, value: Option<&str>, max: usize) -> Result<(), Refusal> {
+    // A string of at most `max` bytes has at most `max` characters; count only when it could be over.
+    match value {
+        Some(s) if s.len() > max && s.chars().count() > max => {
+            Err(Refusal::invalid(format!("{field} has {} characters, at most {max} are allowed", s.chars().count())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// One entry of the log. Its thread is in the subject, its id and time are the log's.
+/// The order of the fields is the wire's: `from` and all after it are spliced into the event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub v: u8,
+    /// The log's clock when an edge looked for an earlier copy before it published this one (the late rule needs it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<u64>,
+    pub from: UserId,
+    /// For a control entry: the id of the operation (`op`).
+    pub cid: Cid,
+    pub kind: Kind,
+    pub body: Body,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("not a log entry: {0}")]
+pub struct BadEntry(pub String);
+
+impl Entry {
+    pub fn new(from: UserId, cid: Cid, kind: Kind, body: Body) -> Self {
+        Self { v: VERSION, seen: None, from, cid, kind, body }
+    }
+
+    pub fn encode(&self) -> Bytes {
+        rmp_serde::to_vec_named(self).expect("an entry has only string keys and plain values").into()
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadEntry> {
+        let entry: Self = rmp_serde::from_slice(bytes).map_err(|e| BadEntry(e.to_string()))?;
+        if entry.v > VERSION + 1 { Err(BadEntry(format!("version {} is newer than this build reads", entry.v))) } else { Ok(entry) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+
+    #[test]
+    fn text_is_counted_in_characters() {
+        let body = |n| Body::text("ü".repeat(n));
+        assert!(body(limits::TEXT_CHARS).check(Kind::Text).is_ok());
+        let e = body(limits::TEXT_CHARS + 1).check(Kind::Text).unwrap_err();
+        assert_eq!(e.code, Code::Invalid);
+        assert!(e.message.contains("10001 characters"), "{e}");
+        assert!(Body::text("").check(Kind::Text).is_err());
+    }
+
+    #[test]
+    fn control_kinds_cannot_be_sent_as_messages() {
+        assert!(Body::text("x").check(Kind::MemberAdded).is_err());
+        assert!(Body::text("x").check(Kind::Unknown).is_err());
+        let sneaky = Body { users: vec![UserId::parse("a").unwrap()], ..Body::text("x") };
+        assert!(sneaky.check(Kind::Text).is_err());
+    }
+
+    #[test]
+    fn kinds_of_a_later_version_are_unknown_and_every_name_goes_both_ways() {
+        let bytes = rmp_serde::to_vec("poll_opened").unwrap();
+        assert_eq!(rmp_serde::from_slice::<Kind>(&bytes).unwrap(), Kind::Unknown);
+        for k in [Kind::Text, Kind::RoleChanged, Kind::DmStarted] {
+            assert_eq!(Kind::parse(k.as_str()), k);
+            assert_eq!(serde_json::to_string(&k).unwrap(), format!("\"{}\"", k.as_str()));
+        }
+    }
+
+    #[test]
+    fn an_entry_survives_its_encoding() {
+        let e = Entry::new(UserId::parse("u1").unwrap(), Cid::mint(1_800_000_000_000, [1; 10]), Kind::Text, Body::text("hi"));
+        assert_eq!(Entry::decode(&e.encode()).unwrap(), e);
+        let next = Entry { v: VERSION + 1, ..e.clone() };
+        assert!(Entry::decode(&next.encode()).is_ok(), "version N reads N + 1");
+        assert!(Entry::decode(&Entry { v: VERSION + 2, ..e }.encode()).is_err());
+    }
+}

@@ -1,0 +1,136 @@
+//! The closed list of error codes: what went wrong, and whether trying again can help.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cid::Cid;
+
+/// What a client may do after an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// The same request will fail again.
+    Never,
+    /// The same request, with the same cid, after `retry_after_ms` (or a backoff of its own).
+    Later,
+    /// After getting a new access token.
+    AfterLogin,
+    /// With a new cid minted from the `now_ms` of the error, and only if every earlier answer to this message was `clock_ahead`.
+    NewCid,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// Not a frame, a missing field or a field of the wrong type; the message names it.
+    BadFrame,
+    /// `t` is none of the frame types of this version.
+    UnknownFrame,
+    /// A field has the right type and a value outside its limits; the message names limit and unit.
+    Invalid,
+    /// The token is missing, forged, revoked or of another issuer; or name and password do not fit.
+    Unauthorized,
+    /// The access token was good and has expired.
+    TokenExpired,
+    /// The user may not do this here.
+    Forbidden,
+    /// The user is not in this thread (any more).
+    NotMember,
+    /// One of the two blocks the other.
+    Blocked,
+    NotFound,
+    /// Somebody else did something first; read again and decide anew.
+    Conflict,
+    /// A number of things has reached its limit.
+    LimitReached,
+    RateLimited,
+    ClockAhead,
+    /// Too much happened since this cid to know whether it was stored; show "not known whether sent".
+    ResendTooOld,
+    /// The archive is so far behind that the log may not take more.
+    StorageBehind,
+    /// A part of the system does not answer; nothing was changed as far as is known, the same cid is safe to resend.
+    Unavailable,
+    /// A bug of ours, logged on the server.
+    Internal,
+}
+
+impl Code {
+    pub const ALL: [Self; 17] = [
+        Self::BadFrame,
+        Self::UnknownFrame,
+        Self::Invalid,
+        Self::Unauthorized,
+        Self::TokenExpired,
+        Self::Forbidden,
+        Self::NotMember,
+        Self::Blocked,
+        Self::NotFound,
+        Self::Conflict,
+        Self::LimitReached,
+        Self::RateLimited,
+        Self::ClockAhead,
+        Self::ResendTooOld,
+        Self::StorageBehind,
+        Self::Unavailable,
+        Self::Internal,
+    ];
+
+    pub fn retry(self) -> Retry {
+        match self {
+            Self::TokenExpired | Self::Unauthorized => Retry::AfterLogin,
+            Self::RateLimited | Self::StorageBehind | Self::Unavailable | Self::Internal => Retry::Later,
+            Self::ClockAhead => Retry::NewCid,
+            _ => Retry::Never,
+        }
+    }
+
+    pub fn http_status(self) -> u16 {
+        match self {
+            Self::BadFrame | Self::UnknownFrame | Self::Invalid | Self::ClockAhead => 400,
+            Self::Unauthorized | Self::TokenExpired => 401,
+            Self::Forbidden | Self::NotMember | Self::Blocked => 403,
+            Self::NotFound => 404,
+            Self::Conflict => 409,
+            Self::LimitReached | Self::ResendTooOld => 422,
+            Self::RateLimited => 429,
+            Self::StorageBehind | Self::Unavailable => 503,
+            Self::Internal => 500,
+        }
+    }
+}
+
+/// An answer of "no", made where the decision falls and passed on unchanged to whoever asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    pub code: Code,
+    /// For people: says what to do. Never a secret, never a message body.
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+    /// The log's clock, with `clock_ahead`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now_ms: Option<u64>,
+    /// Which send this is about, so that a client without `r` can match it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cid: Option<Cid>,
+}
+
+impl Refusal {
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after_ms: None, now_ms: None, cid: None }
+    }
+
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Code::Invalid, message)
+    }
+
+    /// Something does not answer; try the same thing again in a moment.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self { retry_after_ms: Some(1_000), ..Self::new(Code::Unavailable, message) }
+    }
+
+    pub fn with_cid(mut self, cid: Cid) -> Self {
+        self.cid = Some(cid);
+        self
+    }
+}

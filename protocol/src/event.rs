@@ -1,0 +1,268 @@
+//! The client-ready event (step 4): an entry with its place in the thread.
+//!
+//! `channel` builds the MessagePack frame once by splicing the entry's own bytes behind the fields that the log adds;
+//! nobody decodes a body on the way to a MessagePack client.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cid::Cid,
+    entry::{BadEntry, Body, Entry, Kind, VERSION},
+    ids::{MsgId, UserId},
+    thread::Thread,
+};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    pub thread: Thread,
+    pub id: MsgId,
+    /// The id of the event before it in this thread; 0: none that is recent. In a page, only the oldest row's matters.
+    pub prev: MsgId,
+    /// When the log stored it, milliseconds since 1970.
+    pub ts: u64,
+    pub from: UserId,
+    pub cid: Cid,
+    pub kind: Kind,
+    pub body: Body,
+}
+
+impl Event {
+    pub fn new(thread: Thread, id: MsgId, prev: MsgId, ts: u64, entry: Entry) -> Self {
+        Self { thread, id, prev, ts, from: entry.from, cid: entry.cid, kind: entry.kind, body: entry.body }
+    }
+
+    /// May `user` see it at all, membership aside?
+    pub fn shown_to(&self, user: &UserId) -> bool {
+        !self.kind.only_for_its_author() || &self.from == user
+    }
+}
+
+/// An entry's bytes, understood just as far as the path of a message needs: borrowed, nothing allocated.
+#[derive(Debug, Clone, Copy)]
+pub struct EntryView<'a> {
+    pub seen: Option<u64>,
+    pub from: &'a str,
+    pub cid: Cid,
+    pub kind: &'a str,
+    /// `from` and everything after it, as `tail_fields` pairs of the map.
+    tail: &'a [u8],
+    tail_fields: u32,
+}
+
+impl<'a> EntryView<'a> {
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, BadEntry> {
+        let mut r = Reader { bytes, at: 0 };
+        let fields = r.map_len()?;
+        let (mut v, mut seen, mut from, mut cid, mut kind, mut body) = (0u64, None, None, None, None, false);
+        let mut tail_at = None;
+        for i in 0..fields {
+            let before = r.at;
+            match r.str()? {
+                "v" if tail_at.is_none() => v = r.uint()?,
+                "seen" if tail_at.is_none() => seen = Some(r.uint()?),
+                key => {
+                    tail_at.get_or_insert((before, fields - i));
+                    match key {
+                        "from" => from = Some(r.str()?),
+                        "cid" => cid = Some(r.bin()?),
+                        "kind" => kind = Some(r.str()?),
+                        other => {
+                            body |= other == "body";
+                            r.skip(0)?;
+                        }
+                    }
+                }
+            }
+        }
+        let missing = |what: &str| BadEntry(format!("{what} is missing"));
+        if r.at != bytes.len() {
+            return Err(BadEntry("bytes behind the entry".into()));
+        }
+        if v == 0 || v > u64::from(VERSION) + 1 {
+            return Err(BadEntry(format!("version {v}")));
+        }
+        if !body {
+            return Err(missing("body"));
+        }
+        let cid: [u8; 16] = cid.ok_or_else(|| missing("cid"))?.try_into().map_err(|_| BadEntry("cid of a wrong length".into()))?;
+        let (tail_at, tail_fields) = tail_at.ok_or_else(|| missing("from"))?;
+        Ok(Self {
+            seen,
+            from: from.ok_or_else(|| missing("from"))?,
+            cid: Cid::from_bytes(cid).map_err(|e| BadEntry(e.to_string()))?,
+            kind: kind.ok_or_else(|| missing("kind"))?,
+            tail: &bytes[tail_at..],
+            tail_fields,
+        })
+    }
+
+    /// Appends the MessagePack frame `event` to `out`.
+    pub fn write_event(&self, out: &mut Vec<u8>, thread: &str, id: MsgId, prev: MsgId, ts: u64) {
+        const NEVER: &str = "a Vec takes every write";
+        let uint = |out: &mut Vec<u8>, key: &str, value: u64| {
+            rmp::encode::write_str(out, key).expect(NEVER);
+            rmp::encode::write_uint(out, value).expect(NEVER);
+        };
+        out.reserve(64 + thread.len() + self.tail.len());
+        rmp::encode::write_map_len(out, 5 + self.tail_fields).expect(NEVER);
+        for s in ["t", "event", "thread", thread] {
+            rmp::encode::write_str(out, s).expect(NEVER);
+        }
+        uint(out, "id", id.0);
+        uint(out, "prev", prev.0);
+        uint(out, "ts", ts);
+        out.extend_from_slice(self.tail);
+    }
+}
+
+/// Just enough of a MessagePack reader to find where fields begin and end.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+/// Bodies are two levels deep; whatever nests further is not ours.
+const MAX_DEPTH: u8 = 16;
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, n: usize) -> Result<&'a [u8], BadEntry> {
+        let end = self.at.checked_add(n).filter(|e| *e <= self.bytes.len()).ok_or_else(|| BadEntry("cut short".into()))?;
+        let slice = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(slice)
+    }
+
+    fn byte(&mut self) -> Result<u8, BadEntry> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn be(&mut self, n: usize) -> Result<u64, BadEntry> {
+        Ok(self.take(n)?.iter().fold(0, |acc, b| (acc << 8) | u64::from(*b)))
+    }
+
+    fn len(&mut self, n: usize) -> Result<usize, BadEntry> {
+        usize::try_from(self.be(n)?).map_err(|_| BadEntry("a length beyond memory".into()))
+    }
+
+    fn map_len(&mut self) -> Result<u32, BadEntry> {
+        match self.byte()? {
+            b @ 0x80..=0x8f => Ok(u32::from(b & 0x0f)),
+            0xde => Ok(self.be(2)? as u32),
+            _ => Err(BadEntry("not a map".into())),
+        }
+    }
+
+    fn uint(&mut self) -> Result<u64, BadEntry> {
+        match self.byte()? {
+            b @ 0x00..=0x7f => Ok(u64::from(b)),
+            0xcc => self.be(1),
+            0xcd => self.be(2),
+            0xce => self.be(4),
+            0xcf => self.be(8),
+            _ => Err(BadEntry("not a whole number".into())),
+        }
+    }
+
+    fn str(&mut self) -> Result<&'a str, BadEntry> {
+        let n = match self.byte()? {
+            b @ 0xa0..=0xbf => usize::from(b & 0x1f),
+            0xd9 => self.len(1)?,
+            0xda => self.len(2)?,
+            _ => return Err(BadEntry("not a short string".into())),
+        };
+        std::str::from_utf8(self.take(n)?).map_err(|_| BadEntry("not UTF-8".into()))
+    }
+
+    fn bin(&mut self) -> Result<&'a [u8], BadEntry> {
+        match self.byte()? {
+            0xc4 => {
+                let n = self.len(1)?;
+                self.take(n)
+            }
+            _ => Err(BadEntry("not short bytes".into())),
+        }
+    }
+
+    fn skip(&mut self, depth: u8) -> Result<(), BadEntry> {
+        if depth > MAX_DEPTH {
+            return Err(BadEntry("nested too deep".into()));
+        }
+        let (bytes, items) = match self.byte()? {
+            0x00..=0x7f | 0xe0..=0xff | 0xc0 | 0xc2 | 0xc3 => (0, 0),
+            b @ 0x80..=0x8f => (0, 2 * usize::from(b & 0x0f)),
+            b @ 0x90..=0x9f => (0, usize::from(b & 0x0f)),
+            b @ 0xa0..=0xbf => (usize::from(b & 0x1f), 0),
+            0xc4 | 0xd9 => (self.len(1)?, 0),
+            0xc5 | 0xda => (self.len(2)?, 0),
+            0xc6 | 0xdb => (self.len(4)?, 0),
+            0xcc | 0xd0 => (1, 0),
+            0xcd | 0xd1 => (2, 0),
+            0xca | 0xce | 0xd2 => (4, 0),
+            0xcb | 0xcf | 0xd3 => (8, 0),
+            0xdc => (0, self.len(2)?),
+            0xde => (0, 2 * self.len(2)?),
+            _ => return Err(BadEntry("a type that entries do not use".into())),
+        };
+        self.take(bytes)?;
+        for _ in 0..items {
+            self.skip(depth + 1)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry() -> Entry {
+        let mut e = Entry::new(UserId::parse("u1").unwrap(), Cid::mint(1_800_000_000_000, [3; 10]), Kind::Text, Body::text("grüß dich"));
+        e.body.reply_to = Some(MsgId(1 << 50));
+        e
+    }
+
+    #[test]
+    fn the_spliced_frame_is_the_event() {
+        for seen in [None, Some(1_800_000_000_000)] {
+            let e = Entry { seen, ..entry() };
+            let bytes = e.encode();
+            let view = EntryView::parse(&bytes).unwrap();
+            assert_eq!((view.seen, view.from, view.cid, view.kind), (seen, "u1", e.cid, "text"));
+            let thread: Thread = "dm.a.u1".parse().unwrap();
+            let mut frame = Vec::new();
+            view.write_event(&mut frame, &thread.to_string(), MsgId(9), MsgId(7), 42);
+            let event: Event = rmp_serde::from_slice(&frame).unwrap();
+            assert_eq!(event, Event::new(thread, MsgId(9), MsgId(7), 42, e));
+        }
+    }
+
+    #[test]
+    fn a_field_of_the_next_version_travels_with_the_event() {
+        let mut map = rmp_serde::to_vec_named(&entry()).unwrap();
+        map[0] += 1;
+        rmp::encode::write_str(&mut map, "poll").unwrap();
+        rmp::encode::write_array_len(&mut map, 1).unwrap();
+        rmp::encode::write_uint(&mut map, 5).unwrap();
+        let mut frame = Vec::new();
+        EntryView::parse(&map).unwrap().write_event(&mut frame, "dm.a.u1", MsgId(9), MsgId(7), 42);
+        assert!(rmp_serde::from_slice::<Event>(&frame).is_ok());
+        assert!(frame.windows(4).any(|w| w == b"poll"));
+    }
+
+    proptest! {
+        #[test]
+        fn mutated_entries_never_panic(at in 0usize..200, with: u8, cut in 0usize..200) {
+            let mut bytes = entry().encode().to_vec();
+            let n = bytes.len();
+            bytes[at % n] = with;
+            bytes.truncate(n - cut % n);
+            if let Ok(view) = EntryView::parse(&bytes) {
+                let mut frame = Vec::new();
+                view.write_event(&mut frame, "dm.a.u1", MsgId(9), MsgId(7), 42);
+            }
+            let _ = Entry::decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,523 @@
+//! Membership from control entries. The log decides at append (compare-and-set on the thread's last control entry);
+//! `judge` says whether an actor may append, `apply` folds what was appended. Channel, persister and edge run this same code.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    entry::{Body, Entry, Kind, VERSION},
+    error::{Code, Refusal},
+    ids::{MsgId, UserId},
+    limits,
+    thread::Thread,
+};
+
+/// Ordered: a larger role may do what a smaller one may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    Member,
+    Admin,
+    Owner,
+}
+
+/// What a new member of a group may read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HistoryFor {
+    /// From the entry that added them on.
+    #[default]
+    SinceJoining,
+    /// All of it.
+    Everything,
+}
+
+/// `since <= id < until`: what somebody may read. The entry that adds is the first they see, the one that removes is not theirs any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interval {
+    #[serde(rename = "s")]
+    pub since: MsgId,
+    #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<MsgId>,
+}
+
+/// A list of intervals: joining again neither exposes nor erases the middle. Rising, not touching.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Intervals(pub Vec<Interval>);
+
+impl Intervals {
+    pub fn all() -> Self {
+        Self(vec![Interval { since: MsgId::NONE, until: None }])
+    }
+
+    pub fn covers(&self, id: MsgId) -> bool {
+        self.0.iter().any(|i| i.since <= id && i.until.is_none_or(|u| id < u))
+    }
+
+    /// In the thread now?
+    pub fn open(&self) -> bool {
+        self.0.last().is_some_and(|i| i.until.is_none())
+    }
+
+    pub fn is_all(&self) -> bool {
+        matches!(self.0.as_slice(), [Interval { since: MsgId::NONE, until: None }])
+    }
+
+    pub fn enter(&mut self, since: MsgId) {
+        if !self.open() {
+            // Everything may be read: earlier parts are inside the new one.
+            if since.is_none() {
+                self.0.clear();
+            }
+            self.0.push(Interval { since, until: None });
+        }
+    }
+
+    pub fn leave(&mut self, until: MsgId) {
+        if let Some(last) = self.0.last_mut() {
+            last.until.get_or_insert(until);
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// None: was here, is not any more, may still read their part.
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    #[serde(rename = "i")]
+    pub intervals: Intervals,
+}
+
+/// State of a group: the fold of its control entries up to `version`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    pub v: u8,
+    /// Id of the last control entry folded.
+    pub version: MsgId,
+    pub name: String,
+    #[serde(default)]
+    pub history: HistoryFor,
+    pub members: BTreeMap<UserId, Member>,
+}
+
+/// One thread as one user has it: an item of the KV key `<uid>.threads`. Merged by the larger `v`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadItem {
+    /// Id of the control entry this item was made from.
+    pub v: MsgId,
+    #[serde(rename = "i")]
+    pub intervals: Intervals,
+    /// Groups only; none after leaving.
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// DMs only: this user blocks the other.
+    #[serde(rename = "b", default, skip_serializing_if = "std::ops::Not::not")]
+    pub blocks: bool,
+    /// DMs only: the other user blocks this one.
+    #[serde(rename = "bb", default, skip_serializing_if = "std::ops::Not::not")]
+    pub blocked_by: bool,
+}
+
+/// The value of `<uid>.threads`: present = the user exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserThreads {
+    pub v: u8,
+    pub threads: BTreeMap<Thread, ThreadItem>,
+}
+
+impl Default for UserThreads {
+    fn default() -> Self {
+        Self { v: VERSION, threads: BTreeMap::new() }
+    }
+}
+
+impl UserThreads {
+    /// Keeps the newer item; says whether anything changed.
+    pub fn merge(&mut self, thread: &Thread, item: ThreadItem) -> bool {
+        match self.threads.get(thread) {
+            Some(old) if old.v >= item.v => false,
+            _ => {
+                self.threads.insert(thread.clone(), item);
+                true
+            }
+        }
+    }
+}
+
+impl Group {
+    pub fn role(&self, user: &UserId) -> Option<Role> {
+        self.members.get(user).and_then(|m| m.role)
+    }
+
+    /// Those who are in it now.
+    pub fn present(&self) -> impl Iterator<Item = (&UserId, Role)> {
+        self.members.iter().filter_map(|(u, m)| m.role.map(|r| (u, r)))
+    }
+
+    fn owners(&self) -> usize {
+        self.present().filter(|(_, r)| *r == Role::Owner).count()
+    }
+
+    pub fn item(&self, user: &UserId) -> Option<ThreadItem> {
+        let m = self.members.get(user)?;
+        Some(ThreadItem { v: self.version, intervals: m.intervals.clone(), role: m.role, ..ThreadItem::default() })
+    }
+
+    fn enter(&mut self, user: &UserId, role: Role, id: MsgId) -> bool {
+        let since = match self.history {
+            HistoryFor::SinceJoining => id,
+            HistoryFor::Everything => MsgId::NONE,
+        };
+        let m = self.members.entry(user.clone()).or_insert_with(|| Member { role: None, intervals: Intervals::default() });
+        if m.role.is_some() {
+            return false;
+        }
+        m.role = Some(role);
+        m.intervals.enter(since);
+        true
+    }
+
+    fn exit(&mut self, user: &UserId, id: MsgId) -> bool {
+        match self.members.get_mut(user) {
+            Some(m) if m.role.is_some() => {
+                m.role = None;
+                m.intervals.leave(id);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Folds one control entry of a group. Returns the users whose own item changed.
+/// Idempotent: an entry at or below the version changes nothing. What makes no sense is skipped, never an error: it is in the log.
+pub fn apply_group(state: &mut Option<Group>, id: MsgId, entry: &Entry) -> Vec<UserId> {
+    if state.as_ref().is_some_and(|g| g.version >= id) {
+        return Vec::new();
+    }
+    let body = &entry.body;
+    if entry.kind == Kind::GroupCreated && state.is_none() {
+        let mut group = Group {
+            v: VERSION,
+            version: id,
+            name: body.name.clone().unwrap_or_default(),
+            history: body.history.unwrap_or_default(),
+            members: BTreeMap::new(),
+        };
+        group.enter(&entry.from, Role::Owner, id);
+        for user in &body.users {
+            group.enter(user, Role::Member, id);
+        }
+        let affected = group.members.keys().cloned().collect();
+        *state = Some(group);
+        return affected;
+    }
+    let Some(group) = state else { return Vec::new() };
+    group.version = id;
+    match entry.kind {
+        Kind::GroupRenamed => {
+            if let Some(name) = &body.name {
+                group.name.clone_from(name);
+            }
+            Vec::new()
+        }
+        Kind::MemberAdded => body.users.iter().filter(|u| group.enter(u, Role::Member, id)).cloned().collect(),
+        Kind::MemberRemoved => body.users.iter().filter(|u| group.exit(u, id)).cloned().collect(),
+        Kind::MemberLeft => {
+            let user = entry.from.clone();
+            if group.exit(&user, id) { vec![user] } else { Vec::new() }
+        }
+        Kind::RoleChanged => {
+            let mut affected = Vec::new();
+            for user in &body.users {
+                if let Some(Member { role: Some(role), .. }) = group.members.get_mut(user)
+                    && let Some(new) = body.role
+                {
+                    *role = new;
+                    affected.push(user.clone());
+                }
+            }
+            affected
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Folds one control entry of a DM into the item of `me`, one of its two users. None: nothing changed.
+pub fn apply_dm(item: Option<&ThreadItem>, me: &UserId, id: MsgId, entry: &Entry) -> Option<ThreadItem> {
+    if item.is_some_and(|i| i.v >= id) {
+        return None;
+    }
+    let mut new = item.cloned().unwrap_or_default();
+    let mine = &entry.from == me;
+    match entry.kind {
+        Kind::DmStarted => {}
+        Kind::Blocked if mine => new.blocks = true,
+        Kind::Blocked => new.blocked_by = true,
+        Kind::Unblocked if mine => new.blocks = false,
+        Kind::Unblocked => new.blocked_by = false,
+        _ => return None,
+    }
+    new.v = id;
+    new.intervals.enter(id);
+    Some(new)
+}
+
+/// The users named by a control entry, whoever they are: who may have to be told.
+pub fn named(thread: &Thread, entry: &Entry) -> Vec<UserId> {
+    let mut users: Vec<UserId> = match thread {
+        Thread::Dm { .. } => thread.dm_users().cloned().collect(),
+        Thread::Group { .. } => std::iter::once(&entry.from).chain(&entry.body.users).cloned().collect(),
+    };
+    users.sort();
+    users.dedup();
+    users
+}
+
+fn forbidden(what: &str) -> Refusal {
+    Refusal::new(Code::Forbidden, what)
+}
+
+/// May `actor` append this control entry to the group as it stands? Decided on one version; the append is guarded by it.
+pub fn judge_group(group: Option<&Group>, actor: &UserId, kind: Kind, body: &Body, max_members: usize) -> Result<(), Refusal> {
+    let name_fits = |name: Option<&String>| match name.map(|n| n.chars().count()) {
+        Some(1..=limits::GROUP_NAME_CHARS) => Ok(()),
+        _ => Err(Refusal::invalid(format!("name: 1 to {} characters", limits::GROUP_NAME_CHARS))),
+    };
+    if body.users.len() > limits::USERS_PER_CHANGE {
+        return Err(Refusal::invalid(format!("users: at most {} in one change", limits::USERS_PER_CHANGE)));
+    }
+    if kind == Kind::GroupCreated {
+        if group.is_some() {
+            return Err(Refusal::new(Code::Conflict, "this group exists"));
+        }
+        name_fits(body.name.as_ref())?;
+        let others = body.users.iter().filter(|u| *u != actor).collect::<std::collections::BTreeSet<_>>().len();
+        return room(others + 1, max_members);
+    }
+    let group = group.ok_or_else(|| Refusal::new(Code::NotFound, "no such group"))?;
+    let role = group.role(actor).ok_or_else(|| Refusal::new(Code::NotMember, "you are not in this group"))?;
+    let at_least = |needed: Role| if role >= needed { Ok(()) } else { Err(forbidden("your role in this group does not allow it")) };
+    match kind {
+        Kind::GroupRenamed => {
+            at_least(Role::Admin)?;
+            name_fits(body.name.as_ref())
+        }
+        Kind::MemberAdded => {
+            at_least(Role::Admin)?;
+            let mut new: Vec<&UserId> = body.users.iter().filter(|u| group.role(u).is_none()).collect();
+            new.sort();
+            new.dedup();
+            if new.is_empty() {
+                return Err(Refusal::new(Code::Conflict, "they are all in this group"));
+            }
+            if new.iter().any(|u| group.members.get(*u).is_some_and(|m| m.intervals.0.len() >= limits::REJOINS)) {
+                return Err(Refusal::new(
+                    Code::LimitReached,
+                    format!("somebody can join the same group at most {} times", limits::REJOINS),
+                ));
+            }
+            let unknown = new.iter().filter(|u| !group.members.contains_key(**u)).count();
+            room(group.members.len() + unknown, limits::GROUP_EVER)?;
+            room(group.present().count() + new.len(), max_members)
+        }
+        Kind::MemberRemoved => {
+            at_least(Role::Admin)?;
+            if body.users.is_empty() {
+                return Err(Refusal::invalid("users: name who is to be removed"));
+            }
+            for user in &body.users {
+                match group.role(user) {
+                    None => return Err(Refusal::new(Code::Conflict, format!("{user} is not in this group"))),
+                    Some(_) if user == actor => return Err(Refusal::invalid("leave the group instead of removing yourself")),
+                    Some(theirs) if role == Role::Owner || theirs < role => {}
+                    Some(_) => return Err(forbidden("only an owner may remove an admin or an owner")),
+                }
+            }
+            Ok(())
+        }
+        Kind::MemberLeft => {
+            if role == Role::Owner && group.owners() == 1 && group.present().count() > 1 {
+                return Err(Refusal::new(Code::Conflict, "the last owner cannot leave: make somebody else an owner first"));
+            }
+            Ok(())
+        }
+        Kind::RoleChanged => {
+            at_least(Role::Owner)?;
+            let ([user], Some(new)) = (body.users.as_slice(), body.role) else {
+                return Err(Refusal::invalid("name one user and a role"));
+            };
+            let old = group.role(user).ok_or_else(|| Refusal::new(Code::NotFound, format!("{user} is not in this group")))?;
+            if old == Role::Owner && new != Role::Owner && group.owners() == 1 {
+                return Err(Refusal::new(Code::Conflict, "a group keeps at least one owner: make somebody else an owner first"));
+            }
+            Ok(())
+        }
+        _ => Err(Refusal::invalid("not a change of a group")),
+    }
+}
+
+fn room(count: usize, max: usize) -> Result<(), Refusal> {
+    if count <= max { Ok(()) } else { Err(Refusal::new(Code::LimitReached, format!("a group has at most {max} members"))) }
+}
+
+/// May `actor` append this control entry to the DM, judged on the actor's own item?
+pub fn judge_dm(item: Option<&ThreadItem>, kind: Kind) -> Result<(), Refusal> {
+    match kind {
+        Kind::DmStarted if item.is_some() => Err(Refusal::new(Code::Conflict, "this conversation exists")),
+        Kind::DmStarted => Ok(()),
+        Kind::Blocked if item.is_some_and(|i| i.blocks) => Err(Refusal::new(Code::Conflict, "already blocked")),
+        Kind::Blocked => Ok(()),
+        Kind::Unblocked if item.is_some_and(|i| i.blocks) => Ok(()),
+        Kind::Unblocked => Err(Refusal::new(Code::Conflict, "not blocked")),
+        _ => Err(Refusal::invalid("not a change of a conversation")),
+    }
+}
+
+/// May a user with this item send into the thread?
+pub fn may_send(item: &ThreadItem) -> Result<(), Refusal> {
+    if item.blocks {
+        Err(Refusal::new(Code::Blocked, "you block this person: unblock them to write"))
+    } else if item.blocked_by {
+        Err(Refusal::new(Code::Blocked, "this person does not take messages from you"))
+    } else if !item.intervals.open() {
+        Err(Refusal::new(Code::NotMember, "you are not in this thread any more"))
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cid::Cid;
+
+    fn user(s: &str) -> UserId {
+        UserId::parse(s).unwrap()
+    }
+
+    fn ctl(from: &str, kind: Kind, users: &[&str]) -> Entry {
+        let body = Body { users: users.iter().map(|u| user(u)).collect(), name: Some("g".into()), ..Body::default() };
+        Entry::new(user(from), Cid::mint(1, [0; 10]), kind, body)
+    }
+
+    fn role_of(from: &str, who: &str, role: Role) -> Entry {
+        let mut e = ctl(from, Kind::RoleChanged, &[who]);
+        e.body.role = Some(role);
+        e
+    }
+
+    #[test]
+    fn joining_again_neither_exposes_nor_erases_the_middle() {
+        let mut g = None;
+        apply_group(&mut g, MsgId(10), &ctl("a", Kind::GroupCreated, &["b"]));
+        apply_group(&mut g, MsgId(20), &ctl("a", Kind::MemberRemoved, &["b"]));
+        apply_group(&mut g, MsgId(30), &ctl("a", Kind::MemberAdded, &["b"]));
+        let i = g.unwrap().item(&user("b")).unwrap().intervals;
+        let seen: Vec<u64> = (1..40).filter(|id| i.covers(MsgId(*id))).collect();
+        assert_eq!(seen, (10..20).chain(30..40).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_last_owner_stays() {
+        let mut g = None;
+        apply_group(&mut g, MsgId(1), &ctl("a", Kind::GroupCreated, &["b"]));
+        let judge = |g: &Option<Group>, e: &Entry| judge_group(g.as_ref(), &e.from, e.kind, &e.body, 500);
+        assert_eq!(judge(&g, &ctl("a", Kind::MemberLeft, &[])).unwrap_err().code, Code::Conflict);
+        assert_eq!(judge(&g, &role_of("a", "a", Role::Member)).unwrap_err().code, Code::Conflict);
+        assert_eq!(judge(&g, &role_of("b", "b", Role::Owner)).unwrap_err().code, Code::Forbidden);
+        assert!(judge(&g, &role_of("a", "b", Role::Owner)).is_ok());
+        apply_group(&mut g, MsgId(2), &role_of("a", "b", Role::Owner));
+        assert!(judge(&g, &ctl("a", Kind::MemberLeft, &[])).is_ok());
+        apply_group(&mut g, MsgId(3), &ctl("a", Kind::MemberLeft, &[]));
+        assert!(judge(&g, &ctl("b", Kind::MemberLeft, &[])).is_ok(), "the last person may go");
+        assert_eq!(judge(&g, &ctl("a", Kind::MemberAdded, &["a"])).unwrap_err().code, Code::NotMember);
+    }
+
+    #[test]
+    fn a_group_is_full_at_its_limit() {
+        let others: Vec<String> = (1..500).map(|i| format!("u{i}")).collect();
+        let others: Vec<&str> = others.iter().map(String::as_str).collect();
+        let e = ctl("a", Kind::GroupCreated, &others);
+        assert!(judge_group(None, &e.from, e.kind, &e.body, 500).is_ok());
+        let mut g = None;
+        apply_group(&mut g, MsgId(1), &e);
+        let more = ctl("a", Kind::MemberAdded, &["one-more"]);
+        assert_eq!(judge_group(g.as_ref(), &more.from, more.kind, &more.body, 500).unwrap_err().code, Code::LimitReached);
+    }
+
+    #[test]
+    fn a_block_is_one_sided() {
+        let (a, b) = (user("a"), user("b"));
+        let item = |i: Option<&ThreadItem>, me: &UserId, id, e: &Entry| apply_dm(i, me, MsgId(id), e);
+        let started = ctl("a", Kind::DmStarted, &[]);
+        let (ia, ib) = (item(None, &a, 1, &started).unwrap(), item(None, &b, 1, &started).unwrap());
+        let block = ctl("b", Kind::Blocked, &[]);
+        let (ia, ib) = (item(Some(&ia), &a, 5, &block).unwrap(), item(Some(&ib), &b, 5, &block).unwrap());
+        assert!(may_send(&ia).is_err() && may_send(&ib).is_err());
+        assert!(judge_dm(Some(&ia), Kind::Unblocked).is_err(), "only who blocks can unblock");
+        assert!(item(Some(&ia), &a, 5, &block).is_none(), "idempotent");
+        let unblock = ctl("b", Kind::Unblocked, &[]);
+        assert!(may_send(&item(Some(&ia), &a, 9, &unblock).unwrap()).is_ok());
+    }
+
+    fn any_entry() -> impl Strategy<Value = Entry> {
+        let who = prop::sample::select(vec!["a", "b", "c", "d"]);
+        let kinds =
+            vec![Kind::GroupCreated, Kind::MemberAdded, Kind::MemberRemoved, Kind::MemberLeft, Kind::RoleChanged, Kind::GroupRenamed];
+        let role = prop::sample::select(vec![Role::Member, Role::Admin, Role::Owner]);
+        (who.clone(), prop::sample::select(kinds), prop::collection::vec(who, 0..3), role).prop_map(|(from, kind, users, role)| {
+            let mut e = ctl(from, kind, &users);
+            e.body.role = Some(role);
+            e
+        })
+    }
+
+    proptest! {
+        /// However often and from wherever a reader replays the log, it ends with one state; and the items that were
+        /// handed out on the way, merged in any order, are the items of that state.
+        #[test]
+        fn replays_end_with_one_state(log in prop::collection::vec(any_entry(), 1..40), restarts in prop::collection::vec((0usize..40, 0usize..40), 0..4), order in any::<u64>()) {
+            let mut once = None;
+            for (i, e) in log.iter().enumerate() {
+                apply_group(&mut once, MsgId(i as u64 + 1), e);
+            }
+            let mut again = None;
+            let mut handed_out: Vec<(UserId, ThreadItem)> = Vec::new();
+            let mut run = |from: usize, to: usize, state: &mut Option<Group>| {
+                for (i, e) in log.iter().enumerate().take(to).skip(from) {
+                    for user in apply_group(state, MsgId(i as u64 + 1), e) {
+                        let item = state.as_ref().and_then(|g| g.item(&user)).unwrap();
+                        handed_out.push((user, item));
+                    }
+                }
+            };
+            let mut done = 0;
+            for (back, ahead) in restarts {
+                let to = (done + ahead).min(log.len());
+                run(done.saturating_sub(back), to, &mut again);
+                done = done.max(to);
+            }
+            run(done, log.len(), &mut again);
+            prop_assert_eq!(&once, &again);
+            handed_out.sort_by_key(|(u, i)| xxhash_rust::xxh3::xxh3_64_with_seed(format!("{u}{}", i.v).as_bytes(), order));
+            let thread = Thread::group(&user("g"));
+            let mut users: BTreeMap<UserId, UserThreads> = BTreeMap::new();
+            for (user, item) in handed_out {
+                users.entry(user).or_default().merge(&thread, item);
+            }
+            if let Some(g) = once {
+                for (user, m) in &g.members {
+                    let item = &users[user].threads[&thread];
+                    prop_assert_eq!((&item.intervals, item.role), (&m.intervals, m.role));
+                }
+                prop_assert!(g.members.values().all(|m| m.role.is_some() == m.intervals.open()));
+            }
+        }
+    }
+}

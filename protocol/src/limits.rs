@@ -1,0 +1,79 @@
+//! Every limit, once. Clients learn the ones that concern them in `welcome`.
+
+use serde::{Deserialize, Serialize};
+
+/// Characters (Unicode scalar values, not bytes) of a text.
+pub const TEXT_CHARS: usize = 10_000;
+/// Bytes of a body in MessagePack: 10,000 characters × 4 bytes, and room for the other fields.
+pub const BODY_BYTES: usize = 48 * 1024;
+/// Bytes of a frame from a client: a hello with 1,000 cursors of 133 + 9 bytes is 142 KB.
+pub const FRAME_BYTES: usize = 192 * 1024;
+/// Bytes of an upgrade or HTTP request head.
+pub const HEAD_BYTES: usize = 16 * 1024;
+/// Bytes of an HTTP request body.
+pub const HTTP_BODY_BYTES: usize = 256 * 1024;
+pub const CURSORS_PER_HELLO: usize = 1_000;
+pub const HEADS_PER_BATCH: usize = 1_024;
+pub const PAGE_MAX: usize = 200;
+pub const PAGE_DEFAULT: usize = 50;
+/// Frames and bytes that wait for one slow reader before it is closed with a resumable code.
+pub const OUTBOX_FRAMES: usize = 4_096;
+pub const OUTBOX_BYTES: usize = 1 << 20;
+/// Live events held for one session while it attaches.
+pub const HELD_EVENTS: usize = 4_096;
+/// Requests (sends included) of one session that wait for their answer.
+pub const INFLIGHT_REQUESTS: usize = 64;
+/// Frames a session may send: a bucket of this many, refilled at this rate per second.
+pub const FRAMES_BURST: u32 = 2_000;
+pub const FRAMES_PER_SECOND: u32 = 1_000;
+pub const GROUP_MEMBERS: usize = 500;
+/// Members and former members kept in a group's state (they may still read their part): 5,000 × ~80 B = 400 KB of a 1 MB value.
+pub const GROUP_EVER: usize = 5_000;
+/// Users in one control entry.
+pub const USERS_PER_CHANGE: usize = GROUP_MEMBERS;
+/// How often somebody may join the same group again.
+pub const REJOINS: usize = 100;
+pub const GROUP_NAME_CHARS: usize = 100;
+pub const USER_NAME_CHARS: usize = 32;
+pub const USER_NAME_MIN: usize = 2;
+pub const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=256;
+pub const CONTACTS: usize = 5_000;
+pub const FIND_USERS: usize = 20;
+pub const MEDIA_URL_BYTES: usize = 2_048;
+pub const MEDIA_NAME_CHARS: usize = 255;
+pub const EMOJI_CHARS: usize = 16;
+pub const CUSTOM_BYTES: usize = 32 * 1024;
+/// A resend older than the dedupe window is looked for among at most this many messages of the thread.
+pub const RESEND_ROWS: usize = 10_000;
+/// Connections that have not said hello yet, per edge.
+pub const UNGREETED: usize = 4_096;
+/// Sockets per edge, under the 20,000 open files a process may have on small machines.
+pub const CONNECTIONS: usize = 18_000;
+
+/// The limits a client needs to know, as they stand in `welcome`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForClients {
+    pub text_chars: usize,
+    pub body_bytes: usize,
+    pub frame_bytes: usize,
+    pub cursors_per_hello: usize,
+    pub page_max: usize,
+    pub inflight_requests: usize,
+    pub frames_per_second: u32,
+    pub group_members: usize,
+}
+
+impl Default for ForClients {
+    fn default() -> Self {
+        Self {
+            text_chars: TEXT_CHARS,
+            body_bytes: BODY_BYTES,
+            frame_bytes: FRAME_BYTES,
+            cursors_per_hello: CURSORS_PER_HELLO,
+            page_max: PAGE_MAX,
+            inflight_requests: INFLIGHT_REQUESTS,
+            frames_per_second: FRAMES_PER_SECOND,
+            group_members: GROUP_MEMBERS,
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Requests between roles, in MessagePack over NATS. The edge authorises its user; the service answers for whom it names.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cid::Cid,
+    error::Refusal,
+    event::Event,
+    fold::Intervals,
+    ids::{DeviceId, MsgId, UserId},
+    thread::Thread,
+};
+
+/// The answer to any request: what was asked for, or a typed refusal that travels on to the client unchanged.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer<T> {
+    Ok(T),
+    No(Refusal),
+}
+
+impl<T> From<Result<T, Refusal>> for Answer<T> {
+    fn from(r: Result<T, Refusal>) -> Self {
+        match r {
+            Ok(t) => Self::Ok(t),
+            Err(e) => Self::No(e),
+        }
+    }
+}
+
+impl<T> From<Answer<T>> for Result<T, Refusal> {
+    fn from(a: Answer<T>) -> Self {
+        match a {
+            Answer::Ok(t) => Ok(t),
+            Answer::No(e) => Err(e),
+        }
+    }
+}
+
+/// To the holder of a partition: the newest ids of threads (by 64-bit hash), answered on the connection that publishes its events.
+/// The answer is the barrier of attach: what is published later reaches every subscription made before the request.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Heads {
+    pub threads: Vec<u64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeadsAnswer {
+    /// Everything up to here has been published.
+    pub frontier: MsgId,
+    /// Ids at or below this are not known here: a thread without a head has nothing newer than the horizon.
+    pub horizon: MsgId,
+    /// The log's clock, milliseconds since 1970.
+    pub ts: u64,
+    /// In the order of the request; 0: nothing within the horizon.
+    pub heads: Vec<MsgId>,
+}
+
+/// Where a page begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum At {
+    Newest,
+    /// The page that ends just below this id.
+    Before(MsgId),
+    /// The page that begins just above this id.
+    After(MsgId),
+    /// Half a page on each side of this id.
+    Around(MsgId),
+    /// The page that begins with the first event at or after this time, milliseconds since 1970.
+    Time(u64),
+}
+
+/// To `history`: any instance answers, from archive and log together.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HistoryRequest {
+    /// One page of a thread, as `reader` with these intervals may see it. `min_id`: what the asker knows to exist; an answer
+    /// that does not reach it would be stale.
+    Page { thread: Thread, reader: UserId, intervals: Intervals, at: At, limit: u16, min_id: MsgId },
+    /// Every event with after < id <= upto, oldest first, at most `limit`: for the repair of a chain. Nothing is hidden.
+    Between { thread: Thread, after: MsgId, upto: MsgId, limit: u16 },
+    /// The newest id of each thread, 0 if it has none.
+    LastIds { threads: Vec<Thread> },
+    /// The newest visible event of each thread, for the thread list.
+    Latest { reader: UserId, threads: Vec<(Thread, Intervals)> },
+    /// The id under which (thread, sender, cid) is stored, if it is; looked for from the cid's time on, archive and log.
+    FindCid { thread: Thread, sender: UserId, cid: Cid },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HistoryAnswer {
+    Page(crate::frame::Page),
+    /// Events and whether that was all of them.
+    Between {
+        events: Vec<Event>,
+        complete: bool,
+    },
+    LastIds(Vec<MsgId>),
+    Latest(Vec<Option<Event>>),
+    /// `seen`: the log's clock at the lookup; goes into the entry if nothing was found.
+    FindCid {
+        found: Option<MsgId>,
+        seen: u64,
+    },
+}
+
+/// To `directory`: people, their logins and relations. `actor` has been authenticated by the edge.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DirectoryRequest {
+    Register {
+        name: String,
+        password: String,
+        device: DeviceId,
+    },
+    Login {
+        name: String,
+        password: String,
+        device: DeviceId,
+    },
+    Refresh {
+        refresh: String,
+    },
+    /// Revokes the family of this refresh token.
+    Logout {
+        refresh: String,
+    },
+    /// Users whose name begins with this (case is ignored), at most 20.
+    Find {
+        actor: UserId,
+        prefix: String,
+    },
+    Profiles {
+        users: Vec<UserId>,
+    },
+    Contacts {
+        actor: UserId,
+    },
+    Contact {
+        actor: UserId,
+        other: UserId,
+        change: ContactChange,
+    },
+    /// The key `<uid>.threads` was lost: build it again from archive and log.
+    RebuildThreads {
+        user: UserId,
+    },
+    /// The key of a group was lost: likewise.
+    RebuildGroup {
+        group: crate::GroupId,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContactChange {
+    /// Asks; accepts, if the other has asked already.
+    Request,
+    Accept,
+    /// Takes back a request, declines one, or ends the contact.
+    Remove,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContactState {
+    /// The actor has asked.
+    Requested,
+    /// The other has asked; the actor can accept.
+    Asked,
+    Contact,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Profile {
+    pub user: UserId,
+    pub name: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contact {
+    pub user: UserId,
+    pub name: String,
+    pub state: ContactState,
+}
+
+/// What a login gives. Neither token is ever logged.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tokens {
+    pub user: UserId,
+    pub name: String,
+    pub device: DeviceId,
+    /// Signed (EdDSA), for `hello` and `Authorization: Bearer`.
+    pub access: String,
+    /// Milliseconds since 1970.
+    pub access_expires: u64,
+    /// Opaque; each use gives a new one, using an old one again revokes the whole family.
+    pub refresh: String,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DirectoryAnswer {
+    Done,
+    Tokens(Tokens),
+    Profiles(Vec<Profile>),
+    Contacts(Vec<Contact>),
+    Contact(Option<ContactState>),
+}
+
+/// A public key that signs access tokens: the value of `keys.<kid>` in the control bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicKey {
+    pub v: u8,
+    /// Ed25519, 32 bytes.
+    #[serde(with = "serde_bytes")]
+    pub ed25519: Vec<u8>,
+    /// Tokens of this key are refused from here on, milliseconds since 1970.
+    pub until: u64,
+}
+
+/// Claims of an access token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// Always [`ISSUER`].
+    pub iss: String,
+    pub sub: UserId,
+    pub device: DeviceId,
+    /// The family of refresh tokens it came from.
+    pub fam: String,
+    /// Seconds since 1970.
+    pub iat: u64,
+    pub exp: u64,
+}
+
+pub const ISSUER: &str = "natterjack";
+
+/// The value of `edge.<id>` in the leases bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeLease {
+    pub v: u8,
+    /// Where clients reach it, for instance `ws://127.0.0.1:8081`.
+    pub url: String,
+    pub incarnation: String,
+    pub sessions: u32,
+    pub draining: bool,
+    /// Beats of every partition reach it.
+    pub healthy: bool,
+}
