@@ -1,0 +1,170 @@
+//! Answers to our own requests: one wildcard subscription per process and a table of who waits for which.
+//!
+//! async-nats keeps the table entry of a request whose answer never comes for the life of the client; here an entry
+//! lives exactly as long as whoever waits for it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_nats::{Client, HeaderMap, Message, StatusCode, connection::State};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RequestError {
+    #[error("no answer in time")]
+    Timeout,
+    #[error("nobody listens on this subject")]
+    NoResponders,
+    #[error("not sent: {0}")]
+    NotSent(String),
+}
+
+enum Waiter {
+    One(oneshot::Sender<Message>),
+    Many(mpsc::Sender<Message>),
+}
+
+type Table = Arc<Mutex<HashMap<u64, Waiter>>>;
+
+pub(crate) struct Inbox {
+    client: Client,
+    base: String,
+    next: AtomicU64,
+    table: Table,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// Takes the entry out of the table, whatever became of the request.
+struct Entry<'a> {
+    token: u64,
+    table: &'a Table,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.table.lock().remove(&self.token);
+    }
+}
+
+impl Inbox {
+    pub(crate) async fn open(client: Client) -> Result<Self, async_nats::SubscribeError> {
+        let base = client.new_inbox();
+        let mut answers = client.subscribe(format!("{base}.*")).await?;
+        let table = Table::default();
+        let prefix = base.len() + 1;
+        let task = tokio::spawn({
+            let table = table.clone();
+            async move {
+                while let Some(message) = answers.next().await {
+                    let Some(token) = message.subject.get(prefix..).and_then(|t| t.parse().ok()) else { continue };
+                    dispatch(&table, token, message);
+                }
+            }
+        });
+        Ok(Self { client, base, next: AtomicU64::new(1), table, _task: AbortOnDropHandle::new(task) })
+    }
+
+    fn register(&self, waiter: Waiter) -> (Entry<'_>, String) {
+        let token = self.next.fetch_add(1, Ordering::Relaxed);
+        self.table.lock().insert(token, waiter);
+        (Entry { token, table: &self.table }, format!("{}.{token}", self.base))
+    }
+
+    /// Nothing is handed to a broken connection: async-nats would write it minutes later, when everybody has given up on it.
+    async fn send(&self, subject: &str, reply: String, headers: Option<HeaderMap>, payload: Bytes) -> Result<(), RequestError> {
+        while self.client.connection_state() != State::Connected {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let subject = async_nats::Subject::from(subject);
+        let sent = match headers {
+            Some(h) => self.client.publish_with_reply_and_headers(subject, reply, h, payload).await,
+            None => self.client.publish_with_reply(subject, reply, payload).await,
+        };
+        sent.map_err(|e| RequestError::NotSent(e.to_string()))
+    }
+
+    /// One request, one answer. Cancel-safe: dropping it forgets the answer.
+    pub(crate) async fn request(
+        &self,
+        subject: &str,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<Message, RequestError> {
+        let (tx, rx) = oneshot::channel();
+        let (_entry, reply) = self.register(Waiter::One(tx));
+        let answer = async {
+            self.send(subject, reply, headers, payload).await?;
+            rx.await.map_err(|_| RequestError::Timeout)
+        };
+        let message = tokio::time::timeout(timeout, answer).await.map_err(|_| RequestError::Timeout)??;
+        if message.status == Some(StatusCode::NO_RESPONDERS) { Err(RequestError::NoResponders) } else { Ok(message) }
+    }
+
+    /// One request, up to `capacity` answers (more are dropped: ask with a limit), until `last` says that one closes the row.
+    /// The closing answer is returned beside them. The timeout is for the whole.
+    pub(crate) async fn request_many(
+        &self,
+        subject: &str,
+        payload: Bytes,
+        capacity: usize,
+        timeout: Duration,
+        last: impl Fn(&Message) -> bool,
+    ) -> Result<(Vec<Message>, Message), RequestError> {
+        let (tx, mut rx) = mpsc::channel(capacity + 1);
+        let (_entry, reply) = self.register(Waiter::Many(tx));
+        let answers = async {
+            self.send(subject, reply, None, payload).await?;
+            let mut got = Vec::new();
+            loop {
+                let message = rx.recv().await.ok_or(RequestError::Timeout)?;
+                if message.status == Some(StatusCode::NO_RESPONDERS) {
+                    return Err(RequestError::NoResponders);
+                }
+                if last(&message) {
+                    return Ok((got, message));
+                }
+                got.push(message);
+            }
+        };
+        tokio::time::timeout(timeout, answers).await.map_err(|_| RequestError::Timeout)?
+    }
+
+    /// A message to ourselves and back: the server has taken everything that was written before it.
+    pub(crate) async fn round_trip(&self, timeout: Duration) -> Result<(), RequestError> {
+        let (tx, rx) = oneshot::channel();
+        let (_entry, reply) = self.register(Waiter::One(tx));
+        let there_and_back = async {
+            self.client.publish(reply, Bytes::new()).await.map_err(|e| RequestError::NotSent(e.to_string()))?;
+            rx.await.map_err(|_| RequestError::Timeout)
+        };
+        tokio::time::timeout(timeout, there_and_back).await.map_err(|_| RequestError::Timeout)??;
+        Ok(())
+    }
+}
+
+fn dispatch(table: &Table, token: u64, message: Message) {
+    let mut table = table.lock();
+    match table.get(&token) {
+        Some(Waiter::Many(tx)) => {
+            // Full only if the server sends more than was asked for; the asker then runs into its timeout.
+            let _ = tx.try_send(message);
+        }
+        Some(Waiter::One(_)) => {
+            if let Some(Waiter::One(tx)) = table.remove(&token) {
+                let _ = tx.send(message);
+            }
+        }
+        None => {}
+    }
+}

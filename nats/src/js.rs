@@ -1,0 +1,199 @@
+//! The JetStream API in raw requests: async-nats hides the clock of STREAM.INFO, has no batch Direct Get, and keeps what never answers.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{connect::Nats, inbox::RequestError, wire_time};
+
+/// A leader answers in well under a millisecond; longer means that there is none.
+pub(crate) const API_TIMEOUT: Duration = Duration::from_secs(3);
+
+pub(crate) mod code {
+    pub(crate) const NO_MESSAGE: u64 = 10037;
+    pub(crate) const WRONG_LAST_SEQUENCE: u64 = 10071;
+    pub(crate) const WRONG_LAST_SEQUENCE_CONSTANT: u64 = 10164;
+    pub(crate) const STORE_FAILED: u64 = 10077;
+    pub(crate) const STORAGE_EXCEEDED: u64 = 10047;
+    pub(crate) const INSUFFICIENT_RESOURCES: u64 = 10023;
+    pub(crate) const MESSAGE_TOO_LARGE: u64 = 10054;
+    pub(crate) const HEADER_TOO_LARGE: u64 = 10097;
+    pub(crate) const DUPLICATE_IN_PROCESS: u64 = 10158;
+    pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
+    pub(crate) const STREAM_NAME_EXISTS: u64 = 10058;
+    pub(crate) const SEALED: u64 = 10109;
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum JsError {
+    #[error("JetStream: {0}")]
+    Request(#[from] RequestError),
+    #[error("JetStream: {description} ({err_code})")]
+    Api { code: u64, err_code: u64, description: String },
+    #[error("JetStream answered what we do not understand: {0}")]
+    Broken(String),
+}
+
+impl JsError {
+    pub(crate) fn err_code(&self) -> u64 {
+        match self {
+            Self::Api { err_code, .. } => *err_code,
+            _ => 0,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct ApiError {
+    #[serde(default)]
+    code: u64,
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+#[derive(Deserialize)]
+struct OnlyError {
+    error: Option<ApiError>,
+}
+
+/// The answer, or the error it carries.
+pub(crate) fn parse<A: DeserializeOwned>(payload: &[u8]) -> Result<A, JsError> {
+    let broken = |e: serde_json::Error| JsError::Broken(e.to_string());
+    if let Some(e) = serde_json::from_slice::<OnlyError>(payload).map_err(broken)?.error {
+        return Err(JsError::Api { code: e.code, err_code: e.err_code, description: e.description });
+    }
+    serde_json::from_slice(payload).map_err(broken)
+}
+
+pub(crate) fn json<Q: Serialize>(q: &Q) -> Bytes {
+    serde_json::to_vec(q).expect("requests have string keys and plain values").into()
+}
+
+/// `subject` without the prefix `$JS.API.`.
+pub(crate) async fn api<Q: Serialize, A: DeserializeOwned>(nats: &Nats, subject: &str, q: &Q) -> Result<A, JsError> {
+    let message = nats.inbox().request(&format!("$JS.API.{subject}"), None, json(q), API_TIMEOUT).await?;
+    parse(&message.payload)
+}
+
+/// What a stream stored, or had stored.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PubAck {
+    pub seq: u64,
+    #[serde(default)]
+    pub duplicate: bool,
+}
+
+pub(crate) async fn publish(
+    nats: &Nats,
+    subject: &str,
+    headers: Option<HeaderMap>,
+    payload: Bytes,
+    timeout: Duration,
+) -> Result<PubAck, JsError> {
+    let message = nats.inbox().request(subject, headers, payload, timeout).await?;
+    parse(&message.payload)
+}
+
+/// A stored message as its stream's leader has it.
+#[derive(Debug)]
+pub(crate) struct StoredMessage {
+    pub subject: String,
+    pub seq: u64,
+    pub ts: u64,
+    pub headers: String,
+    pub payload: Bytes,
+}
+
+#[derive(Deserialize)]
+struct MsgGet {
+    message: RawStored,
+}
+
+#[derive(Deserialize)]
+struct RawStored {
+    subject: String,
+    seq: u64,
+    #[serde(default)]
+    hdrs: String,
+    #[serde(default)]
+    data: String,
+    time: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Get<'a> {
+    Seq(u64),
+    LastBySubj(&'a str),
+}
+
+/// Always answered by the leader, so it has everything that was acknowledged (a Direct Get may come from a follower).
+pub(crate) async fn leader_get(nats: &Nats, stream: &str, get: Get<'_>) -> Result<Option<StoredMessage>, JsError> {
+    leader_get_raw(nats, stream, &get).await
+}
+
+/// The first message at or after `seq` on a literal subject.
+pub(crate) async fn leader_next(nats: &Nats, stream: &str, subject: &str, seq: u64) -> Result<Option<StoredMessage>, JsError> {
+    #[derive(Serialize)]
+    struct Next<'a> {
+        seq: u64,
+        next_by_subj: &'a str,
+    }
+    leader_get_raw(nats, stream, &Next { seq, next_by_subj: subject }).await
+}
+
+async fn leader_get_raw<Q: Serialize>(nats: &Nats, stream: &str, q: &Q) -> Result<Option<StoredMessage>, JsError> {
+    let raw = match api::<_, MsgGet>(nats, &format!("STREAM.MSG.GET.{stream}"), q).await {
+        Ok(got) => got.message,
+        Err(e) if e.err_code() == code::NO_MESSAGE => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let decode = |s: &str| BASE64_STANDARD.decode(s).map_err(|e| JsError::Broken(e.to_string()));
+    Ok(Some(StoredMessage {
+        ts: wire_time::parse_ms(&raw.time).ok_or_else(|| JsError::Broken(format!("time {}", raw.time)))?,
+        headers: String::from_utf8_lossy(&decode(&raw.hdrs)?).into_owned(),
+        payload: decode(&raw.data)?.into(),
+        subject: raw.subject,
+        seq: raw.seq,
+    }))
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct StreamState {
+    pub messages: u64,
+    pub first_seq: u64,
+    pub last_seq: u64,
+    #[serde(default)]
+    pub first_ts: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct StreamInfo {
+    pub config: async_nats::jetstream::stream::Config,
+    pub created: String,
+    pub state: StreamState,
+    /// The leader's clock when it answered. Absent only from servers that are too old for us.
+    #[serde(default)]
+    pub ts: String,
+}
+
+pub(crate) async fn stream_info(nats: &Nats, stream: &str) -> Result<Option<StreamInfo>, JsError> {
+    match api(nats, &format!("STREAM.INFO.{stream}"), &serde_json::json!({})).await {
+        Ok(info) => Ok(Some(info)),
+        Err(e) if e.err_code() == code::STREAM_NOT_FOUND => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// A value out of a raw header block.
+pub(crate) fn header<'a>(block: &'a str, name: &str) -> Option<&'a str> {
+    block.lines().skip(1).find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}

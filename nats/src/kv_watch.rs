@@ -1,0 +1,120 @@
+//! Watching keys: the values that stand, then every change, across reconnects and lost consumers.
+//!
+//! One watcher per process and bucket at most; never one per user or connection.
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytes::Bytes;
+use futures_util::Stream;
+
+use crate::{
+    js::{self, JsError, code},
+    kv::{Kv, KvError, tombstone_headers},
+    pull::{Delivered, From, Pull},
+    subjects,
+};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchEvent {
+    pub key: String,
+    /// None: deleted or expired.
+    pub value: Option<Bytes>,
+    pub revision: u64,
+}
+
+struct Watch {
+    kv: Kv,
+    filter: String,
+    pull: Option<Pull>,
+    /// Everything up to here has been reported.
+    seen: u64,
+    /// Keys reported with a value: when the bucket was lost, they are reported as gone.
+    known: std::collections::BTreeSet<String>,
+    waiting: VecDeque<WatchEvent>,
+    pause: Duration,
+}
+
+impl Kv {
+    /// `keys` may hold wildcards. The stream never ends; a bucket that is recreated empty reports what it had as gone.
+    pub async fn watch(&self, keys: &str) -> Result<impl Stream<Item = WatchEvent> + Send + Unpin + use<>, KvError> {
+        let filter = subjects::bucket_key(self.bucket(), keys);
+        let mut watch = Watch {
+            kv: self.clone(),
+            filter,
+            pull: None,
+            seen: 0,
+            known: std::collections::BTreeSet::new(),
+            waiting: VecDeque::new(),
+            pause: Duration::ZERO,
+        };
+        watch.open().await.map_err(|e| self.error(e))?;
+        Ok(Box::pin(futures_util::stream::unfold(watch, |mut w| async move {
+            let event = w.next().await;
+            Some((event, w))
+        })))
+    }
+}
+
+impl Watch {
+    async fn open(&mut self) -> Result<(), JsError> {
+        let nats = self.kv.nats().clone();
+        let info = js::stream_info(&nats, self.kv.stream()).await?;
+        let Some(info) = info else {
+            return Err(JsError::Api { code: 404, err_code: code::STREAM_NOT_FOUND, description: "bucket not found".into() });
+        };
+        if info.state.last_seq < self.seen {
+            // A memory bucket that was lost with its server counts from 1 again.
+            self.seen = 0;
+            let gone = std::mem::take(&mut self.known);
+            self.waiting.extend(gone.into_iter().map(|key| WatchEvent { key, value: None, revision: 0 }));
+        }
+        // One value per key is stored, so "everything after what was seen" is the newest of each, without those that did not change.
+        let from = if self.seen == 0 { From::LastPerSubject } else { From::Sequence(self.seen + 1) };
+        self.pull = Some(Pull::open(&nats, self.kv.stream(), Some(&self.filter), from).await?);
+        Ok(())
+    }
+
+    async fn next(&mut self) -> WatchEvent {
+        loop {
+            if let Some(event) = self.waiting.pop_front() {
+                return event;
+            }
+            let Some(pull) = &mut self.pull else {
+                tokio::time::sleep(self.pause).await;
+                // Watchers without a backoff have been seen to pile up hundreds of consumers on a sick stream.
+                self.pause = (self.pause * 2).clamp(Duration::from_millis(50), Duration::from_secs(2));
+                if let Err(e) = self.open().await {
+                    tracing::debug!(bucket = self.kv.bucket(), error = %e, "watch not reopened yet");
+                }
+                continue;
+            };
+            match pull.next().await {
+                Ok(delivered) => {
+                    self.pause = Duration::ZERO;
+                    if let Some(event) = self.event(delivered) {
+                        return event;
+                    }
+                }
+                Err(why) => {
+                    tracing::debug!(bucket = self.kv.bucket(), ?why, "watch is opened again");
+                    if let Some(dead) = self.pull.take() {
+                        dead.close().await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn event(&mut self, d: Delivered) -> Option<WatchEvent> {
+        self.seen = self.seen.max(d.seq);
+        let key = subjects::parse_bucket_key(self.kv.bucket(), &d.subject)?.to_owned();
+        let header = |name: &str| d.headers.as_ref().and_then(|h| h.get(name)).map(|v| v.as_str().to_owned());
+        let gone = tombstone_headers(header("KV-Operation").as_deref(), header("Nats-Marker-Reason").as_deref());
+        if gone {
+            self.known.remove(&key);
+        } else {
+            self.known.insert(key.clone());
+        }
+        Some(WatchEvent { key, value: (!gone).then_some(d.payload), revision: d.seq })
+    }
+}

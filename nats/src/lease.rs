@@ -1,0 +1,193 @@
+//! Leases: who reads a partition (economy, never safety), and that an edge lives.
+//!
+//! A lease is a key under its bucket's max_age, refreshed by writing it again. A holder that cannot refresh goes on until it sees a newer
+//! one: two readers make duplicates, which ids, upserts and Msg-Ids absorb; nobody reading is what users notice.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use natterjack_protocol::{Times, rpc};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{
+    kv::{Buckets, Kv, KvError},
+    subjects,
+};
+
+/// Who reads partition `p` for `role`.
+pub struct RoleLease {
+    kv: Kv,
+    key: String,
+    instance: Bytes,
+    refresh: Duration,
+    held: watch::Sender<bool>,
+    task: Option<AbortOnDropHandle<()>>,
+}
+
+impl RoleLease {
+    pub fn new(buckets: &Buckets, role: &str, p: u32, instance: &str, times: &Times) -> Self {
+        Self {
+            kv: buckets.roles(),
+            key: subjects::role_key(role, p),
+            instance: Bytes::copy_from_slice(instance.as_bytes()),
+            refresh: times.role_refresh,
+            held: watch::Sender::new(false),
+            task: None,
+        }
+    }
+
+    /// Waits until the lease is ours; from then on it is refreshed until it is released, dropped or lost (see `held`).
+    pub async fn acquire(&mut self) {
+        if *self.held.borrow() {
+            return;
+        }
+        self.task = None;
+        let revision = loop {
+            match self.kv.cas(&self.key, self.instance.clone(), 0).await {
+                Ok(revision) => break revision,
+                Err(KvError::Conflict) => {
+                    // Ours from before (a restart within the lease, a lost answer): go on with it.
+                    if let Ok(Some((who, revision))) = self.kv.get(&self.key).await
+                        && who == self.instance
+                    {
+                        break revision;
+                    }
+                }
+                Err(e) => tracing::debug!(key = self.key, error = %e, "lease not to be had now"),
+            }
+            // Jitter, so that standbys do not race in step.
+            let slack = self.refresh.as_millis() as u64 / 4;
+            tokio::time::sleep(self.refresh - Duration::from_millis(rand::random_range(0..=slack))).await;
+        };
+        self.held.send_replace(true);
+        let refresher = refresh_role(self.kv.clone(), self.key.clone(), self.instance.clone(), revision, self.refresh, self.held.clone());
+        self.task = Some(AbortOnDropHandle::new(tokio::spawn(refresher)));
+    }
+
+    /// False from the moment another holder is seen.
+    pub fn held(&self) -> watch::Receiver<bool> {
+        self.held.subscribe()
+    }
+
+    /// Gives it up at once, so that a standby need not wait for it to expire.
+    pub async fn release(mut self) {
+        self.task = None;
+        if self.held.send_replace(false)
+            && let Ok(Some((who, revision))) = self.kv.get(&self.key).await
+            && who == self.instance
+        {
+            let _ = self.kv.delete_revision(&self.key, revision).await;
+        }
+    }
+}
+
+async fn refresh_role(kv: Kv, key: String, instance: Bytes, mut revision: u64, every: Duration, held: watch::Sender<bool>) {
+    loop {
+        tokio::time::sleep(every).await;
+        match kv.cas(&key, instance.clone(), revision).await {
+            Ok(r) => revision = r,
+            Err(KvError::Conflict) => match kv.get(&key).await {
+                // The answer to an earlier refresh was lost.
+                Ok(Some((who, r))) if who == instance => revision = r,
+                Ok(Some(_)) => {
+                    tracing::info!(key, "the lease has another holder");
+                    held.send_replace(false);
+                    return;
+                }
+                // It expired while nobody wanted it.
+                Ok(None) => revision = 0,
+                Err(e) => tracing::debug!(key, error = %e, "lease not read"),
+            },
+            Err(e) => tracing::warn!(key, error = %e, "lease not refreshed; going on until there is another holder"),
+        }
+    }
+}
+
+/// How an edge's lease stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseState {
+    Held,
+    /// The last refresh failed, the lease still stands.
+    Suspect,
+    /// Not refreshed for its whole lifetime: others may have given this edge up.
+    Lost,
+}
+
+/// That this edge lives: `edge.<id>` in the bucket `leases`.
+pub struct EdgeLease {
+    kv: Kv,
+    key: String,
+    value: watch::Sender<rpc::EdgeLease>,
+    state: watch::Receiver<LeaseState>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl EdgeLease {
+    /// Starts `Suspect` and is `Held` with the first write.
+    pub fn start(buckets: &Buckets, id: &str, value: rpc::EdgeLease, times: &Times) -> Self {
+        let (kv, key) = (buckets.leases(), subjects::edge_key(id));
+        let (value, seen) = watch::channel(value);
+        let (state_tx, state) = watch::channel(LeaseState::Suspect);
+        let task = refresh_edge(kv.clone(), key.clone(), seen, state_tx, times.edge_refresh, times.edge_lease);
+        Self { kv, key, value, state, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
+    }
+
+    /// Written at once.
+    pub fn set(&self, value: rpc::EdgeLease) {
+        self.value.send_if_modified(|v| {
+            let changed = *v != value;
+            *v = value;
+            changed
+        });
+    }
+
+    pub fn state(&self) -> watch::Receiver<LeaseState> {
+        self.state.clone()
+    }
+
+    pub async fn release(self) {
+        let Self { kv, key, _task, .. } = self;
+        drop(_task);
+        let _ = kv.delete(&key).await;
+    }
+}
+
+/// Retried this often after a failure: leader kills stop refreshes for 2.8–7.5 s, a lease of 10 s survives them only with quick retries.
+const EDGE_RETRY: Duration = Duration::from_millis(500);
+
+async fn refresh_edge(
+    kv: Kv,
+    key: String,
+    mut value: watch::Receiver<rpc::EdgeLease>,
+    state: watch::Sender<LeaseState>,
+    every: Duration,
+    lifetime: Duration,
+) {
+    let mut refreshed = Instant::now();
+    loop {
+        let bytes: Bytes = rmp_serde::to_vec_named(&*value.borrow_and_update()).expect("plain values").into();
+        let started = Instant::now();
+        let pause = match tokio::time::timeout(Duration::from_secs(1), kv.put(&key, bytes)).await {
+            Ok(Ok(_)) => {
+                // The lifetime counts from the write on the server, which is later than this.
+                refreshed = started;
+                state.send_if_modified(|s| std::mem::replace(s, LeaseState::Held) != LeaseState::Held);
+                every
+            }
+            failed => {
+                let now = if refreshed.elapsed() >= lifetime { LeaseState::Lost } else { LeaseState::Suspect };
+                if state.send_if_modified(|s| std::mem::replace(s, now) != now) {
+                    let why = failed.map_or("no answer".to_owned(), |r| r.err().map(|e| e.to_string()).unwrap_or_default());
+                    tracing::warn!(key, state = ?now, why, "edge lease not refreshed");
+                }
+                EDGE_RETRY
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // A changed value (draining!) is not kept waiting. The sender lives as long as this task.
+            changed = value.changed() => if changed.is_err() { return },
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Makes what everything else stands on, or verifies it: streams of the log, buckets, the layout. Runs before any role; roles may not.
+//!
+//! Idempotent. What differs from the configuration is refused by name, never changed silently.
+
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use natterjack_protocol::Times;
+
+use crate::{
+    config::NatsConfig,
+    connect::Nats,
+    js::{self, JsError, code},
+    kv::{Kv, KvError},
+    layout::{Layout, LayoutError},
+    subjects,
+};
+
+/// Milliseconds since 1970 at the start of 2026: ids count from here, and an earlier clock is a wrong clock.
+pub const EPOCH_MS: u64 = 1_767_225_600_000;
+/// The first generation.
+const GENERATION: u32 = 1;
+/// For a server whose free disk nobody told us.
+const FALLBACK_MAX_BYTES: i64 = 4 << 30;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ProvisionError {
+    #[error("the clock says a time before 2026 ({0} ms since 1970); set it, ids are made from it")]
+    Clock(u64),
+    #[error("nats-server {0} is too old; 2.12 or later is needed")]
+    ServerTooOld(String),
+    #[error("{name} exists and differs: {}; change the configuration back or start a new generation", .differences.join(", "))]
+    Drift { name: String, differences: Vec<String> },
+    #[error("{name}: {reason}")]
+    Create { name: String, reason: String },
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    #[error(transparent)]
+    Kv(#[from] KvError),
+    #[error("JetStream does not answer: {0}; is it on (-js)?")]
+    JetStream(#[from] JsError),
+}
+
+pub async fn provision(nats: &Nats, cfg: &NatsConfig, times: &Times) -> Result<Layout, ProvisionError> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+    provision_at(nats, cfg, times, now).await
+}
+
+/// With the clock as an argument, for tests.
+pub async fn provision_at(nats: &Nats, cfg: &NatsConfig, times: &Times, now_ms: u64) -> Result<Layout, ProvisionError> {
+    if now_ms < EPOCH_MS {
+        return Err(ProvisionError::Clock(now_ms));
+    }
+    if !nats.client.is_server_compatible(2, 12, 0) {
+        return Err(ProvisionError::ServerTooOld(nats.client.server_info().version));
+    }
+    for wanted in buckets(cfg, times) {
+        create_or_verify(nats, wanted, true).await?;
+    }
+    let layout = agree_on_layout(nats, cfg).await?;
+    let above = highest_id(nats).await?;
+    for p in 0..layout.partitions {
+        let mut wanted = log_stream(layout.generation, p, cfg, times);
+        let first = first_seq(now_ms, above);
+        wanted.first_sequence = Some(first);
+        let max_bytes_is_set = cfg.max_bytes.is_some();
+        create_or_verify(nats, wanted, max_bytes_is_set).await?;
+    }
+    Ok(layout)
+}
+
+/// Ids of a later generation are always larger, and stay below 2^53 until 2095: 12 bits are 4 M entries a second and partition.
+pub fn first_seq(now_ms: u64, highest_before: u64) -> u64 {
+    (now_ms.saturating_sub(EPOCH_MS) << 12).max(highest_before + 1)
+}
+
+async fn agree_on_layout(nats: &Nats, cfg: &NatsConfig) -> Result<Layout, ProvisionError> {
+    let wanted = Layout { generation: GENERATION, partitions: cfg.partitions.max(1), kv_shards: cfg.kv_shards.max(1) };
+    let bytes = serde_json::to_vec(&wanted).map_err(|e| ProvisionError::Create { name: "layout".into(), reason: e.to_string() })?;
+    match Kv::new(nats, subjects::CONTROL.into()).cas(subjects::LAYOUT_KEY, bytes.into(), 0).await {
+        Ok(_) => return Ok(wanted),
+        Err(KvError::Conflict) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let found = Layout::load(nats).await?;
+    let mut differences = Vec::new();
+    differ(&mut differences, "partitions", &found.partitions, &wanted.partitions);
+    differ(&mut differences, "kv_shards", &found.kv_shards, &wanted.kv_shards);
+    if differences.is_empty() { Ok(found) } else { Err(ProvisionError::Drift { name: "the layout".into(), differences }) }
+}
+
+/// The largest id any partition of any generation has given.
+async fn highest_id(nats: &Nats) -> Result<u64, ProvisionError> {
+    #[derive(serde::Deserialize)]
+    struct Names {
+        #[serde(default)]
+        total: usize,
+        #[serde(default)]
+        streams: Option<Vec<String>>,
+    }
+    let mut highest = 0;
+    let mut offset = 0;
+    loop {
+        let page: Names = js::api(nats, "STREAM.NAMES", &serde_json::json!({ "offset": offset })).await?;
+        let names = page.streams.unwrap_or_default();
+        for name in names.iter().filter(|n| n.starts_with(subjects::STREAM_PREFIX)) {
+            if let Some(info) = js::stream_info(nats, name).await? {
+                highest = highest.max(info.state.last_seq);
+            }
+        }
+        offset += names.len();
+        if names.is_empty() || offset >= page.total {
+            return Ok(highest);
+        }
+    }
+}
+
+fn log_stream(generation: u32, p: u32, cfg: &NatsConfig, times: &Times) -> Config {
+    Config {
+        name: subjects::stream(generation, p),
+        subjects: subjects::stream_subjects(generation, p),
+        storage: StorageType::File,
+        retention: RetentionPolicy::Limits,
+        // A full log refuses; it never drops what was acknowledged.
+        discard: DiscardPolicy::New,
+        max_bytes: cfg.max_bytes.or(cfg.default_max_bytes).unwrap_or(FALLBACK_MAX_BYTES),
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_consumers: -1,
+        max_age: times.log_max_age,
+        num_replicas: cfg.replicas.max(1),
+        duplicate_window: times.dedupe_window,
+        deny_delete: true,
+        deny_purge: true,
+        allow_direct: true,
+        ..Config::default()
+    }
+}
+
+fn buckets(cfg: &NatsConfig, times: &Times) -> Vec<Config> {
+    let file = |name: String| bucket(name, cfg, StorageType::File, Duration::ZERO);
+    let mut all = vec![
+        file(subjects::CONTROL.into()),
+        bucket(subjects::ROLES.into(), cfg, StorageType::Memory, times.role_lease),
+        Config {
+            // Watchers of edges are told about an expiry by a marker.
+            allow_message_ttl: true,
+            subject_delete_marker_ttl: Some(times.edge_lease.max(Duration::from_secs(1))),
+            ..bucket(subjects::LEASES.into(), cfg, StorageType::Memory, times.edge_lease)
+        },
+    ];
+    for shard in 0..cfg.kv_shards.max(1) {
+        all.push(file(subjects::groups_bucket(shard)));
+        all.push(file(subjects::users_bucket(shard)));
+    }
+    all
+}
+
+fn bucket(name: String, cfg: &NatsConfig, storage: StorageType, max_age: Duration) -> Config {
+    Config {
+        name: subjects::bucket_stream(&name),
+        subjects: vec![subjects::bucket_key(&name, ">")],
+        storage,
+        max_age,
+        max_bytes: -1,
+        max_messages: -1,
+        max_messages_per_subject: 1,
+        max_consumers: -1,
+        // The newest value replaces the one before; when the disk is full a write is refused.
+        discard: DiscardPolicy::New,
+        num_replicas: cfg.replicas.max(1),
+        // No Msg-Ids are used here; the shortest the server takes.
+        duplicate_window: if max_age.is_zero() { Duration::from_secs(1) } else { max_age.min(Duration::from_secs(1)) },
+        allow_rollup: true,
+        deny_delete: true,
+        allow_direct: true,
+        ..Config::default()
+    }
+}
+
+async fn create_or_verify(nats: &Nats, mut wanted: Config, compare_bytes: bool) -> Result<(), ProvisionError> {
+    let name = wanted.name.clone();
+    if let Some(info) = js::stream_info(nats, &name).await? {
+        if !compare_bytes {
+            wanted.max_bytes = info.config.max_bytes;
+        }
+        return verify(&name, &info.config, &wanted);
+    }
+    match js::api::<_, serde_json::Value>(nats, &format!("STREAM.CREATE.{name}"), &wanted).await {
+        Ok(_) => {
+            tracing::info!(name, "created");
+            Ok(())
+        }
+        // Two provision at once: whoever was first decided, the other verifies.
+        Err(e) if e.err_code() == code::STREAM_NAME_EXISTS => match js::stream_info(nats, &name).await? {
+            Some(info) => verify(&name, &info.config, &wanted),
+            None => Err(ProvisionError::Create { name, reason: e.to_string() }),
+        },
+        Err(e) => Err(ProvisionError::Create { name, reason: e.to_string() }),
+    }
+}
+
+fn verify(name: &str, found: &Config, wanted: &Config) -> Result<(), ProvisionError> {
+    let differences = differences(found, wanted);
+    if differences.is_empty() { Ok(()) } else { Err(ProvisionError::Drift { name: name.to_owned(), differences }) }
+}
+
+/// What an existing stream must have in common with the wanted one. `first_seq` is the moment of its creation and `max_bytes` follows the
+/// disk it was created on, unless it is set.
+fn differences(found: &Config, wanted: &Config) -> Vec<String> {
+    let mut d = Vec::new();
+    differ(&mut d, "subjects", &found.subjects, &wanted.subjects);
+    differ(&mut d, "storage", &found.storage, &wanted.storage);
+    differ(&mut d, "retention", &found.retention, &wanted.retention);
+    differ(&mut d, "discard", &found.discard, &wanted.discard);
+    differ(&mut d, "max_bytes", &found.max_bytes, &wanted.max_bytes);
+    differ(&mut d, "max_messages", &found.max_messages, &wanted.max_messages);
+    differ(&mut d, "max_messages_per_subject", &found.max_messages_per_subject, &wanted.max_messages_per_subject);
+    differ(&mut d, "max_age", &found.max_age, &wanted.max_age);
+    differ(&mut d, "replicas", &found.num_replicas, &wanted.num_replicas);
+    differ(&mut d, "duplicate_window", &found.duplicate_window, &wanted.duplicate_window);
+    differ(&mut d, "deny_delete", &found.deny_delete, &wanted.deny_delete);
+    differ(&mut d, "deny_purge", &found.deny_purge, &wanted.deny_purge);
+    differ(&mut d, "allow_direct", &found.allow_direct, &wanted.allow_direct);
+    differ(&mut d, "allow_rollup", &found.allow_rollup, &wanted.allow_rollup);
+    differ(&mut d, "allow_msg_ttl", &found.allow_message_ttl, &wanted.allow_message_ttl);
+    differ(&mut d, "subject_delete_marker_ttl", &found.subject_delete_marker_ttl, &wanted.subject_delete_marker_ttl);
+    d
+}
+
+fn differ<T: PartialEq + std::fmt::Debug>(differences: &mut Vec<String>, what: &str, found: &T, wanted: &T) {
+    if found != wanted {
+        differences.push(format!("{what} is {found:?}, wanted {wanted:?}"));
+    }
+}

@@ -1,0 +1,155 @@
+//! Step 3 of a message's life: into the log, until it is acknowledged or nobody can know. Before it the edge has judged; behind it
+//! the sequence is the message's id and every reader takes it from there.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use natterjack_protocol::{MsgId, Thread, Times};
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::{
+    connect::Nats,
+    inbox::RequestError,
+    js::{self, JsError, code},
+    layout::Layout,
+    subjects,
+};
+
+/// Acknowledgements in flight per process: latency = window / rate, 10 ms at 100 k/s.
+const IN_FLIGHT: usize = 1_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    pub id: MsgId,
+    /// The log had this Msg-Id already; `id` is the first one's.
+    pub duplicate: bool,
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PublishError {
+    /// Another control entry came first, or an earlier attempt of this very one was stored: read the last control entry, compare `op`.
+    #[error("the thread has a newer control entry than expected")]
+    Conflict,
+    /// Nothing was stored; it may be tried again when there is room.
+    #[error("the log is full; raise max_bytes or wait until old entries expire")]
+    StreamFull,
+    /// Not known whether it was stored; the same Msg-Id is safe to publish again.
+    #[error("the log did not acknowledge in time: {0}")]
+    Deadline(String),
+    #[error("publishing has been shut down")]
+    Closed,
+    #[error("the log refuses the entry: {0}")]
+    Rejected(String),
+}
+
+/// One per process; clones share the window.
+#[derive(Clone)]
+pub struct Publisher {
+    nats: Nats,
+    layout: Layout,
+    times: Times,
+    window: Arc<Semaphore>,
+}
+
+impl Publisher {
+    pub fn new(nats: &Nats, layout: Layout, times: Times) -> Self {
+        Self { nats: nats.clone(), layout, times, window: Arc::new(Semaphore::new(IN_FLIGHT)) }
+    }
+
+    /// A message or an operation. `msg_id`: `Cid::dedupe_id`.
+    pub async fn message(&self, thread: &Thread, msg_id: &str, payload: Bytes) -> Result<Stored, PublishError> {
+        let subject = subjects::chat(self.layout.generation, self.layout.partition(thread), thread);
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", msg_id);
+        self.until_known(&subject, headers, payload).await
+    }
+
+    /// A control entry; `expected` is the thread's last control entry in this stream, `MsgId::NONE` if it has none.
+    pub async fn control(&self, thread: &Thread, op_id: &str, payload: Bytes, expected: MsgId) -> Result<Stored, PublishError> {
+        let subject = subjects::ctl(self.layout.generation, self.layout.partition(thread), thread);
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", op_id);
+        headers.insert("Nats-Expected-Last-Subject-Sequence", expected.0.to_string());
+        self.until_known(&subject, headers, payload).await
+    }
+
+    /// Stops taking new entries; those in flight finish.
+    pub fn close(&self) {
+        self.window.close();
+    }
+
+    /// How many more entries may be in flight.
+    pub fn room(&self) -> usize {
+        self.window.available_permits()
+    }
+
+    async fn until_known(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Result<Stored, PublishError> {
+        let deadline = Instant::now() + self.times.publish_deadline;
+        let permit = tokio::time::timeout_at(deadline, self.window.acquire()).await;
+        let _permit = permit.map_err(|_| PublishError::Deadline("too many are in flight".into()))?.map_err(|_| PublishError::Closed)?;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            let timeout = self.times.ack_timeout.min(deadline.saturating_duration_since(Instant::now()));
+            let error = match js::publish(&self.nats, subject, Some(headers.clone()), payload.clone(), timeout).await {
+                Ok(ack) => return Ok(Stored { id: MsgId(ack.seq), duplicate: ack.duplicate }),
+                Err(e) => e,
+            };
+            match verdict(&error) {
+                Verdict::Fail(e) => return Err(e),
+                Verdict::Again => {}
+            }
+            metrics::counter!("natterjack_publish_retries_total").increment(1);
+            if Instant::now() + pause >= deadline {
+                return Err(PublishError::Deadline(error.to_string()));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(250));
+        }
+    }
+}
+
+enum Verdict {
+    Again,
+    Fail(PublishError),
+}
+
+/// Pure: what an answer other than an acknowledgement means.
+fn verdict(e: &JsError) -> Verdict {
+    match e {
+        JsError::Request(RequestError::Timeout | RequestError::NoResponders) => Verdict::Again,
+        JsError::Request(RequestError::NotSent(why)) => Verdict::Fail(PublishError::Rejected(why.clone())),
+        JsError::Broken(why) => Verdict::Fail(PublishError::Rejected(why.clone())),
+        JsError::Api { code: http, err_code, description } => match *err_code {
+            code::WRONG_LAST_SEQUENCE | code::WRONG_LAST_SEQUENCE_CONSTANT => Verdict::Fail(PublishError::Conflict),
+            code::STORE_FAILED | code::STORAGE_EXCEEDED | code::INSUFFICIENT_RESOURCES => Verdict::Fail(PublishError::StreamFull),
+            _ if description.starts_with("maximum ") => Verdict::Fail(PublishError::StreamFull),
+            code::DUPLICATE_IN_PROCESS => Verdict::Again,
+            code::MESSAGE_TOO_LARGE | code::HEADER_TOO_LARGE | code::SEALED => Verdict::Fail(PublishError::Rejected(description.clone())),
+            // No leader, too many requests, not ready: they pass.
+            _ if *http >= 429 => Verdict::Again,
+            _ => Verdict::Fail(PublishError::Rejected(description.clone())),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(code: u64, err_code: u64, description: &str) -> Verdict {
+        verdict(&JsError::Api { code, err_code, description: description.into() })
+    }
+
+    #[test]
+    fn what_is_tried_again_and_what_is_told() {
+        assert!(matches!(of(409, 10158, "duplicate message id is in process"), Verdict::Again));
+        assert!(matches!(of(503, 10008, "JetStream system temporarily unavailable"), Verdict::Again));
+        assert!(matches!(of(429, 10167, "too many requests"), Verdict::Again));
+        assert!(matches!(verdict(&JsError::Request(RequestError::NoResponders)), Verdict::Again));
+        assert!(matches!(of(400, 10071, "wrong last sequence: 5"), Verdict::Fail(PublishError::Conflict)));
+        assert!(matches!(of(400, 10164, "wrong last sequence"), Verdict::Fail(PublishError::Conflict)));
+        assert!(matches!(of(503, 10077, "maximum bytes exceeded"), Verdict::Fail(PublishError::StreamFull)));
+        assert!(matches!(of(400, 10109, "invalid operation on sealed stream"), Verdict::Fail(PublishError::Rejected(_))));
+    }
+}

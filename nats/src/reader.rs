@@ -1,0 +1,240 @@
+//! The log in order, for `channel` (step 4), `persister` (step 7) and `notifier` (step 8): one `LogReader` per role and partition.
+//!
+//! There is no redelivery and no state on the server: the reader knows its position and makes its consumer again there when heartbeats
+//! stop or a sequence is not the next one. Nothing in the log is filtered or deleted, so a jump that stays is lost data.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use natterjack_protocol::MsgId;
+
+use crate::{
+    connect::Nats,
+    js::{JsError, code},
+    layout::Layout,
+    pull::{Delivered, From, Pull},
+    subjects,
+    tail::LogRecord,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// The first entry behind this one; `MsgId::NONE`: the oldest there is.
+    After(MsgId),
+    /// The first entry stored at or after this time, milliseconds since 1970.
+    Time(u64),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    Entry(LogRecord),
+    /// Its subject is none of ours. It was acknowledged, so it is kept, and alarmed.
+    Poison {
+        id: MsgId,
+        ts: u64,
+        subject: String,
+        payload: Bytes,
+    },
+}
+
+impl Record {
+    pub fn id(&self) -> MsgId {
+        match self {
+            Self::Entry(r) => r.id,
+            Self::Poison { id, .. } => *id,
+        }
+    }
+
+    pub fn ts(&self) -> u64 {
+        match self {
+            Self::Entry(r) => r.ts,
+            Self::Poison { ts, .. } => *ts,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// At least one, in order, without a hole between them.
+    pub records: Vec<Record>,
+    /// Entries in the log behind the last record, when the server sent it.
+    pub pending: u64,
+    /// Ids (first, last) that the log does not have, just before the first record: expired before they were read, or lost. Alarm.
+    pub hole: Option<(MsgId, MsgId)>,
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReadError {
+    #[error("partition {0} of the log does not exist; run `natterjack provision`")]
+    NoStream(u32),
+}
+
+pub struct LogReader {
+    nats: Nats,
+    stream: String,
+    p: u32,
+    start: Start,
+    position: MsgId,
+    pull: Option<Pull>,
+    /// A consumer made at the position jumps: the second time it is the log's hole, not the transport's.
+    jumped: bool,
+    /// Taken from the consumer but not handed out: what came behind a batch's end.
+    held: Option<Delivered>,
+    pause: Duration,
+}
+
+/// What one delivered sequence means at a position. Pure.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Next,
+    Old,
+    Jump,
+}
+
+fn step(position: MsgId, seq: u64) -> Step {
+    // Position 0: nothing read yet and no place asked for, the first is wherever the log begins.
+    if position.is_none() || seq == position.0 + 1 {
+        Step::Next
+    } else if seq <= position.0 {
+        Step::Old
+    } else {
+        Step::Jump
+    }
+}
+
+impl LogReader {
+    pub fn new(nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
+        Self {
+            nats: nats.clone(),
+            stream: subjects::stream(layout.generation, p),
+            p,
+            start: from,
+            position: if let Start::After(id) = from { id } else { MsgId::NONE },
+            pull: None,
+            jumped: false,
+            held: None,
+            pause: Duration::ZERO,
+        }
+    }
+
+    /// The id of the last record handed out (or where it started).
+    pub fn position(&self) -> MsgId {
+        self.position
+    }
+
+    /// Waits for at least one record, returns what is ready, at most `max`; never waits to fill. Cancel-safe: the position moves only
+    /// with what is returned. Waits through every outage; an error means that waiting is no use.
+    pub async fn next_batch(&mut self, max: usize) -> Result<Batch, ReadError> {
+        loop {
+            let first = match self.held.take() {
+                Some(d) => d,
+                None => self.wait().await?,
+            };
+            let mut batch = Batch::default();
+            match step(self.position, first.seq) {
+                Step::Next => {}
+                Step::Old => continue,
+                Step::Jump if !self.jumped => {
+                    tracing::warn!(stream = self.stream, position = %self.position, got = first.seq, "a jump in the log's sequence; reading again");
+                    metrics::counter!("natterjack_reader_jumps_total").increment(1);
+                    self.jumped = true;
+                    self.drop_pull();
+                    continue;
+                }
+                Step::Jump => {
+                    let hole = (self.position.next(), MsgId(first.seq - 1));
+                    tracing::error!(stream = self.stream, from = %hole.0, to = %hole.1, "the log has a hole");
+                    metrics::counter!("natterjack_reader_holes_total").increment(1);
+                    batch.hole = Some(hole);
+                }
+            }
+            self.jumped = false;
+            self.push(&mut batch, first);
+            self.fill(&mut batch, max);
+            return Ok(batch);
+        }
+    }
+
+    /// Takes what is already here and follows.
+    fn fill(&mut self, batch: &mut Batch, max: usize) {
+        while batch.records.len() < max
+            && let Some(pull) = &mut self.pull
+        {
+            match pull.try_next() {
+                Ok(Some(d)) => match step(self.position, d.seq) {
+                    Step::Next => self.push(batch, d),
+                    Step::Old => {}
+                    Step::Jump => {
+                        self.held = Some(d);
+                        return;
+                    }
+                },
+                Ok(None) => return,
+                Err(_) => {
+                    self.drop_pull();
+                    return;
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, batch: &mut Batch, d: Delivered) {
+        self.position = MsgId(d.seq);
+        batch.pending = d.pending;
+        batch.records.push(match subjects::parse_entry(&d.subject) {
+            Some(s) => Record::Entry(LogRecord { id: MsgId(d.seq), ts: d.ts, thread: s.thread, control: s.control, payload: d.payload }),
+            None => Record::Poison { id: MsgId(d.seq), ts: d.ts, subject: d.subject.to_string(), payload: d.payload },
+        });
+    }
+
+    fn drop_pull(&mut self) {
+        self.pull = None;
+        self.held = None;
+    }
+
+    /// The next delivery, through as many consumers as it takes. Cancel-safe.
+    async fn wait(&mut self) -> Result<Delivered, ReadError> {
+        loop {
+            if let Some(pull) = &mut self.pull {
+                match pull.next().await {
+                    Ok(d) => {
+                        self.pause = Duration::ZERO;
+                        return Ok(d);
+                    }
+                    Err(why) => {
+                        tracing::info!(stream = self.stream, ?why, position = %self.position, "the reader makes its consumer again");
+                        metrics::counter!("natterjack_reader_recreated_total").increment(1);
+                        if let Some(dead) = self.pull.take() {
+                            dead.close().await;
+                        }
+                    }
+                }
+            }
+            tokio::time::sleep(self.pause).await;
+            self.pause = (self.pause * 2).clamp(Duration::from_millis(50), Duration::from_millis(500));
+            let from = match self.start {
+                Start::Time(ms) if self.position.is_none() => From::Time(ms),
+                _ => From::Sequence(self.position.0 + 1),
+            };
+            match Pull::open(&self.nats, &self.stream, None, from).await {
+                Ok(pull) => self.pull = Some(pull),
+                // Without a layout there would be no reader; in a restarting cluster a stream is found late.
+                Err(e @ JsError::Api { .. }) if e.err_code() == code::STREAM_NOT_FOUND => return Err(ReadError::NoStream(self.p)),
+                Err(e) => tracing::debug!(stream = self.stream, error = %e, "no consumer yet"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_next_sequence_is_next() {
+        assert_eq!(step(MsgId(10), 11), Step::Next);
+        assert_eq!(step(MsgId(10), 10), Step::Old);
+        assert_eq!(step(MsgId(10), 12), Step::Jump);
+        assert_eq!(step(MsgId::NONE, 1 << 40), Step::Next, "an id begins far above zero");
+    }
+}

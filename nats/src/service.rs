@@ -1,0 +1,138 @@
+//! Answering requests of other roles: bounded concurrency, a typed answer to everything, also when full and after a panic.
+
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
+
+use async_nats::{Client, Message, Subscriber};
+use futures_util::{FutureExt, StreamExt};
+use natterjack_protocol::{Code, Refusal, rpc::Answer};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::Semaphore;
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
+
+use crate::connect::Nats;
+
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("cannot serve {subject}: {reason}")]
+pub struct ServeError {
+    pub subject: String,
+    pub reason: String,
+}
+
+/// Serves until it is drained or dropped.
+pub struct Service {
+    stop: CancellationToken,
+    tracker: TaskTracker,
+    task: Option<AbortOnDropHandle<()>>,
+}
+
+/// `queue`: instances share the requests; none: every instance answers (so there must be one). Requests beyond `concurrency` are answered
+/// `unavailable` at once: waiting here would only hide the overload from whoever could retry elsewhere.
+pub async fn serve<Q, A, H, F>(
+    nats: &Nats,
+    subject: String,
+    queue: Option<&str>,
+    concurrency: usize,
+    handler: H,
+) -> Result<Service, ServeError>
+where
+    Q: DeserializeOwned + Send + 'static,
+    A: Serialize + Send + 'static,
+    H: Fn(Q) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<A, Refusal>> + Send + 'static,
+{
+    let subscription = match queue {
+        Some(q) => nats.client.queue_subscribe(subject.clone(), q.to_owned()).await,
+        None => nats.client.subscribe(subject.clone()).await,
+    };
+    let requests = subscription.map_err(|e| ServeError { subject: subject.clone(), reason: e.to_string() })?;
+    let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+    let serving = answer_all(nats.client.clone(), subject, requests, concurrency, Arc::new(handler), stop.clone(), tracker.clone());
+    Ok(Service { stop, tracker, task: Some(AbortOnDropHandle::new(tokio::spawn(serving))) })
+}
+
+impl Service {
+    /// Takes no new requests, finishes those it has.
+    pub async fn drain(mut self) {
+        self.stop.cancel();
+        if let Some(task) = self.task.take() {
+            let _ = task.await;
+        }
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+async fn answer_all<Q, A, H, F>(
+    client: Client,
+    subject: String,
+    mut requests: Subscriber,
+    concurrency: usize,
+    handler: Arc<H>,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+) where
+    Q: DeserializeOwned + Send + 'static,
+    A: Serialize + Send + 'static,
+    H: Fn(Q) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<A, Refusal>> + Send + 'static,
+{
+    let room = Arc::new(Semaphore::new(concurrency));
+    loop {
+        // Stopping comes first; what is already here is then answered by the drain below.
+        let message = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            m = requests.next() => m,
+        };
+        let Some(message) = message else { return };
+        start(&client, &subject, message, &room, &handler, &tracker).await;
+    }
+    let _ = requests.unsubscribe().await;
+    while let Some(Some(message)) = requests.next().now_or_never() {
+        start(&client, &subject, message, &room, &handler, &tracker).await;
+    }
+}
+
+async fn start<Q, A, H, F>(client: &Client, subject: &str, message: Message, room: &Arc<Semaphore>, handler: &Arc<H>, tracker: &TaskTracker)
+where
+    Q: DeserializeOwned + Send + 'static,
+    A: Serialize + Send + 'static,
+    H: Fn(Q) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<A, Refusal>> + Send + 'static,
+{
+    let Some(reply) = message.reply else { return };
+    let Ok(permit) = room.clone().try_acquire_owned() else {
+        metrics::counter!("natterjack_service_full_total", "subject" => subject.to_owned()).increment(1);
+        let full = Answer::<()>::No(Refusal::unavailable("too many requests at once; try again"));
+        send(client, reply, full).await;
+        return;
+    };
+    let (client, handler, subject) = (client.clone(), handler.clone(), subject.to_owned());
+    tracker.spawn(async move {
+        let answer: Answer<A> = match rmp_serde::from_slice::<Q>(&message.payload) {
+            Err(e) => Answer::No(Refusal::new(Code::BadFrame, format!("request not understood: {e}"))),
+            Ok(request) => match AssertUnwindSafe(async { handler(request).await }).catch_unwind().await {
+                Ok(result) => result.into(),
+                Err(_) => {
+                    tracing::error!(subject, "a handler panicked");
+                    Answer::No(Refusal::new(Code::Internal, "something went wrong on the server"))
+                }
+            },
+        };
+        send(&client, reply, answer).await;
+        drop(permit);
+    });
+}
+
+async fn send<A: Serialize>(client: &Client, reply: async_nats::Subject, answer: Answer<A>) {
+    let encoded = rmp_serde::to_vec_named(&answer);
+    drop(answer);
+    match encoded {
+        // An answer that cannot be sent is a timeout at the asker's.
+        Ok(bytes) => drop(client.publish(reply, bytes.into()).await),
+        Err(e) => tracing::error!(error = %e, "an answer could not be encoded"),
+    }
+}

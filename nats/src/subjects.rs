@@ -1,0 +1,197 @@
+//! Every subject, stream and bucket by name. Input is typed (`Token`, `Thread`, numbers), so nothing a client sends can become a wildcard.
+
+use natterjack_protocol::{GroupId, Thread, UserId};
+
+/// Every partition's heartbeat of `channel`.
+pub const BEATS: &str = "beat.*";
+/// Requests `rpc::HistoryRequest`, a queue group of the same name.
+pub const HISTORY: &str = "svc.history";
+/// Requests `rpc::DirectoryRequest`, a queue group of the same name.
+pub const DIRECTORY: &str = "svc.directory";
+
+pub const LEASES: &str = "leases";
+pub const ROLES: &str = "roles";
+pub const CONTROL: &str = "control";
+
+/// Where messages and operations of a thread are stored.
+pub fn chat(generation: u32, p: u32, thread: &Thread) -> String {
+    format!("chat.{generation}.{p}.{thread}")
+}
+
+/// Where the control entries of a thread are stored.
+pub fn ctl(generation: u32, p: u32, thread: &Thread) -> String {
+    format!("ctl.{generation}.{p}.{thread}")
+}
+
+/// What a subject of the log says about the entry stored under it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntrySubject {
+    pub generation: u32,
+    pub partition: u32,
+    pub thread: Thread,
+    pub control: bool,
+}
+
+pub fn parse_entry(subject: &str) -> Option<EntrySubject> {
+    let (kind, rest) = subject.split_once('.')?;
+    let control = match kind {
+        "chat" => false,
+        "ctl" => true,
+        _ => return None,
+    };
+    let (generation, rest) = rest.split_once('.')?;
+    let (partition, thread) = rest.split_once('.')?;
+    Some(EntrySubject { generation: generation.parse().ok()?, partition: partition.parse().ok()?, thread: thread.parse().ok()?, control })
+}
+
+pub fn live_user(uid: &UserId) -> String {
+    format!("live.user.{uid}.e")
+}
+
+/// Events and ephemeral messages in one subscription.
+pub fn live_user_all(uid: &UserId) -> String {
+    format!("live.user.{uid}.*")
+}
+
+pub fn live_user_x(uid: &UserId) -> String {
+    format!("live.user.{uid}.x")
+}
+
+pub fn live_group(gid: &GroupId) -> String {
+    format!("live.group.{gid}.e")
+}
+
+pub fn live_group_all(gid: &GroupId) -> String {
+    format!("live.group.{gid}.*")
+}
+
+pub fn live_group_x(gid: &GroupId) -> String {
+    format!("live.group.{gid}.x")
+}
+
+/// The subjects a thread's events go to: both users of a DM (once, if they are the same), a group's own.
+pub fn live_subjects_of(thread: &Thread) -> Vec<String> {
+    match thread {
+        Thread::Dm { .. } => thread.dm_users().map(live_user).collect(),
+        Thread::Group { gid } => vec![live_group(gid)],
+    }
+}
+
+/// The subjects a thread's ephemeral messages go to.
+pub fn live_x_subjects_of(thread: &Thread) -> Vec<String> {
+    match thread {
+        Thread::Dm { .. } => thread.dm_users().map(live_user_x).collect(),
+        Thread::Group { gid } => vec![live_group_x(gid)],
+    }
+}
+
+pub fn beat(p: u32) -> String {
+    format!("beat.{p}")
+}
+
+/// The partition of a beat's subject.
+pub fn parse_beat(subject: &str) -> Option<u32> {
+    subject.strip_prefix("beat.")?.parse().ok()
+}
+
+/// Request and reply; served by the holder of partition `p` on the connection that publishes its frames.
+pub fn heads(p: u32) -> String {
+    format!("svc.channel.heads.{p}")
+}
+
+/// The stream of a partition.
+pub fn stream(generation: u32, p: u32) -> String {
+    format!("CHAT-{generation}-{p}")
+}
+
+/// The prefix all streams of the log share, of every generation.
+pub(crate) const STREAM_PREFIX: &str = "CHAT-";
+
+/// Everything stored in one partition.
+pub fn stream_subjects(generation: u32, p: u32) -> Vec<String> {
+    vec![format!("chat.{generation}.{p}.>"), format!("ctl.{generation}.{p}.>")]
+}
+
+pub fn groups_bucket(shard: u32) -> String {
+    format!("groups-{shard}")
+}
+
+pub fn users_bucket(shard: u32) -> String {
+    format!("users-{shard}")
+}
+
+pub(crate) fn bucket_stream(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}
+
+pub(crate) fn bucket_key(bucket: &str, key: &str) -> String {
+    format!("$KV.{bucket}.{key}")
+}
+
+/// The key of a bucket's message.
+pub(crate) fn parse_bucket_key<'a>(bucket: &str, subject: &'a str) -> Option<&'a str> {
+    subject.strip_prefix("$KV.")?.strip_prefix(bucket)?.strip_prefix('.')
+}
+
+pub fn threads_key(uid: &UserId) -> String {
+    format!("{uid}.threads")
+}
+
+pub fn role_key(role: &str, p: u32) -> String {
+    format!("{role}.{p}")
+}
+
+pub fn edge_key(id: &str) -> String {
+    format!("edge.{id}")
+}
+
+pub const EDGE_KEYS: &str = "edge.*";
+
+pub fn position_key(role: &str, p: u32) -> String {
+    format!("positions.{role}.{p}")
+}
+
+/// Public keys that sign access tokens.
+pub fn signing_key(kid: &str) -> String {
+    format!("keys.{kid}")
+}
+
+pub const SIGNING_KEYS: &str = "keys.*";
+
+/// Generation, partitions and shards, as `provision` wrote them.
+pub const LAYOUT_KEY: &str = "generation";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entrys_subject_goes_both_ways_and_nothing_else_does() {
+        for thread in ["dm.a.b", "dm.a.a", "group.g-1"] {
+            let thread: Thread = thread.parse().unwrap();
+            for control in [false, true] {
+                let subject = if control { ctl(3, 7, &thread) } else { chat(3, 7, &thread) };
+                let expected = EntrySubject { generation: 3, partition: 7, thread: thread.clone(), control };
+                assert_eq!(parse_entry(&subject), Some(expected));
+            }
+        }
+        for bad in
+            ["", "chat", "chat.1", "chat.1.0", "chat.1.0.", "chat.x.0.dm.a.b", "chat.1.0.dm.b.a", "live.1.0.dm.a.b", "chat.1.0.dm.*.b"]
+        {
+            assert_eq!(parse_entry(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_dm_goes_to_both_users_and_notes_to_oneself_once() {
+        assert_eq!(live_subjects_of(&"dm.a.b".parse().unwrap()), ["live.user.a.e", "live.user.b.e"]);
+        assert_eq!(live_subjects_of(&"dm.a.a".parse().unwrap()), ["live.user.a.e"]);
+        assert_eq!(live_subjects_of(&"group.g".parse().unwrap()), ["live.group.g.e"]);
+    }
+
+    #[test]
+    fn bucket_keys_go_both_ways() {
+        assert_eq!(parse_bucket_key("users-1", &bucket_key("users-1", "u.threads")), Some("u.threads"));
+        assert_eq!(parse_bucket_key("users-1", &bucket_key("users-11", "u.threads")), None);
+    }
+}
