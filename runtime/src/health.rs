@@ -1,0 +1,102 @@
+//! What a process says about itself: each part reports in, the admin server and `/ready` read.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::Serialize;
+use tokio::sync::watch;
+
+/// Shared by the parts of one process. A process is ready when it has parts and each of them is well.
+#[derive(Debug, Clone)]
+pub struct Health {
+    parts: Arc<watch::Sender<BTreeMap<&'static str, State>>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Ok,
+    /// What is missing, in words for whoever operates it; no secrets.
+    Failing(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    pub ready: bool,
+    pub parts: BTreeMap<&'static str, State>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Health {
+    pub fn new() -> Self {
+        Self { parts: Arc::new(watch::Sender::new(BTreeMap::new())) }
+    }
+
+    /// A process with these parts is not ready before each of them has reported in.
+    pub fn expecting(parts: impl IntoIterator<Item = &'static str>) -> Self {
+        let health = Self::new();
+        for part in parts {
+            health.set(part, Err("starting".into()));
+        }
+        health
+    }
+
+    /// Says how `part` is. Saying the same again costs nothing and wakes nobody.
+    pub fn set(&self, part: &'static str, state: Result<(), String>) {
+        let state = state.map_or_else(State::Failing, |()| State::Ok);
+        self.parts.send_if_modified(|parts| parts.insert(part, state.clone()).as_ref() != Some(&state));
+    }
+
+    /// The part has ended in good order; it no longer counts.
+    pub fn remove(&self, part: &'static str) {
+        self.parts.send_if_modified(|parts| parts.remove(part).is_some());
+    }
+
+    pub fn report(&self) -> Report {
+        let parts = self.parts.borrow().clone();
+        Report { ready: is_ready(&parts), parts }
+    }
+
+    /// Returns as soon as every part is well. May be dropped at any time.
+    pub async fn ready(&self) {
+        // Fails only when the sender is gone, and `self` holds it.
+        let _ = self.parts.subscribe().wait_for(is_ready).await;
+    }
+}
+
+fn is_ready(parts: &BTreeMap<&'static str, State>) -> bool {
+    !parts.is_empty() && parts.values().all(|s| *s == State::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn ready_is_every_part() {
+        let health = Health::expecting(["a", "b"]);
+        health.set("a", Ok(()));
+        assert!(!health.report().ready);
+        let waiting = tokio::spawn({
+            let health = health.clone();
+            async move { health.ready().await }
+        });
+        health.set("b", Ok(()));
+        waiting.await.unwrap();
+        assert!(health.report().ready);
+        health.set("a", Err("NATS is away".into()));
+        assert_eq!(health.report().parts["a"], State::Failing("NATS is away".into()));
+        assert!(!health.report().ready);
+        health.remove("a");
+        assert!(health.report().ready);
+    }
+
+    #[test]
+    fn a_process_without_parts_is_not_ready() {
+        assert!(!Health::new().report().ready);
+    }
+}
