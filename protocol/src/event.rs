@@ -31,6 +31,16 @@ impl Event {
         Self { thread, id, prev, ts, from: entry.from, cid: entry.cid, kind: entry.kind, body: entry.body }
     }
 
+    /// The event of an entry that nobody can read: it was acknowledged, so it has a place in its thread, as kind `unknown` with its bytes.
+    /// Channel, persister and history all make it here, so that live, catch-up and archive show the same.
+    pub fn unreadable(thread: Thread, id: MsgId, prev: MsgId, ts: u64, bytes: bytes::Bytes) -> Self {
+        let mut random = [0; 10];
+        random[..8].copy_from_slice(&id.0.to_be_bytes());
+        let from = UserId::parse("unreadable").expect("ten letters are an id; minted ones have seventeen");
+        let body = Body { data: Some(bytes), ..Body::default() };
+        Self { thread, id, prev, ts, from, cid: Cid::mint(ts, random), kind: Kind::Unknown, body }
+    }
+
     /// May `user` see it at all, membership aside?
     pub fn shown_to(&self, user: &UserId) -> bool {
         !self.kind.only_for_its_author() || &self.from == user

@@ -1,0 +1,191 @@
+//! The archive as the rest of the persister sees it: messages, threads with their members, and the watermarks (step 7).
+//! `archive` writes through it, `history` and `directory` read; no type of a backend leaks out of here.
+//!
+//! How a message stands in it:
+//! - one [`Row`] per entry of the log, control entries and operations included, keyed (thread, id);
+//! - an edited message has the new text and `rev` = the id of the edit;
+//! - a recalled message keeps its row with kind `recall`, an empty body (no `target`) and `rev` = the id of the recall;
+//! - an entry nobody could read has kind `unknown` and its bytes in `raw`.
+//!
+//! Writes are idempotent and commute: any order, and any number of repetitions, of the same rows ends equal (`conformance`).
+
+use std::future::Future;
+
+use bytes::Bytes;
+use natterjack_protocol::{
+    Body, Cid, Entry, Event, Kind, MsgId, Thread, UserId,
+    fold::{Group, ThreadItem},
+};
+
+pub mod accounts;
+#[cfg(test)]
+pub mod conformance;
+pub mod sqlite;
+
+pub use sqlite::Sqlite;
+
+/// Why the store did not do what it was asked. That something is not there is never an error.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// It does not answer, or cannot write now; the same call may succeed later.
+    #[error("the store does not answer: {0}")]
+    Unavailable(String),
+    /// What is there cannot be read: a damaged file, or a value of a version this build does not know.
+    #[error("the store holds something unreadable: {0}")]
+    Corrupt(String),
+    /// A rule of the schema was broken (for instance a name that is taken).
+    #[error("the store refuses it: {0}")]
+    Constraint(String),
+    /// A bug of ours, or a file of another schema.
+    #[error("the store cannot do this: {0}")]
+    Failed(String),
+}
+
+/// One entry of a thread as the archive has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    pub thread: Thread,
+    pub id: MsgId,
+    /// Milliseconds since 1970, made monotone within a partition.
+    pub ts: u64,
+    pub from: UserId,
+    pub cid: Cid,
+    pub kind: Kind,
+    pub body: Body,
+    /// Id of the operation that changed it last; 0: as it was written.
+    pub rev: MsgId,
+    /// A recall by somebody who was admin or owner of the group at this point of the log. Decided by the fold, before it is written.
+    pub power: bool,
+    /// The bytes of an entry of kind `unknown`.
+    pub raw: Option<Bytes>,
+}
+
+impl Row {
+    /// The row of an entry as it came from the log. One that cannot be read becomes kind `unknown`, with its bytes.
+    pub fn from_log(thread: &Thread, id: MsgId, ts: u64, payload: &Bytes) -> Self {
+        match Entry::decode(payload) {
+            Ok(entry) => Self {
+                raw: (entry.kind == Kind::Unknown).then(|| payload.clone()),
+                ..Self::from_event(Event::new(thread.clone(), id, MsgId::NONE, ts, entry))
+            },
+            Err(_) => Self {
+                raw: Some(payload.clone()),
+                ..Self::from_event(Event::unreadable(thread.clone(), id, MsgId::NONE, ts, payload.clone()))
+            },
+        }
+    }
+
+    pub fn from_event(e: Event) -> Self {
+        let Event { thread, id, ts, from, cid, kind, body, .. } = e;
+        Self { thread, id, ts, from, cid, kind, body, rev: MsgId::NONE, power: false, raw: None }
+    }
+
+    pub fn into_event(self, prev: MsgId) -> Event {
+        Event { thread: self.thread, id: self.id, prev, ts: self.ts, from: self.from, cid: self.cid, kind: self.kind, body: self.body }
+    }
+
+    /// The entry it came from, as far as a fold of control entries needs it.
+    pub fn entry(&self) -> Entry {
+        Entry::new(self.from.clone(), self.cid, self.kind, self.body.clone())
+    }
+}
+
+/// The entries of one thread within a batch, oldest first, and what their control entries made of the thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThreadBatch {
+    pub thread: Thread,
+    pub rows: Vec<Row>,
+    /// State of the group after the batch, if a control entry changed it. Kept if its version is larger than the stored one's.
+    pub group: Option<Group>,
+    /// Items of users that changed. Each is kept if its `v` is larger than the stored one's.
+    pub items: Vec<(UserId, ThreadItem)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    OldestFirst,
+    NewestFirst,
+}
+
+/// How far a partition of the log is in the store: everything up to `id` is there. `ts`: the archived time of that entry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    pub id: MsgId,
+    pub ts: u64,
+}
+
+/// A partition of one generation of streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PartitionKey {
+    pub generation: u32,
+    pub partition: u32,
+}
+
+/// Looking for (thread, sender, cid).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CidLookup {
+    /// The lowest id it is stored under.
+    Found(MsgId),
+    Absent,
+    /// More rows than a lookup may read; a store with an index on cids never says so.
+    TooMany,
+}
+
+/// An entry whose subject names no thread: kept, because it was acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    pub key: PartitionKey,
+    pub id: MsgId,
+    pub ts: u64,
+    pub subject: String,
+    pub payload: Bytes,
+}
+
+/// Everything the message path asks of an archive. Dropping a future of a write leaves it open whether the write happens.
+pub trait Store: Clone + Send + Sync + 'static {
+    /// Writes a thread's part of a batch: rows with their effect on earlier rows, last id, group state and items.
+    fn append(&self, batch: ThreadBatch) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    fn keep_stray(&self, stray: Stray) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Moves the watermark; never back.
+    fn advance(&self, key: PartitionKey, to: Position) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    fn position(&self, key: PartitionKey) -> impl Future<Output = Result<Option<Position>, StoreError>> + Send;
+
+    /// At most `limit` rows with `lo <= id < hi`, from the end that `order` names.
+    fn rows(
+        &self,
+        thread: &Thread,
+        lo: MsgId,
+        hi: MsgId,
+        order: Order,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Row>, StoreError>> + Send;
+
+    /// The first id of the thread at or after this time.
+    fn id_at(&self, thread: &Thread, ts: u64) -> impl Future<Output = Result<Option<MsgId>, StoreError>> + Send;
+
+    /// Looks among the rows from `since` (milliseconds) on; at most `max` of them, if it has to read rows at all.
+    fn find_cid(
+        &self,
+        thread: &Thread,
+        from: &UserId,
+        cid: Cid,
+        since: u64,
+        max: usize,
+    ) -> impl Future<Output = Result<CidLookup, StoreError>> + Send;
+
+    /// The newest id of each thread, 0 if it has none; in the order asked.
+    fn last_ids(&self, threads: &[Thread]) -> impl Future<Output = Result<Vec<MsgId>, StoreError>> + Send;
+
+    /// The control entries of a thread with `id < below`, oldest first: for a fold as of a point in the past.
+    fn controls(&self, thread: &Thread, below: MsgId) -> impl Future<Output = Result<Vec<Row>, StoreError>> + Send;
+
+    fn group(&self, thread: &Thread) -> impl Future<Output = Result<Option<Group>, StoreError>> + Send;
+
+    fn item(&self, thread: &Thread, user: &UserId) -> impl Future<Output = Result<Option<ThreadItem>, StoreError>> + Send;
+
+    /// Every thread the user is or was in.
+    fn user_threads(&self, user: &UserId) -> impl Future<Output = Result<Vec<(Thread, ThreadItem)>, StoreError>> + Send;
+}

@@ -1,0 +1,266 @@
+//! What every store must do, whatever is behind it: one suite, generic over the trait. Each backend runs [`all`] from its own tests.
+//! Threads are named after the test, so that one store serves the whole suite.
+
+use bytes::Bytes;
+use natterjack_protocol::{
+    Body, Cid, Entry, Kind, MsgId, Thread, Token, UserId,
+    fold::{Group, ThreadItem, apply_group},
+};
+
+use crate::{
+    overlay::is_recalled,
+    store::{CidLookup, Order, PartitionKey, Position, Row, Store, Stray, ThreadBatch},
+};
+
+pub async fn all<S: Store>(store: &S) {
+    rows_come_back_as_written(store).await;
+    replays_change_nothing(store).await;
+    every_order_ends_equal(store).await;
+    only_who_may_changes_a_message(store).await;
+    pages_at_every_edge(store).await;
+    times_at_every_edge(store).await;
+    cids_are_found(store).await;
+    states_only_move_forward(store).await;
+    positions_only_move_forward(store).await;
+}
+
+pub fn user(s: &str) -> UserId {
+    Token::parse(s).unwrap()
+}
+
+pub fn thread(name: &str) -> Thread {
+    Thread::group(&user(name))
+}
+
+pub fn row(thread: &Thread, id: u64, from: &str, kind: Kind, body: Body) -> Row {
+    let mut random = [0; 10];
+    random[..8].copy_from_slice(&id.to_be_bytes());
+    let entry = Entry::new(user(from), Cid::mint(1_000 + id, random), kind, body);
+    Row::from_log(thread, MsgId(id), 1_000 + id, &entry.encode())
+}
+
+pub fn text(thread: &Thread, id: u64, from: &str, text: &str) -> Row {
+    row(thread, id, from, Kind::Text, Body::text(text))
+}
+
+pub fn edit(thread: &Thread, id: u64, from: &str, target: u64, text: &str) -> Row {
+    row(thread, id, from, Kind::Edit, Body { target: Some(MsgId(target)), ..Body::text(text) })
+}
+
+pub fn recall(thread: &Thread, id: u64, from: &str, target: u64) -> Row {
+    row(thread, id, from, Kind::Recall, Body { target: Some(MsgId(target)), ..Body::default() })
+}
+
+pub fn batch(thread: &Thread, rows: Vec<Row>) -> ThreadBatch {
+    ThreadBatch { thread: thread.clone(), rows, group: None, items: Vec::new() }
+}
+
+async fn everything<S: Store>(store: &S, thread: &Thread) -> Vec<Row> {
+    store.rows(thread, MsgId::NONE, MsgId::MAX, Order::OldestFirst, 1_000).await.unwrap()
+}
+
+async fn rows_come_back_as_written<S: Store>(store: &S) {
+    let t = thread("as-written");
+    let poison = Row::from_log(&t, MsgId(3), 1_003, &Bytes::from_static(b"\xc1 no entry at all"));
+    assert_eq!(poison.kind, Kind::Unknown);
+    let rows = vec![
+        text(&t, 1, "a", "grüß dich"),
+        row(&t, 2, "b", Kind::Custom, Body { data: Some(Bytes::from_static(&[0, 255, 1])), ..Body::default() }),
+        poison,
+        row(&t, 1 << 52, "a", Kind::MemberAdded, Body { users: vec![user("c")], ..Body::default() }),
+    ];
+    store.append(batch(&t, rows.clone())).await.unwrap();
+    assert_eq!(everything(store, &t).await, rows);
+    assert_eq!(store.controls(&t, MsgId::MAX).await.unwrap(), rows[3..]);
+    assert_eq!(store.controls(&t, MsgId(1 << 52)).await.unwrap(), []);
+    let unknown = thread("never-heard-of");
+    assert_eq!(store.last_ids(&[unknown.clone(), t.clone()]).await.unwrap(), [MsgId::NONE, MsgId(1 << 52)]);
+    assert_eq!(everything(store, &unknown).await, []);
+    assert_eq!(store.group(&unknown).await.unwrap(), None);
+    assert_eq!(store.item(&unknown, &user("a")).await.unwrap(), None);
+}
+
+async fn replays_change_nothing<S: Store>(store: &S) {
+    let t = thread("replay");
+    let rows = vec![text(&t, 1, "a", "one"), text(&t, 2, "a", "two"), edit(&t, 3, "a", 1, "uno"), recall(&t, 4, "a", 2)];
+    store.append(batch(&t, rows.clone())).await.unwrap();
+    let first = everything(store, &t).await;
+    for from in 0..rows.len() {
+        store.append(batch(&t, rows[from..].to_vec())).await.unwrap();
+        store.append(batch(&t, rows[..=from].to_vec())).await.unwrap();
+        assert_eq!(everything(store, &t).await, first);
+    }
+    assert_eq!(store.last_ids(std::slice::from_ref(&t)).await.unwrap(), [MsgId(4)]);
+    let stray = Stray {
+        key: PartitionKey { generation: 9, partition: 9 },
+        id: MsgId(7),
+        ts: 1,
+        subject: "chat.9.9.what".into(),
+        payload: Bytes::from_static(b"x"),
+    };
+    store.keep_stray(stray.clone()).await.unwrap();
+    store.keep_stray(stray).await.unwrap();
+}
+
+fn permutations(n: usize) -> Vec<Vec<usize>> {
+    if n == 0 {
+        return vec![Vec::new()];
+    }
+    let mut all = Vec::new();
+    for shorter in permutations(n - 1) {
+        for at in 0..n {
+            let mut p = shorter.clone();
+            p.insert(at, n - 1);
+            all.push(p);
+        }
+    }
+    all
+}
+
+/// A message, two edits of it, a recall, an edit that came after the recall, and one by somebody else.
+async fn every_order_ends_equal<S: Store>(store: &S) {
+    let rows = |t: &Thread| {
+        vec![
+            text(t, 10, "a", "secret"),
+            edit(t, 11, "a", 10, "secret 2"),
+            edit(t, 12, "a", 10, "secret 3"),
+            edit(t, 13, "b", 10, "not mine"),
+            recall(t, 14, "a", 10),
+            edit(t, 15, "a", 10, "secret 4"),
+        ]
+    };
+    for without_recall in [false, true] {
+        let mut ends: Vec<Vec<Row>> = Vec::new();
+        for (i, order) in permutations(6).into_iter().enumerate().filter(|(i, _)| i % 5 == 0 || *i < 120) {
+            let t = thread(&format!("perm-{without_recall}-{i}"));
+            let rows = rows(&t);
+            for at in order {
+                if !(without_recall && rows[at].kind == Kind::Recall) {
+                    store.append(batch(&t, vec![rows[at].clone()])).await.unwrap();
+                }
+            }
+            let mut end = everything(store, &t).await;
+            let spelled = format!("{end:?}");
+            if without_recall {
+                assert_eq!((end[0].body.text.as_deref(), end[0].rev), (Some("secret 4"), MsgId(15)));
+            } else {
+                assert!(is_recalled(&end[0]) && end[0].rev == MsgId(14), "{spelled}");
+                assert!(!spelled.contains("secret"), "a recall leaves nothing behind: {spelled}");
+                assert!(spelled.contains("not mine"), "what somebody else wrote is theirs");
+            }
+            // Equal but for the name of the thread.
+            end.iter_mut().for_each(|r| r.thread = thread("same"));
+            ends.push(end);
+        }
+        assert!(ends.windows(2).all(|w| w[0] == w[1]));
+    }
+}
+
+async fn only_who_may_changes_a_message<S: Store>(store: &S) {
+    let t = thread("may");
+    let admin = |id, target| Row { power: true, ..recall(&t, id, "admin", target) };
+    let rows = vec![
+        text(&t, 1, "a", "one"),
+        edit(&t, 2, "b", 1, "hijacked"),
+        recall(&t, 3, "b", 1),
+        text(&t, 4, "a", "four"),
+        admin(5, 4),
+        row(&t, 6, "a", Kind::MemberAdded, Body::default()),
+        admin(7, 6),
+        recall(&t, 8, "a", 9),
+        text(&t, 9, "a", "an operation cannot be about the future"),
+    ];
+    store.append(batch(&t, rows.clone())).await.unwrap();
+    let after = everything(store, &t).await;
+    assert!(is_recalled(&after[3]));
+    for i in [0, 1, 2, 4, 5, 6, 7, 8] {
+        assert_eq!(after[i], rows[i], "row {i} stays");
+    }
+}
+
+async fn pages_at_every_edge<S: Store>(store: &S) {
+    let t = thread("pages");
+    let ids = [10, 20, 30, 40, 50];
+    // A neighbour in the order of keys on each side.
+    for name in ["page", "pages", "pages-"] {
+        let t = thread(name);
+        store.append(batch(&t, ids.iter().map(|id| text(&t, *id, "a", "x")).collect())).await.unwrap();
+    }
+    for lo in (0..=60).step_by(5) {
+        for hi in (0..=60).step_by(5).chain([u64::MAX]) {
+            for limit in [0, 1, 2, 5, 6] {
+                let mut want: Vec<u64> = ids.into_iter().filter(|id| (lo..hi).contains(id)).collect();
+                for order in [Order::OldestFirst, Order::NewestFirst] {
+                    let got = store.rows(&t, MsgId(lo), MsgId(hi), order, limit).await.unwrap();
+                    let got: Vec<u64> = got.iter().map(|r| r.id.0).collect();
+                    assert_eq!(got, want[..limit.min(want.len())], "{lo}..{hi} {order:?} {limit}");
+                    want.reverse();
+                }
+            }
+        }
+    }
+}
+
+async fn times_at_every_edge<S: Store>(store: &S) {
+    let t = thread("times");
+    let at = |id, ts| Row { ts, ..text(&t, id, "a", "x") };
+    store.append(batch(&t, vec![at(10, 100), at(11, 100), at(500, 200), at(1 << 50, 300)])).await.unwrap();
+    for (ts, id) in [(0, Some(10)), (100, Some(10)), (101, Some(500)), (200, Some(500)), (201, Some(1 << 50)), (301, None)] {
+        assert_eq!(store.id_at(&t, ts).await.unwrap(), id.map(MsgId), "at {ts}");
+    }
+    assert_eq!(store.id_at(&thread("no-times"), 0).await.unwrap(), None);
+}
+
+async fn cids_are_found<S: Store>(store: &S) {
+    let t = thread("cids");
+    let first = text(&t, 10, "a", "x");
+    let copy = Row { id: MsgId(900), ts: 1_900, ..first.clone() };
+    store.append(batch(&t, vec![copy])).await.unwrap();
+    store.append(batch(&t, vec![first.clone(), text(&t, 11, "a", "y")])).await.unwrap();
+    let find = async |thread: &Thread, from: &str, since| store.find_cid(thread, &user(from), first.cid, since, 10_000).await.unwrap();
+    assert_eq!(find(&t, "a", 0).await, CidLookup::Found(MsgId(10)));
+    assert_eq!(find(&t, "a", 1_011).await, CidLookup::Found(MsgId(900)));
+    assert_eq!(find(&t, "a", 1_901).await, CidLookup::Absent);
+    assert_eq!(find(&t, "b", 0).await, CidLookup::Absent);
+    assert_eq!(find(&thread("cids2"), "a", 0).await, CidLookup::Absent);
+}
+
+async fn states_only_move_forward<S: Store>(store: &S) {
+    let t = thread("states");
+    let mut state: Option<Group> = None;
+    let created = row(&t, 1, "owner", Kind::GroupCreated, Body { name: Some("g".into()), users: vec![user("st-m")], ..Body::default() });
+    apply_group(&mut state, MsgId(1), &created.entry());
+    let old = state.clone().unwrap();
+    let removed = row(&t, 5, "owner", Kind::MemberRemoved, Body { users: vec![user("st-m")], ..Body::default() });
+    apply_group(&mut state, MsgId(5), &removed.entry());
+    let new = state.unwrap();
+    let with = |g: &Group| ThreadBatch { group: Some(g.clone()), items: vec![(user("st-m"), g.item(&user("st-m")).unwrap())], ..batch(&t, Vec::new()) };
+    for g in [&old, &new, &old] {
+        store.append(with(g)).await.unwrap();
+    }
+    assert_eq!(store.group(&t).await.unwrap().as_ref(), Some(&new));
+    let item: ThreadItem = store.item(&t, &user("st-m")).await.unwrap().unwrap();
+    assert_eq!(item, new.item(&user("st-m")).unwrap());
+    // A rename touches no item; a later one must not lose it.
+    let other = thread("states-2");
+    store.append(ThreadBatch { items: vec![(user("st-m"), item.clone())], ..batch(&other, Vec::new()) }).await.unwrap();
+    let mut threads = store.user_threads(&user("st-m")).await.unwrap();
+    threads.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(threads, [(t.clone(), item.clone()), (other, item)]);
+    assert_eq!(store.user_threads(&user("nobody")).await.unwrap(), []);
+    // The last id is of rows, not of states, and does not move back either.
+    store.append(batch(&t, vec![text(&t, 7, "owner", "x")])).await.unwrap();
+    store.append(batch(&t, vec![text(&t, 6, "owner", "x")])).await.unwrap();
+    assert_eq!(store.last_ids(std::slice::from_ref(&t)).await.unwrap(), [MsgId(7)]);
+    assert_eq!(store.group(&t).await.unwrap(), Some(new));
+}
+
+async fn positions_only_move_forward<S: Store>(store: &S) {
+    let key = PartitionKey { generation: 7, partition: 3 };
+    assert_eq!(store.position(key).await.unwrap(), None);
+    for (to, want) in [(10, 10), (5, 10), (10, 10), (11, 11)] {
+        store.advance(key, Position { id: MsgId(to), ts: to * 2 }).await.unwrap();
+        assert_eq!(store.position(key).await.unwrap(), Some(Position { id: MsgId(want), ts: want * 2 }));
+    }
+    assert_eq!(store.position(PartitionKey { generation: 8, ..key }).await.unwrap(), None, "each generation has its own");
+}

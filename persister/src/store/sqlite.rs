@@ -1,0 +1,266 @@
+//! SQLite behind the store trait (step 7): one file, the embedded default of `up`.
+//!
+//! One writer thread with a bounded queue groups whatever waits into one transaction (one fsync for many jobs); reads use a few
+//! connections of their own beside it (WAL). Nothing here blocks an async thread. Each table has its own file below.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use natterjack_protocol::{
+    Cid, MsgId, Thread, UserId,
+    fold::{Group, ThreadItem},
+};
+use parking_lot::Mutex;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::store::{CidLookup, Order, PartitionKey, Position, Row, Store, StoreError, Stray, ThreadBatch};
+
+mod accounts;
+mod contacts;
+mod messages;
+mod positions;
+mod refresh_tokens;
+mod threads;
+mod users;
+mod writer;
+
+/// Every change of the schema, in the order in which they are applied; `user_version` counts them. Only append.
+const MIGRATIONS: &[&str] =
+    &[messages::SCHEMA, threads::SCHEMA, positions::SCHEMA, users::SCHEMA, contacts::SCHEMA, refresh_tokens::SCHEMA];
+
+/// Jobs that wait for the writer. Overflow: whoever writes waits.
+const QUEUE: usize = 256;
+/// Two cores: more readers than that only wait for each other.
+const READERS: usize = 4;
+/// Another process may hold the file while it migrates.
+const BUSY: Duration = Duration::from_secs(10);
+
+#[derive(Clone)]
+pub struct Sqlite {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    /// None only while it is dropped.
+    jobs: Option<mpsc::Sender<writer::Job>>,
+    writer: Option<std::thread::JoinHandle<()>>,
+    readers: Semaphore,
+    idle: Arc<Mutex<Vec<Connection>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The writer finishes what is queued and ends; a few milliseconds.
+        self.jobs = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Sqlite {
+    /// Opens or creates the file and brings its schema up to date. Several processes may do so at once.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_owned();
+        tokio::task::spawn_blocking(move || Self::open_blocking(path)).await.map_err(|_| gone())?
+    }
+
+    fn open_blocking(path: PathBuf) -> Result<Self, StoreError> {
+        if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(|e| StoreError::Unavailable(format!("{}: {e}", folder.display())))?;
+        }
+        let mut connection = Connection::open(&path)?;
+        connection.busy_timeout(BUSY)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // One fsync per grouped transaction: an account that was created is kept.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        migrate(&mut connection)?;
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let writer = std::thread::Builder::new()
+            .name("sqlite-writer".into())
+            .spawn(move || writer::run(connection, queue))
+            .map_err(|e| StoreError::Unavailable(e.to_string()))?;
+        let inner = Inner { path, jobs: Some(jobs), writer: Some(writer), readers: Semaphore::new(READERS), idle: Arc::default() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Runs `f` in a transaction and answers after its commit. An error of `f` undoes what `f` did and nothing else.
+    /// Dropping the future does not stop a job that is queued.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let jobs = self.inner.jobs.as_ref().ok_or_else(gone)?;
+        metrics::gauge!("natterjack_persister_store_queue_jobs").set((QUEUE - jobs.capacity()) as f64);
+        jobs.send(writer::job(f, reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Runs `f` on a read-only connection.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let _permit = self.inner.readers.acquire().await.map_err(|_| gone())?;
+        let (idle, path) = (self.inner.idle.clone(), self.inner.path.clone());
+        let read = move || {
+            let popped = idle.lock().pop();
+            let connection = match popped {
+                Some(c) => c,
+                None => reader(&path)?,
+            };
+            let result = f(&connection).map_err(StoreError::from);
+            idle.lock().push(connection);
+            result
+        };
+        tokio::task::spawn_blocking(read).await.map_err(|_| gone())?
+    }
+}
+
+impl Store for Sqlite {
+    async fn append(&self, batch: ThreadBatch) -> Result<(), StoreError> {
+        self.write(move |tx| {
+            let ThreadBatch { thread, rows, group, items } = batch;
+            if let Some(last) = rows.iter().max_by_key(|r| r.id) {
+                threads::touch(tx, &thread, last.id, last.ts)?;
+            }
+            for row in rows {
+                messages::insert(tx, row)?;
+            }
+            if let Some(group) = &group {
+                threads::put_group(tx, &thread, group)?;
+            }
+            items.iter().try_for_each(|(user, item)| threads::put_item(tx, &thread, user, item))
+        })
+        .await
+    }
+
+    async fn keep_stray(&self, stray: Stray) -> Result<(), StoreError> {
+        self.write(move |tx| positions::keep_stray(tx, &stray)).await
+    }
+
+    async fn advance(&self, key: PartitionKey, to: Position) -> Result<(), StoreError> {
+        self.write(move |tx| positions::advance(tx, key, to)).await
+    }
+
+    async fn position(&self, key: PartitionKey) -> Result<Option<Position>, StoreError> {
+        self.read(move |c| positions::position(c, key)).await
+    }
+
+    async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, StoreError> {
+        let thread = thread.clone();
+        self.read(move |c| messages::rows(c, &thread, lo, hi, order, limit)).await
+    }
+
+    async fn id_at(&self, thread: &Thread, ts: u64) -> Result<Option<MsgId>, StoreError> {
+        let thread = thread.clone();
+        self.read(move |c| messages::id_at(c, &thread, ts)).await
+    }
+
+    async fn find_cid(&self, thread: &Thread, from: &UserId, cid: Cid, since: u64, _max: usize) -> Result<CidLookup, StoreError> {
+        let (thread, from) = (thread.clone(), from.clone());
+        let found = self.read(move |c| messages::find_cid(c, &thread, &from, cid, since)).await?;
+        Ok(found.map_or(CidLookup::Absent, CidLookup::Found))
+    }
+
+    async fn last_ids(&self, threads: &[Thread]) -> Result<Vec<MsgId>, StoreError> {
+        let threads = threads.to_vec();
+        self.read(move |c| threads::last_ids(c, &threads)).await
+    }
+
+    async fn controls(&self, thread: &Thread, below: MsgId) -> Result<Vec<Row>, StoreError> {
+        let thread = thread.clone();
+        self.read(move |c| messages::controls(c, &thread, below)).await
+    }
+
+    async fn group(&self, thread: &Thread) -> Result<Option<Group>, StoreError> {
+        let thread = thread.clone();
+        self.read(move |c| threads::group(c, &thread)).await
+    }
+
+    async fn item(&self, thread: &Thread, user: &UserId) -> Result<Option<ThreadItem>, StoreError> {
+        let (thread, user) = (thread.clone(), user.clone());
+        self.read(move |c| threads::item(c, &thread, &user)).await
+    }
+
+    async fn user_threads(&self, user: &UserId) -> Result<Vec<(Thread, ThreadItem)>, StoreError> {
+        let user = user.clone();
+        self.read(move |c| threads::user_threads(c, &user)).await
+    }
+}
+
+fn reader(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn gone() -> StoreError {
+    StoreError::Unavailable("it is shutting down, or a job of it failed badly: see the log".into())
+}
+
+/// The transaction is the lock: a second process waits here, then finds nothing left to do.
+fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let version: i64 = tx.pragma_query_value(None, "user_version", |r| r.get(0))?;
+    let done = usize::try_from(version).unwrap_or(usize::MAX);
+    if done > MIGRATIONS.len() {
+        let known = MIGRATIONS.len();
+        return Err(StoreError::Failed(format!("the file has schema {version}, this build knows {known}: use the newer build")));
+    }
+    for sql in &MIGRATIONS[done..] {
+        tx.execute_batch(sql)?;
+    }
+    tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    tx.commit()?;
+    Ok(())
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(e: rusqlite::Error) -> Self {
+        use rusqlite::Error as E;
+        match &e {
+            E::FromSqlConversionFailure(..) | E::IntegralValueOutOfRange(..) | E::InvalidColumnType(..) | E::Utf8Error(..) => {
+                Self::Corrupt(e.to_string())
+            }
+            E::SqliteFailure(f, _) => match f.code {
+                ErrorCode::ConstraintViolation => Self::Constraint(e.to_string()),
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt(e.to_string()),
+                ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::DiskFull
+                | ErrorCode::CannotOpen
+                | ErrorCode::OutOfMemory
+                | ErrorCode::ReadOnly
+                | ErrorCode::OperationInterrupted => Self::Unavailable(e.to_string()),
+                _ => Self::Failed(e.to_string()),
+            },
+            _ => Self::Failed(e.to_string()),
+        }
+    }
+}
+
+/// A stored value that cannot be understood, as an error of the column it came from.
+pub(crate) fn bad_column(index: usize, why: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Blob, Box::new(why))
+}
+
+/// SQLite's integers are signed; ids and times stay below 2^53.
+pub(crate) fn int(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn uint(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;

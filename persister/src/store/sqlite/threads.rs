@@ -1,0 +1,101 @@
+//! The tables `threads` (last id and time, state of a group) and `thread_members` (each user's item): the fold of the log's control
+//! entries, as `archive` made it with the rules of `protocol::fold`.
+
+use natterjack_protocol::{
+    MsgId, Thread, UserId,
+    fold::{Group, ThreadItem},
+};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{bad_column, int, uint};
+
+pub(super) const SCHEMA: &str = "
+CREATE TABLE threads (
+    thread TEXT PRIMARY KEY,
+    last_id INTEGER NOT NULL,
+    last_ts INTEGER NOT NULL,
+    version INTEGER NOT NULL DEFAULT 0,
+    state BLOB
+) WITHOUT ROWID;
+CREATE TABLE thread_members (
+    thread TEXT NOT NULL,
+    user TEXT NOT NULL,
+    v INTEGER NOT NULL,
+    item BLOB NOT NULL,
+    PRIMARY KEY (thread, user)
+) WITHOUT ROWID;
+CREATE INDEX user_threads ON thread_members (user);
+";
+
+/// The thread has entries up to here.
+pub(super) fn touch(tx: &Transaction<'_>, thread: &Thread, last: MsgId, ts: u64) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO threads (thread, last_id, last_ts) VALUES (?1, ?2, ?3)
+         ON CONFLICT (thread) DO UPDATE SET last_id = excluded.last_id, last_ts = excluded.last_ts WHERE excluded.last_id > last_id",
+    )?
+    .execute(params![thread.to_string(), int(last.0), int(ts)])?;
+    Ok(())
+}
+
+pub(super) fn put_group(tx: &Transaction<'_>, thread: &Thread, group: &Group) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO threads (thread, last_id, last_ts, version, state) VALUES (?1, 0, 0, ?2, ?3)
+         ON CONFLICT (thread) DO UPDATE SET version = excluded.version, state = excluded.state WHERE excluded.version > version",
+    )?
+    .execute(params![thread.to_string(), int(group.version.0), encode(group)])?;
+    Ok(())
+}
+
+pub(super) fn put_item(tx: &Transaction<'_>, thread: &Thread, user: &UserId, item: &ThreadItem) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO thread_members (thread, user, v, item) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (thread, user) DO UPDATE SET v = excluded.v, item = excluded.item WHERE excluded.v > v",
+    )?
+    .execute(params![thread.to_string(), user.as_str(), int(item.v.0), encode(item)])?;
+    Ok(())
+}
+
+pub(super) fn last_ids(c: &Connection, threads: &[Thread]) -> rusqlite::Result<Vec<MsgId>> {
+    let mut one = c.prepare_cached("SELECT last_id FROM threads WHERE thread = ?1")?;
+    threads
+        .iter()
+        .map(|t| {
+            let id: Option<i64> = one.query_row(params![t.to_string()], |r| r.get(0)).optional()?;
+            Ok(id.map_or(MsgId::NONE, |id| MsgId(uint(id))))
+        })
+        .collect()
+}
+
+pub(super) fn group(c: &Connection, thread: &Thread) -> rusqlite::Result<Option<Group>> {
+    let state: Option<Option<Vec<u8>>> = c
+        .prepare_cached("SELECT state FROM threads WHERE thread = ?1")?
+        .query_row(params![thread.to_string()], |r| r.get(0))
+        .optional()?;
+    state.flatten().map(|bytes| decode(0, &bytes)).transpose()
+}
+
+pub(super) fn item(c: &Connection, thread: &Thread, user: &UserId) -> rusqlite::Result<Option<ThreadItem>> {
+    let item: Option<Vec<u8>> = c
+        .prepare_cached("SELECT item FROM thread_members WHERE thread = ?1 AND user = ?2")?
+        .query_row(params![thread.to_string(), user.as_str()], |r| r.get(0))
+        .optional()?;
+    item.map(|bytes| decode(0, &bytes)).transpose()
+}
+
+pub(super) fn user_threads(c: &Connection, user: &UserId) -> rusqlite::Result<Vec<(Thread, ThreadItem)>> {
+    c.prepare_cached("SELECT thread, item FROM thread_members WHERE user = ?1 ORDER BY thread")?
+        .query_map(params![user.as_str()], |r| {
+            let (thread, item): (String, Vec<u8>) = (r.get(0)?, r.get(1)?);
+            Ok((thread.parse().map_err(|e| bad_column(0, e))?, decode(1, &item)?))
+        })?
+        .collect()
+}
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    rmp_serde::to_vec_named(value).expect("states have only string keys and plain values")
+}
+
+fn decode<T: DeserializeOwned>(column: usize, bytes: &[u8]) -> rusqlite::Result<T> {
+    rmp_serde::from_slice(bytes).map_err(|e| bad_column(column, e))
+}
