@@ -1,0 +1,243 @@
+//! Attach without a hole (DESIGN §5): subscribe, read the threads, barrier, read them again, pages, live.
+//! Comes after `hello`; hands over to the dispatcher, which delivers everything newer in order.
+
+pub mod plan;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use futures_util::{StreamExt, stream};
+use natterjack_nats::subjects;
+use natterjack_protocol::{
+    MsgId, Refusal, Thread, UserId,
+    fold::{Intervals, ThreadItem, UserThreads},
+    frame::{Page, ServerFrame},
+    limits,
+    rpc::{At, DirectoryAnswer, DirectoryRequest, HistoryAnswer, HistoryRequest},
+};
+use tokio::{sync::oneshot, time::timeout};
+
+use self::plan::{decode_synced, encode_synced, plan};
+use crate::{
+    live::{
+        Command, Live,
+        round::Barrier,
+        topic::TopicKey,
+    },
+    session::handle::SessionHandle,
+};
+
+/// Pages that one attach asks for at the same time.
+const PAGES_AT_ONCE: usize = 8;
+/// A thread may begin while we attach, and another while we look at that one; beyond this the `member` signal has to do.
+const READS: usize = 4;
+
+impl Live {
+    /// Sends what is newer than the cursors, then `attached`; from there on events come live. Run it beside the session's read loop,
+    /// right after `welcome` was queued.
+    pub async fn attach(&self, session: &Arc<SessionHandle>, cursors: BTreeMap<Thread, MsgId>, synced: Option<String>) -> Result<(), Refusal> {
+        let user = &session.user;
+        self.command(Command::Sit { session: session.clone(), topics: vec![(TopicKey::User(user.clone()), MsgId::NONE)] }).await?;
+        let mut barrier: Option<Barrier> = None;
+        let mut fresh: Vec<(Thread, ThreadItem)> = read_threads(self, user).await?.threads.into_iter().collect();
+        session.state.load(UserThreads { threads: fresh.iter().cloned().collect(), ..UserThreads::default() });
+        let mut items: BTreeMap<Thread, ThreadItem> = BTreeMap::new();
+        for _ in 0..READS {
+            let next = self.barrier(session, &fresh).await?;
+            match &mut barrier {
+                Some(first) => first.heads.extend(next.heads),
+                None => barrier = Some(next),
+            }
+            items.extend(fresh);
+            let again = read_threads(self, user).await?;
+            session.state.load(again.clone());
+            fresh = again.threads.into_iter().filter(|(t, i)| items.get(t).is_none_or(|old| old.v < i.v)).collect();
+            if fresh.is_empty() {
+                break;
+            }
+        }
+        let barrier = barrier.unwrap_or_default();
+        let items: Vec<_> = items.into_iter().collect();
+        let complete = self.catch_up(session, &items, &cursors, synced.as_deref(), &barrier).await;
+
+        // Everything up to the heads is in the pages; what the dispatcher has collected beyond them follows.
+        let mut floors: HashMap<TopicKey, Vec<(u64, MsgId)>> = HashMap::from([(TopicKey::User(user.clone()), Vec::new())]);
+        for (thread, item) in &items {
+            if matches!(thread, Thread::Dm { .. }) || item.intervals.open() {
+                let of = floors.entry(TopicKey::of(thread, user)).or_default();
+                of.extend(barrier.heads.get(thread).map(|head| (thread.hash64(), *head)));
+            }
+        }
+        let frontiers = barrier.partitions.iter().map(|p| p.frontier);
+        let synced = if complete { encode_synced(self.layout.generation, frontiers) } else { String::new() };
+        let then = ServerFrame::Attached { synced }.encode(session.codec);
+        self.command(Command::GoLive { session: session.clone(), topics: floors.into_iter().collect(), then: Some(then) }).await
+    }
+
+    /// Pages of what is newer than these cursors; for more of them than fit into `hello`.
+    pub async fn sync(&self, session: &Arc<SessionHandle>, cursors: BTreeMap<Thread, MsgId>) -> Result<(), Refusal> {
+        session.state.loaded(self.times.attach).await?;
+        let items: Vec<_> = session.state.snapshot().into_iter().filter(|(t, _)| cursors.contains_key(t)).collect();
+        let threads = items.iter().map(|(t, _)| (TopicKey::of(t, &session.user), t.clone())).collect();
+        let barrier = self.heads(session, threads).await?;
+        if self.catch_up(session, &items, &cursors, None, &barrier).await {
+            Ok(())
+        } else {
+            Err(Refusal::unavailable("some threads could not be read: sync again in a moment"))
+        }
+    }
+
+    /// Sits down on the groups among `fresh`, then asks for the heads of all of them.
+    async fn barrier(&self, session: &Arc<SessionHandle>, fresh: &[(Thread, ThreadItem)]) -> Result<Barrier, Refusal> {
+        let here = |(thread, item): &(Thread, ThreadItem)| match thread {
+            Thread::Group { gid } if item.intervals.open() => {
+                let since = item.intervals.0.last().map_or(MsgId::NONE, |i| i.since);
+                Some((TopicKey::Group(gid.clone()), since))
+            }
+            _ => None,
+        };
+        let topics: Vec<_> = fresh.iter().filter_map(here).collect();
+        if !topics.is_empty() {
+            self.command(Command::Sit { session: session.clone(), topics }).await?;
+        }
+        let threads = fresh.iter().map(|(t, _)| (TopicKey::of(t, &session.user), t.clone())).collect();
+        self.heads(session, threads).await
+    }
+
+    async fn heads(&self, session: &Arc<SessionHandle>, threads: Vec<(TopicKey, Thread)>) -> Result<Barrier, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Barrier { session: session.id, threads, reply }).await?;
+        match timeout(self.times.attach, answer).await {
+            Ok(Ok(barrier)) => Ok(barrier),
+            _ => Err(Refusal::unavailable("the channel service does not answer: try again in a moment")),
+        }
+    }
+
+    /// Queues the pages that the device lacks; false: not all of them could be read.
+    async fn catch_up(
+        &self,
+        session: &Arc<SessionHandle>,
+        items: &[(Thread, ThreadItem)],
+        cursors: &BTreeMap<Thread, MsgId>,
+        synced: Option<&str>,
+        barrier: &Barrier,
+    ) -> bool {
+        let synced = synced.and_then(|s| decode_synced(s, self.layout.generation, self.layout.partitions));
+        let mut plan = plan(items, cursors, synced.as_deref(), barrier);
+        for refusal in plan.refused.drain(..) {
+            session.frame(&ServerFrame::error(None, refusal));
+        }
+        let mut complete = true;
+        if !plan.ask.is_empty() {
+            match self.last_ids(&plan.ask).await {
+                Ok(news) => plan.pages.extend(news),
+                // With the archive away: what it alone knows of is older than the log, and can be paged when it is back.
+                Err(why) => {
+                    tracing::debug!(user = %session.user, %why, "last ids are not known");
+                    complete = false;
+                }
+            }
+        }
+        let intervals: HashMap<&Thread, &Intervals> = items.iter().map(|(t, i)| (t, &i.intervals)).collect();
+        let pages = plan.pages.iter().filter_map(|(thread, cursor, head)| Some((thread, *cursor, *head, *intervals.get(thread)?)));
+        let mut pages = stream::iter(pages)
+            .map(|(thread, cursor, head, intervals)| self.send_page(session, thread, cursor, head, intervals))
+            .buffer_unordered(PAGES_AT_ONCE);
+        while let Some(sent) = pages.next().await {
+            complete &= sent;
+        }
+        complete
+    }
+
+    async fn last_ids(&self, ask: &[(Thread, MsgId)]) -> Result<Vec<(Thread, MsgId, MsgId)>, Refusal> {
+        let mut news = Vec::new();
+        for chunk in ask.chunks(limits::HEADS_PER_BATCH) {
+            let threads = chunk.iter().map(|(t, _)| t.clone()).collect();
+            let HistoryAnswer::LastIds(ids) = self.history.ask(HistoryRequest::LastIds { threads }).await? else {
+                return Err(Refusal::unavailable("history gave an answer of another version"));
+            };
+            news.extend(chunk.iter().zip(ids).filter(|((_, cursor), id)| id > cursor).map(|((t, c), id)| (t.clone(), *c, id)));
+        }
+        Ok(news)
+    }
+
+    /// The newest page of a thread, without what the device has.
+    async fn send_page(&self, session: &Arc<SessionHandle>, thread: &Thread, cursor: MsgId, head: MsgId, intervals: &Intervals) -> bool {
+        let request = HistoryRequest::Page {
+            thread: thread.clone(),
+            reader: session.user.clone(),
+            intervals: intervals.clone(),
+            at: At::Newest,
+            limit: limits::PAGE_DEFAULT as u16,
+            min_id: if intervals.open() { head } else { MsgId::NONE },
+        };
+        match self.history.ask(request).await {
+            Ok(HistoryAnswer::Page(page)) => {
+                let honest = page.holes.is_empty();
+                if let Some(page) = newer_than(cursor, thread, page) {
+                    session.frame(&ServerFrame::Page(page));
+                }
+                honest
+            }
+            Ok(_) => false,
+            Err(mut refusal) => {
+                refusal.message = format!("{thread}: {}", refusal.message);
+                session.frame(&ServerFrame::error(None, refusal));
+                false
+            }
+        }
+    }
+}
+
+/// The part of a page that a device with this cursor lacks.
+fn newer_than(cursor: MsgId, thread: &Thread, mut page: Page) -> Option<Page> {
+    if let Some(had) = page.events.iter().rposition(|e| e.id <= cursor) {
+        page.prev = page.events[had].id;
+        page.events.drain(..=had);
+    }
+    page.thread = Some(thread.clone());
+    (!page.events.is_empty() || !page.holes.is_empty()).then_some(page)
+}
+
+/// A session that is live already joins a group: sits down, fills (join, heads], goes live.
+pub(crate) async fn join(live: &Live, session: &Arc<SessionHandle>, thread: &Thread, item: &ThreadItem) {
+    let key = TopicKey::of(thread, &session.user);
+    let begun = live.barrier(session, &[(thread.clone(), item.clone())]).await;
+    let joined = match begun {
+        Ok(barrier) => {
+            let head = barrier.heads.get(thread).copied().unwrap_or(item.v);
+            let since = item.intervals.0.last().map_or(MsgId::NONE, |i| i.since);
+            let complete = live.send_page(session, thread, MsgId(since.0.saturating_sub(1)), head, &item.intervals).await;
+            let topics = vec![(key, vec![(thread.hash64(), head)])];
+            complete && live.command(Command::GoLive { session: session.clone(), topics, then: None }).await.is_ok()
+        }
+        Err(_) => false,
+    };
+    if !joined {
+        // Attaching again does the same from the beginning.
+        session.outbox.close(natterjack_protocol::close::RESYNC);
+    }
+}
+
+/// The leader's value of `<uid>.threads`. A missing key is lost, never "no threads": it is built again first.
+pub(crate) async fn read_threads(live: &Live, user: &UserId) -> Result<UserThreads, Refusal> {
+    let read = || async {
+        let found = live.buckets.load_threads(user).await;
+        found.map(|f| f.map(|(threads, _)| threads)).map_err(|e| {
+            tracing::debug!(%user, error = %e, "threads cannot be read");
+            Refusal::unavailable("your threads cannot be read: try again in a moment")
+        })
+    };
+    if let Some(threads) = read().await? {
+        return Ok(threads);
+    }
+    tracing::warn!(%user, "the threads of a user are lost, they are built again");
+    let rebuild = DirectoryRequest::RebuildThreads { user: user.clone() };
+    match live.nats.request::<_, DirectoryAnswer>(subjects::DIRECTORY, &rebuild, live.times.attach).await {
+        Ok(_) => read().await?.ok_or_else(|| Refusal::unavailable("your threads are being built again: try again in a moment")),
+        Err(natterjack_nats::connect::RpcError::Refused(refusal)) => Err(refusal),
+        Err(_) => Err(Refusal::unavailable("your threads are lost and the directory does not answer: try again in a moment")),
+    }
+}

@@ -1,0 +1,131 @@
+//! Attach, the decision: which threads a device has to be told about. Pure.
+
+use std::collections::BTreeMap;
+
+use natterjack_protocol::{Code, MsgId, Refusal, Thread, fold::ThreadItem};
+
+use crate::live::round::Barrier;
+
+/// Threads without a cursor that a device hears about at once; the rest is in the thread list.
+const NEW_THREADS: usize = 100;
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Pages to send: thread, what the device has, the newest id it should reach.
+    pub pages: Vec<(Thread, MsgId, MsgId)>,
+    /// Whether these have news is known only to the archive: thread and what the device has.
+    pub ask: Vec<(Thread, MsgId)>,
+    /// Cursors that make no sense.
+    pub refused: Vec<Refusal>,
+}
+
+/// `synced`: per partition the frontier up to which this device had everything.
+pub fn plan(items: &[(Thread, ThreadItem)], cursors: &BTreeMap<Thread, MsgId>, synced: Option<&[MsgId]>, barrier: &Barrier) -> Plan {
+    let mut plan = Plan::default();
+    let mut new = Vec::new();
+    let partitions = barrier.partitions.len() as u32;
+    for (thread, item) in items {
+        let p = thread.partition(partitions) as usize;
+        let place = barrier.partitions[p];
+        let in_sync_to = synced.and_then(|s| s.get(p).copied());
+        let head = barrier.heads.get(thread).map(|head| match item.intervals.0.last().and_then(|i| i.until) {
+            Some(until) => MsgId(until.0.saturating_sub(1)).min(*head),
+            None => *head,
+        });
+        match (cursors.get(thread), head) {
+            (Some(cursor), _) if *cursor > place.frontier => {
+                plan.refused.push(Refusal::new(Code::Invalid, format!("the cursor of {thread} is ahead of the log: forget it")));
+                new.push((thread.clone(), MsgId::NONE, head.unwrap_or_default()));
+            }
+            (Some(cursor), Some(head)) if head > *cursor => plan.pages.push((thread.clone(), *cursor, head)),
+            (Some(_), Some(_)) => {}
+            // Nothing since the horizon. The device has all of it if it was in sync then.
+            (Some(cursor), None) if in_sync_to.is_none_or(|s| s < place.horizon) => plan.ask.push((thread.clone(), *cursor)),
+            (Some(_), None) => {}
+            (None, Some(head)) if in_sync_to.is_none_or(|s| head > s) => new.push((thread.clone(), MsgId::NONE, head)),
+            (None, Some(_)) => {}
+            (None, None) if in_sync_to.is_some_and(|s| item.v > s) || in_sync_to.is_none() => {
+                new.push((thread.clone(), MsgId::NONE, item.v));
+            }
+            (None, None) => {}
+        }
+    }
+    for thread in cursors.keys().filter(|t| !items.iter().any(|(i, _)| i == *t)) {
+        plan.refused.push(Refusal::new(Code::NotMember, format!("you are not in {thread}: forget its cursor")));
+    }
+    new.sort_by_key(|(_, _, head)| std::cmp::Reverse(*head));
+    new.truncate(NEW_THREADS);
+    plan.pages.extend(new);
+    plan
+}
+
+/// The opaque `synced` of a device: `<generation>.<frontier>.<frontier>…`.
+pub fn encode_synced(generation: u32, frontiers: impl Iterator<Item = MsgId>) -> String {
+    std::iter::once(u64::from(generation)).chain(frontiers.map(|f| f.0)).map(|n| n.to_string()).collect::<Vec<_>>().join(".")
+}
+
+/// None: of another generation, or not ours; then everything is looked up.
+pub fn decode_synced(synced: &str, generation: u32, partitions: u32) -> Option<Vec<MsgId>> {
+    let numbers: Vec<u64> = synced.split('.').map(|n| n.parse().ok()).collect::<Option<_>>()?;
+    let (first, rest) = numbers.split_first()?;
+    (*first == u64::from(generation) && rest.len() == partitions as usize).then(|| rest.iter().copied().map(MsgId).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use natterjack_protocol::fold::Intervals;
+
+    use super::*;
+    use crate::live::round::Horizon;
+
+    fn thread(n: u32) -> Thread {
+        format!("group.g{n}").parse().unwrap()
+    }
+
+    fn item(v: u64) -> ThreadItem {
+        let mut intervals = Intervals::default();
+        intervals.enter(MsgId(v));
+        ThreadItem { v: MsgId(v), intervals, ..ThreadItem::default() }
+    }
+
+    fn barrier(heads: &[(u32, u64)]) -> Barrier {
+        let heads: HashMap<_, _> = heads.iter().map(|(t, h)| (thread(*t), MsgId(*h))).collect();
+        Barrier { partitions: vec![Horizon { frontier: MsgId(1_000), horizon: MsgId(500) }], heads }
+    }
+
+    #[test]
+    fn what_a_device_is_told() {
+        let items: Vec<_> = (1..=6).map(|n| (thread(n), item(n.into()))).collect();
+        let cursors: BTreeMap<_, _> = [(1, 600), (2, 700), (3, 400), (5, 2_000), (9, 1)].map(|(t, c)| (thread(t), MsgId(c))).into();
+        let heads = barrier(&[(1, 700), (2, 700), (6, 900)]);
+        let p = plan(&items, &cursors, Some(&[MsgId(550)]), &heads);
+        assert_eq!(p.pages[0], (thread(1), MsgId(600), MsgId(700)), "news since the cursor");
+        assert!(p.pages.iter().any(|(t, c, _)| (t, *c) == (&thread(6), MsgId::NONE)), "began while the device was away");
+        assert!(p.ask.is_empty(), "3 is quiet since the horizon and the device was in sync then");
+        assert!(!p.pages.iter().any(|(t, ..)| *t == thread(4)), "4 has no cursor and nothing new");
+        assert_eq!(p.refused.iter().map(|r| r.code).collect::<Vec<_>>(), [Code::Invalid, Code::NotMember]);
+        let longer_away = plan(&items, &cursors, Some(&[MsgId(450)]), &heads);
+        assert_eq!(longer_away.ask, [(thread(3), MsgId(400))], "away since before the horizon: ask");
+        assert_eq!(plan(&items, &cursors, None, &heads).ask, [(thread(3), MsgId(400))]);
+    }
+
+    #[test]
+    fn who_left_hears_nothing_from_after() {
+        let mut left = item(1);
+        left.intervals.leave(MsgId(600));
+        let at = |cursor| plan(&[(thread(1), left.clone())], &[(thread(1), MsgId(cursor))].into(), None, &barrier(&[(1, 900)]));
+        assert_eq!(at(598).pages, [(thread(1), MsgId(598), MsgId(599))]);
+        assert!(at(599).pages.is_empty());
+    }
+
+    #[test]
+    fn synced_is_refused_by_another_generation() {
+        let s = encode_synced(3, [MsgId(5), MsgId(7)].into_iter());
+        assert_eq!(decode_synced(&s, 3, 2), Some(vec![MsgId(5), MsgId(7)]));
+        for (s, generation, partitions) in [(s.as_str(), 4, 2), (s.as_str(), 3, 3), ("", 3, 2), ("x.1.2", 3, 2)] {
+            assert_eq!(decode_synced(s, generation, partitions), None);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Step 5: the way from live subjects to sessions. One dispatcher task owns the NATS fan-in connection and every topic;
+//! sessions talk to it through this handle.
+
+pub mod dispatch;
+pub mod hub;
+#[cfg(test)]
+mod model;
+pub mod round;
+pub mod topic;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use natterjack_nats::{Buckets, Layout, Nats};
+use natterjack_protocol::{MsgId, Refusal, Thread, Times};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use self::{round::Barrier, topic::TopicKey};
+use crate::{
+    clock::Clock,
+    history::HistoryClient,
+    members::Members,
+    session::handle::{SessionHandle, SessionId},
+};
+
+/// Commands that may wait for the dispatcher; sessions wait for a place beyond that.
+const COMMANDS: usize = 4_096;
+
+pub(crate) enum Command {
+    /// Seats a session on topics, each with the id from which on it may hear.
+    Sit { session: Arc<SessionHandle>, topics: Vec<(TopicKey, MsgId)> },
+    /// The barrier behind every `Sit` before it.
+    Barrier { session: SessionId, threads: Vec<(TopicKey, Thread)>, reply: oneshot::Sender<Barrier> },
+    /// Pages have gone out up to `floors`. `then` is queued behind what was collected meanwhile.
+    GoLive { session: Arc<SessionHandle>, topics: Vec<(TopicKey, Vec<(u64, MsgId)>)>, then: Option<Bytes> },
+    Leave { session: SessionId },
+}
+
+/// What attach, join and the dispatcher's own jobs need. Clones share it.
+#[derive(Clone)]
+pub struct Live {
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) nats: Nats,
+    pub(crate) buckets: Buckets,
+    pub(crate) layout: Layout,
+    pub(crate) times: Times,
+    pub(crate) clock: Clock,
+    pub(crate) members: Members,
+    pub(crate) history: HistoryClient,
+}
+
+impl Live {
+    pub(crate) async fn command(&self, command: Command) -> Result<(), Refusal> {
+        self.commands.send(command).await.map_err(|_| Refusal::unavailable("this edge is stopping"))
+    }
+
+    /// Ends a session's part here; idempotent. Waits for nothing: a full queue means that the dispatcher is behind, then a task waits for it.
+    pub fn detach(&self, session: &Arc<SessionHandle>) {
+        let command = Command::Leave { session: session.id };
+        if let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command) {
+            let commands = self.commands.clone();
+            // Ends by itself: the dispatcher takes it, or is gone and closes the channel.
+            drop(tokio::spawn(async move { commands.send(command).await }));
+        }
+    }
+
+    /// The frontier of every partition, for `pong`.
+    pub fn synced(&self) -> String {
+        let frontiers = (0..self.layout.partitions).map(|p| self.clock.frontier(p).unwrap_or_default());
+        crate::attach::plan::encode_synced(self.layout.generation, frontiers)
+    }
+}
+
+pub struct Started {
+    pub live: Live,
+    pub clock: Clock,
+    pub members: Members,
+    pub history: HistoryClient,
+    /// Ends when `stop` is cancelled.
+    pub task: tokio::task::JoinHandle<()>,
+}
+
+/// Connects the fan-in reader and starts the dispatcher.
+pub async fn start(
+    cfg: &crate::Config,
+    nats: &Nats,
+    layout: &Layout,
+    buckets: &Buckets,
+    stop: CancellationToken,
+) -> Result<Started, natterjack_nats::connect::ConnectError> {
+    let fanin = natterjack_nats::fanin::FanIn::connect(&cfg.nats, &format!("edge-{}-fanin", cfg.edge_id)).await?;
+    let (commands, inbox) = mpsc::channel(COMMANDS);
+    let clock = Clock::new(layout.partitions, &cfg.times);
+    let members = Members::default();
+    let history = HistoryClient::new(nats.clone(), cfg.times.attach);
+    let live = Live {
+        commands,
+        nats: nats.clone(),
+        buckets: buckets.clone(),
+        layout: layout.clone(),
+        times: cfg.times.clone(),
+        clock: clock.clone(),
+        members: members.clone(),
+        history: history.clone(),
+    };
+    let task = tokio::spawn(dispatch::run(live.clone(), fanin, inbox, stop));
+    Ok(Started { live, clock, members, history, task })
+}

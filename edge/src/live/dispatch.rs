@@ -1,0 +1,317 @@
+//! Step 5, the loop: NATS messages in, effects out. The only task that touches the hub, so nothing in it is locked.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use natterjack_nats::{
+    fanin::{FanIn, FanInEvent, Slot as Sid, Tail8},
+    subjects,
+};
+use natterjack_protocol::{
+    MsgId, Refusal, Thread, UserId,
+    fold::ThreadItem,
+    frame::ServerFrame,
+    live::Beat,
+    rpc::{Answer, Heads, HeadsAnswer},
+};
+use rand::Rng;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Command, Live,
+    hub::{Effect, Hub},
+    round::{Ask, Barrier, Rounds, Waiter},
+    topic::{Gap, LiveEvent, TopicKey},
+};
+use crate::{attach, repair, session::handle::SessionHandle};
+
+/// The slot of `beat.*`; topics come after it.
+const BEATS: u32 = 0;
+const TICK: Duration = Duration::from_millis(250);
+/// How often the frontier is remembered, and how old it must be before what lies below it is forgotten (the horizon of `channel`).
+const SNAPSHOT: Duration = Duration::from_secs(30);
+
+/// What a job of the dispatcher came back with.
+enum Done {
+    Fetched { slot: u32, birth: u64, gap: Gap, events: Result<Vec<LiveEvent>, Refusal> },
+    /// A user's key was read again.
+    Changed { user: UserId, changed: Vec<(Thread, ThreadItem)> },
+    /// Nobody answered this request for heads: ask again.
+    AskAgain(Ask),
+    Nothing,
+}
+
+struct Dispatcher {
+    live: Live,
+    fanin: FanIn,
+    hub: Hub,
+    rounds: Rounds<oneshot::Sender<Barrier>>,
+    jobs: JoinSet<Done>,
+    snapshots: VecDeque<(Instant, Vec<MsgId>)>,
+    next_sweep: Instant,
+}
+
+pub(super) async fn run(live: Live, fanin: FanIn, mut inbox: mpsc::Receiver<Command>, stop: CancellationToken) {
+    let partitions = live.layout.partitions;
+    let mut d = Dispatcher {
+        fanin,
+        hub: Hub::new(partitions, BEATS + 1),
+        rounds: Rounds::new(partitions),
+        jobs: JoinSet::new(),
+        snapshots: VecDeque::new(),
+        next_sweep: Instant::now() + live.times.sweep,
+        live,
+    };
+    d.fanin.subscribe(subjects::BEATS, Sid(BEATS));
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut batch = Vec::new();
+    loop {
+        d.settle();
+        tokio::select! {
+            // Commands first: a barrier must be written behind the subscriptions it is for, and both before we wait for NATS.
+            biased;
+            () = stop.cancelled() => break,
+            Some(command) = inbox.recv() => {
+                d.command(command);
+                while let Ok(command) = inbox.try_recv() {
+                    d.command(command);
+                }
+            }
+            Some(done) = d.jobs.join_next(), if !d.jobs.is_empty() => match done {
+                Ok(done) => d.done(done),
+                Err(e) => tracing::error!(error = %e, "a job of the dispatcher failed"),
+            },
+            _ = tick.tick() => d.tick(),
+            () = d.fanin.next_batch(&mut batch) => batch.drain(..).for_each(|event| d.event(event)),
+        }
+    }
+}
+
+impl Dispatcher {
+    fn event(&mut self, event: FanInEvent) {
+        match event {
+            FanInEvent::Msg { slot: Sid(BEATS), payload, .. } => self.beat(&payload),
+            FanInEvent::Msg { slot: Sid(slot), subject_tail: Tail8::Ephemeral, payload, .. } => self.hub.ephemeral(slot, &payload),
+            FanInEvent::Msg { slot: Sid(slot), payload, .. } => {
+                self.hub.live(slot, &payload);
+                self.settle();
+            }
+            FanInEvent::Reply { token, payload, no_responders } => self.heads(token, &payload, no_responders),
+            FanInEvent::Disconnected => {
+                tracing::warn!("the fan-in connection to NATS is lost");
+                metrics::counter!("natterjack_edge_fanin_disconnects_total").increment(1);
+            }
+            FanInEvent::Connected { epoch } => {
+                tracing::info!(epoch, "the fan-in connection to NATS is up");
+                self.rounds.restart();
+                self.read_everybody_again();
+            }
+        }
+    }
+
+    fn beat(&mut self, payload: &[u8]) {
+        match Beat::decode(payload) {
+            // Whoever was silent may have published what never came here.
+            Ok(beat) if self.live.clock.beat(beat) => self.sweep(true),
+            Ok(_) => {}
+            Err(e) => tracing::warn!(error = %e, "a beat of another version"),
+        }
+    }
+
+    fn heads(&mut self, token: u64, payload: &[u8], no_responders: bool) {
+        let answer = if no_responders { None } else { rmp_serde::from_slice::<Answer<HeadsAnswer>>(payload).ok() };
+        let Some(Answer::Ok(answer)) = answer else {
+            // Between two holders of the partition: the next one answers. Those who wait have a deadline of their own.
+            if let Some(ask) = self.rounds.unanswered(token) {
+                self.jobs.spawn(async move {
+                    sleep(Duration::from_millis(100)).await;
+                    Done::AskAgain(ask)
+                });
+            }
+            return;
+        };
+        if let Some(learnt) = self.rounds.answered(token, &answer) {
+            self.hub.attached(&learnt.slots, learnt.p, learnt.frontier);
+            for (key, thread, head) in learnt.heads {
+                self.hub.head(&key, &thread, head);
+            }
+        }
+        for (reply, barrier) in self.rounds.finished() {
+            // Who does not wait any more does not need it.
+            let _ = reply.send(barrier);
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Sit { session, topics } => {
+                for (key, since) in topics {
+                    self.hub.sit(&session, &key, since);
+                }
+            }
+            Command::Barrier { session, threads, reply } => {
+                let slots = self.hub.slots_of(session);
+                self.rounds.wait(Waiter { slots, threads, reply: Some(reply) });
+            }
+            Command::GoLive { session, topics, then } => {
+                for (key, floors) in topics {
+                    self.hub.go_live(session.id, &key, &floors);
+                }
+                if let Some(frame) = then {
+                    session.outbox.push(frame);
+                }
+            }
+            Command::Leave { session } => self.hub.leave(session),
+        }
+    }
+
+    /// Carries out what the hub asked for, then begins a round of heads if somebody waits.
+    fn settle(&mut self) {
+        for effect in std::mem::take(&mut self.hub.effects) {
+            match effect {
+                Effect::Subscribe(slot, TopicKey::User(user)) => self.fanin.subscribe(&subjects::live_user_all(&user), Sid(slot)),
+                Effect::Subscribe(slot, TopicKey::Group(gid)) => self.fanin.subscribe(&subjects::live_group_all(&gid), Sid(slot)),
+                Effect::Unsubscribe(slot) => self.fanin.unsubscribe(Sid(slot)),
+                Effect::Fetch { slot, birth, gap } => {
+                    metrics::counter!("natterjack_edge_gaps_total").increment(1);
+                    let (history, deadline) = (self.live.history.clone(), self.live.times.attach);
+                    self.jobs.spawn(async move {
+                        let events = repair::fetch(&history, &gap, deadline).await;
+                        Done::Fetched { slot, birth, gap, events }
+                    });
+                }
+                Effect::Changed { user, thread, id } => self.read_again(user, Some((thread, id))),
+            }
+        }
+        for ask in self.rounds.next() {
+            self.ask(ask);
+        }
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        let request = Heads { threads: ask.hashes.clone() };
+        let payload = rmp_serde::to_vec_named(&request).expect("a list of numbers");
+        let token = self.fanin.request(&subjects::heads(ask.p), &payload);
+        self.rounds.asked(token, ask);
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Fetched { slot, birth, gap, events: Ok(events) } => self.hub.repaired(slot, birth, &gap.thread, events),
+            Done::Fetched { slot, birth, gap, events: Err(why) } => {
+                tracing::warn!(thread = %gap.thread, after = %gap.after, upto = %gap.upto, %why, "a gap cannot be filled: its sessions resume");
+                metrics::counter!("natterjack_edge_gaps_given_up_total").increment(1);
+                self.hub.give_up(slot, birth);
+            }
+            Done::Changed { user, changed } => self.changed(&user, changed),
+            Done::AskAgain(ask) => self.ask(ask),
+            Done::Nothing => {}
+        }
+    }
+
+    /// The membership of a user changed: tell their devices, begin or end to listen.
+    fn changed(&mut self, user: &UserId, changed: Vec<(Thread, ThreadItem)>) {
+        let sessions: Vec<Arc<SessionHandle>> = self.hub.sessions_of(&TopicKey::User(user.clone()));
+        for (thread, item) in changed {
+            let open = item.intervals.open();
+            let frame = ServerFrame::Member {
+                thread: thread.clone(),
+                id: item.v,
+                open: open && !item.blocks && !item.blocked_by,
+                role: item.role,
+                intervals: item.intervals.clone(),
+            };
+            for session in &sessions {
+                session.frame(&frame);
+                let key = TopicKey::of(&thread, user);
+                if matches!(key, TopicKey::Group(_)) && !open {
+                    self.hub.leave_topic(session.id, &key);
+                } else if matches!(key, TopicKey::Group(_)) && !self.hub.sits(session.id, &key) {
+                    let (live, session, thread, item) = (self.live.clone(), session.clone(), thread.clone(), item.clone());
+                    self.jobs.spawn(async move {
+                        attach::join(&live, &session, &thread, &item).await;
+                        Done::Nothing
+                    });
+                }
+            }
+        }
+    }
+
+    /// Reads a user's key from its leader; `at_least`: it must know this control entry of this thread.
+    fn read_again(&mut self, user: UserId, at_least: Option<(String, MsgId)>) {
+        let Some(state) = self.live.members.get(&user) else { return };
+        let live = self.live.clone();
+        self.jobs.spawn(async move {
+            let mut changed = Vec::new();
+            for attempt in 0..20u32 {
+                match attach::read_threads(&live, &user).await {
+                    Ok(threads) => {
+                        let knows = at_least.as_ref().is_none_or(|(t, id)| threads.threads.iter().any(|(k, i)| i.v >= *id && k.to_string() == *t));
+                        changed.extend(state.load(threads));
+                        if knows {
+                            break;
+                        }
+                    }
+                    Err(e) => tracing::debug!(%user, error = %e, "threads cannot be read"),
+                }
+                sleep(Duration::from_millis(50 * u64::from(attempt.min(10) + 1))).await;
+            }
+            Done::Changed { user, changed }
+        });
+    }
+
+    /// After a loss of the connection anything may have been missed, a new thread too.
+    fn read_everybody_again(&mut self) {
+        for state in self.live.members.all() {
+            self.read_again(state.user.clone(), None);
+        }
+        self.sweep(false);
+    }
+
+    /// Compares heads: of the threads that were active here lately, or of all that somebody here is in.
+    fn sweep(&mut self, active: bool) {
+        let threads = if active {
+            self.hub.active()
+        } else {
+            let of = |s: Arc<crate::members::UserState>| s.snapshot().into_iter().map(move |(t, _)| (TopicKey::of(&t, &s.user), t)).collect::<Vec<_>>();
+            let all: HashSet<_> = self.live.members.all().into_iter().flat_map(of).chain(self.hub.active()).collect();
+            all.into_iter().collect()
+        };
+        if !threads.is_empty() {
+            self.rounds.wait(Waiter { slots: Vec::new(), threads, reply: None });
+        }
+    }
+
+    fn tick(&mut self) {
+        self.live.clock.look();
+        let now = Instant::now();
+        if now >= self.next_sweep {
+            // Jittered by a quarter, so that edges that started together do not ask together.
+            self.next_sweep = now + self.live.times.sweep.mul_f64(rand::rng().random_range(0.75..1.25));
+            self.sweep(true);
+        }
+        if self.snapshots.back().is_none_or(|(at, _)| at.elapsed() >= SNAPSHOT) {
+            let frontier = (0..self.live.layout.partitions).map(|p| self.live.clock.frontier(p).unwrap_or_default()).collect();
+            self.snapshots.push_back((now, frontier));
+            let old = self.live.times.horizon + self.live.times.sweep;
+            while self.snapshots.len() > 1 && self.snapshots[1].0.elapsed() >= old {
+                self.snapshots.pop_front();
+            }
+            if let Some((at, frontier)) = self.snapshots.front()
+                && at.elapsed() >= old
+            {
+                self.hub.forget_below(frontier);
+            }
+            metrics::gauge!("natterjack_edge_topics").set(self.hub.topics() as f64);
+        }
+    }
+}

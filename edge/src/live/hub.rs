@@ -1,0 +1,238 @@
+//! All topics of this edge: which sessions sit where, which subject has which slot. Pure, owned by the dispatcher.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use natterjack_protocol::{
+    MsgId, Thread, UserId,
+    frame::ServerFrame,
+    live::{Ephemeral, LiveView, Tag},
+};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::topic::{Gap, LiveEvent, Topic, TopicKey};
+use crate::session::handle::{SessionHandle, SessionId};
+
+/// Index of a topic; also the slot of its subscription.
+pub type Slot = u32;
+
+/// What the dispatcher has to do after a message.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    Subscribe(Slot, TopicKey),
+    Unsubscribe(Slot),
+    /// Fetch the gap, then call [`Hub::repaired`]. `birth` tells this topic from a later one in the same slot.
+    Fetch { slot: Slot, birth: u64, gap: Gap },
+    /// The user's own membership of a thread has changed by control entry `id`: read their key.
+    Changed { user: UserId, thread: String, id: MsgId },
+}
+
+struct Entry {
+    topic: Topic,
+    birth: u64,
+}
+
+pub struct Hub {
+    partitions: u32,
+    topics: Vec<Option<Entry>>,
+    free: Vec<Slot>,
+    by_key: HashMap<TopicKey, Slot>,
+    seats: HashMap<SessionId, Vec<Slot>>,
+    births: u64,
+    /// In the order in which they have to be done.
+    pub effects: Vec<Effect>,
+}
+
+impl Hub {
+    /// Slots below `first_slot` are the dispatcher's own.
+    pub fn new(partitions: u32, first_slot: Slot) -> Self {
+        let topics = (0..first_slot).map(|_| None).collect();
+        Self { partitions, topics, free: Vec::new(), by_key: HashMap::new(), seats: HashMap::new(), births: 0, effects: Vec::new() }
+    }
+
+    pub fn topics(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Seats a session on a topic, subscribing it if it is new. The seat collects until [`Hub::go_live`].
+    pub fn sit(&mut self, session: &Arc<SessionHandle>, key: &TopicKey, since: MsgId) -> Slot {
+        let slot = match self.by_key.get(key) {
+            Some(slot) => *slot,
+            None => self.open(key),
+        };
+        let seats = self.seats.entry(session.id).or_default();
+        if !seats.contains(&slot) {
+            seats.push(slot);
+        }
+        if let Some(entry) = &mut self.topics[slot as usize] {
+            entry.topic.sit(session, since);
+        }
+        slot
+    }
+
+    fn open(&mut self, key: &TopicKey) -> Slot {
+        self.births += 1;
+        let entry = Some(Entry { topic: Topic::new(key.clone(), self.partitions), birth: self.births });
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.topics[slot as usize] = entry;
+                slot
+            }
+            None => {
+                self.topics.push(entry);
+                (self.topics.len() - 1) as Slot
+            }
+        };
+        self.by_key.insert(key.clone(), slot);
+        self.effects.push(Effect::Subscribe(slot, key.clone()));
+        slot
+    }
+
+    pub fn leave(&mut self, session: SessionId) {
+        for slot in self.seats.remove(&session).unwrap_or_default() {
+            self.stand_up(session, slot);
+        }
+    }
+
+    /// The topics on which a session sits.
+    pub fn slots_of(&self, session: SessionId) -> Vec<Slot> {
+        self.seats.get(&session).cloned().unwrap_or_default()
+    }
+
+    pub fn sits(&self, session: SessionId, key: &TopicKey) -> bool {
+        self.sessions_of(key).iter().any(|s| s.id == session)
+    }
+
+    pub fn sessions_of(&self, key: &TopicKey) -> Vec<Arc<SessionHandle>> {
+        let entry = self.by_key.get(key).and_then(|slot| self.topics[*slot as usize].as_ref());
+        entry.map(|e| e.topic.sessions().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The session is not in this topic any more.
+    pub fn leave_topic(&mut self, session: SessionId, key: &TopicKey) {
+        if let Some(slot) = self.by_key.get(key).copied() {
+            if let Some(seats) = self.seats.get_mut(&session) {
+                seats.retain(|s| *s != slot);
+            }
+            self.stand_up(session, slot);
+        }
+    }
+
+    fn stand_up(&mut self, session: SessionId, slot: Slot) {
+        if let Some(Some(entry)) = self.topics.get_mut(slot as usize) {
+            entry.topic.leave(session);
+        }
+        self.close_if_empty(slot);
+    }
+
+    fn close_if_empty(&mut self, slot: Slot) {
+        let Some(place) = self.topics.get_mut(slot as usize) else { return };
+        if let Some(entry) = place.take_if(|e| e.topic.is_empty()) {
+            self.by_key.remove(&entry.topic.key);
+            self.free.push(slot);
+            self.effects.push(Effect::Unsubscribe(slot));
+        }
+    }
+
+    fn topic(&mut self, slot: Slot) -> Option<(&mut Topic, u64)> {
+        self.topics.get_mut(slot as usize)?.as_mut().map(|e| (&mut e.topic, e.birth))
+    }
+
+    fn fetch(&mut self, slot: Slot, birth: u64, gap: Option<Gap>) {
+        if let Some(gap) = gap {
+            self.effects.push(Effect::Fetch { slot, birth, gap });
+        }
+    }
+
+    /// A message on the `.e` subject of a topic.
+    pub fn live(&mut self, slot: Slot, payload: &Bytes) {
+        let Ok(view) = LiveView::parse(payload) else {
+            tracing::error!(slot, "not a live message");
+            return;
+        };
+        let (id, prev, frame_at, tag) = (view.id, view.prev, view.frame_at, view.tag);
+        let Some((topic, birth)) = self.topic(slot) else { return };
+        let gap = match tag {
+            Tag::Event | Tag::Control => {
+                let (thread, frame) = (view.thread.into(), payload.slice(frame_at..));
+                topic.event(LiveEvent { thread, id, prev, control: tag == Tag::Control, frame })
+            }
+            Tag::Head => topic.head(&view.thread.into(), id),
+            Tag::Member => {
+                if let TopicKey::User(user) = &topic.key {
+                    let changed = Effect::Changed { user: user.clone(), thread: view.thread.to_owned(), id };
+                    self.effects.push(changed);
+                }
+                return;
+            }
+        };
+        self.fetch(slot, birth, gap);
+        // A control entry may have cut the last session of a group.
+        if tag == Tag::Control {
+            self.close_if_empty(slot);
+        }
+    }
+
+    /// A message on the `.x` subject of a topic.
+    pub fn ephemeral(&mut self, slot: Slot, payload: &[u8]) {
+        let Some((topic, _)) = self.topic(slot) else { return };
+        match Ephemeral::decode(payload) {
+            Ok(Ephemeral::Typing { thread, user }) => {
+                let key = xxh3_64(format!("{thread}{user}").as_bytes());
+                topic.ephemeral(key, &user, &thread, &ServerFrame::Typing { thread: thread.clone(), user: user.clone() });
+            }
+            Ok(Ephemeral::Contacts) => topic.sessions().for_each(|s| s.frame(&ServerFrame::Contacts)),
+            Err(_) => tracing::debug!(slot, "an ephemeral message of another version"),
+        }
+    }
+
+    /// The newest id of a thread, for the sessions of `user` (a DM) or of the group.
+    pub fn head(&mut self, key: &TopicKey, thread: &Thread, head: MsgId) {
+        let Some(slot) = self.by_key.get(key).copied() else { return };
+        let Some((topic, birth)) = self.topic(slot) else { return };
+        let gap = topic.head(&thread.to_string().into(), head);
+        self.fetch(slot, birth, gap);
+    }
+
+    pub fn repaired(&mut self, slot: Slot, birth: u64, thread: &Arc<str>, events: Vec<LiveEvent>) {
+        let Some((topic, _)) = self.topic(slot).filter(|(_, b)| *b == birth) else { return };
+        let gap = topic.repaired(thread, events);
+        self.fetch(slot, birth, gap);
+        self.close_if_empty(slot);
+    }
+
+    /// A gap could not be filled in time: the sessions of this topic resume from their cursors.
+    pub fn give_up(&mut self, slot: Slot, birth: u64) {
+        if let Some((topic, _)) = self.topic(slot).filter(|(_, b)| *b == birth) {
+            topic.give_up();
+            self.close_if_empty(slot);
+        }
+    }
+
+    /// The barrier of partition `p` came back for these topics.
+    pub fn attached(&mut self, slots: &[Slot], p: u32, frontier: MsgId) {
+        for slot in slots {
+            if let Some((topic, _)) = self.topic(*slot) {
+                topic.attached(p, frontier);
+            }
+        }
+    }
+
+    pub fn go_live(&mut self, session: SessionId, key: &TopicKey, floors: &[(u64, MsgId)]) {
+        if let Some(slot) = self.by_key.get(key).copied()
+            && let Some((topic, _)) = self.topic(slot)
+        {
+            topic.go_live(session, floors);
+        }
+    }
+
+    /// The threads that were active here lately, with the topic they came on.
+    pub fn active(&self) -> Vec<(TopicKey, Thread)> {
+        let entries = self.topics.iter().flatten();
+        entries.flat_map(|e| e.topic.threads().filter_map(|(_, t)| Some((e.topic.key.clone(), t.parse().ok()?)))).collect()
+    }
+
+    pub fn forget_below(&mut self, frontier: &[MsgId]) {
+        self.topics.iter_mut().flatten().for_each(|e| e.topic.forget_below(frontier));
+    }
+}

@@ -1,0 +1,355 @@
+//! The promise of step 5 as a property: whatever is lost, doubled, delayed or published again on live subjects, whoever attaches
+//! or leaves meanwhile, every session shows the log's order exactly once. Seeded, no sockets.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
+
+use natterjack_protocol::{
+    Body, Cid, Entry, Event, Kind, MsgId, Thread, UserId,
+    codec::Codec,
+    event::EntryView,
+    fold::{Intervals, ThreadItem},
+    frame::{Page, ServerFrame},
+    live,
+};
+use proptest::prelude::*;
+
+use super::{
+    hub::{Effect, Hub},
+    topic::{Gap, LiveEvent, TopicKey},
+};
+use crate::{
+    members::Members,
+    session::handle::{SessionHandle, SessionId},
+};
+
+const PARTITIONS: u32 = 2;
+const USERS: [&str; 3] = ["a", "b", "c"];
+
+fn user(s: &str) -> UserId {
+    UserId::parse(s).unwrap()
+}
+
+fn threads() -> Vec<Thread> {
+    ["dm.a.b", "dm.a.a", "dm.b.c", "group.g", "group.h"].iter().map(|t| t.parse().unwrap()).collect()
+}
+
+fn in_it(thread: &Thread, who: &UserId) -> bool {
+    match thread {
+        Thread::Dm { .. } => thread.peer(who).is_some(),
+        Thread::Group { .. } => true,
+    }
+}
+
+/// What happens next. Numbers pick among what there is, modulo.
+#[derive(Debug, Clone)]
+enum Step {
+    Send { thread: usize, fate: Fate },
+    /// A new holder of the partition publishes the last events again.
+    PublishAgain { thread: usize, back: usize },
+    Head { thread: usize, lost: bool },
+    Attach { user: usize, json: bool, cursor_back: usize },
+    /// One of the sessions that attach comes a step further: the barrier comes back, or its pages have gone out.
+    Further { which: usize },
+    Leave { session: usize },
+    /// One of the fetches under way comes back.
+    Fetched { which: usize },
+    Delayed,
+    Forget,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Arrives,
+    Lost,
+    Doubled,
+    /// Comes later than what is published after it.
+    Delayed,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let fate = prop_oneof![4 => Just(Fate::Arrives), 2 => Just(Fate::Lost), 1 => Just(Fate::Doubled), 1 => Just(Fate::Delayed)];
+    prop_oneof![
+        8 => (0usize..5, fate).prop_map(|(thread, fate)| Step::Send { thread, fate }),
+        1 => (0usize..5, 1usize..6).prop_map(|(thread, back)| Step::PublishAgain { thread, back }),
+        1 => (0usize..5, any::<bool>()).prop_map(|(thread, lost)| Step::Head { thread, lost }),
+        2 => (0usize..3, any::<bool>(), 0usize..8).prop_map(|(user, json, cursor_back)| Step::Attach { user, json, cursor_back }),
+        3 => (0usize..4).prop_map(|which| Step::Further { which }),
+        1 => (0usize..6).prop_map(|session| Step::Leave { session }),
+        3 => (0usize..4).prop_map(|which| Step::Fetched { which }),
+        1 => Just(Step::Delayed),
+        1 => Just(Step::Forget),
+    ]
+}
+
+struct Attached {
+    handle: Arc<SessionHandle>,
+    cursors: HashMap<Thread, MsgId>,
+}
+
+/// A session between its subscriptions and going live; `floors` once the barrier has come back.
+struct Attaching {
+    session: Attached,
+    cursor_back: usize,
+    floors: Option<HashMap<TopicKey, Vec<(u64, MsgId)>>>,
+}
+
+struct World {
+    hub: Hub,
+    members: Members,
+    log: BTreeMap<Thread, Vec<Event>>,
+    next_id: u64,
+    fetches: Vec<(u32, u64, Gap)>,
+    slots: HashMap<TopicKey, u32>,
+    late: VecDeque<(TopicKey, bytes::Bytes)>,
+    attaching: Vec<Attaching>,
+    sessions: Vec<Attached>,
+    gone: Vec<Attached>,
+    born: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            hub: Hub::new(PARTITIONS, 1),
+            members: Members::default(),
+            log: threads().into_iter().map(|t| (t, Vec::new())).collect(),
+            next_id: 1_000,
+            fetches: Vec::new(),
+            slots: HashMap::new(),
+            late: VecDeque::new(),
+            attaching: Vec::new(),
+            sessions: Vec::new(),
+            gone: Vec::new(),
+            born: 0,
+        }
+    }
+
+    fn settle(&mut self) {
+        for effect in std::mem::take(&mut self.hub.effects) {
+            match effect {
+                Effect::Subscribe(slot, key) => drop(self.slots.insert(key, slot)),
+                Effect::Unsubscribe(slot) => self.slots.retain(|_, s| *s != slot),
+                Effect::Fetch { slot, birth, gap } => self.fetches.push((slot, birth, gap)),
+                Effect::Changed { .. } => unreachable!("no member signals here"),
+            }
+        }
+    }
+
+    fn topics(thread: &Thread) -> Vec<TopicKey> {
+        match thread {
+            Thread::Dm { .. } => thread.dm_users().map(|u| TopicKey::User(u.clone())).collect(),
+            Thread::Group { gid } => vec![TopicKey::Group(gid.clone())],
+        }
+    }
+
+    fn payload(event: &Event) -> bytes::Bytes {
+        let entry = Entry::new(event.from.clone(), event.cid, event.kind, event.body.clone());
+        let bytes = entry.encode();
+        live::encode_event(&EntryView::parse(&bytes).unwrap(), false, &event.thread.to_string(), event.id, event.prev, event.ts)
+    }
+
+    fn arrive(&mut self, key: &TopicKey, payload: &bytes::Bytes) {
+        if let Some(slot) = self.slots.get(key) {
+            self.hub.live(*slot, payload);
+        }
+        self.settle();
+    }
+
+    fn send(&mut self, thread: &Thread, fate: Fate) {
+        let log = self.log.get_mut(thread).unwrap();
+        self.next_id += 1;
+        let prev = log.last().map_or(MsgId::NONE, |e| e.id);
+        let cid = Cid::mint(self.next_id, [0; 10]);
+        let entry = Entry::new(user("a"), cid, Kind::Text, Body::text(format!("{}", self.next_id)));
+        let event = Event::new(thread.clone(), MsgId(self.next_id), prev, self.next_id, entry);
+        log.push(event.clone());
+        let payload = Self::payload(&event);
+        for (i, key) in Self::topics(thread).iter().enumerate() {
+            // The two subjects of a DM do not share their fate.
+            let fate = if i == 1 { Fate::Arrives } else { fate };
+            match fate {
+                Fate::Arrives => self.arrive(key, &payload),
+                Fate::Lost => {}
+                Fate::Doubled => (0..2).for_each(|_| self.arrive(key, &payload)),
+                Fate::Delayed => self.late.push_back((key.clone(), payload.clone())),
+            }
+        }
+    }
+
+    fn between(&self, gap: &Gap) -> Vec<LiveEvent> {
+        let thread: Thread = gap.thread.parse().unwrap();
+        // One page at a time, so that longer gaps need several.
+        let of = self.log[&thread].iter().filter(|e| e.id > gap.after && e.id <= gap.upto).take(3);
+        of.cloned().map(LiveEvent::fetched).collect()
+    }
+
+    fn fetched(&mut self, which: usize) {
+        if !self.fetches.is_empty() {
+            let (slot, birth, gap) = self.fetches.remove(which % self.fetches.len());
+            let events = self.between(&gap);
+            self.hub.repaired(slot, birth, &gap.thread, events);
+            self.settle();
+        }
+    }
+
+    fn attach(&mut self, who: &UserId, codec: Codec, cursor_back: usize) {
+        self.born += 1;
+        let state = self.members.enter(who);
+        let handle = SessionHandle::new(SessionId(self.born), who.clone(), who.clone(), codec, state);
+        for thread in threads().iter().filter(|t| in_it(t, who)) {
+            handle.state.merge(thread, ThreadItem { v: MsgId(1), intervals: Intervals::all(), ..ThreadItem::default() });
+            self.hub.sit(&handle, &TopicKey::of(thread, who), MsgId::NONE);
+        }
+        self.settle();
+        self.attaching.push(Attaching { session: Attached { handle, cursors: HashMap::new() }, cursor_back, floors: None });
+    }
+
+    fn further(&mut self, which: usize) {
+        if self.attaching.is_empty() {
+            return;
+        }
+        let mut a = self.attaching.remove(which % self.attaching.len());
+        match a.floors.take() {
+            None => {
+                let floors = self.barrier(&mut a.session, a.cursor_back);
+                self.attaching.push(Attaching { floors: Some(floors), ..a });
+            }
+            Some(floors) => {
+                for (key, floors) in floors {
+                    self.hub.go_live(a.session.handle.id, &key, &floors);
+                }
+                self.settle();
+                self.sessions.push(a.session);
+            }
+        }
+    }
+
+    /// What was published before the barrier has come by now, or is lost.
+    fn barrier(&mut self, session: &mut Attached, cursor_back: usize) -> HashMap<TopicKey, Vec<(u64, MsgId)>> {
+        let handle = session.handle.clone();
+        let who = &handle.user;
+        let mut floors: HashMap<TopicKey, Vec<(u64, MsgId)>> = HashMap::from([(TopicKey::User(who.clone()), vec![])]);
+        for thread in threads().iter().filter(|t| in_it(t, who)) {
+            let key = TopicKey::of(thread, who);
+            self.hub.attached(&[self.slots[&key]], thread.partition(PARTITIONS), MsgId(self.next_id));
+            let log = &self.log[thread];
+            let head = log.last().map_or(MsgId::NONE, |e| e.id);
+            let cursor = log.len().checked_sub(cursor_back + 1).map_or(MsgId::NONE, |i| log[i].id);
+            session.cursors.insert(thread.clone(), cursor);
+            floors.entry(key.clone()).or_default().push((thread.hash64(), head));
+            let events: Vec<Event> = log.iter().filter(|e| e.id > cursor).cloned().collect();
+            if !events.is_empty() {
+                handle.frame(&ServerFrame::Page(Page { thread: Some(thread.clone()), events, ..Page::default() }));
+            }
+            if !head.is_none() {
+                self.hub.head(&key, thread, head);
+            }
+            self.settle();
+        }
+        floors
+    }
+
+    fn step(&mut self, step: &Step) {
+        let threads = threads();
+        match step {
+            Step::Send { thread, fate } => self.send(&threads[*thread], *fate),
+            Step::PublishAgain { thread, back } => {
+                let events = &self.log[&threads[*thread]];
+                let again: Vec<_> = events[events.len().saturating_sub(*back)..].iter().map(Self::payload).collect();
+                for payload in again {
+                    Self::topics(&threads[*thread]).iter().for_each(|key| self.arrive(key, &payload));
+                }
+            }
+            Step::Head { thread, lost } => {
+                let thread = &threads[*thread];
+                if let Some(head) = self.log[thread].last().map(|e| e.id).filter(|_| !lost) {
+                    let payload = live::encode_head(&thread.to_string(), head);
+                    Self::topics(thread).iter().for_each(|key| self.arrive(key, &payload));
+                }
+            }
+            Step::Attach { user: who, json, cursor_back } => {
+                self.attach(&user(USERS[*who]), if *json { Codec::Json } else { Codec::Msgpack }, *cursor_back);
+            }
+            Step::Further { which } => self.further(*which),
+            Step::Leave { session } => {
+                if !self.sessions.is_empty() {
+                    let gone = self.sessions.remove(session % self.sessions.len());
+                    self.hub.leave(gone.handle.id);
+                    self.gone.push(gone);
+                    self.settle();
+                }
+            }
+            Step::Fetched { which } => self.fetched(*which),
+            Step::Delayed => {
+                if let Some((key, payload)) = self.late.pop_front() {
+                    self.arrive(&key, &payload);
+                }
+            }
+            Step::Forget => self.hub.forget_below(&[MsgId(1_000); PARTITIONS as usize]),
+        }
+    }
+
+    /// A sweep of heads, and every fetch comes back.
+    fn quiesce(&mut self) {
+        while !self.late.is_empty() {
+            self.step(&Step::Delayed);
+        }
+        while !self.attaching.is_empty() {
+            self.further(0);
+        }
+        for thread in threads() {
+            if let Some(head) = self.log[&thread].last().map(|e| e.id) {
+                Self::topics(&thread).iter().for_each(|key| self.hub.head(key, &thread, head));
+                self.settle();
+            }
+        }
+        while !self.fetches.is_empty() {
+            self.fetched(0);
+        }
+    }
+
+    fn shown(attached: &Attached) -> HashMap<Thread, Vec<MsgId>> {
+        let mut frames = Vec::new();
+        assert_eq!(attached.handle.outbox.take(&mut frames, usize::MAX), None, "nobody was thrown out");
+        let mut shown: HashMap<Thread, Vec<MsgId>> = HashMap::new();
+        for frame in frames {
+            match ServerFrame::decode(attached.handle.codec, &frame).unwrap().unwrap() {
+                ServerFrame::Event(e) => shown.entry(e.thread.clone()).or_default().push(e.id),
+                ServerFrame::Page(page) => page.events.iter().for_each(|e| shown.entry(e.thread.clone()).or_default().push(e.id)),
+                other => panic!("{other:?}"),
+            }
+        }
+        shown
+    }
+
+    fn check(&self) {
+        for (attached, here) in self.sessions.iter().map(|s| (s, true)).chain(self.gone.iter().map(|s| (s, false))) {
+            let shown = Self::shown(attached);
+            for (thread, cursor) in &attached.cursors {
+                let expected: Vec<MsgId> = self.log[thread].iter().map(|e| e.id).filter(|id| id > cursor).collect();
+                let shown = shown.get(thread).cloned().unwrap_or_default();
+                if here {
+                    assert_eq!(shown, expected, "{thread} for {}", attached.handle.user);
+                } else {
+                    assert_eq!(shown, expected[..shown.len()], "{thread} for {}, who left: a prefix of the log's order", attached.handle.user);
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #[test]
+    fn every_session_shows_the_logs_order_exactly_once(steps in prop::collection::vec(any_step(), 1..80)) {
+        let mut world = World::new();
+        for step in &steps {
+            world.step(step);
+        }
+        world.quiesce();
+        world.check();
+    }
+}

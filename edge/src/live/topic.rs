@@ -1,0 +1,327 @@
+//! Step 5, the rule: one live subject with the chain of each of its threads and the sessions that listen. Pure: no I/O, no clock.
+//!
+//! Every session gets a thread's events in the log's order without a hole: an event whose `prev` is beyond what was shown
+//! waits until the gap was fetched; a session that is still reading its pages (`Filling`) collects what comes meanwhile.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use natterjack_protocol::{
+    Event, Kind, MsgId, Thread, UserId,
+    chain::{self, Link},
+    close,
+    codec::Codec,
+    frame::ServerFrame,
+    limits,
+    thread::partition_of,
+};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::session::handle::{SessionHandle, SessionId};
+
+/// Whose live subject it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum TopicKey {
+    User(UserId),
+    Group(natterjack_protocol::GroupId),
+}
+
+impl TopicKey {
+    /// The topic on which `user` hears of `thread`.
+    pub fn of(thread: &Thread, user: &UserId) -> Self {
+        match thread {
+            Thread::Dm { .. } => Self::User(user.clone()),
+            Thread::Group { gid } => Self::Group(gid.clone()),
+        }
+    }
+}
+
+/// An event on its way to sessions: the frame in MessagePack, made once by `channel`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveEvent {
+    pub thread: Arc<str>,
+    pub id: MsgId,
+    pub prev: MsgId,
+    pub control: bool,
+    pub frame: Bytes,
+}
+
+impl LiveEvent {
+    pub fn hash(&self) -> u64 {
+        xxh3_64(self.thread.as_bytes())
+    }
+
+    /// An event that was fetched to fill a gap.
+    pub fn fetched(event: Event) -> Self {
+        let (thread, id, prev, control) = (event.thread.to_string().into(), event.id, event.prev, event.kind.is_control());
+        Self { thread, id, prev, control, frame: ServerFrame::Event(Box::new(event)).encode(Codec::Msgpack) }
+    }
+}
+
+/// What has to be fetched before the thread can go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    pub thread: Arc<str>,
+    pub after: MsgId,
+    pub upto: MsgId,
+}
+
+struct Seen {
+    thread: Arc<str>,
+    last: MsgId,
+}
+
+struct Repair {
+    held: Vec<LiveEvent>,
+    upto: MsgId,
+}
+
+struct Seat {
+    session: Arc<SessionHandle>,
+    /// Events below this are not for this session: it joined the group here.
+    since: MsgId,
+    /// Some: the session reads its pages; this is what came meanwhile.
+    filling: Option<Vec<LiveEvent>>,
+    /// Threads whose pages went further than this topic has come: skip up to there.
+    floors: Vec<(u64, MsgId)>,
+}
+
+pub struct Topic {
+    pub key: TopicKey,
+    seats: Vec<Seat>,
+    /// Per partition the frontier at which the subject was attached; none until the barrier has come back.
+    base: Vec<Option<MsgId>>,
+    seen: HashMap<u64, Seen>,
+    repairs: HashMap<u64, Repair>,
+}
+
+impl Topic {
+    pub fn new(key: TopicKey, partitions: u32) -> Self {
+        Self { key, seats: Vec::new(), base: vec![None; partitions as usize], seen: HashMap::new(), repairs: HashMap::new() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.seats.is_empty()
+    }
+
+    pub fn sessions(&self) -> impl Iterator<Item = &Arc<SessionHandle>> {
+        self.seats.iter().map(|s| &s.session)
+    }
+
+    /// Threads with their newest shown id.
+    pub fn threads(&self) -> impl Iterator<Item = (u64, &Arc<str>)> {
+        self.seen.iter().map(|(hash, s)| (*hash, &s.thread))
+    }
+
+    pub fn sit(&mut self, session: &Arc<SessionHandle>, since: MsgId) {
+        if !self.seats.iter().any(|s| s.session.id == session.id) {
+            self.seats.push(Seat { session: session.clone(), since, filling: Some(Vec::new()), floors: Vec::new() });
+        }
+    }
+
+    pub fn leave(&mut self, session: SessionId) {
+        self.seats.retain(|s| s.session.id != session);
+    }
+
+    /// The barrier came back: up to `frontier` this partition needs no chain.
+    pub fn attached(&mut self, p: u32, frontier: MsgId) {
+        if let Some(base) = self.base.get_mut(p as usize) {
+            base.get_or_insert(frontier);
+        }
+    }
+
+    /// Forgets threads that were quiet since `frontier`, under which nothing can be missing any more.
+    pub fn forget_below(&mut self, frontier: &[MsgId]) {
+        for (base, frontier) in self.base.iter_mut().zip(frontier) {
+            if let Some(base) = base {
+                *base = (*base).max(*frontier);
+            }
+        }
+        let (seen, base, repairs) = (&mut self.seen, &self.base, &self.repairs);
+        let partitions = base.len() as u32;
+        seen.retain(|hash, s| base[partition_of(*hash, partitions) as usize].is_none_or(|b| s.last > b) || repairs.contains_key(hash));
+        if seen.capacity() > 4 * seen.len() + 16 {
+            seen.shrink_to_fit();
+        }
+    }
+
+    fn base_of(&self, hash: u64) -> Option<MsgId> {
+        self.base[partition_of(hash, self.base.len() as u32) as usize]
+    }
+
+    /// What was shown of a thread: the chain's end, or the point of attachment.
+    fn shown(&self, hash: u64) -> Option<MsgId> {
+        self.seen.get(&hash).map(|s| s.last).or(self.base_of(hash))
+    }
+
+    /// An event from the live subject. Some: fetch this first.
+    pub fn event(&mut self, event: LiveEvent) -> Option<Gap> {
+        let hash = event.hash();
+        if let Some(repair) = self.repairs.get_mut(&hash) {
+            if repair.held.len() < limits::HELD_EVENTS {
+                repair.held.push(event);
+            } else {
+                // Cheaper than holding on: the fetch will bring it.
+                repair.upto = repair.upto.max(event.id);
+            }
+            return None;
+        }
+        let last = self.seen.get(&hash).map(|s| s.last);
+        // Before the barrier came back every event is below it, and in the pages.
+        let base = self.base_of(hash).unwrap_or(MsgId::MAX);
+        if last.is_none() && base == MsgId::MAX {
+            self.show(hash, &event);
+            return None;
+        }
+        match chain::link(last, base, event.prev, event.id) {
+            Link::Old => None,
+            Link::Next => {
+                self.show(hash, &event);
+                None
+            }
+            Link::Gap { after } => {
+                let gap = Gap { thread: event.thread.clone(), after, upto: event.prev };
+                self.repairs.insert(hash, Repair { upto: event.prev, held: vec![event] });
+                Some(gap)
+            }
+        }
+    }
+
+    /// The newest id of a thread. Some: it was never shown, fetch up to it.
+    pub fn head(&mut self, thread: &Arc<str>, head: MsgId) -> Option<Gap> {
+        let hash = xxh3_64(thread.as_bytes());
+        if let Some(repair) = self.repairs.get_mut(&hash) {
+            repair.upto = repair.upto.max(head);
+            return None;
+        }
+        let after = chain::missing(self.seen.get(&hash).map(|s| s.last), self.base_of(hash)?, head)?;
+        self.repairs.insert(hash, Repair { upto: head, held: Vec::new() });
+        Some(Gap { thread: thread.clone(), after, upto: head })
+    }
+
+    /// What a fetch brought, oldest first. Some: more is missing, fetch again.
+    pub fn repaired(&mut self, thread: &Arc<str>, events: Vec<LiveEvent>) -> Option<Gap> {
+        let hash = xxh3_64(thread.as_bytes());
+        let mut repair = self.repairs.remove(&hash)?;
+        for event in events {
+            if self.shown(hash).is_none_or(|s| event.id > s) {
+                self.show(hash, &event);
+            }
+        }
+        let shown = self.shown(hash).unwrap_or_default();
+        if shown < repair.upto {
+            let gap = Gap { thread: thread.clone(), after: shown, upto: repair.upto };
+            self.repairs.insert(hash, repair);
+            return Some(gap);
+        }
+        let mut held = std::mem::take(&mut repair.held).into_iter();
+        while let Some(event) = held.next() {
+            if let Some(gap) = self.event(event) {
+                // Its own repair has begun; what is left of the old one waits behind it.
+                if let Some(next) = self.repairs.get_mut(&hash) {
+                    next.held.extend(held);
+                }
+                return Some(gap);
+            }
+        }
+        None
+    }
+
+    /// The gap cannot be filled in time: everybody here resumes from their cursors instead.
+    pub fn give_up(&mut self) {
+        for seat in self.seats.drain(..) {
+            seat.session.outbox.close(close::RESYNC);
+        }
+        self.repairs.clear();
+    }
+
+    /// The pages of a session have gone out up to `floors`: what was collected beyond them follows, then it is live.
+    pub fn go_live(&mut self, session: SessionId, floors: &[(u64, MsgId)]) {
+        let ahead: Vec<(u64, MsgId)> = floors.iter().copied().filter(|(hash, floor)| self.shown(*hash).is_none_or(|s| *floor > s)).collect();
+        let Some(seat) = self.seats.iter_mut().find(|s| s.session.id == session) else { return };
+        let Some(held) = seat.filling.take() else { return };
+        for event in held {
+            let hash = event.hash();
+            if !floors.iter().any(|(h, floor)| *h == hash && event.id <= *floor) {
+                deliver(seat, hash, &event, &mut None, &mut None);
+            }
+        }
+        seat.floors = ahead;
+    }
+
+    fn show(&mut self, hash: u64, event: &LiveEvent) {
+        self.seen.entry(hash).or_insert_with(|| Seen { thread: event.thread.clone(), last: MsgId::NONE }).last = event.id;
+        let (mut json, mut decoded) = (None, None);
+        if event.control {
+            let Some(control) = decode(event, &mut decoded).clone() else { return };
+            // The audience is cut at the id of the control entry, in order.
+            if matches!(control.kind, Kind::MemberRemoved | Kind::MemberLeft) {
+                let gone = |user: &UserId| match control.kind {
+                    Kind::MemberLeft => control.from == *user,
+                    _ => control.body.users.contains(user),
+                };
+                self.seats.retain(|s| !gone(&s.session.user));
+            }
+            for seat in self.seats.iter_mut().filter(|s| control.shown_to(&s.session.user)) {
+                deliver(seat, hash, event, &mut json, &mut decoded);
+            }
+        } else {
+            for seat in &mut self.seats {
+                deliver(seat, hash, event, &mut json, &mut decoded);
+            }
+        }
+    }
+
+    /// Something that may be lost, for all live sessions here but the user's own.
+    pub fn ephemeral(&self, key: u64, from: &UserId, thread: &Thread, frame: &ServerFrame) {
+        for seat in self.seats.iter().filter(|s| s.filling.is_none() && s.session.user != *from) {
+            if !seat.session.state.item(thread).is_some_and(|i| i.blocks || i.blocked_by) {
+                seat.session.outbox.push_ephemeral(key, frame.encode(seat.session.codec));
+            }
+        }
+    }
+}
+
+fn decode<'a>(event: &LiveEvent, decoded: &'a mut Option<Option<Event>>) -> &'a Option<Event> {
+    decoded.get_or_insert_with(|| match ServerFrame::decode(Codec::Msgpack, &event.frame) {
+        Ok(Some(ServerFrame::Event(e))) => Some(*e),
+        _ => {
+            tracing::error!(thread = %event.thread, id = %event.id, "an event on a live subject cannot be decoded");
+            None
+        }
+    })
+}
+
+/// One event to one session: the shared bytes, or their JSON made at most once per event.
+fn deliver(seat: &mut Seat, hash: u64, event: &LiveEvent, json: &mut Option<Bytes>, decoded: &mut Option<Option<Event>>) {
+    if event.id < seat.since {
+        return;
+    }
+    if let Some(held) = &mut seat.filling {
+        if held.len() < limits::HELD_EVENTS {
+            held.push(event.clone());
+        } else {
+            // The client begins again from its cursors; holding more would cost everybody else.
+            seat.session.outbox.close(close::RESYNC);
+        }
+        return;
+    }
+    if !seat.floors.is_empty() {
+        if seat.floors.iter().any(|(h, floor)| *h == hash && event.id <= *floor) {
+            return;
+        }
+        seat.floors.retain(|(h, _)| *h != hash);
+    }
+    let frame = match seat.session.codec {
+        Codec::Msgpack => event.frame.clone(),
+        Codec::Json => match json {
+            Some(json) => json.clone(),
+            None => {
+                let Some(event) = decode(event, decoded) else { return };
+                let bytes = ServerFrame::Event(Box::new(event.clone())).encode(Codec::Json);
+                json.insert(bytes).clone()
+            }
+        },
+    };
+    seat.session.outbox.push(frame);
+}

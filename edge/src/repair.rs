@@ -1,0 +1,48 @@
+//! Step 5, the repair: fetches what a chain lacks, in order, before anything that comes after it is shown.
+
+use std::time::Duration;
+
+use natterjack_protocol::{
+    MsgId, Refusal, Thread,
+    limits,
+    rpc::{HistoryAnswer, HistoryRequest},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    history::HistoryClient,
+    live::topic::{Gap, LiveEvent},
+};
+
+/// Everything with `after < id <= upto`, oldest first; gives up after `deadline`.
+pub async fn fetch(history: &HistoryClient, gap: &Gap, deadline: Duration) -> Result<Vec<LiveEvent>, Refusal> {
+    let end = Instant::now() + deadline;
+    let thread: Thread = gap.thread.parse().map_err(|_| Refusal::invalid("a live message names no thread"))?;
+    let mut found: Vec<LiveEvent> = Vec::new();
+    let mut why = Refusal::unavailable("history does not reach that far yet");
+    while Instant::now() < end {
+        let after = found.last().map_or(gap.after, |e| e.id);
+        if after >= gap.upto {
+            return Ok(found);
+        }
+        match between(history, &thread, after, gap.upto).await {
+            Ok(events) if !events.is_empty() => {
+                found.extend(events);
+                continue;
+            }
+            // The log has it (its channel said so), so the answer came from somebody who is behind.
+            Ok(_) => {}
+            Err(refusal) => why = refusal,
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    Err(why)
+}
+
+async fn between(history: &HistoryClient, thread: &Thread, after: MsgId, upto: MsgId) -> Result<Vec<LiveEvent>, Refusal> {
+    let request = HistoryRequest::Between { thread: thread.clone(), after, upto, limit: limits::PAGE_MAX as u16 };
+    match history.ask(request).await? {
+        HistoryAnswer::Between { events, .. } => Ok(events.into_iter().map(LiveEvent::fetched).collect()),
+        _ => Err(Refusal::unavailable("history gave an answer of another version")),
+    }
+}
