@@ -1,6 +1,11 @@
 //! natterjack-persister: step 7 of a message's life. Reads the log in batches, writes the store, and answers `history` and `directory`.
 //! The only crate that opens the archive.
 
+pub mod archive;
+pub mod batch;
+pub mod directory;
+pub mod fold;
 pub mod overlay;
+pub mod password;
 pub mod store;
-mod tokens;
+pub mod tokens;

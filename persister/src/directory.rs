@@ -1,0 +1,210 @@
+//! The service `directory`: people, their logins and relations, and the keys in KV that say who is in which thread. Beside the path of a
+//! message: edges ask it for an authenticated user (or to authenticate one), it asks the store.
+//!
+//! Costly work waits in lines of its own (`line`), so that neither a storm of logins nor a lost bucket keeps others from an answer.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use natterjack_nats::{Buckets, Layout, Nats, Tail, kv_state::StateError, serve, service::ServeError, subjects};
+use natterjack_protocol::{
+    Code, Refusal, Times,
+    rpc::{DirectoryAnswer, DirectoryRequest},
+};
+use natterjack_runtime::Health;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    password::{Cost, PasswordError, Passwords},
+    store::{Store, StoreError, accounts::Accounts},
+    tokens::{KeyTimes, TokenError},
+};
+
+mod contacts;
+mod find;
+pub mod keys;
+pub mod line;
+mod login;
+mod rebuild;
+pub mod refold;
+mod register;
+
+use keys::{Keys, KeysError};
+use line::{Line, Place};
+
+const PART: &str = "directory";
+/// Requests at once besides those in a line: store reads of a millisecond. Overflow: `unavailable`.
+const OTHERS: usize = 256;
+/// Rebuilds at once, and how many wait: each reads what the archive lacks of the log.
+const REBUILDS: usize = 4;
+const REBUILDS_WAITING: usize = 64;
+const SWEEP: Duration = Duration::from_secs(600);
+const RETRY: Duration = Duration::from_secs(1);
+
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    #[error("password hashing: {0}")]
+    Password(#[from] PasswordError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+/// What a request needs.
+struct Directory<S> {
+    store: S,
+    nats: Nats,
+    layout: Layout,
+    buckets: Buckets,
+    tail: Tail,
+    times: Times,
+    keys: Keys,
+    passwords: Passwords,
+    rebuilds: Line,
+}
+
+/// Serves until `stop`, then finishes what it has begun.
+pub async fn run<S: Store + Accounts>(
+    nats: &Nats,
+    layout: Layout,
+    store: S,
+    times: Times,
+    cost: &Cost,
+    health: Health,
+    stop: CancellationToken,
+) -> Result<(), DirectoryError> {
+    health.set(PART, Err("starting".into()));
+    let passwords = Passwords::start(cost).await?;
+    let buckets = Buckets::new(nats, layout);
+    let Some(keys) = first_key(&buckets, KeyTimes::new(&times), &health, &stop).await else { return Ok(()) };
+    let directory = Arc::new(Directory {
+        store,
+        nats: nats.clone(),
+        layout,
+        buckets,
+        tail: Tail::new(nats, layout),
+        times,
+        keys,
+        passwords,
+        rebuilds: Line::new("rebuild", REBUILDS, REBUILDS_WAITING),
+    });
+    let permits = directory.passwords.capacity() + directory.rebuilds.capacity() + OTHERS;
+    let answering = directory.clone();
+    let answer = move |request| {
+        let directory = answering.clone();
+        // On the heap: the sum of all requests' states is large, and most requests need little of it.
+        async move { Box::pin(directory.answer(request)).await }
+    };
+    let service = serve(nats, subjects::DIRECTORY.into(), Some(subjects::DIRECTORY), permits, answer).await?;
+    health.set(PART, Ok(()));
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        // Neither ends; dropping them loses nothing but a rotation or a sweep that comes again.
+        () = directory.keys.run() => {}
+        () = directory.sweep() => {}
+    }
+    service.drain().await;
+    health.remove(PART);
+    Ok(())
+}
+
+/// Waits for the bucket: without a published key nobody could use what we sign. None: stopped before.
+async fn first_key(buckets: &Buckets, times: KeyTimes, health: &Health, stop: &CancellationToken) -> Option<Keys> {
+    loop {
+        let why: KeysError = match Keys::start(buckets.control(), times).await {
+            Ok(keys) => return Some(keys),
+            Err(e) => e,
+        };
+        tracing::warn!(error = %why, "directory waits");
+        health.set(PART, Err(why.to_string()));
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    }
+}
+
+impl<S: Store + Accounts> Directory<S> {
+    async fn answer(&self, request: DirectoryRequest) -> Result<DirectoryAnswer, Refusal> {
+        match request {
+            DirectoryRequest::Register { name, password, device } => self.register(name, password, device).await,
+            DirectoryRequest::Login { name, password, device } => self.login(&name, password, device).await,
+            DirectoryRequest::Refresh { refresh } => self.refresh(&refresh).await,
+            DirectoryRequest::Logout { refresh } => self.logout(&refresh).await,
+            // Whom somebody finds does not depend on who asks.
+            DirectoryRequest::Find { prefix, actor: _ } => self.find(&prefix).await,
+            DirectoryRequest::Profiles { users } => self.profiles(&users).await,
+            DirectoryRequest::Contacts { actor } => self.contacts(&actor).await,
+            DirectoryRequest::Contact { actor, other, change } => self.contact(&actor, &other, change).await,
+            DirectoryRequest::RebuildThreads { user } => self.rebuild_threads(&user).await.map(|()| DirectoryAnswer::Done),
+            DirectoryRequest::RebuildGroup { group } => self.rebuild_group(&group).await.map(|()| DirectoryAnswer::Done),
+        }
+    }
+
+    fn password_place(&self) -> Result<Place, Refusal> {
+        self.passwords.enter().ok_or_else(|| {
+            let wait = self.passwords.retry_after().as_millis().try_into().unwrap_or(u64::MAX);
+            let refusal = Refusal::new(Code::RateLimited, "many people are logging in; try again in a moment");
+            Refusal { retry_after_ms: Some(wait), ..refusal }
+        })
+    }
+
+    async fn sweep(&self) {
+        let mut tick = tokio::time::interval(SWEEP);
+        loop {
+            tick.tick().await;
+            match self.store.sweep(now_ms()).await {
+                Ok(0) => {}
+                Ok(gone) => tracing::debug!(gone, "expired refresh tokens were cleared away"),
+                Err(e) => tracing::warn!(error = %e, "expired refresh tokens could not be cleared away"),
+            }
+        }
+    }
+}
+
+/// The one place where `directory` reads the clock: expiry of tokens and keys. Milliseconds since 1970.
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis().try_into().unwrap_or(u64::MAX))
+}
+
+fn internal() -> Refusal {
+    Refusal::new(Code::Internal, "something went wrong on the server")
+}
+
+fn store_refusal(e: StoreError) -> Refusal {
+    match e {
+        StoreError::Unavailable(_) => {
+            tracing::warn!(error = %e, "the store is away");
+            Refusal::unavailable("accounts cannot be read now; try again in a moment")
+        }
+        StoreError::Corrupt(_) | StoreError::Constraint(_) | StoreError::Failed(_) => {
+            tracing::error!(error = %e, "the store failed");
+            internal()
+        }
+    }
+}
+
+fn kv_refusal(e: StateError) -> Refusal {
+    match e {
+        StateError::Kv(_) => {
+            tracing::warn!(error = %e, "a bucket is away");
+            Refusal::unavailable("membership cannot be read now; try again in a moment")
+        }
+        StateError::Corrupt { .. } => {
+            tracing::error!(error = %e, "a key cannot be read");
+            internal()
+        }
+    }
+}
+
+fn password_refusal(e: PasswordError) -> Refusal {
+    tracing::error!(error = %e, "a password could not be hashed or checked");
+    internal()
+}
+
+fn token_refusal(e: TokenError) -> Refusal {
+    tracing::error!(error = %e, "a token could not be made");
+    if matches!(e, TokenError::KeyTooOld) { Refusal::unavailable("nobody can log in now; try again in a moment") } else { internal() }
+}

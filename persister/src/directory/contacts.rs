@@ -1,0 +1,59 @@
+//! Contacts: ask, accept, remove. The store changes both sides at once; a hint then tells both users' devices to ask again.
+
+use natterjack_nats::subjects;
+use natterjack_protocol::{
+    Code, Refusal, Thread, UserId, limits,
+    live::Ephemeral,
+    rpc::{ContactChange, DirectoryAnswer},
+};
+
+use super::{Directory, kv_refusal, store_refusal};
+use crate::store::accounts::{Accounts, ContactOutcome};
+
+impl<S: Accounts> Directory<S> {
+    pub(super) async fn contacts(&self, actor: &UserId) -> Result<DirectoryAnswer, Refusal> {
+        Ok(DirectoryAnswer::Contacts(self.store.contacts(actor).await.map_err(store_refusal)?))
+    }
+
+    pub(super) async fn contact(&self, actor: &UserId, other: &UserId, change: ContactChange) -> Result<DirectoryAnswer, Refusal> {
+        if actor == other {
+            return Err(Refusal::invalid("nobody is their own contact"));
+        }
+        if change == ContactChange::Request {
+            self.not_blocked(actor, other).await?;
+        }
+        let full =
+            |whose| Refusal::new(Code::LimitReached, format!("{whose} list of contacts and requests is full ({})", limits::CONTACTS));
+        match self.store.change_contact(actor, other, change).await.map_err(store_refusal)? {
+            ContactOutcome::Is { state, changed } => {
+                if changed {
+                    self.hint(&[actor, other]).await;
+                }
+                Ok(DirectoryAnswer::Contact(state))
+            }
+            ContactOutcome::NothingToAccept => Err(Refusal::new(Code::NotFound, "there is no request of theirs to accept")),
+            ContactOutcome::NoSuchUser => Err(Refusal::new(Code::NotFound, "no such user")),
+            ContactOutcome::Full => Err(full("your")),
+            ContactOutcome::OtherFull => Err(full("their")),
+        }
+    }
+
+    /// Who is blocked cannot get at the other by a request either.
+    async fn not_blocked(&self, actor: &UserId, other: &UserId) -> Result<(), Refusal> {
+        let threads = self.buckets.load_threads(actor).await.map_err(kv_refusal)?;
+        match threads.and_then(|(t, _)| t.threads.get(&Thread::dm(actor, other)).map(|i| i.blocked_by)) {
+            Some(true) => Err(Refusal::new(Code::Blocked, "this person does not take requests from you")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Only a hint, so a loss is nothing: the truth is pulled.
+    async fn hint(&self, users: &[&UserId]) {
+        let payload = Ephemeral::Contacts.encode();
+        for user in users {
+            if let Err(e) = self.nats.client.publish(subjects::live_user_x(user), payload.clone()).await {
+                tracing::debug!(error = %e, "a hint about contacts was not sent");
+            }
+        }
+    }
+}

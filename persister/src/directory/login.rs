@@ -1,0 +1,102 @@
+//! Logging in, refreshing, logging out.
+//!
+//! Each refresh token is good for one use. There is no grace for the same token right after: an answer that was lost and a token that was
+//! stolen look alike, so whoever repeats one logs in again. `Refresh` is not to be retried blindly.
+
+use natterjack_protocol::{
+    Code, DeviceId, Refusal, UserId,
+    rpc::{DirectoryAnswer, Tokens},
+};
+
+use super::{Directory, now_ms, password_refusal, register::password_fits, store_refusal, token_refusal};
+use crate::{
+    store::{
+        Store,
+        accounts::{Accounts, Family, PASSWORD, Rotated, name_key},
+    },
+    tokens::{RefreshToken, mint_id},
+};
+
+fn no_such_login() -> Refusal {
+    Refusal::new(Code::Unauthorized, "name and password do not fit")
+}
+
+fn log_in_again() -> Refusal {
+    Refusal::new(Code::Unauthorized, "this refresh token is not good any more: log in again")
+}
+
+impl<S: Store + Accounts> Directory<S> {
+    pub(super) async fn login(&self, name: &str, password: String, device: DeviceId) -> Result<DirectoryAnswer, Refusal> {
+        let place = self.password_place()?;
+        // Nobody has such a password; says nothing about the name.
+        if !password_fits(&password) {
+            return Err(no_such_login());
+        }
+        let login = self.store.login(PASSWORD, &name_key(name)).await.map_err(store_refusal)?;
+        let secret = login.as_ref().map(|l| l.secret.clone());
+        let fits = self.passwords.check(&place, password, secret).await.map_err(password_refusal)?;
+        let Some(login) = login.filter(|_| fits) else { return Err(no_such_login()) };
+        self.heal(&login.user).await;
+        self.open_session(login.user, login.name, device).await
+    }
+
+    /// The list of threads may be missing: a crash during registration, or a lost bucket. The login does not depend on it, and an edge
+    /// that misses it later asks again.
+    async fn heal(&self, user: &UserId) {
+        match self.buckets.user_exists(user).await {
+            Ok(true) => {}
+            Ok(false) => {
+                if let Err(e) = self.rebuild_threads(user).await {
+                    tracing::warn!(%user, error = %e, "a list of threads is missing and could not be built");
+                }
+            }
+            Err(e) => tracing::warn!(%user, error = %e, "whether a list of threads is there could not be read"),
+        }
+    }
+
+    /// A new family of tokens.
+    pub(super) async fn open_session(&self, user: UserId, name: String, device: DeviceId) -> Result<DirectoryAnswer, Refusal> {
+        let now = now_ms();
+        let family = Family { id: mint_id('f').map_err(token_refusal)?, user, device };
+        let (access, access_expires) = self.keys.current().sign(&family.user, &family.device, &family.id, now).map_err(token_refusal)?;
+        let refresh = RefreshToken::mint().map_err(token_refusal)?;
+        self.store.open_family(family.clone(), refresh.hash(), self.refresh_expiry(now)).await.map_err(store_refusal)?;
+        let Family { user, device, .. } = family;
+        Ok(DirectoryAnswer::Tokens(Tokens { user, name, device, access, access_expires, refresh: refresh.into_secret() }))
+    }
+
+    pub(super) async fn refresh(&self, refresh: &str) -> Result<DirectoryAnswer, Refusal> {
+        let old = RefreshToken::parse(refresh).ok_or_else(log_in_again)?;
+        let (now, new) = (now_ms(), RefreshToken::mint().map_err(token_refusal)?);
+        let key = self.keys.current();
+        // Before the old token is used up: afterwards a failure would cost the login.
+        if !key.can_sign(now) {
+            return Err(token_refusal(crate::tokens::TokenError::KeyTooOld));
+        }
+        match self.store.rotate(old.hash(), new.hash(), now, self.refresh_expiry(now)).await.map_err(store_refusal)? {
+            Rotated::Done { family, name } => {
+                let (access, access_expires) = key.sign(&family.user, &family.device, &family.id, now).map_err(token_refusal)?;
+                let Family { user, device, .. } = family;
+                Ok(DirectoryAnswer::Tokens(Tokens { user, name, device, access, access_expires, refresh: new.into_secret() }))
+            }
+            Rotated::Reused(family) => {
+                metrics::counter!("natterjack_directory_refresh_reused_total").increment(1);
+                tracing::warn!(user = %family.user, family = %family.id, "a refresh token was used twice; its family is revoked");
+                Err(log_in_again())
+            }
+            Rotated::Revoked | Rotated::Expired | Rotated::Unknown => Err(log_in_again()),
+        }
+    }
+
+    /// Done also for a token nobody knows: the caller is logged out either way.
+    pub(super) async fn logout(&self, refresh: &str) -> Result<DirectoryAnswer, Refusal> {
+        if let Some(token) = RefreshToken::parse(refresh) {
+            self.store.revoke(token.hash()).await.map_err(store_refusal)?;
+        }
+        Ok(DirectoryAnswer::Done)
+    }
+
+    fn refresh_expiry(&self, now: u64) -> u64 {
+        now.saturating_add(self.times.refresh_token.as_millis().try_into().unwrap_or(u64::MAX))
+    }
+}

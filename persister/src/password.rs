@@ -1,0 +1,209 @@
+//! Password hashing for `directory`: argon2id in a bounded line, on blocking threads only, so that a storm of logins
+//! can neither starve the chat nor fill the memory. Before it: `directory/login` and `directory/register`; after it: the store.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use argon2::{
+    Algorithm, Argon2, Params, Version,
+    password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString},
+};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use serde::{Deserialize, Serialize};
+
+use crate::directory::line::{Line, Place, Turn};
+
+/// What one hash costs. Stored in each hash (PHC string), so that it can be raised without locking anybody out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cost {
+    pub memory_kib: u32,
+    pub passes: u32,
+    pub lanes: u32,
+}
+
+impl Default for Cost {
+    /// OWASP's first choice for argon2id: 19 MiB, two passes, one lane; 15–30 ms of a core.
+    fn default() -> Self {
+        Self { memory_kib: 19 * 1024, passes: 2, lanes: 1 }
+    }
+}
+
+/// Behind each worker: at 25 ms a hash the last one waits 3.2 s, less than the request's timeout at the edge.
+const WAITING_PER_WORKER: usize = 128;
+
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordError {
+    #[error("the settings of argon2 are out of bounds: {0}")]
+    BadCost(argon2::Error),
+    #[error("hashing a password: {0}")]
+    Hash(argon2::password_hash::Error),
+    #[error("the stored hash of a password is not a PHC string")]
+    Corrupt,
+    #[error("the source of randomness does not answer")]
+    NoRandomness,
+    #[error("the thread that hashed a password ended early")]
+    Aborted,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Passwords {
+    line: Line,
+    workers: usize,
+    hasher: Argon2<'static>,
+    /// The hash of a password nobody knows: checking an unknown user costs what checking a known one does.
+    nobody: Arc<str>,
+    /// How long one hash takes, smoothed, in microseconds.
+    usual: Arc<AtomicU64>,
+}
+
+impl Passwords {
+    /// One worker per two cores: chat in the same process keeps the other half. Memory: workers × 19 MiB.
+    pub async fn start(cost: &Cost) -> Result<Self, PasswordError> {
+        let workers = (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
+        Self::with_line(cost, workers, workers * WAITING_PER_WORKER).await
+    }
+
+    pub async fn with_line(cost: &Cost, workers: usize, waiting: usize) -> Result<Self, PasswordError> {
+        let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None).map_err(PasswordError::BadCost)?;
+        let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        let secret = random::<32>()?;
+        let before = Instant::now();
+        let for_thread = hasher.clone();
+        let nobody = blocking(None, move || hash_now(&for_thread, &secret)).await??;
+        let usual = Arc::new(AtomicU64::new(micros(before.elapsed())));
+        Ok(Self { line: Line::new("password", workers, waiting), workers, hasher, nobody: nobody.into(), usual })
+    }
+
+    /// How many requests may be in the line at once.
+    pub fn capacity(&self) -> usize {
+        self.line.capacity()
+    }
+
+    /// To be taken before anything else is done for a request. None: the line is full, come back after [`Self::retry_after`].
+    pub fn enter(&self) -> Option<Place> {
+        self.line.enter()
+    }
+
+    /// The time that a full line takes to empty.
+    pub fn retry_after(&self) -> Duration {
+        let all = self.usual.load(Ordering::Relaxed).saturating_mul((self.capacity() / self.workers) as u64);
+        Duration::from_micros(all).clamp(Duration::from_secs(1), Duration::from_secs(60))
+    }
+
+    /// The PHC string to store.
+    pub async fn hash(&self, place: &Place, password: String) -> Result<String, PasswordError> {
+        let hasher = self.hasher.clone();
+        self.timed(place.turn().await, move || hash_now(&hasher, password.as_bytes())).await?
+    }
+
+    /// Is this the password of that hash? Without a hash (no such user): no, after the same work.
+    pub async fn check(&self, place: &Place, password: String, stored: Option<String>) -> Result<bool, PasswordError> {
+        let (hasher, nobody) = (self.hasher.clone(), self.nobody.clone());
+        self.timed(place.turn().await, move || {
+            let known = stored.is_some();
+            let phc = stored.as_deref().unwrap_or(&nobody);
+            let parsed = PasswordHash::new(phc).map_err(|_| PasswordError::Corrupt)?;
+            match hasher.verify_password(password.as_bytes(), &parsed) {
+                Ok(()) => Ok(known),
+                Err(argon2::password_hash::Error::Password) => Ok(false),
+                Err(_) => Err(PasswordError::Corrupt),
+            }
+        })
+        .await?
+    }
+
+    async fn timed<T: Send + 'static>(&self, turn: Turn, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PasswordError> {
+        let before = Instant::now();
+        let done = blocking(Some(turn), work).await?;
+        let took = micros(before.elapsed());
+        let smoothed = (self.usual.load(Ordering::Relaxed) * 7 + took) / 8;
+        self.usual.store(smoothed, Ordering::Relaxed);
+        metrics::histogram!("natterjack_directory_password_seconds").record(took as f64 / 1e6);
+        Ok(done)
+    }
+}
+
+fn micros(d: Duration) -> u64 {
+    d.as_micros().try_into().unwrap_or(u64::MAX)
+}
+
+/// The turn goes with the work: if who waits for it is dropped, the work still runs to its end and nobody else works meanwhile.
+async fn blocking<T: Send + 'static>(turn: Option<Turn>, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PasswordError> {
+    let handle = tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(turn);
+        done
+    });
+    handle.await.map_err(|_| PasswordError::Aborted)
+}
+
+fn hash_now(hasher: &Argon2<'_>, password: &[u8]) -> Result<String, PasswordError> {
+    let salt = SaltString::encode_b64(&random::<16>()?).map_err(PasswordError::Hash)?;
+    Ok(hasher.hash_password(password, &salt).map_err(PasswordError::Hash)?.to_string())
+}
+
+fn random<const N: usize>() -> Result<[u8; N], PasswordError> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| PasswordError::NoRandomness)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cheap() -> Cost {
+        Cost { memory_kib: 256, passes: 1, lanes: 1 }
+    }
+
+    #[tokio::test]
+    async fn a_hash_fits_its_password_and_carries_its_cost() {
+        let passwords = Passwords::with_line(&cheap(), 1, 4).await.unwrap();
+        let place = passwords.enter().unwrap();
+        let phc = passwords.hash(&place, "correct horse".into()).await.unwrap();
+        assert!(phc.starts_with("$argon2id$v=19$m=256,t=1,p=1$"), "{phc}");
+        assert!(passwords.check(&place, "correct horse".into(), Some(phc.clone())).await.unwrap());
+        assert!(!passwords.check(&place, "wrong horse".into(), Some(phc.clone())).await.unwrap());
+        assert!(!passwords.check(&place, "correct horse".into(), None).await.unwrap());
+        let dearer = Passwords::with_line(&Cost { passes: 2, ..cheap() }, 1, 4).await.unwrap();
+        let place = dearer.enter().unwrap();
+        assert!(dearer.check(&place, "correct horse".into(), Some(phc)).await.unwrap(), "an old hash stays good");
+        assert!(matches!(dearer.check(&place, "x".into(), Some("plain".into())).await, Err(PasswordError::Corrupt)));
+    }
+
+    #[tokio::test]
+    async fn the_line_is_bounded() {
+        let passwords = Passwords::with_line(&cheap(), 1, 3).await.unwrap();
+        let places: Vec<_> = std::iter::from_fn(|| passwords.enter()).collect();
+        assert_eq!(places.len(), 4);
+        assert!(passwords.retry_after() >= Duration::from_secs(1));
+        let waiting = places.iter().map(|p| passwords.hash(p, "a password".into()));
+        assert!(futures_util::future::join_all(waiting).await.iter().all(Result::is_ok));
+        drop(places);
+        assert!(passwords.enter().is_some());
+    }
+
+    /// A ratio with room on both sides, because two cores are shared with other tests.
+    #[tokio::test]
+    async fn an_unknown_user_takes_as_long() {
+        let passwords = Passwords::with_line(&Cost::default(), 1, 4).await.unwrap();
+        let place = passwords.enter().unwrap();
+        let phc = passwords.hash(&place, "a password".into()).await.unwrap();
+        let mut fastest = [Duration::MAX; 2];
+        for round in 0..10 {
+            let stored = (round % 2 == 0).then(|| phc.clone());
+            let before = Instant::now();
+            assert!(!passwords.check(&place, "another".into(), stored).await.unwrap());
+            fastest[round % 2] = fastest[round % 2].min(before.elapsed());
+        }
+        let ratio = fastest[0].as_secs_f64() / fastest[1].as_secs_f64();
+        assert!((0.5..2.0).contains(&ratio), "{fastest:?}");
+    }
+}

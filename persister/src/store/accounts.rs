@@ -1,0 +1,180 @@
+//! Accounts as `directory` sees them: users, logins, contacts, families of refresh tokens. Beside the message path, in the same store.
+//!
+//! Fits a CQL store as well as SQLite: what must happen once is one conditional write on one key (the name; a refresh token's
+//! `used`), and a prefix has at least two characters, so that names can be partitioned by them.
+
+use std::future::Future;
+
+use natterjack_protocol::{
+    DeviceId, Token, UserId, limits,
+    rpc::{Contact, ContactChange, ContactState, Profile},
+};
+
+use super::StoreError;
+use crate::tokens::RefreshHash;
+
+/// Logins by name and password; an external issuer has its own name here.
+pub const PASSWORD: &str = "password";
+
+/// A name as it is compared: case is ignored. Names are ASCII, so this is the whole of it.
+pub fn name_key(name: &str) -> String {
+    name.to_ascii_lowercase()
+}
+
+/// No `Debug`: it holds a secret.
+pub struct NewUser {
+    pub user: UserId,
+    pub name: String,
+    /// PHC string of the password.
+    pub secret: String,
+    /// Milliseconds since 1970.
+    pub created: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    Done,
+    /// Somebody has this name, in whatever case. Of many at once exactly one gets it.
+    NameTaken,
+}
+
+/// How somebody proves who they are. No `Debug`: it holds a secret.
+pub struct Login {
+    pub user: UserId,
+    pub name: String,
+    pub secret: String,
+}
+
+/// The refresh tokens that came from one login, one after the other. `id` stands in the access tokens as `fam`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Family {
+    pub id: Token,
+    pub user: UserId,
+    pub device: DeviceId,
+}
+
+/// What using a refresh token comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rotated {
+    /// The old one is used up, the new one stands in its place. With the user's name, because a second read could fail now.
+    Done {
+        family: Family,
+        name: String,
+    },
+    /// It was used before: whoever uses it now or did before is not who it was given to. The family is revoked.
+    Reused(Family),
+    Revoked,
+    Expired,
+    /// Never given, or expired long ago.
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContactOutcome {
+    /// What the other is to the actor now, and whether that is new.
+    Is {
+        state: Option<ContactState>,
+        changed: bool,
+    },
+    /// There is no request to accept.
+    NothingToAccept,
+    /// The actor's list is full.
+    Full,
+    /// The other's list is full.
+    OtherFull,
+    NoSuchUser,
+}
+
+/// The rule of contacts: what `other` is to the actor after `change`. Both sides follow from it, see [`mirrored`]. None: nothing to accept.
+pub fn contact_after(now: Option<ContactState>, change: ContactChange) -> Option<Option<ContactState>> {
+    use ContactState::{Asked, Contact, Requested};
+    match (change, now) {
+        (ContactChange::Request, None | Some(Requested)) => Some(Some(Requested)),
+        (ContactChange::Request | ContactChange::Accept, Some(Asked | Contact)) => Some(Some(Contact)),
+        (ContactChange::Accept, None | Some(Requested)) => None,
+        (ContactChange::Remove, _) => Some(None),
+    }
+}
+
+/// The same relation from the other side.
+pub fn mirrored(state: ContactState) -> ContactState {
+    match state {
+        ContactState::Requested => ContactState::Asked,
+        ContactState::Asked => ContactState::Requested,
+        ContactState::Contact => ContactState::Contact,
+    }
+}
+
+/// A new relation needs a row on both sides; each side has room for this many.
+pub const CONTACT_ROWS: usize = limits::CONTACTS;
+
+/// Everything `directory` asks of a store. Dropping the future of a write leaves it open whether the write happens.
+pub trait Accounts: Clone + Send + Sync + 'static {
+    fn add_user(&self, user: NewUser) -> impl Future<Output = Result<Added, StoreError>> + Send;
+
+    /// `subject`: for [`PASSWORD`] the [`name_key`].
+    fn login(&self, issuer: &str, subject: &str) -> impl Future<Output = Result<Option<Login>, StoreError>> + Send;
+
+    /// Those that exist, in any order.
+    fn profiles(&self, users: &[UserId]) -> impl Future<Output = Result<Vec<Profile>, StoreError>> + Send;
+
+    /// Users whose [`name_key`] begins with this, by name. `prefix` has at least two characters.
+    fn find(&self, prefix: &str, limit: usize) -> impl Future<Output = Result<Vec<Profile>, StoreError>> + Send;
+
+    /// By name; at most [`CONTACT_ROWS`].
+    fn contacts(&self, user: &UserId) -> impl Future<Output = Result<Vec<Contact>, StoreError>> + Send;
+
+    /// Both sides change or none. Repeating a change that was made changes nothing.
+    fn change_contact(
+        &self,
+        actor: &UserId,
+        other: &UserId,
+        change: ContactChange,
+    ) -> impl Future<Output = Result<ContactOutcome, StoreError>> + Send;
+
+    /// A new family with its first token, which expires at `expires` (milliseconds since 1970) if it is not used.
+    fn open_family(&self, family: Family, first: RefreshHash, expires: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Replaces `old` by `new`, which expires at `expires`; or revokes the family if `old` was used before.
+    fn rotate(
+        &self,
+        old: RefreshHash,
+        new: RefreshHash,
+        now: u64,
+        expires: u64,
+    ) -> impl Future<Output = Result<Rotated, StoreError>> + Send;
+
+    /// Revokes the family of a token, used or not. None: no such token.
+    fn revoke(&self, token: RefreshHash) -> impl Future<Output = Result<Option<Family>, StoreError>> + Send;
+
+    /// Forgets tokens that expired before `now`, and families without tokens; at most a few thousand a call. How many went.
+    fn sweep(&self, now: u64) -> impl Future<Output = Result<usize, StoreError>> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use ContactState::{Asked, Contact, Requested};
+
+    use super::*;
+
+    #[test]
+    fn both_sides_always_agree() {
+        let changes = [ContactChange::Request, ContactChange::Accept, ContactChange::Remove];
+        for now in [None, Some(Requested), Some(Asked), Some(Contact)] {
+            for change in changes {
+                if let Some(after) = contact_after(now, change) {
+                    assert_eq!(contact_after(after, change), Some(after), "repeating {change:?} on {now:?} changes nothing");
+                }
+                assert_eq!(now.map(mirrored).map(mirrored), now);
+            }
+        }
+    }
+
+    #[test]
+    fn only_who_was_asked_can_accept() {
+        assert_eq!(contact_after(Some(Requested), ContactChange::Accept), None);
+        assert_eq!(contact_after(None, ContactChange::Accept), None);
+        assert_eq!(contact_after(Some(Asked), ContactChange::Accept), Some(Some(Contact)));
+        assert_eq!(contact_after(Some(Asked), ContactChange::Request), Some(Some(Contact)), "two requests meet");
+    }
+}

@@ -1,0 +1,90 @@
+//! Table `contacts`: one row per side of a relation. Both sides change in one transaction.
+
+use natterjack_protocol::{
+    UserId,
+    rpc::{Contact, ContactChange, ContactState},
+};
+use rusqlite::{Connection, OptionalExtension, Transaction, params, types::Type};
+
+use super::{int, users::id};
+use crate::store::accounts::{CONTACT_ROWS, ContactOutcome, contact_after, mirrored};
+
+pub(super) const SCHEMA: &str = "
+CREATE TABLE contacts (
+    user TEXT NOT NULL REFERENCES users (user),
+    other TEXT NOT NULL REFERENCES users (user),
+    state TEXT NOT NULL,
+    PRIMARY KEY (user, other)
+) WITHOUT ROWID;
+";
+
+pub(super) fn of(c: &Connection, user: &UserId) -> rusqlite::Result<Vec<Contact>> {
+    c.prepare_cached(
+        "SELECT c.other, u.name, c.state FROM contacts c JOIN users u ON u.user = c.other WHERE c.user = ?1 ORDER BY u.name_key LIMIT ?2",
+    )?
+    .query_map(params![user.as_str(), int(CONTACT_ROWS as u64)], |r| {
+        Ok(Contact { user: id(r, 0)?, name: r.get(1)?, state: state(2, &r.get::<_, String>(2)?)? })
+    })?
+    .collect()
+}
+
+/// Refusals are found before the first write: this either writes both sides or nothing.
+pub(super) fn change(tx: &Transaction<'_>, actor: &UserId, other: &UserId, change: ContactChange) -> rusqlite::Result<ContactOutcome> {
+    for user in [actor, other] {
+        let known = tx.prepare_cached("SELECT 1 FROM users WHERE user = ?1")?.exists([user.as_str()])?;
+        if !known {
+            return Ok(ContactOutcome::NoSuchUser);
+        }
+    }
+    let now = tx
+        .prepare_cached("SELECT state FROM contacts WHERE user = ?1 AND other = ?2")?
+        .query_row(params![actor.as_str(), other.as_str()], |r| state(0, &r.get::<_, String>(0)?))
+        .optional()?;
+    let Some(after) = contact_after(now, change) else { return Ok(ContactOutcome::NothingToAccept) };
+    if after == now {
+        return Ok(ContactOutcome::Is { state: now, changed: false });
+    }
+    match after {
+        None => {
+            let mut delete = tx.prepare_cached("DELETE FROM contacts WHERE user = ?1 AND other = ?2")?;
+            delete.execute([actor.as_str(), other.as_str()])?;
+            delete.execute([other.as_str(), actor.as_str()])?;
+        }
+        Some(mine) => {
+            if now.is_none() {
+                if rows(tx, actor)? >= CONTACT_ROWS {
+                    return Ok(ContactOutcome::Full);
+                }
+                if rows(tx, other)? >= CONTACT_ROWS {
+                    return Ok(ContactOutcome::OtherFull);
+                }
+            }
+            let mut put = tx.prepare_cached("INSERT OR REPLACE INTO contacts (user, other, state) VALUES (?1, ?2, ?3)")?;
+            put.execute([actor.as_str(), other.as_str(), spelling(mine)])?;
+            put.execute([other.as_str(), actor.as_str(), spelling(mirrored(mine))])?;
+        }
+    }
+    Ok(ContactOutcome::Is { state: after, changed: true })
+}
+
+fn rows(tx: &Transaction<'_>, user: &UserId) -> rusqlite::Result<usize> {
+    let n: i64 = tx.prepare_cached("SELECT count(*) FROM contacts WHERE user = ?1")?.query_row([user.as_str()], |r| r.get(0))?;
+    Ok(n as usize)
+}
+
+fn spelling(state: ContactState) -> &'static str {
+    match state {
+        ContactState::Requested => "requested",
+        ContactState::Asked => "asked",
+        ContactState::Contact => "contact",
+    }
+}
+
+fn state(column: usize, text: &str) -> rusqlite::Result<ContactState> {
+    match text {
+        "requested" => Ok(ContactState::Requested),
+        "asked" => Ok(ContactState::Asked),
+        "contact" => Ok(ContactState::Contact),
+        other => Err(rusqlite::Error::FromSqlConversionFailure(column, Type::Text, format!("no state of a contact: {other}").into())),
+    }
+}

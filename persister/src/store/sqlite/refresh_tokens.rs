@@ -1,0 +1,117 @@
+//! Tables `refresh_tokens` (by hash; used ones are kept until they expire, so that a reuse is recognised) and `refresh_families`.
+
+use natterjack_protocol::Token;
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::{int, uint, users::id};
+use crate::{
+    store::accounts::{Family, Rotated},
+    tokens::RefreshHash,
+};
+
+pub(super) const SCHEMA: &str = "
+CREATE TABLE refresh_families (
+    family TEXT PRIMARY KEY,
+    user TEXT NOT NULL REFERENCES users (user),
+    device TEXT NOT NULL,
+    revoked INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE refresh_tokens (
+    hash BLOB PRIMARY KEY,
+    family TEXT NOT NULL REFERENCES refresh_families (family),
+    used INTEGER NOT NULL DEFAULT 0,
+    expires INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX refresh_tokens_by_expiry ON refresh_tokens (expires);
+CREATE INDEX refresh_tokens_by_family ON refresh_tokens (family);
+";
+
+/// Rows that one sweep takes at most: a few milliseconds of the only writer.
+const SWEEP: i64 = 2_000;
+
+struct Stored {
+    family: Family,
+    name: String,
+    revoked: bool,
+    used: bool,
+    expires: u64,
+}
+
+pub(super) fn open(tx: &Transaction<'_>, family: &Family, first: RefreshHash, expires: u64) -> rusqlite::Result<()> {
+    tx.prepare_cached("INSERT INTO refresh_families (family, user, device) VALUES (?1, ?2, ?3)")?.execute([
+        family.id.as_str(),
+        family.user.as_str(),
+        family.device.as_str(),
+    ])?;
+    insert(tx, &family.id, first, expires)
+}
+
+pub(super) fn rotate(tx: &Transaction<'_>, old: RefreshHash, new: RefreshHash, now: u64, expires: u64) -> rusqlite::Result<Rotated> {
+    let Some(token) = stored(tx, old)? else { return Ok(Rotated::Unknown) };
+    if token.revoked {
+        return Ok(Rotated::Revoked);
+    }
+    // Before the expiry: a used token that has expired since still betrays who stole it.
+    if token.used {
+        revoke_family(tx, &token.family.id)?;
+        return Ok(Rotated::Reused(token.family));
+    }
+    if token.expires <= now {
+        return Ok(Rotated::Expired);
+    }
+    tx.prepare_cached("UPDATE refresh_tokens SET used = 1 WHERE hash = ?1")?.execute([old.0])?;
+    insert(tx, &token.family.id, new, expires)?;
+    Ok(Rotated::Done { family: token.family, name: token.name })
+}
+
+pub(super) fn revoke(tx: &Transaction<'_>, hash: RefreshHash) -> rusqlite::Result<Option<Family>> {
+    let Some(token) = stored(tx, hash)? else { return Ok(None) };
+    revoke_family(tx, &token.family.id)?;
+    Ok(Some(token.family))
+}
+
+pub(super) fn sweep(tx: &Transaction<'_>, now: u64) -> rusqlite::Result<usize> {
+    let gone = tx.execute(
+        "DELETE FROM refresh_tokens WHERE hash IN (SELECT hash FROM refresh_tokens WHERE expires <= ?1 LIMIT ?2)",
+        params![int(now), SWEEP],
+    )?;
+    if gone > 0 {
+        // A revoked family stays as long as one of its tokens: until then each of them has to be refused.
+        tx.execute(
+            "DELETE FROM refresh_families WHERE NOT EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.family = refresh_families.family)",
+            [],
+        )?;
+    }
+    Ok(gone)
+}
+
+fn insert(tx: &Transaction<'_>, family: &Token, hash: RefreshHash, expires: u64) -> rusqlite::Result<()> {
+    tx.prepare_cached("INSERT INTO refresh_tokens (hash, family, expires) VALUES (?1, ?2, ?3)")?.execute(params![
+        hash.0,
+        family.as_str(),
+        int(expires)
+    ])?;
+    Ok(())
+}
+
+fn revoke_family(tx: &Transaction<'_>, family: &Token) -> rusqlite::Result<()> {
+    tx.prepare_cached("UPDATE refresh_families SET revoked = 1 WHERE family = ?1")?.execute([family.as_str()])?;
+    Ok(())
+}
+
+fn stored(tx: &Transaction<'_>, hash: RefreshHash) -> rusqlite::Result<Option<Stored>> {
+    tx.prepare_cached(
+        "SELECT f.family, f.user, f.device, f.revoked, t.used, t.expires, u.name
+         FROM refresh_tokens t JOIN refresh_families f ON f.family = t.family JOIN users u ON u.user = f.user WHERE t.hash = ?1",
+    )?
+    .query_row([hash.0], |r| {
+        Ok(Stored {
+            family: Family { id: id(r, 0)?, user: id(r, 1)?, device: id(r, 2)? },
+            name: r.get(6)?,
+            revoked: r.get(3)?,
+            used: r.get(4)?,
+            expires: uint(r.get(5)?),
+        })
+    })
+    .optional()
+}

@@ -1,0 +1,74 @@
+//! Tables `users` and `logins`. `name_key` is unique: of many registrations of a name exactly one commits.
+
+use natterjack_protocol::{UserId, rpc::Profile};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::{bad_column, int};
+use crate::store::accounts::{Added, Login, NewUser, PASSWORD, name_key};
+
+pub(super) const SCHEMA: &str = "
+CREATE TABLE users (
+    user TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    name_key TEXT NOT NULL UNIQUE,
+    created INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE logins (
+    issuer TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    user TEXT NOT NULL REFERENCES users (user),
+    secret TEXT NOT NULL,
+    PRIMARY KEY (issuer, subject)
+) WITHOUT ROWID;
+";
+
+pub(super) fn add(tx: &Transaction<'_>, new: &NewUser) -> rusqlite::Result<Added> {
+    let key = name_key(&new.name);
+    let added = tx.execute(
+        "INSERT INTO users (user, name, name_key, created) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (name_key) DO NOTHING",
+        params![new.user.as_str(), new.name, key, int(new.created)],
+    )?;
+    if added == 0 {
+        return Ok(Added::NameTaken);
+    }
+    tx.execute(
+        "INSERT INTO logins (issuer, subject, user, secret) VALUES (?1, ?2, ?3, ?4)",
+        params![PASSWORD, key, new.user.as_str(), new.secret],
+    )?;
+    Ok(Added::Done)
+}
+
+pub(super) fn login(c: &Connection, issuer: &str, subject: &str) -> rusqlite::Result<Option<Login>> {
+    c.prepare_cached(
+        "SELECT u.user, u.name, l.secret FROM logins l JOIN users u ON u.user = l.user WHERE l.issuer = ?1 AND l.subject = ?2",
+    )?
+    .query_row(params![issuer, subject], |r| Ok(Login { user: id(r, 0)?, name: r.get(1)?, secret: r.get(2)? }))
+    .optional()
+}
+
+pub(super) fn profiles(c: &Connection, users: &[UserId]) -> rusqlite::Result<Vec<Profile>> {
+    let mut one = c.prepare_cached("SELECT user, name FROM users WHERE user = ?1")?;
+    let mut found = Vec::with_capacity(users.len());
+    for user in users {
+        found.extend(one.query_row([user.as_str()], profile).optional()?);
+    }
+    Ok(found)
+}
+
+pub(super) fn find(c: &Connection, prefix: &str, limit: usize) -> rusqlite::Result<Vec<Profile>> {
+    // DEL sorts behind every character a name may have.
+    let end = format!("{prefix}\u{7f}");
+    c.prepare_cached("SELECT user, name FROM users WHERE name_key >= ?1 AND name_key < ?2 ORDER BY name_key LIMIT ?3")?
+        .query_map(params![prefix, end, int(limit as u64)], profile)?
+        .collect()
+}
+
+fn profile(r: &Row<'_>) -> rusqlite::Result<Profile> {
+    Ok(Profile { user: id(r, 0)?, name: r.get(1)? })
+}
+
+/// An id column. What cannot be an id is a damaged row.
+pub(super) fn id(r: &Row<'_>, column: usize) -> rusqlite::Result<UserId> {
+    let text: String = r.get(column)?;
+    UserId::parse(&text).map_err(|e| bad_column(column, e))
+}

@@ -1,0 +1,225 @@
+//! Tokens that `directory` gives: signed access tokens (verified by edges with the public keys in the control bucket) and
+//! opaque refresh tokens (stored as hashes). Pure: time and keys come in, tokens go out. Who publishes the keys: `directory/keys`.
+
+use std::fmt;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use natterjack_protocol::{
+    DeviceId, Times, Token, UserId,
+    entry::VERSION,
+    rpc::{Claims, ISSUER, PublicKey},
+};
+use ring::{
+    rand::{SecureRandom as _, SystemRandom},
+    signature::{Ed25519KeyPair, KeyPair as _},
+};
+use sha2::{Digest, Sha256};
+
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    #[error("making a key or a token: the source of randomness does not answer")]
+    NoRandomness,
+    #[error("a new key was not accepted by its own library")]
+    BadKey,
+    #[error("signing an access token: {0}")]
+    Sign(jsonwebtoken::errors::Error),
+    /// No new key could be published for so long that tokens of this one would outlive it.
+    #[error("the signing key is too old and no newer one could be published")]
+    KeyTooOld,
+}
+
+/// How long keys live, milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyTimes {
+    /// A key signs for this long.
+    pub rotation: u64,
+    /// What it signed is good for this long.
+    pub access: u64,
+    /// Edges accept a token this long past its expiry while `directory` does not answer; its key has to be there.
+    pub grace: u64,
+}
+
+impl KeyTimes {
+    pub fn new(times: &Times) -> Self {
+        let access = times.access_token.as_millis().try_into().unwrap_or(u64::MAX / 4);
+        Self { rotation: 24 * 3_600_000, access, grace: 3_600_000 }
+    }
+}
+
+/// A key pair. The private half never leaves the process that made it.
+pub struct SigningKey {
+    pub kid: Token,
+    encoding: EncodingKey,
+    public: Vec<u8>,
+    /// Tokens of this key are refused from here on, milliseconds since 1970.
+    pub until: u64,
+    access: u64,
+}
+
+impl SigningKey {
+    pub fn generate(now_ms: u64, times: KeyTimes) -> Result<Self, TokenError> {
+        let rng = SystemRandom::new();
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&rng).map_err(|_| TokenError::NoRandomness)?;
+        let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).map_err(|_| TokenError::BadKey)?;
+        Ok(Self {
+            kid: Token::mint('k', random()?),
+            encoding: EncodingKey::from_ed_der(pkcs8.as_ref()),
+            public: pair.public_key().as_ref().to_vec(),
+            until: now_ms + times.rotation + times.access + times.grace,
+            access: times.access,
+        })
+    }
+
+    /// What edges need to check its tokens.
+    pub fn public(&self) -> PublicKey {
+        PublicKey { v: VERSION, ed25519: self.public.clone(), until: self.until }
+    }
+
+    /// Would what it signs now expire before the key does?
+    pub fn can_sign(&self, now_ms: u64) -> bool {
+        now_ms + self.access <= self.until
+    }
+
+    /// An access token and when it expires, milliseconds since 1970. Never one that outlives its key.
+    pub fn sign(&self, user: &UserId, device: &DeviceId, family: &Token, now_ms: u64) -> Result<(String, u64), TokenError> {
+        if !self.can_sign(now_ms) {
+            return Err(TokenError::KeyTooOld);
+        }
+        let (iat, exp) = (now_ms / 1000, (now_ms + self.access) / 1000);
+        let header = Header { kid: Some(self.kid.to_string()), ..Header::new(Algorithm::EdDSA) };
+        let claims = Claims { iss: ISSUER.into(), sub: user.clone(), device: device.clone(), fam: family.to_string(), iat, exp };
+        let token = jsonwebtoken::encode(&header, &claims, &self.encoding).map_err(TokenError::Sign)?;
+        Ok((token, exp * 1000))
+    }
+}
+
+/// SHA-256 of a refresh token: what the store knows of it. 256 random bits need no salt and no slow hash.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RefreshHash(pub [u8; 32]);
+
+/// A refresh token: 256 random bits in base64url. Whoever has it, has the login.
+pub struct RefreshToken(String);
+
+impl RefreshToken {
+    pub fn mint() -> Result<Self, TokenError> {
+        Ok(Self(URL_SAFE_NO_PAD.encode(random::<32>()?)))
+    }
+
+    /// None: not the spelling of any token of ours, no need to ask the store.
+    pub fn parse(s: &str) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(s).ok()?;
+        (bytes.len() == 32).then(|| Self(s.to_owned()))
+    }
+
+    pub fn hash(&self) -> RefreshHash {
+        RefreshHash(Sha256::digest(self.0.as_bytes()).into())
+    }
+
+    pub fn into_secret(self) -> String {
+        self.0
+    }
+}
+
+impl fmt::Debug for RefreshToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RefreshToken(…)")
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({})", self.kid)
+    }
+}
+
+/// Mints the id of a user (`u`), of a family of refresh tokens (`f`), and the like.
+pub fn mint_id(prefix: char) -> Result<Token, TokenError> {
+    Ok(Token::mint(prefix, random()?))
+}
+
+fn random<const N: usize>() -> Result<[u8; N], TokenError> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| TokenError::NoRandomness)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{DecodingKey, Validation, errors::ErrorKind};
+
+    use super::*;
+
+    const TIMES: KeyTimes = KeyTimes { rotation: 1_000_000, access: 100_000, grace: 50_000 };
+
+    fn now_ms() -> u64 {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64
+    }
+
+    /// As an edge does it: the algorithm is ours to choose, never the token's.
+    fn verify(token: &str, key: &PublicKey) -> Result<Claims, ErrorKind> {
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.set_issuer(&[ISSUER]);
+        validation.leeway = 0;
+        let key = DecodingKey::from_ed_der(&key.ed25519);
+        jsonwebtoken::decode(token, &key, &validation).map(|t| t.claims).map_err(|e| e.kind().clone())
+    }
+
+    fn sign(key: &SigningKey, now: u64) -> String {
+        let id = |s| Token::parse(s).unwrap();
+        key.sign(&id("u1"), &id("d1"), &id("f1"), now).unwrap().0
+    }
+
+    #[test]
+    fn signed_by_us_and_good_for_its_time() {
+        let now = now_ms();
+        let key = SigningKey::generate(now, TIMES).unwrap();
+        let token = sign(&key, now);
+        let claims = verify(&token, &key.public()).unwrap();
+        assert_eq!((claims.sub.as_str(), claims.device.as_str(), claims.fam.as_str()), ("u1", "d1", "f1"));
+        assert_eq!(claims.exp, (now + TIMES.access) / 1000);
+        assert_eq!(jsonwebtoken::decode_header(&token).unwrap().kid.as_deref(), Some(key.kid.as_str()));
+        assert_eq!(verify(&sign(&key, now - 200_000), &key.public()), Err(ErrorKind::ExpiredSignature));
+    }
+
+    #[test]
+    fn forged_tokens_are_refused() {
+        let now = now_ms();
+        let (key, other) = (SigningKey::generate(now, TIMES).unwrap(), SigningKey::generate(now, TIMES).unwrap());
+        assert_ne!(key.kid, other.kid);
+        assert_eq!(verify(&sign(&other, now), &key.public()), Err(ErrorKind::InvalidSignature));
+        let token = sign(&key, now);
+        let claims = token.split('.').nth(1).unwrap();
+        let none = URL_SAFE_NO_PAD.encode(br#"{"typ":"JWT","alg":"none"}"#);
+        assert!(verify(&format!("{none}.{claims}."), &key.public()).is_err());
+        // The public key taken for an HMAC secret: the classic confusion.
+        let header = Header { kid: Some(key.kid.to_string()), ..Header::new(Algorithm::HS256) };
+        let fake: Claims = verify(&token, &key.public()).unwrap();
+        let hmac = jsonwebtoken::encode(&header, &fake, &EncodingKey::from_secret(&key.public().ed25519)).unwrap();
+        assert_eq!(verify(&hmac, &key.public()), Err(ErrorKind::InvalidAlgorithm));
+    }
+
+    #[test]
+    fn a_key_outlives_what_it_signed() {
+        let key = SigningKey::generate(5_000_000, TIMES).unwrap();
+        let id = |s| Token::parse(s).unwrap();
+        let last = 5_000_000 + TIMES.rotation;
+        let (_, expires) = key.sign(&id("u"), &id("d"), &id("f"), last).unwrap();
+        assert!(expires + TIMES.grace <= key.until + 1000);
+        assert!(matches!(key.sign(&id("u"), &id("d"), &id("f"), key.until), Err(TokenError::KeyTooOld)));
+    }
+
+    #[test]
+    fn refresh_tokens_are_known_by_their_hash_and_never_printed() {
+        let (a, b) = (RefreshToken::mint().unwrap(), RefreshToken::mint().unwrap());
+        assert!(a.hash() != b.hash());
+        assert_eq!(format!("{a:?}"), "RefreshToken(…)");
+        let hash = a.hash();
+        let secret = a.into_secret();
+        assert_eq!(secret.len(), 43);
+        assert!(RefreshToken::parse(&secret).unwrap().hash() == hash);
+        for bad in ["", "abc", &secret[1..], &format!("{secret}="), "ä"] {
+            assert!(RefreshToken::parse(bad).is_none(), "{bad}");
+        }
+    }
+}
