@@ -1,0 +1,120 @@
+//! A nats-server of one test's own: real process, temporary directory, an address of its own in 127.0.0.0/8 (so no port is raced for).
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU8, Ordering},
+    time::Duration,
+};
+
+use natterjack_nats::{Layout, Nats, NatsConfig, provision, server};
+use natterjack_protocol::{MsgId, Thread, Times};
+
+static NEXT: AtomicU8 = AtomicU8::new(1);
+const PORT: u16 = 4222;
+
+pub struct Server {
+    child: Option<Child>,
+    dir: tempfile::TempDir,
+    host: String,
+    extra: String,
+}
+
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("NATTERJACK_NATS_SERVER") {
+        return path.into();
+    }
+    let on_path = std::env::var_os("PATH").and_then(|p| std::env::split_paths(&p).map(|d| d.join("nats-server")).find(|f| f.is_file()));
+    on_path.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.cache/bin/nats-server"))
+}
+
+impl Server {
+    pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With more lines of configuration.
+    pub fn start_with(extra: &str) -> Self {
+        let pid = std::process::id();
+        let host = format!("127.{}.{}.{}", 64 + (pid >> 8) % 64, pid % 256, NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut s = Self { child: None, dir: tempfile::tempdir().unwrap(), host, extra: extra.into() };
+        s.launch();
+        s
+    }
+
+    pub fn launch(&mut self) {
+        let config = server::single_config(&self.dir.path().join("js"), &self.host, PORT, server::Sync::Interval) + &self.extra;
+        let file = self.dir.path().join("nats.conf");
+        std::fs::write(&file, config).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(binary()).arg("-c").arg(&file);
+        self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Stopped as a hanging machine is: its sockets stay open, nothing answers. Ends with `kill`.
+    pub fn freeze(&self) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
+    }
+
+    pub fn restart(&mut self) {
+        self.kill();
+        self.launch();
+    }
+
+    pub fn config(&self) -> NatsConfig {
+        NatsConfig {
+            urls: vec![format!("nats://{}:{PORT}", self.host)],
+            name: "test".into(),
+            default_max_bytes: Some(256 << 20),
+            ..NatsConfig::default()
+        }
+    }
+
+    pub async fn nats(&self) -> Nats {
+        Nats::connect(&self.config(), "test").await.unwrap()
+    }
+
+    /// Started and provisioned.
+    pub async fn ready() -> (Self, Nats, Layout) {
+        let s = Self::start();
+        let nats = s.nats().await;
+        let layout = provision(&nats, &s.config(), &Times::default()).await.unwrap();
+        (s, nats, layout)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub fn thread(s: &str) -> Thread {
+    s.parse().unwrap()
+}
+
+/// A thread of the given partition.
+pub fn thread_in(layout: &Layout, p: u32) -> Thread {
+    (0..).map(|i| thread(&format!("group.g{i}"))).find(|t| layout.partition(t) == p).unwrap()
+}
+
+pub fn ids(records: &[natterjack_nats::LogRecord]) -> Vec<MsgId> {
+    records.iter().map(|r| r.id).collect()
+}
+
+/// Waits for a condition, generously.
+pub async fn eventually<F: AsyncFnMut() -> bool>(what: &str, mut condition: F) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,86 @@
+use std::time::{Duration, Instant};
+
+use natterjack_nats::{Buckets, EdgeLease, LeaseState, RoleLease};
+use natterjack_protocol::{Times, rpc};
+
+use crate::harness::{Server, eventually};
+
+fn times() -> Times {
+    Times::default()
+}
+
+#[tokio::test]
+async fn a_standby_takes_over_within_three_seconds() {
+    let (_s, nats, layout) = Server::ready().await;
+    let buckets = Buckets::new(&nats, layout);
+    let mut first = RoleLease::new(&buckets, "channel", 0, "a", &times());
+    first.acquire().await;
+    let mut other_partition = RoleLease::new(&buckets, "channel", 1, "b", &times());
+    other_partition.acquire().await;
+    let mut second = RoleLease::new(&buckets, "channel", 0, "b", &times());
+    // Refreshes keep it well beyond its lifetime.
+    assert!(tokio::time::timeout(Duration::from_secs(4), second.acquire()).await.is_err());
+    assert!(*first.held().borrow());
+    // The holder dies without a word.
+    drop(first);
+    let begun = Instant::now();
+    second.acquire().await;
+    assert!(begun.elapsed() < Duration::from_millis(3_500), "{:?}", begun.elapsed());
+    // Given up on purpose it is free at once.
+    let mut third = RoleLease::new(&buckets, "channel", 0, "c", &times());
+    second.release().await;
+    let begun = Instant::now();
+    third.acquire().await;
+    assert!(begun.elapsed() < Duration::from_millis(700), "{:?}", begun.elapsed());
+}
+
+/// A holder goes on until it sees another one, and gets its own lease back after the server was away.
+#[tokio::test]
+async fn a_holder_steps_back_only_for_a_newer_one() {
+    let (mut s, nats, layout) = Server::ready().await;
+    let buckets = Buckets::new(&nats, layout);
+    let mut first = RoleLease::new(&buckets, "channel", 0, "a", &times());
+    first.acquire().await;
+    let mut held = first.held();
+    s.kill();
+    assert!(tokio::time::timeout(Duration::from_secs(3), held.changed()).await.is_err(), "nobody answers: it goes on");
+    s.launch();
+    // The memory buckets went with the server.
+    let again = s.nats().await;
+    natterjack_nats::provision(&again, &s.config(), &times()).await.unwrap();
+    eventually("the lease is written again", async || matches!(buckets.roles().get("channel.0").await, Ok(Some((v, _))) if v == "a")).await;
+    assert!(*held.borrow_and_update());
+    buckets.roles().put("channel.0", "b".into()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(2), held.changed()).await.expect("sees the newer holder").unwrap();
+    assert!(!*held.borrow());
+}
+
+#[tokio::test]
+async fn an_edges_lease_is_held_suspect_lost_and_held_again() {
+    let (mut s, nats, layout) = Server::ready().await;
+    let buckets = Buckets::new(&nats, layout);
+    let times = Times { edge_refresh: Duration::from_millis(300), edge_lease: Duration::from_secs(3), ..times() };
+    let value = rpc::EdgeLease { v: 1, url: "ws://x".into(), incarnation: "i".into(), sessions: 0, draining: false, healthy: true };
+    let lease = EdgeLease::start(&buckets, "e1", value.clone(), &times);
+    let mut state = lease.state();
+    let read = async || -> Option<rpc::EdgeLease> {
+        let (v, _) = buckets.leases().get("edge.e1").await.ok()??;
+        rmp_serde::from_slice(&v).ok()
+    };
+    let until = async |state: &mut tokio::sync::watch::Receiver<LeaseState>, wanted| {
+        tokio::time::timeout(Duration::from_secs(20), state.wait_for(|s| *s == wanted)).await.expect("in time").map(|_| ()).unwrap();
+    };
+    until(&mut state, LeaseState::Held).await;
+    assert_eq!(read().await, Some(value.clone()));
+    lease.set(rpc::EdgeLease { draining: true, ..value });
+    eventually("draining shows", async || read().await.is_some_and(|v| v.draining)).await;
+    s.kill();
+    until(&mut state, LeaseState::Suspect).await;
+    until(&mut state, LeaseState::Lost).await;
+    s.launch();
+    let again = s.nats().await;
+    natterjack_nats::provision(&again, &s.config(), &Times::default()).await.unwrap();
+    until(&mut state, LeaseState::Held).await;
+    lease.release().await;
+    assert_eq!(read().await, None);
+}

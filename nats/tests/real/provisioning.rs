@@ -1,0 +1,71 @@
+use natterjack_nats::{Layout, NatsConfig, ProvisionError, Publisher, Tail, provision, provision as again};
+use natterjack_protocol::{MsgId, Times};
+
+use crate::harness::{Server, thread};
+
+#[tokio::test]
+async fn twice_is_once_and_a_restart_keeps_it() {
+    let (mut s, nats, layout) = Server::ready().await;
+    assert_eq!(layout, Layout { generation: 1, partitions: 2, kv_shards: 2 });
+    assert_eq!(again(&nats, &s.config(), &Times::default()).await.unwrap(), layout);
+    assert_eq!(Layout::load(&nats).await.unwrap(), layout);
+    s.restart();
+    let nats = s.nats().await;
+    assert_eq!(provision(&nats, &s.config(), &Times::default()).await.unwrap(), layout);
+}
+
+#[tokio::test]
+async fn what_differs_is_named_and_left_alone() {
+    let (s, nats, _) = Server::ready().await;
+    let times = Times { log_max_age: Times::default().log_max_age * 2, ..Times::default() };
+    let e = provision(&nats, &s.config(), &times).await.unwrap_err();
+    assert!(matches!(&e, ProvisionError::Drift { name, .. } if name == "CHAT-1-0"), "{e}");
+    assert!(e.to_string().contains("max_age"), "{e}");
+    let cfg = NatsConfig { partitions: 3, ..s.config() };
+    let e = provision(&nats, &cfg, &Times::default()).await.unwrap_err();
+    assert!(e.to_string().contains("partitions is 2, wanted 3"), "{e}");
+    let cfg = NatsConfig { max_bytes: Some(1 << 30), ..s.config() };
+    let e = provision(&nats, &cfg, &Times::default()).await.unwrap_err();
+    assert!(e.to_string().contains("max_bytes"), "{e}");
+    provision(&nats, &s.config(), &Times::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_clock_before_2026_is_refused_and_nothing_is_made() {
+    let s = Server::start();
+    let nats = s.nats().await;
+    let e = natterjack_nats::provision::provision_at(&nats, &s.config(), &Times::default(), 1_700_000_000_000).await.unwrap_err();
+    assert!(matches!(e, ProvisionError::Clock(_)), "{e}");
+    assert!(Layout::load(&nats).await.is_err());
+}
+
+#[tokio::test]
+async fn ids_begin_at_the_time_of_creation_and_never_go_back() {
+    let (s, nats, layout) = Server::ready().await;
+    let tail = Tail::new(&nats, layout);
+    let bounds = tail.bounds(0).await.unwrap();
+    let expected = natterjack_nats::provision::first_seq(bounds.created_ms, 0);
+    assert!(bounds.first.0.abs_diff(expected) < 60_000 << 12, "{bounds:?}");
+    assert!(bounds.first.0 < 1 << 53);
+    let t = thread("dm.a.b");
+    let p = layout.partition(&t);
+    let stored = Publisher::new(&nats, layout, Times::default()).message(&t, "m1", "x".into()).await.unwrap();
+    assert_eq!(stored.id, tail.bounds(p).await.unwrap().first);
+    // The stream is lost and made again with a clock that went back: its ids are above those of its neighbour, at least.
+    let other = 1 - p;
+    let js = async_nats::jetstream::new(nats.client.clone());
+    js.delete_stream(format!("CHAT-1-{other}")).await.unwrap();
+    natterjack_nats::provision::provision_at(&nats, &s.config(), &Times::default(), natterjack_nats::provision::EPOCH_MS).await.unwrap();
+    assert_eq!(tail.bounds(other).await.unwrap().first, MsgId(stored.id.0 + 1));
+}
+
+#[tokio::test]
+async fn a_log_can_be_neither_purged_nor_shortened() {
+    let (_s, nats, layout) = Server::ready().await;
+    let t = thread("dm.a.b");
+    Publisher::new(&nats, layout, Times::default()).message(&t, "m1", "x".into()).await.unwrap();
+    let js = async_nats::jetstream::new(nats.client.clone());
+    let stream = js.get_stream(layout.stream(&t)).await.unwrap();
+    assert!(stream.purge().await.is_err());
+    assert!(stream.delete_message(stream.cached_info().state.first_sequence).await.is_err());
+}

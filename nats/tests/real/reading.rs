@@ -1,0 +1,149 @@
+use std::time::Duration;
+
+use async_nats::jetstream;
+use futures_util::TryStreamExt;
+use natterjack_nats::{LogReader, Nats, Publisher, Record, Start, Tail};
+use natterjack_protocol::{MsgId, Thread, Times};
+
+use crate::harness::{Server, thread_in};
+
+async fn publish(publisher: &Publisher, t: &Thread, range: std::ops::Range<u32>) {
+    for i in range {
+        publisher.message(t, &format!("m{i}"), i.to_string().into()).await.unwrap();
+    }
+}
+
+/// Reads until `n` records; asserts that they are dense.
+async fn read(reader: &mut LogReader, n: usize) -> Vec<Record> {
+    let mut got = Vec::new();
+    while got.len() < n {
+        let batch = tokio::time::timeout(Duration::from_secs(20), reader.next_batch(64)).await.expect("a record in time").unwrap();
+        assert_eq!(batch.hole, None);
+        assert!(batch.records.len() <= 64);
+        got.extend(batch.records);
+    }
+    assert!(got.windows(2).all(|w| w[1].id() == w[0].id().next()));
+    got
+}
+
+async fn consumers(nats: &Nats, stream: String) -> Vec<String> {
+    let stream = jetstream::new(nats.client.clone()).get_stream(stream).await.unwrap();
+    stream.consumer_names().try_collect().await.unwrap()
+}
+
+#[tokio::test]
+async fn from_the_beginning_from_a_position_and_from_a_time() {
+    let (_s, nats, layout) = Server::ready().await;
+    let t = thread_in(&layout, 0);
+    let publisher = Publisher::new(&nats, layout, Times::default());
+    publish(&publisher, &t, 0..200).await;
+    let mut reader = LogReader::new(&nats, layout, 0, Start::After(MsgId::NONE));
+    let all = read(&mut reader, 200).await;
+    assert_eq!(reader.position(), all[199].id());
+    assert!(matches!(&all[7], Record::Entry(r) if r.payload == "7" && r.thread == t && !r.control));
+
+    let mut reader = LogReader::new(&nats, layout, 0, Start::After(all[99].id()));
+    assert_eq!(read(&mut reader, 100).await[0].id(), all[100].id());
+
+    let middle = all[150].ts();
+    let mut reader = LogReader::new(&nats, layout, 0, Start::Time(middle));
+    let first = read(&mut reader, 1).await[0].clone();
+    assert!(first.ts() >= middle && first.id() <= all[150].id());
+
+    // At the head: waits, then gets what comes. A cancelled wait loses nothing.
+    let mut reader = LogReader::new(&nats, layout, 0, Start::After(all[199].id()));
+    for _ in 0..5 {
+        assert!(tokio::time::timeout(Duration::from_millis(50), reader.next_batch(10)).await.is_err());
+    }
+    publish(&publisher, &t, 200..203).await;
+    read(&mut reader, 3).await;
+}
+
+#[tokio::test]
+async fn its_consumer_deleted_under_it_again_and_again() {
+    let (_s, nats, layout) = Server::ready().await;
+    let t = thread_in(&layout, 0);
+    let publisher = Publisher::new(&nats, layout, Times::default());
+    let mut reader = LogReader::new(&nats, layout, 0, Start::After(MsgId::NONE));
+    for round in 0..3 {
+        publish(&publisher, &t, round * 100..round * 100 + 50).await;
+        let before = read(&mut reader, 50).await;
+        for name in consumers(&nats, layout.stream(&t)).await {
+            jetstream::new(nats.client.clone()).delete_consumer_from_stream(name, layout.stream(&t)).await.unwrap();
+        }
+        publish(&publisher, &t, round * 100 + 50..round * 100 + 100).await;
+        let after = read(&mut reader, 50).await;
+        assert_eq!(after[0].id(), before[49].id().next());
+    }
+    // The deleted ones do not pile up, nor those the reader left.
+    assert_eq!(consumers(&nats, layout.stream(&t)).await.len(), 1);
+}
+
+#[tokio::test]
+async fn through_a_restart_of_the_server() {
+    let (mut s, nats, layout) = Server::ready().await;
+    let t = thread_in(&layout, 1);
+    let publisher = Publisher::new(&nats, layout, Times::default());
+    let mut reader = LogReader::new(&nats, layout, 1, Start::After(MsgId::NONE));
+    publish(&publisher, &t, 0..100).await;
+    let first = read(&mut reader, 100).await;
+    for round in 1..=2 {
+        s.restart();
+        publish(&publisher, &t, round * 100..round * 100 + 100).await;
+        let next = read(&mut reader, 100).await;
+        assert_eq!(next[0].id().0, first[0].id().0 + u64::from(round) * 100);
+    }
+}
+
+/// The position is older than the log: what is missing is named once, then reading goes on.
+#[tokio::test]
+async fn a_hole_is_named() {
+    let (_s, nats, layout) = Server::ready().await;
+    let t = thread_in(&layout, 0);
+    let publisher = Publisher::new(&nats, layout, Times::default());
+    publish(&publisher, &t, 0..3).await;
+    let first = Tail::new(&nats, layout).bounds(0).await.unwrap().first;
+    let mut reader = LogReader::new(&nats, layout, 0, Start::After(MsgId(first.0 - 11)));
+    let batch = reader.next_batch(10).await.unwrap();
+    assert_eq!(batch.hole, Some((MsgId(first.0 - 10), MsgId(first.0 - 1))));
+    assert_eq!(batch.records[0].id(), first);
+    let read_so_far = batch.records.len();
+    read(&mut reader, 3 - read_so_far).await;
+}
+
+#[tokio::test]
+async fn what_is_not_an_entry_is_handed_on_as_poison() {
+    let (_s, nats, layout) = Server::ready().await;
+    jetstream::new(nats.client.clone()).publish("chat.1.0.nonsense", "x".into()).await.unwrap().await.unwrap();
+    let mut reader = LogReader::new(&nats, layout, 0, Start::After(MsgId::NONE));
+    let batch = reader.next_batch(10).await.unwrap();
+    assert!(matches!(&batch.records[0], Record::Poison { subject, payload, .. } if subject == "chat.1.0.nonsense" && payload == "x"));
+}
+
+/// Faster than one pull's worth, while more is being written.
+#[tokio::test]
+async fn a_long_log_is_read_densely() {
+    let (_s, nats, layout) = Server::ready().await;
+    let t = thread_in(&layout, 0);
+    let publisher = Publisher::new(&nats, layout, Times::default());
+    const N: u32 = 20_000;
+    let writer = tokio::spawn(async move {
+        for chunk in 0..N / 500 {
+            let one = |i: u32| {
+                let (publisher, t) = (&publisher, &t);
+                async move { publisher.message(t, &format!("m{chunk}.{i}"), "x".into()).await.unwrap() }
+            };
+            futures_util::future::join_all((0..500).map(one)).await;
+        }
+    });
+    let mut reader = LogReader::new(&nats, layout, 0, Start::After(MsgId::NONE));
+    read(&mut reader, N as usize).await;
+    writer.await.unwrap();
+}
+
+#[tokio::test]
+async fn without_a_stream_it_says_so() {
+    let (_s, nats, layout) = Server::ready().await;
+    let mut reader = LogReader::new(&nats, layout, 9, Start::After(MsgId::NONE));
+    assert!(reader.next_batch(1).await.is_err());
+}

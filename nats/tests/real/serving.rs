@@ -1,0 +1,44 @@
+use std::time::Duration;
+
+use natterjack_nats::{RpcError, serve};
+use natterjack_protocol::{Code, Refusal};
+
+use crate::harness::{Server, eventually};
+
+const T: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn answers_refusals_panics_overload_and_nobody() {
+    let (_s, nats, _) = Server::ready().await;
+    let ask = async |q: u32| nats.request::<u32, u32>("svc.test", &q, T).await;
+    assert!(matches!(ask(1).await, Err(RpcError::NoResponders)));
+    let service = serve(&nats, "svc.test".into(), Some("svc.test"), 2, |q: u32| async move {
+        match q {
+            0 => Err(Refusal::new(Code::NotFound, "zero")),
+            1 => panic!("on purpose"),
+            2 => {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                Ok(2)
+            }
+            n => Ok(n * 10),
+        }
+    })
+    .await
+    .unwrap();
+    eventually("served", async || ask(7).await.is_ok()).await;
+    assert_eq!(ask(7).await.unwrap(), 70);
+    assert!(matches!(ask(0).await, Err(RpcError::Refused(r)) if r.code == Code::NotFound));
+    assert!(matches!(ask(1).await, Err(RpcError::Refused(r)) if r.code == Code::Internal));
+    let bad = nats.request::<&str, u32>("svc.test", &"text", T).await;
+    assert!(matches!(bad, Err(RpcError::Refused(r)) if r.code == Code::BadFrame));
+    let (a, b, c) = tokio::join!(ask(2), ask(2), ask(2));
+    let full = [a, b, c].into_iter().filter(|r| matches!(r, Err(RpcError::Refused(r)) if r.code == Code::Unavailable)).count();
+    assert_eq!(full, 1);
+    // A request in flight is finished by the drain.
+    let (slow, ()) = tokio::join!(ask(2), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        service.drain().await;
+    });
+    assert_eq!(slow.unwrap(), 2);
+    assert!(matches!(ask(7).await, Err(RpcError::NoResponders)));
+}
