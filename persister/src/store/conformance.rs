@@ -36,7 +36,7 @@ pub fn row(thread: &Thread, id: u64, from: &str, kind: Kind, body: Body) -> Row 
     let mut random = [0; 10];
     random[..8].copy_from_slice(&id.to_be_bytes());
     let entry = Entry::new(user(from), Cid::mint(1_000 + id, random), kind, body);
-    Row::from_log(thread, MsgId(id), 1_000 + id, &entry.encode())
+    Row::from_log(thread, MsgId(id), 1_000 + id, kind.is_control(), &entry.encode())
 }
 
 pub fn text(thread: &Thread, id: u64, from: &str, text: &str) -> Row {
@@ -61,7 +61,7 @@ async fn everything<S: Store>(store: &S, thread: &Thread) -> Vec<Row> {
 
 async fn rows_come_back_as_written<S: Store>(store: &S) {
     let t = thread("as-written");
-    let poison = Row::from_log(&t, MsgId(3), 1_003, &Bytes::from_static(b"\xc1 no entry at all"));
+    let poison = Row::from_log(&t, MsgId(3), 1_003, false, &Bytes::from_static(b"\xc1 no entry at all"));
     assert_eq!(poison.kind, Kind::Unknown);
     let rows = vec![
         text(&t, 1, "a", "grüß dich"),
@@ -161,7 +161,7 @@ async fn only_who_may_changes_a_message<S: Store>(store: &S) {
     let admin = |id, target| Row { power: true, ..recall(&t, id, "admin", target) };
     let rows = vec![
         text(&t, 1, "a", "one"),
-        edit(&t, 2, "b", 1, "hijacked"),
+        edit(&t, 2, "c", 1, "hijacked"),
         recall(&t, 3, "b", 1),
         text(&t, 4, "a", "four"),
         admin(5, 4),

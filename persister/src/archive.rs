@@ -1,0 +1,150 @@
+//! Step 7 of a message's life: from the log into the store, one loop per partition. Before it `nats::LogReader`, after it `history`
+//! finds in the store what is at or below the watermark.
+//!
+//! A batch is written whole, thread by thread, a few at once; only then the watermark moves over it, so it always stands behind a prefix
+//! without a gap. Whatever the store answers, nothing is skipped: it is tried again, with the very same rows, until it is written.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use natterjack_nats::{Buckets, Layout, LogReader, Nats, Positions, ReadError, RoleLease, Start};
+use natterjack_protocol::Times;
+use natterjack_runtime::Health;
+use tokio::{sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    batch::{self, Limits, Sorted},
+    fold::fold_thread,
+    store::{PartitionKey, Store, StoreError},
+};
+
+/// Threads of a batch that are written at the same time.
+const WRITES: usize = 64;
+/// Pauses between attempts at a store that does not answer.
+const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(2);
+/// The mirror of the watermark is for judging how far the archive is behind, against a margin of hours.
+const MIRROR: Duration = Duration::from_secs(1);
+
+pub const ROLE: &str = "persister";
+
+/// What one partition's archive needs.
+#[derive(Clone)]
+pub struct Archive<S> {
+    pub nats: Nats,
+    pub layout: Layout,
+    pub buckets: Buckets,
+    pub times: Times,
+    pub instance: String,
+    pub store: S,
+    pub health: Health,
+}
+
+impl<S: Store> Archive<S> {
+    /// Reads partition `p` whenever its lease is ours, until `stop`. An error means that waiting is no use.
+    pub async fn run(self, p: u32, stop: CancellationToken) -> Result<(), ReadError> {
+        let (mirror, positions) = watch::channel(None);
+        let copying = self.clone().copy_positions(p, positions);
+        let reading = async {
+            // Moved in, so that its end ends the copying too, behind the last position.
+            let mirror = mirror;
+            while !stop.is_cancelled() {
+                let mut lease = RoleLease::new(&self.buckets, ROLE, p, &self.instance, &self.times);
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => break,
+                    () = lease.acquire() => {}
+                }
+                let mut held = lease.held();
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {}
+                    // Dropped in the middle of a write: the new holder starts at the watermark and writes the same rows again.
+                    _ = held.wait_for(|h| !h) => tracing::info!(p, "another persister reads this partition now"),
+                    failed = self.read(p, &mirror) => return failed,
+                }
+                lease.release().await;
+            }
+            Ok(())
+        };
+        let (result, ()) = tokio::join!(reading, copying);
+        result
+    }
+
+    /// From the watermark on, for ever. May be dropped anywhere: the watermark knows.
+    async fn read(&self, p: u32, mirror: &watch::Sender<Option<natterjack_nats::Position>>) -> Result<(), ReadError> {
+        let key = PartitionKey { generation: self.layout.generation, partition: p };
+        let mut position = self.until_it_works("read the watermark", || self.store.position(key)).await.unwrap_or_default();
+        let mut reader = LogReader::new(&self.nats, self.layout, p, Start::After(position.id));
+        tracing::info!(p, position = %position.id, "archiving");
+        loop {
+            let batch = batch::gather(&mut reader, Limits::new(self.times.batch)).await?;
+            metrics::gauge!("natterjack_persister_lag_entries", "partition" => p.to_string()).set(batch.pending as f64);
+            if let Some((from, to)) = batch.hole {
+                tracing::error!(p, %from, %to, "entries are gone from the log before they were archived");
+                metrics::counter!("natterjack_persister_holes_total").increment(1);
+            }
+            let entries = batch.records.len() as u64;
+            let sorted = batch::sort(key, position, batch.records);
+            for id in batch::poison(&sorted) {
+                tracing::error!(p, %id, "an entry that cannot be read; archived as kind unknown with its bytes");
+                metrics::counter!("natterjack_persister_poison_entries_total").increment(1);
+            }
+            let (end, end_ts) = (sorted.end, sorted.end_ts);
+            self.write(sorted).await;
+            self.until_it_works("move the watermark", || self.store.advance(key, end)).await;
+            position = end;
+            mirror.send_replace(Some(natterjack_nats::Position { id: end.id, ts: end_ts }));
+            metrics::counter!("natterjack_persister_archived_entries_total").increment(entries);
+        }
+    }
+
+    async fn write(&self, sorted: Sorted) {
+        let Sorted { threads, strays, .. } = sorted;
+        let writes = threads.into_iter().map(async |(thread, rows)| {
+            // Folded anew at each attempt: the state may be what could not be read.
+            self.until_it_works("write messages", async || {
+                let batch = fold_thread(&self.store, thread.clone(), rows.clone()).await?;
+                self.store.append(batch).await
+            })
+            .await;
+        });
+        stream::iter(writes).buffer_unordered(WRITES).collect::<()>().await;
+        for stray in strays {
+            self.until_it_works("keep a stray entry", || self.store.keep_stray(stray.clone())).await;
+        }
+    }
+
+    /// Never gives up: to skip is to lose what was acknowledged.
+    async fn until_it_works<T>(&self, what: &str, mut f: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
+        let mut pause = *PAUSE.start();
+        loop {
+            match f().await {
+                Ok(t) => {
+                    self.health.set("archive", Ok(()));
+                    return t;
+                }
+                Err(e) => {
+                    metrics::counter!("natterjack_persister_store_errors_total").increment(1);
+                    tracing::warn!(what, error = %e, "the store failed; trying again, the log keeps what is not archived");
+                    self.health.set("archive", Err(e.to_string()));
+                }
+            }
+            sleep(pause.mul_f64(rand::random_range(0.75..1.25))).await;
+            pause = (pause * 2).min(*PAUSE.end());
+        }
+    }
+
+    /// Mirrors the watermark where `channel` can see it. Ends with its sender, after the last position.
+    async fn copy_positions(self, p: u32, mut positions: watch::Receiver<Option<natterjack_nats::Position>>) {
+        let mirror = Positions::new(&self.buckets, ROLE);
+        while positions.changed().await.is_ok() {
+            let to = *positions.borrow_and_update();
+            let Some(to) = to else { continue };
+            if let Err(e) = mirror.advance(p, to).await {
+                tracing::debug!(p, error = %e, "the watermark's mirror was not moved; the next one will be");
+            }
+            sleep(MIRROR).await;
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What the log handed over, sorted for the store (step 7): by thread, each oldest first, with times that only rise. Pure, but for the
+//! gathering. Before it `nats::LogReader`, after it `fold` and the store.
+
+use std::{collections::HashMap, time::Duration};
+
+use natterjack_nats::{Batch, LogReader, ReadError, Record};
+use natterjack_protocol::{MsgId, Thread};
+use tokio::time::{Instant, timeout_at};
+
+use crate::store::{PartitionKey, Position, Row, Stray};
+
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub entries: usize,
+    /// Of payload: an entry is at most 48 KiB, so 4 MiB is 85 of the largest and more than 1,000 of the usual.
+    pub bytes: usize,
+    pub wait: Duration,
+}
+
+impl Limits {
+    pub fn new(wait: Duration) -> Self {
+        Self { entries: 1_000, bytes: 4 << 20, wait }
+    }
+}
+
+/// How much is asked of the reader at once; bounds by how much a batch can pass its limit of bytes.
+const BITE: usize = 64;
+
+/// Records in the order of the log, gathered until one of the limits is reached. Waits for the first as long as it takes.
+///
+/// Not cancel-safe: what was gathered goes with it. Whoever drops it makes a new reader at the watermark.
+pub async fn gather(reader: &mut LogReader, limits: Limits) -> Result<Batch, ReadError> {
+    let mut all = reader.next_batch(BITE).await?;
+    let deadline = Instant::now() + limits.wait;
+    let mut bytes = size(&all.records);
+    while all.records.len() < limits.entries && bytes < limits.bytes {
+        let bite = BITE.min(limits.entries - all.records.len());
+        // The reader is cancel-safe: a deadline in the middle of its waiting loses nothing.
+        let Ok(more) = timeout_at(deadline, reader.next_batch(bite)).await else { break };
+        let more = more?;
+        bytes += size(&more.records);
+        all.records.extend(more.records);
+        all.pending = more.pending;
+        // A hole inside is spoken of as one before the batch: it is only reported, and reads on.
+        all.hole = all.hole.or(more.hole);
+    }
+    Ok(all)
+}
+
+fn size(records: &[Record]) -> usize {
+    let payload = |r: &Record| match r {
+        Record::Entry(e) => e.payload.len(),
+        Record::Poison { payload, .. } => payload.len(),
+    };
+    records.iter().map(payload).sum()
+}
+
+/// A batch, sorted.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Sorted {
+    /// In the order of their first entry.
+    pub threads: Vec<(Thread, Vec<Row>)>,
+    pub strays: Vec<Stray>,
+    /// Where the watermark stands once all of it is written.
+    pub end: Position,
+    /// When the log stored the last entry; not made monotone.
+    pub end_ts: u64,
+}
+
+/// `from`: the watermark before this batch. The archived time never falls within a partition (leaders' clocks differ by up to the slack):
+/// a point in time is then a point in the order of ids. A replay starts at a watermark too, so it makes the same times.
+pub fn sort(key: PartitionKey, from: Position, records: Vec<Record>) -> Sorted {
+    let mut sorted = Sorted { threads: Vec::new(), strays: Vec::new(), end: from, end_ts: from.ts };
+    let mut places: HashMap<Thread, usize> = HashMap::new();
+    for record in records {
+        let ts = record.ts().max(sorted.end.ts);
+        sorted.end = Position { id: record.id(), ts };
+        sorted.end_ts = record.ts();
+        match record {
+            Record::Entry(e) => {
+                let row = Row::from_log(&e.thread, e.id, ts, e.control, &e.payload);
+                let place = *places.entry(e.thread).or_insert_with(|| {
+                    sorted.threads.push((row.thread.clone(), Vec::new()));
+                    sorted.threads.len() - 1
+                });
+                sorted.threads[place].1.push(row);
+            }
+            Record::Poison { id, subject, payload, .. } => sorted.strays.push(Stray { key, id, ts, subject, payload }),
+        }
+    }
+    sorted
+}
+
+/// The ids of entries that nobody could read: acknowledged, kept, and somebody has to look.
+pub fn poison(sorted: &Sorted) -> Vec<MsgId> {
+    let rows = sorted.threads.iter().flat_map(|(_, rows)| rows);
+    let unreadable = rows.filter(|r| r.raw.is_some() && r.body.data == r.raw).map(|r| r.id);
+    unreadable.chain(sorted.strays.iter().map(|s| s.id)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use natterjack_nats::LogRecord;
+    use natterjack_protocol::{Body, Cid, Entry, Kind, Token};
+
+    use super::*;
+
+    const KEY: PartitionKey = PartitionKey { generation: 1, partition: 0 };
+
+    fn record(id: u64, ts: u64, thread: &str, control: bool, kind: Kind) -> Record {
+        let entry = Entry::new(Token::parse("a").unwrap(), Cid::mint(ts, [1; 10]), kind, Body::text("x"));
+        Record::Entry(LogRecord { id: MsgId(id), ts, thread: thread.parse().unwrap(), control, payload: entry.encode() })
+    }
+
+    #[test]
+    fn times_only_rise_and_threads_keep_their_order() {
+        let from = Position { id: MsgId(4), ts: 100 };
+        let log = vec![
+            record(5, 90, "dm.a.b", false, Kind::Text),
+            record(6, 120, "group.g", true, Kind::MemberAdded),
+            record(7, 110, "dm.a.b", false, Kind::Text),
+        ];
+        let sorted = sort(KEY, from, log.clone());
+        let spelled: Vec<_> =
+            sorted.threads.iter().map(|(t, rows)| (t.to_string(), rows.iter().map(|r| (r.id.0, r.ts)).collect::<Vec<_>>())).collect();
+        assert_eq!(spelled, [("dm.a.b".to_owned(), vec![(5, 100), (7, 120)]), ("group.g".to_owned(), vec![(6, 120)])]);
+        assert_eq!((sorted.end, sorted.end_ts), (Position { id: MsgId(7), ts: 120 }, 110));
+        assert_eq!(sort(KEY, from, log), sorted);
+        assert_eq!(sort(KEY, from, Vec::new()).end, from);
+    }
+
+    #[test]
+    fn what_nobody_can_read_is_kept() {
+        let junk = Bytes::from_static(b"junk");
+        let log = vec![
+            record(1, 1, "dm.a.b", false, Kind::Text),
+            Record::Entry(LogRecord { id: MsgId(2), ts: 2, thread: "dm.a.b".parse().unwrap(), control: false, payload: junk.clone() }),
+            Record::Poison { id: MsgId(3), ts: 3, subject: "chat.1.0.x".into(), payload: junk.clone() },
+            record(4, 4, "group.g", false, Kind::MemberAdded),
+            record(5, 5, "group.g", true, Kind::Text),
+        ];
+        let sorted = sort(KEY, Position::default(), log);
+        assert_eq!(poison(&sorted), [MsgId(2), MsgId(4), MsgId(5), MsgId(3)]);
+        let row = &sorted.threads[0].1[1];
+        assert_eq!((row.kind, row.raw.as_ref()), (Kind::Unknown, Some(&junk)));
+        assert_eq!(sorted.strays[0].payload, junk);
+        assert!(sorted.threads[1].1.iter().all(|r| r.kind == Kind::Unknown), "who is in a thread is decided on its guarded subject only");
+    }
+}
