@@ -1,0 +1,195 @@
+//! Step 4, control entries, the thin part: reads and writes the keys that `fold` asks for. In: control entries in log order.
+//! Out: who gets a `member` signal. Nothing of them is published, and the position does not pass them, before this is done.
+
+use std::{collections::HashMap, time::Duration};
+
+use futures_util::{StreamExt, stream};
+use metrics::{counter, histogram};
+use natterjack_nats::{Buckets, KvError, Nats, RpcError, kv_state::StateError, subjects};
+use natterjack_protocol::{
+    GroupId, MsgId, UserId,
+    error::Retry,
+    fold::ThreadItem,
+    rpc::{DirectoryAnswer, DirectoryRequest},
+};
+use tokio::time::Instant;
+
+use crate::fold::{self, Change, UserChange};
+
+/// Writes in flight; a group of 500 is written in 20–60 ms.
+const WRITES: usize = 256;
+/// Groups in flight: one control entry each as a rule, so this is seldom more than a few.
+const GROUPS: usize = 64;
+/// How often a lost key is asked for before the entry goes on without it.
+const REBUILDS: u32 = 3;
+const REBUILD_TIMEOUT: Duration = Duration::from_secs(2);
+const REBUILD_PAUSE: Duration = Duration::from_millis(200);
+
+#[derive(Clone)]
+pub struct Folder {
+    nats: Nats,
+    buckets: Buckets,
+    p: u32,
+}
+
+/// A read or write that did not work.
+enum Failed {
+    /// Somebody was faster, or the outcome is unknown: read again and fold again.
+    Again,
+    /// The value is not there or is no value: only `directory` can bring it back.
+    Lost(String),
+    /// Waiting does not help.
+    Never(String),
+}
+
+impl Folder {
+    pub fn new(nats: &Nats, buckets: Buckets, p: u32) -> Self {
+        Self { nats: nats.clone(), buckets, p }
+    }
+
+    /// Waits through every outage of KV; goes on, with an alarm, only without what waiting cannot bring back.
+    /// May be dropped at any time and done again.
+    pub async fn fold(self, changes: Vec<Change>) -> Vec<(MsgId, Vec<UserId>)> {
+        let started = Instant::now();
+        let mut users = fold::by_dm_user(&changes);
+        let mut folded: HashMap<MsgId, Vec<UserId>> = HashMap::new();
+        let this = &self;
+        let work: Vec<_> = fold::by_group(&changes).into_iter().map(|(gid, changes)| this.group(gid, changes)).collect();
+        let mut groups = stream::iter(work).buffer_unordered(GROUPS);
+        while let Some((changes, items)) = groups.next().await {
+            let Some(items) = items else { continue };
+            for change in &changes {
+                folded.insert(change.id, Vec::new());
+            }
+            for (id, user, item) in items {
+                folded.entry(id).or_default().push(user.clone());
+                let thread = changes[0].thread.clone();
+                users.entry(user).or_default().push(UserChange::Item { thread, item });
+            }
+        }
+        drop(groups);
+        // Only behind the groups: a user's item is made from the group's state, and must not be ahead of it for those who read both.
+        let work: Vec<_> = users.into_iter().map(|(user, changes)| this.user(user, changes)).collect();
+        stream::iter(work).buffer_unordered(WRITES).for_each(|()| std::future::ready(())).await;
+        histogram!("natterjack_channel_fold_seconds").record(started.elapsed());
+        changes.iter().map(|c| (c.id, fold::signals(c, folded.get(&c.id)))).collect()
+    }
+
+    /// None: given up.
+    async fn group<'a>(&self, gid: GroupId, changes: Vec<&'a Change>) -> (Vec<&'a Change>, Option<Vec<(MsgId, UserId, ThreadItem)>>) {
+        let mut work = Work::new(self, DirectoryRequest::RebuildGroup { group: gid.clone() }, gid.to_string());
+        loop {
+            match self.try_group(&gid, &changes).await {
+                Ok(items) => return (changes, Some(items)),
+                Err(e) => {
+                    if !work.failed(e).await {
+                        return (changes, None);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn try_group(&self, gid: &GroupId, changes: &[&Change]) -> Result<Vec<(MsgId, UserId, ThreadItem)>, Failed> {
+        let (mut group, revision) = match self.buckets.load_group(gid).await? {
+            Some((group, revision)) => (Some(group), revision),
+            None => (None, 0),
+        };
+        if fold::lost(group.as_ref(), changes) {
+            return Err(Failed::Lost("there is no such key".into()));
+        }
+        let before = group.as_ref().map(|g| g.version);
+        let items = fold::fold_group(&mut group, changes);
+        match &group {
+            Some(g) if before != Some(g.version) => drop(self.buckets.cas_group(gid, g, revision).await?),
+            _ => {}
+        }
+        Ok(items)
+    }
+
+    async fn user(&self, uid: UserId, changes: Vec<UserChange>) {
+        let mut work = Work::new(self, DirectoryRequest::RebuildThreads { user: uid.clone() }, subjects::threads_key(&uid));
+        while let Err(e) = self.try_user(&uid, &changes).await {
+            if !work.failed(e).await {
+                return;
+            }
+        }
+    }
+
+    async fn try_user(&self, uid: &UserId, changes: &[UserChange]) -> Result<(), Failed> {
+        // A key that is not there was lost, or the user never was: never "no threads", and never made here.
+        let (mut threads, revision) = self.buckets.load_threads(uid).await?.ok_or_else(|| Failed::Lost("there is no such key".into()))?;
+        if fold::fold_user(&mut threads, uid, changes) {
+            self.buckets.cas_threads(uid, &threads, revision).await?;
+        }
+        Ok(())
+    }
+}
+
+impl From<StateError> for Failed {
+    fn from(e: StateError) -> Self {
+        match e {
+            StateError::Kv(e) => e.into(),
+            StateError::Corrupt { reason, .. } => Self::Lost(reason),
+        }
+    }
+}
+
+impl From<KvError> for Failed {
+    fn from(e: KvError) -> Self {
+        match e {
+            KvError::Conflict | KvError::Unavailable { .. } => Self::Again,
+            KvError::NoBucket(_) | KvError::Rejected { .. } => Self::Never(e.to_string()),
+        }
+    }
+}
+
+/// The patience with one key.
+struct Work<'a> {
+    folder: &'a Folder,
+    rebuild: DirectoryRequest,
+    key: String,
+    rebuilds: u32,
+    pause: Duration,
+}
+
+impl<'a> Work<'a> {
+    fn new(folder: &'a Folder, rebuild: DirectoryRequest, key: String) -> Self {
+        Self { folder, rebuild, key, rebuilds: 0, pause: Duration::from_millis(2) }
+    }
+
+    /// Waits as the failure asks. False: give up, alarmed.
+    async fn failed(&mut self, e: Failed) -> bool {
+        let why = match e {
+            Failed::Again => {
+                counter!("natterjack_channel_fold_retries_total").increment(1);
+                tokio::time::sleep(self.pause).await;
+                self.pause = (self.pause * 2).min(Duration::from_secs(1));
+                return true;
+            }
+            Failed::Lost(_) if self.rebuilds < REBUILDS => {
+                self.rebuilds += 1;
+                let request = self.folder.nats.request::<_, DirectoryAnswer>(subjects::DIRECTORY, &self.rebuild, REBUILD_TIMEOUT);
+                match request.await {
+                    Ok(_) => return true,
+                    // There is nothing to bring back.
+                    Err(RpcError::Refused(r)) if r.code.retry() == Retry::Never => r.message,
+                    Err(_) => {
+                        tokio::time::sleep(REBUILD_PAUSE).await;
+                        // The key first: somebody else may have had it rebuilt.
+                        return true;
+                    }
+                }
+            }
+            Failed::Lost(why) | Failed::Never(why) => why,
+        };
+        counter!("natterjack_channel_fold_abandoned_total").increment(1);
+        tracing::error!(
+            partition = self.folder.p,
+            key = self.key,
+            why,
+            "a control entry could not be folded into this key; going on without"
+        );
+        false
+    }
+}

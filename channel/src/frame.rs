@@ -1,0 +1,113 @@
+//! Step 4, the frame: an entry and its `prev` become the live message that edges hand to clients as it is. In: a record of the log.
+//! Out: bytes for `outlet`. Pure.
+
+use bytes::Bytes;
+use natterjack_nats::LogRecord;
+use natterjack_protocol::{Event, MsgId, Times, Token, codec::Codec, event::EntryView, frame::ServerFrame, live};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    Publish,
+    /// A copy of an earlier entry: shown to nobody.
+    #[expect(dead_code, reason = "the seam of the late rule; no lookup decides this yet")]
+    Hide,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Live {
+    pub payload: Bytes,
+    pub late: bool,
+    pub unreadable: bool,
+}
+
+/// The late rule's seam. A late entry may be a copy that the dedupe window could not see; whether it is one, a lookup of
+/// (thread, sender, cid) below its id decides, the same everywhere. Until that lookup exists every entry is published.
+/// It will have to run before the entry is put into the chain: what is hidden is nobody's `prev`.
+pub fn decide(_entry: &EntryView<'_>, _late: bool) -> Decision {
+    Decision::Publish
+}
+
+/// None: hidden. `readable` is false for a control entry that could not be decoded, so that nobody is shown what was not folded.
+pub fn live(record: &LogRecord, prev: MsgId, readable: bool, times: &Times) -> Option<Live> {
+    let view = match EntryView::parse(&record.payload) {
+        Ok(view) if readable && Token::parse(view.from).is_ok() => view,
+        _ => return Some(unreadable(record, prev, record.payload.clone())),
+    };
+    // The id of an operation says nothing about its age: control entries are guarded by compare-and-set instead.
+    let late = !record.control && view.cid.is_late(record.ts, view.seen, times);
+    match decide(&view, late) {
+        Decision::Hide => None,
+        Decision::Publish => {
+            let payload = live::encode_event(&view, record.control, &record.thread.to_string(), record.id, prev, record.ts);
+            Some(Live { payload, late, unreadable: false })
+        }
+    }
+}
+
+/// An entry that cannot be understood was acknowledged: it has its place in the chain, as kind `unknown` with its bytes.
+fn unreadable(record: &LogRecord, prev: MsgId, bytes: Bytes) -> Live {
+    let event = Event::unreadable(record.thread.clone(), record.id, prev, record.ts, bytes);
+    let frame = ServerFrame::Event(Box::new(event)).encode(Codec::Msgpack);
+    let payload = live::encode_frame(record.control, &record.thread.to_string(), record.id, prev, &frame);
+    Live { payload, late: false, unreadable: true }
+}
+
+/// For an entry whose frame is larger than the server takes: its place in the chain, without its bytes.
+pub fn placeholder(record: &LogRecord, prev: MsgId) -> Live {
+    unreadable(record, prev, Bytes::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use natterjack_protocol::{Body, Cid, Entry, Kind, UserId, live::Live as Decoded};
+
+    use super::*;
+
+    fn record(payload: Bytes, ts: u64) -> LogRecord {
+        LogRecord { id: MsgId(9), ts, thread: "dm.a.b".parse().unwrap(), control: false, payload }
+    }
+
+    fn entry(c: u64) -> Entry {
+        Entry::new(UserId::parse("a").unwrap(), Cid::mint(c, [0; 10]), Kind::Text, Body::text("hi"))
+    }
+
+    fn event(live: &Live) -> (MsgId, Event) {
+        let Ok(Decoded::Event { prev, frame, .. }) = Decoded::decode(&live.payload) else { panic!() };
+        let Ok(Some(ServerFrame::Event(e))) = ServerFrame::decode(Codec::Msgpack, &frame) else { panic!() };
+        (prev, *e)
+    }
+
+    #[test]
+    fn an_entry_becomes_its_event() {
+        let c = 1_800_000_000_000;
+        let l = live(&record(entry(c).encode(), c + 5), MsgId(7), true, &Times::default()).unwrap();
+        let (prev, e) = event(&l);
+        assert_eq!((prev, e.prev, e.id, e.ts, e.body.text.as_deref()), (MsgId(7), MsgId(7), MsgId(9), c + 5, Some("hi")));
+        assert!(!l.late && !l.unreadable);
+    }
+
+    #[test]
+    fn what_cannot_be_read_keeps_its_place() {
+        let mut forged = entry(1);
+        forged.v = 99;
+        for bytes in [Bytes::from_static(b"\x00not an entry"), Bytes::new(), forged.encode()] {
+            let l = live(&record(bytes.clone(), 5), MsgId(7), true, &Times::default()).unwrap();
+            let (prev, e) = event(&l);
+            assert_eq!((prev, e.kind, e.body.data), (MsgId(7), Kind::Unknown, Some(bytes)));
+            assert!(l.unreadable);
+        }
+        let l = live(&record(entry(1).encode(), 5), MsgId(7), false, &Times::default()).unwrap();
+        assert!(l.unreadable, "a control entry that was not folded is not shown as one");
+        assert_eq!(event(&placeholder(&record(Bytes::new(), 5), MsgId(7))).1.id, MsgId(9));
+    }
+
+    #[test]
+    fn late_entries_are_counted_and_for_now_published() {
+        let c = 1_800_000_000_000;
+        let t = Times::default();
+        let l = |e: Entry| live(&record(e.encode(), c + 40_001), MsgId(7), true, &t).unwrap().late;
+        assert!(l(entry(c)));
+        assert!(!l(Entry { seen: Some(c + 30_000), ..entry(c) }));
+        assert!(live(&LogRecord { control: true, ..record(entry(c).encode(), c + 90_000) }, MsgId(7), true, &t).is_some_and(|l| !l.late));
+    }
+}

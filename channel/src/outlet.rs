@@ -1,0 +1,117 @@
+//! Step 4, the last hand: everything a partition says, through one connection and in program order. In: frames, heads, signals, beats
+//! and answers. Out: NATS. Nothing here waits for more than a place in the client's queue of commands (2,048, which waits
+//! when it is full: a slow server slows the reading of the log, and drops nothing).
+
+use async_nats::{PublishErrorKind, Subject, Subscriber};
+use bytes::Bytes;
+use metrics::{Counter, counter};
+use natterjack_nats::{Nats, subjects};
+use natterjack_protocol::{
+    MsgId, Refusal, Thread, Times,
+    live::{self, Beat},
+    rpc::{Answer, HeadsAnswer},
+};
+
+use crate::{
+    error::Error,
+    fold, frame,
+    window::{Control, Pending},
+};
+
+pub struct Outlet {
+    nats: Nats,
+    p: u32,
+    times: Times,
+    published: Counter,
+    late: Counter,
+    unreadable: Counter,
+}
+
+impl Outlet {
+    pub fn new(nats: &Nats, p: u32, times: &Times) -> Self {
+        let of = |name: &'static str| counter!(name, "partition" => p.to_string());
+        Self {
+            nats: nats.clone(),
+            p,
+            times: times.clone(),
+            published: of("natterjack_channel_published_entries_total"),
+            late: of("natterjack_channel_late_entries_total"),
+            unreadable: of("natterjack_channel_unreadable_entries_total"),
+        }
+    }
+
+    pub fn nats(&self) -> &Nats {
+        &self.nats
+    }
+
+    /// The event on its thread's live subjects; for a control entry then the `member` signals of those it affects.
+    pub async fn entry(&self, pending: &Pending) -> Result<(), Error> {
+        let Pending { record, prev, control, .. } = pending;
+        let readable = !record.control || control.is_some();
+        if let Some(live) = frame::live(record, *prev, readable, &self.times) {
+            self.late.increment(u64::from(live.late));
+            if live.unreadable {
+                self.unreadable.increment(1);
+                tracing::error!(partition = self.p, id = %record.id, thread = %record.thread, "an entry cannot be read; published as kind unknown");
+            }
+            let subjects = subjects::live_subjects_of(&record.thread);
+            if !self.to_all(subjects, live.payload).await? {
+                tracing::error!(partition = self.p, id = %record.id, thread = %record.thread, "an entry is too large for a frame; published without its bytes");
+                let live = frame::placeholder(record, *prev);
+                self.to_all(subjects::live_subjects_of(&record.thread), live.payload).await?;
+            }
+        }
+        self.published.increment(1);
+        if let Some(c) = control {
+            self.signals(c).await?;
+        }
+        Ok(())
+    }
+
+    async fn signals(&self, control: &Control) -> Result<(), Error> {
+        let users = fold::signals(&control.change, control.folded.as_ref());
+        if users.is_empty() {
+            return Ok(());
+        }
+        let payload = live::encode_member(&control.change.thread.to_string(), control.change.id);
+        self.to_all(users.iter().map(subjects::live_user).collect(), payload).await.map(|_| ())
+    }
+
+    /// The newest id of a thread that fell quiet.
+    pub async fn head(&self, thread: &Thread, id: MsgId) -> Result<(), Error> {
+        self.to_all(subjects::live_subjects_of(thread), live::encode_head(&thread.to_string(), id)).await.map(|_| ())
+    }
+
+    pub async fn beat(&self, beat: Beat) -> Result<(), Error> {
+        self.send(subjects::beat(self.p).into(), beat.encode()).await.map(|_| ())
+    }
+
+    pub async fn answer(&self, to: Subject, answer: Result<HeadsAnswer, Refusal>) -> Result<(), Error> {
+        let bytes = rmp_serde::to_vec_named(&Answer::from(answer)).expect("an answer has string keys and plain values");
+        self.send(to, bytes.into()).await.map(|_| ())
+    }
+
+    /// From here on requests for heads come to us.
+    pub async fn listen(&self) -> Result<Subscriber, Error> {
+        let subject = subjects::heads(self.p);
+        self.nats.client.subscribe(subject).await.map_err(|e| Error::Connection(e.to_string()))
+    }
+
+    async fn to_all(&self, subjects: Vec<String>, payload: Bytes) -> Result<bool, Error> {
+        for subject in subjects {
+            if !self.send(subject.into(), payload.clone()).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// False: larger than the server takes, and not sent.
+    async fn send(&self, subject: Subject, payload: Bytes) -> Result<bool, Error> {
+        match self.nats.client.publish(subject, payload).await {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == PublishErrorKind::MaxPayloadExceeded => Ok(false),
+            Err(e) => Err(Error::Connection(e.to_string())),
+        }
+    }
+}

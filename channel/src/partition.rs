@@ -1,0 +1,523 @@
+//! Step 4, the loop of one partition: log → fold → chain → frame → live subjects → position.
+//!
+//! Everything that is said about a partition leaves from this one task through one connection, so program order is the order on
+//! the wire: an answer to a heads request, or a beat, stands behind every frame it speaks of. Whatever takes long (KV, the log's
+//! bounds, a round trip) runs as a future beside the loop and never holds it; what must not overtake it waits in `window`.
+
+use std::time::Duration;
+
+use async_nats::{Message, Subscriber};
+use futures_util::{StreamExt, future::BoxFuture};
+use metrics::{Counter, Gauge, counter, gauge};
+use natterjack_nats::{Batch, Buckets, KvError, LogBounds, LogReader, Position, Positions, Record, RoleLease, Start, Tail};
+use natterjack_protocol::{Entry, MsgId, UserId, live::Beat};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::Error,
+    fold::Change,
+    folder::Folder,
+    heads,
+    last::Last,
+    outlet::Outlet,
+    quiet::Quiet,
+    service::Shared,
+    start::{self, Log, Plan},
+    watch::{Clock, Watch},
+    window::{Control, Pending, Window},
+};
+
+const ROLE: &str = "channel";
+/// Entries read, or published, before the loop looks at everything else: about 2 ms.
+const TURN: usize = 1_024;
+/// Control entries folded in one go.
+const FOLD: usize = 1_024;
+/// A round trip begins when this much is unconfirmed, at the latest with the next chore: half of the window stays free meanwhile.
+const BARRIER_ENTRIES: usize = 1 << 14;
+/// Chores: confirm, save the position, evict, measure.
+const CHORES: Duration = Duration::from_millis(200);
+const SAVE: Duration = Duration::from_millis(500);
+/// Beyond this a fold is reported in the health of the role.
+const SLOW_FOLD: Duration = Duration::from_secs(2);
+/// How long a stopping holder tries to confirm and hand over.
+const FINISH: Duration = Duration::from_secs(3);
+const RETRY: Duration = Duration::from_millis(100);
+
+/// A future beside the loop; kept over the turns, so that whatever wins a turn cancels nothing.
+type Slot<T> = Option<BoxFuture<'static, T>>;
+
+async fn done<T>(slot: &mut Slot<T>) -> T {
+    match slot {
+        Some(f) => {
+            let value = f.await;
+            *slot = None;
+            value
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_request(heads: &mut Option<Subscriber>) -> Option<Message> {
+    match heads {
+        Some(requests) => requests.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Partition {
+    p: u32,
+    shared: Shared,
+    outlet: Outlet,
+    reader: LogReader,
+    last: Last,
+    quiet: Quiet,
+    window: Window,
+    folder: Folder,
+    positions: Positions,
+    watch: Watch,
+    clock: Clock,
+    created_ms: u64,
+    /// The log's end when its bounds were asked last.
+    log_end: MsgId,
+    /// Nothing has been read yet, and the reader began by time: the first entry tells where the horizon is.
+    horizon_open: bool,
+    lease: Option<RoleLease>,
+    held: Option<watch::Receiver<bool>>,
+    /// This instance publishes.
+    holder: bool,
+    /// The connection's epoch under which everything published since the last confirmation was written.
+    epoch: u64,
+    heads: Option<Subscriber>,
+    archive_lag: Option<u64>,
+    saved: Position,
+    saved_at: Instant,
+    folding_since: Option<Instant>,
+    acquiring: Slot<RoleLease>,
+    folding: Slot<Vec<(MsgId, Vec<UserId>)>>,
+    barrier: Slot<Option<MsgId>>,
+    bounds: Slot<Option<(LogBounds, Instant)>>,
+    lag: Slot<Option<u64>>,
+    saving: Slot<Result<Position, KvError>>,
+    /// A standby's look at how far the holder is.
+    peek: Slot<Option<Position>>,
+    metrics: Metrics,
+}
+
+struct Metrics {
+    strays: Counter,
+    republished: Counter,
+    takeovers: Counter,
+    requests: Counter,
+    heads_dropped: Counter,
+    holder: Gauge,
+    window: Gauge,
+    window_bytes: Gauge,
+    threads: Gauge,
+    quiet: Gauge,
+    lag: Gauge,
+}
+
+impl Metrics {
+    fn new(p: u32) -> Self {
+        let p = p.to_string();
+        let count = |name: &'static str| counter!(name, "partition" => p.clone());
+        let level = |name: &'static str| gauge!(name, "partition" => p.clone());
+        Self {
+            strays: count("natterjack_channel_stray_entries_total"),
+            republished: count("natterjack_channel_republished_entries_total"),
+            takeovers: count("natterjack_channel_takeovers_total"),
+            requests: count("natterjack_channel_heads_requests_total"),
+            heads_dropped: count("natterjack_channel_heads_dropped_total"),
+            holder: level("natterjack_channel_holder"),
+            window: level("natterjack_channel_window_entries"),
+            window_bytes: level("natterjack_channel_window_bytes"),
+            threads: level("natterjack_channel_threads"),
+            quiet: level("natterjack_channel_quiet_entries"),
+            lag: level("natterjack_channel_lag_entries"),
+        }
+    }
+}
+
+/// Runs one partition until `stop`, or until something ends it that waiting does not cure.
+pub(crate) async fn run(shared: &Shared, p: u32, stop: &CancellationToken) -> Result<(), Error> {
+    let Some(mut partition) = stop.run_until_cancelled(Partition::begin(shared.clone(), p)).await else { return Ok(()) };
+    match stop.run_until_cancelled(partition.work()).await {
+        Some(Err(e)) => Err(e),
+        Some(Ok(())) | None => {
+            if timeout(FINISH, partition.finish()).await.is_err() {
+                tracing::warn!(partition = p, "the last confirmation did not come; whoever goes on repeats some events");
+            }
+            Ok(())
+        }
+    }
+}
+
+impl Partition {
+    /// Asks where to begin until it is told.
+    async fn begin(shared: Shared, p: u32) -> Self {
+        let times = &shared.times;
+        let (own, tail) = (Buckets::new(&shared.frames, shared.layout), Tail::new(&shared.frames, shared.layout));
+        let positions = Positions::new(&own, ROLE);
+        let horizon_ms = times.horizon.as_millis() as u64;
+        let (bounds, position) = loop {
+            match (tail.bounds(p).await, positions.load(p).await) {
+                (Ok(b), Ok(position)) => break (b, position),
+                (Err(e), _) => shared.status.set(p, Err(e.to_string())),
+                (_, Err(e)) => shared.status.set(p, Err(e.to_string())),
+            }
+            tokio::time::sleep(RETRY).await;
+        };
+        let log = Log { first: bounds.first, last: bounds.last, now_ms: bounds.ts_ms };
+        let Plan { from, published, alarm } = start::choose(position, log, horizon_ms);
+        if let Some(alarm) = alarm {
+            tracing::error!(partition = p, ?position, ?log, alarm);
+        }
+        tracing::info!(partition = p, ?from, published = %published.id, "reading the log");
+        let known = if let Start::After(id) = from { id } else { MsgId::NONE };
+        let lease = RoleLease::new(&own, ROLE, p, &shared.instance, times);
+        Self {
+            p,
+            outlet: Outlet::new(&shared.frames, p, times),
+            reader: LogReader::new(&shared.log, shared.layout, p, from),
+            last: Last::new(horizon_ms, known),
+            quiet: Quiet::new(times.head_after),
+            window: Window::new(published, known),
+            folder: Folder::new(&shared.log, Buckets::new(&shared.log, shared.layout), p),
+            positions,
+            watch: Watch::new(tail, &own, p, times.beat_silence),
+            clock: Clock { ts: bounds.ts_ms, at: Instant::now() },
+            created_ms: bounds.created_ms,
+            log_end: bounds.last,
+            horizon_open: known.is_none() && bounds.first.0 > 1,
+            lease: None,
+            held: None,
+            holder: false,
+            epoch: shared.frames.epoch(),
+            heads: None,
+            archive_lag: None,
+            saved: published,
+            saved_at: Instant::now(),
+            folding_since: None,
+            acquiring: Some(Box::pin(acquire(lease))),
+            folding: None,
+            barrier: None,
+            bounds: None,
+            lag: None,
+            saving: None,
+            peek: None,
+            metrics: Metrics::new(p),
+            shared,
+        }
+    }
+
+    async fn work(&mut self) -> Result<(), Error> {
+        let mut beats = interval(self.shared.times.beat);
+        let mut chores = interval(CHORES);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        chores.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.publish().await?;
+            let more = self.may_publish() && self.window.next_unpublished().is_some_and(Pending::ready);
+            let quiet_until = self.quiet.next_due();
+            tokio::select! {
+                // In this order, because: who publishes is decided before anything is said; what has finished makes room; requests
+                // and beats are few and must not starve under load; reading comes last, since there is nearly always something.
+                biased;
+                lease = done(&mut self.acquiring) => self.take_over(lease).await,
+                () = lost(&mut self.held) => self.stand_by(),
+                confirmed = done(&mut self.barrier) => self.confirm(confirmed),
+                folded = done(&mut self.folding) => {
+                    self.folding_since = None;
+                    self.window.folded(folded);
+                }
+                saved = done(&mut self.saving) => self.saved(saved),
+                position = done(&mut self.peek) => if let (false, Some(position)) = (self.holder, position) {
+                    self.window.confirm(position.id);
+                },
+                request = next_request(&mut self.heads) => self.answer(request).await?,
+                bounds = done(&mut self.bounds) => self.bounds(bounds).await?,
+                lag = done(&mut self.lag) => self.archive_lag = lag,
+                _ = beats.tick() => self.ask_bounds(),
+                _ = chores.tick() => self.chores().await?,
+                () = sleep_until(quiet_until.unwrap_or_else(Instant::now)), if quiet_until.is_some() => self.quiet_threads().await?,
+                () = std::future::ready(()), if more => {}
+                batch = self.reader.next_batch(TURN), if !self.window.full() => self.take(batch?),
+            }
+        }
+    }
+
+    /// Step by step through a batch: the chain is made here, once, in the log's order; it is published from the window.
+    fn take(&mut self, batch: Batch) {
+        self.metrics.lag.set(batch.pending as f64);
+        if let Some((_, to)) = batch.hole {
+            self.last.forget_up_to(to);
+        }
+        if let (true, Some(first)) = (std::mem::take(&mut self.horizon_open), batch.records.first()) {
+            self.last.forget_up_to(MsgId(first.id().0.saturating_sub(1)));
+        }
+        for record in batch.records {
+            let (id, ts) = (record.id(), record.ts());
+            let pending = match record {
+                Record::Entry(record) => {
+                    let hash = record.thread.hash64();
+                    let prev = self.last.advance(hash, id, ts);
+                    let control = if record.control { Entry::decode(&record.payload).ok() } else { None };
+                    let control = control.map(|entry| Change { id, thread: record.thread.clone(), entry });
+                    let control = control.map(|change| Box::new(Control { change, folded: None }));
+                    Some(Pending { record, hash, prev, control })
+                }
+                Record::Poison { subject, .. } => {
+                    self.metrics.strays.increment(1);
+                    tracing::error!(partition = self.p, id = %id, subject, "an entry's subject names no thread; passed over");
+                    None
+                }
+            };
+            self.window.read(id, ts, pending);
+        }
+    }
+
+    fn may_publish(&self) -> bool {
+        self.holder && self.window.warm() && self.outlet.nats().connected()
+    }
+
+    /// One turn of publishing: from the first entry that has not left, up to one that waits for its fold.
+    async fn publish(&mut self) -> Result<(), Error> {
+        if !self.may_publish() {
+            return Ok(());
+        }
+        let epoch = self.outlet.nats().epoch();
+        if epoch != self.epoch {
+            // What was written may be lost: all that is unconfirmed goes out again. Edges drop what they have, by id.
+            self.epoch = epoch;
+            self.barrier = None;
+            let again = self.window.rewind();
+            self.metrics.republished.increment(again as u64);
+            tracing::info!(partition = self.p, entries = again, "the connection broke; publishing again from the last confirmed entry");
+        }
+        let now = Instant::now();
+        for _ in 0..TURN {
+            let Some(pending) = self.window.next_unpublished() else { break };
+            if !pending.ready() {
+                if self.folding.is_none() {
+                    self.folding_since = Some(now);
+                    self.folding = Some(Box::pin(self.folder.clone().fold(self.window.unfolded(FOLD))));
+                }
+                break;
+            }
+            self.outlet.entry(pending).await?;
+            if self.quiet.published(now, pending.record.thread.clone(), pending.hash, pending.record.id) {
+                self.metrics.heads_dropped.increment(1);
+            }
+            self.window.advance();
+        }
+        if self.window.unconfirmed() >= BARRIER_ENTRIES {
+            self.begin_barrier();
+        }
+        Ok(())
+    }
+
+    fn begin_barrier(&mut self) {
+        if self.barrier.is_none() && self.may_publish() && self.window.frontier() > self.window.confirmed().id {
+            let (nats, frontier) = (self.outlet.nats().clone(), self.window.frontier());
+            self.barrier = Some(Box::pin(async move { nats.flush_barrier().await.ok().map(|()| frontier) }));
+        }
+    }
+
+    fn confirm(&mut self, frontier: Option<MsgId>) {
+        // Compared with the epoch from before the first of these frames was written, not just with that of the round trip.
+        if let Some(frontier) = frontier
+            && self.outlet.nats().epoch() == self.epoch
+        {
+            self.window.confirm(frontier);
+        }
+    }
+
+    /// The last holder is gone, or there was none. Everything behind its position goes out now, from the warm window.
+    async fn take_over(&mut self, lease: RoleLease) {
+        let position = loop {
+            match self.positions.load(self.p).await {
+                Ok(position) => break position,
+                Err(e) => {
+                    tracing::warn!(partition = self.p, error = %e, "cannot read the position of the last holder");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        };
+        if let Some(position) = position {
+            self.window.confirm(position.id);
+        }
+        self.window.rewind();
+        self.barrier = None;
+        self.epoch = self.outlet.nats().epoch();
+        self.held = Some(lease.held());
+        self.lease = Some(lease);
+        self.holder = true;
+        self.metrics.holder.set(1.0);
+        self.metrics.takeovers.increment(1);
+        tracing::info!(partition = self.p, from = %self.window.confirmed().id, waiting = self.window.unpublished(), "publishing this partition");
+    }
+
+    /// Somebody else has the lease: tail on without a word, until it is free.
+    fn stand_by(&mut self) {
+        tracing::info!(partition = self.p, "another instance publishes this partition; standing by");
+        self.holder = false;
+        self.metrics.holder.set(0.0);
+        (self.heads, self.barrier, self.held) = (None, None, None);
+        self.quiet.clear();
+        self.window.rewind();
+        if let Some(lease) = self.lease.take() {
+            self.acquiring = Some(Box::pin(acquire(lease)));
+        }
+    }
+
+    async fn answer(&mut self, request: Option<Message>) -> Result<(), Error> {
+        match request {
+            // The subscription ended with its connection task; the next chore asks for another.
+            None => self.heads = None,
+            Some(Message { reply: Some(reply), payload, .. }) => {
+                self.metrics.requests.increment(1);
+                let answer = heads::answer(&payload, &self.last, self.window.frontier(), self.clock.now());
+                self.outlet.answer(reply, answer).await?;
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    fn ask_bounds(&mut self) {
+        if self.bounds.is_none() {
+            self.bounds = Some(Box::pin(self.watch.clone().bounds()));
+        }
+        if self.holder && self.lag.is_none() {
+            self.lag = Some(Box::pin(self.watch.clone().archive_lag(self.log_end, self.clock.now())));
+        }
+    }
+
+    async fn bounds(&mut self, bounds: Option<(LogBounds, Instant)>) -> Result<(), Error> {
+        let Some((bounds, at)) = bounds else {
+            self.shared.status.set(self.p, Err("the log does not answer".into()));
+            return Ok(());
+        };
+        self.clock = Clock { ts: bounds.ts_ms, at };
+        (self.created_ms, self.log_end) = (bounds.created_ms, bounds.last);
+        if !self.window.warm() && bounds.first > self.window.confirmed().id {
+            // The position's own entry aged out between our question and the first read: nothing older will come.
+            let gone = MsgId(bounds.first.0.saturating_sub(1));
+            self.last.forget_up_to(gone);
+            self.window.skip_to(gone);
+        }
+        // A beat that waited (for a place in the client's queue, or for a connection) would set the edges' clocks back.
+        if self.holder && self.outlet.nats().connected() && at.elapsed() < self.shared.times.beat {
+            let beat = Beat {
+                p: self.p,
+                ts: bounds.ts_ms,
+                created: bounds.created_ms,
+                // Not what was handed to the connection but what is known to have left: a beat must not vouch for frames that a
+                // break, not yet noticed, has swallowed.
+                frontier: self.window.confirmed().id,
+                archive_lag_ms: self.archive_lag,
+            };
+            self.outlet.beat(beat).await?;
+        }
+        Ok(())
+    }
+
+    async fn chores(&mut self) -> Result<(), Error> {
+        self.begin_barrier();
+        let read = self.window.last_read();
+        // Idle: everything up to the log's now has been read, so what is old by that clock is old.
+        let clock = if read.id >= self.log_end { read.ts.max(self.clock.ts) } else { read.ts };
+        self.last.evict(clock);
+        if self.saved_at.elapsed() >= SAVE {
+            self.saved_at = Instant::now();
+            let confirmed = self.window.confirmed();
+            if self.holder && self.saving.is_none() && confirmed.id > self.saved.id {
+                let (positions, p) = (self.positions.clone(), self.p);
+                self.saving = Some(Box::pin(async move { positions.advance(p, confirmed).await.map(|()| confirmed) }));
+            }
+            if !self.holder && self.peek.is_none() {
+                let (positions, p) = (self.positions.clone(), self.p);
+                self.peek = Some(Box::pin(async move { positions.load(p).await.ok().flatten() }));
+            }
+        }
+        // Only a map that knows every thread may say "nothing new".
+        if self.holder && self.heads.is_none() && self.window.warm() {
+            self.heads = Some(self.outlet.listen().await?);
+        }
+        self.measure();
+        Ok(())
+    }
+
+    fn measure(&self) {
+        self.metrics.window.set(self.window.len() as f64);
+        self.metrics.window_bytes.set(self.window.bytes() as f64);
+        self.metrics.threads.set(self.last.len() as f64);
+        self.metrics.quiet.set(self.quiet.len() as f64);
+        let state = if !self.outlet.nats().connected() {
+            Err("not connected to NATS".into())
+        } else if self.folding_since.is_some_and(|t| t.elapsed() > SLOW_FOLD) {
+            Err("folding a control entry waits for KV; its partition waits with it".into())
+        } else if self.clock.at.elapsed() > self.shared.times.beat_silence {
+            Err("the log does not answer".into())
+        } else {
+            Ok(())
+        };
+        self.shared.status.set(self.p, state);
+    }
+
+    fn saved(&mut self, saved: Result<Position, KvError>) {
+        match saved {
+            Ok(position) => self.saved = position,
+            Err(e) => tracing::warn!(partition = self.p, error = %e, "the position was not saved; tried again"),
+        }
+    }
+
+    async fn quiet_threads(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        while let Some((thread, id)) = self.quiet.pop(now, &self.last) {
+            // Without a connection it would arrive late and say nothing new; the events themselves go out again then.
+            if self.may_publish() {
+                self.outlet.head(&thread, id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A planned stop: what was published is confirmed, the position says so, and the standby need not wait for the lease to expire.
+    async fn finish(&mut self) {
+        if self.holder && self.may_publish() && self.window.frontier() > self.window.confirmed().id {
+            let frontier = self.window.frontier();
+            let left = self.outlet.nats().flush_barrier().await.is_ok();
+            self.confirm(left.then_some(frontier));
+        }
+        let confirmed = self.window.confirmed();
+        if self.holder
+            && confirmed.id > self.saved.id
+            && let Err(e) = self.positions.advance(self.p, confirmed).await
+        {
+            tracing::warn!(partition = self.p, error = %e, "the position was not saved; whoever goes on repeats some events");
+        }
+        self.heads = None;
+        if let Some(lease) = self.lease.take() {
+            lease.release().await;
+        }
+    }
+}
+
+async fn acquire(mut lease: RoleLease) -> RoleLease {
+    lease.acquire().await;
+    lease
+}
+
+/// Returns when the lease has another holder. May be dropped at any time.
+async fn lost(held: &mut Option<watch::Receiver<bool>>) {
+    match held {
+        // An error: the lease is gone, and with it its refresher.
+        Some(held) => drop(held.wait_for(|held| !held).await),
+        None => std::future::pending().await,
+    }
+}

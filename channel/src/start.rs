@@ -1,0 +1,94 @@
+//! Before step 4: where in the log to begin. In: the position that the last holder left, and what the log has now. Out: where the
+//! reader starts, and up to which id its entries only fill the map. Pure.
+
+use natterjack_nats::{Position, Start};
+use natterjack_protocol::MsgId;
+
+/// What the log has, by its leader.
+#[derive(Debug, Clone, Copy)]
+pub struct Log {
+    pub first: MsgId,
+    /// One less than `first` if it is empty.
+    pub last: MsgId,
+    pub now_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    pub from: Start,
+    /// Entries up to here were published by somebody and only fill the map.
+    pub published: Position,
+    /// Something is wrong with log or position, in words for an alarm.
+    pub alarm: Option<&'static str>,
+}
+
+/// `position`: the last entry known to be published, as its publisher left it.
+pub fn choose(position: Option<Position>, log: Log, horizon_ms: u64) -> Plan {
+    let before_first = MsgId(log.first.0.saturating_sub(1));
+    let whole = |published, alarm| Plan { from: Start::After(before_first), published, alarm };
+    match position {
+        // Nobody ever published: everything that is there is owed to somebody.
+        None => whole(Position { id: before_first, ts: 0 }, None),
+        // The log lost its end (power loss under sync_interval) or is another one. Its new entries would carry ids up to the old
+        // position and never be published.
+        Some(p) if p.id > log.last => whole(
+            Position { id: log.last, ts: 0 },
+            Some("the position lies behind the log's end: the log lost entries that were published"),
+        ),
+        Some(p) if p.id < before_first => {
+            whole(Position { id: before_first, ts: p.ts }, Some("the log dropped entries before they were published"))
+        }
+        // The entry itself has aged out, and all that is left comes after it.
+        Some(p) if p.id == before_first => whole(p, None),
+        Some(p) => Plan { from: Start::Time(p.ts.min(log.now_ms).saturating_sub(horizon_ms)), published: p, alarm: None },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: Log = Log { first: MsgId(100), last: MsgId(200), now_ms: 1_000_000 };
+
+    fn at(id: u64, ts: u64) -> Plan {
+        choose(Some(pos(id, ts)), LOG, 120_000)
+    }
+
+    fn pos(id: u64, ts: u64) -> Position {
+        Position { id: MsgId(id), ts }
+    }
+
+    #[test]
+    fn the_map_is_warm_before_the_first_event() {
+        assert_eq!(at(150, 900_000), Plan { from: Start::Time(780_000), published: pos(150, 900_000), alarm: None });
+    }
+
+    /// A position written under another node's clock must not move the start into the future.
+    #[test]
+    fn never_later_than_now() {
+        assert_eq!(at(200, 2_000_000).from, Start::Time(880_000));
+    }
+
+    #[test]
+    fn without_a_position_everything_is_published() {
+        assert_eq!(choose(None, LOG, 120_000), Plan { from: Start::After(MsgId(99)), published: pos(99, 0), alarm: None });
+        let empty = Log { first: MsgId(100), last: MsgId(99), now_ms: 5 };
+        assert_eq!(choose(None, empty, 1).from, Start::After(MsgId(99)));
+        assert_eq!(choose(Some(pos(99, 7)), empty, 1), Plan { from: Start::After(MsgId(99)), published: pos(99, 7), alarm: None });
+    }
+
+    #[test]
+    fn a_gap_between_position_and_log_is_said_aloud() {
+        let s = at(50, 3);
+        assert_eq!((s.from, s.published.id), (Start::After(MsgId(99)), MsgId(99)));
+        assert!(s.alarm.is_some());
+        assert!(at(99, 3).alarm.is_none(), "the next entry is the log's first");
+    }
+
+    #[test]
+    fn ids_that_the_log_gives_out_again_are_published() {
+        let s = at(250, 3);
+        assert_eq!((s.from, s.published.id), (Start::After(MsgId(99)), MsgId(200)));
+        assert!(s.alarm.is_some());
+    }
+}
