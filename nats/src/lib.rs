@@ -19,6 +19,7 @@ pub mod provision;
 pub mod publish;
 pub(crate) mod pull;
 pub mod reader;
+mod refusals;
 pub mod server;
 pub mod service;
 pub mod subjects;

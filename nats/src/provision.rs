@@ -138,15 +138,17 @@ fn log_stream(generation: u32, p: u32, cfg: &NatsConfig, times: &Times) -> Confi
 }
 
 fn buckets(cfg: &NatsConfig, times: &Times) -> Vec<Config> {
+    // A single server that restarts loses memory streams altogether, and roles may not make them again; one of three does not.
+    let memory = if cfg.replicas > 1 { StorageType::Memory } else { StorageType::File };
     let file = |name: String| bucket(name, cfg, StorageType::File, Duration::ZERO);
     let mut all = vec![
         file(subjects::CONTROL.into()),
-        bucket(subjects::ROLES.into(), cfg, StorageType::Memory, times.role_lease),
+        bucket(subjects::ROLES.into(), cfg, memory, times.role_lease),
         Config {
             // Watchers of edges are told about an expiry by a marker.
             allow_message_ttl: true,
             subject_delete_marker_ttl: Some(times.edge_lease.max(Duration::from_secs(1))),
-            ..bucket(subjects::LEASES.into(), cfg, StorageType::Memory, times.edge_lease)
+            ..bucket(subjects::LEASES.into(), cfg, memory, times.edge_lease)
         },
     ];
     for shard in 0..cfg.kv_shards.max(1) {

@@ -150,17 +150,23 @@ impl Tail {
         Ok(stored.and_then(|m| record(m).ok()))
     }
 
-    /// Entries with `after` < id <= `upto`, oldest first, at most `limit`.
+    /// Entries with `after` < id <= `upto`, oldest first, at most `limit`. Nothing that was acknowledged is missing.
     pub async fn after(&self, thread: &Thread, after: MsgId, upto: MsgId, limit: usize) -> Result<Vec<LogRecord>, TailError> {
-        let (mut got, _) = self.upwards(thread, Begin::Seq(after.0 + 1), limit).await?;
-        got.retain(|r| r.id <= upto);
+        let (mut got, beyond) = self.upwards(thread, Begin::Seq(after.0 + 1), limit).await?;
+        // What lies behind this is not asked for, or comes with the next page.
+        let end = if beyond > 0 { got.last().map_or(upto, |r| r.id.min(upto)) } else { upto };
+        got.retain(|r| r.id <= end);
+        if got.last().map(|r| r.id) != Some(upto) || beyond > 0 {
+            self.complete_by_leader(thread, &mut got, after, end, limit).await?;
+        }
+        got.truncate(limit);
         Ok(got)
     }
 
     /// The newest `limit` entries with id > `above`, oldest first. `now_ms` is the log's clock, or near it.
     ///
-    /// Probes windows of time, each six times the one before, until one holds enough or reaches `above`; then asks the leader whether
-    /// that was really the newest.
+    /// Probes windows of time, each six times the one before, until one holds enough or reaches `above`; then asks the leader what is
+    /// behind.
     pub async fn newest(&self, thread: &Thread, above: MsgId, limit: usize, now_ms: u64) -> Result<Vec<LogRecord>, TailError> {
         if limit == 0 {
             return Ok(Vec::new());
@@ -178,15 +184,10 @@ impl Tail {
             }
             window *= PROBE_FACTOR;
         }
-        // A follower may lag: what the leader has beyond is fetched from the leader itself.
-        if let Some(newest) = self.last(thread).await? {
-            let shown = page.last().map_or(above, |r| r.id);
-            if newest.id > shown {
-                page.extend(self.leader_after(thread, shown, newest.id).await?);
-            }
-        }
-        let surplus = page.len().saturating_sub(limit);
-        page.drain(..surplus);
+        // In a full page nothing before its first entry matters.
+        let floor = if page.len() == limit { page.first().map_or(above, |r| r.id) } else { above };
+        self.complete_by_leader(thread, &mut page, floor, MsgId::MAX, usize::MAX).await?;
+        page.drain(..page.len().saturating_sub(limit));
         Ok(page)
     }
 
@@ -233,7 +234,7 @@ impl Tail {
         })
     }
 
-    /// The first `limit` entries from `begin` on, of both subjects in one order, and how many match beyond them.
+    /// The first `limit` entries from `begin` on, of both subjects in one order, and how many match beyond them. By Direct Get.
     async fn upwards(&self, thread: &Thread, begin: Begin, limit: usize) -> Result<(Vec<LogRecord>, u64), TailError> {
         let [chat, ctl] = self.subjects(thread);
         let p = self.layout.partition(thread);
@@ -284,25 +285,49 @@ impl Tail {
         Ok(page)
     }
 
-    /// `after` < id <= `upto` one by one from the leader: for the few entries a follower has not seen yet.
-    async fn leader_after(&self, thread: &Thread, after: MsgId, upto: MsgId) -> Result<Vec<LogRecord>, TailError> {
+    /// Adds what Direct Get has left out: a follower may lag, and the two subjects may have been answered by two followers, so each is
+    /// continued behind its own last entry (`after` if it has none), one by one by the leader.
+    async fn complete_by_leader(
+        &self,
+        thread: &Thread,
+        page: &mut Vec<LogRecord>,
+        after: MsgId,
+        upto: MsgId,
+        limit: usize,
+    ) -> Result<(), TailError> {
         let stream = self.layout.stream(thread);
-        let mut both = Vec::with_capacity(2);
-        for subject in self.subjects(thread) {
-            let mut found = Vec::new();
-            let mut seq = after.0 + 1;
-            while seq <= upto.0
-                && let Some(m) = js::leader_next(&self.nats, &stream, &subject, seq).await?
-            {
-                seq = m.seq + 1;
-                if m.seq <= upto.0 {
-                    found.push(record(m)?);
-                }
-            }
-            both.push(found);
+        let shown = [false, true].map(|control| page.iter().rfind(|r| r.control == control).map_or(after, |r| r.id));
+        let [chat, ctl] = self.subjects(thread);
+        let more = futures_util::try_join!(
+            self.leader_after(&stream, &chat, shown[0], upto, limit),
+            self.leader_after(&stream, &ctl, shown[1], upto, limit)
+        )?;
+        if !more.0.is_empty() || !more.1.is_empty() {
+            metrics::counter!("natterjack_tail_stale_total").increment(1);
+            *page = merge(std::mem::take(page), merge(more.0, more.1));
         }
-        let (b, a) = (both.pop().unwrap_or_default(), both.pop().unwrap_or_default());
-        Ok(merge(a, b))
+        Ok(())
+    }
+
+    async fn leader_after(
+        &self,
+        stream: &str,
+        subject: &str,
+        after: MsgId,
+        upto: MsgId,
+        limit: usize,
+    ) -> Result<Vec<LogRecord>, TailError> {
+        let mut found = Vec::new();
+        let mut seq = after.0 + 1;
+        while seq <= upto.0
+            && found.len() < limit
+            && let Some(m) = js::leader_next(&self.nats, stream, subject, seq).await?
+            && m.seq <= upto.0
+        {
+            seq = m.seq + 1;
+            found.push(record(m)?);
+        }
+        Ok(found)
     }
 
     async fn multi_last(&self, p: u32, subjects: &[String]) -> Result<Vec<LogRecord>, TailError> {

@@ -125,7 +125,7 @@ async fn a_flood_arrives_whole() {
     f.subscribe("live.user.a.e", Slot(9));
     connected(&mut f).await;
     const N: usize = 100_000;
-    let size = |i: usize| if i % 2_000 == 0 { 300_000 } else { i % 300 };
+    let size = |i: usize| if i.is_multiple_of(2_000) { 300_000 } else { i % 300 };
     let writer = tokio::spawn(async move {
         let big = bytes::Bytes::from((0..300_000usize).map(|i| i as u8).collect::<Vec<_>>());
         for i in 0..N {

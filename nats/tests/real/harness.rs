@@ -18,14 +18,21 @@ pub struct Server {
     dir: tempfile::TempDir,
     host: String,
     extra: String,
+    /// Index and routes, in a cluster.
+    routes: Option<(usize, Vec<String>)>,
 }
 
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("NATTERJACK_NATS_SERVER") {
         return path.into();
     }
     let on_path = std::env::var_os("PATH").and_then(|p| std::env::split_paths(&p).map(|d| d.join("nats-server")).find(|f| f.is_file()));
     on_path.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.cache/bin/nats-server"))
+}
+
+fn own_host() -> String {
+    let pid = std::process::id();
+    format!("127.{}.{}.{}", 64 + (pid >> 8) % 64, pid % 256, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Server {
@@ -35,17 +42,35 @@ impl Server {
 
     /// With more lines of configuration.
     pub fn start_with(extra: &str) -> Self {
-        let pid = std::process::id();
-        let host = format!("127.{}.{}.{}", 64 + (pid >> 8) % 64, pid % 256, NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut s = Self { child: None, dir: tempfile::tempdir().unwrap(), host, extra: extra.into() };
+        let mut s = Self::at(own_host(), extra.into(), None);
         s.launch();
         s
     }
 
+    /// `n` servers of one cluster.
+    pub fn cluster(n: usize) -> Vec<Self> {
+        let hosts: Vec<String> = (0..n).map(|_| own_host()).collect();
+        let routes: Vec<String> = hosts.iter().map(|h| format!("{h}:6222")).collect();
+        let start = |(i, host): (usize, &String)| {
+            let mut s = Self::at(host.clone(), String::new(), Some((i, routes.clone())));
+            s.launch();
+            s
+        };
+        hosts.iter().enumerate().map(start).collect()
+    }
+
+    fn at(host: String, extra: String, routes: Option<(usize, Vec<String>)>) -> Self {
+        Self { child: None, dir: tempfile::tempdir().unwrap(), host, extra, routes }
+    }
+
     pub fn launch(&mut self) {
-        let config = server::single_config(&self.dir.path().join("js"), &self.host, PORT, server::Sync::Interval) + &self.extra;
+        let store = self.dir.path().join("js");
+        let config = match &self.routes {
+            None => server::single_config(&store, &self.host, PORT, server::Sync::Interval),
+            Some((i, routes)) => server::cluster_config(&store, &self.host, PORT, *i, routes, server::Sync::Interval),
+        };
         let file = self.dir.path().join("nats.conf");
-        std::fs::write(&file, config).unwrap();
+        std::fs::write(&file, config + &self.extra).unwrap();
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(binary()).arg("-c").arg(&file);
         self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());

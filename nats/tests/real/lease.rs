@@ -45,9 +45,6 @@ async fn a_holder_steps_back_only_for_a_newer_one() {
     s.kill();
     assert!(tokio::time::timeout(Duration::from_secs(3), held.changed()).await.is_err(), "nobody answers: it goes on");
     s.launch();
-    // The memory buckets went with the server.
-    let again = s.nats().await;
-    natterjack_nats::provision(&again, &s.config(), &times()).await.unwrap();
     eventually("the lease is written again", async || matches!(buckets.roles().get("channel.0").await, Ok(Some((v, _))) if v == "a")).await;
     assert!(*held.borrow_and_update());
     buckets.roles().put("channel.0", "b".into()).await.unwrap();
@@ -78,8 +75,6 @@ async fn an_edges_lease_is_held_suspect_lost_and_held_again() {
     until(&mut state, LeaseState::Suspect).await;
     until(&mut state, LeaseState::Lost).await;
     s.launch();
-    let again = s.nats().await;
-    natterjack_nats::provision(&again, &s.config(), &Times::default()).await.unwrap();
     until(&mut state, LeaseState::Held).await;
     lease.release().await;
     assert_eq!(read().await, None);

@@ -1,5 +1,8 @@
 //! The crate against a real nats-server: one module per part.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
+
+mod cluster;
 mod fanin;
 mod harness;
 mod kv;
@@ -8,4 +11,5 @@ mod provisioning;
 mod publishing;
 mod reading;
 mod serving;
+mod speed;
 mod tailing;

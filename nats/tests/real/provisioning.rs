@@ -69,3 +69,20 @@ async fn a_log_can_be_neither_purged_nor_shortened() {
     assert!(stream.purge().await.is_err());
     assert!(stream.delete_message(stream.cached_info().state.first_sequence).await.is_err());
 }
+
+/// The files for people are files the server accepts, and agree with what `up` writes where it matters.
+#[test]
+fn the_shipped_configuration_files_are_valid() {
+    for name in ["single.conf", "cluster.conf"] {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("server").join(name);
+        let out = std::process::Command::new(crate::harness::binary()).arg("-t").arg("-c").arg(&file).output().unwrap();
+        assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
+        let text = std::fs::read_to_string(&file).unwrap();
+        let written = natterjack_nats::server::single_config("/x".as_ref(), "h", 1, natterjack_nats::server::Sync::Interval);
+        for line in
+            written.lines().filter(|l| ["max_payload", "ping_interval", "ping_max", "max_connections"].iter().any(|k| l.starts_with(k)))
+        {
+            assert!(text.contains(line), "{name} lacks `{line}`");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What a client is told when NATS says no: typed errors of this crate as refusals. The details stay in our log.
+
+use natterjack_protocol::{Code, Refusal};
+
+use crate::{kv::KvError, kv_state::StateError, publish::PublishError, tail::TailError};
+
+fn unavailable() -> Refusal {
+    Refusal::unavailable("the message log does not answer; try again")
+}
+
+impl From<PublishError> for Refusal {
+    fn from(e: PublishError) -> Self {
+        match e {
+            PublishError::Conflict => Self::new(Code::Conflict, "somebody else changed this at the same time; read it again"),
+            PublishError::StreamFull => Self::unavailable("the message log is full; try again later"),
+            PublishError::Deadline(_) | PublishError::Closed => unavailable(),
+            PublishError::Rejected(_) => Self::new(Code::Internal, "the message log refused this"),
+        }
+    }
+}
+
+impl From<TailError> for Refusal {
+    fn from(e: TailError) -> Self {
+        match e {
+            TailError::Unavailable(_) | TailError::NoStream(_) => unavailable(),
+            TailError::Broken(_) => Self::new(Code::Internal, "the message log could not be read"),
+        }
+    }
+}
+
+impl From<KvError> for Refusal {
+    fn from(e: KvError) -> Self {
+        match e {
+            KvError::Conflict => Self::new(Code::Conflict, "somebody else changed this at the same time; read it again"),
+            KvError::NoBucket(_) | KvError::Unavailable { .. } => unavailable(),
+            KvError::Rejected { .. } => Self::new(Code::Internal, "this could not be stored"),
+        }
+    }
+}
+
+impl From<StateError> for Refusal {
+    fn from(e: StateError) -> Self {
+        match e {
+            StateError::Kv(e) => e.into(),
+            StateError::Corrupt { .. } => Self::new(Code::Internal, "stored state could not be read"),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Three servers: what a leader that dies must not take with it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use natterjack_nats::{FanIn, FanInEvent, LogReader, NatsConfig, Publisher, Slot, Start, Tail, provision};
+use natterjack_protocol::{MsgId, Times};
+
+use crate::harness::{Server, ids, thread_in};
+
+/// The server that leads a stream.
+async fn leader(nats: &natterjack_nats::Nats, stream: &str) -> usize {
+    let js = async_nats::jetstream::new(nats.client.clone());
+    let info = js.get_stream(stream).await.unwrap().cached_info().clone();
+    info.cluster.unwrap().leader.unwrap().trim_start_matches('n').parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_is_killed_while_we_write_and_read() {
+    let mut servers = Server::cluster(3);
+    let urls = servers.iter().map(|s| s.config().urls[0].clone()).collect();
+    let cfg = NatsConfig { urls, replicas: 3, connect_deadline_ms: 30_000, ..servers[0].config() };
+    let nats = natterjack_nats::Nats::connect(&cfg, "test").await.unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    let layout = loop {
+        match provision(&nats, &cfg, &Times::default()).await {
+            Ok(layout) => break layout,
+            Err(e) if tokio::time::Instant::now() > deadline => panic!("{e}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    };
+    let t = thread_in(&layout, 0);
+    let stream = layout.stream(&t);
+    let publisher = Publisher::new(&nats, layout, Times::default());
+    let mut fanin = FanIn::connect(&cfg, "edge").await.unwrap();
+    fanin.subscribe("live.user.a.e", Slot(0));
+
+    const N: u32 = 3_000;
+    let writer = tokio::spawn({
+        let (publisher, t) = (publisher.clone(), t.clone());
+        async move {
+            let mut acked = BTreeMap::new();
+            for i in 0..N {
+                let stored = publisher.message(&t, &format!("m{i}"), i.to_string().into()).await.unwrap();
+                acked.insert(stored.id, i);
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            acked
+        }
+    });
+    let mut reader = LogReader::new(&nats, layout, 0, Start::After(MsgId::NONE));
+    let mut read: Vec<(MsgId, String)> = Vec::new();
+    let mut killed = false;
+    while read.len() < N as usize {
+        let batch = tokio::time::timeout(Duration::from_secs(60), reader.next_batch(100)).await.expect("reads on").unwrap();
+        assert_eq!(batch.hole, None);
+        for record in batch.records {
+            let natterjack_nats::Record::Entry(r) = record else { panic!("poison") };
+            read.push((r.id, String::from_utf8(r.payload.to_vec()).unwrap()));
+        }
+        if !killed && read.len() > 300 {
+            let at = leader(&nats, &stream).await;
+            servers[at].kill();
+            killed = true;
+        }
+    }
+    let acked = writer.await.unwrap();
+    assert!(read.windows(2).all(|w| w[1].0 == w[0].0.next()), "dense");
+    // One order, nothing lost, nothing twice: every acknowledgement is where it said, in the order of sending.
+    assert_eq!(acked.len(), N as usize);
+    let expected: Vec<_> = acked.into_iter().map(|(id, i)| (id, i.to_string())).collect();
+    assert_eq!(read, expected);
+
+    // The page is complete whoever answers it.
+    let tail = Tail::new(&nats, layout);
+    let now = tail.bounds(0).await.unwrap().ts_ms;
+    for i in 0..50 {
+        let id = publisher.message(&t, &format!("after{i}"), "x".into()).await.unwrap().id;
+        assert_eq!(tail.newest(&t, MsgId::NONE, 5, now).await.unwrap().last().unwrap().id, id);
+        assert_eq!(ids(&tail.after(&t, MsgId(id.0 - 3), id, 10).await.unwrap()), [MsgId(id.0 - 2), MsgId(id.0 - 1), id]);
+    }
+
+    // The fan-in reader is on one of those that live, with its subscription.
+    let mut events = Vec::new();
+    let heard = async {
+        loop {
+            fanin.publish("live.user.a.e", b"here");
+            let _ = tokio::time::timeout(Duration::from_millis(200), fanin.next_batch(&mut events)).await;
+            if events.drain(..).any(|e| matches!(e, FanInEvent::Msg { slot: Slot(0), .. })) {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), heard).await.expect("heard");
+}
