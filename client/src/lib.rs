@@ -1,1 +1,34 @@
-//! natterjack-client
+//! The Rust SDK (steps 1 and 9): a client that keeps what it was given until the log has it, and shows every thread in the log's order.
+//!
+//! [`Client::builder`] logs in and starts one task (`driver`) that stays connected to one of the edges. Messages go through the
+//! outbox, what was missed comes by resume, and the app reads one bounded stream of [`Events`].
+//! Pure decisions: `outbox`, `resume`, `chain`, `backoff`, `edges`, joined in `core`; I/O: `connection`, `http`, `store`, `driver`.
+
+mod auth;
+mod backoff;
+mod builder;
+mod chain;
+mod client;
+mod clock;
+mod connection;
+mod core;
+mod driver;
+mod edges;
+mod error;
+mod events;
+mod http;
+mod outbox;
+mod people;
+mod resume;
+mod store;
+
+pub use natterjack_protocol as protocol;
+
+pub use crate::core::ThreadList;
+pub use builder::Builder;
+pub use client::{At, Client};
+pub use error::{BadEdge, ConnectError, RequestError, SendError, StoreError};
+pub use events::{Event, Events};
+pub use outbox::{Local, Unsent};
+pub use people::{GroupInfo, GroupMember};
+pub use store::OutboxStore;

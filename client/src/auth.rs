@@ -1,0 +1,124 @@
+//! Who this device is: tokens, renewed before they expire, one renewal at a time, the new ones stored before they are used.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use natterjack_protocol::{Code, DeviceId, UserId, error::Retry, rpc::Tokens};
+use reqwest::Method;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+use tokio::sync::Mutex;
+
+use crate::{error::RequestError, http::Http, store::Store};
+
+/// Renewed this long before the end, so that a hello on its way does not expire.
+const MARGIN_MS: u64 = 60_000;
+
+/// How the app logs in. Never shown: it holds secrets.
+#[derive(Clone)]
+pub(crate) enum Login {
+    Password {
+        name: String,
+        password: String,
+    },
+    Register {
+        name: String,
+        password: String,
+    },
+    Tokens(Tokens),
+    /// Whatever the store holds.
+    Stored,
+}
+
+pub(crate) struct Auth {
+    http: Http,
+    store: Store,
+    /// For a new login when the refresh token is no good any more.
+    password: Option<(String, String)>,
+    tokens: Mutex<Tokens>,
+    pub user: UserId,
+    pub device: DeviceId,
+    pub name: String,
+}
+
+pub(crate) async fn log_in(http: &Http, register: bool, name: &str, password: &str, device: &DeviceId) -> Result<Tokens, RequestError> {
+    let path = if register { "/v1/register" } else { "/v1/login" };
+    let body = json!({ "name": name, "password": password, "device": device });
+    http.ask(Method::POST, path, None, Some(&body)).await
+}
+
+impl Auth {
+    pub fn new(http: Http, store: Store, password: Option<(String, String)>, tokens: Tokens) -> Self {
+        let (user, device, name) = (tokens.user.clone(), tokens.device.clone(), tokens.name.clone());
+        Self { http, store, password, tokens: Mutex::new(tokens), user, device, name }
+    }
+
+    /// A token that should be good. `stale`: one that was refused, so renew unless somebody has already.
+    ///
+    /// Not to be dropped half-way if it can be helped: a refresh token that was used and whose answer was lost may not be used again.
+    pub async fn access(&self, stale: Option<&str>) -> Result<String, RequestError> {
+        let mut tokens = self.tokens.lock().await;
+        let refused = stale.is_some_and(|s| s == tokens.access);
+        if !refused && tokens.access_expires > now_ms() + MARGIN_MS {
+            return Ok(tokens.access.clone());
+        }
+        match self.renew(&tokens.refresh).await {
+            Ok(new) => {
+                self.store.save_login(self.device.clone(), Some(new.clone())).await?;
+                *tokens = new;
+                Ok(tokens.access.clone())
+            }
+            // `directory` is away: edges take the old one for a while past its end.
+            Err(e) if !refused && !says_logged_out(&e) => {
+                tracing::debug!(error = %e, "token not renewed now");
+                Ok(tokens.access.clone())
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn renew(&self, refresh: &str) -> Result<Tokens, RequestError> {
+        match self.http.ask(Method::POST, "/v1/refresh", None, Some(&json!({ "refresh": refresh }))).await {
+            Err(e) if says_logged_out(&e) => match &self.password {
+                Some((name, password)) => log_in(&self.http, false, name, password, &self.device).await,
+                None => Err(e),
+            },
+            answer => answer,
+        }
+    }
+
+    /// A request as this user; an expired token is renewed once.
+    pub async fn ask<B: Serialize + ?Sized, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<T, RequestError> {
+        let access = self.access(None).await?;
+        match self.http.ask(method.clone(), path, Some(&access), body).await {
+            Err(RequestError::Refused(r)) if r.code.retry() == Retry::AfterLogin => {
+                let access = self.access(Some(&access)).await?;
+                self.http.ask(method, path, Some(&access), body).await
+            }
+            answer => answer,
+        }
+    }
+
+    pub async fn log_out(&self) -> Result<(), RequestError> {
+        let tokens = self.tokens.lock().await;
+        let _: serde_json::Value = self.http.ask(Method::POST, "/v1/logout", None, Some(&json!({ "refresh": tokens.refresh }))).await?;
+        Ok(self.store.save_login(self.device.clone(), None).await?)
+    }
+
+    pub fn http(&self) -> &Http {
+        &self.http
+    }
+}
+
+pub(crate) fn says_logged_out(e: &RequestError) -> bool {
+    matches!(e, RequestError::Refused(r) if matches!(r.code, Code::Unauthorized | Code::TokenExpired))
+}
+
+/// The device's own clock; only a hint when to renew, the edge's `token_expired` is what counts.
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,226 @@
+//! From settings to a running client: open the store, log in, start the driver.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use natterjack_protocol::{DeviceId, codec::Codec, frame::DeviceClass, limits, rpc::Tokens};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::{
+    auth::{Auth, Login, log_in},
+    backoff::Backoff,
+    client::{Client, Inner},
+    core::Core,
+    driver::{Driver, Options},
+    edges::Edges,
+    error::ConnectError,
+    events::{Events, SharedMarks},
+    http::Http,
+    outbox::Outbox,
+    resume::Resume,
+    store::{OutboxStore, Store, Stored},
+};
+
+/// Events between driver and app; with them 1,024 wait in the driver before the socket is read no further.
+const EVENTS: usize = 256;
+const COMMANDS: usize = 256;
+const WINDOW_MAX: usize = 32;
+
+/// Settings of a [`Client`].
+#[derive(Clone)]
+pub struct Builder {
+    edges: Vec<String>,
+    login: Login,
+    device: Option<String>,
+    class: DeviceClass,
+    store: OutboxStore,
+    codec: Codec,
+    heartbeat: Option<Duration>,
+    max_fill: usize,
+    outbox_max: usize,
+    window: usize,
+    per_thread: usize,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            edges: Vec::new(),
+            login: Login::Stored,
+            device: None,
+            class: DeviceClass::default(),
+            store: OutboxStore::Memory,
+            codec: Codec::Msgpack,
+            heartbeat: None,
+            max_fill: 10_000,
+            outbox_max: 10_000,
+            window: 16,
+            per_thread: 1,
+        }
+    }
+}
+
+impl Builder {
+    /// Where to connect: `ws://host:port`, as many as are known. More are learnt from the edges.
+    #[must_use]
+    pub fn edges<S: Into<String>>(mut self, edges: impl IntoIterator<Item = S>) -> Self {
+        self.edges = edges.into_iter().map(Into::into).collect();
+        self
+    }
+
+    #[must_use]
+    pub fn login(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
+        self.login = Login::Password { name: name.into(), password: password.into() };
+        self
+    }
+
+    /// Makes the account first, unless the store is already logged in to it.
+    #[must_use]
+    pub fn register(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
+        self.login = Login::Register { name: name.into(), password: password.into() };
+        self
+    }
+
+    #[must_use]
+    pub fn tokens(mut self, tokens: Tokens) -> Self {
+        self.login = Login::Tokens(tokens);
+        self
+    }
+
+    /// Names this device; without it the store's, else a new one. A device has one session: a second one replaces the first.
+    #[must_use]
+    pub fn device(mut self, device: impl Into<String>) -> Self {
+        self.device = Some(device.into());
+        self
+    }
+
+    #[must_use]
+    pub fn class(mut self, class: DeviceClass) -> Self {
+        self.class = class;
+        self
+    }
+
+    #[must_use]
+    pub fn store(mut self, store: OutboxStore) -> Self {
+        self.store = store;
+        self
+    }
+
+    #[must_use]
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// Time between pings, in place of half of what the edge asks for.
+    #[must_use]
+    pub fn heartbeat(mut self, every: Duration) -> Self {
+        self.heartbeat = Some(every);
+        self
+    }
+
+    /// Messages fetched per thread after an absence (default 10,000); below them the app gets `Skipped`.
+    #[must_use]
+    pub fn max_fill(mut self, messages: usize) -> Self {
+        self.max_fill = messages;
+        self
+    }
+
+    /// Messages that may wait in the outbox (default 10,000).
+    #[must_use]
+    pub fn outbox_max(mut self, messages: usize) -> Self {
+        self.outbox_max = messages;
+        self
+    }
+
+    /// Sends without an answer in one thread (default 1) and in all (default 16, at most 32). With more than one per thread a
+    /// message that is refused for a moment (a rate, an outage) can be overtaken by the next one: order is worth more.
+    #[must_use]
+    pub fn pipeline(mut self, per_thread: usize, in_all: usize) -> Self {
+        // The pump makes at most this many frames at once (`driver::BURST`), and the edge answers `inflight_requests` at a time.
+        self.window = in_all.clamp(1, WINDOW_MAX);
+        self.per_thread = per_thread;
+        self
+    }
+
+    /// Opens the store and logs in. Then the client connects by itself and stays connected; the events tell.
+    pub async fn connect(self) -> Result<(Client, Events), ConnectError> {
+        let http = Http::new(Edges::new(&self.edges, rand::random::<u32>() as usize)?)?;
+        let (store, mut stored) = Store::open(&self.store).await?;
+        let auth = Arc::new(self.authenticate(&http, &store, &mut stored).await?);
+        let marks = Arc::new(SharedMarks::new(store.keeps()));
+        let (command, commands) = mpsc::channel(COMMANDS);
+        let (events, items) = mpsc::channel(EVENTS);
+        let outbox = Outbox::new(stored.outbox, stored.next_local, self.window, self.per_thread);
+        let (waiting, pending) = watch::channel(outbox.waiting());
+        let stop = CancellationToken::new();
+        let driver = Driver {
+            core: Core::new(auth.user.clone(), outbox, Resume::new(stored.cursors, stored.synced, self.max_fill)),
+            auth: auth.clone(),
+            store,
+            options: Options { codec: self.codec, class: self.class, heartbeat: self.heartbeat, outbox_max: self.outbox_max },
+            commands,
+            events: Some(events),
+            marks: marks.clone(),
+            waiting,
+            stop: stop.clone(),
+            backoff: Backoff::default(),
+            flush_at: None,
+            aside: JoinSet::new(),
+            stale: None,
+        };
+        let task = AbortOnDropHandle::new(tokio::spawn(driver.run()));
+        let client = Client::new(Inner { auth, command, pending, _last: stop.clone().drop_guard(), stop, task: Mutex::new(Some(task)) });
+        Ok((client, Events::new(items, marks)))
+    }
+
+    async fn authenticate(&self, http: &Http, store: &Store, stored: &mut Stored) -> Result<Auth, ConnectError> {
+        let device = match (&self.device, stored.device.take()) {
+            (Some(named), _) => DeviceId::parse(named)?,
+            (None, Some(kept)) => kept,
+            (None, None) => DeviceId::mint('d', rand::random()),
+        };
+        let named = match &self.login {
+            Login::Password { name, .. } | Login::Register { name, .. } => Some(name.clone()),
+            Login::Tokens(t) => Some(t.name.clone()),
+            Login::Stored => None,
+        };
+        if let (Some(asked), Some(kept)) = (&named, &stored.owner)
+            && !same_name(asked, kept)
+        {
+            return Err(ConnectError::OtherUser { stored: kept.clone(), asked: asked.clone() });
+        }
+        // Tokens are of one device; for another a new login is needed.
+        let kept = stored.tokens.take().filter(|t| t.device == device);
+        let (tokens, password) = match (&self.login, kept) {
+            (Login::Tokens(tokens), _) => (tokens.clone(), None),
+            (Login::Password { name, password } | Login::Register { name, password }, Some(kept)) => {
+                (kept, Some((name.clone(), password.clone())))
+            }
+            (Login::Password { name, password }, None) => {
+                (log_in(http, false, name, password, &device).await?, Some((name.clone(), password.clone())))
+            }
+            (Login::Register { name, password }, None) => {
+                (log_in(http, true, name, password, &device).await?, Some((name.clone(), password.clone())))
+            }
+            (Login::Stored, Some(kept)) => (kept, None),
+            (Login::Stored, None) => return Err(ConnectError::NoLogin),
+        };
+        store.save_login(tokens.device.clone(), Some(tokens.clone())).await?;
+        Ok(Auth::new(http.clone(), store.clone(), password, tokens))
+    }
+}
+
+/// Names differ in more than case: that is how the server compares them.
+fn same_name(a: &str, b: &str) -> bool {
+    a.to_lowercase() == b.to_lowercase()
+}
+
+/// The window in `pipeline` stays below what an edge answers at a time.
+const _: () = assert!(WINDOW_MAX < limits::INFLIGHT_REQUESTS);

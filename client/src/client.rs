@@ -1,0 +1,183 @@
+//! The handle an app holds: cheap to clone, every method may be called from anywhere.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use natterjack_protocol::{Body, Cid, DeviceId, Kind, MsgId, Thread, UserId, frame::History, frame::Page};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::AbortOnDropHandle,
+};
+
+use crate::{
+    auth::Auth,
+    builder::Builder,
+    core::{Question, ThreadList},
+    driver::Command,
+    error::{RequestError, SendError},
+    outbox::{Local, Unsent},
+};
+
+/// An answer over the socket, a reconnect on the way included.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// Where a history page begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    Newest,
+    Before(MsgId),
+    After(MsgId),
+    Around(MsgId),
+    /// Milliseconds since 1970.
+    Time(u64),
+}
+
+pub(crate) struct Inner {
+    pub auth: Arc<Auth>,
+    pub command: mpsc::Sender<Command>,
+    pub pending: watch::Receiver<usize>,
+    pub stop: CancellationToken,
+    /// The driver ends when the last handle goes.
+    pub _last: DropGuard,
+    pub task: Mutex<Option<AbortOnDropHandle<()>>>,
+}
+
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+impl Client {
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub fn user(&self) -> &UserId {
+        &self.inner.auth.user
+    }
+
+    pub fn name(&self) -> &str {
+        &self.inner.auth.name
+    }
+
+    pub fn device(&self) -> &DeviceId {
+        &self.inner.auth.device
+    }
+
+    pub fn dm(&self, other: &UserId) -> Thread {
+        Thread::dm(self.user(), other)
+    }
+
+    pub(crate) fn auth(&self) -> &Auth {
+        &self.inner.auth
+    }
+
+    /// Puts a message into the outbox and returns when it is stored there; `Sent` or `Failed` follows as an event.
+    /// Works without a connection. Dropped half-way, the message may or may not be in the outbox.
+    pub async fn send(&self, thread: Thread, kind: Kind, body: Body) -> Result<Local, SendError> {
+        self.put(thread, kind, body, None).await
+    }
+
+    pub async fn send_text(&self, thread: Thread, text: impl Into<String>) -> Result<Local, SendError> {
+        self.send(thread, Kind::Text, Body::text(text)).await
+    }
+
+    /// [`Client::send`], and waits for the log's id, however long that takes.
+    pub async fn send_and_wait(&self, thread: Thread, kind: Kind, body: Body) -> Result<(Cid, MsgId), SendError> {
+        let (waiter, done) = oneshot::channel();
+        self.put(thread, kind, body, Some(waiter)).await?;
+        done.await.map_err(|_| SendError::Closed)?.map_err(SendError::Refused)
+    }
+
+    async fn put(&self, thread: Thread, kind: Kind, body: Body, waiter: Option<crate::outbox::Waiter>) -> Result<Local, SendError> {
+        body.check(kind).map_err(SendError::Invalid)?;
+        let (stored, local) = oneshot::channel();
+        let command = Command::Send { thread, kind, body, stored, waiter };
+        self.inner.command.send(command).await.map_err(|_| SendError::Closed)?;
+        local.await.map_err(|_| SendError::Closed)?
+    }
+
+    /// Tells the others; lost without harm when there is no connection. Say it every few seconds while somebody types.
+    pub fn typing(&self, thread: Thread) {
+        let _ = self.inner.command.try_send(Command::Typing(thread));
+    }
+
+    /// A page of a thread, also of what this device has seen long ago. Does not move any cursor.
+    pub async fn history(&self, thread: Thread, at: At, limit: u16) -> Result<Page, RequestError> {
+        let mut history = History { thread: Some(thread), limit: Some(limit), ..History::default() };
+        match at {
+            At::Newest => {}
+            At::Before(id) => history.before = Some(id),
+            At::After(id) => history.after = Some(id),
+            At::Around(id) => history.around = Some(id),
+            At::Time(ms) => history.at = Some(ms),
+        }
+        self.ask(|answer| Question::History(history, answer)).await
+    }
+
+    /// This user's threads, the latest activity first. `before`: the `next` of the last list.
+    pub async fn threads(&self, limit: u16, before: Option<MsgId>) -> Result<ThreadList, RequestError> {
+        self.ask(|answer| Question::Threads { limit: Some(limit), before, answer }).await
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<Result<T, RequestError>>) -> Question) -> Result<T, RequestError> {
+        let (answer, answered) = oneshot::channel();
+        self.inner.command.send(Command::Ask(question(answer))).await.map_err(|_| RequestError::Closed)?;
+        match tokio::time::timeout(ANSWER, answered).await {
+            Err(_) => Err(RequestError::Timeout(ANSWER)),
+            Ok(answer) => answer.map_err(|_| RequestError::Closed)?,
+        }
+    }
+
+    /// What the log has not confirmed, the failed ones too, in order of writing.
+    pub async fn outbox(&self) -> Result<Vec<Unsent>, RequestError> {
+        let (answer, rows) = oneshot::channel();
+        self.inner.command.send(Command::Rows(answer)).await.map_err(|_| RequestError::Closed)?;
+        rows.await.map_err(|_| RequestError::Closed)
+    }
+
+    /// Forgets a message that failed. False: there is none, or it may still be sent.
+    pub async fn discard(&self, local: Local) -> Result<bool, RequestError> {
+        let (answer, done) = oneshot::channel();
+        self.inner.command.send(Command::Discard(local, answer)).await.map_err(|_| RequestError::Closed)?;
+        done.await.map_err(|_| RequestError::Closed)
+    }
+
+    /// Messages that wait to be sent or confirmed; failed ones do not count.
+    pub fn unsent(&self) -> usize {
+        *self.inner.pending.borrow()
+    }
+
+    /// Waits until all that was written is with the log (or has failed); otherwise says how many are not.
+    pub async fn flushed(&self, deadline: Duration) -> Result<(), usize> {
+        let mut pending = self.inner.pending.clone();
+        match tokio::time::timeout(deadline, pending.wait_for(|n| *n == 0)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(self.unsent()),
+        }
+    }
+
+    /// Ends this login on the server and forgets its tokens; then the client is closed.
+    pub async fn log_out(&self) -> Result<(), RequestError> {
+        self.inner.auth.log_out().await?;
+        self.close().await;
+        Ok(())
+    }
+
+    /// Says goodbye to the edge and writes the last of the store. Unsent messages stay in a file store for the next time.
+    /// Drop [`crate::Events`] (or call its `seen`) first, so that the last event read counts as seen.
+    pub async fn close(&self) {
+        let task = self.inner.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task {
+            self.inner.stop.cancel();
+            let _ = task.await;
+        }
+    }
+}

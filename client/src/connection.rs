@@ -1,0 +1,265 @@
+//! One connection's life (steps 1 and 5 on the wire): dial, hello, welcome; then reader, writer and heartbeat joined until the first ends.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use natterjack_protocol::{
+    Refusal,
+    close::{self, Back},
+    codec::Codec,
+    frame::{ClientFrame, Hello, ServerFrame, Welcome},
+};
+use tokio::{net::TcpStream, sync::mpsc, time::Instant};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async_with_config,
+    tungstenite::{
+        self, Message, Utf8Bytes,
+        client::IntoClientRequest,
+        http::{HeaderValue, header::SEC_WEBSOCKET_PROTOCOL},
+        protocol::WebSocketConfig,
+    },
+};
+use tokio_util::task::AbortOnDropHandle;
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// TCP, upgrade and welcome together. An edge that takes longer is not the one to be on.
+const DIAL: Duration = Duration::from_secs(10);
+/// The largest page: 200 events × 48 KiB, and room for their other fields.
+const MESSAGE_BYTES: usize = 12 << 20;
+/// Frames between socket and driver. Full towards the driver: the socket is not read, the edge notices a slow reader.
+/// Full towards the socket: the driver keeps its frames (sends and asks are bounded there).
+const QUEUE: usize = 256;
+const BYE: Duration = Duration::from_secs(1);
+
+/// Why a connection could not be made or is no more.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Lost {
+    /// No socket, a socket error, or silence.
+    Broken(String),
+    /// An error frame in place of the welcome.
+    Refused(Refusal),
+    Closed {
+        code: u16,
+        reason: String,
+    },
+}
+
+impl Lost {
+    pub fn back(&self) -> Back {
+        use natterjack_protocol::error::Retry;
+        match self {
+            Self::Broken(_) => Back::Backoff,
+            Self::Refused(r) => match r.code.retry() {
+                Retry::Never => Back::Never,
+                Retry::AfterLogin => Back::AfterLogin,
+                Retry::Later | Retry::NewCid => Back::Backoff,
+            },
+            Self::Closed { code, .. } => close::back(*code),
+        }
+    }
+}
+
+/// A welcomed connection. Dropping it cuts the socket; `close` says goodbye.
+pub(crate) struct Connection {
+    pub edge: String,
+    pub welcome: Welcome,
+    pub incoming: mpsc::Receiver<ServerFrame>,
+    pub outgoing: mpsc::Sender<ClientFrame>,
+    life: AbortOnDropHandle<Lost>,
+}
+
+impl Connection {
+    /// After `incoming` has ended: why. Safe to drop.
+    pub async fn lost(&mut self) -> Lost {
+        (&mut self.life).await.unwrap_or_else(|e| Lost::Broken(e.to_string()))
+    }
+
+    pub async fn close(self) {
+        let Self { outgoing, incoming, life, .. } = self;
+        drop((outgoing, incoming));
+        let _ = tokio::time::timeout(BYE, life).await;
+    }
+}
+
+/// `heartbeat`: in place of what the welcome says.
+pub(crate) async fn dial(edge: String, codec: Codec, hello: Hello, heartbeat: Option<Duration>) -> Result<Connection, Lost> {
+    let meet = async {
+        let mut socket = open(&edge, codec).await?;
+        socket.send(message(codec, &ClientFrame::Hello(hello))).await.map_err(broken)?;
+        let welcome = welcome(&mut socket, codec).await?;
+        Ok((socket, welcome))
+    };
+    let (socket, welcome) =
+        tokio::time::timeout(DIAL, Box::pin(meet)).await.map_err(|_| Lost::Broken(format!("{edge} does not answer")))??;
+    let (to_driver, incoming) = mpsc::channel(QUEUE);
+    let (outgoing, from_driver) = mpsc::channel(QUEUE);
+    let heartbeat = heartbeat.unwrap_or(Duration::from_millis(welcome.heartbeat_ms) / 2).max(Duration::from_millis(20));
+    let life = live(socket, codec, heartbeat, to_driver, from_driver, outgoing.downgrade());
+    Ok(Connection { edge, welcome, incoming, outgoing, life: AbortOnDropHandle::new(tokio::spawn(life)) })
+}
+
+async fn open(edge: &str, codec: Codec) -> Result<Socket, Lost> {
+    let mut request = format!("{edge}/v1/ws").into_client_request().map_err(broken)?;
+    request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(codec.subprotocol()));
+    let config =
+        WebSocketConfig::default().read_buffer_size(16 << 10).max_message_size(Some(MESSAGE_BYTES)).max_frame_size(Some(MESSAGE_BYTES));
+    let (socket, _) = connect_async_with_config(request, Some(config), true).await.map_err(broken)?;
+    Ok(socket)
+}
+
+async fn welcome(socket: &mut Socket, codec: Codec) -> Result<Welcome, Lost> {
+    let mut refusal = None;
+    loop {
+        match next_frame(socket, codec).await {
+            Ok(Some(ServerFrame::Welcome(welcome))) => return Ok(*welcome),
+            Ok(Some(ServerFrame::Error { refusal: r, .. })) => refusal = Some(r),
+            Ok(_) => {}
+            // The close code that follows an error is coarser than the error.
+            Err(lost) => return Err(refusal.map_or(lost, Lost::Refused)),
+        }
+    }
+}
+
+async fn live(
+    socket: Socket,
+    codec: Codec,
+    heartbeat: Duration,
+    to_driver: mpsc::Sender<ServerFrame>,
+    from_driver: mpsc::Receiver<ClientFrame>,
+    pings: mpsc::WeakSender<ClientFrame>,
+) -> Lost {
+    let (sink, stream) = socket.split();
+    let pulse = Arc::new(Pulse::new());
+    // Whichever ends first ends all. Order: what was read is handed on before a write error is noticed.
+    tokio::select! {
+        biased;
+        lost = read(stream, codec, to_driver, &pulse) => lost,
+        lost = write(sink, codec, from_driver) => lost,
+        lost = beat(heartbeat, pings, &pulse) => lost,
+    }
+}
+
+async fn read(mut stream: SplitStream<Socket>, codec: Codec, to_driver: mpsc::Sender<ServerFrame>, pulse: &Pulse) -> Lost {
+    loop {
+        match next_frame(&mut stream, codec).await {
+            Ok(frame) => {
+                pulse.heard();
+                let Some(frame) = frame else { continue };
+                pulse.busy.store(true, Relaxed);
+                let taken = to_driver.send(frame).await;
+                pulse.busy.store(false, Relaxed);
+                pulse.heard();
+                if taken.is_err() {
+                    // The driver let go of this connection; `write` says goodbye.
+                    std::future::pending::<()>().await;
+                }
+            }
+            Err(lost) => return lost,
+        }
+    }
+}
+
+/// Writes all that is ready, flushes once. Ends with a bye when the driver lets go.
+async fn write(mut sink: SplitSink<Socket, Message>, codec: Codec, mut from_driver: mpsc::Receiver<ClientFrame>) -> Lost {
+    let mut batch = Vec::new();
+    loop {
+        let n = from_driver.recv_many(&mut batch, 64).await;
+        let goodbye = n == 0;
+        batch.extend(goodbye.then_some(ClientFrame::Bye));
+        for frame in batch.drain(..) {
+            if let Err(e) = sink.feed(message(codec, &frame)).await {
+                return broken(e);
+            }
+        }
+        if let Err(e) = sink.flush().await {
+            return broken(e);
+        }
+        if goodbye {
+            let _ = sink.close().await;
+            return Lost::Closed { code: close::BYE.code, reason: close::BYE.reason.into() };
+        }
+    }
+}
+
+/// Pings; silence over two of them means that nobody is there (a half-open line shows no error).
+async fn beat(every: Duration, pings: mpsc::WeakSender<ClientFrame>, pulse: &Pulse) -> Lost {
+    loop {
+        // ±10 %: the clients of one edge shall not ping in step.
+        tokio::time::sleep(every.mul_f64(0.9 + 0.2 * rand::random::<f64>())).await;
+        if !pulse.busy.load(Relaxed) && pulse.silence() > every.mul_f64(2.5) {
+            return Lost::Broken("the edge is silent".into());
+        }
+        let Some(pings) = pings.upgrade() else {
+            return std::future::pending().await;
+        };
+        // A full queue means that the socket does not drain; the silence above ends that.
+        let _ = pings.try_send(ClientFrame::Ping);
+    }
+}
+
+/// When something was last heard. While the driver is busy nothing is read, so silence means nothing.
+struct Pulse {
+    start: Instant,
+    heard_ms: AtomicU64,
+    busy: AtomicBool,
+}
+
+impl Pulse {
+    fn new() -> Self {
+        Self { start: Instant::now(), heard_ms: AtomicU64::new(0), busy: AtomicBool::new(false) }
+    }
+
+    fn heard(&self) {
+        self.heard_ms.store(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn silence(&self) -> Duration {
+        self.start.elapsed().saturating_sub(Duration::from_millis(self.heard_ms.load(Relaxed)))
+    }
+}
+
+/// None: a frame type of a later version, or a control frame.
+async fn next_frame(
+    stream: &mut (impl StreamExt<Item = Result<Message, tungstenite::Error>> + Unpin),
+    codec: Codec,
+) -> Result<Option<ServerFrame>, Lost> {
+    let bytes = match stream.next().await {
+        None => return Err(Lost::Broken("the socket ended".into())),
+        Some(Err(e)) => return Err(broken(e)),
+        Some(Ok(Message::Close(frame))) => {
+            return Err(match frame {
+                Some(f) => Lost::Closed { code: f.code.into(), reason: f.reason.to_string() },
+                None => Lost::Broken("closed without a code".into()),
+            });
+        }
+        Some(Ok(Message::Binary(bytes))) => bytes,
+        Some(Ok(Message::Text(text))) => text.into(),
+        Some(Ok(_)) => return Ok(None),
+    };
+    ServerFrame::decode(codec, &bytes).map_err(|e| Lost::Broken(format!("a frame that cannot be read: {e}")))
+}
+
+fn message(codec: Codec, frame: &ClientFrame) -> Message {
+    let bytes = frame.encode(codec);
+    match codec {
+        Codec::Msgpack => Message::Binary(bytes),
+        Codec::Json => Message::Text(Utf8Bytes::try_from(bytes).expect("JSON is UTF-8")),
+    }
+}
+
+fn broken(e: impl std::fmt::Display) -> Lost {
+    Lost::Broken(e.to_string())
+}
+
+#[cfg(test)]
+mod tests;

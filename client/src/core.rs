@@ -1,0 +1,305 @@
+//! What the client decides: frames and commands in, frames and events out. No socket, no file, no timer: `driver` has those.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Instant,
+};
+
+use natterjack_protocol::{
+    Cid, MsgId, Refusal, Thread, UserId,
+    error::Code,
+    frame::{ClientFrame, History, Page, Request, Send, ServerFrame, ThreadSummary, Welcome},
+};
+use tokio::sync::oneshot;
+
+use crate::{
+    chain::Want,
+    clock::ServerClock,
+    error::RequestError,
+    events::{Event, Item},
+    outbox::{Local, Outbox, Settled},
+    resume::{Ask, Out, Resume},
+};
+
+/// App requests that wait for a connection or an answer; beyond it `Busy`.
+const APP_REQUESTS: usize = 32;
+
+/// The `threads` answer: one page of the list and how to turn it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ThreadList {
+    pub threads: Vec<ThreadSummary>,
+    pub next: Option<MsgId>,
+}
+
+/// A question of the app that goes over the socket. Both kinds only read, so they may be asked again on the next connection.
+pub(crate) enum Question {
+    History(History, oneshot::Sender<Result<Page, RequestError>>),
+    Threads { limit: Option<u16>, before: Option<MsgId>, answer: oneshot::Sender<Result<ThreadList, RequestError>> },
+}
+
+enum Pending {
+    Send(Cid),
+    Page(Thread),
+    Sync,
+    App(Question),
+}
+
+/// What `driver` has to do something about.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    Draining { edges: Vec<String> },
+}
+
+pub(crate) struct Core {
+    me: UserId,
+    pub outbox: Outbox,
+    pub resume: Resume,
+    clock: ServerClock,
+    /// Sends wait until the edge knows this session's threads.
+    attached: bool,
+    complete: bool,
+    requests: HashMap<Request, Pending>,
+    next_request: Request,
+    questions: VecDeque<Question>,
+    pub out: VecDeque<Item>,
+}
+
+impl Core {
+    pub fn new(me: UserId, outbox: Outbox, resume: Resume) -> Self {
+        Self {
+            me,
+            outbox,
+            resume,
+            clock: ServerClock::default(),
+            attached: false,
+            complete: false,
+            requests: HashMap::new(),
+            next_request: 1,
+            questions: VecDeque::new(),
+            out: VecDeque::new(),
+        }
+    }
+
+    pub fn connected(&mut self, welcome: &Welcome, said: &std::collections::BTreeMap<Thread, MsgId>, edge: String, now: Instant) {
+        self.disconnected();
+        self.clock.learn(welcome.now, now);
+        self.resume.connected(said);
+        self.tell(Event::Connected { edge });
+    }
+
+    pub fn disconnected(&mut self) {
+        (self.attached, self.complete) = (false, false);
+        self.outbox.disconnected();
+        let unanswered = self.requests.drain().filter_map(|(_, p)| if let Pending::App(q) = p { Some(q) } else { None });
+        self.questions.extend(unanswered);
+    }
+
+    pub fn tell(&mut self, event: Event) {
+        self.out.push_back(Item::App(Box::new(event)));
+    }
+
+    pub fn question(&mut self, question: Question) {
+        let asked = self.requests.values().filter(|p| matches!(p, Pending::App(_))).count();
+        if asked + self.questions.len() >= APP_REQUESTS {
+            question.fail(RequestError::Busy);
+        } else {
+            self.questions.push_back(question);
+        }
+    }
+
+    pub fn frame(&mut self, frame: ServerFrame, now: Instant, random: f64) -> Option<Signal> {
+        match frame {
+            ServerFrame::Event(event) => {
+                if event.from == self.me {
+                    self.settled(|o| o.sent(event.cid, event.id));
+                }
+                self.resume.live(*event, now);
+            }
+            ServerFrame::Sent { r, cid, id, .. } => {
+                self.requests.remove(&r);
+                self.settled(|o| o.sent(cid, id));
+            }
+            ServerFrame::Page(page) => self.page(page, now),
+            ServerFrame::Attached { synced } => {
+                self.attached = true;
+                // Empty: the edge could not read everything, so this connection says nothing about being in sync.
+                self.complete = !synced.is_empty();
+                if self.complete {
+                    self.resume.synced(synced, self.clock.now_ms(now).unwrap_or(0));
+                } else {
+                    self.resume.incomplete(now);
+                }
+                self.tell(Event::Attached);
+            }
+            ServerFrame::Pong { now: server, synced } => {
+                self.clock.learn(server, now);
+                if let Some(synced) = synced.filter(|s| self.complete && !s.is_empty()) {
+                    self.resume.synced(synced, server);
+                }
+            }
+            ServerFrame::Ok { r } => match self.requests.remove(&r) {
+                Some(Pending::Sync) => self.resume.sync_done(),
+                other => self.put_back(r, other),
+            },
+            ServerFrame::Threads { r, threads, next } => match self.requests.remove(&r) {
+                Some(Pending::App(Question::Threads { answer, .. })) => {
+                    let _ = answer.send(Ok(ThreadList { threads, next }));
+                }
+                other => self.put_back(r, other),
+            },
+            ServerFrame::Error { r, refusal } => self.refused(r, refusal, now, random),
+            ServerFrame::Typing { thread, user } => self.tell(Event::Typing { thread, user }),
+            ServerFrame::Member { thread, id, open, role, intervals } => self.tell(Event::Member { thread, id, open, role, intervals }),
+            ServerFrame::Contacts => self.tell(Event::Contacts),
+            ServerFrame::Degraded { on } => self.tell(Event::Degraded { on }),
+            ServerFrame::Draining { edges, .. } => return Some(Signal::Draining { edges }),
+            ServerFrame::Welcome(welcome) => self.clock.learn(welcome.now, now),
+        }
+        self.collect();
+        None
+    }
+
+    fn page(&mut self, page: Page, now: Instant) {
+        match page.r.and_then(|r| self.requests.remove(&r).map(|p| (r, p))) {
+            Some((_, Pending::Page(thread))) => self.resume.page(thread, page, now),
+            Some((_, Pending::App(Question::History(_, answer)))) => {
+                let _ = answer.send(Ok(page));
+            }
+            // Pages between `sync` and its `ok` may carry its number: they are the edge's own, like those after hello.
+            Some((r, other)) => {
+                self.put_back(r, Some(other));
+                self.resume.newest(page, now);
+            }
+            None => self.resume.newest(page, now),
+        }
+    }
+
+    fn put_back(&mut self, r: Request, pending: Option<Pending>) {
+        if let Some(pending) = pending {
+            self.requests.insert(r, pending);
+        }
+    }
+
+    fn refused(&mut self, r: Option<Request>, refusal: Refusal, now: Instant, random: f64) {
+        if let (Code::ClockAhead, Some(server)) = (refusal.code, refusal.now_ms) {
+            self.clock.learn(server, now);
+        }
+        match r.and_then(|r| self.requests.remove(&r)) {
+            Some(Pending::Send(cid)) => self.settled(|o| o.refused(cid, refusal, now, random)),
+            Some(Pending::Page(thread)) => self.resume.page_refused(thread, &refusal, now),
+            Some(Pending::Sync) => self.resume.sync_refused(&refusal, now),
+            Some(Pending::App(question)) => question.fail(RequestError::Refused(refusal)),
+            None => match refusal.cid {
+                Some(cid) => self.settled(|o| o.refused(cid, refusal, now, random)),
+                None => tracing::debug!(code = ?refusal.code, message = %refusal.message, "the edge refused something"),
+            },
+        }
+    }
+
+    fn settled(&mut self, change: impl FnOnce(&mut Outbox) -> Option<Settled>) {
+        match change(&mut self.outbox) {
+            Some(Settled::Sent { local, thread, cid, id }) => self.tell(Event::Sent { local, thread, cid, id }),
+            Some(Settled::Failed { local, thread, refusal }) => self.tell(Event::Failed { local, thread, refusal }),
+            None => {}
+        }
+    }
+
+    fn collect(&mut self) {
+        while let Some(out) = self.resume.next_out() {
+            self.out.push_back(match out {
+                Out::Event(event) => Item::App(Box::new(Event::Message(*event))),
+                Out::Skipped { thread, from, to } => Item::App(Box::new(Event::Skipped { thread, from, to })),
+                Out::Synced(synced) => Item::Synced(synced),
+            });
+        }
+    }
+
+    /// Messages to hand over now. Their cids have to be stored before [`Core::send`] is asked for the frames.
+    pub fn hand(&mut self, now: Instant) -> Vec<(Local, Cid)> {
+        match self.clock.now_ms(now) {
+            Some(server_ms) if self.attached => self.outbox.hand(now, server_ms, rand::random),
+            _ => Vec::new(),
+        }
+    }
+
+    pub fn send(&mut self, handed: &[(Local, Cid)]) -> Vec<ClientFrame> {
+        let mut frames = Vec::with_capacity(handed.len());
+        for (local, cid) in handed {
+            let Some(row) = self.outbox.get(*local) else { continue };
+            let (thread, kind, body) = (row.thread.clone(), row.kind, row.body.clone());
+            let r = self.request(Pending::Send(*cid));
+            frames.push(ClientFrame::Send(Send { r, cid: *cid, thread, kind, body }));
+        }
+        frames
+    }
+
+    /// Questions that may be asked now: those of resume, then the app's.
+    pub fn asks(&mut self, now: Instant) -> Vec<ClientFrame> {
+        let mut frames = Vec::new();
+        while let Some(ask) = self.resume.ask(now) {
+            frames.push(match ask {
+                Ask::Sync(cursors) => ClientFrame::Sync { r: self.request(Pending::Sync), cursors },
+                Ask::Page { thread, want } => {
+                    let r = self.request(Pending::Page(thread.clone()));
+                    let (before, after) = match want {
+                        Want::Newest => (None, None),
+                        Want::Before(id) => (Some(id), None),
+                        Want::After(id) => (None, Some(id)),
+                    };
+                    let limit = Some(natterjack_protocol::limits::PAGE_MAX as u16);
+                    ClientFrame::History(History { r, thread: Some(thread), before, after, limit, ..History::default() })
+                }
+            });
+        }
+        if self.attached {
+            for question in std::mem::take(&mut self.questions) {
+                if question.is_given_up() {
+                    continue;
+                }
+                let r = self.next_request;
+                let frame = question.frame(r);
+                self.request(Pending::App(question));
+                frames.push(frame);
+            }
+        }
+        frames
+    }
+
+    fn request(&mut self, pending: Pending) -> Request {
+        let r = self.next_request;
+        self.next_request = self.next_request.wrapping_add(1).max(1);
+        self.requests.insert(r, pending);
+        r
+    }
+
+    pub fn due(&self) -> Option<Instant> {
+        let outbox = self.attached.then(|| self.outbox.due()).flatten();
+        outbox.into_iter().chain(self.resume.due()).min()
+    }
+}
+
+impl Question {
+    fn frame(&self, r: Request) -> ClientFrame {
+        match self {
+            Self::History(h, _) => ClientFrame::History(History { r, ..h.clone() }),
+            Self::Threads { limit, before, .. } => ClientFrame::Threads { r, limit: *limit, before: *before },
+        }
+    }
+
+    fn is_given_up(&self) -> bool {
+        match self {
+            Self::History(_, answer) => answer.is_closed(),
+            Self::Threads { answer, .. } => answer.is_closed(),
+        }
+    }
+
+    fn fail(self, error: RequestError) {
+        match self {
+            Self::History(_, answer) => drop(answer.send(Err(error))),
+            Self::Threads { answer, .. } => drop(answer.send(Err(error))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

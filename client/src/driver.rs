@@ -1,0 +1,433 @@
+//! The client's one task: carries out what `core` decides, with a socket, a file and a clock.
+//!
+//! connect → live → wait → connect. A draining edge is left make-before-break: the next connection stands before the old one goes.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use natterjack_protocol::{
+    Body, Code, Kind, MsgId, Refusal, Thread,
+    close::Back,
+    codec::Codec,
+    frame::{ClientFrame, DeviceClass, Hello},
+};
+use serde::Deserialize;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    auth::{Auth, says_logged_out},
+    backoff::Backoff,
+    connection::{Connection, Lost, dial},
+    core::{Core, Question, Signal},
+    error::{RequestError, SendError},
+    events::{Event, Item, Marks, SharedMarks},
+    outbox::{Change, Local, Unsent, Waiter},
+    store::Store,
+};
+
+/// What may be lost in a crash without harm (cursors, rows that were sent) is stored this much later, together.
+const FLUSH: Duration = Duration::from_millis(200);
+/// Events that wait for a slow app before the socket is read no further.
+const OUT: usize = 1_024;
+/// Until the first look at the list of edges, and between two.
+const EDGES_SOON: Duration = Duration::from_secs(2);
+const EDGES_EVERY: Duration = Duration::from_secs(300);
+/// Between two attempts to leave a draining edge.
+const LEAVE_AGAIN: Duration = Duration::from_millis(300);
+/// Until a socket that does not drain is looked at again.
+const FULL_AGAIN: Duration = Duration::from_millis(50);
+
+pub(crate) enum Command {
+    Send { thread: Thread, kind: Kind, body: Body, stored: oneshot::Sender<Result<Local, SendError>>, waiter: Option<Waiter> },
+    Ask(Question),
+    Typing(Thread),
+    Rows(oneshot::Sender<Vec<Unsent>>),
+    Discard(Local, oneshot::Sender<bool>),
+}
+
+pub(crate) struct Options {
+    pub codec: Codec,
+    pub class: DeviceClass,
+    pub heartbeat: Option<Duration>,
+    pub outbox_max: usize,
+}
+
+pub(crate) struct Driver {
+    pub core: Core,
+    pub auth: Arc<Auth>,
+    pub store: Store,
+    pub options: Options,
+    pub commands: mpsc::Receiver<Command>,
+    /// None when the app dropped its stream: events go nowhere, sending goes on.
+    pub events: Option<mpsc::Sender<Item>>,
+    pub marks: Arc<SharedMarks>,
+    pub waiting: watch::Sender<usize>,
+    pub stop: CancellationToken,
+    pub backoff: Backoff,
+    pub flush_at: Option<Instant>,
+    /// Farewells to old connections and look-ups of the list of edges.
+    pub aside: JoinSet<()>,
+    /// A token that an edge refused.
+    pub stale: Option<String>,
+}
+
+/// Frames that one pump can make: 16 sends, 8 pages, a sync, 32 questions of the app; and room for the messages of a command.
+const BURST: usize = 96;
+
+type Hellos = BTreeMap<Thread, MsgId>;
+/// A dial under way: the connection, what its hello said, and the token it used.
+type Dialled = (Result<Connection, Lost>, Hellos, String);
+
+enum Next {
+    Wait(Duration),
+    End(Event),
+}
+
+impl Driver {
+    pub async fn run(mut self) {
+        let auth = self.auth.clone();
+        self.aside.spawn(async move { learn_edges(&auth).await });
+        self.stay_connected().await;
+        let stop = self.stop.clone();
+        while !self.core.out.is_empty() {
+            // Order: who closes does not wait for an app that reads no more.
+            let room = tokio::select! {
+                biased;
+                room = room(self.events.clone()) => room,
+                () = stop.cancelled() => break,
+            };
+            self.give(room);
+        }
+        self.flush().await;
+        self.aside.shutdown().await;
+    }
+
+    /// Until closed, logged out or told never to come back.
+    async fn stay_connected(&mut self) {
+        let stop = self.stop.clone();
+        loop {
+            let dial = self.dial();
+            let dialled = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                d = self.serving(dial) => d,
+            };
+            let lost = match dialled {
+                Err(e) if says_logged_out(&e) => return self.logged_out(&e),
+                Err(e) => (Lost::Broken(e.to_string()), Duration::ZERO),
+                Ok((Err(lost), _, access)) => {
+                    self.note_stale(&lost, access);
+                    (lost, Duration::ZERO)
+                }
+                Ok((Ok(connection), said, access)) => {
+                    let since = Instant::now();
+                    match self.live(connection, said, access).await {
+                        None => return,
+                        Some(lost) => (lost, since.elapsed()),
+                    }
+                }
+            };
+            self.core.disconnected();
+            match self.next(lost) {
+                Next::End(event) => return self.core.tell(event),
+                Next::Wait(wait) => {
+                    self.core.tell(Event::Reconnecting { wait });
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return,
+                        () = self.serving(tokio::time::sleep(wait)) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn next(&mut self, (lost, lived): (Lost, Duration)) -> Next {
+        tracing::debug!(?lost, ?lived, "connection lost");
+        let back = lost.back();
+        let edges = self.auth.http().with_edges(|e| {
+            e.next();
+            e.len()
+        });
+        match (self.backoff.lost(back, lived, edges, rand::random()), lost) {
+            (Some(wait), _) => Next::Wait(wait),
+            (None, Lost::Closed { code, reason }) => Next::End(Event::Ended { code, reason }),
+            (None, Lost::Refused(refusal)) => Next::End(Event::Ended { code: 0, reason: refusal.message }),
+            (None, Lost::Broken(reason)) => Next::End(Event::Ended { code: 0, reason }),
+        }
+    }
+
+    fn note_stale(&mut self, lost: &Lost, access: String) {
+        if lost.back() == Back::AfterLogin {
+            self.stale = Some(access);
+        }
+    }
+
+    fn logged_out(&mut self, e: &RequestError) {
+        let refusal = match e {
+            RequestError::Refused(r) => r.clone(),
+            other => Refusal::new(Code::Unauthorized, other.to_string()),
+        };
+        self.core.tell(Event::LoggedOut { refusal });
+    }
+
+    /// A connection to the current edge, on its way; borrows nothing of the driver.
+    fn dial(&mut self) -> impl Future<Output = Result<Dialled, RequestError>> + Send + 'static {
+        let (auth, stale) = (self.auth.clone(), self.stale.take());
+        let (said, synced) = self.core.resume.hello();
+        let (codec, class, heartbeat) = (self.options.codec, self.options.class, self.options.heartbeat);
+        async move {
+            let access = auth.access(stale.as_deref()).await?;
+            let edge = auth.http().with_edges(|e| e.current().to_owned());
+            let hello = Hello { token: access.clone(), device: auth.device.clone(), class, cursors: said.clone(), synced };
+            Ok((dial(edge, codec, hello, heartbeat).await, said, access))
+        }
+    }
+
+    /// Serves the app while `work` goes on without a connection.
+    async fn serving<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            let due = self.flush_at;
+            // Order: what is being waited for, then the app. Nothing here is lost by being dropped half-way.
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                Some(first) = self.commands.recv() => self.command(first, None).await,
+                room = room(self.events.clone()), if !self.core.out.is_empty() => self.give(room),
+                () = self.marks.changed.notified() => self.flush_soon(),
+                () = until(due) => self.flush().await,
+            }
+        }
+    }
+
+    /// One connection, and what replaces it when it drains. None: closed by the app.
+    async fn live(&mut self, connection: Connection, said: Hellos, access: String) -> Option<Lost> {
+        let (mut connection, mut access) = (connection, access);
+        let stop = self.stop.clone();
+        self.welcomed(&connection, &said);
+        let mut replacement: JoinSet<Result<Dialled, RequestError>> = JoinSet::new();
+        loop {
+            let full = if self.pump(&connection).await { None } else { Some(Instant::now() + FULL_AGAIN) };
+            let due = self.core.due().into_iter().chain(self.flush_at).chain(full).min();
+            let can_read = self.core.out.len() < OUT;
+            // Order: the end, then what makes room, then what fills it.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {
+                    connection.close().await;
+                    return None;
+                }
+                room = room(self.events.clone()), if !self.core.out.is_empty() => self.give(room),
+                Some(next) = replacement.join_next() => match next {
+                    Ok(Ok((Ok(new), said, token))) => {
+                        let old = std::mem::replace(&mut connection, new);
+                        self.aside.spawn(old.close());
+                        access = token;
+                        self.welcomed(&connection, &said);
+                    }
+                    // Until the old one closes; then the usual way back is taken.
+                    _ => {
+                        self.auth.http().with_edges(crate::edges::Edges::next);
+                        let dial = self.dial();
+                        replacement.spawn(async move {
+                            tokio::time::sleep(LEAVE_AGAIN).await;
+                            dial.await
+                        });
+                    }
+                },
+                frame = connection.incoming.recv(), if can_read => match frame {
+                    Some(frame) => {
+                        if let Some(Signal::Draining { edges }) = self.core.frame(frame, Instant::now(), rand::random())
+                            && replacement.is_empty()
+                        {
+                            self.auth.http().with_edges(|e| e.leave_for(&edges, rand::random::<u32>() as usize));
+                            replacement.spawn(self.dial());
+                        }
+                    }
+                    None => {
+                        let lost = connection.lost().await;
+                        self.note_stale(&lost, access);
+                        return Some(lost);
+                    }
+                },
+                Some(first) = self.commands.recv() => self.command(first, Some(&connection)).await,
+                () = self.marks.changed.notified() => self.flush_soon(),
+                () = until(due) => {
+                    if self.flush_at.is_some_and(|t| t <= Instant::now()) {
+                        self.flush().await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn welcomed(&mut self, connection: &Connection, said: &Hellos) {
+        self.core.connected(&connection.welcome, said, connection.edge.clone(), Instant::now());
+        while self.aside.try_join_next().is_some() {}
+    }
+
+    /// Hands over what may go: cids stored first, then the frames. False: the socket does not drain, everything waits where it is.
+    async fn pump(&mut self, connection: &Connection) -> bool {
+        let now = Instant::now();
+        if connection.outgoing.capacity() < BURST {
+            return false;
+        }
+        for frame in self.core.asks(now) {
+            let _ = connection.outgoing.try_send(frame);
+        }
+        let handed = self.core.hand(now);
+        if handed.is_empty() {
+            if self.core.outbox.has_changes() {
+                self.flush_soon();
+            }
+        } else if self.store_changes(Marks::default()).await.is_ok() {
+            for frame in self.core.send(&handed) {
+                let _ = connection.outgoing.try_send(frame);
+            }
+        } else {
+            for (_, cid) in handed {
+                let later = Refusal::unavailable("the client's file cannot be written");
+                self.core.outbox.refused(cid, later, now, rand::random());
+            }
+        }
+        let waiting = self.core.outbox.waiting();
+        self.waiting.send_if_modified(|n| std::mem::replace(n, waiting) != waiting);
+        true
+    }
+
+    /// A command and whatever else has come meanwhile: messages written together are stored together.
+    async fn command(&mut self, first: Command, connection: Option<&Connection>) {
+        let mut added: Vec<(Local, oneshot::Sender<Result<Local, SendError>>)> = Vec::new();
+        let mut next = Some(first);
+        while let Some(command) = next {
+            match command {
+                Command::Send { stored, .. } if self.core.outbox.waiting() >= self.options.outbox_max => {
+                    let _ = stored.send(Err(SendError::Full(self.options.outbox_max)));
+                }
+                Command::Send { thread, kind, body, stored, waiter } => {
+                    added.push((self.core.outbox.add(thread, kind, body, waiter), stored));
+                }
+                Command::Ask(question) => self.core.question(question),
+                Command::Typing(thread) => {
+                    if let Some(connection) = connection {
+                        let _ = connection.outgoing.try_send(ClientFrame::Typing { thread });
+                    }
+                }
+                Command::Rows(answer) => {
+                    let _ = answer.send(self.core.outbox.rows());
+                }
+                Command::Discard(local, answer) => {
+                    let _ = answer.send(self.core.outbox.discard(local));
+                    self.flush_soon();
+                }
+            }
+            next = if added.len() < 64 { self.commands.try_recv().ok() } else { None };
+        }
+        if added.is_empty() {
+            return;
+        }
+        // With a connection the cids are minted now, so that row and cid are one write.
+        let drains = connection.is_some_and(|c| c.outgoing.capacity() >= BURST);
+        let handed = if drains { self.core.hand(Instant::now()) } else { Vec::new() };
+        match self.store_changes(Marks::default()).await {
+            Ok(()) => {
+                for (local, stored) in added {
+                    let _ = stored.send(Ok(local));
+                }
+                for frame in self.core.send(&handed) {
+                    let Some(connection) = connection else { break };
+                    let _ = connection.outgoing.try_send(frame);
+                }
+            }
+            Err(why) => {
+                let now = Instant::now();
+                for (_, cid) in handed {
+                    self.core.outbox.refused(cid, Refusal::unavailable("the client's file cannot be written"), now, rand::random());
+                }
+                for (local, stored) in added {
+                    self.core.outbox.forget(local);
+                    let _ = stored.send(Err(SendError::Store(why.clone())));
+                }
+            }
+        }
+        self.waiting.send_replace(self.core.outbox.waiting());
+    }
+
+    fn give(&mut self, room: Option<mpsc::OwnedPermit<Item>>) {
+        match room {
+            Some(permit) => {
+                if let Some(item) = self.core.out.pop_front() {
+                    permit.send(item);
+                }
+            }
+            None => {
+                self.events = None;
+                self.core.out.clear();
+            }
+        }
+    }
+
+    fn flush_soon(&mut self) {
+        if self.flush_at.is_none() && self.store.keeps() {
+            self.flush_at = Some(Instant::now() + FLUSH);
+        }
+    }
+
+    async fn flush(&mut self) {
+        self.flush_at = None;
+        let marks = self.marks.take();
+        if self.store_changes(marks).await.is_err() {
+            self.flush_soon();
+        }
+    }
+
+    async fn store_changes(&mut self, marks: Marks) -> Result<(), crate::error::StoreError> {
+        let changes: Vec<Change> = self.core.outbox.take_changes();
+        if !self.store.keeps() || (changes.is_empty() && marks.is_empty()) {
+            return Ok(());
+        }
+        self.store.apply(changes, marks).await.map_err(|(e, changes, marks)| {
+            tracing::warn!(error = %e, "the client's file was not written");
+            self.core.outbox.put_back(changes);
+            self.marks.put_back(marks);
+            e
+        })
+    }
+}
+
+/// Room for one event; None when the app has dropped its stream, or there never was one.
+async fn room(events: Option<mpsc::Sender<Item>>) -> Option<mpsc::OwnedPermit<Item>> {
+    events?.reserve_owned().await.ok()
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Soon after the start, then from time to time.
+async fn learn_edges(auth: &Auth) {
+    #[derive(Deserialize)]
+    struct List {
+        edges: Vec<String>,
+    }
+    let mut wait = EDGES_SOON.mul_f64(rand::random());
+    loop {
+        tokio::time::sleep(wait).await;
+        wait = EDGES_EVERY.mul_f64(0.5 + rand::random::<f64>());
+        match auth.http().ask::<(), List>(reqwest::Method::GET, "/v1/edges", None, None).await {
+            Ok(List { edges }) => auth.http().with_edges(|e| e.learn(&edges)),
+            Err(e) => tracing::debug!(error = %e, "the list of edges was not read"),
+        }
+    }
+}

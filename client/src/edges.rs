@@ -1,0 +1,131 @@
+//! Which edge next (pure): a random one first, after a failure the one after it; learnt ones beside those the app named.
+
+/// Edges kept at most; a list from the network must not grow without end.
+const MAX: usize = 64;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not the address of an edge: write ws://host:port (wss:// comes with TLS)")]
+pub struct BadEdge(pub String);
+
+#[derive(Debug, Clone)]
+pub(crate) struct Edges {
+    named: Vec<String>,
+    all: Vec<String>,
+    at: usize,
+}
+
+impl Edges {
+    /// `random` picks where to begin.
+    pub fn new(named: &[String], random: usize) -> Result<Self, BadEdge> {
+        let named: Vec<String> = named.iter().map(|e| normal(e)).collect::<Result<_, _>>()?;
+        if named.is_empty() {
+            return Err(BadEdge(String::new()));
+        }
+        Ok(Self { at: random % named.len(), all: named.clone(), named })
+    }
+
+    pub fn current(&self) -> &str {
+        &self.all[self.at % self.all.len()]
+    }
+
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The current one first, then the others in turn.
+    pub fn in_turn(&self) -> Vec<String> {
+        (0..self.all.len()).map(|i| self.all[(self.at + i) % self.all.len()].clone()).collect()
+    }
+
+    pub fn next(&mut self) {
+        self.at = (self.at + 1) % self.all.len();
+    }
+
+    /// Takes one of `preferred` (a draining edge names who is left) if it is an edge and not the current one, else the next.
+    pub fn leave_for(&mut self, preferred: &[String], random: usize) {
+        let current = self.current().to_owned();
+        let good: Vec<String> = preferred.iter().filter_map(|e| normal(e).ok()).filter(|e| *e != current).collect();
+        match good.get(random % good.len().max(1)) {
+            None => self.next(),
+            Some(edge) => {
+                self.add(std::slice::from_ref(edge));
+                self.at = self.all.iter().position(|e| e == edge).unwrap_or(self.at);
+            }
+        }
+    }
+
+    /// The list of `GET /v1/edges`. Those that the app named stay: they are the way back when all else is gone.
+    pub fn learn(&mut self, edges: &[String]) {
+        let current = self.current().to_owned();
+        self.all = self.named.clone();
+        self.add(edges);
+        if !self.all.contains(&current) {
+            self.all.push(current.clone());
+        }
+        self.at = self.all.iter().position(|e| *e == current).unwrap_or(0);
+    }
+
+    fn add(&mut self, edges: &[String]) {
+        for edge in edges.iter().filter_map(|e| normal(e).ok()) {
+            if !self.all.contains(&edge) && self.all.len() < MAX {
+                self.all.push(edge);
+            }
+        }
+    }
+}
+
+/// `ws://host:port` without a path; `http://` means the same.
+fn normal(edge: &str) -> Result<String, BadEdge> {
+    let bad = || BadEdge(edge.to_owned());
+    let trimmed = edge.trim().trim_end_matches('/');
+    let host = trimmed.strip_prefix("ws://").or_else(|| trimmed.strip_prefix("http://")).unwrap_or(trimmed);
+    if host.is_empty() || host.contains("://") || host.contains(['/', ' ', '?', '#', '@']) {
+        return Err(bad());
+    }
+    Ok(format!("ws://{host}"))
+}
+
+/// The HTTP side of the same listener.
+pub(crate) fn http_base(edge: &str) -> String {
+    edge.replacen("ws://", "http://", 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edges(list: &[&str], random: usize) -> Edges {
+        Edges::new(&list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>(), random).unwrap()
+    }
+
+    #[test]
+    fn begins_anywhere_and_goes_round() {
+        let mut e = edges(&["ws://a:1", "http://b:2/", "c:3"], 4);
+        assert_eq!(e.in_turn(), ["ws://b:2", "ws://c:3", "ws://a:1"]);
+        e.next();
+        e.next();
+        assert_eq!(e.current(), "ws://a:1");
+    }
+
+    #[test]
+    fn what_is_learnt_is_added_and_what_was_named_stays() {
+        let mut e = edges(&["ws://a:1"], 0);
+        e.learn(&["ws://b:2".into(), "ws://a:1".into(), "nonsense://x".into()]);
+        assert_eq!(e.in_turn(), ["ws://a:1", "ws://b:2"]);
+        e.next();
+        e.learn(&[]);
+        assert_eq!(e.current(), "ws://b:2", "the one in use is kept until it is left");
+        e.leave_for(&["ws://b:2".into(), "ws://c:3".into()], 9);
+        assert_eq!(e.current(), "ws://c:3", "never back to the one that drains");
+        e.leave_for(&[], 0);
+        assert_ne!(e.current(), "ws://c:3");
+    }
+
+    #[test]
+    fn an_address_is_checked() {
+        for bad in ["", "wss://x", "ws://a/b", "ftp://x", "ws://u@h"] {
+            assert!(Edges::new(&[bad.to_owned()], 0).is_err(), "{bad}");
+        }
+        assert!(Edges::new(&[], 0).is_err());
+    }
+}

@@ -1,0 +1,146 @@
+//! People and groups over HTTP: found, asked, added; decided by the log, so a change is done when the call returns.
+
+use natterjack_protocol::{
+    GroupId, Thread, UserId,
+    fold::{HistoryFor, Role},
+    rpc::{Contact, ContactChange, ContactState, Profile},
+};
+use reqwest::Method;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::{client::Client, error::RequestError};
+
+/// A group as its members see it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct GroupInfo {
+    pub name: String,
+    #[serde(default)]
+    pub members: Vec<GroupMember>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct GroupMember {
+    pub user: UserId,
+    #[serde(default)]
+    pub role: Option<Role>,
+}
+
+#[derive(Deserialize)]
+struct Created {
+    thread: Thread,
+}
+
+/// A list may come bare or under its name.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum List<T> {
+    Bare(Vec<T>),
+    Users { users: Vec<T> },
+    Contacts { contacts: Vec<T> },
+}
+
+impl<T> List<T> {
+    fn into_vec(self) -> Vec<T> {
+        match self {
+            Self::Bare(v) | Self::Users { users: v } | Self::Contacts { contacts: v } => v,
+        }
+    }
+}
+
+impl Client {
+    /// Users whose name begins with this; case is ignored.
+    pub async fn find(&self, prefix: &str) -> Result<Vec<Profile>, RequestError> {
+        let found: List<Profile> = self.get(&format!("/v1/users?prefix={}", escape(prefix))).await?;
+        Ok(found.into_vec())
+    }
+
+    /// The user of exactly this name; case is ignored.
+    pub async fn find_name(&self, name: &str) -> Result<Option<Profile>, RequestError> {
+        let lower = name.to_lowercase();
+        Ok(self.find(name).await?.into_iter().find(|p| p.name.to_lowercase() == lower))
+    }
+
+    pub async fn profile(&self, user: &UserId) -> Result<Profile, RequestError> {
+        self.get(&format!("/v1/users/{user}")).await
+    }
+
+    pub async fn contacts(&self) -> Result<Vec<Contact>, RequestError> {
+        let contacts: List<Contact> = self.get("/v1/contacts").await?;
+        Ok(contacts.into_vec())
+    }
+
+    /// The state afterwards; none: there is no relation any more, or the edge does not say.
+    pub async fn contact(&self, user: &UserId, change: ContactChange) -> Result<Option<ContactState>, RequestError> {
+        let answer: Value = self.change(Method::POST, &format!("/v1/contacts/{user}"), Some(json!({ "change": change }))).await?;
+        let state = answer.get("state").cloned().unwrap_or(answer);
+        Ok(serde_json::from_value(state).ok())
+    }
+
+    pub async fn block(&self, user: &UserId) -> Result<(), RequestError> {
+        self.done(Method::PUT, &format!("/v1/blocks/{user}"), None).await
+    }
+
+    pub async fn unblock(&self, user: &UserId) -> Result<(), RequestError> {
+        self.done(Method::DELETE, &format!("/v1/blocks/{user}"), None).await
+    }
+
+    /// `history`: what members who join later may read; none: the server's default, from their joining on.
+    pub async fn create_group(&self, name: &str, users: &[UserId], history: Option<HistoryFor>) -> Result<Thread, RequestError> {
+        let mut body = json!({ "name": name, "users": users });
+        if let Some(history) = history {
+            body["history"] = json!(history);
+        }
+        let Created { thread } = self.change(Method::POST, "/v1/groups", Some(body)).await?;
+        Ok(thread)
+    }
+
+    pub async fn group(&self, gid: &GroupId) -> Result<GroupInfo, RequestError> {
+        self.get(&format!("/v1/groups/{gid}")).await
+    }
+
+    pub async fn rename_group(&self, gid: &GroupId, name: &str) -> Result<(), RequestError> {
+        self.done(Method::PATCH, &format!("/v1/groups/{gid}"), Some(json!({ "name": name }))).await
+    }
+
+    pub async fn add_members(&self, gid: &GroupId, users: &[UserId]) -> Result<(), RequestError> {
+        self.done(Method::POST, &format!("/v1/groups/{gid}/members"), Some(json!({ "users": users }))).await
+    }
+
+    pub async fn remove_member(&self, gid: &GroupId, user: &UserId) -> Result<(), RequestError> {
+        self.done(Method::DELETE, &format!("/v1/groups/{gid}/members/{user}"), None).await
+    }
+
+    pub async fn set_role(&self, gid: &GroupId, user: &UserId, role: Role) -> Result<(), RequestError> {
+        self.done(Method::PUT, &format!("/v1/groups/{gid}/members/{user}/role"), Some(json!({ "role": role }))).await
+    }
+
+    pub async fn leave_group(&self, gid: &GroupId) -> Result<(), RequestError> {
+        self.done(Method::POST, &format!("/v1/groups/{gid}/leave"), None).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, RequestError> {
+        self.auth().ask::<(), T>(Method::GET, path, None).await
+    }
+
+    async fn change<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Value>) -> Result<T, RequestError> {
+        self.auth().ask(method, path, body.as_ref()).await
+    }
+
+    async fn done(&self, method: Method, path: &str, body: Option<Value>) -> Result<(), RequestError> {
+        self.change::<Value>(method, path, body).await.map(|_| ())
+    }
+}
+
+/// For a query: everything but unreserved characters as %XX.
+fn escape(s: &str) -> String {
+    let mut out = String::with_capacity(s.len());
+    for b in s.bytes() {
+        if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~') {
+            out.push(char::from(b));
+        } else {
+            out.push_str(&format!("%{b:02X}"));
+        }
+    }
+    out
+}
