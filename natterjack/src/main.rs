@@ -1,1 +1,92 @@
-fn main() {}
+//! The one binary. This file is the checklist of every process: parse, configure, set up telemetry, build, run, drain.
+
+mod cli;
+mod doctor;
+mod roles;
+mod settings;
+mod up;
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Parser;
+use cli::{Cli, Command};
+use natterjack_nats::Nats;
+use natterjack_runtime::{config, telemetry, telemetry::Metrics};
+use roles::Role;
+use settings::Settings;
+
+fn main() -> ExitCode {
+    match start(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            // Standard error may be a log file by now; one line with every cause suits both.
+            eprintln!("natterjack: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<()> {
+    if let Command::Config(args) = &cli.command {
+        print_config(args.markdown);
+        return Ok(());
+    }
+    let settings = Settings::load(cli.config.clone(), cli.keys())?;
+    let metrics = telemetry::init(&settings.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads(&cli.command, &settings))
+        .thread_name("natterjack")
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(Box::pin(async {
+        tokio::select! {
+            ended = run(cli, settings, metrics.clone()) => ended,
+            () = metrics.clone().upkeep() => Ok(()),
+        }
+    }));
+    // What still blocks (a database call, say) was given its time by the drain.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run(cli: Cli, settings: Settings, metrics: Metrics) -> anyhow::Result<()> {
+    let with_parent = cli.die_with_parent;
+    match cli.command {
+        Command::Up(_) => up::run(settings, up::Forward { config: cli.config, set: cli.set }, with_parent, metrics).await,
+        Command::Edge(_) => roles::serve(Role::Edge, settings, with_parent, metrics).await,
+        Command::Channel => roles::serve(Role::Channel, settings, with_parent, metrics).await,
+        Command::Persister(_) => roles::serve(Role::Persister, settings, with_parent, metrics).await,
+        Command::Provision => provision(&settings).await,
+        Command::Doctor => {
+            if !doctor::run(&settings).await {
+                bail!("something has to be mended before natterjack can run here");
+            }
+            Ok(())
+        }
+        // Needs neither settings nor a runtime, and has been printed.
+        Command::Config(_) => Ok(()),
+    }
+}
+
+async fn provision(settings: &Settings) -> anyhow::Result<()> {
+    let nats = Nats::connect(&settings.nats, "provision").await?;
+    let layout = natterjack_nats::provision(&nats, &settings.nats, &settings.times).await?;
+    tracing::info!(generation = layout.generation, partitions = layout.partitions, kv_shards = layout.kv_shards, "provisioned");
+    Ok(())
+}
+
+/// An edge uses every core; the rest waits for disk and network most of the time.
+fn threads(command: &Command, settings: &Settings) -> usize {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    settings.process.threads.unwrap_or(if matches!(command, Command::Edge(_)) { cores } else { cores.min(4) })
+}
+
+#[expect(clippy::print_stdout, reason = "what was asked for")]
+fn print_config(markdown: bool) {
+    if markdown {
+        print!("{}", config::markdown(settings::DEFAULT));
+    } else {
+        print!("{}", settings::DEFAULT);
+    }
+}

@@ -1,0 +1,134 @@
+//! The command line: flags are the last layer of the configuration, so each one is the name of a key.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Natterjack, a chat backend: WebSocket edges, one NATS cluster as the log, an archive.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 120)]
+pub struct Cli {
+    /// A configuration file (default: ./natterjack.toml if there is one). `natterjack config` prints one to start from.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Any key of the configuration, for instance `--set nats.replicas=3`.
+    #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// End when standard input closes: for children, so that they do not outlive whoever started them.
+    #[arg(long, global = true)]
+    pub die_with_parent: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Everything on this machine: nats-server, channel, persister and two edges. Data in one folder.
+    Up(UpArgs),
+    /// Create or verify streams and buckets. Once per installation, before the other processes.
+    Provision,
+    /// The WebSocket and HTTP front.
+    Edge(EdgeArgs),
+    /// Reads the log in order and publishes events on live subjects.
+    Channel,
+    /// Archives the log; answers history and directory.
+    Persister(PersisterArgs),
+    /// Looks for what would keep Natterjack from running here.
+    Doctor,
+    /// Prints the annotated default configuration.
+    Config(ConfigArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// One folder for all data [up.data].
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<String>,
+    /// Port of the first edge, the second takes the next [up.port].
+    #[arg(long)]
+    port: Option<u16>,
+    /// Port of nats-server [up.nats_port].
+    #[arg(long)]
+    nats_port: Option<u16>,
+    /// Address of the edges [up.host].
+    #[arg(long)]
+    host: Option<String>,
+    /// When the log goes to disk: `interval` (every 100 ms) or `always` (before each acknowledgement) [up.sync].
+    #[arg(long)]
+    sync: Option<String>,
+    /// Kept up to date with URLs and process ids, in JSON [up.state_file].
+    #[arg(long, value_name = "FILE")]
+    state_file: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct EdgeArgs {
+    /// [edge.id]
+    #[arg(long)]
+    id: Option<String>,
+    /// [edge.listen]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Where clients reach it [edge.url].
+    #[arg(long)]
+    url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct PersisterArgs {
+    /// The archive, one SQLite file [persister.archive].
+    #[arg(long, value_name = "FILE")]
+    archive: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// As the page docs/configuration.md.
+    #[arg(long)]
+    pub markdown: bool,
+}
+
+impl Cli {
+    /// The flags as dotted keys and values; `--set` comes last, so it wins.
+    pub fn keys(&self) -> Vec<(String, String)> {
+        let of_command: Vec<(&str, Option<String>)> = match &self.command {
+            Command::Up(a) => vec![
+                ("up.data", a.data.clone()),
+                ("up.port", a.port.map(|p| p.to_string())),
+                ("up.nats_port", a.nats_port.map(|p| p.to_string())),
+                ("up.host", a.host.clone()),
+                ("up.sync", a.sync.clone()),
+                ("up.state_file", a.state_file.clone()),
+            ],
+            Command::Edge(a) => vec![("edge.id", a.id.clone()), ("edge.listen", a.listen.clone()), ("edge.url", a.url.clone())],
+            Command::Persister(a) => vec![("persister.archive", a.archive.clone())],
+            Command::Provision | Command::Channel | Command::Doctor | Command::Config(_) => vec![],
+        };
+        of_command.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).chain(self.set.iter().cloned()).collect()
+    }
+}
+
+fn key_value(s: &str) -> Result<(String, String), String> {
+    match s.split_once('=') {
+        Some((key, value)) if key.contains('.') => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("as SECTION.KEY=VALUE".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_become_keys_and_set_wins() {
+        let cli = Cli::parse_from(["natterjack", "up", "--port", "9000", "--set", "up.port=9001"]);
+        assert_eq!(cli.keys(), [("up.port".to_owned(), "9000".to_owned()), ("up.port".to_owned(), "9001".to_owned())]);
+    }
+}

@@ -1,0 +1,74 @@
+//! `natterjack doctor`: looks for what would keep Natterjack from running here, and says what to do about it.
+
+use std::path::Path;
+
+use natterjack_nats::{Layout, Nats, Tail};
+
+use crate::{
+    settings::Settings,
+    up::{free_bytes, is_free, nats_server},
+};
+
+/// Same bound as the log has for a cid from a clock ahead, and with a reason: beyond it every send would be refused.
+const CLOCK_OFF_MS: u64 = 5_000;
+
+/// True: nothing was found that must be mended.
+#[expect(clippy::print_stdout, reason = "a report for people")]
+pub async fn run(settings: &Settings) -> bool {
+    let mut all_well = true;
+    let mut say = |what: &str, found: Result<String, String>| {
+        match &found {
+            Ok(how) => println!("ok    {what}: {how}"),
+            Err(why) => println!("FAIL  {what}: {why}"),
+        }
+        all_well &= found.is_ok();
+    };
+    println!("natterjack {}", env!("CARGO_PKG_VERSION"));
+    say(
+        "nats-server",
+        nats_server::find(settings.up.nats_server.as_deref())
+            .await
+            .map(|s| format!("{} at {}", s.version, s.path.display()))
+            .map_err(|e| format!("{e:#}")),
+    );
+    say("disk", disk(&settings.up.data));
+    // In use is no fault: it may well be ours.
+    let port = settings.up.port.unwrap_or(8080);
+    for p in [port, port.saturating_add(1)] {
+        let state = if is_free(settings.up.host, p) { "free" } else { "in use; `up` takes a free one unless --port asks for it" };
+        say(&format!("port {p}"), Ok(state.into()));
+    }
+    match Nats::connect(&natterjack_nats::NatsConfig { connect_deadline_ms: 2_000, ..settings.nats.clone() }, "doctor").await {
+        Err(e) => println!("--    NATS: {e} (fine if nothing is running)"),
+        Ok(nats) => {
+            say("NATS", Ok("reachable".into()));
+            match Layout::load(&nats).await {
+                Err(e) => say("log", Err(format!("{e}; run `natterjack provision`"))),
+                Ok(layout) => {
+                    say("log", Ok(format!("generation {}, {} partitions", layout.generation, layout.partitions)));
+                    say("clock", clock(&Tail::new(&nats, layout)).await);
+                }
+            }
+        }
+    }
+    all_well
+}
+
+fn disk(data: &Path) -> Result<String, String> {
+    // The folder may not be there yet; its nearest ancestor is on the same disk.
+    let there = data.ancestors().find(|p| p.exists()).filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let free = free_bytes(there).map_err(|e| format!("{e:#}"))? >> 20;
+    let text = format!("{free} MB free for {}", data.display());
+    if free < 1024 { Err(format!("{text}; the log and the archive want at least 1 GB")) } else { Ok(text) }
+}
+
+async fn clock(tail: &Tail) -> Result<String, String> {
+    let log = tail.bounds(0).await.map_err(|e| e.to_string())?.ts_ms;
+    let ours = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+    let off = log.abs_diff(ours);
+    if off > CLOCK_OFF_MS {
+        Err(format!("{off} ms away from the log's; run a time service on both"))
+    } else {
+        Ok(format!("{off} ms from the log's"))
+    }
+}

@@ -1,0 +1,101 @@
+//! The only file that touches the role crates: settings in, running roles out.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use natterjack_runtime::{Health, Lifecycle, admin::Admin, lifecycle, telemetry::Metrics};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::settings::Settings;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Edge,
+    Channel,
+    Persister,
+}
+
+/// A role as a process of its own.
+pub async fn serve(role: Role, settings: Settings, die_with_parent: bool, metrics: Metrics) -> anyhow::Result<()> {
+    // The role drains by its own bound; ours is for one that does not come to its end.
+    let drain = settings.process.drain + Duration::from_secs(2);
+    let life = Lifecycle::install(lifecycle::Options { drain, die_with_parent })?;
+    let admin = Admin::bind(settings.admin).await?;
+    let health = Health::new();
+    let (stop, admin_stop) = (life.stop(), CancellationToken::new());
+    let work = async {
+        tokio::select! {
+            ended = run(role, &settings, health.clone(), stop) => ended,
+            failed = admin.serve(health.clone(), metrics, admin_stop) => failed.map_err(Into::into),
+        }
+    };
+    life.run(Box::pin(work)).await?
+}
+
+async fn run(role: Role, settings: &Settings, health: Health, stop: CancellationToken) -> anyhow::Result<()> {
+    match role {
+        Role::Edge => Box::pin(natterjack_edge::run(edge(settings), health, stop)).await.context("edge"),
+        Role::Channel => Box::pin(natterjack_channel::run(channel(settings), health, stop)).await.context("channel"),
+        Role::Persister => Box::pin(natterjack_persister::run(persister(settings), health, stop)).await.context("persister"),
+    }
+}
+
+/// Both in this process, as `up` has them, until `stop`. One that fails at the first start ends the whole; later it is started again, so
+/// that a moment of trouble (a full disk, say) does not take down what still works.
+pub async fn channel_and_persister(settings: &Settings, health: &Health, stop: CancellationToken) -> anyhow::Result<()> {
+    tokio::try_join!(keep(Role::Channel, settings, health, stop.clone()), keep(Role::Persister, settings, health, stop.clone())).map(|_| ())
+}
+
+/// A role that fails this soon after the very first start was never going to run.
+const STARTING: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_secs(1);
+
+async fn keep(role: Role, settings: &Settings, health: &Health, stop: CancellationToken) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        // A task of its own: supervision of the children must not wait for a fold or a batch.
+        let (s, health, role_stop) = (settings.clone(), health.clone(), stop.clone());
+        let task = AbortOnDropHandle::new(tokio::spawn(async move { run(role, &s, health, role_stop).await }));
+        match task.await.unwrap_or_else(|panic| Err(panic.into())) {
+            Ok(()) if stop.is_cancelled() => return Ok(()),
+            Ok(()) => tracing::error!(?role, "ended without being asked to; starting it again"),
+            Err(e) if stop.is_cancelled() || began.elapsed() < STARTING => return Err(e),
+            Err(e) => tracing::error!(?role, error = format!("{e:#}"), "failed; starting it again"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// Made up at each start if it was not given: two processes must never take each other for themselves.
+fn instance(settings: &Settings, role: &str) -> String {
+    settings.process.instance.clone().unwrap_or_else(|| format!("{role}-{}", uuid::Uuid::now_v7().simple()))
+}
+
+fn edge(s: &Settings) -> natterjack_edge::Config {
+    natterjack_edge::Config {
+        nats: s.nats.clone(),
+        times: s.times.clone(),
+        instance: instance(s, "edge"),
+        edge_id: s.edge.id.clone(),
+        listen: s.edge.listen,
+        public_url: s.edge.url.clone(),
+        max_connections: s.edge.max_connections,
+        max_group_members: s.edge.max_group_members,
+    }
+}
+
+fn channel(s: &Settings) -> natterjack_channel::Config {
+    natterjack_channel::Config { nats: s.nats.clone(), times: s.times.clone(), instance: instance(s, "channel") }
+}
+
+fn persister(s: &Settings) -> natterjack_persister::Config {
+    natterjack_persister::Config {
+        nats: s.nats.clone(),
+        times: s.times.clone(),
+        instance: instance(s, "persister"),
+        archive: s.archive.clone(),
+    }
+}

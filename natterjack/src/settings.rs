@@ -1,0 +1,210 @@
+//! Every key of `default.toml`, read and checked. The only place that knows both the names of keys and the types behind them.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use natterjack_nats::{NatsConfig, server::Sync};
+use natterjack_protocol::{Times, Token};
+use natterjack_runtime::{
+    config::{Errors, Layers, Loader},
+    telemetry,
+};
+
+/// Annotated; printed by `natterjack config`.
+pub const DEFAULT: &str = include_str!("../default.toml");
+
+/// Read without being asked for, if it is there.
+const FILE: &str = "natterjack.toml";
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub process: Process,
+    pub log: telemetry::Config,
+    pub admin: Option<SocketAddr>,
+    pub nats: NatsConfig,
+    pub times: Times,
+    pub edge: Edge,
+    /// The archive of the persister.
+    pub archive: PathBuf,
+    pub up: Up,
+}
+
+#[derive(Debug, Clone)]
+pub struct Process {
+    pub instance: Option<String>,
+    /// None: chosen by the number of cores.
+    pub threads: Option<usize>,
+    pub drain: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Edge {
+    pub id: Token,
+    pub listen: SocketAddr,
+    pub url: Option<String>,
+    pub max_connections: usize,
+    pub max_group_members: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct Up {
+    pub data: PathBuf,
+    pub host: std::net::IpAddr,
+    /// None: nobody asked for one.
+    pub port: Option<u16>,
+    pub nats_port: Option<u16>,
+    pub sync: Sync,
+    pub nats_server: Option<PathBuf>,
+    pub state_file: Option<PathBuf>,
+}
+
+impl Settings {
+    /// `file` must exist if given; `flags` are dotted keys and values.
+    pub fn load(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Result<Self, Errors> {
+        let file = file.or_else(|| Some(PathBuf::from(FILE)).filter(|f| f.is_file()));
+        // A variable that is not UTF-8 cannot be one of ours.
+        let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+        Self::read(Layers { file, env, flags })
+    }
+
+    fn read(layers: Layers) -> Result<Self, Errors> {
+        let mut l = Loader::new(DEFAULT, layers);
+        let settings = Self {
+            process: Process {
+                instance: text(&mut l, "process.instance"),
+                threads: l
+                    .checked("process.threads", |n: usize| if n <= 256 { Ok((n > 0).then_some(n)) } else { Err("at most 256".into()) }),
+                drain: Duration::from_secs(l.get("process.drain_seconds")),
+            },
+            log: telemetry::Config { format: l.get("log.format"), filter: l.get("log.filter") },
+            admin: l.checked("admin.listen", |s: String| if s.is_empty() { Ok(None) } else { address(&s).map(Some) }),
+            nats: nats(&mut l),
+            times: times(&mut l),
+            edge: Edge {
+                id: l.checked("edge.id", |s: String| Token::parse(&s).map_err(|e| e.to_string())),
+                listen: l.checked("edge.listen", |s: String| address(&s)),
+                url: l.checked("edge.url", url),
+                max_connections: l.get("edge.max_connections"),
+                max_group_members: l.get("edge.max_group_members"),
+            },
+            archive: l.checked("persister.archive", |s: String| path(s)?.ok_or_else(|| "a file must be named".into())),
+            up: Up {
+                data: l.checked("up.data", |s: String| path(s)?.ok_or_else(|| "a folder must be named".into())),
+                host: l.checked("up.host", |s: String| s.parse().map_err(|_| format!("{s:?} is not an IP address"))),
+                // The second edge takes the next port.
+                port: l.checked("up.port", |n: u16| if n < u16::MAX { Ok(port(n)) } else { Err("at most 65534".into()) }),
+                nats_port: port(l.get("up.nats_port")),
+                sync: l.checked("up.sync", |s: String| match s.as_str() {
+                    "interval" => Ok(Sync::Interval),
+                    "always" => Ok(Sync::Always),
+                    _ => Err(format!("{s:?} is neither \"interval\" nor \"always\"")),
+                }),
+                nats_server: l.checked("up.nats_server", path),
+                state_file: l.checked("up.state_file", path),
+            },
+        };
+        l.finish(settings)
+    }
+}
+
+fn nats(l: &mut Loader) -> NatsConfig {
+    NatsConfig {
+        urls: l.checked("nats.urls", |urls: Vec<String>| if urls.is_empty() { Err("at least one URL".to_owned()) } else { Ok(urls) }),
+        user: text(l, "nats.user"),
+        password: text(l, "nats.password"),
+        creds: text(l, "nats.creds"),
+        name: l.get("nats.name"),
+        connect_deadline_ms: l.get("nats.connect_deadline_ms"),
+        replicas: l.checked("nats.replicas", |n: usize| if matches!(n, 1 | 3 | 5) { Ok(n) } else { Err("1, 3 or 5".to_owned()) }),
+        partitions: l.checked("nats.partitions", |n: u32| if (1..=1024).contains(&n) { Ok(n) } else { Err("1 to 1024".to_owned()) }),
+        kv_shards: l.checked("nats.kv_shards", |n: u32| if (1..=1024).contains(&n) { Ok(n) } else { Err("1 to 1024".to_owned()) }),
+        max_bytes: l.checked("nats.max_bytes", |n: i64| if n >= 0 { Ok((n > 0).then_some(n)) } else { Err("0 or more".to_owned()) }),
+        ..NatsConfig::default()
+    }
+}
+
+fn times(l: &mut Loader) -> Times {
+    let positive = |n: u32| if n > 0 { Ok(n) } else { Err("at least 1".to_owned()) };
+    let divisor = l.checked("times.divisor", positive);
+    let (hours, minutes, days) = (
+        l.checked("times.log_max_age_hours", positive),
+        l.checked("times.access_token_minutes", positive),
+        l.checked("times.refresh_token_days", positive),
+    );
+    let times = Times {
+        drain: Duration::from_secs(l.get("process.drain_seconds")),
+        log_max_age: Duration::from_secs(u64::from(hours) * 3600),
+        access_token: Duration::from_secs(u64::from(minutes) * 60),
+        refresh_token: Duration::from_secs(u64::from(days) * 24 * 3600),
+        ..Times::scaled(divisor)
+    };
+    if times.log_max_age <= times.storage_margin {
+        let margin = times.storage_margin.as_secs() / 3600;
+        l.refuse("times.log_max_age_hours", format!("must be more than {margin}: so long before its end the log refuses sends"));
+    }
+    times
+}
+
+fn text(l: &mut Loader, key: &str) -> Option<String> {
+    Some(l.get::<String>(key)).filter(|s| !s.is_empty())
+}
+
+fn path(s: String) -> Result<Option<PathBuf>, String> {
+    Ok((!s.is_empty()).then(|| PathBuf::from(s)))
+}
+
+fn port(n: u16) -> Option<u16> {
+    (n != 0).then_some(n)
+}
+
+fn address(s: &str) -> Result<SocketAddr, String> {
+    s.parse().map_err(|_| format!("{s:?} is not an address such as 127.0.0.1:8080"))
+}
+
+fn url(s: String) -> Result<Option<String>, String> {
+    match s.as_str() {
+        "" => Ok(None),
+        _ if s.starts_with("ws://") || s.starts_with("wss://") => Ok(Some(s)),
+        _ => Err(format!("{s:?} begins neither with ws:// nor with wss://")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use natterjack_runtime::config::sections;
+
+    use super::*;
+
+    fn with(flags: &[(&str, &str)]) -> Result<Settings, Errors> {
+        Settings::read(Layers { flags: flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(), ..Layers::default() })
+    }
+
+    #[test]
+    fn the_default_file_is_a_good_configuration() {
+        let s = with(&[]).unwrap();
+        assert_eq!(s.times, Times::default());
+        assert_eq!(s.up.port, None);
+    }
+
+    /// A key that nobody reads would be a promise that nothing keeps.
+    #[test]
+    fn every_key_of_the_default_file_is_read() {
+        for section in sections(DEFAULT) {
+            for e in section.entries {
+                let key = format!("{}.{}", section.name, e.key);
+                let read = include_str!("settings.rs").matches(&format!("\"{key}\"")).count();
+                assert!(read > 0, "{key} is in default.toml and nothing reads it");
+            }
+        }
+    }
+
+    #[test]
+    fn all_errors_at_once() {
+        let text =
+            with(&[("edge.id", "a.b"), ("edge.listen", "here"), ("nats.replicas", "2"), ("up.sync", "often"), ("times.divisor", "0")])
+                .unwrap_err()
+                .to_string();
+        for key in ["edge.id", "edge.listen", "nats.replicas", "up.sync", "times.divisor"] {
+            assert!(text.contains(key), "{key} is missing in {text}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! `natterjack up`: everything on one machine. nats-server and two edges as supervised children, channel and persister in this process,
+//! so that an edge can be killed without the chat noticing much. Four processes, one folder of data.
+//!
+//! Up in the order of who needs whom, down in the reverse order: edges, channel and persister, nats-server.
+
+mod backoff;
+mod data;
+mod edges;
+pub mod nats_server;
+mod ports;
+mod state;
+mod supervise;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, anyhow};
+use natterjack_nats::Nats;
+use natterjack_runtime::{Health, Lifecycle, admin::Admin, lifecycle, telemetry::Metrics};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+pub use self::{data::free_bytes, ports::is_free};
+use crate::{roles, settings::Settings};
+
+/// What children are told besides what this process decides: the layers of the configuration.
+pub struct Forward {
+    pub config: Option<PathBuf>,
+    pub set: Vec<(String, String)>,
+}
+
+/// Everything answers within a second on an idle machine; a cold disk or a long replay of the log takes longer.
+const READY: Duration = Duration::from_secs(60);
+/// After the edges' 20 s: channel and persister write what they hold (10 s), nats-server closes its files (5 s).
+const REST_OF_DRAIN: Duration = Duration::from_secs(15);
+
+pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool, metrics: Metrics) -> anyhow::Result<()> {
+    let drain = settings.process.drain + REST_OF_DRAIN;
+    let life = Lifecycle::install(lifecycle::Options { drain, die_with_parent })?;
+    let admin = Admin::bind(settings.admin).await?;
+    let data = data::Folder::open(&settings.up.data)?;
+    let server = nats_server::find(settings.up.nats_server.as_deref()).await?;
+    let ports = ports::choose(&settings.up)?;
+    settings.archive = data.archive();
+    settings.nats.urls = vec![format!("nats://127.0.0.1:{}", ports.nats)];
+    settings.nats.sync_always = settings.up.sync == natterjack_nats::server::Sync::Always;
+    settings.nats.default_max_bytes = Some(natterjack_nats::server::max_bytes_for(data.free_bytes()?, settings.nats.partitions));
+    let state = Arc::new(state::StateFile::new(settings.up.state_file.clone(), &ports, settings.up.host));
+
+    // Three stops, so that the parts end one after the other.
+    let (edges_stop, roles_stop, nats_stop) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let health = Health::new();
+
+    let server = nats_server::keep(server, &data, &ports, settings.up.sync, state.clone(), nats_stop.clone());
+    let announce = async {
+        tokio::select! {
+            () = edges_stop.cancelled() => return Ok(()),
+            answered = timeout(READY, ready(&health, &ports, settings.up.host)) => {
+                answered.map_err(|_| anyhow!("not ready within {} s: {:?}", READY.as_secs(), health.report().parts))?;
+            }
+        }
+        state.ready()?;
+        say_ready(&settings, &ports);
+        Ok(())
+    };
+    let edges = async {
+        let ended = edges::keep(&settings, &forward, &ports, state.clone(), edges_stop.clone()).await;
+        roles_stop.cancel();
+        ended
+    };
+    let chat = async {
+        let ended = async {
+            tokio::select! {
+                laid_out = provision(&settings, &data) => laid_out?,
+                () = edges_stop.cancelled() => return Ok(()),
+            };
+            tokio::try_join!(edges, roles::channel_and_persister(&settings, &health, roles_stop.clone()), announce).map(|_| ())
+        };
+        let ended = ended.await;
+        nats_stop.cancel();
+        // Not an error of this join: nats-server is to end in good order also then.
+        Ok(ended)
+    };
+    let stop = async {
+        life.stop().cancelled().await;
+        edges_stop.cancel();
+        std::future::pending::<()>().await;
+    };
+    let admin = async { Ok(admin.serve(health.clone(), metrics, nats_stop.clone()).await?) };
+    let work = async {
+        tokio::select! {
+            ended = async { tokio::try_join!(server, chat, admin) } => ended?.1,
+            () = stop => Ok(()),
+        }
+    };
+    let ended = life.run(Box::pin(work)).await;
+    state.remove();
+    ended?
+}
+
+/// Connects to the server that was just started, and makes or verifies streams and buckets.
+async fn provision(settings: &Settings, data: &data::Folder) -> anyhow::Result<()> {
+    let log = || format!("nats-server says why in {}", data.nats_log().display());
+    let nats = Nats::connect(&settings.nats, "up").await.with_context(log)?;
+    natterjack_nats::provision(&nats, &settings.nats, &settings.times).await.with_context(log)?;
+    Ok(())
+}
+
+async fn ready(health: &Health, ports: &ports::Ports, host: std::net::IpAddr) {
+    health.ready().await;
+    edges::ready(ports, host).await;
+}
+
+#[expect(clippy::print_stdout, reason = "the line that people and scripts wait for")]
+fn say_ready(settings: &Settings, ports: &ports::Ports) {
+    let [a, b] = edges::urls(settings.up.host, ports);
+    println!(
+        "natterjack {} · data in {} · one nats-server without a replica: {}",
+        env!("CARGO_PKG_VERSION"),
+        settings.up.data.display(),
+        match settings.up.sync {
+            natterjack_nats::server::Sync::Interval =>
+                "what was acknowledged survives the death of any process, and power loss but for about the last tenth of a second (--sync always: all of it, at most 5,000 sends a second)",
+            natterjack_nats::server::Sync::Always => "what was acknowledged survives the death of any process and power loss",
+        }
+    );
+    println!(
+        "ready: edges {a} and {b} · chat in two terminals: natterjack chat --edge {a} --name alice   and   natterjack chat --edge {b} --name bob"
+    );
+}

@@ -1,0 +1,116 @@
+//! The one folder that `up` keeps everything in, held by a lock so that two of them cannot write the same log.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{Read, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+
+/// Below this a start would only fail a little later, and less clearly.
+const NEEDED: u64 = 256 << 20;
+
+pub struct Folder {
+    root: PathBuf,
+    /// Held until this process ends, however it does.
+    _lock: File,
+}
+
+impl Folder {
+    pub fn open(root: &Path) -> anyhow::Result<Self> {
+        let shown = root.display();
+        fs::create_dir_all(root).with_context(|| format!("cannot make the data folder {shown}; give another one with --data"))?;
+        // Children have working directories of their own.
+        let root = root.canonicalize().with_context(|| format!("the data folder {shown}"))?;
+        let lock = lock(&root)?;
+        let folder = Self { root, _lock: lock };
+        let free = folder.free_bytes()?;
+        if free < NEEDED {
+            bail!(
+                "the disk is full: {} MB are free where {shown} is, at least {} MB are needed; make room or give another folder with --data",
+                free >> 20,
+                NEEDED >> 20
+            );
+        }
+        Ok(folder)
+    }
+
+    pub fn free_bytes(&self) -> anyhow::Result<u64> {
+        free_bytes(&self.root)
+    }
+
+    pub fn nats(&self) -> PathBuf {
+        self.root.join("nats")
+    }
+
+    pub fn nats_config(&self) -> PathBuf {
+        self.root.join("nats.conf")
+    }
+
+    pub fn nats_log(&self) -> PathBuf {
+        self.root.join("nats.log")
+    }
+
+    pub fn archive(&self) -> PathBuf {
+        self.root.join("archive.db")
+    }
+}
+
+/// Free bytes for us on the disk that holds `path`.
+pub fn free_bytes(path: &Path) -> anyhow::Result<u64> {
+    let s = rustix::fs::statvfs(path).with_context(|| format!("asking for the free space of {}", path.display()))?;
+    Ok(s.f_bavail.saturating_mul(s.f_frsize))
+}
+
+fn lock(root: &Path) -> anyhow::Result<File> {
+    let path = root.join("lock");
+    let name = path.display();
+    let mut file = File::options()
+        .create(true)
+        .read(true)
+        .write(true)
+        .truncate(false)
+        .open(&path)
+        .with_context(|| format!("cannot write {name}; is the folder ours?"))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            // Only for the message.
+            let _ = file.read_to_string(&mut pid);
+            bail!(
+                "another `natterjack up` (process {}) is using the folder {}; stop it, or give another folder with --data",
+                pid.trim(),
+                root.display()
+            );
+        }
+        Err(TryLockError::Error(e)) => return Err(e).with_context(|| format!("cannot lock {name}")),
+    }
+    file.set_len(0)?;
+    writeln!(file, "{}", std::process::id())?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_folder_serves_one_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Folder::open(&dir.path().join("data")).unwrap();
+        let again = Folder::open(&dir.path().join("data")).map(|_| ()).unwrap_err().to_string();
+        assert!(again.contains(&format!("process {}", std::process::id())), "{again}");
+        drop(first);
+        Folder::open(&dir.path().join("data")).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_said_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(Folder::open(&file).map(|_| ()).unwrap_err().to_string().contains("--data"));
+    }
+}

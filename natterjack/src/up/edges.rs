@@ -1,0 +1,86 @@
+//! The two edges of `up`: processes of their own from this same binary, each started again on its port when it dies.
+
+use std::{net::IpAddr, process::Stdio, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+
+use super::{Forward, ports::Ports, state::StateFile, supervise::Supervised};
+use crate::settings::Settings;
+
+/// Where clients on this machine reach the edges.
+pub fn urls(host: IpAddr, ports: &Ports) -> [String; 2] {
+    ports.edges.map(|port| format!("ws://{}", std::net::SocketAddr::new(reachable(host), port)))
+}
+
+fn reachable(host: IpAddr) -> IpAddr {
+    match host {
+        IpAddr::V4(a) if a.is_unspecified() => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        IpAddr::V6(a) if a.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+        other => other,
+    }
+}
+
+pub async fn keep(
+    settings: &Settings,
+    forward: &Forward,
+    ports: &Ports,
+    state: Arc<StateFile>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    // The file this process was started from, also after somebody has built a new one over it.
+    let binary = std::env::current_exe().context("finding our own binary")?;
+    let one = |index: usize| {
+        let (binary, state) = (binary.clone(), state.clone());
+        let args = arguments(settings, forward, ports, index);
+        Supervised {
+            name: format!("edge {}", index + 1),
+            command: Box::new(move || {
+                let mut c = Command::new(&binary);
+                // glibc keeps a heap per thread; two are enough for what an edge allocates, and cost less memory.
+                c.args(&args).env("MALLOC_ARENA_MAX", "2").stdin(Stdio::piped()).process_group(0);
+                c
+            }),
+            started: Box::new(move |pid| state.edge_is(index, pid)),
+            grace: settings.process.drain,
+        }
+        .keep(stop.clone())
+    };
+    tokio::try_join!(one(0), one(1)).map(|_| ())
+}
+
+fn arguments(settings: &Settings, forward: &Forward, ports: &Ports, index: usize) -> Vec<String> {
+    let mut args = vec!["edge".to_owned(), "--die-with-parent".to_owned()];
+    if let Some(file) = &forward.config {
+        args.extend(["--config".into(), file.display().to_string()]);
+    }
+    let url = &urls(settings.up.host, ports)[index];
+    let ours = [
+        ("edge.id", format!("edge-{}", index + 1)),
+        ("edge.listen", std::net::SocketAddr::new(settings.up.host, ports.edges[index]).to_string()),
+        ("edge.url", url.clone()),
+        ("nats.urls", settings.nats.urls.join(",")),
+        // This process has the one admin address.
+        ("admin.listen", String::new()),
+        ("process.drain_seconds", settings.process.drain.as_secs().to_string()),
+    ];
+    let theirs = forward.set.iter().map(|(k, v)| (k.as_str(), v.clone()));
+    args.extend(theirs.chain(ours).flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]));
+    args
+}
+
+/// Returns when both answer that they are ready.
+pub async fn ready(ports: &Ports, host: IpAddr) {
+    let http = reqwest::Client::new();
+    for port in ports.edges {
+        let url = format!("http://{}/ready", std::net::SocketAddr::new(reachable(host), port));
+        while !answers(&http, &url).await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+async fn answers(http: &reqwest::Client, url: &str) -> bool {
+    http.get(url).timeout(Duration::from_secs(1)).send().await.is_ok_and(|r| r.status().is_success())
+}

@@ -1,0 +1,93 @@
+//! `--state-file`: where everything is and which process it is, in JSON, for scripts. Written again whenever a child is.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use super::{edges, ports::Ports};
+
+#[derive(Debug, Clone, Serialize)]
+struct State {
+    urls: [String; 2],
+    nats_url: String,
+    pids: Pids,
+    /// Everything answered at least once.
+    ready: bool,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Pids {
+    up: u32,
+    nats: Option<u32>,
+    edges: [Option<u32>; 2],
+}
+
+pub struct StateFile {
+    path: Option<PathBuf>,
+    state: Mutex<State>,
+}
+
+impl StateFile {
+    pub fn new(path: Option<PathBuf>, ports: &Ports, host: IpAddr) -> Self {
+        let state = State {
+            urls: edges::urls(host, ports),
+            nats_url: format!("nats://127.0.0.1:{}", ports.nats),
+            pids: Pids { up: std::process::id(), nats: None, edges: [None, None] },
+            ready: false,
+        };
+        Self { path, state: Mutex::new(state) }
+    }
+
+    pub fn nats_is(&self, pid: u32) {
+        self.change(|s| s.pids.nats = Some(pid));
+    }
+
+    pub fn edge_is(&self, index: usize, pid: u32) {
+        self.change(|s| s.pids.edges[index] = Some(pid));
+    }
+
+    /// Says that everything is up. The first time that failing to write is an error: a script would wait for ever.
+    pub fn ready(&self) -> anyhow::Result<()> {
+        let state = {
+            let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            s.ready = true;
+            s.clone()
+        };
+        self.save(&state)
+    }
+
+    pub fn remove(&self) {
+        if let Some(path) = &self.path {
+            // Nothing depends on it any more.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    fn change(&self, f: impl FnOnce(&mut State)) {
+        let state = {
+            let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            f(&mut s);
+            s.clone()
+        };
+        if let Err(e) = self.save(&state) {
+            tracing::warn!(error = format!("{e:#}"), "the state file is out of date");
+        }
+    }
+
+    fn save(&self, state: &State) -> anyhow::Result<()> {
+        let Some(path) = &self.path else { return Ok(()) };
+        replace(path, &serde_json::to_vec_pretty(state)?).with_context(|| format!("cannot write the state file {}", path.display()))
+    }
+}
+
+/// Written beside and renamed, so that a reader never sees half of it.
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let part = path.with_extension("part");
+    std::fs::write(&part, bytes)?;
+    std::fs::rename(&part, path)
+}
