@@ -77,10 +77,12 @@ mod tests {
         Control { id: MsgId(at), thread: thread.parse().unwrap(), entry: Entry::new(id(from), Cid::mint(1, [0; 10]), kind, body) }
     }
 
+    type Groups = BTreeMap<Thread, Option<Group>>;
+
     /// As the archive would have it after the first `n` entries.
-    fn archive(n: usize, log: &[Control], who: &UserId) -> (Vec<(Thread, ThreadItem)>, BTreeMap<Thread, Option<Group>>) {
+    fn archive(n: usize, log: &[Control], who: &UserId) -> (Vec<(Thread, ThreadItem)>, Groups) {
         let (seen, none) = (&log[..n], BTreeMap::new());
-        let groups: BTreeMap<Thread, Option<Group>> =
+        let groups: Groups =
             log.iter().filter(|c| c.thread.dm_users().next().is_none()).map(|c| (c.thread.clone(), group(&c.thread, None, seen))).collect();
         let items = user(who, Vec::new(), &none, seen).threads.into_iter();
         let of_groups = groups.iter().filter_map(|(t, g)| Some((t.clone(), g.as_ref()?.item(who)?)));

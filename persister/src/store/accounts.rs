@@ -13,6 +13,9 @@ use natterjack_protocol::{
 use super::StoreError;
 use crate::tokens::RefreshHash;
 
+#[cfg(test)]
+pub mod conformance;
+
 /// Logins by name and password; an external issuer has its own name here.
 pub const PASSWORD: &str = "password";
 

@@ -60,3 +60,43 @@ impl Accounts for Sqlite {
         self.write(move |tx| refresh_tokens::sweep(tx, now)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::accounts::conformance;
+
+    #[tokio::test]
+    async fn conforms() {
+        let dir = tempfile::tempdir().unwrap();
+        conformance::all(&Sqlite::open(dir.path().join("n.db")).await.unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn a_full_list_of_contacts_refuses_the_next_one() {
+        use crate::store::accounts::CONTACT_ROWS;
+        use natterjack_protocol::rpc::ContactState;
+        let dir = tempfile::tempdir().unwrap();
+        let db = Sqlite::open(dir.path().join("n.db")).await.unwrap();
+        db.write(|tx| {
+            tx.execute_batch("INSERT INTO users VALUES ('a', 'a', 'a', 0), ('b', 'b', 'b', 0)")?;
+            let mut user = tx.prepare("INSERT INTO users VALUES (?1, ?1, ?1, 0)")?;
+            let mut contact = tx.prepare("INSERT INTO contacts VALUES ('a', ?1, 'contact')")?;
+            for n in 0..CONTACT_ROWS {
+                let other = format!("u{n}");
+                user.execute([&other])?;
+                contact.execute([&other])?;
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+        let id = |s| UserId::parse(s).unwrap();
+        let (a, b) = (id("a"), id("b"));
+        assert_eq!(db.change_contact(&a, &b, ContactChange::Request).await.unwrap(), ContactOutcome::Full);
+        assert_eq!(db.change_contact(&b, &a, ContactChange::Request).await.unwrap(), ContactOutcome::OtherFull);
+        db.change_contact(&a, &id("u7"), ContactChange::Remove).await.unwrap();
+        let now = ContactOutcome::Is { state: Some(ContactState::Requested), changed: true };
+        assert_eq!(db.change_contact(&a, &b, ContactChange::Request).await.unwrap(), now);
+    }
+}
