@@ -13,6 +13,18 @@ pub enum Back {
     Never,
 }
 
+impl Back {
+    /// For the table of the documentation.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Now => "yes, at once, to another edge if there is one",
+            Self::Backoff => "yes, with backoff",
+            Self::AfterLogin => "after a new access token",
+            Self::Never => "not by itself",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Close {
     pub code: u16,

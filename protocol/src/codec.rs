@@ -1,7 +1,7 @@
 //! The two subprotocols: the same frames as MessagePack maps with string keys, or as JSON text.
 
 use bytes::Bytes;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserializer as _, Serialize, de, de::DeserializeOwned};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Codec {
@@ -9,9 +9,15 @@ pub enum Codec {
     Json,
 }
 
+/// Why bytes were not taken. Names fields and types, never a value: it may be logged, and values are messages and tokens.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadBytes(pub String);
+
+/// Frames are six levels deep at most; a bomb of nested arrays stops here, long before the stack does.
+const MAX_DEPTH: usize = 32;
+/// Longest reason given, in characters.
+const REASON_CHARS: usize = 200;
 
 impl Codec {
     pub const ALL: [Self; 2] = [Self::Msgpack, Self::Json];
@@ -35,17 +41,84 @@ impl Codec {
         }
     }
 
+    /// The whole of `bytes` is one value; anything behind it is refused.
     pub fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, BadBytes> {
         match self {
             Self::Msgpack => {
-                let mut d = rmp_serde::Deserializer::from_read_ref(bytes);
-                // Frames are four levels deep; a bomb of nested arrays stops here.
-                d.set_max_depth(32);
-                T::deserialize(&mut d).map_err(|e| BadBytes(e.to_string()))
+                let mut d = msgpack(bytes);
+                let value = T::deserialize(&mut d).map_err(|e| BadBytes(without_values(&e.to_string())))?;
+                if d.deserialize_option(More).is_ok() { Err(BadBytes("bytes behind the value".into())) } else { Ok(value) }
             }
-            Self::Json => serde_json::from_slice(bytes).map_err(|e| BadBytes(e.to_string())),
+            Self::Json => serde_json::from_slice(bytes).map_err(|e| BadBytes(without_values(&e.to_string()))),
         }
     }
+
+    /// Why these bytes are no `T`, with the path of the field. Slower than [`Codec::decode`]: for bytes that it has refused.
+    pub fn explain<T: DeserializeOwned>(self, bytes: &[u8]) -> BadBytes {
+        let why = match self {
+            Self::Msgpack => named(serde_path_to_error::deserialize::<_, T>(&mut msgpack(bytes))),
+            Self::Json => named(serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(bytes))),
+        };
+        BadBytes(why.unwrap_or_else(|| "bytes behind the value".into()))
+    }
+
+    /// Do the bytes begin as a map? Structs could otherwise be spelled as arrays, which is nobody's contract.
+    pub fn is_map(self, bytes: &[u8]) -> bool {
+        match self {
+            Self::Msgpack => matches!(bytes.first(), Some(0x80..=0x8f | 0xde | 0xdf)),
+            Self::Json => bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{'),
+        }
+    }
+}
+
+fn msgpack(bytes: &[u8]) -> rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'_, [u8]>> {
+    let mut d = rmp_serde::Deserializer::from_read_ref(bytes);
+    d.set_max_depth(MAX_DEPTH);
+    d
+}
+
+/// Is there one more value? Looks at its first byte only.
+struct More;
+
+impl<'de> de::Visitor<'de> for More {
+    type Value = ();
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("anything")
+    }
+    fn visit_none<E: de::Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_some<D: de::Deserializer<'de>>(self, _: D) -> Result<(), D::Error> {
+        Ok(())
+    }
+}
+
+fn named<T, E: std::error::Error>(result: Result<T, serde_path_to_error::Error<E>>) -> Option<String> {
+    let e = result.err()?;
+    let (path, why) = (e.path().to_string(), without_values(&e.inner().to_string()));
+    let nowhere = path == "." || path.contains('?');
+    let path: String = path.chars().take(REASON_CHARS).collect();
+    Some(if nowhere { why } else { format!("{path}: {why}") })
+}
+
+/// serde quotes what it found; a reason may say what was expected only.
+fn without_values(why: &str) -> String {
+    const QUOTING: [(&str, &str); 4] = [
+        ("invalid type: ", "wrong type"),
+        ("invalid value: ", "wrong value"),
+        ("invalid length ", "wrong length"),
+        ("unknown variant ", "unknown value"),
+    ];
+    let quoting = QUOTING.iter().find(|(begins, _)| why.starts_with(begins));
+    let clean = match (quoting, why.rfind(", expected ")) {
+        (Some((_, short)), Some(at)) => format!("{short}{}", &why[at..]),
+        (Some((_, short)), None) => (*short).to_owned(),
+        (None, _) => why.to_owned(),
+    };
+    clean.chars().take(REASON_CHARS).collect()
 }
 
 /// `Option<Bytes>`: bytes in MessagePack, base64 (standard alphabet, padded) in JSON.

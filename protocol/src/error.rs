@@ -17,6 +17,18 @@ pub enum Retry {
     NewCid,
 }
 
+impl Retry {
+    /// For the table of the documentation.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Never => "no: the same request fails again",
+            Self::Later => "yes, the same request with the same `cid`, after `retry_after_ms` or a backoff",
+            Self::AfterLogin => "after a new access token",
+            Self::NewCid => "yes, see [Client ids](#client-ids)",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
@@ -73,6 +85,58 @@ impl Code {
         Self::Unavailable,
         Self::Internal,
     ];
+
+    /// As it is spelled on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BadFrame => "bad_frame",
+            Self::UnknownFrame => "unknown_frame",
+            Self::Invalid => "invalid",
+            Self::Unauthorized => "unauthorized",
+            Self::TokenExpired => "token_expired",
+            Self::Forbidden => "forbidden",
+            Self::NotMember => "not_member",
+            Self::Blocked => "blocked",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::LimitReached => "limit_reached",
+            Self::RateLimited => "rate_limited",
+            Self::ClockAhead => "clock_ahead",
+            Self::ResendTooOld => "resend_too_old",
+            Self::StorageBehind => "storage_behind",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// For the table of the documentation.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::BadFrame => "Not a frame, a missing field, or a field of the wrong type. The message names it.",
+            Self::UnknownFrame => "`t` is none of the frame types of this version.",
+            Self::Invalid => "A field has the right type and a value that is not allowed. The message names field and limit.",
+            Self::Unauthorized => {
+                "The token is missing, forged, revoked, or of another issuer or device; or name and password do not fit; or `hello` has not been said."
+            }
+            Self::TokenExpired => "The access token was good and has expired.",
+            Self::Forbidden => "This user may not do this here.",
+            Self::NotMember => "This user is not in this thread, or not any more.",
+            Self::Blocked => "One of the two people blocks the other.",
+            Self::NotFound => "There is no such thing.",
+            Self::Conflict => "Somebody else did something first, or it is done already. Read again and decide anew.",
+            Self::LimitReached => "A number of things has reached its limit.",
+            Self::RateLimited => "Too much in too short a time.",
+            Self::ClockAhead => "The time in the cid is too far ahead of the log's clock, which is in `now_ms`.",
+            Self::ResendTooOld => {
+                "Too much happened since this cid was minted to find out whether it was stored. Show it as \"not known whether sent\"."
+            }
+            Self::StorageBehind => "The archive is so far behind that the log may not take more. Nothing was stored.",
+            Self::Unavailable => {
+                "A part of the system does not answer. It may or may not have happened: the same `cid` is safe to send again."
+            }
+            Self::Internal => "A bug in the server. It is logged there.",
+        }
+    }
 
     pub fn retry(self) -> Retry {
         match self {

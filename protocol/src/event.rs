@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cid::Cid,
     entry::{BadEntry, Body, Entry, Kind, VERSION},
-    ids::{MsgId, UserId},
+    ids::{MsgId, Token, UserId},
     thread::Thread,
 };
 
@@ -68,18 +68,28 @@ impl<'a> EntryView<'a> {
         for i in 0..fields {
             let before = r.at;
             match r.str()? {
-                "v" if tail_at.is_none() => v = r.uint()?,
-                "seen" if tail_at.is_none() => seen = Some(r.uint()?),
+                "v" if tail_at.is_none() && v == 0 => v = r.uint()?,
+                "seen" if tail_at.is_none() && seen.is_none() => seen = Some(r.uint()?),
+                "v" | "seen" => return Err(BadEntry("v or seen out of its place".into())),
+                // Spliced behind the log's own fields, it would say the thread, id or predecessor a second time, and some readers take the last.
+                "t" | "thread" | "id" | "prev" | "ts" => return Err(BadEntry("a field that only the log may say".into())),
                 key => {
                     tail_at.get_or_insert((before, fields - i));
-                    match key {
-                        "from" => from = Some(r.str()?),
-                        "cid" => cid = Some(r.bin()?),
-                        "kind" => kind = Some(r.str()?),
-                        other => {
-                            body |= other == "body";
-                            r.skip(0)?;
+                    let twice = match key {
+                        "from" => from.replace(r.str()?).is_some(),
+                        "cid" => cid.replace(r.bin()?).is_some(),
+                        "kind" => kind.replace(r.str()?).is_some(),
+                        "body" => {
+                            r.skip_map()?;
+                            std::mem::replace(&mut body, true)
                         }
+                        _ => {
+                            r.skip(0)?;
+                            false
+                        }
+                    };
+                    if twice {
+                        return Err(BadEntry("a field comes twice".into()));
                     }
                 }
             }
@@ -98,7 +108,7 @@ impl<'a> EntryView<'a> {
         let (tail_at, tail_fields) = tail_at.ok_or_else(|| missing("from"))?;
         Ok(Self {
             seen,
-            from: from.ok_or_else(|| missing("from"))?,
+            from: from.filter(|f| Token::fits(f)).ok_or_else(|| missing("an id in from"))?,
             cid: Cid::from_bytes(cid).map_err(|e| BadEntry(e.to_string()))?,
             kind: kind.ok_or_else(|| missing("kind"))?,
             tail: &bytes[tail_at..],
@@ -190,6 +200,13 @@ impl<'a> Reader<'a> {
                 self.take(n)
             }
             _ => Err(BadEntry("not short bytes".into())),
+        }
+    }
+
+    fn skip_map(&mut self) -> Result<(), BadEntry> {
+        match self.bytes.get(self.at) {
+            Some(0x80..=0x8f | 0xde) => self.skip(0),
+            _ => Err(BadEntry("the body is not a map".into())),
         }
     }
 

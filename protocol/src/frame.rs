@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     cid::Cid,
@@ -257,29 +257,33 @@ impl ClientFrame {
     /// Two passes, so that every error can name the request and the field.
     pub fn decode(codec: Codec, bytes: &[u8]) -> Result<Self, BadFrame> {
         let bad = |r, why: String| BadFrame { r, refusal: Refusal::new(Code::BadFrame, why) };
-        let Peek { t, r } = codec.decode(bytes).map_err(|e| bad(None, format!("not a frame: {e}")))?;
+        if !codec.is_map(bytes) {
+            return Err(bad(None, "not a frame: a frame is a map with string keys".into()));
+        }
+        let Peek { t, r } = codec.decode(bytes).map_err(|_| bad(None, format!("not a frame: {}", codec.explain::<Peek>(bytes))))?;
         let t = t.ok_or_else(|| bad(r, "the frame has no type: `t` is missing".into()))?;
-        let field = |e: crate::codec::BadBytes| bad(r, format!("{t}: {e}"));
         Ok(match t.as_str() {
-            "send" => Self::Send(codec.decode(bytes).map_err(field)?),
-            "hello" => Self::Hello(codec.decode(bytes).map_err(field)?),
+            "send" => Self::Send(fields(codec, bytes, &t, r)?),
+            "hello" => Self::Hello(fields(codec, bytes, &t, r)?),
             "typing" => {
-                let TypingFields { thread } = codec.decode(bytes).map_err(field)?;
+                let TypingFields { thread } = fields(codec, bytes, &t, r)?;
                 Self::Typing { thread }
             }
             "history" => {
-                let h: History = codec.decode(bytes).map_err(field)?;
-                if r.is_none() || h.thread.is_none() {
-                    return Err(bad(r, "history: missing field `r` or `thread`".into()));
+                let h: History = fields(codec, bytes, &t, r)?;
+                for (there, field) in [(r.is_some(), "r"), (h.thread.is_some(), "thread")] {
+                    if !there {
+                        return Err(bad(r, format!("history: missing field `{field}`")));
+                    }
                 }
                 Self::History(h)
             }
             "threads" => {
-                let ThreadsFields { r, limit, before } = codec.decode(bytes).map_err(field)?;
+                let ThreadsFields { r, limit, before } = fields(codec, bytes, &t, r)?;
                 Self::Threads { r, limit, before }
             }
             "sync" => {
-                let SyncFields { r, cursors } = codec.decode(bytes).map_err(field)?;
+                let SyncFields { r, cursors } = fields(codec, bytes, &t, r)?;
                 Self::Sync { r, cursors }
             }
             "ping" => Self::Ping,
@@ -290,6 +294,11 @@ impl ClientFrame {
             }
         })
     }
+}
+
+/// The fields of a frame of type `t`; refused with the path of the first field that is wrong.
+fn fields<T: DeserializeOwned>(codec: Codec, bytes: &[u8], t: &str, r: Option<Request>) -> Result<T, BadFrame> {
+    codec.decode(bytes).map_err(|_| BadFrame { r, refusal: Refusal::new(Code::BadFrame, format!("{t}: {}", codec.explain::<T>(bytes))) })
 }
 
 impl ServerFrame {

@@ -21,8 +21,12 @@ pub struct BadToken;
 
 impl Token {
     pub fn parse(s: &str) -> Result<Self, BadToken> {
-        let fits = (1..=TOKEN_MAX).contains(&s.len());
-        if fits && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') { Ok(Self(s.into())) } else { Err(BadToken) }
+        if Self::fits(s) { Ok(Self(s.into())) } else { Err(BadToken) }
+    }
+
+    /// Would [`Token::parse`] take it? Allocates nothing.
+    pub fn fits(s: &str) -> bool {
+        (1..=TOKEN_MAX).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
     }
 
     /// Mints an id from 80 random bits: 16 characters of Crockford's base32, lower case, behind a one-letter prefix.

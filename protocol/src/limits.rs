@@ -41,6 +41,7 @@ pub const CONTACTS: usize = 5_000;
 pub const FIND_USERS: usize = 20;
 pub const MEDIA_URL_BYTES: usize = 2_048;
 pub const MEDIA_NAME_CHARS: usize = 255;
+pub const MEDIA_MIME_CHARS: usize = 127;
 pub const EMOJI_CHARS: usize = 16;
 pub const CUSTOM_BYTES: usize = 32 * 1024;
 /// A resend older than the dedupe window is looked for among at most this many messages of the thread.
@@ -50,8 +51,67 @@ pub const UNGREETED: usize = 4_096;
 /// Sockets per edge, under the 20,000 open files a process may have on small machines.
 pub const CONNECTIONS: usize = 18_000;
 
+/// A row of the table of limits in the documentation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    pub name: &'static str,
+    pub value: usize,
+    pub unit: &'static str,
+    pub of: &'static str,
+}
+
+const fn limit(name: &'static str, value: usize, unit: &'static str, of: &'static str) -> Limit {
+    Limit { name, value, unit, of }
+}
+
+/// Every limit that somebody outside can run into. A test holds that it is complete.
+pub const TABLE: [Limit; 35] = [
+    limit("TEXT_CHARS", TEXT_CHARS, "characters", "a text or caption; Unicode scalar values, not bytes"),
+    limit("EMOJI_CHARS", EMOJI_CHARS, "characters", "an emoji or a reaction"),
+    limit("CUSTOM_BYTES", CUSTOM_BYTES, "bytes", "the data of a `custom` message, before base64"),
+    limit("MEDIA_URL_BYTES", MEDIA_URL_BYTES, "bytes", "the URL of an attachment"),
+    limit("MEDIA_NAME_CHARS", MEDIA_NAME_CHARS, "characters", "the file name of an attachment"),
+    limit("MEDIA_MIME_CHARS", MEDIA_MIME_CHARS, "characters", "the media type of an attachment"),
+    limit("BODY_BYTES", BODY_BYTES, "bytes", "a message as the log keeps it, in MessagePack"),
+    limit("FRAME_BYTES", FRAME_BYTES, "bytes", "a frame from a client"),
+    limit("FRAMES_BURST", FRAMES_BURST as usize, "frames", "what a session may send at once"),
+    limit("FRAMES_PER_SECOND", FRAMES_PER_SECOND as usize, "frames per second", "what a session may send on and on"),
+    limit(
+        "INFLIGHT_REQUESTS",
+        INFLIGHT_REQUESTS,
+        "requests",
+        "requests of a session without an answer, sends included; the edge reads no more frames until one is answered",
+    ),
+    limit("CURSORS_PER_HELLO", CURSORS_PER_HELLO, "cursors", "one `hello` or one `sync`"),
+    limit("PAGE_DEFAULT", PAGE_DEFAULT, "events", "a page of history, or threads of a list, without `limit`"),
+    limit("PAGE_MAX", PAGE_MAX, "events", "the largest `limit` of `history` and `threads`"),
+    limit("OUTBOX_FRAMES", OUTBOX_FRAMES, "frames", "what waits at the edge for a slow reader"),
+    limit("OUTBOX_BYTES", OUTBOX_BYTES, "bytes", "what waits at the edge for a slow reader"),
+    limit("HELD_EVENTS", HELD_EVENTS, "events", "live events held for a session while it attaches"),
+    limit("HEADS_PER_BATCH", HEADS_PER_BATCH, "threads", "one question of an edge for the newest ids"),
+    limit("RESEND_ROWS", RESEND_ROWS, "messages", "how many messages of a thread are searched for an old cid"),
+    limit("GROUP_MEMBERS", GROUP_MEMBERS, "people", "a group, unless configured otherwise"),
+    limit("GROUP_EVER", GROUP_EVER, "people", "members and former members of a group"),
+    limit("USERS_PER_CHANGE", USERS_PER_CHANGE, "people", "one change of a group"),
+    limit("REJOINS", REJOINS, "times", "how often somebody may join the same group"),
+    limit("GROUP_NAME_CHARS", GROUP_NAME_CHARS, "characters", "the name of a group, at least 1"),
+    limit("USER_NAME_MIN", USER_NAME_MIN, "characters", "the shortest name of a user"),
+    limit("USER_NAME_CHARS", USER_NAME_CHARS, "characters", "the longest name of a user"),
+    limit("PASSWORD_CHARS", *PASSWORD_CHARS.start(), "characters", "the shortest password"),
+    limit("PASSWORD_CHARS", *PASSWORD_CHARS.end(), "characters", "the longest password"),
+    limit("CONTACTS", CONTACTS, "people", "contacts of a user"),
+    limit("FIND_USERS", FIND_USERS, "people", "the answer to a search by name"),
+    limit("HEAD_BYTES", HEAD_BYTES, "bytes", "the head of an HTTP request, the upgrade included"),
+    limit("HTTP_BODY_BYTES", HTTP_BODY_BYTES, "bytes", "the body of an HTTP request"),
+    limit("UNGREETED", UNGREETED, "connections", "connections of an edge that have not said hello"),
+    limit("CONNECTIONS", CONNECTIONS, "connections", "connections of an edge"),
+    limit("ID_CHARS", crate::ids::TOKEN_MAX, "characters", "an id of a user, group, device, session or edge"),
+];
+
 /// The limits a client needs to know, as they stand in `welcome`.
+/// One that an older edge does not know has its default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ForClients {
     pub text_chars: usize,
     pub body_bytes: usize,

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use crate::{entry::BadEntry, event::EntryView, ids::MsgId};
+use crate::{codec::Codec, entry::BadEntry, event::EntryView, ids::MsgId};
 
 /// On `live.*.e`, which only `channel` may publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +145,7 @@ impl Ephemeral {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, BadEntry> {
-        rmp_serde::from_slice(bytes).map_err(|e| BadEntry(e.to_string()))
+        Codec::Msgpack.decode(bytes).map_err(|e| BadEntry(e.to_string()))
     }
 }
 
@@ -170,7 +170,7 @@ impl Beat {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, BadEntry> {
-        rmp_serde::from_slice(bytes).map_err(|e| BadEntry(e.to_string()))
+        Codec::Msgpack.decode(bytes).map_err(|e| BadEntry(e.to_string()))
     }
 }
 

@@ -1,0 +1,122 @@
+//! Golden bytes: each fixture decodes from both codecs to the same value and encodes to the very same bytes again.
+
+use std::fmt::Debug;
+
+use bytes::Bytes;
+use natterjack_protocol::{
+    Entry,
+    codec::Codec,
+    event::EntryView,
+    frame::{ClientFrame, ServerFrame},
+    live::{Beat, Ephemeral, Live},
+};
+use serde::Serialize;
+
+use super::{fixture, samples};
+
+/// Before anything else: the files are what the samples encode to. Bytes on disk never change by themselves.
+#[test]
+fn bytes_do_not_change() {
+    let all = samples::all();
+    if fixture::regenerate() {
+        all.iter().for_each(fixture::write);
+    }
+    for want in &all {
+        let have = fixture::read(&want.direction, &want.name);
+        assert_eq!(&have, want, "{}/{}: the wire has changed", want.direction, want.name);
+    }
+    let mut names: Vec<String> = all.iter().map(|f| format!("{}/{}", f.direction, f.name)).collect();
+    names.sort();
+    assert_eq!(fixture::on_disk(), names, "a fixture without a sample, or two of one name");
+}
+
+fn check<T: PartialEq + Debug + Serialize>(direction: &str, name: &str, value: &T, decode: impl Fn(Codec, &[u8]) -> T) {
+    let fixture = fixture::read(direction, name);
+    for (codec, bytes) in [(Codec::Json, fixture.json.clone().into_bytes()), (Codec::Msgpack, fixture.bytes())] {
+        assert_eq!(&decode(codec, &bytes), value, "{direction}/{name} in {codec:?}");
+        assert_eq!(fixture::hex(&codec.encode(value)), fixture::hex(&bytes), "{direction}/{name} in {codec:?}, encoded again");
+    }
+}
+
+#[test]
+fn client_frames() {
+    for (name, _, frame) in samples::client() {
+        check("client", name, &frame, |codec, bytes| ClientFrame::decode(codec, bytes).unwrap());
+    }
+}
+
+#[test]
+fn server_frames() {
+    for (name, _, frame) in samples::server() {
+        check("server", name, &frame, |codec, bytes| ServerFrame::decode(codec, bytes).unwrap().unwrap());
+    }
+}
+
+/// A frame type without a fixture is a frame type without a contract.
+#[test]
+fn every_frame_type_has_a_fixture() {
+    let source = include_str!("../../src/frame.rs");
+    for (which, direction) in [("pub enum ClientFrame {", "client"), ("pub enum ServerFrame {", "server")] {
+        let at = source.find(which).unwrap();
+        let body = &source[at + which.len()..at + source[at..].find("\n}").unwrap()];
+        let variants = body.lines().filter(|l| l.starts_with("    ") && l.as_bytes()[4].is_ascii_uppercase());
+        let mut count = 0;
+        for variant in variants {
+            let name: String = variant.trim().chars().take_while(char::is_ascii_alphanumeric).collect();
+            let name = name.to_lowercase();
+            assert!(fixture::path(direction, &name).exists(), "{direction}/{name}");
+            count += 1;
+        }
+        assert!(count >= 8, "{which} {count}");
+    }
+}
+
+#[test]
+fn the_rest() {
+    for (name, _, v) in samples::entries() {
+        check(
+            "entry",
+            name,
+            &v,
+            |codec, bytes| if codec == Codec::Msgpack { Entry::decode(bytes).unwrap() } else { codec.decode(bytes).unwrap() },
+        );
+        assert_eq!(v.encode(), fixture::read("entry", name).bytes());
+    }
+    for (name, _, v) in samples::ephemeral() {
+        check("ephemeral", name, &v, |codec, bytes| codec.decode(bytes).unwrap());
+        assert_eq!(Ephemeral::decode(&v.encode()).unwrap(), v);
+    }
+    for (name, _, v) in samples::beats() {
+        check("beat", name, &v, |codec, bytes| codec.decode(bytes).unwrap());
+        assert_eq!(Beat::decode(&v.encode()).unwrap(), v);
+    }
+    for (name, _, v) in samples::groups() {
+        check("kv", name, &v, |codec, bytes| codec.decode(bytes).unwrap());
+    }
+    for (name, _, v) in samples::user_threads() {
+        check("kv", name, &v, |codec, bytes| codec.decode(bytes).unwrap());
+    }
+}
+
+/// `channel` splices; what it makes is byte for byte what encoding the event makes.
+#[test]
+fn the_spliced_frame_is_the_encoded_event() {
+    let event = samples::event();
+    let frame = ServerFrame::Event(Box::new(event.clone())).encode(Codec::Msgpack);
+    let message: Bytes = fixture::read("live", "event").bytes().into();
+    let want = Live::Event { id: event.id, prev: event.prev, control: false, thread: event.thread.to_string(), frame };
+    assert_eq!(Live::decode(&message), Ok(want));
+    for (name, _, entry) in samples::entries() {
+        let bytes = entry.encode();
+        let mut spliced = Vec::new();
+        EntryView::parse(&bytes).unwrap().write_event(
+            &mut spliced,
+            &samples::dm().to_string(),
+            samples::id(9),
+            samples::id(0),
+            samples::NOW,
+        );
+        let event = natterjack_protocol::Event::new(samples::dm(), samples::id(9), samples::id(0), samples::NOW, entry);
+        assert_eq!(fixture::hex(&spliced), fixture::hex(&ServerFrame::Event(Box::new(event)).encode(Codec::Msgpack)), "{name}");
+    }
+}
