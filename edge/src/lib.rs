@@ -1,1 +1,33 @@
-//! natterjack-edge
+//! The edge: WebSocket and HTTP front of Natterjack. Steps 2, 5, 6 and 9 of a message's life (DESIGN §3).
+//!
+//! A connection goes through `accept` → `upgrade` → `session`; a send through `session/commands` → `send` → the log;
+//! an event comes back through `live` (fan-in, chain, repair) into each session's `outbox` and out by its own task.
+//! Nothing here survives the process, and nothing here has to.
+
+pub mod accept;
+pub mod attach;
+pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod directory;
+pub mod drain;
+pub mod gate;
+pub mod history;
+pub mod http;
+pub mod lease;
+pub mod live;
+pub mod members;
+pub mod people;
+pub mod rate;
+pub mod repair;
+pub mod rewind;
+mod run;
+pub mod send;
+pub mod session;
+pub mod sessions;
+pub mod threads;
+pub mod upgrade;
+
+pub use config::Config;
+pub use run::{Error, run};

@@ -1,0 +1,210 @@
+//! Before step 2: connections. Each gets a task that reads its head once, then becomes a session or goes to hyper with its bytes:
+//! hyper's buffers do not belong under 100,000 idle sockets.
+//!
+//! Bounded twice: connections at all, and those that have not said who they are. Over either limit: 503 and gone.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use bytes::BytesMut;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use natterjack_protocol::{Refusal, limits};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    rewind::Rewind,
+    session::{Services, Session, socket::Socket, ungreeted::Ungreeted},
+    upgrade::{self, Head},
+};
+
+/// Connections that wait to be accepted, in the kernel: a reconnect of everybody after an edge died.
+const BACKLOG: u32 = 4_096;
+/// After a failed accept (usually: no file descriptors left).
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restarted edge takes its port back at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+pub struct Front {
+    pub services: Arc<Services>,
+    pub router: Router,
+    /// Cancelled when this edge begins to leave.
+    pub draining: CancellationToken,
+    connections: Arc<Semaphore>,
+    ungreeted: Arc<Semaphore>,
+}
+
+/// What the head of a connection made of it.
+enum Kind {
+    Session(Box<Session<TcpStream>>),
+    Http(Rewind<TcpStream>),
+}
+
+impl Front {
+    pub fn new(services: Arc<Services>, router: Router, draining: CancellationToken, max_connections: usize) -> Arc<Self> {
+        Arc::new(Self {
+            services,
+            router,
+            draining,
+            connections: Arc::new(Semaphore::new(max_connections)),
+            ungreeted: Arc::new(Semaphore::new(limits::UNGREETED.min(max_connections))),
+        })
+    }
+
+    /// Accepts until `end`, also while draining: who comes then is told so. Every connection's task is tracked and ends with `end`.
+    pub async fn accept(self: Arc<Self>, listener: TcpListener, tasks: TaskTracker, end: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = end.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(e) => {
+                    tracing::warn!(error = %e, "accept; if too many files are open, raise the limit or lower max_connections");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let permits = self.connections.clone().try_acquire_owned().ok().zip(self.ungreeted.clone().try_acquire_owned().ok());
+            let Some((connection, ungreeted)) = permits else {
+                metrics::counter!("natterjack_edge_connections_refused_total").increment(1);
+                let refusal = Refusal { retry_after_ms: Some(5_000), ..Refusal::unavailable("this edge takes no more connections") };
+                // Into the empty buffer of a new socket; nobody is waited for.
+                let _ = stream.try_write(upgrade::refusal(503, &refusal).as_bytes());
+                continue;
+            };
+            let _ = stream.set_nodelay(true);
+            let (front, end) = (self.clone(), end.clone());
+            tasks.spawn(async move {
+                let _counted = Counted::new(connection);
+                // Dropping a session at `end` is safe: its cleanup is a guard, its sends may be repeated.
+                tokio::select! {
+                    () = end.cancelled() => {}
+                    () = front.connection(stream, ungreeted) => {}
+                }
+            });
+        }
+    }
+
+    async fn connection(&self, stream: TcpStream, ungreeted: OwnedSemaphorePermit) {
+        // Boxed: what is needed until hello is gone while the session idles for hours.
+        let kind = Box::pin(self.handshake(stream)).await;
+        drop(ungreeted);
+        match kind {
+            Some(Kind::Session(session)) => session.run().await,
+            Some(Kind::Http(stream)) => Box::pin(self.http(stream)).await,
+            None => {}
+        }
+    }
+
+    async fn handshake(&self, mut stream: TcpStream) -> Option<Kind> {
+        let mut bytes = BytesMut::with_capacity(1_024);
+        let head = timeout(self.services.times.handshake, read_head(&mut stream, &mut bytes)).await.ok().flatten();
+        let Some(head) = head else {
+            metrics::counter!("natterjack_edge_half_heads_total").increment(1);
+            return None;
+        };
+        match head {
+            Head::Http => Some(Kind::Http(Rewind::new(bytes.freeze(), stream))),
+            Head::Upgrade(_) if self.services.gate.now().draining => {
+                let refusal = Refusal::unavailable("this edge is leaving: connect to another");
+                self.answer(stream, 503, &refusal).await;
+                None
+            }
+            Head::Upgrade(up) => {
+                stream.write_all(up.switching().as_bytes()).await.ok()?;
+                let rest = bytes.split_off(up.end).to_vec();
+                drop(bytes);
+                let socket = Socket::new(stream, rest, up.codec).await;
+                let session = Ungreeted::new(self.services.clone(), socket).greeted().await?;
+                Some(Kind::Session(Box::new(session)))
+            }
+            Head::Refused(refusal) | Head::Broken(refusal) => {
+                self.answer(stream, refusal.code.http_status(), &refusal).await;
+                None
+            }
+            Head::Partial => None,
+        }
+    }
+
+    async fn answer(&self, mut stream: TcpStream, status: u16, refusal: &Refusal) {
+        let farewell = async {
+            stream.write_all(upgrade::refusal(status, refusal).as_bytes()).await?;
+            stream.shutdown().await?;
+            // Closing over unread bytes would reset the connection before the answer is read.
+            let mut rest = [0; 1_024];
+            while stream.read(&mut rest).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let _ = timeout(Duration::from_secs(1), farewell).await;
+    }
+
+    async fn http(&self, stream: Rewind<TcpStream>) {
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            // Also how long a connection may idle between two requests.
+            .header_read_timeout(self.services.times.heartbeat)
+            .max_buf_size(limits::HEAD_BYTES * 2)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router.clone()));
+        tokio::pin!(served);
+        let result = tokio::select! {
+            result = served.as_mut() => result,
+            () = self.draining.cancelled() => {
+                // Finishes the request it is in.
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+        };
+        if let Err(e) = result {
+            tracing::debug!(error = %e, "http connection");
+        }
+    }
+}
+
+/// None: the connection ended in the middle of its head.
+async fn read_head(stream: &mut TcpStream, bytes: &mut BytesMut) -> Option<Head> {
+    loop {
+        // At most one byte over the limit, by which the judge knows.
+        let room = (limits::HEAD_BYTES + 1).saturating_sub(bytes.len());
+        if (&mut *stream).take(room as u64).read_buf(bytes).await.ok()? == 0 {
+            return None;
+        }
+        match upgrade::judge(bytes) {
+            Head::Partial => {}
+            head => return Some(head),
+        }
+    }
+}
+
+/// Keeps the gauge of open connections, with the permit.
+struct Counted(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+
+impl Counted {
+    fn new(permit: OwnedSemaphorePermit) -> Self {
+        metrics::gauge!("natterjack_edge_connections").increment(1.0);
+        Self(permit)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::gauge!("natterjack_edge_connections").decrement(1.0);
+    }
+}

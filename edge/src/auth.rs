@@ -1,0 +1,150 @@
+//! Who is it? Access tokens against the public keys in the control bucket: an edge can check tokens, never make them.
+
+pub mod keys;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::StreamExt;
+use natterjack_nats::{Buckets, Kv, KvError, subjects};
+use natterjack_protocol::{DeviceId, Refusal, Times, Token, UserId, rpc::Claims};
+use parking_lot::{Mutex, RwLock};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{clock::Clock, directory::Directory};
+use keys::{BadToken, Keys};
+
+/// Somebody whose token is good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    pub user: UserId,
+    pub device: DeviceId,
+}
+
+impl From<Claims> for Actor {
+    fn from(c: Claims) -> Self {
+        Self { user: c.sub, device: c.device }
+    }
+}
+
+/// A key that was not there is asked for again only after this long: forged key ids must not become reads of the leader.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+/// How long an answer about the directory's health is believed.
+const HEALTH: Duration = Duration::from_secs(5);
+
+struct Inner {
+    keys: Arc<RwLock<Keys>>,
+    control: Kv,
+    clock: Clock,
+    directory: Directory,
+    /// Past its expiry a token is good for this long while nobody can renew it (P7).
+    grace: Duration,
+    asked: Mutex<Option<Instant>>,
+    /// When the directory was last probed, and whether it was away.
+    away: tokio::sync::Mutex<Option<(Instant, bool)>>,
+    _watch: AbortOnDropHandle<()>,
+}
+
+/// Clones share it.
+#[derive(Clone)]
+pub struct Auth(Arc<Inner>);
+
+impl Auth {
+    pub async fn start(buckets: &Buckets, clock: &Clock, directory: &Directory, times: &Times) -> Result<Self, KvError> {
+        let control = buckets.control();
+        let keys = Arc::new(RwLock::new(Keys::default()));
+        let mut changes = control.watch(subjects::SIGNING_KEYS).await?;
+        let watched = keys.clone();
+        let watch = tokio::spawn(async move {
+            while let Some(change) = changes.next().await {
+                if let Some(kid) = kid_of(&change.key)
+                    && !watched.write().put(&kid, change.value.as_deref())
+                {
+                    tracing::warn!(%kid, "a signing key cannot be read");
+                }
+            }
+        });
+        Ok(Self(Arc::new(Inner {
+            keys,
+            control,
+            clock: clock.clone(),
+            directory: directory.clone(),
+            grace: times.access_token,
+            asked: Mutex::new(None),
+            away: tokio::sync::Mutex::new(None),
+            _watch: AbortOnDropHandle::new(watch),
+        })))
+    }
+
+    pub async fn check(&self, token: &str) -> Result<Actor, Refusal> {
+        let mut checked = self.look(token);
+        if let Err(BadToken::UnknownKey { kid }) = &checked
+            && self.read(kid).await
+        {
+            checked = self.look(token);
+        }
+        match checked {
+            Ok(claims) => Ok(claims.into()),
+            Err(BadToken::Expired { claims }) if self.in_grace(&claims).await => Ok((*claims).into()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn look(&self, token: &str) -> Result<Claims, BadToken> {
+        self.0.keys.read().check(token, self.0.clock.any_now_ms())
+    }
+
+    /// Asks the leader for a key that the watch has not brought yet: a token may be used milliseconds after its key was made.
+    async fn read(&self, kid: &Token) -> bool {
+        {
+            let mut asked = self.0.asked.lock();
+            if asked.is_some_and(|at| at.elapsed() < ASK_AGAIN) {
+                return false;
+            }
+            *asked = Some(Instant::now());
+        }
+        match self.0.control.get(&subjects::signing_key(kid.as_str())).await {
+            Ok(Some((value, _))) => self.0.keys.write().put(kid, Some(&value)),
+            Ok(None) => false,
+            Err(e) => {
+                tracing::warn!(error = %e, "signing keys cannot be read");
+                false
+            }
+        }
+    }
+
+    async fn in_grace(&self, claims: &Claims) -> bool {
+        let since = self.0.clock.any_now_ms().saturating_sub(claims.exp.saturating_mul(1_000));
+        if u128::from(since) > self.0.grace.as_millis() {
+            return false;
+        }
+        // One probe at a time, however many tokens expire together.
+        let mut away = self.0.away.lock().await;
+        match *away {
+            Some((at, answer)) if at.elapsed() < HEALTH => answer,
+            _ => {
+                let answer = !self.0.directory.answers(&claims.sub).await;
+                *away = Some((Instant::now(), answer));
+                answer
+            }
+        }
+    }
+}
+
+fn kid_of(key: &str) -> Option<Token> {
+    let prefix = subjects::SIGNING_KEYS.trim_end_matches('*');
+    key.strip_prefix(prefix).and_then(|k| Token::parse(k).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kid_is_what_stands_behind_the_prefix() {
+        assert_eq!(kid_of(&subjects::signing_key("k1")), Token::parse("k1").ok());
+        assert_eq!(kid_of("positions.channel.0"), None);
+    }
+}

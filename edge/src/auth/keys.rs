@@ -1,0 +1,204 @@
+//! Checking an access token (JWT, EdDSA only) against the public keys known now. Pure: time is an argument.
+
+use std::collections::HashMap;
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use natterjack_protocol::{
+    Refusal, Token,
+    codec::Codec,
+    error::Code,
+    rpc::{Claims, ISSUER, PublicKey},
+};
+
+/// Why a token is not good. Says nothing about the token itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadToken {
+    #[error("this is not an access token")]
+    Malformed,
+    #[error("the token's algorithm is not EdDSA")]
+    Algorithm,
+    #[error("the token was signed with a key that is not known (any more)")]
+    UnknownKey { kid: Token },
+    #[error("the token's signature or issuer is wrong")]
+    Forged,
+    #[error("the token has expired: get a new one with the refresh token")]
+    Expired { claims: Box<Claims> },
+}
+
+impl From<BadToken> for Refusal {
+    fn from(e: BadToken) -> Self {
+        let code = if matches!(e, BadToken::Expired { .. }) { Code::TokenExpired } else { Code::Unauthorized };
+        Self::new(code, e.to_string())
+    }
+}
+
+/// Longest token that is looked at; ours have about 400 bytes.
+const TOKEN_BYTES: usize = 4_096;
+
+#[derive(Default)]
+pub struct Keys(HashMap<Token, Key>);
+
+struct Key {
+    key: DecodingKey,
+    /// Milliseconds since 1970.
+    until: u64,
+}
+
+impl Keys {
+    /// A value of the control bucket, none: deleted. False: it is not a key.
+    pub fn put(&mut self, kid: &Token, value: Option<&[u8]>) -> bool {
+        match value.map(parse) {
+            Some(Some(key)) => {
+                self.0.insert(kid.clone(), key);
+                true
+            }
+            Some(None) => false,
+            None => {
+                self.0.remove(kid);
+                true
+            }
+        }
+    }
+
+    pub fn check(&self, token: &str, now_ms: u64) -> Result<Claims, BadToken> {
+        if token.len() > TOKEN_BYTES {
+            return Err(BadToken::Malformed);
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|_| algorithm_or_malformed(token))?;
+        if header.alg != Algorithm::EdDSA {
+            return Err(BadToken::Algorithm);
+        }
+        let kid = header.kid.and_then(|k| Token::parse(&k).ok()).ok_or(BadToken::Malformed)?;
+        let known = self.0.get(&kid).filter(|k| now_ms < k.until).ok_or(BadToken::UnknownKey { kid })?;
+        let mut rules = Validation::new(Algorithm::EdDSA);
+        rules.set_issuer(&[ISSUER]);
+        rules.set_required_spec_claims(&["exp", "iss", "sub"]);
+        // By the clock that is an argument, below, and without leeway.
+        rules.validate_exp = false;
+        rules.validate_aud = false;
+        let claims = jsonwebtoken::decode::<Claims>(token, &known.key, &rules).map_err(|_| BadToken::Forged)?.claims;
+        if claims.exp.saturating_mul(1_000) <= now_ms {
+            return Err(BadToken::Expired { claims: Box::new(claims) });
+        }
+        Ok(claims)
+    }
+}
+
+fn parse(value: &[u8]) -> Option<Key> {
+    let key: PublicKey = Codec::Msgpack.decode(value).ok()?;
+    if key.ed25519.len() != 32 {
+        return None;
+    }
+    let x = BASE64_URL_SAFE_NO_PAD.encode(&key.ed25519);
+    Some(Key { key: DecodingKey::from_ed_components(&x).ok()?, until: key.until })
+}
+
+/// `none` is no algorithm to the library, so its header does not parse; the answer should still say what is wrong.
+fn algorithm_or_malformed(token: &str) -> BadToken {
+    let header = token.split('.').next().and_then(|h| BASE64_URL_SAFE_NO_PAD.decode(h).ok());
+    let names_one = header.and_then(|h| serde_json::from_slice::<serde_json::Value>(&h).ok()).is_some_and(|h| h.get("alg").is_some());
+    if names_one { BadToken::Algorithm } else { BadToken::Malformed }
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{EncodingKey, Header};
+    use natterjack_protocol::entry::VERSION;
+    use ring::{rand::SystemRandom, signature::Ed25519KeyPair, signature::KeyPair};
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    struct Issuer {
+        signing: EncodingKey,
+        public: Vec<u8>,
+    }
+
+    impl Issuer {
+        fn new() -> Self {
+            let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+            let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
+            Self { signing: EncodingKey::from_ed_der(pkcs8.as_ref()), public: pair.public_key().as_ref().to_vec() }
+        }
+
+        fn value(&self, until: u64) -> Vec<u8> {
+            Codec::Msgpack.encode(&PublicKey { v: VERSION, ed25519: self.public.clone(), until }).to_vec()
+        }
+
+        fn token(&self, kid: Option<&str>, claims: &Claims) -> String {
+            let header = Header { kid: kid.map(str::to_owned), ..Header::new(Algorithm::EdDSA) };
+            jsonwebtoken::encode(&header, claims, &self.signing).unwrap()
+        }
+    }
+
+    fn claims() -> Claims {
+        let id = |s| Token::parse(s).unwrap();
+        Claims { iss: ISSUER.into(), sub: id("u1"), device: id("d1"), fam: "f".into(), iat: NOW / 1000, exp: NOW / 1000 + 60 }
+    }
+
+    fn known(issuer: &Issuer) -> Keys {
+        let mut keys = Keys::default();
+        assert!(keys.put(&Token::parse("k1").unwrap(), Some(&issuer.value(NOW + 3_600_000))));
+        keys
+    }
+
+    #[test]
+    fn a_good_token_until_the_second_it_expires() {
+        let issuer = Issuer::new();
+        let keys = known(&issuer);
+        let token = issuer.token(Some("k1"), &claims());
+        assert_eq!(keys.check(&token, NOW), Ok(claims()));
+        assert_eq!(keys.check(&token, NOW + 59_999), Ok(claims()));
+        let expired = keys.check(&token, NOW + 60_000).unwrap_err();
+        assert_eq!(Refusal::from(expired).code, Code::TokenExpired);
+    }
+
+    #[test]
+    fn forged_in_every_way() {
+        let (issuer, stranger) = (Issuer::new(), Issuer::new());
+        let keys = known(&issuer);
+        let kid = Some("k1");
+        assert_eq!(keys.check(&stranger.token(kid, &claims()), NOW), Err(BadToken::Forged));
+        let other_issuer = Claims { iss: "somebody".into(), ..claims() };
+        assert_eq!(keys.check(&issuer.token(kid, &other_issuer), NOW), Err(BadToken::Forged));
+        assert!(matches!(keys.check(&issuer.token(Some("k2"), &claims()), NOW), Err(BadToken::UnknownKey { .. })));
+        assert_eq!(keys.check(&issuer.token(Some("keys.*"), &claims()), NOW), Err(BadToken::Malformed), "a kid becomes a key of a bucket");
+        assert_eq!(keys.check(&issuer.token(None, &claims()), NOW), Err(BadToken::Malformed));
+
+        // The public key as an HMAC secret: the classic.
+        let header = Header { kid: Some("k1".into()), ..Header::new(Algorithm::HS256) };
+        let hmac = jsonwebtoken::encode(&header, &claims(), &EncodingKey::from_secret(&issuer.public)).unwrap();
+        assert_eq!(keys.check(&hmac, NOW), Err(BadToken::Algorithm));
+
+        let b64 = |s: &str| BASE64_URL_SAFE_NO_PAD.encode(s);
+        let body = serde_json::to_string(&claims()).unwrap();
+        for none in ["none", "None", "NONE"] {
+            let token = format!("{}.{}.", b64(&format!(r#"{{"alg":"{none}","kid":"k1"}}"#)), b64(&body));
+            assert_eq!(keys.check(&token, NOW), Err(BadToken::Algorithm));
+        }
+        let good = issuer.token(kid, &claims());
+        let mut parts: Vec<&str> = good.split('.').collect();
+        let richer = b64(&serde_json::to_string(&Claims { sub: Token::parse("root").unwrap(), ..claims() }).unwrap());
+        parts[1] = &richer;
+        assert_eq!(keys.check(&parts.join("."), NOW), Err(BadToken::Forged));
+        for nonsense in ["", ".", "..", "a.b.c", "x", &"y".repeat(10_000)] {
+            assert_eq!(keys.check(nonsense, NOW), Err(BadToken::Malformed), "{nonsense:.20}");
+        }
+    }
+
+    #[test]
+    fn keys_come_and_go() {
+        let issuer = Issuer::new();
+        let mut keys = known(&issuer);
+        let token = issuer.token(Some("k1"), &claims());
+        let kid = Token::parse("k1").unwrap();
+        assert!(!keys.put(&kid, Some(b"garbage")), "a value that cannot be read does not take the old key away");
+        assert!(keys.check(&token, NOW).is_ok());
+        keys.put(&kid, None);
+        assert!(matches!(keys.check(&token, NOW), Err(BadToken::UnknownKey { .. })));
+        keys.put(&kid, Some(&issuer.value(NOW)));
+        assert!(matches!(keys.check(&token, NOW), Err(BadToken::UnknownKey { .. })), "past its `until`");
+    }
+}

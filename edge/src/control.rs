@@ -1,0 +1,208 @@
+//! Membership is decided by the log, at append (DESIGN §7). An edge judges on the state at the thread's last control entry and appends
+//! on the condition that this still is the last one: of two admins racing exactly one wins, the other judges again.
+
+use std::time::Duration;
+
+use natterjack_nats::{PublishError, Publisher, Tail, TailError};
+use natterjack_protocol::{
+    Body, Cid, Entry, Kind, MsgId, Refusal, Thread, Times, UserId,
+    error::Code,
+    fold::{self, Group, ThreadItem},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::{clock::Clock, people::People};
+
+/// Races lost in a row before giving up: with n admins at once, n - 1 at most.
+const TRIES: u32 = 12;
+/// How long `channel` may take to fold an entry that is in the log (20–60 ms for a group of 500).
+const FOLD: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+#[derive(Clone)]
+pub struct Control {
+    tail: Tail,
+    publisher: Publisher,
+    people: People,
+    clock: Clock,
+    times: Times,
+    max_members: usize,
+}
+
+/// One change of a thread that somebody asks for.
+#[derive(Debug, Clone)]
+pub struct Change {
+    pub thread: Thread,
+    pub actor: UserId,
+    pub kind: Kind,
+    pub body: Body,
+}
+
+/// A change that is in the log.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    pub id: MsgId,
+    pub entry: Entry,
+}
+
+/// What a change is judged on.
+enum State {
+    Group(Option<Group>),
+    Dm(Option<ThreadItem>),
+}
+
+impl State {
+    /// The last control entry folded into it.
+    fn version(&self) -> MsgId {
+        match self {
+            Self::Group(g) => g.as_ref().map_or(MsgId::NONE, |g| g.version),
+            Self::Dm(i) => i.as_ref().map_or(MsgId::NONE, |i| i.v),
+        }
+    }
+}
+
+impl Control {
+    pub fn new(tail: Tail, publisher: &Publisher, people: &People, clock: &Clock, times: &Times, max_members: usize) -> Self {
+        Self { tail, publisher: publisher.clone(), people: people.clone(), clock: clock.clone(), times: times.clone(), max_members }
+    }
+
+    /// Returns once the log has it. Dropping the future leaves the outcome open.
+    pub async fn append(&self, change: &Change) -> Result<Applied, Refusal> {
+        if matches!(change.kind, Kind::GroupCreated | Kind::MemberAdded) {
+            // First who is named, so that a wrong id is told as such.
+            fold_limit(change)?;
+            self.people.exist(&change.body.users).await?;
+        }
+        let op = Cid::mint(self.clock.any_now_ms(), rand::random());
+        let entry = Entry::new(change.actor.clone(), op, change.kind, change.body.clone());
+        let payload = entry.encode();
+        for _ in 0..TRIES {
+            let last = self.last(&change.thread).await?;
+            if let Some(id) = last.filter(|l| l.op == Some(op)).map(|l| l.id) {
+                return Ok(Applied { id, entry });
+            }
+            let expected = last.map_or(MsgId::NONE, |l| l.id);
+            let state = self.state_at(change, expected).await?;
+            if state.version() > expected && last.is_some() {
+                // Somebody appended between the two reads.
+                continue;
+            }
+            self.judge(&state, change)?;
+            match self.publisher.control(&change.thread, &op.to_string(), payload.clone(), expected).await {
+                Ok(stored) => return Ok(Applied { id: stored.id, entry }),
+                Err(PublishError::Conflict) => metrics::counter!("natterjack_edge_control_conflicts_total").increment(1),
+                Err(PublishError::Deadline(why)) => {
+                    // Unknown: if it is the last one now, it was stored.
+                    return match self.last(&change.thread).await? {
+                        Some(l) if l.op == Some(op) => Ok(Applied { id: l.id, entry }),
+                        _ => {
+                            tracing::warn!(thread = %change.thread, why, "a control entry was not acknowledged");
+                            Err(Refusal::unavailable("the log did not answer; look whether the change was made before you repeat it"))
+                        }
+                    };
+                }
+                Err(e) => return Err(refused(&e)),
+            }
+        }
+        Err(Refusal::unavailable("too many changes of this thread at once; try again"))
+    }
+
+    /// Waits until the fold has reached `applied`, so that who asks next sees it; false: it goes on without us.
+    pub async fn folded(&self, thread: &Thread, actor: &UserId, applied: MsgId) -> bool {
+        let end = Instant::now() + FOLD;
+        loop {
+            if self.state(thread, actor).await.is_ok_and(|s| s.version() >= applied) {
+                return true;
+            }
+            if Instant::now() >= end {
+                return false;
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn last(&self, thread: &Thread) -> Result<Option<Last>, Refusal> {
+        let record = self.tail.last_control(thread).await.map_err(|e: TailError| {
+            tracing::warn!(error = %e, "the last control entry cannot be read");
+            Refusal::unavailable("the log does not answer: try again in a moment")
+        })?;
+        Ok(record.map(|r| Last { id: r.id, op: Entry::decode(&r.payload).ok().map(|e| e.cid) }))
+    }
+
+    async fn state(&self, thread: &Thread, actor: &UserId) -> Result<State, Refusal> {
+        Ok(match thread {
+            Thread::Group { gid } => State::Group(self.people.group(gid).await?),
+            Thread::Dm { .. } => State::Dm(self.people.threads(actor).await?.threads.remove(thread)),
+        })
+    }
+
+    /// The state with everything folded up to `expected`; a group whose key was lost is rebuilt.
+    async fn state_at(&self, change: &Change, expected: MsgId) -> Result<State, Refusal> {
+        let end = Instant::now() + FOLD;
+        loop {
+            let state = self.state(&change.thread, &change.actor).await?;
+            let missing = matches!(state, State::Group(None)) && change.kind != Kind::GroupCreated;
+            if state.version() >= expected && !missing {
+                return Ok(state);
+            }
+            if missing
+                && (expected.is_none() || Instant::now() >= end)
+                && let Thread::Group { gid } = &change.thread
+            {
+                // Nothing to wait for: never existed, or the key was lost.
+                let rebuilt = State::Group(self.people.group_or_rebuild(gid).await?);
+                if rebuilt.version() >= expected {
+                    return Ok(rebuilt);
+                }
+            }
+            if Instant::now() >= end {
+                return Err(Refusal::unavailable("an earlier change of this thread is still being worked in; try again in a moment"));
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    fn judge(&self, state: &State, change: &Change) -> Result<(), Refusal> {
+        match state {
+            State::Group(group) => fold::judge_group(group.as_ref(), &change.actor, change.kind, &change.body, self.max_members),
+            State::Dm(item) => fold::judge_dm(item.as_ref(), change.kind),
+        }
+    }
+
+    /// How long a change may take at most: a publish until its deadline, and what comes before it.
+    pub fn deadline(&self) -> Duration {
+        self.times.publish_deadline + FOLD * 2
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Last {
+    id: MsgId,
+    op: Option<Cid>,
+}
+
+/// Before 10,000 names are looked up one by one.
+fn fold_limit(change: &Change) -> Result<(), Refusal> {
+    let max = natterjack_protocol::limits::USERS_PER_CHANGE;
+    if change.body.users.len() > max { Err(Refusal::invalid(format!("users: at most {max} in one change"))) } else { Ok(()) }
+}
+
+/// What a client is told about a publish that did not happen.
+pub fn refused(e: &PublishError) -> Refusal {
+    match e {
+        PublishError::StreamFull => {
+            tracing::error!("the log is full");
+            Refusal { retry_after_ms: Some(5_000), ..Refusal::unavailable("the log is full; nothing was stored") }
+        }
+        PublishError::Deadline(why) => {
+            tracing::warn!(why, "a publish was not acknowledged in time");
+            Refusal::unavailable("the log did not acknowledge in time; send the same cid again")
+        }
+        PublishError::Closed => Refusal::unavailable("this edge is leaving; send the same cid to another"),
+        PublishError::Conflict => Refusal::new(Code::Conflict, "somebody else was faster"),
+        PublishError::Rejected(why) => {
+            tracing::error!(why, "the log refuses an entry");
+            Refusal::new(Code::Internal, "the log refused the entry")
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Asking `directory`: people, logins and relations. It may be away with the archive; then the answer is a retryable refusal.
+
+use std::time::Duration;
+
+use natterjack_nats::{Nats, RpcError, subjects};
+use natterjack_protocol::{
+    GroupId, Refusal, UserId,
+    error::Code,
+    rpc::{Contact, DirectoryAnswer, DirectoryRequest, Profile, Tokens},
+};
+
+/// Longer than a queue of password hashes that the service still accepts.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+#[derive(Clone)]
+pub struct Directory {
+    nats: Nats,
+}
+
+impl Directory {
+    pub fn new(nats: &Nats) -> Self {
+        Self { nats: nats.clone() }
+    }
+
+    pub async fn ask(&self, request: &DirectoryRequest) -> Result<DirectoryAnswer, Refusal> {
+        self.within(request, DEADLINE).await
+    }
+
+    async fn within(&self, request: &DirectoryRequest, deadline: Duration) -> Result<DirectoryAnswer, Refusal> {
+        match self.nats.request(subjects::DIRECTORY, request, deadline).await {
+            Ok(answer) => Ok(answer),
+            Err(RpcError::Refused(refusal)) => Err(refusal),
+            Err(e) => {
+                tracing::debug!(error = %e, "directory does not answer");
+                Err(Refusal::unavailable("accounts cannot be reached: try again in a moment"))
+            }
+        }
+    }
+
+    pub async fn tokens(&self, request: &DirectoryRequest) -> Result<Tokens, Refusal> {
+        match self.ask(request).await? {
+            DirectoryAnswer::Tokens(tokens) => Ok(tokens),
+            _ => Err(unexpected()),
+        }
+    }
+
+    pub async fn done(&self, request: &DirectoryRequest) -> Result<(), Refusal> {
+        self.ask(request).await.map(|_| ())
+    }
+
+    pub async fn profiles(&self, request: &DirectoryRequest) -> Result<Vec<Profile>, Refusal> {
+        match self.ask(request).await? {
+            DirectoryAnswer::Profiles(profiles) => Ok(profiles),
+            _ => Err(unexpected()),
+        }
+    }
+
+    pub async fn contacts(&self, actor: &UserId) -> Result<Vec<Contact>, Refusal> {
+        match self.ask(&DirectoryRequest::Contacts { actor: actor.clone() }).await? {
+            DirectoryAnswer::Contacts(contacts) => Ok(contacts),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The key of the user's threads is gone: build it again. `not_found` if there is no such user.
+    pub async fn rebuild_threads(&self, user: &UserId) -> Result<(), Refusal> {
+        self.done(&DirectoryRequest::RebuildThreads { user: user.clone() }).await
+    }
+
+    pub async fn rebuild_group(&self, group: &GroupId) -> Result<(), Refusal> {
+        self.done(&DirectoryRequest::RebuildGroup { group: group.clone() }).await
+    }
+
+    /// Does it answer, with the archive behind it? Asked only about tokens that have just expired.
+    pub async fn answers(&self, user: &UserId) -> bool {
+        let probe = DirectoryRequest::Profiles { users: vec![user.clone()] };
+        !matches!(self.within(&probe, Duration::from_secs(2)).await, Err(r) if r.code == Code::Unavailable)
+    }
+}
+
+pub fn unexpected() -> Refusal {
+    tracing::error!("a service answered a question that was not asked");
+    Refusal::new(Code::Internal, "a part of the system answered something else")
+}

@@ -1,0 +1,71 @@
+//! Leaving without being noticed: tell clients in jittered waves to connect elsewhere first, finish what they have sent, then go.
+
+use std::time::Duration;
+
+use natterjack_protocol::{Times, close, frame::ServerFrame};
+use rand::seq::SliceRandom;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::{gate::Gate, lease::Edges, sessions::Sessions};
+
+/// Parts of the whole time: waves begin over the first quarter, each has another quarter to go, sends have the third, the rest is reserve.
+const PARTS: u32 = 4;
+/// Sessions told at once: the others' handshakes of one wave take well under a second.
+const WAVE: usize = 500;
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Returns when all sessions have gone, at the latest shortly before `times.drain` is over.
+pub async fn drain(sessions: &Sessions, gate: &Gate, edges: &Edges, times: &Times) {
+    let start = Instant::now();
+    gate.change(|c| c.draining = true);
+    let mut all = sessions.all();
+    all.shuffle(&mut rand::rng());
+    tracing::info!(sessions = all.len(), "draining");
+    let part = times.drain / PARTS;
+    let waves = all.len().div_ceil(WAVE).max(1) as u32;
+    let step = part / waves;
+    let mut leaving = Vec::new();
+    for (n, wave) in all.chunks(WAVE).enumerate() {
+        let others = edges.others();
+        // With nowhere to go there is nothing to wait for.
+        let after = if others.is_empty() { Duration::ZERO } else { part };
+        let frame = ServerFrame::Draining { after_ms: after.as_millis() as u64, edges: others };
+        for session in wave {
+            session.frame(&frame);
+        }
+        leaving.push((Instant::now() + after, wave));
+        if n + 1 < waves as usize {
+            sleep(step.mul_f64(rand::random_range(0.5..1.0))).await;
+        }
+    }
+    for (at, wave) in leaving {
+        tokio::select! {
+            () = sleep_until(at) => {}
+            () = gone(sessions) => break,
+        }
+        for session in wave {
+            sessions.ask_to_leave(session);
+        }
+    }
+    // Sessions that greeted just before the gate closed are in no wave.
+    for session in sessions.all() {
+        sessions.ask_to_leave(&session);
+    }
+    let last = start + times.drain.mul_f64(0.9);
+    tokio::select! {
+        () = sleep_until(last) => {
+            tracing::warn!(sessions = sessions.len(), "not all sessions have finished their requests in time");
+            for session in sessions.all() {
+                session.outbox.close(close::DRAINING);
+            }
+            sleep(times.drain.mul_f64(0.05)).await;
+        }
+        () = gone(sessions) => {}
+    }
+}
+
+async fn gone(sessions: &Sessions) {
+    while !sessions.is_empty() {
+        sleep(LOOK).await;
+    }
+}

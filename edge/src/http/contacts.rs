@@ -1,0 +1,86 @@
+//! Contacts are `directory`'s. A block is membership of the DM, so the log decides it, and it holds from its place in the log on.
+
+use axum::{Json, extract::State, http::StatusCode};
+use natterjack_nats::subjects;
+use natterjack_protocol::{
+    Body as EntryBody, Kind, Refusal, Thread, UserId,
+    error::Code,
+    live::Ephemeral,
+    rpc::{self, ContactChange, ContactState, DirectoryAnswer, DirectoryRequest},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Api, Shared,
+    extract::{Actor, Answer, Body, Failure, Path},
+    openapi::schema,
+};
+use crate::{control::Change, directory::unexpected};
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct Contacts {
+    #[schema(value_type = Vec<schema::Contact>)]
+    contacts: Vec<rpc::Contact>,
+}
+
+#[derive(Deserialize, utoipa::ToSchema)]
+pub struct Wish {
+    #[schema(value_type = schema::ContactChange)]
+    change: ContactChange,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct Relation {
+    /// None: they are strangers (again).
+    #[schema(value_type = Option<schema::ContactState>)]
+    state: Option<ContactState>,
+}
+
+#[utoipa::path(get, path = "/v1/contacts", tag = "people", security(("token" = [])),
+    responses((status = 200, body = Contacts), (status = "default", body = schema::Refusal)))]
+pub async fn list(State(api): Shared, Actor(actor): Actor) -> Answer<Contacts> {
+    Ok(Json(Contacts { contacts: api.directory.contacts(&actor.user).await? }))
+}
+
+/// Ask, accept, decline, take back or end. A request to somebody who has asked already accepts.
+#[utoipa::path(post, path = "/v1/contacts/{user}", tag = "people", params(("user" = String, Path)), request_body = Wish, security(("token" = [])),
+    responses((status = 200, body = Relation), (status = "default", body = schema::Refusal)))]
+pub async fn change(State(api): Shared, Actor(actor): Actor, Path(other): Path<UserId>, Body(wish): Body<Wish>) -> Answer<Relation> {
+    let request = DirectoryRequest::Contact { actor: actor.user.clone(), other: other.clone(), change: wish.change };
+    let DirectoryAnswer::Contact(state) = api.directory.ask(&request).await? else { return Err(unexpected().into()) };
+    // A hint; the truth is asked for. May be lost.
+    for user in [&actor.user, &other] {
+        let _ = api.nats.client.publish(subjects::live_user_x(user), Ephemeral::Contacts.encode()).await;
+    }
+    Ok(Json(Relation { state }))
+}
+
+/// Neither can write to the other any more; only who blocked sees that. Also before the first message.
+#[utoipa::path(put, path = "/v1/blocks/{user}", tag = "people", params(("user" = String, Path)), security(("token" = [])),
+    responses((status = 204), (status = "default", body = schema::Refusal)))]
+pub async fn block(State(api): Shared, Actor(actor): Actor, Path(user): Path<UserId>) -> Result<StatusCode, Failure> {
+    decide(&api, actor.user, user, Kind::Blocked).await
+}
+
+#[utoipa::path(delete, path = "/v1/blocks/{user}", tag = "people", params(("user" = String, Path)), security(("token" = [])),
+    responses((status = 204), (status = "default", body = schema::Refusal)))]
+pub async fn unblock(State(api): Shared, Actor(actor): Actor, Path(user): Path<UserId>) -> Result<StatusCode, Failure> {
+    decide(&api, actor.user, user, Kind::Unblocked).await
+}
+
+async fn decide(api: &Api, actor: UserId, user: UserId, kind: Kind) -> Result<StatusCode, Failure> {
+    if actor == user {
+        return Err(Refusal::invalid("nobody can block themselves").into());
+    }
+    api.people.exist(std::slice::from_ref(&user)).await?;
+    let thread = Thread::dm(&actor, &user);
+    match api.control.append(&Change { thread: thread.clone(), actor: actor.clone(), kind, body: EntryBody::default() }).await {
+        Ok(applied) => {
+            api.control.folded(&thread, &actor, applied.id).await;
+        }
+        // It is so already: PUT and DELETE may be repeated.
+        Err(e) if e.code == Code::Conflict => {}
+        Err(e) => return Err(e.into()),
+    }
+    Ok(StatusCode::NO_CONTENT)
+}

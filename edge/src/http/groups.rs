@@ -1,0 +1,154 @@
+//! Groups. Every change is a control entry that `control` appends; an answer comes when the log has it and, if `channel` keeps up,
+//! when it has been folded, so that who asked can go on at once.
+
+use axum::{Json, extract::State};
+use natterjack_protocol::{
+    Body as EntryBody, GroupId, Kind, MsgId, Refusal, Thread, Token, UserId,
+    error::Code,
+    fold::{HistoryFor, Role},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Api, Shared,
+    extract::{Actor, Answer, Body, Path},
+    openapi::schema,
+};
+use crate::control::Change;
+
+#[derive(Deserialize, utoipa::ToSchema)]
+pub struct NewGroup {
+    /// 1 to 100 characters.
+    name: String,
+    /// The other members.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    users: Vec<UserId>,
+    /// What those who join later may read.
+    #[serde(default)]
+    #[schema(value_type = Option<schema::HistoryFor>)]
+    history: Option<HistoryFor>,
+}
+
+#[derive(Deserialize, utoipa::ToSchema)]
+pub struct NewName {
+    name: String,
+}
+
+#[derive(Deserialize, utoipa::ToSchema)]
+pub struct Who {
+    #[schema(value_type = Vec<String>)]
+    users: Vec<UserId>,
+}
+
+#[derive(Deserialize, utoipa::ToSchema)]
+pub struct NewRole {
+    #[schema(value_type = schema::Role)]
+    role: Role,
+}
+
+/// A change that is in the log.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct Changed {
+    #[schema(value_type = String, example = "group.g0123456789abcdef")]
+    thread: Thread,
+    /// The control entry's place in the thread.
+    #[schema(value_type = u64)]
+    id: MsgId,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct Member {
+    #[schema(value_type = String)]
+    user: UserId,
+    #[schema(value_type = schema::Role)]
+    role: Role,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct GroupInfo {
+    #[schema(value_type = String)]
+    thread: Thread,
+    name: String,
+    #[schema(value_type = schema::HistoryFor)]
+    history: HistoryFor,
+    /// The last change this shows.
+    #[schema(value_type = u64)]
+    version: MsgId,
+    members: Vec<Member>,
+}
+
+async fn make(api: &Api, group: &GroupId, actor: UserId, kind: Kind, body: EntryBody) -> Answer<Changed> {
+    let thread = Thread::group(group);
+    let applied = api.control.append(&Change { thread: thread.clone(), actor: actor.clone(), kind, body }).await?;
+    api.control.folded(&thread, &actor, applied.id).await;
+    Ok(Json(Changed { thread, id: applied.id }))
+}
+
+fn of(mut users: Vec<UserId>) -> EntryBody {
+    users.sort();
+    users.dedup();
+    EntryBody { users, ..EntryBody::default() }
+}
+
+/// The creator is the owner.
+#[utoipa::path(post, path = "/v1/groups", tag = "groups", request_body = NewGroup, security(("token" = [])),
+    responses((status = 200, body = Changed), (status = "default", body = schema::Refusal)))]
+pub async fn create(State(api): Shared, Actor(actor): Actor, Body(new): Body<NewGroup>) -> Answer<Changed> {
+    let group = Token::mint('g', rand::random());
+    let body = EntryBody { name: Some(new.name), history: new.history, ..of(new.users) };
+    make(&api, &group, actor.user, Kind::GroupCreated, body).await
+}
+
+/// For members.
+#[utoipa::path(get, path = "/v1/groups/{group}", tag = "groups", params(("group" = String, Path)), security(("token" = [])),
+    responses((status = 200, body = GroupInfo), (status = "default", body = schema::Refusal)))]
+pub async fn show(State(api): Shared, Actor(actor): Actor, Path(id): Path<GroupId>) -> Answer<GroupInfo> {
+    let group = api.people.group_or_rebuild(&id).await?.ok_or_else(|| Refusal::new(Code::NotFound, "no such group"))?;
+    if group.role(&actor.user).is_none() {
+        return Err(Refusal::new(Code::NotMember, "you are not in this group").into());
+    }
+    let members = group.present().map(|(user, role)| Member { user: user.clone(), role }).collect();
+    Ok(Json(GroupInfo { thread: Thread::group(&id), history: group.history, version: group.version, members, name: group.name }))
+}
+
+/// For admins and owners.
+#[utoipa::path(patch, path = "/v1/groups/{group}", tag = "groups", params(("group" = String, Path)), request_body = NewName, security(("token" = [])),
+    responses((status = 200, body = Changed), (status = "default", body = schema::Refusal)))]
+pub async fn rename(State(api): Shared, Actor(actor): Actor, Path(id): Path<GroupId>, Body(new): Body<NewName>) -> Answer<Changed> {
+    make(&api, &id, actor.user, Kind::GroupRenamed, EntryBody { name: Some(new.name), ..EntryBody::default() }).await
+}
+
+/// For admins and owners.
+#[utoipa::path(post, path = "/v1/groups/{group}/members", tag = "groups", params(("group" = String, Path)), request_body = Who, security(("token" = [])),
+    responses((status = 200, body = Changed), (status = "default", body = schema::Refusal)))]
+pub async fn add(State(api): Shared, Actor(actor): Actor, Path(id): Path<GroupId>, Body(who): Body<Who>) -> Answer<Changed> {
+    make(&api, &id, actor.user, Kind::MemberAdded, of(who.users)).await
+}
+
+/// For admins and owners; admins and owners are removed by owners.
+#[utoipa::path(delete, path = "/v1/groups/{group}/members/{user}", tag = "groups",
+    params(("group" = String, Path), ("user" = String, Path)), security(("token" = [])),
+    responses((status = 200, body = Changed), (status = "default", body = schema::Refusal)))]
+pub async fn remove(State(api): Shared, Actor(actor): Actor, Path((id, user)): Path<(GroupId, UserId)>) -> Answer<Changed> {
+    make(&api, &id, actor.user, Kind::MemberRemoved, of(vec![user])).await
+}
+
+/// For owners. A group keeps at least one owner.
+#[utoipa::path(put, path = "/v1/groups/{group}/members/{user}/role", tag = "groups", request_body = NewRole,
+    params(("group" = String, Path), ("user" = String, Path)), security(("token" = [])),
+    responses((status = 200, body = Changed), (status = "default", body = schema::Refusal)))]
+pub async fn role(
+    State(api): Shared,
+    Actor(actor): Actor,
+    Path((id, user)): Path<(GroupId, UserId)>,
+    Body(new): Body<NewRole>,
+) -> Answer<Changed> {
+    make(&api, &id, actor.user, Kind::RoleChanged, EntryBody { role: Some(new.role), ..of(vec![user]) }).await
+}
+
+#[utoipa::path(post, path = "/v1/groups/{group}/leave", tag = "groups", params(("group" = String, Path)), security(("token" = [])),
+    responses((status = 200, body = Changed), (status = "default", body = schema::Refusal)))]
+pub async fn leave(State(api): Shared, Actor(actor): Actor, Path(id): Path<GroupId>) -> Answer<Changed> {
+    make(&api, &id, actor.user, Kind::MemberLeft, EntryBody::default()).await
+}

@@ -1,0 +1,40 @@
+//! The list of threads over HTTP: the same as the frame `threads`, read from the leader because there is no session.
+
+use axum::{Json, extract::State};
+use natterjack_protocol::{MsgId, frame::ThreadSummary};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Shared,
+    extract::{Actor, Answer, Query},
+    openapi::schema,
+};
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Turn {
+    /// 1 to 200; 50 if missing.
+    limit: Option<u16>,
+    /// The `next` of the page before.
+    #[param(value_type = Option<u64>)]
+    before: Option<MsgId>,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct Threads {
+    #[schema(value_type = Vec<schema::ThreadSummary>)]
+    threads: Vec<ThreadSummary>,
+    /// None: that was the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    next: Option<MsgId>,
+}
+
+/// Newest activity first.
+#[utoipa::path(get, path = "/v1/threads", tag = "threads", params(Turn), security(("token" = [])),
+    responses((status = 200, body = Threads), (status = "default", body = schema::Refusal)))]
+pub async fn list(State(api): Shared, Actor(actor): Actor, Query(turn): Query<Turn>) -> Answer<Threads> {
+    let all = api.people.threads(&actor.user).await?.threads.into_iter().collect();
+    let (threads, next) = api.threads.page(&actor.user, all, turn.limit, turn.before).await?;
+    Ok(Json(Threads { threads, next }))
+}

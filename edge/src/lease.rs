@@ -1,0 +1,131 @@
+//! That this edge lives, for the others to see; and which other edges live, for clients to go to.
+//!
+//! Clients find edges through these leases (`GET /v1/edges`, `draining`), so a lease says where, how full, leaving or not, and whether
+//! beats reach the edge. What the own lease and the beats say together stands in the `Gate`.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures_util::StreamExt;
+use natterjack_nats::{Buckets, EdgeLease, KvError, LeaseState, subjects};
+use natterjack_protocol::{Times, Token, close, codec::Codec, entry::VERSION, frame::ServerFrame, rpc};
+use natterjack_runtime::Health;
+use parking_lot::RwLock;
+use rand::seq::SliceRandom;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{clock::Clock, gate::Gate, sessions::Sessions};
+
+struct Known {
+    lease: rpc::EdgeLease,
+    at: Instant,
+}
+
+/// The edges whose leases live. Clones share it.
+#[derive(Clone)]
+pub struct Edges {
+    all: Arc<RwLock<HashMap<String, Known>>>,
+    own: String,
+    lifetime: Duration,
+    _watch: Arc<AbortOnDropHandle<()>>,
+}
+
+impl Edges {
+    pub async fn start(buckets: &Buckets, own: &Token, times: &Times) -> Result<Self, KvError> {
+        let all: Arc<RwLock<HashMap<String, Known>>> = Arc::default();
+        let mut changes = buckets.leases().watch(subjects::EDGE_KEYS).await?;
+        let watched = all.clone();
+        let watch = tokio::spawn(async move {
+            while let Some(change) = changes.next().await {
+                match change.value.and_then(|v| Codec::Msgpack.decode::<rpc::EdgeLease>(&v).ok()) {
+                    Some(lease) => watched.write().insert(change.key, Known { lease, at: Instant::now() }),
+                    None => watched.write().remove(&change.key),
+                };
+            }
+        });
+        Ok(Self { all, own: subjects::edge_key(own.as_str()), lifetime: times.edge_lease, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
+    }
+
+    /// Where clients may go, in no order, so that they spread.
+    pub fn urls(&self) -> Vec<String> {
+        self.list(|_| true)
+    }
+
+    /// Likewise, without this edge.
+    pub fn others(&self) -> Vec<String> {
+        self.list(|key| key != self.own)
+    }
+
+    fn list(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let all = self.all.read();
+        // A watch that has stopped must not keep the dead alive.
+        let good = |k: &Known| k.lease.healthy && !k.lease.draining && k.at.elapsed() < self.lifetime * 2;
+        let mut urls: Vec<String> = all.iter().filter(|(key, k)| wanted(key) && good(k)).map(|(_, k)| k.lease.url.clone()).collect();
+        drop(all);
+        urls.shuffle(&mut rand::rng());
+        urls
+    }
+}
+
+/// This edge's own lease, and what follows from it. Runs until dropped.
+pub struct Keeper {
+    pub lease: EdgeLease,
+    pub value: rpc::EdgeLease,
+    pub gate: Gate,
+    pub sessions: Sessions,
+    pub clock: Clock,
+    pub health: Health,
+    pub times: Times,
+}
+
+pub fn value(url: &str, incarnation: &str) -> rpc::EdgeLease {
+    rpc::EdgeLease { v: VERSION, url: url.into(), incarnation: incarnation.into(), sessions: 0, draining: false, healthy: false }
+}
+
+impl Keeper {
+    pub async fn keep(&mut self) {
+        let (mut beats, mut lease, mut gate) = (self.clock.watch(), self.lease.state(), self.gate.watch());
+        let mut lost_since: Option<Instant> = None;
+        let mut told = false;
+        loop {
+            let now = *lease.borrow_and_update();
+            self.gate.change(|c| {
+                c.beats = *beats.borrow_and_update();
+                c.lease = now;
+            });
+            let condition = *gate.borrow_and_update();
+            self.lease_value(condition.draining, condition.beats);
+            self.health.set("edge", condition.ready().map_err(str::to_owned));
+            if condition.degraded() != told {
+                told = condition.degraded();
+                tracing::warn!(degraded = told, beats = condition.beats, lease = ?condition.lease, "this edge's way to the log has changed");
+                metrics::gauge!("natterjack_edge_degraded").set(f64::from(u8::from(told)));
+                self.sessions.tell(&ServerFrame::Degraded { on: told });
+            }
+            match (now, lost_since) {
+                (LeaseState::Lost, None) => lost_since = Some(Instant::now()),
+                (LeaseState::Lost, Some(since)) if since.elapsed() >= self.times.suspend => {
+                    // Others may have given this edge up long ago: whoever is still here must resume elsewhere.
+                    for session in self.sessions.all() {
+                        session.outbox.close(close::UNAVAILABLE);
+                    }
+                }
+                (LeaseState::Lost, Some(_)) => {}
+                (LeaseState::Held | LeaseState::Suspect, _) => lost_since = None,
+            }
+            // The number of sessions goes out with this beat, too.
+            let next = Instant::now() + self.times.edge_refresh.min(self.times.suspend);
+            tokio::select! {
+                Ok(()) = beats.changed() => {}
+                Ok(()) = lease.changed() => {}
+                Ok(()) = gate.changed() => {}
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    fn lease_value(&mut self, draining: bool, healthy: bool) {
+        self.value = rpc::EdgeLease { sessions: self.sessions.len() as u32, draining, healthy, ..self.value.clone() };
+        self.lease.set(self.value.clone());
+    }
+}

@@ -1,0 +1,78 @@
+//! Who exists, and which threads they are in, by the leader of their key. A key that is gone is rebuilt, never taken for "nobody".
+
+use futures_util::{StreamExt, stream};
+use natterjack_nats::Buckets;
+use natterjack_protocol::{GroupId, Refusal, UserId, error::Code, fold::Group, fold::UserThreads};
+
+use crate::directory::Directory;
+
+/// Leader reads at once for one request: a group of 500 takes 500 reads of about 0.3 ms.
+const READS: usize = 32;
+
+#[derive(Clone)]
+pub struct People {
+    buckets: Buckets,
+    directory: Directory,
+}
+
+impl People {
+    pub fn new(buckets: &Buckets, directory: &Directory) -> Self {
+        Self { buckets: buckets.clone(), directory: directory.clone() }
+    }
+
+    pub async fn threads(&self, user: &UserId) -> Result<UserThreads, Refusal> {
+        for rebuilt in [false, true] {
+            match self.buckets.load_threads(user).await {
+                Ok(Some((threads, _))) => return Ok(threads),
+                Ok(None) if rebuilt => break,
+                Ok(None) => self.directory.rebuild_threads(user).await.map_err(|e| no_such(user, e))?,
+                Err(e) => return Err(away(&e)),
+            }
+        }
+        Err(Refusal::new(Code::NotFound, format!("no such user: {user}")))
+    }
+
+    /// All of them, or a refusal that names one who is not there.
+    pub async fn exist(&self, users: &[UserId]) -> Result<(), Refusal> {
+        // Owned, because a stream of borrowing futures is not `Send` enough for a connection's task.
+        let mut reads = stream::iter(users.to_vec()).map(|user| self.clone().exists(user)).buffer_unordered(READS);
+        while let Some(read) = reads.next().await {
+            read?;
+        }
+        Ok(())
+    }
+
+    async fn exists(self, user: UserId) -> Result<(), Refusal> {
+        match self.buckets.user_exists(&user).await {
+            Ok(true) => Ok(()),
+            Ok(false) => self.directory.rebuild_threads(&user).await.map_err(|e| no_such(&user, e)),
+            Err(e) => Err(away(&e)),
+        }
+    }
+
+    /// As it stands now; none also while `channel` has not folded its first entry yet.
+    pub async fn group(&self, gid: &GroupId) -> Result<Option<Group>, Refusal> {
+        self.buckets.load_group(gid).await.map(|g| g.map(|(group, _)| group)).map_err(|e| away(&e))
+    }
+
+    /// As it stands now, rebuilt if its key was lost; none: there is no such group.
+    pub async fn group_or_rebuild(&self, gid: &GroupId) -> Result<Option<Group>, Refusal> {
+        match self.group(gid).await? {
+            Some(group) => Ok(Some(group)),
+            None => match self.directory.rebuild_group(gid).await {
+                Ok(()) => self.group(gid).await,
+                Err(e) if e.code == Code::NotFound => Ok(None),
+                Err(e) => Err(e),
+            },
+        }
+    }
+}
+
+fn no_such(user: &UserId, e: Refusal) -> Refusal {
+    if e.code == Code::NotFound { Refusal::new(Code::NotFound, format!("no such user: {user}")) } else { e }
+}
+
+fn away(e: &dyn std::error::Error) -> Refusal {
+    tracing::warn!(error = %e, "membership cannot be read");
+    Refusal::unavailable("membership cannot be read now: try again in a moment")
+}

@@ -1,0 +1,203 @@
+//! Step 2: a message on its way into the log, exactly once (DESIGN §7). Before: `session/commands` in the order of the device's sends.
+//! After: JetStream's ack (step 3), whose sequence is the message's id, goes back to the sender as `sent`.
+
+use std::sync::Arc;
+
+use natterjack_nats::{Layout, PublishError, Publisher};
+use natterjack_protocol::{
+    Body, Cid, Entry, Kind, MsgId, Refusal, Thread, Times, UserId,
+    cid::Age,
+    error::Code,
+    fold::{self, ThreadItem},
+    frame::Send,
+    limits,
+    rpc::{HistoryAnswer, HistoryRequest},
+};
+
+use crate::{
+    clock::Clock,
+    control::{Change, Control, refused},
+    directory::unexpected,
+    gate::Gate,
+    history::HistoryClient,
+    members::UserState,
+    people::People,
+};
+
+/// What a send needs; one per edge.
+pub struct Sends {
+    pub publisher: Publisher,
+    pub control: Control,
+    pub people: People,
+    pub history: HistoryClient,
+    pub clock: Clock,
+    pub gate: Gate,
+    pub layout: Layout,
+    pub times: Times,
+}
+
+impl Sends {
+    /// Returns the id once the log has it, or had it already. Dropping the future leaves the outcome open: the same cid may come again.
+    pub async fn send(&self, state: &Arc<UserState>, send: Send) -> Result<MsgId, Refusal> {
+        let cid = send.cid;
+        let result = self.decide(state, send).await.map_err(|e| e.with_cid(cid));
+        metrics::counter!("natterjack_edge_sends_total", "result" => result.as_ref().map_or_else(|e| code_name(e.code), |_| "sent"))
+            .increment(1);
+        result
+    }
+
+    async fn decide(&self, state: &Arc<UserState>, send: Send) -> Result<MsgId, Refusal> {
+        send.body.check(send.kind)?;
+        let Send { cid, thread, kind, body, .. } = send;
+        let mut entry = Entry::new(state.user.clone(), cid, kind, body);
+        let size = entry.encode().len();
+        if size > limits::BODY_BYTES {
+            return Err(Refusal::invalid(format!("the message has {size} bytes, at most {} are allowed", limits::BODY_BYTES)));
+        }
+        let p = self.layout.partition(&thread);
+        let (now, created) = self.clock.now_ms(p).zip(self.clock.created_ms(p)).ok_or_else(no_beats)?;
+        let age = cid.age(now, created, &self.times);
+        if age == Age::Ahead {
+            return Err(Refusal {
+                now_ms: Some(now),
+                ..Refusal::new(Code::ClockAhead, "the cid is of the future: mint it in the server's time")
+            });
+        }
+        state.loaded(self.times.attach).await?;
+
+        if let Err(refusal) = self.membership(state, &thread).await {
+            // It may be the resend of a message that was sent when it was still allowed (P2).
+            let was_in_it = state.item(&thread).is_some();
+            return match was_in_it {
+                true => self.find(&thread, &entry.from, cid).await?.0.ok_or(refusal),
+                false => Err(refusal),
+            };
+        }
+        if age == Age::Old {
+            match self.find(&thread, &entry.from, cid).await? {
+                (Some(id), _) => return Ok(id),
+                (None, seen) => entry.seen = Some(seen),
+            }
+        }
+        self.may_publish(&thread, p)?;
+        self.publish(&thread, &entry, p).await
+    }
+
+    /// Is the way into this partition of the log open?
+    fn may_publish(&self, thread: &Thread, p: u32) -> Result<(), Refusal> {
+        self.gate.now().may_send(thread)?;
+        if !self.clock.alive(p) {
+            return Err(no_beats());
+        }
+        self.archive_keeps_up(p)
+    }
+
+    async fn publish(&self, thread: &Thread, entry: &Entry, p: u32) -> Result<MsgId, Refusal> {
+        let msg_id = entry.cid.dedupe_id(thread, &entry.from);
+        let started = std::time::Instant::now();
+        let stored = self.publisher.message(thread, &msg_id, entry.encode()).await.map_err(|e| match e {
+            // No condition was set.
+            PublishError::Conflict => Refusal::new(Code::Internal, "the log refused the entry"),
+            e => refused(&e),
+        })?;
+        metrics::histogram!("natterjack_edge_publish_seconds").record(started.elapsed().as_secs_f64());
+        // An ack this late may be of a copy that the dedupe window no longer covered: readers hide it, so its id is not the message's.
+        let on_time = self.clock.now_ms(p).is_some_and(|now| !entry.cid.is_late(now, entry.seen, &self.times));
+        if on_time {
+            return Ok(stored.id);
+        }
+        metrics::counter!("natterjack_edge_late_acks_total").increment(1);
+        match self.find(thread, &entry.from, entry.cid).await? {
+            (Some(id), _) => Ok(id),
+            (None, _) => Err(Refusal::unavailable("not known yet whether the message was stored; send the same cid again")),
+        }
+    }
+
+    /// May this user write here? A thread unknown to this edge is asked for at the leader; an unknown DM begins.
+    pub async fn membership(&self, state: &Arc<UserState>, thread: &Thread) -> Result<(), Refusal> {
+        match state.item(thread).map(|i| fold::may_send(&i)) {
+            Some(Ok(())) => return Ok(()),
+            None if matches!(thread, Thread::Dm { .. }) => return self.start_dm(state, thread).await,
+            // What this edge knows may lag behind what the sender has just been told over HTTP.
+            _ => self.refresh(state, thread).await?,
+        }
+        match state.item(thread) {
+            Some(item) => fold::may_send(&item),
+            None => Err(not_member()),
+        }
+    }
+
+    /// Takes the user's item from the leader.
+    pub async fn refresh(&self, state: &Arc<UserState>, thread: &Thread) -> Result<(), Refusal> {
+        if let Some(item) = self.people.threads(&state.user).await?.threads.remove(thread) {
+            state.merge(thread, item);
+        }
+        Ok(())
+    }
+
+    /// The first message between two people: `dm_started` is in the log, acknowledged, before the message is published.
+    async fn start_dm(&self, state: &Arc<UserState>, thread: &Thread) -> Result<(), Refusal> {
+        let peer = thread.peer(&state.user).ok_or_else(not_member)?;
+        self.may_publish(thread, self.layout.partition(thread))?;
+        let theirs = self.people.threads(peer).await?;
+        // They may have blocked, or begun, before this edge heard of it.
+        if theirs.threads.get(thread).is_some_and(|i| i.blocks) {
+            return Err(Refusal::new(Code::Blocked, "this person does not take messages from you"));
+        }
+        let change = Change { thread: thread.clone(), actor: state.user.clone(), kind: Kind::DmStarted, body: Body::default() };
+        match self.control.append(&change).await {
+            Ok(applied) => {
+                if let Some(item) = fold::apply_dm(None, &state.user, applied.id, &applied.entry) {
+                    state.merge(thread, item);
+                }
+                Ok(())
+            }
+            Err(e) if e.code == Code::Conflict => {
+                self.refresh(state, thread).await?;
+                state.item(thread).map_or(Err(e), |item: ThreadItem| fold::may_send(&item))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The id of this cid if it is stored, and the log's clock at the lookup.
+    async fn find(&self, thread: &Thread, sender: &UserId, cid: Cid) -> Result<(Option<MsgId>, u64), Refusal> {
+        metrics::counter!("natterjack_edge_cid_lookups_total").increment(1);
+        let request = HistoryRequest::FindCid { thread: thread.clone(), sender: sender.clone(), cid };
+        match self.history.ask(request).await? {
+            HistoryAnswer::FindCid { found, seen } => Ok((found, seen)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// DiscardNew guards the log's bytes; nothing else guards its age.
+    fn archive_keeps_up(&self, p: u32) -> Result<(), Refusal> {
+        let allowed = self.times.log_max_age.saturating_sub(self.times.storage_margin);
+        match self.clock.archive_lag_ms(p) {
+            Some(lag) if u128::from(lag) >= allowed.as_millis() => Err(Refusal {
+                retry_after_ms: Some(30_000),
+                ..Refusal::new(Code::StorageBehind, "the archive is too far behind the log; nothing was stored")
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn no_beats() -> Refusal {
+    Refusal::unavailable("this edge is cut off from the log; try again in a moment")
+}
+
+fn not_member() -> Refusal {
+    Refusal::new(Code::NotMember, "you are not in this thread")
+}
+
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Unavailable | Code::StorageBehind => "unavailable",
+        Code::NotMember | Code::Blocked | Code::Forbidden => "refused",
+        Code::ClockAhead => "clock_ahead",
+        Code::ResendTooOld => "too_old",
+        Code::Internal => "internal",
+        _ => "invalid",
+    }
+}

@@ -1,0 +1,310 @@
+//! One connection's life after the upgrade: `ungreeted` waits for hello; then reading, requests, writing and heartbeat in one task.
+//!
+//! Steps 2 (in: `commands`, `queue`) and 6 (out: `outbox`, `socket`). Everybody else reaches the session through its handle only.
+
+pub mod commands;
+pub mod handle;
+pub mod outbox;
+mod queue;
+pub mod socket;
+pub mod ungreeted;
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use natterjack_protocol::{Cid, codec::Codec};
+use natterjack_protocol::{
+    MsgId, Refusal, Thread, Times, Token,
+    close::{self, Close},
+    error::{Code, Retry},
+    frame::{ClientFrame, Request, Send, ServerFrame},
+    limits,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, sleep_until},
+};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    auth::Auth,
+    clock::Clock,
+    gate::Gate,
+    history::HistoryClient,
+    live::Live,
+    members::Members,
+    rate::{Bucket, Verdict},
+    send::Sends,
+    sessions::Sessions,
+    threads::ThreadLists,
+};
+use handle::SessionHandle;
+use queue::SendQueue;
+use socket::{Gone, Io, PER_FLUSH, Socket};
+
+/// What the sessions of an edge use.
+pub struct Services {
+    pub auth: Auth,
+    pub sessions: Sessions,
+    pub members: Members,
+    pub live: Live,
+    pub clock: Clock,
+    pub gate: Gate,
+    pub sends: Sends,
+    pub history: HistoryClient,
+    pub threads: ThreadLists,
+    pub nats: natterjack_nats::Nats,
+    pub times: Times,
+    pub edge: Token,
+    pub limits: limits::ForClients,
+}
+
+/// What a request ends with.
+enum Done {
+    Sent { r: Request, thread: Thread, cid: Cid, result: Result<MsgId, Refusal> },
+    Answer(ServerFrame),
+    Attached(Result<(), Refusal>),
+    Nothing,
+}
+
+/// Frames that are none, before the connection is given up.
+const BAD_FRAMES: u32 = 10;
+/// How often a reader that does not take its bytes is looked after.
+const STALL: Duration = Duration::from_secs(1);
+
+pub struct Session<S> {
+    services: Arc<Services>,
+    handle: Arc<SessionHandle>,
+    socket: Socket<S>,
+    leave: CancellationToken,
+    leaving: bool,
+    attached: bool,
+    queue: SendQueue,
+    /// Requests being answered, sends in flight, attach.
+    running: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Of `running`, those that count against `limits::INFLIGHT_REQUESTS`.
+    requests: usize,
+    rate: Bucket,
+    bad_frames: u32,
+    heard: Instant,
+    /// The newest acknowledged send: what history must reach ("read your acks").
+    acked: Option<(Thread, MsgId)>,
+}
+
+/// Why a session ends.
+enum End {
+    /// We close it and say why.
+    Close(Close),
+    /// The other side has closed, or is gone.
+    Peer,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// Runs until the connection ends; cleans up whatever way it ends, also when dropped.
+    pub async fn run(mut self) {
+        let present = Present { services: self.services.clone(), handle: self.handle.clone() };
+        let end = self.serve().await;
+        // Before the goodbye, which may take a second.
+        drop(present);
+        match end {
+            End::Close(why) => {
+                metrics::counter!("natterjack_edge_closes_total", "code" => why.code.to_string()).increment(1);
+                tracing::debug!(session = self.handle.id.0, code = why.code, "session closed");
+                self.socket.close(why).await;
+            }
+            End::Peer => self.socket.finish().await,
+        }
+    }
+
+    /// Waits, in this order of priority, for: bytes from the client (or a flush), finished requests, something to write,
+    /// being asked to leave, a stalled reader, silence. The rate limit and tokio's budget keep the first from starving the others.
+    async fn serve(&mut self) -> End {
+        let silence = self.services.times.heartbeat_timeout;
+        // Jitter, so that a thousand sessions that came together are not looked at together.
+        let mut deadline = Instant::now() + silence + silence.mul_f64(rand::random_range(0.0..0.1));
+        let mut stalled = Instant::now();
+        loop {
+            // Backpressure instead of refusals: what a client pipelines beyond its limit waits in its socket, in order.
+            let reading = !self.leaving && self.requests + self.queue.waiting() < limits::INFLIGHT_REQUESTS;
+            let unflushed = self.socket.unflushed();
+            let look = unflushed.map_or(stalled, |since| since.max(stalled)) + STALL;
+            tokio::select! {
+                biased;
+                io = self.socket.io(reading) => match io {
+                    Io::Read(Ok(message)) => {
+                        self.heard = Instant::now();
+                        if let Some(end) = self.message(message) {
+                            return end;
+                        }
+                    }
+                    Io::Read(Err(Gone::Peer)) => return End::Peer,
+                    Io::Read(Err(Gone::TooLarge)) => return End::Close(close::TOO_LARGE),
+                    Io::Read(Err(Gone::Broken)) => return End::Close(close::BAD_FRAME),
+                    Io::Flushed => {}
+                },
+                Some(done) = self.running.next(), if !self.running.is_empty() => {
+                    if let Some(end) = self.done(done) {
+                        return end;
+                    }
+                }
+                () = self.handle.outbox.ready(), if unflushed.is_none() => {
+                    if let Some(end) = self.write() {
+                        return end;
+                    }
+                }
+                () = self.leave.cancelled(), if !self.leaving => self.leaving = true,
+                () = sleep_until(look), if unflushed.is_some() => {
+                    stalled = Instant::now();
+                    // Overflow dropped the queue; or it takes nothing at all.
+                    let hopeless = unflushed.is_some_and(|since| since.elapsed() > silence);
+                    if hopeless || (self.handle.outbox.is_closed() && self.handle.outbox.take(&mut Vec::new(), 0).is_some()) {
+                        return End::Close(close::SLOW_READER);
+                    }
+                }
+                () = sleep_until(deadline) => {
+                    // While nothing is read, silence says nothing.
+                    if reading && self.heard.elapsed() >= silence {
+                        return End::Close(close::HEARTBEAT);
+                    }
+                    deadline = if reading { self.heard + silence } else { Instant::now() + silence };
+                }
+            }
+            if self.leaving && self.requests == 0 && self.queue.waiting() == 0 {
+                self.handle.outbox.close(close::DRAINING);
+            }
+        }
+    }
+
+    /// Step 6: moves what is queued into the socket's buffer; `io` flushes it once.
+    fn write(&mut self) -> Option<End> {
+        let mut frames = Vec::new();
+        let close = self.handle.outbox.take(&mut frames, PER_FLUSH);
+        metrics::counter!("natterjack_edge_frames_out_total").increment(frames.len() as u64);
+        match (self.socket.feed(frames), close) {
+            (Err(_), _) => Some(End::Peer),
+            (Ok(()), Some(why)) => Some(End::Close(why)),
+            (Ok(()), None) => None,
+        }
+    }
+
+    fn message(&mut self, message: Message) -> Option<End> {
+        let bytes = match (message, self.handle.codec) {
+            (Message::Binary(bytes), Codec::Msgpack) => bytes,
+            (Message::Text(text), Codec::Json) => text.into(),
+            (Message::Ping(_) | Message::Pong(_), _) => return None,
+            (Message::Close(_), _) => return Some(End::Peer),
+            _ => {
+                self.error(None, Refusal::new(Code::BadFrame, "text frames are for JSON, binary frames for MessagePack"));
+                return self.last_words(close::BAD_FRAME);
+            }
+        };
+        metrics::counter!("natterjack_edge_frames_in_total").increment(1);
+        let frame = ClientFrame::decode(self.handle.codec, &bytes);
+        match self.rate.frame(std::time::Instant::now()) {
+            Verdict::Take => {}
+            Verdict::Refuse { retry_after_ms } => {
+                let r = frame.as_ref().map_or_else(|bad| bad.r, commands::request);
+                let cid = if let Ok(ClientFrame::Send(s)) = &frame { Some(s.cid) } else { None };
+                let refusal = Refusal::new(Code::RateLimited, "too many frames; slow down");
+                self.error(r, Refusal { retry_after_ms: Some(retry_after_ms), cid, ..refusal });
+                return None;
+            }
+            Verdict::Flood => return self.last_words(close::FLOOD),
+        }
+        match frame {
+            Ok(frame) => self.command(frame),
+            Err(bad) => {
+                let no_frame = bad.r.is_none() && bad.refusal.code == Code::BadFrame;
+                self.error(bad.r, bad.refusal);
+                self.bad_frames += u32::from(no_frame);
+                if self.bad_frames > BAD_FRAMES { self.last_words(close::BAD_FRAME) } else { None }
+            }
+        }
+    }
+
+    /// Closes behind what is queued.
+    fn last_words(&mut self, why: Close) -> Option<End> {
+        self.handle.outbox.close(why);
+        if self.socket.unflushed().is_none() { self.write() } else { None }
+    }
+
+    fn error(&self, r: Option<Request>, refusal: Refusal) {
+        self.handle.frame(&ServerFrame::error(r, refusal));
+    }
+
+    fn done(&mut self, done: Done) -> Option<End> {
+        match done {
+            Done::Sent { r, thread, cid, result } => {
+                self.requests -= 1;
+                self.sent(r, &thread, cid, result);
+            }
+            Done::Answer(frame) => {
+                self.requests -= 1;
+                self.handle.frame(&frame);
+            }
+            Done::Nothing => self.requests -= 1,
+            Done::Attached(Ok(())) => self.attached = true,
+            Done::Attached(Err(refusal)) => {
+                tracing::debug!(session = self.handle.id.0, code = ?refusal.code, "attach failed");
+                let why = if refusal.code.retry() == Retry::Later { close::UNAVAILABLE } else { close::BAD_FRAME };
+                self.error(None, refusal);
+                return self.last_words(why);
+            }
+        }
+        None
+    }
+
+    fn sent(&mut self, r: Request, thread: &Thread, cid: Cid, result: Result<MsgId, Refusal>) {
+        let next = match result {
+            Ok(id) => {
+                self.acked = Some((thread.clone(), id));
+                self.handle.frame(&ServerFrame::Sent { r, cid, thread: thread.clone(), id });
+                self.queue.done(thread)
+            }
+            Err(refusal) if refusal.code.retry() == Retry::Later => {
+                for behind in self.queue.fail(thread) {
+                    self.error(Some(behind.r), refusal.clone().with_cid(behind.cid));
+                }
+                self.error(Some(r), refusal);
+                None
+            }
+            Err(refusal) => {
+                self.error(Some(r), refusal);
+                self.queue.done(thread)
+            }
+        };
+        if let Some(next) = next {
+            self.publish(next);
+        }
+    }
+
+    fn publish(&mut self, send: Send) {
+        let (services, state) = (self.services.clone(), self.handle.state.clone());
+        let (r, thread, cid) = (send.r, send.thread.clone(), send.cid);
+        self.request(async move {
+            let result = services.sends.send(&state, send).await;
+            Done::Sent { r, thread, cid, result }
+        });
+    }
+
+    fn request(&mut self, work: impl Future<Output = Done> + std::marker::Send + 'static) {
+        self.requests += 1;
+        self.running.push(Box::pin(work));
+    }
+}
+
+/// Takes the session out of every registry when it ends, however it ends.
+struct Present {
+    services: Arc<Services>,
+    handle: Arc<SessionHandle>,
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.services.live.detach(&self.handle);
+        self.services.sessions.leave(&self.handle);
+        // Whoever still holds the handle pushes into nothing.
+        self.handle.outbox.close(close::BYE);
+    }
+}

@@ -1,0 +1,166 @@
+//! Step 2: what a client may ask over the socket, in one match. A request carries `r` and gets exactly one answer with the same `r`.
+
+use natterjack_nats::subjects;
+use natterjack_protocol::{
+    MsgId, Refusal, Thread, close,
+    error::Code,
+    frame::{ClientFrame, History, Request, ServerFrame},
+    limits,
+    live::Ephemeral,
+    rpc::{At, HistoryAnswer, HistoryRequest},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Done, End, Session};
+use crate::directory::unexpected;
+
+/// The number of the request, for refusing it.
+pub(super) fn request(frame: &ClientFrame) -> Option<Request> {
+    match frame {
+        ClientFrame::Send(s) => Some(s.r),
+        ClientFrame::History(h) => Some(h.r),
+        ClientFrame::Threads { r, .. } | ClientFrame::Sync { r, .. } => Some(*r),
+        ClientFrame::Hello(_) | ClientFrame::Typing { .. } | ClientFrame::Ping | ClientFrame::Bye => None,
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    pub(super) fn command(&mut self, frame: ClientFrame) -> Option<End> {
+        match frame {
+            ClientFrame::Send(send) => {
+                if let Some(now) = self.queue.push(send) {
+                    self.publish(now);
+                }
+            }
+            ClientFrame::Typing { thread } => self.typing(thread),
+            ClientFrame::History(h) => self.history(h),
+            ClientFrame::Threads { r, limit, before } => {
+                let (services, handle) = (self.services.clone(), self.handle.clone());
+                self.request(async move {
+                    let page = async {
+                        handle.state.loaded(services.times.attach).await?;
+                        services.threads.page(&handle.user, handle.state.snapshot(), limit, before).await
+                    };
+                    Done::Answer(match page.await {
+                        Ok((threads, next)) => ServerFrame::Threads { r, threads, next },
+                        Err(e) => ServerFrame::error(Some(r), e),
+                    })
+                });
+            }
+            ClientFrame::Sync { r, cursors } => {
+                if cursors.len() > limits::CURSORS_PER_HELLO {
+                    self.error(Some(r), Refusal::invalid(format!("at most {} cursors at once", limits::CURSORS_PER_HELLO)));
+                    return None;
+                }
+                let (services, handle) = (self.services.clone(), self.handle.clone());
+                self.request(async move {
+                    Done::Answer(match services.live.sync(&handle, cursors).await {
+                        Ok(()) => ServerFrame::Ok { r },
+                        Err(e) => ServerFrame::error(Some(r), e),
+                    })
+                });
+            }
+            ClientFrame::Ping => {
+                let synced = Some(self.services.live.synced()).filter(|_| self.attached);
+                self.handle.frame(&ServerFrame::Pong { now: self.services.clock.any_now_ms(), synced });
+            }
+            ClientFrame::Hello(_) => self.error(None, Refusal::invalid("this session has said hello already")),
+            ClientFrame::Bye => return self.last_words(close::BYE),
+        }
+        None
+    }
+
+    /// Shown for a few seconds, may be lost: no answer, also when refused.
+    fn typing(&mut self, thread: Thread) {
+        if !self.handle.state.item(&thread).is_some_and(|i| natterjack_protocol::fold::may_send(&i).is_ok()) {
+            return;
+        }
+        let (nats, user) = (self.services.nats.clone(), self.handle.user.clone());
+        self.request(async move {
+            let payload = Ephemeral::Typing { thread: thread.clone(), user }.encode();
+            for subject in subjects::live_x_subjects_of(&thread) {
+                if nats.client.publish(subject, payload.clone()).await.is_err() {
+                    break;
+                }
+            }
+            Done::Nothing
+        });
+    }
+
+    fn history(&mut self, h: History) {
+        let min_id = self.acked.as_ref().filter(|(t, _)| Some(t) == h.thread.as_ref()).map_or(MsgId::NONE, |(_, id)| *id);
+        let (services, handle) = (self.services.clone(), self.handle.clone());
+        self.request(async move {
+            let r = h.r;
+            let page = async {
+                let question = Question::of(&h)?;
+                handle.state.loaded(services.times.attach).await?;
+                let mut item = handle.state.item(&question.thread);
+                if item.is_none() {
+                    services.sends.refresh(&handle.state, &question.thread).await?;
+                    item = handle.state.item(&question.thread);
+                }
+                let item = item.ok_or_else(|| Refusal::new(Code::NotMember, "you are not in this thread"))?;
+                let Question { thread, at, limit } = question;
+                let ask = HistoryRequest::Page {
+                    thread: thread.clone(),
+                    reader: handle.user.clone(),
+                    intervals: item.intervals,
+                    at,
+                    limit,
+                    min_id,
+                };
+                match services.history.ask(ask).await? {
+                    HistoryAnswer::Page(mut page) => {
+                        page.r = Some(r);
+                        page.thread = Some(thread);
+                        Ok(page)
+                    }
+                    _ => Err(unexpected()),
+                }
+            };
+            Done::Answer(match page.await {
+                Ok(page) => ServerFrame::Page(page),
+                Err(e) => ServerFrame::error(Some(r), e),
+            })
+        });
+    }
+}
+
+/// A `history` whose fields fit together. The same question is asked over HTTP.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Question {
+    pub thread: Thread,
+    pub at: At,
+    pub limit: u16,
+}
+
+impl Question {
+    pub fn of(h: &History) -> Result<Self, Refusal> {
+        let thread = h.thread.clone().ok_or_else(|| Refusal::invalid("thread is missing"))?;
+        let places = [h.before.map(At::Before), h.after.map(At::After), h.around.map(At::Around), h.at.map(At::Time)];
+        let mut given = places.into_iter().flatten();
+        let at = given.next().unwrap_or(At::Newest);
+        if given.next().is_some() {
+            return Err(Refusal::invalid("at most one of before, after, around and at may be given"));
+        }
+        let limit = crate::threads::page_limit(h.limit)? as u16;
+        Ok(Self { thread, at, limit })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_has_one_place() {
+        let h = |before, at| History { thread: "dm.a.b".parse().ok(), before, at, ..History::default() };
+        assert_eq!(Question::of(&h(None, None)).unwrap().at, At::Newest);
+        assert_eq!(Question::of(&h(Some(MsgId(5)), None)).unwrap().at, At::Before(MsgId(5)));
+        assert_eq!(Question::of(&h(None, Some(7))).unwrap().at, At::Time(7));
+        assert_eq!(Question::of(&h(Some(MsgId(5)), Some(7))).unwrap_err().code, Code::Invalid);
+        assert!(Question::of(&History { limit: Some(0), ..h(None, None) }).is_err());
+        assert!(Question::of(&History::default()).is_err());
+    }
+}

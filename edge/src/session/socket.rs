@@ -1,0 +1,140 @@
+//! Step 6: one WebSocket, read and written by one task without splitting it.
+//!
+//! Reading and flushing go on at the same time in one future (`io`), so a reader that has stopped holds up its own bytes only:
+//! its session still notices acks, overflow and the end.
+
+use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{Sink, Stream};
+use natterjack_protocol::{close::Close, codec::Codec, limits};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, timeout},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        self, Message,
+        protocol::{
+            CloseFrame, Role, WebSocketConfig,
+            frame::{
+                Frame,
+                coding::{Data, OpCode},
+            },
+        },
+    },
+};
+
+/// What `io` came back with.
+pub enum Io {
+    /// A message, or why there will be none any more.
+    Read(Result<Message, Gone>),
+    /// Everything written so far is on its way.
+    Flushed,
+}
+
+#[derive(Debug)]
+pub enum Gone {
+    /// Closed or broken by the other side.
+    Peer,
+    TooLarge,
+    /// Not WebSocket any more.
+    Broken,
+}
+
+/// Bytes taken from an outbox per flush: several frames to a system call, and a bound on what waits twice.
+pub const PER_FLUSH: usize = 64 * 1024;
+/// After the close frame: time for it to be written, and for the other side to answer it.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+pub struct Socket<S> {
+    ws: WebSocketStream<S>,
+    codec: Codec,
+    /// Since when something is written and not flushed.
+    unflushed: Option<Instant>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// `rest`: bytes that came behind the upgrade's head.
+    pub async fn new(stream: S, rest: Vec<u8>, codec: Codec) -> Self {
+        let config = WebSocketConfig::default()
+            // The default of 128 KiB is allocated at once, for every idle connection (DESIGN §13).
+            .read_buffer_size(2 * 1024)
+            .write_buffer_size(16 * 1024)
+            // What is taken per flush and one frame as large as an outbox can hold.
+            .max_write_buffer_size(PER_FLUSH + 2 * limits::OUTBOX_BYTES)
+            .max_message_size(Some(limits::FRAME_BYTES))
+            .max_frame_size(Some(limits::FRAME_BYTES));
+        let ws = WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(config)).await;
+        Self { ws, codec, unflushed: None }
+    }
+
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// Since when the other side has not taken what was written; none: it has taken all.
+    pub fn unflushed(&self) -> Option<Instant> {
+        self.unflushed
+    }
+
+    /// Reads (if `reading`) and flushes (if there is something). Cancel-safe: nothing is taken before it is returned.
+    pub async fn io(&mut self, reading: bool) -> Io {
+        poll_fn(|cx| {
+            if self.unflushed.is_some()
+                && let Poll::Ready(done) = Pin::new(&mut self.ws).poll_flush(cx)
+            {
+                self.unflushed = None;
+                return Poll::Ready(done.map_or_else(|e| Io::Read(Err(gone(&e))), |()| Io::Flushed));
+            }
+            if !reading {
+                return Poll::Pending;
+            }
+            Pin::new(&mut self.ws).poll_next(cx).map(|message| {
+                Io::Read(match message {
+                    Some(Ok(message)) => Ok(message),
+                    Some(Err(e)) => Err(gone(&e)),
+                    None => Err(Gone::Peer),
+                })
+            })
+        })
+        .await
+    }
+
+    /// Puts frames into the write buffer; `io` flushes them, once for all.
+    pub fn feed(&mut self, frames: impl IntoIterator<Item = Bytes>) -> Result<(), Gone> {
+        // Already encoded and, if text, made by a JSON encoder: not checked again for each of its readers.
+        let opcode = OpCode::Data(if self.codec == Codec::Json { Data::Text } else { Data::Binary });
+        for frame in frames {
+            Pin::new(&mut self.ws).start_send(Message::Frame(Frame::message(frame, opcode, true))).map_err(|e| gone(&e))?;
+            self.unflushed.get_or_insert_with(Instant::now);
+        }
+        Ok(())
+    }
+
+    /// Says goodbye and waits for the answer for a moment: closing over unread bytes would reset the connection, and the reason be lost.
+    pub async fn close(mut self, why: Close) {
+        let frame = CloseFrame { code: why.code.into(), reason: why.reason.into() };
+        if Pin::new(&mut self.ws).start_send(Message::Close(Some(frame))).is_err() {
+            return;
+        }
+        self.unflushed.get_or_insert_with(Instant::now);
+        let _ = timeout(GOODBYE, async { while !matches!(self.io(true).await, Io::Read(Err(_))) {} }).await;
+    }
+
+    /// The other side has said goodbye: lets the answer out.
+    pub async fn finish(mut self) {
+        let _ = timeout(GOODBYE, poll_fn(|cx| Pin::new(&mut self.ws).poll_flush(cx))).await;
+    }
+}
+
+fn gone(e: &tungstenite::Error) -> Gone {
+    use tungstenite::Error;
+    match e {
+        Error::Capacity(_) => Gone::TooLarge,
+        Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => Gone::Peer,
+        Error::Protocol(_) | Error::Utf8(_) | Error::AttackAttempt => Gone::Broken,
+        _ => Gone::Peer,
+    }
+}

@@ -1,0 +1,170 @@
+//! A connection that has not said who it is. Another type than a session, consumed by hello: nothing of a session can be reached before.
+
+use std::sync::Arc;
+
+use futures_util::stream::FuturesUnordered;
+use natterjack_protocol::{
+    Refusal, Token,
+    close::{self, Close},
+    codec::Codec,
+    error::{Code, Retry},
+    frame::{ClientFrame, Hello, ServerFrame, Welcome},
+    limits,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, timeout_at},
+};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    BAD_FRAMES, Done, Services, Session,
+    handle::SessionHandle,
+    queue::SendQueue,
+    socket::{Gone, Io, Socket},
+};
+use crate::rate::Bucket;
+
+pub struct Ungreeted<S> {
+    services: Arc<Services>,
+    socket: Socket<S>,
+}
+
+/// How waiting for hello ended without a session.
+enum End {
+    Close(Refusal, Close),
+    Silent(Close),
+    Peer,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
+    pub fn new(services: Arc<Services>, socket: Socket<S>) -> Self {
+        Self { services, socket }
+    }
+
+    /// Waits for a good hello and says welcome. None: there will be no session, the connection is closed.
+    pub async fn greeted(mut self) -> Option<Session<S>> {
+        let deadline = Instant::now() + self.services.times.hello;
+        let end = match timeout_at(deadline, self.hello()).await {
+            Ok(Ok((hello, user))) => return Some(self.welcome(hello, user)),
+            Ok(Err(end)) => end,
+            Err(_) => End::Silent(close::HELLO_TIMEOUT),
+        };
+        let why = match end {
+            End::Peer => {
+                self.socket.finish().await;
+                return None;
+            }
+            End::Silent(why) => why,
+            End::Close(refusal, why) => {
+                let _ = self.say(&ServerFrame::error(None, refusal));
+                why
+            }
+        };
+        metrics::counter!("natterjack_edge_closes_total", "code" => why.code.to_string()).increment(1);
+        self.socket.close(why).await;
+        None
+    }
+
+    fn say(&mut self, frame: &ServerFrame) -> Result<(), End> {
+        let bytes = frame.encode(self.socket.codec());
+        self.socket.feed([bytes]).map_err(|_| End::Peer)
+    }
+
+    async fn hello(&mut self) -> Result<(Hello, natterjack_protocol::UserId), End> {
+        let mut refused = 0;
+        loop {
+            let bytes = match (self.socket.io(true).await, self.socket.codec()) {
+                (Io::Flushed, _) | (Io::Read(Ok(Message::Ping(_) | Message::Pong(_))), _) => continue,
+                (Io::Read(Ok(Message::Binary(bytes))), Codec::Msgpack) => bytes,
+                (Io::Read(Ok(Message::Text(text))), Codec::Json) => text.into(),
+                (Io::Read(Ok(Message::Close(_)) | Err(Gone::Peer)), _) => return Err(End::Peer),
+                (Io::Read(Err(Gone::TooLarge)), _) => return Err(End::Silent(close::TOO_LARGE)),
+                (Io::Read(Err(Gone::Broken)), _) => return Err(End::Silent(close::BAD_FRAME)),
+                (Io::Read(Ok(_)), _) => {
+                    let refusal = Refusal::new(Code::BadFrame, "text frames are for JSON, binary frames for MessagePack");
+                    return Err(End::Close(refusal, close::BAD_FRAME));
+                }
+            };
+            let (r, refusal) = match ClientFrame::decode(self.socket.codec(), &bytes) {
+                Ok(ClientFrame::Hello(hello)) => return self.check(hello).await,
+                Ok(ClientFrame::Bye) => return Err(End::Silent(close::BYE)),
+                Ok(other) => (super::commands::request(&other), Refusal::new(Code::Unauthorized, "say hello first")),
+                Err(bad) => (bad.r, bad.refusal),
+            };
+            refused += 1;
+            if refused > BAD_FRAMES {
+                return Err(End::Close(refusal, close::BAD_FRAME));
+            }
+            self.say(&ServerFrame::error(r, refusal))?;
+        }
+    }
+
+    async fn check(&self, hello: Hello) -> Result<(Hello, natterjack_protocol::UserId), End> {
+        let refused = |refusal: Refusal| {
+            let why = match refusal.code.retry() {
+                Retry::AfterLogin => close::UNAUTHORIZED,
+                Retry::Later => close::UNAVAILABLE,
+                _ => close::BAD_FRAME,
+            };
+            End::Close(refusal, why)
+        };
+        if self.services.gate.now().draining {
+            return Err(End::Silent(close::DRAINING));
+        }
+        let actor = self.services.auth.check(&hello.token).await.map_err(refused)?;
+        if actor.device != hello.device {
+            return Err(refused(Refusal::new(Code::Unauthorized, "the token is of another device than hello names")));
+        }
+        if hello.cursors.len() > limits::CURSORS_PER_HELLO {
+            let why = format!(
+                "hello has {} cursors, at most {} are allowed: send the rest with `sync`",
+                hello.cursors.len(),
+                limits::CURSORS_PER_HELLO
+            );
+            return Err(refused(Refusal::invalid(why)));
+        }
+        Ok((hello, actor.user))
+    }
+
+    fn welcome(self, hello: Hello, user: natterjack_protocol::UserId) -> Session<S> {
+        let Self { services, socket } = self;
+        let state = services.members.enter(&user);
+        let handle = SessionHandle::new(services.sessions.next_id(), user.clone(), hello.device, socket.codec(), state);
+        handle.frame(&ServerFrame::Welcome(Box::new(Welcome {
+            session: Token::mint('s', rand::random()),
+            user,
+            now: services.clock.any_now_ms(),
+            heartbeat_ms: services.times.heartbeat.as_millis() as u64,
+            edge: services.edge.clone(),
+            limits: services.limits.clone(),
+        })));
+        if services.gate.now().degraded() {
+            handle.frame(&ServerFrame::Degraded { on: true });
+        }
+        let leave = CancellationToken::new();
+        services.sessions.enter(&handle, leave.clone());
+        let running = FuturesUnordered::new();
+        let attach: futures_util::future::BoxFuture<'static, Done> = {
+            let (services, handle) = (services.clone(), handle.clone());
+            Box::pin(async move { Done::Attached(services.live.attach(&handle, hello.cursors, hello.synced).await) })
+        };
+        running.push(attach);
+        Session {
+            services,
+            handle,
+            socket,
+            leave,
+            leaving: false,
+            attached: false,
+            queue: SendQueue::default(),
+            running,
+            requests: 0,
+            rate: Bucket::of_session(std::time::Instant::now()),
+            bad_frames: 0,
+            heard: Instant::now(),
+            acked: None,
+        }
+    }
+}

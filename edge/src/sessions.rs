@@ -1,0 +1,130 @@
+//! The sessions of this edge. A device has one: a newer connection of the same device replaces the older.
+//! Removing needs the session's own id, so that an old one's cleanup cannot remove the new one.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use natterjack_protocol::{DeviceId, UserId, close, frame::ServerFrame};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::session::handle::{SessionHandle, SessionId};
+
+#[derive(Clone)]
+struct Entry {
+    handle: Arc<SessionHandle>,
+    leave: CancellationToken,
+}
+
+#[derive(Default)]
+struct Inner {
+    by_device: Mutex<HashMap<(UserId, DeviceId), Entry>>,
+    ids: AtomicU64,
+}
+
+/// Clones share it.
+#[derive(Clone, Default)]
+pub struct Sessions(Arc<Inner>);
+
+impl Sessions {
+    pub fn next_id(&self) -> SessionId {
+        SessionId(self.0.ids.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// `leave`: cancelled when the session is to finish what it has begun and go. The device's older session is closed.
+    pub fn enter(&self, handle: &Arc<SessionHandle>, leave: CancellationToken) {
+        let entry = Entry { handle: handle.clone(), leave };
+        let (old, count) = {
+            let mut all = self.0.by_device.lock();
+            (all.insert(key(handle), entry), all.len())
+        };
+        gauge(count);
+        if let Some(old) = old {
+            metrics::counter!("natterjack_edge_sessions_replaced_total").increment(1);
+            old.handle.outbox.close(close::REPLACED);
+        }
+    }
+
+    pub fn leave(&self, handle: &SessionHandle) {
+        let mut all = self.0.by_device.lock();
+        let key = key(handle);
+        if all.get(&key).is_some_and(|e| e.handle.id == handle.id) {
+            all.remove(&key);
+            gauge(all.len());
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.by_device.lock().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn all(&self) -> Vec<Arc<SessionHandle>> {
+        self.0.by_device.lock().values().map(|e| e.handle.clone()).collect()
+    }
+
+    /// Tells everybody; encoded once per codec.
+    pub fn tell(&self, frame: &ServerFrame) {
+        let (mut msgpack, mut json) = (None, None);
+        for handle in self.all() {
+            let slot = match handle.codec {
+                natterjack_protocol::codec::Codec::Msgpack => &mut msgpack,
+                natterjack_protocol::codec::Codec::Json => &mut json,
+            };
+            handle.outbox.push(slot.get_or_insert_with(|| frame.encode(handle.codec)).clone());
+        }
+    }
+
+    /// Asks a session to finish its requests and go.
+    pub fn ask_to_leave(&self, handle: &SessionHandle) {
+        if let Some(entry) = self.0.by_device.lock().get(&key(handle)).filter(|e| e.handle.id == handle.id) {
+            entry.leave.cancel();
+        }
+    }
+}
+
+fn key(handle: &SessionHandle) -> (UserId, DeviceId) {
+    (handle.user.clone(), handle.device.clone())
+}
+
+fn gauge(count: usize) {
+    metrics::gauge!("natterjack_edge_sessions").set(count as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use natterjack_protocol::codec::Codec;
+
+    use super::*;
+    use crate::members::Members;
+
+    fn session(all: &Sessions, device: &str) -> Arc<SessionHandle> {
+        let user = UserId::parse("u").unwrap();
+        let state = Members::default().enter(&user);
+        SessionHandle::new(all.next_id(), user, DeviceId::parse(device).unwrap(), Codec::Json, state)
+    }
+
+    #[test]
+    fn an_old_sessions_cleanup_does_not_remove_the_new_one() {
+        let all = Sessions::default();
+        let (old, new, other) = (session(&all, "d1"), session(&all, "d1"), session(&all, "d2"));
+        for s in [&old, &other, &new] {
+            all.enter(s, CancellationToken::new());
+        }
+        assert_eq!(all.len(), 2);
+        assert!(old.outbox.is_closed() && !new.outbox.is_closed() && !other.outbox.is_closed());
+        all.leave(&old);
+        assert_eq!(all.len(), 2);
+        all.leave(&new);
+        all.leave(&new);
+        assert_eq!(all.len(), 1);
+    }
+}
