@@ -37,6 +37,7 @@ const WINDOW_MAX: usize = 32;
 pub struct Builder {
     edges: Vec<String>,
     login: Login,
+    name: Option<String>,
     device: Option<String>,
     class: DeviceClass,
     store: OutboxStore,
@@ -53,6 +54,7 @@ impl Default for Builder {
         Self {
             edges: Vec::new(),
             login: Login::Stored,
+            name: None,
             device: None,
             class: DeviceClass::default(),
             store: OutboxStore::Memory,
@@ -84,6 +86,13 @@ impl Builder {
     #[must_use]
     pub fn register(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
         self.login = Login::Register { name: name.into(), password: password.into() };
+        self
+    }
+
+    /// Whose login the store has to hold; with this alone, `connect` fails with `NoLogin` if it holds none.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
         self
     }
 
@@ -189,7 +198,7 @@ impl Builder {
         let named = match &self.login {
             Login::Password { name, .. } | Login::Register { name, .. } => Some(name.clone()),
             Login::Tokens(t) => Some(t.name.clone()),
-            Login::Stored => None,
+            Login::Stored => self.name.clone(),
         };
         if let (Some(asked), Some(kept)) = (&named, &stored.owner)
             && !same_name(asked, kept)

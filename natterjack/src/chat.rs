@@ -1,0 +1,182 @@
+//! `natterjack chat`: the terminal client (steps 1 and 9 for people), plain lines in and out.
+//!
+//! A line is a message to the current thread, `/…` a command. `--json` gives one object per line, for scripts.
+//! When standard input ends it waits until the outbox is empty: exit 0, or 1 with the number of messages that were not sent.
+
+mod act;
+mod day;
+mod input;
+mod line;
+mod names;
+mod screen;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, bail};
+use natterjack_client::{Client, Event, Events, OutboxStore};
+use tokio::time::Instant;
+
+use self::{act::Chat, input::Input, names::Names, screen::Screen};
+
+/// How long the end of standard input waits for the outbox.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Chat from a terminal or a script.
+#[derive(Clone, clap::Args)]
+pub struct Args {
+    /// Edges to connect to, for instance ws://127.0.0.1:8080; more are learnt from them.
+    #[arg(long, value_name = "URL", value_delimiter = ',', required = true)]
+    edge: Vec<String>,
+    /// Your name.
+    #[arg(long)]
+    name: String,
+    /// Make the account first (not needed again with --state).
+    #[arg(long)]
+    register: bool,
+    /// Asked for if it is given nowhere; other users of this machine can see the arguments of a process, not its environment.
+    #[arg(long, env = "NATTERJACK_PASSWORD", hide_env_values = true)]
+    password: Option<String>,
+    /// Folder for login, unsent messages and what was read; without it all that ends with the program.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Begin in the thread with this user.
+    #[arg(long, value_name = "NAME", conflicts_with = "group")]
+    to: Option<String>,
+    /// Begin in this group.
+    #[arg(long, value_name = "NAME_OR_ID")]
+    group: Option<String>,
+    /// One JSON object per line.
+    #[arg(long)]
+    json: bool,
+    /// Go on reading after standard input has ended.
+    #[arg(long, value_name = "SECONDS|forever", value_parser = follow)]
+    follow: Option<Follow>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Follow {
+    For(Duration),
+    Forever,
+}
+
+/// The secret stays out of every dump of the command line.
+impl std::fmt::Debug for Args {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Args").field("edge", &self.edge).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+fn follow(s: &str) -> Result<Follow, String> {
+    if s == "forever" {
+        return Ok(Follow::Forever);
+    }
+    let seconds = s.parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0 && *n < 1e9);
+    seconds.map(|n| Follow::For(Duration::from_secs_f64(n))).ok_or_else(|| "a number of seconds, or `forever`".into())
+}
+
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let (client, events) = connect(&args).await?;
+    let screen = Screen::new(args.json);
+    let mut chat = Chat::new(client.clone(), Names::new(&client), screen);
+    chat.begin(args.to.as_deref(), args.group.as_deref()).await?;
+    let ended = talk(&mut chat, events, args.follow).await;
+    client.close().await;
+    let unsent = client.unsent();
+    chat.screen.closing(unsent, args.state.is_some());
+    ended?;
+    if unsent > 0 {
+        bail!("{unsent} {} not sent", if unsent == 1 { "message was" } else { "messages were" });
+    }
+    Ok(())
+}
+
+async fn connect(args: &Args) -> anyhow::Result<(Client, Events)> {
+    let builder = Client::builder().edges(args.edge.iter().map(String::as_str)).class(natterjack_protocol::frame::DeviceClass::Desktop);
+    let builder = match &args.state {
+        None => builder,
+        Some(folder) => builder.store(OutboxStore::File(folder.join("client.db"))),
+    };
+    let known = args.state.as_ref().is_some_and(|folder| folder.join("client.db").exists());
+    let builder = match (&args.password, known) {
+        (Some(password), _) if args.register => builder.register(&args.name, password),
+        (Some(password), _) => builder.login(&args.name, password),
+        // A folder that is logged in needs no password.
+        (None, true) => match builder.clone().name(&args.name).connect().await {
+            Err(natterjack_client::ConnectError::NoLogin) => builder.login(&args.name, input::password(&args.name).await?),
+            done => return done.context("connect"),
+        },
+        (None, false) => {
+            let password = input::password(&args.name).await?;
+            if args.register { builder.register(&args.name, password) } else { builder.login(&args.name, password) }
+        }
+    };
+    builder.connect().await.context("connect")
+}
+
+/// Lines in, events out, until standard input has ended and nothing is left to do.
+async fn talk(chat: &mut Chat, mut events: Events, follow: Option<Follow>) -> anyhow::Result<()> {
+    let mut input = Input::start()?;
+    let mut open = true;
+    let (mut drain_until, mut follow_until) = (None, None);
+    loop {
+        if !open {
+            let drained = chat.client.unsent() == 0 || drain_until.is_some_and(|t| t <= Instant::now());
+            let followed = match follow {
+                Some(Follow::Forever) => false,
+                _ => follow_until.is_none_or(|t: Instant| t <= Instant::now()),
+            };
+            if drained && followed {
+                return Ok(());
+            }
+        }
+        let wake = if open { chat.wake() } else { Some(Instant::now() + Duration::from_millis(50)) };
+        // Order: what arrives is shown before the next line is taken, so a script sees answers before it goes on.
+        tokio::select! {
+            biased;
+            stop = tokio::signal::ctrl_c() => return stop.context("wait for Ctrl-C"),
+            event = events.next() => match event {
+                Some(Event::LoggedOut { refusal }) => bail!("logged out: {refusal}"),
+                Some(Event::Ended { code, reason }) => bail!("the server ended the session: {reason} ({code})"),
+                Some(event) => chat.show(event).await,
+                None => bail!("the client has stopped"),
+            },
+            line = input.next(), if open => match line {
+                Some(line) => {
+                    if !chat.line(&line).await {
+                        return Ok(());
+                    }
+                }
+                None => {
+                    open = false;
+                    drain_until = Some(Instant::now() + DRAIN);
+                    follow_until = match follow {
+                        Some(Follow::For(time)) => Some(Instant::now() + time),
+                        _ => None,
+                    };
+                }
+            },
+            () = until(wake) => chat.tick(),
+        }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn follow_is_a_time_or_forever() {
+        assert_eq!(follow("forever"), Ok(Follow::Forever));
+        assert_eq!(follow("1.5"), Ok(Follow::For(Duration::from_millis(1_500))));
+        for bad in ["", "-1", "NaN", "soon", "1e300"] {
+            assert!(follow(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! What the chat does: commands to the client, events to the screen.
+
+mod group;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow, bail};
+use natterjack_client::{
+    At, Client, Event, Local, RequestError, Unsent,
+    protocol::{self, Body, Code, Kind, MsgId, Thread, UserId, rpc::Profile},
+};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{
+    line::{self, Line},
+    names::Names,
+    screen::{Screen, Tone, words},
+};
+
+/// An unconfirmed message is mentioned after this long; most are confirmed before anybody could read it.
+const MENTION: Duration = Duration::from_millis(500);
+/// How long the start waits for an edge that answers.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct Chat {
+    pub client: Client,
+    names: Names,
+    pub screen: Screen,
+    current: Option<Thread>,
+    /// Written and not confirmed; when to mention it, if that was not done.
+    sending: BTreeMap<Local, Option<Instant>>,
+    /// The own last message of each thread, for `/edit` and `/recall`.
+    mine: HashMap<Thread, MsgId>,
+}
+
+impl Chat {
+    pub fn new(client: Client, names: Names, screen: Screen) -> Self {
+        Self { client, names, screen, current: None, sending: BTreeMap::new(), mine: HashMap::new() }
+    }
+
+    /// Picks the first thread. Waits for an edge for a while: with `up` both may start at once.
+    pub async fn begin(&mut self, to: Option<&str>, group: Option<&str>) -> anyhow::Result<()> {
+        let place = match (to, group) {
+            (Some(to), _) => to.to_owned(),
+            (None, Some(group)) => format!("#{}", group.trim_start_matches('#')),
+            (None, None) => {
+                let text = "nobody to write to yet: /to NAME, or /help".to_owned();
+                self.screen.say_text(Tone::Faint, text);
+                return Ok(());
+            }
+        };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.go_to(&place).await {
+                Err(e) if is_passing(&e) && Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(300)).await,
+                done => return done,
+            }
+        }
+    }
+
+    /// When `tick` wants to be called.
+    pub fn wake(&self) -> Option<Instant> {
+        self.sending.values().filter_map(|at| *at).min()
+    }
+
+    pub fn tick(&mut self) {
+        let now = Instant::now();
+        for (local, at) in &mut self.sending {
+            if at.is_some_and(|t| t <= now) {
+                *at = None;
+                self.screen.say_text(Tone::Faint, format!("… sending ({})", local.0));
+            }
+        }
+    }
+
+    /// One line of input. False: quit. What goes wrong is said and not fatal.
+    pub async fn line(&mut self, line: &str) -> bool {
+        let line = match line::parse(line) {
+            Ok(Line::Quit) => return false,
+            Ok(line) => line,
+            Err(why) => {
+                self.screen.problem(&why);
+                return true;
+            }
+        };
+        if let Err(e) = self.act(line).await {
+            self.screen.problem(&format!("{e:#}"));
+        }
+        true
+    }
+
+    async fn act(&mut self, line: Line) -> anyhow::Result<()> {
+        match line {
+            Line::Nothing | Line::Quit => {}
+            Line::Text(text) => self.send(Kind::Text, Body::text(text)).await?,
+            Line::To(name) => self.go_to(&name).await?,
+            Line::Group(change) => self.group(change).await?,
+            Line::Threads => self.threads().await?,
+            Line::History(n) => self.history(n).await?,
+            Line::Find(prefix) => {
+                let found = self.client.find(&prefix).await?;
+                found.iter().for_each(|p| self.names.learn(p));
+                let lines = found.iter().map(|p| format!("  {} ({})", p.name, p.user));
+                self.list("users", lines, json!({ "users": found }), "nobody");
+            }
+            Line::Contacts => self.contacts().await?,
+            Line::Contact(name, change) => {
+                let user = self.user(&name).await?.user;
+                let state = self.client.contact(&user, change).await?;
+                let text = state.map_or("done".to_owned(), |s| format!("{name}: {}", contact_words(s)));
+                self.screen.say(Tone::Good, "contact", Some(text), json!({ "user": user, "state": state }));
+            }
+            Line::Block(name) => {
+                let user = self.user(&name).await?.user;
+                self.client.block(&user).await?;
+                self.done("blocked", format!("{name} can no longer write to you"), &user);
+            }
+            Line::Unblock(name) => {
+                let user = self.user(&name).await?.user;
+                self.client.unblock(&user).await?;
+                self.done("unblocked", format!("{name} may write to you again"), &user);
+            }
+            Line::Edit(id, text) => {
+                let target = Some(self.target(id)?);
+                self.send(Kind::Edit, Body { target, ..Body::text(text) }).await?;
+            }
+            Line::Recall(id) => {
+                let target = Some(self.target(id)?);
+                self.send(Kind::Recall, Body { target, ..Body::default() }).await?;
+            }
+            Line::Typing => self.client.typing(self.here()?),
+            Line::Outbox => {
+                let rows = self.client.outbox().await?;
+                let lines = rows.iter().map(|r| format!("  {} {} {}", r.local.0, r.thread, outbox_words(r)));
+                let objects: Vec<_> =
+                    rows.iter().map(|r| json!({ "local": r.local.0, "thread": r.thread, "cid": r.cid, "failed": r.failed })).collect();
+                self.list("outbox", lines, json!({ "messages": objects }), "everything is sent");
+            }
+            Line::Help => self.screen.say(Tone::Plain, "help", Some(line::HELP.to_owned()), json!({ "text": line::HELP })),
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, kind: Kind, body: Body) -> anyhow::Result<()> {
+        let thread = self.here()?;
+        let local = self.client.send(thread.clone(), kind, body).await?;
+        self.sending.insert(local, Some(Instant::now() + MENTION));
+        self.screen.say(Tone::Faint, "sending", None, json!({ "local": local.0, "thread": thread }));
+        Ok(())
+    }
+
+    fn here(&self) -> anyhow::Result<Thread> {
+        self.current.clone().context("no thread yet: /to NAME first")
+    }
+
+    fn target(&self, id: Option<MsgId>) -> anyhow::Result<MsgId> {
+        let last = || self.current.as_ref().and_then(|t| self.mine.get(t)).copied();
+        id.or_else(last).context("which message? Name it by #ID")
+    }
+
+    async fn user(&mut self, name: &str) -> anyhow::Result<Profile> {
+        match self.client.find_name(name).await? {
+            Some(profile) => {
+                self.names.learn(&profile);
+                Ok(profile)
+            }
+            None => bail!("there is no user {name:?}; /find looks for the beginning of a name"),
+        }
+    }
+
+    async fn users(&mut self, names: &[String]) -> anyhow::Result<Vec<UserId>> {
+        let mut users = Vec::with_capacity(names.len());
+        for name in names {
+            users.push(self.user(name).await?.user);
+        }
+        Ok(users)
+    }
+
+    async fn go_to(&mut self, name: &str) -> anyhow::Result<()> {
+        let thread = match name.strip_prefix('#') {
+            None => self.client.dm(&self.user(name).await?.user),
+            Some(group) => self.find_group(group).await?,
+        };
+        self.enter(thread).await;
+        Ok(())
+    }
+
+    async fn enter(&mut self, thread: Thread) {
+        let place = self.names.thread(&self.client, &thread).await;
+        self.screen.say(Tone::Faint, "thread", Some(format!("→ {place}")), json!({ "thread": thread, "place": place }));
+        self.current = Some(thread);
+    }
+
+    async fn find_group(&mut self, name: &str) -> anyhow::Result<Thread> {
+        let mut before = None;
+        let lower = name.to_lowercase();
+        loop {
+            let list = self.client.threads(100, before).await?;
+            list.threads.iter().for_each(|t| self.names.learn_thread(t));
+            let found = list.threads.iter().find(|t| match &t.thread {
+                Thread::Group { gid } => {
+                    gid.as_str() == name || t.thread.to_string() == name || t.name.as_ref().is_some_and(|n| n.to_lowercase() == lower)
+                }
+                Thread::Dm { .. } => false,
+            });
+            match (found, list.next) {
+                (Some(found), _) => return Ok(found.thread.clone()),
+                (None, None) => bail!("you are in no group {name:?}"),
+                (None, next) => before = next,
+            }
+        }
+    }
+
+    async fn threads(&mut self) -> anyhow::Result<()> {
+        let list = self.client.threads(50, None).await?;
+        let mut lines = Vec::new();
+        for summary in &list.threads {
+            self.names.learn_thread(summary);
+            let place = self.names.thread(&self.client, &summary.thread).await;
+            let last = match &summary.last {
+                None => String::new(),
+                Some(event) => self.words(event).await.1,
+            };
+            let closed = if summary.open { "" } else { " (read only)" };
+            lines.push(format!("  {place}{closed}  {}", last.chars().take(60).collect::<String>()));
+        }
+        self.list("threads", lines.into_iter(), json!({ "threads": list.threads }), "no threads yet");
+        Ok(())
+    }
+
+    async fn history(&mut self, n: u16) -> anyhow::Result<()> {
+        let thread = self.here()?;
+        let page = self.client.history(thread.clone(), At::Newest, n).await?;
+        let holes = !page.holes.is_empty();
+        if self.screen.is_json() {
+            self.screen.say(Tone::Plain, "history", None, json!({ "thread": thread, "page": page }));
+            return Ok(());
+        }
+        for event in &page.events {
+            self.message(event).await;
+        }
+        if holes {
+            self.screen.problem("a part could not be read now; try again later");
+        }
+        Ok(())
+    }
+
+    async fn contacts(&mut self) -> anyhow::Result<()> {
+        let contacts = self.client.contacts().await?;
+        let lines = contacts.iter().map(|c| format!("  {} {}", c.name, contact_words(c.state)));
+        self.list("contacts", lines, json!({ "contacts": contacts }), "no contacts yet: /contact NAME request");
+        Ok(())
+    }
+
+    fn list(&self, kind: &str, lines: impl Iterator<Item = String>, object: serde_json::Value, empty: &str) {
+        let text = lines.collect::<Vec<_>>().join("\n");
+        self.screen.say(Tone::Plain, kind, Some(if text.is_empty() { empty.to_owned() } else { text }), object);
+    }
+
+    fn done(&self, kind: &str, text: String, user: &UserId) {
+        self.screen.say(Tone::Good, kind, Some(text), json!({ "user": user }));
+    }
+
+    pub async fn show(&mut self, event: Event) {
+        let screen = &self.screen;
+        match event {
+            Event::Connected { edge } => screen.say(Tone::Faint, "connected", Some(format!("connected to {edge}")), json!({ "edge": edge })),
+            Event::Attached => screen.say(Tone::Faint, "attached", None, json!({})),
+            Event::Reconnecting { wait } => {
+                screen.say(Tone::Faint, "reconnecting", Some("reconnecting…".into()), json!({ "wait_ms": wait.as_millis() as u64 }));
+            }
+            Event::Message(event) => self.message(&event).await,
+            Event::Sent { local, thread, cid, id } => {
+                self.sending.remove(&local);
+                self.mine.insert(thread.clone(), id);
+                let object = json!({ "local": local.0, "thread": thread, "cid": cid, "id": id });
+                screen.say(Tone::Good, "sent", Some(format!("✓ sent #{id}")), object);
+            }
+            Event::Failed { local, thread, refusal } => {
+                self.sending.remove(&local);
+                let object = json!({ "local": local.0, "thread": thread, "code": refusal.code, "message": refusal.message });
+                screen.say(Tone::Bad, "failed", Some(format!("✗ not sent: {}", refusal.message)), object);
+            }
+            Event::Typing { thread, user } => {
+                let (place, who) = (self.names.thread(&self.client, &thread).await, self.names.user(&self.client, &user).await);
+                let text = format!("[{place}] {who} is typing…");
+                self.screen.say(Tone::Faint, "typing", Some(text), json!({ "thread": thread, "user": user, "name": who }));
+            }
+            Event::Member { thread, id, open, role, .. } => {
+                let object = json!({ "thread": thread, "id": id, "open": open, "role": role });
+                self.screen.say(Tone::Faint, "member", None, object);
+            }
+            Event::Contacts => screen.say(Tone::Faint, "contacts_changed", Some("your contacts changed: /contacts".into()), json!({})),
+            Event::Skipped { thread, from, to } => {
+                let text = format!("more was missed than is fetched: /history has what lies before #{to}");
+                screen.say(Tone::Faint, "skipped", Some(text), json!({ "thread": thread, "from": from, "to": to }));
+            }
+            Event::Degraded { on } => {
+                let text = if on { "the server is cut off from the log, messages wait…" } else { "messages go out again" };
+                screen.say(Tone::Faint, "degraded", Some(text.into()), json!({ "on": on }));
+            }
+            Event::LoggedOut { .. } | Event::Ended { .. } => {}
+        }
+    }
+
+    async fn message(&mut self, event: &protocol::Event) {
+        if let (Kind::GroupCreated | Kind::GroupRenamed, Some(name)) = (event.kind, &event.body.name) {
+            self.names.learn_group(event.thread.clone(), name);
+        }
+        if &event.from == self.client.user() && event.kind.is_message() {
+            self.mine.insert(event.thread.clone(), event.id);
+        }
+        let (who, text) = self.words(event).await;
+        let place = self.names.thread(&self.client, &event.thread).await;
+        self.screen.message(event, &who, &place, text);
+    }
+
+    async fn words(&mut self, event: &protocol::Event) -> (String, String) {
+        let who = self.names.user(&self.client, &event.from).await;
+        let users = self.names.users(&self.client, &event.body.users).await;
+        let text = words(event, &who, &users);
+        (who, text)
+    }
+}
+
+fn contact_words(state: protocol::rpc::ContactState) -> &'static str {
+    use protocol::rpc::ContactState::{Asked, Contact, Requested};
+    match state {
+        Requested => "was asked",
+        Asked => "asks to be your contact: /contact NAME accept",
+        Contact => "is a contact",
+    }
+}
+
+fn outbox_words(row: &Unsent) -> String {
+    match &row.failed {
+        Some(refusal) => format!("failed: {}", refusal.message),
+        None => "waits".to_owned(),
+    }
+}
+
+/// Will it be better in a moment?
+fn is_passing(e: &anyhow::Error) -> bool {
+    match e.downcast_ref::<RequestError>() {
+        Some(RequestError::Unreachable { .. } | RequestError::Timeout(_)) => true,
+        Some(RequestError::Refused(r)) => matches!(r.code, Code::Unavailable | Code::RateLimited),
+        _ => false,
+    }
+}
+
+/// The group's id in a thread's name.
+fn gid(thread: &Thread) -> anyhow::Result<&protocol::GroupId> {
+    match thread {
+        Thread::Group { gid } => Ok(gid),
+        Thread::Dm { .. } => Err(anyhow!("this is not a group: /to #GROUP first")),
+    }
+}

@@ -1,0 +1,185 @@
+//! What a typed line means (pure).
+
+use natterjack_client::protocol::{MsgId, fold::Role, rpc::ContactChange};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    Text(String),
+    /// A user's name, or `#` and a group's name or id.
+    To(String),
+    Group(Group),
+    Threads,
+    History(u16),
+    Find(String),
+    Contacts,
+    Contact(String, ContactChange),
+    Block(String),
+    Unblock(String),
+    /// The message (none: the own last one) and its new text.
+    Edit(Option<MsgId>, String),
+    Recall(Option<MsgId>),
+    Typing,
+    Outbox,
+    Help,
+    Quit,
+    Nothing,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Group {
+    New { name: String, users: Vec<String> },
+    Add(Vec<String>),
+    Remove(Vec<String>),
+    Leave,
+    Rename(String),
+    Role(String, Role),
+    Info,
+}
+
+pub const HELP: &str = "\
+A line is a message to the current thread; // at its beginning sends a line that begins with /.
+/to NAME                     write to this user (/to #GROUP: to a group, by name or id)
+/threads                     your threads       /history [N]      the last N messages here
+/group new NAME USER…        make a group       /group info       its members
+/group add|remove USER…      /group leave       /group rename NAME   /group role USER owner|admin|member
+/find PREFIX                 look for users     /contacts         yours, and who asks
+/contact NAME request|accept|remove             /block NAME       /unblock NAME
+/edit [#ID] TEXT             change a message of yours, the last one without an ID
+/recall [#ID]                take it back       /typing           tell the others that you write
+/outbox                      what is not sent   /help             /quit";
+
+pub fn parse(line: &str) -> Result<Line, String> {
+    if line.trim().is_empty() {
+        return Ok(Line::Nothing);
+    }
+    let Some(command) = line.strip_prefix('/') else { return Ok(Line::Text(line.to_owned())) };
+    if command.starts_with('/') {
+        return Ok(Line::Text(command.to_owned()));
+    }
+    let (verb, rest) = command.split_once(char::is_whitespace).map_or((command, ""), |(v, r)| (v, r.trim()));
+    match verb {
+        "to" => one(rest, "/to NAME").map(Line::To),
+        "group" => group(rest).map(Line::Group),
+        "threads" => Ok(Line::Threads),
+        "history" if rest.is_empty() => Ok(Line::History(20)),
+        "history" => match rest.parse() {
+            Ok(n @ 1..=200) => Ok(Line::History(n)),
+            _ => Err("/history N, with N from 1 to 200".into()),
+        },
+        "find" => one(rest, "/find PREFIX").map(Line::Find),
+        "contacts" => Ok(Line::Contacts),
+        "contact" => match words(rest)?.as_slice() {
+            [name, change] => Ok(Line::Contact(name.clone(), contact_change(change)?)),
+            _ => Err("/contact NAME request|accept|remove".into()),
+        },
+        "block" => one(rest, "/block NAME").map(Line::Block),
+        "unblock" => one(rest, "/unblock NAME").map(Line::Unblock),
+        "edit" => {
+            let (id, text) = target(rest)?;
+            if text.is_empty() { Err("/edit [#ID] TEXT".into()) } else { Ok(Line::Edit(id, text.to_owned())) }
+        }
+        "recall" => match target(rest)? {
+            (id, "") => Ok(Line::Recall(id)),
+            _ => Err("/recall [#ID]".into()),
+        },
+        "typing" => Ok(Line::Typing),
+        "outbox" => Ok(Line::Outbox),
+        "help" | "?" => Ok(Line::Help),
+        "quit" | "exit" => Ok(Line::Quit),
+        other => Err(format!("there is no command /{other}; /help lists them, // sends a line that begins with /")),
+    }
+}
+
+fn group(rest: &str) -> Result<Group, String> {
+    let words = words(rest)?;
+    let Some((verb, names)) = words.split_first() else { return Err("/group new|add|remove|leave|rename|role|info".into()) };
+    match (verb.as_str(), names) {
+        ("new", [name, users @ ..]) => Ok(Group::New { name: name.clone(), users: users.to_vec() }),
+        ("add", users) if !users.is_empty() => Ok(Group::Add(users.to_vec())),
+        ("remove", users) if !users.is_empty() => Ok(Group::Remove(users.to_vec())),
+        ("leave", []) => Ok(Group::Leave),
+        ("rename", name) if !name.is_empty() => Ok(Group::Rename(name.join(" "))),
+        ("role", [user, role]) => Ok(Group::Role(user.clone(), self::role(role)?)),
+        ("info", []) => Ok(Group::Info),
+        _ => Err("/group new NAME USER… | add USER… | remove USER… | leave | rename NAME | role USER owner|admin|member | info".into()),
+    }
+}
+
+fn contact_change(s: &str) -> Result<ContactChange, String> {
+    match s {
+        "request" => Ok(ContactChange::Request),
+        "accept" => Ok(ContactChange::Accept),
+        "remove" => Ok(ContactChange::Remove),
+        _ => Err("/contact NAME request|accept|remove".into()),
+    }
+}
+
+fn role(s: &str) -> Result<Role, String> {
+    match s {
+        "owner" => Ok(Role::Owner),
+        "admin" => Ok(Role::Admin),
+        "member" => Ok(Role::Member),
+        _ => Err("a role is owner, admin or member".into()),
+    }
+}
+
+fn one(rest: &str, usage: &str) -> Result<String, String> {
+    match words(rest)?.as_slice() {
+        [word] => Ok(word.clone()),
+        _ => Err(usage.to_owned()),
+    }
+}
+
+/// `#123 text` or `text`.
+fn target(rest: &str) -> Result<(Option<MsgId>, &str), String> {
+    let Some(after) = rest.strip_prefix('#') else { return Ok((None, rest)) };
+    let (id, text) = after.split_once(char::is_whitespace).unwrap_or((after, ""));
+    let id = id.parse().map_err(|_| "a message is named by # and its number".to_owned())?;
+    Ok((Some(MsgId(id)), text.trim()))
+}
+
+/// Words; what stands in double quotes is one.
+fn words(s: &str) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    let mut rest = s.trim_start();
+    while !rest.is_empty() {
+        let (word, after) = match rest.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"').ok_or("a \" is not closed")?,
+            None => rest.split_once(char::is_whitespace).unwrap_or((rest, "")),
+        };
+        words.push(word.to_owned());
+        rest = after.trim_start();
+    }
+    Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_commands() {
+        let p = |s| parse(s).unwrap();
+        assert_eq!(p("hello /to"), Line::Text("hello /to".into()));
+        assert_eq!(p("//etc"), Line::Text("/etc".into()));
+        assert_eq!(p("  "), Line::Nothing);
+        assert_eq!(p("/to bob"), Line::To("bob".into()));
+        assert_eq!(p("/to \"#toad choir\""), Line::To("#toad choir".into()));
+        assert_eq!(p("/history 5"), Line::History(5));
+        assert_eq!(p("/edit #12 new text"), Line::Edit(Some(MsgId(12)), "new text".into()));
+        assert_eq!(p("/edit 12 is a number"), Line::Edit(None, "12 is a number".into()));
+        assert_eq!(p("/recall"), Line::Recall(None));
+        assert_eq!(p("/group new \"toad choir\" bob"), Line::Group(Group::New { name: "toad choir".into(), users: vec!["bob".into()] }));
+        assert_eq!(p("/group role bob admin"), Line::Group(Group::Role("bob".into(), Role::Admin)));
+        assert_eq!(p("/contact bob accept"), Line::Contact("bob".into(), ContactChange::Accept));
+    }
+
+    #[test]
+    fn mistakes_are_explained() {
+        for bad in ["/to", "/to a b", "/nonsense", "/history 0", "/history x", "/group", "/group add", "/group role bob king", "/edit",
+            "/edit #x y", "/recall words", "/contact bob", "/contact bob marry", "/to \"bob"]
+        {
+            assert!(!parse(bad).unwrap_err().is_empty(), "{bad}");
+        }
+    }
+}

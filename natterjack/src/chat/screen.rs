@@ -1,0 +1,173 @@
+//! What is written to standard output: lines for people, or one JSON object per line for scripts.
+
+use std::io::{IsTerminal, Write};
+
+use natterjack_client::protocol::{Event, Kind};
+use serde_json::{Value, json};
+
+use super::day;
+
+pub struct Screen {
+    json: bool,
+    /// Colours only where somebody looks.
+    terminal: bool,
+    /// The day of the last message shown.
+    day: Option<u64>,
+}
+
+/// How a line looks on a terminal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    Plain,
+    Faint,
+    Good,
+    Bad,
+}
+
+impl Screen {
+    pub fn new(json: bool) -> Self {
+        Self { json, terminal: !json && std::io::stdout().is_terminal(), day: None }
+    }
+
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// One thing that happened: a line for people (none: only scripts care), an object with this `type` for scripts.
+    pub fn say(&self, tone: Tone, kind: &str, text: Option<String>, mut object: Value) {
+        if self.json {
+            object["type"] = json!(kind);
+            self.write(&object.to_string());
+        } else if let Some(text) = text {
+            let text = printable(&text);
+            let colour = match tone {
+                _ if !self.terminal => None,
+                Tone::Plain => None,
+                Tone::Faint => Some(2),
+                Tone::Good => Some(32),
+                Tone::Bad => Some(31),
+            };
+            match colour {
+                None => self.write(&text),
+                Some(c) => self.write(&format!("\x1b[{c}m{text}\x1b[0m")),
+            }
+        }
+    }
+
+    /// A message of a thread, as `who` wrote it in `place`.
+    pub fn message(&mut self, event: &Event, who: &str, place: &str, text: String) {
+        if self.day != Some(day::number(event.ts)) {
+            self.day = Some(day::number(event.ts));
+            self.say_text(Tone::Faint, format!("── {} (UTC) ──", day::name(event.ts)));
+        }
+        let line = format!("{} [{place}] {text}", day::clock(event.ts));
+        let tone = if event.kind.is_message() { Tone::Plain } else { Tone::Faint };
+        let mut object = json!(event);
+        object["name"] = json!(who);
+        object["place"] = json!(place);
+        self.say(tone, "message", Some(line), object);
+    }
+
+    /// Only for people: scripts have it in another form.
+    pub fn say_text(&self, tone: Tone, text: String) {
+        if !self.json {
+            self.say(tone, "", Some(text), Value::Null);
+        }
+    }
+
+    pub fn problem(&self, text: &str) {
+        self.say(Tone::Bad, "problem", Some(format!("! {text}")), json!({ "message": text }));
+    }
+
+    pub fn closing(&self, unsent: usize, kept: bool) {
+        let text = match (unsent, kept) {
+            (0, _) => None,
+            (n, true) => Some(format!("{n} not sent; they wait for the next start")),
+            (n, false) => Some(format!("{n} not sent, and lost: use --state to keep them")),
+        };
+        self.say(Tone::Bad, "closed", text, json!({ "unsent": unsent }));
+    }
+
+    fn write(&self, line: &str) {
+        // Whoever reads may have gone (`| head`): nothing to do about it, the messages still go out.
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    }
+}
+
+/// What other people wrote must not steer this terminal: control characters become visible ones, a line break stays one.
+fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\n    "),
+            '\t' => out.push(' '),
+            c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// The words of a message of any kind; `users` are the names of those a change is about.
+pub fn words(event: &Event, who: &str, users: &str) -> String {
+    let b = &event.body;
+    let text = b.text.as_deref().unwrap_or_default();
+    let target = || b.target.map_or_else(String::new, |t| format!("#{t}"));
+    let name = b.name.as_deref().unwrap_or_default();
+    match event.kind {
+        Kind::Text => format!("{who}: {text}"),
+        Kind::Emoji => format!("{who}: {}", b.emoji.as_deref().unwrap_or_default()),
+        Kind::Image | Kind::Video | Kind::File | Kind::Audio => {
+            let url = b.media.as_ref().map_or("", |m| m.url.as_str());
+            format!("{who} sends {}: {url} {text}", event.kind.as_str()).trim_end().to_owned()
+        }
+        Kind::Custom => format!("{who} sends {} bytes that only their program reads", b.data.as_ref().map_or(0, |d| d.len())),
+        Kind::Edit => format!("{who} changes {} to: {text}", target()),
+        Kind::Recall => format!("{who} takes back {}", target()),
+        Kind::Reaction if b.remove => format!("{who} takes back {} on {}", b.emoji.as_deref().unwrap_or_default(), target()),
+        Kind::Reaction => format!("{who} answers {} with {}", target(), b.emoji.as_deref().unwrap_or_default()),
+        Kind::DmStarted => format!("{who} begins to write"),
+        Kind::Blocked => format!("{who} blocks {users}"),
+        Kind::Unblocked => format!("{who} no longer blocks {users}"),
+        Kind::GroupCreated => format!("{who} makes the group {name:?} with {users}"),
+        Kind::GroupRenamed => format!("{who} calls the group {name:?}"),
+        Kind::MemberAdded => format!("{who} adds {users}"),
+        Kind::MemberRemoved => format!("{who} removes {users}"),
+        Kind::MemberLeft => format!("{who} leaves"),
+        Kind::RoleChanged => format!("{who} makes {users} {}", b.role.map_or_else(String::new, |r| format!("{r:?}").to_lowercase())),
+        Kind::Unknown => format!("{who} sends what this version does not know"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use natterjack_client::protocol::{Body, Cid, MsgId, Token};
+
+    use super::*;
+
+    #[test]
+    fn a_message_cannot_steer_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb\r\u{202e}c"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c");
+        assert_eq!(printable("two\nlines"), "two\n    lines");
+    }
+
+    #[test]
+    fn every_kind_has_words() {
+        let mut event = Event {
+            thread: "group.g".parse().unwrap(),
+            id: MsgId(2),
+            prev: MsgId(1),
+            ts: 0,
+            from: Token::parse("a").unwrap(),
+            cid: Cid::mint(1, [0; 10]),
+            kind: Kind::Text,
+            body: Body { target: Some(MsgId(9)), ..Body::text("hello") },
+        };
+        assert_eq!(words(&event, "alice", ""), "alice: hello");
+        event.kind = Kind::Edit;
+        assert_eq!(words(&event, "alice", ""), "alice changes #9 to: hello");
+        event.kind = Kind::MemberAdded;
+        assert_eq!(words(&event, "alice", "bob, carol"), "alice adds bob, carol");
+    }
+}
