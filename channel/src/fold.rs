@@ -5,7 +5,7 @@
 //! Everything here may be done twice, by two instances at once, and from any earlier entry on: a group's version and an item's `v`
 //! are ids of control entries and only grow.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use natterjack_protocol::{
     Entry, GroupId, Kind, MsgId, Thread, UserId,
@@ -26,7 +26,7 @@ pub enum UserChange {
     /// The item as the group's state has it.
     Item { thread: Thread, item: ThreadItem },
     /// A DM has no key of its own: its state is folded in each user's item.
-    Dm(Change),
+    Dm(Arc<Change>),
 }
 
 /// The changes of each group, in log order.
@@ -43,9 +43,10 @@ pub fn by_group(changes: &[Change]) -> BTreeMap<GroupId, Vec<&Change>> {
 /// The changes of DMs, for each of their users, in log order.
 pub fn by_dm_user(changes: &[Change]) -> BTreeMap<UserId, Vec<UserChange>> {
     let mut users: BTreeMap<UserId, Vec<UserChange>> = BTreeMap::new();
-    for change in changes {
+    for change in changes.iter().filter(|c| matches!(c.thread, Thread::Dm { .. })) {
+        let shared = Arc::new(change.clone());
         for user in change.thread.dm_users() {
-            users.entry(user.clone()).or_default().push(UserChange::Dm(change.clone()));
+            users.entry(user.clone()).or_default().push(UserChange::Dm(shared.clone()));
         }
     }
     users
@@ -80,8 +81,8 @@ pub fn fold_user(threads: &mut UserThreads, me: &UserId, changes: &[UserChange])
     for change in changes {
         new |= match change {
             UserChange::Item { thread, item } => threads.merge(thread, item.clone()),
-            UserChange::Dm(Change { id, thread, entry }) => match apply_dm(threads.threads.get(thread), me, *id, entry) {
-                Some(item) => threads.merge(thread, item),
+            UserChange::Dm(change) => match apply_dm(threads.threads.get(&change.thread), me, change.id, &change.entry) {
+                Some(item) => threads.merge(&change.thread, item),
                 None => false,
             },
         };

@@ -20,9 +20,10 @@ use crate::fold::{self, Change, UserChange};
 const WRITES: usize = 256;
 /// Groups in flight: one control entry each as a rule, so this is seldom more than a few.
 const GROUPS: usize = 64;
-/// How often a lost key is asked for before the entry goes on without it.
+/// How often a lost key is asked for before the entry goes on without it: 3.6 s at most, for which its partition waits. `directory`
+/// goes on rebuilding after a timeout; the next attempt reads the key first.
 const REBUILDS: u32 = 3;
-const REBUILD_TIMEOUT: Duration = Duration::from_secs(2);
+const REBUILD_TIMEOUT: Duration = Duration::from_secs(1);
 const REBUILD_PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Clone)]

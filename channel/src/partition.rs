@@ -8,21 +8,21 @@ use std::time::Duration;
 
 use async_nats::{Message, Subscriber};
 use futures_util::{StreamExt, future::BoxFuture};
-use metrics::{Counter, Gauge, counter, gauge};
-use natterjack_nats::{Batch, Buckets, KvError, LogBounds, LogReader, Position, Positions, Record, RoleLease, Start, Tail};
-use natterjack_protocol::{Entry, MsgId, UserId, live::Beat};
+use natterjack_nats::{Batch, Buckets, KvError, LogBounds, LogReader, LogRecord, Position, Positions, Record, RoleLease, Start, Tail};
+use natterjack_protocol::{Entry, MsgId, UserId};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
+use self::duty::{acquire, lost};
 use crate::{
     error::Error,
     fold::Change,
     folder::Folder,
-    heads,
     last::Last,
+    metrics::Metrics,
     outlet::Outlet,
     quiet::Quiet,
     service::Shared,
@@ -31,18 +31,18 @@ use crate::{
     window::{Control, Pending, Window},
 };
 
+mod care;
+mod duty;
+
 const ROLE: &str = "channel";
 /// Entries read, or published, before the loop looks at everything else: about 2 ms.
 const TURN: usize = 1_024;
 /// Control entries folded in one go.
 const FOLD: usize = 1_024;
-/// A round trip begins when this much is unconfirmed, at the latest with the next chore: half of the window stays free meanwhile.
+/// A round trip begins when this much is unconfirmed, at the latest with the next chore: three quarters of the window stay free meanwhile.
 const BARRIER_ENTRIES: usize = 1 << 14;
 /// Chores: confirm, save the position, evict, measure.
 const CHORES: Duration = Duration::from_millis(200);
-const SAVE: Duration = Duration::from_millis(500);
-/// Beyond this a fold is reported in the health of the role.
-const SLOW_FOLD: Duration = Duration::from_secs(2);
 /// How long a stopping holder tries to confirm and hand over.
 const FINISH: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(100);
@@ -92,6 +92,8 @@ struct Partition {
     /// The connection's epoch under which everything published since the last confirmation was written.
     epoch: u64,
     heads: Option<Subscriber>,
+    /// Requests answered; see `care`.
+    requests: u32,
     archive_lag: Option<u64>,
     saved: Position,
     saved_at: Instant,
@@ -105,41 +107,6 @@ struct Partition {
     /// A standby's look at how far the holder is.
     peek: Slot<Option<Position>>,
     metrics: Metrics,
-}
-
-struct Metrics {
-    strays: Counter,
-    republished: Counter,
-    takeovers: Counter,
-    requests: Counter,
-    heads_dropped: Counter,
-    holder: Gauge,
-    window: Gauge,
-    window_bytes: Gauge,
-    threads: Gauge,
-    quiet: Gauge,
-    lag: Gauge,
-}
-
-impl Metrics {
-    fn new(p: u32) -> Self {
-        let p = p.to_string();
-        let count = |name: &'static str| counter!(name, "partition" => p.clone());
-        let level = |name: &'static str| gauge!(name, "partition" => p.clone());
-        Self {
-            strays: count("natterjack_channel_stray_entries_total"),
-            republished: count("natterjack_channel_republished_entries_total"),
-            takeovers: count("natterjack_channel_takeovers_total"),
-            requests: count("natterjack_channel_heads_requests_total"),
-            heads_dropped: count("natterjack_channel_heads_dropped_total"),
-            holder: level("natterjack_channel_holder"),
-            window: level("natterjack_channel_window_entries"),
-            window_bytes: level("natterjack_channel_window_bytes"),
-            threads: level("natterjack_channel_threads"),
-            quiet: level("natterjack_channel_quiet_entries"),
-            lag: level("natterjack_channel_lag_entries"),
-        }
-    }
 }
 
 /// Runs one partition until `stop`, or until something ends it that waiting does not cure.
@@ -198,6 +165,7 @@ impl Partition {
             holder: false,
             epoch: shared.frames.epoch(),
             heads: None,
+            requests: 0,
             archive_lag: None,
             saved: published,
             saved_at: Instant::now(),
@@ -265,9 +233,7 @@ impl Partition {
                 Record::Entry(record) => {
                     let hash = record.thread.hash64();
                     let prev = self.last.advance(hash, id, ts);
-                    let control = if record.control { Entry::decode(&record.payload).ok() } else { None };
-                    let control = control.map(|entry| Change { id, thread: record.thread.clone(), entry });
-                    let control = control.map(|change| Box::new(Control { change, folded: None }));
+                    let control = if record.control { control(&record) } else { None };
                     Some(Pending { record, hash, prev, control })
                 }
                 Record::Poison { subject, .. } => {
@@ -335,189 +301,10 @@ impl Partition {
             self.window.confirm(frontier);
         }
     }
-
-    /// The last holder is gone, or there was none. Everything behind its position goes out now, from the warm window.
-    async fn take_over(&mut self, lease: RoleLease) {
-        let position = loop {
-            match self.positions.load(self.p).await {
-                Ok(position) => break position,
-                Err(e) => {
-                    tracing::warn!(partition = self.p, error = %e, "cannot read the position of the last holder");
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
-        };
-        if let Some(position) = position {
-            self.window.confirm(position.id);
-        }
-        self.window.rewind();
-        self.barrier = None;
-        self.epoch = self.outlet.nats().epoch();
-        self.held = Some(lease.held());
-        self.lease = Some(lease);
-        self.holder = true;
-        self.metrics.holder.set(1.0);
-        self.metrics.takeovers.increment(1);
-        tracing::info!(partition = self.p, from = %self.window.confirmed().id, waiting = self.window.unpublished(), "publishing this partition");
-    }
-
-    /// Somebody else has the lease: tail on without a word, until it is free.
-    fn stand_by(&mut self) {
-        tracing::info!(partition = self.p, "another instance publishes this partition; standing by");
-        self.holder = false;
-        self.metrics.holder.set(0.0);
-        (self.heads, self.barrier, self.held) = (None, None, None);
-        self.quiet.clear();
-        self.window.rewind();
-        if let Some(lease) = self.lease.take() {
-            self.acquiring = Some(Box::pin(acquire(lease)));
-        }
-    }
-
-    async fn answer(&mut self, request: Option<Message>) -> Result<(), Error> {
-        match request {
-            // The subscription ended with its connection task; the next chore asks for another.
-            None => self.heads = None,
-            Some(Message { reply: Some(reply), payload, .. }) => {
-                self.metrics.requests.increment(1);
-                let answer = heads::answer(&payload, &self.last, self.window.frontier(), self.clock.now());
-                self.outlet.answer(reply, answer).await?;
-            }
-            Some(_) => {}
-        }
-        Ok(())
-    }
-
-    fn ask_bounds(&mut self) {
-        if self.bounds.is_none() {
-            self.bounds = Some(Box::pin(self.watch.clone().bounds()));
-        }
-        if self.holder && self.lag.is_none() {
-            self.lag = Some(Box::pin(self.watch.clone().archive_lag(self.log_end, self.clock.now())));
-        }
-    }
-
-    async fn bounds(&mut self, bounds: Option<(LogBounds, Instant)>) -> Result<(), Error> {
-        let Some((bounds, at)) = bounds else {
-            self.shared.status.set(self.p, Err("the log does not answer".into()));
-            return Ok(());
-        };
-        self.clock = Clock { ts: bounds.ts_ms, at };
-        (self.created_ms, self.log_end) = (bounds.created_ms, bounds.last);
-        if !self.window.warm() && bounds.first > self.window.confirmed().id {
-            // The position's own entry aged out between our question and the first read: nothing older will come.
-            let gone = MsgId(bounds.first.0.saturating_sub(1));
-            self.last.forget_up_to(gone);
-            self.window.skip_to(gone);
-        }
-        // A beat that waited (for a place in the client's queue, or for a connection) would set the edges' clocks back.
-        if self.holder && self.outlet.nats().connected() && at.elapsed() < self.shared.times.beat {
-            let beat = Beat {
-                p: self.p,
-                ts: bounds.ts_ms,
-                created: bounds.created_ms,
-                // Not what was handed to the connection but what is known to have left: a beat must not vouch for frames that a
-                // break, not yet noticed, has swallowed.
-                frontier: self.window.confirmed().id,
-                archive_lag_ms: self.archive_lag,
-            };
-            self.outlet.beat(beat).await?;
-        }
-        Ok(())
-    }
-
-    async fn chores(&mut self) -> Result<(), Error> {
-        self.begin_barrier();
-        let read = self.window.last_read();
-        // Idle: everything up to the log's now has been read, so what is old by that clock is old.
-        let clock = if read.id >= self.log_end { read.ts.max(self.clock.ts) } else { read.ts };
-        self.last.evict(clock);
-        if self.saved_at.elapsed() >= SAVE {
-            self.saved_at = Instant::now();
-            let confirmed = self.window.confirmed();
-            if self.holder && self.saving.is_none() && confirmed.id > self.saved.id {
-                let (positions, p) = (self.positions.clone(), self.p);
-                self.saving = Some(Box::pin(async move { positions.advance(p, confirmed).await.map(|()| confirmed) }));
-            }
-            if !self.holder && self.peek.is_none() {
-                let (positions, p) = (self.positions.clone(), self.p);
-                self.peek = Some(Box::pin(async move { positions.load(p).await.ok().flatten() }));
-            }
-        }
-        // Only a map that knows every thread may say "nothing new".
-        if self.holder && self.heads.is_none() && self.window.warm() {
-            self.heads = Some(self.outlet.listen().await?);
-        }
-        self.measure();
-        Ok(())
-    }
-
-    fn measure(&self) {
-        self.metrics.window.set(self.window.len() as f64);
-        self.metrics.window_bytes.set(self.window.bytes() as f64);
-        self.metrics.threads.set(self.last.len() as f64);
-        self.metrics.quiet.set(self.quiet.len() as f64);
-        let state = if !self.outlet.nats().connected() {
-            Err("not connected to NATS".into())
-        } else if self.folding_since.is_some_and(|t| t.elapsed() > SLOW_FOLD) {
-            Err("folding a control entry waits for KV; its partition waits with it".into())
-        } else if self.clock.at.elapsed() > self.shared.times.beat_silence {
-            Err("the log does not answer".into())
-        } else {
-            Ok(())
-        };
-        self.shared.status.set(self.p, state);
-    }
-
-    fn saved(&mut self, saved: Result<Position, KvError>) {
-        match saved {
-            Ok(position) => self.saved = position,
-            Err(e) => tracing::warn!(partition = self.p, error = %e, "the position was not saved; tried again"),
-        }
-    }
-
-    async fn quiet_threads(&mut self) -> Result<(), Error> {
-        let now = Instant::now();
-        while let Some((thread, id)) = self.quiet.pop(now, &self.last) {
-            // Without a connection it would arrive late and say nothing new; the events themselves go out again then.
-            if self.may_publish() {
-                self.outlet.head(&thread, id).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A planned stop: what was published is confirmed, the position says so, and the standby need not wait for the lease to expire.
-    async fn finish(&mut self) {
-        if self.holder && self.may_publish() && self.window.frontier() > self.window.confirmed().id {
-            let frontier = self.window.frontier();
-            let left = self.outlet.nats().flush_barrier().await.is_ok();
-            self.confirm(left.then_some(frontier));
-        }
-        let confirmed = self.window.confirmed();
-        if self.holder
-            && confirmed.id > self.saved.id
-            && let Err(e) = self.positions.advance(self.p, confirmed).await
-        {
-            tracing::warn!(partition = self.p, error = %e, "the position was not saved; whoever goes on repeats some events");
-        }
-        self.heads = None;
-        if let Some(lease) = self.lease.take() {
-            lease.release().await;
-        }
-    }
 }
 
-async fn acquire(mut lease: RoleLease) -> RoleLease {
-    lease.acquire().await;
-    lease
-}
-
-/// Returns when the lease has another holder. May be dropped at any time.
-async fn lost(held: &mut Option<watch::Receiver<bool>>) {
-    match held {
-        // An error: the lease is gone, and with it its refresher.
-        Some(held) => drop(held.wait_for(|held| !held).await),
-        None => std::future::pending().await,
-    }
+/// None: not to be understood; it will be published as what it is, and folded into nothing.
+fn control(record: &LogRecord) -> Option<Box<Control>> {
+    let entry = Entry::decode(&record.payload).ok()?;
+    Some(Box::new(Control { change: Change { id: record.id, thread: record.thread.clone(), entry }, folded: None }))
 }

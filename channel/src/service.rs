@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use natterjack_nats::{Layout, Nats, NatsConfig};
 use natterjack_protocol::Times;
 use natterjack_runtime::Health;
@@ -15,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{error::Error, partition};
+use crate::{error::Error, metrics::describe, partition};
 
 /// A partition whose task ended begins again after this pause.
 const RESTART: Duration = Duration::from_millis(500);
@@ -109,27 +108,4 @@ async fn keep(shared: Shared, p: u32, stop: CancellationToken) {
         }
         let _ = stop.run_until_cancelled(tokio::time::sleep(RESTART)).await;
     }
-}
-
-fn describe() {
-    describe_counter!("natterjack_channel_published_entries_total", "Log entries published on live subjects, by partition");
-    describe_counter!("natterjack_channel_late_entries_total", "Entries stored so long after their cid that they may be copies");
-    describe_counter!("natterjack_channel_unreadable_entries_total", "Entries published as kind unknown because they could not be read");
-    describe_counter!("natterjack_channel_stray_entries_total", "Entries under a subject that names no thread; alarm");
-    describe_counter!("natterjack_channel_republished_entries_total", "Entries published again after the connection broke");
-    describe_counter!("natterjack_channel_takeovers_total", "Times this instance became the publisher of a partition");
-    describe_counter!("natterjack_channel_heads_requests_total", "Requests for heads answered");
-    describe_counter!("natterjack_channel_heads_dropped_total", "Quiet threads that got no head because too many waited");
-    describe_counter!("natterjack_channel_fold_retries_total", "Reads or writes of KV repeated while folding control entries");
-    describe_counter!(
-        "natterjack_channel_fold_abandoned_total",
-        "Keys left without a control entry because nobody could bring them back; alarm"
-    );
-    describe_histogram!("natterjack_channel_fold_seconds", Unit::Seconds, "Folding one run of control entries into KV");
-    describe_gauge!("natterjack_channel_holder", "1: this instance publishes the partition, 0: it stands by");
-    describe_gauge!("natterjack_channel_window_entries", "Entries read and not known to have left; at 65,536 reading pauses");
-    describe_gauge!("natterjack_channel_window_bytes", Unit::Bytes, "Payload of those entries; at 64 MiB reading pauses");
-    describe_gauge!("natterjack_channel_threads", "Threads whose newest id is known, within the horizon");
-    describe_gauge!("natterjack_channel_quiet_entries", "Events waiting to be a quiet thread's head; at 1,048,576 the oldest are dropped");
-    describe_gauge!("natterjack_channel_lag_entries", "Entries in the log behind the last one read");
 }

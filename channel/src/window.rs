@@ -139,27 +139,19 @@ impl Window {
         std::mem::take(&mut self.published)
     }
 
-    /// Control entries that wait to be folded, at most `max`, in log order.
+    /// Control entries that wait to be folded, of the next `max` entries, in log order.
     pub fn unfolded(&self, max: usize) -> Vec<Change> {
-        let open = self.queue.iter().skip(self.published).filter_map(|p| p.control.as_ref()).filter(|c| c.folded.is_none());
-        open.take(max).map(|c| c.change.clone()).collect()
+        let open = self.queue.iter().skip(self.published).take(max).filter_map(|p| p.control.as_ref()).filter(|c| c.folded.is_none());
+        open.map(|c| c.change.clone()).collect()
     }
 
-    /// Takes what `folder` answers for them, in log order.
+    /// Takes what `folder` answers for them.
     pub fn folded(&mut self, done: Vec<(MsgId, Vec<UserId>)>) {
-        let mut done = done.into_iter().peekable();
-        for p in &mut self.queue {
-            while done.peek().is_some_and(|(id, _)| *id < p.record.id) {
-                done.next();
-            }
-            match done.peek() {
-                Some((id, _)) if *id == p.record.id => {
-                    if let (Some(c), Some((_, users))) = (&mut p.control, done.next()) {
-                        c.folded = Some(users);
-                    }
-                }
-                Some(_) => {}
-                None => break,
+        for (id, users) in done {
+            if let Ok(at) = self.queue.binary_search_by_key(&id, |p| p.record.id)
+                && let Some(control) = &mut self.queue[at].control
+            {
+                control.folded = Some(users);
             }
         }
     }

@@ -1,0 +1,141 @@
+//! What a partition does beside publishing: it answers heads requests, beats, confirms and saves its position, repeats the heads of
+//! quiet threads, forgets what is old, and says how it is.
+
+use std::time::Duration;
+
+use async_nats::Message;
+use futures_util::FutureExt;
+use natterjack_nats::{KvError, LogBounds, Position};
+use natterjack_protocol::{MsgId, live::Beat};
+use tokio::time::Instant;
+
+use super::{Partition, TURN};
+use crate::{error::Error, heads, watch::Clock};
+
+const SAVE: Duration = Duration::from_millis(500);
+/// Beyond this a fold is reported in the health of the role.
+const SLOW_FOLD: Duration = Duration::from_secs(2);
+/// Requests come before reading in the loop; after this many in a row it reads all the same, so that no flood of them stops the events.
+const REQUESTS: u32 = 16;
+
+impl Partition {
+    pub(super) async fn answer(&mut self, request: Option<Message>) -> Result<(), Error> {
+        match request {
+            // The subscription ended with its connection task; the next chore asks for another.
+            None => self.heads = None,
+            Some(Message { reply: Some(reply), payload, .. }) => {
+                self.metrics.requests.increment(1);
+                let answer = heads::answer(&payload, &self.last, self.window.frontier(), self.clock.now());
+                self.outlet.answer(reply, answer).await?;
+                self.requests += 1;
+                if self.requests.is_multiple_of(REQUESTS)
+                    && !self.window.full()
+                    && let Some(batch) = self.reader.next_batch(TURN).now_or_never()
+                {
+                    self.take(batch?);
+                }
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn ask_bounds(&mut self) {
+        if self.bounds.is_none() {
+            self.bounds = Some(Box::pin(self.watch.clone().bounds()));
+        }
+        if self.holder && self.lag.is_none() {
+            self.lag = Some(Box::pin(self.watch.clone().archive_lag(self.log_end, self.clock.now())));
+        }
+    }
+
+    pub(super) async fn bounds(&mut self, bounds: Option<(LogBounds, Instant)>) -> Result<(), Error> {
+        let Some((bounds, at)) = bounds else {
+            self.shared.status.set(self.p, Err("the log does not answer".into()));
+            return Ok(());
+        };
+        self.clock = Clock { ts: bounds.ts_ms, at };
+        (self.created_ms, self.log_end) = (bounds.created_ms, bounds.last);
+        if !self.window.warm() && bounds.first > self.window.confirmed().id {
+            // The position's own entry aged out between our question and the first read: nothing older will come.
+            let gone = MsgId(bounds.first.0.saturating_sub(1));
+            self.last.forget_up_to(gone);
+            self.window.skip_to(gone);
+        }
+        // A beat that waited (for a place in the client's queue, or for a connection) would set the edges' clocks back.
+        if self.holder && self.outlet.nats().connected() && at.elapsed() < self.shared.times.beat {
+            let beat = Beat {
+                p: self.p,
+                ts: bounds.ts_ms,
+                created: bounds.created_ms,
+                // Not what was handed to the connection but what is known to have left: a beat must not vouch for frames that a
+                // break, not yet noticed, has swallowed.
+                frontier: self.window.confirmed().id,
+                archive_lag_ms: self.archive_lag,
+            };
+            self.outlet.beat(beat).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn chores(&mut self) -> Result<(), Error> {
+        self.begin_barrier();
+        let read = self.window.last_read();
+        // Idle: everything up to the log's now has been read, so what is old by that clock is old.
+        let clock = if read.id >= self.log_end { read.ts.max(self.clock.ts) } else { read.ts };
+        self.last.evict(clock);
+        if self.saved_at.elapsed() >= SAVE {
+            self.saved_at = Instant::now();
+            let confirmed = self.window.confirmed();
+            if self.holder && self.saving.is_none() && confirmed.id > self.saved.id {
+                let (positions, p) = (self.positions.clone(), self.p);
+                self.saving = Some(Box::pin(async move { positions.advance(p, confirmed).await.map(|()| confirmed) }));
+            }
+            if !self.holder && self.peek.is_none() {
+                let (positions, p) = (self.positions.clone(), self.p);
+                self.peek = Some(Box::pin(async move { positions.load(p).await.ok().flatten() }));
+            }
+        }
+        // Only a map that knows every thread may say "nothing new".
+        if self.holder && self.heads.is_none() && self.window.warm() {
+            self.heads = Some(self.outlet.listen().await?);
+        }
+        self.measure();
+        Ok(())
+    }
+
+    pub(super) fn measure(&self) {
+        self.metrics.window.set(self.window.len() as f64);
+        self.metrics.window_bytes.set(self.window.bytes() as f64);
+        self.metrics.threads.set(self.last.len() as f64);
+        self.metrics.quiet.set(self.quiet.len() as f64);
+        let state = if !self.outlet.nats().connected() {
+            Err("not connected to NATS".into())
+        } else if self.folding_since.is_some_and(|t| t.elapsed() > SLOW_FOLD) {
+            Err("folding a control entry waits for KV; its partition waits with it".into())
+        } else if self.clock.at.elapsed() > self.shared.times.beat_silence {
+            Err("the log does not answer".into())
+        } else {
+            Ok(())
+        };
+        self.shared.status.set(self.p, state);
+    }
+
+    pub(super) fn saved(&mut self, saved: Result<Position, KvError>) {
+        match saved {
+            Ok(position) => self.saved = position,
+            Err(e) => tracing::warn!(partition = self.p, error = %e, "the position was not saved; tried again"),
+        }
+    }
+
+    pub(super) async fn quiet_threads(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        while let Some((thread, id)) = self.quiet.pop(now, &self.last) {
+            // Without a connection it would arrive late and say nothing new; the events themselves go out again then.
+            if self.may_publish() {
+                self.outlet.head(&thread, id).await?;
+            }
+        }
+        Ok(())
+    }
+}

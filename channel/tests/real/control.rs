@@ -1,0 +1,115 @@
+//! Who is told of a membership can read it: control entries are in KV before their event goes out.
+
+use std::time::Duration;
+
+use natterjack_nats::{Buckets, serve, subjects};
+use natterjack_protocol::{
+    Code, Kind, MsgId, Refusal,
+    fold::{Role, UserThreads},
+    live::Live,
+    rpc::{DirectoryAnswer, DirectoryRequest},
+};
+
+use crate::{
+    harness::{Server, eventually, thread},
+    kit::{Instance, Observer, What, Writer, user},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_control_entry_is_in_kv_before_its_event_is_seen() {
+    let (server, nats, layout) = Server::ready().await;
+    let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
+    let buckets = Buckets::new(&nats, layout);
+    for u in ["a", "b", "c"] {
+        buckets.create_empty_threads(&user(u)).await.unwrap();
+    }
+    let instance = Instance::start(&server, "one");
+    let g = thread("group.g");
+    let mut last = MsgId::NONE;
+    let steps: [(&str, Kind, &[&str], &[&str]); 5] = [
+        ("a", Kind::GroupCreated, &["b"], &["a", "b"]),
+        ("a", Kind::MemberAdded, &["c"], &["c"]),
+        ("a", Kind::GroupRenamed, &[], &[]),
+        ("a", Kind::MemberRemoved, &["b"], &["b"]),
+        ("c", Kind::MemberLeft, &[], &["c"]),
+    ];
+    for (from, kind, users, affected) in steps {
+        last = writer.control(&g, from, kind, users, last).await;
+        eventually("the control event", async || observer.saw_event("live.group.g.e", last)).await;
+        // From the moment of the event on, at the latest.
+        let (group, _) = buckets.load_group(&user("g")).await.unwrap().unwrap();
+        assert_eq!(group.version, last);
+        for u in affected {
+            let (threads, _) = buckets.load_threads(&user(u)).await.unwrap().unwrap();
+            assert_eq!(threads.threads[&g].v, last, "{u} at {kind:?}");
+            let subject = subjects::live_user(&user(u));
+            eventually("the member signal", async || {
+                observer.with(|all| all.iter().any(|s| s.subject == subject && is_signal(&s.what, last)))
+            })
+            .await;
+        }
+        let signals = observer.with(|all| all.iter().filter(|s| is_signal(&s.what, last)).count());
+        assert_eq!(signals, affected.len(), "{kind:?}: nobody else is told");
+    }
+    let (group, _) = buckets.load_group(&user("g")).await.unwrap().unwrap();
+    assert_eq!((group.role(&user("a")), group.role(&user("b")), group.role(&user("c"))), (Some(Role::Owner), None, None));
+
+    let dm = thread("dm.a.b");
+    let started = writer.control(&dm, "a", Kind::DmStarted, &["b"], MsgId::NONE).await;
+    let blocked = writer.control(&dm, "b", Kind::Blocked, &[], started).await;
+    for u in ["a", "b"] {
+        let subject = subjects::live_user(&user(u));
+        eventually("the block on both subjects", async || observer.saw_event(&subject, blocked)).await;
+        let item = buckets.load_threads(&user(u)).await.unwrap().unwrap().0.threads[&dm].clone();
+        assert_eq!((item.v, item.blocks, item.blocked_by), (blocked, u == "b", u == "a"));
+    }
+    observer.has_everything(&writer).await;
+    instance.stop().await;
+}
+
+fn is_signal(what: &What, of: MsgId) -> bool {
+    matches!(what, What::Live(Live::Member { id, .. }) if *id == of)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_key_is_asked_for_and_never_made_here() {
+    let (server, nats, layout) = Server::ready().await;
+    let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
+    let buckets = Buckets::new(&nats, layout);
+    buckets.create_empty_threads(&user("a")).await.unwrap();
+    let instance = Instance::start(&server, "one");
+
+    // Nobody there to ask: the entry goes on after a bounded wait, and nothing is invented.
+    let ghost = thread("dm.a.ghost");
+    let started = writer.control(&ghost, "a", Kind::DmStarted, &["ghost"], MsgId::NONE).await;
+    let waited = tokio::time::Instant::now();
+    eventually("the event in spite of the lost key", async || observer.saw_event("live.user.ghost.e", started)).await;
+    assert!(waited.elapsed() < Duration::from_secs(5));
+    assert!(buckets.load_threads(&user("ghost")).await.unwrap().is_none());
+    assert_eq!(buckets.load_threads(&user("a")).await.unwrap().unwrap().0.threads[&ghost].v, started);
+
+    // `directory` as far as this needs it: it knows one user.
+    let state = buckets.clone();
+    let directory = serve(&nats, subjects::DIRECTORY.into(), Some(subjects::DIRECTORY), 8, move |request: DirectoryRequest| {
+        let state = state.clone();
+        async move {
+            match request {
+                DirectoryRequest::RebuildThreads { user } if user.as_str() == "lost" => {
+                    let before = UserThreads::default();
+                    state.cas_threads(&user, &before, 0).await.map_err(|_| Refusal::unavailable("not now"))?;
+                    Ok(DirectoryAnswer::Done)
+                }
+                _ => Err(Refusal::new(Code::NotFound, "no such user")),
+            }
+        }
+    })
+    .await
+    .unwrap();
+    let dm = thread("dm.a.lost");
+    let started = writer.control(&dm, "a", Kind::DmStarted, &["lost"], MsgId::NONE).await;
+    eventually("the event behind the rebuilt key", async || observer.saw_event("live.user.lost.e", started)).await;
+    assert_eq!(buckets.load_threads(&user("lost")).await.unwrap().unwrap().0.threads[&dm].v, started);
+    observer.has_everything(&writer).await;
+    directory.drain().await;
+    instance.stop().await;
+}

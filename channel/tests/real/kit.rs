@@ -1,0 +1,198 @@
+//! An instance of the service, a writer that knows the truth, and an observer that sees all subjects in the order of one connection.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_nats::Message;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use natterjack_channel::{Config, Error, run};
+use natterjack_nats::{Layout, Nats, Publisher, subjects};
+use natterjack_protocol::{
+    Body, Cid, Entry, Kind, MsgId, Thread, Times, UserId,
+    chain::{self, Link},
+    live::{Beat, Live},
+};
+use natterjack_runtime::Health;
+use tokio::{task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::{Server, eventually};
+
+pub struct Instance {
+    pub health: Health,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), Error>>,
+}
+
+impl Instance {
+    pub fn start(server: &Server, name: &str) -> Self {
+        let cfg = Config { nats: server.config(), times: Times::default(), instance: name.into() };
+        let (health, stop) = (Health::new(), CancellationToken::new());
+        let task = tokio::spawn(run(cfg, health.clone(), stop.clone()));
+        Self { health, stop, task }
+    }
+
+    pub async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(Duration::from_secs(5), self.task).await.unwrap().unwrap().unwrap();
+    }
+
+    /// Gone in the middle of whatever it did; its leases are not released.
+    pub fn die(self) {
+        self.task.abort();
+    }
+}
+
+/// What was stored, in order.
+#[derive(Clone)]
+pub struct Writer {
+    publisher: Publisher,
+    truth: Arc<Mutex<BTreeMap<Thread, Vec<MsgId>>>>,
+}
+
+impl Writer {
+    pub fn new(nats: &Nats, layout: Layout) -> Self {
+        Self { publisher: Publisher::new(nats, layout, Times::default()), truth: Arc::default() }
+    }
+
+    pub async fn text(&self, thread: &Thread, from: &str) -> MsgId {
+        let entry = Entry::new(user(from), cid(), Kind::Text, Body::text("hello"));
+        self.message(thread, entry.encode()).await
+    }
+
+    pub async fn message(&self, thread: &Thread, payload: Bytes) -> MsgId {
+        let stored = self.publisher.message(thread, &cid().to_string(), payload).await.unwrap();
+        self.note(thread, stored.id)
+    }
+
+    pub async fn control(&self, thread: &Thread, from: &str, kind: Kind, users: &[&str], expected: MsgId) -> MsgId {
+        let body = Body { users: users.iter().map(|u| user(u)).collect(), name: Some("a name".into()), ..Body::default() };
+        let entry = Entry::new(user(from), cid(), kind, body);
+        let stored = self.publisher.control(thread, &entry.cid.to_string(), entry.encode(), expected).await.unwrap();
+        self.note(thread, stored.id)
+    }
+
+    fn note(&self, thread: &Thread, id: MsgId) -> MsgId {
+        self.truth.lock().unwrap().entry(thread.clone()).or_default().push(id);
+        id
+    }
+
+    pub fn truth(&self) -> BTreeMap<Thread, Vec<MsgId>> {
+        self.truth.lock().unwrap().clone()
+    }
+}
+
+pub enum What {
+    Live(Live),
+    Beat(Beat),
+    /// Something else, by its subject alone; answers to requests of the test among it.
+    Other(Message),
+}
+
+pub struct Seen {
+    pub at: Instant,
+    pub subject: String,
+    pub what: What,
+}
+
+#[derive(Clone)]
+pub struct Observer {
+    pub nats: Nats,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    _task: Arc<tokio_util::task::AbortOnDropHandle<()>>,
+}
+
+impl Observer {
+    pub async fn start(server: &Server) -> Self {
+        Self::of(server, &["live.>", "beat.*"]).await
+    }
+
+    /// Several subscriptions are several queues, without an order between them.
+    pub async fn of(server: &Server, subjects: &[&'static str]) -> Self {
+        let nats = server.nats().await;
+        let mut all = futures_util::stream::SelectAll::new();
+        for subject in subjects {
+            all.push(nats.client.subscribe(*subject).await.unwrap());
+        }
+        nats.flush_barrier().await.unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let task = tokio::spawn({
+            let seen = seen.clone();
+            async move {
+                while let Some(message) = all.next().await {
+                    let subject = message.subject.to_string();
+                    let what = if subject.starts_with("live.") {
+                        What::Live(Live::decode(&message.payload).unwrap())
+                    } else if subject.starts_with("beat.") {
+                        What::Beat(Beat::decode(&message.payload).unwrap())
+                    } else if subject.starts_with("test.") {
+                        What::Other(message)
+                    } else {
+                        continue;
+                    };
+                    seen.lock().unwrap().push(Seen { at: Instant::now(), subject, what });
+                }
+            }
+        });
+        Self { nats, seen, _task: Arc::new(tokio_util::task::AbortOnDropHandle::new(task)) }
+    }
+
+    pub fn with<R>(&self, f: impl FnOnce(&[Seen]) -> R) -> R {
+        f(&self.seen.lock().unwrap())
+    }
+
+    pub fn saw_event(&self, subject: &str, wanted: MsgId) -> bool {
+        self.with(|all| all.iter().any(|s| s.subject == subject && matches!(s.what, What::Live(Live::Event { id, .. }) if id == wanted)))
+    }
+
+    /// Waits until every entry has come on every subject of its thread, then checks order and predecessors. Returns how many
+    /// events came more than once.
+    pub async fn has_everything(&self, writer: &Writer) -> usize {
+        let last: Vec<(String, MsgId)> = writer
+            .truth()
+            .iter()
+            .flat_map(|(t, ids)| subjects::live_subjects_of(t).into_iter().map(|s| (s, *ids.last().unwrap())))
+            .collect();
+        eventually("the last event of every thread", async || last.iter().all(|(s, id)| self.saw_event(s, *id))).await;
+        self.check(&writer.truth())
+    }
+
+    /// As an edge does: `link` must never find a gap, and what it shows must be the truth.
+    pub fn check(&self, truth: &BTreeMap<Thread, Vec<MsgId>>) -> usize {
+        let mut shown: HashMap<(String, String), Vec<MsgId>> = HashMap::new();
+        let mut copies = 0;
+        self.with(|all| {
+            for s in all {
+                let What::Live(Live::Event { id, prev, thread, .. }) = &s.what else { continue };
+                let ids = &truth[&thread.parse().unwrap()];
+                let at = ids.iter().position(|i| i == id).expect("nothing that was not stored");
+                let real = if at == 0 { MsgId::NONE } else { ids[at - 1] };
+                assert_eq!(*prev, real, "predecessor of {id} in {thread}");
+                let list = shown.entry((s.subject.clone(), thread.clone())).or_default();
+                match chain::link(list.last().copied(), MsgId::NONE, *prev, *id) {
+                    Link::Next => list.push(*id),
+                    Link::Old => copies += 1,
+                    Link::Gap { after } => panic!("{} {thread}: a gap after {after} before {id}", s.subject),
+                }
+            }
+        });
+        for (thread, ids) in truth {
+            for subject in subjects::live_subjects_of(thread) {
+                assert_eq!(shown.get(&(subject.clone(), thread.to_string())), Some(ids), "{thread} on {subject}");
+            }
+        }
+        copies
+    }
+}
+
+pub fn user(s: &str) -> UserId {
+    UserId::parse(s).unwrap()
+}
+
+pub fn cid() -> Cid {
+    Cid::from_uuid(uuid::Uuid::now_v7()).unwrap()
+}

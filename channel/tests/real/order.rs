@@ -1,0 +1,97 @@
+//! P3, P4: one order, a true predecessor, nothing left out; whoever publishes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use natterjack_nats::subjects;
+use natterjack_protocol::{MsgId, live::Live};
+use tokio::time::Instant;
+
+use crate::{
+    harness::{Server, eventually, thread},
+    kit::{Instance, Observer, What, Writer},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chain_and_order_hold_across_a_restart() {
+    let (server, nats, layout) = Server::ready().await;
+    let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
+    let threads = ["dm.a.b", "dm.a.a", "dm.a.c", "group.g", "group.h"].map(thread);
+    let send = async |n: usize| {
+        for i in 0..n {
+            writer.text(&threads[i % threads.len()], "a").await;
+        }
+    };
+    // Before anybody reads: owed all the same.
+    send(20).await;
+    let first = Instance::start(&server, "one");
+    send(100).await;
+    observer.has_everything(&writer).await;
+    first.health.ready().await;
+    first.stop().await;
+    send(50).await;
+    let second = Instance::start(&server, "two");
+    send(50).await;
+    let copies = observer.has_everything(&writer).await;
+    assert_eq!(copies, 0, "a planned stop hands over exactly");
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_takes_over_within_its_lease() {
+    let (server, nats, layout) = Server::ready().await;
+    let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
+    let threads = ["dm.a.b", "group.g", "dm.c.d", "group.h"].map(thread);
+    let first = Instance::start(&server, "one");
+    let early = writer.text(&threads[0], "a").await;
+    eventually("the first event", async || observer.saw_event("live.user.a.e", early)).await;
+    let _second = Instance::start(&server, "two");
+    let sending = tokio::spawn({
+        let writer = writer.clone();
+        async move {
+            for i in 0..900 {
+                writer.text(&threads[i % threads.len()], "a").await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    first.die();
+    let died = Instant::now();
+    sending.await.unwrap();
+    let copies = observer.has_everything(&writer).await;
+    let pause = observer.with(|all| {
+        let events = all.iter().filter(|s| matches!(s.what, What::Live(Live::Event { .. })) && s.at > died).map(|s| s.at);
+        let times: Vec<Instant> = std::iter::once(died).chain(events).collect();
+        times.windows(2).map(|w| w[1] - w[0]).max().unwrap()
+    });
+    println!("pause {pause:?}, {copies} copies");
+    assert!(pause < Duration::from_millis(3_500), "{pause:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_can_read_stops_nothing() {
+    let (server, nats, layout) = Server::ready().await;
+    let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
+    let instance = Instance::start(&server, "one");
+    let t = thread("dm.a.b");
+    writer.text(&t, "a").await;
+    let poison = writer.message(&t, Bytes::from_static(b"\xc1 nonsense")).await;
+    // A subject of the partition that names no thread.
+    nats.client.publish(format!("chat.{}.{}.nonsense", layout.generation, layout.partition(&t)), "x".into()).await.unwrap();
+    nats.flush_barrier().await.unwrap();
+    // One whose frame is larger than the server takes.
+    let room = nats.client.server_info().max_payload - 90;
+    let large = writer.message(&t, vec![0; room].into()).await;
+    writer.text(&t, "a").await;
+    observer.has_everything(&writer).await;
+    let frames: Vec<(MsgId, usize)> = observer.with(|all| {
+        let frames = all.iter().filter(|s| s.subject == subjects::live_user(&"b".parse().unwrap()));
+        frames
+            .filter_map(|s| if let What::Live(Live::Event { id, frame, .. }) = &s.what { Some((*id, frame.len())) } else { None })
+            .collect()
+    });
+    let length = |of| frames.iter().find(|(id, _)| *id == of).unwrap().1;
+    assert!(length(large) < length(poison), "the place of the one without its bytes, the other with them: {frames:?}");
+    instance.stop().await;
+}

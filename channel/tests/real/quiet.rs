@@ -1,0 +1,58 @@
+//! P4's last message: a quiet thread repeats its head once; and each partition's beat.
+
+use std::time::Duration;
+
+use natterjack_nats::{Buckets, Position, Positions};
+use natterjack_protocol::live::{Beat, Live};
+
+use crate::{
+    harness::{Server, eventually, thread},
+    kit::{Instance, Observer, What, Writer},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quiet_thread_gets_one_head_and_every_partition_beats() {
+    let (server, nats, layout) = Server::ready().await;
+    let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
+    let instance = Instance::start(&server, "one");
+    let t = thread("dm.a.b");
+    let p = layout.partition(&t);
+    writer.text(&t, "a").await;
+    let last = writer.text(&t, "b").await;
+    let heads = |subject: &str| {
+        observer.with(|all| {
+            let on = all.iter().filter(|s| s.subject == subject);
+            on.filter_map(|s| if let What::Live(Live::Head { id, .. }) = s.what { Some((s.at, id)) } else { None }).collect::<Vec<_>>()
+        })
+    };
+    for subject in ["live.user.a.e", "live.user.b.e"] {
+        eventually("a head", async || !heads(subject).is_empty()).await;
+        let event = observer.with(|all| {
+            let mut on = all.iter().filter(|s| s.subject == subject);
+            on.find(|s| matches!(s.what, What::Live(Live::Event { id, .. }) if id == last)).unwrap().at
+        });
+        let (at, id) = heads(subject)[0];
+        assert_eq!(id, last);
+        assert!((Duration::from_millis(900)..Duration::from_millis(1_900)).contains(&(at - event)), "{:?}", at - event);
+    }
+
+    let beats = |p: u32| -> Vec<Beat> {
+        observer
+            .with(|all| all.iter().filter_map(|s| if let What::Beat(b) = s.what { Some(b) } else { None }).filter(|b| b.p == p).collect())
+    };
+    eventually("the frontier in a beat", async || beats(p).last().is_some_and(|b| b.frontier == last)).await;
+    assert_eq!(beats(p).last().unwrap().archive_lag_ms, None, "nobody has said how far the archive is");
+    let positions = Positions::new(&Buckets::new(&nats, layout), "persister");
+    positions.advance(p, Position { id: last, ts: 0 }).await.unwrap();
+    eventually("an archive that has everything", async || beats(p).last().is_some_and(|b| b.archive_lag_ms == Some(0))).await;
+    writer.text(&t, "a").await;
+    eventually("an archive that is behind", async || beats(p).last().is_some_and(|b| b.archive_lag_ms > Some(500))).await;
+    for p in 0..layout.partitions {
+        let beats = beats(p);
+        assert!(beats.len() >= 3);
+        assert!(beats.windows(2).all(|w| w[0].ts < w[1].ts && w[0].frontier <= w[1].frontier && w[0].created == w[1].created));
+        assert!(beats.iter().all(|b| b.created > 0 && b.created <= b.ts));
+    }
+    assert_eq!(heads("live.user.a.e").iter().filter(|(_, id)| *id == last).count(), 1, "once");
+    instance.stop().await;
+}
