@@ -8,6 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use natterjack_nats::{Buckets, Layout, Nats, Tail, kv_state::StateError, serve, service::ServeError, subjects};
 use natterjack_protocol::{
     Code, Refusal, Times,
@@ -75,6 +76,7 @@ pub async fn run<S: Store + Accounts>(
     stop: CancellationToken,
 ) -> Result<(), DirectoryError> {
     health.set(PART, Err("starting".into()));
+    describe();
     let passwords = Passwords::start(cost).await?;
     let buckets = Buckets::new(nats, layout);
     let Some(keys) = first_key(&buckets, KeyTimes::new(&times), &health, &stop).await else { return Ok(()) };
@@ -108,6 +110,14 @@ pub async fn run<S: Store + Accounts>(
     service.drain().await;
     health.remove(PART);
     Ok(())
+}
+
+fn describe() {
+    describe_gauge!("natterjack_directory_line_depth", Unit::Count, "Requests that hash a password or rebuild a key, working and waiting");
+    describe_counter!("natterjack_directory_line_refused_total", Unit::Count, "Requests refused because their line was full");
+    describe_histogram!("natterjack_directory_password_seconds", Unit::Seconds, "Time of one password hash");
+    describe_counter!("natterjack_directory_refresh_reused_total", Unit::Count, "Refresh tokens used twice; each revoked its family");
+    describe_counter!("natterjack_directory_rebuilt_total", Unit::Count, "Lost keys that were built again from archive and log");
 }
 
 /// Waits for the bucket: without a published key nobody could use what we sign. None: stopped before.
