@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use natterjack_nats::{Buckets, Layout, LogReader, Nats, Positions, ReadError, RoleLease, Start};
-use natterjack_protocol::Times;
+use natterjack_protocol::{Thread, Times};
 use natterjack_runtime::Health;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     batch::{self, Limits, Sorted},
     fold::fold_thread,
-    store::{PartitionKey, Store, StoreError},
+    store::{PartitionKey, Row, Store, StoreError},
 };
 
 /// Threads of a batch that are written at the same time.
@@ -27,6 +27,8 @@ const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Du
 const MIRROR: Duration = Duration::from_secs(1);
 
 pub const ROLE: &str = "persister";
+
+type Mirror = watch::Sender<Option<natterjack_nats::Position>>;
 
 /// What one partition's archive needs.
 #[derive(Clone)]
@@ -44,37 +46,37 @@ impl<S: Store> Archive<S> {
     /// Reads partition `p` whenever its lease is ours, until `stop`. An error means that waiting is no use.
     pub async fn run(self, p: u32, stop: CancellationToken) -> Result<(), ReadError> {
         let (mirror, positions) = watch::channel(None);
-        let copying = self.clone().copy_positions(p, positions);
-        let reading = async {
-            // Moved in, so that its end ends the copying too, behind the last position.
-            let mirror = mirror;
-            while !stop.is_cancelled() {
-                let mut lease = RoleLease::new(&self.buckets, ROLE, p, &self.instance, &self.times);
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => break,
-                    () = lease.acquire() => {}
-                }
-                let mut held = lease.held();
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => {}
-                    // Dropped in the middle of a write: the new holder starts at the watermark and writes the same rows again.
-                    _ = held.wait_for(|h| !h) => tracing::info!(p, "another persister reads this partition now"),
-                    failed = self.read(p, &mirror) => return failed,
-                }
-                lease.release().await;
-            }
-            Ok(())
-        };
-        let (result, ()) = tokio::join!(reading, copying);
+        let (result, ()) = tokio::join!(self.hold(p, &stop, mirror), self.copy_positions(p, &stop, positions));
         result
     }
 
+    /// Takes `mirror` along, so that its end ends the copying too, behind the last position.
+    async fn hold(&self, p: u32, stop: &CancellationToken, mirror: Mirror) -> Result<(), ReadError> {
+        while !stop.is_cancelled() {
+            let mut lease = RoleLease::new(&self.buckets, ROLE, p, &self.instance, &self.times);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = lease.acquire() => {}
+            }
+            let mut held = lease.held();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                // Dropped in the middle of a write: the new holder starts at the watermark and writes the same rows again.
+                _ = held.wait_for(|h| !h) => tracing::info!(p, "another persister reads this partition now"),
+                failed = self.read(p, &mirror) => return failed,
+            }
+            lease.release().await;
+        }
+        Ok(())
+    }
+
     /// From the watermark on, for ever. May be dropped anywhere: the watermark knows.
-    async fn read(&self, p: u32, mirror: &watch::Sender<Option<natterjack_nats::Position>>) -> Result<(), ReadError> {
+    async fn read(&self, p: u32, mirror: &Mirror) -> Result<(), ReadError> {
         let key = PartitionKey { generation: self.layout.generation, partition: p };
-        let mut position = self.until_it_works("read the watermark", || self.store.position(key)).await.unwrap_or_default();
+        let store = &self.store;
+        let mut position = self.until_it_works("read the watermark", || store.position(key)).await.unwrap_or_default();
         let mut reader = LogReader::new(&self.nats, self.layout, p, Start::After(position.id));
         tracing::info!(p, position = %position.id, "archiving");
         loop {
@@ -92,7 +94,7 @@ impl<S: Store> Archive<S> {
             }
             let (end, end_ts) = (sorted.end, sorted.end_ts);
             self.write(sorted).await;
-            self.until_it_works("move the watermark", || self.store.advance(key, end)).await;
+            self.until_it_works("move the watermark", || store.advance(key, end)).await;
             position = end;
             mirror.send_replace(Some(natterjack_nats::Position { id: end.id, ts: end_ts }));
             metrics::counter!("natterjack_persister_archived_entries_total").increment(entries);
@@ -101,22 +103,23 @@ impl<S: Store> Archive<S> {
 
     async fn write(&self, sorted: Sorted) {
         let Sorted { threads, strays, .. } = sorted;
-        let writes = threads.into_iter().map(async |(thread, rows)| {
-            // Folded anew at each attempt: the state may be what could not be read.
-            self.until_it_works("write messages", async || {
-                let batch = fold_thread(&self.store, thread.clone(), rows.clone()).await?;
-                self.store.append(batch).await
-            })
-            .await;
-        });
+        let writes = threads.into_iter().map(|(thread, rows)| self.write_thread(thread, rows));
         stream::iter(writes).buffer_unordered(WRITES).collect::<()>().await;
-        for stray in strays {
-            self.until_it_works("keep a stray entry", || self.store.keep_stray(stray.clone())).await;
+        let store = &self.store;
+        for stray in &strays {
+            self.until_it_works("keep a stray entry", || store.keep_stray(stray.clone())).await;
         }
     }
 
+    async fn write_thread(&self, thread: Thread, rows: Vec<Row>) {
+        let (store, thread, rows) = (&self.store, &thread, &rows);
+        // Folded anew at each attempt: the state may be what could not be read.
+        let write = || async move { store.append(fold_thread(store, thread.clone(), rows.clone()).await?).await };
+        self.until_it_works("write messages", write).await;
+    }
+
     /// Never gives up: to skip is to lose what was acknowledged.
-    async fn until_it_works<T>(&self, what: &str, mut f: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
+    async fn until_it_works<T, F: Future<Output = Result<T, StoreError>>>(&self, what: &'static str, mut f: impl FnMut() -> F) -> T {
         let mut pause = *PAUSE.start();
         loop {
             match f().await {
@@ -136,7 +139,7 @@ impl<S: Store> Archive<S> {
     }
 
     /// Mirrors the watermark where `channel` can see it. Ends with its sender, after the last position.
-    async fn copy_positions(self, p: u32, mut positions: watch::Receiver<Option<natterjack_nats::Position>>) {
+    async fn copy_positions(&self, p: u32, stop: &CancellationToken, mut positions: watch::Receiver<Option<natterjack_nats::Position>>) {
         let mirror = Positions::new(&self.buckets, ROLE);
         while positions.changed().await.is_ok() {
             let to = *positions.borrow_and_update();
@@ -144,7 +147,10 @@ impl<S: Store> Archive<S> {
             if let Err(e) = mirror.advance(p, to).await {
                 tracing::debug!(p, error = %e, "the watermark's mirror was not moved; the next one will be");
             }
-            sleep(MIRROR).await;
+            tokio::select! {
+                () = sleep(MIRROR) => {}
+                () = stop.cancelled() => {}
+            }
         }
     }
 }

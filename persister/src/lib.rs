@@ -5,7 +5,11 @@ pub mod archive;
 pub mod batch;
 pub mod directory;
 pub mod fold;
+pub mod history;
 pub mod overlay;
 pub mod password;
+mod run;
 pub mod store;
 pub mod tokens;
+
+pub use run::{Config, Error, StoreConfig, run, run_with};

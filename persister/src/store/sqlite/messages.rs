@@ -113,9 +113,7 @@ pub(super) fn rows(c: &Connection, thread: &Thread, lo: MsgId, hi: MsgId, order:
         Order::NewestFirst => "DESC",
     };
     let sql = format!("SELECT {COLUMNS} FROM messages WHERE thread = ?1 AND id >= ?2 AND id < ?3 ORDER BY id {order} LIMIT ?4");
-    c.prepare_cached(&sql)?
-        .query_map(params![thread.to_string(), int(lo.0), int(hi.0), int(limit as u64)], |r| read(thread, r))?
-        .collect()
+    c.prepare_cached(&sql)?.query_map(params![thread.to_string(), int(lo.0), int(hi.0), int(limit as u64)], |r| read(thread, r))?.collect()
 }
 
 pub(super) fn controls(c: &Connection, thread: &Thread, below: MsgId) -> rusqlite::Result<Vec<Row>> {
@@ -128,9 +126,7 @@ pub(super) fn controls(c: &Connection, thread: &Thread, below: MsgId) -> rusqlit
 pub(super) fn id_at(c: &Connection, thread: &Thread, ts: u64) -> rusqlite::Result<Option<MsgId>> {
     let thread = thread.to_string();
     let mut first_from = c.prepare_cached("SELECT id, ts FROM messages WHERE thread = ?1 AND id >= ?2 ORDER BY id LIMIT 1")?;
-    let mut probe = |from: u64| {
-        first_from.query_row(params![thread, int(from)], |r| Ok((uint(r.get(0)?), uint(r.get(1)?)))).optional()
-    };
+    let mut probe = |from: u64| first_from.query_row(params![thread, int(from)], |r| Ok((uint(r.get(0)?), uint(r.get(1)?)))).optional();
     let last: Option<i64> = c.prepare_cached("SELECT max(id) FROM messages WHERE thread = ?1")?.query_row(params![thread], |r| r.get(0))?;
     let Some(last) = last.map(uint) else { return Ok(None) };
     // Invariant: every row below `lo` is too old; the row sought, if there is one, is at most `best`.

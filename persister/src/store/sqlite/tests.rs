@@ -41,10 +41,8 @@ async fn a_job_that_fails_or_panics_undoes_itself_and_nothing_else() {
     good.and(also_good).unwrap();
     assert!(matches!(twice, Err(StoreError::Constraint(_))), "{twice:?}");
     assert!(matches!(panics, Err(StoreError::Unavailable(_))), "{panics:?}");
-    let there: Vec<u32> = db
-        .read(|c| c.prepare("SELECT partition FROM positions ORDER BY 1")?.query_map([], |r| r.get(0))?.collect())
-        .await
-        .unwrap();
+    let there: Vec<u32> =
+        db.read(|c| c.prepare("SELECT partition FROM positions ORDER BY 1")?.query_map([], |r| r.get(0))?.collect()).await.unwrap();
     assert_eq!(there, [1, 4]);
 }
 

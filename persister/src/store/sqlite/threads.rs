@@ -68,10 +68,8 @@ pub(super) fn last_ids(c: &Connection, threads: &[Thread]) -> rusqlite::Result<V
 }
 
 pub(super) fn group(c: &Connection, thread: &Thread) -> rusqlite::Result<Option<Group>> {
-    let state: Option<Option<Vec<u8>>> = c
-        .prepare_cached("SELECT state FROM threads WHERE thread = ?1")?
-        .query_row(params![thread.to_string()], |r| r.get(0))
-        .optional()?;
+    let state: Option<Option<Vec<u8>>> =
+        c.prepare_cached("SELECT state FROM threads WHERE thread = ?1")?.query_row(params![thread.to_string()], |r| r.get(0)).optional()?;
     state.flatten().map(|bytes| decode(0, &bytes)).transpose()
 }
 

@@ -1,0 +1,177 @@
+//! One thread out of archive and log: the archive's rows at or below the watermark, the log's above it.
+//!
+//! The watermark is read first, the log's newest entry (by the leader) after it: whatever was acknowledged before the question was asked
+//! is then in one of the two, or else in the hole, which is told and never hidden.
+
+use std::time::Duration;
+
+use natterjack_nats::LogBounds;
+use natterjack_protocol::{MsgId, Thread};
+
+use super::{History, HistoryError, tail::ThreadTail};
+use crate::{
+    fold, overlay,
+    store::{Order, PartitionKey, Position, Row, Store, StoreError},
+};
+
+/// A follower, or a leader that has just been deposed, may be behind for a moment.
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(40);
+
+pub(super) struct Joined<'a, S> {
+    history: &'a History<S>,
+    thread: &'a Thread,
+    /// The archive has everything up to here; none: it does not answer.
+    archived: Option<MsgId>,
+    tail: ThreadTail<'a>,
+    /// Ids (first, last) that neither of the two can give.
+    hole: Option<(MsgId, MsgId)>,
+}
+
+impl<'a, S: Store> Joined<'a, S> {
+    /// `min_id`: an answer that does not reach it would be stale.
+    pub async fn open(history: &'a History<S>, thread: &'a Thread, min_id: MsgId) -> Result<Self, HistoryError> {
+        match history.watermark(thread).await {
+            Ok((archived, hole)) => Self::above(history, thread, Some(archived), hole, min_id).await,
+            Err(HistoryError::Store(StoreError::Unavailable(why))) => {
+                tracing::debug!(why, "the archive does not answer; reading the log alone");
+                Self::open_log_only(history, thread, min_id).await
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    pub async fn open_log_only(history: &'a History<S>, thread: &'a Thread, min_id: MsgId) -> Result<Self, HistoryError> {
+        metrics::counter!("natterjack_history_without_archive_total").increment(1);
+        let first = history.bounds(thread).await?.first;
+        let below = MsgId(first.0.saturating_sub(1));
+        Self::above(history, thread, None, (!below.is_none()).then_some((MsgId(1), below)), min_id).await
+    }
+
+    async fn above(
+        history: &'a History<S>,
+        thread: &'a Thread,
+        archived: Option<MsgId>,
+        hole: Option<(MsgId, MsgId)>,
+        min_id: MsgId,
+    ) -> Result<Self, HistoryError> {
+        let floor = hole.map_or(MsgId::NONE, |(_, last)| last).max(archived.unwrap_or_default());
+        for attempt in 0.. {
+            let tail = ThreadTail::open(&history.log, history.layout.partition(thread), thread, floor).await;
+            match tail {
+                Ok(tail) if min_id <= tail.reach() => {
+                    let mut joined = Self { history, thread, archived, tail, hole };
+                    joined.judge_recalls().await?;
+                    return Ok(joined);
+                }
+                Ok(_) | Err(HistoryError::Stale) if attempt + 1 < ATTEMPTS => tokio::time::sleep(PAUSE).await,
+                Ok(_) => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Err(HistoryError::Stale)
+    }
+
+    /// Who was admin when a recall in the tail was written is known from the state before the tail and the tail's own changes.
+    async fn judge_recalls(&mut self) -> Result<(), HistoryError> {
+        let (Some(first), Thread::Group { .. }) = (self.tail.first_to_judge(), self.thread) else { return Ok(()) };
+        // Without the archive only a group that began in the tail is known; the recalls of others' messages then wait for it.
+        let mut state = match self.archived {
+            Some(_) => match fold::group_before(&self.history.store, self.thread, first).await {
+                Err(StoreError::Unavailable(_)) => None,
+                state => state?,
+            },
+            None => None,
+        };
+        fold::walk_group(&mut state, self.tail.loaded_mut());
+        Ok(())
+    }
+
+    pub fn hole(&self) -> Option<(MsgId, MsgId)> {
+        self.hole
+    }
+
+    /// At most `limit` rows with `lo <= id < hi`, in order, from the end that `order` names, as the newest operations left them.
+    pub async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, HistoryError> {
+        let mut rows = match order {
+            Order::OldestFirst => {
+                let mut rows = self.archive_rows(lo, hi, order, limit).await?;
+                if rows.len() < limit {
+                    rows.extend(self.tail.rows(lo, hi, order, limit - rows.len()).await?);
+                }
+                rows
+            }
+            Order::NewestFirst => {
+                let mut rows = self.tail.rows(lo, hi, order, limit).await?;
+                if rows.len() < limit {
+                    rows.extend(self.archive_rows(lo, hi, order, limit - rows.len()).await?);
+                }
+                rows
+            }
+        };
+        let oldest = match order {
+            Order::OldestFirst => rows.first(),
+            Order::NewestFirst => rows.last(),
+        };
+        if let Some(oldest) = oldest.map(|r| r.id) {
+            overlay::lay_over(&mut rows, &self.tail.operations_after(oldest).await?);
+        }
+        Ok(rows)
+    }
+
+    async fn archive_rows(&self, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, StoreError> {
+        match self.archived {
+            Some(w) if lo <= w => self.history.store.rows(self.thread, lo, hi.min(w.next()), order, limit).await,
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The first id at or after this time, if there is one.
+    pub async fn id_at(&self, ts: u64) -> Result<Option<MsgId>, HistoryError> {
+        if let Some(w) = self.archived
+            && let Some(id) = self.history.store.id_at(self.thread, ts).await?
+            && id <= w
+        {
+            return Ok(Some(id));
+        }
+        self.tail.id_at(ts).await
+    }
+}
+
+impl<S: Store> History<S> {
+    pub(super) async fn bounds(&self, thread: &Thread) -> Result<LogBounds, HistoryError> {
+        Ok(self.log.bounds(self.layout.partition(thread)).await?)
+    }
+
+    /// The watermark of the thread's partition, and the hole above it if the log no longer reaches down to it.
+    pub(super) async fn watermark(&self, thread: &Thread) -> Result<(MsgId, Option<(MsgId, MsgId)>), HistoryError> {
+        let key = PartitionKey { generation: self.layout.generation, partition: self.layout.partition(thread) };
+        let mut position = self.store.position(key).await?;
+        // A young watermark cannot have been overtaken by what expires: the log keeps entries much longer than that.
+        let young = |p: &Position, now: u64| now.saturating_sub(p.ts) < self.times.log_max_age.as_millis() as u64 / 2;
+        for _ in 0..2 {
+            if let Some(p) = position
+                && young(&p, wall_clock())
+            {
+                return Ok((p.id, None));
+            }
+            let first = self.log.bounds(key.partition).await?.first;
+            // Never archived anything: all there ever was is in the log.
+            let Some(p) = position else { return Ok((MsgId(first.0.saturating_sub(1)), None)) };
+            if first <= p.id.next() {
+                return Ok((p.id, None));
+            }
+            let again = self.store.position(key).await?;
+            if again == position {
+                return Ok((p.id, Some((p.id.next(), MsgId(first.0 - 1)))));
+            }
+            position = again;
+        }
+        Err(HistoryError::Stale)
+    }
+}
+
+/// Only to tell seconds from half a day.
+fn wall_clock() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}

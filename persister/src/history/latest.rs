@@ -1,0 +1,80 @@
+//! The newest ids and the newest events of many threads: for attach, and for the thread list.
+
+use std::collections::HashMap;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use natterjack_protocol::{Event, MsgId, Thread, UserId, fold::Intervals};
+
+use super::{
+    History, HistoryError,
+    joined::Joined,
+    page::{Reader, visible},
+};
+use crate::{
+    overlay,
+    store::{Order, Row, Store, StoreError},
+};
+
+/// Threads looked at side by side.
+const SIDE_BY_SIDE: usize = 16;
+/// Reactions and edits that are passed over on the way to a message: beyond that many the list shows none.
+const LOOK_BACK: usize = 100;
+
+impl<S: Store> History<S> {
+    /// The newest id of each thread, 0 if it has none. With the archive away a thread that is not in the log gets the last id the log has
+    /// lost: an upper bound, so that whoever has less asks for a page, and is told of the hole.
+    pub(super) async fn last_ids(&self, threads: Vec<Thread>) -> Result<Vec<MsgId>, HistoryError> {
+        let in_log = self.log.last_ids(&threads).await?;
+        match self.store.last_ids(&threads).await {
+            Ok(archived) => Ok(in_log.into_iter().zip(archived).map(|(a, b)| a.max(b)).collect()),
+            Err(StoreError::Unavailable(_)) => {
+                let mut below: HashMap<u32, MsgId> = HashMap::new();
+                let mut ids = Vec::with_capacity(threads.len());
+                for (thread, id) in threads.iter().zip(in_log) {
+                    let p = self.layout.partition(thread);
+                    if id.is_none() && !below.contains_key(&p) {
+                        below.insert(p, MsgId(self.log.bounds(p).await?.first.0.saturating_sub(1)));
+                    }
+                    ids.push(if id.is_none() { below.get(&p).copied().unwrap_or_default() } else { id });
+                }
+                Ok(ids)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The newest message or change of each thread that the reader may see. With the archive away: as far as the log knows.
+    pub(super) async fn latest(&self, reader: UserId, threads: Vec<(Thread, Intervals)>) -> Result<Vec<Option<Event>>, HistoryError> {
+        let looks = threads.into_iter().map(|(thread, intervals)| {
+            let reader = Reader { user: reader.clone(), intervals };
+            async move { self.latest_of(thread, reader).await }
+        });
+        stream::iter(looks).buffered(SIDE_BY_SIDE).try_collect().await
+    }
+
+    async fn latest_of(&self, thread: Thread, reader: Reader) -> Result<Option<Event>, HistoryError> {
+        let joined = Joined::open(self, &thread, MsgId::NONE).await?;
+        let row = match newest(&joined, &reader).await {
+            Err(HistoryError::Store(StoreError::Unavailable(_))) => {
+                newest(&Joined::open_log_only(self, &thread, MsgId::NONE).await?, &reader).await?
+            }
+            row => row?,
+        };
+        Ok(row.map(|r| r.into_event(MsgId::NONE)))
+    }
+}
+
+async fn newest<S: Store>(joined: &Joined<'_, S>, reader: &Reader) -> Result<Option<Row>, HistoryError> {
+    let shown = |r: &Row| r.kind.is_message() || r.kind.is_control() || overlay::is_recalled(r);
+    let mut hi = MsgId::MAX;
+    // Most often the newest entry is it.
+    for want in [1, LOOK_BACK] {
+        let rows = visible(joined, reader, (MsgId::NONE, hi), Order::NewestFirst, want).await?;
+        let Some(oldest) = rows.last().map(|r| r.id) else { return Ok(None) };
+        hi = oldest;
+        if let Some(row) = rows.into_iter().find(shown) {
+            return Ok(Some(row));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,158 @@
+//! Cutting a page out of a thread as its reader may see it. Pure but for the reading, which is behind a seam: tests cut from a list.
+
+use natterjack_protocol::{MsgId, UserId, fold::Intervals, frame::Page, rpc::At};
+
+use super::{HistoryError, chained, joined::Joined};
+use crate::store::{Order, Row, Store};
+
+/// Who asks, and which parts of the thread are theirs.
+pub(super) struct Reader {
+    pub user: UserId,
+    pub intervals: Intervals,
+}
+
+/// A thread to cut pages from.
+pub(super) trait Rows {
+    /// At most `limit` rows with `lo <= id < hi`, in order, from the end that `order` names.
+    async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, HistoryError>;
+    async fn id_at(&self, ts: u64) -> Result<Option<MsgId>, HistoryError>;
+    /// Ids (first, last) that cannot be read now.
+    fn hole(&self) -> Option<(MsgId, MsgId)>;
+}
+
+impl<S: Store> Rows for Joined<'_, S> {
+    async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, HistoryError> {
+        Joined::rows(self, lo, hi, order, limit).await
+    }
+
+    async fn id_at(&self, ts: u64) -> Result<Option<MsgId>, HistoryError> {
+        Joined::id_at(self, ts).await
+    }
+
+    fn hole(&self) -> Option<(MsgId, MsgId)> {
+        Joined::hole(self)
+    }
+}
+
+impl Reader {
+    fn sees(&self, row: &Row) -> bool {
+        (!row.kind.only_for_its_author() || row.from == self.user) && self.intervals.covers(row.id)
+    }
+
+    /// The parts of `lo..hi` that are theirs, in order. Nobody reads rows of others to throw them away.
+    fn parts(&self, lo: MsgId, hi: MsgId, order: Order) -> Vec<(MsgId, MsgId)> {
+        let cut = self.intervals.0.iter().map(|i| (i.since.max(lo), i.until.unwrap_or(MsgId::MAX).min(hi)));
+        let mut parts: Vec<_> = cut.filter(|(from, to)| from < to).collect();
+        if order == Order::NewestFirst {
+            parts.reverse();
+        }
+        parts
+    }
+
+    /// The part of the hole that could hold something for them within `lo..hi`: its bounds, inclusive.
+    fn hidden(&self, hole: Option<(MsgId, MsgId)>, lo: MsgId, hi: MsgId) -> Option<(MsgId, MsgId)> {
+        let (first, last) = hole?;
+        let parts = self.parts(lo.max(first), hi.min(last.next()), Order::OldestFirst);
+        Some((parts.first()?.0, MsgId(parts.last()?.1.0 - 1)))
+    }
+}
+
+/// At most `want` rows with `lo <= id < hi` that the reader may see, from the end that `order` names.
+pub(super) async fn visible(
+    rows: &impl Rows,
+    reader: &Reader,
+    (lo, hi): (MsgId, MsgId),
+    order: Order,
+    want: usize,
+) -> Result<Vec<Row>, HistoryError> {
+    let mut seen = Vec::new();
+    for (mut from, mut to) in reader.parts(lo, hi, order) {
+        while seen.len() < want && from < to {
+            let asked = want - seen.len();
+            let got = rows.rows(from, to, order, asked).await?;
+            let Some(edge) = got.last().map(|r| r.id).filter(|_| got.len() == asked) else {
+                from = to;
+                seen.extend(got.into_iter().filter(|r| reader.sees(r)));
+                continue;
+            };
+            seen.extend(got.into_iter().filter(|r| reader.sees(r)));
+            match order {
+                Order::OldestFirst => from = edge.next(),
+                Order::NewestFirst => to = edge,
+            }
+        }
+    }
+    Ok(seen)
+}
+
+pub(super) async fn cut(rows: &impl Rows, reader: &Reader, at: At, limit: usize) -> Result<Page, HistoryError> {
+    let hole = rows.hole();
+    let beyond_reach = |id: MsgId| reader.hidden(hole, id, id.next()).is_some();
+    let down = async |hi: MsgId, n: usize| {
+        let mut newest = visible(rows, reader, (MsgId::NONE, hi), Order::NewestFirst, n).await?;
+        newest.reverse();
+        Ok::<_, HistoryError>(newest)
+    };
+    let up = async |lo: MsgId, n: usize| visible(rows, reader, (lo, MsgId::MAX), Order::OldestFirst, n).await;
+
+    // `lo..hi` is what the page speaks for where it has no event at its end.
+    let (mut events, lo, hi) = match at {
+        At::Newest => (down(MsgId::MAX, limit).await?, MsgId::NONE, MsgId::MAX),
+        At::Before(id) => (down(id, limit).await?, MsgId::NONE, id),
+        At::After(id) => (up(id.next(), limit).await?, id.next(), MsgId::MAX),
+        At::Around(id) => {
+            if beyond_reach(id) {
+                return Err(HistoryError::OutOfReach);
+            }
+            let newer = up(id.next(), limit / 2).await?;
+            let mut events = down(id.next(), limit - newer.len()).await?;
+            events.extend(newer);
+            (events, MsgId::NONE, MsgId::MAX)
+        }
+        At::Time(ts) => {
+            let first = rows.id_at(ts).await?;
+            let from = first.unwrap_or(MsgId::MAX);
+            // With a hole below the first one found, an earlier one may be in it.
+            if reader.hidden(hole, MsgId::NONE, from).is_some() && !below_is_known_older(rows, from, ts, hole).await? {
+                return Err(HistoryError::OutOfReach);
+            }
+            (if first.is_some() { up(from, limit).await? } else { Vec::new() }, from, MsgId::MAX)
+        }
+    };
+    let upwards = matches!(at, At::After(_) | At::Time(_));
+    let full = events.len() >= limit;
+    events.truncate(limit);
+    let first = events.first().map(|r| r.id);
+    let last = events.last().map(|r| r.id);
+
+    // What is between the page's own bounds and was not readable.
+    let speaks_from = if upwards || !full { lo.min(first.unwrap_or(lo)) } else { first.unwrap_or(lo) };
+    let speaks_to = if upwards && !full { MsgId::MAX } else { last.map_or(hi, MsgId::next) };
+    let inside = reader.hidden(hole, speaks_from, speaks_to);
+    if events.is_empty() && inside.is_some() && !upwards {
+        return Err(HistoryError::OutOfReach);
+    }
+
+    let below = first.unwrap_or(match at {
+        At::Newest => MsgId::MAX,
+        At::Before(id) => id,
+        At::After(id) | At::Around(id) => id.next(),
+        At::Time(_) => lo,
+    });
+    let prev = down(below, 1).await?.first().map_or(MsgId::NONE, |r| r.id);
+    // A hole between them: the newest id that may be there.
+    let prev = reader.hidden(hole, prev.next(), below).map_or(prev, |(_, to)| to);
+    let above = last.unwrap_or(MsgId(below.0.saturating_sub(1)));
+    let more = !matches!(at, At::Newest) && !up(above.next(), 1).await?.is_empty();
+    Ok(Page { r: None, thread: None, events: chained(events, prev), prev, more, holes: inside.into_iter().collect() })
+}
+
+/// Is there, at or above the hole, something older than `ts` before `from`? Then nothing in the hole can be the first at or after it.
+async fn below_is_known_older(rows: &impl Rows, from: MsgId, ts: u64, hole: Option<(MsgId, MsgId)>) -> Result<bool, HistoryError> {
+    let Some((_, last)) = hole else { return Ok(true) };
+    let before = rows.rows(last.next(), from, Order::NewestFirst, 1).await?;
+    Ok(before.first().is_some_and(|r| r.ts < ts))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! The role: opens the store, connects, then archives every partition whose lease it gets, and serves `history` and `directory`.
+
+use std::path::PathBuf;
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use natterjack_nats::{Buckets, ConnectError, Layout, Nats, NatsConfig, ReadError, layout::LayoutError, service::ServeError};
+use natterjack_protocol::Times;
+use natterjack_runtime::Health;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    archive::Archive,
+    directory::{self, DirectoryError},
+    history,
+    password::Cost,
+    store::{Sqlite, Store, StoreError, accounts::Accounts},
+};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    pub nats: NatsConfig,
+    pub times: Times,
+    /// The name of this instance in the role leases: different for every process.
+    pub instance: String,
+    pub store: StoreConfig,
+    /// What one password hash costs.
+    pub password: Cost,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            nats: NatsConfig::default(),
+            times: Times::default(),
+            instance: uuid::Uuid::now_v7().to_string(),
+            store: StoreConfig::default(),
+            password: Cost::default(),
+        }
+    }
+}
+
+/// Which archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreConfig {
+    /// One file; every persister must be able to open it, so all of them run on one machine.
+    Sqlite { path: PathBuf },
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self::Sqlite { path: "natterjack.db".into() }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the archive cannot be opened: {0}")]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    #[error("archive: {0}")]
+    Archive(#[from] ReadError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error("directory: {0}")]
+    Directory(#[from] DirectoryError),
+    #[error("a part of the persister failed badly: see the log")]
+    Panicked,
+}
+
+/// Runs until `stop` is cancelled and everything is drained, or until a part of it cannot go on.
+pub async fn run(cfg: Config, health: Health, stop: CancellationToken) -> Result<(), Error> {
+    let StoreConfig::Sqlite { path } = &cfg.store;
+    let store = Sqlite::open(path).await?;
+    run_with(cfg, store, health, stop).await
+}
+
+/// The same over any store.
+pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health, stop: CancellationToken) -> Result<(), Error> {
+    describe();
+    health.set("archive", Err("connecting to NATS".into()));
+    let nats = Nats::connect(&cfg.nats, "persister").await?;
+    let layout = Layout::load(&nats).await?;
+    // The parts end together: whichever cannot go on takes the others with it.
+    let stop = stop.child_token();
+    let mut parts: JoinSet<Result<(), Error>> = JoinSet::new();
+    for p in 0..layout.partitions {
+        let archive = Archive {
+            nats: nats.clone(),
+            layout,
+            buckets: Buckets::new(&nats, layout),
+            times: cfg.times.clone(),
+            instance: cfg.instance.clone(),
+            store: store.clone(),
+            health: health.clone(),
+        };
+        let stop = stop.clone();
+        parts.spawn(async move { Ok(archive.run(p, stop).await?) });
+    }
+    parts.spawn({
+        let (nats, times, store, health, stop) = (nats.clone(), cfg.times.clone(), store.clone(), health.clone(), stop.clone());
+        async move {
+            let service = history::start(&nats, layout, times, store).await?;
+            health.set("history", Ok(()));
+            stop.cancelled().await;
+            service.drain().await;
+            health.remove("history");
+            Ok(())
+        }
+    });
+    parts.spawn({
+        let (nats, times, health, stop) = (nats.clone(), cfg.times.clone(), health.clone(), stop.clone());
+        async move { Ok(directory::run(&nats, layout, store, times, &cfg.password, health, stop).await?) }
+    });
+    let mut outcome = Ok(());
+    while let Some(ended) = parts.join_next().await {
+        let ended = ended.unwrap_or(Err(Error::Panicked));
+        stop.cancel();
+        outcome = outcome.and(ended);
+    }
+    health.remove("archive");
+    outcome
+}
+
+fn describe() {
+    describe_counter!("natterjack_persister_archived_entries_total", "Entries written to the store");
+    describe_counter!("natterjack_persister_poison_entries_total", "Entries that cannot be read, kept with their bytes");
+    describe_counter!("natterjack_persister_holes_total", "Gaps in the log: entries that expired before they were archived");
+    describe_counter!("natterjack_persister_store_errors_total", "Attempts at the store that failed and were repeated");
+    describe_gauge!("natterjack_persister_lag_entries", "Entries of the log behind the last batch, by partition");
+    describe_gauge!("natterjack_persister_store_queue_jobs", "Jobs that wait for the store's writer; when full, whoever writes waits");
+    describe_histogram!("natterjack_history_answer_seconds", Unit::Seconds, "Time to answer, by kind of request");
+    describe_counter!("natterjack_history_without_archive_total", "Answers made from the log alone");
+}
