@@ -287,4 +287,4 @@ fn above_holes(page: Page) -> (Vec<Event>, MsgId, bool) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

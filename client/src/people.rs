@@ -1,7 +1,7 @@
 //! People and groups over HTTP: found, asked, added; decided by the log, so a change is done when the call returns.
 
 use natterjack_protocol::{
-    GroupId, Thread, UserId,
+    GroupId, MsgId, Thread, UserId,
     fold::{HistoryFor, Role},
     rpc::{Contact, ContactChange, ContactState, Profile},
 };
@@ -14,16 +14,19 @@ use crate::{client::Client, error::RequestError};
 /// A group as its members see it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct GroupInfo {
+    pub thread: Thread,
     pub name: String,
-    #[serde(default)]
+    pub history: HistoryFor,
+    /// The id of the last change this shows.
+    pub version: MsgId,
+    /// Who is in it now.
     pub members: Vec<GroupMember>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct GroupMember {
     pub user: UserId,
-    #[serde(default)]
-    pub role: Option<Role>,
+    pub role: Role,
 }
 
 #[derive(Deserialize)]
@@ -31,28 +34,26 @@ struct Created {
     thread: Thread,
 }
 
-/// A list may come bare or under its name.
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum List<T> {
-    Bare(Vec<T>),
-    Users { users: Vec<T> },
-    Contacts { contacts: Vec<T> },
+struct Users {
+    users: Vec<Profile>,
 }
 
-impl<T> List<T> {
-    fn into_vec(self) -> Vec<T> {
-        match self {
-            Self::Bare(v) | Self::Users { users: v } | Self::Contacts { contacts: v } => v,
-        }
-    }
+#[derive(Deserialize)]
+struct Contacts {
+    contacts: Vec<Contact>,
+}
+
+#[derive(Deserialize)]
+struct Relation {
+    state: Option<ContactState>,
 }
 
 impl Client {
     /// Users whose name begins with this; case is ignored.
     pub async fn find(&self, prefix: &str) -> Result<Vec<Profile>, RequestError> {
-        let found: List<Profile> = self.get(&format!("/v1/users?prefix={}", escape(prefix))).await?;
-        Ok(found.into_vec())
+        let found: Users = self.get(&format!("/v1/users?prefix={}", escape(prefix))).await?;
+        Ok(found.users)
     }
 
     /// The user of exactly this name; case is ignored.
@@ -66,15 +67,14 @@ impl Client {
     }
 
     pub async fn contacts(&self) -> Result<Vec<Contact>, RequestError> {
-        let contacts: List<Contact> = self.get("/v1/contacts").await?;
-        Ok(contacts.into_vec())
+        let list: Contacts = self.get("/v1/contacts").await?;
+        Ok(list.contacts)
     }
 
-    /// The state afterwards; none: there is no relation any more, or the edge does not say.
+    /// The state afterwards; none: they are strangers (again).
     pub async fn contact(&self, user: &UserId, change: ContactChange) -> Result<Option<ContactState>, RequestError> {
-        let answer: Value = self.change(Method::POST, &format!("/v1/contacts/{user}"), Some(json!({ "change": change }))).await?;
-        let state = answer.get("state").cloned().unwrap_or(answer);
-        Ok(serde_json::from_value(state).ok())
+        let Relation { state } = self.change(Method::POST, &format!("/v1/contacts/{user}"), Some(json!({ "change": change }))).await?;
+        Ok(state)
     }
 
     pub async fn block(&self, user: &UserId) -> Result<(), RequestError> {

@@ -1,1 +1,150 @@
+use natterjack_protocol::Code;
 
+use super::*;
+
+const NOW_MS: u64 = 1_800_000_000_000;
+
+fn thread(n: u32) -> Thread {
+    format!("group.g{n}").parse().unwrap()
+}
+
+fn outbox(per_thread: usize) -> Outbox {
+    Outbox::new(Vec::new(), 1, 16, per_thread)
+}
+
+fn add(o: &mut Outbox, t: u32, text: &str) -> Local {
+    o.add(thread(t), Kind::Text, Body::text(text), None)
+}
+
+fn hand(o: &mut Outbox, now: Instant) -> Vec<(Local, Cid)> {
+    let mut n = 0;
+    o.hand(now, NOW_MS, || {
+        n += 1;
+        [n; 10]
+    })
+}
+
+#[test]
+fn a_cid_is_minted_at_handing_in_the_servers_time_and_listed_for_the_store_first() {
+    let mut o = outbox(1);
+    let local = add(&mut o, 1, "one");
+    assert!(matches!(&o.take_changes()[..], [Change::Insert(row)] if row.cid.is_none()));
+    let handed = hand(&mut o, Instant::now());
+    assert_eq!(handed[0].0, local);
+    assert_eq!(handed[0].1.unix_ms(), NOW_MS);
+    assert_eq!(o.take_changes(), [Change::Cid(local, Some(handed[0].1))]);
+    assert!(hand(&mut o, Instant::now()).is_empty(), "it is in flight");
+}
+
+#[test]
+fn a_resend_has_the_same_cid_and_the_order_of_writing() {
+    let mut o = outbox(2);
+    let now = Instant::now();
+    for text in ["one", "two", "three"] {
+        add(&mut o, 1, text);
+    }
+    let first = hand(&mut o, now);
+    assert_eq!(first.len(), 2, "the window of a thread");
+    o.disconnected();
+    assert_eq!(hand(&mut o, now), first);
+    assert!(matches!(o.sent(first[0].1, MsgId(7)), Some(Settled::Sent { id: MsgId(7), .. })));
+    assert!(o.sent(first[0].1, MsgId(7)).is_none(), "the event with the own cid came too");
+    assert_eq!(hand(&mut o, now).len(), 1);
+    assert_eq!(o.waiting(), 2);
+}
+
+#[test]
+fn the_window_over_all_threads() {
+    let mut o = Outbox::new(Vec::new(), 1, 3, 1);
+    for t in 0..5 {
+        add(&mut o, t, "x");
+    }
+    let now = Instant::now();
+    let handed = hand(&mut o, now);
+    assert_eq!(handed.iter().map(|(l, _)| l.0).collect::<Vec<_>>(), [1, 2, 3], "the oldest first");
+    o.sent(handed[1].1, MsgId(1));
+    assert_eq!(hand(&mut o, now).len(), 1);
+}
+
+#[test]
+fn a_refusal_for_now_holds_its_thread_and_no_other() {
+    let mut o = outbox(1);
+    let now = Instant::now();
+    add(&mut o, 1, "one");
+    let handed = hand(&mut o, now);
+    let refusal = Refusal { retry_after_ms: Some(2_000), ..Refusal::new(Code::RateLimited, "slow down") };
+    assert!(o.refused(handed[0].1, refusal, now, 0.5).is_none());
+    add(&mut o, 1, "two");
+    add(&mut o, 2, "elsewhere");
+    assert_eq!(hand(&mut o, now).iter().map(|(l, _)| l.0).collect::<Vec<_>>(), [3]);
+    let due = o.due().unwrap();
+    assert!(due >= now + Duration::from_secs(2));
+    assert_eq!(hand(&mut o, due), handed, "the same cid");
+}
+
+#[test]
+fn a_refusal_for_good_fails_the_message_and_the_next_goes_on() {
+    let mut o = outbox(1);
+    let now = Instant::now();
+    let (waiter, mut answer) = oneshot::channel();
+    let local = o.add(thread(1), Kind::Text, Body::text("x"), Some(waiter));
+    add(&mut o, 1, "next");
+    let handed = hand(&mut o, now);
+    let refusal = Refusal::new(Code::NotMember, "no");
+    assert!(matches!(o.refused(handed[0].1, refusal.clone(), now, 0.0), Some(Settled::Failed { .. })));
+    assert_eq!(answer.try_recv().unwrap(), Err(refusal.clone()));
+    assert!(o.take_changes().contains(&Change::Fail(local, refusal)));
+    assert_eq!(hand(&mut o, now).len(), 1);
+    assert_eq!(o.rows().len(), 2, "it stays to be looked at");
+    assert!(!o.discard(Local(2)), "on its way");
+    assert!(o.discard(local));
+}
+
+#[test]
+fn a_new_cid_only_if_every_answer_was_clock_ahead() {
+    let now = Instant::now();
+    let ahead = |now_ms| Refusal { now_ms: Some(now_ms), ..Refusal::new(Code::ClockAhead, "your clock") };
+    let mut o = outbox(1);
+    add(&mut o, 1, "x");
+    let first = hand(&mut o, now);
+    o.refused(first[0].1, ahead(NOW_MS - 60_000), now, 0.0);
+    let second = o.hand(now, NOW_MS - 60_000, || [9; 10]);
+    assert_ne!(second[0].1, first[0].1);
+    assert!(o.sent(first[0].1, MsgId(1)).is_none(), "the old cid is forgotten");
+
+    // The answer of this one is lost with the connection: it may be in the log.
+    o.disconnected();
+    o.hand(now, NOW_MS, || [8; 10]);
+    o.refused(second[0].1, ahead(NOW_MS - 63_000), now, 0.0);
+    assert_eq!(o.due(), Some(now + Duration::from_secs(3)), "it waits until it is in time");
+    assert_eq!(o.hand(now + Duration::from_secs(3), NOW_MS, || [7; 10]), second);
+}
+
+#[test]
+fn what_was_stored_is_sent_again_after_a_restart() {
+    let mut o = outbox(1);
+    let now = Instant::now();
+    add(&mut o, 1, "handed");
+    add(&mut o, 2, "not yet");
+    let cid = hand(&mut o, now)[0].1;
+    let mut again = Outbox::new(o.rows(), 3, 16, 1);
+    let handed = hand(&mut again, now);
+    assert_eq!(handed[0], (Local(1), cid));
+    let ahead = Refusal { now_ms: Some(NOW_MS), ..Refusal::new(Code::ClockAhead, "") };
+    again.refused(cid, ahead, now, 0.0);
+    assert!(again.due().is_some(), "nobody knows what the first process sent: never a new cid");
+    assert_eq!(add(&mut again, 1, "new"), Local(3));
+}
+
+#[test]
+fn what_the_store_did_not_take_never_was() {
+    let mut o = outbox(1);
+    let local = add(&mut o, 1, "x");
+    hand(&mut o, Instant::now());
+    o.forget(local);
+    assert!(o.take_changes().is_empty() && o.waiting() == 0 && o.rows().is_empty());
+    for t in 0..16 {
+        add(&mut o, t, "x");
+    }
+    assert_eq!(hand(&mut o, Instant::now()).len(), 16, "the window is whole again");
+}
