@@ -102,8 +102,16 @@ struct Up {
     unanswered: u32,
     pings: u64,
     pongs: u64,
-    /// The PONG with this number says that the server has taken all subscriptions; 0: said already.
-    synced_by: u64,
+    sync: Sync,
+}
+
+/// Has the server taken all subscriptions?
+enum Sync {
+    /// The PING that asks is written behind them, with the next `next_batch` (so it covers those made right after `connect`).
+    Due,
+    /// The PONG with this number says so.
+    Asked(u64),
+    Done,
 }
 
 impl FanIn {
@@ -264,9 +272,8 @@ impl FanIn {
         for (sid, subject) in self.table.iter() {
             write_sub(&mut self.output, subject, sid);
         }
-        self.output.extend_from_slice(b"PING\r\n");
         let next_ping = Instant::now() + PING_EVERY;
-        self.state = State::Up(Box::new(Up { link, server, next_ping, unanswered: 0, pings: 1, pongs: 0, synced_by: 1 }));
+        self.state = State::Up(Box::new(Up { link, server, next_ping, unanswered: 0, pings: 0, pongs: 0, sync: Sync::Due }));
     }
 
     /// Everything complete in the read buffer becomes events.
@@ -306,8 +313,8 @@ impl FanIn {
                 Op::Ping => self.output.extend_from_slice(b"PONG\r\n"),
                 Op::Pong => {
                     up.pongs += 1;
-                    if up.pongs == up.synced_by {
-                        up.synced_by = 0;
+                    if matches!(up.sync, Sync::Asked(n) if n == up.pongs) {
+                        up.sync = Sync::Done;
                         out.push(FanInEvent::Connected { epoch: self.epoch });
                     }
                 }
@@ -337,6 +344,10 @@ impl FanIn {
 impl Up {
     /// Writes and reads once without waiting; true if something was read.
     fn turn(&mut self, output: &mut BytesMut) -> io::Result<bool> {
+        if matches!(self.sync, Sync::Due) {
+            self.ping(output);
+            self.sync = Sync::Asked(self.pings);
+        }
         if output.len() > MAX_OUT {
             return Err(io::Error::other("the server does not read"));
         }
@@ -364,11 +375,15 @@ impl Up {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "the server does not answer pings"));
             }
             self.unanswered += 1;
-            self.pings += 1;
-            self.next_ping = Instant::now() + PING_EVERY;
-            output.extend_from_slice(b"PING\r\n");
+            self.ping(output);
         }
         Ok(false)
+    }
+
+    fn ping(&mut self, output: &mut BytesMut) {
+        self.pings += 1;
+        self.next_ping = Instant::now() + PING_EVERY;
+        output.extend_from_slice(b"PING\r\n");
     }
 
     /// Until there is something to read, room to write, or a ping is due. Cancel-safe: nothing is taken.

@@ -174,9 +174,12 @@ impl Tail {
         let mut window = PROBE_MS;
         let mut page = Vec::new();
         for probe in 0..=PROBES {
-            let everything = probe == PROBES;
-            let begin = if everything { Begin::Seq(above.0 + 1) } else { Begin::Time(now_ms.saturating_sub(window)) };
-            page = self.last_of_window(thread, begin, limit).await?;
+            page = if probe == PROBES {
+                let everything = self.upwards(thread, Begin::Seq(above.0 + 1), limit).await?;
+                self.walk_to_the_end(thread, everything, limit).await?
+            } else {
+                self.last_of_window(thread, now_ms, window, limit).await?
+            };
             let reached = page.first().is_some_and(|r: &LogRecord| r.id <= above);
             page.retain(|r| r.id > above);
             if page.len() == limit || reached {
@@ -269,9 +272,25 @@ impl Tail {
         }
     }
 
-    /// The last `limit` entries from `begin` to the end.
-    async fn last_of_window(&self, thread: &Thread, begin: Begin, limit: usize) -> Result<Vec<LogRecord>, TailError> {
-        let (mut page, mut beyond) = self.upwards(thread, begin, limit).await?;
+    /// The last `limit` entries of a window of time that ends now. A busy thread may have far more in it than a page: then smaller
+    /// windows are tried as long as they hold a page, and only the rest is walked over.
+    async fn last_of_window(&self, thread: &Thread, now_ms: u64, mut window: u64, limit: usize) -> Result<Vec<LogRecord>, TailError> {
+        let within = |window| Begin::Time(now_ms.saturating_sub(window));
+        let mut found = self.upwards(thread, within(window), limit).await?;
+        while found.1 > BATCH as u64 && window > PROBE_FACTOR {
+            window /= PROBE_FACTOR;
+            let smaller = self.upwards(thread, within(window), limit).await?;
+            if smaller.0.len() < limit {
+                break;
+            }
+            found = smaller;
+        }
+        self.walk_to_the_end(thread, found, limit).await
+    }
+
+    /// Goes on behind the last entry of `page`; keeps the last `limit`.
+    async fn walk_to_the_end(&self, thread: &Thread, found: (Vec<LogRecord>, u64), limit: usize) -> Result<Vec<LogRecord>, TailError> {
+        let (mut page, mut beyond) = found;
         while beyond > 0 {
             let Some(last) = page.last().map(|r| r.id) else { break };
             let (more, left) = self.upwards(thread, Begin::Seq(last.0 + 1), BATCH).await?;
