@@ -4,6 +4,7 @@ use natterjack_nats::subjects;
 use natterjack_protocol::{
     MsgId, Refusal, Thread, close,
     error::Code,
+    fold,
     frame::{ClientFrame, History, Request, ServerFrame},
     limits,
     live::Ephemeral,
@@ -72,7 +73,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Shown for a few seconds, may be lost: no answer, also when refused.
     fn typing(&mut self, thread: Thread) {
-        if !self.handle.state.item(&thread).is_some_and(|i| natterjack_protocol::fold::may_send(&i).is_ok()) {
+        if self.handle.state.item(&thread).is_none_or(|i| fold::may_send(&i).is_err()) {
             return;
         }
         let (nats, user) = (self.services.nats.clone(), self.handle.user.clone());

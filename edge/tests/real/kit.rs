@@ -1,0 +1,313 @@
+//! One edge with everything it needs, and clients that speak plain frames.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use natterjack_edge::{Config, Error, run};
+use natterjack_nats::{Buckets, Layout, Nats, Service, Tail, serve, subjects};
+use natterjack_protocol::{
+    Body, Cid, Entry, Kind, MsgId, Refusal, Thread, Times, Token, UserId,
+    close::Close,
+    codec::Codec,
+    entry::VERSION,
+    error::Code,
+    frame::{ClientFrame, DeviceClass, Hello, Page, Send, ServerFrame},
+    live::Beat,
+    rpc::{Claims, DirectoryAnswer, DirectoryRequest, Heads, HeadsAnswer, HistoryAnswer, HistoryRequest, ISSUER, PublicKey},
+};
+use natterjack_runtime::Health;
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{Message, client::IntoClientRequest},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::harness::{Server, eventually};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub fn id(s: &str) -> Token {
+    Token::parse(s).unwrap()
+}
+
+pub fn now_ms() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
+pub fn times() -> Times {
+    Times { hello: Duration::from_millis(700), handshake: Duration::from_millis(700), drain: Duration::from_secs(4), ..Times::default() }
+}
+
+/// Edge, log, and what stands in for the other roles.
+pub struct World {
+    pub addr: SocketAddr,
+    pub health: Health,
+    pub tail: Tail,
+    pub beats: watch::Sender<bool>,
+    buckets: Buckets,
+    signing: EncodingKey,
+    stop: CancellationToken,
+    edge: Option<JoinHandle<Result<(), Error>>>,
+    _others: (Vec<Service>, AbortOnDropHandle<()>),
+    _server: Server,
+}
+
+impl World {
+    pub async fn start(users: &[&str]) -> Self {
+        Self::with(users, times()).await
+    }
+
+    pub async fn with(users: &[&str], times: Times) -> Self {
+        let (server, nats, layout) = Server::ready().await;
+        let buckets = Buckets::new(&nats, layout);
+        for user in users {
+            buckets.create_empty_threads(&id(user)).await.unwrap();
+        }
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).unwrap();
+        let public = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap().public_key().as_ref().to_vec();
+        let key = PublicKey { v: VERSION, ed25519: public, until: now_ms() + 3_600_000 };
+        buckets.control().put(&subjects::signing_key("k1"), Codec::Msgpack.encode(&key)).await.unwrap();
+
+        let tail = Tail::new(&nats, layout);
+        let others = others(&nats, layout, &tail).await;
+        let (beats, on) = watch::channel(true);
+        let beating = AbortOnDropHandle::new(tokio::spawn(beat(nats.clone(), layout, on)));
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        drop(listener);
+        let cfg = Config { nats: server.config(), times, instance: "test".into(), edge_id: id("e1"), listen: addr, ..Config::default() };
+        let (health, stop) = (Health::new(), CancellationToken::new());
+        let edge = tokio::spawn(run(cfg, health.clone(), stop.clone()));
+        timeout(PATIENCE, health.ready()).await.unwrap();
+        Self {
+            addr,
+            health,
+            tail,
+            beats,
+            buckets,
+            signing: EncodingKey::from_ed_der(pkcs8.as_ref()),
+            stop,
+            edge: Some(edge),
+            _others: (others, beating),
+            _server: server,
+        }
+    }
+
+    /// Asks the edge to leave; its end is the result.
+    pub fn stop(&mut self) -> JoinHandle<Result<(), Error>> {
+        self.stop.cancel();
+        self.edge.take().unwrap()
+    }
+
+    pub fn buckets(&self) -> &Buckets {
+        &self.buckets
+    }
+
+    pub fn token(&self, user: &str, device: &str, lifetime_s: i64) -> String {
+        let now = now_ms() / 1_000;
+        let exp = now.checked_add_signed(lifetime_s).unwrap();
+        let claims = Claims { iss: ISSUER.into(), sub: id(user), device: id(device), fam: "f".into(), iat: now, exp };
+        let header = Header { kid: Some("k1".into()), ..Header::new(Algorithm::EdDSA) };
+        jsonwebtoken::encode(&header, &claims, &self.signing).unwrap()
+    }
+
+    pub async fn socket(&self, codec: Codec) -> Client {
+        let mut request = format!("ws://{}/v1/ws", self.addr).into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", codec.subprotocol().parse().unwrap());
+        let stream = TcpStream::connect(self.addr).await.unwrap();
+        let (ws, _) = client_async(request, stream).await.unwrap();
+        Client { ws, codec, r: 0 }
+    }
+
+    /// Connected, greeted and attached.
+    pub async fn client(&self, user: &str, device: &str, codec: Codec) -> Client {
+        let mut client = self.socket(codec).await;
+        client.hello(&self.token(user, device, 600), device).await;
+        client.until(|f| matches!(f, ServerFrame::Welcome(w) if w.user == id(user))).await;
+        client.until(|f| matches!(f, ServerFrame::Attached { .. })).await;
+        client
+    }
+
+    /// Status, head in lower case, body.
+    pub async fn http(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String, serde_json::Value) {
+        let auth = token.map_or_else(String::new, |t| format!("Authorization: Bearer {t}\r\n"));
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: h\r\n{auth}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        self.raw(&(head + body)).await
+    }
+
+    pub async fn raw(&self, request: &str) -> (u16, String, serde_json::Value) {
+        let mut stream = TcpStream::connect(self.addr).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, head.to_ascii_lowercase(), serde_json::from_str(body).unwrap_or_default())
+    }
+}
+
+async fn beat(nats: Nats, layout: Layout, on: watch::Receiver<bool>) {
+    loop {
+        for p in 0..layout.partitions {
+            let beat = Beat { p, ts: now_ms(), created: now_ms() - 3_600_000, frontier: MsgId(1), archive_lag_ms: Some(0) };
+            if *on.borrow() {
+                nats.client.publish(subjects::beat(p), beat.encode()).await.unwrap();
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn others(nats: &Nats, layout: Layout, tail: &Tail) -> Vec<Service> {
+    let mut services = Vec::new();
+    for p in 0..layout.partitions {
+        let heads = |q: Heads| async move {
+            Ok::<_, Refusal>(HeadsAnswer { heads: vec![MsgId::NONE; q.threads.len()], ts: now_ms(), ..HeadsAnswer::default() })
+        };
+        services.push(serve(nats, subjects::heads(p), None, 64, heads).await.unwrap());
+    }
+    let tail = tail.clone();
+    let history = move |q: HistoryRequest| {
+        let tail = tail.clone();
+        async move {
+            Ok::<_, Refusal>(match q {
+                HistoryRequest::FindCid { thread, sender, cid } => {
+                    let stored = tail.after(&thread, MsgId::NONE, MsgId::MAX, 1_000).await.unwrap();
+                    let found = stored.iter().find(|r| Entry::decode(&r.payload).is_ok_and(|e| e.from == sender && e.cid == cid));
+                    HistoryAnswer::FindCid { found: found.map(|r| r.id), seen: now_ms() }
+                }
+                HistoryRequest::Page { .. } => HistoryAnswer::Page(Page::default()),
+                HistoryRequest::LastIds { threads } => HistoryAnswer::LastIds(vec![MsgId::NONE; threads.len()]),
+                HistoryRequest::Latest { threads, .. } => HistoryAnswer::Latest(vec![None; threads.len()]),
+                HistoryRequest::Between { .. } => HistoryAnswer::Between { events: Vec::new(), complete: true },
+            })
+        }
+    };
+    services.push(serve(nats, subjects::HISTORY.into(), Some("history"), 64, history).await.unwrap());
+    let directory = |q: DirectoryRequest| async move {
+        match q {
+            DirectoryRequest::Profiles { .. } => Ok(DirectoryAnswer::Profiles(Vec::new())),
+            _ => Err(Refusal::new(Code::NotFound, "no such thing")),
+        }
+    };
+    services.push(serve(nats, subjects::DIRECTORY.into(), Some("directory"), 64, directory).await.unwrap());
+    services
+}
+
+pub struct Client {
+    pub ws: WebSocketStream<TcpStream>,
+    codec: Codec,
+    r: u32,
+}
+
+impl Client {
+    pub async fn hello(&mut self, token: &str, device: &str) {
+        let hello =
+            Hello { token: token.into(), device: id(device), class: DeviceClass::Other, cursors: BTreeMap::new(), synced: None };
+        self.put(&ClientFrame::Hello(hello)).await;
+    }
+
+    pub async fn put(&mut self, frame: &ClientFrame) {
+        self.bytes(frame.encode(self.codec)).await;
+    }
+
+    pub async fn bytes(&mut self, bytes: Bytes) {
+        let message = match self.codec {
+            Codec::Msgpack => Message::Binary(bytes),
+            Codec::Json => Message::Text(bytes.try_into().unwrap()),
+        };
+        self.ws.send(message).await.unwrap();
+    }
+
+    /// The next frame, or the code of the close.
+    pub async fn next(&mut self) -> Result<ServerFrame, u16> {
+        loop {
+            let bytes = match timeout(PATIENCE, self.ws.next()).await.unwrap() {
+                Some(Ok(Message::Binary(bytes))) => bytes,
+                Some(Ok(Message::Text(text))) => text.into(),
+                Some(Ok(Message::Close(Some(frame)))) => return Err(frame.code.into()),
+                Some(Ok(Message::Close(None))) => return Err(1005),
+                Some(Ok(_)) => continue,
+                Some(Err(_)) | None => return Err(1006),
+            };
+            if let Some(frame) = ServerFrame::decode(self.codec, &bytes).unwrap() {
+                return Ok(frame);
+            }
+        }
+    }
+
+    pub async fn until(&mut self, wanted: impl Fn(&ServerFrame) -> bool) -> ServerFrame {
+        loop {
+            let frame = self.next().await.unwrap();
+            if wanted(&frame) {
+                return frame;
+            }
+        }
+    }
+
+    /// The refusal of the next error frame, with its request.
+    pub async fn error(&mut self) -> (Option<u32>, Refusal) {
+        match self.until(|f| matches!(f, ServerFrame::Error { .. })).await {
+            ServerFrame::Error { r, refusal } => (r, refusal),
+            _ => unreachable!(),
+        }
+    }
+
+    /// Reads on to the close.
+    pub async fn closed(&mut self) -> u16 {
+        loop {
+            if let Err(code) = self.next().await {
+                return code;
+            }
+        }
+    }
+
+    pub async fn closes_with(&mut self, why: Close) {
+        assert_eq!(self.closed().await, why.code, "{}", why.reason);
+    }
+
+    pub async fn send(&mut self, cid: Cid, thread: &str, text: &str) -> u32 {
+        self.r += 1;
+        let thread: Thread = thread.parse().unwrap();
+        self.put(&ClientFrame::Send(Send { r: self.r, cid, thread, kind: Kind::Text, body: Body::text(text) })).await;
+        self.r
+    }
+
+    /// Sends and waits for the answer.
+    pub async fn sent(&mut self, cid: Cid, thread: &str, text: &str) -> Result<MsgId, Refusal> {
+        let asked = self.send(cid, thread, text).await;
+        let answer = |f: &ServerFrame| matches!(f, ServerFrame::Sent { r, .. } | ServerFrame::Error { r: Some(r), .. } if *r == asked);
+        match self.until(answer).await {
+            ServerFrame::Sent { id, .. } => Ok(id),
+            ServerFrame::Error { refusal, .. } => Err(refusal),
+            _ => unreachable!(),
+        }
+    }
+}
+
+pub fn cid() -> Cid {
+    cid_at(now_ms())
+}
+
+pub fn cid_at(ms: u64) -> Cid {
+    Cid::mint(ms, rand::random())
+}
+
+pub async fn degraded(world: &Arc<World>, wanted: bool) {
+    eventually("readiness follows the beats", async || world.health.report().ready != wanted).await;
+}
+
+pub fn user(s: &str) -> UserId {
+    id(s)
+}

@@ -1,0 +1,13 @@
+//! The front of an edge against a real nats-server, real sockets and a log that is stored; `channel`, `history` and `directory` answer
+//! as far as the front needs them. What the parts do together is shown by the end-to-end tests.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+#[allow(dead_code, reason = "each crate's tests use a part of it")]
+#[path = "../../../nats/tests/real/harness.rs"]
+mod harness;
+
+mod bad_input;
+mod drain;
+mod http;
+mod kit;
+mod sends;

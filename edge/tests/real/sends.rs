@@ -1,0 +1,123 @@
+//! Step 2 as a client sees it: one id per cid, order per thread, typed refusals.
+
+use std::{sync::Arc, time::Duration};
+
+use natterjack_protocol::{
+    Entry, Kind, MsgId, Thread, close,
+    codec::Codec,
+    error::Code,
+    fold::{Interval, Intervals, ThreadItem, UserThreads},
+    frame::ServerFrame,
+};
+
+use crate::kit::{World, cid, cid_at, degraded, id, now_ms};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_message_starts_the_conversation_and_a_resend_gets_the_first_id() {
+    let world = World::start(&["ua", "ub"]).await;
+    let mut c = world.client("ua", "d1", Codec::Msgpack).await;
+    let (first, second) = (cid(), cid());
+    let at = c.sent(first, "dm.ua.ub", "hello").await.unwrap();
+    assert_eq!(c.sent(first, "dm.ua.ub", "hello").await.unwrap(), at);
+    assert_eq!(c.sent(first, "dm.ua.ub", "the same cid with another body").await.unwrap(), at);
+    let later = c.sent(second, "dm.ua.ub", "again").await.unwrap();
+    assert!(later > at);
+
+    let thread: Thread = "dm.ua.ub".parse().unwrap();
+    let log = world.tail.after(&thread, MsgId::NONE, MsgId::MAX, 100).await.unwrap();
+    let kinds: Vec<Kind> = log.iter().map(|r| Entry::decode(&r.payload).unwrap().kind).collect();
+    assert_eq!(kinds, [Kind::DmStarted, Kind::Text, Kind::Text]);
+
+    // Minutes old: looked up, found; not found, published with the time of the lookup.
+    let old = cid_at(now_ms() - 120_000);
+    let stored = c.sent(old, "dm.ua.ub", "from long ago").await.unwrap();
+    assert_eq!(c.sent(old, "dm.ua.ub", "from long ago").await.unwrap(), stored);
+    let entry = world.tail.after(&thread, later, MsgId::MAX, 10).await.unwrap();
+    assert_eq!(entry.len(), 1);
+    assert!(Entry::decode(&entry[0].payload).unwrap().seen.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_senders_messages_keep_their_order() {
+    let world = World::start(&["ua", "ub"]).await;
+    let mut c = world.client("ua", "d1", Codec::Msgpack).await;
+    let mut asked = Vec::new();
+    // More than may be in flight: the rest waits in the socket.
+    for i in 0..300 {
+        asked.push(c.send(cid(), "dm.ua.ub", &i.to_string()).await);
+    }
+    let mut answers = Vec::new();
+    while answers.len() < asked.len() {
+        if let ServerFrame::Sent { r, id, .. } = c.until(|f| matches!(f, ServerFrame::Sent { .. } | ServerFrame::Error { .. })).await {
+            answers.push((r, id));
+        } else {
+            panic!("refused");
+        }
+    }
+    assert!(answers.is_sorted() && answers.iter().map(|(r, _)| *r).eq(asked));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_say_why() {
+    let world = World::start(&["ua", "ub", "uc"]).await;
+    let item = |blocked_by, until| ThreadItem {
+        v: MsgId(5),
+        intervals: Intervals(vec![Interval { since: MsgId(1), until }]),
+        blocked_by,
+        ..ThreadItem::default()
+    };
+    let mut threads = UserThreads::default();
+    threads.merge(&"group.gone".parse().unwrap(), item(false, Some(MsgId(9))));
+    threads.merge(&"dm.ua.uc".parse().unwrap(), item(true, None));
+    let (_, revision) = world.buckets().load_threads(&id("ua")).await.unwrap().unwrap();
+    world.buckets().cas_threads(&id("ua"), &threads, revision).await.unwrap();
+
+    let mut c = world.client("ua", "d1", Codec::Json).await;
+    for (thread, code) in [
+        ("group.never", Code::NotMember),
+        ("group.gone", Code::NotMember),
+        ("dm.ua.uc", Code::Blocked),
+        ("dm.ub.uc", Code::NotMember),
+        ("dm.nobody.ua", Code::NotFound),
+    ] {
+        let refusal = c.sent(cid(), thread, "hello").await.unwrap_err();
+        assert_eq!(refusal.code, code, "{thread}: {refusal}");
+        assert!(refusal.cid.is_some());
+    }
+    let ahead = c.sent(cid_at(now_ms() + 60_000), "dm.ua.ub", "from the future").await.unwrap_err();
+    assert!(ahead.code == Code::ClockAhead && ahead.now_ms.unwrap().abs_diff(now_ms()) < 5_000);
+    let long = c.sent(cid(), "dm.ua.ub", &"ü".repeat(10_001)).await.unwrap_err();
+    assert!(long.code == Code::Invalid && long.message.contains("10001"));
+    assert!(c.sent(cid(), "dm.ua.ub", &"ü".repeat(10_000)).await.is_ok(), "characters, not bytes");
+    assert!(c.sent(cid(), "dm.ua.ua", "notes to oneself").await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_beats_sends_wait_and_sockets_stay() {
+    let world = Arc::new(World::start(&["ua", "ub"]).await);
+    let mut c = world.client("ua", "d1", Codec::Json).await;
+    world.beats.send_replace(false);
+    c.until(|f| matches!(f, ServerFrame::Degraded { on: true })).await;
+    degraded(&world, true).await;
+    let the_same = cid();
+    let refusal = c.sent(the_same, "dm.ua.ub", "hello").await.unwrap_err();
+    assert!(refusal.code == Code::Unavailable && refusal.retry_after_ms.is_some());
+    let mut other = world.socket(Codec::Json).await;
+    other.hello(&world.token("ub", "d1", 600), "d1").await;
+    other.until(|f| matches!(f, ServerFrame::Degraded { on: true })).await;
+    world.beats.send_replace(true);
+    c.until(|f| matches!(f, ServerFrame::Degraded { on: false })).await;
+    assert!(c.sent(the_same, "dm.ua.ub", "hello").await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_has_one_session() {
+    let world = World::start(&["ua"]).await;
+    let mut old = world.client("ua", "d1", Codec::Json).await;
+    let mut tablet = world.client("ua", "d2", Codec::Json).await;
+    let mut new = world.client("ua", "d1", Codec::Json).await;
+    old.closes_with(close::REPLACED).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(new.sent(cid(), "dm.ua.ua", "I am new").await.is_ok());
+    assert!(tablet.sent(cid(), "dm.ua.ua", "I am another").await.is_ok());
+}
