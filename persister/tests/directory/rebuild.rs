@@ -204,15 +204,19 @@ async fn an_entry_that_is_folded_while_the_key_is_away_is_not_lost() {
     let world = World::new(cheap()).await;
     let a = world.user("alice").await;
     let mut log = Log::new(&world);
-    for round in 0..60u64 {
+    for round in 0..100u64 {
         let dm = Thread::dm(&a, &UserId::parse(&format!("peer{round}")).unwrap());
         lose(&world, &[&a]).await;
         let rebuild = async {
-            tokio::time::sleep(std::time::Duration::from_micros(round * 50)).await;
             let answer = world.ask(&DirectoryRequest::RebuildThreads { user: a.clone() }).await;
             assert!(matches!(answer, Ok(DirectoryAnswer::Done)));
         };
         let channel = async {
+            // From before the rebuild reads the log to after it has written the key; a timer is too coarse for that.
+            let before = std::time::Instant::now();
+            while before.elapsed() < std::time::Duration::from_micros(round * 60) {
+                tokio::task::yield_now().await;
+            }
             let id = log.append(&dm, &a, Kind::DmStarted, &[]).await;
             let entry = &log.entries.last().unwrap().2;
             // Until it is merged, or the key is not there.
