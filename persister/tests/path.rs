@@ -1,0 +1,9 @@
+//! The path of a message through the persister, on a real nats-server and a real file: what was acknowledged is in every answer of
+//! `history` from then on, around the watermark too, with the store away, after crashes, with two persisters.
+
+mod path {
+    pub mod kit;
+    mod archive;
+    mod away;
+    mod pages;
+}

@@ -1,0 +1,131 @@
+//! Crashes, doubles and rubbish on the way into the store.
+
+use std::sync::atomic::Ordering;
+
+use natterjack_nats::{Buckets, Positions, subjects};
+use natterjack_persister::{
+    Config, StoreConfig,
+    store::{Order, Row, Sqlite, Store},
+};
+use natterjack_protocol::{
+    Body, Kind, MsgId, Thread, Token,
+    fold::{self, Role},
+    rpc::At,
+};
+use natterjack_runtime::Health;
+use tokio_util::sync::CancellationToken;
+
+use super::kit::*;
+
+async fn everything(store: &Sqlite, threads: &[&Thread]) -> Vec<Row> {
+    let mut all = Vec::new();
+    for t in threads {
+        all.extend(store.rows(t, MsgId::NONE, MsgId::MAX, Order::OldestFirst, 10_000).await.unwrap());
+    }
+    all
+}
+
+#[tokio::test]
+async fn killed_between_write_and_watermark_the_replay_changes_nothing() {
+    let w = World::new().await;
+    let (t, dm): (Thread, Thread) = (group("g"), "dm.a.b".parse().unwrap());
+    w.store.stuck.store(true, Ordering::SeqCst);
+    let archive = w.archive("a");
+    let members = Body { users: vec![user("a"), user("b")], name: Some("g".into()), ..Body::default() };
+    w.send(&t, "owner", Kind::GroupCreated, members.clone()).await;
+    let target = w.say(&t, "a", "one").await;
+    w.send(&t, "owner", Kind::Recall, on(target, None)).await;
+    w.send(&t, "owner", Kind::RoleChanged, Body { users: vec![user("a")], role: Some(Role::Admin), ..Body::default() }).await;
+    w.send(&dm, "a", Kind::DmStarted, Body::default()).await;
+    let second = w.say(&dm, "a", "two").await;
+    w.send(&dm, "a", Kind::Edit, on(second, Some("zwei"))).await;
+    let last_dm = w.send(&dm, "b", Kind::Blocked, Body::default()).await;
+    let last = w.send(&t, "a", Kind::Recall, on(second, None)).await;
+    eventually("the rows are written", async || w.store.inner.last_ids(&[t.clone(), dm.clone()]).await.unwrap() == [last, last_dm]).await;
+    let state = async || {
+        let s = &w.store.inner;
+        let items = (s.user_threads(&user("a")).await.unwrap(), s.user_threads(&user("b")).await.unwrap());
+        (everything(s, &[&t, &dm]).await, s.group(&t).await.unwrap(), items)
+    };
+    let first = state().await;
+    assert_eq!(w.store.inner.position(w.key(&t)).await.unwrap(), None);
+    drop(archive);
+    w.store.stuck.store(false, Ordering::SeqCst);
+    let _again = w.archive("b");
+    w.archived(&t, last).await;
+    w.archived(&dm, last_dm).await;
+    assert_eq!(state().await, first);
+    assert_eq!(first.1.as_ref().and_then(|g| g.role(&user("a"))), Some(Role::Admin));
+    assert!(first.2.1.iter().any(|(thread, item)| *thread == dm && item.blocks && fold::may_send(item).is_err()));
+    // Where `channel` looks for how far the archive is.
+    let mirror = Positions::new(&Buckets::new(&w.nats, w.layout), "persister");
+    eventually("the mirror follows", async || mirror.load(w.layout.partition(&t)).await.unwrap().is_some_and(|p| p.id >= last)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_persisters_on_one_partition_write_the_same() {
+    let w = World::new().await;
+    let t = group("g");
+    // The same name: each takes the lease for its own. So it is after a lease that was lost unnoticed.
+    let (one, two) = (w.archive("same"), w.archive("same"));
+    let mut sent = Vec::new();
+    for i in 0..300 {
+        sent.push(w.say(&t, "a", &i.to_string()).await);
+        if i == 150 {
+            sent.push(w.send(&t, "a", Kind::Recall, on(sent[10], None)).await);
+        }
+    }
+    w.archived(&t, sent[300]).await;
+    drop((one, two));
+    let rows = everything(&w.store.inner, &[&t]).await;
+    assert_eq!(rows.iter().map(|r| r.id).collect::<Vec<_>>(), sent);
+    assert_eq!((rows[10].kind, rows[10].rev), (Kind::Recall, sent[151]));
+    assert_eq!(w.page(&t, At::Newest, 200).await.events.len(), 200);
+}
+
+#[tokio::test]
+async fn what_nobody_can_read_is_archived_with_its_bytes_and_stops_nobody() {
+    let w = World::new().await;
+    let t = group("g");
+    let (generation, p) = (w.layout.generation, w.layout.partition(&t));
+    let first = w.say(&t, "a", "before").await;
+    let junk = w.raw(subjects::chat(generation, p, &t), b"\xc1\x00junk").await;
+    let junk_control = w.raw(subjects::ctl(generation, p, &t), b"").await;
+    let stray = w.raw(format!("chat.{generation}.{p}.not-a-thread"), b"stray").await;
+    let last = w.say(&t, "a", "after").await;
+    let before = w.page(&t, At::Newest, 50).await;
+    let _archive = w.archive("a");
+    w.archived(&t, last).await;
+    let page = w.page(&t, At::Newest, 50).await;
+    assert_eq!(page, before, "the same from the log and from the archive");
+    assert_eq!(ids(&page.events), [first, junk, junk_control, last]);
+    assert_eq!((page.events[1].kind, page.events[1].body.data.as_deref()), (Kind::Unknown, Some(&b"\xc1\x00junk"[..])));
+    let kept: (i64, Vec<u8>) =
+        w.store.inner.read(|c| c.query_row("SELECT id, payload FROM strays", [], |r| Ok((r.get(0)?, r.get(1)?)))).await.unwrap();
+    assert_eq!(kept, (stray.0 as i64, b"stray".to_vec()));
+}
+
+#[tokio::test]
+async fn the_role_starts_archives_and_drains_and_starts_again() {
+    let w = World::new().await;
+    let t = group("g");
+    let mut sent = Vec::new();
+    for i in 0..2 {
+        let cfg = Config {
+            nats: w.cfg.clone(),
+            times: w.times.clone(),
+            instance: Token::parse(&format!("p{i}")).unwrap().to_string(),
+            store: StoreConfig::Sqlite { path: w.dir.path().join("role.db") },
+            ..Config::default()
+        };
+        let (health, stop) = (Health::new(), CancellationToken::new());
+        let role = tokio::spawn(natterjack_persister::run(cfg, health.clone(), stop.clone()));
+        sent.push(w.say(&t, "a", "x").await);
+        eventually("it is ready", async || health.report().ready && health.report().parts.len() == 3).await;
+        let store = Sqlite::open(w.dir.path().join("role.db")).await.unwrap();
+        eventually("it is archived", async || store.position(w.key(&t)).await.unwrap().is_some_and(|p| p.id >= sent[i])).await;
+        stop.cancel();
+        role.await.unwrap().unwrap();
+        assert_eq!(everything(&store, &[&t]).await.iter().map(|r| r.id).collect::<Vec<_>>(), sent);
+    }
+}

@@ -1,0 +1,120 @@
+//! P7: with the archive away, chat goes on from the log, and says what it cannot know.
+
+use std::time::Duration;
+
+use natterjack_protocol::{
+    Body, Code, Kind, MsgId, Times,
+    fold::{Interval, Intervals},
+    rpc::{At, HistoryAnswer, HistoryRequest},
+};
+
+use super::kit::*;
+
+#[tokio::test]
+async fn pages_come_from_the_log_alone_and_all_is_archived_afterwards() {
+    let w = World::new().await;
+    let (t, dm) = (group("g"), "dm.a.b".parse().unwrap());
+    let _archive = w.archive("a");
+    let old = w.say(&t, "a", "old").await;
+    w.archived(&t, old).await;
+    w.switch_off(true);
+    let cid = new_cid();
+    let new = w.send_as(&t, "a", cid, Kind::Text, Body::text("new")).await;
+    let first = w.say(&dm, "a", "first").await;
+    let edit = w.send(&t, "a", Kind::Edit, on(old, Some("edited"))).await;
+
+    let page = w.page(&t, At::Newest, 50).await;
+    assert_eq!(ids(&page.events), [old, new, edit]);
+    assert_eq!(page.events[0].body.text.as_deref(), Some("edited"));
+    let begins = w.tail().bounds(w.layout.partition(&t)).await.unwrap().first;
+    assert_eq!(page.holes, [(MsgId(1), MsgId(begins.0 - 1))], "the archive may have more below the log");
+    assert_eq!(page.prev, MsgId(begins.0 - 1));
+    assert_eq!(ids(&w.page(&t, At::After(old), 50).await.events), [new, edit]);
+    assert!(w.page(&t, At::After(old), 50).await.holes.is_empty());
+    assert_eq!(w.between(&t, old, edit, 10).await.map(|(e, all)| (ids(&e), all)), Ok((vec![new, edit], true)));
+    assert_eq!(w.page_as(&t, "a", At::Before(begins), 50).await.unwrap_err().code, Code::Unavailable);
+    assert_eq!(w.page_as(&t, "a", At::Time(1), 50).await.unwrap_err().code, Code::Unavailable);
+    // Who joined within the log's reach misses nothing.
+    let joined = HistoryRequest::Page {
+        thread: t.clone(),
+        reader: user("b"),
+        intervals: Intervals(vec![Interval { since: new, until: None }]),
+        at: At::Newest,
+        limit: 50,
+        min_id: edit,
+    };
+    match w.ask(&joined).await.unwrap() {
+        HistoryAnswer::Page(p) => assert_eq!((ids(&p.events), p.prev, p.holes.len()), (vec![new, edit], MsgId::NONE, 0)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(w.last_ids(&[&t, &dm, &group("g")]).await, [edit, first, edit]);
+    let unknown = group("in-neither");
+    let below = w.tail().bounds(w.layout.partition(&unknown)).await.unwrap().first.0 - 1;
+    assert_eq!(w.last_ids(&[&unknown]).await, [MsgId(below)], "at most this");
+    assert_eq!(w.latest("a", &[&t, &unknown]).await.into_iter().map(|e| e.map(|e| e.id)).collect::<Vec<_>>(), [Some(new), None]);
+    // The log does not reach ten seconds back from the cid: not blindly "no", nor blindly "yes".
+    assert_eq!(w.find_cid(&t, "a", cid).await.unwrap_err().code, Code::Unavailable);
+
+    w.switch_off(false);
+    w.archived(&t, edit).await;
+    w.archived(&dm, first).await;
+    let page = w.page(&t, At::Newest, 50).await;
+    assert_eq!((ids(&page.events), page.prev, page.holes), (vec![old, new, edit], MsgId::NONE, vec![]));
+    assert_eq!(w.last_ids(&[&unknown]).await, [MsgId::NONE]);
+}
+
+#[tokio::test]
+async fn cids_are_found_in_archive_and_log_the_lowest_id_first() {
+    let w = World::new().await;
+    let (t, cid, absent) = (group("g"), new_cid(), new_cid());
+    let id = w.send_as(&t, "a", cid, Kind::Text, Body::text("x")).await;
+    for archived in [false, true] {
+        let archive = if archived { w.archive("a") } else { Vec::new() };
+        if archived {
+            w.archived(&t, id).await;
+        }
+        assert_eq!(w.find_cid(&t, "a", cid).await, Ok(Some(id)));
+        assert_eq!(w.find_cid(&t, "b", cid).await, Ok(None));
+        assert_eq!(w.find_cid(&t, "a", absent).await, Ok(None));
+        assert_eq!(w.find_cid(&group("h"), "a", cid).await, Ok(None));
+        drop(archive);
+    }
+    // A copy that slipped through: its Msg-Id was forgotten.
+    let js = async_nats::jetstream::new(w.nats.client.clone());
+    let entry = natterjack_protocol::Entry::new(user("a"), cid, Kind::Text, Body::text("x"));
+    let subject = natterjack_nats::subjects::chat(w.layout.generation, w.layout.partition(&t), &t);
+    let copy = js.publish(subject, entry.encode()).await.unwrap().await.unwrap().sequence;
+    assert!(MsgId(copy) > id);
+    assert_eq!(w.find_cid(&t, "a", cid).await, Ok(Some(id)));
+    w.switch_off(true);
+    // A cid from ten seconds after the log's first entry: the log alone can tell.
+    let later = natterjack_protocol::Cid::mint(now_ms() + 11_000, [7; 10]);
+    assert_eq!(w.find_cid(&t, "a", later).await, Ok(None));
+}
+
+/// Entries expire while the archive is away: what is lost is told, and not stepped over in silence.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_log_loses_before_it_is_archived_is_a_hole() {
+    let s = Duration::from_secs;
+    let w = World::with(Times { log_max_age: s(2), dedupe_window: s(1), ..Times::default() }).await;
+    let t = group("g");
+    let archive = w.archive("a");
+    let kept = w.say(&t, "a", "kept").await;
+    w.archived(&t, kept).await;
+    drop(archive);
+    let lost = w.say(&t, "a", "lost").await;
+    eventually("the log forgets", async || w.tail().last(&t).await.unwrap().is_none()).await;
+    let new = w.say(&t, "a", "new").await;
+    let page = w.page(&t, At::Newest, 50).await;
+    assert_eq!((ids(&page.events), page.holes), (vec![kept, new], vec![(lost, lost)]));
+    let page = w.page(&t, At::After(kept), 50).await;
+    assert_eq!((ids(&page.events), page.holes), (vec![new], vec![(lost, lost)]));
+    let (events, complete) = w.between(&t, MsgId::NONE, new, 10).await.unwrap();
+    assert_eq!((ids(&events), complete), (vec![kept], false));
+    assert_eq!(w.between(&t, kept, new, 10).await.unwrap_err().code, Code::Unavailable);
+    assert_eq!(w.find_cid(&t, "a", new_cid()).await.unwrap_err().code, Code::Unavailable);
+    // The archive goes on behind the hole.
+    let _archive = w.archive("b");
+    w.archived(&t, new).await;
+    assert_eq!(ids(&w.page(&t, At::Newest, 50).await.events), [kept, new]);
+}

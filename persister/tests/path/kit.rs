@@ -1,0 +1,302 @@
+//! A real nats-server, a SQLite file behind a switch, archives that can be started and killed, and `history` asked over NATS.
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use natterjack_nats::{
+    Buckets, Layout, Nats, NatsConfig, Publisher, RpcError, Service, Tail, provision,
+    server::{Sync, single_config},
+    subjects,
+};
+use natterjack_persister::{
+    archive::Archive,
+    history,
+    store::{CidLookup, Order, PartitionKey, Position, Row, Sqlite, Store, StoreError, Stray, ThreadBatch},
+};
+use natterjack_protocol::{
+    Body, Cid, Entry, Event, Kind, MsgId, Refusal, Thread, Times, Token, UserId,
+    fold::{Group, Intervals, ThreadItem},
+    frame::Page,
+    rpc::{At, HistoryAnswer, HistoryRequest},
+};
+use natterjack_runtime::Health;
+use tokio::time::{Instant, sleep};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+/// The store, and the ways in which it can be away.
+#[derive(Clone)]
+pub struct Switched {
+    pub inner: Sqlite,
+    /// Nothing works.
+    pub away: Arc<AtomicBool>,
+    /// Rows are written, the watermark does not move: what a crash between the two leaves.
+    pub stuck: Arc<AtomicBool>,
+}
+
+impl Switched {
+    fn there(&self) -> Result<&Sqlite, StoreError> {
+        if self.away.load(Ordering::SeqCst) { Err(StoreError::Unavailable("switched off".into())) } else { Ok(&self.inner) }
+    }
+}
+
+impl Store for Switched {
+    async fn append(&self, batch: ThreadBatch) -> Result<(), StoreError> {
+        self.there()?.append(batch).await
+    }
+    async fn keep_stray(&self, stray: Stray) -> Result<(), StoreError> {
+        self.there()?.keep_stray(stray).await
+    }
+    async fn advance(&self, key: PartitionKey, to: Position) -> Result<(), StoreError> {
+        if self.stuck.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("stuck".into()));
+        }
+        self.there()?.advance(key, to).await
+    }
+    async fn position(&self, key: PartitionKey) -> Result<Option<Position>, StoreError> {
+        self.there()?.position(key).await
+    }
+    async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.there()?.rows(thread, lo, hi, order, limit).await
+    }
+    async fn id_at(&self, thread: &Thread, ts: u64) -> Result<Option<MsgId>, StoreError> {
+        self.there()?.id_at(thread, ts).await
+    }
+    async fn find_cid(&self, thread: &Thread, from: &UserId, cid: Cid, since: u64, max: usize) -> Result<CidLookup, StoreError> {
+        self.there()?.find_cid(thread, from, cid, since, max).await
+    }
+    async fn last_ids(&self, threads: &[Thread]) -> Result<Vec<MsgId>, StoreError> {
+        self.there()?.last_ids(threads).await
+    }
+    async fn controls(&self, thread: &Thread, below: MsgId) -> Result<Vec<Row>, StoreError> {
+        self.there()?.controls(thread, below).await
+    }
+    async fn group(&self, thread: &Thread) -> Result<Option<Group>, StoreError> {
+        self.there()?.group(thread).await
+    }
+    async fn item(&self, thread: &Thread, user: &UserId) -> Result<Option<ThreadItem>, StoreError> {
+        self.there()?.item(thread, user).await
+    }
+    async fn user_threads(&self, user: &UserId) -> Result<Vec<(Thread, ThreadItem)>, StoreError> {
+        self.there()?.user_threads(user).await
+    }
+}
+
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub struct World {
+    pub nats: Nats,
+    pub cfg: NatsConfig,
+    pub layout: Layout,
+    pub times: Times,
+    pub store: Switched,
+    pub publisher: Publisher,
+    pub dir: tempfile::TempDir,
+    _history: Service,
+    _server: Server,
+}
+
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("NATTERJACK_NATS_SERVER") {
+        return path.into();
+    }
+    let on_path = std::env::var_os("PATH").and_then(|p| std::env::split_paths(&p).map(|d| d.join("nats-server")).find(|f| f.is_file()));
+    on_path.unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache/bin/nats-server").into())
+}
+
+/// An address of its own for each server of each test process, so that a fixed port is free on it.
+fn address() -> String {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let pid = std::process::id();
+    format!("127.{}.{}.{}", 64 + (pid >> 8) % 128, pid & 0xff, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with(Times::default()).await
+    }
+
+    pub async fn with(times: Times) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let host = address();
+        let config = dir.path().join("nats.conf");
+        std::fs::write(&config, single_config(&dir.path().join("js"), &host, 4222, Sync::Interval)).unwrap();
+        let server = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL"])
+            .arg(binary())
+            .arg("-c")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let cfg = NatsConfig { urls: vec![format!("nats://{host}:4222")], default_max_bytes: Some(64 << 20), ..NatsConfig::default() };
+        let nats = Nats::connect(&cfg, "test").await.unwrap();
+        let layout = provision(&nats, &cfg, &times).await.unwrap();
+        let inner = Sqlite::open(dir.path().join("n.db")).await.unwrap();
+        let store = Switched { inner, away: Arc::default(), stuck: Arc::default() };
+        let history = history::start(&nats, layout, times.clone(), store.clone()).await.unwrap();
+        let publisher = Publisher::new(&nats, layout, times.clone());
+        Self { nats, cfg, layout, times, store, publisher, dir, _history: history, _server: Server(server) }
+    }
+
+    /// An archive of every partition; dropping the handles kills it wherever it is.
+    pub fn archive(&self, instance: &str) -> Vec<AbortOnDropHandle<()>> {
+        let one = |p| {
+            let archive = Archive {
+                nats: self.nats.clone(),
+                layout: self.layout,
+                buckets: Buckets::new(&self.nats, self.layout),
+                times: self.times.clone(),
+                instance: instance.to_owned(),
+                store: self.store.clone(),
+                health: Health::new(),
+            };
+            AbortOnDropHandle::new(tokio::spawn(async move { archive.run(p, CancellationToken::new()).await.unwrap() }))
+        };
+        (0..self.layout.partitions).map(one).collect()
+    }
+
+    pub fn switch_off(&self, off: bool) {
+        self.store.away.store(off, Ordering::SeqCst);
+    }
+
+    pub fn key(&self, thread: &Thread) -> PartitionKey {
+        PartitionKey { generation: self.layout.generation, partition: self.layout.partition(thread) }
+    }
+
+    pub fn tail(&self) -> Tail {
+        Tail::new(&self.nats, self.layout)
+    }
+
+    /// Until the archive has everything up to here.
+    pub async fn archived(&self, thread: &Thread, id: MsgId) {
+        eventually("the watermark moves", async || self.store.inner.position(self.key(thread)).await.unwrap().is_some_and(|p| p.id >= id))
+            .await;
+    }
+
+    pub async fn say(&self, thread: &Thread, from: &str, text: &str) -> MsgId {
+        self.send(thread, from, Kind::Text, Body::text(text)).await
+    }
+
+    pub async fn send(&self, thread: &Thread, from: &str, kind: Kind, body: Body) -> MsgId {
+        self.send_as(thread, from, new_cid(), kind, body).await
+    }
+
+    pub async fn send_as(&self, thread: &Thread, from: &str, cid: Cid, kind: Kind, body: Body) -> MsgId {
+        let entry = Entry::new(user(from), cid, kind, body);
+        if kind.is_control() {
+            let last = self.tail().last_control(thread).await.unwrap().map_or(MsgId::NONE, |r| r.id);
+            return self.publisher.control(thread, &cid.to_string(), entry.encode(), last).await.unwrap().id;
+        }
+        self.publisher.message(thread, &cid.dedupe_id(thread, &user(from)), entry.encode()).await.unwrap().id
+    }
+
+    /// Straight into the log, whatever it is.
+    pub async fn raw(&self, subject: String, payload: &'static [u8]) -> MsgId {
+        let js = async_nats::jetstream::new(self.nats.client.clone());
+        MsgId(js.publish(subject, Bytes::from_static(payload)).await.unwrap().await.unwrap().sequence)
+    }
+
+    pub async fn ask(&self, request: &HistoryRequest) -> Result<HistoryAnswer, Refusal> {
+        match self.nats.request(subjects::HISTORY, request, Duration::from_secs(10)).await {
+            Ok(answer) => Ok(answer),
+            Err(RpcError::Refused(refusal)) => Err(refusal),
+            Err(e) => panic!("history does not answer: {e}"),
+        }
+    }
+
+    pub async fn page_as(&self, thread: &Thread, reader: &str, at: At, limit: u16) -> Result<Page, Refusal> {
+        let request = HistoryRequest::Page {
+            thread: thread.clone(),
+            reader: user(reader),
+            intervals: Intervals::all(),
+            at,
+            limit,
+            min_id: MsgId::NONE,
+        };
+        match self.ask(&request).await? {
+            HistoryAnswer::Page(page) => Ok(page),
+            other => panic!("a page was asked for: {other:?}"),
+        }
+    }
+
+    pub async fn page(&self, thread: &Thread, at: At, limit: u16) -> Page {
+        self.page_as(thread, "reader", at, limit).await.unwrap()
+    }
+
+    pub async fn between(&self, thread: &Thread, after: MsgId, upto: MsgId, limit: u16) -> Result<(Vec<Event>, bool), Refusal> {
+        match self.ask(&HistoryRequest::Between { thread: thread.clone(), after, upto, limit }).await? {
+            HistoryAnswer::Between { events, complete } => Ok((events, complete)),
+            other => panic!("events were asked for: {other:?}"),
+        }
+    }
+
+    pub async fn find_cid(&self, thread: &Thread, from: &str, cid: Cid) -> Result<Option<MsgId>, Refusal> {
+        match self.ask(&HistoryRequest::FindCid { thread: thread.clone(), sender: user(from), cid }).await? {
+            HistoryAnswer::FindCid { found, .. } => Ok(found),
+            other => panic!("an id was asked for: {other:?}"),
+        }
+    }
+
+    pub async fn last_ids(&self, threads: &[&Thread]) -> Vec<MsgId> {
+        match self.ask(&HistoryRequest::LastIds { threads: threads.iter().map(|t| (*t).clone()).collect() }).await.unwrap() {
+            HistoryAnswer::LastIds(ids) => ids,
+            other => panic!("ids were asked for: {other:?}"),
+        }
+    }
+
+    pub async fn latest(&self, reader: &str, threads: &[&Thread]) -> Vec<Option<Event>> {
+        let threads = threads.iter().map(|t| ((*t).clone(), Intervals::all())).collect();
+        match self.ask(&HistoryRequest::Latest { reader: user(reader), threads }).await.unwrap() {
+            HistoryAnswer::Latest(events) => events,
+            other => panic!("events were asked for: {other:?}"),
+        }
+    }
+}
+
+pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub fn user(s: &str) -> UserId {
+    Token::parse(s).unwrap()
+}
+
+pub fn group(s: &str) -> Thread {
+    Thread::group(&user(s))
+}
+
+pub fn now_ms() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
+pub fn new_cid() -> Cid {
+    Cid::from_uuid(uuid::Uuid::now_v7()).unwrap()
+}
+
+pub fn ids(events: &[Event]) -> Vec<MsgId> {
+    events.iter().map(|e| e.id).collect()
+}
+
+pub fn on(target: MsgId, text: Option<&str>) -> Body {
+    Body { target: Some(target), text: text.map(str::to_owned), ..Body::default() }
+}

@@ -1,0 +1,191 @@
+//! Pages over archive and log: right after the ack, around the watermark, over edits and recalls in the log's tail, from a very long tail.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use natterjack_protocol::{
+    Body, Kind, MsgId,
+    fold::Role,
+    rpc::{At, HistoryRequest},
+};
+use tokio::time::{Instant, sleep};
+
+use super::kit::*;
+
+/// P1: from the ack on, a message is in every page; while the archive is killed and started again all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn read_your_acks_around_the_watermark() {
+    let w = World::new().await;
+    let threads: Vec<_> = ["dm.a.b", "group.g1", "group.g2"].iter().map(|t| t.parse().unwrap()).collect();
+    let churn = async {
+        for i in 0.. {
+            let archive = w.archive(if i % 2 == 0 { "one" } else { "two" });
+            sleep(Duration::from_millis(i * 37 % 190)).await;
+            drop(archive);
+        }
+    };
+    let talk = async {
+        let until = Instant::now() + Duration::from_secs(6);
+        let mut sent: Vec<Vec<MsgId>> = vec![Vec::new(); threads.len()];
+        while Instant::now() < until {
+            for (thread, sent) in threads.iter().zip(&mut sent) {
+                let id = w.say(thread, "a", "x").await;
+                sent.push(id);
+                let newest = w.page(thread, At::Newest, 20).await;
+                let want = &sent[sent.len().saturating_sub(20)..];
+                assert_eq!(ids(&newest.events), want);
+                assert_eq!(newest.prev, if sent.len() > 20 { sent[sent.len() - 21] } else { MsgId::NONE });
+                assert!(newest.holes.is_empty() && !newest.more);
+                let from = sent[sent.len() * 2 / 3].0 - 1;
+                let after = w.page(thread, At::After(MsgId(from)), 200).await;
+                let want: Vec<_> = sent.iter().copied().filter(|i| i.0 > from).take(200).collect();
+                assert_eq!(ids(&after.events), want);
+                let (events, complete) = w.between(thread, want[0], id, 200).await.unwrap();
+                assert!(complete || want.len() > 200);
+                assert_eq!(ids(&events), want[1..]);
+            }
+        }
+        assert!(sent.iter().all(|s| s.len() > 30), "{:?}", sent.iter().map(Vec::len).collect::<Vec<_>>());
+        sent
+    };
+    let sent = tokio::select! {
+        sent = talk => sent,
+        () = churn => unreachable!("it goes on for ever"),
+    };
+    let _archive = w.archive("last");
+    for (thread, sent) in threads.iter().zip(&sent) {
+        w.archived(thread, sent[sent.len() - 1]).await;
+        assert_eq!(w.last_ids(&[thread]).await, sent[sent.len() - 1..]);
+        let mut down = Vec::new();
+        let mut page = w.page(thread, At::Newest, 7).await;
+        loop {
+            down.splice(0..0, ids(&page.events));
+            if page.prev.is_none() {
+                break;
+            }
+            page = w.page(thread, At::Before(page.prev.next()), 7).await;
+        }
+        assert_eq!(&down, sent, "scrolled all the way up, nothing missing, nothing twice");
+    }
+}
+
+/// What is in the log's tail is laid over the page exactly as the archive will do it.
+#[tokio::test]
+async fn a_page_is_the_same_before_and_after_it_is_archived() {
+    let w = World::new().await;
+    let t = group("g");
+    let members = |users: &[&str]| Body { users: users.iter().map(|u| user(u)).collect(), name: Some("g".into()), ..Body::default() };
+    let first = w.archive("first");
+    w.send(&t, "owner", Kind::GroupCreated, members(&["a", "b"])).await;
+    let edited = w.say(&t, "a", "one").await;
+    let recalled = w.say(&t, "a", "secret").await;
+    let by_admin = w.say(&t, "a", "rude").await;
+    let kept = w.say(&t, "a", "kept").await;
+    w.archived(&t, kept).await;
+    drop(first);
+
+    w.send(&t, "a", Kind::Edit, on(edited, Some("uno"))).await;
+    w.send(&t, "b", Kind::Edit, on(kept, Some("hijacked"))).await;
+    w.send(&t, "a", Kind::Edit, on(recalled, Some("secret, too"))).await;
+    w.send(&t, "b", Kind::Recall, on(kept, None)).await;
+    w.send(&t, "a", Kind::Recall, on(recalled, None)).await;
+    w.send(&t, "owner", Kind::RoleChanged, Body { role: Some(Role::Admin), ..members(&["b"]) }).await;
+    w.send(&t, "b", Kind::Recall, on(by_admin, None)).await;
+    let in_tail = w.say(&t, "b", "in the tail").await;
+    let last = w.send(&t, "b", Kind::Edit, on(in_tail, Some("changed in the tail"))).await;
+
+    let before = w.page(&t, At::Newest, 50).await;
+    let text = |id: MsgId| before.events.iter().find(|e| e.id == id).map(|e| (e.kind, e.body.text.clone().unwrap_or_default()));
+    assert_eq!(text(edited), Some((Kind::Text, "uno".into())));
+    assert_eq!(text(kept), Some((Kind::Text, "kept".into())));
+    assert_eq!(text(recalled), Some((Kind::Recall, String::new())));
+    assert_eq!(text(by_admin), Some((Kind::Recall, String::new())));
+    assert_eq!(text(in_tail), Some((Kind::Text, "changed in the tail".into())));
+    assert!(!format!("{before:?}").contains("secret"));
+    let latest = w.latest("a", &[&t]).await;
+    assert_eq!(latest[0].as_ref().map(|e| (e.id, e.body.text.as_deref())), Some((in_tail, Some("changed in the tail"))));
+
+    let _second = w.archive("second");
+    w.archived(&t, last).await;
+    assert_eq!(w.page(&t, At::Newest, 50).await, before);
+    assert_eq!(w.latest("a", &[&t]).await, latest);
+}
+
+/// The archive is far behind: thousands of entries of one thread are in the log only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_from_a_very_long_tail() {
+    let w = World::new().await;
+    let (t, other) = (group("g"), group("other"));
+    let mut sent = Vec::new();
+    for chunk in 0..10 {
+        sent.extend(join_all((0..300).map(|i| w.say(&t, "a", if (chunk, i) == (9, 150) { "long" } else { "x" }))).await);
+        // Nothing of this thread for a while: windows have to widen.
+        if chunk == 4 {
+            for _ in 0..10 {
+                join_all((0..300).map(|_| w.say(&other, "a", "x"))).await;
+            }
+        }
+    }
+    sent.sort();
+    let edit = w.send(&t, "a", Kind::Edit, on(sent[2_990], Some("edited"))).await;
+    sent.push(edit);
+    let check = async |at, limit: usize, want: std::ops::Range<usize>| {
+        let page = w.page(&t, at, limit as u16).await;
+        assert_eq!(ids(&page.events), sent[want.clone()], "{at:?}");
+        assert_eq!(page.prev, if want.start == 0 { MsgId::NONE } else { sent[want.start - 1] }, "{at:?}");
+        assert_eq!(page.more, want.end < sent.len(), "{at:?}");
+        assert!(page.holes.is_empty());
+        page
+    };
+    for archived in [false, true] {
+        let _archive = if archived { w.archive("a") } else { Vec::new() };
+        if archived {
+            w.archived(&t, edit).await;
+        }
+        let n = sent.len();
+        let newest = check(At::Newest, 50, n - 50..n).await;
+        assert_eq!(newest.events.iter().find(|e| e.id == sent[2_990]).and_then(|e| e.body.text.as_deref()), Some("edited"));
+        check(At::Before(sent[n - 10]), 50, n - 60..n - 10).await;
+        check(At::Before(sent[1_500]), 50, 1_450..1_500).await;
+        check(At::Before(sent[1_510]), 50, 1_460..1_510).await;
+        check(At::Before(sent[20]), 50, 0..20).await;
+        check(At::After(sent[99]), 50, 100..150).await;
+        check(At::After(MsgId(0)), 200, 0..200).await;
+        check(At::Around(sent[1_000]), 20, 991..1_011).await;
+        let at = w.tail().get(w.layout.partition(&t), sent[1_500]).await.unwrap().unwrap().ts;
+        let timed = w.page(&t, At::Time(at), 5).await;
+        let first = timed.events[0].clone();
+        assert!(first.ts >= at && first.id <= sent[1_500]);
+        let place = sent.iter().position(|i| *i == first.id).unwrap();
+        let older = w.page(&t, At::Before(first.id), 1).await.events[0].clone();
+        assert!(older.ts < at && older.id == sent[place - 1]);
+        let (events, complete) = w.between(&t, sent[10], sent[2_000], 500).await.unwrap();
+        assert_eq!((ids(&events), complete), (sent[11..511].to_vec(), false));
+    }
+}
+
+/// Somebody asks for what cannot exist, or for more than there may be in one answer.
+#[tokio::test]
+async fn strange_questions_get_typed_answers() {
+    let w = World::new().await;
+    let t = group("g");
+    let id = w.say(&t, "a", "x").await;
+    for _ in 0..2 {
+        let page = w.page(&t, At::After(MsgId(1 << 52)), 10).await;
+        assert_eq!((page.events.len(), page.prev, page.more), (0, id, false));
+        assert_eq!(ids(&w.page(&t, At::Before(MsgId(u64::MAX)), 10).await.events), [id]);
+        assert_eq!(ids(&w.page(&t, At::Newest, 0).await.events), [id]);
+        assert_eq!(ids(&w.page(&t, At::Around(MsgId(0)), u16::MAX).await.events), [id]);
+        assert_eq!(ids(&w.page(&t, At::Time(u64::MAX), 10).await.events), []);
+        assert_eq!(w.between(&t, MsgId(u64::MAX), id, 10).await.unwrap(), (vec![], true));
+        assert_eq!(w.page(&group("none"), At::Newest, 10).await.events, []);
+        let archive = w.archive("a");
+        w.archived(&t, id).await;
+        drop(archive);
+    }
+    // Somebody claims to have seen what nobody wrote.
+    let future = HistoryRequest::Between { thread: t.clone(), after: id, upto: MsgId(1 << 52), limit: 10 };
+    assert_eq!(w.ask(&future).await.unwrap_err().code, natterjack_protocol::Code::Unavailable);
+    let many = HistoryRequest::LastIds { threads: vec![t; 2_000] };
+    assert_eq!(w.ask(&many).await.unwrap_err().code, natterjack_protocol::Code::Invalid);
+}
