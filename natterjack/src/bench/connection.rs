@@ -1,0 +1,97 @@
+//! A client that costs as little as it can: one WebSocket in MessagePack, no outbox, no cursors.
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use natterjack_protocol::{
+    Body, Cid, Kind, Thread,
+    codec::Codec,
+    frame::{ClientFrame, DeviceClass, Hello, Send, ServerFrame},
+};
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{Message, client::IntoClientRequest, http::HeaderValue, protocol::WebSocketConfig},
+};
+
+use super::system::User;
+
+pub struct Connection {
+    pub user: User,
+    pub socket: WebSocketStream<TcpStream>,
+}
+
+/// What a run needs to know of a frame.
+pub enum Seen {
+    Sent { r: u32 },
+    /// The moment at which it was handed to the sender's socket, as the sender wrote it into the text.
+    Event { stamp: u64 },
+    Refused(String),
+    Other,
+}
+
+impl Connection {
+    /// Connects, says hello and waits until it is live.
+    pub async fn open(url: &str, user: User) -> Result<Self> {
+        let mut request = format!("{url}/v1/ws").into_client_request()?;
+        request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("natterjack.v1.msgpack"));
+        let address = request.uri().authority().context("an edge's URL names host and port")?.to_string();
+        let stream = TcpStream::connect(&address).await?;
+        stream.set_nodelay(true)?;
+        let config = WebSocketConfig::default().read_buffer_size(4 * 1024);
+        let (socket, _) = client_async_with_config(request, stream, Some(config)).await?;
+        let mut connection = Self { user, socket };
+        let hello = ClientFrame::Hello(Hello {
+            token: connection.user.token.clone(),
+            device: connection.user.id.clone(),
+            class: DeviceClass::Other,
+            cursors: Default::default(),
+            synced: None,
+        });
+        connection.socket.send(Message::Binary(hello.encode(Codec::Msgpack))).await?;
+        loop {
+            match connection.frame().await? {
+                Some(ServerFrame::Attached { .. }) => return Ok(connection),
+                Some(ServerFrame::Error { refusal, .. }) => bail!("refused: {refusal}"),
+                _ => {}
+            }
+        }
+    }
+
+    async fn frame(&mut self) -> Result<Option<ServerFrame>> {
+        match self.socket.next().await.context("the edge closed the connection")?? {
+            Message::Binary(bytes) => Ok(ServerFrame::decode(Codec::Msgpack, &bytes)?),
+            Message::Close(why) => bail!("the edge closed the connection: {why:?}"),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// A text of `len` bytes that begins with the moment of sending.
+pub fn stamped(stamp: u64, len: usize) -> Body {
+    let mut text = format!("{stamp} ");
+    text.extend(std::iter::repeat_n('x', len.saturating_sub(text.len())));
+    Body::text(text)
+}
+
+pub fn send_frame(r: u32, thread: &Thread, now_ms: u64, body: Body) -> Bytes {
+    let cid = Cid::mint(now_ms, rand::random());
+    ClientFrame::Send(Send { r, cid, thread: thread.clone(), kind: Kind::Text, body }).encode(Codec::Msgpack)
+}
+
+/// Is it an event? Decides by the first bytes: decoding every delivery would measure us.
+pub fn is_event(bytes: &[u8]) -> bool {
+    bytes.get(1..9) == Some(b"\xa1t\xa5event".as_slice())
+}
+
+pub fn look(bytes: &[u8]) -> Seen {
+    match ServerFrame::decode(Codec::Msgpack, bytes) {
+        Ok(Some(ServerFrame::Sent { r, .. })) => Seen::Sent { r },
+        Ok(Some(ServerFrame::Event(e))) => {
+            let stamp = e.body.text.as_deref().and_then(|t| t.split(' ').next()).and_then(|s| s.parse().ok());
+            stamp.map_or(Seen::Other, |stamp| Seen::Event { stamp })
+        }
+        Ok(Some(ServerFrame::Error { refusal, .. })) => Seen::Refused(refusal.to_string()),
+        _ => Seen::Other,
+    }
+}

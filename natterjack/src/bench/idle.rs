@@ -1,0 +1,67 @@
+//! Idle connections: memory each, CPU each per second, and what a connect costs, attach included.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use futures_util::{SinkExt, StreamExt, TryStreamExt, stream};
+use natterjack_protocol::{codec::Codec, frame::ClientFrame};
+use tokio::time::sleep;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::{
+    connection::Connection,
+    cpu::Snapshot,
+    report::Report,
+    system::System,
+};
+
+/// Log-ins in progress at once.
+const AT_ONCE: usize = 32;
+
+pub async fn run(system: &System, connections: usize, time: Duration) -> Result<Report> {
+    // The first connections pay for what all later ones share.
+    let warm = open(system, connections / 10).await?;
+    let before = Snapshot::take(&system.processes);
+    let begun = Instant::now();
+    let mut open = open(system, connections).await?;
+    let connecting = begun.elapsed();
+    sleep(Duration::from_secs(1)).await;
+    let connected = Snapshot::take(&system.processes);
+    let begun = Instant::now();
+    sleep(time).await;
+    let held = begun.elapsed().as_secs_f64();
+    let after = Snapshot::take(&system.processes);
+
+    let n = connections.max(1) as f64;
+    let grown: i64 = connected.rss() as i64 - before.rss() as i64;
+    let connect_cpu: f64 = before.until(&connected).iter().map(|u| u.cpu_seconds).sum();
+    let idle_cpu: f64 = connected.until(&after).iter().map(|u| u.cpu_seconds).sum();
+    let notes = vec![
+        format!("{:.0} connects/s, {:.0} µs of server CPU each, token check and attach included", n / connecting.as_secs_f64(), connect_cpu * 1e6 / n),
+        format!("{:.1} KiB resident per connection, all servers together", grown as f64 / 1024.0 / n),
+        format!("{:.2} µs CPU per connection and second while idle", idle_cpu * 1e6 / n / held),
+    ];
+    for connection in &mut open {
+        let _ = connection.socket.send(Message::Binary(ClientFrame::Bye.encode(Codec::Msgpack))).await;
+    }
+    drop(warm);
+    Ok(Report {
+        load: format!("idle: {connections} connections"),
+        seconds: held,
+        sent: 0,
+        delivered: 0,
+        missing: 0,
+        ack: None,
+        delivery: None,
+        used: connected.until(&after),
+        per: "connection and run",
+        units: connections as u64,
+        notes,
+    })
+}
+
+async fn open(system: &System, count: usize) -> Result<Vec<Connection>> {
+    let users = system.users(count).await?;
+    let connect = |(n, user)| Connection::open(system.url(n), user);
+    stream::iter(users.into_iter().enumerate()).map(connect).buffer_unordered(AT_ONCE).try_collect().await
+}

@@ -1,0 +1,193 @@
+//! Pairs of users: each message is acknowledged by the log and delivered to the other user, on another edge.
+
+use std::{
+    collections::HashMap,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use futures_util::{SinkExt, StreamExt, TryStreamExt, stream};
+use hdrhistogram::Histogram;
+use natterjack_protocol::Thread;
+use tokio::{
+    sync::{AcquireError, Semaphore},
+    task::JoinSet,
+    time::{interval, timeout},
+};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::{
+    connection::{Connection, Seen, is_event, look, send_frame, stamped},
+    cpu::Snapshot,
+    report::{Report, histogram},
+    system::{System, now_ms},
+};
+
+const BODY: usize = 128;
+/// What is still on its way when the sending ends.
+const DRAIN: Duration = Duration::from_secs(5);
+
+struct Side {
+    count: u64,
+    latency: Histogram<u64>,
+}
+
+pub async fn run(system: &System, pairs: usize, window: usize, rate: Option<u64>, time: Duration) -> Result<Report> {
+    let users = system.users(pairs * 2).await?;
+    let connections = stream::iter(users.into_iter().enumerate()).map(|(n, user)| Connection::open(system.url(n), user));
+    let mut connections: Vec<Connection> = connections.buffered(32).try_collect().await?;
+    let mut tasks = Vec::new();
+    while let (Some(to), Some(from)) = (connections.pop(), connections.pop()) {
+        tasks.push((from, to));
+    }
+    // The first message of a pair starts the conversation; it is not part of the figure.
+    let mut warm = JoinSet::new();
+    for (from, to) in tasks {
+        warm.spawn(async move {
+            let thread = Thread::dm(&from.user.id, &to.user.id);
+            let (mut from, mut to) = (from, to);
+            one(&mut from, &mut to, &thread).await.map(|()| (from, to, thread))
+        });
+    }
+    let mut ready = Vec::new();
+    while let Some(pair) = warm.join_next().await {
+        ready.push(pair??);
+    }
+    let before = Snapshot::take(&system.processes);
+    let begun = Instant::now();
+    let end = begun + time;
+    let each = rate.map(|r| Duration::from_secs_f64(pairs as f64 / r as f64));
+    let mut running = JoinSet::new();
+    for (from, to, thread) in ready {
+        running.spawn(pair(from, to, thread, window, each, begun, end));
+    }
+    let (mut acks, mut deliveries) = (Side { count: 0, latency: histogram() }, Side { count: 0, latency: histogram() });
+    while let Some(done) = running.join_next().await {
+        let (ack, delivery) = done??;
+        acks.count += ack.count;
+        acks.latency.add(&ack.latency)?;
+        deliveries.count += delivery.count;
+        deliveries.latency.add(&delivery.latency)?;
+    }
+    let used = before.until(&Snapshot::take(&system.processes));
+    Ok(Report {
+        load: match rate {
+            Some(rate) => format!("pairs: {pairs} pairs, {rate} sends/s, {BODY} B"),
+            None => format!("pairs: {pairs} pairs, {window} unacknowledged each, {BODY} B"),
+        },
+        seconds: time.as_secs_f64(),
+        sent: acks.count,
+        delivered: deliveries.count,
+        missing: acks.count - deliveries.count.min(acks.count),
+        ack: Some((&acks.latency).into()),
+        delivery: Some((&deliveries.latency).into()),
+        used,
+        per: "message",
+        units: acks.count,
+        notes: Vec::new(),
+    })
+}
+
+async fn one(from: &mut Connection, to: &mut Connection, thread: &Thread) -> Result<()> {
+    from.socket.send(Message::Binary(send_frame(0, thread, now_ms(), stamped(0, BODY)))).await?;
+    let arrives = async {
+        while let Some(message) = to.socket.next().await {
+            if let Message::Binary(bytes) = message?
+                && matches!(look(&bytes), Seen::Event { .. })
+            {
+                return Ok(());
+            }
+        }
+        bail!("the edge closed the connection")
+    };
+    timeout(DRAIN, arrives).await.context("the first message of a pair did not arrive")?
+}
+
+/// One direction of one pair. `each`: the time between two sends; else a new one with every acknowledgement.
+async fn pair(
+    from: Connection,
+    to: Connection,
+    thread: Thread,
+    window: usize,
+    each: Option<Duration>,
+    begun: Instant,
+    end: Instant,
+) -> Result<(Side, Side)> {
+    let room = Semaphore::new(window);
+    let handed: Mutex<HashMap<u32, u64>> = Mutex::default();
+    let (mut sink, mut source) = from.socket.split();
+    let mut incoming = to.socket;
+    let stamp = |at: Instant| (at - begun).as_micros() as u64;
+    let sending = async {
+        let mut next = each.map(interval);
+        for r in 0u32.. {
+            // Open loop: the intended moment counts, not the one at which we got round to it.
+            let at = match &mut next {
+                Some(next) => next.tick().await.into_std(),
+                None => {
+                    room.acquire().await?.forget();
+                    Instant::now()
+                }
+            };
+            if at >= end {
+                break;
+            }
+            let at = stamp(at.max(begun));
+            handed.lock().map_err(|_| anyhow!("a task failed"))?.insert(r, at);
+            sink.send(Message::Binary(send_frame(r, &thread, now_ms(), stamped(at, BODY)))).await?;
+        }
+        anyhow::Ok(())
+    };
+    let acking = async {
+        let mut side = Side { count: 0, latency: histogram() };
+        let mut last = Instant::now();
+        while let Ok(Some(message)) = timeout(quiet(end, last), source.next()).await {
+            let Message::Binary(bytes) = message? else { continue };
+            if is_event(&bytes) {
+                continue;
+            }
+            match look(&bytes) {
+                Seen::Sent { r } => {
+                    last = Instant::now();
+                    side.count += 1;
+                    let begun = handed.lock().map_err(|_| anyhow!("a task failed"))?.remove(&r).unwrap_or_default();
+                    side.latency.record(stamp(last).saturating_sub(begun).max(1))?;
+                    room.add_permits(1);
+                }
+                Seen::Refused(why) => bail!("a send was refused: {why}"),
+                _ => {}
+            }
+        }
+        // The sender may still wait for a permit that no acknowledgement will bring.
+        room.close();
+        Ok(side)
+    };
+    let delivering = async {
+        let mut side = Side { count: 0, latency: histogram() };
+        let mut last = Instant::now();
+        while let Ok(Some(message)) = timeout(quiet(end, last), incoming.next()).await {
+            let Message::Binary(bytes) = message? else { continue };
+            if let Seen::Event { stamp: s } = look(&bytes) {
+                last = Instant::now();
+                side.count += 1;
+                side.latency.record(stamp(last).saturating_sub(s).max(1))?;
+            }
+        }
+        anyhow::Ok(side)
+    };
+    let sending = async {
+        match sending.await {
+            // Closed by the acknowledging side: over.
+            Err(e) if !e.is::<AcquireError>() => Err(e),
+            _ => Ok(()),
+        }
+    };
+    let ((), acks, deliveries) = tokio::try_join!(sending, acking, delivering)?;
+    Ok((acks, deliveries))
+}
+
+/// How long to wait for the next frame: until the sending ends, and then until nothing came for half a second.
+fn quiet(end: Instant, last: Instant) -> Duration {
+    (end.max(last) + Duration::from_millis(500)).saturating_duration_since(Instant::now())
+}
