@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use natterjack_nats::subjects;
 use natterjack_protocol::{
     MsgId, Refusal, Thread, UserId,
@@ -140,12 +140,16 @@ impl Live {
                 }
             }
         }
-        let intervals: HashMap<&Thread, &Intervals> = items.iter().map(|(t, i)| (t, &i.intervals)).collect();
-        let pages = plan.pages.iter().filter_map(|(thread, cursor, head)| Some((thread, *cursor, *head, *intervals.get(thread)?)));
-        let mut pages = stream::iter(pages)
-            .map(|(thread, cursor, head, intervals)| self.send_page(session, thread, cursor, head, intervals))
-            .buffer_unordered(PAGES_AT_ONCE);
-        while let Some(sent) = pages.next().await {
+        let mut intervals: HashMap<Thread, Intervals> = items.iter().map(|(t, i)| (t.clone(), i.intervals.clone())).collect();
+        let mut under_way = FuturesUnordered::new();
+        for (thread, cursor, head) in plan.pages {
+            let Some(intervals) = intervals.remove(&thread) else { continue };
+            under_way.push(self.send_page(session, thread, cursor, head, intervals));
+            if under_way.len() >= PAGES_AT_ONCE {
+                complete &= under_way.next().await.unwrap_or(true);
+            }
+        }
+        while let Some(sent) = under_way.next().await {
             complete &= sent;
         }
         complete
@@ -164,19 +168,19 @@ impl Live {
     }
 
     /// The newest page of a thread, without what the device has.
-    async fn send_page(&self, session: &Arc<SessionHandle>, thread: &Thread, cursor: MsgId, head: MsgId, intervals: &Intervals) -> bool {
+    async fn send_page(&self, session: &Arc<SessionHandle>, thread: Thread, cursor: MsgId, head: MsgId, intervals: Intervals) -> bool {
         let request = HistoryRequest::Page {
             thread: thread.clone(),
             reader: session.user.clone(),
-            intervals: intervals.clone(),
+            min_id: if intervals.open() { head } else { MsgId::NONE },
+            intervals,
             at: At::Newest,
             limit: limits::PAGE_DEFAULT as u16,
-            min_id: if intervals.open() { head } else { MsgId::NONE },
         };
         match self.history.ask(request).await {
             Ok(HistoryAnswer::Page(page)) => {
                 let honest = page.holes.is_empty();
-                if let Some(page) = newer_than(cursor, thread, page) {
+                if let Some(page) = newer_than(cursor, &thread, page) {
                     session.frame(&ServerFrame::Page(page));
                 }
                 honest
@@ -209,7 +213,7 @@ pub(crate) async fn join(live: &Live, session: &Arc<SessionHandle>, thread: &Thr
         Ok(barrier) => {
             let head = barrier.heads.get(thread).copied().unwrap_or(item.v);
             let since = item.intervals.0.last().map_or(MsgId::NONE, |i| i.since);
-            let complete = live.send_page(session, thread, MsgId(since.0.saturating_sub(1)), head, &item.intervals).await;
+            let complete = live.send_page(session, thread.clone(), MsgId(since.0.saturating_sub(1)), head, item.intervals.clone()).await;
             let topics = vec![(key, vec![(thread.hash64(), head)])];
             complete && live.command(Command::GoLive { session: session.clone(), topics, then: None }).await.is_ok()
         }

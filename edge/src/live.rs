@@ -8,7 +8,10 @@ mod model;
 pub mod round;
 pub mod topic;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use bytes::Bytes;
 use natterjack_nats::{Buckets, Layout, Nats};
@@ -48,6 +51,8 @@ pub struct Live {
     pub(crate) clock: Clock,
     pub(crate) members: Members,
     pub(crate) history: HistoryClient,
+    /// A `Leave` found no place in the queue.
+    pub(crate) unseen_leaves: Arc<AtomicBool>,
 }
 
 impl Live {
@@ -55,13 +60,12 @@ impl Live {
         self.commands.send(command).await.map_err(|_| Refusal::unavailable("this edge is stopping"))
     }
 
-    /// Ends a session's part here; idempotent. Waits for nothing: a full queue means that the dispatcher is behind, then a task waits for it.
+    /// Ends a session's part here; idempotent, waits for nothing.
     pub fn detach(&self, session: &Arc<SessionHandle>) {
-        let command = Command::Leave { session: session.id };
-        if let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command) {
-            let commands = self.commands.clone();
-            // Ends by itself: the dispatcher takes it, or is gone and closes the channel.
-            drop(tokio::spawn(async move { commands.send(command).await }));
+        session.gone.store(true, Relaxed);
+        // With a full queue the dispatcher finds it by its mark, at its next tick.
+        if self.commands.try_send(Command::Leave { session: session.id }).is_err() {
+            self.unseen_leaves.store(true, Relaxed);
         }
     }
 
@@ -103,6 +107,7 @@ pub async fn start(
         clock: clock.clone(),
         members: members.clone(),
         history: history.clone(),
+        unseen_leaves: Arc::default(),
     };
     let task = tokio::spawn(dispatch::run(live.clone(), fanin, inbox, stop));
     Ok(Started { live, clock, members, history, task })

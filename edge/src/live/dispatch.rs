@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -293,6 +293,9 @@ impl Dispatcher {
 
     fn tick(&mut self) {
         self.live.clock.look();
+        if self.live.unseen_leaves.swap(false, Relaxed) {
+            self.hub.leave_gone();
+        }
         let now = Instant::now();
         if now >= self.next_sweep {
             // Jittered by a quarter, so that edges that started together do not ask together.

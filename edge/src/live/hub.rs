@@ -1,6 +1,9 @@
 //! All topics of this edge: which sessions sit where, which subject has which slot. Pure, owned by the dispatcher.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use bytes::Bytes;
 use natterjack_protocol::{
@@ -92,6 +95,13 @@ impl Hub {
         for slot in self.seats.remove(&session).unwrap_or_default() {
             self.stand_up(session, slot);
         }
+    }
+
+    /// Sessions that have ended without saying so.
+    pub fn leave_gone(&mut self) {
+        let all = self.topics.iter().flatten().flat_map(|e| e.topic.sessions());
+        let gone: HashSet<SessionId> = all.filter(|s| s.gone.load(Relaxed)).map(|s| s.id).collect();
+        gone.into_iter().for_each(|id| self.leave(id));
     }
 
     /// The topics on which a session sits.

@@ -1,6 +1,6 @@
 //! What other parts of the edge may hold of a session: who it is, how it speaks, and its outbox.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use natterjack_protocol::{DeviceId, UserId, codec::Codec, frame::ServerFrame};
 
@@ -19,11 +19,13 @@ pub struct SessionHandle {
     pub outbox: Outbox,
     /// Shared by all sessions of the user on this edge.
     pub state: Arc<UserState>,
+    /// Its connection is over.
+    pub gone: AtomicBool,
 }
 
 impl SessionHandle {
     pub fn new(id: SessionId, user: UserId, device: DeviceId, codec: Codec, state: Arc<UserState>) -> Arc<Self> {
-        Arc::new(Self { id, user, device, codec, outbox: Outbox::new(), state })
+        Arc::new(Self { id, user, device, codec, outbox: Outbox::new(), state, gone: AtomicBool::new(false) })
     }
 
     pub fn frame(&self, frame: &ServerFrame) {
