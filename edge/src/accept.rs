@@ -87,7 +87,7 @@ impl Front {
                 metrics::counter!("natterjack_edge_connections_refused_total").increment(1);
                 let refusal = Refusal { retry_after_ms: Some(5_000), ..Refusal::unavailable("this edge takes no more connections") };
                 // Into the empty buffer of a new socket; nobody is waited for.
-                let _ = stream.try_write(upgrade::refusal(503, &refusal).as_bytes());
+                let _ = stream.try_write(upgrade::refusal(503, &refusal, self.services.clock.any_now_ms()).as_bytes());
                 continue;
             };
             let _ = stream.set_nodelay(true);
@@ -146,7 +146,7 @@ impl Front {
 
     async fn answer(&self, mut stream: TcpStream, status: u16, refusal: &Refusal) {
         let farewell = async {
-            stream.write_all(upgrade::refusal(status, refusal).as_bytes()).await?;
+            stream.write_all(upgrade::refusal(status, refusal, self.services.clock.any_now_ms()).as_bytes()).await?;
             stream.shutdown().await?;
             // Closing over unread bytes would reset the connection before the answer is read.
             let mut rest = [0; 1_024];

@@ -10,7 +10,7 @@ use std::{
 use futures_util::StreamExt;
 use natterjack_nats::{Buckets, Kv, KvError, subjects};
 use natterjack_protocol::{DeviceId, Refusal, Times, Token, UserId, rpc::Claims};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{clock::Clock, directory::Directory};
@@ -29,7 +29,7 @@ impl From<Claims> for Actor {
     }
 }
 
-/// A key that was not there is asked for again only after this long: forged key ids must not become reads of the leader.
+/// A key that was not there is asked for again only after this long.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// How long an answer about the directory's health is believed.
 const HEALTH: Duration = Duration::from_secs(5);
@@ -41,7 +41,8 @@ struct Inner {
     directory: Directory,
     /// Past its expiry a token is good for this long while nobody can renew it (P7).
     grace: Duration,
-    asked: Mutex<Option<Instant>>,
+    /// The last key that was not there. One read of the leader at a time: forged key ids must not become a storm of them.
+    missed: tokio::sync::Mutex<Option<(Token, Instant)>>,
     /// When the directory was last probed, and whether it was away.
     away: tokio::sync::Mutex<Option<(Instant, bool)>>,
     _watch: AbortOnDropHandle<()>,
@@ -72,7 +73,7 @@ impl Auth {
             clock: clock.clone(),
             directory: directory.clone(),
             grace: times.access_token,
-            asked: Mutex::new(None),
+            missed: tokio::sync::Mutex::new(None),
             away: tokio::sync::Mutex::new(None),
             _watch: AbortOnDropHandle::new(watch),
         })))
@@ -98,13 +99,15 @@ impl Auth {
 
     /// Asks the leader for a key that the watch has not brought yet: a token may be used milliseconds after its key was made.
     async fn read(&self, kid: &Token) -> bool {
-        {
-            let mut asked = self.0.asked.lock();
-            if asked.is_some_and(|at| at.elapsed() < ASK_AGAIN) {
-                return false;
-            }
-            *asked = Some(Instant::now());
+        let mut missed = self.0.missed.lock().await;
+        if self.0.keys.read().knows(kid) {
+            // Whoever held the lock before has read it.
+            return true;
         }
+        if missed.as_ref().is_some_and(|(last, at)| last == kid && at.elapsed() < ASK_AGAIN) {
+            return false;
+        }
+        *missed = Some((kid.clone(), Instant::now()));
         match self.0.control.get(&subjects::signing_key(kid.as_str())).await {
             Ok(Some((value, _))) => self.0.keys.write().put(kid, Some(&value)),
             Ok(None) => false,

@@ -10,6 +10,7 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod control;
+mod describe;
 pub mod directory;
 pub mod drain;
 pub mod gate;
@@ -30,4 +31,4 @@ pub mod threads;
 pub mod upgrade;
 
 pub use config::Config;
-pub use run::{Error, run};
+pub use run::{Error, run, run_with};

@@ -49,6 +49,7 @@ pub async fn run(cfg: Config, health: Health, stop: CancellationToken) -> Result
 
 /// Likewise; with `metrics`, `/metrics` is served on the clients' address too.
 pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, stop: CancellationToken) -> Result<(), Error> {
+    crate::describe::describe();
     health.set("edge", Err("starting".into()));
     let listener = accept::bind(cfg.listen).map_err(|source| Error::Listen { addr: cfg.listen, source })?;
     let listen = listener.local_addr().unwrap_or(cfg.listen);

@@ -22,7 +22,7 @@ use natterjack_protocol::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
@@ -122,7 +122,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn serve(&mut self) -> End {
         let silence = self.services.times.heartbeat_timeout;
         // Jitter, so that a thousand sessions that came together are not looked at together.
-        let mut deadline = Instant::now() + silence + silence.mul_f64(rand::random_range(0.0..0.1));
+        // One timer, moved only when it fires: a frame that arrives costs no timer.
+        let mut deadline = std::pin::pin!(sleep(silence + silence.mul_f64(rand::random_range(0.0..0.1))));
         let mut stalled = Instant::now();
         loop {
             // Backpressure instead of refusals: what a client pipelines beyond its limit waits in its socket, in order.
@@ -162,12 +163,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                         return End::Close(close::SLOW_READER);
                     }
                 }
-                () = sleep_until(deadline) => {
+                () = deadline.as_mut() => {
                     // While nothing is read, silence says nothing.
                     if reading && self.heard.elapsed() >= silence {
                         return End::Close(close::HEARTBEAT);
                     }
-                    deadline = if reading { self.heard + silence } else { Instant::now() + silence };
+                    deadline.as_mut().reset(if reading { self.heard } else { Instant::now() } + silence);
                 }
             }
             if self.leaving && self.requests == 0 && self.queue.waiting() == 0 {

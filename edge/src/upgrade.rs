@@ -89,13 +89,13 @@ impl Upgrade {
     }
 }
 
-/// A whole answer for a connection that gets no further than this.
-pub fn refusal(status: u16, refusal: &Refusal) -> String {
+/// A whole answer for a connection that gets no further than this. `now_ms`: the log's clock, as on every answer.
+pub fn refusal(status: u16, refusal: &Refusal, now_ms: u64) -> String {
     let body = serde_json::to_string(refusal).expect("a refusal is plain");
     let reason = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Error");
     let retry = refusal.retry_after_ms.map_or_else(String::new, |ms| format!("Retry-After: {}\r\n", ms.div_ceil(1_000)));
     format!(
-        "HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nAccess-Control-Allow-Origin: *\r\n{retry}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nAccess-Control-Allow-Origin: *\r\nNatterjack-Now: {now_ms}\r\n{retry}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     )
 }
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_a_whole_http_answer() {
-        let text = refusal(503, &Refusal::unavailable("later"));
+        let text = refusal(503, &Refusal::unavailable("later"), 7);
         assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n") && text.contains("Retry-After: 1\r\n"));
         let body = text.split("\r\n\r\n").nth(1).unwrap();
         assert!(text.contains(&format!("Content-Length: {}\r\n", body.len())));

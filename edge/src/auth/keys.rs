@@ -61,6 +61,10 @@ impl Keys {
         }
     }
 
+    pub fn knows(&self, kid: &Token) -> bool {
+        self.0.contains_key(kid)
+    }
+
     pub fn check(&self, token: &str, now_ms: u64) -> Result<Claims, BadToken> {
         if token.len() > TOKEN_BYTES {
             return Err(BadToken::Malformed);

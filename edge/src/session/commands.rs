@@ -71,10 +71,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         None
     }
 
-    /// Shown for a few seconds, may be lost: no answer, also when refused.
+    /// Shown for a few seconds, may be lost. Answered only when it makes no sense at all; a conversation that has not begun has nobody to show it to.
     fn typing(&mut self, thread: Thread) {
-        if self.handle.state.item(&thread).is_none_or(|i| fold::may_send(&i).is_err()) {
-            return;
+        let item = self.handle.state.item(&thread);
+        match item.as_ref().map(fold::may_send) {
+            Some(Ok(())) => {}
+            Some(Err(refusal)) => return self.error(None, refusal),
+            None if self.attached && thread.peer(&self.handle.user).is_none() => {
+                return self.error(None, Refusal::new(Code::NotMember, "you are not in this thread"));
+            }
+            None => return,
         }
         let (nats, user) = (self.services.nats.clone(), self.handle.user.clone());
         self.request(async move {

@@ -14,7 +14,7 @@ use natterjack_protocol::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{Instant, timeout},
+    time::timeout,
 };
 use tokio_tungstenite::tungstenite::Message;
 
@@ -130,21 +130,23 @@ async fn whoever_floods_or_does_not_read_is_closed() {
     let _ = flood.ws.flush().await;
     flood.closes_with(close::FLOOD).await;
 
-    // Answers of 4 KB to questions of 100 bytes fill every buffer between here and there.
+    // Pages of 20 KB that nobody reads, until every buffer between here and there is full.
     let mut deaf = world.client("ua", "d1", Codec::Json).await;
-    let long = "x".repeat(60_000);
-    let started = Instant::now();
-    let mut asked = 0;
-    while started.elapsed() < Duration::from_secs(15) {
-        let text = format!(r#"{{"t":"{long}","r":1}}"#);
-        asked += 1;
-        match timeout(Duration::from_secs(3), deaf.ws.send(Message::Text(text.into()))).await {
-            Ok(Ok(())) if asked < 500 => {}
+    deaf.sent(cid(), "dm.ua.ua", "to oneself").await.unwrap();
+    for r in 0..2_000u32 {
+        let question = format!(r#"{{"t":"history","r":{r},"thread":"dm.ua.ua"}}"#);
+        match timeout(Duration::from_secs(3), deaf.ws.send(Message::Text(question.into()))).await {
+            Ok(Ok(())) => {}
             _ => break,
         }
     }
+    let gone = |report: u16| [close::SLOW_READER.code, 1006].contains(&report);
     let mut witness = world.client("ub", "d1", Codec::Json).await;
     witness.put(&ClientFrame::Ping).await;
     witness.until(|f| matches!(f, ServerFrame::Pong { .. })).await;
     assert!(witness.sent(cid(), "dm.ub.ub", "still here").await.is_ok());
+
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let code = deaf.closed().await;
+    assert!(gone(code), "closed with {code}");
 }

@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use natterjack_edge::{Config, Error, run};
 use natterjack_nats::{Buckets, Layout, Nats, Service, Tail, serve, subjects};
 use natterjack_protocol::{
-    Body, Cid, Entry, Kind, MsgId, Refusal, Thread, Times, Token, UserId,
+    Body, Cid, Entry, Event, Kind, MsgId, Refusal, Thread, Times, Token,
     close::Close,
     codec::Codec,
     entry::VERSION,
@@ -187,7 +187,7 @@ async fn others(nats: &Nats, layout: Layout, tail: &Tail) -> Vec<Service> {
                     let found = stored.iter().find(|r| Entry::decode(&r.payload).is_ok_and(|e| e.from == sender && e.cid == cid));
                     HistoryAnswer::FindCid { found: found.map(|r| r.id), seen: now_ms() }
                 }
-                HistoryRequest::Page { .. } => HistoryAnswer::Page(Page::default()),
+                HistoryRequest::Page { thread, .. } => HistoryAnswer::Page(Page { events: vec![long(thread)], ..Page::default() }),
                 HistoryRequest::LastIds { threads } => HistoryAnswer::LastIds(vec![MsgId::NONE; threads.len()]),
                 HistoryRequest::Latest { threads, .. } => HistoryAnswer::Latest(vec![None; threads.len()]),
                 HistoryRequest::Between { .. } => HistoryAnswer::Between { events: Vec::new(), complete: true },
@@ -205,6 +205,12 @@ async fn others(nats: &Nats, layout: Layout, tail: &Tail) -> Vec<Service> {
     services
 }
 
+/// 20 KB.
+fn long(thread: Thread) -> Event {
+    let (prev, kind, body) = (MsgId::NONE, Kind::Text, Body::text("ü".repeat(10_000)));
+    Event { thread, id: MsgId(1), prev, ts: now_ms(), from: id("ua"), cid: cid(), kind, body }
+}
+
 pub struct Client {
     pub ws: WebSocketStream<TcpStream>,
     codec: Codec,
@@ -213,8 +219,7 @@ pub struct Client {
 
 impl Client {
     pub async fn hello(&mut self, token: &str, device: &str) {
-        let hello =
-            Hello { token: token.into(), device: id(device), class: DeviceClass::Other, cursors: BTreeMap::new(), synced: None };
+        let hello = Hello { token: token.into(), device: id(device), class: DeviceClass::Other, cursors: BTreeMap::new(), synced: None };
         self.put(&ClientFrame::Hello(hello)).await;
     }
 
@@ -306,8 +311,4 @@ pub fn cid_at(ms: u64) -> Cid {
 
 pub async fn degraded(world: &Arc<World>, wanted: bool) {
     eventually("readiness follows the beats", async || world.health.report().ready != wanted).await;
-}
-
-pub fn user(s: &str) -> UserId {
-    id(s)
 }

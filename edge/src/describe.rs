@@ -1,0 +1,31 @@
+//! What an edge measures, described once for `/metrics`. Counters in the frame path are bumped per drain, not per recipient.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+pub fn describe() {
+    let counters = [
+        ("natterjack_edge_sends_total", "sends decided, by result"),
+        ("natterjack_edge_cid_lookups_total", "sends looked up before or after publishing, because of their age"),
+        ("natterjack_edge_late_acks_total", "acks so late that the message was looked up before `sent`"),
+        ("natterjack_edge_control_conflicts_total", "changes of a thread that lost a race and were judged again"),
+        ("natterjack_edge_frames_in_total", "frames from clients"),
+        ("natterjack_edge_frames_out_total", "frames written to clients"),
+        ("natterjack_edge_closes_total", "sockets closed by this edge, by close code"),
+        ("natterjack_edge_sessions_replaced_total", "sessions closed because their device connected again"),
+        ("natterjack_edge_outbox_overflows_total", "outboxes dropped because their reader was too slow"),
+        ("natterjack_edge_connections_refused_total", "connections over the limit of this edge"),
+        ("natterjack_edge_half_heads_total", "connections whose first request never came"),
+        ("natterjack_edge_http_requests_total", "HTTP answers, by path pattern and status"),
+        ("natterjack_edge_fanin_disconnects_total", "disconnects of the reader of live subjects"),
+        ("natterjack_edge_gaps_total", "gaps found in threads, filled before what comes after was shown"),
+        ("natterjack_edge_gaps_given_up_total", "gaps that could not be filled; the sessions were told to resume"),
+    ];
+    for (name, text) in counters {
+        describe_counter!(name, Unit::Count, text);
+    }
+    describe_gauge!("natterjack_edge_connections", Unit::Count, "open connections, WebSocket and HTTP");
+    describe_gauge!("natterjack_edge_sessions", Unit::Count, "sessions");
+    describe_gauge!("natterjack_edge_topics", Unit::Count, "live subjects with a session here");
+    describe_gauge!("natterjack_edge_degraded", Unit::Count, "1 while this edge is cut off from the log or from its lease");
+    describe_histogram!("natterjack_edge_publish_seconds", Unit::Seconds, "from a publish to its acknowledgement");
+}
