@@ -99,7 +99,7 @@ impl Client {
     async fn put(&self, thread: Thread, kind: Kind, body: Body, waiter: Option<crate::outbox::Waiter>) -> Result<Local, SendError> {
         body.check(kind).map_err(SendError::Invalid)?;
         let (stored, local) = oneshot::channel();
-        let command = Command::Send { thread, kind, body, stored, waiter };
+        let command = Command::Send { thread, kind, body: Box::new(body), stored, waiter };
         self.inner.command.send(command).await.map_err(|_| SendError::Closed)?;
         local.await.map_err(|_| SendError::Closed)?
     }

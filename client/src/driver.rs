@@ -45,7 +45,7 @@ const LEAVE_AGAIN: Duration = Duration::from_millis(300);
 const FULL_AGAIN: Duration = Duration::from_millis(50);
 
 pub(crate) enum Command {
-    Send { thread: Thread, kind: Kind, body: Body, stored: oneshot::Sender<Result<Local, SendError>>, waiter: Option<Waiter> },
+    Send { thread: Thread, kind: Kind, body: Box<Body>, stored: oneshot::Sender<Result<Local, SendError>>, waiter: Option<Waiter> },
     Ask(Question),
     Typing(Thread),
     Rows(oneshot::Sender<Vec<Unsent>>),
@@ -87,7 +87,7 @@ type Dialled = (Result<Connection, Lost>, Hellos, String);
 
 enum Next {
     Wait(Duration),
-    End(Event),
+    End(Box<Event>),
 }
 
 impl Driver {
@@ -107,6 +107,7 @@ impl Driver {
         }
         self.flush().await;
         self.aside.shutdown().await;
+        self.store.close().await;
     }
 
     /// Until closed, logged out or told never to come back.
@@ -136,7 +137,7 @@ impl Driver {
             };
             self.core.disconnected();
             match self.next(lost) {
-                Next::End(event) => return self.core.tell(event),
+                Next::End(event) => return self.core.tell(*event),
                 Next::Wait(wait) => {
                     self.core.tell(Event::Reconnecting { wait });
                     tokio::select! {
@@ -158,9 +159,9 @@ impl Driver {
         });
         match (self.backoff.lost(back, lived, edges, rand::random()), lost) {
             (Some(wait), _) => Next::Wait(wait),
-            (None, Lost::Closed { code, reason }) => Next::End(Event::Ended { code, reason }),
-            (None, Lost::Refused(refusal)) => Next::End(Event::Ended { code: 0, reason: refusal.message }),
-            (None, Lost::Broken(reason)) => Next::End(Event::Ended { code: 0, reason }),
+            (None, Lost::Closed { code, reason }) => Next::End(Box::new(Event::Ended { code, reason })),
+            (None, Lost::Refused(refusal)) => Next::End(Box::new(Event::Ended { code: 0, reason: refusal.message })),
+            (None, Lost::Broken(reason)) => Next::End(Box::new(Event::Ended { code: 0, reason })),
         }
     }
 
@@ -313,7 +314,7 @@ impl Driver {
                     let _ = stored.send(Err(SendError::Full(self.options.outbox_max)));
                 }
                 Command::Send { thread, kind, body, stored, waiter } => {
-                    added.push((self.core.outbox.add(thread, kind, body, waiter), stored));
+                    added.push((self.core.outbox.add(thread, kind, *body, waiter), stored));
                 }
                 Command::Ask(question) => self.core.question(question),
                 Command::Typing(thread) => {

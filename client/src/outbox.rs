@@ -33,7 +33,7 @@ pub struct Unsent {
 /// A change for the store, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
-    Insert(Unsent),
+    Insert(Box<Unsent>),
     Cid(Local, Option<Cid>),
     Fail(Local, Refusal),
     Remove(Local),
@@ -100,7 +100,7 @@ impl Outbox {
         let local = Local(self.next);
         self.next += 1;
         let row = Unsent { local, thread, kind, body, cid: None, failed: None };
-        self.changes.push(Change::Insert(row.clone()));
+        self.changes.push(Change::Insert(Box::new(row.clone())));
         self.place(row, false, waiter);
         local
     }

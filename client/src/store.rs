@@ -82,6 +82,13 @@ impl Store {
         }
     }
 
+    pub async fn close(&self) {
+        if let Self::File(file) = self {
+            let file = file.clone();
+            blocking(move || file.close()).await;
+        }
+    }
+
     /// None forgets them (logged out).
     pub async fn save_login(&self, device: DeviceId, tokens: Option<Tokens>) -> Result<(), StoreError> {
         match self {

@@ -1,1 +1,241 @@
+//! The client against a small edge of these tests: real sockets, both sides in one process. (Real edges: the end-to-end tests.)
 
+mod fake;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use fake::{Fake, Session, tokens};
+use natterjack_protocol::{
+    Body, Cid, Code, Event as LogEvent, Kind, MsgId, Refusal, Thread, Token,
+    close::{self, Close},
+    codec::Codec,
+    frame::{ClientFrame, Page, ServerFrame},
+};
+use tokio::time::timeout;
+
+use crate::{Builder, Client, Event, Events, OutboxStore};
+
+fn thread() -> Thread {
+    "dm.a.b".parse().unwrap()
+}
+
+fn client(fakes: &[&Fake]) -> Builder {
+    Client::builder().edges(fakes.iter().map(|f| f.url.clone())).tokens(tokens("good"))
+}
+
+async fn until(events: &mut Events, wanted: impl Fn(&Event) -> bool) -> Event {
+    let find = async {
+        loop {
+            let event = events.next().await.expect("the stream goes on");
+            if wanted(&event) {
+                return event;
+            }
+        }
+    };
+    timeout(Duration::from_secs(10), find).await.expect("the event comes")
+}
+
+async fn attached(fake: &mut Fake) -> Session {
+    let mut session = fake.session().await;
+    session.welcome().await;
+    session.say(&ServerFrame::Attached { synced: "1.1".into() }).await;
+    session
+}
+
+async fn a_send(session: &mut Session) -> natterjack_protocol::frame::Send {
+    loop {
+        if let ClientFrame::Send(send) = session.hear().await {
+            return send;
+        }
+    }
+}
+
+fn sent(send: &natterjack_protocol::frame::Send, id: u64) -> ServerFrame {
+    ServerFrame::Sent { r: send.r, cid: send.cid, thread: send.thread.clone(), id: MsgId(id) }
+}
+
+fn event(id: u64, prev: u64) -> ServerFrame {
+    let (from, cid) = (Token::parse("b").unwrap(), Cid::mint(id, [1; 10]));
+    let body = Body::text(id.to_string());
+    ServerFrame::Event(Box::new(LogEvent { thread: thread(), id: MsgId(id), prev: MsgId(prev), ts: id, from, cid, kind: Kind::Text, body }))
+}
+
+#[tokio::test]
+async fn a_lost_connection_resends_with_the_same_cid_minted_in_the_servers_time() {
+    for codec in Codec::ALL {
+        let mut fake = Fake::start().await;
+        let (client, mut events) = client(&[&fake]).codec(codec).connect().await.unwrap();
+        let waiting = tokio::spawn({
+            let client = client.clone();
+            async move { client.send_and_wait(thread(), Kind::Text, Body::text("quak")).await }
+        });
+        let mut session = attached(&mut fake).await;
+        let first = a_send(&mut session).await;
+        assert!(first.cid.unix_ms().abs_diff(fake::NOW) < 5_000, "the server's time, not the machine's");
+        drop(session);
+        let mut session = attached(&mut fake).await;
+        let again = a_send(&mut session).await;
+        assert_eq!((again.cid, &again.body), (first.cid, &first.body));
+        session.say(&sent(&again, 77)).await;
+        assert_eq!(waiting.await.unwrap().unwrap(), (first.cid, MsgId(77)));
+        until(&mut events, |e| matches!(e, Event::Sent { id: MsgId(77), .. })).await;
+        assert_eq!(client.flushed(Duration::from_secs(5)).await, Ok(()));
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_handed_before_the_session_is_attached() {
+    let mut fake = Fake::start().await;
+    let (client, _events) = client(&[&fake]).connect().await.unwrap();
+    client.send_text(thread(), "early").await.unwrap();
+    let mut session = fake.session().await;
+    session.welcome().await;
+    assert!(timeout(Duration::from_millis(200), session.hear()).await.is_err(), "the edge does not know the session's threads yet");
+    session.say(&ServerFrame::Attached { synced: "1.1".into() }).await;
+    a_send(&mut session).await;
+}
+
+#[tokio::test]
+async fn a_page_that_leaves_a_gap_is_filled_and_the_cursor_is_said_next_time() {
+    let mut fake = Fake::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let store = OutboxStore::File(dir.path().join("client.db"));
+    let (first, mut events) = client(&[&fake]).store(store.clone()).connect().await.unwrap();
+    let mut session = attached(&mut fake).await;
+    session.say(&event(5, 0)).await;
+    until(&mut events, |e| matches!(e, Event::Message(m) if m.id == MsgId(5))).await;
+    session.say(&event(9, 7)).await;
+    let ClientFrame::History(ask) = session.hear().await else { panic!("asks for what is missing") };
+    assert_eq!((ask.after, ask.thread), (Some(MsgId(5)), Some(thread())));
+    let ServerFrame::Event(seven) = event(7, 5) else { unreachable!() };
+    session.say(&ServerFrame::Page(Page { r: Some(ask.r), thread: Some(thread()), events: vec![*seven], ..Page::default() })).await;
+    for id in [7, 9] {
+        until(&mut events, |e| matches!(e, Event::Message(m) if m.id == MsgId(id))).await;
+    }
+    drop(events);
+    first.close().await;
+
+    let (_second, _events) = client(&[&fake]).store(store).connect().await.unwrap();
+    let session = fake.session().await;
+    assert_eq!(session.hello.cursors, BTreeMap::from([(thread(), MsgId(9))]));
+    assert_eq!(session.hello.synced.as_deref(), Some("1.1"));
+}
+
+#[tokio::test]
+async fn a_draining_edge_is_left_before_it_goes() {
+    let (mut old, mut new) = (Fake::start().await, Fake::start().await);
+    let (client, mut events) = client(&[&old]).connect().await.unwrap();
+    let mut session = attached(&mut old).await;
+    session.say(&ServerFrame::Draining { after_ms: 1_000, edges: vec![new.url.clone()] }).await;
+    let mut next = attached(&mut new).await;
+    until(&mut events, |e| matches!(e, Event::Connected { edge } if *edge == new.url)).await;
+    client.send_text(thread(), "on the new one").await.unwrap();
+    let send = a_send(&mut next).await;
+    next.say(&sent(&send, 3)).await;
+    loop {
+        let event = timeout(Duration::from_secs(5), events.next()).await.unwrap().unwrap();
+        assert!(!matches!(event, Event::Reconnecting { .. }), "nobody notices");
+        if matches!(event, Event::Sent { .. }) {
+            break;
+        }
+    }
+    assert!(matches!(session.hear().await, ClientFrame::Bye), "the old one is told");
+}
+
+#[tokio::test]
+async fn another_edge_is_taken_when_one_is_gone_or_silent() {
+    let (mut a, mut b) = (Fake::start().await, Fake::start().await);
+    let (_client, mut events) = client(&[&a, &b]).heartbeat(Duration::from_millis(50)).connect().await.unwrap();
+    // Neither answers a ping: each is left for the other.
+    let (mut on_a, mut on_b) = (0, 0);
+    let mut silent = Vec::new();
+    while on_a < 2 || on_b < 2 {
+        let mut session = tokio::select! {
+            s = a.session() => { on_a += 1; s }
+            s = b.session() => { on_b += 1; s }
+        };
+        session.welcome().await;
+        silent.push(session);
+        assert!(silent.len() < 20);
+    }
+    until(&mut events, |e| matches!(e, Event::Reconnecting { .. })).await;
+}
+
+#[tokio::test]
+async fn close_codes_decide_whether_to_come_back() {
+    let closed = async |code: Close| {
+        let mut fake = Fake::start().await;
+        let (_client, mut events) = client(&[&fake]).connect().await.unwrap();
+        attached(&mut fake).await.close(code).await;
+        let after = until(&mut events, |e| matches!(e, Event::Reconnecting { .. } | Event::Ended { .. })).await;
+        (after, timeout(Duration::from_millis(900), fake.session()).await.is_ok())
+    };
+    let (event, back) = closed(close::REPLACED).await;
+    assert!(matches!(event, Event::Ended { code: 4003, .. }) && !back, "{event:?}");
+    for code in [close::RESYNC, close::SLOW_READER, close::UNAVAILABLE] {
+        let (event, back) = closed(code).await;
+        assert!(matches!(event, Event::Reconnecting { .. }) && back, "{code:?}: {event:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_expired_token_is_renewed_once_and_stored() {
+    let mut fake = Fake::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("client.db");
+    let (client, mut events) = client(&[&fake]).store(OutboxStore::File(path.clone())).connect().await.unwrap();
+    let mut session = fake.session().await;
+    assert_eq!(session.hello.token, "good");
+    session.say(&ServerFrame::error(None, Refusal::new(Code::TokenExpired, "expired"))).await;
+    session.close(close::UNAUTHORIZED).await;
+    let session = fake.session().await;
+    assert_eq!(session.hello.token, "renewed-1");
+    // The next refusal finds the refresh token revoked.
+    fake.revoke();
+    session.close(close::UNAUTHORIZED).await;
+    until(&mut events, |e| matches!(e, Event::LoggedOut { .. })).await;
+    client.close().await;
+    let (_, stored) = crate::store::Store::open(&OutboxStore::File(path)).await.unwrap();
+    assert_eq!(stored.tokens.unwrap().access, "renewed-1");
+}
+
+#[tokio::test]
+async fn a_refused_message_fails_and_an_app_that_reads_nothing_stops_nobody() {
+    let mut fake = Fake::start().await;
+    let (client, events) = client(&[&fake]).connect().await.unwrap();
+    drop(events);
+    let mut session = attached(&mut fake).await;
+    let failing = tokio::spawn({
+        let client = client.clone();
+        async move { client.send_and_wait(thread(), Kind::Text, Body::text("x")).await }
+    });
+    let send = a_send(&mut session).await;
+    session.say(&ServerFrame::error(Some(send.r), Refusal::new(Code::Blocked, "blocked").with_cid(send.cid))).await;
+    assert!(matches!(failing.await.unwrap(), Err(crate::SendError::Refused(r)) if r.code == Code::Blocked));
+    assert_eq!(client.unsent(), 0);
+    let failed = client.outbox().await.unwrap();
+    assert!(failed[0].failed.is_some());
+    assert!(client.discard(failed[0].local).await.unwrap());
+    for id in 1..3_000 {
+        session.say(&event(id, id - 1)).await;
+    }
+    client.send_text(thread(), "y").await.unwrap();
+    a_send(&mut session).await;
+    client.close().await;
+    assert!(matches!(client.send_text(thread(), "z").await, Err(crate::SendError::Closed)));
+}
+
+#[tokio::test]
+async fn a_slow_app_can_still_send() {
+    let mut fake = Fake::start().await;
+    let (client, mut events) = client(&[&fake]).connect().await.unwrap();
+    let mut session = attached(&mut fake).await;
+    for id in 1..1_000 {
+        session.say(&event(id, id - 1)).await;
+    }
+    client.send_text(thread(), "y").await.unwrap();
+    let send = a_send(&mut session).await;
+    session.say(&sent(&send, 5_000)).await;
+    assert_eq!(client.flushed(Duration::from_secs(5)).await, Ok(()));
+    until(&mut events, |e| matches!(e, Event::Message(m) if m.id == MsgId(999))).await;
+}

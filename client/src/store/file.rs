@@ -29,7 +29,8 @@ const SCHEMA: &str = "
 #[derive(Clone)]
 pub(crate) struct File {
     path: PathBuf,
-    db: Arc<Mutex<Connection>>,
+    /// None after `close`.
+    db: Arc<Mutex<Option<Connection>>>,
 }
 
 impl File {
@@ -51,7 +52,7 @@ impl File {
         db.execute_batch(SCHEMA).map_err(fail)?;
         db.pragma_update(None, "user_version", VERSION).map_err(fail)?;
         let stored = load(&db, path)?;
-        Ok((Self { path: path.to_owned(), db: Arc::new(Mutex::new(db)) }, stored))
+        Ok((Self { path: path.to_owned(), db: Arc::new(Mutex::new(Some(db))) }, stored))
     }
 
     pub fn apply(&self, changes: &[Change], marks: &Marks) -> Result<(), StoreError> {
@@ -80,8 +81,14 @@ impl File {
         })
     }
 
+    /// Lets go of the file, whoever else holds a handle: the next client may open it.
+    pub fn close(&self) {
+        self.db.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
     fn write(&self, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>) -> Result<(), StoreError> {
         let mut db = self.db.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(db) = db.as_mut() else { return Err(StoreError::io("write", &self.path, "it is closed")) };
         let done = db.transaction().and_then(|tx| {
             work(&tx)?;
             tx.commit()

@@ -182,7 +182,10 @@ impl Chat {
 
     async fn go_to(&mut self, name: &str) -> anyhow::Result<()> {
         let thread = match name.strip_prefix('#') {
-            None => self.client.dm(&self.user(name).await?.user),
+            None => {
+                let other = self.user(name).await?.user;
+                self.client.dm(&other)
+            }
             Some(group) => self.find_group(group).await?,
         };
         self.enter(thread).await;
@@ -268,7 +271,9 @@ impl Chat {
     pub async fn show(&mut self, event: Event) {
         let screen = &self.screen;
         match event {
-            Event::Connected { edge } => screen.say(Tone::Faint, "connected", Some(format!("connected to {edge}")), json!({ "edge": edge })),
+            Event::Connected { edge } => {
+                screen.say(Tone::Faint, "connected", Some(format!("connected to {edge}")), json!({ "edge": edge }))
+            }
             Event::Attached => screen.say(Tone::Faint, "attached", None, json!({})),
             Event::Reconnecting { wait } => {
                 screen.say(Tone::Faint, "reconnecting", Some("reconnecting…".into()), json!({ "wait_ms": wait.as_millis() as u64 }));

@@ -176,9 +176,22 @@ mod tests {
 
     #[test]
     fn mistakes_are_explained() {
-        for bad in ["/to", "/to a b", "/nonsense", "/history 0", "/history x", "/group", "/group add", "/group role bob king", "/edit",
-            "/edit #x y", "/recall words", "/contact bob", "/contact bob marry", "/to \"bob"]
-        {
+        for bad in [
+            "/to",
+            "/to a b",
+            "/nonsense",
+            "/history 0",
+            "/history x",
+            "/group",
+            "/group add",
+            "/group role bob king",
+            "/edit",
+            "/edit #x y",
+            "/recall words",
+            "/contact bob",
+            "/contact bob marry",
+            "/to \"bob",
+        ] {
             assert!(!parse(bad).unwrap_err().is_empty(), "{bad}");
         }
     }

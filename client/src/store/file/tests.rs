@@ -26,9 +26,9 @@ fn everything_survives_a_restart() {
     assert_eq!(stored.next_local, 1);
     let refusal = Refusal::invalid("no");
     let changes = [
-        Change::Insert(row(1, "one")),
-        Change::Insert(row(2, "two")),
-        Change::Insert(row(3, "three")),
+        Change::Insert(Box::new(row(1, "one"))),
+        Change::Insert(Box::new(row(2, "two"))),
+        Change::Insert(Box::new(row(3, "three"))),
         Change::Cid(Local(1), Some(cid(1))),
         Change::Fail(Local(2), refusal.clone()),
         Change::Remove(Local(3)),
@@ -77,10 +77,10 @@ fn a_kill_loses_nothing_that_was_stored_and_a_torn_tail_only_itself() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("client.db");
     let (file, _) = File::open(&path).unwrap();
-    file.apply(&[Change::Insert(row(1, "one")), Change::Cid(Local(1), Some(cid(1)))], &Marks::default()).unwrap();
+    file.apply(&[Change::Insert(Box::new(row(1, "one"))), Change::Cid(Local(1), Some(cid(1)))], &Marks::default()).unwrap();
     let wal = dir.path().join("client.db-wal");
     let whole = std::fs::metadata(&wal).unwrap().len();
-    file.apply(&[Change::Insert(row(2, "two"))], &Marks::default()).unwrap();
+    file.apply(&[Change::Insert(Box::new(row(2, "two")))], &Marks::default()).unwrap();
     let longer = std::fs::metadata(&wal).unwrap().len();
     assert!(longer > whole);
 
@@ -117,7 +117,7 @@ fn only_its_owner_may_read_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("client.db");
     let (file, _) = File::open(&path).unwrap();
-    file.apply(&[Change::Insert(row(1, "one"))], &Marks::default()).unwrap();
+    file.apply(&[Change::Insert(Box::new(row(1, "one")))], &Marks::default()).unwrap();
     for name in ["client.db", "client.db-wal"] {
         let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{name}");

@@ -39,8 +39,7 @@ impl Chat {
                 let mut lines = vec![format!("#{} ({gid})", info.name)];
                 for member in &info.members {
                     let name = self.names.user(&self.client, &member.user).await;
-                    let role = member.role.map_or_else(|| "has left".to_owned(), |r| format!("{r:?}").to_lowercase());
-                    lines.push(format!("  {name} {role}"));
+                    lines.push(format!("  {name} {}", format!("{:?}", member.role).to_lowercase()));
                 }
                 let members: Vec<_> = info.members.iter().map(|m| json!({ "user": m.user, "role": m.role })).collect();
                 self.list("group", lines.into_iter(), json!({ "thread": thread, "name": info.name, "members": members }), "");
