@@ -25,6 +25,8 @@ use super::{
 };
 
 const BODY: usize = 128;
+/// The request of the message that begins the conversation; its acknowledgement may come late.
+const WARM: u32 = u32::MAX;
 /// What is still on its way when the sending ends.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -90,7 +92,7 @@ pub async fn run(system: &System, pairs: usize, window: usize, rate: Option<u64>
 }
 
 async fn one(from: &mut Connection, to: &mut Connection, thread: &Thread) -> Result<()> {
-    from.socket.send(Message::Binary(send_frame(0, thread, now_ms(), stamped(0, BODY)))).await?;
+    from.socket.send(Message::Binary(send_frame(WARM, thread, now_ms(), stamped(0, BODY)))).await?;
     let arrives = async {
         while let Some(message) = to.socket.next().await {
             if let Message::Binary(bytes) = message?
@@ -148,7 +150,7 @@ async fn pair(
                 continue;
             }
             match look(&bytes) {
-                Seen::Sent { r } => {
+                Seen::Sent { r } if r != WARM => {
                     last = Instant::now();
                     side.count += 1;
                     let begun = handed.lock().map_err(|_| anyhow!("a task failed"))?.remove(&r).unwrap_or_default();
