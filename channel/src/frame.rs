@@ -1,7 +1,7 @@
 //! Step 4, the frame: an entry and its `prev` become the live message that edges hand to clients as it is. In: a record of the log.
 //! Out: bytes for `outlet`. Pure.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use natterjack_nats::LogRecord;
 use natterjack_protocol::{Event, MsgId, Times, Token, codec::Codec, event::EntryView, frame::ServerFrame, live};
 
@@ -27,8 +27,29 @@ pub fn decide(_entry: &EntryView<'_>, _late: bool) -> Decision {
     Decision::Publish
 }
 
+/// Room for frames: one allocation for many of them, instead of one each that another thread frees. A chunk lives as long as the
+/// last of its frames waits in the client's queue.
+#[derive(Default)]
+pub struct Room {
+    scratch: Vec<u8>,
+    chunk: BytesMut,
+}
+
+const CHUNK: usize = 64 << 10;
+
+impl Room {
+    fn take(&mut self) -> Bytes {
+        if self.chunk.capacity() < self.scratch.len() {
+            self.chunk = BytesMut::with_capacity(CHUNK.max(self.scratch.len()));
+        }
+        self.chunk.extend_from_slice(&self.scratch);
+        self.scratch.clear();
+        self.chunk.split().freeze()
+    }
+}
+
 /// None: hidden. `readable` is false for a control entry that could not be decoded, so that nobody is shown what was not folded.
-pub fn live(record: &LogRecord, prev: MsgId, readable: bool, times: &Times) -> Option<Live> {
+pub fn live(room: &mut Room, record: &LogRecord, prev: MsgId, readable: bool, times: &Times) -> Option<Live> {
     let view = match EntryView::parse(&record.payload) {
         Ok(view) if readable && Token::parse(view.from).is_ok() => view,
         _ => return Some(unreadable(record, prev, record.payload.clone())),
@@ -38,8 +59,8 @@ pub fn live(record: &LogRecord, prev: MsgId, readable: bool, times: &Times) -> O
     match decide(&view, late) {
         Decision::Hide => None,
         Decision::Publish => {
-            let payload = live::encode_event(&view, record.control, &record.thread.to_string(), record.id, prev, record.ts);
-            Some(Live { payload, late, unreadable: false })
+            live::write_event(&mut room.scratch, &view, record.control, &record.thread.to_string(), record.id, prev, record.ts);
+            Some(Live { payload: room.take(), late, unreadable: false })
         }
     }
 }
@@ -80,7 +101,7 @@ mod tests {
     #[test]
     fn an_entry_becomes_its_event() {
         let c = 1_800_000_000_000;
-        let l = live(&record(entry(c).encode(), c + 5), MsgId(7), true, &Times::default()).unwrap();
+        let l = live(&mut Room::default(), &record(entry(c).encode(), c + 5), MsgId(7), true, &Times::default()).unwrap();
         let (prev, e) = event(&l);
         assert_eq!((prev, e.prev, e.id, e.ts, e.body.text.as_deref()), (MsgId(7), MsgId(7), MsgId(9), c + 5, Some("hi")));
         assert!(!l.late && !l.unreadable);
@@ -91,23 +112,37 @@ mod tests {
         let mut forged = entry(1);
         forged.v = 99;
         for bytes in [Bytes::from_static(b"\x00not an entry"), Bytes::new(), forged.encode()] {
-            let l = live(&record(bytes.clone(), 5), MsgId(7), true, &Times::default()).unwrap();
+            let l = live(&mut Room::default(), &record(bytes.clone(), 5), MsgId(7), true, &Times::default()).unwrap();
             let (prev, e) = event(&l);
             assert_eq!((prev, e.kind, e.body.data), (MsgId(7), Kind::Unknown, Some(bytes)));
             assert!(l.unreadable);
         }
-        let l = live(&record(entry(1).encode(), 5), MsgId(7), false, &Times::default()).unwrap();
+        let l = live(&mut Room::default(), &record(entry(1).encode(), 5), MsgId(7), false, &Times::default()).unwrap();
         assert!(l.unreadable, "a control entry that was not folded is not shown as one");
         assert_eq!(event(&placeholder(&record(Bytes::new(), 5), MsgId(7))).1.id, MsgId(9));
+    }
+
+    #[test]
+    fn frames_of_one_chunk_do_not_touch() {
+        let mut room = Room::default();
+        let lives: Vec<Live> = (0..2_000)
+            .map(|n| {
+                live(&mut room, &LogRecord { id: MsgId(n), ..record(entry(1).encode(), 5) }, MsgId(0), true, &Times::default()).unwrap()
+            })
+            .collect();
+        assert!(lives.iter().enumerate().all(|(n, l)| event(l).1.id == MsgId(n as u64)));
     }
 
     #[test]
     fn late_entries_are_counted_and_for_now_published() {
         let c = 1_800_000_000_000;
         let t = Times::default();
-        let l = |e: Entry| live(&record(e.encode(), c + 40_001), MsgId(7), true, &t).unwrap().late;
+        let l = |e: Entry| live(&mut Room::default(), &record(e.encode(), c + 40_001), MsgId(7), true, &t).unwrap().late;
         assert!(l(entry(c)));
         assert!(!l(Entry { seen: Some(c + 30_000), ..entry(c) }));
-        assert!(live(&LogRecord { control: true, ..record(entry(c).encode(), c + 90_000) }, MsgId(7), true, &t).is_some_and(|l| !l.late));
+        assert!(
+            live(&mut Room::default(), &LogRecord { control: true, ..record(entry(c).encode(), c + 90_000) }, MsgId(7), true, &t)
+                .is_some_and(|l| !l.late)
+        );
     }
 }

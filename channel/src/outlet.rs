@@ -14,7 +14,8 @@ use natterjack_protocol::{
 
 use crate::{
     error::Error,
-    fold, frame,
+    fold,
+    frame::{self, Room},
     window::{Control, Pending},
 };
 
@@ -22,6 +23,7 @@ pub struct Outlet {
     nats: Nats,
     p: u32,
     times: Times,
+    room: Room,
     published: Counter,
     late: Counter,
     unreadable: Counter,
@@ -34,6 +36,7 @@ impl Outlet {
             nats: nats.clone(),
             p,
             times: times.clone(),
+            room: Room::default(),
             published: of("natterjack_channel_published_entries_total"),
             late: of("natterjack_channel_late_entries_total"),
             unreadable: of("natterjack_channel_unreadable_entries_total"),
@@ -45,10 +48,10 @@ impl Outlet {
     }
 
     /// The event on its thread's live subjects; for a control entry then the `member` signals of those it affects.
-    pub async fn entry(&self, pending: &Pending) -> Result<(), Error> {
+    pub async fn entry(&mut self, pending: &Pending) -> Result<(), Error> {
         let Pending { record, prev, control, .. } = pending;
         let readable = !record.control || control.is_some();
-        if let Some(live) = frame::live(record, *prev, readable, &self.times) {
+        if let Some(live) = frame::live(&mut self.room, record, *prev, readable, &self.times) {
             self.late.increment(u64::from(live.late));
             if live.unreadable {
                 self.unreadable.increment(1);

@@ -47,9 +47,14 @@ fn header(out: &mut Vec<u8>, tag: u8, id: MsgId, prev: MsgId, thread: &str) {
 /// The live message of an entry, built in one allocation.
 pub fn encode_event(view: &EntryView<'_>, control: bool, thread: &str, id: MsgId, prev: MsgId, ts: u64) -> Bytes {
     let mut out = Vec::with_capacity(FIXED + thread.len() * 2 + 512);
-    header(&mut out, if control { CONTROL } else { EVENT }, id, prev, thread);
-    view.write_event(&mut out, thread, id, prev, ts);
+    write_event(&mut out, view, control, thread, id, prev, ts);
     out.into()
+}
+
+/// Appends the same to `out`, for whoever makes very many.
+pub fn write_event(out: &mut Vec<u8>, view: &EntryView<'_>, control: bool, thread: &str, id: MsgId, prev: MsgId, ts: u64) {
+    header(out, if control { CONTROL } else { EVENT }, id, prev, thread);
+    view.write_event(out, thread, id, prev, ts);
 }
 
 /// An event whose frame was made elsewhere (an entry that could not be understood, an event fetched to fill a gap).

@@ -1,6 +1,21 @@
 //! A nats-server that dies under the service: nothing is skipped or swapped, and it goes on by itself.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use natterjack_nats::subjects;
 use natterjack_protocol::live::Live;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+};
 
 use crate::{
     harness::{Server, eventually, thread},
@@ -29,5 +44,92 @@ async fn goes_on_after_its_server_was_killed() {
     observer.has_everything(&writer).await;
     instance.health.ready().await;
     assert!(observer.with(|all| all.iter().any(|s| matches!(s.what, What::Live(Live::Head { .. })))), "quiet threads had their heads");
+    instance.stop().await;
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Line {
+    Passes,
+    /// What the service writes is taken and never arrives.
+    Swallows,
+    Cut,
+}
+
+/// One connection through the proxy, until it is cut.
+async fn carry(mut near: TcpStream, to: String, line: watch::Receiver<Line>, swallowed: Arc<AtomicUsize>) -> std::io::Result<()> {
+    let mut far = TcpStream::connect(to).await?;
+    let mut cut = line.clone();
+    let swallows = || *line.borrow() == Line::Swallows;
+    let (mut up, mut down) = (vec![0; 1 << 14], vec![0; 1 << 14]);
+    loop {
+        tokio::select! {
+            () = async { drop(cut.wait_for(|l| *l == Line::Cut).await) } => return Ok(()),
+            n = near.read(&mut up) => match n? {
+                0 => return Ok(()),
+                n if swallows() => drop(swallowed.fetch_add(n, Ordering::Relaxed)),
+                n => far.write_all(&up[..n]).await?,
+            },
+            n = far.read(&mut down) => match n? {
+                0 => return Ok(()),
+                n => near.write_all(&down[..n]).await?,
+            },
+        }
+    }
+}
+
+/// Frames that a breaking connection swallows are published again: what is missing is noticed, and everything comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn swallowed_frames_are_published_again() {
+    let (server, nats, layout) = Server::ready().await;
+    let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
+    let mut cfg = server.config();
+    let to = cfg.urls[0].trim_start_matches("nats://").to_owned();
+    // Next to the server, on an address that is this test's own.
+    let listener = TcpListener::bind((to.split(':').next().unwrap(), 4223)).await.unwrap();
+    cfg.urls = vec![format!("nats://{}", listener.local_addr().unwrap())];
+    let (line, seen) = watch::channel(Line::Passes);
+    let swallowed = Arc::new(AtomicUsize::new(0));
+    let mut proxy = JoinSet::new();
+    proxy.spawn({
+        let swallowed = swallowed.clone();
+        async move {
+            let mut lines = JoinSet::new();
+            while let Ok((near, _)) = listener.accept().await {
+                lines.spawn(carry(near, to.clone(), seen.clone(), swallowed.clone()));
+            }
+        }
+    });
+    let instance = Instance::through(cfg, "one");
+    let threads = ["dm.a.b", "group.g", "group.h"].map(thread);
+    let first = writer.text(&threads[0], "a").await;
+    eventually("the first event", async || observer.saw_event("live.user.a.e", first)).await;
+    let sending = tokio::spawn({
+        let (writer, threads) = (writer.clone(), threads.clone());
+        async move {
+            for i in 0..800 {
+                writer.text(&threads[i % threads.len()], "a").await;
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+        }
+    });
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        for state in [Line::Swallows, Line::Cut] {
+            line.send_replace(state);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        line.send_replace(Line::Passes);
+    }
+    sending.await.unwrap();
+    let truth = writer.truth();
+    for (thread, ids) in &truth {
+        for subject in subjects::live_subjects_of(thread) {
+            // Each and every one was published, whatever an edge would have fetched in between.
+            eventually("every event in spite of the cuts", async || ids.iter().all(|id| observer.saw_event(&subject, *id))).await;
+        }
+    }
+    let (copies, gaps) = observer.judge(&truth);
+    println!("{} bytes swallowed, {copies} copies, {gaps} gaps noticed", swallowed.load(Ordering::Relaxed));
+    assert!(swallowed.load(Ordering::Relaxed) > 1_000, "the test tested something");
     instance.stop().await;
 }
