@@ -4,6 +4,8 @@
 //! `NATTERJACK_REGENERATE=1` writes the fixtures and the generated parts of the document anew.
 //! A change of either is a change of the protocol: say so in the commit.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, outside the functions that clippy knows as such")]
+
 mod bad_input;
 mod document;
 mod fixture;

@@ -1,1 +1,334 @@
+//! The pure rules at their edges.
 
+use std::collections::{BTreeSet, HashSet};
+
+use bytes::Bytes;
+use natterjack_protocol::{
+    Body, Cid, Code, Entry, Kind, MsgId, Refusal, UserId, close,
+    entry::Media,
+    error::Retry,
+    fold::ThreadItem,
+    fold::{Group, Interval, Intervals, Role, apply_group, judge_dm, judge_group, may_send},
+    limits,
+};
+use proptest::prelude::*;
+
+use super::samples::user;
+
+// Intervals
+
+proptest! {
+    /// Against the simplest model there is: walk through the ids and note who was in.
+    #[test]
+    fn intervals_are_what_was_lived(steps in prop::collection::vec((any::<bool>(), 1u64..5), 0..40)) {
+        let (mut intervals, mut lived, mut inside, mut id) = (Intervals::default(), BTreeSet::new(), false, 0u64);
+        for (enter, gap) in steps {
+            for passed in id..id + gap {
+                if inside {
+                    lived.insert(passed);
+                }
+            }
+            id += gap;
+            if enter { intervals.enter(MsgId(id)) } else { intervals.leave(MsgId(id)) }
+            inside = enter;
+            prop_assert_eq!(intervals.open(), inside);
+        }
+        for i in 0..id {
+            prop_assert_eq!(intervals.covers(MsgId(i)), lived.contains(&i), "{}", i);
+        }
+        prop_assert_eq!(intervals.covers(MsgId::MAX), inside);
+        for pair in intervals.0.windows(2) {
+            prop_assert!(pair[0].until.is_some_and(|u| u <= pair[1].since), "rising");
+        }
+    }
+}
+
+#[test]
+fn an_interval_begins_with_its_first_id_and_ends_before_its_last() {
+    let i = Intervals(vec![Interval { since: MsgId(10), until: Some(MsgId(20)) }]);
+    assert_eq!([9, 10, 19, 20].map(|n| i.covers(MsgId(n))), [false, true, true, false]);
+    assert!(!i.open() && !i.is_all() && Intervals::all().is_all() && Intervals::all().covers(MsgId::MAX));
+    let mut rejoined_with_everything = i;
+    rejoined_with_everything.enter(MsgId::NONE);
+    assert!(rejoined_with_everything.is_all(), "earlier parts are inside the new one");
+    let mut twice = Intervals::default();
+    twice.leave(MsgId(5));
+    assert_eq!(twice, Intervals::default(), "leaving what one never entered");
+    twice.enter(MsgId(7));
+    twice.enter(MsgId(9));
+    assert_eq!(twice.0, [Interval { since: MsgId(7), until: None }], "entering twice");
+}
+
+// Who may do what
+
+fn entry(from: &str, kind: Kind, users: &[&str]) -> Entry {
+    let body = Body { users: users.iter().map(|u| user(u)).collect(), name: Some("g".into()), ..Body::default() };
+    Entry::new(user(from), Cid::mint(1, [0; 10]), kind, body)
+}
+
+fn role_change(from: &str, who: &str, role: Role) -> Entry {
+    let mut e = entry(from, Kind::RoleChanged, &[who]);
+    e.body.role = Some(role);
+    e
+}
+
+/// Owners o1 o2, admins a1 a2, members m1 m2, and gone, who left.
+fn a_group() -> Group {
+    let mut g = None;
+    let log = [
+        entry("o1", Kind::GroupCreated, &["o2", "a1", "a2", "m1", "m2", "gone"]),
+        role_change("o1", "o2", Role::Owner),
+        role_change("o1", "a1", Role::Admin),
+        role_change("o1", "a2", Role::Admin),
+        entry("gone", Kind::MemberLeft, &[]),
+    ];
+    for (i, e) in log.iter().enumerate() {
+        assert_eq!(verdict(g.as_ref(), e), Ok(()));
+        apply_group(&mut g, MsgId(i as u64 + 1), e);
+    }
+    g.unwrap()
+}
+
+fn verdict(g: Option<&Group>, e: &Entry) -> Result<(), Code> {
+    judge_group(g, &e.from, e.kind, &e.body, limits::GROUP_MEMBERS).map_err(|r| r.code)
+}
+
+#[test]
+fn every_role_at_every_change() {
+    use Code::{Conflict, Forbidden, Invalid, NotFound, NotMember};
+    let g = a_group();
+    let actors = ["o1", "a1", "m1", "gone", "stranger"];
+    let no = |owner, admin, member| [owner, admin, member, Err(NotMember), Err(NotMember)];
+    let table: Vec<(Entry, [Result<(), Code>; 5])> = vec![
+        (entry("x", Kind::GroupRenamed, &[]), no(Ok(()), Ok(()), Err(Forbidden))),
+        (entry("x", Kind::MemberAdded, &["new"]), no(Ok(()), Ok(()), Err(Forbidden))),
+        (entry("x", Kind::MemberAdded, &["gone"]), no(Ok(()), Ok(()), Err(Forbidden))),
+        (entry("x", Kind::MemberAdded, &["m2"]), no(Err(Conflict), Err(Conflict), Err(Forbidden))),
+        (entry("x", Kind::MemberAdded, &["m2", "new"]), no(Ok(()), Ok(()), Err(Forbidden))),
+        (entry("x", Kind::MemberRemoved, &["m2"]), no(Ok(()), Ok(()), Err(Forbidden))),
+        (entry("x", Kind::MemberRemoved, &["a2"]), no(Ok(()), Err(Forbidden), Err(Forbidden))),
+        (entry("x", Kind::MemberRemoved, &["o2"]), no(Ok(()), Err(Forbidden), Err(Forbidden))),
+        (entry("x", Kind::MemberRemoved, &["m2", "a2"]), no(Ok(()), Err(Forbidden), Err(Forbidden))),
+        (entry("x", Kind::MemberRemoved, &["gone"]), no(Err(Conflict), Err(Conflict), Err(Forbidden))),
+        (entry("x", Kind::MemberRemoved, &[]), no(Err(Invalid), Err(Invalid), Err(Forbidden))),
+        (entry("x", Kind::MemberLeft, &[]), no(Ok(()), Ok(()), Ok(()))),
+        (role_change("x", "m2", Role::Admin), no(Ok(()), Err(Forbidden), Err(Forbidden))),
+        (role_change("x", "m2", Role::Owner), no(Ok(()), Err(Forbidden), Err(Forbidden))),
+        (role_change("x", "o2", Role::Member), no(Ok(()), Err(Forbidden), Err(Forbidden))),
+        (role_change("x", "gone", Role::Admin), no(Err(NotFound), Err(Forbidden), Err(Forbidden))),
+        (entry("x", Kind::RoleChanged, &["m2"]), no(Err(Invalid), Err(Forbidden), Err(Forbidden))),
+        (entry("x", Kind::GroupCreated, &[]), [Err(Conflict); 5]),
+        (entry("x", Kind::Text, &[]), no(Err(Invalid), Err(Invalid), Err(Invalid))),
+        (entry("x", Kind::Blocked, &[]), no(Err(Invalid), Err(Invalid), Err(Invalid))),
+    ];
+    for (change, verdicts) in table {
+        for (actor, want) in actors.iter().zip(verdicts) {
+            let change = Entry { from: user(actor), ..change.clone() };
+            assert_eq!(verdict(Some(&g), &change), want, "{actor}: {:?} {:?} {:?}", change.kind, change.body.users, change.body.role);
+        }
+    }
+    for actor in ["o1", "a1"] {
+        assert_eq!(verdict(Some(&g), &entry(actor, Kind::MemberRemoved, &[actor])), Err(Invalid), "nobody removes themselves");
+    }
+    assert_eq!(verdict(None, &entry("o1", Kind::MemberAdded, &["x"])), Err(NotFound));
+}
+
+#[test]
+fn the_limits_of_a_group() {
+    let many = |n: usize| (0..n).map(|i| format!("u{i}")).collect::<Vec<_>>();
+    let created = |n: usize, max: usize| {
+        let users = many(n);
+        let e = entry("o1", Kind::GroupCreated, &users.iter().map(String::as_str).collect::<Vec<_>>());
+        judge_group(None, &e.from, e.kind, &e.body, max).map_err(|r| r.code)
+    };
+    assert_eq!(created(limits::GROUP_MEMBERS - 1, limits::GROUP_MEMBERS), Ok(()));
+    assert_eq!(created(limits::GROUP_MEMBERS, limits::GROUP_MEMBERS), Err(Code::LimitReached));
+    assert_eq!(created(limits::USERS_PER_CHANGE + 1, usize::MAX), Err(Code::Invalid));
+    let doubled = entry("o1", Kind::GroupCreated, &["o1", "m1", "m1"]);
+    assert!(judge_group(None, &doubled.from, doubled.kind, &doubled.body, 2).is_ok(), "people are counted, not names");
+    for (chars, want) in [(0, false), (1, true), (limits::GROUP_NAME_CHARS, true), (limits::GROUP_NAME_CHARS + 1, false)] {
+        let mut e = entry("o1", Kind::GroupRenamed, &[]);
+        e.body.name = Some("ü".repeat(chars));
+        assert_eq!(verdict(Some(&a_group()), &e).is_ok(), want, "{chars}");
+    }
+    let mut g = Some(a_group());
+    let mut id = 100;
+    for _ in 0..limits::REJOINS - 1 {
+        for e in [entry("o1", Kind::MemberRemoved, &["m1"]), entry("o1", Kind::MemberAdded, &["m1"])] {
+            assert_eq!(verdict(g.as_ref(), &e), Ok(()));
+            id += 1;
+            apply_group(&mut g, MsgId(id), &e);
+        }
+    }
+    apply_group(&mut g, MsgId(id + 1), &entry("o1", Kind::MemberRemoved, &["m1"]));
+    assert_eq!(verdict(g.as_ref(), &entry("o1", Kind::MemberAdded, &["m1"])), Err(Code::LimitReached));
+}
+
+proptest! {
+    /// Whatever is judged allowed keeps a group sound: within its limit, and owned as long as anybody is in it.
+    #[test]
+    fn allowed_changes_keep_a_group_sound(steps in prop::collection::vec((0usize..5, 0usize..5, 0usize..5, 0usize..3), 1..60)) {
+        let people = ["a", "b", "c", "d", "e"];
+        let kinds = [Kind::GroupCreated, Kind::MemberAdded, Kind::MemberRemoved, Kind::MemberLeft, Kind::RoleChanged];
+        let roles = [Role::Member, Role::Admin, Role::Owner];
+        let mut g: Option<Group> = None;
+        for (i, (actor, kind, who, role)) in steps.into_iter().enumerate() {
+            let mut e = entry(people[actor], kinds[kind], &[people[who]]);
+            e.body.role = Some(roles[role]);
+            if judge_group(g.as_ref(), &e.from, e.kind, &e.body, 4).is_ok() {
+                apply_group(&mut g, MsgId(i as u64 + 1), &e);
+                let g = g.as_ref().unwrap();
+                let present: Vec<(&UserId, Role)> = g.present().collect();
+                prop_assert!(present.len() <= 4);
+                prop_assert!(present.is_empty() || present.iter().any(|(_, r)| *r == Role::Owner));
+            }
+        }
+    }
+}
+
+#[test]
+fn dms_and_sending() {
+    let item = |blocks, blocked_by| {
+        let mut intervals = Intervals::default();
+        intervals.enter(MsgId(1));
+        ThreadItem { v: MsgId(1), intervals, blocks, blocked_by, ..ThreadItem::default() }
+    };
+    let code = |r: Result<(), Refusal>| r.map_err(|e| e.code);
+    assert_eq!(code(judge_dm(None, Kind::DmStarted)), Ok(()));
+    assert_eq!(code(judge_dm(Some(&item(false, false)), Kind::DmStarted)), Err(Code::Conflict));
+    assert_eq!(code(judge_dm(None, Kind::Blocked)), Ok(()), "also somebody who never wrote");
+    assert_eq!(code(judge_dm(Some(&item(true, false)), Kind::Blocked)), Err(Code::Conflict));
+    assert_eq!(code(judge_dm(Some(&item(false, true)), Kind::Blocked)), Ok(()), "both may block");
+    assert_eq!(code(judge_dm(Some(&item(false, true)), Kind::Unblocked)), Err(Code::Conflict), "not by who is blocked");
+    assert_eq!(code(judge_dm(None, Kind::Text)), Err(Code::Invalid));
+    assert_eq!(code(may_send(&item(false, false))), Ok(()));
+    assert_eq!(code(may_send(&item(true, false))), Err(Code::Blocked));
+    assert_eq!(code(may_send(&item(false, true))), Err(Code::Blocked));
+    assert_eq!(code(may_send(&ThreadItem::default())), Err(Code::NotMember));
+}
+
+// Bodies
+
+#[test]
+fn bodies_at_their_limits() {
+    let media = |m: Media| Body { media: Some(m), ..Body::default() };
+    let url = |n| media(Media { url: "u".repeat(n), mime: "image/png".into(), ..Media::default() });
+    let name = |n| media(Media { url: "u".into(), name: Some("ü".repeat(n)), ..Media::default() });
+    let mime = |n| media(Media { url: "u".into(), mime: "m".repeat(n), ..Media::default() });
+    let data = |n| Body { data: Some(Bytes::from(vec![0; n])), ..Body::default() };
+    let emoji = |n| Body { emoji: Some("🐸".repeat(n)), ..Body::default() };
+    let caption = |n| Body { text: Some("ü".repeat(n)), ..url(1) };
+    let edit = |n| Body { target: Some(MsgId(1)), ..Body::text("🐸".repeat(n)) };
+    type Make<'a> = &'a dyn Fn(usize) -> Body;
+    let table: [(&str, Kind, usize, Make<'_>); 11] = [
+        ("one byte", Kind::Text, limits::TEXT_CHARS, &|n| Body::text("x".repeat(n))),
+        ("two bytes", Kind::Text, limits::TEXT_CHARS, &|n| Body::text("ü".repeat(n))),
+        ("four bytes", Kind::Text, limits::TEXT_CHARS, &|n| Body::text("🐸".repeat(n))),
+        ("caption", Kind::Image, limits::TEXT_CHARS, &caption),
+        ("edit", Kind::Edit, limits::TEXT_CHARS, &edit),
+        ("emoji", Kind::Emoji, limits::EMOJI_CHARS, &emoji),
+        ("data", Kind::Custom, limits::CUSTOM_BYTES, &data),
+        ("url", Kind::Video, limits::MEDIA_URL_BYTES, &url),
+        ("media name", Kind::File, limits::MEDIA_NAME_CHARS, &name),
+        ("mime", Kind::Audio, limits::MEDIA_MIME_CHARS, &mime),
+        ("a body without a limit of its own", Kind::Recall, 1, &|n| Body { target: (n == 1).then_some(MsgId(1)), ..Body::default() }),
+    ];
+    for (what, kind, max, make) in table {
+        assert_eq!(make(max).check(kind), Ok(()), "{what}");
+        let e = make(max + 1).check(kind).unwrap_err();
+        assert_eq!(e.code, Code::Invalid, "{what}");
+        assert!(e.message.contains("body."), "{what}: {e}");
+    }
+}
+
+/// What passes one by one fits into the log's limit, and that into a frame and a live message.
+#[test]
+fn the_limits_fit_into_each_other() {
+    let largest = Body { reply_to: Some(MsgId::MAX), ..Body::text("🐸".repeat(limits::TEXT_CHARS)) };
+    let size = |kind, body| Entry::new(user(&"x".repeat(64)), Cid::mint(1, [0; 10]), kind, body).encode().len();
+    assert!(size(Kind::Text, largest) <= limits::BODY_BYTES);
+    let opaque = Body { data: Some(Bytes::from(vec![0; limits::CUSTOM_BYTES])), ..Body::default() };
+    assert!(size(Kind::Custom, opaque) <= limits::BODY_BYTES);
+    let cursors = |i: usize| (format!("dm.{:0>64}.{:x>64}", i, i).parse().unwrap(), MsgId(1 << 52));
+    let hello = natterjack_protocol::frame::Hello {
+        token: "t".repeat(2_000),
+        device: user("d"),
+        class: Default::default(),
+        cursors: (0..limits::CURSORS_PER_HELLO).map(cursors).collect(),
+        synced: Some("9".repeat(1_000)),
+    };
+    for codec in natterjack_protocol::codec::Codec::ALL {
+        let bytes = natterjack_protocol::frame::ClientFrame::Hello(hello.clone()).encode(codec).len();
+        assert!(bytes <= limits::FRAME_BYTES, "{codec:?}: {bytes}");
+    }
+}
+
+#[test]
+fn what_a_kind_needs() {
+    let needs = [
+        (Kind::Text, "text"),
+        (Kind::Emoji, "emoji"),
+        (Kind::Image, "media"),
+        (Kind::Video, "media"),
+        (Kind::File, "media"),
+        (Kind::Audio, "media"),
+        (Kind::Custom, "data"),
+        (Kind::Edit, "target"),
+        (Kind::Recall, "target"),
+        (Kind::Reaction, "target"),
+    ];
+    for (kind, field) in needs {
+        let e = Body::default().check(kind).unwrap_err();
+        assert!(e.message.contains(&format!("body.{field}")) && e.message.contains(kind.as_str()), "{e}");
+    }
+    for kind in [Kind::DmStarted, Kind::Blocked, Kind::GroupCreated, Kind::MemberLeft, Kind::Unknown] {
+        assert_eq!(Body::text("x").check(kind).unwrap_err().code, Code::Invalid);
+    }
+}
+
+// Codes
+
+#[test]
+fn every_code_is_complete_and_unlike_the_others() {
+    let mut names = HashSet::new();
+    for code in Code::ALL {
+        assert_eq!(serde_json::to_string(&code).unwrap(), format!("\"{}\"", code.name()));
+        assert!(names.insert(code.name()));
+        assert!((400..600).contains(&code.http_status()));
+        assert!(!code.meaning().is_empty() && !code.retry().advice().is_empty());
+        let server_side = code.http_status() >= 500 || code.http_status() == 429;
+        assert_eq!(server_side, code.retry() == Retry::Later, "{code:?}: status and retry tell the same");
+        assert_eq!(code.http_status() == 401, code.retry() == Retry::AfterLogin, "{code:?}");
+    }
+    let source = include_str!("../../src/error.rs");
+    let at = source.find("pub enum Code {").unwrap();
+    let variants = source[at..at + source[at..].find("\n}").unwrap()]
+        .lines()
+        .filter(|l| l.starts_with("    ") && l.as_bytes()[4].is_ascii_uppercase());
+    assert_eq!(variants.count(), Code::ALL.len(), "ALL is all");
+}
+
+#[test]
+fn the_close_table_is_sound() {
+    let codes: HashSet<u16> = close::ALL.iter().map(|c| c.code).collect();
+    let reasons: HashSet<&str> = close::ALL.iter().map(|c| c.reason).collect();
+    assert_eq!((codes.len(), reasons.len()), (close::ALL.len(), close::ALL.len()));
+    for c in close::ALL {
+        assert!(c.code == 1000 || (4000..5000).contains(&c.code), "{c:?}: the range that RFC 6455 leaves to us");
+        assert!(c.reason.len() <= 123, "{c:?}: what a close frame can hold");
+        assert_eq!(close::back(c.code), c.back);
+    }
+    assert_eq!(close::back(1006), close::Back::Backoff, "an unknown code is a lost connection");
+    let source = include_str!("../../src/close.rs");
+    assert_eq!(source.matches(": Close = close(").count(), close::ALL.len(), "ALL is all");
+}
+
+#[test]
+fn every_limit_is_in_the_table() {
+    let source = include_str!("../../src/limits.rs");
+    let consts = source.lines().filter_map(|l| l.strip_prefix("pub const ")?.split_once(':')).filter(|(n, _)| *n != "TABLE");
+    for (name, _) in consts {
+        assert!(limits::TABLE.iter().any(|l| l.name == name), "{name}");
+    }
+    assert!(limits::TABLE.iter().all(|l| l.value > 0 && !l.unit.is_empty() && !l.of.is_empty()));
+}
