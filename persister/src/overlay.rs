@@ -79,3 +79,43 @@ pub fn lay_over(rows: &mut [Row], ops: &[Row]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use natterjack_protocol::MsgId;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::conformance::{edit, recall, row, text, thread};
+
+    fn any_operation() -> impl Strategy<Value = (bool, &'static str, u64, bool)> {
+        (any::<bool>(), prop::sample::select(vec!["a", "b"]), 1u64..4, any::<bool>())
+    }
+
+    proptest! {
+        /// The rows are what they are by which operations there are, not by the order or number of their coming.
+        #[test]
+        fn operations_commute(ops in prop::collection::vec(any_operation(), 1..12), order in any::<u64>()) {
+            let t = thread("t");
+            let made = |(i, (edits, from, target, power)): (usize, &(bool, &str, u64, bool))| {
+                let id = 10 + i as u64;
+                if *edits { edit(&t, id, from, *target, &format!("text {id}")) } else { Row { power: *power, ..recall(&t, id, from, *target) } }
+            };
+            let ops: Vec<Row> = ops.iter().enumerate().map(made).collect();
+            let mut rows = vec![text(&t, 1, "a", "one"), text(&t, 2, "b", "two"), row(&t, 3, "a", Kind::Reaction, Body::default())];
+            rows.extend(ops.iter().cloned());
+            let mut again = rows.clone();
+            lay_over(&mut rows, &ops);
+            let mut shuffled: Vec<Row> = ops.iter().chain(&ops).cloned().collect();
+            shuffled.sort_by_key(|r| (r.id.0.wrapping_mul(order | 1)) % 1_013);
+            lay_over(&mut again, &shuffled);
+            prop_assert_eq!(&rows, &again);
+            for (row, author) in rows.iter().zip(["a", "b"]) {
+                let may = |o: &&Row| o.body.target == Some(row.id) && o.kind == Kind::Recall && (o.power || o.from.as_str() == author);
+                prop_assert_eq!(is_recalled(row), ops.iter().any(|o| may(&o)));
+                prop_assert_eq!(is_recalled(row), row.body.text.is_none());
+            }
+            prop_assert_eq!(rows[2].rev, MsgId::NONE, "only messages are edited and recalled");
+        }
+    }
+}

@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 mod path {
-    pub mod kit;
     mod archive;
     mod away;
+    pub mod kit;
     mod pages;
 }
