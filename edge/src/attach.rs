@@ -21,11 +21,7 @@ use tokio::{sync::oneshot, time::timeout};
 
 use self::plan::{decode_synced, encode_synced, plan};
 use crate::{
-    live::{
-        Command, Live,
-        round::Barrier,
-        topic::TopicKey,
-    },
+    live::{Command, Live, round::Barrier, topic::TopicKey},
     session::handle::SessionHandle,
 };
 
@@ -37,7 +33,12 @@ const READS: usize = 4;
 impl Live {
     /// Sends what is newer than the cursors, then `attached`; from there on events come live. Run it beside the session's read loop,
     /// right after `welcome` was queued.
-    pub async fn attach(&self, session: &Arc<SessionHandle>, cursors: BTreeMap<Thread, MsgId>, synced: Option<String>) -> Result<(), Refusal> {
+    pub async fn attach(
+        &self,
+        session: &Arc<SessionHandle>,
+        cursors: BTreeMap<Thread, MsgId>,
+        synced: Option<String>,
+    ) -> Result<(), Refusal> {
         let user = &session.user;
         self.command(Command::Sit { session: session.clone(), topics: vec![(TopicKey::User(user.clone()), MsgId::NONE)] }).await?;
         let mut barrier: Option<Barrier> = None;

@@ -99,8 +99,8 @@ impl Clock {
 mod tests {
     use super::*;
 
-    #[test]
-    fn alive_only_when_every_partition_beats() {
+    #[tokio::test]
+    async fn alive_only_when_every_partition_beats() {
         let times = Times { beat_silence: Duration::from_millis(30), ..Times::default() };
         let clock = Clock::new(2, &times);
         let beat = |p, frontier| Beat { p, ts: 1_800_000_000_000, created: 1, frontier: MsgId(frontier), archive_lag_ms: None };
@@ -110,7 +110,7 @@ mod tests {
         assert!(clock.all_alive() && *clock.watch().borrow());
         assert!(!clock.beat(beat(0, 7)));
         assert_eq!(clock.frontier(0), Some(MsgId(9)), "a frontier never goes back");
-        std::thread::sleep(Duration::from_millis(50));
+        tokio::time::sleep(Duration::from_millis(50)).await;
         clock.look();
         assert!(!*clock.watch().borrow());
         assert!(clock.now_ms(0).unwrap() >= 1_800_000_000_050);

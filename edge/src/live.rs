@@ -32,12 +32,25 @@ const COMMANDS: usize = 4_096;
 
 pub(crate) enum Command {
     /// Seats a session on topics, each with the id from which on it may hear.
-    Sit { session: Arc<SessionHandle>, topics: Vec<(TopicKey, MsgId)> },
+    Sit {
+        session: Arc<SessionHandle>,
+        topics: Vec<(TopicKey, MsgId)>,
+    },
     /// The barrier behind every `Sit` before it.
-    Barrier { session: SessionId, threads: Vec<(TopicKey, Thread)>, reply: oneshot::Sender<Barrier> },
+    Barrier {
+        session: SessionId,
+        threads: Vec<(TopicKey, Thread)>,
+        reply: oneshot::Sender<Barrier>,
+    },
     /// Pages have gone out up to `floors`. `then` is queued behind what was collected meanwhile.
-    GoLive { session: Arc<SessionHandle>, topics: Vec<(TopicKey, Vec<(u64, MsgId)>)>, then: Option<Bytes> },
-    Leave { session: SessionId },
+    GoLive {
+        session: Arc<SessionHandle>,
+        topics: Vec<(TopicKey, Vec<(u64, MsgId)>)>,
+        then: Option<Bytes>,
+    },
+    Leave {
+        session: SessionId,
+    },
 }
 
 /// What attach, join and the dispatcher's own jobs need. Clones share it.
@@ -102,7 +115,7 @@ pub async fn start(
         commands,
         nats: nats.clone(),
         buckets: buckets.clone(),
-        layout: layout.clone(),
+        layout: *layout,
         times: cfg.times.clone(),
         clock: clock.clone(),
         members: members.clone(),

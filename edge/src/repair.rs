@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use natterjack_protocol::{
-    MsgId, Refusal, Thread,
-    limits,
+    MsgId, Refusal, Thread, limits,
     rpc::{HistoryAnswer, HistoryRequest},
 };
 use tokio::time::{Instant, sleep};

@@ -41,9 +41,17 @@ const SNAPSHOT: Duration = Duration::from_secs(30);
 
 /// What a job of the dispatcher came back with.
 enum Done {
-    Fetched { slot: u32, birth: u64, gap: Gap, events: Result<Vec<LiveEvent>, Refusal> },
+    Fetched {
+        slot: u32,
+        birth: u64,
+        gap: Gap,
+        events: Result<Vec<LiveEvent>, Refusal>,
+    },
     /// A user's key was read again.
-    Changed { user: UserId, changed: Vec<(Thread, ThreadItem)> },
+    Changed {
+        user: UserId,
+        changed: Vec<(Thread, ThreadItem)>,
+    },
     /// Nobody answered this request for heads: ask again.
     AskAgain(Ask),
     Nothing,
@@ -192,7 +200,7 @@ impl Dispatcher {
                 Effect::Changed { user, thread, id } => self.read_again(user, Some((thread, id))),
             }
         }
-        for ask in self.rounds.next() {
+        for ask in self.rounds.begin() {
             self.ask(ask);
         }
     }
@@ -220,7 +228,13 @@ impl Dispatcher {
 
     /// The membership of a user changed: tell their devices, begin or end to listen.
     fn changed(&mut self, user: &UserId, changed: Vec<(Thread, ThreadItem)>) {
-        let sessions: Vec<Arc<SessionHandle>> = self.hub.sessions_of(&TopicKey::User(user.clone()));
+        let own = TopicKey::User(user.clone());
+        let sessions: Vec<Arc<SessionHandle>> = self.hub.sessions_of(&own);
+        // What was said in a conversation that began while nothing came here (a lost connection, a lost message) is not lost.
+        let begun: Vec<_> = changed.iter().filter(|(t, _)| matches!(t, Thread::Dm { .. })).map(|(t, _)| (own.clone(), t.clone())).collect();
+        if !begun.is_empty() && !sessions.is_empty() {
+            self.rounds.wait(Waiter { slots: Vec::new(), threads: begun, reply: None });
+        }
         for (thread, item) in changed {
             let open = item.intervals.open();
             let frame = ServerFrame::Member {
@@ -255,7 +269,8 @@ impl Dispatcher {
             for attempt in 0..20u32 {
                 match attach::read_threads(&live, &user).await {
                     Ok(threads) => {
-                        let knows = at_least.as_ref().is_none_or(|(t, id)| threads.threads.iter().any(|(k, i)| i.v >= *id && k.to_string() == *t));
+                        let knows =
+                            at_least.as_ref().is_none_or(|(t, id)| threads.threads.iter().any(|(k, i)| i.v >= *id && k.to_string() == *t));
                         changed.extend(state.load(threads));
                         if knows {
                             break;
@@ -282,7 +297,9 @@ impl Dispatcher {
         let threads = if active {
             self.hub.active()
         } else {
-            let of = |s: Arc<crate::members::UserState>| s.snapshot().into_iter().map(move |(t, _)| (TopicKey::of(&t, &s.user), t)).collect::<Vec<_>>();
+            let of = |s: Arc<crate::members::UserState>| {
+                s.snapshot().into_iter().map(move |(t, _)| (TopicKey::of(&t, &s.user), t)).collect::<Vec<_>>()
+            };
             let all: HashSet<_> = self.live.members.all().into_iter().flat_map(of).chain(self.hub.active()).collect();
             all.into_iter().collect()
         };

@@ -25,9 +25,17 @@ pub enum Effect {
     Subscribe(Slot, TopicKey),
     Unsubscribe(Slot),
     /// Fetch the gap, then call [`Hub::repaired`]. `birth` tells this topic from a later one in the same slot.
-    Fetch { slot: Slot, birth: u64, gap: Gap },
+    Fetch {
+        slot: Slot,
+        birth: u64,
+        gap: Gap,
+    },
     /// The user's own membership of a thread has changed by control entry `id`: read their key.
-    Changed { user: UserId, thread: String, id: MsgId },
+    Changed {
+        user: UserId,
+        thread: String,
+        id: MsgId,
+    },
 }
 
 struct Entry {

@@ -46,16 +46,35 @@ fn in_it(thread: &Thread, who: &UserId) -> bool {
 /// What happens next. Numbers pick among what there is, modulo.
 #[derive(Debug, Clone)]
 enum Step {
-    Send { thread: usize, fate: Fate },
+    Send {
+        thread: usize,
+        fate: Fate,
+    },
     /// A new holder of the partition publishes the last events again.
-    PublishAgain { thread: usize, back: usize },
-    Head { thread: usize, lost: bool },
-    Attach { user: usize, json: bool, cursor_back: usize },
+    PublishAgain {
+        thread: usize,
+        back: usize,
+    },
+    Head {
+        thread: usize,
+        lost: bool,
+    },
+    Attach {
+        user: usize,
+        json: bool,
+        cursor_back: usize,
+    },
     /// One of the sessions that attach comes a step further: the barrier comes back, or its pages have gone out.
-    Further { which: usize },
-    Leave { session: usize },
+    Further {
+        which: usize,
+    },
+    Leave {
+        session: usize,
+    },
     /// One of the fetches under way comes back.
-    Fetched { which: usize },
+    Fetched {
+        which: usize,
+    },
     Delayed,
     Forget,
 }
@@ -334,7 +353,12 @@ impl World {
                 if here {
                     assert_eq!(shown, expected, "{thread} for {}", attached.handle.user);
                 } else {
-                    assert_eq!(shown, expected[..shown.len()], "{thread} for {}, who left: a prefix of the log's order", attached.handle.user);
+                    assert_eq!(
+                        shown,
+                        expected[..shown.len()],
+                        "{thread} for {}, who left: a prefix of the log's order",
+                        attached.handle.user
+                    );
                 }
             }
         }

@@ -68,7 +68,7 @@ impl<R> Rounds<R> {
     }
 
     /// The requests of the next round, if none is under way and somebody waits. Each is to be registered with [`Rounds::asked`].
-    pub fn next(&mut self) -> Vec<Ask> {
+    pub fn begin(&mut self) -> Vec<Ask> {
         if self.round.is_some() || self.waiting.is_empty() {
             return Vec::new();
         }
@@ -169,9 +169,9 @@ mod tests {
         for (name, who) in [("first", &a), ("second", &b)] {
             rounds.wait(Waiter { slots: vec![], threads: vec![(TopicKey::User(who.clone()), dm.clone())], reply: Some(name) });
         }
-        let asks = rounds.next();
+        let asks = rounds.begin();
         assert_eq!(asks.len(), 2, "every partition is asked, a thread may begin on any");
-        assert!(rounds.next().is_empty(), "one round at a time");
+        assert!(rounds.begin().is_empty(), "one round at a time");
         for (token, ask) in asks.into_iter().enumerate() {
             rounds.asked(token as u64, ask);
         }

@@ -237,7 +237,8 @@ impl Topic {
 
     /// The pages of a session have gone out up to `floors`: what was collected beyond them follows, then it is live.
     pub fn go_live(&mut self, session: SessionId, floors: &[(u64, MsgId)]) {
-        let ahead: Vec<(u64, MsgId)> = floors.iter().copied().filter(|(hash, floor)| self.shown(*hash).is_none_or(|s| *floor > s)).collect();
+        let ahead: Vec<(u64, MsgId)> =
+            floors.iter().copied().filter(|(hash, floor)| self.shown(*hash).is_none_or(|s| *floor > s)).collect();
         let Some(seat) = self.seats.iter_mut().find(|s| s.session.id == session) else { return };
         let Some(held) = seat.filling.take() else { return };
         for event in held {

@@ -23,9 +23,13 @@ pub struct Connection {
 
 /// What a run needs to know of a frame.
 pub enum Seen {
-    Sent { r: u32 },
+    Sent {
+        r: u32,
+    },
     /// The moment at which it was handed to the sender's socket, as the sender wrote it into the text.
-    Event { stamp: u64 },
+    Event {
+        stamp: u64,
+    },
     Refused(String),
     Other,
 }

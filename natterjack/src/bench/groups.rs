@@ -99,7 +99,13 @@ async fn create(system: &System, users: &[User]) -> Result<Thread> {
     Ok(answer.json::<Created>().await?.thread)
 }
 
-async fn member(connection: Connection, writes: Option<Thread>, window: usize, begun: Instant, counters: Arc<Counters>) -> Result<Histogram<u64>> {
+async fn member(
+    connection: Connection,
+    writes: Option<Thread>,
+    window: usize,
+    begun: Instant,
+    counters: Arc<Counters>,
+) -> Result<Histogram<u64>> {
     let room = Semaphore::new(window);
     let (mut sink, mut source) = connection.socket.split();
     let stamp = || begun.elapsed().as_micros() as u64;

@@ -8,12 +8,7 @@ use natterjack_protocol::{codec::Codec, frame::ClientFrame};
 use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{
-    connection::Connection,
-    cpu::Snapshot,
-    report::Report,
-    system::System,
-};
+use super::{connection::Connection, cpu::Snapshot, report::Report, system::System};
 
 /// Log-ins in progress at once.
 const AT_ONCE: usize = 32;
@@ -37,7 +32,11 @@ pub async fn run(system: &System, connections: usize, time: Duration) -> Result<
     let connect_cpu: f64 = before.until(&connected).iter().map(|u| u.cpu_seconds).sum();
     let idle_cpu: f64 = connected.until(&after).iter().map(|u| u.cpu_seconds).sum();
     let notes = vec![
-        format!("{:.0} connects/s, {:.0} µs of server CPU each, token check and attach included", n / connecting.as_secs_f64(), connect_cpu * 1e6 / n),
+        format!(
+            "{:.0} connects/s, {:.0} µs of server CPU each, token check and attach included",
+            n / connecting.as_secs_f64(),
+            connect_cpu * 1e6 / n
+        ),
         format!("{:.1} KiB resident per connection, all servers together", grown as f64 / 1024.0 / n),
         format!("{:.2} µs CPU per connection and second while idle", idle_cpu * 1e6 / n / held),
     ];

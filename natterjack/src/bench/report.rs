@@ -51,7 +51,10 @@ pub fn histogram() -> Histogram<u64> {
 
 pub fn print(reports: &[Report], machine: &str, json: bool) -> Result<()> {
     if json {
-        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "machine": machine, "durability": DURABILITY, "loads": reports }))?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&serde_json::json!({ "machine": machine, "durability": DURABILITY, "loads": reports }))?
+        );
         return Ok(());
     }
     println!("{machine}\nacknowledged means: {DURABILITY}");

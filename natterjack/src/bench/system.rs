@@ -114,7 +114,8 @@ impl System {
 }
 
 fn read_state(path: &Path) -> Result<State> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read: start `natterjack up --state-file` first", path.display()))?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{} cannot be read: start `natterjack up --state-file` first", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} is not a state file of `natterjack up`", path.display()))
 }
 
