@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::{bench, chat};
+
 /// Natterjack, a chat backend: WebSocket edges, one NATS cluster as the log, an archive.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(version, about, max_term_width = 120)]
 pub struct Cli {
     /// A configuration file (default: ./natterjack.toml if there is one). `natterjack config` prints one to start from.
@@ -21,7 +23,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 pub enum Command {
     /// Everything on this machine: nats-server, channel, persister and two edges. Data in one folder.
     Up(UpArgs),
@@ -33,13 +35,17 @@ pub enum Command {
     Channel,
     /// Archives the log; answers history and directory.
     Persister(PersisterArgs),
+    /// Chat from a terminal or a script.
+    Chat(chat::Args),
+    /// Load on a running system, or on one of its own; says what was seen.
+    Bench(bench::Args),
     /// Looks for what would keep Natterjack from running here.
     Doctor,
     /// Prints the annotated default configuration.
     Config(ConfigArgs),
 }
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 pub struct UpArgs {
     /// One folder for all data [up.data].
     #[arg(long, value_name = "FOLDER")]
@@ -61,7 +67,7 @@ pub struct UpArgs {
     state_file: Option<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 pub struct EdgeArgs {
     /// [edge.id]
     #[arg(long)]
@@ -74,18 +80,25 @@ pub struct EdgeArgs {
     url: Option<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 pub struct PersisterArgs {
     /// The archive, one SQLite file [persister.archive].
     #[arg(long, value_name = "FILE")]
     archive: Option<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 pub struct ConfigArgs {
     /// As the page docs/configuration.md.
     #[arg(long)]
     pub markdown: bool,
+}
+
+impl Command {
+    /// A person looks at the terminal: only what needs them may be logged into it, unless they ask for more.
+    pub fn is_for_people(&self) -> bool {
+        matches!(self, Self::Chat(_) | Self::Bench(_) | Self::Doctor)
+    }
 }
 
 impl Cli {
@@ -102,7 +115,9 @@ impl Cli {
             ],
             Command::Edge(a) => vec![("edge.id", a.id.clone()), ("edge.listen", a.listen.clone()), ("edge.url", a.url.clone())],
             Command::Persister(a) => vec![("persister.archive", a.archive.clone())],
-            Command::Provision | Command::Channel | Command::Doctor | Command::Config(_) => vec![],
+            Command::Provision | Command::Channel | Command::Chat(_) | Command::Bench(_) | Command::Doctor | Command::Config(_) => {
+                vec![]
+            }
         };
         of_command.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).chain(self.set.iter().cloned()).collect()
     }

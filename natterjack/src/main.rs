@@ -1,5 +1,7 @@
 //! The one binary. This file is the checklist of every process: parse, configure, set up telemetry, build, run, drain.
 
+mod bench;
+mod chat;
 mod cli;
 mod doctor;
 mod roles;
@@ -32,7 +34,10 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         print_config(args.markdown);
         return Ok(());
     }
-    let settings = Settings::load(cli.config.clone(), cli.keys())?;
+    let mut settings = Settings::load(cli.config.clone(), cli.keys())?;
+    if cli.command.is_for_people() && settings.log.filter == settings::DEFAULT_FILTER {
+        settings.log.filter = "warn".into();
+    }
     let metrics = telemetry::init(&settings.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads(&cli.command, &settings))
@@ -58,6 +63,8 @@ async fn run(cli: Cli, settings: Settings, metrics: Metrics) -> anyhow::Result<(
         Command::Channel => roles::serve(Role::Channel, settings, with_parent, metrics).await,
         Command::Persister(_) => roles::serve(Role::Persister, settings, with_parent, metrics).await,
         Command::Provision => provision(&settings).await,
+        Command::Chat(args) => Box::pin(chat::run(args)).await,
+        Command::Bench(args) => Box::pin(bench::run(args)).await,
         Command::Doctor => {
             if !doctor::run(&settings).await {
                 bail!("something has to be mended before natterjack can run here");

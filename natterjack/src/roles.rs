@@ -25,16 +25,16 @@ pub async fn serve(role: Role, settings: Settings, die_with_parent: bool, metric
     let (stop, admin_stop) = (life.stop(), CancellationToken::new());
     let work = async {
         tokio::select! {
-            ended = run(role, &settings, health.clone(), stop) => ended,
-            failed = admin.serve(health.clone(), metrics, admin_stop) => failed.map_err(Into::into),
+            ended = run(role, &settings, health.clone(), Some(metrics.clone()), stop) => ended,
+            failed = admin.serve(health.clone(), metrics.clone(), admin_stop) => failed.map_err(Into::into),
         }
     };
     life.run(Box::pin(work)).await?
 }
 
-async fn run(role: Role, settings: &Settings, health: Health, stop: CancellationToken) -> anyhow::Result<()> {
+async fn run(role: Role, settings: &Settings, health: Health, metrics: Option<Metrics>, stop: CancellationToken) -> anyhow::Result<()> {
     match role {
-        Role::Edge => Box::pin(natterjack_edge::run(edge(settings), health, stop)).await.context("edge"),
+        Role::Edge => Box::pin(natterjack_edge::run_with(edge(settings), health, metrics, stop)).await.context("edge"),
         Role::Channel => Box::pin(natterjack_channel::run(channel(settings), health, stop)).await.context("channel"),
         Role::Persister => Box::pin(natterjack_persister::run(persister(settings), health, stop)).await.context("persister"),
     }
@@ -55,7 +55,7 @@ async fn keep(role: Role, settings: &Settings, health: &Health, stop: Cancellati
     loop {
         // A task of its own: supervision of the children must not wait for a fold or a batch.
         let (s, health, role_stop) = (settings.clone(), health.clone(), stop.clone());
-        let task = AbortOnDropHandle::new(tokio::spawn(async move { run(role, &s, health, role_stop).await }));
+        let task = AbortOnDropHandle::new(tokio::spawn(async move { run(role, &s, health, None, role_stop).await }));
         match task.await.unwrap_or_else(|panic| Err(panic.into())) {
             Ok(()) if stop.is_cancelled() => return Ok(()),
             Ok(()) => tracing::error!(?role, "ended without being asked to; starting it again"),
@@ -96,6 +96,7 @@ fn persister(s: &Settings) -> natterjack_persister::Config {
         nats: s.nats.clone(),
         times: s.times.clone(),
         instance: instance(s, "persister"),
-        archive: s.archive.clone(),
+        store: natterjack_persister::StoreConfig::Sqlite { path: s.archive.clone() },
+        ..natterjack_persister::Config::default()
     }
 }

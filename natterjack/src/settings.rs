@@ -12,6 +12,9 @@ use natterjack_runtime::{
 /// Annotated; printed by `natterjack config`.
 pub const DEFAULT: &str = include_str!("../default.toml");
 
+/// As in the file; a test holds them together.
+pub const DEFAULT_FILTER: &str = "info";
+
 /// Read without being asked for, if it is there.
 const FILE: &str = "natterjack.toml";
 
@@ -183,6 +186,7 @@ mod tests {
         let s = with(&[]).unwrap();
         assert_eq!(s.times, Times::default());
         assert_eq!(s.up.port, None);
+        assert_eq!(s.log.filter, DEFAULT_FILTER);
     }
 
     /// A key that nobody reads would be a promise that nothing keeps.

@@ -124,6 +124,6 @@ fn say_ready(settings: &Settings, ports: &ports::Ports) {
         }
     );
     println!(
-        "ready: edges {a} and {b} · chat in two terminals: natterjack chat --edge {a} --name alice   and   natterjack chat --edge {b} --name bob"
+        "ready: edges {a} and {b} · chat in two terminals: natterjack chat --edge {a} --name alice --register   and   natterjack chat --edge {b} --name bob --register --to alice"
     );
 }

@@ -16,8 +16,6 @@ struct State {
     urls: [String; 2],
     nats_url: String,
     pids: Pids,
-    /// Everything answered at least once.
-    ready: bool,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -29,7 +27,14 @@ struct Pids {
 
 pub struct StateFile {
     path: Option<PathBuf>,
-    state: Mutex<State>,
+    state: Mutex<(State, Written)>,
+}
+
+/// The file appears when everything has answered once: a script may take its presence for "ready".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    NotYet,
+    UpToDate,
 }
 
 impl StateFile {
@@ -38,9 +43,8 @@ impl StateFile {
             urls: edges::urls(host, ports),
             nats_url: format!("nats://127.0.0.1:{}", ports.nats),
             pids: Pids { up: std::process::id(), nats: None, edges: [None, None] },
-            ready: false,
         };
-        Self { path, state: Mutex::new(state) }
+        Self { path, state: Mutex::new((state, Written::NotYet)) }
     }
 
     pub fn nats_is(&self, pid: u32) {
@@ -51,14 +55,11 @@ impl StateFile {
         self.change(|s| s.pids.edges[index] = Some(pid));
     }
 
-    /// Says that everything is up. The first time that failing to write is an error: a script would wait for ever.
+    /// Says that everything is up. An error here ends the start: a script would wait for ever.
     pub fn ready(&self) -> anyhow::Result<()> {
-        let state = {
-            let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            s.ready = true;
-            s.clone()
-        };
-        self.save(&state)
+        let mut held = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        held.1 = Written::UpToDate;
+        self.save(&held.0)
     }
 
     pub fn remove(&self) {
@@ -68,13 +69,13 @@ impl StateFile {
         }
     }
 
+    /// Saved under the lock, so that the newest state is the one that stays.
     fn change(&self, f: impl FnOnce(&mut State)) {
-        let state = {
-            let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            f(&mut s);
-            s.clone()
-        };
-        if let Err(e) = self.save(&state) {
+        let mut held = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        f(&mut held.0);
+        if held.1 == Written::UpToDate
+            && let Err(e) = self.save(&held.0)
+        {
             tracing::warn!(error = format!("{e:#}"), "the state file is out of date");
         }
     }

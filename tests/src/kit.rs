@@ -1,0 +1,29 @@
+//! What an end-to-end test needs.
+//!
+//! ```ignore
+//! let cluster = Cluster::start(ClusterSpec::default()).await;
+//! let (alice, bob) = (cluster.user("alice").await, cluster.user("bob").await);
+//! let (client, mut events) = cluster.client(&alice, 0).await;
+//! cluster.edge(0).kill9().await;
+//! ```
+
+pub mod api;
+pub mod binary;
+pub mod cluster;
+pub mod mint;
+pub mod nats_proxy;
+pub mod net;
+pub mod process;
+pub mod proxy;
+pub mod raw_ws;
+pub mod user;
+pub mod wait;
+
+pub use api::Api;
+pub use cluster::{Cluster, ClusterSpec};
+pub use nats_proxy::NatsProxy;
+pub use process::Process;
+pub use proxy::{Flow, Proxy, Side};
+pub use raw_ws::{RawWs, Received};
+pub use user::User;
+pub use wait::{eventually, next_event, next_message, next_messages, patience, within};

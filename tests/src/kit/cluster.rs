@@ -1,0 +1,336 @@
+//! A whole installation of real processes: nats-server (1 or 3), channel, persister and edges, each a process of its own.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use natterjack_client::{Builder, Client, Events};
+use natterjack_nats::{
+    Nats, NatsConfig,
+    server::{Sync, cluster_config, single_config},
+};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use super::{
+    api::Api,
+    binary,
+    mint::Mint,
+    nats_proxy::NatsProxy,
+    net::{Subnet, Turn},
+    process::{Process, Ready},
+    proxy::Proxy,
+    raw_ws::RawWs,
+    user::User,
+    wait::eventually,
+};
+
+#[derive(Debug, Clone)]
+pub struct ClusterSpec {
+    pub edges: usize,
+    pub channels: usize,
+    pub persisters: usize,
+    /// 1 or 3; with 3 everything is replicated three times.
+    pub nats: usize,
+    pub partitions: u32,
+    /// Windows and sweeps divided by this (`Times::scaled`).
+    pub times_divisor: u32,
+    /// Edge i reaches NATS through a proxy that can drop chosen messages: [`Cluster::nats_proxy`].
+    pub proxied_edges: bool,
+    /// Which nats-server each instance connects to first; by default instance i takes server i modulo their number.
+    pub edge_nodes: Vec<usize>,
+    pub channel_nodes: Vec<usize>,
+    pub persister_nodes: Vec<usize>,
+    /// More settings for every process, dotted key and value.
+    pub set: Vec<(String, String)>,
+    pub log_filter: String,
+    /// No other cluster may run meanwhile.
+    pub alone: bool,
+}
+
+impl Default for ClusterSpec {
+    fn default() -> Self {
+        Self {
+            edges: 2,
+            channels: 1,
+            persisters: 1,
+            nats: 1,
+            partitions: 2,
+            times_divisor: 1,
+            proxied_edges: false,
+            edge_nodes: Vec::new(),
+            channel_nodes: Vec::new(),
+            persister_nodes: Vec::new(),
+            set: Vec::new(),
+            log_filter: "info".into(),
+            alone: false,
+        }
+    }
+}
+
+/// Ends with the test. If the test fails, the end of every log is printed and the folder stays.
+pub struct Cluster {
+    spec: ClusterSpec,
+    net: Subnet,
+    nats: Vec<Process>,
+    channels: Vec<Process>,
+    persisters: Vec<Process>,
+    edges: Vec<Process>,
+    nats_proxies: Vec<NatsProxy>,
+    proxies: AtomicUsize,
+    mint: OnceCell<Mint>,
+    /// None after a failed test: kept for looking at.
+    dir: Option<TempDir>,
+    _turn: Turn,
+}
+
+impl Cluster {
+    /// Everything runs and answers when this returns.
+    pub async fn start(spec: ClusterSpec) -> Self {
+        let turn = Turn::wait(spec.alone).await;
+        let net = Subnet::next();
+        let dir = tempfile::Builder::new().prefix("natterjack-test-").tempdir().unwrap();
+        let mut cluster = Self {
+            net,
+            nats: Vec::new(),
+            channels: Vec::new(),
+            persisters: Vec::new(),
+            edges: Vec::new(),
+            nats_proxies: Vec::new(),
+            proxies: AtomicUsize::new(0),
+            mint: OnceCell::new(),
+            dir: Some(dir),
+            _turn: turn,
+            spec,
+        };
+        cluster.nats = (0..cluster.spec.nats).map(|i| cluster.nats_process(i)).collect();
+        cluster.nats.iter().for_each(Process::spawn);
+        for n in &cluster.nats {
+            n.wait_ready().await;
+        }
+        cluster.provision().await;
+        if cluster.spec.proxied_edges {
+            for i in 0..cluster.spec.edges {
+                let target = cluster.net.nats(node(&cluster.spec.edge_nodes, i, cluster.spec.nats));
+                cluster.nats_proxies.push(NatsProxy::start(cluster.net.nats_proxy(i), target).await);
+            }
+        }
+        cluster.channels = (0..cluster.spec.channels).map(|i| cluster.channel_process(i)).collect();
+        cluster.persisters = (0..cluster.spec.persisters).map(|i| cluster.persister_process(i)).collect();
+        cluster.edges = (0..cluster.spec.edges).map(|i| cluster.edge_process(i)).collect();
+        let roles = || cluster.channels.iter().chain(&cluster.persisters).chain(&cluster.edges);
+        roles().for_each(Process::spawn);
+        for role in roles() {
+            role.wait_ready().await;
+        }
+        cluster
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.dir.as_ref().expect("only taken on drop").path().to_owned()
+    }
+
+    fn nats_process(&self, i: usize) -> Process {
+        let (addr, store) = (self.net.nats(i), self.dir().join(format!("nats-{i}")));
+        let host = addr.ip().to_string();
+        let text = if self.spec.nats == 1 {
+            single_config(&store, &host, addr.port(), Sync::Interval)
+        } else {
+            let routes: Vec<String> = (0..self.spec.nats).map(|n| self.net.route(n).to_string()).collect();
+            cluster_config(&store, &host, addr.port(), i, &routes, Sync::Interval)
+        };
+        let config = self.dir().join(format!("nats-{i}.conf"));
+        std::fs::write(&config, text).unwrap();
+        Process::new(
+            format!("nats-{i}"),
+            binary::nats_server(),
+            vec!["--config".into(), config.display().to_string()],
+            &self.dir(),
+            Ready::Tcp(addr),
+        )
+    }
+
+    fn settings(&self, nats_url: String) -> Vec<(String, String)> {
+        let mut set: Vec<(String, String)> = [
+            ("nats.urls", nats_url),
+            ("nats.replicas", self.spec.nats.to_string()),
+            ("nats.partitions", self.spec.partitions.to_string()),
+            // A test writes megabytes; the default would reserve a quarter of the disk.
+            ("nats.max_bytes", (256u64 << 20).to_string()),
+            ("times.divisor", self.spec.times_divisor.to_string()),
+            ("log.filter", self.spec.log_filter.clone()),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into();
+        set.extend(self.spec.set.iter().cloned());
+        set
+    }
+
+    fn role(&self, name: String, command: &str, nats_url: String, own: &[(&str, String)], ready: String) -> Process {
+        let mut args = vec![command.to_owned(), "--die-with-parent".to_owned()];
+        let own = own.iter().map(|(k, v)| ((*k).to_owned(), v.clone()));
+        args.extend(self.settings(nats_url).into_iter().chain(own).flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]));
+        Process::new(name, binary::natterjack(), args, &self.dir(), Ready::Http(ready))
+    }
+
+    fn edge_process(&self, i: usize) -> Process {
+        let addr = self.net.edge(i);
+        let nats = match self.nats_proxies.get(i) {
+            Some(proxy) => proxy.url(),
+            None => self.nats_url(node(&self.spec.edge_nodes, i, self.spec.nats)),
+        };
+        let own = [("edge.id", format!("edge-{i}")), ("edge.listen", addr.to_string()), ("edge.url", format!("ws://{addr}"))];
+        self.role(format!("edge-{i}"), "edge", nats, &own, format!("http://{addr}/ready"))
+    }
+
+    fn channel_process(&self, i: usize) -> Process {
+        let (admin, nats) = (self.net.channel(i), self.nats_url(node(&self.spec.channel_nodes, i, self.spec.nats)));
+        self.role(format!("channel-{i}"), "channel", nats, &[("admin.listen", admin.to_string())], format!("http://{admin}/ready"))
+    }
+
+    fn persister_process(&self, i: usize) -> Process {
+        let (admin, nats) = (self.net.persister(i), self.nats_url(node(&self.spec.persister_nodes, i, self.spec.nats)));
+        let own = [("admin.listen", admin.to_string()), ("persister.archive", self.archive().display().to_string())];
+        self.role(format!("persister-{i}"), "persister", nats, &own, format!("http://{admin}/ready"))
+    }
+
+    /// Three servers elect their leaders first; until then they refuse.
+    async fn provision(&self) {
+        let mut args = vec!["provision".to_owned()];
+        args.extend(self.settings(self.nats_url(0)).into_iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]));
+        eventually("streams and buckets are made", Duration::from_secs(60), async || {
+            let out = tokio::process::Command::new(binary::natterjack()).args(&args).output().await.map_err(|e| e.to_string())?;
+            if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
+        })
+        .await;
+    }
+
+    /// The file of history and people.
+    pub fn archive(&self) -> PathBuf {
+        self.dir().join("archive.db")
+    }
+
+    /// A folder that lives as long as the cluster.
+    pub fn folder(&self) -> PathBuf {
+        self.dir()
+    }
+
+    pub fn spec(&self) -> &ClusterSpec {
+        &self.spec
+    }
+
+    pub fn nats(&self, i: usize) -> &Process {
+        &self.nats[i]
+    }
+
+    pub fn channel(&self, i: usize) -> &Process {
+        &self.channels[i]
+    }
+
+    pub fn persister(&self, i: usize) -> &Process {
+        &self.persisters[i]
+    }
+
+    pub fn edge(&self, i: usize) -> &Process {
+        &self.edges[i]
+    }
+
+    pub fn nats_url(&self, i: usize) -> String {
+        format!("nats://{}", self.net.nats(i))
+    }
+
+    /// `ws://…`, as clients take it.
+    pub fn edge_url(&self, i: usize) -> String {
+        format!("ws://{}", self.net.edge(i))
+    }
+
+    pub fn edge_addr(&self, i: usize) -> SocketAddr {
+        self.net.edge(i)
+    }
+
+    /// Between edge `i` and its nats-server; only with `proxied_edges`.
+    pub fn nats_proxy(&self, i: usize) -> &NatsProxy {
+        self.nats_proxies.get(i).expect("set `proxied_edges` in the ClusterSpec")
+    }
+
+    /// A new proxy in front of edge `i`; clients connect to its `url()`.
+    pub async fn proxy_to_edge(&self, i: usize) -> Proxy {
+        let n = self.proxies.fetch_add(1, Ordering::Relaxed);
+        Proxy::start(self.net.proxy(n), self.net.edge(i)).await
+    }
+
+    /// A connection to NATS for the test itself, with the names and helpers of the nats crate.
+    pub async fn connect_nats(&self) -> Nats {
+        let urls = (0..self.spec.nats).map(|i| self.nats_url(i)).collect();
+        Nats::connect(&NatsConfig { urls, ..NatsConfig::default() }, "test").await.unwrap()
+    }
+
+    /// Registers over HTTP, with a name that begins with this.
+    pub async fn user(&self, name: &str) -> User {
+        User::register(self, 0, name).await
+    }
+
+    /// Many users without the cost of hashing passwords: they exist, and their tokens are signed by a key of the test's own.
+    pub async fn mint_users(&self, count: usize) -> Vec<User> {
+        self.mint.get_or_init(|| Mint::new(self)).await.users(count).await
+    }
+
+    pub fn api(&self, user: &User, edge: usize) -> Api {
+        Api::new(self.net.edge(edge), Some(user.tokens.access.clone()))
+    }
+
+    /// HTTP without a login.
+    pub fn anonymous(&self, edge: usize) -> Api {
+        Api::new(self.net.edge(edge), None)
+    }
+
+    /// The SDK, connected to one edge first; it learns the others from it.
+    pub async fn client(&self, user: &User, edge: usize) -> (Client, Events) {
+        self.client_with(user, edge, |b| b).await
+    }
+
+    /// Likewise, with settings of its own.
+    pub async fn client_with(&self, user: &User, edge: usize, with: impl FnOnce(Builder) -> Builder) -> (Client, Events) {
+        with(user.builder([self.edge_url(edge)])).connect().await.unwrap_or_else(|e| panic!("{} cannot connect: {e}", user.name))
+    }
+
+    /// A bare socket that said hello and is attached.
+    pub async fn raw(&self, user: &User, edge: usize, codec: natterjack_protocol::codec::Codec) -> RawWs {
+        let mut ws = RawWs::connect(self.net.edge(edge), codec).await;
+        ws.hello(user).await;
+        ws
+    }
+
+    /// Every process, for looking at logs.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.nats.iter().chain(&self.channels).chain(&self.persisters).chain(&self.edges)
+    }
+
+    /// No process may log what is said here (a body, a password, a token).
+    pub fn assert_not_logged(&self, secret: &str) {
+        for p in self.processes() {
+            assert!(!p.log().contains(secret), "{} has logged a secret", p.name());
+        }
+    }
+}
+
+fn node(places: &[usize], i: usize, servers: usize) -> usize {
+    places.get(i).copied().unwrap_or(i % servers)
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for p in self.processes() {
+            eprintln!("---- end of the log of {} ----\n{}", p.name(), p.log_tail(40));
+        }
+        if let Some(dir) = self.dir.take() {
+            eprintln!("---- kept: {} ----", dir.keep().display());
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Users by the hundred: the test puts a signing key of its own beside those of `directory`, so no password has to be hashed.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use natterjack_nats::{Buckets, Layout};
+use natterjack_protocol::{
+    Token,
+    codec::Codec,
+    rpc::{Claims, ISSUER, PublicKey, Tokens},
+};
+use ring::{
+    rand::SystemRandom,
+    signature::{Ed25519KeyPair, KeyPair},
+};
+
+use super::{cluster::Cluster, user::User};
+
+const HOUR: u64 = 3_600;
+
+pub struct Mint {
+    buckets: Buckets,
+    key: EncodingKey,
+    kid: Token,
+}
+
+pub fn now_ms() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
+impl Mint {
+    pub async fn new(cluster: &Cluster) -> Self {
+        let nats = cluster.connect_nats().await;
+        let buckets = Buckets::new(&nats, Layout::load(&nats).await.unwrap());
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
+        let kid = Token::mint('k', rand::random());
+        let public = PublicKey { v: 1, ed25519: pair.public_key().as_ref().to_vec(), until: now_ms() + HOUR * 1_000 };
+        buckets.control().put(&natterjack_nats::subjects::signing_key(kid.as_str()), Codec::Msgpack.encode(&public)).await.unwrap();
+        Self { buckets, key: EncodingKey::from_ed_der(pkcs8.as_ref()), kid }
+    }
+
+    pub async fn users(&self, count: usize) -> Vec<User> {
+        stream::iter(0..count).map(|_| self.user()).buffered(64).try_collect().await.unwrap()
+    }
+
+    async fn user(&self) -> Result<User, natterjack_nats::KvError> {
+        let (id, device) = (Token::mint('u', rand::random()), Token::mint('d', rand::random()));
+        self.buckets.create_empty_threads(&id).await?;
+        let now = now_ms() / 1_000;
+        let access = self.sign(&Claims {
+            iss: ISSUER.into(),
+            sub: id.clone(),
+            device: device.clone(),
+            fam: "test".into(),
+            iat: now,
+            exp: now + HOUR,
+        });
+        let tokens =
+            Tokens { user: id.clone(), name: id.to_string(), device, access, access_expires: (now + HOUR) * 1_000, refresh: "none".into() };
+        Ok(User { name: id.to_string(), password: String::new(), tokens })
+    }
+
+    /// Any claims under the test's key: for tokens that are expired, of another issuer, …
+    pub fn sign(&self, claims: &Claims) -> String {
+        let header = Header { kid: Some(self.kid.to_string()), ..Header::new(Algorithm::EdDSA) };
+        jsonwebtoken::encode(&header, claims, &self.key).unwrap()
+    }
+}

@@ -1,0 +1,174 @@
+//! One real process that can be killed, frozen and started again. It dies with the test, also when the test is killed.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+use super::wait::{eventually, within};
+
+pub struct Process {
+    name: String,
+    program: PathBuf,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    log: PathBuf,
+    ready: Ready,
+    child: Mutex<Option<Child>>,
+}
+
+/// How one knows that a process answers.
+#[derive(Debug, Clone)]
+pub enum Ready {
+    /// `GET` gives 200.
+    Http(String),
+    /// Somebody listens.
+    Tcp(std::net::SocketAddr),
+    /// Nobody asks.
+    Started,
+}
+
+/// Long enough for a cold start on a busy machine.
+const START: Duration = Duration::from_secs(30);
+
+impl Process {
+    pub fn new(name: impl Into<String>, program: &Path, args: Vec<String>, logs: &Path, ready: Ready) -> Self {
+        let name = name.into();
+        let log = logs.join(format!("{name}.log"));
+        Self { name, program: program.to_owned(), args, env: Vec::new(), log, ready, child: Mutex::new(None) }
+    }
+
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.env.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Starts it, without waiting until it answers.
+    pub fn spawn(&self) {
+        let mut held = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(held.is_none(), "{} runs already", self.name);
+        let log = File::options().create(true).append(true).open(&self.log).unwrap();
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(&self.program)
+            .args(&self.args)
+            .envs(self.env.iter().map(|(k, v)| (k, v)))
+            // Kept open: `--die-with-parent` watches it.
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .kill_on_drop(true);
+        let child = command.spawn().unwrap_or_else(|e| panic!("cannot start {}: {e}", self.name));
+        *held = Some(child);
+    }
+
+    /// Starts it and waits until it answers.
+    pub async fn start(&self) {
+        self.spawn();
+        self.wait_ready().await;
+    }
+
+    pub async fn wait_ready(&self) {
+        let http = reqwest::Client::new();
+        eventually(&format!("{} is ready", self.name), START, async || {
+            if let Some(status) = self.exited() {
+                panic!("{} ended with {status} instead of starting:\n{}", self.name, self.log_tail(30));
+            }
+            match &self.ready {
+                Ready::Started => Ok(()),
+                Ready::Tcp(addr) => tokio::net::TcpStream::connect(addr).await.map(drop).map_err(|e| e.to_string()),
+                Ready::Http(url) => match http.get(url).timeout(Duration::from_secs(1)).send().await {
+                    Ok(r) if r.status().is_success() => Ok(()),
+                    Ok(r) => Err(format!("{} {}", r.status(), r.text().await.unwrap_or_default())),
+                    Err(e) => Err(e.to_string()),
+                },
+            }
+        })
+        .await;
+    }
+
+    fn exited(&self) -> Option<ExitStatus> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).as_mut().and_then(|c| c.try_wait().unwrap())
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).as_mut().is_some_and(|c| c.try_wait().unwrap().is_none())
+    }
+
+    pub fn pid(&self) -> u32 {
+        let held = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().and_then(Child::id).unwrap_or_else(|| panic!("{} does not run", self.name))
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid().cast_signed()).unwrap();
+        kill_process(pid, signal).unwrap_or_else(|e| panic!("signalling {}: {e}", self.name));
+    }
+
+    /// SIGKILL, also to a frozen process; returns when it is gone.
+    pub async fn kill9(&self) {
+        self.signal(Signal::KILL);
+        self.wait_exit(Duration::from_secs(10)).await;
+    }
+
+    /// Asks it to drain and end; does not wait.
+    pub fn sigterm(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub async fn terminate(&self) -> ExitStatus {
+        self.sigterm();
+        self.wait_exit(Duration::from_secs(30)).await
+    }
+
+    /// Freezes it: sockets stay open, nobody answers.
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn cont(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    pub async fn wait_exit(&self, limit: Duration) -> ExitStatus {
+        let taken = self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut child = taken.unwrap_or_else(|| panic!("{} does not run", self.name));
+        // `wait` would close it, and a process that dies with its parent would take that for the end.
+        let stdin = child.stdin.take();
+        let status = within(&format!("{} ends", self.name), limit, child.wait()).await.unwrap();
+        drop(stdin);
+        status
+    }
+
+    /// Kills it if it runs, starts it again, waits until it answers.
+    pub async fn restart(&self) {
+        if self.is_running() {
+            self.kill9().await;
+        } else {
+            self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+        self.start().await;
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn log_tail(&self, lines: usize) -> String {
+        let text = self.log();
+        let all: Vec<&str> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+}

@@ -1,0 +1,272 @@
+//! A TCP proxy that breaks connections on purpose: stalls, one-way cuts, resets, an end after n bytes. There is no netem here.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+};
+
+/// What happens to the bytes of one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    Pass,
+    /// They wait, as behind a dead link; a later `Pass` lets them through.
+    Stall,
+    /// They vanish, and the connection stays open: what a half-open connection looks like.
+    Discard,
+    /// After this many more bytes (of all connections together) every connection is reset.
+    ResetAfter(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// From whoever connected to the proxy.
+    FromClient,
+    FromServer,
+}
+
+/// Accepts until dropped.
+pub struct Proxy {
+    addr: SocketAddr,
+    control: Arc<Control>,
+    accepting: AbortHandle,
+}
+
+pub(super) struct Control {
+    from_client: watch::Sender<Flow>,
+    from_server: watch::Sender<Flow>,
+    refuse: watch::Sender<bool>,
+    resets: watch::Sender<u64>,
+    open: AtomicUsize,
+}
+
+impl Control {
+    pub(super) fn new() -> Self {
+        Self {
+            from_client: watch::Sender::new(Flow::Pass),
+            from_server: watch::Sender::new(Flow::Pass),
+            refuse: watch::Sender::new(false),
+            resets: watch::Sender::new(0),
+            open: AtomicUsize::new(0),
+        }
+    }
+
+    fn flow(&self, side: Side) -> &watch::Sender<Flow> {
+        match side {
+            Side::FromClient => &self.from_client,
+            Side::FromServer => &self.from_server,
+        }
+    }
+
+    pub(super) fn set(&self, side: Side, flow: Flow) {
+        self.flow(side).send_replace(flow);
+    }
+
+    pub(super) fn refuse(&self, on: bool) {
+        self.refuse.send_replace(on);
+    }
+
+    pub(super) fn reset(&self) {
+        self.resets.send_modify(|n| *n += 1);
+    }
+
+    pub(super) fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    /// Waits until `bytes` may go on; gives how many of them.
+    async fn admit(&self, side: Side, bytes: usize) -> Admitted {
+        let mut flow = self.flow(side).subscribe();
+        loop {
+            match *flow.borrow_and_update() {
+                Flow::Pass => return Admitted::All,
+                Flow::Discard => return Admitted::None,
+                Flow::Stall => {}
+                Flow::ResetAfter(left) if bytes < left => {
+                    self.flow(side).send_replace(Flow::ResetAfter(left - bytes));
+                    return Admitted::All;
+                }
+                Flow::ResetAfter(left) => return Admitted::ThenReset(left),
+            }
+            if flow.changed().await.is_err() {
+                return Admitted::None;
+            }
+        }
+    }
+}
+
+enum Admitted {
+    All,
+    None,
+    ThenReset(usize),
+}
+
+/// What is done with the bytes of a connection on their way; the plain proxy passes them on as they are.
+pub(super) trait Filter: Send + 'static {
+    /// What goes on of `bytes`, now or with a later call.
+    fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>);
+}
+
+pub(super) struct Plain;
+
+impl Filter for Plain {
+    fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(bytes);
+    }
+}
+
+impl Proxy {
+    pub async fn start(listen: SocketAddr, target: SocketAddr) -> Self {
+        let control = Arc::new(Control::new());
+        let accepting = serve(listen, target, control.clone(), || Plain).await;
+        Self { addr: listen, control, accepting }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// For clients, in front of an edge.
+    pub fn url(&self) -> String {
+        format!("ws://{}", self.addr)
+    }
+
+    /// For every connection, those to come too.
+    pub fn set(&self, side: Side, flow: Flow) {
+        self.control.set(side, flow);
+    }
+
+    pub fn stall(&self) {
+        self.set(Side::FromClient, Flow::Stall);
+        self.set(Side::FromServer, Flow::Stall);
+    }
+
+    pub fn pass(&self) {
+        self.set(Side::FromClient, Flow::Pass);
+        self.set(Side::FromServer, Flow::Pass);
+    }
+
+    /// Closes each new connection at once while this is on.
+    pub fn refuse(&self, on: bool) {
+        self.control.refuse(on);
+    }
+
+    /// RST to both ends of every connection; new ones are taken.
+    pub fn reset(&self) {
+        self.control.reset();
+    }
+
+    /// Connections now.
+    pub fn open(&self) -> usize {
+        self.control.open()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// The accept loop; aborting it ends every connection.
+pub(super) async fn serve<F: Filter>(
+    listen: SocketAddr,
+    target: SocketAddr,
+    control: Arc<Control>,
+    filter: impl Fn() -> F + Send + 'static,
+) -> AbortHandle {
+    let listener = TcpListener::bind(listen).await.unwrap_or_else(|e| panic!("proxy on {listen}: {e}"));
+    let task = tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => {
+                    let Ok((client, _)) = accepted else { continue };
+                    if *control.refuse.borrow() {
+                        continue;
+                    }
+                    connections.spawn(connection(client, target, control.clone(), filter()));
+                }
+                Some(_) = connections.join_next() => {}
+            }
+        }
+    });
+    task.abort_handle()
+}
+
+async fn connection<F: Filter>(mut client: TcpStream, target: SocketAddr, control: Arc<Control>, filter: F) {
+    let Ok(mut server) = TcpStream::connect(target).await else { return };
+    let _counted = Counted::new(&control);
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let mut resets = control.resets.subscribe();
+    let hard = {
+        let (from_client, to_client) = client.split();
+        let (from_server, to_server) = server.split();
+        let forth = pump(from_client, to_server, &control, Side::FromClient, Plain);
+        let back = pump(from_server, to_client, &control, Side::FromServer, filter);
+        let both = async { tokio::try_join!(forth, back).map(|_| ()) };
+        tokio::select! {
+            ended = both => ended.is_err(),
+            _ = resets.changed() => true,
+        }
+    };
+    if hard {
+        // Without lingering, closing sends RST.
+        let _ = (client.set_zero_linger(), server.set_zero_linger());
+    }
+}
+
+/// Ends with the end of its direction, or asks for a reset.
+async fn pump<F: Filter>(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, control: &Control, side: Side, mut filter: F) -> Result<(), Reset> {
+    let (mut buffer, mut out) = (vec![0; 16 * 1024], Vec::new());
+    loop {
+        let n = match from.read(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            Ok(n) => n,
+        };
+        let (n, then_reset) = match control.admit(side, n).await {
+            Admitted::All => (n, false),
+            Admitted::None => continue,
+            Admitted::ThenReset(left) => (left.min(n), true),
+        };
+        out.clear();
+        filter.pass(&buffer[..n], &mut out);
+        if to.write_all(&out).await.is_err() {
+            break;
+        }
+        if then_reset {
+            return Err(Reset);
+        }
+    }
+    let _ = to.shutdown().await;
+    Ok(())
+}
+
+struct Reset;
+
+struct Counted<'a>(&'a Control);
+
+impl<'a> Counted<'a> {
+    fn new(control: &'a Control) -> Self {
+        control.open.fetch_add(1, Ordering::SeqCst);
+        Self(control)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,208 @@
+//! A bare WebSocket that may say anything: for bad input, for counting frames, for clients that are not ours.
+
+use std::{net::SocketAddr, time::Duration};
+
+use futures_util::{SinkExt, StreamExt};
+use natterjack_protocol::{
+    Body, Cid, Kind, MsgId, Refusal, Thread,
+    codec::Codec,
+    frame::{ClientFrame, DeviceClass, Hello, Send, ServerFrame, Welcome},
+};
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Error, Message, client::IntoClientRequest, http::HeaderValue},
+};
+
+use super::{user::User, wait::within};
+
+pub struct RawWs {
+    ws: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    codec: Codec,
+    /// Of the last hello.
+    pub welcome: Option<Box<Welcome>>,
+    requests: u32,
+    /// Between the server's clock and ours, in milliseconds.
+    ahead: i64,
+}
+
+/// What came from the edge.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Received {
+    Frame(ServerFrame),
+    /// A frame type that this version does not know.
+    Unknown,
+    /// Close code and reason; 1006 without a close frame.
+    Closed(u16, String),
+}
+
+const ANSWER: Duration = Duration::from_secs(15);
+
+impl RawWs {
+    pub async fn connect(edge: SocketAddr, codec: Codec) -> Self {
+        Self::try_connect(edge, codec.subprotocol()).await.unwrap_or_else(|e| panic!("no socket at {edge}: {e}"))
+    }
+
+    /// With any subprotocol; what the server thinks of it is the answer.
+    pub async fn try_connect(edge: SocketAddr, subprotocol: &str) -> Result<Self, Error> {
+        let mut request = format!("ws://{edge}/v1/ws").into_client_request()?;
+        request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_str(subprotocol).unwrap());
+        let (ws, _) = within("a WebSocket handshake", ANSWER, Box::pin(connect_async(request))).await?;
+        let codec = Codec::of_subprotocol(subprotocol).unwrap_or(Codec::Json);
+        Ok(Self { ws, codec, welcome: None, requests: 0, ahead: 0 })
+    }
+
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// A number for a request that was not used before.
+    pub fn request(&mut self) -> u32 {
+        self.requests += 1;
+        self.requests
+    }
+
+    pub async fn send(&mut self, frame: &ClientFrame) {
+        let bytes = frame.encode(self.codec);
+        self.try_send_bytes(&bytes).await.unwrap_or_else(|e| panic!("the edge has closed: {e}"));
+    }
+
+    /// Anything at all, as the message type of the codec.
+    pub async fn try_send_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let message = match (self.codec, std::str::from_utf8(bytes)) {
+            (Codec::Json, Ok(text)) => Message::text(text),
+            _ => Message::binary(bytes.to_vec()),
+        };
+        self.ws.send(message).await
+    }
+
+    pub async fn send_message(&mut self, message: Message) -> Result<(), Error> {
+        self.ws.send(message).await
+    }
+
+    /// Raw bytes below WebSocket: broken frames, half a header.
+    pub fn socket(&mut self) -> &mut TcpStream {
+        match self.ws.get_mut() {
+            MaybeTlsStream::Plain(tcp) => tcp,
+            _ => unreachable!("without TLS there is no other"),
+        }
+    }
+
+    pub async fn next(&mut self) -> Received {
+        self.next_within(ANSWER).await
+    }
+
+    pub async fn next_within(&mut self, limit: Duration) -> Received {
+        within("a frame or a close", limit, self.receive()).await
+    }
+
+    async fn receive(&mut self) -> Received {
+        loop {
+            let bytes = match self.ws.next().await {
+                Some(Ok(Message::Text(text))) => text.as_bytes().to_vec(),
+                Some(Ok(Message::Binary(bytes))) => bytes.to_vec(),
+                Some(Ok(Message::Close(Some(c)))) => return Received::Closed(c.code.into(), c.reason.to_string()),
+                Some(Ok(_)) => continue,
+                Some(Err(_)) | None => return Received::Closed(1006, String::new()),
+            };
+            let frame = ServerFrame::decode(self.codec, &bytes).unwrap_or_else(|e| panic!("the edge sent what is no frame: {e}"));
+            return frame.map_or(Received::Unknown, Received::Frame);
+        }
+    }
+
+    /// The next frame that `wanted` takes; others are passed over, a close is a panic.
+    pub async fn until<T>(&mut self, what: &str, mut wanted: impl FnMut(ServerFrame) -> Option<T>) -> T {
+        within(what, ANSWER, async {
+            loop {
+                match self.receive().await {
+                    Received::Frame(frame) => {
+                        if let Some(found) = wanted(frame) {
+                            return found;
+                        }
+                    }
+                    Received::Unknown => {}
+                    Received::Closed(code, reason) => panic!("closed with {code} {reason:?} while waiting for: {what}"),
+                }
+            }
+        })
+        .await
+    }
+
+    /// The close code, whatever comes before it.
+    pub async fn until_closed(&mut self, limit: Duration) -> u16 {
+        within("the edge closes", limit, async {
+            loop {
+                if let Received::Closed(code, _) = self.receive().await {
+                    return code;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Says hello without cursors and waits until attached; gives the `synced` of it.
+    pub async fn hello(&mut self, user: &User) -> String {
+        let hello = Hello {
+            token: user.tokens.access.clone(),
+            device: user.tokens.device.clone(),
+            class: DeviceClass::Other,
+            cursors: Default::default(),
+            synced: None,
+        };
+        self.hello_with(hello).await
+    }
+
+    pub async fn hello_with(&mut self, hello: Hello) -> String {
+        self.send(&ClientFrame::Hello(hello)).await;
+        let welcome = self
+            .until("welcome", |f| match f {
+                ServerFrame::Welcome(w) => Some(w),
+                _ => None,
+            })
+            .await;
+        self.ahead = welcome.now.cast_signed() - super::mint::now_ms().cast_signed();
+        self.welcome = Some(welcome);
+        self.until("attached", |f| match f {
+            ServerFrame::Attached { synced } => Some(synced),
+            _ => None,
+        })
+        .await
+    }
+
+    /// A cid in the server's time.
+    pub fn cid(&self) -> Cid {
+        self.cid_at(0)
+    }
+
+    /// A cid from a clock that is off by so many milliseconds.
+    pub fn cid_at(&self, off_ms: i64) -> Cid {
+        let now = super::mint::now_ms().cast_signed() + self.ahead + off_ms;
+        Cid::mint(now.cast_unsigned(), rand::random())
+    }
+
+    /// Sends a text and waits for `sent` or the refusal of this very request.
+    pub async fn send_text(&mut self, thread: &Thread, text: &str) -> Result<MsgId, Refusal> {
+        let cid = self.cid();
+        self.send_cid(thread, cid, text).await
+    }
+
+    pub async fn send_cid(&mut self, thread: &Thread, cid: Cid, text: &str) -> Result<MsgId, Refusal> {
+        let r = self.request();
+        self.send(&ClientFrame::Send(Send { r, cid, thread: thread.clone(), kind: Kind::Text, body: Body::text(text) })).await;
+        self.until("sent or a refusal", |f| match f {
+            ServerFrame::Sent { r: to, id, .. } if to == r => Some(Ok(id)),
+            ServerFrame::Error { r: Some(to), refusal } if to == r => Some(Err(refusal)),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The next event of any thread.
+    pub async fn event(&mut self) -> natterjack_protocol::Event {
+        self.until("an event", |f| match f {
+            ServerFrame::Event(e) => Some(*e),
+            _ => None,
+        })
+        .await
+    }
+}

@@ -1,0 +1,7 @@
+//! End-to-end tests over real processes and sockets: one binary, one module per promise.
+#![allow(clippy::unwrap_used, reason = "tests: a panic with its place is the report")]
+
+#[path = "e2e/first_light.rs"]
+mod first_light;
+#[path = "e2e/up.rs"]
+mod up;

@@ -1,0 +1,171 @@
+//! `natterjack up`: four processes, ready soon, an edge that comes back, clear words when something is in the way.
+
+use std::{
+    net::TcpListener,
+    path::Path,
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use natterjack_tests::kit::{Api, binary, eventually, net::Subnet, within};
+use reqwest::Method;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+
+const START: Duration = Duration::from_secs(30);
+
+fn up(data: &Path, net: Subnet, more: &[&str]) -> Command {
+    let mut c = Command::new("setpriv");
+    c.args(["--pdeathsig", "KILL", "--"]).arg(binary::natterjack()).args(["up", "--die-with-parent", "--data"]).arg(data);
+    c.args(["--host", &net.edge(0).ip().to_string()]).args(more);
+    c.env("NATTERJACK_NATS_SERVER", binary::nats_server())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    c
+}
+
+/// One that cannot start: it must say so and end by itself.
+async fn refused(mut command: Command) -> String {
+    let mut child = command.spawn().unwrap();
+    // Held, so that its end is not the parent's.
+    let _stdin = child.stdin.take();
+    let Output { status, stderr, .. } = within("up refuses to start", START, child.wait_with_output()).await.unwrap();
+    assert!(!status.success());
+    String::from_utf8_lossy(&stderr).into_owned()
+}
+
+async fn state(file: &Path) -> Value {
+    eventually("the state file is there", START, async || {
+        std::fs::read(file).map_err(|e| e.to_string()).and_then(|b| serde_json::from_slice::<Value>(&b).map_err(|e| e.to_string()))
+    })
+    .await
+}
+
+fn pid(state: &Value, at: &str) -> u32 {
+    state.pointer(at).and_then(Value::as_u64).unwrap_or_else(|| panic!("{at} in {state}")).try_into().unwrap()
+}
+
+fn signal(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
+}
+
+fn is_running(pid: u32) -> bool {
+    // A zombie has no command line.
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| !c.is_empty())
+}
+
+fn resident_kb(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+    line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+async fn ready_line(child: &mut Child) -> String {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    within("the line that begins with ready", START, async {
+        loop {
+            let line = lines.next_line().await.unwrap().expect("up ended instead of getting ready");
+            if line.starts_with("ready") {
+                return line;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_processes_that_survive_what_happens_to_them() {
+    let (dir, net) = (tempfile::tempdir().unwrap(), Subnet::next());
+    let (data, file) = (dir.path().join("data"), dir.path().join("state.json"));
+    let state_file = file.display().to_string();
+    // NATS listens on 127.0.0.1 alone, so its port is left to be chosen.
+    let args = ["--port", "8080", "--state-file", &state_file];
+    let mut child = up(&data, net, &args).spawn().unwrap();
+    // Its end would be the parent's; `wait` closes it.
+    let _stdin = child.stdin.take();
+    let ready = ready_line(&mut child).await;
+    let edges = [net.edge(0), (net.edge(0).ip(), 8081).into()];
+    for word in [format!("ws://{}", edges[0]), format!("ws://{}", edges[1]), "natterjack chat".into()] {
+        assert!(ready.contains(&word), "{word} is missing in: {ready}");
+    }
+
+    let before = state(&file).await;
+    let all = ["/pids/up", "/pids/nats", "/pids/edges/0", "/pids/edges/1"].map(|at| pid(&before, at));
+    let resident: u64 = all.iter().map(|pid| resident_kb(*pid)).sum();
+    // Twice the target, because this is not the release build.
+    assert!(resident < 600_000, "{resident} KB resident when idle");
+
+    // The second edge is killed and comes back where it was.
+    let name = json!({ "name": "toad", "password": "correct horse battery" });
+    let (status, body) = Api::new(edges[1], None).post("/v1/register", &name).await;
+    assert_eq!(status, 200, "{body}");
+    signal(all[3], Signal::KILL);
+    eventually("the edge is back with a new process", START, async || {
+        let now = state(&file).await;
+        let answer = Api::new(edges[1], None).try_call(Method::GET, "/ready", None).await;
+        pid(&now, "/pids/edges/1") != all[3] && answer.is_ok_and(|(status, _)| status == 200)
+    })
+    .await;
+    // nats-server is killed and comes back with what it had.
+    signal(all[1], Signal::KILL);
+    eventually("logging in works again", START, async || {
+        match Api::new(edges[1], None).try_call(Method::POST, "/v1/login", Some(&name)).await {
+            Ok((200, _)) => Ok(()),
+            Ok((status, body)) => Err(format!("{status} {body}")),
+            Err(e) => Err(e.to_string()),
+        }
+    })
+    .await;
+
+    // A second one on the same folder is refused, with the reason.
+    let other = up(&data, Subnet::next(), &[]);
+    let said = refused(other).await;
+    assert!(said.contains("another `natterjack up`") && said.contains("--data"), "{said}");
+
+    // SIGTERM drains: all four end, and nothing is left behind.
+    let last = state(&file).await;
+    let all = ["/pids/up", "/pids/nats", "/pids/edges/0", "/pids/edges/1"].map(|at| pid(&last, at));
+    signal(all[0], Signal::TERM);
+    let ended = within("up ends", Duration::from_secs(40), child.wait()).await.unwrap();
+    assert!(ended.success(), "{ended}");
+    for pid in all {
+        assert!(!is_running(pid), "process {pid} was left behind");
+    }
+    assert!(!file.exists(), "the state file of nothing");
+
+    // Everything is there after a restart.
+    let mut child = up(&data, net, &args).spawn().unwrap();
+    let _stdin = child.stdin.take();
+    ready_line(&mut child).await;
+    let (status, body) = Api::new(edges[0], None).post("/v1/login", &name).await;
+    assert_eq!(status, 200, "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_taken_port_is_said_clearly_if_it_was_asked_for() {
+    let (dir, net) = (tempfile::tempdir().unwrap(), Subnet::next());
+    let _taken = TcpListener::bind((net.edge(0).ip(), 8081)).unwrap();
+    let said = refused(up(&dir.path().join("data"), net, &["--port", "8080"])).await;
+    assert!(said.contains("8081") && said.contains("taken"), "{said}");
+    // One line of words, not a backtrace.
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_nats_server_and_a_bad_folder_are_said_clearly() {
+    use std::os::unix::fs::PermissionsExt;
+    let (dir, net) = (tempfile::tempdir().unwrap(), Subnet::next());
+    let old = dir.path().join("nats-server");
+    std::fs::write(&old, "#!/bin/sh\necho 'nats-server: v2.10.7'\n").unwrap();
+    std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = up(&dir.path().join("data"), net, &[]);
+    command.env("NATTERJACK_NATS_SERVER", &old);
+    let said = refused(command).await;
+    assert!(said.contains("2.10.7") && said.contains("too old"), "{said}");
+    let said = refused(up(&old, net, &[])).await;
+    assert!(said.contains("--data"), "{said}");
+}

@@ -1,0 +1,238 @@
+//! The invariants of ARCHITECTURE.md that can be seen without running anything: over `cargo metadata`, Cargo.lock and the sources.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+const ROLES: [&str; 3] = ["natterjack-edge", "natterjack-channel", "natterjack-persister"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Normal dependencies of each crate of ours.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let metadata =
+        MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().other_options(["--offline".into()]).exec().unwrap();
+    metadata
+        .packages
+        .into_iter()
+        .map(|p| {
+            let normal = p.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal);
+            (p.name.to_string(), normal.map(|d| d.name.clone()).collect())
+        })
+        .collect()
+}
+
+/// Every Rust source of ours as (path from the root, text).
+fn sources() -> Vec<(String, String)> {
+    let (root, mut found, mut folders) = (root(), Vec::new(), vec![root()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+            let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
+            if entry.file_type().unwrap().is_dir() {
+                let ours = !name.starts_with('.') && !["target", "data", "web", "node_modules"].contains(&name.as_str());
+                folders.extend(ours.then_some(path));
+            } else if name.ends_with(".rs") {
+                let shown = path.strip_prefix(&root).unwrap().display().to_string();
+                found.push((shown, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    assert!(found.len() > 30, "the walk over the tree finds the sources");
+    found
+}
+
+/// The sources that are compiled into a release, without the unit tests at the end of a file.
+fn shipped() -> Vec<(String, String)> {
+    let all = sources();
+    let only_tests: Vec<String> = all.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
+    let ships = |path: &str| {
+        let in_tests = path.starts_with("tests/") || path.contains("/tests/");
+        !in_tests && !only_tests.iter().any(|m| path == format!("{m}.rs") || path.starts_with(&format!("{m}/")))
+    };
+    let cut = |text: &str| text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
+    all.iter().filter(|(path, _)| ships(path)).map(|(path, text)| (path.clone(), cut(text))).collect()
+}
+
+/// Modules declared under `#[cfg(test)]`, as paths without `.rs`.
+fn test_modules(path: &str, text: &str) -> Vec<String> {
+    let stem = path.strip_suffix(".rs").unwrap();
+    let folder = match stem.rsplit_once('/') {
+        Some((folder, "lib" | "main" | "mod")) => folder.to_owned(),
+        _ => stem.to_owned(),
+    };
+    let declared = text.split("#[cfg(test)]").skip(1).filter_map(|rest| {
+        let line = rest.trim_start().lines().next()?;
+        line.trim_start_matches("pub(crate) ").trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';')
+    });
+    declared.map(|name| format!("{folder}/{name}")).collect()
+}
+
+/// Lines without comments, numbered from 1.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines().enumerate().map(|(i, l)| (i + 1, l)).filter(|(_, l)| !l.trim_start().starts_with("//"))
+}
+
+fn none(what: &str, found: Vec<String>) {
+    assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
+}
+
+#[test]
+fn roles_meet_on_nats_only() {
+    let deps = dependencies();
+    for role in ROLES {
+        for other in ROLES.iter().chain(&["natterjack-client", "natterjack"]) {
+            assert!(!deps[role].contains(*other), "{role} imports {other}");
+        }
+    }
+    let ours = |name: &str| deps[name].iter().filter(|d| d.starts_with("natterjack")).map(String::as_str).collect::<Vec<_>>();
+    assert!(ours("natterjack-protocol").is_empty());
+    assert_eq!(ours("natterjack-nats"), ["natterjack-protocol"]);
+    assert_eq!(ours("natterjack-client"), ["natterjack-protocol"]);
+    assert!(ours("natterjack-runtime").iter().all(|d| *d == "natterjack-protocol"));
+}
+
+#[test]
+fn only_the_persister_opens_the_archive() {
+    let stores = ["rusqlite", "scylla"];
+    let found = dependencies()
+        .into_iter()
+        // A client may keep a file of its own.
+        .filter(|(name, _)| name != "natterjack-persister" && name != "natterjack-client")
+        .filter(|(_, deps)| stores.iter().any(|s| deps.contains(*s)))
+        .map(|(name, _)| name)
+        .collect();
+    none("crates that could open an archive", found);
+}
+
+/// Subjects, streams and buckets have one home, so that permissions can be read there and partitions changed there.
+#[test]
+fn only_the_nats_crate_spells_names() {
+    const NAMES: [&str; 15] = [
+        "\"chat.",
+        "\"ctl.",
+        "\"live.user",
+        "\"live.group",
+        "\"beat.",
+        "\"presence.",
+        "\"svc.",
+        "\"CHAT-",
+        "\"KV_",
+        "\"$KV",
+        "\"$JS",
+        "\"groups-",
+        "\"users-",
+        "\"positions.",
+        "\"edge.{",
+    ];
+    let mut found = Vec::new();
+    for (path, text) in shipped() {
+        if path.starts_with("nats/") {
+            continue;
+        }
+        for (n, line) in code(&text) {
+            if NAMES.iter().any(|name| line.contains(name)) {
+                found.push(format!("{path}:{n}: {}", line.trim()));
+            }
+        }
+    }
+    none("names of subjects, streams or buckets outside nats/", found);
+}
+
+/// Only `channel` may publish events; an edge that could would be able to forge an id that makes readers drop all later ones.
+#[test]
+fn only_the_channel_makes_live_events() {
+    let mut found = Vec::new();
+    for (path, text) in shipped() {
+        let allowed = ["protocol/", "channel/", "nats/"].iter().any(|p| path.starts_with(p));
+        found.extend(
+            code(&text)
+                .filter(|(_, l)| !allowed && (l.contains("live_user(") || l.contains("live_group(")))
+                .map(|(n, _)| format!("{path}:{n}")),
+        );
+    }
+    none("uses of the subjects for events outside channel/", found);
+}
+
+#[test]
+fn one_tls_backend_and_no_c_of_it() {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    for banned in ["aws-lc-sys", "aws-lc-rs", "openssl-sys", "native-tls"] {
+        assert!(!lock.contains(&format!("name = \"{banned}\"")), "{banned} is in Cargo.lock");
+    }
+}
+
+#[test]
+fn every_crate_takes_lints_and_versions_from_the_workspace() {
+    let root_manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert!(root_manifest.contains("unsafe_code = \"forbid\""));
+    for name in dependencies().into_keys() {
+        let folder = name.strip_prefix("natterjack-").unwrap_or(&name);
+        let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
+        assert!(manifest.contains("[lints]\nworkspace = true"), "{name} does not inherit the lints");
+        let mut in_dependencies = false;
+        for line in manifest.lines() {
+            if line.starts_with('[') {
+                in_dependencies = line.ends_with("dependencies]");
+            }
+            let own_version = in_dependencies && line.contains('=') && !line.contains("workspace = true");
+            assert!(!own_version, "{name} names a version or path of its own: {line}");
+        }
+    }
+}
+
+#[test]
+fn every_queue_is_bounded() {
+    let mut found = Vec::new();
+    for (path, text) in sources() {
+        // This file names what it looks for.
+        if path.ends_with("invariants.rs") {
+            continue;
+        }
+        found.extend(code(&text).filter(|(_, l)| l.contains("unbounded")).map(|(n, l)| format!("{path}:{n}: {}", l.trim())));
+    }
+    none("unbounded queues", found);
+}
+
+/// Which step of a message's life it is; unit tests belong to the file above them.
+#[test]
+fn every_file_says_what_it_is() {
+    let kit = sources().into_iter().filter(|(path, _)| path.starts_with("tests/"));
+    let found = shipped().into_iter().chain(kit).filter(|(_, text)| !text.trim_start().starts_with("//!")).map(|(path, _)| path).collect();
+    none("files without a //! header", found);
+}
+
+#[test]
+fn no_unwrap_in_what_ships() {
+    let mut found = Vec::new();
+    for (path, text) in shipped() {
+        found.extend(code(&text).filter(|(_, l)| l.contains(".unwrap()")).map(|(n, l)| format!("{path}:{n}: {}", l.trim())));
+    }
+    none("unwrap outside tests", found);
+}
+
+/// Every link between our own documents leads somewhere.
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let (root, mut found) = (root(), Vec::new());
+    let mut folders = vec![root.clone(), root.join("docs"), root.join("docs/adr")];
+    folders.retain(|f| f.is_dir());
+    for folder in folders {
+        for path in fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "md")) {
+            let text = fs::read_to_string(&path).unwrap();
+            for target in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+                let elsewhere = target.is_empty() || target.contains("://") || target.contains(' ');
+                if !elsewhere && !folder.join(target).exists() {
+                    found.push(format!("{} → {target}", path.display()));
+                }
+            }
+        }
+    }
+    none("dead links", found);
+}

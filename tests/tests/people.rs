@@ -1,0 +1,15 @@
+//! People, groups, blocks, bad input and faults: end to end over real processes and sockets.
+#![allow(clippy::unwrap_used, reason = "tests: a panic with its place is the report")]
+
+#[path = "people/bad_input.rs"]
+mod bad_input;
+#[path = "people/blocks.rs"]
+mod blocks;
+#[path = "people/common.rs"]
+mod common;
+#[path = "people/faults.rs"]
+mod faults;
+#[path = "people/groups.rs"]
+mod groups;
+#[path = "people/people.rs"]
+mod people;

@@ -1,0 +1,200 @@
+//! What the modules of this binary share: HTTP answers taken apart, a whole history read, a look at every log.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use natterjack_nats::{Buckets, Layout, Nats, Tail, subjects};
+use natterjack_protocol::{
+    Event, GroupId, Kind, MsgId, Thread, UserId,
+    codec::Codec,
+    error::{Code, Retry},
+    fold::{Group, Role},
+    frame::{Page, ServerFrame},
+    rpc::{DirectoryAnswer, DirectoryRequest},
+};
+use natterjack_tests::kit::{Api, Cluster, RawWs, Received, User, eventually};
+use serde_json::{Value, json};
+
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// The body of a success, or a panic with what came instead.
+#[track_caller]
+pub fn good((status, body): (u16, Value)) -> Value {
+    assert!((200..300).contains(&status), "{status} {body}");
+    body
+}
+
+/// A typed refusal with the HTTP status of its code.
+#[track_caller]
+pub fn refused((status, body): (u16, Value), code: Code) {
+    assert_eq!((status, body["code"].as_str()), (code.http_status(), Some(code.name())), "{body}");
+    assert!(body["message"].as_str().is_some_and(|m| !m.is_empty()), "an error says what to do: {body}");
+    if code.retry() == Retry::Later {
+        assert!(body["retry_after_ms"].is_u64(), "a retryable error says when: {body}");
+    }
+}
+
+pub fn gid(thread: &Thread) -> GroupId {
+    match thread {
+        Thread::Group { gid } => gid.clone(),
+        Thread::Dm { .. } => panic!("{thread} is no group"),
+    }
+}
+
+pub fn ids<'a>(users: impl IntoIterator<Item = &'a User>) -> Vec<String> {
+    users.into_iter().map(|u| u.id().to_string()).collect()
+}
+
+pub async fn new_group(api: &Api, name: &str, others: &[User]) -> Thread {
+    let made = good(api.post("/v1/groups", &json!({ "name": name, "users": ids(others) })).await);
+    made["thread"].as_str().unwrap().parse().unwrap()
+}
+
+pub async fn add(api: &Api, thread: &Thread, users: &[&User]) -> (u16, Value) {
+    api.post(&format!("/v1/groups/{}/members", gid(thread)), &json!({ "users": ids(users.iter().copied()) })).await
+}
+
+pub async fn remove(api: &Api, thread: &Thread, user: &User) -> (u16, Value) {
+    api.delete(&format!("/v1/groups/{}/members/{}", gid(thread), user.id())).await
+}
+
+pub async fn leave(api: &Api, thread: &Thread) -> (u16, Value) {
+    api.post(&format!("/v1/groups/{}/leave", gid(thread)), &json!({})).await
+}
+
+pub async fn role(api: &Api, thread: &Thread, user: &User, role: Role) -> (u16, Value) {
+    api.put(&format!("/v1/groups/{}/members/{}/role", gid(thread), user.id()), &json!({ "role": role })).await
+}
+
+/// Who is in a group now, as a member is told.
+pub async fn members(api: &Api, thread: &Thread) -> BTreeMap<UserId, Role> {
+    let group = good(api.get(&format!("/v1/groups/{}", gid(thread))).await);
+    let list = group["members"].as_array().unwrap().iter();
+    list.map(|m| (serde_json::from_value(m["user"].clone()).unwrap(), serde_json::from_value(m["role"].clone()).unwrap())).collect()
+}
+
+pub fn id_of(changed: &Value) -> MsgId {
+    serde_json::from_value(changed["id"].clone()).unwrap()
+}
+
+/// Every event of a thread that this user may see, oldest first, through pages downwards.
+pub async fn whole_history(api: &Api, thread: &Thread) -> Vec<Event> {
+    let mut all: Vec<Event> = Vec::new();
+    let mut before = String::new();
+    loop {
+        let page = eventually("a page without a hole", SOON, async || {
+            let (status, body) = api.get(&format!("/v1/threads/{thread}/messages?limit=50{before}")).await;
+            if status == 503 {
+                return Err(body.to_string());
+            }
+            let page: Page = serde_json::from_value(good((status, body))).unwrap();
+            if page.holes.is_empty() { Ok(page) } else { Err(format!("holes {:?}", page.holes)) }
+        })
+        .await;
+        let Some(first) = page.events.first().map(|e| e.id) else { break };
+        all.splice(0..0, page.events);
+        if page.prev.is_none() {
+            break;
+        }
+        before = format!("&before={first}");
+    }
+    assert!(all.is_sorted_by(|a, b| a.id < b.id), "pages are in order and do not overlap");
+    all
+}
+
+pub fn texts(events: &[Event]) -> Vec<String> {
+    events.iter().filter_map(|e| e.body.text.clone()).collect()
+}
+
+pub async fn history_texts(api: &Api, thread: &Thread) -> Vec<String> {
+    texts(&whole_history(api, thread).await)
+}
+
+/// Events of a session, live ones and those of pages alike, until the text `last`; nothing twice, each thread in order.
+pub async fn seen_until(ws: &mut RawWs, last: &str) -> Vec<Event> {
+    frames_until(ws, last).await.0
+}
+
+/// Likewise, and the other frames that came between.
+pub async fn frames_until(ws: &mut RawWs, last: &str) -> (Vec<Event>, Vec<ServerFrame>) {
+    let (mut events, mut others): (Vec<Event>, _) = (Vec::new(), Vec::new());
+    while !events.iter().any(|e| e.body.text.as_deref() == Some(last)) {
+        match ws.next().await {
+            Received::Frame(ServerFrame::Event(e)) => events.push(*e),
+            Received::Frame(ServerFrame::Page(p)) if p.r.is_none() => events.extend(p.events),
+            Received::Frame(other) => others.push(other),
+            Received::Unknown => {}
+            Received::Closed(code, why) => panic!("closed with {code} {why:?} before {last:?}; seen {:?}", texts(&events)),
+        }
+    }
+    let mut newest: BTreeMap<&Thread, MsgId> = BTreeMap::new();
+    for e in &events {
+        let before = newest.insert(&e.thread, e.id);
+        assert!(before.is_none_or(|b| b < e.id), "{} comes twice or out of order", e.id);
+    }
+    (events, others)
+}
+
+/// The state of the installation beside its processes: KV, log, directory.
+pub struct Insight {
+    pub nats: Nats,
+    pub layout: Layout,
+    pub buckets: Buckets,
+    pub tail: Tail,
+}
+
+impl Insight {
+    pub async fn of(cluster: &Cluster) -> Self {
+        let nats = cluster.connect_nats().await;
+        let layout = Layout::load(&nats).await.unwrap();
+        Self { buckets: Buckets::new(&nats, layout), tail: Tail::new(&nats, layout), nats, layout }
+    }
+
+    pub async fn group(&self, thread: &Thread) -> Option<Group> {
+        self.buckets.load_group(&gid(thread)).await.unwrap().map(|(g, _)| g)
+    }
+
+    /// What archive and log say: the key is deleted and built again from them.
+    pub async fn rebuilt_group(&self, thread: &Thread) -> Group {
+        let gid = gid(thread);
+        self.buckets.groups(&gid).delete(gid.as_str()).await.unwrap();
+        assert!(self.group(thread).await.is_none(), "the key is gone");
+        let request = DirectoryRequest::RebuildGroup { group: gid };
+        self.nats.request::<_, DirectoryAnswer>(subjects::DIRECTORY, &request, SOON).await.unwrap();
+        self.group(thread).await.expect("built again")
+    }
+
+    /// Waits until the archive has everything that the log has.
+    pub async fn archived(&self, cluster: &Cluster) {
+        let metrics = cluster.spec().persisters;
+        assert_eq!(metrics, 1, "one persister moves the watermark here");
+        let mut ends = BTreeMap::new();
+        for p in 0..self.layout.partitions {
+            ends.insert(p, self.tail.bounds(p).await.unwrap().last_seq);
+        }
+        // A beat that was made after its channel had passed those ends, and says that nothing waits to be archived.
+        let mut beats = self.nats.client.subscribe(subjects::BEATS).await.unwrap();
+        let waiting = async {
+            while !ends.is_empty() {
+                let message = futures_util::StreamExt::next(&mut beats).await.unwrap();
+                let beat: natterjack_protocol::live::Beat = Codec::Msgpack.decode(&message.payload).unwrap();
+                if beat.archive_lag_ms == Some(0) && ends.get(&beat.p).is_some_and(|end| beat.frontier >= *end) {
+                    ends.remove(&beat.p);
+                }
+            }
+        };
+        natterjack_tests::kit::within("the archive has it all", Duration::from_secs(20), waiting).await;
+    }
+}
+
+/// Nobody panicked, nobody died. `but`: processes that the test has ended itself.
+pub fn all_well(cluster: &Cluster) {
+    for p in cluster.processes() {
+        assert!(p.is_running(), "{} has ended:\n{}", p.name(), p.log_tail(20));
+        let log = p.log();
+        assert!(!log.contains("panicked at"), "{} has panicked:\n{}", p.name(), p.log_tail(40));
+    }
+}
+
+pub fn kinds(events: &[Event]) -> Vec<Kind> {
+    events.iter().map(|e| e.kind).collect()
+}
