@@ -3,5 +3,7 @@
 
 #[path = "e2e/first_light.rs"]
 mod first_light;
+#[path = "e2e/kit.rs"]
+mod kit;
 #[path = "e2e/up.rs"]
 mod up;

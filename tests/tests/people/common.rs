@@ -2,10 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use natterjack_nats::{Buckets, Layout, Nats, Tail, subjects};
+use natterjack_nats::{Buckets, Layout, Nats, Positions, Tail, subjects};
 use natterjack_protocol::{
     Event, GroupId, Kind, MsgId, Thread, UserId,
-    codec::Codec,
     error::{Code, Retry},
     fold::{Group, Role},
     frame::{Page, ServerFrame},
@@ -163,30 +162,21 @@ impl Insight {
         self.group(thread).await.expect("built again")
     }
 
-    /// Waits until the archive has everything that the log has.
-    pub async fn archived(&self, cluster: &Cluster) {
-        let metrics = cluster.spec().persisters;
-        assert_eq!(metrics, 1, "one persister moves the watermark here");
-        let mut ends = BTreeMap::new();
+    /// Waits until the archive has everything that the log has now.
+    pub async fn archived(&self) {
+        let positions = Positions::new(&self.buckets, "persister");
         for p in 0..self.layout.partitions {
-            ends.insert(p, self.tail.bounds(p).await.unwrap().last_seq);
+            let last = self.tail.bounds(p).await.unwrap().last;
+            eventually("the archive has it all", Duration::from_secs(20), async || {
+                let at = positions.load(p).await.unwrap().map_or(MsgId::NONE, |at| at.id);
+                if at >= last { Ok(()) } else { Err(format!("partition {p}: {at} of {last}")) }
+            })
+            .await;
         }
-        // A beat that was made after its channel had passed those ends, and says that nothing waits to be archived.
-        let mut beats = self.nats.client.subscribe(subjects::BEATS).await.unwrap();
-        let waiting = async {
-            while !ends.is_empty() {
-                let message = futures_util::StreamExt::next(&mut beats).await.unwrap();
-                let beat: natterjack_protocol::live::Beat = Codec::Msgpack.decode(&message.payload).unwrap();
-                if beat.archive_lag_ms == Some(0) && ends.get(&beat.p).is_some_and(|end| beat.frontier >= *end) {
-                    ends.remove(&beat.p);
-                }
-            }
-        };
-        natterjack_tests::kit::within("the archive has it all", Duration::from_secs(20), waiting).await;
     }
 }
 
-/// Nobody panicked, nobody died. `but`: processes that the test has ended itself.
+/// Nobody panicked, nobody died.
 pub fn all_well(cluster: &Cluster) {
     for p in cluster.processes() {
         assert!(p.is_running(), "{} has ended:\n{}", p.name(), p.log_tail(20));

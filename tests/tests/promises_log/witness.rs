@@ -1,0 +1,338 @@
+//! Who sees what: pages, whole threads page by page, and a reader that writes down every event in the order the edge gave it.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use natterjack_protocol::{
+    Cid, Event, MsgId, Refusal, Thread,
+    codec::Codec,
+    error::Retry,
+    frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame},
+};
+use natterjack_tests::kit::{Api, Cluster, RawWs, Received, User, eventually};
+use serde_json::json;
+use tokio::{sync::mpsc, time::sleep};
+use tokio_util::task::AbortOnDropHandle;
+
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// Bigger numbers, for `make test-heavy`.
+pub fn heavy() -> bool {
+    std::env::var_os("NATTERJACK_HEAVY").is_some()
+}
+
+/// A page over HTTP; `query` as in `?limit=5&after=7`.
+pub async fn page(api: &Api, thread: &Thread, query: &str) -> Result<Page, String> {
+    let (status, body) = api.get(&format!("/v1/threads/{thread}/messages{query}")).await;
+    match status {
+        200 => Ok(serde_json::from_value(body).expect("a page is what docs say it is")),
+        _ => Err(format!("{status} {body}")),
+    }
+}
+
+/// The whole thread, upwards or downwards, over HTTP; oldest first.
+pub async fn whole(api: &Api, thread: &Thread, upwards: bool) -> Vec<Event> {
+    let mut all: Vec<Event> = Vec::new();
+    loop {
+        let place = match (upwards, all.first(), all.last()) {
+            (true, _, last) => format!("&after={}", last.map_or(MsgId::NONE, |e| e.id)),
+            (false, Some(first), _) => format!("&before={}", first.id),
+            (false, None, _) => String::new(),
+        };
+        let page = eventually("a page of history", SOON, async || page(api, thread, &format!("?limit=37{place}")).await).await;
+        assert!(page.holes.is_empty(), "a hole in the history of {thread}: {:?}", page.holes);
+        if upwards {
+            assert!(!page.events.is_empty() || !page.more, "an empty page that promises more");
+            all.extend(page.events);
+            if !page.more {
+                return all;
+            }
+        } else {
+            assert!(!page.events.is_empty() || page.prev.is_none(), "an empty page in the middle of the thread");
+            let end = page.prev.is_none();
+            all.splice(0..0, page.events);
+            if end {
+                return all;
+            }
+        }
+    }
+}
+
+/// `history` on a socket.
+pub async fn ask(ws: &mut RawWs, history: History) -> Result<Page, Refusal> {
+    let r = ws.request();
+    ws.send(&ClientFrame::History(History { r, ..history })).await;
+    ws.until("a page", |f| match f {
+        ServerFrame::Page(p) if p.r == Some(r) => Some(Ok(p)),
+        ServerFrame::Error { r: Some(to), refusal } if to == r => Some(Err(refusal)),
+        _ => None,
+    })
+    .await
+}
+
+/// A group of these; the first is its owner.
+pub async fn group(cluster: &Cluster, users: &[&User]) -> Thread {
+    let others: Vec<_> = users[1..].iter().map(|u| u.id()).collect();
+    let api = cluster.api(users[0], 0);
+    let body = json!({ "name": "toads", "users": others });
+    let (status, body) = api.post("/v1/groups", &body).await;
+    assert_eq!(status, 200, "creating a group: {body}");
+    serde_json::from_value(body["thread"].clone()).unwrap()
+}
+
+/// The messages people wrote, in their order: id and text.
+pub fn texts(events: &[Event]) -> Vec<(MsgId, String)> {
+    events.iter().filter_map(|e| Some((e.id, e.body.text.clone()?))).collect()
+}
+
+/// No cid twice and ids only rising.
+pub fn assert_once_and_in_order(what: &str, events: &[Event]) {
+    for pair in events.windows(2) {
+        assert!(pair[0].id < pair[1].id, "{what}: {} comes before {}", pair[0].id, pair[1].id);
+    }
+    let mut seen = HashSet::new();
+    for e in events {
+        assert!(seen.insert((e.from.clone(), e.cid)), "{what}: {} is a second copy of {}", e.id, e.cid);
+    }
+}
+
+/// A counter of an edge, summed over its labels.
+pub async fn counter(cluster: &Cluster, edge: usize, name: &str) -> f64 {
+    let (status, body) = cluster.anonymous(edge).get("/metrics").await;
+    assert_eq!(status, 200, "metrics: {body}");
+    let text = body.as_str().unwrap_or_default();
+    text.lines().filter(|l| l.starts_with(name)).filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+/// What became of sends in flight.
+#[derive(Debug, Default)]
+pub struct Answers {
+    pub sent: HashMap<Cid, MsgId>,
+    pub refused: HashMap<Cid, Refusal>,
+    pub closed: bool,
+}
+
+/// Writes all of them at once; then waits until each has its answer, or the socket is gone.
+pub async fn send_all(ws: &mut RawWs, sends: &[(Thread, Cid, String)]) -> Answers {
+    let mut answers = Answers::default();
+    for (thread, cid, text) in sends {
+        let frame = ClientFrame::Send(Send {
+            r: ws.request(),
+            cid: *cid,
+            thread: thread.clone(),
+            kind: natterjack_protocol::Kind::Text,
+            body: natterjack_protocol::Body::text(text.clone()),
+        });
+        if ws.try_send_bytes(&frame.encode(ws.codec())).await.is_err() {
+            break;
+        }
+    }
+    while answers.sent.len() + answers.refused.len() < sends.len() {
+        match ws.next_within(Duration::from_secs(40)).await {
+            Received::Frame(ServerFrame::Sent { cid, id, .. }) => drop(answers.sent.insert(cid, id)),
+            Received::Frame(ServerFrame::Error { refusal, .. }) => {
+                if let Some(cid) = refusal.cid {
+                    answers.refused.insert(cid, refusal);
+                }
+            }
+            Received::Closed(..) => {
+                answers.closed = true;
+                break;
+            }
+            _ => {}
+        }
+    }
+    answers
+}
+
+/// Every send until it has an id, over as many tries (and sockets) as it takes; the same cids in the same order each time.
+pub async fn send_until_sent(edges: &[SocketAddr], user: &User, codec: Codec, sends: &[(Thread, Cid, String)]) -> HashMap<Cid, MsgId> {
+    let mut ids = HashMap::new();
+    let (mut turn, mut socket) = (0, None);
+    eventually("every send has an id", Duration::from_secs(40), async || {
+        if socket.is_none() {
+            turn += 1;
+            socket = connect(edges[(turn - 1) % edges.len()], user, codec, BTreeMap::new()).await;
+        }
+        let ws = socket.as_mut().ok_or_else(|| "no edge takes the socket".to_owned())?;
+        let left: Vec<_> = sends.iter().filter(|(_, cid, _)| !ids.contains_key(cid)).cloned().collect();
+        let answers = send_all(ws, &left).await;
+        for refusal in answers.refused.values() {
+            assert_eq!(refusal.code.retry(), Retry::Later, "refused for good: {refusal:?}");
+        }
+        ids.extend(answers.sent);
+        if answers.closed {
+            socket = None;
+        }
+        if ids.len() == sends.len() { Ok(()) } else { Err(format!("{} of {}, {:?}", ids.len(), sends.len(), answers.refused)) }
+    })
+    .await;
+    ids
+}
+
+/// A socket on which hello was said; nothing was read yet. None: nobody there.
+async fn connect(edge: SocketAddr, user: &User, codec: Codec, cursors: BTreeMap<Thread, MsgId>) -> Option<RawWs> {
+    let mut ws = RawWs::try_connect(edge, codec.subprotocol()).await.ok()?;
+    let hello = Hello {
+        token: user.tokens.access.clone(),
+        device: user.tokens.device.clone(),
+        class: DeviceClass::Other,
+        cursors,
+        synced: None,
+    };
+    ws.try_send_bytes(&ClientFrame::Hello(hello).encode(codec)).await.ok()?;
+    Some(ws)
+}
+
+#[derive(Default)]
+pub struct Seen {
+    /// As they came, threads mixed.
+    pub events: Vec<Event>,
+    /// Sessions that were attached.
+    pub attached: usize,
+    /// Of the events, how many came in pages.
+    pub from_pages: usize,
+    /// What must not happen: an event that is not above the last one of its thread.
+    pub wrong: Vec<String>,
+}
+
+impl Seen {
+    fn last(&self, thread: &Thread) -> MsgId {
+        self.events.iter().rev().find(|e| &e.thread == thread).map_or(MsgId::NONE, |e| e.id)
+    }
+}
+
+/// One device that only reads, stays connected to one of its edges and resumes from its cursors. It neither sorts nor dedupes:
+/// what the edge says is what it has seen.
+pub struct Reader {
+    seen: Arc<Mutex<Seen>>,
+    hang_up: mpsc::Sender<()>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Reader {
+    pub async fn start(edges: Vec<SocketAddr>, user: &User, codec: Codec) -> Self {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let (hang_up, hung_up) = mpsc::channel(1);
+        let task = Watching { edges, user: user.clone(), codec, seen: seen.clone(), hung_up };
+        let reader = Self { seen, hang_up, _task: AbortOnDropHandle::new(tokio::spawn(task.run())) };
+        eventually("the reader is attached", SOON, async || reader.seen().attached > 0).await;
+        reader
+    }
+
+    pub fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn of(&self, thread: &Thread) -> Vec<Event> {
+        self.seen().events.iter().filter(|e| &e.thread == thread).cloned().collect()
+    }
+
+    /// Leaves without a word and comes back through the next edge.
+    pub async fn hang_up(&self) {
+        self.hang_up.send(()).await.unwrap();
+    }
+
+    pub async fn wait_for(&self, what: &str, thread: &Thread, count: usize) {
+        eventually(what, Duration::from_secs(40), async || {
+            let n = texts(&self.of(thread)).len();
+            if n >= count { Ok(()) } else { Err(format!("{n} of {count}")) }
+        })
+        .await;
+    }
+
+    pub fn assert_nothing_wrong(&self, who: &str) {
+        let seen = self.seen();
+        assert!(seen.wrong.is_empty(), "{who} was shown what breaks the order: {:?}", seen.wrong);
+    }
+}
+
+struct Watching {
+    edges: Vec<SocketAddr>,
+    user: User,
+    codec: Codec,
+    seen: Arc<Mutex<Seen>>,
+    hung_up: mpsc::Receiver<()>,
+}
+
+/// A thread whose newest page did not reach down to what was seen: what is held until the rest is there.
+#[derive(Default)]
+struct Filling {
+    r: u32,
+    held: Vec<Event>,
+}
+
+impl Watching {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn run(mut self) {
+        for turn in 0.. {
+            let cursors = self.seen().events.iter().map(|e| (e.thread.clone(), e.id)).collect();
+            match connect(self.edges[turn % self.edges.len()], &self.user, self.codec, cursors).await {
+                Some(ws) => self.session(ws).await,
+                None => sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
+    async fn session(&mut self, mut ws: RawWs) {
+        let mut filling: HashMap<Thread, Filling> = HashMap::new();
+        loop {
+            let received = tokio::select! {
+                received = ws.next_within(Duration::from_secs(600)) => received,
+                _ = self.hung_up.recv() => return,
+            };
+            match received {
+                Received::Frame(ServerFrame::Attached { .. }) => self.seen().attached += 1,
+                Received::Frame(ServerFrame::Event(e)) => match filling.get_mut(&e.thread) {
+                    Some(f) => f.held.push(*e),
+                    None => self.note(*e),
+                },
+                Received::Frame(ServerFrame::Page(page)) => {
+                    let Some(thread) = page.thread.clone() else { continue };
+                    let last = self.seen().last(&thread);
+                    let answers = filling.get(&thread).is_some_and(|f| page.r == Some(f.r));
+                    if page.r.is_some() && !answers {
+                        continue;
+                    }
+                    let mut f = filling.remove(&thread).unwrap_or_default();
+                    let (lowest, prev) = (page.events.first().map(|e| e.id), page.prev);
+                    f.held.splice(0..0, page.events.into_iter().filter(|e| e.id > last));
+                    match lowest {
+                        Some(lowest) if prev > last => {
+                            f.r = ws.request();
+                            let below = History { r: f.r, thread: Some(thread.clone()), before: Some(lowest), limit: Some(200), ..History::default() };
+                            filling.insert(thread, f);
+                            if ws.try_send_bytes(&ClientFrame::History(below).encode(self.codec)).await.is_err() {
+                                return;
+                            }
+                        }
+                        _ => {
+                            self.seen().from_pages += f.held.len();
+                            f.held.into_iter().for_each(|e| self.note(e));
+                        }
+                    }
+                }
+                // What it could not read is asked for again with the next hello.
+                Received::Frame(ServerFrame::Error { refusal, .. }) if refusal.code.retry() == Retry::Later => return,
+                Received::Closed(..) => return,
+                _ => {}
+            }
+        }
+    }
+
+    fn note(&self, event: Event) {
+        let mut seen = self.seen();
+        let last = seen.last(&event.thread);
+        if event.id <= last {
+            seen.wrong.push(format!("{} after {last} in {}", event.id, event.thread));
+        }
+        seen.events.push(event);
+    }
+}
