@@ -340,6 +340,8 @@ impl Driver {
         let handed = if drains { self.core.hand(Instant::now()) } else { Vec::new() };
         match self.store_changes(Marks::default()).await {
             Ok(()) => {
+                // Before the answers: who has one must find the message counted.
+                self.waiting.send_replace(self.core.outbox.waiting());
                 for (local, stored) in added {
                     let _ = stored.send(Ok(local));
                 }
@@ -359,7 +361,6 @@ impl Driver {
                 }
             }
         }
-        self.waiting.send_replace(self.core.outbox.waiting());
     }
 
     fn give(&mut self, room: Option<mpsc::OwnedPermit<Item>>) {

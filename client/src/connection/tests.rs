@@ -239,3 +239,14 @@ async fn a_slow_app_can_still_send() {
     assert_eq!(client.flushed(Duration::from_secs(5)).await, Ok(()));
     until(&mut events, |e| matches!(e, Event::Message(m) if m.id == MsgId(999))).await;
 }
+
+#[tokio::test]
+async fn who_knows_the_local_key_finds_the_message_counted() {
+    let fake = Fake::start().await;
+    let (client, _events) = client(&[&fake]).connect().await.unwrap();
+    for n in 1..=50 {
+        client.send_text(thread(), "x").await.unwrap();
+        assert_eq!(client.unsent(), n);
+    }
+    assert_eq!(client.flushed(Duration::from_millis(20)).await, Err(50));
+}

@@ -60,7 +60,7 @@ impl Screen {
             self.day = Some(day::number(event.ts));
             self.say_text(Tone::Faint, format!("── {} (UTC) ──", day::name(event.ts)));
         }
-        let line = format!("{} [{place}] {text}", day::clock(event.ts));
+        let line = format!("{} [{place}] {}", day::clock(event.ts), text.replace('\n', "\n    "));
         let tone = if event.kind.is_message() { Tone::Plain } else { Tone::Faint };
         let mut object = json!(event);
         object["name"] = json!(who);
@@ -95,12 +95,12 @@ impl Screen {
     }
 }
 
-/// What other people wrote must not steer this terminal: control characters become visible ones, a line break stays one.
+/// What other people wrote must not steer this terminal: control characters become visible ones, a line break stays.
 fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '\n' => out.push_str("\n    "),
+            '\n' => out.push('\n'),
             '\t' => out.push(' '),
             c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => out.push('\u{fffd}'),
             c => out.push(c),
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_message_cannot_steer_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\r\u{202e}c"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c");
-        assert_eq!(printable("two\nlines"), "two\n    lines");
+        assert_eq!(printable("two\nlines"), "two\nlines");
     }
 
     #[test]
