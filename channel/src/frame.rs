@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use natterjack_nats::LogRecord;
-use natterjack_protocol::{Event, MsgId, Times, Token, codec::Codec, event::EntryView, frame::ServerFrame, live};
+use natterjack_protocol::{Entry, Event, MsgId, Times, codec::Codec, event::EntryView, frame::ServerFrame, live};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
@@ -50,8 +50,10 @@ impl Room {
 
 /// None: hidden. `readable` is false for a control entry that could not be decoded, so that nobody is shown what was not folded.
 pub fn live(room: &mut Room, record: &LogRecord, prev: MsgId, readable: bool, times: &Times) -> Option<Live> {
+    // Decoded to be sure that every client and the archive can; what is published are the entry's own bytes.
+    let readable = readable && (record.control || Entry::on(false, &record.payload).is_ok());
     let view = match EntryView::parse(&record.payload) {
-        Ok(view) if readable && Token::parse(view.from).is_ok() => view,
+        Ok(view) if readable => view,
         _ => return Some(unreadable(record, prev, record.payload.clone())),
     };
     // The id of an operation says nothing about its age: control entries are guarded by compare-and-set instead.

@@ -305,6 +305,6 @@ impl Partition {
 
 /// None: not to be understood; it will be published as what it is, and folded into nothing.
 fn control(record: &LogRecord) -> Option<Box<Control>> {
-    let entry = Entry::decode(&record.payload).ok()?;
+    let entry = Entry::on(true, &record.payload).ok()?;
     Some(Box::new(Control { change: Change { id: record.id, thread: record.thread.clone(), entry }, folded: None }))
 }

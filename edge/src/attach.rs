@@ -187,9 +187,8 @@ impl Live {
                 honest
             }
             Ok(_) => false,
-            Err(mut refusal) => {
-                refusal.message = format!("{thread}: {}", refusal.message);
-                session.frame(&ServerFrame::error(None, refusal));
+            Err(refusal) => {
+                session.frame(&ServerFrame::error(None, refusal.with_thread(&thread)));
                 false
             }
         }

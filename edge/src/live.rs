@@ -66,6 +66,8 @@ pub struct Live {
     pub(crate) history: HistoryClient,
     /// A `Leave` found no place in the queue.
     pub(crate) unseen_leaves: Arc<AtomicBool>,
+    /// Some topic waits for a gap to be filled.
+    pub(crate) repairing: Arc<AtomicBool>,
 }
 
 impl Live {
@@ -82,10 +84,10 @@ impl Live {
         }
     }
 
-    /// The frontier of every partition, for `pong`.
-    pub fn synced(&self) -> String {
+    /// The frontier of every partition, for `pong`. None while a gap is being filled: not everything below it has been shown yet.
+    pub fn synced(&self) -> Option<String> {
         let frontiers = (0..self.layout.partitions).map(|p| self.clock.frontier(p).unwrap_or_default());
-        crate::attach::plan::encode_synced(self.layout.generation, frontiers)
+        (!self.repairing.load(Relaxed)).then(|| crate::attach::plan::encode_synced(self.layout.generation, frontiers))
     }
 }
 
@@ -121,6 +123,7 @@ pub async fn start(
         members: members.clone(),
         history: history.clone(),
         unseen_leaves: Arc::default(),
+        repairing: Arc::default(),
     };
     let task = tokio::spawn(dispatch::run(live.clone(), fanin, inbox, stop));
     Ok(Started { live, clock, members, history, task })

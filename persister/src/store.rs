@@ -64,12 +64,12 @@ impl Row {
     /// The row of an entry as it came from the log. One that cannot be read becomes kind `unknown`, with its bytes; so does a change of
     /// the thread that is not on a `ctl.` subject, or a message that is: only the guarded subject may change who is in a thread.
     pub fn from_log(thread: &Thread, id: MsgId, ts: u64, control: bool, payload: &Bytes) -> Self {
-        match Entry::decode(payload) {
-            Ok(entry) if entry.kind == Kind::Unknown || entry.kind.is_control() == control => Self {
+        match Entry::on(control, payload) {
+            Ok(entry) => Self {
                 raw: (entry.kind == Kind::Unknown).then(|| payload.clone()),
                 ..Self::from_event(Event::new(thread.clone(), id, MsgId::NONE, ts, entry))
             },
-            _ => Self {
+            Err(_) => Self {
                 raw: Some(payload.clone()),
                 ..Self::from_event(Event::unreadable(thread.clone(), id, MsgId::NONE, ts, payload.clone()))
             },

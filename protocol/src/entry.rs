@@ -266,6 +266,17 @@ impl Entry {
     }
 
     /// Takes nothing that [`EntryView::parse`] refuses, so that `channel`, which splices, and everybody who decodes agree on what is readable.
+    /// The entry of a record on a `ctl.` subject (`control`) or a `chat.` subject: a change of the thread counts only on the guarded
+    /// subject, and nothing else counts there. What this refuses is shown as kind `unknown`, live and in history alike.
+    pub fn on(control: bool, bytes: &[u8]) -> Result<Self, BadEntry> {
+        let entry = Self::decode(bytes)?;
+        if entry.kind == Kind::Unknown || entry.kind.is_control() == control {
+            Ok(entry)
+        } else {
+            Err(BadEntry(format!("kind {} on a subject of the other sort", entry.kind.as_str())))
+        }
+    }
+
     pub fn decode(bytes: &[u8]) -> Result<Self, BadEntry> {
         EntryView::parse(bytes)?;
         Codec::Msgpack.decode(bytes).map_err(|e| BadEntry(e.to_string()))

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::cid::Cid;
+use crate::{cid::Cid, thread::Thread};
 
 /// What a client may do after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,11 +177,14 @@ pub struct Refusal {
     /// Which send this is about, so that a client without `r` can match it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cid: Option<Cid>,
+    /// Which thread this is about, where no request says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<Thread>,
 }
 
 impl Refusal {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after_ms: None, now_ms: None, cid: None }
+        Self { code, message: message.into(), retry_after_ms: None, now_ms: None, cid: None, thread: None }
     }
 
     pub fn invalid(message: impl Into<String>) -> Self {
@@ -191,6 +194,11 @@ impl Refusal {
     /// Something does not answer; try the same thing again in a moment.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self { retry_after_ms: Some(1_000), ..Self::new(Code::Unavailable, message) }
+    }
+
+    pub fn with_thread(mut self, thread: &Thread) -> Self {
+        self.thread = Some(thread.clone());
+        self
     }
 
     pub fn with_cid(mut self, cid: Cid) -> Self {

@@ -34,7 +34,9 @@ pub fn plan(items: &[(Thread, ThreadItem)], cursors: &BTreeMap<Thread, MsgId>, s
         });
         match (cursors.get(thread), head) {
             (Some(cursor), _) if *cursor > place.frontier => {
-                plan.refused.push(Refusal::new(Code::Invalid, format!("the cursor of {thread} is ahead of the log: forget it")));
+                plan.refused.push(
+                    Refusal::new(Code::Invalid, format!("the cursor of {thread} is ahead of the log: forget it")).with_thread(thread),
+                );
                 new.push((thread.clone(), MsgId::NONE, head.unwrap_or_default()));
             }
             (Some(cursor), Some(head)) if head > *cursor => plan.pages.push((thread.clone(), *cursor, head)),
@@ -51,7 +53,7 @@ pub fn plan(items: &[(Thread, ThreadItem)], cursors: &BTreeMap<Thread, MsgId>, s
         }
     }
     for thread in cursors.keys().filter(|t| !items.iter().any(|(i, _)| i == *t)) {
-        plan.refused.push(Refusal::new(Code::NotMember, format!("you are not in {thread}: forget its cursor")));
+        plan.refused.push(Refusal::new(Code::NotMember, format!("you are not in {thread}: forget its cursor")).with_thread(thread));
     }
     new.sort_by_key(|(_, _, head)| std::cmp::Reverse(*head));
     new.truncate(NEW_THREADS);

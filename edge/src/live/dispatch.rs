@@ -65,6 +65,8 @@ struct Dispatcher {
     jobs: JoinSet<Done>,
     snapshots: VecDeque<(Instant, Vec<MsgId>)>,
     next_sweep: Instant,
+    /// Fetches under way.
+    repairs: isize,
 }
 
 pub(super) async fn run(live: Live, fanin: FanIn, mut inbox: mpsc::Receiver<Command>, stop: CancellationToken) {
@@ -76,6 +78,7 @@ pub(super) async fn run(live: Live, fanin: FanIn, mut inbox: mpsc::Receiver<Comm
         jobs: JoinSet::new(),
         snapshots: VecDeque::new(),
         next_sweep: Instant::now() + live.times.sweep,
+        repairs: 0,
         live,
     };
     d.fanin.subscribe(subjects::BEATS, Sid(BEATS));
@@ -182,6 +185,12 @@ impl Dispatcher {
         }
     }
 
+    /// Says whether anything waits for a fetch.
+    fn note_repairs(&mut self, begun: isize) {
+        self.repairs += begun;
+        self.live.repairing.store(self.repairs > 0, Relaxed);
+    }
+
     /// Carries out what the hub asked for, then begins a round of heads if somebody waits.
     fn settle(&mut self) {
         for effect in std::mem::take(&mut self.hub.effects) {
@@ -191,6 +200,7 @@ impl Dispatcher {
                 Effect::Unsubscribe(slot) => self.fanin.unsubscribe(Sid(slot)),
                 Effect::Fetch { slot, birth, gap } => {
                     metrics::counter!("natterjack_edge_gaps_total").increment(1);
+                    self.note_repairs(1);
                     let (history, deadline) = (self.live.history.clone(), self.live.times.attach);
                     self.jobs.spawn(async move {
                         let events = repair::fetch(&history, &gap, deadline).await;
@@ -213,6 +223,9 @@ impl Dispatcher {
     }
 
     fn done(&mut self, done: Done) {
+        if matches!(done, Done::Fetched { .. }) {
+            self.note_repairs(-1);
+        }
         match done {
             Done::Fetched { slot, birth, gap, events: Ok(events) } => self.hub.repaired(slot, birth, &gap.thread, events),
             Done::Fetched { slot, birth, gap, events: Err(why) } => {

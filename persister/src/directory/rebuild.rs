@@ -170,7 +170,7 @@ impl<S: Store + Accounts> Directory<S> {
 fn control(record: Record) -> Option<Control> {
     match record {
         Record::Entry(r) if r.control => {
-            let entry = Entry::decode(&r.payload).ok().filter(|e| e.kind.is_control())?;
+            let entry = Entry::on(true, &r.payload).ok()?;
             Some(Control { id: r.id, thread: r.thread, entry })
         }
         Record::Entry(_) | Record::Poison { .. } => None,
