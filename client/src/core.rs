@@ -300,6 +300,3 @@ impl Question {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
