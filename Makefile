@@ -6,7 +6,7 @@ CARGO ?= cargo
 FAST := --profile fast --locked
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: up build test lint nats-server clean-data help
+.PHONY: up build test lint bench nats-server clean-data help
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -30,7 +30,10 @@ test: nats-server lint ## all that must hold: lint, unit and property tests, end
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --lib --bins
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test '*'
 
-nats-server:
+bench: nats-server build ## load on a system of its own, release build (ARGS="--json" for machines)
+	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" target/release/natterjack bench $(ARGS)
+
+nats-server: ## fetches nats-server into .cache/bin unless a new enough one is on PATH
 	@scripts/fetch-nats-server.sh >/dev/null
 
 clean-data: ## forgets every message of `make up`

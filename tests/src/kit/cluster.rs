@@ -65,7 +65,7 @@ impl Default for ClusterSpec {
             channel_nodes: Vec::new(),
             persister_nodes: Vec::new(),
             set: Vec::new(),
-            log_filter: "info".into(),
+            log_filter: "info,async_nats=warn".into(),
             alone: false,
         }
     }
@@ -249,6 +249,11 @@ impl Cluster {
 
     pub fn edge_addr(&self, i: usize) -> SocketAddr {
         self.net.edge(i)
+    }
+
+    /// `/health`, `/ready` and `/metrics` of persister `i`.
+    pub fn persister_admin(&self, i: usize) -> SocketAddr {
+        self.net.persister(i)
     }
 
     /// Between edge `i` and its nats-server; only with `proxied_edges`.
