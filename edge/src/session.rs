@@ -208,7 +208,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 let r = frame.as_ref().map_or_else(|bad| bad.r, commands::request);
                 let cid = if let Ok(ClientFrame::Send(s)) = &frame { Some(s.cid) } else { None };
                 let refusal = Refusal::new(Code::RateLimited, "too many frames; slow down");
-                self.error(r, Refusal { retry_after_ms: Some(retry_after_ms), cid, ..refusal });
+                let refusal = Refusal { retry_after_ms: Some(retry_after_ms), cid, ..refusal };
+                if let Ok(ClientFrame::Send(s)) = &frame {
+                    self.queue.hold(&s.thread, s.cid, &refusal, std::time::Instant::now());
+                }
+                self.error(r, refusal);
                 return None;
             }
             Verdict::Flood => return self.last_words(close::FLOOD),
@@ -264,7 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.queue.done(thread)
             }
             Err(refusal) if refusal.code.retry() == Retry::Later => {
-                for behind in self.queue.fail(thread) {
+                for behind in self.queue.fail(thread, cid, &refusal, std::time::Instant::now()) {
                     self.error(Some(behind.r), refusal.clone().with_cid(behind.cid));
                 }
                 self.error(Some(r), refusal);

@@ -1,5 +1,7 @@
 //! Step 2: what a client may ask over the socket, in one match. A request carries `r` and gets exactly one answer with the same `r`.
 
+use std::time::Instant;
+
 use natterjack_nats::subjects;
 use natterjack_protocol::{
     MsgId, Refusal, Thread, close,
@@ -29,8 +31,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     pub(super) fn command(&mut self, frame: ClientFrame) -> Option<End> {
         match frame {
             ClientFrame::Send(send) => {
-                if let Some(now) = self.queue.push(send) {
-                    self.publish(now);
+                let (r, cid) = (send.r, send.cid);
+                match self.queue.push(send, Instant::now()) {
+                    Ok(Some(now)) => self.publish(now),
+                    Ok(None) => {}
+                    Err(refusal) => self.error(Some(r), refusal.with_cid(cid)),
                 }
             }
             ClientFrame::Typing { thread } => self.typing(thread),
