@@ -53,6 +53,8 @@ impl<S: Store> Archive<S> {
     /// Takes `mirror` along, so that its end ends the copying too, behind the last position.
     async fn hold(&self, p: u32, stop: &CancellationToken, mirror: Mirror) -> Result<(), ReadError> {
         while !stop.is_cancelled() {
+            // A standby is ready: it serves history all the same, and only the holder's store can fail.
+            self.health.set("archive", Ok(()));
             let mut lease = RoleLease::new(&self.buckets, ROLE, p, &self.instance, &self.times);
             tokio::select! {
                 biased;
