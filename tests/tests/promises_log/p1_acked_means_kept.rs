@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use natterjack_protocol::{Event, MsgId, Thread, codec::Codec, frame::{History, Page}};
+use natterjack_protocol::{
+    Event, MsgId, Thread,
+    codec::Codec,
+    frame::{History, Page},
+};
 use natterjack_tests::kit::{Api, Cluster, ClusterSpec, User, eventually};
 use rand::seq::IndexedRandom;
 
@@ -90,7 +94,12 @@ fn assert_complete(acked: &[MsgId], page: &Page, place: Place, who: &str) {
     assert!(page.events.windows(2).all(|w| w[0].id < w[1].id), "{who}, {place:?}: not in order");
     let missing = missing(acked, page, place);
     let shown: Vec<_> = page.events.iter().map(|e| e.id).collect();
-    assert!(missing.is_empty(), "{who}, {place:?}: acked and not shown {missing:?}; prev {}, more {}, shown {shown:?}", page.prev, page.more);
+    assert!(
+        missing.is_empty(),
+        "{who}, {place:?}: acked and not shown {missing:?}; prev {}, more {}, shown {shown:?}",
+        page.prev,
+        page.more
+    );
 }
 
 #[test]
@@ -98,7 +107,10 @@ fn the_check_itself_finds_what_is_missing() {
     let page = |ids: &[u64], prev, more| {
         let event = |id: &u64| -> Event {
             let c = natterjack_protocol::Cid::mint(1, [0; 10]);
-            serde_json::from_value(serde_json::json!({ "thread": "dm.a.b", "id": id, "prev": 0, "ts": 1, "from": "a", "cid": c, "kind": "text", "body": {} })).unwrap()
+            serde_json::from_value(
+                serde_json::json!({ "thread": "dm.a.b", "id": id, "prev": 0, "ts": 1, "from": "a", "cid": c, "kind": "text", "body": {} }),
+            )
+            .unwrap()
         };
         Page { events: ids.iter().map(event).collect(), prev: MsgId(prev), more, ..Page::default() }
     };
