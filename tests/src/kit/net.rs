@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::wait::patience;
+use super::wait::within;
 
 pub const NATS_PORT: u16 = 4222;
 pub const ROUTE_PORT: u16 = 6222;
@@ -96,30 +96,41 @@ pub struct Turn {
 }
 
 const TURNS: [&str; 2] = ["turn-0", "turn-1"];
+/// Who waits to be alone keeps this, so that nobody overtakes for ever; the others pass through it.
+const GATE: &str = "gate";
 
 impl Turn {
     pub async fn wait(alone: bool) -> Self {
-        let began = tokio::time::Instant::now();
-        // Longer than the longest test; who waits for more waits for something that hangs.
-        let limit = patience(Duration::from_secs(900));
-        loop {
-            let mut held: Vec<File> = Vec::new();
-            for name in TURNS {
-                let file = open(name);
-                if file.try_lock().is_ok() {
-                    held.push(file);
-                    if !alone {
-                        break;
-                    }
+        // Longer than the longest queue of clusters; who waits for more waits for something that hangs.
+        let turn = async {
+            if alone {
+                let _gate = lock(GATE).await;
+                let [a, b] = TURNS;
+                return Self { _held: vec![lock(a).await, lock(b).await] };
+            }
+            loop {
+                let gate = lock(GATE).await;
+                if let Some(file) = TURNS.into_iter().find_map(try_lock) {
+                    return Self { _held: vec![file] };
                 }
+                drop(gate);
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            if held.len() == if alone { TURNS.len() } else { 1 } {
-                return Self { _held: held };
-            }
-            drop(held);
-            assert!(began.elapsed() < limit, "no turn for a cluster within {limit:?}");
-            // Different for each, so that one that wants to be alone is not overtaken for ever.
-            tokio::time::sleep(Duration::from_millis(20 + rand::random_range(0..30))).await;
+        };
+        within("a turn for a cluster", Duration::from_secs(900), turn).await
+    }
+}
+
+fn try_lock(name: &str) -> Option<File> {
+    let file = open(name);
+    file.try_lock().is_ok().then_some(file)
+}
+
+async fn lock(name: &str) -> File {
+    loop {
+        if let Some(file) = try_lock(name) {
+            return file;
         }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
