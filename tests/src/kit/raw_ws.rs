@@ -22,6 +22,8 @@ pub struct RawWs {
     /// Of the last hello.
     pub welcome: Option<Box<Welcome>>,
     requests: u32,
+    /// What came while [`RawWs::until`] waited for something else, in its order; whoever wants it takes it.
+    pub passed_over: Vec<ServerFrame>,
     /// Between the server's clock and ours, in milliseconds.
     ahead: i64,
 }
@@ -49,7 +51,7 @@ impl RawWs {
         request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_str(subprotocol).unwrap());
         let (ws, _) = within("a WebSocket handshake", ANSWER, Box::pin(connect_async(request))).await?;
         let codec = Codec::of_subprotocol(subprotocol).unwrap_or(Codec::Json);
-        Ok(Self { ws, codec, welcome: None, requests: 0, ahead: 0 })
+        Ok(Self { ws, codec, welcome: None, requests: 0, passed_over: Vec::new(), ahead: 0 })
     }
 
     pub fn codec(&self) -> Codec {
@@ -116,9 +118,10 @@ impl RawWs {
             loop {
                 match self.receive().await {
                     Received::Frame(frame) => {
-                        if let Some(found) = wanted(frame) {
+                        if let Some(found) = wanted(frame.clone()) {
                             return found;
                         }
+                        self.passed_over.push(frame);
                     }
                     Received::Unknown => {}
                     Received::Closed(code, reason) => panic!("closed with {code} {reason:?} while waiting for: {what}"),

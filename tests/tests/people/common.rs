@@ -1,6 +1,9 @@
 //! What the modules of this binary share: HTTP answers taken apart, a whole history read, a look at every log.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use natterjack_nats::{Buckets, Layout, Nats, Positions, Tail, subjects};
 use natterjack_protocol::{
@@ -48,8 +51,8 @@ pub async fn new_group(api: &Api, name: &str, others: &[User]) -> Thread {
     made["thread"].as_str().unwrap().parse().unwrap()
 }
 
-pub async fn add(api: &Api, thread: &Thread, users: &[&User]) -> (u16, Value) {
-    api.post(&format!("/v1/groups/{}/members", gid(thread)), &json!({ "users": ids(users.iter().copied()) })).await
+pub async fn add(api: &Api, thread: &Thread, user: &User) -> (u16, Value) {
+    api.post(&format!("/v1/groups/{}/members", gid(thread)), &json!({ "users": ids([user]) })).await
 }
 
 pub async fn remove(api: &Api, thread: &Thread, user: &User) -> (u16, Value) {
@@ -108,7 +111,7 @@ pub async fn history_texts(api: &Api, thread: &Thread) -> Vec<String> {
     texts(&whole_history(api, thread).await)
 }
 
-/// Events of a session, live ones and those of pages alike, until the text `last`; nothing twice, each thread in order.
+/// Events of a session, live ones and those of pages alike, until the text `last`, each thread in order.
 pub async fn seen_until(ws: &mut RawWs, last: &str) -> Vec<Event> {
     frames_until(ws, last).await.0
 }
@@ -116,8 +119,13 @@ pub async fn seen_until(ws: &mut RawWs, last: &str) -> Vec<Event> {
 /// Likewise, and the other frames that came between.
 pub async fn frames_until(ws: &mut RawWs, last: &str) -> (Vec<Event>, Vec<ServerFrame>) {
     let (mut events, mut others): (Vec<Event>, _) = (Vec::new(), Vec::new());
+    let mut earlier = std::mem::take(&mut ws.passed_over).into_iter();
     while !events.iter().any(|e| e.body.text.as_deref() == Some(last)) {
-        match ws.next().await {
+        let next = match earlier.next() {
+            Some(frame) => Received::Frame(frame),
+            None => ws.next().await,
+        };
+        match next {
             Received::Frame(ServerFrame::Event(e)) => events.push(*e),
             Received::Frame(ServerFrame::Page(p)) if p.r.is_none() => events.extend(p.events),
             Received::Frame(other) => others.push(other),
@@ -125,12 +133,22 @@ pub async fn frames_until(ws: &mut RawWs, last: &str) -> (Vec<Event>, Vec<Server
             Received::Closed(code, why) => panic!("closed with {code} {why:?} before {last:?}; seen {:?}", texts(&events)),
         }
     }
-    let mut newest: BTreeMap<&Thread, MsgId> = BTreeMap::new();
-    for e in &events {
-        let before = newest.insert(&e.thread, e.id);
-        assert!(before.is_none_or(|b| b < e.id), "{} comes twice or out of order", e.id);
+    ws.passed_over = earlier.collect();
+    (in_order(events), others)
+}
+
+/// As a client takes them: what it has already is dropped (a page and the live path may overlap); what is new is newer.
+pub fn in_order(events: Vec<Event>) -> Vec<Event> {
+    let (mut newest, mut had) = (BTreeMap::<Thread, MsgId>::new(), HashSet::new());
+    let mut taken = Vec::new();
+    for e in events {
+        if had.insert((e.thread.clone(), e.id)) {
+            let before = newest.insert(e.thread.clone(), e.id);
+            assert!(before.is_none_or(|b| b < e.id), "{} comes after {before:?}", e.id);
+            taken.push(e);
+        }
     }
-    (events, others)
+    taken
 }
 
 /// The state of the installation beside its processes: KV, log, directory.
@@ -166,7 +184,8 @@ impl Insight {
     pub async fn archived(&self) {
         let positions = Positions::new(&self.buckets, "persister");
         for p in 0..self.layout.partitions {
-            let last = self.tail.bounds(p).await.unwrap().last;
+            let bounds = self.tail.bounds(p).await.unwrap();
+            let last = if bounds.entries == 0 { MsgId::NONE } else { bounds.last };
             eventually("the archive has it all", Duration::from_secs(20), async || {
                 let at = positions.load(p).await.unwrap().map_or(MsgId::NONE, |at| at.id);
                 if at >= last { Ok(()) } else { Err(format!("partition {p}: {at} of {last}")) }
@@ -187,4 +206,19 @@ pub fn all_well(cluster: &Cluster) {
 
 pub fn kinds(events: &[Event]) -> Vec<Kind> {
     events.iter().map(|e| e.kind).collect()
+}
+
+/// What a new session gets until it is attached: events of its pages, and refusals.
+pub async fn pages_end(ws: &mut RawWs) -> (Vec<Event>, Vec<natterjack_protocol::Refusal>) {
+    let (mut events, mut refusals) = (Vec::new(), Vec::new());
+    loop {
+        match ws.next().await {
+            Received::Frame(ServerFrame::Page(p)) => events.extend(p.events),
+            Received::Frame(ServerFrame::Event(e)) => events.push(*e),
+            Received::Frame(ServerFrame::Error { refusal, .. }) => refusals.push(refusal),
+            Received::Frame(ServerFrame::Attached { .. }) => return (events, refusals),
+            Received::Closed(code, why) => panic!("closed with {code} {why:?}; {refusals:?}"),
+            _ => {}
+        }
+    }
 }

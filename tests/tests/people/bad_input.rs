@@ -1,0 +1,567 @@
+//! Whatever somebody sends: a typed error or a close code that says what to do; everybody else goes on; nothing of it in a log.
+
+use std::{net::SocketAddr, time::Duration};
+
+use futures_util::{StreamExt, future::join_all, stream};
+use natterjack_protocol::{
+    Body, Cid, Kind, MsgId, Refusal, Thread,
+    close::{self, Back},
+    codec::Codec,
+    error::Code,
+    frame::{ClientFrame, DeviceClass, Hello, Send, ServerFrame},
+    limits,
+};
+use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, User, within};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::Instant,
+};
+
+use super::common::{SOON, all_well, good, history_texts, new_group, pages_end, refused, seen_until, whole_history};
+
+const BODY: &str = "body-that-no-log-may-hold";
+
+fn encode(codec: Codec, frame: &Value) -> Vec<u8> {
+    match codec {
+        Codec::Json => frame.to_string().into_bytes(),
+        Codec::Msgpack => rmp_serde::to_vec_named(frame).unwrap(),
+    }
+}
+
+/// The next error, with the request it answers.
+async fn error(ws: &mut RawWs) -> (Option<u32>, Refusal) {
+    ws.until("an error", |f| match f {
+        ServerFrame::Error { r, refusal } => Some((r, refusal)),
+        _ => None,
+    })
+    .await
+}
+
+async fn works(ws: &mut RawWs, thread: &Thread) {
+    ws.send_text(thread, "still works").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_that_make_no_sense() {
+    let cluster = Cluster::start(ClusterSpec::default()).await;
+    let users = cluster.mint_users(4).await;
+    let dm = users[0].dm(&users[1]);
+    for codec in [Codec::Json, Codec::Msgpack] {
+        let mut ws = cluster.raw(&users[0], 0, codec).await;
+        works(&mut ws, &dm).await;
+        shapes(&mut ws, &dm).await;
+        ids(&mut ws).await;
+        texts(&mut ws, &dm).await;
+        clocks(&mut ws, &dm).await;
+        strange_threads(&mut ws, &users).await;
+        works(&mut ws, &dm).await;
+        nonsense_is_closed(&cluster, &users[2], codec).await;
+        too_large(&cluster, &users[2], codec).await;
+        broken_websocket(&cluster, &users[2], codec).await;
+        works(&mut ws, &dm).await;
+    }
+    over_http(&cluster, &users[0], &dm).await;
+    cursors(&cluster, &users).await;
+    cluster.assert_not_logged(BODY);
+    for u in &users {
+        cluster.assert_not_logged(&u.tokens.access);
+    }
+    all_well(&cluster);
+}
+
+async fn shapes(ws: &mut RawWs, dm: &Thread) {
+    let codec = ws.codec();
+    let cid = ws.cid().to_string();
+    let text = json!({ "text": BODY });
+    let thread = dm.to_string();
+    let send = |r: u32| json!({ "t": "send", "r": r, "cid": cid, "thread": thread, "kind": "text", "body": text });
+    let with = |r: u32, key: &str, value: Value| {
+        let mut frame = send(r);
+        frame[key] = value;
+        frame
+    };
+    let without = |r: u32, key: &str| {
+        let mut frame = send(r);
+        frame.as_object_mut().unwrap().remove(key);
+        frame
+    };
+    let many: serde_json::Map<String, Value> = (0..=limits::CURSORS_PER_HELLO).map(|i| (format!("group.g{i}"), json!(1))).collect();
+    // What is sent, the code, and a word that the message must have: the name of the field or of the limit.
+    let cases = [
+        (json!({ "t": "dance", "r": 1001 }), Some(1001), Code::UnknownFrame, "dance"),
+        (json!({ "r": 1002 }), Some(1002), Code::BadFrame, "`t`"),
+        (json!({ "t": 5, "r": 1003 }), None, Code::BadFrame, "t"),
+        (without(1004, "thread"), Some(1004), Code::BadFrame, "thread"),
+        (without(1005, "cid"), Some(1005), Code::BadFrame, "cid"),
+        (without(1006, "body"), Some(1006), Code::BadFrame, "body"),
+        (without(1007, "r"), None, Code::BadFrame, "r"),
+        (with(1008, "r", json!("8")), None, Code::BadFrame, "r"),
+        (with(1009, "r", json!(-1)), None, Code::BadFrame, "r"),
+        (with(1010, "body", json!({ "text": 5 })), Some(1010), Code::BadFrame, "text"),
+        (with(1011, "body", json!(BODY)), Some(1011), Code::BadFrame, "body"),
+        (with(1012, "cid", json!("6c84fb90-12c4-11e1-840d-7b25c5ee775a")), Some(1012), Code::BadFrame, "cid"),
+        (with(1013, "cid", json!(BODY)), Some(1013), Code::BadFrame, "cid"),
+        (with(1014, "kind", json!("dance")), Some(1014), Code::Invalid, "kind"),
+        (with(1015, "kind", json!("member_added")), Some(1015), Code::Invalid, "kind"),
+        (with(1016, "kind", json!("image")), Some(1016), Code::Invalid, "media"),
+        (with(1017, "body", json!({ "text": "" })), Some(1017), Code::Invalid, "text"),
+        (with(1018, "body", json!({ "text": BODY, "users": ["a"] })), Some(1018), Code::Invalid, "users"),
+        (json!({ "t": "history", "r": 1020 }), Some(1020), Code::BadFrame, "thread"),
+        (json!({ "t": "history", "r": 1021, "thread": thread, "limit": 0 }), Some(1021), Code::Invalid, "limit"),
+        (json!({ "t": "history", "r": 1022, "thread": thread, "limit": 201 }), Some(1022), Code::Invalid, "200"),
+        (json!({ "t": "history", "r": 1023, "thread": thread, "before": 5, "at": 7 }), Some(1023), Code::Invalid, "at most one"),
+        (json!({ "t": "history", "r": 1024, "thread": thread, "before": -5 }), Some(1024), Code::BadFrame, "before"),
+        (json!({ "t": "threads", "r": 1025, "limit": 5000 }), Some(1025), Code::Invalid, "limit"),
+        (json!({ "t": "sync", "r": 1026 }), Some(1026), Code::BadFrame, "cursors"),
+        (json!({ "t": "sync", "r": 1027, "cursors": many }), Some(1027), Code::Invalid, "1000"),
+        (json!({ "t": "typing" }), None, Code::BadFrame, "thread"),
+        (json!({ "t": "hello", "token": "x", "device": "d" }), None, Code::Invalid, "hello"),
+    ];
+    for (frame, r, code, word) in cases {
+        ws.try_send_bytes(&encode(codec, &frame)).await.unwrap();
+        let (to, refusal) = error(ws).await;
+        assert_eq!((to, refusal.code), (r, code), "{frame:?}: {refusal:?}");
+        assert!(refusal.message.contains(word), "{frame}: the message does not name {word:?}: {refusal}");
+        assert!(!refusal.message.contains(BODY), "{refusal}");
+    }
+    // An unknown field is no error: newer clients talk to older edges.
+    let newer = with(1030, "mood", json!({ "of": ["a", "newer", "version"] }));
+    ws.try_send_bytes(&encode(codec, &newer)).await.unwrap();
+    ws.until("sent", |f| matches!(f, ServerFrame::Sent { r: 1030, .. }).then_some(())).await;
+    ws.try_send_bytes(&encode(codec, &json!({ "t": "ping", "mood": 5 }))).await.unwrap();
+    ws.until("a pong", |f| matches!(f, ServerFrame::Pong { .. }).then_some(())).await;
+    if codec == Codec::Msgpack {
+        // Text that is none, inside a good frame.
+        let mut bytes = encode(codec, &with(1031, "body", json!({ "text": "ZZZZ" })));
+        let at = bytes.windows(4).position(|w| w == b"ZZZZ").unwrap();
+        bytes[at..at + 4].copy_from_slice(&[0xff, 0xfe, 0xc3, 0x28]);
+        ws.try_send_bytes(&bytes).await.unwrap();
+        let (to, refusal) = error(ws).await;
+        assert_eq!((to, refusal.code), (Some(1031), Code::BadFrame), "{refusal}");
+    }
+}
+
+/// None of these may ever become a subject or a key.
+const BAD_THREADS: [&str; 18] = [
+    "", "dm", "dm.", "dm.a", "dm.a.", "dm..b", "dm.a.b.c", "dm.b.a", "group.", "group.*", "group.>", "group.a b", "group.a\u{0}b", "group.a.b",
+    "group.ä", "room.a", "group.a\r\nPUB x 1", " group.a",
+];
+
+async fn ids(ws: &mut RawWs) {
+    let codec = ws.codec();
+    let long = format!("group.{}", "x".repeat(65));
+    for (i, bad) in BAD_THREADS.into_iter().chain([long.as_str()]).enumerate() {
+        let (r, cid) = (2_000 + i as u32, ws.cid().to_string());
+        let send = json!({ "t": "send", "r": r, "cid": cid, "thread": bad, "kind": "text", "body": { "text": BODY } });
+        let history = json!({ "t": "history", "r": r, "thread": bad });
+        let sync = json!({ "t": "sync", "r": r, "cursors": { bad: 5 } });
+        for frame in [send, history, sync] {
+            ws.try_send_bytes(&encode(codec, &frame)).await.unwrap();
+            let (to, refusal) = error(ws).await;
+            assert_eq!((to, refusal.code), (Some(r), Code::BadFrame), "{bad:?}: {refusal}");
+        }
+    }
+}
+
+async fn texts(ws: &mut RawWs, dm: &Thread) {
+    // Characters, not bytes: two and four of them each.
+    for letter in ["ü", "🐸"] {
+        ws.send_text(dm, &letter.repeat(limits::TEXT_CHARS)).await.unwrap();
+        let e = ws.send_text(dm, &letter.repeat(limits::TEXT_CHARS + 1)).await.unwrap_err();
+        assert_eq!(e.code, Code::Invalid);
+        assert!(e.message.contains("10001 characters"), "{e}");
+    }
+    let r = ws.request();
+    let cid = ws.cid();
+    let huge = Body { data: Some(vec![7; limits::CUSTOM_BYTES + 1].into()), ..Body::default() };
+    ws.send(&ClientFrame::Send(Send { r, cid, thread: dm.clone(), kind: Kind::Custom, body: huge })).await;
+    let (to, refusal) = error(ws).await;
+    assert_eq!((to, refusal.code), (Some(r), Code::Invalid), "{refusal}");
+}
+
+async fn clocks(ws: &mut RawWs, dm: &Thread) {
+    // Fast: refused, with the time to mint in; a new cid in that time is taken.
+    let fast = ws.cid_at(60_000);
+    let e = ws.send_cid(dm, fast, "from the future").await.unwrap_err();
+    assert_eq!((e.code, e.cid), (Code::ClockAhead, Some(fast)));
+    let now = e.now_ms.expect("clock_ahead says what time it is");
+    ws.send_cid(dm, Cid::mint(now, rand::random()), "in the server's time").await.unwrap();
+    // Slow, by hours and by decades: looked up, stored, and once however often it is sent.
+    for off in [-30_000, -2 * 3_600_000, -40 * 365 * 86_400_000_i64] {
+        let slow = ws.cid_at(off);
+        let first = ws.send_cid(dm, slow, "from the past").await.unwrap();
+        assert_eq!(ws.send_cid(dm, slow, "from the past").await.unwrap(), first, "{off}");
+        assert_eq!(ws.send_cid(dm, slow, "with another body").await.unwrap(), first, "{off}");
+    }
+}
+
+async fn strange_threads(ws: &mut RawWs, users: &[User]) {
+    let other: Thread = users[2].dm(&users[3]);
+    let nowhere: Thread = "group.g-of-nobody".parse().unwrap();
+    for thread in [&other, &nowhere] {
+        assert_eq!(ws.send_text(thread, BODY).await.unwrap_err().code, Code::NotMember);
+        let r = ws.request();
+        let history = natterjack_protocol::frame::History { r, thread: Some(thread.clone()), ..Default::default() };
+        ws.send(&ClientFrame::History(history)).await;
+        let (to, refusal) = error(ws).await;
+        assert_eq!((to, refusal.code), (Some(r), Code::NotMember));
+        ws.send(&ClientFrame::Typing { thread: thread.clone() }).await;
+        assert_eq!(error(ws).await.1.code, Code::NotMember);
+    }
+    let stranger = Thread::dm(users[0].id(), &"u-of-nobody".parse().unwrap());
+    assert_eq!(ws.send_text(&stranger, BODY).await.unwrap_err().code, Code::NotFound);
+}
+
+/// What is no frame at all, again and again; and a message of the other codec's type.
+async fn nonsense_is_closed(cluster: &Cluster, user: &User, codec: Codec) {
+    let mut ws = cluster.raw(user, 1, codec).await;
+    let mut close = None;
+    for i in 0..50u8 {
+        let bytes = if codec == Codec::Json { format!("[{i}]").into_bytes() } else { vec![0xc1, i] };
+        if ws.try_send_bytes(&bytes).await.is_err() {
+            break;
+        }
+        match ws.next().await {
+            Received::Frame(ServerFrame::Error { refusal, .. }) => assert_eq!(refusal.code, Code::BadFrame),
+            Received::Closed(code, reason) => {
+                close = Some((code, reason));
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let (code, reason) = close.expect("given up after some");
+    assert_eq!((code, reason.as_str()), (close::BAD_FRAME.code, close::BAD_FRAME.reason));
+
+    let mut ws = cluster.raw(user, 1, codec).await;
+    let message = match codec {
+        Codec::Json => tokio_tungstenite::tungstenite::Message::binary(b"{}".to_vec()),
+        Codec::Msgpack => tokio_tungstenite::tungstenite::Message::text("{}"),
+    };
+    ws.send_message(message).await.unwrap();
+    assert_eq!(error(&mut ws).await.1.code, Code::BadFrame);
+    assert_eq!(ws.until_closed(SOON).await, close::BAD_FRAME.code);
+}
+
+async fn too_large(cluster: &Cluster, user: &User, codec: Codec) {
+    let largest = |n: usize| json!({ "t": "ping", "x": "x".repeat(n) });
+    let fits = {
+        let over = encode(codec, &largest(limits::FRAME_BYTES)).len() - limits::FRAME_BYTES;
+        encode(codec, &largest(limits::FRAME_BYTES - over))
+    };
+    assert_eq!(fits.len(), limits::FRAME_BYTES);
+    let mut ws = cluster.raw(user, 1, codec).await;
+    ws.try_send_bytes(&fits).await.unwrap();
+    ws.until("a pong to the largest frame", |f| matches!(f, ServerFrame::Pong { .. }).then_some(())).await;
+    // The edge may close before it has taken everything.
+    let _ = ws.try_send_bytes(&encode(codec, &largest(limits::FRAME_BYTES))).await;
+    assert_eq!(ws.until_closed(SOON).await, close::TOO_LARGE.code);
+    // Announced only: refused at once, not waited for and nothing kept free for it.
+    let mut ws = cluster.raw(user, 1, codec).await;
+    let mut head = vec![0x82, 0x80 | 127];
+    head.extend_from_slice(&(1u64 << 40).to_be_bytes());
+    head.extend_from_slice(&[0; 4]);
+    ws.socket().write_all(&head).await.unwrap();
+    assert_eq!(ws.until_closed(SOON).await, close::TOO_LARGE.code);
+    // In many small parts: the message counts, not the part.
+    let mut ws = cluster.raw(user, 1, codec).await;
+    let opcode = if codec == Codec::Json { 0x01 } else { 0x02 };
+    let part = vec![b'x'; 60_000];
+    for i in 0..5 {
+        if ws.socket().write_all(&masked(if i == 0 { opcode } else { 0x00 }, &part)).await.is_err() {
+            break;
+        }
+    }
+    assert_eq!(ws.until_closed(SOON).await, close::TOO_LARGE.code);
+}
+
+/// A frame as a client masks it (with a mask of zeros).
+fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        n @ 0..=125 => frame.push(0x80 | n as u8),
+        n => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&u16::try_from(n).unwrap().to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+async fn broken_websocket(cluster: &Cluster, user: &User, codec: Codec) {
+    // {"t":"ping"} as deflate would make it: what matters is the bit that nobody has agreed upon.
+    let compressed = [0xaa, 0x56, 0x2a, 0x51, 0xb2, 0x52, 0x2a, 0xc8, 0xcc, 0x4b, 0x57, 0xaa, 0x05, 0x00];
+    let data = if codec == Codec::Json { 0x01 } else { 0x02 };
+    let cases: [(&str, Vec<u8>); 6] = [
+        ("compressed", masked(0x80 | 0x40 | data, &compressed)),
+        ("another reserved bit", masked(0x80 | 0x20 | data, b"x")),
+        ("an unknown opcode", masked(0x83, b"x")),
+        ("not masked", vec![0x80 | data, 1, b'x']),
+        ("a part of nothing", masked(0x80, b"x")),
+        ("text that is not UTF-8", masked(0x81, &[0xff, 0xfe, 0xc3, 0x28])),
+    ];
+    for (what, bytes) in cases {
+        let mut ws = cluster.raw(user, 1, codec).await;
+        ws.socket().write_all(&bytes).await.unwrap();
+        let code = ws.until_closed(SOON).await;
+        assert_eq!(code, close::BAD_FRAME.code, "{what}");
+        // Also from somebody who has not said hello.
+        let mut ws = RawWs::connect(cluster.edge_addr(1), codec).await;
+        ws.socket().write_all(&bytes).await.unwrap();
+        assert_eq!(ws.until_closed(SOON).await, close::BAD_FRAME.code, "{what}, before hello");
+    }
+    // Everything before hello is refused, and hello must name a device that could be one.
+    let mut ws = RawWs::connect(cluster.edge_addr(1), codec).await;
+    ws.try_send_bytes(&encode(codec, &json!({ "t": "threads", "r": 5 }))).await.unwrap();
+    let (to, refusal) = error(&mut ws).await;
+    assert_eq!((to, refusal.code), (Some(5), Code::Unauthorized));
+    for device in ["", "a.b", "*", ">", "a b", "a\u{0}"] {
+        let hello = json!({ "t": "hello", "token": user.tokens.access, "device": device });
+        ws.try_send_bytes(&encode(codec, &hello)).await.unwrap();
+        assert_eq!(error(&mut ws).await.1.code, Code::BadFrame);
+    }
+    ws.hello(user).await;
+}
+
+async fn over_http(cluster: &Cluster, user: &User, dm: &Thread) {
+    let api = cluster.api(user, 0);
+    for bad in ["dm.a.b.c", "group.%2A", "group.%3E", "group.a%20b", "group.a%00b", "group.", "room.x", "group.%FF"] {
+        let (status, body) = api.get(&format!("/v1/threads/{bad}/messages")).await;
+        assert_eq!((status, body["code"].as_str()), (400, Some("invalid")), "{bad}: {body}");
+    }
+    for bad in ["a.b", "%2A", "%3E", "a%20b", "a%00", &"x".repeat(65)] {
+        refused(api.get(&format!("/v1/groups/{bad}")).await, Code::Invalid);
+        refused(api.put(&format!("/v1/blocks/{bad}"), &json!({})).await, Code::Invalid);
+        refused(api.get(&format!("/v1/users/{bad}")).await, Code::Invalid);
+        refused(api.post("/v1/groups", &json!({ "name": "x", "users": [bad.replace("%2A", "*").replace('%', " ")] })).await, Code::BadFrame);
+    }
+    refused(api.get(&format!("/v1/threads/{dm}/messages?limit=1000")).await, Code::Invalid);
+    refused(api.get(&format!("/v1/threads/{dm}/messages?before=x")).await, Code::Invalid);
+    refused(api.get("/v1/threads/group.g-of-nobody/messages").await, Code::NotMember);
+    refused(api.post("/v1/groups", &json!({ "name": 5 })).await, Code::BadFrame);
+    refused(api.post("/v1/groups", &json!({})).await, Code::BadFrame);
+    refused(api.post("/v1/groups", &json!({ "name": "x".repeat(limits::HTTP_BODY_BYTES) })).await, Code::Invalid);
+    let (status, body) = api.call(reqwest::Method::DELETE, "/v1/groups", None).await;
+    assert_eq!((status, body["code"].as_str()), (404, Some("not_found")));
+}
+
+/// From the future, or of another thread: nobody gets what is not theirs, nobody misses what is, and the rest of the hello is served.
+async fn cursors(cluster: &Cluster, users: &[User]) {
+    let (alice, bob, carol) = (&users[0], &users[1], &users[2]);
+    let mine = new_group(&cluster.api(alice, 0), "mine", &users[1..2]).await;
+    let theirs = new_group(&cluster.api(carol, 0), "theirs", &users[3..4]).await;
+    let mut ws = cluster.raw(alice, 0, Codec::Json).await;
+    let mut other = cluster.raw(carol, 0, Codec::Json).await;
+    let first = ws.send_text(&mine, "mine 1").await.unwrap();
+    let foreign = other.send_text(&theirs, "theirs 1").await.unwrap();
+    ws.send_text(&mine, "mine 2").await.unwrap();
+
+    let max = MsgId((1 << 53) - 1);
+    for cursor in [max, foreign, MsgId(first.0 + 1)] {
+        let mut ws = RawWs::connect(cluster.edge_addr(1), Codec::Json).await;
+        ws.send(&ClientFrame::Hello(Hello {
+            token: bob.tokens.access.clone(),
+            device: bob.tokens.device.clone(),
+            class: DeviceClass::Other,
+            cursors: [(mine.clone(), cursor), (theirs.clone(), MsgId::NONE)].into(),
+            synced: Some("not-a-synced-of-ours".into()),
+        }))
+        .await;
+        let (pages, refusals) = pages_end(&mut ws).await;
+        assert!(pages.iter().all(|e| e.thread != theirs), "nothing of a thread one is not in");
+        if cursor == max {
+            assert!(refusals.iter().any(|r| r.message.contains(&mine.to_string())), "a cursor of the future is told: {refusals:?}");
+        }
+        // Live goes on, whatever the cursor said.
+        let mut pen = cluster.raw(alice, 0, Codec::Json).await;
+        let said = format!("after {cursor}");
+        pen.send_text(&mine, &said).await.unwrap();
+        seen_until(&mut ws, &said).await;
+        let r = ws.request();
+        ws.send(&ClientFrame::Sync { r, cursors: [(mine.clone(), max), (theirs.clone(), foreign)].into() }).await;
+        ws.until("an answer to sync", |f| match f {
+            ServerFrame::Ok { r: to } if to == r => Some(()),
+            ServerFrame::Error { r: Some(to), .. } if to == r => Some(()),
+            ServerFrame::Page(p) => {
+                assert_eq!(p.thread.as_ref(), Some(&mine));
+                None
+            }
+            _ => None,
+        })
+        .await;
+    }
+    refused(cluster.api(alice, 1).get(&format!("/v1/threads/{theirs}/messages?around={foreign}")).await, Code::NotMember);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_sends_without_reading() {
+    let cluster = Cluster::start(ClusterSpec::default()).await;
+    let users = cluster.mint_users(4).await;
+    let (flooder, peer) = (&users[0], &users[1]);
+    let dm = flooder.dm(peer);
+    let mut flood = cluster.raw(flooder, 0, Codec::Json).await;
+    flood.send_text(&dm, "first").await.unwrap();
+    let calm_dm = users[2].dm(&users[3]);
+    let mut calm = cluster.raw(&users[2], 0, Codec::Json).await;
+    calm.send_text(&calm_dm, "begin").await.unwrap();
+
+    let writing = async {
+        for i in 0..4_000u32 {
+            let (r, cid) = (flood.request(), flood.cid());
+            let body = Body::text(format!("flood {i}"));
+            let frame = ClientFrame::Send(Send { r, cid, thread: dm.clone(), kind: Kind::Text, body }).encode(Codec::Json);
+            // The edge stops reading, or closes: both are its right.
+            if !matches!(tokio::time::timeout(Duration::from_secs(2), flood.try_send_bytes(&frame)).await, Ok(Ok(()))) {
+                return i;
+            }
+        }
+        4_000
+    };
+    let others = async {
+        let mut slowest = Duration::ZERO;
+        for i in 0..40 {
+            let began = Instant::now();
+            calm.send_text(&calm_dm, &format!("calm {i}")).await.unwrap();
+            slowest = slowest.max(began.elapsed());
+        }
+        slowest
+    };
+    let (written, slowest) = tokio::join!(writing, others);
+    assert!(slowest < natterjack_tests::kit::patience(Duration::from_secs(2)), "the neighbour waited {slowest:?}");
+
+    // Now it reads: each answered once, or a close that says how to go on.
+    let (mut sent, mut answered) = (Vec::new(), std::collections::HashSet::new());
+    let mut ended = None;
+    while answered.len() < written as usize {
+        match flood.next().await {
+            Received::Frame(ServerFrame::Sent { r, id, .. }) => {
+                assert!(answered.insert(r), "{r} is answered twice");
+                sent.push(id);
+            }
+            Received::Frame(ServerFrame::Error { r: Some(r), refusal }) => {
+                assert!(answered.insert(r), "{r} is answered twice");
+                assert_eq!(refusal.code, Code::RateLimited);
+                assert!(refusal.retry_after_ms.is_some() && refusal.cid.is_some(), "{refusal:?}");
+            }
+            Received::Closed(code, reason) => {
+                ended = Some((code, reason));
+                break;
+            }
+            _ => {}
+        }
+    }
+    if let Some((code, reason)) = ended {
+        assert!([close::SLOW_READER.code, close::FLOOD.code].contains(&code), "{code} {reason}");
+        assert_ne!(close::back(code), Back::Never);
+    }
+    assert!(sent.len() > 1_000 && sent.is_sorted(), "{} of {written} sent", sent.len());
+    // Whatever was acknowledged is there, once, in the order of sending.
+    let history = whole_history(&cluster.api(peer, 1), &dm).await;
+    let stored: std::collections::HashSet<MsgId> = history.iter().map(|e| e.id).collect();
+    assert!(sent.iter().all(|id| stored.contains(id)));
+    let numbers: Vec<u32> = history.iter().filter_map(|e| e.body.text.as_deref()?.strip_prefix("flood ")?.parse().ok()).collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "in the order of sending, once");
+    let mut again = cluster.raw(flooder, 0, Codec::Json).await;
+    again.send_text(&dm, "calm now").await.unwrap();
+    cluster.assert_not_logged("flood 17");
+    all_well(&cluster);
+}
+
+const UPGRADE: &str = "GET /v1/ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: natterjack.v1.json\r\n\r\n";
+
+async fn silent(edge: SocketAddr, says: &[u8]) -> TcpStream {
+    let mut tcp = within("a connection", SOON, TcpStream::connect(edge)).await.unwrap();
+    tcp.write_all(says).await.unwrap();
+    tcp
+}
+
+/// Everything until the other side closes.
+async fn rest(mut tcp: TcpStream, limit: Duration) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = within("the edge closes", limit, tcp.read_to_end(&mut bytes)).await;
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_that_never_say_hello() {
+    let cluster = Cluster::start(ClusterSpec::default()).await;
+    let users = cluster.mint_users(2).await;
+    let dm = users[0].dm(&users[1]);
+    let edge = cluster.edge_addr(0);
+    let mut calm = cluster.raw(&users[0], 0, Codec::Json).await;
+    calm.send_text(&dm, "before").await.unwrap();
+
+    // Half a handshake, nothing at all, an upgrade without a hello.
+    let began = Instant::now();
+    let half = &UPGRADE.as_bytes()[..60];
+    let says = |i: usize| match i % 8 {
+        0 => half,
+        1 => b"",
+        _ => UPGRADE.as_bytes(),
+    };
+    let crowd: Vec<TcpStream> = stream::iter(0..2_000).map(|i| silent(edge, says(i))).buffered(64).collect().await;
+    // The others notice nothing, those who are here and those who come.
+    let mut slowest = Duration::ZERO;
+    for i in 0..20 {
+        let at = Instant::now();
+        calm.send_text(&dm, &format!("meanwhile {i}")).await.unwrap();
+        slowest = slowest.max(at.elapsed());
+    }
+    assert!(slowest < natterjack_tests::kit::patience(Duration::from_secs(2)), "waited {slowest:?}");
+    let mut newcomer = cluster.raw(&users[1], 0, Codec::Json).await;
+    newcomer.send_text(&dm, "there is room").await.unwrap();
+    good(cluster.api(&users[0], 0).get("/v1/contacts").await);
+
+    // All are put out after 5 s; who spoke WebSocket is told why.
+    let ends = join_all(crowd.into_iter().map(|tcp| rest(tcp, Duration::from_secs(20)))).await;
+    let lasted = began.elapsed();
+    assert!(lasted > Duration::from_secs(4), "they had their time: {lasted:?}");
+    let code = close::HELLO_TIMEOUT.code.to_be_bytes();
+    let told = ends.iter().filter(|b| b.starts_with(b"HTTP/1.1 101") && b.windows(2).any(|w| w == code)).count();
+    assert_eq!(told, 1_500);
+    assert!(ends.iter().all(|b| !String::from_utf8_lossy(b).to_lowercase().contains("permessage-deflate")));
+    all_well(&cluster);
+
+    // Compression that is offered is not taken, so nobody sends a bomb by agreement.
+    let offering = UPGRADE.replace("\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n");
+    let mut tcp = silent(edge, offering.as_bytes()).await;
+    let mut head = vec![0; 512];
+    let n = within("an answer", SOON, tcp.read(&mut head)).await.unwrap();
+    let head = String::from_utf8_lossy(&head[..n]).to_lowercase();
+    assert!(head.starts_with("http/1.1 101") && !head.contains("extensions"), "{head}");
+    // Heads that are none: a typed answer, then gone.
+    for nonsense in [&b"\x16\x03\x01\x02\x00 hello, I am TLS\r\n\r\n"[..], b"GET /v1/ws HTTP/1.1\r\nHost: h\r\n\r\n", &[b'x'; 20_000]] {
+        let answer = String::from_utf8_lossy(&rest(silent(edge, nonsense).await, SOON).await).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("\"code\":\"invalid\""), "{answer:?}");
+    }
+    assert_eq!(history_texts(&cluster.api(&users[0], 1), &dm).await.len(), 22);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_edge_says_so_and_the_other_takes_them() {
+    // `set` is for all: so the crowd fills edge 0 only.
+    let set = vec![("edge.max_connections".to_owned(), "100".to_owned())];
+    let cluster = Cluster::start(ClusterSpec { set, ..ClusterSpec::default() }).await;
+    let users = cluster.mint_users(2).await;
+    let mut inside = cluster.raw(&users[0], 0, Codec::Json).await;
+    let crowd: Vec<TcpStream> =
+        stream::iter(0..300).map(|_| silent(cluster.edge_addr(0), UPGRADE.as_bytes())).buffered(32).collect().await;
+    // Who is inside stays, who comes is told; the other edge has room.
+    inside.send_text(&users[0].dm(&users[1]), "inside").await.unwrap();
+    let (client, mut events) =
+        users[1].builder([cluster.edge_url(0), cluster.edge_url(1)]).connect().await.unwrap_or_else(|e| panic!("no edge: {e}"));
+    natterjack_tests::kit::next_message(&mut events, Duration::from_secs(15)).await;
+    client.close().await;
+    let ends = join_all(crowd.into_iter().map(|tcp| rest(tcp, Duration::from_secs(20)))).await;
+    let refused = ends.iter().filter(|b| b.starts_with(b"HTTP/1.1 503")).map(|b| String::from_utf8_lossy(b).into_owned()).collect::<Vec<_>>();
+    assert!(refused.len() >= 200, "{} of 300 were refused", refused.len());
+    assert!(refused.iter().all(|r| r.contains("Retry-After: 5") && r.contains("\"unavailable\"")), "{:?}", refused[0]);
+    // They are gone, there is room again.
+    let mut ws = cluster.raw(&users[1], 0, Codec::Json).await;
+    ws.send_text(&users[0].dm(&users[1]), "room again").await.unwrap();
+    all_well(&cluster);
+}
