@@ -117,7 +117,7 @@ pub fn sum_of(text: &str, name: &str) -> f64 {
 pub struct Answers {
     pub sent: HashMap<Cid, MsgId>,
     pub refused: HashMap<Cid, Refusal>,
-    pub closed: bool,
+    pub closed: Option<u16>,
 }
 
 /// Writes all of them at once; then waits until each has its answer, or the socket is gone.
@@ -143,8 +143,8 @@ pub async fn send_all(ws: &mut RawWs, sends: &[(Thread, Cid, String)]) -> Answer
                     answers.refused.insert(cid, refusal);
                 }
             }
-            Received::Closed(..) => {
-                answers.closed = true;
+            Received::Closed(code, _) => {
+                answers.closed = Some(code);
                 break;
             }
             _ => {}
@@ -169,7 +169,7 @@ pub async fn send_until_sent(edges: &[SocketAddr], user: &User, codec: Codec, se
             assert_eq!(refusal.code.retry(), Retry::Later, "refused for good: {refusal:?}");
         }
         ids.extend(answers.sent);
-        if answers.closed {
+        if answers.closed.is_some() {
             socket = None;
         }
         if ids.len() == sends.len() { Ok(()) } else { Err(format!("{} of {}, {:?}", ids.len(), sends.len(), answers.refused)) }
@@ -179,7 +179,7 @@ pub async fn send_until_sent(edges: &[SocketAddr], user: &User, codec: Codec, se
 }
 
 /// A socket on which hello was said; nothing was read yet. None: nobody there.
-async fn connect(edge: SocketAddr, user: &User, codec: Codec, cursors: BTreeMap<Thread, MsgId>) -> Option<RawWs> {
+pub async fn connect(edge: SocketAddr, user: &User, codec: Codec, cursors: BTreeMap<Thread, MsgId>) -> Option<RawWs> {
     let mut ws = RawWs::try_connect(edge, codec.subprotocol()).await.ok()?;
     let hello =
         Hello { token: user.tokens.access.clone(), device: user.tokens.device.clone(), class: DeviceClass::Other, cursors, synced: None };
