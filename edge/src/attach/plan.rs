@@ -49,7 +49,11 @@ pub fn plan(items: &[(Thread, ThreadItem)], cursors: &BTreeMap<Thread, MsgId>, s
             (None, None) if in_sync_to.is_some_and(|s| item.v > s) || in_sync_to.is_none() => {
                 new.push((thread.clone(), MsgId::NONE, item.v));
             }
-            (None, None) => {}
+            // In sync, but so long ago that channel has forgotten what came since.
+            (None, None) => match in_sync_to {
+                Some(s) if s < place.horizon => plan.ask.push((thread.clone(), s)),
+                _ => {}
+            },
         }
     }
     for thread in cursors.keys().filter(|t| !items.iter().any(|(i, _)| i == *t)) {
