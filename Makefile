@@ -6,7 +6,7 @@ CARGO ?= cargo
 FAST := --profile fast --locked
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: up build test lint bench nats-server clean-data help
+.PHONY: up build test test-heavy chaos lint bench nats-server clean-data help
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 22

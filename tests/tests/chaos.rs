@@ -1,0 +1,60 @@
+//! Chaos: people chat over several edges while everything is killed, frozen, cut off and drained by a seeded schedule;
+//! then a checker compares what was promised with what is there.
+//!
+//! `cargo test --test chaos`: one seed, 40 s of faults. `make chaos`: several seeds, minutes, three nats-servers.
+//! `NATTERJACK_SEED=n` replays the schedule of a seed.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests: a panic with its place is the report")]
+
+#[path = "chaos/checker.rs"]
+mod checker;
+#[path = "chaos/faults.rs"]
+mod faults;
+#[path = "chaos/planted.rs"]
+mod planted;
+#[path = "chaos/raw.rs"]
+mod raw;
+#[path = "chaos/record.rs"]
+mod record;
+#[path = "chaos/rules.rs"]
+mod rules;
+#[path = "chaos/run.rs"]
+mod run;
+#[path = "chaos/sdk.rs"]
+mod sdk;
+
+use rules::Form;
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().map_or(default, |s| s.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {s:?}")))
+}
+
+fn seed() -> Option<u64> {
+    std::env::var("NATTERJACK_SEED").is_ok().then(|| number("NATTERJACK_SEED", 0))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_doubled_or_out_of_order_whatever_dies() {
+    let form = Form { edges: 2, channels: 2, persisters: 1, nats: 1, millis: 38_000 };
+    run::run(
+        seed().unwrap_or_else(|| u64::from(rand::random::<u32>())),
+        form,
+        "cargo test --profile fast -p natterjack-tests --test chaos nothing",
+    )
+    .await;
+}
+
+/// `make chaos`.
+#[ignore = "takes minutes: make chaos"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heavy() {
+    let nats = usize::try_from(number("NATTERJACK_CHAOS_NATS", 3)).unwrap();
+    let millis = 1_000 * number("NATTERJACK_CHAOS_SECONDS", 120);
+    let form = Form { edges: 3, channels: 2, persisters: 2, nats, millis };
+    let seeds = match seed() {
+        Some(seed) => vec![seed],
+        None => (0..number("NATTERJACK_CHAOS_SEEDS", 5)).map(|_| u64::from(rand::random::<u32>())).collect(),
+    };
+    for seed in seeds {
+        run::run(seed, form, "make chaos").await;
+    }
+}

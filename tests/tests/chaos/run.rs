@@ -1,0 +1,254 @@
+//! One run: a cluster, people, faults, healing, the verdict.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use natterjack_protocol::{Thread, codec::Codec, frame::Page};
+use natterjack_tests::kit::{Api, Cluster, ClusterSpec, User, eventually, patience, within};
+use reqwest::Method;
+use serde_json::json;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use super::{
+    checker::{Rule, Verdict, check},
+    faults, planted,
+    raw::{Phase, Raw},
+    record::{History, Message, Recorder, Recording},
+    rules::{Form, Rng, schedule},
+    sdk::Sdk,
+};
+
+const RAW: usize = 6;
+const SDK: usize = 3;
+/// After the last fault every send has its answer within this.
+const SETTLES: Duration = Duration::from_secs(30);
+/// And every reader has everything: one sweep of heads and its jitter at the most.
+const COMPLETE: Duration = Duration::from_secs(60);
+
+struct People {
+    users: Vec<User>,
+    groups: Vec<Thread>,
+}
+
+impl People {
+    /// Who is in a thread at some time of the run.
+    fn threads(&self, i: usize) -> Vec<Thread> {
+        let n = self.users.len();
+        let dm = |j: usize| self.users[i].dm(&self.users[j]);
+        self.groups.iter().cloned().chain([dm((i + 1) % n), dm((i + n - 1) % n)]).collect()
+    }
+}
+
+pub async fn run(seed: u64, form: Form, again: &str) {
+    eprintln!("chaos: seed {seed}, {form:?}; again with: NATTERJACK_SEED={seed} {again}");
+    let spec = ClusterSpec {
+        edges: form.edges,
+        channels: form.channels,
+        persisters: form.persisters,
+        nats: form.nats,
+        proxied_edges: true,
+        // Beside another cluster only by hand.
+        alone: std::env::var_os("NATTERJACK_CHAOS_SHARED").is_none(),
+        ..ClusterSpec::default()
+    };
+    let cluster = Cluster::start(spec).await;
+    let record = Recorder::new();
+    let people = gather(&cluster, &record).await;
+    let (phase, phases) = watch::channel(Phase::Write);
+    let rng = Rng::new(seed);
+    let (mut tasks, mut waiting, mut clients) = (JoinSet::new(), Vec::new(), Vec::new());
+    for (i, user) in people.users.iter().enumerate() {
+        let (name, threads, rng) = (format!("{}{i}", if i < RAW { "raw" } else { "sdk" }), people.threads(i), rng.fork(100 + i as u64));
+        if i < RAW {
+            let edges = (0..form.edges).map(|e| cluster.edge_addr(e)).collect();
+            let codec = if i % 2 == 0 { Codec::Json } else { Codec::Msgpack };
+            let raw = Raw::new(name, user.clone(), edges, threads, codec, record.clone(), rng, phases.clone());
+            waiting.push(raw.waiting.subscribe());
+            tasks.spawn(raw.run());
+        } else {
+            let edges = (0..form.edges).map(|e| cluster.edge_url((e + i) % form.edges));
+            let (client, events) = user.builder(edges).heartbeat(Duration::from_secs(1)).connect().await.unwrap();
+            let reader = record.reader(&name, user.id().as_str());
+            clients.push(client.clone());
+            tasks.spawn(Sdk { name, client, events, threads, record: record.clone(), reader, rng, phase: phases.clone() }.run());
+        }
+    }
+    let steps = schedule(seed, &form);
+    let churning = churn(&cluster, &people, &record, phases.clone(), rng.fork(7));
+    let (unasked, ()) = tokio::join!(
+        async {
+            let unasked = faults::run(&cluster, &steps).await;
+            eprintln!("chaos: all is healed");
+            // Some more messages when all is well: they show what the last loss has hidden.
+            sleep(Duration::from_secs(3)).await;
+            phase.send_replace(Phase::Settle);
+            unasked
+        },
+        churning
+    );
+
+    eprintln!("chaos: nobody writes any more");
+    let healed = Instant::now();
+    let settled = async {
+        while waiting.iter().any(|w| *w.borrow() > 0) || clients.iter().any(|c| c.unsent() > 0) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // Who is not settled is named by the checker.
+    let _ = tokio::time::timeout(patience(SETTLES), settled).await;
+    let settled = healed.elapsed();
+    eprintln!("chaos: reading every history");
+    let histories = read_all(&cluster, &people, form.edges).await;
+    record.lock().histories = histories;
+    let unfinished = |v: &Verdict| v.violations.iter().any(|v| v.rule == Rule::Incomplete);
+    let mut said = false;
+    loop {
+        let verdict = check(&record.lock());
+        if !unfinished(&verdict) || healed.elapsed() > patience(COMPLETE) {
+            break;
+        }
+        if !said && healed.elapsed() > Duration::from_secs(10) {
+            said = true;
+            eprintln!("chaos: still incomplete after 10 s:\n{verdict}");
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    let complete = healed.elapsed();
+    phase.send_replace(Phase::Stop);
+    within("clients stop", Duration::from_secs(20), async {
+        while tasks.join_next().await.is_some_and(|r| r.map_or_else(|e| panic!("{e}"), |()| true)) {}
+    })
+    .await;
+
+    let recording: Recording = record.lock().clone();
+    let verdict = check(&recording);
+    report(&recording, &verdict, settled, complete);
+    for p in cluster.processes() {
+        assert!(!p.log().contains("panicked at"), "{} has panicked:\n{}", p.name(), p.log_tail(40));
+    }
+    assert!(unasked.is_empty(), "seed {seed}: {unasked:#?}");
+    assert!(verdict.violations.is_empty(), "seed {seed} (NATTERJACK_SEED={seed} {again}):\n{verdict}");
+    assert!(verdict.acked > 300, "only {} messages: that shows little", verdict.acked);
+    let (caught, planted) = planted::caught(&recording);
+    eprintln!("chaos: {caught} of {planted} faults planted into this recording are caught");
+}
+
+async fn gather(cluster: &Cluster, record: &Recorder) -> People {
+    let users = cluster.mint_users(RAW + SDK).await;
+    let api = cluster.api(&users[0], 0);
+    let ids: Vec<String> = users[1..].iter().map(|u| u.id().to_string()).collect();
+    let mut groups = Vec::new();
+    for name in ["steady", "restless"] {
+        let (status, made) = api.post("/v1/groups", &json!({ "name": name, "users": ids })).await;
+        assert_eq!(status, 200, "{made}");
+        let thread = made["thread"].as_str().unwrap();
+        record.lock().witness.insert(thread.into(), users[0].id().to_string());
+        groups.push(thread.parse().unwrap());
+    }
+    People { users, groups }
+}
+
+/// Two members of the second group leave it against their will and come back, again and again; in the end both are in it.
+async fn churn(cluster: &Cluster, people: &People, record: &Recorder, phases: watch::Receiver<Phase>, mut rng: Rng) {
+    let Thread::Group { gid } = &people.groups[1] else { unreachable!("a group") };
+    let edges = cluster.spec().edges;
+    let victims = [&people.users[RAW - 1], &people.users[RAW + SDK - 1]];
+    let mut inside = [true, true];
+    loop {
+        let writing = *phases.borrow() == Phase::Write;
+        if !writing && inside == [true, true] {
+            return;
+        }
+        let v = if writing { rng.index(2) } else { usize::from(inside[0]) };
+        let api = Api::new(cluster.edge_addr(rng.index(edges)), Some(people.users[0].tokens.access.clone()));
+        let user = victims[v].id();
+        let (path, body) = (format!("/v1/groups/{gid}/members"), json!({ "users": [user] }));
+        let changed = if inside[v] {
+            let path = format!("{path}/{user}");
+            tokio::time::timeout(Duration::from_secs(5), api.try_call(Method::DELETE, &path, None)).await
+        } else {
+            tokio::time::timeout(Duration::from_secs(5), api.try_call(Method::POST, &path, Some(&body))).await
+        };
+        match changed {
+            Ok(Ok((200, _))) => {
+                inside[v] = !inside[v];
+                record.lock().numbers.membership_changes += 1;
+            }
+            // Unknown, or done already by an attempt whose answer was lost: what the group says counts.
+            other => {
+                if !writing {
+                    eprintln!("chaos: {user} is not back in the group: {other:?}");
+                }
+                let shown =
+                    tokio::time::timeout(Duration::from_secs(5), api.try_call(Method::GET, &format!("/v1/groups/{gid}"), None)).await;
+                if let Ok(Ok((200, group))) = shown {
+                    inside[v] = group["members"].as_array().unwrap().iter().any(|m| m["user"] == user.as_str());
+                }
+            }
+        }
+        sleep(Duration::from_millis(if writing { rng.range(300, 1_500) } else { 200 })).await;
+    }
+}
+
+/// Every thread of everybody through every edge.
+async fn read_all(cluster: &Cluster, people: &People, edges: usize) -> Vec<History> {
+    let mut wanted = Vec::new();
+    for (i, user) in people.users.iter().enumerate() {
+        for thread in people.threads(i) {
+            wanted.extend((0..edges).map(|edge| (edge, user, thread.clone())));
+        }
+    }
+    let reads = wanted.into_iter().map(async |(edge, user, thread)| {
+        let api = cluster.api(user, edge);
+        History { edge, user: user.id().to_string(), messages: whole(&api, &thread).await, thread: thread.to_string() }
+    });
+    stream::iter(reads).buffered(4).collect().await
+}
+
+async fn whole(api: &Api, thread: &Thread) -> Vec<Message> {
+    let mut all: Vec<Message> = Vec::new();
+    let mut before = String::new();
+    loop {
+        let path = format!("/v1/threads/{thread}/messages?limit=200{before}");
+        let page: Page = eventually("a page of history", Duration::from_secs(30), async || match api.get(&path).await {
+            (200, body) => {
+                let page: Page = serde_json::from_value(body).map_err(|e| e.to_string())?;
+                if page.holes.is_empty() { Ok(page) } else { Err(format!("holes {:?}", page.holes)) }
+            }
+            (status, body) => Err(format!("{status} {body}")),
+        })
+        .await;
+        let Some(first) = page.events.first().map(|e| e.id) else { return all };
+        all.splice(0..0, page.events.iter().map(Message::from));
+        if page.prev.is_none() {
+            return all;
+        }
+        before = format!("&before={first}");
+    }
+}
+
+fn report(r: &Recording, v: &Verdict, settled: Duration, complete: Duration) {
+    eprintln!(
+        "chaos: {} written, {} acked, {} found without an ack, {} refused; {} shown to {} readers, {} histories; \
+         {} sessions, {} resends, {} fills, {} changes of members; slowest ack {} ms, slowest live {} ms; all settled after {:.1} s, all readers complete after {:.1} s",
+        r.attempts.len(),
+        v.acked,
+        v.recovered,
+        v.refused,
+        v.shown,
+        r.readers.len(),
+        v.histories,
+        r.numbers.sessions,
+        r.numbers.resends,
+        r.numbers.fills,
+        r.numbers.membership_changes,
+        v.longest_ack_ms,
+        v.latest_live_ms,
+        settled.as_secs_f64(),
+        complete.as_secs_f64(),
+    );
+}

@@ -1,0 +1,96 @@
+//! The SDK under chaos: it gets the edges once and finds its way.
+
+use std::{collections::HashMap, time::Duration};
+
+use natterjack_client::{Client, Event, Events, Local};
+use natterjack_protocol::Thread;
+use tokio::{sync::watch, time::sleep};
+
+use super::{
+    raw::Phase,
+    record::{Attempt, Recorder},
+    rules::Rng,
+};
+
+pub struct Sdk {
+    pub name: String,
+    pub client: Client,
+    pub events: Events,
+    pub threads: Vec<Thread>,
+    pub record: Recorder,
+    pub reader: usize,
+    pub rng: Rng,
+    pub phase: watch::Receiver<Phase>,
+}
+
+impl Sdk {
+    pub async fn run(mut self) {
+        let (mut sent, mut written): (HashMap<Local, String>, u64) = (HashMap::new(), 0);
+        loop {
+            let pause = Duration::from_millis(self.rng.range(50, 250));
+            let phase = *self.phase.borrow();
+            tokio::select! {
+                event = self.events.next() => match event {
+                    Some(event) => self.take(event, &sent),
+                    None => {
+                        self.record.complain(self.reader, "the client has ended");
+                        return;
+                    }
+                },
+                () = sleep(pause), if phase == Phase::Write => {
+                    let thread = self.threads[self.rng.index(self.threads.len())].clone();
+                    written += 1;
+                    let text = format!("{}-{written} {:x}", self.name, self.rng.next());
+                    self.record.attempt(Attempt {
+                        writer: self.name.clone(),
+                        user: self.client.user().to_string(),
+                        thread: thread.to_string(),
+                        n: written,
+                        text: text.clone(),
+                        cid: None,
+                        at: self.record.now(),
+                        acks: Vec::new(),
+                        refused: false,
+                        // The SDK keeps to itself what it had to repeat.
+                        unsure: true,
+                    });
+                    match self.client.send_text(thread, text.clone()).await {
+                        Ok(local) => {
+                            sent.insert(local, text);
+                        }
+                        Err(e) => self.record.complain(self.reader, format!("send: {e}")),
+                    }
+                }
+                _ = self.phase.changed() => {
+                    if *self.phase.borrow() == Phase::Stop {
+                        self.client.close().await;
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&self, event: Event, sent: &HashMap<Local, String>) {
+        match event {
+            Event::Message(e) => self.record.show(self.reader, &e, true),
+            Event::Sent { local, cid, id, .. } => match sent.get(&local) {
+                Some(text) => self.record.acked(text, cid.to_string(), id.0),
+                None => self.record.complain(self.reader, format!("{id} was sent, which nobody wrote")),
+            },
+            Event::Failed { local, refusal, .. } => {
+                if let Some(text) = sent.get(&local) {
+                    self.record.with_attempt(text, |a| a.refused = true);
+                }
+                if refusal.code != natterjack_protocol::error::Code::NotMember {
+                    self.record.complain(self.reader, format!("refused: {refusal:?}"));
+                }
+            }
+            Event::Connected { .. } => self.record.lock().numbers.sessions += 1,
+            Event::Skipped { .. } | Event::LoggedOut { .. } | Event::Ended { .. } => {
+                self.record.complain(self.reader, format!("{event:?}"))
+            }
+            _ => {}
+        }
+    }
+}
