@@ -475,7 +475,8 @@ async fn two_admins_a_day_after_the_last_change() {
     for day in 0..3 {
         age(&insight, &group).await;
         assert!(insight.tail.last_control(&group).await.unwrap().is_none());
-        races(&cluster, &group, [a, b], &users[2..], if day == 0 { 0 } else { 4 }).await;
+        let others = [users[2].clone(), users[3].clone(), users[4 + day].clone()];
+        races(&cluster, &group, [a, b], &others, if day == 0 { 0 } else { 4 }).await;
         same_everywhere(&cluster, &insight, &group, b).await;
         // Written while it was away from the log, and before: all there.
         ws.send_text(&group, &format!("day {day}")).await.unwrap();
