@@ -80,13 +80,22 @@ impl UserState {
         }
     }
 
-    /// Takes over what the leader of the key says; returns the threads whose item changed.
+    /// Takes over what the leader of the key says; returns the threads whose item changed, as far as the user may know:
+    /// a block is shown to who blocks, not to who is blocked.
     pub fn load(&self, value: UserThreads) -> Vec<(Thread, ThreadItem)> {
         let mut changed = value.threads;
-        changed.retain(|thread, item| self.merge(thread, item.clone()));
+        changed.retain(|thread, item| {
+            let old = self.item(thread);
+            self.merge(thread, item.clone()) && !old.is_some_and(|old| only_blocked_by(&old, item))
+        });
         self.loaded.send_replace(true);
         changed.into_iter().collect()
     }
+}
+
+/// The other side's block came or went, and nothing else.
+fn only_blocked_by(old: &ThreadItem, new: &ThreadItem) -> bool {
+    old.blocked_by != new.blocked_by && ThreadItem { v: new.v, blocked_by: new.blocked_by, ..old.clone() } == *new
 }
 
 #[cfg(test)]
@@ -105,6 +114,12 @@ mod tests {
         assert!(a.merge(&thread, item(5)));
         assert!(!b.merge(&thread, item(4)), "an older item never wins");
         assert_eq!(b.item(&thread), Some(item(5)));
+        let value = |item| UserThreads { threads: [(thread.clone(), item)].into(), ..UserThreads::default() };
+        let blocked = ThreadItem { blocked_by: true, ..item(6) };
+        assert_eq!(a.load(value(blocked.clone())), [], "nobody is told that they are blocked");
+        assert_eq!(a.item(&thread), Some(blocked));
+        let blocking = ThreadItem { blocks: true, ..item(7) };
+        assert_eq!(a.load(value(blocking.clone())), [(thread.clone(), blocking)], "one's own block is told");
         drop((a, b));
         assert!(members.get(&user).is_none(), "nobody is kept after their last session");
     }
