@@ -257,8 +257,12 @@ impl Dispatcher {
                 role: item.role,
                 intervals: item.intervals.clone(),
             };
+            // Who is blocked finds out when they write, not by a frame (an item that is new to this edge may begin with a block).
+            let quiet = matches!(thread, Thread::Dm { .. }) && item.blocked_by && !item.blocks;
             for session in &sessions {
-                session.frame(&frame);
+                if !quiet {
+                    session.frame(&frame);
+                }
                 let key = TopicKey::of(&thread, user);
                 if matches!(key, TopicKey::Group(_)) && !open {
                     self.hub.leave_topic(session.id, &key);
