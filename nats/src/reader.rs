@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use natterjack_protocol::MsgId;
 
 use crate::{
@@ -81,6 +82,9 @@ pub struct LogReader {
     /// Taken from the consumer but not handed out: what came behind a batch's end.
     held: Option<Delivered>,
     pause: Duration,
+    /// A consumer being made. Kept over calls: a caller that drops its wait five times a second would otherwise begin the pause anew
+    /// each time, and never read again.
+    opening: Option<BoxFuture<'static, Result<Pull, JsError>>>,
 }
 
 /// What one delivered sequence means at a position. Pure.
@@ -114,6 +118,7 @@ impl LogReader {
             jumped: false,
             held: None,
             pause: Duration::ZERO,
+            opening: None,
         }
     }
 
@@ -210,13 +215,22 @@ impl LogReader {
                     }
                 }
             }
-            tokio::time::sleep(self.pause).await;
-            self.pause = (self.pause * 2).clamp(Duration::from_millis(50), Duration::from_millis(500));
             let from = match self.start {
                 Start::Time(ms) if self.position.is_none() => From::Time(ms),
                 _ => From::Sequence(self.position.0 + 1),
             };
-            match Pull::open(&self.nats, &self.stream, None, from).await {
+            let (nats, stream, pause) = (&self.nats, &self.stream, &mut self.pause);
+            let opening = self.opening.get_or_insert_with(|| {
+                let (nats, stream, wait) = (nats.clone(), stream.clone(), *pause);
+                *pause = (wait * 2).clamp(Duration::from_millis(50), Duration::from_millis(500));
+                Box::pin(async move {
+                    tokio::time::sleep(wait).await;
+                    Pull::open(&nats, &stream, None, from).await
+                })
+            });
+            let opened = opening.await;
+            self.opening = None;
+            match opened {
                 Ok(pull) => self.pull = Some(pull),
                 // Without a layout there would be no reader; in a restarting cluster a stream is found late.
                 Err(e @ JsError::Api { .. }) if e.err_code() == code::STREAM_NOT_FOUND => return Err(ReadError::NoStream(self.p)),
