@@ -113,7 +113,8 @@ mod tests {
         assert!(!p.pages.iter().any(|(t, ..)| *t == thread(4)), "4 has no cursor and nothing new");
         assert_eq!(p.refused.iter().map(|r| r.code).collect::<Vec<_>>(), [Code::Invalid, Code::NotMember]);
         let longer_away = plan(&items, &cursors, Some(&[MsgId(450)]), &heads);
-        assert_eq!(longer_away.ask, [(thread(3), MsgId(400))], "away since before the horizon: ask");
+        let both = [(thread(3), MsgId(400)), (thread(4), MsgId(450))];
+        assert_eq!(longer_away.ask, both, "away since before the horizon: ask, with a cursor or from where it was in sync");
         assert_eq!(plan(&items, &cursors, None, &heads).ask, [(thread(3), MsgId(400))]);
     }
 

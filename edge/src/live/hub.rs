@@ -227,6 +227,16 @@ impl Hub {
         }
     }
 
+    /// Nobody can tell what was missed: all sessions resume from their cursors.
+    pub fn give_up_all(&mut self) {
+        for slot in 0..self.topics.len() as Slot {
+            if let Some((topic, _)) = self.topic(slot) {
+                topic.give_up();
+                self.close_if_empty(slot);
+            }
+        }
+    }
+
     /// The barrier of partition `p` came back for these topics.
     pub fn attached(&mut self, slots: &[Slot], p: u32, frontier: MsgId) {
         for slot in slots {

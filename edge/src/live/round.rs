@@ -41,6 +41,8 @@ pub struct Ask {
 pub struct Learnt {
     pub p: u32,
     pub frontier: MsgId,
+    /// Up to here the answer knows nothing.
+    pub horizon: MsgId,
     pub slots: Vec<Slot>,
     pub heads: Vec<(TopicKey, Thread, MsgId)>,
 }
@@ -117,6 +119,11 @@ impl<R> Rounds<R> {
         self.round.as_mut()?.open.remove(&token)
     }
 
+    /// All requests that nobody has answered, to be asked again.
+    pub fn overdue(&mut self) -> Vec<Ask> {
+        self.round.as_mut().map(|r| r.open.drain().map(|(_, ask)| ask).collect()).unwrap_or_default()
+    }
+
     pub fn answered(&mut self, token: u64, answer: &HeadsAnswer) -> Option<Learnt> {
         let round = self.round.as_mut()?;
         let ask = round.open.remove(&token)?;
@@ -131,7 +138,7 @@ impl<R> Rounds<R> {
         for (_, thread, head) in &heads {
             round.barrier.heads.insert(thread.clone(), *head);
         }
-        Some(Learnt { p: ask.p, frontier: answer.frontier, slots: round.slots.clone(), heads })
+        Some(Learnt { p: ask.p, frontier: answer.frontier, horizon: answer.horizon, slots: round.slots.clone(), heads })
     }
 
     /// The round is complete: whom to answer, with what.
@@ -183,6 +190,7 @@ mod tests {
             learnt.extend(rounds.answered(token, &answer).unwrap().heads);
         }
         assert_eq!(learnt.len(), 2, "one per topic");
+        assert!(rounds.overdue().is_empty(), "both were answered");
         let done = rounds.finished();
         assert_eq!(done.iter().map(|(n, b)| (*n, b.heads[&dm])).collect::<Vec<_>>(), [("first", MsgId(7)), ("second", MsgId(7))]);
     }
