@@ -2,6 +2,8 @@
 //! and answers. Out: NATS. Nothing here waits for more than a place in the client's queue of commands (2,048, which waits
 //! when it is full: a slow server slows the reading of the log, and drops nothing).
 
+use std::collections::VecDeque;
+
 use async_nats::{PublishErrorKind, Subject, Subscriber};
 use bytes::Bytes;
 use metrics::{Counter, counter};
@@ -11,6 +13,7 @@ use natterjack_protocol::{
     live::{self, Beat},
     rpc::{Answer, HeadsAnswer},
 };
+use tokio::time::Instant;
 
 use crate::{
     error::Error,
@@ -19,11 +22,17 @@ use crate::{
     window::{Control, Pending},
 };
 
+/// Signals that wait to be said again: 4,096 × (some users, 150 B). Beyond that the oldest are dropped: a signal that is lost then is
+/// made good by the device's next attach.
+const AGAIN: usize = 4_096;
+
 pub struct Outlet {
     nats: Nats,
     p: u32,
     times: Times,
     room: Room,
+    /// A lost signal shows no gap, and no sweep knows a thread that the edge does not: so each is said once more, as a head is.
+    again: VecDeque<(Instant, Vec<Subject>, Bytes)>,
     published: Counter,
     late: Counter,
     unreadable: Counter,
@@ -37,6 +46,7 @@ impl Outlet {
             p,
             times: times.clone(),
             room: Room::default(),
+            again: VecDeque::new(),
             published: of("natterjack_channel_published_entries_total"),
             late: of("natterjack_channel_late_entries_total"),
             unreadable: of("natterjack_channel_unreadable_entries_total"),
@@ -71,13 +81,36 @@ impl Outlet {
         Ok(())
     }
 
-    async fn signals(&self, control: &Control) -> Result<(), Error> {
+    async fn signals(&mut self, control: &Control) -> Result<(), Error> {
         let users = fold::signals(&control.change, control.folded.as_ref());
         if users.is_empty() {
             return Ok(());
         }
         let payload = live::encode_member(&control.change.thread.to_string(), control.change.id);
-        self.to_all(users.iter().map(subjects::live_user).collect(), payload).await.map(|_| ())
+        let subjects: Vec<String> = users.iter().map(subjects::live_user).collect();
+        if self.again.len() >= AGAIN {
+            self.again.pop_front();
+        }
+        let said = subjects.iter().map(|s| Subject::from(s.as_str())).collect();
+        self.again.push_back((Instant::now() + self.times.head_after, said, payload.clone()));
+        self.to_all(subjects, payload).await.map(|_| ())
+    }
+
+    /// The signals of `times.head_after` ago, once more.
+    pub async fn signals_again(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        while self.again.front().is_some_and(|(due, ..)| *due <= now) {
+            let Some((_, subjects, payload)) = self.again.pop_front() else { break };
+            for subject in subjects {
+                self.send(subject, payload.clone()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody else publishes from here on.
+    pub fn stand_by(&mut self) {
+        self.again.clear();
     }
 
     /// The newest id of a thread that fell quiet.

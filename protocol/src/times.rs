@@ -111,6 +111,8 @@ impl Times {
             late: t.late / d,
             dedupe_window: t.dedupe_window / d,
             sweep: t.sweep / d,
+            // Not below what a takeover and the sweep behind it need.
+            horizon: (t.horizon / d).max(t.horizon.min(Duration::from_secs(6))),
             suspend: t.suspend / d,
             ..t
         }

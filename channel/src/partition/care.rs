@@ -100,6 +100,9 @@ impl Partition {
         if self.holder && self.heads.is_none() && self.window.warm() {
             self.heads = Some(self.outlet.listen().await?);
         }
+        if self.may_publish() {
+            self.outlet.signals_again().await?;
+        }
         self.measure();
         Ok(())
     }

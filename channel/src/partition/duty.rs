@@ -38,6 +38,7 @@ impl Partition {
         self.metrics.holder.set(0.0);
         (self.heads, self.barrier, self.held) = (None, None, None);
         self.quiet.clear();
+        self.outlet.stand_by();
         self.window.rewind();
         if let Some(lease) = self.lease.take() {
             self.acquiring = Some(Box::pin(acquire(lease)));
