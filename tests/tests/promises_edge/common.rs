@@ -1,0 +1,270 @@
+//! What these promises are judged by: the log itself, read past edges and history, and everything that one socket was shown.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use natterjack_nats::{Layout, Nats, Tail};
+use natterjack_protocol::{
+    Cid, Event, MsgId, Refusal, Thread,
+    codec::Codec,
+    error::Retry,
+    frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
+};
+use natterjack_tests::kit::{Api, Cluster, RawWs, Received, User, eventually, patience};
+use serde_json::json;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, interval, sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// Bigger numbers, for `make test-heavy`.
+pub fn heavy() -> bool {
+    std::env::var_os("NATTERJACK_HEAVY").is_some()
+}
+
+/// The order that everybody has to be shown.
+pub struct Log {
+    pub nats: Nats,
+    pub layout: Layout,
+    tail: Tail,
+}
+
+impl Log {
+    pub async fn of(cluster: &Cluster) -> Self {
+        let nats = cluster.connect_nats().await;
+        let layout = Layout::load(&nats).await.unwrap();
+        Self { tail: Tail::new(&nats, layout.clone()), nats, layout }
+    }
+
+    pub async fn last(&self, thread: &Thread) -> MsgId {
+        self.tail.last(thread).await.unwrap().map(|r| r.id).unwrap_or_default()
+    }
+
+    /// The messages (no control entries) after this id, as the log has them.
+    pub async fn messages(&self, thread: &Thread, after: MsgId) -> Vec<MsgId> {
+        let upto = self.last(thread).await;
+        let (mut found, mut at) = (Vec::new(), after);
+        while at < upto {
+            let records = self.tail.after(thread, at, upto, 1_000).await.unwrap();
+            let Some(last) = records.last() else { break };
+            at = last.id;
+            found.extend(records.iter().filter(|r| !r.control).map(|r| r.id));
+        }
+        found
+    }
+}
+
+#[derive(Default)]
+struct Shown {
+    /// Live events and the events of pages, as they came.
+    events: Vec<(Instant, Event)>,
+    /// The newest id of the thread's pages.
+    paged: BTreeMap<Thread, MsgId>,
+    attached: bool,
+    degraded: Vec<bool>,
+    closed: Option<(u16, String)>,
+}
+
+/// A bare socket whose every frame is written down.
+pub struct Watcher {
+    shown: Arc<Mutex<Shown>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Watcher {
+    pub async fn attach(cluster: &Cluster, user: &User, edge: usize) -> Self {
+        // Both codecs, by chance of the user's id: what is promised does not depend on it.
+        let codec = if user.id().as_str().len() + user.id().as_str().bytes().map(usize::from).sum::<usize>() % 2 == 0 {
+            Codec::Json
+        } else {
+            Codec::Msgpack
+        };
+        let mut ws = RawWs::connect(cluster.edge_addr(edge), codec).await;
+        let hello = Hello {
+            token: user.tokens.access.clone(),
+            device: user.tokens.device.clone(),
+            class: DeviceClass::Other,
+            cursors: BTreeMap::default(),
+            synced: None,
+        };
+        ws.send(&ClientFrame::Hello(hello)).await;
+        let shown = Arc::new(Mutex::new(Shown::default()));
+        let task = AbortOnDropHandle::new(tokio::spawn(write_down(ws, shown.clone())));
+        let watcher = Self { shown, _task: task };
+        eventually("attached", SOON, async || watcher.shown.lock().unwrap().attached).await;
+        watcher
+    }
+
+    /// Messages of a thread in the order of arrival.
+    pub fn messages(&self, thread: &Thread) -> Vec<(Instant, MsgId)> {
+        let shown = self.shown.lock().unwrap();
+        shown.events.iter().filter(|(_, e)| e.thread == *thread && !e.kind.is_control()).map(|(at, e)| (*at, e.id)).collect()
+    }
+
+    pub fn degraded(&self) -> Vec<bool> {
+        self.shown.lock().unwrap().degraded.clone()
+    }
+
+    pub fn assert_open(&self) {
+        let closed = self.shown.lock().unwrap().closed.clone();
+        assert_eq!(closed, None, "the socket was closed");
+    }
+
+    /// Waits until this message is shown; gives the moment.
+    pub async fn shows(&self, what: &str, thread: &Thread, id: MsgId, limit: Duration) -> Instant {
+        let at = eventually(what, limit, async || self.messages(thread).into_iter().find(|(_, i)| *i == id)).await;
+        at.0
+    }
+
+    /// Exactly what the log has after `after`, in its order.
+    pub async fn shows_the_log(&self, log: &Log, thread: &Thread, after: MsgId, limit: Duration) {
+        eventually(&format!("{thread} is shown to its end"), limit, async || {
+            let wanted = log.messages(thread, after).await;
+            let got = self.messages(thread);
+            if got.len() >= wanted.len() { Ok(()) } else { Err(format!("{} of {}", got.len(), wanted.len())) }
+        })
+        .await;
+        let got: Vec<MsgId> = self.messages(thread).into_iter().map(|(_, id)| id).collect();
+        assert_log(thread, &got, &log.messages(thread, after).await);
+    }
+}
+
+/// The first difference is what one wants to see, not two lists of hundreds.
+#[track_caller]
+pub fn assert_log(thread: &Thread, got: &[MsgId], log: &[MsgId]) {
+    if got != log {
+        let at = got.iter().zip(log).take_while(|(a, b)| a == b).count();
+        let missing: Vec<_> = log.iter().filter(|id| !got.contains(id)).take(10).collect();
+        panic!(
+            "{thread}: shown {} of {}; they differ at {at}: shown {:?}, the log has {:?}; missing {missing:?}",
+            got.len(),
+            log.len(),
+            &got[at..got.len().min(at + 5)],
+            &log[at..log.len().min(at + 5)],
+        );
+    }
+}
+
+async fn write_down(mut ws: RawWs, shown: Arc<Mutex<Shown>>) {
+    let mut ping = interval(Duration::from_secs(10));
+    // Nothing may be said between hello and welcome.
+    ping.reset();
+    loop {
+        let received = tokio::select! {
+            _ = ping.tick() => {
+                if ws.try_send_bytes(&ClientFrame::Ping.encode(ws.codec())).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            received = ws.next_within(Duration::from_secs(3_600)) => received,
+        };
+        let (now, mut shown) = (Instant::now(), shown.lock().unwrap());
+        match received {
+            Received::Frame(ServerFrame::Event(e)) => {
+                // As docs/protocol.md says: what a page had is dropped. What was live comes once.
+                if shown.paged.get(&e.thread).is_none_or(|upto| e.id > *upto) {
+                    shown.events.push((now, *e));
+                }
+            }
+            Received::Frame(ServerFrame::Page(p)) => {
+                if let Some(last) = p.events.last() {
+                    shown.paged.insert(last.thread.clone(), last.id);
+                }
+                shown.events.extend(p.events.into_iter().map(|e| (now, e)));
+            }
+            Received::Frame(ServerFrame::Attached { .. }) => shown.attached = true,
+            Received::Frame(ServerFrame::Degraded { on }) => shown.degraded.push(on),
+            Received::Closed(code, reason) => {
+                shown.closed = Some((code, reason));
+                return;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Sends until it is stored, always with the same cid.
+pub async fn send_through(ws: &mut RawWs, thread: &Thread, text: &str) -> MsgId {
+    let cid: Cid = ws.cid();
+    loop {
+        match ws.send_cid(thread, cid, text).await {
+            Ok(id) => return id,
+            Err(refusal) => {
+                assert_ne!(refusal.code.retry(), Retry::Never, "{refusal:?}");
+                sleep(wait_of(&refusal)).await;
+            }
+        }
+    }
+}
+
+fn wait_of(refusal: &Refusal) -> Duration {
+    Duration::from_millis(refusal.retry_after_ms.unwrap_or(100).min(500))
+}
+
+/// One socket that writes into some threads, in turn, until told to stop.
+pub struct Traffic {
+    stop: CancellationToken,
+    acked: Arc<Mutex<BTreeMap<MsgId, Instant>>>,
+    task: JoinHandle<RawWs>,
+}
+
+impl Traffic {
+    pub fn start(mut ws: RawWs, threads: Vec<Thread>, pace: Duration) -> Self {
+        let (stop, acked) = (CancellationToken::new(), Arc::<Mutex<BTreeMap<MsgId, Instant>>>::default());
+        let (stopped, writes) = (stop.clone(), acked.clone());
+        let task = tokio::spawn(async move {
+            let mut n = 0;
+            while !stopped.is_cancelled() {
+                let thread = &threads[n % threads.len()];
+                let id = send_through(&mut ws, thread, &format!("traffic {n}")).await;
+                writes.lock().unwrap().insert(id, Instant::now());
+                n += 1;
+                sleep(pace).await;
+            }
+            ws
+        });
+        Self { stop, acked, task }
+    }
+
+    pub fn count(&self) -> usize {
+        self.acked.lock().unwrap().len()
+    }
+
+    /// Waits for so many more sends.
+    pub async fn goes_on(&self, more: usize, limit: Duration) {
+        let goal = self.count() + more;
+        eventually(&format!("{more} more messages are sent"), limit, async || self.count() >= goal).await;
+    }
+
+    pub async fn stop(self) -> (RawWs, BTreeMap<MsgId, Instant>) {
+        self.stop.cancel();
+        let ws = timeout(patience(Duration::from_secs(30)), self.task).await.expect("the sender ends").unwrap();
+        let acked = self.acked.lock().unwrap().clone();
+        (ws, acked)
+    }
+}
+
+/// The longest time from the ack to the moment a message was shown.
+pub fn slowest(acked: &BTreeMap<MsgId, Instant>, shown: &[(Instant, MsgId)]) -> Duration {
+    shown.iter().filter_map(|(at, id)| Some(at.saturating_duration_since(*acked.get(id)?))).max().unwrap_or_default()
+}
+
+pub async fn new_group(api: &Api, others: &[&User]) -> Thread {
+    let users: Vec<String> = others.iter().map(|u| u.id().to_string()).collect();
+    let (status, body) = api.post("/v1/groups", &json!({ "name": "a group", "users": users })).await;
+    assert_eq!(status, 200, "{body}");
+    body["thread"].as_str().unwrap().parse().unwrap()
+}
+
+pub async fn listed_edges(cluster: &Cluster, ask: usize) -> Vec<String> {
+    let (status, body) = cluster.anonymous(ask).get("/v1/edges").await;
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_value(body["edges"].clone()).unwrap()
+}

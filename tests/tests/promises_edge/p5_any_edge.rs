@@ -1,0 +1,345 @@
+//! P5: a client resumes on any edge with nothing but its token and its cursors.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use natterjack_client::{Events, OutboxStore};
+use natterjack_protocol::{
+    Body, Kind, MsgId, Thread,
+    codec::Codec,
+    frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame},
+    rpc::{Heads, HeadsAnswer},
+};
+use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, User, eventually, next_event, within};
+use tokio::time::sleep;
+
+use super::common::{Log, SOON, Traffic, assert_log, new_group, send_through};
+
+const THREADS: usize = 100;
+const MISSED: usize = 5_000;
+/// All of a backlog, on a busy machine.
+const CATCH_UP: Duration = Duration::from_secs(30);
+
+/// Thread `i` missed `i` messages, the first half one more: none, less than a page, several pages.
+fn missed_in(i: usize) -> usize {
+    i + usize::from(i < THREADS / 2)
+}
+
+struct World {
+    cluster: Cluster,
+    log: Log,
+    writer: User,
+    reader: User,
+    threads: Vec<Thread>,
+    cursors: BTreeMap<Thread, MsgId>,
+}
+
+/// One writer, one reader, in 99 groups and a DM, each with one message that the reader has.
+async fn world() -> World {
+    let cluster = Cluster::start(ClusterSpec::default()).await;
+    let log = Log::of(&cluster).await;
+    let mut users = cluster.mint_users(2).await;
+    let (reader, writer) = (users.remove(1), users.remove(0));
+    let api = cluster.api(&writer, 0);
+    let mut threads = vec![writer.dm(&reader)];
+    for _ in 1..THREADS {
+        threads.push(new_group(&api, &[&reader]).await);
+    }
+    let mut ws = cluster.raw(&writer, 0, Codec::Msgpack).await;
+    let mut cursors = BTreeMap::new();
+    for thread in &threads {
+        cursors.insert(thread.clone(), send_through(&mut ws, thread, "already read").await);
+    }
+    World { cluster, log, writer, reader, threads, cursors }
+}
+
+/// Sends these many into each thread, the threads mixed, as many at once as a session may.
+async fn write(ws: &mut RawWs, mut left: Vec<(Thread, usize)>) {
+    let mut in_flight = 0;
+    loop {
+        left.retain(|(_, n)| *n > 0);
+        if left.is_empty() && in_flight == 0 {
+            return;
+        }
+        for (thread, n) in left.iter_mut().take(48_usize.saturating_sub(in_flight)) {
+            let (r, cid) = (ws.request(), ws.cid());
+            ws.send(&ClientFrame::Send(Send { r, cid, thread: thread.clone(), kind: Kind::Text, body: Body::text("missed") })).await;
+            *n -= 1;
+            in_flight += 1;
+        }
+        // The limit is 1,000 frames a second.
+        sleep(Duration::from_millis(55)).await;
+        let turn = 48.min(left.len().saturating_sub(1));
+        left.rotate_left(turn);
+        while in_flight > 24 || (left.iter().all(|(_, n)| *n == 0) && in_flight > 0) {
+            ws.until("sent", |f| match f {
+                ServerFrame::Sent { .. } => Some(()),
+                ServerFrame::Error { r: Some(_), refusal } => panic!("{refusal:?}"),
+                _ => None,
+            })
+            .await;
+            in_flight -= 1;
+        }
+    }
+}
+
+/// Reads until every thread has come to the end that the log has now; gives what the app was given.
+async fn read_all(log: &Log, events: &mut Events, cursors: &BTreeMap<Thread, MsgId>) -> BTreeMap<Thread, Vec<MsgId>> {
+    let mut open = BTreeMap::new();
+    for thread in cursors.keys() {
+        let last = log.last(thread).await;
+        if last > cursors[thread] {
+            open.insert(thread.clone(), last);
+        }
+    }
+    let mut got: BTreeMap<Thread, Vec<MsgId>> = BTreeMap::new();
+    while !open.is_empty() {
+        let message = next_event(events, "the rest of what was missed", CATCH_UP, |e| match e {
+            natterjack_client::Event::Message(m) => Some(m),
+            natterjack_client::Event::Skipped { thread, .. } => panic!("{thread} has a part skipped"),
+            _ => None,
+        })
+        .await;
+        if open.get(&message.thread).is_some_and(|last| message.id >= *last) {
+            open.remove(&message.thread);
+        }
+        if !message.kind.is_control() {
+            got.entry(message.thread).or_default().push(message.id);
+        }
+    }
+    got
+}
+
+async fn assert_all(log: &Log, cursors: &BTreeMap<Thread, MsgId>, got: &BTreeMap<Thread, Vec<MsgId>>) {
+    for (thread, cursor) in cursors {
+        assert_log(thread, got.get(thread).map_or(&[], Vec::as_slice), &log.messages(thread, *cursor).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_thousand_missed_messages_in_a_hundred_threads_come_in_the_logs_order_on_another_edge() {
+    let w = world().await;
+    let store = w.cluster.folder().join("reader.sqlite");
+    // The SDK reads what there is on edge 0 …
+    let (client, mut events) = w.cluster.client_with(&w.reader, 0, |b| b.store(OutboxStore::File(store.clone()))).await;
+    let mut before: BTreeSet<Thread> = BTreeSet::new();
+    while before.len() < THREADS {
+        let m = next_event(&mut events, "the first message of each thread", CATCH_UP, |e| match e {
+            natterjack_client::Event::Message(m) => (w.cursors[&m.thread] == m.id).then_some(m.thread),
+            _ => None,
+        })
+        .await;
+        before.insert(m);
+    }
+    drop(events);
+    client.close().await;
+    // … so does a client that is not ours.
+    let mut bare = RawWs::connect(w.cluster.edge_addr(0), Codec::Json).await;
+    let synced = bare.hello_with(hello(&w.reader, w.cursors.clone(), None)).await;
+    bare.send(&ClientFrame::Bye).await;
+
+    let mut ws = w.cluster.raw(&w.writer, 0, Codec::Msgpack).await;
+    write(&mut ws, w.threads.iter().cloned().enumerate().map(|(i, t)| (t, missed_in(i))).collect()).await;
+    assert_eq!((0..THREADS).map(missed_in).sum::<usize>(), MISSED);
+
+    // … and goes on, on edge 1.
+    let (client, mut events) = w.cluster.client_with(&w.reader, 1, |b| b.store(OutboxStore::File(store))).await;
+    let began = tokio::time::Instant::now();
+    let got = read_all(&w.log, &mut events, &w.cursors).await;
+    eprintln!("{MISSED} missed messages in {THREADS} threads caught up by the SDK in {:?}", began.elapsed());
+    assert_all(&w.log, &w.cursors, &got).await;
+    client.close().await;
+
+    // The same by hand: newest pages, and history before them.
+    let mut bare = RawWs::connect(w.cluster.edge_addr(1), Codec::Msgpack).await;
+    let (got, _) = resume_by_hand(&mut bare, hello(&w.reader, w.cursors.clone(), Some(synced))).await;
+    assert_all(&w.log, &w.cursors, &got).await;
+}
+
+fn hello(user: &User, cursors: BTreeMap<Thread, MsgId>, synced: Option<String>) -> Hello {
+    Hello { token: user.tokens.access.clone(), device: user.tokens.device.clone(), class: DeviceClass::Other, cursors, synced }
+}
+
+/// Hello, the pages until `attached`, and of each thread the pages below until the cursor is reached. Gives messages and `synced`.
+async fn resume_by_hand(ws: &mut RawWs, hello: Hello) -> (BTreeMap<Thread, Vec<MsgId>>, String) {
+    let cursors = hello.cursors.clone();
+    ws.send(&ClientFrame::Hello(hello)).await;
+    let mut pages: Vec<Page> = Vec::new();
+    let synced = within("attached", CATCH_UP, async {
+        loop {
+            let frame = ws
+                .until("a page or attached", |f| match f {
+                    ServerFrame::Page(p) => Some(Ok(p)),
+                    ServerFrame::Attached { synced } => Some(Err(synced)),
+                    ServerFrame::Error { refusal, .. } => panic!("{refusal:?}"),
+                    _ => None,
+                })
+                .await;
+            match frame {
+                Ok(page) => pages.push(page),
+                Err(synced) => break synced,
+            }
+        }
+    })
+    .await;
+    let mut got = BTreeMap::new();
+    for page in pages {
+        let thread = page.thread.clone().unwrap();
+        let cursor = cursors.get(&thread).copied();
+        assert!(page.holes.is_empty() && !page.more, "{thread}: {page:?}");
+        let mut events: Vec<_> = page.events;
+        let mut prev = page.prev;
+        while cursor.is_some_and(|c| prev > c) {
+            let (r, before) = (ws.request(), events.first().map(|e| e.id));
+            ws.send(&ClientFrame::History(History { r, thread: Some(thread.clone()), before, limit: Some(40), ..History::default() }))
+                .await;
+            let mut below = ws
+                .until("a page of history", |f| match f {
+                    ServerFrame::Page(p) if p.r == Some(r) => Some(p),
+                    ServerFrame::Error { refusal, .. } => panic!("{refusal:?}"),
+                    _ => None,
+                })
+                .await;
+            assert_eq!(below.events.last().map(|e| e.id), Some(prev), "a page names what lies below its oldest");
+            prev = below.prev;
+            below.events.append(&mut events);
+            events = below.events;
+        }
+        let ids = events.iter().filter(|e| !e.kind.is_control() && cursor.is_none_or(|c| e.id > c)).map(|e| e.id).collect();
+        assert!(got.insert(thread, ids).is_none(), "one page per thread");
+    }
+    (got, synced)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resuming_in_the_middle_of_live_traffic_misses_nothing_and_doubles_nothing() {
+    let cluster = Cluster::start(ClusterSpec::default()).await;
+    let log = Log::of(&cluster).await;
+    let users = cluster.mint_users(3).await;
+    let (alice, carol, reader) = (&users[0], &users[1], &users[2]);
+    let group = new_group(&cluster.api(alice, 0), &[carol, reader]).await;
+    let (mut a, mut c) = (cluster.raw(alice, 0, Codec::Msgpack).await, cluster.raw(carol, 1, Codec::Json).await);
+    let dm = alice.dm(reader);
+    let mut cursors = BTreeMap::from([(group.clone(), MsgId::NONE), (dm.clone(), MsgId::NONE)]);
+    send_through(&mut a, &dm, "begun").await;
+    send_through(&mut c, &group, "begun").await;
+    let traffic = [
+        Traffic::start(a, vec![group.clone(), dm.clone()], Duration::from_millis(2)),
+        Traffic::start(c, vec![group.clone()], Duration::from_millis(2)),
+    ];
+    // To and fro between the edges, with nothing but the store.
+    let store = cluster.folder().join("reader.sqlite");
+    let mut got: BTreeMap<Thread, Vec<MsgId>> = BTreeMap::new();
+    let mut floor: BTreeMap<Thread, MsgId> = BTreeMap::new();
+    for round in 0..8 {
+        let (client, mut events) = cluster.client_with(reader, round % 2, |b| b.store(OutboxStore::File(store.clone()))).await;
+        for _ in 0..60 {
+            let m = next_event(&mut events, "a message", SOON, |e| match e {
+                natterjack_client::Event::Message(m) if !m.kind.is_control() => Some(m),
+                natterjack_client::Event::Skipped { thread, .. } if round > 0 => panic!("{thread} has a part skipped"),
+                _ => None,
+            })
+            .await;
+            floor.entry(m.thread.clone()).or_insert(m.id);
+            got.entry(m.thread).or_default().push(m.id);
+        }
+        drop(events);
+        client.close().await;
+        traffic[0].goes_on(20, SOON).await;
+    }
+    for t in traffic {
+        t.stop().await;
+    }
+    let (client, mut events) = cluster.client_with(reader, 0, |b| b.store(OutboxStore::File(store))).await;
+    for (thread, seen) in &got {
+        cursors.insert(thread.clone(), *seen.last().unwrap());
+    }
+    for (thread, rest) in read_all(&log, &mut events, &cursors).await {
+        got.entry(thread).or_default().extend(rest);
+    }
+    for (thread, got) in &got {
+        // A new device begins with the newest page; from its first message on everything counts.
+        assert_log(thread, got, &log.messages(thread, MsgId(floor[thread].0 - 1)).await);
+    }
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn synced_is_honoured_beyond_the_horizon_of_the_channel() {
+    // The horizon is two minutes; scaled, 6 s.
+    let cluster = Cluster::start(ClusterSpec { times_divisor: 20, ..ClusterSpec::default() }).await;
+    let log = Log::of(&cluster).await;
+    let users = cluster.mint_users(3).await;
+    let (alice, reader, fresh) = (&users[0], &users[1], &users[2]);
+    let api = cluster.api(alice, 0);
+    let mut ws = cluster.raw(alice, 0, Codec::Msgpack).await;
+    // Quiet ones, ones that were missed, and one of which the device holds no cursor.
+    let mut threads = Vec::new();
+    let mut cursors = BTreeMap::new();
+    for _ in 0..6 {
+        let thread = new_group(&api, &[reader, fresh]).await;
+        cursors.insert(thread.clone(), send_through(&mut ws, &thread, "already read").await);
+        threads.push(thread);
+    }
+    let mut bare = RawWs::connect(cluster.edge_addr(0), Codec::Msgpack).await;
+    let (_, synced) = resume_by_hand(&mut bare, hello(reader, cursors.clone(), None)).await;
+    bare.send(&ClientFrame::Bye).await;
+    bare.until_closed(SOON).await;
+
+    let missed = &threads[..3];
+    write(&mut ws, missed.iter().map(|t| (t.clone(), 3)).collect()).await;
+    let newest = log.last(&threads[2]).await;
+    // Until channel has forgotten all of it. Other threads go on, or nothing would ever be old.
+    let mut others = vec![new_group(&api, &[]).await, new_group(&api, &[]).await];
+    while others.iter().all(|o| o.partition(log.layout.partitions) == others[0].partition(log.layout.partitions)) {
+        others.push(new_group(&api, &[]).await);
+    }
+    let p = |t: &Thread| t.partition(log.layout.partitions);
+    eventually("the channel forgets", Duration::from_secs(40), async || {
+        for other in &others {
+            send_through(&mut ws, other, "time goes on").await;
+        }
+        for partition in 0..log.layout.partitions {
+            let hashes: Vec<u64> = threads.iter().filter(|t| p(t) == partition).map(Thread::hash64).collect();
+            let question = Heads { threads: hashes };
+            let answer: HeadsAnswer = log
+                .nats
+                .request(&natterjack_nats::subjects::heads(partition), &question, Duration::from_secs(2))
+                .await
+                .map_err(|e| e.to_string())?;
+            if answer.heads.iter().any(|h| !h.is_none()) {
+                return Err(format!("partition {partition} still knows {:?}", answer.heads));
+            }
+        }
+        Ok(())
+    })
+    .await;
+    assert!(newest > MsgId::NONE);
+
+    // With and without `synced`, and with a cursor lost that the device never needed.
+    for (named, synced) in [(cursors.clone(), Some(synced.clone())), (cursors.clone(), None), (BTreeMap::new(), Some(synced.clone()))] {
+        let mut bare = RawWs::connect(cluster.edge_addr(1), Codec::Msgpack).await;
+        let without = named.is_empty();
+        let (got, _) = resume_by_hand(&mut bare, hello(reader, named, synced)).await;
+        for thread in missed {
+            let wanted = log.messages(thread, cursors[thread]).await;
+            assert_log(thread, got.get(thread).map_or(&[], Vec::as_slice), &wanted);
+        }
+        for quiet in &threads[3..] {
+            assert_eq!(got.get(quiet), None, "nothing is new in {quiet}, cursors: {}", !without);
+        }
+        bare.send(&ClientFrame::Bye).await;
+        bare.until_closed(SOON).await;
+    }
+
+    // A fresh device: the newest page of every thread, with where it begins.
+    let mut bare = RawWs::connect(cluster.edge_addr(1), Codec::Json).await;
+    let (got, synced) = resume_by_hand(&mut bare, hello(fresh, BTreeMap::new(), None)).await;
+    assert_eq!(got.len(), threads.len(), "every thread of theirs");
+    for thread in &threads {
+        assert_log(thread, &got[thread], &log.messages(thread, MsgId::NONE).await);
+    }
+    assert!(!synced.is_empty(), "a device that has everything is in sync");
+}
