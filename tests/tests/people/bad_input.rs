@@ -145,8 +145,24 @@ async fn shapes(ws: &mut RawWs, dm: &Thread) {
 
 /// None of these may ever become a subject or a key.
 const BAD_THREADS: [&str; 18] = [
-    "", "dm", "dm.", "dm.a", "dm.a.", "dm..b", "dm.a.b.c", "dm.b.a", "group.", "group.*", "group.>", "group.a b", "group.a\u{0}b", "group.a.b",
-    "group.ä", "room.a", "group.a\r\nPUB x 1", " group.a",
+    "",
+    "dm",
+    "dm.",
+    "dm.a",
+    "dm.a.",
+    "dm..b",
+    "dm.a.b.c",
+    "dm.b.a",
+    "group.",
+    "group.*",
+    "group.>",
+    "group.a b",
+    "group.a\u{0}b",
+    "group.a.b",
+    "group.ä",
+    "room.a",
+    "group.a\r\nPUB x 1",
+    " group.a",
 ];
 
 async fn ids(ws: &mut RawWs) {
@@ -337,7 +353,10 @@ async fn over_http(cluster: &Cluster, user: &User, dm: &Thread) {
         refused(api.get(&format!("/v1/groups/{bad}")).await, Code::Invalid);
         refused(api.put(&format!("/v1/blocks/{bad}"), &json!({})).await, Code::Invalid);
         refused(api.get(&format!("/v1/users/{bad}")).await, Code::Invalid);
-        refused(api.post("/v1/groups", &json!({ "name": "x", "users": [bad.replace("%2A", "*").replace('%', " ")] })).await, Code::BadFrame);
+        refused(
+            api.post("/v1/groups", &json!({ "name": "x", "users": [bad.replace("%2A", "*").replace('%', " ")] })).await,
+            Code::BadFrame,
+        );
     }
     refused(api.get(&format!("/v1/threads/{dm}/messages?limit=1000")).await, Code::Invalid);
     refused(api.get(&format!("/v1/threads/{dm}/messages?before=x")).await, Code::Invalid);
@@ -548,8 +567,7 @@ async fn a_full_edge_says_so_and_the_other_takes_them() {
     let cluster = Cluster::start(ClusterSpec { set, ..ClusterSpec::default() }).await;
     let users = cluster.mint_users(2).await;
     let mut inside = cluster.raw(&users[0], 0, Codec::Json).await;
-    let crowd: Vec<TcpStream> =
-        stream::iter(0..300).map(|_| silent(cluster.edge_addr(0), UPGRADE.as_bytes())).buffered(32).collect().await;
+    let crowd: Vec<TcpStream> = stream::iter(0..300).map(|_| silent(cluster.edge_addr(0), UPGRADE.as_bytes())).buffered(32).collect().await;
     // Who is inside stays, who comes is told; the other edge has room.
     inside.send_text(&users[0].dm(&users[1]), "inside").await.unwrap();
     let (client, mut events) =
@@ -557,7 +575,8 @@ async fn a_full_edge_says_so_and_the_other_takes_them() {
     natterjack_tests::kit::next_message(&mut events, Duration::from_secs(15)).await;
     client.close().await;
     let ends = join_all(crowd.into_iter().map(|tcp| rest(tcp, Duration::from_secs(20)))).await;
-    let refused = ends.iter().filter(|b| b.starts_with(b"HTTP/1.1 503")).map(|b| String::from_utf8_lossy(b).into_owned()).collect::<Vec<_>>();
+    let refused =
+        ends.iter().filter(|b| b.starts_with(b"HTTP/1.1 503")).map(|b| String::from_utf8_lossy(b).into_owned()).collect::<Vec<_>>();
     assert!(refused.len() >= 200, "{} of 300 were refused", refused.len());
     assert!(refused.iter().all(|r| r.contains("Retry-After: 5") && r.contains("\"unavailable\"")), "{:?}", refused[0]);
     // They are gone, there is room again.

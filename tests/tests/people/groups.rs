@@ -15,8 +15,8 @@ use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, Received, User, ev
 use serde_json::{Value, json};
 
 use super::common::{
-    Insight, SOON, add, all_well, gid, good, history_texts, id_of, ids, in_order, kinds, leave, members, new_group, refused, remove, role, seen_until,
-    texts, whole_history,
+    Insight, SOON, add, all_well, gid, good, history_texts, id_of, ids, in_order, kinds, leave, members, new_group, refused, remove, role,
+    seen_until, texts, whole_history,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,7 +70,10 @@ async fn roles_say_who_may_change_what_and_a_group_keeps_an_owner() {
     good(leave(owner.1, &group).await);
     refused(leave(owner.1, &group).await, Code::NotMember);
     let now = members(admin.1, &group).await;
-    assert_eq!(now, [(admin.0.id().clone(), Role::Owner), (member.0.id().clone(), Role::Member), (late.0.id().clone(), Role::Member)].into());
+    assert_eq!(
+        now,
+        [(admin.0.id().clone(), Role::Owner), (member.0.id().clone(), Role::Member), (late.0.id().clone(), Role::Member)].into()
+    );
 
     // Everybody else leaves, then the owner may: nobody is left behind.
     good(leave(member.1, &group).await);
@@ -268,12 +271,8 @@ async fn joined_until(ws: &mut RawWs, group: &Thread, last: &str) -> (Vec<Messag
                 while !prev.is_none() {
                     let first = older[0].id;
                     let r = ws.request();
-                    let history = natterjack_protocol::frame::History {
-                        r,
-                        thread: Some(group.clone()),
-                        before: Some(first),
-                        ..Default::default()
-                    };
+                    let history =
+                        natterjack_protocol::frame::History { r, thread: Some(group.clone()), before: Some(first), ..Default::default() };
                     ws.send(&ClientFrame::History(history)).await;
                     // Live events go on meanwhile.
                     let mut meanwhile = Vec::new();
@@ -504,8 +503,10 @@ async fn age(insight: &Insight, group: &Thread) {
         let short = Duration::from_millis(200);
         let config = async_nats::jetstream::stream::Config { max_age: short, duplicate_window: short, ..usual.clone() };
         js.update_stream(config).await.unwrap();
-        eventually("the log has forgotten", Duration::from_secs(20), async || insight.tail.bounds(p).await.map(|b| b.entries == 0).unwrap_or(false))
-            .await;
+        eventually("the log has forgotten", Duration::from_secs(20), async || {
+            insight.tail.bounds(p).await.map(|b| b.entries == 0).unwrap_or(false)
+        })
+        .await;
         js.update_stream(usual).await.unwrap();
     }
     assert!(insight.tail.last_control(group).await.unwrap().is_none());

@@ -101,7 +101,9 @@ async fn tokens_rotate_and_a_bad_one_opens_nothing() {
     refused(unknown, Code::Unauthorized);
     let taken = nobody.post("/v1/register", &json!({ "name": alice.name.to_uppercase(), "password": "long enough for it" })).await;
     refused(taken, Code::Conflict);
-    for (name, password) in [("x", "long enough for it"), ("good-name-1", "short"), (" ", "long enough for it"), ("a\u{0}b", "long enough for it")] {
+    for (name, password) in
+        [("x", "long enough for it"), ("good-name-1", "short"), (" ", "long enough for it"), ("a\u{0}b", "long enough for it")]
+    {
         refused(nobody.post("/v1/register", &json!({ "name": name, "password": password })).await, Code::Invalid);
     }
 
