@@ -39,7 +39,7 @@ impl Log {
     pub async fn of(cluster: &Cluster) -> Self {
         let nats = cluster.connect_nats().await;
         let layout = Layout::load(&nats).await.unwrap();
-        Self { tail: Tail::new(&nats, layout.clone()), nats, layout }
+        Self { tail: Tail::new(&nats, layout), nats, layout }
     }
 
     pub async fn last(&self, thread: &Thread) -> MsgId {
@@ -167,12 +167,9 @@ async fn write_down(mut ws: RawWs, shown: Arc<Mutex<Shown>>) {
         };
         let (now, mut shown) = (Instant::now(), shown.lock().unwrap());
         match received {
-            Received::Frame(ServerFrame::Event(e)) => {
-                // As docs/protocol.md says: what a page had is dropped. What was live comes once.
-                if shown.paged.get(&e.thread).is_none_or(|upto| e.id > *upto) {
-                    shown.events.push((now, *e));
-                }
-            }
+            // As docs/protocol.md says: what a page had is dropped. What was live comes once.
+            Received::Frame(ServerFrame::Event(e)) if shown.paged.get(&e.thread).is_some_and(|upto| e.id <= *upto) => {}
+            Received::Frame(ServerFrame::Event(e)) => shown.events.push((now, *e)),
             Received::Frame(ServerFrame::Page(p)) => {
                 if let Some(last) = p.events.last() {
                     shown.paged.insert(last.thread.clone(), last.id);

@@ -34,14 +34,16 @@ struct Told {
     connected: Vec<(Instant, String)>,
 }
 
+/// Ids, the slowest, refusals.
+type Written = (Vec<(Thread, MsgId)>, Duration, Vec<String>);
+
 /// Pairs who write to each other through the SDK without a pause.
 struct Load {
     stop: CancellationToken,
     sent: Arc<AtomicUsize>,
     told: Vec<Arc<Mutex<Told>>>,
     readers: Vec<JoinHandle<()>>,
-    /// Ids, the slowest, refusals.
-    writers: Vec<JoinHandle<(Vec<(Thread, MsgId)>, Duration, Vec<String>)>>,
+    writers: Vec<JoinHandle<Written>>,
     clients: Vec<Client>,
 }
 
@@ -125,12 +127,7 @@ async fn read(mut events: Events, told: Arc<Mutex<Told>>) {
     }
 }
 
-async fn write(
-    client: Client,
-    thread: Thread,
-    stop: CancellationToken,
-    sent: Arc<AtomicUsize>,
-) -> (Vec<(Thread, MsgId)>, Duration, Vec<String>) {
+async fn write(client: Client, thread: Thread, stop: CancellationToken, sent: Arc<AtomicUsize>) -> Written {
     let (mut ids, mut slowest, mut refused) = (Vec::new(), Duration::ZERO, Vec::new());
     while !stop.is_cancelled() {
         let began = Instant::now();
