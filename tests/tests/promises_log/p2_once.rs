@@ -12,7 +12,10 @@ use natterjack_tests::kit::{Cluster, ClusterSpec, User, eventually, patience};
 use reqwest::Method;
 use tokio::time::sleep;
 
-use crate::witness::{Reader, SOON, ask, assert_once_and_in_order, counter, group, heavy, send_all, send_until_sent, texts, whole};
+use crate::witness::{
+    LOOKUPS, Reader, SOON, ask, assert_once_and_in_order, counter, group, heavy, send_all, send_until_sent, texts,
+    until_the_direct_path_is_open, whole,
+};
 
 /// Windows of a fifth: fresh 4 s, late 8 s, dedupe 12 s, ahead 2 s.
 const SCALED: u32 = 5;
@@ -27,8 +30,6 @@ fn addrs(cluster: &Cluster, edges: &[usize]) -> Vec<SocketAddr> {
     edges.iter().map(|i| cluster.edge_addr(*i)).collect()
 }
 
-const LOOKUPS: &str = "natterjack_edge_cid_lookups_total";
-
 /// Live, in pages and in history the thread is this and nothing else.
 async fn assert_thread(cluster: &Cluster, thread: &Thread, readers: &[(&str, &Reader)], member: &User, expected: &[(MsgId, String)]) {
     for (who, reader) in readers {
@@ -42,19 +43,6 @@ async fn assert_thread(cluster: &Cluster, thread: &Thread, readers: &[(&str, &Re
         assert_eq!(texts(&all), expected, "history through edge {edge}");
         assert_once_and_in_order("history", &all);
     }
-}
-
-/// A stream younger than the slack takes every cid for old: wait until the direct path is open, so that the tests are about it.
-async fn until_the_direct_path_is_open(cluster: &Cluster, user: &User) {
-    let notes = user.dm(user);
-    let mut ws = cluster.raw(user, 0, Codec::Json).await;
-    eventually("a send without a lookup", SOON, async || {
-        let before = counter(cluster, 0, LOOKUPS).await;
-        ws.send_text(&notes, "x").await.map_err(|e| e.to_string())?;
-        let after = counter(cluster, 0, LOOKUPS).await;
-        if after > before { Err("looked up".to_owned()) } else { Ok(()) }
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

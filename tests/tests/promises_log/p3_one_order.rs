@@ -80,7 +80,8 @@ async fn ten_writers_and_three_readers_agree_on_one_order() {
         reader.assert_nothing_wrong(who);
         assert_eq!(texts(&reader.of(&thread)), texts(&log), "{who}");
     }
-    let (attached, from_pages) = (comes_and_goes.seen().attached, comes_and_goes.seen().from_pages);
+    let attached = comes_and_goes.seen().attached;
+    let from_pages = comes_and_goes.seen().from_pages;
     assert!(attached >= 9 && from_pages > 0, "{attached} sessions, {from_pages} events from pages: there was nothing to catch up with");
 
     // From the archive: the log's part of an answer is only what lies above the watermark.

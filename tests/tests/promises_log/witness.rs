@@ -112,6 +112,22 @@ pub fn sum_of(text: &str, name: &str) -> f64 {
     text.lines().filter(|l| l.starts_with(name)).filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
+/// How often an edge asked history for a cid.
+pub const LOOKUPS: &str = "natterjack_edge_cid_lookups_total";
+
+/// A stream younger than the slack takes every cid for old: wait until the direct path is open, so that the tests are about it.
+pub async fn until_the_direct_path_is_open(cluster: &Cluster, user: &User) {
+    let notes = user.dm(user);
+    let mut ws = cluster.raw(user, 0, Codec::Json).await;
+    eventually("a send without a lookup", SOON, async || {
+        let before = counter(cluster, 0, LOOKUPS).await;
+        ws.send_text(&notes, "x").await.map_err(|e| e.to_string())?;
+        let after = counter(cluster, 0, LOOKUPS).await;
+        if after > before { Err("looked up".to_owned()) } else { Ok(()) }
+    })
+    .await;
+}
+
 /// What became of sends in flight.
 #[derive(Debug, Default)]
 pub struct Answers {
