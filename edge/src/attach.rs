@@ -61,18 +61,25 @@ impl Live {
         }
         let barrier = barrier.unwrap_or_default();
         let items: Vec<_> = items.into_iter().collect();
-        let complete = self.catch_up(session, &items, &cursors, synced.as_deref(), &barrier).await;
+        let seated: Vec<TopicKey> = items.iter().filter(|(_, i)| !i.intervals.open()).map(|(t, _)| TopicKey::of(t, user)).collect();
+        let left = seated.into_iter().filter(|k| matches!(k, TopicKey::Group(_))).collect();
+        // Whoever was removed between the two looks sits there still.
+        self.command(Command::Stand { session: session.id, topics: left }).await?;
+        let caught_up = self.catch_up(session, &items, &cursors, synced.as_deref(), &barrier).await?;
 
         // Everything up to the heads is in the pages; what the dispatcher has collected beyond them follows.
         let mut floors: HashMap<TopicKey, Vec<(u64, MsgId)>> = HashMap::from([(TopicKey::User(user.clone()), Vec::new())]);
         for (thread, item) in &items {
             if matches!(thread, Thread::Dm { .. }) || item.intervals.open() {
                 let of = floors.entry(TopicKey::of(thread, user)).or_default();
-                of.extend(barrier.heads.get(thread).map(|head| (thread.hash64(), *head)));
+                let head = barrier.heads.get(thread).into_iter();
+                // A page may reach further than the head: the log went on.
+                let floor = head.chain(caught_up.reached.get(thread)).max();
+                of.extend(floor.map(|floor| (thread.hash64(), *floor)));
             }
         }
         let frontiers = barrier.partitions.iter().map(|p| p.frontier);
-        let synced = if complete { encode_synced(self.layout.generation, frontiers) } else { String::new() };
+        let synced = if caught_up.complete { encode_synced(self.layout.generation, frontiers) } else { String::new() };
         let then = ServerFrame::Attached { synced }.encode(session.codec);
         self.command(Command::GoLive { session: session.clone(), topics: floors.into_iter().collect(), then: Some(then) }).await
     }
@@ -83,7 +90,7 @@ impl Live {
         let items: Vec<_> = session.state.snapshot().into_iter().filter(|(t, _)| cursors.contains_key(t)).collect();
         let threads = items.iter().map(|(t, _)| (TopicKey::of(t, &session.user), t.clone())).collect();
         let barrier = self.heads(session, threads).await?;
-        if self.catch_up(session, &items, &cursors, None, &barrier).await {
+        if self.catch_up(session, &items, &cursors, None, &barrier).await?.complete {
             Ok(())
         } else {
             Err(Refusal::unavailable("some threads could not be read: sync again in a moment"))
@@ -116,7 +123,7 @@ impl Live {
         }
     }
 
-    /// Queues the pages that the device lacks; false: not all of them could be read.
+    /// Queues the pages that the device lacks. An error: something recent cannot be read, so what comes live would leave a hole behind it.
     async fn catch_up(
         &self,
         session: &Arc<SessionHandle>,
@@ -124,20 +131,21 @@ impl Live {
         cursors: &BTreeMap<Thread, MsgId>,
         synced: Option<&str>,
         barrier: &Barrier,
-    ) -> bool {
+    ) -> Result<CaughtUp, Refusal> {
         let synced = synced.and_then(|s| decode_synced(s, self.layout.generation, self.layout.partitions));
-        let mut plan = plan(items, cursors, synced.as_deref(), barrier);
+        let ends = self.ends(cursors, barrier).await;
+        let mut plan = plan(items, cursors, synced.as_deref(), barrier, &ends);
         for refusal in plan.refused.drain(..) {
             session.frame(&ServerFrame::error(None, refusal));
         }
-        let mut complete = true;
+        let mut caught_up = CaughtUp { complete: true, reached: HashMap::new() };
         if !plan.ask.is_empty() {
             match self.last_ids(&plan.ask).await {
                 Ok(news) => plan.pages.extend(news),
                 // With the archive away: what it alone knows of is older than the log, and can be paged when it is back.
                 Err(why) => {
                     tracing::debug!(user = %session.user, %why, "last ids are not known");
-                    complete = false;
+                    caught_up.complete = false;
                 }
             }
         }
@@ -145,15 +153,34 @@ impl Live {
         let mut under_way = FuturesUnordered::new();
         for (thread, cursor, head) in plan.pages {
             let Some(intervals) = intervals.remove(&thread) else { continue };
-            under_way.push(self.send_page(session, thread, cursor, head, intervals));
-            if under_way.len() >= PAGES_AT_ONCE {
-                complete &= under_way.next().await.unwrap_or(true);
+            let must = barrier.heads.contains_key(&thread);
+            under_way.push(self.send_page(session, thread, cursor, head, intervals, must));
+            if under_way.len() >= PAGES_AT_ONCE
+                && let Some(sent) = under_way.next().await
+            {
+                caught_up.add(sent?);
             }
         }
         while let Some(sent) = under_way.next().await {
-            complete &= sent;
+            caught_up.add(sent?);
         }
-        complete
+        Ok(caught_up)
+    }
+
+    /// The last id of each partition for which a cursor is beyond what its holder has published: a client may have read pages that the
+    /// log had and a new holder has not come to yet.
+    async fn ends(&self, cursors: &BTreeMap<Thread, MsgId>, barrier: &Barrier) -> Vec<Option<MsgId>> {
+        let mut ends = vec![None; barrier.partitions.len()];
+        for (thread, cursor) in cursors {
+            let p = self.layout.partition(thread);
+            if let (Some(place), Some(end @ None)) = (barrier.partitions.get(p as usize), ends.get_mut(p as usize))
+                && *cursor > place.frontier
+            {
+                // Not known: nobody is accused of a wrong cursor.
+                *end = self.tail.bounds(p).await.ok().map(|b| b.last);
+            }
+        }
+        ends
     }
 
     async fn last_ids(&self, ask: &[(Thread, MsgId)]) -> Result<Vec<(Thread, MsgId, MsgId)>, Refusal> {
@@ -168,8 +195,17 @@ impl Live {
         Ok(news)
     }
 
-    /// The newest page of a thread, without what the device has.
-    async fn send_page(&self, session: &Arc<SessionHandle>, thread: Thread, cursor: MsgId, head: MsgId, intervals: Intervals) -> bool {
+    /// Queues the newest page of a thread, without what the device has. A page that cannot be read is told to the client, which asks for
+    /// it later; unless it `must` be there, because events will follow it.
+    async fn send_page(
+        &self,
+        session: &Arc<SessionHandle>,
+        thread: Thread,
+        cursor: MsgId,
+        head: MsgId,
+        intervals: Intervals,
+        must: bool,
+    ) -> Result<Sent, Refusal> {
         let request = HistoryRequest::Page {
             thread: thread.clone(),
             reader: session.user.clone(),
@@ -180,18 +216,40 @@ impl Live {
         };
         match self.history.ask(request).await {
             Ok(HistoryAnswer::Page(page)) => {
-                let honest = page.holes.is_empty();
+                let sent = Sent { complete: page.holes.is_empty(), reached: page.events.last().map(|e| (thread.clone(), e.id)) };
                 if let Some(page) = newer_than(cursor, &thread, page) {
                     session.frame(&ServerFrame::Page(page));
                 }
-                honest
+                Ok(sent)
             }
-            Ok(_) => false,
+            Ok(_) => Err(Refusal::unavailable("history gave an answer of another version")),
+            Err(refusal) if must => Err(refusal.with_thread(&thread)),
             Err(refusal) => {
                 session.frame(&ServerFrame::error(None, refusal.with_thread(&thread)));
-                false
+                Ok(Sent { complete: false, reached: None })
             }
         }
+    }
+}
+
+/// What became of one page.
+struct Sent {
+    complete: bool,
+    /// Its last event.
+    reached: Option<(Thread, MsgId)>,
+}
+
+/// What became of all of them.
+struct CaughtUp {
+    complete: bool,
+    /// How far the page of each thread reached.
+    reached: HashMap<Thread, MsgId>,
+}
+
+impl CaughtUp {
+    fn add(&mut self, sent: Sent) {
+        self.complete &= sent.complete;
+        self.reached.extend(sent.reached);
     }
 }
 
@@ -213,9 +271,15 @@ pub(crate) async fn join(live: &Live, session: &Arc<SessionHandle>, thread: &Thr
         Ok(barrier) => {
             let head = barrier.heads.get(thread).copied().unwrap_or(item.v);
             let since = item.intervals.0.last().map_or(MsgId::NONE, |i| i.since);
-            let complete = live.send_page(session, thread.clone(), MsgId(since.0.saturating_sub(1)), head, item.intervals.clone()).await;
-            let topics = vec![(key, vec![(thread.hash64(), head)])];
-            complete && live.command(Command::GoLive { session: session.clone(), topics, then: None }).await.is_ok()
+            let had = MsgId(since.0.saturating_sub(1));
+            match live.send_page(session, thread.clone(), had, head, item.intervals.clone(), true).await {
+                Ok(Sent { complete: true, reached }) => {
+                    let floor = reached.map_or(head, |(_, id)| id.max(head));
+                    let topics = vec![(key, vec![(thread.hash64(), floor)])];
+                    live.command(Command::GoLive { session: session.clone(), topics, then: None }).await.is_ok()
+                }
+                _ => false,
+            }
         }
         Err(_) => false,
     };

@@ -14,7 +14,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use natterjack_nats::{Buckets, Layout, Nats};
+use natterjack_nats::{Buckets, Layout, Nats, Tail};
 use natterjack_protocol::{MsgId, Refusal, Thread, Times};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -48,6 +48,11 @@ pub(crate) enum Command {
         topics: Vec<(TopicKey, Vec<(u64, MsgId)>)>,
         then: Option<Bytes>,
     },
+    /// The session is not in these any more.
+    Stand {
+        session: SessionId,
+        topics: Vec<TopicKey>,
+    },
     Leave {
         session: SessionId,
     },
@@ -64,6 +69,7 @@ pub struct Live {
     pub(crate) clock: Clock,
     pub(crate) members: Members,
     pub(crate) history: HistoryClient,
+    pub(crate) tail: Tail,
     /// A `Leave` found no place in the queue.
     pub(crate) unseen_leaves: Arc<AtomicBool>,
     /// Some topic waits for a gap to be filled.
@@ -122,6 +128,7 @@ pub async fn start(
         clock: clock.clone(),
         members: members.clone(),
         history: history.clone(),
+        tail: Tail::new(nats, *layout),
         unseen_leaves: Arc::default(),
         repairing: Arc::default(),
     };

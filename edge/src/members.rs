@@ -7,7 +7,7 @@ use std::{
 };
 
 use natterjack_protocol::{
-    Refusal, Thread, UserId,
+    MsgId, Refusal, Thread, UserId,
     fold::{ThreadItem, UserThreads},
 };
 use parking_lot::Mutex;
@@ -30,7 +30,12 @@ impl Members {
         if users.len() == users.capacity() {
             users.retain(|_, s| s.strong_count() > 0);
         }
-        let state = Arc::new(UserState { user: user.clone(), threads: Mutex::default(), loaded: watch::Sender::new(false) });
+        let state = Arc::new(UserState {
+            user: user.clone(),
+            threads: Mutex::default(),
+            told: Mutex::default(),
+            loaded: watch::Sender::new(false),
+        });
         users.insert(user.clone(), Arc::downgrade(&state));
         state
     }
@@ -47,7 +52,16 @@ impl Members {
 pub struct UserState {
     pub user: UserId,
     threads: Mutex<HashMap<Thread, ThreadItem>>,
+    /// Up to which item the sessions here have been told, and their seats put right. An item may be known before: a send that was
+    /// refused reads it too.
+    told: Mutex<HashMap<Thread, Told>>,
     loaded: watch::Sender<bool>,
+}
+
+#[derive(Default, Clone)]
+struct Told {
+    v: MsgId,
+    blocked_by: bool,
 }
 
 impl UserState {
@@ -80,35 +94,51 @@ impl UserState {
         }
     }
 
-    /// Takes over what the leader of the key says; returns the threads whose item changed, as far as the user may know:
-    /// a block is shown to who blocks, not to who is blocked.
-    pub fn load(&self, value: UserThreads) -> Vec<(Thread, ThreadItem)> {
-        let mut changed = value.threads;
-        changed.retain(|thread, item| {
-            let old = self.item(thread);
-            self.merge(thread, item.clone()) && !old.is_some_and(|old| only_blocked_by(&old, item))
-        });
+    /// Takes over what the leader of the key says. The first time there is nobody yet who would have to be told.
+    pub fn load(&self, value: UserThreads) {
+        let first = !*self.loaded.borrow();
+        for (thread, item) in value.threads {
+            self.merge(&thread, item);
+        }
+        if first {
+            self.untold();
+        }
         self.loaded.send_replace(true);
-        changed.into_iter().collect()
     }
-}
 
-/// The other side's block came or went, and nothing else.
-fn only_blocked_by(old: &ThreadItem, new: &ThreadItem) -> bool {
-    old.blocked_by != new.blocked_by && ThreadItem { v: new.v, blocked_by: new.blocked_by, ..old.clone() } == *new
+    /// Have the sessions here been told of this control entry?
+    pub fn knows(&self, thread: &Thread, id: MsgId) -> bool {
+        self.told.lock().get(thread).is_some_and(|t| t.v >= id)
+    }
+
+    /// Threads whose item is newer than what the sessions were told, each given out once; and whether the user may hear of it:
+    /// a block is shown to who blocks, not to who is blocked.
+    pub fn untold(&self) -> Vec<(Thread, ThreadItem, bool)> {
+        let (threads, mut told) = (self.threads.lock(), self.told.lock());
+        let mut news = Vec::new();
+        for (thread, item) in threads.iter() {
+            let old = told.get(thread);
+            if old.is_some_and(|o| o.v >= item.v) {
+                continue;
+            }
+            let dm = matches!(thread, Thread::Dm { .. });
+            let of_the_other = dm && (item.blocked_by || old.is_some_and(|o| o.blocked_by)) && !item.blocks;
+            news.push((thread.clone(), item.clone(), !of_the_other));
+            told.insert(thread.clone(), Told { v: item.v, blocked_by: item.blocked_by });
+        }
+        news
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use natterjack_protocol::MsgId;
-
     use super::*;
 
     #[test]
     fn sessions_of_one_user_share_their_threads_and_the_newer_item_wins() {
         let members = Members::default();
         let user = UserId::parse("u").unwrap();
-        let thread: Thread = "group.g".parse().unwrap();
+        let thread: Thread = "dm.a.u".parse().unwrap();
         let item = |v| ThreadItem { v: MsgId(v), ..ThreadItem::default() };
         let (a, b) = (members.enter(&user), members.enter(&user));
         assert!(a.merge(&thread, item(5)));
@@ -116,10 +146,16 @@ mod tests {
         assert_eq!(b.item(&thread), Some(item(5)));
         let value = |item| UserThreads { threads: [(thread.clone(), item)].into(), ..UserThreads::default() };
         let blocked = ThreadItem { blocked_by: true, ..item(6) };
-        assert_eq!(a.load(value(blocked.clone())), [], "nobody is told that they are blocked");
+        a.load(value(item(5)));
+        assert_eq!(a.untold(), [], "at the first load there is nobody to tell");
+        a.load(value(blocked.clone()));
+        assert_eq!(b.untold(), [(thread.clone(), blocked.clone(), false)], "nobody is told that they are blocked");
         assert_eq!(a.item(&thread), Some(blocked));
         let blocking = ThreadItem { blocks: true, ..item(7) };
-        assert_eq!(a.load(value(blocking.clone())), [(thread.clone(), blocking)], "one's own block is told");
+        a.merge(&thread, blocking.clone());
+        assert!(!a.knows(&thread, MsgId(7)), "known to the edge, but the devices were not told");
+        assert_eq!(a.untold(), [(thread.clone(), blocking, true)], "one's own block is told, once");
+        assert!(a.untold().is_empty() && a.knows(&thread, MsgId(7)));
         drop((a, b));
         assert!(members.get(&user).is_none(), "nobody is kept after their last session");
     }

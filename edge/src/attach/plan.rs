@@ -19,8 +19,14 @@ pub struct Plan {
     pub refused: Vec<Refusal>,
 }
 
-/// `synced`: per partition the frontier up to which this device had everything.
-pub fn plan(items: &[(Thread, ThreadItem)], cursors: &BTreeMap<Thread, MsgId>, synced: Option<&[MsgId]>, barrier: &Barrier) -> Plan {
+/// `synced`: per partition the frontier up to which this device had everything. `ends`: the last id of a partition's log, where it was asked.
+pub fn plan(
+    items: &[(Thread, ThreadItem)],
+    cursors: &BTreeMap<Thread, MsgId>,
+    synced: Option<&[MsgId]>,
+    barrier: &Barrier,
+    ends: &[Option<MsgId>],
+) -> Plan {
     let mut plan = Plan::default();
     let mut new = Vec::new();
     let partitions = barrier.partitions.len() as u32;
@@ -33,7 +39,8 @@ pub fn plan(items: &[(Thread, ThreadItem)], cursors: &BTreeMap<Thread, MsgId>, s
             None => *head,
         });
         match (cursors.get(thread), head) {
-            (Some(cursor), _) if *cursor > place.frontier => {
+            // Not by the frontier: a new holder of the partition begins further back than the last one had come.
+            (Some(cursor), _) if ends.get(p).copied().flatten().is_some_and(|end| *cursor > end) => {
                 plan.refused.push(
                     Refusal::new(Code::Invalid, format!("the cursor of {thread} is ahead of the log: forget it")).with_thread(thread),
                 );
@@ -106,23 +113,23 @@ mod tests {
         let items: Vec<_> = (1..=6).map(|n| (thread(n), item(n.into()))).collect();
         let cursors: BTreeMap<_, _> = [(1, 600), (2, 700), (3, 400), (5, 2_000), (9, 1)].map(|(t, c)| (thread(t), MsgId(c))).into();
         let heads = barrier(&[(1, 700), (2, 700), (6, 900)]);
-        let p = plan(&items, &cursors, Some(&[MsgId(550)]), &heads);
+        let p = plan(&items, &cursors, Some(&[MsgId(550)]), &heads, &[Some(MsgId(1_500))]);
         assert_eq!(p.pages[0], (thread(1), MsgId(600), MsgId(700)), "news since the cursor");
         assert!(p.pages.iter().any(|(t, c, _)| (t, *c) == (&thread(6), MsgId::NONE)), "began while the device was away");
         assert!(p.ask.is_empty(), "3 is quiet since the horizon and the device was in sync then");
         assert!(!p.pages.iter().any(|(t, ..)| *t == thread(4)), "4 has no cursor and nothing new");
         assert_eq!(p.refused.iter().map(|r| r.code).collect::<Vec<_>>(), [Code::Invalid, Code::NotMember]);
-        let longer_away = plan(&items, &cursors, Some(&[MsgId(450)]), &heads);
+        let longer_away = plan(&items, &cursors, Some(&[MsgId(450)]), &heads, &[Some(MsgId(1_500))]);
         let both = [(thread(3), MsgId(400)), (thread(4), MsgId(450))];
         assert_eq!(longer_away.ask, both, "away since before the horizon: ask, with a cursor or from where it was in sync");
-        assert_eq!(plan(&items, &cursors, None, &heads).ask, [(thread(3), MsgId(400))]);
+        assert_eq!(plan(&items, &cursors, None, &heads, &[Some(MsgId(1_500))]).ask, [(thread(3), MsgId(400))]);
     }
 
     #[test]
     fn who_left_hears_nothing_from_after() {
         let mut left = item(1);
         left.intervals.leave(MsgId(600));
-        let at = |cursor| plan(&[(thread(1), left.clone())], &[(thread(1), MsgId(cursor))].into(), None, &barrier(&[(1, 900)]));
+        let at = |cursor| plan(&[(thread(1), left.clone())], &[(thread(1), MsgId(cursor))].into(), None, &barrier(&[(1, 900)]), &[]);
         assert_eq!(at(598).pages, [(thread(1), MsgId(598), MsgId(599))]);
         assert!(at(599).pages.is_empty());
     }

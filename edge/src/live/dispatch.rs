@@ -11,8 +11,7 @@ use natterjack_nats::{
     subjects,
 };
 use natterjack_protocol::{
-    MsgId, Refusal, Thread, UserId,
-    fold::ThreadItem,
+    GroupId, MsgId, Refusal, Thread, UserId,
     frame::ServerFrame,
     live::Beat,
     rpc::{Answer, Heads, HeadsAnswer},
@@ -49,10 +48,10 @@ enum Done {
         gap: Gap,
         events: Result<Vec<LiveEvent>, Refusal>,
     },
-    /// A user's key was read again.
+    /// A user's key was read again; `cut`: they were cut off from this group meanwhile.
     Changed {
         user: UserId,
-        changed: Vec<(Thread, ThreadItem)>,
+        cut: Option<GroupId>,
     },
     /// Nobody answered this request for heads: ask again.
     AskAgain(Ask),
@@ -207,6 +206,7 @@ impl Dispatcher {
                     session.outbox.push(frame);
                 }
             }
+            Command::Stand { session, topics } => topics.iter().for_each(|key| self.hub.leave_topic(session, key)),
             Command::Leave { session } => self.hub.leave(session),
         }
     }
@@ -235,11 +235,12 @@ impl Dispatcher {
                 }
                 Effect::Changed { user, thread, id } => {
                     // Every signal is said twice.
-                    let knows = |s: Arc<UserState>| thread.parse().ok().and_then(|t| s.item(&t)).is_some_and(|i| i.v >= id);
+                    let knows = |s: Arc<UserState>| thread.parse().is_ok_and(|t| s.knows(&t, id));
                     if !self.live.members.get(&user).is_some_and(knows) {
-                        self.read_again(user, Some((thread, id)));
+                        self.read_again(user, Some((thread, id)), None);
                     }
                 }
+                Effect::Cut { user, group } => self.read_again(user, None, Some(group)),
             }
         }
         for ask in self.rounds.begin() {
@@ -266,40 +267,44 @@ impl Dispatcher {
                 metrics::counter!("natterjack_edge_gaps_given_up_total").increment(1);
                 self.hub.give_up(slot, birth);
             }
-            Done::Changed { user, changed } => self.changed(&user, changed),
+            Done::Changed { user, cut } => self.changed(&user, cut),
             Done::AskAgain(ask) => self.ask(ask),
             Done::Nothing => {}
         }
     }
 
     /// The membership of a user changed: tell their devices, begin or end to listen.
-    fn changed(&mut self, user: &UserId, changed: Vec<(Thread, ThreadItem)>) {
+    fn changed(&mut self, user: &UserId, cut: Option<GroupId>) {
         let own = TopicKey::User(user.clone());
         let sessions: Vec<Arc<SessionHandle>> = self.hub.sessions_of(&own);
+        let Some(state) = self.live.members.get(user) else { return };
+        let untold = state.untold();
         // What was said in a conversation that began while nothing came here (a lost connection, a lost message) is not lost.
-        let begun: Vec<_> = changed.iter().filter(|(t, _)| matches!(t, Thread::Dm { .. })).map(|(t, _)| (own.clone(), t.clone())).collect();
+        let begun: Vec<_> =
+            untold.iter().filter(|(t, ..)| matches!(t, Thread::Dm { .. })).map(|(t, ..)| (own.clone(), t.clone())).collect();
         if !begun.is_empty() && !sessions.is_empty() {
             self.rounds.wait(Waiter { slots: Vec::new(), threads: begun, reply: None });
         }
-        for (thread, item) in changed {
-            let open = item.intervals.open();
-            let frame = ServerFrame::Member {
-                thread: thread.clone(),
-                id: item.v,
-                open: open && !item.blocks && !item.blocked_by,
-                role: item.role,
-                intervals: item.intervals.clone(),
-            };
-            // Who is blocked finds out when they write, not by a frame (an item that is new to this edge may begin with a block).
-            let quiet = matches!(thread, Thread::Dm { .. }) && item.blocked_by && !item.blocks;
+        for (thread, item, audible) in &untold {
+            if *audible {
+                let frame = ServerFrame::Member {
+                    thread: thread.clone(),
+                    id: item.v,
+                    open: item.intervals.open() && !item.blocks && !item.blocked_by,
+                    role: item.role,
+                    intervals: item.intervals.clone(),
+                };
+                sessions.iter().for_each(|s| s.frame(&frame));
+            }
+        }
+        let groups: HashSet<Thread> = untold.into_iter().map(|(t, ..)| t).chain(cut.map(|gid| Thread::group(&gid))).collect();
+        for thread in groups.into_iter().filter(|t| matches!(t, Thread::Group { .. })) {
+            let Some(item) = state.item(&thread) else { continue };
+            let key = TopicKey::of(&thread, user);
             for session in &sessions {
-                if !quiet {
-                    session.frame(&frame);
-                }
-                let key = TopicKey::of(&thread, user);
-                if matches!(key, TopicKey::Group(_)) && !open {
+                if !item.intervals.open() {
                     self.hub.leave_topic(session.id, &key);
-                } else if matches!(key, TopicKey::Group(_)) && !self.hub.sits(session.id, &key) {
+                } else if !self.hub.sits(session.id, &key) {
                     let (live, session, thread, item) = (self.live.clone(), session.clone(), thread.clone(), item.clone());
                     self.jobs.spawn(async move {
                         attach::join(&live, &session, &thread, &item).await;
@@ -311,17 +316,16 @@ impl Dispatcher {
     }
 
     /// Reads a user's key from its leader; `at_least`: it must know this control entry of this thread.
-    fn read_again(&mut self, user: UserId, at_least: Option<(String, MsgId)>) {
+    fn read_again(&mut self, user: UserId, at_least: Option<(String, MsgId)>, cut: Option<GroupId>) {
         let Some(state) = self.live.members.get(&user) else { return };
         let live = self.live.clone();
         self.jobs.spawn(async move {
-            let mut changed = Vec::new();
             for attempt in 0..20u32 {
                 match attach::read_threads(&live, &user).await {
                     Ok(threads) => {
                         let knows =
                             at_least.as_ref().is_none_or(|(t, id)| threads.threads.iter().any(|(k, i)| i.v >= *id && k.to_string() == *t));
-                        changed.extend(state.load(threads));
+                        state.load(threads);
                         if knows {
                             break;
                         }
@@ -330,14 +334,14 @@ impl Dispatcher {
                 }
                 sleep(Duration::from_millis(50 * u64::from(attempt.min(10) + 1))).await;
             }
-            Done::Changed { user, changed }
+            Done::Changed { user, cut }
         });
     }
 
     /// After a loss of the connection anything may have been missed, a new thread too.
     fn read_everybody_again(&mut self) {
         for state in self.live.members.all() {
-            self.read_again(state.user.clone(), None);
+            self.read_again(state.user.clone(), None, None);
         }
         self.sweep_all();
     }

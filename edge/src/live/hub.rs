@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use natterjack_protocol::{
-    MsgId, Thread, UserId,
+    GroupId, MsgId, Thread, UserId,
     frame::ServerFrame,
     live::{Ephemeral, LiveView, Tag},
 };
@@ -35,6 +35,11 @@ pub enum Effect {
         user: UserId,
         thread: String,
         id: MsgId,
+    },
+    /// A control entry ended the user's part of the group, here and now in the log's order: see whether they are in it again.
+    Cut {
+        user: UserId,
+        group: GroupId,
     },
 }
 
@@ -157,6 +162,12 @@ impl Hub {
     }
 
     fn fetch(&mut self, slot: Slot, birth: u64, gap: Option<Gap>) {
+        if let Some((topic, _)) = self.topic(slot)
+            && let TopicKey::Group(group) = topic.key.clone()
+        {
+            let cut = std::mem::take(&mut topic.cut);
+            self.effects.extend(cut.into_iter().map(|user| Effect::Cut { user, group: group.clone() }));
+        }
         if let Some(gap) = gap {
             self.effects.push(Effect::Fetch { slot, birth, gap });
         }

@@ -152,7 +152,7 @@ impl World {
                 Effect::Subscribe(slot, key) => drop(self.slots.insert(key, slot)),
                 Effect::Unsubscribe(slot) => self.slots.retain(|_, s| *s != slot),
                 Effect::Fetch { slot, birth, gap } => self.fetches.push((slot, birth, gap)),
-                Effect::Changed { .. } => unreachable!("no member signals here"),
+                Effect::Changed { .. } | Effect::Cut { .. } => unreachable!("no control entries here"),
             }
         }
     }

@@ -93,11 +93,20 @@ pub struct Topic {
     base: Vec<Option<MsgId>>,
     seen: HashMap<u64, Seen>,
     repairs: HashMap<u64, Repair>,
+    /// Users whose sessions were cut off by a control entry since somebody looked: they may have joined again further on.
+    pub cut: Vec<UserId>,
 }
 
 impl Topic {
     pub fn new(key: TopicKey, partitions: u32) -> Self {
-        Self { key, seats: Vec::new(), base: vec![None; partitions as usize], seen: HashMap::new(), repairs: HashMap::new() }
+        Self {
+            key,
+            seats: Vec::new(),
+            base: vec![None; partitions as usize],
+            seen: HashMap::new(),
+            repairs: HashMap::new(),
+            cut: Vec::new(),
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -261,7 +270,14 @@ impl Topic {
                     Kind::MemberLeft => control.from == *user,
                     _ => control.body.users.contains(user),
                 };
-                self.seats.retain(|s| !gone(&s.session.user));
+                let cut = &mut self.cut;
+                self.seats.retain(|s| {
+                    let goes = gone(&s.session.user);
+                    if goes && !cut.contains(&s.session.user) {
+                        cut.push(s.session.user.clone());
+                    }
+                    !goes
+                });
             }
             for seat in self.seats.iter_mut().filter(|s| control.shown_to(&s.session.user)) {
                 deliver(seat, hash, event, &mut json, &mut decoded);
