@@ -53,8 +53,8 @@ enum Done {
         user: UserId,
         cut: Option<GroupId>,
     },
-    /// Nobody answered this request for heads: ask again.
-    AskAgain(Ask),
+    /// Nobody answered this request for heads: ask again. It stays open until then, and its round with it.
+    AskAgain(u64),
     Nothing,
 }
 
@@ -161,12 +161,10 @@ impl Dispatcher {
         let answer = if no_responders { None } else { rmp_serde::from_slice::<Answer<HeadsAnswer>>(payload).ok() };
         let Some(Answer::Ok(answer)) = answer else {
             // Between two holders of the partition: the next one answers. Those who wait have a deadline of their own.
-            if let Some(ask) = self.rounds.unanswered(token) {
-                self.jobs.spawn(async move {
-                    sleep(Duration::from_millis(100)).await;
-                    Done::AskAgain(ask)
-                });
-            }
+            self.jobs.spawn(async move {
+                sleep(Duration::from_millis(100)).await;
+                Done::AskAgain(token)
+            });
             return;
         };
         if let Some(learnt) = self.rounds.answered(token, &answer) {
@@ -268,7 +266,11 @@ impl Dispatcher {
                 self.hub.give_up(slot, birth);
             }
             Done::Changed { user, cut } => self.changed(&user, cut),
-            Done::AskAgain(ask) => self.ask(ask),
+            Done::AskAgain(token) => {
+                if let Some(ask) = self.rounds.unanswered(token) {
+                    self.ask(ask);
+                }
+            }
             Done::Nothing => {}
         }
     }

@@ -114,7 +114,7 @@ impl<R> Rounds<R> {
         }
     }
 
-    /// The request to ask again because nobody answered it.
+    /// Takes the request out in order to ask it again, at once: a round with nothing open is complete.
     pub fn unanswered(&mut self, token: u64) -> Option<Ask> {
         self.round.as_mut()?.open.remove(&token)
     }
@@ -193,5 +193,24 @@ mod tests {
         assert!(rounds.overdue().is_empty(), "both were answered");
         let done = rounds.finished();
         assert_eq!(done.iter().map(|(n, b)| (*n, b.heads[&dm])).collect::<Vec<_>>(), [("first", MsgId(7)), ("second", MsgId(7))]);
+    }
+
+    /// Both holders are gone, and one successor answers earlier than the other.
+    #[test]
+    fn a_partition_that_nobody_answers_for_keeps_the_round_open() {
+        let mut rounds = Rounds::new(2);
+        rounds.wait(Waiter { slots: vec![], threads: vec![], reply: Some(()) });
+        let asks = rounds.begin();
+        asks.into_iter().enumerate().for_each(|(token, ask)| rounds.asked(token as u64, ask));
+        let answer = HeadsAnswer { frontier: MsgId(9), horizon: MsgId(1), ts: 0, heads: vec![] };
+        rounds.answered(0, &answer).unwrap();
+        assert!(rounds.finished().is_empty());
+        let ask = rounds.unanswered(1).unwrap();
+        rounds.asked(2, ask);
+        assert!(rounds.unanswered(1).is_none(), "asked again already");
+        assert!(rounds.finished().is_empty());
+        rounds.answered(2, &answer).unwrap();
+        let done = rounds.finished();
+        assert!(done[0].1.partitions.iter().all(|p| p.frontier == MsgId(9)));
     }
 }
