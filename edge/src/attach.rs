@@ -12,16 +12,20 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use natterjack_nats::subjects;
 use natterjack_protocol::{
     MsgId, Refusal, Thread, UserId,
-    fold::{Intervals, ThreadItem, UserThreads},
+    fold::{ThreadItem, UserThreads},
     frame::{Page, ServerFrame},
     limits,
-    rpc::{At, DirectoryAnswer, DirectoryRequest, HistoryAnswer, HistoryRequest},
+    rpc::{Access, At, DirectoryAnswer, DirectoryRequest, HistoryAnswer, HistoryRequest},
 };
 use tokio::{sync::oneshot, time::timeout};
 
 use self::plan::{decode_synced, encode_synced, plan};
 use crate::{
-    live::{Command, Live, round::Barrier, topic::TopicKey},
+    live::{
+        Command, Live,
+        round::Barrier,
+        topic::{Place, TopicKey},
+    },
     session::handle::SessionHandle,
 };
 
@@ -40,7 +44,7 @@ impl Live {
         synced: Option<String>,
     ) -> Result<(), Refusal> {
         let user = &session.user;
-        self.command(Command::Sit { session: session.clone(), topics: vec![(TopicKey::User(user.clone()), MsgId::NONE)] }).await?;
+        self.command(Command::Sit { session: session.clone(), topics: vec![(TopicKey::User(user.clone()), Place::default())] }).await?;
         let mut barrier: Option<Barrier> = None;
         let mut fresh: Vec<(Thread, ThreadItem)> = read_threads(self, user).await?.threads.into_iter().collect();
         session.state.load(UserThreads { threads: fresh.iter().cloned().collect(), ..UserThreads::default() });
@@ -100,10 +104,7 @@ impl Live {
     /// Sits down on the groups among `fresh`, then asks for the heads of all of them.
     async fn barrier(&self, session: &Arc<SessionHandle>, fresh: &[(Thread, ThreadItem)]) -> Result<Barrier, Refusal> {
         let here = |(thread, item): &(Thread, ThreadItem)| match thread {
-            Thread::Group { gid } if item.intervals.open() => {
-                let since = item.intervals.0.last().map_or(MsgId::NONE, |i| i.since);
-                Some((TopicKey::Group(gid.clone()), since))
-            }
+            Thread::Group { gid } if item.intervals.open() => Some((TopicKey::Group(gid.clone()), Place::from(item))),
             _ => None,
         };
         let topics: Vec<_> = fresh.iter().filter_map(here).collect();
@@ -149,12 +150,12 @@ impl Live {
                 }
             }
         }
-        let mut intervals: HashMap<Thread, Intervals> = items.iter().map(|(t, i)| (t.clone(), i.intervals.clone())).collect();
+        let mut accesses: HashMap<Thread, Access> = items.iter().map(|(t, i)| (t.clone(), Access::from(i))).collect();
         let mut under_way = FuturesUnordered::new();
         for (thread, cursor, head) in plan.pages {
-            let Some(intervals) = intervals.remove(&thread) else { continue };
+            let Some(access) = accesses.remove(&thread) else { continue };
             let must = barrier.heads.contains_key(&thread);
-            under_way.push(self.send_page(session, thread, cursor, head, intervals, must));
+            under_way.push(self.send_page(session, thread, cursor, head, access, must));
             if under_way.len() >= PAGES_AT_ONCE
                 && let Some(sent) = under_way.next().await
             {
@@ -203,14 +204,14 @@ impl Live {
         thread: Thread,
         cursor: MsgId,
         head: MsgId,
-        intervals: Intervals,
+        access: Access,
         must: bool,
     ) -> Result<Sent, Refusal> {
         let request = HistoryRequest::Page {
             thread: thread.clone(),
             reader: session.user.clone(),
-            min_id: if intervals.open() { head } else { MsgId::NONE },
-            intervals,
+            min_id: if access.intervals.open() { head } else { MsgId::NONE },
+            access,
             at: At::Newest,
             limit: limits::PAGE_DEFAULT as u16,
         };
@@ -272,7 +273,7 @@ pub(crate) async fn join(live: &Live, session: &Arc<SessionHandle>, thread: &Thr
             let head = barrier.heads.get(thread).copied().unwrap_or(item.v);
             let since = item.intervals.0.last().map_or(MsgId::NONE, |i| i.since);
             let had = MsgId(since.0.saturating_sub(1));
-            match live.send_page(session, thread.clone(), had, head, item.intervals.clone(), true).await {
+            match live.send_page(session, thread.clone(), had, head, Access::from(item), true).await {
                 Ok(Sent { complete: true, reached }) => {
                     let floor = reached.map_or(head, |(_, id)| id.max(head));
                     let topics = vec![(key, vec![(thread.hash64(), floor)])];

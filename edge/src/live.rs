@@ -19,7 +19,10 @@ use natterjack_protocol::{MsgId, Refusal, Thread, Times};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use self::{round::Barrier, topic::TopicKey};
+use self::{
+    round::Barrier,
+    topic::{Place, TopicKey},
+};
 use crate::{
     clock::Clock,
     history::HistoryClient,
@@ -31,10 +34,10 @@ use crate::{
 const COMMANDS: usize = 4_096;
 
 pub(crate) enum Command {
-    /// Seats a session on topics, each with the id from which on it may hear.
+    /// Seats a session on topics.
     Sit {
         session: Arc<SessionHandle>,
-        topics: Vec<(TopicKey, MsgId)>,
+        topics: Vec<(TopicKey, Place)>,
     },
     /// The barrier behind every `Sit` before it.
     Barrier {

@@ -3,10 +3,10 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 use natterjack_protocol::{
     Event, MsgId, Refusal, Thread, UserId,
-    fold::{Intervals, ThreadItem, may_send},
+    fold::{ThreadItem, may_send},
     frame::ThreadSummary,
     limits,
-    rpc::{HistoryAnswer, HistoryRequest},
+    rpc::{Access, HistoryAnswer, HistoryRequest},
 };
 
 use crate::{directory::unexpected, history::HistoryClient, people::People};
@@ -64,7 +64,7 @@ impl ThreadLists {
     }
 
     async fn latest(self, reader: UserId, chunk: Vec<(Thread, ThreadItem)>) -> Result<Vec<Row>, Refusal> {
-        let threads: Vec<(Thread, Intervals)> = chunk.iter().map(|(t, i)| (t.clone(), i.intervals.clone())).collect();
+        let threads = chunk.iter().map(|(t, i)| (t.clone(), Access::from(i))).collect();
         match self.history.ask(HistoryRequest::Latest { reader, threads }).await? {
             HistoryAnswer::Latest(last) if last.len() == chunk.len() => {
                 Ok(chunk.into_iter().zip(last).map(|((thread, item), last)| Row { thread, item, last }).collect())

@@ -144,6 +144,12 @@ impl Tail {
         js::leader_get(&self.nats, &self.layout.stream(thread), Get::LastBySubj(&ctl)).await?.map(record).transpose()
     }
 
+    /// The thread's first control entry after this id.
+    pub async fn next_control(&self, thread: &Thread, after: MsgId) -> Result<Option<LogRecord>, TailError> {
+        let [_, ctl] = self.subjects(thread);
+        js::leader_next(&self.nats, &self.layout.stream(thread), &ctl, after.0 + 1).await?.map(record).transpose()
+    }
+
     /// One entry by id, by the leader. An entry that is not of a thread (poison) counts as absent.
     pub async fn get(&self, p: u32, id: MsgId) -> Result<Option<LogRecord>, TailError> {
         let stored = js::leader_get(&self.nats, &subjects::stream(self.layout.generation, p), Get::Seq(id.0)).await?;

@@ -5,8 +5,10 @@
 
 use natterjack_nats::{Layout, Nats, Service, Tail, TailError, serve, service::ServeError, subjects};
 use natterjack_protocol::{
-    Code, Event, MsgId, Refusal, Thread, Times, limits,
-    rpc::{HistoryAnswer, HistoryRequest},
+    Code, Event, MsgId, Refusal, Thread, Times, UserId,
+    frame::Page,
+    limits,
+    rpc::{Access, At, HistoryAnswer, HistoryRequest},
 };
 
 use crate::store::{Order, Row, Store, StoreError};
@@ -15,9 +17,11 @@ mod joined;
 mod latest;
 mod lookup;
 mod page;
+mod reader;
 mod tail;
 
 use joined::Joined;
+use reader::Reader;
 
 /// Requests at once. Overflow: `unavailable` at once. A request holds at most a few thousand rows.
 const CONCURRENCY: usize = 128;
@@ -85,8 +89,8 @@ impl<S: Store> History<S> {
     pub async fn answer(&self, request: HistoryRequest) -> Result<HistoryAnswer, Refusal> {
         let (kind, started) = (name(&request), std::time::Instant::now());
         let answer = match request {
-            HistoryRequest::Page { thread, reader, intervals, at, limit, min_id } => {
-                self.page(thread, &page::Reader { user: reader, intervals }, at, usize::from(limit), min_id).await.map(HistoryAnswer::Page)
+            HistoryRequest::Page { thread, reader, access, at, limit, min_id } => {
+                self.page(&thread, (reader, access), at, usize::from(limit), min_id).await.map(HistoryAnswer::Page)
             }
             HistoryRequest::Between { thread, after, upto, limit } => self.between(thread, after, upto, usize::from(limit)).await,
             HistoryRequest::LastIds { threads } => at_most(threads.len(), limits::HEADS_PER_BATCH, "threads")
@@ -104,20 +108,27 @@ impl<S: Store> History<S> {
         answer.map_err(Refusal::from)
     }
 
-    /// Pages with the archive if it answers, else as far as the log alone reaches.
     async fn page(
         &self,
-        thread: Thread,
-        reader: &page::Reader,
-        at: natterjack_protocol::rpc::At,
+        thread: &Thread,
+        (user, access): (UserId, Access),
+        at: At,
         limit: usize,
         min_id: MsgId,
-    ) -> Result<natterjack_protocol::frame::Page, HistoryError> {
+    ) -> Result<Page, HistoryError> {
         let limit = limit.clamp(1, limits::PAGE_MAX);
-        let joined = Joined::open(self, &thread, min_id).await?;
+        let v = access.v;
+        let mut reader = Reader { user, intervals: access.intervals };
+        let page = self.page_as(thread, &reader, at, limit, min_id).await?;
+        if reader.ended(&self.log, thread, v).await? { self.page_as(thread, &reader, at, limit, min_id).await } else { Ok(page) }
+    }
+
+    /// With the archive if it answers, else as far as the log alone reaches.
+    async fn page_as(&self, thread: &Thread, reader: &Reader, at: At, limit: usize, min_id: MsgId) -> Result<Page, HistoryError> {
+        let joined = Joined::open(self, thread, min_id).await?;
         match page::cut(&joined, reader, at, limit).await {
             Err(HistoryError::Store(StoreError::Unavailable(_))) => {
-                page::cut(&Joined::open_log_only(self, &thread, min_id).await?, reader, at, limit).await
+                page::cut(&Joined::open_log_only(self, thread, min_id).await?, reader, at, limit).await
             }
             page => page,
         }

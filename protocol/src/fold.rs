@@ -82,6 +82,15 @@ impl Intervals {
     }
 }
 
+/// Does this entry put `user` out of the group?
+pub fn ends_membership(kind: Kind, from: &UserId, body: &Body, user: &UserId) -> bool {
+    match kind {
+        Kind::MemberLeft => from == user,
+        Kind::MemberRemoved => body.users.contains(user),
+        _ => false,
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// None: was here, is not any more, may still read their part.

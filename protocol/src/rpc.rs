@@ -6,7 +6,7 @@ use crate::{
     cid::Cid,
     error::Refusal,
     event::Event,
-    fold::Intervals,
+    fold::{Intervals, ThreadItem},
     ids::{DeviceId, MsgId, UserId},
     thread::Thread,
 };
@@ -71,19 +71,34 @@ pub enum At {
     Time(u64),
 }
 
+/// What somebody may read of a thread, as far as the asker knows. A change that the fold has not come to yet is in the log already, so
+/// `history` looks there for entries after `v` that end it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    pub intervals: Intervals,
+    /// The control entry from which the intervals were made.
+    pub v: MsgId,
+}
+
+impl From<&ThreadItem> for Access {
+    fn from(item: &ThreadItem) -> Self {
+        Self { intervals: item.intervals.clone(), v: item.v }
+    }
+}
+
 /// To `history`: any instance answers, from archive and log together.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HistoryRequest {
     /// One page of a thread, as `reader` with these intervals may see it. `min_id`: what the asker knows to exist; an answer
     /// that does not reach it would be stale.
-    Page { thread: Thread, reader: UserId, intervals: Intervals, at: At, limit: u16, min_id: MsgId },
+    Page { thread: Thread, reader: UserId, access: Access, at: At, limit: u16, min_id: MsgId },
     /// Every event with after < id <= upto, oldest first, at most `limit`: for the repair of a chain. Nothing is hidden.
     Between { thread: Thread, after: MsgId, upto: MsgId, limit: u16 },
     /// The newest id of each thread, 0 if it has none.
     LastIds { threads: Vec<Thread> },
     /// The newest visible event of each thread, for the thread list.
-    Latest { reader: UserId, threads: Vec<(Thread, Intervals)> },
+    Latest { reader: UserId, threads: Vec<(Thread, Access)> },
     /// The id under which (thread, sender, cid) is stored, if it is; looked for from the cid's time on, archive and log.
     FindCid { thread: Thread, sender: UserId, cid: Cid },
 }

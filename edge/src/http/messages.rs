@@ -5,7 +5,7 @@ use natterjack_protocol::{
     MsgId, Refusal, Thread,
     error::Code,
     frame::{History, Page},
-    rpc::{HistoryAnswer, HistoryRequest},
+    rpc::{Access, HistoryAnswer, HistoryRequest},
 };
 use serde::Deserialize;
 
@@ -46,7 +46,7 @@ pub async fn page(State(api): Shared, Actor(actor): Actor, Path(thread): Path<Th
     let request = HistoryRequest::Page {
         thread: thread.clone(),
         reader: actor.user,
-        intervals: item.intervals,
+        access: Access::from(&item),
         at,
         limit,
         // The log is asked for its newest id in any case; there is no session that knows a larger one.

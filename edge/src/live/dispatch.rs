@@ -12,6 +12,7 @@ use natterjack_nats::{
 };
 use natterjack_protocol::{
     GroupId, MsgId, Refusal, Thread, UserId,
+    fold::ThreadItem,
     frame::ServerFrame,
     live::Beat,
     rpc::{Answer, Heads, HeadsAnswer},
@@ -187,9 +188,11 @@ impl Dispatcher {
 
     fn command(&mut self, command: Command) {
         match command {
+            // A job may still ask for a seat when the session has gone.
+            Command::Sit { session, .. } if session.gone.load(Relaxed) => {}
             Command::Sit { session, topics } => {
-                for (key, since) in topics {
-                    self.hub.sit(&session, &key, since);
+                for (key, place) in topics {
+                    self.hub.sit(&session, &key, place);
                 }
             }
             Command::Barrier { session, threads, reply } => {
@@ -197,11 +200,20 @@ impl Dispatcher {
                 self.rounds.wait(Waiter { slots, threads, reply: Some(reply) });
             }
             Command::GoLive { session, topics, then } => {
+                // Membership may have changed while the pages went out.
+                for (thread, item) in session.state.snapshot() {
+                    if !item.intervals.open() {
+                        self.put_right(&session, &thread, &item);
+                    }
+                }
                 for (key, floors) in topics {
                     self.hub.go_live(session.id, &key, &floors);
                 }
                 if let Some(frame) = then {
                     session.outbox.push(frame);
+                    for (thread, item) in session.state.snapshot() {
+                        self.put_right(&session, &thread, &item);
+                    }
                 }
             }
             Command::Stand { session, topics } => topics.iter().for_each(|key| self.hub.leave_topic(session, key)),
@@ -302,18 +314,24 @@ impl Dispatcher {
         let groups: HashSet<Thread> = untold.into_iter().map(|(t, ..)| t).chain(cut.map(|gid| Thread::group(&gid))).collect();
         for thread in groups.into_iter().filter(|t| matches!(t, Thread::Group { .. })) {
             let Some(item) = state.item(&thread) else { continue };
-            let key = TopicKey::of(&thread, user);
-            for session in &sessions {
-                if !item.intervals.open() {
-                    self.hub.leave_topic(session.id, &key);
-                } else if !self.hub.sits(session.id, &key) {
-                    let (live, session, thread, item) = (self.live.clone(), session.clone(), thread.clone(), item.clone());
-                    self.jobs.spawn(async move {
-                        attach::join(&live, &session, &thread, &item).await;
-                        Done::Nothing
-                    });
-                }
+            // Who is still attaching looks when it goes live.
+            for session in sessions.iter().filter(|s| !self.hub.filling(s.id, &own)).cloned().collect::<Vec<_>>() {
+                self.put_right(&session, &thread, &item);
             }
+        }
+    }
+
+    /// A session sits on a group's topic as long as its user is in the group.
+    fn put_right(&mut self, session: &Arc<SessionHandle>, thread: &Thread, item: &ThreadItem) {
+        let Thread::Group { gid } = thread else { return };
+        if let Some(until) = item.intervals.0.last().and_then(|i| i.until) {
+            self.hub.end(session.id, gid, until);
+        } else if item.intervals.open() && !self.hub.sits(session.id, &TopicKey::Group(gid.clone())) {
+            let (live, session, thread, item) = (self.live.clone(), session.clone(), thread.clone(), item.clone());
+            self.jobs.spawn(async move {
+                attach::join(&live, &session, &thread, &item).await;
+                Done::Nothing
+            });
         }
     }
 

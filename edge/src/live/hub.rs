@@ -13,7 +13,7 @@ use natterjack_protocol::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::topic::{Gap, LiveEvent, Topic, TopicKey};
+use super::topic::{Gap, LiveEvent, Place, Topic, TopicKey};
 use crate::session::handle::{SessionHandle, SessionId};
 
 /// Index of a topic; also the slot of its subscription.
@@ -71,7 +71,7 @@ impl Hub {
     }
 
     /// Seats a session on a topic, subscribing it if it is new. The seat collects until [`Hub::go_live`].
-    pub fn sit(&mut self, session: &Arc<SessionHandle>, key: &TopicKey, since: MsgId) -> Slot {
+    pub fn sit(&mut self, session: &Arc<SessionHandle>, key: &TopicKey, place: Place) -> Slot {
         let slot = match self.by_key.get(key) {
             Some(slot) => *slot,
             None => self.open(key),
@@ -81,7 +81,7 @@ impl Hub {
             seats.push(slot);
         }
         if let Some(entry) = &mut self.topics[slot as usize] {
-            entry.topic.sit(session, since);
+            entry.topic.sit(session, place);
         }
         slot
     }
@@ -126,9 +126,26 @@ impl Hub {
         self.sessions_of(key).iter().any(|s| s.id == session)
     }
 
+    /// Does it sit there, still reading its pages?
+    pub fn filling(&self, session: SessionId, key: &TopicKey) -> bool {
+        let entry = self.by_key.get(key).and_then(|slot| self.topics[*slot as usize].as_ref());
+        entry.is_some_and(|e| e.topic.filling(session))
+    }
+
     pub fn sessions_of(&self, key: &TopicKey) -> Vec<Arc<SessionHandle>> {
         let entry = self.by_key.get(key).and_then(|slot| self.topics[*slot as usize].as_ref());
         entry.map(|e| e.topic.sessions().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The session's part of this group ends at `until`.
+    pub fn end(&mut self, session: SessionId, group: &GroupId, until: MsgId) {
+        let key = TopicKey::Group(group.clone());
+        if let Some((topic, _)) = self.by_key.get(&key).copied().and_then(|slot| self.topic(slot)) {
+            topic.end(session, Thread::group(group).hash64(), until);
+            if !self.sits(session, &key) {
+                self.leave_topic(session, &key);
+            }
+        }
     }
 
     /// The session is not in this topic any more.

@@ -18,7 +18,7 @@ use proptest::prelude::*;
 
 use super::{
     hub::{Effect, Hub},
-    topic::{Gap, LiveEvent, TopicKey},
+    topic::{Gap, LiveEvent, Place, TopicKey},
 };
 use crate::{
     members::Members,
@@ -220,7 +220,7 @@ impl World {
         let handle = SessionHandle::new(SessionId(self.born), who.clone(), who.clone(), codec, state);
         for thread in threads().iter().filter(|t| in_it(t, who)) {
             handle.state.merge(thread, ThreadItem { v: MsgId(1), intervals: Intervals::all(), ..ThreadItem::default() });
-            self.hub.sit(&handle, &TopicKey::of(thread, who), MsgId::NONE);
+            self.hub.sit(&handle, &TopicKey::of(thread, who), Place::default());
         }
         self.settle();
         self.attaching.push(Attaching { session: Attached { handle, cursors: HashMap::new() }, cursor_back, floors: None });

@@ -7,10 +7,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use natterjack_protocol::{
-    Event, Kind, MsgId, Thread, UserId,
+    Event, MsgId, Thread, UserId,
     chain::{self, Link},
     close,
     codec::Codec,
+    fold::{ThreadItem, ends_membership},
     frame::ServerFrame,
     limits,
     thread::partition_of,
@@ -76,10 +77,27 @@ struct Repair {
     upto: MsgId,
 }
 
+/// What a session may hear on a topic, as far as was known when it sat down.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Events below this are not for this session: it joined the group here.
+    pub since: MsgId,
+    /// The control entry this is known from: what it and those before it ended was begun again, or never concerned this place.
+    pub v: MsgId,
+    /// This and what follows is not for this session: it left the group here.
+    pub until: Option<MsgId>,
+}
+
+impl From<&ThreadItem> for Place {
+    fn from(item: &ThreadItem) -> Self {
+        let last = item.intervals.0.last();
+        Self { since: last.map_or(MsgId::NONE, |i| i.since), v: item.v, until: last.and_then(|i| i.until) }
+    }
+}
+
 struct Seat {
     session: Arc<SessionHandle>,
-    /// Events below this are not for this session: it joined the group here.
-    since: MsgId,
+    place: Place,
     /// Some: the session reads its pages; this is what came meanwhile.
     filling: Option<Vec<LiveEvent>>,
     /// Threads whose pages went further than this topic has come: skip up to there.
@@ -122,14 +140,34 @@ impl Topic {
         self.seen.iter().map(|(hash, s)| (*hash, &s.thread))
     }
 
-    pub fn sit(&mut self, session: &Arc<SessionHandle>, since: MsgId) {
-        if !self.seats.iter().any(|s| s.session.id == session.id) {
-            self.seats.push(Seat { session: session.clone(), since, filling: Some(Vec::new()), floors: Vec::new() });
+    /// Who sits here already and collects may have left and joined again meanwhile.
+    pub fn sit(&mut self, session: &Arc<SessionHandle>, place: Place) {
+        match self.seats.iter_mut().find(|s| s.session.id == session.id) {
+            Some(seat) if place.v > seat.place.v => seat.place = place,
+            Some(_) => {}
+            None => self.seats.push(Seat { session: session.clone(), place, filling: Some(Vec::new()), floors: Vec::new() }),
         }
+    }
+
+    /// Still reading its pages?
+    pub fn filling(&self, session: SessionId) -> bool {
+        self.seats.iter().any(|s| s.session.id == session && s.filling.is_some())
     }
 
     pub fn leave(&mut self, session: SessionId) {
         self.seats.retain(|s| s.session.id != session);
+    }
+
+    /// The session's part of `thread` ends at `until`, where the log says so; what comes before it may still be on its way.
+    pub fn end(&mut self, session: SessionId, thread: u64, until: MsgId) {
+        let over = self.shown(thread).is_some_and(|s| s >= until);
+        self.seats.retain_mut(|s| {
+            if s.session.id == session {
+                s.place.until = Some(until);
+            }
+            // Who collects has to get what lies before it first.
+            s.session.id != session || s.filling.is_some() || !over
+        });
     }
 
     /// The barrier came back: up to `frontier` this partition needs no chain.
@@ -257,6 +295,10 @@ impl Topic {
             }
         }
         seat.floors = ahead;
+        if let (Some(until), TopicKey::Group(gid)) = (seat.place.until, &self.key) {
+            let thread = Thread::group(gid).hash64();
+            self.end(session, thread, until);
+        }
     }
 
     fn show(&mut self, hash: u64, event: &LiveEvent) {
@@ -265,20 +307,15 @@ impl Topic {
         if event.control {
             let Some(control) = decode(event, &mut decoded).clone() else { return };
             // The audience is cut at the id of the control entry, in order.
-            if matches!(control.kind, Kind::MemberRemoved | Kind::MemberLeft) {
-                let gone = |user: &UserId| match control.kind {
-                    Kind::MemberLeft => control.from == *user,
-                    _ => control.body.users.contains(user),
-                };
-                let cut = &mut self.cut;
-                self.seats.retain(|s| {
-                    let goes = gone(&s.session.user);
-                    if goes && !cut.contains(&s.session.user) {
-                        cut.push(s.session.user.clone());
-                    }
-                    !goes
-                });
-            }
+            let cut = &mut self.cut;
+            self.seats.retain(|s| {
+                let user = &s.session.user;
+                let goes = control.id > s.place.v && ends_membership(control.kind, &control.from, &control.body, user);
+                if goes && !cut.contains(user) {
+                    cut.push(user.clone());
+                }
+                !goes
+            });
             for seat in self.seats.iter_mut().filter(|s| control.shown_to(&s.session.user)) {
                 deliver(seat, hash, event, &mut json, &mut decoded);
             }
@@ -311,7 +348,7 @@ fn decode<'a>(event: &LiveEvent, decoded: &'a mut Option<Option<Event>>) -> &'a 
 
 /// One event to one session: the shared bytes, or their JSON made at most once per event.
 fn deliver(seat: &mut Seat, hash: u64, event: &LiveEvent, json: &mut Option<Bytes>, decoded: &mut Option<Option<Event>>) {
-    if event.id < seat.since {
+    if event.id < seat.place.since || seat.place.until.is_some_and(|until| event.id >= until) {
         return;
     }
     if let Some(held) = &mut seat.filling {
@@ -342,3 +379,6 @@ fn deliver(seat: &mut Seat, hash: u64, event: &LiveEvent, json: &mut Option<Byte
     };
     seat.session.outbox.push(frame);
 }
+
+#[cfg(test)]
+mod tests;

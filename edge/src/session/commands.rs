@@ -10,7 +10,7 @@ use natterjack_protocol::{
     frame::{ClientFrame, History, Request, ServerFrame},
     limits,
     live::Ephemeral,
-    rpc::{At, HistoryAnswer, HistoryRequest},
+    rpc::{Access, At, HistoryAnswer, HistoryRequest},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -117,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 let ask = HistoryRequest::Page {
                     thread: thread.clone(),
                     reader: handle.user.clone(),
-                    intervals: item.intervals,
+                    access: Access::from(&item),
                     at,
                     limit,
                     min_id,

@@ -3,13 +3,9 @@
 use std::collections::HashMap;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use natterjack_protocol::{Event, MsgId, Thread, UserId, fold::Intervals};
+use natterjack_protocol::{Event, MsgId, Thread, UserId, rpc::Access};
 
-use super::{
-    History, HistoryError,
-    joined::Joined,
-    page::{Reader, visible},
-};
+use super::{History, HistoryError, joined::Joined, page::visible, reader::Reader};
 use crate::{
     overlay,
     store::{Order, Row, Store, StoreError},
@@ -44,19 +40,22 @@ impl<S: Store> History<S> {
     }
 
     /// The newest message or change of each thread that the reader may see. With the archive away: as far as the log knows.
-    pub(super) async fn latest(&self, reader: UserId, threads: Vec<(Thread, Intervals)>) -> Result<Vec<Option<Event>>, HistoryError> {
-        let looks = threads.into_iter().map(|(thread, intervals)| {
-            let reader = Reader { user: reader.clone(), intervals };
-            async move { self.latest_of(thread, reader).await }
+    pub(super) async fn latest(&self, reader: UserId, threads: Vec<(Thread, Access)>) -> Result<Vec<Option<Event>>, HistoryError> {
+        let looks = threads.into_iter().map(|(thread, access)| {
+            let mut reader = Reader { user: reader.clone(), intervals: access.intervals };
+            async move {
+                let newest = self.latest_of(&thread, &reader).await?;
+                if reader.ended(&self.log, &thread, access.v).await? { self.latest_of(&thread, &reader).await } else { Ok(newest) }
+            }
         });
         stream::iter(looks).buffered(SIDE_BY_SIDE).try_collect().await
     }
 
-    async fn latest_of(&self, thread: Thread, reader: Reader) -> Result<Option<Event>, HistoryError> {
-        let joined = Joined::open(self, &thread, MsgId::NONE).await?;
-        let row = match newest(&joined, &reader).await {
+    async fn latest_of(&self, thread: &Thread, reader: &Reader) -> Result<Option<Event>, HistoryError> {
+        let joined = Joined::open(self, thread, MsgId::NONE).await?;
+        let row = match newest(&joined, reader).await {
             Err(HistoryError::Store(StoreError::Unavailable(_))) => {
-                newest(&Joined::open_log_only(self, &thread, MsgId::NONE).await?, &reader).await?
+                newest(&Joined::open_log_only(self, thread, MsgId::NONE).await?, reader).await?
             }
             row => row?,
         };

@@ -1,15 +1,9 @@
 //! Cutting a page out of a thread as its reader may see it. Pure but for the reading, which is behind a seam: tests cut from a list.
 
-use natterjack_protocol::{MsgId, UserId, fold::Intervals, frame::Page, rpc::At};
+use natterjack_protocol::{MsgId, frame::Page, rpc::At};
 
-use super::{HistoryError, chained, joined::Joined};
+use super::{HistoryError, chained, joined::Joined, reader::Reader};
 use crate::store::{Order, Row, Store};
-
-/// Who asks, and which parts of the thread are theirs.
-pub(super) struct Reader {
-    pub user: UserId,
-    pub intervals: Intervals,
-}
 
 /// A thread to cut pages from.
 pub(super) trait Rows {
@@ -31,29 +25,6 @@ impl<S: Store> Rows for Joined<'_, S> {
 
     fn hole(&self) -> Option<(MsgId, MsgId)> {
         Joined::hole(self)
-    }
-}
-
-impl Reader {
-    fn sees(&self, row: &Row) -> bool {
-        (!row.kind.only_for_its_author() || row.from == self.user) && self.intervals.covers(row.id)
-    }
-
-    /// The parts of `lo..hi` that are theirs, in order. Nobody reads rows of others to throw them away.
-    fn parts(&self, lo: MsgId, hi: MsgId, order: Order) -> Vec<(MsgId, MsgId)> {
-        let cut = self.intervals.0.iter().map(|i| (i.since.max(lo), i.until.unwrap_or(MsgId::MAX).min(hi)));
-        let mut parts: Vec<_> = cut.filter(|(from, to)| from < to).collect();
-        if order == Order::NewestFirst {
-            parts.reverse();
-        }
-        parts
-    }
-
-    /// The part of the hole that could hold something for them within `lo..hi`: its bounds, inclusive.
-    fn hidden(&self, hole: Option<(MsgId, MsgId)>, lo: MsgId, hi: MsgId) -> Option<(MsgId, MsgId)> {
-        let (first, last) = hole?;
-        let parts = self.parts(lo.max(first), hi.min(last.next()), Order::OldestFirst);
-        Some((parts.first()?.0, MsgId(parts.last()?.1.0 - 1)))
     }
 }
 

@@ -38,7 +38,7 @@ async fn pages_come_from_the_log_alone_and_all_is_archived_afterwards() {
     let joined = HistoryRequest::Page {
         thread: t.clone(),
         reader: user("b"),
-        intervals: Intervals(vec![Interval { since: new, until: None }]),
+        access: Access { intervals: Intervals(vec![Interval { since: new, until: None }]), v: new },
         at: At::Newest,
         limit: 50,
         min_id: edit,

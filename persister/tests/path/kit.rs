@@ -221,14 +221,8 @@ impl World {
     }
 
     pub async fn page_as(&self, thread: &Thread, reader: &str, at: At, limit: u16) -> Result<Page, Refusal> {
-        let request = HistoryRequest::Page {
-            thread: thread.clone(),
-            reader: user(reader),
-            intervals: Intervals::all(),
-            at,
-            limit,
-            min_id: MsgId::NONE,
-        };
+        let request =
+            HistoryRequest::Page { thread: thread.clone(), reader: user(reader), access: everything(), at, limit, min_id: MsgId::NONE };
         match self.ask(&request).await? {
             HistoryAnswer::Page(page) => Ok(page),
             other => panic!("a page was asked for: {other:?}"),
@@ -261,12 +255,16 @@ impl World {
     }
 
     pub async fn latest(&self, reader: &str, threads: &[&Thread]) -> Vec<Option<Event>> {
-        let threads = threads.iter().map(|t| ((*t).clone(), Intervals::all())).collect();
+        let threads = threads.iter().map(|t| ((*t).clone(), everything())).collect();
         match self.ask(&HistoryRequest::Latest { reader: user(reader), threads }).await.unwrap() {
             HistoryAnswer::Latest(events) => events,
             other => panic!("events were asked for: {other:?}"),
         }
     }
+}
+
+fn everything() -> Access {
+    Access { intervals: Intervals::all(), v: MsgId::NONE }
 }
 
 pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {

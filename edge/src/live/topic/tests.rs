@@ -1,0 +1,110 @@
+//! Who hears what of a group that they leave and join again.
+
+use natterjack_protocol::{Body, Cid, Kind};
+
+use super::*;
+use crate::members::Members;
+
+fn user(s: &str) -> UserId {
+    UserId::parse(s).unwrap()
+}
+
+fn group() -> Thread {
+    "group.g".parse().unwrap()
+}
+
+fn event(id: u64, prev: u64, kind: Kind) -> LiveEvent {
+    let users = if kind.is_control() { vec![user("m")] } else { vec![] };
+    let body = Body { users, ..Body::default() };
+    LiveEvent::fetched(Event {
+        id: MsgId(id),
+        prev: MsgId(prev),
+        thread: group(),
+        ts: id,
+        from: user("a"),
+        cid: Cid::mint(id, [0; 10]),
+        kind,
+        body,
+    })
+}
+
+struct Play {
+    topic: Topic,
+    session: Arc<SessionHandle>,
+}
+
+impl Play {
+    fn new(place: Place) -> Self {
+        let session = SessionHandle::new(SessionId(1), user("m"), user("m"), Codec::Msgpack, Members::default().enter(&user("m")));
+        let mut topic = Topic::new(TopicKey::Group("g".parse().unwrap()), 1);
+        topic.sit(&session, place);
+        Self { topic, session }
+    }
+
+    /// A chain of events, all of them there.
+    fn events(&mut self, events: &[(u64, Kind)]) {
+        for (id, kind) in events {
+            let prev = self.topic.shown(group().hash64()).unwrap_or_default();
+            assert_eq!(self.topic.event(event(*id, prev.0, *kind)), None);
+        }
+    }
+
+    fn live(&mut self, floor: u64) -> Vec<u64> {
+        self.topic.go_live(self.session.id, &[(group().hash64(), MsgId(floor))]);
+        self.shown()
+    }
+
+    fn shown(&self) -> Vec<u64> {
+        let mut out = Vec::new();
+        self.session.outbox.take(&mut out, usize::MAX);
+        let id = |bytes: &Bytes| match ServerFrame::decode(Codec::Msgpack, bytes) {
+            Ok(Some(ServerFrame::Event(e))) => e.id.0,
+            other => panic!("an event: {other:?}"),
+        };
+        out.iter().map(id).collect()
+    }
+}
+
+fn place(since: u64) -> Place {
+    Place { since: MsgId(since), v: MsgId(since), until: None }
+}
+
+/// A new holder of the partition publishes once more what lies before this member's last joining.
+#[test]
+fn an_old_removal_does_not_end_a_later_membership() {
+    let mut p = Play::new(place(30));
+    p.events(&[(20, Kind::MemberRemoved), (25, Kind::Text), (30, Kind::MemberAdded), (31, Kind::Text)]);
+    assert_eq!(p.live(30), [31]);
+    p.events(&[(40, Kind::MemberRemoved), (41, Kind::Text)]);
+    assert_eq!(p.shown(), [0; 0], "the one that removes is not theirs");
+    assert!(p.topic.is_empty());
+    assert_eq!(p.topic.cut, [user("m")]);
+}
+
+/// The fold is ahead of the events, or behind them.
+#[test]
+fn what_lies_before_the_end_is_shown_and_nothing_after() {
+    let mut p = Play::new(place(10));
+    p.topic.attached(0, MsgId(10));
+    p.topic.end(p.session.id, group().hash64(), MsgId(13));
+    p.events(&[(11, Kind::Text), (12, Kind::Text)]);
+    assert_eq!(p.live(11), [12]);
+    p.events(&[(13, Kind::MemberRemoved), (14, Kind::Text)]);
+    assert!(p.topic.is_empty() && p.shown().is_empty());
+
+    let mut late = Play::new(place(10));
+    late.topic.attached(0, MsgId(10));
+    late.events(&[(11, Kind::Text), (14, Kind::Text)]);
+    late.topic.end(late.session.id, group().hash64(), MsgId(13));
+    assert!(!late.topic.is_empty(), "it still collects");
+    assert_eq!(late.live(10), [11]);
+    assert!(late.topic.is_empty());
+}
+
+#[test]
+fn who_joined_again_while_attaching_hears_from_there() {
+    let mut p = Play::new(place(10));
+    p.topic.sit(&p.session.clone(), place(30));
+    p.events(&[(20, Kind::MemberRemoved), (25, Kind::Text), (30, Kind::MemberAdded), (31, Kind::Text)]);
+    assert_eq!(p.live(30), [31]);
+}
