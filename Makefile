@@ -30,6 +30,12 @@ test: nats-server lint ## all that must hold: lint, unit and property tests, end
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --lib --bins
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test '*'
 
+# NATTERJACK_SEED replays one; NATTERJACK_CHAOS_SEEDS, _SECONDS and _NATS set the size.
+chaos: nats-server ## minutes of faults from random seeds on three nats-servers, then the checker
+	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test chaos -- --ignored --nocapture heavy
+
+test-heavy: test chaos ## all of `make test`, and the long forms
+
 bench: nats-server build ## load on a system of its own, release build (ARGS="--json" for machines)
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" target/release/natterjack bench $(ARGS)
 

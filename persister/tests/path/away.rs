@@ -5,7 +5,7 @@ use std::time::Duration;
 use natterjack_protocol::{
     Body, Code, Kind, MsgId, Times,
     fold::{Interval, Intervals},
-    rpc::{At, HistoryAnswer, HistoryRequest},
+    rpc::{Access, At, HistoryAnswer, HistoryRequest},
 };
 
 use super::kit::*;

@@ -25,7 +25,7 @@ use natterjack_protocol::{
     Body, Cid, Entry, Event, Kind, MsgId, Refusal, Thread, Times, Token, UserId,
     fold::{Group, Intervals, ThreadItem},
     frame::Page,
-    rpc::{At, HistoryAnswer, HistoryRequest},
+    rpc::{Access, At, HistoryAnswer, HistoryRequest},
 };
 use natterjack_runtime::Health;
 use tokio::time::{Instant, sleep};

@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use natterjack_protocol::{
     Body, Kind, MsgId,
-    fold::Role,
-    rpc::{At, HistoryRequest},
+    fold::{Interval, Intervals, Role},
+    rpc::{Access, At, HistoryAnswer, HistoryRequest},
 };
 use tokio::time::{Instant, sleep};
 
@@ -109,6 +109,36 @@ async fn a_page_is_the_same_before_and_after_it_is_archived() {
     w.archived(&t, last).await;
     assert_eq!(w.page(&t, At::Newest, 50).await, before);
     assert_eq!(w.latest("a", &[&t]).await, latest);
+}
+
+/// The channel service is away and its fold behind, so the asker does not know yet that the reader was removed.
+#[tokio::test]
+async fn a_page_ends_where_the_log_ends_the_membership() {
+    let w = World::new().await;
+    let t = group("g");
+    let members = |users: &[&str]| Body { users: users.iter().map(|u| user(u)).collect(), name: Some("g".into()), ..Body::default() };
+    let created = w.send(&t, "owner", Kind::GroupCreated, members(&["m", "n"])).await;
+    w.send(&t, "owner", Kind::MemberRemoved, members(&["n"])).await;
+    let before = w.say(&t, "owner", "before").await;
+    w.send(&t, "owner", Kind::MemberRemoved, members(&["m"])).await;
+    w.say(&t, "owner", "not for m").await;
+    w.send(&t, "owner", Kind::MemberAdded, members(&["m"])).await;
+    let last = w.say(&t, "owner", "for m again, as soon as it is folded").await;
+    let access = Access { intervals: Intervals(vec![Interval { since: created, until: None }]), v: created };
+    for archived in [false, true] {
+        let _archive = archived.then(|| w.archive("one"));
+        if archived {
+            w.archived(&t, last).await;
+        }
+        let ask = |at| HistoryRequest::Page { thread: t.clone(), reader: user("m"), access: access.clone(), at, limit: 50, min_id: last };
+        let HistoryAnswer::Page(newest) = w.ask(&ask(At::Newest)).await.unwrap() else { panic!("a page was asked for") };
+        assert_eq!(newest.events.last().map(|e| e.id), Some(before));
+        let HistoryAnswer::Page(after) = w.ask(&ask(At::After(before))).await.unwrap() else { panic!("a page was asked for") };
+        assert!(after.events.is_empty() && !after.more);
+        let latest = HistoryRequest::Latest { reader: user("m"), threads: vec![(t.clone(), access.clone())] };
+        let HistoryAnswer::Latest(latest) = w.ask(&latest).await.unwrap() else { panic!("the latest was asked for") };
+        assert_eq!(latest[0].as_ref().map(|e| e.id), Some(before));
+    }
 }
 
 /// The archive is far behind: thousands of entries of one thread are in the log only.

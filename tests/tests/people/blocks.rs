@@ -64,7 +64,10 @@ async fn who_is_blocked_cannot_write_and_never_sees_the_block() {
     // Nobody has deleted anything, and writing is hidden.
     b.send(&ClientFrame::Typing { thread: dm.clone() }).await;
     b.until("typing is refused", |f| match f {
-        ServerFrame::Error { r: None, refusal } => Some(assert_eq!(refusal.code, Code::Blocked)),
+        ServerFrame::Error { r: None, refusal } => {
+            assert_eq!(refusal.code, Code::Blocked);
+            Some(())
+        }
         _ => None,
     })
     .await;

@@ -16,7 +16,7 @@ use crate::witness::{Reader, SOON, assert_once_and_in_order, connect, group, hea
 const WRITERS: usize = 10;
 
 fn codec(n: usize) -> Codec {
-    if n % 2 == 0 { Codec::Json } else { Codec::Msgpack }
+    if n.is_multiple_of(2) { Codec::Json } else { Codec::Msgpack }
 }
 
 /// `w3-17` is the 18th message of the fourth writer.
