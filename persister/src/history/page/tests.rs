@@ -1,6 +1,9 @@
 //! Pages from a list, at every edge.
 
-use natterjack_protocol::{Body, Kind, fold::Interval};
+use natterjack_protocol::{
+    Body, Kind,
+    fold::{Interval, Intervals},
+};
 
 use super::*;
 use crate::store::conformance::{row, text, thread, user};
