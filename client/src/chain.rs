@@ -162,6 +162,15 @@ impl Chain {
         }
     }
 
+    /// Something above the cursor is known to exist and could not be read. False: it is being fetched already.
+    pub fn missing(&mut self) -> bool {
+        let rests = self.is_whole();
+        if rests {
+            self.work = Work::Catch { held: Held::default() };
+        }
+        rests
+    }
+
     /// The page cannot be had at all (no longer a member, for instance): go on with what is here.
     pub fn refused(&mut self, policy: Policy) -> Step {
         let mut step = Step::default();

@@ -191,6 +191,10 @@ impl Core {
             Some(Pending::App(question)) => question.fail(RequestError::Refused(refusal)),
             None => match refusal.cid {
                 Some(cid) => self.settled(|o| o.refused(cid, refusal, now, random)),
+                // Beside the pages after `hello`, `sync` or a joining: this one could not be read, and events will follow it.
+                None if r.is_none() && refusal.code == Code::Unavailable && refusal.thread.is_some() => {
+                    self.resume.page_missing(&refusal, now);
+                }
                 None => tracing::debug!(code = ?refusal.code, message = %refusal.message, "the edge refused something"),
             },
         }

@@ -144,6 +144,14 @@ impl Resume {
         }
     }
 
+    /// The edge could not read the newest page of this thread and says so before anything that lies behind it.
+    pub fn page_missing(&mut self, refusal: &Refusal, now: Instant) {
+        let Some(thread) = refusal.thread.clone() else { return };
+        if self.chain(&thread).missing() && self.open.insert(thread.clone()) {
+            self.later.push((now + refusal.retry_after_ms.map_or(AGAIN, Duration::from_millis), thread));
+        }
+    }
+
     pub fn sync_done(&mut self) {
         self.syncing = None;
         self.settle();

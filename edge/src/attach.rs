@@ -21,6 +21,7 @@ use tokio::{sync::oneshot, time::timeout};
 
 use self::plan::{decode_synced, encode_synced, plan};
 use crate::{
+    directory::unexpected,
     live::{
         Command, Live,
         round::Barrier,
@@ -36,13 +37,13 @@ const READS: usize = 4;
 
 impl Live {
     /// Sends what is newer than the cursors, then `attached`; from there on events come live. Run it beside the session's read loop,
-    /// right after `welcome` was queued.
+    /// right after `welcome` was queued. False: something could not be read, and the client was told what.
     pub async fn attach(
         &self,
         session: &Arc<SessionHandle>,
         cursors: BTreeMap<Thread, MsgId>,
         synced: Option<String>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
         let user = &session.user;
         self.command(Command::Sit { session: session.clone(), topics: vec![(TopicKey::User(user.clone()), Place::default())] }).await?;
         let mut barrier: Option<Barrier> = None;
@@ -69,7 +70,7 @@ impl Live {
         let left = seated.into_iter().filter(|k| matches!(k, TopicKey::Group(_))).collect();
         // Whoever was removed between the two looks sits there still.
         self.command(Command::Stand { session: session.id, topics: left }).await?;
-        let caught_up = self.catch_up(session, &items, &cursors, synced.as_deref(), &barrier).await?;
+        let caught_up = self.catch_up(session, &items, &cursors, synced.as_deref(), &barrier).await;
 
         // Everything up to the heads is in the pages; what the dispatcher has collected beyond them follows.
         let mut floors: HashMap<TopicKey, Vec<(u64, MsgId)>> = HashMap::from([(TopicKey::User(user.clone()), Vec::new())]);
@@ -85,7 +86,8 @@ impl Live {
         let frontiers = barrier.partitions.iter().map(|p| p.frontier);
         let synced = if caught_up.complete { encode_synced(self.layout.generation, frontiers) } else { String::new() };
         let then = ServerFrame::Attached { synced }.encode(session.codec);
-        self.command(Command::GoLive { session: session.clone(), topics: floors.into_iter().collect(), then: Some(then) }).await
+        self.command(Command::GoLive { session: session.clone(), topics: floors.into_iter().collect(), then: Some(then) }).await?;
+        Ok(caught_up.complete)
     }
 
     /// Pages of what is newer than these cursors; for more of them than fit into `hello`.
@@ -94,7 +96,7 @@ impl Live {
         let items: Vec<_> = session.state.snapshot().into_iter().filter(|(t, _)| cursors.contains_key(t)).collect();
         let threads = items.iter().map(|(t, _)| (TopicKey::of(t, &session.user), t.clone())).collect();
         let barrier = self.heads(session, threads).await?;
-        if self.catch_up(session, &items, &cursors, None, &barrier).await?.complete {
+        if self.catch_up(session, &items, &cursors, None, &barrier).await.complete {
             Ok(())
         } else {
             Err(Refusal::unavailable("some threads could not be read: sync again in a moment"))
@@ -124,7 +126,7 @@ impl Live {
         }
     }
 
-    /// Queues the pages that the device lacks. An error: something recent cannot be read, so what comes live would leave a hole behind it.
+    /// Queues the pages that the device lacks.
     async fn catch_up(
         &self,
         session: &Arc<SessionHandle>,
@@ -132,7 +134,7 @@ impl Live {
         cursors: &BTreeMap<Thread, MsgId>,
         synced: Option<&str>,
         barrier: &Barrier,
-    ) -> Result<CaughtUp, Refusal> {
+    ) -> CaughtUp {
         let synced = synced.and_then(|s| decode_synced(s, self.layout.generation, self.layout.partitions));
         let ends = self.ends(cursors, barrier).await;
         let mut plan = plan(items, cursors, synced.as_deref(), barrier, &ends);
@@ -154,18 +156,17 @@ impl Live {
         let mut under_way = FuturesUnordered::new();
         for (thread, cursor, head) in plan.pages {
             let Some(access) = accesses.remove(&thread) else { continue };
-            let must = barrier.heads.contains_key(&thread);
-            under_way.push(self.send_page(session, thread, cursor, head, access, must));
+            under_way.push(self.send_page(session, thread, cursor, head, access));
             if under_way.len() >= PAGES_AT_ONCE
                 && let Some(sent) = under_way.next().await
             {
-                caught_up.add(sent?);
+                caught_up.add(sent);
             }
         }
         while let Some(sent) = under_way.next().await {
-            caught_up.add(sent?);
+            caught_up.add(sent);
         }
-        Ok(caught_up)
+        caught_up
     }
 
     /// The last id of each partition for which a cursor is beyond what its holder has published: a client may have read pages that the
@@ -189,7 +190,7 @@ impl Live {
         for chunk in ask.chunks(limits::HEADS_PER_BATCH) {
             let threads = chunk.iter().map(|(t, _)| t.clone()).collect();
             let HistoryAnswer::LastIds(ids) = self.history.ask(HistoryRequest::LastIds { threads }).await? else {
-                return Err(Refusal::unavailable("history gave an answer of another version"));
+                return Err(unexpected());
             };
             news.extend(chunk.iter().zip(ids).filter(|((_, cursor), id)| id > cursor).map(|((t, c), id)| (t.clone(), *c, id)));
         }
@@ -197,16 +198,8 @@ impl Live {
     }
 
     /// Queues the newest page of a thread, without what the device has. A page that cannot be read is told to the client, which asks for
-    /// it later; unless it `must` be there, because events will follow it.
-    async fn send_page(
-        &self,
-        session: &Arc<SessionHandle>,
-        thread: Thread,
-        cursor: MsgId,
-        head: MsgId,
-        access: Access,
-        must: bool,
-    ) -> Result<Sent, Refusal> {
+    /// it later: before any event that lies behind it, so that no hole is silent.
+    async fn send_page(&self, session: &Arc<SessionHandle>, thread: Thread, cursor: MsgId, head: MsgId, access: Access) -> Sent {
         let request = HistoryRequest::Page {
             thread: thread.clone(),
             reader: session.user.clone(),
@@ -215,19 +208,22 @@ impl Live {
             at: At::Newest,
             limit: limits::PAGE_DEFAULT as u16,
         };
-        match self.history.ask(request).await {
-            Ok(HistoryAnswer::Page(page)) => {
+        let answer = match self.history.ask(request).await {
+            Ok(HistoryAnswer::Page(page)) => Ok(page),
+            Ok(_) => Err(unexpected()),
+            Err(refusal) => Err(refusal),
+        };
+        match answer {
+            Ok(page) => {
                 let sent = Sent { complete: page.holes.is_empty(), reached: page.events.last().map(|e| (thread.clone(), e.id)) };
                 if let Some(page) = newer_than(cursor, &thread, page) {
                     session.frame(&ServerFrame::Page(page));
                 }
-                Ok(sent)
+                sent
             }
-            Ok(_) => Err(Refusal::unavailable("history gave an answer of another version")),
-            Err(refusal) if must => Err(refusal.with_thread(&thread)),
             Err(refusal) => {
                 session.frame(&ServerFrame::error(None, refusal.with_thread(&thread)));
-                Ok(Sent { complete: false, reached: None })
+                Sent { complete: false, reached: None }
             }
         }
     }
@@ -273,14 +269,10 @@ pub(crate) async fn join(live: &Live, session: &Arc<SessionHandle>, thread: &Thr
             let head = barrier.heads.get(thread).copied().unwrap_or(item.v);
             let since = item.intervals.0.last().map_or(MsgId::NONE, |i| i.since);
             let had = MsgId(since.0.saturating_sub(1));
-            match live.send_page(session, thread.clone(), had, head, Access::from(item), true).await {
-                Ok(Sent { complete: true, reached }) => {
-                    let floor = reached.map_or(head, |(_, id)| id.max(head));
-                    let topics = vec![(key, vec![(thread.hash64(), floor)])];
-                    live.command(Command::GoLive { session: session.clone(), topics, then: None }).await.is_ok()
-                }
-                _ => false,
-            }
+            let sent = live.send_page(session, thread.clone(), had, head, Access::from(item)).await;
+            let floor = sent.reached.map_or(head, |(_, id)| id.max(head));
+            let topics = vec![(key, vec![(thread.hash64(), floor)])];
+            live.command(Command::GoLive { session: session.clone(), topics, then: None }).await.is_ok()
         }
         Err(_) => false,
     };

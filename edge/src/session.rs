@@ -64,7 +64,7 @@ pub struct Services {
 enum Done {
     Sent { r: Request, thread: Thread, cid: Cid, result: Result<MsgId, Refusal> },
     Answer(ServerFrame),
-    Attached(Result<(), Refusal>),
+    Attached(Result<bool, Refusal>),
     Nothing,
 }
 
@@ -80,6 +80,8 @@ pub struct Session<S> {
     leave: CancellationToken,
     leaving: bool,
     attached: bool,
+    /// Everything that this device lacked could be read when it attached; else its `synced` must not move.
+    whole: bool,
     queue: SendQueue,
     /// Requests being answered, sends in flight, attach.
     running: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -249,7 +251,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.handle.frame(&frame);
             }
             Done::Nothing => self.requests -= 1,
-            Done::Attached(Ok(())) => self.attached = true,
+            Done::Attached(Ok(whole)) => (self.attached, self.whole) = (true, whole),
             Done::Attached(Err(refusal)) => {
                 tracing::debug!(session = self.handle.id.0, code = ?refusal.code, "attach failed");
                 let why = if refusal.code.retry() == Retry::Later { close::UNAVAILABLE } else { close::BAD_FRAME };

@@ -265,3 +265,26 @@ fn an_incomplete_attach_is_asked_again_and_is_no_sync() {
     r.sync_done();
     assert!(r.is_whole() && r.next_out().is_none());
 }
+
+/// Edge: "the page of this thread cannot be read", then live events that lie behind it; the thread is new to this device.
+#[test]
+fn what_follows_a_page_that_could_not_be_read_waits_for_it() {
+    let thread: Thread = "dm.a.b".parse().unwrap();
+    let mut r = Resume::new([], None, 10_000);
+    let (said, _) = r.hello();
+    r.connected(&said);
+    let now = Instant::now();
+    r.page_missing(&Refusal::unavailable("").with_thread(&thread), now);
+    r.page_missing(&Refusal::unavailable("").with_thread(&thread), now);
+    r.live(event(&thread, 30, 20), now);
+    r.synced("s1".into(), 7);
+    assert!(r.next_out().is_none() && r.ask(now).is_none() && !r.is_whole());
+    let due = r.due().unwrap();
+    assert_eq!(r.ask(due), Some(Ask::Page { thread: thread.clone(), want: Want::Newest }));
+    assert!(r.ask(due).is_none());
+    let events = [(10, 0), (20, 10), (30, 20)].map(|(id, prev)| event(&thread, id, prev)).to_vec();
+    r.page(thread.clone(), Page { thread: Some(thread), events, ..Page::default() }, due);
+    let ids: Vec<_> = std::iter::from_fn(|| r.next_out()).filter_map(|o| if let Out::Event(e) = o { Some(e.id.0) } else { None }).collect();
+    assert_eq!(ids, [10, 20, 30]);
+    assert!(r.is_whole());
+}

@@ -67,7 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 });
             }
             ClientFrame::Ping => {
-                let synced = self.services.live.synced().filter(|_| self.attached);
+                let synced = self.services.live.synced().filter(|_| self.attached && self.whole);
                 self.handle.frame(&ServerFrame::Pong { now: self.services.clock.any_now_ms(), synced });
             }
             ClientFrame::Hello(_) => self.error(None, Refusal::invalid("this session has said hello already")),

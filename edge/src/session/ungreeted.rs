@@ -158,6 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
             leave,
             leaving: false,
             attached: false,
+            whole: false,
             queue: SendQueue::default(),
             running,
             requests: 0,
