@@ -24,7 +24,7 @@ use natterjack_protocol::{Refusal, error::Code};
 use natterjack_runtime::{Health, telemetry::Metrics};
 
 use crate::{
-    auth::Auth, clock::Clock, control::Control, directory::Directory, gate::Gate, history::HistoryClient, lease::Edges, people::People,
+    auth::Auth, clock::Clock, control::Control, directory::Directory, gate::Gate, lease::Edges, pages::Pages, people::People,
     threads::ThreadLists,
 };
 use extract::Failure;
@@ -37,7 +37,7 @@ pub struct Api {
     pub directory: Directory,
     pub people: People,
     pub control: Control,
-    pub history: HistoryClient,
+    pub pages: Pages,
     pub threads: ThreadLists,
     pub edges: Edges,
     pub health: Health,

@@ -19,6 +19,7 @@ pub mod http;
 pub mod lease;
 pub mod live;
 pub mod members;
+pub mod pages;
 pub mod people;
 pub mod rate;
 pub mod repair;

@@ -21,6 +21,7 @@ use crate::{
     http,
     lease::{self, Edges, Keeper},
     live,
+    pages::Pages,
     people::People,
     send::Sends,
     session::Services,
@@ -72,6 +73,7 @@ pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, sto
     let publisher = Publisher::new(&nats, layout, cfg.times.clone());
     let control = Control::new(Tail::new(&nats, layout), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
     let threads = ThreadLists::new(&history, &people);
+    let pages = Pages::new(&history, &people);
     let (gate, sessions) = (Gate::default(), Sessions::default());
 
     let api = http::Api {
@@ -81,7 +83,7 @@ pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, sto
         directory,
         people: people.clone(),
         control: control.clone(),
-        history: history.clone(),
+        pages: pages.clone(),
         threads: threads.clone(),
         edges: edges.clone(),
         health: health.clone(),
@@ -93,7 +95,7 @@ pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, sto
         publisher: publisher.clone(),
         control,
         people,
-        history: history.clone(),
+        history,
         clock: clock.clone(),
         gate: gate.clone(),
         layout,
@@ -107,7 +109,7 @@ pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, sto
         clock: clock.clone(),
         gate: gate.clone(),
         sends,
-        history,
+        pages,
         threads,
         nats,
         times: cfg.times.clone(),

@@ -2,10 +2,8 @@
 
 use axum::{Json, extract::State};
 use natterjack_protocol::{
-    MsgId, Refusal, Thread,
-    error::Code,
+    MsgId, Thread,
     frame::{History, Page},
-    rpc::{Access, HistoryAnswer, HistoryRequest},
 };
 use serde::Deserialize;
 
@@ -14,7 +12,7 @@ use super::{
     extract::{Actor, Answer, Path, Query},
     openapi::schema,
 };
-use crate::{directory::unexpected, session::commands::Question};
+use crate::pages::Question;
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -40,20 +38,6 @@ pub struct Place {
     responses((status = 200, body = schema::Page), (status = "default", body = schema::Refusal)))]
 pub async fn page(State(api): Shared, Actor(actor): Actor, Path(thread): Path<Thread>, Query(p): Query<Place>) -> Answer<Page> {
     let asked = History { r: 0, thread: Some(thread), before: p.before, after: p.after, around: p.around, at: p.at, limit: p.limit };
-    let Question { thread, at, limit } = Question::of(&asked)?;
-    let item = api.people.threads(&actor.user).await?.threads.remove(&thread);
-    let item = item.ok_or_else(|| Refusal::new(Code::NotMember, "you are not in this thread"))?;
-    let request = HistoryRequest::Page {
-        thread: thread.clone(),
-        reader: actor.user,
-        access: Access::from(&item),
-        at,
-        limit,
-        // The log is asked for its newest id in any case; there is no session that knows a larger one.
-        min_id: MsgId::NONE,
-    };
-    match api.history.ask(request).await? {
-        HistoryAnswer::Page(page) => Ok(Json(Page { r: None, thread: Some(thread), ..page })),
-        _ => Err(unexpected().into()),
-    }
+    let question = Question::of(&asked)?;
+    Ok(Json(api.pages.page(&actor.user, None, question, MsgId::NONE).await?))
 }

@@ -7,15 +7,14 @@ use natterjack_protocol::{
     MsgId, Refusal, Thread, close,
     error::Code,
     fold,
-    frame::{ClientFrame, History, Request, ServerFrame},
+    frame::{ClientFrame, History, Page, Request, ServerFrame},
     limits,
     live::Ephemeral,
-    rpc::{Access, At, HistoryAnswer, HistoryRequest},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Done, End, Session};
-use crate::directory::unexpected;
+use crate::pages::Question;
 
 /// The number of the request, for refusing it.
 pub(super) fn request(frame: &ClientFrame) -> Option<Request> {
@@ -107,72 +106,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let page = async {
                 let question = Question::of(&h)?;
                 handle.state.loaded(services.times.attach).await?;
-                let mut item = handle.state.item(&question.thread);
-                if item.is_none() {
-                    services.sends.refresh(&handle.state, &question.thread).await?;
-                    item = handle.state.item(&question.thread);
-                }
-                let item = item.ok_or_else(|| Refusal::new(Code::NotMember, "you are not in this thread"))?;
-                let Question { thread, at, limit } = question;
-                let ask = HistoryRequest::Page {
-                    thread: thread.clone(),
-                    reader: handle.user.clone(),
-                    access: Access::from(&item),
-                    at,
-                    limit,
-                    min_id,
-                };
-                match services.history.ask(ask).await? {
-                    HistoryAnswer::Page(mut page) => {
-                        page.r = Some(r);
-                        page.thread = Some(thread);
-                        Ok(page)
-                    }
-                    _ => Err(unexpected()),
-                }
+                let known = handle.state.item(&question.thread);
+                services.pages.page(&handle.user, known, question, min_id).await
             };
             Done::Answer(match page.await {
-                Ok(page) => ServerFrame::Page(page),
+                Ok(page) => ServerFrame::Page(Page { r: Some(r), ..page }),
                 Err(e) => ServerFrame::error(Some(r), e),
             })
         });
-    }
-}
-
-/// A `history` whose fields fit together. The same question is asked over HTTP.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Question {
-    pub thread: Thread,
-    pub at: At,
-    pub limit: u16,
-}
-
-impl Question {
-    pub fn of(h: &History) -> Result<Self, Refusal> {
-        let thread = h.thread.clone().ok_or_else(|| Refusal::invalid("thread is missing"))?;
-        let places = [h.before.map(At::Before), h.after.map(At::After), h.around.map(At::Around), h.at.map(At::Time)];
-        let mut given = places.into_iter().flatten();
-        let at = given.next().unwrap_or(At::Newest);
-        if given.next().is_some() {
-            return Err(Refusal::invalid("at most one of before, after, around and at may be given"));
-        }
-        let limit = crate::threads::page_limit(h.limit)? as u16;
-        Ok(Self { thread, at, limit })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_question_has_one_place() {
-        let h = |before, at| History { thread: "dm.a.b".parse().ok(), before, at, ..History::default() };
-        assert_eq!(Question::of(&h(None, None)).unwrap().at, At::Newest);
-        assert_eq!(Question::of(&h(Some(MsgId(5)), None)).unwrap().at, At::Before(MsgId(5)));
-        assert_eq!(Question::of(&h(None, Some(7))).unwrap().at, At::Time(7));
-        assert_eq!(Question::of(&h(Some(MsgId(5)), Some(7))).unwrap_err().code, Code::Invalid);
-        assert!(Question::of(&History { limit: Some(0), ..h(None, None) }).is_err());
-        assert!(Question::of(&History::default()).is_err());
     }
 }

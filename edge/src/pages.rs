@@ -1,0 +1,98 @@
+//! Beside step 5: a page of history for somebody who asks, over the socket or HTTP. Decides whether they may; `history` cuts it.
+
+use natterjack_protocol::{
+    MsgId, Refusal, Thread, UserId,
+    error::Code,
+    fold::{Intervals, ThreadItem},
+    frame::{History, Page},
+    rpc::{Access, At, HistoryAnswer, HistoryRequest},
+};
+
+use crate::{directory::unexpected, history::HistoryClient, people::People, threads::page_limit};
+
+/// A `history` whose fields fit together. The same question is asked over HTTP.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Question {
+    pub thread: Thread,
+    pub at: At,
+    pub limit: u16,
+}
+
+impl Question {
+    pub fn of(h: &History) -> Result<Self, Refusal> {
+        let thread = h.thread.clone().ok_or_else(|| Refusal::invalid("thread is missing"))?;
+        let places = [h.before.map(At::Before), h.after.map(At::After), h.around.map(At::Around), h.at.map(At::Time)];
+        let mut given = places.into_iter().flatten();
+        let at = given.next().unwrap_or(At::Newest);
+        if given.next().is_some() {
+            return Err(Refusal::invalid("at most one of before, after, around and at may be given"));
+        }
+        let limit = page_limit(h.limit)? as u16;
+        Ok(Self { thread, at, limit })
+    }
+}
+
+#[derive(Clone)]
+pub struct Pages {
+    history: HistoryClient,
+    people: People,
+}
+
+impl Pages {
+    pub fn new(history: &HistoryClient, people: &People) -> Self {
+        Self { history: history.clone(), people: people.clone() }
+    }
+
+    /// `known`: the reader's item, if this edge has one. `min_id`: what they know to exist.
+    pub async fn page(&self, reader: &UserId, known: Option<ThreadItem>, question: Question, min_id: MsgId) -> Result<Page, Refusal> {
+        let Question { thread, at, limit } = question;
+        let not_member = || Refusal::new(Code::NotMember, "you are not in this thread");
+        let known = known.filter(|i| i.intervals.open());
+        let (access, certain) = match known {
+            Some(item) => (Access::from(&item), true),
+            None => self.access(reader, &thread).await?.ok_or_else(not_member)?,
+        };
+        let request = HistoryRequest::Page { thread: thread.clone(), reader: reader.clone(), access, at, limit, min_id };
+        match self.history.ask(request).await? {
+            HistoryAnswer::Page(page) if !certain && page.events.is_empty() && page.prev.is_none() && page.holes.is_empty() => {
+                Err(not_member())
+            }
+            HistoryAnswer::Page(page) => Ok(Page { thread: Some(thread), ..page }),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Somebody may ask for a message that was acknowledged before the fold has come to their own key. A group's key is folded first, and
+    /// nobody can write there before it is; who is in a conversation of two says its name. False: there may be no such conversation.
+    async fn access(&self, reader: &UserId, thread: &Thread) -> Result<Option<(Access, bool)>, Refusal> {
+        let item = self.people.threads(reader).await?.threads.remove(thread);
+        if let Some(item) = item.as_ref().filter(|i| i.intervals.open()) {
+            return Ok(Some((Access::from(item), true)));
+        }
+        let newer = match thread {
+            Thread::Dm { .. } => {
+                let part = thread.peer(reader).map(|_| (Access { intervals: Intervals::all(), v: MsgId::NONE }, false));
+                return Ok(item.map(|i| (Access::from(&i), true)).or(part));
+            }
+            Thread::Group { gid } => self.people.group(gid).await?.and_then(|g| g.item(reader)),
+        };
+        let newest = item.into_iter().chain(newer).max_by_key(|i| i.v);
+        Ok(newest.map(|i| (Access::from(&i), true)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_has_one_place() {
+        let h = |before, at| History { thread: "dm.a.b".parse().ok(), before, at, ..History::default() };
+        assert_eq!(Question::of(&h(None, None)).unwrap().at, At::Newest);
+        assert_eq!(Question::of(&h(Some(MsgId(5)), None)).unwrap().at, At::Before(MsgId(5)));
+        assert_eq!(Question::of(&h(None, Some(7))).unwrap().at, At::Time(7));
+        assert_eq!(Question::of(&h(Some(MsgId(5)), Some(7))).unwrap_err().code, Code::Invalid);
+        assert!(Question::of(&History { limit: Some(0), ..h(None, None) }).is_err());
+        assert!(Question::of(&History::default()).is_err());
+    }
+}
