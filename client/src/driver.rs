@@ -426,10 +426,15 @@ async fn learn_edges(auth: &Auth) {
     let mut wait = EDGES_SOON.mul_f64(rand::random());
     loop {
         tokio::time::sleep(wait).await;
-        wait = EDGES_EVERY.mul_f64(0.5 + rand::random::<f64>());
         match auth.http().ask::<(), List>(reqwest::Method::GET, "/v1/edges", None, None).await {
-            Ok(List { edges }) => auth.http().with_edges(|e| e.learn(&edges)),
-            Err(e) => tracing::debug!(error = %e, "the list of edges was not read"),
+            Ok(List { edges }) => {
+                auth.http().with_edges(|e| e.learn(&edges));
+                wait = EDGES_EVERY.mul_f64(0.5 + rand::random::<f64>());
+            }
+            Err(e) => {
+                tracing::debug!(error = %e, "the list of edges was not read");
+                wait = (wait * 2).clamp(EDGES_SOON.mul_f64(0.5), EDGES_EVERY.mul_f64(0.5)).mul_f64(0.5 + rand::random::<f64>());
+            }
         }
     }
 }

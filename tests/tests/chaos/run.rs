@@ -158,8 +158,11 @@ async fn churn(cluster: &Cluster, people: &People, record: &Recorder, phases: wa
     let edges = cluster.spec().edges;
     let victims = [&people.users[RAW - 1], &people.users[RAW + SDK - 1]];
     let mut inside = [true, true];
+    let mut last_word = None;
     loop {
         let writing = *phases.borrow() == Phase::Write;
+        let end = (!writing).then(|| *last_word.get_or_insert_with(|| Instant::now() + Duration::from_secs(60)));
+        assert!(end.is_none_or(|end| Instant::now() < end), "somebody cannot be brought back into the group");
         if !writing && inside == [true, true] {
             return;
         }
