@@ -3,28 +3,12 @@
 
 use bytes::{Bytes, BytesMut};
 use natterjack_nats::LogRecord;
-use natterjack_protocol::{Entry, Event, MsgId, Times, codec::Codec, event::EntryView, frame::ServerFrame, live};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
-    Publish,
-    /// A copy of an earlier entry: shown to nobody.
-    #[expect(dead_code, reason = "the seam of the late rule; no lookup decides this yet")]
-    Hide,
-}
+use natterjack_protocol::{Entry, Event, MsgId, codec::Codec, event::EntryView, frame::ServerFrame, live};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Live {
     pub payload: Bytes,
-    pub late: bool,
     pub unreadable: bool,
-}
-
-/// The late rule's seam. A late entry may be a copy that the dedupe window could not see; whether it is one, a lookup of
-/// (thread, sender, cid) below its id decides, the same everywhere. Until that lookup exists every entry is published.
-/// It will have to run before the entry is put into the chain: what is hidden is nobody's `prev`.
-pub fn decide(_entry: &EntryView<'_>, _late: bool) -> Decision {
-    Decision::Publish
 }
 
 /// Room for frames: one allocation for many of them, instead of one each that another thread frees. A chunk lives as long as the
@@ -48,23 +32,16 @@ impl Room {
     }
 }
 
-/// None: hidden. `readable` is false for a control entry that could not be decoded, so that nobody is shown what was not folded.
-pub fn live(room: &mut Room, record: &LogRecord, prev: MsgId, readable: bool, times: &Times) -> Option<Live> {
+/// `readable` is false for a control entry that could not be decoded, so that nobody is shown what was not folded.
+pub fn live(room: &mut Room, record: &LogRecord, prev: MsgId, readable: bool) -> Live {
     // Decoded to be sure that every client and the archive can; what is published are the entry's own bytes.
     let readable = readable && (record.control || Entry::on(false, &record.payload).is_ok());
     let view = match EntryView::parse(&record.payload) {
         Ok(view) if readable => view,
-        _ => return Some(unreadable(record, prev, record.payload.clone())),
+        _ => return unreadable(record, prev, record.payload.clone()),
     };
-    // The id of an operation says nothing about its age: control entries are guarded by compare-and-set instead.
-    let late = !record.control && view.cid.is_late(record.ts, view.seen, times);
-    match decide(&view, late) {
-        Decision::Hide => None,
-        Decision::Publish => {
-            live::write_event(&mut room.scratch, &view, record.control, &record.thread.to_string(), record.id, prev, record.ts);
-            Some(Live { payload: room.take(), late, unreadable: false })
-        }
-    }
+    live::write_event(&mut room.scratch, &view, record.control, &record.thread.to_string(), record.id, prev, record.ts);
+    Live { payload: room.take(), unreadable: false }
 }
 
 /// An entry that cannot be understood was acknowledged: it has its place in the chain, as kind `unknown` with its bytes.
@@ -72,7 +49,7 @@ fn unreadable(record: &LogRecord, prev: MsgId, bytes: Bytes) -> Live {
     let event = Event::unreadable(record.thread.clone(), record.id, prev, record.ts, bytes);
     let frame = ServerFrame::Event(Box::new(event)).encode(Codec::Msgpack);
     let payload = live::encode_frame(record.control, &record.thread.to_string(), record.id, prev, &frame);
-    Live { payload, late: false, unreadable: true }
+    Live { payload, unreadable: true }
 }
 
 /// For an entry whose frame is larger than the server takes: its place in the chain, without its bytes.
@@ -103,10 +80,10 @@ mod tests {
     #[test]
     fn an_entry_becomes_its_event() {
         let c = 1_800_000_000_000;
-        let l = live(&mut Room::default(), &record(entry(c).encode(), c + 5), MsgId(7), true, &Times::default()).unwrap();
+        let l = live(&mut Room::default(), &record(entry(c).encode(), c + 5), MsgId(7), true);
         let (prev, e) = event(&l);
         assert_eq!((prev, e.prev, e.id, e.ts, e.body.text.as_deref()), (MsgId(7), MsgId(7), MsgId(9), c + 5, Some("hi")));
-        assert!(!l.late && !l.unreadable);
+        assert!(!l.unreadable);
     }
 
     #[test]
@@ -114,12 +91,12 @@ mod tests {
         let mut forged = entry(1);
         forged.v = 99;
         for bytes in [Bytes::from_static(b"\x00not an entry"), Bytes::new(), forged.encode()] {
-            let l = live(&mut Room::default(), &record(bytes.clone(), 5), MsgId(7), true, &Times::default()).unwrap();
+            let l = live(&mut Room::default(), &record(bytes.clone(), 5), MsgId(7), true);
             let (prev, e) = event(&l);
             assert_eq!((prev, e.kind, e.body.data), (MsgId(7), Kind::Unknown, Some(bytes)));
             assert!(l.unreadable);
         }
-        let l = live(&mut Room::default(), &record(entry(1).encode(), 5), MsgId(7), false, &Times::default()).unwrap();
+        let l = live(&mut Room::default(), &record(entry(1).encode(), 5), MsgId(7), false);
         assert!(l.unreadable, "a control entry that was not folded is not shown as one");
         assert_eq!(event(&placeholder(&record(Bytes::new(), 5), MsgId(7))).1.id, MsgId(9));
     }
@@ -127,24 +104,8 @@ mod tests {
     #[test]
     fn frames_of_one_chunk_do_not_touch() {
         let mut room = Room::default();
-        let lives: Vec<Live> = (0..2_000)
-            .map(|n| {
-                live(&mut room, &LogRecord { id: MsgId(n), ..record(entry(1).encode(), 5) }, MsgId(0), true, &Times::default()).unwrap()
-            })
-            .collect();
+        let lives: Vec<Live> =
+            (0..2_000).map(|n| live(&mut room, &LogRecord { id: MsgId(n), ..record(entry(1).encode(), 5) }, MsgId(0), true)).collect();
         assert!(lives.iter().enumerate().all(|(n, l)| event(l).1.id == MsgId(n as u64)));
-    }
-
-    #[test]
-    fn late_entries_are_counted_and_for_now_published() {
-        let c = 1_800_000_000_000;
-        let t = Times::default();
-        let l = |e: Entry| live(&mut Room::default(), &record(e.encode(), c + 40_001), MsgId(7), true, &t).unwrap().late;
-        assert!(l(entry(c)));
-        assert!(!l(Entry { seen: Some(c + 30_000), ..entry(c) }));
-        assert!(
-            live(&mut Room::default(), &LogRecord { control: true, ..record(entry(c).encode(), c + 90_000) }, MsgId(7), true, &t)
-                .is_some_and(|l| !l.late)
-        );
     }
 }

@@ -10,6 +10,7 @@ mod folder;
 mod frame;
 mod heads;
 mod last;
+mod late;
 mod metrics;
 mod outlet;
 mod partition;

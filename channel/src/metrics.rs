@@ -4,6 +4,8 @@ use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, d
 
 pub struct Metrics {
     pub strays: Counter,
+    pub late: Counter,
+    pub copies: Counter,
     pub republished: Counter,
     pub takeovers: Counter,
     pub requests: Counter,
@@ -23,6 +25,8 @@ impl Metrics {
         let level = |name: &'static str| gauge!(name, "partition" => p.clone());
         Self {
             strays: count("natterjack_channel_stray_entries_total"),
+            late: count("natterjack_channel_late_entries_total"),
+            copies: count("natterjack_channel_copies_total"),
             republished: count("natterjack_channel_republished_entries_total"),
             takeovers: count("natterjack_channel_takeovers_total"),
             requests: count("natterjack_channel_heads_requests_total"),
@@ -39,7 +43,8 @@ impl Metrics {
 
 pub fn describe() {
     describe_counter!("natterjack_channel_published_entries_total", "Log entries published on live subjects, by partition");
-    describe_counter!("natterjack_channel_late_entries_total", "Entries stored so long after their cid that they may be copies");
+    describe_counter!("natterjack_channel_late_entries_total", "Entries stored so long after their cid that they may be copies; looked up");
+    describe_counter!("natterjack_channel_copies_total", "Of these the copies of an earlier entry, shown to nobody");
     describe_counter!("natterjack_channel_unreadable_entries_total", "Entries published as kind unknown because they could not be read");
     describe_counter!("natterjack_channel_stray_entries_total", "Entries under a subject that names no thread; alarm");
     describe_counter!("natterjack_channel_republished_entries_total", "Entries published again after the connection broke");

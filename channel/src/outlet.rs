@@ -34,7 +34,6 @@ pub struct Outlet {
     /// A lost signal shows no gap, and no sweep knows a thread that the edge does not: so each is said once more, as a head is.
     again: VecDeque<(Instant, Vec<Subject>, Bytes)>,
     published: Counter,
-    late: Counter,
     unreadable: Counter,
 }
 
@@ -48,7 +47,6 @@ impl Outlet {
             room: Room::default(),
             again: VecDeque::new(),
             published: of("natterjack_channel_published_entries_total"),
-            late: of("natterjack_channel_late_entries_total"),
             unreadable: of("natterjack_channel_unreadable_entries_total"),
         }
     }
@@ -61,18 +59,15 @@ impl Outlet {
     pub async fn entry(&mut self, pending: &Pending) -> Result<(), Error> {
         let Pending { record, prev, control, .. } = pending;
         let readable = !record.control || control.is_some();
-        if let Some(live) = frame::live(&mut self.room, record, *prev, readable, &self.times) {
-            self.late.increment(u64::from(live.late));
-            if live.unreadable {
-                self.unreadable.increment(1);
-                tracing::error!(partition = self.p, id = %record.id, thread = %record.thread, "an entry cannot be read; published as kind unknown");
-            }
-            let subjects = subjects::live_subjects_of(&record.thread);
-            if !self.to_all(subjects, live.payload).await? {
-                tracing::error!(partition = self.p, id = %record.id, thread = %record.thread, "an entry is too large for a frame; published without its bytes");
-                let live = frame::placeholder(record, *prev);
-                self.to_all(subjects::live_subjects_of(&record.thread), live.payload).await?;
-            }
+        let live = frame::live(&mut self.room, record, *prev, readable);
+        if live.unreadable {
+            self.unreadable.increment(1);
+            tracing::error!(partition = self.p, id = %record.id, thread = %record.thread, "an entry cannot be read; published as kind unknown");
+        }
+        if !self.to_all(subjects::live_subjects_of(&record.thread), live.payload).await? {
+            tracing::error!(partition = self.p, id = %record.id, thread = %record.thread, "an entry is too large for a frame; published without its bytes");
+            let live = frame::placeholder(record, *prev);
+            self.to_all(subjects::live_subjects_of(&record.thread), live.payload).await?;
         }
         self.published.increment(1);
         if let Some(c) = control {

@@ -4,7 +4,7 @@
 //! the wire: an answer to a heads request, or a beat, stands behind every frame it speaks of. Whatever takes long (KV, the log's
 //! bounds, a round trip) runs as a future beside the loop and never holds it; what must not overtake it waits in `window`.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use async_nats::{Message, Subscriber};
 use futures_util::{StreamExt, future::BoxFuture};
@@ -22,6 +22,7 @@ use crate::{
     fold::Change,
     folder::Folder,
     last::Last,
+    late,
     metrics::Metrics,
     outlet::Outlet,
     quiet::Quiet,
@@ -104,6 +105,11 @@ struct Partition {
     bounds: Slot<Option<(LogBounds, Instant)>>,
     lag: Slot<Option<u64>>,
     saving: Slot<Result<Position, KvError>>,
+    /// Read, and behind an entry that is being judged.
+    waiting: VecDeque<Record>,
+    /// A late entry, and whether it is a copy.
+    judging: Slot<(LogRecord, bool)>,
+    judging_since: Option<Instant>,
     /// A standby's look at how far the holder is.
     peek: Slot<Option<Position>>,
     metrics: Metrics,
@@ -176,6 +182,9 @@ impl Partition {
             bounds: None,
             lag: None,
             saving: None,
+            waiting: VecDeque::new(),
+            judging: None,
+            judging_since: None,
             peek: None,
             metrics: Metrics::new(p),
             shared,
@@ -213,12 +222,16 @@ impl Partition {
                 _ = chores.tick() => self.chores().await?,
                 () = sleep_until(quiet_until.unwrap_or_else(Instant::now)), if quiet_until.is_some() => self.quiet_threads().await?,
                 () = std::future::ready(()), if more => {}
-                batch = self.reader.next_batch(TURN), if !self.window.full() => self.take(batch?),
+                (record, copy) = done(&mut self.judging) => self.judged(record, copy),
+                batch = self.reader.next_batch(TURN), if self.may_read() => self.take(batch?),
             }
         }
     }
 
-    /// Step by step through a batch: the chain is made here, once, in the log's order; it is published from the window.
+    fn may_read(&self) -> bool {
+        !self.window.full() && self.judging.is_none()
+    }
+
     fn take(&mut self, batch: Batch) {
         self.metrics.lag.set(batch.pending as f64);
         if let Some((_, to)) = batch.hole {
@@ -227,23 +240,51 @@ impl Partition {
         if let (true, Some(first)) = (std::mem::take(&mut self.horizon_open), batch.records.first()) {
             self.last.forget_up_to(MsgId(first.id().0.saturating_sub(1)));
         }
-        for record in batch.records {
-            let (id, ts) = (record.id(), record.ts());
-            let pending = match record {
-                Record::Entry(record) => {
-                    let hash = record.thread.hash64();
-                    let prev = self.last.advance(hash, id, ts);
-                    let control = if record.control { control(&record) } else { None };
-                    Some(Pending { record, hash, prev, control })
-                }
-                Record::Poison { subject, .. } => {
+        self.waiting.extend(batch.records);
+        self.work_in();
+    }
+
+    /// Step by step through what was read: the chain is made here, once, in the log's order; it is published from the window. What is
+    /// hidden is nobody's `prev`, so everything waits behind a late entry until it is known to be none.
+    fn work_in(&mut self) {
+        while self.judging.is_none()
+            && let Some(record) = self.waiting.pop_front()
+        {
+            match record {
+                Record::Entry(record) => match late::suspect(&record, &self.shared.times) {
+                    None => self.link(record),
+                    Some(whose) => {
+                        self.metrics.late.increment(1);
+                        self.judging_since = Some(Instant::now());
+                        self.judging = Some(Box::pin(late::is_copy(self.shared.log.clone(), record, whose)));
+                    }
+                },
+                Record::Poison { id, ts, subject, .. } => {
                     self.metrics.strays.increment(1);
                     tracing::error!(partition = self.p, id = %id, subject, "an entry's subject names no thread; passed over");
-                    None
+                    self.window.read(id, ts, None);
                 }
-            };
-            self.window.read(id, ts, pending);
+            }
         }
+    }
+
+    fn link(&mut self, record: LogRecord) {
+        let (id, ts, hash) = (record.id, record.ts, record.thread.hash64());
+        let prev = self.last.advance(hash, id, ts);
+        let control = if record.control { control(&record) } else { None };
+        self.window.read(id, ts, Some(Pending { record, hash, prev, control }));
+    }
+
+    fn judged(&mut self, record: LogRecord, copy: bool) {
+        self.judging_since = None;
+        if copy {
+            self.metrics.copies.increment(1);
+            tracing::info!(partition = self.p, id = %record.id, "a copy of an earlier entry, stored late; shown to nobody");
+            self.window.read(record.id, record.ts, None);
+        } else {
+            self.link(record);
+        }
+        self.work_in();
     }
 
     fn may_publish(&self) -> bool {

@@ -163,7 +163,7 @@ impl Sends {
     /// The id of this cid if it is stored, and the log's clock at the lookup.
     async fn find(&self, thread: &Thread, sender: &UserId, cid: Cid) -> Result<(Option<MsgId>, u64), Refusal> {
         metrics::counter!("natterjack_edge_cid_lookups_total").increment(1);
-        let request = HistoryRequest::FindCid { thread: thread.clone(), sender: sender.clone(), cid };
+        let request = HistoryRequest::FindCid { thread: thread.clone(), sender: sender.clone(), cid, below: None };
         match self.history.ask(request).await? {
             HistoryAnswer::FindCid { found, seen } => Ok((found, seen)),
             _ => Err(unexpected()),

@@ -4,11 +4,11 @@
 //! A batch is written whole, thread by thread, a few at once; only then the watermark moves over it, so it always stands behind a prefix
 //! without a gap. Whatever the store answers, nothing is skipped: it is tried again, with the very same rows, until it is written.
 
-use std::time::Duration;
+use std::{collections::HashSet, fmt::Display, time::Duration};
 
 use futures_util::{StreamExt, stream};
-use natterjack_nats::{Buckets, Layout, LogReader, Nats, Positions, ReadError, RoleLease, Start};
-use natterjack_protocol::{Thread, Times};
+use natterjack_nats::{Buckets, Layout, LogReader, Nats, Positions, ReadError, Record, RoleLease, Start};
+use natterjack_protocol::{MsgId, Thread, Times};
 use natterjack_runtime::Health;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     batch::{self, Limits, Sorted},
     fold::fold_thread,
-    store::{PartitionKey, Row, Store, StoreError},
+    history::History,
+    store::{PartitionKey, Row, Store},
 };
 
 /// Threads of a batch that are written at the same time.
@@ -89,7 +90,8 @@ impl<S: Store> Archive<S> {
                 metrics::counter!("natterjack_persister_holes_total").increment(1);
             }
             let entries = batch.records.len() as u64;
-            let sorted = batch::sort(key, position, batch.records);
+            let hidden = self.copies(&batch.records).await;
+            let sorted = batch::sort(key, position, batch.records, &hidden);
             for id in batch::poison(&sorted) {
                 tracing::error!(p, %id, "an entry that cannot be read; archived as kind unknown with its bytes");
                 metrics::counter!("natterjack_persister_poison_entries_total").increment(1);
@@ -101,6 +103,20 @@ impl<S: Store> Archive<S> {
             mirror.send_replace(Some(natterjack_nats::Position { id: end.id, ts: end_ts }));
             metrics::counter!("natterjack_persister_archived_entries_total").increment(entries);
         }
+    }
+
+    /// What the late rule hides. While that cannot be told, the watermark waits.
+    async fn copies(&self, records: &[Record]) -> HashSet<MsgId> {
+        let history = History::new(&self.nats, self.layout, self.times.clone(), self.store.clone());
+        let mut hidden = HashSet::new();
+        for record in records {
+            let Record::Entry(entry) = record else { continue };
+            if self.until_it_works("judge a late entry", || history.is_copy(entry)).await {
+                tracing::info!(id = %entry.id, "a copy of an earlier entry, stored late; shown to nobody");
+                hidden.insert(entry.id);
+            }
+        }
+        hidden
     }
 
     async fn write(&self, sorted: Sorted) {
@@ -121,7 +137,7 @@ impl<S: Store> Archive<S> {
     }
 
     /// Never gives up: to skip is to lose what was acknowledged.
-    async fn until_it_works<T, F: Future<Output = Result<T, StoreError>>>(&self, what: &'static str, mut f: impl FnMut() -> F) -> T {
+    async fn until_it_works<T, E: Display, F: Future<Output = Result<T, E>>>(&self, what: &'static str, mut f: impl FnMut() -> F) -> T {
         let mut pause = *PAUSE.start();
         loop {
             match f().await {

@@ -1,7 +1,10 @@
 //! What the log handed over, sorted for the store (step 7): by thread, each oldest first, with times that only rise. Pure, but for the
 //! gathering. Before it `nats::LogReader`, after it `fold` and the store.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use natterjack_nats::{Batch, LogReader, ReadError, Record};
 use natterjack_protocol::{MsgId, Thread};
@@ -69,7 +72,9 @@ pub struct Sorted {
 
 /// `from`: the watermark before this batch. The archived time never falls within a partition (leaders' clocks differ by up to the slack):
 /// a point in time is then a point in the order of ids. A replay starts at a watermark too, so it makes the same times.
-pub fn sort(key: PartitionKey, from: Position, records: Vec<Record>) -> Sorted {
+///
+/// `hidden`: copies, which stand nowhere (P2).
+pub fn sort(key: PartitionKey, from: Position, records: Vec<Record>, hidden: &HashSet<MsgId>) -> Sorted {
     let mut sorted = Sorted { threads: Vec::new(), strays: Vec::new(), end: from, end_ts: from.ts };
     let mut places: HashMap<Thread, usize> = HashMap::new();
     for record in records {
@@ -77,6 +82,7 @@ pub fn sort(key: PartitionKey, from: Position, records: Vec<Record>) -> Sorted {
         sorted.end = Position { id: record.id(), ts };
         sorted.end_ts = record.ts();
         match record {
+            Record::Entry(e) if hidden.contains(&e.id) => {}
             Record::Entry(e) => {
                 let row = Row::from_log(&e.thread, e.id, ts, e.control, &e.payload);
                 let place = *places.entry(e.thread).or_insert_with(|| {
@@ -121,13 +127,15 @@ mod tests {
             record(6, 120, "group.g", true, Kind::MemberAdded),
             record(7, 110, "dm.a.b", false, Kind::Text),
         ];
-        let sorted = sort(KEY, from, log.clone());
+        let sorted = sort(KEY, from, log.clone(), &HashSet::new());
         let spelled: Vec<_> =
             sorted.threads.iter().map(|(t, rows)| (t.to_string(), rows.iter().map(|r| (r.id.0, r.ts)).collect::<Vec<_>>())).collect();
         assert_eq!(spelled, [("dm.a.b".to_owned(), vec![(5, 100), (7, 120)]), ("group.g".to_owned(), vec![(6, 120)])]);
         assert_eq!((sorted.end, sorted.end_ts), (Position { id: MsgId(7), ts: 120 }, 110));
-        assert_eq!(sort(KEY, from, log), sorted);
-        assert_eq!(sort(KEY, from, Vec::new()).end, from);
+        assert_eq!(sort(KEY, from, log.clone(), &HashSet::new()), sorted);
+        let hidden = sort(KEY, from, log, &HashSet::from([MsgId(7)]));
+        assert_eq!((hidden.end, hidden.threads[0].1.len()), (sorted.end, 1), "a hidden entry is passed over, not waited for");
+        assert_eq!(sort(KEY, from, Vec::new(), &HashSet::new()).end, from);
     }
 
     #[test]
@@ -140,7 +148,7 @@ mod tests {
             record(4, 4, "group.g", false, Kind::MemberAdded),
             record(5, 5, "group.g", true, Kind::Text),
         ];
-        let sorted = sort(KEY, Position::default(), log);
+        let sorted = sort(KEY, Position::default(), log, &HashSet::new());
         assert_eq!(poison(&sorted), [MsgId(2), MsgId(4), MsgId(5), MsgId(3)]);
         let row = &sorted.threads[0].1[1];
         assert_eq!((row.kind, row.raw.as_ref()), (Kind::Unknown, Some(&junk)));

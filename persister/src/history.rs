@@ -102,7 +102,7 @@ impl<S: Store> History<S> {
                 .map(|()| self.latest(reader, threads))?
                 .await
                 .map(HistoryAnswer::Latest),
-            HistoryRequest::FindCid { thread, sender, cid } => self.find_cid(&thread, &sender, cid).await,
+            HistoryRequest::FindCid { thread, sender, cid, below } => self.find_cid(&thread, &sender, cid, below).await,
         };
         metrics::histogram!("natterjack_history_answer_seconds", "request" => kind).record(started.elapsed().as_secs_f64());
         answer.map_err(Refusal::from)

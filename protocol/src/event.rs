@@ -10,6 +10,7 @@ use crate::{
     entry::{BadEntry, Body, Entry, Kind, VERSION},
     ids::{MsgId, Token, UserId},
     thread::Thread,
+    times::Times,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +61,12 @@ pub struct EntryView<'a> {
 }
 
 impl<'a> EntryView<'a> {
+    /// The late rule on an entry of a `chat.` subject, stored at `ts_ms` (raw time of the stream): may it be a copy that the dedupe window
+    /// could not see? Only a lookup of (thread, sender, cid) below its id can tell.
+    pub fn is_late(&self, ts_ms: u64, times: &Times) -> bool {
+        self.cid.is_late(ts_ms, self.seen, times)
+    }
+
     pub fn parse(bytes: &'a [u8]) -> Result<Self, BadEntry> {
         let mut r = Reader { bytes, at: 0 };
         let fields = r.map_len()?;

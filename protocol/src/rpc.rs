@@ -100,7 +100,8 @@ pub enum HistoryRequest {
     /// The newest visible event of each thread, for the thread list.
     Latest { reader: UserId, threads: Vec<(Thread, Access)> },
     /// The id under which (thread, sender, cid) is stored, if it is; looked for from the cid's time on, archive and log.
-    FindCid { thread: Thread, sender: UserId, cid: Cid },
+    /// `below`: only an id smaller than this counts (the late rule: is that entry a copy?).
+    FindCid { thread: Thread, sender: UserId, cid: Cid, below: Option<MsgId> },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -29,7 +29,7 @@ impl Partition {
                 self.outlet.answer(reply, answer).await?;
                 self.requests += 1;
                 if self.requests.is_multiple_of(REQUESTS)
-                    && !self.window.full()
+                    && self.may_read()
                     && let Some(batch) = self.reader.next_batch(TURN).now_or_never()
                 {
                     self.take(batch?);
@@ -116,6 +116,8 @@ impl Partition {
             Err("not connected to NATS".into())
         } else if self.folding_since.is_some_and(|t| t.elapsed() > SLOW_FOLD) {
             Err("folding a control entry waits for KV; its partition waits with it".into())
+        } else if self.judging_since.is_some_and(|t| t.elapsed() > SLOW_FOLD) {
+            Err("a late entry waits for history to tell whether it is a copy; its partition waits with it".into())
         } else if self.clock.at.elapsed() > self.shared.times.beat_silence {
             Err("the log does not answer".into())
         } else {

@@ -182,7 +182,7 @@ async fn others(nats: &Nats, layout: Layout, tail: &Tail) -> Vec<Service> {
         let tail = tail.clone();
         async move {
             Ok::<_, Refusal>(match q {
-                HistoryRequest::FindCid { thread, sender, cid } => {
+                HistoryRequest::FindCid { thread, sender, cid, .. } => {
                     let stored = tail.after(&thread, MsgId::NONE, MsgId::MAX, 1_000).await.unwrap();
                     let found = stored.iter().find(|r| Entry::decode(&r.payload).is_ok_and(|e| e.from == sender && e.cid == cid));
                     HistoryAnswer::FindCid { found: found.map(|r| r.id), seen: now_ms() }

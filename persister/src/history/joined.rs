@@ -23,7 +23,7 @@ pub(super) struct Joined<'a, S> {
     thread: &'a Thread,
     /// The archive has everything up to here; none: it does not answer.
     archived: Option<MsgId>,
-    tail: ThreadTail<'a>,
+    tail: ThreadTail<'a, S>,
     /// Ids (first, last) that neither of the two can give.
     hole: Option<(MsgId, MsgId)>,
 }
@@ -57,7 +57,7 @@ impl<'a, S: Store> Joined<'a, S> {
     ) -> Result<Self, HistoryError> {
         let floor = hole.map_or(MsgId::NONE, |(_, last)| last).max(archived.unwrap_or_default());
         for attempt in 0.. {
-            let tail = ThreadTail::open(&history.log, history.layout.partition(thread), thread, floor).await;
+            let tail = ThreadTail::open(history, thread, floor).await;
             match tail {
                 Ok(tail) if min_id <= tail.reach() => {
                     let mut joined = Self { history, thread, archived, tail, hole };

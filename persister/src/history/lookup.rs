@@ -1,7 +1,9 @@
-//! Was (thread, sender, cid) stored already, and under which id? For resends that are older than the log's own dedupe window.
+//! Was (thread, sender, cid) stored already, and under which id? For resends that are older than the log's own dedupe window, and for
+//! the late rule, which hides what such a window let through.
 //! Never a guess: what cannot be looked at makes the answer `unavailable`, not "no".
 
-use natterjack_protocol::{Cid, MsgId, Thread, UserId, entry::Entry, limits, rpc::HistoryAnswer};
+use natterjack_nats::LogRecord;
+use natterjack_protocol::{Cid, MsgId, Thread, UserId, entry::Entry, event::EntryView, limits, rpc::HistoryAnswer};
 
 use super::{History, HistoryError, tail::first_at};
 use crate::store::{CidLookup, Store, StoreError};
@@ -9,14 +11,23 @@ use crate::store::{CidLookup, Store, StoreError};
 const CHUNK: usize = 1_000;
 
 impl<S: Store> History<S> {
-    pub(super) async fn find_cid(&self, thread: &Thread, sender: &UserId, cid: Cid) -> Result<HistoryAnswer, HistoryError> {
+    pub(super) async fn find_cid(
+        &self,
+        thread: &Thread,
+        sender: &UserId,
+        cid: Cid,
+        below: Option<MsgId>,
+    ) -> Result<HistoryAnswer, HistoryError> {
+        // A resend may be told that it is too old; whether an entry is a copy has to be decided.
+        let rows = if below.is_some() { usize::MAX } else { limits::RESEND_ROWS };
+        let below = below.unwrap_or(MsgId::MAX);
         // Before anything is looked at: a copy stored later than this is not covered by the answer, and `seen` says so.
         let bounds = self.bounds(thread).await?;
         let seen = bounds.ts_ms;
         let since = cid.unix_ms().saturating_sub(self.times.cid_ahead.as_millis() as u64);
         let archived = match self.watermark(thread).await {
             Ok((_, Some(_))) => return Err(HistoryError::OutOfReach),
-            Ok((watermark, None)) => match self.store.find_cid(thread, sender, cid, since, limits::RESEND_ROWS).await {
+            Ok((watermark, None)) => match self.store.find_cid(thread, sender, cid, since, rows).await {
                 Ok(found) => Some((watermark, found)),
                 Err(StoreError::Unavailable(_)) => None,
                 Err(e) => return Err(e.into()),
@@ -26,9 +37,9 @@ impl<S: Store> History<S> {
         };
         let found = match archived {
             // The archive's is the lowest there is.
-            Some((_, CidLookup::Found(id))) => Some(id),
+            Some((_, CidLookup::Found(id))) => Some(id).filter(|id| *id < below),
             Some((_, CidLookup::TooMany)) => return Err(HistoryError::ResendTooOld),
-            Some((watermark, CidLookup::Absent)) => self.find_in_log(thread, sender, cid, watermark).await?,
+            Some((watermark, CidLookup::Absent)) => self.find_in_log(thread, (sender, cid), watermark, below, rows).await?,
             None => {
                 let reaches_back = bounds.entries > 0 && bounds.first_ts_ms <= since;
                 if !reaches_back {
@@ -36,24 +47,32 @@ impl<S: Store> History<S> {
                 }
                 let p = self.layout.partition(thread);
                 let from = first_at(&self.log, p, bounds.first, bounds.last, since).await?;
-                self.find_in_log(thread, sender, cid, MsgId(from.0 - 1)).await?
+                self.find_in_log(thread, (sender, cid), MsgId(from.0 - 1), below, rows).await?
             }
         };
         Ok(HistoryAnswer::FindCid { found, seen })
     }
 
-    async fn find_in_log(&self, thread: &Thread, sender: &UserId, cid: Cid, after: MsgId) -> Result<Option<MsgId>, HistoryError> {
+    /// The lowest id with `after < id < below`.
+    async fn find_in_log(
+        &self,
+        thread: &Thread,
+        (sender, cid): (&UserId, Cid),
+        after: MsgId,
+        below: MsgId,
+        rows: usize,
+    ) -> Result<Option<MsgId>, HistoryError> {
         let Some(last) = self.log.last(thread).await?.map(|r| r.id).filter(|id| *id > after) else { return Ok(None) };
         let (mut after, mut looked_at) = (after, 0);
-        while after < last {
+        while after < last && after.next() < below {
             let records = self.log.after(thread, after, last, CHUNK).await?;
             let Some(newest) = records.last().map(|r| r.id) else { return Err(HistoryError::Stale) };
             looked_at += records.len();
             let is_it = |payload: &[u8]| Entry::decode(payload).is_ok_and(|e| e.cid == cid && &e.from == sender);
             if let Some(r) = records.iter().find(|r| is_it(&r.payload)) {
-                return Ok(Some(r.id));
+                return Ok(Some(r.id).filter(|id| *id < below));
             }
-            if looked_at > limits::RESEND_ROWS {
+            if looked_at > rows {
                 return Err(HistoryError::ResendTooOld);
             }
             if records.len() < CHUNK && newest < last {
@@ -62,5 +81,32 @@ impl<S: Store> History<S> {
             after = newest;
         }
         Ok(None)
+    }
+
+    /// The late rule (P2): is this entry a copy of an earlier one that the dedupe window did not cover? Log and archive alone decide, so
+    /// everybody decides alike. An error: it cannot be told now, and nobody may be shown the entry.
+    pub(crate) async fn is_copy(&self, record: &LogRecord) -> Result<bool, HistoryError> {
+        // A change of the thread is guarded by compare-and-set instead.
+        let Some(view) = (!record.control).then(|| EntryView::parse(&record.payload).ok()).flatten() else { return Ok(false) };
+        if !view.is_late(record.ts, &self.times) {
+            return Ok(false);
+        }
+        let Ok(sender) = UserId::parse(view.from) else { return Ok(false) };
+        let found = self.find_cid(&record.thread, &sender, view.cid, Some(record.id)).await?;
+        let copy = matches!(found, HistoryAnswer::FindCid { found: Some(_), .. });
+        if copy {
+            metrics::counter!("natterjack_history_late_copies_total").increment(1);
+        }
+        Ok(copy)
+    }
+
+    pub(super) async fn without_copies(&self, records: Vec<LogRecord>) -> Result<Vec<LogRecord>, HistoryError> {
+        let mut kept = Vec::with_capacity(records.len());
+        for record in records {
+            if !self.is_copy(&record).await? {
+                kept.push(record);
+            }
+        }
+        Ok(kept)
     }
 }

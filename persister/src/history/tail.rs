@@ -4,8 +4,8 @@
 use natterjack_nats::{LogRecord, Tail, TailError};
 use natterjack_protocol::{Kind, MsgId, Thread};
 
-use super::HistoryError;
-use crate::store::{Order, Row};
+use super::{History, HistoryError};
+use crate::store::{Order, Row, Store};
 
 /// Entries read whole: at a hundred bytes to a few hundred each half a megabyte, and 128 requests at once.
 const WHOLE: usize = 2_000;
@@ -16,7 +16,8 @@ const OPERATIONS: usize = 1_000;
 const WINDOW: u64 = 1_024;
 const WIDER: u64 = 8;
 
-pub(super) struct ThreadTail<'a> {
+pub(super) struct ThreadTail<'a, S> {
+    history: &'a History<S>,
     log: &'a Tail,
     partition: u32,
     thread: &'a Thread,
@@ -32,9 +33,10 @@ fn row(r: LogRecord) -> Row {
     Row::from_log(&r.thread, r.id, r.ts, r.control, &r.payload)
 }
 
-impl<'a> ThreadTail<'a> {
+impl<'a, S: Store> ThreadTail<'a, S> {
     /// Fails with `Stale` when a follower answered that has not got the leader's newest entry yet.
-    pub async fn open(log: &'a Tail, partition: u32, thread: &'a Thread, floor: MsgId) -> Result<Self, HistoryError> {
+    pub async fn open(history: &'a History<S>, thread: &'a Thread, floor: MsgId) -> Result<Self, HistoryError> {
+        let log = &history.log;
         let last = log.last(thread).await?.filter(|r| r.id > floor);
         let whole = match &last {
             None => Some(Vec::new()),
@@ -43,13 +45,13 @@ impl<'a> ThreadTail<'a> {
                 if records.len() == WHOLE {
                     None
                 } else if records.last().map(|r| r.id) == Some(last.id) {
-                    Some(records.into_iter().map(row).collect())
+                    Some(history.without_copies(records).await?.into_iter().map(row).collect())
                 } else {
                     return Err(HistoryError::Stale);
                 }
             }
         };
-        Ok(Self { log, partition, thread, floor, last, whole })
+        Ok(Self { history, log, partition: history.layout.partition(thread), thread, floor, last, whole })
     }
 
     /// What is at or below this was looked at.
@@ -67,7 +69,7 @@ impl<'a> ThreadTail<'a> {
         self.whole.as_deref_mut().unwrap_or_default()
     }
 
-    pub async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, TailError> {
+    pub async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, HistoryError> {
         let lo = lo.max(self.floor.next());
         if lo >= hi || lo > self.reach() {
             return Ok(Vec::new());
@@ -78,6 +80,26 @@ impl<'a> ThreadTail<'a> {
                 Order::OldestFirst => within.take(limit).cloned().collect(),
                 Order::NewestFirst => within.rev().take(limit).cloned().collect(),
             });
+        }
+        let (mut lo, mut hi, mut rows) = (lo, hi, Vec::new());
+        loop {
+            let asked = limit - rows.len();
+            let records = self.records(lo, hi, order, asked).await?;
+            let full = records.len() >= asked;
+            let edge = records.last().map(|r| r.id);
+            rows.extend(self.history.without_copies(records).await?.into_iter().map(row));
+            // What is hidden makes room: "fewer than asked for" has to mean that there are no more.
+            match edge.filter(|_| full && rows.len() < limit) {
+                Some(id) if order == Order::OldestFirst => lo = id.next(),
+                Some(id) => hi = id,
+                None => return Ok(rows),
+            }
+        }
+    }
+
+    async fn records(&self, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<LogRecord>, TailError> {
+        if lo >= hi {
+            return Ok(Vec::new());
         }
         let (after, upto) = (MsgId(lo.0 - 1), MsgId(hi.0 - 1));
         let mut records = match order {
@@ -90,7 +112,7 @@ impl<'a> ThreadTail<'a> {
         if order == Order::NewestFirst {
             records.reverse();
         }
-        Ok(records.into_iter().map(row).collect())
+        Ok(records)
     }
 
     /// The log is read upwards only: windows of ids, each wider than the one before, until one holds enough. Oldest first.
@@ -119,13 +141,13 @@ impl<'a> ThreadTail<'a> {
     }
 
     /// The operations of the tail that may be about something at or above `oldest`.
-    pub async fn operations_after(&self, oldest: MsgId) -> Result<Vec<Row>, TailError> {
+    pub async fn operations_after(&self, oldest: MsgId) -> Result<Vec<Row>, HistoryError> {
         let operations = |rows: &mut dyn Iterator<Item = Row>| rows.filter(|r| matches!(r.kind, Kind::Edit | Kind::Recall)).collect();
         if let Some(rows) = &self.whole {
             return Ok(operations(&mut rows.iter().filter(|r| r.id > oldest).cloned()));
         }
         let records = self.log.after(self.thread, self.floor.max(oldest), self.reach(), OPERATIONS).await?;
-        Ok(operations(&mut records.into_iter().map(row)))
+        Ok(operations(&mut self.history.without_copies(records).await?.into_iter().map(row)))
     }
 
     /// The first id of the tail at or after this time.

@@ -241,7 +241,7 @@ impl World {
     }
 
     pub async fn find_cid(&self, thread: &Thread, from: &str, cid: Cid) -> Result<Option<MsgId>, Refusal> {
-        match self.ask(&HistoryRequest::FindCid { thread: thread.clone(), sender: user(from), cid }).await? {
+        match self.ask(&HistoryRequest::FindCid { thread: thread.clone(), sender: user(from), cid, below: None }).await? {
             HistoryAnswer::FindCid { found, .. } => Ok(found),
             other => panic!("an id was asked for: {other:?}"),
         }

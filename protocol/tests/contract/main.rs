@@ -11,5 +11,6 @@ mod document;
 mod fixture;
 mod golden;
 mod mutation;
+mod once;
 mod rules;
 mod samples;
