@@ -62,6 +62,19 @@ impl Chat {
         }
     }
 
+    pub fn current(&self) -> Option<&Thread> {
+        self.current.as_ref()
+    }
+
+    /// Somebody else keeps the current thread: the next line is said there.
+    pub fn go_back_to(&mut self, thread: Option<Thread>) {
+        self.current = thread;
+    }
+
+    pub async fn place(&mut self, thread: &Thread) -> String {
+        self.names.thread(&self.client, thread).await
+    }
+
     /// When `tick` wants to be called.
     pub fn wake(&self) -> Option<Instant> {
         self.sending.values().filter_map(|at| *at).min()
@@ -259,17 +272,17 @@ impl Chat {
         Ok(())
     }
 
-    fn list(&self, kind: &str, lines: impl Iterator<Item = String>, object: serde_json::Value, empty: &str) {
+    fn list(&mut self, kind: &str, lines: impl Iterator<Item = String>, object: serde_json::Value, empty: &str) {
         let text = lines.collect::<Vec<_>>().join("\n");
         self.screen.say(Tone::Plain, kind, Some(if text.is_empty() { empty.to_owned() } else { text }), object);
     }
 
-    fn done(&self, kind: &str, text: String, user: &UserId) {
+    fn done(&mut self, kind: &str, text: String, user: &UserId) {
         self.screen.say(Tone::Good, kind, Some(text), json!({ "user": user }));
     }
 
     pub async fn show(&mut self, event: Event) {
-        let screen = &self.screen;
+        let screen = &mut self.screen;
         match event {
             Event::Connected { edge } => {
                 screen.say(Tone::Faint, "connected", Some(format!("connected to {edge}")), json!({ "edge": edge }))
