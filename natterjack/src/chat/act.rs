@@ -1,6 +1,7 @@
 //! What the chat does: commands to the client, events to the screen.
 
 mod group;
+mod outbox;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,7 +10,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use natterjack_client::{
-    At, Client, Event, Local, RequestError, Unsent,
+    At, Client, Event, Local, RequestError,
     protocol::{self, Body, Code, Kind, MsgId, Thread, UserId, rpc::Profile},
 };
 use serde_json::json;
@@ -146,13 +147,8 @@ impl Chat {
                 self.send(Kind::Recall, Body { target, ..Body::default() }).await?;
             }
             Line::Typing => self.client.typing(self.here()?),
-            Line::Outbox => {
-                let rows = self.client.outbox().await?;
-                let lines = rows.iter().map(|r| format!("  {} {} {}", r.local.0, r.thread, outbox_words(r)));
-                let objects: Vec<_> =
-                    rows.iter().map(|r| json!({ "local": r.local.0, "thread": r.thread, "cid": r.cid, "failed": r.failed })).collect();
-                self.list("outbox", lines, json!({ "messages": objects }), "everything is sent");
-            }
+            Line::Outbox => self.outbox().await?,
+            Line::Discard => self.discard().await?,
             Line::Help => self.screen.say(Tone::Plain, "help", Some(line::HELP.to_owned()), json!({ "text": line::HELP })),
         }
         Ok(())
@@ -351,13 +347,6 @@ fn contact_words(state: protocol::rpc::ContactState) -> &'static str {
         Requested => "was asked",
         Asked => "asks to be your contact: /contact NAME accept",
         Contact => "is a contact",
-    }
-}
-
-fn outbox_words(row: &Unsent) -> String {
-    match &row.failed {
-        Some(refusal) => format!("failed: {}", refusal.message),
-        None => "waits".to_owned(),
     }
 }
 

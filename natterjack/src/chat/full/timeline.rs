@@ -237,6 +237,10 @@ impl Timeline {
         }
     }
 
+    pub fn forget_refused(&mut self) {
+        self.pending.retain(|p| !matches!(p.state, Delivery::Refused(_)));
+    }
+
     /// The own last message, for `/edit` and `/recall`.
     pub fn last_of(&self, user: &natterjack_client::protocol::UserId) -> Option<MsgId> {
         self.events.values().rev().find(|e| &e.from == user && e.kind.is_message()).map(|e| e.id)

@@ -134,7 +134,10 @@ impl Model {
                 self.send(Kind::Recall, Body { target, ..Body::default() }, effects);
             }
             Line::Typing => effects.push(Effect::Typing(self.current.clone().ok_or_else(nowhere)?)),
-            _ => {
+            command => {
+                if command == Line::Discard {
+                    self.threads.iter_mut().for_each(|e| e.timeline.forget_refused());
+                }
                 self.say(Tone::Faint, "…", now);
                 effects.push(Effect::Job(Job::Command { line: written, here: self.current.clone() }));
             }

@@ -57,6 +57,9 @@ fn a_refused_message_stays_with_its_reason() {
     let ticket = chat.sends()[0].0;
     chat.done(Done::Send { ticket, thread: dm("bob"), result: Err("the outbox is full".into()) });
     assert!(chat.sees("✗ not sent: the outbox is full"));
+    chat.write("/discard");
+    assert!(!chat.sees("✗") && !chat.sees("to a wall"));
+    assert!(chat.effects.iter().any(|e| matches!(e, Effect::Job(Job::Command { line, .. }) if line == "/discard")));
 }
 
 #[test]
