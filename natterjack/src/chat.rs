@@ -1,16 +1,17 @@
-//! `natterjack chat`: the terminal client (steps 1 and 9 for people), plain lines in and out.
+//! `natterjack chat`: the terminal client (steps 1 and 9 for people), a full screen on a terminal (`full`), else plain lines in and out.
 //!
 //! A line is a message to the current thread, `/…` a command. `--json` gives one object per line, for scripts.
 //! When standard input ends it waits until the outbox is empty: exit 0, or 1 with the number of messages that were not sent.
 
 mod act;
 mod day;
+mod full;
 mod input;
 mod line;
 mod names;
 mod screen;
 
-use std::{path::PathBuf, time::Duration};
+use std::{io::IsTerminal, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use natterjack_client::{Client, Event, Events, OutboxStore};
@@ -48,6 +49,9 @@ pub struct Args {
     /// One JSON object per line.
     #[arg(long)]
     json: bool,
+    /// Plain lines, also on a terminal (where the default is a full screen).
+    #[arg(long)]
+    plain: bool,
     /// Go on reading after standard input has ended.
     #[arg(long, value_name = "SECONDS|forever", value_parser = follow)]
     follow: Option<Follow>,
@@ -74,15 +78,32 @@ fn follow(s: &str) -> Result<Follow, String> {
     seconds.map(|n| Follow::For(Duration::from_secs_f64(n))).ok_or_else(|| "a number of seconds, or `forever`".into())
 }
 
+impl Args {
+    /// Somebody sits at both ends, and the terminal can move its cursor.
+    pub fn is_full_screen(&self) -> bool {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+        !self.plain && !self.json && !dumb && std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+    }
+
+    fn file(&self) -> Option<PathBuf> {
+        self.state.as_ref().map(|folder| folder.join("client.db"))
+    }
+}
+
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    let fresh = !args.file().is_some_and(|file| file.exists());
     let (client, events) = connect(&args).await?;
-    let screen = Screen::new(args.json);
-    let mut chat = Chat::new(client.clone(), Names::new(&client), screen);
-    chat.begin(args.to.as_deref(), args.group.as_deref()).await?;
-    let ended = talk(&mut chat, events, args.follow).await;
+    let ended = if args.is_full_screen() {
+        let begin = full::Begin { to: args.to.clone(), group: args.group.clone(), fresh };
+        full::run(&client, events, begin).await
+    } else {
+        let mut chat = Chat::new(client.clone(), Names::new(&client), Screen::new(args.json));
+        chat.begin(args.to.as_deref(), args.group.as_deref()).await?;
+        talk(&mut chat, events, args.follow).await
+    };
     client.close().await;
     let unsent = client.unsent();
-    chat.screen.closing(unsent, args.state.is_some());
+    Screen::new(args.json).closing(unsent, args.state.is_some());
     ended?;
     if unsent > 0 {
         bail!("{unsent} {} not sent", if unsent == 1 { "message was" } else { "messages were" });
@@ -92,11 +113,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
 async fn connect(args: &Args) -> anyhow::Result<(Client, Events)> {
     let builder = Client::builder().edges(args.edge.iter().map(String::as_str)).class(natterjack_protocol::frame::DeviceClass::Desktop);
-    let builder = match &args.state {
+    let file = args.file();
+    let known = file.as_ref().is_some_and(|file| file.exists());
+    let builder = match file {
         None => builder,
-        Some(folder) => builder.store(OutboxStore::File(folder.join("client.db"))),
+        Some(file) => builder.store(OutboxStore::File(file)),
     };
-    let known = args.state.as_ref().is_some_and(|folder| folder.join("client.db").exists());
     let builder = match (&args.password, known) {
         (Some(password), _) if args.register => builder.register(&args.name, password),
         (Some(password), _) => builder.login(&args.name, password),

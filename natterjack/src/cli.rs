@@ -1,6 +1,6 @@
 //! The command line: flags are the last layer of the configuration, so each one is the name of a key.
 
-use std::path::PathBuf;
+use std::{io::IsTerminal, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -98,6 +98,11 @@ impl Command {
     /// A person looks at the terminal: only what needs them may be logged into it, unless they ask for more.
     pub fn is_for_people(&self) -> bool {
         matches!(self, Self::Chat(_) | Self::Bench(_) | Self::Doctor)
+    }
+
+    /// It fills the terminal that standard error is, too.
+    pub fn draws_on_stderr(&self) -> bool {
+        matches!(self, Self::Chat(args) if args.is_full_screen()) && std::io::stderr().is_terminal()
     }
 }
 

@@ -38,6 +38,10 @@ fn start(cli: Cli) -> anyhow::Result<()> {
     if cli.command.is_for_people() && settings.log.filter == settings::DEFAULT_FILTER {
         settings.log.filter = "warn".into();
     }
+    if cli.command.draws_on_stderr() {
+        // Nothing may write between what is drawn; `2>FILE` gets the log.
+        settings.log.filter = "off".into();
+    }
     let metrics = telemetry::init(&settings.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads(&cli.command, &settings))

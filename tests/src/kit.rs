@@ -16,6 +16,7 @@ pub mod net;
 pub mod process;
 pub mod proxy;
 pub mod raw_ws;
+pub mod terminal;
 pub mod user;
 pub mod wait;
 
@@ -25,5 +26,6 @@ pub use nats_proxy::NatsProxy;
 pub use process::Process;
 pub use proxy::{Flow, Proxy, Side};
 pub use raw_ws::{RawWs, Received};
+pub use terminal::Terminal;
 pub use user::User;
 pub use wait::{eventually, next_event, next_message, next_messages, patience, within};

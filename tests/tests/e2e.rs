@@ -3,6 +3,8 @@
 
 #[path = "e2e/first_light.rs"]
 mod first_light;
+#[path = "e2e/full_screen.rs"]
+mod full_screen;
 #[path = "e2e/kit.rs"]
 mod kit;
 #[path = "e2e/up.rs"]

@@ -1,6 +1,7 @@
 //! What the chat does: commands to the client, events to the screen.
 
 mod group;
+mod outbox;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,7 +10,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use natterjack_client::{
-    At, Client, Event, Local, RequestError, Unsent,
+    At, Client, Event, Local, RequestError,
     protocol::{self, Body, Code, Kind, MsgId, Thread, UserId, rpc::Profile},
 };
 use serde_json::json;
@@ -60,6 +61,19 @@ impl Chat {
                 done => return done,
             }
         }
+    }
+
+    pub fn current(&self) -> Option<&Thread> {
+        self.current.as_ref()
+    }
+
+    /// Somebody else keeps the current thread: the next line is said there.
+    pub fn go_back_to(&mut self, thread: Option<Thread>) {
+        self.current = thread;
+    }
+
+    pub async fn place(&mut self, thread: &Thread) -> String {
+        self.names.thread(&self.client, thread).await
     }
 
     /// When `tick` wants to be called.
@@ -133,13 +147,8 @@ impl Chat {
                 self.send(Kind::Recall, Body { target, ..Body::default() }).await?;
             }
             Line::Typing => self.client.typing(self.here()?),
-            Line::Outbox => {
-                let rows = self.client.outbox().await?;
-                let lines = rows.iter().map(|r| format!("  {} {} {}", r.local.0, r.thread, outbox_words(r)));
-                let objects: Vec<_> =
-                    rows.iter().map(|r| json!({ "local": r.local.0, "thread": r.thread, "cid": r.cid, "failed": r.failed })).collect();
-                self.list("outbox", lines, json!({ "messages": objects }), "everything is sent");
-            }
+            Line::Outbox => self.outbox().await?,
+            Line::Discard => self.discard().await?,
             Line::Help => self.screen.say(Tone::Plain, "help", Some(line::HELP.to_owned()), json!({ "text": line::HELP })),
         }
         Ok(())
@@ -259,17 +268,17 @@ impl Chat {
         Ok(())
     }
 
-    fn list(&self, kind: &str, lines: impl Iterator<Item = String>, object: serde_json::Value, empty: &str) {
+    fn list(&mut self, kind: &str, lines: impl Iterator<Item = String>, object: serde_json::Value, empty: &str) {
         let text = lines.collect::<Vec<_>>().join("\n");
         self.screen.say(Tone::Plain, kind, Some(if text.is_empty() { empty.to_owned() } else { text }), object);
     }
 
-    fn done(&self, kind: &str, text: String, user: &UserId) {
+    fn done(&mut self, kind: &str, text: String, user: &UserId) {
         self.screen.say(Tone::Good, kind, Some(text), json!({ "user": user }));
     }
 
     pub async fn show(&mut self, event: Event) {
-        let screen = &self.screen;
+        let screen = &mut self.screen;
         match event {
             Event::Connected { edge } => {
                 screen.say(Tone::Faint, "connected", Some(format!("connected to {edge}")), json!({ "edge": edge }))
@@ -338,13 +347,6 @@ fn contact_words(state: protocol::rpc::ContactState) -> &'static str {
         Requested => "was asked",
         Asked => "asks to be your contact: /contact NAME accept",
         Contact => "is a contact",
-    }
-}
-
-fn outbox_words(row: &Unsent) -> String {
-    match &row.failed {
-        Some(refusal) => format!("failed: {}", refusal.message),
-        None => "waits".to_owned(),
     }
 }
 

@@ -16,6 +16,12 @@ pub fn name(ms: u64) -> String {
     format!("{} {day} {} {year}", WEEKDAYS[(days % 7) as usize], MONTHS[month - 1])
 }
 
+/// `21 Nov`.
+pub fn short(ms: u64) -> String {
+    let (_, month, day) = civil(number(ms));
+    format!("{day} {}", &MONTHS[month - 1][..3])
+}
+
 /// `21:05:09`.
 pub fn clock(ms: u64) -> String {
     let s = ms % DAY_MS / 1_000;
@@ -43,6 +49,7 @@ mod tests {
         assert_eq!(name(0), "Thursday 1 January 1970");
         assert_eq!(name(951_782_400_000), "Tuesday 29 February 2000");
         assert_eq!(name(1_795_260_309_000), "Saturday 21 November 2026");
+        assert_eq!(short(1_795_260_309_000), "21 Nov");
         assert_eq!(clock(1_795_260_309_000), "11:25:09");
     }
 }

@@ -20,6 +20,7 @@ pub enum Line {
     Recall(Option<MsgId>),
     Typing,
     Outbox,
+    Discard,
     Help,
     Quit,
     Nothing,
@@ -46,7 +47,8 @@ A line is a message to the current thread; // at its beginning sends a line that
 /contact NAME request|accept|remove             /block NAME       /unblock NAME
 /edit [#ID] TEXT             change a message of yours, the last one without an ID
 /recall [#ID]                take it back       /typing           tell the others that you write
-/outbox                      what is not sent   /help             /quit";
+/outbox                      what is not sent   /discard          forget what was refused
+/help                        this               /quit";
 
 pub fn parse(line: &str) -> Result<Line, String> {
     if line.trim().is_empty() {
@@ -84,6 +86,7 @@ pub fn parse(line: &str) -> Result<Line, String> {
         },
         "typing" => Ok(Line::Typing),
         "outbox" => Ok(Line::Outbox),
+        "discard" => Ok(Line::Discard),
         "help" | "?" => Ok(Line::Help),
         "quit" | "exit" => Ok(Line::Quit),
         other => Err(format!("there is no command /{other}; /help lists them, // sends a line that begins with /")),
@@ -169,6 +172,7 @@ mod tests {
         assert_eq!(p("/edit #12 new text"), Line::Edit(Some(MsgId(12)), "new text".into()));
         assert_eq!(p("/edit 12 is a number"), Line::Edit(None, "12 is a number".into()));
         assert_eq!(p("/recall"), Line::Recall(None));
+        assert_eq!(p("/discard"), Line::Discard);
         assert_eq!(p("/group new \"toad choir\" bob"), Line::Group(Group::New { name: "toad choir".into(), users: vec!["bob".into()] }));
         assert_eq!(p("/group role bob admin"), Line::Group(Group::Role("bob".into(), Role::Admin)));
         assert_eq!(p("/contact bob accept"), Line::Contact("bob".into(), ContactChange::Accept));

@@ -1,4 +1,4 @@
-//! What is written to standard output: lines for people, or one JSON object per line for scripts.
+//! Where the chat says things: lines for people or one JSON object per line for scripts, on standard output; or kept, for the full screen to show.
 
 use std::io::{IsTerminal, Write};
 
@@ -8,15 +8,30 @@ use serde_json::{Value, json};
 use super::day;
 
 pub struct Screen {
-    json: bool,
-    /// Colours only where somebody looks.
-    terminal: bool,
+    to: To,
     /// The day of the last message shown.
     day: Option<u64>,
 }
 
+enum To {
+    /// Colours only where somebody looks.
+    People {
+        terminal: bool,
+    },
+    Scripts,
+    /// Until it is taken.
+    Kept(Vec<Said>),
+}
+
+/// A line (or several) for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    pub tone: Tone,
+    pub text: String,
+}
+
 /// How a line looks on a terminal.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
     Plain,
     Faint,
@@ -26,30 +41,49 @@ pub enum Tone {
 
 impl Screen {
     pub fn new(json: bool) -> Self {
-        Self { json, terminal: !json && std::io::stdout().is_terminal(), day: None }
+        let to = if json { To::Scripts } else { To::People { terminal: std::io::stdout().is_terminal() } };
+        Self { to, day: None }
+    }
+
+    pub fn kept() -> Self {
+        Self { to: To::Kept(Vec::new()), day: None }
+    }
+
+    /// What was said since the last time; only what is kept can be taken.
+    pub fn take(&mut self) -> Vec<Said> {
+        self.day = None;
+        match &mut self.to {
+            To::Kept(said) => std::mem::take(said),
+            To::People { .. } | To::Scripts => Vec::new(),
+        }
     }
 
     pub fn is_json(&self) -> bool {
-        self.json
+        matches!(self.to, To::Scripts)
     }
 
     /// One thing that happened: a line for people (none: only scripts care), an object with this `type` for scripts.
-    pub fn say(&self, tone: Tone, kind: &str, text: Option<String>, mut object: Value) {
-        if self.json {
-            object["type"] = json!(kind);
-            self.write(&object.to_string());
-        } else if let Some(text) = text {
-            let text = printable(&text);
-            let colour = match tone {
-                _ if !self.terminal => None,
-                Tone::Plain => None,
-                Tone::Faint => Some(2),
-                Tone::Good => Some(32),
-                Tone::Bad => Some(31),
-            };
-            match colour {
-                None => self.write(&text),
-                Some(c) => self.write(&format!("\x1b[{c}m{text}\x1b[0m")),
+    pub fn say(&mut self, tone: Tone, kind: &str, text: Option<String>, mut object: Value) {
+        match (&mut self.to, text) {
+            (To::Scripts, _) => {
+                object["type"] = json!(kind);
+                write(&object.to_string());
+            }
+            (_, None) => {}
+            (To::Kept(said), Some(text)) => said.push(Said { tone, text }),
+            (To::People { terminal }, Some(text)) => {
+                let text = printable(&text);
+                let colour = match tone {
+                    _ if !*terminal => None,
+                    Tone::Plain => None,
+                    Tone::Faint => Some(2),
+                    Tone::Good => Some(32),
+                    Tone::Bad => Some(31),
+                };
+                match colour {
+                    None => write(&text),
+                    Some(c) => write(&format!("\x1b[{c}m{text}\x1b[0m")),
+                }
             }
         }
     }
@@ -69,17 +103,17 @@ impl Screen {
     }
 
     /// Only for people: scripts have it in another form.
-    pub fn say_text(&self, tone: Tone, text: String) {
-        if !self.json {
+    pub fn say_text(&mut self, tone: Tone, text: String) {
+        if !self.is_json() {
             self.say(tone, "", Some(text), Value::Null);
         }
     }
 
-    pub fn problem(&self, text: &str) {
+    pub fn problem(&mut self, text: &str) {
         self.say(Tone::Bad, "problem", Some(format!("! {text}")), json!({ "message": text }));
     }
 
-    pub fn closing(&self, unsent: usize, kept: bool) {
+    pub fn closing(&mut self, unsent: usize, kept: bool) {
         let text = match (unsent, kept) {
             (0, _) => None,
             (n, true) => Some(format!("{n} not sent; they wait for the next start")),
@@ -87,16 +121,16 @@ impl Screen {
         };
         self.say(Tone::Bad, "closed", text, json!({ "unsent": unsent }));
     }
+}
 
-    fn write(&self, line: &str) {
-        // Whoever reads may have gone (`| head`): nothing to do about it, the messages still go out.
-        let mut out = std::io::stdout().lock();
-        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-    }
+fn write(line: &str) {
+    // Whoever reads may have gone (`| head`): nothing to do about it, the messages still go out.
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 /// What other people wrote must not steer this terminal: control characters become visible ones, a line break stays.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -150,6 +184,15 @@ mod tests {
     fn a_message_cannot_steer_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\r\u{202e}c"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c");
         assert_eq!(printable("two\nlines"), "two\nlines");
+    }
+
+    #[test]
+    fn what_is_kept_is_taken_once() {
+        let mut screen = Screen::kept();
+        screen.problem("no");
+        screen.say(Tone::Good, "only_for_scripts", None, json!({}));
+        assert_eq!(screen.take(), [Said { tone: Tone::Bad, text: "! no".into() }]);
+        assert_eq!(screen.take(), []);
     }
 
     #[test]

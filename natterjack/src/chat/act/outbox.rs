@@ -1,0 +1,41 @@
+//! `/outbox` and `/discard`: what the log has not confirmed, and forgetting what it never will.
+
+use natterjack_client::Unsent;
+use serde_json::json;
+
+use super::Chat;
+use crate::chat::screen::Tone;
+
+impl Chat {
+    pub(super) async fn outbox(&mut self) -> anyhow::Result<()> {
+        let rows = self.client.outbox().await?;
+        let lines = rows.iter().map(|r| format!("  {} {} {}", r.local.0, r.thread, words(r)));
+        let objects: Vec<_> =
+            rows.iter().map(|r| json!({ "local": r.local.0, "thread": r.thread, "cid": r.cid, "failed": r.failed })).collect();
+        self.list("outbox", lines, json!({ "messages": objects }), "everything is sent");
+        Ok(())
+    }
+
+    /// All that was refused: it would be refused again.
+    pub(super) async fn discard(&mut self) -> anyhow::Result<()> {
+        let mut discarded = Vec::new();
+        for row in self.client.outbox().await?.into_iter().filter(|r| r.failed.is_some()) {
+            if self.client.discard(row.local).await? {
+                discarded.push(row.local.0);
+            }
+        }
+        let text = match discarded.len() {
+            0 => "nothing was refused".to_owned(),
+            n => format!("{n} forgotten"),
+        };
+        self.screen.say(Tone::Good, "discarded", Some(text), json!({ "locals": discarded }));
+        Ok(())
+    }
+}
+
+fn words(row: &Unsent) -> String {
+    match &row.failed {
+        Some(refusal) => format!("failed: {}", refusal.message),
+        None => "waits".to_owned(),
+    }
+}

@@ -1,0 +1,325 @@
+//! What the full-screen chat knows and decides (pure): something happens, `update` changes the state and says what to do about it.
+//!
+//! No terminal, no client, no clock: `shell` has those. Keys: `keys`; what the SDK says: `events`; what an effect brought: `answers`.
+
+mod answers;
+mod events;
+mod keys;
+mod panel;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use crossterm::event::KeyEvent;
+use natterjack_client::{
+    Event, Local, ThreadList, Unsent,
+    protocol::{Body, GroupId, Kind, MsgId, Thread, UserId, frame::Page},
+};
+
+pub use self::panel::{Notice, Panel};
+use super::{
+    editor::Editor,
+    layout::{Areas, areas},
+    lines::Look,
+    people::People,
+    scroll::Anchor,
+    threads::{Entry, Threads},
+    timeline::{Delivery, Key, Pending, Want},
+};
+use crate::chat::screen::{Said, Tone};
+
+/// How long somebody counts as typing after the last word of it; they say it every few seconds.
+const TYPING: Duration = Duration::from_secs(6);
+
+pub enum Input {
+    Key(KeyEvent),
+    Paste(String),
+    Resize(u16, u16),
+    Event(Box<Event>),
+    Done(Done),
+    /// Time has passed.
+    Tick,
+}
+
+/// What the shell has to do.
+#[derive(Debug, PartialEq)]
+pub enum Effect {
+    Job(Job),
+    Typing(Thread),
+    /// Draw everything anew.
+    Redraw,
+    /// Back to the shell until somebody brings us to the foreground.
+    Suspend,
+    Quit,
+    /// It cannot go on, for this reason.
+    End(String),
+}
+
+/// What takes its time and brings a [`Done`].
+#[derive(Debug, PartialEq)]
+pub enum Job {
+    Send {
+        ticket: u64,
+        thread: Thread,
+        kind: Kind,
+        body: Box<Body>,
+    },
+    Page {
+        thread: Thread,
+        want: Want,
+    },
+    Threads {
+        before: Option<MsgId>,
+    },
+    /// What was not sent before.
+    Outbox,
+    User(UserId),
+    Group(GroupId),
+    /// A command of the line mode, in this thread.
+    Command {
+        line: String,
+        here: Option<Thread>,
+    },
+}
+
+/// What became of a job; errors as people read them.
+#[derive(Debug)]
+pub enum Done {
+    Send { ticket: u64, thread: Thread, result: Result<Local, String> },
+    Page { thread: Thread, want: Want, result: Result<Page, Failure> },
+    Threads { result: Result<ThreadList, Failure> },
+    Outbox { rows: Vec<Unsent> },
+    User { user: UserId, name: Option<String> },
+    Group { gid: GroupId, name: Option<String> },
+    Command { line: String, said: Vec<Said>, entered: Option<(Thread, String)> },
+}
+
+#[derive(Debug)]
+pub struct Failure {
+    pub why: String,
+    /// Asking again cannot help.
+    pub is_final: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Link {
+    Connecting,
+    /// What was missed is coming.
+    Catching {
+        edge: String,
+    },
+    Live {
+        edge: String,
+    },
+    Waiting {
+        until: Instant,
+    },
+}
+
+pub struct Model {
+    pub people: People,
+    pub threads: Threads,
+    pub current: Option<Thread>,
+    pub editor: Editor,
+    pub size: (u16, u16),
+    /// On a narrow screen the list is shown in place of the messages.
+    pub list_first: bool,
+    pub panel: Option<Panel>,
+    pub notice: Option<Notice>,
+    pub link: Link,
+    pub degraded: bool,
+    pub typing: BTreeMap<(Thread, UserId), Instant>,
+    /// A device that never was in sync: what comes before it is attached is history, not news.
+    fresh: bool,
+    /// Begin with the latest thread, unless another was asked for.
+    pick_first: bool,
+    next_ticket: u64,
+    /// When the others were told that we type.
+    told_typing: Option<Instant>,
+    /// Sends that have no local key yet, and the first look at the outbox: until then the SDK may name keys that are not known here.
+    unnamed: usize,
+    early: Vec<(Local, Delivery)>,
+    /// When to ask again for a page that is needed and did not come.
+    ask_again: Option<Instant>,
+}
+
+impl Model {
+    /// `fresh`: this device has no state of an earlier run; `pick_first`: nobody said in which thread to begin.
+    pub fn new(me: UserId, name: &str, fresh: bool, pick_first: bool) -> Self {
+        Self {
+            people: People::new(me, name),
+            threads: Threads::default(),
+            current: None,
+            editor: Editor::default(),
+            size: (80, 24),
+            list_first: false,
+            panel: None,
+            notice: None,
+            link: Link::Connecting,
+            degraded: false,
+            typing: BTreeMap::new(),
+            fresh,
+            pick_first,
+            next_ticket: 1,
+            told_typing: None,
+            unnamed: 1,
+            early: Vec::new(),
+            ask_again: None,
+        }
+    }
+
+    /// What to do first.
+    pub fn start() -> Vec<Effect> {
+        vec![Effect::Job(Job::Outbox)]
+    }
+
+    pub fn update(&mut self, input: Input, now: Instant) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match input {
+            Input::Key(key) => self.key(key, now, &mut effects),
+            Input::Paste(text) => self.insert(&text, now, &mut effects),
+            Input::Resize(width, height) => self.size = (width, height),
+            Input::Event(event) => self.event(*event, now, &mut effects),
+            Input::Done(done) => self.done(done, now, &mut effects),
+            Input::Tick => {}
+        }
+        self.typing.retain(|_, until| *until > now);
+        self.notice.take_if(|n| n.until <= now);
+        self.look();
+        self.fetch(now, &mut effects);
+        effects
+    }
+
+    /// When time alone changes something.
+    pub fn wake(&self, now: Instant) -> Option<Instant> {
+        let typing = self.typing.values().min().copied();
+        let notice = self.notice.as_ref().map(|n| n.until);
+        // Seconds are counted down.
+        let second = matches!(self.link, Link::Waiting { until } if until > now).then(|| now + Duration::from_millis(500));
+        typing.into_iter().chain(notice).chain(self.ask_again).chain(second).min()
+    }
+
+    pub fn is_online(&self) -> bool {
+        matches!(self.link, Link::Live { .. })
+    }
+
+    pub fn here(&self) -> Option<&Entry> {
+        self.threads.get(self.current.as_ref()?)
+    }
+
+    fn here_mut(&mut self) -> Option<&mut Entry> {
+        self.threads.get_mut(self.current.as_ref()?)
+    }
+
+    pub fn areas(&self) -> Areas {
+        let (width, height) = self.size;
+        areas(width, height, |w| self.editor.shown(usize::from(w)).lines.len(), self.list_first)
+    }
+
+    /// How the items of the current thread look on this screen.
+    pub fn in_pane<'a>(&'a self, entry: &'a Entry, areas: &Areas) -> Look<'a> {
+        Look { people: &self.people, timeline: &entry.timeline, width: usize::from(areas.messages.width.max(1)), online: self.is_online() }
+    }
+
+    pub fn open(&mut self, thread: Thread, now: Instant, effects: &mut Vec<Effect>) {
+        self.pick_first = false;
+        self.list_first = false;
+        self.people.meet_thread(&thread, now, effects);
+        if self.current.as_ref() == Some(&thread) {
+            return;
+        }
+        let draft = std::mem::take(&mut self.editor);
+        if let Some(left) = self.here_mut() {
+            left.draft = draft;
+            left.timeline.new_from = None;
+            left.anchor = Anchor::default();
+            left.timeline.trim();
+        } else {
+            self.editor = draft;
+        }
+        let entry = self.threads.entry(&thread);
+        let draft = std::mem::take(&mut entry.draft);
+        if self.editor.is_empty() {
+            self.editor = draft;
+        }
+        self.current = Some(thread);
+    }
+
+    /// Gives a message to the outbox, in the current thread.
+    fn send(&mut self, kind: Kind, body: Body, effects: &mut Vec<Effect>) {
+        let Some(thread) = self.current.clone() else { return };
+        let ticket = self.ticket();
+        self.unnamed += 1;
+        let entry = self.threads.entry(&thread);
+        let text = body.text.clone().unwrap_or_default();
+        entry.timeline.pending.push(Pending { ticket, local: None, kind, text, state: Delivery::Waiting });
+        entry.anchor = Anchor::default();
+        self.told_typing = None;
+        effects.push(Effect::Job(Job::Send { ticket, thread, kind, body: Box::new(body) }));
+    }
+
+    fn ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+
+    fn say(&mut self, tone: Tone, text: impl Into<String>, now: Instant) {
+        self.notice = Some(Notice::new(Said { tone, text: text.into() }, now));
+    }
+
+    /// Whoever is at the end of a thread has seen it.
+    fn look(&mut self) {
+        if self.shows_messages()
+            && let Some(here) = self.here_mut()
+            && here.anchor.is_end()
+        {
+            here.unread = 0;
+        }
+    }
+
+    fn shows_messages(&self) -> bool {
+        self.panel.is_none() && !self.areas().messages.is_empty()
+    }
+
+    /// Asks for what is on the screen, or less than a screen above it, and is not here.
+    fn fetch(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.ask_again = None;
+        let areas = self.areas();
+        let (Some(here), true) = (self.here(), self.is_online()) else { return };
+        let want = here.timeline.first_want().or_else(|| {
+            let look = self.in_pane(here, &areas);
+            let (lowest, _) = here.anchor.lowest(&here.timeline, |k| look.height(k));
+            let (mut lines, mut at) = (0, Some(lowest));
+            while let Some(key) = at.filter(|_| lines <= 2 * usize::from(areas.messages.height)) {
+                if let Some(want) = here.timeline.want_at(key) {
+                    return Some(want);
+                }
+                lines += look.height(key);
+                at = here.timeline.before(key);
+            }
+            None
+        });
+        let (Some(want), Some(thread)) = (want, self.current.clone()) else { return };
+        let Some(here) = self.here_mut() else { return };
+        if here.timeline.ask(want, now) {
+            effects.push(Effect::Job(Job::Page { thread, want }));
+        } else {
+            self.ask_again = here.timeline.again();
+        }
+    }
+
+    fn scroll(&mut self, by: impl FnOnce(Anchor, usize, &Entry, &dyn Fn(Key) -> usize) -> Anchor) {
+        let areas = self.areas();
+        let Some(here) = self.here() else { return };
+        let look = self.in_pane(here, &areas);
+        let anchor = by(here.anchor, usize::from(areas.messages.height), here, &|k| look.height(k));
+        if let Some(here) = self.here_mut() {
+            here.anchor = anchor;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! What an effect brought (pure).
+
+use std::time::Instant;
+
+use natterjack_client::{Local, ThreadList, Unsent, protocol::Thread};
+
+use super::{Delivery, Done, Effect, Job, Model, Notice, Panel, Pending};
+use crate::chat::screen::{Said, Tone};
+
+/// Threads in the list: beyond them /to and a new message still find one.
+const LISTED: usize = 1_000;
+
+impl Model {
+    pub(super) fn done(&mut self, done: Done, now: Instant, effects: &mut Vec<Effect>) {
+        match done {
+            Done::Send { ticket, thread, result } => self.kept(ticket, &thread, result),
+            Done::Page { thread, want, result } => {
+                if let Ok(page) = &result {
+                    page.events.iter().for_each(|e| self.people.meet(e, now, effects));
+                }
+                let timeline = &mut self.threads.entry(&thread).timeline;
+                match result {
+                    Ok(page) => timeline.page(want, page, now),
+                    Err(failure) => timeline.page_failed(want, failure.why, failure.is_final, now),
+                }
+            }
+            Done::Threads { result: Ok(list) } => self.list(&list, now, effects),
+            // It is asked for again with the next connection; threads also appear with their messages.
+            Done::Threads { result: Err(failure) } => self.say(Tone::Bad, format!("the list of threads: {}", failure.why), now),
+            Done::Outbox { rows } => self.outbox(rows),
+            Done::User { user, name } => name.into_iter().for_each(|name| self.people.learn_user(user.clone(), name)),
+            Done::Group { gid, name } => {
+                name.into_iter().for_each(|name| self.people.learn_group(&Thread::group(&gid), &name));
+            }
+            Done::Command { line, said, entered } => self.said(line, said, entered, now, effects),
+        }
+    }
+
+    fn kept(&mut self, ticket: u64, thread: &Thread, result: Result<Local, String>) {
+        let timeline = &mut self.threads.entry(thread).timeline;
+        if let Some(pending) = timeline.pending.iter_mut().find(|p| p.ticket == ticket) {
+            match &result {
+                Ok(local) => pending.local = Some(*local),
+                Err(why) => pending.state = Delivery::Refused(why.clone()),
+            }
+        }
+        self.named(thread, result.ok());
+    }
+
+    /// A local key is known now: its outcome may have come before it.
+    fn named(&mut self, thread: &Thread, local: Option<Local>) {
+        if let Some(i) = self.early.iter().position(|(l, _)| Some(*l) == local) {
+            let (local, delivery) = self.early.swap_remove(i);
+            self.settled(thread, local, delivery);
+        }
+        self.unnamed = self.unnamed.saturating_sub(1);
+        if self.unnamed == 0 {
+            self.early.clear();
+        }
+    }
+
+    /// What an earlier run did not send.
+    fn outbox(&mut self, rows: Vec<Unsent>) {
+        for row in rows {
+            let ticket = self.ticket();
+            let timeline = &mut self.threads.entry(&row.thread).timeline;
+            if timeline.pending.iter().any(|p| p.local == Some(row.local)) {
+                continue;
+            }
+            let state = row.failed.map_or(Delivery::Waiting, |refusal| Delivery::Refused(refusal.message));
+            let text = row.body.text.unwrap_or_default();
+            timeline.pending.push(Pending { ticket, local: Some(row.local), kind: row.kind, text, state });
+            self.unnamed += 1;
+            self.named(&row.thread, Some(row.local));
+        }
+        self.unnamed = self.unnamed.saturating_sub(1);
+    }
+
+    fn list(&mut self, list: &ThreadList, now: Instant, effects: &mut Vec<Effect>) {
+        for summary in &list.threads {
+            if let Some(name) = &summary.name {
+                self.people.learn_group(&summary.thread, name);
+            }
+            self.people.meet_thread(&summary.thread, now, effects);
+            self.threads.learn(summary);
+        }
+        if let (Some(next), true) = (list.next, self.threads.len() < LISTED) {
+            effects.push(Effect::Job(Job::Threads { before: Some(next) }));
+        }
+        if self.pick_first && self.current.is_none() {
+            match self.threads.beside(None, 0) {
+                Some(first) => self.open(first, now, effects),
+                None => self.say(Tone::Faint, "nobody to write to yet: /to NAME, or /help", now),
+            }
+        }
+    }
+
+    fn said(&mut self, line: String, said: Vec<Said>, entered: Option<(Thread, String)>, now: Instant, effects: &mut Vec<Effect>) {
+        self.notice = None;
+        if let Some((thread, place)) = entered {
+            self.people.learn_group(&thread, &place);
+            self.panel = None;
+            self.open(thread, now, effects);
+            // The title says the rest.
+            if let Some(problem) = said.into_iter().find(|s| s.tone == Tone::Bad) {
+                self.notice = Some(Notice::new(problem, now));
+            }
+            return;
+        }
+        match said.as_slice() {
+            [] => {}
+            [one] if !one.text.contains('\n') => self.notice = Some(Notice::new(one.clone(), now)),
+            _ => self.panel = Some(Panel::new(line, said)),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What the SDK says (pure): messages, deliveries, the connection.
+
+use std::time::Instant;
+
+use natterjack_client::{
+    Event, Local,
+    protocol::{self, Thread},
+};
+
+use super::{Delivery, Effect, Job, Link, Model, TYPING};
+use crate::chat::screen::Tone;
+
+impl Model {
+    pub(super) fn event(&mut self, event: Event, now: Instant, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Connected { edge } => self.link = Link::Catching { edge },
+            Event::Attached => {
+                self.fresh = false;
+                if let Link::Catching { edge } = &self.link {
+                    self.link = Link::Live { edge: edge.clone() };
+                }
+                self.threads.iter_mut().for_each(|e| e.timeline.forgive());
+                effects.push(Effect::Job(Job::Threads { before: None }));
+            }
+            Event::Reconnecting { wait } => {
+                self.degraded = false;
+                self.link = Link::Waiting { until: now + wait };
+            }
+            Event::Degraded { on } => self.degraded = on,
+            Event::Message(event) => self.message(event, now, effects),
+            Event::Sent { local, thread, id, .. } => self.settled(&thread, local, Delivery::Sent(id)),
+            Event::Failed { local, thread, refusal } => {
+                if self.current.as_ref() != Some(&thread) {
+                    let place = self.people.thread(&thread);
+                    self.say(Tone::Bad, format!("not sent to {place}: {}", refusal.message), now);
+                }
+                self.settled(&thread, local, Delivery::Refused(refusal.message));
+            }
+            Event::Typing { thread, user } => {
+                self.people.meet_user(&user, now, effects);
+                if user != self.people.me {
+                    self.typing.insert((thread, user), now + TYPING);
+                }
+            }
+            Event::Member { thread, open, .. } => {
+                self.people.meet_thread(&thread, now, effects);
+                self.threads.entry(&thread).open = open;
+            }
+            Event::Contacts => self.say(Tone::Faint, "your contacts changed: /contacts", now),
+            Event::Skipped { thread, from, to } => self.threads.entry(&thread).timeline.skipped(from, to),
+            Event::LoggedOut { refusal } => effects.push(Effect::End(format!("logged out: {refusal}"))),
+            Event::Ended { code, reason } => effects.push(Effect::End(format!("the server ended the session: {reason} ({code})"))),
+        }
+    }
+
+    fn message(&mut self, event: protocol::Event, now: Instant, effects: &mut Vec<Effect>) {
+        self.people.meet(&event, now, effects);
+        self.people.meet_thread(&event.thread, now, effects);
+        self.typing.remove(&(event.thread.clone(), event.from.clone()));
+        let mine = event.from == self.people.me;
+        let is_here = self.current.as_ref() == Some(&event.thread);
+        let shown = is_here && self.shows_messages();
+        let entry = self.threads.entry(&event.thread);
+        let looked_at = shown && entry.anchor.is_end();
+        if event.kind.is_message() && !mine && !looked_at && !self.fresh {
+            entry.unread += 1;
+            entry.timeline.new_from.get_or_insert(event.id);
+        }
+        entry.active = entry.active.max(event.ts);
+        entry.timeline.live(event, is_here && !entry.anchor.is_end());
+    }
+
+    pub(super) fn settled(&mut self, thread: &Thread, local: Local, delivery: Delivery) {
+        let timeline = &mut self.threads.entry(thread).timeline;
+        if timeline.pending.iter().any(|p| p.local == Some(local)) {
+            match delivery {
+                Delivery::Sent(id) => timeline.sent(local, id),
+                Delivery::Refused(why) => timeline.refused(local, why),
+                Delivery::Waiting => {}
+            }
+        } else if self.unnamed > 0 {
+            self.early.push((local, delivery));
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What the tests of the full screen share.
+
+use std::time::{Duration, Instant};
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use natterjack_client::{
+    Event as FromSdk, ThreadList,
+    protocol::{
+        Body, Cid, Event, Kind, MsgId, Thread, Token, UserId,
+        frame::{Page, ThreadSummary},
+    },
+};
+use ratatui::{Terminal, backend::TestBackend};
+
+use super::{
+    model::{Done, Effect, Input, Job, Model},
+    timeline::Want,
+    view,
+};
+
+/// Saturday 21 November 2026, 11:25.
+pub const TS: u64 = 1_795_260_309_000;
+
+pub fn user(name: &str) -> UserId {
+    Token::parse(name).unwrap()
+}
+
+pub fn dm(other: &str) -> Thread {
+    Thread::dm(&user("me"), &user(other))
+}
+
+pub fn event(thread: &Thread, id: u64, from: &str, text: &str) -> Event {
+    Event {
+        thread: thread.clone(),
+        id: MsgId(id),
+        prev: MsgId(id - 1),
+        ts: TS + id * 1_000,
+        from: user(from),
+        cid: Cid::mint(TS + id, [0; 10]),
+        kind: Kind::Text,
+        body: Body::text(text),
+    }
+}
+
+pub fn op(thread: &Thread, id: u64, from: &str, kind: Kind, target: u64, body: Body) -> Event {
+    Event { kind, body: Body { target: Some(MsgId(target)), ..body }, ..event(thread, id, from, "") }
+}
+
+/// Ids from `first` to `last`, with nothing missing between them.
+pub fn page(thread: &Thread, first: u64, last: u64) -> Page {
+    let events = (first..=last).map(|id| event(thread, id, "bob", &format!("message {id}"))).collect();
+    Page { events, prev: MsgId(first - 1), ..Page::default() }
+}
+
+/// A model on a screen, with a clock of its own.
+pub struct Chat {
+    pub model: Model,
+    pub now: Instant,
+    pub effects: Vec<Effect>,
+}
+
+impl Chat {
+    /// Connected, in the thread with bob, which has the messages 1 to `messages`.
+    pub fn with(width: u16, height: u16, messages: u64) -> Self {
+        let mut chat = Self::new(width, height);
+        chat.connect();
+        let last = Some(event(&dm("bob"), messages.max(1), "bob", "x"));
+        let bob = ThreadSummary { thread: dm("bob"), name: None, role: None, open: true, last };
+        chat.done(Done::Threads { result: Ok(ThreadList { threads: vec![bob], next: None }) });
+        assert_eq!(chat.pages(), [Want::Newest]);
+        chat.page(Want::Newest, if messages > 0 { page(&dm("bob"), 1, messages) } else { Page::default() });
+        chat.effects.clear();
+        chat
+    }
+
+    pub fn new(width: u16, height: u16) -> Self {
+        let mut chat = Self { model: Model::new(user("me"), "me", true, true), now: Instant::now(), effects: Vec::new() };
+        chat.input(Input::Resize(width, height));
+        chat.done(Done::Outbox { rows: Vec::new() });
+        chat
+    }
+
+    pub fn connect(&mut self) {
+        self.sdk(FromSdk::Connected { edge: "ws://edge".into() });
+        self.sdk(FromSdk::Attached);
+    }
+
+    pub fn input(&mut self, input: Input) {
+        let effects = self.model.update(input, self.now);
+        self.effects.extend(effects);
+    }
+
+    pub fn sdk(&mut self, event: FromSdk) {
+        self.input(Input::Event(Box::new(event)));
+    }
+
+    pub fn message(&mut self, event: Event) {
+        self.sdk(FromSdk::Message(event));
+    }
+
+    pub fn done(&mut self, done: Done) {
+        self.input(Input::Done(done));
+    }
+
+    pub fn page(&mut self, want: Want, page: Page) {
+        self.done(Done::Page { thread: dm("bob"), want, result: Ok(page) });
+    }
+
+    pub fn key(&mut self, code: KeyCode) {
+        self.input(Input::Key(KeyEvent::new(code, KeyModifiers::NONE)));
+    }
+
+    pub fn control(&mut self, c: char) {
+        self.input(Input::Key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL)));
+    }
+
+    pub fn write(&mut self, line: &str) {
+        line.chars().for_each(|c| self.key(KeyCode::Char(c)));
+        self.key(KeyCode::Enter);
+    }
+
+    pub fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.input(Input::Tick);
+    }
+
+    /// The pages asked for since the last time.
+    pub fn pages(&mut self) -> Vec<Want> {
+        let mut pages = Vec::new();
+        self.effects.retain(|e| match e {
+            Effect::Job(Job::Page { want, .. }) => {
+                pages.push(*want);
+                false
+            }
+            _ => true,
+        });
+        pages
+    }
+
+    /// The sends asked for since the last time: ticket and text.
+    pub fn sends(&mut self) -> Vec<(u64, String)> {
+        let mut sends = Vec::new();
+        self.effects.retain(|e| match e {
+            Effect::Job(Job::Send { ticket, body, .. }) => {
+                sends.push((*ticket, body.text.clone().unwrap_or_default()));
+                false
+            }
+            _ => true,
+        });
+        sends
+    }
+
+    /// Every line of the screen, without the spaces at its end.
+    pub fn screen(&self) -> Vec<String> {
+        let (width, height) = self.model.size;
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| view::draw(&self.model, frame, self.now)).unwrap();
+        let buffer = terminal.backend().buffer().clone();
+        let line = |y: u16| {
+            let mut line = String::new();
+            let mut x = 0;
+            while x < width {
+                let symbol = buffer[(x, y)].symbol();
+                line.push_str(symbol);
+                // A wide character covers the cell behind it.
+                x += u16::try_from(super::wrap::width(symbol)).unwrap().max(1);
+            }
+            line.trim_end().to_owned()
+        };
+        (0..height).map(line).collect()
+    }
+
+    pub fn sees(&self, text: &str) -> bool {
+        self.screen().iter().any(|l| l.contains(text))
+    }
+}

@@ -1,0 +1,91 @@
+//! The threads of this user as the list shows them (pure): the latest activity first, with what came while nobody looked.
+
+use std::collections::HashMap;
+
+use natterjack_client::protocol::{Thread, frame::ThreadSummary};
+
+use super::{editor::Editor, scroll::Anchor, timeline::Timeline};
+
+#[derive(Debug)]
+pub struct Entry {
+    pub thread: Thread,
+    /// Of the last event, ms since 1970; 0: none.
+    pub active: u64,
+    /// Messages of others that came in this run while nobody looked.
+    pub unread: usize,
+    /// May write here.
+    pub open: bool,
+    pub timeline: Timeline,
+    pub anchor: Anchor,
+    /// What was being written when another thread was opened.
+    pub draft: Editor,
+}
+
+#[derive(Debug, Default)]
+pub struct Threads {
+    all: HashMap<Thread, Entry>,
+}
+
+impl Threads {
+    pub fn get(&self, thread: &Thread) -> Option<&Entry> {
+        self.all.get(thread)
+    }
+
+    pub fn get_mut(&mut self, thread: &Thread) -> Option<&mut Entry> {
+        self.all.get_mut(thread)
+    }
+
+    pub fn entry(&mut self, thread: &Thread) -> &mut Entry {
+        self.all.entry(thread.clone()).or_insert_with(|| Entry {
+            thread: thread.clone(),
+            active: 0,
+            unread: 0,
+            open: true,
+            timeline: Timeline::default(),
+            anchor: Anchor::default(),
+            draft: Editor::default(),
+        })
+    }
+
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub fn learn(&mut self, summary: &ThreadSummary) {
+        let entry = self.entry(&summary.thread);
+        entry.open = summary.open;
+        entry.active = entry.active.max(summary.last.as_ref().map_or(0, |e| e.ts));
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.all.values_mut()
+    }
+
+    pub fn sorted(&self) -> Vec<&Entry> {
+        let mut all: Vec<_> = self.all.values().collect();
+        all.sort_by(|a, b| b.active.cmp(&a.active).then_with(|| a.thread.cmp(&b.thread)));
+        all
+    }
+
+    /// So many entries down (or up) the list, round its ends.
+    pub fn beside(&self, current: Option<&Thread>, by: isize) -> Option<Thread> {
+        let all = self.sorted();
+        let count = isize::try_from(all.len()).ok().filter(|n| *n > 0)?;
+        let at = match current.and_then(|c| all.iter().position(|e| &e.thread == c)) {
+            Some(at) => isize::try_from(at).ok()? + by,
+            None => 0,
+        };
+        let at = usize::try_from(at.rem_euclid(count)).ok()?;
+        Some(all[at].thread.clone())
+    }
+
+    /// The next one with something unread, else the next one.
+    pub fn next_unread(&self, current: Option<&Thread>) -> Option<Thread> {
+        let unread = self.sorted().into_iter().find(|e| e.unread > 0 && Some(&e.thread) != current).map(|e| e.thread.clone());
+        unread.or_else(|| self.beside(current, 1))
+    }
+
+    pub fn unsent(&self) -> usize {
+        self.all.values().map(|e| e.timeline.waiting()).sum()
+    }
+}

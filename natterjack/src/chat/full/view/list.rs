@@ -1,0 +1,73 @@
+//! The threads on the left: name, what came while nobody looked, time of the last activity.
+
+use ratatui::{
+    buffer::Buffer,
+    layout::Rect,
+    style::{Color, Modifier, Style},
+    text::{Line, Span},
+};
+
+use super::{BOLD, FAINT, put};
+use crate::chat::{
+    day,
+    full::{
+        lines::minutes,
+        model::Model,
+        threads::Entry,
+        wrap::{cut, width},
+    },
+    screen::printable,
+};
+
+pub fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
+    if area.is_empty() {
+        return;
+    }
+    let all = model.threads.sorted();
+    let height = usize::from(area.height);
+    let current = all.iter().position(|e| Some(&e.thread) == model.current.as_ref()).unwrap_or(0);
+    // The current one is always seen.
+    let top = (current + 1).saturating_sub(height);
+    // Today is the day of the newest event that anybody wrote: the log's clock, not this machine's.
+    let today = all.first().map_or(0, |e| day::number(e.active));
+    for (row, entry) in (0..area.height).zip(all.into_iter().skip(top)) {
+        let is_current = Some(&entry.thread) == model.current.as_ref();
+        if is_current {
+            buf.set_style(Rect::new(area.x, area.y + row, area.width, 1), Style::new().add_modifier(Modifier::REVERSED));
+        }
+        put(buf, area, row, &line(model, entry, usize::from(area.width), today));
+    }
+}
+
+fn line(model: &Model, entry: &Entry, columns: usize, today: u64) -> Line<'static> {
+    let unread = match entry.unread {
+        0 => String::new(),
+        n @ 1..=99 => format!(" ({n})"),
+        _ => " (99+)".into(),
+    };
+    let when = when(entry.active, today);
+    let room = columns.saturating_sub(2 + unread.len() + when.len() + 1);
+    let name = cut(&printable(&model.people.thread(&entry.thread)), room);
+    let gap = room.saturating_sub(width(&name)) + 1;
+    let style = match (entry.open, entry.unread) {
+        (false, _) => FAINT,
+        (true, 0) => Style::new(),
+        (true, _) => BOLD,
+    };
+    let spans = [
+        Span::styled(format!(" {name}"), style),
+        Span::styled(unread, Style::new().fg(Color::LightRed).add_modifier(Modifier::BOLD)),
+        Span::raw(" ".repeat(gap)),
+        Span::styled(format!("{when} "), FAINT),
+    ];
+    Line::from(spans.to_vec())
+}
+
+/// The time on the newest day, else the day.
+fn when(ts: u64, today: u64) -> String {
+    match ts {
+        0 => String::new(),
+        _ if day::number(ts) == today => minutes(ts),
+        _ => day::short(ts),
+    }
+}

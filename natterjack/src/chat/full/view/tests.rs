@@ -1,0 +1,91 @@
+use natterjack_client::Event;
+
+use super::*;
+use crate::chat::full::{
+    model::Input,
+    testing::{Chat, dm, event, user},
+};
+
+#[test]
+fn a_whole_screen() {
+    let mut chat = Chat::with(72, 14, 2);
+    chat.message(event(&dm("bob"), 3, "me", "hello bob"));
+    chat.message(event(&dm("carol"), 4, "carol", "psst"));
+    chat.sdk(Event::Typing { thread: dm("bob"), user: user("bob") });
+    chat.input(Input::Paste("I am wri".into()));
+    let expected = "
+ carol (1)  11:25 │ bob
+ bob        11:25 │
+                  │
+                  │
+                  │╌╌ this is the beginning ╌╌
+                  │── Saturday 21 November 2026 (UTC) ──
+                  │bob  11:25
+                  │  message 1
+                  │  message 2
+                  │me  11:25
+                  │  hello bob ✓
+                  │bob is typing…
+                  │> I am wri
+● ws://edge · me                                   F1 help · Ctrl-C quit";
+    assert_eq!(chat.screen(), expected.lines().skip(1).collect::<Vec<_>>());
+}
+
+#[test]
+fn wide_characters_are_wrapped_and_never_halved() {
+    let mut chat = Chat::with(20, 10, 0);
+    chat.message(event(&dm("bob"), 1, "bob", "蟾蜍在夜里大声地唱歌🐸🐸🐸 e\u{301}te\u{301}"));
+    let screen = chat.screen();
+    assert!(screen.contains(&"  蟾蜍在夜里大声地唱".to_owned()), "{screen:#?}");
+    assert!(screen.contains(&"  歌🐸🐸🐸 e\u{301}te\u{301}".to_owned()), "{screen:#?}");
+    for line in screen {
+        assert!(crate::chat::full::wrap::width(&line) <= 20, "{line:?}");
+    }
+}
+
+#[test]
+fn what_others_write_does_not_steer_the_terminal() {
+    let mut chat = Chat::with(60, 20, 0);
+    chat.message(event(&dm("bob"), 1, "bob", "a\x1b[2Jb\r\u{202e}c"));
+    assert!(chat.sees("a\u{fffd}[2Jb\u{fffd}\u{fffd}c"));
+}
+
+#[test]
+fn every_size_is_drawn_without_a_panic() {
+    let mut chat = Chat::with(80, 24, 40);
+    chat.message(event(&dm("bob"), 41, "bob", "蟾蜍🐸 and a longer line of words that has to be wrapped somewhere\n\nand more"));
+    chat.message(event(&dm("carol"), 42, "carol", "psst"));
+    chat.input(Input::Paste("蟾蜍🐸\n several lines\nof text".into()));
+    for panel in [false, true] {
+        for list_first in [false, true] {
+            for (width, height) in (0..=24).flat_map(|w| (0..=12).map(move |h| (w, h))).chain([(20, 5), (200, 60), (61, 3)]) {
+                chat.input(Input::Resize(width, height));
+                if panel {
+                    chat.key(crossterm::event::KeyCode::F(1));
+                }
+                chat.model.list_first = list_first;
+                chat.key(crossterm::event::KeyCode::PageUp);
+                assert_eq!(chat.screen().len(), usize::from(height));
+                chat.key(crossterm::event::KeyCode::PageDown);
+                chat.screen();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_smallest_useful_screen() {
+    let mut chat = Chat::with(20, 5, 3);
+    assert_eq!(chat.screen(), ["  message 1", "  message 2", "  message 3", ">", "● ws://edge · me"]);
+    chat.message(event(&dm("bob"), 4, "bob", "one two three four five"));
+    assert_eq!(chat.screen()[..3], ["  message 3", "  one two three four", "  five"]);
+}
+
+#[test]
+fn the_cursor_stands_behind_what_is_written() {
+    let mut chat = Chat::with(20, 8, 3);
+    chat.input(Input::Paste("蟾蜍".into()));
+    let mut terminal = ratatui::Terminal::new(ratatui::backend::TestBackend::new(20, 8)).unwrap();
+    terminal.draw(|frame| draw(&chat.model, frame, chat.now)).unwrap();
+    terminal.backend_mut().assert_cursor_position((6, 6));
+}
