@@ -21,6 +21,8 @@ pub mod live;
 pub mod members;
 pub mod pages;
 pub mod people;
+pub mod poll;
+pub mod posts;
 pub mod rate;
 pub mod repair;
 pub mod rewind;

@@ -23,6 +23,8 @@ use crate::{
     live,
     pages::Pages,
     people::People,
+    poll::Polls,
+    posts::Posts,
     send::Sends,
     session::Services,
     sessions::Sessions,
@@ -76,30 +78,39 @@ pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, sto
     let pages = Pages::new(&history, &people);
     let (gate, sessions) = (Gate::default(), Sessions::default());
 
+    let sends = Arc::new(Sends {
+        publisher: publisher.clone(),
+        control: control.clone(),
+        people: people.clone(),
+        history,
+        clock: clock.clone(),
+        gate: gate.clone(),
+        layout,
+        times: cfg.times.clone(),
+    });
     let api = http::Api {
         auth: auth.clone(),
         clock: clock.clone(),
         gate: gate.clone(),
         directory,
         people: people.clone(),
-        control: control.clone(),
+        control,
         pages: pages.clone(),
         threads: threads.clone(),
+        polls: Polls {
+            sessions: sessions.clone(),
+            members: members.clone(),
+            live: live.clone(),
+            gate: gate.clone(),
+            edges: edges.clone(),
+            times: cfg.times.clone(),
+        },
+        posts: Posts::new(sends.clone(), members.clone(), people),
         edges: edges.clone(),
         health: health.clone(),
         metrics,
         nats: nats.clone(),
         own_url: url.clone(),
-    };
-    let sends = Sends {
-        publisher: publisher.clone(),
-        control,
-        people,
-        history,
-        clock: clock.clone(),
-        gate: gate.clone(),
-        layout,
-        times: cfg.times.clone(),
     };
     let services = Arc::new(Services {
         auth,

@@ -5,7 +5,7 @@
 pub mod commands;
 pub mod handle;
 pub mod outbox;
-mod queue;
+pub(crate) mod queue;
 pub mod socket;
 pub mod ungreeted;
 
@@ -51,7 +51,7 @@ pub struct Services {
     pub live: Live,
     pub clock: Clock,
     pub gate: Gate,
-    pub sends: Sends,
+    pub sends: Arc<Sends>,
     pub pages: Pages,
     pub threads: ThreadLists,
     pub nats: natterjack_nats::Nats,

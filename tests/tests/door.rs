@@ -1,0 +1,7 @@
+//! Clients at the door: those that get no WebSocket through.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests: a panic with its place is the report, and measured times are printed")]
+
+#[path = "door/common.rs"]
+mod common;
+#[path = "door/long_poll.rs"]
+mod long_poll;
