@@ -14,6 +14,7 @@ pub fn describe() {
         ("natterjack_edge_sessions_replaced_total", "sessions closed because their device connected again"),
         ("natterjack_edge_outbox_overflows_total", "outboxes dropped because their reader was too slow"),
         ("natterjack_edge_connections_refused_total", "connections over the limit of this edge"),
+        ("natterjack_edge_limited_total", "connections, logins, sends and requests refused for their number, by limit"),
         ("natterjack_edge_half_heads_total", "connections whose first request never came"),
         ("natterjack_edge_http_requests_total", "HTTP answers, by path pattern and status"),
         ("natterjack_edge_polls_total", "long polls taken"),

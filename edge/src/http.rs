@@ -25,8 +25,8 @@ use natterjack_protocol::{Refusal, error::Code};
 use natterjack_runtime::{Health, telemetry::Metrics};
 
 use crate::{
-    auth::Auth, clock::Clock, control::Control, directory::Directory, gate::Gate, lease::Edges, pages::Pages, people::People, poll::Polls,
-    posts::Posts, threads::ThreadLists,
+    auth::Auth, clock::Clock, control::Control, directory::Directory, door::Door, gate::Gate, lease::Edges, pages::Pages, people::People,
+    poll::Polls, posts::Posts, threads::ThreadLists,
 };
 use extract::Failure;
 
@@ -42,6 +42,7 @@ pub struct Api {
     pub threads: ThreadLists,
     pub polls: Polls,
     pub posts: Posts,
+    pub door: Door,
     pub edges: Edges,
     pub health: Health,
     pub metrics: Option<Metrics>,

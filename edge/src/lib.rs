@@ -12,6 +12,7 @@ pub mod config;
 pub mod control;
 mod describe;
 pub mod directory;
+pub mod door;
 pub mod drain;
 pub mod gate;
 pub mod history;
@@ -34,4 +35,5 @@ pub mod threads;
 pub mod upgrade;
 
 pub use config::Config;
+pub use door::Limits;
 pub use run::{Error, run, run_with};

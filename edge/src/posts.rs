@@ -16,7 +16,7 @@ use natterjack_protocol::{
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::{auth::Actor, members::Members, people::People, send::Sends, session::queue::SendQueue};
+use crate::{auth::Actor, door::Door, members::Members, people::People, send::Sends, session::queue::SendQueue};
 
 type Key = (UserId, DeviceId);
 type Turn = Result<Send, Refusal>;
@@ -59,19 +59,21 @@ pub struct Posts {
     sends: Arc<Sends>,
     members: Members,
     people: People,
+    door: Door,
     lanes: Mutex<HashMap<Key, Lane>>,
 }
 
 impl Posts {
-    pub fn new(sends: Arc<Sends>, members: Members, people: People) -> Self {
-        Self { sends, members, people, lanes: Mutex::default() }
+    pub fn new(sends: Arc<Sends>, members: Members, people: People, door: Door) -> Self {
+        Self { sends, members, people, door, lanes: Mutex::default() }
     }
 
     /// As `Sends::send`, in the order of the device. Dropping it leaves the outcome open: the same cid may come again.
     pub async fn post(&self, actor: Actor, thread: Thread, cid: Cid, kind: Kind, body: Body) -> Result<MsgId, Refusal> {
         let send = Send { r: 0, cid, thread: thread.clone(), kind, body };
         let key = (actor.user, actor.device);
-        let (r, turn) = enter(&mut self.lanes.lock(), &key, send, Instant::now()).map_err(|e| e.with_cid(cid))?;
+        let allowed = self.door.sends(&key.0);
+        let (r, turn) = enter(&mut self.lanes.lock(), &key, send, allowed, Instant::now()).map_err(|e| e.with_cid(cid))?;
         let place = Place { posts: self, key, thread, cid, r };
         let gave_up = |_| Err(gave_up());
         let send = turn.await.unwrap_or_else(gave_up).map_err(|e| e.with_cid(cid))?;
@@ -89,7 +91,13 @@ impl Posts {
 }
 
 /// The request's number, and where its turn will be told; at once if nothing of its thread is in flight.
-fn enter(lanes: &mut HashMap<Key, Lane>, key: &Key, mut send: Send, now: Instant) -> Result<(Request, oneshot::Receiver<Turn>), Refusal> {
+fn enter(
+    lanes: &mut HashMap<Key, Lane>,
+    key: &Key,
+    mut send: Send,
+    allowed: Result<(), Refusal>,
+    now: Instant,
+) -> Result<(Request, oneshot::Receiver<Turn>), Refusal> {
     if lanes.len() >= LANES && lanes.len() == lanes.capacity() {
         lanes.retain(|_, l| !l.queue.is_idle(now));
     }
@@ -98,7 +106,7 @@ fn enter(lanes: &mut HashMap<Key, Lane>, key: &Key, mut send: Send, now: Instant
     send.r = lane.requests;
     let (r, thread, cid) = (send.r, send.thread.clone(), send.cid);
     let room = if lane.waiting.len() + lane.in_flight.len() < limits::INFLIGHT_REQUESTS { Ok(()) } else { Err(full()) };
-    if let Err(why) = room {
+    if let Err(why) = allowed.and(room) {
         metrics::counter!("natterjack_edge_posts_refused_total").increment(1);
         // What follows it must not overtake it.
         lane.queue.hold(&thread, cid, &why, now);
@@ -180,7 +188,7 @@ mod tests {
     }
 
     fn come(lanes: &mut HashMap<Key, Lane>, n: u8) -> (Request, oneshot::Receiver<Turn>) {
-        enter(lanes, &key(), send(n), Instant::now()).unwrap()
+        enter(lanes, &key(), send(n), Ok(()), Instant::now()).unwrap()
     }
 
     #[test]
@@ -198,7 +206,7 @@ mod tests {
         lane.in_flight.remove(&b.0);
         lane.failed(&send(2).thread, send(2).cid, &Refusal::unavailable("x"), Instant::now());
         assert_eq!(c.1.try_recv().unwrap().unwrap_err().code, Code::Unavailable);
-        assert_eq!(enter(&mut lanes, &key(), send(3), Instant::now()).unwrap_err().code, Code::Unavailable, "held");
+        assert_eq!(enter(&mut lanes, &key(), send(3), Ok(()), Instant::now()).unwrap_err().code, Code::Unavailable, "held");
         assert!(come(&mut lanes, 2).1.try_recv().is_ok());
     }
 
@@ -219,7 +227,16 @@ mod tests {
     fn a_device_has_so_many_and_no_more() {
         let mut lanes = HashMap::new();
         let all: Vec<_> = (0..limits::INFLIGHT_REQUESTS as u8).map(|n| come(&mut lanes, n)).collect();
-        assert_eq!(enter(&mut lanes, &key(), send(200), Instant::now()).unwrap_err().code, Code::RateLimited);
+        assert_eq!(enter(&mut lanes, &key(), send(200), Ok(()), Instant::now()).unwrap_err().code, Code::RateLimited);
         drop(all);
+    }
+
+    #[test]
+    fn what_the_rate_refuses_is_not_overtaken() {
+        let mut lanes = HashMap::new();
+        let refused = enter(&mut lanes, &key(), send(1), Err(full()), Instant::now()).unwrap_err();
+        assert_eq!(refused.code, Code::RateLimited);
+        assert!(enter(&mut lanes, &key(), send(2), Ok(()), Instant::now()).is_err());
+        assert!(come(&mut lanes, 1).1.try_recv().is_ok() && come(&mut lanes, 2).1.try_recv().is_err());
     }
 }

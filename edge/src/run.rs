@@ -16,6 +16,7 @@ use crate::{
     auth::Auth,
     control::Control,
     directory::Directory,
+    door::Door,
     drain::drain,
     gate::Gate,
     http,
@@ -77,6 +78,7 @@ pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, sto
     let threads = ThreadLists::new(&history, &people);
     let pages = Pages::new(&history, &people);
     let (gate, sessions) = (Gate::default(), Sessions::default());
+    let door = Door::new(cfg.limits.clone());
 
     let sends = Arc::new(Sends {
         publisher: publisher.clone(),
@@ -105,7 +107,8 @@ pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, sto
             edges: edges.clone(),
             times: cfg.times.clone(),
         },
-        posts: Posts::new(sends.clone(), members.clone(), people),
+        posts: Posts::new(sends.clone(), members.clone(), people, door.clone()),
+        door: door.clone(),
         edges: edges.clone(),
         health: health.clone(),
         metrics,
@@ -114,6 +117,7 @@ pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, sto
     };
     let services = Arc::new(Services {
         auth,
+        door,
         sessions: sessions.clone(),
         members,
         live,

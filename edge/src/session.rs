@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     auth::Auth,
     clock::Clock,
+    door::Door,
     gate::Gate,
     live::Live,
     members::Members,
@@ -46,6 +47,7 @@ use socket::{Gone, Io, PER_FLUSH, Socket};
 /// What the sessions of an edge use.
 pub struct Services {
     pub auth: Auth,
+    pub door: Door,
     pub sessions: Sessions,
     pub members: Members,
     pub live: Live,

@@ -1,7 +1,9 @@
-//! Clients at the door: those that get no WebSocket through.
+//! Clients at the door: those that get no WebSocket through, those that are too many.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests: a panic with its place is the report, and measured times are printed")]
 
 #[path = "door/common.rs"]
 mod common;
+#[path = "door/limits.rs"]
+mod limits;
 #[path = "door/long_poll.rs"]
 mod long_poll;

@@ -114,6 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
             return Err(End::Silent(close::DRAINING));
         }
         let actor = self.services.auth.check(&hello.token).await.map_err(refused)?;
+        self.services.door.greets(&actor.user).map_err(refused)?;
         if actor.device != hello.device {
             return Err(refused(Refusal::new(Code::Unauthorized, "the token is of another device than hello names")));
         }

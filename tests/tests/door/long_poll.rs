@@ -59,7 +59,7 @@ async fn a_poller_and_a_socket_of_one_user_see_one_log_while_an_edge_is_killed()
     let threads = [dm, group];
 
     // The phone is on a socket, the SDK finds its way.
-    let (client, mut events) = cluster.client(&phone, 0).await;
+    let (client, mut events) = cluster.client_with(&phone, 0, |b| b.edges([cluster.edge_url(0), cluster.edge_url(1)])).await;
     let seen = Arc::<Mutex<BTreeMap<Thread, Vec<MsgId>>>>::default();
     let write = seen.clone();
     let reader = tokio::spawn(async move {
