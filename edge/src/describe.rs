@@ -12,6 +12,7 @@ pub fn describe() {
         ("natterjack_edge_frames_out_total", "frames written to clients"),
         ("natterjack_edge_closes_total", "sockets closed by this edge, by close code"),
         ("natterjack_edge_sessions_replaced_total", "sessions closed because their device connected again"),
+        ("natterjack_edge_sessions_revoked_total", "sessions closed because their login was revoked"),
         ("natterjack_edge_outbox_overflows_total", "outboxes dropped because their reader was too slow"),
         ("natterjack_edge_connections_refused_total", "connections over the limit of this edge"),
         ("natterjack_edge_limited_total", "connections, logins, sends and requests refused for their number, by limit"),

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     attach::plan::decode_synced,
-    auth::Actor,
+    auth::{self, Actor, Auth},
     gate::Gate,
     lease::Edges,
     live::Live,
@@ -42,6 +42,7 @@ pub struct Ask {
 }
 
 pub struct Polls {
+    pub auth: Auth,
     pub sessions: Sessions,
     pub members: Members,
     pub live: Live,
@@ -68,8 +69,11 @@ impl Polls {
         let state = self.members.enter(&actor.user);
         let handle = SessionHandle::new(self.sessions.next_id(), actor.user, actor.device, Codec::Json, state);
         let leave = CancellationToken::new();
-        self.sessions.enter(&handle, leave.clone());
+        self.sessions.enter(&handle, leave.clone(), actor.family.clone());
         let _present = Present { sessions: &self.sessions, live: &self.live, handle: handle.clone() };
+        if self.auth.is_revoked(&actor.family) {
+            return Err(auth::revoked());
+        }
         metrics::counter!("natterjack_edge_polls_total").increment(1);
         self.collect(&handle, ask, end, &leave).await
     }
@@ -114,7 +118,7 @@ impl Polls {
     /// The session was ended from outside. What came before is in order and good; how to go on, the client learns at its next poll.
     fn closed(&self, why: Close, mut collected: Collected) -> Result<Answer, Refusal> {
         match why {
-            close::UNAUTHORIZED => Err(Refusal::new(Code::Unauthorized, "this login was revoked: log in again")),
+            close::UNAUTHORIZED => Err(auth::revoked()),
             close::DRAINING => {
                 if !collected.leaving() {
                     collected.frame(ServerFrame::Draining { after_ms: 0, edges: self.edges.others() }, 0);

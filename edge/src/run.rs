@@ -70,14 +70,14 @@ pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, sto
     let mut dispatcher = AbortOnDropHandle::new(dispatcher);
 
     let directory = Directory::new(&nats);
-    let auth = Auth::start(&buckets, &clock, &directory, &cfg.times).await?;
+    let (gate, sessions) = (Gate::default(), Sessions::default());
+    let auth = Auth::start(&buckets, &clock, &directory, &sessions, &cfg.times).await?;
     let edges = Edges::start(&buckets, &cfg.edge_id, &cfg.times).await?;
     let people = People::new(&buckets, &directory);
     let publisher = Publisher::new(&nats, layout, cfg.times.clone());
     let control = Control::new(Tail::new(&nats, layout), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
     let threads = ThreadLists::new(&history, &people);
     let pages = Pages::new(&history, &people);
-    let (gate, sessions) = (Gate::default(), Sessions::default());
     let door = Door::new(cfg.limits.clone());
 
     let sends = Arc::new(Sends {
@@ -100,6 +100,7 @@ pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, sto
         pages: pages.clone(),
         threads: threads.clone(),
         polls: Polls {
+            auth: auth.clone(),
             sessions: sessions.clone(),
             members: members.clone(),
             live: live.clone(),
