@@ -1,17 +1,19 @@
 //! Before step 2: connections. Each gets a task that reads its head once, then becomes a session or goes to hyper with its bytes:
 //! hyper's buffers do not belong under 100,000 idle sockets.
 //!
-//! Bounded twice: connections at all, and those that have not said who they are. Over either limit: 503 and gone.
+//! Bounded: connections at all, those that have not said who they are, and (`door`) those of one address. Over a limit: told so, and gone.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
-
-use axum::Router;
-use bytes::BytesMut;
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
 };
+
+use axum::{Router, body::Body};
+use bytes::BytesMut;
+use hyper::{Request, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use natterjack_protocol::{Refusal, limits};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -20,8 +22,11 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
 
 use crate::{
+    door::{client, places::Place},
+    http::extract::Caller,
     rewind::Rewind,
     session::{Services, Session, socket::Socket, ungreeted::Ungreeted},
     upgrade::{self, Head},
@@ -31,6 +36,8 @@ use crate::{
 const BACKLOG: u32 = 4_096;
 /// After a failed accept (usually: no file descriptors left).
 const PAUSE: Duration = Duration::from_millis(50);
+/// Refused connections that are told why at the same time, a second each at most. Others get the answer if it arrives before the reset.
+const FAREWELLS: usize = 256;
 
 pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -47,6 +54,7 @@ pub struct Front {
     pub draining: CancellationToken,
     connections: Arc<Semaphore>,
     ungreeted: Arc<Semaphore>,
+    farewells: Arc<Semaphore>,
 }
 
 /// What the head of a connection made of it.
@@ -63,6 +71,7 @@ impl Front {
             draining,
             connections: Arc::new(Semaphore::new(max_connections)),
             ungreeted: Arc::new(Semaphore::new(limits::UNGREETED.min(max_connections))),
+            farewells: Arc::new(Semaphore::new(FAREWELLS)),
         })
     }
 
@@ -74,8 +83,8 @@ impl Front {
                 () = end.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok((stream, peer)) => (stream, peer.ip()),
                 Err(e) => {
                     tracing::warn!(error = %e, "accept; if too many files are open, raise the limit or lower max_connections");
                     tokio::time::sleep(PAUSE).await;
@@ -86,9 +95,17 @@ impl Front {
             let Some((connection, ungreeted)) = permits else {
                 metrics::counter!("natterjack_edge_connections_refused_total").increment(1);
                 let refusal = Refusal { retry_after_ms: Some(5_000), ..Refusal::unavailable("this edge takes no more connections") };
-                // Into the empty buffer of a new socket; nobody is waited for.
-                let _ = stream.try_write(upgrade::refusal(503, &refusal, self.services.clock.any_now_ms()).as_bytes());
+                self.refuse(stream, refusal, &tasks);
                 continue;
+            };
+            // Whoever comes through a proxy is known by the head only.
+            let place = if self.services.door.trusts(peer) { Ok(None) } else { self.services.door.connects(peer) };
+            let place = match place {
+                Ok(place) => place,
+                Err(refusal) => {
+                    self.refuse(stream, refusal, &tasks);
+                    continue;
+                }
             };
             let _ = stream.set_nodelay(true);
             let (front, end) = (self.clone(), end.clone());
@@ -97,24 +114,42 @@ impl Front {
                 // Dropping a session at `end` is safe: its cleanup is a guard, its sends may be repeated.
                 tokio::select! {
                     () = end.cancelled() => {}
-                    () = front.connection(stream, ungreeted) => {}
+                    () = front.connection(stream, peer, place, ungreeted) => {}
                 }
             });
         }
     }
 
-    async fn connection(&self, stream: TcpStream, ungreeted: OwnedSemaphorePermit) {
+    /// Nobody is waited for.
+    fn refuse(self: &Arc<Self>, stream: TcpStream, refusal: Refusal, tasks: &TaskTracker) {
+        match self.farewells.clone().try_acquire_owned() {
+            Ok(permit) => {
+                let front = self.clone();
+                tasks.spawn(async move {
+                    let _permit = permit;
+                    front.answer(stream, refusal.code.http_status(), &refusal).await;
+                });
+            }
+            // Into the empty buffer of a new socket.
+            Err(_) => {
+                let text = upgrade::refusal(refusal.code.http_status(), &refusal, self.services.clock.any_now_ms());
+                let _ = stream.try_write(text.as_bytes());
+            }
+        }
+    }
+
+    async fn connection(&self, stream: TcpStream, peer: IpAddr, mut place: Option<Place>, ungreeted: OwnedSemaphorePermit) {
         // Boxed: what is needed until hello is gone while the session idles for hours.
-        let kind = Box::pin(self.handshake(stream)).await;
+        let kind = Box::pin(self.handshake(stream, peer, &mut place)).await;
         drop(ungreeted);
         match kind {
             Some(Kind::Session(session)) => session.run().await,
-            Some(Kind::Http(stream)) => Box::pin(self.http(stream)).await,
+            Some(Kind::Http(stream)) => Box::pin(self.http(stream, peer)).await,
             None => {}
         }
     }
 
-    async fn handshake(&self, mut stream: TcpStream) -> Option<Kind> {
+    async fn handshake(&self, mut stream: TcpStream, peer: IpAddr, place: &mut Option<Place>) -> Option<Kind> {
         let mut bytes = BytesMut::with_capacity(1_024);
         let head = timeout(self.services.times.handshake, read_head(&mut stream, &mut bytes)).await.ok().flatten();
         let Some(head) = head else {
@@ -129,6 +164,17 @@ impl Front {
                 None
             }
             Head::Upgrade(up) => {
+                if self.services.door.trusts(peer) {
+                    let forwarded = upgrade::forwarded(&bytes);
+                    let client = self.services.door.client(peer, forwarded.iter().map(String::as_str));
+                    match self.services.door.connects(client) {
+                        Ok(taken) => *place = taken,
+                        Err(refusal) => {
+                            self.answer(stream, refusal.code.http_status(), &refusal).await;
+                            return None;
+                        }
+                    }
+                }
                 stream.write_all(up.switching().as_bytes()).await.ok()?;
                 let rest = bytes.split_off(up.end).to_vec();
                 drop(bytes);
@@ -156,13 +202,20 @@ impl Front {
         let _ = timeout(Duration::from_secs(1), farewell).await;
     }
 
-    async fn http(&self, stream: Rewind<TcpStream>) {
+    async fn http(&self, stream: Rewind<TcpStream>, peer: IpAddr) {
+        // A proxy may send requests of several clients over one connection.
+        let service = service_fn(|mut request: Request<hyper::body::Incoming>| {
+            let forwarded = request.headers().get_all(client::HEADER).iter().filter_map(|v| v.to_str().ok());
+            let caller = Caller(self.services.door.client(peer, forwarded));
+            request.extensions_mut().insert(caller);
+            self.router.clone().oneshot(request.map(Body::new))
+        });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             // Also how long a connection may idle between two requests.
             .header_read_timeout(self.services.times.heartbeat)
             .max_buf_size(limits::HEAD_BYTES * 2)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router.clone()));
+            .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(served);
         let result = tokio::select! {
             result = served.as_mut() => result,

@@ -1,6 +1,10 @@
 //! Who is it? Access tokens against the public keys in the control bucket: an edge can check tokens, never make them.
+//!
+//! A login that is revoked (logged out, or its refresh token was used twice) stands in the same bucket: whatever happens to an edge or
+//! its connection, it reads on from where it was, and closes the sessions concerned.
 
 pub mod keys;
+pub mod revoked;
 
 use std::{
     sync::Arc,
@@ -9,23 +13,29 @@ use std::{
 
 use futures_util::StreamExt;
 use natterjack_nats::{Buckets, Kv, KvError, subjects};
-use natterjack_protocol::{DeviceId, Refusal, Times, Token, UserId, rpc::Claims};
+use natterjack_protocol::{DeviceId, Refusal, Times, Token, UserId, error::Code, rpc::Claims};
 use parking_lot::RwLock;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{clock::Clock, directory::Directory};
+use crate::{clock::Clock, directory::Directory, sessions::Sessions};
 use keys::{BadToken, Keys};
+use revoked::Revoked;
 
 /// Somebody whose token is good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
     pub user: UserId,
     pub device: DeviceId,
+    /// Of the login that the token came from.
+    pub family: Token,
 }
 
-impl From<Claims> for Actor {
-    fn from(c: Claims) -> Self {
-        Self { user: c.sub, device: c.device }
+impl TryFrom<Claims> for Actor {
+    type Error = BadToken;
+
+    fn try_from(c: Claims) -> Result<Self, BadToken> {
+        let family = Token::parse(&c.fam).map_err(|_| BadToken::Malformed)?;
+        Ok(Self { user: c.sub, device: c.device, family })
     }
 }
 
@@ -36,6 +46,7 @@ const HEALTH: Duration = Duration::from_secs(5);
 
 struct Inner {
     keys: Arc<RwLock<Keys>>,
+    revoked: Arc<RwLock<Revoked>>,
     control: Kv,
     clock: Clock,
     directory: Directory,
@@ -45,7 +56,7 @@ struct Inner {
     missed: tokio::sync::Mutex<Option<(Token, Instant)>>,
     /// When the directory was last probed, and whether it was away.
     away: tokio::sync::Mutex<Option<(Instant, bool)>>,
-    _watch: AbortOnDropHandle<()>,
+    _watches: [AbortOnDropHandle<()>; 2],
 }
 
 /// Clones share it.
@@ -53,7 +64,13 @@ struct Inner {
 pub struct Auth(Arc<Inner>);
 
 impl Auth {
-    pub async fn start(buckets: &Buckets, clock: &Clock, directory: &Directory, times: &Times) -> Result<Self, KvError> {
+    pub async fn start(
+        buckets: &Buckets,
+        clock: &Clock,
+        directory: &Directory,
+        sessions: &Sessions,
+        times: &Times,
+    ) -> Result<Self, KvError> {
         let control = buckets.control();
         let keys = Arc::new(RwLock::new(Keys::default()));
         let mut changes = control.watch(subjects::SIGNING_KEYS).await?;
@@ -67,15 +84,18 @@ impl Auth {
                 }
             }
         });
+        let revoked = Arc::new(RwLock::new(Revoked::default()));
+        let over = watch_revoked(&control, revoked.clone(), sessions.clone(), clock.clone()).await?;
         Ok(Self(Arc::new(Inner {
             keys,
+            revoked,
             control,
             clock: clock.clone(),
             directory: directory.clone(),
             grace: times.access_token,
             missed: tokio::sync::Mutex::new(None),
             away: tokio::sync::Mutex::new(None),
-            _watch: AbortOnDropHandle::new(watch),
+            _watches: [AbortOnDropHandle::new(watch), over],
         })))
     }
 
@@ -86,11 +106,18 @@ impl Auth {
         {
             checked = self.look(token);
         }
-        match checked {
-            Ok(claims) => Ok(claims.into()),
-            Err(BadToken::Expired { claims }) if self.in_grace(&claims).await => Ok((*claims).into()),
-            Err(e) => Err(e.into()),
-        }
+        let claims = match checked {
+            Ok(claims) => claims,
+            Err(BadToken::Expired { claims }) if self.in_grace(&claims).await => *claims,
+            Err(e) => return Err(e.into()),
+        };
+        let actor = Actor::try_from(claims)?;
+        if self.is_revoked(&actor.family) { Err(revoked()) } else { Ok(actor) }
+    }
+
+    /// To be asked again once a session is registered: its login may have been revoked between the check and that.
+    pub fn is_revoked(&self, family: &Token) -> bool {
+        self.0.revoked.read().contains(family)
     }
 
     fn look(&self, token: &str) -> Result<Claims, BadToken> {
@@ -134,6 +161,34 @@ impl Auth {
             }
         }
     }
+}
+
+/// A revocation is known first, then the session is closed; a session is registered first, then asks whether it is revoked. So none slips
+/// through between the two.
+async fn watch_revoked(
+    control: &Kv,
+    revoked: Arc<RwLock<Revoked>>,
+    sessions: Sessions,
+    clock: Clock,
+) -> Result<AbortOnDropHandle<()>, KvError> {
+    let mut changes = control.watch(subjects::REVOKED).await?;
+    let prefix = subjects::REVOKED.trim_end_matches('*');
+    let task = async move {
+        while let Some(change) = changes.next().await {
+            let Some(value) = change.value else { continue };
+            let Some(family) = change.key.strip_prefix(prefix).and_then(|f| Token::parse(f).ok()) else { continue };
+            let over = revoked.write().put(family.clone(), &value, clock.any_now_ms());
+            match over {
+                Some((user, device)) => sessions.revoke(user, device, &family),
+                None => tracing::warn!(%family, "a revocation cannot be read"),
+            }
+        }
+    };
+    Ok(AbortOnDropHandle::new(tokio::spawn(task)))
+}
+
+pub fn revoked() -> Refusal {
+    Refusal::new(Code::Unauthorized, "this login was revoked: log in again")
 }
 
 fn kid_of(key: &str) -> Option<Token> {

@@ -6,6 +6,8 @@ use natterjack_nats::NatsConfig;
 use natterjack_protocol::{Times, Token, limits};
 use serde::{Deserialize, Serialize};
 
+use crate::door::Limits;
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Config {
@@ -23,6 +25,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Members of a group at once.
     pub max_group_members: usize,
+    /// What one address and one user may do.
+    pub limits: Limits,
 }
 
 impl Default for Config {
@@ -36,6 +40,7 @@ impl Default for Config {
             public_url: None,
             max_connections: limits::CONNECTIONS,
             max_group_members: limits::GROUP_MEMBERS,
+            limits: Limits::default(),
         }
     }
 }

@@ -12,10 +12,14 @@ pub fn describe() {
         ("natterjack_edge_frames_out_total", "frames written to clients"),
         ("natterjack_edge_closes_total", "sockets closed by this edge, by close code"),
         ("natterjack_edge_sessions_replaced_total", "sessions closed because their device connected again"),
+        ("natterjack_edge_sessions_revoked_total", "sessions closed because their login was revoked"),
         ("natterjack_edge_outbox_overflows_total", "outboxes dropped because their reader was too slow"),
         ("natterjack_edge_connections_refused_total", "connections over the limit of this edge"),
+        ("natterjack_edge_limited_total", "connections, logins, sends and requests refused for their number, by limit"),
         ("natterjack_edge_half_heads_total", "connections whose first request never came"),
         ("natterjack_edge_http_requests_total", "HTTP answers, by path pattern and status"),
+        ("natterjack_edge_polls_total", "long polls taken"),
+        ("natterjack_edge_posts_refused_total", "messages over HTTP refused before they could wait: over the rate, or too many waiting"),
         ("natterjack_edge_fanin_disconnects_total", "disconnects of the reader of live subjects"),
         ("natterjack_edge_gaps_total", "gaps found in threads, filled before what comes after was shown"),
         ("natterjack_edge_gaps_given_up_total", "gaps that could not be filled; the sessions were told to resume"),
@@ -25,6 +29,11 @@ pub fn describe() {
     }
     describe_gauge!("natterjack_edge_connections", Unit::Count, "open connections, WebSocket and HTTP");
     describe_gauge!("natterjack_edge_sessions", Unit::Count, "sessions");
+    describe_gauge!(
+        "natterjack_edge_posts_waiting",
+        Unit::Count,
+        "messages over HTTP that wait for an earlier one of their device and thread"
+    );
     describe_gauge!("natterjack_edge_topics", Unit::Count, "live subjects with a session here");
     describe_gauge!("natterjack_edge_degraded", Unit::Count, "1 while this edge is cut off from the log or from its lease");
     describe_histogram!("natterjack_edge_publish_seconds", Unit::Seconds, "from a publish to its acknowledgement");

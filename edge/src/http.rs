@@ -1,4 +1,4 @@
-//! Beside the socket: accounts, people, groups, lists, history, discovery. JSON over HTTP/1.1, the same tokens, the same typed errors.
+//! Beside the socket: accounts, people, groups, lists, history, sending, the long poll, discovery. JSON over HTTP/1.1, the same tokens, the same typed errors.
 
 pub mod accounts;
 pub mod contacts;
@@ -7,6 +7,7 @@ pub mod extract;
 pub mod groups;
 pub mod messages;
 pub mod openapi;
+pub mod sync;
 pub mod threads;
 
 use std::{sync::Arc, time::Duration};
@@ -24,8 +25,8 @@ use natterjack_protocol::{Refusal, error::Code};
 use natterjack_runtime::{Health, telemetry::Metrics};
 
 use crate::{
-    auth::Auth, clock::Clock, control::Control, directory::Directory, gate::Gate, lease::Edges, pages::Pages, people::People,
-    threads::ThreadLists,
+    auth::Auth, clock::Clock, control::Control, directory::Directory, door::Door, gate::Gate, lease::Edges, pages::Pages, people::People,
+    poll::Polls, posts::Posts, threads::ThreadLists,
 };
 use extract::Failure;
 
@@ -39,6 +40,9 @@ pub struct Api {
     pub control: Control,
     pub pages: Pages,
     pub threads: ThreadLists,
+    pub polls: Polls,
+    pub posts: Posts,
+    pub door: Door,
     pub edges: Edges,
     pub health: Health,
     pub metrics: Option<Metrics>,
@@ -51,7 +55,8 @@ pub type Shared = State<Arc<Api>>;
 /// The log's clock in milliseconds, on every answer: clients mint cids in it.
 pub const NOW: HeaderName = HeaderName::from_static("natterjack-now");
 
-/// Longer than anything an answer waits for (`control` until the publish deadline and the fold), so that a slow body ends, too.
+/// Longer than anything an answer waits for (`control` until the publish deadline and the fold, a poll for 25 s), so that a slow body
+/// ends, too.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn router(api: Api) -> Router {
@@ -73,7 +78,8 @@ pub fn router(api: Api) -> Router {
         .route("/v1/groups/{group}/members/{user}/role", put(groups::role))
         .route("/v1/groups/{group}/leave", post(groups::leave))
         .route("/v1/threads", get(threads::list))
-        .route("/v1/threads/{thread}/messages", get(messages::page))
+        .route("/v1/threads/{thread}/messages", get(messages::page).post(messages::send))
+        .route("/v1/sync", get(sync::get).post(sync::post))
         .route("/v1/edges", get(edges::list))
         .route("/v1/openapi.json", get(openapi::serve))
         .route("/health", get(edges::health))

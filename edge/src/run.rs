@@ -16,6 +16,7 @@ use crate::{
     auth::Auth,
     control::Control,
     directory::Directory,
+    door::Door,
     drain::drain,
     gate::Gate,
     http,
@@ -23,6 +24,8 @@ use crate::{
     live,
     pages::Pages,
     people::People,
+    poll::Polls,
+    posts::Posts,
     send::Sends,
     session::Services,
     sessions::Sessions,
@@ -67,42 +70,55 @@ pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, sto
     let mut dispatcher = AbortOnDropHandle::new(dispatcher);
 
     let directory = Directory::new(&nats);
-    let auth = Auth::start(&buckets, &clock, &directory, &cfg.times).await?;
+    let (gate, sessions) = (Gate::default(), Sessions::default());
+    let auth = Auth::start(&buckets, &clock, &directory, &sessions, &cfg.times).await?;
     let edges = Edges::start(&buckets, &cfg.edge_id, &cfg.times).await?;
     let people = People::new(&buckets, &directory);
     let publisher = Publisher::new(&nats, layout, cfg.times.clone());
     let control = Control::new(Tail::new(&nats, layout), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
     let threads = ThreadLists::new(&history, &people);
     let pages = Pages::new(&history, &people);
-    let (gate, sessions) = (Gate::default(), Sessions::default());
+    let door = Door::new(cfg.limits.clone());
 
+    let sends = Arc::new(Sends {
+        publisher: publisher.clone(),
+        control: control.clone(),
+        people: people.clone(),
+        history,
+        clock: clock.clone(),
+        gate: gate.clone(),
+        layout,
+        times: cfg.times.clone(),
+    });
     let api = http::Api {
         auth: auth.clone(),
         clock: clock.clone(),
         gate: gate.clone(),
         directory,
         people: people.clone(),
-        control: control.clone(),
+        control,
         pages: pages.clone(),
         threads: threads.clone(),
+        polls: Polls {
+            auth: auth.clone(),
+            sessions: sessions.clone(),
+            members: members.clone(),
+            live: live.clone(),
+            gate: gate.clone(),
+            edges: edges.clone(),
+            times: cfg.times.clone(),
+        },
+        posts: Posts::new(sends.clone(), members.clone(), people, door.clone()),
+        door: door.clone(),
         edges: edges.clone(),
         health: health.clone(),
         metrics,
         nats: nats.clone(),
         own_url: url.clone(),
     };
-    let sends = Sends {
-        publisher: publisher.clone(),
-        control,
-        people,
-        history,
-        clock: clock.clone(),
-        gate: gate.clone(),
-        layout,
-        times: cfg.times.clone(),
-    };
     let services = Arc::new(Services {
         auth,
+        door,
         sessions: sessions.clone(),
         members,
         live,

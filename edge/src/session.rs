@@ -5,7 +5,7 @@
 pub mod commands;
 pub mod handle;
 pub mod outbox;
-mod queue;
+pub(crate) mod queue;
 pub mod socket;
 pub mod ungreeted;
 
@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     auth::Auth,
     clock::Clock,
+    door::Door,
     gate::Gate,
     live::Live,
     members::Members,
@@ -46,12 +47,13 @@ use socket::{Gone, Io, PER_FLUSH, Socket};
 /// What the sessions of an edge use.
 pub struct Services {
     pub auth: Auth,
+    pub door: Door,
     pub sessions: Sessions,
     pub members: Members,
     pub live: Live,
     pub clock: Clock,
     pub gate: Gate,
-    pub sends: Sends,
+    pub sends: Arc<Sends>,
     pub pages: Pages,
     pub threads: ThreadLists,
     pub nats: natterjack_nats::Nats,

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use natterjack_protocol::{DeviceId, UserId, close, frame::ServerFrame};
+use natterjack_protocol::{DeviceId, Token, UserId, close, frame::ServerFrame};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,8 @@ use crate::session::handle::{SessionHandle, SessionId};
 struct Entry {
     handle: Arc<SessionHandle>,
     leave: CancellationToken,
+    /// Of the login it came with.
+    family: Token,
 }
 
 #[derive(Default)]
@@ -37,8 +39,8 @@ impl Sessions {
     }
 
     /// `leave`: cancelled when the session is to finish what it has begun and go. The device's older session is closed.
-    pub fn enter(&self, handle: &Arc<SessionHandle>, leave: CancellationToken) {
-        let entry = Entry { handle: handle.clone(), leave };
+    pub fn enter(&self, handle: &Arc<SessionHandle>, leave: CancellationToken, family: Token) {
+        let entry = Entry { handle: handle.clone(), leave, family };
         let (old, count) = {
             let mut all = self.0.by_device.lock();
             (all.insert(key(handle), entry), all.len())
@@ -47,6 +49,17 @@ impl Sessions {
         if let Some(old) = old {
             metrics::counter!("natterjack_edge_sessions_replaced_total").increment(1);
             old.handle.outbox.close(close::REPLACED);
+        }
+    }
+
+    /// Closes the session of a login that is over. It takes nothing more from its client, even if that does not read why.
+    pub fn revoke(&self, user: UserId, device: DeviceId, family: &Token) {
+        let entry = self.0.by_device.lock().get(&(user, device)).filter(|e| e.family == *family).cloned();
+        if let Some(entry) = entry {
+            metrics::counter!("natterjack_edge_sessions_revoked_total").increment(1);
+            entry.handle.frame(&ServerFrame::error(None, crate::auth::revoked()));
+            entry.handle.outbox.close(close::UNAUTHORIZED);
+            entry.leave.cancel();
         }
     }
 
@@ -117,7 +130,7 @@ mod tests {
         let all = Sessions::default();
         let (old, new, other) = (session(&all, "d1"), session(&all, "d1"), session(&all, "d2"));
         for s in [&old, &other, &new] {
-            all.enter(s, CancellationToken::new());
+            all.enter(s, CancellationToken::new(), Token::parse("f1").unwrap());
         }
         assert_eq!(all.len(), 2);
         assert!(old.outbox.is_closed() && !new.outbox.is_closed() && !other.outbox.is_closed());
@@ -126,5 +139,17 @@ mod tests {
         all.leave(&new);
         all.leave(&new);
         assert_eq!(all.len(), 1);
+    }
+
+    #[test]
+    fn only_the_login_that_was_revoked_is_closed() {
+        let (all, leave) = (Sessions::default(), CancellationToken::new());
+        let (id, s) = (|s| Token::parse(s).unwrap(), session(&Sessions::default(), "d1"));
+        all.enter(&s, leave.clone(), id("f2"));
+        all.revoke(id("u"), id("d1"), &id("f1"));
+        all.revoke(id("u"), id("d2"), &id("f2"));
+        assert!(!s.outbox.is_closed() && !leave.is_cancelled(), "the device has logged in again since");
+        all.revoke(id("u"), id("d1"), &id("f2"));
+        assert!(s.outbox.is_closed() && leave.is_cancelled());
     }
 }

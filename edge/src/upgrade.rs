@@ -73,6 +73,16 @@ pub fn judge(bytes: &[u8]) -> Head {
     }
 }
 
+/// The values of `X-Forwarded-For` in a head that was read whole, in order.
+pub fn forwarded(bytes: &[u8]) -> Vec<String> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(bytes) {
+        Ok(_) => values(request.headers, crate::door::client::HEADER).map(str::to_owned).collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
 /// A header may come several times.
 fn values<'a>(headers: &'a [httparse::Header<'a>], name: &'static str) -> impl Iterator<Item = &'a str> {
     headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(name)).filter_map(|h| std::str::from_utf8(h.value).ok())
@@ -151,6 +161,13 @@ mod tests {
         assert_eq!(judge(b"GET /v1/threads HTTP/1.1\r\nHost: h\r\n\r\n"), Head::Http);
         assert_eq!(judge(b"POST /v1/ws HTTP/1.1\r\nHost: h\r\n\r\n"), Head::Http);
         assert!(matches!(judge(b"GET /v1/ws?x=1 HTTP/1.1\r\nHost: h\r\n\r\n"), Head::Refused(_)));
+    }
+
+    #[test]
+    fn who_a_proxy_speaks_for_stands_in_the_head() {
+        let head = GOOD.replace("Host: h\r\n", "x-forwarded-for: 192.0.2.1\r\nHost: h\r\nX-Forwarded-For: 10.0.0.2\r\n");
+        assert_eq!(forwarded(head.as_bytes()), ["192.0.2.1", "10.0.0.2"]);
+        assert!(forwarded(GOOD.as_bytes()).is_empty() && forwarded(b"\x00").is_empty());
     }
 
     #[test]

@@ -158,6 +158,13 @@ pub fn signing_key(kid: &str) -> String {
 
 pub const SIGNING_KEYS: &str = "keys.*";
 
+/// Logins that are over, by their family of tokens.
+pub fn revoked_key(family: &str) -> String {
+    format!("revoked.{family}")
+}
+
+pub const REVOKED: &str = "revoked.*";
+
 /// Generation, partitions and shards, as `provision` wrote them.
 pub const LAYOUT_KEY: &str = "generation";
 

@@ -6,6 +6,7 @@ use natterjack_nats::{NatsConfig, server::Sync};
 use natterjack_protocol::{Times, Token};
 use natterjack_runtime::{
     config::{Errors, Layers, Loader},
+    networks::Network,
     telemetry,
 };
 
@@ -26,6 +27,7 @@ pub struct Settings {
     pub nats: NatsConfig,
     pub times: Times,
     pub edge: Edge,
+    pub limits: Limits,
     /// The archive of the persister.
     pub archive: PathBuf,
     pub up: Up,
@@ -46,6 +48,21 @@ pub struct Edge {
     pub url: Option<String>,
     pub max_connections: usize,
     pub max_group_members: usize,
+}
+
+/// 0: no limit.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub exempt: Vec<Network>,
+    pub trusted_proxies: Vec<Network>,
+    pub connections_per_address: u32,
+    pub connects_per_address: u32,
+    pub connects_per_user: u32,
+    pub registers_per_address: u32,
+    pub logins_per_address: u32,
+    pub logins_per_name: u32,
+    pub sends_per_user: u32,
+    pub requests_per_user: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -89,6 +106,7 @@ impl Settings {
                 max_connections: l.get("edge.max_connections"),
                 max_group_members: l.get("edge.max_group_members"),
             },
+            limits: limits(&mut l),
             archive: l.checked("persister.archive", |s: String| path(s)?.ok_or_else(|| "a file must be named".into())),
             up: Up {
                 data: l.checked("up.data", |s: String| path(s)?.ok_or_else(|| "a folder must be named".into())),
@@ -147,6 +165,22 @@ fn times(l: &mut Loader) -> Times {
     times
 }
 
+fn limits(l: &mut Loader) -> Limits {
+    let networks = |all: Vec<String>| all.iter().map(|n| n.parse::<Network>().map_err(|e| e.to_string())).collect();
+    Limits {
+        exempt: l.checked("limits.exempt", networks),
+        trusted_proxies: l.checked("limits.trusted_proxies", networks),
+        connections_per_address: l.get("limits.connections_per_address"),
+        connects_per_address: l.get("limits.connects_per_address"),
+        connects_per_user: l.get("limits.connects_per_user"),
+        registers_per_address: l.get("limits.registers_per_address"),
+        logins_per_address: l.get("limits.logins_per_address"),
+        logins_per_name: l.get("limits.logins_per_name"),
+        sends_per_user: l.get("limits.sends_per_user"),
+        requests_per_user: l.get("limits.requests_per_user"),
+    }
+}
+
 fn text(l: &mut Loader, key: &str) -> Option<String> {
     Some(l.get::<String>(key)).filter(|s| !s.is_empty())
 }
@@ -203,11 +237,17 @@ mod tests {
 
     #[test]
     fn all_errors_at_once() {
-        let text =
-            with(&[("edge.id", "a.b"), ("edge.listen", "here"), ("nats.replicas", "2"), ("up.sync", "often"), ("times.divisor", "0")])
-                .unwrap_err()
-                .to_string();
-        for key in ["edge.id", "edge.listen", "nats.replicas", "up.sync", "times.divisor"] {
+        let text = with(&[
+            ("edge.id", "a.b"),
+            ("edge.listen", "here"),
+            ("nats.replicas", "2"),
+            ("up.sync", "often"),
+            ("times.divisor", "0"),
+            ("limits.exempt", "10.0.0.1/8"),
+        ])
+        .unwrap_err()
+        .to_string();
+        for key in ["edge.id", "edge.listen", "nats.replicas", "up.sync", "times.divisor", "limits.exempt"] {
             assert!(text.contains(key), "{key} is missing in {text}");
         }
     }

@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod contacts;
+mod expired;
 mod find;
 pub mod keys;
 pub mod line;
@@ -31,9 +32,11 @@ mod login;
 mod rebuild;
 pub mod refold;
 mod register;
+mod revoke;
 
 use keys::{Keys, KeysError};
 use line::{Line, Place};
+use revoke::Revocations;
 
 const PART: &str = "directory";
 /// Requests at once besides those in a line: store reads of a millisecond. Overflow: `unavailable`.
@@ -61,6 +64,7 @@ struct Directory<S> {
     tail: Tail,
     times: Times,
     keys: Keys,
+    revocations: Revocations,
     passwords: Passwords,
     rebuilds: Line,
 }
@@ -80,6 +84,7 @@ pub async fn run<S: Store + Accounts>(
     let passwords = Passwords::start(cost).await?;
     let buckets = Buckets::new(nats, layout);
     let Some(keys) = first_key(&buckets, KeyTimes::new(&times), &health, &stop).await else { return Ok(()) };
+    let revocations = Revocations::new(buckets.control(), KeyTimes::new(&times));
     let directory = Arc::new(Directory {
         store,
         nats: nats.clone(),
@@ -88,6 +93,7 @@ pub async fn run<S: Store + Accounts>(
         tail: Tail::new(nats, layout),
         times,
         keys,
+        revocations,
         passwords,
         rebuilds: Line::new("rebuild", REBUILDS, REBUILDS_WAITING),
     });
@@ -103,8 +109,9 @@ pub async fn run<S: Store + Accounts>(
     tokio::select! {
         biased;
         () = stop.cancelled() => {}
-        // Neither ends; dropping them loses nothing but a rotation or a sweep that comes again.
+        // None of them ends; dropping them loses nothing but a rotation or a sweep that comes again.
         () = directory.keys.run() => {}
+        () = directory.revocations.run() => {}
         () = directory.sweep() => {}
     }
     service.drain().await;
@@ -117,6 +124,8 @@ fn describe() {
     describe_counter!("natterjack_directory_line_refused_total", Unit::Count, "Requests refused because their line was full");
     describe_histogram!("natterjack_directory_password_seconds", Unit::Seconds, "Time of one password hash");
     describe_counter!("natterjack_directory_refresh_reused_total", Unit::Count, "Refresh tokens used twice; each revoked its family");
+    describe_gauge!("natterjack_directory_revocations_pending", Unit::Count, "Logins whose end the edges could not be told yet");
+    describe_counter!("natterjack_directory_revoked_total", Unit::Count, "Logins whose end was told to the edges");
     describe_counter!("natterjack_directory_rebuilt_total", Unit::Count, "Lost keys that were built again from archive and log");
 }
 

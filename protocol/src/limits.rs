@@ -19,6 +19,8 @@ pub const PAGE_DEFAULT: usize = 50;
 /// Frames and bytes that wait for one slow reader before it is closed with a resumable code.
 pub const OUTBOX_FRAMES: usize = 4_096;
 pub const OUTBOX_BYTES: usize = 1 << 20;
+/// Bytes of frames after which an answer to a poll is sent: as much as may wait for a socket. What is left comes with the next poll.
+pub const POLL_BYTES: usize = OUTBOX_BYTES;
 /// Live events held for one session while it attaches.
 pub const HELD_EVENTS: usize = 4_096;
 /// Requests (sends included) of one session that wait for their answer.
@@ -65,7 +67,7 @@ const fn limit(name: &'static str, value: usize, unit: &'static str, of: &'stati
 }
 
 /// Every limit that somebody outside can run into. A test holds that it is complete.
-pub const TABLE: [Limit; 35] = [
+pub const TABLE: [Limit; 36] = [
     limit("TEXT_CHARS", TEXT_CHARS, "characters", "a text or caption; Unicode scalar values, not bytes"),
     limit("EMOJI_CHARS", EMOJI_CHARS, "characters", "an emoji or a reaction"),
     limit("CUSTOM_BYTES", CUSTOM_BYTES, "bytes", "the data of a `custom` message, before base64"),
@@ -87,6 +89,7 @@ pub const TABLE: [Limit; 35] = [
     limit("PAGE_MAX", PAGE_MAX, "events", "the largest `limit` of `history` and `threads`"),
     limit("OUTBOX_FRAMES", OUTBOX_FRAMES, "frames", "what waits at the edge for a slow reader"),
     limit("OUTBOX_BYTES", OUTBOX_BYTES, "bytes", "what waits at the edge for a slow reader"),
+    limit("POLL_BYTES", POLL_BYTES, "bytes", "frames after which a poll is answered; the rest comes with the next one"),
     limit("HELD_EVENTS", HELD_EVENTS, "events", "live events held for a session while it attaches"),
     limit("HEADS_PER_BATCH", HEADS_PER_BATCH, "threads", "one question of an edge for the newest ids"),
     limit("RESEND_ROWS", RESEND_ROWS, "messages", "how many messages of a thread are searched for an old cid"),

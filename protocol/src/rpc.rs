@@ -237,6 +237,16 @@ pub struct PublicKey {
     pub until: u64,
 }
 
+/// A login that is over: the value of `revoked.<family>` in the control bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoked {
+    pub v: u8,
+    pub user: UserId,
+    pub device: DeviceId,
+    /// Its last access token is good for nobody any more from here on, milliseconds since 1970.
+    pub until: u64,
+}
+
 /// Claims of an access token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {

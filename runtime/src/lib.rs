@@ -6,6 +6,7 @@ pub mod admin;
 pub mod config;
 pub mod health;
 pub mod lifecycle;
+pub mod networks;
 pub mod telemetry;
 
 pub use health::Health;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Shared,
-    extract::{Actor, Answer, Body, Failure, Path, Query},
+    extract::{Actor, Answer, Body, Caller, Failure, Path, Query},
     openapi::schema,
 };
 
@@ -57,14 +57,16 @@ fn device(given: Option<DeviceId>) -> DeviceId {
 /// Makes an account and logs in.
 #[utoipa::path(post, path = "/v1/register", tag = "accounts", request_body = Credentials,
     responses((status = 200, body = schema::Tokens), (status = "default", body = schema::Refusal)))]
-pub async fn register(State(api): Shared, Body(c): Body<Credentials>) -> Answer<Tokens> {
+pub async fn register(State(api): Shared, Caller(client): Caller, Body(c): Body<Credentials>) -> Answer<Tokens> {
+    api.door.registers(client)?;
     let request = DirectoryRequest::Register { name: c.name, password: c.password, device: device(c.device) };
     Ok(Json(api.directory.tokens(&request).await?))
 }
 
 #[utoipa::path(post, path = "/v1/login", tag = "accounts", request_body = Credentials,
     responses((status = 200, body = schema::Tokens), (status = "default", body = schema::Refusal)))]
-pub async fn login(State(api): Shared, Body(c): Body<Credentials>) -> Answer<Tokens> {
+pub async fn login(State(api): Shared, Caller(client): Caller, Body(c): Body<Credentials>) -> Answer<Tokens> {
+    api.door.logs_in(client, &c.name)?;
     let request = DirectoryRequest::Login { name: c.name, password: c.password, device: device(c.device) };
     Ok(Json(api.directory.tokens(&request).await?))
 }
@@ -72,14 +74,16 @@ pub async fn login(State(api): Shared, Body(c): Body<Credentials>) -> Answer<Tok
 /// New tokens for an old refresh token, which is used up; using it again revokes all that came from the same login.
 #[utoipa::path(post, path = "/v1/refresh", tag = "accounts", request_body = RefreshToken,
     responses((status = 200, body = schema::Tokens), (status = "default", body = schema::Refusal)))]
-pub async fn refresh(State(api): Shared, Body(t): Body<RefreshToken>) -> Answer<Tokens> {
+pub async fn refresh(State(api): Shared, Caller(client): Caller, Body(t): Body<RefreshToken>) -> Answer<Tokens> {
+    api.door.refreshes(client)?;
     Ok(Json(api.directory.tokens(&DirectoryRequest::Refresh { refresh: t.refresh }).await?))
 }
 
 /// Revokes the refresh tokens of this login.
 #[utoipa::path(post, path = "/v1/logout", tag = "accounts", request_body = RefreshToken,
     responses((status = 204), (status = "default", body = schema::Refusal)))]
-pub async fn logout(State(api): Shared, Body(t): Body<RefreshToken>) -> Result<StatusCode, Failure> {
+pub async fn logout(State(api): Shared, Caller(client): Caller, Body(t): Body<RefreshToken>) -> Result<StatusCode, Failure> {
+    api.door.refreshes(client)?;
     api.directory.done(&DirectoryRequest::Logout { refresh: t.refresh }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,6 +1,6 @@
 //! From a request to typed values, and from a refusal to an answer: every error of the HTTP side is the same JSON as on the socket.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Json,
@@ -50,7 +50,22 @@ impl FromRequestParts<Arc<Api>> for Actor {
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Failure> {
         let token = bearer(parts)
             .ok_or_else(|| Refusal::new(Code::Unauthorized, "the header `Authorization: Bearer <access token>` is missing"))?;
-        Ok(Self(api.auth.check(token).await?))
+        let actor = api.auth.check(token).await?;
+        api.door.asks(&actor.user)?;
+        Ok(Self(actor))
+    }
+}
+
+/// The address a request came from, as far as proxies that are trusted say it. Put there by `accept`.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller(pub IpAddr);
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let from = parts.extensions.get::<Self>().copied();
+        from.ok_or_else(|| Failure(Refusal::new(Code::Internal, "a request came from nowhere")))
     }
 }
 

@@ -21,7 +21,7 @@ pub mod schema;
         super::contacts::list, super::contacts::change, super::contacts::block, super::contacts::unblock,
         super::groups::create, super::groups::show, super::groups::rename, super::groups::add, super::groups::remove,
         super::groups::role, super::groups::leave,
-        super::threads::list, super::messages::page,
+        super::threads::list, super::messages::page, super::messages::send, super::sync::get, super::sync::post,
         super::edges::list, super::edges::health, super::edges::ready, super::edges::metrics,
     )
 )]

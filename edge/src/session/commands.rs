@@ -31,6 +31,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match frame {
             ClientFrame::Send(send) => {
                 let (r, cid) = (send.r, send.cid);
+                if let Err(refusal) = self.services.door.sends(&self.handle.user) {
+                    self.queue.hold(&send.thread, cid, &refusal, Instant::now());
+                    self.error(Some(r), refusal.with_cid(cid));
+                    return None;
+                }
                 match self.queue.push(send, Instant::now()) {
                     Ok(Some(now)) => self.publish(now),
                     Ok(None) => {}

@@ -83,6 +83,11 @@ impl SendQueue {
         behind
     }
 
+    /// Nothing in flight, and nothing has to come again first.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        self.threads.is_empty() && self.held.values().all(|h| h.until <= now)
+    }
+
     /// Sends that wait, without those in flight.
     pub fn waiting(&self) -> usize {
         self.waiting

@@ -24,7 +24,7 @@ use super::{
     queue::SendQueue,
     socket::{Gone, Io, Socket},
 };
-use crate::rate::Bucket;
+use crate::{auth::Actor, rate::Bucket};
 
 pub struct Ungreeted<S> {
     services: Arc<Services>,
@@ -47,7 +47,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
     pub async fn greeted(mut self) -> Option<Session<S>> {
         let deadline = Instant::now() + self.services.times.hello;
         let end = match timeout_at(deadline, self.hello()).await {
-            Ok(Ok((hello, user))) => return Some(self.welcome(hello, user)),
+            Ok(Ok((hello, actor))) => return Some(self.welcome(hello, actor)),
             Ok(Err(end)) => end,
             Err(_) => End::Silent(close::HELLO_TIMEOUT),
         };
@@ -72,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
         self.socket.feed([bytes]).map_err(|_| End::Peer)
     }
 
-    async fn hello(&mut self) -> Result<(Hello, natterjack_protocol::UserId), End> {
+    async fn hello(&mut self) -> Result<(Hello, Actor), End> {
         let mut refused = 0;
         loop {
             let bytes = match (self.socket.io(true).await, self.socket.codec()) {
@@ -101,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
         }
     }
 
-    async fn check(&self, hello: Hello) -> Result<(Hello, natterjack_protocol::UserId), End> {
+    async fn check(&self, hello: Hello) -> Result<(Hello, Actor), End> {
         let refused = |refusal: Refusal| {
             let why = match refusal.code.retry() {
                 Retry::AfterLogin => close::UNAUTHORIZED,
@@ -114,6 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
             return Err(End::Silent(close::DRAINING));
         }
         let actor = self.services.auth.check(&hello.token).await.map_err(refused)?;
+        self.services.door.greets(&actor.user).map_err(refused)?;
         if actor.device != hello.device {
             return Err(refused(Refusal::new(Code::Unauthorized, "the token is of another device than hello names")));
         }
@@ -125,11 +126,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
             );
             return Err(refused(Refusal::invalid(why)));
         }
-        Ok((hello, actor.user))
+        Ok((hello, actor))
     }
 
-    fn welcome(self, hello: Hello, user: natterjack_protocol::UserId) -> Session<S> {
+    fn welcome(self, hello: Hello, actor: Actor) -> Session<S> {
         let Self { services, socket } = self;
+        let Actor { user, family, .. } = actor;
         let state = services.members.enter(&user);
         let handle = SessionHandle::new(services.sessions.next_id(), user.clone(), hello.device, socket.codec(), state);
         handle.frame(&ServerFrame::Welcome(Box::new(Welcome {
@@ -144,7 +146,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
             handle.frame(&ServerFrame::Degraded { on: true });
         }
         let leave = CancellationToken::new();
-        services.sessions.enter(&handle, leave.clone());
+        services.sessions.enter(&handle, leave.clone(), family.clone());
+        if services.auth.is_revoked(&family) {
+            services.sessions.revoke(handle.user.clone(), handle.device.clone(), &family);
+        }
         let running = FuturesUnordered::new();
         let attach: futures_util::future::BoxFuture<'static, Done> = {
             let (services, handle) = (services.clone(), handle.clone());

@@ -1,14 +1,13 @@
 //! The signing keys of this instance: made at start, published before they sign, rotated, and cleared away long after they end.
 //! Edges read the public halves from the control bucket; the private half stays here.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::{Stream, StreamExt as _};
-use natterjack_nats::{Kv, KvError, WatchEvent, subjects};
+use natterjack_nats::{Kv, KvError, subjects};
 use natterjack_protocol::rpc::PublicKey;
 use parking_lot::RwLock;
 
-use super::now_ms;
+use super::{expired::Expired, now_ms};
 use crate::tokens::{KeyTimes, SigningKey, TokenError};
 
 /// An expired key is cleared away this much later, milliseconds: a wrong clock must not delete a key that is in use.
@@ -48,7 +47,7 @@ impl Keys {
     pub async fn run(&self) {
         // Often enough that a rotation is late by a quarter at most, also when tests scale it down.
         let mut tick = tokio::time::interval(Duration::from_millis(self.times.rotation / 4).clamp(Duration::from_millis(50), LEAD));
-        let mut all: Option<Watched> = None;
+        let mut old = Expired::new(&self.control, subjects::SIGNING_KEYS, until, KEEP_EXPIRED);
         loop {
             tick.tick().await;
             let now = now_ms();
@@ -57,9 +56,9 @@ impl Keys {
             {
                 tracing::warn!(error = %e, "the signing key could not be rotated; trying again");
             }
-            if let Err(e) = self.clear(&mut all, now).await {
+            // Whose key it was does not matter: an instance that ended leaves its keys to the others.
+            if let Err(e) = old.clear(now).await {
                 tracing::warn!(error = %e, "expired signing keys could not be cleared away; trying again");
-                all = None;
             }
         }
     }
@@ -76,55 +75,14 @@ impl Keys {
         *self.current.write() = Arc::new(next);
         Ok(())
     }
+}
 
-    /// Whose key it was does not matter: an instance that ended leaves its keys to the others.
-    async fn clear(&self, all: &mut Option<Watched>, now: u64) -> Result<(), KvError> {
-        let watched = match all {
-            Some(w) => w,
-            None => all.insert(Watched::open(&self.control).await?),
-        };
-        watched.catch_up();
-        for (key, revision) in watched.expired(now) {
-            match self.control.delete_revision(&key, revision).await {
-                // Another instance was faster.
-                Ok(()) | Err(KvError::Conflict) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
-    }
+/// None: of a newer build, not ours to judge.
+fn until(value: &[u8]) -> Option<u64> {
+    rmp_serde::from_slice::<PublicKey>(value).ok().map(|k| k.until)
 }
 
 async fn publish(control: &Kv, key: &SigningKey) -> Result<(), KvError> {
     let value = rmp_serde::to_vec_named(&key.public()).expect("a public key has plain values");
     control.put(&subjects::signing_key(key.kid.as_str()), value.into()).await.map(|_| ())
-}
-
-/// The keys in the bucket, as far as the watch has told.
-struct Watched {
-    events: Box<dyn Stream<Item = WatchEvent> + Send + Unpin>,
-    known: BTreeMap<String, (PublicKey, u64)>,
-}
-
-impl Watched {
-    async fn open(control: &Kv) -> Result<Self, KvError> {
-        Ok(Self { events: Box::new(control.watch(subjects::SIGNING_KEYS).await?), known: BTreeMap::new() })
-    }
-
-    /// Takes what is there without waiting; the rest comes at the next tick.
-    fn catch_up(&mut self) {
-        use futures_util::FutureExt as _;
-        while let Some(Some(event)) = self.events.next().now_or_never() {
-            match event.value.map(|v| rmp_serde::from_slice::<PublicKey>(v.as_ref())) {
-                Some(Ok(key)) => drop(self.known.insert(event.key, (key, event.revision))),
-                // Of a newer build: not ours to judge.
-                Some(Err(_)) | None => drop(self.known.remove(&event.key)),
-            }
-        }
-    }
-
-    /// Judged by `until` alone. They leave the map when the watch reports the deletion.
-    fn expired(&self, now: u64) -> Vec<(String, u64)> {
-        self.known.iter().filter(|(_, (k, _))| k.until.saturating_add(KEEP_EXPIRED) < now).map(|(key, (_, r))| (key.clone(), *r)).collect()
-    }
 }

@@ -82,6 +82,7 @@ impl<S: Store + Accounts> Directory<S> {
             Rotated::Reused(family) => {
                 metrics::counter!("natterjack_directory_refresh_reused_total").increment(1);
                 tracing::warn!(user = %family.user, family = %family.id, "a refresh token was used twice; its family is revoked");
+                self.tell_edges(&family).await?;
                 Err(log_in_again())
             }
             Rotated::Revoked | Rotated::Expired | Rotated::Unknown => Err(log_in_again()),
@@ -91,9 +92,20 @@ impl<S: Store + Accounts> Directory<S> {
     /// Done also for a token nobody knows: the caller is logged out either way.
     pub(super) async fn logout(&self, refresh: &str) -> Result<DirectoryAnswer, Refusal> {
         if let Some(token) = RefreshToken::parse(refresh) {
-            self.store.revoke(token.hash()).await.map_err(store_refusal)?;
+            // Also if it was revoked before: the edges may not have been told then.
+            if let Some(family) = self.store.revoke(token.hash()).await.map_err(store_refusal)? {
+                self.tell_edges(&family).await?;
+            }
         }
         Ok(DirectoryAnswer::Done)
+    }
+
+    /// Access tokens of the family are good until then, and its sockets open.
+    async fn tell_edges(&self, family: &Family) -> Result<(), Refusal> {
+        self.revocations.publish(family).await.map_err(|e| {
+            tracing::error!(family = %family.id, error = %e, "a revocation could not be told to the edges");
+            Refusal::unavailable("the login is over, but not every server knows it yet; try again in a moment")
+        })
     }
 
     fn refresh_expiry(&self, now: u64) -> u64 {

@@ -17,6 +17,8 @@ pub struct Refusal {
     /// The log's clock, with `clock_ahead`.
     pub now_ms: Option<u64>,
     pub cid: Option<String>,
+    /// Which thread this is about, where the request does not say it.
+    pub thread: Option<String>,
 }
 
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -148,6 +150,19 @@ pub struct Page {
     pub holes: Option<Vec<(u64, u64)>>,
 }
 
+/// What a poll brought.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Polled {
+    /// Frames of the socket in their order, each with its type in `t`: page, event, member, error, contacts, draining (docs/protocol.md).
+    #[schema(value_type = Vec<Object>)]
+    pub frames: Vec<serde_json::Value>,
+    /// Per thread how far its cursor may be moved once the frames are stored.
+    pub cursors: std::collections::BTreeMap<String, u64>,
+    /// For the next poll; missing: keep the old one.
+    pub synced: Option<String>,
+}
+
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ThreadSummary {
@@ -233,7 +248,13 @@ mod tests {
         for change in [rpc::ContactChange::Request, rpc::ContactChange::Accept, rpc::ContactChange::Remove] {
             holds::<ContactChange>(&change);
         }
-        let refusal = p::Refusal { now_ms: Some(1), ..p::Refusal::unavailable("x").with_cid(cid) };
+        holds::<Polled>(&crate::poll::answer::Answer {
+            frames: vec![frame::ServerFrame::Contacts],
+            cursors: [("dm.a.b".parse().unwrap(), MsgId(1))].into(),
+            synced: Some("1.2".into()),
+        });
+        let thread = "dm.a.b".parse().unwrap();
+        let refusal = p::Refusal { now_ms: Some(1), ..p::Refusal::unavailable("x").with_cid(cid).with_thread(&thread) };
         holds::<Refusal>(&refusal);
     }
 }

@@ -1,0 +1,228 @@
+//! Before step 2: how often, and how many at once. Each edge counts for itself; what is refused is told when to come back.
+//!
+//! Two sorts of limits, because there are two ways to be too much: an address that nobody has vouched for (connections, logins), and a
+//! user with a good token (sends, requests, connects), wherever they come from.
+
+pub mod client;
+pub mod meter;
+pub mod places;
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use natterjack_protocol::{Refusal, UserId, error::Code};
+use natterjack_runtime::networks::{Network, any_contains, first, plain};
+use serde::{Deserialize, Serialize};
+
+use meter::Meter;
+use places::{Place, Places};
+
+/// A rate holds as much at once as comes in so many units of time: a device that wakes up asks for several things.
+const REQUESTS_AT_ONCE: u32 = 10;
+const SENDS_AT_ONCE: u32 = 2;
+/// Somebody else of the address has to go first; nobody knows when.
+const PLACE_AGAIN_MS: u64 = 5_000;
+
+/// 0 everywhere: no limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Their addresses are not limited.
+    pub exempt: Vec<Network>,
+    /// Their `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// At once.
+    pub connections_per_address: u32,
+    /// A minute, as the next four.
+    pub connects_per_address: u32,
+    pub connects_per_user: u32,
+    pub registers_per_address: u32,
+    pub logins_per_address: u32,
+    pub logins_per_name: u32,
+    /// A second, as the next.
+    pub sends_per_user: u32,
+    pub requests_per_user: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let network = |s: &str| s.parse().expect("a network, as a test shows");
+        Self {
+            exempt: vec![network("127.0.0.0/8"), network("::1")],
+            trusted_proxies: Vec::new(),
+            connections_per_address: 2_000,
+            connects_per_address: 3_000,
+            connects_per_user: 600,
+            registers_per_address: 30,
+            logins_per_address: 120,
+            logins_per_name: 30,
+            sends_per_user: 1_000,
+            requests_per_user: 100,
+        }
+    }
+}
+
+struct Inner {
+    limits: Limits,
+    places: Places,
+    connects: Meter<IpAddr>,
+    connects_of: Meter<UserId>,
+    registers: Meter<IpAddr>,
+    logins: Meter<IpAddr>,
+    logins_of: Meter<String>,
+    sends: Meter<UserId>,
+    requests: Meter<UserId>,
+}
+
+/// Clones share it.
+#[derive(Clone)]
+pub struct Door(Arc<Inner>);
+
+impl Door {
+    pub fn new(limits: Limits) -> Self {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let minute = |n| Meter::new(n, MINUTE, n);
+        let second = |n: u32, at_once: u32| Meter::new(n, Duration::from_secs(1), n.saturating_mul(at_once));
+        Self(Arc::new(Inner {
+            places: Places::new(limits.connections_per_address),
+            connects: minute(limits.connects_per_address),
+            connects_of: Meter::new(limits.connects_per_user, MINUTE, limits.connects_per_user),
+            registers: minute(limits.registers_per_address),
+            logins: minute(limits.logins_per_address),
+            logins_of: Meter::new(limits.logins_per_name, MINUTE, limits.logins_per_name),
+            sends: second(limits.sends_per_user, SENDS_AT_ONCE),
+            requests: second(limits.requests_per_user, REQUESTS_AT_ONCE),
+            limits,
+        }))
+    }
+
+    /// May this proxy say for whom it speaks?
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        any_contains(&self.0.limits.trusted_proxies, peer)
+    }
+
+    /// Who is behind a connection or request. `forwarded`: the values of `X-Forwarded-For`, in order.
+    pub fn client<'a>(&self, peer: IpAddr, forwarded: impl Iterator<Item = &'a str>) -> IpAddr {
+        client::address(peer, forwarded, |a| self.trusts(a))
+    }
+
+    /// A new connection. The place is given back when dropped; none: this address is not counted.
+    pub fn connects(&self, client: IpAddr) -> Result<Option<Place>, Refusal> {
+        let Some(client) = self.counted(client) else { return Ok(None) };
+        let place = self
+            .0
+            .places
+            .take(client)
+            .ok_or_else(|| refusal("connections_per_address", PLACE_AGAIN_MS, "too many connections from your address; close some"))?;
+        over(
+            "connects_per_address",
+            self.0.connects.take(&client, Instant::now()),
+            "too many connections from your address in one minute",
+        )?;
+        Ok(Some(place))
+    }
+
+    /// A `hello`.
+    pub fn greets(&self, user: &UserId) -> Result<(), Refusal> {
+        over("connects_per_user", self.0.connects_of.take(user, Instant::now()), "you have connected too often in one minute")
+    }
+
+    pub fn registers(&self, client: IpAddr) -> Result<(), Refusal> {
+        let Some(client) = self.counted(client) else { return Ok(()) };
+        over("registers_per_address", self.0.registers.take(&client, Instant::now()), "too many accounts were made from your address")
+    }
+
+    pub fn logs_in(&self, client: IpAddr, name: &str) -> Result<(), Refusal> {
+        let now = Instant::now();
+        if let Some(client) = self.counted(client) {
+            over("logins_per_address", self.0.logins.take(&client, now), "too many logins from your address in one minute")?;
+        }
+        // A name longer than any has no account; it need not be remembered.
+        let name: String = name.chars().take(natterjack_protocol::limits::USER_NAME_CHARS).collect::<String>().to_lowercase();
+        over("logins_per_name", self.0.logins_of.take(&name, now), "too many logins with this name in one minute")
+    }
+
+    /// With a refresh token, which names nobody.
+    pub fn refreshes(&self, client: IpAddr) -> Result<(), Refusal> {
+        let Some(client) = self.counted(client) else { return Ok(()) };
+        over("logins_per_address", self.0.logins.take(&client, Instant::now()), "too many logins from your address in one minute")
+    }
+
+    pub fn sends(&self, user: &UserId) -> Result<(), Refusal> {
+        over("sends_per_user", self.0.sends.take(user, Instant::now()), "you send too many messages; slow down")
+    }
+
+    /// Over HTTP with a token.
+    pub fn asks(&self, user: &UserId) -> Result<(), Refusal> {
+        over("requests_per_user", self.0.requests.take(user, Instant::now()), "too many requests; slow down")
+    }
+
+    /// Under which address somebody is counted: an IPv6 customer has a /64 at least.
+    fn counted(&self, client: IpAddr) -> Option<IpAddr> {
+        let client = plain(client);
+        let counted = if client.is_ipv6() { first(client, 64) } else { client };
+        (!any_contains(&self.0.limits.exempt, client)).then_some(counted)
+    }
+}
+
+fn over(limit: &'static str, taken: Result<(), Duration>, why: &str) -> Result<(), Refusal> {
+    taken.map_err(|wait| refusal(limit, u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1), why))
+}
+
+fn refusal(limit: &'static str, retry_after_ms: u64, why: &str) -> Refusal {
+    metrics::counter!("natterjack_edge_limited_total", "limit" => limit).increment(1);
+    Refusal { retry_after_ms: Some(retry_after_ms), ..Refusal::new(Code::RateLimited, why) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(s: &str) -> IpAddr {
+        s.parse().unwrap()
+    }
+
+    #[test]
+    fn an_exempt_address_is_not_counted_and_a_user_always_is() {
+        let door = Door::new(Limits { registers_per_address: 1, logins_per_name: 1, connections_per_address: 1, ..Limits::default() });
+        let (home, away) = (address("127.0.0.1"), address("192.0.2.1"));
+        assert!((0..5).all(|_| door.registers(home).is_ok() && door.connects(home).is_ok_and(|p| p.is_none())));
+        assert!(door.registers(away).is_ok());
+        let refused = door.registers(away).unwrap_err();
+        assert_eq!(refused.code, Code::RateLimited);
+        assert!(refused.retry_after_ms.is_some_and(|ms| (59_000..=60_000).contains(&ms)), "{refused:?}");
+        assert!(door.logs_in(home, "Alice").is_ok() && door.logs_in(home, "bob").is_ok());
+        assert!(door.logs_in(home, "alice").is_err(), "the same name, however it is written");
+    }
+
+    #[test]
+    fn places_come_back_and_a_network_of_one_customer_is_one() {
+        let door = Door::new(Limits { connections_per_address: 2, ..Limits::default() });
+        let (a, b) = (address("2001:db8:0:1::1"), address("2001:db8:0:1:ffff::2"));
+        let places = (door.connects(a).unwrap(), door.connects(b).unwrap());
+        assert!(door.connects(a).is_err() && door.connects(address("2001:db8:0:2::1")).is_ok());
+        drop(places.0);
+        assert!(door.connects(b).is_ok());
+        // As a socket for both sorts shows them.
+        let (c, d) = (address("::ffff:192.0.2.1"), address("::ffff:192.0.2.2"));
+        let _two = (door.connects(c).unwrap(), door.connects(c).unwrap());
+        assert!(door.connects(c).is_err() && door.connects(d).is_ok());
+    }
+
+    #[test]
+    fn nothing_is_limited_by_zero() {
+        let door = Door::new(Limits {
+            connections_per_address: 0,
+            connects_per_address: 0,
+            registers_per_address: 0,
+            sends_per_user: 0,
+            ..Limits::default()
+        });
+        let (away, user) = (address("192.0.2.1"), UserId::parse("u").unwrap());
+        let places: Vec<_> = (0..2_500).map(|_| door.connects(away)).collect();
+        assert!(places.iter().all(Result::is_ok) && (0..10_000).all(|_| door.registers(away).is_ok() && door.sends(&user).is_ok()));
+    }
+}

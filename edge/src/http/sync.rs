@@ -1,0 +1,101 @@
+//! The long poll: what a WebSocket would bring, for clients that get none through. What a poll is: `poll`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{Json, extract::State};
+use natterjack_protocol::{MsgId, Refusal, Thread};
+use serde::Deserialize;
+
+use super::{
+    Api, Shared,
+    extract::{Actor, Answer, Body, Query},
+    openapi::schema,
+};
+use crate::poll::{self, Ask};
+
+#[derive(Deserialize, utoipa::ToSchema)]
+pub struct Poll {
+    /// Per thread the newest id up to which this device has everything; at most 1,000.
+    #[serde(default)]
+    #[schema(value_type = std::collections::BTreeMap<String, u64>, example = json!({"dm.ua.ub": 64611942400001u64}))]
+    cursors: BTreeMap<Thread, MsgId>,
+    /// Of the last answer that had one.
+    #[serde(default)]
+    synced: Option<String>,
+    /// How long to wait if there is nothing; 25 s if missing, and at most; 0: not at all.
+    #[serde(default)]
+    wait_ms: Option<u64>,
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PollQuery {
+    /// `<thread>:<id>`, separated by commas.
+    #[param(example = "dm.ua.ub:64611942400001")]
+    cursors: Option<String>,
+    /// Of the last answer that had one.
+    synced: Option<String>,
+    /// How long to wait if there is nothing; 25 s if missing, and at most; 0: not at all.
+    wait_ms: Option<u64>,
+}
+
+/// Waits for what is newer than the cursors and answers with the frames of the socket, the cursors to go on with, and `synced`.
+#[utoipa::path(post, path = "/v1/sync", tag = "sync", security(("token" = [])), request_body = Poll,
+    responses((status = 200, body = schema::Polled), (status = "default", body = schema::Refusal)))]
+pub async fn post(State(api): Shared, Actor(actor): Actor, Body(p): Body<Poll>) -> Answer<poll::answer::Answer> {
+    poll(api, actor, Ask { cursors: p.cursors, synced: p.synced, wait_ms: p.wait_ms }).await
+}
+
+/// The same for few cursors.
+#[utoipa::path(get, path = "/v1/sync", tag = "sync", security(("token" = [])), params(PollQuery),
+    responses((status = 200, body = schema::Polled), (status = "default", body = schema::Refusal)))]
+pub async fn get(State(api): Shared, Actor(actor): Actor, Query(q): Query<PollQuery>) -> Answer<poll::answer::Answer> {
+    let cursors = cursors(q.cursors.as_deref().unwrap_or_default())?;
+    poll(api, actor, Ask { cursors, synced: q.synced, wait_ms: q.wait_ms }).await
+}
+
+async fn poll(api: Arc<Api>, actor: crate::auth::Actor, ask: Ask) -> Answer<poll::answer::Answer> {
+    Ok(Json(Box::pin(api.polls.poll(actor, ask)).await?))
+}
+
+fn cursors(list: &str) -> Result<BTreeMap<Thread, MsgId>, Refusal> {
+    let one = |entry: &str| {
+        let wrong = || Refusal::invalid("cursors: a list of <thread>:<id>, separated by commas");
+        let (thread, id) = entry.split_once(':').ok_or_else(wrong)?;
+        let thread = thread.parse().map_err(|e| Refusal::invalid(format!("cursors: {e}")))?;
+        Ok((thread, MsgId(id.parse().map_err(|_| wrong())?)))
+    };
+    list.split(',').filter(|e| !e.is_empty()).map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_in_a_query() {
+        assert!(cursors("").unwrap().is_empty());
+        let two = cursors("dm.a.b:5,group.g:7").unwrap();
+        assert_eq!((two.len(), two[&"group.g".parse().unwrap()]), (2, MsgId(7)));
+        for bad in ["dm.a.b", "dm.a.b:x", "dm.a.b:-1", "nothing:5", ":5"] {
+            assert!(cursors(bad).is_err(), "{bad}");
+        }
+    }
+    /// The examples of docs/protocol.md are what is read and written here.
+    #[test]
+    fn the_document_speaks_the_same() {
+        let text = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/protocol.md")).unwrap();
+        let part = text.split("### Without a WebSocket").nth(1).unwrap();
+        let line = |begins: &str| part.lines().find(|l| l.starts_with(begins)).unwrap_or_else(|| panic!("no {begins}"));
+        let ask: Poll = serde_json::from_str(line("{\"cursors\"")).unwrap();
+        assert!(ask.cursors.len() == 1 && ask.synced.is_some());
+        let answer: schema::Polled = serde_json::from_str(line("{\"frames\"")).unwrap();
+        let mut collected = poll::answer::Collected::new(ask.cursors);
+        answer.frames.iter().for_each(|f| collected.add(f.to_string().as_bytes()));
+        let attached = serde_json::json!({ "t": "attached", "synced": answer.synced });
+        collected.add(attached.to_string().as_bytes());
+        let again = serde_json::to_string(&collected.answer()).unwrap();
+        assert_eq!(again, line("{\"frames\""));
+        assert!(serde_json::from_str::<super::super::messages::Message>(line("{\"cid\"")).is_ok());
+    }
+}

@@ -1,0 +1,148 @@
+//! Beside the socket: one long poll, for clients that get no WebSocket through. A poll is a whole session of its own: it attaches with the
+//! cursors it brings, collects what its outbox gets until there is something or its time is over, answers, and is gone. So nothing is kept
+//! between two polls, any edge takes the next one, and an answer that was lost on its way is given again. (DESIGN §5, P1–P5.)
+
+pub mod answer;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use natterjack_protocol::{
+    MsgId, Refusal, Thread, Times,
+    close::{self, Close},
+    codec::Codec,
+    error::Code,
+    frame::ServerFrame,
+    limits,
+};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    attach::plan::decode_synced,
+    auth::{self, Actor, Auth},
+    gate::Gate,
+    lease::Edges,
+    live::Live,
+    members::Members,
+    session::{handle::SessionHandle, socket::PER_FLUSH},
+    sessions::Sessions,
+};
+use answer::{Answer, Collected, changes};
+
+/// The first event of a burst waits this long for the others: every answer costs the client a request and the edge an attach.
+const LINGER: Duration = Duration::from_millis(50);
+
+/// What a client brings; the same as in `hello`.
+#[derive(Debug, Default)]
+pub struct Ask {
+    pub cursors: BTreeMap<Thread, MsgId>,
+    pub synced: Option<String>,
+    /// None: as long as possible.
+    pub wait_ms: Option<u64>,
+}
+
+pub struct Polls {
+    pub auth: Auth,
+    pub sessions: Sessions,
+    pub members: Members,
+    pub live: Live,
+    pub gate: Gate,
+    pub edges: Edges,
+    pub times: Times,
+}
+
+impl Polls {
+    /// May be dropped at any time: the session goes with it, nothing was taken from anybody.
+    pub async fn poll(&self, actor: Actor, ask: Ask) -> Result<Answer, Refusal> {
+        if ask.cursors.len() > limits::CURSORS_PER_HELLO {
+            return Err(Refusal::invalid(format!(
+                "{} cursors, at most {} are allowed: leave out the oldest",
+                ask.cursors.len(),
+                limits::CURSORS_PER_HELLO
+            )));
+        }
+        if self.gate.now().draining {
+            return Err(Refusal::unavailable("this edge is leaving: poll another, see GET /v1/edges"));
+        }
+        let longest = self.times.heartbeat;
+        let end = Instant::now() + ask.wait_ms.map_or(longest, |ms| Duration::from_millis(ms).min(longest));
+        let state = self.members.enter(&actor.user);
+        let handle = SessionHandle::new(self.sessions.next_id(), actor.user, actor.device, Codec::Json, state);
+        let leave = CancellationToken::new();
+        self.sessions.enter(&handle, leave.clone(), actor.family.clone());
+        let _present = Present { sessions: &self.sessions, live: &self.live, handle: handle.clone() };
+        if self.auth.is_revoked(&actor.family) {
+            return Err(auth::revoked());
+        }
+        metrics::counter!("natterjack_edge_polls_total").increment(1);
+        self.collect(&handle, ask, end, &leave).await
+    }
+
+    /// Waits, in this order of priority, for: something in the outbox, the end of attach, being asked to leave, the end of the wait.
+    async fn collect(&self, handle: &Arc<SessionHandle>, ask: Ask, end: Instant, leave: &CancellationToken) -> Result<Answer, Refusal> {
+        let synced = ask.synced.as_deref().and_then(|s| decode_synced(s, self.live.layout.generation, self.live.layout.partitions));
+        let mut collected = Collected::new(ask.cursors.clone());
+        let mut attach = Box::pin(self.live.attach(handle, ask.cursors, ask.synced));
+        let (mut attaching, mut end) = (true, end);
+        loop {
+            tokio::select! {
+                biased;
+                () = handle.outbox.ready() => {
+                    let mut frames = Vec::new();
+                    let why = handle.outbox.take(&mut frames, PER_FLUSH);
+                    frames.iter().for_each(|bytes| collected.add(bytes));
+                    if let Some(why) = why {
+                        return self.closed(why, collected);
+                    }
+                    if collected.leaving() || collected.bytes() >= limits::POLL_BYTES {
+                        return Ok(collected.answer());
+                    }
+                }
+                done = attach.as_mut(), if attaching => {
+                    done?;
+                    attaching = false;
+                    // What changed between two polls was told to nobody.
+                    let told = synced.as_deref().map(|s| changes(&handle.state.snapshot(), s)).unwrap_or_default();
+                    told.into_iter().for_each(|member| collected.frame(member, 0));
+                }
+                () = leave.cancelled() => return self.closed(close::DRAINING, collected),
+                // Not before the cursors were answered: a client that asks without waiting asks for that.
+                () = sleep_until(end), if collected.attached() => return Ok(collected.answer()),
+            }
+            if collected.attached() && collected.has_news() {
+                end = end.min(Instant::now() + LINGER);
+            }
+        }
+    }
+
+    /// The session was ended from outside. What came before is in order and good; how to go on, the client learns at its next poll.
+    fn closed(&self, why: Close, mut collected: Collected) -> Result<Answer, Refusal> {
+        match why {
+            close::UNAUTHORIZED => Err(auth::revoked()),
+            close::DRAINING => {
+                if !collected.leaving() {
+                    collected.frame(ServerFrame::Draining { after_ms: 0, edges: self.edges.others() }, 0);
+                }
+                Ok(collected.answer())
+            }
+            _ if collected.has_news() => Ok(collected.answer()),
+            close::REPLACED => Err(Refusal::new(Code::Conflict, "this device has a newer connection or poll")),
+            _ => Err(Refusal::unavailable("this edge has lost its place: poll again")),
+        }
+    }
+}
+
+/// Takes the session out of every registry, however the poll ends.
+struct Present<'a> {
+    sessions: &'a Sessions,
+    live: &'a Live,
+    handle: Arc<SessionHandle>,
+}
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        self.live.detach(&self.handle);
+        self.sessions.leave(&self.handle);
+        self.handle.outbox.close(close::BYE);
+    }
+}

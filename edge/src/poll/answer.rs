@@ -1,0 +1,241 @@
+//! What a poll has collected, and how far the client's cursors may move with it. Pure.
+//!
+//! The frames are those of the socket in their order. What a socket's client works out from `prev`, holes and errors is worked out here
+//! too, because the edge knows more: a `prev` that the reader may not see is no gap, and after attach nothing is missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use natterjack_protocol::{
+    MsgId, Thread,
+    codec::Codec,
+    error::Code,
+    fold::ThreadItem,
+    frame::{Page, ServerFrame},
+};
+use serde::Serialize;
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    /// Of the kinds `page event member error contacts draining`, in order.
+    pub frames: Vec<ServerFrame>,
+    /// Threads whose cursor may be moved, and how far, once the frames are stored. A thread that has frames and is not here has a gap.
+    pub cursors: BTreeMap<Thread, MsgId>,
+    /// For the next poll. None: keep the old one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub synced: Option<String>,
+}
+
+pub struct Collected {
+    frames: Vec<ServerFrame>,
+    bytes: usize,
+    /// As the client has them, moved on by what it is given.
+    cursors: BTreeMap<Thread, MsgId>,
+    moved: BTreeSet<Thread>,
+    /// Threads of which something is missing: their cursors stay.
+    gaps: BTreeSet<Thread>,
+    attached: Option<String>,
+    leaving: bool,
+}
+
+impl Collected {
+    pub fn new(cursors: BTreeMap<Thread, MsgId>) -> Self {
+        Self { frames: Vec::new(), bytes: 0, cursors, moved: BTreeSet::new(), gaps: BTreeSet::new(), attached: None, leaving: false }
+    }
+
+    /// A frame from the outbox, in JSON.
+    pub fn add(&mut self, bytes: &[u8]) {
+        match ServerFrame::decode(Codec::Json, bytes) {
+            Ok(Some(frame)) => self.frame(frame, bytes.len()),
+            Ok(None) => {}
+            Err(e) => tracing::error!(error = %e, "a frame of this edge cannot be read"),
+        }
+    }
+
+    pub fn frame(&mut self, frame: ServerFrame, bytes: usize) {
+        match &frame {
+            ServerFrame::Attached { synced } => {
+                self.attached = Some(synced.clone());
+                return;
+            }
+            ServerFrame::Page(page) => self.page(page),
+            ServerFrame::Event(event) => self.moves(&event.thread, event.id),
+            ServerFrame::Error { refusal, .. } => {
+                if let Some(thread) = &refusal.thread {
+                    match refusal.code {
+                        // The client has to forget it; a page from the beginning may follow.
+                        Code::Invalid | Code::NotMember => drop(self.cursors.remove(thread)),
+                        _ => drop(self.gaps.insert(thread.clone())),
+                    }
+                }
+            }
+            // The same change may come by signal and by looking.
+            ServerFrame::Member { .. } if self.frames.contains(&frame) => return,
+            ServerFrame::Member { .. } | ServerFrame::Contacts => {}
+            ServerFrame::Draining { .. } => self.leaving = true,
+            // Typing is over before the next poll would show that it is; the others are about sockets.
+            _ => return,
+        }
+        self.bytes += bytes;
+        self.frames.push(frame);
+    }
+
+    fn page(&mut self, page: &Page) {
+        let Some(thread) = &page.thread else { return };
+        let follows = self.cursors.get(thread).is_none_or(|cursor| page.prev <= *cursor);
+        if !follows || !page.holes.is_empty() {
+            self.gaps.insert(thread.clone());
+        }
+        if let Some(last) = page.events.last() {
+            self.moves(thread, last.id);
+        }
+    }
+
+    fn moves(&mut self, thread: &Thread, id: MsgId) {
+        if self.gaps.contains(thread) {
+            return;
+        }
+        let cursor = self.cursors.entry(thread.clone()).or_default();
+        if id > *cursor {
+            *cursor = id;
+            self.moved.insert(thread.clone());
+        }
+    }
+
+    /// Have all cursors been answered?
+    pub fn attached(&self) -> bool {
+        self.attached.is_some()
+    }
+
+    pub fn has_news(&self) -> bool {
+        !self.frames.is_empty()
+    }
+
+    pub fn leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// Of frames, as they came.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn answer(self) -> Answer {
+        let Self { frames, cursors, moved, gaps, attached, .. } = self;
+        let cursors = cursors.into_iter().filter(|(t, _)| moved.contains(t) && !gaps.contains(t)).collect();
+        // With a gap open the old one has to be kept: what it says of the thread without a cursor would not be true.
+        Answer { frames, cursors, synced: attached.filter(|s| !s.is_empty() && gaps.is_empty()) }
+    }
+}
+
+/// Memberships of groups that changed after `synced`: whoever polls may have been between two polls when the signal came.
+/// Not of conversations: their control entries say who blocks whom, which is nobody's but the blocker's.
+pub fn changes(items: &[(Thread, ThreadItem)], synced: &[MsgId]) -> Vec<ServerFrame> {
+    let partitions = synced.len() as u32;
+    let news = items.iter().filter(|(thread, item)| {
+        let since = synced.get(thread.partition(partitions) as usize).copied().unwrap_or(MsgId::MAX);
+        matches!(thread, Thread::Group { .. }) && item.v > since
+    });
+    news.map(|(thread, item)| ServerFrame::Member {
+        thread: thread.clone(),
+        id: item.v,
+        open: item.intervals.open(),
+        role: item.role,
+        intervals: item.intervals.clone(),
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use natterjack_protocol::{Body, Cid, Event, Kind, Refusal, UserId};
+
+    use super::*;
+
+    fn thread() -> Thread {
+        "dm.a.b".parse().unwrap()
+    }
+
+    fn event(id: u64, prev: u64) -> Event {
+        Event {
+            thread: thread(),
+            id: MsgId(id),
+            prev: MsgId(prev),
+            ts: 1,
+            from: UserId::parse("a").unwrap(),
+            cid: Cid::mint(1, [0; 10]),
+            kind: Kind::Text,
+            body: Body::text("x"),
+        }
+    }
+
+    fn live(id: u64, prev: u64) -> ServerFrame {
+        ServerFrame::Event(Box::new(event(id, prev)))
+    }
+
+    fn page(ids: &[u64], prev: u64, holes: &[(u64, u64)]) -> ServerFrame {
+        let holes = holes.iter().map(|(a, b)| (MsgId(*a), MsgId(*b))).collect();
+        let events = ids.iter().map(|id| event(*id, 0)).collect();
+        ServerFrame::Page(Page { thread: Some(thread()), events, prev: MsgId(prev), holes, ..Page::default() })
+    }
+
+    fn collected(cursor: Option<u64>, frames: &[ServerFrame]) -> Answer {
+        let mut c = Collected::new(cursor.map(|c| (thread(), MsgId(c))).into_iter().collect());
+        frames.iter().for_each(|f| c.add(&f.encode(Codec::Json)));
+        c.answer()
+    }
+
+    fn attached() -> ServerFrame {
+        ServerFrame::Attached { synced: "1.9.9".into() }
+    }
+
+    #[test]
+    fn cursors_follow_pages_and_events() {
+        let all = collected(Some(5), &[page(&[6, 7], 5, &[]), attached(), live(9, 7), live(12, 9)]);
+        assert_eq!((all.frames.len(), all.cursors[&thread()], all.synced.as_deref()), (3, MsgId(12), Some("1.9.9")));
+        let new = collected(None, &[page(&[6, 7], 3, &[]), attached()]);
+        assert_eq!(new.cursors[&thread()], MsgId(7), "the newest page is where a device without a cursor begins");
+        // 8 is an entry this reader may not see.
+        let unseen = collected(Some(7), &[attached(), live(9, 8)]);
+        assert_eq!(unseen.cursors[&thread()], MsgId(9));
+        assert!(collected(Some(7), &[attached()]).cursors.is_empty(), "only what moved");
+    }
+
+    #[test]
+    fn a_gap_a_hole_or_an_unread_page_keeps_the_cursor_and_synced() {
+        let gap = page(&[16, 17], 15, &[]);
+        let hole = page(&[6, 9], 5, &[(7, 8)]);
+        let unread = ServerFrame::error(None, Refusal::unavailable("later").with_thread(&thread()));
+        for missing in [gap, hole, unread] {
+            let a = collected(Some(5), &[missing, attached(), live(18, 17)]);
+            assert_eq!((a.cursors.len(), a.synced), (0, None));
+            assert_eq!(a.frames.len(), 2);
+        }
+        let incomplete = collected(Some(5), &[ServerFrame::Attached { synced: String::new() }]);
+        assert_eq!(incomplete.synced, None);
+        assert_eq!(collected(Some(5), &[page(&[6], 5, &[])]).synced, None, "not attached yet: cut by its size");
+    }
+
+    #[test]
+    fn a_cursor_that_has_to_be_forgotten_begins_again() {
+        let wrong = Refusal::new(Code::Invalid, "ahead of the log").with_thread(&thread());
+        let a = collected(Some(5_000), &[ServerFrame::error(None, wrong), page(&[6, 7], 3, &[]), attached()]);
+        assert_eq!((a.cursors[&thread()], a.synced.is_some()), (MsgId(7), true));
+    }
+
+    #[test]
+    fn what_concerns_sockets_only_is_left_out_and_a_change_is_told_once() {
+        let member = ServerFrame::Member { thread: thread(), id: MsgId(3), open: true, role: None, intervals: Default::default() };
+        let typing = ServerFrame::Typing { thread: thread(), user: UserId::parse("a").unwrap() };
+        let a = collected(None, &[attached(), typing, ServerFrame::Degraded { on: true }, member.clone(), member.clone()]);
+        assert_eq!(a.frames, [member]);
+    }
+
+    #[test]
+    fn changes_of_groups_since_the_last_poll() {
+        let group = |n: u64| (format!("group.g{n}").parse().unwrap(), ThreadItem { v: MsgId(n), ..ThreadItem::default() });
+        let dm = (thread(), ThreadItem { v: MsgId(99), blocked_by: true, ..ThreadItem::default() });
+        let told = changes(&[group(5), group(8), dm], &[MsgId(5)]);
+        let ids: Vec<u64> = told.iter().map(|f| if let ServerFrame::Member { id, .. } = f { id.0 } else { 0 }).collect();
+        assert_eq!(ids, [8], "nobody is told that they are blocked");
+    }
+}

@@ -1,0 +1,109 @@
+//! Telling every edge that a login is over. The store knows it first; the control bucket carries it to the edges, also to those that are
+//! cut off now or not started yet: they read it when they are back. Kept until the login's last access token has expired.
+
+use std::{collections::VecDeque, time::Duration};
+
+use natterjack_nats::{Kv, KvError, subjects};
+use natterjack_protocol::{entry::VERSION, rpc::Revoked};
+use parking_lot::Mutex;
+use tokio::time::interval;
+
+use super::{expired::Expired, now_ms};
+use crate::{store::accounts::Family, tokens::KeyTimes};
+
+/// An edge whose clock is behind may believe in a token for longer.
+const KEEP_EXPIRED: u64 = 3_600_000;
+const CLEAR: Duration = Duration::from_secs(600);
+/// Attempts, each of 2 s at most: an election takes 4 to 9 s.
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Revocations that could not be published and wait for the bucket to be back; beyond it the oldest are given up, with an error in the log.
+const PENDING: usize = 10_000;
+const RETRY: Duration = Duration::from_secs(1);
+
+pub struct Revocations {
+    control: Kv,
+    times: KeyTimes,
+    pending: Mutex<VecDeque<Family>>,
+}
+
+impl Revocations {
+    pub fn new(control: Kv, times: KeyTimes) -> Self {
+        Self { control, times, pending: Mutex::default() }
+    }
+
+    /// Returns when it stands in the bucket. An error: not yet; it is tried on, but the caller had better know.
+    pub async fn publish(&self, family: &Family) -> Result<(), KvError> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match self.put(family).await {
+                Err(e) if attempt >= ATTEMPTS => {
+                    self.later(family.clone());
+                    return Err(e);
+                }
+                Err(e) => {
+                    tracing::debug!(error = %e, "a revocation could not be published; trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    async fn put(&self, family: &Family) -> Result<(), KvError> {
+        // From now on nobody signs for this family; what was signed a moment ago lives this long, and edges may be lenient as long again.
+        let until = now_ms() + self.times.access + self.times.grace.max(self.times.access);
+        let value = Revoked { v: VERSION, user: family.user.clone(), device: family.device.clone(), until };
+        let value: Vec<u8> = rmp_serde::to_vec_named(&value).expect("plain values");
+        self.control.put(&subjects::revoked_key(family.id.as_str()), value.into()).await?;
+        metrics::counter!("natterjack_directory_revoked_total").increment(1);
+        Ok(())
+    }
+
+    fn later(&self, family: Family) {
+        let mut pending = self.pending.lock();
+        if pending.len() >= PENDING
+            && let Some(lost) = pending.pop_front()
+        {
+            tracing::error!(family = %lost.id, "a revocation was never told to the edges");
+        }
+        pending.push_back(family);
+        metrics::gauge!("natterjack_directory_revocations_pending").set(pending.len() as f64);
+    }
+
+    async fn catch_up(&self) {
+        loop {
+            let Some(family) = self.pending.lock().front().cloned() else { return };
+            // Told twice is as good as once.
+            if self.put(&family).await.is_err() {
+                return;
+            }
+            let mut pending = self.pending.lock();
+            pending.retain(|f| f.id != family.id);
+            metrics::gauge!("natterjack_directory_revocations_pending").set(pending.len() as f64);
+        }
+    }
+
+    /// Tells what could not be told, and clears away what has expired, until it is dropped; never returns.
+    pub async fn run(&self) {
+        let mut old = Expired::new(&self.control, subjects::REVOKED, until, KEEP_EXPIRED);
+        let (mut clear, mut retry) = (interval(CLEAR), interval(RETRY));
+        loop {
+            // Neither is urgent, neither takes long.
+            tokio::select! {
+                _ = retry.tick() => self.catch_up().await,
+                _ = clear.tick() => {
+                    if let Err(e) = old.clear(now_ms()).await {
+                        tracing::warn!(error = %e, "expired revocations could not be cleared away; trying again");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn until(value: &[u8]) -> Option<u64> {
+    rmp_serde::from_slice::<Revoked>(value).ok().map(|r| r.until)
+}

@@ -1,0 +1,271 @@
+//! What one address and one user may do: let in up to the limit, refused by name beyond it, let in again when it says so.
+
+use std::{net::SocketAddr, time::Duration};
+
+use natterjack_protocol::{
+    Code, Refusal,
+    codec::Codec,
+    frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
+};
+use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, eventually, within};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    time::sleep,
+};
+
+use super::common::{SOON, cid, post};
+
+/// Believed when it says for whom it speaks.
+const PROXY: &str = "127.8.0.1";
+const CONNECTIONS: usize = 40;
+
+/// An answer to a request that was written by hand, over a connection that stays.
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+    stream: TcpStream,
+}
+
+impl Answer {
+    /// A 429 or 503 that says when to come back, in both ways.
+    #[track_caller]
+    fn refused(&self, code: Code) -> u64 {
+        let refusal: Refusal = serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{} {:?}: {e}", self.status, self.body));
+        assert_eq!((self.status, refusal.code), (code.http_status(), code), "{refusal:?}");
+        let ms = refusal.retry_after_ms.expect("it says when");
+        let seconds = self.head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("retry-after: ")?.parse::<u64>().ok());
+        assert_eq!(seconds, Some(ms.div_ceil(1_000)), "{}", self.head);
+        ms
+    }
+}
+
+/// One request from this address. `headers` end with a line break each.
+async fn from(address: &str, edge: SocketAddr, request: &str, headers: &str, body: &str) -> Answer {
+    within("an answer", SOON, async {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
+        let mut stream = socket.connect(edge).await.unwrap();
+        let text = format!("{request} HTTP/1.1\r\nHost: edge\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len());
+        // Refused before it could say anything: the answer is there all the same.
+        let _ = stream.write_all(text.as_bytes()).await;
+        let (mut bytes, mut buffer) = (Vec::new(), [0; 4_096]);
+        loop {
+            let n = stream.read(&mut buffer).await.unwrap();
+            bytes.extend_from_slice(&buffer[..n]);
+            let text = String::from_utf8(bytes.clone()).unwrap();
+            let Some((head, body)) = text.split_once("\r\n\r\n") else {
+                assert!(n > 0, "closed without an answer: {text:?}");
+                continue;
+            };
+            let length = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+            if body.len() >= length || n == 0 {
+                let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+                return Answer { status, head: head.to_owned(), body: body.to_owned(), stream };
+            }
+        }
+    })
+    .await
+}
+
+async fn get(address: &str, edge: SocketAddr) -> Answer {
+    from(address, edge, "GET /health", "", "").await
+}
+
+async fn register(address: &str, edge: SocketAddr, forwarded: &str) -> Answer {
+    // Refused for its password, and counted.
+    from(
+        address,
+        edge,
+        "POST /v1/register",
+        &format!("Connection: close\r\nX-Forwarded-For: {forwarded}\r\n"),
+        r#"{"name":"alice","password":"short"}"#,
+    )
+    .await
+}
+
+async fn upgrade(address: &str, edge: SocketAddr, forwarded: &str) -> Answer {
+    let headers = format!(
+        "X-Forwarded-For: {forwarded}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: natterjack.v1.json\r\n"
+    );
+    from(address, edge, "GET /v1/ws", &headers, "").await
+}
+
+fn spec() -> ClusterSpec {
+    let set = [
+        // The test's own ordinary requests come from here.
+        ("limits.exempt", "127.0.0.1".to_owned()),
+        ("limits.trusted_proxies", PROXY.to_owned()),
+        ("limits.connections_per_address", "3".to_owned()),
+        ("limits.connects_per_address", "6".to_owned()),
+        ("limits.connects_per_user", "3".to_owned()),
+        ("limits.registers_per_address", "2".to_owned()),
+        ("limits.logins_per_address", "4".to_owned()),
+        ("limits.logins_per_name", "3".to_owned()),
+        ("limits.sends_per_user", "5".to_owned()),
+        ("limits.requests_per_user", "2".to_owned()),
+        ("edge.max_connections", CONNECTIONS.to_string()),
+    ];
+    ClusterSpec { edges: 1, set: set.map(|(k, v)| (k.to_owned(), v)).into(), ..ClusterSpec::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn addresses_are_let_in_up_to_their_limits() {
+    let cluster = Cluster::start(spec()).await;
+    let edge = cluster.edge_addr(0);
+
+    // At once, from one address.
+    let mut open: Vec<Answer> = Vec::new();
+    for _ in 0..3 {
+        open.push(get("127.7.0.1", edge).await);
+        assert_eq!(open.last().unwrap().status, 200);
+    }
+    get("127.7.0.1", edge).await.refused(Code::RateLimited);
+    assert_eq!(get("127.7.0.2", edge).await.status, 200, "another address is not concerned");
+    drop(open.pop());
+    eventually("a place is free again", SOON, async || (get("127.7.0.1", edge).await.status == 200).then_some(())).await;
+
+    // A minute's worth from one address, each closed at once: six and no more.
+    for n in 0..6 {
+        let answer = eventually("the one before is gone", SOON, async || {
+            let answer = get("127.7.0.3", edge).await;
+            // Still counted as open for a moment: that costs nothing of the rate.
+            (answer.status == 200 || !answer.body.contains("close some")).then_some(answer)
+        })
+        .await;
+        assert_eq!(answer.status, 200, "connection {n}: {}", answer.body);
+    }
+    let ms = eventually("over the rate", SOON, async || {
+        let answer = get("127.7.0.3", edge).await;
+        (!answer.body.contains("close some")).then_some(answer)
+    })
+    .await
+    .refused(Code::RateLimited);
+    assert!((5_000..=10_000).contains(&ms), "one in ten seconds: {ms}");
+
+    // Accounts, by who is behind the proxy, and only behind that proxy.
+    for _ in 0..2 {
+        assert_eq!(register(PROXY, edge, "198.51.100.1").await.status, 400);
+    }
+    register(PROXY, edge, "198.51.100.1").await.refused(Code::RateLimited);
+    register(PROXY, edge, "10.9.9.9, 198.51.100.1").await.refused(Code::RateLimited);
+    assert_eq!(register(PROXY, edge, "198.51.100.2").await.status, 400);
+    for n in 0..2 {
+        assert_eq!(register("127.7.0.4", edge, &format!("198.51.100.{}", 50 + n)).await.status, 400);
+    }
+    register("127.7.0.4", edge, "198.51.100.60").await.refused(Code::RateLimited);
+
+    // Sockets behind the proxy are counted for who opens them.
+    let mut sockets = Vec::new();
+    for _ in 0..3 {
+        sockets.push(upgrade(PROXY, edge, "198.51.100.3").await);
+        assert_eq!(sockets.last().unwrap().status, 101, "{}", sockets.last().unwrap().body);
+    }
+    upgrade(PROXY, edge, "198.51.100.3").await.refused(Code::RateLimited);
+    sockets.push(upgrade(PROXY, edge, "198.51.100.4").await);
+    assert_eq!(sockets.last().unwrap().status, 101);
+
+    // Logins: by address, and by name from anywhere.
+    let login = async |address: &str, name: &str| {
+        let body = format!(r#"{{"name":"{name}","password":"wrong horse battery"}}"#);
+        from(address, edge, "POST /v1/login", "Connection: close\r\n", &body).await
+    };
+    for name in ["n1", "n2", "n3", "n4"] {
+        let address = if name < "n3" { "127.7.0.5" } else { "127.7.0.6" };
+        assert_eq!(login(address, name).await.status, 401);
+    }
+    for name in ["n5", "n6"] {
+        assert_eq!(login("127.7.0.5", name).await.status, 401);
+    }
+    login("127.7.0.5", "n7").await.refused(Code::RateLimited);
+    for address in ["127.7.0.6", "127.7.0.7", "127.7.0.8"] {
+        assert_eq!(login(address, "victim").await.status, 401);
+    }
+    login("127.7.0.9", "Victim").await.refused(Code::RateLimited);
+
+    // In all. Those that are open here count too.
+    let refused = loop {
+        let n = sockets.len();
+        assert!(n <= CONNECTIONS, "more than {CONNECTIONS} connections");
+        let answer = get(&format!("127.6.0.{}", n + 1), edge).await;
+        if answer.status != 200 {
+            break answer;
+        }
+        sockets.push(answer);
+    };
+    refused.refused(Code::Unavailable);
+    assert!(sockets.len() > CONNECTIONS / 2, "only {}", sockets.len());
+    for answer in sockets.drain(..10) {
+        drop(answer.stream);
+    }
+    eventually("there is room again", SOON, async || (get("127.5.0.1", edge).await.status == 200).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_may_so_much_and_keep_their_order() {
+    let cluster = Cluster::start(spec()).await;
+    let users = cluster.mint_users(4).await;
+    let (alice, bob, carol) = (&users[0], &users[1], &users[2]);
+    let thread = alice.dm(bob);
+
+    // Five a second, ten at once, over socket and HTTP together; what follows a refused one waits for it.
+    let mut ws = cluster.raw(alice, 0, Codec::Json).await;
+    let api = cluster.api(alice, 0);
+    let mut stored = 0;
+    let refused = loop {
+        assert!(stored < 40, "nothing was refused");
+        let cid = ws.cid();
+        match ws.send_cid(&thread, cid, "on a socket").await {
+            Ok(_) => stored += 1,
+            Err(refusal) => break refusal,
+        }
+    };
+    assert!(stored >= 10, "only {stored}");
+    assert_eq!(refused.code, Code::RateLimited);
+    let wait = refused.retry_after_ms.unwrap();
+    assert!(wait <= 200, "one in 200 ms: {wait}");
+    let (status, body) = post(&api, &thread, cid(), "over HTTP").await;
+    assert_eq!((status, body["code"].as_str()), (429, Some("rate_limited")), "the same user, whichever way: {body}");
+    sleep(Duration::from_millis(wait * 2)).await;
+    let held = ws.send_text(&thread, "must not overtake").await.unwrap_err();
+    assert_eq!(held.code, Code::RateLimited);
+    eventually("the refused one comes again", SOON, async || {
+        ws.send_cid(&thread, refused.cid.unwrap(), "again").await.map_err(|e| e.to_string())
+    })
+    .await;
+    let mut other = cluster.raw(bob, 0, Codec::Msgpack).await;
+    other.send_text(&thread, "not concerned").await.unwrap();
+
+    // Requests over HTTP: two a second, twenty at once.
+    let api = cluster.api(carol, 0);
+    let mut taken = 0;
+    let (status, body) = loop {
+        match api.get("/v1/sync?wait_ms=0").await {
+            (200, _) => taken += 1,
+            other => break other,
+        }
+        assert!(taken < 200, "nothing was refused");
+    };
+    assert_eq!((status, body["code"].as_str(), body["retry_after_ms"].is_u64()), (429, Some("rate_limited"), true), "{body}");
+    assert!(taken >= 20, "only {taken}");
+
+    // Sessions: three a minute.
+    let hello = |user: &natterjack_tests::kit::User| Hello {
+        token: user.tokens.access.clone(),
+        device: user.tokens.device.clone(),
+        class: DeviceClass::Other,
+        cursors: Default::default(),
+        synced: None,
+    };
+    for _ in 0..3 {
+        cluster.raw(&users[3], 0, Codec::Json).await;
+    }
+    let mut ws = RawWs::connect(cluster.edge_addr(0), Codec::Json).await;
+    ws.send(&ClientFrame::Hello(hello(&users[3]))).await;
+    let Received::Frame(ServerFrame::Error { refusal, .. }) = ws.next().await else { panic!("let in") };
+    assert_eq!(refusal.code, Code::RateLimited);
+    assert!(refusal.retry_after_ms.is_some_and(|ms| (10_000..=20_000).contains(&ms)), "{refusal:?}");
+    assert_eq!(ws.until_closed(SOON).await, 4009, "come back later");
+}
