@@ -123,7 +123,8 @@ async fn start() -> Result<(State, (Child, tempfile::TempDir))> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("state.json");
     let mut child = Command::new(std::env::current_exe()?)
-        .args(["up", "--die-with-parent", "--data"])
+        // What is measured is the way of a message, not the limit of one user.
+        .args(["up", "--die-with-parent", "--set", "limits.sends_per_user=0", "--data"])
         .arg(folder.path().join("data"))
         .arg("--state-file")
         .arg(&file)
