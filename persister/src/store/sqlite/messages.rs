@@ -35,6 +35,7 @@ CREATE INDEX messages_by_target ON messages (thread, target) WHERE target IS NOT
 CREATE INDEX messages_control ON messages (thread, id) WHERE control = 1;
 ";
 
+/// Queries by something else than the id name their index: a planner without statistics takes the primary key and walks the whole thread.
 const COLUMNS: &str = "id, ts, sender, cid, kind, body, rev, power, raw";
 
 pub(super) fn insert(tx: &Transaction<'_>, mut row: Row) -> rusqlite::Result<()> {
@@ -102,7 +103,7 @@ fn reach_back(tx: &Transaction<'_>, op: &Row, thread: &str) -> rusqlite::Result<
 }
 
 fn targeting(c: &Connection, of: &Thread, thread: &str, target: MsgId) -> rusqlite::Result<Vec<Row>> {
-    c.prepare_cached(&format!("SELECT {COLUMNS} FROM messages WHERE thread = ?1 AND target = ?2"))?
+    c.prepare_cached(&format!("SELECT {COLUMNS} FROM messages INDEXED BY messages_by_target WHERE thread = ?1 AND target = ?2"))?
         .query_map(params![thread, int(target.0)], |r| read(of, r))?
         .collect()
 }
@@ -146,7 +147,7 @@ pub(super) fn id_at(c: &Connection, thread: &Thread, ts: u64) -> rusqlite::Resul
 }
 
 pub(super) fn find_cid(c: &Connection, thread: &Thread, from: &UserId, cid: Cid, since: u64) -> rusqlite::Result<Option<MsgId>> {
-    c.prepare_cached("SELECT min(id) FROM messages WHERE thread = ?1 AND sender = ?2 AND cid = ?3 AND ts >= ?4")?
+    c.prepare_cached("SELECT min(id) FROM messages INDEXED BY messages_by_cid WHERE thread = ?1 AND sender = ?2 AND cid = ?3 AND ts >= ?4")?
         .query_row(params![thread.to_string(), from.as_str(), cid.as_bytes(), int(since)], |r| r.get::<_, Option<i64>>(0))
         .map(|id| id.map(|id| MsgId(uint(id))))
 }
