@@ -80,6 +80,12 @@ pub(crate) async fn api<Q: Serialize, A: DeserializeOwned>(nats: &Nats, subject:
     parse(&message.payload)
 }
 
+/// Only of what a measurement made.
+pub(crate) async fn delete_stream(nats: &Nats, name: &str) -> Result<(), JsError> {
+    let message = nats.inbox().request(&format!("$JS.API.STREAM.DELETE.{name}"), None, Bytes::new(), API_TIMEOUT).await?;
+    parse::<serde_json::Value>(&message.payload).map(drop)
+}
+
 /// What a stream stored, or had stored.
 #[derive(Debug, Deserialize)]
 pub(crate) struct PubAck {

@@ -4,6 +4,7 @@
 //! (step 5: live subjects to an edge) and `tail` (history and control reads). `provision` makes what they stand on,
 //! `kv` and `lease` hold the state beside the log, `service` answers requests between roles.
 
+pub mod baseline;
 pub mod config;
 pub mod connect;
 pub mod fanin;

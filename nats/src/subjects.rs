@@ -9,6 +9,8 @@ pub const HISTORY: &str = "svc.history";
 /// Requests `rpc::DirectoryRequest`, a queue group of the same name.
 pub const DIRECTORY: &str = "svc.directory";
 
+/// The stream of `baseline`.
+pub(crate) const BASELINE: &str = "BASELINE";
 pub const LEASES: &str = "leases";
 pub const ROLES: &str = "roles";
 pub const CONTROL: &str = "control";
@@ -110,6 +112,10 @@ pub(crate) const STREAM_PREFIX: &str = "CHAT-";
 /// Everything stored in one partition.
 pub fn stream_subjects(generation: u32, p: u32) -> Vec<String> {
     vec![format!("chat.{generation}.{p}.>"), format!("ctl.{generation}.{p}.>")]
+}
+
+pub(crate) fn baseline(pair: &str) -> String {
+    format!("baseline.{pair}")
 }
 
 pub fn groups_bucket(shard: u32) -> String {

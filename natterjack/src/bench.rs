@@ -1,11 +1,14 @@
 //! `natterjack bench`: load on a running system, from a process of its own. Figures are what was seen: rates, percentiles,
 //! and the CPU time of each server process per delivery, from /proc.
 
+mod cold;
 mod connection;
 mod cpu;
 mod groups;
 mod idle;
 mod pairs;
+mod pin;
+mod raw;
 mod report;
 mod system;
 
@@ -24,6 +27,9 @@ pub struct Args {
     /// One JSON object instead of text.
     #[arg(long)]
     json: bool,
+    /// All servers on the first core and the load on the second, so that a rate is one per core. For a system of its own only.
+    #[arg(long, conflicts_with = "state")]
+    pin: bool,
     /// Seconds each load runs.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -38,7 +44,7 @@ pub enum Load {
         #[arg(long, default_value_t = 1_000)]
         connections: usize,
     },
-    /// Pairs of users writing to each other, every message acknowledged by the log.
+    /// Pairs of users writing to each other, every message acknowledged by the log; then JetStream alone with the same load.
     Pairs {
         #[arg(long, default_value_t = 100)]
         pairs: usize,
@@ -49,47 +55,69 @@ pub enum Load {
         #[arg(long)]
         rate: Option<u64>,
     },
+    /// Conversations waking up that nobody has touched since the system was started, 1,000 a second; then the same ones, warm.
+    Cold {
+        /// How many are made before.
+        #[arg(long, default_value_t = 20_000)]
+        threads: usize,
+    },
     /// Groups whose members are all online.
     Groups {
         #[arg(long, default_value_t = 10)]
         groups: usize,
         #[arg(long, default_value_t = 100)]
         members: usize,
-        /// Messages in flight in each group.
+        /// Messages in flight in each group, each of another member.
         #[arg(long, default_value_t = 4)]
         window: usize,
     },
 }
 
 impl Load {
-    /// The short form that `make bench` runs when nothing else is asked for.
+    /// What `make bench` runs when nothing else is asked for.
     fn all() -> Vec<Self> {
         vec![
-            Self::Idle { connections: 1_000 },
+            Self::Idle { connections: 5_000 },
             Self::Pairs { pairs: 100, window: 16, rate: None },
             Self::Pairs { pairs: 100, window: 16, rate: Some(1_000) },
             Self::Groups { groups: 10, members: 100, window: 4 },
             Self::Groups { groups: 10, members: 100, window: 1 },
+            Self::Groups { groups: 100, members: 10, window: 4 },
+            Self::Groups { groups: 2, members: 500, window: 4 },
+            Self::Cold { threads: 20_000 },
         ]
     }
 }
 
 pub async fn run(args: Args) -> Result<()> {
-    let system = System::open(args.state.as_deref()).await?;
+    let mut system = System::open(args.state.as_deref(), args.pin).await?;
     let time = Duration::from_secs(args.seconds.max(1));
     let loads = args.load.map_or_else(Load::all, |load| vec![load]);
     let bar = ProgressBar::new(loads.len() as u64).with_style(ProgressStyle::with_template("{bar:20} {pos}/{len} {msg}")?);
     let mut reports: Vec<Report> = Vec::new();
+    let mut failed = None;
     for load in loads {
         bar.set_message(format!("{load:?}"));
-        reports.push(match load {
-            Load::Idle { connections } => idle::run(&system, connections, time).await?,
-            Load::Pairs { pairs, window, rate } => pairs::run(&system, pairs, window, rate, time).await?,
-            Load::Groups { groups, members, window } => groups::run(&system, groups, members, window, time).await?,
-        });
+        match one(&mut system, &load, time).await {
+            Ok(seen) => reports.extend(seen),
+            // The others are worth having all the same.
+            Err(e) => failed = Some(e.context(format!("{load:?}"))),
+        }
         bar.inc(1);
     }
     bar.finish_and_clear();
     system.close().await;
-    report::print(&reports, &system::machine(), args.json)
+    report::print(&reports, &system::machine(), args.json)?;
+    failed.map_or(Ok(()), Err)
+}
+
+async fn one(system: &mut System, load: &Load, time: Duration) -> Result<Vec<Report>> {
+    Ok(match *load {
+        Load::Idle { connections } => vec![idle::run(system, connections, time).await?],
+        Load::Pairs { pairs, window, rate } => {
+            vec![pairs::run(system, pairs, window, rate, time).await?, raw::run(system, pairs, window, rate, pairs::BODY, time).await?]
+        }
+        Load::Cold { threads } => cold::run(system, threads, time).await?,
+        Load::Groups { groups, members, window } => vec![groups::run(system, groups, members, window, time).await?],
+    })
 }

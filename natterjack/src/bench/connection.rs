@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use natterjack_protocol::{
-    Body, Cid, Kind, Thread,
+    Body, Cid, Kind, Thread, UserId,
     codec::Codec,
     frame::{ClientFrame, DeviceClass, Hello, Send, ServerFrame},
 };
@@ -29,6 +29,7 @@ pub enum Seen {
     /// The moment at which it was handed to the sender's socket, as the sender wrote it into the text.
     Event {
         stamp: u64,
+        from: UserId,
     },
     Refused(String),
     Other,
@@ -62,6 +63,11 @@ impl Connection {
         }
     }
 
+    /// Told, so that the edge need not find out.
+    pub async fn bye(&mut self) {
+        let _ = self.socket.send(Message::Binary(ClientFrame::Bye.encode(Codec::Msgpack))).await;
+    }
+
     async fn frame(&mut self) -> Result<Option<ServerFrame>> {
         match self.socket.next().await.context("the edge closed the connection")?? {
             Message::Binary(bytes) => Ok(ServerFrame::decode(Codec::Msgpack, &bytes)?),
@@ -93,7 +99,7 @@ pub fn look(bytes: &[u8]) -> Seen {
         Ok(Some(ServerFrame::Sent { r, .. })) => Seen::Sent { r },
         Ok(Some(ServerFrame::Event(e))) => {
             let stamp = e.body.text.as_deref().and_then(|t| t.split(' ').next()).and_then(|s| s.parse().ok());
-            stamp.map_or(Seen::Other, |stamp| Seen::Event { stamp })
+            stamp.map_or(Seen::Other, |stamp| Seen::Event { stamp, from: e.from })
         }
         Ok(Some(ServerFrame::Error { refusal, .. })) => Seen::Refused(refusal.to_string()),
         _ => Seen::Other,

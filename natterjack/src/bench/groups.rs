@@ -58,8 +58,9 @@ pub async fn run(system: &System, groups: usize, members: usize, window: usize, 
     let begun = Instant::now();
     for (thread, connections) in lines {
         for (n, connection) in connections.into_iter().enumerate() {
-            let writer = (n == 0).then(|| thread.clone());
-            running.spawn(member(connection, writer, window, begun, counters.clone()));
+            // As people do: each waits for his own before he writes again (an edge puts one sender's messages into the log one by one).
+            let writer = (n < window).then(|| thread.clone());
+            running.spawn(member(connection, writer, begun, counters.clone()));
         }
     }
     sleep(time).await;
@@ -99,14 +100,8 @@ async fn create(system: &System, users: &[User]) -> Result<Thread> {
     Ok(answer.json::<Created>().await?.thread)
 }
 
-async fn member(
-    connection: Connection,
-    writes: Option<Thread>,
-    window: usize,
-    begun: Instant,
-    counters: Arc<Counters>,
-) -> Result<Histogram<u64>> {
-    let room = Semaphore::new(window);
+async fn member(connection: Connection, writes: Option<Thread>, begun: Instant, counters: Arc<Counters>) -> Result<Histogram<u64>> {
+    let room = Semaphore::new(1);
     let (mut sink, mut source) = connection.socket.split();
     let stamp = || begun.elapsed().as_micros() as u64;
     let over = || counters.over.load(Relaxed);
@@ -137,7 +132,7 @@ async fn member(
                 counters.delivered.fetch_add(1, Relaxed);
                 seen += 1;
                 if seen.is_multiple_of(TIMED)
-                    && let Seen::Event { stamp: s } = look(&bytes)
+                    && let Seen::Event { stamp: s, .. } = look(&bytes)
                 {
                     latency.record(stamp().saturating_sub(s).max(1))?;
                 }

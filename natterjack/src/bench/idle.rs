@@ -3,10 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use futures_util::{SinkExt, StreamExt, TryStreamExt, stream};
-use natterjack_protocol::{codec::Codec, frame::ClientFrame};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::sleep;
-use tokio_tungstenite::tungstenite::Message;
 
 use super::{connection::Connection, cpu::Snapshot, report::Report, system::System};
 
@@ -41,7 +39,7 @@ pub async fn run(system: &System, connections: usize, time: Duration) -> Result<
         format!("{:.2} µs CPU per connection and second while idle", idle_cpu * 1e6 / n / held),
     ];
     for connection in &mut open {
-        let _ = connection.socket.send(Message::Binary(ClientFrame::Bye.encode(Codec::Msgpack))).await;
+        connection.bye().await;
     }
     drop(warm);
     Ok(Report {

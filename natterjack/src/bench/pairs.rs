@@ -13,7 +13,7 @@ use natterjack_protocol::Thread;
 use tokio::{
     sync::{AcquireError, Semaphore},
     task::JoinSet,
-    time::{interval, timeout},
+    time::{interval_at, timeout},
 };
 use tokio_tungstenite::tungstenite::Message;
 
@@ -24,7 +24,7 @@ use super::{
     system::{System, now_ms},
 };
 
-const BODY: usize = 128;
+pub const BODY: usize = 128;
 /// The request of the message that begins the conversation; its acknowledgement may come late.
 const WARM: u32 = u32::MAX;
 /// What is still on its way when the sending ends.
@@ -61,8 +61,10 @@ pub async fn run(system: &System, pairs: usize, window: usize, rate: Option<u64>
     let end = begun + time;
     let each = rate.map(|r| Duration::from_secs_f64(pairs as f64 / r as f64));
     let mut running = JoinSet::new();
-    for (from, to, thread) in ready {
-        running.spawn(pair(from, to, thread, window, each, begun, end));
+    for (n, (from, to, thread)) in ready.into_iter().enumerate() {
+        // Evenly, not all pairs at the same moment.
+        let beat = each.map(|each| (begun + each.mul_f64(n as f64 / pairs as f64), each));
+        running.spawn(pair(from, to, thread, window, beat, begun, end));
     }
     let (mut acks, mut deliveries) = (Side { count: 0, latency: histogram() }, Side { count: 0, latency: histogram() });
     while let Some(done) = running.join_next().await {
@@ -106,13 +108,13 @@ async fn one(from: &mut Connection, to: &mut Connection, thread: &Thread) -> Res
     timeout(DRAIN, arrives).await.context("the first message of a pair did not arrive")?
 }
 
-/// One direction of one pair. `each`: the time between two sends; else a new one with every acknowledgement.
+/// One direction of one pair. `beat`: the first send and the time between two; else a new one with every acknowledgement.
 async fn pair(
     from: Connection,
     to: Connection,
     thread: Thread,
     window: usize,
-    each: Option<Duration>,
+    beat: Option<(Instant, Duration)>,
     begun: Instant,
     end: Instant,
 ) -> Result<(Side, Side)> {
@@ -122,7 +124,7 @@ async fn pair(
     let mut incoming = to.socket;
     let stamp = |at: Instant| (at - begun).as_micros() as u64;
     let sending = async {
-        let mut next = each.map(interval);
+        let mut next = beat.map(|(first, each)| interval_at(first.into(), each));
         for r in 0u32.. {
             // Open loop: the intended moment counts, not the one at which we got round to it.
             let at = match &mut next {
@@ -170,7 +172,7 @@ async fn pair(
         let mut last = Instant::now();
         while let Ok(Some(message)) = timeout(quiet(end, last), incoming.next()).await {
             let Message::Binary(bytes) = message? else { continue };
-            if let Seen::Event { stamp: s } = look(&bytes) {
+            if let Seen::Event { stamp: s, .. } = look(&bytes) {
                 last = Instant::now();
                 side.count += 1;
                 side.latency.record(stamp(last).saturating_sub(s).max(1))?;

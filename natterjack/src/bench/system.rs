@@ -12,9 +12,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use natterjack_nats::{Buckets, Layout, Nats, NatsConfig};
+use natterjack_nats::{Buckets, Layout, Nats, NatsConfig, Tail};
 use natterjack_protocol::{
-    Token, UserId,
+    Times, Token, UserId,
     codec::Codec,
     entry::VERSION,
     rpc::{Claims, ISSUER, PublicKey},
@@ -26,7 +26,7 @@ use ring::{
 use serde::Deserialize;
 use tokio::process::{Child, Command};
 
-use super::cpu::Process;
+use super::{cpu::Process, pin};
 
 #[derive(Debug, Deserialize)]
 struct State {
@@ -52,35 +52,54 @@ pub struct User {
 pub struct System {
     pub urls: Vec<String>,
     pub processes: Vec<Process>,
+    pub nats: Nats,
     buckets: Buckets,
     key: EncodingKey,
     kid: Token,
-    child: Option<(Child, tempfile::TempDir)>,
+    own: Option<Own>,
+}
+
+/// Started for this run.
+struct Own {
+    child: Child,
+    folder: tempfile::TempDir,
+    pinned: bool,
 }
 
 const START: Duration = Duration::from_secs(30);
 
 impl System {
-    pub async fn open(state: Option<&Path>) -> Result<Self> {
-        let (state, child) = match state {
+    /// `pinned`: servers on one core, we on another.
+    pub async fn open(state: Option<&Path>, pinned: bool) -> Result<Self> {
+        let (state, own) = match state {
             Some(path) => (read_state(path)?, None),
             None => {
-                let (state, child) = start().await?;
-                (state, Some(child))
+                let folder = tempfile::tempdir()?;
+                let (state, child) = start(folder.path(), pinned).await?;
+                (state, Some(Own { child, folder, pinned }))
             }
         };
-        let nats = Nats::connect(&NatsConfig { urls: vec![state.nats_url.clone()], ..NatsConfig::default() }, "bench").await?;
-        let layout = Layout::load(&nats).await?;
-        let buckets = Buckets::new(&nats, layout);
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).ok().context("no random numbers")?;
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).ok().context("our own key")?;
         let kid = Token::mint('b', rand::random());
         let public = PublicKey { v: VERSION, ed25519: pair.public_key().as_ref().to_vec(), until: now_ms() + 3_600_000 };
+        let (nats, buckets) = connect(&state).await?;
         buckets.control().put(&format!("keys.{kid}"), Codec::Msgpack.encode(&public)).await?;
-        let role = |role: &str, pid| Process { role: role.into(), pid };
-        let mut processes = vec![role("nats-server", state.pids.nats), role("roles", state.pids.up)];
-        processes.extend(state.pids.edges.iter().map(|pid| role("edges", *pid)));
-        Ok(Self { urls: state.urls, processes, buckets, key: EncodingKey::from_ed_der(pkcs8.as_ref()), kid, child })
+        let key = EncodingKey::from_ed_der(pkcs8.as_ref());
+        until_known(&nats).await?;
+        Ok(Self { urls: state.urls.clone(), processes: processes(&state), nats, buckets, key, kid, own })
+    }
+
+    /// Ends it in good order and starts it again over the same data: nothing is in anybody's memory.
+    pub async fn restart(&mut self) -> Result<()> {
+        let Some(own) = self.own.take() else { bail!("only a system of our own can be started anew: leave out --state") };
+        let Own { child, folder, pinned } = own;
+        end(child).await;
+        let (state, child) = start(folder.path(), pinned).await?;
+        (self.nats, self.buckets) = connect(&state).await?;
+        (self.urls, self.processes) = (state.urls.clone(), processes(&state));
+        self.own = Some(Own { child, folder, pinned });
+        Ok(())
     }
 
     /// New users that exist and can log in, so many that each run has its own.
@@ -103,13 +122,46 @@ impl System {
 
     /// Stops what was started for this run.
     pub async fn close(self) {
-        if let Some((mut child, _folder)) = self.child {
-            // Its standard input was ours: closing it ends the system.
-            drop(child.stdin.take());
-            if tokio::time::timeout(Duration::from_secs(30), child.wait()).await.is_err() {
-                let _ = child.kill().await;
-            }
+        if let Some(own) = self.own {
+            end(own.child).await;
         }
+    }
+}
+
+async fn connect(state: &State) -> Result<(Nats, Buckets)> {
+    let nats = Nats::connect(&NatsConfig { urls: vec![state.nats_url.clone()], ..NatsConfig::default() }, "bench").await?;
+    let layout = Layout::load(&nats).await?;
+    let buckets = Buckets::new(&nats, layout);
+    Ok((nats, buckets))
+}
+
+/// A log that is younger than what a message id may be ahead may have been published to before it was made: every send is looked up first.
+/// That is over after some seconds and no part of any figure.
+async fn until_known(nats: &Nats) -> Result<()> {
+    let layout = Layout::load(nats).await?;
+    let tail = Tail::new(nats, layout);
+    let times = Times::default();
+    let young = times.cid_ahead + times.clock_slack + Duration::from_secs(1);
+    for p in 0..layout.partitions {
+        let bounds = tail.bounds(p).await?;
+        let age = Duration::from_millis(bounds.ts_ms.saturating_sub(bounds.created_ms));
+        tokio::time::sleep(young.saturating_sub(age)).await;
+    }
+    Ok(())
+}
+
+fn processes(state: &State) -> Vec<Process> {
+    let role = |role: &str, pid| Process { role: role.into(), pid };
+    let mut all = vec![role("nats-server", state.pids.nats), role("roles", state.pids.up)];
+    all.extend(state.pids.edges.iter().map(|pid| role("edges", *pid)));
+    all
+}
+
+async fn end(mut child: Child) {
+    // Its standard input was ours: closing it ends the system.
+    drop(child.stdin.take());
+    if tokio::time::timeout(Duration::from_secs(30), child.wait()).await.is_err() {
+        let _ = child.kill().await;
     }
 }
 
@@ -119,24 +171,29 @@ fn read_state(path: &Path) -> Result<State> {
     serde_json::from_str(&text).with_context(|| format!("{} is not a state file of `natterjack up`", path.display()))
 }
 
-async fn start() -> Result<(State, (Child, tempfile::TempDir))> {
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("state.json");
-    let mut child = Command::new(std::env::current_exe()?)
+async fn start(folder: &Path, pinned: bool) -> Result<(State, Child)> {
+    let file = folder.join("state.json");
+    let mut command = Command::new(std::env::current_exe()?);
+    command
         // What is measured is the way of a message, not the limit of one user.
         .args(["up", "--die-with-parent", "--set", "limits.sends_per_user=0", "--data"])
-        .arg(folder.path().join("data"))
+        .arg(folder.join("data"))
         .arg("--state-file")
         .arg(&file)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()?;
+        .kill_on_drop(true);
+    let mut child = if pinned {
+        pin::ourselves().context("this process cannot be bound to a core")?;
+        pin::while_starting(|| command.spawn()).context("--pin needs two cores")?
+    } else {
+        command.spawn()?
+    };
     let begun = Instant::now();
     loop {
         if let Ok(state) = read_state(&file) {
-            return Ok((state, (child, folder)));
+            return Ok((state, child));
         }
         if let Some(status) = child.try_wait()? {
             bail!("the system did not start ({status}): run `natterjack up` to see why");
