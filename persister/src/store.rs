@@ -20,8 +20,10 @@ use natterjack_protocol::{
 pub mod accounts;
 #[cfg(test)]
 pub mod conformance;
+pub mod cql;
 pub mod sqlite;
 
+pub use cql::{Cql, CqlConfig};
 pub use sqlite::Sqlite;
 
 /// Why the store did not do what it was asked. That something is not there is never an error.

@@ -150,7 +150,8 @@ pub trait Accounts: Clone + Send + Sync + 'static {
     /// Revokes the family of a token, used or not. None: no such token.
     fn revoke(&self, token: RefreshHash) -> impl Future<Output = Result<Option<Family>, StoreError>> + Send;
 
-    /// Forgets tokens that expired before `now`, and families without tokens; at most a few thousand a call. How many went.
+    /// Forgets tokens that expired before `now`, and families without tokens; at most a few thousand a call. How many went;
+    /// 0 if the store's server forgets by itself.
     fn sweep(&self, now: u64) -> impl Future<Output = Result<usize, StoreError>> + Send;
 }
 

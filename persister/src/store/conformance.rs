@@ -1,6 +1,8 @@
 //! What every store must do, whatever is behind it: one suite, generic over the trait. Each backend runs [`all`] from its own tests.
 //! Threads are named after the test, so that one store serves the whole suite.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 use natterjack_protocol::{
     Body, Cid, Entry, Kind, MsgId, Thread, Token, UserId,
@@ -16,6 +18,9 @@ pub async fn all<S: Store>(store: &S) {
     rows_come_back_as_written(store).await;
     replays_change_nothing(store).await;
     every_order_ends_equal(store).await;
+    power_takes_everything_away_in_every_order(store).await;
+    writers_beside_each_other_end_equal(store).await;
+    a_reader_beside_a_writer_misses_nothing(store).await;
     only_who_may_changes_a_message(store).await;
     pages_at_every_edge(store).await;
     times_at_every_edge(store).await;
@@ -155,6 +160,82 @@ async fn every_order_ends_equal<S: Store>(store: &S) {
         .await;
         assert!(ends.windows(2).all(|w| w[0] == w[1]));
     }
+}
+
+/// An admin's recall takes what anybody made of the message.
+async fn power_takes_everything_away_in_every_order<S: Store>(store: &S) {
+    let ends = futures_util::future::join_all(permutations(4).into_iter().enumerate().map(async |(i, order)| {
+        let t = thread(&format!("power-{i}"));
+        let rows = [
+            text(&t, 10, "a", "secret"),
+            edit(&t, 11, "a", 10, "secret 2"),
+            edit(&t, 12, "b", 10, "secret 3"),
+            Row { power: true, ..recall(&t, 13, "admin", 10) },
+        ];
+        for at in order {
+            store.append(batch(&t, vec![rows[at].clone()])).await.unwrap();
+        }
+        let mut end = everything(store, &t).await;
+        end.iter_mut().for_each(|r| r.thread = thread("same"));
+        end
+    }))
+    .await;
+    assert!(ends.windows(2).all(|w| w[0] == w[1]));
+    assert!(is_recalled(&ends[0][0]) && !format!("{ends:?}").contains("secret"), "{:?}", ends[0]);
+}
+
+/// As one persister takes over from another: both follow the log, from whatever watermark, in batches of their own, and overlap.
+async fn writers_beside_each_other_end_equal<S: Store>(store: &S) {
+    let log = |t: &Thread| {
+        let row = |n: u64| match n % 7 {
+            3 => edit(t, n, "a", n - 2, &format!("edited by {n}")),
+            5 => recall(t, n, "a", n - 3),
+            6 => row(t, n, "a", Kind::Reaction, Body { target: Some(MsgId(n - 1)), ..Body::default() }),
+            _ => text(t, n, "a", &format!("text {n}")),
+        };
+        (1..=60).map(row).collect::<Vec<_>>()
+    };
+    let (alone, together) = (thread("writer-alone"), thread("writers-together"));
+    store.append(batch(&alone, log(&alone))).await.unwrap();
+    let write = async |from: usize, size: usize| {
+        for rows in log(&together)[from..].chunks(size) {
+            store.append(batch(&together, rows.to_vec())).await.unwrap();
+        }
+    };
+    tokio::join!(write(0, 1), write(0, 4), write(0, 60), write(0, 7));
+    tokio::join!(write(17, 5), write(31, 3));
+    let mut there = everything(store, &together).await;
+    there.iter_mut().for_each(|r| r.thread = alone.clone());
+    assert_eq!(there, everything(store, &alone).await);
+    assert_eq!(store.last_ids(&[alone, together]).await.unwrap(), [MsgId(60), MsgId(60)]);
+}
+
+/// Whatever was written before the question is in the answer, also when the thread grows under the reader.
+async fn a_reader_beside_a_writer_misses_nothing<S: Store>(store: &S) {
+    const END: u64 = 60;
+    let t = thread("growing");
+    let written = AtomicU64::new(0);
+    let ids = |rows: &[Row]| rows.iter().map(|r| r.id.0).collect::<Vec<_>>();
+    let writer = async {
+        for id in 1..=END {
+            store.append(batch(&t, vec![text(&t, id, "a", "x")])).await.unwrap();
+            written.store(id, Ordering::SeqCst);
+        }
+    };
+    let reader = async {
+        loop {
+            let w = written.load(Ordering::SeqCst);
+            let up = store.rows(&t, MsgId::NONE, MsgId(w + 1), Order::OldestFirst, 1_000).await.unwrap();
+            assert_eq!(ids(&up), (1..=w).collect::<Vec<_>>());
+            let newest = ids(&store.rows(&t, MsgId::NONE, MsgId::MAX, Order::NewestFirst, 7).await.unwrap());
+            assert!(newest.first().copied().unwrap_or(0) >= w, "{newest:?} ends below {w}");
+            assert!(newest.windows(2).all(|w| w[0] == w[1] + 1), "{newest:?} has a hole");
+            if w == END {
+                break;
+            }
+        }
+    };
+    tokio::join!(writer, reader);
 }
 
 async fn only_who_may_changes_a_message<S: Store>(store: &S) {

@@ -2,10 +2,11 @@
 
 use natterjack_protocol::{
     Token, UserId,
-    rpc::{ContactChange, ContactState},
+    rpc::{ContactChange, ContactState, Profile},
 };
 
 use super::*;
+use crate::tokens::RefreshHash;
 
 fn id(s: &str) -> Token {
     Token::parse(s).unwrap()
@@ -96,8 +97,10 @@ async fn refresh_tokens<S: Accounts>(store: &S) {
 async fn expiry<S: Accounts>(store: &S) {
     store.open_family(family("f4"), hash(40), 5_000).await.unwrap();
     assert_eq!(store.rotate(hash(40), hash(41), 5_000, 9_000).await.unwrap(), Rotated::Expired);
-    assert!(store.sweep(6_000).await.unwrap() > 0);
-    assert_eq!(store.rotate(hash(40), hash(41), 10, 9_000).await.unwrap(), Rotated::Unknown);
+    // A store whose server forgets by itself may do so later.
+    store.sweep(6_000).await.unwrap();
+    let again = store.rotate(hash(40), hash(41), 6_000, 9_000).await.unwrap();
+    assert!(matches!(again, Rotated::Expired | Rotated::Unknown), "{again:?}");
     store.open_family(family("f5"), hash(50), 9_000).await.unwrap();
     store.sweep(6_000).await.unwrap();
     assert!(matches!(store.rotate(hash(50), hash(51), 6_000, 9_000).await.unwrap(), Rotated::Done { .. }), "what is good stays");

@@ -73,6 +73,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_sweep_forgets_what_has_expired() {
+        use natterjack_protocol::Token;
+        let dir = tempfile::tempdir().unwrap();
+        let db = Sqlite::open(dir.path().join("n.db")).await.unwrap();
+        let id = |s| Token::parse(s).unwrap();
+        db.add_user(NewUser { user: id("u"), name: "u".into(), secret: "x".into(), created: 1 }).await.unwrap();
+        let (old, new) = (RefreshHash([1; 32]), RefreshHash([2; 32]));
+        db.open_family(Family { id: id("f"), user: id("u"), device: id("d") }, old, 5_000).await.unwrap();
+        assert_eq!((db.sweep(4_000).await.unwrap(), db.sweep(6_000).await.unwrap()), (0, 1));
+        assert_eq!(db.rotate(old, new, 10, 9_000).await.unwrap(), Rotated::Unknown);
+    }
+
+    #[tokio::test]
     async fn a_full_list_of_contacts_refuses_the_next_one() {
         use crate::store::accounts::CONTACT_ROWS;
         use natterjack_protocol::rpc::ContactState;

@@ -1,0 +1,297 @@
+//! A CQL server behind the store trait (step 7): ScyllaDB or Apache Cassandra 5, for more than one machine.
+//!
+//! Nothing is read in order to be changed, but for what must happen once (a name, a token, a relation), which is a conditional write.
+//! Everything else carries the id of the entry it comes from as its timestamp: the newest stays, in whatever order and however often
+//! it is written. Each table has its own file below.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use natterjack_protocol::{
+    Cid, Kind, MsgId, Thread, Token, UserId,
+    fold::{Group, ThreadItem},
+};
+use parking_lot::Mutex;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::store::{CidLookup, Order, PartitionKey, Position, Row, Store, StoreError, Stray, ThreadBatch};
+
+mod accounts;
+mod buckets;
+mod config;
+mod contacts;
+mod messages;
+mod operations;
+mod positions;
+mod refresh_tokens;
+mod schema;
+mod session;
+mod threads;
+mod users;
+
+use buckets::{Filling, Place};
+pub use config::{Buckets, Consistency, CqlConfig};
+use messages::Sought;
+use operations::Spot;
+use session::Requests;
+
+/// Writes of one thread's batch at once; many threads are written beside each other.
+const AT_ONCE: usize = 8;
+const RECONNECT: std::ops::RangeInclusive<Duration> = Duration::from_millis(250)..=Duration::from_secs(2);
+
+#[derive(Clone)]
+pub struct Cql {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    db: Arc<OnceLock<Db>>,
+    why_not: Arc<Mutex<String>>,
+    /// Ends when it has connected, or with us.
+    _connecting: Option<AbortOnDropHandle<()>>,
+}
+
+/// Connected, with the schema of this build and every statement prepared.
+struct Db {
+    requests: Requests,
+    limits: Buckets,
+    messages: messages::Messages,
+    operations: operations::Operations,
+    buckets: buckets::Buckets,
+    threads: threads::Threads,
+    positions: positions::Positions,
+    users: users::Users,
+    contacts: contacts::Contacts,
+    refresh_tokens: refresh_tokens::RefreshTokens,
+}
+
+impl Db {
+    async fn connect(cfg: &CqlConfig) -> Result<Self, StoreError> {
+        let requests = Requests::connect(cfg).await?;
+        let found = schema::prepare(&requests, cfg).await?;
+        let r = &requests;
+        Ok(Self {
+            limits: found.buckets,
+            messages: messages::Messages::prepare(r).await?,
+            operations: operations::Operations::prepare(r).await?,
+            buckets: buckets::Buckets::prepare(r).await?,
+            threads: threads::Threads::prepare(r).await?,
+            positions: positions::Positions::prepare(r).await?,
+            users: users::Users::prepare(r).await?,
+            contacts: contacts::Contacts::prepare(r).await?,
+            refresh_tokens: refresh_tokens::RefreshTokens::prepare(r).await?,
+            requests,
+        })
+    }
+}
+
+impl Cql {
+    /// Connects and brings the schema up to date; an error if that cannot be done now.
+    pub async fn connect(cfg: &CqlConfig) -> Result<Self, StoreError> {
+        let db = Arc::new(OnceLock::from(Box::pin(Db::connect(cfg)).await?));
+        Ok(Self { inner: Arc::new(Inner { db, why_not: Arc::default(), _connecting: None }) })
+    }
+
+    /// Likewise, but a server that does not answer is waited for beside everything else: until then every call says `Unavailable`.
+    pub async fn open(cfg: CqlConfig) -> Result<Self, StoreError> {
+        match Self::connect(&cfg).await {
+            Err(StoreError::Unavailable(why)) => {
+                tracing::warn!(why, "the archive does not answer; starting without it and trying again");
+                let (db, why_not) = (Arc::new(OnceLock::new()), Arc::new(Mutex::new(why)));
+                let task = tokio::spawn(keep_connecting(cfg, db.clone(), why_not.clone()));
+                Ok(Self { inner: Arc::new(Inner { db, why_not, _connecting: Some(AbortOnDropHandle::new(task)) }) })
+            }
+            connected => connected,
+        }
+    }
+
+    /// The schema that is there and the one of this build; None: nothing is there yet. Changes nothing.
+    pub async fn schema_version(cfg: &CqlConfig) -> Result<Option<(usize, usize)>, StoreError> {
+        schema::version(&Requests::connect(cfg).await?, cfg).await
+    }
+
+    fn db(&self) -> Result<&Db, StoreError> {
+        self.inner.db.get().ok_or_else(|| StoreError::Unavailable(self.inner.why_not.lock().clone()))
+    }
+}
+
+async fn keep_connecting(cfg: CqlConfig, db: Arc<OnceLock<Db>>, why_not: Arc<Mutex<String>>) {
+    let mut pause = *RECONNECT.start();
+    loop {
+        tokio::time::sleep(pause).await;
+        match Box::pin(Db::connect(&cfg)).await {
+            Ok(connected) => {
+                tracing::info!("the archive answers");
+                // Only this task sets it.
+                let _ = db.set(connected);
+                return;
+            }
+            Err(e) => *why_not.lock() = e.to_string(),
+        }
+        pause = (pause * 2).min(*RECONNECT.end());
+    }
+}
+
+impl Store for Cql {
+    async fn append(&self, batch: ThreadBatch) -> Result<(), StoreError> {
+        let db = self.db()?;
+        let ThreadBatch { thread, rows, group, items } = &batch;
+        let thread = &thread.to_string();
+        let r = &db.requests;
+        let state = async {
+            if let Some(group) = group {
+                db.threads.put_group(r, thread, group).await?;
+            }
+            all(items.iter().map(|(user, item)| db.threads.put_item(r, thread, user, item)).collect()).await
+        };
+        // A replay folds from the entries before it, so it does not matter which of the two comes first.
+        tokio::try_join!(Box::pin(db.append_rows(thread, rows)), state).map(drop)
+    }
+
+    async fn keep_stray(&self, stray: Stray) -> Result<(), StoreError> {
+        let db = self.db()?;
+        db.positions.keep_stray(&db.requests, &stray).await
+    }
+
+    async fn advance(&self, key: PartitionKey, to: Position) -> Result<(), StoreError> {
+        let db = self.db()?;
+        db.positions.advance(&db.requests, key, to).await
+    }
+
+    async fn position(&self, key: PartitionKey) -> Result<Option<Position>, StoreError> {
+        let db = self.db()?;
+        db.positions.position(&db.requests, key).await
+    }
+
+    async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, StoreError> {
+        let db = self.db()?;
+        let (spelled, mut found) = (thread.to_string(), Vec::new());
+        let mut parts = db.buckets.walk(&db.requests, &spelled, lo, hi, order);
+        while found.len() < limit
+            && let Some(part) = parts.next().await?
+        {
+            found.extend(db.messages.rows(&db.requests, thread, part, order, limit - found.len()).await?);
+        }
+        Ok(found)
+    }
+
+    async fn id_at(&self, thread: &Thread, ts: u64) -> Result<Option<MsgId>, StoreError> {
+        let db = self.db()?;
+        let thread = thread.to_string();
+        let (bucket, next) = db.buckets.around(&db.requests, &thread, ts).await?;
+        Ok(db.messages.id_at(&db.requests, &thread, bucket, ts).await?.or(next.map(MsgId)))
+    }
+
+    async fn find_cid(&self, thread: &Thread, from: &UserId, cid: Cid, since: u64, max: usize) -> Result<CidLookup, StoreError> {
+        let db = self.db()?;
+        let thread = thread.to_string();
+        let mut sought = Sought { from, cid, since, max, looked: 0, lowest: None };
+        let mut parts = db.buckets.walk(&db.requests, &thread, MsgId::NONE, MsgId::MAX, Order::NewestFirst);
+        while let Some(part) = parts.next().await?
+            && !db.messages.find_cid(&db.requests, &thread, part, &mut sought).await?
+        {}
+        Ok(match sought.lowest {
+            _ if sought.looked > max => CidLookup::TooMany,
+            Some(id) => CidLookup::Found(id),
+            None => CidLookup::Absent,
+        })
+    }
+
+    async fn last_ids(&self, threads: &[Thread]) -> Result<Vec<MsgId>, StoreError> {
+        let db = self.db()?;
+        db.threads.last_ids(&db.requests, threads).await
+    }
+
+    async fn controls(&self, thread: &Thread, below: MsgId) -> Result<Vec<Row>, StoreError> {
+        let db = self.db()?;
+        db.messages.controls(&db.requests, thread, below).await
+    }
+
+    async fn group(&self, thread: &Thread) -> Result<Option<Group>, StoreError> {
+        let db = self.db()?;
+        db.threads.group(&db.requests, thread).await
+    }
+
+    async fn item(&self, thread: &Thread, user: &UserId) -> Result<Option<ThreadItem>, StoreError> {
+        let db = self.db()?;
+        db.threads.item(&db.requests, thread, user).await
+    }
+
+    async fn user_threads(&self, user: &UserId) -> Result<Vec<(Thread, ThreadItem)>, StoreError> {
+        let db = self.db()?;
+        db.threads.user_threads(&db.requests, user).await
+    }
+}
+
+impl Db {
+    /// Cuts first, then the rows, then what they do to earlier ones. The thread's last id may be written beside the rows: a replay below
+    /// it finds its bucket by the cuts.
+    async fn append_rows(&self, thread: &str, rows: &[Row]) -> Result<(), StoreError> {
+        let Some(newest) = rows.iter().max_by_key(|r| r.id) else { return Ok(()) };
+        let r = &self.requests;
+        let before = self.threads.filling(r, thread).await?;
+        let (mut filling, mut parts): (Filling, Vec<(u64, Vec<&Row>)>) = (before, Vec::new());
+        for row in rows {
+            let bucket = match filling.place(self.limits, row) {
+                Place::In(bucket) => bucket,
+                Place::Opens(bucket) => {
+                    self.buckets.cut(r, thread, bucket, row.ts).await?;
+                    bucket
+                }
+                Place::Earlier => self.buckets.of(r, thread, row.id).await?,
+            };
+            match parts.last_mut() {
+                Some((same, rows)) if *same == bucket => rows.push(row),
+                _ => parts.push((bucket, vec![row])),
+            }
+        }
+        let inserts = parts.iter().map(|(bucket, rows)| self.messages.insert(r, thread, *bucket, rows)).collect();
+        let controls = rows.iter().filter(|row| row.kind.is_control()).map(|row| self.messages.insert_control(r, thread, row)).collect();
+        let touch = async { if filling.last > before.last { self.threads.touch(r, thread, &filling, newest.ts).await } else { Ok(()) } };
+        tokio::try_join!(all(inserts), all(controls), touch)?;
+        let rows = parts.iter().flat_map(|(bucket, rows)| rows.iter().map(|row| (*bucket, *row)));
+        let operations = rows.filter(|(_, row)| matches!(row.kind, Kind::Edit | Kind::Recall));
+        all(operations.map(|(bucket, op)| self.operate(thread, bucket, op, &filling)).collect()).await
+    }
+
+    async fn operate(&self, thread: &str, bucket: u64, op: &Row, filling: &Filling) -> Result<(), StoreError> {
+        let r = &self.requests;
+        // An operation cannot be about the future.
+        let Some(target) = op.body.target.filter(|t| *t < op.id) else { return Ok(()) };
+        let spot = async |id: MsgId| {
+            let bucket = if id.0 >= filling.bucket { filling.bucket } else { self.buckets.of(r, thread, id).await? };
+            Ok::<_, StoreError>(Spot { thread, bucket, id })
+        };
+        match op.kind {
+            Kind::Edit => self.operations.edit(r, op, Spot { thread, bucket, id: op.id }, spot(target).await?).await,
+            Kind::Recall => self.operations.recall(r, op, spot(target).await?, spot).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A few at a time.
+async fn all(writes: Vec<impl Future<Output = Result<(), StoreError>>>) -> Result<(), StoreError> {
+    stream::iter(writes).buffer_unordered(AT_ONCE).try_collect().await
+}
+
+fn corrupt(column: &str, why: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt(format!("{column}: {why}"))
+}
+
+/// An id column. What cannot be an id is a damaged row.
+fn token(column: &str, text: &str) -> Result<Token, StoreError> {
+    Token::parse(text).map_err(|e| corrupt(column, e))
+}
+
+/// CQL's integers are signed; ids and times stay below 2^53.
+fn int(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn uint(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}

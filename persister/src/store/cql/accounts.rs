@@ -1,0 +1,70 @@
+//! The accounts trait on CQL; the statements are in the files of their tables.
+
+use natterjack_protocol::{
+    UserId,
+    rpc::{Contact, ContactChange, Profile},
+};
+
+use super::Cql;
+use crate::{
+    store::{
+        StoreError,
+        accounts::{Accounts, Added, ContactOutcome, Family, Login, NewUser, Rotated},
+    },
+    tokens::RefreshHash,
+};
+
+impl Accounts for Cql {
+    async fn add_user(&self, user: NewUser) -> Result<Added, StoreError> {
+        let db = self.db()?;
+        db.users.add(&db.requests, &user).await
+    }
+
+    async fn login(&self, issuer: &str, subject: &str) -> Result<Option<Login>, StoreError> {
+        let db = self.db()?;
+        db.users.login(&db.requests, issuer, subject).await
+    }
+
+    async fn profiles(&self, users: &[UserId]) -> Result<Vec<Profile>, StoreError> {
+        let db = self.db()?;
+        db.users.profiles(&db.requests, users).await
+    }
+
+    async fn find(&self, prefix: &str, limit: usize) -> Result<Vec<Profile>, StoreError> {
+        let db = self.db()?;
+        db.users.find(&db.requests, prefix, limit).await
+    }
+
+    async fn contacts(&self, user: &UserId) -> Result<Vec<Contact>, StoreError> {
+        let db = self.db()?;
+        db.contacts.of(&db.requests, user).await
+    }
+
+    async fn change_contact(&self, actor: &UserId, other: &UserId, change: ContactChange) -> Result<ContactOutcome, StoreError> {
+        let db = self.db()?;
+        let (actor, other) = tokio::try_join!(db.users.profile(&db.requests, actor), db.users.profile(&db.requests, other))?;
+        let (Some(actor), Some(other)) = (actor, other) else { return Ok(ContactOutcome::NoSuchUser) };
+        db.contacts.change(&db.requests, &actor, &other, change).await
+    }
+
+    async fn open_family(&self, family: Family, first: RefreshHash, expires: u64) -> Result<(), StoreError> {
+        let db = self.db()?;
+        db.refresh_tokens.open(&db.requests, &family, first, expires).await
+    }
+
+    async fn rotate(&self, old: RefreshHash, new: RefreshHash, now: u64, expires: u64) -> Result<Rotated, StoreError> {
+        let db = self.db()?;
+        let name = async |family: &Family| Ok(db.users.profile(&db.requests, &family.user).await?.map(|p| p.name));
+        db.refresh_tokens.rotate(&db.requests, old, new, now, expires, name).await
+    }
+
+    async fn revoke(&self, token: RefreshHash) -> Result<Option<Family>, StoreError> {
+        let db = self.db()?;
+        db.refresh_tokens.revoke(&db.requests, token).await
+    }
+
+    /// The server forgets them by itself.
+    async fn sweep(&self, _now: u64) -> Result<usize, StoreError> {
+        Ok(0)
+    }
+}

@@ -1,0 +1,147 @@
+//! The tables `relations` (one row per pair, the truth) and `contacts` (a row on each side, what a list is read from).
+//!
+//! A change is one conditional write of the pair's row, which counts its versions. Both sides follow in one logged batch, with the
+//! version as timestamp, so an older change never replaces a newer one. If we die in between, the lists are behind until the change is
+//! repeated: repeating one writes the lists again.
+
+use natterjack_protocol::{
+    UserId,
+    rpc::{Contact, ContactChange, ContactState, Profile},
+};
+use scylla::statement::prepared::PreparedStatement;
+
+use super::{corrupt, session::Requests, token};
+use crate::store::{
+    StoreError,
+    accounts::{CONTACT_ROWS, ContactOutcome, contact_after, mirrored, name_key},
+};
+
+pub(super) const SCHEMA: &str =
+    "CREATE TABLE IF NOT EXISTS contacts (user text, other text, name text, state text, PRIMARY KEY (user, other))";
+
+/// `state`: what `hi` is to `lo`; empty: nothing any more.
+pub(super) const RELATIONS_SCHEMA: &str =
+    "CREATE TABLE IF NOT EXISTS relations (lo text, hi text, state text, version bigint, PRIMARY KEY ((lo, hi)))";
+
+/// Two people at once make one of them try again, never more often than they press the button.
+const ATTEMPTS: usize = 10;
+
+pub(super) struct Contacts {
+    of: PreparedStatement,
+    count: PreparedStatement,
+    relation: PreparedStatement,
+    first: PreparedStatement,
+    next: PreparedStatement,
+    put: PreparedStatement,
+    delete: PreparedStatement,
+}
+
+impl Contacts {
+    pub(super) async fn prepare(r: &Requests) -> Result<Self, StoreError> {
+        Ok(Self {
+            of: r.prepare("SELECT other, name, state FROM contacts WHERE user = ?").await?,
+            count: r.prepare("SELECT count(*) FROM contacts WHERE user = ?").await?,
+            relation: r.prepare("SELECT state, version FROM relations WHERE lo = ? AND hi = ?").await?,
+            first: r.prepare_condition("INSERT INTO relations (state, version, lo, hi) VALUES (?, ?, ?, ?) IF NOT EXISTS").await?,
+            next: r.prepare_condition("UPDATE relations SET state = ?, version = ? WHERE lo = ? AND hi = ? IF version = ?").await?,
+            put: r.prepare("INSERT INTO contacts (name, state, user, other) VALUES (?, ?, ?, ?) USING TIMESTAMP ?").await?,
+            delete: r.prepare("DELETE FROM contacts USING TIMESTAMP ? WHERE user = ? AND other = ?").await?,
+        })
+    }
+
+    pub(super) async fn of(&self, r: &Requests, user: &UserId) -> Result<Vec<Contact>, StoreError> {
+        let rows: Vec<(String, String, String)> = r.read(&self.of, (user.as_str(),)).await?;
+        let mut found = rows
+            .into_iter()
+            .map(|(other, name, s)| Ok(Contact { user: token("contacts.other", &other)?, name, state: state(&s)?.ok_or_else(|| bad(&s))? }))
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        found.sort_by_cached_key(|c| name_key(&c.name));
+        found.truncate(CONTACT_ROWS);
+        Ok(found)
+    }
+
+    pub(super) async fn change(
+        &self,
+        r: &Requests,
+        actor: &Profile,
+        other: &Profile,
+        change: ContactChange,
+    ) -> Result<ContactOutcome, StoreError> {
+        let ordered = actor.user <= other.user;
+        let (lo, hi) = if ordered { (actor, other) } else { (other, actor) };
+        // What the other is to the actor, told from what `hi` is to `lo`; and back.
+        let turned = |s: Option<ContactState>| if ordered { s } else { s.map(mirrored) };
+        for _ in 0..ATTEMPTS {
+            let row: Option<(String, i64)> = r.read_one(&self.relation, (lo.user.as_str(), hi.user.as_str())).await?;
+            let version = row.as_ref().map(|(_, v)| *v);
+            let now = turned(row.map(|(s, _)| state(&s)).transpose()?.flatten());
+            let Some(after) = contact_after(now, change) else { return Ok(ContactOutcome::NothingToAccept) };
+            if after == now {
+                if let Some(version) = version {
+                    self.write_lists(r, lo, hi, turned(now), version).await?;
+                }
+                return Ok(ContactOutcome::Is { state: now, changed: false });
+            }
+            if now.is_none() {
+                for (who, full) in [(actor, ContactOutcome::Full), (other, ContactOutcome::OtherFull)] {
+                    let row: Option<(i64,)> = r.read_one(&self.count, (who.user.as_str(),)).await?;
+                    if row.is_some_and(|(n,)| n >= CONTACT_ROWS as i64) {
+                        return Ok(full);
+                    }
+                }
+            }
+            let (spelled, names) = (spelling(turned(after)), (lo.user.as_str(), hi.user.as_str()));
+            let decided = match version {
+                None => r.decide(&self.first, (spelled, 1_i64, names.0, names.1)).await?,
+                Some(v) => r.decide(&self.next, (spelled, v + 1, names.0, names.1, v)).await?,
+            };
+            if decided {
+                self.write_lists(r, lo, hi, turned(after), version.unwrap_or(0) + 1).await?;
+                return Ok(ContactOutcome::Is { state: after, changed: true });
+            }
+        }
+        Err(StoreError::Unavailable("a relation changes all the time".into()))
+    }
+
+    async fn write_lists(
+        &self,
+        r: &Requests,
+        lo: &Profile,
+        hi: &Profile,
+        state: Option<ContactState>,
+        version: i64,
+    ) -> Result<(), StoreError> {
+        let (l, h) = (lo.user.as_str(), hi.user.as_str());
+        match state {
+            Some(s) => {
+                let rows =
+                    ((hi.name.as_str(), spelling(Some(s)), l, h, version), (lo.name.as_str(), spelling(Some(mirrored(s))), h, l, version));
+                r.write_both([&self.put, &self.put], rows).await
+            }
+            None => r.write_both([&self.delete, &self.delete], ((version, l, h), (version, h, l))).await,
+        }
+    }
+}
+
+fn spelling(state: Option<ContactState>) -> &'static str {
+    match state {
+        None => "",
+        Some(ContactState::Requested) => "requested",
+        Some(ContactState::Asked) => "asked",
+        Some(ContactState::Contact) => "contact",
+    }
+}
+
+fn state(text: &str) -> Result<Option<ContactState>, StoreError> {
+    match text {
+        "" => Ok(None),
+        "requested" => Ok(Some(ContactState::Requested)),
+        "asked" => Ok(Some(ContactState::Asked)),
+        "contact" => Ok(Some(ContactState::Contact)),
+        other => Err(bad(other)),
+    }
+}
+
+fn bad(state: &str) -> StoreError {
+    corrupt("contacts.state", format!("no state of a contact: {state}"))
+}

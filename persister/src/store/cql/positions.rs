@@ -1,0 +1,52 @@
+//! The tables `positions` (the watermark of each partition, in the store itself) and `strays` (entries whose subject names no thread).
+//! Every write has the id it speaks of as its timestamp: the newest stays, in whatever order they come.
+
+use natterjack_protocol::MsgId;
+use scylla::statement::prepared::PreparedStatement;
+
+use super::{int, session::Requests, uint};
+use crate::store::{PartitionKey, Position, StoreError, Stray};
+
+pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS positions (
+    generation bigint, partition bigint, id bigint, ts bigint, PRIMARY KEY ((generation, partition)))";
+
+pub(super) const STRAYS_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS strays (
+    generation bigint, partition bigint, id bigint, ts bigint, subject text, payload blob, PRIMARY KEY ((generation, partition), id))";
+
+pub(super) struct Positions {
+    advance: PreparedStatement,
+    read: PreparedStatement,
+    stray: PreparedStatement,
+}
+
+impl Positions {
+    pub(super) async fn prepare(r: &Requests) -> Result<Self, StoreError> {
+        Ok(Self {
+            advance: r.prepare("INSERT INTO positions (generation, partition, id, ts) VALUES (?, ?, ?, ?) USING TIMESTAMP ?").await?,
+            read: r.prepare("SELECT id, ts FROM positions WHERE generation = ? AND partition = ?").await?,
+            stray: r
+                .prepare("INSERT INTO strays (generation, partition, id, ts, subject, payload) VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?")
+                .await?,
+        })
+    }
+
+    pub(super) async fn advance(&self, r: &Requests, key: PartitionKey, to: Position) -> Result<(), StoreError> {
+        let (generation, partition) = spelled(key);
+        r.write(&self.advance, (generation, partition, int(to.id.0), int(to.ts), int(to.id.0))).await
+    }
+
+    pub(super) async fn position(&self, r: &Requests, key: PartitionKey) -> Result<Option<Position>, StoreError> {
+        let row: Option<(i64, i64)> = r.read_one(&self.read, spelled(key)).await?;
+        Ok(row.map(|(id, ts)| Position { id: MsgId(uint(id)), ts: uint(ts) }))
+    }
+
+    pub(super) async fn keep_stray(&self, r: &Requests, s: &Stray) -> Result<(), StoreError> {
+        let (generation, partition) = spelled(s.key);
+        let id = int(s.id.0);
+        r.write(&self.stray, (generation, partition, id, int(s.ts), &s.subject, &s.payload[..], id)).await
+    }
+}
+
+fn spelled(key: PartitionKey) -> (i64, i64) {
+    (key.generation.into(), key.partition.into())
+}

@@ -1,0 +1,227 @@
+//! The one place that talks to the driver: connecting, the bounds on requests in flight, and what the driver's errors mean.
+//!
+//! Deadlines are the driver's own. A future that is dropped leaves its request behind in the connection, and 1,024 of those end it.
+
+use std::{
+    num::NonZeroUsize,
+    time::{Duration, Instant},
+};
+
+use scylla::{
+    client::{PoolSize, execution_profile::ExecutionProfile, session::Session, session_builder::SessionBuilder},
+    deserialize::row::DeserializeRow,
+    errors::{DbError, ExecutionError, NewSessionError, PrepareError, RequestAttemptError},
+    policies::load_balancing::DefaultPolicy,
+    response::query_result::QueryRowsResult,
+    serialize::row::SerializeRow,
+    statement::{
+        Statement,
+        batch::{Batch, BatchStatement, BatchType},
+        prepared::PreparedStatement,
+    },
+    value::Row,
+};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::config::CqlConfig;
+use crate::store::StoreError;
+
+/// Requests in flight. Beyond a few hundred a server only queues them (§13 of the design measured 256 to 512). Overflow: they wait.
+const READS: usize = 128;
+const WRITES: usize = 256;
+/// A queue that stands this long belongs to a server that does not answer.
+const QUEUE: Duration = Duration::from_secs(2);
+/// A half-open connection is given up after the sum of these.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(2);
+/// A server takes its time to make a table.
+const CHANGE: Duration = Duration::from_secs(30);
+/// Connections to each server (Scylla: spread over its shards).
+const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(2).expect("two is not zero");
+
+pub(super) struct Requests {
+    session: Session,
+    reads: Semaphore,
+    writes: Semaphore,
+}
+
+impl Requests {
+    /// `keyspace` may be missing on the servers yet; it is used by name only.
+    pub(super) async fn connect(cfg: &CqlConfig) -> Result<Self, StoreError> {
+        let (consistency, serial) = cfg.consistency.levels();
+        let mut near = DefaultPolicy::builder();
+        if let Some(dc) = &cfg.local_dc {
+            near = near.prefer_datacenter(dc.clone());
+        }
+        let profile = ExecutionProfile::builder()
+            .request_timeout(Some(cfg.request_timeout()))
+            .consistency(consistency)
+            .serial_consistency(Some(serial))
+            .load_balancing_policy(near.build())
+            .build();
+        let mut builder = SessionBuilder::new()
+            .known_nodes(&cfg.contact_points)
+            .default_execution_profile_handle(profile.into_handle())
+            .pool_size(PoolSize::PerHost(CONNECTIONS))
+            .connection_timeout(cfg.request_timeout())
+            .hostname_resolution_timeout(Some(cfg.request_timeout()))
+            .keepalive_interval(KEEPALIVE)
+            .keepalive_timeout(KEEPALIVE_ANSWER)
+            .keyspaces_to_fetch([&cfg.keyspace]);
+        if let (Some(user), Some(password)) = (&cfg.user, &cfg.password) {
+            builder = builder.user(user, password);
+        }
+        let session = builder.build().await.map_err(connecting)?;
+        Ok(Self { session, reads: Semaphore::new(READS), writes: Semaphore::new(WRITES) })
+    }
+
+    /// A change of the schema. Waits until all servers agree.
+    pub(super) async fn change(&self, cql: &str) -> Result<(), StoreError> {
+        let mut statement = Statement::new(cql);
+        statement.set_request_timeout(Some(CHANGE));
+        self.session.query_unpaged(statement, ()).await.map(drop).map_err(failed)
+    }
+
+    pub(super) async fn use_keyspace(&self, keyspace: &str) -> Result<(), StoreError> {
+        self.session.use_keyspace(keyspace, true).await.map_err(|e| StoreError::Unavailable(e.to_string()))
+    }
+
+    /// A statement that may be sent twice.
+    pub(super) async fn prepare(&self, cql: &str) -> Result<PreparedStatement, StoreError> {
+        let mut statement = self.session.prepare(cql).await.map_err(preparing)?;
+        statement.set_is_idempotent(true);
+        Ok(statement)
+    }
+
+    /// A conditional statement: sent twice it would find its own first effect.
+    pub(super) async fn prepare_condition(&self, cql: &str) -> Result<PreparedStatement, StoreError> {
+        self.session.prepare(cql).await.map_err(preparing)
+    }
+
+    /// Likewise, for around a change of the schema.
+    pub(super) async fn prepare_patient_condition(&self, cql: &str) -> Result<PreparedStatement, StoreError> {
+        let mut statement = self.prepare_condition(cql).await?;
+        statement.set_request_timeout(Some(CHANGE));
+        Ok(statement)
+    }
+
+    pub(super) async fn read<R>(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<Vec<R>, StoreError>
+    where
+        R: for<'r> DeserializeRow<'r, 'r>,
+    {
+        let _permit = place(&self.reads, "read").await?;
+        let rows = answer("read", self.session.execute_unpaged(statement, values)).await?;
+        let rows = rows.into_rows_result().map_err(|e| StoreError::Failed(e.to_string()))?;
+        let typed = rows.rows::<R>().map_err(|e| StoreError::Corrupt(e.to_string()))?;
+        typed.collect::<Result<_, _>>().map_err(|e| StoreError::Corrupt(e.to_string()))
+    }
+
+    pub(super) async fn read_one<R>(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<Option<R>, StoreError>
+    where
+        R: for<'r> DeserializeRow<'r, 'r>,
+    {
+        Ok(self.read(statement, values).await?.into_iter().next())
+    }
+
+    pub(super) async fn write(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<(), StoreError> {
+        let _permit = place(&self.writes, "write").await?;
+        answer("write", self.session.execute_unpaged(statement, values)).await.map(drop)
+    }
+
+    /// Was the condition true, so that it was written?
+    pub(super) async fn decide(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<bool, StoreError> {
+        let _permit = place(&self.writes, "write").await?;
+        let result = answer("condition", self.session.execute_unpaged(statement, values)).await?;
+        applied(&result.into_rows_result().map_err(|e| StoreError::Failed(e.to_string()))?)
+    }
+
+    /// The same statement for many rows of one partition, in one request.
+    pub(super) async fn write_rows<V: SerializeRow>(&self, statement: &PreparedStatement, rows: &[V]) -> Result<(), StoreError> {
+        if let [one] = rows {
+            return self.write(statement, one).await;
+        }
+        let _permit = place(&self.writes, "write").await?;
+        let mut batch = Batch::new_with_statements(BatchType::Unlogged, vec![BatchStatement::from(statement.clone()); rows.len()]);
+        batch.set_is_idempotent(true);
+        answer("batch", self.session.batch(&batch, rows)).await.map(drop)
+    }
+
+    /// All of it or, if it fails, perhaps nothing; never a part for good.
+    pub(super) async fn write_both<V: SerializeRow>(&self, statements: [&PreparedStatement; 2], values: (V, V)) -> Result<(), StoreError> {
+        let _permit = place(&self.writes, "write").await?;
+        let mut batch = Batch::new_with_statements(BatchType::Logged, statements.map(|s| BatchStatement::from(s.clone())).into());
+        batch.set_is_idempotent(true);
+        answer("batch", self.session.batch(&batch, values)).await.map(drop)
+    }
+}
+
+/// Cassandra answers with this column alone when it was applied and with all of them when not, Scylla always with all: by its name.
+fn applied(rows: &QueryRowsResult) -> Result<bool, StoreError> {
+    let broken = || StoreError::Failed("a conditional statement was answered without [applied]".into());
+    let (at, _) = rows.column_specs().get_by_name("[applied]").ok_or_else(broken)?;
+    let row: Row = rows.first_row().map_err(|e| StoreError::Failed(e.to_string()))?;
+    row.columns.get(at).and_then(|c| c.as_ref()?.as_boolean()).ok_or_else(broken)
+}
+
+async fn place<'a>(line: &'a Semaphore, kind: &'static str) -> Result<SemaphorePermit<'a>, StoreError> {
+    metrics::gauge!("natterjack_persister_cql_free_requests", "kind" => kind).set(line.available_permits() as f64);
+    // Only the waiting is cut off here: nothing was sent yet.
+    match tokio::time::timeout(QUEUE, line.acquire()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(_)) => Err(StoreError::Unavailable("it is shutting down".into())),
+        Err(_) => Err(StoreError::Unavailable("too many requests wait for it already".into())),
+    }
+}
+
+async fn answer<T>(kind: &'static str, request: impl Future<Output = Result<T, ExecutionError>>) -> Result<T, StoreError> {
+    let began = Instant::now();
+    // On the heap: the driver's futures are large, and ours would carry several of them.
+    let result = Box::pin(request).await.map_err(failed);
+    metrics::histogram!("natterjack_persister_cql_request_seconds", "kind" => kind).record(began.elapsed());
+    if let Err(e) = &result {
+        let why = if matches!(e, StoreError::Unavailable(_)) { "unavailable" } else { "refused" };
+        metrics::counter!("natterjack_persister_cql_errors_total", "kind" => kind, "why" => why).increment(1);
+    }
+    result
+}
+
+fn connecting(e: NewSessionError) -> StoreError {
+    // Also a wrong password: it may be set right at any time, and chat goes on without the archive until then.
+    StoreError::Unavailable(e.to_string())
+}
+
+fn preparing(e: PrepareError) -> StoreError {
+    match e {
+        PrepareError::AllAttemptsFailed { first_attempt } => attempt(&first_attempt),
+        e => StoreError::Unavailable(e.to_string()),
+    }
+}
+
+fn failed(e: ExecutionError) -> StoreError {
+    match &e {
+        ExecutionError::BadQuery(_) => StoreError::Failed(e.to_string()),
+        ExecutionError::LastAttemptError(last) => attempt(last),
+        _ => StoreError::Unavailable(e.to_string()),
+    }
+}
+
+/// A mistake of ours, or of who set it up, does not go away by waiting; whatever else a server says may.
+fn attempt(e: &RequestAttemptError) -> StoreError {
+    let ours = match e {
+        RequestAttemptError::DbError(db, _) => {
+            matches!(
+                db,
+                DbError::SyntaxError
+                    | DbError::Invalid
+                    | DbError::AlreadyExists { .. }
+                    | DbError::AuthenticationError
+                    | DbError::Unauthorized
+                    | DbError::ConfigError
+                    | DbError::ProtocolError
+            )
+        }
+        RequestAttemptError::SerializationError(_) | RequestAttemptError::CqlRequestSerialization(_) => true,
+        _ => false,
+    };
+    if ours { StoreError::Failed(e.to_string()) } else { StoreError::Unavailable(e.to_string()) }
+}

@@ -1,0 +1,15 @@
+//! The CQL store on a real server: the one conformance suite, its schema made by several at once, and the server away.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
+// The suite is compiled into this test as well, and names things as the crate does.
+use natterjack_persister::{overlay, tokens};
+
+#[path = "cql/store.rs"]
+mod store;
+
+mod cql {
+    mod away;
+    mod kit;
+    mod suite;
+}

@@ -1,0 +1,68 @@
+//! The server away: every call says so soon, nothing hangs, and it is found again by itself.
+
+use std::time::Duration;
+
+use natterjack_persister::store::{
+    Order, Store, StoreError,
+    cql::{Cql, CqlConfig},
+};
+use natterjack_protocol::MsgId;
+use tokio::time::{Instant, sleep};
+
+use super::kit::{SERVER, connected, server};
+use crate::store::conformance::{batch, text, thread};
+
+/// The driver's 2 s, and what a busy machine adds.
+const SOON: Duration = Duration::from_secs(4);
+const LATER: Duration = Duration::from_secs(60);
+
+async fn eventually(store: &Cql) {
+    let (began, t) = (Instant::now(), thread("away"));
+    while let Err(e) = store.append(batch(&t, vec![text(&t, 2, "a", "again")])).await {
+        assert!(began.elapsed() < LATER, "not found again: {e}");
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(store.rows(&t, MsgId(2), MsgId(3), Order::OldestFirst, 9).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn who_starts_without_a_server_says_so() {
+    let cfg = CqlConfig { contact_points: vec!["127.0.0.1:9".into()], ..CqlConfig::default() };
+    let began = Instant::now();
+    assert!(matches!(Cql::connect(&cfg).await.map(drop), Err(StoreError::Unavailable(_))));
+    let store = Cql::open(cfg).await.unwrap();
+    let said = store.last_ids(&[thread("t")]).await;
+    assert!(matches!(said, Err(StoreError::Unavailable(_))), "{said:?}");
+    assert!(began.elapsed() < 2 * SOON, "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_server_is_unavailable_soon_and_found_again() {
+    let server = server().await;
+    if server.pid.is_none() {
+        eprintln!("not our server: it cannot be frozen");
+        return;
+    }
+    let _alone = SERVER.write().await;
+    let store = connected().await;
+    let t = thread("away");
+    store.append(batch(&t, vec![text(&t, 1, "a", "before")])).await.unwrap();
+    let late_cfg = server.config();
+
+    server.signal("STOP");
+    let began = Instant::now();
+    let (wrote, read) = tokio::join!(
+        store.append(batch(&t, vec![text(&t, 2, "a", "meanwhile")])),
+        store.rows(&t, MsgId::NONE, MsgId::MAX, Order::NewestFirst, 9)
+    );
+    let took = began.elapsed();
+    let late = Cql::open(late_cfg).await;
+    server.signal("CONT");
+
+    assert!(matches!(wrote, Err(StoreError::Unavailable(_))), "{wrote:?}");
+    assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
+    assert!(took < SOON, "{took:?}");
+    eventually(&store).await;
+    // One that was opened meanwhile has no connection yet, and makes its schema as soon as it can.
+    eventually(&late.unwrap()).await;
+}

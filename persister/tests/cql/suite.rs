@@ -1,0 +1,34 @@
+//! What every store must do, on this one; and how its schema comes to be.
+
+use natterjack_persister::store::{Order, Store, StoreError, cql::Cql};
+use natterjack_protocol::MsgId;
+
+use super::kit::{SERVER, server};
+use crate::store::{
+    accounts, conformance,
+    conformance::{batch, text, thread},
+};
+
+/// Three at once, as persisters start: one makes the schema, the others wait for it, and all of them work with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms_on_a_keyspace_that_three_opened_at_once() {
+    let _there = SERVER.read().await;
+    let cfg = server().await.config();
+    let (a, b, c) = tokio::join!(Cql::connect(&cfg), Cql::connect(&cfg), Cql::connect(&cfg));
+    let (a, b, c) = (a.unwrap(), b.unwrap(), c.unwrap());
+    conformance::all(&a).await;
+    accounts::conformance::all(&b).await;
+    c.append(batch(&thread("third"), vec![text(&thread("third"), 1, "a", "x")])).await.unwrap();
+    // Opened again, with another idea of buckets: what the keyspace was made with counts.
+    let mut other = cfg.clone();
+    other.buckets.rows = 50_000;
+    let again = Cql::connect(&other).await.unwrap();
+    let t = thread("pages");
+    assert_eq!(again.rows(&t, MsgId::NONE, MsgId::MAX, Order::OldestFirst, 9).await.unwrap().len(), 5);
+    // A later build was here.
+    let session = scylla::client::session_builder::SessionBuilder::new().known_node(&cfg.contact_points[0]).build().await.unwrap();
+    session.query_unpaged(format!("UPDATE {}.meta SET version = 999 WHERE key = 'schema'", cfg.keyspace), ()).await.unwrap();
+    let refused = Cql::connect(&cfg).await.map(drop);
+    assert!(matches!(&refused, Err(StoreError::Failed(why)) if why.contains("999")), "{refused:?}");
+    session.query_unpaged(format!("DROP KEYSPACE {}", cfg.keyspace), ()).await.unwrap();
+}
