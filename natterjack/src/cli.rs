@@ -27,7 +27,7 @@ pub struct Cli {
 pub enum Command {
     /// Everything on this machine: nats-server, channel, persister and two edges. Data in one folder.
     Up(UpArgs),
-    /// Create or verify streams and buckets. Once per installation, before the other processes.
+    /// Create or verify streams, buckets and the schema of the archive. Once per installation, before the other processes.
     Provision,
     /// The WebSocket and HTTP front.
     Edge(EdgeArgs),

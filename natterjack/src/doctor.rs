@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use natterjack_nats::{Layout, Nats, Tail};
+use natterjack_persister::store::Cql;
 
 use crate::{
     settings::Settings,
@@ -37,6 +38,18 @@ pub async fn run(settings: &Settings) -> bool {
     for p in [port, port.saturating_add(1)] {
         let state = if is_free(settings.up.host, p) { "free" } else { "in use; `up` takes a free one unless --port asks for it" };
         say(&format!("port {p}"), Ok(state.into()));
+    }
+    if let Some(cfg) = &settings.cql {
+        let keyspace = &cfg.keyspace;
+        let found = match Cql::schema_version(cfg).await {
+            Ok(Some((there, ours))) if there == ours => Ok(format!("keyspace {keyspace} with schema {there}")),
+            Ok(Some((there, ours))) if there > ours => {
+                Err(format!("keyspace {keyspace} has schema {there}, this build knows {ours}: use the newer build"))
+            }
+            Ok(_) => Err(format!("keyspace {keyspace} is not made, or is of an older build; run `natterjack provision`")),
+            Err(e) => Err(format!("{e}; check cql.contact_points, and cql.user and cql.password")),
+        };
+        say("archive", found);
     }
     match Nats::connect(&natterjack_nats::NatsConfig { connect_deadline_ms: 2_000, ..settings.nats.clone() }, "doctor").await {
         Err(e) => println!("--    NATS: {e} (fine if nothing is running)"),

@@ -10,10 +10,11 @@ mod up;
 
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Parser;
 use cli::{Cli, Command};
 use natterjack_nats::Nats;
+use natterjack_persister::store::Cql;
 use natterjack_runtime::{config, telemetry, telemetry::Metrics};
 use roles::Role;
 use settings::Settings;
@@ -84,6 +85,10 @@ async fn provision(settings: &Settings) -> anyhow::Result<()> {
     let nats = Nats::connect(&settings.nats, "provision").await?;
     let layout = natterjack_nats::provision(&nats, &settings.nats, &settings.times).await?;
     tracing::info!(generation = layout.generation, partitions = layout.partitions, kv_shards = layout.kv_shards, "provisioned");
+    if let Some(cql) = &settings.cql {
+        Cql::connect(cql).await.context("the archive")?;
+        tracing::info!(keyspace = cql.keyspace, "the archive's schema is of this build");
+    }
     Ok(())
 }
 

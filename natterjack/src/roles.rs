@@ -1,4 +1,4 @@
-//! The only file that touches the role crates: settings in, running roles out.
+//! The only file that runs the role crates: settings in, running roles out.
 
 use std::time::{Duration, Instant};
 
@@ -112,7 +112,10 @@ fn persister(s: &Settings) -> natterjack_persister::Config {
         nats: s.nats.clone(),
         times: s.times.clone(),
         instance: instance(s, "persister"),
-        store: natterjack_persister::StoreConfig::Sqlite { path: s.archive.clone() },
+        store: match &s.cql {
+            Some(cql) => natterjack_persister::StoreConfig::Cql(cql.clone()),
+            None => natterjack_persister::StoreConfig::Sqlite { path: s.archive.clone() },
+        },
         ..natterjack_persister::Config::default()
     }
 }

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use natterjack_nats::{NatsConfig, server::Sync};
+use natterjack_persister::store::cql::{Consistency, CqlConfig};
 use natterjack_protocol::{Times, Token};
 use natterjack_runtime::{
     config::{Errors, Layers, Loader},
@@ -28,8 +29,9 @@ pub struct Settings {
     pub times: Times,
     pub edge: Edge,
     pub limits: Limits,
-    /// The archive of the persister.
+    /// The archive of the persister, if it is not on servers.
     pub archive: PathBuf,
+    pub cql: Option<CqlConfig>,
     pub up: Up,
 }
 
@@ -108,6 +110,7 @@ impl Settings {
             },
             limits: limits(&mut l),
             archive: l.checked("persister.archive", |s: String| path(s)?.ok_or_else(|| "a file must be named".into())),
+            cql: cql(&mut l),
             up: Up {
                 data: l.checked("up.data", |s: String| path(s)?.ok_or_else(|| "a folder must be named".into())),
                 host: l.checked("up.host", |s: String| s.parse().map_err(|_| format!("{s:?} is not an IP address"))),
@@ -141,6 +144,24 @@ fn nats(l: &mut Loader) -> NatsConfig {
         max_bytes: l.checked("nats.max_bytes", |n: i64| if n >= 0 { Ok((n > 0).then_some(n)) } else { Err("0 or more".to_owned()) }),
         ..NatsConfig::default()
     }
+}
+
+/// None: no servers are named.
+fn cql(l: &mut Loader) -> Option<CqlConfig> {
+    let cfg = CqlConfig {
+        contact_points: l.get("cql.contact_points"),
+        keyspace: l.checked("cql.keyspace", |s: String| {
+            let plain = !s.is_empty() && s.len() <= 48 && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            if plain { Ok(s) } else { Err("1 to 48 letters, digits and _".to_owned()) }
+        }),
+        user: text(l, "cql.user"),
+        password: text(l, "cql.password"),
+        replication: l.checked("cql.replication", |n: u32| if (1..=9).contains(&n) { Ok(n) } else { Err("1 to 9".to_owned()) }),
+        consistency: l.checked("cql.consistency", |s: String| Consistency::parse(&s).ok_or("local_quorum, quorum or one".to_owned())),
+        local_dc: text(l, "cql.local_dc"),
+        ..CqlConfig::default()
+    };
+    (!cfg.contact_points.is_empty()).then_some(cfg)
 }
 
 fn times(l: &mut Loader) -> Times {
@@ -233,6 +254,14 @@ mod tests {
                 assert!(read > 0, "{key} is in default.toml and nothing reads it");
             }
         }
+    }
+
+    #[test]
+    fn the_archive_is_a_file_until_servers_are_named() {
+        assert_eq!(with(&[]).unwrap().cql, None);
+        let cql = with(&[("cql.contact_points", "a:9042, b:9042"), ("cql.user", "n"), ("cql.consistency", "one")]).unwrap().cql.unwrap();
+        assert_eq!((cql.contact_points.len(), cql.user.as_deref(), cql.consistency), (2, Some("n"), Consistency::One));
+        assert!(with(&[("cql.keyspace", "a-b")]).is_err());
     }
 
     #[test]

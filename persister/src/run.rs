@@ -15,7 +15,7 @@ use crate::{
     directory::{self, DirectoryError},
     history,
     password::Cost,
-    store::{Sqlite, Store, StoreError, accounts::Accounts},
+    store::{Cql, CqlConfig, Sqlite, Store, StoreError, accounts::Accounts},
 };
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -48,6 +48,8 @@ impl Default for Config {
 pub enum StoreConfig {
     /// One file; every persister must be able to open it, so all of them run on one machine.
     Sqlite { path: PathBuf },
+    /// Servers that any number of persisters can reach.
+    Cql(CqlConfig),
 }
 
 impl Default for StoreConfig {
@@ -76,9 +78,13 @@ pub enum Error {
 
 /// Runs until `stop` is cancelled and everything is drained, or until a part of it cannot go on.
 pub async fn run(cfg: Config, health: Health, stop: CancellationToken) -> Result<(), Error> {
-    let StoreConfig::Sqlite { path } = &cfg.store;
-    let store = Sqlite::open(path).await?;
-    run_with(cfg, store, health, stop).await
+    match cfg.store.clone() {
+        StoreConfig::Sqlite { path } => run_with(cfg, Sqlite::open(path).await?, health, stop).await,
+        StoreConfig::Cql(cql) => {
+            let store = Cql::open(cql).await?;
+            Box::pin(run_with(cfg, store, health, stop)).await
+        }
+    }
 }
 
 /// The same over any store.
@@ -135,6 +141,12 @@ fn describe() {
     describe_counter!("natterjack_persister_store_errors_total", "Attempts at the store that failed and were repeated");
     describe_gauge!("natterjack_persister_lag_entries", "Entries of the log behind the last batch, by partition");
     describe_gauge!("natterjack_persister_store_queue_jobs", "Jobs that wait for the store's writer; when full, whoever writes waits");
+    describe_histogram!("natterjack_persister_cql_request_seconds", Unit::Seconds, "Time of a request to the CQL servers, by kind");
+    describe_counter!(
+        "natterjack_persister_cql_errors_total",
+        "Requests to the CQL servers that failed, by kind and whether waiting may help"
+    );
+    describe_gauge!("natterjack_persister_cql_free_requests", "Requests that may be sent before further ones wait, by kind");
     describe_histogram!("natterjack_history_answer_seconds", Unit::Seconds, "Time to answer, by kind of request");
     describe_counter!("natterjack_history_without_archive_total", "Answers made from the log alone");
 }
