@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Runs one node of Apache Cassandra for tests in the foreground: cassandra.sh ADDRESS FOLDER
+# Runs one node of Apache Cassandra for tests in the foreground: cassandra.sh ADDRESS FOLDER [SEED]
+# SEED is the address of the first node of several. CASSANDRA_TOLD is what clients are told to connect to, if not ADDRESS.
 # CQL on port 9042 and its own traffic on port 7000 of ADDRESS (any of 127.0.0.0/8), all data in FOLDER. Not for production: 512 MB of
 # memory, no authentication, and the log of writes reaches the disk every 10 s.
 set -euo pipefail
 address="$1"
+seed="${3:-$1}"
 mkdir -p "$2"
 folder="$(cd "$2" && pwd)"
 lib="$("$(dirname "$0")/fetch-cassandra.sh")"
@@ -19,10 +21,12 @@ commitlog_segment_size: 8MiB
 seed_provider:
   - class_name: org.apache.cassandra.locator.SimpleSeedProvider
     parameters:
-      - seeds: "$address:7000"
+      - seeds: "$seed:7000"
 listen_address: $address
 storage_port: 7000
 rpc_address: $address
+broadcast_rpc_address: ${CASSANDRA_TOLD:-$address}
+auto_bootstrap: false
 native_transport_port: 9042
 start_native_transport: true
 endpoint_snitch: SimpleSnitch
@@ -57,8 +61,10 @@ for package in java.lang java.lang.module java.io java.nio java.util java.util.c
 done
 java+=(--add-opens=jdk.management/com.sun.management.internal=ALL-UNNAMED)
 
-# Alone, it need not wait for others. No port for JMX: two nodes could not share it.
+# Alone, it need not wait for others; a second node must hear from the first. No port for JMX: two nodes could not share it.
+ring_delay=100
+[ "$seed" = "$address" ] || ring_delay=4000
 exec "${java[@]}" \
     "-Dcassandra.config=file://$folder/cassandra.yaml" "-Dcassandra.storagedir=$folder" "-Dlogback.configurationFile=file://$folder/logback.xml" \
-    -Dcassandra.skip_wait_for_gossip_to_settle=0 -Dcassandra.superuser_setup_delay_ms=0 -Dcassandra.ring_delay_ms=100 \
+    -Dcassandra.skip_wait_for_gossip_to_settle=0 -Dcassandra.superuser_setup_delay_ms=0 -Dcassandra.ring_delay_ms=$ring_delay \
     -Dcassandra-foreground=yes -cp "$lib/*" org.apache.cassandra.service.CassandraDaemon

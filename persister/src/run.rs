@@ -103,7 +103,7 @@ pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health
             buckets: Buckets::new(&nats, layout),
             times: cfg.times.clone(),
             instance: cfg.instance.clone(),
-            store: store.clone(),
+            store: store.patient(),
             health: health.clone(),
         };
         let stop = stop.clone();

@@ -146,6 +146,11 @@ pub struct Stray {
 
 /// Everything the message path asks of an archive. Dropping a future of a write leaves it open whether the write happens.
 pub trait Store: Clone + Send + Sync + 'static {
+    /// The same for who can wait: a request may take much longer before it fails.
+    fn patient(&self) -> Self {
+        self.clone()
+    }
+
     /// Writes a thread's part of a batch: rows with their effect on earlier rows, last id, group state and items.
     fn append(&self, batch: ThreadBatch) -> impl Future<Output = Result<(), StoreError>> + Send;
 

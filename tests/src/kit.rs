@@ -9,6 +9,7 @@
 
 pub mod api;
 pub mod binary;
+pub mod cassandra;
 pub mod cluster;
 pub mod mint;
 pub mod nats_proxy;
@@ -22,6 +23,7 @@ pub mod user;
 pub mod wait;
 
 pub use api::Api;
+pub use cassandra::Cassandra;
 pub use cluster::{Cluster, ClusterSpec};
 pub use nats_proxy::NatsProxy;
 pub use poller::Poller;

@@ -4,6 +4,8 @@
 //! Everything else carries the id of the entry it comes from as its timestamp: the newest stays, in whatever order and however often
 //! it is written. Each table has its own file below.
 
+#![allow(clippy::type_complexity, reason = "a row that is read is a tuple of its columns")]
+
 use std::{
     sync::{Arc, OnceLock},
     time::Duration,
@@ -15,6 +17,7 @@ use natterjack_protocol::{
     fold::{Group, ThreadItem},
 };
 use parking_lot::Mutex;
+use tokio::{sync::oneshot, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::store::{CidLookup, Order, PartitionKey, Position, Row, Store, StoreError, Stray, ThreadBatch};
@@ -40,18 +43,27 @@ use session::Requests;
 
 /// Writes of one thread's batch at once; many threads are written beside each other.
 const AT_ONCE: usize = 8;
+/// How long who opens it waits for the first answer.
+const FIRST: Duration = Duration::from_secs(3);
 const RECONNECT: std::ops::RangeInclusive<Duration> = Duration::from_millis(250)..=Duration::from_secs(2);
 
 #[derive(Clone)]
 pub struct Cql {
     inner: Arc<Inner>,
+    patient: bool,
 }
 
 struct Inner {
-    db: Arc<OnceLock<Db>>,
+    db: Arc<OnceLock<Both>>,
     why_not: Arc<Mutex<String>>,
     /// Ends when it has connected, or with us.
     _connecting: Option<AbortOnDropHandle<()>>,
+}
+
+/// The same statements with two deadlines.
+struct Both {
+    quick: Db,
+    patient: Db,
 }
 
 /// Connected, with the schema of this build and every statement prepared.
@@ -68,13 +80,19 @@ struct Db {
     refresh_tokens: refresh_tokens::RefreshTokens,
 }
 
-impl Db {
+impl Both {
     async fn connect(cfg: &CqlConfig) -> Result<Self, StoreError> {
         let requests = Requests::connect(cfg).await?;
-        let found = schema::prepare(&requests, cfg).await?;
+        let limits = schema::prepare(&requests, cfg).await?.buckets;
+        Ok(Self { patient: Db::prepare(requests.patient(), limits).await?, quick: Db::prepare(requests, limits).await? })
+    }
+}
+
+impl Db {
+    async fn prepare(requests: Requests, limits: Buckets) -> Result<Self, StoreError> {
         let r = &requests;
         Ok(Self {
-            limits: found.buckets,
+            limits,
             messages: messages::Messages::prepare(r).await?,
             operations: operations::Operations::prepare(r).await?,
             buckets: buckets::Buckets::prepare(r).await?,
@@ -91,21 +109,21 @@ impl Db {
 impl Cql {
     /// Connects and brings the schema up to date; an error if that cannot be done now.
     pub async fn connect(cfg: &CqlConfig) -> Result<Self, StoreError> {
-        let db = Arc::new(OnceLock::from(Box::pin(Db::connect(cfg)).await?));
-        Ok(Self { inner: Arc::new(Inner { db, why_not: Arc::default(), _connecting: None }) })
+        let db = Arc::new(OnceLock::from(Box::pin(Both::connect(cfg)).await?));
+        Ok(Self { inner: Arc::new(Inner { db, why_not: Arc::default(), _connecting: None }), patient: false })
     }
 
     /// Likewise, but a server that does not answer is waited for beside everything else: until then every call says `Unavailable`.
     pub async fn open(cfg: CqlConfig) -> Result<Self, StoreError> {
-        match Self::connect(&cfg).await {
-            Err(StoreError::Unavailable(why)) => {
-                tracing::warn!(why, "the archive does not answer; starting without it and trying again");
-                let (db, why_not) = (Arc::new(OnceLock::new()), Arc::new(Mutex::new(why)));
-                let task = tokio::spawn(keep_connecting(cfg, db.clone(), why_not.clone()));
-                Ok(Self { inner: Arc::new(Inner { db, why_not, _connecting: Some(AbortOnDropHandle::new(task)) }) })
-            }
-            connected => connected,
+        let (db, why_not) = (Arc::new(OnceLock::new()), Arc::new(Mutex::new(String::from("it has not answered yet"))));
+        let (tell, first) = oneshot::channel();
+        let task = tokio::spawn(keep_connecting(cfg, db.clone(), why_not.clone(), tell));
+        match timeout(FIRST, first).await {
+            Ok(Ok(Err(e))) if !matches!(e, StoreError::Unavailable(_)) => return Err(e),
+            Ok(Ok(Ok(()))) => {}
+            _ => tracing::warn!(why = %why_not.lock(), "the archive does not answer; starting without it and trying again"),
         }
+        Ok(Self { inner: Arc::new(Inner { db, why_not, _connecting: Some(AbortOnDropHandle::new(task)) }), patient: false })
     }
 
     /// The schema that is there and the one of this build; None: nothing is there yet. Changes nothing.
@@ -114,28 +132,53 @@ impl Cql {
     }
 
     fn db(&self) -> Result<&Db, StoreError> {
-        self.inner.db.get().ok_or_else(|| StoreError::Unavailable(self.inner.why_not.lock().clone()))
+        let both = self.inner.db.get().ok_or_else(|| StoreError::Unavailable(self.inner.why_not.lock().clone()))?;
+        Ok(if self.patient { &both.patient } else { &both.quick })
     }
 }
 
-async fn keep_connecting(cfg: CqlConfig, db: Arc<OnceLock<Db>>, why_not: Arc<Mutex<String>>) {
+async fn keep_connecting(
+    cfg: CqlConfig,
+    db: Arc<OnceLock<Both>>,
+    why_not: Arc<Mutex<String>>,
+    first: oneshot::Sender<Result<(), StoreError>>,
+) {
     let mut pause = *RECONNECT.start();
+    let mut first = Some(first);
     loop {
-        tokio::time::sleep(pause).await;
-        match Box::pin(Db::connect(&cfg)).await {
-            Ok(connected) => {
-                tracing::info!("the archive answers");
+        let connected = Box::pin(Both::connect(&cfg)).await;
+        let told = match connected {
+            Ok(both) => {
+                if first.is_none() {
+                    tracing::info!("the archive answers");
+                }
                 // Only this task sets it.
-                let _ = db.set(connected);
-                return;
+                let _ = db.set(both);
+                Ok(())
             }
-            Err(e) => *why_not.lock() = e.to_string(),
+            Err(e) => {
+                *why_not.lock() = e.to_string();
+                Err(e)
+            }
+        };
+        let done = told.is_ok();
+        if let Some(first) = first.take() {
+            // Nobody listens any more when it took long.
+            let _ = first.send(told);
         }
+        if done {
+            return;
+        }
+        tokio::time::sleep(pause).await;
         pause = (pause * 2).min(*RECONNECT.end());
     }
 }
 
 impl Store for Cql {
+    fn patient(&self) -> Self {
+        Self { patient: true, ..self.clone() }
+    }
+
     async fn append(&self, batch: ThreadBatch) -> Result<(), StoreError> {
         let db = self.db()?;
         let ThreadBatch { thread, rows, group, items } = &batch;

@@ -56,11 +56,9 @@ fn start(address: SocketAddr) -> u32 {
     std::thread::spawn(move || {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(script.join("cassandra.sh")).arg(address.ip().to_string()).arg(folder);
-        let child: Child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let mut child: Child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         tell.send(child.id()).unwrap();
-        loop {
-            std::thread::park();
-        }
+        let _ = child.wait();
     });
     told.recv().unwrap()
 }

@@ -62,6 +62,62 @@ async fn killed_between_write_and_watermark_the_replay_changes_nothing() {
     eventually("the mirror follows", async || mirror.load(w.layout.partition(&t)).await.unwrap().is_some_and(|p| p.id >= last)).await;
 }
 
+/// Before the first call to the store, before the second, and so on until there is no further one; then again by another, to the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_step_of_the_loop() {
+    let w = World::new().await;
+    let mut steps = 0;
+    loop {
+        let (g, dm): (Thread, Thread) = (group(&format!("g{steps}")), format!("dm.a.b{steps}").parse().unwrap());
+        let peer = format!("b{steps}");
+        let members = Body { users: vec![user("a"), user(&peer)], name: Some("g".into()), ..Body::default() };
+        w.send(&g, "owner", Kind::GroupCreated, members).await;
+        w.say(&g, "a", "one").await;
+        w.send(&dm, "a", Kind::DmStarted, Body::default()).await;
+        let edited = w.say(&dm, "a", "two").await;
+        let last_dm = w.send(&dm, "a", Kind::Edit, on(edited, Some("zwei"))).await;
+        w.send(&g, "owner", Kind::RoleChanged, Body { users: vec![user("a")], role: Some(Role::Admin), ..Body::default() }).await;
+        let last = w.say(&g, &peer, "three").await;
+
+        w.store.calls_left.store(steps, Ordering::SeqCst);
+        let archive = w.archive("persister");
+        let done = async || {
+            let at = async |t: &Thread| w.store.inner.position(w.key(t)).await.unwrap().unwrap_or_default().id;
+            at(&g).await >= last && at(&dm).await >= last_dm
+        };
+        eventually("it has come that far", async || w.store.calls_left.load(Ordering::SeqCst) < 0 || done().await).await;
+        drop(archive);
+        let over = w.store.calls_left.load(Ordering::SeqCst) >= 0;
+        w.store.calls_left.store(i64::MAX, Ordering::SeqCst);
+
+        let archive = w.archive("persister");
+        eventually("all is archived", done).await;
+        drop(archive);
+        let s = &w.store.inner;
+        let told: Vec<_> = everything(s, &[&g, &dm]).await.into_iter().map(|r| (r.kind, r.body.text)).collect();
+        let some = |t: &str| Some(t.to_owned());
+        let wanted = [
+            (Kind::GroupCreated, None),
+            (Kind::Text, some("one")),
+            (Kind::RoleChanged, None),
+            (Kind::Text, some("three")),
+            (Kind::DmStarted, None),
+            (Kind::Text, some("zwei")),
+            (Kind::Edit, some("zwei")),
+        ];
+        assert_eq!(told, wanted, "killed before call {steps}");
+        assert_eq!(s.group(&g).await.unwrap().and_then(|g| g.role(&user("a"))), Some(Role::Admin), "killed before call {steps}");
+        for thread in [&g, &dm] {
+            assert!(s.item(thread, &user(&peer)).await.unwrap().is_some_and(|item| item.intervals.open()), "killed before call {steps}");
+        }
+        if over {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(steps > 8, "only {steps} steps: what was there to be killed?");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_persisters_on_one_partition_write_the_same() {
     let w = World::new().await;

@@ -5,7 +5,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering},
     },
     time::Duration,
 };
@@ -39,53 +39,58 @@ pub struct Switched {
     pub away: Arc<AtomicBool>,
     /// Rows are written, the watermark does not move: what a crash between the two leaves.
     pub stuck: Arc<AtomicBool>,
+    /// So many more calls are answered, the next never; below zero, it has come: the moment to kill who called.
+    pub calls_left: Arc<AtomicI64>,
 }
 
 impl Switched {
-    fn there(&self) -> Result<&Sqlite, StoreError> {
+    async fn there(&self) -> Result<&Sqlite, StoreError> {
+        if self.calls_left.fetch_sub(1, Ordering::SeqCst) <= 0 {
+            std::future::pending::<()>().await;
+        }
         if self.away.load(Ordering::SeqCst) { Err(StoreError::Unavailable("switched off".into())) } else { Ok(&self.inner) }
     }
 }
 
 impl Store for Switched {
     async fn append(&self, batch: ThreadBatch) -> Result<(), StoreError> {
-        self.there()?.append(batch).await
+        self.there().await?.append(batch).await
     }
     async fn keep_stray(&self, stray: Stray) -> Result<(), StoreError> {
-        self.there()?.keep_stray(stray).await
+        self.there().await?.keep_stray(stray).await
     }
     async fn advance(&self, key: PartitionKey, to: Position) -> Result<(), StoreError> {
         if self.stuck.load(Ordering::SeqCst) {
             return Err(StoreError::Unavailable("stuck".into()));
         }
-        self.there()?.advance(key, to).await
+        self.there().await?.advance(key, to).await
     }
     async fn position(&self, key: PartitionKey) -> Result<Option<Position>, StoreError> {
-        self.there()?.position(key).await
+        self.there().await?.position(key).await
     }
     async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, StoreError> {
-        self.there()?.rows(thread, lo, hi, order, limit).await
+        self.there().await?.rows(thread, lo, hi, order, limit).await
     }
     async fn id_at(&self, thread: &Thread, ts: u64) -> Result<Option<MsgId>, StoreError> {
-        self.there()?.id_at(thread, ts).await
+        self.there().await?.id_at(thread, ts).await
     }
     async fn find_cid(&self, thread: &Thread, from: &UserId, cid: Cid, since: u64, max: usize) -> Result<CidLookup, StoreError> {
-        self.there()?.find_cid(thread, from, cid, since, max).await
+        self.there().await?.find_cid(thread, from, cid, since, max).await
     }
     async fn last_ids(&self, threads: &[Thread]) -> Result<Vec<MsgId>, StoreError> {
-        self.there()?.last_ids(threads).await
+        self.there().await?.last_ids(threads).await
     }
     async fn controls(&self, thread: &Thread, below: MsgId) -> Result<Vec<Row>, StoreError> {
-        self.there()?.controls(thread, below).await
+        self.there().await?.controls(thread, below).await
     }
     async fn group(&self, thread: &Thread) -> Result<Option<Group>, StoreError> {
-        self.there()?.group(thread).await
+        self.there().await?.group(thread).await
     }
     async fn item(&self, thread: &Thread, user: &UserId) -> Result<Option<ThreadItem>, StoreError> {
-        self.there()?.item(thread, user).await
+        self.there().await?.item(thread, user).await
     }
     async fn user_threads(&self, user: &UserId) -> Result<Vec<(Thread, ThreadItem)>, StoreError> {
-        self.there()?.user_threads(user).await
+        self.there().await?.user_threads(user).await
     }
 }
 
@@ -148,7 +153,8 @@ impl World {
         let nats = Nats::connect(&cfg, "test").await.unwrap();
         let layout = provision(&nats, &cfg, &times).await.unwrap();
         let inner = Sqlite::open(dir.path().join("n.db")).await.unwrap();
-        let store = Switched { inner, away: Arc::default(), stuck: Arc::default() };
+        let calls_left = Arc::new(AtomicI64::new(i64::MAX));
+        let store = Switched { inner, away: Arc::default(), stuck: Arc::default(), calls_left };
         let history = history::start(&nats, layout, times.clone(), store.clone()).await.unwrap();
         let publisher = Publisher::new(&nats, layout, times.clone());
         Self { nats, cfg, layout, times, store, publisher, dir, _history: history, _server: Server(server) }

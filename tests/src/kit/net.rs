@@ -14,6 +14,7 @@ pub const NATS_PORT: u16 = 4222;
 pub const ROUTE_PORT: u16 = 6222;
 pub const EDGE_PORT: u16 = 8080;
 pub const ADMIN_PORT: u16 = 9100;
+pub const CQL_PORT: u16 = 9042;
 
 /// Shared by all test processes on this machine.
 fn folder() -> PathBuf {
@@ -71,6 +72,15 @@ impl Subnet {
 
     pub fn persister(self, i: usize) -> SocketAddr {
         (self.host(80 + i), ADMIN_PORT).into()
+    }
+
+    pub fn cql(self, i: usize) -> SocketAddr {
+        (self.host(90 + i), CQL_PORT).into()
+    }
+
+    /// In front of the first CQL server.
+    pub fn cql_proxy(self) -> SocketAddr {
+        (self.host(99), CQL_PORT).into()
     }
 
     /// In front of NATS, for edge `i`.

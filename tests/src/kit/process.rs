@@ -20,6 +20,7 @@ pub struct Process {
     env: Vec<(String, String)>,
     log: PathBuf,
     ready: Ready,
+    start: Duration,
     child: Mutex<Option<Child>>,
 }
 
@@ -41,11 +42,17 @@ impl Process {
     pub fn new(name: impl Into<String>, program: &Path, args: Vec<String>, logs: &Path, ready: Ready) -> Self {
         let name = name.into();
         let log = logs.join(format!("{name}.log"));
-        Self { name, program: program.to_owned(), args, env: Vec::new(), log, ready, child: Mutex::new(None) }
+        Self { name, program: program.to_owned(), args, env: Vec::new(), log, ready, start: START, child: Mutex::new(None) }
     }
 
     pub fn env(mut self, key: &str, value: &str) -> Self {
         self.env.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// For what takes longer to start.
+    pub fn patient(mut self, start: Duration) -> Self {
+        self.start = start;
         self
     }
 
@@ -81,7 +88,7 @@ impl Process {
 
     pub async fn wait_ready(&self) {
         let http = reqwest::Client::new();
-        eventually(&format!("{} is ready", self.name), START, async || {
+        eventually(&format!("{} is ready", self.name), self.start, async || {
             if let Some(status) = self.exited() {
                 panic!("{} ended with {status} instead of starting:\n{}", self.name, self.log_tail(30));
             }

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -14,14 +15,17 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{ReadHalf, WriteHalf},
     },
-    sync::watch,
+    sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
+    time::{Instant, sleep_until},
 };
 
 /// What happens to the bytes of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
     Pass,
+    /// They arrive so much later: a slow server or a long way.
+    Late(Duration),
     /// They wait, as behind a dead link; a later `Pass` lets them through.
     Stall,
     /// They vanish, and the connection stays open: what a half-open connection looks like.
@@ -91,12 +95,13 @@ impl Control {
         let mut flow = self.flow(side).subscribe();
         loop {
             match *flow.borrow_and_update() {
-                Flow::Pass => return Admitted::All,
+                Flow::Pass => return Admitted::All(Duration::ZERO),
+                Flow::Late(by) => return Admitted::All(by),
                 Flow::Discard => return Admitted::None,
                 Flow::Stall => {}
                 Flow::ResetAfter(left) if bytes < left => {
                     self.flow(side).send_replace(Flow::ResetAfter(left - bytes));
-                    return Admitted::All;
+                    return Admitted::All(Duration::ZERO);
                 }
                 Flow::ResetAfter(left) => return Admitted::ThenReset(left),
             }
@@ -108,7 +113,7 @@ impl Control {
 }
 
 enum Admitted {
-    All,
+    All(Duration),
     None,
     ThenReset(usize),
 }
@@ -229,21 +234,46 @@ async fn connection<F: Filter>(mut client: TcpStream, target: SocketAddr, contro
 }
 
 /// Ends with the end of its direction, or asks for a reset.
-async fn pump<F: Filter>(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, control: &Control, side: Side, mut filter: F) -> Result<(), Reset> {
-    let (mut buffer, mut out) = (vec![0; 16 * 1024], Vec::new());
+async fn pump<F: Filter>(from: ReadHalf<'_>, to: WriteHalf<'_>, control: &Control, side: Side, filter: F) -> Result<(), Reset> {
+    // What is on its way: enough that a delay is not a limit of the rate.
+    let (hand_over, on_its_way) = mpsc::channel(64);
+    tokio::join!(take(from, hand_over, control, side, filter), deliver(to, on_its_way)).1
+}
+
+struct Piece {
+    due: Instant,
+    bytes: Vec<u8>,
+    then_reset: bool,
+}
+
+async fn take<F: Filter>(mut from: ReadHalf<'_>, to: mpsc::Sender<Piece>, control: &Control, side: Side, mut filter: F) {
+    let mut buffer = vec![0; 16 * 1024];
     loop {
-        let n = match from.read(&mut buffer).await {
-            Ok(0) | Err(_) => break,
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => read,
+            () = to.closed() => return,
+        };
+        let n = match read {
+            Ok(0) | Err(_) => return,
             Ok(n) => n,
         };
-        let (n, then_reset) = match control.admit(side, n).await {
-            Admitted::All => (n, false),
+        let (n, by, then_reset) = match control.admit(side, n).await {
+            Admitted::All(by) => (n, by, false),
             Admitted::None => continue,
-            Admitted::ThenReset(left) => (left.min(n), true),
+            Admitted::ThenReset(left) => (left.min(n), Duration::ZERO, true),
         };
-        out.clear();
-        filter.pass(&buffer[..n], &mut out);
-        if to.write_all(&out).await.is_err() {
+        let mut bytes = Vec::new();
+        filter.pass(&buffer[..n], &mut bytes);
+        if to.send(Piece { due: Instant::now() + by, bytes, then_reset }).await.is_err() || then_reset {
+            return;
+        }
+    }
+}
+
+async fn deliver(mut to: WriteHalf<'_>, mut pieces: mpsc::Receiver<Piece>) -> Result<(), Reset> {
+    while let Some(Piece { due, bytes, then_reset }) = pieces.recv().await {
+        sleep_until(due).await;
+        if to.write_all(&bytes).await.is_err() {
             break;
         }
         if then_reset {

@@ -59,11 +59,14 @@ pub(super) async fn prepare(requests: &Requests, cfg: &CqlConfig) -> Result<Foun
     // Mostly it is there, and the user of the persister need not be allowed to make it.
     if requests.use_keyspace(keyspace).await.is_err() {
         let place = local_dc.as_deref().unwrap_or("replication_factor").replace('\'', "");
-        requests
-            .change(&format!(
-                "CREATE KEYSPACE IF NOT EXISTS \"{keyspace}\" WITH replication = {{'class': 'NetworkTopologyStrategy', '{place}': {replication}}}"
-            ))
-            .await?;
+        let create = format!(
+            "CREATE KEYSPACE IF NOT EXISTS \"{keyspace}\" WITH replication = {{'class': 'NetworkTopologyStrategy', '{place}': {replication}}}"
+        );
+        // Up to ScyllaDB 2025.3 there are no conditional writes in a keyspace with tablets, and those are its default. Others do not know the word.
+        match requests.change(&format!("{create} AND tablets = {{'enabled': false}}")).await {
+            Err(StoreError::Failed(_)) => requests.change(&create).await?,
+            made => made?,
+        }
         requests.use_keyspace(keyspace).await?;
     }
     if let Ok(meta) = Meta::prepare(requests).await

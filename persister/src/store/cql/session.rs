@@ -4,6 +4,7 @@
 
 use std::{
     num::NonZeroUsize,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -29,18 +30,20 @@ use crate::store::StoreError;
 /// Requests in flight. Beyond a few hundred a server only queues them (§13 of the design measured 256 to 512). Overflow: they wait.
 const READS: usize = 128;
 const WRITES: usize = 256;
-/// A queue that stands this long belongs to a server that does not answer.
-const QUEUE: Duration = Duration::from_secs(2);
-/// A half-open connection is given up after the sum of these.
+/// A half-open connection is given up after the sum of these. A server may be slow: it is not gone before requests of the patient are.
 const KEEPALIVE: Duration = Duration::from_secs(5);
-const KEEPALIVE_ANSWER: Duration = Duration::from_secs(2);
+const KEEPALIVE_ANSWER: Duration = PATIENCE;
+/// Of those that write the archive: nobody waits for them, and a server that takes seconds is better than none.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// A server takes its time to make a table.
 const CHANGE: Duration = Duration::from_secs(30);
 /// Connections to each server (Scylla: spread over its shards).
 const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(2).expect("two is not zero");
 
 pub(super) struct Requests {
-    session: Session,
+    session: Arc<Session>,
+    /// Of one request with all its attempts, and of the queue before it.
+    timeout: Duration,
     reads: Semaphore,
     writes: Semaphore,
 }
@@ -63,7 +66,7 @@ impl Requests {
             .known_nodes(&cfg.contact_points)
             .default_execution_profile_handle(profile.into_handle())
             .pool_size(PoolSize::PerHost(CONNECTIONS))
-            .connection_timeout(cfg.request_timeout())
+            .connection_timeout(PATIENCE)
             .hostname_resolution_timeout(Some(cfg.request_timeout()))
             .keepalive_interval(KEEPALIVE)
             .keepalive_timeout(KEEPALIVE_ANSWER)
@@ -72,7 +75,16 @@ impl Requests {
             builder = builder.user(user, password);
         }
         let session = builder.build().await.map_err(connecting)?;
-        Ok(Self { session, reads: Semaphore::new(READS), writes: Semaphore::new(WRITES) })
+        Ok(Self::over(Arc::new(session), cfg.request_timeout()))
+    }
+
+    /// On the same connections, with deadlines for those who can wait, and with places of their own.
+    pub(super) fn patient(&self) -> Self {
+        Self::over(self.session.clone(), PATIENCE.max(self.timeout))
+    }
+
+    fn over(session: Arc<Session>, timeout: Duration) -> Self {
+        Self { session, timeout, reads: Semaphore::new(READS), writes: Semaphore::new(WRITES) }
     }
 
     /// A change of the schema. Waits until all servers agree.
@@ -88,14 +100,16 @@ impl Requests {
 
     /// A statement that may be sent twice.
     pub(super) async fn prepare(&self, cql: &str) -> Result<PreparedStatement, StoreError> {
-        let mut statement = self.session.prepare(cql).await.map_err(preparing)?;
+        let mut statement = self.prepare_condition(cql).await?;
         statement.set_is_idempotent(true);
         Ok(statement)
     }
 
     /// A conditional statement: sent twice it would find its own first effect.
     pub(super) async fn prepare_condition(&self, cql: &str) -> Result<PreparedStatement, StoreError> {
-        self.session.prepare(cql).await.map_err(preparing)
+        let mut statement = self.session.prepare(cql).await.map_err(preparing)?;
+        statement.set_request_timeout(Some(self.timeout));
+        Ok(statement)
     }
 
     /// Likewise, for around a change of the schema.
@@ -109,7 +123,7 @@ impl Requests {
     where
         R: for<'r> DeserializeRow<'r, 'r>,
     {
-        let _permit = place(&self.reads, "read").await?;
+        let _permit = self.place(&self.reads, "read").await?;
         let rows = answer("read", self.session.execute_unpaged(statement, values)).await?;
         let rows = rows.into_rows_result().map_err(|e| StoreError::Failed(e.to_string()))?;
         let typed = rows.rows::<R>().map_err(|e| StoreError::Corrupt(e.to_string()))?;
@@ -124,13 +138,13 @@ impl Requests {
     }
 
     pub(super) async fn write(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<(), StoreError> {
-        let _permit = place(&self.writes, "write").await?;
+        let _permit = self.place(&self.writes, "write").await?;
         answer("write", self.session.execute_unpaged(statement, values)).await.map(drop)
     }
 
     /// Was the condition true, so that it was written?
     pub(super) async fn decide(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<bool, StoreError> {
-        let _permit = place(&self.writes, "write").await?;
+        let _permit = self.place(&self.writes, "write").await?;
         let result = answer("condition", self.session.execute_unpaged(statement, values)).await?;
         applied(&result.into_rows_result().map_err(|e| StoreError::Failed(e.to_string()))?)
     }
@@ -140,18 +154,30 @@ impl Requests {
         if let [one] = rows {
             return self.write(statement, one).await;
         }
-        let _permit = place(&self.writes, "write").await?;
+        let _permit = self.place(&self.writes, "write").await?;
         let mut batch = Batch::new_with_statements(BatchType::Unlogged, vec![BatchStatement::from(statement.clone()); rows.len()]);
         batch.set_is_idempotent(true);
+        batch.set_request_timeout(Some(self.timeout));
         answer("batch", self.session.batch(&batch, rows)).await.map(drop)
     }
 
     /// All of it or, if it fails, perhaps nothing; never a part for good.
     pub(super) async fn write_both<V: SerializeRow>(&self, statements: [&PreparedStatement; 2], values: (V, V)) -> Result<(), StoreError> {
-        let _permit = place(&self.writes, "write").await?;
+        let _permit = self.place(&self.writes, "write").await?;
         let mut batch = Batch::new_with_statements(BatchType::Logged, statements.map(|s| BatchStatement::from(s.clone())).into());
         batch.set_is_idempotent(true);
+        batch.set_request_timeout(Some(self.timeout));
         answer("batch", self.session.batch(&batch, values)).await.map(drop)
+    }
+
+    async fn place<'a>(&self, line: &'a Semaphore, kind: &'static str) -> Result<SemaphorePermit<'a>, StoreError> {
+        metrics::gauge!("natterjack_persister_cql_free_requests", "kind" => kind).set(line.available_permits() as f64);
+        // Only the waiting is cut off here: nothing was sent yet.
+        match tokio::time::timeout(self.timeout, line.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(StoreError::Unavailable("it is shutting down".into())),
+            Err(_) => Err(StoreError::Unavailable("too many requests wait for it already".into())),
+        }
     }
 }
 
@@ -161,16 +187,6 @@ fn applied(rows: &QueryRowsResult) -> Result<bool, StoreError> {
     let (at, _) = rows.column_specs().get_by_name("[applied]").ok_or_else(broken)?;
     let row: Row = rows.first_row().map_err(|e| StoreError::Failed(e.to_string()))?;
     row.columns.get(at).and_then(|c| c.as_ref()?.as_boolean()).ok_or_else(broken)
-}
-
-async fn place<'a>(line: &'a Semaphore, kind: &'static str) -> Result<SemaphorePermit<'a>, StoreError> {
-    metrics::gauge!("natterjack_persister_cql_free_requests", "kind" => kind).set(line.available_permits() as f64);
-    // Only the waiting is cut off here: nothing was sent yet.
-    match tokio::time::timeout(QUEUE, line.acquire()).await {
-        Ok(Ok(permit)) => Ok(permit),
-        Ok(Err(_)) => Err(StoreError::Unavailable("it is shutting down".into())),
-        Err(_) => Err(StoreError::Unavailable("too many requests wait for it already".into())),
-    }
 }
 
 async fn answer<T>(kind: &'static str, request: impl Future<Output = Result<T, ExecutionError>>) -> Result<T, StoreError> {

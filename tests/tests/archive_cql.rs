@@ -1,0 +1,16 @@
+//! P7 on a real CQL server: stopped under load, slow, one of three killed, the persister killed at any moment. Chat goes on, and all
+//! that was acknowledged is in the archive afterwards, once and in order.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
+mod archive_cql {
+    mod common;
+    mod p7_the_archive_may_be_away;
+}
+
+#[allow(dead_code, reason = "shared with other binaries")]
+#[path = "people/common.rs"]
+mod people;
+#[allow(dead_code, reason = "shared with other binaries")]
+#[path = "promises_edge/common.rs"]
+mod watching;
