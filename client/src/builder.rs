@@ -25,6 +25,7 @@ use crate::{
     outbox::Outbox,
     resume::Resume,
     store::{OutboxStore, Store, Stored},
+    tls,
 };
 
 /// Events between driver and app; with them 1,024 wait in the driver before the socket is read no further.
@@ -36,6 +37,7 @@ const WINDOW_MAX: usize = 32;
 #[derive(Clone)]
 pub struct Builder {
     edges: Vec<String>,
+    roots: Option<Vec<u8>>,
     login: Login,
     name: Option<String>,
     device: Option<String>,
@@ -53,6 +55,7 @@ impl Default for Builder {
     fn default() -> Self {
         Self {
             edges: Vec::new(),
+            roots: None,
             login: Login::Stored,
             name: None,
             device: None,
@@ -69,10 +72,18 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Where to connect: `ws://host:port`, as many as are known. More are learnt from the edges.
+    /// Where to connect: `ws://host:port`, or `wss://host:port` for TLS, as many as are known. More are learnt from the edges; if all of
+    /// these are `wss://`, only such.
     #[must_use]
     pub fn edges<S: Into<String>>(mut self, edges: impl IntoIterator<Item = S>) -> Self {
         self.edges = edges.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Certificates in PEM that are believed beside the public roots, for `wss://` edges of a private authority.
+    #[must_use]
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.roots = Some(pem.into());
         self
     }
 
@@ -160,7 +171,8 @@ impl Builder {
 
     /// Opens the store and logs in. Then the client connects by itself and stays connected; the events tell.
     pub async fn connect(self) -> Result<(Client, Events), ConnectError> {
-        let http = Http::new(Edges::new(&self.edges, rand::random::<u32>() as usize)?)?;
+        let edges = Edges::new(&self.edges, rand::random::<u32>() as usize)?;
+        let http = Http::new(edges, tls::config(self.roots.as_deref())?)?;
         let (store, mut stored) = Store::open(&self.store).await?;
         let auth = Arc::new(self.authenticate(&http, &store, &mut stored).await?);
         let marks = Arc::new(SharedMarks::new(store.keeps()));

@@ -18,9 +18,10 @@ use natterjack_protocol::{
     codec::Codec,
     frame::{ClientFrame, Hello, ServerFrame, Welcome},
 };
+use rustls::ClientConfig;
 use tokio::{net::TcpStream, sync::mpsc, time::Instant};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async_with_config,
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
     tungstenite::{
         self, Message, Utf8Bytes,
         client::IntoClientRequest,
@@ -32,7 +33,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// TCP, upgrade and welcome together. An edge that takes longer is not the one to be on.
+/// TCP, TLS, upgrade and welcome together. An edge that takes longer is not the one to be on.
 const DIAL: Duration = Duration::from_secs(10);
 /// The largest page: 200 events × 48 KiB, and room for their other fields.
 const MESSAGE_BYTES: usize = 12 << 20;
@@ -91,10 +92,16 @@ impl Connection {
     }
 }
 
-/// `heartbeat`: in place of what the welcome says.
-pub(crate) async fn dial(edge: String, codec: Codec, hello: Hello, heartbeat: Option<Duration>) -> Result<Connection, Lost> {
+/// `heartbeat`: in place of what the welcome says. `tls`: for `wss://`.
+pub(crate) async fn dial(
+    edge: String,
+    tls: Arc<ClientConfig>,
+    codec: Codec,
+    hello: Hello,
+    heartbeat: Option<Duration>,
+) -> Result<Connection, Lost> {
     let meet = async {
-        let mut socket = open(&edge, codec).await?;
+        let mut socket = open(&edge, tls, codec).await?;
         socket.send(message(codec, &ClientFrame::Hello(hello))).await.map_err(broken)?;
         let welcome = welcome(&mut socket, codec).await?;
         Ok((socket, welcome))
@@ -108,12 +115,13 @@ pub(crate) async fn dial(edge: String, codec: Codec, hello: Hello, heartbeat: Op
     Ok(Connection { edge, welcome, incoming, outgoing, life: AbortOnDropHandle::new(tokio::spawn(life)) })
 }
 
-async fn open(edge: &str, codec: Codec) -> Result<Socket, Lost> {
+async fn open(edge: &str, tls: Arc<ClientConfig>, codec: Codec) -> Result<Socket, Lost> {
     let mut request = format!("{edge}/v1/ws").into_client_request().map_err(broken)?;
     request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(codec.subprotocol()));
     let config =
         WebSocketConfig::default().read_buffer_size(16 << 10).max_message_size(Some(MESSAGE_BYTES)).max_frame_size(Some(MESSAGE_BYTES));
-    let (socket, _) = connect_async_with_config(request, Some(config), true).await.map_err(broken)?;
+    let connector = Some(Connector::Rustls(tls));
+    let (socket, _) = connect_async_tls_with_config(request, Some(config), true, connector).await.map_err(broken)?;
     Ok(socket)
 }
 

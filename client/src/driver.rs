@@ -188,7 +188,7 @@ impl Driver {
             let access = auth.access(stale.as_deref()).await?;
             let edge = auth.http().with_edges(|e| e.current().to_owned());
             let hello = Hello { token: access.clone(), device: auth.device.clone(), class, cursors: said.clone(), synced };
-            Ok((dial(edge, codec, hello, heartbeat).await, said, access))
+            Ok((dial(edge, auth.http().tls.clone(), codec, hello, heartbeat).await, said, access))
         }
     }
 

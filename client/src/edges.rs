@@ -1,10 +1,11 @@
-//! Which edge next (pure): a random one first, after a failure the one after it; learnt ones beside those the app named.
+//! Which edge next (pure): a random one first, after a failure the one after it; learnt ones beside those the app named. An app that named
+//! edges with TLS only never learns one without: a list from the network must not take it away.
 
 /// Edges kept at most; a list from the network must not grow without end.
 const MAX: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not the address of an edge: write ws://host:port (wss:// comes with TLS)")]
+#[error("{0:?} is not the address of an edge: write ws://host:port, or wss://host:port for TLS")]
 pub struct BadEdge(pub String);
 
 #[derive(Debug, Clone)]
@@ -12,6 +13,8 @@ pub(crate) struct Edges {
     named: Vec<String>,
     all: Vec<String>,
     at: usize,
+    /// Every named one speaks TLS.
+    secure: bool,
 }
 
 impl Edges {
@@ -21,7 +24,7 @@ impl Edges {
         if named.is_empty() {
             return Err(BadEdge(String::new()));
         }
-        Ok(Self { at: random % named.len(), all: named.clone(), named })
+        Ok(Self { at: random % named.len(), all: named.clone(), secure: named.iter().all(|e| is_secure(e)), named })
     }
 
     pub fn current(&self) -> &str {
@@ -44,7 +47,7 @@ impl Edges {
     /// Takes one of `preferred` (a draining edge names who is left) if it is an edge and not the current one, else the next.
     pub fn leave_for(&mut self, preferred: &[String], random: usize) {
         let current = self.current().to_owned();
-        let good: Vec<String> = preferred.iter().filter_map(|e| normal(e).ok()).filter(|e| *e != current).collect();
+        let good: Vec<String> = self.usable(preferred).into_iter().filter(|e| *e != current).collect();
         match good.get(random % good.len().max(1)) {
             None => self.next(),
             Some(edge) => {
@@ -65,8 +68,12 @@ impl Edges {
         self.at = self.all.iter().position(|e| *e == current).unwrap_or(0);
     }
 
+    fn usable(&self, edges: &[String]) -> Vec<String> {
+        edges.iter().filter_map(|e| normal(e).ok()).filter(|e| !self.secure || is_secure(e)).collect()
+    }
+
     fn add(&mut self, edges: &[String]) {
-        for edge in edges.iter().filter_map(|e| normal(e).ok()) {
+        for edge in self.usable(edges) {
             if !self.all.contains(&edge) && self.all.len() < MAX {
                 self.all.push(edge);
             }
@@ -74,20 +81,28 @@ impl Edges {
     }
 }
 
-/// `ws://host:port` without a path; `http://` means the same.
+/// `ws://host:port` or `wss://host:port` without a path; `http://` and `https://` mean the same.
 fn normal(edge: &str) -> Result<String, BadEdge> {
-    let bad = || BadEdge(edge.to_owned());
     let trimmed = edge.trim().trim_end_matches('/');
-    let host = trimmed.strip_prefix("ws://").or_else(|| trimmed.strip_prefix("http://")).unwrap_or(trimmed);
+    let (scheme, host) = match trimmed.split_once("://") {
+        Some(("ws" | "http", host)) => ("ws", host),
+        Some(("wss" | "https", host)) => ("wss", host),
+        Some(_) => return Err(BadEdge(edge.to_owned())),
+        None => ("ws", trimmed),
+    };
     if host.is_empty() || host.contains("://") || host.contains(['/', ' ', '?', '#', '@']) {
-        return Err(bad());
+        return Err(BadEdge(edge.to_owned()));
     }
-    Ok(format!("ws://{host}"))
+    Ok(format!("{scheme}://{host}"))
+}
+
+fn is_secure(edge: &str) -> bool {
+    edge.starts_with("wss://")
 }
 
 /// The HTTP side of the same listener.
 pub(crate) fn http_base(edge: &str) -> String {
-    edge.replacen("ws://", "http://", 1)
+    edge.replacen("ws", "http", 1)
 }
 
 #[cfg(test)]
@@ -122,8 +137,21 @@ mod tests {
     }
 
     #[test]
+    fn who_named_edges_with_tls_learns_no_others() {
+        let mut e = edges(&["wss://a:1", "https://b:2"], 0);
+        assert_eq!(e.in_turn().iter().map(|e| http_base(e)).collect::<Vec<_>>(), ["https://a:1", "https://b:2"]);
+        e.learn(&["ws://evil:1".into(), "evil:1".into(), "wss://c:3".into()]);
+        assert_eq!(e.in_turn(), ["wss://a:1", "wss://b:2", "wss://c:3"]);
+        e.leave_for(&["ws://evil:1".into()], 0);
+        assert_eq!(e.current(), "wss://b:2");
+        let mut mixed = edges(&["ws://a:1", "wss://b:2"], 0);
+        mixed.learn(&["ws://c:3".into()]);
+        assert_eq!(mixed.len(), 3);
+    }
+
+    #[test]
     fn an_address_is_checked() {
-        for bad in ["", "wss://x", "ws://a/b", "ftp://x", "ws://u@h"] {
+        for bad in ["", "wss://", "ws://a/b", "ftp://x", "ws://u@h", "wss://u@h"] {
             assert!(Edges::new(&[bad.to_owned()], 0).is_err(), "{bad}");
         }
         assert!(Edges::new(&[], 0).is_err());

@@ -4,12 +4,15 @@ use natterjack_protocol::Refusal;
 
 pub use crate::edges::BadEdge;
 pub use crate::store::StoreError;
+pub use crate::tls::BadRoots;
 
 /// Building a client: nothing runs yet.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error(transparent)]
     Edge(#[from] BadEdge),
+    #[error(transparent)]
+    Roots(#[from] BadRoots),
     #[error("the client's file: {0}")]
     Store(#[from] StoreError),
     #[error("the file belongs to {stored:?}; give {asked:?} a file of their own")]

@@ -21,19 +21,21 @@ const CONNECT: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub(crate) struct Http {
     client: reqwest::Client,
+    pub tls: Arc<rustls::ClientConfig>,
     pub edges: Arc<Mutex<Edges>>,
 }
 
 impl Http {
-    pub fn new(edges: Edges) -> Result<Self, RequestError> {
+    pub fn new(edges: Edges, tls: Arc<rustls::ClientConfig>) -> Result<Self, RequestError> {
         // No proxy from the environment: the edges are named by address.
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .timeout(ANSWER)
+            .use_preconfigured_tls((*tls).clone())
             .no_proxy()
             .build()
             .map_err(|e| RequestError::Unreadable(e.to_string()))?;
-        Ok(Self { client, edges: Arc::new(Mutex::new(edges)) })
+        Ok(Self { client, tls, edges: Arc::new(Mutex::new(edges)) })
     }
 
     pub fn with_edges<T>(&self, work: impl FnOnce(&mut Edges) -> T) -> T {

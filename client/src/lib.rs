@@ -21,13 +21,14 @@ mod outbox;
 mod people;
 mod resume;
 mod store;
+mod tls;
 
 pub use natterjack_protocol as protocol;
 
 pub use crate::core::ThreadList;
 pub use builder::Builder;
 pub use client::{At, Client};
-pub use error::{BadEdge, ConnectError, RequestError, SendError, StoreError};
+pub use error::{BadEdge, BadRoots, ConnectError, RequestError, SendError, StoreError};
 pub use events::{Event, Events};
 pub use outbox::{Local, Unsent};
 pub use people::{GroupInfo, GroupMember};

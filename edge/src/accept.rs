@@ -2,6 +2,7 @@
 //! hyper's buffers do not belong under 100,000 idle sockets.
 //!
 //! Bounded: connections at all, those that have not said who they are, and (`door`) those of one address. Over a limit: told so, and gone.
+//! A TLS handshake (`tls`) belongs to what happens under these limits, and it and the head have one deadline together.
 
 use std::{
     io,
@@ -19,7 +20,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
@@ -29,7 +30,9 @@ use crate::{
     http::extract::Caller,
     rewind::Rewind,
     session::{Services, Session, socket::Socket, ungreeted::Ungreeted},
+    tls::{self, Accepted, Tls},
     upgrade::{self, Head},
+    wire::Wire,
 };
 
 /// Connections that wait to be accepted, in the kernel: a reconnect of everybody after an edge died.
@@ -52,6 +55,7 @@ pub struct Front {
     pub router: Router,
     /// Cancelled when this edge begins to leave.
     pub draining: CancellationToken,
+    tls: Option<Arc<Tls>>,
     connections: Arc<Semaphore>,
     ungreeted: Arc<Semaphore>,
     farewells: Arc<Semaphore>,
@@ -59,16 +63,23 @@ pub struct Front {
 
 /// What the head of a connection made of it.
 enum Kind {
-    Session(Box<Session<TcpStream>>),
-    Http(Rewind<TcpStream>),
+    Session(Box<Session<Wire>>),
+    Http(Rewind<Wire>),
 }
 
 impl Front {
-    pub fn new(services: Arc<Services>, router: Router, draining: CancellationToken, max_connections: usize) -> Arc<Self> {
+    pub fn new(
+        services: Arc<Services>,
+        router: Router,
+        draining: CancellationToken,
+        max_connections: usize,
+        tls: Option<Arc<Tls>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             services,
             router,
             draining,
+            tls,
             connections: Arc::new(Semaphore::new(max_connections)),
             ungreeted: Arc::new(Semaphore::new(limits::UNGREETED.min(max_connections))),
             farewells: Arc::new(Semaphore::new(FAREWELLS)),
@@ -120,21 +131,18 @@ impl Front {
         }
     }
 
-    /// Nobody is waited for.
+    /// Nobody is waited for. Over TLS the reason would cost a handshake, the very thing there is too much of: an alert has to do.
     fn refuse(self: &Arc<Self>, stream: TcpStream, refusal: Refusal, tasks: &TaskTracker) {
+        let last = if self.tls.is_some() { tls::ACCESS_DENIED.to_vec() } else { self.refusal(refusal.code.http_status(), &refusal) };
         match self.farewells.clone().try_acquire_owned() {
             Ok(permit) => {
-                let front = self.clone();
                 tasks.spawn(async move {
                     let _permit = permit;
-                    front.answer(stream, refusal.code.http_status(), &refusal).await;
+                    farewell(Wire::Plain(stream), &last).await;
                 });
             }
             // Into the empty buffer of a new socket.
-            Err(_) => {
-                let text = upgrade::refusal(refusal.code.http_status(), &refusal, self.services.clock.any_now_ms());
-                let _ = stream.try_write(text.as_bytes());
-            }
+            Err(_) => drop(stream.try_write(&last)),
         }
     }
 
@@ -149,9 +157,11 @@ impl Front {
         }
     }
 
-    async fn handshake(&self, mut stream: TcpStream, peer: IpAddr, place: &mut Option<Place>) -> Option<Kind> {
+    async fn handshake(&self, stream: TcpStream, peer: IpAddr, place: &mut Option<Place>) -> Option<Kind> {
+        let deadline = Instant::now() + self.services.times.handshake;
+        let mut stream = self.wire(stream, deadline).await?;
         let mut bytes = BytesMut::with_capacity(1_024);
-        let head = timeout(self.services.times.handshake, read_head(&mut stream, &mut bytes)).await.ok().flatten();
+        let head = timeout_at(deadline, read_head(&mut stream, &mut bytes)).await.ok().flatten();
         let Some(head) = head else {
             metrics::counter!("natterjack_edge_half_heads_total").increment(1);
             return None;
@@ -176,6 +186,7 @@ impl Front {
                     }
                 }
                 stream.write_all(up.switching().as_bytes()).await.ok()?;
+                stream.flush().await.ok()?;
                 let rest = bytes.split_off(up.end).to_vec();
                 drop(bytes);
                 let socket = Socket::new(stream, rest, up.codec).await;
@@ -190,19 +201,38 @@ impl Front {
         }
     }
 
-    async fn answer(&self, mut stream: TcpStream, status: u16, refusal: &Refusal) {
-        let farewell = async {
-            stream.write_all(upgrade::refusal(status, refusal, self.services.clock.any_now_ms()).as_bytes()).await?;
-            stream.shutdown().await?;
-            // Closing over unread bytes would reset the connection before the answer is read.
-            let mut rest = [0; 1_024];
-            while stream.read(&mut rest).await? > 0 {}
-            io::Result::Ok(())
-        };
-        let _ = timeout(Duration::from_secs(1), farewell).await;
+    /// Through the TLS handshake, if this edge speaks TLS. None: it came to nothing, and the connection is over.
+    async fn wire(&self, stream: TcpStream, deadline: Instant) -> Option<Wire> {
+        let Some(tls) = &self.tls else { return Some(Wire::Plain(stream)) };
+        let count = |result: &'static str| metrics::counter!("natterjack_edge_tls_handshakes_total", "result" => result).increment(1);
+        match timeout_at(deadline, tls.accept(stream)).await {
+            Ok(Accepted::Secure(stream)) => {
+                count("ok");
+                return Some(Wire::Tls(stream));
+            }
+            Ok(Accepted::Plain(stream)) => {
+                count("plain");
+                let refusal = Refusal::invalid("this port speaks TLS: use https:// or wss://");
+                self.answer(Wire::Plain(stream), refusal.code.http_status(), &refusal).await;
+            }
+            Ok(Accepted::Failed(e)) => {
+                count("failed");
+                tracing::debug!(error = %e, "TLS handshake");
+            }
+            Err(_) => count("late"),
+        }
+        None
     }
 
-    async fn http(&self, stream: Rewind<TcpStream>, peer: IpAddr) {
+    fn refusal(&self, status: u16, refusal: &Refusal) -> Vec<u8> {
+        upgrade::refusal(status, refusal, self.services.clock.any_now_ms()).into_bytes()
+    }
+
+    async fn answer(&self, stream: Wire, status: u16, refusal: &Refusal) {
+        farewell(stream, &self.refusal(status, refusal)).await;
+    }
+
+    async fn http(&self, stream: Rewind<Wire>, peer: IpAddr) {
         // A proxy may send requests of several clients over one connection.
         let service = service_fn(|mut request: Request<hyper::body::Incoming>| {
             let forwarded = request.headers().get_all(client::HEADER).iter().filter_map(|v| v.to_str().ok());
@@ -231,8 +261,21 @@ impl Front {
     }
 }
 
+/// The last that is said on a connection; a second at most.
+async fn farewell(mut stream: Wire, last: &[u8]) {
+    let said = async {
+        stream.write_all(last).await?;
+        stream.shutdown().await?;
+        // Closing over unread bytes would reset the connection before the answer is read.
+        let mut rest = [0; 1_024];
+        while stream.read(&mut rest).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _ = timeout(Duration::from_secs(1), said).await;
+}
+
 /// None: the connection ended in the middle of its head.
-async fn read_head(stream: &mut TcpStream, bytes: &mut BytesMut) -> Option<Head> {
+async fn read_head(stream: &mut Wire, bytes: &mut BytesMut) -> Option<Head> {
     loop {
         // At most one byte over the limit, by which the judge knows.
         let room = (limits::HEAD_BYTES + 1).saturating_sub(bytes.len());

@@ -6,7 +6,7 @@ use natterjack_nats::NatsConfig;
 use natterjack_protocol::{Times, Token, limits};
 use serde::{Deserialize, Serialize};
 
-use crate::door::Limits;
+use crate::{door::Limits, tls};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
@@ -19,7 +19,7 @@ pub struct Config {
     pub edge_id: Token,
     /// Address of the listener; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Where clients reach this edge, for instance `wss://edge1.example.org`; `ws://<listen>` if not given.
+    /// Where clients reach this edge, for instance `wss://edge1.example.org`; `ws://<listen>` (`wss://` with `tls`) if not given.
     pub public_url: Option<String>,
     /// Connections at once, WebSocket and HTTP together.
     pub max_connections: usize,
@@ -27,6 +27,8 @@ pub struct Config {
     pub max_group_members: usize,
     /// What one address and one user may do.
     pub limits: Limits,
+    /// None: plain, something in front of the edge speaks TLS, or nobody does.
+    pub tls: Option<tls::Files>,
 }
 
 impl Default for Config {
@@ -41,6 +43,7 @@ impl Default for Config {
             max_connections: limits::CONNECTIONS,
             max_group_members: limits::GROUP_MEMBERS,
             limits: Limits::default(),
+            tls: None,
         }
     }
 }

@@ -17,6 +17,11 @@ pub fn describe() {
         ("natterjack_edge_connections_refused_total", "connections over the limit of this edge"),
         ("natterjack_edge_limited_total", "connections, logins, sends and requests refused for their number, by limit"),
         ("natterjack_edge_half_heads_total", "connections whose first request never came"),
+        (
+            "natterjack_edge_tls_handshakes_total",
+            "TLS handshakes, by result: ok, failed, late (not done in time), plain (HTTP without TLS)",
+        ),
+        ("natterjack_edge_tls_reloads_total", "changes of the certificate's files, by result: ok, failed (the old one stays)"),
         ("natterjack_edge_http_requests_total", "HTTP answers, by path pattern and status"),
         ("natterjack_edge_polls_total", "long polls taken"),
         ("natterjack_edge_posts_refused_total", "messages over HTTP refused before they could wait: over the rate, or too many waiting"),
@@ -28,6 +33,7 @@ pub fn describe() {
         describe_counter!(name, Unit::Count, text);
     }
     describe_gauge!("natterjack_edge_connections", Unit::Count, "open connections, WebSocket and HTTP");
+    describe_gauge!("natterjack_edge_tls_stale", Unit::Count, "1 while the files of the certificate cannot be used, and an older one is");
     describe_gauge!("natterjack_edge_sessions", Unit::Count, "sessions");
     describe_gauge!(
         "natterjack_edge_posts_waiting",

@@ -32,7 +32,9 @@ pub mod send;
 pub mod session;
 pub mod sessions;
 pub mod threads;
+pub mod tls;
 pub mod upgrade;
+pub mod wire;
 
 pub use config::Config;
 pub use door::Limits;

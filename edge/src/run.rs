@@ -30,12 +30,15 @@ use crate::{
     session::Services,
     sessions::Sessions,
     threads::ThreadLists,
+    tls::{Tls, TlsError},
 };
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("edge.listen: cannot listen on {addr}: {source}; is another edge running there?")]
     Listen { addr: std::net::SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error(transparent)]
@@ -48,16 +51,17 @@ pub enum Error {
 
 /// Runs an edge until `stop` is cancelled and everybody has left, or something it cannot do without has failed.
 pub async fn run(cfg: Config, health: Health, stop: CancellationToken) -> Result<(), Error> {
-    run_with(cfg, health, None, stop).await
+    Box::pin(run_with(cfg, health, None, stop)).await
 }
 
 /// Likewise; with `metrics`, `/metrics` is served on the clients' address too.
 pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, stop: CancellationToken) -> Result<(), Error> {
     crate::describe::describe();
     health.set("edge", Err("starting".into()));
+    let tls = cfg.tls.clone().map(Tls::open).transpose()?;
     let listener = accept::bind(cfg.listen).map_err(|source| Error::Listen { addr: cfg.listen, source })?;
     let listen = listener.local_addr().unwrap_or(cfg.listen);
-    let url = cfg.public_url.clone().unwrap_or_else(|| format!("ws://{listen}"));
+    let url = cfg.public_url.clone().unwrap_or_else(|| format!("{}://{listen}", if tls.is_some() { "wss" } else { "ws" }));
 
     let nats = Nats::connect(&cfg.nats, "edge").await?;
     let layout = Layout::load(&nats).await?;
@@ -144,7 +148,8 @@ pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, sto
         times: cfg.times.clone(),
     };
     let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let front = Front::new(services, http::router(api), draining.clone(), cfg.max_connections);
+    let _reloads = tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.watch().await })));
+    let front = Front::new(services, http::router(api), draining.clone(), cfg.max_connections, tls);
     tasks.spawn(front.accept(listener, tasks.clone(), end.clone()));
     tracing::info!(edge = %cfg.edge_id, %listen, url, "edge listens");
 

@@ -25,9 +25,12 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Chat from a terminal or a script.
 #[derive(Clone, clap::Args)]
 pub struct Args {
-    /// Edges to connect to, for instance ws://127.0.0.1:8080; more are learnt from them.
+    /// Edges to connect to, for instance ws://127.0.0.1:8080 (or wss://… for TLS); more are learnt from them.
     #[arg(long, value_name = "URL", value_delimiter = ',', required = true)]
     edge: Vec<String>,
+    /// A file with certificates in PEM that are believed beside the public ones, for edges of a private authority.
+    #[arg(long, value_name = "FILE", env = "NATTERJACK_CA")]
+    ca: Option<PathBuf>,
     /// Your name.
     #[arg(long)]
     name: String,
@@ -113,6 +116,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
 async fn connect(args: &Args) -> anyhow::Result<(Client, Events)> {
     let builder = Client::builder().edges(args.edge.iter().map(String::as_str)).class(natterjack_protocol::frame::DeviceClass::Desktop);
+    let builder = match &args.ca {
+        None => builder,
+        Some(ca) => builder.root_certificates(std::fs::read(ca).with_context(|| format!("--ca: cannot read {}", ca.display()))?),
+    };
     let file = args.file();
     let known = file.as_ref().is_some_and(|file| file.exists());
     let builder = match file {

@@ -39,6 +39,10 @@ pub async fn run(settings: &Settings) -> bool {
         let state = if is_free(settings.up.host, p) { "free" } else { "in use; `up` takes a free one unless --port asks for it" };
         say(&format!("port {p}"), Ok(state.into()));
     }
+    if let Some(files) = &settings.edge.tls {
+        let found = natterjack_edge::tls::check(files).map_err(|e| e.to_string());
+        say("certificate", found.map(|()| format!("{} and its key fit", files.certificate.display())));
+    }
     if let Some(cfg) = &settings.cql {
         let keyspace = &cfg.keyspace;
         let found = match Cql::schema_version(cfg).await {

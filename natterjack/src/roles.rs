@@ -84,6 +84,7 @@ fn edge(s: &Settings) -> natterjack_edge::Config {
         public_url: s.edge.url.clone(),
         max_connections: s.edge.max_connections,
         max_group_members: s.edge.max_group_members,
+        tls: s.edge.tls.clone(),
         limits: limits(&s.limits),
     }
 }

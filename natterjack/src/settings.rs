@@ -50,6 +50,8 @@ pub struct Edge {
     pub url: Option<String>,
     pub max_connections: usize,
     pub max_group_members: usize,
+    /// None: plain.
+    pub tls: Option<natterjack_edge::tls::Files>,
 }
 
 /// 0: no limit.
@@ -101,13 +103,7 @@ impl Settings {
             admin: l.checked("admin.listen", |s: String| if s.is_empty() { Ok(None) } else { address(&s).map(Some) }),
             nats: nats(&mut l),
             times: times(&mut l),
-            edge: Edge {
-                id: l.checked("edge.id", |s: String| Token::parse(&s).map_err(|e| e.to_string())),
-                listen: l.checked("edge.listen", |s: String| address(&s)),
-                url: l.checked("edge.url", url),
-                max_connections: l.get("edge.max_connections"),
-                max_group_members: l.get("edge.max_group_members"),
-            },
+            edge: edge(&mut l),
             limits: limits(&mut l),
             archive: l.checked("persister.archive", |s: String| path(s)?.ok_or_else(|| "a file must be named".into())),
             cql: cql(&mut l),
@@ -127,6 +123,37 @@ impl Settings {
             },
         };
         l.finish(settings)
+    }
+}
+
+fn edge(l: &mut Loader) -> Edge {
+    let edge = Edge {
+        id: l.checked("edge.id", |s: String| Token::parse(&s).map_err(|e| e.to_string())),
+        listen: l.checked("edge.listen", |s: String| address(&s)),
+        url: l.checked("edge.url", url),
+        max_connections: l.get("edge.max_connections"),
+        max_group_members: l.get("edge.max_group_members"),
+        tls: tls(l),
+    };
+    if edge.tls.is_some() && edge.url.as_ref().is_some_and(|url| url.starts_with("ws://")) {
+        l.refuse("edge.url", "must begin with wss://, because edge.tls.certificate is set");
+    }
+    edge
+}
+
+/// Whether the files are good shows where they are read: not every process that has this configuration has them.
+fn tls(l: &mut Loader) -> Option<natterjack_edge::tls::Files> {
+    match (l.checked("edge.tls.certificate", path), l.checked("edge.tls.key", path)) {
+        (Some(certificate), Some(key)) => Some(natterjack_edge::tls::Files { certificate, key }),
+        (Some(_), None) => {
+            l.refuse("edge.tls.key", "is missing: edge.tls.certificate is set");
+            None
+        }
+        (None, Some(_)) => {
+            l.refuse("edge.tls.certificate", "is missing: edge.tls.key is set");
+            None
+        }
+        (None, None) => None,
     }
 }
 
@@ -262,6 +289,19 @@ mod tests {
         let cql = with(&[("cql.contact_points", "a:9042, b:9042"), ("cql.user", "n"), ("cql.consistency", "one")]).unwrap().cql.unwrap();
         assert_eq!((cql.contact_points.len(), cql.user.as_deref(), cql.consistency), (2, Some("n"), Consistency::One));
         assert!(with(&[("cql.keyspace", "a-b")]).is_err());
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_come_together() {
+        assert_eq!(with(&[]).unwrap().edge.tls, None);
+        let (certificate, key) = (("edge.tls.certificate", "c.pem"), ("edge.tls.key", "k.pem"));
+        let files = with(&[certificate, key, ("edge.url", "wss://h")]).unwrap().edge.tls.unwrap();
+        assert_eq!((files.certificate, files.key), ("c.pem".into(), "k.pem".into()));
+        for (flags, missing) in [(vec![certificate], "edge.tls.key"), (vec![key], "edge.tls.certificate")] {
+            let text = with(&flags).unwrap_err().to_string();
+            assert!(text.contains(&format!("{missing}: is missing")), "{text}");
+        }
+        assert!(with(&[certificate, key, ("edge.url", "ws://h")]).unwrap_err().to_string().contains("wss://"));
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool
     settings.nats.urls = vec![format!("nats://127.0.0.1:{}", ports.nats)];
     settings.nats.sync_always = settings.up.sync == natterjack_nats::server::Sync::Always;
     settings.nats.default_max_bytes = Some(natterjack_nats::server::max_bytes_for(data.free_bytes()?, settings.nats.partitions));
-    let state = Arc::new(state::StateFile::new(settings.up.state_file.clone(), &ports, settings.up.host));
+    let state = Arc::new(state::StateFile::new(&settings, &ports));
 
     // Three stops, so that the parts end one after the other.
     let (edges_stop, roles_stop, nats_stop) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
@@ -54,8 +54,8 @@ pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool
     let announce = async {
         tokio::select! {
             () = edges_stop.cancelled() => return Ok(()),
-            answered = timeout(READY, ready(&health, &ports, settings.up.host)) => {
-                answered.map_err(|_| anyhow!("not ready within {} s: {:?}", READY.as_secs(), health.report().parts))?;
+            answered = timeout(READY, ready(&health, &settings, &ports)) => {
+                answered.map_err(|_| anyhow!("not ready within {} s: {:?}", READY.as_secs(), health.report().parts))??;
             }
         }
         state.ready()?;
@@ -105,14 +105,14 @@ async fn provision(settings: &Settings, data: &data::Folder) -> anyhow::Result<(
     Ok(())
 }
 
-async fn ready(health: &Health, ports: &ports::Ports, host: std::net::IpAddr) {
+async fn ready(health: &Health, settings: &Settings, ports: &ports::Ports) -> anyhow::Result<()> {
     health.ready().await;
-    edges::ready(ports, host).await;
+    Ok(edges::ready(settings, ports).await?)
 }
 
 #[expect(clippy::print_stdout, reason = "the line that people and scripts wait for")]
 fn say_ready(settings: &Settings, ports: &ports::Ports) {
-    let [a, b] = edges::urls(settings.up.host, ports);
+    let [a, b] = edges::urls(settings, ports);
     println!(
         "natterjack {} · data in {} · one nats-server without a replica: {}",
         env!("CARGO_PKG_VERSION"),

@@ -112,13 +112,19 @@ impl Loader {
                 self.errors.push(error(section, "no such section".into()));
                 continue;
             };
-            for key in dict.keys().map(|k| format!("{section}.{k}")) {
-                if !self.known.contains(&key) {
-                    let origin = self.origin(&key);
-                    self.errors.push(Error { key, problem: "no such key".into(), origin });
-                }
+            for key in self.unknown(section, dict) {
+                let origin = self.origin(&key);
+                self.errors.push(Error { key, problem: "no such key".into(), origin });
             }
         }
+    }
+
+    /// A section may have sections of its own: `[edge.tls]`.
+    fn unknown(&self, section: &str, dict: &Dict) -> Vec<String> {
+        let keys = dict.iter().map(|(k, value)| (format!("{section}.{k}"), value));
+        keys.filter(|(key, _)| !self.known.contains(key))
+            .flat_map(|(key, value)| value.as_dict().map_or_else(|| vec![key.clone()], |inner| self.unknown(&key, inner)))
+            .collect()
     }
 
     fn origin(&self, key: &str) -> Option<String> {
@@ -233,6 +239,9 @@ port = 80
 guests = ["a"]
 name = ""
 open = false
+# What keeps it shut.
+[door.lock]
+keys = 1
 "#;
 
     fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -281,6 +290,19 @@ open = false
         {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
+    }
+
+    #[test]
+    fn a_section_may_stand_in_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("natterjack.toml");
+        std::fs::write(&file, "[door.lock]\nkeys = 2\nkyes = 3\n[door.lokc]\nkeys = 4\n").unwrap();
+        let layers = |env| Layers { file: Some(file.clone()), env, flags: vec![] };
+        assert_eq!(Loader::new(DEFAULT, layers(vec![])).get::<u8>("door.lock.keys"), 2);
+        let mut l = Loader::new(DEFAULT, layers(env(&[("NATTERJACK__DOOR__LOCK__KEYS", "5")])));
+        assert_eq!(l.get::<u8>("door.lock.keys"), 5);
+        let errors = l.finish(()).unwrap_err().0;
+        assert_eq!(errors.iter().map(|e| e.key.as_str()).collect::<Vec<_>>(), ["door.lock.kyes", "door.lokc.keys"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 pub mod api;
 pub mod binary;
 pub mod cassandra;
+pub mod certificates;
 pub mod cluster;
 pub mod mint;
 pub mod nats_proxy;
@@ -24,6 +25,7 @@ pub mod wait;
 
 pub use api::Api;
 pub use cassandra::Cassandra;
+pub use certificates::Certificates;
 pub use cluster::{Cluster, ClusterSpec};
 pub use nats_proxy::NatsProxy;
 pub use poller::Poller;

@@ -1,4 +1,5 @@
-//! Clients at the door: those that get no WebSocket through, those that are too many, those whose login is over.
+//! Clients at the door: those that get no WebSocket through, those that are too many, those whose login is over; and the door
+//! itself over TLS.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests: a panic with its place is the report, and measured times are printed")]
 
 #[path = "door/common.rs"]
@@ -9,3 +10,5 @@ mod limits;
 mod long_poll;
 #[path = "door/revocation.rs"]
 mod revocation;
+#[path = "door/tls.rs"]
+mod tls;

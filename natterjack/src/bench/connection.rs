@@ -40,6 +40,9 @@ impl Connection {
     pub async fn open(url: &str, user: User) -> Result<Self> {
         let mut request = format!("{url}/v1/ws").into_client_request()?;
         request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("natterjack.v1.msgpack"));
+        if request.uri().scheme_str() != Some("ws") {
+            bail!("{url}: the bench speaks ws:// only");
+        }
         let address = request.uri().authority().context("an edge's URL names host and port")?.to_string();
         let stream = TcpStream::connect(&address).await?;
         stream.set_nodelay(true)?;

@@ -10,8 +10,9 @@ use super::{Forward, ports::Ports, state::StateFile, supervise::Supervised};
 use crate::settings::Settings;
 
 /// Where clients on this machine reach the edges.
-pub fn urls(host: IpAddr, ports: &Ports) -> [String; 2] {
-    ports.edges.map(|port| format!("ws://{}", std::net::SocketAddr::new(reachable(host), port)))
+pub fn urls(settings: &Settings, ports: &Ports) -> [String; 2] {
+    let scheme = if settings.edge.tls.is_some() { "wss" } else { "ws" };
+    ports.edges.map(|port| format!("{scheme}://{}", std::net::SocketAddr::new(reachable(settings.up.host), port)))
 }
 
 fn reachable(host: IpAddr) -> IpAddr {
@@ -55,7 +56,7 @@ fn arguments(settings: &Settings, forward: &Forward, ports: &Ports, index: usize
     if let Some(file) = &forward.config {
         args.extend(["--config".into(), file.display().to_string()]);
     }
-    let url = &urls(settings.up.host, ports)[index];
+    let url = &urls(settings, ports)[index];
     let ours = [
         ("edge.id", format!("edge-{}", index + 1)),
         ("edge.listen", std::net::SocketAddr::new(settings.up.host, ports.edges[index]).to_string()),
@@ -71,14 +72,16 @@ fn arguments(settings: &Settings, forward: &Forward, ports: &Ports, index: usize
 }
 
 /// Returns when both answer that they are ready.
-pub async fn ready(ports: &Ports, host: IpAddr) {
-    let http = reqwest::Client::new();
-    for port in ports.edges {
-        let url = format!("http://{}/ready", std::net::SocketAddr::new(reachable(host), port));
+pub async fn ready(settings: &Settings, ports: &Ports) -> reqwest::Result<()> {
+    // Our own children, asked by address: what their certificate says is for clients.
+    let http = reqwest::Client::builder().danger_accept_invalid_certs(true).no_proxy().build()?;
+    for url in urls(settings, ports) {
+        let url = format!("{}/ready", url.replacen("ws", "http", 1));
         while !answers(&http, &url).await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+    Ok(())
 }
 
 async fn answers(http: &reqwest::Client, url: &str) -> bool {

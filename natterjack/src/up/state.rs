@@ -1,7 +1,6 @@
 //! `--state-file`: where everything is and which process it is, in JSON, for scripts. Written again whenever a child is.
 
 use std::{
-    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -10,6 +9,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::{edges, ports::Ports};
+use crate::settings::Settings;
 
 #[derive(Debug, Clone, Serialize)]
 struct State {
@@ -38,13 +38,13 @@ enum Written {
 }
 
 impl StateFile {
-    pub fn new(path: Option<PathBuf>, ports: &Ports, host: IpAddr) -> Self {
+    pub fn new(settings: &Settings, ports: &Ports) -> Self {
         let state = State {
-            urls: edges::urls(host, ports),
+            urls: edges::urls(settings, ports),
             nats_url: format!("nats://127.0.0.1:{}", ports.nats),
             pids: Pids { up: std::process::id(), nats: None, edges: [None, None] },
         };
-        Self { path, state: Mutex::new((state, Written::NotYet)) }
+        Self { path: settings.up.state_file.clone(), state: Mutex::new((state, Written::NotYet)) }
     }
 
     pub fn nats_is(&self, pid: u32) {

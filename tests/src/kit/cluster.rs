@@ -18,6 +18,7 @@ use tokio::sync::OnceCell;
 use super::{
     api::Api,
     binary,
+    certificates::Certificates,
     mint::Mint,
     nats_proxy::NatsProxy,
     net::{Subnet, Turn},
@@ -44,6 +45,8 @@ pub struct ClusterSpec {
     pub edge_nodes: Vec<usize>,
     pub channel_nodes: Vec<usize>,
     pub persister_nodes: Vec<usize>,
+    /// Edges speak TLS, with a certificate of the kit's own authority: [`Cluster::certificates`].
+    pub tls: bool,
     /// More settings for every process, dotted key and value.
     pub set: Vec<(String, String)>,
     pub log_filter: String,
@@ -64,6 +67,7 @@ impl Default for ClusterSpec {
             edge_nodes: Vec::new(),
             channel_nodes: Vec::new(),
             persister_nodes: Vec::new(),
+            tls: false,
             set: Vec::new(),
             log_filter: "info,async_nats=warn".into(),
             alone: false,
@@ -82,6 +86,7 @@ pub struct Cluster {
     nats_proxies: Vec<NatsProxy>,
     proxies: AtomicUsize,
     mint: OnceCell<Mint>,
+    certificates: Option<Certificates>,
     /// None after a failed test: kept for looking at.
     dir: Option<TempDir>,
     _turn: Turn,
@@ -102,10 +107,15 @@ impl Cluster {
             nats_proxies: Vec::new(),
             proxies: AtomicUsize::new(0),
             mint: OnceCell::new(),
+            certificates: None,
             dir: Some(dir),
             _turn: turn,
             spec,
         };
+        if cluster.spec.tls {
+            let hosts = (0..cluster.spec.edges).map(|i| cluster.net.edge(i).ip().to_string()).collect();
+            cluster.certificates = Some(Certificates::new(cluster.dir(), hosts));
+        }
         cluster.nats = (0..cluster.spec.nats).map(|i| cluster.nats_process(i)).collect();
         cluster.nats.iter().for_each(Process::spawn);
         for n in &cluster.nats {
@@ -182,8 +192,12 @@ impl Cluster {
             Some(proxy) => proxy.url(),
             None => self.nats_url(node(&self.spec.edge_nodes, i, self.spec.nats)),
         };
-        let own = [("edge.id", format!("edge-{i}")), ("edge.listen", addr.to_string()), ("edge.url", format!("ws://{addr}"))];
-        self.role(format!("edge-{i}"), "edge", nats, &own, format!("http://{addr}/ready"))
+        let mut own = vec![("edge.id", format!("edge-{i}")), ("edge.listen", addr.to_string()), ("edge.url", self.edge_url(i))];
+        if let Some(files) = &self.certificates {
+            own.push(("edge.tls.certificate", files.certificate.display().to_string()));
+            own.push(("edge.tls.key", files.key.display().to_string()));
+        }
+        self.role(format!("edge-{i}"), "edge", nats, &own, format!("{}/ready", self.edge_url(i).replacen("ws", "http", 1)))
     }
 
     fn channel_process(&self, i: usize) -> Process {
@@ -242,9 +256,14 @@ impl Cluster {
         format!("nats://{}", self.net.nats(i))
     }
 
-    /// `ws://…`, as clients take it.
+    /// `ws://…` or `wss://…`, as clients take it.
     pub fn edge_url(&self, i: usize) -> String {
-        format!("ws://{}", self.net.edge(i))
+        format!("{}://{}", if self.certificates.is_some() { "wss" } else { "ws" }, self.net.edge(i))
+    }
+
+    /// Only with `tls`.
+    pub fn certificates(&self) -> &Certificates {
+        self.certificates.as_ref().expect("set `tls` in the ClusterSpec")
     }
 
     pub fn edge_addr(&self, i: usize) -> SocketAddr {
@@ -284,12 +303,15 @@ impl Cluster {
     }
 
     pub fn api(&self, user: &User, edge: usize) -> Api {
-        Api::new(self.net.edge(edge), Some(user.tokens.access.clone()))
+        self.anonymous(edge).with_token(user.tokens.access.clone())
     }
 
     /// HTTP without a login.
     pub fn anonymous(&self, edge: usize) -> Api {
-        Api::new(self.net.edge(edge), None)
+        match &self.certificates {
+            None => Api::new(self.net.edge(edge), None),
+            Some(files) => Api::secure(self.net.edge(edge), &files.ca),
+        }
     }
 
     /// The SDK, connected to one edge first; it learns the others from it.
@@ -299,12 +321,20 @@ impl Cluster {
 
     /// Likewise, with settings of its own.
     pub async fn client_with(&self, user: &User, edge: usize, with: impl FnOnce(Builder) -> Builder) -> (Client, Events) {
-        with(user.builder([self.edge_url(edge)])).connect().await.unwrap_or_else(|e| panic!("{} cannot connect: {e}", user.name))
+        let builder = user.builder([self.edge_url(edge)]);
+        let builder = match &self.certificates {
+            None => builder,
+            Some(files) => builder.root_certificates(files.ca.as_str()),
+        };
+        with(builder).connect().await.unwrap_or_else(|e| panic!("{} cannot connect: {e}", user.name))
     }
 
     /// A bare socket that said hello and is attached.
     pub async fn raw(&self, user: &User, edge: usize, codec: natterjack_protocol::codec::Codec) -> RawWs {
-        let mut ws = RawWs::connect(self.net.edge(edge), codec).await;
+        let mut ws = match &self.certificates {
+            None => RawWs::connect(self.net.edge(edge), codec).await,
+            Some(files) => RawWs::connect_tls(self.net.edge(edge), codec, files.client()).await,
+        };
         ws.hello(user).await;
         ws
     }

@@ -1,6 +1,6 @@
 //! A bare WebSocket that may say anything: for bad input, for counting frames, for clients that are not ours.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use natterjack_protocol::{
@@ -9,8 +9,9 @@ use natterjack_protocol::{
     frame::{ClientFrame, DeviceClass, Hello, Send, ServerFrame, Welcome},
 };
 use tokio::net::TcpStream;
+use tokio_rustls::rustls::ClientConfig;
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async,
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
     tungstenite::{Error, Message, client::IntoClientRequest, http::HeaderValue},
 };
 
@@ -47,9 +48,20 @@ impl RawWs {
 
     /// With any subprotocol; what the server thinks of it is the answer.
     pub async fn try_connect(edge: SocketAddr, subprotocol: &str) -> Result<Self, Error> {
-        let mut request = format!("ws://{edge}/v1/ws").into_client_request()?;
+        Self::open(&format!("ws://{edge}"), subprotocol, Connector::Plain).await
+    }
+
+    /// Over TLS.
+    pub async fn connect_tls(edge: SocketAddr, codec: Codec, tls: Arc<ClientConfig>) -> Self {
+        let opened = Self::open(&format!("wss://{edge}"), codec.subprotocol(), Connector::Rustls(tls)).await;
+        opened.unwrap_or_else(|e| panic!("no socket at {edge}: {e}"))
+    }
+
+    async fn open(url: &str, subprotocol: &str, connector: Connector) -> Result<Self, Error> {
+        let mut request = format!("{url}/v1/ws").into_client_request()?;
         request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_str(subprotocol).unwrap());
-        let (ws, _) = within("a WebSocket handshake", ANSWER, Box::pin(connect_async(request))).await?;
+        let opened = connect_async_tls_with_config(request, None, false, Some(connector));
+        let (ws, _) = within("a WebSocket handshake", ANSWER, Box::pin(opened)).await?;
         let codec = Codec::of_subprotocol(subprotocol).unwrap_or(Codec::Json);
         Ok(Self { ws, codec, welcome: None, requests: 0, passed_over: Vec::new(), ahead: 0 })
     }
@@ -86,7 +98,7 @@ impl RawWs {
     pub fn socket(&mut self) -> &mut TcpStream {
         match self.ws.get_mut() {
             MaybeTlsStream::Plain(tcp) => tcp,
-            _ => unreachable!("without TLS there is no other"),
+            _ => unreachable!("only asked for without TLS"),
         }
     }
 
