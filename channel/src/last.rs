@@ -11,6 +11,7 @@ const MARKS: u64 = 8;
 
 /// Thread (64-bit hash of its spelling) → its newest id. Evicted by age only, never by count: a map that forgot a busy
 /// partition's threads early would say `prev` = 0 ("nothing within the horizon") where that is not true.
+#[derive(Debug, Clone)]
 pub struct Last {
     ids: HashMap<u64, MsgId>,
     /// (time, id): everything before this id was stored at this time or earlier. Rising in both.
@@ -23,6 +24,25 @@ impl Last {
     /// `keep_ms`: the horizon. `from`: everything up to this id is unknown here.
     pub fn new(keep_ms: u64, from: MsgId) -> Self {
         Self { ids: HashMap::new(), marks: VecDeque::new(), horizon: from, keep_ms }
+    }
+
+    /// Of those partitions of the former generation, what concerns the threads of one of this generation: the strictest horizon counts.
+    pub fn heir<'a>(former: impl IntoIterator<Item = &'a Self>, mine: impl Fn(u64) -> bool) -> Self {
+        let mut heir = Self::new(0, MsgId::NONE);
+        for map in former {
+            heir.keep_ms = map.keep_ms;
+            heir.horizon = heir.horizon.max(map.horizon);
+            heir.ids.extend(map.ids.iter().filter(|(hash, _)| mine(**hash)));
+        }
+        let horizon = heir.horizon;
+        heir.ids.retain(|_, id| *id > horizon);
+        heir
+    }
+
+    /// Goes on with the first entry of a new generation, made at this time: all that was inherited is older.
+    pub fn begins(mut self, first: MsgId, made_ms: u64) -> Self {
+        self.marks = VecDeque::from([(made_ms, first)]);
+        self
     }
 
     /// Puts the next entry of the log at the end of its thread's chain; returns the id before it, or 0 if there is none
@@ -96,6 +116,26 @@ mod tests {
         assert!(l.of(2) > l.horizon() || l.of(2).is_none());
         l.evict(500_000);
         assert_eq!(l.len(), 1, "without a newer mark the last stretch stays: older than it must be, never younger");
+    }
+
+    /// Three partitions become two.
+    #[test]
+    fn a_new_generation_goes_on_where_the_former_ones_ended() {
+        let map = |from, entries: &[(u64, u64)]| {
+            let mut l = Last::new(120_000, MsgId(from));
+            entries.iter().for_each(|(thread, id)| drop(l.advance(*thread, MsgId(*id), 1_000)));
+            l
+        };
+        // Thread t was in partition t % 3.
+        let former = [map(3, &[(0, 10), (3, 11), (6, 12)]), map(7, &[(1, 8), (4, 9)]), map(5, &[(2, 6), (5, 7)])];
+        let mut even = Last::heir(&former, |hash| hash % 2 == 0).begins(MsgId(100), 1_000);
+        assert_eq!(even.horizon(), MsgId(7), "the strictest");
+        assert_eq!([0, 6, 4, 2, 3].map(|t| even.of(t).0), [10, 12, 9, 0, 0], "2 is below that horizon, 3 is not of this partition");
+        assert_eq!(even.advance(6, MsgId(100), 2_000), MsgId(12), "the chain goes on");
+        even.evict(120_999);
+        assert_eq!(even.of(0), MsgId(10));
+        even.evict(121_000);
+        assert_eq!((even.of(0), even.of(6), even.horizon()), (MsgId(0), MsgId(100), MsgId(99)), "everything inherited is too old now");
     }
 
     proptest! {

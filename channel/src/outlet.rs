@@ -28,6 +28,7 @@ const AGAIN: usize = 4_096;
 
 pub struct Outlet {
     nats: Nats,
+    generation: u32,
     p: u32,
     times: Times,
     room: Room,
@@ -38,10 +39,11 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    pub fn new(nats: &Nats, p: u32, times: &Times) -> Self {
+    pub fn new(nats: &Nats, generation: u32, p: u32, times: &Times) -> Self {
         let of = |name: &'static str| counter!(name, "partition" => p.to_string());
         Self {
             nats: nats.clone(),
+            generation,
             p,
             times: times.clone(),
             room: Room::default(),
@@ -124,7 +126,7 @@ impl Outlet {
 
     /// From here on requests for heads come to us.
     pub async fn listen(&self) -> Result<Subscriber, Error> {
-        let subject = subjects::heads(self.p);
+        let subject = subjects::heads(self.generation, self.p);
         self.nats.client.subscribe(subject).await.map_err(|e| Error::Connection(e.to_string()))
     }
 

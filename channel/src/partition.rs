@@ -4,7 +4,7 @@
 //! the wire: an answer to a heads request, or a beat, stands behind every frame it speaks of. Whatever takes long (KV, the log's
 //! bounds, a round trip) runs as a future beside the loop and never holds it; what must not overtake it waits in `window`.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::PoisonError, time::Duration};
 
 use async_nats::{Message, Subscriber};
 use futures_util::{StreamExt, future::BoxFuture};
@@ -26,7 +26,7 @@ use crate::{
     metrics::Metrics,
     outlet::Outlet,
     quiet::Quiet,
-    service::Shared,
+    service::{Heir, Shared},
     start::{self, Log, Plan},
     watch::{Clock, Watch},
     window::{Control, Pending, Window},
@@ -82,8 +82,12 @@ struct Partition {
     watch: Watch,
     clock: Clock,
     created_ms: u64,
-    /// The log's end when its bounds were asked last.
+    /// The log's first id and its end when its bounds were asked last.
+    log_first: MsgId,
     log_end: MsgId,
+    /// The end mark of the generation: everything was read.
+    end: Option<MsgId>,
+    heir: Heir,
     /// Nothing has been read yet, and the reader began by time: the first entry tells where the horizon is.
     horizon_open: bool,
     lease: Option<RoleLease>,
@@ -115,23 +119,25 @@ struct Partition {
     metrics: Metrics,
 }
 
-/// Runs one partition until `stop`, or until something ends it that waiting does not cure.
-pub(crate) async fn run(shared: &Shared, p: u32, stop: &CancellationToken) -> Result<(), Error> {
-    let Some(mut partition) = stop.run_until_cancelled(Partition::begin(shared.clone(), p)).await else { return Ok(()) };
+/// Runs one partition until `stop`, or until something ends it that waiting does not cure. What its map knows, if it has come to the end
+/// of its generation.
+pub(crate) async fn run(shared: &Shared, p: u32, heir: &Heir, stop: &CancellationToken) -> Result<Option<Last>, Error> {
+    let begin = Partition::begin(shared.clone(), p, heir.clone());
+    let Some(mut partition) = stop.run_until_cancelled(begin).await else { return Ok(None) };
     match stop.run_until_cancelled(partition.work()).await {
         Some(Err(e)) => Err(e),
         Some(Ok(())) | None => {
             if timeout(FINISH, partition.finish()).await.is_err() {
                 tracing::warn!(partition = p, "the last confirmation did not come; whoever goes on repeats some events");
             }
-            Ok(())
+            Ok(partition.end.map(|_| partition.last))
         }
     }
 }
 
 impl Partition {
     /// Asks where to begin until it is told.
-    async fn begin(shared: Shared, p: u32) -> Self {
+    async fn begin(shared: Shared, p: u32, heir: Heir) -> Self {
         let times = &shared.times;
         let (own, tail) = (Buckets::new(&shared.frames, shared.layout), Tail::new(&shared.frames, shared.layout));
         let positions = Positions::new(&own, ROLE);
@@ -144,27 +150,37 @@ impl Partition {
             }
             tokio::time::sleep(RETRY).await;
         };
-        let log = Log { first: bounds.first, last: bounds.last, now_ms: bounds.ts_ms };
+        let log =
+            Log { first: bounds.first, last: bounds.last, now_ms: bounds.ts_ms, created_ms: bounds.created_ms, closed: shared.closed };
         let Plan { from, published, alarm } = start::choose(position, log, horizon_ms);
         if let Some(alarm) = alarm {
             tracing::error!(partition = p, ?position, ?log, alarm);
         }
         tracing::info!(partition = p, ?from, published = %published.id, "reading the log");
         let known = if let Start::After(id) = from { id } else { MsgId::NONE };
+        let inherited = heir.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let last = match inherited {
+            Some(heir) if known.next() == bounds.origin && bounds.first == bounds.origin => heir.begins(bounds.first, bounds.created_ms),
+            _ => Last::new(horizon_ms, known),
+        };
         let lease = RoleLease::new(&own, ROLE, p, &shared.instance, times);
         Self {
             p,
-            outlet: Outlet::new(&shared.frames, p, times),
+            outlet: Outlet::new(&shared.frames, shared.layout.generation, p, times),
             reader: LogReader::new(&shared.log, shared.layout, p, from),
-            last: Last::new(horizon_ms, known),
+            last,
             quiet: Quiet::new(times.head_after),
             window: Window::new(published, known),
             folder: Folder::new(&shared.log, Buckets::new(&shared.log, shared.layout), p),
             positions,
-            watch: Watch::new(tail, &own, p, times.beat_silence),
+            watch: Watch::new(tail, &own, p, times.beat_silence, shared.layout.former.is_some()),
             clock: Clock { ts: bounds.ts_ms, at: Instant::now() },
             created_ms: bounds.created_ms,
+            log_first: bounds.first,
             log_end: bounds.last,
+            // The mark itself may have expired, or was read by somebody long ago.
+            end: (shared.closed && known >= bounds.last).then_some(bounds.last),
+            heir,
             horizon_open: known.is_none() && bounds.first.0 > 1,
             lease: None,
             held: None,
@@ -259,6 +275,11 @@ impl Partition {
                         self.judging = Some(Box::pin(late::is_copy(self.shared.log.clone(), record, whose)));
                     }
                 },
+                Record::End { id, ts } => {
+                    tracing::info!(partition = self.p, id = %id, "the generation is over");
+                    self.end = Some(id);
+                    self.window.read(id, ts, None);
+                }
                 Record::Poison { id, ts, subject, .. } => {
                     self.metrics.strays.increment(1);
                     tracing::error!(partition = self.p, id = %id, subject, "an entry's subject names no thread; passed over");

@@ -1,20 +1,23 @@
 //! The role: connects, and keeps one task per partition. Two instances share nothing but NATS; per partition one publishes, the
 //! others stand by.
+//!
+//! One generation of the log after the other (ADR 5): a later one begins when every partition of the one before was published to its end,
+//! by whomever, so no thread's order breaks; it inherits what their maps know of each thread's last id.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use natterjack_nats::{Layout, Nats, NatsConfig};
-use natterjack_protocol::Times;
+use natterjack_protocol::{Times, thread::partition_of};
 use natterjack_runtime::Health;
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{error::Error, metrics::describe, partition};
+use crate::{error::Error, last::Last, metrics::describe, partition};
 
 /// A partition whose task ended begins again after this pause.
 const RESTART: Duration = Duration::from_millis(500);
@@ -45,7 +48,16 @@ pub(crate) struct Shared {
     pub times: Times,
     pub instance: String,
     pub status: Status,
+    /// There is a later generation: this one has its end mark, or had it until it expired.
+    pub closed: bool,
+    /// Partitions that were published to the end of their generation.
+    pub ended: Ended,
 }
+
+type Ended = Arc<watch::Sender<BTreeSet<u32>>>;
+
+/// What a partition knows of its threads' last ids in the generation before. Empty once that is too old for anybody to need.
+pub(crate) type Heir = Arc<Mutex<Option<Last>>>;
 
 /// One part of the process's health, made from all partitions.
 #[derive(Clone)]
@@ -61,6 +73,11 @@ impl Status {
         let bad: Vec<String> = all.iter().filter_map(|(p, s)| s.as_ref().err().map(|e| format!("partition {p}: {e}"))).collect();
         self.health.set(PART, if bad.is_empty() { Ok(()) } else { Err(bad.join("; ")) });
     }
+
+    /// Other partitions begin.
+    fn clear(&self) {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
 const PART: &str = "channel";
@@ -71,41 +88,85 @@ pub async fn run(cfg: Config, health: Health, stop: CancellationToken) -> Result
     health.set(PART, Err("connecting to NATS".into()));
     let frames = Nats::connect(&cfg.nats, "channel frames").await?;
     let log = Nats::connect(&cfg.nats, "channel log").await?;
-    let layout = Layout::load(&log).await?;
+    let newest = Layout::load(&log).await?;
     let status = Status { health: health.clone(), partitions: Arc::default() };
-    let mut tasks = JoinSet::new();
-    for p in 0..layout.partitions {
-        status.set(p, Err("starting".into()));
-        let shared = Shared {
-            frames: frames.clone(),
-            log: log.clone(),
-            layout,
-            times: cfg.times.clone(),
-            instance: cfg.instance.clone(),
-            status: status.clone(),
-        };
-        tasks.spawn(keep(shared, p, stop.clone()));
-    }
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(e) = ended {
-            // A bug of ours. Whoever started this role starts it again, as a whole: a partition without a task would look well.
-            return Err(Error::Panicked(e.to_string()));
+    let mut shared = Shared {
+        frames,
+        log,
+        // What the last holder left of the former generation comes first.
+        layout: newest.before().unwrap_or(newest),
+        times: cfg.times.clone(),
+        instance: cfg.instance.clone(),
+        status: status.clone(),
+        closed: newest.former.is_some(),
+        ended: Ended::default(),
+    };
+    let mut inherited = Vec::new();
+    loop {
+        let Some((next, maps)) = generation(&shared, inherited.clone(), &stop).await? else { break };
+        // A partition that failed in its last moment knows nothing to hand on: its generation is gone through again, from its position.
+        if maps.len() == shared.layout.partitions as usize {
+            let over = shared.layout.generation;
+            // Two switches behind: the one between them comes first.
+            shared.layout = next.before().filter(|before| before.generation > over).unwrap_or(next);
+            inherited = if shared.layout.generation == over + 1 { maps } else { Vec::new() };
+            tracing::info!(over, next = shared.layout.generation, "a generation of the log was published to its end");
         }
+        shared.closed = next.generation > shared.layout.generation;
+        shared.ended = Ended::default();
     }
     health.remove(PART);
     Ok(())
 }
 
-/// One partition, again and again.
-async fn keep(shared: Shared, p: u32, stop: CancellationToken) {
-    while !stop.is_cancelled() {
-        match partition::run(&shared, p, &stop).await {
-            Ok(()) => return,
+/// Until `stop` (none), or until the generation is over, published to its end, and there is a newer one: with what its maps know.
+async fn generation(shared: &Shared, inherited: Vec<Last>, stop: &CancellationToken) -> Result<Option<(Layout, Vec<Last>)>, Error> {
+    let (layout, over) = (shared.layout, stop.child_token());
+    let mut tasks = JoinSet::new();
+    shared.status.clear();
+    for p in 0..layout.partitions {
+        shared.status.set(p, Err("starting".into()));
+        let heir = (!inherited.is_empty()).then(|| Last::heir(&inherited, |hash| partition_of(hash, layout.partitions) == p));
+        tasks.spawn(keep(shared.clone(), p, Arc::new(Mutex::new(heir)), over.clone()));
+    }
+    drop(inherited);
+    let mut ended = shared.ended.subscribe();
+    let newer = async {
+        // The sender lives in `shared`.
+        let _ = ended.wait_for(|ended| ended.len() == layout.partitions as usize).await;
+        layout.newer(&shared.log).await
+    };
+    tokio::pin!(newer);
+    let (mut next, mut maps) = (None, Vec::new());
+    loop {
+        tokio::select! {
+            task = tasks.join_next() => match task {
+                Some(Ok(map)) => maps.extend(map),
+                // A bug of ours. Whoever started this role starts it again, as a whole: a partition without a task would look well.
+                Some(Err(e)) => return Err(Error::Panicked(e.to_string())),
+                None => break,
+            },
+            layout = &mut newer, if next.is_none() => {
+                next = Some(layout);
+                over.cancel();
+            }
+        }
+    }
+    Ok(next.filter(|_| !stop.is_cancelled()).map(|next| (next, maps)))
+}
+
+/// One partition, again and again; what its map knows if it came to the end of its generation.
+async fn keep(shared: Shared, p: u32, heir: Heir, over: CancellationToken) -> Option<Last> {
+    while !over.is_cancelled() {
+        match partition::run(&shared, p, &heir, &over).await {
+            Ok(map) => return map,
             Err(e) => {
                 tracing::error!(partition = p, error = %e, "the partition begins again");
+                shared.ended.send_if_modified(|ended| ended.remove(&p));
                 shared.status.set(p, Err(e.to_string()));
             }
         }
-        let _ = stop.run_until_cancelled(tokio::time::sleep(RESTART)).await;
+        let _ = over.run_until_cancelled(tokio::time::sleep(RESTART)).await;
     }
+    None
 }

@@ -11,6 +11,9 @@ pub struct Log {
     /// One less than `first` if it is empty.
     pub last: MsgId,
     pub now_ms: u64,
+    pub created_ms: u64,
+    /// Nothing will be added.
+    pub closed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,12 @@ pub fn choose(position: Option<Position>, log: Log, horizon_ms: u64) -> Plan {
         }
         // The entry itself has aged out, and all that is left comes after it.
         Some(p) if p.id == before_first => whole(p, None),
+        // Over, and so long ago that nobody asks for its threads' last ids.
+        Some(p) if log.closed && p.id >= log.last && p.ts + horizon_ms < log.now_ms => {
+            Plan { from: Start::After(log.last), published: p, alarm: None }
+        }
+        // As long as the horizon reaches to the beginning or beyond it: all of it, so that what was inherited fits on.
+        Some(p) if p.ts.min(log.now_ms).saturating_sub(horizon_ms) <= log.created_ms => whole(p, None),
         Some(p) => Plan { from: Start::Time(p.ts.min(log.now_ms).saturating_sub(horizon_ms)), published: p, alarm: None },
     }
 }
@@ -48,7 +57,7 @@ pub fn choose(position: Option<Position>, log: Log, horizon_ms: u64) -> Plan {
 mod tests {
     use super::*;
 
-    const LOG: Log = Log { first: MsgId(100), last: MsgId(200), now_ms: 1_000_000 };
+    const LOG: Log = Log { first: MsgId(100), last: MsgId(200), now_ms: 1_000_000, created_ms: 0, closed: false };
 
     fn at(id: u64, ts: u64) -> Plan {
         choose(Some(pos(id, ts)), LOG, 120_000)
@@ -72,7 +81,7 @@ mod tests {
     #[test]
     fn without_a_position_everything_is_published() {
         assert_eq!(choose(None, LOG, 120_000), Plan { from: Start::After(MsgId(99)), published: pos(99, 0), alarm: None });
-        let empty = Log { first: MsgId(100), last: MsgId(99), now_ms: 5 };
+        let empty = Log { first: MsgId(100), last: MsgId(99), now_ms: 5, ..LOG };
         assert_eq!(choose(None, empty, 1).from, Start::After(MsgId(99)));
         assert_eq!(choose(Some(pos(99, 7)), empty, 1), Plan { from: Start::After(MsgId(99)), published: pos(99, 7), alarm: None });
     }
@@ -83,6 +92,19 @@ mod tests {
         assert_eq!((s.from, s.published.id), (Start::After(MsgId(99)), MsgId(99)));
         assert!(s.alarm.is_some());
         assert!(at(99, 3).alarm.is_none(), "the next entry is the log's first");
+    }
+
+    #[test]
+    fn a_young_generation_is_read_from_its_beginning_and_one_that_is_over_not_at_all() {
+        let young = Log { created_ms: 850_000, ..LOG };
+        let plan = choose(Some(pos(150, 900_000)), young, 120_000);
+        assert_eq!(plan, Plan { from: Start::After(MsgId(99)), published: pos(150, 900_000), alarm: None });
+        assert_eq!(choose(Some(pos(150, 980_000)), young, 120_000).from, Start::Time(860_000));
+        let over = Log { closed: true, ..LOG };
+        assert_eq!(choose(Some(pos(200, 800_000)), over, 120_000).from, Start::After(MsgId(200)));
+        for still_of_use in [pos(199, 800_000), pos(200, 900_000)] {
+            assert!(matches!(choose(Some(still_of_use), over, 120_000).from, Start::Time(_)));
+        }
     }
 
     #[test]

@@ -26,11 +26,13 @@ pub struct Watch {
     archive: Positions,
     p: u32,
     timeout: Duration,
+    /// There was a generation before: the archive may not have come to this one yet.
+    follows: bool,
 }
 
 impl Watch {
-    pub fn new(tail: Tail, buckets: &Buckets, p: u32, timeout: Duration) -> Self {
-        Self { tail, archive: Positions::new(buckets, "persister"), p, timeout }
+    pub fn new(tail: Tail, buckets: &Buckets, p: u32, timeout: Duration, follows: bool) -> Self {
+        Self { tail, archive: Positions::new(buckets, "persister"), p, timeout, follows }
     }
 
     /// None: the log does not answer; then no beat goes out, and the edges see for themselves.
@@ -47,13 +49,14 @@ impl Watch {
     }
 
     /// How old the first entry is that the archive does not have. None: not known.
-    pub async fn archive_lag(self, last: MsgId, now_ms: u64) -> Option<u64> {
-        let position = self.archive.load(self.p).await.ok()??;
-        if position.id >= last {
+    pub async fn archive_lag(self, first: MsgId, last: MsgId, now_ms: u64) -> Option<u64> {
+        let position = self.archive.load(self.p).await.ok()?.map(|p| p.id);
+        let archived = position.or(self.follows.then(|| MsgId(first.0.saturating_sub(1))))?;
+        if archived >= last {
             return Some(0);
         }
         // The next id may have aged out of the log, or be none of ours: then it is not known how long that took.
-        let next = self.tail.get(self.p, position.id.next()).await.ok()??;
+        let next = self.tail.get(self.p, archived.next()).await.ok()??;
         Some(now_ms.saturating_sub(next.ts))
     }
 }

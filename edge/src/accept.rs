@@ -86,12 +86,19 @@ impl Front {
         })
     }
 
-    /// Accepts until `end`, also while draining: who comes then is told so. Every connection's task is tracked and ends with `end`.
-    pub async fn accept(self: Arc<Self>, listener: TcpListener, tasks: TaskTracker, end: CancellationToken) {
+    /// Accepts until `full_stop`, also while draining: who comes then is told so. Who comes later waits in the kernel for whoever accepts
+    /// next. Every connection's task is tracked and ends with `end`.
+    pub async fn accept(
+        self: Arc<Self>,
+        listener: Arc<TcpListener>,
+        tasks: TaskTracker,
+        full_stop: CancellationToken,
+        end: CancellationToken,
+    ) {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = end.cancelled() => return,
+                () = full_stop.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
             let (stream, peer) = match accepted {

@@ -103,7 +103,8 @@ mod tests {
     async fn alive_only_when_every_partition_beats() {
         let times = Times { beat_silence: Duration::from_millis(30), ..Times::default() };
         let clock = Clock::new(2, &times);
-        let beat = |p, frontier| Beat { p, ts: 1_800_000_000_000, created: 1, frontier: MsgId(frontier), archive_lag_ms: None };
+        let beat =
+            |p, frontier| Beat { generation: 1, p, ts: 1_800_000_000_000, created: 1, frontier: MsgId(frontier), archive_lag_ms: None };
         assert!(clock.beat(beat(0, 9)), "the first beat ends a silence");
         assert!(!clock.all_alive());
         clock.beat(beat(1, 5));

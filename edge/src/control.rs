@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{PublishError, Publisher, Tail, TailError};
+use natterjack_nats::{Log, PublishError, Publisher, TailError};
 use natterjack_protocol::{
     Body, Cid, Entry, Kind, MsgId, Refusal, Thread, Times, UserId,
     error::Code,
@@ -21,7 +21,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 #[derive(Clone)]
 pub struct Control {
-    tail: Tail,
+    log: Log,
     publisher: Publisher,
     people: People,
     clock: Clock,
@@ -62,8 +62,8 @@ impl State {
 }
 
 impl Control {
-    pub fn new(tail: Tail, publisher: &Publisher, people: &People, clock: &Clock, times: &Times, max_members: usize) -> Self {
-        Self { tail, publisher: publisher.clone(), people: people.clone(), clock: clock.clone(), times: times.clone(), max_members }
+    pub fn new(log: Log, publisher: &Publisher, people: &People, clock: &Clock, times: &Times, max_members: usize) -> Self {
+        Self { log, publisher: publisher.clone(), people: people.clone(), clock: clock.clone(), times: times.clone(), max_members }
     }
 
     /// Returns once the log has it. Dropping the future leaves the outcome open.
@@ -77,23 +77,23 @@ impl Control {
         let entry = Entry::new(change.actor.clone(), op, change.kind, change.body.clone());
         let payload = entry.encode();
         for _ in 0..TRIES {
-            let last = self.last(&change.thread).await?;
+            let (last, guard) = self.last(&change.thread).await?;
             if let Some(id) = last.filter(|l| l.op == Some(op)).map(|l| l.id) {
                 return Ok(Applied { id, entry });
             }
-            let expected = last.map_or(MsgId::NONE, |l| l.id);
-            let state = self.state_at(change, expected).await?;
-            if state.version() > expected && last.is_some() {
+            let newest = last.map_or(MsgId::NONE, |l| l.id);
+            let state = self.state_at(change, newest).await?;
+            if state.version() > newest && last.is_some() {
                 // Somebody appended between the two reads.
                 continue;
             }
             self.judge(&state, change)?;
-            match self.publisher.control(&change.thread, &op.to_string(), payload.clone(), expected).await {
+            match self.publisher.control(&change.thread, &op.to_string(), payload.clone(), guard).await {
                 Ok(stored) => return Ok(Applied { id: stored.id, entry }),
                 Err(PublishError::Conflict) => metrics::counter!("natterjack_edge_control_conflicts_total").increment(1),
                 Err(PublishError::Deadline(why)) => {
                     // Unknown: if it is the last one now, it was stored.
-                    return match self.last(&change.thread).await? {
+                    return match self.last(&change.thread).await?.0 {
                         Some(l) if l.op == Some(op) => Ok(Applied { id: l.id, entry }),
                         _ => {
                             tracing::warn!(thread = %change.thread, why, "a control entry was not acknowledged");
@@ -121,12 +121,13 @@ impl Control {
         }
     }
 
-    async fn last(&self, thread: &Thread) -> Result<Option<Last>, Refusal> {
-        let record = self.tail.last_control(thread).await.map_err(|e: TailError| {
+    /// The thread's last control entry, and the condition for the next one: the last in the stream that it goes to.
+    async fn last(&self, thread: &Thread) -> Result<(Option<Last>, MsgId), Refusal> {
+        let (record, guard) = self.log.last_control(thread).await.map_err(|e: TailError| {
             tracing::warn!(error = %e, "the last control entry cannot be read");
             Refusal::unavailable("the log does not answer: try again in a moment")
         })?;
-        Ok(record.map(|r| Last { id: r.id, op: Entry::decode(&r.payload).ok().map(|e| e.cid) }))
+        Ok((record.map(|r| Last { id: r.id, op: Entry::decode(&r.payload).ok().map(|e| e.cid) }), guard))
     }
 
     async fn state(&self, thread: &Thread, actor: &UserId) -> Result<State, Refusal> {

@@ -1,10 +1,11 @@
 //! The checklist of an edge: connect, start the parts, listen, wait, drain, end.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use natterjack_nats::{Buckets, ConnectError, EdgeLease, KvError, Layout, Nats, Publisher, Tail, layout::LayoutError};
-use natterjack_protocol::limits;
+use natterjack_nats::{Buckets, ConnectError, EdgeLease, KvError, Layout, Log, Nats, Publisher, layout::LayoutError};
+use natterjack_protocol::{close, limits};
 use natterjack_runtime::{Health, telemetry::Metrics};
+use tokio::net::TcpListener;
 use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
@@ -33,6 +34,9 @@ use crate::{
     tls::{Tls, TlsError},
 };
 
+/// At a new generation of the log: how long requests have to finish and sessions to be told.
+const RESUME: Duration = Duration::from_secs(1);
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("edge.listen: cannot listen on {addr}: {source}; is another edge running there?")]
@@ -60,29 +64,51 @@ pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, sto
     health.set("edge", Err("starting".into()));
     let tls = cfg.tls.clone().map(Tls::open).transpose()?;
     let listener = accept::bind(cfg.listen).map_err(|source| Error::Listen { addr: cfg.listen, source })?;
+    let nats = Nats::connect(&cfg.nats, "edge").await?;
+    let mut next = Some(Layout::load(&nats).await?);
+    let door = Door::new(cfg.limits.clone());
+    let _reloads = tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.watch().await })));
+    let base = Base { cfg, tls, listener: Arc::new(listener), nats, door, health: health.clone(), metrics };
+    while let Some(layout) = next {
+        next = Box::pin(generation(&base, layout, &stop)).await?;
+    }
+    health.remove("edge");
+    Ok(())
+}
+
+/// What outlives a generation of the log.
+struct Base {
+    cfg: Config,
+    tls: Option<Tls>,
+    listener: Arc<TcpListener>,
+    nats: Nats,
+    door: Door,
+    health: Health,
+    metrics: Option<Metrics>,
+}
+
+/// Everything else is of one generation: until `stop` (none), or until there is a newer one. Then all sessions resume from their cursors,
+/// a moment later, here; who connects meanwhile waits in the kernel.
+async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Result<Option<Layout>, Error> {
+    let Base { cfg, tls, listener, nats, door, health, metrics } = base;
     let listen = listener.local_addr().unwrap_or(cfg.listen);
     let url = cfg.public_url.clone().unwrap_or_else(|| format!("{}://{listen}", if tls.is_some() { "wss" } else { "ws" }));
-
-    let nats = Nats::connect(&cfg.nats, "edge").await?;
-    let layout = Layout::load(&nats).await?;
-    let buckets = Buckets::new(&nats, layout);
+    let buckets = Buckets::new(nats, layout);
     // Outlives the drain: sessions are served until they have gone.
     let end = CancellationToken::new();
     let _end_with_us = end.clone().drop_guard();
-    let live::Started { live, clock, members, history, task: dispatcher } =
-        live::start(&cfg, &nats, &layout, &buckets, end.clone()).await?;
+    let live::Started { live, clock, members, history, task: dispatcher } = live::start(cfg, nats, &layout, &buckets, end.clone()).await?;
     let mut dispatcher = AbortOnDropHandle::new(dispatcher);
 
-    let directory = Directory::new(&nats);
+    let directory = Directory::new(nats);
     let (gate, sessions) = (Gate::default(), Sessions::default());
     let auth = Auth::start(&buckets, &clock, &directory, &sessions, &cfg.times).await?;
     let edges = Edges::start(&buckets, &cfg.edge_id, &cfg.times).await?;
     let people = People::new(&buckets, &directory);
-    let publisher = Publisher::new(&nats, layout, cfg.times.clone());
-    let control = Control::new(Tail::new(&nats, layout), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
+    let publisher = Publisher::new(nats, layout, cfg.times.clone());
+    let control = Control::new(Log::new(nats, layout), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
     let threads = ThreadLists::new(&history, &people);
     let pages = Pages::new(&history, &people);
-    let door = Door::new(cfg.limits.clone());
 
     let sends = Arc::new(Sends {
         publisher: publisher.clone(),
@@ -116,13 +142,13 @@ pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, sto
         door: door.clone(),
         edges: edges.clone(),
         health: health.clone(),
-        metrics,
+        metrics: metrics.clone(),
         nats: nats.clone(),
         own_url: url.clone(),
     };
     let services = Arc::new(Services {
         auth,
-        door,
+        door: door.clone(),
         sessions: sessions.clone(),
         members,
         live,
@@ -131,7 +157,7 @@ pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, sto
         sends,
         pages,
         threads,
-        nats,
+        nats: nats.clone(),
         times: cfg.times.clone(),
         edge: cfg.edge_id.clone(),
         limits: limits::ForClients { group_members: cfg.max_group_members, ..limits::ForClients::default() },
@@ -148,10 +174,11 @@ pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, sto
         times: cfg.times.clone(),
     };
     let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let _reloads = tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.watch().await })));
-    let front = Front::new(services, http::router(api), draining.clone(), cfg.max_connections, tls);
-    tasks.spawn(front.accept(listener, tasks.clone(), end.clone()));
-    tracing::info!(edge = %cfg.edge_id, %listen, url, "edge listens");
+    // Ends with `end` at the latest.
+    let accepting = end.child_token();
+    let front = Front::new(services, http::router(api), draining.clone(), cfg.max_connections, tls.clone());
+    tasks.spawn(front.accept(listener.clone(), tasks.clone(), accepting.clone(), end.clone()));
+    tracing::info!(edge = %cfg.edge_id, %listen, url, generation = layout.generation, "edge listens");
 
     let work = async {
         stop.cancelled().await;
@@ -159,15 +186,29 @@ pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, sto
         drain(&sessions, &gate, &edges, &cfg.times).await;
     };
     let result = tokio::select! {
-        () = work => Ok(()),
-        () = keeper.keep() => Ok(()),
+        () = work => Ok(None),
+        () = keeper.keep() => Ok(None),
         _ = &mut dispatcher => Err(Error::LiveEnded),
+        newer = layout.newer(nats) => Ok(Some(newer)),
     };
     publisher.close();
+    if let Ok(Some(newer)) = &result {
+        tracing::info!(
+            generation = newer.generation,
+            sessions = sessions.len(),
+            "the log goes on with a new generation; all sessions resume"
+        );
+        accepting.cancel();
+        draining.cancel();
+        sessions.all().iter().for_each(|s| s.outbox.close(close::RESYNC));
+        tasks.close();
+        let _ = tokio::time::timeout(RESUME, tasks.wait()).await;
+    }
     end.cancel();
     tasks.close();
     tasks.wait().await;
-    let _ = tokio::time::timeout(cfg.times.edge_refresh, keeper.lease.release()).await;
-    health.remove("edge");
+    if !matches!(result, Ok(Some(_))) {
+        let _ = tokio::time::timeout(cfg.times.edge_refresh, keeper.lease.release()).await;
+    }
     result
 }

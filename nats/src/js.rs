@@ -172,6 +172,8 @@ async fn leader_get_raw<Q: Serialize>(nats: &Nats, stream: &str, q: &Q) -> Resul
 #[derive(Debug, Deserialize)]
 pub(crate) struct StreamState {
     pub messages: u64,
+    #[serde(default)]
+    pub bytes: u64,
     pub first_seq: u64,
     pub last_seq: u64,
     #[serde(default)]

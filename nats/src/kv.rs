@@ -202,6 +202,10 @@ impl Buckets {
         Self { nats: nats.clone(), layout }
     }
 
+    pub(crate) fn generation(&self) -> u32 {
+        self.layout.generation
+    }
+
     pub fn leases(&self) -> Kv {
         Kv::new(&self.nats, subjects::LEASES.into())
     }

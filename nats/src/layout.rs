@@ -1,5 +1,9 @@
-//! How the log is laid out: its generation, its partitions, the shards of the buckets. Written by `provision`, read by every role at start.
+//! How the log is laid out: its generation, its partitions, the shards of the buckets. Written by `provision`, read by every role at start,
+//! and again when the generation is over (ADR 5).
 
+use std::time::Duration;
+
+use futures_util::StreamExt;
 use natterjack_protocol::{Thread, thread::partition_of};
 use serde::{Deserialize, Serialize};
 
@@ -9,11 +13,33 @@ use crate::{
     subjects,
 };
 
+/// After a watch that could not be opened.
+const PAUSE: Duration = Duration::from_millis(250);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
     pub generation: u32,
     pub partitions: u32,
     pub kv_shards: u32,
+    /// The generation before: nothing is written to it any more, but what is not archived yet is only there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<Former>,
+    /// A switch that was begun. Whoever provisions next finishes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Next>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Former {
+    pub generation: u32,
+    pub partitions: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Next {
+    pub partitions: u32,
+    /// Of each partition.
+    pub max_bytes: i64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -27,16 +53,60 @@ pub enum LayoutError {
 }
 
 impl Layout {
-    pub async fn load(nats: &Nats) -> Result<Self, LayoutError> {
-        Self::find(nats).await?.ok_or(LayoutError::NotProvisioned)
+    /// One generation alone.
+    pub fn new(generation: u32, partitions: u32, kv_shards: u32) -> Self {
+        Self { generation, partitions, kv_shards, former: None, next: None }
     }
 
-    pub(crate) async fn find(nats: &Nats) -> Result<Option<Self>, LayoutError> {
-        match Kv::new(nats, subjects::CONTROL.into()).get(subjects::LAYOUT_KEY).await {
-            Ok(Some((value, _))) => serde_json::from_slice(&value).map(Some).map_err(|e| LayoutError::Corrupt(e.to_string())),
+    /// By the leader: whatever was written before is seen.
+    pub async fn load(nats: &Nats) -> Result<Self, LayoutError> {
+        Self::find(nats).await?.map(|(layout, _)| layout).ok_or(LayoutError::NotProvisioned)
+    }
+
+    /// With its revision.
+    pub(crate) async fn find(nats: &Nats) -> Result<Option<(Self, u64)>, LayoutError> {
+        match control(nats).get(subjects::LAYOUT_KEY).await {
+            Ok(Some((value, revision))) => Ok(Some((Self::parse(&value)?, revision))),
             Ok(None) | Err(KvError::NoBucket(_)) => Ok(None),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Writes it if nobody was faster.
+    pub(crate) async fn store(&self, nats: &Nats, revision: u64) -> Result<u64, KvError> {
+        let bytes = serde_json::to_vec(self).expect("plain values");
+        control(nats).cas(subjects::LAYOUT_KEY, bytes.into(), revision).await
+    }
+
+    /// Waits, through every outage, for a later generation than this one. Cancel-safe.
+    pub async fn newer(&self, nats: &Nats) -> Self {
+        loop {
+            if let Ok(mut changes) = control(nats).watch(subjects::LAYOUT_KEY).await {
+                while let Some(change) = changes.next().await {
+                    if let Some(Ok(layout)) = change.value.map(|v| Self::parse(&v))
+                        && layout.generation > self.generation
+                    {
+                        return layout;
+                    }
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn parse(value: &[u8]) -> Result<Self, LayoutError> {
+        serde_json::from_slice(value).map_err(|e| LayoutError::Corrupt(e.to_string()))
+    }
+
+    /// The generation before, as a layout of its own.
+    pub fn before(&self) -> Option<Self> {
+        self.former.map(|f| Self::new(f.generation, f.partitions, self.kv_shards))
+    }
+
+    /// What comes after a switch.
+    pub(crate) fn after(&self, next: Next) -> Self {
+        let former = Some(Former { generation: self.generation, partitions: self.partitions });
+        Self { former, ..Self::new(self.generation + 1, next.partitions, self.kv_shards) }
     }
 
     pub fn partition(&self, thread: &Thread) -> u32 {
@@ -51,5 +121,25 @@ impl Layout {
     /// The log's stream of a thread.
     pub fn stream(&self, thread: &Thread) -> String {
         subjects::stream(self.generation, self.partition(thread))
+    }
+}
+
+fn control(nats: &Nats) -> Kv {
+    Kv::new(nats, subjects::CONTROL.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_switch_names_both_generations_and_the_first_layout_ever_written_is_read() {
+        let old = Layout::parse(br#"{"generation":1,"partitions":2,"kv_shards":3}"#).unwrap();
+        assert_eq!(old, Layout::new(1, 2, 3));
+        let new = old.after(Next { partitions: 4, max_bytes: 5 });
+        assert_eq!((new.generation, new.partitions, new.kv_shards, new.next), (2, 4, 3, None));
+        assert_eq!(new.before(), Some(old));
+        assert_eq!(Layout::parse(&serde_json::to_vec(&new).unwrap()).unwrap(), new);
+        assert_eq!(new.after(Next { partitions: 1, max_bytes: 5 }).former, Some(Former { generation: 2, partitions: 4 }));
     }
 }

@@ -29,7 +29,7 @@ impl RoleLease {
     pub fn new(buckets: &Buckets, role: &str, p: u32, instance: &str, times: &Times) -> Self {
         Self {
             kv: buckets.roles(),
-            key: subjects::role_key(role, p),
+            key: subjects::role_key(role, buckets.generation(), p),
             instance: Bytes::copy_from_slice(instance.as_bytes()),
             refresh: times.role_refresh,
             held: watch::Sender::new(false),

@@ -1,13 +1,14 @@
 //! Everything Natterjack says to NATS, and the only place that spells a subject, a stream or a bucket.
 //!
 //! A message passes through `publish` (step 3: into the log), `reader` (steps 4, 7, 8: out of the log, in order), `fanin`
-//! (step 5: live subjects to an edge) and `tail` (history and control reads). `provision` makes what they stand on,
-//! `kv` and `lease` hold the state beside the log, `service` answers requests between roles.
+//! (step 5: live subjects to an edge) and `log` (history and control reads). `provision` makes what they stand on, `generation`
+//! changes it while all runs, `kv` and `lease` hold the state beside the log, `service` answers requests between roles.
 
 pub mod baseline;
 pub mod config;
 pub mod connect;
 pub mod fanin;
+pub mod generation;
 pub(crate) mod inbox;
 pub(crate) mod js;
 pub mod kv;
@@ -15,6 +16,7 @@ pub mod kv_state;
 pub mod kv_watch;
 pub mod layout;
 pub mod lease;
+pub mod log;
 pub mod positions;
 pub mod provision;
 pub mod publish;
@@ -30,10 +32,12 @@ pub(crate) mod wire_time;
 pub use config::NatsConfig;
 pub use connect::{ConnectError, Nats, RpcError};
 pub use fanin::{FanIn, FanInEvent, Slot, Tail8};
+pub use generation::switch;
 pub use kv::{Buckets, Kv, KvError};
 pub use kv_watch::WatchEvent;
 pub use layout::Layout;
 pub use lease::{EdgeLease, LeaseState, RoleLease};
+pub use log::Log;
 pub use positions::{Position, Positions};
 pub use provision::{ProvisionError, provision};
 pub use publish::{PublishError, Publisher, Stored};

@@ -1,4 +1,4 @@
-//! How far a role has got in a partition, for those roles that keep it on NATS (the persister keeps its watermark in the store).
+//! How far a role has got in a partition of a generation, for those roles that keep it on NATS (the persister keeps its watermark in the store).
 
 use bytes::Bytes;
 use natterjack_protocol::{MsgId, entry::VERSION};
@@ -27,21 +27,26 @@ struct Value {
 pub struct Positions {
     kv: Kv,
     role: String,
+    generation: u32,
 }
 
 impl Positions {
     pub fn new(buckets: &Buckets, role: &str) -> Self {
-        Self { kv: buckets.control(), role: role.to_owned() }
+        Self { kv: buckets.control(), role: role.to_owned(), generation: buckets.generation() }
     }
 
     /// None: this role has never been here; also for a value that cannot be read (it is written again by the next `advance`).
     pub async fn load(&self, p: u32) -> Result<Option<Position>, KvError> {
-        Ok(self.kv.get(&subjects::position_key(&self.role, p)).await?.and_then(|(v, _)| parse(&v)))
+        Ok(self.kv.get(&self.key(p)).await?.and_then(|(v, _)| parse(&v)))
+    }
+
+    fn key(&self, p: u32) -> String {
+        subjects::position_key(&self.role, self.generation, p)
     }
 
     /// Moves forward, never back: of two readers the one that is behind changes nothing.
     pub async fn advance(&self, p: u32, to: Position) -> Result<(), KvError> {
-        self.kv.update(&subjects::position_key(&self.role, p), |old| merge(old.and_then(parse), to).map(encode)).await.map(|_| ())
+        self.kv.update(&self.key(p), |old| merge(old.and_then(parse), to).map(encode)).await.map(|_| ())
     }
 }
 

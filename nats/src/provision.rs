@@ -1,6 +1,7 @@
 //! Makes what everything else stands on, or verifies it: streams of the log, buckets, the layout. Runs before any role; roles may not.
 //!
-//! Idempotent. What differs from the configuration is refused by name, never changed silently.
+//! Idempotent. What differs from the configuration is refused by name, never changed silently. The number of partitions is the layout's
+//! once there is one; `generation` changes it. A switch that was begun and not finished is finished here.
 
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use natterjack_protocol::Times;
 use crate::{
     config::NatsConfig,
     connect::Nats,
+    generation,
     js::{self, JsError, code},
-    kv::{Kv, KvError},
+    kv::KvError,
     layout::{Layout, LayoutError},
     subjects,
 };
@@ -29,10 +31,12 @@ pub enum ProvisionError {
     Clock(u64),
     #[error("nats-server {0} is too old; 2.12 or later is needed")]
     ServerTooOld(String),
-    #[error("{name} exists and differs: {}; change the configuration back or start a new generation", .differences.join(", "))]
+    #[error("{name} exists and differs: {}; change the configuration back", .differences.join(", "))]
     Drift { name: String, differences: Vec<String> },
     #[error("{name}: {reason}")]
     Create { name: String, reason: String },
+    #[error("generation {0} is not yet archived to its end; a further switch has to wait for that (does the archive answer?)")]
+    Unarchived(u32),
     #[error(transparent)]
     Layout(#[from] LayoutError),
     #[error(transparent)]
@@ -57,14 +61,14 @@ pub async fn provision_at(nats: &Nats, cfg: &NatsConfig, times: &Times, now_ms: 
     for wanted in buckets(cfg, times) {
         create_or_verify(nats, wanted, true).await?;
     }
-    let layout = agree_on_layout(nats, cfg).await?;
+    let mut layout = agree_on_layout(nats, cfg).await?;
+    if let Some(next) = layout.next {
+        layout = generation::finish(nats, cfg, times, now_ms, next).await?;
+    }
     let above = highest_id(nats).await?;
     for p in 0..layout.partitions {
-        let mut wanted = log_stream(layout.generation, p, cfg, times);
-        let first = first_seq(now_ms, above);
-        wanted.first_sequence = Some(first);
-        let max_bytes_is_set = cfg.max_bytes.is_some();
-        create_or_verify(nats, wanted, max_bytes_is_set).await?;
+        let wanted = log_stream(layout.generation, p, first_seq(now_ms, above), cfg, times);
+        create_or_verify(nats, wanted, cfg.max_bytes.is_some()).await?;
     }
     Ok(layout)
 }
@@ -75,22 +79,24 @@ pub fn first_seq(now_ms: u64, highest_before: u64) -> u64 {
 }
 
 async fn agree_on_layout(nats: &Nats, cfg: &NatsConfig) -> Result<Layout, ProvisionError> {
-    let wanted = Layout { generation: GENERATION, partitions: cfg.partitions.max(1), kv_shards: cfg.kv_shards.max(1) };
-    let bytes = serde_json::to_vec(&wanted).map_err(|e| ProvisionError::Create { name: "layout".into(), reason: e.to_string() })?;
-    match Kv::new(nats, subjects::CONTROL.into()).cas(subjects::LAYOUT_KEY, bytes.into(), 0).await {
+    let wanted = Layout::new(GENERATION, cfg.partitions.max(1), cfg.kv_shards.max(1));
+    match wanted.store(nats, 0).await {
         Ok(_) => return Ok(wanted),
         Err(KvError::Conflict) => {}
         Err(e) => return Err(e.into()),
     }
     let found = Layout::load(nats).await?;
+    if found.partitions != wanted.partitions {
+        let (there, configured) = (found.partitions, wanted.partitions);
+        tracing::info!(there, configured, "the log keeps its partitions; `natterjack provision --partitions` changes them");
+    }
     let mut differences = Vec::new();
-    differ(&mut differences, "partitions", &found.partitions, &wanted.partitions);
     differ(&mut differences, "kv_shards", &found.kv_shards, &wanted.kv_shards);
     if differences.is_empty() { Ok(found) } else { Err(ProvisionError::Drift { name: "the layout".into(), differences }) }
 }
 
 /// The largest id any partition of any generation has given.
-async fn highest_id(nats: &Nats) -> Result<u64, ProvisionError> {
+pub(crate) async fn highest_id(nats: &Nats) -> Result<u64, ProvisionError> {
     #[derive(serde::Deserialize)]
     struct Names {
         #[serde(default)]
@@ -115,10 +121,11 @@ async fn highest_id(nats: &Nats) -> Result<u64, ProvisionError> {
     }
 }
 
-fn log_stream(generation: u32, p: u32, cfg: &NatsConfig, times: &Times) -> Config {
+pub(crate) fn log_stream(generation: u32, p: u32, first_id: u64, cfg: &NatsConfig, times: &Times) -> Config {
     Config {
         name: subjects::stream(generation, p),
         subjects: subjects::stream_subjects(generation, p),
+        first_sequence: Some(first_id),
         storage: StorageType::File,
         retention: RetentionPolicy::Limits,
         // A full log refuses; it never drops what was acknowledged.
@@ -180,7 +187,7 @@ fn bucket(name: String, cfg: &NatsConfig, storage: StorageType, max_age: Duratio
     }
 }
 
-async fn create_or_verify(nats: &Nats, mut wanted: Config, compare_bytes: bool) -> Result<(), ProvisionError> {
+pub(crate) async fn create_or_verify(nats: &Nats, mut wanted: Config, compare_bytes: bool) -> Result<(), ProvisionError> {
     let name = wanted.name.clone();
     if let Some(info) = js::stream_info(nats, &name).await? {
         if !compare_bytes {

@@ -74,7 +74,7 @@ impl Publisher {
         self.until_known(&subject, headers, payload).await
     }
 
-    /// Stops taking new entries; those in flight finish.
+    /// Stops taking new entries. Those in flight finish with the attempt they are in.
     pub fn close(&self) {
         self.window.close();
     }
@@ -100,7 +100,8 @@ impl Publisher {
                 Verdict::Again => {}
             }
             metrics::counter!("natterjack_publish_retries_total").increment(1);
-            if Instant::now() + pause >= deadline {
+            // A publish without a responder: the generation is over, and whoever resends asks `history` first.
+            if Instant::now() + pause >= deadline || self.window.is_closed() {
                 return Err(PublishError::Deadline(error.to_string()));
             }
             tokio::time::sleep(pause).await;

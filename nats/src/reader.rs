@@ -36,20 +36,25 @@ pub enum Record {
         subject: String,
         payload: Bytes,
     },
+    /// The generation is over; nothing comes behind this.
+    End {
+        id: MsgId,
+        ts: u64,
+    },
 }
 
 impl Record {
     pub fn id(&self) -> MsgId {
         match self {
             Self::Entry(r) => r.id,
-            Self::Poison { id, .. } => *id,
+            Self::Poison { id, .. } | Self::End { id, .. } => *id,
         }
     }
 
     pub fn ts(&self) -> u64 {
         match self {
             Self::Entry(r) => r.ts,
-            Self::Poison { ts, .. } => *ts,
+            Self::Poison { ts, .. } | Self::End { ts, .. } => *ts,
         }
     }
 }
@@ -73,6 +78,7 @@ pub enum ReadError {
 pub struct LogReader {
     nats: Nats,
     stream: String,
+    end: String,
     p: u32,
     start: Start,
     position: MsgId,
@@ -111,6 +117,7 @@ impl LogReader {
         Self {
             nats: nats.clone(),
             stream: subjects::stream(layout.generation, p),
+            end: subjects::end(layout.generation, p),
             p,
             start: from,
             position: if let Start::After(id) = from { id } else { MsgId::NONE },
@@ -188,6 +195,7 @@ impl LogReader {
         batch.pending = d.pending;
         batch.records.push(match subjects::parse_entry(&d.subject) {
             Some(s) => Record::Entry(LogRecord { id: MsgId(d.seq), ts: d.ts, thread: s.thread, control: s.control, payload: d.payload }),
+            None if d.subject.as_str() == self.end => Record::End { id: MsgId(d.seq), ts: d.ts },
             None => Record::Poison { id: MsgId(d.seq), ts: d.ts, subject: d.subject.to_string(), payload: d.payload },
         });
     }

@@ -25,6 +25,11 @@ pub fn ctl(generation: u32, p: u32, thread: &Thread) -> String {
     format!("ctl.{generation}.{p}.{thread}")
 }
 
+/// The only subject of a partition that is over: nobody publishes there but `provision`, once, behind everything that was stored.
+pub fn end(generation: u32, p: u32) -> String {
+    format!("end.{generation}.{p}")
+}
+
 /// What a subject of the log says about the entry stored under it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntrySubject {
@@ -96,9 +101,9 @@ pub fn parse_beat(subject: &str) -> Option<u32> {
     subject.strip_prefix("beat.")?.parse().ok()
 }
 
-/// Request and reply; served by the holder of partition `p` on the connection that publishes its frames.
-pub fn heads(p: u32) -> String {
-    format!("svc.channel.heads.{p}")
+/// Request and reply; served by the holder of the partition on the connection that publishes its frames.
+pub fn heads(generation: u32, p: u32) -> String {
+    format!("svc.channel.heads.{generation}.{p}")
 }
 
 /// The stream of a partition.
@@ -143,8 +148,8 @@ pub fn threads_key(uid: &UserId) -> String {
     format!("{uid}.threads")
 }
 
-pub fn role_key(role: &str, p: u32) -> String {
-    format!("{role}.{p}")
+pub fn role_key(role: &str, generation: u32, p: u32) -> String {
+    format!("{role}.{generation}.{p}")
 }
 
 pub fn edge_key(id: &str) -> String {
@@ -153,8 +158,8 @@ pub fn edge_key(id: &str) -> String {
 
 pub const EDGE_KEYS: &str = "edge.*";
 
-pub fn position_key(role: &str, p: u32) -> String {
-    format!("positions.{role}.{p}")
+pub fn position_key(role: &str, generation: u32, p: u32) -> String {
+    format!("positions.{role}.{generation}.{p}")
 }
 
 /// Public keys that sign access tokens.

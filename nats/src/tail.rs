@@ -1,4 +1,4 @@
-//! One thread's newest entries straight from the log: for history (its part above the archive) and for judging control entries.
+//! One thread's newest entries straight from one generation of the log. `log` makes one of two generations.
 //!
 //! Batch Direct Get walks upwards only and on literal subjects is quick (0.2–0.35 ms; a wildcard 33–38 ms), but a follower may answer it
 //! with what it had a moment ago; leader reads have everything that was acknowledged.
@@ -49,6 +49,10 @@ pub struct LogBounds {
     /// The leader's clock: the log's now.
     pub ts_ms: u64,
     pub max_age: Duration,
+    /// The first id there could ever be: if `first` is above it, something has expired.
+    pub origin: MsgId,
+    /// The generation is over, nothing is stored here any more.
+    pub over: bool,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -150,7 +154,7 @@ impl Tail {
         js::leader_next(&self.nats, &self.layout.stream(thread), &ctl, after.0 + 1).await?.map(record).transpose()
     }
 
-    /// One entry by id, by the leader. An entry that is not of a thread (poison) counts as absent.
+    /// One entry by id, by the leader. What is not of a thread (poison, the end) counts as absent.
     pub async fn get(&self, p: u32, id: MsgId) -> Result<Option<LogRecord>, TailError> {
         let stored = js::leader_get(&self.nats, &subjects::stream(self.layout.generation, p), Get::Seq(id.0)).await?;
         Ok(stored.and_then(|m| record(m).ok()))
@@ -240,6 +244,8 @@ impl Tail {
             created_ms: time(&info.created)?,
             ts_ms: time(&info.ts)?,
             max_age: info.config.max_age,
+            origin: MsgId(info.config.first_sequence.unwrap_or(1)),
+            over: info.config.subjects == [subjects::end(self.layout.generation, p)],
         })
     }
 

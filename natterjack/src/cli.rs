@@ -28,7 +28,7 @@ pub enum Command {
     /// Everything on this machine: nats-server, channel, persister and two edges. Data in one folder.
     Up(UpArgs),
     /// Create or verify streams, buckets and the schema of the archive. Once per installation, before the other processes.
-    Provision,
+    Provision(ProvisionArgs),
     /// The WebSocket and HTTP front.
     Edge(EdgeArgs),
     /// Reads the log in order and publishes events on live subjects.
@@ -88,6 +88,14 @@ pub struct PersisterArgs {
 }
 
 #[derive(Args)]
+pub struct ProvisionArgs {
+    /// The log goes on with this many partitions, also while everything runs: a new generation of streams is made, the old one is closed,
+    /// all roles move over, sessions resume.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub partitions: Option<u32>,
+}
+
+#[derive(Args)]
 pub struct ConfigArgs {
     /// As the page docs/configuration.md.
     #[arg(long)]
@@ -120,7 +128,7 @@ impl Cli {
             ],
             Command::Edge(a) => vec![("edge.id", a.id.clone()), ("edge.listen", a.listen.clone()), ("edge.url", a.url.clone())],
             Command::Persister(a) => vec![("persister.archive", a.archive.clone())],
-            Command::Provision | Command::Channel | Command::Chat(_) | Command::Bench(_) | Command::Doctor | Command::Config(_) => {
+            Command::Provision(_) | Command::Channel | Command::Chat(_) | Command::Bench(_) | Command::Doctor | Command::Config(_) => {
                 vec![]
             }
         };

@@ -62,13 +62,25 @@ pub async fn run(settings: &Settings) -> bool {
             match Layout::load(&nats).await {
                 Err(e) => say("log", Err(format!("{e}; run `natterjack provision`"))),
                 Ok(layout) => {
-                    say("log", Ok(format!("generation {}, {} partitions", layout.generation, layout.partitions)));
+                    say("log", generations(layout));
                     say("clock", clock(&Tail::new(&nats, layout)).await);
                 }
             }
         }
     }
     all_well
+}
+
+fn generations(layout: Layout) -> Result<String, String> {
+    let Layout { generation, partitions, former, next, .. } = layout;
+    let now = format!("generation {generation}, {partitions} partitions");
+    match (next, former) {
+        (Some(next), _) => {
+            Err(format!("{now}; a switch to {} partitions was begun and not finished: run `natterjack provision`", next.partitions))
+        }
+        (None, Some(f)) => Ok(format!("{now} (before: generation {}, {} partitions)", f.generation, f.partitions)),
+        (None, None) => Ok(now),
+    }
 }
 
 fn disk(data: &Path) -> Result<String, String> {

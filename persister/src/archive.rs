@@ -7,7 +7,7 @@
 use std::{collections::HashSet, fmt::Display, time::Duration};
 
 use futures_util::{StreamExt, stream};
-use natterjack_nats::{Buckets, Layout, LogReader, Nats, Positions, ReadError, Record, RoleLease, Start};
+use natterjack_nats::{Buckets, Layout, LogReader, Nats, Positions, ReadError, Record, RoleLease, Start, Tail};
 use natterjack_protocol::{MsgId, Thread, Times};
 use natterjack_runtime::Health;
 use tokio::{sync::watch, time::sleep};
@@ -17,13 +17,15 @@ use crate::{
     batch::{self, Limits, Sorted},
     fold::fold_thread,
     history::History,
-    store::{PartitionKey, Row, Store},
+    store::{PartitionKey, Position, Row, Store},
 };
 
 /// Threads of a batch that are written at the same time.
 const WRITES: usize = 64;
 /// Pauses between attempts at a store that does not answer.
 const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(2);
+/// How often a generation looks whether the one before it is archived.
+const LOOK: Duration = Duration::from_millis(200);
 /// The mirror of the watermark is for judging how far the archive is behind, against a margin of hours.
 const MIRROR: Duration = Duration::from_secs(1);
 
@@ -39,6 +41,7 @@ pub struct Archive<S> {
     pub buckets: Buckets,
     pub times: Times,
     pub instance: String,
+    pub history: History<S>,
     pub store: S,
     pub health: Health,
 }
@@ -79,7 +82,13 @@ impl<S: Store> Archive<S> {
     async fn read(&self, p: u32, mirror: &Mirror) -> Result<(), ReadError> {
         let key = PartitionKey { generation: self.layout.generation, partition: p };
         let store = &self.store;
-        let mut position = self.until_it_works("read the watermark", || store.position(key)).await.unwrap_or_default();
+        let before = self.former_is_archived().await;
+        let found = self.until_it_works("read the watermark", || store.position(key)).await;
+        if let Some(found) = found {
+            // A predecessor may have died between the two; and of a generation that is over nothing more will come.
+            mirror.send_replace(Some(natterjack_nats::Position { id: found.id, ts: found.ts }));
+        }
+        let mut position = found.unwrap_or(Position { id: MsgId::NONE, ts: before });
         let mut reader = LogReader::new(&self.nats, self.layout, p, Start::After(position.id));
         tracing::info!(p, position = %position.id, "archiving");
         loop {
@@ -105,9 +114,38 @@ impl<S: Store> Archive<S> {
         }
     }
 
+    /// Waits until the generation before is archived to its end, so that a thread is folded in its order. Says when that ended: archived
+    /// times do not fall behind it.
+    async fn former_is_archived(&self) -> u64 {
+        let Some(former) = self.layout.before() else { return 0 };
+        let (tail, store) = (Tail::new(&self.nats, former), &self.store);
+        let mut end_ts = 0;
+        for partition in 0..former.partitions {
+            let key = PartitionKey { generation: former.generation, partition };
+            loop {
+                let bounds = match tail.bounds(partition).await {
+                    Ok(bounds) => bounds,
+                    Err(e) => {
+                        tracing::debug!(partition, error = %e, "the end of the former generation is not known yet");
+                        sleep(LOOK).await;
+                        continue;
+                    }
+                };
+                let position = self.until_it_works("read the watermark", || store.position(key)).await.unwrap_or_default();
+                // What has expired was archived, or else is lost by now.
+                if position.id >= bounds.last || bounds.entries == 0 {
+                    end_ts = end_ts.max(position.ts);
+                    break;
+                }
+                sleep(LOOK).await;
+            }
+        }
+        end_ts
+    }
+
     /// What the late rule hides. While that cannot be told, the watermark waits.
     async fn copies(&self, records: &[Record]) -> HashSet<MsgId> {
-        let history = History::new(&self.nats, self.layout, self.times.clone(), self.store.clone());
+        let history = self.history.current();
         let mut hidden = HashSet::new();
         for record in records {
             let Record::Entry(entry) = record else { continue };

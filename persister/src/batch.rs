@@ -54,6 +54,7 @@ fn size(records: &[Record]) -> usize {
     let payload = |r: &Record| match r {
         Record::Entry(e) => e.payload.len(),
         Record::Poison { payload, .. } => payload.len(),
+        Record::End { .. } => 0,
     };
     records.iter().map(payload).sum()
 }
@@ -91,6 +92,7 @@ pub fn sort(key: PartitionKey, from: Position, records: Vec<Record>, hidden: &Ha
                 });
                 sorted.threads[place].1.push(row);
             }
+            Record::End { .. } => {}
             Record::Poison { id, subject, payload, .. } => sorted.strays.push(Stray { key, id, ts, subject, payload }),
         }
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
-use natterjack_nats::{Buckets, Layout, Nats, Tail, kv_state::StateError, serve, service::ServeError, subjects};
+use natterjack_nats::{Buckets, Layout, Nats, kv_state::StateError, serve, service::ServeError, subjects};
 use natterjack_protocol::{
     Code, Refusal, Times,
     rpc::{DirectoryAnswer, DirectoryRequest},
@@ -59,9 +59,7 @@ pub enum DirectoryError {
 struct Directory<S> {
     store: S,
     nats: Nats,
-    layout: Layout,
     buckets: Buckets,
-    tail: Tail,
     times: Times,
     keys: Keys,
     revocations: Revocations,
@@ -88,9 +86,7 @@ pub async fn run<S: Store + Accounts>(
     let directory = Arc::new(Directory {
         store,
         nats: nats.clone(),
-        layout,
         buckets,
-        tail: Tail::new(nats, layout),
         times,
         keys,
         revocations,

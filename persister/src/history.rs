@@ -2,8 +2,12 @@
 //! lookups of cids from archive and log together. Any instance answers; the asker has authorised its user.
 //!
 //! `joined` makes one thread of both, `page` cuts pages out of it, `latest` and `lookup` answer the rest.
+//!
+//! An answer is made on one layout of the log, and given only if that was the newest when it was asked for (ADR 5).
 
-use natterjack_nats::{Layout, Nats, Service, Tail, TailError, serve, service::ServeError, subjects};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use natterjack_nats::{Layout, Log, Nats, Service, TailError, layout::LayoutError, serve, service::ServeError, subjects};
 use natterjack_protocol::{
     Code, Event, MsgId, Refusal, Thread, Times, UserId,
     frame::Page,
@@ -26,11 +30,18 @@ use reader::Reader;
 /// Requests at once. Overflow: `unavailable` at once. A request holds at most a few thousand rows.
 const CONCURRENCY: usize = 128;
 
-/// What every answer is made from.
+/// The service.
 #[derive(Clone)]
 pub struct History<S> {
+    nats: Nats,
+    view: Arc<RwLock<View<S>>>,
+}
+
+/// What an answer is made from.
+#[derive(Clone)]
+pub(crate) struct View<S> {
     store: S,
-    log: Tail,
+    log: Log,
     layout: Layout,
     times: Times,
 }
@@ -42,6 +53,8 @@ pub enum HistoryError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Log(#[from] TailError),
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
     /// What was read is older than what the asker knows to exist.
     #[error("what was read is not up to date")]
     Stale,
@@ -63,7 +76,7 @@ impl From<HistoryError> for Refusal {
                 tracing::error!(error = %e, "the archive cannot be read");
                 Self::new(Code::Internal, "the archive cannot be read; the operator has to look")
             }
-            HistoryError::Log(_) | HistoryError::Stale => {
+            HistoryError::Log(_) | HistoryError::Layout(_) | HistoryError::Stale => {
                 tracing::warn!(error = %e, "history could not answer");
                 Self::unavailable("the newest messages cannot be read at the moment; try again")
             }
@@ -72,8 +85,7 @@ impl From<HistoryError> for Refusal {
 }
 
 /// Serves until it is drained or dropped.
-pub async fn start<S: Store>(nats: &Nats, layout: Layout, times: Times, store: S) -> Result<Service, ServeError> {
-    let history = History::new(nats, layout, times, store);
+pub async fn start<S: Store>(nats: &Nats, history: History<S>) -> Result<Service, ServeError> {
     let handle = move |request| {
         let history = history.clone();
         async move { history.answer(request).await }
@@ -83,29 +95,84 @@ pub async fn start<S: Store>(nats: &Nats, layout: Layout, times: Times, store: S
 
 impl<S: Store> History<S> {
     pub fn new(nats: &Nats, layout: Layout, times: Times, store: S) -> Self {
-        Self { store, log: Tail::new(nats, layout), layout, times }
+        let view = View { store, log: Log::new(nats, layout), layout, times };
+        Self { nats: nats.clone(), view: Arc::new(RwLock::new(view)) }
+    }
+
+    pub(crate) fn current(&self) -> View<S> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// There is a newer layout.
+    pub fn goes_on(&self, layout: Layout) {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        if layout.generation > view.layout.generation {
+            view.log = Log::new(&self.nats, layout);
+            view.layout = layout;
+        }
     }
 
     pub async fn answer(&self, request: HistoryRequest) -> Result<HistoryAnswer, Refusal> {
         let (kind, started) = (name(&request), std::time::Instant::now());
-        let answer = match request {
+        let answer = match about(&request).cloned() {
+            Some(thread) => self.answer_on_the_newest(&thread, request).await?,
+            None => self.current().answer(request).await?,
+        };
+        metrics::histogram!("natterjack_history_answer_seconds", "request" => kind).record(started.elapsed().as_secs_f64());
+        answer.map_err(Refusal::from)
+    }
+
+    /// Nothing is acknowledged in a generation before all streams of the former one are closed. So if one of them still is open, the
+    /// newest is what we know; if it is closed, the layout says how the log goes on.
+    async fn answer_on_the_newest(&self, thread: &Thread, request: HistoryRequest) -> Result<Result<HistoryAnswer, HistoryError>, Refusal> {
+        loop {
+            let view = self.current();
+            let (answer, over) = tokio::join!(view.answer(request.clone()), view.log.is_over(thread));
+            let answer = answer?;
+            // What cannot be told makes no difference to an answer that is none.
+            match (over, &answer) {
+                (Ok(false), _) | (Err(_), Err(_)) => return Ok(answer),
+                (Err(e), Ok(_)) => return Ok(Err(e.into())),
+                (Ok(true), _) => {}
+            }
+            match Layout::load(&self.nats).await {
+                Ok(newest) if newest.generation > view.layout.generation => self.goes_on(newest),
+                Ok(_) => return Ok(answer),
+                Err(e) => return Ok(Err(e.into())),
+            }
+        }
+    }
+}
+
+/// A thread that the question is about.
+fn about(request: &HistoryRequest) -> Option<&Thread> {
+    match request {
+        HistoryRequest::Page { thread, .. } | HistoryRequest::Between { thread, .. } | HistoryRequest::FindCid { thread, .. } => {
+            Some(thread)
+        }
+        HistoryRequest::LastIds { threads } => threads.first(),
+        HistoryRequest::Latest { threads, .. } => threads.first().map(|(thread, _)| thread),
+    }
+}
+
+impl<S: Store> View<S> {
+    /// The outer error: a question that makes no sense.
+    async fn answer(&self, request: HistoryRequest) -> Result<Result<HistoryAnswer, HistoryError>, Refusal> {
+        Ok(match request {
             HistoryRequest::Page { thread, reader, access, at, limit, min_id } => {
                 self.page(&thread, (reader, access), at, usize::from(limit), min_id).await.map(HistoryAnswer::Page)
             }
             HistoryRequest::Between { thread, after, upto, limit } => self.between(thread, after, upto, usize::from(limit)).await,
-            HistoryRequest::LastIds { threads } => at_most(threads.len(), limits::HEADS_PER_BATCH, "threads")
-                .map(|()| threads)
-                .map(|threads| self.last_ids(threads))?
-                .await
-                .map(HistoryAnswer::LastIds),
-            HistoryRequest::Latest { reader, threads } => at_most(threads.len(), limits::HEADS_PER_BATCH, "threads")
-                .map(|()| self.latest(reader, threads))?
-                .await
-                .map(HistoryAnswer::Latest),
+            HistoryRequest::LastIds { threads } => {
+                at_most(threads.len(), limits::HEADS_PER_BATCH, "threads")?;
+                self.last_ids(threads).await.map(HistoryAnswer::LastIds)
+            }
+            HistoryRequest::Latest { reader, threads } => {
+                at_most(threads.len(), limits::HEADS_PER_BATCH, "threads")?;
+                self.latest(reader, threads).await.map(HistoryAnswer::Latest)
+            }
             HistoryRequest::FindCid { thread, sender, cid, below } => self.find_cid(&thread, &sender, cid, below).await,
-        };
-        metrics::histogram!("natterjack_history_answer_seconds", "request" => kind).record(started.elapsed().as_secs_f64());
-        answer.map_err(Refusal::from)
+        })
     }
 
     async fn page(

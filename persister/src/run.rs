@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     archive::Archive,
     directory::{self, DirectoryError},
-    history,
+    history::{self, History},
     password::Cost,
     store::{Cql, CqlConfig, Sqlite, Store, StoreError, accounts::Accounts},
 };
@@ -96,23 +96,22 @@ pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health
     // The parts end together: whichever cannot go on takes the others with it.
     let stop = stop.child_token();
     let mut parts: JoinSet<Result<(), Error>> = JoinSet::new();
-    for p in 0..layout.partitions {
-        let archive = Archive {
+    let history = History::new(&nats, layout, cfg.times.clone(), store.clone());
+    parts.spawn({
+        let archives = Archives {
             nats: nats.clone(),
-            layout,
-            buckets: Buckets::new(&nats, layout),
             times: cfg.times.clone(),
             instance: cfg.instance.clone(),
+            history: history.clone(),
             store: store.patient(),
             health: health.clone(),
         };
-        let stop = stop.clone();
-        parts.spawn(async move { Ok(archive.run(p, stop).await?) });
-    }
+        archives.run(layout, stop.clone())
+    });
     parts.spawn({
-        let (nats, times, store, health, stop) = (nats.clone(), cfg.times.clone(), store.clone(), health.clone(), stop.clone());
+        let (nats, health, stop) = (nats.clone(), health.clone(), stop.clone());
         async move {
-            let service = history::start(&nats, layout, times, store).await?;
+            let service = history::start(&nats, history).await?;
             health.set("history", Ok(()));
             stop.cancelled().await;
             service.drain().await;
@@ -132,6 +131,54 @@ pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health
     }
     health.remove("archive");
     outcome
+}
+
+/// The archiving of every partition of the newest generation and of the one before it.
+struct Archives<S> {
+    nats: Nats,
+    times: Times,
+    instance: String,
+    history: History<S>,
+    store: S,
+    health: Health,
+}
+
+impl<S: Store> Archives<S> {
+    /// Until `stop`. A generation that comes up is added; those before go on to their end, and then have nothing to do.
+    async fn run(self, mut newest: Layout, stop: CancellationToken) -> Result<(), Error> {
+        let (mut parts, mut begun) = (JoinSet::new(), 0);
+        loop {
+            for layout in newest.before().into_iter().chain([newest]).filter(|l| l.generation > begun) {
+                for p in 0..layout.partitions {
+                    parts.spawn(self.of(layout).run(p, stop.clone()));
+                }
+            }
+            begun = newest.generation;
+            tokio::select! {
+                ended = parts.join_next() => match ended {
+                    Some(ended) => ended.map_err(|_| Error::Panicked)??,
+                    None => return Ok(()),
+                },
+                newer = newest.newer(&self.nats), if !stop.is_cancelled() => {
+                    newest = newer;
+                    self.history.goes_on(newest);
+                }
+            }
+        }
+    }
+
+    fn of(&self, layout: Layout) -> Archive<S> {
+        Archive {
+            nats: self.nats.clone(),
+            layout,
+            buckets: Buckets::new(&self.nats, layout),
+            times: self.times.clone(),
+            instance: self.instance.clone(),
+            history: self.history.clone(),
+            store: self.store.clone(),
+            health: self.health.clone(),
+        }
+    }
 }
 
 fn describe() {

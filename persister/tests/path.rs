@@ -6,6 +6,7 @@
 mod path {
     mod archive;
     mod away;
+    mod generations;
     pub mod kit;
     mod pages;
 }

@@ -157,6 +157,9 @@ impl Ephemeral {
 /// On `beat.<p>` once a second: a sign of life, the log's clock, and how far this partition has been published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Beat {
+    /// Of the log's streams; the partitions of another one are others.
+    #[serde(default = "first_generation")]
+    pub generation: u32,
     pub p: u32,
     /// The stream leader's clock, milliseconds since 1970.
     pub ts: u64,
@@ -167,6 +170,10 @@ pub struct Beat {
     /// How old the first entry is that the archive does not have yet, milliseconds; none: not known.
     #[serde(default)]
     pub archive_lag_ms: Option<u64>,
+}
+
+fn first_generation() -> u32 {
+    1
 }
 
 impl Beat {

@@ -1,7 +1,7 @@
 //! What a partition does beside publishing: it answers heads requests, beats, confirms and saves its position, repeats the heads of
 //! quiet threads, forgets what is old, and says how it is.
 
-use std::time::Duration;
+use std::{sync::PoisonError, time::Duration};
 
 use async_nats::Message;
 use futures_util::FutureExt;
@@ -45,7 +45,7 @@ impl Partition {
             self.bounds = Some(Box::pin(self.watch.clone().bounds()));
         }
         if self.holder && self.lag.is_none() {
-            self.lag = Some(Box::pin(self.watch.clone().archive_lag(self.log_end, self.clock.now())));
+            self.lag = Some(Box::pin(self.watch.clone().archive_lag(self.log_first, self.log_end, self.clock.now())));
         }
     }
 
@@ -55,7 +55,7 @@ impl Partition {
             return Ok(());
         };
         self.clock = Clock { ts: bounds.ts_ms, at };
-        (self.created_ms, self.log_end) = (bounds.created_ms, bounds.last);
+        (self.created_ms, self.log_first, self.log_end) = (bounds.created_ms, bounds.first, bounds.last);
         if !self.window.warm() && bounds.first > self.window.confirmed().id {
             // The position's own entry aged out between our question and the first read: nothing older will come.
             let gone = MsgId(bounds.first.0.saturating_sub(1));
@@ -65,6 +65,7 @@ impl Partition {
         // A beat that waited (for a place in the client's queue, or for a connection) would set the edges' clocks back.
         if self.holder && self.outlet.nats().connected() && at.elapsed() < self.shared.times.beat {
             let beat = Beat {
+                generation: self.shared.layout.generation,
                 p: self.p,
                 ts: bounds.ts_ms,
                 created: bounds.created_ms,
@@ -103,8 +104,21 @@ impl Partition {
         if self.may_publish() {
             self.outlet.signals_again().await?;
         }
+        self.look_for_the_end();
         self.measure();
         Ok(())
+    }
+
+    /// The next generation may begin where it is known, and said to the others, that everything of this one has left.
+    fn look_for_the_end(&mut self) {
+        let left = if self.holder { self.saved.id } else { self.window.confirmed().id };
+        if self.end.is_some_and(|end| left >= end) {
+            self.shared.ended.send_if_modified(|ended| ended.insert(self.p));
+        }
+        // Nothing that was inherited is of use any more, to a task that begins again neither.
+        if self.last.horizon().next() >= self.log_first {
+            *self.heir.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
     }
 
     pub(super) fn measure(&self) {

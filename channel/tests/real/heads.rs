@@ -17,7 +17,7 @@ use crate::{
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_event_up_to_the_frontier_comes_before_the_answer() {
     let (server, nats, layout) = Server::ready().await;
-    let nobody = nats.request::<_, HeadsAnswer>(&subjects::heads(0), &Heads::default(), Duration::from_secs(1)).await;
+    let nobody = nats.request::<_, HeadsAnswer>(&subjects::heads(1, 0), &Heads::default(), Duration::from_secs(1)).await;
     assert!(matches!(nobody, Err(RpcError::NoResponders)), "{nobody:?}");
     // One subscription to everything, in the order of its connection.
     let (observer, writer) = (Observer::of(&server, &[">"]).await, Writer::new(&nats, layout));
@@ -26,7 +26,7 @@ async fn every_event_up_to_the_frontier_comes_before_the_answer() {
     let ask = |p: u32| Heads { threads: threads.iter().filter(|t| layout.partition(t) == p).map(Thread::hash64).collect() };
     for p in 0..layout.partitions {
         eventually("somebody answers heads", async || {
-            nats.request::<_, HeadsAnswer>(&subjects::heads(p), &ask(p), Duration::from_secs(1)).await.is_ok()
+            nats.request::<_, HeadsAnswer>(&subjects::heads(1, p), &ask(p), Duration::from_secs(1)).await.is_ok()
         })
         .await;
     }
@@ -43,7 +43,7 @@ async fn every_event_up_to_the_frontier_comes_before_the_answer() {
         let p = asked % layout.partitions;
         asked += 1;
         let request = rmp_serde::to_vec_named(&ask(p)).unwrap();
-        observer.nats.client.publish_with_reply(subjects::heads(p), format!("test.{p}.{asked}"), request.into()).await.unwrap();
+        observer.nats.client.publish_with_reply(subjects::heads(1, p), format!("test.{p}.{asked}"), request.into()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(3)).await;
     }
     sending.await.unwrap();

@@ -63,6 +63,11 @@ impl Writer {
         Self { publisher: Publisher::new(nats, layout, Times::default()), truth: Arc::default() }
     }
 
+    /// Goes on in another generation.
+    pub fn follow(&self, nats: &Nats, layout: Layout) -> Self {
+        Self { publisher: Publisher::new(nats, layout, Times::default()), truth: self.truth.clone() }
+    }
+
     pub async fn text(&self, thread: &Thread, from: &str) -> MsgId {
         let entry = Entry::new(user(from), cid(), Kind::Text, Body::text("hello"));
         self.message(thread, entry.encode()).await

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use natterjack_nats::subjects;
-use natterjack_protocol::{MsgId, live::Live};
+use natterjack_nats::{Buckets, Position, Positions, Tail, subjects, switch};
+use natterjack_protocol::{MsgId, Times, live::Live};
 use tokio::time::Instant;
 
 use crate::{
@@ -94,4 +94,46 @@ async fn what_nobody_can_read_stops_nothing() {
     let length = |of| frames.iter().find(|(id, _)| *id == of).unwrap().1;
     assert!(length(large) < length(poison), "the place of the one without its bytes, the other with them: {frames:?}");
     instance.stop().await;
+}
+
+/// Another number of partitions: whoever publishes, a thread's next event names its last one of the generation before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_chain_goes_on_into_a_new_generation() {
+    let (server, nats, layout) = Server::ready().await;
+    let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
+    let threads: Vec<_> = (0..9).map(|n| thread(&format!("group.g{n}"))).collect();
+    let send = async |writer: &Writer, n: usize| {
+        for i in 0..n {
+            writer.text(&threads[i % threads.len()], "a").await;
+        }
+    };
+    let (first, second) = (Instance::start(&server, "one"), Instance::start(&server, "two"));
+    send(&writer, 100).await;
+    let next = switch(&nats, &server.config(), &Times::default(), 3).await.unwrap();
+    let writer = writer.follow(&nats, next);
+    send(&writer, 100).await;
+    assert_eq!(observer.has_everything(&writer).await, 0, "everybody is through with the old one before anybody begins with the new one");
+    // Whoever starts now finds the old one finished; its last ids still count.
+    second.stop().await;
+    first.stop().await;
+    send(&writer, 7).await;
+    let third = Instance::start(&server, "three");
+    send(&writer, 20).await;
+    observer.has_everything(&writer).await;
+    third.health.ready().await;
+    // Nobody was there during a switch.
+    third.stop().await;
+    send(&writer, 5).await;
+    for role in ["channel", "persister"] {
+        for p in 0..layout.partitions {
+            let last = Tail::new(&nats, layout).bounds(p).await.unwrap().last;
+            Positions::new(&Buckets::new(&nats, layout), role).advance(p, Position { id: last, ts: 1 }).await.unwrap();
+        }
+    }
+    let last = switch(&nats, &server.config(), &Times::default(), 2).await.unwrap();
+    let writer = writer.follow(&nats, last);
+    send(&writer, 20).await;
+    let fourth = Instance::start(&server, "four");
+    observer.has_everything(&writer).await;
+    fourth.stop().await;
 }

@@ -19,7 +19,7 @@ pub struct Plan {
     pub refused: Vec<Refusal>,
 }
 
-/// `synced`: per partition the frontier up to which this device had everything. `ends`: the last id of a partition's log, where it was asked.
+/// `synced`: per partition (of whatever generation: ids rise over all of them) the frontier up to which this device had everything. `ends`: the last id of a partition's log, where it was asked.
 pub fn plan(
     items: &[(Thread, ThreadItem)],
     cursors: &BTreeMap<Thread, MsgId>,
@@ -33,7 +33,7 @@ pub fn plan(
     for (thread, item) in items {
         let p = thread.partition(partitions) as usize;
         let place = barrier.partitions[p];
-        let in_sync_to = synced.and_then(|s| s.get(p).copied());
+        let in_sync_to = synced.and_then(|s| s.get(thread.partition(s.len() as u32) as usize).copied());
         let head = barrier.heads.get(thread).map(|head| match item.intervals.0.last().and_then(|i| i.until) {
             Some(until) => MsgId(until.0.saturating_sub(1)).min(*head),
             None => *head,
@@ -77,11 +77,17 @@ pub fn encode_synced(generation: u32, frontiers: impl Iterator<Item = MsgId>) ->
     std::iter::once(u64::from(generation)).chain(frontiers.map(|f| f.0)).map(|n| n.to_string()).collect::<Vec<_>>().join(".")
 }
 
-/// None: of another generation, or not ours; then everything is looked up.
+/// None: of a generation that this edge does not know yet, or not ours; then everything is looked up. That of an earlier generation has a
+/// frontier for each of *its* partitions.
 pub fn decode_synced(synced: &str, generation: u32, partitions: u32) -> Option<Vec<MsgId>> {
     let numbers: Vec<u64> = synced.split('.').map(|n| n.parse().ok()).collect::<Option<_>>()?;
-    let (first, rest) = numbers.split_first()?;
-    (*first == u64::from(generation) && rest.len() == partitions as usize).then(|| rest.iter().copied().map(MsgId).collect())
+    let (of, rest) = numbers.split_first()?;
+    let fits = match of.cmp(&u64::from(generation)) {
+        std::cmp::Ordering::Less => !rest.is_empty(),
+        std::cmp::Ordering::Equal => rest.len() == partitions as usize,
+        std::cmp::Ordering::Greater => false,
+    };
+    fits.then(|| rest.iter().copied().map(MsgId).collect())
 }
 
 #[cfg(test)]
@@ -135,10 +141,11 @@ mod tests {
     }
 
     #[test]
-    fn synced_is_refused_by_another_generation() {
+    fn synced_of_an_earlier_generation_still_says_something() {
         let s = encode_synced(3, [MsgId(5), MsgId(7)].into_iter());
         assert_eq!(decode_synced(&s, 3, 2), Some(vec![MsgId(5), MsgId(7)]));
-        for (s, generation, partitions) in [(s.as_str(), 4, 2), (s.as_str(), 3, 3), ("", 3, 2), ("x.1.2", 3, 2)] {
+        assert_eq!(decode_synced(&s, 4, 16), Some(vec![MsgId(5), MsgId(7)]));
+        for (s, generation, partitions) in [(s.as_str(), 2, 2), (s.as_str(), 3, 3), ("", 3, 2), ("x.1.2", 3, 2), ("3", 4, 2)] {
             assert_eq!(decode_synced(s, generation, partitions), None);
         }
     }

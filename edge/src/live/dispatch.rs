@@ -144,6 +144,8 @@ impl Dispatcher {
 
     fn beat(&mut self, payload: &[u8]) {
         match Beat::decode(payload) {
+            // Of the partitions of a generation before or after.
+            Ok(beat) if beat.generation != self.live.layout.generation => {}
             Ok(beat) => {
                 let whole = self.live.clock.frontier(beat.p);
                 // Whoever was silent may have published what never came here, in threads that never did, too.
@@ -262,7 +264,7 @@ impl Dispatcher {
     fn ask(&mut self, ask: Ask) {
         let request = Heads { threads: ask.hashes.clone() };
         let payload = rmp_serde::to_vec_named(&request).expect("a list of numbers");
-        let token = self.fanin.request(&subjects::heads(ask.p), &payload);
+        let token = self.fanin.request(&subjects::heads(self.live.layout.generation, ask.p), &payload);
         self.rounds.asked(token, ask);
     }
 

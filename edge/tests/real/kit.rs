@@ -160,7 +160,7 @@ impl World {
 async fn beat(nats: Nats, layout: Layout, on: watch::Receiver<bool>) {
     loop {
         for p in 0..layout.partitions {
-            let beat = Beat { p, ts: now_ms(), created: now_ms() - 3_600_000, frontier: MsgId(1), archive_lag_ms: Some(0) };
+            let beat = Beat { generation: 1, p, ts: now_ms(), created: now_ms() - 3_600_000, frontier: MsgId(1), archive_lag_ms: Some(0) };
             if *on.borrow() {
                 nats.client.publish(subjects::beat(p), beat.encode()).await.unwrap();
             }
@@ -175,7 +175,7 @@ async fn others(nats: &Nats, layout: Layout, tail: &Tail) -> Vec<Service> {
         let heads = |q: Heads| async move {
             Ok::<_, Refusal>(HeadsAnswer { heads: vec![MsgId::NONE; q.threads.len()], ts: now_ms(), ..HeadsAnswer::default() })
         };
-        services.push(serve(nats, subjects::heads(p), None, 64, heads).await.unwrap());
+        services.push(serve(nats, subjects::heads(1, p), None, 64, heads).await.unwrap());
     }
     let tail = tail.clone();
     let history = move |q: HistoryRequest| {

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod fanin;
+mod generation;
 mod harness;
 mod kv;
 mod lease;

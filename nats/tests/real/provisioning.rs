@@ -6,7 +6,7 @@ use crate::harness::{Server, thread};
 #[tokio::test]
 async fn twice_is_once_and_a_restart_keeps_it() {
     let (mut s, nats, layout) = Server::ready().await;
-    assert_eq!(layout, Layout { generation: 1, partitions: 2, kv_shards: 2 });
+    assert_eq!(layout, Layout::new(1, 2, 2));
     assert_eq!(again(&nats, &s.config(), &Times::default()).await.unwrap(), layout);
     assert_eq!(Layout::load(&nats).await.unwrap(), layout);
     s.restart();
@@ -16,14 +16,17 @@ async fn twice_is_once_and_a_restart_keeps_it() {
 
 #[tokio::test]
 async fn what_differs_is_named_and_left_alone() {
-    let (s, nats, _) = Server::ready().await;
+    let (s, nats, layout) = Server::ready().await;
     let times = Times { log_max_age: Times::default().log_max_age * 2, ..Times::default() };
     let e = provision(&nats, &s.config(), &times).await.unwrap_err();
     assert!(matches!(&e, ProvisionError::Drift { name, .. } if name == "CHAT-1-0"), "{e}");
     assert!(e.to_string().contains("max_age"), "{e}");
-    let cfg = NatsConfig { partitions: 3, ..s.config() };
+    let cfg = NatsConfig { kv_shards: 3, ..s.config() };
     let e = provision(&nats, &cfg, &Times::default()).await.unwrap_err();
-    assert!(e.to_string().contains("partitions is 2, wanted 3"), "{e}");
+    assert!(e.to_string().contains("kv_shards is 2, wanted 3"), "{e}");
+    // The number of partitions is the layout's.
+    let cfg = NatsConfig { partitions: 3, ..s.config() };
+    assert_eq!(provision(&nats, &cfg, &Times::default()).await.unwrap(), layout);
     let cfg = NatsConfig { max_bytes: Some(1 << 30), ..s.config() };
     let e = provision(&nats, &cfg, &Times::default()).await.unwrap_err();
     assert!(e.to_string().contains("max_bytes"), "{e}");

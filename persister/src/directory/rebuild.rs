@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::try_join_all;
-use natterjack_nats::{KvError, LogReader, Record, Start};
+use natterjack_nats::{KvError, Layout, LogReader, Record, Start, Tail};
 use natterjack_protocol::{Code, Entry, GroupId, MsgId, Refusal, Thread, UserId, fold::UserThreads};
 
 use super::{
@@ -26,6 +26,7 @@ const ROUNDS: usize = 10;
 /// A part of one partition's log.
 #[derive(Debug, Clone, Copy)]
 struct Stretch {
+    layout: Layout,
     p: u32,
     /// Everything up to here is known.
     after: MsgId,
@@ -42,7 +43,9 @@ impl<S: Store + Accounts> Directory<S> {
         if self.store.profiles(std::slice::from_ref(user)).await.map_err(store_refusal)?.is_empty() {
             return Err(Refusal::new(Code::NotFound, "no such user"));
         }
-        let marks = try_join_all((0..self.layout.partitions).map(|p| self.mark(p))).await?;
+        // The former generation first: in this order the entries of a thread are folded.
+        let partitions = self.generations().await?.into_iter().flat_map(|layout| (0..layout.partitions).map(move |p| (layout, p)));
+        let marks = try_join_all(partitions.map(|(layout, p)| self.mark(layout, p))).await?;
         let archived = self.store.user_threads(user).await.map_err(store_refusal)?;
         let (mut controls, ends) = self.controls(&marks).await?;
         let built = self.fold_user(user, &archived, &controls).await?;
@@ -94,9 +97,10 @@ impl<S: Store + Accounts> Directory<S> {
         let place = self.rebuilds.enter().ok_or_else(busy)?;
         let _turn = place.turn().await;
         let thread = Thread::group(gid);
-        let mark = self.mark(self.layout.partition(&thread)).await?;
+        let generations = self.generations().await?.into_iter();
+        let marks = try_join_all(generations.map(|layout| self.mark(layout, layout.partition(&thread)))).await?;
         let archived = self.store.group(&thread).await.map_err(store_refusal)?;
-        let (controls, _) = self.controls(&[mark]).await?;
+        let (controls, _) = self.controls(&marks).await?;
         let Some(built) = refold::group(&thread, archived, &controls) else {
             return Err(Refusal::new(Code::NotFound, "no such group"));
         };
@@ -119,11 +123,20 @@ impl<S: Store + Accounts> Directory<S> {
         Err(busy())
     }
 
+    /// The log's generations, the former one first.
+    async fn generations(&self) -> Result<Vec<Layout>, Refusal> {
+        let newest = Layout::load(&self.nats).await.map_err(|e| {
+            tracing::warn!(error = %e, "a key cannot be rebuilt: the layout of the log is not known");
+            busy()
+        })?;
+        Ok(newest.before().into_iter().chain([newest]).collect())
+    }
+
     /// The archive's watermark of a partition.
-    async fn mark(&self, p: u32) -> Result<Stretch, Refusal> {
-        let key = PartitionKey { generation: self.layout.generation, partition: p };
+    async fn mark(&self, layout: Layout, p: u32) -> Result<Stretch, Refusal> {
+        let key = PartitionKey { generation: layout.generation, partition: p };
         let position = self.store.position(key).await.map_err(store_refusal)?;
-        Ok(Stretch { p, after: position.map_or(MsgId::NONE, |w| w.id) })
+        Ok(Stretch { layout, p, after: position.map_or(MsgId::NONE, |w| w.id) })
     }
 
     /// The control entries behind each of these places up to the end of the log as it is now, in order within a partition; and the ends.
@@ -138,20 +151,20 @@ impl<S: Store + Accounts> Directory<S> {
         Ok((all, ends))
     }
 
-    async fn controls_of(&self, Stretch { p, after }: Stretch) -> Result<(Vec<Control>, Stretch), Refusal> {
-        let bounds = self.tail.bounds(p).await.map_err(|e| {
+    async fn controls_of(&self, Stretch { layout, p, after }: Stretch) -> Result<(Vec<Control>, Stretch), Refusal> {
+        let bounds = Tail::new(&self.nats, layout).bounds(p).await.map_err(|e| {
             tracing::warn!(p, error = %e, "a key cannot be rebuilt: the log does not answer");
             busy()
         })?;
         let mut found = Vec::new();
         if bounds.last <= after || bounds.first > bounds.last {
-            return Ok((found, Stretch { p, after: after.max(bounds.last) }));
+            return Ok((found, Stretch { layout, p, after: after.max(bounds.last) }));
         }
         // Without a watermark nothing is known to be missing below the log's beginning.
         if !after.is_none() && bounds.first > after.next() {
             return Err(hole(p));
         }
-        let mut reader = LogReader::new(&self.nats, self.layout, p, Start::After(after));
+        let mut reader = LogReader::new(&self.nats, layout, p, Start::After(after));
         while reader.position() < bounds.last {
             let batch = reader.next_batch(BATCH).await.map_err(|e| {
                 tracing::warn!(p, error = %e, "a key cannot be rebuilt: the log cannot be read");
@@ -162,7 +175,7 @@ impl<S: Store + Accounts> Directory<S> {
             }
             found.extend(batch.records.into_iter().filter_map(control));
         }
-        Ok((found, Stretch { p, after: reader.position() }))
+        Ok((found, Stretch { layout, p, after: reader.position() }))
     }
 }
 
@@ -173,7 +186,7 @@ fn control(record: Record) -> Option<Control> {
             let entry = Entry::on(true, &r.payload).ok()?;
             Some(Control { id: r.id, thread: r.thread, entry })
         }
-        Record::Entry(_) | Record::Poison { .. } => None,
+        Record::Entry(_) | Record::Poison { .. } | Record::End { .. } => None,
     }
 }
 

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use natterjack_nats::LogBounds;
+use natterjack_nats::{Layout, LogBounds};
 use natterjack_protocol::{MsgId, Thread};
 
-use super::{History, HistoryError, tail::ThreadTail};
+use super::{HistoryError, View, tail::ThreadTail};
 use crate::{
     fold, overlay,
     store::{Order, PartitionKey, Position, Row, Store, StoreError},
@@ -19,7 +19,7 @@ const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(40);
 
 pub(super) struct Joined<'a, S> {
-    history: &'a History<S>,
+    history: &'a View<S>,
     thread: &'a Thread,
     /// The archive has everything up to here; none: it does not answer.
     archived: Option<MsgId>,
@@ -30,7 +30,7 @@ pub(super) struct Joined<'a, S> {
 
 impl<'a, S: Store> Joined<'a, S> {
     /// `min_id`: an answer that does not reach it would be stale.
-    pub async fn open(history: &'a History<S>, thread: &'a Thread, min_id: MsgId) -> Result<Self, HistoryError> {
+    pub async fn open(history: &'a View<S>, thread: &'a Thread, min_id: MsgId) -> Result<Self, HistoryError> {
         match history.watermark(thread).await {
             Ok((archived, hole)) => Self::above(history, thread, Some(archived), hole, min_id).await,
             Err(HistoryError::Store(StoreError::Unavailable(why))) => {
@@ -41,7 +41,7 @@ impl<'a, S: Store> Joined<'a, S> {
         }
     }
 
-    pub async fn open_log_only(history: &'a History<S>, thread: &'a Thread, min_id: MsgId) -> Result<Self, HistoryError> {
+    pub async fn open_log_only(history: &'a View<S>, thread: &'a Thread, min_id: MsgId) -> Result<Self, HistoryError> {
         metrics::counter!("natterjack_history_without_archive_total").increment(1);
         let first = history.bounds(thread).await?.first;
         let below = MsgId(first.0.saturating_sub(1));
@@ -49,7 +49,7 @@ impl<'a, S: Store> Joined<'a, S> {
     }
 
     async fn above(
-        history: &'a History<S>,
+        history: &'a View<S>,
         thread: &'a Thread,
         archived: Option<MsgId>,
         hole: Option<(MsgId, MsgId)>,
@@ -138,15 +138,24 @@ impl<'a, S: Store> Joined<'a, S> {
     }
 }
 
-impl<S: Store> History<S> {
+impl<S: Store> View<S> {
     pub(super) async fn bounds(&self, thread: &Thread) -> Result<LogBounds, HistoryError> {
-        Ok(self.log.bounds(self.layout.partition(thread)).await?)
+        Ok(self.log.extent(thread).await?)
     }
 
-    /// The watermark of the thread's partition, and the hole above it if the log no longer reaches down to it.
+    /// The watermark of the thread's partition. That of the former generation, as long as the archive has not come to this one: it begins
+    /// there when all of the former is written.
+    async fn archived(&self, thread: &Thread) -> Result<Option<Position>, StoreError> {
+        let key = |layout: Layout| PartitionKey { generation: layout.generation, partition: layout.partition(thread) };
+        match (self.store.position(key(self.layout)).await?, self.layout.before()) {
+            (None, Some(former)) => self.store.position(key(former)).await,
+            (position, _) => Ok(position),
+        }
+    }
+
+    /// The thread's watermark, and the hole above it if the log no longer reaches down to it.
     pub(super) async fn watermark(&self, thread: &Thread) -> Result<(MsgId, Option<(MsgId, MsgId)>), HistoryError> {
-        let key = PartitionKey { generation: self.layout.generation, partition: self.layout.partition(thread) };
-        let mut position = self.store.position(key).await?;
+        let mut position = self.archived(thread).await?;
         // A young watermark cannot have been overtaken by what expires: the log keeps entries much longer than that.
         let young = |p: &Position, now: u64| now.saturating_sub(p.ts) < self.times.log_max_age.as_millis() as u64 / 2;
         for _ in 0..2 {
@@ -155,13 +164,13 @@ impl<S: Store> History<S> {
             {
                 return Ok((p.id, None));
             }
-            let first = self.log.bounds(key.partition).await?.first;
+            let first = self.bounds(thread).await?.first;
             // Never archived anything: all there ever was is in the log.
             let Some(p) = position else { return Ok((MsgId(first.0.saturating_sub(1)), None)) };
             if first <= p.id.next() {
                 return Ok((p.id, None));
             }
-            let again = self.store.position(key).await?;
+            let again = self.archived(thread).await?;
             if again == position {
                 return Ok((p.id, Some((p.id.next(), MsgId(first.0 - 1)))));
             }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use natterjack_protocol::{Event, MsgId, Thread, UserId, rpc::Access};
 
-use super::{History, HistoryError, joined::Joined, page::visible, reader::Reader};
+use super::{HistoryError, View, joined::Joined, page::visible, reader::Reader};
 use crate::{
     overlay,
     store::{Order, Row, Store, StoreError},
@@ -16,7 +16,7 @@ const SIDE_BY_SIDE: usize = 16;
 /// Reactions and edits that are passed over on the way to a message: beyond that many the list shows none.
 const LOOK_BACK: usize = 100;
 
-impl<S: Store> History<S> {
+impl<S: Store> View<S> {
     /// The newest id of each thread, 0 if it has none. With the archive away a thread that is not in the log gets the last id the log has
     /// lost: an upper bound, so that whoever has less asks for a page, and is told of the hole.
     pub(super) async fn last_ids(&self, threads: Vec<Thread>) -> Result<Vec<MsgId>, HistoryError> {
@@ -24,12 +24,12 @@ impl<S: Store> History<S> {
         match self.store.last_ids(&threads).await {
             Ok(archived) => Ok(in_log.into_iter().zip(archived).map(|(a, b)| a.max(b)).collect()),
             Err(StoreError::Unavailable(_)) => {
-                let mut below: HashMap<u32, MsgId> = HashMap::new();
+                let mut below: HashMap<(u32, Option<u32>), MsgId> = HashMap::new();
                 let mut ids = Vec::with_capacity(threads.len());
                 for (thread, id) in threads.iter().zip(in_log) {
-                    let p = self.layout.partition(thread);
+                    let p = (self.layout.partition(thread), self.layout.before().map(|l| l.partition(thread)));
                     if id.is_none() && !below.contains_key(&p) {
-                        below.insert(p, MsgId(self.log.bounds(p).await?.first.0.saturating_sub(1)));
+                        below.insert(p, MsgId(self.bounds(thread).await?.first.0.saturating_sub(1)));
                     }
                     ids.push(if id.is_none() { below.get(&p).copied().unwrap_or_default() } else { id });
                 }

@@ -5,12 +5,12 @@
 use natterjack_nats::LogRecord;
 use natterjack_protocol::{Cid, MsgId, Thread, UserId, entry::Entry, event::EntryView, limits, rpc::HistoryAnswer};
 
-use super::{History, HistoryError, tail::first_at};
+use super::{HistoryError, View};
 use crate::store::{CidLookup, Store, StoreError};
 
 const CHUNK: usize = 1_000;
 
-impl<S: Store> History<S> {
+impl<S: Store> View<S> {
     pub(super) async fn find_cid(
         &self,
         thread: &Thread,
@@ -45,8 +45,7 @@ impl<S: Store> History<S> {
                 if !reaches_back {
                     return Err(HistoryError::OutOfReach);
                 }
-                let p = self.layout.partition(thread);
-                let from = first_at(&self.log, p, bounds.first, bounds.last, since).await?;
+                let from = self.log.first_at(thread, bounds.first, bounds.last, since).await?;
                 self.find_in_log(thread, (sender, cid), MsgId(from.0 - 1), below, rows).await?
             }
         };

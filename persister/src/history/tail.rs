@@ -1,10 +1,10 @@
 //! One thread's entries in the log above a floor (the archive's watermark, or where the log begins). Usually a handful, read whole;
 //! with the archive away for long, or far behind, too many for that: then each question reads its own part.
 
-use natterjack_nats::{LogRecord, Tail, TailError};
+use natterjack_nats::{Log, LogRecord, TailError};
 use natterjack_protocol::{Kind, MsgId, Thread};
 
-use super::{History, HistoryError};
+use super::{HistoryError, View};
 use crate::store::{Order, Row, Store};
 
 /// Entries read whole: at a hundred bytes to a few hundred each half a megabyte, and 128 requests at once.
@@ -12,14 +12,13 @@ const WHOLE: usize = 2_000;
 /// How far operations are looked for behind a page when the tail is too long to be read whole. What lies further ahead the client
 /// meets as events of their own.
 const OPERATIONS: usize = 1_000;
-/// The first window for the newest entries below an id, in ids of the partition, and by how much each next one is wider.
+/// The first window for the newest entries below an id, in ids, and by how much each next one is wider.
 const WINDOW: u64 = 1_024;
 const WIDER: u64 = 8;
 
 pub(super) struct ThreadTail<'a, S> {
-    history: &'a History<S>,
-    log: &'a Tail,
-    partition: u32,
+    history: &'a View<S>,
+    log: &'a Log,
     thread: &'a Thread,
     /// Exclusive.
     floor: MsgId,
@@ -35,7 +34,7 @@ fn row(r: LogRecord) -> Row {
 
 impl<'a, S: Store> ThreadTail<'a, S> {
     /// Fails with `Stale` when a follower answered that has not got the leader's newest entry yet.
-    pub async fn open(history: &'a History<S>, thread: &'a Thread, floor: MsgId) -> Result<Self, HistoryError> {
+    pub async fn open(history: &'a View<S>, thread: &'a Thread, floor: MsgId) -> Result<Self, HistoryError> {
         let log = &history.log;
         let last = log.last(thread).await?.filter(|r| r.id > floor);
         let whole = match &last {
@@ -51,7 +50,7 @@ impl<'a, S: Store> ThreadTail<'a, S> {
                 }
             }
         };
-        Ok(Self { history, log, partition: history.layout.partition(thread), thread, floor, last, whole })
+        Ok(Self { history, log, thread, floor, last, whole })
     }
 
     /// What is at or below this was looked at.
@@ -155,22 +154,7 @@ impl<'a, S: Store> ThreadTail<'a, S> {
         if let Some(rows) = &self.whole {
             return Ok(rows.iter().find(|r| r.ts >= ts).map(|r| r.id));
         }
-        let at = first_at(self.log, self.partition, self.floor.next(), self.reach(), ts).await?;
+        let at = self.log.first_at(self.thread, self.floor.next(), self.reach(), ts).await?;
         Ok(self.log.after(self.thread, MsgId(at.0 - 1), self.reach(), 1).await?.first().map(|r| r.id))
     }
-}
-
-/// The first id of a partition, of `from..=to`, that was stored at or after `ts`; `to + 1` if none was. Ids are dense and times rise with
-/// them (but for the leaders' clocks: ask a little earlier), so it is found by halving.
-pub(super) async fn first_at(log: &Tail, partition: u32, from: MsgId, to: MsgId, ts: u64) -> Result<MsgId, TailError> {
-    let (mut lo, mut hi) = (from.0, to.0 + 1);
-    while lo < hi {
-        let middle = lo + (hi - lo) / 2;
-        // What cannot be read, or has expired meanwhile, counts as early: it is then looked at, not skipped.
-        match log.get(partition, MsgId(middle)).await? {
-            Some(r) if r.ts >= ts => hi = middle,
-            _ => lo = middle + 1,
-        }
-    }
-    Ok(MsgId(lo))
 }

@@ -18,7 +18,7 @@ use natterjack_nats::{
 };
 use natterjack_persister::{
     archive::Archive,
-    history,
+    history::{self, History},
     store::{CidLookup, Order, PartitionKey, Position, Row, Sqlite, Store, StoreError, Stray, ThreadBatch},
 };
 use natterjack_protocol::{
@@ -111,6 +111,7 @@ pub struct World {
     pub store: Switched,
     pub publisher: Publisher,
     pub dir: tempfile::TempDir,
+    pub history: History<Switched>,
     _history: Service,
     _server: Server,
 }
@@ -155,26 +156,38 @@ impl World {
         let inner = Sqlite::open(dir.path().join("n.db")).await.unwrap();
         let calls_left = Arc::new(AtomicI64::new(i64::MAX));
         let store = Switched { inner, away: Arc::default(), stuck: Arc::default(), calls_left };
-        let history = history::start(&nats, layout, times.clone(), store.clone()).await.unwrap();
+        let history = History::new(&nats, layout, times.clone(), store.clone());
+        let service = history::start(&nats, history.clone()).await.unwrap();
         let publisher = Publisher::new(&nats, layout, times.clone());
-        Self { nats, cfg, layout, times, store, publisher, dir, _history: history, _server: Server(server) }
+        Self { nats, cfg, layout, times, store, publisher, dir, history, _history: service, _server: Server(server) }
     }
 
-    /// An archive of every partition; dropping the handles kills it wherever it is.
+    /// The log goes on with so many partitions; nobody but us is told.
+    pub async fn switch(&mut self, partitions: u32) {
+        self.layout = natterjack_nats::switch(&self.nats, &self.cfg, &self.times, partitions).await.unwrap();
+        self.publisher = Publisher::new(&self.nats, self.layout, self.times.clone());
+    }
+
+    /// An archive of every partition, those of the former generation too; dropping the handles kills it wherever it is.
     pub fn archive(&self, instance: &str) -> Vec<AbortOnDropHandle<()>> {
+        self.layout.before().into_iter().chain([self.layout]).flat_map(|layout| self.archive_of(layout, instance)).collect()
+    }
+
+    pub fn archive_of(&self, layout: Layout, instance: &str) -> Vec<AbortOnDropHandle<()>> {
         let one = |p| {
             let archive = Archive {
                 nats: self.nats.clone(),
-                layout: self.layout,
-                buckets: Buckets::new(&self.nats, self.layout),
+                layout,
+                buckets: Buckets::new(&self.nats, layout),
                 times: self.times.clone(),
                 instance: instance.to_owned(),
+                history: self.history.clone(),
                 store: self.store.clone(),
                 health: Health::new(),
             };
             AbortOnDropHandle::new(tokio::spawn(async move { archive.run(p, CancellationToken::new()).await.unwrap() }))
         };
-        (0..self.layout.partitions).map(one).collect()
+        (0..layout.partitions).map(one).collect()
     }
 
     pub fn switch_off(&self, off: bool) {
@@ -193,6 +206,25 @@ impl World {
     pub async fn archived(&self, thread: &Thread, id: MsgId) {
         eventually("the watermark moves", async || self.store.inner.position(self.key(thread)).await.unwrap().is_some_and(|p| p.id >= id))
             .await;
+    }
+
+    pub async fn position(&self, layout: Layout, thread: &Thread) -> Option<MsgId> {
+        let key = PartitionKey { generation: layout.generation, partition: layout.partition(thread) };
+        self.store.inner.position(key).await.unwrap().map(|p| p.id)
+    }
+
+    /// In another generation than the newest.
+    pub async fn archived_in(&self, layout: Layout, thread: &Thread, id: MsgId) {
+        eventually("the watermark moves", async || self.position(layout, thread).await.is_some_and(|p| p >= id)).await;
+    }
+
+    /// The first id that this generation's log has of the thread's partition.
+    pub async fn history_of(&self, layout: Layout, thread: &Thread) -> MsgId {
+        Tail::new(&self.nats, layout).bounds(layout.partition(thread)).await.unwrap().first
+    }
+
+    pub async fn group(&self, thread: &Thread) -> Group {
+        self.store.inner.group(thread).await.unwrap().unwrap()
     }
 
     pub async fn say(&self, thread: &Thread, from: &str, text: &str) -> MsgId {

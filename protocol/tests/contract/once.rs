@@ -1,5 +1,6 @@
-//! P2 as arithmetic: whatever is sent again, frozen on its way, written minutes later, or looked up in between, one copy is shown, and
-//! every acknowledgement names it. The log, its dedupe window and the edges' rule, without a socket.
+//! P2 as arithmetic: whatever is sent again, frozen on its way, written minutes later, or looked up in between, and however often the log
+//! goes on with a new generation meanwhile, one copy is shown, and every acknowledgement names it. The log, its dedupe window and the
+//! edges' rule, without a socket.
 
 use std::collections::HashMap;
 
@@ -18,9 +19,12 @@ enum Step {
     /// A client says a message, its clock off by so many milliseconds.
     Say { clock: i64 },
     /// One of the messages is sent (again) through some edge; its publish leaves after this delay, which is any if the edge is frozen.
-    Send { which: usize, delay: u64 },
+    /// `behind`: the edge knows only the generation before so many.
+    Send { which: usize, delay: u64, behind: usize },
     /// Time passes.
     Wait { ms: u64 },
+    /// The streams are closed; some time later there are new ones, which know nothing of what was stored.
+    Switch { takes: u64 },
 }
 
 /// A publish on its way.
@@ -28,12 +32,14 @@ struct Publish {
     cid: Cid,
     seen: Option<u64>,
     at: u64,
+    generation: usize,
 }
 
 struct World {
     times: Times,
     now: u64,
-    created: u64,
+    /// When each generation was made.
+    created: Vec<u64>,
     log: Vec<Stored>,
     /// The window: when a cid was stored last, and where.
     window: HashMap<Cid, (u64, usize)>,
@@ -46,8 +52,9 @@ impl World {
         self.log[..below].iter().position(|s| s.cid == cid)
     }
 
-    fn send(&mut self, cid: Cid, delay: u64) {
-        let seen = match cid.age(self.now, self.created, &self.times) {
+    fn send(&mut self, cid: Cid, delay: u64, behind: usize) {
+        let generation = (self.created.len() - 1).saturating_sub(behind);
+        let seen = match cid.age(self.now, self.created[generation], &self.times) {
             Age::Ahead => return,
             Age::Fresh => None,
             Age::Old => match self.lookup(cid, self.log.len()) {
@@ -55,11 +62,24 @@ impl World {
                 None => Some(self.now),
             },
         };
-        self.flying.push(Publish { cid, seen, at: self.now + delay });
+        self.flying.push(Publish { cid, seen, at: self.now + delay, generation });
+    }
+
+    /// What is on its way to the old streams finds nobody there.
+    fn switch(&mut self, takes: u64) {
+        self.wait(0);
+        let over = self.created.len() - 1;
+        self.flying.retain(|p| p.generation != over);
+        self.window.clear();
+        self.wait(takes);
+        self.created.push(self.now);
     }
 
     fn store(&mut self, publish: &Publish) {
-        let Publish { cid, seen, at } = *publish;
+        let Publish { cid, seen, at, generation } = *publish;
+        if generation + 1 < self.created.len() {
+            return;
+        }
         let window = self.times.dedupe_window.as_millis() as u64;
         let id = match self.window.get(&cid) {
             Some((ts, id)) if at - ts < window => *id,
@@ -95,8 +115,9 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => (-200_000i64..30_000).prop_map(|clock| Step::Say { clock }),
         1 => Just(Step::Say { clock: 0 }),
-        3 => (any::<usize>(), 0u64..2_000).prop_map(|(which, delay)| Step::Send { which, delay }),
-        2 => (any::<usize>(), 0u64..300_000).prop_map(|(which, delay)| Step::Send { which, delay }),
+        3 => (any::<usize>(), 0u64..2_000).prop_map(|(which, delay)| Step::Send { which, delay, behind: 0 }),
+        2 => (any::<usize>(), 0u64..300_000, 0usize..2).prop_map(|(which, delay, behind)| Step::Send { which, delay, behind }),
+        1 => (0u64..20_000).prop_map(|takes| Step::Switch { takes }),
         2 => (0u64..5_000).prop_map(|ms| Step::Wait { ms }),
         2 => (0u64..90_000).prop_map(|ms| Step::Wait { ms }),
     ]
@@ -111,7 +132,7 @@ proptest! {
         let mut world = World {
             times: Times::default(),
             now: start,
-            created: start - 5_000,
+            created: vec![start - 5_000],
             log: Vec::new(),
             window: HashMap::new(),
             flying: Vec::new(),
@@ -125,9 +146,10 @@ proptest! {
                     random[9] = cids.len() as u8;
                     cids.push(Cid::mint(world.now.saturating_add_signed(clock), random));
                 }
-                Step::Send { which, delay } if !cids.is_empty() => world.send(cids[which % cids.len()], delay),
+                Step::Send { which, delay, behind } if !cids.is_empty() => world.send(cids[which % cids.len()], delay, behind),
                 Step::Send { .. } => {}
                 Step::Wait { ms } => world.wait(ms),
+                Step::Switch { takes } => world.switch(takes),
             }
         }
         world.wait(1_000_000);

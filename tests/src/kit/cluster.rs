@@ -213,13 +213,19 @@ impl Cluster {
 
     /// Three servers elect their leaders first; until then they refuse.
     async fn provision(&self) {
-        let mut args = vec!["provision".to_owned()];
-        args.extend(self.settings(self.nats_url(0)).into_iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]));
-        eventually("streams and buckets are made", Duration::from_secs(60), async || {
-            let out = tokio::process::Command::new(binary::natterjack()).args(&args).output().await.map_err(|e| e.to_string())?;
-            if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
-        })
-        .await;
+        eventually("streams and buckets are made", Duration::from_secs(60), async || self.run_provision(&[]).await).await;
+    }
+
+    /// `natterjack provision --partitions N`, once; what it says if it fails.
+    pub async fn switch(&self, partitions: u32) -> Result<(), String> {
+        self.run_provision(&["--partitions".to_owned(), partitions.to_string()]).await
+    }
+
+    async fn run_provision(&self, own: &[String]) -> Result<(), String> {
+        let settings = self.settings(self.nats_url(0)).into_iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]);
+        let mut command = tokio::process::Command::new(binary::natterjack());
+        let out = command.arg("provision").args(own).args(settings).output().await.map_err(|e| e.to_string())?;
+        if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
     }
 
     /// The file of history and people.

@@ -121,6 +121,18 @@ async fn four_processes_that_survive_what_happens_to_them() {
     })
     .await;
 
+    // The log goes on with another number of partitions, which is nobody's configuration.
+    let now = state(&file).await;
+    let nats = format!("nats.urls={}", now["nats_url"].as_str().unwrap());
+    let mut provision = Command::new(binary::natterjack());
+    let out = provision.args(["provision", "--partitions", "3", "--set", &nats]).output().await.unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    eventually("the edges go on", START, async || {
+        let answer = Api::new(edges[0], None).try_call(Method::GET, "/ready", None).await;
+        answer.is_ok_and(|(status, _)| status == 200)
+    })
+    .await;
+
     // A second one on the same folder is refused, with the reason.
     let other = up(&data, Subnet::next(), &[]);
     let said = refused(other).await;

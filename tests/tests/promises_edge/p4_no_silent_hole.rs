@@ -248,7 +248,7 @@ async fn a_cut_longer_than_the_channel_remembers_leaves_no_hole_either() {
             send_through(&mut a, t, "time goes on").await;
         }
         let question = Heads { threads: vec![dm.hash64()] };
-        let answer: Result<HeadsAnswer, _> = log.nats.request(&subjects::heads(p), &question, Duration::from_secs(2)).await;
+        let answer: Result<HeadsAnswer, _> = log.nats.request(&subjects::heads(1, p), &question, Duration::from_secs(2)).await;
         answer.is_ok_and(|a| a.heads[0].is_none())
     })
     .await;

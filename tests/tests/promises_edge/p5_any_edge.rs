@@ -306,7 +306,7 @@ async fn synced_is_honoured_beyond_the_horizon_of_the_channel() {
             let question = Heads { threads: hashes };
             let answer: HeadsAnswer = log
                 .nats
-                .request(&natterjack_nats::subjects::heads(partition), &question, Duration::from_secs(2))
+                .request(&natterjack_nats::subjects::heads(1, partition), &question, Duration::from_secs(2))
                 .await
                 .map_err(|e| e.to_string())?;
             if answer.heads.iter().any(|h| !h.is_none()) {

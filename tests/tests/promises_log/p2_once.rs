@@ -14,7 +14,7 @@ use reqwest::Method;
 use tokio::time::sleep;
 
 use crate::witness::{
-    LOOKUPS, Reader, SOON, ask, assert_once_and_in_order, connect, counter, group, heavy, send_all, send_until_sent, texts,
+    LOOKUPS, Reader, SOON, ask, assert_once_and_in_order, assert_thread, connect, counter, group, heavy, send_all, send_until_sent, texts,
     until_the_direct_path_is_open, whole,
 };
 
@@ -30,21 +30,6 @@ fn spec() -> ClusterSpec {
 
 fn addrs(cluster: &Cluster, edges: &[usize]) -> Vec<SocketAddr> {
     edges.iter().map(|i| cluster.edge_addr(*i)).collect()
-}
-
-/// Live, in pages and in history the thread is this and nothing else.
-async fn assert_thread(cluster: &Cluster, thread: &Thread, readers: &[(&str, &Reader)], member: &User, expected: &[(MsgId, String)]) {
-    for (who, reader) in readers {
-        reader.wait_for(&format!("{who} has seen all"), thread, expected.len()).await;
-        assert_eq!(texts(&reader.of(thread)), expected, "{who}");
-        assert_once_and_in_order(who, &reader.of(thread));
-        reader.assert_nothing_wrong(who);
-    }
-    for edge in 0..cluster.spec().edges {
-        let all = whole(&cluster.api(member, edge), thread, edge % 2 == 0).await;
-        assert_eq!(texts(&all), expected, "history through edge {edge}");
-        assert_once_and_in_order("history", &all);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

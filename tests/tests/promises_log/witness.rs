@@ -100,6 +100,21 @@ pub fn assert_once_and_in_order(what: &str, events: &[Event]) {
     }
 }
 
+/// Live, in pages and in history the thread is this and nothing else.
+pub async fn assert_thread(cluster: &Cluster, thread: &Thread, readers: &[(&str, &Reader)], member: &User, expected: &[(MsgId, String)]) {
+    for (who, reader) in readers {
+        reader.wait_for(&format!("{who} has seen all"), thread, expected.len()).await;
+        assert_eq!(texts(&reader.of(thread)), expected, "{who}");
+        assert_once_and_in_order(who, &reader.of(thread));
+        reader.assert_nothing_wrong(who);
+    }
+    for edge in 0..cluster.spec().edges {
+        let all = whole(&cluster.api(member, edge), thread, edge % 2 == 0).await;
+        assert_eq!(texts(&all), expected, "history through edge {edge}");
+        assert_once_and_in_order("history", &all);
+    }
+}
+
 /// A counter of an edge, summed over its labels.
 pub async fn counter(cluster: &Cluster, edge: usize, name: &str) -> f64 {
     let (status, body) = cluster.anonymous(edge).get("/metrics").await;

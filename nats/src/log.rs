@@ -1,0 +1,187 @@
+//! The log as one, over its generation and the one before: for history (its part above the archive) and for judging control entries.
+//!
+//! Every id of the former generation is below every id of this one and no more are added, so a thread is its part of the one followed by
+//! its part of the other.
+
+use std::sync::Arc;
+
+use natterjack_protocol::{MsgId, Thread};
+use tokio::sync::OnceCell;
+
+use crate::{
+    connect::Nats,
+    layout::Layout,
+    tail::{LogBounds, LogRecord, Tail, TailError},
+};
+
+#[derive(Clone)]
+pub struct Log {
+    layout: Layout,
+    now: Tail,
+    former: Option<Former>,
+}
+
+#[derive(Clone)]
+struct Former {
+    layout: Layout,
+    tail: Tail,
+    /// The last id of each partition. It does not change any more.
+    ends: Arc<Vec<OnceCell<MsgId>>>,
+}
+
+impl Former {
+    async fn end(&self, thread: &Thread) -> Result<MsgId, TailError> {
+        let p = self.layout.partition(thread);
+        let Some(end) = self.ends.get(p as usize) else { return Err(TailError::NoStream(p)) };
+        end.get_or_try_init(|| async { Ok(self.tail.bounds(p).await?.last) }).await.copied()
+    }
+}
+
+impl Log {
+    pub fn new(nats: &Nats, layout: Layout) -> Self {
+        let former = layout.before().map(|before| Former {
+            layout: before,
+            tail: Tail::new(nats, before),
+            ends: Arc::new((0..before.partitions).map(|_| OnceCell::new()).collect()),
+        });
+        Self { layout, now: Tail::new(nats, layout), former }
+    }
+
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The former generation, if it may have something of the thread after this id; with its last id.
+    async fn former_after(&self, thread: &Thread, after: MsgId) -> Result<Option<(&Former, MsgId)>, TailError> {
+        let Some(former) = &self.former else { return Ok(None) };
+        let end = former.end(thread).await?;
+        Ok((after < end).then_some((former, end)))
+    }
+
+    /// Is this generation over? Then there may be a newer layout, which has to be asked for.
+    pub async fn is_over(&self, thread: &Thread) -> Result<bool, TailError> {
+        Ok(self.now.bounds(self.layout.partition(thread)).await?.over)
+    }
+
+    /// The thread's newest entry, message or control, by the leader.
+    pub async fn last(&self, thread: &Thread) -> Result<Option<LogRecord>, TailError> {
+        match (self.now.last(thread).await?, &self.former) {
+            (None, Some(former)) => former.tail.last(thread).await,
+            (last, _) => Ok(last),
+        }
+    }
+
+    /// The thread's newest control entry, by the leader, and the id by which the next one is guarded: of the newest in the stream it will
+    /// be stored in, 0 if that has none.
+    pub async fn last_control(&self, thread: &Thread) -> Result<(Option<LogRecord>, MsgId), TailError> {
+        match (self.now.last_control(thread).await?, &self.former) {
+            (None, Some(former)) => Ok((former.tail.last_control(thread).await?, MsgId::NONE)),
+            (last, _) => {
+                let guard = last.as_ref().map_or(MsgId::NONE, |r| r.id);
+                Ok((last, guard))
+            }
+        }
+    }
+
+    /// The thread's first control entry after this id.
+    pub async fn next_control(&self, thread: &Thread, after: MsgId) -> Result<Option<LogRecord>, TailError> {
+        if let Some((former, _)) = self.former_after(thread, after).await?
+            && let Some(found) = former.tail.next_control(thread, after).await?
+        {
+            return Ok(Some(found));
+        }
+        self.now.next_control(thread, after).await
+    }
+
+    /// Entries with `after` < id <= `upto`, oldest first, at most `limit`. Nothing that was acknowledged is missing.
+    pub async fn after(&self, thread: &Thread, after: MsgId, upto: MsgId, limit: usize) -> Result<Vec<LogRecord>, TailError> {
+        let Some((former, end)) = self.former_after(thread, after).await? else {
+            return self.now.after(thread, after, upto, limit).await;
+        };
+        let mut got = former.tail.after(thread, after, upto.min(end), limit).await?;
+        if got.len() < limit && upto > end {
+            got.extend(self.now.after(thread, end, upto, limit - got.len()).await?);
+        }
+        Ok(got)
+    }
+
+    /// The newest `limit` entries with id > `above`, oldest first. `now_ms` is the log's clock, or near it.
+    pub async fn newest(&self, thread: &Thread, above: MsgId, limit: usize, now_ms: u64) -> Result<Vec<LogRecord>, TailError> {
+        let page = self.now.newest(thread, above, limit, now_ms).await?;
+        match self.former_after(thread, above).await? {
+            Some((former, _)) if page.len() < limit => {
+                let mut all = former.tail.newest(thread, above, limit - page.len(), now_ms).await?;
+                all.extend(page);
+                Ok(all)
+            }
+            _ => Ok(page),
+        }
+    }
+
+    /// The newest id of each thread in the log, `MsgId::NONE` where it has none. By Direct Get: may lag by a moment.
+    pub async fn last_ids(&self, threads: &[Thread]) -> Result<Vec<MsgId>, TailError> {
+        let mut ids = self.now.last_ids(threads).await?;
+        if let Some(former) = &self.former {
+            let idle: Vec<usize> = (0..ids.len()).filter(|i| ids[*i].is_none()).collect();
+            let ask: Vec<Thread> = idle.iter().map(|i| threads[*i].clone()).collect();
+            for (i, id) in idle.into_iter().zip(former.tail.last_ids(&ask).await?) {
+                ids[i] = id;
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Of the thread's partition in this generation alone.
+    pub async fn bounds(&self, thread: &Thread) -> Result<LogBounds, TailError> {
+        self.now.bounds(self.layout.partition(thread)).await
+    }
+
+    /// Of the thread's partitions in both: everything from `first` on is there.
+    pub async fn extent(&self, thread: &Thread) -> Result<LogBounds, TailError> {
+        // The older one first: if by then the newer one has begun to expire, nothing of the older one is left.
+        let before = match &self.former {
+            Some(f) => Some(f.tail.bounds(f.layout.partition(thread)).await?),
+            None => None,
+        };
+        let now = self.bounds(thread).await?;
+        Ok(match before {
+            Some(before) if now.first <= now.origin => join(before, now),
+            _ => now,
+        })
+    }
+
+    /// The first id, of `from..=to`, that was stored at or after `ts` in the thread's partition; one above `to` if none was. Ids are dense
+    /// within a generation and times rise with them (but for the leaders' clocks: ask a little earlier), so it is found by halving.
+    pub async fn first_at(&self, thread: &Thread, from: MsgId, to: MsgId, ts: u64) -> Result<MsgId, TailError> {
+        if let Some((former, end)) = self.former_after(thread, MsgId(from.0.saturating_sub(1))).await? {
+            let p = former.layout.partition(thread);
+            let (first, to) = (former.tail.bounds(p).await?.first, to.min(end));
+            let found = first_at(&former.tail, p, from.max(first), to, ts).await?;
+            if found <= to {
+                return Ok(found);
+            }
+        }
+        let p = self.layout.partition(thread);
+        let from = if self.former.is_some() { from.max(self.now.bounds(p).await?.first) } else { from };
+        first_at(&self.now, p, from, to, ts).await
+    }
+}
+
+/// Nothing of `now` has expired yet, so it goes on where `before` ends. Pure.
+fn join(before: LogBounds, now: LogBounds) -> LogBounds {
+    let first_ts_ms = if before.entries > 0 { before.first_ts_ms } else { now.first_ts_ms };
+    LogBounds { first: before.first, entries: before.entries + now.entries, first_ts_ms, ..now }
+}
+
+async fn first_at(tail: &Tail, p: u32, from: MsgId, to: MsgId, ts: u64) -> Result<MsgId, TailError> {
+    let (mut lo, mut hi) = (from.0, (to.0 + 1).max(from.0));
+    while lo < hi {
+        let middle = lo + (hi - lo) / 2;
+        // What cannot be read, or has expired meanwhile, counts as early: it is then looked at, not skipped.
+        match tail.get(p, MsgId(middle)).await? {
+            Some(r) if r.ts >= ts => hi = middle,
+            _ => lo = middle + 1,
+        }
+    }
+    Ok(MsgId(lo))
+}
