@@ -79,7 +79,7 @@ pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, sto
 /// What outlives a generation of the log.
 struct Base {
     cfg: Config,
-    tls: Option<Tls>,
+    tls: Option<Arc<Tls>>,
     listener: Arc<TcpListener>,
     nats: Nats,
     door: Door,
