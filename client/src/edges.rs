@@ -83,13 +83,13 @@ impl Edges {
 
 /// `ws://host:port` or `wss://host:port` without a path; `http://` and `https://` mean the same.
 fn normal(edge: &str) -> Result<String, BadEdge> {
-    let trimmed = edge.trim().trim_end_matches('/');
-    let (scheme, host) = match trimmed.split_once("://") {
+    let (scheme, host) = match edge.trim().split_once("://") {
         Some(("ws" | "http", host)) => ("ws", host),
         Some(("wss" | "https", host)) => ("wss", host),
         Some(_) => return Err(BadEdge(edge.to_owned())),
-        None => ("ws", trimmed),
+        None => ("ws", edge.trim()),
     };
+    let host = host.trim_end_matches('/');
     if host.is_empty() || host.contains("://") || host.contains(['/', ' ', '?', '#', '@']) {
         return Err(BadEdge(edge.to_owned()));
     }
