@@ -39,15 +39,16 @@ async fn a_standby_takes_over_within_three_seconds() {
 async fn a_holder_steps_back_only_for_a_newer_one() {
     let (mut s, nats, layout) = Server::ready().await;
     let buckets = Buckets::new(&nats, layout);
+    let key = natterjack_nats::subjects::role_key("channel", layout.generation, 0);
     let mut first = RoleLease::new(&buckets, "channel", 0, "a", &times());
     first.acquire().await;
     let mut held = first.held();
     s.kill();
     assert!(tokio::time::timeout(Duration::from_secs(3), held.changed()).await.is_err(), "nobody answers: it goes on");
     s.launch();
-    eventually("the lease is written again", async || matches!(buckets.roles().get("channel.0").await, Ok(Some((v, _))) if v == "a")).await;
+    eventually("the lease is written again", async || matches!(buckets.roles().get(&key).await, Ok(Some((v, _))) if v == "a")).await;
     assert!(*held.borrow_and_update());
-    buckets.roles().put("channel.0", "b".into()).await.unwrap();
+    buckets.roles().put(&key, "b".into()).await.unwrap();
     tokio::time::timeout(Duration::from_secs(2), held.changed()).await.expect("sees the newer holder").unwrap();
     assert!(!*held.borrow());
 }
