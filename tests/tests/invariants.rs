@@ -236,3 +236,20 @@ fn links_between_documents_lead_somewhere() {
     }
     none("dead links", found);
 }
+
+/// `docker-compose.yml` runs nowhere here; at least it names nothing that is not there.
+#[test]
+fn compose_sets_keys_that_exist_and_runs_roles_that_exist() {
+    let compose = fs::read_to_string(root().join("docker-compose.yml")).unwrap();
+    let reference = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let names = compose.lines().filter_map(|l| l.trim().strip_prefix("NATTERJACK__")?.split_once(':')).map(|(name, _)| name);
+    let keys: Vec<String> = names.map(|n| n.to_lowercase().replace("__", ".")).collect();
+    assert!(keys.len() > 8, "{keys:?}");
+    none("keys in docker-compose.yml", keys.into_iter().filter(|k| !reference.contains(&format!("| `{k}` |"))).collect());
+    let cli = fs::read_to_string(root().join("natterjack/src/cli.rs")).unwrap();
+    for role in ["provision", "channel", "persister", "edge"] {
+        assert!(compose.contains(&format!("command: [{role}]")), "no {role} in docker-compose.yml");
+        let variant = format!("{}{}", role[..1].to_uppercase(), &role[1..]);
+        assert!(cli.contains(&format!("    {variant}")), "{role} is no command");
+    }
+}
