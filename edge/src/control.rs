@@ -111,7 +111,10 @@ impl Control {
     pub async fn folded(&self, thread: &Thread, actor: &UserId, applied: MsgId) -> bool {
         let end = Instant::now() + FOLD;
         loop {
-            if self.state(thread, actor).await.is_ok_and(|s| s.version() >= applied) {
+            if let Ok(state) = self.state(thread, actor).await
+                && state.version() >= applied
+                && self.actor_agrees(thread, actor, &state).await
+            {
                 return true;
             }
             if Instant::now() >= end {
@@ -119,6 +122,14 @@ impl Control {
             }
             sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// A group is folded before its members' own keys, and a send is judged on those.
+    async fn actor_agrees(&self, thread: &Thread, actor: &UserId, state: &State) -> bool {
+        let State::Group(Some(group)) = state else { return true };
+        let Some(wanted) = group.item(actor) else { return true };
+        let own = self.people.threads(actor).await.ok().and_then(|mut t| t.threads.remove(thread));
+        own.is_some_and(|own| (own.intervals, own.role) == (wanted.intervals, wanted.role))
     }
 
     /// The thread's last control entry, and the condition for the next one: the last in the stream that it goes to.

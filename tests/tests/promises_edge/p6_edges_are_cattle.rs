@@ -214,15 +214,15 @@ async fn an_edge_cut_off_from_the_log_keeps_its_sockets_says_so_and_shows_what_w
     let proxy = cluster.nats_proxy(1);
 
     // First the connection is refused, then it is dead and nobody says so.
-    for (round, dead) in [(1, false), (2, true)] {
+    for dead in [false, true] {
         if dead {
             proxy.stall();
         } else {
             proxy.refuse(true);
             proxy.reset();
         }
-        eventually("who is on the edge is told", SOON, async || b.degraded().len() == round * 2 - 1).await;
-        assert_eq!(b.degraded().last(), Some(&true));
+        // More than once, if the way to the log and the lease come and go one after the other.
+        eventually("who is on the edge is told", SOON, async || b.degraded().last() == Some(&true)).await;
         let refused = c.send_text(&own, "while cut off").await.unwrap_err();
         assert_eq!(refused.code, Code::Unavailable, "{refused:?}");
         assert!(refused.retry_after_ms.is_some(), "it says when to try again");
@@ -242,8 +242,7 @@ async fn an_edge_cut_off_from_the_log_keeps_its_sockets_says_so_and_shows_what_w
             proxy.refuse(false);
         }
         b.shows("what was missed", &thread, *missed.last().unwrap(), SOON).await;
-        eventually("it is over", SOON, async || b.degraded().len() == round * 2).await;
-        assert_eq!(b.degraded().last(), Some(&false));
+        eventually("it is over", SOON, async || b.degraded().last() == Some(&false)).await;
         b.shows_the_log(&log, &thread, MsgId::NONE, SOON).await;
         send_through(&mut c, &own, "again").await;
         eventually("it is listed again", SOON, async || listed_edges(&cluster, 0).await.len() == 2).await;
