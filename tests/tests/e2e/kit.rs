@@ -45,6 +45,8 @@ async fn a_frozen_edge_answers_after_it_is_woken() {
     let thread = users[0].dm(&users[0]);
     let mut ws = cluster.raw(&users[0], 0, Codec::Json).await;
     cluster.edge(0).stop();
+    // What it said before (that its way to the log is open, say) is on its way.
+    while tokio::time::timeout(Duration::from_millis(300), ws.next()).await.is_ok() {}
     ws.send(&natterjack_protocol::frame::ClientFrame::Ping).await;
     assert!(tokio::time::timeout(Duration::from_millis(300), ws.next()).await.is_err());
     cluster.edge(0).cont();
