@@ -52,6 +52,10 @@ async fn people_find_each_other_and_become_contacts() {
         list["contacts"].as_array().unwrap().iter().map(|c| (of(c, "name"), of(c, "state"))).collect()
     };
     let hint = |e: Event| matches!(e, Event::Contacts).then_some(());
+    // Who attaches later reads the list; a hint is for who is there.
+    for events in [&mut a_events, &mut b_events] {
+        next_event(events, "attached", SOON, |e| matches!(e, Event::Attached).then_some(())).await;
+    }
     assert_eq!(change(&a, &bob, "request").await, "requested");
     next_event(&mut a_events, "the asker's hint", SOON, hint).await;
     next_event(&mut b_events, "the hint of who was asked", SOON, hint).await;
