@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use natterjack_nats::{Layout, Nats, NatsConfig};
 use natterjack_protocol::{Times, thread::partition_of};
 use natterjack_runtime::Health;
@@ -83,7 +84,12 @@ impl Status {
 const PART: &str = "channel";
 
 /// Runs until `stop` is cancelled and what was published is confirmed, or until it cannot start. Connects, waits through outages.
-pub async fn run(cfg: Config, health: Health, stop: CancellationToken) -> Result<(), Error> {
+/// Boxed here, so that the channel is compiled once, in this crate, and not again wherever it is run.
+pub fn run(cfg: Config, health: Health, stop: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
+    Box::pin(serve(cfg, health, stop))
+}
+
+async fn serve(cfg: Config, health: Health, stop: CancellationToken) -> Result<(), Error> {
     describe();
     health.set(PART, Err("connecting to NATS".into()));
     let frames = Nats::connect(&cfg.nats, "channel frames").await?;

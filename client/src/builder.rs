@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use natterjack_protocol::{DeviceId, codec::Codec, frame::DeviceClass, limits, rpc::Tokens};
 use tokio::{
     sync::{mpsc, watch},
@@ -170,7 +171,13 @@ impl Builder {
     }
 
     /// Opens the store and logs in. Then the client connects by itself and stays connected; the events tell.
-    pub async fn connect(self) -> Result<(Client, Events), ConnectError> {
+    ///
+    /// Boxed, so that the whole client is compiled once, in this crate, and not again in each that uses it.
+    pub fn connect(self) -> BoxFuture<'static, Result<(Client, Events), ConnectError>> {
+        Box::pin(self.open())
+    }
+
+    async fn open(self) -> Result<(Client, Events), ConnectError> {
         let edges = Edges::new(&self.edges, rand::random::<u32>() as usize)?;
         let http = Http::new(edges, tls::config(self.roots.as_deref())?)?;
         let (store, mut stored) = Store::open(&self.store).await?;

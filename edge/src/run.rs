@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use natterjack_nats::{Buckets, ConnectError, EdgeLease, KvError, Layout, Log, Nats, Publisher, layout::LayoutError};
 use natterjack_protocol::{close, limits};
 use natterjack_runtime::{Health, telemetry::Metrics};
@@ -54,12 +55,17 @@ pub enum Error {
 }
 
 /// Runs an edge until `stop` is cancelled and everybody has left, or something it cannot do without has failed.
-pub async fn run(cfg: Config, health: Health, stop: CancellationToken) -> Result<(), Error> {
-    Box::pin(run_with(cfg, health, None, stop)).await
+pub fn run(cfg: Config, health: Health, stop: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
+    run_with(cfg, health, None, stop)
 }
 
 /// Likewise; with `metrics`, `/metrics` is served on the clients' address too.
-pub async fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, stop: CancellationToken) -> Result<(), Error> {
+/// Boxed here, so that the edge is compiled once, in this crate, and not again wherever it is run.
+pub fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, stop: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
+    Box::pin(serve(cfg, health, metrics, stop))
+}
+
+async fn serve(cfg: Config, health: Health, metrics: Option<Metrics>, stop: CancellationToken) -> Result<(), Error> {
     crate::describe::describe();
     health.set("edge", Err("starting".into()));
     let tls = cfg.tls.clone().map(Tls::open).transpose()?;

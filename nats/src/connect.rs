@@ -9,6 +9,7 @@ use std::{
 };
 
 use async_nats::{Client, ConnectOptions, Event, connection::State};
+use futures_util::future::BoxFuture;
 use natterjack_protocol::{Refusal, rpc::Answer};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -79,7 +80,12 @@ struct Inner {
 }
 
 impl Nats {
-    pub async fn connect(cfg: &NatsConfig, role: &str) -> Result<Self, ConnectError> {
+    /// Boxed, so that the client behind it is compiled once, in this crate.
+    pub fn connect<'a>(cfg: &'a NatsConfig, role: &'a str) -> BoxFuture<'a, Result<Self, ConnectError>> {
+        Box::pin(Self::open(cfg, role))
+    }
+
+    async fn open(cfg: &NatsConfig, role: &str) -> Result<Self, ConnectError> {
         let urls = shown(&cfg.urls);
         let addrs: Vec<async_nats::ServerAddr> = cfg
             .urls

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_nats::{HeaderMap, jetstream::stream::Config};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use natterjack_protocol::Times;
 
 use crate::{
@@ -38,7 +39,11 @@ const PAUSE: Duration = Duration::from_millis(250);
 const READERS: [&str; 2] = ["channel", "persister"];
 
 /// Makes a log of `partitions` partitions, as a new generation if there is one with another number. Nothing happens if it has as many.
-pub async fn switch(nats: &Nats, cfg: &NatsConfig, times: &Times, partitions: u32) -> Result<Layout, ProvisionError> {
+pub fn switch<'a>(nats: &'a Nats, cfg: &'a NatsConfig, times: &'a Times, partitions: u32) -> BoxFuture<'a, Result<Layout, ProvisionError>> {
+    Box::pin(switch_to(nats, cfg, times, partitions))
+}
+
+async fn switch_to(nats: &Nats, cfg: &NatsConfig, times: &Times, partitions: u32) -> Result<Layout, ProvisionError> {
     // Where nothing is provisioned yet, this is the first generation. What there is may be as large as it is: it is about to end.
     let standing = Layout::find(nats).await?.is_some();
     let cfg = &NatsConfig { partitions, ..cfg.clone() };

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use futures_util::future::BoxFuture;
 use natterjack_protocol::Times;
 
 use crate::{
@@ -45,9 +46,9 @@ pub enum ProvisionError {
     JetStream(#[from] JsError),
 }
 
-pub async fn provision(nats: &Nats, cfg: &NatsConfig, times: &Times) -> Result<Layout, ProvisionError> {
+pub fn provision<'a>(nats: &'a Nats, cfg: &'a NatsConfig, times: &'a Times) -> BoxFuture<'a, Result<Layout, ProvisionError>> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
-    provision_at(nats, cfg, times, now).await
+    Box::pin(provision_at(nats, cfg, times, now))
 }
 
 /// With the clock as an argument, for tests.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use futures_util::future::BoxFuture;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use natterjack_nats::{Buckets, ConnectError, Layout, Nats, NatsConfig, ReadError, layout::LayoutError, service::ServeError};
 use natterjack_protocol::Times;
@@ -77,14 +78,14 @@ pub enum Error {
 }
 
 /// Runs until `stop` is cancelled and everything is drained, or until a part of it cannot go on.
-pub async fn run(cfg: Config, health: Health, stop: CancellationToken) -> Result<(), Error> {
-    match cfg.store.clone() {
-        StoreConfig::Sqlite { path } => run_with(cfg, Sqlite::open(path).await?, health, stop).await,
-        StoreConfig::Cql(cql) => {
-            let store = Cql::open(cql).await?;
-            Box::pin(run_with(cfg, store, health, stop)).await
+/// Boxed here, so that the persister is compiled once, in this crate, and not again wherever it is run.
+pub fn run(cfg: Config, health: Health, stop: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
+    Box::pin(async move {
+        match cfg.store.clone() {
+            StoreConfig::Sqlite { path } => run_with(cfg, Sqlite::open(path).await?, health, stop).await,
+            StoreConfig::Cql(cql) => run_with(cfg, Cql::open(cql).await?, health, stop).await,
         }
-    }
+    })
 }
 
 /// The same over any store.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -38,13 +39,15 @@ impl Admin {
     }
 
     /// Serves until `stop`.
-    pub async fn serve(self, health: Health, metrics: Metrics, stop: CancellationToken) -> Result<(), Error> {
-        let Some(listener) = self.listener else {
-            stop.cancelled().await;
-            return Ok(());
-        };
-        axum::serve(listener, router(health, metrics)).with_graceful_shutdown(async move { stop.cancelled().await }).await?;
-        Ok(())
+    pub fn serve(self, health: Health, metrics: Metrics, stop: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(async move {
+            let Some(listener) = self.listener else {
+                stop.cancelled().await;
+                return Ok(());
+            };
+            axum::serve(listener, router(health, metrics)).with_graceful_shutdown(async move { stop.cancelled().await }).await?;
+            Ok(())
+        })
     }
 }
 

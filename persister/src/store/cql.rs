@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use natterjack_protocol::{
     Cid, Kind, MsgId, Thread, Token, UserId,
     fold::{Group, ThreadItem},
@@ -108,9 +108,11 @@ impl Db {
 
 impl Cql {
     /// Connects and brings the schema up to date; an error if that cannot be done now.
-    pub async fn connect(cfg: &CqlConfig) -> Result<Self, StoreError> {
-        let db = Arc::new(OnceLock::from(Box::pin(Both::connect(cfg)).await?));
-        Ok(Self { inner: Arc::new(Inner { db, why_not: Arc::default(), _connecting: None }), patient: false })
+    pub fn connect(cfg: &CqlConfig) -> BoxFuture<'_, Result<Self, StoreError>> {
+        Box::pin(async move {
+            let db = Arc::new(OnceLock::from(Box::pin(Both::connect(cfg)).await?));
+            Ok(Self { inner: Arc::new(Inner { db, why_not: Arc::default(), _connecting: None }), patient: false })
+        })
     }
 
     /// Likewise, but a server that does not answer is waited for beside everything else: until then every call says `Unavailable`.
@@ -127,8 +129,8 @@ impl Cql {
     }
 
     /// The schema that is there and the one of this build; None: nothing is there yet. Changes nothing.
-    pub async fn schema_version(cfg: &CqlConfig) -> Result<Option<(usize, usize)>, StoreError> {
-        schema::version(&Requests::connect(cfg).await?, cfg).await
+    pub fn schema_version(cfg: &CqlConfig) -> BoxFuture<'_, Result<Option<(usize, usize)>, StoreError>> {
+        Box::pin(async move { schema::version(&Requests::connect(cfg).await?, cfg).await })
     }
 
     fn db(&self) -> Result<&Db, StoreError> {
