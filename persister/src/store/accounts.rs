@@ -16,7 +16,7 @@ use crate::tokens::RefreshHash;
 #[cfg(test)]
 pub mod conformance;
 
-/// Logins by name and password; an external issuer has its own name here.
+/// Logins by name and password; an external issuer has its own name here, which may not be this one.
 pub const PASSWORD: &str = "password";
 
 /// A name as it is compared: case is ignored. Names are ASCII, so this is the whole of it.
@@ -41,10 +41,42 @@ pub enum Added {
     NameTaken,
 }
 
+/// Somebody whose login is elsewhere, at the first time.
+pub struct NewExternal {
+    pub issuer: String,
+    pub subject: String,
+    /// The user's id, if there is none for this login yet.
+    pub user: UserId,
+    /// The first that is free becomes the user's; its id if none is. Nobody knows that before, so nobody can have taken it.
+    pub names: Vec<String>,
+    /// Milliseconds since 1970.
+    pub created: u64,
+}
+
+impl NewExternal {
+    /// What `user` may be called, best first.
+    pub fn names_of<'a>(&'a self, user: &'a UserId) -> impl Iterator<Item = &'a str> {
+        self.names.iter().map(String::as_str).chain([user.as_str()])
+    }
+}
+
+/// Not even the id of a new user is free as a name, which nobody could know.
+pub fn no_name() -> StoreError {
+    StoreError::Constraint("a new user's id is somebody's name".into())
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    pub profile: Profile,
+    /// By this call. Of many at once at least one hears that.
+    pub made: bool,
+}
+
 /// How somebody proves who they are. No `Debug`: it holds a secret.
 pub struct Login {
     pub user: UserId,
     pub name: String,
+    /// Empty for an external login.
     pub secret: String,
 }
 
@@ -114,6 +146,10 @@ pub const CONTACT_ROWS: usize = limits::CONTACTS;
 /// Everything `directory` asks of a store. Dropping the future of a write leaves it open whether the write happens.
 pub trait Accounts: Clone + Send + Sync + 'static {
     fn add_user(&self, user: NewUser) -> impl Future<Output = Result<Added, StoreError>> + Send;
+
+    /// The user of an external login, made if there is none. Of many at once for the same login all get the same user. Names are as unique
+    /// as those of [`Accounts::add_user`], and nobody logs in with one of them and a password.
+    fn join(&self, new: NewExternal) -> impl Future<Output = Result<Joined, StoreError>> + Send;
 
     /// `subject`: for [`PASSWORD`] the [`name_key`].
     fn login(&self, issuer: &str, subject: &str) -> impl Future<Output = Result<Option<Login>, StoreError>> + Send;

@@ -1,6 +1,6 @@
 //! What every store must do, on this one; and how its schema comes to be.
 
-use natterjack_persister::store::{Order, Store, StoreError, cql::Cql};
+use natterjack_persister::store::{Order, Store, StoreError, accounts::Accounts, cql::Cql};
 use natterjack_protocol::MsgId;
 
 use super::kit::{SERVER, server};
@@ -26,8 +26,15 @@ async fn conforms_on_a_keyspace_that_three_opened_at_once() {
     let again = Cql::connect(&other).await.unwrap();
     let t = thread("pages");
     assert_eq!(again.rows(&t, MsgId::NONE, MsgId::MAX, Order::OldestFirst, 9).await.unwrap().len(), 5);
-    // A later build was here.
+    // As the first version of the schema was: what came later is made now.
     let session = scylla::client::session_builder::SessionBuilder::new().known_node(&cfg.contact_points[0]).build().await.unwrap();
+    session.query_unpaged(format!("DROP TABLE {}.logins", cfg.keyspace), ()).await.unwrap();
+    session.query_unpaged(format!("UPDATE {}.meta SET version = 1 WHERE key = 'schema'", cfg.keyspace), ()).await.unwrap();
+    assert_eq!(Cql::schema_version(&cfg).await.unwrap(), Some((1, 2)));
+    let newer = Cql::connect(&cfg).await.unwrap().patient();
+    assert!(newer.login("https://login", "s1").await.unwrap().is_none());
+    assert_eq!(Cql::schema_version(&cfg).await.unwrap(), Some((2, 2)));
+    // A later build was here.
     session.query_unpaged(format!("UPDATE {}.meta SET version = 999 WHERE key = 'schema'", cfg.keyspace), ()).await.unwrap();
     let refused = Cql::connect(&cfg).await.map(drop);
     assert!(matches!(&refused, Err(StoreError::Failed(why)) if why.contains("999")), "{refused:?}");

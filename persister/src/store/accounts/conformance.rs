@@ -28,6 +28,7 @@ fn family(s: &str) -> Family {
 
 pub async fn all<S: Accounts>(store: &S) {
     names(store).await;
+    externals(store).await;
     contacts(store).await;
     refresh_tokens(store).await;
     expiry(store).await;
@@ -48,6 +49,44 @@ async fn names<S: Accounts>(store: &S) {
     assert_eq!(named(store.find("al", 1).await.unwrap()), ["al-b"]);
     assert!(store.find("alicex", 20).await.unwrap().is_empty());
     assert_eq!(named(store.profiles(&[id("u1"), id("u2"), id("nobody")]).await.unwrap()), ["Alice"]);
+}
+
+async fn externals<S: Accounts>(store: &S) {
+    let joined = |profile: (&str, &str), made| Joined { profile: Profile { user: id(profile.0), name: profile.1.into() }, made };
+    let join = async |issuer: &str, subject: &str, user: &str, names: &[&str]| {
+        let names = names.iter().map(|n| (*n).to_owned()).collect();
+        store.join(NewExternal { issuer: issuer.into(), subject: subject.into(), user: id(user), names, created: 1 }).await.unwrap()
+    };
+    let (one, two) = ("https://login", "https://other");
+    assert!(store.login(one, "s1").await.unwrap().is_none());
+    // "Alice" is somebody's, with a password.
+    assert_eq!(join(one, "s1", "e1", &["Alice", "ALICE-e1"]).await, joined(("e1", "ALICE-e1"), true));
+    assert_eq!(join(one, "s1", "e2", &["else"]).await, joined(("e1", "ALICE-e1"), false), "the same user ever after");
+    let login = store.login(one, "s1").await.unwrap().unwrap();
+    assert_eq!((login.user.as_str(), login.name.as_str(), login.secret.as_str()), ("e1", "ALICE-e1", ""));
+    assert!(store.find("else", 20).await.unwrap().is_empty() && store.profiles(&[id("e2")]).await.unwrap().is_empty());
+    // The one with the password is untouched, and no password fits the other.
+    let alice = store.login(PASSWORD, "alice").await.unwrap().unwrap();
+    assert_eq!((alice.user.as_str(), alice.secret.is_empty()), ("u1", false));
+    assert!(store.login(PASSWORD, "alice-e1").await.unwrap().is_none());
+    assert_eq!(user(store, "e3", "alice-E1").await, Added::NameTaken);
+    // A subject that is spelled like a name, another issuer with the same subject, and the same letters cut elsewhere.
+    assert_eq!(join(one, "alice", "e4", &["alice", "alice-e4"]).await, joined(("e4", "alice-e4"), true));
+    assert!(store.login(two, "s1").await.unwrap().is_none());
+    assert_eq!(join(two, "s1", "e5", &["Alice", "alice-e1", "alice-e5"]).await, joined(("e5", "alice-e5"), true));
+    assert!(store.login("https://logi", "ns1").await.unwrap().is_none());
+    assert_eq!(join(one, "S1", "e6", &["alice-e6"]).await, joined(("e6", "alice-e6"), true), "case counts in subjects");
+    // Who has taken all names beforehand keeps nobody out.
+    assert_eq!(join(one, "s2", "e7", &["alice", "alice-e1"]).await, joined(("e7", "e7"), true));
+    assert_eq!(store.find("alice-e1", 20).await.unwrap().len(), 1);
+    assert_eq!(store.profiles(&[id("e1")]).await.unwrap()[0].name, "ALICE-e1");
+    // The first time, by many at once.
+    let ids: Vec<String> = (10..20).map(|n| format!("x{n}")).collect();
+    let all = futures_util::future::join_all(ids.iter().map(|new| join(one, "s3", new, &["alice", "Xavier", "other"]))).await;
+    assert!(all.iter().all(|j| j.profile.name == "Xavier" && j.profile.user == all[0].profile.user), "{all:?}");
+    assert!(all.iter().any(|j| j.made), "{all:?}");
+    assert_eq!(store.login(one, "s3").await.unwrap().unwrap().user, all[0].profile.user);
+    assert!(store.find("other", 20).await.unwrap().is_empty(), "one name each");
 }
 
 async fn contacts<S: Accounts>(store: &S) {

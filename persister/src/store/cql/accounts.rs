@@ -9,7 +9,7 @@ use super::Cql;
 use crate::{
     store::{
         StoreError,
-        accounts::{Accounts, Added, ContactOutcome, Family, Login, NewUser, Rotated},
+        accounts::{Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, Rotated},
     },
     tokens::RefreshHash,
 };
@@ -18,6 +18,11 @@ impl Accounts for Cql {
     async fn add_user(&self, user: NewUser) -> Result<Added, StoreError> {
         let db = self.db()?;
         db.users.add(&db.requests, &user).await
+    }
+
+    async fn join(&self, new: NewExternal) -> Result<Joined, StoreError> {
+        let db = self.db()?;
+        db.users.join(&db.requests, &new).await
     }
 
     async fn login(&self, issuer: &str, subject: &str) -> Result<Option<Login>, StoreError> {

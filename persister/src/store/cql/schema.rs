@@ -18,22 +18,25 @@ use super::{
 use crate::store::StoreError;
 
 /// Every change of the schema, in the order in which they are applied; the row `schema` counts them. Only append.
-const MIGRATIONS: &[&[&str]] = &[&[
-    messages::SCHEMA,
-    messages::CONTROLS_SCHEMA,
-    operations::SCHEMA,
-    buckets::SCHEMA,
-    threads::SCHEMA,
-    threads::USER_THREADS_SCHEMA,
-    positions::SCHEMA,
-    positions::STRAYS_SCHEMA,
-    users::SCHEMA,
-    users::NAMES_SCHEMA,
-    contacts::SCHEMA,
-    contacts::RELATIONS_SCHEMA,
-    refresh_tokens::SCHEMA,
-    refresh_tokens::FAMILIES_SCHEMA,
-]];
+const MIGRATIONS: &[&[&str]] = &[
+    &[
+        messages::SCHEMA,
+        messages::CONTROLS_SCHEMA,
+        operations::SCHEMA,
+        buckets::SCHEMA,
+        threads::SCHEMA,
+        threads::USER_THREADS_SCHEMA,
+        positions::SCHEMA,
+        positions::STRAYS_SCHEMA,
+        users::SCHEMA,
+        users::NAMES_SCHEMA,
+        contacts::SCHEMA,
+        contacts::RELATIONS_SCHEMA,
+        refresh_tokens::SCHEMA,
+        refresh_tokens::FAMILIES_SCHEMA,
+    ],
+    &[users::LOGINS_SCHEMA],
+];
 
 const META: &str = "CREATE TABLE IF NOT EXISTS meta (key text PRIMARY KEY, holder text, version int, bucket_rows int, bucket_span bigint)";
 

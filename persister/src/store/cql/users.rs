@@ -1,18 +1,21 @@
-//! The tables `users` (by id) and `names` (by name, with the login): who is who.
+//! The tables `users` (by id), `names` (by name, with the password's login) and `logins` (by issuer and subject): who is who.
 //!
-//! An account is decided by one conditional write, the row of its name, which has all that a login needs. The row by id is written
-//! before it: one without a name is an account nobody got, under an id nobody knows.
+//! An account with a password is decided by one conditional write, the row of its name, which has all that a login needs. The row by id is
+//! written before it: one without a name is an account nobody got, under an id nobody knows.
+//!
+//! An account of an external login is decided by the row in `logins`, which gives it its id; then it gets a name, then the row by id,
+//! which says that it is whole. Whoever finds it half made goes on under the same id. Its name has no secret, so no password fits it.
 
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use natterjack_protocol::{UserId, rpc::Profile};
-use scylla::statement::prepared::PreparedStatement;
+use scylla::{serialize::row::SerializeRow, statement::prepared::PreparedStatement};
 
 use super::{int, session::Requests, token};
 use crate::store::{
     StoreError,
-    accounts::{Added, Login, NewUser, PASSWORD, name_key},
+    accounts::{Added, Joined, Login, NewExternal, NewUser, PASSWORD, name_key, no_name},
 };
 
 pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS users (user text PRIMARY KEY, name text, created bigint)";
@@ -20,6 +23,9 @@ pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS users (user text PRI
 /// By the first two characters, the least that a search has.
 pub(super) const NAMES_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS names (
     prefix text, name_key text, name text, user text, secret text, PRIMARY KEY (prefix, name_key))";
+
+pub(super) const LOGINS_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS logins (
+    issuer text, subject text, user text, PRIMARY KEY ((issuer, subject)))";
 
 /// A server gives up a conditional write after one second in a crowd.
 const CROWDED: Duration = Duration::from_millis(1_900);
@@ -31,6 +37,8 @@ pub(super) struct Users {
     forget: PreparedStatement,
     claim: PreparedStatement,
     login: PreparedStatement,
+    claim_login: PreparedStatement,
+    external: PreparedStatement,
     by_id: PreparedStatement,
     find: PreparedStatement,
 }
@@ -45,6 +53,8 @@ impl Users {
                 .prepare_condition("INSERT INTO names (prefix, name_key, name, user, secret) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS")
                 .await?,
             login: r.prepare("SELECT user, name, secret FROM names WHERE prefix = ? AND name_key = ?").await?,
+            claim_login: r.prepare_condition("INSERT INTO logins (issuer, subject, user) VALUES (?, ?, ?) IF NOT EXISTS").await?,
+            external: r.prepare("SELECT user FROM logins WHERE issuer = ? AND subject = ?").await?,
             by_id: r.prepare("SELECT user, name FROM users WHERE user = ?").await?,
             find: r
                 .prepare("SELECT user, name FROM names WHERE prefix = ? AND name_key >= ? AND name_key < ? ORDER BY name_key LIMIT ?")
@@ -53,31 +63,62 @@ impl Users {
     }
 
     pub(super) async fn add(&self, r: &Requests, new: &NewUser) -> Result<Added, StoreError> {
-        let key = name_key(&new.name);
         r.write(&self.add, (new.user.as_str(), &new.name, int(new.created))).await?;
-        let began = Instant::now();
-        let free = loop {
-            match r.decide(&self.claim, (prefix(&key), &key, &new.name, new.user.as_str(), &new.secret)).await {
-                Ok(applied) => break applied,
-                // Many who want names that begin alike get into each other's way. The name may be ours already: the id tells.
-                Err(StoreError::Unavailable(_)) if began.elapsed() < CROWDED => {}
-                Err(e) => return Err(e),
-            }
-        };
-        if free || self.login(r, PASSWORD, &key).await?.is_some_and(|l| l.user == new.user) {
+        if self.name(r, &new.name, &new.user, &new.secret).await? {
             return Ok(Added::Done);
         }
         r.write(&self.forget, (new.user.as_str(),)).await?;
         Ok(Added::NameTaken)
     }
 
-    pub(super) async fn login(&self, r: &Requests, issuer: &str, subject: &str) -> Result<Option<Login>, StoreError> {
-        // Accounts are made with a password only, so far.
-        if issuer != PASSWORD {
-            return Ok(None);
+    pub(super) async fn join(&self, r: &Requests, new: &NewExternal) -> Result<Joined, StoreError> {
+        let values = (new.issuer.as_str(), new.subject.as_str(), new.user.as_str());
+        let first = crowded(r, &self.claim_login, values).await?;
+        let user = if first {
+            new.user.clone()
+        } else {
+            let found = self.external(r, &new.issuer, &new.subject).await?;
+            found.ok_or_else(|| StoreError::Unavailable("a login that is there was not read".into()))?
+        };
+        if let Some(profile) = self.profile(r, &user).await? {
+            return Ok(Joined { profile, made: false });
         }
-        let row: Option<(String, String, String)> = r.read_one(&self.login, (prefix(subject), subject)).await?;
+        for name in new.names_of(&user) {
+            // Also true if another call for the same login was faster.
+            if self.name(r, name, &user, "").await? {
+                r.write(&self.add, (user.as_str(), name, int(new.created))).await?;
+                return Ok(Joined { profile: Profile { user: user.clone(), name: name.to_owned() }, made: true });
+            }
+        }
+        Err(no_name())
+    }
+
+    /// True: the name is this user's.
+    async fn name(&self, r: &Requests, name: &str, user: &UserId, secret: &str) -> Result<bool, StoreError> {
+        let key = name_key(name);
+        let values = (prefix(&key), key.as_str(), name, user.as_str(), secret);
+        // Not free may be because it is ours already: the id tells.
+        Ok(crowded(r, &self.claim, values).await? || self.named(r, &key).await?.is_some_and(|l| l.user == *user))
+    }
+
+    pub(super) async fn login(&self, r: &Requests, issuer: &str, subject: &str) -> Result<Option<Login>, StoreError> {
+        if issuer == PASSWORD {
+            return Ok(self.named(r, subject).await?.filter(|l| !l.secret.is_empty()));
+        }
+        let Some(user) = self.external(r, issuer, subject).await? else { return Ok(None) };
+        // None: half made.
+        let profile = self.profile(r, &user).await?;
+        Ok(profile.map(|Profile { user, name }| Login { user, name, secret: String::new() }))
+    }
+
+    async fn named(&self, r: &Requests, key: &str) -> Result<Option<Login>, StoreError> {
+        let row: Option<(String, String, String)> = r.read_one(&self.login, (prefix(key), key)).await?;
         row.map(|(user, name, secret)| Ok(Login { user: token("names.user", &user)?, name, secret })).transpose()
+    }
+
+    async fn external(&self, r: &Requests, issuer: &str, subject: &str) -> Result<Option<UserId>, StoreError> {
+        let row: Option<(String,)> = r.read_one(&self.external, (issuer, subject)).await?;
+        row.map(|(user,)| token("logins.user", &user)).transpose()
     }
 
     pub(super) async fn profile(&self, r: &Requests, user: &UserId) -> Result<Option<Profile>, StoreError> {
@@ -96,6 +137,17 @@ impl Users {
         let values = (prefix(begins), begins, format!("{begins}\u{7f}"), i32::try_from(limit).unwrap_or(i32::MAX));
         let rows: Vec<(String, String)> = r.read(&self.find, values).await?;
         rows.into_iter().map(profile).collect()
+    }
+}
+
+/// Many who want names that begin alike, or the same login, get into each other's way.
+async fn crowded(r: &Requests, statement: &PreparedStatement, values: impl SerializeRow + Copy) -> Result<bool, StoreError> {
+    let began = Instant::now();
+    loop {
+        match r.decide(statement, values).await {
+            Err(StoreError::Unavailable(_)) if began.elapsed() < CROWDED => {}
+            decided => return decided,
+        }
     }
 }
 

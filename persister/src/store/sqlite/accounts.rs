@@ -9,7 +9,7 @@ use super::{Sqlite, contacts, refresh_tokens, users};
 use crate::{
     store::{
         StoreError,
-        accounts::{Accounts, Added, ContactOutcome, Family, Login, NewUser, Rotated},
+        accounts::{Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, Rotated, no_name},
     },
     tokens::RefreshHash,
 };
@@ -17,6 +17,10 @@ use crate::{
 impl Accounts for Sqlite {
     async fn add_user(&self, user: NewUser) -> Result<Added, StoreError> {
         self.write(move |tx| users::add(tx, &user)).await
+    }
+
+    async fn join(&self, new: NewExternal) -> Result<Joined, StoreError> {
+        self.write(move |tx| users::join(tx, &new)).await?.ok_or_else(no_name)
     }
 
     async fn login(&self, issuer: &str, subject: &str) -> Result<Option<Login>, StoreError> {

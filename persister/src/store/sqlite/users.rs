@@ -4,7 +4,7 @@ use natterjack_protocol::{UserId, rpc::Profile};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{bad_column, int};
-use crate::store::accounts::{Added, Login, NewUser, PASSWORD, name_key};
+use crate::store::accounts::{Added, Joined, Login, NewExternal, NewUser, PASSWORD, name_key};
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE users (
@@ -23,19 +23,42 @@ CREATE TABLE logins (
 ";
 
 pub(super) fn add(tx: &Transaction<'_>, new: &NewUser) -> rusqlite::Result<Added> {
-    let key = name_key(&new.name);
-    let added = tx.execute(
-        "INSERT INTO users (user, name, name_key, created) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (name_key) DO NOTHING",
-        params![new.user.as_str(), new.name, key, int(new.created)],
-    )?;
-    if added == 0 {
+    if !add_named(tx, &new.user, &new.name, new.created)? {
         return Ok(Added::NameTaken);
     }
+    add_login(tx, PASSWORD, &name_key(&new.name), &new.user, &new.secret)?;
+    Ok(Added::Done)
+}
+
+/// None: even the id is somebody's name.
+pub(super) fn join(tx: &Transaction<'_>, new: &NewExternal) -> rusqlite::Result<Option<Joined>> {
+    if let Some(Login { user, name, .. }) = login(tx, &new.issuer, &new.subject)? {
+        return Ok(Some(Joined { profile: Profile { user, name }, made: false }));
+    }
+    for name in new.names_of(&new.user) {
+        if add_named(tx, &new.user, name, new.created)? {
+            add_login(tx, &new.issuer, &new.subject, &new.user, "")?;
+            return Ok(Some(Joined { profile: Profile { user: new.user.clone(), name: name.to_owned() }, made: true }));
+        }
+    }
+    Ok(None)
+}
+
+/// False: the name is taken.
+fn add_named(tx: &Transaction<'_>, user: &UserId, name: &str, created: u64) -> rusqlite::Result<bool> {
+    let added = tx.execute(
+        "INSERT INTO users (user, name, name_key, created) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (name_key) DO NOTHING",
+        params![user.as_str(), name, name_key(name), int(created)],
+    )?;
+    Ok(added > 0)
+}
+
+fn add_login(tx: &Transaction<'_>, issuer: &str, subject: &str, user: &UserId, secret: &str) -> rusqlite::Result<()> {
     tx.execute(
         "INSERT INTO logins (issuer, subject, user, secret) VALUES (?1, ?2, ?3, ?4)",
-        params![PASSWORD, key, new.user.as_str(), new.secret],
+        params![issuer, subject, user.as_str(), secret],
     )?;
-    Ok(Added::Done)
+    Ok(())
 }
 
 pub(super) fn login(c: &Connection, issuer: &str, subject: &str) -> rusqlite::Result<Option<Login>> {
