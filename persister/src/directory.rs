@@ -36,6 +36,8 @@ mod revoke;
 
 use keys::{Keys, KeysError};
 use line::{Line, Place};
+#[cfg(test)]
+pub(crate) use register::is_name;
 use revoke::Revocations;
 
 const PART: &str = "directory";

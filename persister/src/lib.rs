@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod batch;
 pub mod directory;
+pub mod external;
 pub mod fold;
 pub mod history;
 pub mod overlay;

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Names are ASCII, so that two that look alike are alike, and case can be ignored without a table.
-pub(super) fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     let fits = (limits::USER_NAME_MIN..=limits::USER_NAME_CHARS).contains(&name.len());
     fits && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
