@@ -24,6 +24,8 @@ pub(crate) enum Login {
         name: String,
         password: String,
     },
+    /// A token of somebody else's that the server takes.
+    External(String),
     Tokens(Tokens),
     /// Whatever the store holds.
     Stored,
@@ -44,6 +46,10 @@ pub(crate) async fn log_in(http: &Http, register: bool, name: &str, password: &s
     let path = if register { "/v1/register" } else { "/v1/login" };
     let body = json!({ "name": name, "password": password, "device": device });
     http.ask(Method::POST, path, None, Some(&body)).await
+}
+
+pub(crate) async fn log_in_external(http: &Http, token: &str, device: &DeviceId) -> Result<Tokens, RequestError> {
+    http.ask(Method::POST, "/v1/login/external", None, Some(&json!({ "token": token, "device": device }))).await
 }
 
 impl Auth {

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    auth::{Auth, Login, log_in},
+    auth::{Auth, Login, log_in, log_in_external},
     backoff::Backoff,
     client::{Client, Inner},
     core::Core,
@@ -98,6 +98,14 @@ impl Builder {
     #[must_use]
     pub fn register(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
         self.login = Login::Register { name: name.into(), password: password.into() };
+        self
+    }
+
+    /// With a token (JWT) of the issuer that the server is configured for: a new login at each connect that is given one. The store keeps
+    /// the login and renews it by itself, so a later connect needs none.
+    #[must_use]
+    pub fn login_external(mut self, token: impl Into<String>) -> Self {
+        self.login = Login::External(token.into());
         self
     }
 
@@ -217,7 +225,7 @@ impl Builder {
         let named = match &self.login {
             Login::Password { name, .. } | Login::Register { name, .. } => Some(name.clone()),
             Login::Tokens(t) => Some(t.name.clone()),
-            Login::Stored => self.name.clone(),
+            Login::External(_) | Login::Stored => self.name.clone(),
         };
         if let (Some(asked), Some(kept)) = (&named, &stored.owner)
             && !same_name(asked, kept)
@@ -237,9 +245,16 @@ impl Builder {
             (Login::Register { name, password }, None) => {
                 (log_in(http, true, name, password, &device).await?, Some((name.clone(), password.clone())))
             }
+            (Login::External(token), _) => (log_in_external(http, token, &device).await?, None),
             (Login::Stored, Some(kept)) => (kept, None),
             (Login::Stored, None) => return Err(ConnectError::NoLogin),
         };
+        // Whose a token from elsewhere is shows only now.
+        if let Some(kept) = &stored.owner
+            && !same_name(&tokens.name, kept)
+        {
+            return Err(ConnectError::OtherUser { stored: kept.clone(), asked: tokens.name });
+        }
         store.save_login(tokens.device.clone(), Some(tokens.clone())).await?;
         Ok(Auth::new(http.clone(), store.clone(), password, tokens))
     }

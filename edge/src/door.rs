@@ -145,6 +145,11 @@ impl Door {
         over("logins_per_name", self.0.logins_of.take(&name, now), "too many logins with this name in one minute")
     }
 
+    /// With a token of somebody else; whom it names shows only later.
+    pub fn logs_in_elsewhere(&self, client: IpAddr) -> Result<(), Refusal> {
+        self.refreshes(client)
+    }
+
     /// With a refresh token, which names nobody.
     pub fn refreshes(&self, client: IpAddr) -> Result<(), Refusal> {
         let Some(client) = self.counted(client) else { return Ok(()) };

@@ -64,6 +64,7 @@ pub fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/register", post(accounts::register))
         .route("/v1/login", post(accounts::login))
+        .route("/v1/login/external", post(accounts::login_external))
         .route("/v1/refresh", post(accounts::refresh))
         .route("/v1/logout", post(accounts::logout))
         .route("/v1/users", get(accounts::find))

@@ -117,6 +117,7 @@ fn persister(s: &Settings) -> natterjack_persister::Config {
             Some(cql) => natterjack_persister::StoreConfig::Cql(cql.clone()),
             None => natterjack_persister::StoreConfig::Sqlite { path: s.archive.clone() },
         },
+        external: s.external.clone(),
         ..natterjack_persister::Config::default()
     }
 }

@@ -1,10 +1,20 @@
 //! Every key of `default.toml`, read and checked. The only place that knows both the names of keys and the types behind them.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use natterjack_nats::{NatsConfig, server::Sync};
-use natterjack_persister::store::cql::{Consistency, CqlConfig};
-use natterjack_protocol::{Times, Token};
+use natterjack_persister::{
+    external::{External, KeySource},
+    store::{
+        accounts::PASSWORD,
+        cql::{Consistency, CqlConfig},
+    },
+};
+use natterjack_protocol::{Times, Token, rpc::ISSUER};
 use natterjack_runtime::{
     config::{Errors, Layers, Loader},
     networks::Network,
@@ -32,6 +42,7 @@ pub struct Settings {
     /// The archive of the persister, if it is not on servers.
     pub archive: PathBuf,
     pub cql: Option<CqlConfig>,
+    pub external: Option<External>,
     pub up: Up,
 }
 
@@ -107,6 +118,7 @@ impl Settings {
             limits: limits(&mut l),
             archive: l.checked("persister.archive", |s: String| path(s)?.ok_or_else(|| "a file must be named".into())),
             cql: cql(&mut l),
+            external: external(&mut l),
             up: Up {
                 data: l.checked("up.data", |s: String| path(s)?.ok_or_else(|| "a folder must be named".into())),
                 host: l.checked("up.host", |s: String| s.parse().map_err(|_| format!("{s:?} is not an IP address"))),
@@ -189,6 +201,56 @@ fn cql(l: &mut Loader) -> Option<CqlConfig> {
         ..CqlConfig::default()
     };
     (!cfg.contact_points.is_empty()).then_some(cfg)
+}
+
+/// None: no issuer is named.
+fn external(l: &mut Loader) -> Option<External> {
+    let issuer = l.checked("external.issuer", |s: String| {
+        // The names under which our own accounts stand beside it.
+        if [PASSWORD, ISSUER].contains(&s.as_str()) { Err(format!("{s:?} is taken by Natterjack itself")) } else { Ok(s) }
+    });
+    let audience: String = l.get("external.audience");
+    let url = l.checked("external.jwks_url", keys_url);
+    let file = l.checked("external.jwks_file", path);
+    let subject_claim =
+        l.checked("external.subject_claim", |s: String| if s.is_empty() { Err("a claim must be named".to_owned()) } else { Ok(s) });
+    let name_claim = text(l, "external.name_claim");
+    if issuer.is_empty() {
+        if !audience.is_empty() || url.is_some() || file.is_some() {
+            l.refuse("external.issuer", "is missing: other keys of [external] are set");
+        }
+        return None;
+    }
+    if audience.is_empty() {
+        l.refuse("external.audience", "is missing: without it tokens for other applications would be taken");
+    }
+    let keys = match (url, file) {
+        (Some(url), None) => KeySource::Url(url),
+        (None, Some(file)) => KeySource::File(file),
+        _ => {
+            l.refuse("external.jwks_url", "one of external.jwks_url and external.jwks_file must be set");
+            return None;
+        }
+    };
+    Some(External { issuer, audience, keys, subject_claim, name_claim })
+}
+
+/// Who answers here says who may log in as whom.
+fn keys_url(s: String) -> Result<Option<String>, String> {
+    if s.is_empty() {
+        return Ok(None);
+    }
+    let url = reqwest::Url::parse(&s).map_err(|e| format!("is not a URL: {e}"))?;
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let here = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    match url.scheme() {
+        "https" => Ok(Some(s)),
+        "http" if here => Ok(Some(s)),
+        _ => {
+            Err("must begin with https://, or with http:// on this machine: whoever could change the answer could log in as anybody"
+                .to_owned())
+        }
+    }
 }
 
 fn times(l: &mut Loader) -> Times {
@@ -302,6 +364,34 @@ mod tests {
             assert!(text.contains(&format!("{missing}: is missing")), "{text}");
         }
         assert!(with(&[certificate, key, ("edge.url", "ws://h")]).unwrap_err().to_string().contains("wss://"));
+    }
+
+    #[test]
+    fn an_external_issuer_is_whole_or_not_there() {
+        assert_eq!(with(&[]).unwrap().external, None);
+        let (issuer, audience) = (("external.issuer", "https://login"), ("external.audience", "chat"));
+        let (url, file) = (("external.jwks_url", "https://login/keys"), ("external.jwks_file", "keys.json"));
+        let external = with(&[issuer, audience, url]).unwrap().external.unwrap();
+        assert_eq!((external.keys, external.subject_claim.as_str()), (KeySource::Url("https://login/keys".into()), "sub"));
+        assert!(matches!(with(&[issuer, audience, file]).unwrap().external.unwrap().keys, KeySource::File(_)));
+        for here in ["http://127.0.0.1:8080/keys", "http://localhost/keys", "http://[::1]/keys"] {
+            assert!(with(&[issuer, audience, ("external.jwks_url", here)]).unwrap().external.is_some(), "{here}");
+        }
+        for (flags, wrong) in [
+            (vec![issuer, url], "external.audience"),
+            (vec![issuer, audience], "external.jwks_url"),
+            (vec![issuer, audience, url, file], "external.jwks_url"),
+            (vec![audience, url], "external.issuer"),
+            (vec![("external.issuer", "password"), audience, url], "external.issuer"),
+            (vec![issuer, audience, ("external.jwks_url", "ftp://x")], "external.jwks_url"),
+            (vec![issuer, audience, ("external.jwks_url", "http://login/keys")], "https://"),
+            (vec![issuer, audience, ("external.jwks_url", "http://127.0.0.1@login/keys")], "https://"),
+            (vec![issuer, audience, ("external.jwks_url", "login/keys")], "external.jwks_url"),
+            (vec![issuer, audience, url, ("external.subject_claim", "")], "external.subject_claim"),
+        ] {
+            let text = with(&flags).unwrap_err().to_string();
+            assert!(text.contains(wrong), "{text}");
+        }
     }
 
     #[test]

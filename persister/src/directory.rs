@@ -18,6 +18,7 @@ use natterjack_runtime::Health;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    external::External,
     password::{Cost, PasswordError, Passwords},
     store::{Store, StoreError, accounts::Accounts},
     tokens::{KeyTimes, TokenError},
@@ -25,7 +26,9 @@ use crate::{
 
 mod contacts;
 mod expired;
+mod external;
 mod find;
+mod issuer;
 pub mod keys;
 pub mod line;
 mod login;
@@ -34,6 +37,7 @@ pub mod refold;
 mod register;
 mod revoke;
 
+use issuer::{Issuer, IssuerError};
 use keys::{Keys, KeysError};
 use line::{Line, Place};
 #[cfg(test)]
@@ -54,6 +58,8 @@ pub enum DirectoryError {
     #[error("password hashing: {0}")]
     Password(#[from] PasswordError),
     #[error(transparent)]
+    Issuer(#[from] IssuerError),
+    #[error(transparent)]
     Serve(#[from] ServeError),
 }
 
@@ -67,6 +73,17 @@ struct Directory<S> {
     revocations: Revocations,
     passwords: Passwords,
     rebuilds: Line,
+    /// None: tokens of others are not taken.
+    issuer: Option<Issuer>,
+}
+
+/// How people log in.
+#[derive(Debug, Clone)]
+pub struct Logins {
+    /// What one password hash costs.
+    pub password: Cost,
+    /// Whose tokens are taken besides.
+    pub external: Option<External>,
 }
 
 /// Serves until `stop`, then finishes what it has begun.
@@ -75,13 +92,14 @@ pub async fn run<S: Store + Accounts>(
     layout: Layout,
     store: S,
     times: Times,
-    cost: &Cost,
+    logins: Logins,
     health: Health,
     stop: CancellationToken,
 ) -> Result<(), DirectoryError> {
     health.set(PART, Err("starting".into()));
     describe();
-    let passwords = Passwords::start(cost).await?;
+    let passwords = Passwords::start(&logins.password).await?;
+    let issuer = logins.external.map(Issuer::new).transpose()?;
     let buckets = Buckets::new(nats, layout);
     let Some(keys) = first_key(&buckets, KeyTimes::new(&times), &health, &stop).await else { return Ok(()) };
     let revocations = Revocations::new(buckets.control(), KeyTimes::new(&times));
@@ -94,8 +112,10 @@ pub async fn run<S: Store + Accounts>(
         revocations,
         passwords,
         rebuilds: Line::new("rebuild", REBUILDS, REBUILDS_WAITING),
+        issuer,
     });
-    let permits = directory.passwords.capacity() + directory.rebuilds.capacity() + OTHERS;
+    let waiting = directory.issuer.as_ref().map_or(0, Issuer::capacity);
+    let permits = directory.passwords.capacity() + directory.rebuilds.capacity() + waiting + OTHERS;
     let answering = directory.clone();
     let answer = move |request| {
         let directory = answering.clone();
@@ -111,6 +131,7 @@ pub async fn run<S: Store + Accounts>(
         () = directory.keys.run() => {}
         () = directory.revocations.run() => {}
         () = directory.sweep() => {}
+        () = directory.fetch_keys() => {}
     }
     service.drain().await;
     health.remove(PART);
@@ -122,6 +143,9 @@ fn describe() {
     describe_counter!("natterjack_directory_line_refused_total", Unit::Count, "Requests refused because their line was full");
     describe_histogram!("natterjack_directory_password_seconds", Unit::Seconds, "Time of one password hash");
     describe_counter!("natterjack_directory_refresh_reused_total", Unit::Count, "Refresh tokens used twice; each revoked its family");
+    describe_counter!("natterjack_directory_external_logins_total", Unit::Count, "Logins with tokens of the external issuer, by result");
+    describe_counter!("natterjack_directory_issuer_fetches_total", Unit::Count, "Attempts at the external issuer's keys, by result");
+    describe_gauge!("natterjack_directory_issuer_keys", Unit::Count, "Keys of the external issuer that can be used");
     describe_gauge!("natterjack_directory_revocations_pending", Unit::Count, "Logins whose end the edges could not be told yet");
     describe_counter!("natterjack_directory_revoked_total", Unit::Count, "Logins whose end was told to the edges");
     describe_counter!("natterjack_directory_rebuilt_total", Unit::Count, "Lost keys that were built again from archive and log");
@@ -148,6 +172,7 @@ impl<S: Store + Accounts> Directory<S> {
         match request {
             DirectoryRequest::Register { name, password, device } => self.register(name, password, device).await,
             DirectoryRequest::Login { name, password, device } => self.login(&name, password, device).await,
+            DirectoryRequest::LoginExternal { token, device } => self.login_external(&token, device).await,
             DirectoryRequest::Refresh { refresh } => self.refresh(&refresh).await,
             DirectoryRequest::Logout { refresh } => self.logout(&refresh).await,
             // Whom somebody finds does not depend on who asks.
@@ -166,6 +191,13 @@ impl<S: Store + Accounts> Directory<S> {
             let refusal = Refusal::new(Code::RateLimited, "many people are logging in; try again in a moment");
             Refusal { retry_after_ms: Some(wait), ..refusal }
         })
+    }
+
+    async fn fetch_keys(&self) {
+        match &self.issuer {
+            Some(issuer) => issuer.run().await,
+            None => std::future::pending().await,
+        }
     }
 
     async fn sweep(&self) {

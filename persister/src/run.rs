@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     archive::Archive,
-    directory::{self, DirectoryError},
+    directory::{self, DirectoryError, Logins},
+    external::External,
     history::{self, History},
     password::Cost,
     store::{Cql, CqlConfig, Sqlite, Store, StoreError, accounts::Accounts},
@@ -29,6 +30,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// What one password hash costs.
     pub password: Cost,
+    /// Whose tokens are taken as logins besides names and passwords.
+    pub external: Option<External>,
 }
 
 impl Default for Config {
@@ -39,6 +42,7 @@ impl Default for Config {
             instance: uuid::Uuid::now_v7().to_string(),
             store: StoreConfig::default(),
             password: Cost::default(),
+            external: None,
         }
     }
 }
@@ -122,7 +126,8 @@ pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health
     });
     parts.spawn({
         let (nats, times, health, stop) = (nats.clone(), cfg.times.clone(), health.clone(), stop.clone());
-        async move { Ok(directory::run(&nats, layout, store, times, &cfg.password, health, stop).await?) }
+        let logins = Logins { password: cfg.password, external: cfg.external };
+        async move { Ok(directory::run(&nats, layout, store, times, logins, health, stop).await?) }
     });
     let mut outcome = Ok(());
     while let Some(ended) = parts.join_next().await {

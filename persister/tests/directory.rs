@@ -97,6 +97,8 @@ async fn of_many_who_want_a_name_exactly_one_gets_it() {
         assert_eq!(refused.len(), 15);
         assert!(refused.iter().all(|r| r.code == Code::Conflict && r.message.contains("taken")), "{refused:?}");
     }
+    let elsewhere = DirectoryRequest::LoginExternal { token: "a.b.c".into(), device: kit::device() };
+    assert_eq!(world.refusal(&elsewhere).await.code, Code::NotFound, "no issuer is configured");
     world.end().await;
 }
 

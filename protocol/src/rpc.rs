@@ -136,6 +136,11 @@ pub enum DirectoryRequest {
         password: String,
         device: DeviceId,
     },
+    /// With a token of the external issuer; makes the account if there is none yet.
+    LoginExternal {
+        token: String,
+        device: DeviceId,
+    },
     Refresh {
         refresh: String,
     },

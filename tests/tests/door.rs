@@ -1,9 +1,11 @@
-//! Clients at the door: those that get no WebSocket through, those that are too many, those whose login is over; and the door
-//! itself over TLS.
+//! Clients at the door: those that get no WebSocket through, those that are too many, those whose login is over or comes from
+//! elsewhere; and the door itself over TLS.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests: a panic with its place is the report, and measured times are printed")]
 
 #[path = "door/common.rs"]
 mod common;
+#[path = "door/external.rs"]
+mod external;
 #[path = "door/limits.rs"]
 mod limits;
 #[path = "door/long_poll.rs"]

@@ -31,6 +31,16 @@ pub struct Credentials {
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
+pub struct ExternalToken {
+    /// A signed JWT of the configured issuer (RS256, ES256 or EdDSA).
+    token: String,
+    /// Of an earlier login on this device; a new one is made if it is missing.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    device: Option<DeviceId>,
+}
+
+#[derive(Deserialize, utoipa::ToSchema)]
 pub struct RefreshToken {
     refresh: String,
 }
@@ -68,6 +78,15 @@ pub async fn register(State(api): Shared, Caller(client): Caller, Body(c): Body<
 pub async fn login(State(api): Shared, Caller(client): Caller, Body(c): Body<Credentials>) -> Answer<Tokens> {
     api.door.logs_in(client, &c.name)?;
     let request = DirectoryRequest::Login { name: c.name, password: c.password, device: device(c.device) };
+    Ok(Json(api.directory.tokens(&request).await?))
+}
+
+/// Tokens of this server for a token of the configured issuer. The account is made at the first time; nobody can log in to it by name.
+#[utoipa::path(post, path = "/v1/login/external", tag = "accounts", request_body = ExternalToken,
+    responses((status = 200, body = schema::Tokens), (status = "default", body = schema::Refusal)))]
+pub async fn login_external(State(api): Shared, Caller(client): Caller, Body(t): Body<ExternalToken>) -> Answer<Tokens> {
+    api.door.logs_in_elsewhere(client)?;
+    let request = DirectoryRequest::LoginExternal { token: t.token, device: device(t.device) };
     Ok(Json(api.directory.tokens(&request).await?))
 }
 

@@ -16,7 +16,7 @@ pub mod schema;
     info(title = "Natterjack", description = "HTTP beside the WebSocket at /v1/ws. Every error is a Refusal."),
     modifiers(&Bearer),
     paths(
-        super::accounts::register, super::accounts::login, super::accounts::refresh, super::accounts::logout,
+        super::accounts::register, super::accounts::login, super::accounts::login_external, super::accounts::refresh, super::accounts::logout,
         super::accounts::find, super::accounts::profile,
         super::contacts::list, super::contacts::change, super::contacts::block, super::contacts::unblock,
         super::groups::create, super::groups::show, super::groups::rename, super::groups::add, super::groups::remove,

@@ -42,7 +42,7 @@ impl<S: Store + Accounts> Directory<S> {
 
     /// The list of threads may be missing: a crash during registration, or a lost bucket. The login does not depend on it, and an edge
     /// that misses it later asks again.
-    async fn heal(&self, user: &UserId) {
+    pub(super) async fn heal(&self, user: &UserId) {
         match self.buckets.user_exists(user).await {
             Ok(true) => {}
             Ok(false) => {

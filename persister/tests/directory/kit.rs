@@ -13,7 +13,7 @@ use natterjack_nats::{
     subjects,
 };
 use natterjack_persister::{
-    directory::{self, DirectoryError},
+    directory::{self, DirectoryError, Logins},
     password::Cost,
     store::Sqlite,
 };
@@ -107,7 +107,9 @@ impl World {
         let (nats, layout, times) = (self.nats.clone(), self.layout, self.times.clone());
         let (health, stop) = (Health::expecting(["directory"]), self.stop.clone());
         self.health = health.clone();
-        self.instances.push(tokio::spawn(async move { directory::run(&nats, layout, store, times, &cost, health, stop).await }));
+        self.instances.push(tokio::spawn(async move {
+            directory::run(&nats, layout, store, times, Logins { password: cost, external: None }, health, stop).await
+        }));
         tokio::time::timeout(Duration::from_secs(20), self.health.ready()).await.expect("directory is ready");
     }
 

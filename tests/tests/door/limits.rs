@@ -180,6 +180,10 @@ async fn addresses_are_let_in_up_to_their_limits() {
         assert_eq!(login("127.7.0.5", name).await.status, 401);
     }
     login("127.7.0.5", "n7").await.refused(Code::RateLimited);
+    let external =
+        async |address: &str| from(address, edge, "POST /v1/login/external", "Connection: close\r\n", r#"{"token":"a.b.c"}"#).await;
+    external("127.7.0.5").await.refused(Code::RateLimited);
+    assert_eq!(external("127.7.0.10").await.status, 404, "no issuer is configured");
     for address in ["127.7.0.6", "127.7.0.7", "127.7.0.8"] {
         assert_eq!(login(address, "victim").await.status, 401);
     }

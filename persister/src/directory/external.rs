@@ -1,0 +1,51 @@
+//! Logging in with a token of somebody else: whom it is about becomes a user here at the first time, and is the same one ever after.
+
+use natterjack_protocol::{
+    Code, DeviceId, Refusal,
+    rpc::{DirectoryAnswer, Profile},
+};
+
+use super::{Directory, issuer, now_ms, store_refusal, token_refusal};
+use crate::{
+    store::{
+        Store,
+        accounts::{Accounts, Joined, NewExternal},
+    },
+    tokens::mint_id,
+};
+
+impl<S: Store + Accounts> Directory<S> {
+    pub(super) async fn login_external(&self, token: &str, device: DeviceId) -> Result<DirectoryAnswer, Refusal> {
+        let Some(issuer) = &self.issuer else {
+            return Err(Refusal::new(Code::NotFound, "tokens of others are not taken here: no issuer is configured"));
+        };
+        let person = issuer.check(token).await?;
+        let rules = issuer.rules();
+        let known = self.store.login(&rules.issuer, &person.subject).await.map_err(store_refusal)?;
+        let (profile, made) = match known {
+            Some(login) => (Profile { user: login.user, name: login.name }, false),
+            None => {
+                let new = NewExternal {
+                    issuer: rules.issuer.clone(),
+                    names: rules.names(&person),
+                    subject: person.subject,
+                    user: mint_id('u').map_err(token_refusal)?,
+                    created: now_ms(),
+                };
+                let Joined { profile, made } = self.store.join(new).await.map_err(store_refusal)?;
+                (profile, made)
+            }
+        };
+        if made {
+            if let Err(e) = self.buckets.create_empty_threads(&profile.user).await {
+                tracing::warn!(user = %profile.user, error = %e, "an account was made but not its list of threads; its next login will");
+                return Err(Refusal::unavailable("the account was made; log in again in a moment"));
+            }
+            tracing::info!(user = %profile.user, "an account was made for an external login");
+        } else {
+            self.heal(&profile.user).await;
+        }
+        issuer::count(if made { "first" } else { "ok" });
+        self.open_session(profile.user, profile.name, device).await
+    }
+}
