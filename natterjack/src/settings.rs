@@ -256,21 +256,23 @@ fn keys_url(s: String) -> Result<Option<String>, String> {
 fn times(l: &mut Loader) -> Times {
     let positive = |n: u32| if n > 0 { Ok(n) } else { Err("at least 1".to_owned()) };
     let divisor = l.checked("times.divisor", positive);
-    let (hours, minutes, days) = (
-        l.checked("times.log_max_age_hours", positive),
+    let age = |hours: f64| Duration::try_from_secs_f64(hours * 3600.0).map_err(|e| e.to_string());
+    let (log_max_age, minutes, days) = (
+        l.checked("times.log_max_age_hours", age),
         l.checked("times.access_token_minutes", positive),
         l.checked("times.refresh_token_days", positive),
     );
     let times = Times {
         drain: Duration::from_secs(l.get("process.drain_seconds")),
-        log_max_age: Duration::from_secs(u64::from(hours) * 3600),
+        log_max_age,
+        storage_margin: Times::default().storage_margin.min(log_max_age / 3),
         access_token: Duration::from_secs(u64::from(minutes) * 60),
         refresh_token: Duration::from_secs(u64::from(days) * 24 * 3600),
         ..Times::scaled(divisor)
     };
-    if times.log_max_age <= times.storage_margin {
-        let margin = times.storage_margin.as_secs() / 3600;
-        l.refuse("times.log_max_age_hours", format!("must be more than {margin}: so long before its end the log refuses sends"));
+    if times.log_max_age < 2 * times.dedupe_window {
+        let least = 2 * times.dedupe_window.as_secs();
+        l.refuse("times.log_max_age_hours", format!("must be at least {least} seconds: twice the log's duplicate window"));
     }
     times
 }

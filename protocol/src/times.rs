@@ -55,7 +55,7 @@ pub struct Times {
     pub batch: Duration,
     /// How long the log keeps entries; longer than the longest outage of the archive.
     pub log_max_age: Duration,
-    /// Edges refuse sends (`storage_behind`) when the archive is this close to `log_max_age`.
+    /// Edges refuse sends (`storage_behind`) when the archive is this close to `log_max_age`: the time to repair it.
     pub storage_margin: Duration,
     /// Lifetime of an access token.
     pub access_token: Duration,

@@ -183,6 +183,7 @@ fn typed(text: &str, like: &Value) -> Result<Value, String> {
     match like {
         Value::String(..) => Ok(Value::from(text)),
         Value::Bool(..) => text.parse::<bool>().map(Value::from).map_err(|_| format!("{text:?} is neither true nor false")),
+        Value::Num(_, n) if n.to_f64().is_some() => text.parse::<f64>().map(Value::from).map_err(|_| format!("{text:?} is not a number")),
         Value::Num(..) => text.parse::<i64>().map(Value::from).map_err(|_| format!("{text:?} is not a whole number")),
         Value::Array(..) => Ok(Value::from(text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(Value::from).collect::<Vec<_>>())),
         _ => Err("this key can only be set in a file".into()),

@@ -1,10 +1,11 @@
 //! P7 on a real CQL server: stopped under load, slow, one of three killed, the persister killed at any moment. Chat goes on, and all
-//! that was acknowledged is in the archive afterwards, once and in order.
+//! that was acknowledged is in the archive afterwards, once and in order. And away for so long that sends have to be refused.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 mod archive_cql {
     mod common;
+    mod p7_storage_behind;
     mod p7_the_archive_may_be_away;
 }
 

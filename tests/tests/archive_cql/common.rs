@@ -10,10 +10,22 @@ use crate::{
     watching::{Log, SOON, Traffic, Watcher, assert_log, new_group, slowest},
 };
 
-const DIVISOR: u32 = 5;
+pub const DIVISOR: u32 = 5;
 const WRITERS: usize = 4;
 /// Of one writer.
 const PACE: Duration = Duration::from_millis(8);
+
+/// While a log is young its dedupe map may be empty, and every send asks the archive (P2 before P7).
+pub async fn no_longer_young(insight: &Insight) {
+    let times = Times::scaled(DIVISOR);
+    let young = (times.cid_ahead + times.clock_slack + Duration::from_millis(500)).as_millis();
+    for p in 0..insight.layout.partitions {
+        eventually("the log is old enough", SOON, async || {
+            insight.tail.bounds(p).await.is_ok_and(|b| u128::from(b.ts_ms - b.created_ms) > young)
+        })
+        .await;
+    }
+}
 
 pub struct Chat {
     pub cluster: Cluster,
@@ -32,15 +44,7 @@ impl Chat {
         let users = cluster.mint_users(WRITERS + 3).await;
         let group = new_group(&cluster.api(&users[0], 0), &users[1..].iter().collect::<Vec<_>>()).await;
         let insight = Insight::of(&cluster).await;
-        // While a log is young its dedupe map may be empty, and every send asks the archive (P2 before P7).
-        let young = Times::scaled(DIVISOR);
-        let young = (young.cid_ahead + young.clock_slack + Duration::from_millis(500)).as_millis();
-        for p in 0..insight.layout.partitions {
-            eventually("the log is old enough", SOON, async || {
-                insight.tail.bounds(p).await.is_ok_and(|b| u128::from(b.ts_ms - b.created_ms) > young)
-            })
-            .await;
-        }
+        no_longer_young(&insight).await;
         let watcher = Watcher::attach(&cluster, &users[WRITERS], 1).await;
         let mut traffic = Vec::new();
         for w in 0..WRITERS {
