@@ -7,9 +7,13 @@ use natterjack_persister::{overlay, tokens};
 
 #[path = "cql/store.rs"]
 mod store;
+#[allow(dead_code, reason = "shared with another binary")]
+#[path = "path/kit.rs"]
+mod world;
 
 mod cql {
     mod away;
     mod kit;
+    mod speed;
     mod suite;
 }
