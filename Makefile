@@ -29,9 +29,9 @@ lint: ## formatting, clippy and docs, warnings are errors
 # The end-to-end tests come last and alone: they start real processes and need their time.
 test test-heavy: export RUSTC_WORKSPACE_WRAPPER = clippy-driver
 test test-heavy: export CLIPPY_ARGS = -Dwarnings__CLIPPY_HACKERY__
-test: nats-server cassandra ## all that must hold: formatting, clippy, unit and property tests, end-to-end tests against real servers
+test: nats-server ## all that must hold: formatting, clippy, unit and property tests, end-to-end tests against real servers
 	$(CARGO) fmt --all --check
-	$(CARGO) build $(FAST) --workspace --all-targets
+	scripts/fetch-cassandra.sh >/dev/null & fetch=$$!; $(CARGO) build $(FAST) --workspace --all-targets && wait $$fetch
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --lib --bins
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test '*'
 
@@ -39,9 +39,10 @@ test: nats-server cassandra ## all that must hold: formatting, clippy, unit and 
 chaos: nats-server ## minutes of faults from random seeds on three nats-servers, then the checker
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test chaos -- --ignored --nocapture heavy
 
-test-heavy: test chaos ## all of `make test`, and the long forms: more of everything, an archive away for 60 s, three CQL nodes
+test-heavy: test chaos ## all of `make test`, and the long forms: more of everything, an archive away for 60 s, three CQL nodes, the archive's speed
 	NATTERJACK_HEAVY=1 NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test promises_edge --test promises_log
 	NATTERJACK_HEAVY=1 NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test archive_cql -- --include-ignored --test-threads 1
+	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test cql -- --ignored --nocapture
 
 bench: nats-server build ## load on a system of its own, release build (ARGS="--json" for machines)
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" target/release/natterjack bench $(ARGS)
