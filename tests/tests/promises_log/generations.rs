@@ -8,7 +8,7 @@ use std::{
 
 use natterjack_nats::{Layout, Tail, subjects};
 use natterjack_protocol::{Cid, MsgId, Thread, codec::Codec, error::Retry};
-use natterjack_tests::kit::{Cluster, ClusterSpec, Flow, RawWs, Side, User, eventually, mint::now_ms};
+use natterjack_tests::kit::{Cassandra, Cluster, ClusterSpec, Flow, RawWs, Side, User, eventually, mint::now_ms};
 use reqwest::Method;
 use serde_json::json;
 use tokio::{sync::watch, time::sleep};
@@ -91,9 +91,29 @@ async fn assert_closed(cluster: &Cluster, old: Layout) {
     }
 }
 
+fn spec() -> ClusterSpec {
+    ClusterSpec { edges: 3, channels: 2, persisters: 2, proxied_edges: true, times_divisor: 5, ..ClusterSpec::default() }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_number_of_partitions_under_load() {
-    let spec = ClusterSpec { edges: 3, channels: 2, persisters: 2, proxied_edges: true, times_divisor: 5, ..ClusterSpec::default() };
+    Box::pin(the_log_goes_on_with_others(spec())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "heavy: three nats-servers"]
+async fn heavy_another_number_of_partitions_with_three_replicas() {
+    Box::pin(the_log_goes_on_with_others(ClusterSpec { nats: 3, ..spec() })).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "heavy: a CQL server"]
+async fn heavy_another_number_of_partitions_over_a_cql_archive() {
+    let cql = Cassandra::one().await;
+    Box::pin(the_log_goes_on_with_others(ClusterSpec { set: cql.settings(), ..spec() })).await;
+}
+
+async fn the_log_goes_on_with_others(spec: ClusterSpec) {
     let cluster = Cluster::start(spec).await;
     let users = cluster.mint_users(WRITERS + 4).await;
     let (writers, others) = users.split_at(WRITERS);
