@@ -25,7 +25,6 @@ const EACH: usize = 100;
 const ALL: usize = THREADS * EACH;
 /// Of the driver's rate.
 const FLOOR: f64 = 0.5;
-/// More make it no faster here.
 const INSERTS_AT_ONCE: usize = 256;
 
 fn rate(took: Duration) -> f64 {
