@@ -94,7 +94,7 @@ async fn serve(cfg: Config, health: Health, stop: CancellationToken) -> Result<(
     health.set(PART, Err("connecting to NATS".into()));
     let frames = Nats::connect(&cfg.nats, "channel frames").await?;
     let log = Nats::connect(&cfg.nats, "channel log").await?;
-    let newest = Layout::load(&log).await?;
+    let Some(newest) = stop.run_until_cancelled(Layout::at_start(&log)).await.transpose()? else { return Ok(()) };
     let status = Status { health: health.clone(), partitions: Arc::default() };
     let mut shared = Shared {
         frames,

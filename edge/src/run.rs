@@ -71,7 +71,7 @@ async fn serve(cfg: Config, health: Health, metrics: Option<Metrics>, stop: Canc
     let tls = cfg.tls.clone().map(Tls::open).transpose()?;
     let listener = accept::bind(cfg.listen).map_err(|source| Error::Listen { addr: cfg.listen, source })?;
     let nats = Nats::connect(&cfg.nats, "edge").await?;
-    let mut next = Some(Layout::load(&nats).await?);
+    let mut next = stop.run_until_cancelled(Layout::at_start(&nats)).await.transpose()?;
     let door = Door::new(cfg.limits.clone());
     let _reloads = tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.watch().await })));
     let base = Base { cfg, tls, listener: Arc::new(listener), nats, door, health: health.clone(), metrics };

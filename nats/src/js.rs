@@ -198,6 +198,13 @@ pub(crate) async fn stream_info(nats: &Nats, stream: &str) -> Result<Option<Stre
     }
 }
 
+/// Whether somebody answers for this stream: only its leader does. Also for one that is not there: nobody waits for that.
+pub(crate) async fn is_led(nats: &Nats, stream: &str, timeout: Duration) -> bool {
+    let asked = nats.inbox().request(&format!("$JS.API.STREAM.INFO.{stream}"), None, Bytes::new(), timeout).await;
+    let answer = asked.map_err(JsError::from).and_then(|m| parse::<serde::de::IgnoredAny>(&m.payload));
+    answer.is_ok() || answer.is_err_and(|e| e.err_code() == code::STREAM_NOT_FOUND)
+}
+
 /// A value out of a raw header block.
 pub(crate) fn header<'a>(block: &'a str, name: &str) -> Option<&'a str> {
     block.lines().skip(1).find_map(|line| {

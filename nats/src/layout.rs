@@ -3,18 +3,24 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, future::join_all};
 use natterjack_protocol::{Thread, thread::partition_of};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::{
     connect::Nats,
+    js,
     kv::{Kv, KvError},
     subjects,
 };
 
-/// After a watch that could not be opened.
+/// After a watch that could not be opened, or a stream that has no leader.
 const PAUSE: Duration = Duration::from_millis(250);
+/// How long a role that starts waits for three servers that have just started: an election takes 4–9 s, and may have to be repeated.
+const ELECTIONS: Duration = Duration::from_secs(30);
+/// A leader answers in well under a millisecond.
+const ASKED: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
@@ -50,6 +56,8 @@ pub enum LayoutError {
     Corrupt(String),
     #[error("the layout: {0}")]
     Kv(#[from] KvError),
+    #[error("no leader after {} s for: {}; do most of the nats-servers run?", waited.as_secs(), streams.join(", "))]
+    NoLeader { streams: Vec<String>, waited: Duration },
 }
 
 impl Layout {
@@ -61,6 +69,46 @@ impl Layout {
     /// By the leader: whatever was written before is seen.
     pub async fn load(nats: &Nats) -> Result<Self, LayoutError> {
         Self::find(nats).await?.map(|(layout, _)| layout).ok_or(LayoutError::NotProvisioned)
+    }
+
+    /// Where a role begins: every stream has a leader. Waits while servers that have just started elect them; who asked earlier would
+    /// be refused and end.
+    pub async fn at_start(nats: &Nats) -> Result<Self, LayoutError> {
+        let deadline = Instant::now() + ELECTIONS;
+        let layout = loop {
+            match Self::load(nats).await {
+                Err(LayoutError::Kv(KvError::Unavailable { .. })) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+                other => break other?,
+            }
+        };
+        layout.led(nats, deadline.saturating_duration_since(Instant::now())).await?;
+        Ok(layout)
+    }
+
+    /// Waits until every stream of this layout has a leader.
+    pub async fn led(&self, nats: &Nats, limit: Duration) -> Result<(), LayoutError> {
+        let (started, mut streams) = (Instant::now(), self.streams());
+        loop {
+            let led = join_all(streams.iter().map(|name| js::is_led(nats, name, ASKED))).await;
+            let mut led = led.into_iter();
+            streams.retain(|_| led.next() == Some(false));
+            if streams.is_empty() {
+                return Ok(());
+            }
+            if started.elapsed() >= limit {
+                return Err(LayoutError::NoLeader { streams, waited: started.elapsed() });
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// What the log and the state beside it stand in, of this generation and the one before.
+    fn streams(&self) -> Vec<String> {
+        let log = |l: &Self| (0..l.partitions).map(|p| subjects::stream(l.generation, p)).collect::<Vec<_>>();
+        let shards = (0..self.kv_shards).flat_map(|s| [subjects::groups_bucket(s), subjects::users_bucket(s)]);
+        let buckets = [subjects::CONTROL, subjects::ROLES, subjects::LEASES].map(str::to_owned).into_iter().chain(shards);
+        let former = self.before().map(|before| log(&before)).unwrap_or_default();
+        buckets.map(|b| subjects::bucket_stream(&b)).chain(log(self)).chain(former).collect()
     }
 
     /// With its revision.

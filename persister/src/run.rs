@@ -97,7 +97,7 @@ pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health
     describe();
     health.set("archive", Err("connecting to NATS".into()));
     let nats = Nats::connect(&cfg.nats, "persister").await?;
-    let layout = Layout::load(&nats).await?;
+    let Some(layout) = stop.run_until_cancelled(Layout::at_start(&nats)).await.transpose()? else { return Ok(()) };
     // The parts end together: whichever cannot go on takes the others with it.
     let stop = stop.child_token();
     let mut parts: JoinSet<Result<(), Error>> = JoinSet::new();

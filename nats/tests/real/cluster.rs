@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use natterjack_nats::{FanIn, FanInEvent, LogReader, NatsConfig, Publisher, Slot, Start, Tail, provision};
+use natterjack_nats::{FanIn, FanInEvent, Layout, LogReader, NatsConfig, Publisher, Slot, Start, Tail, layout::LayoutError, provision};
 use natterjack_protocol::{MsgId, Times};
 
 use crate::harness::{Server, ids, thread_in};
@@ -91,4 +91,14 @@ async fn a_leader_is_killed_while_we_write_and_read() {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), heard).await.expect("heard");
+
+    // All of them start anew. One alone elects nobody, and a role is told so; with the second it begins as soon as somebody is elected.
+    servers.iter_mut().for_each(Server::kill);
+    servers[0].launch();
+    let role = natterjack_nats::Nats::connect(&cfg, "role").await.unwrap();
+    let alone = layout.led(&role, Duration::from_secs(1)).await;
+    assert!(matches!(&alone, Err(LayoutError::NoLeader { streams, .. }) if streams.contains(&stream)), "{alone:?}");
+    servers[1].launch();
+    assert_eq!(Layout::at_start(&role).await.unwrap(), layout);
+    publisher.message(&t, "once more", "x".into()).await.unwrap();
 }

@@ -9,11 +9,11 @@ use std::{
 
 use natterjack_client::{Builder, Client, Events};
 use natterjack_nats::{
-    Nats, NatsConfig,
+    Layout, Nats, NatsConfig,
     server::{Sync, cluster_config, single_config},
 };
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::Instant};
 
 use super::{
     api::Api,
@@ -299,6 +299,15 @@ impl Cluster {
     }
 
     /// Registers over HTTP, with a name that begins with this.
+    /// From now until every stream has a leader again: the share of NATS in a pause after the death of one of its nodes.
+    pub async fn elections(&self) -> Duration {
+        let (began, nats) = (Instant::now(), self.connect_nats().await);
+        let limit = Duration::from_secs(30);
+        let layout = eventually("the layout is read", limit, async || Layout::load(&nats).await).await;
+        layout.led(&nats, limit).await.unwrap();
+        began.elapsed()
+    }
+
     pub async fn user(&self, name: &str) -> User {
         User::register(self, 0, name).await
     }
