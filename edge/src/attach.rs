@@ -189,7 +189,7 @@ impl Live {
         let mut news = Vec::new();
         for chunk in ask.chunks(limits::HEADS_PER_BATCH) {
             let threads = chunk.iter().map(|(t, _)| t.clone()).collect();
-            let HistoryAnswer::LastIds(ids) = self.history.ask(HistoryRequest::LastIds { threads }).await? else {
+            let HistoryAnswer::LastIds(ids) = self.history.ask_in_turn(HistoryRequest::LastIds { threads }).await? else {
                 return Err(unexpected());
             };
             news.extend(chunk.iter().zip(ids).filter(|((_, cursor), id)| id > cursor).map(|((t, c), id)| (t.clone(), *c, id)));
@@ -208,7 +208,7 @@ impl Live {
             at: At::Newest,
             limit: limits::PAGE_DEFAULT as u16,
         };
-        let answer = match self.history.ask(request).await {
+        let answer = match self.history.ask_in_turn(request).await {
             Ok(HistoryAnswer::Page(page)) => Ok(page),
             Ok(_) => Err(unexpected()),
             Err(refusal) => Err(refusal),

@@ -29,7 +29,7 @@ impl Directory {
     async fn within(&self, request: &DirectoryRequest, deadline: Duration) -> Result<DirectoryAnswer, Refusal> {
         match self.nats.request(subjects::DIRECTORY, request, deadline).await {
             Ok(answer) => Ok(answer),
-            Err(RpcError::Refused(refusal)) => Err(refusal),
+            Err(e @ (RpcError::Refused(_) | RpcError::Full)) => Err(e.into()),
             Err(e) => {
                 tracing::debug!(error = %e, "directory does not answer");
                 Err(Refusal::unavailable("accounts cannot be reached: try again in a moment"))

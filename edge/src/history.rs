@@ -1,36 +1,62 @@
 //! Asking `history`: any instance answers from archive and log together. No answer is a retryable refusal, never a guess.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use natterjack_nats::{Nats, connect::RpcError, subjects};
 use natterjack_protocol::{
     Refusal,
     rpc::{HistoryAnswer, HistoryRequest},
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep, timeout_at},
+};
 
 /// A page takes milliseconds, a slow archive may take a second.
 const ONE_TRY: Duration = Duration::from_millis(1_500);
+/// Questions of an edge under way that have a whole crowd behind them: everybody who was on an edge that died attaches here at once.
+const IN_TURN: usize = 64;
+/// All instances are full. Doubled each time, up to half a second.
+const FULL: Duration = Duration::from_millis(20);
 
 #[derive(Clone)]
 pub struct HistoryClient {
     nats: Nats,
     deadline: Duration,
+    places: Arc<Semaphore>,
 }
 
 impl HistoryClient {
-    /// `deadline`: how long to wait for an instance to appear and to answer.
+    /// `deadline`: how long to wait for an instance to appear, to have room and to answer.
     pub fn new(nats: Nats, deadline: Duration) -> Self {
-        Self { nats, deadline }
+        Self { nats, deadline, places: Arc::new(Semaphore::new(IN_TURN)) }
     }
 
     pub async fn ask(&self, request: HistoryRequest) -> Result<HistoryAnswer, Refusal> {
+        self.ask_until(request, Instant::now() + self.deadline).await
+    }
+
+    /// Behind those who came before: a crowd waits here, where it costs nobody anything, and not in front of who repairs or sends again.
+    pub async fn ask_in_turn(&self, request: HistoryRequest) -> Result<HistoryAnswer, Refusal> {
         let end = Instant::now() + self.deadline;
+        match timeout_at(end, self.places.acquire()).await {
+            Ok(Ok(_place)) => self.ask_until(request, end).await,
+            _ => Err(RpcError::Full.into()),
+        }
+    }
+
+    async fn ask_until(&self, request: HistoryRequest, end: Instant) -> Result<HistoryAnswer, Refusal> {
+        let mut full = FULL;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match self.nats.request(subjects::HISTORY, &request, left.min(ONE_TRY)).await {
                 Ok(answer) => return Ok(answer),
                 Err(RpcError::Refused(refusal)) => return Err(refusal),
+                Err(RpcError::Full) if left > full => {
+                    sleep(full.mul_f64(rand::random_range(0.5..1.0))).await;
+                    full = (full * 2).min(Duration::from_millis(500));
+                }
+                Err(RpcError::Full) => return Err(RpcError::Full.into()),
                 // An instance that is being replaced is back within seconds.
                 Err(RpcError::NoResponders) if left > Duration::from_millis(200) => sleep(Duration::from_millis(100)).await,
                 // A frozen instance takes its share of the questions until NATS notices: the next try may reach another.

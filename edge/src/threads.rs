@@ -65,7 +65,7 @@ impl ThreadLists {
 
     async fn latest(self, reader: UserId, chunk: Vec<(Thread, ThreadItem)>) -> Result<Vec<Row>, Refusal> {
         let threads = chunk.iter().map(|(t, i)| (t.clone(), Access::from(i))).collect();
-        match self.history.ask(HistoryRequest::Latest { reader, threads }).await? {
+        match self.history.ask_in_turn(HistoryRequest::Latest { reader, threads }).await? {
             HistoryAnswer::Latest(last) if last.len() == chunk.len() => {
                 Ok(chunk.into_iter().zip(last).map(|((thread, item), last)| Row { thread, item, last }).collect())
             }

@@ -43,6 +43,8 @@ pub enum RpcError {
     Timeout,
     #[error("refused: {0}")]
     Refused(Refusal),
+    #[error("too many requests at once")]
+    Full,
     #[error("{0}")]
     Broken(String),
 }
@@ -61,6 +63,7 @@ impl From<RpcError> for Refusal {
     fn from(e: RpcError) -> Self {
         match e {
             RpcError::Refused(refusal) => refusal,
+            RpcError::Full => Refusal::unavailable("too many requests at once; try again"),
             RpcError::NoResponders | RpcError::Timeout => Refusal::unavailable("a part of the system does not answer; try again"),
             RpcError::Broken(_) => Refusal::unavailable("a part of the system answered nonsense; try again"),
         }
@@ -142,8 +145,11 @@ impl Nats {
     pub async fn request<Q: Serialize, A: DeserializeOwned>(&self, subject: &str, q: &Q, timeout: Duration) -> Result<A, RpcError> {
         let payload = rmp_serde::to_vec_named(q).map_err(|e| RpcError::Broken(format!("request: {e}")))?;
         let message = self.inner.inbox.request(subject, None, payload.into(), timeout).await?;
-        let answer: Answer<A> = rmp_serde::from_slice(&message.payload).map_err(|e| RpcError::Broken(format!("answer: {e}")))?;
-        Result::from(answer).map_err(RpcError::Refused)
+        match rmp_serde::from_slice::<Answer<A>>(&message.payload).map_err(|e| RpcError::Broken(format!("answer: {e}")))? {
+            Answer::Ok(answer) => Ok(answer),
+            Answer::No(refusal) => Err(RpcError::Refused(refusal)),
+            Answer::Full => Err(RpcError::Full),
+        }
     }
 
     pub(crate) fn inbox(&self) -> &Inbox {

@@ -29,7 +29,7 @@ pub struct Service {
 }
 
 /// `queue`: instances share the requests; none: every instance answers (so there must be one). Requests beyond `concurrency` are answered
-/// `unavailable` at once: waiting here would only hide the overload from whoever could retry elsewhere.
+/// `Full` at once: waiting here would only hide the overload from whoever could retry elsewhere.
 pub async fn serve<Q, A, H, F>(
     nats: &Nats,
     subject: String,
@@ -106,8 +106,7 @@ where
     let Some(reply) = message.reply else { return };
     let Ok(permit) = room.clone().try_acquire_owned() else {
         metrics::counter!("natterjack_service_full_total", "subject" => subject.to_owned()).increment(1);
-        let full = Answer::<()>::No(Refusal::unavailable("too many requests at once; try again"));
-        send(client, reply, full).await;
+        send(client, reply, Answer::<()>::Full).await;
         return;
     };
     let (client, handler, subject) = (client.clone(), handler.clone(), subject.to_owned());

@@ -17,6 +17,8 @@ use crate::{
 pub enum Answer<T> {
     Ok(T),
     No(Refusal),
+    /// As many are being answered as this instance answers at once; another may have room, or this one in a moment.
+    Full,
 }
 
 impl<T> From<Result<T, Refusal>> for Answer<T> {
@@ -24,15 +26,6 @@ impl<T> From<Result<T, Refusal>> for Answer<T> {
         match r {
             Ok(t) => Self::Ok(t),
             Err(e) => Self::No(e),
-        }
-    }
-}
-
-impl<T> From<Answer<T>> for Result<T, Refusal> {
-    fn from(a: Answer<T>) -> Self {
-        match a {
-            Answer::Ok(t) => Ok(t),
-            Answer::No(e) => Err(e),
         }
     }
 }

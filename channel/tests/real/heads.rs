@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use natterjack_nats::{RpcError, subjects};
 use natterjack_protocol::{
-    MsgId, Refusal, Thread,
+    MsgId, Thread,
     live::Live,
     rpc::{Answer, Heads, HeadsAnswer},
 };
@@ -61,8 +61,7 @@ async fn every_event_up_to_the_frontier_comes_before_the_answer() {
                 What::Other(message) => {
                     let p: u32 = s.subject.split('.').nth(1).unwrap().parse().unwrap();
                     let answer: Answer<HeadsAnswer> = rmp_serde::from_slice(&message.payload).unwrap();
-                    let answer: Result<HeadsAnswer, Refusal> = answer.into();
-                    let HeadsAnswer { frontier, heads, .. } = answer.unwrap();
+                    let Answer::Ok(HeadsAnswer { frontier, heads, .. }) = answer else { panic!("{answer:?}") };
                     let mine: Vec<&Thread> = threads.iter().filter(|t| layout.partition(t) == p).collect();
                     for (t, head) in mine.iter().zip(&heads) {
                         let promised: Vec<MsgId> = truth[*t].iter().copied().filter(|id| *id <= frontier).collect();

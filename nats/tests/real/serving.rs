@@ -32,7 +32,7 @@ async fn answers_refusals_panics_overload_and_nobody() {
     let bad = nats.request::<&str, u32>("svc.test", &"text", T).await;
     assert!(matches!(bad, Err(RpcError::Refused(r)) if r.code == Code::BadFrame));
     let (a, b, c) = tokio::join!(ask(2), ask(2), ask(2));
-    let full = [a, b, c].into_iter().filter(|r| matches!(r, Err(RpcError::Refused(r)) if r.code == Code::Unavailable)).count();
+    let full = [a, b, c].into_iter().filter(|r| matches!(r, Err(RpcError::Full))).count();
     assert_eq!(full, 1);
     // A request in flight is finished by the drain.
     let (slow, ()) = tokio::join!(ask(2), async {

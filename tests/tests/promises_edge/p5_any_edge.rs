@@ -12,7 +12,7 @@ use natterjack_protocol::{
     frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame},
     rpc::{Heads, HeadsAnswer},
 };
-use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, User, eventually, next_event, within};
+use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, User, eventually, next_event, within};
 use tokio::time::sleep;
 
 use super::common::{Log, SOON, Traffic, assert_log, new_group, send_through};
@@ -264,6 +264,44 @@ async fn resuming_in_the_middle_of_live_traffic_misses_nothing_and_doubles_nothi
         assert_log(thread, got, &log.messages(thread, MsgId(floor[thread].0 - 1)).await);
     }
     client.close().await;
+}
+
+/// A crowd: everybody who was on an edge that died. Nobody's pages are refused because the others want theirs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_that_comes_at_once_is_read_to() {
+    const CROWD: usize = 80;
+    const GROUPS: usize = 12;
+    let cluster = Cluster::start(ClusterSpec::default()).await;
+    let users = cluster.mint_users(CROWD).await;
+    let api = cluster.api(&users[0], 0);
+    let others: Vec<&User> = users[1..].iter().collect();
+    let mut groups = Vec::new();
+    let mut ws = cluster.raw(&users[0], 0, Codec::Msgpack).await;
+    for _ in 0..GROUPS {
+        let group = new_group(&api, &others).await;
+        send_through(&mut ws, &group, "for everybody").await;
+        groups.push(group);
+    }
+    let come = |i: usize| {
+        let (addr, user, groups) = (cluster.edge_addr(i % 2), &users[i], &groups);
+        async move {
+            let mut ws = RawWs::connect(addr, Codec::Msgpack).await;
+            ws.send(&ClientFrame::Hello(hello(user, BTreeMap::new(), None))).await;
+            let mut paged = BTreeSet::new();
+            loop {
+                match ws.next_within(CATCH_UP).await {
+                    Received::Frame(ServerFrame::Page(page)) => paged.extend(page.thread),
+                    Received::Frame(ServerFrame::Attached { .. }) => break,
+                    Received::Frame(ServerFrame::Error { refusal, .. }) => panic!("refused: {refusal}"),
+                    Received::Closed(code, reason) => panic!("closed with {code} {reason}"),
+                    _ => {}
+                }
+            }
+            assert_eq!(paged, groups.iter().cloned().collect());
+            ws
+        }
+    };
+    futures_util::future::join_all((0..CROWD).map(come)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
