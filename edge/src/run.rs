@@ -125,6 +125,7 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         gate: gate.clone(),
         layout,
         times: cfg.times.clone(),
+        metrics: Default::default(),
     });
     let api = http::Api {
         auth: auth.clone(),

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use natterjack_nats::{Layout, PublishError, Publisher};
 use natterjack_protocol::{
     Body, Cid, Entry, Kind, MsgId, Refusal, Thread, Times, UserId,
@@ -34,6 +35,22 @@ pub struct Sends {
     pub gate: Gate,
     pub layout: Layout,
     pub times: Times,
+    pub metrics: Metrics,
+}
+
+/// Of each message, so not looked up by name each time.
+pub struct Metrics {
+    sent: metrics::Counter,
+    publish_seconds: metrics::Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            sent: metrics::counter!("natterjack_edge_sends_total", "result" => "sent"),
+            publish_seconds: metrics::histogram!("natterjack_edge_publish_seconds"),
+        }
+    }
 }
 
 impl Sends {
@@ -41,8 +58,10 @@ impl Sends {
     pub async fn send(&self, state: &Arc<UserState>, send: Send) -> Result<MsgId, Refusal> {
         let cid = send.cid;
         let result = self.decide(state, send).await.map_err(|e| e.with_cid(cid));
-        metrics::counter!("natterjack_edge_sends_total", "result" => result.as_ref().map_or_else(|e| code_name(e.code), |_| "sent"))
-            .increment(1);
+        match &result {
+            Ok(_) => self.metrics.sent.increment(1),
+            Err(e) => metrics::counter!("natterjack_edge_sends_total", "result" => code_name(e.code)).increment(1),
+        }
         result
     }
 
@@ -50,9 +69,10 @@ impl Sends {
         send.body.check(send.kind)?;
         let Send { cid, thread, kind, body, .. } = send;
         let mut entry = Entry::new(state.user.clone(), cid, kind, body);
-        let size = entry.encode().len();
-        if size > limits::BODY_BYTES {
-            return Err(Refusal::invalid(format!("the message has {size} bytes, at most {} are allowed", limits::BODY_BYTES)));
+        let mut encoded = entry.encode();
+        if encoded.len() > limits::BODY_BYTES {
+            let (size, most) = (encoded.len(), limits::BODY_BYTES);
+            return Err(Refusal::invalid(format!("the message has {size} bytes, at most {most} are allowed")));
         }
         let p = self.layout.partition(&thread);
         let (now, created) = self.clock.now_ms(p).zip(self.clock.created_ms(p)).ok_or_else(no_beats)?;
@@ -76,11 +96,14 @@ impl Sends {
         if age == Age::Old {
             match self.find(&thread, &entry.from, cid).await? {
                 (Some(id), _) => return Ok(id),
-                (None, seen) => entry.seen = Some(seen),
+                (None, seen) => {
+                    entry.seen = Some(seen);
+                    encoded = entry.encode();
+                }
             }
         }
         self.may_publish(&thread, p)?;
-        self.publish(&thread, &entry, p).await
+        self.publish(&thread, &entry, encoded, p).await
     }
 
     /// Is the way into this partition of the log open?
@@ -92,15 +115,15 @@ impl Sends {
         self.archive_keeps_up(p)
     }
 
-    async fn publish(&self, thread: &Thread, entry: &Entry, p: u32) -> Result<MsgId, Refusal> {
+    async fn publish(&self, thread: &Thread, entry: &Entry, encoded: Bytes, p: u32) -> Result<MsgId, Refusal> {
         let msg_id = entry.cid.dedupe_id(thread, &entry.from);
         let started = std::time::Instant::now();
-        let stored = self.publisher.message(thread, &msg_id, entry.encode()).await.map_err(|e| match e {
+        let stored = self.publisher.message(thread, &msg_id, encoded).await.map_err(|e| match e {
             // No condition was set.
             PublishError::Conflict => Refusal::new(Code::Internal, "the log refused the entry"),
             e => refused(&e),
         })?;
-        metrics::histogram!("natterjack_edge_publish_seconds").record(started.elapsed().as_secs_f64());
+        self.metrics.publish_seconds.record(started.elapsed().as_secs_f64());
         // An ack this late may be of a copy that the dedupe window no longer covered: readers hide it, so its id is not the message's.
         let on_time = self.clock.now_ms(p).is_some_and(|now| !entry.cid.is_late(now, entry.seen, &self.times));
         if on_time {

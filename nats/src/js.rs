@@ -56,6 +56,12 @@ struct ApiError {
     description: String,
 }
 
+impl From<ApiError> for JsError {
+    fn from(e: ApiError) -> Self {
+        Self::Api { code: e.code, err_code: e.err_code, description: e.description }
+    }
+}
+
 #[derive(Deserialize)]
 struct OnlyError {
     error: Option<ApiError>,
@@ -65,7 +71,7 @@ struct OnlyError {
 pub(crate) fn parse<A: DeserializeOwned>(payload: &[u8]) -> Result<A, JsError> {
     let broken = |e: serde_json::Error| JsError::Broken(e.to_string());
     if let Some(e) = serde_json::from_slice::<OnlyError>(payload).map_err(broken)?.error {
-        return Err(JsError::Api { code: e.code, err_code: e.err_code, description: e.description });
+        return Err(e.into());
     }
     serde_json::from_slice(payload).map_err(broken)
 }
@@ -87,10 +93,9 @@ pub(crate) async fn delete_stream(nats: &Nats, name: &str) -> Result<(), JsError
 }
 
 /// What a stream stored, or had stored.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub(crate) struct PubAck {
     pub seq: u64,
-    #[serde(default)]
     pub duplicate: bool,
 }
 
@@ -101,8 +106,20 @@ pub(crate) async fn publish(
     payload: Bytes,
     timeout: Duration,
 ) -> Result<PubAck, JsError> {
+    /// Read once: there is one of these for each message.
+    #[derive(Deserialize)]
+    struct AckOrError {
+        seq: Option<u64>,
+        #[serde(default)]
+        duplicate: bool,
+        error: Option<ApiError>,
+    }
     let message = nats.inbox().request(subject, headers, payload, timeout).await?;
-    parse(&message.payload)
+    match serde_json::from_slice(&message.payload).map_err(|e| JsError::Broken(e.to_string()))? {
+        AckOrError { error: Some(e), .. } => Err(e.into()),
+        AckOrError { seq: Some(seq), duplicate, .. } => Ok(PubAck { seq, duplicate }),
+        AckOrError { .. } => Err(JsError::Broken("an acknowledgement without its sequence".into())),
+    }
 }
 
 /// A stored message as its stream's leader has it.

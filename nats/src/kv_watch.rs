@@ -10,7 +10,7 @@ use futures_util::Stream;
 use crate::{
     js::{self, JsError, code},
     kv::{Kv, KvError, tombstone_headers},
-    pull::{Delivered, From, Pull},
+    pull::{Delivered, From, Pace, Pull},
     subjects,
 };
 
@@ -70,7 +70,7 @@ impl Watch {
         }
         // One value per key is stored, so "everything after what was seen" is the newest of each, without those that did not change.
         let from = if self.seen == 0 { From::LastPerSubject } else { From::Sequence(self.seen + 1) };
-        self.pull = Some(Pull::open(&nats, self.kv.stream(), Some(&self.filter), from).await?);
+        self.pull = Some(Pull::open(&nats, self.kv.stream(), Some(&self.filter), from, Pace::AtOnce).await?);
         Ok(())
     }
 

@@ -60,18 +60,13 @@ impl Publisher {
     /// A message or an operation. `msg_id`: `Cid::dedupe_id`.
     pub async fn message(&self, thread: &Thread, msg_id: &str, payload: Bytes) -> Result<Stored, PublishError> {
         let subject = subjects::chat(self.layout.generation, self.layout.partition(thread), thread);
-        let mut headers = HeaderMap::new();
-        headers.insert("Nats-Msg-Id", msg_id);
-        self.until_known(&subject, headers, payload).await
+        self.until_known(&subject, msg_id, None, payload).await
     }
 
     /// A control entry; `expected` is the thread's last control entry in this stream, `MsgId::NONE` if it has none.
     pub async fn control(&self, thread: &Thread, op_id: &str, payload: Bytes, expected: MsgId) -> Result<Stored, PublishError> {
         let subject = subjects::ctl(self.layout.generation, self.layout.partition(thread), thread);
-        let mut headers = HeaderMap::new();
-        headers.insert("Nats-Msg-Id", op_id);
-        headers.insert("Nats-Expected-Last-Subject-Sequence", expected.0.to_string());
-        self.until_known(&subject, headers, payload).await
+        self.until_known(&subject, op_id, Some(expected), payload).await
     }
 
     /// Stops taking new entries. Those in flight finish with the attempt they are in.
@@ -84,14 +79,19 @@ impl Publisher {
         self.window.available_permits()
     }
 
-    async fn until_known(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Result<Stored, PublishError> {
+    async fn until_known(&self, subject: &str, msg_id: &str, expected: Option<MsgId>, payload: Bytes) -> Result<Stored, PublishError> {
         let deadline = Instant::now() + self.times.publish_deadline;
         let permit = tokio::time::timeout_at(deadline, self.window.acquire()).await;
         let _permit = permit.map_err(|_| PublishError::Deadline("too many are in flight".into()))?.map_err(|_| PublishError::Closed)?;
         let mut pause = Duration::from_millis(20);
         loop {
             let timeout = self.times.ack_timeout.min(deadline.saturating_duration_since(Instant::now()));
-            let error = match js::publish(&self.nats, subject, Some(headers.clone()), payload.clone(), timeout).await {
+            let mut headers = HeaderMap::new();
+            headers.insert("Nats-Msg-Id", msg_id);
+            if let Some(expected) = expected {
+                headers.insert("Nats-Expected-Last-Subject-Sequence", expected.0.to_string());
+            }
+            let error = match js::publish(&self.nats, subject, Some(headers), payload.clone(), timeout).await {
                 Ok(ack) => return Ok(Stored { id: MsgId(ack.seq), duplicate: ack.duplicate }),
                 Err(e) => e,
             };

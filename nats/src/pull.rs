@@ -25,10 +25,21 @@ const EXPIRES: Duration = Duration::from_secs(20);
 /// Messages asked for ahead of the reader: at ~1 KiB each this is 2 MiB in flight, at 50 KiB 100 MiB (bounded by `MAX_BYTES` per pull).
 const AHEAD: usize = 2_000;
 const PULL: usize = 1_000;
+const GULP: usize = 4_000;
 /// Bytes one pull may bring.
 const MAX_BYTES: usize = 16 << 20;
 /// A forgotten consumer is removed by the server after this long without a pull.
 const INACTIVE: Duration = Duration::from_secs(5);
+
+/// When messages are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Ahead of the reader: each comes when it is stored.
+    AtOnce,
+    /// When the reader comes for them: all that there are then, at least one, at most `GULP`. Handing over a hundred at a time costs
+    /// the server, and the reader, less for each than being woken a hundred times.
+    Gulps,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum From {
@@ -67,6 +78,9 @@ struct PullRequest {
     max_bytes: usize,
     expires: u64,
     idle_heartbeat: u64,
+    /// Beside `expires`: waits for the first message, and ends with the last one there is.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    no_wait: bool,
 }
 
 pub(crate) struct Delivered {
@@ -93,14 +107,17 @@ pub(crate) struct Pull {
     inbox: String,
     next_subject: String,
     delete_subject: String,
+    pace: Pace,
     /// Messages asked for and not yet here, by all pulls that live.
     asked: usize,
+    /// Behind the last one that came.
+    pending: u64,
     pulls: u64,
     heard: Instant,
 }
 
 impl Pull {
-    pub(crate) async fn open(nats: &Nats, stream: &str, filter: Option<&str>, from: From) -> Result<Self, JsError> {
+    pub(crate) async fn open(nats: &Nats, stream: &str, filter: Option<&str>, from: From, pace: Pace) -> Result<Self, JsError> {
         let name = format!("r{:016x}", rand::random::<u64>());
         let inbox = nats.client.new_inbox();
         let answers = nats.client.subscribe(format!("{inbox}.*")).await.map_err(|e| JsError::Broken(e.to_string()))?;
@@ -132,7 +149,9 @@ impl Pull {
             inbox,
             next_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
             delete_subject: format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"),
+            pace,
             asked: 0,
+            pending: 0,
             pulls: 0,
             heard: Instant::now(),
         };
@@ -140,13 +159,31 @@ impl Pull {
         Ok(pull)
     }
 
-    /// Keeps `AHEAD` messages asked for.
+    fn may_ask(&self) -> bool {
+        match self.pace {
+            Pace::Gulps => self.asked == 0,
+            Pace::AtOnce => self.asked + PULL <= AHEAD,
+        }
+    }
+
+    /// Keeps `AHEAD` messages asked for, or one gulp.
     async fn ask(&mut self) -> Result<(), JsError> {
-        while self.asked + PULL <= AHEAD {
+        while self.may_ask() {
             self.pulls += 1;
-            let request = PullRequest { batch: PULL, max_bytes: MAX_BYTES, expires: nanos(EXPIRES), idle_heartbeat: nanos(HEARTBEAT) };
+            if self.asked == 0 {
+                // Nobody was to say anything meanwhile.
+                self.heard = Instant::now();
+            }
+            let batch = if self.pace == Pace::Gulps { GULP } else { PULL };
+            let request = PullRequest {
+                batch,
+                max_bytes: MAX_BYTES,
+                expires: nanos(EXPIRES),
+                idle_heartbeat: nanos(HEARTBEAT),
+                no_wait: self.pace == Pace::Gulps,
+            };
             // Counted before the await: dropped there, we would ask for less, never for more.
-            self.asked += PULL;
+            self.asked += batch;
             self.nats
                 .client
                 .publish_with_reply(self.next_subject.clone(), format!("{}.{}", self.inbox, self.pulls), js::json(&request))
@@ -159,18 +196,34 @@ impl Pull {
     /// Waits for the next message. Cancel-safe: a message is taken out of the queue only when it is returned.
     pub(crate) async fn next(&mut self) -> Result<Delivered, Dead> {
         loop {
-            if self.asked + PULL <= AHEAD {
-                self.ask().await.map_err(|e| Dead::Gone(e.to_string()))?;
-            }
-            let message = match tokio::time::timeout_at(self.heard + SILENCE, self.answers.next()).await {
-                Err(_) => return Err(Dead::Silent),
-                Ok(None) => return Err(Dead::Gone("the subscription ended".into())),
-                Ok(Some(m)) => m,
-            };
-            if let Some(delivered) = self.take(message)? {
+            self.ask().await.map_err(|e| Dead::Gone(e.to_string()))?;
+            if let Some(delivered) = self.hear().await? {
                 return Ok(delivered);
             }
         }
+    }
+
+    /// The next one of this gulp, or none: it is over. If there is more already, the next gulp is on its way then. Cancel-safe.
+    pub(crate) async fn rest(&mut self) -> Result<Option<Delivered>, Dead> {
+        while self.asked > 0 {
+            if let Some(delivered) = self.hear().await? {
+                return Ok(Some(delivered));
+            }
+        }
+        if self.pending > 0 {
+            self.ask().await.map_err(|e| Dead::Gone(e.to_string()))?;
+        }
+        Ok(None)
+    }
+
+    /// Waits for something; none if it was not a message.
+    async fn hear(&mut self) -> Result<Option<Delivered>, Dead> {
+        let message = match tokio::time::timeout_at(self.heard + SILENCE, self.answers.next()).await {
+            Err(_) => return Err(Dead::Silent),
+            Ok(None) => return Err(Dead::Gone("the subscription ended".into())),
+            Ok(Some(m)) => m,
+        };
+        self.take(message)
     }
 
     /// A message that is already here.
@@ -208,11 +261,19 @@ impl Pull {
         self.asked = self.asked.saturating_sub(1);
         let (seq, ts, pending) =
             message.reply.as_deref().and_then(parse_ack_subject).ok_or_else(|| Dead::Gone("a message without its sequence".into()))?;
+        self.pending = pending;
         Ok(Some(Delivered { subject: message.subject, headers: message.headers, payload: message.payload, seq, ts, pending }))
     }
 
     /// A pull ended before it was full.
     fn ended(&mut self, message: &Message) {
+        if self.pace == Pace::Gulps {
+            // A pull that was filled is told of as well, when the next one is under way.
+            if message.subject.rsplit('.').next().and_then(|n| n.parse().ok()) == Some(self.pulls) {
+                self.asked = 0;
+            }
+            return;
+        }
         let left = message.headers.as_ref().and_then(|h| h.get("Nats-Pending-Messages")).and_then(|v| v.as_str().parse().ok());
         self.asked = self.asked.saturating_sub(left.unwrap_or(PULL));
     }

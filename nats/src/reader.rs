@@ -13,7 +13,7 @@ use crate::{
     connect::Nats,
     js::{JsError, code},
     layout::Layout,
-    pull::{Delivered, From, Pull},
+    pull::{Delivered, From, Pace, Pull},
     subjects,
     tail::LogRecord,
 };
@@ -25,6 +25,9 @@ pub enum Start {
     /// The first entry stored at or after this time, milliseconds since 1970.
     Time(u64),
 }
+
+/// Of a gulp, before its size is looked at: bounds by how much it can pass its limit.
+const BITE: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
@@ -48,6 +51,15 @@ impl Record {
         match self {
             Self::Entry(r) => r.id,
             Self::Poison { id, .. } | Self::End { id, .. } => *id,
+        }
+    }
+
+    /// Bytes of payload.
+    fn size(&self) -> usize {
+        match self {
+            Self::Entry(r) => r.payload.len(),
+            Self::Poison { payload, .. } => payload.len(),
+            Self::End { .. } => 0,
         }
     }
 
@@ -80,6 +92,7 @@ pub struct LogReader {
     stream: String,
     end: String,
     p: u32,
+    pace: Pace,
     start: Start,
     position: MsgId,
     pull: Option<Pull>,
@@ -113,12 +126,23 @@ fn step(position: MsgId, seq: u64) -> Step {
 }
 
 impl LogReader {
+    /// Each entry as soon as it is stored.
     pub fn new(nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
+        Self::at(Pace::AtOnce, nats, layout, p, from)
+    }
+
+    /// For who reads with `next_gulp` and leaves time between two of them.
+    pub fn in_gulps(nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
+        Self::at(Pace::Gulps, nats, layout, p, from)
+    }
+
+    fn at(pace: Pace, nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
         Self {
             nats: nats.clone(),
             stream: subjects::stream(layout.generation, p),
             end: subjects::end(layout.generation, p),
             p,
+            pace,
             start: from,
             position: if let Start::After(id) = from { id } else { MsgId::NONE },
             pull: None,
@@ -165,6 +189,30 @@ impl LogReader {
             self.fill(&mut batch, max);
             return Ok(batch);
         }
+    }
+
+    /// Waits for at least one record, returns all that the log has then: up to four thousand, or up to the one with which their payload
+    /// reaches `bytes`. Not cancel-safe: what was read goes with it.
+    pub async fn next_gulp(&mut self, bytes: usize) -> Result<Batch, ReadError> {
+        let mut batch = self.next_batch(BITE).await?;
+        let mut size: usize = batch.records.iter().map(Record::size).sum();
+        while size < bytes
+            && self.held.is_none()
+            && let Some(pull) = &mut self.pull
+        {
+            let read = batch.records.len();
+            match pull.rest().await {
+                Ok(Some(d)) => match step(self.position, d.seq) {
+                    Step::Next => self.push(&mut batch, d),
+                    Step::Old => {}
+                    Step::Jump => self.held = Some(d),
+                },
+                Ok(None) => break,
+                Err(_) => self.drop_pull(),
+            }
+            size += batch.records[read..].iter().map(Record::size).sum::<usize>();
+        }
+        Ok(batch)
     }
 
     /// Takes what is already here and follows.
@@ -228,12 +276,13 @@ impl LogReader {
                 _ => From::Sequence(self.position.0 + 1),
             };
             let (nats, stream, pause) = (&self.nats, &self.stream, &mut self.pause);
+            let pace = self.pace;
             let opening = self.opening.get_or_insert_with(|| {
                 let (nats, stream, wait) = (nats.clone(), stream.clone(), *pause);
                 *pause = (wait * 2).clamp(Duration::from_millis(50), Duration::from_millis(500));
                 Box::pin(async move {
                     tokio::time::sleep(wait).await;
-                    Pull::open(&nats, &stream, None, from).await
+                    Pull::open(&nats, &stream, None, from, pace).await
                 })
             });
             let opened = opening.await;

@@ -17,7 +17,7 @@ pub const CONTROL: &str = "control";
 
 /// Where messages and operations of a thread are stored.
 pub fn chat(generation: u32, p: u32, thread: &Thread) -> String {
-    format!("chat.{generation}.{p}.{thread}")
+    format!("chat.{generation}.{p}.{}", thread.spelled())
 }
 
 /// Where the control entries of a thread are stored.

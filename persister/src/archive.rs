@@ -10,11 +10,14 @@ use futures_util::{StreamExt, stream};
 use natterjack_nats::{Buckets, Layout, LogReader, Nats, Positions, ReadError, Record, RoleLease, Start, Tail};
 use natterjack_protocol::{MsgId, Thread, Times};
 use natterjack_runtime::Health;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    batch::{self, Limits, Sorted},
+    batch::{self, Sorted},
     fold::fold_thread,
     history::History,
     store::{PartitionKey, Position, Row, Store},
@@ -22,6 +25,8 @@ use crate::{
 
 /// Threads of a batch that are written at the same time.
 const WRITES: usize = 64;
+/// Of payload: an entry is at most 48 KiB, so 4 MiB is 85 of the largest and more than 1,000 of the usual.
+const BATCH_BYTES: usize = 4 << 20;
 /// Pauses between attempts at a store that does not answer.
 const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(2);
 /// How often a generation looks whether the one before it is archived.
@@ -89,10 +94,11 @@ impl<S: Store> Archive<S> {
             mirror.send_replace(Some(natterjack_nats::Position { id: found.id, ts: found.ts }));
         }
         let mut position = found.unwrap_or(Position { id: MsgId::NONE, ts: before });
-        let mut reader = LogReader::new(&self.nats, self.layout, p, Start::After(position.id));
+        let mut reader = LogReader::in_gulps(&self.nats, self.layout, p, Start::After(position.id));
         tracing::info!(p, position = %position.id, "archiving");
         loop {
-            let batch = batch::gather(&mut reader, Limits::new(self.times.batch)).await?;
+            let batch = reader.next_gulp(BATCH_BYTES).await?;
+            let (read, behind) = (Instant::now(), batch.pending > 0);
             metrics::gauge!("natterjack_persister_lag_entries", "partition" => p.to_string()).set(batch.pending as f64);
             if let Some((from, to)) = batch.hole {
                 tracing::error!(p, %from, %to, "entries are gone from the log before they were archived");
@@ -111,6 +117,9 @@ impl<S: Store> Archive<S> {
             position = end;
             mirror.send_replace(Some(natterjack_nats::Position { id: end.id, ts: end_ts }));
             metrics::counter!("natterjack_persister_archived_entries_total").increment(entries);
+            if !behind {
+                sleep_until(read + self.times.batch).await;
+            }
         }
     }
 

@@ -1,63 +1,12 @@
-//! What the log handed over, sorted for the store (step 7): by thread, each oldest first, with times that only rise. Pure, but for the
-//! gathering. Before it `nats::LogReader`, after it `fold` and the store.
+//! What the log handed over, sorted for the store (step 7): by thread, each oldest first, with times that only rise. Pure.
+//! Before it `nats::LogReader`, after it `fold` and the store.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
 
-use natterjack_nats::{Batch, LogReader, ReadError, Record};
+use natterjack_nats::Record;
 use natterjack_protocol::{MsgId, Thread};
-use tokio::time::{Instant, timeout_at};
 
 use crate::store::{PartitionKey, Position, Row, Stray};
-
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    pub entries: usize,
-    /// Of payload: an entry is at most 48 KiB, so 4 MiB is 85 of the largest and more than 1,000 of the usual.
-    pub bytes: usize,
-    pub wait: Duration,
-}
-
-impl Limits {
-    pub fn new(wait: Duration) -> Self {
-        Self { entries: 1_000, bytes: 4 << 20, wait }
-    }
-}
-
-/// How much is asked of the reader at once; bounds by how much a batch can pass its limit of bytes.
-const BITE: usize = 64;
-
-/// Records in the order of the log, gathered until one of the limits is reached. Waits for the first as long as it takes.
-///
-/// Not cancel-safe: what was gathered goes with it. Whoever drops it makes a new reader at the watermark.
-pub async fn gather(reader: &mut LogReader, limits: Limits) -> Result<Batch, ReadError> {
-    let mut all = reader.next_batch(BITE).await?;
-    let deadline = Instant::now() + limits.wait;
-    let mut bytes = size(&all.records);
-    while all.records.len() < limits.entries && bytes < limits.bytes {
-        let bite = BITE.min(limits.entries - all.records.len());
-        // The reader is cancel-safe: a deadline in the middle of its waiting loses nothing.
-        let Ok(more) = timeout_at(deadline, reader.next_batch(bite)).await else { break };
-        let more = more?;
-        bytes += size(&more.records);
-        all.records.extend(more.records);
-        all.pending = more.pending;
-        // A hole inside is spoken of as one before the batch: it is only reported, and reads on.
-        all.hole = all.hole.or(more.hole);
-    }
-    Ok(all)
-}
-
-fn size(records: &[Record]) -> usize {
-    let payload = |r: &Record| match r {
-        Record::Entry(e) => e.payload.len(),
-        Record::Poison { payload, .. } => payload.len(),
-        Record::End { .. } => 0,
-    };
-    records.iter().map(payload).sum()
-}
 
 /// A batch, sorted.
 #[derive(Debug, PartialEq, Eq)]

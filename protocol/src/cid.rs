@@ -75,7 +75,7 @@ impl Cid {
     /// `Nats-Msg-Id`: 128 bits over (thread, sender, cid), length-prefixed so that no two triples meet.
     pub fn dedupe_id(&self, thread: &Thread, sender: &UserId) -> String {
         let mut h = blake3::Hasher::new();
-        let thread = thread.to_string();
+        let thread = thread.spelled();
         for part in [thread.as_bytes(), sender.as_str().as_bytes(), self.as_bytes().as_slice()] {
             h.update(&(part.len() as u32).to_le_bytes());
             h.update(part);

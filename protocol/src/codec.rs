@@ -18,6 +18,8 @@ pub struct BadBytes(pub String);
 const MAX_DEPTH: usize = 32;
 /// Longest reason given, in characters.
 const REASON_CHARS: usize = 200;
+/// Bytes of most frames; larger ones grow.
+const USUAL: usize = 192;
 
 impl Codec {
     pub const ALL: [Self; 2] = [Self::Msgpack, Self::Json];
@@ -36,7 +38,11 @@ impl Codec {
 
     pub fn encode<T: Serialize>(self, value: &T) -> Bytes {
         match self {
-            Self::Msgpack => rmp_serde::to_vec_named(value).expect("frames have string keys and plain values").into(),
+            Self::Msgpack => {
+                let mut bytes = Vec::with_capacity(USUAL);
+                rmp_serde::encode::write_named(&mut bytes, value).expect("frames have string keys and plain values");
+                bytes.into()
+            }
             Self::Json => serde_json::to_vec(value).expect("frames have string keys and plain values").into(),
         }
     }

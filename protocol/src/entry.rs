@@ -18,6 +18,8 @@ use crate::{
 
 /// Version of entries and KV values that this build writes; it reads the next one too.
 pub const VERSION: u8 = 1;
+/// Bytes of an entry beside its text.
+const ENCODED: usize = 192;
 
 /// What an entry is. The first group are messages, the second operations on messages, the third changes of the thread itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -262,7 +264,9 @@ impl Entry {
     }
 
     pub fn encode(&self) -> Bytes {
-        rmp_serde::to_vec_named(self).expect("an entry has only string keys and plain values").into()
+        let mut bytes = Vec::with_capacity(ENCODED + self.body.text.as_ref().map_or(0, String::len));
+        rmp_serde::encode::write_named(&mut bytes, self).expect("an entry has only string keys and plain values");
+        bytes.into()
     }
 
     /// Takes nothing that [`EntryView::parse`] refuses, so that `channel`, which splices, and everybody who decodes agree on what is readable.

@@ -29,7 +29,15 @@ impl Thread {
 
     /// 64-bit hash of the spelling. Golden: part of the contract between every role and every generation.
     pub fn hash64(&self) -> u64 {
-        xxhash_rust::xxh3::xxh3_64(self.to_string().as_bytes())
+        xxhash_rust::xxh3::xxh3_64(self.spelled().as_bytes())
+    }
+
+    /// What `Display` writes, without its machinery: a message is spelled several times on its way.
+    pub fn spelled(&self) -> String {
+        match self {
+            Self::Dm { lo, hi } => ["dm.", lo.as_str(), ".", hi.as_str()].concat(),
+            Self::Group { gid } => ["group.", gid.as_str()].concat(),
+        }
     }
 
     /// The partition of the log, of `partitions`.
@@ -63,10 +71,7 @@ pub fn partition_of(hash: u64, partitions: u32) -> u32 {
 
 impl fmt::Display for Thread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Dm { lo, hi } => write!(f, "dm.{lo}.{hi}"),
-            Self::Group { gid } => write!(f, "group.{gid}"),
-        }
+        f.write_str(&self.spelled())
     }
 }
 

@@ -51,7 +51,7 @@ pub struct Times {
     pub suspend: Duration,
     /// A draining edge has left after this long.
     pub drain: Duration,
-    /// How long the persister waits to fill a batch.
+    /// The persister reads the log this often, all that came meanwhile.
     pub batch: Duration,
     /// How long the log keeps entries; longer than the longest outage of the archive.
     pub log_max_age: Duration,
@@ -90,7 +90,7 @@ impl Default for Times {
             edge_refresh: s(3),
             suspend: s(60),
             drain: s(20),
-            batch: ms(100),
+            batch: ms(500),
             log_max_age: s(24 * 3600),
             storage_margin: s(2 * 3600),
             access_token: s(3600),
