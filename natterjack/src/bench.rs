@@ -16,6 +16,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio_util::task::AbortOnDropHandle;
 
 use self::{report::Report, system::System};
 
@@ -30,6 +31,10 @@ pub struct Args {
     /// All servers on the first core and the load on the second, so that a rate is one per core. For a system of its own only.
     #[arg(long, conflicts_with = "state")]
     pin: bool,
+    /// The load never sleeps. Otherwise each write of a server to it may have to wake its core, and that costs the server more than the
+    /// write; clients elsewhere are not woken by the server's CPU. One thread of load, so only with --pin.
+    #[arg(long, requires = "pin")]
+    busy: bool,
     /// Seconds each load runs.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -73,6 +78,13 @@ pub enum Load {
     },
 }
 
+impl Args {
+    /// More than one, and one of them would sleep.
+    pub fn one_thread(&self) -> bool {
+        self.busy
+    }
+}
+
 impl Load {
     /// What `make bench` runs when nothing else is asked for.
     fn all() -> Vec<Self> {
@@ -92,6 +104,13 @@ impl Load {
 pub async fn run(args: Args) -> Result<()> {
     let mut system = System::open(args.state.as_deref(), args.pin).await?;
     let time = Duration::from_secs(args.seconds.max(1));
+    let _awake = args.busy.then(|| {
+        AbortOnDropHandle::new(tokio::spawn(async {
+            loop {
+                tokio::task::yield_now().await;
+            }
+        }))
+    });
     let loads = args.load.map_or_else(Load::all, |load| vec![load]);
     let bar = ProgressBar::new(loads.len() as u64).with_style(ProgressStyle::with_template("{bar:20} {pos}/{len} {msg}")?);
     let mut reports: Vec<Report> = Vec::new();
@@ -107,7 +126,7 @@ pub async fn run(args: Args) -> Result<()> {
     }
     bar.finish_and_clear();
     system.close().await;
-    report::print(&reports, &system::machine(), args.json)?;
+    report::print(&reports, &system::machine(args.busy), args.json)?;
     failed.map_or(Ok(()), Err)
 }
 

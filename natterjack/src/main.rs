@@ -98,7 +98,11 @@ async fn provision(settings: &Settings, partitions: Option<u32>) -> anyhow::Resu
 /// An edge uses every core; the rest waits for disk and network most of the time.
 fn threads(command: &Command, settings: &Settings) -> usize {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    settings.process.threads.unwrap_or(if matches!(command, Command::Edge(_)) { cores } else { cores.min(4) })
+    settings.process.threads.unwrap_or(match command {
+        Command::Edge(_) => cores,
+        Command::Bench(args) if args.one_thread() => 1,
+        _ => cores.min(4),
+    })
 }
 
 #[expect(clippy::print_stdout, reason = "what was asked for")]

@@ -210,9 +210,10 @@ pub fn now_ms() -> u64 {
 }
 
 /// Where the figures come from.
-pub fn machine() -> String {
+pub fn machine(busy: bool) -> String {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|l| l.strip_prefix("model name")).map_or("unknown CPU", |l| l.trim_start_matches([' ', '\t', ':']));
-    format!("natterjack {}, {cpus} cores of {model}, load and servers on the same machine", env!("CARGO_PKG_VERSION"))
+    let awake = if busy { "; the load never sleeps" } else { "" };
+    format!("natterjack {}, {cpus} cores of {model}, load and servers on the same machine{awake}", env!("CARGO_PKG_VERSION"))
 }
