@@ -25,7 +25,7 @@ const EXPIRES: Duration = Duration::from_secs(20);
 /// Messages asked for ahead of the reader: at ~1 KiB each this is 2 MiB in flight, at 50 KiB 100 MiB (bounded by `MAX_BYTES` per pull).
 const AHEAD: usize = 2_000;
 const PULL: usize = 1_000;
-const GULP: usize = 4_000;
+const FETCH: usize = 4_000;
 /// Bytes one pull may bring.
 const MAX_BYTES: usize = 16 << 20;
 /// A forgotten consumer is removed by the server after this long without a pull.
@@ -36,9 +36,9 @@ const INACTIVE: Duration = Duration::from_secs(5);
 pub(crate) enum Pace {
     /// Ahead of the reader: each comes when it is stored.
     AtOnce,
-    /// When the reader comes for them: all that there are then, at least one, at most `GULP`. Handing over a hundred at a time costs
+    /// When the reader comes for them: all that there are then, at least one, at most `FETCH`. Handing over a hundred at a time costs
     /// the server, and the reader, less for each than being woken a hundred times.
-    Gulps,
+    Fetch,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,12 +161,12 @@ impl Pull {
 
     fn may_ask(&self) -> bool {
         match self.pace {
-            Pace::Gulps => self.asked == 0,
+            Pace::Fetch => self.asked == 0,
             Pace::AtOnce => self.asked + PULL <= AHEAD,
         }
     }
 
-    /// Keeps `AHEAD` messages asked for, or one gulp.
+    /// Keeps `AHEAD` messages asked for, or one fetch.
     async fn ask(&mut self) -> Result<(), JsError> {
         while self.may_ask() {
             self.pulls += 1;
@@ -174,13 +174,13 @@ impl Pull {
                 // Nobody was to say anything meanwhile.
                 self.heard = Instant::now();
             }
-            let batch = if self.pace == Pace::Gulps { GULP } else { PULL };
+            let batch = if self.pace == Pace::Fetch { FETCH } else { PULL };
             let request = PullRequest {
                 batch,
                 max_bytes: MAX_BYTES,
                 expires: nanos(EXPIRES),
                 idle_heartbeat: nanos(HEARTBEAT),
-                no_wait: self.pace == Pace::Gulps,
+                no_wait: self.pace == Pace::Fetch,
             };
             // Counted before the await: dropped there, we would ask for less, never for more.
             self.asked += batch;
@@ -203,7 +203,7 @@ impl Pull {
         }
     }
 
-    /// The next one of this gulp, or none: it is over. If there is more already, the next gulp is on its way then. Cancel-safe.
+    /// The next one of this fetch, or none: it is over. If there is more already, the next fetch is on its way then. Cancel-safe.
     pub(crate) async fn rest(&mut self) -> Result<Option<Delivered>, Dead> {
         while self.asked > 0 {
             if let Some(delivered) = self.hear().await? {
@@ -267,7 +267,7 @@ impl Pull {
 
     /// A pull ended before it was full.
     fn ended(&mut self, message: &Message) {
-        if self.pace == Pace::Gulps {
+        if self.pace == Pace::Fetch {
             // A pull that was filled is told of as well, when the next one is under way.
             if message.subject.rsplit('.').next().and_then(|n| n.parse().ok()) == Some(self.pulls) {
                 self.asked = 0;

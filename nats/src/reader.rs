@@ -26,7 +26,7 @@ pub enum Start {
     Time(u64),
 }
 
-/// Of a gulp, before its size is looked at: bounds by how much it can pass its limit.
+/// Of a fetch, before its size is looked at: bounds by how much it can pass its limit.
 const BITE: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,9 +131,9 @@ impl LogReader {
         Self::at(Pace::AtOnce, nats, layout, p, from)
     }
 
-    /// For who reads with `next_gulp` and leaves time between two of them.
-    pub fn in_gulps(nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
-        Self::at(Pace::Gulps, nats, layout, p, from)
+    /// For who reads with `fetch` and leaves time between two of them.
+    pub fn fetching(nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
+        Self::at(Pace::Fetch, nats, layout, p, from)
     }
 
     fn at(pace: Pace, nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
@@ -193,7 +193,7 @@ impl LogReader {
 
     /// Waits for at least one record, returns all that the log has then: up to four thousand, or up to the one with which their payload
     /// reaches `bytes`. Not cancel-safe: what was read goes with it.
-    pub async fn next_gulp(&mut self, bytes: usize) -> Result<Batch, ReadError> {
+    pub async fn fetch(&mut self, bytes: usize) -> Result<Batch, ReadError> {
         let mut batch = self.next_batch(BITE).await?;
         let mut size: usize = batch.records.iter().map(Record::size).sum();
         while size < bytes

@@ -94,10 +94,10 @@ impl<S: Store> Archive<S> {
             mirror.send_replace(Some(natterjack_nats::Position { id: found.id, ts: found.ts }));
         }
         let mut position = found.unwrap_or(Position { id: MsgId::NONE, ts: before });
-        let mut reader = LogReader::in_gulps(&self.nats, self.layout, p, Start::After(position.id));
+        let mut reader = LogReader::fetching(&self.nats, self.layout, p, Start::After(position.id));
         tracing::info!(p, position = %position.id, "archiving");
         loop {
-            let batch = reader.next_gulp(BATCH_BYTES).await?;
+            let batch = reader.fetch(BATCH_BYTES).await?;
             let (read, behind) = (Instant::now(), batch.pending > 0);
             metrics::gauge!("natterjack_persister_lag_entries", "partition" => p.to_string()).set(batch.pending as f64);
             if let Some((from, to)) = batch.hole {

@@ -81,20 +81,20 @@ async fn its_consumer_deleted_under_it_again_and_again() {
 
 /// All that there is when it comes, four thousand at most; nothing while nobody comes; through deleted consumers and restarts like any other.
 #[tokio::test]
-async fn in_gulps() {
+async fn fetched_by_the_thousand() {
     const BYTES: usize = 1 << 20;
     let (mut s, nats, layout) = Server::ready().await;
     let t = thread_in(&layout, 0);
     let publisher = Publisher::new(&nats, layout, Times::default());
-    let gulp = async |reader: &mut LogReader, bytes: usize| {
-        let batch = tokio::time::timeout(Duration::from_secs(20), reader.next_gulp(bytes)).await.expect("a gulp in time").unwrap();
+    let fetch = async |reader: &mut LogReader, bytes: usize| {
+        let batch = tokio::time::timeout(Duration::from_secs(20), reader.fetch(bytes)).await.expect("a batch in time").unwrap();
         assert_eq!(batch.hole, None);
         assert!(batch.records.windows(2).all(|w| w[1].id() == w[0].id().next()));
         batch
     };
     publish(&publisher, &t, 0..4_500).await;
-    let mut reader = LogReader::in_gulps(&nats, layout, 0, Start::After(MsgId::NONE));
-    let (first, second) = (gulp(&mut reader, BYTES).await, gulp(&mut reader, BYTES).await);
+    let mut reader = LogReader::fetching(&nats, layout, 0, Start::After(MsgId::NONE));
+    let (first, second) = (fetch(&mut reader, BYTES).await, fetch(&mut reader, BYTES).await);
     assert_eq!((first.records.len(), first.pending, second.records.len(), second.pending), (4_000, 500, 500, 0));
     let mut last = second.records[499].id();
 
@@ -103,14 +103,14 @@ async fn in_gulps() {
     for (bytes, fewest) in [(BYTES, 1), (100, 2)] {
         publish(&publisher, &t, at..at + 300).await;
         at += 300;
-        let (mut read, mut gulps) = (0, 0);
+        let (mut read, mut fetches) = (0, 0);
         while read < 300 {
-            let batch = gulp(&mut reader, bytes).await;
+            let batch = fetch(&mut reader, bytes).await;
             assert_eq!(batch.records[0].id(), last.next());
             last = batch.records.last().unwrap().id();
-            (read, gulps) = (read + batch.records.len(), gulps + 1);
+            (read, fetches) = (read + batch.records.len(), fetches + 1);
         }
-        assert!(gulps >= fewest && (bytes < BYTES || gulps == 1), "{gulps} gulps of {bytes} bytes");
+        assert!(fetches >= fewest && (bytes < BYTES || fetches == 1), "{fetches} fetches of {bytes} bytes");
     }
 
     // At the head it waits, and has what comes at once.
@@ -119,7 +119,7 @@ async fn in_gulps() {
             tokio::time::sleep(Duration::from_millis(300)).await;
             publish(&publisher, &t, at..at + 1).await;
         },
-        gulp(&mut reader, BYTES)
+        fetch(&mut reader, BYTES)
     );
     assert_eq!((batch.records.len(), batch.records[0].id()), (1, last.next()));
     at += 1;
@@ -128,10 +128,10 @@ async fn in_gulps() {
         jetstream::new(nats.client.clone()).delete_consumer_from_stream(name, layout.stream(&t)).await.unwrap();
     }
     publish(&publisher, &t, at..at + 10).await;
-    last = gulp(&mut reader, BYTES).await.records.last().unwrap().id();
+    last = fetch(&mut reader, BYTES).await.records.last().unwrap().id();
     s.restart();
     publish(&publisher, &t, at + 10..at + 20).await;
-    assert_eq!(gulp(&mut reader, BYTES).await.records[0].id(), last.next());
+    assert_eq!(fetch(&mut reader, BYTES).await.records[0].id(), last.next());
 }
 
 #[tokio::test]

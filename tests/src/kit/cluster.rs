@@ -298,7 +298,6 @@ impl Cluster {
         Nats::connect(&NatsConfig { urls, ..NatsConfig::default() }, "test").await.unwrap()
     }
 
-    /// Registers over HTTP, with a name that begins with this.
     /// From now until every stream has a leader again: the share of NATS in a pause after the death of one of its nodes.
     pub async fn elections(&self) -> Duration {
         let (began, nats) = (Instant::now(), self.connect_nats().await);
@@ -308,6 +307,7 @@ impl Cluster {
         began.elapsed()
     }
 
+    /// Registers over HTTP, with a name that begins with this.
     pub async fn user(&self, name: &str) -> User {
         User::register(self, 0, name).await
     }
