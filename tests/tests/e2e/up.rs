@@ -181,3 +181,17 @@ async fn an_old_nats_server_and_a_bad_folder_are_said_clearly() {
     let said = refused(up(&old, net, &[])).await;
     assert!(said.contains("--data"), "{said}");
 }
+
+/// A disk of its own, in a mount namespace that ends with the process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_said_clearly() {
+    let dir = tempfile::tempdir().unwrap();
+    let started = up(dir.path(), Subnet::next(), &[]);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--map-root-user", "sh", "-c", r#"mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@""#]);
+    command.arg(dir.path()).arg(started.as_std().get_program()).args(started.as_std().get_args());
+    command.env("NATTERJACK_NATS_SERVER", binary::nats_server());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let said = refused(command).await;
+    assert!(said.contains("the disk is full: 0 MB") && said.contains("256 MB are needed"), "{said}");
+}
