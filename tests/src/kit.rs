@@ -16,6 +16,7 @@ pub mod issuer;
 pub mod mint;
 pub mod nats_proxy;
 pub mod net;
+pub mod panics;
 pub mod poller;
 pub mod process;
 pub mod proxy;
@@ -23,6 +24,7 @@ pub mod raw_ws;
 pub mod terminal;
 pub mod user;
 pub mod wait;
+pub mod witness;
 
 pub use api::Api;
 pub use cassandra::Cassandra;

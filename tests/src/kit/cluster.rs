@@ -22,6 +22,7 @@ use super::{
     mint::Mint,
     nats_proxy::NatsProxy,
     net::{Subnet, Turn},
+    panics,
     process::{Process, Ready},
     proxy::Proxy,
     raw_ws::RawWs,
@@ -95,6 +96,7 @@ pub struct Cluster {
 impl Cluster {
     /// Everything runs and answers when this returns.
     pub async fn start(spec: ClusterSpec) -> Self {
+        panics::keep();
         let turn = Turn::wait(spec.alone).await;
         let net = Subnet::next();
         let dir = tempfile::Builder::new().prefix("natterjack-test-").tempdir().unwrap();
@@ -382,5 +384,6 @@ impl Drop for Cluster {
         if let Some(dir) = self.dir.take() {
             eprintln!("---- kept: {} ----", dir.keep().display());
         }
+        eprintln!("---- the test failed with: {} ----", panics::last().unwrap_or_default());
     }
 }

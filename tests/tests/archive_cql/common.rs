@@ -107,7 +107,7 @@ impl Chat {
         let mut threads = vec![group.clone()];
         for (w, traffic) in traffic.into_iter().enumerate() {
             let own = [users[w].dm(&users[WRITERS + 1]), users[w].dm(&users[WRITERS])];
-            let (_, acked) = traffic.stop().await;
+            let acked = traffic.stop().await;
             let mut found: Vec<MsgId> = log.messages(&group, MsgId::NONE).await;
             for thread in &own {
                 found.extend(log.messages(thread, MsgId::NONE).await);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use natterjack_protocol::codec::Codec;
-use natterjack_tests::kit::{Cluster, ClusterSpec, Flow, RawWs, Received, Side, eventually};
+use natterjack_protocol::{Body, Kind, codec::Codec};
+use natterjack_tests::kit::{Cluster, ClusterSpec, Flow, RawWs, Received, Side, eventually, next_messages, within};
 
 const SOON: Duration = Duration::from_secs(15);
 
@@ -60,11 +60,12 @@ async fn three_servers_carry_a_message_and_lose_one_of_them() {
     let cluster = Cluster::start(ClusterSpec { nats: 3, alone: true, edge_nodes: vec![1, 2], ..ClusterSpec::default() }).await;
     let users = cluster.mint_users(2).await;
     let thread = users[0].dm(&users[1]);
-    let (mut a, mut b) = (cluster.raw(&users[0], 0, Codec::Json).await, cluster.raw(&users[1], 1, Codec::Msgpack).await);
-    a.send_text(&thread, "before").await.unwrap();
-    while b.event().await.body.text.as_deref() != Some("before") {}
+    let ((a, _a_hears), (_b, mut b_hears)) = (cluster.client(&users[0], 0).await, cluster.client(&users[1], 1).await);
+    let limit = Duration::from_secs(40);
+    a.send_text(thread.clone(), "before").await.unwrap();
+    assert_eq!(next_messages(&mut b_hears, 1, limit).await[0].body.text.as_deref(), Some("before"));
     // Nobody of ours but channel and persister is connected to it first.
     cluster.nats(0).kill9().await;
-    eventually("sends work again", Duration::from_secs(30), async || a.send_text(&thread, "after").await.map_err(|e| e.to_string())).await;
-    while b.event().await.body.text.as_deref() != Some("after") {}
+    within("the ack of what is sent without a leader", limit, a.send_and_wait(thread, Kind::Text, Body::text("after"))).await.unwrap();
+    assert_eq!(next_messages(&mut b_hears, 1, limit).await[0].body.text.as_deref(), Some("after"));
 }

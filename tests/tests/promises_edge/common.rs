@@ -13,7 +13,7 @@ use natterjack_protocol::{
     error::Retry,
     frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
 };
-use natterjack_tests::kit::{Api, Cluster, RawWs, Received, User, eventually, patience};
+use natterjack_tests::kit::{Api, Cluster, RawWs, Received, User, eventually, mint::now_ms, patience, witness::Writer};
 use serde_json::json;
 use tokio::{
     task::JoinHandle,
@@ -209,23 +209,51 @@ fn wait_of(refusal: &Refusal) -> Duration {
 pub struct Traffic {
     stop: CancellationToken,
     acked: Arc<Mutex<BTreeMap<MsgId, Instant>>>,
-    task: JoinHandle<RawWs>,
+    task: JoinHandle<()>,
+}
+
+/// Who writes the traffic.
+enum Pen {
+    /// One socket; it is an error if that is closed.
+    Socket(Box<RawWs>),
+    /// Comes back when it is closed.
+    Writer(Box<Writer>),
+}
+
+impl Pen {
+    async fn write(&mut self, thread: &Thread, text: String) -> MsgId {
+        match self {
+            Self::Socket(ws) => send_through(ws, thread, &text).await,
+            Self::Writer(writer) => {
+                let cid = Cid::mint(now_ms(), rand::random());
+                writer.send(&[(thread.clone(), cid, text)]).await[&cid]
+            }
+        }
+    }
 }
 
 impl Traffic {
-    pub fn start(mut ws: RawWs, threads: Vec<Thread>, pace: Duration) -> Self {
+    pub fn start(ws: RawWs, threads: Vec<Thread>, pace: Duration) -> Self {
+        Self::written_by(Pen::Socket(Box::new(ws)), threads, pace)
+    }
+
+    /// Through faults in which an edge may close its sockets.
+    pub fn resuming(writer: Writer, threads: Vec<Thread>, pace: Duration) -> Self {
+        Self::written_by(Pen::Writer(Box::new(writer)), threads, pace)
+    }
+
+    fn written_by(mut pen: Pen, threads: Vec<Thread>, pace: Duration) -> Self {
         let (stop, acked) = (CancellationToken::new(), Arc::<Mutex<BTreeMap<MsgId, Instant>>>::default());
         let (stopped, writes) = (stop.clone(), acked.clone());
         let task = tokio::spawn(async move {
             let mut n = 0;
             while !stopped.is_cancelled() {
                 let thread = &threads[n % threads.len()];
-                let id = send_through(&mut ws, thread, &format!("traffic {n}")).await;
+                let id = pen.write(thread, format!("traffic {n}")).await;
                 writes.lock().unwrap().insert(id, Instant::now());
                 n += 1;
                 sleep(pace).await;
             }
-            ws
         });
         Self { stop, acked, task }
     }
@@ -240,11 +268,11 @@ impl Traffic {
         eventually(&format!("{more} more messages are sent"), limit, async || self.count() >= goal).await;
     }
 
-    pub async fn stop(self) -> (RawWs, BTreeMap<MsgId, Instant>) {
+    /// What was sent, and when its ack came.
+    pub async fn stop(self) -> BTreeMap<MsgId, Instant> {
         self.stop.cancel();
-        let ws = timeout(patience(Duration::from_secs(30)), self.task).await.expect("the sender ends").unwrap();
-        let acked = self.acked.lock().unwrap().clone();
-        (ws, acked)
+        timeout(patience(Duration::from_secs(30)), self.task).await.expect("the sender ends").unwrap();
+        self.acked.lock().unwrap().clone()
     }
 }
 

@@ -13,7 +13,9 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::{sync::watch, time::sleep};
 
-use crate::witness::{Reader, SOON, assert_thread, connect, group, send_all, send_until_sent, until_the_direct_path_is_open};
+use natterjack_tests::kit::witness::{
+    Reader, SOON, assert_thread, connect, group, send_all, send_until_sent, until_the_direct_path_is_open,
+};
 
 const WRITERS: usize = 4;
 
@@ -191,7 +193,7 @@ async fn the_log_goes_on_with_others(spec: ClusterSpec) {
         let later = Reader::start(vec![addrs[1]], &writers[0], Codec::Json).await;
         let all = expected(sent, &team);
         later.wait_for("all of it, later", &team, all.len()).await;
-        assert_eq!(crate::witness::texts(&later.of(&team)), all);
+        assert_eq!(natterjack_tests::kit::witness::texts(&later.of(&team)), all);
         later.assert_nothing_wrong("who came later");
     };
     check(&sent).await;

@@ -17,7 +17,7 @@ use natterjack_protocol::{
 use natterjack_tests::kit::{Api, Cluster, ClusterSpec, User, eventually};
 use rand::seq::IndexedRandom;
 
-use crate::witness::{SOON, ask, group, heavy, page, texts, until_the_direct_path_is_open, whole};
+use natterjack_tests::kit::witness::{SOON, ask, group, heavy, page, texts, until_the_direct_path_is_open, whole};
 
 /// What the log has acknowledged in one thread, in the order of the acks.
 #[derive(Clone)]

@@ -13,7 +13,7 @@ use natterjack_tests::kit::{Cluster, ClusterSpec, User, eventually, patience};
 use reqwest::Method;
 use tokio::time::sleep;
 
-use crate::witness::{
+use natterjack_tests::kit::witness::{
     LOOKUPS, Reader, SOON, ask, assert_once_and_in_order, assert_thread, connect, counter, group, heavy, send_all, send_until_sent, texts,
     until_the_direct_path_is_open, whole,
 };

@@ -9,16 +9,23 @@ use std::{
 
 use natterjack_protocol::{
     Cid, Event, MsgId, Refusal, Thread,
+    close::{self, Back},
     codec::Codec,
     error::Retry,
     frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame},
 };
-use natterjack_tests::kit::{Api, Cluster, RawWs, Received, User, eventually};
 use serde_json::json;
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::{Api, Cluster, RawWs, Received, User, eventually, within};
+
 pub const SOON: Duration = Duration::from_secs(20);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Bigger numbers, for `make test-heavy`.
 pub fn heavy() -> bool {
@@ -186,27 +193,61 @@ pub async fn send_all(ws: &mut RawWs, sends: &[(Thread, Cid, String)]) -> Answer
 
 /// Every send until it has an id, over as many tries (and sockets) as it takes; the same cids in the same order each time.
 pub async fn send_until_sent(edges: &[SocketAddr], user: &User, codec: Codec, sends: &[(Thread, Cid, String)]) -> HashMap<Cid, MsgId> {
-    let mut ids = HashMap::new();
-    let (mut turn, mut socket) = (0, None);
-    eventually("every send has an id", Duration::from_secs(40), async || {
-        if socket.is_none() {
-            turn += 1;
-            socket = connect(edges[(turn - 1) % edges.len()], user, codec, BTreeMap::new()).await;
+    Writer::new(edges.to_vec(), user, codec).send(sends).await
+}
+
+/// One device that writes. When its socket is closed with leave to come back, it goes on through the next of its edges.
+pub struct Writer {
+    edges: Vec<SocketAddr>,
+    user: User,
+    codec: Codec,
+    turn: usize,
+    socket: Option<RawWs>,
+}
+
+impl Writer {
+    pub fn new(edges: Vec<SocketAddr>, user: &User, codec: Codec) -> Self {
+        Self { edges, user: user.clone(), codec, turn: 0, socket: None }
+    }
+
+    /// Each until it has an id: the same cids in the same order each time.
+    pub async fn send(&mut self, sends: &[(Thread, Cid, String)]) -> HashMap<Cid, MsgId> {
+        within("every send has an id", Duration::from_secs(40), self.send_all_of(sends)).await
+    }
+
+    async fn send_all_of(&mut self, sends: &[(Thread, Cid, String)]) -> HashMap<Cid, MsgId> {
+        let mut ids = HashMap::new();
+        while ids.len() < sends.len() {
+            if self.socket.is_none() {
+                self.turn += 1;
+                let edge = self.edges[(self.turn - 1) % self.edges.len()];
+                self.socket = connect(edge, &self.user, self.codec, BTreeMap::new()).await;
+            }
+            let Some(ws) = self.socket.as_mut() else {
+                sleep(PAUSE).await;
+                continue;
+            };
+            let left: Vec<_> = sends.iter().filter(|(_, cid, _)| !ids.contains_key(cid)).cloned().collect();
+            let answers = send_all(ws, &left).await;
+            for refusal in answers.refused.values() {
+                assert_eq!(refusal.code.retry(), Retry::Later, "refused for good: {refusal:?}");
+            }
+            ids.extend(answers.sent);
+            if let Some(code) = answers.closed {
+                assert_may_come_back(code);
+                self.socket = None;
+            }
+            if ids.len() < sends.len() {
+                sleep(PAUSE).await;
+            }
         }
-        let ws = socket.as_mut().ok_or_else(|| "no edge takes the socket".to_owned())?;
-        let left: Vec<_> = sends.iter().filter(|(_, cid, _)| !ids.contains_key(cid)).cloned().collect();
-        let answers = send_all(ws, &left).await;
-        for refusal in answers.refused.values() {
-            assert_eq!(refusal.code.retry(), Retry::Later, "refused for good: {refusal:?}");
-        }
-        ids.extend(answers.sent);
-        if answers.closed.is_some() {
-            socket = None;
-        }
-        if ids.len() == sends.len() { Ok(()) } else { Err(format!("{} of {}, {:?}", ids.len(), sends.len(), answers.refused)) }
-    })
-    .await;
-    ids
+        ids
+    }
+}
+
+/// The close codes of a fault: the edge lost its place, or cannot attach anybody while there is no leader.
+pub fn assert_may_come_back(code: u16) {
+    assert!(matches!(close::back(code), Back::Now | Back::Backoff), "closed for good: {code}");
 }
 
 /// A socket on which hello was said; nothing was read yet. None: nobody there.
@@ -222,6 +263,8 @@ pub async fn connect(edge: SocketAddr, user: &User, codec: Codec, cursors: BTree
 pub struct Seen {
     /// As they came, threads mixed.
     pub events: Vec<Event>,
+    /// When each of them came.
+    pub at: Vec<Instant>,
     /// Sessions that were attached.
     pub attached: usize,
     /// Of the events, how many came in pages.
@@ -261,6 +304,13 @@ impl Reader {
 
     pub fn of(&self, thread: &Thread) -> Vec<Event> {
         self.seen().events.iter().filter(|e| &e.thread == thread).cloned().collect()
+    }
+
+    /// The messages of a thread and when they came.
+    pub fn shown(&self, thread: &Thread) -> Vec<(Instant, MsgId)> {
+        let seen = self.seen();
+        let messages = seen.events.iter().zip(&seen.at).filter(|(e, _)| &e.thread == thread && !e.kind.is_control());
+        messages.map(|(e, at)| (*at, e.id)).collect()
     }
 
     /// Leaves without a word and comes back through the next edge.
@@ -377,5 +427,6 @@ impl Watching {
             seen.wrong.push(format!("{} after {last} in {}", event.id, event.thread));
         }
         seen.events.push(event);
+        seen.at.push(Instant::now());
     }
 }
