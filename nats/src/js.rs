@@ -6,11 +6,14 @@ use async_nats::HeaderMap;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::time::Instant;
 
 use crate::{connect::Nats, inbox::RequestError, wire_time};
 
 /// A leader answers in well under a millisecond; longer means that there is none.
 pub(crate) const API_TIMEOUT: Duration = Duration::from_secs(3);
+/// After an answer of somebody who does not lead.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 pub(crate) mod code {
     pub(crate) const NO_MESSAGE: u64 = 10037;
@@ -33,6 +36,8 @@ pub enum JsError {
     Request(#[from] RequestError),
     #[error("JetStream: {description} ({err_code})")]
     Api { code: u64, err_code: u64, description: String },
+    #[error("JetStream: {0} has no leader now")]
+    NoLeader(String),
     #[error("JetStream answered what we do not understand: {0}")]
     Broken(String),
 }
@@ -205,21 +210,50 @@ pub(crate) struct StreamInfo {
     /// The leader's clock when it answered. Absent only from servers that are too old for us.
     #[serde(default)]
     pub ts: String,
+    cluster: Option<Group>,
 }
 
-pub(crate) async fn stream_info(nats: &Nats, stream: &str) -> Result<Option<StreamInfo>, JsError> {
-    match api(nats, &format!("STREAM.INFO.{stream}"), &serde_json::json!({})).await {
-        Ok(info) => Ok(Some(info)),
-        Err(e) if e.err_code() == code::STREAM_NOT_FOUND => Ok(None),
-        Err(e) => Err(e),
+/// The servers of a stream, as the one that answers sees them: itself is not among the replicas, unless there is no leader.
+#[derive(Debug, Deserialize)]
+struct Group {
+    #[serde(default)]
+    leader: String,
+    #[serde(default)]
+    replicas: Vec<Replica>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Replica {
+    #[serde(default)]
+    name: String,
+}
+
+impl StreamInfo {
+    /// While there is no leader, or a server has just started, a follower answers too, with whatever it has by then.
+    fn is_of_the_leader(&self) -> bool {
+        self.cluster.as_ref().is_none_or(|group| !group.leader.is_empty() && group.replicas.iter().all(|r| r.name != group.leader))
     }
 }
 
-/// Whether somebody answers for this stream: only its leader does. Also for one that is not there: nobody waits for that.
-pub(crate) async fn is_led(nats: &Nats, stream: &str, timeout: Duration) -> bool {
-    let asked = nats.inbox().request(&format!("$JS.API.STREAM.INFO.{stream}"), None, Bytes::new(), timeout).await;
-    let answer = asked.map_err(JsError::from).and_then(|m| parse::<serde::de::IgnoredAny>(&m.payload));
-    answer.is_ok() || answer.is_err_and(|e| e.err_code() == code::STREAM_NOT_FOUND)
+/// As the leader has it, so with everything that was acknowledged. None: there is no such stream.
+pub(crate) async fn stream_info(nats: &Nats, stream: &str) -> Result<Option<StreamInfo>, JsError> {
+    let deadline = Instant::now() + API_TIMEOUT;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let message = nats.inbox().request(&format!("$JS.API.STREAM.INFO.{stream}"), None, Bytes::new(), left).await?;
+        match parse::<StreamInfo>(&message.payload) {
+            Ok(info) if info.is_of_the_leader() => return Ok(Some(info)),
+            Ok(_) if left <= ASK_AGAIN => return Err(JsError::NoLeader(stream.to_owned())),
+            Ok(_) => tokio::time::sleep(ASK_AGAIN).await,
+            Err(e) if e.err_code() == code::STREAM_NOT_FOUND => return Ok(None),
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Whether a leader answers for this stream within `limit`. Also for one that is not there: nobody waits for that.
+pub(crate) async fn is_led(nats: &Nats, stream: &str, limit: Duration) -> bool {
+    tokio::time::timeout(limit, stream_info(nats, stream)).await.is_ok_and(|answer| answer.is_ok())
 }
 
 /// A value out of a raw header block.
@@ -228,4 +262,26 @@ pub(crate) fn header<'a>(block: &'a str, name: &str) -> Option<&'a str> {
         let (key, value) = line.split_once(':')?;
         key.eq_ignore_ascii_case(name).then(|| value.trim())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_leader_says_of_a_stream_is_taken() {
+        let of_the_leader = |cluster: serde_json::Value| {
+            let info = serde_json::json!({
+                "config": async_nats::jetstream::stream::Config::default(), "created": "", "cluster": cluster,
+                "state": { "messages": 0, "bytes": 0, "first_seq": 0, "last_seq": 0 },
+            });
+            serde_json::from_value::<StreamInfo>(info).unwrap().is_of_the_leader()
+        };
+        let replicas = serde_json::json!([{ "name": "n1" }, { "name": "n2" }]);
+        assert!(of_the_leader(serde_json::Value::Null), "a server without a cluster");
+        assert!(of_the_leader(serde_json::json!({ "leader": "n0" })), "one replica");
+        assert!(of_the_leader(serde_json::json!({ "leader": "n0", "replicas": replicas })));
+        assert!(!of_the_leader(serde_json::json!({ "replicas": replicas })), "in an election");
+        assert!(!of_the_leader(serde_json::json!({ "leader": "n1", "replicas": replicas })), "who has just started");
+    }
 }

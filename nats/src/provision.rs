@@ -146,31 +146,30 @@ pub(crate) fn log_stream(generation: u32, p: u32, first_id: u64, cfg: &NatsConfi
 }
 
 fn buckets(cfg: &NatsConfig, times: &Times) -> Vec<Config> {
-    // A single server that restarts loses memory streams altogether, and roles may not make them again; one of three does not.
-    let memory = if cfg.replicas > 1 { StorageType::Memory } else { StorageType::File };
-    let file = |name: String| bucket(name, cfg, StorageType::File, Duration::ZERO);
+    // None in memory: it is gone with the only server, and of three that restart all have to come back (ADR 6).
+    let lasting = |name: String| bucket(name, cfg, Duration::ZERO);
     let mut all = vec![
-        file(subjects::CONTROL.into()),
-        bucket(subjects::ROLES.into(), cfg, memory, times.role_lease),
+        lasting(subjects::CONTROL.into()),
+        bucket(subjects::ROLES.into(), cfg, times.role_lease),
         Config {
             // Watchers of edges are told about an expiry by a marker.
             allow_message_ttl: true,
             subject_delete_marker_ttl: Some(times.edge_lease.max(Duration::from_secs(1))),
-            ..bucket(subjects::LEASES.into(), cfg, memory, times.edge_lease)
+            ..bucket(subjects::LEASES.into(), cfg, times.edge_lease)
         },
     ];
     for shard in 0..cfg.kv_shards.max(1) {
-        all.push(file(subjects::groups_bucket(shard)));
-        all.push(file(subjects::users_bucket(shard)));
+        all.push(lasting(subjects::groups_bucket(shard)));
+        all.push(lasting(subjects::users_bucket(shard)));
     }
     all
 }
 
-fn bucket(name: String, cfg: &NatsConfig, storage: StorageType, max_age: Duration) -> Config {
+fn bucket(name: String, cfg: &NatsConfig, max_age: Duration) -> Config {
     Config {
         name: subjects::bucket_stream(&name),
         subjects: vec![subjects::bucket_key(&name, ">")],
-        storage,
+        storage: StorageType::File,
         max_age,
         max_bytes: -1,
         max_messages: -1,

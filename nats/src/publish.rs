@@ -118,7 +118,7 @@ enum Verdict {
 /// Pure: what an answer other than an acknowledgement means.
 fn verdict(e: &JsError) -> Verdict {
     match e {
-        JsError::Request(RequestError::Timeout | RequestError::NoResponders) => Verdict::Again,
+        JsError::Request(RequestError::Timeout | RequestError::NoResponders) | JsError::NoLeader(_) => Verdict::Again,
         JsError::Request(RequestError::NotSent(why)) => Verdict::Fail(PublishError::Rejected(why.clone())),
         JsError::Broken(why) => Verdict::Fail(PublishError::Rejected(why.clone())),
         JsError::Api { code: http, err_code, description } => match *err_code {

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use natterjack_nats::{FanIn, FanInEvent, Layout, LogReader, NatsConfig, Publisher, Slot, Start, Tail, layout::LayoutError, provision};
+use natterjack_nats::{
+    FanIn, FanInEvent, Layout, LogReader, NatsConfig, Publisher, Slot, Start, Tail, TailError, layout::LayoutError, provision,
+};
 use natterjack_protocol::{MsgId, Times};
 
 use crate::harness::{Server, ids, thread_in};
@@ -34,7 +36,7 @@ async fn a_leader_is_killed_while_we_write_and_read() {
     let mut fanin = FanIn::connect(&cfg, "edge").await.unwrap();
     fanin.subscribe("live.user.a.e", Slot(0));
 
-    const N: u32 = 3_000;
+    const N: u32 = 1_000;
     let writer = tokio::spawn({
         let (publisher, t) = (publisher.clone(), t.clone());
         async move {
@@ -91,6 +93,26 @@ async fn a_leader_is_killed_while_we_write_and_read() {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), heard).await.expect("heard");
+
+    // The last one alone has no leader, and still answers with its own state of the stream, which may not be all: nobody takes that.
+    let leads = leader(&nats, &stream).await;
+    let left = (0..servers.len()).find(|i| *i != leads && servers[*i].is_up()).unwrap();
+    servers.iter_mut().enumerate().filter(|(i, _)| *i != left).for_each(|(_, s)| s.kill());
+    let a_follower_answers = async {
+        loop {
+            let asked = nats.client.request(format!("$JS.API.STREAM.INFO.{stream}"), "".into()).await;
+            let answer = asked.ok().and_then(|m| serde_json::from_slice::<serde_json::Value>(&m.payload).ok());
+            if answer.is_some_and(|a| a["state"].is_object() && a["cluster"]["leader"].is_null()) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), a_follower_answers).await.expect("it answers in spite of that");
+    let bounds = tail.bounds(0).await;
+    assert!(matches!(bounds, Err(TailError::Unavailable(_))), "{bounds:?}");
+    let alone = layout.led(&nats, Duration::from_secs(1)).await;
+    assert!(matches!(&alone, Err(LayoutError::NoLeader { streams, .. }) if streams.contains(&stream)), "{alone:?}");
 
     // All of them start anew. One alone elects nobody, and a role is told so; with the second it begins as soon as somebody is elected.
     servers.iter_mut().for_each(Server::kill);

@@ -99,13 +99,13 @@ impl Subnet {
     }
 }
 
-/// Two cores carry two clusters; latency and chaos want to be alone. Held until dropped, also by a process that crashes.
+/// Two cores carry three clusters, which mostly wait; latency and chaos want to be alone. Held until dropped, also by a process that crashes.
 #[derive(Debug)]
 pub struct Turn {
     _held: Vec<File>,
 }
 
-const TURNS: [&str; 2] = ["turn-0", "turn-1"];
+const TURNS: [&str; 3] = ["turn-0", "turn-1", "turn-2"];
 /// Who waits to be alone keeps this, so that nobody overtakes for ever; the others pass through it.
 const GATE: &str = "gate";
 
@@ -115,8 +115,11 @@ impl Turn {
         let turn = async {
             if alone {
                 let _gate = lock(GATE).await;
-                let [a, b] = TURNS;
-                return Self { _held: vec![lock(a).await, lock(b).await] };
+                let mut held = Vec::new();
+                for name in TURNS {
+                    held.push(lock(name).await);
+                }
+                return Self { _held: held };
             }
             loop {
                 let gate = lock(GATE).await;
