@@ -6,6 +6,8 @@ CARGO ?= cargo
 # One profile for every test: built once.
 FAST := --profile fast --locked
 export CARGO_TERM_COLOR ?= auto
+# How many end-to-end tests of a binary run at once. They mostly wait; how many clusters they may have is in tests/src/kit/net.rs.
+END_TO_END ?= 4
 
 .PHONY: up build test test-heavy chaos lint bench nats-server cassandra clean-data help
 
@@ -33,7 +35,7 @@ test: nats-server ## all that must hold: formatting, clippy, unit and property t
 	$(CARGO) fmt --all --check
 	scripts/fetch-cassandra.sh >/dev/null & fetch=$$!; $(CARGO) build $(FAST) --workspace --all-targets && wait $$fetch
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --lib --bins
-	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test '*'
+	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" RUST_TEST_THREADS=$(END_TO_END) $(CARGO) test $(FAST) --workspace --test '*'
 
 # NATTERJACK_SEED replays one; NATTERJACK_CHAOS_SEEDS, _SECONDS and _NATS set the size.
 chaos: nats-server ## minutes of faults from random seeds on three nats-servers, then the checker
