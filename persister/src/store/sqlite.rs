@@ -6,7 +6,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use natterjack_protocol::{
@@ -76,7 +76,7 @@ impl Sqlite {
         }
         let mut connection = Connection::open(&path)?;
         connection.busy_timeout(BUSY)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
+        to_wal(&connection)?;
         // One fsync per grouped transaction: an account that was created is kept.
         connection.pragma_update(None, "synchronous", "FULL")?;
         migrate(&mut connection)?;
@@ -204,6 +204,20 @@ fn reader(path: &Path) -> Result<Connection, StoreError> {
 
 fn gone() -> StoreError {
     StoreError::Unavailable("it is shutting down, or a job of it failed badly: see the log".into())
+}
+
+/// For this one change of a new file SQLite does not wait as it does elsewhere: of several processes that make it all but one are
+/// refused at once.
+fn to_wal(connection: &Connection) -> rusqlite::Result<()> {
+    let deadline = Instant::now() + BUSY;
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < deadline => {
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+            done => return done,
+        }
+    }
 }
 
 /// The transaction is the lock: a second process waits here, then finds nothing left to do.

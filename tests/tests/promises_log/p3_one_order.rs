@@ -50,9 +50,16 @@ async fn ten_writers_and_three_readers_agree_on_one_order() {
             // Pipelined: the edge keeps them in order.
             let sends: Vec<(Thread, Cid, String)> = (0..each).map(|n| (thread.clone(), ws.cid(), format!("w{w}-{n}"))).collect();
             for part in sends.chunks(20) {
-                let answers = send_all(&mut ws, part).await;
-                assert_eq!(answers.sent.len(), part.len(), "{answers:?}");
-                assert!(part.windows(2).all(|p| answers.sent[&p[0].1] < answers.sent[&p[1].1]), "acked in another order than sent");
+                let (mut left, mut ids) = (part.to_vec(), BTreeMap::new());
+                while !left.is_empty() {
+                    let answers = send_all(&mut ws, &left).await;
+                    // In the first seconds of a log each cid is looked up, and so many at once may be asked to come again.
+                    assert!(answers.refused.values().all(|r| r.code.retry() == Retry::Later), "{answers:?}");
+                    assert_eq!(answers.closed, None);
+                    ids.extend(answers.sent);
+                    left.retain(|(_, cid, _)| !ids.contains_key(cid));
+                }
+                assert!(part.windows(2).all(|p| ids[&p[0].1] < ids[&p[1].1]), "acked in another order than sent");
             }
         });
     }

@@ -25,6 +25,16 @@ async fn two_may_open_it_at_once_and_all_is_there_again_afterwards() {
 }
 
 #[tokio::test]
+async fn a_new_file_may_be_opened_by_many_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..40 {
+        let path = dir.path().join(format!("{n}.db"));
+        let opened = futures_util::future::join_all((0..8).map(|_| Sqlite::open(&path))).await;
+        assert!(opened.iter().all(Result::is_ok), "{:?}", opened.into_iter().find_map(Result::err));
+    }
+}
+
+#[tokio::test]
 async fn a_job_that_fails_or_panics_undoes_itself_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let db = Sqlite::open(dir.path().join("n.db")).await.unwrap();
