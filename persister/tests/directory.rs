@@ -212,10 +212,14 @@ async fn a_storm_of_logins_starves_nobody() {
         done.set(true);
         good
     };
+    let began = Instant::now();
     let (good, times) = tokio::join!(logins, others);
+    let storm = began.elapsed();
     assert!(good >= 100, "{good} of 200");
     assert!(times.len() > 10, "the storm was over at once");
     let (median, last) = (times[times.len() / 2], times[times.len() - 1]);
-    assert!(median < Duration::from_millis(100) && last < Duration::from_secs(1), "{median:?} {last:?}");
+    // Whoever waits behind the storm waits for a good part of it, also on a slow machine.
+    let (typical, longest) = (Duration::from_millis(100).max(storm / 50), Duration::from_secs(1).max(storm / 10));
+    assert!(median < typical && last < longest, "{median:?} {last:?} in a storm of {storm:?}");
     world.end().await;
 }

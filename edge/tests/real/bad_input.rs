@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::SinkExt;
+use futures_util::{SinkExt, StreamExt};
 use natterjack_protocol::{
     close,
     codec::Codec,
@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::kit::{World, cid};
+use crate::kit::{PATIENCE, World, cid};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_never_says_hello_is_closed() {
@@ -119,16 +119,34 @@ async fn what_is_no_websocket_of_ours_is_closed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_floods_or_does_not_read_is_closed() {
     let world = World::start(&["ua", "ub"]).await;
-    let mut flood = world.client("ua", "d1", Codec::Json).await;
+    let (mut writes, mut reads) = world.client("ua", "d1", Codec::Json).await.ws.split();
     let ping = ClientFrame::Ping.encode(Codec::Json);
-    for _ in 0..8_000 {
-        let message = Message::Text(ping.clone().try_into().unwrap());
-        if flood.ws.feed(message).await.is_err() {
-            break;
+    let flood = async {
+        loop {
+            for _ in 0..50 {
+                let _ = writes.feed(Message::Text(ping.clone().try_into().unwrap())).await;
+            }
+            let _ = writes.flush().await;
+            tokio::task::yield_now().await;
         }
-    }
-    let _ = flood.ws.flush().await;
-    flood.closes_with(close::FLOOD).await;
+    };
+    // Meanwhile it reads: who does not would find the connection reset, and the reason lost.
+    let closed = async {
+        loop {
+            match reads.next().await {
+                Some(Ok(Message::Close(Some(frame)))) => break u16::from(frame.code),
+                Some(Ok(_)) => {}
+                other => panic!("no reason: {other:?}"),
+            }
+        }
+    };
+    let code = timeout(PATIENCE, async {
+        tokio::select! { code = closed => code, () = flood => unreachable!("it goes on for ever") }
+    })
+    .await;
+    // Each refusal is an answer; who has no time to read them, on a busy machine, is closed for that.
+    let code = code.expect("it is closed");
+    assert!([close::FLOOD.code, close::SLOW_READER.code].contains(&code), "closed with {code}");
 
     // Pages of 20 KB that nobody reads, until every buffer between here and there is full.
     let mut deaf = world.client("ua", "d1", Codec::Json).await;

@@ -118,7 +118,7 @@ impl World {
     }
 
     pub async fn ask(&self, request: &DirectoryRequest) -> Result<DirectoryAnswer, Refusal> {
-        match self.nats.request(subjects::DIRECTORY, request, Duration::from_secs(20)).await {
+        match self.nats.request(subjects::DIRECTORY, request, Duration::from_secs(60)).await {
             Ok(answer) => Ok(answer),
             Err(RpcError::Refused(refusal)) => Err(refusal),
             Err(e) => panic!("directory does not answer: {e}"),

@@ -27,7 +27,8 @@ async fn read_your_acks_around_the_watermark() {
     let talk = async {
         let until = Instant::now() + Duration::from_secs(6);
         let mut sent: Vec<Vec<MsgId>> = vec![Vec::new(); threads.len()];
-        while Instant::now() < until {
+        // On a slow machine longer, until there is enough to judge by.
+        while Instant::now() < until || sent.iter().any(|s| s.len() <= 30) {
             for (thread, sent) in threads.iter().zip(&mut sent) {
                 let id = w.say(thread, "a", "x").await;
                 sent.push(id);
@@ -45,7 +46,6 @@ async fn read_your_acks_around_the_watermark() {
                 assert_eq!(ids(&events), want[1..]);
             }
         }
-        assert!(sent.iter().all(|s| s.len() > 30), "{:?}", sent.iter().map(Vec::len).collect::<Vec<_>>());
         sent
     };
     let sent = tokio::select! {
