@@ -72,6 +72,8 @@ struct Dispatcher {
     per_tick: usize,
     /// Per partition, while its beats were silent and its heads are not compared yet: up to where nothing was missed.
     doubts: Vec<Option<MsgId>>,
+    /// Per partition, since when its heads are answered by somebody who knows less than what has come here.
+    stale_since: Vec<Option<Instant>>,
     /// When the round under way was asked last.
     asked_at: Instant,
     /// Fetches under way.
@@ -90,6 +92,7 @@ pub(super) async fn run(live: Live, fanin: FanIn, mut inbox: mpsc::Receiver<Comm
         unswept: Vec::new(),
         per_tick: 1,
         doubts: vec![None; partitions as usize],
+        stale_since: vec![None; partitions as usize],
         asked_at: Instant::now(),
         repairs: 0,
         live,
@@ -164,12 +167,16 @@ impl Dispatcher {
         let answer = if no_responders { None } else { rmp_serde::from_slice::<Answer<HeadsAnswer>>(payload).ok() };
         let Some(Answer::Ok(answer)) = answer else {
             // Between two holders of the partition: the next one answers. Those who wait have a deadline of their own.
-            self.jobs.spawn(async move {
-                sleep(Duration::from_millis(100)).await;
-                Done::AskAgain(token)
-            });
+            self.ask_again(token);
             return;
         };
+        if let Some(p) = self.rounds.partition(token)
+            && !self.may_be_a_barrier(p, answer.frontier)
+        {
+            metrics::counter!("natterjack_edge_stale_heads_total").increment(1);
+            self.ask_again(token);
+            return;
+        }
         if let Some(learnt) = self.rounds.answered(token, &answer) {
             if let Some(whole) = self.doubts.get_mut(learnt.p as usize).and_then(Option::take)
                 && learnt.horizon > whole
@@ -186,6 +193,24 @@ impl Dispatcher {
             // Who does not wait any more does not need it.
             let _ = reply.send(barrier);
         }
+    }
+
+    fn ask_again(&mut self, token: u64) {
+        self.jobs.spawn(async move {
+            sleep(Duration::from_millis(100)).await;
+            Done::AskAgain(token)
+        });
+    }
+
+    /// A holder that has lost its partition and does not know it yet answers, too, with what it has read. It knows within the lease; who
+    /// is behind for longer than that is behind because the log itself lost what came here.
+    fn may_be_a_barrier(&mut self, p: u32, frontier: MsgId) -> bool {
+        let Some(stale) = self.stale_since.get_mut(p as usize) else { return true };
+        if self.hub.covered_by(p, frontier) {
+            *stale = None;
+            return true;
+        }
+        stale.get_or_insert_with(Instant::now).elapsed() > self.live.times.role_lease + Duration::from_secs(1)
     }
 
     fn command(&mut self, command: Command) {

@@ -10,6 +10,7 @@ use natterjack_protocol::{
     GroupId, MsgId, Thread, UserId,
     frame::ServerFrame,
     live::{Ephemeral, LiveView, Tag},
+    thread::partition_of,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -55,6 +56,8 @@ pub struct Hub {
     by_key: HashMap<TopicKey, Slot>,
     seats: HashMap<SessionId, Vec<Slot>>,
     births: u64,
+    /// Of each partition the newest event that came here, or that a barrier has vouched for.
+    newest: Vec<MsgId>,
     /// In the order in which they have to be done.
     pub effects: Vec<Effect>,
 }
@@ -63,7 +66,28 @@ impl Hub {
     /// Slots below `first_slot` are the dispatcher's own.
     pub fn new(partitions: u32, first_slot: Slot) -> Self {
         let topics = (0..first_slot).map(|_| None).collect();
-        Self { partitions, topics, free: Vec::new(), by_key: HashMap::new(), seats: HashMap::new(), births: 0, effects: Vec::new() }
+        Self {
+            partitions,
+            topics,
+            free: Vec::new(),
+            by_key: HashMap::new(),
+            seats: HashMap::new(),
+            births: 0,
+            newest: vec![MsgId::NONE; partitions as usize],
+            effects: Vec::new(),
+        }
+    }
+
+    /// Can an answer of heads with this frontier be a barrier? Not if it knows less than what is known here already, from another holder of
+    /// the partition: between the answer's heads and what comes next lies what others here have got, and nobody would miss it.
+    pub fn covered_by(&self, p: u32, frontier: MsgId) -> bool {
+        self.newest.get(p as usize).is_none_or(|newest| *newest <= frontier)
+    }
+
+    fn saw(&mut self, p: u32, id: MsgId) {
+        if let Some(newest) = self.newest.get_mut(p as usize) {
+            *newest = id.max(*newest);
+        }
     }
 
     pub fn topics(&self) -> usize {
@@ -200,6 +224,8 @@ impl Hub {
         let Some((topic, birth)) = self.topic(slot) else { return };
         let gap = match tag {
             Tag::Event | Tag::Control => {
+                self.saw(partition_of(xxh3_64(view.thread.as_bytes()), self.partitions), id);
+                let Some((topic, _)) = self.topic(slot) else { return };
                 let (thread, frame) = (view.thread.into(), payload.slice(frame_at..));
                 topic.event(LiveEvent { thread, id, prev, control: tag == Tag::Control, frame })
             }
@@ -267,6 +293,7 @@ impl Hub {
 
     /// The barrier of partition `p` came back for these topics.
     pub fn attached(&mut self, slots: &[Slot], p: u32, frontier: MsgId) {
+        self.saw(p, frontier);
         for slot in slots {
             if let Some((topic, _)) = self.topic(*slot) {
                 topic.attached(p, frontier);

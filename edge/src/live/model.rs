@@ -65,8 +65,10 @@ enum Step {
         cursor_back: usize,
     },
     /// One of the sessions that attach comes a step further: the barrier comes back, or its pages have gone out.
+    /// The barrier may come from a holder that was replaced this many messages ago and does not know it.
     Further {
         which: usize,
+        behind: u64,
     },
     Leave {
         session: usize,
@@ -95,7 +97,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => (0usize..5, 1usize..6).prop_map(|(thread, back)| Step::PublishAgain { thread, back }),
         1 => (0usize..5, any::<bool>()).prop_map(|(thread, lost)| Step::Head { thread, lost }),
         2 => (0usize..3, any::<bool>(), 0usize..8).prop_map(|(user, json, cursor_back)| Step::Attach { user, json, cursor_back }),
-        3 => (0usize..4).prop_map(|which| Step::Further { which }),
+        2 => (0usize..4).prop_map(|which| Step::Further { which, behind: 0 }),
+        1 => (0usize..4, 1u64..12).prop_map(|(which, behind)| Step::Further { which, behind }),
         1 => (0usize..6).prop_map(|session| Step::Leave { session }),
         3 => (0usize..4).prop_map(|which| Step::Fetched { which }),
         1 => Just(Step::Delayed),
@@ -226,15 +229,18 @@ impl World {
         self.attaching.push(Attaching { session: Attached { handle, cursors: HashMap::new() }, cursor_back, floors: None });
     }
 
-    fn further(&mut self, which: usize) {
+    fn further(&mut self, which: usize, behind: u64) {
         if self.attaching.is_empty() {
             return;
         }
         let mut a = self.attaching.remove(which % self.attaching.len());
         match a.floors.take() {
             None => {
-                let floors = self.barrier(&mut a.session, a.cursor_back);
-                self.attaching.push(Attaching { floors: Some(floors), ..a });
+                let frontier = MsgId(self.next_id - behind.min(self.next_id));
+                // Else it is asked again.
+                let taken = (0..PARTITIONS).all(|p| self.hub.covered_by(p, frontier));
+                let floors = taken.then(|| self.barrier(&mut a.session, a.cursor_back, frontier));
+                self.attaching.push(Attaching { floors, ..a });
             }
             Some(floors) => {
                 for (key, floors) in floors {
@@ -247,14 +253,14 @@ impl World {
     }
 
     /// What was published before the barrier has come by now, or is lost.
-    fn barrier(&mut self, session: &mut Attached, cursor_back: usize) -> HashMap<TopicKey, Vec<(u64, MsgId)>> {
+    fn barrier(&mut self, session: &mut Attached, cursor_back: usize, frontier: MsgId) -> HashMap<TopicKey, Vec<(u64, MsgId)>> {
         let handle = session.handle.clone();
         let who = &handle.user;
         let mut floors: HashMap<TopicKey, Vec<(u64, MsgId)>> = HashMap::from([(TopicKey::User(who.clone()), vec![])]);
         for thread in threads().iter().filter(|t| in_it(t, who)) {
             let key = TopicKey::of(thread, who);
-            self.hub.attached(&[self.slots[&key]], thread.partition(PARTITIONS), MsgId(self.next_id));
-            let log = &self.log[thread];
+            self.hub.attached(&[self.slots[&key]], thread.partition(PARTITIONS), frontier);
+            let log: Vec<_> = self.log[thread].iter().filter(|e| e.id <= frontier).cloned().collect();
             let head = log.last().map_or(MsgId::NONE, |e| e.id);
             let cursor = log.len().checked_sub(cursor_back + 1).map_or(MsgId::NONE, |i| log[i].id);
             session.cursors.insert(thread.clone(), cursor);
@@ -292,7 +298,7 @@ impl World {
             Step::Attach { user: who, json, cursor_back } => {
                 self.attach(&user(USERS[*who]), if *json { Codec::Json } else { Codec::Msgpack }, *cursor_back);
             }
-            Step::Further { which } => self.further(*which),
+            Step::Further { which, behind } => self.further(*which, *behind),
             Step::Leave { session } => {
                 if !self.sessions.is_empty() {
                     let gone = self.sessions.remove(session % self.sessions.len());
@@ -317,7 +323,7 @@ impl World {
             self.step(&Step::Delayed);
         }
         while !self.attaching.is_empty() {
-            self.further(0);
+            self.further(0, 0);
         }
         for thread in threads() {
             if let Some(head) = self.log[&thread].last().map(|e| e.id) {

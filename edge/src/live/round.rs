@@ -114,6 +114,11 @@ impl<R> Rounds<R> {
         }
     }
 
+    /// The partition that was asked.
+    pub fn partition(&self, token: u64) -> Option<u32> {
+        self.round.as_ref()?.open.get(&token).map(|ask| ask.p)
+    }
+
     /// Takes the request out in order to ask it again, at once: a round with nothing open is complete.
     pub fn unanswered(&mut self, token: u64) -> Option<Ask> {
         self.round.as_mut()?.open.remove(&token)
