@@ -110,7 +110,16 @@ impl Server {
     pub fn signal(&self, name: &str) {
         let pid = self.pid.expect("only asked for a server of our own");
         assert!(Command::new("kill").args(["-s", name, &pid.to_string()]).status().unwrap().success());
+        // Each thread stops when it comes by: one that has not could still answer.
+        while name == "STOP" && !stopped(pid) {
+            std::thread::yield_now();
+        }
     }
+}
+
+fn stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads.flatten().all(|t| std::fs::read_to_string(t.path().join("stat")).is_ok_and(|s| s.rsplit_once(") ").unwrap().1.starts_with('T')))
 }
 
 /// With a fresh keyspace.
