@@ -26,6 +26,8 @@ pub fn describe() {
         ("natterjack_edge_polls_total", "long polls taken"),
         ("natterjack_edge_posts_refused_total", "messages over HTTP refused before they could wait: over the rate, or too many waiting"),
         ("natterjack_edge_fanin_disconnects_total", "disconnects of the reader of live subjects"),
+        ("natterjack_edge_sends_batched_total", "sends published in a batch with others of their device and thread"),
+        ("natterjack_edge_stale_heads_total", "heads of a holder that was replaced; asked again"),
         ("natterjack_edge_gaps_total", "gaps found in threads, filled before what comes after was shown"),
         ("natterjack_edge_gaps_given_up_total", "gaps that could not be filled; the sessions were told to resume"),
     ];

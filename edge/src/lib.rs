@@ -7,6 +7,7 @@
 pub mod accept;
 pub mod attach;
 pub mod auth;
+pub mod batch;
 pub mod clock;
 pub mod config;
 pub mod control;

@@ -2,6 +2,7 @@
 //! sessions talk to it through this handle.
 
 pub mod dispatch;
+pub mod echoes;
 pub mod hub;
 #[cfg(test)]
 mod model;
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    echoes::Echoes,
     round::Barrier,
     topic::{Place, TopicKey},
 };
@@ -73,6 +75,7 @@ pub struct Live {
     pub(crate) members: Members,
     pub(crate) history: HistoryClient,
     pub(crate) tail: Tail,
+    pub(crate) echoes: Echoes,
     /// A `Leave` found no place in the queue.
     pub(crate) unseen_leaves: Arc<AtomicBool>,
     /// Some topic waits for a gap to be filled.
@@ -132,6 +135,7 @@ pub async fn start(
         members: members.clone(),
         history: history.clone(),
         tail: Tail::new(nats, *layout),
+        echoes: Echoes::default(),
         unseen_leaves: Arc::default(),
         repairing: Arc::default(),
     };

@@ -122,6 +122,7 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         people: people.clone(),
         history,
         clock: clock.clone(),
+        echoes: live.echoes.clone(),
         gate: gate.clone(),
         layout,
         times: cfg.times.clone(),

@@ -21,6 +21,7 @@ use crate::{
     directory::unexpected,
     gate::Gate,
     history::HistoryClient,
+    live::echoes::Echoes,
     members::UserState,
     people::People,
 };
@@ -32,6 +33,7 @@ pub struct Sends {
     pub people: People,
     pub history: HistoryClient,
     pub clock: Clock,
+    pub echoes: Echoes,
     pub gate: Gate,
     pub layout: Layout,
     pub times: Times,
@@ -42,6 +44,16 @@ pub struct Sends {
 pub struct Metrics {
     sent: metrics::Counter,
     publish_seconds: metrics::Histogram,
+    batched: metrics::Counter,
+}
+
+impl Metrics {
+    /// A batch of so many was stored.
+    pub(crate) fn batch(&self, many: usize, took: std::time::Duration) {
+        self.sent.increment(many as u64);
+        self.batched.increment(many as u64);
+        self.publish_seconds.record(took.as_secs_f64());
+    }
 }
 
 impl Default for Metrics {
@@ -49,6 +61,7 @@ impl Default for Metrics {
         Self {
             sent: metrics::counter!("natterjack_edge_sends_total", "result" => "sent"),
             publish_seconds: metrics::histogram!("natterjack_edge_publish_seconds"),
+            batched: metrics::counter!("natterjack_edge_sends_batched_total"),
         }
     }
 }
@@ -66,14 +79,8 @@ impl Sends {
     }
 
     async fn decide(&self, state: &Arc<UserState>, send: Send) -> Result<MsgId, Refusal> {
-        send.body.check(send.kind)?;
-        let Send { cid, thread, kind, body, .. } = send;
-        let mut entry = Entry::new(state.user.clone(), cid, kind, body);
-        let mut encoded = entry.encode();
-        if encoded.len() > limits::BODY_BYTES {
-            let (size, most) = (encoded.len(), limits::BODY_BYTES);
-            return Err(Refusal::invalid(format!("the message has {size} bytes, at most {most} are allowed")));
-        }
+        let (cid, thread) = (send.cid, send.thread.clone());
+        let (mut entry, mut encoded) = entry_of(&state.user, send)?;
         let p = self.layout.partition(&thread);
         let (now, created) = self.clock.now_ms(p).zip(self.clock.created_ms(p)).ok_or_else(no_beats)?;
         let age = cid.age(now, created, &self.times);
@@ -107,7 +114,7 @@ impl Sends {
     }
 
     /// Is the way into this partition of the log open?
-    fn may_publish(&self, thread: &Thread, p: u32) -> Result<(), Refusal> {
+    pub(crate) fn may_publish(&self, thread: &Thread, p: u32) -> Result<(), Refusal> {
         self.gate.now().may_send(thread)?;
         if !self.clock.alive(p) {
             return Err(no_beats());
@@ -204,6 +211,18 @@ impl Sends {
             _ => Ok(()),
         }
     }
+}
+
+/// What goes into the log, and its bytes.
+pub(crate) fn entry_of(user: &UserId, send: Send) -> Result<(Entry, Bytes), Refusal> {
+    send.body.check(send.kind)?;
+    let entry = Entry::new(user.clone(), send.cid, send.kind, send.body);
+    let encoded = entry.encode();
+    if encoded.len() > limits::BODY_BYTES {
+        let (size, most) = (encoded.len(), limits::BODY_BYTES);
+        return Err(Refusal::invalid(format!("the message has {size} bytes, at most {most} are allowed")));
+    }
+    Ok((entry, encoded))
 }
 
 fn no_beats() -> Refusal {

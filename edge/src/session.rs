@@ -64,7 +64,12 @@ pub struct Services {
 
 /// What a request ends with.
 enum Done {
-    Sent { r: Request, thread: Thread, cid: Cid, result: Result<MsgId, Refusal> },
+    /// Of one message or a batch of them, in order. Those without a result have to come again behind the last one that has.
+    Sent {
+        thread: Thread,
+        sends: Vec<(Request, Cid)>,
+        results: Vec<Result<MsgId, Refusal>>,
+    },
     Answer(ServerFrame),
     Attached(Result<bool, Refusal>),
     Nothing,
@@ -85,6 +90,8 @@ pub struct Session<S> {
     /// Everything that this device lacked could be read when it attached; else its `synced` must not move.
     whole: bool,
     queue: SendQueue,
+    /// Sends whose turn it is, until everything has been read that the client has written with them.
+    due: Vec<Send>,
     /// Requests being answered, sends in flight, attach.
     running: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Of `running`, those that count against `limits::INFLIGHT_REQUESTS`.
@@ -131,7 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let mut stalled = Instant::now();
         loop {
             // Backpressure instead of refusals: what a client pipelines beyond its limit waits in its socket, in order.
-            let reading = !self.leaving && self.requests + self.queue.waiting() < limits::INFLIGHT_REQUESTS;
+            let reading = !self.leaving && self.requests + self.due.len() + self.queue.waiting() < limits::INFLIGHT_REQUESTS;
             let unflushed = self.socket.unflushed();
             let look = unflushed.map_or(stalled, |since| since.max(stalled)) + STALL;
             tokio::select! {
@@ -148,6 +155,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     Io::Read(Err(Gone::Broken)) => return End::Close(close::BAD_FRAME),
                     Io::Flushed => {}
                 },
+                () = std::future::ready(()), if !self.due.is_empty() => {
+                    for send in std::mem::take(&mut self.due) {
+                        self.publish(send);
+                    }
+                }
                 Some(done) = self.running.next(), if !self.running.is_empty() => {
                     if let Some(end) = self.done(done) {
                         return end;
@@ -175,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     deadline.as_mut().reset(if reading { self.heard } else { Instant::now() } + silence);
                 }
             }
-            if self.leaving && self.requests == 0 && self.queue.waiting() == 0 {
+            if self.leaving && self.requests == 0 && self.due.is_empty() && self.queue.waiting() == 0 {
                 self.handle.outbox.close(close::DRAINING);
             }
         }
@@ -244,9 +256,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn done(&mut self, done: Done) -> Option<End> {
         match done {
-            Done::Sent { r, thread, cid, result } => {
-                self.requests -= 1;
-                self.sent(r, &thread, cid, result);
+            Done::Sent { thread, sends, results } => {
+                self.requests -= sends.len();
+                self.sent(&thread, sends, results);
             }
             Done::Answer(frame) => {
                 self.requests -= 1;
@@ -264,36 +276,50 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         None
     }
 
-    fn sent(&mut self, r: Request, thread: &Thread, cid: Cid, result: Result<MsgId, Refusal>) {
-        let next = match result {
-            Ok(id) => {
-                self.acked = Some((thread.clone(), id));
-                self.handle.frame(&ServerFrame::Sent { r, cid, thread: thread.clone(), id });
-                self.queue.done(thread)
-            }
-            Err(refusal) if refusal.code.retry() == Retry::Later => {
-                for behind in self.queue.fail(thread, cid, &refusal, std::time::Instant::now()) {
-                    self.error(Some(behind.r), refusal.clone().with_cid(behind.cid));
+    fn sent(&mut self, thread: &Thread, sends: Vec<(Request, Cid)>, results: Vec<Result<MsgId, Refusal>>) {
+        let mut sends = sends.into_iter();
+        let mut failed = None;
+        for (result, (r, cid)) in results.into_iter().zip(sends.by_ref()) {
+            match result {
+                Ok(id) => {
+                    self.acked = Some((thread.clone(), id));
+                    self.handle.frame(&ServerFrame::Sent { r, cid, thread: thread.clone(), id });
                 }
-                self.error(Some(r), refusal);
-                None
+                Err(refusal) => {
+                    if refusal.code.retry() == Retry::Later {
+                        failed = Some((cid, refusal.clone()));
+                    }
+                    self.error(Some(r), refusal);
+                }
             }
-            Err(refusal) => {
-                self.error(Some(r), refusal);
-                self.queue.done(thread)
+        }
+        match failed {
+            None => {
+                if let Some(next) = self.queue.done(thread) {
+                    self.publish(next);
+                }
             }
-        };
-        if let Some(next) = next {
-            self.publish(next);
+            Some((cid, why)) => {
+                let behind = self.queue.fail(thread, cid, &why, std::time::Instant::now());
+                for (r, cid) in sends.chain(behind.into_iter().map(|s| (s.r, s.cid))) {
+                    self.error(Some(r), why.clone().with_cid(cid));
+                }
+            }
         }
     }
 
-    fn publish(&mut self, send: Send) {
+    /// Publishes a send whose turn it is, and with it everything of its thread that waits behind it.
+    fn publish(&mut self, first: Send) {
         let (services, state) = (self.services.clone(), self.handle.state.clone());
-        let (r, thread, cid) = (send.r, send.thread.clone(), send.cid);
+        let thread = first.thread.clone();
+        let mut sends = vec![first];
+        sends.extend(self.queue.behind(&thread));
+        let names = sends.iter().map(|s| (s.r, s.cid)).collect();
+        // One of them is counted by `request`.
+        self.requests += sends.len() - 1;
         self.request(async move {
-            let result = services.sends.send(&state, send).await;
-            Done::Sent { r, thread, cid, result }
+            let results = services.sends.send_all(&state, &thread, sends).await;
+            Done::Sent { thread, sends: names, results }
         });
     }
 

@@ -34,6 +34,11 @@ enum Waiter {
     Many(mpsc::Sender<Message>),
 }
 
+/// The step of a fast batch with which it ends.
+const COMMIT: u8 = 2;
+/// How an answer begins that only says how far a batch has come.
+const FLOW: &[u8] = br#"{"type":"ack""#;
+
 type Table = Arc<Mutex<HashMap<u64, Waiter>>>;
 
 pub(crate) struct Inbox {
@@ -59,14 +64,14 @@ impl Drop for Entry<'_> {
 impl Inbox {
     pub(crate) async fn open(client: Client) -> Result<Self, async_nats::SubscribeError> {
         let base = client.new_inbox();
-        let mut answers = client.subscribe(format!("{base}.*")).await?;
+        let mut answers = client.subscribe(format!("{base}.>")).await?;
         let table = Table::default();
         let prefix = base.len() + 1;
         let task = tokio::spawn({
             let table = table.clone();
             async move {
                 while let Some(message) = answers.next().await {
-                    let Some(token) = message.subject.get(prefix..).and_then(|t| t.parse().ok()) else { continue };
+                    let Some(token) = message.subject.get(prefix..).and_then(token) else { continue };
                     dispatch(&table, token, message);
                 }
             }
@@ -140,6 +145,38 @@ impl Inbox {
         tokio::time::timeout(timeout, answers).await.map_err(|_| RequestError::Timeout)?
     }
 
+    /// A fast batch (ADR 7): the stream stores these in this order, each only if it has all before it. Returns what closes the batch: its
+    /// acknowledgement, or the first answer that says that something is wrong.
+    pub(crate) async fn batch(&self, subject: &str, messages: Vec<(HeaderMap, Bytes)>, timeout: Duration) -> Result<Message, RequestError> {
+        let many = messages.len();
+        // One about the flow at the beginning, one for each message at most, and the last.
+        let (tx, mut rx) = mpsc::channel(many + 2);
+        let (entry, _) = self.register(Waiter::Many(tx));
+        let answer = async {
+            for (n, (headers, payload)) in (1..).zip(messages) {
+                let step = if n == many { COMMIT } else { u8::from(n > 1) };
+                // The id of a batch is one among those of all clients; ours begins like our inbox.
+                let reply = format!("{}.{}-{}.{many}.fail.{n}.{step}.$FI", self.base, entry.token, self.name());
+                self.send(subject, reply, Some(headers), payload).await?;
+            }
+            loop {
+                let message = rx.recv().await.ok_or(RequestError::Timeout)?;
+                if message.status == Some(StatusCode::NO_RESPONDERS) {
+                    return Err(RequestError::NoResponders);
+                }
+                if !message.payload.starts_with(FLOW) {
+                    return Ok(message);
+                }
+            }
+        };
+        tokio::time::timeout(timeout, answer).await.map_err(|_| RequestError::Timeout)?
+    }
+
+    /// What no other inbox has in its name.
+    fn name(&self) -> &str {
+        self.base.rsplit('.').next().unwrap_or(&self.base)
+    }
+
     /// A message to ourselves and back: the server has taken everything that was written before it.
     pub(crate) async fn round_trip(&self, timeout: Duration) -> Result<(), RequestError> {
         let (tx, rx) = oneshot::channel();
@@ -151,6 +188,11 @@ impl Inbox {
         tokio::time::timeout(timeout, there_and_back).await.map_err(|_| RequestError::Timeout)??;
         Ok(())
     }
+}
+
+/// `42`, or `42-name.…` for a batch.
+fn token(after_base: &str) -> Option<u64> {
+    after_base.split(['-', '.']).next()?.parse().ok()
 }
 
 fn dispatch(table: &Table, token: u64, message: Message) {

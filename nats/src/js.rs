@@ -28,6 +28,7 @@ pub(crate) mod code {
     pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
     pub(crate) const STREAM_NAME_EXISTS: u64 = 10058;
     pub(crate) const SEALED: u64 = 10109;
+    pub(crate) const NO_BATCHES: u64 = 10205;
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -124,6 +125,22 @@ pub(crate) async fn publish(
         AckOrError { error: Some(e), .. } => Err(e.into()),
         AckOrError { seq: Some(seq), duplicate, .. } => Ok(PubAck { seq, duplicate }),
         AckOrError { .. } => Err(JsError::Broken("an acknowledgement without its sequence".into())),
+    }
+}
+
+/// Stores all of them in this order and nothing in between that is not stored before; an error: the first few of them may be stored.
+pub(crate) async fn publish_batch(nats: &Nats, subject: &str, messages: Vec<(HeaderMap, Bytes)>, timeout: Duration) -> Result<(), JsError> {
+    #[derive(Deserialize)]
+    struct End {
+        count: Option<usize>,
+        error: Option<ApiError>,
+    }
+    let many = messages.len();
+    let message = nats.inbox().batch(subject, messages, timeout).await?;
+    match serde_json::from_slice(&message.payload).map_err(|e| JsError::Broken(e.to_string()))? {
+        End { error: Some(e), .. } => Err(e.into()),
+        End { count: Some(count), .. } if count == many => Ok(()),
+        End { .. } => Err(JsError::Broken("a batch ended early".into())),
     }
 }
 

@@ -30,7 +30,7 @@ const FALLBACK_MAX_BYTES: i64 = 4 << 30;
 pub enum ProvisionError {
     #[error("the clock says a time before 2026 ({0} ms since 1970); set it, ids are made from it")]
     Clock(u64),
-    #[error("nats-server {0} is too old; 2.12 or later is needed")]
+    #[error("nats-server {0} is too old; 2.14 or later is needed")]
     ServerTooOld(String),
     #[error("{name} exists and differs: {}; change the configuration back", .differences.join(", "))]
     Drift { name: String, differences: Vec<String> },
@@ -56,7 +56,7 @@ pub async fn provision_at(nats: &Nats, cfg: &NatsConfig, times: &Times, now_ms: 
     if now_ms < EPOCH_MS {
         return Err(ProvisionError::Clock(now_ms));
     }
-    if !nats.client.is_server_compatible(2, 12, 0) {
+    if !nats.client.is_server_compatible(2, 14, 0) {
         return Err(ProvisionError::ServerTooOld(nats.client.server_info().version));
     }
     for wanted in buckets(cfg, times) {
@@ -141,6 +141,8 @@ pub(crate) fn log_stream(generation: u32, p: u32, first_id: u64, cfg: &NatsConfi
         deny_delete: true,
         deny_purge: true,
         allow_direct: true,
+        // Of a sender's messages, several at once and in order (ADR 7).
+        allow_batch_publish: true,
         ..Config::default()
     }
 }
@@ -193,7 +195,8 @@ pub(crate) async fn create_or_verify(nats: &Nats, mut wanted: Config, compare_by
         if !compare_bytes {
             wanted.max_bytes = info.config.max_bytes;
         }
-        return verify(&name, &info.config, &wanted);
+        verify(&name, &info.config, &wanted)?;
+        return allow_batches(nats, &wanted, info.config).await;
     }
     match js::api::<_, serde_json::Value>(nats, &format!("STREAM.CREATE.{name}"), &wanted).await {
         Ok(_) => {
@@ -207,6 +210,18 @@ pub(crate) async fn create_or_verify(nats: &Nats, mut wanted: Config, compare_by
         },
         Err(e) => Err(ProvisionError::Create { name, reason: e.to_string() }),
     }
+}
+
+/// Of what an earlier version has made, this alone is brought up to date: it takes nothing away.
+async fn allow_batches(nats: &Nats, wanted: &Config, found: Config) -> Result<(), ProvisionError> {
+    if !wanted.allow_batch_publish || found.allow_batch_publish {
+        return Ok(());
+    }
+    let name = found.name.clone();
+    let updated = Config { allow_batch_publish: true, ..found };
+    let _: serde_json::Value = js::api(nats, &format!("STREAM.UPDATE.{name}"), &updated).await?;
+    tracing::info!(name, "takes batches now");
+    Ok(())
 }
 
 fn verify(name: &str, found: &Config, wanted: &Config) -> Result<(), ProvisionError> {

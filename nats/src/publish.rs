@@ -1,7 +1,13 @@
 //! Step 3 of a message's life: into the log, until it is acknowledged or nobody can know. Before it the edge has judged; behind it
 //! the sequence is the message's id and every reader takes it from there.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -50,17 +56,49 @@ pub struct Publisher {
     layout: Layout,
     times: Times,
     window: Arc<Semaphore>,
+    /// The log takes no batches: its streams are of an older `provision`.
+    one_by_one: Arc<AtomicBool>,
 }
 
 impl Publisher {
     pub fn new(nats: &Nats, layout: Layout, times: Times) -> Self {
-        Self { nats: nats.clone(), layout, times, window: Arc::new(Semaphore::new(IN_FLIGHT)) }
+        Self { nats: nats.clone(), layout, times, window: Arc::new(Semaphore::new(IN_FLIGHT)), one_by_one: Arc::default() }
     }
 
     /// A message or an operation. `msg_id`: `Cid::dedupe_id`.
     pub async fn message(&self, thread: &Thread, msg_id: &str, payload: Bytes) -> Result<Stored, PublishError> {
         let subject = subjects::chat(self.layout.generation, self.layout.partition(thread), thread);
         self.until_known(&subject, msg_id, None, payload).await
+    }
+
+    /// Several of one sender, (`Cid::dedupe_id`, payload), in this order: each is stored only if the log has all before it (ADR 7).
+    /// Tried once. False: the first few may be stored, the same Msg-Ids are safe to publish again, one after the other.
+    pub async fn batch(&self, thread: &Thread, messages: Vec<(String, Bytes)>) -> bool {
+        if self.one_by_one.load(Relaxed) {
+            return false;
+        }
+        let many = u32::try_from(messages.len()).unwrap_or(u32::MAX);
+        let permits = tokio::time::timeout(self.times.ack_timeout, self.window.acquire_many(many)).await;
+        let Ok(Ok(_permits)) = permits else { return false };
+        let subject = subjects::chat(self.layout.generation, self.layout.partition(thread), thread);
+        let with_headers = |(msg_id, payload): (String, Bytes)| {
+            let mut headers = HeaderMap::new();
+            headers.insert("Nats-Msg-Id", msg_id);
+            (headers, payload)
+        };
+        let messages = messages.into_iter().map(with_headers).collect();
+        match js::publish_batch(&self.nats, &subject, messages, self.times.ack_timeout).await {
+            Ok(()) => true,
+            Err(e) => {
+                if e.err_code() == code::NO_BATCHES {
+                    tracing::warn!("the log takes no batches of messages, so pipelined ones are slower; run `natterjack provision`");
+                    self.one_by_one.store(true, Relaxed);
+                }
+                tracing::debug!(error = %e, "a batch was not acknowledged");
+                metrics::counter!("natterjack_publish_batches_given_up_total").increment(1);
+                false
+            }
+        }
     }
 
     /// A control entry; `expected` is the thread's last control entry in this stream, `MsgId::NONE` if it has none.

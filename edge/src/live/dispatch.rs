@@ -129,6 +129,7 @@ impl Dispatcher {
             FanInEvent::Msg { slot: Sid(BEATS), payload, .. } => self.beat(&payload),
             FanInEvent::Msg { slot: Sid(slot), subject_tail: Tail8::Ephemeral, payload, .. } => self.hub.ephemeral(slot, &payload),
             FanInEvent::Msg { slot: Sid(slot), payload, .. } => {
+                self.live.echoes.heard(&payload);
                 self.hub.live(slot, &payload);
                 self.settle();
             }

@@ -37,7 +37,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     return None;
                 }
                 match self.queue.push(send, Instant::now()) {
-                    Ok(Some(now)) => self.publish(now),
+                    Ok(Some(now)) => self.due.push(now),
                     Ok(None) => {}
                     Err(refusal) => self.error(Some(r), refusal.with_cid(cid)),
                 }

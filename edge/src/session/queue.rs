@@ -1,5 +1,5 @@
-//! Step 2: the order of one device's sends. One publish in flight per thread, the others wait behind it, so that neither a retry nor a
-//! leader election can swap two messages of a sender. Pure.
+//! Step 2: the order of one device's sends. One publish in flight per thread, of one message or of a batch, the others wait behind it, so
+//! that neither a retry nor a leader election can swap two messages of a sender. Pure.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -71,6 +71,13 @@ impl SendQueue {
             }
         }
         next
+    }
+
+    /// What waits behind the send that is about to be published, to go with it.
+    pub fn behind(&mut self, thread: &Thread) -> VecDeque<Send> {
+        let behind = self.threads.get_mut(thread).map(std::mem::take).unwrap_or_default();
+        self.waiting -= behind.len();
+        behind
     }
 
     /// The send in flight failed and will come again: what waits behind it must come again too, behind it.
@@ -158,5 +165,22 @@ mod tests {
         assert_eq!(q.waiting(), 0);
         assert!(push(&mut q, send("dm.a.b", 1)).is_some(), "the resends begin anew");
         assert!(q.done(&"dm.x.y".parse().unwrap()).is_none());
+    }
+
+    #[test]
+    fn what_has_come_meanwhile_goes_together() {
+        let mut q = SendQueue::default();
+        let a: Thread = "dm.a.b".parse().unwrap();
+        for n in 1..=4 {
+            push(&mut q, send("dm.a.b", n));
+        }
+        assert_eq!(q.done(&a).unwrap().r, 2);
+        assert_eq!(q.behind(&a).iter().map(|s| s.r).collect::<Vec<_>>(), [3, 4]);
+        assert!(push(&mut q, send("dm.a.b", 5)).is_none(), "the batch is in flight");
+        assert_eq!(q.waiting(), 1);
+        let again = q.fail(&a, send("dm.a.b", 3).cid, &Refusal::unavailable("x"), Instant::now());
+        assert_eq!(again.iter().map(|s| s.r).collect::<Vec<_>>(), [5]);
+        assert!(q.push(send("dm.a.b", 4), Instant::now()).is_err(), "only behind the one that failed");
+        assert!(push(&mut q, send("dm.a.b", 3)).is_some());
     }
 }

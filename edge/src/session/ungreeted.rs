@@ -165,6 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
             attached: false,
             whole: false,
             queue: SendQueue::default(),
+            due: Vec::new(),
             running,
             requests: 0,
             rate: Bucket::of_session(std::time::Instant::now()),

@@ -37,6 +37,7 @@ async fn the_first_message_starts_the_conversation_and_a_resend_gets_the_first_i
     assert!(Entry::decode(&entry[0].payload).unwrap().seen.is_some());
 }
 
+/// They go in batches, whose ids nobody tells here: no channel publishes their events. So each is asked for again, and stored once.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_senders_messages_keep_their_order() {
     let world = World::start(&["ua", "ub"]).await;
@@ -55,6 +56,9 @@ async fn one_senders_messages_keep_their_order() {
         }
     }
     assert!(answers.is_sorted() && answers.iter().map(|(r, _)| *r).eq(asked));
+    let log = world.tail.after(&"dm.ua.ub".parse().unwrap(), MsgId::NONE, MsgId::MAX, 1_000).await.unwrap();
+    assert_eq!(log.len(), 1 + 300, "one has started the conversation");
+    assert!(answers.iter().map(|(_, id)| *id).eq(log[1..].iter().map(|r| r.id)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

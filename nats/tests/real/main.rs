@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
+mod batches;
 mod cluster;
 mod fanin;
 mod generation;

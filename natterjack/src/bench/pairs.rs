@@ -139,8 +139,13 @@ async fn pair(
             }
             let at = stamp(at.max(begun));
             handed.lock().map_err(|_| anyhow!("a task failed"))?.insert(r, at);
-            sink.send(Message::Binary(send_frame(r, &thread, now_ms(), stamped(at, BODY)))).await?;
+            sink.feed(Message::Binary(send_frame(r, &thread, now_ms(), stamped(at, BODY)))).await?;
+            // As a client does: what may go now goes in one write.
+            if next.is_some() || room.available_permits() == 0 {
+                sink.flush().await?;
+            }
         }
+        sink.flush().await?;
         anyhow::Ok(())
     };
     let acking = async {

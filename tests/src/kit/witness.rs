@@ -137,6 +137,9 @@ pub fn sum_of(text: &str, name: &str) -> f64 {
 /// How often an edge asked history for a cid.
 pub const LOOKUPS: &str = "natterjack_edge_cid_lookups_total";
 
+/// How many messages an edge has published in batches.
+pub const BATCHED: &str = "natterjack_edge_sends_batched_total";
+
 /// A stream younger than the slack takes every cid for old: wait until the direct path is open, so that the tests are about it.
 pub async fn until_the_direct_path_is_open(cluster: &Cluster, user: &User) {
     let notes = user.dm(user);

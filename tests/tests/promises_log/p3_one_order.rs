@@ -12,7 +12,8 @@ use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, User, eventually, 
 use tokio::{sync::watch, task::JoinSet};
 
 use natterjack_tests::kit::witness::{
-    Reader, SOON, assert_may_come_back, assert_once_and_in_order, connect, group, heavy, send_all, send_until_sent, sum_of, texts, whole,
+    BATCHED, Reader, SOON, assert_may_come_back, assert_once_and_in_order, connect, counter, group, heavy, send_all, send_until_sent,
+    sum_of, texts, until_the_direct_path_is_open, whole,
 };
 
 const WRITERS: usize = 10;
@@ -165,6 +166,8 @@ async fn the_order_of_sending_survives_a_leader_election() {
     let cluster = Cluster::start(ClusterSpec { nats: 3, edges: 3, ..ClusterSpec::default() }).await;
     let users = cluster.mint_users(7).await;
     let thread = group(&cluster, &users.iter().collect::<Vec<_>>()).await;
+    // In the first seconds of a log each cid is looked up, and nothing goes in batches.
+    until_the_direct_path_is_open(&cluster, &users[0]).await;
     let (writers, reader) = users.split_at(6);
     let live = Reader::start((0..3).map(|i| cluster.edge_addr(i)).collect(), &reader[0], Codec::Msgpack).await;
     let each = if heavy() { 20_000 } else { 600 };
@@ -177,6 +180,7 @@ async fn the_order_of_sending_survives_a_leader_election() {
     );
     let killing = async {
         live.wait_for("everybody is writing", &thread, 200).await;
+        eventually("in batches", SOON, async || counter(&cluster, 0, BATCHED).await > 0.0).await;
         let leader = leader(&cluster, &thread).await;
         tell.send_replace(Some(Instant::now()));
         cluster.nats(leader).kill9().await;

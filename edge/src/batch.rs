@@ -1,0 +1,74 @@
+//! Step 2, several at once: what one device has sent into one thread while nothing of it was in flight, or while something was. One
+//! publish after the other would cost each of them the way to the log and back; together they keep their order by a fast batch (ADR 7).
+//!
+//! Only what nothing has to be asked about goes together. All else, and whatever of a batch is not known to be stored, goes the way of
+//! `send`, one after the other: the same Msg-Id is stored once, so going it twice does no harm.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use natterjack_protocol::{Cid, MsgId, Refusal, Thread, cid::Age, error::Retry, fold, frame::Send};
+
+use crate::{
+    members::UserState,
+    send::{Sends, entry_of},
+};
+
+/// How long to wait for the events of a batch that the log has acknowledged. Usually they are there before the acknowledgement; they
+/// are not while another holder takes over the partition.
+const ECHO: Duration = Duration::from_millis(500);
+/// A cid this old, in milliseconds, is probably sent again, and a message that is stored already has no event any more.
+const RESENT: u64 = 2_000;
+
+impl Sends {
+    /// The messages of one device to one thread, in this order. Answers are in the same order; those behind one that has to come again
+    /// have none, because they have to come again behind it.
+    pub async fn send_all(&self, state: &Arc<UserState>, thread: &Thread, sends: Vec<Send>) -> Vec<Result<MsgId, Refusal>> {
+        if let Some(ids) = self.together(state, thread, &sends).await {
+            return ids.into_iter().map(Ok).collect();
+        }
+        let mut results = Vec::with_capacity(sends.len());
+        for send in sends {
+            let result = self.send(state, send).await;
+            let again = result.as_ref().is_err_and(|e| e.code.retry() == Retry::Later);
+            results.push(result);
+            if again {
+                break;
+            }
+        }
+        results
+    }
+
+    /// None: one after the other.
+    async fn together(&self, state: &Arc<UserState>, thread: &Thread, sends: &[Send]) -> Option<Vec<MsgId>> {
+        if sends.len() < 2 {
+            return None;
+        }
+        let p = self.layout.partition(thread);
+        let allowed = state.item(thread).is_some_and(|item| fold::may_send(&item).is_ok()) && self.may_publish(thread, p).is_ok();
+        if !allowed {
+            return None;
+        }
+        let (now, created) = self.clock.now_ms(p).zip(self.clock.created_ms(p))?;
+        let ready = |send: &Send| -> Option<(String, Bytes)> {
+            let first_time = send.cid.age(now, created, &self.times) == Age::Fresh && send.cid.unix_ms() + RESENT > now;
+            let (_, encoded) = entry_of(&state.user, send.clone()).ok().filter(|_| first_time)?;
+            Some((send.cid.dedupe_id(thread, &state.user), encoded))
+        };
+        let messages = sends.iter().map(ready).collect::<Option<Vec<_>>>()?;
+        let cids: Vec<Cid> = sends.iter().map(|s| s.cid).collect();
+        let started = std::time::Instant::now();
+        let awaited = self.echoes.expect(thread, &state.user, cids);
+        if !self.publisher.batch(thread, messages).await {
+            return None;
+        }
+        let ids = tokio::time::timeout(ECHO, awaited.ids()).await.ok()?;
+        // As for one alone: an acknowledgement this late may be of copies.
+        let now = self.clock.now_ms(p)?;
+        if sends.iter().any(|s| s.cid.is_late(now, None, &self.times)) {
+            return None;
+        }
+        self.metrics.batch(sends.len(), started.elapsed());
+        Some(ids)
+    }
+}

@@ -1,0 +1,171 @@
+//! Step 5, on the side: the ids of messages that went into the log several at once. A batch is acknowledged as a whole (ADR 7); which id
+//! each of its messages has, its event tells, which comes to the sender's edge as to all others.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use natterjack_protocol::{
+    Cid, MsgId, Thread, UserId, event,
+    live::{LiveView, Tag},
+};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Clones share it. Bounded by the sends in flight.
+#[derive(Clone, Default)]
+pub struct Echoes(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    expected: Mutex<HashMap<Cid, Expected>>,
+    /// How many are expected, so that an event costs nothing while there are none.
+    many: AtomicUsize,
+}
+
+struct Expected {
+    thread: Thread,
+    from: UserId,
+    place: usize,
+    batch: Arc<Batch>,
+}
+
+struct Batch {
+    ids: Mutex<Ids>,
+    all: Notify,
+}
+
+struct Ids {
+    known: Vec<MsgId>,
+    missing: usize,
+}
+
+/// The events of one batch; forgotten when it is dropped.
+pub struct Awaited {
+    echoes: Echoes,
+    cids: Vec<Cid>,
+    batch: Arc<Batch>,
+}
+
+impl Echoes {
+    /// To be called before the first of them is published.
+    pub fn expect(&self, thread: &Thread, from: &UserId, cids: Vec<Cid>) -> Awaited {
+        let ids = Ids { known: vec![MsgId::NONE; cids.len()], missing: cids.len() };
+        let batch = Arc::new(Batch { ids: Mutex::new(ids), all: Notify::new() });
+        let mut expected = self.0.expected.lock();
+        for (place, cid) in cids.iter().enumerate() {
+            // The same one twice at the same time: whoever came first is told.
+            if let Entry::Vacant(free) = expected.entry(*cid) {
+                free.insert(Expected { thread: thread.clone(), from: from.clone(), place, batch: batch.clone() });
+            }
+        }
+        self.0.many.store(expected.len(), Relaxed);
+        drop(expected);
+        Awaited { echoes: self.clone(), cids, batch }
+    }
+
+    /// A message on a live subject, as channel has published it.
+    pub fn heard(&self, payload: &[u8]) {
+        if self.0.many.load(Relaxed) == 0 {
+            return;
+        }
+        let Ok(LiveView { tag: Tag::Event, id, thread, frame_at, .. }) = LiveView::parse(payload) else { return };
+        let Some((from, cid)) = event::author(&payload[frame_at..]) else { return };
+        let mut expected = self.0.expected.lock();
+        let Entry::Occupied(it) = expected.entry(cid) else { return };
+        if it.get().from.as_str() != from || it.get().thread.to_string() != thread {
+            return;
+        }
+        let Expected { place, batch, .. } = it.remove();
+        self.0.many.store(expected.len(), Relaxed);
+        drop(expected);
+        let mut ids = batch.ids.lock();
+        ids.known[place] = id;
+        ids.missing -= 1;
+        if ids.missing == 0 {
+            batch.all.notify_one();
+        }
+    }
+}
+
+impl Awaited {
+    /// Their ids, in the order of the batch, once all have come.
+    pub async fn ids(&self) -> Vec<MsgId> {
+        loop {
+            {
+                let mut ids = self.batch.ids.lock();
+                if ids.missing == 0 {
+                    return std::mem::take(&mut ids.known);
+                }
+            }
+            self.batch.all.notified().await;
+        }
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        let mut expected = self.echoes.0.expected.lock();
+        for cid in &self.cids {
+            if expected.get(cid).is_some_and(|e| Arc::ptr_eq(&e.batch, &self.batch)) {
+                expected.remove(cid);
+            }
+        }
+        self.echoes.0.many.store(expected.len(), Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use natterjack_protocol::{Body, Entry, Kind, event::EntryView, live};
+
+    use super::*;
+
+    fn cid(n: u8) -> Cid {
+        Cid::mint(1, [n; 10])
+    }
+
+    fn user(name: &str) -> UserId {
+        UserId::parse(name).unwrap()
+    }
+
+    fn event(thread: &str, from: &str, n: u8, id: u64) -> Vec<u8> {
+        let entry = Entry::new(user(from), cid(n), Kind::Text, Body::text("x")).encode();
+        live::encode_event(&EntryView::parse(&entry).unwrap(), false, thread, MsgId(id), MsgId(1), 2).to_vec()
+    }
+
+    #[tokio::test]
+    async fn only_the_senders_own_events_count_and_each_once() {
+        let echoes = Echoes::default();
+        let thread: Thread = "group.g".parse().unwrap();
+        let awaited = echoes.expect(&thread, &user("a"), vec![cid(1), cid(2)]);
+        echoes.heard(&event("group.g", "b", 1, 10));
+        echoes.heard(&event("group.h", "a", 1, 11));
+        echoes.heard(&live::encode_head("group.g", MsgId(12)));
+        echoes.heard(b"nonsense");
+        echoes.heard(&event("group.g", "a", 2, 14));
+        echoes.heard(&event("group.g", "a", 2, 15));
+        let waiting = tokio::time::timeout(std::time::Duration::from_millis(20), awaited.ids());
+        assert!(waiting.await.is_err(), "the first has not come");
+        echoes.heard(&event("group.g", "a", 1, 13));
+        assert_eq!(awaited.ids().await, [MsgId(13), MsgId(14)]);
+        assert!(echoes.0.expected.lock().is_empty());
+    }
+
+    #[test]
+    fn who_gives_up_leaves_nothing_and_takes_nothing_of_others() {
+        let echoes = Echoes::default();
+        let thread: Thread = "group.g".parse().unwrap();
+        let first = echoes.expect(&thread, &user("a"), vec![cid(1), cid(2)]);
+        let second = echoes.expect(&thread, &user("a"), vec![cid(2), cid(3)]);
+        assert_eq!(echoes.0.many.load(Relaxed), 3);
+        drop(second);
+        assert_eq!(echoes.0.many.load(Relaxed), 2);
+        drop(first);
+        assert_eq!(echoes.0.many.load(Relaxed), 0);
+    }
+}

@@ -1,0 +1,158 @@
+//! Fast batches of nats-server, as far as ADR 7 stands on them: in order, and nothing without all before it.
+
+use std::{
+    ops::RangeInclusive,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use natterjack_nats::{Layout, LogRecord, Nats, NatsConfig, Publisher, Tail, provision};
+use natterjack_protocol::{MsgId, Thread, Times};
+
+use crate::harness::{Server, eventually, thread};
+
+const LARGE: usize = 100;
+
+fn batch(numbers: RangeInclusive<u32>) -> Vec<(String, Bytes)> {
+    numbers.map(|n| (format!("m{n}"), n.to_string().into())).collect()
+}
+
+async fn log_of(nats: &Nats, layout: Layout, t: &Thread) -> Vec<LogRecord> {
+    Tail::new(nats, layout).after(t, MsgId::NONE, MsgId(u64::MAX >> 11), LARGE).await.unwrap()
+}
+
+fn bodies(log: &[LogRecord]) -> Vec<u32> {
+    log.iter().map(|r| std::str::from_utf8(&r.payload).unwrap().parse().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn all_of_a_batch_is_stored_in_order_and_once() {
+    let (_s, nats, layout) = Server::ready().await;
+    let publisher = Publisher::new(&nats, layout, Times::default());
+    let (t, other) = (thread("dm.a.b"), thread("dm.a.c"));
+    // Two at the same time, and single messages between: batches do not know of each other.
+    let (one, two, alone) = tokio::join!(
+        publisher.batch(&t, batch(1..=20)),
+        publisher.batch(&other, batch(101..=120)),
+        publisher.message(&other, "m100", "100".into()),
+    );
+    assert!(one && two && alone.is_ok());
+    assert_eq!(bodies(&log_of(&nats, layout, &t).await), (1..=20).collect::<Vec<_>>());
+    let of_other: Vec<u32> = bodies(&log_of(&nats, layout, &other).await).into_iter().filter(|n| *n != 100).collect();
+    assert_eq!(of_other, (101..=120).collect::<Vec<_>>());
+
+    // Again, one behind the other, and some of them in another batch: none is stored twice.
+    let log = log_of(&nats, layout, &t).await;
+    for (r, (msg_id, payload)) in log.iter().zip(batch(1..=20)) {
+        let again = publisher.message(&t, &msg_id, payload).await.unwrap();
+        assert!(again.duplicate && again.id == r.id, "{again:?} of {}", r.id);
+    }
+    assert!(publisher.batch(&t, batch(15..=25)).await);
+    assert!(publisher.batch(&t, batch(20..=22)).await, "stored already, all of them");
+    assert_eq!(bodies(&log_of(&nats, layout, &t).await), (1..=25).collect::<Vec<_>>());
+}
+
+/// The log has room for the small ones behind the large one, and must not take them.
+#[tokio::test]
+async fn what_comes_behind_a_refused_one_is_not_stored() {
+    let s = Server::start();
+    let nats = s.nats().await;
+    let cfg = NatsConfig { max_bytes: Some(64 << 10), ..s.config() };
+    let layout = provision(&nats, &cfg, &Times::default()).await.unwrap();
+    let publisher = Publisher::new(&nats, layout, Times::default());
+    let t = thread("dm.a.b");
+    let mut messages = batch(1..=10);
+    messages[5].1 = vec![b' '; 70_000].into();
+    assert!(!publisher.batch(&t, messages).await);
+    assert_eq!(bodies(&log_of(&nats, layout, &t).await), [1, 2, 3, 4, 5]);
+    // Nothing of it is left behind: what was refused may come again, in its order.
+    assert!(publisher.batch(&t, batch(4..=10)).await);
+    assert_eq!(bodies(&log_of(&nats, layout, &t).await), (1..=10).collect::<Vec<_>>());
+    assert!(!publisher.batch(&t, vec![("x".into(), vec![b' '; 70_000].into()), ("y".into(), "11".into())]).await, "the first is refused");
+    assert_eq!(bodies(&log_of(&nats, layout, &t).await).len(), 10);
+}
+
+/// What an earlier version has provisioned takes no batches. `provision` lets it; until then nothing is lost.
+#[tokio::test]
+async fn a_log_of_an_earlier_version_is_brought_up_to_date() {
+    let (s, nats, layout) = Server::ready().await;
+    let js = async_nats::jetstream::new(nats.client.clone());
+    let t = thread("dm.a.b");
+    let mut found = js.get_stream(layout.stream(&t)).await.unwrap().get_info().await.unwrap().config;
+    assert!(found.allow_batch_publish);
+    found.allow_batch_publish = false;
+    js.update_stream(found).await.unwrap();
+    let publisher = Publisher::new(&nats, layout, Times::default());
+    assert!(!publisher.batch(&t, batch(1..=3)).await);
+    assert!(log_of(&nats, layout, &t).await.is_empty());
+    provision(&nats, &s.config(), &Times::default()).await.unwrap();
+    assert!(!publisher.batch(&t, batch(1..=3)).await, "an edge that runs asks once only");
+    assert!(Publisher::new(&nats, layout, Times::default()).batch(&t, batch(1..=3)).await);
+    assert_eq!(bodies(&log_of(&nats, layout, &t).await), [1, 2, 3]);
+}
+
+/// Leadership moves again and again, and takes along what the leader before had taken and not stored. What a batch did not bring into the
+/// log is published again, one behind the other, as an edge does it.
+#[tokio::test(flavor = "multi_thread")]
+async fn elections_swap_and_double_nothing() {
+    const WRITERS: u32 = 4;
+    const EACH: u32 = 1_000;
+    let servers = Server::cluster(3);
+    let nats = servers[0].nats().await;
+    let cfg = NatsConfig { partitions: 1, replicas: 3, ..servers[0].config() };
+    let mut layout = None;
+    eventually("provisioned", async || {
+        layout = provision(&nats, &cfg, &Times::default()).await.ok();
+        layout.is_some()
+    })
+    .await;
+    let layout = layout.unwrap();
+    let done = AtomicBool::new(false);
+    let write = async |w: u32| {
+        let publisher = Publisher::new(&nats, layout, Times::default());
+        let t = thread(&format!("dm.a.w{w}"));
+        let (mut whole, mut broken) = (0, 0);
+        for first in (1..=EACH).step_by(20) {
+            let messages = batch(first..=first + 19).into_iter().map(|(m, b)| (format!("{w}-{m}"), b)).collect::<Vec<_>>();
+            if publisher.batch(&t, messages.clone()).await {
+                whole += 1;
+                continue;
+            }
+            broken += 1;
+            for (msg_id, payload) in messages {
+                publisher.message(&t, &msg_id, payload).await.unwrap();
+            }
+        }
+        (whole, broken)
+    };
+    let disturb = async {
+        let stepdown = format!("$JS.API.STREAM.LEADER.STEPDOWN.{}", layout.stream(&thread("dm.a.w0")));
+        let mut times = 0;
+        while !done.load(Relaxed) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            times += u32::from(nats.client.request(stepdown.clone(), Bytes::new()).await.is_ok());
+        }
+        times
+    };
+    let writing = async {
+        let results = futures_util::future::join_all((0..WRITERS).map(write)).await;
+        done.store(true, Relaxed);
+        results
+    };
+    let (results, elections) = tokio::join!(writing, disturb);
+    let (whole, broken) = results.iter().fold((0, 0), |(w, b), r| (w + r.0, b + r.1));
+    eprintln!("{whole} batches stored, {broken} broken by {elections} elections");
+    assert!(whole > 0 && broken > 0 && elections > 1, "{whole} batches, {broken} broken, {elections} elections: nothing was tested");
+    for w in 0..WRITERS {
+        let t = thread(&format!("dm.a.w{w}"));
+        let mut log = Vec::new();
+        // From a follower, which may be a moment behind.
+        eventually("all of it", async || {
+            log = Tail::new(&nats, layout).after(&t, MsgId::NONE, MsgId(u64::MAX >> 11), 2 * EACH as usize).await.unwrap_or_default();
+            log.len() >= EACH as usize
+        })
+        .await;
+        assert_eq!(bodies(&log), (1..=EACH).collect::<Vec<_>>(), "writer {w}");
+    }
+}
