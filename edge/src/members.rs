@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire},
+    },
     time::Duration,
 };
 
@@ -11,7 +14,7 @@ use natterjack_protocol::{
     fold::{ThreadItem, UserThreads},
 };
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// Registry of the users that have a session here. Clones share it.
 #[derive(Clone, Default)]
@@ -34,7 +37,8 @@ impl Members {
             user: user.clone(),
             threads: Mutex::default(),
             told: Mutex::default(),
-            loaded: watch::Sender::new(false),
+            loaded: AtomicBool::default(),
+            loads: Notify::new(),
         });
         users.insert(user.clone(), Arc::downgrade(&state));
         state
@@ -55,7 +59,8 @@ pub struct UserState {
     /// Up to which item the sessions here have been told, and their seats put right. An item may be known before: a send that was
     /// refused reads it too.
     told: Mutex<HashMap<Thread, Told>>,
-    loaded: watch::Sender<bool>,
+    loaded: AtomicBool,
+    loads: Notify,
 }
 
 #[derive(Default, Clone)]
@@ -67,11 +72,18 @@ struct Told {
 impl UserState {
     /// Waits until the threads are known, at most `limit`.
     pub async fn loaded(&self, limit: Duration) -> Result<(), Refusal> {
-        let mut loaded = self.loaded.subscribe();
-        match tokio::time::timeout(limit, loaded.wait_for(|l| *l)).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(Refusal::unavailable("your threads are not known yet: try again in a moment")),
-        }
+        let known = async {
+            loop {
+                // Told of every load from here on.
+                let load = self.loads.notified();
+                if self.loaded.load(Acquire) {
+                    return;
+                }
+                load.await;
+            }
+        };
+        let late = |_| Refusal::unavailable("your threads are not known yet: try again in a moment");
+        tokio::time::timeout(limit, known).await.map_err(late)
     }
 
     pub fn item(&self, thread: &Thread) -> Option<ThreadItem> {
@@ -96,14 +108,16 @@ impl UserState {
 
     /// Takes over what the leader of the key says. The first time there is nobody yet who would have to be told.
     pub fn load(&self, value: UserThreads) {
-        let first = !*self.loaded.borrow();
+        let first = !self.loaded.load(Acquire);
         for (thread, item) in value.threads {
             self.merge(&thread, item);
         }
         if first {
             self.untold();
         }
-        self.loaded.send_replace(true);
+        if !self.loaded.swap(true, AcqRel) {
+            self.loads.notify_waiters();
+        }
     }
 
     /// Have the sessions here been told of this control entry?

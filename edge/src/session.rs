@@ -112,8 +112,9 @@ enum End {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    /// Runs until the connection ends; cleans up whatever way it ends, also when dropped.
-    pub async fn run(mut self) {
+    /// Runs until the connection ends; cleans up whatever way it ends, also when dropped. Boxed, with its goodbye in a box of its own: what
+    /// this future holds, each idle connection holds.
+    pub async fn run(mut self: Box<Self>) {
         let present = Present { services: self.services.clone(), handle: self.handle.clone() };
         let end = self.serve().await;
         // Before the goodbye, which may take a second.
@@ -122,9 +123,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             End::Close(why) => {
                 metrics::counter!("natterjack_edge_closes_total", "code" => why.code.to_string()).increment(1);
                 tracing::debug!(session = self.handle.id.0, code = why.code, "session closed");
-                self.socket.close(why).await;
+                Box::pin(self.socket.close(why)).await;
             }
-            End::Peer => self.socket.finish().await,
+            End::Peer => Box::pin(self.socket.finish()).await,
         }
     }
 

@@ -145,7 +145,13 @@ impl Topic {
         match self.seats.iter_mut().find(|s| s.session.id == session.id) {
             Some(seat) if place.v > seat.place.v => seat.place = place,
             Some(_) => {}
-            None => self.seats.push(Seat { session: session.clone(), place, filling: Some(Vec::new()), floors: Vec::new() }),
+            None => {
+                // Most topics are a user's own and have one seat.
+                if self.seats.is_empty() {
+                    self.seats.reserve_exact(1);
+                }
+                self.seats.push(Seat { session: session.clone(), place, filling: Some(Vec::new()), floors: Vec::new() });
+            }
         }
     }
 

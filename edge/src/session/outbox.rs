@@ -115,7 +115,7 @@ impl Outbox {
             return None;
         }
         // An idle session keeps no queue: 100,000 of them would keep 100,000 buffers.
-        if q.frames.capacity() > 16 {
+        if q.frames.capacity() > 4 {
             q.frames = VecDeque::new();
         }
         q.closed

@@ -60,7 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     pub async fn new(stream: S, rest: Vec<u8>, codec: Codec) -> Self {
         let config = WebSocketConfig::default()
             // The default of 128 KiB is allocated at once, for every idle connection (DESIGN §13).
-            .read_buffer_size(2 * 1024)
+            .read_buffer_size(1_024)
             .write_buffer_size(16 * 1024)
             // What is taken per flush and one frame as large as an outbox can hold.
             .max_write_buffer_size(PER_FLUSH + 2 * limits::OUTBOX_BYTES)
