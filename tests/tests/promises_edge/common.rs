@@ -13,6 +13,7 @@ use natterjack_protocol::{
     error::Retry,
     frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
 };
+pub use natterjack_tests::kit::witness::heavy;
 use natterjack_tests::kit::{Api, Cluster, RawWs, Received, User, eventually, mint::now_ms, patience, witness::Writer};
 use serde_json::json;
 use tokio::{
@@ -22,11 +23,6 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 pub const SOON: Duration = Duration::from_secs(10);
-
-/// Bigger numbers, for `make test-heavy`.
-pub fn heavy() -> bool {
-    std::env::var_os("NATTERJACK_HEAVY").is_some()
-}
 
 /// The order that everybody has to be shown.
 pub struct Log {
