@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use natterjack_protocol::{Cid, MsgId, Refusal, Thread, cid::Age, error::Retry, fold, frame::Send};
+use natterjack_protocol::{Cid, MsgId, Refusal, Thread, cid::Age, fold, frame::Send};
 
 use crate::{
     members::UserState,
@@ -21,22 +21,15 @@ const ECHO: Duration = Duration::from_millis(500);
 const RESENT: u64 = 2_000;
 
 impl Sends {
-    /// The messages of one device to one thread, in this order. Answers are in the same order; those behind one that has to come again
-    /// have none, because they have to come again behind it.
-    pub async fn send_all(&self, state: &Arc<UserState>, thread: &Thread, sends: Vec<Send>) -> Vec<Result<MsgId, Refusal>> {
+    /// The messages of one device to one thread, in this order: what became of the first of them, or of all. The others are given back, to
+    /// go alone: each of them is to be answered as soon as it is decided.
+    pub async fn send_all(&self, state: &Arc<UserState>, thread: &Thread, sends: Vec<Send>) -> (Vec<Result<MsgId, Refusal>>, Vec<Send>) {
         if let Some(ids) = self.together(state, thread, &sends).await {
-            return ids.into_iter().map(Ok).collect();
+            return (ids.into_iter().map(Ok).collect(), Vec::new());
         }
-        let mut results = Vec::with_capacity(sends.len());
-        for send in sends {
-            let result = self.send(state, send).await;
-            let again = result.as_ref().is_err_and(|e| e.code.retry() == Retry::Later);
-            results.push(result);
-            if again {
-                break;
-            }
-        }
-        results
+        let mut rest = sends.into_iter();
+        let Some(first) = rest.next() else { return (Vec::new(), Vec::new()) };
+        (vec![self.send(state, first).await], rest.collect())
     }
 
     /// None: one after the other.

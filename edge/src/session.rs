@@ -64,11 +64,11 @@ pub struct Services {
 
 /// What a request ends with.
 enum Done {
-    /// Of one message or a batch of them, in order. Those without a result have to come again behind the last one that has.
+    /// Of one message or a batch of them, in order, and those that were to go with them and have to go alone.
     Sent {
         thread: Thread,
-        sends: Vec<(Request, Cid)>,
-        results: Vec<Result<MsgId, Refusal>>,
+        results: Vec<(Request, Cid, Result<MsgId, Refusal>)>,
+        rest: Vec<Send>,
     },
     Answer(ServerFrame),
     Attached(Result<bool, Refusal>),
@@ -257,9 +257,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn done(&mut self, done: Done) -> Option<End> {
         match done {
-            Done::Sent { thread, sends, results } => {
-                self.requests -= sends.len();
-                self.sent(&thread, sends, results);
+            Done::Sent { thread, results, rest } => {
+                self.requests -= results.len() + rest.len();
+                self.sent(&thread, results, rest);
             }
             Done::Answer(frame) => {
                 self.requests -= 1;
@@ -277,10 +277,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         None
     }
 
-    fn sent(&mut self, thread: &Thread, sends: Vec<(Request, Cid)>, results: Vec<Result<MsgId, Refusal>>) {
-        let mut sends = sends.into_iter();
+    fn sent(&mut self, thread: &Thread, results: Vec<(Request, Cid, Result<MsgId, Refusal>)>, rest: Vec<Send>) {
         let mut failed = None;
-        for (result, (r, cid)) in results.into_iter().zip(sends.by_ref()) {
+        for (r, cid, result) in results {
             match result {
                 Ok(id) => {
                     self.acked = Some((thread.clone(), id));
@@ -296,14 +295,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         match failed {
             None => {
+                self.queue.put_back(thread, rest);
                 if let Some(next) = self.queue.done(thread) {
                     self.publish(next);
                 }
             }
             Some((cid, why)) => {
                 let behind = self.queue.fail(thread, cid, &why, std::time::Instant::now());
-                for (r, cid) in sends.chain(behind.into_iter().map(|s| (s.r, s.cid))) {
-                    self.error(Some(r), why.clone().with_cid(cid));
+                for send in rest.into_iter().chain(behind) {
+                    self.error(Some(send.r), why.clone().with_cid(send.cid));
                 }
             }
         }
@@ -315,12 +315,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let thread = first.thread.clone();
         let mut sends = vec![first];
         sends.extend(self.queue.behind(&thread));
-        let names = sends.iter().map(|s| (s.r, s.cid)).collect();
+        let names: Vec<(Request, Cid)> = sends.iter().map(|s| (s.r, s.cid)).collect();
         // One of them is counted by `request`.
         self.requests += sends.len() - 1;
         self.request(async move {
-            let results = services.sends.send_all(&state, &thread, sends).await;
-            Done::Sent { thread, sends: names, results }
+            let (results, rest) = services.sends.send_all(&state, &thread, sends).await;
+            let results = names.into_iter().zip(results).map(|((r, cid), result)| (r, cid, result)).collect();
+            Done::Sent { thread, results, rest }
         });
     }
 

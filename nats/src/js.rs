@@ -132,6 +132,7 @@ pub(crate) async fn publish(
 pub(crate) async fn publish_batch(nats: &Nats, subject: &str, messages: Vec<(HeaderMap, Bytes)>, timeout: Duration) -> Result<(), JsError> {
     #[derive(Deserialize)]
     struct End {
+        seq: Option<u64>,
         count: Option<usize>,
         error: Option<ApiError>,
     }
@@ -140,6 +141,10 @@ pub(crate) async fn publish_batch(nats: &Nats, subject: &str, messages: Vec<(Hea
     match serde_json::from_slice(&message.payload).map_err(|e| JsError::Broken(e.to_string()))? {
         End { error: Some(e), .. } => Err(e.into()),
         End { count: Some(count), .. } if count == many => Ok(()),
+        // Of a server before 2.14, which takes each for a message by itself.
+        End { seq: Some(_), count: None, .. } => {
+            Err(JsError::Api { code: 400, err_code: code::NO_BATCHES, description: "this nats-server knows no batches".into() })
+        }
         End { .. } => Err(JsError::Broken("a batch ended early".into())),
     }
 }

@@ -56,13 +56,14 @@ pub struct Publisher {
     layout: Layout,
     times: Times,
     window: Arc<Semaphore>,
-    /// The log takes no batches: its streams are of an older `provision`.
+    /// The log takes no batches: its streams, or its servers, are older than those.
     one_by_one: Arc<AtomicBool>,
 }
 
 impl Publisher {
     pub fn new(nats: &Nats, layout: Layout, times: Times) -> Self {
-        Self { nats: nats.clone(), layout, times, window: Arc::new(Semaphore::new(IN_FLIGHT)), one_by_one: Arc::default() }
+        let one_by_one = Arc::new(AtomicBool::new(!nats.client.is_server_compatible(2, 14, 0)));
+        Self { nats: nats.clone(), layout, times, window: Arc::new(Semaphore::new(IN_FLIGHT)), one_by_one }
     }
 
     /// A message or an operation. `msg_id`: `Cid::dedupe_id`.

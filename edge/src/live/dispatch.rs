@@ -207,7 +207,9 @@ impl Dispatcher {
     /// is behind for longer than that is behind because the log itself lost what came here.
     fn may_be_a_barrier(&mut self, p: u32, frontier: MsgId) -> bool {
         let Some(stale) = self.stale_since.get_mut(p as usize) else { return true };
-        if self.hub.covered_by(p, frontier) {
+        // A beat, too, says what some holder has published, also of threads that nobody here has.
+        let beaten = self.live.clock.frontier(p).is_none_or(|known| known <= frontier);
+        if beaten && self.hub.covered_by(p, frontier) {
             *stale = None;
             return true;
         }

@@ -20,10 +20,18 @@ struct Held {
     why: Refusal,
 }
 
+/// What waits behind a send in flight.
+#[derive(Default)]
+struct Waiting {
+    sends: VecDeque<Send>,
+    /// So many of the first of them go alone.
+    alone: usize,
+}
+
 /// A key is there while a send of that thread is in flight. Bounded by the session's in-flight requests.
 #[derive(Default)]
 pub struct SendQueue {
-    threads: HashMap<Thread, VecDeque<Send>>,
+    threads: HashMap<Thread, Waiting>,
     waiting: usize,
     held: HashMap<Thread, Held>,
 }
@@ -52,18 +60,18 @@ impl SendQueue {
     }
 
     fn push_in_order(&mut self, send: Send) -> Option<Send> {
-        if let Some(queue) = self.threads.get_mut(&send.thread) {
-            queue.push_back(send);
+        if let Some(waiting) = self.threads.get_mut(&send.thread) {
+            waiting.sends.push_back(send);
             self.waiting += 1;
             return None;
         }
-        self.threads.insert(send.thread.clone(), VecDeque::new());
+        self.threads.insert(send.thread.clone(), Waiting::default());
         Some(send)
     }
 
     /// The send in flight was decided: the next one of its thread, to publish now.
     pub fn done(&mut self, thread: &Thread) -> Option<Send> {
-        let next = self.threads.get_mut(thread)?.pop_front();
+        let next = self.threads.get_mut(thread)?.sends.pop_front();
         match next {
             Some(_) => self.waiting -= 1,
             None => {
@@ -75,14 +83,28 @@ impl SendQueue {
 
     /// What waits behind the send that is about to be published, to go with it.
     pub fn behind(&mut self, thread: &Thread) -> VecDeque<Send> {
-        let behind = self.threads.get_mut(thread).map(std::mem::take).unwrap_or_default();
-        self.waiting -= behind.len();
-        behind
+        let Some(waiting) = self.threads.get_mut(thread) else { return VecDeque::new() };
+        if waiting.alone > 0 {
+            waiting.alone -= 1;
+            return VecDeque::new();
+        }
+        self.waiting -= waiting.sends.len();
+        std::mem::take(&mut waiting.sends)
+    }
+
+    /// They were to go with the send in flight and could not: each of them goes alone, before what came later.
+    pub fn put_back(&mut self, thread: &Thread, rest: Vec<Send>) {
+        let Some(waiting) = self.threads.get_mut(thread) else { return };
+        self.waiting += rest.len();
+        waiting.alone += rest.len();
+        for send in rest.into_iter().rev() {
+            waiting.sends.push_front(send);
+        }
     }
 
     /// The send in flight failed and will come again: what waits behind it must come again too, behind it.
     pub fn fail(&mut self, thread: &Thread, cid: Cid, why: &Refusal, now: Instant) -> VecDeque<Send> {
-        let behind = self.threads.remove(thread).unwrap_or_default();
+        let behind = self.threads.remove(thread).unwrap_or_default().sends;
         self.waiting -= behind.len();
         // Whatever is held already came after it.
         self.held.remove(thread);
@@ -178,6 +200,17 @@ mod tests {
         assert_eq!(q.behind(&a).iter().map(|s| s.r).collect::<Vec<_>>(), [3, 4]);
         assert!(push(&mut q, send("dm.a.b", 5)).is_none(), "the batch is in flight");
         assert_eq!(q.waiting(), 1);
+        // One more comes while 3 and 4 turn out to have to go alone.
+        q.put_back(&a, vec![send("dm.a.b", 3), send("dm.a.b", 4)]);
+        assert_eq!(q.waiting(), 3);
+        for n in [3, 4] {
+            assert_eq!(q.done(&a).unwrap().r, n);
+            assert!(q.behind(&a).is_empty(), "{n} goes alone");
+        }
+        push(&mut q, send("dm.a.b", 6));
+        assert_eq!(q.done(&a).unwrap().r, 5);
+        assert_eq!(q.behind(&a).iter().map(|s| s.r).collect::<Vec<_>>(), [6]);
+        push(&mut q, send("dm.a.b", 5));
         let again = q.fail(&a, send("dm.a.b", 3).cid, &Refusal::unavailable("x"), Instant::now());
         assert_eq!(again.iter().map(|s| s.r).collect::<Vec<_>>(), [5]);
         assert!(q.push(send("dm.a.b", 4), Instant::now()).is_err(), "only behind the one that failed");

@@ -173,7 +173,8 @@ async fn others(nats: &Nats, layout: Layout, tail: &Tail) -> Vec<Service> {
     let mut services = Vec::new();
     for p in 0..layout.partitions {
         let heads = |q: Heads| async move {
-            Ok::<_, Refusal>(HeadsAnswer { heads: vec![MsgId::NONE; q.threads.len()], ts: now_ms(), ..HeadsAnswer::default() })
+            let heads = vec![MsgId::NONE; q.threads.len()];
+            Ok::<_, Refusal>(HeadsAnswer { heads, frontier: MsgId(1), ts: now_ms(), ..HeadsAnswer::default() })
         };
         services.push(serve(nats, subjects::heads(1, p), None, 64, heads).await.unwrap());
     }
