@@ -164,8 +164,9 @@ async fn attach_and_read(cluster: &Cluster, user: &User, cursors: &BTreeMap<Thre
             Received::Frame(ServerFrame::Event(e)) => {
                 *counts.entry(e.thread.clone()).or_default() += 1;
                 let of = seen.get_mut(&e.thread).unwrap();
-                // As docs/protocol.md says: what the page had already is dropped by its id.
-                if of.last().is_none_or(|last| e.id > *last) {
+                // As docs/protocol.md says: what the cursor or the page had already is dropped by its id. An acknowledgement may be here
+                // before the event, and an attach with it as its cursor, too.
+                if e.id > *of.last().unwrap_or(&cursors[&e.thread]) {
                     of.push(e.id);
                 }
             }
