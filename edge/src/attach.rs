@@ -1,4 +1,4 @@
-//! Attach without a hole (DESIGN §5): subscribe, read the threads, barrier, read them again, pages, live.
+//! Attach without a hole (ADR 8): subscribe, barrier, read the threads, subscribe the groups, barrier with heads, pages, live.
 //! Comes after `hello`; hands over to the dispatcher, which delivers everything newer in order.
 
 pub mod plan;
@@ -32,7 +32,7 @@ use crate::{
 
 /// Pages that one attach asks for at the same time.
 const PAGES_AT_ONCE: usize = 8;
-/// A thread may begin while we attach, and another while we look at that one; beyond this the `member` signal has to do.
+/// Who is told of a change while attaching reads again; beyond this the `member` signal has to do.
 const READS: usize = 4;
 
 impl Live {
@@ -46,29 +46,26 @@ impl Live {
     ) -> Result<bool, Refusal> {
         let user = &session.user;
         self.command(Command::Sit { session: session.clone(), topics: vec![(TopicKey::User(user.clone()), Place::default())] }).await?;
-        let mut barrier: Option<Barrier> = None;
-        let mut fresh: Vec<(Thread, ThreadItem)> = read_threads(self, user).await?.threads.into_iter().collect();
-        session.state.load(UserThreads { threads: fresh.iter().cloned().collect(), ..UserThreads::default() });
+        // Behind this barrier every later change of this user's threads is signalled here, whoever publishes it.
+        let mut barrier = self.heads(session, Vec::new()).await?;
         let mut items: BTreeMap<Thread, ThreadItem> = BTreeMap::new();
         for _ in 0..READS {
-            let next = self.barrier(session, &fresh).await?;
-            match &mut barrier {
-                Some(first) => first.heads.extend(next.heads),
-                None => barrier = Some(next),
+            let signals = session.state.signals();
+            let threads = read_threads(self, user).await?;
+            session.state.load(threads.clone());
+            let fresh: Vec<_> = threads.threads.into_iter().filter(|(t, i)| items.get(t).is_none_or(|old| old.v < i.v)).collect();
+            if !fresh.is_empty() {
+                barrier.and(self.barrier(session, &fresh).await?);
+                items.extend(fresh);
             }
-            items.extend(fresh);
-            let again = read_threads(self, user).await?;
-            session.state.load(again.clone());
-            fresh = again.threads.into_iter().filter(|(t, i)| items.get(t).is_none_or(|old| old.v < i.v)).collect();
-            if fresh.is_empty() {
+            if session.state.signals() == signals {
                 break;
             }
         }
-        let barrier = barrier.unwrap_or_default();
         let items: Vec<_> = items.into_iter().collect();
         let seated: Vec<TopicKey> = items.iter().filter(|(_, i)| !i.intervals.open()).map(|(t, _)| TopicKey::of(t, user)).collect();
         let left = seated.into_iter().filter(|k| matches!(k, TopicKey::Group(_))).collect();
-        // Whoever was removed between the two looks sits there still.
+        // Whoever was removed between two looks sits there still.
         self.command(Command::Stand { session: session.id, topics: left }).await?;
         let caught_up = self.catch_up(session, &items, &cursors, synced.as_deref(), &barrier).await;
 

@@ -41,7 +41,8 @@ pub(crate) enum Command {
         session: Arc<SessionHandle>,
         topics: Vec<(TopicKey, Place)>,
     },
-    /// The barrier behind every `Sit` before it.
+    /// The barrier behind every `Sit` before it, with the heads of these threads from the holders of their partitions. Without threads it is
+    /// one of all partitions: a thread may begin on any.
     Barrier {
         session: SessionId,
         threads: Vec<(TopicKey, Thread)>,

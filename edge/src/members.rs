@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire},
+        atomic::{AtomicBool, AtomicU32, Ordering::AcqRel, Ordering::Acquire, Ordering::Release},
     },
     time::Duration,
 };
@@ -38,6 +38,7 @@ impl Members {
             threads: Mutex::default(),
             told: Mutex::default(),
             loaded: AtomicBool::default(),
+            signals: AtomicU32::default(),
             loads: Notify::new(),
         });
         users.insert(user.clone(), Arc::downgrade(&state));
@@ -60,6 +61,7 @@ pub struct UserState {
     /// refused reads it too.
     told: Mutex<HashMap<Thread, Told>>,
     loaded: AtomicBool,
+    signals: AtomicU32,
     loads: Notify,
 }
 
@@ -84,6 +86,16 @@ impl UserState {
         };
         let late = |_| Refusal::unavailable("your threads are not known yet: try again in a moment");
         tokio::time::timeout(limit, known).await.map_err(late)
+    }
+
+    /// Something changed in this user's threads, or may have. To be said before anything is done about it.
+    pub fn signalled(&self) {
+        self.signals.fetch_add(1, Release);
+    }
+
+    /// How often that was said: whoever reads the same number before and after has missed nothing.
+    pub fn signals(&self) -> u32 {
+        self.signals.load(Acquire)
     }
 
     pub fn item(&self, thread: &Thread) -> Option<ThreadItem> {

@@ -227,7 +227,8 @@ impl Dispatcher {
             }
             Command::Barrier { session, threads, reply } => {
                 let slots = self.hub.slots_of(session);
-                self.rounds.wait(Waiter { slots, threads, reply: Some(reply) });
+                let everywhere = threads.is_empty();
+                self.rounds.wait(Waiter { slots, threads, everywhere, reply: Some(reply) });
             }
             Command::GoLive { session, topics, then } => {
                 // Membership may have changed while the pages went out.
@@ -274,9 +275,10 @@ impl Dispatcher {
                     });
                 }
                 Effect::Changed { user, thread, id } => {
+                    let Some(state) = self.live.members.get(&user) else { continue };
+                    state.signalled();
                     // Every signal is said twice.
-                    let knows = |s: Arc<UserState>| thread.parse().is_ok_and(|t| s.knows(&t, id));
-                    if !self.live.members.get(&user).is_some_and(knows) {
+                    if !thread.parse().is_ok_and(|t| state.knows(&t, id)) {
                         self.read_again(user, Some((thread, id)), None);
                     }
                 }
@@ -327,7 +329,7 @@ impl Dispatcher {
         let begun: Vec<_> =
             untold.iter().filter(|(t, ..)| matches!(t, Thread::Dm { .. })).map(|(t, ..)| (own.clone(), t.clone())).collect();
         if !begun.is_empty() && !sessions.is_empty() {
-            self.rounds.wait(Waiter { slots: Vec::new(), threads: begun, reply: None });
+            self.rounds.wait(Waiter { slots: Vec::new(), threads: begun, everywhere: false, reply: None });
         }
         for (thread, item, audible) in &untold {
             if *audible {
@@ -368,6 +370,7 @@ impl Dispatcher {
     /// Reads a user's key from its leader; `at_least`: it must know this control entry of this thread.
     fn read_again(&mut self, user: UserId, at_least: Option<(String, MsgId)>, cut: Option<GroupId>) {
         let Some(state) = self.live.members.get(&user) else { return };
+        state.signalled();
         let live = self.live.clone();
         self.jobs.spawn(async move {
             for attempt in 0..20u32 {
@@ -413,7 +416,8 @@ impl Dispatcher {
         let of = |s: Arc<UserState>| s.snapshot().into_iter().map(move |(t, _)| (TopicKey::of(&t, &s.user), t)).collect::<Vec<_>>();
         let threads: HashSet<_> = users.into_iter().flat_map(of).chain(active).collect();
         if !threads.is_empty() {
-            self.rounds.wait(Waiter { slots: Vec::new(), threads: threads.into_iter().collect(), reply: None });
+            // Every partition: one that was silent must have answered before it is trusted again.
+            self.rounds.wait(Waiter { slots: Vec::new(), threads: threads.into_iter().collect(), everywhere: true, reply: None });
         }
     }
 

@@ -64,8 +64,8 @@ enum Step {
         json: bool,
         cursor_back: usize,
     },
-    /// One of the sessions that attach comes a step further: the barrier comes back, or its pages have gone out.
-    /// The barrier may come from a holder that was replaced this many messages ago and does not know it.
+    /// One of the sessions that attach comes a step further: a barrier comes back, or its pages have gone out.
+    /// A barrier may come from a holder that was replaced this many messages ago and does not know it.
     Further {
         which: usize,
         behind: u64,
@@ -111,11 +111,21 @@ struct Attached {
     cursors: HashMap<Thread, MsgId>,
 }
 
-/// A session between its subscriptions and going live; `floors` once the barrier has come back.
+/// A session between its first subscription and going live.
 struct Attaching {
     session: Attached,
     cursor_back: usize,
-    floors: Option<HashMap<TopicKey, Vec<(u64, MsgId)>>>,
+    at: At,
+}
+
+/// How far it has come.
+enum At {
+    /// It sits on its user's topic.
+    User,
+    /// A barrier came back, it sits on its groups.
+    Groups,
+    /// The heads came back, the pages up to these floors have gone out.
+    Pages(HashMap<TopicKey, Vec<(u64, MsgId)>>),
 }
 
 struct World {
@@ -223,10 +233,10 @@ impl World {
         let handle = SessionHandle::new(SessionId(self.born), who.clone(), who.clone(), codec, state);
         for thread in threads().iter().filter(|t| in_it(t, who)) {
             handle.state.merge(thread, ThreadItem { v: MsgId(1), intervals: Intervals::all(), ..ThreadItem::default() });
-            self.hub.sit(&handle, &TopicKey::of(thread, who), Place::default());
         }
+        self.hub.sit(&handle, &TopicKey::User(who.clone()), Place::default());
         self.settle();
-        self.attaching.push(Attaching { session: Attached { handle, cursors: HashMap::new() }, cursor_back, floors: None });
+        self.attaching.push(Attaching { session: Attached { handle, cursors: HashMap::new() }, cursor_back, at: At::User });
     }
 
     fn further(&mut self, which: usize, behind: u64) {
@@ -234,15 +244,20 @@ impl World {
             return;
         }
         let mut a = self.attaching.remove(which % self.attaching.len());
-        match a.floors.take() {
-            None => {
-                let frontier = MsgId(self.next_id - behind.min(self.next_id));
-                // Else it is asked again.
-                let taken = (0..PARTITIONS).all(|p| self.hub.covered_by(p, frontier));
-                let floors = taken.then(|| self.barrier(&mut a.session, a.cursor_back, frontier));
-                self.attaching.push(Attaching { floors, ..a });
+        let frontier = MsgId(self.next_id - behind.min(self.next_id));
+        // Else it is asked again.
+        let taken = (0..PARTITIONS).all(|p| self.hub.covered_by(p, frontier));
+        match a.at {
+            At::User if taken => {
+                self.first_barrier(&a.session.handle, frontier);
+                self.attaching.push(Attaching { at: At::Groups, ..a });
             }
-            Some(floors) => {
+            At::Groups if taken => {
+                let floors = self.barrier(&mut a.session, a.cursor_back, frontier);
+                self.attaching.push(Attaching { at: At::Pages(floors), ..a });
+            }
+            At::User | At::Groups => self.attaching.push(a),
+            At::Pages(floors) => {
                 for (key, floors) in floors {
                     self.hub.go_live(a.session.handle.id, &key, &floors);
                 }
@@ -250,6 +265,15 @@ impl World {
                 self.sessions.push(a.session);
             }
         }
+    }
+
+    fn first_barrier(&mut self, handle: &Arc<SessionHandle>, frontier: MsgId) {
+        let own = TopicKey::User(handle.user.clone());
+        (0..PARTITIONS).for_each(|p| self.hub.attached(&[self.slots[&own]], p, frontier));
+        for thread in threads().iter().filter(|t| matches!(t, Thread::Group { .. }) && in_it(t, &handle.user)) {
+            self.hub.sit(handle, &TopicKey::of(thread, &handle.user), Place::default());
+        }
+        self.settle();
     }
 
     /// What was published before the barrier has come by now, or is lost.

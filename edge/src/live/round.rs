@@ -1,4 +1,4 @@
-//! Rounds of heads requests: one request to the holder of every partition, shared by all who wait, written behind the
+//! Rounds of heads requests: one request to the holder of each partition, shared by all who wait, written behind the
 //! subscriptions they made before. The answer is the barrier of attach (DESIGN §5). Bookkeeping only: the dispatcher does the I/O.
 
 use std::collections::HashMap;
@@ -22,10 +22,22 @@ pub struct Barrier {
     pub heads: HashMap<Thread, MsgId>,
 }
 
+impl Barrier {
+    /// Adds the heads of a later barrier. The frontiers stay those of the first, of before the threads were read.
+    pub fn and(&mut self, later: Self) {
+        for (place, later) in self.partitions.iter_mut().zip(later.partitions) {
+            place.horizon = place.horizon.max(later.horizon);
+        }
+        self.heads.extend(later.heads);
+    }
+}
+
 pub struct Waiter<R> {
     /// Topics subscribed for this waiter: the barrier is their base.
     pub slots: Vec<Slot>,
     pub threads: Vec<(TopicKey, Thread)>,
+    /// Asks every partition, not those of its threads only.
+    pub everywhere: bool,
     /// Whom to answer; none: the heads themselves are what was wanted (a sweep).
     pub reply: Option<R>,
 }
@@ -90,8 +102,9 @@ impl<R> Rounds<R> {
         for (key, thread) in again {
             lists[thread.partition(self.partitions) as usize].push((key, thread));
         }
+        let everywhere = waiters.iter().any(|w| w.everywhere);
         let mut asks = Vec::new();
-        for (p, list) in lists.into_iter().enumerate() {
+        for (p, list) in lists.into_iter().enumerate().filter(|(_, list)| everywhere || !list.is_empty()) {
             let mut rest = list.into_iter();
             loop {
                 let threads: Vec<_> = rest.by_ref().take(limits::HEADS_PER_BATCH).collect();
@@ -179,10 +192,15 @@ mod tests {
         let (a, b) = (user("a"), user("b"));
         let dm = Thread::dm(&a, &b);
         for (name, who) in [("first", &a), ("second", &b)] {
-            rounds.wait(Waiter { slots: vec![], threads: vec![(TopicKey::User(who.clone()), dm.clone())], reply: Some(name) });
+            rounds.wait(Waiter {
+                slots: vec![],
+                threads: vec![(TopicKey::User(who.clone()), dm.clone())],
+                everywhere: name == "first",
+                reply: Some(name),
+            });
         }
         let asks = rounds.begin();
-        assert_eq!(asks.len(), 2, "every partition is asked, a thread may begin on any");
+        assert_eq!(asks.len(), 2, "every partition is asked");
         assert!(rounds.begin().is_empty(), "one round at a time");
         for (token, ask) in asks.into_iter().enumerate() {
             rounds.asked(token as u64, ask);
@@ -200,11 +218,23 @@ mod tests {
         assert_eq!(done.iter().map(|(n, b)| (*n, b.heads[&dm])).collect::<Vec<_>>(), [("first", MsgId(7)), ("second", MsgId(7))]);
     }
 
+    #[test]
+    fn who_asks_for_threads_asks_their_partitions_only() {
+        let mut rounds = Rounds::new(64);
+        let user = natterjack_protocol::UserId::parse("a").unwrap();
+        let dm = Thread::dm(&user, &user);
+        rounds.wait(Waiter { slots: vec![], threads: vec![(TopicKey::User(user), dm.clone())], everywhere: false, reply: Some(()) });
+        assert_eq!(
+            rounds.begin().iter().map(|ask| (ask.p, ask.hashes.clone())).collect::<Vec<_>>(),
+            [(dm.partition(64), vec![dm.hash64()])]
+        );
+    }
+
     /// Both holders are gone, and one successor answers earlier than the other.
     #[test]
     fn a_partition_that_nobody_answers_for_keeps_the_round_open() {
         let mut rounds = Rounds::new(2);
-        rounds.wait(Waiter { slots: vec![], threads: vec![], reply: Some(()) });
+        rounds.wait(Waiter { slots: vec![], threads: vec![], everywhere: true, reply: Some(()) });
         let asks = rounds.begin();
         asks.into_iter().enumerate().for_each(|(token, ask)| rounds.asked(token as u64, ask));
         let answer = HeadsAnswer { frontier: MsgId(9), horizon: MsgId(1), ts: 0, heads: vec![] };

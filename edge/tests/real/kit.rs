@@ -1,6 +1,14 @@
 //! One edge with everything it needs, and clients that speak plain frames.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -48,12 +56,36 @@ pub fn times() -> Times {
     Times { hello: Duration::from_millis(700), handshake: Duration::from_millis(700), drain: Duration::from_secs(4), ..Times::default() }
 }
 
+/// Holds back the answers to who asks for heads of threads; who asks for none is answered.
+#[derive(Clone)]
+pub struct Hold(Arc<watch::Sender<bool>>, Arc<AtomicUsize>);
+
+impl Hold {
+    pub fn on(&self, held: bool) {
+        self.0.send_replace(held);
+    }
+
+    /// How many have asked while it was on.
+    pub fn asked(&self) -> usize {
+        self.1.load(Relaxed)
+    }
+
+    async fn pass(&self, q: &Heads) {
+        if *self.0.borrow() && !q.threads.is_empty() {
+            self.1.fetch_add(1, Relaxed);
+            let _ = self.0.subscribe().wait_for(|held| !held).await;
+        }
+    }
+}
+
 /// Edge, log, and what stands in for the other roles.
 pub struct World {
     pub addr: SocketAddr,
     pub health: Health,
     pub tail: Tail,
     pub beats: watch::Sender<bool>,
+    pub heads: Hold,
+    pub nats: Nats,
     buckets: Buckets,
     signing: EncodingKey,
     stop: CancellationToken,
@@ -79,7 +111,8 @@ impl World {
         buckets.control().put(&subjects::signing_key("k1"), Codec::Msgpack.encode(&key)).await.unwrap();
 
         let tail = Tail::new(&nats, layout);
-        let others = others(&nats, layout, &tail).await;
+        let heads = Hold(Arc::new(watch::Sender::new(false)), Arc::default());
+        let others = others(&nats, layout, &tail, &heads).await;
         let (beats, on) = watch::channel(true);
         let beating = AbortOnDropHandle::new(tokio::spawn(beat(nats.clone(), layout, on)));
 
@@ -95,6 +128,8 @@ impl World {
             health,
             tail,
             beats,
+            heads,
+            nats,
             buckets,
             signing: EncodingKey::from_ed_der(pkcs8.as_ref()),
             stop,
@@ -169,12 +204,17 @@ async fn beat(nats: Nats, layout: Layout, on: watch::Receiver<bool>) {
     }
 }
 
-async fn others(nats: &Nats, layout: Layout, tail: &Tail) -> Vec<Service> {
+async fn others(nats: &Nats, layout: Layout, tail: &Tail, hold: &Hold) -> Vec<Service> {
     let mut services = Vec::new();
     for p in 0..layout.partitions {
-        let heads = |q: Heads| async move {
-            let heads = vec![MsgId::NONE; q.threads.len()];
-            Ok::<_, Refusal>(HeadsAnswer { heads, frontier: MsgId(1), ts: now_ms(), ..HeadsAnswer::default() })
+        let hold = hold.clone();
+        let heads = move |q: Heads| {
+            let hold = hold.clone();
+            async move {
+                hold.pass(&q).await;
+                let heads = vec![MsgId::NONE; q.threads.len()];
+                Ok::<_, Refusal>(HeadsAnswer { heads, frontier: MsgId(1), ts: now_ms(), ..HeadsAnswer::default() })
+            }
         };
         services.push(serve(nats, subjects::heads(1, p), None, 64, heads).await.unwrap());
     }
@@ -253,7 +293,7 @@ impl Client {
         }
     }
 
-    pub async fn until(&mut self, wanted: impl Fn(&ServerFrame) -> bool) -> ServerFrame {
+    pub async fn until(&mut self, mut wanted: impl FnMut(&ServerFrame) -> bool) -> ServerFrame {
         loop {
             let frame = self.next().await.unwrap();
             if wanted(&frame) {

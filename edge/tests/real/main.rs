@@ -6,6 +6,7 @@
 #[path = "../../../nats/tests/real/harness.rs"]
 mod harness;
 
+mod attach;
 mod bad_input;
 mod drain;
 mod http;
