@@ -78,6 +78,7 @@ pub struct Nats {
 }
 
 struct Inner {
+    cfg: NatsConfig,
     inbox: Inbox,
     notices: Arc<AtomicU64>,
 }
@@ -119,7 +120,7 @@ impl Nats {
             pause = (pause * 2).min(Duration::from_secs(1));
         };
         let inbox = Inbox::open(client.clone()).await.map_err(|e| ConnectError::Unreachable { urls, reason: e.to_string() })?;
-        Ok(Self { client, inner: Arc::new(Inner { inbox, notices }) })
+        Ok(Self { client, inner: Arc::new(Inner { cfg: cfg.clone(), inbox, notices }) })
     }
 
     /// Changes whenever something written or subscribed on this connection may have been lost: on a reconnect (counted before anything
@@ -127,6 +128,11 @@ impl Nats {
     pub fn epoch(&self) -> u64 {
         // `connects` counts the first connection too.
         self.client.statistics().connects.load(Ordering::Relaxed) + self.inner.notices.load(Ordering::Relaxed)
+    }
+
+    /// For a connection beside this one.
+    pub(crate) fn config(&self) -> &NatsConfig {
+        &self.inner.cfg
     }
 
     pub fn connected(&self) -> bool {

@@ -1,5 +1,5 @@
 //! Step 5 of a message's life: live subjects into an edge. Before it `channel` published the frame; behind it the edge's dispatcher
-//! hands the bytes to its sessions.
+//! hands the bytes to its sessions. The log is read through such a connection, too (`reader`): much comes there as well.
 //!
 //! A connection of our own speaks the few verbs of the protocol that this needs. A library's subscription costs 4.9 KB and drops silently
 //! when its reader is slow; here one costs its table entry, and a reader that is too slow loses the connection, which is seen.
@@ -44,12 +44,17 @@ pub enum Tail8 {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FanInEvent {
-    /// `payload` and `subject` are slices of the read buffer (64 KiB): copy what is kept for long.
+    /// All of it are slices of the read buffer (64 KiB): copy what is kept for long.
     Msg {
         slot: Slot,
         subject_tail: Tail8,
         payload: Bytes,
         subject: Bytes,
+        /// Empty without one.
+        reply: Bytes,
+        /// As it came, `NATS/1.0 …` first; empty without one. And the status that it names, or 0.
+        header: Bytes,
+        status: u16,
     },
     Reply {
         token: u64,
@@ -120,7 +125,8 @@ impl FanIn {
         let mut fanin = Self {
             login: Login::new(cfg, name)?,
             servers: link::servers(cfg)?,
-            turn: 0,
+            // Not all of us to the first server of the list.
+            turn: rand::random_range(0..cfg.urls.len().max(1)),
             attempts: 0,
             table: Table::default(),
             inbox: format!("_INBOX.{:016x}{:016x}.", rand::random::<u64>(), rand::random::<u64>()),
@@ -163,10 +169,17 @@ impl FanIn {
         self.table.len()
     }
 
-    /// At most once: without a connection it is dropped.
-    pub fn publish(&mut self, subject: &str, payload: &[u8]) {
+    /// At most once: without a connection it is dropped. `reply`: the subject for answers, or empty.
+    pub fn publish(&mut self, subject: &str, reply: &str, payload: &[u8]) {
         if self.up() {
-            write_pub(&mut self.output, subject, "", payload);
+            write_pub(&mut self.output, subject, reply, payload);
+        }
+    }
+
+    /// Writes what is buffered, as far as there is room; else `next_batch` does. A broken connection is its to find, too.
+    pub(crate) fn write_now(&mut self) {
+        if let State::Up(up) = &self.state {
+            let _ = up.write(&mut self.output);
         }
     }
 
@@ -187,6 +200,15 @@ impl FanIn {
     /// Counts connections; 0 before the first.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Waits until there is a connection, however long that takes. Cancel-safe.
+    pub(crate) async fn ready(&mut self) {
+        while !self.up() {
+            if let Err(e) = self.reopen().await {
+                tracing::debug!(error = %e, "not connected yet");
+            }
+        }
     }
 
     fn up(&self) -> bool {
@@ -297,17 +319,26 @@ impl FanIn {
         let mut messages = 0u64;
         for op in ops {
             match op {
-                Op::Msg { sid: ANSWER_SID, subject, payload, status } => {
+                Op::Msg { sid: ANSWER_SID, subject, payload, status, .. } => {
                     let token = chunk[subject].strip_prefix(self.inbox.as_bytes()).and_then(|t| std::str::from_utf8(t).ok()?.parse().ok());
                     if let Some(token) = token.filter(|t| *t >= self.first_token) {
                         out.push(FanInEvent::Reply { token, payload: chunk.slice(payload), no_responders: status == 503 });
                     }
                 }
-                Op::Msg { sid, subject, payload, .. } => {
+                Op::Msg { sid, subject, reply, header, payload, status } => {
                     messages += 1;
                     if let Some(slot) = self.table.slot(sid) {
                         let subject_tail = tail(&chunk[subject.clone()]);
-                        out.push(FanInEvent::Msg { slot, subject_tail, payload: chunk.slice(payload), subject: chunk.slice(subject) });
+                        let of = |range: std::ops::Range<usize>| chunk.slice(range);
+                        out.push(FanInEvent::Msg {
+                            slot,
+                            subject_tail,
+                            payload: of(payload),
+                            subject: of(subject),
+                            reply: of(reply),
+                            header: of(header),
+                            status,
+                        });
                     }
                 }
                 Op::Ping => self.output.extend_from_slice(b"PONG\r\n"),
@@ -351,16 +382,7 @@ impl Up {
         if output.len() > MAX_OUT {
             return Err(io::Error::other("the server does not read"));
         }
-        while !output.is_empty() {
-            match self.link.stream.try_write(output) {
-                Ok(n) => output.advance(n),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) => return Err(e),
-            }
-        }
-        if output.is_empty() && output.capacity() > READ_BUFFER {
-            *output = BytesMut::new();
-        }
+        self.write(output)?;
         match self.link.stream.try_read_buf(&mut self.link.input) {
             Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
             Ok(_) => {
@@ -378,6 +400,21 @@ impl Up {
             self.ping(output);
         }
         Ok(false)
+    }
+
+    /// Without waiting.
+    fn write(&self, output: &mut BytesMut) -> io::Result<()> {
+        while !output.is_empty() {
+            match self.link.stream.try_write(output) {
+                Ok(n) => output.advance(n),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => return Err(e),
+            }
+        }
+        if output.is_empty() && output.capacity() > READ_BUFFER {
+            *output = BytesMut::new();
+        }
+        Ok(())
     }
 
     fn ping(&mut self, output: &mut BytesMut) {

@@ -10,7 +10,7 @@ use futures_util::Stream;
 use crate::{
     js::{self, JsError, code},
     kv::{Kv, KvError, tombstone_headers},
-    pull::{Delivered, From, Pace, Pull},
+    pull::{Consumer, Delivered, From, Pace, Pull},
     subjects,
 };
 
@@ -70,7 +70,8 @@ impl Watch {
         }
         // One value per key is stored, so "everything after what was seen" is the newest of each, without those that did not change.
         let from = if self.seen == 0 { From::LastPerSubject } else { From::Sequence(self.seen + 1) };
-        self.pull = Some(Pull::open(&nats, self.kv.stream(), Some(&self.filter), from, Pace::AtOnce).await?);
+        let consumer = Consumer::make(&nats, self.kv.stream(), Some(&self.filter), from).await?;
+        self.pull = Some(Pull::shared(&nats, consumer, Pace::AtOnce).await?);
         Ok(())
     }
 
@@ -107,9 +108,8 @@ impl Watch {
 
     fn event(&mut self, d: Delivered) -> Option<WatchEvent> {
         self.seen = self.seen.max(d.seq);
-        let key = subjects::parse_bucket_key(self.kv.bucket(), &d.subject)?.to_owned();
-        let header = |name: &str| d.headers.as_ref().and_then(|h| h.get(name)).map(|v| v.as_str().to_owned());
-        let gone = tombstone_headers(header("KV-Operation").as_deref(), header("Nats-Marker-Reason").as_deref());
+        let key = subjects::parse_bucket_key(self.kv.bucket(), std::str::from_utf8(&d.subject).ok()?)?.to_owned();
+        let gone = tombstone_headers(d.headers.get("KV-Operation"), d.headers.get("Nats-Marker-Reason"));
         if gone {
             self.known.remove(&key);
         } else {

@@ -1,18 +1,21 @@
 //! An ephemeral consumer of ours: no acknowledgements, in memory, pulled. Below `reader` (the log) and `kv_watch` (buckets).
+//! What it brings comes in by a `source`.
 //!
 //! Nothing is redelivered; whoever reads keeps its own position and makes a new consumer there when this one is dead. While a pull
 //! waits, the server sends a heartbeat every 0.5 s, so a consumer that died with its node is noticed within 1.5 s.
 
+pub(crate) mod source;
+
 use std::time::Duration;
 
-use async_nats::{HeaderMap, Message, StatusCode, Subscriber};
 use bytes::Bytes;
-use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use self::source::{Answer, Headers, Source};
 use crate::{
     connect::Nats,
+    fanin::FanIn,
     js::{self, JsError},
     wire_time,
 };
@@ -84,8 +87,8 @@ struct PullRequest {
 }
 
 pub(crate) struct Delivered {
-    pub subject: async_nats::Subject,
-    pub headers: Option<HeaderMap>,
+    pub subject: Bytes,
+    pub headers: Headers,
     pub payload: Bytes,
     pub seq: u64,
     /// Milliseconds since 1970.
@@ -101,9 +104,15 @@ pub(crate) enum Dead {
     Gone(String),
 }
 
+/// A consumer that the server has made.
+pub(crate) struct Consumer {
+    stream: String,
+    name: String,
+}
+
 pub(crate) struct Pull {
     nats: Nats,
-    answers: Subscriber,
+    source: Source,
     inbox: String,
     next_subject: String,
     delete_subject: String,
@@ -116,11 +125,9 @@ pub(crate) struct Pull {
     heard: Instant,
 }
 
-impl Pull {
-    pub(crate) async fn open(nats: &Nats, stream: &str, filter: Option<&str>, from: From, pace: Pace) -> Result<Self, JsError> {
+impl Consumer {
+    pub(crate) async fn make(nats: &Nats, stream: &str, filter: Option<&str>, from: From) -> Result<Self, JsError> {
         let name = format!("r{:016x}", rand::random::<u64>());
-        let inbox = nats.client.new_inbox();
-        let answers = nats.client.subscribe(format!("{inbox}.*")).await.map_err(|e| JsError::Broken(e.to_string()))?;
         let (deliver_policy, opt_start_seq, opt_start_time) = match from {
             From::LastPerSubject => ("last_per_subject", None, None),
             From::Sequence(seq) => ("by_start_sequence", Some(seq.max(1)), None),
@@ -143,9 +150,30 @@ impl Pull {
             None => format!("CONSUMER.CREATE.{stream}.{name}"),
         };
         let _: serde_json::Value = js::api(nats, &subject, &CreateRequest { stream_name: stream, config }).await?;
+        Ok(Self { stream: stream.to_owned(), name })
+    }
+}
+
+impl Pull {
+    /// Over the client that the process shares.
+    pub(crate) async fn shared(nats: &Nats, consumer: Consumer, pace: Pace) -> Result<Self, JsError> {
+        let inbox = nats.client.new_inbox();
+        let source = Source::shared(nats, &format!("{inbox}.*")).await?;
+        Self::begin(nats, consumer, source, inbox, pace).await
+    }
+
+    /// Over a connection of the reader's own.
+    pub(crate) async fn own(nats: &Nats, consumer: Consumer, link: Box<FanIn>, pace: Pace) -> Result<Self, JsError> {
+        let inbox = nats.client.new_inbox();
+        let source = Source::own(link, &format!("{inbox}.*"));
+        Self::begin(nats, consumer, source, inbox, pace).await
+    }
+
+    async fn begin(nats: &Nats, consumer: Consumer, source: Source, inbox: String, pace: Pace) -> Result<Self, JsError> {
+        let Consumer { stream, name } = consumer;
         let mut pull = Self {
             nats: nats.clone(),
-            answers,
+            source,
             inbox,
             next_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
             delete_subject: format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"),
@@ -184,11 +212,7 @@ impl Pull {
             };
             // Counted before the await: dropped there, we would ask for less, never for more.
             self.asked += batch;
-            self.nats
-                .client
-                .publish_with_reply(self.next_subject.clone(), format!("{}.{}", self.inbox, self.pulls), js::json(&request))
-                .await
-                .map_err(|e| JsError::Broken(e.to_string()))?;
+            self.source.ask(&self.next_subject, format!("{}.{}", self.inbox, self.pulls), js::json(&request)).await?;
         }
         Ok(())
     }
@@ -218,69 +242,76 @@ impl Pull {
 
     /// Waits for something; none if it was not a message.
     async fn hear(&mut self) -> Result<Option<Delivered>, Dead> {
-        let message = match tokio::time::timeout_at(self.heard + SILENCE, self.answers.next()).await {
+        let answer = match tokio::time::timeout_at(self.heard + SILENCE, self.source.next()).await {
             Err(_) => return Err(Dead::Silent),
-            Ok(None) => return Err(Dead::Gone("the subscription ended".into())),
-            Ok(Some(m)) => m,
+            Ok(None) => return Err(Dead::Gone("nothing more comes on its connection".into())),
+            Ok(Some(answer)) => answer,
         };
-        self.take(message)
+        self.take(answer)
     }
 
     /// A message that is already here.
     pub(crate) fn try_next(&mut self) -> Result<Option<Delivered>, Dead> {
         use futures_util::FutureExt;
-        while let Some(Some(message)) = self.answers.next().now_or_never() {
-            if let Some(delivered) = self.take(message)? {
+        while let Some(Some(answer)) = self.source.next().now_or_never() {
+            if let Some(delivered) = self.take(answer)? {
                 return Ok(Some(delivered));
             }
         }
         Ok(None)
     }
 
-    fn take(&mut self, message: Message) -> Result<Option<Delivered>, Dead> {
+    fn take(&mut self, answer: Answer) -> Result<Option<Delivered>, Dead> {
         self.heard = Instant::now();
-        match message.status {
-            None | Some(StatusCode::OK) => {}
-            Some(StatusCode::IDLE_HEARTBEAT) => return Ok(None),
-            Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
-                self.ended(&message);
+        match answer.status {
+            0 | 200 => {}
+            // A heartbeat.
+            100 => return Ok(None),
+            // The pull is over, or there was nothing.
+            404 | 408 => {
+                self.ended(&answer);
                 return Ok(None);
             }
-            Some(status) => {
-                let why = message.description.clone().unwrap_or_else(|| status.to_string());
+            status => {
+                let why = answer.headers.description();
                 // These end one pull, the consumer lives.
-                if status == StatusCode::REQUEST_TERMINATED
-                    && (why.contains("Max") || why.contains("Exceeded") || why.contains("Batch Completed"))
-                {
-                    self.ended(&message);
+                if status == 409 && (why.contains("Max") || why.contains("Exceeded") || why.contains("Batch Completed")) {
+                    self.ended(&answer);
                     return Ok(None);
                 }
-                return Err(Dead::Gone(why));
+                return Err(Dead::Gone(format!("{status} {why}")));
             }
         }
         self.asked = self.asked.saturating_sub(1);
-        let (seq, ts, pending) =
-            message.reply.as_deref().and_then(parse_ack_subject).ok_or_else(|| Dead::Gone("a message without its sequence".into()))?;
+        let place = std::str::from_utf8(&answer.reply).ok().and_then(parse_ack_subject);
+        let (seq, ts, pending) = place.ok_or_else(|| Dead::Gone("a message without its sequence".into()))?;
         self.pending = pending;
-        Ok(Some(Delivered { subject: message.subject, headers: message.headers, payload: message.payload, seq, ts, pending }))
+        Ok(Some(Delivered { subject: answer.subject, headers: answer.headers, payload: answer.payload, seq, ts, pending }))
     }
 
     /// A pull ended before it was full.
-    fn ended(&mut self, message: &Message) {
+    fn ended(&mut self, answer: &Answer) {
         if self.pace == Pace::Fetch {
             // A pull that was filled is told of as well, when the next one is under way.
-            if message.subject.rsplit('.').next().and_then(|n| n.parse().ok()) == Some(self.pulls) {
+            let pull = answer.subject.rsplit(|b| *b == b'.').next().and_then(|n| std::str::from_utf8(n).ok()?.parse().ok());
+            if pull == Some(self.pulls) {
                 self.asked = 0;
             }
             return;
         }
-        let left = message.headers.as_ref().and_then(|h| h.get("Nats-Pending-Messages")).and_then(|v| v.as_str().parse().ok());
+        let left = answer.headers.get("Nats-Pending-Messages").and_then(|v| v.parse().ok());
         self.asked = self.asked.saturating_sub(left.unwrap_or(PULL));
     }
 
+    /// What it was read through, for the next one.
+    pub(crate) fn into_link(self) -> Option<Box<FanIn>> {
+        self.source.into_link()
+    }
+
     /// Does not wait: the server forgets it by itself after `INACTIVE`.
-    pub(crate) async fn close(self) {
+    pub(crate) async fn close(self) -> Option<Box<FanIn>> {
         let _ = tokio::time::timeout(Duration::from_millis(100), self.nats.client.publish(self.delete_subject.clone(), Bytes::new())).await;
+        self.into_link()
     }
 }
 

@@ -10,10 +10,11 @@ use futures_util::future::BoxFuture;
 use natterjack_protocol::MsgId;
 
 use crate::{
-    connect::Nats,
+    connect::{ConnectError, Nats},
+    fanin::FanIn,
     js::{JsError, code},
     layout::Layout,
-    pull::{Delivered, From, Pace, Pull},
+    pull::{Consumer, Delivered, From, Pace, Pull},
     subjects,
     tail::LogRecord,
 };
@@ -96,6 +97,8 @@ pub struct LogReader {
     start: Start,
     position: MsgId,
     pull: Option<Pull>,
+    /// Of a consumer before, for the next.
+    link: Option<Box<FanIn>>,
     /// A consumer made at the position jumps: the second time it is the log's hole, not the transport's.
     jumped: bool,
     /// Taken from the consumer but not handed out: what came behind a batch's end.
@@ -103,8 +106,11 @@ pub struct LogReader {
     pause: Duration,
     /// A consumer being made. Kept over calls: a caller that drops its wait five times a second would otherwise begin the pause anew
     /// each time, and never read again.
-    opening: Option<BoxFuture<'static, Result<Pull, JsError>>>,
+    opening: Option<BoxFuture<'static, Result<Pull, Unopened>>>,
 }
+
+/// A consumer that could not be made, and the connection that it was to be read through.
+type Unopened = (JsError, Option<Box<FanIn>>);
 
 /// What one delivered sequence means at a position. Pure.
 #[derive(Debug, PartialEq, Eq)]
@@ -146,6 +152,7 @@ impl LogReader {
             start: from,
             position: if let Start::After(id) = from { id } else { MsgId::NONE },
             pull: None,
+            link: None,
             jumped: false,
             held: None,
             pause: Duration::ZERO,
@@ -241,15 +248,19 @@ impl LogReader {
     fn push(&mut self, batch: &mut Batch, d: Delivered) {
         self.position = MsgId(d.seq);
         batch.pending = d.pending;
-        batch.records.push(match subjects::parse_entry(&d.subject) {
+        let entry = std::str::from_utf8(&d.subject).ok().and_then(subjects::parse_entry);
+        batch.records.push(match entry {
             Some(s) => Record::Entry(LogRecord { id: MsgId(d.seq), ts: d.ts, thread: s.thread, control: s.control, payload: d.payload }),
-            None if d.subject.as_str() == self.end => Record::End { id: MsgId(d.seq), ts: d.ts },
-            None => Record::Poison { id: MsgId(d.seq), ts: d.ts, subject: d.subject.to_string(), payload: d.payload },
+            None if d.subject == self.end.as_bytes() => Record::End { id: MsgId(d.seq), ts: d.ts },
+            None => {
+                let subject = String::from_utf8_lossy(&d.subject).into_owned();
+                Record::Poison { id: MsgId(d.seq), ts: d.ts, subject, payload: d.payload }
+            }
         });
     }
 
     fn drop_pull(&mut self) {
-        self.pull = None;
+        self.link = self.pull.take().and_then(Pull::into_link);
         self.held = None;
     }
 
@@ -266,7 +277,7 @@ impl LogReader {
                         tracing::info!(stream = self.stream, ?why, position = %self.position, "the reader makes its consumer again");
                         metrics::counter!("natterjack_reader_recreated_total").increment(1);
                         if let Some(dead) = self.pull.take() {
-                            dead.close().await;
+                            self.link = dead.close().await;
                         }
                     }
                 }
@@ -275,14 +286,14 @@ impl LogReader {
                 Start::Time(ms) if self.position.is_none() => From::Time(ms),
                 _ => From::Sequence(self.position.0 + 1),
             };
-            let (nats, stream, pause) = (&self.nats, &self.stream, &mut self.pause);
+            let (nats, stream, pause, link) = (&self.nats, &self.stream, &mut self.pause, &mut self.link);
             let pace = self.pace;
             let opening = self.opening.get_or_insert_with(|| {
-                let (nats, stream, wait) = (nats.clone(), stream.clone(), *pause);
+                let (nats, stream, wait, link) = (nats.clone(), stream.clone(), *pause, link.take());
                 *pause = (wait * 2).clamp(Duration::from_millis(50), Duration::from_millis(500));
                 Box::pin(async move {
                     tokio::time::sleep(wait).await;
-                    Pull::open(&nats, &stream, None, from, pace).await
+                    open(&nats, &stream, from, pace, link).await
                 })
             });
             let opened = opening.await;
@@ -290,11 +301,38 @@ impl LogReader {
             match opened {
                 Ok(pull) => self.pull = Some(pull),
                 // Without a layout there would be no reader; in a restarting cluster a stream is found late.
-                Err(e @ JsError::Api { .. }) if e.err_code() == code::STREAM_NOT_FOUND => return Err(ReadError::NoStream(self.p)),
-                Err(e) => tracing::debug!(stream = self.stream, error = %e, "no consumer yet"),
+                Err((e @ JsError::Api { .. }, _)) if e.err_code() == code::STREAM_NOT_FOUND => return Err(ReadError::NoStream(self.p)),
+                Err((e, link)) => {
+                    tracing::debug!(stream = self.stream, error = %e, "no consumer yet");
+                    self.link = link;
+                }
             }
         }
     }
+}
+
+async fn open(nats: &Nats, stream: &str, from: From, pace: Pace, link: Option<Box<FanIn>>) -> Result<Pull, Unopened> {
+    let link = match link {
+        Some(mut link) => {
+            link.ready().await;
+            Some(link)
+        }
+        None => match FanIn::connect(nats.config(), &format!("reads {stream}")).await {
+            Ok(link) => Some(Box::new(link)),
+            // A cluster that our own connections cannot log in to.
+            Err(ConnectError::TlsUnsupported(_) | ConnectError::Config(_)) => None,
+            Err(e) => return Err((JsError::Broken(e.to_string()), None)),
+        },
+    };
+    let consumer = match Consumer::make(nats, stream, None, from).await {
+        Ok(consumer) => consumer,
+        Err(e) => return Err((e, link)),
+    };
+    let pull = match link {
+        Some(link) => Pull::own(nats, consumer, link, pace).await,
+        None => Pull::shared(nats, consumer, pace).await,
+    };
+    pull.map_err(|e| (e, None))
 }
 
 #[cfg(test)]

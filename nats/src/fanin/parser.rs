@@ -16,6 +16,9 @@ pub(crate) enum Op {
     Msg {
         sid: u64,
         subject: Range<usize>,
+        /// Empty without one, like the header.
+        reply: Range<usize>,
+        header: Range<usize>,
         payload: Range<usize>,
         /// Of a header line such as `NATS/1.0 503`; 0 without one.
         status: u16,
@@ -99,10 +102,13 @@ fn message(buf: &[u8], args_at: usize, args: &[u8], body: usize, headers: bool) 
     if &buf[end..end + 2] != b"\r\n" {
         return Err(ProtocolError("a message without its end"));
     }
+    let field = |i: usize| args_at + fields[i].start..args_at + fields[i].end;
     Ok(Parsed::Op(
         Op::Msg {
             sid: number_at(1)?,
-            subject: args_at + fields[0].start..args_at + fields[0].end,
+            subject: field(0),
+            reply: if n == 3 + numbers { field(2) } else { body..body },
+            header: body..body + header,
             payload: body + header..end,
             status: status(&buf[body..body + header]),
         },
@@ -147,7 +153,9 @@ mod tests {
     fn shown(buf: &[u8], op: &Op) -> String {
         let s = |r: &Range<usize>| String::from_utf8_lossy(&buf[r.clone()]).into_owned();
         match op {
-            Op::Msg { sid, subject, payload, status } => format!("{sid} {} {:?} {status}", s(subject), s(payload)),
+            Op::Msg { sid, subject, reply, header, payload, status } => {
+                format!("{sid} {} {}{:?} {:?} {status}", s(subject), s(reply), s(header), s(payload))
+            }
             Op::Err(r) => format!("err{}", s(r)),
             Op::Info(r) => format!("info {}", s(r)),
             other => format!("{other:?}"),
@@ -156,13 +164,13 @@ mod tests {
 
     const EXPECTED: [&str; 9] = [
         "info {\"a\":1}",
-        "42 live.user.a.e \"hello\" 0",
+        "42 live.user.a.e \"\" \"hello\" 0",
         "Ping",
-        "7 live.group.g.x \"\" 0",
+        "7 live.group.g.x _INBOX.r\"\" \"\" 0",
         "Ok",
-        "0 _INBOX.q.9 \"\" 503",
+        "0 _INBOX.q.9 \"NATS/1.0 503\\r\\n\\r\\n\" \"\" 503",
         "err 'Slow'",
-        "4294967297 s \"abc\" 0",
+        "4294967297 s r\"NATS/1.0\\r\\n\\r\\n\" \"abc\" 0",
         "Pong",
     ];
 

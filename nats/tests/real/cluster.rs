@@ -85,7 +85,7 @@ async fn a_leader_is_killed_while_we_write_and_read() {
     let mut events = Vec::new();
     let heard = async {
         loop {
-            fanin.publish("live.user.a.e", b"here");
+            fanin.publish("live.user.a.e", "", b"here");
             let _ = tokio::time::timeout(Duration::from_millis(200), fanin.next_batch(&mut events)).await;
             if events.drain(..).any(|e| matches!(e, FanInEvent::Msg { slot: Slot(0), .. })) {
                 break;

@@ -41,12 +41,12 @@ async fn messages_come_to_their_slots_and_stop_when_unsubscribed() {
 
     // The slot goes to another subject; what its former subject still sends is not the new one's.
     f.subscribe("live.user.c.*", Slot(3));
-    f.publish("live.user.a.e", b"former");
-    f.publish("live.user.c.e", b"new");
+    f.publish("live.user.a.e", "", b"former");
+    f.publish("live.user.c.e", "", b"new");
     assert_eq!(collect(&mut f, 1, message).await, [(3, Tail8::Event, "new".into())]);
     f.unsubscribe(Slot(0));
-    f.publish("live.group.g.e", b"unheard");
-    f.publish("live.user.c.x", b"last");
+    f.publish("live.group.g.e", "", b"unheard");
+    f.publish("live.user.c.x", "", b"last");
     assert_eq!(collect(&mut f, 1, message).await, [(3, Tail8::Ephemeral, "last".into())]);
     assert_eq!(f.subscriptions(), 2);
 }
@@ -162,7 +162,7 @@ async fn a_frozen_server_is_noticed_and_another_is_taken() {
     })
     .await;
     assert_eq!(seen, [0, 2]);
-    f.publish("live.user.a.e", b"here");
+    f.publish("live.user.a.e", "", b"here");
     assert_eq!(collect(&mut f, 1, message).await, [(0, Tail8::Event, "here".into())]);
 }
 
