@@ -132,14 +132,19 @@ async fn connect(args: &Args) -> anyhow::Result<(Client, Events)> {
         // A folder that is logged in needs no password.
         (None, true) => match builder.clone().name(&args.name).connect().await {
             Err(natterjack_client::ConnectError::NoLogin) => builder.login(&args.name, input::password(&args.name).await?),
-            done => return done.context("connect"),
+            done => return done.map_err(said),
         },
         (None, false) => {
             let password = input::password(&args.name).await?;
             if args.register { builder.register(&args.name, password) } else { builder.login(&args.name, password) }
         }
     };
-    builder.connect().await.context("connect")
+    builder.connect().await.map_err(said)
+}
+
+/// Its words name their cause already; as a chain of causes they would be said twice.
+fn said(e: natterjack_client::ConnectError) -> anyhow::Error {
+    anyhow::anyhow!("{e}")
 }
 
 /// Lines in, events out, until standard input has ended and nothing is left to do.

@@ -287,7 +287,14 @@ impl Chat {
             Event::Reconnecting { wait } => {
                 screen.say(Tone::Faint, "reconnecting", Some("reconnecting…".into()), json!({ "wait_ms": wait.as_millis() as u64 }));
             }
-            Event::Message(event) => self.message(&event).await,
+            Event::Message(event) => {
+                self.message(&event).await;
+                // Whoever is written to before they have chosen anybody can answer at once. A script says where it writes.
+                let to_us = event.kind.is_message() && event.from != *self.client.user();
+                if to_us && self.current.is_none() && !self.screen.is_json() {
+                    self.enter(event.thread).await;
+                }
+            }
             Event::Sent { local, thread, cid, id } => {
                 self.sending.remove(&local);
                 self.mine.insert(thread.clone(), id);
