@@ -6,6 +6,7 @@ pub mod plan;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -32,6 +33,8 @@ use crate::{
 
 /// Pages that one attach asks for at the same time.
 const PAGES_AT_ONCE: usize = 8;
+/// The first barrier usually comes within milliseconds.
+const SOON: Duration = Duration::from_millis(300);
 /// Who is told of a change while attaching reads again; beyond this the `member` signal has to do.
 const READS: usize = 4;
 
@@ -47,7 +50,15 @@ impl Live {
         let user = &session.user;
         self.command(Command::Sit { session: session.clone(), topics: vec![(TopicKey::User(user.clone()), Place::default())] }).await?;
         // Behind this barrier every later change of this user's threads is signalled here, whoever publishes it.
-        let mut barrier = self.heads(session, Vec::new()).await?;
+        let mut first = std::pin::pin!(self.heads(session, Vec::new()));
+        let mut barrier = match timeout(SOON, first.as_mut()).await {
+            Ok(barrier) => barrier?,
+            Err(_) => {
+                // Some partition changes hands; whoever writes to another one need not wait for it.
+                session.state.load(read_threads(self, user).await?);
+                first.await?
+            }
+        };
         let mut items: BTreeMap<Thread, ThreadItem> = BTreeMap::new();
         for _ in 0..READS {
             let signals = session.state.signals();

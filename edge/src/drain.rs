@@ -44,12 +44,12 @@ pub async fn drain(sessions: &Sessions, gate: &Gate, edges: &Edges, times: &Time
             () = gone(sessions) => break,
         }
         for session in wave {
-            sessions.ask_to_leave(session);
+            session.outbox.leave();
         }
     }
     // Sessions that greeted just before the gate closed are in no wave.
     for session in sessions.all() {
-        sessions.ask_to_leave(&session);
+        session.outbox.leave();
     }
     let last = start + times.drain.mul_f64(0.9);
     tokio::select! {

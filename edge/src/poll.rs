@@ -15,7 +15,6 @@ use natterjack_protocol::{
     limits,
 };
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     attach::plan::decode_synced,
@@ -24,7 +23,7 @@ use crate::{
     lease::Edges,
     live::Live,
     members::Members,
-    session::{handle::SessionHandle, socket::PER_FLUSH},
+    session::{handle::SessionHandle, outbox::Call, socket::PER_FLUSH},
     sessions::Sessions,
 };
 use answer::{Answer, Collected, changes};
@@ -68,18 +67,17 @@ impl Polls {
         let end = Instant::now() + ask.wait_ms.map_or(longest, |ms| Duration::from_millis(ms).min(longest));
         let state = self.members.enter(&actor.user);
         let handle = SessionHandle::new(self.sessions.next_id(), actor.user, actor.device, Codec::Json, state);
-        let leave = CancellationToken::new();
-        self.sessions.enter(&handle, leave.clone(), actor.family.clone());
+        self.sessions.enter(&handle, actor.family.clone());
         let _present = Present { sessions: &self.sessions, live: &self.live, handle: handle.clone() };
         if self.auth.is_revoked(&actor.family) {
             return Err(auth::revoked());
         }
         metrics::counter!("natterjack_edge_polls_total").increment(1);
-        self.collect(&handle, ask, end, &leave).await
+        self.collect(&handle, ask, end).await
     }
 
-    /// Waits, in this order of priority, for: something in the outbox, the end of attach, being asked to leave, the end of the wait.
-    async fn collect(&self, handle: &Arc<SessionHandle>, ask: Ask, end: Instant, leave: &CancellationToken) -> Result<Answer, Refusal> {
+    /// Waits, in this order of priority, for: something in the outbox, being asked to leave, the end of attach, the end of the wait.
+    async fn collect(&self, handle: &Arc<SessionHandle>, ask: Ask, end: Instant) -> Result<Answer, Refusal> {
         let synced = ask.synced.as_deref().and_then(|s| decode_synced(s, self.live.layout.generation, self.live.layout.partitions));
         let mut collected = Collected::new(ask.cursors.clone());
         let mut attach = Box::pin(self.live.attach(handle, ask.cursors, ask.synced));
@@ -87,7 +85,10 @@ impl Polls {
         loop {
             tokio::select! {
                 biased;
-                () = handle.outbox.ready() => {
+                call = handle.outbox.called() => {
+                    if call == Call::Leave {
+                        return self.closed(close::DRAINING, collected);
+                    }
                     let mut frames = Vec::new();
                     let why = handle.outbox.take(&mut frames, PER_FLUSH);
                     frames.iter().for_each(|bytes| collected.add(bytes));
@@ -105,7 +106,6 @@ impl Polls {
                     let told = synced.as_deref().map(|s| changes(&handle.state.snapshot(), s)).unwrap_or_default();
                     told.into_iter().for_each(|member| collected.frame(member, 0));
                 }
-                () = leave.cancelled() => return self.closed(close::DRAINING, collected),
                 // Not before the cursors were answered: a client that asks without waiting asks for that.
                 () = sleep_until(end), if collected.attached() => return Ok(collected.answer()),
             }

@@ -29,7 +29,7 @@ use crate::{
     poll::Polls,
     posts::Posts,
     send::Sends,
-    session::Services,
+    session::{Counts, Services},
     sessions::Sessions,
     threads::ThreadLists,
     tls::{Tls, TlsError},
@@ -169,6 +169,7 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         times: cfg.times.clone(),
         edge: cfg.edge_id.clone(),
         limits: limits::ForClients { group_members: cfg.max_group_members, ..limits::ForClients::default() },
+        counts: Counts::default(),
     });
 
     let value = lease::value(&url, &cfg.instance);

@@ -9,7 +9,13 @@ pub(crate) mod queue;
 pub mod socket;
 pub mod ungreeted;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use natterjack_protocol::{Cid, codec::Codec};
@@ -22,10 +28,9 @@ use natterjack_protocol::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, Sleep, sleep},
 };
 use tokio_tungstenite::tungstenite::Message;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::Auth,
@@ -41,8 +46,9 @@ use crate::{
     threads::ThreadLists,
 };
 use handle::SessionHandle;
+use outbox::Call;
 use queue::SendQueue;
-use socket::{Gone, Io, PER_FLUSH, Socket};
+use socket::{Gone, PER_FLUSH, Socket};
 
 /// What the sessions of an edge use.
 pub struct Services {
@@ -60,6 +66,21 @@ pub struct Services {
     pub times: Times,
     pub edge: Token,
     pub limits: limits::ForClients,
+    pub counts: Counts,
+}
+
+/// Looked up once and not for each frame.
+pub struct Counts {
+    frames_in: metrics::Counter,
+    frames_out: metrics::Counter,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        let (frames_in, frames_out) =
+            (metrics::counter!("natterjack_edge_frames_in_total"), metrics::counter!("natterjack_edge_frames_out_total"));
+        Self { frames_in, frames_out }
+    }
 }
 
 /// What a request ends with.
@@ -84,7 +105,6 @@ pub struct Session<S> {
     services: Arc<Services>,
     handle: Arc<SessionHandle>,
     socket: Socket<S>,
-    leave: CancellationToken,
     leaving: bool,
     attached: bool,
     /// Everything that this device lacked could be read when it attached; else its `synced` must not move.
@@ -111,6 +131,16 @@ enum End {
     Peer,
 }
 
+impl From<Gone> for End {
+    fn from(gone: Gone) -> Self {
+        match gone {
+            Gone::Peer => Self::Peer,
+            Gone::TooLarge => Self::Close(close::TOO_LARGE),
+            Gone::Broken => Self::Close(close::BAD_FRAME),
+        }
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Runs until the connection ends; cleans up whatever way it ends, also when dropped. Boxed, with its goodbye in a box of its own: what
     /// this future holds, each idle connection holds.
@@ -129,68 +159,111 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// Waits, in this order of priority, for: bytes from the client (or a flush), finished requests, something to write,
-    /// being asked to leave, a stalled reader, silence. The rate limit and tokio's budget keep the first from starving the others.
     async fn serve(&mut self) -> End {
         let silence = self.services.times.heartbeat_timeout;
         // Jitter, so that a thousand sessions that came together are not looked at together.
         // One timer, moved only when it fires: a frame that arrives costs no timer.
         let mut deadline = std::pin::pin!(sleep(silence + silence.mul_f64(rand::random_range(0.0..0.1))));
-        let mut stalled = Instant::now();
+        let mut stall = None;
+        poll_fn(|cx| self.turn(cx, deadline.as_mut(), &mut stall)).await
+    }
+
+    /// Everything there is to do, once around: what the client says, what its requests came to, what goes out to it, the timers. By hand
+    /// and not by `select!`, because an edge does this for each write to each socket. In this order, so that all that was read goes
+    /// together, and all that is to be written. The rate limit and tokio's budget keep the first from starving the others.
+    fn turn(&mut self, cx: &mut Context<'_>, mut deadline: Pin<&mut Sleep>, stall: &mut Option<Pin<Box<Sleep>>>) -> Poll<End> {
+        let silence = self.services.times.heartbeat_timeout;
         loop {
-            // Backpressure instead of refusals: what a client pipelines beyond its limit waits in its socket, in order.
-            let reading = !self.leaving && self.requests + self.due.len() + self.queue.waiting() < limits::INFLIGHT_REQUESTS;
-            let unflushed = self.socket.unflushed();
-            let look = unflushed.map_or(stalled, |since| since.max(stalled)) + STALL;
-            tokio::select! {
-                biased;
-                io = self.socket.io(reading) => match io {
-                    Io::Read(Ok(message)) => {
+            let mut flushed = match self.flush(cx, stall) {
+                Ok(flushed) => flushed,
+                Err(end) => return Poll::Ready(end),
+            };
+            // In. Backpressure instead of refusals: what a client pipelines beyond its limit waits in its socket, in order.
+            while self.reads() {
+                match self.socket.poll_read(cx) {
+                    Poll::Ready(Ok(message)) => {
                         self.heard = Instant::now();
                         if let Some(end) = self.message(message) {
-                            return end;
+                            return Poll::Ready(end);
                         }
                     }
-                    Io::Read(Err(Gone::Peer)) => return End::Peer,
-                    Io::Read(Err(Gone::TooLarge)) => return End::Close(close::TOO_LARGE),
-                    Io::Read(Err(Gone::Broken)) => return End::Close(close::BAD_FRAME),
-                    Io::Flushed => {}
-                },
-                () = std::future::ready(()), if !self.due.is_empty() => {
-                    for send in std::mem::take(&mut self.due) {
-                        self.publish(send);
-                    }
+                    Poll::Ready(Err(gone)) => return Poll::Ready(gone.into()),
+                    Poll::Pending => break,
                 }
-                Some(done) = self.running.next(), if !self.running.is_empty() => {
-                    if let Some(end) = self.done(done) {
-                        return end;
-                    }
+            }
+            for send in std::mem::take(&mut self.due) {
+                self.publish(send);
+            }
+            let full = !self.reads();
+            while !self.running.is_empty()
+                && let Poll::Ready(Some(done)) = self.running.poll_next_unpin(cx)
+            {
+                if let Some(end) = self.done(done) {
+                    return Poll::Ready(end);
                 }
-                () = self.handle.outbox.ready(), if unflushed.is_none() => {
-                    if let Some(end) = self.write() {
-                        return end;
-                    }
-                }
-                () = self.leave.cancelled(), if !self.leaving => self.leaving = true,
-                () = sleep_until(look), if unflushed.is_some() => {
-                    stalled = Instant::now();
-                    // Overflow dropped the queue; or it takes nothing at all.
-                    let hopeless = unflushed.is_some_and(|since| since.elapsed() > silence);
-                    if hopeless || (self.handle.outbox.is_closed() && self.handle.outbox.take(&mut Vec::new(), 0).is_some()) {
-                        return End::Close(close::SLOW_READER);
-                    }
-                }
-                () = deadline.as_mut() => {
-                    // While nothing is read, silence says nothing.
-                    if reading && self.heard.elapsed() >= silence {
-                        return End::Close(close::HEARTBEAT);
-                    }
-                    deadline.as_mut().reset(if reading { self.heard } else { Instant::now() } + silence);
-                }
+            }
+            if full && self.reads() {
+                continue;
             }
             if self.leaving && self.requests == 0 && self.due.is_empty() && self.queue.waiting() == 0 {
                 self.handle.outbox.close(close::DRAINING);
             }
+            // Out.
+            let asked = self.leaving;
+            while let Poll::Ready(call) = self.handle.outbox.poll(cx, flushed, self.leaving) {
+                if call == Call::Leave {
+                    self.leaving = true;
+                    break;
+                }
+                if let Some(end) = self.write() {
+                    return Poll::Ready(end);
+                }
+                flushed = match self.flush(cx, stall) {
+                    Ok(flushed) => flushed,
+                    Err(end) => return Poll::Ready(end),
+                };
+            }
+            if self.leaving != asked {
+                continue;
+            }
+            if !flushed {
+                let look = stall.get_or_insert_with(|| Box::pin(sleep(STALL)));
+                if look.as_mut().poll(cx).is_ready() {
+                    look.as_mut().reset(Instant::now() + STALL);
+                    let hopeless = self.socket.stuck().is_some_and(|since| since.elapsed() > silence);
+                    // Overflow dropped the queue; or it takes nothing at all.
+                    if hopeless || (self.handle.outbox.is_closed() && self.handle.outbox.take(&mut Vec::new(), 0).is_some()) {
+                        return Poll::Ready(End::Close(close::SLOW_READER));
+                    }
+                    continue;
+                }
+            }
+            if deadline.as_mut().poll(cx).is_ready() {
+                // While nothing is read, silence says nothing.
+                if self.reads() && self.heard.elapsed() >= silence {
+                    return Poll::Ready(End::Close(close::HEARTBEAT));
+                }
+                deadline.as_mut().reset(if self.reads() { self.heard } else { Instant::now() } + silence);
+                continue;
+            }
+            return Poll::Pending;
+        }
+    }
+
+    /// Reads on? Not while too much is under way.
+    fn reads(&self) -> bool {
+        !self.leaving && self.requests + self.due.len() + self.queue.waiting() < limits::INFLIGHT_REQUESTS
+    }
+
+    /// Is all that was written on its way? Then nothing has stalled.
+    fn flush(&mut self, cx: &mut Context<'_>, stall: &mut Option<Pin<Box<Sleep>>>) -> Result<bool, End> {
+        match self.socket.poll_flush(cx) {
+            Poll::Ready(Ok(())) => {
+                *stall = None;
+                Ok(true)
+            }
+            Poll::Ready(Err(gone)) => Err(gone.into()),
+            Poll::Pending => Ok(false),
         }
     }
 
@@ -198,7 +271,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn write(&mut self) -> Option<End> {
         let mut frames = Vec::new();
         let close = self.handle.outbox.take(&mut frames, PER_FLUSH);
-        metrics::counter!("natterjack_edge_frames_out_total").increment(frames.len() as u64);
+        self.services.counts.frames_out.increment(frames.len() as u64);
         match (self.socket.feed(frames), close) {
             (Err(_), _) => Some(End::Peer),
             (Ok(()), Some(why)) => Some(End::Close(why)),
@@ -217,7 +290,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 return self.last_words(close::BAD_FRAME);
             }
         };
-        metrics::counter!("natterjack_edge_frames_in_total").increment(1);
+        self.services.counts.frames_in.increment(1);
         let frame = ClientFrame::decode(self.handle.codec, &bytes);
         match self.rate.frame(std::time::Instant::now()) {
             Verdict::Take => {}
@@ -248,7 +321,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Closes behind what is queued.
     fn last_words(&mut self, why: Close) -> Option<End> {
         self.handle.outbox.close(why);
-        if self.socket.unflushed().is_none() { self.write() } else { None }
+        if self.socket.is_flushed() { self.write() } else { None }
     }
 
     fn error(&self, r: Option<Request>, refusal: Refusal) {

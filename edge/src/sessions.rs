@@ -11,14 +11,12 @@ use std::{
 
 use natterjack_protocol::{DeviceId, Token, UserId, close, frame::ServerFrame};
 use parking_lot::Mutex;
-use tokio_util::sync::CancellationToken;
 
 use crate::session::handle::{SessionHandle, SessionId};
 
 #[derive(Clone)]
 struct Entry {
     handle: Arc<SessionHandle>,
-    leave: CancellationToken,
     /// Of the login it came with.
     family: Token,
 }
@@ -38,9 +36,9 @@ impl Sessions {
         SessionId(self.0.ids.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// `leave`: cancelled when the session is to finish what it has begun and go. The device's older session is closed.
-    pub fn enter(&self, handle: &Arc<SessionHandle>, leave: CancellationToken, family: Token) {
-        let entry = Entry { handle: handle.clone(), leave, family };
+    /// The device's older session is closed.
+    pub fn enter(&self, handle: &Arc<SessionHandle>, family: Token) {
+        let entry = Entry { handle: handle.clone(), family };
         let (old, count) = {
             let mut all = self.0.by_device.lock();
             (all.insert(key(handle), entry), all.len())
@@ -59,7 +57,7 @@ impl Sessions {
             metrics::counter!("natterjack_edge_sessions_revoked_total").increment(1);
             entry.handle.frame(&ServerFrame::error(None, crate::auth::revoked()));
             entry.handle.outbox.close(close::UNAUTHORIZED);
-            entry.leave.cancel();
+            entry.handle.outbox.leave();
         }
     }
 
@@ -95,13 +93,6 @@ impl Sessions {
             handle.outbox.push(slot.get_or_insert_with(|| frame.encode(handle.codec)).clone());
         }
     }
-
-    /// Asks a session to finish its requests and go.
-    pub fn ask_to_leave(&self, handle: &SessionHandle) {
-        if let Some(entry) = self.0.by_device.lock().get(&key(handle)).filter(|e| e.handle.id == handle.id) {
-            entry.leave.cancel();
-        }
-    }
 }
 
 fn key(handle: &SessionHandle) -> (UserId, DeviceId) {
@@ -114,10 +105,12 @@ fn gauge(count: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Poll, Waker};
+
     use natterjack_protocol::codec::Codec;
 
     use super::*;
-    use crate::members::Members;
+    use crate::{members::Members, session::outbox::Call};
 
     fn session(all: &Sessions, device: &str) -> Arc<SessionHandle> {
         let user = UserId::parse("u").unwrap();
@@ -130,7 +123,7 @@ mod tests {
         let all = Sessions::default();
         let (old, new, other) = (session(&all, "d1"), session(&all, "d1"), session(&all, "d2"));
         for s in [&old, &other, &new] {
-            all.enter(s, CancellationToken::new(), Token::parse("f1").unwrap());
+            all.enter(s, Token::parse("f1").unwrap());
         }
         assert_eq!(all.len(), 2);
         assert!(old.outbox.is_closed() && !new.outbox.is_closed() && !other.outbox.is_closed());
@@ -143,13 +136,14 @@ mod tests {
 
     #[test]
     fn only_the_login_that_was_revoked_is_closed() {
-        let (all, leave) = (Sessions::default(), CancellationToken::new());
+        let all = Sessions::default();
+        let left = |s: &SessionHandle| s.outbox.poll(&mut Context::from_waker(Waker::noop()), false, false) == Poll::Ready(Call::Leave);
         let (id, s) = (|s| Token::parse(s).unwrap(), session(&Sessions::default(), "d1"));
-        all.enter(&s, leave.clone(), id("f2"));
+        all.enter(&s, id("f2"));
         all.revoke(id("u"), id("d1"), &id("f1"));
         all.revoke(id("u"), id("d2"), &id("f2"));
-        assert!(!s.outbox.is_closed() && !leave.is_cancelled(), "the device has logged in again since");
+        assert!(!s.outbox.is_closed() && !left(&s), "the device has logged in again since");
         all.revoke(id("u"), id("d1"), &id("f2"));
-        assert!(s.outbox.is_closed() && leave.is_cancelled());
+        assert!(s.outbox.is_closed() && left(&s));
     }
 }

@@ -202,15 +202,6 @@ impl FanIn {
         self.epoch
     }
 
-    /// Waits until there is a connection, however long that takes. Cancel-safe.
-    pub(crate) async fn ready(&mut self) {
-        while !self.up() {
-            if let Err(e) = self.reopen().await {
-                tracing::debug!(error = %e, "not connected yet");
-            }
-        }
-    }
-
     fn up(&self) -> bool {
         matches!(self.state, State::Up(_))
     }
@@ -261,8 +252,10 @@ impl FanIn {
             let server = self.servers[self.turn % self.servers.len()].clone();
             let login = self.login.clone();
             self.turn += 1;
+            // One of them may be frozen: the first round over all servers is quick.
+            let limit = if (self.attempts as usize) < self.servers.len() { link::QUICK } else { link::PATIENT };
             self.state = State::Opening(Box::pin(async move {
-                let result = link::open(server.clone(), login).await;
+                let result = link::open(server.clone(), login, limit).await;
                 (server, result)
             }));
         }
@@ -276,7 +269,7 @@ impl FanIn {
             Err(e) => {
                 self.attempts += 1;
                 let most = BACKOFF_MOST.min(Duration::from_millis(25) * (1 << self.attempts.min(8)));
-                // The first round over all servers is quick, later ones wait with full jitter.
+                // Later rounds wait, with full jitter.
                 let pause =
                     if (self.attempts as usize) < self.servers.len() { 0 } else { rand::random_range(10..=most.as_millis() as u64) };
                 self.state = State::Down { until: Instant::now() + Duration::from_millis(pause) };

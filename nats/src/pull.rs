@@ -244,7 +244,7 @@ impl Pull {
     async fn hear(&mut self) -> Result<Option<Delivered>, Dead> {
         let answer = match tokio::time::timeout_at(self.heard + SILENCE, self.source.next()).await {
             Err(_) => return Err(Dead::Silent),
-            Ok(None) => return Err(Dead::Gone("nothing more comes on its connection".into())),
+            Ok(None) => return Err(over()),
             Ok(Some(answer)) => answer,
         };
         self.take(answer)
@@ -253,8 +253,8 @@ impl Pull {
     /// A message that is already here.
     pub(crate) fn try_next(&mut self) -> Result<Option<Delivered>, Dead> {
         use futures_util::FutureExt;
-        while let Some(Some(answer)) = self.source.next().now_or_never() {
-            if let Some(delivered) = self.take(answer)? {
+        while let Some(answer) = self.source.next().now_or_never() {
+            if let Some(delivered) = self.take(answer.ok_or_else(over)?)? {
                 return Ok(Some(delivered));
             }
         }
@@ -303,16 +303,14 @@ impl Pull {
         self.asked = self.asked.saturating_sub(left.unwrap_or(PULL));
     }
 
-    /// What it was read through, for the next one.
-    pub(crate) fn into_link(self) -> Option<Box<FanIn>> {
-        self.source.into_link()
-    }
-
     /// Does not wait: the server forgets it by itself after `INACTIVE`.
-    pub(crate) async fn close(self) -> Option<Box<FanIn>> {
+    pub(crate) async fn close(self) {
         let _ = tokio::time::timeout(Duration::from_millis(100), self.nats.client.publish(self.delete_subject.clone(), Bytes::new())).await;
-        self.into_link()
     }
+}
+
+fn over() -> Dead {
+    Dead::Gone("nothing more comes on its connection".into())
 }
 
 fn nanos(d: Duration) -> u64 {

@@ -27,6 +27,8 @@ pub enum Start {
     Time(u64),
 }
 
+/// For a connection of its own. The consumer waits for 5 s.
+const CONNECT: Duration = Duration::from_millis(2_500);
 /// Of a fetch, before its size is looked at: bounds by how much it can pass its limit.
 const BITE: usize = 64;
 
@@ -94,11 +96,10 @@ pub struct LogReader {
     end: String,
     p: u32,
     pace: Pace,
+    way: Way,
     start: Start,
     position: MsgId,
     pull: Option<Pull>,
-    /// Of a consumer before, for the next.
-    link: Option<Box<FanIn>>,
     /// A consumer made at the position jumps: the second time it is the log's hole, not the transport's.
     jumped: bool,
     /// Taken from the consumer but not handed out: what came behind a batch's end.
@@ -106,11 +107,17 @@ pub struct LogReader {
     pause: Duration,
     /// A consumer being made. Kept over calls: a caller that drops its wait five times a second would otherwise begin the pause anew
     /// each time, and never read again.
-    opening: Option<BoxFuture<'static, Result<Pull, Unopened>>>,
+    opening: Option<BoxFuture<'static, Result<Pull, JsError>>>,
 }
 
-/// A consumer that could not be made, and the connection that it was to be read through.
-type Unopened = (JsError, Option<Box<FanIn>>);
+/// What the log comes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// A connection for this reader alone, made with each consumer: to another server, if the one before was the trouble.
+    Own,
+    /// The process's client.
+    Shared,
+}
 
 /// What one delivered sequence means at a position. Pure.
 #[derive(Debug, PartialEq, Eq)]
@@ -132,27 +139,27 @@ fn step(position: MsgId, seq: u64) -> Step {
 }
 
 impl LogReader {
-    /// Each entry as soon as it is stored.
+    /// Each entry as soon as it is stored, over the process's client (ADR 9 says why).
     pub fn new(nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
-        Self::at(Pace::AtOnce, nats, layout, p, from)
+        Self::at(Pace::AtOnce, Way::Shared, nats, layout, p, from)
     }
 
     /// For who reads with `fetch` and leaves time between two of them.
     pub fn fetching(nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
-        Self::at(Pace::Fetch, nats, layout, p, from)
+        Self::at(Pace::Fetch, Way::Own, nats, layout, p, from)
     }
 
-    fn at(pace: Pace, nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
+    fn at(pace: Pace, way: Way, nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
         Self {
             nats: nats.clone(),
             stream: subjects::stream(layout.generation, p),
             end: subjects::end(layout.generation, p),
             p,
             pace,
+            way,
             start: from,
             position: if let Start::After(id) = from { id } else { MsgId::NONE },
             pull: None,
-            link: None,
             jumped: false,
             held: None,
             pause: Duration::ZERO,
@@ -260,7 +267,7 @@ impl LogReader {
     }
 
     fn drop_pull(&mut self) {
-        self.link = self.pull.take().and_then(Pull::into_link);
+        self.pull = None;
         self.held = None;
     }
 
@@ -277,7 +284,7 @@ impl LogReader {
                         tracing::info!(stream = self.stream, ?why, position = %self.position, "the reader makes its consumer again");
                         metrics::counter!("natterjack_reader_recreated_total").increment(1);
                         if let Some(dead) = self.pull.take() {
-                            self.link = dead.close().await;
+                            dead.close().await;
                         }
                     }
                 }
@@ -286,14 +293,14 @@ impl LogReader {
                 Start::Time(ms) if self.position.is_none() => From::Time(ms),
                 _ => From::Sequence(self.position.0 + 1),
             };
-            let (nats, stream, pause, link) = (&self.nats, &self.stream, &mut self.pause, &mut self.link);
-            let pace = self.pace;
+            let (nats, stream, pause) = (&self.nats, &self.stream, &mut self.pause);
+            let (pace, way) = (self.pace, self.way);
             let opening = self.opening.get_or_insert_with(|| {
-                let (nats, stream, wait, link) = (nats.clone(), stream.clone(), *pause, link.take());
+                let (nats, stream, wait) = (nats.clone(), stream.clone(), *pause);
                 *pause = (wait * 2).clamp(Duration::from_millis(50), Duration::from_millis(500));
                 Box::pin(async move {
                     tokio::time::sleep(wait).await;
-                    open(&nats, &stream, from, pace, link).await
+                    open(&nats, &stream, from, pace, way).await
                 })
             });
             let opened = opening.await;
@@ -301,38 +308,33 @@ impl LogReader {
             match opened {
                 Ok(pull) => self.pull = Some(pull),
                 // Without a layout there would be no reader; in a restarting cluster a stream is found late.
-                Err((e @ JsError::Api { .. }, _)) if e.err_code() == code::STREAM_NOT_FOUND => return Err(ReadError::NoStream(self.p)),
-                Err((e, link)) => {
-                    tracing::debug!(stream = self.stream, error = %e, "no consumer yet");
-                    self.link = link;
-                }
+                Err(e @ JsError::Api { .. }) if e.err_code() == code::STREAM_NOT_FOUND => return Err(ReadError::NoStream(self.p)),
+                Err(e) => tracing::debug!(stream = self.stream, error = %e, "no consumer yet"),
             }
         }
     }
 }
 
-async fn open(nats: &Nats, stream: &str, from: From, pace: Pace, link: Option<Box<FanIn>>) -> Result<Pull, Unopened> {
-    let link = match link {
-        Some(mut link) => {
-            link.ready().await;
-            Some(link)
-        }
-        None => match FanIn::connect(nats.config(), &format!("reads {stream}")).await {
-            Ok(link) => Some(Box::new(link)),
-            // A cluster that our own connections cannot log in to.
-            Err(ConnectError::TlsUnsupported(_) | ConnectError::Config(_)) => None,
-            Err(e) => return Err((JsError::Broken(e.to_string()), None)),
-        },
-    };
-    let consumer = match Consumer::make(nats, stream, None, from).await {
-        Ok(consumer) => consumer,
-        Err(e) => return Err((e, link)),
-    };
-    let pull = match link {
+async fn open(nats: &Nats, stream: &str, from: From, pace: Pace, way: Way) -> Result<Pull, JsError> {
+    let consumer = Consumer::make(nats, stream, None, from).await?;
+    let link = if way == Way::Own { own_connection(nats, stream).await } else { None };
+    match link {
         Some(link) => Pull::own(nats, consumer, link, pace).await,
         None => Pull::shared(nats, consumer, pace).await,
+    }
+}
+
+/// None: there is none to be had, so the shared one has to do until the next consumer.
+async fn own_connection(nats: &Nats, stream: &str) -> Option<Box<FanIn>> {
+    let why = match tokio::time::timeout(CONNECT, FanIn::connect(nats.config(), &format!("reads {stream}"))).await {
+        Ok(Ok(link)) => return Some(Box::new(link)),
+        // A cluster that our own connections cannot log in to.
+        Ok(Err(ConnectError::TlsUnsupported(_) | ConnectError::Config(_))) => return None,
+        Ok(Err(e)) => e.to_string(),
+        Err(_) => "no answer in time".to_owned(),
     };
-    pull.map_err(|e| (e, None))
+    tracing::warn!(stream, why, "no connection of its own for a reader of the log; it reads over the shared one");
+    None
 }
 
 #[cfg(test)]

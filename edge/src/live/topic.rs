@@ -314,11 +314,16 @@ impl Topic {
             let Some(control) = decode(event, &mut decoded).clone() else { return };
             // The audience is cut at the id of the control entry, in order.
             let cut = &mut self.cut;
-            self.seats.retain(|s| {
+            self.seats.retain_mut(|s| {
                 let user = &s.session.user;
                 let goes = control.id > s.place.v && ends_membership(control.kind, &control.from, &control.body, user);
                 if goes && !cut.contains(user) {
                     cut.push(user.clone());
+                }
+                if goes && s.filling.is_some() {
+                    // What it has collected lies before this and is to be shown first.
+                    s.place.until.get_or_insert(control.id);
+                    return true;
                 }
                 !goes
             });

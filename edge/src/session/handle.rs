@@ -25,7 +25,7 @@ pub struct SessionHandle {
 
 impl SessionHandle {
     pub fn new(id: SessionId, user: UserId, device: DeviceId, codec: Codec, state: Arc<UserState>) -> Arc<Self> {
-        Arc::new(Self { id, user, device, codec, outbox: Outbox::new(), state, gone: AtomicBool::new(false) })
+        Arc::new(Self { id, user, device, codec, outbox: Outbox::default(), state, gone: AtomicBool::new(false) })
     }
 
     pub fn frame(&self, frame: &ServerFrame) {

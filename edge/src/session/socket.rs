@@ -1,9 +1,14 @@
 //! Step 6: one WebSocket, read and written by one task without splitting it.
 //!
-//! Reading and flushing go on at the same time in one future (`io`), so a reader that has stopped holds up its own bytes only:
-//! its session still notices acks, overflow and the end.
+//! Reading and flushing go on at the same time in one task, so a reader that has stopped holds up its own bytes only: its session still
+//! notices acks, overflow and the end.
 
-use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{Sink, Stream};
@@ -26,14 +31,6 @@ use tokio_tungstenite::{
     },
 };
 
-/// What `io` came back with.
-pub enum Io {
-    /// A message, or why there will be none any more.
-    Read(Result<Message, Gone>),
-    /// Everything written so far is on its way.
-    Flushed,
-}
-
 #[derive(Debug)]
 pub enum Gone {
     /// Closed or broken by the other side.
@@ -51,8 +48,10 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub struct Socket<S> {
     ws: WebSocketStream<S>,
     codec: Codec,
-    /// Since when something is written and not flushed.
-    unflushed: Option<Instant>,
+    /// Something is written and not flushed.
+    unflushed: bool,
+    /// Since when the other side does not take it.
+    stuck: Option<Instant>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
@@ -67,48 +66,66 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             .max_message_size(Some(limits::FRAME_BYTES))
             .max_frame_size(Some(limits::FRAME_BYTES));
         let ws = WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(config)).await;
-        Self { ws, codec, unflushed: None }
+        Self { ws, codec, unflushed: false, stuck: None }
     }
 
     pub fn codec(&self) -> Codec {
         self.codec
     }
 
-    /// Since when the other side has not taken what was written; none: it has taken all.
-    pub fn unflushed(&self) -> Option<Instant> {
-        self.unflushed
+    pub fn is_flushed(&self) -> bool {
+        !self.unflushed
     }
 
-    /// Reads (if `reading`) and flushes (if there is something). Cancel-safe: nothing is taken before it is returned.
-    pub async fn io(&mut self, reading: bool) -> Io {
+    /// Since when the other side does not take what was written, as far as a flush has found out.
+    pub fn stuck(&self) -> Option<Instant> {
+        self.stuck
+    }
+
+    /// Lets out what was written.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        if !self.unflushed {
+            return Poll::Ready(Ok(()));
+        }
+        match Pin::new(&mut self.ws).poll_flush(cx) {
+            Poll::Ready(done) => {
+                (self.unflushed, self.stuck) = (false, None);
+                Poll::Ready(done.map_err(|e| gone(&e)))
+            }
+            Poll::Pending => {
+                self.stuck.get_or_insert_with(Instant::now);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The next message, or why there will be none any more.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Gone>> {
+        Pin::new(&mut self.ws).poll_next(cx).map(|message| match message {
+            Some(Ok(message)) => Ok(message),
+            Some(Err(e)) => Err(gone(&e)),
+            None => Err(Gone::Peer),
+        })
+    }
+
+    /// Flushes and reads. Cancel-safe: nothing is taken before it is returned.
+    pub async fn read(&mut self) -> Result<Message, Gone> {
         poll_fn(|cx| {
-            if self.unflushed.is_some()
-                && let Poll::Ready(done) = Pin::new(&mut self.ws).poll_flush(cx)
-            {
-                self.unflushed = None;
-                return Poll::Ready(done.map_or_else(|e| Io::Read(Err(gone(&e))), |()| Io::Flushed));
+            if let Poll::Ready(Err(gone)) = self.poll_flush(cx) {
+                return Poll::Ready(Err(gone));
             }
-            if !reading {
-                return Poll::Pending;
-            }
-            Pin::new(&mut self.ws).poll_next(cx).map(|message| {
-                Io::Read(match message {
-                    Some(Ok(message)) => Ok(message),
-                    Some(Err(e)) => Err(gone(&e)),
-                    None => Err(Gone::Peer),
-                })
-            })
+            self.poll_read(cx)
         })
         .await
     }
 
-    /// Puts frames into the write buffer; `io` flushes them, once for all.
+    /// Puts frames into the write buffer; a flush lets them out, once for all.
     pub fn feed(&mut self, frames: impl IntoIterator<Item = Bytes>) -> Result<(), Gone> {
         // Already encoded and, if text, made by a JSON encoder: not checked again for each of its readers.
         let opcode = OpCode::Data(if self.codec == Codec::Json { Data::Text } else { Data::Binary });
         for frame in frames {
             Pin::new(&mut self.ws).start_send(Message::Frame(Frame::message(frame, opcode, true))).map_err(|e| gone(&e))?;
-            self.unflushed.get_or_insert_with(Instant::now);
+            self.unflushed = true;
         }
         Ok(())
     }
@@ -119,8 +136,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         if Pin::new(&mut self.ws).start_send(Message::Close(Some(frame))).is_err() {
             return;
         }
-        self.unflushed.get_or_insert_with(Instant::now);
-        let _ = timeout(GOODBYE, async { while !matches!(self.io(true).await, Io::Read(Err(_))) {} }).await;
+        self.unflushed = true;
+        let _ = timeout(GOODBYE, async { while self.read().await.is_ok() {} }).await;
     }
 
     /// The other side has said goodbye: lets the answer out.

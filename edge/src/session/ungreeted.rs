@@ -16,13 +16,12 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_tungstenite::tungstenite::Message;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     BAD_FRAMES, Done, Services, Session,
     handle::SessionHandle,
     queue::SendQueue,
-    socket::{Gone, Io, Socket},
+    socket::{Gone, Socket},
 };
 use crate::{auth::Actor, rate::Bucket};
 
@@ -75,14 +74,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
     async fn hello(&mut self) -> Result<(Hello, Actor), End> {
         let mut refused = 0;
         loop {
-            let bytes = match (self.socket.io(true).await, self.socket.codec()) {
-                (Io::Flushed, _) | (Io::Read(Ok(Message::Ping(_) | Message::Pong(_))), _) => continue,
-                (Io::Read(Ok(Message::Binary(bytes))), Codec::Msgpack) => bytes,
-                (Io::Read(Ok(Message::Text(text))), Codec::Json) => text.into(),
-                (Io::Read(Ok(Message::Close(_)) | Err(Gone::Peer)), _) => return Err(End::Peer),
-                (Io::Read(Err(Gone::TooLarge)), _) => return Err(End::Silent(close::TOO_LARGE)),
-                (Io::Read(Err(Gone::Broken)), _) => return Err(End::Silent(close::BAD_FRAME)),
-                (Io::Read(Ok(_)), _) => {
+            let bytes = match (self.socket.read().await, self.socket.codec()) {
+                (Ok(Message::Ping(_) | Message::Pong(_)), _) => continue,
+                (Ok(Message::Binary(bytes)), Codec::Msgpack) => bytes,
+                (Ok(Message::Text(text)), Codec::Json) => text.into(),
+                (Ok(Message::Close(_)) | Err(Gone::Peer), _) => return Err(End::Peer),
+                (Err(Gone::TooLarge), _) => return Err(End::Silent(close::TOO_LARGE)),
+                (Err(Gone::Broken), _) => return Err(End::Silent(close::BAD_FRAME)),
+                (Ok(_), _) => {
                     let refusal = Refusal::new(Code::BadFrame, "text frames are for JSON, binary frames for MessagePack");
                     return Err(End::Close(refusal, close::BAD_FRAME));
                 }
@@ -145,8 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
         if services.gate.now().degraded() {
             handle.frame(&ServerFrame::Degraded { on: true });
         }
-        let leave = CancellationToken::new();
-        services.sessions.enter(&handle, leave.clone(), family.clone());
+        services.sessions.enter(&handle, family.clone());
         if services.auth.is_revoked(&family) {
             services.sessions.revoke(handle.user.clone(), handle.device.clone(), &family);
         }
@@ -160,7 +158,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
             services,
             handle,
             socket,
-            leave,
             leaving: false,
             attached: false,
             whole: false,

@@ -12,7 +12,9 @@ use tokio::{
 use super::parser::{self, Op, Parsed};
 use crate::{config::NatsConfig, connect::ConnectError};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// For one server to take a connection, where others are left to try.
+pub(super) const QUICK: Duration = Duration::from_secs(1);
+pub(super) const PATIENT: Duration = Duration::from_secs(3);
 pub(super) const READ_BUFFER: usize = 64 << 10;
 
 /// What it takes to log in, out of the configuration.
@@ -116,10 +118,10 @@ pub(super) fn learn(known: &mut Vec<Server>, named: &[String], by: &Server) {
     }
 }
 
-pub(super) async fn open(server: Server, login: Login) -> Result<Link, ConnectError> {
+pub(super) async fn open(server: Server, login: Login, limit: Duration) -> Result<Link, ConnectError> {
     let address = server.address.clone();
     let unreachable = |reason: String| ConnectError::Unreachable { urls: address.clone(), reason };
-    match tokio::time::timeout(CONNECT_TIMEOUT, handshake(&server, &login)).await {
+    match tokio::time::timeout(limit, handshake(&server, &login)).await {
         Ok(Ok(link)) => Ok(link),
         Ok(Err(Failed::Io(e))) => Err(unreachable(e.to_string())),
         Ok(Err(Failed::Said(reason))) if reason.to_ascii_lowercase().contains("auth") => {

@@ -69,17 +69,9 @@ impl Source {
         Ok(Self::Shared { nats: nats.clone(), answers })
     }
 
-    /// What was subscribed on this connection before is not any more.
     pub(crate) fn own(mut link: Box<FanIn>, subject: &str) -> Self {
         link.subscribe(subject, ANSWERS);
         Self::Own { link, come: VecDeque::new(), read: Vec::new() }
-    }
-
-    pub(crate) fn into_link(self) -> Option<Box<FanIn>> {
-        match self {
-            Self::Shared { .. } => None,
-            Self::Own { link, .. } => Some(link),
-        }
     }
 
     pub(crate) async fn ask(&mut self, subject: &str, reply: String, payload: Bytes) -> Result<(), JsError> {

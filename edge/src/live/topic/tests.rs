@@ -101,6 +101,17 @@ fn what_lies_before_the_end_is_shown_and_nothing_after() {
     assert!(late.topic.is_empty());
 }
 
+/// Removed while the pages are still being read: what came before it is not lost with the seat.
+#[test]
+fn what_was_collected_before_a_removal_is_shown() {
+    let mut p = Play::new(place(10));
+    p.topic.attached(0, MsgId(10));
+    p.events(&[(11, Kind::Text), (12, Kind::Text), (13, Kind::MemberRemoved), (14, Kind::Text)]);
+    assert_eq!(p.live(11), [12]);
+    assert!(p.topic.is_empty());
+    assert_eq!(p.topic.cut, [user("m")]);
+}
+
 #[test]
 fn who_joined_again_while_attaching_hears_from_there() {
     let mut p = Play::new(place(10));
