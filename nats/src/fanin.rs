@@ -125,8 +125,7 @@ impl FanIn {
         let mut fanin = Self {
             login: Login::new(cfg, name)?,
             servers: link::servers(cfg)?,
-            // Not all of us to the first server of the list.
-            turn: rand::random_range(0..cfg.urls.len().max(1)),
+            turn: 0,
             attempts: 0,
             table: Table::default(),
             inbox: format!("_INBOX.{:016x}{:016x}.", rand::random::<u64>(), rand::random::<u64>()),
