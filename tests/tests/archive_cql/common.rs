@@ -117,12 +117,11 @@ impl Chat {
         for (w, traffic) in traffic.into_iter().enumerate() {
             let own = [users[w].dm(&users[WRITERS + 1]), users[w].dm(&users[WRITERS])];
             let acked = traffic.stop().await;
-            let mut found: Vec<MsgId> = log.messages(&group, MsgId::NONE).await;
-            for thread in &own {
-                found.extend(log.messages(thread, MsgId::NONE).await);
+            for (thread, acked) in &acked {
+                let found = log.messages(thread, MsgId::NONE).await;
+                assert!(acked.keys().all(|id| found.contains(id)), "an acknowledged message of {thread} is not in the log");
             }
-            assert!(acked.keys().all(|id| found.contains(id)), "an acknowledged message is not in the log");
-            let late = slowest(&acked, &watcher.messages(&group));
+            let late = slowest(&acked[&group], &watcher.messages(&group));
             assert!(late < limit, "shown {late:?} after its acknowledgement");
             threads.extend(own);
         }

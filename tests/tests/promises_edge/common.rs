@@ -201,10 +201,13 @@ fn wait_of(refusal: &Refusal) -> Duration {
     Duration::from_millis(refusal.retry_after_ms.unwrap_or(100).min(500))
 }
 
+/// What was acknowledged, and when. By thread: in two partitions the same id is two messages.
+pub type Acked = BTreeMap<Thread, BTreeMap<MsgId, Instant>>;
+
 /// One socket that writes into some threads, in turn, until told to stop.
 pub struct Traffic {
     stop: CancellationToken,
-    acked: Arc<Mutex<BTreeMap<MsgId, Instant>>>,
+    acked: Arc<Mutex<Acked>>,
     task: JoinHandle<()>,
 }
 
@@ -239,14 +242,14 @@ impl Traffic {
     }
 
     fn written_by(mut pen: Pen, threads: Vec<Thread>, pace: Duration) -> Self {
-        let (stop, acked) = (CancellationToken::new(), Arc::<Mutex<BTreeMap<MsgId, Instant>>>::default());
+        let (stop, acked) = (CancellationToken::new(), Arc::<Mutex<Acked>>::default());
         let (stopped, writes) = (stop.clone(), acked.clone());
         let task = tokio::spawn(async move {
             let mut n = 0;
             while !stopped.is_cancelled() {
                 let thread = &threads[n % threads.len()];
                 let id = pen.write(thread, format!("traffic {n}")).await;
-                writes.lock().unwrap().insert(id, Instant::now());
+                writes.lock().unwrap().entry(thread.clone()).or_default().insert(id, Instant::now());
                 n += 1;
                 sleep(pace).await;
             }
@@ -255,7 +258,7 @@ impl Traffic {
     }
 
     pub fn count(&self) -> usize {
-        self.acked.lock().unwrap().len()
+        self.acked.lock().unwrap().values().map(BTreeMap::len).sum()
     }
 
     /// Waits for so many more sends.
@@ -265,14 +268,14 @@ impl Traffic {
     }
 
     /// What was sent, and when its ack came.
-    pub async fn stop(self) -> BTreeMap<MsgId, Instant> {
+    pub async fn stop(self) -> Acked {
         self.stop.cancel();
         timeout(patience(Duration::from_secs(30)), self.task).await.expect("the sender ends").unwrap();
         self.acked.lock().unwrap().clone()
     }
 }
 
-/// The longest time from the ack to the moment a message was shown.
+/// The longest time from the ack to the moment a message of the thread was shown.
 pub fn slowest(acked: &BTreeMap<MsgId, Instant>, shown: &[(Instant, MsgId)]) -> Duration {
     shown.iter().filter_map(|(at, id)| Some(at.saturating_duration_since(*acked.get(id)?))).max().unwrap_or_default()
 }
