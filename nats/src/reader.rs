@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use natterjack_protocol::MsgId;
+use tokio::time::Instant;
 
 use crate::{
     connect::{ConnectError, Nats},
@@ -29,6 +30,8 @@ pub enum Start {
 
 /// For a connection of its own. The consumer waits for 5 s.
 const CONNECT: Duration = Duration::from_millis(2_500);
+/// After so long on the shared client a connection of its own is tried again.
+const DETOUR: Duration = Duration::from_secs(300);
 /// Of a fetch, before its size is looked at: bounds by how much it can pass its limit.
 const BITE: usize = 64;
 
@@ -96,7 +99,6 @@ pub struct LogReader {
     end: String,
     p: u32,
     pace: Pace,
-    way: Way,
     start: Start,
     position: MsgId,
     pull: Option<Pull>,
@@ -105,6 +107,12 @@ pub struct LogReader {
     /// Taken from the consumer but not handed out: what came behind a batch's end.
     held: Option<Delivered>,
     pause: Duration,
+    /// Of the pull, or of the one that comes next.
+    way: Way,
+    /// The pull has brought something.
+    brought: bool,
+    /// When the pull was made, or the one before it died.
+    since: Instant,
     /// A consumer being made. Kept over calls: a caller that drops its wait five times a second would otherwise begin the pause anew
     /// each time, and never read again.
     opening: Option<BoxFuture<'static, Result<Pull, JsError>>>,
@@ -113,7 +121,7 @@ pub struct LogReader {
 /// What the log comes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// A connection for this reader alone, made with each consumer: to another server, if the one before was the trouble.
+    /// A connection for this reader alone, made with each consumer.
     Own,
     /// The process's client.
     Shared,
@@ -139,30 +147,32 @@ fn step(position: MsgId, seq: u64) -> Step {
 }
 
 impl LogReader {
-    /// Each entry as soon as it is stored, over the process's client (ADR 9 says why).
+    /// Each entry as soon as it is stored.
     pub fn new(nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
-        Self::at(Pace::AtOnce, Way::Shared, nats, layout, p, from)
+        Self::at(Pace::AtOnce, nats, layout, p, from)
     }
 
     /// For who reads with `fetch` and leaves time between two of them.
     pub fn fetching(nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
-        Self::at(Pace::Fetch, Way::Own, nats, layout, p, from)
+        Self::at(Pace::Fetch, nats, layout, p, from)
     }
 
-    fn at(pace: Pace, way: Way, nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
+    fn at(pace: Pace, nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
         Self {
             nats: nats.clone(),
             stream: subjects::stream(layout.generation, p),
             end: subjects::end(layout.generation, p),
             p,
             pace,
-            way,
             start: from,
             position: if let Start::After(id) = from { id } else { MsgId::NONE },
             pull: None,
             jumped: false,
             held: None,
             pause: Duration::ZERO,
+            way: Way::Own,
+            brought: false,
+            since: Instant::now(),
             opening: None,
         }
     }
@@ -188,7 +198,7 @@ impl LogReader {
                     tracing::warn!(stream = self.stream, position = %self.position, got = first.seq, "a jump in the log's sequence; reading again");
                     metrics::counter!("natterjack_reader_jumps_total").increment(1);
                     self.jumped = true;
-                    self.drop_pull();
+                    self.pull = None;
                     continue;
                 }
                 Step::Jump => {
@@ -222,7 +232,7 @@ impl LogReader {
                     Step::Jump => self.held = Some(d),
                 },
                 Ok(None) => break,
-                Err(_) => self.drop_pull(),
+                Err(_) => drop(self.died()),
             }
             size += batch.records[read..].iter().map(Record::size).sum::<usize>();
         }
@@ -245,7 +255,7 @@ impl LogReader {
                 },
                 Ok(None) => return,
                 Err(_) => {
-                    self.drop_pull();
+                    self.died();
                     return;
                 }
             }
@@ -254,6 +264,7 @@ impl LogReader {
 
     fn push(&mut self, batch: &mut Batch, d: Delivered) {
         self.position = MsgId(d.seq);
+        self.brought = true;
         batch.pending = d.pending;
         let entry = std::str::from_utf8(&d.subject).ok().and_then(subjects::parse_entry);
         batch.records.push(match entry {
@@ -266,14 +277,23 @@ impl LogReader {
         });
     }
 
-    fn drop_pull(&mut self) {
-        self.pull = None;
+    /// The pull is dead. If nothing came over a connection of its own, its server may answer and be cut off from the others.
+    fn died(&mut self) -> Option<Pull> {
         self.held = None;
+        self.since = Instant::now();
+        self.way = if self.way == Way::Own && !self.brought { Way::Shared } else { Way::Own };
+        self.pull.take()
     }
 
     /// The next delivery, through as many consumers as it takes. Cancel-safe.
     async fn wait(&mut self) -> Result<Delivered, ReadError> {
         loop {
+            if self.way == Way::Shared && self.since.elapsed() > DETOUR {
+                self.way = Way::Own;
+                if let Some(detour) = self.pull.take() {
+                    detour.close().await;
+                }
+            }
             if let Some(pull) = &mut self.pull {
                 match pull.next().await {
                     Ok(d) => {
@@ -283,7 +303,7 @@ impl LogReader {
                     Err(why) => {
                         tracing::info!(stream = self.stream, ?why, position = %self.position, "the reader makes its consumer again");
                         metrics::counter!("natterjack_reader_recreated_total").increment(1);
-                        if let Some(dead) = self.pull.take() {
+                        if let Some(dead) = self.died() {
                             dead.close().await;
                         }
                     }
@@ -306,7 +326,7 @@ impl LogReader {
             let opened = opening.await;
             self.opening = None;
             match opened {
-                Ok(pull) => self.pull = Some(pull),
+                Ok(pull) => (self.pull, self.brought, self.since) = (Some(pull), false, Instant::now()),
                 // Without a layout there would be no reader; in a restarting cluster a stream is found late.
                 Err(e @ JsError::Api { .. }) if e.err_code() == code::STREAM_NOT_FOUND => return Err(ReadError::NoStream(self.p)),
                 Err(e) => tracing::debug!(stream = self.stream, error = %e, "no consumer yet"),

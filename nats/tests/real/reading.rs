@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use futures_util::TryStreamExt;
-use natterjack_nats::{LogReader, Nats, Publisher, Record, Start, Tail};
+use natterjack_nats::{LogReader, Nats, NatsConfig, Publisher, Record, Start, Tail};
 use natterjack_protocol::{MsgId, Thread, Times};
 
 use crate::harness::{Server, thread_in};
@@ -132,6 +132,27 @@ async fn fetched_by_the_thousand() {
     s.restart();
     publish(&publisher, &t, at + 10..at + 20).await;
     assert_eq!(fetch(&mut reader, BYTES).await.records[0].id(), last.next());
+}
+
+/// The first server of the list answers and is cut off from the others: whatever is asked for there never comes.
+#[tokio::test]
+async fn a_connection_of_its_own_to_a_server_that_is_cut_off() {
+    let (s, _, layout) = Server::ready().await;
+    let mut cut_off = Server::start();
+    cut_off.kill();
+    let urls = [cut_off.config().urls, s.config().urls].concat();
+    let nats = Nats::connect(&NatsConfig { urls, ..s.config() }, "test").await.unwrap();
+    cut_off.launch();
+    eventually_up(&cut_off).await;
+    let t = thread_in(&layout, 0);
+    publish(&Publisher::new(&nats, layout, Times::default()), &t, 0..10).await;
+    let mut reader = LogReader::fetching(&nats, layout, 0, Start::After(MsgId::NONE));
+    assert_eq!(read(&mut reader, 10).await.len(), 10);
+}
+
+async fn eventually_up(server: &Server) {
+    let up = async { while Nats::connect(&server.config(), "test").await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(10), up).await.expect("the server is up");
 }
 
 #[tokio::test]
