@@ -173,6 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// together, and all that is to be written. The rate limit and tokio's budget keep the first from starving the others.
     fn turn(&mut self, cx: &mut Context<'_>, mut deadline: Pin<&mut Sleep>, stall: &mut Option<Pin<Box<Sleep>>>) -> Poll<End> {
         let silence = self.services.times.heartbeat_timeout;
+        self.handle.outbox.awake();
         loop {
             let mut flushed = match self.flush(cx, stall) {
                 Ok(flushed) => flushed,

@@ -28,7 +28,7 @@ struct Queue {
 /// The task that drains it.
 struct Waiter {
     waker: Waker,
-    /// Not while its socket takes nothing.
+    /// Not while its socket takes nothing, nor while it is at work.
     wants_frames: bool,
 }
 
@@ -131,6 +131,13 @@ impl Outbox {
         Poll::Pending
     }
 
+    /// Its task is awake and will `poll` before it sleeps: what it says itself need not wake it.
+    pub fn awake(&self) {
+        if let Some(waiter) = &mut self.0.lock().waiter {
+            waiter.wants_frames = false;
+        }
+    }
+
     /// Waits for something to do. Cancel-safe: looks at the queue, takes nothing.
     pub async fn called(&self) -> Call {
         poll_fn(|cx| self.poll(cx, true, false)).await
@@ -222,6 +229,11 @@ mod tests {
         o.push(frame(1));
         o.push(frame(1));
         assert_eq!((wakes(), o.poll(&mut cx, true, false)), (1, Poll::Ready(Call::Write)));
+        o.take(&mut Vec::new(), usize::MAX);
+        assert_eq!(o.poll(&mut cx, true, false), Poll::Pending);
+        o.awake();
+        o.push(frame(1));
+        assert_eq!((wakes(), o.poll(&mut cx, true, false)), (1, Poll::Ready(Call::Write)), "what it says itself");
         assert_eq!(o.poll(&mut cx, false, false), Poll::Pending, "its socket takes nothing");
         o.push(frame(1));
         assert_eq!(wakes(), 1);

@@ -1,7 +1,5 @@
 //! Membership that changes while a device attaches, behind its read of the user's threads.
 
-use std::time::Duration;
-
 use natterjack_nats::subjects;
 use natterjack_protocol::{
     Body, Entry, Event, Kind, MsgId, Thread,
@@ -21,13 +19,13 @@ fn item(v: u64, until: Option<u64>) -> ThreadItem {
     ThreadItem { v: MsgId(v), intervals, ..ThreadItem::default() }
 }
 
-async fn threads(world: &World, items: &[(&str, ThreadItem)]) {
-    let (_, revision) = world.buckets().load_threads(&id("ua")).await.unwrap().unwrap();
+async fn threads(world: &World, user: &str, items: &[(&str, ThreadItem)]) {
+    let (_, revision) = world.buckets().load_threads(&id(user)).await.unwrap().unwrap();
     let mut threads = UserThreads::default();
     for (thread, item) in items {
         threads.merge(&thread.parse().unwrap(), item.clone());
     }
-    world.buckets().cas_threads(&id("ua"), &threads, revision).await.unwrap();
+    world.buckets().cas_threads(&id(user), &threads, revision).await.unwrap();
 }
 
 /// As `channel` does it: the key first, then the signal.
@@ -48,18 +46,21 @@ async fn event(world: &World, group: &str, at: u64) {
 /// What came is read again before the pages go out: who was removed hears nothing more, who was added has the page before `attached`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_behind_the_first_read_is_read_again() {
-    let world = World::start(&["ua"]).await;
-    threads(&world, &[("group.left", item(5, None)), ("group.stays", item(6, None))]).await;
+    let world = World::start(&["ua", "ub"]).await;
+    threads(&world, "ub", &[("group.elsewhere", item(5, None))]).await;
+    let mut elsewhere = world.client("ub", "d1", Codec::Msgpack).await;
+    threads(&world, "ua", &[("group.left", item(5, None)), ("group.stays", item(6, None))]).await;
     world.heads.on(true);
     let mut c = world.socket(Codec::Msgpack).await;
     c.hello(&world.token("ua", "d1", 600), "d1").await;
     eventually("the heads of what was read", async || world.heads.asked() > 0).await;
 
-    threads(&world, &[("group.left", item(9, Some(9))), ("group.stays", item(6, None)), ("group.joined", item(10, None))]).await;
+    threads(&world, "ua", &[("group.left", item(9, Some(9))), ("group.stays", item(6, None)), ("group.joined", item(10, None))]).await;
     changed(&world, "group.left", 9).await;
     changed(&world, "group.joined", 10).await;
-    world.nats.flush_barrier().await.unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // What is said behind the signals has arrived, so the signals have.
+    event(&world, "elsewhere", 11).await;
+    elsewhere.until(|f| matches!(f, ServerFrame::Event(_))).await;
     world.heads.on(false);
 
     let mut pages = Vec::new();
