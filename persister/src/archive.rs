@@ -27,6 +27,9 @@ use crate::{
 const WRITES: usize = 64;
 /// Of payload: an entry is at most 48 KiB, so 4 MiB is 85 of the largest and more than 1,000 of the usual.
 const BATCH_BYTES: usize = 4 << 20;
+/// So few are written within a millisecond or two: they are not worth waiting for more. A large transaction costs less for each row and
+/// keeps a processor that it shares from the live path for longer.
+const FEW: f64 = 256.0;
 /// Pauses between attempts at a store that does not answer.
 const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(2);
 /// How often a generation looks whether the one before it is archived.
@@ -96,9 +99,12 @@ impl<S: Store> Archive<S> {
         let mut position = found.unwrap_or(Position { id: MsgId::NONE, ts: before });
         let mut reader = LogReader::fetching(&self.nats, self.layout, p, Start::After(position.id));
         tracing::info!(p, position = %position.id, "archiving");
+        let mut asked = Instant::now();
         loop {
             let batch = reader.fetch(BATCH_BYTES).await?;
             let (read, behind) = (Instant::now(), batch.pending > 0);
+            let rate = batch.records.len() as f64 / (read - asked).as_secs_f64();
+            asked = read;
             metrics::gauge!("natterjack_persister_lag_entries", "partition" => p.to_string()).set(batch.pending as f64);
             if let Some((from, to)) = batch.hole {
                 tracing::error!(p, %from, %to, "entries are gone from the log before they were archived");
@@ -118,7 +124,9 @@ impl<S: Store> Archive<S> {
             mirror.send_replace(Some(natterjack_nats::Position { id: end.id, ts: end_ts }));
             metrics::counter!("natterjack_persister_archived_entries_total").increment(entries);
             if !behind {
-                sleep_until(read + self.times.batch).await;
+                let soon = self.times.batch / 5;
+                let pause = if rate * soon.as_secs_f64() < FEW { soon } else { self.times.batch };
+                sleep_until(read + pause).await;
             }
         }
     }

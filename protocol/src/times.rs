@@ -51,7 +51,7 @@ pub struct Times {
     pub suspend: Duration,
     /// A draining edge has left after this long.
     pub drain: Duration,
-    /// The persister reads the log this often, all that came meanwhile.
+    /// The persister reads the log this often, all that came meanwhile; five times as often while that is little.
     pub batch: Duration,
     /// How long the log keeps entries; longer than the longest outage of the archive.
     pub log_max_age: Duration,
