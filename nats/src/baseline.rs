@@ -3,7 +3,7 @@
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_nats::{
@@ -11,8 +11,8 @@ use async_nats::{
     jetstream::stream::{Config, StorageType},
 };
 use bytes::Bytes;
-use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::time::{Instant, sleep_until, timeout};
+use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::time::timeout;
 
 use crate::{
     connect::Nats,
@@ -45,8 +45,11 @@ pub struct Outcome {
     pub acks_us: Vec<u64>,
 }
 
+/// Waits until a moment, more exactly than a sleep of tokio's.
+pub type Until<'a> = dyn Fn(Instant) -> BoxFuture<'a, ()> + Sync + 'a;
+
 /// Runs it; the stream is there only for so long.
-pub async fn run(nats: &Nats, load: &Load) -> Result<Outcome, JsError> {
+pub async fn run(nats: &Nats, load: &Load, until: &Until<'_>) -> Result<Outcome, JsError> {
     let wanted = Config {
         name: subjects::BASELINE.into(),
         subjects: vec![subjects::baseline(">")],
@@ -56,31 +59,29 @@ pub async fn run(nats: &Nats, load: &Load) -> Result<Outcome, JsError> {
         ..Config::default()
     };
     js::api::<_, serde_json::Value>(nats, &format!("STREAM.CREATE.{}", subjects::BASELINE), &wanted).await?;
-    let outcome = publish_and_hear(nats, load).await;
+    let outcome = publish_and_hear(nats, load, until).await;
     js::delete_stream(nats, subjects::BASELINE).await?;
     outcome
 }
 
-async fn publish_and_hear(nats: &Nats, load: &Load) -> Result<Outcome, JsError> {
+async fn publish_and_hear(nats: &Nats, load: &Load, until: &Until<'_>) -> Result<Outcome, JsError> {
     let mut subscribers = Vec::new();
     for pair in 0..load.pairs {
         let heard = nats.client.subscribe(subjects::baseline(&pair.to_string())).await;
         subscribers.push(heard.map_err(|e| JsError::Broken(e.to_string()))?);
     }
     nats.flush_barrier().await.map_err(|e| JsError::Broken(e.to_string()))?;
-    let (heard, next) = (AtomicU64::new(0), AtomicU64::new(0));
-    let body = Bytes::from(vec![b'x'; load.body]);
-    let begun = Instant::now();
-    let end = begun + load.time;
+    let heard = AtomicU64::new(0);
+    let end = Instant::now() + load.time;
     let hearing: FuturesUnordered<_> = subscribers.iter_mut().map(|s| hear(s, end + DRAIN, &heard)).collect();
-    let publishing: FuturesUnordered<_> =
-        (0..load.pairs * load.window).map(|n| publish(nats, load, n % load.pairs, body.clone(), begun, &next)).collect();
-    let ((), acks) = tokio::join!(hearing.collect::<()>(), publishing.collect::<Vec<_>>());
-    let mut outcome = Outcome { heard: heard.load(Relaxed), acks_us: Vec::new() };
-    for acked in acks {
-        outcome.acks_us.extend(acked?);
-    }
-    Ok(outcome)
+    let publishing = async {
+        match load.rate {
+            Some(rate) => at_a_rate(nats, load, rate, until).await,
+            None => as_fast_as_they_are_acknowledged(nats, load, end).await,
+        }
+    };
+    let ((), acks) = tokio::join!(hearing.collect::<()>(), publishing);
+    Ok(Outcome { heard: heard.load(Relaxed), acks_us: acks? })
 }
 
 async fn hear(subscriber: &mut async_nats::Subscriber, end: Instant, heard: &AtomicU64) {
@@ -89,27 +90,50 @@ async fn hear(subscriber: &mut async_nats::Subscriber, end: Instant, heard: &Ato
     }
 }
 
-/// One publish after the other, for one of the places of a pair's window.
-async fn publish(nats: &Nats, load: &Load, pair: usize, body: Bytes, begun: Instant, next: &AtomicU64) -> Result<Vec<u64>, JsError> {
-    let subject = subjects::baseline(&pair.to_string());
-    let mut acks = Vec::new();
-    loop {
-        let n = next.fetch_add(1, Relaxed);
-        // Open loop: the intended moment counts.
-        let at = match load.rate {
-            Some(rate) => begun + Duration::from_secs_f64(n as f64 / rate.max(1) as f64),
-            None => Instant::now(),
-        };
+/// Each place of each pair's window: one publish after the other.
+async fn as_fast_as_they_are_acknowledged(nats: &Nats, load: &Load, end: Instant) -> Result<Vec<u64>, JsError> {
+    let next = AtomicU64::new(0);
+    let place = async |pair| {
+        let mut acks = Vec::new();
+        while Instant::now() < end {
+            acks.push(publish(nats, load, pair, next.fetch_add(1, Relaxed), Instant::now()).await?);
+        }
+        Ok::<_, JsError>(acks)
+    };
+    let places: FuturesUnordered<_> = (0..load.pairs * load.window).map(|n| place(n % load.pairs)).collect();
+    Ok(places.try_collect::<Vec<_>>().await?.concat())
+}
+
+/// Open loop: the intended moment counts.
+async fn at_a_rate(nats: &Nats, load: &Load, rate: u64, until: &Until<'_>) -> Result<Vec<u64>, JsError> {
+    let begun = Instant::now();
+    let (mut under_way, mut acks) = (FuturesUnordered::new(), Vec::new());
+    for n in 0.. {
+        let at = begun + Duration::from_secs_f64(n as f64 / rate.max(1) as f64);
         if at >= begun + load.time {
-            return Ok(acks);
+            break;
         }
-        if load.rate.is_some() {
-            sleep_until(at).await;
+        let mut moment = until(at);
+        loop {
+            tokio::select! {
+                () = &mut moment => break,
+                Some(acked) = under_way.next() => acks.push(acked?),
+            }
         }
-        let mut headers = HeaderMap::new();
-        // As long as a real one.
-        headers.insert("Nats-Msg-Id", format!("{n:032x}"));
-        js::publish(nats, &subject, Some(headers), body.clone(), ACK).await?;
-        acks.push(at.elapsed().as_micros() as u64);
+        under_way.push(publish(nats, load, n as usize % load.pairs, n, at));
     }
+    while let Some(acked) = under_way.next().await {
+        acks.push(acked?);
+    }
+    Ok(acks)
+}
+
+/// From `at` to the acknowledgement, µs.
+async fn publish(nats: &Nats, load: &Load, pair: usize, n: u64, at: Instant) -> Result<u64, JsError> {
+    let mut headers = HeaderMap::new();
+    // As long as a real one.
+    headers.insert("Nats-Msg-Id", format!("{n:032x}"));
+    let body = Bytes::from(vec![b'x'; load.body]);
+    js::publish(nats, &subjects::baseline(&pair.to_string()), Some(headers), body, ACK).await?;
+    Ok(at.elapsed().as_micros() as u64)
 }

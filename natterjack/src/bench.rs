@@ -1,6 +1,7 @@
 //! `natterjack bench`: load on a running system, from a process of its own. Figures are what was seen: rates, percentiles,
 //! and the CPU time of each server process per delivery, from /proc.
 
+mod alarm;
 mod cold;
 mod connection;
 mod cpu;
@@ -72,9 +73,12 @@ pub enum Load {
         groups: usize,
         #[arg(long, default_value_t = 100)]
         members: usize,
-        /// Messages in flight in each group, each of another member.
+        /// Messages in flight in each group.
         #[arg(long, default_value_t = 4)]
         window: usize,
+        /// Members who write them.
+        #[arg(long, default_value_t = 1)]
+        writers: usize,
     },
 }
 
@@ -92,10 +96,11 @@ impl Load {
             Self::Idle { connections: 5_000 },
             Self::Pairs { pairs: 100, window: 16, rate: None },
             Self::Pairs { pairs: 100, window: 16, rate: Some(1_000) },
-            Self::Groups { groups: 10, members: 100, window: 4 },
-            Self::Groups { groups: 10, members: 100, window: 1 },
-            Self::Groups { groups: 100, members: 10, window: 4 },
-            Self::Groups { groups: 2, members: 500, window: 4 },
+            Self::Groups { groups: 10, members: 100, window: 4, writers: 1 },
+            Self::Groups { groups: 10, members: 100, window: 4, writers: 4 },
+            Self::Groups { groups: 10, members: 100, window: 1, writers: 1 },
+            Self::Groups { groups: 100, members: 10, window: 4, writers: 1 },
+            Self::Groups { groups: 2, members: 500, window: 4, writers: 1 },
             Self::Cold { threads: 20_000 },
         ]
     }
@@ -137,6 +142,8 @@ async fn one(system: &mut System, load: &Load, time: Duration) -> Result<Vec<Rep
             vec![pairs::run(system, pairs, window, rate, time).await?, raw::run(system, pairs, window, rate, pairs::BODY, time).await?]
         }
         Load::Cold { threads } => cold::run(system, threads, time).await?,
-        Load::Groups { groups, members, window } => vec![groups::run(system, groups, members, window, time).await?],
+        Load::Groups { groups, members, window, writers } => {
+            vec![groups::run(system, (groups, members), window, writers, time).await?]
+        }
     })
 }

@@ -43,7 +43,11 @@ struct Counters {
     over: AtomicBool,
 }
 
-pub async fn run(system: &System, groups: usize, members: usize, window: usize, time: Duration) -> Result<Report> {
+/// `window` messages in flight in each group, of the first `writers` members.
+pub async fn run(system: &System, (groups, members): (usize, usize), window: usize, writers: usize, time: Duration) -> Result<Report> {
+    if writers == 0 || writers > members.min(window) {
+        bail!("at least one writer, at most as many as there are members and messages in flight");
+    }
     let mut running = JoinSet::new();
     let mut lines = Vec::new();
     for _ in 0..groups {
@@ -58,8 +62,8 @@ pub async fn run(system: &System, groups: usize, members: usize, window: usize, 
     let begun = Instant::now();
     for (thread, connections) in lines {
         for (n, connection) in connections.into_iter().enumerate() {
-            // As people do: each waits for his own before he writes again (an edge puts one sender's messages into the log one by one).
-            let writer = (n < window).then(|| thread.clone());
+            let own = (n..window).step_by(writers).count();
+            let writer = (n < writers).then(|| (thread.clone(), own));
             running.spawn(member(connection, writer, begun, counters.clone()));
         }
     }
@@ -74,7 +78,7 @@ pub async fn run(system: &System, groups: usize, members: usize, window: usize, 
     }
     let expected = counters.sent.load(Relaxed) * members as u64;
     Ok(Report {
-        load: format!("groups: {groups} groups of {members} online, {window} in flight each, {BODY} B"),
+        load: format!("groups: {groups} groups of {members} online, {window} in flight each, {writers} writing, {BODY} B"),
         seconds: time.as_secs_f64(),
         sent,
         delivered,
@@ -100,20 +104,31 @@ async fn create(system: &System, users: &[User]) -> Result<Thread> {
     Ok(answer.json::<Created>().await?.thread)
 }
 
-async fn member(connection: Connection, writes: Option<Thread>, begun: Instant, counters: Arc<Counters>) -> Result<Histogram<u64>> {
-    let room = Semaphore::new(1);
+/// `writes`: where to, and how many may be unacknowledged.
+async fn member(
+    connection: Connection,
+    writes: Option<(Thread, usize)>,
+    begun: Instant,
+    counters: Arc<Counters>,
+) -> Result<Histogram<u64>> {
+    let room = Semaphore::new(writes.as_ref().map_or(0, |(_, window)| *window));
     let (mut sink, mut source) = connection.socket.split();
     let stamp = || begun.elapsed().as_micros() as u64;
     let over = || counters.over.load(Relaxed);
     let writing = async {
-        let Some(thread) = &writes else { return Ok(()) };
+        let Some((thread, _)) = &writes else { return Ok(()) };
         for r in 0u32.. {
             room.acquire().await?.forget();
             if over() {
                 break;
             }
-            sink.send(Message::Binary(send_frame(r, thread, now_ms(), stamped(stamp(), BODY)))).await?;
+            sink.feed(Message::Binary(send_frame(r, thread, now_ms(), stamped(stamp(), BODY)))).await?;
+            // As a client does: what may go now goes in one write.
+            if room.available_permits() == 0 {
+                sink.flush().await?;
+            }
         }
+        sink.flush().await?;
         anyhow::Ok(())
     };
     let reading = async {

@@ -6,17 +6,26 @@ use anyhow::Result;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::sleep;
 
-use super::{connection::Connection, cpu::Snapshot, report::Report, system::System};
+use super::{
+    connection::Connection,
+    cpu::Snapshot,
+    report::Report,
+    system::{System, User},
+};
 
 /// Log-ins in progress at once.
 const AT_ONCE: usize = 32;
 
 pub async fn run(system: &System, connections: usize, time: Duration) -> Result<Report> {
     // The first connections pay for what all later ones share.
-    let warm = open(system, connections / 10).await?;
+    let warm = open(system, system.users(connections / 10).await?).await?;
+    // Memory includes what the system keeps of a user; to make him is no part of a connect.
+    let empty = Snapshot::take(&system.processes);
+    let users = system.users(connections).await?;
+    sleep(Duration::from_secs(1)).await;
     let before = Snapshot::take(&system.processes);
     let begun = Instant::now();
-    let mut open = open(system, connections).await?;
+    let mut open = open(system, users).await?;
     let connecting = begun.elapsed();
     sleep(Duration::from_secs(1)).await;
     let connected = Snapshot::take(&system.processes);
@@ -26,7 +35,7 @@ pub async fn run(system: &System, connections: usize, time: Duration) -> Result<
     let after = Snapshot::take(&system.processes);
 
     let n = connections.max(1) as f64;
-    let grown: i64 = connected.rss() as i64 - before.rss() as i64;
+    let grown: i64 = connected.rss() as i64 - empty.rss() as i64;
     let connect_cpu: f64 = before.until(&connected).iter().map(|u| u.cpu_seconds).sum();
     let idle_cpu: f64 = connected.until(&after).iter().map(|u| u.cpu_seconds).sum();
     let notes = vec![
@@ -57,8 +66,7 @@ pub async fn run(system: &System, connections: usize, time: Duration) -> Result<
     })
 }
 
-async fn open(system: &System, count: usize) -> Result<Vec<Connection>> {
-    let users = system.users(count).await?;
+async fn open(system: &System, users: Vec<User>) -> Result<Vec<Connection>> {
     let connect = |(n, user)| Connection::open(system.url(n), user);
     stream::iter(users.into_iter().enumerate()).map(connect).buffer_unordered(AT_ONCE).try_collect().await
 }

@@ -13,11 +13,12 @@ use natterjack_protocol::Thread;
 use tokio::{
     sync::{AcquireError, Semaphore},
     task::JoinSet,
-    time::{interval_at, timeout},
+    time::timeout,
 };
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
+    alarm::Alarm,
     connection::{Connection, Seen, is_event, look, send_frame, stamped},
     cpu::Snapshot,
     report::{Report, histogram},
@@ -60,10 +61,10 @@ pub async fn run(system: &System, pairs: usize, window: usize, rate: Option<u64>
     let begun = Instant::now();
     let end = begun + time;
     let each = rate.map(|r| Duration::from_secs_f64(pairs as f64 / r as f64));
-    let mut running = JoinSet::new();
+    let (alarm, mut running) = (Alarm::new(), JoinSet::new());
     for (n, (from, to, thread)) in ready.into_iter().enumerate() {
         // Evenly, not all pairs at the same moment.
-        let beat = each.map(|each| (begun + each.mul_f64(n as f64 / pairs as f64), each));
+        let beat = each.map(|each| (alarm.clone(), begun + each.mul_f64(n as f64 / pairs as f64), each));
         running.spawn(pair(from, to, thread, window, beat, begun, end));
     }
     let (mut acks, mut deliveries) = (Side { count: 0, latency: histogram() }, Side { count: 0, latency: histogram() });
@@ -108,13 +109,13 @@ async fn one(from: &mut Connection, to: &mut Connection, thread: &Thread) -> Res
     timeout(DRAIN, arrives).await.context("the first message of a pair did not arrive")?
 }
 
-/// One direction of one pair. `beat`: the first send and the time between two; else a new one with every acknowledgement.
+/// One direction of one pair. `beat`: who wakes it, the first send and the time between two; else a new one with every acknowledgement.
 async fn pair(
     from: Connection,
     to: Connection,
     thread: Thread,
     window: usize,
-    beat: Option<(Instant, Duration)>,
+    beat: Option<(Alarm, Instant, Duration)>,
     begun: Instant,
     end: Instant,
 ) -> Result<(Side, Side)> {
@@ -124,11 +125,14 @@ async fn pair(
     let mut incoming = to.socket;
     let stamp = |at: Instant| (at - begun).as_micros() as u64;
     let sending = async {
-        let mut next = beat.map(|(first, each)| interval_at(first.into(), each));
         for r in 0u32.. {
             // Open loop: the intended moment counts, not the one at which we got round to it.
-            let at = match &mut next {
-                Some(next) => next.tick().await.into_std(),
+            let at = match &beat {
+                Some((alarm, first, each)) => {
+                    let at = *first + *each * r;
+                    alarm.until(at).await;
+                    at
+                }
                 None => {
                     room.acquire().await?.forget();
                     Instant::now()
@@ -141,7 +145,7 @@ async fn pair(
             handed.lock().map_err(|_| anyhow!("a task failed"))?.insert(r, at);
             sink.feed(Message::Binary(send_frame(r, &thread, now_ms(), stamped(at, BODY)))).await?;
             // As a client does: what may go now goes in one write.
-            if next.is_some() || room.available_permits() == 0 {
+            if beat.is_some() || room.available_permits() == 0 {
                 sink.flush().await?;
             }
         }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use futures_util::FutureExt;
 use natterjack_nats::baseline::{self, Load};
 
 use super::{
+    alarm::Alarm,
     cpu::Snapshot,
     report::{Report, histogram},
     system::System,
@@ -14,7 +16,9 @@ use super::{
 pub async fn run(system: &System, pairs: usize, window: usize, rate: Option<u64>, body: usize, time: Duration) -> Result<Report> {
     let nats: Vec<_> = system.processes.iter().filter(|p| p.role == "nats-server").cloned().collect();
     let before = Snapshot::take(&nats);
-    let outcome = baseline::run(&system.nats, &Load { pairs, window, rate, body, time }).await?;
+    let alarm = Alarm::new();
+    let until = |at| alarm.until(at).boxed();
+    let outcome = baseline::run(&system.nats, &Load { pairs, window, rate, body, time }, &until).await?;
     let used = before.until(&Snapshot::take(&nats));
     let mut latency = histogram();
     for us in &outcome.acks_us {
