@@ -118,7 +118,9 @@ async fn member(
     let writing = async {
         let Some((thread, _)) = &writes else { return Ok(()) };
         for r in 0u32.. {
-            room.acquire().await?.forget();
+            // Closed by the reader: over, and this acknowledgement never came.
+            let Ok(permit) = room.acquire().await else { break };
+            permit.forget();
             if over() {
                 break;
             }
@@ -162,6 +164,7 @@ async fn member(
                 _ => {}
             }
         }
+        room.close();
         Ok(latency)
     };
     let ((), latency) = tokio::try_join!(writing, reading)?;
