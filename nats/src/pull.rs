@@ -123,6 +123,8 @@ pub(crate) struct Pull {
     pending: u64,
     pulls: u64,
     heard: Instant,
+    /// The consumer has said something: a message, a heartbeat, that a pull was over.
+    spoke: bool,
 }
 
 impl Consumer {
@@ -182,9 +184,14 @@ impl Pull {
             pending: 0,
             pulls: 0,
             heard: Instant::now(),
+            spoke: false,
         };
         pull.ask().await?;
         Ok(pull)
+    }
+
+    pub(crate) fn spoke(&self) -> bool {
+        self.spoke
     }
 
     fn may_ask(&self) -> bool {
@@ -263,6 +270,7 @@ impl Pull {
 
     fn take(&mut self, answer: Answer) -> Result<Option<Delivered>, Dead> {
         self.heard = Instant::now();
+        self.spoke |= matches!(answer.status, 0 | 100 | 200 | 404 | 408);
         match answer.status {
             0 | 200 => {}
             // A heartbeat.

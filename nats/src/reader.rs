@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use natterjack_protocol::MsgId;
-use tokio::time::Instant;
 
 use crate::{
     connect::{ConnectError, Nats},
@@ -30,8 +29,6 @@ pub enum Start {
 
 /// For a connection of its own. The consumer waits for 5 s.
 const CONNECT: Duration = Duration::from_millis(2_500);
-/// After so long on the shared client a connection of its own is tried again.
-const DETOUR: Duration = Duration::from_secs(300);
 /// Of a fetch, before its size is looked at: bounds by how much it can pass its limit.
 const BITE: usize = 64;
 
@@ -109,10 +106,6 @@ pub struct LogReader {
     pause: Duration,
     /// Of the pull, or of the one that comes next.
     way: Way,
-    /// The pull has brought something.
-    brought: bool,
-    /// When the pull was made, or the one before it died.
-    since: Instant,
     /// A consumer being made. Kept over calls: a caller that drops its wait five times a second would otherwise begin the pause anew
     /// each time, and never read again.
     opening: Option<BoxFuture<'static, Result<Pull, JsError>>>,
@@ -149,15 +142,20 @@ fn step(position: MsgId, seq: u64) -> Step {
 impl LogReader {
     /// Each entry as soon as it is stored.
     pub fn new(nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
-        Self::at(Pace::AtOnce, nats, layout, p, from)
+        Self::at(Pace::AtOnce, Way::Own, nats, layout, p, from)
+    }
+
+    /// For who reads to some end and goes: not worth a connection.
+    pub fn briefly(nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
+        Self::at(Pace::AtOnce, Way::Shared, nats, layout, p, from)
     }
 
     /// For who reads with `fetch` and leaves time between two of them.
     pub fn fetching(nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
-        Self::at(Pace::Fetch, nats, layout, p, from)
+        Self::at(Pace::Fetch, Way::Own, nats, layout, p, from)
     }
 
-    fn at(pace: Pace, nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
+    fn at(pace: Pace, way: Way, nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
         Self {
             nats: nats.clone(),
             stream: subjects::stream(layout.generation, p),
@@ -170,9 +168,7 @@ impl LogReader {
             jumped: false,
             held: None,
             pause: Duration::ZERO,
-            way: Way::Own,
-            brought: false,
-            since: Instant::now(),
+            way,
             opening: None,
         }
     }
@@ -264,7 +260,6 @@ impl LogReader {
 
     fn push(&mut self, batch: &mut Batch, d: Delivered) {
         self.position = MsgId(d.seq);
-        self.brought = true;
         batch.pending = d.pending;
         let entry = std::str::from_utf8(&d.subject).ok().and_then(subjects::parse_entry);
         batch.records.push(match entry {
@@ -277,23 +272,17 @@ impl LogReader {
         });
     }
 
-    /// The pull is dead. If nothing came over a connection of its own, its server may answer and be cut off from the others.
+    /// The pull is dead. If nothing was heard over a connection of its own, its server may be cut off from the others.
     fn died(&mut self) -> Option<Pull> {
         self.held = None;
-        self.since = Instant::now();
-        self.way = if self.way == Way::Own && !self.brought { Way::Shared } else { Way::Own };
-        self.pull.take()
+        let dead = self.pull.take()?;
+        self.way = if self.way == Way::Own && !dead.spoke() { Way::Shared } else { Way::Own };
+        Some(dead)
     }
 
     /// The next delivery, through as many consumers as it takes. Cancel-safe.
     async fn wait(&mut self) -> Result<Delivered, ReadError> {
         loop {
-            if self.way == Way::Shared && self.since.elapsed() > DETOUR {
-                self.way = Way::Own;
-                if let Some(detour) = self.pull.take() {
-                    detour.close().await;
-                }
-            }
             if let Some(pull) = &mut self.pull {
                 match pull.next().await {
                     Ok(d) => {
@@ -326,7 +315,7 @@ impl LogReader {
             let opened = opening.await;
             self.opening = None;
             match opened {
-                Ok(pull) => (self.pull, self.brought, self.since) = (Some(pull), false, Instant::now()),
+                Ok(pull) => self.pull = Some(pull),
                 // Without a layout there would be no reader; in a restarting cluster a stream is found late.
                 Err(e @ JsError::Api { .. }) if e.err_code() == code::STREAM_NOT_FOUND => return Err(ReadError::NoStream(self.p)),
                 Err(e) => tracing::debug!(stream = self.stream, error = %e, "no consumer yet"),

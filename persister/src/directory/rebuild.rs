@@ -164,7 +164,7 @@ impl<S: Store + Accounts> Directory<S> {
         if !after.is_none() && bounds.first > after.next() {
             return Err(hole(p));
         }
-        let mut reader = LogReader::new(&self.nats, layout, p, Start::After(after));
+        let mut reader = LogReader::briefly(&self.nats, layout, p, Start::After(after));
         while reader.position() < bounds.last {
             let batch = reader.next_batch(BATCH).await.map_err(|e| {
                 tracing::warn!(p, error = %e, "a key cannot be rebuilt: the log cannot be read");
