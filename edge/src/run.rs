@@ -108,8 +108,11 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
 
     let directory = Directory::new(nats);
     let (gate, sessions) = (Gate::default(), Sessions::default());
-    let auth = Auth::start(&buckets, &clock, &directory, &sessions, &cfg.times).await?;
-    let edges = Edges::start(&buckets, &cfg.edge_id, &cfg.times).await?;
+    // These wait for their buckets.
+    let auth = Auth::start(&buckets, &clock, &directory, &sessions, &cfg.times);
+    let Some(auth) = stop.run_until_cancelled(auth).await.transpose()? else { return Ok(None) };
+    let edges = Edges::start(&buckets, &cfg.edge_id, &cfg.times);
+    let Some(edges) = stop.run_until_cancelled(edges).await.transpose()? else { return Ok(None) };
     let people = People::new(&buckets, &directory);
     let publisher = Publisher::new(nats, layout, cfg.times.clone());
     let control = Control::new(Log::new(nats, layout), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);

@@ -14,6 +14,9 @@ use crate::{
     subjects,
 };
 
+/// Between attempts to begin; each may take its five seconds.
+const AGAIN: Duration = Duration::from_millis(250);
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchEvent {
     pub key: String,
@@ -35,7 +38,8 @@ struct Watch {
 }
 
 impl Kv {
-    /// `keys` may hold wildcards. The stream never ends; a bucket that is recreated empty reports what it had as gone.
+    /// `keys` may hold wildcards. The stream never ends; a bucket that is recreated empty reports what it had as gone. Waits until the bucket
+    /// answers, as the stream does through every outage; an error means that waiting is no use.
     pub async fn watch(&self, keys: &str) -> Result<impl Stream<Item = WatchEvent> + Send + Unpin + use<>, KvError> {
         let filter = subjects::bucket_key(self.bucket(), keys);
         let mut watch = Watch {
@@ -47,7 +51,15 @@ impl Kv {
             waiting: VecDeque::new(),
             pause: Duration::ZERO,
         };
-        watch.open().await.map_err(|e| self.error(e))?;
+        loop {
+            match watch.open().await.map_err(|e| self.error(e)) {
+                Err(KvError::Unavailable { bucket, reason }) => {
+                    tracing::warn!(bucket, reason, "the bucket cannot be watched yet");
+                    tokio::time::sleep(AGAIN).await;
+                }
+                opened => break opened?,
+            }
+        }
         Ok(Box::pin(futures_util::stream::unfold(watch, |mut w| async move {
             let event = w.next().await;
             Some((event, w))

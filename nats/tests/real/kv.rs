@@ -107,6 +107,21 @@ async fn a_watch_gives_what_stands_then_changes_through_a_restart() {
     assert_eq!(next(&mut w).await, ev("keys.c", Some("3")));
 }
 
+/// An edge that begins while a server is away would otherwise end.
+#[tokio::test]
+async fn a_watch_begun_in_an_outage_waits_for_its_end() {
+    let (mut s, nats, layout) = Server::ready().await;
+    let kv = Buckets::new(&nats, layout).control();
+    kv.put("keys.k", "1".into()).await.unwrap();
+    s.kill();
+    let mut begun = std::pin::pin!(kv.watch("keys.*"));
+    // Longer than a question to a server takes to give up.
+    assert!(tokio::time::timeout(Duration::from_secs(6), begun.as_mut()).await.is_err(), "gave up");
+    s.launch();
+    let mut w = tokio::time::timeout(Duration::from_secs(20), begun).await.expect("in time").unwrap();
+    assert_eq!(w.next().await.unwrap().key, "keys.k");
+}
+
 /// An edge's lease expires: its watchers are told. A bucket is lost and made again: what it had is reported as gone.
 #[tokio::test]
 async fn a_watch_of_leases_is_told_of_expiry_and_loss() {
