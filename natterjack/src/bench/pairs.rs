@@ -13,7 +13,7 @@ use natterjack_protocol::Thread;
 use tokio::{
     sync::{AcquireError, Semaphore},
     task::JoinSet,
-    time::timeout,
+    time::{sleep_until, timeout},
 };
 use tokio_tungstenite::tungstenite::Message;
 
@@ -30,6 +30,8 @@ pub const BODY: usize = 128;
 const WARM: u32 = u32::MAX;
 /// What is still on its way when the sending ends.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Making a hundred pairs ready to write takes the load itself some 30 ms, and those would be late.
+const READY: Duration = Duration::from_millis(100);
 
 struct Side {
     count: u64,
@@ -58,7 +60,7 @@ pub async fn run(system: &System, pairs: usize, window: usize, rate: Option<u64>
         ready.push(pair??);
     }
     let before = Snapshot::take(&system.processes);
-    let begun = Instant::now();
+    let begun = Instant::now() + READY;
     let end = begun + time;
     let each = rate.map(|r| Duration::from_secs_f64(pairs as f64 / r as f64));
     let (alarm, mut running) = (Alarm::new(), JoinSet::new());
@@ -125,6 +127,9 @@ async fn pair(
     let mut incoming = to.socket;
     let stamp = |at: Instant| (at - begun).as_micros() as u64;
     let sending = async {
+        if beat.is_none() {
+            sleep_until(begun.into()).await;
+        }
         for r in 0u32.. {
             // Open loop: the intended moment counts, not the one at which we got round to it.
             let at = match &beat {
