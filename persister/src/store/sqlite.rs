@@ -1,7 +1,8 @@
 //! SQLite behind the store trait (step 7): one file, the embedded default of `up`.
 //!
-//! One writer thread with a bounded queue groups whatever waits into one transaction (one fsync for many jobs); reads use a few
-//! connections of their own beside it (WAL). Nothing here blocks an async thread. Each table has its own file below.
+//! One writer thread with a bounded queue groups whatever waits into one transaction (one fsync for many jobs, none for what the log has
+//! as well); reads use a few connections of their own beside it (WAL). Nothing here blocks an async thread. Each table has its own file
+//! below.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use self::writer::Durable;
 use crate::store::{CidLookup, Order, PartitionKey, Position, Row, Store, StoreError, Stray, ThreadBatch};
 
 mod accounts;
@@ -77,7 +79,6 @@ impl Sqlite {
         let mut connection = Connection::open(&path)?;
         connection.busy_timeout(BUSY)?;
         to_wal(&connection)?;
-        // One fsync per grouped transaction: an account that was created is kept.
         connection.pragma_update(None, "synchronous", "FULL")?;
         migrate(&mut connection)?;
         let (jobs, queue) = mpsc::channel(QUEUE);
@@ -89,16 +90,29 @@ impl Sqlite {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Runs `f` in a transaction and answers after its commit. An error of `f` undoes what `f` did and nothing else.
-    /// Dropping the future does not stop a job that is queued.
+    /// Runs `f` in a transaction and answers after its commit, when it is on the disk: an account that was created is kept. An error of
+    /// `f` undoes what `f` did and nothing else. Dropping the future does not stop a job that is queued.
     pub async fn write<T: Send + 'static>(
         &self,
+        f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.job(Durable::Now, f).await
+    }
+
+    /// Likewise, for what the log has as well: does not wait for the disk, which the log needs, too.
+    async fn write_from_log(&self, f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()> + Send + 'static) -> Result<(), StoreError> {
+        self.job(Durable::Later, f).await
+    }
+
+    async fn job<T: Send + 'static>(
+        &self,
+        durable: Durable,
         f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let jobs = self.inner.jobs.as_ref().ok_or_else(gone)?;
         metrics::gauge!("natterjack_persister_store_queue_jobs").set((QUEUE - jobs.capacity()) as f64);
-        jobs.send(writer::job(f, reply)).await.map_err(|_| gone())?;
+        jobs.send(writer::job(f, durable, reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 
@@ -125,7 +139,7 @@ impl Sqlite {
 
 impl Store for Sqlite {
     async fn append(&self, batch: ThreadBatch) -> Result<(), StoreError> {
-        self.write(move |tx| {
+        self.write_from_log(move |tx| {
             let ThreadBatch { thread, rows, group, items } = batch;
             if let Some(last) = rows.iter().max_by_key(|r| r.id) {
                 threads::touch(tx, &thread, last.id, last.ts)?;
@@ -142,11 +156,11 @@ impl Store for Sqlite {
     }
 
     async fn keep_stray(&self, stray: Stray) -> Result<(), StoreError> {
-        self.write(move |tx| positions::keep_stray(tx, &stray)).await
+        self.write_from_log(move |tx| positions::keep_stray(tx, &stray)).await
     }
 
     async fn advance(&self, key: PartitionKey, to: Position) -> Result<(), StoreError> {
-        self.write(move |tx| positions::advance(tx, key, to)).await
+        self.write_from_log(move |tx| positions::advance(tx, key, to)).await
     }
 
     async fn position(&self, key: PartitionKey) -> Result<Option<Position>, StoreError> {

@@ -56,6 +56,34 @@ async fn a_job_that_fails_or_panics_undoes_itself_and_nothing_else() {
     assert_eq!(there, [1, 4]);
 }
 
+/// What the log does not have is on the disk before its answer; if one job of a transaction needs that, for all of them.
+#[tokio::test]
+async fn only_what_the_log_has_does_not_wait_for_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Sqlite::open(dir.path().join("n.db")).await.unwrap();
+    let (full, normal) = (2, 1);
+    let is = |wanted: u32| {
+        move |tx: &Transaction<'_>| tx.pragma_query_value(None, "synchronous", |r| r.get(0)).map(|is: u32| assert_eq!(is, wanted))
+    };
+    db.write(is(full)).await.unwrap();
+    db.write_from_log(is(normal)).await.unwrap();
+
+    // While the first one runs, the others meet behind it.
+    let (begun, has_begun) = std::sync::mpsc::sync_channel(1);
+    let (go, on) = std::sync::mpsc::sync_channel(1);
+    let first = db.write_from_log(move |_| {
+        begun.send(()).unwrap();
+        on.recv().unwrap();
+        Ok(())
+    });
+    let others = async {
+        tokio::task::spawn_blocking(move || has_begun.recv().unwrap()).await.unwrap();
+        tokio::join!(db.write_from_log(is(full)), db.write(is(full)), async { go.send(()).unwrap() })
+    };
+    let (first, (together, account, ())) = tokio::join!(first, others);
+    first.and(together).and(account).unwrap();
+}
+
 #[tokio::test]
 async fn a_file_that_is_no_database_and_one_of_a_later_build_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
