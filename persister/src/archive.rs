@@ -7,7 +7,7 @@
 use std::{collections::HashSet, fmt::Display, time::Duration};
 
 use futures_util::{StreamExt, stream};
-use natterjack_nats::{Buckets, Layout, LogReader, Nats, Positions, ReadError, Record, RoleLease, Start, Tail};
+use natterjack_nats::{Buckets, Layout, LogBounds, LogReader, Nats, Positions, ReadError, Record, RoleLease, Start, Tail};
 use natterjack_protocol::{MsgId, Thread, Times};
 use natterjack_runtime::Health;
 use tokio::{
@@ -32,7 +32,7 @@ const BATCH_BYTES: usize = 4 << 20;
 const FEW: f64 = 256.0;
 /// Pauses between attempts at a store that does not answer.
 const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(2);
-/// How often a generation looks whether the one before it is archived.
+/// How often a generation looks whether the one before it is archived; and between attempts to learn where a log ends.
 const LOOK: Duration = Duration::from_millis(200);
 /// The mirror of the watermark is for judging how far the archive is behind, against a margin of hours.
 const MIRROR: Duration = Duration::from_secs(1);
@@ -97,6 +97,14 @@ impl<S: Store> Archive<S> {
             mirror.send_replace(Some(natterjack_nats::Position { id: found.id, ts: found.ts }));
         }
         let mut position = found.unwrap_or(Position { id: MsgId::NONE, ts: before });
+        let log = self.bounds(Tail::new(&self.nats, self.layout), p).await;
+        if position.id > log.last {
+            // It gives these ids once more, and behind the watermark nobody would look for them. All of it: as long as that is so, each
+            // holder begins here, and what is written already is written again.
+            tracing::error!(p, archived = %position.id, last = %log.last, "the log ends before what is archived: it lost its end");
+            metrics::counter!("natterjack_persister_lost_ends_total").increment(1);
+            position = Position { id: MsgId(log.first.0.saturating_sub(1)), ts: before };
+        }
         let mut reader = LogReader::fetching(&self.nats, self.layout, p, Start::After(position.id));
         tracing::info!(p, position = %position.id, "archiving");
         let mut asked = Instant::now();
@@ -135,19 +143,12 @@ impl<S: Store> Archive<S> {
     /// times do not fall behind it.
     async fn former_is_archived(&self) -> u64 {
         let Some(former) = self.layout.before() else { return 0 };
-        let (tail, store) = (Tail::new(&self.nats, former), &self.store);
+        let store = &self.store;
         let mut end_ts = 0;
         for partition in 0..former.partitions {
             let key = PartitionKey { generation: former.generation, partition };
             loop {
-                let bounds = match tail.bounds(partition).await {
-                    Ok(bounds) => bounds,
-                    Err(e) => {
-                        tracing::debug!(partition, error = %e, "the end of the former generation is not known yet");
-                        sleep(LOOK).await;
-                        continue;
-                    }
-                };
+                let bounds = self.bounds(Tail::new(&self.nats, former), partition).await;
                 let position = self.until_it_works("read the watermark", || store.position(key)).await.unwrap_or_default();
                 // What has expired was archived, or else is lost by now.
                 if position.id >= bounds.last || bounds.entries == 0 {
@@ -158,6 +159,16 @@ impl<S: Store> Archive<S> {
             }
         }
         end_ts
+    }
+
+    async fn bounds(&self, log: Tail, partition: u32) -> LogBounds {
+        loop {
+            match log.bounds(partition).await {
+                Ok(bounds) => return bounds,
+                Err(e) => tracing::debug!(partition, error = %e, "where the log ends is not known yet"),
+            }
+            sleep(LOOK).await;
+        }
     }
 
     /// What the late rule hides. While that cannot be told, the watermark waits.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use natterjack_nats::{Buckets, Positions, subjects};
 use natterjack_persister::{
     Config, StoreConfig,
-    store::{Order, Row, Sqlite, Store},
+    store::{Order, Position, Row, Sqlite, Store},
 };
 use natterjack_protocol::{
     Body, Kind, MsgId, Thread, Token,
@@ -61,6 +61,26 @@ async fn killed_between_write_and_watermark_the_replay_changes_nothing() {
     // Where `channel` looks for how far the archive is.
     let mirror = Positions::new(&Buckets::new(&w.nats, w.layout), "persister");
     eventually("the mirror follows", async || mirror.load(w.layout.partition(&t)).await.unwrap().is_some_and(|p| p.id >= last)).await;
+}
+
+/// After a loss of power, or with an older copy of the log, its ids are given once more: to messages that are acknowledged like any other.
+#[tokio::test]
+async fn a_log_that_lost_its_end_is_archived_all_the_same() {
+    let w = World::new().await;
+    let t: Thread = "dm.a.b".parse().unwrap();
+    let kept = w.say(&t, "a", "kept").await;
+    let archive = w.archive("a");
+    w.archived(&t, kept).await;
+    drop(archive);
+    w.store.inner.advance(w.key(&t), Position { id: MsgId(kept.0 + 1_000), ts: 1 }).await.unwrap();
+
+    let before = w.say(&t, "a", "before it starts").await;
+    let _archive = w.archive("b");
+    let texts = async || everything(&w.store.inner, &[&t]).await.into_iter().filter_map(|r| r.body.text).collect::<Vec<_>>();
+    eventually("what was there is archived", async || texts().await == ["kept", "before it starts"]).await;
+    let after = w.say(&t, "a", "and after").await;
+    assert!(kept < before && after.0 < kept.0 + 1_000);
+    eventually("and what comes", async || texts().await == ["kept", "before it starts", "and after"]).await;
 }
 
 /// Before the first call to the store, before the second, and so on until there is no further one; then again by another, to the end.
