@@ -108,7 +108,8 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
 
     let directory = Directory::new(nats);
     let (gate, sessions) = (Gate::default(), Sessions::default());
-    // These wait for their buckets.
+    // These wait for their buckets. At a new generation the health is still that of the one before.
+    health.set("edge", Err("waiting for its buckets".into()));
     let auth = Auth::start(&buckets, &clock, &directory, &sessions, &cfg.times);
     let Some(auth) = stop.run_until_cancelled(auth).await.transpose()? else { return Ok(None) };
     let edges = Edges::start(&buckets, &cfg.edge_id, &cfg.times);

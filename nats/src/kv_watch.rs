@@ -14,7 +14,7 @@ use crate::{
     subjects,
 };
 
-/// Between attempts to begin; each may take its five seconds.
+/// Between attempts to begin.
 const AGAIN: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Clone, PartialEq, Eq)]

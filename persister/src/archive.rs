@@ -99,8 +99,7 @@ impl<S: Store> Archive<S> {
         let mut position = found.unwrap_or(Position { id: MsgId::NONE, ts: before });
         let log = self.bounds(Tail::new(&self.nats, self.layout), p).await;
         if position.id > log.last {
-            // It gives these ids once more, and behind the watermark nobody would look for them. All of it: as long as that is so, each
-            // holder begins here, and what is written already is written again.
+            // It gives these ids once more, and behind the watermark nobody would look for them. Not complete: see docs/guarantees.md, P1.
             tracing::error!(p, archived = %position.id, last = %log.last, "the log ends before what is archived: it lost its end");
             metrics::counter!("natterjack_persister_lost_ends_total").increment(1);
             position = Position { id: MsgId(log.first.0.saturating_sub(1)), ts: before };

@@ -30,8 +30,8 @@ pub const BODY: usize = 128;
 const WARM: u32 = u32::MAX;
 /// What is still on its way when the sending ends.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Making a hundred pairs ready to write takes the load itself some 30 ms, and those would be late.
-const READY: Duration = Duration::from_millis(100);
+/// For each pair. Making a hundred of them ready to write takes the load itself some 30 ms, and their first messages would be late.
+const READY: Duration = Duration::from_millis(1);
 
 struct Side {
     count: u64,
@@ -60,7 +60,7 @@ pub async fn run(system: &System, pairs: usize, window: usize, rate: Option<u64>
         ready.push(pair??);
     }
     let before = Snapshot::take(&system.processes);
-    let begun = Instant::now() + READY;
+    let begun = Instant::now() + READY * pairs as u32;
     let end = begun + time;
     let each = rate.map(|r| Duration::from_secs_f64(pairs as f64 / r as f64));
     let (alarm, mut running) = (Alarm::new(), JoinSet::new());

@@ -1,9 +1,13 @@
 //! Clearing away what has a date: values of the control bucket that say until when they matter (signing keys, revoked logins).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use natterjack_nats::{Kv, KvError, WatchEvent};
+use tokio::time::timeout;
+
+/// How long a tick may wait for the bucket; the next one tries again.
+const BEGIN: Duration = Duration::from_secs(5);
 
 /// The keys of one sort, as far as a watch has told.
 pub struct Expired {
@@ -38,7 +42,11 @@ impl Expired {
     async fn try_clear(&mut self, now: u64) -> Result<(), KvError> {
         let watched = match &mut self.watched {
             Some(w) => w,
-            none => none.insert(Watched { events: Box::new(self.control.watch(self.keys).await?), known: BTreeMap::new() }),
+            none => {
+                // A watch waits for its bucket; who clears away has other things to do.
+                let Ok(begun) = timeout(BEGIN, self.control.watch(self.keys)).await else { return Ok(()) };
+                none.insert(Watched { events: Box::new(begun?), known: BTreeMap::new() })
+            }
         };
         watched.catch_up(self.until);
         let old: Vec<(String, u64)> = watched

@@ -15,6 +15,8 @@ use crate::store::StoreError;
 const GROUP: usize = 128;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// So long a transaction lets others go first: somebody who logs in waits for it.
+const POLITE: Duration = Duration::from_millis(20);
 
 /// When what a job did has to be on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +104,7 @@ impl Duty {
 }
 
 fn transact(connection: &mut Connection, jobs: &mut Vec<Job>, done: &mut Vec<Done>, light: bool) -> Result<(), StoreError> {
+    let begun = Instant::now();
     let sync = jobs.iter().any(|j| j.durable == Durable::Now);
     // NORMAL syncs only when it moves the journal into the file; FULL syncs at the commit, what was committed before included.
     connection.pragma_update(None, "synchronous", if sync { "FULL" } else { "NORMAL" })?;
@@ -118,7 +121,7 @@ fn transact(connection: &mut Connection, jobs: &mut Vec<Job>, done: &mut Vec<Don
         }
         // The live path may be waiting for this processor, and a scheduler lets a thread go on for a millisecond or more. With much to do
         // that would be too polite: others would always come first, and the archive fall behind.
-        if light {
+        if light && begun.elapsed() < POLITE {
             std::thread::yield_now();
         }
     }
