@@ -7,28 +7,33 @@ pub mod extract;
 pub mod groups;
 pub mod messages;
 pub mod openapi;
+pub mod path;
+pub mod query;
 pub mod sync;
 pub mod threads;
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{delete, get, post, put},
 };
+use futures_util::FutureExt;
 use natterjack_nats::Nats;
 use natterjack_protocol::{Refusal, error::Code};
 use natterjack_runtime::{Health, telemetry::Metrics};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::Auth, clock::Clock, control::Control, directory::Directory, door::Door, gate::Gate, lease::Edges, pages::Pages, people::People,
     poll::Polls, posts::Posts, threads::ThreadLists,
 };
 use extract::Failure;
+use query::Known;
 
 /// What the handlers use, each its part.
 pub struct Api {
@@ -59,59 +64,72 @@ pub const NOW: HeaderName = HeaderName::from_static("natterjack-now");
 /// ends, too.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Every route with its description: what is not described is not served.
+pub fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::with_openapi(openapi::Description::openapi())
+        .routes(routes!(accounts::register))
+        .routes(routes!(accounts::login))
+        .routes(routes!(accounts::login_external))
+        .routes(routes!(accounts::refresh))
+        .routes(routes!(accounts::logout))
+        .routes(routes!(accounts::find))
+        .routes(routes!(accounts::profile))
+        .routes(routes!(contacts::list))
+        .routes(routes!(contacts::change))
+        .routes(routes!(contacts::block, contacts::unblock))
+        .routes(routes!(groups::create))
+        .routes(routes!(groups::show, groups::rename))
+        .routes(routes!(groups::add))
+        .routes(routes!(groups::remove))
+        .routes(routes!(groups::role))
+        .routes(routes!(groups::leave))
+        .routes(routes!(threads::list))
+        .routes(routes!(messages::page, messages::send))
+        .routes(routes!(sync::get, sync::post))
+        .routes(routes!(edges::list))
+        .routes(routes!(openapi::serve))
+        .routes(routes!(edges::health))
+        .routes(routes!(edges::ready))
+        .routes(routes!(edges::metrics))
+}
+
 pub fn router(api: Api) -> Router {
-    let api = Arc::new(api);
-    Router::new()
-        .route("/v1/register", post(accounts::register))
-        .route("/v1/login", post(accounts::login))
-        .route("/v1/login/external", post(accounts::login_external))
-        .route("/v1/refresh", post(accounts::refresh))
-        .route("/v1/logout", post(accounts::logout))
-        .route("/v1/users", get(accounts::find))
-        .route("/v1/users/{user}", get(accounts::profile))
-        .route("/v1/contacts", get(contacts::list))
-        .route("/v1/contacts/{user}", post(contacts::change))
-        .route("/v1/blocks/{user}", put(contacts::block).delete(contacts::unblock))
-        .route("/v1/groups", post(groups::create))
-        .route("/v1/groups/{group}", get(groups::show).patch(groups::rename))
-        .route("/v1/groups/{group}/members", post(groups::add))
-        .route("/v1/groups/{group}/members/{user}", delete(groups::remove))
-        .route("/v1/groups/{group}/members/{user}/role", put(groups::role))
-        .route("/v1/groups/{group}/leave", post(groups::leave))
-        .route("/v1/threads", get(threads::list))
-        .route("/v1/threads/{thread}/messages", get(messages::page).post(messages::send))
-        .route("/v1/sync", get(sync::get).post(sync::post))
-        .route("/v1/edges", get(edges::list))
-        .route("/v1/openapi.json", get(openapi::serve))
-        .route("/health", get(edges::health))
-        .route("/ready", get(edges::ready))
-        .route("/metrics", get(edges::metrics))
+    let (routes, described) = routes().split_for_parts();
+    let document = openapi::document(&described);
+    let around_all = Around { clock: api.clock.clone(), known: Arc::new(Known::of(&document)) };
+    routes
         .fallback(nothing_here)
         .method_not_allowed_fallback(nothing_here)
-        .layer(middleware::from_fn_with_state(api.clone(), around))
-        .with_state(api)
+        .layer(Extension(openapi::Text::of(&document)))
+        .layer(middleware::from_fn_with_state(around_all, around))
+        .with_state(Arc::new(api))
 }
 
 async fn nothing_here() -> Failure {
     Failure(Refusal::new(Code::NotFound, "no such path, or not with this method; see /v1/openapi.json"))
 }
 
-/// Around every request: a deadline, the log's time, cross-origin headers, a count.
-async fn around(State(api): Shared, request: Request, next: Next) -> Response {
+#[derive(Clone)]
+struct Around {
+    clock: Clock,
+    known: Arc<Known>,
+}
+
+/// Around every request: its query, a deadline, a panic, the log's time, cross-origin headers, a count.
+async fn around(State(shared): State<Around>, request: Request, next: Next) -> Response {
     // Any origin, without credentials: what a page may do here hangs on the token it holds, never on a cookie.
     let preflight = request.method() == Method::OPTIONS;
     // The pattern, not the path: ids do not belong into metrics.
     let path = request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |p| p.as_str().to_owned());
-    let mut response = if preflight {
-        StatusCode::NO_CONTENT.into_response()
-    } else {
-        match tokio::time::timeout(PATIENCE, next.run(request)).await {
-            Ok(response) => response,
-            Err(_) => Failure(Refusal::unavailable("this took too long; look whether it was done before you repeat it")).into_response(),
-        }
+    let mut response = match shared.known.check(request.method(), &path, request.uri().query()) {
+        _ if preflight => StatusCode::NO_CONTENT.into_response(),
+        Ok(()) => answered(request, next).await,
+        Err(refusal) => Failure(refusal).into_response(),
     };
     let headers = response.headers_mut();
-    headers.insert(NOW, HeaderValue::from(api.clock.any_now_ms()));
+    headers.insert(NOW, HeaderValue::from(shared.clock.any_now_ms()));
+    // Tokens, messages, names: nothing here is for a cache.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("natterjack-now, retry-after"));
     if preflight {
@@ -122,4 +140,15 @@ async fn around(State(api): Shared, request: Request, next: Next) -> Response {
     metrics::counter!("natterjack_edge_http_requests_total", "path" => path, "status" => response.status().as_u16().to_string())
         .increment(1);
     response
+}
+
+async fn answered(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(PATIENCE, AssertUnwindSafe(next.run(request)).catch_unwind()).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => {
+            tracing::error!("a request's handler panicked; this is a bug, the message before this one says where");
+            Failure(Refusal::new(Code::Internal, "a bug in the server; it is logged there")).into_response()
+        }
+        Err(_) => Failure(Refusal::unavailable("this took too long; look whether it was done before you repeat it")).into_response(),
+    }
 }

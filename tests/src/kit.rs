@@ -12,6 +12,7 @@ pub mod binary;
 pub mod cassandra;
 pub mod certificates;
 pub mod cluster;
+pub mod document;
 pub mod issuer;
 pub mod mint;
 pub mod nats_proxy;

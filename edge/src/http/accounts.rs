@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Shared,
-    extract::{Actor, Answer, Body, Caller, Failure, Path, Query},
-    openapi::schema,
+    extract::{Actor, Answer, Body, Caller, Failure, Path},
+    openapi::{scalar, schema},
+    path::UserPath,
+    query::Query,
 };
 
 /// Users in one question for names.
@@ -19,38 +21,40 @@ const IDS: usize = 100;
 
 #[derive(Deserialize, utoipa::ToSchema)]
 pub struct Credentials {
-    /// 2 to 32 characters; upper and lower case are the same.
-    #[schema(example = "alice")]
+    #[schema(value_type = scalar::UserName)]
     name: String,
-    /// 8 to 256 characters.
+    #[schema(value_type = scalar::Password)]
     password: String,
     /// Of an earlier login on this device; a new one is made if it is missing.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<scalar::Id>)]
     device: Option<DeviceId>,
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
 pub struct ExternalToken {
-    /// A signed JWT of the configured issuer (RS256, ES256 or EdDSA).
+    /// A signed JWT of the configured issuer (RS256, ES256 or EdDSA), of at most 16,384 bytes.
     token: String,
     /// Of an earlier login on this device; a new one is made if it is missing.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<scalar::Id>)]
     device: Option<DeviceId>,
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
 pub struct RefreshToken {
+    /// Of the last answer that had one.
     refresh: String,
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Find {
-    /// Beginning of the name.
+    /// Beginning of the name; upper and lower case are the same.
+    #[param(min_length = 2, example = "ali")]
     prefix: Option<String>,
-    /// Instead: ids separated by commas, at most 100.
+    /// Ids separated by commas, at most 100.
+    #[param(pattern = "^[A-Za-z0-9_-]{1,64}(,[A-Za-z0-9_-]{1,64}){0,99}$", example = "ua,ub")]
     ids: Option<String>,
 }
 
@@ -65,16 +69,19 @@ fn device(given: Option<DeviceId>) -> DeviceId {
 }
 
 /// Makes an account and logs in.
-#[utoipa::path(post, path = "/v1/register", tag = "accounts", request_body = Credentials,
-    responses((status = 200, body = schema::Tokens), (status = "default", body = schema::Refusal)))]
+#[utoipa::path(post, path = "/v1/register", tag = "accounts", operation_id = "register",
+    extensions(("x-codes" = json!(["conflict"]))), request_body = Credentials,
+    responses((status = 200, body = schema::Tokens)))]
 pub async fn register(State(api): Shared, Caller(client): Caller, Body(c): Body<Credentials>) -> Answer<Tokens> {
     api.door.registers(client)?;
     let request = DirectoryRequest::Register { name: c.name, password: c.password, device: device(c.device) };
     Ok(Json(api.directory.tokens(&request).await?))
 }
 
-#[utoipa::path(post, path = "/v1/login", tag = "accounts", request_body = Credentials,
-    responses((status = 200, body = schema::Tokens), (status = "default", body = schema::Refusal)))]
+/// Logs in to an account that exists.
+#[utoipa::path(post, path = "/v1/login", tag = "accounts", operation_id = "login",
+    extensions(("x-codes" = json!(["unauthorized"]))), request_body = Credentials,
+    responses((status = 200, body = schema::Tokens)))]
 pub async fn login(State(api): Shared, Caller(client): Caller, Body(c): Body<Credentials>) -> Answer<Tokens> {
     api.door.logs_in(client, &c.name)?;
     let request = DirectoryRequest::Login { name: c.name, password: c.password, device: device(c.device) };
@@ -82,8 +89,9 @@ pub async fn login(State(api): Shared, Caller(client): Caller, Body(c): Body<Cre
 }
 
 /// Tokens of this server for a token of the configured issuer. The account is made at the first time; nobody can log in to it by name.
-#[utoipa::path(post, path = "/v1/login/external", tag = "accounts", request_body = ExternalToken,
-    responses((status = 200, body = schema::Tokens), (status = "default", body = schema::Refusal)))]
+#[utoipa::path(post, path = "/v1/login/external", tag = "accounts", operation_id = "loginExternal",
+    extensions(("x-codes" = json!(["unauthorized", "token_expired", "not_found"]))), request_body = ExternalToken,
+    responses((status = 200, body = schema::Tokens)))]
 pub async fn login_external(State(api): Shared, Caller(client): Caller, Body(t): Body<ExternalToken>) -> Answer<Tokens> {
     api.door.logs_in_elsewhere(client)?;
     let request = DirectoryRequest::LoginExternal { token: t.token, device: device(t.device) };
@@ -91,44 +99,48 @@ pub async fn login_external(State(api): Shared, Caller(client): Caller, Body(t):
 }
 
 /// New tokens for an old refresh token, which is used up; using it again revokes all that came from the same login.
-#[utoipa::path(post, path = "/v1/refresh", tag = "accounts", request_body = RefreshToken,
-    responses((status = 200, body = schema::Tokens), (status = "default", body = schema::Refusal)))]
+#[utoipa::path(post, path = "/v1/refresh", tag = "accounts", operation_id = "refresh",
+    extensions(("x-codes" = json!(["unauthorized"]))), request_body = RefreshToken,
+    responses((status = 200, body = schema::Tokens)))]
 pub async fn refresh(State(api): Shared, Caller(client): Caller, Body(t): Body<RefreshToken>) -> Answer<Tokens> {
     api.door.refreshes(client)?;
     Ok(Json(api.directory.tokens(&DirectoryRequest::Refresh { refresh: t.refresh }).await?))
 }
 
 /// Revokes the refresh tokens of this login.
-#[utoipa::path(post, path = "/v1/logout", tag = "accounts", request_body = RefreshToken,
-    responses((status = 204), (status = "default", body = schema::Refusal)))]
+#[utoipa::path(post, path = "/v1/logout", tag = "accounts", operation_id = "logout",
+    extensions(("x-codes" = json!(["unauthorized"]))), request_body = RefreshToken,
+    responses((status = 204)))]
 pub async fn logout(State(api): Shared, Caller(client): Caller, Body(t): Body<RefreshToken>) -> Result<StatusCode, Failure> {
     api.door.refreshes(client)?;
     api.directory.done(&DirectoryRequest::Logout { refresh: t.refresh }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Users whose name begins with `prefix` (at most 20), or the names of `ids`.
-#[utoipa::path(get, path = "/v1/users", tag = "accounts", params(Find), security(("token" = [])),
-    responses((status = 200, body = Users), (status = "default", body = schema::Refusal)))]
+/// Users whose name begins with `prefix`, at most 20, and those of `ids`; without both, nobody.
+#[utoipa::path(get, path = "/v1/users", tag = "accounts", operation_id = "findUsers", params(Find), security(("token" = [])),
+    responses((status = 200, body = Users)))]
 pub async fn find(State(api): Shared, Actor(actor): Actor, Query(q): Query<Find>) -> Answer<Users> {
-    let request = match (q.prefix, q.ids) {
-        (Some(prefix), None) => DirectoryRequest::Find { actor: actor.user, prefix },
-        (None, Some(ids)) => {
-            let users: Result<Vec<UserId>, _> = ids.split(',').filter(|i| !i.is_empty()).map(|i| UserId::parse(i.trim())).collect();
-            let users = users.map_err(|e| Refusal::invalid(format!("ids: {e}")))?;
-            if users.len() > IDS {
-                return Err(Refusal::invalid(format!("ids: at most {IDS} at once")).into());
-            }
-            DirectoryRequest::Profiles { users }
+    let mut users = Vec::new();
+    if let Some(prefix) = q.prefix {
+        users = api.directory.profiles(&DirectoryRequest::Find { actor: actor.user, prefix }).await?;
+    }
+    if let Some(ids) = q.ids {
+        let ids: Result<Vec<UserId>, _> = ids.split(',').map(UserId::parse).collect();
+        let ids = ids.map_err(|e| Refusal::invalid(format!("query: ids: {e}; separated by commas")))?;
+        if ids.len() > IDS {
+            return Err(Refusal::invalid(format!("query: ids: at most {IDS} at once")).into());
         }
-        _ => return Err(Refusal::invalid("give one of prefix and ids").into()),
-    };
-    Ok(Json(Users { users: api.directory.profiles(&request).await? }))
+        users.extend(api.directory.profiles(&DirectoryRequest::Profiles { users: ids }).await?);
+    }
+    Ok(Json(Users { users }))
 }
 
-#[utoipa::path(get, path = "/v1/users/{user}", tag = "accounts", params(("user" = String, Path)), security(("token" = [])),
-    responses((status = 200, body = schema::Profile), (status = "default", body = schema::Refusal)))]
-pub async fn profile(State(api): Shared, _actor: Actor, Path(user): Path<UserId>) -> Answer<Profile> {
+/// The name of a user.
+#[utoipa::path(get, path = "/v1/users/{user}", tag = "accounts", operation_id = "getUser", params(UserPath), security(("token" = [])),
+    extensions(("x-codes" = json!(["not_found"]))),
+    responses((status = 200, body = schema::Profile)))]
+pub async fn profile(State(api): Shared, _actor: Actor, Path(UserPath { user }): Path<UserPath>) -> Answer<Profile> {
     let profiles = api.directory.profiles(&DirectoryRequest::Profiles { users: vec![user.clone()] }).await?;
     let profile = profiles.into_iter().find(|p| p.user == user);
     Ok(Json(profile.ok_or_else(|| Refusal::new(Code::NotFound, format!("no such user: {user}")))?))

@@ -14,6 +14,7 @@ use super::{
     Api, Shared,
     extract::{Actor, Answer, Body, Failure, Path},
     openapi::schema,
+    path::UserPath,
 };
 use crate::{control::Change, directory::unexpected};
 
@@ -31,21 +32,29 @@ pub struct Wish {
 
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct Relation {
-    /// None: they are strangers (again).
+    /// Missing: they are strangers (again).
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::ContactState>)]
     state: Option<ContactState>,
 }
 
-#[utoipa::path(get, path = "/v1/contacts", tag = "people", security(("token" = [])),
-    responses((status = 200, body = Contacts), (status = "default", body = schema::Refusal)))]
+/// Contacts, and requests on either side.
+#[utoipa::path(get, path = "/v1/contacts", tag = "people", operation_id = "listContacts", security(("token" = [])),
+    responses((status = 200, body = Contacts)))]
 pub async fn list(State(api): Shared, Actor(actor): Actor) -> Answer<Contacts> {
     Ok(Json(Contacts { contacts: api.directory.contacts(&actor.user).await? }))
 }
 
 /// Ask, accept, decline, take back or end. A request to somebody who has asked already accepts.
-#[utoipa::path(post, path = "/v1/contacts/{user}", tag = "people", params(("user" = String, Path)), request_body = Wish, security(("token" = [])),
-    responses((status = 200, body = Relation), (status = "default", body = schema::Refusal)))]
-pub async fn change(State(api): Shared, Actor(actor): Actor, Path(other): Path<UserId>, Body(wish): Body<Wish>) -> Answer<Relation> {
+#[utoipa::path(post, path = "/v1/contacts/{user}", tag = "people", operation_id = "changeContact", params(UserPath), request_body = Wish,
+    security(("token" = [])), extensions(("x-codes" = json!(["not_found", "blocked", "conflict", "limit_reached"]))),
+    responses((status = 200, body = Relation)))]
+pub async fn change(
+    State(api): Shared,
+    Actor(actor): Actor,
+    Path(UserPath { user: other }): Path<UserPath>,
+    Body(wish): Body<Wish>,
+) -> Answer<Relation> {
     let request = DirectoryRequest::Contact { actor: actor.user.clone(), other: other.clone(), change: wish.change };
     let DirectoryAnswer::Contact(state) = api.directory.ask(&request).await? else { return Err(unexpected().into()) };
     // A hint; the truth is asked for. May be lost.
@@ -56,15 +65,18 @@ pub async fn change(State(api): Shared, Actor(actor): Actor, Path(other): Path<U
 }
 
 /// Neither can write to the other any more; only who blocked sees that. Also before the first message.
-#[utoipa::path(put, path = "/v1/blocks/{user}", tag = "people", params(("user" = String, Path)), security(("token" = [])),
-    responses((status = 204), (status = "default", body = schema::Refusal)))]
-pub async fn block(State(api): Shared, Actor(actor): Actor, Path(user): Path<UserId>) -> Result<StatusCode, Failure> {
+#[utoipa::path(put, path = "/v1/blocks/{user}", tag = "people", operation_id = "block", params(UserPath), security(("token" = [])),
+    extensions(("x-codes" = json!(["not_found"]))),
+    responses((status = 204)))]
+pub async fn block(State(api): Shared, Actor(actor): Actor, Path(UserPath { user }): Path<UserPath>) -> Result<StatusCode, Failure> {
     decide(&api, actor.user, user, Kind::Blocked).await
 }
 
-#[utoipa::path(delete, path = "/v1/blocks/{user}", tag = "people", params(("user" = String, Path)), security(("token" = [])),
-    responses((status = 204), (status = "default", body = schema::Refusal)))]
-pub async fn unblock(State(api): Shared, Actor(actor): Actor, Path(user): Path<UserId>) -> Result<StatusCode, Failure> {
+/// Takes the block back.
+#[utoipa::path(delete, path = "/v1/blocks/{user}", tag = "people", operation_id = "unblock", params(UserPath), security(("token" = [])),
+    extensions(("x-codes" = json!(["not_found"]))),
+    responses((status = 204)))]
+pub async fn unblock(State(api): Shared, Actor(actor): Actor, Path(UserPath { user }): Path<UserPath>) -> Result<StatusCode, Failure> {
     decide(&api, actor.user, user, Kind::Unblocked).await
 }
 

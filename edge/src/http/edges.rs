@@ -18,32 +18,34 @@ pub struct EdgeList {
     edges: Vec<String>,
 }
 
-/// Where to connect: edges that live, are not leaving and are in touch with the log. Needs no token.
-#[utoipa::path(get, path = "/v1/edges", tag = "edges", responses((status = 200, body = EdgeList)))]
+/// Where to connect: edges that live, are not leaving and are in touch with the log; perhaps none. Needs no token.
+#[utoipa::path(get, path = "/v1/edges", tag = "edges", operation_id = "listEdges", responses((status = 200, body = EdgeList)))]
 pub async fn list(State(api): Shared) -> Json<EdgeList> {
-    let mut edges = api.edges.urls();
-    // All sick, or nobody's lease is readable: at least this one answers.
-    if edges.is_empty() && !api.gate.now().draining {
-        edges.push(api.own_url.clone());
+    let mut edges = api.edges.others();
+    // This one says of itself what it knows: its lease, as it last saw it, is from before it was cut off.
+    if api.gate.now().ready().is_ok() {
+        let place = rand::random_range(..=edges.len());
+        edges.insert(place, api.own_url.clone());
     }
     Json(EdgeList { edges })
 }
 
 /// 200 as long as the process answers.
-#[utoipa::path(get, path = "/health", tag = "edges", responses((status = 200)))]
+#[utoipa::path(get, path = "/health", tag = "edges", operation_id = "health", responses((status = 200, body = schema::Report)))]
 pub async fn health(State(api): Shared) -> Response {
     Json(api.health.report()).into_response()
 }
 
 /// 200 if new clients should come: beats of all partitions arrive, the lease is held, not leaving.
-#[utoipa::path(get, path = "/ready", tag = "edges", responses((status = 200), (status = 503, body = schema::Refusal)))]
+#[utoipa::path(get, path = "/ready", tag = "edges", operation_id = "ready", responses((status = 200, body = schema::Report)))]
 pub async fn ready(State(api): Shared) -> Result<Response, Failure> {
     api.gate.now().ready().map_err(Refusal::unavailable)?;
     Ok(Json(api.health.report()).into_response())
 }
 
 /// For Prometheus.
-#[utoipa::path(get, path = "/metrics", tag = "edges", responses((status = 200, body = String, content_type = "text/plain")))]
+#[utoipa::path(get, path = "/metrics", tag = "edges", operation_id = "metrics", extensions(("x-codes" = json!(["not_found"]))),
+    responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics(State(api): Shared) -> Result<Response, Failure> {
     match &api.metrics {
         Some(metrics) => {

@@ -109,26 +109,14 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
             Ok(axum::extract::Path(value)) => Ok(Self(value)),
             Err(PathRejection::FailedToDeserializePathParams(e)) => {
                 let why = match e.kind() {
-                    ErrorKind::Message(m) | ErrorKind::DeserializeError { message: m, .. } => m.clone(),
+                    ErrorKind::Message(m) => m.clone(),
+                    ErrorKind::DeserializeError { key, message, .. } => format!("{key}: {message}"),
                     other => other.to_string(),
                 };
                 Err(Failure(Refusal::invalid(format!("path: {why}"))))
             }
             Err(e) => Err(Failure(Refusal::invalid(format!("path: {e}")))),
         }
-    }
-}
-
-pub struct Query<T>(pub T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
-    type Rejection = Failure;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        axum::extract::Query::<T>::from_request_parts(parts, state)
-            .await
-            .map(|axum::extract::Query(value)| Self(value))
-            .map_err(|e| Failure(Refusal::invalid(e.body_text())))
     }
 }
 

@@ -12,17 +12,18 @@ use serde::{Deserialize, Serialize};
 use super::{
     Api, Shared,
     extract::{Actor, Answer, Body, Path},
-    openapi::schema,
+    openapi::{scalar, schema},
+    path::{GroupPath, MemberPath},
 };
 use crate::control::Change;
 
 #[derive(Deserialize, utoipa::ToSchema)]
 pub struct NewGroup {
-    /// 1 to 100 characters.
+    #[schema(value_type = scalar::GroupName)]
     name: String,
     /// The other members.
     #[serde(default)]
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<scalar::Id>, max_items = 500)]
     users: Vec<UserId>,
     /// What those who join later may read.
     #[serde(default)]
@@ -32,12 +33,13 @@ pub struct NewGroup {
 
 #[derive(Deserialize, utoipa::ToSchema)]
 pub struct NewName {
+    #[schema(value_type = scalar::GroupName)]
     name: String,
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
 pub struct Who {
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<scalar::Id>, min_items = 1, max_items = 500)]
     users: Vec<UserId>,
 }
 
@@ -50,16 +52,16 @@ pub struct NewRole {
 /// A change that is in the log.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct Changed {
-    #[schema(value_type = String, example = "group.g0123456789abcdef")]
+    #[schema(value_type = scalar::Thread)]
     thread: Thread,
     /// The control entry's place in the thread.
-    #[schema(value_type = u64)]
+    #[schema(value_type = scalar::MsgId)]
     id: MsgId,
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct Member {
-    #[schema(value_type = String)]
+    #[schema(value_type = scalar::Id)]
     user: UserId,
     #[schema(value_type = schema::Role)]
     role: Role,
@@ -67,13 +69,14 @@ pub struct Member {
 
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct GroupInfo {
-    #[schema(value_type = String)]
+    #[schema(value_type = scalar::Thread)]
     thread: Thread,
+    #[schema(value_type = scalar::GroupName)]
     name: String,
     #[schema(value_type = schema::HistoryFor)]
     history: HistoryFor,
     /// The last change this shows.
-    #[schema(value_type = u64)]
+    #[schema(value_type = scalar::MsgId)]
     version: MsgId,
     members: Vec<Member>,
 }
@@ -92,8 +95,9 @@ fn of(mut users: Vec<UserId>) -> EntryBody {
 }
 
 /// The creator is the owner.
-#[utoipa::path(post, path = "/v1/groups", tag = "groups", request_body = NewGroup, security(("token" = [])),
-    responses((status = 200, body = Changed), (status = "default", body = schema::Refusal)))]
+#[utoipa::path(post, path = "/v1/groups", tag = "groups", operation_id = "createGroup", request_body = NewGroup, security(("token" = [])),
+    extensions(("x-codes" = json!(["not_found", "conflict", "limit_reached"]))),
+    responses((status = 200, body = Changed)))]
 pub async fn create(State(api): Shared, Actor(actor): Actor, Body(new): Body<NewGroup>) -> Answer<Changed> {
     let group = Token::mint('g', rand::random());
     let body = EntryBody { name: Some(new.name), history: new.history, ..of(new.users) };
@@ -101,9 +105,10 @@ pub async fn create(State(api): Shared, Actor(actor): Actor, Body(new): Body<New
 }
 
 /// For members.
-#[utoipa::path(get, path = "/v1/groups/{group}", tag = "groups", params(("group" = String, Path)), security(("token" = [])),
-    responses((status = 200, body = GroupInfo), (status = "default", body = schema::Refusal)))]
-pub async fn show(State(api): Shared, Actor(actor): Actor, Path(id): Path<GroupId>) -> Answer<GroupInfo> {
+#[utoipa::path(get, path = "/v1/groups/{group}", tag = "groups", operation_id = "getGroup", params(GroupPath), security(("token" = [])),
+    extensions(("x-codes" = json!(["not_member", "not_found"]))),
+    responses((status = 200, body = GroupInfo)))]
+pub async fn show(State(api): Shared, Actor(actor): Actor, Path(GroupPath { group: id }): Path<GroupPath>) -> Answer<GroupInfo> {
     let group = api.people.group_or_rebuild(&id).await?.ok_or_else(|| Refusal::new(Code::NotFound, "no such group"))?;
     if group.role(&actor.user).is_none() {
         return Err(Refusal::new(Code::NotMember, "you are not in this group").into());
@@ -113,42 +118,57 @@ pub async fn show(State(api): Shared, Actor(actor): Actor, Path(id): Path<GroupI
 }
 
 /// For admins and owners.
-#[utoipa::path(patch, path = "/v1/groups/{group}", tag = "groups", params(("group" = String, Path)), request_body = NewName, security(("token" = [])),
-    responses((status = 200, body = Changed), (status = "default", body = schema::Refusal)))]
-pub async fn rename(State(api): Shared, Actor(actor): Actor, Path(id): Path<GroupId>, Body(new): Body<NewName>) -> Answer<Changed> {
+#[utoipa::path(patch, path = "/v1/groups/{group}", tag = "groups", operation_id = "renameGroup", params(GroupPath), request_body = NewName,
+    security(("token" = [])), extensions(("x-codes" = json!(["forbidden", "not_member", "not_found", "conflict"]))),
+    responses((status = 200, body = Changed)))]
+pub async fn rename(
+    State(api): Shared,
+    Actor(actor): Actor,
+    Path(GroupPath { group: id }): Path<GroupPath>,
+    Body(new): Body<NewName>,
+) -> Answer<Changed> {
     make(&api, &id, actor.user, Kind::GroupRenamed, EntryBody { name: Some(new.name), ..EntryBody::default() }).await
 }
 
 /// For admins and owners.
-#[utoipa::path(post, path = "/v1/groups/{group}/members", tag = "groups", params(("group" = String, Path)), request_body = Who, security(("token" = [])),
-    responses((status = 200, body = Changed), (status = "default", body = schema::Refusal)))]
-pub async fn add(State(api): Shared, Actor(actor): Actor, Path(id): Path<GroupId>, Body(who): Body<Who>) -> Answer<Changed> {
+#[utoipa::path(post, path = "/v1/groups/{group}/members", tag = "groups", operation_id = "addMembers", params(GroupPath), request_body = Who,
+    security(("token" = [])), extensions(("x-codes" = json!(["forbidden", "not_member", "not_found", "conflict", "limit_reached"]))),
+    responses((status = 200, body = Changed)))]
+pub async fn add(
+    State(api): Shared,
+    Actor(actor): Actor,
+    Path(GroupPath { group: id }): Path<GroupPath>,
+    Body(who): Body<Who>,
+) -> Answer<Changed> {
     make(&api, &id, actor.user, Kind::MemberAdded, of(who.users)).await
 }
 
 /// For admins and owners; admins and owners are removed by owners.
-#[utoipa::path(delete, path = "/v1/groups/{group}/members/{user}", tag = "groups",
-    params(("group" = String, Path), ("user" = String, Path)), security(("token" = [])),
-    responses((status = 200, body = Changed), (status = "default", body = schema::Refusal)))]
-pub async fn remove(State(api): Shared, Actor(actor): Actor, Path((id, user)): Path<(GroupId, UserId)>) -> Answer<Changed> {
+#[utoipa::path(delete, path = "/v1/groups/{group}/members/{user}", tag = "groups", operation_id = "removeMember", params(MemberPath),
+    security(("token" = [])), extensions(("x-codes" = json!(["forbidden", "not_member", "not_found", "conflict"]))),
+    responses((status = 200, body = Changed)))]
+pub async fn remove(State(api): Shared, Actor(actor): Actor, Path(MemberPath { group: id, user }): Path<MemberPath>) -> Answer<Changed> {
     make(&api, &id, actor.user, Kind::MemberRemoved, of(vec![user])).await
 }
 
 /// For owners. A group keeps at least one owner.
-#[utoipa::path(put, path = "/v1/groups/{group}/members/{user}/role", tag = "groups", request_body = NewRole,
-    params(("group" = String, Path), ("user" = String, Path)), security(("token" = [])),
-    responses((status = 200, body = Changed), (status = "default", body = schema::Refusal)))]
+#[utoipa::path(put, path = "/v1/groups/{group}/members/{user}/role", tag = "groups", operation_id = "setRole", params(MemberPath),
+    request_body = NewRole, security(("token" = [])),
+    extensions(("x-codes" = json!(["forbidden", "not_member", "not_found", "conflict"]))),
+    responses((status = 200, body = Changed)))]
 pub async fn role(
     State(api): Shared,
     Actor(actor): Actor,
-    Path((id, user)): Path<(GroupId, UserId)>,
+    Path(MemberPath { group: id, user }): Path<MemberPath>,
     Body(new): Body<NewRole>,
 ) -> Answer<Changed> {
     make(&api, &id, actor.user, Kind::RoleChanged, EntryBody { role: Some(new.role), ..of(vec![user]) }).await
 }
 
-#[utoipa::path(post, path = "/v1/groups/{group}/leave", tag = "groups", params(("group" = String, Path)), security(("token" = [])),
-    responses((status = 200, body = Changed), (status = "default", body = schema::Refusal)))]
-pub async fn leave(State(api): Shared, Actor(actor): Actor, Path(id): Path<GroupId>) -> Answer<Changed> {
+/// The last owner cannot leave others behind.
+#[utoipa::path(post, path = "/v1/groups/{group}/leave", tag = "groups", operation_id = "leaveGroup", params(GroupPath),
+    security(("token" = [])), extensions(("x-codes" = json!(["not_member", "not_found", "conflict"]))),
+    responses((status = 200, body = Changed)))]
+pub async fn leave(State(api): Shared, Actor(actor): Actor, Path(GroupPath { group: id }): Path<GroupPath>) -> Answer<Changed> {
     make(&api, &id, actor.user, Kind::MemberLeft, EntryBody::default()).await
 }

@@ -8,49 +8,58 @@ use serde::Deserialize;
 
 use super::{
     Api, Shared,
-    extract::{Actor, Answer, Body, Query},
-    openapi::schema,
+    extract::{Actor, Answer, Body},
+    openapi::{scalar, schema},
+    query::{Query, digits, number},
 };
 use crate::poll::{self, Ask};
 
 #[derive(Deserialize, utoipa::ToSchema)]
 pub struct Poll {
-    /// Per thread the newest id up to which this device has everything; at most 1,000.
     #[serde(default)]
-    #[schema(value_type = std::collections::BTreeMap<String, u64>, example = json!({"dm.ua.ub": 64611942400001u64}))]
+    #[schema(value_type = Option<scalar::Cursors>)]
     cursors: BTreeMap<Thread, MsgId>,
-    /// Of the last answer that had one.
     #[serde(default)]
+    #[schema(value_type = Option<scalar::Synced>)]
     synced: Option<String>,
     /// How long to wait if there is nothing; 25 s if missing, and at most; 0: not at all.
     #[serde(default)]
+    #[schema(value_type = Option<scalar::Millis>)]
     wait_ms: Option<u64>,
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PollQuery {
-    /// `<thread>:<id>`, separated by commas.
-    #[param(example = "dm.ua.ub:64611942400001")]
+    /// `<thread>:<id>`, separated by commas; each thread once.
+    #[param(
+        pattern = "^(dm\\.[\\w-]{1,64}\\.[\\w-]{1,64}|group\\.[\\w-]{1,64}):(0|[1-9][0-9]{0,14}|[1-8][0-9]{15})\
+            (,(dm\\.[\\w-]{1,64}\\.[\\w-]{1,64}|group\\.[\\w-]{1,64}):(0|[1-9][0-9]{0,14}|[1-8][0-9]{15})){0,999}$",
+        example = "dm.ua.ub:64611942400001"
+    )]
     cursors: Option<String>,
-    /// Of the last answer that had one.
+    #[param(inline, value_type = Option<scalar::Synced>)]
     synced: Option<String>,
     /// How long to wait if there is nothing; 25 s if missing, and at most; 0: not at all.
+    #[serde(default, deserialize_with = "number")]
+    #[param(inline, value_type = Option<scalar::Millis>)]
     wait_ms: Option<u64>,
 }
 
 /// Waits for what is newer than the cursors and answers with the frames of the socket, the cursors to go on with, and `synced`.
-#[utoipa::path(post, path = "/v1/sync", tag = "sync", security(("token" = [])), request_body = Poll,
-    responses((status = 200, body = schema::Polled), (status = "default", body = schema::Refusal)))]
+#[utoipa::path(post, path = "/v1/sync", tag = "sync", operation_id = "poll", security(("token" = [])), request_body = Poll,
+    extensions(("x-codes" = json!(["conflict"]))),
+    responses((status = 200, body = schema::Polled)))]
 pub async fn post(State(api): Shared, Actor(actor): Actor, Body(p): Body<Poll>) -> Answer<poll::answer::Answer> {
     poll(api, actor, Ask { cursors: p.cursors, synced: p.synced, wait_ms: p.wait_ms }).await
 }
 
 /// The same for few cursors.
-#[utoipa::path(get, path = "/v1/sync", tag = "sync", security(("token" = [])), params(PollQuery),
-    responses((status = 200, body = schema::Polled), (status = "default", body = schema::Refusal)))]
+#[utoipa::path(get, path = "/v1/sync", tag = "sync", operation_id = "pollWithQuery", security(("token" = [])), params(PollQuery),
+    extensions(("x-codes" = json!(["conflict"]))),
+    responses((status = 200, body = schema::Polled)))]
 pub async fn get(State(api): Shared, Actor(actor): Actor, Query(q): Query<PollQuery>) -> Answer<poll::answer::Answer> {
-    let cursors = cursors(q.cursors.as_deref().unwrap_or_default())?;
+    let cursors = q.cursors.as_deref().map(cursors).transpose()?.unwrap_or_default();
     poll(api, actor, Ask { cursors, synced: q.synced, wait_ms: q.wait_ms }).await
 }
 
@@ -59,13 +68,20 @@ async fn poll(api: Arc<Api>, actor: crate::auth::Actor, ask: Ask) -> Answer<poll
 }
 
 fn cursors(list: &str) -> Result<BTreeMap<Thread, MsgId>, Refusal> {
-    let one = |entry: &str| {
-        let wrong = || Refusal::invalid("cursors: a list of <thread>:<id>, separated by commas");
+    let one = |entry: &str| -> Result<(Thread, MsgId), Refusal> {
+        let wrong = || Refusal::invalid("query: cursors: a list of <thread>:<id>, separated by commas");
         let (thread, id) = entry.split_once(':').ok_or_else(wrong)?;
-        let thread = thread.parse().map_err(|e| Refusal::invalid(format!("cursors: {e}")))?;
-        Ok((thread, MsgId(id.parse().map_err(|_| wrong())?)))
+        let thread = thread.parse().map_err(|e| Refusal::invalid(format!("query: cursors: {e}")))?;
+        Ok((thread, MsgId(digits(id).ok_or_else(wrong)?)))
     };
-    list.split(',').filter(|e| !e.is_empty()).map(one).collect()
+    let mut cursors = BTreeMap::new();
+    for entry in list.split(',') {
+        let (thread, id) = one(entry)?;
+        if cursors.insert(thread, id).is_some() {
+            return Err(Refusal::invalid("query: cursors: a thread stands there twice"));
+        }
+    }
+    Ok(cursors)
 }
 
 #[cfg(test)]
@@ -74,10 +90,9 @@ mod tests {
 
     #[test]
     fn cursors_in_a_query() {
-        assert!(cursors("").unwrap().is_empty());
         let two = cursors("dm.a.b:5,group.g:7").unwrap();
         assert_eq!((two.len(), two[&"group.g".parse().unwrap()]), (2, MsgId(7)));
-        for bad in ["dm.a.b", "dm.a.b:x", "dm.a.b:-1", "nothing:5", ":5"] {
+        for bad in ["dm.a.b", "dm.a.b:x", "dm.a.b:-1", "nothing:5", ":5", "", "dm.a.b:5,", "dm.a.b:5,dm.a.b:6", "dm.a.b:+5", "dm.b.a:5"] {
             assert!(cursors(bad).is_err(), "{bad}");
         }
     }
@@ -89,10 +104,11 @@ mod tests {
         let line = |begins: &str| part.lines().find(|l| l.starts_with(begins)).unwrap_or_else(|| panic!("no {begins}"));
         let ask: Poll = serde_json::from_str(line("{\"cursors\"")).unwrap();
         assert!(ask.cursors.len() == 1 && ask.synced.is_some());
-        let answer: schema::Polled = serde_json::from_str(line("{\"frames\"")).unwrap();
+        let answer: serde_json::Value = serde_json::from_str(line("{\"frames\"")).unwrap();
+        assert!(serde_json::from_value::<schema::Polled>(answer.clone()).is_ok());
         let mut collected = poll::answer::Collected::new(ask.cursors);
-        answer.frames.iter().for_each(|f| collected.add(f.to_string().as_bytes()));
-        let attached = serde_json::json!({ "t": "attached", "synced": answer.synced });
+        answer["frames"].as_array().unwrap().iter().for_each(|f| collected.add(f.to_string().as_bytes()));
+        let attached = serde_json::json!({ "t": "attached", "synced": answer["synced"] });
         collected.add(attached.to_string().as_bytes());
         let again = serde_json::to_string(&collected.answer()).unwrap();
         assert_eq!(again, line("{\"frames\""));

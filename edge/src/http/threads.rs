@@ -6,17 +6,20 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Shared,
-    extract::{Actor, Answer, Query},
-    openapi::schema,
+    extract::{Actor, Answer},
+    openapi::{scalar, schema},
+    query::{Query, number},
 };
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Turn {
-    /// 1 to 200; 50 if missing.
+    #[serde(default, deserialize_with = "number")]
+    #[param(inline, value_type = Option<scalar::PageLimit>)]
     limit: Option<u16>,
     /// The `next` of the page before.
-    #[param(value_type = Option<u64>)]
+    #[serde(default, deserialize_with = "number")]
+    #[param(inline, value_type = Option<scalar::Time>)]
     before: Option<MsgId>,
 }
 
@@ -26,13 +29,13 @@ pub struct Threads {
     threads: Vec<ThreadSummary>,
     /// None: that was the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u64>)]
+    #[schema(value_type = Option<scalar::Time>)]
     next: Option<MsgId>,
 }
 
 /// Newest activity first.
-#[utoipa::path(get, path = "/v1/threads", tag = "threads", params(Turn), security(("token" = [])),
-    responses((status = 200, body = Threads), (status = "default", body = schema::Refusal)))]
+#[utoipa::path(get, path = "/v1/threads", tag = "threads", operation_id = "listThreads", params(Turn), security(("token" = [])),
+    responses((status = 200, body = Threads)))]
 pub async fn list(State(api): Shared, Actor(actor): Actor, Query(turn): Query<Turn>) -> Answer<Threads> {
     let all = api.people.threads(&actor.user).await?.threads.into_iter().collect();
     let (threads, next) = api.threads.page(&actor.user, all, turn.limit, turn.before).await?;

@@ -238,8 +238,14 @@ async fn others(nats: &Nats, layout: Layout, tail: &Tail, hold: &Hold) -> Vec<Se
     services.push(serve(nats, subjects::HISTORY.into(), Some("history"), 64, history).await.unwrap());
     let directory = |q: DirectoryRequest| async move {
         match q {
-            DirectoryRequest::Profiles { .. } => Ok(DirectoryAnswer::Profiles(Vec::new())),
-            _ => Err(Refusal::new(Code::NotFound, "no such thing")),
+            DirectoryRequest::Profiles { .. } | DirectoryRequest::Find { .. } => Ok(DirectoryAnswer::Profiles(Vec::new())),
+            DirectoryRequest::Contacts { .. } => Ok(DirectoryAnswer::Contacts(Vec::new())),
+            DirectoryRequest::Contact { .. } => Ok(DirectoryAnswer::Contact(None)),
+            DirectoryRequest::Register { .. } => Err(Refusal::new(Code::Conflict, "this name is taken")),
+            DirectoryRequest::RebuildThreads { .. } | DirectoryRequest::RebuildGroup { .. } => {
+                Err(Refusal::new(Code::NotFound, "no such thing"))
+            }
+            _ => Err(Refusal::new(Code::Unauthorized, "nobody has logged in here")),
         }
     };
     services.push(serve(nats, subjects::DIRECTORY.into(), Some("directory"), 64, directory).await.unwrap());

@@ -6,8 +6,13 @@
 #[path = "../../../nats/tests/real/harness.rs"]
 mod harness;
 
+#[allow(dead_code, reason = "each crate's tests use a part of it")]
+#[path = "../../../tests/src/kit/document.rs"]
+mod judge;
+
 mod attach;
 mod bad_input;
+mod document;
 mod drain;
 mod http;
 mod kit;

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::wait::patience;
+use super::{document, wait::patience};
 
 #[derive(Clone)]
 pub struct Api {
@@ -36,14 +36,14 @@ impl Api {
         Self { token: Some(token.into()), ..self.clone() }
     }
 
-    /// Status and body; a body that is not JSON becomes a string.
+    /// Status and body; a body that is not JSON becomes a string. Whatever comes is one of the document's answers.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> (u16, Value) {
         self.try_call(method.clone(), path, body).await.unwrap_or_else(|e| panic!("{method} {path}: {e:?}"))
     }
 
     /// Likewise, for when nobody may be there.
     pub async fn try_call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(u16, Value), reqwest::Error> {
-        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        let mut request = self.http.request(method.clone(), format!("{}{path}", self.base));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
@@ -53,7 +53,9 @@ impl Api {
         let response = request.send().await?;
         let status = response.status().as_u16();
         let text = response.text().await?;
-        Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        document::judge(method.as_str(), path, status, &body);
+        Ok((status, body))
     }
 
     pub async fn get(&self, path: &str) -> (u16, Value) {

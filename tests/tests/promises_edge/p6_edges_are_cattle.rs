@@ -234,6 +234,7 @@ async fn an_edge_cut_off_from_the_log_keeps_its_sockets_says_so_and_shows_what_w
         eventually("it is not listed", LEASE, async || listed_edges(&cluster, 0).await == [cluster.edge_url(0)]).await;
         let (status, _) = cluster.anonymous(1).get("/ready").await;
         assert_eq!(status, 503);
+        assert!(!listed_edges(&cluster, 1).await.contains(&cluster.edge_url(1)), "its lease of before does not count");
         b.assert_open();
 
         if dead {

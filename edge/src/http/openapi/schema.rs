@@ -1,51 +1,57 @@
 //! How the types of `protocol` look in JSON. `protocol` knows nothing of HTTP, so their descriptions stand here; a test holds each
 //! description against the real type.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::scalar::{Cid, GroupName, Id, Millis, MsgId, Synced, Thread, Time};
+
 /// An answer of "no".
 #[derive(Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Refusal {
     /// One of a closed list; each says whether a retry can help (docs/protocol.md).
-    #[schema(example = "unavailable")]
-    pub code: String,
-    /// For people.
+    pub code: Code,
+    /// For people; names the field and says what to do.
+    #[schema(min_length = 1)]
     pub message: String,
-    pub retry_after_ms: Option<u64>,
+    /// Not before; the header `Retry-After` says the same in seconds.
+    pub retry_after_ms: Option<Millis>,
     /// The log's clock, with `clock_ahead`.
-    pub now_ms: Option<u64>,
-    pub cid: Option<String>,
+    pub now_ms: Option<Time>,
+    /// The message it is about.
+    pub cid: Option<Cid>,
     /// Which thread this is about, where the request does not say it.
-    pub thread: Option<String>,
+    pub thread: Option<Thread>,
 }
 
+/// The codes are `natterjack_protocol::error::Code`; which of them an operation may answer stands at its statuses.
 #[derive(Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[schema(pattern = "^[a-z_]+$", example = "unavailable")]
+pub struct Code(String);
+
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct Tokens {
-    pub user: String,
+    pub user: Id,
     pub name: String,
-    pub device: String,
+    pub device: Id,
     /// For `hello` and `Authorization: Bearer`.
     pub access: String,
-    /// Milliseconds since 1970.
-    pub access_expires: u64,
+    pub access_expires: Time,
     /// Used once; gives new tokens.
     pub refresh: String,
 }
 
 #[derive(Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Profile {
-    pub user: String,
+    pub user: Id,
     pub name: String,
 }
 
 #[derive(Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Contact {
-    pub user: String,
+    pub user: Id,
     pub name: String,
     pub state: ContactState,
 }
@@ -84,177 +90,136 @@ pub enum HistoryFor {
     Everything,
 }
 
+/// An attachment by reference; the bytes live where `url` says.
 #[derive(Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Media {
+    /// At most 2,048 bytes in UTF-8.
+    #[schema(max_length = 2048)]
     pub url: String,
+    #[schema(max_length = 127, example = "image/png")]
     pub mime: String,
     /// Bytes.
+    #[schema(minimum = 0, maximum = 9007199254740991usize)]
     pub size: Option<u64>,
+    #[schema(max_length = 255)]
     pub name: Option<String>,
+    /// Pixels.
+    #[schema(minimum = 0, maximum = 4294967295usize)]
     pub width: Option<u32>,
+    /// Pixels.
+    #[schema(minimum = 0, maximum = 4294967295usize)]
     pub height: Option<u32>,
-    pub duration_ms: Option<u64>,
+    pub duration_ms: Option<Millis>,
 }
 
 /// Which fields are there depends on the kind.
 #[derive(Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Body {
     pub text: Option<String>,
     pub emoji: Option<String>,
     pub media: Option<Media>,
-    /// Base64.
+    /// Base64 with the standard alphabet and padding.
+    #[schema(content_encoding = "base64")]
     pub data: Option<String>,
     /// The message an edit, recall or reaction is about.
-    pub target: Option<u64>,
-    pub reply_to: Option<u64>,
+    pub target: Option<MsgId>,
+    pub reply_to: Option<MsgId>,
     /// Takes a reaction away.
     pub remove: Option<bool>,
     /// Control entries: who is affected.
-    pub users: Option<Vec<String>>,
-    pub name: Option<String>,
+    pub users: Option<Vec<Id>>,
+    pub name: Option<GroupName>,
     pub role: Option<Role>,
     pub history: Option<HistoryFor>,
 }
 
 #[derive(Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Event {
-    #[schema(example = "dm.ua.ub")]
-    pub thread: String,
-    /// Its place in the thread: larger is later.
-    pub id: u64,
+    pub thread: Thread,
+    pub id: MsgId,
     /// The event before it; 0: none that is recent.
-    pub prev: u64,
-    /// Milliseconds since 1970.
-    pub ts: u64,
-    pub from: String,
-    pub cid: String,
-    #[schema(example = "text")]
+    pub prev: MsgId,
+    /// When the log stored it.
+    pub ts: Time,
+    pub from: Id,
+    pub cid: Cid,
+    /// Show one that you do not know as "unsupported".
+    #[schema(pattern = "^[a-z_]+$", example = "text")]
     pub kind: String,
     pub body: Body,
 }
 
 /// A contiguous part of a thread, oldest first.
 #[derive(Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Page {
-    pub thread: Option<String>,
+    pub thread: Thread,
     pub events: Vec<Event>,
     /// The newest id below the first event; 0: the thread begins here.
-    pub prev: u64,
+    pub prev: MsgId,
     /// There is something newer than the last event.
     pub more: bool,
-    /// Parts that could not be read now: ask again later.
-    pub holes: Option<Vec<(u64, u64)>>,
+    /// Parts that could not be read now, from the first id to the last: ask again later.
+    #[schema(value_type = Option<Vec<Vec<MsgId>>>)]
+    pub holes: Option<Vec<(MsgId, MsgId)>>,
 }
 
 /// What a poll brought.
 #[derive(Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Polled {
-    /// Frames of the socket in their order, each with its type in `t`: page, event, member, error, contacts, draining (docs/protocol.md).
-    #[schema(value_type = Vec<Object>)]
-    pub frames: Vec<serde_json::Value>,
+    /// In their order.
+    pub frames: Vec<PolledFrame>,
     /// Per thread how far its cursor may be moved once the frames are stored.
-    pub cursors: std::collections::BTreeMap<String, u64>,
+    #[schema(value_type = BTreeMap<String, MsgId>)]
+    pub cursors: BTreeMap<Thread, MsgId>,
     /// For the next poll; missing: keep the old one.
-    pub synced: Option<String>,
+    pub synced: Option<Synced>,
+}
+
+/// A frame of the socket, with its type in `t` (docs/protocol.md).
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(tag = "t", rename_all = "snake_case")]
+pub enum PolledFrame {
+    Page(Page),
+    Event(Event),
+    Member { thread: Thread, id: MsgId, open: bool, role: Option<Role>, intervals: Vec<Interval> },
+    Error(Refusal),
+    Contacts,
+    Draining { after_ms: Millis, edges: Vec<String> },
+}
+
+/// What somebody may read: `s` ≤ id < `u`; without `u` it goes on.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Interval {
+    pub s: MsgId,
+    pub u: Option<MsgId>,
 }
 
 #[derive(Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct ThreadSummary {
-    pub thread: String,
-    pub name: Option<String>,
+    pub thread: Thread,
+    /// Groups only.
+    pub name: Option<GroupName>,
     pub role: Option<Role>,
     /// You may write here.
     pub open: bool,
+    /// The newest event you may see.
     pub last: Option<Event>,
 }
 
-#[cfg(test)]
-mod tests {
-    use natterjack_protocol::{self as p, Cid, MsgId, Token, frame, rpc};
-    use serde::de::DeserializeOwned;
-
-    use super::*;
-
-    /// Everything set, so that a field that is added there and not here is noticed.
-    fn holds<T: DeserializeOwned>(real: &impl Serialize) {
-        if let Err(e) = serde_json::from_value::<T>(serde_json::to_value(real).unwrap()) {
-            panic!("{}: {e}", std::any::type_name::<T>());
-        }
-    }
-
-    #[test]
-    fn the_descriptions_are_those_of_the_real_types() {
-        let id = |s| Token::parse(s).unwrap();
-        let cid = Cid::mint(1, [0; 10]);
-        let media = p::entry::Media {
-            url: "u".into(),
-            mime: "m".into(),
-            size: Some(1),
-            name: Some("n".into()),
-            width: Some(1),
-            height: Some(1),
-            duration_ms: Some(1),
-        };
-        let body = p::Body {
-            text: Some("t".into()),
-            emoji: Some("e".into()),
-            media: Some(media),
-            data: Some(vec![1].into()),
-            target: Some(MsgId(1)),
-            reply_to: Some(MsgId(1)),
-            remove: true,
-            users: vec![id("u")],
-            name: Some("n".into()),
-            role: Some(p::fold::Role::Admin),
-            history: Some(p::fold::HistoryFor::Everything),
-        };
-        let event = p::Event {
-            thread: "dm.a.b".parse().unwrap(),
-            id: MsgId(2),
-            prev: MsgId(1),
-            ts: 1,
-            from: id("a"),
-            cid,
-            kind: p::Kind::Text,
-            body,
-        };
-        holds::<Event>(&event);
-        holds::<Page>(&frame::Page {
-            r: None,
-            thread: Some(event.thread.clone()),
-            events: vec![event.clone()],
-            prev: MsgId(1),
-            more: true,
-            holes: vec![(MsgId(1), MsgId(2))],
-        });
-        holds::<ThreadSummary>(&frame::ThreadSummary {
-            thread: event.thread.clone(),
-            name: Some("n".into()),
-            role: Some(p::fold::Role::Owner),
-            open: true,
-            last: Some(event),
-        });
-        let tokens =
-            rpc::Tokens { user: id("u"), name: "n".into(), device: id("d"), access: "a".into(), access_expires: 1, refresh: "r".into() };
-        holds::<Tokens>(&tokens);
-        holds::<Profile>(&rpc::Profile { user: id("u"), name: "n".into() });
-        holds::<Contact>(&rpc::Contact { user: id("u"), name: "n".into(), state: rpc::ContactState::Asked });
-        for change in [rpc::ContactChange::Request, rpc::ContactChange::Accept, rpc::ContactChange::Remove] {
-            holds::<ContactChange>(&change);
-        }
-        holds::<Polled>(&crate::poll::answer::Answer {
-            frames: vec![frame::ServerFrame::Contacts],
-            cursors: [("dm.a.b".parse().unwrap(), MsgId(1))].into(),
-            synced: Some("1.2".into()),
-        });
-        let thread = "dm.a.b".parse().unwrap();
-        let refusal = p::Refusal { now_ms: Some(1), ..p::Refusal::unavailable("x").with_cid(cid).with_thread(&thread) };
-        holds::<Refusal>(&refusal);
-    }
+/// What the process says about itself.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Report {
+    pub ready: bool,
+    pub parts: BTreeMap<String, State>,
 }
+
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Ok,
+    /// Why.
+    Failing(String),
+}
+
+#[cfg(test)]
+mod tests;

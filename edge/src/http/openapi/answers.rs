@@ -1,0 +1,129 @@
+//! Completes the document: what may be answered beside success, from the codes that an operation names in `x-codes` and those that any
+//! request may get; the headers of every answer; and nothing is ever null.
+
+use std::collections::BTreeMap;
+
+use natterjack_protocol::error::{Code, Retry};
+use serde_json::{Map, Value, json};
+
+/// Named by an operation's `extensions`, and taken out here.
+const CODES: &str = "x-codes";
+
+pub fn complete(document: &mut Value) {
+    never_null(document);
+    let mut refusals = Map::new();
+    document["components"]["schemas"]["Code"]["enum"] = Code::ALL.map(Code::name).into_iter().collect();
+    for (path, item) in document["paths"].as_object_mut().into_iter().flatten() {
+        for operation in item.as_object_mut().into_iter().flat_map(Map::values_mut) {
+            let codes = codes(path, operation);
+            let Some(responses) = operation["responses"].as_object_mut() else { continue };
+            for response in responses.values_mut() {
+                response["headers"] = headers(None);
+                response["description"] = "As asked.".into();
+            }
+            for (status, codes) in codes {
+                let name = codes.iter().map(|c| c.name()).collect::<Vec<_>>().join("-or-");
+                responses.insert(status.to_string(), json!({ "$ref": format!("#/components/responses/{name}") }));
+                refusals.entry(name).or_insert_with(|| refusal(status, &codes));
+            }
+        }
+    }
+    document["components"]["responses"] = refusals.into();
+    document["components"]["headers"]["Natterjack-Now"] = json!({
+        "description": "The server's time in milliseconds since 1970: make cids in it.",
+        "required": true,
+        "schema": { "$ref": "#/components/schemas/Time" },
+    });
+}
+
+/// By status.
+fn codes(path: &str, operation: &mut Value) -> BTreeMap<u16, Vec<Code>> {
+    let own = operation.as_object_mut().and_then(|o| o.remove(CODES));
+    let own: Vec<Code> = own.and_then(|codes| serde_json::from_value(codes).ok()).unwrap_or_default();
+    // A request may take too long, and a bug is answered.
+    let mut all = vec![Code::Unavailable, Code::Internal];
+    if path.starts_with("/v1/") {
+        // At least a parameter that the operation does not have.
+        all.push(Code::Invalid);
+    }
+    if operation.get("security").is_some() {
+        all.extend([Code::Unauthorized, Code::TokenExpired, Code::RateLimited]);
+    }
+    if operation.get("requestBody").is_some() {
+        all.extend([Code::BadFrame, Code::RateLimited]);
+    }
+    all.extend(own);
+    let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
+    for code in Code::ALL.into_iter().filter(|c| all.contains(c)) {
+        by_status.entry(code.http_status()).or_default().push(code);
+    }
+    by_status
+}
+
+fn refusal(status: u16, codes: &[Code]) -> Value {
+    let said: Vec<String> = codes.iter().map(|c| format!("`{}`: {}", c.name(), c.meaning())).collect();
+    let names: Vec<&str> = codes.iter().map(|c| c.name()).collect();
+    let examples: Map<String, Value> = codes.iter().map(|c| (c.name().to_owned(), json!({ "value": example(*c) }))).collect();
+    let only = json!({ "type": "object", "properties": { "code": { "enum": names } } });
+    json!({
+        "description": said.join(" "),
+        "headers": headers(Some(status)),
+        "content": { "application/json": {
+            "schema": { "allOf": [{ "$ref": "#/components/schemas/Refusal" }, only] },
+            "examples": examples,
+        } },
+    })
+}
+
+fn example(code: Code) -> Value {
+    let mut refusal = json!({ "code": code.name(), "message": code.meaning() });
+    if code.retry() == Retry::Later {
+        refusal["retry_after_ms"] = 1_000.into();
+    }
+    if code == Code::ClockAhead {
+        refusal["now_ms"] = 1_783_000_000_000_u64.into();
+    }
+    refusal
+}
+
+fn headers(status: Option<u16>) -> Value {
+    let mut headers = json!({ "Natterjack-Now": { "$ref": "#/components/headers/Natterjack-Now" } });
+    if matches!(status, Some(429 | 500 | 503)) {
+        headers["Retry-After"] = json!({
+            "description": "Seconds: `retry_after_ms`, rounded up.", "required": true, "schema": { "type": "integer", "minimum": 1 },
+        });
+    }
+    if status == Some(401) {
+        headers["WWW-Authenticate"] = json!({ "required": true, "schema": { "type": "string", "enum": ["Bearer"] } });
+    }
+    headers
+}
+
+/// A field without a value is left out, on both sides; the derived schemas would let it be null.
+fn never_null(value: &mut Value) {
+    match value {
+        Value::Array(list) => list.iter_mut().for_each(never_null),
+        Value::Object(map) => {
+            map.values_mut().for_each(never_null);
+            if let Some(Value::Array(types)) = map.get_mut("type") {
+                types.retain(|t| t != "null");
+                if let [only] = types.as_slice() {
+                    let only = only.clone();
+                    map.insert("type".into(), only);
+                }
+            }
+            if let Some(Value::Array(choices)) = map.get_mut("oneOf") {
+                choices.retain(|c| c["type"] != "null");
+                if let [Value::Object(only)] = choices.as_slice() {
+                    let only = only.clone();
+                    map.remove("oneOf");
+                    // What is said of the field stays.
+                    for (key, value) in only {
+                        map.entry(key).or_insert(value);
+                    }
+                }
+            }
+        }
+        _ => {}
+    }
+}
