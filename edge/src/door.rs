@@ -130,9 +130,13 @@ impl Door {
         over("connects_per_user", self.0.connects_of.take(user, Instant::now()), "you have connected too often in one minute")
     }
 
-    pub fn registers(&self, client: IpAddr) -> Result<(), Refusal> {
-        let Some(client) = self.counted(client) else { return Ok(()) };
-        over("registers_per_address", self.0.registers.take(&client, Instant::now()), "too many accounts were made from your address")
+    /// A registration that comes again tries a password, so it counts as a login with the name, too.
+    pub fn registers(&self, client: IpAddr, name: &str) -> Result<(), Refusal> {
+        let now = Instant::now();
+        if let Some(client) = self.counted(client) {
+            over("registers_per_address", self.0.registers.take(&client, now), "too many accounts were made from your address")?;
+        }
+        self.tries(name, now)
     }
 
     pub fn logs_in(&self, client: IpAddr, name: &str) -> Result<(), Refusal> {
@@ -140,6 +144,10 @@ impl Door {
         if let Some(client) = self.counted(client) {
             over("logins_per_address", self.0.logins.take(&client, now), "too many logins from your address in one minute")?;
         }
+        self.tries(name, now)
+    }
+
+    fn tries(&self, name: &str, now: Instant) -> Result<(), Refusal> {
         // A name longer than any has no account; it need not be remembered.
         let name: String = name.chars().take(natterjack_protocol::limits::USER_NAME_CHARS).collect::<String>().to_lowercase();
         over("logins_per_name", self.0.logins_of.take(&name, now), "too many logins with this name in one minute")
@@ -194,13 +202,14 @@ mod tests {
     fn an_exempt_address_is_not_counted_and_a_user_always_is() {
         let door = Door::new(Limits { registers_per_address: 1, logins_per_name: 1, connections_per_address: 1, ..Limits::default() });
         let (home, away) = (address("127.0.0.1"), address("192.0.2.1"));
-        assert!((0..5).all(|_| door.registers(home).is_ok() && door.connects(home).is_ok_and(|p| p.is_none())));
-        assert!(door.registers(away).is_ok());
-        let refused = door.registers(away).unwrap_err();
+        assert!((0..5).all(|n| door.registers(home, &format!("new-{n}")).is_ok() && door.connects(home).is_ok_and(|p| p.is_none())));
+        assert!(door.registers(away, "carol").is_ok());
+        let refused = door.registers(away, "dora").unwrap_err();
         assert_eq!(refused.code, Code::RateLimited);
         assert!(refused.retry_after_ms.is_some_and(|ms| (59_000..=60_000).contains(&ms)), "{refused:?}");
         assert!(door.logs_in(home, "Alice").is_ok() && door.logs_in(home, "bob").is_ok());
         assert!(door.logs_in(home, "alice").is_err(), "the same name, however it is written");
+        assert!(door.registers(home, "ALICE").is_err() && door.logs_in(home, "new-1").is_err(), "a registration tries a password, too");
     }
 
     #[test]
@@ -223,11 +232,12 @@ mod tests {
             connections_per_address: 0,
             connects_per_address: 0,
             registers_per_address: 0,
+            logins_per_name: 0,
             sends_per_user: 0,
             ..Limits::default()
         });
         let (away, user) = (address("192.0.2.1"), UserId::parse("u").unwrap());
         let places: Vec<_> = (0..2_500).map(|_| door.connects(away)).collect();
-        assert!(places.iter().all(Result::is_ok) && (0..10_000).all(|_| door.registers(away).is_ok() && door.sends(&user).is_ok()));
+        assert!(places.iter().all(Result::is_ok) && (0..10_000).all(|_| door.registers(away, "a").is_ok() && door.sends(&user).is_ok()));
     }
 }

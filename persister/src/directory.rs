@@ -142,7 +142,16 @@ fn describe() {
     describe_gauge!("natterjack_directory_line_depth", Unit::Count, "Requests that hash a password or rebuild a key, working and waiting");
     describe_counter!("natterjack_directory_line_refused_total", Unit::Count, "Requests refused because their line was full");
     describe_histogram!("natterjack_directory_password_seconds", Unit::Seconds, "Time of one password hash");
-    describe_counter!("natterjack_directory_refresh_reused_total", Unit::Count, "Refresh tokens used twice; each revoked its family");
+    describe_counter!(
+        "natterjack_directory_refresh_reused_total",
+        Unit::Count,
+        "Refresh tokens used again too late; each revoked its family"
+    );
+    describe_counter!(
+        "natterjack_directory_refresh_repeated_total",
+        Unit::Count,
+        "Refresh tokens used again in time; each gave the same next one"
+    );
     describe_counter!("natterjack_directory_external_logins_total", Unit::Count, "Logins with tokens of the external issuer, by result");
     describe_counter!("natterjack_directory_issuer_fetches_total", Unit::Count, "Attempts at the external issuer's keys, by result");
     describe_gauge!("natterjack_directory_issuer_keys", Unit::Count, "Keys of the external issuer that can be used");

@@ -11,6 +11,7 @@ use natterjack_protocol::{
     rpc::{Claims, ISSUER, PublicKey},
 };
 use ring::{
+    hmac,
     rand::{SecureRandom as _, SystemRandom},
     signature::{Ed25519KeyPair, KeyPair as _},
 };
@@ -94,12 +95,23 @@ impl SigningKey {
     }
 }
 
-/// SHA-256 of a refresh token: what the store knows of it. 256 random bits need no salt and no slow hash.
+/// SHA-256 of a refresh token: what the store knows of it. 256 random bits need no slow hash.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RefreshHash(pub [u8; 32]);
 
 /// A refresh token: 256 random bits in base64url. Whoever has it, has the login.
 pub struct RefreshToken(String);
+
+/// What a refresh token and this make is the next one. Kept beside the hash of the next one until that is used: whoever shows the old one
+/// again can be given the same, and neither who reads the store nor who has an old token can make it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Salt(pub [u8; 32]);
+
+impl Salt {
+    pub fn mint() -> Result<Self, TokenError> {
+        Ok(Self(random()?))
+    }
+}
 
 impl RefreshToken {
     pub fn mint() -> Result<Self, TokenError> {
@@ -116,6 +128,12 @@ impl RefreshToken {
         RefreshHash(Sha256::digest(self.0.as_bytes()).into())
     }
 
+    /// HMAC-SHA-256 of this one under the salt: as random as both.
+    pub fn next(&self, salt: &Salt) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &salt.0);
+        Self(URL_SAFE_NO_PAD.encode(hmac::sign(&key, self.0.as_bytes())))
+    }
+
     pub fn into_secret(self) -> String {
         self.0
     }
@@ -124,6 +142,12 @@ impl RefreshToken {
 impl fmt::Debug for RefreshToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RefreshToken(…)")
+    }
+}
+
+impl fmt::Debug for Salt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Salt(…)")
     }
 }
 
@@ -207,6 +231,18 @@ mod tests {
         let (_, expires) = key.sign(&id("u"), &id("d"), &id("f"), last).unwrap();
         assert!(expires + TIMES.grace <= key.until + 1000);
         assert!(matches!(key.sign(&id("u"), &id("d"), &id("f"), key.until), Err(TokenError::KeyTooOld)));
+    }
+
+    #[test]
+    fn the_next_token_hangs_on_the_old_one_and_on_the_salt() {
+        let (old, other, salt) = (RefreshToken::mint().unwrap(), RefreshToken::mint().unwrap(), Salt::mint().unwrap());
+        let next = old.next(&salt);
+        assert!(next.hash() == old.next(&salt).hash(), "the same again");
+        assert!(RefreshToken::parse(&old.next(&salt).into_secret()).is_some());
+        for different in [&old, &other.next(&salt), &old.next(&Salt::mint().unwrap()), &next.next(&salt)] {
+            assert!(different.hash() != next.hash());
+        }
+        assert_eq!(format!("{salt:?}"), "Salt(…)");
     }
 
     #[test]

@@ -16,10 +16,11 @@ use natterjack_nats::subjects;
 use natterjack_persister::{
     directory::keys::Keys,
     password::Cost,
-    tokens::{KeyTimes, RefreshToken},
+    store::accounts::{Accounts as _, NextToken, Rotated, Use},
+    tokens::{KeyTimes, RefreshToken, Salt},
 };
 use natterjack_protocol::{
-    Code, UserId,
+    Code, Times, UserId,
     live::Ephemeral,
     rpc::{Claims, ContactChange, ContactState, DirectoryAnswer, DirectoryRequest, ISSUER, PublicKey, Tokens},
 };
@@ -71,6 +72,64 @@ async fn an_account_from_registration_to_logout() {
     world.end().await;
 }
 
+/// A persister has used the token up and died before it answered, or an answer was lost further on: the next one has the same to give.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_whose_answer_was_lost_is_good_for_a_while() {
+    let times = Times { refresh_again: Duration::from_millis(1_500), ..Times::default() };
+    let mut world = World::with(cheap(), times).await;
+    world.start_directory(cheap()).await;
+    let first = world.register("Alice").await;
+    let (old, salt) = (RefreshToken::parse(&first.refresh).unwrap(), Salt::mint().unwrap());
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+    let next = NextToken { hash: old.next(&salt).hash(), salt, expires: now + 1_000_000 };
+    let died = world.store.rotate(old.hash(), next, Use { now, again: 0 }).await.unwrap();
+    assert!(matches!(died, Rotated::Done { .. }), "{died:?}");
+    let second = world.tokens(&refresh(&first)).await.unwrap();
+    assert_eq!(second.refresh, old.next(&salt).into_secret());
+    // Until the time is over, from whatever instance; then it ends the login.
+    let used = Instant::now();
+    while used.elapsed() < Duration::from_millis(300) {
+        assert_eq!(world.tokens(&refresh(&first)).await.unwrap().refresh, second.refresh);
+    }
+    let fam = claims(&world, &second.access).await.fam;
+    tokio::time::sleep_until((used + Duration::from_millis(1_600)).into()).await;
+    assert_eq!(world.refusal(&refresh(&first)).await.code, Code::Unauthorized);
+    assert_eq!(world.refusal(&refresh(&second)).await.code, Code::Unauthorized);
+    assert!(world.buckets().control().get(&subjects::revoked_key(&fam)).await.unwrap().is_some(), "every edge is told");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_whose_answer_was_lost_is_answered_again() {
+    let mut world = World::new(cheap()).await;
+    world.start_directory(cheap()).await;
+    let first = world.register("Alice").await;
+    let again = world.register("Alice").await;
+    assert_eq!(again.user, first.user);
+    assert_ne!(claims(&world, &again.access).await.fam, claims(&world, &first.access).await.fam);
+    // By nobody else: another password, another spelling, and no word about which.
+    let other = DirectoryRequest::Register { name: "Alice".into(), password: "another password".into(), device: kit::device() };
+    let taken = world.refusal(&other).await;
+    assert_eq!(taken.code, Code::Conflict);
+    assert_eq!(taken, world.refusal(&register("aLICE")).await);
+    // At once.
+    let requests = vec![register("Bob"); 8];
+    let all = join_all(requests.iter().map(|r| world.tokens(r))).await;
+    let users: std::collections::BTreeSet<UserId> = all.into_iter().map(|t| t.unwrap().user).collect();
+    assert_eq!(users.len(), 1);
+    // A crash before the list of threads was made.
+    world.buckets().users(&first.user).delete(&subjects::threads_key(&first.user)).await.unwrap();
+    assert_eq!(world.register("Alice").await.user, first.user);
+    assert!(world.buckets().user_exists(&first.user).await.unwrap());
+    // An account that is not new is tried by logins only.
+    let user = first.user.to_string();
+    let aged = world.store.write(move |tx| tx.execute("UPDATE users SET created = created - 601000 WHERE user = ?1", [user]));
+    assert_eq!(aged.await.unwrap(), 1);
+    assert_eq!(world.refusal(&register("Alice")).await, taken);
+    assert_eq!(world.tokens(&login("Alice", kit::PASSWORD)).await.unwrap().user, first.user);
+    world.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_an_account_is_refused() {
     let world = World::new(cheap()).await;
@@ -91,7 +150,9 @@ async fn of_many_who_want_a_name_exactly_one_gets_it() {
     world.start_directory(cheap()).await;
     for round in 0..5 {
         let name = |n: usize| if n.is_multiple_of(2) { format!("Wanted{round}") } else { format!("wanteD{round}") };
-        let requests: Vec<DirectoryRequest> = (0..16).map(|n| register(&name(n))).collect();
+        let with_password =
+            |n| DirectoryRequest::Register { name: name(n), password: format!("{} {n}", kit::PASSWORD), device: kit::device() };
+        let requests: Vec<DirectoryRequest> = (0..16).map(with_password).collect();
         let outcomes = join_all(requests.iter().map(|r| world.tokens(r))).await;
         let refused = outcomes.iter().filter_map(|o| o.as_ref().err()).collect::<Vec<_>>();
         assert_eq!(refused.len(), 15);

@@ -49,7 +49,7 @@ pub enum Code {
     /// One of the two blocks the other.
     Blocked,
     NotFound,
-    /// Somebody else did something first; read again and decide anew.
+    /// It does not go with how things stand, or somebody else was first; read again and decide anew.
     Conflict,
     /// A number of things has reached its limit.
     LimitReached,
@@ -59,7 +59,7 @@ pub enum Code {
     ResendTooOld,
     /// The archive is so far behind that the log may not take more.
     StorageBehind,
-    /// A part of the system does not answer; nothing was changed as far as is known, the same cid is safe to resend.
+    /// A part of the system does not answer; nothing was changed as far as is known, the same request is safe to resend.
     Unavailable,
     /// A bug of ours, logged on the server.
     Internal,
@@ -123,7 +123,7 @@ impl Code {
             Self::NotMember => "This user is not in this thread, or not any more.",
             Self::Blocked => "One of the two people blocks the other.",
             Self::NotFound => "There is no such thing.",
-            Self::Conflict => "Somebody else did something first, or it is done already. Read again and decide anew.",
+            Self::Conflict => "It does not go with how things stand, or somebody else was first. Read again and decide anew.",
             Self::LimitReached => "A number of things has reached its limit.",
             Self::RateLimited => "Too much in too short a time.",
             Self::ClockAhead => "The time in the cid is too far ahead of the log's clock, which is in `now_ms`.",
@@ -132,7 +132,7 @@ impl Code {
             }
             Self::StorageBehind => "The archive is so far behind that the log may not take more. Nothing was stored.",
             Self::Unavailable => {
-                "A part of the system does not answer. It may or may not have happened: the same `cid` is safe to send again."
+                "A part of the system does not answer. It may or may not have happened: the same request, with the same `cid`, is safe to send again."
             }
             Self::Internal => "A bug in the server. It is logged there.",
         }

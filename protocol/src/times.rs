@@ -61,6 +61,8 @@ pub struct Times {
     pub access_token: Duration,
     /// Lifetime of a refresh token without use.
     pub refresh_token: Duration,
+    /// A used refresh token gives the same next one again for so long, as long as that is not used.
+    pub refresh_again: Duration,
 }
 
 impl Default for Times {
@@ -95,6 +97,7 @@ impl Default for Times {
             storage_margin: s(2 * 3600),
             access_token: s(3600),
             refresh_token: s(30 * 24 * 3600),
+            refresh_again: s(60),
         }
     }
 }
@@ -114,6 +117,7 @@ impl Times {
             // Not below what a takeover and the sweep behind it need.
             horizon: (t.horizon / d).max(t.horizon.min(Duration::from_secs(6))),
             suspend: t.suspend / d,
+            refresh_again: t.refresh_again / d,
             ..t
         }
     }

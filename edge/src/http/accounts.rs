@@ -68,12 +68,12 @@ fn device(given: Option<DeviceId>) -> DeviceId {
     given.unwrap_or_else(|| Token::mint('d', rand::random()))
 }
 
-/// Makes an account and logs in.
+/// Makes an account and logs in. The same again within ten minutes is answered like a login.
 #[utoipa::path(post, path = "/v1/register", tag = "accounts", operation_id = "register",
     extensions(("x-codes" = json!(["conflict"]))), request_body = Credentials,
     responses((status = 200, body = schema::Tokens)))]
 pub async fn register(State(api): Shared, Caller(client): Caller, Body(c): Body<Credentials>) -> Answer<Tokens> {
-    api.door.registers(client)?;
+    api.door.registers(client, &c.name)?;
     let request = DirectoryRequest::Register { name: c.name, password: c.password, device: device(c.device) };
     Ok(Json(api.directory.tokens(&request).await?))
 }
@@ -98,7 +98,8 @@ pub async fn login_external(State(api): Shared, Caller(client): Caller, Body(t):
     Ok(Json(api.directory.tokens(&request).await?))
 }
 
-/// New tokens for an old refresh token, which is used up; using it again revokes all that came from the same login.
+/// New tokens for an old refresh token, which is used up. Within a minute, and until the new one is used, the old one gives the same new
+/// one again; afterwards it revokes all that came from the same login.
 #[utoipa::path(post, path = "/v1/refresh", tag = "accounts", operation_id = "refresh",
     extensions(("x-codes" = json!(["unauthorized"]))), request_body = RefreshToken,
     responses((status = 200, body = schema::Tokens)))]
@@ -107,7 +108,7 @@ pub async fn refresh(State(api): Shared, Caller(client): Caller, Body(t): Body<R
     Ok(Json(api.directory.tokens(&DirectoryRequest::Refresh { refresh: t.refresh }).await?))
 }
 
-/// Revokes the refresh tokens of this login.
+/// Revokes the refresh tokens of this login, whichever of them this is. Done also for one that is unknown or over.
 #[utoipa::path(post, path = "/v1/logout", tag = "accounts", operation_id = "logout",
     extensions(("x-codes" = json!(["unauthorized"]))), request_body = RefreshToken,
     responses((status = 204)))]

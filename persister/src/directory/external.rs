@@ -39,7 +39,7 @@ impl<S: Store + Accounts> Directory<S> {
         if made {
             if let Err(e) = self.buckets.create_empty_threads(&profile.user).await {
                 tracing::warn!(user = %profile.user, error = %e, "an account was made but not its list of threads; its next login will");
-                return Err(Refusal::unavailable("the account was made; log in again in a moment"));
+                return Err(Refusal::unavailable("the account was made, but cannot be used yet; try the same again in a moment"));
             }
             tracing::info!(user = %profile.user, "an account was made for an external login");
         } else {

@@ -1,20 +1,21 @@
 //! Logging in, refreshing, logging out.
 //!
-//! Each refresh token is good for one use. There is no grace for the same token right after: an answer that was lost and a token that was
-//! stolen look alike, so whoever repeats one logs in again. `Refresh` is not to be retried blindly.
+//! Each refresh token is good for one use and gives the next one. An answer may be lost, and two tabs may renew at the same moment, so for
+//! a minute, and until the next one is used, the old one gives the same next one again; afterwards it betrays that two have it, and ends
+//! the login. The same one, not another: of two that were given, one would have to be taken away from somebody.
 
 use natterjack_protocol::{
     Code, DeviceId, Refusal, UserId,
     rpc::{DirectoryAnswer, Tokens},
 };
 
-use super::{Directory, now_ms, password_refusal, register::password_fits, store_refusal, token_refusal};
+use super::{Directory, line::Place, now_ms, password_refusal, register::password_fits, store_refusal, token_refusal};
 use crate::{
     store::{
         Store,
-        accounts::{Accounts, Family, PASSWORD, Rotated, name_key},
+        accounts::{Accounts, Family, Login, NextToken, PASSWORD, Rotated, Use, name_key},
     },
-    tokens::{RefreshToken, mint_id},
+    tokens::{RefreshToken, Salt, TokenError, mint_id},
 };
 
 fn no_such_login() -> Refusal {
@@ -33,11 +34,16 @@ impl<S: Store + Accounts> Directory<S> {
             return Err(no_such_login());
         }
         let login = self.store.login(PASSWORD, &name_key(name)).await.map_err(store_refusal)?;
-        let secret = login.as_ref().map(|l| l.secret.clone());
-        let fits = self.passwords.check(&place, password, secret).await.map_err(password_refusal)?;
-        let Some(login) = login.filter(|_| fits) else { return Err(no_such_login()) };
+        let login = self.with_password(&place, login, password).await?.ok_or_else(no_such_login)?;
         self.heal(&login.user).await;
         self.open_session(login.user, login.name, device).await
+    }
+
+    /// The login if the password is its own; takes as long for none.
+    pub(super) async fn with_password(&self, place: &Place, login: Option<Login>, password: String) -> Result<Option<Login>, Refusal> {
+        let secret = login.as_ref().map(|l| l.secret.clone());
+        let fits = self.passwords.check(place, password, secret).await.map_err(password_refusal)?;
+        Ok(login.filter(|_| fits))
     }
 
     /// The list of threads may be missing: a crash during registration, or a lost bucket. The login does not depend on it, and an edge
@@ -67,17 +73,23 @@ impl<S: Store + Accounts> Directory<S> {
 
     pub(super) async fn refresh(&self, refresh: &str) -> Result<DirectoryAnswer, Refusal> {
         let old = RefreshToken::parse(refresh).ok_or_else(log_in_again)?;
-        let (now, new) = (now_ms(), RefreshToken::mint().map_err(token_refusal)?);
+        let (now, salt) = (now_ms(), Salt::mint().map_err(token_refusal)?);
         let key = self.keys.current();
         // Before the old token is used up: afterwards a failure would cost the login.
         if !key.can_sign(now) {
-            return Err(token_refusal(crate::tokens::TokenError::KeyTooOld));
+            return Err(token_refusal(TokenError::KeyTooOld));
         }
-        match self.store.rotate(old.hash(), new.hash(), now, self.refresh_expiry(now)).await.map_err(store_refusal)? {
-            Rotated::Done { family, name } => {
+        let next = NextToken { hash: old.next(&salt).hash(), salt, expires: self.refresh_expiry(now) };
+        let when = Use { now, again: self.times.refresh_again.as_millis().try_into().unwrap_or(u64::MAX) };
+        match self.store.rotate(old.hash(), next, when).await.map_err(store_refusal)? {
+            Rotated::Done { family, name, salt } => {
+                if salt != next.salt {
+                    metrics::counter!("natterjack_directory_refresh_repeated_total").increment(1);
+                }
                 let (access, access_expires) = key.sign(&family.user, &family.device, &family.id, now).map_err(token_refusal)?;
                 let Family { user, device, .. } = family;
-                Ok(DirectoryAnswer::Tokens(Tokens { user, name, device, access, access_expires, refresh: new.into_secret() }))
+                let refresh = old.next(&salt).into_secret();
+                Ok(DirectoryAnswer::Tokens(Tokens { user, name, device, access, access_expires, refresh }))
             }
             Rotated::Reused(family) => {
                 metrics::counter!("natterjack_directory_refresh_reused_total").increment(1);

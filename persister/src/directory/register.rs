@@ -1,16 +1,24 @@
 //! Making an account: the row in the store first (the name is decided there), then the user's empty list of threads in KV, whose presence
 //! says to everybody else that the user exists. A crash between the two is healed by the next login.
+//!
+//! The answer may be lost, so a registration that comes again is answered like a login. What makes it one is the password: the edge counts
+//! registrations of a name as logins with it, so that nobody can try more passwords here than there, and only a new account is tried at all.
+
+use std::time::Duration;
 
 use natterjack_protocol::{Code, DeviceId, Refusal, limits, rpc::DirectoryAnswer};
 
-use super::{Directory, now_ms, password_refusal, store_refusal, token_refusal};
+use super::{Directory, line::Place, now_ms, password_refusal, store_refusal, token_refusal};
 use crate::{
     store::{
         Store,
-        accounts::{Accounts, Added, NewUser},
+        accounts::{Accounts, Added, Login, NewUser, PASSWORD, name_key},
     },
     tokens::mint_id,
 };
+
+/// An account this young may be registered again by who made it. Longer than a client goes on trying.
+const AGAIN: Duration = Duration::from_secs(600);
 
 /// Names are ASCII, so that two that look alike are alike, and case can be ignored without a table.
 pub(crate) fn is_name(name: &str) -> bool {
@@ -33,19 +41,49 @@ impl<S: Store + Accounts> Directory<S> {
             let (min, max) = (limits::PASSWORD_CHARS.start(), limits::PASSWORD_CHARS.end());
             return Err(Refusal::invalid(format!("password: {min} to {max} characters")));
         }
-        let secret = self.passwords.hash(&place, password).await.map_err(password_refusal)?;
+        if let Some(login) = self.store.login(PASSWORD, &name_key(&name)).await.map_err(store_refusal)? {
+            return self.register_again(&place, login, &name, password, device).await;
+        }
+        let secret = self.passwords.hash(&place, password.clone()).await.map_err(password_refusal)?;
         let user = mint_id('u').map_err(token_refusal)?;
         let new = NewUser { user: user.clone(), name: name.clone(), secret, created: now_ms() };
         match self.store.add_user(new).await.map_err(store_refusal)? {
             Added::Done => {}
-            Added::NameTaken => return Err(Refusal::new(Code::Conflict, "this name is taken")),
+            Added::NameTaken => {
+                // Somebody was faster: the same registration, perhaps.
+                let login = self.store.login(PASSWORD, &name_key(&name)).await.map_err(store_refusal)?.ok_or_else(taken)?;
+                return self.register_again(&place, login, &name, password, device).await;
+            }
         }
         if let Err(e) = self.buckets.create_empty_threads(&user).await {
             tracing::warn!(%user, error = %e, "an account was made but not its list of threads; its first login will");
-            return Err(Refusal::unavailable("the account was made; log in with it in a moment"));
+            return Err(Refusal::unavailable("the account was made, but cannot be used yet; try the same again in a moment"));
         }
         self.open_session(user, name, device).await
     }
+
+    /// The name is taken. By the same registration, if it is spelled the same, was made a moment ago, and the password is its own.
+    async fn register_again(
+        &self,
+        place: &Place,
+        login: Login,
+        name: &str,
+        password: String,
+        device: DeviceId,
+    ) -> Result<DirectoryAnswer, Refusal> {
+        let created = self.store.created(&login.user).await.map_err(store_refusal)?;
+        let young = created.is_some_and(|at| u128::from(now_ms().saturating_sub(at)) <= AGAIN.as_millis());
+        if !young || login.name != name {
+            return Err(taken());
+        }
+        let login = self.with_password(place, Some(login), password).await?.ok_or_else(taken)?;
+        self.heal(&login.user).await;
+        self.open_session(login.user, login.name, device).await
+    }
+}
+
+fn taken() -> Refusal {
+    Refusal::new(Code::Conflict, "this name is taken")
 }
 
 #[cfg(test)]

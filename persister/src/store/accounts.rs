@@ -1,7 +1,7 @@
 //! Accounts as `directory` sees them: users, logins, contacts, families of refresh tokens. Beside the message path, in the same store.
 //!
-//! Fits a CQL store as well as SQLite: what must happen once is one conditional write on one key (the name; a refresh token's
-//! `used`), and a prefix has at least two characters, so that names can be partitioned by them.
+//! Fits a CQL store as well as SQLite: what must happen once is one conditional write on one key (the name; the use of a refresh
+//! token), and a prefix has at least two characters, so that names can be partitioned by them.
 
 use std::future::Future;
 
@@ -11,7 +11,7 @@ use natterjack_protocol::{
 };
 
 use super::StoreError;
-use crate::tokens::RefreshHash;
+use crate::tokens::{RefreshHash, Salt};
 
 #[cfg(test)]
 pub mod conformance;
@@ -88,15 +88,44 @@ pub struct Family {
     pub device: DeviceId,
 }
 
+/// The token that is to stand in the place of one that is used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct NextToken {
+    pub hash: RefreshHash,
+    /// Of which it was made, with the old one.
+    pub salt: Salt,
+    /// If it is not used until then, milliseconds since 1970.
+    pub expires: u64,
+}
+
+/// When a refresh token is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Use {
+    /// Milliseconds since 1970.
+    pub now: u64,
+    /// For so long after its first use it may be used again, if the next one was not used meanwhile.
+    pub again: u64,
+}
+
+impl Use {
+    /// May one that was used `at` be used again, by its time? The clocks of two instances differ: one that is behind counts as no time.
+    pub fn in_time(&self, at: u64) -> bool {
+        self.now.saturating_sub(at) <= self.again
+    }
+}
+
 /// What using a refresh token comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rotated {
-    /// The old one is used up, the new one stands in its place. With the user's name, because a second read could fail now.
+    /// The old one is used, and the one that is made of it and this salt stands in its place: the offered one, or that of an earlier use,
+    /// whose answer was lost or who came at the same time. With the user's name, because a second read could fail now.
     Done {
         family: Family,
         name: String,
+        salt: Salt,
     },
-    /// It was used before: whoever uses it now or did before is not who it was given to. The family is revoked.
+    /// It was used too long ago, or the next one was used: whoever uses it now or did before is not who it was given to. The family is
+    /// revoked.
     Reused(Family),
     Revoked,
     Expired,
@@ -154,6 +183,9 @@ pub trait Accounts: Clone + Send + Sync + 'static {
     /// `subject`: for [`PASSWORD`] the [`name_key`].
     fn login(&self, issuer: &str, subject: &str) -> impl Future<Output = Result<Option<Login>, StoreError>> + Send;
 
+    /// When the account was made, milliseconds since 1970.
+    fn created(&self, user: &UserId) -> impl Future<Output = Result<Option<u64>, StoreError>> + Send;
+
     /// Those that exist, in any order.
     fn profiles(&self, users: &[UserId]) -> impl Future<Output = Result<Vec<Profile>, StoreError>> + Send;
 
@@ -174,14 +206,8 @@ pub trait Accounts: Clone + Send + Sync + 'static {
     /// A new family with its first token, which expires at `expires` (milliseconds since 1970) if it is not used.
     fn open_family(&self, family: Family, first: RefreshHash, expires: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Replaces `old` by `new`, which expires at `expires`; or revokes the family if `old` was used before.
-    fn rotate(
-        &self,
-        old: RefreshHash,
-        new: RefreshHash,
-        now: u64,
-        expires: u64,
-    ) -> impl Future<Output = Result<Rotated, StoreError>> + Send;
+    /// Replaces `old` by `next`. If `old` was used before: finds the next one of that time, as `when` allows; or revokes the family.
+    fn rotate(&self, old: RefreshHash, next: NextToken, when: Use) -> impl Future<Output = Result<Rotated, StoreError>> + Send;
 
     /// Revokes the family of a token, used or not. None: no such token.
     fn revoke(&self, token: RefreshHash) -> impl Future<Output = Result<Option<Family>, StoreError>> + Send;
@@ -208,6 +234,13 @@ mod tests {
                 assert_eq!(now.map(mirrored).map(mirrored), now);
             }
         }
+    }
+
+    #[test]
+    fn a_use_again_is_in_time_until_its_end_and_for_a_clock_that_is_behind() {
+        let at = |now| Use { now, again: 60_000 }.in_time(1_000_000);
+        assert!(at(1_000_000) && at(1_060_000) && at(999_000));
+        assert!(!at(1_060_001));
     }
 
     #[test]

@@ -31,8 +31,15 @@ mod users;
 mod writer;
 
 /// Every change of the schema, in the order in which they are applied; `user_version` counts them. Only append.
-const MIGRATIONS: &[&str] =
-    &[messages::SCHEMA, threads::SCHEMA, positions::SCHEMA, users::SCHEMA, contacts::SCHEMA, refresh_tokens::SCHEMA];
+const MIGRATIONS: &[&str] = &[
+    messages::SCHEMA,
+    threads::SCHEMA,
+    positions::SCHEMA,
+    users::SCHEMA,
+    contacts::SCHEMA,
+    refresh_tokens::SCHEMA,
+    refresh_tokens::NEXT_SCHEMA,
+];
 
 /// Jobs that wait for the writer. Overflow: whoever writes waits.
 const QUEUE: usize = 256;

@@ -68,6 +68,10 @@ pub fn cheap() -> Cost {
 
 impl World {
     pub async fn new(cost: Cost) -> Self {
+        Self::with(cost, Times::default()).await
+    }
+
+    pub async fn with(cost: Cost, times: Times) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let host = address();
         let config = dir.path().join("nats.conf");
@@ -83,7 +87,6 @@ impl World {
             .unwrap();
         let cfg = NatsConfig { urls: vec![format!("nats://{host}:4222")], default_max_bytes: Some(64 << 20), ..NatsConfig::default() };
         let nats = Nats::connect(&cfg, "test").await.unwrap();
-        let times = Times::default();
         let layout = provision(&nats, &cfg, &times).await.unwrap();
         let store = Sqlite::open(dir.path().join("n.db")).await.unwrap();
         let mut world = Self {

@@ -77,7 +77,7 @@ fn the_limits() -> String {
 
 fn times() -> String {
     let t = Times::default();
-    let rows: [(&str, Duration, &str); 13] = [
+    let rows: [(&str, Duration, &str); 14] = [
         ("handshake", t.handshake, "the head of the upgrade request is complete"),
         ("hello", t.hello, "`hello` has come"),
         ("heartbeat", t.heartbeat, "a client sends something at least this often (`heartbeat_ms`)"),
@@ -91,6 +91,7 @@ fn times() -> String {
         ("drain", t.drain, "a leaving edge is gone"),
         ("access_token", t.access_token, "life of an access token"),
         ("refresh_token", t.refresh_token, "life of a refresh token that is not used"),
+        ("refresh_again", t.refresh_again, "a used refresh token gives the same next one again for so long"),
     ];
     let rows: String = rows.iter().map(|(name, d, what)| format!("| `{name}` | {} s | {what} |\n", d.as_secs_f64())).collect();
     format!("| time | default | what |\n|---|---|---|\n{rows}")

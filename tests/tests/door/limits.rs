@@ -74,15 +74,9 @@ async fn get(address: &str, edge: SocketAddr) -> Answer {
 }
 
 async fn register(address: &str, edge: SocketAddr, forwarded: &str) -> Answer {
-    // Refused for its password, and counted.
-    from(
-        address,
-        edge,
-        "POST /v1/register",
-        &format!("Connection: close\r\nX-Forwarded-For: {forwarded}\r\n"),
-        r#"{"name":"alice","password":"short"}"#,
-    )
-    .await
+    // Refused for its password, and counted; by its name, too, so each has its own.
+    let body = format!(r#"{{"name":"alice-{:06x}","password":"short"}}"#, rand::random::<u32>() & 0xff_ffff);
+    from(address, edge, "POST /v1/register", &format!("Connection: close\r\nX-Forwarded-For: {forwarded}\r\n"), &body).await
 }
 
 async fn upgrade(address: &str, edge: SocketAddr, forwarded: &str) -> Answer {
@@ -188,6 +182,9 @@ async fn addresses_are_let_in_up_to_their_limits() {
         assert_eq!(login(address, "victim").await.status, 401);
     }
     login("127.7.0.9", "Victim").await.refused(Code::RateLimited);
+    // A registration that comes again tries a password, and is no way around it.
+    let again = r#"{"name":"victim","password":"wrong horse battery"}"#;
+    from("127.7.0.9", edge, "POST /v1/register", "Connection: close\r\n", again).await.refused(Code::RateLimited);
 
     // In all. Those that are open here count too.
     let refused = loop {

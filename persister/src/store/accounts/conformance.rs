@@ -6,7 +6,7 @@ use natterjack_protocol::{
 };
 
 use super::*;
-use crate::tokens::RefreshHash;
+use crate::tokens::{RefreshHash, Salt};
 
 fn id(s: &str) -> Token {
     Token::parse(s).unwrap()
@@ -22,6 +22,25 @@ fn hash(n: u8) -> RefreshHash {
     RefreshHash([n; 32])
 }
 
+/// How long a used one may be used again, here.
+const AGAIN: u64 = 60_000;
+
+async fn use_token<S: Accounts>(store: &S, old: u8, offered: u8, now: u64) -> Rotated {
+    let next = NextToken { hash: hash(offered), salt: Salt([offered; 32]), expires: 200_000 };
+    store.rotate(hash(old), next, Use { now, again: AGAIN }).await.unwrap()
+}
+
+/// The token `n` stands in the place of the one that was used.
+fn gives(family: &Family, n: u8) -> Rotated {
+    Rotated::Done { family: family.clone(), name: "Alice".into(), salt: Salt([n; 32]) }
+}
+
+async fn opened<S: Accounts>(store: &S, name: &str, first: u8) -> Family {
+    let family = family(name);
+    store.open_family(family.clone(), hash(first), 100_000).await.unwrap();
+    family
+}
+
 fn family(s: &str) -> Family {
     Family { id: id(s), user: id("u1"), device: id("d1") }
 }
@@ -31,6 +50,7 @@ pub async fn all<S: Accounts>(store: &S) {
     externals(store).await;
     contacts(store).await;
     refresh_tokens(store).await;
+    refresh_again(store).await;
     expiry(store).await;
 }
 
@@ -110,37 +130,74 @@ async fn contacts<S: Accounts>(store: &S) {
 }
 
 async fn refresh_tokens<S: Accounts>(store: &S) {
-    let f = family("f1");
-    store.open_family(f.clone(), hash(1), 1_000).await.unwrap();
-    let done = Rotated::Done { family: f.clone(), name: "Alice".into() };
-    assert_eq!(store.rotate(hash(1), hash(2), 10, 2_000).await.unwrap(), done);
-    assert_eq!(store.rotate(hash(2), hash(3), 20, 2_000).await.unwrap(), done);
-    assert_eq!(store.rotate(hash(9), hash(4), 30, 2_000).await.unwrap(), Rotated::Unknown);
-    assert_eq!(store.rotate(hash(1), hash(4), 30, 2_000).await.unwrap(), Rotated::Reused(f.clone()));
-    assert_eq!(store.rotate(hash(3), hash(4), 40, 2_000).await.unwrap(), Rotated::Revoked, "the newest one went with its family");
-    assert_eq!(store.rotate(hash(4), hash(5), 40, 2_000).await.unwrap(), Rotated::Unknown, "a refused rotation gives nothing");
-    // Twice at once: exactly one gets a new one, and then the family is gone.
-    store.open_family(family("f2"), hash(20), 1_000).await.unwrap();
-    let (a, b) = tokio::join!(store.rotate(hash(20), hash(21), 10, 2_000), store.rotate(hash(20), hash(22), 10, 2_000));
-    let outcomes = [a.unwrap(), b.unwrap()];
-    assert!(
-        outcomes.contains(&Rotated::Reused(family("f2"))) && outcomes.iter().any(|o| matches!(o, Rotated::Done { .. })),
-        "{outcomes:?}"
-    );
-    store.open_family(family("f3"), hash(30), 1_000).await.unwrap();
-    assert_eq!(store.revoke(hash(30)).await.unwrap(), Some(family("f3")));
+    let f = opened(store, "f1", 1).await;
+    assert_eq!(use_token(store, 1, 2, 10).await, gives(&f, 2));
+    assert_eq!(use_token(store, 2, 3, 20).await, gives(&f, 3));
+    assert_eq!(use_token(store, 9, 4, 30).await, Rotated::Unknown);
+    assert_eq!(use_token(store, 1, 4, 30).await, Rotated::Reused(f.clone()), "the one in its place was used");
+    assert_eq!(use_token(store, 3, 4, 40).await, Rotated::Revoked, "the newest one went with its family");
+    assert_eq!(use_token(store, 1, 4, 40).await, Rotated::Revoked);
+    assert_eq!(use_token(store, 4, 5, 40).await, Rotated::Unknown, "a refused rotation gives nothing");
+    let f = opened(store, "f3", 30).await;
+    assert_eq!(store.revoke(hash(30)).await.unwrap(), Some(f.clone()));
+    assert_eq!(store.revoke(hash(30)).await.unwrap(), Some(f), "again");
     assert_eq!(store.revoke(hash(99)).await.unwrap(), None);
-    assert_eq!(store.rotate(hash(30), hash(31), 10, 2_000).await.unwrap(), Rotated::Revoked);
+    assert_eq!(use_token(store, 30, 31, 10).await, Rotated::Revoked);
+    let f = opened(store, "f8", 32).await;
+    assert_eq!(use_token(store, 32, 33, 10).await, gives(&f, 33));
+    assert_eq!(store.revoke(hash(32)).await.unwrap(), Some(f), "by one that was used");
+    assert_eq!(use_token(store, 33, 34, 20).await, Rotated::Revoked);
+    assert_eq!(use_token(store, 32, 34, 20).await, Rotated::Revoked, "in time, but the login is over");
+}
+
+/// An answer was lost, so the same token comes again.
+async fn refresh_again<S: Accounts>(store: &S) {
+    let f = opened(store, "f6", 60).await;
+    for (offered, now) in [(61, 1_000), (62, 1_000), (63, 1_000 + AGAIN), (64, 5)] {
+        assert_eq!(use_token(store, 60, offered, now).await, gives(&f, 61), "at {now}");
+    }
+    for never_given in [62, 63, 64] {
+        assert_eq!(use_token(store, never_given, 65, 2_000).await, Rotated::Unknown);
+    }
+    // The next answer is lost as well, and the one after it.
+    for (old, next) in [(61, 66), (66, 67), (67, 68)] {
+        assert_eq!(use_token(store, old, next, 80_000).await, gives(&f, next));
+        assert_eq!(use_token(store, old, 69, 80_001).await, gives(&f, next));
+    }
+    assert_eq!(use_token(store, 66, 69, 80_002).await, Rotated::Reused(f), "in time, but the one in its place was used");
+    assert_eq!(use_token(store, 68, 69, 80_003).await, Rotated::Revoked);
+    // Too late.
+    let f = opened(store, "f7", 70).await;
+    assert_eq!(use_token(store, 70, 71, 1_000).await, gives(&f, 71));
+    assert_eq!(use_token(store, 70, 72, 1_001 + AGAIN).await, Rotated::Reused(f), "the time counts from its first use");
+    assert_eq!(use_token(store, 71, 72, 1_001 + AGAIN).await, Rotated::Revoked);
+    // It was good when it was used.
+    let f = opened(store, "f9", 75).await;
+    assert_eq!(use_token(store, 75, 76, 99_999).await, gives(&f, 76));
+    assert_eq!(use_token(store, 75, 77, 100_001).await, gives(&f, 76));
+    // Many at once: all of them get the same, and that one is good.
+    let f = opened(store, "f2", 100).await;
+    let all = futures_util::future::join_all((101..121).map(|offered| use_token(store, 100, offered, 1_000))).await;
+    let Rotated::Done { salt, .. } = all[0] else { panic!("{all:?}") };
+    let given = salt.0[0];
+    assert!((101..121).contains(&given) && all.iter().all(|r| *r == gives(&f, given)), "{all:?}");
+    for offered in (101..121).filter(|n| *n != given) {
+        assert_eq!(use_token(store, offered, 130, 2_000).await, Rotated::Unknown, "nobody was given {offered}");
+    }
+    let all = futures_util::future::join_all((131..151).map(|offered| use_token(store, given, offered, 2_000))).await;
+    assert!(all.iter().all(|r| *r == all[0] && matches!(r, Rotated::Done { .. })), "{all:?}");
 }
 
 async fn expiry<S: Accounts>(store: &S) {
     store.open_family(family("f4"), hash(40), 5_000).await.unwrap();
-    assert_eq!(store.rotate(hash(40), hash(41), 5_000, 9_000).await.unwrap(), Rotated::Expired);
+    assert_eq!(use_token(store, 40, 41, 5_000).await, Rotated::Expired);
     // A store whose server forgets by itself may do so later.
     store.sweep(6_000).await.unwrap();
-    let again = store.rotate(hash(40), hash(41), 6_000, 9_000).await.unwrap();
+    let again = use_token(store, 40, 41, 6_000).await;
     assert!(matches!(again, Rotated::Expired | Rotated::Unknown), "{again:?}");
-    store.open_family(family("f5"), hash(50), 9_000).await.unwrap();
+    let f = opened(store, "f5", 50).await;
     store.sweep(6_000).await.unwrap();
-    assert!(matches!(store.rotate(hash(50), hash(51), 6_000, 9_000).await.unwrap(), Rotated::Done { .. }), "what is good stays");
+    assert_eq!(use_token(store, 50, 51, 6_000).await, gives(&f, 51), "what is good stays");
+    assert_eq!(store.created(&id("u1")).await.unwrap(), Some(1));
+    assert_eq!(store.created(&id("nobody")).await.unwrap(), None);
 }

@@ -9,7 +9,7 @@ use super::Cql;
 use crate::{
     store::{
         StoreError,
-        accounts::{Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, Rotated},
+        accounts::{Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, NextToken, Rotated, Use},
     },
     tokens::RefreshHash,
 };
@@ -28,6 +28,11 @@ impl Accounts for Cql {
     async fn login(&self, issuer: &str, subject: &str) -> Result<Option<Login>, StoreError> {
         let db = self.db()?;
         db.users.login(&db.requests, issuer, subject).await
+    }
+
+    async fn created(&self, user: &UserId) -> Result<Option<u64>, StoreError> {
+        let db = self.db()?;
+        db.users.created(&db.requests, user).await
     }
 
     async fn profiles(&self, users: &[UserId]) -> Result<Vec<Profile>, StoreError> {
@@ -57,10 +62,10 @@ impl Accounts for Cql {
         db.refresh_tokens.open(&db.requests, &family, first, expires).await
     }
 
-    async fn rotate(&self, old: RefreshHash, new: RefreshHash, now: u64, expires: u64) -> Result<Rotated, StoreError> {
+    async fn rotate(&self, old: RefreshHash, next: NextToken, when: Use) -> Result<Rotated, StoreError> {
         let db = self.db()?;
         let name = async |family: &Family| Ok(db.users.profile(&db.requests, &family.user).await?.map(|p| p.name));
-        db.refresh_tokens.rotate(&db.requests, old, new, now, expires, name).await
+        db.refresh_tokens.rotate(&db.requests, old, next, when, name).await
     }
 
     async fn revoke(&self, token: RefreshHash) -> Result<Option<Family>, StoreError> {

@@ -1,30 +1,40 @@
-//! The tables `refresh_tokens` (by hash; used ones are kept until they expire, so that a reuse is recognised) and `refresh_families`.
+//! The tables `refresh_tokens` (by hash), `refresh_uses` (by the hash of a token that was used: when, and the token in its place; kept
+//! until the used one expires, so that a reuse is recognised), `refresh_salts` (by hash: of which a token was made) and
+//! `refresh_families`.
 //!
-//! A token is used by one conditional write. The server forgets what has expired by itself, a day late: until then it is refused by
-//! its time.
+//! A token is used by one conditional write, the row in `refresh_uses`. All that can fail comes before it, the next token and its salt
+//! included: of one that nobody gets nothing comes. Whoever finds the row there takes the next token that it names. The server forgets what has
+//! expired by itself, a day late: until then it is refused by its time.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use natterjack_protocol::Token;
 use scylla::statement::prepared::PreparedStatement;
 
-use super::{int, session::Requests, token, uint};
+use super::{corrupt, int, session::Requests, token, uint};
 use crate::{
     store::{
         StoreError,
-        accounts::{Family, Rotated},
+        accounts::{Family, NextToken, Rotated, Use},
     },
-    tokens::RefreshHash,
+    tokens::{RefreshHash, Salt},
 };
 
+/// `used`: of builds before `refresh_uses`.
 pub(super) const SCHEMA: &str =
     "CREATE TABLE IF NOT EXISTS refresh_tokens (hash blob PRIMARY KEY, family text, expires bigint, used boolean)";
+
+pub(super) const USES_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS refresh_uses (hash blob PRIMARY KEY, next blob, at bigint)";
+
+pub(super) const SALTS_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS refresh_salts (hash blob PRIMARY KEY, salt blob)";
 
 pub(super) const FAMILIES_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS refresh_families (
     family text PRIMARY KEY, user text, device text, expires bigint, revoked boolean)";
 
 /// A day: longer than any clock is wrong.
 const LATE: u64 = 24 * 3_600;
+/// A day, like the rest: none is asked for after a minute.
+const SALT_SECONDS: i32 = 24 * 3_600;
 /// The most a server takes is twenty years.
 const LONGEST: u64 = 10 * 365 * 24 * 3_600;
 
@@ -32,7 +42,10 @@ pub(super) struct RefreshTokens {
     put: PreparedStatement,
     withdraw: PreparedStatement,
     token: PreparedStatement,
+    put_salt: PreparedStatement,
+    salt: PreparedStatement,
     use_up: PreparedStatement,
+    use_of: PreparedStatement,
     put_family: PreparedStatement,
     family: PreparedStatement,
     revoke: PreparedStatement,
@@ -41,7 +54,7 @@ pub(super) struct RefreshTokens {
 struct Stored {
     family: Family,
     revoked: bool,
-    used: bool,
+    used_before: bool,
     expires: u64,
     family_expires: u64,
 }
@@ -53,9 +66,10 @@ impl RefreshTokens {
             // Nobody was given it, and no other has its hash.
             withdraw: r.prepare("DELETE FROM refresh_tokens USING TIMESTAMP 2 WHERE hash = ?").await?,
             token: r.prepare("SELECT family, expires, used FROM refresh_tokens WHERE hash = ?").await?,
-            use_up: r
-                .prepare_condition("UPDATE refresh_tokens USING TTL ? SET used = true WHERE hash = ? IF family = ? AND used = null")
-                .await?,
+            put_salt: r.prepare("INSERT INTO refresh_salts (hash, salt) VALUES (?, ?) USING TTL ?").await?,
+            salt: r.prepare("SELECT salt FROM refresh_salts WHERE hash = ?").await?,
+            use_up: r.prepare_condition("INSERT INTO refresh_uses (hash, next, at) VALUES (?, ?, ?) IF NOT EXISTS USING TTL ?").await?,
+            use_of: r.prepare("SELECT next, at FROM refresh_uses WHERE hash = ?").await?,
             put_family: r
                 .prepare("INSERT INTO refresh_families (family, user, device, expires) VALUES (?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?")
                 .await?,
@@ -74,9 +88,8 @@ impl RefreshTokens {
         &self,
         r: &Requests,
         old: RefreshHash,
-        new: RefreshHash,
-        now: u64,
-        expires: u64,
+        next: NextToken,
+        when: Use,
         name: impl AsyncFnOnce(&Family) -> Result<Option<String>, StoreError>,
     ) -> Result<Rotated, StoreError> {
         let Some(token) = self.stored(r, old).await? else { return Ok(Rotated::Unknown) };
@@ -84,24 +97,59 @@ impl RefreshTokens {
             return Ok(Rotated::Revoked);
         }
         // Before the expiry: a used token that has expired since still betrays who stole it.
-        if token.used {
-            self.revoke_family(r, &token).await?;
-            return Ok(Rotated::Reused(token.family));
-        }
-        if token.expires <= now {
+        let used = self.use_of(r, old).await?;
+        if used.is_none() && !token.used_before && token.expires <= when.now {
             return Ok(Rotated::Expired);
         }
         let Some(name) = name(&token.family).await? else { return Ok(Rotated::Unknown) };
-        // All that can fail comes before the old one is used up; of a new one that nobody gets nothing comes.
-        self.keep_family(r, &token.family, expires.max(token.family_expires)).await?;
-        self.put(r, &token.family.id, new, expires).await?;
-        let values = (ttl(token.expires), &old.0[..], token.family.id.as_str());
-        if r.decide(&self.use_up, values).await? {
-            return Ok(Rotated::Done { family: token.family, name });
+        let used = match used {
+            None if !token.used_before => self.use_up(r, old, &token, next, when).await?,
+            used => used,
+        };
+        let salt = match used {
+            Some((hash, _)) if hash == next.hash => Some(next.salt),
+            Some((hash, at)) if when.in_time(at) && self.use_of(r, hash).await?.is_none() => self.salt(r, hash).await?,
+            _ => None,
+        };
+        if let Some(salt) = salt {
+            return Ok(Rotated::Done { family: token.family, name, salt });
         }
-        r.write(&self.withdraw, (&new.0[..],)).await?;
         self.revoke_family(r, &token).await?;
         Ok(Rotated::Reused(token.family))
+    }
+
+    /// How the token is used afterwards: as offered, or as by somebody who was faster.
+    async fn use_up(
+        &self,
+        r: &Requests,
+        old: RefreshHash,
+        token: &Stored,
+        next: NextToken,
+        when: Use,
+    ) -> Result<Option<(RefreshHash, u64)>, StoreError> {
+        self.keep_family(r, &token.family, next.expires.max(token.family_expires)).await?;
+        self.put(r, &token.family.id, next.hash, next.expires).await?;
+        r.write(&self.put_salt, (&next.hash.0[..], &next.salt.0[..], SALT_SECONDS)).await?;
+        let values = (&old.0[..], &next.hash.0[..], int(when.now), ttl(token.expires));
+        if r.decide_in_a_crowd(&self.use_up, values).await? {
+            return Ok(Some((next.hash, when.now)));
+        }
+        let used = self.use_of(r, old).await?.ok_or_else(|| StoreError::Unavailable("the use of a token was not read".into()))?;
+        if used.0 != next.hash {
+            r.write(&self.withdraw, (&next.hash.0[..],)).await?;
+        }
+        Ok(Some(used))
+    }
+
+    /// The token in its place, and since when.
+    async fn use_of(&self, r: &Requests, hash: RefreshHash) -> Result<Option<(RefreshHash, u64)>, StoreError> {
+        let row: Option<(Vec<u8>, i64)> = r.read_one(&self.use_of, (&hash.0[..],)).await?;
+        row.map(|(next, at)| Ok((RefreshHash(bits("refresh_uses.next", &next)?), uint(at)))).transpose()
+    }
+
+    async fn salt(&self, r: &Requests, hash: RefreshHash) -> Result<Option<Salt>, StoreError> {
+        let row: Option<(Vec<u8>,)> = r.read_one(&self.salt, (&hash.0[..],)).await?;
+        row.map(|(salt,)| Ok(Salt(bits("refresh_salts.salt", &salt)?))).transpose()
     }
 
     pub(super) async fn revoke(&self, r: &Requests, hash: RefreshHash) -> Result<Option<Family>, StoreError> {
@@ -134,9 +182,13 @@ impl RefreshTokens {
             user: token("refresh_families.user", &user)?,
             device: token("refresh_families.device", &device)?,
         };
-        let (revoked, used) = (revoked.unwrap_or(false), used.unwrap_or(false));
-        Ok(Some(Stored { family, revoked, used, expires: uint(expires), family_expires: uint(family_expires) }))
+        let (revoked, used_before) = (revoked.unwrap_or(false), used.unwrap_or(false));
+        Ok(Some(Stored { family, revoked, used_before, expires: uint(expires), family_expires: uint(family_expires) }))
     }
+}
+
+fn bits(column: &str, bytes: &[u8]) -> Result<[u8; 32], StoreError> {
+    bytes.try_into().map_err(|_| corrupt(column, format!("{} bytes, not 32", bytes.len())))
 }
 
 /// Seconds until the server may forget it.

@@ -35,6 +35,8 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 const KEEPALIVE_ANSWER: Duration = PATIENCE;
 /// Of those that write the archive: nobody waits for them, and a server that takes seconds is better than none.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A server gives up a conditional write after one second in a crowd.
+const CROWDED: Duration = Duration::from_millis(1_900);
 /// A server takes its time to make a table.
 const CHANGE: Duration = Duration::from_secs(30);
 /// Connections to each server (Scylla: spread over its shards).
@@ -147,6 +149,22 @@ impl Requests {
         let _permit = self.place(&self.writes, "write").await?;
         let result = answer("condition", self.session.execute_unpaged(statement, values)).await?;
         applied(&result.into_rows_result().map_err(|e| StoreError::Failed(e.to_string()))?)
+    }
+
+    /// Likewise, where many want the same row, or rows of one partition: they get into each other's way. Sent again when its end is not
+    /// known, so false may be said of what it has written itself: look.
+    pub(super) async fn decide_in_a_crowd(
+        &self,
+        statement: &PreparedStatement,
+        values: impl SerializeRow + Copy,
+    ) -> Result<bool, StoreError> {
+        let began = Instant::now();
+        loop {
+            match self.decide(statement, values).await {
+                Err(StoreError::Unavailable(_)) if began.elapsed() < CROWDED => {}
+                decided => return decided,
+            }
+        }
     }
 
     /// The same statement for many rows of one partition, in one request.

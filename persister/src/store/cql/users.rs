@@ -6,13 +6,11 @@
 //! An account of an external login is decided by the row in `logins`, which gives it its id; then it gets a name, then the row by id,
 //! which says that it is whole. Whoever finds it half made goes on under the same id. Its name has no secret, so no password fits it.
 
-use std::time::{Duration, Instant};
-
 use futures_util::{StreamExt, TryStreamExt, stream};
 use natterjack_protocol::{UserId, rpc::Profile};
-use scylla::{serialize::row::SerializeRow, statement::prepared::PreparedStatement};
+use scylla::statement::prepared::PreparedStatement;
 
-use super::{int, session::Requests, token};
+use super::{int, session::Requests, token, uint};
 use crate::store::{
     StoreError,
     accounts::{Added, Joined, Login, NewExternal, NewUser, PASSWORD, name_key, no_name},
@@ -27,8 +25,6 @@ pub(super) const NAMES_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS names (
 pub(super) const LOGINS_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS logins (
     issuer text, subject text, user text, PRIMARY KEY ((issuer, subject)))";
 
-/// A server gives up a conditional write after one second in a crowd.
-const CROWDED: Duration = Duration::from_millis(1_900);
 /// Users that are asked about at once.
 const AT_ONCE: usize = 32;
 
@@ -40,6 +36,7 @@ pub(super) struct Users {
     claim_login: PreparedStatement,
     external: PreparedStatement,
     by_id: PreparedStatement,
+    created: PreparedStatement,
     find: PreparedStatement,
 }
 
@@ -56,6 +53,7 @@ impl Users {
             claim_login: r.prepare_condition("INSERT INTO logins (issuer, subject, user) VALUES (?, ?, ?) IF NOT EXISTS").await?,
             external: r.prepare("SELECT user FROM logins WHERE issuer = ? AND subject = ?").await?,
             by_id: r.prepare("SELECT user, name FROM users WHERE user = ?").await?,
+            created: r.prepare("SELECT created FROM users WHERE user = ?").await?,
             find: r
                 .prepare("SELECT user, name FROM names WHERE prefix = ? AND name_key >= ? AND name_key < ? ORDER BY name_key LIMIT ?")
                 .await?,
@@ -73,7 +71,7 @@ impl Users {
 
     pub(super) async fn join(&self, r: &Requests, new: &NewExternal) -> Result<Joined, StoreError> {
         let values = (new.issuer.as_str(), new.subject.as_str(), new.user.as_str());
-        let first = crowded(r, &self.claim_login, values).await?;
+        let first = r.decide_in_a_crowd(&self.claim_login, values).await?;
         let user = if first {
             new.user.clone()
         } else {
@@ -98,7 +96,7 @@ impl Users {
         let key = name_key(name);
         let values = (prefix(&key), key.as_str(), name, user.as_str(), secret);
         // Not free may be because it is ours already: the id tells.
-        Ok(crowded(r, &self.claim, values).await? || self.named(r, &key).await?.is_some_and(|l| l.user == *user))
+        Ok(r.decide_in_a_crowd(&self.claim, values).await? || self.named(r, &key).await?.is_some_and(|l| l.user == *user))
     }
 
     pub(super) async fn login(&self, r: &Requests, issuer: &str, subject: &str) -> Result<Option<Login>, StoreError> {
@@ -126,6 +124,11 @@ impl Users {
         row.map(profile).transpose()
     }
 
+    pub(super) async fn created(&self, r: &Requests, user: &UserId) -> Result<Option<u64>, StoreError> {
+        let row: Option<(i64,)> = r.read_one(&self.created, (user.as_str(),)).await?;
+        Ok(row.map(|(ms,)| uint(ms)))
+    }
+
     pub(super) async fn profiles(&self, r: &Requests, users: &[UserId]) -> Result<Vec<Profile>, StoreError> {
         let asked: Vec<_> = users.iter().map(|u| self.profile(r, u)).collect();
         let found: Vec<Option<Profile>> = stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
@@ -137,17 +140,6 @@ impl Users {
         let values = (prefix(begins), begins, format!("{begins}\u{7f}"), i32::try_from(limit).unwrap_or(i32::MAX));
         let rows: Vec<(String, String)> = r.read(&self.find, values).await?;
         rows.into_iter().map(profile).collect()
-    }
-}
-
-/// Many who want names that begin alike, or the same login, get into each other's way.
-async fn crowded(r: &Requests, statement: &PreparedStatement, values: impl SerializeRow + Copy) -> Result<bool, StoreError> {
-    let began = Instant::now();
-    loop {
-        match r.decide(statement, values).await {
-            Err(StoreError::Unavailable(_)) if began.elapsed() < CROWDED => {}
-            decided => return decided,
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Sqlite, contacts, refresh_tokens, users};
 use crate::{
     store::{
         StoreError,
-        accounts::{Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, Rotated, no_name},
+        accounts::{Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, NextToken, Rotated, Use, no_name},
     },
     tokens::RefreshHash,
 };
@@ -26,6 +26,11 @@ impl Accounts for Sqlite {
     async fn login(&self, issuer: &str, subject: &str) -> Result<Option<Login>, StoreError> {
         let (issuer, subject) = (issuer.to_owned(), subject.to_owned());
         self.read(move |c| users::login(c, &issuer, &subject)).await
+    }
+
+    async fn created(&self, user: &UserId) -> Result<Option<u64>, StoreError> {
+        let user = user.clone();
+        self.read(move |c| users::created(c, &user)).await
     }
 
     async fn profiles(&self, users: &[UserId]) -> Result<Vec<Profile>, StoreError> {
@@ -52,8 +57,8 @@ impl Accounts for Sqlite {
         self.write(move |tx| refresh_tokens::open(tx, &family, first, expires)).await
     }
 
-    async fn rotate(&self, old: RefreshHash, new: RefreshHash, now: u64, expires: u64) -> Result<Rotated, StoreError> {
-        self.write(move |tx| refresh_tokens::rotate(tx, old, new, now, expires)).await
+    async fn rotate(&self, old: RefreshHash, next: NextToken, when: Use) -> Result<Rotated, StoreError> {
+        self.write(move |tx| refresh_tokens::rotate(tx, old, next, when)).await
     }
 
     async fn revoke(&self, token: RefreshHash) -> Result<Option<Family>, StoreError> {
@@ -68,7 +73,7 @@ impl Accounts for Sqlite {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::accounts::conformance;
+    use crate::{store::accounts::conformance, tokens::Salt};
 
     #[tokio::test]
     async fn conforms() {
@@ -83,10 +88,11 @@ mod tests {
         let db = Sqlite::open(dir.path().join("n.db")).await.unwrap();
         let id = |s| Token::parse(s).unwrap();
         db.add_user(NewUser { user: id("u"), name: "u".into(), secret: "x".into(), created: 1 }).await.unwrap();
-        let (old, new) = (RefreshHash([1; 32]), RefreshHash([2; 32]));
+        let old = RefreshHash([1; 32]);
+        let next = NextToken { hash: RefreshHash([2; 32]), salt: Salt([3; 32]), expires: 9_000 };
         db.open_family(Family { id: id("f"), user: id("u"), device: id("d") }, old, 5_000).await.unwrap();
         assert_eq!((db.sweep(4_000).await.unwrap(), db.sweep(6_000).await.unwrap()), (0, 1));
-        assert_eq!(db.rotate(old, new, 10, 9_000).await.unwrap(), Rotated::Unknown);
+        assert_eq!(db.rotate(old, next, Use { now: 10, again: 0 }).await.unwrap(), Rotated::Unknown);
     }
 
     #[tokio::test]

@@ -1,12 +1,14 @@
 //! Tables `refresh_tokens` (by hash; used ones are kept until they expire, so that a reuse is recognised) and `refresh_families`.
+//! `used`: when, milliseconds since 1970; 0: not. `next`: the token in its place. `salt`: of which the token itself was made, until it is
+//! used: from then on nobody is given it again.
 
 use natterjack_protocol::Token;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{int, uint, users::id};
 use crate::{
-    store::accounts::{Family, Rotated},
-    tokens::RefreshHash,
+    store::accounts::{Family, NextToken, Rotated, Use},
+    tokens::{RefreshHash, Salt},
 };
 
 pub(super) const SCHEMA: &str = "
@@ -26,6 +28,11 @@ CREATE INDEX refresh_tokens_by_expiry ON refresh_tokens (expires);
 CREATE INDEX refresh_tokens_by_family ON refresh_tokens (family);
 ";
 
+pub(super) const NEXT_SCHEMA: &str = "
+ALTER TABLE refresh_tokens ADD COLUMN next BLOB;
+ALTER TABLE refresh_tokens ADD COLUMN salt BLOB;
+";
+
 /// Rows that one sweep takes at most: a few milliseconds of the only writer.
 const SWEEP: i64 = 2_000;
 
@@ -33,8 +40,10 @@ struct Stored {
     family: Family,
     name: String,
     revoked: bool,
-    used: bool,
+    used: u64,
     expires: u64,
+    /// Of the next one, as long as that is not used.
+    next_salt: Option<Salt>,
 }
 
 pub(super) fn open(tx: &Transaction<'_>, family: &Family, first: RefreshHash, expires: u64) -> rusqlite::Result<()> {
@@ -43,25 +52,32 @@ pub(super) fn open(tx: &Transaction<'_>, family: &Family, first: RefreshHash, ex
         family.user.as_str(),
         family.device.as_str(),
     ])?;
-    insert(tx, &family.id, first, expires)
+    insert(tx, &family.id, first, None, expires)
 }
 
-pub(super) fn rotate(tx: &Transaction<'_>, old: RefreshHash, new: RefreshHash, now: u64, expires: u64) -> rusqlite::Result<Rotated> {
+pub(super) fn rotate(tx: &Transaction<'_>, old: RefreshHash, next: NextToken, when: Use) -> rusqlite::Result<Rotated> {
     let Some(token) = stored(tx, old)? else { return Ok(Rotated::Unknown) };
     if token.revoked {
         return Ok(Rotated::Revoked);
     }
     // Before the expiry: a used token that has expired since still betrays who stole it.
-    if token.used {
+    if token.used > 0 {
+        if let Some(salt) = token.next_salt.filter(|_| when.in_time(token.used)) {
+            return Ok(Rotated::Done { family: token.family, name: token.name, salt });
+        }
         revoke_family(tx, &token.family.id)?;
         return Ok(Rotated::Reused(token.family));
     }
-    if token.expires <= now {
+    if token.expires <= when.now {
         return Ok(Rotated::Expired);
     }
-    tx.prepare_cached("UPDATE refresh_tokens SET used = 1 WHERE hash = ?1")?.execute([old.0])?;
-    insert(tx, &token.family.id, new, expires)?;
-    Ok(Rotated::Done { family: token.family, name: token.name })
+    tx.prepare_cached("UPDATE refresh_tokens SET used = ?2, next = ?3, salt = NULL WHERE hash = ?1")?.execute(params![
+        old.0,
+        int(when.now.max(1)),
+        next.hash.0
+    ])?;
+    insert(tx, &token.family.id, next.hash, Some(next.salt), next.expires)?;
+    Ok(Rotated::Done { family: token.family, name: token.name, salt: next.salt })
 }
 
 pub(super) fn revoke(tx: &Transaction<'_>, hash: RefreshHash) -> rusqlite::Result<Option<Family>> {
@@ -85,11 +101,12 @@ pub(super) fn sweep(tx: &Transaction<'_>, now: u64) -> rusqlite::Result<usize> {
     Ok(gone)
 }
 
-fn insert(tx: &Transaction<'_>, family: &Token, hash: RefreshHash, expires: u64) -> rusqlite::Result<()> {
-    tx.prepare_cached("INSERT INTO refresh_tokens (hash, family, expires) VALUES (?1, ?2, ?3)")?.execute(params![
+fn insert(tx: &Transaction<'_>, family: &Token, hash: RefreshHash, salt: Option<Salt>, expires: u64) -> rusqlite::Result<()> {
+    tx.prepare_cached("INSERT INTO refresh_tokens (hash, family, expires, salt) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
         hash.0,
         family.as_str(),
-        int(expires)
+        int(expires),
+        salt.map(|s| s.0)
     ])?;
     Ok(())
 }
@@ -101,16 +118,18 @@ fn revoke_family(tx: &Transaction<'_>, family: &Token) -> rusqlite::Result<()> {
 
 fn stored(tx: &Transaction<'_>, hash: RefreshHash) -> rusqlite::Result<Option<Stored>> {
     tx.prepare_cached(
-        "SELECT f.family, f.user, f.device, f.revoked, t.used, t.expires, u.name
-         FROM refresh_tokens t JOIN refresh_families f ON f.family = t.family JOIN users u ON u.user = f.user WHERE t.hash = ?1",
+        "SELECT f.family, f.user, f.device, f.revoked, t.used, t.expires, u.name, n.salt
+         FROM refresh_tokens t JOIN refresh_families f ON f.family = t.family JOIN users u ON u.user = f.user
+         LEFT JOIN refresh_tokens n ON n.hash = t.next WHERE t.hash = ?1",
     )?
     .query_row([hash.0], |r| {
         Ok(Stored {
             family: Family { id: id(r, 0)?, user: id(r, 1)?, device: id(r, 2)? },
             name: r.get(6)?,
             revoked: r.get(3)?,
-            used: r.get(4)?,
+            used: uint(r.get(4)?),
             expires: uint(r.get(5)?),
+            next_salt: r.get::<_, Option<[u8; 32]>>(7)?.map(Salt),
         })
     })
     .optional()

@@ -3,7 +3,7 @@
 use natterjack_protocol::{UserId, rpc::Profile};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::{bad_column, int};
+use super::{bad_column, int, uint};
 use crate::store::accounts::{Added, Joined, Login, NewExternal, NewUser, PASSWORD, name_key};
 
 pub(super) const SCHEMA: &str = "
@@ -67,6 +67,11 @@ pub(super) fn login(c: &Connection, issuer: &str, subject: &str) -> rusqlite::Re
     )?
     .query_row(params![issuer, subject], |r| Ok(Login { user: id(r, 0)?, name: r.get(1)?, secret: r.get(2)? }))
     .optional()
+}
+
+pub(super) fn created(c: &Connection, user: &UserId) -> rusqlite::Result<Option<u64>> {
+    let created = c.prepare_cached("SELECT created FROM users WHERE user = ?1")?.query_row([user.as_str()], |r| r.get(0)).optional()?;
+    Ok(created.map(uint))
 }
 
 pub(super) fn profiles(c: &Connection, users: &[UserId]) -> rusqlite::Result<Vec<Profile>> {
