@@ -1,4 +1,5 @@
-//! Who this device is: tokens, renewed before they expire, one renewal at a time, the new ones stored before they are used.
+//! Who this device is: tokens, renewed before they expire, one renewal at a time, the new ones stored before they are used. A refresh token
+//! whose answer was lost is used again: the server gives the same next one for a minute (docs/protocol.md, Renewing).
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -36,10 +37,16 @@ pub(crate) struct Auth {
     store: Store,
     /// For a new login when the refresh token is no good any more.
     password: Option<(String, String)>,
-    tokens: Mutex<Tokens>,
+    held: Mutex<Held>,
     pub user: UserId,
     pub device: DeviceId,
     pub name: String,
+}
+
+struct Held {
+    tokens: Tokens,
+    /// Newer ones that could not be stored yet. The old ones are used up, so these are not asked for again.
+    renewed: Option<Tokens>,
 }
 
 pub(crate) async fn log_in(http: &Http, register: bool, name: &str, password: &str, device: &DeviceId) -> Result<Tokens, RequestError> {
@@ -55,31 +62,39 @@ pub(crate) async fn log_in_external(http: &Http, token: &str, device: &DeviceId)
 impl Auth {
     pub fn new(http: Http, store: Store, password: Option<(String, String)>, tokens: Tokens) -> Self {
         let (user, device, name) = (tokens.user.clone(), tokens.device.clone(), tokens.name.clone());
-        Self { http, store, password, tokens: Mutex::new(tokens), user, device, name }
+        Self { http, store, password, held: Mutex::new(Held { tokens, renewed: None }), user, device, name }
     }
 
     /// A token that should be good. `stale`: one that was refused, so renew unless somebody has already.
     ///
-    /// Not to be dropped half-way if it can be helped: a refresh token that was used and whose answer was lost may not be used again.
+    /// Not to be dropped half-way if it can be helped: a refresh token whose answer was lost has to be used again within a minute.
     pub async fn access(&self, stale: Option<&str>) -> Result<String, RequestError> {
-        let mut tokens = self.tokens.lock().await;
-        let refused = stale.is_some_and(|s| s == tokens.access);
-        if !refused && tokens.access_expires > now_ms() + MARGIN_MS {
-            return Ok(tokens.access.clone());
+        let mut held = self.held.lock().await;
+        let refused = stale.is_some_and(|s| s == held.tokens.access);
+        if !refused && held.tokens.access_expires > now_ms() + MARGIN_MS {
+            return Ok(held.tokens.access.clone());
         }
-        match self.renew(&tokens.refresh).await {
-            Ok(new) => {
-                self.store.save_login(self.device.clone(), Some(new.clone())).await?;
-                *tokens = new;
-                Ok(tokens.access.clone())
-            }
-            // `directory` is away: edges take the old one for a while past its end.
-            Err(e) if !refused && !says_logged_out(&e) => {
-                tracing::debug!(error = %e, "token not renewed now");
-                Ok(tokens.access.clone())
-            }
-            Err(e) => Err(e),
+        match self.renewed(&mut held).await {
+            // `directory` is away, or the file cannot be written: edges take the old one for a while past its end.
+            Err(e) if !refused && !says_logged_out(&e) => tracing::debug!(error = %e, "token not renewed now"),
+            Err(e) => return Err(e),
+            Ok(()) => {}
         }
+        Ok(held.tokens.access.clone())
+    }
+
+    /// Stored, then used. Whatever fails goes on where it was at the next call.
+    async fn renewed(&self, held: &mut Held) -> Result<(), RequestError> {
+        let new = match held.renewed.take() {
+            Some(new) => new,
+            None => self.renew(&held.tokens.refresh).await?,
+        };
+        let stored = self.store.save_login(self.device.clone(), Some(new.clone())).await;
+        match stored {
+            Ok(()) => held.tokens = new,
+            Err(_) => held.renewed = Some(new),
+        }
+        Ok(stored?)
     }
 
     async fn renew(&self, refresh: &str) -> Result<Tokens, RequestError> {
@@ -110,8 +125,9 @@ impl Auth {
     }
 
     pub async fn log_out(&self) -> Result<(), RequestError> {
-        let tokens = self.tokens.lock().await;
-        let _: serde_json::Value = self.http.ask(Method::POST, "/v1/logout", None, Some(&json!({ "refresh": tokens.refresh }))).await?;
+        let held = self.held.lock().await;
+        let body = json!({ "refresh": held.tokens.refresh });
+        let _: serde_json::Value = self.http.ask(Method::POST, "/v1/logout", None, Some(&body)).await?;
         Ok(self.store.save_login(self.device.clone(), None).await?)
     }
 

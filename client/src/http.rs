@@ -2,14 +2,15 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use natterjack_protocol::{Code, Refusal};
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    clock::ServerClock,
     edges::{Edges, http_base},
     error::RequestError,
 };
@@ -17,12 +18,18 @@ use crate::{
 /// Longer than the slowest honest answer: a group change waits up to 15 s for an election of the log.
 const ANSWER: Duration = Duration::from_secs(20);
 const CONNECT: Duration = Duration::from_secs(3);
+/// No attempt begins later. A used refresh token may come again for 60 s: that is this, an attempt, and time to spare.
+const ATTEMPTS: Duration = Duration::from_secs(30);
+/// Before the same edge is asked again.
+const PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 pub(crate) struct Http {
     client: reqwest::Client,
     pub tls: Arc<rustls::ClientConfig>,
     pub edges: Arc<Mutex<Edges>>,
+    clock: Arc<Mutex<ServerClock>>,
 }
 
 impl Http {
@@ -35,15 +42,20 @@ impl Http {
             .no_proxy()
             .build()
             .map_err(|e| RequestError::Unreadable(e.to_string()))?;
-        Ok(Self { client, tls, edges: Arc::new(Mutex::new(edges)) })
+        Ok(Self { client, tls, edges: Arc::new(Mutex::new(edges)), clock: Arc::default() })
     }
 
     pub fn with_edges<T>(&self, work: impl FnOnce(&mut Edges) -> T) -> T {
         work(&mut self.edges.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Asks the current edge, and the next ones if a request certainly did not get through; one that reads (GET) is asked again
-    /// after any failure. Nothing that changes something is sent twice.
+    /// The server's time, as the last answer had it. None before the first one.
+    pub fn now_ms(&self) -> Option<u64> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner).now_ms(Instant::now())
+    }
+
+    /// Asks the current edge, and the next ones if no answer comes or it is `unavailable`; the only one twice. What changes something may be
+    /// repeated like what reads: done by an attempt whose answer was lost, it is not done again (docs/protocol.md, HTTP).
     pub async fn ask<B: Serialize + ?Sized, T: DeserializeOwned>(
         &self,
         method: Method,
@@ -52,8 +64,19 @@ impl Http {
         body: Option<&B>,
     ) -> Result<T, RequestError> {
         let edges = self.with_edges(|e| e.in_turn());
+        let attempts = edges.iter().cycle().take(edges.len().max(2));
+        let began = Instant::now();
         let mut failure = RequestError::Unreachable { tried: edges.join(", "), why: String::new() };
-        for edge in &edges {
+        for (n, edge) in attempts.enumerate() {
+            if n >= edges.len() {
+                match pause(&failure) {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => break,
+                }
+            }
+            if began.elapsed() > ATTEMPTS {
+                break;
+            }
             let mut request = self.client.request(method.clone(), format!("{}{path}", http_base(edge)));
             if let Some(access) = access {
                 request = request.bearer_auth(access);
@@ -61,31 +84,49 @@ impl Http {
             if let Some(body) = body {
                 request = request.json(body);
             }
+            let unreachable = |e: &reqwest::Error| RequestError::Unreachable { tried: edges.join(", "), why: root_cause(e) };
             failure = match request.send().await {
-                Ok(response) => match read(response).await {
-                    Err(RequestError::Refused(r)) if method == Method::GET && r.code == Code::Unavailable => RequestError::Refused(r),
-                    done => return done,
-                },
-                Err(e) if e.is_connect() || method == Method::GET => {
-                    RequestError::Unreachable { tried: edges.join(", "), why: root_cause(&e) }
+                Ok(response) => {
+                    self.learn(response.headers());
+                    let status = response.status();
+                    match response.bytes().await.as_deref() {
+                        Ok(bytes) => match read(status, bytes) {
+                            Err(RequestError::Refused(r)) if r.code == Code::Unavailable => RequestError::Refused(r),
+                            done => return done,
+                        },
+                        Err(e) => unreachable(e),
+                    }
                 }
-                Err(e) if e.is_timeout() => return Err(RequestError::Timeout(ANSWER)),
-                Err(e) => return Err(RequestError::Unreachable { tried: edge.clone(), why: root_cause(&e) }),
+                Err(e) if e.is_timeout() && !e.is_connect() => RequestError::Timeout(ANSWER),
+                Err(e) => unreachable(&e),
             };
         }
         Err(failure)
     }
+
+    fn learn(&self, headers: &HeaderMap) {
+        if let Some(now) = headers.get("natterjack-now").and_then(|v| v.to_str().ok()?.parse().ok()) {
+            self.clock.lock().unwrap_or_else(PoisonError::into_inner).learn(now, Instant::now());
+        }
+    }
 }
 
-async fn read<T: DeserializeOwned>(response: reqwest::Response) -> Result<T, RequestError> {
-    let status = response.status();
-    let bytes = response.bytes().await.map_err(|e| RequestError::Unreadable(root_cause(&e)))?;
+/// Before the same edge is asked again; none: it wants to be left alone for longer.
+fn pause(failure: &RequestError) -> Option<Duration> {
+    let told = match failure {
+        RequestError::Refused(Refusal { retry_after_ms: Some(ms), .. }) => Duration::from_millis(*ms),
+        _ => PAUSE,
+    };
+    (told <= LONGEST_PAUSE).then_some(told)
+}
+
+fn read<T: DeserializeOwned>(status: StatusCode, bytes: &[u8]) -> Result<T, RequestError> {
     if status.is_success() {
         // "Done" may come without a body.
-        let body: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+        let body: &[u8] = if bytes.is_empty() { b"null" } else { bytes };
         return serde_json::from_slice(body).map_err(|e| RequestError::Unreadable(e.to_string()));
     }
-    Err(serde_json::from_slice::<Refusal>(&bytes).map_or_else(|_| strange(status), RequestError::Refused))
+    Err(serde_json::from_slice::<Refusal>(bytes).map_or_else(|_| strange(status), RequestError::Refused))
 }
 
 /// An error that is not ours (a proxy's, for instance).

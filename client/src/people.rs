@@ -1,7 +1,8 @@
-//! People and groups over HTTP: found, asked, added; decided by the log, so a change is done when the call returns.
+//! People and groups over HTTP: found, asked, added; decided by the log, so a change is done when the call returns. A call whose answer is
+//! lost asks again by itself; if it fails all the same, it may have been done, and may be called again.
 
 use natterjack_protocol::{
-    GroupId, MsgId, Thread, UserId,
+    Cid, GroupId, MsgId, Thread, UserId,
     fold::{HistoryFor, Role},
     rpc::{Contact, ContactChange, ContactState, Profile},
 };
@@ -45,6 +46,16 @@ struct Contacts {
 }
 
 #[derive(Deserialize)]
+struct Blocks {
+    blocks: Vec<BlockedUser>,
+}
+
+#[derive(Deserialize)]
+struct BlockedUser {
+    user: UserId,
+}
+
+#[derive(Deserialize)]
 struct Relation {
     state: Option<ContactState>,
 }
@@ -77,6 +88,12 @@ impl Client {
         Ok(state)
     }
 
+    /// Whom this user blocks.
+    pub async fn blocks(&self) -> Result<Vec<UserId>, RequestError> {
+        let list: Blocks = self.get("/v1/blocks").await?;
+        Ok(list.blocks.into_iter().map(|b| b.user).collect())
+    }
+
     pub async fn block(&self, user: &UserId) -> Result<(), RequestError> {
         self.done(Method::PUT, &format!("/v1/blocks/{user}"), None).await
     }
@@ -85,14 +102,37 @@ impl Client {
         self.done(Method::DELETE, &format!("/v1/blocks/{user}"), None).await
     }
 
-    /// `history`: what members who join later may read; none: the server's default, from their joining on.
+    /// `history`: what members who join later may read; none: the server's default, from their joining on. Called again it makes another
+    /// group: see [`Client::create_group_as`].
     pub async fn create_group(&self, name: &str, users: &[UserId], history: Option<HistoryFor>) -> Result<Thread, RequestError> {
-        let mut body = json!({ "name": name, "users": users });
+        let cid = self.new_cid().await?;
+        self.create_group_as(cid, name, users, history).await
+    }
+
+    /// The group that has this client id: made by the first call, found by each one after it, whatever its name and users.
+    pub async fn create_group_as(
+        &self,
+        cid: Cid,
+        name: &str,
+        users: &[UserId],
+        history: Option<HistoryFor>,
+    ) -> Result<Thread, RequestError> {
+        let mut body = json!({ "cid": cid, "name": name, "users": users });
         if let Some(history) = history {
             body["history"] = json!(history);
         }
         let Created { thread } = self.change(Method::POST, "/v1/groups", Some(body)).await?;
         Ok(thread)
+    }
+
+    /// A client id in the server's time, for [`Client::create_group_as`].
+    pub async fn new_cid(&self) -> Result<Cid, RequestError> {
+        let http = self.auth().http();
+        if http.now_ms().is_none() {
+            http.ask::<(), Value>(Method::GET, "/v1/edges", None, None).await?;
+        }
+        let now = http.now_ms().ok_or_else(|| RequestError::Unreadable("an answer without the header Natterjack-Now".into()))?;
+        Ok(Cid::mint(now, rand::random()))
     }
 
     pub async fn group(&self, gid: &GroupId) -> Result<GroupInfo, RequestError> {

@@ -6,8 +6,9 @@ use std::time::Duration;
 use natterjack_nats::{Log, PublishError, Publisher, TailError};
 use natterjack_protocol::{
     Body, Cid, Entry, Kind, MsgId, Refusal, Thread, Times, UserId,
+    cid::Age,
     error::Code,
-    fold::{self, Group, ThreadItem},
+    fold::{self, Group, ThreadItem, Verdict},
 };
 use tokio::time::{Instant, sleep};
 
@@ -36,13 +37,8 @@ pub struct Change {
     pub actor: UserId,
     pub kind: Kind,
     pub body: Body,
-}
-
-/// A change that is in the log.
-#[derive(Debug, Clone)]
-pub struct Applied {
-    pub id: MsgId,
-    pub entry: Entry,
+    /// The client's, of a group that is made: the thread is made of it, too. None: one for this attempt alone.
+    pub cid: Option<Cid>,
 }
 
 /// What a change is judged on.
@@ -66,38 +62,44 @@ impl Control {
         Self { log, publisher: publisher.clone(), people: people.clone(), clock: clock.clone(), times: times.clone(), max_members }
     }
 
-    /// Returns once the log has it. Dropping the future leaves the outcome open.
-    pub async fn append(&self, change: &Change) -> Result<Applied, Refusal> {
-        if matches!(change.kind, Kind::GroupCreated | Kind::MemberAdded) {
-            // First who is named, so that a wrong id is told as such.
-            fold_limit(change)?;
-            self.people.exist(&change.body.users).await?;
-        }
-        let op = Cid::mint(self.clock.any_now_ms(), rand::random());
-        let entry = Entry::new(change.actor.clone(), op, change.kind, change.body.clone());
-        let payload = entry.encode();
+    /// Returns once it is so: the id of the control entry in the log, or, if it was so already, of the one it has been so with. Dropping
+    /// the future leaves the outcome open; whoever asks again, through any edge, makes no second change.
+    pub async fn append(&self, change: &Change) -> Result<MsgId, Refusal> {
+        fold_limit(change)?;
+        let look = self.is_old(change)?;
+        let op = change.cid.unwrap_or_else(|| Cid::mint(self.clock.any_now_ms(), rand::random()));
+        let msg_id = op.dedupe_id(&change.thread, &change.actor);
+        let mut named_exist = false;
         for _ in 0..TRIES {
             let (last, guard) = self.last(&change.thread).await?;
             if let Some(id) = last.filter(|l| l.op == Some(op)).map(|l| l.id) {
-                return Ok(Applied { id, entry });
+                return Ok(id);
             }
             let newest = last.map_or(MsgId::NONE, |l| l.id);
-            let state = self.state_at(change, newest).await?;
+            let state = self.state_at(change, newest, look).await?;
             if state.version() > newest && last.is_some() {
                 // Somebody appended between the two reads.
                 continue;
             }
-            self.judge(&state, change)?;
-            match self.publisher.control(&change.thread, &op.to_string(), payload.clone(), guard).await {
-                Ok(stored) => return Ok(Applied { id: stored.id, entry }),
+            let body = match self.judge(&state, change)? {
+                Verdict::Already(id) => return Ok(id),
+                Verdict::Change(body) => body,
+            };
+            if !named_exist && matches!(change.kind, Kind::GroupCreated | Kind::MemberAdded) {
+                self.people.exist(&body.users).await?;
+                named_exist = true;
+            }
+            let payload = Entry::new(change.actor.clone(), op, change.kind, body).encode();
+            match self.publisher.control(&change.thread, &msg_id, payload, guard).await {
+                Ok(stored) => return Ok(stored.id),
                 Err(PublishError::Conflict) => metrics::counter!("natterjack_edge_control_conflicts_total").increment(1),
                 Err(PublishError::Deadline(why)) => {
                     // Unknown: if it is the last one now, it was stored.
                     return match self.last(&change.thread).await?.0 {
-                        Some(l) if l.op == Some(op) => Ok(Applied { id: l.id, entry }),
+                        Some(l) if l.op == Some(op) => Ok(l.id),
                         _ => {
                             tracing::warn!(thread = %change.thread, why, "a control entry was not acknowledged");
-                            Err(Refusal::unavailable("the log did not answer; look whether the change was made before you repeat it"))
+                            Err(Refusal::unavailable("the log did not answer; ask for the same again, it is done once"))
                         }
                     };
                 }
@@ -105,6 +107,17 @@ impl Control {
             }
         }
         Err(Refusal::unavailable("too many changes of this thread at once; try again"))
+    }
+
+    /// May the log have forgotten an earlier attempt under this cid? The rule of messages, so that one clock serves clients for both.
+    fn is_old(&self, change: &Change) -> Result<bool, Refusal> {
+        let Some(cid) = change.cid else { return Ok(false) };
+        let p = self.log.layout().partition(&change.thread);
+        let Some((now, created)) = self.clock.now_ms(p).zip(self.clock.created_ms(p)) else { return Ok(true) };
+        match cid.age(now, created, &self.times) {
+            Age::Ahead => Err(clock_ahead(now).with_cid(cid)),
+            age => Ok(age == Age::Old),
+        }
     }
 
     /// Waits until the fold has reached `applied`, so that who asks next sees it; false: it goes on without us.
@@ -148,12 +161,12 @@ impl Control {
         })
     }
 
-    /// The state with everything folded up to `expected`; a group whose key was lost is rebuilt.
-    async fn state_at(&self, change: &Change, expected: MsgId) -> Result<State, Refusal> {
+    /// The state with everything folded up to `expected`; a group whose key was lost is rebuilt. `look`: also one that is about to be made.
+    async fn state_at(&self, change: &Change, expected: MsgId, look: bool) -> Result<State, Refusal> {
         let end = Instant::now() + FOLD;
         loop {
             let state = self.state(&change.thread, &change.actor).await?;
-            let missing = matches!(state, State::Group(None)) && change.kind != Kind::GroupCreated;
+            let missing = matches!(state, State::Group(None)) && (change.kind != Kind::GroupCreated || look);
             if state.version() >= expected && !missing {
                 return Ok(state);
             }
@@ -174,7 +187,7 @@ impl Control {
         }
     }
 
-    fn judge(&self, state: &State, change: &Change) -> Result<(), Refusal> {
+    fn judge(&self, state: &State, change: &Change) -> Result<Verdict, Refusal> {
         match state {
             State::Group(group) => fold::judge_group(group.as_ref(), &change.actor, change.kind, &change.body, self.max_members),
             State::Dm(item) => fold::judge_dm(item.as_ref(), change.kind),
@@ -197,6 +210,11 @@ struct Last {
 fn fold_limit(change: &Change) -> Result<(), Refusal> {
     let max = natterjack_protocol::limits::USERS_PER_CHANGE;
     if change.body.users.len() > max { Err(Refusal::invalid(format!("users: at most {max} in one change"))) } else { Ok(()) }
+}
+
+/// A cid of the future, by the log's clock.
+pub fn clock_ahead(now_ms: u64) -> Refusal {
+    Refusal { now_ms: Some(now_ms), ..Refusal::new(Code::ClockAhead, "the cid is of the future: mint it in the server's time") }
 }
 
 /// What a client is told about a publish that did not happen.

@@ -22,7 +22,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use natterjack_nats::Nats;
 use natterjack_protocol::{Refusal, error::Code};
 use natterjack_runtime::{Health, telemetry::Metrics};
 use utoipa::OpenApi;
@@ -51,7 +50,6 @@ pub struct Api {
     pub edges: Edges,
     pub health: Health,
     pub metrics: Option<Metrics>,
-    pub nats: Nats,
     pub own_url: String,
 }
 
@@ -76,6 +74,7 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(accounts::profile))
         .routes(routes!(contacts::list))
         .routes(routes!(contacts::change))
+        .routes(routes!(contacts::blocks))
         .routes(routes!(contacts::block, contacts::unblock))
         .routes(routes!(groups::create))
         .routes(routes!(groups::show, groups::rename))
@@ -149,6 +148,6 @@ async fn answered(request: Request, next: Next) -> Response {
             tracing::error!("a request's handler panicked; this is a bug, the message before this one says where");
             Failure(Refusal::new(Code::Internal, "a bug in the server; it is logged there")).into_response()
         }
-        Err(_) => Failure(Refusal::unavailable("this took too long; look whether it was done before you repeat it")).into_response(),
+        Err(_) => Failure(Refusal::unavailable("this took too long; ask for the same again, it is done once")).into_response(),
     }
 }

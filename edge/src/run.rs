@@ -155,7 +155,6 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         edges: edges.clone(),
         health: health.clone(),
         metrics: metrics.clone(),
-        nats: nats.clone(),
         own_url: url.clone(),
     };
     let services = Arc::new(Services {

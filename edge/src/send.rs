@@ -17,7 +17,7 @@ use natterjack_protocol::{
 
 use crate::{
     clock::Clock,
-    control::{Change, Control, refused},
+    control::{Change, Control, clock_ahead, refused},
     directory::unexpected,
     gate::Gate,
     history::HistoryClient,
@@ -85,10 +85,7 @@ impl Sends {
         let (now, created) = self.clock.now_ms(p).zip(self.clock.created_ms(p)).ok_or_else(no_beats)?;
         let age = cid.age(now, created, &self.times);
         if age == Age::Ahead {
-            return Err(Refusal {
-                now_ms: Some(now),
-                ..Refusal::new(Code::ClockAhead, "the cid is of the future: mint it in the server's time")
-            });
+            return Err(clock_ahead(now));
         }
         state.loaded(self.times.attach).await?;
 
@@ -174,12 +171,12 @@ impl Sends {
         if theirs.threads.get(thread).is_some_and(|i| i.blocks) {
             return Err(Refusal::new(Code::Blocked, "this person does not take messages from you"));
         }
-        let change = Change { thread: thread.clone(), actor: state.user.clone(), kind: Kind::DmStarted, body: Body::default() };
+        let change = Change { thread: thread.clone(), actor: state.user.clone(), kind: Kind::DmStarted, body: Body::default(), cid: None };
         match self.control.append(&change).await {
-            Ok(applied) => {
-                if let Some(item) = fold::apply_dm(None, &state.user, applied.id, &applied.entry) {
-                    state.merge(thread, item);
-                }
+            Ok(id) => {
+                let mut item = ThreadItem { v: id, ..ThreadItem::default() };
+                item.intervals.enter(id);
+                state.merge(thread, item);
                 Ok(())
             }
             Err(e) if e.code == Code::Conflict => {

@@ -5,7 +5,11 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use uuid::Uuid;
 
-use crate::{ids::UserId, thread::Thread, times::Times};
+use crate::{
+    ids::{GroupId, Token, UserId},
+    thread::Thread,
+    times::Times,
+};
 
 /// A UUIDv7 that the client mints in the server's time when it first hands the message to a socket.
 /// A string of 36 characters in JSON, 16 bytes in MessagePack (a string is accepted there too).
@@ -74,16 +78,28 @@ impl Cid {
 
     /// `Nats-Msg-Id`: 128 bits over (thread, sender, cid), length-prefixed so that no two triples meet.
     pub fn dedupe_id(&self, thread: &Thread, sender: &UserId) -> String {
-        let mut h = blake3::Hasher::new();
         let thread = thread.spelled();
-        for part in [thread.as_bytes(), sender.as_str().as_bytes(), self.as_bytes().as_slice()] {
-            h.update(&(part.len() as u32).to_le_bytes());
-            h.update(part);
-        }
-        let mut id = h.finalize().to_hex().to_string();
+        let mut id = digest([thread.as_bytes(), sender.as_str().as_bytes(), self.as_bytes().as_slice()]).to_hex().to_string();
         id.truncate(32);
         id
     }
+
+    /// The id of the group that this user makes under this cid: the same for every attempt, through any edge, and of nobody else.
+    pub fn group_id(&self, creator: &UserId) -> GroupId {
+        let digest = digest([b"group".as_slice(), creator.as_str().as_bytes(), self.as_bytes().as_slice()]);
+        let mut bits = [0; 10];
+        bits.copy_from_slice(&digest.as_bytes()[..10]);
+        Token::mint('g', bits)
+    }
+}
+
+fn digest<const N: usize>(parts: [&[u8]; N]) -> blake3::Hash {
+    let mut h = blake3::Hasher::new();
+    for part in parts {
+        h.update(&(part.len() as u32).to_le_bytes());
+        h.update(part);
+    }
+    h.finalize()
 }
 
 impl fmt::Display for Cid {
@@ -172,6 +188,16 @@ mod tests {
         assert_ne!(id, c.dedupe_id(&t, &b));
         assert_ne!(c.dedupe_id(&Thread::group(&a), &ab), c.dedupe_id(&Thread::group(&ab), &a));
         assert_ne!(id, cid(2).dedupe_id(&t, &a));
+    }
+
+    #[test]
+    fn a_group_has_one_id_for_each_creator_and_cid() {
+        let user = |s: &str| Token::parse(s).unwrap();
+        let id = cid(1).group_id(&user("a"));
+        assert_eq!(id, cid(1).group_id(&user("a")));
+        assert_ne!(id, cid(1).group_id(&user("b")));
+        assert_ne!(id, cid(2).group_id(&user("a")));
+        assert_eq!(id.as_str().len(), 17);
     }
 
     #[test]

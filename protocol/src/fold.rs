@@ -166,6 +166,12 @@ impl Group {
         self.members.iter().filter_map(|(u, m)| m.role.map(|r| (u, r)))
     }
 
+    /// The last control entry that this user may know of: of who is not in it any more the one that put them out; none: never was in it.
+    fn known_to(&self, user: &UserId) -> Option<MsgId> {
+        let member = self.members.get(user)?;
+        Some(member.intervals.0.last().and_then(|i| i.until).unwrap_or(self.version))
+    }
+
     fn owners(&self) -> usize {
         self.present().filter(|(_, r)| *r == Role::Owner).count()
     }
@@ -286,12 +292,24 @@ pub fn named(thread: &Thread, entry: &Entry) -> Vec<UserId> {
     users
 }
 
+/// What a change that its author may make comes to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// It goes into the log, with this body: of those who are to be added only who is not in the group.
+    Change(Body),
+    /// It is so already, as of this control entry: the request is a repetition, or somebody else was faster. Nothing goes into the log.
+    Already(MsgId),
+}
+
 fn forbidden(what: &str) -> Refusal {
     Refusal::new(Code::Forbidden, what)
 }
 
-/// May `actor` append this control entry to the group as it stands? Decided on one version; the append is guarded by it.
-pub fn judge_group(group: Option<&Group>, actor: &UserId, kind: Kind, body: &Body, max_members: usize) -> Result<(), Refusal> {
+/// May `actor` make this change of the group as it stands, and is it one? Decided on one version; the append is guarded by it.
+///
+/// What was done by the request whose answer was lost must not be refused when it is repeated: also to who has left, or has given the
+/// right to do it away by doing it.
+pub fn judge_group(group: Option<&Group>, actor: &UserId, kind: Kind, body: &Body, max_members: usize) -> Result<Verdict, Refusal> {
     let name_fits = |name: Option<&String>| match name.map(|n| n.chars().count()) {
         Some(1..=limits::GROUP_NAME_CHARS) => Ok(()),
         _ => Err(Refusal::invalid(format!("name: 1 to {} characters", limits::GROUP_NAME_CHARS))),
@@ -299,29 +317,41 @@ pub fn judge_group(group: Option<&Group>, actor: &UserId, kind: Kind, body: &Bod
     if body.users.len() > limits::USERS_PER_CHANGE {
         return Err(Refusal::invalid(format!("users: at most {} in one change", limits::USERS_PER_CHANGE)));
     }
+    let change = || Ok(Verdict::Change(body.clone()));
     if kind == Kind::GroupCreated {
-        if group.is_some() {
-            return Err(Refusal::new(Code::Conflict, "this group exists"));
+        if let Some(group) = group {
+            // The id of a group is made of its creator's id and cid, so this is the creator; the first body counts.
+            let known = group.known_to(actor).map(Verdict::Already);
+            return known.ok_or_else(|| Refusal::new(Code::Conflict, "somebody else has made this group"));
         }
         name_fits(body.name.as_ref())?;
         let others = body.users.iter().filter(|u| *u != actor).collect::<std::collections::BTreeSet<_>>().len();
-        return room(others + 1, max_members);
+        room(others + 1, max_members)?;
+        return change();
     }
     let group = group.ok_or_else(|| Refusal::new(Code::NotFound, "no such group"))?;
-    let role = group.role(actor).ok_or_else(|| Refusal::new(Code::NotMember, "you are not in this group"))?;
+    let already = Verdict::Already(group.version);
+    let Some(role) = group.role(actor) else {
+        let gone = group.known_to(actor).filter(|_| kind == Kind::MemberLeft).map(Verdict::Already);
+        return gone.ok_or_else(|| Refusal::new(Code::NotMember, "you are not in this group"));
+    };
     let at_least = |needed: Role| if role >= needed { Ok(()) } else { Err(forbidden("your role in this group does not allow it")) };
     match kind {
         Kind::GroupRenamed => {
             at_least(Role::Admin)?;
-            name_fits(body.name.as_ref())
+            name_fits(body.name.as_ref())?;
+            if body.name.as_ref() == Some(&group.name) { Ok(already) } else { change() }
         }
         Kind::MemberAdded => {
             at_least(Role::Admin)?;
+            if body.users.is_empty() {
+                return Err(Refusal::invalid("users: name who is to be added"));
+            }
             let mut new: Vec<&UserId> = body.users.iter().filter(|u| group.role(u).is_none()).collect();
             new.sort();
             new.dedup();
             if new.is_empty() {
-                return Err(Refusal::new(Code::Conflict, "they are all in this group"));
+                return Ok(already);
             }
             if new.iter().any(|u| group.members.get(*u).is_some_and(|m| m.intervals.0.len() >= limits::REJOINS)) {
                 return Err(Refusal::new(
@@ -331,30 +361,39 @@ pub fn judge_group(group: Option<&Group>, actor: &UserId, kind: Kind, body: &Bod
             }
             let unknown = new.iter().filter(|u| !group.members.contains_key(**u)).count();
             room(group.members.len() + unknown, limits::GROUP_EVER)?;
-            room(group.present().count() + new.len(), max_members)
+            room(group.present().count() + new.len(), max_members)?;
+            Ok(Verdict::Change(Body { users: new.into_iter().cloned().collect(), ..body.clone() }))
         }
         Kind::MemberRemoved => {
             at_least(Role::Admin)?;
             if body.users.is_empty() {
                 return Err(Refusal::invalid("users: name who is to be removed"));
             }
-            for user in &body.users {
-                match group.role(user) {
-                    None => return Err(Refusal::new(Code::Conflict, format!("{user} is not in this group"))),
-                    Some(_) if user == actor => return Err(Refusal::invalid("leave the group instead of removing yourself")),
-                    Some(theirs) if role == Role::Owner || theirs < role => {}
-                    Some(_) => return Err(forbidden("only an owner may remove an admin or an owner")),
+            let present: Vec<(&UserId, Role)> = body.users.iter().filter_map(|u| Some((u, group.role(u)?))).collect();
+            for (user, theirs) in &present {
+                if *user == actor {
+                    return Err(Refusal::invalid("leave the group instead of removing yourself"));
+                }
+                if role != Role::Owner && *theirs >= role {
+                    return Err(forbidden("only an owner may remove an admin or an owner"));
                 }
             }
-            Ok(())
+            if present.is_empty() {
+                return Ok(already);
+            }
+            Ok(Verdict::Change(Body { users: present.into_iter().map(|(u, _)| u.clone()).collect(), ..body.clone() }))
         }
         Kind::MemberLeft => {
             if role == Role::Owner && group.owners() == 1 && group.present().count() > 1 {
                 return Err(Refusal::new(Code::Conflict, "the last owner cannot leave: make somebody else an owner first"));
             }
-            Ok(())
+            change()
         }
         Kind::RoleChanged => {
+            // An owner who has made themselves a member is no owner any more.
+            if body.users == std::slice::from_ref(actor) && body.role == Some(role) {
+                return Ok(already);
+            }
             at_least(Role::Owner)?;
             let ([user], Some(new)) = (body.users.as_slice(), body.role) else {
                 return Err(Refusal::invalid("name one user and a role"));
@@ -363,7 +402,7 @@ pub fn judge_group(group: Option<&Group>, actor: &UserId, kind: Kind, body: &Bod
             if old == Role::Owner && new != Role::Owner && group.owners() == 1 {
                 return Err(Refusal::new(Code::Conflict, "a group keeps at least one owner: make somebody else an owner first"));
             }
-            Ok(())
+            if old == new { Ok(already) } else { change() }
         }
         _ => Err(Refusal::invalid("not a change of a group")),
     }
@@ -373,15 +412,13 @@ fn room(count: usize, max: usize) -> Result<(), Refusal> {
     if count <= max { Ok(()) } else { Err(Refusal::new(Code::LimitReached, format!("a group has at most {max} members"))) }
 }
 
-/// May `actor` append this control entry to the DM, judged on the actor's own item?
-pub fn judge_dm(item: Option<&ThreadItem>, kind: Kind) -> Result<(), Refusal> {
+/// May `actor` make this change of the DM, and is it one? Judged on the actor's own item.
+pub fn judge_dm(item: Option<&ThreadItem>, kind: Kind) -> Result<Verdict, Refusal> {
+    let blocks = item.is_some_and(|i| i.blocks);
     match kind {
         Kind::DmStarted if item.is_some() => Err(Refusal::new(Code::Conflict, "this conversation exists")),
-        Kind::DmStarted => Ok(()),
-        Kind::Blocked if item.is_some_and(|i| i.blocks) => Err(Refusal::new(Code::Conflict, "already blocked")),
-        Kind::Blocked => Ok(()),
-        Kind::Unblocked if item.is_some_and(|i| i.blocks) => Ok(()),
-        Kind::Unblocked => Err(Refusal::new(Code::Conflict, "not blocked")),
+        Kind::Blocked | Kind::Unblocked if blocks == (kind == Kind::Blocked) => Ok(Verdict::Already(item.map_or(MsgId::NONE, |i| i.v))),
+        Kind::DmStarted | Kind::Blocked | Kind::Unblocked => Ok(Verdict::Change(Body::default())),
         _ => Err(Refusal::invalid("not a change of a conversation")),
     }
 }
@@ -448,6 +485,43 @@ mod tests {
         assert_eq!(judge(&g, &ctl("a", Kind::MemberAdded, &["a"])).unwrap_err().code, Code::NotMember);
     }
 
+    /// Each change, judged again after it was folded: nothing more to do, and no refusal, whatever it did to who made it.
+    #[test]
+    fn a_change_that_was_made_is_none_when_it_is_repeated() {
+        let mut g = None;
+        let named = |from: &str, name: &str| Entry {
+            body: Body { name: Some(name.into()), ..Body::default() },
+            ..ctl(from, Kind::GroupRenamed, &[])
+        };
+        let log = [
+            ctl("a", Kind::GroupCreated, &["b", "c"]),
+            named("a", "pond"),
+            ctl("a", Kind::MemberAdded, &["d", "e"]),
+            ctl("a", Kind::MemberRemoved, &["c"]),
+            role_of("a", "b", Role::Owner),
+            role_of("a", "a", Role::Member),
+            ctl("a", Kind::MemberLeft, &[]),
+            ctl("b", Kind::MemberRemoved, &["d"]),
+        ];
+        for (id, e) in log.iter().enumerate().map(|(i, e)| (MsgId(i as u64 + 1), e)) {
+            let judge = |g: &Option<Group>| judge_group(g.as_ref(), &e.from, e.kind, &e.body, 500).unwrap();
+            assert!(matches!(judge(&g), Verdict::Change(_)), "{e:?}");
+            apply_group(&mut g, id, e);
+            assert_eq!(judge(&g), Verdict::Already(id), "{e:?}");
+        }
+        let judge = |e: &Entry| judge_group(g.as_ref(), &e.from, e.kind, &e.body, 500);
+        assert_eq!(judge(&ctl("a", Kind::GroupCreated, &["x"])), Ok(Verdict::Already(MsgId(7))), "nothing of what came after they left");
+        assert_eq!(judge(&ctl("a", Kind::MemberLeft, &[])), Ok(Verdict::Already(MsgId(7))));
+        assert_eq!(judge(&ctl("x", Kind::MemberLeft, &[])).unwrap_err().code, Code::NotMember);
+        assert_eq!(judge(&ctl("x", Kind::GroupCreated, &[])).unwrap_err().code, Code::Conflict);
+        let Ok(Verdict::Change(body)) = judge(&ctl("b", Kind::MemberAdded, &["e", "f", "b", "f"])) else { panic!("f is new") };
+        assert_eq!(body.users, [user("f")], "nobody is added a second time");
+        let Ok(Verdict::Change(body)) = judge(&ctl("b", Kind::MemberRemoved, &["d", "e"])) else { panic!("e is there") };
+        assert_eq!(body.users, [user("e")], "nobody is removed a second time");
+        assert_eq!(judge(&ctl("b", Kind::MemberAdded, &[])).unwrap_err().code, Code::Invalid);
+        assert_eq!(judge(&role_of("e", "f", Role::Member)).unwrap_err().code, Code::Forbidden, "roles of others are the owners' affair");
+    }
+
     #[test]
     fn a_group_is_full_at_its_limit() {
         let others: Vec<String> = (1..500).map(|i| format!("u{i}")).collect();
@@ -469,7 +543,7 @@ mod tests {
         let block = ctl("b", Kind::Blocked, &[]);
         let (ia, ib) = (item(Some(&ia), &a, 5, &block).unwrap(), item(Some(&ib), &b, 5, &block).unwrap());
         assert!(may_send(&ia).is_err() && may_send(&ib).is_err());
-        assert!(judge_dm(Some(&ia), Kind::Unblocked).is_err(), "only who blocks can unblock");
+        assert_eq!(judge_dm(Some(&ia), Kind::Unblocked), Ok(Verdict::Already(MsgId(5))), "only who blocks can unblock");
         assert!(item(Some(&ia), &a, 5, &block).is_none(), "idempotent");
         let unblock = ctl("b", Kind::Unblocked, &[]);
         assert!(may_send(&item(Some(&ia), &a, 9, &unblock).unwrap()).is_ok());

@@ -1,4 +1,4 @@
-//! People, groups, blocks, bad input and faults: end to end over real processes and sockets.
+//! People, groups, blocks, lost answers, bad input and faults: end to end over real processes and sockets.
 #![allow(clippy::unwrap_used, reason = "tests: a panic with its place is the report")]
 
 #[path = "people/bad_input.rs"]
@@ -11,5 +11,9 @@ mod common;
 mod faults;
 #[path = "people/groups.rs"]
 mod groups;
+#[path = "people/lost_answers.rs"]
+mod lost_answers;
 #[path = "people/people.rs"]
 mod people;
+#[path = "people/refresh.rs"]
+mod refresh;

@@ -110,7 +110,7 @@ pub async fn refresh(State(api): Shared, Caller(client): Caller, Body(t): Body<R
 
 /// Revokes the refresh tokens of this login, whichever of them this is. Done also for one that is unknown or over.
 #[utoipa::path(post, path = "/v1/logout", tag = "accounts", operation_id = "logout",
-    extensions(("x-codes" = json!(["unauthorized"]))), request_body = RefreshToken,
+    request_body = RefreshToken,
     responses((status = 204)))]
 pub async fn logout(State(api): Shared, Caller(client): Caller, Body(t): Body<RefreshToken>) -> Result<StatusCode, Failure> {
     api.door.refreshes(client)?;

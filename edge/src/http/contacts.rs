@@ -1,11 +1,8 @@
 //! Contacts are `directory`'s. A block is membership of the DM, so the log decides it, and it holds from its place in the log on.
 
 use axum::{Json, extract::State, http::StatusCode};
-use natterjack_nats::subjects;
 use natterjack_protocol::{
     Body as EntryBody, Kind, Refusal, Thread, UserId,
-    error::Code,
-    live::Ephemeral,
     rpc::{self, ContactChange, ContactState, DirectoryAnswer, DirectoryRequest},
 };
 use serde::{Deserialize, Serialize};
@@ -13,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Api, Shared,
     extract::{Actor, Answer, Body, Failure, Path},
-    openapi::schema,
+    openapi::{scalar, schema},
     path::UserPath,
 };
 use crate::{control::Change, directory::unexpected};
@@ -47,7 +44,7 @@ pub async fn list(State(api): Shared, Actor(actor): Actor) -> Answer<Contacts> {
 
 /// Ask, accept, decline, take back or end. A request to somebody who has asked already accepts.
 #[utoipa::path(post, path = "/v1/contacts/{user}", tag = "people", operation_id = "changeContact", params(UserPath), request_body = Wish,
-    security(("token" = [])), extensions(("x-codes" = json!(["not_found", "blocked", "conflict", "limit_reached"]))),
+    security(("token" = [])), extensions(("x-codes" = json!(["not_found", "blocked", "limit_reached"]))),
     responses((status = 200, body = Relation)))]
 pub async fn change(
     State(api): Shared,
@@ -55,13 +52,29 @@ pub async fn change(
     Path(UserPath { user: other }): Path<UserPath>,
     Body(wish): Body<Wish>,
 ) -> Answer<Relation> {
-    let request = DirectoryRequest::Contact { actor: actor.user.clone(), other: other.clone(), change: wish.change };
+    let request = DirectoryRequest::Contact { actor: actor.user, other, change: wish.change };
     let DirectoryAnswer::Contact(state) = api.directory.ask(&request).await? else { return Err(unexpected().into()) };
-    // A hint; the truth is asked for. May be lost.
-    for user in [&actor.user, &other] {
-        let _ = api.nats.client.publish(subjects::live_user_x(user), Ephemeral::Contacts.encode()).await;
-    }
     Ok(Json(Relation { state }))
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct Blocks {
+    blocks: Vec<BlockedUser>,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct BlockedUser {
+    #[schema(value_type = scalar::Id)]
+    user: UserId,
+}
+
+/// Whom the caller blocks.
+#[utoipa::path(get, path = "/v1/blocks", tag = "people", operation_id = "listBlocks", security(("token" = [])),
+    responses((status = 200, body = Blocks)))]
+pub async fn blocks(State(api): Shared, Actor(actor): Actor) -> Answer<Blocks> {
+    let threads = api.people.threads(&actor.user).await?.threads;
+    let blocked = threads.iter().filter(|(_, item)| item.blocks).filter_map(|(thread, _)| thread.peer(&actor.user));
+    Ok(Json(Blocks { blocks: blocked.map(|user| BlockedUser { user: user.clone() }).collect() }))
 }
 
 /// Neither can write to the other any more; only who blocked sees that. Also before the first message.
@@ -86,13 +99,8 @@ async fn decide(api: &Api, actor: UserId, user: UserId, kind: Kind) -> Result<St
     }
     api.people.exist(std::slice::from_ref(&user)).await?;
     let thread = Thread::dm(&actor, &user);
-    match api.control.append(&Change { thread: thread.clone(), actor: actor.clone(), kind, body: EntryBody::default() }).await {
-        Ok(applied) => {
-            api.control.folded(&thread, &actor, applied.id).await;
-        }
-        // It is so already: PUT and DELETE may be repeated.
-        Err(e) if e.code == Code::Conflict => {}
-        Err(e) => return Err(e.into()),
-    }
+    let change = Change { thread: thread.clone(), actor: actor.clone(), kind, body: EntryBody::default(), cid: None };
+    let id = api.control.append(&change).await?;
+    api.control.folded(&thread, &actor, id).await;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,9 +1,10 @@
 //! Groups. Every change is a control entry that `control` appends; an answer comes when the log has it and, if `channel` keeps up,
-//! when it has been folded, so that who asked can go on at once.
+//! when it has been folded, so that who asked can go on at once. A request whose answer was lost may be repeated: what is so already is
+//! answered like a change, and is none.
 
 use axum::{Json, extract::State};
 use natterjack_protocol::{
-    Body as EntryBody, GroupId, Kind, MsgId, Refusal, Thread, Token, UserId,
+    Body as EntryBody, Cid, GroupId, Kind, MsgId, Refusal, Thread, Token, UserId,
     error::Code,
     fold::{HistoryFor, Role},
 };
@@ -19,6 +20,10 @@ use crate::control::Change;
 
 #[derive(Deserialize, utoipa::ToSchema)]
 pub struct NewGroup {
+    /// Without one each attempt makes a group.
+    #[serde(default)]
+    #[schema(value_type = Option<scalar::Cid>)]
+    cid: Option<Cid>,
     #[schema(value_type = scalar::GroupName)]
     name: String,
     /// The other members.
@@ -49,12 +54,12 @@ pub struct NewRole {
     role: Role,
 }
 
-/// A change that is in the log.
+/// It is so.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct Changed {
     #[schema(value_type = scalar::Thread)]
     thread: Thread,
-    /// The control entry's place in the thread.
+    /// The control entry's place in the thread; if it was so already, that of the group's last change.
     #[schema(value_type = scalar::MsgId)]
     id: MsgId,
 }
@@ -82,10 +87,13 @@ pub struct GroupInfo {
 }
 
 async fn make(api: &Api, group: &GroupId, actor: UserId, kind: Kind, body: EntryBody) -> Answer<Changed> {
-    let thread = Thread::group(group);
-    let applied = api.control.append(&Change { thread: thread.clone(), actor: actor.clone(), kind, body }).await?;
-    api.control.folded(&thread, &actor, applied.id).await;
-    Ok(Json(Changed { thread, id: applied.id }))
+    done(api, Change { thread: Thread::group(group), actor, kind, body, cid: None }).await
+}
+
+async fn done(api: &Api, change: Change) -> Answer<Changed> {
+    let id = api.control.append(&change).await?;
+    api.control.folded(&change.thread, &change.actor, id).await;
+    Ok(Json(Changed { thread: change.thread, id }))
 }
 
 fn of(mut users: Vec<UserId>) -> EntryBody {
@@ -94,14 +102,14 @@ fn of(mut users: Vec<UserId>) -> EntryBody {
     EntryBody { users, ..EntryBody::default() }
 }
 
-/// The creator is the owner.
+/// The creator is the owner. The same cid of the same user is the same group, whatever the body, and is answered as the first time.
 #[utoipa::path(post, path = "/v1/groups", tag = "groups", operation_id = "createGroup", request_body = NewGroup, security(("token" = [])),
-    extensions(("x-codes" = json!(["not_found", "conflict", "limit_reached"]))),
+    extensions(("x-codes" = json!(["not_found", "conflict", "limit_reached", "clock_ahead"]))),
     responses((status = 200, body = Changed)))]
 pub async fn create(State(api): Shared, Actor(actor): Actor, Body(new): Body<NewGroup>) -> Answer<Changed> {
-    let group = Token::mint('g', rand::random());
+    let id = new.cid.map_or_else(|| Token::mint('g', rand::random()), |cid| cid.group_id(&actor.user));
     let body = EntryBody { name: Some(new.name), history: new.history, ..of(new.users) };
-    make(&api, &group, actor.user, Kind::GroupCreated, body).await
+    done(&api, Change { thread: Thread::group(&id), actor: actor.user, kind: Kind::GroupCreated, body, cid: new.cid }).await
 }
 
 /// For members.
@@ -119,7 +127,7 @@ pub async fn show(State(api): Shared, Actor(actor): Actor, Path(GroupPath { grou
 
 /// For admins and owners.
 #[utoipa::path(patch, path = "/v1/groups/{group}", tag = "groups", operation_id = "renameGroup", params(GroupPath), request_body = NewName,
-    security(("token" = [])), extensions(("x-codes" = json!(["forbidden", "not_member", "not_found", "conflict"]))),
+    security(("token" = [])), extensions(("x-codes" = json!(["forbidden", "not_member", "not_found"]))),
     responses((status = 200, body = Changed)))]
 pub async fn rename(
     State(api): Shared,
@@ -132,7 +140,7 @@ pub async fn rename(
 
 /// For admins and owners.
 #[utoipa::path(post, path = "/v1/groups/{group}/members", tag = "groups", operation_id = "addMembers", params(GroupPath), request_body = Who,
-    security(("token" = [])), extensions(("x-codes" = json!(["forbidden", "not_member", "not_found", "conflict", "limit_reached"]))),
+    security(("token" = [])), extensions(("x-codes" = json!(["forbidden", "not_member", "not_found", "limit_reached"]))),
     responses((status = 200, body = Changed)))]
 pub async fn add(
     State(api): Shared,
@@ -145,7 +153,7 @@ pub async fn add(
 
 /// For admins and owners; admins and owners are removed by owners.
 #[utoipa::path(delete, path = "/v1/groups/{group}/members/{user}", tag = "groups", operation_id = "removeMember", params(MemberPath),
-    security(("token" = [])), extensions(("x-codes" = json!(["forbidden", "not_member", "not_found", "conflict"]))),
+    security(("token" = [])), extensions(("x-codes" = json!(["forbidden", "not_member", "not_found"]))),
     responses((status = 200, body = Changed)))]
 pub async fn remove(State(api): Shared, Actor(actor): Actor, Path(MemberPath { group: id, user }): Path<MemberPath>) -> Answer<Changed> {
     make(&api, &id, actor.user, Kind::MemberRemoved, of(vec![user])).await

@@ -128,6 +128,7 @@ impl Chat {
                 let text = state.map_or("done".to_owned(), |s| format!("{name}: {}", contact_words(s)));
                 self.screen.say(Tone::Good, "contact", Some(text), json!({ "user": user, "state": state }));
             }
+            Line::Blocks => self.blocks().await?,
             Line::Block(name) => {
                 let user = self.user(&name).await?.user;
                 self.client.block(&user).await?;
@@ -265,6 +266,16 @@ impl Chat {
         let contacts = self.client.contacts().await?;
         let lines = contacts.iter().map(|c| format!("  {} {}", c.name, contact_words(c.state)));
         self.list("contacts", lines, json!({ "contacts": contacts }), "no contacts yet: /contact NAME request");
+        Ok(())
+    }
+
+    async fn blocks(&mut self) -> anyhow::Result<()> {
+        let blocked = self.client.blocks().await?;
+        let mut lines = Vec::with_capacity(blocked.len());
+        for user in &blocked {
+            lines.push(format!("  {}", self.names.user(&self.client, user).await));
+        }
+        self.list("blocks", lines.into_iter(), json!({ "blocks": blocked }), "you block nobody");
         Ok(())
     }
 

@@ -13,6 +13,7 @@ pub enum Line {
     Find(String),
     Contacts,
     Contact(String, ContactChange),
+    Blocks,
     Block(String),
     Unblock(String),
     /// The message (none: the own last one) and its new text.
@@ -44,7 +45,8 @@ A line is a message to the current thread; // at its beginning sends a line that
 /group new NAME USER…        make a group       /group info       its members
 /group add|remove USER…      /group leave       /group rename NAME   /group role USER owner|admin|member
 /find PREFIX                 look for users     /contacts         yours, and who asks
-/contact NAME request|accept|remove             /block NAME       /unblock NAME
+/contact NAME request|accept|remove
+/block NAME                  /unblock NAME      /blocks           whom you block
 /edit [#ID] TEXT             change a message of yours, the last one without an ID
 /recall [#ID]                take it back       /typing           tell the others that you write
 /outbox                      what is not sent   /discard          forget what was refused
@@ -74,6 +76,7 @@ pub fn parse(line: &str) -> Result<Line, String> {
             [name, change] => Ok(Line::Contact(name.clone(), contact_change(change)?)),
             _ => Err("/contact NAME request|accept|remove".into()),
         },
+        "blocks" => Ok(Line::Blocks),
         "block" => one(rest, "/block NAME").map(Line::Block),
         "unblock" => one(rest, "/unblock NAME").map(Line::Unblock),
         "edit" => {
@@ -173,6 +176,7 @@ mod tests {
         assert_eq!(p("/edit 12 is a number"), Line::Edit(None, "12 is a number".into()));
         assert_eq!(p("/recall"), Line::Recall(None));
         assert_eq!(p("/discard"), Line::Discard);
+        assert_eq!(p("/blocks"), Line::Blocks);
         assert_eq!(p("/group new \"toad choir\" bob"), Line::Group(Group::New { name: "toad choir".into(), users: vec!["bob".into()] }));
         assert_eq!(p("/group role bob admin"), Line::Group(Group::Role("bob".into(), Role::Admin)));
         assert_eq!(p("/contact bob accept"), Line::Contact("bob".into(), ContactChange::Accept));

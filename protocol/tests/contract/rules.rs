@@ -8,7 +8,7 @@ use natterjack_protocol::{
     entry::Media,
     error::Retry,
     fold::ThreadItem,
-    fold::{Group, Interval, Intervals, Role, apply_group, judge_dm, judge_group, may_send},
+    fold::{Group, Interval, Intervals, Role, Verdict, apply_group, judge_dm, judge_group, may_send},
     limits,
 };
 use proptest::prelude::*;
@@ -66,6 +66,12 @@ fn entry(from: &str, kind: Kind, users: &[&str]) -> Entry {
     Entry::new(user(from), Cid::mint(1, [0; 10]), kind, body)
 }
 
+fn renamed(from: &str, name: &str) -> Entry {
+    let mut e = entry(from, Kind::GroupRenamed, &[]);
+    e.body.name = Some(name.into());
+    e
+}
+
 fn role_change(from: &str, who: &str, role: Role) -> Entry {
     let mut e = entry(from, Kind::RoleChanged, &[who]);
     e.body.role = Some(role);
@@ -83,14 +89,19 @@ fn a_group() -> Group {
         entry("gone", Kind::MemberLeft, &[]),
     ];
     for (i, e) in log.iter().enumerate() {
-        assert_eq!(verdict(g.as_ref(), e), Ok(()));
+        assert_eq!(verdict(g.as_ref(), e), Ok(true));
         apply_group(&mut g, MsgId(i as u64 + 1), e);
     }
     g.unwrap()
 }
 
-fn verdict(g: Option<&Group>, e: &Entry) -> Result<(), Code> {
-    judge_group(g, &e.from, e.kind, &e.body, limits::GROUP_MEMBERS).map_err(|r| r.code)
+/// May it be made; and does it go into the log, or is it so already?
+fn verdict(g: Option<&Group>, e: &Entry) -> Result<bool, Code> {
+    goes_into_the_log(judge_group(g, &e.from, e.kind, &e.body, limits::GROUP_MEMBERS))
+}
+
+fn goes_into_the_log(verdict: Result<Verdict, Refusal>) -> Result<bool, Code> {
+    verdict.map(|v| matches!(v, Verdict::Change(_))).map_err(|r| r.code)
 }
 
 #[test]
@@ -99,25 +110,29 @@ fn every_role_at_every_change() {
     let g = a_group();
     let actors = ["o1", "a1", "m1", "gone", "stranger"];
     let no = |owner, admin, member| [owner, admin, member, Err(NotMember), Err(NotMember)];
-    let table: Vec<(Entry, [Result<(), Code>; 5])> = vec![
-        (entry("x", Kind::GroupRenamed, &[]), no(Ok(()), Ok(()), Err(Forbidden))),
-        (entry("x", Kind::MemberAdded, &["new"]), no(Ok(()), Ok(()), Err(Forbidden))),
-        (entry("x", Kind::MemberAdded, &["gone"]), no(Ok(()), Ok(()), Err(Forbidden))),
-        (entry("x", Kind::MemberAdded, &["m2"]), no(Err(Conflict), Err(Conflict), Err(Forbidden))),
-        (entry("x", Kind::MemberAdded, &["m2", "new"]), no(Ok(()), Ok(()), Err(Forbidden))),
-        (entry("x", Kind::MemberRemoved, &["m2"]), no(Ok(()), Ok(()), Err(Forbidden))),
-        (entry("x", Kind::MemberRemoved, &["a2"]), no(Ok(()), Err(Forbidden), Err(Forbidden))),
-        (entry("x", Kind::MemberRemoved, &["o2"]), no(Ok(()), Err(Forbidden), Err(Forbidden))),
-        (entry("x", Kind::MemberRemoved, &["m2", "a2"]), no(Ok(()), Err(Forbidden), Err(Forbidden))),
-        (entry("x", Kind::MemberRemoved, &["gone"]), no(Err(Conflict), Err(Conflict), Err(Forbidden))),
+    let table: Vec<(Entry, [Result<bool, Code>; 5])> = vec![
+        (renamed("x", "h"), no(Ok(true), Ok(true), Err(Forbidden))),
+        (renamed("x", "g"), no(Ok(false), Ok(false), Err(Forbidden))),
+        (entry("x", Kind::MemberAdded, &["new"]), no(Ok(true), Ok(true), Err(Forbidden))),
+        (entry("x", Kind::MemberAdded, &["gone"]), no(Ok(true), Ok(true), Err(Forbidden))),
+        (entry("x", Kind::MemberAdded, &["m2"]), no(Ok(false), Ok(false), Err(Forbidden))),
+        (entry("x", Kind::MemberAdded, &["m2", "new"]), no(Ok(true), Ok(true), Err(Forbidden))),
+        (entry("x", Kind::MemberRemoved, &["m2"]), no(Ok(true), Ok(true), Err(Forbidden))),
+        (entry("x", Kind::MemberRemoved, &["a2"]), no(Ok(true), Err(Forbidden), Err(Forbidden))),
+        (entry("x", Kind::MemberRemoved, &["o2"]), no(Ok(true), Err(Forbidden), Err(Forbidden))),
+        (entry("x", Kind::MemberRemoved, &["m2", "a2"]), no(Ok(true), Err(Forbidden), Err(Forbidden))),
+        (entry("x", Kind::MemberAdded, &[]), no(Err(Invalid), Err(Invalid), Err(Forbidden))),
+        (entry("x", Kind::MemberRemoved, &["gone"]), no(Ok(false), Ok(false), Err(Forbidden))),
         (entry("x", Kind::MemberRemoved, &[]), no(Err(Invalid), Err(Invalid), Err(Forbidden))),
-        (entry("x", Kind::MemberLeft, &[]), no(Ok(()), Ok(()), Ok(()))),
-        (role_change("x", "m2", Role::Admin), no(Ok(()), Err(Forbidden), Err(Forbidden))),
-        (role_change("x", "m2", Role::Owner), no(Ok(()), Err(Forbidden), Err(Forbidden))),
-        (role_change("x", "o2", Role::Member), no(Ok(()), Err(Forbidden), Err(Forbidden))),
+        (entry("x", Kind::MemberLeft, &[]), [Ok(true), Ok(true), Ok(true), Ok(false), Err(NotMember)]),
+        (role_change("x", "m2", Role::Member), no(Ok(false), Err(Forbidden), Err(Forbidden))),
+        (role_change("x", "m1", Role::Member), no(Ok(false), Err(Forbidden), Ok(false))),
+        (role_change("x", "m2", Role::Admin), no(Ok(true), Err(Forbidden), Err(Forbidden))),
+        (role_change("x", "m2", Role::Owner), no(Ok(true), Err(Forbidden), Err(Forbidden))),
+        (role_change("x", "o2", Role::Member), no(Ok(true), Err(Forbidden), Err(Forbidden))),
         (role_change("x", "gone", Role::Admin), no(Err(NotFound), Err(Forbidden), Err(Forbidden))),
         (entry("x", Kind::RoleChanged, &["m2"]), no(Err(Invalid), Err(Forbidden), Err(Forbidden))),
-        (entry("x", Kind::GroupCreated, &[]), [Err(Conflict); 5]),
+        (entry("x", Kind::GroupCreated, &[]), [Ok(false), Ok(false), Ok(false), Ok(false), Err(Conflict)]),
         (entry("x", Kind::Text, &[]), no(Err(Invalid), Err(Invalid), Err(Invalid))),
         (entry("x", Kind::Blocked, &[]), no(Err(Invalid), Err(Invalid), Err(Invalid))),
     ];
@@ -139,9 +154,9 @@ fn the_limits_of_a_group() {
     let created = |n: usize, max: usize| {
         let users = many(n);
         let e = entry("o1", Kind::GroupCreated, &users.iter().map(String::as_str).collect::<Vec<_>>());
-        judge_group(None, &e.from, e.kind, &e.body, max).map_err(|r| r.code)
+        goes_into_the_log(judge_group(None, &e.from, e.kind, &e.body, max))
     };
-    assert_eq!(created(limits::GROUP_MEMBERS - 1, limits::GROUP_MEMBERS), Ok(()));
+    assert_eq!(created(limits::GROUP_MEMBERS - 1, limits::GROUP_MEMBERS), Ok(true));
     assert_eq!(created(limits::GROUP_MEMBERS, limits::GROUP_MEMBERS), Err(Code::LimitReached));
     assert_eq!(created(limits::USERS_PER_CHANGE + 1, usize::MAX), Err(Code::Invalid));
     let doubled = entry("o1", Kind::GroupCreated, &["o1", "m1", "m1"]);
@@ -155,7 +170,7 @@ fn the_limits_of_a_group() {
     let mut id = 100;
     for _ in 0..limits::REJOINS - 1 {
         for e in [entry("o1", Kind::MemberRemoved, &["m1"]), entry("o1", Kind::MemberAdded, &["m1"])] {
-            assert_eq!(verdict(g.as_ref(), &e), Ok(()));
+            assert_eq!(verdict(g.as_ref(), &e), Ok(true));
             id += 1;
             apply_group(&mut g, MsgId(id), &e);
         }
@@ -194,13 +209,13 @@ fn dms_and_sending() {
         ThreadItem { v: MsgId(1), intervals, blocks, blocked_by, ..ThreadItem::default() }
     };
     let code = |r: Result<(), Refusal>| r.map_err(|e| e.code);
-    assert_eq!(code(judge_dm(None, Kind::DmStarted)), Ok(()));
-    assert_eq!(code(judge_dm(Some(&item(false, false)), Kind::DmStarted)), Err(Code::Conflict));
-    assert_eq!(code(judge_dm(None, Kind::Blocked)), Ok(()), "also somebody who never wrote");
-    assert_eq!(code(judge_dm(Some(&item(true, false)), Kind::Blocked)), Err(Code::Conflict));
-    assert_eq!(code(judge_dm(Some(&item(false, true)), Kind::Blocked)), Ok(()), "both may block");
-    assert_eq!(code(judge_dm(Some(&item(false, true)), Kind::Unblocked)), Err(Code::Conflict), "not by who is blocked");
-    assert_eq!(code(judge_dm(None, Kind::Text)), Err(Code::Invalid));
+    assert_eq!(goes_into_the_log(judge_dm(None, Kind::DmStarted)), Ok(true));
+    assert_eq!(goes_into_the_log(judge_dm(Some(&item(false, false)), Kind::DmStarted)), Err(Code::Conflict));
+    assert_eq!(goes_into_the_log(judge_dm(None, Kind::Blocked)), Ok(true), "also somebody who never wrote");
+    assert_eq!(goes_into_the_log(judge_dm(Some(&item(true, false)), Kind::Blocked)), Ok(false));
+    assert_eq!(goes_into_the_log(judge_dm(Some(&item(false, true)), Kind::Blocked)), Ok(true), "both may block");
+    assert_eq!(goes_into_the_log(judge_dm(Some(&item(false, true)), Kind::Unblocked)), Ok(false), "not by who is blocked");
+    assert_eq!(goes_into_the_log(judge_dm(None, Kind::Text)), Err(Code::Invalid));
     assert_eq!(code(may_send(&item(false, false))), Ok(()));
     assert_eq!(code(may_send(&item(true, false))), Err(Code::Blocked));
     assert_eq!(code(may_send(&item(false, true))), Err(Code::Blocked));

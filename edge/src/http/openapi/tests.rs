@@ -43,7 +43,11 @@ fn every_operation_is_described_whole() {
         }
         let statuses = op["responses"].as_object().unwrap();
         assert!(statuses.contains_key("500") && statuses.contains_key("503") && !statuses.contains_key("default"), "{name}");
-        assert_eq!(statuses.contains_key("401"), !op["security"].is_null() || name.contains("/log") || name.contains("/refresh"), "{name}");
+        assert_eq!(
+            statuses.contains_key("401"),
+            !op["security"].is_null() || name.contains("/login") || name.contains("/refresh"),
+            "{name}"
+        );
         if let Some(body) = op.get("requestBody") {
             assert_eq!(body["required"], true, "{name}");
         }
