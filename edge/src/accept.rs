@@ -1,8 +1,7 @@
-//! Before step 2: connections. Each gets a task that reads its head once, then becomes a session or goes to hyper with its bytes:
-//! hyper's buffers do not belong under 100,000 idle sockets.
+//! Before step 2: connections. Each gets a task that reads requests (`connection`) until one of them makes a session of it.
 //!
 //! Bounded: connections at all, those that have not said who they are, and (`door`) those of one address. Over a limit: told so, and gone.
-//! A TLS handshake (`tls`) belongs to what happens under these limits, and it and the head have one deadline together.
+//! A TLS handshake (`tls`) belongs to what happens under these limits, and it and the first head have one deadline together.
 
 use std::{
     io,
@@ -11,27 +10,22 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body};
-use bytes::BytesMut;
-use hyper::{Request, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use axum::Router;
 use natterjack_protocol::{Refusal, limits};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::ServiceExt;
 
 use crate::{
-    door::{client, places::Place},
-    http::extract::Caller,
-    rewind::Rewind,
-    session::{Services, Session, socket::Socket, ungreeted::Ungreeted},
+    answer::{self, Then, farewell},
+    connection::Connection,
+    door::places::Place,
+    http::refused::{Refused, common},
+    session::Services,
     tls::{self, Accepted, Tls},
-    upgrade::{self, Head},
     wire::Wire,
 };
 
@@ -59,12 +53,6 @@ pub struct Front {
     connections: Arc<Semaphore>,
     ungreeted: Arc<Semaphore>,
     farewells: Arc<Semaphore>,
-}
-
-/// What the head of a connection made of it.
-enum Kind {
-    Session(Box<Session<Wire>>),
-    Http(Rewind<Wire>),
 }
 
 impl Front {
@@ -109,11 +97,8 @@ impl Front {
                     continue;
                 }
             };
-            let permits = self.connections.clone().try_acquire_owned().ok().zip(self.ungreeted.clone().try_acquire_owned().ok());
-            let Some((connection, ungreeted)) = permits else {
-                metrics::counter!("natterjack_edge_connections_refused_total").increment(1);
-                let refusal = Refusal { retry_after_ms: Some(5_000), ..Refusal::unavailable("this edge takes no more connections") };
-                self.refuse(stream, refusal, &tasks);
+            let Some((connection, ungreeted)) = self.connections.clone().try_acquire_owned().ok().zip(self.ungreeted()) else {
+                self.refuse(stream, Self::full(), &tasks);
                 continue;
             };
             // Whoever comes through a proxy is known by the head only.
@@ -140,7 +125,7 @@ impl Front {
 
     /// Nobody is waited for. Over TLS the reason would cost a handshake, the very thing there is too much of: an alert has to do.
     fn refuse(self: &Arc<Self>, stream: TcpStream, refusal: Refusal, tasks: &TaskTracker) {
-        let last = if self.tls.is_some() { tls::ACCESS_DENIED.to_vec() } else { self.refusal(refusal.code.http_status(), &refusal) };
+        let last = if self.tls.is_some() { tls::ACCESS_DENIED.to_vec() } else { self.refusal(&refusal.into()) };
         match self.farewells.clone().try_acquire_owned() {
             Ok(permit) => {
                 tasks.spawn(async move {
@@ -154,57 +139,14 @@ impl Front {
     }
 
     async fn connection(&self, stream: TcpStream, peer: IpAddr, mut place: Option<Place>, ungreeted: OwnedSemaphorePermit) {
-        // Boxed: what is needed until hello is gone while the session idles for hours.
-        let kind = Box::pin(self.handshake(stream, peer, &mut place)).await;
-        drop(ungreeted);
-        match kind {
-            Some(Kind::Session(session)) => session.run().await,
-            Some(Kind::Http(stream)) => Box::pin(self.http(stream, peer)).await,
-            None => {}
-        }
-    }
-
-    async fn handshake(&self, stream: TcpStream, peer: IpAddr, place: &mut Option<Place>) -> Option<Kind> {
-        let deadline = Instant::now() + self.services.times.handshake;
-        let mut stream = self.wire(stream, deadline).await?;
-        let mut bytes = BytesMut::with_capacity(1_024);
-        let head = timeout_at(deadline, read_head(&mut stream, &mut bytes)).await.ok().flatten();
-        let Some(head) = head else {
-            metrics::counter!("natterjack_edge_half_heads_total").increment(1);
-            return None;
-        };
-        match head {
-            Head::Http => Some(Kind::Http(Rewind::new(bytes.freeze(), stream))),
-            Head::Upgrade(_) if self.services.gate.now().draining => {
-                let refusal = Refusal::unavailable("this edge is leaving: connect to another");
-                self.answer(stream, 503, &refusal).await;
-                None
-            }
-            Head::Upgrade(up) => {
-                if self.services.door.trusts(peer) {
-                    let forwarded = upgrade::forwarded(&bytes);
-                    let client = self.services.door.client(peer, forwarded.iter().map(String::as_str));
-                    match self.services.door.connects(client) {
-                        Ok(taken) => *place = taken,
-                        Err(refusal) => {
-                            self.answer(stream, refusal.code.http_status(), &refusal).await;
-                            return None;
-                        }
-                    }
-                }
-                stream.write_all(up.switching().as_bytes()).await.ok()?;
-                stream.flush().await.ok()?;
-                let rest = bytes.split_off(up.end).to_vec();
-                drop(bytes);
-                let socket = Socket::new(stream, rest, up.codec).await;
-                let session = Ungreeted::new(self.services.clone(), socket).greeted().await?;
-                Some(Kind::Session(Box::new(session)))
-            }
-            Head::Refused(refusal) | Head::Broken(refusal) => {
-                self.answer(stream, refusal.code.http_status(), &refusal).await;
-                None
-            }
-            Head::Partial => None,
+        // Boxed: what requests and hello need is gone while the session idles for hours.
+        let session = Box::pin(async {
+            let deadline = Instant::now() + self.services.times.handshake;
+            let stream = self.wire(stream, deadline).await?;
+            Connection::new(self, stream, peer).serve(deadline, ungreeted, &mut place).await
+        });
+        if let Some(session) = session.await {
+            session.run().await;
         }
     }
 
@@ -219,8 +161,8 @@ impl Front {
             }
             Ok(Accepted::Plain(stream)) => {
                 count("plain");
-                let refusal = Refusal::invalid("this port speaks TLS: use https:// or wss://");
-                self.answer(Wire::Plain(stream), refusal.code.http_status(), &refusal).await;
+                let refused = Refused::bad_request("this port speaks TLS: use https:// or wss://");
+                farewell(Wire::Plain(stream), &self.refusal(&refused)).await;
             }
             Ok(Accepted::Failed(e)) => {
                 count("failed");
@@ -231,68 +173,22 @@ impl Front {
         None
     }
 
-    fn refusal(&self, status: u16, refusal: &Refusal) -> Vec<u8> {
-        upgrade::refusal(status, refusal, self.services.clock.any_now_ms()).into_bytes()
+    /// A whole answer for a connection that gets no further than this.
+    pub fn refusal(&self, refused: &Refused) -> Vec<u8> {
+        let mut response = refused.answer();
+        common(response.headers_mut(), self.services.clock.any_now_ms());
+        let (head, body) = answer::encode(response, false, Then::Close);
+        [head, body].concat()
     }
 
-    async fn answer(&self, stream: Wire, status: u16, refusal: &Refusal) {
-        farewell(stream, &self.refusal(status, refusal)).await;
+    /// A place among those that have not said who they are.
+    pub fn ungreeted(&self) -> Option<OwnedSemaphorePermit> {
+        self.ungreeted.clone().try_acquire_owned().ok()
     }
 
-    async fn http(&self, stream: Rewind<Wire>, peer: IpAddr) {
-        // A proxy may send requests of several clients over one connection.
-        let service = service_fn(|mut request: Request<hyper::body::Incoming>| {
-            let forwarded = request.headers().get_all(client::HEADER).iter().filter_map(|v| v.to_str().ok());
-            let caller = Caller(self.services.door.client(peer, forwarded));
-            request.extensions_mut().insert(caller);
-            self.router.clone().oneshot(request.map(Body::new))
-        });
-        let served = http1::Builder::new()
-            .timer(TokioTimer::new())
-            // Also how long a connection may idle between two requests.
-            .header_read_timeout(self.services.times.heartbeat)
-            .max_buf_size(limits::HEAD_BYTES * 2)
-            .serve_connection(TokioIo::new(stream), service);
-        tokio::pin!(served);
-        let result = tokio::select! {
-            result = served.as_mut() => result,
-            () = self.draining.cancelled() => {
-                // Finishes the request it is in.
-                served.as_mut().graceful_shutdown();
-                served.await
-            }
-        };
-        if let Err(e) = result {
-            tracing::debug!(error = %e, "http connection");
-        }
-    }
-}
-
-/// The last that is said on a connection; a second at most.
-async fn farewell(mut stream: Wire, last: &[u8]) {
-    let said = async {
-        stream.write_all(last).await?;
-        stream.shutdown().await?;
-        // Closing over unread bytes would reset the connection before the answer is read.
-        let mut rest = [0; 1_024];
-        while stream.read(&mut rest).await? > 0 {}
-        io::Result::Ok(())
-    };
-    let _ = timeout(Duration::from_secs(1), said).await;
-}
-
-/// None: the connection ended in the middle of its head.
-async fn read_head(stream: &mut Wire, bytes: &mut BytesMut) -> Option<Head> {
-    loop {
-        // At most one byte over the limit, by which the judge knows.
-        let room = (limits::HEAD_BYTES + 1).saturating_sub(bytes.len());
-        if (&mut *stream).take(room as u64).read_buf(bytes).await.ok()? == 0 {
-            return None;
-        }
-        match upgrade::judge(bytes) {
-            Head::Partial => {}
-            head => return Some(head),
-        }
+    pub fn full() -> Refusal {
+        metrics::counter!("natterjack_edge_connections_refused_total").increment(1);
+        Refusal { retry_after_ms: Some(5_000), ..Refusal::unavailable("this edge takes no more connections") }
     }
 }
 

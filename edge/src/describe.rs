@@ -16,7 +16,11 @@ pub fn describe() {
         ("natterjack_edge_outbox_overflows_total", "outboxes dropped because their reader was too slow"),
         ("natterjack_edge_connections_refused_total", "connections over the limit of this edge"),
         ("natterjack_edge_limited_total", "connections, logins, sends and requests refused for their number, by limit"),
-        ("natterjack_edge_half_heads_total", "connections whose first request never came"),
+        ("natterjack_edge_half_heads_total", "connections that ended before the head of a request was whole"),
+        (
+            "natterjack_edge_answers_dropped_total",
+            "HTTP answers given up with their connection, by why: stalled (nobody took them), bytes_per_address (too many of one address)",
+        ),
         (
             "natterjack_edge_tls_handshakes_total",
             "TLS handshakes, by result: ok, failed, late (not done in time), plain (HTTP without TLS)",

@@ -36,6 +36,8 @@ pub struct Limits {
     pub trusted_proxies: Vec<Network>,
     /// At once.
     pub connections_per_address: u32,
+    /// Of request bodies and of answers that are not taken, at once.
+    pub bytes_per_address: u32,
     /// A minute, as the next four.
     pub connects_per_address: u32,
     pub connects_per_user: u32,
@@ -54,6 +56,7 @@ impl Default for Limits {
             exempt: vec![network("127.0.0.0/8"), network("::1")],
             trusted_proxies: Vec::new(),
             connections_per_address: 2_000,
+            bytes_per_address: 64 << 20,
             connects_per_address: 3_000,
             connects_per_user: 600,
             registers_per_address: 30,
@@ -68,6 +71,7 @@ impl Default for Limits {
 struct Inner {
     limits: Limits,
     places: Places,
+    bytes: Places,
     connects: Meter<IpAddr>,
     connects_of: Meter<UserId>,
     registers: Meter<IpAddr>,
@@ -88,6 +92,7 @@ impl Door {
         let second = |n: u32, at_once: u32| Meter::new(n, Duration::from_secs(1), n.saturating_mul(at_once));
         Self(Arc::new(Inner {
             places: Places::new(limits.connections_per_address),
+            bytes: Places::new(limits.bytes_per_address),
             connects: minute(limits.connects_per_address),
             connects_of: Meter::new(limits.connects_per_user, MINUTE, limits.connects_per_user),
             registers: minute(limits.registers_per_address),
@@ -115,7 +120,7 @@ impl Door {
         let place = self
             .0
             .places
-            .take(client)
+            .take(client, 1)
             .ok_or_else(|| refusal("connections_per_address", PLACE_AGAIN_MS, "too many connections from your address; close some"))?;
         over(
             "connects_per_address",
@@ -123,6 +128,14 @@ impl Door {
             "too many connections from your address in one minute",
         )?;
         Ok(Some(place))
+    }
+
+    /// Bytes that wait here for this address, or for more bytes from it. Given back when dropped.
+    pub fn holds(&self, client: IpAddr, bytes: usize) -> Result<Option<Place>, Refusal> {
+        let Some(client) = self.counted(client).filter(|_| bytes > 0) else { return Ok(None) };
+        let place = self.0.bytes.take(client, bytes as u64);
+        let why = "too much is under way from and to your address; read the answers";
+        place.map(Some).ok_or_else(|| refusal("bytes_per_address", PLACE_AGAIN_MS, why))
     }
 
     /// A `hello`.
@@ -224,6 +237,16 @@ mod tests {
         let (c, d) = (address("::ffff:192.0.2.1"), address("::ffff:192.0.2.2"));
         let _two = (door.connects(c).unwrap(), door.connects(c).unwrap());
         assert!(door.connects(c).is_err() && door.connects(d).is_ok());
+    }
+
+    #[test]
+    fn what_waits_is_counted_in_bytes() {
+        let door = Door::new(Limits { bytes_per_address: 1_000, ..Limits::default() });
+        let (home, away) = (address("127.0.0.1"), address("192.0.2.1"));
+        let held = door.holds(away, 900).unwrap();
+        assert!(door.holds(away, 101).is_err() && door.holds(away, 100).is_ok() && door.holds(address("192.0.2.2"), 1_000).is_ok());
+        drop(held);
+        assert!(door.holds(away, 1_000).is_ok() && door.holds(home, usize::MAX).is_ok_and(|p| p.is_none()));
     }
 
     #[test]

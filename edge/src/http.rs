@@ -9,6 +9,7 @@ pub mod messages;
 pub mod openapi;
 pub mod path;
 pub mod query;
+pub mod refused;
 pub mod sync;
 pub mod threads;
 
@@ -17,7 +18,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use axum::{
     Extension, Router,
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -29,10 +30,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::Auth, clock::Clock, control::Control, directory::Directory, door::Door, gate::Gate, lease::Edges, pages::Pages, people::People,
-    poll::Polls, posts::Posts, threads::ThreadLists,
+    poll::Polls, posts::Posts, threads::ThreadLists, upgrade,
 };
 use extract::Failure;
 use query::Known;
+use refused::{Refused, common};
 
 /// What the handlers use, each its part.
 pub struct Api {
@@ -55,11 +57,7 @@ pub struct Api {
 
 pub type Shared = State<Arc<Api>>;
 
-/// The log's clock in milliseconds, on every answer: clients mint cids in it.
-pub const NOW: HeaderName = HeaderName::from_static("natterjack-now");
-
-/// Longer than anything an answer waits for (`control` until the publish deadline and the fold, a poll for 25 s), so that a slow body
-/// ends, too.
+/// Longer than anything an answer waits for (`control` until the publish deadline and the fold, a poll for 25 s).
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Every route with its description: what is not described is not served.
@@ -98,14 +96,22 @@ pub fn router(api: Api) -> Router {
     let around_all = Around { clock: api.clock.clone(), known: Arc::new(Known::of(&document)) };
     routes
         .fallback(nothing_here)
-        .method_not_allowed_fallback(nothing_here)
+        .method_not_allowed_fallback(another_method)
         .layer(Extension(openapi::Text::of(&document)))
         .layer(middleware::from_fn_with_state(around_all, around))
         .with_state(Arc::new(api))
 }
 
-async fn nothing_here() -> Failure {
-    Failure(Refusal::new(Code::NotFound, "no such path, or not with this method; see /v1/openapi.json"))
+async fn nothing_here(uri: Uri) -> Response {
+    // What is no GET of it does not ask for a socket.
+    if uri.path() == upgrade::PATH {
+        return ([(header::ALLOW, "GET")], another_method().await).into_response();
+    }
+    Refused::from(Refusal::new(Code::NotFound, "no such path; see /v1/openapi.json")).into_response()
+}
+
+async fn another_method() -> Refused {
+    Refused(StatusCode::METHOD_NOT_ALLOWED, Refusal::new(Code::NotFound, "not with this method; the header `Allow` names those there are"))
 }
 
 #[derive(Clone)]
@@ -116,7 +122,6 @@ struct Around {
 
 /// Around every request: its query, a deadline, a panic, the log's time, cross-origin headers, a count.
 async fn around(State(shared): State<Around>, request: Request, next: Next) -> Response {
-    // Any origin, without credentials: what a page may do here hangs on the token it holds, never on a cookie.
     let preflight = request.method() == Method::OPTIONS;
     // The pattern, not the path: ids do not belong into metrics.
     let path = request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |p| p.as_str().to_owned());
@@ -126,11 +131,7 @@ async fn around(State(shared): State<Around>, request: Request, next: Next) -> R
         Err(refusal) => Failure(refusal).into_response(),
     };
     let headers = response.headers_mut();
-    headers.insert(NOW, HeaderValue::from(shared.clock.any_now_ms()));
-    // Tokens, messages, names: nothing here is for a cache.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("natterjack-now, retry-after"));
+    common(headers, shared.clock.any_now_ms());
     if preflight {
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE"));
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type"));

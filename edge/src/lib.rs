@@ -1,21 +1,25 @@
 //! The edge: WebSocket and HTTP front of Natterjack. Steps 2, 5, 6 and 9 of a message's life (DESIGN §3).
 //!
-//! A connection goes through `accept` → `upgrade` → `session`; a send through `session/commands` → `send` → the log;
+//! A connection goes through `accept` → `connection` → `upgrade` → `session`; a send through `session/commands` → `send` → the log;
 //! an event comes back through `live` (fan-in, chain, repair) into each session's `outbox` and out by its own task.
 //! Nothing here survives the process, and nothing here has to.
 
 pub mod accept;
+pub mod answer;
 pub mod attach;
 pub mod auth;
 pub mod batch;
+pub mod body;
 pub mod clock;
 pub mod config;
+pub mod connection;
 pub mod control;
 mod describe;
 pub mod directory;
 pub mod door;
 pub mod drain;
 pub mod gate;
+pub mod head;
 pub mod history;
 pub mod http;
 pub mod lease;
@@ -27,7 +31,6 @@ pub mod poll;
 pub mod posts;
 pub mod rate;
 pub mod repair;
-pub mod rewind;
 mod run;
 pub mod send;
 pub mod session;

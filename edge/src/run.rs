@@ -6,7 +6,10 @@ use futures_util::future::BoxFuture;
 use natterjack_nats::{Buckets, ConnectError, EdgeLease, KvError, Layout, Log, Nats, Publisher, layout::LayoutError};
 use natterjack_protocol::{close, limits};
 use natterjack_runtime::{Health, telemetry::Metrics};
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    time::{Instant, timeout_at},
+};
 use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
@@ -35,6 +38,8 @@ use crate::{
     tls::{Tls, TlsError},
 };
 
+/// At the end, when all sessions have gone: how long HTTP requests have to finish.
+const ANSWERS: Duration = Duration::from_secs(5);
 /// At a new generation of the log: how long requests have to finish and sessions to be told.
 const RESUME: Duration = Duration::from_secs(1);
 
@@ -194,8 +199,13 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
 
     let work = async {
         stop.cancelled().await;
+        let last = Instant::now() + cfg.times.drain.mul_f64(0.97);
         draining.cancel();
         drain(&sessions, &gate, &edges, &cfg.times).await;
+        accepting.cancel();
+        tasks.close();
+        // Requests that have reached this edge are answered, and goodbyes said.
+        let _ = timeout_at(last.min(Instant::now() + ANSWERS), tasks.wait()).await;
     };
     let result = tokio::select! {
         () = work => Ok(None),

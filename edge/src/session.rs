@@ -133,11 +133,7 @@ enum End {
 
 impl From<Gone> for End {
     fn from(gone: Gone) -> Self {
-        match gone {
-            Gone::Peer => Self::Peer,
-            Gone::TooLarge => Self::Close(close::TOO_LARGE),
-            Gone::Broken => Self::Close(close::BAD_FRAME),
-        }
+        gone.close().map_or(Self::Peer, Self::Close)
     }
 }
 

@@ -94,6 +94,7 @@ fn limits(l: &Limits) -> natterjack_edge::Limits {
         exempt: l.exempt.clone(),
         trusted_proxies: l.trusted_proxies.clone(),
         connections_per_address: l.connections_per_address,
+        bytes_per_address: l.bytes_per_address,
         connects_per_address: l.connects_per_address,
         connects_per_user: l.connects_per_user,
         registers_per_address: l.registers_per_address,

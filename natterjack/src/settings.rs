@@ -71,6 +71,7 @@ pub struct Limits {
     pub exempt: Vec<Network>,
     pub trusted_proxies: Vec<Network>,
     pub connections_per_address: u32,
+    pub bytes_per_address: u32,
     pub connects_per_address: u32,
     pub connects_per_user: u32,
     pub registers_per_address: u32,
@@ -262,7 +263,16 @@ fn times(l: &mut Loader) -> Times {
         l.checked("times.access_token_minutes", positive),
         l.checked("times.refresh_token_days", positive),
     );
+    let seconds = |s: f64| match Duration::try_from_secs_f64(s) {
+        Ok(d) if !d.is_zero() => Ok(d),
+        _ => Err("must be more than 0".to_owned()),
+    };
     let times = Times {
+        handshake: l.checked("edge.handshake_seconds", seconds),
+        head: l.checked("edge.head_seconds", seconds),
+        body: l.checked("edge.body_seconds", seconds),
+        http_idle: l.checked("edge.idle_seconds", seconds),
+        stall: l.checked("edge.stall_seconds", seconds),
         drain: Duration::from_secs(l.get("process.drain_seconds")),
         log_max_age,
         storage_margin: Times::default().storage_margin.min(log_max_age / 3),
@@ -283,6 +293,7 @@ fn limits(l: &mut Loader) -> Limits {
         exempt: l.checked("limits.exempt", networks),
         trusted_proxies: l.checked("limits.trusted_proxies", networks),
         connections_per_address: l.get("limits.connections_per_address"),
+        bytes_per_address: l.get("limits.bytes_per_address"),
         connects_per_address: l.get("limits.connects_per_address"),
         connects_per_user: l.get("limits.connects_per_user"),
         registers_per_address: l.get("limits.registers_per_address"),
@@ -404,11 +415,22 @@ mod tests {
             ("nats.replicas", "2"),
             ("up.sync", "often"),
             ("times.divisor", "0"),
+            ("edge.idle_seconds", "0"),
+            ("edge.stall_seconds", "-1"),
             ("limits.exempt", "10.0.0.1/8"),
         ])
         .unwrap_err()
         .to_string();
-        for key in ["edge.id", "edge.listen", "nats.replicas", "up.sync", "times.divisor", "limits.exempt"] {
+        for key in [
+            "edge.id",
+            "edge.listen",
+            "nats.replicas",
+            "up.sync",
+            "times.divisor",
+            "edge.idle_seconds",
+            "edge.stall_seconds",
+            "limits.exempt",
+        ] {
             assert!(text.contains(key), "{key} is missing in {text}");
         }
     }

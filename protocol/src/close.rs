@@ -37,6 +37,8 @@ const fn close(code: u16, reason: &'static str, back: Back) -> Close {
 }
 
 pub const BYE: Close = close(1000, "bye", Back::Never);
+pub const PROTOCOL: Close = close(1002, "not WebSocket as RFC 6455 has it: mask, reserved bit, opcode or fragments", Back::Backoff);
+pub const NOT_UTF8: Close = close(1007, "a text frame is not UTF-8", Back::Backoff);
 pub const BAD_FRAME: Close = close(4000, "not a frame of this subprotocol", Back::Never);
 pub const UNAUTHORIZED: Close = close(4001, "token refused", Back::AfterLogin);
 pub const HELLO_TIMEOUT: Close = close(4002, "no hello within 5 s", Back::Backoff);
@@ -48,10 +50,23 @@ pub const TOO_LARGE: Close = close(4007, "frame over the size limit", Back::Neve
 pub const RESYNC: Close = close(4008, "the edge lost its place; resume from the cursors", Back::Now);
 pub const UNAVAILABLE: Close = close(4009, "a part of the system does not answer", Back::Backoff);
 pub const FLOOD: Close = close(4010, "kept sending over the rate limit", Back::Backoff);
-pub const FULL: Close = close(4011, "this edge takes no more connections", Back::Backoff);
 
-pub const ALL: [Close; 13] =
-    [BYE, BAD_FRAME, UNAUTHORIZED, HELLO_TIMEOUT, REPLACED, SLOW_READER, DRAINING, HEARTBEAT, TOO_LARGE, RESYNC, UNAVAILABLE, FLOOD, FULL];
+pub const ALL: [Close; 14] = [
+    BYE,
+    PROTOCOL,
+    NOT_UTF8,
+    BAD_FRAME,
+    UNAUTHORIZED,
+    HELLO_TIMEOUT,
+    REPLACED,
+    SLOW_READER,
+    DRAINING,
+    HEARTBEAT,
+    TOO_LARGE,
+    RESYNC,
+    UNAVAILABLE,
+    FLOOD,
+];
 
 /// What to do after `code`; an unknown code (a proxy's 1006, a newer server's) is a lost connection.
 pub fn back(code: u16) -> Back {

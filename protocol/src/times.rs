@@ -23,8 +23,17 @@ pub struct Times {
     pub publish_deadline: Duration,
     /// First frame of a connection.
     pub hello: Duration,
-    /// Upgrade request: its head must be complete by then.
+    /// TLS, and the head of a connection's first request, together.
     pub handshake: Duration,
+    /// The head of a later request, from its first byte.
+    pub head: Duration,
+    /// The body of a request.
+    pub body: Duration,
+    /// An HTTP connection without a request. Longer than proxies keep one they do not use (nginx and ALB 60 s, Caddy 120 s): else they send a
+    /// request into a connection that is being closed.
+    pub http_idle: Duration,
+    /// An HTTP answer of which nothing is taken for so long is dropped with its connection.
+    pub stall: Duration,
     /// A client sends something at least this often.
     pub heartbeat: Duration,
     /// Without a byte from the client for this long its socket is closed.
@@ -77,7 +86,11 @@ impl Default for Times {
             ack_timeout: s(2),
             publish_deadline: s(15),
             hello: s(5),
-            handshake: s(5),
+            handshake: s(10),
+            head: s(10),
+            body: s(30),
+            http_idle: s(150),
+            stall: s(30),
             heartbeat: s(25),
             heartbeat_timeout: s(60),
             attach: s(5),

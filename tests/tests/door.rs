@@ -4,12 +4,16 @@
 
 #[path = "door/common.rs"]
 mod common;
+#[path = "door/connections.rs"]
+mod connections;
 #[path = "door/external.rs"]
 mod external;
 #[path = "door/limits.rs"]
 mod limits;
 #[path = "door/long_poll.rs"]
 mod long_poll;
+#[path = "door/proxies.rs"]
+mod proxies;
 #[path = "door/revocation.rs"]
 mod revocation;
 #[path = "door/tls.rs"]

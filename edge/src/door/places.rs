@@ -1,37 +1,38 @@
-//! How many at once: places per address, given back when dropped.
+//! How much at once: connections or bytes per address, given back when dropped.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use parking_lot::Mutex;
 
 /// Bounded by the connections of the edge: an address without one is not kept.
-type Taken = Arc<Mutex<HashMap<IpAddr, u32>>>;
+type Taken = Arc<Mutex<HashMap<IpAddr, u64>>>;
 
 pub struct Places {
-    most: u32,
+    most: u64,
     taken: Taken,
 }
 
 impl Places {
     /// 0: no limit.
     pub fn new(most: u32) -> Self {
-        Self { most, taken: Taken::default() }
+        Self { most: most.into(), taken: Taken::default() }
     }
 
-    /// None: all are taken.
-    pub fn take(&self, address: IpAddr) -> Option<Place> {
+    /// None: there is not that much left.
+    pub fn take(&self, address: IpAddr, amount: u64) -> Option<Place> {
         let mut taken = self.taken.lock();
-        let count = taken.entry(address).or_default();
-        if self.most > 0 && *count >= self.most {
+        let sum = taken.get(&address).copied().unwrap_or_default().saturating_add(amount);
+        if self.most > 0 && sum > self.most {
             return None;
         }
-        *count += 1;
-        Some(Place { address, taken: self.taken.clone() })
+        taken.insert(address, sum);
+        Some(Place { address, amount, taken: self.taken.clone() })
     }
 }
 
 pub struct Place {
     address: IpAddr,
+    amount: u64,
     taken: Taken,
 }
 
@@ -39,7 +40,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.taken.lock();
         if let Some(count) = taken.get_mut(&self.address) {
-            *count -= 1;
+            *count = count.saturating_sub(self.amount);
             if *count == 0 {
                 taken.remove(&self.address);
             }
@@ -55,12 +56,16 @@ mod tests {
     fn the_last_place_and_the_one_after_it() {
         let places = Places::new(2);
         let (a, b): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
-        let first = places.take(a).unwrap();
-        let _second = places.take(a).unwrap();
-        assert!(places.take(a).is_none() && places.take(b).is_some());
+        let first = places.take(a, 1).unwrap();
+        let _second = places.take(a, 1).unwrap();
+        assert!(places.take(a, 1).is_none() && places.take(b, 1).is_some());
         drop(first);
-        assert!(places.take(a).is_some());
+        assert!(places.take(a, 1).is_some());
         drop(_second);
-        assert!(places.taken.lock().is_empty(), "who has none is forgotten");
+        assert!(places.take(b, 3).is_none() && places.take(b, 2).is_some(), "more than one at once");
+        drop(places.take(a, 0));
+        let third = places.take(a, 1);
+        drop(third);
+        assert!(!places.taken.lock().contains_key(&b), "who has none is forgotten");
     }
 }

@@ -6,13 +6,13 @@ use axum::{
     Json,
     body::to_bytes,
     extract::{FromRequest, FromRequestParts, Request, path::ErrorKind, rejection::PathRejection},
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use natterjack_protocol::{Refusal, error::Code, limits};
 use serde::de::DeserializeOwned;
 
-use super::Api;
+use super::{Api, refused::Refused};
 use crate::auth;
 
 /// A refusal as an HTTP answer.
@@ -26,16 +26,7 @@ impl From<Refusal> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let retry_after = self.0.retry_after_ms.map(|ms| HeaderValue::from(ms.div_ceil(1_000)));
-        let mut response = (status, Json(self.0)).into_response();
-        if let Some(seconds) = retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds);
-        }
-        if status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        response
+        Refused::from(self.0).into_response()
     }
 }
 
@@ -56,7 +47,7 @@ impl FromRequestParts<Arc<Api>> for Actor {
     }
 }
 
-/// The address a request came from, as far as proxies that are trusted say it. Put there by `accept`.
+/// The address a request came from, as far as proxies that are trusted say it. Put there by `connection`.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller(pub IpAddr);
 
@@ -75,18 +66,34 @@ fn bearer(parts: &Parts) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// The body as JSON, whatever its content type says.
+/// The body as JSON, if its content type says so: a page of somebody else cannot send that without asking first. How large it may be
+/// was seen to when it was read.
 pub struct Body<T>(pub T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
-    type Rejection = Failure;
+    type Rejection = Refused;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
-        let bytes = to_bytes(request.into_body(), limits::HTTP_BODY_BYTES)
-            .await
-            .map_err(|_| Refusal::invalid(format!("the body was cut short or has more than {} bytes", limits::HTTP_BODY_BYTES)))?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|e| Failure(Refusal::new(Code::BadFrame, format!("body: {}", explain(&e)))))
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refused> {
+        if !is_json(request.headers()) {
+            let why = "the body must be JSON and say so: `Content-Type: application/json`";
+            return Err(Refused::invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
+        }
+        let bytes =
+            to_bytes(request.into_body(), limits::HTTP_BODY_BYTES).await.map_err(|_| Refused::bad_request("the body was cut short"))?;
+        serde_json::from_slice(&bytes).map(Self).map_err(|e| Refusal::new(Code::BadFrame, format!("body: {}", explain(&e))).into())
     }
+}
+
+/// Once, in any case, with UTF-8 if it names a charset.
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut all = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(Ok(value)), None) = (all.next().map(HeaderValue::to_str), all.next()) else { return false };
+    let mut parts = value.split(';').map(str::trim);
+    let json = parts.next().is_some_and(|t| t.eq_ignore_ascii_case("application/json"));
+    json && parts.all(|p| match p.split_once('=') {
+        Some((name, charset)) if name.eq_ignore_ascii_case("charset") => charset.trim_matches('"').eq_ignore_ascii_case("utf-8"),
+        _ => true,
+    })
 }
 
 /// Serde's words name the field; its words for a value of the wrong type repeat the value, which may be a password.
@@ -125,12 +132,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_keeps_its_status_and_says_when_to_come_back() {
-        let r = Failure(Refusal { retry_after_ms: Some(1_500), ..Refusal::unavailable("x") }).into_response();
-        assert_eq!((r.status().as_u16(), r.headers()[header::RETRY_AFTER].to_str().unwrap()), (503, "2"));
-        for code in Code::ALL {
-            assert_eq!(Failure(Refusal::new(code, "x")).into_response().status().as_u16(), code.http_status());
+    fn json_is_what_says_so() {
+        let is = |types: &[&'static str]| {
+            let name = || header::CONTENT_TYPE;
+            is_json(&types.iter().map(|t| (name(), HeaderValue::from_static(t))).collect())
+        };
+        assert!(is(&["application/json"]) && is(&["Application/JSON; charset=\"UTF-8\""]) && is(&["application/json;x"]));
+        for other in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", "application/json; charset=utf-16", ""] {
+            assert!(!is(&[other]), "{other}");
         }
+        assert!(!is(&[]) && !is(&["application/json", "application/json"]));
     }
 
     #[tokio::test]
@@ -141,10 +152,10 @@ mod tests {
             password: u8,
         }
         let body = |text: &'static str| async move {
-            let request = Request::new(axum::body::Body::from(text));
-            match Body::<Login>::from_request(request, &()).await {
+            let json = Request::builder().header("content-type", "application/json");
+            match Body::<Login>::from_request(json.body(axum::body::Body::from(text)).unwrap(), &()).await {
                 Ok(_) => panic!("taken"),
-                Err(Failure(refusal)) => refusal,
+                Err(Refused(_, refusal)) => refusal,
             }
         };
         let wrong = body(r#"{"password":"hunter2"}"#).await;

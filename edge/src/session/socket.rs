@@ -12,7 +12,11 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Sink, Stream};
-use natterjack_protocol::{close::Close, codec::Codec, limits};
+use natterjack_protocol::{
+    close::{self, Close},
+    codec::Codec,
+    limits,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, timeout},
@@ -36,8 +40,22 @@ pub enum Gone {
     /// Closed or broken by the other side.
     Peer,
     TooLarge,
-    /// Not WebSocket any more.
+    /// Not WebSocket as RFC 6455 has it.
     Broken,
+    /// Text that is not UTF-8.
+    NotText,
+}
+
+impl Gone {
+    /// How it is told; None: there is nobody to tell.
+    pub fn close(&self) -> Option<Close> {
+        match self {
+            Self::Peer => None,
+            Self::TooLarge => Some(close::TOO_LARGE),
+            Self::Broken => Some(close::PROTOCOL),
+            Self::NotText => Some(close::NOT_UTF8),
+        }
+    }
 }
 
 /// Bytes taken from an outbox per flush: several frames to a system call, and a bound on what waits twice.
@@ -151,7 +169,8 @@ fn gone(e: &tungstenite::Error) -> Gone {
     match e {
         Error::Capacity(_) => Gone::TooLarge,
         Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => Gone::Peer,
-        Error::Protocol(_) | Error::Utf8(_) | Error::AttackAttempt => Gone::Broken,
+        Error::Protocol(_) | Error::AttackAttempt => Gone::Broken,
+        Error::Utf8(_) => Gone::NotText,
         _ => Gone::Peer,
     }
 }

@@ -17,12 +17,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{
-    BAD_FRAMES, Done, Services, Session,
-    handle::SessionHandle,
-    queue::SendQueue,
-    socket::{Gone, Socket},
-};
+use super::{BAD_FRAMES, Done, Services, Session, handle::SessionHandle, queue::SendQueue, socket::Socket};
 use crate::{auth::Actor, rate::Bucket};
 
 pub struct Ungreeted<S> {
@@ -78,9 +73,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
                 (Ok(Message::Ping(_) | Message::Pong(_)), _) => continue,
                 (Ok(Message::Binary(bytes)), Codec::Msgpack) => bytes,
                 (Ok(Message::Text(text)), Codec::Json) => text.into(),
-                (Ok(Message::Close(_)) | Err(Gone::Peer), _) => return Err(End::Peer),
-                (Err(Gone::TooLarge), _) => return Err(End::Silent(close::TOO_LARGE)),
-                (Err(Gone::Broken), _) => return Err(End::Silent(close::BAD_FRAME)),
+                (Ok(Message::Close(_)), _) => return Err(End::Peer),
+                (Err(gone), _) => return Err(gone.close().map_or(End::Peer, End::Silent)),
                 (Ok(_), _) => {
                     let refusal = Refusal::new(Code::BadFrame, "text frames are for JSON, binary frames for MessagePack");
                     return Err(End::Close(refusal, close::BAD_FRAME));

@@ -29,18 +29,21 @@ use natterjack_runtime::Health;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::watch,
     task::JoinHandle,
     time::timeout,
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async,
-    tungstenite::{Message, client::IntoClientRequest},
+    tungstenite::{Message, client::IntoClientRequest, protocol::Role},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::harness::{Server, eventually};
+use crate::{
+    harness::{Server, eventually},
+    raw_http::RawHttp,
+};
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -53,7 +56,8 @@ pub fn now_ms() -> u64 {
 }
 
 pub fn times() -> Times {
-    Times { hello: Duration::from_millis(700), handshake: Duration::from_millis(700), drain: Duration::from_secs(4), ..Times::default() }
+    let ms = Duration::from_millis;
+    Times { hello: ms(700), handshake: ms(700), head: ms(700), body: ms(700), drain: ms(4_000), ..Times::default() }
 }
 
 /// Holds back the answers to who asks for heads of threads; who asks for none is answered.
@@ -100,6 +104,10 @@ impl World {
     }
 
     pub async fn with(users: &[&str], times: Times) -> Self {
+        Self::configured(users, times, |_| ()).await
+    }
+
+    pub async fn configured(users: &[&str], times: Times, configure: impl FnOnce(&mut Config)) -> Self {
         let (server, nats, layout) = Server::ready().await;
         let buckets = Buckets::new(&nats, layout);
         for user in users {
@@ -119,7 +127,9 @@ impl World {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         drop(listener);
-        let cfg = Config { nats: server.config(), times, instance: "test".into(), edge_id: id("e1"), listen: addr, ..Config::default() };
+        let mut cfg =
+            Config { nats: server.config(), times, instance: "test".into(), edge_id: id("e1"), listen: addr, ..Config::default() };
+        configure(&mut cfg);
         let (health, stop) = (Health::new(), CancellationToken::new());
         let edge = tokio::spawn(run(cfg, health.clone(), stop.clone()));
         timeout(PATIENCE, health.ready()).await.unwrap();
@@ -165,6 +175,18 @@ impl World {
         Client { ws, codec, r: 0 }
     }
 
+    /// HTTP by hand.
+    pub async fn dial(&self) -> RawHttp<TcpStream> {
+        RawHttp::new(TcpStream::connect(self.addr).await.unwrap())
+    }
+
+    /// Likewise, from another address of this machine.
+    pub async fn dial_from(&self, address: &str) -> RawHttp<TcpStream> {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
+        RawHttp::new(socket.connect(self.addr).await.unwrap())
+    }
+
     /// Connected, greeted and attached.
     pub async fn client(&self, user: &str, device: &str, codec: Codec) -> Client {
         let mut client = self.socket(codec).await;
@@ -177,7 +199,9 @@ impl World {
     /// Status, head in lower case, body.
     pub async fn http(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String, serde_json::Value) {
         let auth = token.map_or_else(String::new, |t| format!("Authorization: Bearer {t}\r\n"));
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: h\r\n{auth}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        let json = "Content-Type: application/json\r\n";
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: h\r\n{auth}{json}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
         self.raw(&(head + body)).await
     }
 
@@ -265,6 +289,12 @@ pub struct Client {
 }
 
 impl Client {
+    /// Over a connection that has become a WebSocket, with JSON, by hand.
+    pub async fn over(http: RawHttp<TcpStream>) -> Self {
+        let ws = WebSocketStream::from_partially_read(http.stream, http.read, Role::Client, None).await;
+        Self { ws, codec: Codec::Json, r: 0 }
+    }
+
     pub async fn hello(&mut self, token: &str, device: &str) {
         let hello = Hello { token: token.into(), device: id(device), class: DeviceClass::Other, cursors: BTreeMap::new(), synced: None };
         self.put(&ClientFrame::Hello(hello)).await;

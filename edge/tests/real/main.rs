@@ -10,10 +10,17 @@ mod harness;
 #[path = "../../../tests/src/kit/document.rs"]
 mod judge;
 
+#[allow(dead_code, reason = "as above")]
+#[path = "../../../tests/src/kit/raw_http.rs"]
+mod raw_http;
+
 mod attach;
 mod bad_input;
+mod connections;
 mod document;
 mod drain;
 mod http;
 mod kit;
 mod sends;
+mod slow;
+mod websocket;

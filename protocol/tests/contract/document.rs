@@ -77,8 +77,12 @@ fn the_limits() -> String {
 
 fn times() -> String {
     let t = Times::default();
-    let rows: [(&str, Duration, &str); 14] = [
-        ("handshake", t.handshake, "the head of the upgrade request is complete"),
+    let rows: [(&str, Duration, &str); 18] = [
+        ("handshake", t.handshake, "TLS and the head of a connection's first request are complete"),
+        ("head", t.head, "the head of a later request is complete, from its first byte; else 408"),
+        ("body", t.body, "the body of a request is complete; else 408"),
+        ("http_idle", t.http_idle, "an HTTP connection waits for its next request"),
+        ("stall", t.stall, "an HTTP answer of which nothing is taken is dropped with its connection"),
         ("hello", t.hello, "`hello` has come"),
         ("heartbeat", t.heartbeat, "a client sends something at least this often (`heartbeat_ms`)"),
         ("heartbeat_timeout", t.heartbeat_timeout, "silence after which a socket is closed with 4006"),

@@ -39,13 +39,16 @@ pub fn nats_server() -> &'static Path {
         if let Some(named) = std::env::var_os("NATTERJACK_NATS_SERVER") {
             return named.into();
         }
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path)
-            .chain([root().join(".cache/bin")])
-            .map(|dir| dir.join("nats-server"))
-            .find(|p| p.is_file())
+        installed("nats-server")
+            .or_else(|| Some(root().join(".cache/bin/nats-server")).filter(|p| p.is_file()))
             .expect("a nats-server: run `make nats-server` first")
     })
+}
+
+/// A program of the system, if it is installed; servers may stand where only root looks.
+pub fn installed(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]).map(|dir| dir.join(name)).find(|p| p.is_file())
 }
 
 fn root() -> &'static Path {

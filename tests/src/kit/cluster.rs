@@ -290,8 +290,12 @@ impl Cluster {
 
     /// A new proxy in front of edge `i`; clients connect to its `url()`.
     pub async fn proxy_to_edge(&self, i: usize) -> Proxy {
-        let n = self.proxies.fetch_add(1, Ordering::Relaxed);
-        Proxy::start(self.net.proxy(n), self.net.edge(i)).await
+        Proxy::start(self.proxy_addr(), self.net.edge(i)).await
+    }
+
+    /// An address for somebody else's proxy, which the test runs itself.
+    pub fn proxy_addr(&self) -> SocketAddr {
+        self.net.proxy(self.proxies.fetch_add(1, Ordering::Relaxed))
     }
 
     /// A connection to NATS for the test itself, with the names and helpers of the nats crate.

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_tungstenite::{
     Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
-    tungstenite::{Error, Message, client::IntoClientRequest, http::HeaderValue},
+    tungstenite::{Error, Message, client::IntoClientRequest, http::HeaderValue, protocol::Role},
 };
 
 use super::{user::User, wait::within};
@@ -64,6 +64,12 @@ impl RawWs {
         let (ws, _) = within("a WebSocket handshake", ANSWER, Box::pin(opened)).await?;
         let codec = Codec::of_subprotocol(subprotocol).unwrap_or(Codec::Json);
         Ok(Self { ws, codec, welcome: None, requests: 0, passed_over: Vec::new(), ahead: 0 })
+    }
+
+    /// Over a connection that has become a WebSocket already; `read`: what was read behind the head.
+    pub async fn over(stream: MaybeTlsStream<TcpStream>, read: Vec<u8>, codec: Codec) -> Self {
+        let ws = WebSocketStream::from_partially_read(stream, read, Role::Client, None).await;
+        Self { ws, codec, welcome: None, requests: 0, passed_over: Vec::new(), ahead: 0 }
     }
 
     pub fn codec(&self) -> Codec {

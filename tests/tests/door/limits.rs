@@ -47,7 +47,10 @@ async fn from(address: &str, edge: SocketAddr, request: &str, headers: &str, bod
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
         let mut stream = socket.connect(edge).await.unwrap();
-        let text = format!("{request} HTTP/1.1\r\nHost: edge\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len());
+        let text = format!(
+            "{request} HTTP/1.1\r\nHost: edge\r\n{headers}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
         // Refused before it could say anything: the answer is there all the same.
         let _ = stream.write_all(text.as_bytes()).await;
         let (mut bytes, mut buffer) = (Vec::new(), [0; 4_096]);

@@ -18,7 +18,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerNam
 
 use super::common::SOON;
 
-/// A handshake and the head of a request, together.
+/// A handshake and the head of a request, together, where a test waits for it.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
 fn spec() -> ClusterSpec {
@@ -161,7 +161,8 @@ async fn a_new_certificate_needs_no_restart_and_a_broken_one_changes_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_handshakes_end_at_their_deadline_and_do_not_pile_up() {
     const PLACES: usize = 24;
-    let set = vec![("edge.max_connections".to_owned(), PLACES.to_string())];
+    let set = [("edge.max_connections", PLACES.to_string()), ("edge.handshake_seconds", HANDSHAKE.as_secs().to_string())];
+    let set = set.map(|(k, v)| (k.to_owned(), v)).into();
     let cluster = Cluster::start(ClusterSpec { edges: 1, set, ..spec() }).await;
     // The kit's own question whether it is ready may still hold a place.
     eventually("every place is free", SOON, async || {

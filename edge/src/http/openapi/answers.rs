@@ -9,6 +9,9 @@ use serde_json::{Map, Value, json};
 /// Named by an operation's `extensions`, and taken out here.
 const CODES: &str = "x-codes";
 
+/// Where a body is read, HTTP has statuses that say more than the code: too slow, too large, not said to be JSON.
+const OF_BODIES: [(u16, Code); 3] = [(408, Code::Unavailable), (413, Code::Invalid), (415, Code::Invalid)];
+
 pub fn complete(document: &mut Value) {
     never_null(document);
     let mut refusals = Map::new();
@@ -22,7 +25,10 @@ pub fn complete(document: &mut Value) {
                 response["description"] = "As asked.".into();
             }
             for (status, codes) in codes {
-                let name = codes.iter().map(|c| c.name()).collect::<Vec<_>>().join("-or-");
+                let mut name = codes.iter().map(|c| c.name()).collect::<Vec<_>>().join("-or-");
+                if OF_BODIES.iter().any(|(s, _)| *s == status) {
+                    name = format!("{name}-{status}");
+                }
                 responses.insert(status.to_string(), json!({ "$ref": format!("#/components/responses/{name}") }));
                 refusals.entry(name).or_insert_with(|| refusal(status, &codes));
             }
@@ -57,6 +63,9 @@ fn codes(path: &str, operation: &mut Value) -> BTreeMap<u16, Vec<Code>> {
     for code in Code::ALL.into_iter().filter(|c| all.contains(c)) {
         by_status.entry(code.http_status()).or_default().push(code);
     }
+    if operation.get("requestBody").is_some() {
+        by_status.extend(OF_BODIES.map(|(status, code)| (status, vec![code])));
+    }
     by_status
 }
 
@@ -88,7 +97,7 @@ fn example(code: Code) -> Value {
 
 fn headers(status: Option<u16>) -> Value {
     let mut headers = json!({ "Natterjack-Now": { "$ref": "#/components/headers/Natterjack-Now" } });
-    if matches!(status, Some(429 | 500 | 503)) {
+    if matches!(status, Some(408 | 429 | 500 | 503)) {
         headers["Retry-After"] = json!({
             "description": "Seconds: `retry_after_ms`, rounded up.", "required": true, "schema": { "type": "integer", "minimum": 1 },
         });

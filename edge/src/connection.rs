@@ -1,0 +1,268 @@
+//! Before step 2: one connection, request by request, until one of them makes a session of it.
+//!
+//! Heads and bodies are read here and not by an HTTP library: any request of a kept connection may be the upgrade (proxies and clients with a
+//! pool do so), its bytes must not be in anybody's buffer then, nothing but the socket belongs under 100,000 idle ones, and what is broken,
+//! late or too large gets the same typed JSON as everything else. One request at a time: what is pipelined waits in the socket, so that a
+//! reader that has stopped costs one answer and not a thousand.
+
+use std::{net::IpAddr, time::Duration};
+
+use axum::body::Body;
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use natterjack_protocol::{Code, Refusal, limits};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
+use tower::ServiceExt;
+
+use crate::{
+    accept::Front,
+    answer::{self, Then, farewell},
+    body::Reading,
+    door::{client, places::Place},
+    head::{self, Asked, Head},
+    http::{extract::Caller, refused::Refused},
+    session::{Session, socket::Socket, ungreeted::Ungreeted},
+    upgrade,
+    wire::Wire,
+};
+
+/// Somebody who has said all and still listens gets the answer; somebody who is gone looks the same, and a poll would wait for them.
+const HALF_CLOSED: Duration = Duration::from_secs(5);
+
+pub struct Connection<'a> {
+    pub front: &'a Front,
+    pub stream: Wire,
+    pub peer: IpAddr,
+    /// Read and not used yet: a head at most, or a piece of a body.
+    read: BytesMut,
+}
+
+/// A connection whose end is decided.
+enum Over {
+    /// Told why.
+    Told(Refused),
+    Silent,
+}
+
+impl From<Refused> for Over {
+    fn from(refused: Refused) -> Self {
+        Self::Told(refused)
+    }
+}
+
+impl<'a> Connection<'a> {
+    pub fn new(front: &'a Front, stream: Wire, peer: IpAddr) -> Self {
+        Self { front, stream, peer, read: BytesMut::new() }
+    }
+
+    /// Answers requests until one becomes a session; None: the connection is over. `first`: when the head of the first has to be there;
+    /// `ungreeted`: until then it counts among those that have not said who they are.
+    pub async fn serve(mut self, first: Instant, ungreeted: OwnedSemaphorePermit, place: &mut Option<Place>) -> Option<Box<Session<Wire>>> {
+        let (mut first, mut ungreeted) = (Some(first), Some(ungreeted));
+        let over = loop {
+            let asked = match self.head(first.take()).await {
+                Ok(asked) => asked,
+                Err(over) => break over,
+            };
+            if upgrade::wanted(&asked) {
+                match self.upgrade(&asked, ungreeted.take(), place).await {
+                    Ok((codec, permit)) => return self.session(codec, permit).await,
+                    Err(over) => break over,
+                }
+            }
+            ungreeted = None;
+            match self.request(*asked).await {
+                Ok(Then::Close) => {
+                    farewell(self.stream, &[]).await;
+                    return None;
+                }
+                Ok(Then::Keep | Then::KeepOld) => {}
+                Err(over) => break over,
+            }
+        };
+        if let Over::Told(refused) = over {
+            farewell(self.stream, &self.front.refusal(&refused)).await;
+        }
+        None
+    }
+
+    /// The next head. Before the first: at once; before a later one the connection may idle, and ends without a word.
+    async fn head(&mut self, first: Option<Instant>) -> Result<Box<Asked>, Over> {
+        let times = &self.front.services.times;
+        if first.is_none() {
+            self.idle(times.http_idle).await?;
+        }
+        let deadline = first.unwrap_or_else(|| Instant::now() + times.head);
+        loop {
+            match head::parse(&self.read) {
+                Head::Partial => {}
+                Head::Asked(asked) => {
+                    self.read.advance(asked.end);
+                    return Ok(asked);
+                }
+                Head::Broken(refused) => return Err(refused.into()),
+            }
+            let more = timeout_at(deadline, self.more()).await;
+            if let Ok(Ok(1..)) = more {
+                continue;
+            }
+            metrics::counter!("natterjack_edge_half_heads_total").increment(1);
+            // Who has said nothing is told nothing: a proxy would take it for the answer to its next request.
+            let late = more.is_err() && !self.read.is_empty();
+            return Err(if late { timed_out("the request's head did not come in time").into() } else { Over::Silent });
+        }
+    }
+
+    /// Waits for a first byte.
+    async fn idle(&mut self, limit: Duration) -> Result<(), Over> {
+        let deadline = Instant::now() + limit;
+        let draining = &self.front.draining.clone();
+        loop {
+            // Some clients send a line break too many behind a body.
+            let blank = self.read.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+            self.read.advance(blank);
+            if !self.read.is_empty() {
+                return Ok(());
+            }
+            // A body's buffer does not belong under an idle connection.
+            self.read = BytesMut::new();
+            let more = tokio::select! {
+                more = timeout_at(deadline, self.more()) => more.ok(),
+                // What is here already is answered.
+                () = draining.cancelled() => self.more().now_or_never(),
+            };
+            if !matches!(more, Some(Ok(1..))) {
+                return Err(Over::Silent);
+            }
+        }
+    }
+
+    /// Reads what there is, up to one byte over the limit of a head, by which its judge knows. Cancel-safe.
+    async fn more(&mut self) -> std::io::Result<usize> {
+        let room = (limits::HEAD_BYTES + 1).saturating_sub(self.read.len());
+        self.read.reserve(room.min(1_024));
+        (&mut self.stream).take(room as u64).read_buf(&mut self.read).await
+    }
+
+    fn client(&self, asked: &Asked) -> IpAddr {
+        // A proxy may send requests of several clients over one connection.
+        let forwarded = asked.headers.get_all(client::HEADER).iter().filter_map(|v| v.to_str().ok());
+        self.front.services.door.client(self.peer, forwarded)
+    }
+
+    /// One request and its answer.
+    async fn request(&mut self, asked: Asked) -> Result<Then, Over> {
+        let (client, bare, waits) = (self.client(&asked), asked.method == Method::HEAD, asked.waits);
+        let (keep, old, length) = (asked.keep, asked.old, asked.length);
+        let reading = Reading::new(length)?;
+        let limit = self.front.services.times.body;
+        let body = match timeout(limit, self.body(reading, waits, client)).await {
+            Ok(body) => body?,
+            Err(_) => return Err(timed_out("the request's body did not come in time").into()),
+        };
+        let mut request = Request::new(Body::from(body));
+        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (asked.method, asked.uri, asked.headers);
+        request.extensions_mut().insert(Caller(client));
+        let response = self.handled(request).await.ok_or(Over::Silent)?;
+        let then = match (keep && !self.front.draining.is_cancelled(), old) {
+            (false, _) => Then::Close,
+            (true, false) => Then::Keep,
+            (true, true) => Then::KeepOld,
+        };
+        let (services, bytes) = (&self.front.services, answer::encode(response, bare, then));
+        let written = answer::write(&mut self.stream, bytes, services.times.stall, &services.door, client).await;
+        if written { Ok(then) } else { Err(Over::Silent) }
+    }
+
+    async fn body(&mut self, mut reading: Reading, waits: bool, client: IpAddr) -> Result<Bytes, Over> {
+        // Until the handler has it, which makes values of it at once.
+        let _held = self.front.services.door.holds(client, reading.most()).map_err(Refused::from)?;
+        if reading.feed(&mut self.read)? {
+            return Ok(reading.body.freeze());
+        }
+        if waits && reading.body.is_empty() && self.read.is_empty() {
+            self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.map_err(|_| Over::Silent)?;
+            self.stream.flush().await.map_err(|_| Over::Silent)?;
+        }
+        loop {
+            if !matches!(self.more().await, Ok(1..)) {
+                return Err(Over::Silent);
+            }
+            if reading.feed(&mut self.read)? {
+                return Ok(reading.body.freeze());
+            }
+        }
+    }
+
+    /// None: nobody waits for the answer any more.
+    async fn handled(&mut self, request: Request<Body>) -> Option<Response<Bytes>> {
+        let router = self.front.router.clone();
+        let mut answer = Box::pin(async move {
+            let (parts, body) = router.oneshot(request).await.unwrap_or_else(|never| match never {}).into_parts();
+            match body.collect().await {
+                Ok(body) => Response::from_parts(parts, body.to_bytes()),
+                Err(_) => Refused::from(Refusal::new(Code::Internal, "the answer was cut short")).answer(),
+            }
+        });
+        let mut ended: Option<Instant> = None;
+        loop {
+            let (listens, gone) = (ended.is_none() && self.read.len() <= limits::HEAD_BYTES, ended.unwrap_or_else(Instant::now));
+            tokio::select! {
+                biased;
+                response = answer.as_mut() => return Some(response),
+                more = self.more(), if listens => match more {
+                    Ok(0) => ended = Some(Instant::now() + HALF_CLOSED),
+                    Ok(_) => {}
+                    Err(_) => return None,
+                },
+                () = sleep_until(gone), if ended.is_some() => return None,
+            }
+        }
+    }
+
+    /// Lets it become a WebSocket, and says so. Whoever a proxy speaks for is known by this very request, so their place is taken here.
+    async fn upgrade(
+        &mut self,
+        asked: &Asked,
+        permit: Option<OwnedSemaphorePermit>,
+        place: &mut Option<Place>,
+    ) -> Result<(natterjack_protocol::codec::Codec, OwnedSemaphorePermit), Over> {
+        let services = &self.front.services;
+        if services.gate.now().draining {
+            return Err(Refused::from(Refusal::unavailable("this edge is leaving: connect to another")).into());
+        }
+        let up = upgrade::judge(asked)?;
+        // A later request of a connection has given its permit back.
+        let permit = permit.or_else(|| self.front.ungreeted()).ok_or_else(|| Refused::from(Front::full()))?;
+        if services.door.trusts(self.peer) {
+            *place = services.door.connects(self.client(asked)).map_err(Refused::from)?;
+        }
+        let said = async {
+            self.stream.write_all(up.switching().as_bytes()).await?;
+            self.stream.flush().await
+        };
+        match timeout(services.times.stall, said).await {
+            Ok(Ok(())) => Ok((up.codec, permit)),
+            _ => Err(Over::Silent),
+        }
+    }
+
+    /// Leaves nothing of the HTTP connection behind but its stream and what was read behind the head, which is WebSocket already.
+    async fn session(self, codec: natterjack_protocol::codec::Codec, ungreeted: OwnedSemaphorePermit) -> Option<Box<Session<Wire>>> {
+        let Self { front, stream, read, .. } = self;
+        let socket = Socket::new(stream, read.to_vec(), codec).await;
+        let session = Ungreeted::new(front.services.clone(), socket).greeted().await;
+        drop(ungreeted);
+        session.map(Box::new)
+    }
+}
+
+fn timed_out(why: &str) -> Refused {
+    Refused(StatusCode::REQUEST_TIMEOUT, Refusal::unavailable(why))
+}
