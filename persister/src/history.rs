@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use natterjack_nats::{Layout, Log, Nats, Service, TailError, layout::LayoutError, serve, service::ServeError, subjects};
+use natterjack_nats::{Buckets, Layout, Log, Nats, Service, TailError, layout::LayoutError, serve, service::ServeError, subjects};
 use natterjack_protocol::{
     Code, Event, MsgId, Refusal, Thread, Times, UserId,
     frame::Page,
@@ -17,14 +17,18 @@ use natterjack_protocol::{
 
 use crate::store::{Order, Row, Store, StoreError};
 
+mod checked;
 mod joined;
 mod latest;
+mod long_tails;
 mod lookup;
+mod operations;
 mod page;
 mod reader;
 mod tail;
 
 use joined::Joined;
+use long_tails::LongTails;
 use reader::Reader;
 
 /// Requests at once. Overflow: `unavailable` at once. A request holds at most a few thousand rows.
@@ -42,8 +46,12 @@ pub struct History<S> {
 pub(crate) struct View<S> {
     store: S,
     log: Log,
+    buckets: Buckets,
     layout: Layout,
     times: Times,
+    long_tails: Arc<LongTails>,
+    /// Entries of a thread above the archive that are read whole.
+    whole: usize,
 }
 
 /// Why there is no answer.
@@ -58,8 +66,8 @@ pub enum HistoryError {
     /// What was read is older than what the asker knows to exist.
     #[error("what was read is not up to date")]
     Stale,
-    /// The archive does not answer (or is behind), and the log does not reach back to what was asked for.
-    #[error("the archive does not answer, and the log does not reach back that far")]
+    /// The archive does not answer (or is behind), and the log does not reach back to what was asked for, or has too much above it.
+    #[error("the archive does not answer or is behind, and the log alone cannot tell")]
     OutOfReach,
     #[error("too much happened since this message was first sent")]
     ResendTooOld,
@@ -95,8 +103,16 @@ pub async fn start<S: Store>(nats: &Nats, history: History<S>) -> Result<Service
 
 impl<S: Store> History<S> {
     pub fn new(nats: &Nats, layout: Layout, times: Times, store: S) -> Self {
-        let view = View { store, log: Log::new(nats, layout), layout, times };
+        let (log, buckets) = (Log::new(nats, layout), Buckets::new(nats, layout));
+        let view = View { store, log, buckets, layout, times, long_tails: Arc::default(), whole: tail::WHOLE };
         Self { nats: nats.clone(), view: Arc::new(RwLock::new(view)) }
+    }
+
+    /// Reads at most so many entries of a thread above the archive whole; for tests that have no time to write thousands.
+    #[must_use]
+    pub fn reading_whole(self, entries: usize) -> Self {
+        let view = View { whole: entries.max(4), ..self.current() };
+        Self { view: Arc::new(RwLock::new(view)), ..self }
     }
 
     pub(crate) fn current(&self) -> View<S> {
@@ -108,6 +124,7 @@ impl<S: Store> History<S> {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         if layout.generation > view.layout.generation {
             view.log = Log::new(&self.nats, layout);
+            view.buckets = Buckets::new(&self.nats, layout);
             view.layout = layout;
         }
     }
@@ -215,6 +232,13 @@ impl<S: Store> View<S> {
         };
         let mut complete = rows.len() <= limit;
         rows.truncate(limit);
+        if let Some(unchecked) = rows.iter().position(|r| r.unchecked) {
+            if unchecked == 0 {
+                return Err(HistoryError::OutOfReach);
+            }
+            rows.truncate(unchecked);
+            complete = false;
+        }
         if let Some((from, to)) = hole.filter(|(from, to)| *from <= upto && after < *to) {
             // What lies beyond a hole would be shown before what is in it.
             let reached = rows.iter().take_while(|r| r.id < from).count();

@@ -206,4 +206,8 @@ fn describe() {
     describe_gauge!("natterjack_persister_cql_free_requests", "Requests that may be sent before further ones wait, by kind");
     describe_histogram!("natterjack_history_answer_seconds", Unit::Seconds, "Time to answer, by kind of request");
     describe_counter!("natterjack_history_without_archive_total", "Answers made from the log alone");
+    describe_counter!(
+        "natterjack_history_long_tails_unread_total",
+        "Pages refused because later edits and recalls could not be read in time"
+    );
 }

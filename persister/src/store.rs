@@ -60,6 +60,8 @@ pub struct Row {
     pub power: bool,
     /// The bytes of an entry of kind `unknown`.
     pub raw: Option<Bytes>,
+    /// Only in an answer of `history`: an operation that cannot be read or judged now may have changed this, so nobody may be shown it.
+    pub unchecked: bool,
 }
 
 impl Row {
@@ -80,7 +82,7 @@ impl Row {
 
     pub fn from_event(e: Event) -> Self {
         let Event { thread, id, ts, from, cid, kind, body, .. } = e;
-        Self { thread, id, ts, from, cid, kind, body, rev: MsgId::NONE, power: false, raw: None }
+        Self { thread, id, ts, from, cid, kind, body, rev: MsgId::NONE, power: false, raw: None, unchecked: false }
     }
 
     pub fn into_event(self, prev: MsgId) -> Event {

@@ -8,5 +8,6 @@ mod path {
     mod away;
     mod generations;
     pub mod kit;
+    mod later;
     mod pages;
 }

@@ -9,21 +9,18 @@ use natterjack_nats::{Layout, LogBounds};
 use natterjack_protocol::{MsgId, Thread};
 
 use super::{HistoryError, View, tail::ThreadTail};
-use crate::{
-    fold, overlay,
-    store::{Order, PartitionKey, Position, Row, Store, StoreError},
-};
+use crate::store::{Order, PartitionKey, Position, Row, Store, StoreError};
 
 /// A follower, or a leader that has just been deposed, may be behind for a moment.
 const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(40);
 
 pub(super) struct Joined<'a, S> {
-    history: &'a View<S>,
-    thread: &'a Thread,
+    pub history: &'a View<S>,
+    pub thread: &'a Thread,
     /// The archive has everything up to here; none: it does not answer.
-    archived: Option<MsgId>,
-    tail: ThreadTail<'a, S>,
+    pub archived: Option<MsgId>,
+    pub tail: ThreadTail<'a, S>,
     /// Ids (first, last) that neither of the two can give.
     hole: Option<(MsgId, MsgId)>,
 }
@@ -57,13 +54,9 @@ impl<'a, S: Store> Joined<'a, S> {
     ) -> Result<Self, HistoryError> {
         let floor = hole.map_or(MsgId::NONE, |(_, last)| last).max(archived.unwrap_or_default());
         for attempt in 0.. {
-            let tail = ThreadTail::open(history, thread, floor).await;
+            let tail = ThreadTail::open(history, thread, floor, archived.is_some()).await;
             match tail {
-                Ok(tail) if min_id <= tail.reach() => {
-                    let mut joined = Self { history, thread, archived, tail, hole };
-                    joined.judge_recalls().await?;
-                    return Ok(joined);
-                }
+                Ok(tail) if min_id <= tail.reach() => return Ok(Self { history, thread, archived, tail, hole }),
                 Ok(_) | Err(HistoryError::Stale) if attempt + 1 < ATTEMPTS => tokio::time::sleep(PAUSE).await,
                 Ok(_) => break,
                 Err(e) => return Err(e),
@@ -72,26 +65,12 @@ impl<'a, S: Store> Joined<'a, S> {
         Err(HistoryError::Stale)
     }
 
-    /// Who was admin when a recall in the tail was written is known from the state before the tail and the tail's own changes.
-    async fn judge_recalls(&mut self) -> Result<(), HistoryError> {
-        let (Some(first), Thread::Group { .. }) = (self.tail.first_to_judge(), self.thread) else { return Ok(()) };
-        // Without the archive only a group that began in the tail is known; the recalls of others' messages then wait for it.
-        let mut state = match self.archived {
-            Some(_) => match fold::group_before(&self.history.store, self.thread, first).await {
-                Err(StoreError::Unavailable(_)) => None,
-                state => state?,
-            },
-            None => None,
-        };
-        fold::walk_group(&mut state, self.tail.loaded_mut());
-        Ok(())
-    }
-
     pub fn hole(&self) -> Option<(MsgId, MsgId)> {
         self.hole
     }
 
-    /// At most `limit` rows with `lo <= id < hi`, in order, from the end that `order` names, as the newest operations left them.
+    /// At most `limit` rows with `lo <= id < hi`, in order, from the end that `order` names, as the newest operations left them; those of
+    /// which that cannot be told are marked.
     pub async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, HistoryError> {
         let mut rows = match order {
             Order::OldestFirst => {
@@ -109,17 +88,11 @@ impl<'a, S: Store> Joined<'a, S> {
                 rows
             }
         };
-        let oldest = match order {
-            Order::OldestFirst => rows.first(),
-            Order::NewestFirst => rows.last(),
-        };
-        if let Some(oldest) = oldest.map(|r| r.id) {
-            overlay::lay_over(&mut rows, &self.tail.operations_after(oldest).await?);
-        }
+        self.check(&mut rows).await?;
         Ok(rows)
     }
 
-    async fn archive_rows(&self, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, StoreError> {
+    pub(super) async fn archive_rows(&self, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, StoreError> {
         match self.archived {
             Some(w) if lo <= w => self.history.store.rows(self.thread, lo, hi.min(w.next()), order, limit).await,
             _ => Ok(Vec::new()),

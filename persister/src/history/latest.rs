@@ -57,9 +57,11 @@ impl<S: Store> View<S> {
             Err(HistoryError::Store(StoreError::Unavailable(_))) => {
                 newest(&Joined::open_log_only(self, thread, MsgId::NONE).await?, reader).await?
             }
+            // One thread that cannot be checked now does not take the list from anybody.
+            Err(HistoryError::OutOfReach) => None,
             row => row?,
         };
-        Ok(row.map(|r| r.into_event(MsgId::NONE)))
+        Ok(row.filter(|r| !r.unchecked).map(|r| r.into_event(MsgId::NONE)))
     }
 }
 

@@ -100,7 +100,10 @@ pub(super) async fn cut(rows: &impl Rows, reader: &Reader, at: At, limit: usize)
     let speaks_from = if upwards || !full { lo.min(first.unwrap_or(lo)) } else { first.unwrap_or(lo) };
     let speaks_to = if upwards && !full { MsgId::MAX } else { last.map_or(hi, MsgId::next) };
     let inside = reader.hidden(hole, speaks_from, speaks_to);
-    if events.is_empty() && inside.is_some() && !upwards {
+    let mut holes: Vec<(MsgId, MsgId)> = events.iter().filter(|r| r.unchecked).map(|r| (r.id, r.id)).chain(inside).collect();
+    holes.sort_unstable();
+    events.retain(|r| !r.unchecked);
+    if events.is_empty() && !holes.is_empty() && !upwards {
         return Err(HistoryError::OutOfReach);
     }
 
@@ -115,7 +118,7 @@ pub(super) async fn cut(rows: &impl Rows, reader: &Reader, at: At, limit: usize)
     let prev = reader.hidden(hole, prev.next(), below).map_or(prev, |(_, to)| to);
     let above = last.unwrap_or(MsgId(below.0.saturating_sub(1)));
     let more = !matches!(at, At::Newest) && !up(above.next(), 1).await?.is_empty();
-    Ok(Page { r: None, thread: None, events: chained(events, prev), prev, more, holes: inside.into_iter().collect() })
+    Ok(Page { r: None, thread: None, events: chained(events, prev), prev, more, holes })
 }
 
 /// Is there, at or above the hole, something older than `ts` before `from`? Then nothing in the hole can be the first at or after it.

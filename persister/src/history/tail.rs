@@ -1,17 +1,24 @@
 //! One thread's entries in the log above a floor (the archive's watermark, or where the log begins). Usually a handful, read whole;
-//! with the archive away for long, or far behind, too many for that: then each question reads its own part.
+//! with the archive away for long, or far behind, too many for that: then each question reads its own part, and the operations are kept.
+
+use std::ops::Deref;
 
 use natterjack_nats::{Log, LogRecord, TailError};
 use natterjack_protocol::{Kind, MsgId, Thread};
 
-use super::{HistoryError, View};
-use crate::store::{Order, Row, Store};
+use super::{
+    HistoryError, View,
+    long_tails::Held,
+    operations::{Operations, Roles},
+};
+use crate::{
+    fold,
+    store::{Order, Row, Store, StoreError},
+};
 
-/// Entries read whole: at a hundred bytes to a few hundred each half a megabyte, and 128 requests at once.
-const WHOLE: usize = 2_000;
-/// How far operations are looked for behind a page when the tail is too long to be read whole. What lies further ahead the client
-/// meets as events of their own.
-const OPERATIONS: usize = 1_000;
+/// Entries read whole: at a hundred bytes to a few hundred each half a megabyte, and 128 requests at once. Half as many are read at a
+/// time behind a page for their operations; where there are more, the operations of the whole tail are read once and kept.
+pub(super) const WHOLE: usize = 2_000;
 /// The first window for the newest entries below an id, in ids, and by how much each next one is wider.
 const WINDOW: u64 = 1_024;
 const WIDER: u64 = 8;
@@ -24,24 +31,45 @@ pub(super) struct ThreadTail<'a, S> {
     floor: MsgId,
     /// The thread's newest entry when it was opened, by the leader; none above the floor.
     last: Option<LogRecord>,
-    /// All of it, oldest first; none: too much.
-    whole: Option<Vec<Row>>,
+    /// The archive answers, and has what lies below.
+    archived: bool,
+    /// All of it, oldest first, and what is an operation among it; none: too much.
+    whole: Option<(Vec<Row>, Operations)>,
 }
 
-fn row(r: LogRecord) -> Row {
+/// Operations of the tail, wherever they are.
+pub(super) enum Found<'a> {
+    Whole(&'a Operations),
+    Read(Operations),
+    Kept(Held),
+}
+
+impl Deref for Found<'_> {
+    type Target = Operations;
+
+    fn deref(&self) -> &Operations {
+        match self {
+            Self::Whole(operations) => operations,
+            Self::Read(operations) => operations,
+            Self::Kept(operations) => operations,
+        }
+    }
+}
+
+pub(super) fn row(r: LogRecord) -> Row {
     Row::from_log(&r.thread, r.id, r.ts, r.control, &r.payload)
 }
 
 impl<'a, S: Store> ThreadTail<'a, S> {
     /// Fails with `Stale` when a follower answered that has not got the leader's newest entry yet.
-    pub async fn open(history: &'a View<S>, thread: &'a Thread, floor: MsgId) -> Result<Self, HistoryError> {
+    pub async fn open(history: &'a View<S>, thread: &'a Thread, floor: MsgId, archived: bool) -> Result<Self, HistoryError> {
         let log = &history.log;
         let last = log.last(thread).await?.filter(|r| r.id > floor);
-        let whole = match &last {
+        let rows = match &last {
             None => Some(Vec::new()),
             Some(last) => {
-                let records = log.after(thread, floor, last.id, WHOLE).await?;
-                if records.len() == WHOLE {
+                let records = log.after(thread, floor, last.id, history.whole).await?;
+                if records.len() == history.whole {
                     None
                 } else if records.last().map(|r| r.id) == Some(last.id) {
                     Some(history.without_copies(records).await?.into_iter().map(row).collect())
@@ -50,7 +78,32 @@ impl<'a, S: Store> ThreadTail<'a, S> {
                 }
             }
         };
-        Ok(Self { history, log, thread, floor, last, whole })
+        let mut tail = Self { history, log, thread, floor, last, archived, whole: None };
+        if let Some(rows) = rows {
+            let mut operations = Operations::new(floor, tail.roles_before(&rows).await?);
+            operations.take(&rows);
+            tail.whole = Some((rows, operations));
+        }
+        Ok(tail)
+    }
+
+    /// Of who is in the thread before these rows, as far as they have to be judged by it.
+    async fn roles_before(&self, rows: &[Row]) -> Result<Roles, HistoryError> {
+        let first = rows.first().filter(|_| self.archived && rows.iter().any(|r| r.kind == Kind::Recall));
+        Ok(match (self.thread, first) {
+            (Thread::Dm { .. }, _) => Roles::Exact(None),
+            (Thread::Group { .. }, None) => Roles::unknown(),
+            (Thread::Group { .. }, Some(first)) => match fold::group_before(&self.history.store, self.thread, first.id).await {
+                Ok(group) => Roles::Exact(group),
+                Err(StoreError::Unavailable(_)) => Roles::unknown(),
+                Err(e) => return Err(e.into()),
+            },
+        })
+    }
+
+    /// What is at or below this is not looked for here.
+    pub fn floor(&self) -> MsgId {
+        self.floor
     }
 
     /// What is at or below this was looked at.
@@ -58,22 +111,12 @@ impl<'a, S: Store> ThreadTail<'a, S> {
         self.last.as_ref().map_or(self.floor, |r| r.id)
     }
 
-    /// The id before which the group's state is needed, if a recall has to be judged.
-    pub fn first_to_judge(&self) -> Option<MsgId> {
-        let rows = self.whole.as_deref()?;
-        rows.iter().any(|r| r.kind == Kind::Recall).then(|| rows.first().map(|r| r.id))?
-    }
-
-    pub fn loaded_mut(&mut self) -> &mut [Row] {
-        self.whole.as_deref_mut().unwrap_or_default()
-    }
-
     pub async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, HistoryError> {
         let lo = lo.max(self.floor.next());
         if lo >= hi || lo > self.reach() {
             return Ok(Vec::new());
         }
-        if let Some(rows) = &self.whole {
+        if let Some((rows, _)) = &self.whole {
             let within = rows.iter().filter(|r| lo <= r.id && r.id < hi);
             return Ok(match order {
                 Order::OldestFirst => within.take(limit).cloned().collect(),
@@ -122,9 +165,9 @@ impl<'a, S: Store> ThreadTail<'a, S> {
             let mut kept: Vec<LogRecord> = Vec::new();
             let mut after = MsgId(from.0 - 1);
             loop {
-                let more = self.log.after(self.thread, after, MsgId(hi.0 - 1), WHOLE).await?;
+                let more = self.log.after(self.thread, after, MsgId(hi.0 - 1), self.history.whole).await?;
                 let Some(last) = more.last().map(|r| r.id) else { break };
-                let all = more.len() < WHOLE;
+                let all = more.len() < self.history.whole;
                 kept.extend(more);
                 kept.drain(..kept.len().saturating_sub(limit));
                 if all {
@@ -139,19 +182,37 @@ impl<'a, S: Store> ThreadTail<'a, S> {
         }
     }
 
-    /// The operations of the tail that may be about something at or above `oldest`.
-    pub async fn operations_after(&self, oldest: MsgId) -> Result<Vec<Row>, HistoryError> {
-        let operations = |rows: &mut dyn Iterator<Item = Row>| rows.filter(|r| matches!(r.kind, Kind::Edit | Kind::Recall)).collect();
-        if let Some(rows) = &self.whole {
-            return Ok(operations(&mut rows.iter().filter(|r| r.id > oldest).cloned()));
+    /// The operations of the tail with an id above `above`, and perhaps more. `exact`: it has to be known who may recall, as far as it can.
+    pub async fn operations(&self, above: MsgId, exact: bool) -> Result<Found<'_>, HistoryError> {
+        if let Some((_, operations)) = &self.whole {
+            return Ok(Found::Whole(operations));
         }
-        let records = self.log.after(self.thread, self.floor.max(oldest), self.reach(), OPERATIONS).await?;
-        Ok(operations(&mut self.history.without_copies(records).await?.into_iter().map(row)))
+        let (after, kept) = (self.floor.max(above), &self.history.long_tails);
+        if !exact && !kept.knows(self.thread) {
+            let part = self.history.whole / 2;
+            let records = self.log.after(self.thread, after, self.reach(), part).await?;
+            if records.len() < part {
+                let rows: Vec<Row> = self.history.without_copies(records).await?.into_iter().map(row).collect();
+                let roles = if matches!(self.thread, Thread::Dm { .. }) { Roles::Exact(None) } else { Roles::unknown() };
+                let mut operations = Operations::new(after, roles);
+                operations.take(&rows);
+                return Ok(Found::Read(operations));
+            }
+        }
+        Ok(Found::Kept(kept.operations(self.history, self.thread, (self.floor, self.reach()), self.archived).await?))
+    }
+
+    /// One entry of the tail.
+    pub async fn row(&self, id: MsgId) -> Result<Option<Row>, HistoryError> {
+        if let Some((rows, _)) = &self.whole {
+            return Ok(rows.iter().find(|r| r.id == id).cloned());
+        }
+        Ok(self.log.after(self.thread, MsgId(id.0 - 1), id, 1).await?.pop().map(row))
     }
 
     /// The first id of the tail at or after this time.
     pub async fn id_at(&self, ts: u64) -> Result<Option<MsgId>, HistoryError> {
-        if let Some(rows) = &self.whole {
+        if let Some((rows, _)) = &self.whole {
             return Ok(rows.iter().find(|r| r.ts >= ts).map(|r| r.id));
         }
         let at = self.log.first_at(self.thread, self.floor.next(), self.reach(), ts).await?;

@@ -244,6 +244,7 @@ fn read(thread: &Thread, stored: Stored) -> Result<Option<Row>, StoreError> {
         rev: MsgId::NONE,
         power: power.unwrap_or(false),
         raw: raw.map(Bytes::from),
+        unchecked: false,
     };
     operations::lay_over(&mut row, edits.unwrap_or_default(), recalls.unwrap_or_default());
     Ok(Some(row))

@@ -173,5 +173,6 @@ fn read(thread: &Thread, r: &SqlRow<'_>) -> rusqlite::Result<Row> {
         rev: MsgId(uint(r.get(6)?)),
         power: r.get(7)?,
         raw: raw.map(Bytes::from),
+        unchecked: false,
     })
 }

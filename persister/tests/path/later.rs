@@ -1,0 +1,350 @@
+//! Edits and recalls that came later are in every page, by whatever way of reading and however far the archive is behind; what cannot be
+//! checked is a hole. Against a plain model, and with thousands of later entries.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{StreamExt, future::join_all, stream};
+use natterjack_persister::{
+    fold::fold_thread,
+    history::History,
+    store::{Position, Row, Sqlite, Store},
+};
+use natterjack_protocol::{
+    Body, Event, Kind, MsgId, Thread, UserId,
+    fold::{Intervals, Role},
+    frame::Page,
+    rpc::{Access, At, HistoryAnswer, HistoryRequest},
+};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+
+use super::kit::*;
+
+/// What everybody has to read, worked out from the whole log in the simplest way.
+struct Model {
+    rows: Vec<Row>,
+    /// Recalls by who was admin or owner when they were written.
+    powers: Vec<MsgId>,
+}
+
+impl Model {
+    fn new(rows: Vec<Row>) -> Self {
+        let (mut admins, mut powers) = (vec![], Vec::new());
+        for row in &rows {
+            match row.kind {
+                Kind::GroupCreated => admins.push(row.from.clone()),
+                Kind::RoleChanged => {
+                    admins.retain(|u| !row.body.users.contains(u));
+                    if row.body.role >= Some(Role::Admin) {
+                        admins.extend(row.body.users.clone());
+                    }
+                }
+                Kind::Recall if admins.contains(&row.from) => powers.push(row.id),
+                _ => {}
+            }
+        }
+        Self { rows, powers }
+    }
+
+    /// Is there a recall of `target` that counts against something written by `author`?
+    fn recalled(&self, target: MsgId, author: &UserId) -> bool {
+        let counts = |r: &&Row| r.kind == Kind::Recall && r.body.target == Some(target) && r.id > target;
+        self.rows.iter().filter(counts).any(|r| r.from == *author || self.powers.contains(&r.id))
+    }
+
+    /// Kind and text of a row in any page.
+    fn shows(&self, row: &Row) -> (Kind, Option<String>) {
+        match row.kind {
+            Kind::Text if self.recalled(row.id, &row.from) => (Kind::Recall, None),
+            Kind::Text => {
+                let edits = self.rows.iter().filter(|e| e.kind == Kind::Edit && e.body.target == Some(row.id) && e.from == row.from);
+                (Kind::Text, edits.filter(|e| e.id > row.id).last().unwrap_or(row).body.text.clone())
+            }
+            Kind::Edit if row.body.target.is_some_and(|t| self.recalled(t, &row.from)) => (Kind::Edit, None),
+            kind => (kind, row.body.text.clone()),
+        }
+    }
+
+    fn is_shown(&self, event: &Event) -> Result<(), String> {
+        let row = self.rows.iter().find(|r| r.id == event.id).ok_or_else(|| format!("{} is not of this thread", event.id))?;
+        let (kind, text) = self.shows(row);
+        // An edit of somebody else's message says nothing that was taken back.
+        let of_another = |e: &Row| e.kind == Kind::Edit && self.rows.iter().any(|r| Some(r.id) == e.body.target && r.from != e.from);
+        if (event.kind, &event.body.text) != (kind, &text) && !of_another(row) {
+            return Err(format!("{} is {:?} {:?}, not {kind:?} {text:?}", event.id, event.kind, event.body.text));
+        }
+        Ok(())
+    }
+
+    fn ids(&self, at: At, limit: usize) -> Vec<MsgId> {
+        let all: Vec<MsgId> = self.rows.iter().map(|r| r.id).collect();
+        let down = |hi: MsgId, n: usize| {
+            let below = &all[..all.partition_point(|i| *i < hi)];
+            below[below.len().saturating_sub(n)..].to_vec()
+        };
+        let up = |lo: MsgId, n: usize| all.iter().copied().filter(|i| *i >= lo).take(n).collect::<Vec<_>>();
+        match at {
+            At::Newest => down(MsgId::MAX, limit),
+            At::Before(id) => down(id, limit),
+            At::After(id) => up(id.next(), limit),
+            At::Around(id) => {
+                let newer = up(id.next(), limit / 2);
+                [down(id.next(), limit - newer.len()), newer].concat()
+            }
+            At::Time(ts) => self.rows.iter().find(|r| r.ts >= ts).map_or(Vec::new(), |r| up(r.id, limit)),
+        }
+    }
+
+    /// `whole`: the archive answers, so nothing may be missing.
+    fn check(&self, at: At, limit: usize, page: &Page, whole: bool) -> Result<(), String> {
+        page.events.iter().try_for_each(|e| self.is_shown(e))?;
+        let got = ids(&page.events);
+        let want = self.ids(at, limit);
+        if whole && (got != want || !page.holes.is_empty()) {
+            return Err(format!("{got:?} with holes {:?}, not {want:?}", page.holes));
+        }
+        let (Some(first), Some(last)) = (got.first(), got.last()) else { return Ok(()) };
+        let in_a_hole = |id: &MsgId| page.holes.iter().any(|(a, b)| a <= id && id <= b);
+        let lost: Vec<_> = self.rows.iter().map(|r| r.id).filter(|i| first < i && i < last && !got.contains(i) && !in_a_hole(i)).collect();
+        if lost.is_empty() { Ok(()) } else { Err(format!("{lost:?} are neither shown nor in a hole of {:?}", page.holes)) }
+    }
+}
+
+/// Short, busy with edits and recalls, also late ones and ones that count for nothing; `b` is an admin now and then.
+async fn talk(w: &World, rng: &mut StdRng, (team, dm): (&Thread, &Thread), said: &mut Vec<(Thread, MsgId)>) {
+    for n in 0..35 {
+        let from = *["a", "b", "o"].choose(rng).unwrap();
+        let thread = if from != "o" && rng.random_bool(0.3) { dm } else { team };
+        let mut targets: Vec<_> = said.iter().filter(|(t, _)| t == thread).map(|(_, id)| *id).collect();
+        targets.push(MsgId(1));
+        let target = if rng.random_bool(0.5) { targets[targets.len().saturating_sub(4)] } else { *targets.choose(rng).unwrap() };
+        match rng.random_range(0..10) {
+            0..4 => {
+                let id = w.say(thread, from, &format!("said {n}")).await;
+                said.push((thread.clone(), id));
+            }
+            4..7 => drop(w.send(thread, from, Kind::Edit, on(target, Some(&format!("edit {n}")))).await),
+            7..9 => drop(w.send(thread, from, Kind::Recall, on(target, None)).await),
+            _ => {
+                let role = if rng.random_bool(0.5) { Role::Admin } else { Role::Member };
+                w.send(team, "o", Kind::RoleChanged, Body { role: Some(role), ..members(&["b"]) }).await;
+            }
+        }
+    }
+}
+
+fn members(users: &[&str]) -> Body {
+    let users = users.iter().map(|u| user(u)).collect();
+    Body { users, name: Some("g".into()), ..Body::default() }
+}
+
+async fn log_of(w: &World, thread: &Thread) -> Vec<Row> {
+    let records = w.tail().after(thread, MsgId::NONE, MsgId(1 << 52), 10_000).await.unwrap();
+    records.into_iter().map(|r| Row::from_log(&r.thread, r.id, r.ts, r.control, &r.payload)).collect()
+}
+
+/// An archive that has the first so many entries of each thread.
+async fn archive_of(w: &World, file: &str, logs: &[&[Row]]) -> Switched {
+    let inner = Sqlite::open(w.dir.path().join(file)).await.unwrap();
+    for rows in logs {
+        let Some(last) = rows.last() else { continue };
+        let (thread, to) = (last.thread.clone(), Position { id: last.id, ts: last.ts });
+        inner.append(fold_thread(&inner, thread.clone(), rows.to_vec()).await.unwrap()).await.unwrap();
+        inner.advance(w.key(&thread), to).await.unwrap();
+    }
+    Switched { inner, away: Arc::default(), stuck: Arc::default(), calls_left: Arc::new(AtomicI64::new(i64::MAX)) }
+}
+
+async fn ask(history: &History<Switched>, request: HistoryRequest) -> Option<HistoryAnswer> {
+    match history.answer(request).await {
+        Ok(answer) => Some(answer),
+        Err(e) => {
+            assert_eq!(e.code, natterjack_protocol::Code::Unavailable, "{e}");
+            None
+        }
+    }
+}
+
+/// One question of each kind at a random place.
+async fn question(history: &History<Switched>, model: &Model, mut rng: StdRng, whole: bool) -> Result<(), String> {
+    let thread = model.rows[0].thread.clone();
+    let access = Access { intervals: Intervals::all(), v: MsgId(1 << 52) };
+    let row = model.rows.choose(&mut rng).unwrap();
+    let limit = *[1, 2, 5, 200].choose(&mut rng).unwrap();
+    let at = *[At::Newest, At::Before(row.id), At::After(row.id), At::Around(row.id), At::Time(row.ts)].choose(&mut rng).unwrap();
+    let page = HistoryRequest::Page {
+        thread: thread.clone(),
+        reader: user("reader"),
+        access: access.clone(),
+        at,
+        limit: limit as u16,
+        min_id: MsgId::NONE,
+    };
+    match ask(history, page).await {
+        Some(HistoryAnswer::Page(page)) => model.check(at, limit, &page, whole).map_err(|e| format!("{at:?} limit {limit}: {e}"))?,
+        Some(other) => return Err(format!("a page was asked for: {other:?}")),
+        None if whole => return Err(format!("{at:?} limit {limit}: refused")),
+        None => {}
+    }
+    let upto = model.rows.choose(&mut rng).unwrap().id.max(row.id);
+    if let Some(HistoryAnswer::Between { events, complete }) =
+        ask(history, HistoryRequest::Between { thread: thread.clone(), after: row.id, upto, limit: limit as u16 }).await
+    {
+        events.iter().try_for_each(|e| model.is_shown(e)).map_err(|e| format!("between: {e}"))?;
+        let want: Vec<_> = model.rows.iter().map(|r| r.id).filter(|i| row.id < *i && *i <= upto).take(limit).collect();
+        let got = ids(&events);
+        if !want.starts_with(&got) || (whole || complete) && want != got {
+            return Err(format!("between {} and {upto}: {got:?}, not {want:?}", row.id));
+        }
+    }
+    match ask(history, HistoryRequest::Latest { reader: user("reader"), threads: vec![(thread, access)] }).await {
+        Some(HistoryAnswer::Latest(events)) => {
+            events.iter().flatten().try_for_each(|e| model.is_shown(e)).map_err(|e| format!("latest: {e}"))
+        }
+        other => Err(format!("the latest were asked for: {other:?}")),
+    }
+}
+
+/// The log forgets all that it has, as it does after a day.
+async fn expire(w: &World, thread: &Thread) {
+    let js = async_nats::jetstream::new(w.nats.client.clone());
+    let mut stream = js.get_stream(w.layout.stream(thread)).await.unwrap();
+    let config = stream.info().await.unwrap().config.clone();
+    let moment = Duration::from_millis(100);
+    js.update_stream(async_nats::jetstream::stream::Config { max_age: moment, duplicate_window: moment, ..config.clone() }).await.unwrap();
+    eventually("everything expires", async || stream.info().await.unwrap().state.messages == 0).await;
+    js.update_stream(config).await.unwrap();
+}
+
+/// `expired`: the log begins in the middle, and what lies before is in the archive.
+async fn every_page(seed: u64, expired: bool) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let w = World::new().await;
+    let (team, dm): (Thread, Thread) = (group("g"), "dm.a.b".parse().unwrap());
+    let mut said = Vec::new();
+    w.send(&team, "o", Kind::GroupCreated, members(&["a", "b"])).await;
+    w.say(&dm, "a", "hello").await;
+    talk(&w, &mut rng, (&team, &dm), &mut said).await;
+    let mut logs = [log_of(&w, &team).await, log_of(&w, &dm).await];
+    if expired {
+        expire(&w, &team).await;
+        expire(&w, &dm).await;
+    }
+    let half = logs.clone().map(|log| log.len());
+    talk(&w, &mut rng, (&team, &dm), &mut said).await;
+    for ((log, thread), half) in logs.iter_mut().zip([&team, &dm]).zip(half) {
+        let last = log[half - 1].id;
+        log.extend(log_of(&w, thread).await.into_iter().filter(|r| r.id > last));
+    }
+    let models: Vec<Model> = logs.iter().cloned().map(Model::new).collect();
+    let mut check = async |part: usize, away: bool| {
+        let archived = |n: usize| {
+            let from = if expired { half[n] } else { 1 };
+            &logs[n][..from + (logs[n].len() - from) * part / 8]
+        };
+        let store = archive_of(&w, &format!("{part}-{away}.db"), &[archived(0), archived(1)]).await;
+        store.away.store(away, Ordering::SeqCst);
+        for entries in [2_000, 6] {
+            let history = History::new(&w.nats, w.layout, w.times.clone(), store.clone()).reading_whole(entries);
+            let asked: Vec<_> = (0..30).map(|n| (n, StdRng::seed_from_u64(rng.random()))).collect();
+            let asked = asked.into_iter().map(|(n, rng)| question(&history, &models[n % 2], rng, !away));
+            let answers: Vec<_> = stream::iter(asked).buffer_unordered(8).collect().await;
+            for answer in answers {
+                answer.unwrap_or_else(|e| panic!("seed {seed}, expired {expired}, part {part}, away {away}, {entries} read whole: {e}"));
+            }
+        }
+    };
+    for part in 0..=8 {
+        check(part, false).await;
+    }
+    check(0, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_archived_every_page_is_as_the_newest_operations_left_it() {
+    let seed: u64 = std::env::var("NATTERJACK_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(now_ms);
+    println!("NATTERJACK_SEED={seed}");
+    tokio::join!(every_page(seed, false), every_page(seed, true));
+}
+
+/// The archive is held back, and more came later than anybody reads for one page: a recall behind 1,500 reactions, another behind 1,100
+/// edits, one by an admin who was made one and is none any more, and an edit that came after its message was recalled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recall_behind_thousands_of_entries_takes_the_text_out_of_every_page() {
+    let w = World::new().await;
+    let t = group("g");
+    let archive = w.archive("first");
+    w.send(&t, "o", Kind::GroupCreated, members(&["a", "b"])).await;
+    let archived = w.say(&t, "a", "secret in the archive").await;
+    let edited = w.say(&t, "a", "one").await;
+    w.archived(&t, edited).await;
+    drop(archive);
+    let in_tail = w.say(&t, "a", "secret in the log").await;
+    let rude = w.say(&t, "a", "secret, and rude").await;
+    let many = async |kind: Kind, count: usize| {
+        for _ in 0..count / 300 {
+            let one = || w.send(&t, "b", kind, Body { emoji: Some("x".into()), ..on(edited, Some("not b's")) });
+            join_all((0..300).map(|_| one())).await;
+        }
+    };
+    many(Kind::Reaction, 1_500).await;
+    w.send(&t, "a", Kind::Recall, on(archived, None)).await;
+    w.send(&t, "a", Kind::Edit, on(edited, Some("uno"))).await;
+    many(Kind::Edit, 1_200).await;
+    let admin = |role| Body { role: Some(role), ..members(&["b"]) };
+    w.send(&t, "o", Kind::RoleChanged, admin(Role::Admin)).await;
+    w.send(&t, "b", Kind::Recall, on(rude, None)).await;
+    w.send(&t, "o", Kind::RoleChanged, admin(Role::Member)).await;
+    w.send(&t, "b", Kind::Recall, on(edited, None)).await;
+    w.send(&t, "a", Kind::Recall, on(in_tail, None)).await;
+    let late = w.send(&t, "a", Kind::Edit, on(in_tail, Some("secret, once more"))).await;
+    let last = w.say(&t, "a", "last").await;
+    let pages = async || {
+        let around = [At::Around(archived), At::Around(in_tail), At::Before(edited), At::Before(rude.next()), At::After(MsgId(0))];
+        let after = [At::After(archived), At::After(in_tail), At::Time(0), At::Newest, At::Around(late), At::Before(last.next())];
+        let mut texts = Vec::new();
+        for at in around.into_iter().chain(after) {
+            let page = w.page(&t, at, 50).await;
+            assert!(page.holes.is_empty() && !page.events.is_empty(), "{at:?}");
+            let all = format!("{page:?}");
+            assert!(!all.contains("secret"), "{at:?}: {all}");
+            texts.push(page);
+        }
+        let (events, _) = w.between(&t, MsgId(archived.0 - 1), last, 100).await.unwrap();
+        assert!(!format!("{events:?}").contains("secret"));
+        let one = events.iter().find(|e| e.id == edited).unwrap();
+        assert_eq!((one.kind, one.body.text.as_deref()), (Kind::Text, Some("uno")), "b may not");
+        let latest = w.latest("reader", &[&t]).await;
+        assert_eq!(latest[0].as_ref().map(|e| e.id), Some(last));
+        (texts, latest)
+    };
+    let before = pages().await;
+    // What comes while the operations are kept is seen, too.
+    let gone = w.say(&t, "a", "secret for a moment").await;
+    w.send(&t, "a", Kind::Recall, on(gone, None)).await;
+    let latest = w.latest("reader", &[&t]).await;
+    assert_eq!(latest[0].as_ref().map(|e| (e.id, e.kind)), Some((gone, Kind::Recall)));
+    assert!(!format!("{:?}", w.page(&t, At::Around(gone), 10).await).contains("secret"));
+    // With the archive away: the same, or nothing.
+    w.switch_off(true);
+    for at in [At::Around(in_tail), At::Before(rude.next()), At::After(in_tail), At::Newest, At::Around(late)] {
+        let page = w.page_as(&t, "reader", at, 50).await;
+        assert!(!format!("{page:?}").contains("secret"), "{at:?}");
+    }
+    w.switch_off(false);
+    let _archive = w.archive("second");
+    let end = w.last_ids(&[&t]).await[0];
+    w.archived(&t, end).await;
+    // Archived, the pages are what they were.
+    for page in before.0 {
+        let first = page.events[0].id;
+        let again = w.page(&t, At::After(MsgId(first.0 - 1)), page.events.len() as u16).await;
+        assert_eq!(ids(&again.events), ids(&page.events));
+        assert!(again.events.iter().zip(&page.events).all(|(a, b)| (a.kind, &a.body, a.prev) == (b.kind, &b.body, b.prev)));
+    }
+}
