@@ -63,12 +63,18 @@ pub(crate) struct Step {
 pub(crate) struct Chain {
     /// Everything up to here was delivered; none: nothing of this thread yet.
     cursor: Option<MsgId>,
+    /// The time of the newest event delivered, milliseconds since 1970: which threads were active last.
+    active: u64,
     work: Work,
 }
 
 impl Chain {
-    pub fn new(cursor: Option<MsgId>) -> Self {
-        Self { cursor, work: Work::None }
+    pub fn new(cursor: Option<MsgId>, active: u64) -> Self {
+        Self { cursor, active, work: Work::None }
+    }
+
+    pub fn active(&self) -> u64 {
+        self.active
     }
 
     pub fn cursor(&self) -> Option<MsgId> {
@@ -271,6 +277,7 @@ impl Chain {
 
     fn deliver(&mut self, step: &mut Step, event: Event) {
         self.cursor = Some(event.id);
+        self.active = self.active.max(event.ts);
         step.deliver.push(event);
     }
 }

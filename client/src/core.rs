@@ -61,6 +61,8 @@ pub(crate) struct Core {
     requests: HashMap<Request, Pending>,
     next_request: Request,
     questions: VecDeque<Question>,
+    /// The newest change of each thread's membership that the app was told of.
+    memberships: HashMap<Thread, MsgId>,
     pub out: VecDeque<Item>,
 }
 
@@ -76,6 +78,7 @@ impl Core {
             requests: HashMap::new(),
             next_request: 1,
             questions: VecDeque::new(),
+            memberships: HashMap::new(),
             out: VecDeque::new(),
         }
     }
@@ -149,7 +152,14 @@ impl Core {
             },
             ServerFrame::Error { r, refusal } => self.refused(r, refusal, now, random),
             ServerFrame::Typing { thread, user } => self.tell(Event::Typing { thread, user }),
-            ServerFrame::Member { thread, id, open, role, intervals } => self.tell(Event::Member { thread, id, open, role, intervals }),
+            ServerFrame::Member { thread, id, open, role, intervals } => {
+                // The same change may be told by a signal and again when a connection begins.
+                let told = self.memberships.entry(thread.clone()).or_default();
+                if id > *told {
+                    *told = id;
+                    self.tell(Event::Member { thread, id, open, role, intervals });
+                }
+            }
             ServerFrame::Contacts => self.tell(Event::Contacts),
             ServerFrame::Degraded { on } => self.tell(Event::Degraded { on }),
             ServerFrame::Draining { edges, .. } => return Some(Signal::Draining { edges }),

@@ -12,7 +12,10 @@ use natterjack_protocol::{
 };
 use tokio::sync::{Notify, mpsc};
 
-use crate::{outbox::Local, resume::Synced};
+use crate::{
+    outbox::Local,
+    resume::{Cursor, Synced},
+};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -45,7 +48,7 @@ pub enum Event {
         thread: Thread,
         user: UserId,
     },
-    /// This user's own membership of a thread changed.
+    /// This user's own membership of a thread changed, now or while this device was away: each change once, newer ones only.
     Member {
         thread: Thread,
         id: MsgId,
@@ -84,7 +87,7 @@ pub(crate) enum Item {
 /// What the app has seen and the store does not know yet.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
-    pub cursors: HashMap<Thread, MsgId>,
+    pub cursors: HashMap<Thread, Cursor>,
     pub synced: Option<Synced>,
 }
 
@@ -124,8 +127,8 @@ impl SharedMarks {
     /// They could not be stored: keep them, below whatever came since.
     pub fn put_back(&self, old: Marks) {
         self.with(|m| {
-            for (thread, id) in old.cursors {
-                m.cursors.entry(thread).or_insert(id);
+            for (thread, cursor) in old.cursors {
+                m.cursors.entry(thread).or_insert(cursor);
             }
             m.synced = m.synced.take().or(old.synced);
         });
@@ -137,7 +140,7 @@ pub struct Events {
     items: mpsc::Receiver<Item>,
     marks: Arc<SharedMarks>,
     /// Given to the app by the last `next`; counts as seen when the app comes back for more.
-    last: Option<(Thread, MsgId)>,
+    last: Option<(Thread, Cursor)>,
 }
 
 impl Events {
@@ -156,7 +159,7 @@ impl Events {
                 Item::Synced(synced) => self.marks.with(|m| m.synced = Some(synced)),
                 Item::App(event) => {
                     if let Event::Message(e) = &*event {
-                        self.last = Some((e.thread.clone(), e.id));
+                        self.last = Some((e.thread.clone(), Cursor { id: e.id, ts: e.ts }));
                     }
                     return Some(*event);
                 }
@@ -166,9 +169,9 @@ impl Events {
 
     /// Says that the event last read is dealt with, without waiting for another.
     pub fn seen(&mut self) {
-        if let Some((thread, id)) = self.last.take() {
+        if let Some((thread, cursor)) = self.last.take() {
             self.marks.with(|m| {
-                m.cursors.insert(thread, id);
+                m.cursors.insert(thread, cursor);
             });
         }
     }

@@ -38,6 +38,13 @@ pub(crate) struct Synced {
     pub at_ms: u64,
 }
 
+/// How far a thread was given out: the newest event, and when the log stored it (milliseconds since 1970; 0: not known).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    pub id: MsgId,
+    pub ts: u64,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
     Page { thread: Thread, want: Want },
@@ -64,9 +71,9 @@ pub(crate) struct Resume {
 }
 
 impl Resume {
-    pub fn new(cursors: impl IntoIterator<Item = (Thread, MsgId)>, synced: Option<Synced>, max_fill: usize) -> Self {
+    pub fn new(cursors: impl IntoIterator<Item = (Thread, Cursor)>, synced: Option<Synced>, max_fill: usize) -> Self {
         Self {
-            chains: cursors.into_iter().map(|(t, id)| (t, Chain::new(Some(id)))).collect(),
+            chains: cursors.into_iter().map(|(t, c)| (t, Chain::new(Some(c.id), c.ts))).collect(),
             policy: Policy { max_fill, floor: floor(synced.as_ref()) },
             synced,
             candidate: None,
@@ -84,7 +91,7 @@ impl Resume {
     /// What the next `hello` says. A connection that is being replaced may go on delivering meanwhile: its events move the cursors,
     /// and what the new one repeats is old by then.
     pub fn hello(&self) -> (BTreeMap<Thread, MsgId>, Option<String>) {
-        let said = self.newest_first().into_iter().take(CURSORS_PER_HELLO).collect();
+        let said = self.latest_first().into_iter().take(CURSORS_PER_HELLO).collect();
         (said, self.synced.as_ref().map(|s| s.mark.clone()))
     }
 
@@ -98,14 +105,15 @@ impl Resume {
         self.ready.clear();
         self.later.clear();
         (self.asked, self.syncing, self.sync_at, self.candidate) = (0, None, None, None);
-        let rest: Vec<_> = self.newest_first().into_iter().filter(|(t, _)| !said.contains_key(t)).collect();
+        let rest: Vec<_> = self.latest_first().into_iter().filter(|(t, _)| !said.contains_key(t)).collect();
         self.unsaid = rest.chunks(CURSORS_PER_HELLO).map(|c| c.iter().cloned().collect()).collect();
     }
 
-    fn newest_first(&self) -> Vec<(Thread, MsgId)> {
-        let mut cursors: Vec<(Thread, MsgId)> = self.chains.iter().filter_map(|(t, c)| Some((t.clone(), c.cursor()?))).collect();
-        cursors.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        cursors
+    /// The threads that were active last come first: by time, for ids of two threads say nothing about each other.
+    fn latest_first(&self) -> Vec<(Thread, MsgId)> {
+        let mut threads: Vec<(&Thread, &Chain, MsgId)> = self.chains.iter().filter_map(|(t, c)| Some((t, c, c.cursor()?))).collect();
+        threads.sort_unstable_by(|a, b| b.1.active().cmp(&a.1.active()).then_with(|| a.0.cmp(b.0)));
+        threads.into_iter().map(|(thread, _, cursor)| (thread.clone(), cursor)).collect()
     }
 
     pub fn live(&mut self, event: Event, now: Instant) {
@@ -164,7 +172,7 @@ impl Resume {
 
     /// The edge could not read all that `hello` asked for: everything is asked for once more.
     pub fn incomplete(&mut self, now: Instant) {
-        let all = self.newest_first();
+        let all = self.latest_first();
         self.unsaid = all.chunks(CURSORS_PER_HELLO).map(|c| c.iter().cloned().collect()).collect();
         self.sync_at = Some(now + AGAIN);
     }

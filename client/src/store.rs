@@ -4,12 +4,12 @@ mod file;
 
 use std::path::{Path, PathBuf};
 
-use natterjack_protocol::{DeviceId, MsgId, Thread, rpc::Tokens};
+use natterjack_protocol::{DeviceId, Thread, rpc::Tokens};
 
 use crate::{
     events::Marks,
     outbox::{Change, Unsent},
-    resume::Synced,
+    resume::{Cursor, Synced},
 };
 
 /// Where the outbox lives.
@@ -41,7 +41,7 @@ pub(crate) struct Stored {
     /// The name of whose file this is; stays when the login ends.
     pub owner: Option<String>,
     pub synced: Option<Synced>,
-    pub cursors: Vec<(Thread, MsgId)>,
+    pub cursors: Vec<(Thread, Cursor)>,
     pub outbox: Vec<Unsent>,
     /// The next local key; keys of messages long gone are not used again.
     pub next_local: u64,

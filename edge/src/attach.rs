@@ -1,10 +1,11 @@
 //! Attach without a hole (ADR 8): subscribe, barrier, read the threads, subscribe the groups, barrier with heads, pages, live.
 //! Comes after `hello`; hands over to the dispatcher, which delivers everything newer in order.
 
+pub mod changes;
 pub mod plan;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -16,11 +17,14 @@ use natterjack_protocol::{
     fold::{ThreadItem, UserThreads},
     frame::{Page, ServerFrame},
     limits,
-    rpc::{Access, At, DirectoryAnswer, DirectoryRequest, HistoryAnswer, HistoryRequest},
+    rpc::{Access, At, DirectoryAnswer, DirectoryRequest, HistoryAnswer, HistoryRequest, LastEntry},
 };
 use tokio::{sync::oneshot, time::timeout};
 
-use self::plan::{decode_synced, encode_synced, plan};
+use self::{
+    changes::changes,
+    plan::{NEW_THREADS, decode_synced, encode_synced, most_recent, plan},
+};
 use crate::{
     directory::unexpected,
     live::{
@@ -39,7 +43,7 @@ const SOON: Duration = Duration::from_millis(300);
 const READS: usize = 4;
 
 impl Live {
-    /// Sends what is newer than the cursors, then `attached`; from there on events come live. Run it beside the session's read loop,
+    /// Sends which memberships changed and what is newer than the cursors, then `attached`; from there on events come live. Run it beside the session's read loop,
     /// right after `welcome` was queued. False: something could not be read, and the client was told what.
     pub async fn attach(
         &self,
@@ -73,7 +77,10 @@ impl Live {
                 break;
             }
         }
-        let items: Vec<_> = items.into_iter().collect();
+        let synced = synced.and_then(|s| decode_synced(&s, self.layout.generation, self.layout.partitions));
+        // The newest that is known, so that nothing older follows what a signal has told meanwhile.
+        changes(&session.state.snapshot(), &cursors, synced.as_deref()).iter().for_each(|member| session.frame(member));
+        let items: Vec<_> = items.into_iter().filter(|(_, i)| i.visible()).collect();
         let seated: Vec<TopicKey> = items.iter().filter(|(_, i)| !i.intervals.open()).map(|(t, _)| TopicKey::of(t, user)).collect();
         let left = seated.into_iter().filter(|k| matches!(k, TopicKey::Group(_))).collect();
         // Whoever was removed between two looks sits there still.
@@ -101,7 +108,9 @@ impl Live {
     /// Pages of what is newer than these cursors; for more of them than fit into `hello`.
     pub async fn sync(&self, session: &Arc<SessionHandle>, cursors: BTreeMap<Thread, MsgId>) -> Result<(), Refusal> {
         session.state.loaded(self.times.attach).await?;
-        let items: Vec<_> = session.state.snapshot().into_iter().filter(|(t, _)| cursors.contains_key(t)).collect();
+        let items = session.state.snapshot().into_iter().filter(|(t, i)| i.visible() && cursors.contains_key(t));
+        let items: Vec<_> = items.collect();
+        changes(&items, &cursors, None).iter().for_each(|member| session.frame(member));
         let threads = items.iter().map(|(t, _)| (TopicKey::of(t, &session.user), t.clone())).collect();
         let barrier = self.heads(session, threads).await?;
         if self.catch_up(session, &items, &cursors, None, &barrier).await.complete {
@@ -140,19 +149,21 @@ impl Live {
         session: &Arc<SessionHandle>,
         items: &[(Thread, ThreadItem)],
         cursors: &BTreeMap<Thread, MsgId>,
-        synced: Option<&str>,
+        synced: Option<&[MsgId]>,
         barrier: &Barrier,
     ) -> CaughtUp {
-        let synced = synced.and_then(|s| decode_synced(s, self.layout.generation, self.layout.partitions));
         let ends = self.ends(cursors, barrier).await;
-        let mut plan = plan(items, cursors, synced.as_deref(), barrier, &ends);
+        let mut plan = plan(items, cursors, synced, barrier, &ends);
         for refusal in plan.refused.drain(..) {
             session.frame(&ServerFrame::error(None, refusal));
         }
         let mut caught_up = CaughtUp { complete: true, reached: HashMap::new() };
         if !plan.ask.is_empty() {
-            match self.last_ids(&plan.ask).await {
-                Ok(news) => plan.pages.extend(news),
+            match self.last_entries(plan.ask.iter().map(|(t, _)| t)).await {
+                Ok(last) => {
+                    let asked = plan.ask.drain(..).zip(last).filter(|((_, cursor), last)| last.id > *cursor);
+                    plan.pages.extend(asked.map(|((thread, cursor), last)| (thread, cursor, last.id)));
+                }
                 // With the archive away: what it alone knows of is older than the log, and can be paged when it is back.
                 Err(why) => {
                     tracing::debug!(user = %session.user, %why, "last ids are not known");
@@ -160,6 +171,21 @@ impl Live {
                 }
             }
         }
+        if synced.is_none() && plan.new.len() > NEW_THREADS {
+            match self.last_entries(plan.new.iter().map(|(t, _)| t)).await {
+                Ok(last) => {
+                    let open: HashSet<&Thread> = items.iter().filter(|(_, i)| i.intervals.open()).map(|(t, _)| t).collect();
+                    plan.new = most_recent(plan.new, &last, |t| open.contains(t));
+                }
+                // Nobody can read the pages either.
+                Err(why) => {
+                    tracing::debug!(user = %session.user, %why, "the most recent threads are not known");
+                    caught_up.complete = false;
+                    plan.new.truncate(NEW_THREADS);
+                }
+            }
+        }
+        plan.pages.extend(plan.new.drain(..).map(|(thread, head)| (thread, MsgId::NONE, head)));
         let mut accesses: HashMap<Thread, Access> = items.iter().map(|(t, i)| (t.clone(), Access::from(i))).collect();
         let mut under_way = FuturesUnordered::new();
         for (thread, cursor, head) in plan.pages {
@@ -193,16 +219,15 @@ impl Live {
         ends
     }
 
-    async fn last_ids(&self, ask: &[(Thread, MsgId)]) -> Result<Vec<(Thread, MsgId, MsgId)>, Refusal> {
-        let mut news = Vec::new();
-        for chunk in ask.chunks(limits::HEADS_PER_BATCH) {
-            let threads = chunk.iter().map(|(t, _)| t.clone()).collect();
-            let HistoryAnswer::LastIds(ids) = self.history.ask_in_turn(HistoryRequest::LastIds { threads }).await? else {
-                return Err(unexpected());
-            };
-            news.extend(chunk.iter().zip(ids).filter(|((_, cursor), id)| id > cursor).map(|((t, c), id)| (t.clone(), *c, id)));
+    async fn last_entries(&self, threads: impl Iterator<Item = &Thread>) -> Result<Vec<LastEntry>, Refusal> {
+        let (threads, mut last): (Vec<Thread>, _) = (threads.cloned().collect(), Vec::new());
+        for chunk in threads.chunks(limits::HEADS_PER_BATCH) {
+            match self.history.ask_in_turn(HistoryRequest::LastEntries { threads: chunk.to_vec() }).await? {
+                HistoryAnswer::LastEntries(of) if of.len() == chunk.len() => last.extend(of),
+                _ => return Err(unexpected()),
+            }
         }
-        Ok(news)
+        Ok(last)
     }
 
     /// Queues the newest page of a thread, without what the device has. A page that cannot be read is told to the client, which asks for

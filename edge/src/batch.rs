@@ -38,7 +38,8 @@ impl Sends {
             return None;
         }
         let p = self.layout.partition(thread);
-        let allowed = state.item(thread).is_some_and(|item| fold::may_send(&item).is_ok()) && self.may_publish(thread, p).is_ok();
+        let allowed =
+            state.item(thread).is_some_and(|item| !item.not_begun && fold::may_send(&item).is_ok()) && self.may_publish(thread, p).is_ok();
         if !allowed {
             return None;
         }

@@ -39,6 +39,7 @@ impl Members {
             told: Mutex::default(),
             loaded: AtomicBool::default(),
             signals: AtomicU32::default(),
+            readings: AtomicU32::default(),
             loads: Notify::new(),
         });
         users.insert(user.clone(), Arc::downgrade(&state));
@@ -62,13 +63,40 @@ pub struct UserState {
     told: Mutex<HashMap<Thread, Told>>,
     loaded: AtomicBool,
     signals: AtomicU32,
+    /// How often the key is being read now because of a signal.
+    readings: AtomicU32,
     loads: Notify,
+}
+
+/// The key of this user is being read; ends when its sessions have been told.
+pub struct Reading(Arc<UserState>);
+
+impl Reading {
+    pub fn of(state: Arc<UserState>) -> Self {
+        state.readings.fetch_add(1, AcqRel);
+        Self(state)
+    }
+}
+
+impl std::ops::Deref for Reading {
+    type Target = Arc<UserState>;
+
+    fn deref(&self) -> &Arc<UserState> {
+        &self.0
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.readings.fetch_sub(1, AcqRel);
+    }
 }
 
 #[derive(Default, Clone)]
 struct Told {
     v: MsgId,
-    blocked_by: bool,
+    /// The newest control entry that the user may know of.
+    known: MsgId,
 }
 
 impl UserState {
@@ -96,6 +124,11 @@ impl UserState {
     /// How often that was said: whoever reads the same number before and after has missed nothing.
     pub fn signals(&self) -> u32 {
         self.signals.load(Acquire)
+    }
+
+    /// Was something signalled that the sessions here have not been told of yet?
+    pub fn is_reading(&self) -> bool {
+        self.readings.load(Acquire) > 0
     }
 
     pub fn item(&self, thread: &Thread) -> Option<ThreadItem> {
@@ -147,10 +180,9 @@ impl UserState {
             if old.is_some_and(|o| o.v >= item.v) {
                 continue;
             }
-            let dm = matches!(thread, Thread::Dm { .. });
-            let of_the_other = dm && (item.blocked_by || old.is_some_and(|o| o.blocked_by)) && !item.blocks;
-            news.push((thread.clone(), item.clone(), !of_the_other));
-            told.insert(thread.clone(), Told { v: item.v, blocked_by: item.blocked_by });
+            let known = item.known_to();
+            news.push((thread.clone(), item.clone(), known > old.map_or(MsgId::NONE, |o| o.known)));
+            told.insert(thread.clone(), Told { v: item.v, known });
         }
         news
     }
@@ -171,7 +203,7 @@ mod tests {
         assert!(!b.merge(&thread, item(4)), "an older item never wins");
         assert_eq!(b.item(&thread), Some(item(5)));
         let value = |item| UserThreads { threads: [(thread.clone(), item)].into(), ..UserThreads::default() };
-        let blocked = ThreadItem { blocked_by: true, ..item(6) };
+        let blocked = ThreadItem { blocked_by: true, known: Some(MsgId(5)), ..item(6) };
         a.load(value(item(5)));
         assert_eq!(a.untold(), [], "at the first load there is nobody to tell");
         a.load(value(blocked.clone()));
@@ -182,6 +214,9 @@ mod tests {
         assert!(!a.knows(&thread, MsgId(7)), "known to the edge, but the devices were not told");
         assert_eq!(a.untold(), [(thread.clone(), blocking, true)], "one's own block is told, once");
         assert!(a.untold().is_empty() && a.knows(&thread, MsgId(7)));
+        let readings = [Reading::of(a.clone()), Reading::of(b.clone())];
+        drop(readings.into_iter().next());
+        assert!(!b.is_reading(), "both are dropped with the array");
         drop((a, b));
         assert!(members.get(&user).is_none(), "nobody is kept after their last session");
     }

@@ -47,7 +47,7 @@ impl Pages {
     pub async fn page(&self, reader: &UserId, known: Option<ThreadItem>, question: Question, min_id: MsgId) -> Result<Page, Refusal> {
         let Question { thread, at, limit } = question;
         let not_member = || Refusal::new(Code::NotMember, "you are not in this thread");
-        let known = known.filter(|i| i.intervals.open());
+        let known = known.filter(|i| i.visible() && i.intervals.open());
         let (access, certain) = match known {
             Some(item) => (Access::from(&item), true),
             None => self.access(reader, &thread).await?.ok_or_else(not_member)?,
@@ -65,7 +65,7 @@ impl Pages {
     /// Somebody may ask for a message that was acknowledged before the fold has come to their own key. A group's key is folded first, and
     /// nobody can write there before it is; who is in a conversation of two says its name. False: there may be no such conversation.
     async fn access(&self, reader: &UserId, thread: &Thread) -> Result<Option<(Access, bool)>, Refusal> {
-        let item = self.people.threads(reader).await?.threads.remove(thread);
+        let item = self.people.threads(reader).await?.threads.remove(thread).filter(ThreadItem::visible);
         if let Some(item) = item.as_ref().filter(|i| i.intervals.open()) {
             return Ok(Some((Access::from(item), true)));
         }

@@ -17,7 +17,6 @@ use natterjack_protocol::{
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    attach::plan::decode_synced,
     auth::{self, Actor, Auth},
     gate::Gate,
     lease::Edges,
@@ -26,7 +25,7 @@ use crate::{
     session::{handle::SessionHandle, outbox::Call, socket::PER_FLUSH},
     sessions::Sessions,
 };
-use answer::{Answer, Collected, changes};
+use answer::{Answer, Collected};
 
 /// The first event of a burst waits this long for the others: every answer costs the client a request and the edge an attach.
 const LINGER: Duration = Duration::from_millis(50);
@@ -55,7 +54,7 @@ impl Polls {
     pub async fn poll(&self, actor: Actor, ask: Ask) -> Result<Answer, Refusal> {
         if ask.cursors.len() > limits::CURSORS_PER_HELLO {
             return Err(Refusal::invalid(format!(
-                "{} cursors, at most {} are allowed: leave out the oldest",
+                "{} cursors, at most {} are allowed: leave out those of the threads that have been quiet for longest",
                 ask.cursors.len(),
                 limits::CURSORS_PER_HELLO
             )));
@@ -78,8 +77,7 @@ impl Polls {
 
     /// Waits, in this order of priority, for: something in the outbox, being asked to leave, the end of attach, the end of the wait.
     async fn collect(&self, handle: &Arc<SessionHandle>, ask: Ask, end: Instant) -> Result<Answer, Refusal> {
-        let synced = ask.synced.as_deref().and_then(|s| decode_synced(s, self.live.layout.generation, self.live.layout.partitions));
-        let mut collected = Collected::new(ask.cursors.clone());
+        let mut collected = Collected::new(ask.cursors.clone(), ask.synced.is_some());
         let mut attach = Box::pin(self.live.attach(handle, ask.cursors, ask.synced));
         let (mut attaching, mut end) = (true, end);
         loop {
@@ -102,9 +100,6 @@ impl Polls {
                 done = attach.as_mut(), if attaching => {
                     done?;
                     attaching = false;
-                    // What changed between two polls was told to nobody.
-                    let told = synced.as_deref().map(|s| changes(&handle.state.snapshot(), s)).unwrap_or_default();
-                    told.into_iter().for_each(|member| collected.frame(member, 0));
                 }
                 // Not before the cursors were answered: a client that asks without waiting asks for that.
                 () = sleep_until(end), if collected.attached() => return Ok(collected.answer()),

@@ -142,14 +142,21 @@ impl Sends {
 
     /// May this user write here? A thread unknown to this edge is asked for at the leader; an unknown DM begins.
     pub async fn membership(&self, state: &Arc<UserState>, thread: &Thread) -> Result<(), Refusal> {
-        match state.item(thread).map(|i| fold::may_send(&i)) {
-            Some(Ok(())) => return Ok(()),
-            None if matches!(thread, Thread::Dm { .. }) => return self.start_dm(state, thread).await,
-            // What this edge knows may lag behind what the sender has just been told over HTTP.
-            _ => self.refresh(state, thread).await?,
+        let known = state.item(thread);
+        if known.as_ref().is_some_and(|i| !i.not_begun && fold::may_send(i).is_ok()) {
+            return Ok(());
+        }
+        // What this edge knows may lag behind what the sender has just been told over HTTP.
+        if known.is_some() || matches!(thread, Thread::Group { .. }) {
+            self.refresh(state, thread).await?;
         }
         match state.item(thread) {
+            Some(item) if item.not_begun => {
+                fold::may_send(&item)?;
+                self.start_dm(state, thread).await
+            }
             Some(item) => fold::may_send(&item),
+            None if matches!(thread, Thread::Dm { .. }) => self.start_dm(state, thread).await,
             None => Err(not_member()),
         }
     }
@@ -174,7 +181,9 @@ impl Sends {
         let change = Change { thread: thread.clone(), actor: state.user.clone(), kind: Kind::DmStarted, body: Body::default(), cid: None };
         match self.control.append(&change).await {
             Ok(id) => {
-                let mut item = ThreadItem { v: id, ..ThreadItem::default() };
+                // A block that ended may have left an item.
+                let known = state.item(thread).unwrap_or_default();
+                let mut item = ThreadItem { v: id, not_begun: false, known: None, ..known };
                 item.intervals.enter(id);
                 state.merge(thread, item);
                 Ok(())

@@ -3,7 +3,7 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 use natterjack_protocol::{
     Event, MsgId, Refusal, Thread, UserId,
-    fold::{ThreadItem, may_send},
+    fold::ThreadItem,
     frame::ThreadSummary,
     limits,
     rpc::{Access, HistoryAnswer, HistoryRequest},
@@ -49,6 +49,8 @@ impl ThreadLists {
         before: Option<MsgId>,
     ) -> Result<(Vec<ThreadSummary>, Option<MsgId>), Refusal> {
         let limit = page_limit(limit)?;
+        // A block by somebody else is no conversation.
+        let threads: Vec<_> = threads.into_iter().filter(|(_, item)| item.visible()).collect();
         let chunks: Vec<Vec<(Thread, ThreadItem)>> = threads.chunks(PER_REQUEST).map(<[_]>::to_vec).collect();
         let rows: Vec<Row> = stream::iter(chunks)
             .map(|chunk| self.clone().latest(reader.clone(), chunk))
@@ -79,7 +81,7 @@ impl ThreadLists {
             Thread::Group { gid } => self.people.group(gid).await.ok().flatten().map(|g| g.name),
             Thread::Dm { .. } => None,
         };
-        ThreadSummary { open: may_send(&row.item).is_ok(), role: row.item.role, thread: row.thread, name, last: row.last }
+        ThreadSummary { open: row.item.open(), role: row.item.role, thread: row.thread, name, last: row.last }
     }
 }
 

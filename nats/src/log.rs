@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use natterjack_protocol::{MsgId, Thread};
+use natterjack_protocol::{MsgId, Thread, rpc::LastEntry};
 use tokio::sync::OnceCell;
 
 use crate::{
@@ -118,17 +118,17 @@ impl Log {
         }
     }
 
-    /// The newest id of each thread in the log, `MsgId::NONE` where it has none. By Direct Get: may lag by a moment.
-    pub async fn last_ids(&self, threads: &[Thread]) -> Result<Vec<MsgId>, TailError> {
-        let mut ids = self.now.last_ids(threads).await?;
+    /// The newest entry of each thread in the log. By Direct Get: may lag by a moment.
+    pub async fn last_entries(&self, threads: &[Thread]) -> Result<Vec<LastEntry>, TailError> {
+        let mut last = self.now.last_entries(threads).await?;
         if let Some(former) = &self.former {
-            let idle: Vec<usize> = (0..ids.len()).filter(|i| ids[*i].is_none()).collect();
+            let idle: Vec<usize> = (0..last.len()).filter(|i| last[*i].id.is_none()).collect();
             let ask: Vec<Thread> = idle.iter().map(|i| threads[*i].clone()).collect();
-            for (i, id) in idle.into_iter().zip(former.tail.last_ids(&ask).await?) {
-                ids[i] = id;
+            for (i, entry) in idle.into_iter().zip(former.tail.last_entries(&ask).await?) {
+                last[i] = entry;
             }
         }
-        Ok(ids)
+        Ok(last)
     }
 
     /// Of the thread's partition in this generation alone.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_nats::{Message, StatusCode};
 use bytes::Bytes;
-use natterjack_protocol::{MsgId, Thread};
+use natterjack_protocol::{MsgId, Thread, rpc::LastEntry};
 use serde::Serialize;
 
 use crate::{
@@ -204,9 +204,9 @@ impl Tail {
         Ok(page)
     }
 
-    /// The newest id of each thread in the log, `MsgId::NONE` where it has none. By Direct Get: may lag by a moment.
-    pub async fn last_ids(&self, threads: &[Thread]) -> Result<Vec<MsgId>, TailError> {
-        let mut ids = vec![MsgId::NONE; threads.len()];
+    /// The newest entry of each thread in the log. By Direct Get: may lag by a moment.
+    pub async fn last_entries(&self, threads: &[Thread]) -> Result<Vec<LastEntry>, TailError> {
+        let mut last = vec![LastEntry::default(); threads.len()];
         let mut by_partition = std::collections::BTreeMap::<u32, Vec<usize>>::new();
         for (i, thread) in threads.iter().enumerate() {
             by_partition.entry(self.layout.partition(thread)).or_default().push(i);
@@ -217,19 +217,19 @@ impl Tail {
                 let subjects: Vec<String> = part.iter().flat_map(|i| self.subjects(&threads[*i])).collect();
                 let at: std::collections::HashMap<&Thread, usize> = part.iter().map(|i| (&threads[*i], *i)).collect();
                 for r in self.multi_last(p, &subjects).await? {
-                    if let Some(i) = at.get(&r.thread) {
-                        ids[*i] = ids[*i].max(r.id);
+                    if let Some(i) = at.get(&r.thread).filter(|i| last[**i].id < r.id) {
+                        last[*i] = LastEntry { id: r.id, ts: r.ts };
                     }
                 }
                 // The same thread may be asked for twice.
                 for i in part {
                     if let Some(first) = at.get(&threads[*i]) {
-                        ids[*i] = ids[*first];
+                        last[*i] = last[*first];
                     }
                 }
             }
         }
-        Ok(ids)
+        Ok(last)
     }
 
     pub async fn bounds(&self, p: u32) -> Result<LogBounds, TailError> {

@@ -167,7 +167,7 @@ fn about(request: &HistoryRequest) -> Option<&Thread> {
         HistoryRequest::Page { thread, .. } | HistoryRequest::Between { thread, .. } | HistoryRequest::FindCid { thread, .. } => {
             Some(thread)
         }
-        HistoryRequest::LastIds { threads } => threads.first(),
+        HistoryRequest::LastEntries { threads } => threads.first(),
         HistoryRequest::Latest { threads, .. } => threads.first().map(|(thread, _)| thread),
     }
 }
@@ -180,9 +180,9 @@ impl<S: Store> View<S> {
                 self.page(&thread, (reader, access), at, usize::from(limit), min_id).await.map(HistoryAnswer::Page)
             }
             HistoryRequest::Between { thread, after, upto, limit } => self.between(thread, after, upto, usize::from(limit)).await,
-            HistoryRequest::LastIds { threads } => {
+            HistoryRequest::LastEntries { threads } => {
                 at_most(threads.len(), limits::HEADS_PER_BATCH, "threads")?;
-                self.last_ids(threads).await.map(HistoryAnswer::LastIds)
+                self.last_entries(threads).await.map(HistoryAnswer::LastEntries)
             }
             HistoryRequest::Latest { reader, threads } => {
                 at_most(threads.len(), limits::HEADS_PER_BATCH, "threads")?;
@@ -272,7 +272,7 @@ fn name(request: &HistoryRequest) -> &'static str {
     match request {
         HistoryRequest::Page { .. } => "page",
         HistoryRequest::Between { .. } => "between",
-        HistoryRequest::LastIds { .. } => "last_ids",
+        HistoryRequest::LastEntries { .. } => "last_entries",
         HistoryRequest::Latest { .. } => "latest",
         HistoryRequest::FindCid { .. } => "find_cid",
     }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use natterjack_protocol::{
     Body, Cid, Entry, Event, Kind, MsgId, Thread, UserId,
     fold::{Group, ThreadItem},
+    rpc::LastEntry,
 };
 
 pub mod accounts;
@@ -186,8 +187,8 @@ pub trait Store: Clone + Send + Sync + 'static {
         max: usize,
     ) -> impl Future<Output = Result<CidLookup, StoreError>> + Send;
 
-    /// The newest id of each thread, 0 if it has none; in the order asked.
-    fn last_ids(&self, threads: &[Thread]) -> impl Future<Output = Result<Vec<MsgId>, StoreError>> + Send;
+    /// The newest entry of each thread, in the order asked.
+    fn last_entries(&self, threads: &[Thread]) -> impl Future<Output = Result<Vec<LastEntry>, StoreError>> + Send;
 
     /// The control entries of a thread with `id < below`, oldest first: for a fold as of a point in the past.
     fn controls(&self, thread: &Thread, below: MsgId) -> impl Future<Output = Result<Vec<Row>, StoreError>> + Send;

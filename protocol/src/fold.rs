@@ -128,6 +128,30 @@ pub struct ThreadItem {
     /// DMs only: the other user blocks this one.
     #[serde(rename = "bb", default, skip_serializing_if = "std::ops::Not::not")]
     pub blocked_by: bool,
+    /// DMs only: there is no conversation yet, only a block or the end of one.
+    #[serde(rename = "n", default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_begun: bool,
+    /// DMs only, where `v` is a block by the other user or the end of one, which is not this user's business: the newest control entry
+    /// before it that is; 0: none.
+    #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<MsgId>,
+}
+
+impl ThreadItem {
+    /// The newest control entry that this user may know of; 0: the thread is there only because the other user blocks them.
+    pub fn known_to(&self) -> MsgId {
+        self.known.unwrap_or(self.v)
+    }
+
+    /// May this user know of the thread at all?
+    pub fn visible(&self) -> bool {
+        !self.known_to().is_none()
+    }
+
+    /// May this user write here, as far as they may know? That the other blocks them they learn when they write.
+    pub fn open(&self) -> bool {
+        self.intervals.open() && !self.blocks
+    }
 }
 
 /// The value of `<uid>.threads`: present = the user exists.
@@ -266,16 +290,17 @@ pub fn apply_dm(item: Option<&ThreadItem>, me: &UserId, id: MsgId, entry: &Entry
     if item.is_some_and(|i| i.v >= id) {
         return None;
     }
-    let mut new = item.cloned().unwrap_or_default();
+    let mut new = item.cloned().unwrap_or_else(|| ThreadItem { not_begun: true, ..ThreadItem::default() });
     let mine = &entry.from == me;
     match entry.kind {
-        Kind::DmStarted => {}
+        Kind::DmStarted => new.not_begun = false,
         Kind::Blocked if mine => new.blocks = true,
         Kind::Blocked => new.blocked_by = true,
         Kind::Unblocked if mine => new.blocks = false,
         Kind::Unblocked => new.blocked_by = false,
         _ => return None,
     }
+    new.known = if mine || entry.kind == Kind::DmStarted { None } else { Some(new.known_to()) };
     new.v = id;
     new.intervals.enter(id);
     Some(new)
@@ -416,9 +441,10 @@ fn room(count: usize, max: usize) -> Result<(), Refusal> {
 pub fn judge_dm(item: Option<&ThreadItem>, kind: Kind) -> Result<Verdict, Refusal> {
     let blocks = item.is_some_and(|i| i.blocks);
     match kind {
-        Kind::DmStarted if item.is_some() => Err(Refusal::new(Code::Conflict, "this conversation exists")),
+        Kind::DmStarted if item.is_some_and(|i| !i.not_begun) => Err(Refusal::new(Code::Conflict, "this conversation exists")),
         Kind::Blocked | Kind::Unblocked if blocks == (kind == Kind::Blocked) => Ok(Verdict::Already(item.map_or(MsgId::NONE, |i| i.v))),
-        Kind::DmStarted | Kind::Blocked | Kind::Unblocked => Ok(Verdict::Change(Body::default())),
+        Kind::DmStarted => item.map_or(Ok(()), may_send).map(|()| Verdict::Change(Body::default())),
+        Kind::Blocked | Kind::Unblocked => Ok(Verdict::Change(Body::default())),
         _ => Err(Refusal::invalid("not a change of a conversation")),
     }
 }
@@ -547,6 +573,32 @@ mod tests {
         assert!(item(Some(&ia), &a, 5, &block).is_none(), "idempotent");
         let unblock = ctl("b", Kind::Unblocked, &[]);
         assert!(may_send(&item(Some(&ia), &a, 9, &unblock).unwrap()).is_ok());
+    }
+
+    /// Neither the block nor its end shows itself to the other, whenever they fall.
+    #[test]
+    fn who_is_blocked_does_not_know_it() {
+        let (a, b) = (user("a"), user("b"));
+        let log = [(1, "a", Kind::Blocked), (2, "a", Kind::Unblocked), (3, "b", Kind::DmStarted), (4, "a", Kind::Blocked)];
+        let (mut of_a, mut of_b): (Option<ThreadItem>, Option<ThreadItem>) = (None, None);
+        let mut seen = Vec::new();
+        for (id, from, kind) in log {
+            let entry = ctl(from, kind, &[]);
+            if kind == Kind::DmStarted {
+                assert!(judge_dm(of_b.as_ref(), kind).is_ok(), "it was only a block");
+            }
+            for (me, item) in [(&a, &mut of_a), (&b, &mut of_b)] {
+                *item = apply_dm(item.as_ref(), me, MsgId(id), &entry);
+            }
+            let told = |i: &Option<ThreadItem>| i.as_ref().map(|i| (i.known_to().0, i.open())).unwrap();
+            seen.push((told(&of_a), told(&of_b)));
+            if kind == Kind::Blocked {
+                assert!(judge_dm(of_b.as_ref(), Kind::DmStarted).is_err() && judge_dm(of_a.as_ref(), Kind::DmStarted).is_err());
+            }
+        }
+        let want = [((1, false), (0, true)), ((2, true), (0, true)), ((3, true), (3, true)), ((4, false), (3, true))];
+        assert_eq!(seen, want);
+        assert!(of_b.is_some_and(|i| i.visible() && may_send(&i).is_err()));
     }
 
     fn any_entry() -> impl Strategy<Value = Entry> {

@@ -79,6 +79,16 @@ impl From<&ThreadItem> for Access {
     }
 }
 
+/// The newest entry of a thread. Ids order the entries of one thread; which of two threads was active last only the time can tell,
+/// because each partition counts its own ids.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastEntry {
+    /// 0: the thread has none.
+    pub id: MsgId,
+    /// When the log stored it, milliseconds since 1970.
+    pub ts: u64,
+}
+
 /// To `history`: any instance answers, from archive and log together.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -88,8 +98,8 @@ pub enum HistoryRequest {
     Page { thread: Thread, reader: UserId, access: Access, at: At, limit: u16, min_id: MsgId },
     /// Every event with after < id <= upto, oldest first, at most `limit`: for the repair of a chain. Nothing is hidden.
     Between { thread: Thread, after: MsgId, upto: MsgId, limit: u16 },
-    /// The newest id of each thread, 0 if it has none.
-    LastIds { threads: Vec<Thread> },
+    /// The newest entry of each thread.
+    LastEntries { threads: Vec<Thread> },
     /// The newest visible event of each thread, for the thread list.
     Latest { reader: UserId, threads: Vec<(Thread, Access)> },
     /// The id under which (thread, sender, cid) is stored, if it is; looked for from the cid's time on, archive and log.
@@ -106,7 +116,7 @@ pub enum HistoryAnswer {
         events: Vec<Event>,
         complete: bool,
     },
-    LastIds(Vec<MsgId>),
+    LastEntries(Vec<LastEntry>),
     Latest(Vec<Option<Event>>),
     /// `seen`: the log's clock at the lookup; goes into the entry if nothing was found.
     FindCid {

@@ -1,6 +1,8 @@
 //! People, groups, blocks, lost answers, bad input and faults: end to end over real processes and sockets.
 #![allow(clippy::unwrap_used, reason = "tests: a panic with its place is the report")]
 
+#[path = "people/away.rs"]
+mod away;
 #[path = "people/bad_input.rs"]
 mod bad_input;
 #[path = "people/blocks.rs"]

@@ -31,7 +31,7 @@ fn ids(step: &Step) -> Vec<u64> {
 }
 
 fn at(cursor: u64) -> Chain {
-    Chain::new(Some(MsgId(cursor)))
+    Chain::new(Some(MsgId(cursor)), 0)
 }
 
 #[test]
@@ -105,14 +105,14 @@ fn beyond_the_policy_is_skipped_and_said() {
 
 #[test]
 fn a_thread_never_seen() {
-    let mut new_device = Chain::new(None);
+    let mut new_device = Chain::default();
     assert_eq!(ids(&new_device.newest(page(&[(40, 30), (50, 40)], false), POLICY)), [40, 50], "the newest page is all it gets");
-    let mut live_first = Chain::new(None);
+    let mut live_first = Chain::default();
     assert_eq!(ids(&live_first.live(e(50, 40))), [50]);
 
     // In sync at the time of event 25: what is older was never news, what is newer is fetched.
     let policy = Policy { max_fill: 10_000, floor: Some(1_000_025) };
-    let mut c = Chain::new(None);
+    let mut c = Chain::default();
     c.newest(page(&[(40, 30), (50, 40)], false), policy);
     assert_eq!(c.want(), Some(Want::Before(MsgId(40))));
     assert_eq!(ids(&c.page(page(&[(20, 10), (30, 20)], true), policy)), [30, 40, 50]);

@@ -188,6 +188,7 @@ proptest! {
                 Action::Reconnect => device.connect(&edge),
                 Action::Restart => {
                     let (cursors, synced) = device.stored.clone();
+                    let cursors = cursors.into_iter().map(|(t, id)| (t, Cursor { id, ts: id.0 }));
                     device.resume = Resume::new(cursors, synced, 10_000);
                     device.connect(&edge);
                 }
@@ -212,11 +213,14 @@ proptest! {
 
 #[test]
 fn more_cursors_than_a_hello_takes_are_said_by_sync_and_synced_waits_for_it() {
-    let cursors = (1..=2_500u64).map(|n| (format!("group.g{n}").parse().unwrap(), MsgId(n)));
+    // Of two partitions: those with the small ids were active last.
+    let cursor = |n: u64| Cursor { id: MsgId(if n > 2_000 { n } else { n << 40 }), ts: n };
+    let cursors = (1..=2_500u64).map(|n| (format!("group.g{n}").parse().unwrap(), cursor(n)));
     let mut r = Resume::new(cursors, None, 10_000);
     let (said, _) = r.hello();
     assert_eq!(said.len(), CURSORS_PER_HELLO);
-    assert!(said.values().all(|id| id.0 > 1_500), "the newest ones");
+    let latest = (1_501..=2_500u64).map(|n| (format!("group.g{n}").parse().unwrap(), cursor(n).id)).collect();
+    assert_eq!(said, latest, "of the threads that were active last, whatever their ids");
     r.connected(&said);
     r.synced("s1".into(), 7);
     let now = Instant::now();
@@ -233,7 +237,7 @@ fn more_cursors_than_a_hello_takes_are_said_by_sync_and_synced_waits_for_it() {
 
 #[test]
 fn at_most_eight_threads_are_filled_at_a_time() {
-    let mut r = Resume::new((1..=20u64).map(|n| (format!("group.g{n}").parse().unwrap(), MsgId(n))), None, 10_000);
+    let mut r = Resume::new((1..=20u64).map(|n| (format!("group.g{n}").parse().unwrap(), Cursor { id: MsgId(n), ts: n })), None, 10_000);
     let (said, _) = r.hello();
     r.connected(&said);
     let now = Instant::now();
@@ -251,7 +255,7 @@ fn at_most_eight_threads_are_filled_at_a_time() {
 #[test]
 fn an_incomplete_attach_is_asked_again_and_is_no_sync() {
     let thread: Thread = "dm.a.b".parse().unwrap();
-    let mut r = Resume::new([(thread.clone(), MsgId(5))], None, 10_000);
+    let mut r = Resume::new([(thread.clone(), Cursor { id: MsgId(5), ts: 5 })], None, 10_000);
     let (said, _) = r.hello();
     r.connected(&said);
     let now = Instant::now();

@@ -14,14 +14,15 @@ use super::{StoreError, Stored};
 use crate::{
     events::Marks,
     outbox::{Change, Local, Unsent},
+    resume::Cursor,
 };
 
 /// Goes up when a table changes; an older client refuses a newer file.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS cursors (thread TEXT PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS cursors (thread TEXT PRIMARY KEY, id INTEGER NOT NULL, ts INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS outbox (
         local INTEGER PRIMARY KEY AUTOINCREMENT, thread TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, cid BLOB, failed TEXT);
 ";
@@ -49,6 +50,10 @@ impl File {
         if version > VERSION {
             return Err(StoreError::Corrupt { path: path.to_owned(), what: format!("version {version}, this client knows {VERSION}") });
         }
+        if version == 1 {
+            // Times of cursors came with version 2.
+            db.execute_batch("ALTER TABLE cursors ADD COLUMN ts INTEGER NOT NULL DEFAULT 0").map_err(fail)?;
+        }
         db.execute_batch(SCHEMA).map_err(fail)?;
         db.pragma_update(None, "user_version", VERSION).map_err(fail)?;
         let stored = load(&db, path)?;
@@ -60,9 +65,10 @@ impl File {
             for change in changes {
                 write_change(tx, change)?;
             }
-            for (thread, id) in &marks.cursors {
-                tx.prepare_cached("INSERT INTO cursors VALUES (?1, ?2) ON CONFLICT DO UPDATE SET id = max(id, excluded.id)")?
-                    .execute(params![thread.to_string(), id.0])?;
+            for (thread, cursor) in &marks.cursors {
+                const PUT: &str = "INSERT INTO cursors (thread, id, ts) VALUES (?1, ?2, ?3)
+                    ON CONFLICT DO UPDATE SET id = max(id, excluded.id), ts = max(ts, excluded.ts)";
+                tx.prepare_cached(PUT)?.execute(params![thread.to_string(), cursor.id.0, cursor.ts])?;
             }
             marks.synced.as_ref().map_or(Ok(()), |s| put(tx, "synced", &json(s)))
         })
@@ -132,7 +138,9 @@ fn json<T: Serialize>(value: &T) -> String {
 fn load(db: &Connection, path: &Path) -> Result<Stored, StoreError> {
     let fail = |e| failed("read", path, &e);
     let corrupt = |what: &str| StoreError::Corrupt { path: path.to_owned(), what: what.to_owned() };
-    let cursors = rows(db, "SELECT thread, id FROM cursors", |r| Ok((r.get::<_, String>(0)?, r.get::<_, u64>(1)?))).map_err(fail)?;
+    let cursors =
+        rows(db, "SELECT thread, id, ts FROM cursors", |r| Ok((r.get::<_, String>(0)?, Cursor { id: MsgId(r.get(1)?), ts: r.get(2)? })))
+            .map_err(fail)?;
     let outbox = rows(db, "SELECT local, thread, kind, body, cid, failed FROM outbox ORDER BY local", |r| {
         Ok((r.get(0)?, r.get::<_, String>(1)?, r.get::<_, String>(2)?, r.get::<_, String>(3)?, r.get(4)?, r.get(5)?))
     })
@@ -162,7 +170,7 @@ fn load(db: &Connection, path: &Path) -> Result<Stored, StoreError> {
         synced: get(db, "synced", path)?,
         cursors: cursors
             .into_iter()
-            .map(|(t, id)| Some((t.parse().ok()?, MsgId(id))))
+            .map(|(t, cursor)| Some((t.parse().ok()?, cursor)))
             .collect::<Option<_>>()
             .ok_or_else(|| corrupt("a cursor"))?,
         outbox: outbox.into_iter().map(unsent).collect::<Option<_>>().ok_or_else(|| corrupt("a message of the outbox"))?,

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use natterjack_protocol::{Code, MsgId, Refusal, Thread, fold::ThreadItem};
+use natterjack_protocol::{Code, MsgId, Refusal, Thread, fold::ThreadItem, rpc::LastEntry};
 
 use crate::live::round::Barrier;
 
-/// Threads without a cursor that a device hears about at once; the rest is in the thread list.
-const NEW_THREADS: usize = 100;
+/// Threads that a device without `synced` hears about at once beside those it has cursors for; the rest is in the thread list.
+pub const NEW_THREADS: usize = 100;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Pages to send: thread, what the device has, the newest id it should reach.
     pub pages: Vec<(Thread, MsgId, MsgId)>,
+    /// Threads without a cursor, likewise: all of them for a device that was in sync once, else the [`most_recent`].
+    pub new: Vec<(Thread, MsgId)>,
     /// Whether these have news is known only to the archive: thread and what the device has.
     pub ask: Vec<(Thread, MsgId)>,
     /// Cursors that make no sense.
@@ -28,7 +30,6 @@ pub fn plan(
     ends: &[Option<MsgId>],
 ) -> Plan {
     let mut plan = Plan::default();
-    let mut new = Vec::new();
     let partitions = barrier.partitions.len() as u32;
     for (thread, item) in items {
         let p = thread.partition(partitions) as usize;
@@ -44,17 +45,17 @@ pub fn plan(
                 plan.refused.push(
                     Refusal::new(Code::Invalid, format!("the cursor of {thread} is ahead of the log: forget it")).with_thread(thread),
                 );
-                new.push((thread.clone(), MsgId::NONE, head.unwrap_or_default()));
+                plan.pages.push((thread.clone(), MsgId::NONE, head.unwrap_or_default()));
             }
             (Some(cursor), Some(head)) if head > *cursor => plan.pages.push((thread.clone(), *cursor, head)),
             (Some(_), Some(_)) => {}
             // Nothing since the horizon. The device has all of it if it was in sync then.
             (Some(cursor), None) if in_sync_to.is_none_or(|s| s < place.horizon) => plan.ask.push((thread.clone(), *cursor)),
             (Some(_), None) => {}
-            (None, Some(head)) if in_sync_to.is_none_or(|s| head > s) => new.push((thread.clone(), MsgId::NONE, head)),
+            (None, Some(head)) if in_sync_to.is_none_or(|s| head > s) => plan.new.push((thread.clone(), head)),
             (None, Some(_)) => {}
             (None, None) if in_sync_to.is_some_and(|s| item.v > s) || in_sync_to.is_none() => {
-                new.push((thread.clone(), MsgId::NONE, item.v));
+                plan.new.push((thread.clone(), item.v));
             }
             // In sync, but so long ago that channel has forgotten what came since.
             (None, None) => match in_sync_to {
@@ -66,10 +67,15 @@ pub fn plan(
     for thread in cursors.keys().filter(|t| !items.iter().any(|(i, _)| i == *t)) {
         plan.refused.push(Refusal::new(Code::NotMember, format!("you are not in {thread}: forget its cursor")).with_thread(thread));
     }
-    new.sort_by_key(|(_, _, head)| std::cmp::Reverse(*head));
-    new.truncate(NEW_THREADS);
-    plan.pages.extend(new);
     plan
+}
+
+/// The threads that were active last, those first that the user is in. By time: each partition counts its own ids.
+pub fn most_recent(new: Vec<(Thread, MsgId)>, last: &[LastEntry], is_in: impl Fn(&Thread) -> bool) -> Vec<(Thread, MsgId)> {
+    let mut new: Vec<_> = new.into_iter().zip(last).collect();
+    new.sort_by_cached_key(|((thread, _), last)| (!is_in(thread), std::cmp::Reverse(last.ts), thread.clone()));
+    new.truncate(NEW_THREADS);
+    new.into_iter().map(|(new, _)| new).collect()
 }
 
 /// The opaque `synced` of a device: `<generation>.<frontier>.<frontier>…`.
@@ -121,7 +127,7 @@ mod tests {
         let heads = barrier(&[(1, 700), (2, 700), (6, 900)]);
         let p = plan(&items, &cursors, Some(&[MsgId(550)]), &heads, &[Some(MsgId(1_500))]);
         assert_eq!(p.pages[0], (thread(1), MsgId(600), MsgId(700)), "news since the cursor");
-        assert!(p.pages.iter().any(|(t, c, _)| (t, *c) == (&thread(6), MsgId::NONE)), "began while the device was away");
+        assert_eq!(p.new, [(thread(6), MsgId(900))], "began while the device was away");
         assert!(p.ask.is_empty(), "3 is quiet since the horizon and the device was in sync then");
         assert!(!p.pages.iter().any(|(t, ..)| *t == thread(4)), "4 has no cursor and nothing new");
         assert_eq!(p.refused.iter().map(|r| r.code).collect::<Vec<_>>(), [Code::Invalid, Code::NotMember]);
@@ -129,6 +135,25 @@ mod tests {
         let both = [(thread(3), MsgId(400)), (thread(4), MsgId(450))];
         assert_eq!(longer_away.ask, both, "away since before the horizon: ask, with a cursor or from where it was in sync");
         assert_eq!(plan(&items, &cursors, None, &heads, &[Some(MsgId(1_500))]).ask, [(thread(3), MsgId(400))]);
+    }
+
+    /// One partition has been in use for years, the other since a moment ago.
+    #[test]
+    fn the_most_recently_active_by_time_whatever_the_ids() {
+        let busy = |n: u32| n.is_multiple_of(2);
+        let new: Vec<_> = (1..=300).map(|n| (thread(n), MsgId(if busy(n) { 1 << 50 } else { 5 }))).collect();
+        let last: Vec<_> = (1..=300).map(|n| LastEntry { id: MsgId(if busy(n) { 1 << 50 } else { 5 }), ts: u64::from(n) }).collect();
+        let left = thread(299);
+        let got = most_recent(new, &last, |t| *t != left);
+        let want: Vec<_> = (200..=300).rev().filter(|n| *n != 299).map(thread).collect();
+        assert_eq!(got.into_iter().map(|(t, _)| t).collect::<Vec<_>>(), want);
+    }
+
+    #[test]
+    fn a_device_that_was_in_sync_hears_of_every_new_thread() {
+        let items: Vec<_> = (1..=250).map(|n| (thread(n), item(600))).collect();
+        let p = plan(&items, &BTreeMap::new(), Some(&[MsgId(550)]), &barrier(&[]), &[]);
+        assert_eq!((p.new.len(), p.pages.len()), (250, 0));
     }
 
     #[test]

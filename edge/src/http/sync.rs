@@ -106,7 +106,7 @@ mod tests {
         assert!(ask.cursors.len() == 1 && ask.synced.is_some());
         let answer: serde_json::Value = serde_json::from_str(line("{\"frames\"")).unwrap();
         assert!(serde_json::from_value::<schema::Polled>(answer.clone()).is_ok());
-        let mut collected = poll::answer::Collected::new(ask.cursors);
+        let mut collected = poll::answer::Collected::new(ask.cursors, ask.synced.is_some());
         answer["frames"].as_array().unwrap().iter().for_each(|f| collected.add(f.to_string().as_bytes()));
         let attached = serde_json::json!({ "t": "attached", "synced": answer["synced"] });
         collected.add(attached.to_string().as_bytes());

@@ -13,7 +13,6 @@ use natterjack_nats::{
 use natterjack_protocol::{
     GroupId, MsgId, Refusal, Thread, UserId,
     fold::ThreadItem,
-    frame::ServerFrame,
     live::Beat,
     rpc::{Answer, Heads, HeadsAnswer},
 };
@@ -31,7 +30,12 @@ use super::{
     round::{Ask, Barrier, Rounds, Waiter},
     topic::{Gap, LiveEvent, TopicKey},
 };
-use crate::{attach, members::UserState, repair, session::handle::SessionHandle};
+use crate::{
+    attach,
+    members::{Reading, UserState},
+    repair,
+    session::handle::SessionHandle,
+};
 
 /// The slot of `beat.*`; topics come after it.
 const BEATS: u32 = 0;
@@ -51,7 +55,7 @@ enum Done {
     },
     /// A user's key was read again; `cut`: they were cut off from this group meanwhile.
     Changed {
-        user: UserId,
+        reading: Reading,
         cut: Option<GroupId>,
     },
     /// Nobody answered this request for heads: ask again. It stays open until then, and its round with it.
@@ -309,7 +313,7 @@ impl Dispatcher {
                 metrics::counter!("natterjack_edge_gaps_given_up_total").increment(1);
                 self.hub.give_up(slot, birth);
             }
-            Done::Changed { user, cut } => self.changed(&user, cut),
+            Done::Changed { reading, cut } => self.changed(&reading, cut),
             Done::AskAgain(token) => {
                 if let Some(ask) = self.rounds.unanswered(token) {
                     self.ask(ask);
@@ -320,10 +324,10 @@ impl Dispatcher {
     }
 
     /// The membership of a user changed: tell their devices, begin or end to listen.
-    fn changed(&mut self, user: &UserId, cut: Option<GroupId>) {
+    fn changed(&mut self, state: &Arc<UserState>, cut: Option<GroupId>) {
+        let user = &state.user;
         let own = TopicKey::User(user.clone());
         let sessions: Vec<Arc<SessionHandle>> = self.hub.sessions_of(&own);
-        let Some(state) = self.live.members.get(user) else { return };
         let untold = state.untold();
         // What was said in a conversation that began while nothing came here (a lost connection, a lost message) is not lost.
         let begun: Vec<_> =
@@ -333,13 +337,7 @@ impl Dispatcher {
         }
         for (thread, item, audible) in &untold {
             if *audible {
-                let frame = ServerFrame::Member {
-                    thread: thread.clone(),
-                    id: item.v,
-                    open: item.intervals.open() && !item.blocks && !item.blocked_by,
-                    role: item.role,
-                    intervals: item.intervals.clone(),
-                };
+                let frame = attach::changes::member(thread, item);
                 sessions.iter().for_each(|s| s.frame(&frame));
             }
         }
@@ -371,14 +369,14 @@ impl Dispatcher {
     fn read_again(&mut self, user: UserId, at_least: Option<(String, MsgId)>, cut: Option<GroupId>) {
         let Some(state) = self.live.members.get(&user) else { return };
         state.signalled();
-        let live = self.live.clone();
+        let (live, reading) = (self.live.clone(), Reading::of(state));
         self.jobs.spawn(async move {
             for attempt in 0..20u32 {
                 match attach::read_threads(&live, &user).await {
                     Ok(threads) => {
                         let knows =
                             at_least.as_ref().is_none_or(|(t, id)| threads.threads.iter().any(|(k, i)| i.v >= *id && k.to_string() == *t));
-                        state.load(threads);
+                        reading.load(threads);
                         if knows {
                             break;
                         }
@@ -387,7 +385,7 @@ impl Dispatcher {
                 }
                 sleep(Duration::from_millis(50 * u64::from(attempt.min(10) + 1))).await;
             }
-            Done::Changed { user, cut }
+            Done::Changed { reading, cut }
         });
     }
 

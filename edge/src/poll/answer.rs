@@ -9,7 +9,6 @@ use natterjack_protocol::{
     MsgId, Thread,
     codec::Codec,
     error::Code,
-    fold::ThreadItem,
     frame::{Page, ServerFrame},
 };
 use serde::Serialize;
@@ -35,11 +34,25 @@ pub struct Collected {
     gaps: BTreeSet<Thread>,
     attached: Option<String>,
     leaving: bool,
+    /// The client said how far it is in sync.
+    in_sync_once: bool,
+    news: bool,
 }
 
 impl Collected {
-    pub fn new(cursors: BTreeMap<Thread, MsgId>) -> Self {
-        Self { frames: Vec::new(), bytes: 0, cursors, moved: BTreeSet::new(), gaps: BTreeSet::new(), attached: None, leaving: false }
+    /// `in_sync_once`: it brought a `synced`.
+    pub fn new(cursors: BTreeMap<Thread, MsgId>, in_sync_once: bool) -> Self {
+        Self {
+            frames: Vec::new(),
+            bytes: 0,
+            cursors,
+            moved: BTreeSet::new(),
+            gaps: BTreeSet::new(),
+            attached: None,
+            leaving: false,
+            in_sync_once,
+            news: false,
+        }
     }
 
     /// A frame from the outbox, in JSON.
@@ -75,6 +88,10 @@ impl Collected {
             // Typing is over before the next poll would show that it is; the others are about sockets.
             _ => return,
         }
+        // Without `synced` the end of a membership is told each time: no cursor passes it. Answered at once, it would be asked for again
+        // at once.
+        let may_be_old = matches!(frame, ServerFrame::Member { .. }) && !self.in_sync_once && !self.attached();
+        self.news |= !may_be_old;
         self.bytes += bytes;
         self.frames.push(frame);
     }
@@ -107,7 +124,7 @@ impl Collected {
     }
 
     pub fn has_news(&self) -> bool {
-        !self.frames.is_empty()
+        self.news
     }
 
     pub fn leaving(&self) -> bool {
@@ -125,24 +142,6 @@ impl Collected {
         // With a gap open the old one has to be kept: what it says of the thread without a cursor would not be true.
         Answer { frames, cursors, synced: attached.filter(|s| !s.is_empty() && gaps.is_empty()) }
     }
-}
-
-/// Memberships of groups that changed after `synced`: whoever polls may have been between two polls when the signal came.
-/// Not of conversations: their control entries say who blocks whom, which is nobody's but the blocker's.
-pub fn changes(items: &[(Thread, ThreadItem)], synced: &[MsgId]) -> Vec<ServerFrame> {
-    let partitions = synced.len() as u32;
-    let news = items.iter().filter(|(thread, item)| {
-        let since = synced.get(thread.partition(partitions) as usize).copied().unwrap_or(MsgId::MAX);
-        matches!(thread, Thread::Group { .. }) && item.v > since
-    });
-    news.map(|(thread, item)| ServerFrame::Member {
-        thread: thread.clone(),
-        id: item.v,
-        open: item.intervals.open(),
-        role: item.role,
-        intervals: item.intervals.clone(),
-    })
-    .collect()
 }
 
 #[cfg(test)]
@@ -179,7 +178,7 @@ mod tests {
     }
 
     fn collected(cursor: Option<u64>, frames: &[ServerFrame]) -> Answer {
-        let mut c = Collected::new(cursor.map(|c| (thread(), MsgId(c))).into_iter().collect());
+        let mut c = Collected::new(cursor.map(|c| (thread(), MsgId(c))).into_iter().collect(), true);
         frames.iter().for_each(|f| c.add(&f.encode(Codec::Json)));
         c.answer()
     }
@@ -227,15 +226,12 @@ mod tests {
         let member = ServerFrame::Member { thread: thread(), id: MsgId(3), open: true, role: None, intervals: Default::default() };
         let typing = ServerFrame::Typing { thread: thread(), user: UserId::parse("a").unwrap() };
         let a = collected(None, &[attached(), typing, ServerFrame::Degraded { on: true }, member.clone(), member.clone()]);
-        assert_eq!(a.frames, [member]);
-    }
-
-    #[test]
-    fn changes_of_groups_since_the_last_poll() {
-        let group = |n: u64| (format!("group.g{n}").parse().unwrap(), ThreadItem { v: MsgId(n), ..ThreadItem::default() });
-        let dm = (thread(), ThreadItem { v: MsgId(99), blocked_by: true, ..ThreadItem::default() });
-        let told = changes(&[group(5), group(8), dm], &[MsgId(5)]);
-        let ids: Vec<u64> = told.iter().map(|f| if let ServerFrame::Member { id, .. } = f { id.0 } else { 0 }).collect();
-        assert_eq!(ids, [8], "nobody is told that they are blocked");
+        assert_eq!(a.frames, std::slice::from_ref(&member));
+        for in_sync_once in [true, false] {
+            let mut c = Collected::new(BTreeMap::new(), in_sync_once);
+            c.frame(member.clone(), 0);
+            c.frame(attached(), 0);
+            assert_eq!((c.has_news(), c.frames.len()), (in_sync_once, 1), "what may be old is told, and not waited for");
+        }
     }
 }

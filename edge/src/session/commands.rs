@@ -71,7 +71,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 });
             }
             ClientFrame::Ping => {
-                let synced = self.services.live.synced().filter(|_| self.attached && self.whole);
+                // A change of a membership below this may not have been told yet.
+                let synced = self.services.live.synced().filter(|_| self.attached && self.whole && !self.handle.state.is_reading());
                 self.handle.frame(&ServerFrame::Pong { now: self.services.clock.any_now_ms(), synced });
             }
             ClientFrame::Hello(_) => self.error(None, Refusal::invalid("this session has said hello already")),
@@ -84,6 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn typing(&mut self, thread: Thread) {
         let item = self.handle.state.item(&thread);
         match item.as_ref().map(fold::may_send) {
+            Some(Ok(())) if item.is_some_and(|i| i.not_begun) => return,
             Some(Ok(())) => {}
             Some(Err(refusal)) => return self.error(None, refusal),
             None if self.attached && thread.peer(&self.handle.user).is_none() => {

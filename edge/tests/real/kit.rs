@@ -23,7 +23,7 @@ use natterjack_protocol::{
     error::Code,
     frame::{ClientFrame, DeviceClass, Hello, Page, Send, ServerFrame},
     live::Beat,
-    rpc::{Claims, DirectoryAnswer, DirectoryRequest, Heads, HeadsAnswer, HistoryAnswer, HistoryRequest, ISSUER, PublicKey},
+    rpc::{Claims, DirectoryAnswer, DirectoryRequest, Heads, HeadsAnswer, HistoryAnswer, HistoryRequest, ISSUER, LastEntry, PublicKey},
 };
 use natterjack_runtime::Health;
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -253,7 +253,7 @@ async fn others(nats: &Nats, layout: Layout, tail: &Tail, hold: &Hold) -> Vec<Se
                     HistoryAnswer::FindCid { found: found.map(|r| r.id), seen: now_ms() }
                 }
                 HistoryRequest::Page { thread, .. } => HistoryAnswer::Page(Page { events: vec![long(thread)], ..Page::default() }),
-                HistoryRequest::LastIds { threads } => HistoryAnswer::LastIds(vec![MsgId::NONE; threads.len()]),
+                HistoryRequest::LastEntries { threads } => HistoryAnswer::LastEntries(vec![LastEntry::default(); threads.len()]),
                 HistoryRequest::Latest { threads, .. } => HistoryAnswer::Latest(vec![None; threads.len()]),
                 HistoryRequest::Between { .. } => HistoryAnswer::Between { events: Vec::new(), complete: true },
             })

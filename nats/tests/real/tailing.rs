@@ -65,7 +65,7 @@ async fn leader_reads_see_what_was_acknowledged() {
 }
 
 #[tokio::test]
-async fn last_ids_of_many_threads_at_once() {
+async fn last_entries_of_many_threads_at_once() {
     let (_s, nats, layout) = Server::ready().await;
     let publisher = Publisher::new(&nats, layout, Times::default());
     let mut threads = Vec::new();
@@ -85,7 +85,9 @@ async fn last_ids_of_many_threads_at_once() {
     }
     threads.push(threads[1].clone());
     expected.push(expected[1]);
-    assert_eq!(Tail::new(&nats, layout).last_ids(&threads).await.unwrap(), expected);
+    let last = Tail::new(&nats, layout).last_entries(&threads).await.unwrap();
+    assert_eq!(last.iter().map(|e| e.id).collect::<Vec<_>>(), expected);
+    assert!(last.iter().all(|e| e.id.is_none() == (e.ts == 0)));
 }
 
 /// More than one batch request can hold, by count and by bytes.

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::{
     line::{self, Line},
     names::Names,
-    screen::{Screen, Tone, words},
+    screen::{Screen, Tone, standing, words},
 };
 
 /// An unconfirmed message is mentioned after this long; most are confirmed before anybody could read it.
@@ -324,7 +324,8 @@ impl Chat {
             }
             Event::Member { thread, id, open, role, .. } => {
                 let object = json!({ "thread": thread, "id": id, "open": open, "role": role });
-                self.screen.say(Tone::Faint, "member", None, object);
+                let place = self.names.thread(&self.client, &thread).await;
+                self.screen.say(Tone::Faint, "member", standing(&thread, &place, role), object);
             }
             Event::Contacts => screen.say(Tone::Faint, "contacts_changed", Some("your contacts changed: /contacts".into()), json!({})),
             Event::Skipped { thread, from, to } => {

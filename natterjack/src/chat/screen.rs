@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use natterjack_client::protocol::{Event, Kind};
+use natterjack_client::protocol::{Event, Kind, Thread, fold::Role};
 use serde_json::{Value, json};
 
 use super::day;
@@ -172,6 +172,16 @@ pub fn words(event: &Event, who: &str, users: &str) -> String {
         Kind::RoleChanged => format!("{who} makes {users} {}", b.role.map_or_else(String::new, |r| format!("{r:?}").to_lowercase())),
         Kind::Unknown => format!("{who} sends what this version does not know"),
     }
+}
+
+/// How this user stands in a group now.
+pub fn standing(thread: &Thread, place: &str, role: Option<Role>) -> Option<String> {
+    matches!(thread, Thread::Group { .. }).then(|| match role {
+        None => format!("you are not in {place} any more"),
+        Some(Role::Member) => format!("you are a member of {place}"),
+        Some(Role::Admin) => format!("you are an admin of {place}"),
+        Some(Role::Owner) => format!("you are an owner of {place}"),
+    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use natterjack_protocol::{Event, MsgId, Thread, UserId, rpc::Access};
+use natterjack_protocol::{
+    Event, MsgId, Thread, UserId,
+    rpc::{Access, LastEntry},
+};
 
 use super::{HistoryError, View, joined::Joined, page::visible, reader::Reader};
 use crate::{
@@ -17,23 +20,24 @@ const SIDE_BY_SIDE: usize = 16;
 const LOOK_BACK: usize = 100;
 
 impl<S: Store> View<S> {
-    /// The newest id of each thread, 0 if it has none. With the archive away a thread that is not in the log gets the last id the log has
-    /// lost: an upper bound, so that whoever has less asks for a page, and is told of the hole.
-    pub(super) async fn last_ids(&self, threads: Vec<Thread>) -> Result<Vec<MsgId>, HistoryError> {
-        let in_log = self.log.last_ids(&threads).await?;
-        match self.store.last_ids(&threads).await {
-            Ok(archived) => Ok(in_log.into_iter().zip(archived).map(|(a, b)| a.max(b)).collect()),
+    /// The newest entry of each thread. With the archive away a thread that is not in the log gets the last id the log has lost: an upper
+    /// bound, so that whoever has less asks for a page, and is told of the hole.
+    pub(super) async fn last_entries(&self, threads: Vec<Thread>) -> Result<Vec<LastEntry>, HistoryError> {
+        let in_log = self.log.last_entries(&threads).await?;
+        match self.store.last_entries(&threads).await {
+            Ok(archived) => Ok(in_log.into_iter().zip(archived).map(|(a, b)| if a.id >= b.id { a } else { b }).collect()),
             Err(StoreError::Unavailable(_)) => {
-                let mut below: HashMap<(u32, Option<u32>), MsgId> = HashMap::new();
-                let mut ids = Vec::with_capacity(threads.len());
-                for (thread, id) in threads.iter().zip(in_log) {
+                let mut below: HashMap<(u32, Option<u32>), LastEntry> = HashMap::new();
+                let mut last = Vec::with_capacity(threads.len());
+                for (thread, entry) in threads.iter().zip(in_log) {
                     let p = (self.layout.partition(thread), self.layout.before().map(|l| l.partition(thread)));
-                    if id.is_none() && !below.contains_key(&p) {
-                        below.insert(p, MsgId(self.bounds(thread).await?.first.0.saturating_sub(1)));
+                    if entry.id.is_none() && !below.contains_key(&p) {
+                        let bounds = self.bounds(thread).await?;
+                        below.insert(p, LastEntry { id: MsgId(bounds.first.0.saturating_sub(1)), ts: bounds.first_ts_ms });
                     }
-                    ids.push(if id.is_none() { below.get(&p).copied().unwrap_or_default() } else { id });
+                    last.push(if entry.id.is_none() { below.get(&p).copied().unwrap_or_default() } else { entry });
                 }
-                Ok(ids)
+                Ok(last)
             }
             Err(e) => Err(e.into()),
         }

@@ -65,6 +65,10 @@ async fn everything<S: Store>(store: &S, thread: &Thread) -> Vec<Row> {
     store.rows(thread, MsgId::NONE, MsgId::MAX, Order::OldestFirst, 1_000).await.unwrap()
 }
 
+async fn last_entries<S: Store>(store: &S, threads: &[Thread]) -> Vec<(u64, u64)> {
+    store.last_entries(threads).await.unwrap().iter().map(|e| (e.id.0, e.ts)).collect()
+}
+
 async fn rows_come_back_as_written<S: Store>(store: &S) {
     let t = thread("as-written");
     let poison = Row::from_log(&t, MsgId(3), 1_003, false, &Bytes::from_static(b"\xc1 no entry at all"));
@@ -80,7 +84,7 @@ async fn rows_come_back_as_written<S: Store>(store: &S) {
     assert_eq!(store.controls(&t, MsgId::MAX).await.unwrap(), rows[3..]);
     assert_eq!(store.controls(&t, MsgId(1 << 52)).await.unwrap(), []);
     let unknown = thread("never-heard-of");
-    assert_eq!(store.last_ids(&[unknown.clone(), t.clone()]).await.unwrap(), [MsgId::NONE, MsgId(1 << 52)]);
+    assert_eq!(last_entries(store, &[unknown.clone(), t.clone()]).await, [(0, 0), (1 << 52, 1_000 + (1 << 52))]);
     assert_eq!(everything(store, &unknown).await, []);
     assert_eq!(store.group(&unknown).await.unwrap(), None);
     assert_eq!(store.item(&unknown, &user("a")).await.unwrap(), None);
@@ -96,7 +100,7 @@ async fn replays_change_nothing<S: Store>(store: &S) {
         store.append(batch(&t, rows[..=from].to_vec())).await.unwrap();
         assert_eq!(everything(store, &t).await, first);
     }
-    assert_eq!(store.last_ids(std::slice::from_ref(&t)).await.unwrap(), [MsgId(4)]);
+    assert_eq!(last_entries(store, std::slice::from_ref(&t)).await, [(4, 1_004)]);
     let stray = Stray {
         key: PartitionKey { generation: 9, partition: 9 },
         id: MsgId(7),
@@ -213,7 +217,7 @@ async fn writers_beside_each_other_end_equal<S: Store>(store: &S) {
     let mut there = everything(store, &together).await;
     there.iter_mut().for_each(|r| r.thread = alone.clone());
     assert_eq!(there, everything(store, &alone).await);
-    assert_eq!(store.last_ids(&[alone, together]).await.unwrap(), [MsgId(60), MsgId(60)]);
+    assert_eq!(last_entries(store, &[alone, together]).await, [(60, 1_060), (60, 1_060)]);
 }
 
 /// Whatever was written before the question is in the answer, also when the thread grows under the reader.
@@ -343,7 +347,7 @@ async fn states_only_move_forward<S: Store>(store: &S) {
     // The last id is of rows, not of states, and does not move back either.
     store.append(batch(&t, vec![text(&t, 7, "owner", "x")])).await.unwrap();
     store.append(batch(&t, vec![text(&t, 6, "owner", "x")])).await.unwrap();
-    assert_eq!(store.last_ids(std::slice::from_ref(&t)).await.unwrap(), [MsgId(7)]);
+    assert_eq!(last_entries(store, std::slice::from_ref(&t)).await, [(7, 1_007)]);
     assert_eq!(store.group(&t).await.unwrap(), Some(new));
 }
 

@@ -15,6 +15,7 @@ use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use natterjack_protocol::{
     Cid, Kind, MsgId, Thread, Token, UserId,
     fold::{Group, ThreadItem},
+    rpc::LastEntry,
 };
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
@@ -245,9 +246,9 @@ impl Store for Cql {
         })
     }
 
-    async fn last_ids(&self, threads: &[Thread]) -> Result<Vec<MsgId>, StoreError> {
+    async fn last_entries(&self, threads: &[Thread]) -> Result<Vec<LastEntry>, StoreError> {
         let db = self.db()?;
-        db.threads.last_ids(&db.requests, threads).await
+        db.threads.last_entries(&db.requests, threads).await
     }
 
     async fn controls(&self, thread: &Thread, below: MsgId) -> Result<Vec<Row>, StoreError> {

@@ -13,6 +13,7 @@ use std::{
 use natterjack_protocol::{
     Cid, MsgId, Thread, UserId,
     fold::{Group, ThreadItem},
+    rpc::LastEntry,
 };
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
@@ -190,9 +191,9 @@ impl Store for Sqlite {
         Ok(found.map_or(CidLookup::Absent, CidLookup::Found))
     }
 
-    async fn last_ids(&self, threads: &[Thread]) -> Result<Vec<MsgId>, StoreError> {
+    async fn last_entries(&self, threads: &[Thread]) -> Result<Vec<LastEntry>, StoreError> {
         let threads = threads.to_vec();
-        self.read(move |c| threads::last_ids(c, &threads)).await
+        self.read(move |c| threads::last_entries(c, &threads)).await
     }
 
     async fn controls(&self, thread: &Thread, below: MsgId) -> Result<Vec<Row>, StoreError> {

@@ -31,7 +31,7 @@ async fn who_starts_without_a_server_says_so() {
     let began = Instant::now();
     assert!(matches!(Cql::connect(&cfg).await.map(drop), Err(StoreError::Unavailable(_))));
     let store = Cql::open(cfg).await.unwrap();
-    let said = store.last_ids(&[thread("t")]).await;
+    let said = store.last_entries(&[thread("t")]).await;
     assert!(matches!(said, Err(StoreError::Unavailable(_))), "{said:?}");
     assert!(began.elapsed() < 2 * SOON, "{:?}", began.elapsed());
 }

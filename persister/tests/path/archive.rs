@@ -42,7 +42,11 @@ async fn killed_between_write_and_watermark_the_replay_changes_nothing() {
     let last = w.send(&t, "a", Kind::Recall, on(second, None)).await;
     // All of it is one batch, whose rows are written again and again.
     let archive = w.archive("a");
-    eventually("the rows are written", async || w.store.inner.last_ids(&[t.clone(), dm.clone()]).await.unwrap() == [last, last_dm]).await;
+    eventually("the rows are written", async || {
+        let archived = w.store.inner.last_entries(&[t.clone(), dm.clone()]).await.unwrap();
+        archived.iter().map(|e| e.id).eq([last, last_dm])
+    })
+    .await;
     let state = async || {
         let s = &w.store.inner;
         let items = (s.user_threads(&user("a")).await.unwrap(), s.user_threads(&user("b")).await.unwrap());

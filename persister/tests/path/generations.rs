@@ -119,8 +119,8 @@ async fn read_your_acks_across_the_switch() {
     for n in 0..4 {
         let cid = new_cid();
         let id = w.send_as(&t, "a", cid, Kind::Text, Body::text(format!("{n}"))).await;
-        let request = HistoryRequest::LastIds { threads: vec![t.clone()] };
-        assert!(matches!(w.ask(&request).await, Ok(natterjack_protocol::rpc::HistoryAnswer::LastIds(ids)) if ids == [id]));
+        let request = HistoryRequest::LastEntries { threads: vec![t.clone()] };
+        assert!(matches!(w.ask(&request).await, Ok(natterjack_protocol::rpc::HistoryAnswer::LastEntries(last)) if last[0].id == id));
         assert_eq!(ids(&w.page(&t, At::Newest, 1).await.events), [id]);
         assert_eq!(w.find_cid(&t, "a", cid).await, Ok(Some(id)));
         if n == 1 {

@@ -25,7 +25,7 @@ use natterjack_protocol::{
     Body, Cid, Entry, Event, Kind, MsgId, Refusal, Thread, Times, Token, UserId,
     fold::{Group, Intervals, ThreadItem},
     frame::Page,
-    rpc::{Access, At, HistoryAnswer, HistoryRequest},
+    rpc::{Access, At, HistoryAnswer, HistoryRequest, LastEntry},
 };
 use natterjack_runtime::Health;
 use tokio::time::{Instant, sleep};
@@ -77,8 +77,8 @@ impl Store for Switched {
     async fn find_cid(&self, thread: &Thread, from: &UserId, cid: Cid, since: u64, max: usize) -> Result<CidLookup, StoreError> {
         self.there().await?.find_cid(thread, from, cid, since, max).await
     }
-    async fn last_ids(&self, threads: &[Thread]) -> Result<Vec<MsgId>, StoreError> {
-        self.there().await?.last_ids(threads).await
+    async fn last_entries(&self, threads: &[Thread]) -> Result<Vec<LastEntry>, StoreError> {
+        self.there().await?.last_entries(threads).await
     }
     async fn controls(&self, thread: &Thread, below: MsgId) -> Result<Vec<Row>, StoreError> {
         self.there().await?.controls(thread, below).await
@@ -286,8 +286,8 @@ impl World {
     }
 
     pub async fn last_ids(&self, threads: &[&Thread]) -> Vec<MsgId> {
-        match self.ask(&HistoryRequest::LastIds { threads: threads.iter().map(|t| (*t).clone()).collect() }).await.unwrap() {
-            HistoryAnswer::LastIds(ids) => ids,
+        match self.ask(&HistoryRequest::LastEntries { threads: threads.iter().map(|t| (*t).clone()).collect() }).await.unwrap() {
+            HistoryAnswer::LastEntries(last) => last.into_iter().map(|e| e.id).collect(),
             other => panic!("ids were asked for: {other:?}"),
         }
     }

@@ -216,6 +216,6 @@ async fn strange_questions_get_typed_answers() {
     // Somebody claims to have seen what nobody wrote.
     let future = HistoryRequest::Between { thread: t.clone(), after: id, upto: MsgId(1 << 52), limit: 10 };
     assert_eq!(w.ask(&future).await.unwrap_err().code, natterjack_protocol::Code::Unavailable);
-    let many = HistoryRequest::LastIds { threads: vec![t; 2_000] };
+    let many = HistoryRequest::LastEntries { threads: vec![t; 2_000] };
     assert_eq!(w.ask(&many).await.unwrap_err().code, natterjack_protocol::Code::Invalid);
 }

@@ -34,7 +34,7 @@ fn everything_survives_a_restart() {
         Change::Remove(Local(3)),
     ];
     let mut marks = Marks::default();
-    marks.cursors.insert("dm.a.b".parse().unwrap(), MsgId(9));
+    marks.cursors.insert("dm.a.b".parse().unwrap(), Cursor { id: MsgId(9), ts: 90 });
     marks.synced = Some(Synced { mark: "2.5".into(), at_ms: 7 });
     file.apply(&changes, &marks).unwrap();
     let tokens = Tokens {
@@ -49,16 +49,16 @@ fn everything_survives_a_restart() {
 
     let (file, stored) = reopen(&path, file);
     assert_eq!(stored.outbox, [Unsent { cid: Some(cid(1)), ..row(1, "one") }, Unsent { failed: Some(refusal), ..row(2, "two") }]);
-    assert_eq!(stored.cursors, [("dm.a.b".parse().unwrap(), MsgId(9))]);
+    assert_eq!(stored.cursors, [("dm.a.b".parse().unwrap(), Cursor { id: MsgId(9), ts: 90 })]);
     assert_eq!(stored.synced, marks.synced);
     assert_eq!(stored.next_local, 4, "a key is never used again, though its message is gone");
     assert!(stored.tokens == Some(tokens.clone()));
 
-    marks.cursors.insert("dm.a.b".parse().unwrap(), MsgId(3));
+    marks.cursors.insert("dm.a.b".parse().unwrap(), Cursor { id: MsgId(3), ts: 30 });
     file.apply(&[], &marks).unwrap();
     file.save_login(&tokens.device, None).unwrap();
     let (_, stored) = reopen(&path, file);
-    assert_eq!(stored.cursors[0].1, MsgId(9), "cursors only move forward");
+    assert_eq!(stored.cursors[0].1, Cursor { id: MsgId(9), ts: 90 }, "cursors only move forward");
     assert!(stored.tokens.is_none());
     assert_eq!((stored.owner.as_deref(), stored.device.as_ref().map(DeviceId::as_str)), (Some("Alice"), Some("d1")));
 }

@@ -7,6 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use natterjack_protocol::{
     MsgId, Thread, UserId,
     fold::{Group, ThreadItem},
+    rpc::LastEntry,
 };
 use scylla::statement::prepared::PreparedStatement;
 use serde::{Serialize, de::DeserializeOwned};
@@ -26,7 +27,7 @@ const AT_ONCE: usize = 32;
 pub(super) struct Threads {
     touch: PreparedStatement,
     filling: PreparedStatement,
-    last_id: PreparedStatement,
+    last_entry: PreparedStatement,
     put_group: PreparedStatement,
     group: PreparedStatement,
     put_item: PreparedStatement,
@@ -44,7 +45,7 @@ impl Threads {
                 )
                 .await?,
             filling: r.prepare("SELECT last_id, bucket, bucket_rows, bucket_since FROM threads WHERE thread = ?").await?,
-            last_id: r.prepare("SELECT last_id FROM threads WHERE thread = ?").await?,
+            last_entry: r.prepare("SELECT last_id, last_ts FROM threads WHERE thread = ?").await?,
             put_group: r.prepare("UPDATE threads USING TIMESTAMP ? SET version = ?, state = ? WHERE thread = ?").await?,
             group: r.prepare("SELECT state FROM threads WHERE thread = ?").await?,
             put_item: r.prepare("INSERT INTO user_threads (user, thread, v, item) VALUES (?, ?, ?, ?) USING TIMESTAMP ?").await?,
@@ -70,14 +71,17 @@ impl Threads {
         })
     }
 
-    pub(super) async fn last_ids(&self, r: &Requests, threads: &[Thread]) -> Result<Vec<MsgId>, StoreError> {
-        let asked: Vec<_> = threads.iter().map(|t| self.last_id(r, t)).collect();
+    pub(super) async fn last_entries(&self, r: &Requests, threads: &[Thread]) -> Result<Vec<LastEntry>, StoreError> {
+        let asked: Vec<_> = threads.iter().map(|t| self.last_entry(r, t)).collect();
         stream::iter(asked).buffered(AT_ONCE).try_collect().await
     }
 
-    async fn last_id(&self, r: &Requests, thread: &Thread) -> Result<MsgId, StoreError> {
-        let row: Option<(Option<i64>,)> = r.read_one(&self.last_id, (thread.to_string(),)).await?;
-        Ok(row.and_then(|(id,)| id).map_or(MsgId::NONE, |id| MsgId(uint(id))))
+    async fn last_entry(&self, r: &Requests, thread: &Thread) -> Result<LastEntry, StoreError> {
+        let row: Option<(Option<i64>, Option<i64>)> = r.read_one(&self.last_entry, (thread.to_string(),)).await?;
+        Ok(match row {
+            Some((Some(id), Some(ts))) => LastEntry { id: MsgId(uint(id)), ts: uint(ts) },
+            _ => LastEntry::default(),
+        })
     }
 
     pub(super) async fn put_group(&self, r: &Requests, thread: &str, group: &Group) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@
 use natterjack_protocol::{
     MsgId, Thread, UserId,
     fold::{Group, ThreadItem},
+    rpc::LastEntry,
 };
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::{Serialize, de::DeserializeOwned};
@@ -56,13 +57,13 @@ pub(super) fn put_item(tx: &Transaction<'_>, thread: &Thread, user: &UserId, ite
     Ok(())
 }
 
-pub(super) fn last_ids(c: &Connection, threads: &[Thread]) -> rusqlite::Result<Vec<MsgId>> {
-    let mut one = c.prepare_cached("SELECT last_id FROM threads WHERE thread = ?1")?;
+pub(super) fn last_entries(c: &Connection, threads: &[Thread]) -> rusqlite::Result<Vec<LastEntry>> {
+    let mut one = c.prepare_cached("SELECT last_id, last_ts FROM threads WHERE thread = ?1")?;
     threads
         .iter()
         .map(|t| {
-            let id: Option<i64> = one.query_row(params![t.to_string()], |r| r.get(0)).optional()?;
-            Ok(id.map_or(MsgId::NONE, |id| MsgId(uint(id))))
+            let entry = |r: &rusqlite::Row<'_>| Ok(LastEntry { id: MsgId(uint(r.get(0)?)), ts: uint(r.get(1)?) });
+            Ok(one.query_row(params![t.to_string()], entry).optional()?.unwrap_or_default())
         })
         .collect()
 }

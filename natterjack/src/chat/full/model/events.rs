@@ -8,7 +8,7 @@ use natterjack_client::{
 };
 
 use super::{Delivery, Effect, Job, Link, Model, TYPING};
-use crate::chat::screen::Tone;
+use crate::chat::screen::{Tone, standing};
 
 impl Model {
     pub(super) fn event(&mut self, event: Event, now: Instant, effects: &mut Vec<Effect>) {
@@ -42,9 +42,12 @@ impl Model {
                     self.typing.insert((thread, user), now + TYPING);
                 }
             }
-            Event::Member { thread, open, .. } => {
+            Event::Member { thread, open, role, .. } => {
                 self.people.meet_thread(&thread, now, effects);
                 self.threads.entry(&thread).open = open;
+                if let Some(text) = standing(&thread, &self.people.thread(&thread), role) {
+                    self.say(Tone::Faint, text, now);
+                }
             }
             Event::Contacts => self.say(Tone::Faint, "your contacts changed: /contacts", now),
             Event::Skipped { thread, from, to } => self.threads.entry(&thread).timeline.skipped(from, to),
