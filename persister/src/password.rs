@@ -1,5 +1,7 @@
-//! Password hashing for `directory`: argon2id in a bounded line, on blocking threads only, so that a storm of logins
-//! can neither starve the chat nor fill the memory. Before it: `directory/login` and `directory/register`; after it: the store.
+//! Password hashing for `directory`: argon2id in a bounded line, on blocking threads only and in a fixed pool of memory, so that a storm of
+//! logins can neither starve the chat nor fill the memory. Before it: `directory/login` and `directory/register`; after it: the store.
+
+mod memory;
 
 use std::{
     sync::{
@@ -9,14 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use argon2::{
-    Algorithm, Argon2, Params, Version,
-    password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString},
-};
+use argon2::{Algorithm, Argon2, Params, Version};
+use parking_lot::Mutex;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
 
 use crate::directory::line::{Line, Place, Turn};
+use memory::Memory;
 
 /// What one hash costs. Stored in each hash (PHC string), so that it can be raised without locking anybody out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,8 @@ impl Default for Cost {
     }
 }
 
+/// However many cores there are: 8 × 19 MiB = 152 MiB, and 250 to 500 hashes a second.
+const WORKERS: usize = 8;
 /// Behind each worker: at 25 ms a hash the last one waits 3.2 s, less than the request's timeout at the edge.
 const WAITING_PER_WORKER: usize = 128;
 
@@ -43,8 +46,10 @@ pub enum PasswordError {
     BadCost(argon2::Error),
     #[error("hashing a password: {0}")]
     Hash(argon2::password_hash::Error),
-    #[error("the stored hash of a password is not a PHC string")]
+    #[error("the stored hash of a password is not a PHC string of argon2")]
     Corrupt,
+    #[error("a hash of a password that needs {0} KiB of memory; at most 1 GiB is taken")]
+    TooMuchMemory(usize),
     #[error("the source of randomness does not answer")]
     NoRandomness,
     #[error("the thread that hashed a password ended early")]
@@ -57,6 +62,8 @@ pub struct Passwords {
     line: Line,
     workers: usize,
     hasher: Argon2<'static>,
+    /// One for each worker. Whoever has a turn takes one and puts it back, so none is ever missing, and no more are ever made.
+    memories: Arc<Mutex<Vec<Memory>>>,
     /// The hash of a password nobody knows: checking an unknown user costs what checking a known one does.
     nobody: Arc<str>,
     /// How long one hash takes, smoothed, in microseconds.
@@ -64,21 +71,29 @@ pub struct Passwords {
 }
 
 impl Passwords {
-    /// One worker per two cores: chat in the same process keeps the other half. Memory: workers × 19 MiB.
+    /// One worker per two cores: chat in the same process keeps the other half.
     pub async fn start(cost: &Cost) -> Result<Self, PasswordError> {
-        let workers = (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
+        let workers = (std::thread::available_parallelism().map_or(1, usize::from) / 2).clamp(1, WORKERS);
         Self::with_line(cost, workers, workers * WAITING_PER_WORKER).await
     }
 
+    /// Takes workers × [`Cost::memory_kib`], all of it now: a machine that lacks it shows at the start.
     pub async fn with_line(cost: &Cost, workers: usize, waiting: usize) -> Result<Self, PasswordError> {
         let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None).map_err(PasswordError::BadCost)?;
-        let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        let secret = random::<32>()?;
-        let before = Instant::now();
-        let for_thread = hasher.clone();
-        let nobody = blocking(None, move || hash_now(&for_thread, &secret)).await??;
-        let usual = Arc::new(AtomicU64::new(micros(before.elapsed())));
-        Ok(Self { line: Line::new("password", workers, waiting), workers, hasher, nobody: nobody.into(), usual })
+        let memories = (0..workers.max(1)).map(|_| Memory::of(&params)).collect::<Result<Vec<_>, _>>()?;
+        let mut passwords = Self {
+            line: Line::new("password", workers, waiting),
+            workers,
+            hasher: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
+            memories: Arc::new(Mutex::new(memories)),
+            nobody: "".into(),
+            usual: Arc::default(),
+        };
+        let (secret, before) = (random::<32>()?, Instant::now());
+        let phc = passwords.blocking(None, move |hasher, memory| memory.hash(hasher, &secret)).await?;
+        passwords.nobody = phc.into();
+        passwords.usual.store(micros(before.elapsed()), Ordering::Relaxed);
+        Ok(passwords)
     }
 
     /// How many requests may be in the line at once.
@@ -99,54 +114,52 @@ impl Passwords {
 
     /// The PHC string to store.
     pub async fn hash(&self, place: &Place, password: String) -> Result<String, PasswordError> {
-        let hasher = self.hasher.clone();
-        self.timed(place.turn().await, move || hash_now(&hasher, password.as_bytes())).await?
+        self.timed(place.turn().await, move |hasher, memory| memory.hash(hasher, password.as_bytes())).await
     }
 
     /// Is this the password of that hash? Without a hash (no such user): no, after the same work.
     pub async fn check(&self, place: &Place, password: String, stored: Option<String>) -> Result<bool, PasswordError> {
-        let (hasher, nobody) = (self.hasher.clone(), self.nobody.clone());
-        self.timed(place.turn().await, move || {
-            let known = stored.is_some();
-            let phc = stored.as_deref().unwrap_or(&nobody);
-            let parsed = PasswordHash::new(phc).map_err(|_| PasswordError::Corrupt)?;
-            match hasher.verify_password(password.as_bytes(), &parsed) {
-                Ok(()) => Ok(known),
-                Err(argon2::password_hash::Error::Password) => Ok(false),
-                Err(_) => Err(PasswordError::Corrupt),
-            }
+        let nobody = self.nobody.clone();
+        self.timed(place.turn().await, move |_, memory| {
+            let fits = memory.fits(stored.as_deref().unwrap_or(&nobody), password.as_bytes())?;
+            Ok(fits && stored.is_some())
         })
-        .await?
+        .await
     }
 
-    async fn timed<T: Send + 'static>(&self, turn: Turn, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PasswordError> {
+    async fn timed<T: Send + 'static>(&self, turn: Turn, work: impl Work<T>) -> Result<T, PasswordError> {
         let before = Instant::now();
-        let done = blocking(Some(turn), work).await?;
+        let done = self.blocking(Some(turn), work).await?;
         let took = micros(before.elapsed());
         let smoothed = (self.usual.load(Ordering::Relaxed) * 7 + took) / 8;
         self.usual.store(smoothed, Ordering::Relaxed);
         metrics::histogram!("natterjack_directory_password_seconds").record(took as f64 / 1e6);
         Ok(done)
     }
+
+    /// The turn goes with the work: if who waits for it is dropped, the work still runs to its end and nobody else works meanwhile.
+    async fn blocking<T: Send + 'static>(&self, turn: Option<Turn>, work: impl Work<T>) -> Result<T, PasswordError> {
+        let (hasher, memories) = (self.hasher.clone(), self.memories.clone());
+        let handle = tokio::task::spawn_blocking(move || {
+            // None is there only after a panic, which took it along.
+            let taken = memories.lock().pop();
+            let mut memory = taken.unwrap_or_default();
+            let done = work(&hasher, &mut memory);
+            memories.lock().push(memory);
+            drop(turn);
+            done
+        });
+        handle.await.map_err(|_| PasswordError::Aborted)?
+    }
 }
+
+/// On a blocking thread, with memory of the pool.
+trait Work<T>: FnOnce(&Argon2<'static>, &mut Memory) -> Result<T, PasswordError> + Send + 'static {}
+
+impl<T, F: FnOnce(&Argon2<'static>, &mut Memory) -> Result<T, PasswordError> + Send + 'static> Work<T> for F {}
 
 fn micros(d: Duration) -> u64 {
     d.as_micros().try_into().unwrap_or(u64::MAX)
-}
-
-/// The turn goes with the work: if who waits for it is dropped, the work still runs to its end and nobody else works meanwhile.
-async fn blocking<T: Send + 'static>(turn: Option<Turn>, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PasswordError> {
-    let handle = tokio::task::spawn_blocking(move || {
-        let done = work();
-        drop(turn);
-        done
-    });
-    handle.await.map_err(|_| PasswordError::Aborted)
-}
-
-fn hash_now(hasher: &Argon2<'_>, password: &[u8]) -> Result<String, PasswordError> {
-    let salt = SaltString::encode_b64(&random::<16>()?).map_err(PasswordError::Hash)?;
-    Ok(hasher.hash_password(password, &salt).map_err(PasswordError::Hash)?.to_string())
 }
 
 fn random<const N: usize>() -> Result<[u8; N], PasswordError> {
@@ -175,7 +188,11 @@ mod tests {
         let dearer = Passwords::with_line(&Cost { passes: 2, ..cheap() }, 1, 4).await.unwrap();
         let place = dearer.enter().unwrap();
         assert!(dearer.check(&place, "correct horse".into(), Some(phc)).await.unwrap(), "an old hash stays good");
-        assert!(matches!(dearer.check(&place, "x".into(), Some("plain".into())).await, Err(PasswordError::Corrupt)));
+        for broken in
+            ["plain", "$argon2id$v=19$m=256,t=1,p=1", "$argon2id$v=19$m=256,t=1,p=1$c2FsdHNhbHQ", "$scrypt$ln=1$c2FsdHNhbHQ$aGFzaGhhc2g"]
+        {
+            assert!(matches!(dearer.check(&place, "x".into(), Some(broken.into())).await, Err(PasswordError::Corrupt)), "{broken}");
+        }
     }
 
     #[tokio::test]
@@ -188,6 +205,34 @@ mod tests {
         assert!(futures_util::future::join_all(waiting).await.iter().all(Result::is_ok));
         drop(places);
         assert!(passwords.enter().is_some());
+    }
+
+    /// However many ask at once, on however many threads: the same buffers at the end as at the start.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_memory_is_taken_after_the_start() {
+        let passwords = Passwords::with_line(&cheap(), 2, 100).await.unwrap();
+        let places = || {
+            let mut all: Vec<usize> = passwords.memories.lock().iter().map(Memory::address).collect();
+            all.sort_unstable();
+            all
+        };
+        let at_start = places();
+        assert_eq!(at_start.len(), 2);
+        let many = (0..60).map(|n| {
+            let (passwords, place) = (passwords.clone(), passwords.enter().unwrap());
+            async move {
+                match n % 3 {
+                    0 => drop(passwords.hash(&place, "a password".into()).await.unwrap()),
+                    1 => drop(passwords.check(&place, "a password".into(), None).await.unwrap()),
+                    // Given up in the middle.
+                    _ => drop(tokio::time::timeout(Duration::from_micros(50), passwords.hash(&place, "a password".into())).await),
+                }
+            }
+        });
+        futures_util::future::join_all(many.map(tokio::spawn)).await;
+        let _both = (passwords.enter().unwrap(), passwords.enter().unwrap());
+        let _turns = (_both.0.turn().await, _both.1.turn().await);
+        assert_eq!(places(), at_start);
     }
 
     /// A ratio with room on both sides, because two cores are shared with other tests.

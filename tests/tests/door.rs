@@ -12,6 +12,8 @@ mod external;
 mod limits;
 #[path = "door/long_poll.rs"]
 mod long_poll;
+#[path = "door/memory.rs"]
+mod memory;
 #[path = "door/proxies.rs"]
 mod proxies;
 #[path = "door/revocation.rs"]

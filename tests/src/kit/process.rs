@@ -119,6 +119,13 @@ impl Process {
         held.as_ref().and_then(Child::id).unwrap_or_else(|| panic!("{} does not run", self.name))
     }
 
+    /// How much of memory it takes now.
+    pub fn resident_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1_024
+    }
+
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.pid().cast_signed()).unwrap();
         kill_process(pid, signal).unwrap_or_else(|e| panic!("signalling {}: {e}", self.name));
