@@ -265,6 +265,7 @@ async fn others(nats: &Nats, layout: Layout, tail: &Tail, hold: &Hold) -> Vec<Se
             DirectoryRequest::Profiles { .. } | DirectoryRequest::Find { .. } => Ok(DirectoryAnswer::Profiles(Vec::new())),
             DirectoryRequest::Contacts { .. } => Ok(DirectoryAnswer::Contacts(Vec::new())),
             DirectoryRequest::Contact { .. } => Ok(DirectoryAnswer::Contact(None)),
+            DirectoryRequest::Logout { .. } => Ok(DirectoryAnswer::Done),
             DirectoryRequest::Register { .. } => Err(Refusal::new(Code::Conflict, "this name is taken")),
             DirectoryRequest::RebuildThreads { .. } | DirectoryRequest::RebuildGroup { .. } => {
                 Err(Refusal::new(Code::NotFound, "no such thing"))
