@@ -54,10 +54,14 @@ impl Pages {
         };
         let request = HistoryRequest::Page { thread: thread.clone(), reader: reader.clone(), access, at, limit, min_id };
         match self.history.ask(request).await? {
-            HistoryAnswer::Page(page) if !certain && page.events.is_empty() && page.prev.is_none() && page.holes.is_empty() => {
-                Err(not_member())
+            HistoryAnswer::Page(page) => {
+                let nothing = page.events.is_empty() && page.prev.is_none() && page.holes.is_empty();
+                if let (false, true, Some(peer)) = (certain, nothing, thread.peer(reader)) {
+                    // A conversation that has not begun is an empty one, with somebody who is there.
+                    self.people.exist(std::slice::from_ref(peer)).await?;
+                }
+                Ok(Page { thread: Some(thread), ..page })
             }
-            HistoryAnswer::Page(page) => Ok(Page { thread: Some(thread), ..page }),
             _ => Err(unexpected()),
         }
     }

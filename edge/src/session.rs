@@ -295,7 +295,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 let r = frame.as_ref().map_or_else(|bad| bad.r, commands::request);
                 let cid = if let Ok(ClientFrame::Send(s)) = &frame { Some(s.cid) } else { None };
                 let refusal = Refusal::new(Code::RateLimited, "too many frames; slow down");
-                let refusal = Refusal { retry_after_ms: Some(retry_after_ms), cid, ..refusal };
+                let thread = if let Ok(ClientFrame::Typing { thread }) = &frame { Some(thread.clone()) } else { None };
+                let refusal = Refusal { retry_after_ms: Some(retry_after_ms), cid, thread, ..refusal };
                 if let Ok(ClientFrame::Send(s)) = &frame {
                     self.queue.hold(&s.thread, s.cid, &refusal, std::time::Instant::now());
                 }

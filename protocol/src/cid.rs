@@ -12,12 +12,12 @@ use crate::{
 };
 
 /// A UUIDv7 that the client mints in the server's time when it first hands the message to a socket.
-/// A string of 36 characters in JSON, 16 bytes in MessagePack (a string is accepted there too).
+/// A string of 36 characters in JSON, 16 bytes in MessagePack.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cid(Uuid);
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("a cid is a UUID of version 7")]
+#[error("a cid is a UUID of version 7, in JSON as 36 characters in lower case")]
 pub struct BadCid;
 
 /// How old a cid is by the log's clock; decides the way a send takes.
@@ -42,7 +42,8 @@ impl Cid {
     }
 
     pub fn from_uuid(uuid: Uuid) -> Result<Self, BadCid> {
-        if uuid.get_version_num() == 7 { Ok(Self(uuid)) } else { Err(BadCid) }
+        let v7 = uuid.get_version_num() == 7 && uuid.get_variant() == uuid::Variant::RFC4122;
+        if v7 { Ok(Self(uuid)) } else { Err(BadCid) }
     }
 
     pub fn as_bytes(&self) -> &[u8; 16] {
@@ -116,8 +117,11 @@ impl fmt::Debug for Cid {
 
 impl FromStr for Cid {
     type Err = BadCid;
+    /// In one spelling only, the one in which it is said: whoever compares strings finds their message again.
     fn from_str(s: &str) -> Result<Self, BadCid> {
-        Self::from_uuid(Uuid::try_parse(s).map_err(|_| BadCid)?)
+        let uuid = Uuid::try_parse(s).map_err(|_| BadCid)?;
+        let spelled = uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == s;
+        if spelled { Self::from_uuid(uuid) } else { Err(BadCid) }
     }
 }
 
@@ -133,7 +137,7 @@ impl<'de> Deserialize<'de> for Cid {
         impl de::Visitor<'_> for Visitor {
             type Value = Cid;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a cid: a UUID of version 7, as a string or 16 bytes")
+                f.write_str("a cid: a UUID of version 7, in JSON as 36 characters in lower case, in MessagePack as 16 bytes")
             }
             fn visit_str<E: de::Error>(self, s: &str) -> Result<Cid, E> {
                 s.parse().map_err(E::custom)
@@ -143,7 +147,7 @@ impl<'de> Deserialize<'de> for Cid {
                 Cid::from_bytes(bytes).map_err(E::custom)
             }
         }
-        d.deserialize_any(Visitor)
+        if d.is_human_readable() { d.deserialize_str(Visitor) } else { d.deserialize_bytes(Visitor) }
     }
 }
 
@@ -203,9 +207,16 @@ mod tests {
     #[test]
     fn only_version_7() {
         assert!("0190b2f4-0000-4000-8000-000000000000".parse::<Cid>().is_err());
+        assert!("0190b2f4-0000-7000-0000-000000000000".parse::<Cid>().is_err(), "of another variant");
         assert!("nonsense".parse::<Cid>().is_err());
         let c = cid(1_800_000_000_000);
         assert_eq!(c.to_string().parse::<Cid>(), Ok(c));
         assert_eq!(c.unix_ms(), 1_800_000_000_000);
+        let s = c.to_string();
+        for other in
+            [s.to_uppercase(), s.replace('-', ""), format!("{{{s}}}"), format!("urn:uuid:{s}"), format!(" {s}"), s.replace('-', "_")]
+        {
+            assert_eq!(other.parse::<Cid>(), Err(BadCid), "{other}");
+        }
     }
 }

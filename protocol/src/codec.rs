@@ -1,7 +1,16 @@
 //! The two subprotocols: the same frames as MessagePack maps with string keys, or as JSON text.
+//!
+//! What a client says is read strictly ([`Codec::read`]): first its form, then its fields without serde's leniency. What our own
+//! processes have written is only decoded ([`Codec::decode`]).
+
+pub mod form;
+mod strict;
 
 use bytes::Bytes;
 use serde::{Deserializer as _, Serialize, de, de::DeserializeOwned};
+
+use form::Form;
+use strict::Strict;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Codec {
@@ -14,8 +23,8 @@ pub enum Codec {
 #[error("{0}")]
 pub struct BadBytes(pub String);
 
-/// Frames are six levels deep at most; a bomb of nested arrays stops here, long before the stack does.
-const MAX_DEPTH: usize = 32;
+/// A bomb of nested arrays stops here, long before the stack does; what a client says at [`form::MAX_LEVELS`].
+const MAX_DEPTH: usize = 64;
 /// Longest reason given, in characters.
 const REASON_CHARS: usize = 200;
 /// Bytes of most frames; larger ones grow.
@@ -59,21 +68,30 @@ impl Codec {
         }
     }
 
-    /// Why these bytes are no `T`, with the path of the field. Slower than [`Codec::decode`]: for bytes that it has refused.
-    pub fn explain<T: DeserializeOwned>(self, bytes: &[u8]) -> BadBytes {
-        let why = match self {
-            Self::Msgpack => named(serde_path_to_error::deserialize::<_, T>(&mut msgpack(bytes))),
-            Self::Json => named(serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(bytes))),
-        };
-        BadBytes(why.unwrap_or_else(|| "bytes behind the value".into()))
+    /// What somebody else has written, who may be anybody: one map of the right form whose fields are of the right types.
+    pub fn read<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, BadBytes> {
+        match Form::of(self, bytes).fault {
+            Some(fault) => Err(BadBytes(fault.into())),
+            None => self.fields(bytes),
+        }
     }
 
-    /// Do the bytes begin as a map? Structs could otherwise be spelled as arrays, which is nobody's contract.
-    pub fn is_map(self, bytes: &[u8]) -> bool {
-        match self {
-            Self::Msgpack => matches!(bytes.first(), Some(0x80..=0x8f | 0xde | 0xdf)),
-            Self::Json => bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{'),
-        }
+    /// The fields of bytes whose form is right; refused with the path of the first one that is wrong.
+    pub fn fields<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, BadBytes> {
+        let value = match self {
+            Self::Msgpack => T::deserialize(Strict(&mut msgpack(bytes))).ok(),
+            Self::Json => T::deserialize(Strict(&mut serde_json::Deserializer::from_slice(bytes))).ok(),
+        };
+        value.ok_or_else(|| self.explain::<T>(bytes))
+    }
+
+    /// A second look, which knows the path.
+    fn explain<T: DeserializeOwned>(self, bytes: &[u8]) -> BadBytes {
+        let why = match self {
+            Self::Msgpack => named(serde_path_to_error::deserialize::<_, T>(Strict(&mut msgpack(bytes)))),
+            Self::Json => named(serde_path_to_error::deserialize::<_, T>(Strict(&mut serde_json::Deserializer::from_slice(bytes)))),
+        };
+        BadBytes(why.unwrap_or_else(|| "not readable".into()))
     }
 }
 
@@ -155,7 +173,7 @@ pub mod opt_bytes {
                 Ok(None)
             }
             fn visit_some<D: Deserializer<'de>>(self, d: D) -> Result<Self::Value, D::Error> {
-                d.deserialize_any(self)
+                if d.is_human_readable() { d.deserialize_str(self) } else { d.deserialize_bytes(self) }
             }
             fn visit_str<E: de::Error>(self, s: &str) -> Result<Self::Value, E> {
                 BASE64_STANDARD.decode(s).map(|b| Some(b.into())).map_err(|_| E::custom("not base64 (standard alphabet, padded)"))

@@ -387,7 +387,9 @@ pub fn judge_group(group: Option<&Group>, actor: &UserId, kind: Kind, body: &Bod
             let unknown = new.iter().filter(|u| !group.members.contains_key(**u)).count();
             room(group.members.len() + unknown, limits::GROUP_EVER)?;
             room(group.present().count() + new.len(), max_members)?;
-            Ok(Verdict::Change(Body { users: new.into_iter().cloned().collect(), ..body.clone() }))
+            // It is the first entry that they see: it has to say where they are.
+            let name = Some(group.name.clone());
+            Ok(Verdict::Change(Body { users: new.into_iter().cloned().collect(), name, ..body.clone() }))
         }
         Kind::MemberRemoved => {
             at_least(Role::Admin)?;

@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 use crate::{
     cid::Cid,
-    codec::Codec,
+    codec::{Codec, form::Form},
     entry::{Body, Kind},
     error::{Code, Refusal},
     event::Event,
@@ -76,8 +76,13 @@ pub struct History {
     /// Milliseconds since 1970: the page that begins with the first event at or after this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "limit")]
     pub limit: Option<u16>,
+}
+
+/// One that is far too large stays too large, and is refused as such: its type is right.
+fn limit<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u16>, D::Error> {
+    Ok(Option::<u64>::deserialize(d)?.map(|n| n.try_into().unwrap_or(u16::MAX)))
 }
 
 /// What a client sends.
@@ -221,7 +226,6 @@ pub enum ServerFrame {
 #[derive(Deserialize)]
 struct Peek {
     t: Option<String>,
-    r: Option<Request>,
 }
 
 #[derive(Deserialize)]
@@ -232,6 +236,7 @@ struct TypingFields {
 #[derive(Deserialize)]
 struct ThreadsFields {
     r: Request,
+    #[serde(default, deserialize_with = "limit")]
     limit: Option<u16>,
     before: Option<MsgId>,
 }
@@ -254,14 +259,17 @@ impl ClientFrame {
         codec.encode(self)
     }
 
-    /// Two passes, so that every error can name the request and the field.
+    /// One pass over the form, which finds `t` and `r`, and one for the fields, so that every error can name the request and the field.
     pub fn decode(codec: Codec, bytes: &[u8]) -> Result<Self, BadFrame> {
         let bad = |r, why: String| BadFrame { r, refusal: Refusal::new(Code::BadFrame, why) };
-        if !codec.is_map(bytes) {
-            return Err(bad(None, "not a frame: a frame is a map with string keys".into()));
+        let form = Form::of(codec, bytes);
+        let r: Option<Result<Request, _>> = form.r.map(|r| codec.fields(r));
+        if let Some(fault) = form.fault {
+            return Err(bad(r.and_then(Result::ok), format!("not a frame: {fault}")));
         }
-        let Peek { t, r } = codec.decode(bytes).map_err(|_| bad(None, format!("not a frame: {}", codec.explain::<Peek>(bytes))))?;
-        let t = t.ok_or_else(|| bad(r, "the frame has no type: `t` is missing".into()))?;
+        let r = r.transpose().map_err(|_| bad(None, "r: wrong type, expected a whole number below 2^32".into()))?;
+        let t = form.t.ok_or_else(|| bad(r, "the frame has no type: `t` is missing".into()))?;
+        let t: String = codec.fields(t).map_err(|why| bad(r, format!("t: {why}")))?;
         Ok(match t.as_str() {
             "send" => Self::Send(fields(codec, bytes, &t, r)?),
             "hello" => Self::Hello(fields(codec, bytes, &t, r)?),
@@ -298,7 +306,7 @@ impl ClientFrame {
 
 /// The fields of a frame of type `t`; refused with the path of the first field that is wrong.
 fn fields<T: DeserializeOwned>(codec: Codec, bytes: &[u8], t: &str, r: Option<Request>) -> Result<T, BadFrame> {
-    codec.decode(bytes).map_err(|_| BadFrame { r, refusal: Refusal::new(Code::BadFrame, format!("{t}: {}", codec.explain::<T>(bytes))) })
+    codec.fields(bytes).map_err(|why| BadFrame { r, refusal: Refusal::new(Code::BadFrame, format!("{t}: {why}")) })
 }
 
 impl ServerFrame {
@@ -312,7 +320,7 @@ impl ServerFrame {
             "welcome", "attached", "ok", "sent", "event", "typing", "member", "page", "threads", "error", "draining", "degraded", "pong",
             "contacts",
         ];
-        let Peek { t, .. } = codec.decode(bytes)?;
+        let Peek { t } = codec.decode(bytes)?;
         match t.as_deref() {
             Some("event") => Ok(Some(Self::Event(codec.decode(bytes)?))),
             Some(t) if KNOWN.contains(&t) => codec.decode(bytes).map(Some),

@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use natterjack_protocol::{Refusal, error::Code, limits};
+use natterjack_protocol::{Refusal, codec::Codec, error::Code, limits};
 use serde::de::DeserializeOwned;
 
 use super::{Api, refused::Refused};
@@ -66,8 +66,8 @@ fn bearer(parts: &Parts) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// The body as JSON, if its content type says so: a page of somebody else cannot send that without asking first. How large it may be
-/// was seen to when it was read.
+/// The body as a JSON object, read as strictly as a frame, if its content type says that it is one: a page of somebody else cannot send
+/// that without asking first. How large it may be was seen to when it was read.
 pub struct Body<T>(pub T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
@@ -80,7 +80,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
         }
         let bytes =
             to_bytes(request.into_body(), limits::HTTP_BODY_BYTES).await.map_err(|_| Refused::bad_request("the body was cut short"))?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|e| Refusal::new(Code::BadFrame, format!("body: {}", explain(&e))).into())
+        Codec::Json.read(&bytes).map(Self).map_err(|why| Refusal::new(Code::BadFrame, format!("body: {why}")).into())
     }
 }
 
@@ -94,15 +94,6 @@ fn is_json(headers: &HeaderMap) -> bool {
         Some((name, charset)) if name.eq_ignore_ascii_case("charset") => charset.trim_matches('"').eq_ignore_ascii_case("utf-8"),
         _ => true,
     })
-}
-
-/// Serde's words name the field; its words for a value of the wrong type repeat the value, which may be a password.
-fn explain(e: &serde_json::Error) -> String {
-    let text = e.to_string();
-    match text.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected ")) {
-        Some((_, expected)) => format!("wrong type: expected {expected}"),
-        None => text,
-    }
 }
 
 /// Parts of the path; `UserId`, `GroupId` and `Thread` refuse what is none.

@@ -108,7 +108,7 @@ fn of(mut users: Vec<UserId>) -> EntryBody {
     responses((status = 200, body = Changed)))]
 pub async fn create(State(api): Shared, Actor(actor): Actor, Body(new): Body<NewGroup>) -> Answer<Changed> {
     let id = new.cid.map_or_else(|| Token::mint('g', rand::random()), |cid| cid.group_id(&actor.user));
-    let body = EntryBody { name: Some(new.name), history: new.history, ..of(new.users) };
+    let body = EntryBody { name: Some(new.name), history: Some(new.history.unwrap_or_default()), ..of(new.users) };
     done(&api, Change { thread: Thread::group(&id), actor: actor.user, kind: Kind::GroupCreated, body, cid: new.cid }).await
 }
 

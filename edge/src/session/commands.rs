@@ -87,9 +87,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match item.as_ref().map(fold::may_send) {
             Some(Ok(())) if item.is_some_and(|i| i.not_begun) => return,
             Some(Ok(())) => {}
-            Some(Err(refusal)) => return self.error(None, refusal),
+            Some(Err(refusal)) => return self.error(None, refusal.with_thread(&thread)),
             None if self.attached && thread.peer(&self.handle.user).is_none() => {
-                return self.error(None, Refusal::new(Code::NotMember, "you are not in this thread"));
+                return self.error(None, Refusal::new(Code::NotMember, "you are not in this thread").with_thread(&thread));
             }
             None => return,
         }

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{BAD_FRAMES, Done, Services, Session, handle::SessionHandle, queue::SendQueue, socket::Socket};
+use super::{Done, Services, Session, handle::SessionHandle, queue::SendQueue, socket::Socket};
 use crate::{auth::Actor, rate::Bucket};
 
 pub struct Ungreeted<S> {
@@ -66,8 +66,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
         self.socket.feed([bytes]).map_err(|_| End::Peer)
     }
 
+    /// The first frame has to be a hello: what else it is, is refused, and that is the end.
     async fn hello(&mut self) -> Result<(Hello, Actor), End> {
-        let mut refused = 0;
         loop {
             let bytes = match (self.socket.read().await, self.socket.codec()) {
                 (Ok(Message::Ping(_) | Message::Pong(_)), _) => continue,
@@ -86,11 +86,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
                 Ok(other) => (super::commands::request(&other), Refusal::new(Code::Unauthorized, "say hello first")),
                 Err(bad) => (bad.r, bad.refusal),
             };
-            refused += 1;
-            if refused > BAD_FRAMES {
-                return Err(End::Close(refusal, close::BAD_FRAME));
-            }
             self.say(&ServerFrame::error(r, refusal))?;
+            return Err(End::Silent(close::BAD_FRAME));
         }
     }
 

@@ -56,8 +56,14 @@ async fn a_bad_token_is_refused_by_name() {
     let mut impatient = world.socket(Codec::Json).await;
     impatient.put(&ClientFrame::Ping).await;
     assert_eq!(impatient.error().await.1.code, Code::Unauthorized);
-    impatient.hello(&good, "d1").await;
-    impatient.until(|f| matches!(f, ServerFrame::Welcome(_))).await;
+    impatient.closes_with(close::BAD_FRAME).await;
+    let mut clumsy = world.socket(Codec::Json).await;
+    clumsy.bytes(Bytes::from_static(br#"{"t":"hello","device":"d1"}"#)).await;
+    assert_eq!(clumsy.error().await.1.code, Code::BadFrame);
+    clumsy.closes_with(close::BAD_FRAME).await;
+    let mut right = world.socket(Codec::Json).await;
+    right.hello(&good, "d1").await;
+    right.until(|f| matches!(f, ServerFrame::Welcome(_))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,8 +9,10 @@
 mod bad_input;
 mod document;
 mod fixture;
+mod form;
 mod golden;
 mod mutation;
+mod naive;
 mod once;
 mod rules;
 mod samples;
