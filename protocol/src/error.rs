@@ -112,9 +112,13 @@ impl Code {
     /// For the table of the documentation.
     pub fn meaning(self) -> &'static str {
         match self {
-            Self::BadFrame => "Not a frame, a missing field, or a field of the wrong type. The message names it.",
+            Self::BadFrame => {
+                "Not a frame, a missing field, or a field of the wrong type or form (an id, a thread, a cid, base64, a number). The message names it."
+            }
             Self::UnknownFrame => "`t` is none of the frame types of this version.",
-            Self::Invalid => "A field has the right type and a value that is not allowed. The message names field and limit.",
+            Self::Invalid => {
+                "Type and form are right, and a value is not allowed, or a field that its kind needs is missing. The message names field and limit."
+            }
             Self::Unauthorized => {
                 "The token is missing, forged, revoked, or of another issuer or device; or name and password do not fit; or `hello` has not been said."
             }

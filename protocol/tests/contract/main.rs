@@ -16,3 +16,4 @@ mod naive;
 mod once;
 mod rules;
 mod samples;
+mod tree;

@@ -11,7 +11,7 @@ use natterjack_protocol::{
     live::{Beat, Ephemeral, Live},
 };
 
-use super::{fixture::hex, naive, samples};
+use super::{fixture::hex, naive, samples, tree};
 
 /// Mutations of one fixture in one codec.
 const ROUNDS: u64 = 3_000;
@@ -63,7 +63,7 @@ fn mutate(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
 
 /// The codec and the document's words come to the same.
 fn agree(codec: Codec, bytes: &[u8]) {
-    let tree = naive::read(codec, bytes);
+    let tree = tree::read(codec, bytes);
     if codec == Codec::Json && tree.as_ref().is_some_and(naive::unsure) {
         return;
     }

@@ -108,7 +108,7 @@ async fn shapes(ws: &mut RawWs, dm: &Thread) {
     let cases = [
         (json!({ "t": "dance", "r": 1001 }), Some(1001), Code::UnknownFrame, "dance"),
         (json!({ "r": 1002 }), Some(1002), Code::BadFrame, "`t`"),
-        (json!({ "t": 5, "r": 1003 }), None, Code::BadFrame, "t"),
+        (json!({ "t": 5, "r": 1003 }), Some(1003), Code::BadFrame, "t"),
         (without(1004, "thread"), Some(1004), Code::BadFrame, "thread"),
         (without(1005, "cid"), Some(1005), Code::BadFrame, "cid"),
         (without(1006, "body"), Some(1006), Code::BadFrame, "body"),
