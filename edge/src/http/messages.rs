@@ -42,7 +42,7 @@ pub struct Place {
 
 /// At most one of before, after, around and at; none: the newest page. Oldest first.
 #[utoipa::path(get, path = "/v1/threads/{thread}/messages", tag = "threads", operation_id = "getMessages",
-    params(ThreadPath, Place), security(("token" = [])), extensions(("x-codes" = json!(["not_member"]))),
+    params(ThreadPath, Place), security(("token" = [])), extensions(("x-codes" = json!(["not_member", "not_found"]))),
     responses((status = 200, body = schema::Page)))]
 pub async fn page(
     State(api): Shared,
