@@ -5,6 +5,7 @@ pub mod contacts;
 pub mod edges;
 pub mod extract;
 pub mod groups;
+pub mod json;
 pub mod messages;
 pub mod openapi;
 pub mod path;

@@ -153,11 +153,11 @@ impl Code {
 
     pub fn http_status(self) -> u16 {
         match self {
-            Self::BadFrame | Self::UnknownFrame | Self::Invalid | Self::ClockAhead => 400,
+            Self::BadFrame | Self::UnknownFrame | Self::Invalid => 400,
             Self::Unauthorized | Self::TokenExpired => 401,
             Self::Forbidden | Self::NotMember | Self::Blocked => 403,
             Self::NotFound => 404,
-            Self::Conflict => 409,
+            Self::Conflict | Self::ClockAhead => 409,
             Self::LimitReached | Self::ResendTooOld => 422,
             Self::RateLimited => 429,
             Self::StorageBehind | Self::Unavailable => 503,

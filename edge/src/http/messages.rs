@@ -10,47 +10,39 @@ use serde::{Deserialize, Serialize};
 use super::{
     Shared,
     extract::{self, Actor, Answer, Path},
-    openapi::{message, scalar, schema},
+    openapi::{message, place, scalar, schema},
     path::ThreadPath,
     query::{Query, number},
 };
 use crate::pages::Question;
 
-#[derive(Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct Place {
-    /// The page that ends just below this id.
+/// Described by `place`, which can say that they exclude each other.
+#[derive(Deserialize)]
+pub struct Wanted {
     #[serde(default, deserialize_with = "number")]
-    #[param(inline, value_type = Option<scalar::MsgId>)]
     before: Option<MsgId>,
-    /// The page that begins just above this id.
     #[serde(default, deserialize_with = "number")]
-    #[param(inline, value_type = Option<scalar::MsgId>)]
     after: Option<MsgId>,
-    /// Half a page on each side of this id.
     #[serde(default, deserialize_with = "number")]
-    #[param(inline, value_type = Option<scalar::MsgId>)]
     around: Option<MsgId>,
-    /// The page that begins at this time, milliseconds since 1970.
     #[serde(default, deserialize_with = "number")]
-    #[param(inline, value_type = Option<scalar::Time>)]
     at: Option<u64>,
     #[serde(default, deserialize_with = "number")]
-    #[param(inline, value_type = Option<scalar::PageLimit>)]
     limit: Option<u16>,
 }
 
 /// At most one of before, after, around and at; none: the newest page. Oldest first.
 #[utoipa::path(get, path = "/v1/threads/{thread}/messages", tag = "threads", operation_id = "getMessages",
-    params(ThreadPath, Place), security(("token" = [])), extensions(("x-codes" = json!(["not_member", "not_found"]))),
+    params(ThreadPath, place::Place), security(("token" = [])), extensions(("x-codes" = json!(["not_member", "not_found"]))),
     responses((status = 200, body = schema::Page)))]
 pub async fn page(
     State(api): Shared,
     Actor(actor): Actor,
     Path(ThreadPath { thread }): Path<ThreadPath>,
-    Query(p): Query<Place>,
+    Query(p): Query<Wanted>,
 ) -> Answer<Page> {
-    let asked = History { r: 0, thread: Some(thread), before: p.before, after: p.after, around: p.around, at: p.at, limit: p.limit };
+    let asked =
+        History { r: 0, thread: Some(thread.thread()?), before: p.before, after: p.after, around: p.around, at: p.at, limit: p.limit };
     let question = Question::of(&asked)?;
     Ok(Json(api.pages.page(&actor.user, None, question, MsgId::NONE).await?))
 }
@@ -86,6 +78,7 @@ pub async fn send(
     Path(ThreadPath { thread }): Path<ThreadPath>,
     extract::Body(m): extract::Body<Message>,
 ) -> Answer<Sent> {
+    let thread = thread.thread()?;
     let id = Box::pin(api.posts.post(actor, thread.clone(), m.cid, m.kind, m.body)).await?;
     Ok(Json(Sent { cid: m.cid, thread, id }))
 }

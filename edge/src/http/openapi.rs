@@ -14,6 +14,7 @@ use utoipa::{
 
 mod answers;
 pub mod message;
+pub mod place;
 pub mod scalar;
 pub mod schema;
 

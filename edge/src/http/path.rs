@@ -1,7 +1,7 @@
-//! The parts of paths. `UserId`, `GroupId` and `Thread` refuse what is none.
+//! The parts of paths, and threads as requests name them. `UserId`, `GroupId` and `ThreadName` refuse what is none.
 
-use natterjack_protocol::{GroupId, Thread, UserId};
-use serde::Deserialize;
+use natterjack_protocol::{GroupId, Refusal, Thread, UserId, error::Code, thread::BadThread};
+use serde::{Deserialize, Deserializer, de::Error as _};
 use utoipa::IntoParams;
 
 use super::openapi::scalar;
@@ -33,5 +33,53 @@ pub struct MemberPath {
 #[into_params(parameter_in = Path)]
 pub struct ThreadPath {
     #[param(inline, value_type = scalar::Thread)]
-    pub thread: Thread,
+    pub thread: ThreadName,
+}
+
+/// The name of a thread in a request. A DM whose ids are in the wrong order is spelled as the document says, which cannot say the order,
+/// and names nothing: it is not found, instead of being wrong.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ThreadName {
+    Thread(Thread),
+    Misordered,
+}
+
+impl ThreadName {
+    pub fn parse(name: &str) -> Result<Self, BadThread> {
+        let misordered = |rest: &str| rest.split_once('.').is_some_and(|(a, b)| ["dm.", b, ".", a].concat().parse::<Thread>().is_ok());
+        match name.parse() {
+            Ok(thread) => Ok(Self::Thread(thread)),
+            Err(_) if name.strip_prefix("dm.").is_some_and(misordered) => Ok(Self::Misordered),
+            Err(bad) => Err(bad),
+        }
+    }
+
+    pub fn thread(self) -> Result<Thread, Refusal> {
+        match self {
+            Self::Thread(thread) => Ok(thread),
+            Self::Misordered => {
+                Err(Refusal::new(Code::NotFound, "thread: there is none of this name; the ids in dm.<user>.<user> are in ascending order"))
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ThreadName {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(d)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_be_a_thread_and_is_none_is_not_found() {
+        assert_eq!(ThreadName::parse("dm.a.b").unwrap().thread(), Ok("dm.a.b".parse().unwrap()));
+        assert_eq!(ThreadName::parse("dm.b.a").unwrap().thread().unwrap_err().code, Code::NotFound);
+        for bad in ["dm.b", "dm.a.b.c", "dm..a", "dm.b.a.", "group.a.b", "dm.ä.a", "dm.b.*", ""] {
+            assert!(ThreadName::parse(bad).is_err(), "{bad}");
+        }
+    }
 }

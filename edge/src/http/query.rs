@@ -60,7 +60,7 @@ impl Known {
             for (method, operation) in item.as_object().into_iter().flatten() {
                 let Ok(method) = Method::from_bytes(method.to_ascii_uppercase().as_bytes()) else { continue };
                 let parameters = operation["parameters"].as_array().into_iter().flatten().filter(|p| p["in"] == "query");
-                let names = parameters.filter_map(|p| p["name"].as_str()).map(str::to_owned).collect();
+                let names = parameters.flat_map(names).map(str::to_owned).collect();
                 known.insert((method, path.clone()), names);
             }
         }
@@ -91,6 +91,14 @@ impl Known {
     }
 }
 
+/// An object has a parameter per field.
+fn names(parameter: &Value) -> Vec<&str> {
+    match parameter["schema"]["properties"].as_object() {
+        Some(fields) => fields.keys().map(String::as_str).collect(),
+        None => parameter["name"].as_str().into_iter().collect(),
+    }
+}
+
 fn decoded(text: &str) -> Result<String, Refusal> {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let Some((&first, after)) = rest.split_first() {
@@ -118,7 +126,8 @@ mod tests {
 
     fn check(query: &str) -> Result<(), String> {
         let document = json!({ "paths": { "/v1/x": { "get": { "parameters": [
-            { "in": "query", "name": "limit" }, { "in": "query", "name": "before" }, { "in": "path", "name": "thread" },
+            { "in": "query", "name": "limit" }, { "in": "path", "name": "thread" },
+            { "in": "query", "name": "place", "schema": { "properties": { "before": {} } } },
         ] } } } });
         Known::of(&document).check(&Method::GET, "/v1/x", Some(query)).map_err(|r| r.message)
     }
@@ -128,7 +137,9 @@ mod tests {
         for good in ["", "limit=1", "limit=1&before=2", "before=", "%6cimit=1", "limit=%31", "limit=a+b"] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
-        for bad in ["limt=1", "thread=1", "limit=1&limit=2", "limit=1&limit=1", "limit=1&%6Cimit=1", "limit=1&", "&", "=1", "LIMIT=1"] {
+        for bad in
+            ["limt=1", "thread=1", "limit=1&limit=2", "limit=1&limit=1", "limit=1&%6Cimit=1", "limit=1&", "&", "=1", "place=1", "LIMIT=1"]
+        {
             assert!(check(bad).is_err(), "{bad}");
         }
         for bad in ["limit=%", "limit=%4", "limit=%zz", "limit=%+1", "limit=%ff", "%ff=1", "limit=%c3%28"] {

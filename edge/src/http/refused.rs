@@ -5,10 +5,13 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
     response::IntoResponse,
 };
-use natterjack_protocol::Refusal;
+use natterjack_protocol::{Refusal, error::Retry};
 
 /// The log's clock in milliseconds, on every answer: clients mint cids in it.
 pub const NOW: HeaderName = HeaderName::from_static("natterjack-now");
+
+/// For who may come again and was not told when.
+const AGAIN_MS: u64 = 1_000;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refused(pub StatusCode, pub Refusal);
@@ -30,13 +33,15 @@ impl Refused {
 
     pub fn answer(&self) -> Response<Bytes> {
         let Self(status, refusal) = self;
+        let again = (refusal.code.retry() == Retry::Later).then_some(AGAIN_MS);
+        let refusal = &Refusal { retry_after_ms: refusal.retry_after_ms.or(again), ..refusal.clone() };
         let body = serde_json::to_vec(refusal).expect("a refusal is plain");
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = *status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(ms) = refusal.retry_after_ms {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000)));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000).max(1)));
         }
         if *status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -10,6 +10,7 @@ use super::{
     Api, Shared,
     extract::{Actor, Answer, Body},
     openapi::{scalar, schema},
+    path::ThreadName,
     query::{Query, digits, number},
 };
 use crate::poll::{self, Ask};
@@ -18,7 +19,7 @@ use crate::poll::{self, Ask};
 pub struct Poll {
     #[serde(default)]
     #[schema(value_type = Option<scalar::Cursors>)]
-    cursors: BTreeMap<Thread, MsgId>,
+    cursors: BTreeMap<ThreadName, MsgId>,
     #[serde(default)]
     #[schema(value_type = Option<scalar::Synced>)]
     synced: Option<String>,
@@ -48,30 +49,34 @@ pub struct PollQuery {
 
 /// Waits for what is newer than the cursors and answers with the frames of the socket, the cursors to go on with, and `synced`.
 #[utoipa::path(post, path = "/v1/sync", tag = "sync", operation_id = "poll", security(("token" = [])), request_body = Poll,
-    extensions(("x-codes" = json!(["conflict"]))),
+    extensions(("x-codes" = json!(["conflict", "not_found"]))),
     responses((status = 200, body = schema::Polled)))]
 pub async fn post(State(api): Shared, Actor(actor): Actor, Body(p): Body<Poll>) -> Answer<poll::answer::Answer> {
-    poll(api, actor, Ask { cursors: p.cursors, synced: p.synced, wait_ms: p.wait_ms }).await
+    poll(api, actor, Ask { cursors: named(p.cursors)?, synced: p.synced, wait_ms: p.wait_ms }).await
 }
 
 /// The same for few cursors.
 #[utoipa::path(get, path = "/v1/sync", tag = "sync", operation_id = "pollWithQuery", security(("token" = [])), params(PollQuery),
-    extensions(("x-codes" = json!(["conflict"]))),
+    extensions(("x-codes" = json!(["conflict", "not_found"]))),
     responses((status = 200, body = schema::Polled)))]
 pub async fn get(State(api): Shared, Actor(actor): Actor, Query(q): Query<PollQuery>) -> Answer<poll::answer::Answer> {
     let cursors = q.cursors.as_deref().map(cursors).transpose()?.unwrap_or_default();
-    poll(api, actor, Ask { cursors, synced: q.synced, wait_ms: q.wait_ms }).await
+    poll(api, actor, Ask { cursors: named(cursors)?, synced: q.synced, wait_ms: q.wait_ms }).await
 }
 
 async fn poll(api: Arc<Api>, actor: crate::auth::Actor, ask: Ask) -> Answer<poll::answer::Answer> {
     Ok(Json(Box::pin(api.polls.poll(actor, ask)).await?))
 }
 
-fn cursors(list: &str) -> Result<BTreeMap<Thread, MsgId>, Refusal> {
-    let one = |entry: &str| -> Result<(Thread, MsgId), Refusal> {
+fn named(cursors: BTreeMap<ThreadName, MsgId>) -> Result<BTreeMap<Thread, MsgId>, Refusal> {
+    cursors.into_iter().map(|(name, id)| Ok((name.thread()?, id))).collect()
+}
+
+fn cursors(list: &str) -> Result<BTreeMap<ThreadName, MsgId>, Refusal> {
+    let one = |entry: &str| -> Result<(ThreadName, MsgId), Refusal> {
         let wrong = || Refusal::invalid("query: cursors: a list of <thread>:<id>, separated by commas");
         let (thread, id) = entry.split_once(':').ok_or_else(wrong)?;
-        let thread = thread.parse().map_err(|e| Refusal::invalid(format!("query: cursors: {e}")))?;
+        let thread = ThreadName::parse(thread).map_err(|e| Refusal::invalid(format!("query: cursors: {e}")))?;
         Ok((thread, MsgId(digits(id).ok_or_else(wrong)?)))
     };
     let mut cursors = BTreeMap::new();
@@ -91,8 +96,9 @@ mod tests {
     #[test]
     fn cursors_in_a_query() {
         let two = cursors("dm.a.b:5,group.g:7").unwrap();
-        assert_eq!((two.len(), two[&"group.g".parse().unwrap()]), (2, MsgId(7)));
-        for bad in ["dm.a.b", "dm.a.b:x", "dm.a.b:-1", "nothing:5", ":5", "", "dm.a.b:5,", "dm.a.b:5,dm.a.b:6", "dm.a.b:+5", "dm.b.a:5"] {
+        assert_eq!((two.len(), two[&ThreadName::parse("group.g").unwrap()]), (2, MsgId(7)));
+        assert_eq!(named(cursors("dm.b.a:5").unwrap()).unwrap_err().code.name(), "not_found");
+        for bad in ["dm.a.b", "dm.a.b:x", "dm.a.b:-1", "nothing:5", ":5", "", "dm.a.b:5,", "dm.a.b:5,dm.a.b:6", "dm.a.b:+5"] {
             assert!(cursors(bad).is_err(), "{bad}");
         }
     }
@@ -106,7 +112,7 @@ mod tests {
         assert!(ask.cursors.len() == 1 && ask.synced.is_some());
         let answer: serde_json::Value = serde_json::from_str(line("{\"frames\"")).unwrap();
         assert!(serde_json::from_value::<schema::Polled>(answer.clone()).is_ok());
-        let mut collected = poll::answer::Collected::new(ask.cursors, ask.synced.is_some());
+        let mut collected = poll::answer::Collected::new(named(ask.cursors).unwrap(), ask.synced.is_some());
         answer["frames"].as_array().unwrap().iter().for_each(|f| collected.add(f.to_string().as_bytes()));
         let attached = serde_json::json!({ "t": "attached", "synced": answer["synced"] });
         collected.add(attached.to_string().as_bytes());

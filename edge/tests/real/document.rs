@@ -62,7 +62,12 @@ fn operations() -> Vec<Operation> {
 
 fn parameters(op: &Operation, place: &str) -> Vec<(&'static str, &'static Value)> {
     let all = op.described["parameters"].as_array().into_iter().flatten();
-    all.filter(|p| p["in"] == place).map(|p| (p["name"].as_str().unwrap(), &p["schema"])).collect()
+    let one = |p: &'static Value| match p["schema"]["properties"].as_object() {
+        // An object has a parameter per field.
+        Some(fields) => fields.iter().map(|(n, s)| (n.as_str(), s)).collect(),
+        None => vec![(p["name"].as_str().unwrap(), &p["schema"])],
+    };
+    all.filter(|p| p["in"] == place).flat_map(one).collect()
 }
 
 /// With a value for each part; `bad` replaces one.
@@ -104,6 +109,13 @@ fn sample(schema: &'static Value) -> Value {
     }
 }
 
+fn properties(schema: &'static Value) -> Vec<(&'static str, &'static Value)> {
+    let schema = resolve(schema);
+    let parts = schema["allOf"].as_array().into_iter().flatten().chain(schema["oneOf"].as_array().into_iter().flatten().take(1));
+    let own = schema["properties"].as_object().into_iter().flatten().map(|(n, s)| (n.as_str(), s));
+    parts.flat_map(properties).chain(own).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_answers_as_it_is_described() {
     let world = World::start(&USERS).await;
@@ -111,10 +123,11 @@ async fn every_operation_answers_as_it_is_described() {
     let mut walk = Walk { world, tokens, asked: 0 };
     for op in operations() {
         let good = filled(&op, None);
-        let body = op.described["requestBody"]["content"]["application/json"]["schema"]
-            .as_object()
-            .map(|_| sample(&op.described["requestBody"]["content"]["application/json"]["schema"]));
-        let sent = body.as_ref().map_or(String::new(), Value::to_string);
+        let body = op.described["requestBody"]["content"]["application/json"]["schema"].as_object().map(|_| {
+            let schema = &op.described["requestBody"]["content"]["application/json"]["schema"];
+            (schema, sample(schema))
+        });
+        let sent = body.as_ref().map_or(String::new(), |(_, b)| b.to_string());
         // A poll that waits would wait.
         if op.path != "/v1/sync" {
             let (_, answer) = walk.ask(&op, &good, &sent).await;
@@ -130,18 +143,25 @@ async fn every_operation_answers_as_it_is_described() {
         if op.path.starts_with("/v1/") {
             in_query(&mut walk, &op, &good, &sent).await;
         }
+        if let Some((schema, value)) = body {
+            in_body(&mut walk, &op, &good, schema, &value).await;
+        }
     }
-    assert!(walk.asked > 150, "{}", walk.asked);
+    assert!(walk.asked > 250, "{}", walk.asked);
 }
 
 async fn in_path(walk: &mut Walk, op: &Operation, sent: &str) {
     let long = "x".repeat(65);
     for (name, _) in parameters(op, "path") {
         let ids = ["a.b", "%20", "a%00", "%2A", "%C3%A4", "a%0A", "%2F", long.as_str()];
-        let threads = ["dm.a", "dm.b.a", "dm.a.b.c", "group.", "room.a", "group.a%20", "dm.%FF.b", "DM.a.b", "dm.a.b%0A"];
+        let threads = ["dm.a", "dm.a.b.c", "group.", "room.a", "group.a%20", "dm.%FF.b", "DM.a.b", "dm.a.b%0A"];
         let bad: &[&str] = if name == "thread" { &threads } else { &ids };
         for value in bad {
             walk.refused(op, &filled(op, Some((name, value))), sent, "invalid", "path").await;
+        }
+        if name == "thread" {
+            let (status, answer) = walk.ask(op, &filled(op, Some((name, "dm.ub.ua"))), sent).await;
+            assert_eq!((status, answer["code"].as_str()), (404, Some("not_found")), "{answer}");
         }
     }
 }
@@ -171,5 +191,37 @@ async fn in_query(walk: &mut Walk, op: &Operation, good: &str, sent: &str) {
             let message = answer["message"].as_str().unwrap();
             assert!(names.is_empty() || message.contains(name), "it names the parameter: {shown}");
         }
+    }
+}
+
+async fn in_body(walk: &mut Walk, op: &Operation, good: &str, schema: &'static Value, value: &Value) {
+    let whole = value.to_string();
+    let positional = Value::Array(value.as_object().unwrap().values().cloned().collect()).to_string();
+    let open = whole.trim_end_matches('}');
+    let comma = if open == "{" { "" } else { "," };
+    for bad in
+        ["", " ", "{", "[]", "null", "5", "\"x\"", "{} {}", "\u{feff}{}", positional.as_str(), &format!("{whole}x"), &format!("{open},}}")]
+    {
+        walk.refused(op, good, bad, "bad_frame", "").await;
+    }
+    let fields = properties(schema);
+    assert!(!fields.is_empty(), "{}", op.path);
+    for (name, described) in fields {
+        let wrong = if resolve(described)["type"] == "string" { json!(5) } else { json!("five") };
+        for wrong in [wrong, json!([1, [2]]), json!(-1), json!(1.5)] {
+            let mut changed = value.clone();
+            changed[name] = wrong;
+            walk.refused(op, good, &changed.to_string(), "bad_frame", name).await;
+        }
+        let mut without = value.clone();
+        if without.as_object_mut().unwrap().remove(name).is_some() {
+            walk.refused(op, good, &without.to_string(), "bad_frame", name).await;
+        }
+    }
+    // What is not known is ignored.
+    if op.path != "/v1/sync" {
+        let more = format!("{open}{comma}\"of a later version\":[1,{{}}]}}");
+        let (_, answer) = walk.ask(op, good, &more).await;
+        assert_ne!(answer["code"], "bad_frame", "{} {good} {more}: {answer}", op.method);
     }
 }

@@ -46,24 +46,25 @@ pub fn complete(document: &mut Value) {
 fn codes(path: &str, operation: &mut Value) -> BTreeMap<u16, Vec<Code>> {
     let own = operation.as_object_mut().and_then(|o| o.remove(CODES));
     let own: Vec<Code> = own.and_then(|codes| serde_json::from_value(codes).ok()).unwrap_or_default();
-    // A request may take too long, and a bug is answered.
-    let mut all = vec![Code::Unavailable, Code::Internal];
+    // A request may take too long, its address may have too much of answers, and a bug is answered.
+    let mut all = vec![Code::Unavailable, Code::Internal, Code::RateLimited];
     if path.starts_with("/v1/") {
         // At least a parameter that the operation does not have.
         all.push(Code::Invalid);
     }
     if operation.get("security").is_some() {
-        all.extend([Code::Unauthorized, Code::TokenExpired, Code::RateLimited]);
+        all.extend([Code::Unauthorized, Code::TokenExpired]);
     }
-    if operation.get("requestBody").is_some() {
-        all.extend([Code::BadFrame, Code::RateLimited]);
+    let body = operation.get("requestBody").is_some();
+    if body {
+        all.push(Code::BadFrame);
     }
     all.extend(own);
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
     for code in Code::ALL.into_iter().filter(|c| all.contains(c)) {
         by_status.entry(code.http_status()).or_default().push(code);
     }
-    if operation.get("requestBody").is_some() {
+    if body {
         by_status.extend(OF_BODIES.map(|(status, code)| (status, vec![code])));
     }
     by_status
