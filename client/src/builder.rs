@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use natterjack_protocol::{DeviceId, codec::Codec, frame::DeviceClass, limits, rpc::Tokens};
+use natterjack_protocol::{DeviceId, codec::Codec, frame::DeviceClass, limits, rpc::Tokens, text};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -228,7 +228,7 @@ impl Builder {
             Login::External(_) | Login::Stored => self.name.clone(),
         };
         if let (Some(asked), Some(kept)) = (&named, &stored.owner)
-            && !same_name(asked, kept)
+            && !text::same_user(asked, kept)
         {
             return Err(ConnectError::OtherUser { stored: kept.clone(), asked: asked.clone() });
         }
@@ -251,18 +251,13 @@ impl Builder {
         };
         // Whose a token from elsewhere is shows only now.
         if let Some(kept) = &stored.owner
-            && !same_name(&tokens.name, kept)
+            && !text::same_user(&tokens.name, kept)
         {
             return Err(ConnectError::OtherUser { stored: kept.clone(), asked: tokens.name });
         }
         store.save_login(tokens.device.clone(), Some(tokens.clone())).await?;
         Ok(Auth::new(http.clone(), store.clone(), password, tokens))
     }
-}
-
-/// Names differ in more than case: that is how the server compares them.
-fn same_name(a: &str, b: &str) -> bool {
-    a.to_lowercase() == b.to_lowercase()
 }
 
 /// The window in `pipeline` stays below what an edge answers at a time.

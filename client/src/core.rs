@@ -205,7 +205,7 @@ impl Core {
                 None if r.is_none() && refusal.code == Code::Unavailable && refusal.thread.is_some() => {
                     self.resume.page_missing(&refusal, now);
                 }
-                None => tracing::debug!(code = ?refusal.code, message = %refusal.message, "the edge refused something"),
+                None => tracing::debug!(code = ?refusal.code, message = ?refusal.message, "the edge refused something"),
             },
         }
     }

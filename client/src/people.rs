@@ -69,8 +69,7 @@ impl Client {
 
     /// The user of exactly this name; case is ignored.
     pub async fn find_name(&self, name: &str) -> Result<Option<Profile>, RequestError> {
-        let lower = name.to_lowercase();
-        Ok(self.find(name).await?.into_iter().find(|p| p.name.to_lowercase() == lower))
+        Ok(self.find(name).await?.into_iter().find(|p| natterjack_protocol::text::same_user(&p.name, name)))
     }
 
     pub async fn profile(&self, user: &UserId) -> Result<Profile, RequestError> {

@@ -45,7 +45,9 @@ impl Sends {
         }
         let (now, created) = self.clock.now_ms(p).zip(self.clock.created_ms(p))?;
         let ready = |send: &Send| -> Option<(String, Bytes)> {
-            let first_time = send.cid.age(now, created, &self.times) == Age::Fresh && send.cid.unix_ms() + RESENT > now;
+            // What another message is named by has to be looked up first.
+            let alone = send.body.references().next().is_some();
+            let first_time = !alone && send.cid.age(now, created, &self.times) == Age::Fresh && send.cid.unix_ms() + RESENT > now;
             let (_, encoded) = entry_of(&state.user, send.clone()).ok().filter(|_| first_time)?;
             Some((send.cid.dedupe_id(thread, &state.user), encoded))
         };

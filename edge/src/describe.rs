@@ -6,6 +6,11 @@ pub fn describe() {
     let counters = [
         ("natterjack_edge_sends_total", "sends decided, by result"),
         ("natterjack_edge_cid_lookups_total", "sends looked up before or after publishing, because of their age"),
+        (
+            "natterjack_edge_reference_lookups_total",
+            "messages named by an edit, recall, reaction or reply that the log alone did not tell about",
+        ),
+        ("natterjack_edge_references_unchecked_total", "such messages that nobody could look up; taken without"),
         ("natterjack_edge_late_acks_total", "acks so late that the message was looked up before `sent`"),
         ("natterjack_edge_control_conflicts_total", "changes of a thread that lost a race and were judged again"),
         ("natterjack_edge_frames_in_total", "frames from clients"),

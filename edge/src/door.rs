@@ -162,7 +162,8 @@ impl Door {
 
     fn tries(&self, name: &str, now: Instant) -> Result<(), Refusal> {
         // A name longer than any has no account; it need not be remembered.
-        let name: String = name.chars().take(natterjack_protocol::limits::USER_NAME_CHARS).collect::<String>().to_lowercase();
+        let name =
+            natterjack_protocol::text::user_name_key(&name.chars().take(natterjack_protocol::limits::USER_NAME_CHARS).collect::<String>());
         over("logins_per_name", self.0.logins_of.take(&name, now), "too many logins with this name in one minute")
     }
 

@@ -30,6 +30,7 @@ pub mod people;
 pub mod poll;
 pub mod posts;
 pub mod rate;
+mod references;
 pub mod repair;
 mod run;
 pub mod send;

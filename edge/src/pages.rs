@@ -6,6 +6,7 @@ use natterjack_protocol::{
     fold::{Intervals, ThreadItem},
     frame::{History, Page},
     rpc::{Access, At, HistoryAnswer, HistoryRequest},
+    text,
 };
 
 use crate::{directory::unexpected, history::HistoryClient, people::People, threads::page_limit};
@@ -21,6 +22,9 @@ pub struct Question {
 impl Question {
     pub fn of(h: &History) -> Result<Self, Refusal> {
         let thread = h.thread.clone().ok_or_else(|| Refusal::invalid("thread is missing"))?;
+        for (field, id) in [("before", h.before), ("after", h.after), ("around", h.around), ("at", h.at.map(MsgId))] {
+            id.map_or(Ok(()), |id| text::number(id.0)).map_err(|e| e.of(field))?;
+        }
         let places = [h.before.map(At::Before), h.after.map(At::After), h.around.map(At::Around), h.at.map(At::Time)];
         let mut given = places.into_iter().flatten();
         let at = given.next().unwrap_or(At::Newest);
@@ -96,6 +100,10 @@ mod tests {
         assert_eq!(Question::of(&h(Some(MsgId(5)), None)).unwrap().at, At::Before(MsgId(5)));
         assert_eq!(Question::of(&h(None, Some(7))).unwrap().at, At::Time(7));
         assert_eq!(Question::of(&h(Some(MsgId(5)), Some(7))).unwrap_err().code, Code::Invalid);
+        for bad in [h(Some(MsgId(1 << 53)), None), h(None, Some(u64::MAX))] {
+            let refusal = Question::of(&bad).unwrap_err();
+            assert!(refusal.code == Code::Invalid && refusal.message.contains("2^53"), "{refusal}");
+        }
         assert!(Question::of(&History { limit: Some(0), ..h(None, None) }).is_err());
         assert!(Question::of(&History::default()).is_err());
     }

@@ -31,6 +31,7 @@ use crate::{
     people::People,
     poll::Polls,
     posts::Posts,
+    references::References,
     send::Sends,
     session::{Counts, Services},
     sessions::Sessions,
@@ -121,7 +122,8 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
     let Some(edges) = stop.run_until_cancelled(edges).await.transpose()? else { return Ok(None) };
     let people = People::new(&buckets, &directory);
     let publisher = Publisher::new(nats, layout, cfg.times.clone());
-    let control = Control::new(Log::new(nats, layout), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
+    let log = Log::new(nats, layout);
+    let control = Control::new(log.clone(), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
     let threads = ThreadLists::new(&history, &people);
     let pages = Pages::new(&history, &people);
 
@@ -129,6 +131,7 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         publisher: publisher.clone(),
         control: control.clone(),
         people: people.clone(),
+        references: References::new(&log, &history, &cfg.times),
         history,
         clock: clock.clone(),
         echoes: live.echoes.clone(),

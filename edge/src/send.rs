@@ -24,6 +24,7 @@ use crate::{
     live::echoes::Echoes,
     members::UserState,
     people::People,
+    references::References,
 };
 
 /// What a send needs; one per edge.
@@ -32,6 +33,7 @@ pub struct Sends {
     pub control: Control,
     pub people: People,
     pub history: HistoryClient,
+    pub references: References,
     pub clock: Clock,
     pub echoes: Echoes,
     pub gate: Gate,
@@ -88,6 +90,11 @@ impl Sends {
             return Err(clock_ahead(now));
         }
         state.loaded(self.times.attach).await?;
+        let refers = entry.body.references().next().is_some();
+        if refers && state.item(&thread).is_none() && thread.peer(&state.user).is_some() {
+            // Before a conversation begins with something that cannot be sent.
+            self.references.check(&thread, None, &entry.body).await?;
+        }
 
         if let Err(refusal) = self.membership(state, &thread).await {
             // It may be the resend of a message that was sent when it was still allowed (P2).
@@ -107,6 +114,12 @@ impl Sends {
             }
         }
         self.may_publish(&thread, p)?;
+        if refers && let Err(refusal) = self.references.check(&thread, state.item(&thread).as_ref(), &entry.body).await {
+            // The same cid is the same message, whatever the body says now.
+            let unknown = age != Age::Old && refusal.code == Code::Invalid;
+            let stored = if unknown { self.find(&thread, &entry.from, cid).await?.0 } else { None };
+            return stored.ok_or(refusal);
+        }
         self.publish(&thread, &entry, encoded, p).await
     }
 

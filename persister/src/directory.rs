@@ -40,8 +40,6 @@ mod revoke;
 use issuer::{Issuer, IssuerError};
 use keys::{Keys, KeysError};
 use line::{Line, Place};
-#[cfg(test)]
-pub(crate) use register::is_name;
 use revoke::Revocations;
 
 const PART: &str = "directory";

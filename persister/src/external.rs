@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, Validation};
-use natterjack_protocol::{Code, Refusal, limits};
+use natterjack_protocol::{Code, Refusal, limits, text};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -170,21 +170,24 @@ impl External {
         hash.update([0]);
         hash.update(person.subject.as_bytes());
         let own: String = hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
-        let called = person.name.as_deref().map(plain).filter(|n| n.len() >= limits::USER_NAME_MIN);
+        let called = person.name.as_deref().and_then(called);
         let behind = |digits: usize| {
-            let room = limits::USER_NAME_CHARS - digits - 1;
-            let begin = called.as_deref().unwrap_or("user");
-            format!("{}-{}", &begin[..begin.len().min(room)], &own[..digits])
+            let begin = |name: &str| name.chars().take(limits::USER_NAME_CHARS - digits - 1).collect::<String>();
+            // The digits are Latin, which not every name goes with.
+            let with = |name: &str| text::user_name(&format!("{}-{}", begin(name), &own[..digits])).ok();
+            called.as_deref().and_then(with).or_else(|| with("user"))
         };
-        called.iter().cloned().chain([4, 8, 16].map(behind)).collect()
+        called.iter().cloned().chain([4, 8, 16].into_iter().filter_map(behind)).collect()
     }
 }
 
-/// As much of a name as a name here may have; of an address what stands before the @. ASCII.
-fn plain(name: &str) -> String {
+/// As much of a name as a name here may have; of an address what stands before the @. If that is none, of the ASCII in it.
+fn called(name: &str) -> Option<String> {
     let before = name.split('@').next().unwrap_or_default();
-    let kept = before.trim().chars().map(|c| if c == ' ' { '-' } else { c });
-    kept.filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')).take(limits::USER_NAME_CHARS).collect()
+    let spaced: String = before.trim().chars().map(|c| if c.is_whitespace() { '-' } else { c }).collect();
+    let kept =
+        |fits: fn(char) -> bool| text::user_name_chars(&spaced).filter(|c| fits(*c)).take(limits::USER_NAME_CHARS).collect::<String>();
+    text::user_name(&kept(|_| true)).or_else(|_| text::user_name(&kept(|c| c.is_ascii()))).ok()
 }
 
 #[cfg(test)]
@@ -377,13 +380,19 @@ mod tests {
         assert!(alice[1].starts_with("Alice-") && alice[2].starts_with(&alice[1]) && alice[3].starts_with(&alice[2]));
         assert_eq!(alice, names(Some("Alice")));
         assert_eq!(names(Some("alice.b@example.org"))[0], "alice.b");
-        assert_eq!(names(Some(" Zoë van Dyk "))[0], "Zo-van-Dyk");
-        for nobody in [None, Some(""), Some("@x"), Some("ü"), Some("x")] {
+        assert_eq!(names(Some(" Zoe\u{308} van Dyk "))[0], "Zoë-van-Dyk");
+        assert_eq!((&*names(Some("Жанна"))[0], &*names(Some("Жanna\0\u{202e}"))[0]), ("жанна", "anna"), "letters of one script");
+        assert_eq!(names(Some("שלום"))[0], "שלום");
+        for nobody in [None, Some(""), Some("@x"), Some("ü"), Some("x"), Some("\u{202e}\0"), Some("--"), Some("🐸🐸")] {
             let names = names(nobody);
             assert!(names.len() == 3 && names[0].starts_with("user-"), "{nobody:?}: {names:?}");
         }
         let long = names(Some(&"x".repeat(100)));
-        assert!(long.iter().all(|n| crate::directory::is_name(n)), "{long:?}");
+        for name in
+            long.iter().chain(&names(Some("Zoe\u{308}".repeat(20).as_str()))).chain(&names(Some("王小明"))).chain(&names(Some("שלום")))
+        {
+            assert_eq!(text::user_name(name).as_ref(), Ok(name));
+        }
         let other = external().names(&Person { subject: "4712".into(), name: Some("Alice".into()) });
         assert!(other[0] == alice[0] && other[1] != alice[1]);
     }

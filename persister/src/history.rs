@@ -15,7 +15,10 @@ use natterjack_protocol::{
     rpc::{Access, At, HistoryAnswer, HistoryRequest},
 };
 
-use crate::store::{Order, Row, Store, StoreError};
+use crate::{
+    overlay,
+    store::{Order, Row, Store, StoreError},
+};
 
 mod checked;
 mod joined;
@@ -164,9 +167,10 @@ impl<S: Store> History<S> {
 /// A thread that the question is about.
 fn about(request: &HistoryRequest) -> Option<&Thread> {
     match request {
-        HistoryRequest::Page { thread, .. } | HistoryRequest::Between { thread, .. } | HistoryRequest::FindCid { thread, .. } => {
-            Some(thread)
-        }
+        HistoryRequest::Page { thread, .. }
+        | HistoryRequest::Between { thread, .. }
+        | HistoryRequest::FindCid { thread, .. }
+        | HistoryRequest::IsMessage { thread, .. } => Some(thread),
         HistoryRequest::LastEntries { threads } => threads.first(),
         HistoryRequest::Latest { threads, .. } => threads.first().map(|(thread, _)| thread),
     }
@@ -189,6 +193,7 @@ impl<S: Store> View<S> {
                 self.latest(reader, threads).await.map(HistoryAnswer::Latest)
             }
             HistoryRequest::FindCid { thread, sender, cid, below } => self.find_cid(&thread, &sender, cid, below).await,
+            HistoryRequest::IsMessage { thread, id } => self.is_message(&thread, id).await.map(HistoryAnswer::IsMessage),
         })
     }
 
@@ -215,6 +220,19 @@ impl<S: Store> View<S> {
                 page::cut(&Joined::open_log_only(self, thread, min_id).await?, reader, at, limit).await
             }
             page => page,
+        }
+    }
+
+    async fn is_message(&self, thread: &Thread, id: MsgId) -> Result<bool, HistoryError> {
+        let read = async |joined: &Joined<'_, S>| Ok((joined.rows(id, id.next(), Order::OldestFirst, 1).await?.pop(), joined.hole()));
+        let (row, hole) = match read(&Joined::open(self, thread, MsgId::NONE).await?).await {
+            Err(HistoryError::Store(StoreError::Unavailable(_))) => read(&Joined::open_log_only(self, thread, MsgId::NONE).await?).await?,
+            found => found?,
+        };
+        match row {
+            Some(row) => Ok(row.kind.is_message() || overlay::is_recalled(&row)),
+            None if hole.is_some_and(|(first, last)| first <= id && id <= last) => Err(HistoryError::OutOfReach),
+            None => Ok(false),
         }
     }
 
@@ -275,5 +293,6 @@ fn name(request: &HistoryRequest) -> &'static str {
         HistoryRequest::LastEntries { .. } => "last_entries",
         HistoryRequest::Latest { .. } => "latest",
         HistoryRequest::FindCid { .. } => "find_cid",
+        HistoryRequest::IsMessage { .. } => "is_message",
     }
 }

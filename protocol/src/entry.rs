@@ -13,7 +13,7 @@ use crate::{
     event::EntryView,
     fold::{HistoryFor, Role},
     ids::{MsgId, UserId},
-    limits,
+    limits, text,
 };
 
 /// Version of entries and KV values that this build writes; it reads the next one too.
@@ -181,7 +181,8 @@ impl Body {
         Self { text: Some(text.into()), ..Self::default() }
     }
 
-    /// Is this the body of something a client may send as `kind`? Every limit of a body is enforced here.
+    /// Is this the body of something a client may send as `kind`? Every limit of a body is enforced here; whether what it refers to is
+    /// there only the log knows.
     pub fn check(&self, kind: Kind) -> Result<(), Refusal> {
         let need = |there: bool, field: &str| {
             if there {
@@ -194,7 +195,7 @@ impl Body {
             return Err(Refusal::invalid("body.users, name, role and history belong to group changes; use the HTTP API for those"));
         }
         match kind {
-            Kind::Text => need(self.text.as_deref().is_some_and(|t| !t.is_empty()), "text")?,
+            Kind::Text => need(self.text.is_some(), "text")?,
             Kind::Emoji => need(self.emoji.is_some(), "emoji")?,
             Kind::Image | Kind::Video | Kind::File | Kind::Audio => need(self.media.is_some(), "media")?,
             Kind::Custom => need(self.data.is_some(), "data")?,
@@ -209,34 +210,46 @@ impl Body {
             }
             _ => return Err(Refusal::invalid(format!("kind {} cannot be sent", kind.as_str()))),
         }
-        at_most("body.text", self.text.as_deref(), limits::TEXT_CHARS)?;
-        at_most("body.emoji", self.emoji.as_deref(), limits::EMOJI_CHARS)?;
+        check("body.text", self.text.as_deref(), text::message)?;
+        check("body.emoji", self.emoji.as_deref(), text::emoji)?;
         if let Some(media) = &self.media {
-            at_most("body.media.name", media.name.as_deref(), limits::MEDIA_NAME_CHARS)?;
-            at_most("body.media.mime", Some(&media.mime), limits::MEDIA_MIME_CHARS)?;
-            if media.url.len() > limits::MEDIA_URL_BYTES {
-                return Err(Refusal::invalid(format!(
-                    "body.media.url has {} bytes, at most {} are allowed",
-                    media.url.len(),
-                    limits::MEDIA_URL_BYTES
-                )));
-            }
+            media.check()?;
         }
-        if self.data.as_ref().is_some_and(|d| d.len() > limits::CUSTOM_BYTES) {
-            return Err(Refusal::invalid(format!("body.data has more than {} bytes", limits::CUSTOM_BYTES)));
+        match self.data.as_ref().map(Bytes::len) {
+            Some(0) => return Err(Refusal::invalid("body.data: empty; at least one byte is needed")),
+            Some(n) if n > limits::CUSTOM_BYTES => {
+                return Err(Refusal::invalid(format!("body.data: {n} bytes, at most {} are allowed", limits::CUSTOM_BYTES)));
+            }
+            _ => {}
+        }
+        for (field, id) in self.references() {
+            if id.is_none() {
+                return Err(Refusal::invalid(format!("{field}: 0 is no message; leave it out if there is none")));
+            }
+            text::number(id.0).map_err(|e| e.of(field))?;
         }
         Ok(())
     }
+
+    /// The messages of the same thread that it speaks of, each with its field.
+    pub fn references(&self) -> impl Iterator<Item = (&'static str, MsgId)> {
+        let target = self.target.map(|id| ("body.target", id));
+        target.into_iter().chain(self.reply_to.map(|id| ("body.reply_to", id)))
+    }
 }
 
-fn at_most(field: &str, value: Option<&str>, max: usize) -> Result<(), Refusal> {
-    // A string of at most `max` bytes has at most `max` characters; count only when it could be over.
-    match value {
-        Some(s) if s.len() > max && s.chars().count() > max => {
-            Err(Refusal::invalid(format!("{field} has {} characters, at most {max} are allowed", s.chars().count())))
-        }
-        _ => Ok(()),
+impl Media {
+    fn check(&self) -> Result<(), Refusal> {
+        check("body.media.url", Some(self.url.as_str()), text::url)?;
+        check("body.media.mime", Some(self.mime.as_str()), text::media_type)?;
+        check("body.media.name", self.name.as_deref(), text::file_name)?;
+        check("body.media.size", self.size, text::number)?;
+        check("body.media.duration_ms", self.duration_ms, text::number)
     }
+}
+
+fn check<T>(field: &str, value: Option<T>, rule: impl FnOnce(T) -> Result<(), text::BadText>) -> Result<(), Refusal> {
+    value.map_or(Ok(()), rule).map_err(|e| e.of(field))
 }
 
 /// One entry of the log. Its thread is in the subject, its id and time are the log's.
@@ -300,6 +313,51 @@ mod tests {
         assert_eq!(e.code, Code::Invalid);
         assert!(e.message.contains("10001 characters"), "{e}");
         assert!(Body::text("").check(Kind::Text).is_err());
+    }
+
+    /// What is wrong with a body, and the field that the refusal names.
+    #[test]
+    fn a_field_that_is_not_allowed_is_named() {
+        let media = |m: Media| Body { media: Some(m), ..Body::default() };
+        let file = Media { url: "https://files.example/7c1e.jpg".into(), mime: "image/jpeg".into(), ..Media::default() };
+        let emoji = |e: &str| Body { emoji: Some(e.into()), ..Body::default() };
+        let on = |id: u64, body: Body| Body { target: Some(MsgId(id)), ..body };
+        assert_eq!(media(file.clone()).check(Kind::Image), Ok(()));
+        assert_eq!(Body { text: Some("Am Teich\n🐸".into()), ..media(file.clone()) }.check(Kind::Image), Ok(()));
+        assert_eq!(on(5, emoji("👍")).check(Kind::Reaction), Ok(()));
+        for (kind, body, field) in [
+            (Kind::Text, Body::text(""), "body.text"),
+            (Kind::Text, Body::text(" \n\u{200b}"), "body.text"),
+            (Kind::Text, Body { reply_to: Some(MsgId(0)), ..Body::text("x") }, "body.reply_to"),
+            (Kind::Text, Body { reply_to: Some(MsgId(1 << 53)), ..Body::text("x") }, "body.reply_to"),
+            (Kind::Text, Body { text: None, ..Body::default() }, "body.text"),
+            (Kind::Edit, on(5, Body::text("\u{3164}")), "body.text"),
+            (Kind::Edit, on(0, Body::text("x")), "body.target"),
+            (Kind::Recall, on(0, Body::default()), "body.target"),
+            (Kind::Recall, on(u64::MAX, Body::default()), "body.target"),
+            (Kind::Recall, Body::default(), "body.target"),
+            (Kind::Emoji, emoji(""), "body.emoji"),
+            (Kind::Emoji, emoji(" "), "body.emoji"),
+            (Kind::Reaction, on(5, emoji("\n")), "body.emoji"),
+            (Kind::Reaction, on(5, emoji("hello")), "body.emoji"),
+            (Kind::Reaction, on(0, emoji("👍")), "body.target"),
+            (Kind::Custom, Body { data: Some(Bytes::new()), ..Body::default() }, "body.data"),
+            (Kind::Image, Body::text("a caption"), "body.media"),
+            (Kind::Image, Body { text: Some(" ".into()), ..media(file.clone()) }, "body.text"),
+            (Kind::Image, media(Media { url: String::new(), ..file.clone() }), "body.media.url"),
+            (Kind::File, media(Media { url: "javascript:alert(1)".into(), ..file.clone() }), "body.media.url"),
+            (Kind::Video, media(Media { mime: String::new(), ..file.clone() }), "body.media.mime"),
+            (Kind::Audio, media(Media { mime: "audio".into(), ..file.clone() }), "body.media.mime"),
+            (Kind::File, media(Media { name: Some("../../etc/passwd".into()), ..file.clone() }), "body.media.name"),
+            (Kind::File, media(Media { name: Some(String::new()), ..file.clone() }), "body.media.name"),
+            (Kind::File, media(Media { size: Some(u64::MAX), ..file.clone() }), "body.media.size"),
+            (Kind::File, media(Media { size: Some(1 << 53), ..file.clone() }), "body.media.size"),
+            (Kind::Video, media(Media { duration_ms: Some(1 << 53), ..file.clone() }), "body.media.duration_ms"),
+        ] {
+            let refusal = body.check(kind).expect_err(field);
+            let named = refusal.message.split([':', ' ']).next();
+            assert_eq!((refusal.code, named), (Code::Invalid, Some(field)), "{refusal}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{
     entry::{Body, Entry, Kind, VERSION},
     error::{Code, Refusal},
     ids::{MsgId, UserId},
-    limits,
+    limits, text,
     thread::Thread,
 };
 
@@ -335,9 +335,11 @@ fn forbidden(what: &str) -> Refusal {
 /// What was done by the request whose answer was lost must not be refused when it is repeated: also to who has left, or has given the
 /// right to do it away by doing it.
 pub fn judge_group(group: Option<&Group>, actor: &UserId, kind: Kind, body: &Body, max_members: usize) -> Result<Verdict, Refusal> {
-    let name_fits = |name: Option<&String>| match name.map(|n| n.chars().count()) {
-        Some(1..=limits::GROUP_NAME_CHARS) => Ok(()),
-        _ => Err(Refusal::invalid(format!("name: 1 to {} characters", limits::GROUP_NAME_CHARS))),
+    // Normalised by who asked; what is appended is what is judged.
+    let name_fits = |name: Option<&String>| match text::group_name(name.map_or("", |n| n)) {
+        Ok(kept) if Some(&kept) == name => Ok(()),
+        Ok(_) => Err(Refusal::invalid("name: not in its normal form")),
+        Err(e) => Err(e.of("name")),
     };
     if body.users.len() > limits::USERS_PER_CHANGE {
         return Err(Refusal::invalid(format!("users: at most {} in one change", limits::USERS_PER_CHANGE)));

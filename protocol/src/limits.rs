@@ -39,6 +39,8 @@ pub const GROUP_NAME_CHARS: usize = 100;
 pub const USER_NAME_CHARS: usize = 32;
 pub const USER_NAME_MIN: usize = 2;
 pub const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=256;
+/// Numbers on the wire: what a double holds exactly.
+pub const NUMBER_MAX: u64 = (1 << 53) - 1;
 pub const CONTACTS: usize = 5_000;
 pub const FIND_USERS: usize = 20;
 pub const MEDIA_URL_BYTES: usize = 2_048;

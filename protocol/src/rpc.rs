@@ -105,6 +105,8 @@ pub enum HistoryRequest {
     /// The id under which (thread, sender, cid) is stored, if it is; looked for from the cid's time on, archive and log.
     /// `below`: only an id smaller than this counts (the late rule: is that entry a copy?).
     FindCid { thread: Thread, sender: UserId, cid: Cid, below: Option<MsgId> },
+    /// Is there a message, recalled or not, under this id?
+    IsMessage { thread: Thread, id: MsgId },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -123,6 +125,7 @@ pub enum HistoryAnswer {
         found: Option<MsgId>,
         seen: u64,
     },
+    IsMessage(bool),
 }
 
 /// To `directory`: people, their logins and relations. `actor` has been authenticated by the edge.

@@ -19,3 +19,5 @@ mod lost_answers;
 mod people;
 #[path = "people/refresh.rs"]
 mod refresh;
+#[path = "people/texts.rs"]
+mod texts;

@@ -7,6 +7,7 @@ use natterjack_protocol::{
     Body as EntryBody, Cid, GroupId, Kind, MsgId, Refusal, Thread, Token, UserId,
     error::Code,
     fold::{HistoryFor, Role},
+    text,
 };
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +97,10 @@ async fn done(api: &Api, change: Change) -> Answer<Changed> {
     Ok(Json(Changed { thread: change.thread, id }))
 }
 
+fn group_name(name: &str) -> Result<String, Refusal> {
+    text::group_name(name).map_err(|e| e.of("name"))
+}
+
 fn of(mut users: Vec<UserId>) -> EntryBody {
     users.sort();
     users.dedup();
@@ -108,7 +113,8 @@ fn of(mut users: Vec<UserId>) -> EntryBody {
     responses((status = 200, body = Changed)))]
 pub async fn create(State(api): Shared, Actor(actor): Actor, Body(new): Body<NewGroup>) -> Answer<Changed> {
     let id = new.cid.map_or_else(|| Token::mint('g', rand::random()), |cid| cid.group_id(&actor.user));
-    let body = EntryBody { name: Some(new.name), history: Some(new.history.unwrap_or_default()), ..of(new.users) };
+    let history = Some(new.history.unwrap_or_default());
+    let body = EntryBody { name: Some(group_name(&new.name)?), history, ..of(new.users) };
     done(&api, Change { thread: Thread::group(&id), actor: actor.user, kind: Kind::GroupCreated, body, cid: new.cid }).await
 }
 
@@ -135,7 +141,7 @@ pub async fn rename(
     Path(GroupPath { group: id }): Path<GroupPath>,
     Body(new): Body<NewName>,
 ) -> Answer<Changed> {
-    make(&api, &id, actor.user, Kind::GroupRenamed, EntryBody { name: Some(new.name), ..EntryBody::default() }).await
+    make(&api, &id, actor.user, Kind::GroupRenamed, EntryBody { name: Some(group_name(&new.name)?), ..EntryBody::default() }).await
 }
 
 /// For admins and owners.

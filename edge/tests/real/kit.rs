@@ -252,6 +252,7 @@ async fn others(nats: &Nats, layout: Layout, tail: &Tail, hold: &Hold) -> Vec<Se
                     let found = stored.iter().find(|r| Entry::decode(&r.payload).is_ok_and(|e| e.from == sender && e.cid == cid));
                     HistoryAnswer::FindCid { found: found.map(|r| r.id), seen: now_ms() }
                 }
+                HistoryRequest::IsMessage { .. } => HistoryAnswer::IsMessage(false),
                 HistoryRequest::Page { thread, .. } => HistoryAnswer::Page(Page { events: vec![long(thread)], ..Page::default() }),
                 HistoryRequest::LastEntries { threads } => HistoryAnswer::LastEntries(vec![LastEntry::default(); threads.len()]),
                 HistoryRequest::Latest { threads, .. } => HistoryAnswer::Latest(vec![None; threads.len()]),

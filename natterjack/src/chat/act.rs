@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::{
     line::{self, Line},
     names::Names,
-    screen::{Screen, Tone, standing, words},
+    screen::{Screen, Tone, one_line, standing, words},
 };
 
 /// An unconfirmed message is mentioned after this long; most are confirmed before anybody could read it.
@@ -118,7 +118,7 @@ impl Chat {
             Line::Find(prefix) => {
                 let found = self.client.find(&prefix).await?;
                 found.iter().for_each(|p| self.names.learn(p));
-                let lines = found.iter().map(|p| format!("  {} ({})", p.name, p.user));
+                let lines = found.iter().map(|p| format!("  {} ({})", one_line(&p.name), p.user));
                 self.list("users", lines, json!({ "users": found }), "nobody");
             }
             Line::Contacts => self.contacts().await?,
@@ -264,7 +264,7 @@ impl Chat {
 
     async fn contacts(&mut self) -> anyhow::Result<()> {
         let contacts = self.client.contacts().await?;
-        let lines = contacts.iter().map(|c| format!("  {} {}", c.name, contact_words(c.state)));
+        let lines = contacts.iter().map(|c| format!("  {} {}", one_line(&c.name), contact_words(c.state)));
         self.list("contacts", lines, json!({ "contacts": contacts }), "no contacts yet: /contact NAME request");
         Ok(())
     }

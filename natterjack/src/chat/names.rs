@@ -8,6 +8,8 @@ use natterjack_client::{
 };
 use tokio::time::Instant;
 
+use super::screen::one_line;
+
 /// After a failed look-up the id has to do for this long.
 const AGAIN: Duration = Duration::from_secs(30);
 
@@ -25,7 +27,7 @@ impl Names {
     }
 
     pub fn learn(&mut self, profile: &Profile) {
-        self.users.insert(profile.user.clone(), profile.name.clone());
+        self.users.insert(profile.user.clone(), one_line(&profile.name));
     }
 
     pub fn learn_thread(&mut self, summary: &ThreadSummary) {
@@ -37,7 +39,7 @@ impl Names {
     }
 
     pub fn learn_group(&mut self, thread: Thread, name: &str) {
-        self.groups.insert(thread, name.to_owned());
+        self.groups.insert(thread, one_line(name));
     }
 
     pub async fn user(&mut self, client: &Client, user: &UserId) -> String {
@@ -48,7 +50,7 @@ impl Names {
             match client.profile(user).await {
                 Ok(profile) => {
                     self.learn(&profile);
-                    return profile.name;
+                    return one_line(&profile.name);
                 }
                 Err(e) => tracing::debug!(error = %e, %user, "no name for a user"),
             }
@@ -83,7 +85,7 @@ impl Names {
             match client.group(gid).await {
                 Ok(group) => {
                     self.learn_group(thread.clone(), &group.name);
-                    return format!("#{}", group.name);
+                    return format!("#{}", one_line(&group.name));
                 }
                 Err(e) => tracing::debug!(error = %e, %gid, "no name for a group"),
             }

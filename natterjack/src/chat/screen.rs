@@ -67,7 +67,7 @@ impl Screen {
         match (&mut self.to, text) {
             (To::Scripts, _) => {
                 object["type"] = json!(kind);
-                write(&object.to_string());
+                write(&escaped(&object.to_string()));
             }
             (_, None) => {}
             (To::Kept(said), Some(text)) => said.push(Said { tone, text }),
@@ -136,11 +136,34 @@ pub fn printable(text: &str) -> String {
         match c {
             '\n' => out.push('\n'),
             '\t' => out.push(' '),
-            c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => out.push('\u{fffd}'),
+            c if steers(c) => out.push('\u{fffd}'),
             c => out.push(c),
         }
     }
     out
+}
+
+/// Likewise for what stands on one line among others, as names do: no line break either, so that it says nothing on a line of its own.
+pub fn one_line(text: &str) -> String {
+    printable(text).replace('\n', "\u{fffd}")
+}
+
+/// JSON whose strings have escapes for whatever would steer a terminal: what they say is the same.
+fn escaped(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            c if steers(c) => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Moves the cursor, changes colours, breaks the line or turns the direction: control characters of both sets, bidirectional controls,
+/// the separators of lines and paragraphs. All of them are below U+10000.
+fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The words of a message of any kind; `users` are the names of those a change is about.
@@ -194,6 +217,16 @@ mod tests {
     fn a_message_cannot_steer_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\r\u{202e}c"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c");
         assert_eq!(printable("two\nlines"), "two\nlines");
+        assert_eq!(printable("a\u{9b}31m\u{85}\u{7f}\u{2028}\u{2029}\u{200f}b"), format!("a\u{fffd}31m{}b", "\u{fffd}".repeat(5)));
+        assert_eq!(one_line("bob\n12:00:00 [here] alice: pay him"), "bob\u{fffd}12:00:00 [here] alice: pay him");
+    }
+
+    #[test]
+    fn json_says_the_same_and_cannot_steer_either() {
+        let object = json!({ "text": "a\u{1b}[2J\u{9b}31m\u{202e}\n\u{2028}\u{7f}🐸" });
+        let line = escaped(&object.to_string());
+        assert!(!line.chars().any(steers), "{line}");
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), object);
     }
 
     #[test]

@@ -5,20 +5,18 @@ use natterjack_protocol::{
     rpc::{DirectoryAnswer, Profile},
 };
 
-use super::{Directory, register::is_name, store_refusal};
-use crate::store::accounts::{Accounts, name_key};
+use super::{Directory, store_refusal};
+use crate::store::accounts::{Accounts, Prefix};
 
 /// At most this many in one request: everybody who ever was in a group.
 const PROFILES: usize = limits::GROUP_EVER;
 
 impl<S: Accounts> Directory<S> {
     pub(super) async fn find(&self, prefix: &str) -> Result<DirectoryAnswer, Refusal> {
-        if prefix.chars().count() < limits::USER_NAME_MIN {
-            return Err(Refusal::invalid(format!("prefix: at least {} characters", limits::USER_NAME_MIN)));
-        }
-        // No name begins with what is no name.
-        let found: Vec<Profile> =
-            if is_name(prefix) { self.store.find(&name_key(prefix), limits::FIND_USERS).await.map_err(store_refusal)? } else { Vec::new() };
+        let found: Vec<Profile> = match Prefix::of(prefix).map_err(|e| e.of("prefix"))? {
+            Some(prefix) => self.store.find(&prefix, limits::FIND_USERS).await.map_err(store_refusal)?,
+            None => Vec::new(),
+        };
         Ok(DirectoryAnswer::Profiles(found))
     }
 

@@ -7,9 +7,10 @@
 use natterjack_protocol::{
     Code, DeviceId, Refusal, UserId,
     rpc::{DirectoryAnswer, Tokens},
+    text,
 };
 
-use super::{Directory, line::Place, now_ms, password_refusal, register::password_fits, store_refusal, token_refusal};
+use super::{Directory, line::Place, now_ms, password_refusal, store_refusal, token_refusal};
 use crate::{
     store::{
         Store,
@@ -30,10 +31,13 @@ impl<S: Store + Accounts> Directory<S> {
     pub(super) async fn login(&self, name: &str, password: String, device: DeviceId) -> Result<DirectoryAnswer, Refusal> {
         let place = self.password_place()?;
         // Nobody has such a password; says nothing about the name.
-        if !password_fits(&password) {
-            return Err(no_such_login());
-        }
-        let login = self.store.login(PASSWORD, &name_key(name)).await.map_err(store_refusal)?;
+        let password = text::password(&password).map_err(|_| no_such_login())?;
+        let login = match text::user_name(name) {
+            Ok(name) => self.store.login(PASSWORD, &name_key(&name)).await.map_err(store_refusal)?,
+            Err(_) => None,
+        };
+        // A name that only looks like theirs is nobody's.
+        let login = login.filter(|l| text::same_user(&l.name, name));
         let login = self.with_password(&place, login, password).await?.ok_or_else(no_such_login)?;
         self.heal(&login.user).await;
         self.open_session(login.user, login.name, device).await

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use natterjack_protocol::{Code, DeviceId, Refusal, limits, rpc::DirectoryAnswer};
+use natterjack_protocol::{Code, DeviceId, Refusal, rpc::DirectoryAnswer, text};
 
 use super::{Directory, line::Place, now_ms, password_refusal, store_refusal, token_refusal};
 use crate::{
@@ -20,27 +20,11 @@ use crate::{
 /// An account this young may be registered again by who made it. Longer than a client goes on trying.
 const AGAIN: Duration = Duration::from_secs(600);
 
-/// Names are ASCII, so that two that look alike are alike, and case can be ignored without a table.
-pub(crate) fn is_name(name: &str) -> bool {
-    let fits = (limits::USER_NAME_MIN..=limits::USER_NAME_CHARS).contains(&name.len());
-    fits && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
-}
-
-pub(super) fn password_fits(password: &str) -> bool {
-    limits::PASSWORD_CHARS.contains(&password.chars().count())
-}
-
 impl<S: Store + Accounts> Directory<S> {
     pub(super) async fn register(&self, name: String, password: String, device: DeviceId) -> Result<DirectoryAnswer, Refusal> {
         let place = self.password_place()?;
-        if !is_name(&name) {
-            let (min, max) = (limits::USER_NAME_MIN, limits::USER_NAME_CHARS);
-            return Err(Refusal::invalid(format!("name: {min} to {max} characters of A-Z a-z 0-9 . _ and -")));
-        }
-        if !password_fits(&password) {
-            let (min, max) = (limits::PASSWORD_CHARS.start(), limits::PASSWORD_CHARS.end());
-            return Err(Refusal::invalid(format!("password: {min} to {max} characters")));
-        }
+        let name = text::user_name(&name).map_err(|e| e.of("name"))?;
+        let password = text::password(&password).map_err(|e| e.of("password"))?;
         if let Some(login) = self.store.login(PASSWORD, &name_key(&name)).await.map_err(store_refusal)? {
             return self.register_again(&place, login, &name, password, device).await;
         }
@@ -83,26 +67,5 @@ impl<S: Store + Accounts> Directory<S> {
 }
 
 fn taken() -> Refusal {
-    Refusal::new(Code::Conflict, "this name is taken")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_plain() {
-        for good in ["al", "Alice", "a.b_c-9", &"x".repeat(32)] {
-            assert!(is_name(good), "{good}");
-        }
-        for bad in ["", "a", "a b", "älice", "a\0b", "a*", "a/b", "al\n", &"x".repeat(33)] {
-            assert!(!is_name(bad), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn passwords_are_counted_in_characters() {
-        assert!(password_fits(&"ü".repeat(256)));
-        assert!(!password_fits(&"ü".repeat(257)) && !password_fits("seven 7"));
-    }
+    Refusal::new(Code::Conflict, "this name is taken, or one that looks like it")
 }

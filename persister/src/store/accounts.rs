@@ -1,10 +1,11 @@
 //! Accounts as `directory` sees them: users, logins, contacts, families of refresh tokens. Beside the message path, in the same store.
 //!
-//! Fits a CQL store as well as SQLite: what must happen once is one conditional write on one key (the name; the use of a refresh
-//! token), and a prefix has at least two characters, so that names can be partitioned by them.
+//! Fits a CQL store as well as SQLite: what must happen once is one conditional write on one key (the name's; the use of a refresh
+//! token), and the key of a prefix has at least two characters, so that names can be partitioned by them.
 
 use std::future::Future;
 
+pub use natterjack_protocol::text::{Prefix, user_name_key as name_key};
 use natterjack_protocol::{
     DeviceId, Token, UserId, limits,
     rpc::{Contact, ContactChange, ContactState, Profile},
@@ -19,11 +20,6 @@ pub mod conformance;
 /// Logins by name and password; an external issuer has its own name here, which may not be this one.
 pub const PASSWORD: &str = "password";
 
-/// A name as it is compared: case is ignored. Names are ASCII, so this is the whole of it.
-pub fn name_key(name: &str) -> String {
-    name.to_ascii_lowercase()
-}
-
 /// No `Debug`: it holds a secret.
 pub struct NewUser {
     pub user: UserId,
@@ -37,7 +33,7 @@ pub struct NewUser {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Added {
     Done,
-    /// Somebody has this name, in whatever case. Of many at once exactly one gets it.
+    /// Somebody has this name, or one that looks like it. Of many at once exactly one gets it.
     NameTaken,
 }
 
@@ -180,7 +176,7 @@ pub trait Accounts: Clone + Send + Sync + 'static {
     /// as those of [`Accounts::add_user`], and nobody logs in with one of them and a password.
     fn join(&self, new: NewExternal) -> impl Future<Output = Result<Joined, StoreError>> + Send;
 
-    /// `subject`: for [`PASSWORD`] the [`name_key`].
+    /// `subject`: for [`PASSWORD`] the [`name_key`], which names that look alike share: compare the answer's name.
     fn login(&self, issuer: &str, subject: &str) -> impl Future<Output = Result<Option<Login>, StoreError>> + Send;
 
     /// When the account was made, milliseconds since 1970.
@@ -189,8 +185,8 @@ pub trait Accounts: Clone + Send + Sync + 'static {
     /// Those that exist, in any order.
     fn profiles(&self, users: &[UserId]) -> impl Future<Output = Result<Vec<Profile>, StoreError>> + Send;
 
-    /// Users whose [`name_key`] begins with this, by name. `prefix` has at least two characters.
-    fn find(&self, prefix: &str, limit: usize) -> impl Future<Output = Result<Vec<Profile>, StoreError>> + Send;
+    /// Users whose name begins so, in the order of their [`name_key`].
+    fn find(&self, prefix: &Prefix, limit: usize) -> impl Future<Output = Result<Vec<Profile>, StoreError>> + Send;
 
     /// By name; at most [`CONTACT_ROWS`].
     fn contacts(&self, user: &UserId) -> impl Future<Output = Result<Vec<Contact>, StoreError>> + Send;

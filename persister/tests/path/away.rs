@@ -52,6 +52,8 @@ async fn pages_come_from_the_log_alone_and_all_is_archived_afterwards() {
     let below = w.tail().bounds(w.layout.partition(&unknown)).await.unwrap().first.0 - 1;
     assert_eq!(w.last_ids(&[&unknown]).await, [MsgId(below)], "at most this");
     assert_eq!(w.latest("a", &[&t, &unknown]).await.into_iter().map(|e| e.map(|e| e.id)).collect::<Vec<_>>(), [Some(new), None]);
+    assert_eq!((w.is_message(&t, old).await, w.is_message(&t, edit).await), (Ok(true), Ok(false)), "the log has both");
+    assert_eq!(w.is_message(&t, MsgId(begins.0 - 1)).await.unwrap_err().code, Code::Unavailable);
     // The log does not reach ten seconds back from the cid: not blindly "no", nor blindly "yes".
     assert_eq!(w.find_cid(&t, "a", cid).await.unwrap_err().code, Code::Unavailable);
 

@@ -285,6 +285,13 @@ impl World {
         }
     }
 
+    pub async fn is_message(&self, thread: &Thread, id: MsgId) -> Result<bool, Refusal> {
+        match self.ask(&HistoryRequest::IsMessage { thread: thread.clone(), id }).await? {
+            HistoryAnswer::IsMessage(is) => Ok(is),
+            other => panic!("yes or no was asked for: {other:?}"),
+        }
+    }
+
     pub async fn last_ids(&self, threads: &[&Thread]) -> Vec<MsgId> {
         match self.ask(&HistoryRequest::LastEntries { threads: threads.iter().map(|t| (*t).clone()).collect() }).await.unwrap() {
             HistoryAnswer::LastEntries(last) => last.into_iter().map(|e| e.id).collect(),

@@ -93,6 +93,17 @@ async fn a_page_is_the_same_before_and_after_it_is_archived() {
     w.send(&t, "b", Kind::Recall, on(by_admin, None)).await;
     let in_tail = w.say(&t, "b", "in the tail").await;
     let last = w.send(&t, "b", Kind::Edit, on(in_tail, Some("changed in the tail"))).await;
+    let elsewhere = w.say(&group("other"), "a", "elsewhere").await;
+    let messages = async || {
+        for id in [edited, recalled, by_admin, kept, in_tail] {
+            assert_eq!(w.is_message(&t, id).await, Ok(true), "{id}, recalled or not");
+        }
+        // A change of the group, an operation, of another thread, of the future, of nobody.
+        for id in [MsgId(edited.0 - 1), last, elsewhere, elsewhere.next(), MsgId(1), MsgId((1 << 53) - 1)] {
+            assert_eq!(w.is_message(&t, id).await, Ok(false), "{id}");
+        }
+    };
+    messages().await;
 
     let before = w.page(&t, At::Newest, 50).await;
     let text = |id: MsgId| before.events.iter().find(|e| e.id == id).map(|e| (e.kind, e.body.text.clone().unwrap_or_default()));
@@ -107,6 +118,7 @@ async fn a_page_is_the_same_before_and_after_it_is_archived() {
 
     let _second = w.archive("second");
     w.archived(&t, last).await;
+    messages().await;
     assert_eq!(w.page(&t, At::Newest, 50).await, before);
     assert_eq!(w.latest("a", &[&t]).await, latest);
 }

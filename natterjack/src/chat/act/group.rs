@@ -3,7 +3,10 @@
 use serde_json::json;
 
 use super::{Chat, gid};
-use crate::chat::{line::Group, screen::Tone};
+use crate::chat::{
+    line::Group,
+    screen::{Tone, one_line},
+};
 
 impl Chat {
     pub(super) async fn group(&mut self, change: Group) -> anyhow::Result<()> {
@@ -36,7 +39,7 @@ impl Chat {
             Group::Info => {
                 let info = self.client.group(gid).await?;
                 self.names.learn_group(thread.clone(), &info.name);
-                let mut lines = vec![format!("#{} ({gid})", info.name)];
+                let mut lines = vec![format!("#{} ({gid})", one_line(&info.name))];
                 for member in &info.members {
                     let name = self.names.user(&self.client, &member.user).await;
                     lines.push(format!("  {name} {}", format!("{:?}", member.role).to_lowercase()));

@@ -8,6 +8,7 @@ use std::{
 use natterjack_client::protocol::{Event, GroupId, Kind, Thread, UserId};
 
 use super::model::{Effect, Job};
+use crate::chat::screen::one_line;
 
 /// After a failed look-up the id has to do for this long.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -41,12 +42,12 @@ impl People {
     }
 
     pub fn learn_user(&mut self, user: UserId, name: String) {
-        self.users.insert(user, name);
+        self.users.insert(user, one_line(&name));
     }
 
     pub fn learn_group(&mut self, thread: &Thread, name: &str) {
         if let Thread::Group { gid } = thread {
-            self.groups.insert(gid.clone(), name.trim_start_matches('#').to_owned());
+            self.groups.insert(gid.clone(), one_line(name.trim_start_matches('#')));
         }
     }
 

@@ -47,6 +47,7 @@ fn family(s: &str) -> Family {
 
 pub async fn all<S: Accounts>(store: &S) {
     names(store).await;
+    lookalikes(store).await;
     externals(store).await;
     contacts(store).await;
     refresh_tokens(store).await;
@@ -64,11 +65,49 @@ async fn names<S: Accounts>(store: &S) {
     let login = store.login(PASSWORD, &name_key("ALICE")).await.unwrap().unwrap();
     assert_eq!((login.user.as_str(), login.name.as_str(), login.secret.as_str()), ("u1", "Alice", "phc of u1"));
     assert!(store.login(PASSWORD, "nobody").await.unwrap().is_none() && store.login("elsewhere", "alice").await.unwrap().is_none());
-    let named = |found: Vec<Profile>| found.into_iter().map(|p| p.name).collect::<Vec<_>>();
-    assert_eq!(named(store.find("al", 20).await.unwrap()), ["al-b", "Alice"]);
-    assert_eq!(named(store.find("al", 1).await.unwrap()), ["al-b"]);
-    assert!(store.find("alicex", 20).await.unwrap().is_empty());
-    assert_eq!(named(store.profiles(&[id("u1"), id("u2"), id("nobody")]).await.unwrap()), ["Alice"]);
+    assert_eq!(found(store, "al", 20).await, ["al-b", "Alice"]);
+    assert_eq!(found(store, "al", 1).await, ["al-b"]);
+    assert!(found(store, "alicex", 20).await.is_empty());
+    assert_eq!(names_of(store.profiles(&[id("u1"), id("u2"), id("nobody")]).await.unwrap()), ["Alice"]);
+}
+
+/// Names that look alike are one name, and a search finds what begins with what was typed, not what looks so.
+async fn lookalikes<S: Accounts>(store: &S) {
+    for (taken, alike) in
+        [("Mirko", ["rnirko", "Mlrko", "MIRK0"]), ("Zoë-L", ["zoe\u{308}-l", "ZOË-I", "zoë-1"]), ("сосо", ["coco", "C0C0", "сосO"])]
+    {
+        let key = id(&format!("k{}", name_key(taken).len()));
+        assert_eq!(user(store, key.as_str(), taken).await, Added::Done, "{taken}");
+        for name in alike {
+            assert_eq!(user(store, "k-other", name).await, Added::NameTaken, "{name} looks like {taken}");
+            assert_eq!(store.login(PASSWORD, &name_key(name)).await.unwrap().unwrap().name, taken, "{name}");
+        }
+        assert_eq!(store.profiles(&[id("k-other")]).await.unwrap(), []);
+    }
+    // An account from elsewhere gets no lookalike either.
+    let names = vec!["rnirko".to_owned(), "mirko-2".to_owned()];
+    let new = NewExternal { issuer: "https://alike".into(), subject: "s".into(), user: id("k-ext"), names, created: 1 };
+    assert_eq!(store.join(new).await.unwrap().profile.name, "mirko-2");
+    assert_eq!(found(store, "MI", 20).await, ["Mirko", "mirko-2"]);
+    assert!(found(store, "rn", 20).await.is_empty() && found(store, "co", 20).await.is_empty());
+    assert_eq!((found(store, "zoe\u{308}", 20).await, found(store, "со", 20).await), (vec!["Zoë-L".to_owned()], vec!["сосо".to_owned()]));
+    // More of the one sort than are read at once before the first of the other.
+    for n in 0..40 {
+        assert_eq!(user(store, &format!("w{n}"), &format!("wi-a{n}x")).await, Added::Done);
+    }
+    for n in 2..5 {
+        assert_eq!(user(store, &format!("v{n}"), &format!("wl-b{n}x")).await, Added::Done);
+    }
+    assert_eq!(found(store, "wl", 2).await, ["wl-b2x", "wl-b3x"]);
+    assert_eq!((found(store, "wl", 20).await.len(), found(store, "wi", 50).await.len(), found(store, "wi", 20).await.len()), (3, 40, 20));
+}
+
+fn names_of(found: Vec<Profile>) -> Vec<String> {
+    found.into_iter().map(|p| p.name).collect()
+}
+
+async fn found<S: Accounts>(store: &S, prefix: &str, limit: usize) -> Vec<String> {
+    names_of(store.find(&Prefix::of(prefix).unwrap().unwrap(), limit).await.unwrap())
 }
 
 async fn externals<S: Accounts>(store: &S) {
@@ -84,11 +123,11 @@ async fn externals<S: Accounts>(store: &S) {
     assert_eq!(join(one, "s1", "e2", &["else"]).await, joined(("e1", "ALICE-e1"), false), "the same user ever after");
     let login = store.login(one, "s1").await.unwrap().unwrap();
     assert_eq!((login.user.as_str(), login.name.as_str(), login.secret.as_str()), ("e1", "ALICE-e1", ""));
-    assert!(store.find("else", 20).await.unwrap().is_empty() && store.profiles(&[id("e2")]).await.unwrap().is_empty());
+    assert!(found(store, "else", 20).await.is_empty() && store.profiles(&[id("e2")]).await.unwrap().is_empty());
     // The one with the password is untouched, and no password fits the other.
-    let alice = store.login(PASSWORD, "alice").await.unwrap().unwrap();
+    let alice = store.login(PASSWORD, &name_key("alice")).await.unwrap().unwrap();
     assert_eq!((alice.user.as_str(), alice.secret.is_empty()), ("u1", false));
-    assert!(store.login(PASSWORD, "alice-e1").await.unwrap().is_none());
+    assert!(store.login(PASSWORD, &name_key("alice-e1")).await.unwrap().is_none());
     assert_eq!(user(store, "e3", "alice-E1").await, Added::NameTaken);
     // A subject that is spelled like a name, another issuer with the same subject, and the same letters cut elsewhere.
     assert_eq!(join(one, "alice", "e4", &["alice", "alice-e4"]).await, joined(("e4", "alice-e4"), true));
@@ -98,7 +137,7 @@ async fn externals<S: Accounts>(store: &S) {
     assert_eq!(join(one, "S1", "e6", &["alice-e6"]).await, joined(("e6", "alice-e6"), true), "case counts in subjects");
     // Who has taken all names beforehand keeps nobody out.
     assert_eq!(join(one, "s2", "e7", &["alice", "alice-e1"]).await, joined(("e7", "e7"), true));
-    assert_eq!(store.find("alice-e1", 20).await.unwrap().len(), 1);
+    assert_eq!(found(store, "alice-e1", 20).await.len(), 1);
     assert_eq!(store.profiles(&[id("e1")]).await.unwrap()[0].name, "ALICE-e1");
     // The first time, by many at once.
     let ids: Vec<String> = (10..20).map(|n| format!("x{n}")).collect();
@@ -106,7 +145,7 @@ async fn externals<S: Accounts>(store: &S) {
     assert!(all.iter().all(|j| j.profile.name == "Xavier" && j.profile.user == all[0].profile.user), "{all:?}");
     assert!(all.iter().any(|j| j.made), "{all:?}");
     assert_eq!(store.login(one, "s3").await.unwrap().unwrap().user, all[0].profile.user);
-    assert!(store.find("other", 20).await.unwrap().is_empty(), "one name each");
+    assert!(found(store, "other", 20).await.is_empty(), "one name each");
 }
 
 async fn contacts<S: Accounts>(store: &S) {

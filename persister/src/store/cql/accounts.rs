@@ -9,7 +9,7 @@ use super::Cql;
 use crate::{
     store::{
         StoreError,
-        accounts::{Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, NextToken, Rotated, Use},
+        accounts::{Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, NextToken, Prefix, Rotated, Use},
     },
     tokens::RefreshHash,
 };
@@ -40,7 +40,7 @@ impl Accounts for Cql {
         db.users.profiles(&db.requests, users).await
     }
 
-    async fn find(&self, prefix: &str, limit: usize) -> Result<Vec<Profile>, StoreError> {
+    async fn find(&self, prefix: &Prefix, limit: usize) -> Result<Vec<Profile>, StoreError> {
         let db = self.db()?;
         db.users.find(&db.requests, prefix, limit).await
     }

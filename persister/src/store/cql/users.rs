@@ -1,5 +1,7 @@
 //! The tables `users` (by id), `names` (by name, with the password's login) and `logins` (by issuer and subject): who is who.
 //!
+//! The key of a name (`name_key`) is the same for names that look alike, so the row of a name keeps all of them for its user.
+//!
 //! An account with a password is decided by one conditional write, the row of its name, which has all that a login needs. The row by id is
 //! written before it: one without a name is an account nobody got, under an id nobody knows.
 //!
@@ -13,7 +15,7 @@ use scylla::statement::prepared::PreparedStatement;
 use super::{int, session::Requests, token, uint};
 use crate::store::{
     StoreError,
-    accounts::{Added, Joined, Login, NewExternal, NewUser, PASSWORD, name_key, no_name},
+    accounts::{Added, Joined, Login, NewExternal, NewUser, PASSWORD, Prefix, name_key, no_name},
 };
 
 pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS users (user text PRIMARY KEY, name text, created bigint)";
@@ -25,7 +27,7 @@ pub(super) const NAMES_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS names (
 pub(super) const LOGINS_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS logins (
     issuer text, subject text, user text, PRIMARY KEY ((issuer, subject)))";
 
-/// Users that are asked about at once.
+/// Users that are asked about, or names that are read, at once.
 const AT_ONCE: usize = 32;
 
 pub(super) struct Users {
@@ -55,7 +57,9 @@ impl Users {
             by_id: r.prepare("SELECT user, name FROM users WHERE user = ?").await?,
             created: r.prepare("SELECT created FROM users WHERE user = ?").await?,
             find: r
-                .prepare("SELECT user, name FROM names WHERE prefix = ? AND name_key >= ? AND name_key < ? ORDER BY name_key LIMIT ?")
+                .prepare(
+                    "SELECT user, name, name_key FROM names WHERE prefix = ? AND name_key > ? AND name_key < ? ORDER BY name_key LIMIT ?",
+                )
                 .await?,
         })
     }
@@ -135,11 +139,29 @@ impl Users {
         Ok(found.into_iter().flatten().collect())
     }
 
-    pub(super) async fn find(&self, r: &Requests, begins: &str, limit: usize) -> Result<Vec<Profile>, StoreError> {
-        // DEL sorts behind every character a name may have.
-        let values = (prefix(begins), begins, format!("{begins}\u{7f}"), i32::try_from(limit).unwrap_or(i32::MAX));
-        let rows: Vec<(String, String)> = r.read(&self.find, values).await?;
-        rows.into_iter().map(profile).collect()
+    pub(super) async fn find(&self, r: &Requests, begins: &Prefix, limit: usize) -> Result<Vec<Profile>, StoreError> {
+        let key = begins.key();
+        let end = format!("{key}{}", char::MAX);
+        let mut found = Vec::new();
+        // The row of the prefix itself, then what lies behind the last one that was read. Those that only look alike are passed over.
+        found.extend(self.named(r, key).await?.map(|l| Profile { user: l.user, name: l.name }).filter(|p| begins.begins(&p.name)));
+        let mut after = key.to_owned();
+        while found.len() < limit {
+            let rows: Vec<(String, String, String)> =
+                r.read(&self.find, (prefix(key), after.as_str(), end.as_str(), AT_ONCE as i32)).await?;
+            let all = rows.len() < AT_ONCE;
+            for (user, name, key) in rows {
+                if begins.begins(&name) {
+                    found.push(profile((user, name))?);
+                }
+                after = key;
+            }
+            if all {
+                break;
+            }
+        }
+        found.truncate(limit);
+        Ok(found)
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Sqlite, contacts, refresh_tokens, users};
 use crate::{
     store::{
         StoreError,
-        accounts::{Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, NextToken, Rotated, Use, no_name},
+        accounts::{Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, NextToken, Prefix, Rotated, Use, no_name},
     },
     tokens::RefreshHash,
 };
@@ -38,8 +38,8 @@ impl Accounts for Sqlite {
         self.read(move |c| users::profiles(c, &wanted)).await
     }
 
-    async fn find(&self, prefix: &str, limit: usize) -> Result<Vec<Profile>, StoreError> {
-        let prefix = prefix.to_owned();
+    async fn find(&self, prefix: &Prefix, limit: usize) -> Result<Vec<Profile>, StoreError> {
+        let prefix = prefix.clone();
         self.read(move |c| users::find(c, &prefix, limit)).await
     }
 

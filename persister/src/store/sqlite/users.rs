@@ -4,7 +4,7 @@ use natterjack_protocol::{UserId, rpc::Profile};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{bad_column, int, uint};
-use crate::store::accounts::{Added, Joined, Login, NewExternal, NewUser, PASSWORD, name_key};
+use crate::store::accounts::{Added, Joined, Login, NewExternal, NewUser, PASSWORD, Prefix, name_key};
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE users (
@@ -83,12 +83,12 @@ pub(super) fn profiles(c: &Connection, users: &[UserId]) -> rusqlite::Result<Vec
     Ok(found)
 }
 
-pub(super) fn find(c: &Connection, prefix: &str, limit: usize) -> rusqlite::Result<Vec<Profile>> {
-    // DEL sorts behind every character a name may have.
-    let end = format!("{prefix}\u{7f}");
-    c.prepare_cached("SELECT user, name FROM users WHERE name_key >= ?1 AND name_key < ?2 ORDER BY name_key LIMIT ?3")?
-        .query_map(params![prefix, end, int(limit as u64)], profile)?
-        .collect()
+pub(super) fn find(c: &Connection, prefix: &Prefix, limit: usize) -> rusqlite::Result<Vec<Profile>> {
+    let end = format!("{}{}", prefix.key(), char::MAX);
+    let mut found = c.prepare_cached("SELECT user, name FROM users WHERE name_key >= ?1 AND name_key < ?2 ORDER BY name_key")?;
+    let alike = found.query_map(params![prefix.key(), end], profile)?;
+    // What only looks alike is passed over.
+    alike.filter(|p| p.as_ref().map_or(true, |p| prefix.begins(&p.name))).take(limit).collect()
 }
 
 fn profile(r: &Row<'_>) -> rusqlite::Result<Profile> {

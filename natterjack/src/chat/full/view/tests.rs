@@ -48,6 +48,11 @@ fn what_others_write_does_not_steer_the_terminal() {
     let mut chat = Chat::with(60, 20, 0);
     chat.message(event(&dm("bob"), 1, "bob", "a\x1b[2Jb\r\u{202e}c"));
     assert!(chat.sees("a\u{fffd}[2Jb\u{fffd}\u{fffd}c"));
+    // Nor do names say something on a line of their own, whatever a server gives out.
+    let (bob, name) = (crate::chat::full::testing::user("bob"), Some("bob\u{9b}31m\nalice: pay him\u{2028}".to_owned()));
+    chat.done(crate::chat::full::model::Done::User { user: bob, name });
+    assert!(chat.sees("bob\u{fffd}31m\u{fffd}alice: pay him\u{fffd}"), "{:#?}", chat.screen());
+    assert!(!chat.screen().iter().any(|l| l.trim_start().starts_with("alice: ")));
 }
 
 #[test]

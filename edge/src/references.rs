@@ -1,0 +1,89 @@
+//! Step 2, for what speaks of another message (an edit, a recall, a reaction, a reply): is there one under that id in this thread?
+//!
+//! The log says so for all it holds, which does not need the archive; what is older `history` looks up. With the archive away nobody
+//! can tell about those, and they are taken: readers pass over what concerns nothing, and chat goes on (P7).
+
+use natterjack_nats::{Log, LogRecord, TailError};
+use natterjack_protocol::{
+    Body, Entry, MsgId, Refusal, Thread, Times,
+    error::Code,
+    event::EntryView,
+    fold::ThreadItem,
+    rpc::{HistoryAnswer, HistoryRequest},
+};
+
+use crate::{directory::unexpected, history::HistoryClient};
+
+#[derive(Clone)]
+pub struct References {
+    log: Log,
+    history: HistoryClient,
+    times: Times,
+}
+
+/// What the log alone says about an id.
+enum InLog {
+    Message(bool),
+    /// Older than the log, or perhaps a copy that readers do not see.
+    Unknown,
+}
+
+impl References {
+    pub fn new(log: &Log, history: &HistoryClient, times: &Times) -> Self {
+        Self { log: log.clone(), history: history.clone(), times: times.clone() }
+    }
+
+    /// `item`: what its author may read of the thread. What they may not read is not there for them.
+    pub async fn check(&self, thread: &Thread, item: Option<&ThreadItem>, body: &Body) -> Result<(), Refusal> {
+        for (field, id) in body.references() {
+            let theirs = item.is_none_or(|i| i.intervals.covers(id));
+            if !theirs || !self.is_message(thread, id).await? {
+                return Err(no_message(field));
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_message(&self, thread: &Thread, id: MsgId) -> Result<bool, Refusal> {
+        match self.in_log(thread, id).await {
+            Ok(InLog::Message(is)) => return Ok(is),
+            Ok(InLog::Unknown) => {}
+            Err(e) => {
+                tracing::warn!(error = %e, "the log could not be asked for a message that another one names");
+                return Err(Refusal::unavailable("the log does not answer: send the same cid again in a moment"));
+            }
+        }
+        metrics::counter!("natterjack_edge_reference_lookups_total").increment(1);
+        match self.history.ask(HistoryRequest::IsMessage { thread: thread.clone(), id }).await {
+            Ok(HistoryAnswer::IsMessage(is)) => Ok(is),
+            Ok(_) => Err(unexpected()),
+            Err(e) if e.code == Code::Unavailable => {
+                metrics::counter!("natterjack_edge_references_unchecked_total").increment(1);
+                Ok(true)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn in_log(&self, thread: &Thread, id: MsgId) -> Result<InLog, TailError> {
+        let before = MsgId(id.0.saturating_sub(1));
+        match self.log.after(thread, before, id, 1).await?.pop() {
+            Some(record) => Ok(self.judge(&record)),
+            // Nothing of this thread. Below what the log still has that says nothing.
+            None if id < self.log.extent(thread).await?.first => Ok(InLog::Unknown),
+            None => Ok(InLog::Message(false)),
+        }
+    }
+
+    fn judge(&self, record: &LogRecord) -> InLog {
+        let late = !record.control && EntryView::parse(&record.payload).is_ok_and(|e| e.is_late(record.ts, &self.times));
+        if late {
+            return InLog::Unknown;
+        }
+        InLog::Message(Entry::on(record.control, &record.payload).is_ok_and(|e| e.kind.is_message()))
+    }
+}
+
+fn no_message(field: &str) -> Refusal {
+    Refusal::invalid(format!("{field}: there is no such message in this thread"))
+}
