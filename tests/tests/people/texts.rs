@@ -107,7 +107,7 @@ async fn bodies(cluster: &Cluster, users: &[User]) {
     }
     for query in ["before=9007199254740992", "after=9007199254740992", "around=9007199254740992", "at=18446744073709551615"] {
         let field = query.split('=').next().unwrap();
-        names(api.get(&format!("/v1/threads/{dm}/messages?{query}")).await, field);
+        names(api.get(&format!("/v1/threads/{dm}/messages?{query}")).await, &format!("query: {field}: "));
     }
 }
 

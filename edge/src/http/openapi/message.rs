@@ -31,11 +31,12 @@ pub enum Content {
     Reaction(ReactionBody),
 }
 
-/// Counted in Unicode scalar values.
+/// Any Unicode with at least one visible character. Counted in Unicode scalar values.
 #[derive(Serialize, Deserialize, ToSchema)]
-#[schema(min_length = 1, max_length = 10000, example = "Grüß dich! 🐸")]
+#[schema(pattern = r"\S", min_length = 1, max_length = 10000, example = "Grüß dich! 🐸")]
 pub struct Text(String);
 
+/// Exactly one emoji.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[schema(min_length = 1, max_length = 16, example = "👍")]
 pub struct Emoji(String);

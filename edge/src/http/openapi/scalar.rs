@@ -48,18 +48,25 @@ pub struct Millis(u64);
 #[schema(minimum = 1, maximum = 200, example = 50)]
 pub struct PageLimit(u16);
 
-/// The name of an account that has a password; upper and lower case are the same.
+/// The name of an account: letters and digits of one script, `.`, `_` and `-`. Upper and lower case are the same, and so are names that look
+/// alike. Counted when it is composed (NFC).
 #[derive(Serialize, Deserialize, ToSchema)]
-#[schema(pattern = "^[A-Za-z0-9._-]{2,32}$", min_length = 2, max_length = 32, example = "alice")]
+#[schema(pattern = r"^([A-Za-z0-9._-]|[^\u0000-\u00a9])+$", min_length = 2, max_length = 32, example = "alice")]
 pub struct UserName(String);
 
+/// Without control characters and characters that cannot be seen. Counted when it is composed (NFC).
 #[derive(Serialize, Deserialize, ToSchema)]
-#[schema(min_length = 8, max_length = 256, format = Password, example = "correct horse battery staple")]
+#[schema(pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$", min_length = 8, max_length = 256, format = Password, example = "correct horse battery staple")]
 pub struct Password(String);
 
-/// The name of a group.
+/// The name of a group: one visible line. Counted when it is composed (NFC) and trimmed.
 #[derive(Serialize, Deserialize, ToSchema)]
-#[schema(min_length = 1, max_length = 100, example = "Teichfreunde")]
+#[schema(
+    pattern = r"^[^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]+$",
+    min_length = 1,
+    max_length = 100,
+    example = "Teichfreunde"
+)]
 pub struct GroupName(String);
 
 /// Opaque; of the last answer that had one.

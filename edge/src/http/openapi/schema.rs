@@ -93,15 +93,17 @@ pub enum HistoryFor {
 /// An attachment by reference; the bytes live where `url` says.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Media {
-    /// At most 2,048 bytes in UTF-8.
-    #[schema(max_length = 2048)]
+    /// An absolute address (RFC 3986), without user and password.
+    #[schema(pattern = "^[Hh][Tt][Tt][Pp][Ss]?://[!-~]+$", max_length = 2048, example = "https://files.example/7c1e.jpg")]
     pub url: String,
-    #[schema(max_length = 127, example = "image/png")]
+    /// A media type (RFC 6838), without parameters.
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*$", max_length = 127, example = "image/png")]
     pub mime: String,
     /// Bytes.
     #[schema(minimum = 0, maximum = 9007199254740991usize)]
     pub size: Option<u64>,
-    #[schema(max_length = 255)]
+    /// Of the file: one visible line without a path.
+    #[schema(pattern = r"^[^/\\\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]+$", max_length = 255, example = "teich.jpg")]
     pub name: Option<String>,
     /// Pixels.
     #[schema(minimum = 0, maximum = 4294967295usize)]
