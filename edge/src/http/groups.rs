@@ -97,8 +97,9 @@ async fn done(api: &Api, change: Change) -> Answer<Changed> {
     Ok(Json(Changed { thread: change.thread, id }))
 }
 
-fn group_name(name: &str) -> Result<String, Refusal> {
-    text::group_name(name).map_err(|e| e.of("name"))
+/// As it is kept. What is no name is refused where the change is judged, after it is known that it was not made before.
+fn group_name(name: String) -> String {
+    text::group_name(&name).unwrap_or(name)
 }
 
 fn of(mut users: Vec<UserId>) -> EntryBody {
@@ -114,7 +115,7 @@ fn of(mut users: Vec<UserId>) -> EntryBody {
 pub async fn create(State(api): Shared, Actor(actor): Actor, Body(new): Body<NewGroup>) -> Answer<Changed> {
     let id = new.cid.map_or_else(|| Token::mint('g', rand::random()), |cid| cid.group_id(&actor.user));
     let history = Some(new.history.unwrap_or_default());
-    let body = EntryBody { name: Some(group_name(&new.name)?), history, ..of(new.users) };
+    let body = EntryBody { name: Some(group_name(new.name)), history, ..of(new.users) };
     done(&api, Change { thread: Thread::group(&id), actor: actor.user, kind: Kind::GroupCreated, body, cid: new.cid }).await
 }
 
@@ -141,7 +142,7 @@ pub async fn rename(
     Path(GroupPath { group: id }): Path<GroupPath>,
     Body(new): Body<NewName>,
 ) -> Answer<Changed> {
-    make(&api, &id, actor.user, Kind::GroupRenamed, EntryBody { name: Some(group_name(&new.name)?), ..EntryBody::default() }).await
+    make(&api, &id, actor.user, Kind::GroupRenamed, EntryBody { name: Some(group_name(new.name)), ..EntryBody::default() }).await
 }
 
 /// For admins and owners.

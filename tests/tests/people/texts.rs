@@ -11,7 +11,7 @@ use natterjack_protocol::{
 use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, User};
 use serde_json::{Value, json};
 
-use super::common::{all_well, gid, good, new_group, refused, whole_history};
+use super::common::{Insight, all_well, gid, good, new_group, refused, whole_history};
 
 /// Refused as invalid, and the message begins with the field.
 #[track_caller]
@@ -113,12 +113,19 @@ async fn bodies(cluster: &Cluster, users: &[User]) {
 
 /// An edit, a recall, a reaction and a reply speak of a message of their own thread.
 async fn references(cluster: &Cluster, users: &[User]) {
-    let (dm, other) = (users[0].dm(&users[1]), users[0].dm(&users[2]));
+    let dm = users[0].dm(&users[1]);
+    let layout = Insight::of(cluster).await.layout;
     let mut ws = cluster.raw(&users[0], 0, Codec::Msgpack).await;
     let mut json = cluster.raw(&users[1], 1, Codec::Json).await;
     let api = cluster.api(&users[1], 0);
-    let elsewhere = ws.send_text(&other, "elsewhere").await.unwrap();
     let first = ws.send_text(&dm, "first").await.unwrap();
+    // Of the same partition: in another one it might have the id of a message here.
+    let elsewhere = loop {
+        let other = new_group(&cluster.api(&users[0], 0), "elsewhere", &[]).await;
+        if layout.partition(&other) == layout.partition(&dm) {
+            break ws.send_text(&other, "elsewhere").await.unwrap();
+        }
+    };
     // Just acknowledged, by the same edge and by another.
     let cid = ws.cid();
     let edit = send(&mut ws, &dm, cid, Kind::Edit, &on(first, Body::text("first, edited"))).await.unwrap();

@@ -9,7 +9,9 @@ use super::{Sqlite, contacts, refresh_tokens, users};
 use crate::{
     store::{
         StoreError,
-        accounts::{Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, NextToken, Prefix, Rotated, Use, no_name},
+        accounts::{
+            Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, NextToken, Prefix, Rotated, Use, no_name,
+        },
     },
     tokens::RefreshHash,
 };
