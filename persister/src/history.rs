@@ -72,7 +72,7 @@ pub enum HistoryError {
     /// The archive does not answer (or is behind), and the log does not reach back to what was asked for, or has too much above it.
     #[error("the archive does not answer or is behind, and the log alone cannot tell")]
     OutOfReach,
-    #[error("too much happened since this message was first sent")]
+    #[error("too much happened since this message was first sent to find out whether it was stored")]
     ResendTooOld,
 }
 

@@ -18,7 +18,7 @@ impl<S: Store> View<S> {
         cid: Cid,
         below: Option<MsgId>,
     ) -> Result<HistoryAnswer, HistoryError> {
-        // A resend may be told that it is too old; whether an entry is a copy has to be decided.
+        // A resend may be told that it is too old (by an archive that has no index of cids); whether an entry is a copy has to be decided.
         let rows = if below.is_some() { usize::MAX } else { limits::RESEND_ROWS };
         let below = below.unwrap_or(MsgId::MAX);
         // Before anything is looked at: a copy stored later than this is not covered by the answer, and `seen` says so.
@@ -71,8 +71,9 @@ impl<S: Store> View<S> {
             if let Some(r) = records.iter().find(|r| is_it(&r.payload)) {
                 return Ok(Some(r.id).filter(|id| *id < below));
             }
+            // When they are archived, the archive can tell.
             if looked_at > rows {
-                return Err(HistoryError::ResendTooOld);
+                return Err(HistoryError::OutOfReach);
             }
             if records.len() < CHUNK && newest < last {
                 return Err(HistoryError::Stale);

@@ -1,6 +1,6 @@
 //! P7: with the archive away, chat goes on from the log, and says what it cannot know.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use natterjack_protocol::{
     Body, Code, Kind, MsgId, Times,
@@ -92,6 +92,41 @@ async fn cids_are_found_in_archive_and_log_the_lowest_id_first() {
     // A cid from ten seconds after the log's first entry: the log alone can tell.
     let later = natterjack_protocol::Cid::mint(now_ms() + 11_000, [7; 10]);
     assert_eq!(w.find_cid(&t, "a", later).await, Ok(None));
+}
+
+/// Final where the archive has to look at each row; where only the log has too many, the archive will tell.
+#[tokio::test]
+async fn a_resend_is_too_old_only_where_nobody_will_ever_know() {
+    let w = World::new().await;
+    let t = group("g");
+    let first = w.say(&t, "a", "x").await;
+    let archive = w.archive("a");
+    w.archived(&t, first).await;
+    w.store.searches.store(true, Ordering::SeqCst);
+    assert_eq!(w.find_cid(&t, "a", new_cid()).await.unwrap_err().code, Code::ResendTooOld);
+    w.store.searches.store(false, Ordering::SeqCst);
+    assert_eq!(w.find_cid(&t, "a", new_cid()).await, Ok(None));
+    drop(archive);
+
+    w.switch_off(true);
+    // The log reaches back to it, and no further.
+    let sought = natterjack_protocol::Cid::mint(now_ms() + 10_000, [7; 10]);
+    let js = async_nats::jetstream::new(w.nats.client.clone());
+    let subject = natterjack_nats::subjects::chat(w.layout.generation, w.layout.partition(&t), &t);
+    let mut acks = Vec::new();
+    for _ in 0..=natterjack_protocol::limits::RESEND_ROWS {
+        let entry = natterjack_protocol::Entry::new(user("b"), new_cid(), Kind::Text, Body::text("x"));
+        acks.push(js.publish(subject.clone(), entry.encode()).await.unwrap());
+        if acks.len() == 500 {
+            for ack in acks.drain(..) {
+                ack.await.unwrap();
+            }
+        }
+    }
+    for ack in acks {
+        ack.await.unwrap();
+    }
+    assert_eq!(w.find_cid(&t, "a", sought).await.unwrap_err().code, Code::Unavailable);
 }
 
 /// Entries expire while the archive is away: what is lost is told, and not stepped over in silence.

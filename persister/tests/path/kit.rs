@@ -41,6 +41,8 @@ pub struct Switched {
     pub stuck: Arc<AtomicBool>,
     /// So many more calls are answered, the next never; below zero, it has come: the moment to kill who called.
     pub calls_left: Arc<AtomicI64>,
+    /// As a store without an index of cids, after 10,000 later messages.
+    pub searches: Arc<AtomicBool>,
 }
 
 impl Switched {
@@ -75,7 +77,8 @@ impl Store for Switched {
         self.there().await?.id_at(thread, ts).await
     }
     async fn find_cid(&self, thread: &Thread, from: &UserId, cid: Cid, since: u64, max: usize) -> Result<CidLookup, StoreError> {
-        self.there().await?.find_cid(thread, from, cid, since, max).await
+        let found = self.there().await?.find_cid(thread, from, cid, since, max).await;
+        if self.searches.load(Ordering::SeqCst) { found.map(|_| CidLookup::TooMany) } else { found }
     }
     async fn last_entries(&self, threads: &[Thread]) -> Result<Vec<LastEntry>, StoreError> {
         self.there().await?.last_entries(threads).await
@@ -155,7 +158,7 @@ impl World {
         let layout = provision(&nats, &cfg, &times).await.unwrap();
         let inner = Sqlite::open(dir.path().join("n.db")).await.unwrap();
         let calls_left = Arc::new(AtomicI64::new(i64::MAX));
-        let store = Switched { inner, away: Arc::default(), stuck: Arc::default(), calls_left };
+        let store = Switched { inner, away: Arc::default(), stuck: Arc::default(), calls_left, searches: Arc::default() };
         let history = History::new(&nats, layout, times.clone(), store.clone());
         let service = history::start(&nats, history.clone()).await.unwrap();
         let publisher = Publisher::new(&nats, layout, times.clone());
