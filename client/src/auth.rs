@@ -3,13 +3,13 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use natterjack_protocol::{Code, DeviceId, UserId, error::Retry, rpc::Tokens};
+use natterjack_protocol::{Code, DeviceId, Refusal, UserId, error::Retry, rpc::Tokens};
 use reqwest::Method;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 
-use crate::{error::RequestError, http::Http, store::Store};
+use crate::{backoff, error::RequestError, http::Http, store::Store};
 
 /// Renewed this long before the end, so that a hello on its way does not expire.
 const MARGIN_MS: u64 = 60_000;
@@ -47,6 +47,25 @@ struct Held {
     tokens: Tokens,
     /// Newer ones that could not be stored yet. The old ones are used up, so these are not asked for again.
     renewed: Option<Tokens>,
+    /// No renewal before: the server said so.
+    not_before: Option<(Instant, Refusal)>,
+}
+
+impl Held {
+    /// The refusal that still holds, with what is left of its time.
+    fn told(&self) -> Option<Refusal> {
+        let (until, refusal) = self.not_before.as_ref()?;
+        let left = u64::try_from(until.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u64::MAX);
+        (left > 0).then(|| Refusal { retry_after_ms: Some(left), ..refusal.clone() })
+    }
+
+    fn obey(&mut self, e: &RequestError) {
+        if let RequestError::Refused(refusal) = e
+            && let Some(ms) = refusal.retry_after_ms
+        {
+            self.not_before = Some((Instant::now() + backoff::capped(ms), refusal.clone()));
+        }
+    }
 }
 
 pub(crate) async fn log_in(http: &Http, register: bool, name: &str, password: &str, device: &DeviceId) -> Result<Tokens, RequestError> {
@@ -62,7 +81,7 @@ pub(crate) async fn log_in_external(http: &Http, token: &str, device: &DeviceId)
 impl Auth {
     pub fn new(http: Http, store: Store, password: Option<(String, String)>, tokens: Tokens) -> Self {
         let (user, device, name) = (tokens.user.clone(), tokens.device.clone(), tokens.name.clone());
-        Self { http, store, password, held: Mutex::new(Held { tokens, renewed: None }), user, device, name }
+        Self { http, store, password, held: Mutex::new(Held { tokens, renewed: None, not_before: None }), user, device, name }
     }
 
     /// A token that should be good. `stale`: one that was refused, so renew unless somebody has already.
@@ -87,7 +106,12 @@ impl Auth {
     async fn renewed(&self, held: &mut Held) -> Result<(), RequestError> {
         let new = match held.renewed.take() {
             Some(new) => new,
-            None => self.renew(&held.tokens.refresh).await?,
+            None => {
+                if let Some(refusal) = held.told() {
+                    return Err(RequestError::Refused(refusal));
+                }
+                self.renew(&held.tokens.refresh).await.inspect_err(|e| held.obey(e))?
+            }
         };
         let stored = self.store.save_login(self.device.clone(), Some(new.clone())).await;
         match stored {

@@ -16,6 +16,19 @@ pub(crate) fn full_jitter(n: u32, random: f64) -> Duration {
     FIRST.saturating_mul(1 << n.min(16)).min(MAX).mul_f64(random.clamp(0.0, 1.0))
 }
 
+/// No wait that a server, a proxy or a damaged clock tells is longer: whoever waits for ever is lost.
+const TOLD_MAX: Duration = Duration::from_secs(3_600);
+
+pub(crate) fn capped(ms: u64) -> Duration {
+    Duration::from_millis(ms).min(TOLD_MAX)
+}
+
+/// Told to wait `ms`: never earlier, and spread behind it, for many were told the same.
+pub(crate) fn told(ms: u64, n: u32, random: f64) -> Duration {
+    let told = capped(ms);
+    told + full_jitter(n, random).max((told / 4).mul_f64(random.clamp(0.0, 1.0)))
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,
@@ -35,7 +48,8 @@ impl Backoff {
             Back::Never => None,
             // Told to come at once by everybody in turn: something is wrong, so even that backs off.
             Back::Now if n == 0 => Some(NOW.mul_f64(random.clamp(0.0, 1.0))),
-            Back::Now | Back::Backoff | Back::AfterLogin => Some(full_jitter(n, random)),
+            // A bye of our own is nobody's loss, so this one was not ours.
+            Back::Now | Back::Backoff | Back::AfterLogin | Back::AfterBye => Some(full_jitter(n, random)),
         }
     }
 }

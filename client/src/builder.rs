@@ -168,8 +168,8 @@ impl Builder {
         self
     }
 
-    /// Sends without an answer in one thread (default 1) and in all (default 16, at most 32). With more than one per thread a
-    /// message that is refused for a moment (a rate, an outage) can be overtaken by the next one: order is worth more.
+    /// Sends without an answer in one thread (default 1) and in all (default 16, at most 32). Their order is kept in any case; more than
+    /// one per thread is faster over a long line.
     #[must_use]
     pub fn pipeline(mut self, per_thread: usize, in_all: usize) -> Self {
         // The pump makes at most this many frames at once (`driver::BURST`), and the edge answers `inflight_requests` at a time.

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures_util::{
@@ -31,6 +31,8 @@ use tokio_tungstenite::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::told;
+
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// TCP, TLS, upgrade and welcome together. An edge that takes longer is not the one to be on.
@@ -49,9 +51,13 @@ pub(crate) enum Lost {
     Broken(String),
     /// An error frame in place of the welcome.
     Refused(Refusal),
+    /// The upgrade was answered with something else: by an edge that is full, a proxy without one, a captive portal.
+    NoUpgrade { status: u16, retry_after_ms: Option<u64> },
     Closed {
         code: u16,
         reason: String,
+        /// Of the error right before it.
+        retry_after_ms: Option<u64>,
     },
 }
 
@@ -59,13 +65,22 @@ impl Lost {
     pub fn back(&self) -> Back {
         use natterjack_protocol::error::Retry;
         match self {
-            Self::Broken(_) => Back::Backoff,
+            Self::Broken(_) | Self::NoUpgrade { .. } => Back::Backoff,
             Self::Refused(r) => match r.code.retry() {
                 Retry::Never => Back::Never,
                 Retry::AfterLogin => Back::AfterLogin,
                 Retry::Later | Retry::NewCid => Back::Backoff,
             },
             Self::Closed { code, .. } => close::back(*code),
+        }
+    }
+
+    /// How long this edge said to stay away.
+    pub fn told(&self) -> Option<u64> {
+        match self {
+            Self::Broken(_) => None,
+            Self::Refused(refusal) => refusal.retry_after_ms,
+            Self::NoUpgrade { retry_after_ms, .. } | Self::Closed { retry_after_ms, .. } => *retry_after_ms,
         }
     }
 }
@@ -121,8 +136,18 @@ async fn open(edge: &str, tls: Arc<ClientConfig>, codec: Codec) -> Result<Socket
     let config =
         WebSocketConfig::default().read_buffer_size(16 << 10).max_message_size(Some(MESSAGE_BYTES)).max_frame_size(Some(MESSAGE_BYTES));
     let connector = Some(Connector::Rustls(tls));
-    let (socket, _) = connect_async_tls_with_config(request, Some(config), true, connector).await.map_err(broken)?;
+    let (socket, _) = connect_async_tls_with_config(request, Some(config), true, connector).await.map_err(|e| match e {
+        tungstenite::Error::Http(answer) => no_upgrade(&answer),
+        e => broken(e),
+    })?;
     Ok(socket)
+}
+
+fn no_upgrade(answer: &tungstenite::http::Response<Option<Vec<u8>>>) -> Lost {
+    let body = answer.body().as_deref().unwrap_or_default();
+    let refusal: Option<Refusal> = serde_json::from_slice(body).ok();
+    let retry_after_ms = told::longer(told::retry_after(answer.headers(), SystemTime::now()), refusal.and_then(|r| r.retry_after_ms));
+    Lost::NoUpgrade { status: answer.status().as_u16(), retry_after_ms }
 }
 
 async fn welcome(socket: &mut Socket, codec: Codec) -> Result<Welcome, Lost> {
@@ -158,11 +183,16 @@ async fn live(
 }
 
 async fn read(mut stream: SplitStream<Socket>, codec: Codec, to_driver: mpsc::Sender<ServerFrame>, pulse: &Pulse) -> Lost {
+    let mut told = None;
     loop {
         match next_frame(&mut stream, codec).await {
             Ok(frame) => {
                 pulse.heard();
                 let Some(frame) = frame else { continue };
+                told = match &frame {
+                    ServerFrame::Error { r: None, refusal } => refusal.retry_after_ms,
+                    _ => None,
+                };
                 pulse.busy.store(true, Relaxed);
                 let taken = to_driver.send(frame).await;
                 pulse.busy.store(false, Relaxed);
@@ -172,6 +202,7 @@ async fn read(mut stream: SplitStream<Socket>, codec: Codec, to_driver: mpsc::Se
                     std::future::pending::<()>().await;
                 }
             }
+            Err(Lost::Closed { code, reason, .. }) => return Lost::Closed { code, reason, retry_after_ms: told },
             Err(lost) => return lost,
         }
     }
@@ -194,7 +225,7 @@ async fn write(mut sink: SplitSink<Socket, Message>, codec: Codec, mut from_driv
         }
         if goodbye {
             let _ = sink.close().await;
-            return Lost::Closed { code: close::BYE.code, reason: close::BYE.reason.into() };
+            return Lost::Closed { code: close::BYE.code, reason: close::BYE.reason.into(), retry_after_ms: None };
         }
     }
 }
@@ -246,7 +277,7 @@ async fn next_frame(
         Some(Err(e)) => return Err(broken(e)),
         Some(Ok(Message::Close(frame))) => {
             return Err(match frame {
-                Some(f) => Lost::Closed { code: f.code.into(), reason: f.reason.to_string() },
+                Some(f) => Lost::Closed { code: f.code.into(), reason: f.reason.to_string(), retry_after_ms: None },
                 None => Lost::Broken("closed without a code".into()),
             });
         }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use natterjack_protocol::{
-    Cid, MsgId, Refusal, Thread, UserId,
+    Cid, Event as LogEvent, MsgId, Refusal, Thread, UserId,
     error::Code,
     frame::{ClientFrame, History, Page, Request, Send, ServerFrame, ThreadSummary, Welcome},
 };
@@ -17,7 +17,7 @@ use crate::{
     clock::ServerClock,
     error::RequestError,
     events::{Event, Item},
-    outbox::{Local, Outbox, Settled},
+    outbox::{Handed, Outbox, Settled},
     resume::{Ask, Out, Resume},
 };
 
@@ -113,9 +113,7 @@ impl Core {
     pub fn frame(&mut self, frame: ServerFrame, now: Instant, random: f64) -> Option<Signal> {
         match frame {
             ServerFrame::Event(event) => {
-                if event.from == self.me {
-                    self.settled(|o| o.sent(event.cid, event.id));
-                }
+                self.own(&event);
                 self.resume.live(*event, now);
             }
             ServerFrame::Sent { r, cid, id, .. } => {
@@ -146,6 +144,7 @@ impl Core {
             },
             ServerFrame::Threads { r, threads, next } => match self.requests.remove(&r) {
                 Some(Pending::App(Question::Threads { answer, .. })) => {
+                    threads.iter().filter_map(|t| t.last.as_ref()).for_each(|e| self.own(e));
                     let _ = answer.send(Ok(ThreadList { threads, next }));
                 }
                 other => self.put_back(r, other),
@@ -169,7 +168,15 @@ impl Core {
         None
     }
 
+    /// An own event says what `sent` says, wherever it stands.
+    fn own(&mut self, event: &LogEvent) {
+        if event.from == self.me {
+            self.settled(|o| o.sent(event.cid, event.id));
+        }
+    }
+
     fn page(&mut self, page: Page, now: Instant) {
+        page.events.iter().for_each(|e| self.own(e));
         match page.r.and_then(|r| self.requests.remove(&r).map(|p| (r, p))) {
             Some((_, Pending::Page(thread))) => self.resume.page(thread, page, now),
             Some((_, Pending::App(Question::History(_, answer)))) => {
@@ -196,14 +203,14 @@ impl Core {
         }
         match r.and_then(|r| self.requests.remove(&r)) {
             Some(Pending::Send(cid)) => self.settled(|o| o.refused(cid, refusal, now, random)),
-            Some(Pending::Page(thread)) => self.resume.page_refused(thread, &refusal, now),
-            Some(Pending::Sync) => self.resume.sync_refused(&refusal, now),
+            Some(Pending::Page(thread)) => self.resume.page_refused(thread, &refusal, now, random),
+            Some(Pending::Sync) => self.resume.sync_refused(&refusal, now, random),
             Some(Pending::App(question)) => question.fail(RequestError::Refused(refusal)),
             None => match refusal.cid {
                 Some(cid) => self.settled(|o| o.refused(cid, refusal, now, random)),
                 // Beside the pages after `hello`, `sync` or a joining: this one could not be read, and events will follow it.
                 None if r.is_none() && refusal.code == Code::Unavailable && refusal.thread.is_some() => {
-                    self.resume.page_missing(&refusal, now);
+                    self.resume.page_missing(&refusal, now, random);
                 }
                 None => tracing::debug!(code = ?refusal.code, message = ?refusal.message, "the edge refused something"),
             },
@@ -229,20 +236,20 @@ impl Core {
     }
 
     /// Messages to hand over now. Their cids have to be stored before [`Core::send`] is asked for the frames.
-    pub fn hand(&mut self, now: Instant) -> Vec<(Local, Cid)> {
+    pub fn hand(&mut self, now: Instant) -> Vec<Handed> {
         match self.clock.now_ms(now) {
             Some(server_ms) if self.attached => self.outbox.hand(now, server_ms, rand::random),
             _ => Vec::new(),
         }
     }
 
-    pub fn send(&mut self, handed: &[(Local, Cid)]) -> Vec<ClientFrame> {
+    pub fn send(&mut self, handed: &[Handed]) -> Vec<ClientFrame> {
         let mut frames = Vec::with_capacity(handed.len());
-        for (local, cid) in handed {
-            let Some(row) = self.outbox.get(*local) else { continue };
+        for Handed { local, cid, behind } in handed.iter().copied() {
+            let Some(row) = self.outbox.get(local) else { continue };
             let (thread, kind, body) = (row.thread.clone(), row.kind, row.body.clone());
-            let r = self.request(Pending::Send(*cid));
-            frames.push(ClientFrame::Send(Send { r, cid: *cid, thread, kind, body }));
+            let r = self.request(Pending::Send(cid));
+            frames.push(ClientFrame::Send(Send { r, cid, thread, kind, body, behind }));
         }
         frames
     }

@@ -10,7 +10,7 @@ use std::{
 
 use natterjack_protocol::{
     Body, Code, Kind, MsgId, Refusal, Thread,
-    close::Back,
+    close::{self, Back},
     codec::Codec,
     frame::{ClientFrame, DeviceClass, Hello},
 };
@@ -23,12 +23,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::{Auth, says_logged_out},
-    backoff::Backoff,
+    backoff::{self, Backoff},
     connection::{Connection, Lost, dial},
     core::{Core, Question, Signal},
     error::{RequestError, SendError},
     events::{Event, Item, Marks, SharedMarks},
-    outbox::{Change, Local, Unsent, Waiter},
+    outbox::{Change, Handed, Local, Unsent, Waiter},
     store::Store,
 };
 
@@ -39,8 +39,9 @@ const OUT: usize = 1_024;
 /// Until the first look at the list of edges, and between two.
 const EDGES_SOON: Duration = Duration::from_secs(2);
 const EDGES_EVERY: Duration = Duration::from_secs(300);
-/// Between two attempts to leave a draining edge.
+/// Between two attempts to leave a draining edge; doubled so many times at most, for it is there for 20 s.
 const LEAVE_AGAIN: Duration = Duration::from_millis(300);
+const LEAVE_SLOWER: u32 = 4;
 /// Until a socket that does not drain is looked at again.
 const FULL_AGAIN: Duration = Duration::from_millis(50);
 
@@ -74,7 +75,7 @@ pub(crate) struct Driver {
     pub flush_at: Option<Instant>,
     /// Farewells to old connections and look-ups of the list of edges.
     pub aside: JoinSet<()>,
-    /// A token that an edge refused.
+    /// The last token that an edge refused.
     pub stale: Option<String>,
 }
 
@@ -82,8 +83,13 @@ pub(crate) struct Driver {
 const BURST: usize = 96;
 
 type Hellos = BTreeMap<Thread, MsgId>;
-/// A dial under way: the connection, what its hello said, and the token it used.
-type Dialled = (Result<Connection, Lost>, Hellos, String);
+/// What a dial came to: the connection, or why there is none; the edge, what `hello` said, the token it used.
+struct Dialled {
+    result: Result<Connection, Lost>,
+    edge: String,
+    said: Hellos,
+    access: String,
+}
 
 enum Next {
     Wait(Duration),
@@ -120,23 +126,20 @@ impl Driver {
                 () = stop.cancelled() => return,
                 d = self.serving(dial) => d,
             };
-            let lost = match dialled {
+            let next = match dialled {
                 Err(e) if says_logged_out(&e) => return self.logged_out(&e),
-                Err(e) => (Lost::Broken(e.to_string()), Duration::ZERO),
-                Ok((Err(lost), _, access)) => {
-                    self.note_stale(&lost, access);
-                    (lost, Duration::ZERO)
-                }
-                Ok((Ok(connection), said, access)) => {
-                    let since = Instant::now();
+                Err(e) => self.not_asked(&e),
+                Ok(Dialled { result: Err(lost), edge, access, .. }) => self.lost(lost, &edge, access, Duration::ZERO),
+                Ok(Dialled { result: Ok(connection), edge, said, access }) => {
+                    let since = now();
                     match self.live(connection, said, access).await {
                         None => return,
-                        Some(lost) => (lost, since.elapsed()),
+                        Some((lost, access)) => self.lost(lost, &edge, access, now() - since),
                     }
                 }
             };
             self.core.disconnected();
-            match self.next(lost) {
+            match next {
                 Next::End(event) => return self.core.tell(*event),
                 Next::Wait(wait) => {
                     self.core.tell(Event::Reconnecting { wait });
@@ -150,22 +153,43 @@ impl Driver {
         }
     }
 
-    fn next(&mut self, (lost, lived): (Lost, Duration)) -> Next {
-        tracing::debug!(?lost, ?lived, "connection lost");
-        let back = lost.back();
-        let edges = self.auth.http().with_edges(|e| {
-            e.next();
-            e.len()
-        });
-        match (self.backoff.lost(back, lived, edges, rand::random()), lost) {
-            (Some(wait), _) => Next::Wait(wait),
-            (None, Lost::Closed { code, reason }) => Next::End(Box::new(Event::Ended { code, reason })),
-            (None, Lost::Refused(refusal)) => Next::End(Box::new(Event::Ended { code: 0, reason: refusal.message })),
-            (None, Lost::Broken(reason)) => Next::End(Box::new(Event::Ended { code: 0, reason })),
+    /// The access token could not be renewed; a server that said when was asked for all edges.
+    fn not_asked(&mut self, e: &RequestError) -> Next {
+        let told = match e {
+            RequestError::Refused(refusal) => refusal.retry_after_ms,
+            _ => None,
+        };
+        match self.lost(Lost::Broken(e.to_string()), "", String::new(), Duration::ZERO) {
+            Next::Wait(wait) => Next::Wait(told.map_or(wait, |ms| wait.max(backoff::told(ms, 0, rand::random())))),
+            end => end,
         }
     }
 
-    fn note_stale(&mut self, lost: &Lost, access: String) {
+    /// Whether, where and when to come back.
+    fn lost(&mut self, lost: Lost, edge: &str, access: String, lived: Duration) -> Next {
+        tracing::debug!(?lost, ?lived, edge, "connection lost");
+        let (back, random) = (lost.back(), rand::random());
+        self.refused_by(&lost, edge, access);
+        let (edges, at) = self.auth.http().with_edges(|e| {
+            e.next();
+            (e.len(), e.choose(now()))
+        });
+        let wait = self.backoff.lost(back, lived, edges, random).map(|wait| wait.max(at.saturating_duration_since(now())));
+        match (wait, lost) {
+            (Some(wait), _) => Next::Wait(wait),
+            (None, Lost::Closed { code, reason, .. }) => Next::End(Box::new(Event::Ended { code, reason })),
+            (None, Lost::Refused(refusal)) => Next::End(Box::new(Event::Ended { code: 0, reason: refusal.message })),
+            (None, Lost::Broken(reason)) => Next::End(Box::new(Event::Ended { code: 0, reason })),
+            (None, Lost::NoUpgrade { status, .. }) => Next::End(Box::new(Event::Ended { code: status, reason: String::new() })),
+        }
+    }
+
+    /// What an edge said about its next dial, and about the token.
+    fn refused_by(&mut self, lost: &Lost, edge: &str, access: String) {
+        if let Some(ms) = lost.told() {
+            let until = now() + backoff::told(ms, 0, rand::random());
+            self.auth.http().with_edges(|e| e.bar(edge, until));
+        }
         if lost.back() == Back::AfterLogin {
             self.stale = Some(access);
         }
@@ -180,15 +204,16 @@ impl Driver {
     }
 
     /// A connection to the current edge, on its way; borrows nothing of the driver.
-    fn dial(&mut self) -> impl Future<Output = Result<Dialled, RequestError>> + Send + 'static {
-        let (auth, stale) = (self.auth.clone(), self.stale.take());
+    fn dial(&mut self) -> impl Future<Output = Result<Dialled, RequestError>> + Send + use<> {
+        let (auth, stale) = (self.auth.clone(), self.stale.clone());
         let (said, synced) = self.core.resume.hello();
         let (codec, class, heartbeat) = (self.options.codec, self.options.class, self.options.heartbeat);
         async move {
             let access = auth.access(stale.as_deref()).await?;
             let edge = auth.http().with_edges(|e| e.current().to_owned());
             let hello = Hello { token: access.clone(), device: auth.device.clone(), class, cursors: said.clone(), synced };
-            Ok((dial(edge, auth.http().tls.clone(), codec, hello, heartbeat).await, said, access))
+            let result = dial(edge.clone(), auth.http().tls.clone(), codec, hello, heartbeat).await;
+            Ok(Dialled { result, edge, said, access })
         }
     }
 
@@ -209,15 +234,17 @@ impl Driver {
         }
     }
 
-    /// One connection, and what replaces it when it drains. None: closed by the app.
-    async fn live(&mut self, connection: Connection, said: Hellos, access: String) -> Option<Lost> {
+    /// One connection, and what replaces it when it drains; why it ended, and the token it used. None: closed by the app.
+    async fn live(&mut self, connection: Connection, said: Hellos, access: String) -> Option<(Lost, String)> {
         let (mut connection, mut access) = (connection, access);
         let stop = self.stop.clone();
         self.welcomed(&connection, &said);
         let mut replacement: JoinSet<Result<Dialled, RequestError>> = JoinSet::new();
+        let mut attempts = 0;
         loop {
-            let full = if self.pump(&connection).await { None } else { Some(Instant::now() + FULL_AGAIN) };
-            let due = self.core.due().into_iter().chain(self.flush_at).chain(full).min();
+            // What is due waits for room, too.
+            let due = if self.pump(&connection).await { self.core.due() } else { Some(now() + FULL_AGAIN) };
+            let due = due.into_iter().chain(self.flush_at).min();
             let can_read = self.core.out.len() < OUT;
             // Order: the end, then what makes room, then what fills it.
             tokio::select! {
@@ -228,41 +255,46 @@ impl Driver {
                 }
                 room = room(self.events.clone()), if !self.core.out.is_empty() => self.give(room),
                 Some(next) = replacement.join_next() => match next {
-                    Ok(Ok((Ok(new), said, token))) => {
+                    Ok(Ok(Dialled { result: Ok(new), said, access: token, .. })) => {
                         let old = std::mem::replace(&mut connection, new);
                         self.aside.spawn(old.close());
-                        access = token;
+                        (access, attempts) = (token, 0);
                         self.welcomed(&connection, &said);
                     }
                     // Until the old one closes; then the usual way back is taken.
-                    _ => {
+                    failed => {
+                        if let Ok(Ok(Dialled { result: Err(lost), edge, access, .. })) = failed {
+                            self.refused_by(&lost, &edge, access);
+                        }
                         self.auth.http().with_edges(crate::edges::Edges::next);
-                        let dial = self.dial();
-                        replacement.spawn(async move {
-                            tokio::time::sleep(LEAVE_AGAIN).await;
-                            dial.await
-                        });
+                        replacement.spawn(self.dial_later(LEAVE_AGAIN * (1 << attempts)));
+                        attempts = LEAVE_SLOWER.min(attempts + 1);
                     }
                 },
                 frame = connection.incoming.recv(), if can_read => match frame {
                     Some(frame) => {
-                        if let Some(Signal::Draining { edges }) = self.core.frame(frame, Instant::now(), rand::random())
+                        if let Some(Signal::Draining { edges }) = self.core.frame(frame, now(), rand::random())
                             && replacement.is_empty()
                         {
                             self.auth.http().with_edges(|e| e.leave_for(&edges, rand::random::<u32>() as usize));
-                            replacement.spawn(self.dial());
+                            replacement.spawn(self.dial_later(Duration::ZERO));
                         }
                     }
                     None => {
-                        let lost = connection.lost().await;
-                        self.note_stale(&lost, access);
-                        return Some(lost);
+                        let lost = match connection.lost().await {
+                            // By ourselves: its welcome is on the way.
+                            Lost::Closed { code, .. } if code == close::REPLACED.code && !replacement.is_empty() => {
+                                Lost::Broken("replaced by the next connection".into())
+                            }
+                            lost => lost,
+                        };
+                        return Some((lost, access));
                     }
                 },
                 Some(first) = self.commands.recv() => self.command(first, Some(&connection)).await,
                 () = self.marks.changed.notified() => self.flush_soon(),
                 () = until(due) => {
-                    if self.flush_at.is_some_and(|t| t <= Instant::now()) {
+                    if self.flush_at.is_some_and(|t| t <= now()) {
                         self.flush().await;
                     }
                 }
@@ -270,14 +302,24 @@ impl Driver {
         }
     }
 
+    /// As `dial`, not before the chosen edge takes us.
+    fn dial_later(&mut self, wait: Duration) -> impl Future<Output = Result<Dialled, RequestError>> + Send + use<> {
+        let at = self.auth.http().with_edges(|e| e.choose(now())).max(now() + wait);
+        let dial = self.dial();
+        async move {
+            tokio::time::sleep_until(at.into()).await;
+            dial.await
+        }
+    }
+
     fn welcomed(&mut self, connection: &Connection, said: &Hellos) {
-        self.core.connected(&connection.welcome, said, connection.edge.clone(), Instant::now());
+        self.core.connected(&connection.welcome, said, connection.edge.clone(), now());
         while self.aside.try_join_next().is_some() {}
     }
 
     /// Hands over what may go: cids stored first, then the frames. False: the socket does not drain, everything waits where it is.
     async fn pump(&mut self, connection: &Connection) -> bool {
-        let now = Instant::now();
+        let now = now();
         if connection.outgoing.capacity() < BURST {
             return false;
         }
@@ -294,7 +336,7 @@ impl Driver {
                 let _ = connection.outgoing.try_send(frame);
             }
         } else {
-            for (_, cid) in handed {
+            for Handed { cid, .. } in handed {
                 let later = Refusal::unavailable("the client's file cannot be written");
                 self.core.outbox.refused(cid, later, now, rand::random());
             }
@@ -337,7 +379,7 @@ impl Driver {
         }
         // With a connection the cids are minted now, so that row and cid are one write.
         let drains = connection.is_some_and(|c| c.outgoing.capacity() >= BURST);
-        let handed = if drains { self.core.hand(Instant::now()) } else { Vec::new() };
+        let handed = if drains { self.core.hand(now()) } else { Vec::new() };
         match self.store_changes(Marks::default()).await {
             Ok(()) => {
                 // Before the answers: who has one must find the message counted.
@@ -351,8 +393,8 @@ impl Driver {
                 }
             }
             Err(why) => {
-                let now = Instant::now();
-                for (_, cid) in handed {
+                let now = now();
+                for Handed { cid, .. } in handed {
                     self.core.outbox.refused(cid, Refusal::unavailable("the client's file cannot be written"), now, rand::random());
                 }
                 for (local, stored) in added {
@@ -379,7 +421,7 @@ impl Driver {
 
     fn flush_soon(&mut self) {
         if self.flush_at.is_none() && self.store.keeps() {
-            self.flush_at = Some(Instant::now() + FLUSH);
+            self.flush_at = Some(now() + FLUSH);
         }
     }
 
@@ -410,6 +452,11 @@ async fn room(events: Option<mpsc::Sender<Item>>) -> Option<mpsc::OwnedPermit<It
     events?.reserve_owned().await.ok()
 }
 
+/// By the clock that wakes us.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 async fn until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -433,6 +480,9 @@ async fn learn_edges(auth: &Auth) {
             }
             Err(e) => {
                 tracing::debug!(error = %e, "the list of edges was not read");
+                if let RequestError::Refused(Refusal { retry_after_ms: Some(ms), .. }) = e {
+                    tokio::time::sleep(backoff::told(ms, 0, rand::random())).await;
+                }
                 wait = (wait * 2).clamp(EDGES_SOON.mul_f64(0.5), EDGES_EVERY.mul_f64(0.5)).mul_f64(0.5 + rand::random::<f64>());
             }
         }

@@ -1,5 +1,7 @@
-//! Which edge next (pure): a random one first, after a failure the one after it; learnt ones beside those the app named. An app that named
+//! Which edge next, and from when on (pure): a random one first, after a failure the one after it; learnt ones beside those the app named. An app that named
 //! edges with TLS only never learns one without: a list from the network must not take it away.
+
+use std::{collections::HashMap, time::Instant};
 
 /// Edges kept at most; a list from the network must not grow without end.
 const MAX: usize = 64;
@@ -15,6 +17,8 @@ pub(crate) struct Edges {
     at: usize,
     /// Every named one speaks TLS.
     secure: bool,
+    /// Those that said to stay away, and until when. An edge counts for itself, so it speaks for itself.
+    barred: HashMap<String, Instant>,
 }
 
 impl Edges {
@@ -24,7 +28,8 @@ impl Edges {
         if named.is_empty() {
             return Err(BadEdge(String::new()));
         }
-        Ok(Self { at: random % named.len(), all: named.clone(), secure: named.iter().all(|e| is_secure(e)), named })
+        let secure = named.iter().all(|e| is_secure(e));
+        Ok(Self { at: random % named.len(), all: named.clone(), secure, named, barred: HashMap::new() })
     }
 
     pub fn current(&self) -> &str {
@@ -42,6 +47,22 @@ impl Edges {
 
     pub fn next(&mut self) {
         self.at = (self.at + 1) % self.all.len();
+    }
+
+    pub fn bar(&mut self, edge: &str, until: Instant) {
+        let until = self.barred.get(edge).map_or(until, |u| until.max(*u));
+        self.barred.insert(edge.to_owned(), until);
+    }
+
+    /// Goes on, if need be, to the first one from here that may be dialled; if none may, to the one that may first. From when on.
+    pub fn choose(&mut self, now: Instant) -> Instant {
+        let known = &self.all;
+        self.barred.retain(|edge, until| *until > now && known.contains(edge));
+        let turn = (0..self.all.len()).map(|i| (self.at + i) % self.all.len());
+        let free = |i: &usize| self.barred.get(&self.all[*i]).copied().unwrap_or(now);
+        // The first of equals.
+        self.at = turn.min_by_key(free).unwrap_or(self.at);
+        free(&self.at)
     }
 
     /// Takes one of `preferred` (a draining edge names who is left) if it is an edge and not the current one, else the next.
@@ -134,6 +155,23 @@ mod tests {
         assert_eq!(e.current(), "ws://c:3", "never back to the one that drains");
         e.leave_for(&[], 0);
         assert_ne!(e.current(), "ws://c:3");
+    }
+
+    #[test]
+    fn an_edge_that_said_when_is_left_alone_until_then() {
+        let (mut e, now) = (edges(&["ws://a:1", "ws://b:2"], 0), Instant::now());
+        let at = |s| now + std::time::Duration::from_secs(s);
+        assert_eq!((e.choose(now), e.current()), (now, "ws://a:1"));
+        e.bar("ws://a:1", at(20));
+        e.bar("ws://a:1", at(3));
+        assert_eq!((e.choose(now), e.current()), (now, "ws://b:2"));
+        e.bar("ws://b:2", at(10));
+        e.next();
+        assert_eq!((e.choose(now), e.current()), (at(10), "ws://b:2"), "the one that may be asked first");
+        assert_eq!((e.choose(at(11)), e.current()), (at(11), "ws://b:2"));
+        e.next();
+        assert_eq!((e.choose(at(21)), e.current()), (at(21), "ws://a:1"));
+        assert!(e.barred.is_empty());
     }
 
     #[test]

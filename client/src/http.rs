@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use natterjack_protocol::{Code, Refusal};
@@ -10,9 +10,11 @@ use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    backoff,
     clock::ServerClock,
     edges::{Edges, http_base},
     error::RequestError,
+    told,
 };
 
 /// Longer than the slowest honest answer: a group change waits up to 15 s for an election of the log.
@@ -38,6 +40,8 @@ impl Http {
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .timeout(ANSWER)
+            // An edge never redirects. A captive portal does, and a password or a refresh token is not for it.
+            .redirect(reqwest::redirect::Policy::none())
             .use_preconfigured_tls((*tls).clone())
             .no_proxy()
             .build()
@@ -89,8 +93,9 @@ impl Http {
                 Ok(response) => {
                     self.learn(response.headers());
                     let status = response.status();
+                    let told = told::retry_after(response.headers(), SystemTime::now());
                     match response.bytes().await.as_deref() {
-                        Ok(bytes) => match read(status, bytes) {
+                        Ok(bytes) => match read(status, told, bytes) {
                             Err(RequestError::Refused(r)) if r.code == Code::Unavailable => RequestError::Refused(r),
                             done => return done,
                         },
@@ -114,27 +119,32 @@ impl Http {
 /// Before the same edge is asked again; none: it wants to be left alone for longer.
 fn pause(failure: &RequestError) -> Option<Duration> {
     let told = match failure {
-        RequestError::Refused(Refusal { retry_after_ms: Some(ms), .. }) => Duration::from_millis(*ms),
+        RequestError::Refused(Refusal { retry_after_ms: Some(ms), .. }) => backoff::told(*ms, 0, rand::random()),
         _ => PAUSE,
     };
     (told <= LONGEST_PAUSE).then_some(told)
 }
 
-fn read<T: DeserializeOwned>(status: StatusCode, bytes: &[u8]) -> Result<T, RequestError> {
+/// `told`: what the head says of when to come back.
+fn read<T: DeserializeOwned>(status: StatusCode, told: Option<u64>, bytes: &[u8]) -> Result<T, RequestError> {
     if status.is_success() {
         // "Done" may come without a body.
         let body: &[u8] = if bytes.is_empty() { b"null" } else { bytes };
         return serde_json::from_slice(body).map_err(|e| RequestError::Unreadable(e.to_string()));
     }
-    Err(serde_json::from_slice::<Refusal>(bytes).map_or_else(|_| strange(status), RequestError::Refused))
+    let refusal = serde_json::from_slice::<Refusal>(bytes).ok().or_else(|| strange(status));
+    Err(refusal.map_or_else(
+        || RequestError::Unreadable(status.to_string()),
+        |r| RequestError::Refused(Refusal { retry_after_ms: told::longer(r.retry_after_ms, told), ..r }),
+    ))
 }
 
 /// An error that is not ours (a proxy's, for instance).
-fn strange(status: StatusCode) -> RequestError {
-    if status.is_server_error() {
-        RequestError::Refused(Refusal::unavailable(format!("the edge answered {status}")))
-    } else {
-        RequestError::Unreadable(status.to_string())
+fn strange(status: StatusCode) -> Option<Refusal> {
+    let why = format!("the edge, or a proxy before it, answered {status}");
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => Some(Refusal::new(Code::RateLimited, why)),
+        status => status.is_server_error().then(|| Refusal::unavailable(why)),
     }
 }
 

@@ -22,6 +22,7 @@ mod people;
 mod resume;
 mod store;
 mod tls;
+mod told;
 
 pub use natterjack_protocol as protocol;
 

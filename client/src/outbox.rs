@@ -2,16 +2,20 @@
 //!
 //! Its cid is minted when it is first handed to a socket, in the server's time; `driver` stores the changes this file lists
 //! before the first byte leaves. What has no answer is handed again, in order, with the same cid, after every reconnect. Pure.
+//! The algorithm is that of docs/protocol.md, "The outbox": change both; `model` holds it against the edge's queue.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
-use natterjack_protocol::{Body, Cid, Kind, MsgId, Refusal, Thread, error::Retry};
+use natterjack_protocol::{Body, Cid, Code, Kind, MsgId, Refusal, Thread, error::Retry};
 use tokio::sync::oneshot;
 
-use crate::backoff::full_jitter;
+use crate::backoff::{self, full_jitter};
+
+/// Between two attempts of which nobody has told when, at least.
+const SOON: Duration = Duration::from_millis(50);
 
 /// Names a message on this device from the moment it is written; keys grow, also over restarts of a file store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,11 +57,28 @@ struct Item {
     waiter: Option<Waiter>,
 }
 
+/// The messages of a thread.
+#[derive(Debug, Default)]
+struct Line {
+    /// In order of writing; an item leaves it when it is settled.
+    queue: VecDeque<Local>,
+    in_flight: usize,
+    /// One was refused for now: nothing is handed until those in flight have their answers, too.
+    refused: bool,
+}
+
+/// A message to hand over, and the one before it in its thread that has no answer yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Handed {
+    pub local: Local,
+    pub cid: Cid,
+    pub behind: Option<Cid>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Outbox {
     items: BTreeMap<Local, Item>,
-    /// In order of writing; an item leaves it when it is settled.
-    threads: HashMap<Thread, VecDeque<Local>>,
+    threads: HashMap<Thread, Line>,
     by_cid: HashMap<Cid, Local>,
     next: u64,
     in_flight: usize,
@@ -74,8 +95,7 @@ pub(crate) enum Settled {
 }
 
 impl Outbox {
-    /// `window`: handed and unanswered in all; `per_thread`: in one thread. More than one there is faster over a long line, but
-    /// a message refused for the moment may then be overtaken by the one after it.
+    /// `window`: handed and unanswered in all; `per_thread`: in one thread.
     pub fn new(stored: Vec<Unsent>, next: u64, window: usize, per_thread: usize) -> Self {
         let mut outbox = Self {
             items: BTreeMap::new(),
@@ -107,7 +127,7 @@ impl Outbox {
 
     fn place(&mut self, row: Unsent, unsure: bool, waiter: Option<Waiter>) {
         if row.failed.is_none() {
-            self.threads.entry(row.thread.clone()).or_default().push_back(row.local);
+            self.threads.entry(row.thread.clone()).or_default().queue.push_back(row.local);
         }
         if let Some(cid) = row.cid {
             self.by_cid.insert(cid, row.local);
@@ -122,15 +142,21 @@ impl Outbox {
     }
 
     /// What may be handed to the socket now, in order. The caller stores [`Outbox::take_changes`] first.
-    pub fn hand(&mut self, now: Instant, server_ms: u64, mut random: impl FnMut() -> [u8; 10]) -> Vec<(Local, Cid)> {
-        let mut heads: Vec<(Local, Thread)> = self.threads.iter().filter_map(|(t, q)| Some((*q.front()?, t.clone()))).collect();
+    pub fn hand(&mut self, now: Instant, server_ms: u64, mut random: impl FnMut() -> [u8; 10]) -> Vec<Handed> {
+        let mut heads: Vec<(Local, Thread)> = self.threads.iter().filter_map(|(t, l)| Some((*l.queue.front()?, t.clone()))).collect();
         heads.sort_unstable();
         let mut handed = Vec::new();
         for (_, thread) in heads {
-            let queue: Vec<Local> = self.threads[&thread].iter().take(self.per_thread).copied().collect();
-            for local in queue {
+            let Some(line) = self.threads.get_mut(&thread) else { continue };
+            if line.refused && line.in_flight > 0 {
+                continue;
+            }
+            line.refused = false;
+            let mut behind = None;
+            for local in line.queue.iter().take(self.per_thread).copied() {
                 let Some(item) = self.items.get_mut(&local) else { continue };
                 if item.in_flight {
+                    behind = item.row.cid;
                     continue;
                 }
                 if self.in_flight >= self.window || item.not_before.is_some_and(|t| t > now) {
@@ -141,11 +167,12 @@ impl Outbox {
                     self.changes.push(Change::Cid(local, Some(cid)));
                     cid
                 });
-                item.in_flight = true;
-                item.not_before = None;
+                (item.in_flight, item.not_before) = (true, None);
+                line.in_flight += 1;
                 self.in_flight += 1;
                 self.by_cid.insert(cid, local);
-                handed.push((local, cid));
+                handed.push(Handed { local, cid, behind });
+                behind = Some(cid);
             }
         }
         handed
@@ -155,7 +182,8 @@ impl Outbox {
         self.items.get(&local).map(|i| &i.row)
     }
 
-    /// `sent`, or the own event: whichever comes first, the other finds nothing.
+    /// `sent`, or the own event, live or in a page: whichever comes first, the others find nothing. Also of one that failed: an attempt
+    /// whose answer was lost had stored it.
     pub fn sent(&mut self, cid: Cid, id: MsgId) -> Option<Settled> {
         let local = *self.by_cid.get(&cid)?;
         let mut item = self.remove(local)?;
@@ -169,52 +197,56 @@ impl Outbox {
     /// None: it will be handed again.
     pub fn refused(&mut self, cid: Cid, refusal: Refusal, now: Instant, random: f64) -> Option<Settled> {
         let local = *self.by_cid.get(&cid)?;
-        let item = self.items.get_mut(&local)?;
-        self.in_flight -= usize::from(std::mem::take(&mut item.in_flight));
-        let wait = refusal.retry_after_ms.map(Duration::from_millis);
-        match refusal.code.retry() {
-            Retry::NewCid if !item.unsure => {
+        self.landed(local);
+        let item = self.items.get_mut(&local).filter(|i| i.row.failed.is_none())?;
+        if refusal.code.retry() == Retry::Never {
+            item.row.failed = Some(refusal.clone());
+            if let Some(waiter) = item.waiter.take() {
+                let _ = waiter.send(Err(refusal.clone()));
+            }
+            let thread = item.row.thread.clone();
+            self.dequeue(&thread, local);
+            self.changes.push(Change::Fail(local, refusal.clone()));
+            return Some(Settled::Failed { local, thread, refusal });
+        }
+        let line = self.threads.get_mut(&item.row.thread)?;
+        line.refused = true;
+        item.unsure |= !refusal.code.means_not_stored();
+        // Nothing is wrong with this one, and those before it know when to come again.
+        if refusal.code == Code::OutOfOrder && line.queue.front() != Some(&local) {
+            return None;
+        }
+        // The first of these says nothing against trying again at once.
+        let at_once = item.refusals == 0 && matches!(refusal.code, Code::ClockAhead | Code::OutOfOrder);
+        let wait = match refusal.retry_after_ms {
+            _ if at_once => Duration::ZERO,
+            Some(told) => backoff::told(told, item.refusals, random),
+            None => full_jitter(item.refusals, random).max(SOON),
+        };
+        item.refusals += 1;
+        item.not_before = Some(now + wait);
+        if refusal.code.retry() == Retry::NewCid {
+            if item.unsure {
+                // A second cid could make a second message, so this one waits until it is in time.
+                let ahead = refusal.now_ms.map_or(0, |n| cid.unix_ms().saturating_sub(n));
+                item.not_before = Some(now + wait.max(backoff::capped(ahead)));
+            } else {
                 item.row.cid = None;
-                item.not_before = wait.map(|w| now + w);
                 self.by_cid.remove(&cid);
                 self.changes.push(Change::Cid(local, None));
-                None
-            }
-            // An earlier answer is unknown: a second cid could make a second message, so this one waits until it is in time.
-            Retry::NewCid => {
-                let ahead = refusal.now_ms.map_or(1_000, |n| cid.unix_ms().saturating_sub(n));
-                item.not_before = Some(now + Duration::from_millis(ahead.max(100)));
-                None
-            }
-            Retry::Later | Retry::AfterLogin => {
-                item.unsure = true;
-                let own = full_jitter(item.refusals, random).max(Duration::from_millis(50));
-                item.refusals += 1;
-                item.not_before = Some(now + wait.map_or(own, |w| w + own / 4));
-                None
-            }
-            Retry::Never => {
-                let row_thread = item.row.thread.clone();
-                item.row.failed = Some(refusal.clone());
-                if let Some(waiter) = item.waiter.take() {
-                    let _ = waiter.send(Err(refusal.clone()));
-                }
-                self.by_cid.remove(&cid);
-                self.dequeue(&row_thread, local);
-                self.changes.push(Change::Fail(local, refusal.clone()));
-                Some(Settled::Failed { local, thread: row_thread, refusal })
             }
         }
+        None
     }
 
-    /// The connection is gone: nobody knows what became of what was in flight.
+    /// The connection is gone: nobody knows what became of what was in flight. What was told to wait waits on the next one, too.
     pub fn disconnected(&mut self) {
         self.in_flight = 0;
+        for line in self.threads.values_mut() {
+            (line.in_flight, line.refused) = (0, false);
+        }
         for item in self.items.values_mut() {
-            if std::mem::take(&mut item.in_flight) {
-                item.unsure = true;
-            }
-            item.not_before = None;
+            item.unsure |= std::mem::take(&mut item.in_flight);
         }
     }
 
@@ -244,22 +276,36 @@ impl Outbox {
 
     /// Messages that wait or are in flight.
     pub fn waiting(&self) -> usize {
-        self.threads.values().map(VecDeque::len).sum()
+        self.threads.values().map(|l| l.queue.len()).sum()
     }
 
     pub fn rows(&self) -> Vec<Unsent> {
         self.items.values().map(|i| i.row.clone()).collect()
     }
 
-    /// When the next one that waits for its time may go.
+    /// When the next one that waits for nothing but its time may go.
     pub fn due(&self) -> Option<Instant> {
-        let heads = self.threads.values().flat_map(|q| q.iter().take(self.per_thread));
-        heads.filter_map(|l| self.items.get(l)?.not_before).min()
+        if self.in_flight >= self.window {
+            return None;
+        }
+        let lines = self.threads.values().filter(|l| !l.refused || l.in_flight == 0);
+        lines.filter_map(|l| self.items.get(l.queue.iter().take(self.per_thread).nth(l.in_flight)?)?.not_before).min()
+    }
+
+    /// Its request has its answer.
+    fn landed(&mut self, local: Local) {
+        let Some(item) = self.items.get_mut(&local) else { return };
+        if std::mem::take(&mut item.in_flight) {
+            self.in_flight -= 1;
+            if let Some(line) = self.threads.get_mut(&item.row.thread) {
+                line.in_flight -= 1;
+            }
+        }
     }
 
     fn remove(&mut self, local: Local) -> Option<Item> {
+        self.landed(local);
         let item = self.items.remove(&local)?;
-        self.in_flight -= usize::from(item.in_flight);
         if let Some(cid) = item.row.cid {
             self.by_cid.remove(&cid);
         }
@@ -268,14 +314,16 @@ impl Outbox {
     }
 
     fn dequeue(&mut self, thread: &Thread, local: Local) {
-        if let Some(queue) = self.threads.get_mut(thread) {
-            queue.retain(|l| *l != local);
-            if queue.is_empty() {
+        if let Some(line) = self.threads.get_mut(thread) {
+            line.queue.retain(|l| *l != local);
+            if line.queue.is_empty() {
                 self.threads.remove(thread);
             }
         }
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,10 @@ use std::{
 
 use natterjack_protocol::{Event, MsgId, Refusal, Thread, error::Retry, frame::Page, limits::CURSORS_PER_HELLO};
 
-use crate::chain::{Chain, Policy, Step, Want};
+use crate::{
+    backoff,
+    chain::{Chain, Policy, Step, Want},
+};
 
 /// Threads whose pages are fetched at a time: 8 × the largest fill is what a reconnect may hold in memory.
 const ASKS: usize = 8;
@@ -139,7 +142,7 @@ impl Resume {
         self.take(thread, step, now);
     }
 
-    pub fn page_refused(&mut self, thread: Thread, refusal: &Refusal, now: Instant) {
+    pub fn page_refused(&mut self, thread: Thread, refusal: &Refusal, now: Instant, random: f64) {
         self.asked = self.asked.saturating_sub(1);
         if refusal.code.retry() == Retry::Never {
             let policy = self.policy;
@@ -147,16 +150,15 @@ impl Resume {
             self.reopen(&thread, false, now);
             self.take(thread, step, now);
         } else {
-            let wait = refusal.retry_after_ms.map_or(AGAIN, Duration::from_millis);
-            self.later.push((now + wait, thread));
+            self.later.push((now + again(refusal, random), thread));
         }
     }
 
     /// The edge could not read the newest page of this thread and says so before anything that lies behind it.
-    pub fn page_missing(&mut self, refusal: &Refusal, now: Instant) {
+    pub fn page_missing(&mut self, refusal: &Refusal, now: Instant, random: f64) {
         let Some(thread) = refusal.thread.clone() else { return };
         if self.chain(&thread).missing() && self.open.insert(thread.clone()) {
-            self.later.push((now + refusal.retry_after_ms.map_or(AGAIN, Duration::from_millis), thread));
+            self.later.push((now + again(refusal, random), thread));
         }
     }
 
@@ -165,9 +167,9 @@ impl Resume {
         self.settle();
     }
 
-    pub fn sync_refused(&mut self, refusal: &Refusal, now: Instant) {
+    pub fn sync_refused(&mut self, refusal: &Refusal, now: Instant, random: f64) {
         self.unsaid.extend(self.syncing.take());
-        self.sync_at = Some(now + refusal.retry_after_ms.map_or(AGAIN, Duration::from_millis).max(AGAIN));
+        self.sync_at = Some(now + again(refusal, random).max(AGAIN));
     }
 
     /// The edge could not read all that `hello` asked for: everything is asked for once more.
@@ -255,6 +257,10 @@ impl Resume {
             self.out.push_back(Out::Synced(synced));
         }
     }
+}
+
+fn again(refusal: &Refusal, random: f64) -> Duration {
+    refusal.retry_after_ms.map_or(AGAIN, |ms| backoff::told(ms, 0, random))
 }
 
 fn floor(synced: Option<&Synced>) -> Option<u64> {

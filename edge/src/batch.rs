@@ -7,7 +7,12 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use natterjack_protocol::{Cid, MsgId, Refusal, Thread, cid::Age, fold, frame::Send};
+use natterjack_protocol::{
+    Cid, Code, MsgId, Refusal, Thread,
+    cid::Age,
+    fold,
+    send_queue::{Queued, Tried},
+};
 
 use crate::{
     members::UserState,
@@ -20,20 +25,61 @@ const ECHO: Duration = Duration::from_millis(500);
 /// A cid this old, in milliseconds, is probably sent again, and a message that is stored already has no event any more.
 const RESENT: u64 = 2_000;
 
+/// What became of a batch.
+enum Batch {
+    Stored(Vec<MsgId>),
+    /// Nothing was published.
+    Not,
+    /// Nobody knows how much of it is stored.
+    Unsure,
+}
+
 impl Sends {
     /// The messages of one device to one thread, in this order: what became of the first of them, or of all. The others are given back, to
     /// go alone: each of them is to be answered as soon as it is decided.
-    pub async fn send_all(&self, state: &Arc<UserState>, thread: &Thread, sends: Vec<Send>) -> (Vec<Result<MsgId, Refusal>>, Vec<Send>) {
-        if let Some(ids) = self.together(state, thread, &sends).await {
-            return (ids.into_iter().map(Ok).collect(), Vec::new());
+    pub async fn send_all(
+        &self,
+        state: &Arc<UserState>,
+        thread: &Thread,
+        mut sends: Vec<Queued>,
+    ) -> (Vec<Result<MsgId, Refusal>>, Vec<Queued>) {
+        let tried = match self.together(state, thread, &sends).await {
+            Batch::Stored(ids) => return (ids.into_iter().map(Ok).collect(), Vec::new()),
+            Batch::Not => Tried::Alone,
+            Batch::Unsure => Tried::Unsure,
+        };
+        if sends.len() > 1 {
+            sends.iter_mut().for_each(|s| s.tried = tried);
         }
         let mut rest = sends.into_iter();
         let Some(first) = rest.next() else { return (Vec::new(), Vec::new()) };
-        (vec![self.send(state, first).await], rest.collect())
+        let mut result = self.send(state, first.send).await;
+        if first.tried == Tried::Unsure {
+            result = result.map_err(without_certainty);
+        }
+        (vec![result], rest.collect())
     }
 
-    /// None: one after the other.
-    async fn together(&self, state: &Arc<UserState>, thread: &Thread, sends: &[Send]) -> Option<Vec<MsgId>> {
+    async fn together(&self, state: &Arc<UserState>, thread: &Thread, sends: &[Queued]) -> Batch {
+        let Some((p, messages)) = self.batch_of(state, thread, sends) else { return Batch::Not };
+        let cids: Vec<Cid> = sends.iter().map(|s| s.send.cid).collect();
+        let started = std::time::Instant::now();
+        let awaited = self.echoes.expect(thread, &state.user, cids);
+        if !self.publisher.batch(thread, messages).await {
+            return Batch::Unsure;
+        }
+        let Ok(ids) = tokio::time::timeout(ECHO, awaited.ids()).await else { return Batch::Unsure };
+        // As for one alone: an acknowledgement this late may be of copies.
+        let on_time = |now| sends.iter().all(|s| !s.send.cid.is_late(now, None, &self.times));
+        if !self.clock.now_ms(p).is_some_and(on_time) {
+            return Batch::Unsure;
+        }
+        self.metrics.batch(sends.len(), started.elapsed());
+        Batch::Stored(ids)
+    }
+
+    /// The partition and what to publish; None: one after the other.
+    fn batch_of(&self, state: &Arc<UserState>, thread: &Thread, sends: &[Queued]) -> Option<(u32, Vec<(String, Bytes)>)> {
         if sends.len() < 2 {
             return None;
         }
@@ -44,27 +90,18 @@ impl Sends {
             return None;
         }
         let (now, created) = self.clock.now_ms(p).zip(self.clock.created_ms(p))?;
-        let ready = |send: &Send| -> Option<(String, Bytes)> {
+        let ready = |Queued { send, .. }: &Queued| -> Option<(String, Bytes)> {
             // What another message is named by has to be looked up first.
             let alone = send.body.references().next().is_some();
             let first_time = !alone && send.cid.age(now, created, &self.times) == Age::Fresh && send.cid.unix_ms() + RESENT > now;
             let (_, encoded) = entry_of(&state.user, send.clone()).ok().filter(|_| first_time)?;
             Some((send.cid.dedupe_id(thread, &state.user), encoded))
         };
-        let messages = sends.iter().map(ready).collect::<Option<Vec<_>>>()?;
-        let cids: Vec<Cid> = sends.iter().map(|s| s.cid).collect();
-        let started = std::time::Instant::now();
-        let awaited = self.echoes.expect(thread, &state.user, cids);
-        if !self.publisher.batch(thread, messages).await {
-            return None;
-        }
-        let ids = tokio::time::timeout(ECHO, awaited.ids()).await.ok()?;
-        // As for one alone: an acknowledgement this late may be of copies.
-        let now = self.clock.now_ms(p)?;
-        if sends.iter().any(|s| s.cid.is_late(now, None, &self.times)) {
-            return None;
-        }
-        self.metrics.batch(sends.len(), started.elapsed());
-        Some(ids)
+        Some((p, sends.iter().map(ready).collect::<Option<Vec<_>>>()?))
     }
+}
+
+/// The batch before may have stored it, so what says that this attempt did not is not the whole truth.
+fn without_certainty(why: Refusal) -> Refusal {
+    if why.code.means_not_stored() { Refusal { code: Code::Unavailable, ..why } } else { why }
 }

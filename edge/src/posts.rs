@@ -1,22 +1,21 @@
-//! Step 2 for messages that come over HTTP: the same order as on a socket. Of one device and thread one publish is in flight on this edge;
-//! what comes meanwhile waits, and what waits behind one that failed for a moment fails with it.
+//! Step 2 for messages that come over HTTP: the same queue as on a socket (`protocol::send_queue`), one for each device.
 
 use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
+    collections::{HashMap, HashSet},
     sync::Arc,
-    time::Instant,
 };
 
 use natterjack_protocol::{
-    Body, Cid, DeviceId, Kind, MsgId, Refusal, Thread, UserId,
-    error::{Code, Retry},
+    Cid, DeviceId, MsgId, Refusal, Thread, UserId,
+    error::Code,
     frame::{Request, Send},
     limits,
+    send_queue::{Queued, SendQueue},
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::{auth::Actor, door::Door, members::Members, people::People, send::Sends, session::queue::SendQueue};
+use crate::{auth::Actor, door::Door, members::Members, people::People, send::Sends};
 
 type Key = (UserId, DeviceId);
 type Turn = Result<Send, Refusal>;
@@ -34,23 +33,28 @@ struct Lane {
 }
 
 impl Lane {
+    /// The request in flight is decided.
+    fn decided(&mut self, r: Request, thread: &Thread, refused: Option<(Cid, &Refusal)>) {
+        self.in_flight.remove(&r);
+        let decided = self.queue.decided(thread, refused, Vec::new());
+        for (why, send) in decided.refused {
+            if let Some(turn) = self.waiting.remove(&send.r) {
+                let _ = turn.send(Err(why));
+            }
+        }
+        self.turn(decided.next);
+        // Each request comes by itself: nobody knows which of them were written before the answer was read.
+        self.queue.received_all();
+    }
+
     /// Gives the turn to who waits for it. One that waits no more will come again: so must those behind it.
-    fn next(&mut self, next: Option<Send>, now: Instant) {
-        let Some(send) = next else { return };
+    fn turn(&mut self, next: Option<Queued>) {
+        let Some(Queued { send, .. }) = next else { return };
         let (r, thread, cid) = (send.r, send.thread.clone(), send.cid);
         self.in_flight.insert(r);
         let taken = self.waiting.remove(&r).is_some_and(|turn| turn.send(Ok(send)).is_ok());
         if !taken {
-            self.in_flight.remove(&r);
-            self.failed(&thread, cid, &gave_up(), now);
-        }
-    }
-
-    fn failed(&mut self, thread: &Thread, cid: Cid, why: &Refusal, now: Instant) {
-        for behind in self.queue.fail(thread, cid, why, now) {
-            if let Some(turn) = self.waiting.remove(&behind.r) {
-                let _ = turn.send(Err(why.clone()));
-            }
+            self.decided(r, &thread, Some((cid, &gave_up())));
         }
     }
 }
@@ -69,14 +73,13 @@ impl Posts {
     }
 
     /// As `Sends::send`, in the order of the device. Dropping it leaves the outcome open: the same cid may come again.
-    pub async fn post(&self, actor: Actor, thread: Thread, cid: Cid, kind: Kind, body: Body) -> Result<MsgId, Refusal> {
-        let send = Send { r: 0, cid, thread: thread.clone(), kind, body };
+    pub async fn post(&self, actor: Actor, send: Send) -> Result<MsgId, Refusal> {
+        let (cid, thread) = (send.cid, send.thread.clone());
         let key = (actor.user, actor.device);
         let allowed = self.door.sends(&key.0);
-        let (r, turn) = enter(&mut self.lanes.lock(), &key, send, allowed, Instant::now()).map_err(|e| e.with_cid(cid))?;
+        let (r, turn) = enter(&mut self.lanes.lock(), &key, send, allowed).map_err(|e| e.with_cid(cid))?;
         let place = Place { posts: self, key, thread, cid, r };
-        let gave_up = |_| Err(gave_up());
-        let send = turn.await.unwrap_or_else(gave_up).map_err(|e| e.with_cid(cid))?;
+        let send = turn.await.unwrap_or_else(|_| Err(gave_up())).map_err(|e| e.with_cid(cid))?;
         let result = self.send(&place.key.0, send).await.map_err(|e| e.with_cid(cid));
         place.decided(result.as_ref().err());
         result
@@ -96,31 +99,25 @@ fn enter(
     key: &Key,
     mut send: Send,
     allowed: Result<(), Refusal>,
-    now: Instant,
 ) -> Result<(Request, oneshot::Receiver<Turn>), Refusal> {
     if lanes.len() >= LANES && lanes.len() == lanes.capacity() {
-        lanes.retain(|_, l| !l.queue.is_idle(now));
+        lanes.retain(|_, l| !l.queue.is_idle());
     }
     let lane = lanes.entry(key.clone()).or_default();
     lane.requests = lane.requests.wrapping_add(1);
     send.r = lane.requests;
-    let (r, thread, cid) = (send.r, send.thread.clone(), send.cid);
+    let r = send.r;
     let room = if lane.waiting.len() + lane.in_flight.len() < limits::INFLIGHT_REQUESTS { Ok(()) } else { Err(full()) };
     if let Err(why) = allowed.and(room) {
         metrics::counter!("natterjack_edge_posts_refused_total").increment(1);
-        // What follows it must not overtake it.
-        lane.queue.hold(&thread, cid, &why, now);
+        lane.queue.refused(&send, &why);
+        lane.queue.received_all();
         return Err(why);
     }
+    let now = lane.queue.push(send)?;
     let (tell, turn) = oneshot::channel();
     lane.waiting.insert(r, tell);
-    match lane.queue.push(send, now) {
-        Ok(now_due) => lane.next(now_due, now),
-        Err(refusal) => {
-            lane.waiting.remove(&r);
-            return Err(refusal);
-        }
-    }
+    lane.turn(now);
     metrics::gauge!("natterjack_edge_posts_waiting").increment(1.0);
     Ok((r, turn))
 }
@@ -136,16 +133,8 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn decided(&self, refused: Option<&Refusal>) {
-        let now = Instant::now();
         if let Some(lane) = self.posts.lanes.lock().get_mut(&self.key) {
-            lane.in_flight.remove(&self.r);
-            match refused {
-                Some(why) if why.code.retry() == Retry::Later => lane.failed(&self.thread, self.cid, why, now),
-                _ => {
-                    let next = lane.queue.done(&self.thread);
-                    lane.next(next, now);
-                }
-            }
+            lane.decided(self.r, &self.thread, refused.map(|why| (self.cid, why)));
         }
     }
 }
@@ -153,15 +142,12 @@ impl Place<'_> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         metrics::gauge!("natterjack_edge_posts_waiting").decrement(1.0);
-        let (mut lanes, now) = (self.posts.lanes.lock(), Instant::now());
-        let Entry::Occupied(mut lane) = lanes.entry(self.key.clone()) else { return };
-        lane.get_mut().waiting.remove(&self.r);
-        if lane.get_mut().in_flight.remove(&self.r) {
+        let mut lanes = self.posts.lanes.lock();
+        let Some(lane) = lanes.get_mut(&self.key) else { return };
+        lane.waiting.remove(&self.r);
+        if lane.in_flight.contains(&self.r) {
             // Its client is gone, and will send it again before what came after it.
-            lane.get_mut().failed(&self.thread, self.cid, &gave_up(), now);
-        }
-        if lane.get().queue.is_idle(now) {
-            lane.remove();
+            lane.decided(self.r, &self.thread, Some((self.cid, &gave_up())));
         }
     }
 }
@@ -177,66 +163,96 @@ fn gave_up() -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use natterjack_protocol::{Body, Kind};
+
     use super::*;
 
     fn key() -> Key {
         (UserId::parse("a").unwrap(), DeviceId::parse("d").unwrap())
     }
 
-    fn send(n: u8) -> Send {
-        Send { r: 0, cid: Cid::mint(1, [n; 10]), thread: "dm.a.b".parse().unwrap(), kind: Kind::Text, body: Body::text("x") }
+    fn send(n: u8, behind: Option<u8>) -> Send {
+        let cid = |n| Cid::mint(1, [n; 10]);
+        let thread = "dm.a.b".parse().unwrap();
+        Send { r: 0, cid: cid(n), thread, kind: Kind::Text, body: Body::text("x"), behind: behind.map(cid) }
     }
 
-    fn come(lanes: &mut HashMap<Key, Lane>, n: u8) -> (Request, oneshot::Receiver<Turn>) {
-        enter(lanes, &key(), send(n), Ok(()), Instant::now()).unwrap()
+    fn come(lanes: &mut HashMap<Key, Lane>, n: u8, behind: Option<u8>) -> Result<(Request, oneshot::Receiver<Turn>), Code> {
+        enter(lanes, &key(), send(n, behind), Ok(())).map_err(|e| e.code)
+    }
+
+    /// Whose turn it is; none: it waits.
+    fn turn(entered: &mut (Request, oneshot::Receiver<Turn>)) -> Option<Result<Cid, Code>> {
+        entered.1.try_recv().ok().map(|t| t.map(|s| s.cid).map_err(|e| e.code))
+    }
+
+    fn decided(lanes: &mut HashMap<Key, Lane>, (r, n): (Request, u8), refused: Option<Refusal>) {
+        let send = send(n, None);
+        lanes.get_mut(&key()).unwrap().decided(r, &send.thread, refused.as_ref().map(|why| (send.cid, why)));
     }
 
     #[test]
     fn one_at_a_time_in_the_order_of_coming() {
         let mut lanes = HashMap::new();
-        let (mut a, mut b, mut c) = (come(&mut lanes, 1), come(&mut lanes, 2), come(&mut lanes, 3));
-        assert_eq!(a.1.try_recv().unwrap().unwrap().cid, send(1).cid);
-        assert!(b.1.try_recv().is_err() && c.1.try_recv().is_err());
-        let lane = lanes.get_mut(&key()).unwrap();
-        lane.in_flight.remove(&a.0);
-        let next = lane.queue.done(&send(1).thread);
-        lane.next(next, Instant::now());
-        assert_eq!(b.1.try_recv().unwrap().unwrap().cid, send(2).cid);
+        let mut all: Vec<_> = (1..=3).map(|n| come(&mut lanes, n, None).unwrap()).collect();
+        assert_eq!(turn(&mut all[0]), Some(Ok(send(1, None).cid)));
+        assert!(turn(&mut all[1]).is_none() && turn(&mut all[2]).is_none());
+        decided(&mut lanes, (all[0].0, 1), None);
+        assert_eq!(turn(&mut all[1]), Some(Ok(send(2, None).cid)));
         // The second fails for a moment: the third must not overtake it.
-        lane.in_flight.remove(&b.0);
-        lane.failed(&send(2).thread, send(2).cid, &Refusal::unavailable("x"), Instant::now());
-        assert_eq!(c.1.try_recv().unwrap().unwrap_err().code, Code::Unavailable);
-        assert_eq!(enter(&mut lanes, &key(), send(3), Ok(()), Instant::now()).unwrap_err().code, Code::Unavailable, "held");
-        assert!(come(&mut lanes, 2).1.try_recv().is_ok());
+        decided(&mut lanes, (all[1].0, 2), Some(Refusal::unavailable("x")));
+        assert_eq!(turn(&mut all[2]), Some(Err(Code::OutOfOrder)));
+        assert!(lanes[&key()].queue.is_idle());
+    }
+
+    #[test]
+    fn what_names_a_message_before_it_is_stored_behind_it_or_refused() {
+        let mut lanes = HashMap::new();
+        assert_eq!(come(&mut lanes, 2, Some(1)).unwrap_err(), Code::OutOfOrder, "it has overtaken the first on its way");
+        let mut first = come(&mut lanes, 1, None).unwrap();
+        assert!(turn(&mut first).is_some());
+        decided(&mut lanes, (first.0, 1), Some(Refusal::new(Code::ClockAhead, "x")));
+        assert_eq!(come(&mut lanes, 2, Some(1)).unwrap_err(), Code::OutOfOrder, "sent before the answer was read");
+        let mut again = come(&mut lanes, 9, None).unwrap();
+        assert!(turn(&mut again).is_some(), "a new cid, or another message: the client has its reasons");
+        decided(&mut lanes, (again.0, 9), None);
+        assert!(turn(&mut come(&mut lanes, 2, Some(9)).unwrap()).is_some(), "stored already, its answer is on its way");
     }
 
     #[test]
     fn who_went_away_while_waiting_is_not_overtaken() {
         let mut lanes = HashMap::new();
-        let (a, b, mut c) = (come(&mut lanes, 1), come(&mut lanes, 2), come(&mut lanes, 3));
+        let (a, b, mut c) = (come(&mut lanes, 1, None).unwrap(), come(&mut lanes, 2, None).unwrap(), come(&mut lanes, 3, None).unwrap());
         drop(b);
-        let lane = lanes.get_mut(&key()).unwrap();
-        lane.in_flight.remove(&a.0);
-        let next = lane.queue.done(&send(1).thread);
-        lane.next(next, Instant::now());
-        assert_eq!(c.1.try_recv().unwrap().unwrap_err().code, Code::Unavailable);
-        assert!(lane.in_flight.is_empty() && lane.waiting.is_empty());
+        decided(&mut lanes, (a.0, 1), None);
+        assert_eq!(turn(&mut c), Some(Err(Code::OutOfOrder)));
+        assert!(lanes[&key()].in_flight.is_empty() && lanes[&key()].waiting.is_empty());
     }
 
     #[test]
     fn a_device_has_so_many_and_no_more() {
         let mut lanes = HashMap::new();
-        let all: Vec<_> = (0..limits::INFLIGHT_REQUESTS as u8).map(|n| come(&mut lanes, n)).collect();
-        assert_eq!(enter(&mut lanes, &key(), send(200), Ok(()), Instant::now()).unwrap_err().code, Code::RateLimited);
+        let all: Vec<_> = (0..limits::INFLIGHT_REQUESTS as u8).map(|n| come(&mut lanes, n, None).unwrap()).collect();
+        assert_eq!(come(&mut lanes, 200, None).unwrap_err(), Code::RateLimited);
         drop(all);
     }
 
     #[test]
-    fn what_the_rate_refuses_is_not_overtaken() {
+    fn what_the_rate_refuses_is_not_overtaken_by_what_names_it() {
         let mut lanes = HashMap::new();
-        let refused = enter(&mut lanes, &key(), send(1), Err(full()), Instant::now()).unwrap_err();
-        assert_eq!(refused.code, Code::RateLimited);
-        assert!(enter(&mut lanes, &key(), send(2), Ok(()), Instant::now()).is_err());
-        assert!(come(&mut lanes, 1).1.try_recv().is_ok() && come(&mut lanes, 2).1.try_recv().is_err());
+        assert_eq!(enter(&mut lanes, &key(), send(1, None), Err(full())).unwrap_err().code, Code::RateLimited);
+        assert_eq!(come(&mut lanes, 2, Some(1)).unwrap_err(), Code::OutOfOrder);
+        assert!(come(&mut lanes, 1, None).is_ok() && come(&mut lanes, 2, Some(1)).is_ok());
+    }
+
+    #[test]
+    fn devices_with_nothing_to_do_are_forgotten() {
+        let mut lanes = HashMap::new();
+        for n in 0..LANES * 8 {
+            let key = (UserId::parse(&format!("u{n}")).unwrap(), DeviceId::parse("d").unwrap());
+            let (r, _turn) = enter(&mut lanes, &key, send(1, None), Ok(())).unwrap();
+            lanes.get_mut(&key).unwrap().decided(r, &send(1, None).thread, None);
+        }
+        assert!(lanes.len() < LANES * 4, "{}", lanes.len());
     }
 }

@@ -1,11 +1,10 @@
 //! One connection's life after the upgrade: `ungreeted` waits for hello; then reading, requests, writing and heartbeat in one task.
 //!
-//! Steps 2 (in: `commands`, `queue`) and 6 (out: `outbox`, `socket`). Everybody else reaches the session through its handle only.
+//! Steps 2 (in: `commands`) and 6 (out: `outbox`, `socket`). Everybody else reaches the session through its handle only.
 
 pub mod commands;
 pub mod handle;
 pub mod outbox;
-pub(crate) mod queue;
 pub mod socket;
 pub mod ungreeted;
 
@@ -23,8 +22,9 @@ use natterjack_protocol::{
     MsgId, Refusal, Thread, Times, Token,
     close::{self, Close},
     error::{Code, Retry},
-    frame::{ClientFrame, Request, Send, ServerFrame},
+    frame::{ClientFrame, Request, ServerFrame},
     limits,
+    send_queue::{Queued, SendQueue},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -47,7 +47,6 @@ use crate::{
 };
 use handle::SessionHandle;
 use outbox::Call;
-use queue::SendQueue;
 use socket::{Gone, PER_FLUSH, Socket};
 
 /// What the sessions of an edge use.
@@ -89,7 +88,7 @@ enum Done {
     Sent {
         thread: Thread,
         results: Vec<(Request, Cid, Result<MsgId, Refusal>)>,
-        rest: Vec<Send>,
+        rest: Vec<Queued>,
     },
     Answer(ServerFrame),
     Attached(Result<bool, Refusal>),
@@ -111,7 +110,7 @@ pub struct Session<S> {
     whole: bool,
     queue: SendQueue,
     /// Sends whose turn it is, until everything has been read that the client has written with them.
-    due: Vec<Send>,
+    due: Vec<Queued>,
     /// Requests being answered, sends in flight, attach.
     running: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Of `running`, those that count against `limits::INFLIGHT_REQUESTS`.
@@ -185,7 +184,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                         }
                     }
                     Poll::Ready(Err(gone)) => return Poll::Ready(gone.into()),
-                    Poll::Pending => break,
+                    Poll::Pending => {
+                        self.queue.received_all();
+                        break;
+                    }
                 }
             }
             for send in std::mem::take(&mut self.due) {
@@ -199,7 +201,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     return Poll::Ready(end);
                 }
             }
-            if full && self.reads() {
+            // Or a send was refused: what has come by now must not overtake it.
+            if (full || self.queue.is_closed()) && self.reads() {
                 continue;
             }
             if self.leaving && self.requests == 0 && self.due.is_empty() && self.queue.waiting() == 0 {
@@ -298,7 +301,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 let thread = if let Ok(ClientFrame::Typing { thread }) = &frame { Some(thread.clone()) } else { None };
                 let refusal = Refusal { retry_after_ms: Some(retry_after_ms), cid, thread, ..refusal };
                 if let Ok(ClientFrame::Send(s)) = &frame {
-                    self.queue.hold(&s.thread, s.cid, &refusal, std::time::Instant::now());
+                    self.queue.refused(s, &refusal);
                 }
                 self.error(r, refusal);
                 return None;
@@ -348,8 +351,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         None
     }
 
-    fn sent(&mut self, thread: &Thread, results: Vec<(Request, Cid, Result<MsgId, Refusal>)>, rest: Vec<Send>) {
-        let mut failed = None;
+    fn sent(&mut self, thread: &Thread, results: Vec<(Request, Cid, Result<MsgId, Refusal>)>, rest: Vec<Queued>) {
+        let mut refused = None;
         for (r, cid, result) in results {
             match result {
                 Ok(id) => {
@@ -357,36 +360,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     self.handle.frame(&ServerFrame::Sent { r, cid, thread: thread.clone(), id });
                 }
                 Err(refusal) => {
-                    if refusal.code.retry() == Retry::Later {
-                        failed = Some((cid, refusal.clone()));
-                    }
-                    self.error(Some(r), refusal);
+                    self.error(Some(r), refusal.clone());
+                    refused = Some((cid, refusal));
                 }
             }
         }
-        match failed {
-            None => {
-                self.queue.put_back(thread, rest);
-                if let Some(next) = self.queue.done(thread) {
-                    self.publish(next);
-                }
-            }
-            Some((cid, why)) => {
-                let behind = self.queue.fail(thread, cid, &why, std::time::Instant::now());
-                for send in rest.into_iter().chain(behind) {
-                    self.error(Some(send.r), why.clone().with_cid(send.cid));
-                }
-            }
-        }
+        let decided = self.queue.decided(thread, refused.as_ref().map(|(cid, why)| (*cid, why)), rest);
+        decided.refused.into_iter().for_each(|(why, send)| self.error(Some(send.r), why));
+        decided.next.into_iter().for_each(|next| self.publish(next));
     }
 
     /// Publishes a send whose turn it is, and with it everything of its thread that waits behind it.
-    fn publish(&mut self, first: Send) {
+    fn publish(&mut self, first: Queued) {
         let (services, state) = (self.services.clone(), self.handle.state.clone());
-        let thread = first.thread.clone();
-        let mut sends = vec![first];
-        sends.extend(self.queue.behind(&thread));
-        let names: Vec<(Request, Cid)> = sends.iter().map(|s| (s.r, s.cid)).collect();
+        let thread = first.send.thread.clone();
+        let behind = self.queue.going_with(&first);
+        let sends: Vec<Queued> = std::iter::once(first).chain(behind).collect();
+        let names: Vec<(Request, Cid)> = sends.iter().map(|s| (s.send.r, s.send.cid)).collect();
         // One of them is counted by `request`.
         self.requests += sends.len() - 1;
         self.request(async move {

@@ -9,6 +9,8 @@ pub enum Back {
     Backoff,
     /// Get a new access token first.
     AfterLogin,
+    /// The end, if the client has said `bye`. Else somebody on the way has said it: a lost connection.
+    AfterBye,
     /// Do not come back by itself: it would happen again.
     Never,
 }
@@ -20,6 +22,7 @@ impl Back {
             Self::Now => "yes, at once, to another edge if there is one",
             Self::Backoff => "yes, with backoff",
             Self::AfterLogin => "after a new access token",
+            Self::AfterBye => "after your own `bye` it is the end; otherwise yes, with backoff",
             Self::Never => "not by itself",
         }
     }
@@ -36,7 +39,7 @@ const fn close(code: u16, reason: &'static str, back: Back) -> Close {
     Close { code, reason, back }
 }
 
-pub const BYE: Close = close(1000, "bye", Back::Never);
+pub const BYE: Close = close(1000, "bye", Back::AfterBye);
 pub const PROTOCOL: Close = close(1002, "not WebSocket as RFC 6455 has it: mask, reserved bit, opcode or fragments", Back::Backoff);
 pub const NOT_UTF8: Close = close(1007, "a text frame is not UTF-8", Back::Backoff);
 pub const BAD_FRAME: Close = close(4000, "not a frame of this subprotocol", Back::Never);

@@ -55,6 +55,8 @@ pub enum Code {
     LimitReached,
     RateLimited,
     ClockAhead,
+    /// The message before it in its thread was refused, so this one was not stored.
+    OutOfOrder,
     /// Too much happened since this cid to know whether it was stored; show "not known whether sent".
     ResendTooOld,
     /// The archive is so far behind that the log may not take more.
@@ -66,7 +68,7 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BadFrame,
         Self::UnknownFrame,
         Self::Invalid,
@@ -80,6 +82,7 @@ impl Code {
         Self::LimitReached,
         Self::RateLimited,
         Self::ClockAhead,
+        Self::OutOfOrder,
         Self::ResendTooOld,
         Self::StorageBehind,
         Self::Unavailable,
@@ -102,6 +105,7 @@ impl Code {
             Self::LimitReached => "limit_reached",
             Self::RateLimited => "rate_limited",
             Self::ClockAhead => "clock_ahead",
+            Self::OutOfOrder => "out_of_order",
             Self::ResendTooOld => "resend_too_old",
             Self::StorageBehind => "storage_behind",
             Self::Unavailable => "unavailable",
@@ -131,6 +135,9 @@ impl Code {
             Self::LimitReached => "A number of things has reached its limit.",
             Self::RateLimited => "Too much in too short a time.",
             Self::ClockAhead => "The time in the cid is too far ahead of the log's clock, which is in `now_ms`.",
+            Self::OutOfOrder => {
+                "The message before it in its thread was refused, or is not known here. This one was not stored: send what is left again, in the old order."
+            }
             Self::ResendTooOld => {
                 "Too much happened since this cid was minted to find out whether it was stored. Show it as \"not known whether sent\"."
             }
@@ -145,10 +152,15 @@ impl Code {
     pub fn retry(self) -> Retry {
         match self {
             Self::TokenExpired | Self::Unauthorized => Retry::AfterLogin,
-            Self::RateLimited | Self::StorageBehind | Self::Unavailable | Self::Internal => Retry::Later,
+            Self::RateLimited | Self::OutOfOrder | Self::StorageBehind | Self::Unavailable | Self::Internal => Retry::Later,
             Self::ClockAhead => Retry::NewCid,
             _ => Retry::Never,
         }
+    }
+
+    /// Does this answer to a message say for certain that this attempt stored nothing?
+    pub fn means_not_stored(self) -> bool {
+        matches!(self, Self::RateLimited | Self::ClockAhead | Self::OutOfOrder | Self::StorageBehind)
     }
 
     pub fn http_status(self) -> u16 {
@@ -160,7 +172,7 @@ impl Code {
             Self::Conflict | Self::ClockAhead => 409,
             Self::LimitReached | Self::ResendTooOld => 422,
             Self::RateLimited => 429,
-            Self::StorageBehind | Self::Unavailable => 503,
+            Self::OutOfOrder | Self::StorageBehind | Self::Unavailable => 503,
             Self::Internal => 500,
         }
     }

@@ -58,6 +58,9 @@ pub struct Send {
     pub thread: Thread,
     pub kind: Kind,
     pub body: Body,
+    /// The message before it in this thread, if that has no answer yet: this one is not stored if that one is refused for now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<Cid>,
 }
 
 /// Which part of a thread; at most one may be given, none: the newest page.

@@ -16,6 +16,7 @@ pub mod ids;
 pub mod limits;
 pub mod live;
 pub mod rpc;
+pub mod send_queue;
 pub mod text;
 pub mod thread;
 pub mod times;

@@ -94,7 +94,12 @@ pub const TABLE: [Limit; 36] = [
     limit("POLL_BYTES", POLL_BYTES, "bytes", "frames after which a poll is answered; the rest comes with the next one"),
     limit("HELD_EVENTS", HELD_EVENTS, "events", "live events held for a session while it attaches"),
     limit("HEADS_PER_BATCH", HEADS_PER_BATCH, "threads", "one question of an edge for the newest ids"),
-    limit("RESEND_ROWS", RESEND_ROWS, "messages", "how many messages of a thread are searched for an old cid"),
+    limit(
+        "RESEND_ROWS",
+        RESEND_ROWS,
+        "messages",
+        "how many messages of a thread are searched for an old cid, where the archive has no index of them",
+    ),
     limit("GROUP_MEMBERS", GROUP_MEMBERS, "people", "a group, unless configured otherwise"),
     limit("GROUP_EVER", GROUP_EVER, "people", "members and former members of a group"),
     limit("USERS_PER_CHANGE", USERS_PER_CHANGE, "people", "one change of a group"),

@@ -9,3 +9,5 @@ mod p1_acked_means_kept;
 mod p2_once;
 #[path = "promises_log/p3_one_order.rs"]
 mod p3_one_order;
+#[path = "promises_log/p3_refusals.rs"]
+mod p3_refusals;

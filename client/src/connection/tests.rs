@@ -1,6 +1,7 @@
 //! The client against a small edge of these tests: real sockets, both sides in one process. (Real edges: the end-to-end tests.)
 
 mod fake;
+mod scenarios;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -249,4 +250,93 @@ async fn who_knows_the_local_key_finds_the_message_counted() {
         assert_eq!(client.unsent(), n);
     }
     assert_eq!(client.flushed(Duration::from_millis(20)).await, Err(50));
+}
+
+/// Also over the list of a draining edge, where nothing waits for a backoff.
+#[tokio::test]
+async fn a_refusing_edge_is_not_dialled_again_before_its_time() {
+    let mut old = Fake::start().await;
+    let (url, mut dials, _tasks) = fake::scripted().await;
+    let (_client, _events) = client(&[&old]).connect().await.unwrap();
+    let mut session = attached(&mut old).await;
+    session.say(&ServerFrame::Draining { after_ms: 20_000, edges: vec![url] }).await;
+    let first = timeout(Duration::from_secs(10), dials.recv()).await.unwrap().unwrap();
+    first.answer(503, &[("Retry-After".into(), "20".into())], "").await;
+    // Leaving is tried again meanwhile, and here is nobody else but the old one.
+    let again = tokio::select! {
+        dial = dials.recv() => dial.is_some(),
+        _ = old.session() => false,
+        () = tokio::time::sleep(Duration::from_secs(3)) => false,
+    };
+    assert!(!again, "dialled again before its time");
+}
+
+#[tokio::test]
+async fn who_replaces_itself_comes_back() {
+    let (mut old, mut new) = (Fake::start().await, Fake::start().await);
+    let (_client, mut events) = client(&[&old]).connect().await.unwrap();
+    let mut session = attached(&mut old).await;
+    session.say(&ServerFrame::Draining { after_ms: 1_000, edges: vec![new.url.clone()] }).await;
+    // Its welcome is on the way when the old one is closed because of it.
+    let _next = new.session().await;
+    session.close(close::REPLACED).await;
+    until(&mut events, |e| matches!(e, Event::Reconnecting { .. })).await;
+    let again = tokio::select! {
+        s = old.session() => s,
+        s = new.session() => s,
+    };
+    drop(again);
+}
+
+#[tokio::test]
+async fn own_events_settle_wherever_they_stand() {
+    let own = |send: &natterjack_protocol::frame::Send, id: u64, prev: u64| LogEvent {
+        thread: thread(),
+        id: MsgId(id),
+        prev: MsgId(prev),
+        ts: id,
+        from: Token::parse("a").unwrap(),
+        cid: send.cid,
+        kind: send.kind,
+        body: send.body.clone(),
+    };
+    let mut fake = Fake::start().await;
+    let (client, mut events) = client(&[&fake]).connect().await.unwrap();
+    let mut session = attached(&mut fake).await;
+    session.say(&event(5, 0)).await;
+    let page = |r, events| ServerFrame::Page(Page { r, thread: Some(thread()), events, ..Page::default() });
+    for n in 0..4 {
+        client.send_text(thread(), n.to_string()).await.unwrap();
+        let send = a_send(&mut session).await;
+        let event = own(&send, 10 + n, 9 + n);
+        match n {
+            // After `sync`, or joining.
+            0 => session.say(&page(None, vec![event])).await,
+            // A gap.
+            1 => {
+                session.say(&self::event(40, 30)).await;
+                let ClientFrame::History(ask) = session.hear().await else { panic!("asks for what is missing") };
+                session.say(&page(Some(ask.r), vec![event])).await;
+            }
+            // Somebody scrolls.
+            2 => {
+                let (client, thread) = (client.clone(), thread());
+                let asked = tokio::spawn(async move { client.history(thread, crate::At::Newest, 10).await });
+                let ClientFrame::History(ask) = session.hear().await else { panic!("asks") };
+                session.say(&page(Some(ask.r), vec![event])).await;
+                assert_eq!(asked.await.unwrap().unwrap().events.len(), 1);
+            }
+            // The list of threads.
+            _ => {
+                let client = client.clone();
+                let asked = tokio::spawn(async move { client.threads(10, None).await });
+                let ClientFrame::Threads { r, .. } = session.hear().await else { panic!("asks") };
+                let summary =
+                    natterjack_protocol::frame::ThreadSummary { thread: thread(), name: None, role: None, open: true, last: Some(event) };
+                session.say(&ServerFrame::Threads { r, threads: vec![summary], next: None }).await;
+                assert_eq!(asked.await.unwrap().unwrap().threads.len(), 1);
+            }
+        }
+        until(&mut events, |e| matches!(e, Event::Sent { id, .. } if id.0 == 10 + n)).await;
+    }
 }

@@ -17,11 +17,23 @@ fn add(o: &mut Outbox, t: u32, text: &str) -> Local {
 }
 
 fn hand(o: &mut Outbox, now: Instant) -> Vec<(Local, Cid)> {
+    pairs(&handed(o, now))
+}
+
+fn handed(o: &mut Outbox, now: Instant) -> Vec<Handed> {
     let mut n = 0;
     o.hand(now, NOW_MS, || {
         n += 1;
         [n; 10]
     })
+}
+
+fn pairs(handed: &[Handed]) -> Vec<(Local, Cid)> {
+    handed.iter().map(|h| (h.local, h.cid)).collect()
+}
+
+fn refusal(code: Code) -> Refusal {
+    Refusal::new(code, "no")
 }
 
 #[test]
@@ -108,7 +120,7 @@ fn a_new_cid_only_if_every_answer_was_clock_ahead() {
     add(&mut o, 1, "x");
     let first = hand(&mut o, now);
     o.refused(first[0].1, ahead(NOW_MS - 60_000), now, 0.0);
-    let second = o.hand(now, NOW_MS - 60_000, || [9; 10]);
+    let second = pairs(&o.hand(now, NOW_MS - 60_000, || [9; 10]));
     assert_ne!(second[0].1, first[0].1);
     assert!(o.sent(first[0].1, MsgId(1)).is_none(), "the old cid is forgotten");
 
@@ -117,7 +129,7 @@ fn a_new_cid_only_if_every_answer_was_clock_ahead() {
     o.hand(now, NOW_MS, || [8; 10]);
     o.refused(second[0].1, ahead(NOW_MS - 63_000), now, 0.0);
     assert_eq!(o.due(), Some(now + Duration::from_secs(3)), "it waits until it is in time");
-    assert_eq!(o.hand(now + Duration::from_secs(3), NOW_MS, || [7; 10]), second);
+    assert_eq!(pairs(&o.hand(now + Duration::from_secs(3), NOW_MS, || [7; 10])), second);
 }
 
 #[test]
@@ -147,4 +159,93 @@ fn what_the_store_did_not_take_never_was() {
         add(&mut o, t, "x");
     }
     assert_eq!(hand(&mut o, Instant::now()).len(), 16, "the window is whole again");
+}
+
+#[test]
+fn a_message_says_behind_which_it_goes() {
+    let mut o = outbox(3);
+    let now = Instant::now();
+    for n in 0..4 {
+        add(&mut o, 1, &n.to_string());
+    }
+    let first = handed(&mut o, now);
+    assert_eq!(first.iter().map(|h| h.behind).collect::<Vec<_>>(), [None, Some(first[0].cid), Some(first[1].cid)]);
+    o.sent(first[0].cid, MsgId(1));
+    assert_eq!(handed(&mut o, now)[0].behind, Some(first[2].cid));
+    for h in &first[1..] {
+        o.sent(h.cid, MsgId(2));
+    }
+    add(&mut o, 2, "elsewhere");
+    assert!(handed(&mut o, now)[0].behind.is_none());
+}
+
+#[test]
+fn after_a_refusal_for_now_the_thread_waits_for_all_its_answers() {
+    for code in Code::ALL.into_iter().filter(|c| c.retry() != Retry::Never) {
+        let mut o = outbox(3);
+        let now = Instant::now();
+        for n in 0..4 {
+            add(&mut o, 1, &n.to_string());
+        }
+        add(&mut o, 2, "elsewhere");
+        let first = handed(&mut o, now);
+        let at_once = matches!(code, Code::ClockAhead | Code::OutOfOrder);
+        o.refused(first[0].cid, Refusal { retry_after_ms: Some(1_000), ..refusal(code) }, now, 0.0);
+        let later = now + Duration::from_secs(2);
+        assert!(hand(&mut o, later).is_empty() && o.due().is_none(), "{code:?}: two answers are still to come");
+        o.refused(first[1].cid, refusal(Code::OutOfOrder), now, 0.0);
+        o.sent(first[2].cid, MsgId(1));
+        let wait = if at_once { Duration::ZERO } else { Duration::from_secs(1) };
+        assert_eq!(o.due(), Some(now + wait), "{code:?}: only the first says when");
+        let again = o.hand(later, NOW_MS + 1, || [9; 10]);
+        assert_eq!(again.iter().map(|h| h.local.0).collect::<Vec<_>>(), [1, 2, 4], "{code:?}: in the old order");
+        assert_eq!((again[0].behind, again[1].behind), (None, Some(again[0].cid)));
+        assert_eq!(again[0].cid == first[0].cid, code != Code::ClockAhead);
+    }
+}
+
+#[test]
+fn what_was_certainly_not_stored_gets_a_new_cid_and_nothing_else_does() {
+    for code in Code::ALL.into_iter().filter(|c| c.retry() != Retry::Never) {
+        let mut o = outbox(1);
+        let now = Instant::now();
+        add(&mut o, 1, "x");
+        let first = hand(&mut o, now)[0].1;
+        o.refused(first, refusal(code), now, 0.0);
+        let again = hand(&mut o, now + Duration::from_secs(1))[0].1;
+        o.refused(again, Refusal { now_ms: Some(NOW_MS - 60_000), ..refusal(Code::ClockAhead) }, now, 0.0);
+        let new = o.hand(now + Duration::from_secs(3_600), NOW_MS, || [9; 10])[0].cid != again;
+        assert_eq!(new, code.means_not_stored(), "{code:?}");
+    }
+}
+
+#[test]
+fn a_wait_that_was_told_outlives_the_connection_and_has_an_end() {
+    let mut o = outbox(1);
+    let now = Instant::now();
+    add(&mut o, 1, "x");
+    let told = |ms| Refusal { retry_after_ms: Some(ms), ..refusal(Code::RateLimited) };
+    let cid = hand(&mut o, now)[0].1;
+    o.refused(cid, told(20_000), now, 0.5);
+    o.disconnected();
+    assert!(hand(&mut o, now + Duration::from_secs(19)).is_empty());
+    let due = o.due().unwrap();
+    assert!((20..=26).contains(&(due - now).as_secs()), "not before, and spread");
+    hand(&mut o, due);
+    o.refused(cid, told(u64::MAX), due, 1.0);
+    assert!(o.due().unwrap() <= due + Duration::from_secs(4_500));
+}
+
+#[test]
+fn an_own_event_settles_also_what_had_failed() {
+    let mut o = outbox(1);
+    let local = add(&mut o, 1, "x");
+    let cid = hand(&mut o, Instant::now())[0].1;
+    o.refused(cid, refusal(Code::ResendTooOld), Instant::now(), 0.0);
+    assert!(o.refused(cid, refusal(Code::Unavailable), Instant::now(), 0.0).is_none());
+    let mut again = Outbox::new(o.rows(), 2, 16, 1);
+    for o in [&mut o, &mut again] {
+        assert!(matches!(o.sent(cid, MsgId(5)), Some(Settled::Sent { local: l, .. }) if l == local));
+        assert!(o.rows().is_empty() && o.take_changes().contains(&Change::Remove(local)));
+    }
 }

@@ -118,14 +118,14 @@ impl Device {
         }
         let now = self.now;
         match self.under_way.swap_remove(which % self.under_way.len()) {
-            Ask::Sync(_) if trouble == 1 => self.resume.sync_refused(&Refusal::unavailable(""), now),
+            Ask::Sync(_) if trouble == 1 => self.resume.sync_refused(&Refusal::unavailable(""), now, 0.5),
             Ask::Sync(cursors) => {
                 for page in edge.pages_for(&cursors, true) {
                     self.resume.newest(page, now);
                 }
                 self.resume.sync_done();
             }
-            Ask::Page { thread, .. } if trouble == 1 => self.resume.page_refused(thread, &Refusal::unavailable(""), now),
+            Ask::Page { thread, .. } if trouble == 1 => self.resume.page_refused(thread, &Refusal::unavailable(""), now, 0.5),
             Ask::Page { thread, want } => {
                 let mut page = edge.page(&thread, want);
                 if trouble == 2 && page.events.len() > 1 {
@@ -248,7 +248,7 @@ fn at_most_eight_threads_are_filled_at_a_time() {
     assert_eq!(std::iter::from_fn(|| r.ask(now)).count(), ASKS);
     r.page("group.g1".parse().unwrap(), Page::default(), now);
     assert_eq!(std::iter::from_fn(|| r.ask(now)).count(), 1);
-    r.page_refused("group.g2".parse().unwrap(), &Refusal::new(Code::NotMember, ""), now);
+    r.page_refused("group.g2".parse().unwrap(), &Refusal::new(Code::NotMember, ""), now, 0.0);
     assert_eq!(std::iter::from_fn(|| r.next_out()).count(), 2, "both gave out what they held");
 }
 
@@ -263,7 +263,7 @@ fn an_incomplete_attach_is_asked_again_and_is_no_sync() {
     assert!(r.ask(now).is_none() && !r.is_whole());
     let due = r.due().unwrap();
     assert_eq!(r.ask(due), Some(Ask::Sync([(thread, MsgId(5))].into())));
-    r.sync_refused(&Refusal::unavailable(""), due);
+    r.sync_refused(&Refusal::unavailable(""), due, 0.0);
     assert!(r.ask(due).is_none());
     assert!(matches!(r.ask(r.due().unwrap()), Some(Ask::Sync(_))));
     r.sync_done();
@@ -278,8 +278,8 @@ fn what_follows_a_page_that_could_not_be_read_waits_for_it() {
     let (said, _) = r.hello();
     r.connected(&said);
     let now = Instant::now();
-    r.page_missing(&Refusal::unavailable("").with_thread(&thread), now);
-    r.page_missing(&Refusal::unavailable("").with_thread(&thread), now);
+    r.page_missing(&Refusal::unavailable("").with_thread(&thread), now, 0.0);
+    r.page_missing(&Refusal::unavailable("").with_thread(&thread), now, 0.0);
     r.live(event(&thread, 30, 20), now);
     r.synced("s1".into(), 7);
     assert!(r.next_out().is_none() && r.ask(now).is_none() && !r.is_whole());

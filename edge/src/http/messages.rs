@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use natterjack_protocol::{
     Body, Cid, Kind, MsgId, Thread,
-    frame::{History, Page},
+    frame::{History, Page, Send},
 };
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,7 @@ pub struct Message {
     pub cid: Cid,
     pub kind: Kind,
     pub body: Body,
+    pub behind: Option<Cid>,
 }
 
 /// The log has it.
@@ -70,7 +71,7 @@ pub struct Sent {
 /// Sends; answered when the log has the message. Safe to repeat with the same cid, through any edge.
 #[utoipa::path(post, path = "/v1/threads/{thread}/messages", tag = "threads", operation_id = "sendMessage",
     params(ThreadPath), request_body = message::NewMessage, security(("token" = [])),
-    extensions(("x-codes" = json!(["not_member", "blocked", "not_found", "clock_ahead", "resend_too_old", "storage_behind"]))),
+    extensions(("x-codes" = json!(["not_member", "blocked", "not_found", "clock_ahead", "out_of_order", "resend_too_old", "storage_behind"]))),
     responses((status = 200, body = Sent)))]
 pub async fn send(
     State(api): Shared,
@@ -79,6 +80,7 @@ pub async fn send(
     extract::Body(m): extract::Body<Message>,
 ) -> Answer<Sent> {
     let thread = thread.thread()?;
-    let id = Box::pin(api.posts.post(actor, thread.clone(), m.cid, m.kind, m.body)).await?;
+    let send = Send { r: 0, cid: m.cid, thread: thread.clone(), kind: m.kind, body: m.body, behind: m.behind };
+    let id = Box::pin(api.posts.post(actor, send)).await?;
     Ok(Json(Sent { cid: m.cid, thread, id }))
 }

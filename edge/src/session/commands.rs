@@ -1,7 +1,5 @@
 //! Step 2: what a client may ask over the socket, in one match. A request carries `r` and gets exactly one answer with the same `r`.
 
-use std::time::Instant;
-
 use natterjack_nats::subjects;
 use natterjack_protocol::{
     MsgId, Refusal, Thread, close,
@@ -32,14 +30,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             ClientFrame::Send(send) => {
                 let (r, cid) = (send.r, send.cid);
                 if let Err(refusal) = self.services.door.sends(&self.handle.user) {
-                    self.queue.hold(&send.thread, cid, &refusal, Instant::now());
+                    self.queue.refused(&send, &refusal);
                     self.error(Some(r), refusal.with_cid(cid));
                     return None;
                 }
-                match self.queue.push(send, Instant::now()) {
-                    Ok(Some(now)) => self.due.push(now),
-                    Ok(None) => {}
-                    Err(refusal) => self.error(Some(r), refusal.with_cid(cid)),
+                match self.queue.push(send) {
+                    Ok(now) => self.due.extend(now),
+                    Err(refusal) => self.error(Some(r), refusal),
                 }
             }
             ClientFrame::Typing { thread } => self.typing(thread),

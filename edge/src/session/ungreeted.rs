@@ -10,6 +10,7 @@ use natterjack_protocol::{
     error::{Code, Retry},
     frame::{ClientFrame, Hello, ServerFrame, Welcome},
     limits,
+    send_queue::SendQueue,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -17,7 +18,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Done, Services, Session, handle::SessionHandle, queue::SendQueue, socket::Socket};
+use super::{Done, Services, Session, handle::SessionHandle, socket::Socket};
 use crate::{auth::Actor, rate::Bucket};
 
 pub struct Ungreeted<S> {

@@ -364,7 +364,7 @@ impl Client {
     pub async fn send(&mut self, cid: Cid, thread: &str, text: &str) -> u32 {
         self.r += 1;
         let thread: Thread = thread.parse().unwrap();
-        self.put(&ClientFrame::Send(Send { r: self.r, cid, thread, kind: Kind::Text, body: Body::text(text) })).await;
+        self.put(&ClientFrame::Send(Send { r: self.r, cid, thread, kind: Kind::Text, body: Body::text(text), behind: None })).await;
         self.r
     }
 

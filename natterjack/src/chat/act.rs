@@ -26,6 +26,7 @@ use super::{
 const MENTION: Duration = Duration::from_millis(500);
 /// How long the start waits for an edge that answers.
 const PATIENCE: Duration = Duration::from_secs(30);
+const AGAIN: Duration = Duration::from_millis(300);
 
 pub struct Chat {
     pub client: Client,
@@ -57,7 +58,7 @@ impl Chat {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.go_to(&place).await {
-                Err(e) if is_passing(&e) && Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(300)).await,
+                Err(e) if is_passing(&e) && Instant::now() + told(&e) < deadline => tokio::time::sleep(told(&e)).await,
                 done => return done,
             }
         }
@@ -376,6 +377,15 @@ fn is_passing(e: &anyhow::Error) -> bool {
         Some(RequestError::Refused(r)) => matches!(r.code, Code::Unavailable | Code::RateLimited),
         _ => false,
     }
+}
+
+/// How long to wait before asking again.
+fn told(e: &anyhow::Error) -> Duration {
+    let told = match e.downcast_ref::<RequestError>() {
+        Some(RequestError::Refused(r)) => r.retry_after_ms.unwrap_or(0),
+        _ => 0,
+    };
+    Duration::from_millis(told).clamp(AGAIN, PATIENCE)
 }
 
 /// The group's id in a thread's name.

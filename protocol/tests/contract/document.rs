@@ -11,7 +11,7 @@ use natterjack_protocol::{
 };
 use serde_json::Value;
 
-use super::{fixture, samples};
+use super::{fixture, samples, scenarios};
 
 fn path() -> std::path::PathBuf {
     fixture::root().join("../docs/protocol.md")
@@ -114,6 +114,7 @@ fn generated(text: &str) -> String {
             "closes" => closes(),
             "limits" => the_limits(),
             "times" => times(),
+            "scenarios" => scenarios::table(),
             frame => {
                 let (direction, name) = frame.split_once('/').expect("direction/name");
                 format!("```json\n{}\n```\n", short(&fixture::read(direction, name).json))

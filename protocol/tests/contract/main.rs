@@ -16,4 +16,5 @@ mod naive;
 mod once;
 mod rules;
 mod samples;
+mod scenarios;
 mod tree;

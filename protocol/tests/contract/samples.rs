@@ -43,7 +43,7 @@ pub fn cid(n: u8) -> Cid {
 }
 
 fn send(r: u32, kind: Kind, body: Body) -> ClientFrame {
-    ClientFrame::Send(Send { r, cid: cid(r as u8), thread: dm(), kind, body })
+    ClientFrame::Send(Send { r, cid: cid(r as u8), thread: dm(), kind, body, behind: None })
 }
 
 fn picture() -> Media {
@@ -96,6 +96,18 @@ pub fn client() -> Vec<Sample<ClientFrame>> {
             "send-reaction-removed",
             "A reaction is taken away.",
             send(8, Kind::Reaction, Body { emoji: Some("👍".into()), remove: true, ..about(9) }),
+        ),
+        (
+            "send-behind",
+            "Sent while the message before it in its thread has no answer.",
+            ClientFrame::Send(Send {
+                r: 9,
+                cid: cid(9),
+                thread: dm(),
+                kind: Kind::Text,
+                body: Body::text("… und noch etwas"),
+                behind: Some(cid(1)),
+            }),
         ),
         ("typing", "Somebody is writing.", ClientFrame::Typing { thread: dm() }),
         ("history", "The newest page.", ClientFrame::History(history(9))),

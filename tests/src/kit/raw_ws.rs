@@ -87,6 +87,17 @@ impl RawWs {
         self.try_send_bytes(&bytes).await.unwrap_or_else(|e| panic!("the edge has closed: {e}"));
     }
 
+    /// In one write, so that the edge has all of them when it reads the first.
+    pub async fn send_together(&mut self, frames: &[ClientFrame]) {
+        for frame in frames {
+            let bytes = frame.encode(self.codec);
+            let message =
+                if self.codec == Codec::Json { Message::text(String::from_utf8(bytes.into()).unwrap()) } else { Message::binary(bytes) };
+            self.ws.feed(message).await.unwrap_or_else(|e| panic!("the edge has closed: {e}"));
+        }
+        self.ws.flush().await.unwrap_or_else(|e| panic!("the edge has closed: {e}"));
+    }
+
     /// Anything at all, as the message type of the codec.
     pub async fn try_send_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let message = match (self.codec, std::str::from_utf8(bytes)) {
@@ -209,7 +220,8 @@ impl RawWs {
 
     pub async fn send_cid(&mut self, thread: &Thread, cid: Cid, text: &str) -> Result<MsgId, Refusal> {
         let r = self.request();
-        self.send(&ClientFrame::Send(Send { r, cid, thread: thread.clone(), kind: Kind::Text, body: Body::text(text) })).await;
+        self.send(&ClientFrame::Send(Send { r, cid, thread: thread.clone(), kind: Kind::Text, body: Body::text(text), behind: None }))
+            .await;
         self.until("sent or a refusal", |f| match f {
             ServerFrame::Sent { r: to, id, .. } if to == r => Some(Ok(id)),
             ServerFrame::Error { r: Some(to), refusal } if to == r => Some(Err(refusal)),

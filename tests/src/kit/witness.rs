@@ -164,6 +164,7 @@ pub struct Answers {
 /// Writes all of them at once; then waits until each has its answer, or the socket is gone.
 pub async fn send_all(ws: &mut RawWs, sends: &[(Thread, Cid, String)]) -> Answers {
     let mut answers = Answers::default();
+    let mut before: HashMap<&Thread, Cid> = HashMap::new();
     for (thread, cid, text) in sends {
         let frame = ClientFrame::Send(Send {
             r: ws.request(),
@@ -171,6 +172,7 @@ pub async fn send_all(ws: &mut RawWs, sends: &[(Thread, Cid, String)]) -> Answer
             thread: thread.clone(),
             kind: natterjack_protocol::Kind::Text,
             body: natterjack_protocol::Body::text(text.clone()),
+            behind: before.insert(thread, *cid),
         });
         if ws.try_send_bytes(&frame.encode(ws.codec())).await.is_err() {
             break;

@@ -264,12 +264,18 @@ impl Raw {
                 continue;
             }
             line.retry_at = None;
-            for p in line.pending.iter_mut().filter(|p| !p.out) {
+            let mut before = None;
+            for p in &mut line.pending {
+                let behind = before;
+                if p.out {
+                    before = p.cid;
+                    continue;
+                }
                 let ms = (now_ms().cast_signed() + self.ahead).cast_unsigned();
                 let random: [u8; 10] = std::array::from_fn(|_| self.rng.next().to_le_bytes()[0]);
                 let cid = *p.cid.get_or_insert_with(|| Cid::mint(ms, random));
                 number += 1;
-                p.out = true;
+                (p.out, before) = (true, Some(cid));
                 p.handed += 1;
                 if p.handed == 1 {
                     self.record.with_attempt(&p.text, |a| a.cid = Some(cid.to_string()));
@@ -283,6 +289,7 @@ impl Raw {
                     thread: thread.clone(),
                     kind: Kind::Text,
                     body: Body::text(p.text.clone()),
+                    behind,
                 }));
             }
         }
@@ -339,7 +346,7 @@ impl Raw {
                 } else {
                     line.pending[at].out = false;
                     line.retry_at = Some(Instant::now() + wait);
-                    let unsure = !matches!(refusal.code, Code::RateLimited | Code::StorageBehind | Code::ClockAhead);
+                    let unsure = !refusal.code.means_not_stored();
                     self.record.with_attempt(&line.pending[at].text, |a| a.unsure |= unsure);
                 }
             }

@@ -208,7 +208,7 @@ async fn texts(ws: &mut RawWs, dm: &Thread) {
     let r = ws.request();
     let cid = ws.cid();
     let huge = Body { data: Some(vec![7; limits::CUSTOM_BYTES + 1].into()), ..Body::default() };
-    ws.send(&ClientFrame::Send(Send { r, cid, thread: dm.clone(), kind: Kind::Custom, body: huge })).await;
+    ws.send(&ClientFrame::Send(Send { r, cid, thread: dm.clone(), kind: Kind::Custom, body: huge, behind: None })).await;
     let (to, refusal) = error(ws).await;
     assert_eq!((to, refusal.code), (Some(r), Code::Invalid), "{refusal}");
 }
@@ -452,7 +452,7 @@ async fn thousands_of_sends_without_reading() {
         for i in 0..4_000u32 {
             let (r, cid) = (flood.request(), flood.cid());
             let body = Body::text(format!("flood {i}"));
-            let frame = ClientFrame::Send(Send { r, cid, thread: dm.clone(), kind: Kind::Text, body }).encode(Codec::Json);
+            let frame = ClientFrame::Send(Send { r, cid, thread: dm.clone(), kind: Kind::Text, body, behind: None }).encode(Codec::Json);
             // The edge stops reading, or closes: both are its right.
             if !matches!(tokio::time::timeout(Duration::from_secs(2), flood.try_send_bytes(&frame)).await, Ok(Ok(()))) {
                 return i;

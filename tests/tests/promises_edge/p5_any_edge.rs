@@ -65,7 +65,15 @@ async fn write(ws: &mut RawWs, mut left: Vec<(Thread, usize)>) {
         }
         for (thread, n) in left.iter_mut().take(48_usize.saturating_sub(in_flight)) {
             let (r, cid) = (ws.request(), ws.cid());
-            ws.send(&ClientFrame::Send(Send { r, cid, thread: thread.clone(), kind: Kind::Text, body: Body::text("missed") })).await;
+            ws.send(&ClientFrame::Send(Send {
+                r,
+                cid,
+                thread: thread.clone(),
+                kind: Kind::Text,
+                body: Body::text("missed"),
+                behind: None,
+            }))
+            .await;
             *n -= 1;
             in_flight += 1;
         }

@@ -150,6 +150,7 @@ async fn the_log_goes_on_with_others(spec: ClusterSpec) {
                 thread: thread.clone(),
                 kind: natterjack_protocol::Kind::Text,
                 body: natterjack_protocol::Body::text(text.clone()),
+                behind: None,
             };
             ws.send(&natterjack_protocol::frame::ClientFrame::Send(frame)).await;
         }

@@ -97,21 +97,67 @@ async fn serve(mut socket: TcpStream, to: mpsc::Sender<Session>, revoked: Arc<At
         let _ = socket.write_all(answer.as_bytes()).await;
         return;
     }
-    let mut codec = Codec::Msgpack;
-    #[allow(clippy::result_large_err)]
-    let choose = |request: &Request, mut response: Response| {
-        let offered = request.headers().get(SEC_WEBSOCKET_PROTOCOL).unwrap().clone();
-        codec = Codec::of_subprotocol(offered.to_str().unwrap()).unwrap();
-        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, offered);
-        Ok(response)
-    };
-    let mut socket = accept_hdr_async(socket, choose).await.unwrap();
-    let Some(Ok(first)) = socket.next().await else { return };
-    let Ok(ClientFrame::Hello(hello)) = ClientFrame::decode(codec, &first.into_data()) else { panic!("hello comes first") };
-    let _ = to.send(Session { socket, codec, hello }).await;
+    if let Some(session) = Session::upgrade(socket).await {
+        let _ = to.send(session).await;
+    }
+}
+
+/// A request that the test answers by hand: the upgrade, or `POST /v1/refresh`.
+pub struct Dial {
+    socket: TcpStream,
+    pub path: String,
+}
+
+impl Dial {
+    pub async fn answer(mut self, status: u16, headers: &[(String, String)], body: &str) {
+        let mut request = vec![0; 8_192];
+        let _ = self.socket.read(&mut request).await;
+        let lines: String = headers.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
+        let head = format!("HTTP/1.1 {status} It Is So\r\n{lines}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        let _ = self.socket.write_all(format!("{head}{body}").as_bytes()).await;
+    }
+
+    pub async fn upgrade(self) -> Session {
+        Session::upgrade(self.socket).await.expect("says hello")
+    }
+}
+
+/// An edge of which the test answers everything; its address.
+pub async fn scripted() -> (String, mpsc::Receiver<Dial>, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let (to, dials) = mpsc::channel(16);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let mut head = [0; 64];
+            let n = socket.peek(&mut head).await.unwrap_or(0);
+            let path = String::from_utf8_lossy(&head[..n]).split(' ').nth(1).unwrap_or_default().to_owned();
+            // The list of edges is looked at from time to time, which is no matter here.
+            if path != "/v1/edges" {
+                let _ = to.send(Dial { socket, path }).await;
+            }
+        }
+    });
+    (url, dials, tasks)
 }
 
 impl Session {
+    async fn upgrade(socket: TcpStream) -> Option<Self> {
+        let mut codec = Codec::Msgpack;
+        #[allow(clippy::result_large_err)]
+        let choose = |request: &Request, mut response: Response| {
+            let offered = request.headers().get(SEC_WEBSOCKET_PROTOCOL).unwrap().clone();
+            codec = Codec::of_subprotocol(offered.to_str().unwrap()).unwrap();
+            response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, offered);
+            Ok(response)
+        };
+        let mut socket = accept_hdr_async(socket, choose).await.unwrap();
+        let Some(Ok(first)) = socket.next().await else { return None };
+        let Ok(ClientFrame::Hello(hello)) = ClientFrame::decode(codec, &first.into_data()) else { panic!("hello comes first") };
+        Some(Self { socket, codec, hello })
+    }
+
     pub async fn welcome(&mut self) {
         let id = |s| Token::parse(s).unwrap();
         let welcome =

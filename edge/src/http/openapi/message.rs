@@ -11,6 +11,8 @@ use super::{
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct NewMessage {
     pub cid: Cid,
+    /// The cid of the message before it in this thread, if that has no answer yet: this one is not stored if that one is refused.
+    pub behind: Option<Cid>,
     #[serde(flatten)]
     pub content: Content,
 }
@@ -142,7 +144,10 @@ mod tests {
         let mut kinds = Vec::new();
         for content in all {
             let cid = serde_json::from_value("019f2314-e9e8-715a-9122-334455667788".into()).unwrap();
-            let mut sent = serde_json::to_value(NewMessage { cid, content }).unwrap();
+            let mut sent = serde_json::to_value(NewMessage { cid, behind: None, content }).unwrap();
+            if let Some(sent) = sent.as_object_mut() {
+                sent.retain(|_, v| !v.is_null());
+            }
             if let Some(body) = sent["body"].as_object_mut() {
                 body.retain(|_, v| !v.is_null());
             }
