@@ -199,16 +199,17 @@ async fn in_body(walk: &mut Walk, op: &Operation, good: &str, schema: &'static V
     let positional = Value::Array(value.as_object().unwrap().values().cloned().collect()).to_string();
     let open = whole.trim_end_matches('}');
     let comma = if open == "{" { "" } else { "," };
-    for bad in
-        ["", " ", "{", "[]", "null", "5", "\"x\"", "{} {}", "\u{feff}{}", positional.as_str(), &format!("{whole}x"), &format!("{open},}}")]
-    {
+    let (twice, half) = (format!("{open}{comma}\"extra\":1,\"extra\":2}}"), format!("{open}{comma}\"extra\":\"\\ud800\"}}"));
+    let (behind, open_end) = (format!("{whole}x"), format!("{open},}}"));
+    let texts = ["", " ", "{", "[]", "null", "5", "\"x\"", "{} {}", "\u{feff}{}"];
+    for bad in texts.into_iter().chain([&positional, &behind, &open_end, &twice, &half].map(String::as_str)) {
         walk.refused(op, good, bad, "bad_frame", "").await;
     }
     let fields = properties(schema);
     assert!(!fields.is_empty(), "{}", op.path);
     for (name, described) in fields {
         let wrong = if resolve(described)["type"] == "string" { json!(5) } else { json!("five") };
-        for wrong in [wrong, json!([1, [2]]), json!(-1), json!(1.5)] {
+        for wrong in [wrong, json!([1, [2]]), json!(-1), json!(1.5), Value::Null] {
             let mut changed = value.clone();
             changed[name] = wrong;
             walk.refused(op, good, &changed.to_string(), "bad_frame", name).await;

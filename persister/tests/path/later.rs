@@ -157,7 +157,8 @@ async fn archive_of(w: &World, file: &str, logs: &[&[Row]]) -> Switched {
         inner.append(fold_thread(&inner, thread.clone(), rows.to_vec()).await.unwrap()).await.unwrap();
         inner.advance(w.key(&thread), to).await.unwrap();
     }
-    Switched { inner, away: Arc::default(), stuck: Arc::default(), calls_left: Arc::new(AtomicI64::new(i64::MAX)) }
+    let calls_left = Arc::new(AtomicI64::new(i64::MAX));
+    Switched { inner, away: Arc::default(), stuck: Arc::default(), calls_left, searches: Arc::default() }
 }
 
 async fn ask(history: &History<Switched>, request: HistoryRequest) -> Option<HistoryAnswer> {

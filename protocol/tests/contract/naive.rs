@@ -180,6 +180,7 @@ pub fn frame(codec: Codec, tree: &Tree) -> Option<ClientFrame> {
             thread: f.must("thread", thread)?,
             kind: Kind::parse(&f.must("kind", text)?),
             body: f.must("body", body)?,
+            behind: f.maybe("behind", cid)?,
         }),
         "typing" => ClientFrame::Typing { thread: f.must("thread", thread)? },
         "history" => ClientFrame::History(History {

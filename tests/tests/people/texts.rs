@@ -23,7 +23,7 @@ fn names(answer: (u16, Value), field: &str) {
 
 async fn send(ws: &mut RawWs, thread: &Thread, cid: Cid, kind: Kind, body: &Body) -> Result<MsgId, Refusal> {
     let r = ws.request();
-    ws.send(&ClientFrame::Send(Send { r, cid, thread: thread.clone(), kind, body: body.clone() })).await;
+    ws.send(&ClientFrame::Send(Send { r, cid, thread: thread.clone(), kind, body: body.clone(), behind: None })).await;
     ws.until("sent or a refusal", |f| match f {
         ServerFrame::Sent { r: to, id, .. } if to == r => Some(Ok(id)),
         ServerFrame::Error { r: Some(to), refusal } if to == r => Some(Err(refusal)),
