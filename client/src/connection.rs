@@ -17,6 +17,7 @@ use natterjack_protocol::{
     close::{self, Back},
     codec::Codec,
     frame::{ClientFrame, Hello, ServerFrame, Welcome},
+    limits,
 };
 use rustls::ClientConfig;
 use tokio::{net::TcpStream, sync::mpsc, time::Instant};
@@ -37,8 +38,8 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// TCP, TLS, upgrade and welcome together. An edge that takes longer is not the one to be on.
 const DIAL: Duration = Duration::from_secs(10);
-/// The largest page: 200 events × 48 KiB, and room for their other fields.
-const MESSAGE_BYTES: usize = 12 << 20;
+/// The largest page is half of it (`limits::PAGE_BYTES` and one event).
+const MESSAGE_BYTES: usize = limits::PAYLOAD_BYTES;
 /// Frames between socket and driver. Full towards the driver: the socket is not read, the edge notices a slow reader.
 /// Full towards the socket: the driver keeps its frames (sends and asks are bounded there).
 const QUEUE: usize = 256;

@@ -10,10 +10,11 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use natterjack_nats::subjects;
 use natterjack_protocol::{
-    MsgId, Refusal, Thread, UserId,
+    MsgId, Refusal, Thread, UserId, close,
     fold::{ThreadItem, UserThreads},
     frame::{Page, ServerFrame},
     limits,
@@ -39,20 +40,57 @@ use crate::{
 const PAGES_AT_ONCE: usize = 8;
 /// The first barrier usually comes within milliseconds.
 const SOON: Duration = Duration::from_millis(300);
+/// How often what came while the pages went out may be more than is held (512 KiB): whoever reads so much slower than people write to them
+/// is a slow reader.
+const TURNS: usize = 16;
 /// Who is told of a change while attaching reads again; beyond this the `member` signal has to do.
 const READS: usize = 4;
 
 impl Live {
-    /// Sends which memberships changed and what is newer than the cursors, then `attached`; from there on events come live. Run it beside the session's read loop,
-    /// right after `welcome` was queued. False: something could not be read, and the client was told what.
+    /// Sends which memberships changed and what is newer than the cursors, then `attached`; from there on events come live. Run it beside
+    /// the session's read loop, right after `welcome` was queued. False: something could not be read, and the client was told what.
+    ///
+    /// The pages go as fast as the client reads them. What is said meanwhile is held, as far as there is room for it; beyond that the log
+    /// holds it, and a further turn brings it.
     pub async fn attach(
         &self,
         session: &Arc<SessionHandle>,
         cursors: BTreeMap<Thread, MsgId>,
         synced: Option<String>,
     ) -> Result<bool, Refusal> {
+        let own = vec![(TopicKey::User(session.user.clone()), Place::default())];
+        self.command(Command::Sit { session: session.clone(), topics: own }).await?;
+        let mut synced = synced.and_then(|s| decode_synced(&s, self.layout.generation, self.layout.partitions));
+        let (mut cursors, mut complete) = (cursors, true);
+        let mut reached: BTreeMap<Thread, MsgId> = BTreeMap::new();
+        for _ in 0..TURNS {
+            let (items, barrier) = self.threads_of(session).await?;
+            // The newest that is known, so that nothing older follows what a signal has told meanwhile.
+            tell(session, changes(&session.state.snapshot(), &cursors, synced.as_deref())).await?;
+            let caught_up = self.catch_up(session, &items, &cursors, synced.as_deref(), &barrier).await;
+            complete &= caught_up.complete;
+            for (thread, id) in caught_up.reached {
+                let known = reached.entry(thread).or_default();
+                *known = id.max(*known);
+            }
+            let frontiers: Vec<MsgId> = barrier.partitions.iter().map(|p| p.frontier).collect();
+            let mark = if complete { encode_synced(self.layout.generation, frontiers.iter().copied()) } else { String::new() };
+            let then = ServerFrame::Attached { synced: mark }.encode(session.codec);
+            session.drained().await?;
+            if self.go_live(session, floors(session, &items, &barrier, &reached), Some(then)).await? {
+                return Ok(complete);
+            }
+            // A further turn goes on from what has been told; also where the client's own cursor made no sense.
+            cursors.extend(reached.clone());
+            synced = Some(frontiers);
+        }
+        session.outbox.close(close::SLOW_READER);
+        Ok(false)
+    }
+
+    /// Listens to the user's groups; the threads as they are then, with their heads.
+    async fn threads_of(&self, session: &Arc<SessionHandle>) -> Result<(Vec<(Thread, ThreadItem)>, Barrier), Refusal> {
         let user = &session.user;
-        self.command(Command::Sit { session: session.clone(), topics: vec![(TopicKey::User(user.clone()), Place::default())] }).await?;
         // Behind this barrier every later change of this user's threads is signalled here, whoever publishes it.
         let mut first = std::pin::pin!(self.heads(session, Vec::new()));
         let mut barrier = match timeout(SOON, first.as_mut()).await {
@@ -77,32 +115,19 @@ impl Live {
                 break;
             }
         }
-        let synced = synced.and_then(|s| decode_synced(&s, self.layout.generation, self.layout.partitions));
-        // The newest that is known, so that nothing older follows what a signal has told meanwhile.
-        changes(&session.state.snapshot(), &cursors, synced.as_deref()).iter().for_each(|member| session.frame(member));
         let items: Vec<_> = items.into_iter().filter(|(_, i)| i.visible()).collect();
-        let seated: Vec<TopicKey> = items.iter().filter(|(_, i)| !i.intervals.open()).map(|(t, _)| TopicKey::of(t, user)).collect();
-        let left = seated.into_iter().filter(|k| matches!(k, TopicKey::Group(_))).collect();
+        let left = items.iter().filter(|(_, i)| !i.intervals.open()).map(|(t, _)| TopicKey::of(t, user));
+        let left = left.filter(|k| matches!(k, TopicKey::Group(_))).collect();
         // Whoever was removed between two looks sits there still.
         self.command(Command::Stand { session: session.id, topics: left }).await?;
-        let caught_up = self.catch_up(session, &items, &cursors, synced.as_deref(), &barrier).await;
+        Ok((items, barrier))
+    }
 
-        // Everything up to the heads is in the pages; what the dispatcher has collected beyond them follows.
-        let mut floors: HashMap<TopicKey, Vec<(u64, MsgId)>> = HashMap::from([(TopicKey::User(user.clone()), Vec::new())]);
-        for (thread, item) in &items {
-            if matches!(thread, Thread::Dm { .. }) || item.intervals.open() {
-                let of = floors.entry(TopicKey::of(thread, user)).or_default();
-                let head = barrier.heads.get(thread).into_iter();
-                // A page may reach further than the head: the log went on.
-                let floor = head.chain(caught_up.reached.get(thread)).max();
-                of.extend(floor.map(|floor| (thread.hash64(), *floor)));
-            }
-        }
-        let frontiers = barrier.partitions.iter().map(|p| p.frontier);
-        let synced = if caught_up.complete { encode_synced(self.layout.generation, frontiers) } else { String::new() };
-        let then = ServerFrame::Attached { synced }.encode(session.codec);
-        self.command(Command::GoLive { session: session.clone(), topics: floors.into_iter().collect(), then: Some(then) }).await?;
-        Ok(caught_up.complete)
+    /// Hands over to the dispatcher. False: more came than was held; read the log again.
+    async fn go_live(&self, session: &Arc<SessionHandle>, topics: Vec<(TopicKey, Floors)>, then: Option<Bytes>) -> Result<bool, Refusal> {
+        let (reply, live) = oneshot::channel();
+        self.command(Command::GoLive { session: session.clone(), topics, then, reply }).await?;
+        live.await.map_err(|_| Refusal::unavailable("this edge is stopping"))
     }
 
     /// Pages of what is newer than these cursors; for more of them than fit into `hello`.
@@ -110,7 +135,7 @@ impl Live {
         session.state.loaded(self.times.attach).await?;
         let items = session.state.snapshot().into_iter().filter(|(t, i)| i.visible() && cursors.contains_key(t));
         let items: Vec<_> = items.collect();
-        changes(&items, &cursors, None).iter().for_each(|member| session.frame(member));
+        tell(session, changes(&items, &cursors, None)).await?;
         let threads = items.iter().map(|(t, _)| (TopicKey::of(t, &session.user), t.clone())).collect();
         let barrier = self.heads(session, threads).await?;
         if self.catch_up(session, &items, &cursors, None, &barrier).await.complete {
@@ -154,10 +179,9 @@ impl Live {
     ) -> CaughtUp {
         let ends = self.ends(cursors, barrier).await;
         let mut plan = plan(items, cursors, synced, barrier, &ends);
-        for refusal in plan.refused.drain(..) {
-            session.frame(&ServerFrame::error(None, refusal));
-        }
         let mut caught_up = CaughtUp { complete: true, reached: HashMap::new() };
+        let refused = plan.refused.drain(..).map(|refusal| ServerFrame::error(None, refusal)).collect();
+        caught_up.complete &= tell(session, refused).await.is_ok();
         if !plan.ask.is_empty() {
             match self.last_entries(plan.ask.iter().map(|(t, _)| t)).await {
                 Ok(last) => {
@@ -230,9 +254,11 @@ impl Live {
         Ok(last)
     }
 
-    /// Queues the newest page of a thread, without what the device has. A page that cannot be read is told to the client, which asks for
-    /// it later: before any event that lies behind it, so that no hole is silent.
+    /// Queues the newest page of a thread, without what the device has, when there is room for it. A page that cannot be read is told to
+    /// the client, which asks for it later: before any event that lies behind it, so that no hole is silent.
     async fn send_page(&self, session: &Arc<SessionHandle>, thread: Thread, cursor: MsgId, head: MsgId, access: Access) -> Sent {
+        let none = Sent { complete: false, reached: None };
+        let Ok(room) = session.room().await else { return none };
         let request = HistoryRequest::Page {
             thread: thread.clone(),
             reader: session.user.clone(),
@@ -250,16 +276,47 @@ impl Live {
             Ok(page) => {
                 let sent = Sent { complete: page.holes.is_empty(), reached: page.events.last().map(|e| (thread.clone(), e.id)) };
                 if let Some(page) = newer_than(cursor, &thread, page) {
-                    session.frame(&ServerFrame::Page(page));
+                    room.frame(&ServerFrame::Page(page));
                 }
                 sent
             }
             Err(refusal) => {
-                session.frame(&ServerFrame::error(None, refusal.with_thread(&thread)));
-                Sent { complete: false, reached: None }
+                room.frame(&ServerFrame::error(None, refusal.with_thread(&thread)));
+                none
             }
         }
     }
+}
+
+/// Of a device that was away for long there may be thousands.
+async fn tell(session: &Arc<SessionHandle>, frames: Vec<ServerFrame>) -> Result<(), Refusal> {
+    for frame in frames {
+        session.room().await?.frame(&frame);
+    }
+    Ok(())
+}
+
+/// Per thread (by its hash) up to where everything is in the pages.
+type Floors = Vec<(u64, MsgId)>;
+
+/// Everything up to the heads is in the pages; what the dispatcher has collected beyond them follows.
+fn floors(
+    session: &SessionHandle,
+    items: &[(Thread, ThreadItem)],
+    barrier: &Barrier,
+    reached: &BTreeMap<Thread, MsgId>,
+) -> Vec<(TopicKey, Floors)> {
+    let user = &session.user;
+    let mut floors: HashMap<TopicKey, Floors> = HashMap::from([(TopicKey::User(user.clone()), Vec::new())]);
+    for (thread, item) in items {
+        if matches!(thread, Thread::Dm { .. }) || item.intervals.open() {
+            let of = floors.entry(TopicKey::of(thread, user)).or_default();
+            // A page may reach further than the head: the log went on.
+            let floor = barrier.heads.get(thread).into_iter().chain(reached.get(thread)).max();
+            of.extend(floor.map(|floor| (thread.hash64(), *floor)));
+        }
+    }
+    floors.into_iter().collect()
 }
 
 /// What became of one page.
@@ -295,24 +352,27 @@ fn newer_than(cursor: MsgId, thread: &Thread, mut page: Page) -> Option<Page> {
 
 /// A session that is live already joins a group: sits down, fills (join, heads], goes live.
 pub(crate) async fn join(live: &Live, session: &Arc<SessionHandle>, thread: &Thread, item: &ThreadItem) {
-    let key = TopicKey::of(thread, &session.user);
-    let begun = live.barrier(session, &[(thread.clone(), item.clone())]).await;
-    let joined = match begun {
-        Ok(barrier) => {
-            let head = barrier.heads.get(thread).copied().unwrap_or(item.v);
-            let since = item.intervals.0.last().map_or(MsgId::NONE, |i| i.since);
-            let had = MsgId(since.0.saturating_sub(1));
-            let sent = live.send_page(session, thread.clone(), had, head, Access::from(item)).await;
-            let floor = sent.reached.map_or(head, |(_, id)| id.max(head));
-            let topics = vec![(key, vec![(thread.hash64(), floor)])];
-            live.command(Command::GoLive { session: session.clone(), topics, then: None }).await.is_ok()
-        }
-        Err(_) => false,
-    };
-    if !joined {
+    if !joined(live, session, thread, item).await.unwrap_or(false) {
         // Attaching again does the same from the beginning.
-        session.outbox.close(natterjack_protocol::close::RESYNC);
+        session.outbox.close(close::RESYNC);
     }
+}
+
+async fn joined(live: &Live, session: &Arc<SessionHandle>, thread: &Thread, item: &ThreadItem) -> Result<bool, Refusal> {
+    let key = TopicKey::of(thread, &session.user);
+    let since = item.intervals.0.last().map_or(MsgId::NONE, |i| i.since);
+    let mut had = MsgId(since.0.saturating_sub(1));
+    for _ in 0..TURNS {
+        let barrier = live.barrier(session, &[(thread.clone(), item.clone())]).await?;
+        let head = barrier.heads.get(thread).copied().unwrap_or(item.v);
+        let sent = live.send_page(session, thread.clone(), had, head, Access::from(item)).await;
+        had = sent.reached.map_or(had, |(_, id)| id.max(had));
+        session.drained().await?;
+        if live.go_live(session, vec![(key.clone(), vec![(thread.hash64(), had.max(head))])], None).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The leader's value of `<uid>.threads`. A missing key is lost, never "no threads": it is built again first.

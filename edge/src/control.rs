@@ -69,7 +69,7 @@ impl Control {
         let look = self.is_old(change)?;
         let op = change.cid.unwrap_or_else(|| Cid::mint(self.clock.any_now_ms(), rand::random()));
         let msg_id = op.dedupe_id(&change.thread, &change.actor);
-        let mut named_exist = false;
+        let mut have_room = false;
         for _ in 0..TRIES {
             let (last, guard) = self.last(&change.thread).await?;
             if let Some(id) = last.filter(|l| l.op == Some(op)).map(|l| l.id) {
@@ -85,9 +85,10 @@ impl Control {
                 Verdict::Already(id) => return Ok(id),
                 Verdict::Change(body) => body,
             };
-            if !named_exist && matches!(change.kind, Kind::GroupCreated | Kind::MemberAdded) {
-                self.people.exist(&body.users).await?;
-                named_exist = true;
+            if !have_room && matches!(change.kind, Kind::GroupCreated | Kind::MemberAdded | Kind::DmStarted) {
+                let actor = (change.kind != Kind::MemberAdded).then(|| change.actor.clone());
+                self.people.have_room(body.users.iter().cloned().chain(actor)).await?;
+                have_room = true;
             }
             let payload = Entry::new(change.actor.clone(), op, change.kind, body).encode();
             match self.publisher.control(&change.thread, &msg_id, payload, guard).await {

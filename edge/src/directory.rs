@@ -56,9 +56,19 @@ impl Directory {
     }
 
     pub async fn contacts(&self, actor: &UserId) -> Result<Vec<Contact>, Refusal> {
-        match self.ask(&DirectoryRequest::Contacts { actor: actor.clone() }).await? {
-            DirectoryAnswer::Contacts(contacts) => Ok(contacts),
-            _ => Err(unexpected()),
+        let mut all: Vec<Contact> = Vec::new();
+        loop {
+            let after = all.last().map(|c| c.name.clone());
+            match self.ask(&DirectoryRequest::Contacts { actor: actor.clone(), after }).await? {
+                DirectoryAnswer::Contacts { contacts, more } => {
+                    let go_on = more && !contacts.is_empty();
+                    all.extend(contacts);
+                    if !go_on {
+                        return Ok(all);
+                    }
+                }
+                _ => return Err(unexpected()),
+            }
         }
     }
 

@@ -48,11 +48,13 @@ pub(crate) enum Command {
         threads: Vec<(TopicKey, Thread)>,
         reply: oneshot::Sender<Barrier>,
     },
-    /// Pages have gone out up to `floors`. `then` is queued behind what was collected meanwhile.
+    /// Pages have gone out up to `floors`. `then` is queued behind what was collected meanwhile. The reply: false, if that was too much to
+    /// be kept.
     GoLive {
         session: Arc<SessionHandle>,
         topics: Vec<(TopicKey, Vec<(u64, MsgId)>)>,
         then: Option<Bytes>,
+        reply: oneshot::Sender<bool>,
     },
     /// The session is not in these any more.
     Stand {

@@ -2,7 +2,12 @@
 
 use futures_util::{StreamExt, stream};
 use natterjack_nats::Buckets;
-use natterjack_protocol::{GroupId, Refusal, UserId, error::Code, fold::Group, fold::UserThreads};
+use natterjack_protocol::{
+    GroupId, Refusal, UserId,
+    error::Code,
+    fold::{self, Group, UserThreads},
+    limits,
+};
 
 use crate::directory::Directory;
 
@@ -34,18 +39,28 @@ impl People {
 
     /// All of them, or a refusal that names one who is not there.
     pub async fn exist(&self, users: &[UserId]) -> Result<(), Refusal> {
-        // Owned, because a stream of borrowing futures is not `Send` enough for a connection's task.
-        let mut reads = stream::iter(users.to_vec()).map(|user| self.clone().exists(user)).buffer_unordered(READS);
+        self.take(users.to_vec(), usize::MAX).await
+    }
+
+    /// All of them are there and may be in one more thread, or a refusal that names one.
+    pub async fn have_room(&self, users: impl Iterator<Item = UserId>) -> Result<(), Refusal> {
+        self.take(users.collect(), limits::STATE_BYTES).await
+    }
+
+    /// Owned, because a stream of borrowing futures is not `Send` enough for a connection's task.
+    async fn take(&self, users: Vec<UserId>, most: usize) -> Result<(), Refusal> {
+        let mut reads = stream::iter(users).map(|user| self.clone().takes(user, most)).buffer_unordered(READS);
         while let Some(read) = reads.next().await {
             read?;
         }
         Ok(())
     }
 
-    async fn exists(self, user: UserId) -> Result<(), Refusal> {
-        match self.buckets.user_exists(&user).await {
-            Ok(true) => Ok(()),
-            Ok(false) => self.directory.rebuild_threads(&user).await.map_err(|e| no_such(&user, e)),
+    async fn takes(self, user: UserId, most: usize) -> Result<(), Refusal> {
+        match self.buckets.threads_bytes(&user).await {
+            Ok(Some(bytes)) if bytes > most => Err(fold::full(&user)),
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => self.directory.rebuild_threads(&user).await.map_err(|e| no_such(&user, e)),
             Err(e) => Err(away(&e)),
         }
     }

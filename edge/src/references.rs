@@ -5,7 +5,7 @@
 
 use natterjack_nats::{Log, LogRecord, TailError};
 use natterjack_protocol::{
-    Body, Entry, MsgId, Refusal, Thread, Times,
+    Body, Entry, Most, MsgId, Refusal, Thread, Times,
     error::Code,
     event::EntryView,
     fold::ThreadItem,
@@ -67,7 +67,7 @@ impl References {
 
     async fn in_log(&self, thread: &Thread, id: MsgId) -> Result<InLog, TailError> {
         let before = MsgId(id.0.saturating_sub(1));
-        match self.log.after(thread, before, id, 1).await?.pop() {
+        match self.log.after(thread, before, id, Most::count(1)).await?.pop() {
             Some(record) => Ok(self.judge(&record)),
             // Nothing of this thread. Below what the log still has that says nothing.
             None if id < self.log.extent(thread).await?.first => Ok(InLog::Unknown),

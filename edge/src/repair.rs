@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use natterjack_protocol::{
-    MsgId, Refusal, Thread, limits,
+    Most, MsgId, Refusal, Thread, limits,
     rpc::{HistoryAnswer, HistoryRequest},
 };
 use tokio::time::{Instant, sleep};
@@ -13,7 +13,10 @@ use crate::{
     live::topic::{Gap, LiveEvent},
 };
 
-/// Everything with `after < id <= upto`, oldest first; gives up after `deadline`.
+/// What is shown of a gap at once: the rest is fetched when this has gone out.
+const PART: Most = Most { count: limits::OUTBOX_FRAMES / 4, bytes: limits::OUTBOX_BYTES / 4 };
+
+/// Everything with `after < id <= upto`, oldest first, or a first part of it; gives up after `deadline`.
 pub async fn fetch(history: &HistoryClient, gap: &Gap, deadline: Duration) -> Result<Vec<LiveEvent>, Refusal> {
     let end = Instant::now() + deadline;
     let thread: Thread = gap.thread.parse().map_err(|_| Refusal::invalid("a live message names no thread"))?;
@@ -21,7 +24,7 @@ pub async fn fetch(history: &HistoryClient, gap: &Gap, deadline: Duration) -> Re
     let mut why = Refusal::unavailable("history does not reach that far yet");
     while Instant::now() < end {
         let after = found.last().map_or(gap.after, |e| e.id);
-        if after >= gap.upto {
+        if after >= gap.upto || PART.full(&found) {
             return Ok(found);
         }
         match between(history, &thread, after, gap.upto).await {

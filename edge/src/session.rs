@@ -122,6 +122,29 @@ pub struct Session<S> {
     acked: Option<(Thread, MsgId)>,
 }
 
+/// What is known of a socket that does not take what was written: a slow line takes some of it from time to time.
+struct Stall {
+    timer: Pin<Box<Sleep>>,
+    /// How much it had taken, and since when no more.
+    written: u64,
+    since: Instant,
+}
+
+impl Stall {
+    fn new(written: u64) -> Self {
+        Self { timer: Box::pin(sleep(STALL)), written, since: Instant::now() }
+    }
+
+    /// How long it has taken nothing; is to be asked again in a moment.
+    fn since(&mut self, written: u64) -> Duration {
+        if self.written != written {
+            (self.written, self.since) = (written, Instant::now());
+        }
+        self.timer.as_mut().reset(Instant::now() + STALL);
+        self.since.elapsed()
+    }
+}
+
 /// Why a session ends.
 enum End {
     /// We close it and say why.
@@ -166,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Everything there is to do, once around: what the client says, what its requests came to, what goes out to it, the timers. By hand
     /// and not by `select!`, because an edge does this for each write to each socket. In this order, so that all that was read goes
     /// together, and all that is to be written. The rate limit and tokio's budget keep the first from starving the others.
-    fn turn(&mut self, cx: &mut Context<'_>, mut deadline: Pin<&mut Sleep>, stall: &mut Option<Pin<Box<Sleep>>>) -> Poll<End> {
+    fn turn(&mut self, cx: &mut Context<'_>, mut deadline: Pin<&mut Sleep>, stall: &mut Option<Box<Stall>>) -> Poll<End> {
         let silence = self.services.times.heartbeat_timeout;
         self.handle.outbox.awake();
         loop {
@@ -227,11 +250,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 continue;
             }
             if !flushed {
-                let look = stall.get_or_insert_with(|| Box::pin(sleep(STALL)));
-                if look.as_mut().poll(cx).is_ready() {
-                    look.as_mut().reset(Instant::now() + STALL);
-                    let hopeless = self.socket.stuck().is_some_and(|since| since.elapsed() > silence);
-                    // Overflow dropped the queue; or it takes nothing at all.
+                let written = self.socket.written();
+                let look = stall.get_or_insert_with(|| Box::new(Stall::new(written)));
+                if look.timer.as_mut().poll(cx).is_ready() {
+                    let hopeless = look.since(written) > silence;
+                    // Overflow dropped the queue; or it takes nothing at all, not one byte.
                     if hopeless || (self.handle.outbox.is_closed() && self.handle.outbox.take(&mut Vec::new(), 0).is_some()) {
                         return Poll::Ready(End::Close(close::SLOW_READER));
                     }
@@ -256,7 +279,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// Is all that was written on its way? Then nothing has stalled.
-    fn flush(&mut self, cx: &mut Context<'_>, stall: &mut Option<Pin<Box<Sleep>>>) -> Result<bool, End> {
+    fn flush(&mut self, cx: &mut Context<'_>, stall: &mut Option<Box<Stall>>) -> Result<bool, End> {
         match self.socket.poll_flush(cx) {
             Poll::Ready(Ok(())) => {
                 *stall = None;
@@ -404,5 +427,23 @@ impl Drop for Present {
         self.services.sessions.leave(&self.handle);
         // Whoever still holds the handle pushes into nothing.
         self.handle.outbox.close(close::BYE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_that_takes_some_bytes_is_slow_and_not_stalled() {
+        let mut stall = Stall::new(10);
+        for written in 11..100 {
+            tokio::time::advance(Duration::from_secs(40)).await;
+            assert_eq!(stall.since(written), Duration::ZERO, "a byte in 40 s");
+        }
+        tokio::time::advance(Duration::from_secs(40)).await;
+        assert_eq!(stall.since(99), Duration::from_secs(40));
+        tokio::time::advance(Duration::from_secs(40)).await;
+        assert_eq!(stall.since(99), Duration::from_secs(80), "not one more");
     }
 }

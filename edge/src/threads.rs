@@ -1,20 +1,27 @@
 //! The list of a user's threads: newest activity first, each with its last visible event. Asked over the socket and over HTTP.
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use natterjack_protocol::{
-    Event, MsgId, Refusal, Thread, UserId,
+    Event, Most, MsgId, Refusal, Thread, UserId,
     fold::ThreadItem,
     frame::ThreadSummary,
     limits,
     rpc::{Access, HistoryAnswer, HistoryRequest},
+    size::{self, Size},
 };
 
 use crate::{directory::unexpected, history::HistoryClient, people::People};
 
-/// Threads in one question to `history`.
-const PER_REQUEST: usize = 200;
+/// Threads in one question to `history`: at most so many, and a request of at most this size (who has joined a group a hundred times has
+/// 3 kB of intervals).
+const QUESTION: Most = Most { count: 200, bytes: limits::ANSWER_BYTES };
 /// Questions, and group names, asked at once.
 const AT_ONCE: usize = 8;
+/// Of a summary in JSON besides its last event: thread, role and a name of 100 characters.
+const SUMMARY_BYTES: usize = 1_000;
+/// Threads that were last active in the same millisecond are told apart by so many bits of their hash. With the time they stay below 2^53
+/// until 2109.
+const TIE_BITS: u32 = 11;
 
 #[derive(Clone)]
 pub struct ThreadLists {
@@ -26,12 +33,32 @@ pub struct ThreadLists {
 struct Row {
     thread: Thread,
     item: ThreadItem,
+    /// By which the list is ordered and turned: the time of the last event, then some bits of the thread's hash.
+    key: u64,
+    /// Of rows that may be on the page.
     last: Option<Event>,
+    bytes: usize,
 }
 
 impl Row {
-    fn activity(&self) -> u64 {
-        self.last.as_ref().map_or(0, |e| e.ts)
+    fn new(thread: Thread, item: ThreadItem, last: Option<Event>) -> Self {
+        let key = (last.as_ref().map_or(0, |e| e.ts) << TIE_BITS) | (thread.hash64() & ((1 << TIE_BITS) - 1));
+        Self { bytes: SUMMARY_BYTES + last.as_ref().map_or(0, size::json), thread, item, key, last }
+    }
+}
+
+impl Size for Row {
+    fn size(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// A thread that is asked about.
+struct Asked(Thread, ThreadItem);
+
+impl Size for Asked {
+    fn size(&self) -> usize {
+        self.0.to_string().len() + size::json(&self.1)
     }
 }
 
@@ -48,31 +75,34 @@ impl ThreadLists {
         limit: Option<u16>,
         before: Option<MsgId>,
     ) -> Result<(Vec<ThreadSummary>, Option<MsgId>), Refusal> {
-        let limit = page_limit(limit)?;
         // A block by somebody else is no conversation.
-        let threads: Vec<_> = threads.into_iter().filter(|(_, item)| item.visible()).collect();
-        let chunks: Vec<Vec<(Thread, ThreadItem)>> = threads.chunks(PER_REQUEST).map(<[_]>::to_vec).collect();
-        let rows: Vec<Row> = stream::iter(chunks)
-            .map(|chunk| self.clone().latest(reader.clone(), chunk))
-            .buffer_unordered(AT_ONCE)
-            .try_fold(Vec::new(), |mut all, mut rows| async move {
-                all.append(&mut rows);
-                Ok(all)
-            })
-            .await?;
-        let (rows, next) = cut(rows, limit, before);
+        let threads = threads.into_iter().filter(|(_, item)| item.visible()).collect();
+        let most = Most { count: page_limit(limit)?, bytes: limits::PAGE_BYTES };
+        let mut answers =
+            stream::iter(questions(threads)).map(|asked| self.clone().latest(reader.clone(), asked)).buffer_unordered(AT_ONCE);
+        let mut page = ListPage::new(most, before);
+        while let Some(rows) = answers.next().await {
+            page.add(rows?);
+        }
+        let (rows, next) = page.cut();
         let threads = stream::iter(rows).map(|row| self.clone().summary(row)).buffered(AT_ONCE).collect().await;
         Ok((threads, next))
     }
 
-    async fn latest(self, reader: UserId, chunk: Vec<(Thread, ThreadItem)>) -> Result<Vec<Row>, Refusal> {
-        let threads = chunk.iter().map(|(t, i)| (t.clone(), Access::from(i))).collect();
-        match self.history.ask_in_turn(HistoryRequest::Latest { reader, threads }).await? {
-            HistoryAnswer::Latest(last) if last.len() == chunk.len() => {
-                Ok(chunk.into_iter().zip(last).map(|((thread, item), last)| Row { thread, item, last }).collect())
+    /// An answer may be of the first threads only.
+    async fn latest(self, reader: UserId, mut asked: Vec<Asked>) -> Result<Vec<Row>, Refusal> {
+        let mut rows = Vec::with_capacity(asked.len());
+        while !asked.is_empty() {
+            let threads = asked.iter().map(|Asked(t, i)| (t.clone(), Access::from(i))).collect();
+            match self.history.ask_in_turn(HistoryRequest::Latest { reader: reader.clone(), threads }).await? {
+                HistoryAnswer::Latest(last) if (1..=asked.len()).contains(&last.len()) => {
+                    let answered = asked.drain(..last.len()).zip(last);
+                    rows.extend(answered.map(|(Asked(thread, item), last)| Row::new(thread, item, last)));
+                }
+                _ => return Err(unexpected()),
             }
-            _ => Err(unexpected()),
         }
+        Ok(rows)
     }
 
     async fn summary(self, row: Row) -> ThreadSummary {
@@ -93,18 +123,52 @@ pub fn page_limit(limit: Option<u16>) -> Result<usize, Refusal> {
     }
 }
 
-/// Newest first. A page is turned by time of activity: ids of different partitions do not compare. `next` is that time, opaque to clients;
-/// threads with the very same time stay on one page, so that none falls between two.
-fn cut(mut rows: Vec<Row>, limit: usize, before: Option<MsgId>) -> (Vec<Row>, Option<MsgId>) {
-    if let Some(MsgId(before)) = before {
-        rows.retain(|r| r.activity() < before);
+fn questions(threads: Vec<(Thread, ThreadItem)>) -> Vec<Vec<Asked>> {
+    let mut rest: Vec<Asked> = threads.into_iter().map(|(t, i)| Asked(t, i)).collect();
+    let mut questions = Vec::new();
+    while !rest.is_empty() {
+        let mut question = std::mem::take(&mut rest);
+        rest = question.split_off(QUESTION.fitting(question.iter()));
+        questions.push(question);
     }
-    rows.sort_by(|a, b| b.activity().cmp(&a.activity()).then_with(|| a.thread.cmp(&b.thread)));
-    let Some(last) = rows.get(limit - 1).map(Row::activity) else { return (rows, None) };
-    let end = rows.partition_point(|r| r.activity() >= last);
-    let next = (end < rows.len()).then_some(MsgId(last));
-    rows.truncate(end);
-    (rows, next)
+    questions
+}
+
+/// A page of the list while its threads come in. Newest first, and turned by `Row::key`: ids of different partitions do not compare. Holds
+/// the last events of those only that may be on it.
+struct ListPage {
+    most: Most,
+    before: u64,
+    rows: Vec<Row>,
+}
+
+impl ListPage {
+    fn new(most: Most, before: Option<MsgId>) -> Self {
+        Self { most, before: before.map_or(u64::MAX, |MsgId(key)| key), rows: Vec::new() }
+    }
+
+    fn add(&mut self, rows: Vec<Row>) {
+        self.rows.extend(rows.into_iter().filter(|r| r.key < self.before));
+        self.rows.sort_by(|a, b| b.key.cmp(&a.key).then_with(|| a.thread.cmp(&b.thread)));
+        let end = self.end();
+        self.rows[end..].iter_mut().for_each(|r| r.last = None);
+    }
+
+    /// Rows with the very same key stay on one page, so that none falls between two.
+    fn end(&self) -> usize {
+        match self.most.fitting(self.rows.iter()).checked_sub(1) {
+            Some(last) => self.rows.partition_point(|r| r.key >= self.rows[last].key),
+            None => 0,
+        }
+    }
+
+    /// The page, and where the next one begins; opaque to clients.
+    fn cut(mut self) -> (Vec<Row>, Option<MsgId>) {
+        let end = self.end();
+        let next = self.rows[..end].last().filter(|_| end < self.rows.len()).map(|r| MsgId(r.key));
+        self.rows.truncate(end);
+        (self.rows, next)
+    }
 }
 
 #[cfg(test)]
@@ -125,27 +189,64 @@ mod tests {
             kind: Kind::Text,
             body: Body::text("x"),
         };
-        Row { thread: event.thread.clone(), item: ThreadItem::default(), last: (ts > 0).then_some(event) }
+        Row::new(event.thread.clone(), ThreadItem::default(), (ts > 0).then_some(event))
+    }
+
+    fn page(mut rows: Vec<Row>, most: Most, before: Option<MsgId>) -> (Vec<Row>, Option<MsgId>) {
+        let mut page = ListPage::new(most, before);
+        // As their answers come.
+        while !rows.is_empty() {
+            let rest = rows.split_off(rows.len().div_ceil(3));
+            page.add(std::mem::replace(&mut rows, rest));
+        }
+        page.cut()
+    }
+
+    /// All pages, one after the other.
+    fn turned(all: impl Fn() -> Vec<Row>, most: Most) -> Vec<Vec<Row>> {
+        let (mut pages, mut before) = (Vec::new(), None);
+        loop {
+            let (rows, next) = page(all(), most, before);
+            pages.push(rows);
+            match next {
+                Some(_) => before = next,
+                None => return pages,
+            }
+            assert!(pages.len() < 100);
+        }
     }
 
     #[test]
     fn pages_cover_everything_once_also_when_times_are_equal_or_missing() {
         let all = [("a", 50), ("b", 40), ("c", 40), ("d", 40), ("e", 10), ("f", 0), ("g", 0)];
+        let rows = || all.iter().rev().map(|(n, ts)| row(n, *ts)).collect();
         for limit in 1..8 {
-            let (mut seen, mut before, mut pages) = (Vec::new(), None, 0);
-            loop {
-                let (rows, next) = cut(all.iter().rev().map(|(n, ts)| row(n, *ts)).collect(), limit, before);
-                seen.extend(rows.iter().map(|r| r.thread.to_string().trim_start_matches("group.").to_owned()));
-                pages += 1;
-                match next {
-                    Some(_) => before = next,
-                    None => break,
-                }
-                assert!(pages < 10);
-            }
-            assert_eq!(seen.concat(), "abcdefg", "limit {limit}");
+            let seen = turned(rows, Most::count(limit)).into_iter().flatten();
+            let seen: Vec<(String, u64)> = seen.map(|r| (r.thread.to_string(), r.last.map_or(0, |e| e.ts))).collect();
+            let mut names: Vec<&str> = seen.iter().map(|(t, _)| t.trim_start_matches("group.")).collect();
+            assert!(seen.is_sorted_by(|a, b| a.1 >= b.1), "limit {limit}: {seen:?}");
+            names.sort_unstable();
+            assert_eq!(names.concat(), "abcdefg", "limit {limit}");
         }
         assert!(page_limit(Some(0)).is_err() && page_limit(Some(201)).is_err());
         assert_eq!(page_limit(None), Ok(limits::PAGE_DEFAULT));
+    }
+
+    /// 5,000 threads that nobody has written in yet, and 200 with the longest texts, all of one millisecond.
+    #[test]
+    fn a_page_is_bounded_by_bytes_also_among_equals() {
+        let most = Most { count: limits::PAGE_MAX, bytes: limits::PAGE_BYTES };
+        let mut pages = turned(|| (0..5_000).map(|n| row(&format!("g{n}"), 0)).collect(), most);
+        pages.iter().for_each(|p| assert!(p.len() < limits::PAGE_MAX + 20, "{}", p.len()));
+        let long = |n: usize| {
+            let mut last = row(&format!("g{n}"), 1_800_000_000_000).last.unwrap();
+            last.body = Body::text("\0".repeat(limits::TEXT_CHARS));
+            Row::new(last.thread.clone(), ThreadItem::default(), Some(last))
+        };
+        pages = turned(|| (0..60).map(long).collect(), most);
+        pages.iter().for_each(|p| assert!(p.iter().map(Size::size).sum::<usize>() < limits::PAGE_BYTES + 2 * 62_000));
+        assert!(pages.iter().flatten().all(|r| r.last.is_some()));
+        assert_eq!(pages.iter().map(Vec::len).sum::<usize>(), 60);
+        assert!(page(vec![long(1), long(2)], most, None).0.iter().all(|r| r.key < 1 << 53));
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use async_nats::{Client, ConnectOptions, Event, connection::State};
 use futures_util::future::BoxFuture;
-use natterjack_protocol::{Refusal, rpc::Answer};
+use natterjack_protocol::{Code, Refusal, limits, rpc::Answer};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -45,6 +45,8 @@ pub enum RpcError {
     Refused(Refusal),
     #[error("too many requests at once")]
     Full,
+    #[error("the request is too large: {0}")]
+    TooLarge(String),
     #[error("{0}")]
     Broken(String),
 }
@@ -55,6 +57,7 @@ impl From<RequestError> for RpcError {
             RequestError::Timeout => Self::Timeout,
             RequestError::NoResponders => Self::NoResponders,
             RequestError::NotSent(s) => Self::Broken(s),
+            RequestError::TooLarge(s) => Self::TooLarge(s),
         }
     }
 }
@@ -64,6 +67,7 @@ impl From<RpcError> for Refusal {
         match e {
             RpcError::Refused(refusal) => refusal,
             RpcError::Full => Refusal::unavailable("too many requests at once; try again"),
+            RpcError::TooLarge(_) => Refusal::new(Code::Internal, "a part of the system was asked for too much; the operator has to look"),
             RpcError::NoResponders | RpcError::Timeout => Refusal::unavailable("a part of the system does not answer; try again"),
             RpcError::Broken(_) => Refusal::unavailable("a part of the system answered nonsense; try again"),
         }
@@ -133,6 +137,17 @@ impl Nats {
     /// For a connection beside this one.
     pub(crate) fn config(&self) -> &NatsConfig {
         &self.inner.cfg
+    }
+
+    /// Does the server carry the largest message there may be? What to do, if not.
+    pub fn carries_all(&self) -> Result<usize, String> {
+        match self.client.max_payload() {
+            least @ 0..limits::PAYLOAD_BYTES => Err(format!(
+                "max_payload of nats-server is {least} bytes, at least {} are needed; set `max_payload: 1MB` or more in its configuration",
+                limits::PAYLOAD_BYTES
+            )),
+            bytes => Ok(bytes),
+        }
     }
 
     pub fn connected(&self) -> bool {

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, HeaderMap, Message, StatusCode, connection::State};
+use async_nats::{Client, HeaderMap, Message, StatusCode, client::PublishErrorKind, connection::State};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
@@ -27,6 +27,20 @@ pub enum RequestError {
     NoResponders,
     #[error("not sent: {0}")]
     NotSent(String),
+    /// Nothing that waiting changes: `max_payload` of the server, or what was to be sent, is wrong.
+    #[error("{0}; see max_payload of nats-server")]
+    TooLarge(String),
+}
+
+fn not_sent(e: &async_nats::PublishError) -> RequestError {
+    match e.kind() {
+        PublishErrorKind::MaxPayloadExceeded => {
+            metrics::counter!("natterjack_nats_too_large_total").increment(1);
+            tracing::error!(error = %e, "a message is larger than nats-server takes");
+            RequestError::TooLarge(e.to_string())
+        }
+        _ => RequestError::NotSent(e.to_string()),
+    }
 }
 
 enum Waiter {
@@ -95,7 +109,7 @@ impl Inbox {
             Some(h) => self.client.publish_with_reply_and_headers(subject, reply, h, payload).await,
             None => self.client.publish_with_reply(subject, reply, payload).await,
         };
-        sent.map_err(|e| RequestError::NotSent(e.to_string()))
+        sent.map_err(|e| not_sent(&e))
     }
 
     /// One request, one answer. Cancel-safe: dropping it forgets the answer.
@@ -182,7 +196,7 @@ impl Inbox {
         let (tx, rx) = oneshot::channel();
         let (_entry, reply) = self.register(Waiter::One(tx));
         let there_and_back = async {
-            self.client.publish(reply, Bytes::new()).await.map_err(|e| RequestError::NotSent(e.to_string()))?;
+            self.client.publish(reply, Bytes::new()).await.map_err(|e| not_sent(&e))?;
             rx.await.map_err(|_| RequestError::Timeout)
         };
         tokio::time::timeout(timeout, there_and_back).await.map_err(|_| RequestError::Timeout)??;

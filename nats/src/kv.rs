@@ -167,7 +167,7 @@ impl Kv {
         }
         let (bucket, reason) = (self.bucket.clone(), e.to_string());
         match e {
-            JsError::Request(RequestError::NotSent(_)) => KvError::Rejected { bucket, reason },
+            JsError::Request(RequestError::NotSent(_) | RequestError::TooLarge(_)) => KvError::Rejected { bucket, reason },
             // 5xx: no leader, no room, no quorum; they pass.
             JsError::Api { code, .. } if code < 500 => KvError::Rejected { bucket, reason },
             _ => KvError::Unavailable { bucket, reason },

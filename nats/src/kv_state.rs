@@ -50,7 +50,12 @@ impl Buckets {
 
     /// Does the user exist, also with the archive away? Same read as `load_threads` without understanding the value.
     pub async fn user_exists(&self, uid: &UserId) -> Result<bool, KvError> {
-        Ok(self.users(uid).get(&subjects::threads_key(uid)).await?.is_some())
+        Ok(self.threads_bytes(uid).await?.is_some())
+    }
+
+    /// The size of the user's threads; none: there is no such user, or the key was lost.
+    pub async fn threads_bytes(&self, uid: &UserId) -> Result<Option<usize>, KvError> {
+        Ok(self.users(uid).get(&subjects::threads_key(uid)).await?.map(|(value, _)| value.len()))
     }
 }
 

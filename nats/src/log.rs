@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use natterjack_protocol::{MsgId, Thread, rpc::LastEntry};
+use natterjack_protocol::{Most, MsgId, Thread, rpc::LastEntry};
 use tokio::sync::OnceCell;
 
 use crate::{
@@ -93,24 +93,24 @@ impl Log {
         self.now.next_control(thread, after).await
     }
 
-    /// Entries with `after` < id <= `upto`, oldest first, at most `limit`. Nothing that was acknowledged is missing.
-    pub async fn after(&self, thread: &Thread, after: MsgId, upto: MsgId, limit: usize) -> Result<Vec<LogRecord>, TailError> {
+    /// Entries with `after` < id <= `upto`, oldest first, at most `most`. Nothing that was acknowledged is missing.
+    pub async fn after(&self, thread: &Thread, after: MsgId, upto: MsgId, most: Most) -> Result<Vec<LogRecord>, TailError> {
         let Some((former, end)) = self.former_after(thread, after).await? else {
-            return self.now.after(thread, after, upto, limit).await;
+            return self.now.after(thread, after, upto, most).await;
         };
-        let mut got = former.tail.after(thread, after, upto.min(end), limit).await?;
-        if got.len() < limit && upto > end {
-            got.extend(self.now.after(thread, end, upto, limit - got.len()).await?);
+        let mut got = former.tail.after(thread, after, upto.min(end), most).await?;
+        if !most.full(&got) && upto > end {
+            got.extend(self.now.after(thread, end, upto, most.beside(&got)).await?);
         }
         Ok(got)
     }
 
-    /// The newest `limit` entries with id > `above`, oldest first. `now_ms` is the log's clock, or near it.
-    pub async fn newest(&self, thread: &Thread, above: MsgId, limit: usize, now_ms: u64) -> Result<Vec<LogRecord>, TailError> {
-        let page = self.now.newest(thread, above, limit, now_ms).await?;
+    /// The newest entries with id > `above`, at most `most`, oldest first. `now_ms` is the log's clock, or near it.
+    pub async fn newest(&self, thread: &Thread, above: MsgId, most: Most, now_ms: u64) -> Result<Vec<LogRecord>, TailError> {
+        let page = self.now.newest(thread, above, most, now_ms).await?;
         match self.former_after(thread, above).await? {
-            Some((former, _)) if page.len() < limit => {
-                let mut all = former.tail.newest(thread, above, limit - page.len(), now_ms).await?;
+            Some((former, _)) if !most.full(&page) => {
+                let mut all = former.tail.newest(thread, above, most.beside(&page), now_ms).await?;
                 all.extend(page);
                 Ok(all)
             }

@@ -32,6 +32,8 @@ pub enum ProvisionError {
     Clock(u64),
     #[error("nats-server {0} is too old; 2.14 or later is needed")]
     ServerTooOld(String),
+    #[error("{0}")]
+    Payload(String),
     #[error("{name} exists and differs: {}; change the configuration back", .differences.join(", "))]
     Drift { name: String, differences: Vec<String> },
     #[error("{name}: {reason}")]
@@ -59,6 +61,7 @@ pub async fn provision_at(nats: &Nats, cfg: &NatsConfig, times: &Times, now_ms: 
     if !nats.client.is_server_compatible(2, 14, 0) {
         return Err(ProvisionError::ServerTooOld(nats.client.server_info().version));
     }
+    nats.carries_all().map_err(ProvisionError::Payload)?;
     for wanted in buckets(cfg, times) {
         create_or_verify(nats, wanted, true).await?;
     }

@@ -158,7 +158,7 @@ enum Verdict {
 fn verdict(e: &JsError) -> Verdict {
     match e {
         JsError::Request(RequestError::Timeout | RequestError::NoResponders) | JsError::NoLeader(_) => Verdict::Again,
-        JsError::Request(RequestError::NotSent(why)) => Verdict::Fail(PublishError::Rejected(why.clone())),
+        JsError::Request(RequestError::NotSent(why) | RequestError::TooLarge(why)) => Verdict::Fail(PublishError::Rejected(why.clone())),
         JsError::Broken(why) => Verdict::Fail(PublishError::Rejected(why.clone())),
         JsError::Api { code: http, err_code, description } => match *err_code {
             code::WRONG_LAST_SEQUENCE | code::WRONG_LAST_SEQUENCE_CONSTANT => Verdict::Fail(PublishError::Conflict),

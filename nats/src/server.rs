@@ -20,7 +20,7 @@ impl Sync {
     }
 }
 
-/// A message of the log is at most 48 KiB of body; KV values (a group with 5,000 former members) stay under 1 MB.
+/// `limits::PAYLOAD_BYTES` and as much again to spare.
 const MAX_PAYLOAD: &str = "2MB";
 
 fn common(name: &str, store_dir: &Path, host: &str, port: u16, sync: Sync) -> String {

@@ -106,7 +106,7 @@ where
     let Some(reply) = message.reply else { return };
     let Ok(permit) = room.clone().try_acquire_owned() else {
         metrics::counter!("natterjack_service_full_total", "subject" => subject.to_owned()).increment(1);
-        send(client, reply, Answer::<()>::Full).await;
+        send(client, subject, reply, Answer::<()>::Full).await;
         return;
     };
     let (client, handler, subject) = (client.clone(), handler.clone(), subject.to_owned());
@@ -121,17 +121,29 @@ where
                 }
             },
         };
-        send(&client, reply, answer).await;
+        send(&client, &subject, reply, answer).await;
         drop(permit);
     });
 }
 
-async fn send<A: Serialize>(client: &Client, reply: async_nats::Subject, answer: Answer<A>) {
+async fn send<A: Serialize>(client: &Client, subject: &str, reply: async_nats::Subject, answer: Answer<A>) {
     let encoded = rmp_serde::to_vec_named(&answer);
     drop(answer);
-    match encoded {
-        // An answer that cannot be sent is a timeout at the asker's.
-        Ok(bytes) => drop(client.publish(reply, bytes.into()).await),
-        Err(e) => tracing::error!(error = %e, "an answer could not be encoded"),
+    let why = match encoded {
+        Ok(bytes) if bytes.len() <= client.max_payload() => return publish(client, subject, reply, bytes).await,
+        Ok(bytes) => format!("it has {} bytes, max_payload of nats-server is {}", bytes.len(), client.max_payload()),
+        Err(e) => e.to_string(),
+    };
+    tracing::error!(subject, why, "an answer cannot be sent; it is refused instead");
+    metrics::counter!("natterjack_service_unsendable_total", "subject" => subject.to_owned()).increment(1);
+    let refusal = Refusal::new(Code::Internal, "the answer to this is too large; the operator has to look");
+    let refused = rmp_serde::to_vec_named(&Answer::<()>::No(refusal)).expect("a refusal has string keys and plain values");
+    publish(client, subject, reply, refused).await;
+}
+
+/// An answer that is lost with the connection is a timeout at the asker's.
+async fn publish(client: &Client, subject: &str, reply: async_nats::Subject, bytes: Vec<u8>) {
+    if let Err(e) = client.publish(reply, bytes.into()).await {
+        tracing::warn!(subject, error = %e, "an answer was not sent");
     }
 }

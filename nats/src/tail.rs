@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_nats::{Message, StatusCode};
 use bytes::Bytes;
-use natterjack_protocol::{MsgId, Thread, rpc::LastEntry};
+use natterjack_protocol::{Most, MsgId, Thread, rpc::LastEntry, size::Size};
 use serde::Serialize;
 
 use crate::{
@@ -18,8 +18,8 @@ use crate::{
     subjects, wire_time,
 };
 
-/// Messages per batch request; the server's own bound for multi_last is 1,024.
-const BATCH: usize = 1_000;
+/// Messages per batch request (the server's own bound for multi_last is 1,024), and their bytes: a thousand of 48 KiB would be 48 MB.
+const BATCH: Most = Most { count: 1_000, bytes: 1 << 20 };
 const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first probe for the newest page, and by how much each next one reaches further back: 10 s, 1 min, 6 min, 36 min, 3.6 h, 21.6 h.
 const PROBE_MS: u64 = 10_000;
@@ -34,6 +34,15 @@ pub struct LogRecord {
     pub thread: Thread,
     pub control: bool,
     pub payload: Bytes,
+}
+
+/// What a record is besides its payload: subject, headers, this struct.
+const RECORD_BYTES: usize = 200;
+
+impl Size for LogRecord {
+    fn size(&self) -> usize {
+        RECORD_BYTES + self.payload.len()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +105,7 @@ enum Begin {
 #[derive(Serialize)]
 struct BatchGet<'a> {
     batch: usize,
+    max_bytes: usize,
     next_by_subj: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<u64>,
@@ -160,47 +170,47 @@ impl Tail {
         Ok(stored.and_then(|m| record(m).ok()))
     }
 
-    /// Entries with `after` < id <= `upto`, oldest first, at most `limit`. Nothing that was acknowledged is missing.
-    pub async fn after(&self, thread: &Thread, after: MsgId, upto: MsgId, limit: usize) -> Result<Vec<LogRecord>, TailError> {
-        let (mut got, beyond) = self.upwards(thread, Begin::Seq(after.0 + 1), limit).await?;
+    /// Entries with `after` < id <= `upto`, oldest first, at most `most`. Nothing that was acknowledged is missing.
+    pub async fn after(&self, thread: &Thread, after: MsgId, upto: MsgId, most: Most) -> Result<Vec<LogRecord>, TailError> {
+        let (mut got, beyond) = self.upwards(thread, Begin::Seq(after.0 + 1), most).await?;
         // What lies behind this is not asked for, or comes with the next page.
         let end = if beyond > 0 { got.last().map_or(upto, |r| r.id.min(upto)) } else { upto };
         got.retain(|r| r.id <= end);
         if got.last().map(|r| r.id) != Some(upto) || beyond > 0 {
-            self.complete_by_leader(thread, &mut got, after, end, limit).await?;
+            self.complete_by_leader(thread, &mut got, after, end, most).await?;
         }
-        got.truncate(limit);
+        most.keep_first(&mut got);
         Ok(got)
     }
 
-    /// The newest `limit` entries with id > `above`, oldest first. `now_ms` is the log's clock, or near it.
+    /// The newest entries with id > `above`, at most `most`, oldest first. `now_ms` is the log's clock, or near it.
     ///
     /// Probes windows of time, each six times the one before, until one holds enough or reaches `above`; then asks the leader what is
     /// behind.
-    pub async fn newest(&self, thread: &Thread, above: MsgId, limit: usize, now_ms: u64) -> Result<Vec<LogRecord>, TailError> {
-        if limit == 0 {
+    pub async fn newest(&self, thread: &Thread, above: MsgId, most: Most, now_ms: u64) -> Result<Vec<LogRecord>, TailError> {
+        if most.count == 0 || most.bytes == 0 {
             return Ok(Vec::new());
         }
         let mut window = PROBE_MS;
         let mut page = Vec::new();
         for probe in 0..=PROBES {
             page = if probe == PROBES {
-                let everything = self.upwards(thread, Begin::Seq(above.0 + 1), limit).await?;
-                self.walk_to_the_end(thread, everything, limit).await?
+                let everything = self.upwards(thread, Begin::Seq(above.0 + 1), most).await?;
+                self.walk_to_the_end(thread, everything, most).await?
             } else {
-                self.last_of_window(thread, now_ms, window, limit).await?
+                self.last_of_window(thread, now_ms, window, most).await?
             };
             let reached = page.first().is_some_and(|r: &LogRecord| r.id <= above);
             page.retain(|r| r.id > above);
-            if page.len() == limit || reached {
+            if most.full(&page) || reached {
                 break;
             }
             window *= PROBE_FACTOR;
         }
         // In a full page nothing before its first entry matters.
-        let floor = if page.len() == limit { page.first().map_or(above, |r| r.id) } else { above };
-        self.complete_by_leader(thread, &mut page, floor, MsgId::MAX, usize::MAX).await?;
-        page.drain(..page.len().saturating_sub(limit));
+        let floor = if most.full(&page) { page.first().map_or(above, |r| r.id) } else { above };
+        self.complete_by_leader(thread, &mut page, floor, MsgId::MAX, Most::count(usize::MAX)).await?;
+        most.keep_last(&mut page);
         Ok(page)
     }
 
@@ -249,59 +259,75 @@ impl Tail {
         })
     }
 
-    /// The first `limit` entries from `begin` on, of both subjects in one order, and how many match beyond them. By Direct Get.
-    async fn upwards(&self, thread: &Thread, begin: Begin, limit: usize) -> Result<(Vec<LogRecord>, u64), TailError> {
+    /// The first entries from `begin` on, of both subjects in one order, at most `most`, and how many match beyond them. By Direct Get.
+    async fn upwards(&self, thread: &Thread, mut begin: Begin, most: Most) -> Result<(Vec<LogRecord>, u64), TailError> {
         let [chat, ctl] = self.subjects(thread);
         let p = self.layout.partition(thread);
-        let ((a, more_a), (b, more_b)) =
-            futures_util::try_join!(self.upwards_one(p, &chat, begin, limit), self.upwards_one(p, &ctl, begin, limit))?;
-        let mut merged = merge(a, b);
-        let beyond = more_a + more_b + merged.len().saturating_sub(limit) as u64;
-        merged.truncate(limit);
-        Ok((merged, beyond))
-    }
-
-    async fn upwards_one(&self, p: u32, subject: &str, mut begin: Begin, limit: usize) -> Result<(Vec<LogRecord>, u64), TailError> {
         let mut got: Vec<LogRecord> = Vec::new();
         loop {
-            let batch = (limit - got.len()).min(BATCH);
-            if batch == 0 {
+            let left = most.beside(&got);
+            let ((a, more_a), (b, more_b)) =
+                futures_util::try_join!(self.upwards_one(p, &chat, begin, left), self.upwards_one(p, &ctl, begin, left))?;
+            // Where one of them ends early, nothing is known of what lies behind its last entry.
+            let known =
+                [(&a, more_a), (&b, more_b)].into_iter().filter(|(_, more)| *more > 0).filter_map(|(r, _)| r.last()).map(|r| r.id).min();
+            let found = a.len() + b.len();
+            let mut part = merge(a, b);
+            part.retain(|r| known.is_none_or(|end| r.id <= end));
+            left.keep_first(&mut part);
+            let beyond = more_a + more_b + (found - part.len()) as u64;
+            let last = part.last().map(|r| r.id);
+            got.extend(part);
+            match last {
+                Some(last) if beyond > 0 && !most.full(&got) => begin = Begin::Seq(last.0 + 1),
+                _ => return Ok((got, beyond)),
+            }
+        }
+    }
+
+    async fn upwards_one(&self, p: u32, subject: &str, mut begin: Begin, most: Most) -> Result<(Vec<LogRecord>, u64), TailError> {
+        let mut got: Vec<LogRecord> = Vec::new();
+        loop {
+            let left = most.beside(&got);
+            let batch = left.count.min(BATCH.count);
+            if batch == 0 || left.bytes == 0 {
                 return Ok((got, 0));
             }
             let (seq, start_time) = match begin {
                 Begin::Seq(s) => (Some(s), None),
                 Begin::Time(ms) => (None, Some(wire_time::format_ms(ms))),
             };
-            let request = BatchGet { batch, next_by_subj: subject, seq, start_time };
+            let max_bytes = left.bytes.min(BATCH.bytes);
+            let request = BatchGet { batch, max_bytes, next_by_subj: subject, seq, start_time };
             let chunk = self.direct(p, js::json(&request), batch).await?;
             let progressed = chunk.records.last().map(|r| r.id);
             got.extend(chunk.records);
             match progressed {
                 // A batch may end early by bytes.
-                Some(last) if chunk.pending > 0 && got.len() < limit => begin = Begin::Seq(last.0 + 1),
+                Some(last) if chunk.pending > 0 && !most.full(&got) => begin = Begin::Seq(last.0 + 1),
                 _ => return Ok((got, chunk.pending)),
             }
         }
     }
 
-    /// The last `limit` entries of a window of time that ends now. A busy thread may have far more in it than a page: then smaller
+    /// The last entries, at most `most`, of a window of time that ends now. A busy thread may have far more in it than a page: then smaller
     /// windows are tried as long as they hold a page, and only the rest is walked over.
-    async fn last_of_window(&self, thread: &Thread, now_ms: u64, mut window: u64, limit: usize) -> Result<Vec<LogRecord>, TailError> {
+    async fn last_of_window(&self, thread: &Thread, now_ms: u64, mut window: u64, most: Most) -> Result<Vec<LogRecord>, TailError> {
         let within = |window| Begin::Time(now_ms.saturating_sub(window));
-        let mut found = self.upwards(thread, within(window), limit).await?;
-        while found.1 > BATCH as u64 && window > PROBE_FACTOR {
+        let mut found = self.upwards(thread, within(window), most).await?;
+        while found.1 > BATCH.count as u64 && window > PROBE_FACTOR {
             window /= PROBE_FACTOR;
-            let smaller = self.upwards(thread, within(window), limit).await?;
-            if smaller.0.len() < limit {
+            let smaller = self.upwards(thread, within(window), most).await?;
+            if !most.full(&smaller.0) {
                 break;
             }
             found = smaller;
         }
-        self.walk_to_the_end(thread, found, limit).await
+        self.walk_to_the_end(thread, found, most).await
     }
 
-    /// Goes on behind the last entry of `page`; keeps the last `limit`.
-    async fn walk_to_the_end(&self, thread: &Thread, found: (Vec<LogRecord>, u64), limit: usize) -> Result<Vec<LogRecord>, TailError> {
+    /// Goes on behind the last entry of `page`; keeps the last ones.
+    async fn walk_to_the_end(&self, thread: &Thread, found: (Vec<LogRecord>, u64), most: Most) -> Result<Vec<LogRecord>, TailError> {
         let (mut page, mut beyond) = found;
         while beyond > 0 {
             let Some(last) = page.last().map(|r| r.id) else { break };
@@ -310,7 +336,7 @@ impl Tail {
                 break;
             }
             page.extend(more);
-            page.drain(..page.len().saturating_sub(limit));
+            most.keep_last(&mut page);
             beyond = left;
         }
         Ok(page)
@@ -324,34 +350,29 @@ impl Tail {
         page: &mut Vec<LogRecord>,
         after: MsgId,
         upto: MsgId,
-        limit: usize,
+        most: Most,
     ) -> Result<(), TailError> {
         let stream = self.layout.stream(thread);
         let shown = [false, true].map(|control| page.iter().rfind(|r| r.control == control).map_or(after, |r| r.id));
         let [chat, ctl] = self.subjects(thread);
-        let more = futures_util::try_join!(
-            self.leader_after(&stream, &chat, shown[0], upto, limit),
-            self.leader_after(&stream, &ctl, shown[1], upto, limit)
+        let (a, b) = futures_util::try_join!(
+            self.leader_after(&stream, &chat, shown[0], upto, most),
+            self.leader_after(&stream, &ctl, shown[1], upto, most)
         )?;
-        if !more.0.is_empty() || !more.1.is_empty() {
+        if !a.is_empty() || !b.is_empty() {
             metrics::counter!("natterjack_tail_stale_total").increment(1);
-            *page = merge(std::mem::take(page), merge(more.0, more.1));
+            let known = [&a, &b].into_iter().filter(|r| most.full(r)).filter_map(|r| r.last()).map(|r| r.id).min();
+            *page = merge(std::mem::take(page), merge(a, b));
+            page.retain(|r| known.is_none_or(|end| r.id <= end));
         }
         Ok(())
     }
 
-    async fn leader_after(
-        &self,
-        stream: &str,
-        subject: &str,
-        after: MsgId,
-        upto: MsgId,
-        limit: usize,
-    ) -> Result<Vec<LogRecord>, TailError> {
+    async fn leader_after(&self, stream: &str, subject: &str, after: MsgId, upto: MsgId, most: Most) -> Result<Vec<LogRecord>, TailError> {
         let mut found = Vec::new();
         let mut seq = after.0 + 1;
         while seq <= upto.0
-            && found.len() < limit
+            && !most.full(&found)
             && let Some(m) = js::leader_next(&self.nats, stream, subject, seq).await?
             && m.seq <= upto.0
         {

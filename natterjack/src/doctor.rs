@@ -58,7 +58,7 @@ pub async fn run(settings: &Settings) -> bool {
     match Nats::connect(&natterjack_nats::NatsConfig { connect_deadline_ms: 2_000, ..settings.nats.clone() }, "doctor").await {
         Err(e) => println!("--    NATS: {e} (fine if nothing is running)"),
         Ok(nats) => {
-            say("NATS", Ok("reachable".into()));
+            say("NATS", nats.carries_all().map(|bytes| format!("reachable, carries {bytes} bytes")));
             match Layout::load(&nats).await {
                 Err(e) => say("log", Err(format!("{e}; run `natterjack provision`"))),
                 Ok(layout) => {

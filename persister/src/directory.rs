@@ -185,7 +185,7 @@ impl<S: Store + Accounts> Directory<S> {
             // Whom somebody finds does not depend on who asks.
             DirectoryRequest::Find { prefix, actor: _ } => self.find(&prefix).await,
             DirectoryRequest::Profiles { users } => self.profiles(&users).await,
-            DirectoryRequest::Contacts { actor } => self.contacts(&actor).await,
+            DirectoryRequest::Contacts { actor, after } => self.contacts(&actor, after).await,
             DirectoryRequest::Contact { actor, other, change } => self.contact(&actor, &other, change).await,
             DirectoryRequest::RebuildThreads { user } => self.rebuild_threads(&user).await.map(|()| DirectoryAnswer::Done),
             DirectoryRequest::RebuildGroup { group } => self.rebuild_group(&group).await.map(|()| DirectoryAnswer::Done),

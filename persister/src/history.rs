@@ -9,11 +9,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use natterjack_nats::{Buckets, Layout, Log, Nats, Service, TailError, layout::LayoutError, serve, service::ServeError, subjects};
 use natterjack_protocol::{
-    Code, Event, MsgId, Refusal, Thread, Times, UserId,
+    Code, Event, Most, MsgId, Refusal, Thread, Times, UserId,
     frame::Page,
     limits,
     rpc::{Access, At, HistoryAnswer, HistoryRequest},
 };
+
+use tokio::sync::Semaphore;
 
 use crate::{
     overlay,
@@ -34,7 +36,7 @@ use joined::Joined;
 use long_tails::LongTails;
 use reader::Reader;
 
-/// Requests at once. Overflow: `unavailable` at once. A request holds at most a few thousand rows.
+/// Requests at once. Overflow: `unavailable` at once. A request holds at most about a megabyte: `tail`'s part of the log and a page.
 const CONCURRENCY: usize = 128;
 
 /// The service.
@@ -47,6 +49,8 @@ pub struct History<S> {
 /// What an answer is made from.
 #[derive(Clone)]
 pub(crate) struct View<S> {
+    /// For threads that are looked at beside each other: what 128 lists hold together is what as many pages hold.
+    places: Arc<Semaphore>,
     store: S,
     log: Log,
     buckets: Buckets,
@@ -54,7 +58,7 @@ pub(crate) struct View<S> {
     times: Times,
     long_tails: Arc<LongTails>,
     /// Entries of a thread above the archive that are read whole.
-    whole: usize,
+    whole: Most,
 }
 
 /// Why there is no answer.
@@ -106,15 +110,15 @@ pub async fn start<S: Store>(nats: &Nats, history: History<S>) -> Result<Service
 
 impl<S: Store> History<S> {
     pub fn new(nats: &Nats, layout: Layout, times: Times, store: S) -> Self {
-        let (log, buckets) = (Log::new(nats, layout), Buckets::new(nats, layout));
-        let view = View { store, log, buckets, layout, times, long_tails: Arc::default(), whole: tail::WHOLE };
+        let (log, buckets, places) = (Log::new(nats, layout), Buckets::new(nats, layout), Arc::new(Semaphore::new(CONCURRENCY)));
+        let view = View { places, store, log, buckets, layout, times, long_tails: Arc::default(), whole: tail::WHOLE };
         Self { nats: nats.clone(), view: Arc::new(RwLock::new(view)) }
     }
 
     /// Reads at most so many entries of a thread above the archive whole; for tests that have no time to write thousands.
     #[must_use]
     pub fn reading_whole(self, entries: usize) -> Self {
-        let view = View { whole: entries.max(4), ..self.current() };
+        let view = View { whole: Most { count: entries.max(4), ..tail::WHOLE }, ..self.current() };
         Self { view: Arc::new(RwLock::new(view)), ..self }
     }
 
@@ -176,6 +180,13 @@ fn about(request: &HistoryRequest) -> Option<&Thread> {
     }
 }
 
+impl<S> View<S> {
+    /// What is read at a time behind a page for its operations.
+    fn part(&self) -> Most {
+        Most { count: self.whole.count / 2, bytes: 2 * self.whole.bytes }
+    }
+}
+
 impl<S: Store> View<S> {
     /// The outer error: a question that makes no sense.
     async fn answer(&self, request: HistoryRequest) -> Result<Result<HistoryAnswer, HistoryError>, Refusal> {
@@ -224,7 +235,9 @@ impl<S: Store> View<S> {
     }
 
     async fn is_message(&self, thread: &Thread, id: MsgId) -> Result<bool, HistoryError> {
-        let read = async |joined: &Joined<'_, S>| Ok((joined.rows(id, id.next(), Order::OldestFirst, 1).await?.pop(), joined.hole()));
+        let read = async |joined: &Joined<'_, S>| {
+            Ok((joined.rows(id, id.next(), Order::OldestFirst, Most::count(1)).await?.0.pop(), joined.hole()))
+        };
         let (row, hole) = match read(&Joined::open(self, thread, MsgId::NONE).await?).await {
             Err(HistoryError::Store(StoreError::Unavailable(_))) => read(&Joined::open_log_only(self, thread, MsgId::NONE).await?).await?,
             found => found?,
@@ -238,18 +251,19 @@ impl<S: Store> View<S> {
 
     /// Every event with after < id <= upto: what a gap in a chain hides.
     async fn between(&self, thread: Thread, after: MsgId, upto: MsgId, limit: usize) -> Result<HistoryAnswer, HistoryError> {
-        let limit = limit.clamp(1, limits::HEADS_PER_BATCH);
+        let most = Most { count: limit.clamp(1, limits::HEADS_PER_BATCH), bytes: limits::ANSWER_BYTES };
         let joined = Joined::open(self, &thread, upto).await?;
-        let read = async |joined: &Joined<'_, S>| joined.rows(after.next(), upto.next(), Order::OldestFirst, limit + 1).await;
-        let (mut rows, hole) = match read(&joined).await {
+        let read = async |joined: &Joined<'_, S>| joined.rows(after.next(), upto.next(), Order::OldestFirst, most).await;
+        let ((mut rows, more), hole) = match read(&joined).await {
             Err(HistoryError::Store(StoreError::Unavailable(_))) => {
                 let joined = Joined::open_log_only(self, &thread, upto).await?;
                 (read(&joined).await?, joined.hole())
             }
             rows => (rows?, joined.hole()),
         };
-        let mut complete = rows.len() <= limit;
-        rows.truncate(limit);
+        let read = rows.len();
+        most.keep_first(&mut rows);
+        let mut complete = (!more && rows.len() == read) || rows.last().is_some_and(|r| r.id == upto);
         if let Some(unchecked) = rows.iter().position(|r| r.unchecked) {
             if unchecked == 0 {
                 return Err(HistoryError::OutOfReach);

@@ -13,9 +13,10 @@ use std::future::Future;
 
 use bytes::Bytes;
 use natterjack_protocol::{
-    Body, Cid, Entry, Event, Kind, MsgId, Thread, UserId,
+    Body, Cid, Entry, Event, Kind, Most, MsgId, Thread, UserId,
     fold::{Group, ThreadItem},
     rpc::LastEntry,
+    size::{self, Size},
 };
 
 pub mod accounts;
@@ -96,6 +97,17 @@ impl Row {
     }
 }
 
+/// What an event is besides its body, in JSON: a thread of 133 characters, a sender of 64, a cid of 36, three numbers of 16 digits, and the
+/// names of the fields.
+const EVENT_BYTES: usize = 400;
+
+/// As the event it becomes, in JSON.
+impl Size for Row {
+    fn size(&self) -> usize {
+        EVENT_BYTES + size::json(&self.body)
+    }
+}
+
 /// The entries of one thread within a batch, oldest first, and what their control entries made of the thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ThreadBatch {
@@ -164,14 +176,14 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     fn position(&self, key: PartitionKey) -> impl Future<Output = Result<Option<Position>, StoreError>> + Send;
 
-    /// At most `limit` rows with `lo <= id < hi`, from the end that `order` names.
+    /// Rows with `lo <= id < hi`, at most `most`, from the end that `order` names.
     fn rows(
         &self,
         thread: &Thread,
         lo: MsgId,
         hi: MsgId,
         order: Order,
-        limit: usize,
+        most: Most,
     ) -> impl Future<Output = Result<Vec<Row>, StoreError>> + Send;
 
     /// The first id of the thread at or after this time.

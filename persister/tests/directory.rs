@@ -175,8 +175,8 @@ async fn contacts_ask_accept_and_part() {
         Ok(_) => panic!("another answer"),
         Err(e) => panic!("{e}"),
     };
-    let list = async |actor: &UserId| match world.ask(&DirectoryRequest::Contacts { actor: actor.clone() }).await {
-        Ok(DirectoryAnswer::Contacts(list)) => list.into_iter().map(|c| (c.name, c.state)).collect::<Vec<_>>(),
+    let list = async |actor: &UserId| match world.ask(&DirectoryRequest::Contacts { actor: actor.clone(), after: None }).await {
+        Ok(DirectoryAnswer::Contacts { contacts, .. }) => contacts.into_iter().map(|c| (c.name, c.state)).collect::<Vec<_>>(),
         _ => panic!("no contacts"),
     };
     assert_eq!(state(change(&a, &b, ContactChange::Request)).await, Some(ContactState::Requested));

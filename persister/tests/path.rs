@@ -10,4 +10,5 @@ mod path {
     pub mod kit;
     mod later;
     mod pages;
+    mod sizes;
 }

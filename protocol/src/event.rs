@@ -9,6 +9,7 @@ use crate::{
     cid::Cid,
     entry::{BadEntry, Body, Entry, Kind, VERSION},
     ids::{MsgId, Token, UserId},
+    limits,
     thread::Thread,
     times::Times,
 };
@@ -38,7 +39,8 @@ impl Event {
         let mut random = [0; 10];
         random[..8].copy_from_slice(&id.0.to_be_bytes());
         let from = UserId::parse("unreadable").expect("ten letters are an id; minted ones have seventeen");
-        let body = Body { data: Some(bytes), ..Body::default() };
+        // Nobody but who holds the keys of NATS can write more; the archive keeps all of it.
+        let body = Body { data: Some(bytes.slice(..bytes.len().min(limits::BODY_BYTES))), ..Body::default() };
         Self { thread, id, prev, ts, from, cid: Cid::mint(ts, random), kind: Kind::Unknown, body }
     }
 

@@ -9,7 +9,7 @@ use crate::{
     entry::{Body, Entry, Kind, VERSION},
     error::{Code, Refusal},
     ids::{MsgId, UserId},
-    limits, text,
+    limits, size, text,
     thread::Thread,
 };
 
@@ -330,6 +330,17 @@ fn forbidden(what: &str) -> Refusal {
     Refusal::new(Code::Forbidden, what)
 }
 
+/// May this state (of a group, or the threads of a user) grow? A value that is larger than NATS carries could not be written any more, and
+/// nobody would ever learn of what came after it.
+pub fn has_room<T: Serialize + ?Sized>(state: &T) -> bool {
+    size::json(state) <= limits::STATE_BYTES
+}
+
+/// Somebody's threads do not take one more.
+pub fn full(user: &UserId) -> Refusal {
+    Refusal::new(Code::LimitReached, format!("{user} is in too many conversations and groups to be in one more"))
+}
+
 /// May `actor` make this change of the group as it stands, and is it one? Decided on one version; the append is guarded by it.
 ///
 /// What was done by the request whose answer was lost must not be refused when it is repeated: also to who has left, or has given the
@@ -388,6 +399,9 @@ pub fn judge_group(group: Option<&Group>, actor: &UserId, kind: Kind, body: &Bod
             }
             let unknown = new.iter().filter(|u| !group.members.contains_key(**u)).count();
             room(group.members.len() + unknown, limits::GROUP_EVER)?;
+            if !has_room(group) {
+                return Err(Refusal::new(Code::LimitReached, "too many people have joined and left this group; make a new one"));
+            }
             room(group.present().count() + new.len(), max_members)?;
             // It is the first entry that they see: it has to say where they are.
             let name = Some(group.name.clone());
@@ -562,6 +576,39 @@ mod tests {
         apply_group(&mut g, MsgId(1), &e);
         let more = ctl("a", Kind::MemberAdded, &["one-more"]);
         assert_eq!(judge_group(g.as_ref(), &more.from, more.kind, &more.body, 500).unwrap_err().code, Code::LimitReached);
+    }
+
+    /// 500 people who joined again and again, as often as they may.
+    #[test]
+    fn the_state_of_a_group_stays_below_what_can_be_written() {
+        let everybody: Vec<String> = (0..499).map(|i| format!("u{i:016}")).collect();
+        let everybody: Vec<&str> = everybody.iter().map(String::as_str).collect();
+        let mut g = None;
+        apply_group(&mut g, MsgId(1 << 50), &ctl("a", Kind::GroupCreated, &everybody));
+        for n in 1.. {
+            apply_group(&mut g, MsgId((1 << 50) + 2 * n), &ctl("a", Kind::MemberRemoved, &everybody));
+            let again = ctl("a", Kind::MemberAdded, &everybody);
+            if let Err(e) = judge_group(g.as_ref(), &again.from, again.kind, &again.body, 500) {
+                assert_eq!(e.code, Code::LimitReached);
+                assert!(n < limits::REJOINS as u64, "by its size, not by their number");
+                break;
+            }
+            apply_group(&mut g, MsgId((1 << 50) + 2 * n + 1), &again);
+        }
+        let bytes = rmp_serde::to_vec_named(&g).unwrap().len();
+        assert!((limits::STATE_BYTES / 2..limits::PAYLOAD_BYTES - 10_000).contains(&bytes), "{bytes}");
+        // The largest one that may be: 5,000 members and former members.
+        let many = |from: usize| (from..from + 499).map(|i| format!("u{i:016}")).collect::<Vec<_>>();
+        let mut g = None;
+        for n in 0..10u64 {
+            let some = many(n as usize * 499);
+            let some: Vec<&str> = some.iter().map(String::as_str).collect();
+            let (kind, at) = (if n == 0 { Kind::GroupCreated } else { Kind::MemberAdded }, MsgId((1 << 50) + 2 * n));
+            let e = ctl("a", kind, &some);
+            assert!(judge_group(g.as_ref(), &e.from, e.kind, &e.body, 500).is_ok(), "{n}");
+            apply_group(&mut g, at, &e);
+            apply_group(&mut g, at.next(), &ctl("a", Kind::MemberRemoved, &some));
+        }
     }
 
     #[test]

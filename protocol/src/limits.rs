@@ -16,13 +16,27 @@ pub const CURSORS_PER_HELLO: usize = 1_000;
 pub const HEADS_PER_BATCH: usize = 1_024;
 pub const PAGE_MAX: usize = 200;
 pub const PAGE_DEFAULT: usize = 50;
-/// Frames and bytes that wait for one slow reader before it is closed with a resumable code.
+/// A page, of events or of threads, ends with what reaches so many bytes of JSON: 200 messages of 600 bytes, 2 s at 64 kB/s, and two texts
+/// of 10,000 characters that JSON spells with six bytes each.
+pub const PAGE_BYTES: usize = 128 * 1024;
+/// Bytes of one message in NATS: what a role asks, answers or keeps as a value. `max_payload` of nats-server is 1 MiB unless configured;
+/// less is refused by `provision`.
+pub const PAYLOAD_BYTES: usize = 1 << 20;
+/// What a role asks or answers another for many threads ends with what reaches this. The largest event is an entry of 48 KiB, at six bytes
+/// of JSON each 288 KiB: half of a payload is left.
+pub const ANSWER_BYTES: usize = PAYLOAD_BYTES / 4;
+/// Bytes of a value in KV (a group's state, a user's threads): beyond it nobody is added. Room for the change that is being made: 500
+/// users of 133 + 60 bytes are 97 KB.
+pub const STATE_BYTES: usize = PAYLOAD_BYTES - 128 * 1024;
+/// Live frames and bytes that wait for one slow reader before it is closed with a resumable code. What waits behind its pages while it
+/// attaches is counted with them.
 pub const OUTBOX_FRAMES: usize = 4_096;
 pub const OUTBOX_BYTES: usize = 1 << 20;
 /// Bytes of frames after which an answer to a poll is sent: as much as may wait for a socket. What is left comes with the next poll.
 pub const POLL_BYTES: usize = OUTBOX_BYTES;
-/// Live events held for one session while it attaches.
-pub const HELD_EVENTS: usize = 4_096;
+/// Bytes of a snapshot (pages, answers) that a session has asked for or that wait for its socket; beyond them it waits. Eight pages, and as
+/// much as may wait of live frames.
+pub const SNAPSHOT_BYTES: usize = 8 * PAGE_BYTES;
 /// Requests (sends included) of one session that wait for their answer.
 pub const INFLIGHT_REQUESTS: usize = 64;
 /// Frames a session may send: a bucket of this many, refilled at this rate per second.
@@ -69,7 +83,7 @@ const fn limit(name: &'static str, value: usize, unit: &'static str, of: &'stati
 }
 
 /// Every limit that somebody outside can run into. A test holds that it is complete.
-pub const TABLE: [Limit; 36] = [
+pub const TABLE: [Limit; 40] = [
     limit("TEXT_CHARS", TEXT_CHARS, "characters", "a text or caption; Unicode scalar values, not bytes"),
     limit("EMOJI_CHARS", EMOJI_CHARS, "characters", "an emoji or a reaction"),
     limit("CUSTOM_BYTES", CUSTOM_BYTES, "bytes", "the data of a `custom` message, before base64"),
@@ -89,10 +103,14 @@ pub const TABLE: [Limit; 36] = [
     limit("CURSORS_PER_HELLO", CURSORS_PER_HELLO, "cursors", "one `hello` or one `sync`"),
     limit("PAGE_DEFAULT", PAGE_DEFAULT, "events", "a page of history, or threads of a list, without `limit`"),
     limit("PAGE_MAX", PAGE_MAX, "events", "the largest `limit` of `history` and `threads`"),
-    limit("OUTBOX_FRAMES", OUTBOX_FRAMES, "frames", "what waits at the edge for a slow reader"),
-    limit("OUTBOX_BYTES", OUTBOX_BYTES, "bytes", "what waits at the edge for a slow reader"),
+    limit("PAGE_BYTES", PAGE_BYTES, "bytes", "a page, of events or of threads, ends with what reaches so many bytes of JSON"),
+    limit("OUTBOX_FRAMES", OUTBOX_FRAMES, "frames", "live frames that wait at the edge for a slow reader"),
+    limit("OUTBOX_BYTES", OUTBOX_BYTES, "bytes", "live frames that wait at the edge for a slow reader"),
+    limit("SNAPSHOT_BYTES", SNAPSHOT_BYTES, "bytes", "pages and answers under way to a session; the next ones wait"),
+    limit("PAYLOAD_BYTES", PAYLOAD_BYTES, "bytes", "what nats-server has to carry in one message (`max_payload`)"),
+    limit("ANSWER_BYTES", ANSWER_BYTES, "bytes", "what one role answers another for many threads at once"),
+    limit("STATE_BYTES", STATE_BYTES, "bytes", "the state of a group, or the threads of a user"),
     limit("POLL_BYTES", POLL_BYTES, "bytes", "frames after which a poll is answered; the rest comes with the next one"),
-    limit("HELD_EVENTS", HELD_EVENTS, "events", "live events held for a session while it attaches"),
     limit("HEADS_PER_BATCH", HEADS_PER_BATCH, "threads", "one question of an edge for the newest ids"),
     limit(
         "RESEND_ROWS",

@@ -8,6 +8,7 @@ use crate::{
     event::Event,
     fold::{Intervals, ThreadItem},
     ids::{DeviceId, MsgId, UserId},
+    size::{self, Size},
     thread::Thread,
 };
 
@@ -96,11 +97,11 @@ pub enum HistoryRequest {
     /// One page of a thread, as `reader` with these intervals may see it. `min_id`: what the asker knows to exist; an answer
     /// that does not reach it would be stale.
     Page { thread: Thread, reader: UserId, access: Access, at: At, limit: u16, min_id: MsgId },
-    /// Every event with after < id <= upto, oldest first, at most `limit`: for the repair of a chain. Nothing is hidden.
+    /// Every event with after < id <= upto, oldest first, at most `limit`, and as many as fit: for the repair of a chain. Nothing is hidden.
     Between { thread: Thread, after: MsgId, upto: MsgId, limit: u16 },
     /// The newest entry of each thread.
     LastEntries { threads: Vec<Thread> },
-    /// The newest visible event of each thread, for the thread list.
+    /// The newest visible event of each thread, for the thread list. The answer may be of the first ones only: ask again for the rest.
     Latest { reader: UserId, threads: Vec<(Thread, Access)> },
     /// The id under which (thread, sender, cid) is stored, if it is; looked for from the cid's time on, archive and log.
     /// `below`: only an id smaller than this counts (the late rule: is that entry a copy?).
@@ -162,8 +163,10 @@ pub enum DirectoryRequest {
     Profiles {
         users: Vec<UserId>,
     },
+    /// In the order of their names, those behind this name.
     Contacts {
         actor: UserId,
+        after: Option<String>,
     },
     Contact {
         actor: UserId,
@@ -213,6 +216,12 @@ pub struct Contact {
     pub state: ContactState,
 }
 
+impl Size for Contact {
+    fn size(&self) -> usize {
+        size::json(self)
+    }
+}
+
 /// What a login gives. Neither token is ever logged.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tokens {
@@ -233,7 +242,11 @@ pub enum DirectoryAnswer {
     Done,
     Tokens(Tokens),
     Profiles(Vec<Profile>),
-    Contacts(Vec<Contact>),
+    /// `more`: they did not all fit.
+    Contacts {
+        contacts: Vec<Contact>,
+        more: bool,
+    },
     Contact(Option<ContactState>),
 }
 

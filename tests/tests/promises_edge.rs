@@ -11,3 +11,5 @@ mod p4_no_silent_hole;
 mod p5_any_edge;
 #[path = "promises_edge/p6_edges_are_cattle.rs"]
 mod p6_edges_are_cattle;
+#[path = "promises_edge/sizes.rs"]
+mod sizes;

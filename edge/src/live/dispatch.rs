@@ -234,22 +234,22 @@ impl Dispatcher {
                 let everywhere = threads.is_empty();
                 self.rounds.wait(Waiter { slots, threads, everywhere, reply: Some(reply) });
             }
-            Command::GoLive { session, topics, then } => {
+            Command::GoLive { session, topics, then, reply } => {
                 // Membership may have changed while the pages went out.
                 for (thread, item) in session.state.snapshot() {
                     if !item.intervals.open() {
                         self.put_right(&session, &thread, &item);
                     }
                 }
-                for (key, floors) in topics {
-                    self.hub.go_live(session.id, &key, &floors);
-                }
-                if let Some(frame) = then {
+                let live = self.hub.go_live(session.id, &topics);
+                if let Some(frame) = then.filter(|_| live) {
                     session.outbox.push(frame);
                     for (thread, item) in session.state.snapshot() {
                         self.put_right(&session, &thread, &item);
                     }
                 }
+                // Who does not wait any more is gone.
+                let _ = reply.send(live);
             }
             Command::Stand { session, topics } => topics.iter().for_each(|key| self.hub.leave_topic(session, key)),
             Command::Leave { session } => self.hub.leave(session),
@@ -358,8 +358,10 @@ impl Dispatcher {
             self.hub.end(session.id, gid, until);
         } else if item.intervals.open() && !self.hub.sits(session.id, &TopicKey::Group(gid.clone())) {
             let (live, session, thread, item) = (self.live.clone(), session.clone(), thread.clone(), item.clone());
+            let joining = session.joins();
             self.jobs.spawn(async move {
                 attach::join(&live, &session, &thread, &item).await;
+                drop(joining);
                 Done::Nothing
             });
         }

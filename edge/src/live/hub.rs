@@ -301,7 +301,24 @@ impl Hub {
         }
     }
 
-    pub fn go_live(&mut self, session: SessionId, key: &TopicKey, floors: &[(u64, MsgId)]) {
+    /// The session has its pages up to these floors. False: more came meanwhile than was held, it has to read the log again; what comes
+    /// from here on is held.
+    pub fn go_live(&mut self, session: SessionId, topics: &[(TopicKey, Vec<(u64, MsgId)>)]) -> bool {
+        let slots: Vec<Slot> = topics.iter().filter_map(|(key, _)| self.by_key.get(key).copied()).collect();
+        let dropped = slots.iter().any(|slot| self.topics[*slot as usize].as_ref().is_some_and(|e| e.topic.has_dropped(session)));
+        if dropped {
+            for slot in slots {
+                if let Some((topic, _)) = self.topic(slot) {
+                    topic.fill_again(session);
+                }
+            }
+            return false;
+        }
+        topics.iter().for_each(|(key, floors)| self.topic_goes_live(session, key, floors));
+        true
+    }
+
+    fn topic_goes_live(&mut self, session: SessionId, key: &TopicKey, floors: &[(u64, MsgId)]) {
         if let Some(slot) = self.by_key.get(key).copied()
             && let Some((topic, _)) = self.topic(slot)
         {

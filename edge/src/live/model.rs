@@ -12,7 +12,7 @@ use natterjack_protocol::{
     event::EntryView,
     fold::{Intervals, ThreadItem},
     frame::{Page, ServerFrame},
-    live,
+    limits, live,
 };
 use proptest::prelude::*;
 
@@ -70,6 +70,10 @@ enum Step {
         which: usize,
         behind: u64,
     },
+    /// Nothing more can be held for a session that attaches.
+    Crowded {
+        which: usize,
+    },
     Leave {
         session: usize,
     },
@@ -99,6 +103,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (0usize..3, any::<bool>(), 0usize..8).prop_map(|(user, json, cursor_back)| Step::Attach { user, json, cursor_back }),
         2 => (0usize..4).prop_map(|which| Step::Further { which, behind: 0 }),
         1 => (0usize..4, 1u64..12).prop_map(|(which, behind)| Step::Further { which, behind }),
+        1 => (0usize..4).prop_map(|which| Step::Crowded { which }),
         1 => (0usize..6).prop_map(|session| Step::Leave { session }),
         3 => (0usize..4).prop_map(|which| Step::Fetched { which }),
         1 => Just(Step::Delayed),
@@ -109,6 +114,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 struct Attached {
     handle: Arc<SessionHandle>,
     cursors: HashMap<Thread, MsgId>,
+    /// How far its pages have come.
+    reached: HashMap<Thread, MsgId>,
 }
 
 /// A session between its first subscription and going live.
@@ -236,7 +243,11 @@ impl World {
         }
         self.hub.sit(&handle, &TopicKey::User(who.clone()), Place::default());
         self.settle();
-        self.attaching.push(Attaching { session: Attached { handle, cursors: HashMap::new() }, cursor_back, at: At::User });
+        self.attaching.push(Attaching {
+            session: Attached { handle, cursors: HashMap::new(), reached: HashMap::new() },
+            cursor_back,
+            at: At::User,
+        });
     }
 
     fn further(&mut self, which: usize, behind: u64) {
@@ -258,11 +269,15 @@ impl World {
             }
             At::User | At::Groups => self.attaching.push(a),
             At::Pages(floors) => {
-                for (key, floors) in floors {
-                    self.hub.go_live(a.session.handle.id, &key, &floors);
-                }
+                let topics: Vec<_> = floors.into_iter().collect();
+                let live = self.hub.go_live(a.session.handle.id, &topics);
                 self.settle();
-                self.sessions.push(a.session);
+                if live {
+                    self.sessions.push(a.session);
+                } else {
+                    a.session.handle.outbox.release(limits::OUTBOX_FRAMES, limits::OUTBOX_BYTES);
+                    self.attaching.push(Attaching { at: At::Groups, ..a });
+                }
             }
         }
     }
@@ -287,7 +302,14 @@ impl World {
             let log: Vec<_> = self.log[thread].iter().filter(|e| e.id <= frontier).cloned().collect();
             let head = log.last().map_or(MsgId::NONE, |e| e.id);
             let cursor = log.len().checked_sub(cursor_back + 1).map_or(MsgId::NONE, |i| log[i].id);
-            session.cursors.insert(thread.clone(), cursor);
+            let cursor = match session.reached.get(thread) {
+                Some(reached) => *reached,
+                None => {
+                    session.cursors.insert(thread.clone(), cursor);
+                    cursor
+                }
+            };
+            session.reached.insert(thread.clone(), head.max(cursor));
             floors.entry(key.clone()).or_default().push((thread.hash64(), head));
             let events: Vec<Event> = log.iter().filter(|e| e.id > cursor).cloned().collect();
             if !events.is_empty() {
@@ -323,6 +345,12 @@ impl World {
                 self.attach(&user(USERS[*who]), if *json { Codec::Json } else { Codec::Msgpack }, *cursor_back);
             }
             Step::Further { which, behind } => self.further(*which, *behind),
+            Step::Crowded { which } => {
+                if !self.attaching.is_empty() {
+                    let outbox = &self.attaching[which % self.attaching.len()].session.handle.outbox;
+                    while outbox.hold(limits::OUTBOX_BYTES / 64) {}
+                }
+            }
             Step::Leave { session } => {
                 if !self.sessions.is_empty() {
                     let gone = self.sessions.remove(session % self.sessions.len());

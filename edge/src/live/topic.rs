@@ -7,18 +7,22 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use natterjack_protocol::{
-    Event, MsgId, Thread, UserId,
+    Event, Most, MsgId, Thread, UserId,
     chain::{self, Link},
     close,
     codec::Codec,
     fold::{ThreadItem, ends_membership},
     frame::ServerFrame,
     limits,
+    size::Size,
     thread::partition_of,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::session::handle::{SessionHandle, SessionId};
+use crate::session::{
+    handle::{SessionHandle, SessionId},
+    outbox::Outbox,
+};
 
 /// Whose live subject it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -77,6 +81,39 @@ struct Repair {
     upto: MsgId,
 }
 
+/// What a repair holds: as much as may wait for a session. Beyond it the fetch brings the rest.
+const REPAIR: Most = Most { count: limits::OUTBOX_FRAMES, bytes: limits::OUTBOX_BYTES };
+
+impl Size for LiveEvent {
+    fn size(&self) -> usize {
+        self.frame.len()
+    }
+}
+
+/// What came for a session while it reads its pages, in its codec. All of it is counted in its outbox.
+#[derive(Default)]
+struct Held {
+    events: Vec<(u64, MsgId, Bytes)>,
+    /// There was too much: it is in the log, and has to be fetched from there.
+    dropped: bool,
+}
+
+impl Held {
+    fn add(&mut self, outbox: &Outbox, hash: u64, id: MsgId, frame: Bytes) {
+        if !self.dropped && outbox.hold(frame.len()) {
+            self.events.push((hash, id, frame));
+        } else {
+            self.drop_all(outbox);
+            self.dropped = true;
+        }
+    }
+
+    fn drop_all(&mut self, outbox: &Outbox) {
+        let events = std::mem::take(&mut self.events);
+        outbox.release(events.len(), events.iter().map(|(.., frame)| frame.len()).sum());
+    }
+}
+
 /// What a session may hear on a topic, as far as was known when it sat down.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Place {
@@ -86,6 +123,12 @@ pub struct Place {
     pub v: MsgId,
     /// This and what follows is not for this session: it left the group here.
     pub until: Option<MsgId>,
+}
+
+impl Place {
+    fn hears(&self, id: MsgId) -> bool {
+        id >= self.since && self.until.is_none_or(|until| id < until)
+    }
 }
 
 impl From<&ThreadItem> for Place {
@@ -98,8 +141,8 @@ impl From<&ThreadItem> for Place {
 struct Seat {
     session: Arc<SessionHandle>,
     place: Place,
-    /// Some: the session reads its pages; this is what came meanwhile.
-    filling: Option<Vec<LiveEvent>>,
+    /// Some: the session reads its pages. Boxed: most seats are live.
+    filling: Option<Box<Held>>,
     /// Threads whose pages went further than this topic has come: skip up to there.
     floors: Vec<(u64, MsgId)>,
 }
@@ -150,7 +193,7 @@ impl Topic {
                 if self.seats.is_empty() {
                     self.seats.reserve_exact(1);
                 }
-                self.seats.push(Seat { session: session.clone(), place, filling: Some(Vec::new()), floors: Vec::new() });
+                self.seats.push(Seat { session: session.clone(), place, filling: Some(Box::default()), floors: Vec::new() });
             }
         }
     }
@@ -160,8 +203,29 @@ impl Topic {
         self.seats.iter().any(|s| s.session.id == session && s.filling.is_some())
     }
 
+    /// Was something dropped that came while it reads its pages?
+    pub fn has_dropped(&self, session: SessionId) -> bool {
+        self.seats.iter().any(|s| s.session.id == session && s.filling.as_ref().is_some_and(|held| held.dropped))
+    }
+
+    /// What was held is in the pages that it reads next; holds what comes from here on.
+    pub fn fill_again(&mut self, session: SessionId) {
+        for seat in self.seats.iter_mut().filter(|s| s.session.id == session) {
+            if let Some(mut held) = seat.filling.take() {
+                held.drop_all(&seat.session.outbox);
+                seat.filling = Some(Box::default());
+            }
+        }
+    }
+
     pub fn leave(&mut self, session: SessionId) {
-        self.seats.retain(|s| s.session.id != session);
+        self.seats.retain_mut(|s| {
+            let goes = s.session.id == session;
+            if let Some(held) = s.filling.as_mut().filter(|_| goes) {
+                held.drop_all(&s.session.outbox);
+            }
+            !goes
+        });
     }
 
     /// The session's part of `thread` ends at `until`, where the log says so; what comes before it may still be on its way.
@@ -211,7 +275,7 @@ impl Topic {
     pub fn event(&mut self, event: LiveEvent) -> Option<Gap> {
         let hash = event.hash();
         if let Some(repair) = self.repairs.get_mut(&hash) {
-            if repair.held.len() < limits::HELD_EVENTS {
+            if !REPAIR.full(&repair.held) {
                 repair.held.push(event);
             } else {
                 // Cheaper than holding on: the fetch will bring it.
@@ -294,10 +358,11 @@ impl Topic {
             floors.iter().copied().filter(|(hash, floor)| self.shown(*hash).is_none_or(|s| *floor > s)).collect();
         let Some(seat) = self.seats.iter_mut().find(|s| s.session.id == session) else { return };
         let Some(held) = seat.filling.take() else { return };
-        for event in held {
-            let hash = event.hash();
-            if !floors.iter().any(|(h, floor)| *h == hash && event.id <= *floor) {
-                deliver(seat, hash, &event, &mut None, &mut None);
+        for (hash, id, frame) in held.events {
+            seat.session.outbox.release(1, frame.len());
+            // Its part may have ended meanwhile, or begun again.
+            if seat.place.hears(id) && !floors.iter().any(|(h, floor)| *h == hash && id <= *floor) {
+                seat.session.outbox.push(frame);
             }
         }
         seat.floors = ahead;
@@ -359,16 +424,7 @@ fn decode<'a>(event: &LiveEvent, decoded: &'a mut Option<Option<Event>>) -> &'a 
 
 /// One event to one session: the shared bytes, or their JSON made at most once per event.
 fn deliver(seat: &mut Seat, hash: u64, event: &LiveEvent, json: &mut Option<Bytes>, decoded: &mut Option<Option<Event>>) {
-    if event.id < seat.place.since || seat.place.until.is_some_and(|until| event.id >= until) {
-        return;
-    }
-    if let Some(held) = &mut seat.filling {
-        if held.len() < limits::HELD_EVENTS {
-            held.push(event.clone());
-        } else {
-            // The client begins again from its cursors; holding more would cost everybody else.
-            seat.session.outbox.close(close::RESYNC);
-        }
+    if !seat.place.hears(event.id) || seat.filling.as_ref().is_some_and(|held| held.dropped) {
         return;
     }
     if !seat.floors.is_empty() {
@@ -388,7 +444,10 @@ fn deliver(seat: &mut Seat, hash: u64, event: &LiveEvent, json: &mut Option<Byte
             }
         },
     };
-    seat.session.outbox.push(frame);
+    match &mut seat.filling {
+        Some(held) => held.add(&seat.session.outbox, hash, event.id, frame),
+        None => seat.session.outbox.push(frame),
+    }
 }
 
 #[cfg(test)]

@@ -24,6 +24,11 @@ pub(super) fn request(frame: &ClientFrame) -> Option<Request> {
     }
 }
 
+/// Of a request that is answered already, or refused.
+fn done(r: Request, answered: Result<(), Refusal>) -> Done {
+    answered.map_or_else(|refusal| Done::Answer(ServerFrame::error(Some(r), refusal)), |()| Done::Nothing)
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     pub(super) fn command(&mut self, frame: ClientFrame) -> Option<End> {
         match frame {
@@ -45,13 +50,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 let (services, handle) = (self.services.clone(), self.handle.clone());
                 self.request(async move {
                     let page = async {
+                        let room = handle.room().await?;
                         handle.state.loaded(services.times.attach).await?;
-                        services.threads.page(&handle.user, handle.state.snapshot(), limit, before).await
+                        let (threads, next) = services.threads.page(&handle.user, handle.state.snapshot(), limit, before).await?;
+                        room.frame(&ServerFrame::Threads { r, threads, next });
+                        Ok(())
                     };
-                    Done::Answer(match page.await {
-                        Ok((threads, next)) => ServerFrame::Threads { r, threads, next },
-                        Err(e) => ServerFrame::error(Some(r), e),
-                    })
+                    done(r, page.await)
                 });
             }
             ClientFrame::Sync { r, cursors } => {
@@ -68,8 +73,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 });
             }
             ClientFrame::Ping => {
-                // A change of a membership below this may not have been told yet.
-                let synced = self.services.live.synced().filter(|_| self.attached && self.whole && !self.handle.state.is_reading());
+                // A change of a membership below this may not have been told yet, or the page of a group that was joined not sent.
+                let whole = self.attached && self.whole && !self.handle.state.is_reading() && !self.handle.is_joining();
+                let synced = self.services.live.synced().filter(|_| whole);
                 self.handle.frame(&ServerFrame::Pong { now: self.services.clock.any_now_ms(), synced });
             }
             ClientFrame::Hello(_) => self.error(None, Refusal::invalid("this session has said hello already")),
@@ -109,14 +115,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let r = h.r;
             let page = async {
                 let question = Question::of(&h)?;
+                let room = handle.room().await?;
                 handle.state.loaded(services.times.attach).await?;
                 let known = handle.state.item(&question.thread);
-                services.pages.page(&handle.user, known, question, min_id).await
+                let page = services.pages.page(&handle.user, known, question, min_id).await?;
+                room.frame(&ServerFrame::Page(Page { r: Some(r), ..page }));
+                Ok(())
             };
-            Done::Answer(match page.await {
-                Ok(page) => ServerFrame::Page(Page { r: Some(r), ..page }),
-                Err(e) => ServerFrame::error(Some(r), e),
-            })
+            done(r, page.await)
         });
     }
 }

@@ -1,8 +1,11 @@
 //! What other parts of the edge may hold of a session: who it is, how it speaks, and its outbox.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU16, Ordering::Relaxed},
+};
 
-use natterjack_protocol::{DeviceId, UserId, codec::Codec, frame::ServerFrame};
+use natterjack_protocol::{DeviceId, Refusal, UserId, codec::Codec, frame::ServerFrame, limits};
 
 use super::outbox::Outbox;
 use crate::members::UserState;
@@ -21,14 +24,81 @@ pub struct SessionHandle {
     pub state: Arc<UserState>,
     /// Its connection is over.
     pub gone: AtomicBool,
+    /// Groups it joins whose pages have not gone out yet: until then not everything below the frontier was shown.
+    joining: AtomicU16,
+}
+
+/// Room for one page or answer in the outbox of a session, given back with it.
+pub struct Room(Option<Arc<SessionHandle>>);
+
+impl Room {
+    pub fn frame(mut self, frame: &ServerFrame) {
+        if let Some(session) = self.0.take() {
+            session.outbox.push_snapshot(frame.encode(session.codec));
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if let Some(session) = &self.0 {
+            session.outbox.give_back(limits::PAGE_BYTES);
+        }
+    }
+}
+
+/// A session joins a group.
+pub struct Joining(Arc<SessionHandle>);
+
+impl Drop for Joining {
+    fn drop(&mut self) {
+        self.0.joining.fetch_sub(1, Relaxed);
+    }
 }
 
 impl SessionHandle {
     pub fn new(id: SessionId, user: UserId, device: DeviceId, codec: Codec, state: Arc<UserState>) -> Arc<Self> {
-        Arc::new(Self { id, user, device, codec, outbox: Outbox::default(), state, gone: AtomicBool::new(false) })
+        Arc::new(Self {
+            id,
+            user,
+            device,
+            codec,
+            outbox: Outbox::default(),
+            state,
+            gone: AtomicBool::new(false),
+            joining: AtomicU16::new(0),
+        })
     }
 
+    /// Waits until a page may be asked for: what was asked for before is on its way to the client.
+    pub async fn room(self: &Arc<Self>) -> Result<Room, Refusal> {
+        if self.outbox.take_room(limits::PAGE_BYTES).await { Ok(Room(Some(self.clone()))) } else { Err(over()) }
+    }
+
+    /// Waits until all pages that were asked for before are on their way.
+    pub async fn drained(&self) -> Result<(), Refusal> {
+        if !self.outbox.take_room(limits::SNAPSHOT_BYTES).await {
+            return Err(over());
+        }
+        self.outbox.give_back(limits::SNAPSHOT_BYTES);
+        Ok(())
+    }
+
+    pub fn joins(self: &Arc<Self>) -> Joining {
+        self.joining.fetch_add(1, Relaxed);
+        Joining(self.clone())
+    }
+
+    pub fn is_joining(&self) -> bool {
+        self.joining.load(Relaxed) > 0
+    }
+
+    /// Something that comes by itself, or a short answer.
     pub fn frame(&self, frame: &ServerFrame) {
         self.outbox.push(frame.encode(self.codec));
     }
+}
+
+fn over() -> Refusal {
+    Refusal::unavailable("this session is over")
 }

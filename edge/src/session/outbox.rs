@@ -1,7 +1,8 @@
 //! Step 6: what waits for one session's socket. Filled by the dispatcher and by the session itself, drained by the session's writer.
 //!
-//! Bounded by frames and bytes. Overflow drops the whole queue and closes the session with a resumable code:
-//! a slow reader costs nobody else anything, and comes back with its cursors.
+//! Bounded by frames and bytes, in two ways. What a client has asked for (the pages of attach, answers) waits until there is room
+//! (`SessionHandle::room`), however slow the line is. What comes by itself cannot wait: overflow of live frames drops the whole queue and
+//! closes the session with a resumable code: a slow reader costs nobody else anything, and comes back with its cursors.
 
 use std::{
     collections::VecDeque,
@@ -15,11 +16,14 @@ use natterjack_protocol::{
     limits,
 };
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 #[derive(Default)]
 struct Queue {
     frames: VecDeque<(u64, Bytes)>,
-    bytes: usize,
+    /// Live frames and their bytes; with those that are held for this session while it attaches.
+    live: u32,
+    live_bytes: u32,
     closed: Option<Close>,
     leave: bool,
     waiter: Option<Waiter>,
@@ -41,28 +45,90 @@ pub enum Call {
     Leave,
 }
 
-/// Key of a frame that nothing may replace.
-const LASTING: u64 = 0;
+impl Queue {
+    /// Counts one more live frame. False: that is one too many of what may wait, of `1/part` of it.
+    fn count(&mut self, bytes: usize, part: usize) -> bool {
+        let (frames, bytes) = (self.live as usize + 1, self.live_bytes as usize + bytes);
+        let fits = frames <= limits::OUTBOX_FRAMES / part && bytes <= limits::OUTBOX_BYTES / part;
+        if fits {
+            (self.live, self.live_bytes) = (frames as u32, bytes as u32);
+        }
+        fits
+    }
 
-#[derive(Default)]
-pub struct Outbox(Mutex<Queue>);
+    fn discount(&mut self, frames: usize, bytes: usize) {
+        self.live = self.live.saturating_sub(frames as u32);
+        self.live_bytes = self.live_bytes.saturating_sub(bytes as u32);
+    }
+}
+
+/// Key of a frame that nothing may replace, and of one that belongs to a snapshot; those of others are larger.
+const LASTING: u64 = 0;
+const SNAPSHOT: u64 = 1;
+/// What may be held of live frames while a session attaches: the rest is room for what comes right behind them.
+const HELD_PART: usize = 2;
+
+pub struct Outbox {
+    queue: Mutex<Queue>,
+    /// Bytes of a snapshot that may still be asked for. In order: a large piece waits no longer than the small ones before it.
+    room: Semaphore,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self { queue: Mutex::default(), room: Semaphore::new(limits::SNAPSHOT_BYTES) }
+    }
+}
 
 impl Outbox {
-    /// Queues a frame that is already in the session's codec.
+    /// Waits for room of a snapshot. False: the session is over. What is taken has to be given back by [`Outbox::push_snapshot`] or
+    /// [`Outbox::give_back`]; dropping the future takes nothing.
+    pub(super) async fn take_room(&self, bytes: usize) -> bool {
+        self.room.acquire_many(bytes as u32).await.map(tokio::sync::SemaphorePermit::forget).is_ok()
+    }
+
+    pub(super) fn give_back(&self, bytes: usize) {
+        self.room.add_permits(bytes);
+    }
+
+    /// Queues a frame for which [`limits::PAGE_BYTES`] of room were taken.
+    pub(super) fn push_snapshot(&self, frame: Bytes) {
+        self.give_back(limits::PAGE_BYTES - charge(&frame));
+        let mut q = self.queue.lock();
+        if q.closed.is_none() {
+            let waiter = enqueue(&mut q, SNAPSHOT, frame);
+            drop(q);
+            wake(waiter);
+        }
+    }
+
+    /// Counts a live frame that somebody keeps until this session has its pages. False: too many of them are kept.
+    pub fn hold(&self, bytes: usize) -> bool {
+        let mut q = self.queue.lock();
+        q.closed.is_some() || q.count(bytes, HELD_PART)
+    }
+
+    /// Held frames are not kept any more, or are pushed now.
+    pub fn release(&self, frames: usize, bytes: usize) {
+        self.queue.lock().discount(frames, bytes);
+    }
+
+    /// Queues a live frame that is already in the session's codec.
     pub fn push(&self, frame: Bytes) {
         self.add(LASTING, frame);
     }
 
     /// Queues a frame of which only the last per `key` matters (typing); dropped when the reader is behind anyway.
     pub fn push_ephemeral(&self, key: u64, frame: Bytes) {
-        let key = key.max(1);
-        let mut q = self.0.lock();
+        let key = key.max(SNAPSHOT + 1);
+        let mut q = self.queue.lock();
         if let Some(old) = q.frames.iter().position(|(k, _)| *k == key) {
             let (_, gone) = std::mem::replace(&mut q.frames[old], (key, frame.clone()));
-            q.bytes = q.bytes - gone.len() + frame.len();
+            q.discount(0, gone.len());
+            q.live_bytes += frame.len() as u32;
             return;
         }
-        let behind = q.frames.len() > limits::OUTBOX_FRAMES / 2 || q.bytes > limits::OUTBOX_BYTES / 2;
+        let behind = q.frames.len() > limits::OUTBOX_FRAMES / 2 || q.live_bytes as usize > limits::OUTBOX_BYTES / 2;
         drop(q);
         if !behind {
             self.add(key, frame);
@@ -70,32 +136,30 @@ impl Outbox {
     }
 
     fn add(&self, key: u64, frame: Bytes) {
-        let mut q = self.0.lock();
+        let mut q = self.queue.lock();
         if q.closed.is_some() {
             return;
         }
-        let was_empty = q.frames.is_empty();
-        q.bytes += frame.len();
-        q.frames.push_back((key, frame));
-        if q.frames.len() > limits::OUTBOX_FRAMES || q.bytes > limits::OUTBOX_BYTES {
+        let waiter = if q.count(frame.len(), 1) {
+            enqueue(&mut q, key, frame)
+        } else {
             metrics::counter!("natterjack_edge_outbox_overflows_total").increment(1);
-            q.frames = VecDeque::new();
-            (q.bytes, q.closed) = (0, Some(close::SLOW_READER));
-        } else if !was_empty {
-            return;
-        }
-        let waiter = q.waiter.take_if(|w| w.wants_frames);
+            *q = Queue { closed: Some(close::SLOW_READER), leave: q.leave, waiter: q.waiter.take(), ..Queue::default() };
+            self.room.close();
+            q.waiter.take_if(|w| w.wants_frames)
+        };
         drop(q);
         wake(waiter);
     }
 
     /// Closes after what is queued has been written. The first reason stays.
     pub fn close(&self, why: Close) {
-        let mut q = self.0.lock();
+        let mut q = self.queue.lock();
         if q.closed.is_some() {
             return;
         }
         q.closed = Some(why);
+        self.room.close();
         let waiter = q.waiter.take();
         drop(q);
         wake(waiter);
@@ -103,7 +167,7 @@ impl Outbox {
 
     /// Asks the session to finish what it has begun and to go.
     pub fn leave(&self) {
-        let mut q = self.0.lock();
+        let mut q = self.queue.lock();
         q.leave = true;
         let waiter = q.waiter.take();
         drop(q);
@@ -111,13 +175,13 @@ impl Outbox {
     }
 
     pub fn is_closed(&self) -> bool {
-        self.0.lock().closed.is_some()
+        self.queue.lock().closed.is_some()
     }
 
     /// Is there something to do? What was said before it was asked to leave goes first. `frames`: can they be written now? `leaving`: it
     /// was asked before. One task may wait here.
     pub fn poll(&self, cx: &mut Context<'_>, frames: bool, leaving: bool) -> Poll<Call> {
-        let mut q = self.0.lock();
+        let mut q = self.queue.lock();
         if frames && (!q.frames.is_empty() || q.closed.is_some()) {
             return Poll::Ready(Call::Write);
         }
@@ -133,7 +197,7 @@ impl Outbox {
 
     /// Its task is awake and will `poll` before it sleeps: what it says itself need not wake it.
     pub fn awake(&self) {
-        if let Some(waiter) = &mut self.0.lock().waiter {
+        if let Some(waiter) = &mut self.queue.lock().waiter {
             waiter.wants_frames = false;
         }
     }
@@ -145,14 +209,20 @@ impl Outbox {
 
     /// Moves queued frames to `into`, stopping once `max_bytes` are exceeded. Returns why to close, once nothing is left to write.
     pub fn take(&self, into: &mut Vec<Bytes>, max_bytes: usize) -> Option<Close> {
-        let mut q = self.0.lock();
-        let mut taken = 0;
+        let mut q = self.queue.lock();
+        let (mut taken, mut room) = (0, 0);
         while taken < max_bytes {
-            let Some((_, frame)) = q.frames.pop_front() else { break };
+            let Some((key, frame)) = q.frames.pop_front() else { break };
             taken += frame.len();
+            match key {
+                SNAPSHOT => room += charge(&frame),
+                _ => q.discount(1, frame.len()),
+            }
             into.push(frame);
         }
-        q.bytes -= taken;
+        if room > 0 {
+            self.give_back(room);
+        }
         if !q.frames.is_empty() {
             return None;
         }
@@ -164,6 +234,18 @@ impl Outbox {
     }
 }
 
+/// What a frame of a snapshot counts: a single event may be larger than the room of a page.
+fn charge(frame: &Bytes) -> usize {
+    frame.len().min(limits::PAGE_BYTES)
+}
+
+/// Returns whom to wake.
+fn enqueue(q: &mut Queue, key: u64, frame: Bytes) -> Option<Waiter> {
+    let was_empty = q.frames.is_empty();
+    q.frames.push_back((key, frame));
+    if was_empty { q.waiter.take_if(|w| w.wants_frames) } else { None }
+}
+
 fn wake(waiter: Option<Waiter>) {
     if let Some(waiter) = waiter {
         waiter.waker.wake();
@@ -172,6 +254,8 @@ fn wake(waiter: Option<Waiter>) {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn frame(n: usize) -> Bytes {
@@ -193,6 +277,48 @@ mod tests {
         assert!(!by_bytes.is_closed());
         by_bytes.push(frame(1));
         assert_eq!(by_bytes.take(&mut out, usize::MAX), Some(close::SLOW_READER));
+    }
+
+    #[test]
+    fn what_is_held_counts_and_leaves_room_behind_it() {
+        let o = Outbox::default();
+        assert!(o.hold(limits::OUTBOX_BYTES / 2) && !o.hold(1), "half of it");
+        o.push(frame(limits::OUTBOX_BYTES / 2));
+        assert!(!o.is_closed());
+        o.release(1, limits::OUTBOX_BYTES / 2);
+        o.push(frame(limits::OUTBOX_BYTES / 2));
+        assert!(!o.is_closed());
+        o.push(frame(1));
+        assert!(o.is_closed() && o.hold(1), "who is gone is not counted");
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_waits_in_order_and_never_closes() {
+        let o = Outbox::default();
+        let pages = limits::SNAPSHOT_BYTES / limits::PAGE_BYTES;
+        for n in 0..pages {
+            assert!(o.take_room(limits::PAGE_BYTES).now_or_never().unwrap());
+            // One that is larger than its room, one that is smaller.
+            o.push_snapshot(frame(if n == 0 { 2 * limits::PAGE_BYTES } else { limits::PAGE_BYTES }));
+        }
+        let mut all = Box::pin(o.take_room(limits::SNAPSHOT_BYTES));
+        let mut page = Box::pin(o.take_room(limits::PAGE_BYTES));
+        assert!(futures_util::poll!(all.as_mut()).is_pending() && futures_util::poll!(page.as_mut()).is_pending());
+        o.push(frame(limits::OUTBOX_BYTES));
+        assert!(!o.is_closed(), "live frames have their own room");
+        let mut out = Vec::new();
+        for _ in 1..pages {
+            o.take(&mut out, 1);
+        }
+        assert!(futures_util::poll!(all.as_mut()).is_pending() && futures_util::poll!(page.as_mut()).is_pending(), "in order");
+        o.take(&mut out, 1);
+        assert!(all.await);
+        assert!(futures_util::poll!(page.as_mut()).is_pending());
+        o.give_back(limits::SNAPSHOT_BYTES);
+        assert!(page.await);
+        let later = o.take_room(limits::SNAPSHOT_BYTES);
+        o.close(close::DRAINING);
+        assert!(!later.await, "who waits is told of the end");
     }
 
     #[test]

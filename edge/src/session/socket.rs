@@ -5,6 +5,7 @@
 
 use std::{
     future::poll_fn,
+    io,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -18,8 +19,8 @@ use natterjack_protocol::{
     limits,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::{Instant, timeout},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::timeout,
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -63,13 +64,41 @@ pub const PER_FLUSH: usize = 64 * 1024;
 /// After the close frame: time for it to be written, and for the other side to answer it.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// Counts what is written.
+struct Progress<S> {
+    stream: S,
+    written: u64,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Progress<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Progress<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let wrote = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if let Poll::Ready(Ok(n)) = wrote {
+            self.written += n as u64;
+        }
+        wrote
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 pub struct Socket<S> {
-    ws: WebSocketStream<S>,
+    ws: WebSocketStream<Progress<S>>,
     codec: Codec,
     /// Something is written and not flushed.
     unflushed: bool,
-    /// Since when the other side does not take it.
-    stuck: Option<Instant>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
@@ -79,12 +108,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             // The default of 128 KiB is allocated at once, for every idle connection (DESIGN §13).
             .read_buffer_size(1_024)
             .write_buffer_size(16 * 1024)
-            // What is taken per flush and one frame as large as an outbox can hold.
+            // What is taken per flush and one frame as large as any.
             .max_write_buffer_size(PER_FLUSH + 2 * limits::OUTBOX_BYTES)
             .max_message_size(Some(limits::FRAME_BYTES))
             .max_frame_size(Some(limits::FRAME_BYTES));
+        let stream = Progress { stream, written: 0 };
         let ws = WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(config)).await;
-        Self { ws, codec, unflushed: false, stuck: None }
+        Self { ws, codec, unflushed: false }
     }
 
     pub fn codec(&self) -> Codec {
@@ -95,9 +125,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         !self.unflushed
     }
 
-    /// Since when the other side does not take what was written, as far as a flush has found out.
-    pub fn stuck(&self) -> Option<Instant> {
-        self.stuck
+    /// Bytes that the other side has taken.
+    pub fn written(&self) -> u64 {
+        self.ws.get_ref().written
     }
 
     /// Lets out what was written.
@@ -105,16 +135,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         if !self.unflushed {
             return Poll::Ready(Ok(()));
         }
-        match Pin::new(&mut self.ws).poll_flush(cx) {
-            Poll::Ready(done) => {
-                (self.unflushed, self.stuck) = (false, None);
-                Poll::Ready(done.map_err(|e| gone(&e)))
-            }
-            Poll::Pending => {
-                self.stuck.get_or_insert_with(Instant::now);
-                Poll::Pending
-            }
-        }
+        let flushed = Pin::new(&mut self.ws).poll_flush(cx);
+        self.unflushed = flushed.is_pending();
+        flushed.map_err(|e| gone(&e))
     }
 
     /// The next message, or why there will be none any more.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use natterjack_protocol::{
-    close,
+    Times, close,
     codec::Codec,
     error::Code,
     frame::{ClientFrame, ServerFrame},
@@ -18,7 +18,10 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::kit::{PATIENCE, World, cid};
+use crate::{
+    harness::eventually,
+    kit::{PATIENCE, World, cid, times},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_never_says_hello_is_closed() {
@@ -124,7 +127,7 @@ async fn what_is_no_websocket_of_ours_is_closed() {
 /// Thousands of frames without reading a single answer: the one who does it is closed, everybody else goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_floods_or_does_not_read_is_closed() {
-    let world = World::start(&["ua", "ub"]).await;
+    let world = World::with(&["ua", "ub"], Times { heartbeat_timeout: Duration::from_secs(5), ..times() }).await;
     let (mut writes, mut reads) = world.client("ua", "d1", Codec::Json).await.ws.split();
     let ping = ClientFrame::Ping.encode(Codec::Json);
     let flood = async {
@@ -170,7 +173,12 @@ async fn whoever_floods_or_does_not_read_is_closed() {
     witness.until(|f| matches!(f, ServerFrame::Pong { .. })).await;
     assert!(witness.sent(cid(), "dm.ub.ub", "still here").await.is_ok());
 
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // What it asked for waits; but not for one who takes not one byte for so long as silence is suffered.
+    eventually("the deaf one is given up", async || {
+        let ping = Message::Text(ping.clone().try_into().unwrap());
+        matches!(timeout(Duration::from_millis(200), deaf.ws.send(ping)).await, Ok(Err(_)))
+    })
+    .await;
     let code = deaf.closed().await;
     assert!(gone(code), "closed with {code}");
 }

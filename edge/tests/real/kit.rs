@@ -16,7 +16,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use natterjack_edge::{Config, Error, run};
 use natterjack_nats::{Buckets, Layout, Nats, Service, Tail, serve, subjects};
 use natterjack_protocol::{
-    Body, Cid, Entry, Event, Kind, MsgId, Refusal, Thread, Times, Token,
+    Body, Cid, Entry, Event, Kind, Most, MsgId, Refusal, Thread, Times, Token,
     close::Close,
     codec::Codec,
     entry::VERSION,
@@ -248,7 +248,7 @@ async fn others(nats: &Nats, layout: Layout, tail: &Tail, hold: &Hold) -> Vec<Se
         async move {
             Ok::<_, Refusal>(match q {
                 HistoryRequest::FindCid { thread, sender, cid, .. } => {
-                    let stored = tail.after(&thread, MsgId::NONE, MsgId::MAX, 1_000).await.unwrap();
+                    let stored = tail.after(&thread, MsgId::NONE, MsgId::MAX, Most::count(1_000)).await.unwrap();
                     let found = stored.iter().find(|r| Entry::decode(&r.payload).is_ok_and(|e| e.from == sender && e.cid == cid));
                     HistoryAnswer::FindCid { found: found.map(|r| r.id), seen: now_ms() }
                 }
@@ -264,7 +264,7 @@ async fn others(nats: &Nats, layout: Layout, tail: &Tail, hold: &Hold) -> Vec<Se
     let directory = |q: DirectoryRequest| async move {
         match q {
             DirectoryRequest::Profiles { .. } | DirectoryRequest::Find { .. } => Ok(DirectoryAnswer::Profiles(Vec::new())),
-            DirectoryRequest::Contacts { .. } => Ok(DirectoryAnswer::Contacts(Vec::new())),
+            DirectoryRequest::Contacts { .. } => Ok(DirectoryAnswer::Contacts { contacts: Vec::new(), more: false }),
             DirectoryRequest::Contact { .. } => Ok(DirectoryAnswer::Contact(None)),
             DirectoryRequest::Logout { .. } => Ok(DirectoryAnswer::Done),
             DirectoryRequest::Register { .. } => Err(Refusal::new(Code::Conflict, "this name is taken")),

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use natterjack_protocol::{
-    Entry, Kind, MsgId, Thread, close,
+    Entry, Kind, Most, MsgId, Thread, close,
     codec::Codec,
     error::Code,
     fold::{Interval, Intervals, ThreadItem, UserThreads},
@@ -24,7 +24,7 @@ async fn the_first_message_starts_the_conversation_and_a_resend_gets_the_first_i
     assert!(later > at);
 
     let thread: Thread = "dm.ua.ub".parse().unwrap();
-    let log = world.tail.after(&thread, MsgId::NONE, MsgId::MAX, 100).await.unwrap();
+    let log = world.tail.after(&thread, MsgId::NONE, MsgId::MAX, Most::count(100)).await.unwrap();
     let kinds: Vec<Kind> = log.iter().map(|r| Entry::decode(&r.payload).unwrap().kind).collect();
     assert_eq!(kinds, [Kind::DmStarted, Kind::Text, Kind::Text]);
 
@@ -32,7 +32,7 @@ async fn the_first_message_starts_the_conversation_and_a_resend_gets_the_first_i
     let old = cid_at(now_ms() - 120_000);
     let stored = c.sent(old, "dm.ua.ub", "from long ago").await.unwrap();
     assert_eq!(c.sent(old, "dm.ua.ub", "from long ago").await.unwrap(), stored);
-    let entry = world.tail.after(&thread, later, MsgId::MAX, 10).await.unwrap();
+    let entry = world.tail.after(&thread, later, MsgId::MAX, Most::count(10)).await.unwrap();
     assert_eq!(entry.len(), 1);
     assert!(Entry::decode(&entry[0].payload).unwrap().seen.is_some());
 }
@@ -56,7 +56,7 @@ async fn one_senders_messages_keep_their_order() {
         }
     }
     assert!(answers.is_sorted() && answers.iter().map(|(r, _)| *r).eq(asked));
-    let log = world.tail.after(&"dm.ua.ub".parse().unwrap(), MsgId::NONE, MsgId::MAX, 1_000).await.unwrap();
+    let log = world.tail.after(&"dm.ua.ub".parse().unwrap(), MsgId::NONE, MsgId::MAX, Most::count(1_000)).await.unwrap();
     assert_eq!(log.len(), 1 + 300, "one has started the conversation");
     assert!(answers.iter().map(|(_, id)| *id).eq(log[1..].iter().map(|r| r.id)));
 }

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use natterjack_nats::{Layout, LogRecord, Nats, NatsConfig, Publisher, Tail, provision};
-use natterjack_protocol::{MsgId, Thread, Times};
+use natterjack_protocol::{Most, MsgId, Thread, Times};
 
 use crate::harness::{Server, eventually, thread};
 
@@ -19,7 +19,7 @@ fn batch(numbers: RangeInclusive<u32>) -> Vec<(String, Bytes)> {
 }
 
 async fn log_of(nats: &Nats, layout: Layout, t: &Thread) -> Vec<LogRecord> {
-    Tail::new(nats, layout).after(t, MsgId::NONE, MsgId(u64::MAX >> 11), LARGE).await.unwrap()
+    Tail::new(nats, layout).after(t, MsgId::NONE, MsgId(u64::MAX >> 11), Most::count(LARGE)).await.unwrap()
 }
 
 fn bodies(log: &[LogRecord]) -> Vec<u32> {
@@ -149,7 +149,10 @@ async fn elections_swap_and_double_nothing() {
         let mut log = Vec::new();
         // From a follower, which may be a moment behind.
         eventually("all of it", async || {
-            log = Tail::new(&nats, layout).after(&t, MsgId::NONE, MsgId(u64::MAX >> 11), 2 * EACH as usize).await.unwrap_or_default();
+            log = Tail::new(&nats, layout)
+                .after(&t, MsgId::NONE, MsgId(u64::MAX >> 11), Most::count(2 * EACH as usize))
+                .await
+                .unwrap_or_default();
             log.len() >= EACH as usize
         })
         .await;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use natterjack_nats::{
     FanIn, FanInEvent, Layout, LogReader, NatsConfig, Publisher, Slot, Start, Tail, TailError, layout::LayoutError, provision,
 };
-use natterjack_protocol::{MsgId, Times};
+use natterjack_protocol::{Most, MsgId, Times};
 
 use crate::harness::{Server, ids, thread_in};
 
@@ -77,8 +77,8 @@ async fn a_leader_is_killed_while_we_write_and_read() {
     let now = tail.bounds(0).await.unwrap().ts_ms;
     for i in 0..50 {
         let id = publisher.message(&t, &format!("after{i}"), "x".into()).await.unwrap().id;
-        assert_eq!(tail.newest(&t, MsgId::NONE, 5, now).await.unwrap().last().unwrap().id, id);
-        assert_eq!(ids(&tail.after(&t, MsgId(id.0 - 3), id, 10).await.unwrap()), [MsgId(id.0 - 2), MsgId(id.0 - 1), id]);
+        assert_eq!(tail.newest(&t, MsgId::NONE, Most::count(5), now).await.unwrap().last().unwrap().id, id);
+        assert_eq!(ids(&tail.after(&t, MsgId(id.0 - 3), id, Most::count(10)).await.unwrap()), [MsgId(id.0 - 2), MsgId(id.0 - 1), id]);
     }
 
     // The fan-in reader is on one of those that live, with its subscription.

@@ -12,7 +12,7 @@ use natterjack_nats::{
     Buckets, Layout, Log, LogReader, NatsConfig, Position, Positions, ProvisionError, PublishError, Publisher, Record, Start, Tail,
     provision, subjects, switch,
 };
-use natterjack_protocol::{MsgId, Thread, Times};
+use natterjack_protocol::{Most, MsgId, Thread, Times};
 
 use crate::harness::{Server, ids, thread, thread_in};
 
@@ -87,7 +87,7 @@ async fn what_is_acknowledged_during_a_switch_is_in_one_of_both_and_ids_only_ris
     for writer in writers {
         let (t, acked) = writer.await.unwrap();
         assert!(acked.windows(2).all(|w| w[0] < w[1]), "{t}: {acked:?}");
-        let stored = ids(&log.after(&t, MsgId::NONE, MsgId::MAX, 100_000).await.unwrap());
+        let stored = ids(&log.after(&t, MsgId::NONE, MsgId::MAX, Most::count(100_000)).await.unwrap());
         assert_eq!(stored, acked, "{t}");
         assert_eq!(before.iter().filter(|(of, _)| *of == t).count(), acked.iter().filter(|id| **id <= highest).count());
         assert!(acked.last() > Some(&highest), "{t} went on");
@@ -96,15 +96,15 @@ async fn what_is_acknowledged_during_a_switch_is_in_one_of_both_and_ids_only_ris
         assert_eq!(Some(&last.id), acked.last());
         assert_eq!(log.last_entries(std::slice::from_ref(&t)).await.unwrap()[0].id, last.id);
         let n = acked.iter().filter(|id| **id > highest).count() + 3;
-        let newest = log.newest(&t, MsgId::NONE, n, log.bounds(&t).await.unwrap().ts_ms).await.unwrap();
+        let newest = log.newest(&t, MsgId::NONE, Most::count(n), log.bounds(&t).await.unwrap().ts_ms).await.unwrap();
         assert_eq!(ids(&newest), acked[acked.len() - n..]);
         let middle = acked[acked.len() / 2];
         assert_eq!(
-            ids(&log.after(&t, middle, last.id, 10).await.unwrap()),
+            ids(&log.after(&t, middle, last.id, Most::count(10)).await.unwrap()),
             acked[acked.len() / 2 + 1..][..10.min(acked.len() - acked.len() / 2 - 1)]
         );
         let at = log.first_at(&t, log.extent(&t).await.unwrap().first, last.id, newest[0].ts).await.unwrap();
-        assert!(at <= newest[0].id && log.after(&t, MsgId(at.0 - 1), last.id, 1).await.unwrap()[0].ts >= newest[0].ts);
+        assert!(at <= newest[0].id && log.after(&t, MsgId(at.0 - 1), last.id, Most::count(1)).await.unwrap()[0].ts >= newest[0].ts);
     }
 }
 
@@ -129,8 +129,8 @@ async fn an_old_generation_takes_nothing_and_gives_everything() {
     let next = publisher.control(&t, "op2", "z".into(), guard).await.unwrap().id;
     assert!(next > control);
     assert_eq!(log.last_control(&t).await.unwrap().1, next);
-    assert_eq!(ids(&log.after(&t, MsgId::NONE, next, 10).await.unwrap()), [said, control, next]);
-    assert_eq!(ids(&log.newest(&t, said, 10, bounds.ts_ms).await.unwrap()), [control, next]);
+    assert_eq!(ids(&log.after(&t, MsgId::NONE, next, Most::count(10)).await.unwrap()), [said, control, next]);
+    assert_eq!(ids(&log.newest(&t, said, Most::count(10), bounds.ts_ms).await.unwrap()), [control, next]);
     let extent = log.extent(&t).await.unwrap();
     assert_eq!((extent.first, extent.last), (said, Tail::new(&nats, new).bounds(new.partition(&t)).await.unwrap().last));
 }

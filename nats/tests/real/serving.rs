@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use natterjack_nats::{RpcError, serve};
-use natterjack_protocol::{Code, Refusal};
+use natterjack_nats::{NatsConfig, ProvisionError, RpcError, provision, serve};
+use natterjack_protocol::{Code, Refusal, Times, limits};
 
 use crate::harness::{Server, eventually};
 
@@ -41,4 +41,28 @@ async fn answers_refusals_panics_overload_and_nobody() {
     });
     assert_eq!(slow.unwrap(), 2);
     assert!(matches!(ask(7).await, Err(RpcError::NoResponders)));
+}
+
+/// Neither is dropped in silence: the asker is told at once.
+#[tokio::test]
+async fn what_is_too_large_for_the_server_is_refused() {
+    let (_s, nats, _) = Server::ready().await;
+    let _service = serve(&nats, "svc.large".into(), None, 2, |bytes: usize| async move { Ok("x".repeat(bytes)) }).await.unwrap();
+    let ask = async |bytes: usize| nats.request::<usize, String>("svc.large", &bytes, T).await;
+    let max = nats.client.max_payload();
+    eventually("served", async || ask(1).await.is_ok()).await;
+    assert_eq!(ask(max - 100).await.unwrap().len(), max - 100);
+    assert!(matches!(ask(max + 1).await, Err(RpcError::Refused(r)) if r.code == Code::Internal));
+    let asked = nats.request::<String, String>("svc.large", &"x".repeat(max + 1), T).await;
+    let Err(e @ RpcError::TooLarge(_)) = asked else { panic!("{asked:?}") };
+    assert_eq!(Refusal::from(e).code, Code::Internal);
+    assert_eq!(ask(7).await.unwrap().len(), 7, "the connection is as good as before");
+}
+
+#[tokio::test]
+async fn a_server_that_carries_too_little_is_not_provisioned() {
+    let server = Server::start_with(&format!("max_payload: {}\n", limits::PAYLOAD_BYTES - 1));
+    let nats = server.nats().await;
+    let refused = provision(&nats, &NatsConfig::default(), &Times::default()).await;
+    assert!(matches!(&refused, Err(ProvisionError::Payload(why)) if why.contains("max_payload: 1MB")), "{refused:?}");
 }

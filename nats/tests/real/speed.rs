@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use natterjack_nats::{FanIn, FanInEvent, LogReader, Publisher, Slot, Start, Tail};
-use natterjack_protocol::{MsgId, Times};
+use natterjack_protocol::{Most, MsgId, Times};
 
 use crate::harness::{Server, thread, thread_in};
 
@@ -62,11 +62,11 @@ async fn figures() {
     }
     let begun = Instant::now();
     for _ in 0..200 {
-        tail.newest(&quiet, MsgId::NONE, 10, now).await.unwrap();
+        tail.newest(&quiet, MsgId::NONE, Most::count(10), now).await.unwrap();
     }
     println!("newest page of a quiet thread: {:?}", begun.elapsed() / 200);
     let begun = Instant::now();
-    tail.newest(&t, MsgId::NONE, 50, now).await.unwrap();
+    tail.newest(&t, MsgId::NONE, Most::count(50), now).await.unwrap();
     println!("newest page of a thread with 100,000 entries in the window: {:?}", begun.elapsed());
 
     let mut f = FanIn::connect(&s.config(), "edge").await.unwrap();

@@ -1,5 +1,5 @@
 use natterjack_nats::{Layout, Nats, Publisher, Tail};
-use natterjack_protocol::{MsgId, Thread, Times};
+use natterjack_protocol::{Most, MsgId, Thread, Times};
 
 use crate::harness::{Server, ids, thread, thread_in};
 
@@ -31,21 +31,60 @@ async fn pages_of_one_thread_in_one_order() {
     let tail = Tail::new(&nats, layout);
     let now = tail.bounds(1).await.unwrap().ts_ms;
 
-    let got = tail.after(&t, MsgId::NONE, MsgId::MAX, 100).await.unwrap();
+    let got = tail.after(&t, MsgId::NONE, MsgId::MAX, Most::count(100)).await.unwrap();
     assert_eq!(ids(&got), all);
     assert!(got.iter().enumerate().all(|(i, r)| r.control == (i % 5 == 0) && r.payload == i.to_string() && r.thread == t));
     assert!(got.windows(2).all(|w| w[0].ts <= w[1].ts) && got[0].ts.abs_diff(now) < 60_000);
-    assert_eq!(ids(&tail.after(&t, all[9], all[14], 100).await.unwrap()), all[10..=14]);
-    assert_eq!(ids(&tail.after(&t, all[9], MsgId::MAX, 3).await.unwrap()), all[10..13]);
-    assert!(tail.after(&t, all[29], MsgId::MAX, 3).await.unwrap().is_empty());
+    assert_eq!(ids(&tail.after(&t, all[9], all[14], Most::count(100)).await.unwrap()), all[10..=14]);
+    assert_eq!(ids(&tail.after(&t, all[9], MsgId::MAX, Most::count(3)).await.unwrap()), all[10..13]);
+    assert!(tail.after(&t, all[29], MsgId::MAX, Most::count(3)).await.unwrap().is_empty());
 
-    assert_eq!(ids(&tail.newest(&t, MsgId::NONE, 7, now).await.unwrap()), all[23..]);
-    assert_eq!(ids(&tail.newest(&t, all[26], 7, now).await.unwrap()), all[27..]);
-    assert_eq!(ids(&tail.newest(&t, MsgId::NONE, 100, now).await.unwrap()), all);
-    assert!(tail.newest(&t, all[29], 7, now).await.unwrap().is_empty());
+    assert_eq!(ids(&tail.newest(&t, MsgId::NONE, Most::count(7), now).await.unwrap()), all[23..]);
+    assert_eq!(ids(&tail.newest(&t, all[26], Most::count(7), now).await.unwrap()), all[27..]);
+    assert_eq!(ids(&tail.newest(&t, MsgId::NONE, Most::count(100), now).await.unwrap()), all);
+    assert!(tail.newest(&t, all[29], Most::count(7), now).await.unwrap().is_empty());
     // A clock that is far ahead only makes the windows empty; the last probe and the leader find everything.
-    assert_eq!(ids(&tail.newest(&t, MsgId::NONE, 4, now + (400 << 20)).await.unwrap()), all[26..]);
-    assert!(tail.newest(&thread("dm.x.y"), MsgId::NONE, 7, now).await.unwrap().is_empty());
+    assert_eq!(ids(&tail.newest(&t, MsgId::NONE, Most::count(4), now + (400 << 20)).await.unwrap()), all[26..]);
+    assert!(tail.newest(&thread("dm.x.y"), MsgId::NONE, Most::count(7), now).await.unwrap().is_empty());
+}
+
+/// However large the entries of either subject are: in order, none left out, and no more than asked for.
+#[tokio::test]
+async fn pages_end_by_their_bytes() {
+    let (_s, nats, layout) = Server::ready().await;
+    let t = thread_in(&layout, 1);
+    let (publisher, tail) = (Publisher::new(&nats, layout, Times::default()), Tail::new(&nats, layout));
+    let (mut all, mut control) = (Vec::new(), MsgId::NONE);
+    for i in 0..60usize {
+        // Of the control entries every second is large, of the messages every third.
+        let (is_control, size) = (i % 4 == 0, if i % 8 == 0 || i % 3 == 0 { 48 << 10 } else { 10 });
+        let body = vec![b'x'; size].into();
+        let id = if is_control {
+            control = publisher.control(&t, &format!("c{i}"), body, control).await.unwrap().id;
+            control
+        } else {
+            publisher.message(&t, &format!("m{i}"), body).await.unwrap().id
+        };
+        all.push(id);
+    }
+    let now = tail.bounds(1).await.unwrap().ts_ms;
+    for bytes in [1, 10_000, 50_000, 100_000, 300_000, 5_000_000] {
+        let most = Most { count: 40, bytes };
+        let (mut up, mut after) = (Vec::new(), MsgId::NONE);
+        loop {
+            let page = tail.after(&t, after, all[59], most).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = last.id;
+            let (_, before) = page.split_last().unwrap();
+            assert!(!most.full(before) && (most.full(&page) || after == all[59]), "{bytes}: {} of them", page.len());
+            up.extend(ids(&page));
+        }
+        assert_eq!(up, all, "{bytes}");
+        let newest = tail.newest(&t, MsgId::NONE, most, now).await.unwrap();
+        assert_eq!(ids(&newest), all[60 - newest.len()..], "{bytes}");
+        let (_, behind) = newest.split_first().unwrap();
+        assert!(!most.full(behind) && most.full(&newest), "{bytes}: {} of them", newest.len());
+    }
 }
 
 #[tokio::test]
@@ -108,6 +147,6 @@ async fn a_long_thread_comes_in_many_batches() {
     all.sort();
     let tail = Tail::new(&nats, layout);
     let now = tail.bounds(0).await.unwrap().ts_ms;
-    assert_eq!(ids(&tail.after(&t, MsgId::NONE, MsgId::MAX, 10_000).await.unwrap()), all);
-    assert_eq!(ids(&tail.newest(&t, MsgId::NONE, 50, now).await.unwrap()), all[2_450..]);
+    assert_eq!(ids(&tail.after(&t, MsgId::NONE, MsgId::MAX, Most::count(10_000)).await.unwrap()), all);
+    assert_eq!(ids(&tail.newest(&t, MsgId::NONE, Most::count(50), now).await.unwrap()), all[2_450..]);
 }

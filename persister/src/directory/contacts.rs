@@ -2,17 +2,23 @@
 
 use natterjack_nats::subjects;
 use natterjack_protocol::{
-    Code, Refusal, Thread, UserId, limits,
+    Code, Most, Refusal, Thread, UserId, limits,
     live::Ephemeral,
     rpc::{ContactChange, DirectoryAnswer},
 };
 
 use super::{Directory, kv_refusal, store_refusal};
-use crate::store::accounts::{Accounts, ContactOutcome};
+use crate::store::accounts::{Accounts, ContactOutcome, name_key};
 
 impl<S: Accounts> Directory<S> {
-    pub(super) async fn contacts(&self, actor: &UserId) -> Result<DirectoryAnswer, Refusal> {
-        Ok(DirectoryAnswer::Contacts(self.store.contacts(actor).await.map_err(store_refusal)?))
+    pub(super) async fn contacts(&self, actor: &UserId, after: Option<String>) -> Result<DirectoryAnswer, Refusal> {
+        let mut all = self.store.contacts(actor).await.map_err(store_refusal)?;
+        if let Some(after) = after.map(|name| name_key(&name)) {
+            all.retain(|c| name_key(&c.name) > after);
+        }
+        let had = all.len();
+        Most { count: limits::CONTACTS, bytes: limits::ANSWER_BYTES }.keep_first(&mut all);
+        Ok(DirectoryAnswer::Contacts { more: all.len() < had, contacts: all })
     }
 
     pub(super) async fn contact(&self, actor: &UserId, other: &UserId, change: ContactChange) -> Result<DirectoryAnswer, Refusal> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use natterjack_protocol::{
-    Body, Kind, MsgId, Thread,
+    Body, Kind, Most, MsgId, Thread,
     fold::{Group, Role},
 };
 
@@ -63,7 +63,8 @@ impl<S: Store> Joined<'_, S> {
 
     /// The recall by which the archive has taken this message back.
     async fn archived_recall(&self, target: MsgId) -> Result<Option<Row>, HistoryError> {
-        let one = async |id: MsgId| Ok::<_, HistoryError>(self.archive_rows(id, id.next(), Order::OldestFirst, 1).await?.pop());
+        let one =
+            async |id: MsgId| Ok::<_, HistoryError>(self.archive_rows(id, id.next(), Order::OldestFirst, Most::count(1)).await?.pop());
         match one(target).await? {
             Some(row) if overlay::is_recalled(&row) => one(row.rev).await,
             _ => Ok(None),

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use natterjack_nats::{Layout, LogBounds};
-use natterjack_protocol::{MsgId, Thread};
+use natterjack_protocol::{Most, MsgId, Thread};
 
 use super::{HistoryError, View, tail::ThreadTail};
 use crate::store::{Order, PartitionKey, Position, Row, Store, StoreError};
@@ -69,32 +69,34 @@ impl<'a, S: Store> Joined<'a, S> {
         self.hole
     }
 
-    /// At most `limit` rows with `lo <= id < hi`, in order, from the end that `order` names, as the newest operations left them; those of
-    /// which that cannot be told are marked.
-    pub async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, HistoryError> {
+    /// Rows with `lo <= id < hi`, at most `most`, in order, from the end that `order` names, as the newest operations left them, and whether
+    /// there may be more. Those of which it cannot be told how they were left are marked.
+    pub async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<(Vec<Row>, bool), HistoryError> {
         let mut rows = match order {
             Order::OldestFirst => {
-                let mut rows = self.archive_rows(lo, hi, order, limit).await?;
-                if rows.len() < limit {
-                    rows.extend(self.tail.rows(lo, hi, order, limit - rows.len()).await?);
+                let mut rows = self.archive_rows(lo, hi, order, most).await?;
+                if !most.full(&rows) {
+                    rows.extend(self.tail.rows(lo, hi, order, most.beside(&rows)).await?);
                 }
                 rows
             }
             Order::NewestFirst => {
-                let mut rows = self.tail.rows(lo, hi, order, limit).await?;
-                if rows.len() < limit {
-                    rows.extend(self.archive_rows(lo, hi, order, limit - rows.len()).await?);
+                let mut rows = self.tail.rows(lo, hi, order, most).await?;
+                if !most.full(&rows) {
+                    rows.extend(self.archive_rows(lo, hi, order, most.beside(&rows)).await?);
                 }
                 rows
             }
         };
+        // Before an operation makes one of them larger or smaller.
+        let full = most.full(&rows);
         self.check(&mut rows).await?;
-        Ok(rows)
+        Ok((rows, full))
     }
 
-    pub(super) async fn archive_rows(&self, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, StoreError> {
+    pub(super) async fn archive_rows(&self, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, StoreError> {
         match self.archived {
-            Some(w) if lo <= w => self.history.store.rows(self.thread, lo, hi.min(w.next()), order, limit).await,
+            Some(w) if lo <= w => self.history.store.rows(self.thread, lo, hi.min(w.next()), order, most).await,
             _ => Ok(Vec::new()),
         }
     }

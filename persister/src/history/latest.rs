@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use natterjack_protocol::{
-    Event, MsgId, Thread, UserId,
+    Event, Most, MsgId, Thread, UserId, limits,
     rpc::{Access, LastEntry},
+    size,
 };
 
 use super::{HistoryError, View, joined::Joined, page::visible, reader::Reader};
@@ -43,16 +44,27 @@ impl<S: Store> View<S> {
         }
     }
 
-    /// The newest message or change of each thread that the reader may see. With the archive away: as far as the log knows.
+    /// The newest message or change of each thread that the reader may see, of the first threads, as many as fit into an answer: at least of
+    /// one. With the archive away: as far as the log knows.
     pub(super) async fn latest(&self, reader: UserId, threads: Vec<(Thread, Access)>) -> Result<Vec<Option<Event>>, HistoryError> {
         let looks = threads.into_iter().map(|(thread, access)| {
             let mut reader = Reader { user: reader.clone(), intervals: access.intervals };
             async move {
+                let _place = self.places.acquire().await;
                 let newest = self.latest_of(&thread, &reader).await?;
                 if reader.ended(&self.log, &thread, access.v).await? { self.latest_of(&thread, &reader).await } else { Ok(newest) }
             }
         });
-        stream::iter(looks).buffered(SIDE_BY_SIDE).try_collect().await
+        let mut looks = stream::iter(looks).buffered(SIDE_BY_SIDE);
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        while bytes < limits::ANSWER_BYTES
+            && let Some(event) = looks.next().await
+        {
+            let event = event?;
+            bytes += size::json(&event);
+            found.push(event);
+        }
+        Ok(found)
     }
 
     async fn latest_of(&self, thread: &Thread, reader: &Reader) -> Result<Option<Event>, HistoryError> {
@@ -71,12 +83,14 @@ impl<S: Store> View<S> {
 
 async fn newest<S: Store>(joined: &Joined<'_, S>, reader: &Reader) -> Result<Option<Row>, HistoryError> {
     let shown = |r: &Row| r.kind.is_message() || r.kind.is_control() || overlay::is_recalled(r);
-    let mut hi = MsgId::MAX;
     // Most often the newest entry is it.
-    for want in [1, LOOK_BACK] {
-        let rows = visible(joined, reader, (MsgId::NONE, hi), Order::NewestFirst, want).await?;
+    let (mut hi, mut want, mut left) = (MsgId::MAX, 1, 1 + LOOK_BACK);
+    while left > 0 {
+        let most = Most { count: want, bytes: limits::PAGE_BYTES };
+        let rows = visible(joined, reader, (MsgId::NONE, hi), Order::NewestFirst, most).await?;
         let Some(oldest) = rows.last().map(|r| r.id) else { return Ok(None) };
-        hi = oldest;
+        (hi, left) = (oldest, left - rows.len());
+        want = left;
         if let Some(row) = rows.into_iter().find(shown) {
             return Ok(Some(row));
         }

@@ -147,9 +147,9 @@ impl Read {
     /// Takes the next part in. False: what was read before is not in the log any more.
     async fn on<S: Store>(&mut self, view: &View<S>, thread: &Thread, reach: MsgId) -> Result<bool, HistoryError> {
         let after = self.last.map_or(self.operations.upto, |(id, _)| MsgId(id.0 - 1));
-        let part = view.whole / 2;
+        let part = view.part();
         let mut records = view.log.after(thread, after, reach, part).await?;
-        let all = records.len() < part;
+        let all = !part.full(&records);
         if let Some(last) = self.last {
             if records.first().is_none_or(|r| (r.id, r.ts) != last) {
                 return Ok(false);

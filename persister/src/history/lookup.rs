@@ -3,12 +3,12 @@
 //! Never a guess: what cannot be looked at makes the answer `unavailable`, not "no".
 
 use natterjack_nats::LogRecord;
-use natterjack_protocol::{Cid, MsgId, Thread, UserId, entry::Entry, event::EntryView, limits, rpc::HistoryAnswer};
+use natterjack_protocol::{Cid, Most, MsgId, Thread, UserId, entry::Entry, event::EntryView, limits, rpc::HistoryAnswer};
 
 use super::{HistoryError, View};
 use crate::store::{CidLookup, Store, StoreError};
 
-const CHUNK: usize = 1_000;
+const CHUNK: Most = Most { count: 1_000, bytes: 1 << 20 };
 
 impl<S: Store> View<S> {
     pub(super) async fn find_cid(
@@ -75,7 +75,7 @@ impl<S: Store> View<S> {
             if looked_at > rows {
                 return Err(HistoryError::OutOfReach);
             }
-            if records.len() < CHUNK && newest < last {
+            if !CHUNK.full(&records) && newest < last {
                 return Err(HistoryError::Stale);
             }
             after = newest;

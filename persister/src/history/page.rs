@@ -1,22 +1,22 @@
 //! Cutting a page out of a thread as its reader may see it. Pure but for the reading, which is behind a seam: tests cut from a list.
 
-use natterjack_protocol::{MsgId, frame::Page, rpc::At};
+use natterjack_protocol::{Most, MsgId, frame::Page, limits, rpc::At};
 
 use super::{HistoryError, chained, joined::Joined, reader::Reader};
 use crate::store::{Order, Row, Store};
 
 /// A thread to cut pages from.
 pub(super) trait Rows {
-    /// At most `limit` rows with `lo <= id < hi`, in order, from the end that `order` names.
-    async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, HistoryError>;
+    /// Rows with `lo <= id < hi`, at most `most`, in order, from the end that `order` names, and whether there may be more.
+    async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<(Vec<Row>, bool), HistoryError>;
     async fn id_at(&self, ts: u64) -> Result<Option<MsgId>, HistoryError>;
     /// Ids (first, last) that cannot be read now.
     fn hole(&self) -> Option<(MsgId, MsgId)>;
 }
 
 impl<S: Store> Rows for Joined<'_, S> {
-    async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, HistoryError> {
-        Joined::rows(self, lo, hi, order, limit).await
+    async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<(Vec<Row>, bool), HistoryError> {
+        Joined::rows(self, lo, hi, order, most).await
     }
 
     async fn id_at(&self, ts: u64) -> Result<Option<MsgId>, HistoryError> {
@@ -28,20 +28,19 @@ impl<S: Store> Rows for Joined<'_, S> {
     }
 }
 
-/// At most `want` rows with `lo <= id < hi` that the reader may see, from the end that `order` names.
+/// Rows with `lo <= id < hi` that the reader may see, at most `most`, from the end that `order` names.
 pub(super) async fn visible(
     rows: &impl Rows,
     reader: &Reader,
     (lo, hi): (MsgId, MsgId),
     order: Order,
-    want: usize,
+    most: Most,
 ) -> Result<Vec<Row>, HistoryError> {
     let mut seen = Vec::new();
     for (mut from, mut to) in reader.parts(lo, hi, order) {
-        while seen.len() < want && from < to {
-            let asked = want - seen.len();
-            let got = rows.rows(from, to, order, asked).await?;
-            let Some(edge) = got.last().map(|r| r.id).filter(|_| got.len() == asked) else {
+        while !most.full(&seen) && from < to {
+            let (got, more) = rows.rows(from, to, order, most.beside(&seen)).await?;
+            let Some(edge) = got.last().map(|r| r.id).filter(|_| more) else {
                 from = to;
                 seen.extend(got.into_iter().filter(|r| reader.sees(r)));
                 continue;
@@ -53,30 +52,35 @@ pub(super) async fn visible(
             }
         }
     }
+    // An edit may have made one of them larger.
+    most.keep_first(&mut seen);
     Ok(seen)
 }
 
 pub(super) async fn cut(rows: &impl Rows, reader: &Reader, at: At, limit: usize) -> Result<Page, HistoryError> {
     let hole = rows.hole();
     let beyond_reach = |id: MsgId| reader.hidden(hole, id, id.next()).is_some();
-    let down = async |hi: MsgId, n: usize| {
-        let mut newest = visible(rows, reader, (MsgId::NONE, hi), Order::NewestFirst, n).await?;
+    let most = Most { count: limit, bytes: limits::PAGE_BYTES };
+    let down = async |hi: MsgId, most: Most| {
+        let mut newest = visible(rows, reader, (MsgId::NONE, hi), Order::NewestFirst, most).await?;
         newest.reverse();
         Ok::<_, HistoryError>(newest)
     };
-    let up = async |lo: MsgId, n: usize| visible(rows, reader, (lo, MsgId::MAX), Order::OldestFirst, n).await;
+    let up = async |lo: MsgId, most: Most| visible(rows, reader, (lo, MsgId::MAX), Order::OldestFirst, most).await;
 
     // `lo..hi` is what the page speaks for where it has no event at its end.
     let (mut events, lo, hi) = match at {
-        At::Newest => (down(MsgId::MAX, limit).await?, MsgId::NONE, MsgId::MAX),
-        At::Before(id) => (down(id, limit).await?, MsgId::NONE, id),
-        At::After(id) => (up(id.next(), limit).await?, id.next(), MsgId::MAX),
+        At::Newest => (down(MsgId::MAX, most).await?, MsgId::NONE, MsgId::MAX),
+        At::Before(id) => (down(id, most).await?, MsgId::NONE, id),
+        At::After(id) => (up(id.next(), most).await?, id.next(), MsgId::MAX),
         At::Around(id) => {
             if beyond_reach(id) {
                 return Err(HistoryError::OutOfReach);
             }
-            let newer = up(id.next(), limit / 2).await?;
-            let mut events = down(id.next(), limit - newer.len()).await?;
+            let newer = up(id.next(), Most { count: limit / 2, bytes: limits::PAGE_BYTES / 2 }).await?;
+            // The event itself is among them, however large the newer ones are.
+            let left = most.beside(&newer);
+            let mut events = down(id.next(), Most { bytes: left.bytes.max(1), ..left }).await?;
             events.extend(newer);
             (events, MsgId::NONE, MsgId::MAX)
         }
@@ -87,12 +91,11 @@ pub(super) async fn cut(rows: &impl Rows, reader: &Reader, at: At, limit: usize)
             if reader.hidden(hole, MsgId::NONE, from).is_some() && !below_is_known_older(rows, from, ts, hole).await? {
                 return Err(HistoryError::OutOfReach);
             }
-            (if first.is_some() { up(from, limit).await? } else { Vec::new() }, from, MsgId::MAX)
+            (if first.is_some() { up(from, most).await? } else { Vec::new() }, from, MsgId::MAX)
         }
     };
     let upwards = matches!(at, At::After(_) | At::Time(_));
-    let full = events.len() >= limit;
-    events.truncate(limit);
+    let full = most.full(&events);
     let first = events.first().map(|r| r.id);
     let last = events.last().map(|r| r.id);
 
@@ -113,18 +116,18 @@ pub(super) async fn cut(rows: &impl Rows, reader: &Reader, at: At, limit: usize)
         At::After(id) | At::Around(id) => id.next(),
         At::Time(_) => lo,
     });
-    let prev = down(below, 1).await?.first().map_or(MsgId::NONE, |r| r.id);
+    let prev = down(below, Most::count(1)).await?.first().map_or(MsgId::NONE, |r| r.id);
     // A hole between them: the newest id that may be there.
     let prev = reader.hidden(hole, prev.next(), below).map_or(prev, |(_, to)| to);
     let above = last.unwrap_or(MsgId(below.0.saturating_sub(1)));
-    let more = !matches!(at, At::Newest) && !up(above.next(), 1).await?.is_empty();
+    let more = !matches!(at, At::Newest) && !up(above.next(), Most::count(1)).await?.is_empty();
     Ok(Page { r: None, thread: None, events: chained(events, prev), prev, more, holes })
 }
 
 /// Is there, at or above the hole, something older than `ts` before `from`? Then nothing in the hole can be the first at or after it.
 async fn below_is_known_older(rows: &impl Rows, from: MsgId, ts: u64, hole: Option<(MsgId, MsgId)>) -> Result<bool, HistoryError> {
     let Some((_, last)) = hole else { return Ok(true) };
-    let before = rows.rows(last.next(), from, Order::NewestFirst, 1).await?;
+    let (before, _) = rows.rows(last.next(), from, Order::NewestFirst, Most::count(1)).await?;
     Ok(before.first().is_some_and(|r| r.ts < ts))
 }
 

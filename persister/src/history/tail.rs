@@ -4,7 +4,7 @@
 use std::ops::Deref;
 
 use natterjack_nats::{Log, LogRecord, TailError};
-use natterjack_protocol::{Kind, MsgId, Thread};
+use natterjack_protocol::{Kind, Most, MsgId, Thread, size::Size};
 
 use super::{
     HistoryError, View,
@@ -16,9 +16,9 @@ use crate::{
     store::{Order, Row, Store, StoreError},
 };
 
-/// Entries read whole: at a hundred bytes to a few hundred each half a megabyte, and 128 requests at once. Half as many are read at a
-/// time behind a page for their operations; where there are more, the operations of the whole tail are read once and kept.
-pub(super) const WHOLE: usize = 2_000;
+/// Entries read whole: half a megabyte, and 128 requests at once. Half as many are read at a time behind a page for their operations; where
+/// there are more, the operations of the whole tail are read once and kept.
+pub(super) const WHOLE: Most = Most { count: 2_000, bytes: 512 << 10 };
 /// The first window for the newest entries below an id, in ids, and by how much each next one is wider.
 const WINDOW: u64 = 1_024;
 const WIDER: u64 = 8;
@@ -60,6 +60,16 @@ pub(super) fn row(r: LogRecord) -> Row {
     Row::from_log(&r.thread, r.id, r.ts, r.control, &r.payload)
 }
 
+fn first<'r>(rows: impl Iterator<Item = &'r Row>, most: Most) -> Vec<Row> {
+    let mut bytes = 0;
+    let fits = |r: &&Row| {
+        let room = bytes < most.bytes;
+        bytes += r.size();
+        room
+    };
+    rows.take(most.count).take_while(fits).cloned().collect()
+}
+
 impl<'a, S: Store> ThreadTail<'a, S> {
     /// Fails with `Stale` when a follower answered that has not got the leader's newest entry yet.
     pub async fn open(history: &'a View<S>, thread: &'a Thread, floor: MsgId, archived: bool) -> Result<Self, HistoryError> {
@@ -69,7 +79,7 @@ impl<'a, S: Store> ThreadTail<'a, S> {
             None => Some(Vec::new()),
             Some(last) => {
                 let records = log.after(thread, floor, last.id, history.whole).await?;
-                if records.len() == history.whole {
+                if history.whole.full(&records) {
                     None
                 } else if records.last().map(|r| r.id) == Some(last.id) {
                     Some(history.without_copies(records).await?.into_iter().map(row).collect())
@@ -111,7 +121,7 @@ impl<'a, S: Store> ThreadTail<'a, S> {
         self.last.as_ref().map_or(self.floor, |r| r.id)
     }
 
-    pub async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, HistoryError> {
+    pub async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, HistoryError> {
         let lo = lo.max(self.floor.next());
         if lo >= hi || lo > self.reach() {
             return Ok(Vec::new());
@@ -119,19 +129,19 @@ impl<'a, S: Store> ThreadTail<'a, S> {
         if let Some((rows, _)) = &self.whole {
             let within = rows.iter().filter(|r| lo <= r.id && r.id < hi);
             return Ok(match order {
-                Order::OldestFirst => within.take(limit).cloned().collect(),
-                Order::NewestFirst => within.rev().take(limit).cloned().collect(),
+                Order::OldestFirst => first(within, most),
+                Order::NewestFirst => first(within.rev(), most),
             });
         }
         let (mut lo, mut hi, mut rows) = (lo, hi, Vec::new());
         loop {
-            let asked = limit - rows.len();
+            let asked = most.beside(&rows);
             let records = self.records(lo, hi, order, asked).await?;
-            let full = records.len() >= asked;
+            let full = asked.full(&records);
             let edge = records.last().map(|r| r.id);
             rows.extend(self.history.without_copies(records).await?.into_iter().map(row));
-            // What is hidden makes room: "fewer than asked for" has to mean that there are no more.
-            match edge.filter(|_| full && rows.len() < limit) {
+            // What is hidden makes room: what is not full has to be all.
+            match edge.filter(|_| full && !most.full(&rows)) {
                 Some(id) if order == Order::OldestFirst => lo = id.next(),
                 Some(id) => hi = id,
                 None => return Ok(rows),
@@ -139,17 +149,17 @@ impl<'a, S: Store> ThreadTail<'a, S> {
         }
     }
 
-    async fn records(&self, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<LogRecord>, TailError> {
+    async fn records(&self, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<LogRecord>, TailError> {
         if lo >= hi {
             return Ok(Vec::new());
         }
         let (after, upto) = (MsgId(lo.0 - 1), MsgId(hi.0 - 1));
         let mut records = match order {
-            Order::OldestFirst => self.log.after(self.thread, after, upto, limit).await?,
+            Order::OldestFirst => self.log.after(self.thread, after, upto, most).await?,
             Order::NewestFirst if hi > self.reach() => {
-                self.log.newest(self.thread, after, limit, self.last.as_ref().map_or(0, |r| r.ts)).await?
+                self.log.newest(self.thread, after, most, self.last.as_ref().map_or(0, |r| r.ts)).await?
             }
-            Order::NewestFirst => self.newest_below(lo, hi, limit).await?,
+            Order::NewestFirst => self.newest_below(lo, hi, most).await?,
         };
         if order == Order::NewestFirst {
             records.reverse();
@@ -158,7 +168,7 @@ impl<'a, S: Store> ThreadTail<'a, S> {
     }
 
     /// The log is read upwards only: windows of ids, each wider than the one before, until one holds enough. Oldest first.
-    async fn newest_below(&self, lo: MsgId, hi: MsgId, limit: usize) -> Result<Vec<LogRecord>, TailError> {
+    async fn newest_below(&self, lo: MsgId, hi: MsgId, most: Most) -> Result<Vec<LogRecord>, TailError> {
         let mut width = WINDOW;
         loop {
             let from = lo.max(MsgId(hi.0.saturating_sub(width)));
@@ -167,15 +177,15 @@ impl<'a, S: Store> ThreadTail<'a, S> {
             loop {
                 let more = self.log.after(self.thread, after, MsgId(hi.0 - 1), self.history.whole).await?;
                 let Some(last) = more.last().map(|r| r.id) else { break };
-                let all = more.len() < self.history.whole;
+                let all = !self.history.whole.full(&more);
                 kept.extend(more);
-                kept.drain(..kept.len().saturating_sub(limit));
+                most.keep_last(&mut kept);
                 if all {
                     break;
                 }
                 after = last;
             }
-            if kept.len() >= limit || from == lo {
+            if most.full(&kept) || from == lo {
                 return Ok(kept);
             }
             width = width.saturating_mul(WIDER);
@@ -189,9 +199,9 @@ impl<'a, S: Store> ThreadTail<'a, S> {
         }
         let (after, kept) = (self.floor.max(above), &self.history.long_tails);
         if !exact && !kept.knows(self.thread) {
-            let part = self.history.whole / 2;
+            let part = self.history.part();
             let records = self.log.after(self.thread, after, self.reach(), part).await?;
-            if records.len() < part {
+            if !part.full(&records) {
                 let rows: Vec<Row> = self.history.without_copies(records).await?.into_iter().map(row).collect();
                 let roles = if matches!(self.thread, Thread::Dm { .. }) { Roles::Exact(None) } else { Roles::unknown() };
                 let mut operations = Operations::new(after, roles);
@@ -207,7 +217,7 @@ impl<'a, S: Store> ThreadTail<'a, S> {
         if let Some((rows, _)) = &self.whole {
             return Ok(rows.iter().find(|r| r.id == id).cloned());
         }
-        Ok(self.log.after(self.thread, MsgId(id.0 - 1), id, 1).await?.pop().map(row))
+        Ok(self.log.after(self.thread, MsgId(id.0 - 1), id, Most::count(1)).await?.pop().map(row))
     }
 
     /// The first id of the tail at or after this time.
@@ -216,6 +226,6 @@ impl<'a, S: Store> ThreadTail<'a, S> {
             return Ok(rows.iter().find(|r| r.ts >= ts).map(|r| r.id));
         }
         let at = self.log.first_at(self.thread, self.floor.next(), self.reach(), ts).await?;
-        Ok(self.log.after(self.thread, MsgId(at.0 - 1), self.reach(), 1).await?.first().map(|r| r.id))
+        Ok(self.log.after(self.thread, MsgId(at.0 - 1), self.reach(), Most::count(1)).await?.first().map(|r| r.id))
     }
 }

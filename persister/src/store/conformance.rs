@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use natterjack_protocol::{
-    Body, Cid, Entry, Kind, MsgId, Thread, Token, UserId,
+    Body, Cid, Entry, Kind, Most, MsgId, Thread, Token, UserId,
     fold::{Group, ThreadItem, apply_group},
+    limits,
 };
 
 use crate::{
@@ -24,6 +25,7 @@ pub async fn all<S: Store>(store: &S) {
     a_reader_beside_a_writer_misses_nothing(store).await;
     only_who_may_changes_a_message(store).await;
     pages_at_every_edge(store).await;
+    pages_end_by_their_bytes(store).await;
     times_at_every_edge(store).await;
     cids_are_found(store).await;
     states_only_move_forward(store).await;
@@ -62,7 +64,7 @@ pub fn batch(thread: &Thread, rows: Vec<Row>) -> ThreadBatch {
 }
 
 async fn everything<S: Store>(store: &S, thread: &Thread) -> Vec<Row> {
-    store.rows(thread, MsgId::NONE, MsgId::MAX, Order::OldestFirst, 1_000).await.unwrap()
+    store.rows(thread, MsgId::NONE, MsgId::MAX, Order::OldestFirst, Most::count(1_000)).await.unwrap()
 }
 
 async fn last_entries<S: Store>(store: &S, threads: &[Thread]) -> Vec<(u64, u64)> {
@@ -235,9 +237,9 @@ async fn a_reader_beside_a_writer_misses_nothing<S: Store>(store: &S) {
     let reader = async {
         loop {
             let w = written.load(Ordering::SeqCst);
-            let up = store.rows(&t, MsgId::NONE, MsgId(w + 1), Order::OldestFirst, 1_000).await.unwrap();
+            let up = store.rows(&t, MsgId::NONE, MsgId(w + 1), Order::OldestFirst, Most::count(1_000)).await.unwrap();
             assert_eq!(ids(&up), (1..=w).collect::<Vec<_>>());
-            let newest = ids(&store.rows(&t, MsgId::NONE, MsgId::MAX, Order::NewestFirst, 7).await.unwrap());
+            let newest = ids(&store.rows(&t, MsgId::NONE, MsgId::MAX, Order::NewestFirst, Most::count(7)).await.unwrap());
             assert!(newest.first().copied().unwrap_or(0) >= w, "{newest:?} ends below {w}");
             assert!(newest.windows(2).all(|w| w[0] == w[1] + 1), "{newest:?} has a hole");
             if w == END {
@@ -283,12 +285,38 @@ async fn pages_at_every_edge<S: Store>(store: &S) {
             for limit in [0, 1, 2, 5, 6] {
                 let mut want: Vec<u64> = ids.into_iter().filter(|id| (lo..hi).contains(id)).collect();
                 for order in [Order::OldestFirst, Order::NewestFirst] {
-                    let got = store.rows(&t, MsgId(lo), MsgId(hi), order, limit).await.unwrap();
+                    let got = store.rows(&t, MsgId(lo), MsgId(hi), order, Most::count(limit)).await.unwrap();
                     let got: Vec<u64> = got.iter().map(|r| r.id.0).collect();
                     assert_eq!(got, want[..limit.min(want.len())], "{lo}..{hi} {order:?} {limit}");
                     want.reverse();
                 }
             }
+        }
+    }
+}
+
+/// The largest there are: control characters, which JSON spells with six bytes each, and bytes, which it spells in base64.
+async fn pages_end_by_their_bytes<S: Store>(store: &S) {
+    let t = thread("large");
+    let body = |id: u64| match id % 3 {
+        0 => Body::text("\0".repeat(limits::TEXT_CHARS)),
+        1 => Body { data: Some(vec![7; limits::CUSTOM_BYTES].into()), ..Body::default() },
+        _ => Body::text("short"),
+    };
+    let rows: Vec<Row> = (1..=90).map(|id| row(&t, id, "a", Kind::Custom, body(id))).collect();
+    for some in rows.chunks(10) {
+        store.append(batch(&t, some.to_vec())).await.unwrap();
+    }
+    for (count, bytes) in [(1_000, 1), (1_000, 100_000), (70, 1_000_000), (1_000, 3_000_000), (1_000, usize::MAX), (5, usize::MAX)] {
+        let most = Most { count, bytes };
+        for order in [Order::OldestFirst, Order::NewestFirst] {
+            let got = store.rows(&t, MsgId::NONE, MsgId::MAX, order, most).await.unwrap();
+            let mut want = rows.clone();
+            if order == Order::NewestFirst {
+                want.reverse();
+            }
+            most.keep_first(&mut want);
+            assert!(got == want, "{count} {bytes} {order:?}: {} rows, not {}", got.len(), want.len());
         }
     }
 }

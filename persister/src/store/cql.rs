@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use natterjack_protocol::{
-    Cid, Kind, MsgId, Thread, Token, UserId,
+    Cid, Kind, Most, MsgId, Thread, Token, UserId,
     fold::{Group, ThreadItem},
     rpc::LastEntry,
 };
@@ -212,14 +212,14 @@ impl Store for Cql {
         db.positions.position(&db.requests, key).await
     }
 
-    async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, StoreError> {
+    async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, StoreError> {
         let db = self.db()?;
         let (spelled, mut found) = (thread.to_string(), Vec::new());
         let mut parts = db.buckets.walk(&db.requests, &spelled, lo, hi, order);
-        while found.len() < limit
+        while !most.full(&found)
             && let Some(part) = parts.next().await?
         {
-            found.extend(db.messages.rows(&db.requests, thread, part, order, limit - found.len()).await?);
+            found.extend(db.messages.rows(&db.requests, thread, part, order, most.beside(&found)).await?);
         }
         Ok(found)
     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use natterjack_protocol::{
-    Cid, MsgId, Thread, UserId,
+    Cid, Most, MsgId, Thread, UserId,
     fold::{Group, ThreadItem},
     rpc::LastEntry,
 };
@@ -175,9 +175,9 @@ impl Store for Sqlite {
         self.read(move |c| positions::position(c, key)).await
     }
 
-    async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, StoreError> {
+    async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, StoreError> {
         let thread = thread.clone();
-        self.read(move |c| messages::rows(c, &thread, lo, hi, order, limit)).await
+        self.read(move |c| messages::rows(c, &thread, lo, hi, order, most)).await
     }
 
     async fn id_at(&self, thread: &Thread, ts: u64) -> Result<Option<MsgId>, StoreError> {

@@ -6,7 +6,7 @@ use natterjack_persister::store::{
     Order, Store, StoreError,
     cql::{Cql, CqlConfig},
 };
-use natterjack_protocol::MsgId;
+use natterjack_protocol::{Most, MsgId};
 use tokio::time::{Instant, sleep};
 
 use super::kit::{SERVER, connected, server};
@@ -22,7 +22,7 @@ async fn eventually(store: &Cql) {
         assert!(began.elapsed() < LATER, "not found again: {e}");
         sleep(Duration::from_millis(100)).await;
     }
-    assert_eq!(store.rows(&t, MsgId(2), MsgId(3), Order::OldestFirst, 9).await.unwrap().len(), 1);
+    assert_eq!(store.rows(&t, MsgId(2), MsgId(3), Order::OldestFirst, Most::count(9)).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -53,7 +53,7 @@ async fn a_frozen_server_is_unavailable_soon_and_found_again() {
     let began = Instant::now();
     let (wrote, read) = tokio::join!(
         store.append(batch(&t, vec![text(&t, 2, "a", "meanwhile")])),
-        store.rows(&t, MsgId::NONE, MsgId::MAX, Order::NewestFirst, 9)
+        store.rows(&t, MsgId::NONE, MsgId::MAX, Order::NewestFirst, Most::count(9))
     );
     let took = began.elapsed();
     let late = Cql::open(late_cfg).await;

@@ -1,7 +1,7 @@
 //! What every store must do, on this one; and how its schema comes to be.
 
 use natterjack_persister::store::{Order, Store, StoreError, accounts::Accounts, cql::Cql};
-use natterjack_protocol::MsgId;
+use natterjack_protocol::{Most, MsgId};
 
 use super::kit::{SERVER, server};
 use crate::store::{
@@ -25,7 +25,7 @@ async fn conforms_on_a_keyspace_that_three_opened_at_once() {
     other.buckets.rows = 50_000;
     let again = Cql::connect(&other).await.unwrap();
     let t = thread("pages");
-    assert_eq!(again.rows(&t, MsgId::NONE, MsgId::MAX, Order::OldestFirst, 9).await.unwrap().len(), 5);
+    assert_eq!(again.rows(&t, MsgId::NONE, MsgId::MAX, Order::OldestFirst, Most::count(9)).await.unwrap().len(), 5);
     // As the first version of the schema was: what came later is made now.
     let session = scylla::client::session_builder::SessionBuilder::new().known_node(&cfg.contact_points[0]).build().await.unwrap();
     for table in ["logins", "refresh_uses", "refresh_salts"] {

@@ -8,7 +8,7 @@ use natterjack_persister::{
     store::{Order, Position, Row, Sqlite, Store},
 };
 use natterjack_protocol::{
-    Body, Kind, MsgId, Thread, Token,
+    Body, Kind, Most, MsgId, Thread, Token,
     fold::{self, Role},
     rpc::At,
 };
@@ -20,7 +20,7 @@ use super::kit::*;
 async fn everything(store: &Sqlite, threads: &[&Thread]) -> Vec<Row> {
     let mut all = Vec::new();
     for t in threads {
-        all.extend(store.rows(t, MsgId::NONE, MsgId::MAX, Order::OldestFirst, 10_000).await.unwrap());
+        all.extend(store.rows(t, MsgId::NONE, MsgId::MAX, Order::OldestFirst, Most::count(10_000)).await.unwrap());
     }
     all
 }

@@ -22,7 +22,7 @@ use natterjack_persister::{
     store::{CidLookup, Order, PartitionKey, Position, Row, Sqlite, Store, StoreError, Stray, ThreadBatch},
 };
 use natterjack_protocol::{
-    Body, Cid, Entry, Event, Kind, MsgId, Refusal, Thread, Times, Token, UserId,
+    Body, Cid, Entry, Event, Kind, Most, MsgId, Refusal, Thread, Times, Token, UserId,
     fold::{Group, Intervals, ThreadItem},
     frame::Page,
     rpc::{Access, At, HistoryAnswer, HistoryRequest, LastEntry},
@@ -70,8 +70,8 @@ impl Store for Switched {
     async fn position(&self, key: PartitionKey) -> Result<Option<Position>, StoreError> {
         self.there().await?.position(key).await
     }
-    async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, StoreError> {
-        self.there().await?.rows(thread, lo, hi, order, limit).await
+    async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, StoreError> {
+        self.there().await?.rows(thread, lo, hi, order, most).await
     }
     async fn id_at(&self, thread: &Thread, ts: u64) -> Result<Option<MsgId>, StoreError> {
         self.there().await?.id_at(thread, ts).await

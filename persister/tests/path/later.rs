@@ -16,7 +16,7 @@ use natterjack_persister::{
     store::{Position, Row, Sqlite, Store},
 };
 use natterjack_protocol::{
-    Body, Event, Kind, MsgId, Thread, UserId,
+    Body, Event, Kind, Most, MsgId, Thread, UserId,
     fold::{Intervals, Role},
     frame::Page,
     rpc::{Access, At, HistoryAnswer, HistoryRequest},
@@ -144,7 +144,7 @@ fn members(users: &[&str]) -> Body {
 }
 
 async fn log_of(w: &World, thread: &Thread) -> Vec<Row> {
-    let records = w.tail().after(thread, MsgId::NONE, MsgId(1 << 52), 10_000).await.unwrap();
+    let records = w.tail().after(thread, MsgId::NONE, MsgId(1 << 52), Most::count(10_000)).await.unwrap();
     records.into_iter().map(|r| Row::from_log(&r.thread, r.id, r.ts, r.control, &r.payload)).collect()
 }
 

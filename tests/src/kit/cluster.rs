@@ -323,6 +323,11 @@ impl Cluster {
         self.mint.get_or_init(|| Mint::new(self)).await.users(count).await
     }
 
+    /// Another device of one of them.
+    pub fn other_device(&self, user: &User, device: &str) -> User {
+        self.mint.get().expect("a user of `mint_users`").device(user, device)
+    }
+
     pub fn api(&self, user: &User, edge: usize) -> Api {
         self.anonymous(edge).with_token(user.tokens.access.clone())
     }

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use natterjack_nats::{Buckets, Layout};
 use natterjack_protocol::{
-    Token,
+    DeviceId, Token, UserId,
     codec::Codec,
     rpc::{Claims, ISSUER, PublicKey, Tokens},
 };
@@ -48,6 +48,14 @@ impl Mint {
     async fn user(&self) -> Result<User, natterjack_nats::KvError> {
         let (id, device) = (Token::mint('u', rand::random()), Token::mint('d', rand::random()));
         self.buckets.create_empty_threads(&id).await?;
+        Ok(self.user_on(id, device))
+    }
+
+    pub fn device(&self, user: &User, device: &str) -> User {
+        self.user_on(user.id().clone(), Token::parse(device).unwrap())
+    }
+
+    fn user_on(&self, id: UserId, device: DeviceId) -> User {
         let now = now_ms() / 1_000;
         let access = self.sign(&Claims {
             iss: ISSUER.into(),
@@ -57,9 +65,9 @@ impl Mint {
             iat: now,
             exp: now + HOUR,
         });
-        let tokens =
-            Tokens { user: id.clone(), name: id.to_string(), device, access, access_expires: (now + HOUR) * 1_000, refresh: "none".into() };
-        Ok(User { name: id.to_string(), password: String::new(), tokens })
+        let name = id.to_string();
+        let tokens = Tokens { user: id, name: name.clone(), device, access, access_expires: (now + HOUR) * 1_000, refresh: "none".into() };
+        User { name, password: String::new(), tokens }
     }
 
     /// Any claims under the test's key: for tokens that are expired, of another issuer, …

@@ -12,12 +12,12 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
-        TcpListener, TcpStream,
+        TcpListener, TcpSocket, TcpStream,
         tcp::{ReadHalf, WriteHalf},
     },
     sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 /// What happens to the bytes of one direction.
@@ -26,6 +26,9 @@ pub enum Flow {
     Pass,
     /// They arrive so much later: a slow server or a long way.
     Late(Duration),
+    /// So many bytes a second of each connection: a slow line. Connections made while it is set have small buffers, too, so that whoever
+    /// writes notices it.
+    Slow(usize),
     /// They wait, as behind a dead link; a later `Pass` lets them through.
     Stall,
     /// They vanish, and the connection stays open: what a half-open connection looks like.
@@ -94,8 +97,13 @@ impl Control {
     async fn admit(&self, side: Side, bytes: usize) -> Admitted {
         let mut flow = self.flow(side).subscribe();
         loop {
-            match *flow.borrow_and_update() {
+            let now = *flow.borrow_and_update();
+            match now {
                 Flow::Pass => return Admitted::All(Duration::ZERO),
+                Flow::Slow(rate) => {
+                    sleep(Duration::from_secs_f64(bytes as f64 / rate as f64)).await;
+                    return Admitted::All(Duration::ZERO);
+                }
                 Flow::Late(by) => return Admitted::All(by),
                 Flow::Discard => return Admitted::None,
                 Flow::Stall => {}
@@ -212,7 +220,8 @@ pub(super) async fn serve<F: Filter>(
 }
 
 async fn connection<F: Filter>(mut client: TcpStream, target: SocketAddr, control: Arc<Control>, filter: F) {
-    let Ok(mut server) = TcpStream::connect(target).await else { return };
+    let slow = matches!(*control.flow(Side::FromServer).borrow(), Flow::Slow(_));
+    let Ok(mut server) = connect(target, slow).await else { return };
     let _counted = Counted::new(&control);
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let mut resets = control.resets.subscribe();
@@ -231,6 +240,14 @@ async fn connection<F: Filter>(mut client: TcpStream, target: SocketAddr, contro
         // Without lingering, closing sends RST.
         let _ = (client.set_zero_linger(), server.set_zero_linger());
     }
+}
+
+async fn connect(target: SocketAddr, slow: bool) -> std::io::Result<TcpStream> {
+    let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if slow {
+        socket.set_recv_buffer_size(32 * 1024)?;
+    }
+    socket.connect(target).await
 }
 
 /// Ends with the end of its direction, or asks for a reset.

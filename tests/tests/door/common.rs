@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use natterjack_nats::{Layout, Tail};
-use natterjack_protocol::{Cid, MsgId, Thread};
+use natterjack_protocol::{Cid, Most, MsgId, Thread};
 use natterjack_tests::kit::{Api, Cluster, mint::now_ms};
 use serde_json::{Value, json};
 
@@ -32,6 +32,6 @@ pub async fn log_of(cluster: &Cluster, thread: &Thread) -> Vec<MsgId> {
     let nats = cluster.connect_nats().await;
     let tail = Tail::new(&nats, Layout::load(&nats).await.unwrap());
     let last = tail.last(thread).await.unwrap().map(|r| r.id).unwrap_or_default();
-    let records = tail.after(thread, MsgId::NONE, last, 10_000).await.unwrap();
+    let records = tail.after(thread, MsgId::NONE, last, Most::count(10_000)).await.unwrap();
     records.into_iter().filter(|r| !r.control).map(|r| r.id).collect()
 }

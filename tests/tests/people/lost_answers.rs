@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use natterjack_client::Event;
-use natterjack_protocol::{Cid, Kind, MsgId, Thread, error::Code, fold::Role, rpc::Tokens};
+use natterjack_protocol::{Cid, Kind, Most, MsgId, Thread, error::Code, fold::Role, rpc::Tokens};
 use natterjack_tests::kit::{Api, Cluster, ClusterSpec, Flow, LossyEdge, Side, User, eventually, mint::now_ms, next_event};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ impl World {
     /// The control entries of a thread that the log has.
     async fn changes(&self, thread: &Thread) -> Vec<MsgId> {
         let last = self.insight.tail.last(thread).await.unwrap().map_or(MsgId::NONE, |r| r.id);
-        let records = self.insight.tail.after(thread, MsgId::NONE, last, 1_000).await.unwrap();
+        let records = self.insight.tail.after(thread, MsgId::NONE, last, Most::count(1_000)).await.unwrap();
         records.into_iter().filter(|r| r.control).map(|r| r.id).collect()
     }
 

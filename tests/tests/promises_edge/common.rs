@@ -8,7 +8,7 @@ use std::{
 
 use natterjack_nats::{Layout, Nats, Tail};
 use natterjack_protocol::{
-    Cid, Event, MsgId, Refusal, Thread,
+    Cid, Event, Most, MsgId, Refusal, Thread,
     codec::Codec,
     error::Retry,
     frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
@@ -47,7 +47,7 @@ impl Log {
         let upto = self.last(thread).await;
         let (mut found, mut at) = (Vec::new(), after);
         while at < upto {
-            let records = self.tail.after(thread, at, upto, 1_000).await.unwrap();
+            let records = self.tail.after(thread, at, upto, Most::count(1_000)).await.unwrap();
             let Some(last) = records.last() else { break };
             at = last.id;
             found.extend(records.iter().filter(|r| !r.control).map(|r| r.id));

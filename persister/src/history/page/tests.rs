@@ -14,13 +14,16 @@ struct List {
 }
 
 impl Rows for List {
-    async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> Result<Vec<Row>, HistoryError> {
+    async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<(Vec<Row>, bool), HistoryError> {
         let lost = |id: MsgId| self.hole.is_some_and(|(a, b)| a <= id && id <= b);
         let within = self.rows.iter().filter(|r| lo <= r.id && r.id < hi && !lost(r.id)).cloned();
-        Ok(match order {
-            Order::OldestFirst => within.take(limit).collect(),
-            Order::NewestFirst => within.rev().take(limit).collect(),
-        })
+        let mut rows: Vec<Row> = match order {
+            Order::OldestFirst => within.collect(),
+            Order::NewestFirst => within.rev().collect(),
+        };
+        most.keep_first(&mut rows);
+        let more = most.full(&rows);
+        Ok((rows, more))
     }
 
     async fn id_at(&self, ts: u64) -> Result<Option<MsgId>, HistoryError> {
@@ -137,4 +140,52 @@ async fn a_hole_is_told_and_never_stepped_over() {
     assert_eq!(page(At::After(MsgId(10)), 3).await, Some((vec![20, 30, 70], 10, true, vec![(31, 64)])));
     assert_eq!(page(At::After(MsgId(10)), 2).await, whole(&[20, 30], 10, true));
     assert_eq!(page(At::After(MsgId(100)), 2).await, whole(&[], 100, false));
+}
+
+/// Texts of every size, in every kind of page: bounded, with one event at least, and turning the pages both ways gives all of them.
+#[tokio::test]
+async fn pages_are_bounded_by_their_bytes() {
+    let t = thread("t");
+    let size = |id: u64| match id % 4 {
+        0 => limits::TEXT_CHARS,
+        1 => 3,
+        2 => limits::TEXT_CHARS / 7,
+        _ => limits::TEXT_CHARS / 2,
+    };
+    let rows: Vec<Row> = (1..=200).map(|id| text(&t, id, "b", &"\0".repeat(size(id)))).collect();
+    let all: Vec<u64> = rows.iter().map(|r| r.id.0).collect();
+    let (list, reader) = (List { rows, hole: None }, reader(&[(0, None)]));
+    let page = async |at| {
+        let page = cut(&list, &reader, at, limits::PAGE_MAX).await.unwrap();
+        let bytes = natterjack_protocol::size::json(&page);
+        assert!(bytes < limits::PAGE_BYTES + 62_000, "{at:?}: {bytes} bytes");
+        assert!(bytes > limits::PAGE_BYTES / 2 || page.prev.is_none() || !page.more, "{at:?}: {bytes} bytes");
+        page
+    };
+    let (mut down, mut next) = (Vec::new(), At::Newest);
+    loop {
+        let page = page(next).await;
+        down.splice(0..0, page.events.iter().map(|e| e.id.0));
+        if page.prev.is_none() {
+            break;
+        }
+        next = At::Before(page.prev.next());
+    }
+    assert_eq!(down, all);
+    let (mut up, mut next) = (Vec::new(), At::Time(0));
+    loop {
+        let page = page(next).await;
+        up.extend(page.events.iter().map(|e| e.id.0));
+        if !page.more {
+            break;
+        }
+        next = At::After(page.events.last().unwrap().id);
+    }
+    assert_eq!(up, all);
+    for id in 1..=200 {
+        let page = page(At::Around(MsgId(id))).await;
+        assert!(page.events.iter().any(|e| e.id.0 == id), "around {id}");
+        assert!(page.events.windows(2).all(|w| w[1].id.0 == w[0].id.0 + 1 && w[1].prev == w[0].id));
+        assert_eq!((page.prev.0, page.more), (page.events[0].id.0 - 1, page.events.last().unwrap().id.0 < 200));
+    }
 }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use natterjack_protocol::{Body, Cid, Kind, MsgId, Thread, Token, UserId};
+use natterjack_protocol::{Body, Cid, Kind, Most, MsgId, Thread, Token, UserId};
 use scylla::{statement::prepared::PreparedStatement, value::MaybeUnset};
 use uuid::Uuid;
 
@@ -28,8 +28,10 @@ const BATCH_BYTES: usize = 32 << 10;
 const BATCH_ROWS: usize = 100;
 /// What a row is besides its body: keys, ids, sender, the statement's own bytes.
 const ROW_BYTES: usize = 250;
-/// Rows that are read at once: at the size of most a few hundred kilobytes.
+/// Rows without bodies that are read at once: tens of kilobytes.
 const CHUNK: usize = 500;
+/// Rows that are read at once: 20 kB at the size of most, 3 MB at the largest.
+const BODIES: usize = 64;
 
 type Stored = (
     i64,
@@ -122,22 +124,22 @@ impl Messages {
         r.write(&self.control, values).await
     }
 
-    /// At most `limit` rows of a part, in order, as the operations left them.
+    /// Rows of a part, at most `most`, in order, as the operations left them.
     pub(super) async fn rows(
         &self,
         r: &Requests,
         thread: &Thread,
         mut part: Part,
         order: Order,
-        limit: usize,
+        most: Most,
     ) -> Result<Vec<Row>, StoreError> {
         let (statement, spelled) = match order {
             Order::NewestFirst => (&self.newest_first, thread.to_string()),
             Order::OldestFirst => (&self.oldest_first, thread.to_string()),
         };
         let mut found = Vec::new();
-        while found.len() < limit && part.lo < part.hi {
-            let asked = CHUNK.min(limit - found.len());
+        while !most.full(&found) && part.lo < part.hi {
+            let asked = BODIES.min(most.beside(&found).count);
             let values = (&spelled, int(part.bucket), int(part.lo), int(part.hi), asked as i32);
             let rows: Vec<Stored> = r.read(statement, values).await?;
             let edge = rows.last().map(|row| uint(row.0)).filter(|_| rows.len() == asked);
@@ -150,6 +152,7 @@ impl Messages {
                 (Some(id), Order::OldestFirst) => part.lo = id + 1,
             }
         }
+        most.keep_first(&mut found);
         Ok(found)
     }
 
@@ -196,9 +199,9 @@ impl Messages {
     pub(super) async fn controls(&self, r: &Requests, thread: &Thread, below: MsgId) -> Result<Vec<Row>, StoreError> {
         let (spelled, mut lo, mut found) = (thread.to_string(), 0, Vec::new());
         loop {
-            let values = (&spelled, int(lo), int(below.0), CHUNK as i32);
+            let values = (&spelled, int(lo), int(below.0), BODIES as i32);
             let rows: Vec<(i64, i64, String, Uuid, String, Vec<u8>)> = r.read(&self.controls, values).await?;
-            let edge = rows.last().map(|row| uint(row.0)).filter(|_| rows.len() == CHUNK);
+            let edge = rows.last().map(|row| uint(row.0)).filter(|_| rows.len() == BODIES);
             for (id, ts, sender, cid, kind, body) in rows {
                 let stored = (id, Some(ts), Some(sender), Some(cid), Some(kind), Some(body), None, None, None, None);
                 found.extend(read(thread, stored)?);

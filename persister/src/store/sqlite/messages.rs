@@ -4,7 +4,7 @@
 //! target, whichever of the two came first, and the rule of `overlay` decides what that makes of it.
 
 use bytes::Bytes;
-use natterjack_protocol::{Body, Cid, Kind, MsgId, Thread, Token, UserId};
+use natterjack_protocol::{Body, Cid, Kind, Most, MsgId, Thread, Token, UserId, size::Size};
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, params};
 
 use super::{bad_column, int, uint};
@@ -108,13 +108,23 @@ fn targeting(c: &Connection, of: &Thread, thread: &str, target: MsgId) -> rusqli
         .collect()
 }
 
-pub(super) fn rows(c: &Connection, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, limit: usize) -> rusqlite::Result<Vec<Row>> {
+pub(super) fn rows(c: &Connection, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, most: Most) -> rusqlite::Result<Vec<Row>> {
     let order = match order {
         Order::OldestFirst => "ASC",
         Order::NewestFirst => "DESC",
     };
     let sql = format!("SELECT {COLUMNS} FROM messages WHERE thread = ?1 AND id >= ?2 AND id < ?3 ORDER BY id {order} LIMIT ?4");
-    c.prepare_cached(&sql)?.query_map(params![thread.to_string(), int(lo.0), int(hi.0), int(limit as u64)], |r| read(thread, r))?.collect()
+    let mut statement = c.prepare_cached(&sql)?;
+    let mut found = statement.query(params![thread.to_string(), int(lo.0), int(hi.0), int(most.count as u64)])?;
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    while bytes < most.bytes
+        && let Some(row) = found.next()?
+    {
+        let row = read(thread, row)?;
+        bytes += row.size();
+        rows.push(row);
+    }
+    Ok(rows)
 }
 
 pub(super) fn controls(c: &Connection, thread: &Thread, below: MsgId) -> rusqlite::Result<Vec<Row>> {

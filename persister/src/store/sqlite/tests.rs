@@ -21,7 +21,7 @@ async fn two_may_open_it_at_once_and_all_is_there_again_afterwards() {
     x.and(y).unwrap();
     drop((a, b));
     let again = Sqlite::open(&path).await.unwrap();
-    assert_eq!(again.rows(&t, MsgId::NONE, MsgId::MAX, Order::OldestFirst, 9).await.unwrap().len(), 2);
+    assert_eq!(again.rows(&t, MsgId::NONE, MsgId::MAX, Order::OldestFirst, Most::count(9)).await.unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -102,6 +102,6 @@ async fn a_row_that_cannot_be_read_is_corrupt_and_not_missing() {
     let t = thread("t");
     db.append(batch(&t, vec![text(&t, 1, "a", "x")])).await.unwrap();
     db.write(|tx| tx.execute("UPDATE messages SET body = x'c1'", [])).await.unwrap();
-    let read = db.rows(&t, MsgId::NONE, MsgId::MAX, Order::OldestFirst, 9).await;
+    let read = db.rows(&t, MsgId::NONE, MsgId::MAX, Order::OldestFirst, Most::count(9)).await;
     assert!(matches!(read, Err(StoreError::Corrupt(_))), "{read:?}");
 }

@@ -1,0 +1,125 @@
+//! Every answer of `history` with the largest content there is: from the archive, from the log, and from both.
+
+use futures_util::future::join_all;
+use natterjack_protocol::{Body, Event, Kind, MsgId, Thread, limits, rpc::At, size};
+
+use super::kit::*;
+
+const MESSAGES: u64 = 48;
+/// The largest event: 10,000 characters that JSON spells with six bytes each, and the rest.
+const EVENT: usize = 6 * limits::TEXT_CHARS + 500;
+
+/// Texts of four bytes a character, of control characters, and bytes.
+fn large(n: u64) -> (Kind, Body) {
+    match n % 3 {
+        0 => (Kind::Text, Body::text("\u{1F600}".repeat(limits::TEXT_CHARS))),
+        1 => (Kind::Text, Body::text(format!("x{}", "\0".repeat(limits::TEXT_CHARS - 1)))),
+        _ => (Kind::Custom, Body { data: Some(vec![0xa5; limits::CUSTOM_BYTES].into()), ..Body::default() }),
+    }
+}
+
+async fn say_all(w: &World, t: &Thread, numbers: std::ops::Range<u64>) -> Vec<MsgId> {
+    let mut sent = Vec::new();
+    for n in numbers {
+        let (kind, body) = large(n);
+        sent.push(w.send(t, "a", kind, body).await);
+    }
+    sent
+}
+
+fn bounded(what: &str, events: &[Event], most: usize) {
+    assert!(!events.is_empty(), "{what}: nothing");
+    let bytes = size::json(events);
+    assert!(bytes < most + EVENT, "{what}: {bytes} bytes");
+}
+
+async fn every_answer(w: &World, t: &Thread, sent: &[MsgId]) {
+    let (mut down, mut at) = (Vec::new(), At::Newest);
+    loop {
+        let page = w.page(t, at, 200).await;
+        bounded("down", &page.events, limits::PAGE_BYTES);
+        assert!(page.holes.is_empty());
+        down.splice(0..0, ids(&page.events));
+        if page.prev.is_none() {
+            break;
+        }
+        at = At::Before(page.prev.next());
+    }
+    assert_eq!(down, sent);
+    let (mut up, mut at) = (Vec::new(), At::After(MsgId::NONE));
+    loop {
+        let page = w.page(t, at, 200).await;
+        bounded("up", &page.events, limits::PAGE_BYTES);
+        up.extend(ids(&page.events));
+        if !page.more {
+            break;
+        }
+        at = At::After(up[up.len() - 1]);
+    }
+    assert_eq!(up, sent);
+    for id in sent.iter().step_by(7) {
+        let page = w.page(t, At::Around(*id), 200).await;
+        bounded("around", &page.events, limits::PAGE_BYTES);
+        assert!(ids(&page.events).contains(id));
+    }
+    let (mut all, last) = (Vec::new(), sent[sent.len() - 1]);
+    while all.last() != Some(&last) {
+        let after = all.last().copied().unwrap_or_default();
+        let (events, complete) = w.between(t, after, last, 1_000).await.unwrap();
+        bounded("between", &events, limits::ANSWER_BYTES);
+        all.extend(ids(&events));
+        assert_eq!(complete, all.last() == Some(&last));
+    }
+    assert_eq!(all, sent);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_answer_fits_with_the_largest_content() {
+    let w = World::new().await;
+    let t: Thread = "dm.a.b".parse().unwrap();
+    let mut sent = say_all(&w, &t, 0..MESSAGES / 2).await;
+    // The log alone.
+    every_answer(&w, &t, &sent).await;
+    let archive = w.archive("one");
+    w.archived(&t, sent[sent.len() - 1]).await;
+    drop(archive);
+    sent.extend(say_all(&w, &t, MESSAGES / 2..MESSAGES).await);
+    // Half of each.
+    every_answer(&w, &t, &sent).await;
+    let _archive = w.archive("two");
+    w.archived(&t, sent[sent.len() - 1]).await;
+    every_answer(&w, &t, &sent).await;
+
+    // A list of as many threads as can be asked about, each with such a message.
+    let threads: Vec<Thread> = (0..60).map(|n| group(&format!("g{n}"))).collect();
+    let last = join_all(threads.iter().zip(0..).map(|(t, n)| say_all(&w, t, n..n + 1))).await;
+    let mut shown = Vec::new();
+    while shown.len() < threads.len() {
+        let rest: Vec<&Thread> = threads[shown.len()..].iter().collect();
+        let latest: Vec<Event> = w.latest("reader", &rest).await.into_iter().map(Option::unwrap).collect();
+        bounded("latest", &latest, limits::ANSWER_BYTES);
+        shown.extend(ids(&latest));
+    }
+    assert_eq!(shown, last.concat());
+}
+
+/// What an edit makes larger is counted as it is shown.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edits_count() {
+    let w = World::new().await;
+    let t: Thread = "dm.a.b".parse().unwrap();
+    let mut sent = Vec::new();
+    for _ in 0..30 {
+        sent.push(w.say(&t, "a", "x").await);
+    }
+    let archive = w.archive("one");
+    w.archived(&t, sent[29]).await;
+    drop(archive);
+    for id in &sent {
+        w.send(&t, "a", Kind::Edit, on(*id, Some(&"\0".repeat(limits::TEXT_CHARS)))).await;
+    }
+    let page = w.page(&t, At::Before(sent[29].next()), 200).await;
+    bounded("edited", &page.events, limits::PAGE_BYTES);
+    assert_eq!(page.prev, sent[29 - page.events.len()]);
+    assert!(page.events.iter().all(|e| e.body.text.as_deref().is_some_and(|t| t.len() == limits::TEXT_CHARS)));
+}
