@@ -27,7 +27,9 @@ struct AsBytes<'a>(Option<&'a str>, &'a Value);
 impl serde::Serialize for AsBytes<'_> {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         match (self.0, self.1) {
-            (Some("cid"), Value::String(text)) if text.parse::<Cid>().is_ok() => s.serialize_bytes(text.parse::<Cid>().unwrap().as_bytes()),
+            (Some("cid" | "behind"), Value::String(text)) if text.parse::<Cid>().is_ok() => {
+                s.serialize_bytes(text.parse::<Cid>().unwrap().as_bytes())
+            }
             (Some("data"), Value::String(text)) if BASE64_STANDARD.decode(text).is_ok() => {
                 s.serialize_bytes(&BASE64_STANDARD.decode(text).unwrap())
             }

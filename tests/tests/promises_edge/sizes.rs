@@ -38,7 +38,7 @@ async fn send(ws: &mut RawWs, thread: &Thread, numbers: std::ops::Range<usize>) 
         for n in part {
             let (r, cid, (kind, body)) = (ws.request(), ws.cid(), large(*n));
             open.insert(r, *n);
-            ws.send(&ClientFrame::Send(Send { r, cid, thread: thread.clone(), kind, body })).await;
+            ws.send(&ClientFrame::Send(Send { r, cid, thread: thread.clone(), kind, body, behind: None })).await;
         }
         while !open.is_empty() {
             let (r, id) = ws
