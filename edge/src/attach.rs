@@ -23,7 +23,7 @@ use natterjack_protocol::{
 use tokio::{sync::oneshot, time::timeout};
 
 use self::{
-    changes::changes,
+    changes::{changes, member},
     plan::{NEW_THREADS, decode_synced, encode_synced, most_recent, plan},
 };
 use crate::{
@@ -65,8 +65,7 @@ impl Live {
         let mut reached: BTreeMap<Thread, MsgId> = BTreeMap::new();
         for _ in 0..TURNS {
             let (items, barrier) = self.threads_of(session).await?;
-            // The newest that is known, so that nothing older follows what a signal has told meanwhile.
-            tell(session, changes(&session.state.snapshot(), &cursors, synced.as_deref())).await?;
+            tell_changes(session, changes(&session.state.snapshot(), &cursors, synced.as_deref())).await?;
             let caught_up = self.catch_up(session, &items, &cursors, synced.as_deref(), &barrier).await;
             complete &= caught_up.complete;
             for (thread, id) in caught_up.reached {
@@ -135,7 +134,7 @@ impl Live {
         session.state.loaded(self.times.attach).await?;
         let items = session.state.snapshot().into_iter().filter(|(t, i)| i.visible() && cursors.contains_key(t));
         let items: Vec<_> = items.collect();
-        tell(session, changes(&items, &cursors, None)).await?;
+        tell_changes(session, changes(&items, &cursors, None)).await?;
         let threads = items.iter().map(|(t, _)| (TopicKey::of(t, &session.user), t.clone())).collect();
         let barrier = self.heads(session, threads).await?;
         if self.catch_up(session, &items, &cursors, None, &barrier).await.complete {
@@ -288,7 +287,19 @@ impl Live {
     }
 }
 
-/// Of a device that was away for long there may be thousands.
+/// Which memberships changed, when there is room: of a device that was away for long there may be thousands. Each as it is by then, so that
+/// nothing older follows what a signal has told meanwhile.
+async fn tell_changes(session: &Arc<SessionHandle>, changed: Vec<Thread>) -> Result<(), Refusal> {
+    for thread in changed {
+        let room = session.room().await?;
+        if let Some(item) = session.state.item(&thread) {
+            room.frame(&member(&thread, &item));
+        }
+    }
+    Ok(())
+}
+
+/// Cursors that make no sense, when there is room: a `hello` has up to a thousand.
 async fn tell(session: &Arc<SessionHandle>, frames: Vec<ServerFrame>) -> Result<(), Refusal> {
     for frame in frames {
         session.room().await?.frame(&frame);

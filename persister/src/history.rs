@@ -110,7 +110,8 @@ pub async fn start<S: Store>(nats: &Nats, history: History<S>) -> Result<Service
 
 impl<S: Store> History<S> {
     pub fn new(nats: &Nats, layout: Layout, times: Times, store: S) -> Self {
-        let (log, buckets, places) = (Log::new(nats, layout), Buckets::new(nats, layout), Arc::new(Semaphore::new(CONCURRENCY)));
+        let (log, buckets) = (Log::new(nats, layout), Buckets::new(nats, layout));
+        let places = Arc::new(Semaphore::new(CONCURRENCY));
         let view = View { places, store, log, buckets, layout, times, long_tails: Arc::default(), whole: tail::WHOLE };
         Self { nats: nats.clone(), view: Arc::new(RwLock::new(view)) }
     }
@@ -180,13 +181,6 @@ fn about(request: &HistoryRequest) -> Option<&Thread> {
     }
 }
 
-impl<S> View<S> {
-    /// What is read at a time behind a page for its operations.
-    fn part(&self) -> Most {
-        Most { count: self.whole.count / 2, bytes: 2 * self.whole.bytes }
-    }
-}
-
 impl<S: Store> View<S> {
     /// The outer error: a question that makes no sense.
     async fn answer(&self, request: HistoryRequest) -> Result<Result<HistoryAnswer, HistoryError>, Refusal> {
@@ -235,8 +229,10 @@ impl<S: Store> View<S> {
     }
 
     async fn is_message(&self, thread: &Thread, id: MsgId) -> Result<bool, HistoryError> {
+        let one = Most::count(1);
         let read = async |joined: &Joined<'_, S>| {
-            Ok((joined.rows(id, id.next(), Order::OldestFirst, Most::count(1)).await?.0.pop(), joined.hole()))
+            let (mut rows, _) = joined.rows(id, id.next(), Order::OldestFirst, one).await?;
+            Ok((rows.pop(), joined.hole()))
         };
         let (row, hole) = match read(&Joined::open(self, thread, MsgId::NONE).await?).await {
             Err(HistoryError::Store(StoreError::Unavailable(_))) => read(&Joined::open_log_only(self, thread, MsgId::NONE).await?).await?,

@@ -17,13 +17,13 @@ pub fn member(thread: &Thread, item: &ThreadItem) -> ServerFrame {
 
 /// What changed after `synced` (per partition), or, where that says nothing, after the cursor of the thread. A device without either has
 /// nothing that could be wrong.
-pub fn changes(items: &[(Thread, ThreadItem)], cursors: &BTreeMap<Thread, MsgId>, synced: Option<&[MsgId]>) -> Vec<ServerFrame> {
+pub fn changes(items: &[(Thread, ThreadItem)], cursors: &BTreeMap<Thread, MsgId>, synced: Option<&[MsgId]>) -> Vec<Thread> {
     let since = |thread: &Thread| match synced {
         Some(frontiers) if !frontiers.is_empty() => frontiers.get(thread.partition(frontiers.len() as u32) as usize).copied(),
         _ => cursors.get(thread).copied(),
     };
     let news = items.iter().filter(|(thread, item)| since(thread).is_some_and(|since| item.known_to() > since));
-    news.map(|(thread, item)| member(thread, item)).collect()
+    news.map(|(thread, _)| thread.clone()).collect()
 }
 
 #[cfg(test)]
@@ -44,7 +44,8 @@ mod tests {
                 ServerFrame::Member { thread, id, open, .. } => (thread.to_string(), id.0, open),
                 other => panic!("{other:?}"),
             };
-            changes(&items, cursors, synced).into_iter().map(frame).collect()
+            let changed = changes(&items, cursors, synced);
+            items.iter().filter(|(thread, _)| changed.contains(thread)).map(|(thread, item)| frame(member(thread, item))).collect()
         };
         let none = BTreeMap::new();
         let want = [("group.g8".to_owned(), 8, false), ("dm.a.d".to_owned(), 9, false)];

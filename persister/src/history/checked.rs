@@ -7,6 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use natterjack_protocol::{
     Body, Kind, Most, MsgId, Thread,
     fold::{Group, Role},
+    size::Size,
 };
 
 use super::{
@@ -23,8 +24,9 @@ use crate::{
 const READS: usize = 16;
 
 impl<S: Store> Joined<'_, S> {
-    pub(super) async fn check(&self, rows: &mut [Row]) -> Result<(), HistoryError> {
-        let Some(oldest) = rows.iter().map(|r| about(r).map_or(r.id, |target| target.min(r.id))).min() else { return Ok(()) };
+    /// Reads edits up to so many `bytes`; rows behind what reaches them are dropped. True: some were.
+    pub(super) async fn check(&self, rows: &mut Vec<Row>, bytes: usize) -> Result<bool, HistoryError> {
+        let Some(oldest) = rows.iter().map(|r| about(r).map_or(r.id, |target| target.min(r.id))).min() else { return Ok(false) };
         let mut operations = self.tail.operations(oldest, false).await?;
         let unknown = |row: &Row, of: &Operations| of.recalls_of(row).any(|op| op.power == Power::Unknown && op.from != row.from);
         if self.archived.is_some() && rows.iter().any(|r| unknown(r, &operations)) {
@@ -44,11 +46,9 @@ impl<S: Store> Joined<'_, S> {
             // The archive alone knows whether this was recalled.
             row.unchecked |= row.kind == Kind::Edit && self.archived.is_none() && about(row).is_some_and(|t| t <= self.tail.floor());
         }
-        let edits: Vec<MsgId> = rows.iter().filter_map(|r| operations.edit_of(r)).collect();
+        let edits: Vec<(usize, MsgId)> = rows.iter().enumerate().filter_map(|(n, r)| operations.edit_of(r).map(|id| (n, id))).collect();
         drop(operations);
-        let reads: Vec<_> = edits.into_iter().map(|id| self.tail.row(id)).collect();
-        let edits: Vec<Option<Row>> = stream::iter(reads).buffer_unordered(READS).try_collect().await?;
-        over.extend(edits.into_iter().flatten());
+        let cut = self.read_edits(rows, edits, bytes, &mut over).await?;
         let archived = rows.iter().filter(|r| r.kind == Kind::Edit && self.archived.is_some_and(|w| r.id > w));
         let reads: Vec<_> = archived.filter_map(about).map(|target| self.archived_recall(target)).collect();
         let recalls: Vec<Option<Row>> = stream::iter(reads).buffer_unordered(READS).try_collect().await?;
@@ -58,7 +58,31 @@ impl<S: Store> Joined<'_, S> {
             // Whatever else was said of it, there is nothing left to hide.
             row.unchecked &= !overlay::is_recalled(row) && (row.kind != Kind::Edit || row.body.text.is_some());
         }
-        Ok(())
+        Ok(cut)
+    }
+
+    /// The edits of rows (by their index), in the order of the rows. A page of short texts may have become one of the longest.
+    async fn read_edits(
+        &self,
+        rows: &mut Vec<Row>,
+        edits: Vec<(usize, MsgId)>,
+        bytes: usize,
+        over: &mut Vec<Row>,
+    ) -> Result<bool, HistoryError> {
+        let had = rows.len();
+        let reads: Vec<_> = edits.into_iter().map(|(n, id)| async move { Ok::<_, HistoryError>((n, self.tail.row(id).await?)) }).collect();
+        let mut reads = stream::iter(reads).buffered(READS);
+        let mut read = 0;
+        while let Some(edit) = reads.next().await {
+            let (n, edit) = edit?;
+            read += edit.as_ref().map_or(0, Size::size);
+            over.extend(edit);
+            if read >= bytes {
+                rows.truncate(n + 1);
+                break;
+            }
+        }
+        Ok(rows.len() < had)
     }
 
     /// The recall by which the archive has taken this message back.

@@ -70,7 +70,7 @@ impl<'a, S: Store> Joined<'a, S> {
     }
 
     /// Rows with `lo <= id < hi`, at most `most`, in order, from the end that `order` names, as the newest operations left them, and whether
-    /// there may be more. Those of which it cannot be told how they were left are marked.
+    /// there may be more. Those of which it cannot be told what operations left of them are marked.
     pub async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<(Vec<Row>, bool), HistoryError> {
         let mut rows = match order {
             Order::OldestFirst => {
@@ -88,10 +88,12 @@ impl<'a, S: Store> Joined<'a, S> {
                 rows
             }
         };
+        // A record of the log is smaller than the JSON that it becomes.
+        most.keep_first(&mut rows);
         // Before an operation makes one of them larger or smaller.
         let full = most.full(&rows);
-        self.check(&mut rows).await?;
-        Ok((rows, full))
+        let cut = self.check(&mut rows, most.bytes).await?;
+        Ok((rows, full || cut))
     }
 
     pub(super) async fn archive_rows(&self, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, StoreError> {

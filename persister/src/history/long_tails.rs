@@ -17,13 +17,13 @@ use tokio::{
 use super::{
     HistoryError, View,
     operations::{Operations, Roles},
-    tail::row,
+    tail::{part, row},
 };
 use crate::{fold, store::Store};
 
 /// An edge asks again after 1.5 s. At about 100,000 entries a second this is an hour of 25 messages a second in one thread.
 const BUDGET: Duration = Duration::from_millis(1_000);
-/// Operations of one thread, and of all: each about 150 bytes, so 30 MB.
+/// Operations of one thread, and of all, and what is known of members: each about 150 bytes, so 30 MB.
 const OF_ONE: usize = 50_000;
 const OF_ALL: usize = 200_000;
 const THREADS: usize = 1_000;
@@ -147,14 +147,19 @@ impl Read {
     /// Takes the next part in. False: what was read before is not in the log any more.
     async fn on<S: Store>(&mut self, view: &View<S>, thread: &Thread, reach: MsgId) -> Result<bool, HistoryError> {
         let after = self.last.map_or(self.operations.upto, |(id, _)| MsgId(id.0 - 1));
-        let part = view.part();
+        let part = part(view.whole);
         let mut records = view.log.after(thread, after, reach, part).await?;
-        let all = !part.full(&records);
+        let mut all = !part.full(&records);
         if let Some(last) = self.last {
             if records.first().is_none_or(|r| (r.id, r.ts) != last) {
                 return Ok(false);
             }
             records.remove(0);
+            if records.is_empty() && !all {
+                // It alone is as large as a part.
+                records = view.log.after(thread, last.0, reach, part).await?;
+                all = !part.full(&records);
+            }
         }
         if let Some(last) = records.last() {
             self.last = Some((last.id, last.ts));

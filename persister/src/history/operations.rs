@@ -126,8 +126,11 @@ impl Operations {
 
     /// How much is kept.
     pub fn len(&self) -> usize {
-        let touched = if let Roles::Unknown { touched } = &self.roles { touched.len() } else { 0 };
-        self.len + touched
+        self.len
+            + match &self.roles {
+                Roles::Unknown { touched } => touched.len(),
+                Roles::Exact(group) => group.iter().flat_map(|g| g.members.values()).map(|m| 1 + m.intervals.0.len()).sum(),
+            }
     }
 
     /// The newest edit of this message by its author.
@@ -167,7 +170,7 @@ mod tests {
         let rows = [created, edit(&t, 3, "a", 1, "x"), edit(&t, 4, "a", 1, "y"), recall(&t, 5, "b", 1), admin, recall(&t, 7, "b", 1)];
         ops.take(&rows);
         ops.take(&[recall(&t, 8, "b", 1), recall(&t, 9, "b", 1)]);
-        assert_eq!(ops.len(), 3);
+        assert_eq!(ops.len(), 3 + 3 * 2, "operations, members and their intervals");
         let message = text(&t, 1, "a", "x");
         assert_eq!(ops.edit_of(&message), Some(MsgId(4)));
         assert_eq!(ops.edit_of(&Row { rev: MsgId(4), ..message.clone() }), None, "the archive has it already");

@@ -16,8 +16,8 @@ use crate::{
     store::{Order, Row, Store, StoreError},
 };
 
-/// Entries read whole: half a megabyte, and 128 requests at once. Half as many are read at a time behind a page for their operations; where
-/// there are more, the operations of the whole tail are read once and kept.
+/// Entries read whole: half a megabyte, and 128 requests at once. A [`part`] of it is read at a time behind a page for its operations;
+/// where there are more, the operations of the whole tail are read once and kept.
 pub(super) const WHOLE: Most = Most { count: 2_000, bytes: 512 << 10 };
 /// The first window for the newest entries below an id, in ids, and by how much each next one is wider.
 const WINDOW: u64 = 1_024;
@@ -54,6 +54,11 @@ impl Deref for Found<'_> {
             Self::Kept(operations) => operations,
         }
     }
+}
+
+/// What is read at a time for its operations.
+pub(super) fn part(whole: Most) -> Most {
+    Most { count: whole.count / 2, ..whole }
 }
 
 pub(super) fn row(r: LogRecord) -> Row {
@@ -199,7 +204,7 @@ impl<'a, S: Store> ThreadTail<'a, S> {
         }
         let (after, kept) = (self.floor.max(above), &self.history.long_tails);
         if !exact && !kept.knows(self.thread) {
-            let part = self.history.part();
+            let part = part(self.history.whole);
             let records = self.log.after(self.thread, after, self.reach(), part).await?;
             if !part.full(&records) {
                 let rows: Vec<Row> = self.history.without_copies(records).await?.into_iter().map(row).collect();

@@ -73,9 +73,9 @@ impl Model {
     fn is_shown(&self, event: &Event) -> Result<(), String> {
         let row = self.rows.iter().find(|r| r.id == event.id).ok_or_else(|| format!("{} is not of this thread", event.id))?;
         let (kind, text) = self.shows(row);
-        // An edit of somebody else's message says nothing that was taken back.
-        let of_another = |e: &Row| e.kind == Kind::Edit && self.rows.iter().any(|r| Some(r.id) == e.body.target && r.from != e.from);
-        if (event.kind, &event.body.text) != (kind, &text) && !of_another(row) {
+        // An edit of somebody else's message, or of none, says nothing that was taken back.
+        let of_own = |e: &Row| self.rows.iter().any(|r| Some(r.id) == e.body.target && r.from == e.from);
+        if (event.kind, &event.body.text) != (kind, &text) && (row.kind != Kind::Edit || of_own(row)) {
             return Err(format!("{} is {:?} {:?}, not {kind:?} {text:?}", event.id, event.kind, event.body.text));
         }
         Ok(())

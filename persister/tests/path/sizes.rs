@@ -13,7 +13,7 @@ const EVENT: usize = 6 * limits::TEXT_CHARS + 500;
 fn large(n: u64) -> (Kind, Body) {
     match n % 3 {
         0 => (Kind::Text, Body::text("\u{1F600}".repeat(limits::TEXT_CHARS))),
-        1 => (Kind::Text, Body::text(format!("x{}", "\0".repeat(limits::TEXT_CHARS - 1)))),
+        1 => (Kind::Text, Body::text("\0".repeat(limits::TEXT_CHARS))),
         _ => (Kind::Custom, Body { data: Some(vec![0xa5; limits::CUSTOM_BYTES].into()), ..Body::default() }),
     }
 }
@@ -103,23 +103,58 @@ async fn every_answer_fits_with_the_largest_content() {
     assert_eq!(shown, last.concat());
 }
 
-/// What an edit makes larger is counted as it is shown.
+/// What an edit makes larger is counted as it is shown, in every kind of answer: with a tail that is read whole, and with one whose texts
+/// are too many for that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn edits_count() {
     let w = World::new().await;
-    let t: Thread = "dm.a.b".parse().unwrap();
+    for (name, count) in [("dm.a.b", 30), ("dm.a.c", 70)] {
+        edits_of(&w, &name.parse().unwrap(), count).await;
+    }
+}
+
+async fn edits_of(w: &World, t: &Thread, count: usize) {
     let mut sent = Vec::new();
-    for _ in 0..30 {
-        sent.push(w.say(&t, "a", "x").await);
+    for _ in 0..count {
+        sent.push(w.say(t, "a", "x").await);
     }
-    let archive = w.archive("one");
-    w.archived(&t, sent[29]).await;
+    let (first, last) = (sent[0], sent[count - 1]);
+    let archive = w.archive(&t.to_string());
+    w.archived(t, last).await;
     drop(archive);
+    let long = "\0".repeat(limits::TEXT_CHARS);
     for id in &sent {
-        w.send(&t, "a", Kind::Edit, on(*id, Some(&"\0".repeat(limits::TEXT_CHARS)))).await;
+        w.send(t, "a", Kind::Edit, on(*id, Some(&long))).await;
     }
-    let page = w.page(&t, At::Before(sent[29].next()), 200).await;
-    bounded("edited", &page.events, limits::PAGE_BYTES);
-    assert_eq!(page.prev, sent[29 - page.events.len()]);
-    assert!(page.events.iter().all(|e| e.body.text.as_deref().is_some_and(|t| t.len() == limits::TEXT_CHARS)));
+    let check = |what: &str, events: &[Event], most: usize| {
+        bounded(what, events, most);
+        assert!(events.iter().all(|e| e.body.text.as_deref() == Some(&long)), "{what}");
+    };
+    let (mut down, mut at) = (Vec::new(), At::Before(last.next()));
+    loop {
+        let page = w.page(t, at, 200).await;
+        check("down", &page.events, limits::PAGE_BYTES);
+        down.splice(0..0, ids(&page.events));
+        if page.prev.is_none() {
+            break;
+        }
+        at = At::Before(page.prev.next());
+    }
+    assert_eq!(down, sent);
+    let mut up = vec![first];
+    while up[up.len() - 1] < last {
+        let page = w.page(t, At::After(up[up.len() - 1]), 200).await;
+        check("up", &page.events, limits::PAGE_BYTES);
+        assert_eq!((page.prev, page.more), (up[up.len() - 1], true));
+        up.extend(ids(&page.events));
+    }
+    assert_eq!(up[..count], sent);
+    let mut all = vec![first];
+    while all[all.len() - 1] < last {
+        let (events, complete) = w.between(t, all[all.len() - 1], last, 1_000).await.unwrap();
+        check("between", &events, limits::ANSWER_BYTES);
+        all.extend(ids(&events));
+        assert_eq!(complete, all.last() == Some(&last));
+    }
+    assert_eq!(all, sent);
 }
