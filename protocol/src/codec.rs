@@ -70,8 +70,8 @@ impl Codec {
 
     /// What somebody else has written, who may be anybody: one map of the right form whose fields are of the right types.
     pub fn read<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, BadBytes> {
-        match Form::of(self, bytes).fault {
-            Some(fault) => Err(BadBytes(fault.into())),
+        match Form::of(self, bytes).why(self, bytes) {
+            Some(why) => Err(BadBytes(why)),
             None => self.fields(bytes),
         }
     }

@@ -267,8 +267,8 @@ impl ClientFrame {
         let bad = |r, why: String| BadFrame { r, refusal: Refusal::new(Code::BadFrame, why) };
         let form = Form::of(codec, bytes);
         let r: Option<Result<Request, _>> = form.r.map(|r| codec.fields(r));
-        if let Some(fault) = form.fault {
-            return Err(bad(r.and_then(Result::ok), format!("not a frame: {fault}")));
+        if let Some(why) = form.why(codec, bytes) {
+            return Err(bad(r.and_then(Result::ok), format!("not a frame: {why}")));
         }
         let r = r.transpose().map_err(|_| bad(None, "r: wrong type, expected a whole number below 2^32".into()))?;
         let t = form.t.ok_or_else(|| bad(r, "the frame has no type: `t` is missing".into()))?;

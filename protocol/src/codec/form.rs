@@ -3,6 +3,7 @@
 
 mod json;
 mod msgpack;
+mod place;
 
 use std::{borrow::Cow, collections::HashSet};
 
@@ -14,6 +15,7 @@ use super::Codec;
 pub const MAX_LEVELS: usize = 32;
 /// The largest whole number that a double holds together with all below it: 2^53 - 1.
 pub const MAX_NUMBER: u64 = (1 << 53) - 1;
+const TOO_LARGE: &str = "a number of 2^53 or more";
 /// Keys that are compared one by one; more of them go into a set.
 const FEW: usize = 12;
 
@@ -37,6 +39,13 @@ impl<'a> Form<'a> {
             Codec::Msgpack => msgpack::scan(bytes),
             Codec::Json => json::scan(bytes),
         }
+    }
+
+    /// What is wrong with these bytes, for people, with the field where that can be told.
+    pub fn why(&self, codec: Codec, bytes: &[u8]) -> Option<String> {
+        let fault = self.fault?;
+        let path = if fault == TOO_LARGE { place::of_a_large_number(codec, bytes) } else { None };
+        Some(path.map_or_else(|| fault.to_owned(), |path| format!("{path}: {fault}")))
     }
 
     fn note(&mut self, fault: &'static str) {

@@ -1,6 +1,6 @@
 //! What one address and one user may do: let in up to the limit, refused by name beyond it, let in again when it says so.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use natterjack_protocol::{
     Code, Refusal,
@@ -11,7 +11,6 @@ use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, eventually, w
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
-    time::sleep,
 };
 
 use super::common::{SOON, cid, post};
@@ -208,13 +207,13 @@ async fn addresses_are_let_in_up_to_their_limits() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn users_may_so_much_and_keep_their_order() {
+async fn users_may_so_much() {
     let cluster = Cluster::start(spec()).await;
     let users = cluster.mint_users(4).await;
     let (alice, bob, carol) = (&users[0], &users[1], &users[2]);
     let thread = alice.dm(bob);
 
-    // Five a second, ten at once, over socket and HTTP together; what follows a refused one waits for it.
+    // Five a second, ten at once, over socket and HTTP together. What hangs on a refused one: promises_log/p3_refusals.rs.
     let mut ws = cluster.raw(alice, 0, Codec::Json).await;
     let api = cluster.api(alice, 0);
     let mut stored = 0;
@@ -234,9 +233,6 @@ async fn users_may_so_much_and_keep_their_order() {
     let posts = futures_util::future::join_all((0..10).map(|_| post(&api, &thread, cid(), "over HTTP"))).await;
     let is_refused = |(status, body): &(u16, serde_json::Value)| (*status, body["code"].as_str()) == (429, Some("rate_limited"));
     assert!(posts.iter().any(is_refused), "the same user, whichever way: {posts:?}");
-    sleep(Duration::from_millis(wait * 2)).await;
-    let held = ws.send_text(&thread, "must not overtake").await.unwrap_err();
-    assert_eq!(held.code, Code::RateLimited);
     eventually("the refused one comes again", SOON, async || {
         ws.send_cid(&thread, refused.cid.unwrap(), "again").await.map_err(|e| e.to_string())
     })

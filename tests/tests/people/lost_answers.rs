@@ -108,7 +108,7 @@ async fn groups_are_made_once(world: &World, users: &[User]) -> Thread {
     assert_eq!(world.create(owner, 0, &old).await, world.create(owner, 1, &old).await);
     let api = world.cluster.api(owner, 0);
     let (status, ahead) = api.post("/v1/groups", &json!({ "cid": Cid::mint(now_ms() + 60_000, rand::random()), "name": "x" })).await;
-    assert!(status == 400 && ahead["code"] == "clock_ahead" && ahead["now_ms"].is_u64(), "{ahead}");
+    assert!(status == 409 && ahead["code"] == "clock_ahead" && ahead["now_ms"].is_u64(), "{ahead}");
     for bad in [json!("x"), json!("00000000-0000-4000-8000-000000000000"), json!(7)] {
         assert_eq!(api.post("/v1/groups", &json!({ "cid": bad, "name": "x" })).await.0, 400, "{bad}");
     }

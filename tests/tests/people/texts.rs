@@ -70,10 +70,16 @@ fn bad_bodies() -> Vec<(Kind, Body, &'static str)> {
         (Kind::Image, media(|m| m.mime = String::new()), "body.media.mime"),
         (Kind::File, media(|m| m.name = Some("../../.ssh/authorized_keys".into())), "body.media.name"),
         (Kind::File, media(|m| m.name = Some("invoice\u{202e}fdp.exe".into())), "body.media.name"),
-        (Kind::Video, media(|m| m.size = Some(u64::MAX)), "body.media.size"),
-        (Kind::Video, media(|m| m.duration_ms = Some(1 << 53)), "body.media.duration_ms"),
         (Kind::Recall, on(MsgId(0), Body::default()), "body.target"),
         (Kind::Text, reply(MsgId(0)), "body.reply_to"),
+    ]
+}
+
+/// Numbers that no frame may have.
+fn large_numbers() -> Vec<(Kind, Body, &'static str)> {
+    vec![
+        (Kind::Video, media(|m| m.size = Some(u64::MAX)), "body.media.size"),
+        (Kind::Video, media(|m| m.duration_ms = Some(1 << 53)), "body.media.duration_ms"),
         (Kind::Text, reply(MsgId(u64::MAX)), "body.reply_to"),
     ]
 }
@@ -103,6 +109,17 @@ async fn bodies(cluster: &Cluster, users: &[User]) {
             if codec == Codec::Json {
                 names(post(&api, &dm, cid, kind, &body).await, field);
             }
+        }
+    }
+    for codec in Codec::ALL {
+        let mut ws = cluster.raw(&users[0], 0, codec).await;
+        for (kind, body, field) in large_numbers() {
+            let cid = ws.cid();
+            let refusal = send(&mut ws, &dm, cid, kind, &body).await.expect_err(field);
+            assert!(refusal.code == Code::BadFrame && refusal.message.contains(&format!(" {field}: ")), "{field}: {refusal}");
+            let (status, answer) = post(&api, &dm, cid, kind, &body).await;
+            let named = answer["message"].as_str().is_some_and(|m| m.contains(&format!(" {field}: ")));
+            assert!((status, answer["code"].as_str()) == (400, Some("bad_frame")) && named, "{field}: {answer}");
         }
     }
     for query in ["before=9007199254740992", "after=9007199254740992", "around=9007199254740992", "at=18446744073709551615"] {

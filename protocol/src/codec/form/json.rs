@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::{Broken, Form, Keys, MAX_NUMBER, fits};
+use super::{Broken, Form, Keys, MAX_NUMBER, TOO_LARGE, fits};
 
 pub fn scan(bytes: &[u8]) -> Form<'_> {
     let Ok(text) = std::str::from_utf8(bytes) else { return Form::default().ended(Err("not UTF-8")) };
@@ -228,7 +228,7 @@ impl<'a> Scan<'a> {
                 self.form.note("a number beyond what a double holds");
             }
         } else if whole.parse().map_or(true, |n: u64| n > MAX_NUMBER) {
-            self.form.note("a number of 2^53 or more");
+            self.form.note(TOO_LARGE);
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Broken, Form, Keys, MAX_NUMBER, fits};
+use super::{Broken, Form, Keys, MAX_NUMBER, TOO_LARGE, fits};
 
 pub fn scan(bytes: &[u8]) -> Form<'_> {
     let mut s = Scan { bytes, at: 0, form: Form::default() };
@@ -81,7 +81,7 @@ impl<'a> Scan<'a> {
 
     fn whole_number(&mut self, n: u64) -> Result<(), Broken> {
         if n > MAX_NUMBER {
-            self.form.note("a number of 2^53 or more");
+            self.form.note(TOO_LARGE);
         }
         Ok(())
     }
