@@ -176,6 +176,8 @@ async fn a_device_that_was_away_hears_what_became_of_its_memberships_and_of_no_b
 
     // The first word to somebody who blocked and does not any more begins the conversation, for both.
     let mut d = cluster.raw(dave, 0, Codec::Json).await;
+    // The device has been elsewhere since.
+    let mut ws = cluster.raw(alice, 1, Codec::Msgpack).await;
     eventually("writing works", SOON, async || ws.send_text(&with_dave, "at last").await.map_err(|e| e.code.name())).await;
     let seen = seen_until(&mut d, "at last").await;
     assert!(kinds(&seen).contains(&Kind::DmStarted), "{:?}", kinds(&seen));

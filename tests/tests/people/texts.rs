@@ -8,7 +8,7 @@ use natterjack_protocol::{
     error::Code,
     frame::{ClientFrame, Send, ServerFrame},
 };
-use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, User};
+use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, User, witness::until_the_direct_path_is_open};
 use serde_json::{Value, json};
 
 use super::common::{Insight, all_well, gid, good, new_group, refused, whole_history};
@@ -207,6 +207,8 @@ async fn references(cluster: &Cluster, users: &[User]) {
 /// The log says it alone: with the archive and `history` away too, whoever answers somebody is not kept waiting, and nonsense is refused.
 async fn without_the_archive(cluster: &Cluster, users: &[User]) {
     let dm = users[2].dm(&users[3]);
+    // Until then each send is looked for first.
+    until_the_direct_path_is_open(cluster, &users[2]).await;
     let mut ws = cluster.raw(&users[2], 0, Codec::Json).await;
     let first = ws.send_text(&dm, "first").await.unwrap();
     cluster.persister(0).stop();
