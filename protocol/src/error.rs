@@ -169,10 +169,10 @@ impl Code {
             Self::Unauthorized | Self::TokenExpired => 401,
             Self::Forbidden | Self::NotMember | Self::Blocked => 403,
             Self::NotFound => 404,
-            Self::Conflict | Self::ClockAhead => 409,
+            Self::Conflict | Self::ClockAhead | Self::OutOfOrder => 409,
             Self::LimitReached | Self::ResendTooOld => 422,
             Self::RateLimited => 429,
-            Self::OutOfOrder | Self::StorageBehind | Self::Unavailable => 503,
+            Self::StorageBehind | Self::Unavailable => 503,
             Self::Internal => 500,
         }
     }

@@ -107,9 +107,9 @@ async fn what_was_sent_behind_a_refused_message_is_not_stored_before_it() {
     };
     let ws = cluster.raw(carl, 0, Codec::Json).await;
     let (ahead, b, c) = (ws.cid_at(AHEAD), ws.cid(), ws.cid());
-    assert_eq!(post("c", c, Some(b)).await, (503, "out_of_order".into()), "it has overtaken b");
+    assert_eq!(post("c", c, Some(b)).await, (409, "out_of_order".into()), "it has overtaken b");
     assert_eq!(post("a", ahead, None).await, (409, "clock_ahead".into()));
-    assert_eq!(post("b", b, Some(ahead)).await, (503, "out_of_order".into()));
+    assert_eq!(post("b", b, Some(ahead)).await, (409, "out_of_order".into()));
     assert_eq!(post("b", b, None).await.0, 200, "a was given up");
     assert_eq!(post("c", c, Some(b)).await.0, 200);
     assert_eq!(log(&cluster, carl, &thread).await, ["b", "c"]);
