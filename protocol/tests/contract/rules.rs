@@ -316,8 +316,9 @@ fn every_code_is_complete_and_unlike_the_others() {
         assert!(names.insert(code.name()));
         assert!((400..600).contains(&code.http_status()));
         assert!(!code.meaning().is_empty() && !code.retry().advice().is_empty());
-        let server_side = code.http_status() >= 500 || code.http_status() == 429;
-        assert_eq!(server_side, code.retry() == Retry::Later, "{code:?}: status and retry tell the same");
+        // A client's own order is no failure of the server, and the same request is taken later all the same.
+        let later = code.http_status() >= 500 || code.http_status() == 429 || code == Code::OutOfOrder;
+        assert_eq!(later, code.retry() == Retry::Later, "{code:?}: status and retry tell the same");
         assert_eq!(code.http_status() == 401, code.retry() == Retry::AfterLogin, "{code:?}");
     }
     let source = include_str!("../../src/error.rs");
