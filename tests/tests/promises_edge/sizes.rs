@@ -14,7 +14,7 @@ use natterjack_protocol::{
     frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame},
     limits,
 };
-use natterjack_tests::kit::{Cluster, ClusterSpec, Flow, Poller, Proxy, RawWs, Received, Side, User, within};
+use natterjack_tests::kit::{Cassandra, Cluster, ClusterSpec, Flow, Poller, Proxy, RawWs, Received, Side, User, within};
 use serde_json::json;
 
 /// A message in JSON at most, and a page: it ends with the event that reaches its bytes.
@@ -131,9 +131,12 @@ async fn slow(cluster: &Cluster, edge: usize, rate: usize) -> Proxy {
     proxy
 }
 
-/// `groups` groups with such a last message each, a conversation with `messages` of them, and more while the devices attach.
-async fn everybody_attaches(groups: usize, messages: usize, rate: usize, limit: Duration) {
-    let cluster = Cluster::start(ClusterSpec::default()).await;
+const GROUPS: usize = 60;
+const MESSAGES: usize = 40;
+
+/// Groups with such a last message each, a conversation with many of them, and more while the devices attach. `set`: of the configuration.
+async fn everybody_attaches(set: Vec<(String, String)>, rate: usize, limit: Duration) {
+    let cluster = Cluster::start(ClusterSpec { set, ..ClusterSpec::default() }).await;
     let users = cluster.mint_users(3).await;
     let [alice, bob, carol] = users.try_into().ok().unwrap();
     let mut bob_ws = cluster.raw(&bob, 0, Codec::Msgpack).await;
@@ -159,9 +162,9 @@ async fn everybody_attaches(groups: usize, messages: usize, rate: usize, limit: 
     sdk_line.stall();
 
     let mut all: BTreeMap<Thread, Vec<MsgId>> = BTreeMap::from([(dm.clone(), first)]);
-    let sent = send(&mut bob_ws, &dm, 1..messages).await;
+    let sent = send(&mut bob_ws, &dm, 1..MESSAGES).await;
     all.get_mut(&dm).unwrap().extend(sent);
-    for n in 0..groups {
+    for n in 0..GROUPS {
         let (status, made) = cluster.api(&bob, n % 2).post("/v1/groups", &json!({ "name": format!("g{n}"), "users": [alice.id()] })).await;
         assert_eq!(status, 200, "{made}");
         let thread: Thread = made["thread"].as_str().unwrap().parse().unwrap();
@@ -268,12 +271,22 @@ async fn lists_pages_and_polls(cluster: &Cluster, alice: &User, dm: &Thread, all
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everybody_attaches_at_the_first_hello_whatever_there_is() {
-    everybody_attaches(60, 40, 1_000_000, Duration::from_secs(60)).await;
+    everybody_attaches(Vec::new(), 1_000_000, Duration::from_secs(60)).await;
 }
 
-/// A hundred megabytes an hour: minutes.
+const SLOW: usize = 64_000;
+/// Eight megabytes for each device.
+const SLOWLY: Duration = Duration::from_secs(400);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes; make test-heavy"]
 async fn everybody_attaches_at_64_kilobytes_a_second() {
-    everybody_attaches(60, 40, 64_000, Duration::from_secs(400)).await;
+    everybody_attaches(Vec::new(), SLOW, SLOWLY).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes; make test-heavy"]
+async fn everybody_attaches_at_64_kilobytes_a_second_with_the_archive_on_cql() {
+    let cql = Cassandra::one().await;
+    everybody_attaches(cql.settings(), SLOW, SLOWLY).await;
 }
