@@ -210,6 +210,8 @@ async fn everybody_attaches(set: Vec<(String, String)>, rate: usize, limit: Dura
     let (status, made) = cluster.api(&bob, 0).post("/v1/groups", &json!({ "name": "open", "history": "everything" })).await;
     assert_eq!(status, 200, "{made}");
     let group: Thread = made["thread"].as_str().unwrap().parse().unwrap();
+    // On a slow line bob has said nothing for longer than a socket may.
+    bob_ws = cluster.raw(&bob, 0, Codec::Msgpack).await;
     let said = send(&mut bob_ws, &group, 0..24).await;
     let path = format!("/v1/groups/{}/members", group.to_string().trim_start_matches("group."));
     let (status, added) = cluster.api(&bob, 0).post(&path, &json!({ "users": [alice.id()] })).await;
