@@ -115,7 +115,8 @@ async fn serve(cfg: Config, health: Health, stop: CancellationToken) -> Result<(
             let over = shared.layout.generation;
             // Two switches behind: the one between them comes first.
             shared.layout = next.before().filter(|before| before.generation > over).unwrap_or(next);
-            inherited = if shared.layout.generation == over + 1 { maps } else { Vec::new() };
+            let follows = shared.layout.generation == over + 1 || next.before().is_some_and(|before| before.generation == over);
+            inherited = if follows { maps } else { Vec::new() };
             tracing::info!(over, next = shared.layout.generation, "a generation of the log was published to its end");
         }
         shared.closed = next.generation > shared.layout.generation;

@@ -1,4 +1,4 @@
-//! A new generation of the log, with another number of partitions, while everything runs (ADR 5).
+//! A new generation of the log while everything runs: with another number of partitions (ADR 5), or because the log lost its end (ADR 11).
 //!
 //! In this order, each step safe to repeat, so that whoever comes next finishes what somebody has begun:
 //! 1. the layout says what is to come (`next`);
@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_nats::{HeaderMap, jetstream::stream::Config};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use natterjack_protocol::Times;
+use natterjack_protocol::{MsgId, Times};
 
 use crate::{
     config::NatsConfig,
@@ -23,9 +23,9 @@ use crate::{
     kv::{Buckets, KvError},
     layout::{Layout, LayoutError, Next},
     positions::Positions,
-    provision::{self, ProvisionError, create_or_verify, first_seq, highest_id, log_stream},
+    provision::{self, ProvisionError, create_or_verify, first_seq, highest_id, wall_clock},
     subjects,
-    tail::Tail,
+    tail::{Tail, TailError},
 };
 
 /// Below this a partition is of no use.
@@ -37,10 +37,72 @@ const TRIES: u32 = 60;
 const PAUSE: Duration = Duration::from_millis(250);
 /// The roles that read the log and keep a position.
 const READERS: [&str; 2] = ["channel", "persister"];
+/// Ids that may have been given above the highest that anybody remembers. 2^32 is 49,000 entries a second of one partition over the 24 h
+/// that the log keeps; one nats-server stores fewer. Of the 2^53 ids there are, a new generation takes as many as 17 minutes do.
+const FORGOTTEN: u64 = 1 << 32;
+
+/// What an archive knows beside the log: a new generation has a higher number and higher ids. Zero: nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Above {
+    pub generation: u32,
+    pub id: MsgId,
+}
 
 /// Makes a log of `partitions` partitions, as a new generation if there is one with another number. Nothing happens if it has as many.
 pub fn switch<'a>(nats: &'a Nats, cfg: &'a NatsConfig, times: &'a Times, partitions: u32) -> BoxFuture<'a, Result<Layout, ProvisionError>> {
     Box::pin(switch_to(nats, cfg, times, partitions))
+}
+
+/// The log goes on in a new generation, with as many partitions as before, because generation `found` may have lost its end, or is an older
+/// copy: no id of it is above what was given. Every id of the new one is above all that streams, positions and `above` know, by
+/// more than can have been forgotten. Returns the newest layout; nothing happens if that is later than `found` and above `above` already, so
+/// everybody who finds the loss may call it. Needs no more than a connection. To be repeated after [`ProvisionError::Unarchived`].
+pub fn renew(nats: &Nats, found: u32, above: Above) -> BoxFuture<'_, Result<Layout, ProvisionError>> {
+    Box::pin(renewed(nats, found, above))
+}
+
+async fn renewed(nats: &Nats, found: u32, above: Above) -> Result<Layout, ProvisionError> {
+    loop {
+        let layout = Layout::load(nats).await?;
+        if let Some(next) = layout.next {
+            finish(nats, wall_clock(), next).await?;
+            continue;
+        }
+        if layout.generation > found && is_above(nats, layout, above).await? {
+            return Ok(layout);
+        }
+        if let Some(former) = layout.before() {
+            is_read_to_its_end(nats, former).await?;
+        }
+        let mut highest = above.id;
+        for l in layout.before().into_iter().chain([layout]) {
+            let buckets = Buckets::new(nats, l);
+            for (p, role) in (0..l.partitions).flat_map(|p| READERS.map(|role| (p, role))) {
+                highest = highest.max(Positions::new(&buckets, role).load(p).await?.map_or(MsgId::NONE, |p| p.id));
+            }
+        }
+        let highest = highest.0.max(highest_id(nats).await?);
+        tracing::warn!(generation = layout.generation, highest, "beginning a new generation of the log, above all ids that are known");
+        let next = Next { above: highest + FORGOTTEN, generation: above.generation + 1, ..share(nats, layout, layout.partitions).await? };
+        begin(nats, layout, next).await?;
+    }
+}
+
+/// A layout of the archive's own newest generation needs no comparison: that is where the archive has its highest id from.
+async fn is_above(nats: &Nats, layout: Layout, above: Above) -> Result<bool, ProvisionError> {
+    if layout.generation <= above.generation {
+        return Ok(layout.generation == above.generation);
+    }
+    for p in 0..layout.partitions {
+        if Tail::new(nats, layout).bounds(p).await.map_err(|e| unknown(layout.generation, p, &e))?.origin <= above.id {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn unknown(generation: u32, p: u32, e: &TailError) -> ProvisionError {
+    ProvisionError::Create { name: subjects::stream(generation, p), reason: e.to_string() }
 }
 
 async fn switch_to(nats: &Nats, cfg: &NatsConfig, times: &Times, partitions: u32) -> Result<Layout, ProvisionError> {
@@ -55,7 +117,8 @@ async fn switch_to(nats: &Nats, cfg: &NatsConfig, times: &Times, partitions: u32
     if let Some(former) = layout.before() {
         is_read_to_its_end(nats, former).await?;
     }
-    begin(nats, cfg, layout, partitions.max(1)).await?;
+    let share = share(nats, layout, partitions.max(1)).await?;
+    begin(nats, layout, Next { max_bytes: cfg.max_bytes.unwrap_or(share.max_bytes), ..share }).await?;
     provision::provision(nats, cfg, times).await
 }
 
@@ -63,9 +126,7 @@ async fn switch_to(nats: &Nats, cfg: &NatsConfig, times: &Times, partitions: u32
 async fn is_read_to_its_end(nats: &Nats, former: Layout) -> Result<(), ProvisionError> {
     let (tail, buckets) = (Tail::new(nats, former), Buckets::new(nats, former));
     for p in 0..former.partitions {
-        let unavailable =
-            |e: crate::TailError| ProvisionError::Create { name: subjects::stream(former.generation, p), reason: e.to_string() };
-        let bounds = tail.bounds(p).await.map_err(unavailable)?;
+        let bounds = tail.bounds(p).await.map_err(|e| unknown(former.generation, p, &e))?;
         for role in READERS {
             let position = Positions::new(&buckets, role).load(p).await?;
             if bounds.entries > 0 && position.is_none_or(|p| p.id < bounds.last) {
@@ -76,15 +137,19 @@ async fn is_read_to_its_end(nats: &Nats, former: Layout) -> Result<(), Provision
     Ok(())
 }
 
-/// Step 1.
-async fn begin(nats: &Nats, cfg: &NatsConfig, layout: Layout, partitions: u32) -> Result<(), ProvisionError> {
+/// As many bytes as the log has reserved now, for another number of partitions.
+async fn share(nats: &Nats, layout: Layout, partitions: u32) -> Result<Next, ProvisionError> {
     let mut reserved = 0;
     for p in 0..layout.partitions {
         let info = js::stream_info(nats, &subjects::stream(layout.generation, p)).await?;
         reserved += info.map_or(0, |i| i.config.max_bytes.max(0));
     }
-    let share = (reserved / i64::from(partitions)).max(LEAST_BYTES);
-    let next = Next { partitions, max_bytes: cfg.max_bytes.unwrap_or(share) };
+    let max_bytes = (reserved / i64::from(partitions)).max(LEAST_BYTES);
+    Ok(Next { partitions, max_bytes, above: 0, generation: 0 })
+}
+
+/// Step 1.
+async fn begin(nats: &Nats, layout: Layout, next: Next) -> Result<(), ProvisionError> {
     let Some((found, revision)) = Layout::find(nats).await? else { return Err(LayoutError::NotProvisioned.into()) };
     // Somebody else has begun, or is through: theirs counts.
     if found != layout {
@@ -96,21 +161,34 @@ async fn begin(nats: &Nats, cfg: &NatsConfig, layout: Layout, partitions: u32) -
     }
 }
 
-/// Steps 2 to 4 of the switch that the layout speaks of.
-pub(crate) async fn finish(nats: &Nats, cfg: &NatsConfig, times: &Times, now_ms: u64, next: Next) -> Result<Layout, ProvisionError> {
+/// Steps 2 to 4 of the switch that the layout speaks of. New streams are as the old ones are, but for what differs by generation.
+pub(crate) async fn finish(nats: &Nats, now_ms: u64, next: Next) -> Result<Layout, ProvisionError> {
     let Some((old, revision)) = Layout::find(nats).await? else { return Err(LayoutError::NotProvisioned.into()) };
     if old.next != Some(next) {
         return Ok(old);
     }
+    let model = model(nats, old).await?;
+    let made = |generation, p, first, max_bytes| Config {
+        name: subjects::stream(generation, p),
+        subjects: subjects::stream_subjects(generation, p),
+        first_sequence: Some(first),
+        max_bytes,
+        ..model.clone()
+    };
+    let first = |above| first_seq(now_ms, above);
     for p in 0..old.partitions {
+        // One whose folder is gone: its readers need an end all the same.
+        if js::stream_info(nats, &subjects::stream(old.generation, p)).await?.is_none() {
+            let above = highest_id(nats).await?.max(next.above);
+            create_or_verify(nats, made(old.generation, p, first(above), ROOM), false).await?;
+        }
         close(nats, old.generation, p).await?;
     }
     // Every old stream has given its last id.
-    let above = highest_id(nats).await?;
+    let above = highest_id(nats).await?.max(next.above);
     let new = old.after(next);
-    let cfg = NatsConfig { max_bytes: Some(next.max_bytes), ..cfg.clone() };
     for p in 0..new.partitions {
-        create_or_verify(nats, log_stream(new.generation, p, first_seq(now_ms, above), &cfg, times), true).await?;
+        create_or_verify(nats, made(new.generation, p, first(above), next.max_bytes), true).await?;
     }
     match new.store(nats, revision).await {
         Ok(_) => {
@@ -121,6 +199,16 @@ pub(crate) async fn finish(nats: &Nats, cfg: &NatsConfig, times: &Times, now_ms:
         Err(KvError::Conflict) => Ok(Layout::load(nats).await?),
         Err(e) => Err(e.into()),
     }
+}
+
+/// The settings of a stream of this generation; whichever is there.
+async fn model(nats: &Nats, layout: Layout) -> Result<Config, ProvisionError> {
+    for p in 0..layout.partitions {
+        if let Some(info) = js::stream_info(nats, &subjects::stream(layout.generation, p)).await? {
+            return Ok(info.config);
+        }
+    }
+    Err(ProvisionError::Create { name: format!("generation {}", layout.generation), reason: "none of its streams is there".into() })
 }
 
 /// Step 2 for one partition. Not by sealing the stream: that also ends its max_age, for good.

@@ -46,6 +46,11 @@ pub struct Next {
     pub partitions: u32,
     /// Of each partition.
     pub max_bytes: i64,
+    /// Its first id is above this, and its number at least so large: what an archive, or a position, knows beside the log.
+    #[serde(default)]
+    pub above: u64,
+    #[serde(default)]
+    pub generation: u32,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -154,7 +159,7 @@ impl Layout {
     /// What comes after a switch.
     pub(crate) fn after(&self, next: Next) -> Self {
         let former = Some(Former { generation: self.generation, partitions: self.partitions });
-        Self { former, ..Self::new(self.generation + 1, next.partitions, self.kv_shards) }
+        Self { former, ..Self::new(next.generation.max(self.generation + 1), next.partitions, self.kv_shards) }
     }
 
     pub fn partition(&self, thread: &Thread) -> u32 {
@@ -184,10 +189,13 @@ mod tests {
     fn a_switch_names_both_generations_and_the_first_layout_ever_written_is_read() {
         let old = Layout::parse(br#"{"generation":1,"partitions":2,"kv_shards":3}"#).unwrap();
         assert_eq!(old, Layout::new(1, 2, 3));
-        let new = old.after(Next { partitions: 4, max_bytes: 5 });
+        let next = |partitions, generation| Next { partitions, max_bytes: 5, above: 0, generation };
+        let new = old.after(next(4, 0));
         assert_eq!((new.generation, new.partitions, new.kv_shards, new.next), (2, 4, 3, None));
         assert_eq!(new.before(), Some(old));
         assert_eq!(Layout::parse(&serde_json::to_vec(&new).unwrap()).unwrap(), new);
-        assert_eq!(new.after(Next { partitions: 1, max_bytes: 5 }).former, Some(Former { generation: 2, partitions: 4 }));
+        assert_eq!(new.after(next(1, 2)).former, Some(Former { generation: 2, partitions: 4 }));
+        let later = new.after(next(4, 7));
+        assert_eq!((later.generation, later.former), (7, new.after(next(4, 0)).former), "an archive may know of later ones");
     }
 }

@@ -32,7 +32,7 @@ pub(crate) mod wire_time;
 pub use config::NatsConfig;
 pub use connect::{ConnectError, Nats, RpcError};
 pub use fanin::{FanIn, FanInEvent, Slot, Tail8};
-pub use generation::switch;
+pub use generation::{Above, renew, switch};
 pub use kv::{Buckets, Kv, KvError};
 pub use kv_watch::WatchEvent;
 pub use layout::Layout;

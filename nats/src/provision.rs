@@ -49,8 +49,11 @@ pub enum ProvisionError {
 }
 
 pub fn provision<'a>(nats: &'a Nats, cfg: &'a NatsConfig, times: &'a Times) -> BoxFuture<'a, Result<Layout, ProvisionError>> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
-    Box::pin(provision_at(nats, cfg, times, now))
+    Box::pin(provision_at(nats, cfg, times, wall_clock()))
+}
+
+pub(crate) fn wall_clock() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 /// With the clock as an argument, for tests.
@@ -66,8 +69,8 @@ pub async fn provision_at(nats: &Nats, cfg: &NatsConfig, times: &Times, now_ms: 
         create_or_verify(nats, wanted, true).await?;
     }
     let mut layout = agree_on_layout(nats, cfg).await?;
-    if let Some(next) = layout.next {
-        layout = generation::finish(nats, cfg, times, now_ms, next).await?;
+    while let Some(next) = layout.next {
+        layout = generation::finish(nats, now_ms, next).await?;
     }
     let above = highest_id(nats).await?;
     for p in 0..layout.partitions {

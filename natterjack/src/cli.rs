@@ -93,6 +93,10 @@ pub struct ProvisionArgs {
     /// all roles move over, sessions resume.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub partitions: Option<u32>,
+    /// The log goes on in a new generation whose ids are above all that were ever given, also while everything runs: after a loss of power
+    /// or of a disk, or when the log's folder was put back from an older copy.
+    #[arg(long, conflicts_with = "partitions")]
+    pub new_generation: bool,
 }
 
 #[derive(Args)]

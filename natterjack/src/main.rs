@@ -67,7 +67,7 @@ async fn run(cli: Cli, settings: Settings, metrics: Metrics) -> anyhow::Result<(
         Command::Edge(_) => roles::serve(Role::Edge, settings, with_parent, metrics).await,
         Command::Channel => roles::serve(Role::Channel, settings, with_parent, metrics).await,
         Command::Persister(_) => roles::serve(Role::Persister, settings, with_parent, metrics).await,
-        Command::Provision(args) => provision(&settings, args.partitions).await,
+        Command::Provision(args) => provision(&settings, &args).await,
         Command::Chat(args) => Box::pin(chat::run(args)).await,
         Command::Bench(args) => Box::pin(bench::run(args)).await,
         Command::Doctor => {
@@ -81,12 +81,15 @@ async fn run(cli: Cli, settings: Settings, metrics: Metrics) -> anyhow::Result<(
     }
 }
 
-async fn provision(settings: &Settings, partitions: Option<u32>) -> anyhow::Result<()> {
+async fn provision(settings: &Settings, args: &cli::ProvisionArgs) -> anyhow::Result<()> {
     let nats = Nats::connect(&settings.nats, "provision").await?;
-    let layout = match partitions {
+    let mut layout = match args.partitions {
         Some(n) => natterjack_nats::switch(&nats, &settings.nats, &settings.times, n).await?,
         None => natterjack_nats::provision(&nats, &settings.nats, &settings.times).await?,
     };
+    if args.new_generation {
+        layout = natterjack_nats::renew(&nats, layout.generation, natterjack_nats::Above::default()).await?;
+    }
     tracing::info!(generation = layout.generation, partitions = layout.partitions, kv_shards = layout.kv_shards, "provisioned");
     if let Some(cql) = &settings.cql {
         Cql::connect(cql).await.context("the archive")?;

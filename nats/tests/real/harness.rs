@@ -99,6 +99,26 @@ impl Server {
         self.launch();
     }
 
+    /// The folder of JetStream, for copies of it; the server must not run.
+    pub fn folder(&self) -> PathBuf {
+        self.dir.path().join("js")
+    }
+
+    /// As after a loss of power: the newest block of a stream ends `lost` bytes earlier, or is gone with everything if it has no more.
+    /// The server must not run.
+    pub fn cut(&self, stream: &str, lost: u64) {
+        let msgs = self.folder().join("jetstream/$G/streams").join(stream).join("msgs");
+        let files = std::fs::read_dir(&msgs).unwrap().map(|f| f.unwrap().path());
+        let (blocks, rest): (Vec<_>, Vec<_>) = files.partition(|f| f.extension().is_some_and(|e| e == "blk"));
+        let newest = blocks.iter().max_by_key(|f| f.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap()).unwrap();
+        let left = newest.metadata().unwrap().len().saturating_sub(lost);
+        if left == 0 {
+            rest.iter().chain([newest]).for_each(|f| std::fs::remove_file(f).unwrap());
+        } else {
+            std::fs::File::options().write(true).open(newest).unwrap().set_len(left).unwrap();
+        }
+    }
+
     pub fn config(&self) -> NatsConfig {
         NatsConfig {
             urls: vec![format!("nats://{}:{PORT}", self.host)],

@@ -12,6 +12,7 @@ mod lease;
 mod provisioning;
 mod publishing;
 mod reading;
+mod renewal;
 mod serving;
 mod speed;
 mod tailing;
