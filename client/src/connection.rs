@@ -19,10 +19,9 @@ use natterjack_protocol::{
     frame::{ClientFrame, Hello, ServerFrame, Welcome},
     limits,
 };
-use rustls::ClientConfig;
 use tokio::{net::TcpStream, sync::mpsc, time::Instant};
 use tokio_tungstenite::{
-    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+    Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
     tungstenite::{
         self, Message, Utf8Bytes,
         client::IntoClientRequest,
@@ -32,7 +31,7 @@ use tokio_tungstenite::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::told;
+use crate::{http::Http, told};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -108,16 +107,10 @@ impl Connection {
     }
 }
 
-/// `heartbeat`: in place of what the welcome says. `tls`: for `wss://`.
-pub(crate) async fn dial(
-    edge: String,
-    tls: Arc<ClientConfig>,
-    codec: Codec,
-    hello: Hello,
-    heartbeat: Option<Duration>,
-) -> Result<Connection, Lost> {
+/// `heartbeat`: in place of what the welcome says.
+pub(crate) async fn dial(edge: String, http: Http, codec: Codec, hello: Hello, heartbeat: Option<Duration>) -> Result<Connection, Lost> {
     let meet = async {
-        let mut socket = open(&edge, tls, codec).await?;
+        let mut socket = open(&edge, &http, codec).await?;
         socket.send(message(codec, &ClientFrame::Hello(hello))).await.map_err(broken)?;
         let welcome = welcome(&mut socket, codec).await?;
         Ok((socket, welcome))
@@ -131,13 +124,17 @@ pub(crate) async fn dial(
     Ok(Connection { edge, welcome, incoming, outgoing, life: AbortOnDropHandle::new(tokio::spawn(life)) })
 }
 
-async fn open(edge: &str, tls: Arc<ClientConfig>, codec: Codec) -> Result<Socket, Lost> {
+async fn open(edge: &str, http: &Http, codec: Codec) -> Result<Socket, Lost> {
     let mut request = format!("{edge}/v1/ws").into_client_request().map_err(broken)?;
     request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(codec.subprotocol()));
     let config =
         WebSocketConfig::default().read_buffer_size(16 << 10).max_message_size(Some(MESSAGE_BYTES)).max_frame_size(Some(MESSAGE_BYTES));
-    let connector = Some(Connector::Rustls(tls));
-    let (socket, _) = connect_async_tls_with_config(request, Some(config), true, connector).await.map_err(|e| match e {
+    let connector = Some(Connector::Rustls(http.tls.clone()));
+    let port = request.uri().port_u16().unwrap_or(if edge.starts_with("wss") { 443 } else { 80 });
+    let addresses = http.names().find(request.uri().host().unwrap_or_default(), port).await.map_err(broken)?;
+    let stream = TcpStream::connect(&addresses[..]).await.map_err(broken)?;
+    stream.set_nodelay(true).map_err(broken)?;
+    let (socket, _) = client_async_tls_with_config(request, stream, Some(config), connector).await.map_err(|e| match e {
         tungstenite::Error::Http(answer) => no_upgrade(&answer),
         e => broken(e),
     })?;

@@ -212,7 +212,7 @@ impl Driver {
             let access = auth.access(stale.as_deref()).await?;
             let edge = auth.http().with_edges(|e| e.current().to_owned());
             let hello = Hello { token: access.clone(), device: auth.device.clone(), class, cursors: said.clone(), synced };
-            let result = dial(edge.clone(), auth.http().tls.clone(), codec, hello, heartbeat).await;
+            let result = dial(edge.clone(), auth.http().clone(), codec, hello, heartbeat).await;
             Ok(Dialled { result, edge, said, access })
         }
     }
@@ -473,9 +473,9 @@ async fn learn_edges(auth: &Auth) {
     let mut wait = EDGES_SOON.mul_f64(rand::random());
     loop {
         tokio::time::sleep(wait).await;
-        match auth.http().ask::<(), List>(reqwest::Method::GET, "/v1/edges", None, None).await {
-            Ok(List { edges }) => {
-                auth.http().with_edges(|e| e.learn(&edges));
+        match auth.http().ask_any::<(), List>(reqwest::Method::GET, "/v1/edges", None, None).await {
+            Ok((from, List { edges })) => {
+                auth.http().with_edges(|e| e.learn(&from, &edges));
                 wait = EDGES_EVERY.mul_f64(0.5 + rand::random::<f64>());
             }
             Err(e) => {

@@ -1,12 +1,18 @@
 //! HTTP to the same edges, for what is asked once: accounts, people, groups, the list of edges.
 
 use std::{
+    io,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
 use natterjack_protocol::{Code, Refusal};
-use reqwest::{Method, StatusCode, header::HeaderMap};
+use reqwest::{
+    Method, StatusCode,
+    dns::{Addrs, Name, Resolve, Resolving},
+    header::HeaderMap,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -37,7 +43,9 @@ pub(crate) struct Http {
 impl Http {
     pub fn new(edges: Edges, tls: Arc<rustls::ClientConfig>) -> Result<Self, RequestError> {
         // No proxy from the environment: the edges are named by address.
+        let edges = Arc::new(Mutex::new(edges));
         let client = reqwest::Client::builder()
+            .dns_resolver(Arc::new(Names(edges.clone())))
             .connect_timeout(CONNECT)
             .timeout(ANSWER)
             // An edge never redirects. A captive portal does, and a password or a refresh token is not for it.
@@ -46,11 +54,15 @@ impl Http {
             .no_proxy()
             .build()
             .map_err(|e| RequestError::Unreadable(e.to_string()))?;
-        Ok(Self { client, tls, edges: Arc::new(Mutex::new(edges)), clock: Arc::default() })
+        Ok(Self { client, tls, edges, clock: Arc::default() })
     }
 
     pub fn with_edges<T>(&self, work: impl FnOnce(&mut Edges) -> T) -> T {
         work(&mut self.edges.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn names(&self) -> Names {
+        Names(self.edges.clone())
     }
 
     /// The server's time, as the last answer had it. None before the first one.
@@ -67,6 +79,17 @@ impl Http {
         access: Option<&str>,
         body: Option<&B>,
     ) -> Result<T, RequestError> {
+        self.ask_any(method, path, access, body).await.map(|(_, answer)| answer)
+    }
+
+    /// Likewise, with the edge that answered.
+    pub async fn ask_any<B: Serialize + ?Sized, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        access: Option<&str>,
+        body: Option<&B>,
+    ) -> Result<(String, T), RequestError> {
         let edges = self.with_edges(|e| e.in_turn());
         let attempts = edges.iter().cycle().take(edges.len().max(2));
         let began = Instant::now();
@@ -97,7 +120,7 @@ impl Http {
                     match response.bytes().await.as_deref() {
                         Ok(bytes) => match read(status, told, bytes) {
                             Err(RequestError::Refused(r)) if r.code == Code::Unavailable => RequestError::Refused(r),
-                            done => return done,
+                            done => return done.map(|answer| (edge.clone(), answer)),
                         },
                         Err(e) => unreachable(e),
                     }
@@ -113,6 +136,33 @@ impl Http {
         if let Some(now) = headers.get("natterjack-now").and_then(|v| v.to_str().ok()?.parse().ok()) {
             self.clock.lock().unwrap_or_else(PoisonError::into_inner).learn(now, Instant::now());
         }
+    }
+}
+
+/// Finds the addresses of an edge, without those that it may not have.
+pub(crate) struct Names(Arc<Mutex<Edges>>);
+
+impl Names {
+    pub async fn find(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let may = self.0.lock().unwrap_or_else(PoisonError::into_inner).dialable(host);
+        let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+        let good: Vec<SocketAddr> = found.into_iter().filter(|a| may(a.ip())).collect();
+        if good.is_empty() {
+            return Err(io::Error::other(format!("{host} leads to no address but this machine's own, and the app did not name it")));
+        }
+        Ok(good)
+    }
+}
+
+impl Resolve for Names {
+    fn resolve(&self, name: Name) -> Resolving {
+        let names = Self(self.0.clone());
+        Box::pin(async move {
+            // The port is put in by whoever asked.
+            let found = names.find(name.as_str(), 0).await?;
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
     }
 }
 

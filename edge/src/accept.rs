@@ -49,7 +49,7 @@ pub struct Front {
     pub router: Router,
     /// Cancelled when this edge begins to leave.
     pub draining: CancellationToken,
-    tls: Option<Arc<Tls>>,
+    pub tls: Option<Arc<Tls>>,
     connections: Arc<Semaphore>,
     ungreeted: Arc<Semaphore>,
     farewells: Arc<Semaphore>,

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use natterjack_protocol::{Code, Refusal, limits};
+use natterjack_protocol::{Code, Refusal, codec::Codec, limits};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::OwnedSemaphorePermit,
@@ -22,6 +22,7 @@ use tower::ServiceExt;
 
 use crate::{
     accept::Front,
+    address::Came,
     answer::{self, Then, farewell},
     body::Reading,
     door::{client, places::Place},
@@ -72,7 +73,10 @@ impl<'a> Connection<'a> {
             };
             if upgrade::wanted(&asked) {
                 match self.upgrade(&asked, ungreeted.take(), place).await {
-                    Ok((codec, permit)) => return self.session(codec, permit).await,
+                    Ok((codec, permit)) => {
+                        let came = self.came(&asked);
+                        return self.session(codec, permit, came).await;
+                    }
                     Err(over) => break over,
                 }
             }
@@ -156,10 +160,14 @@ impl<'a> Connection<'a> {
         self.front.services.door.client(self.peer, forwarded)
     }
 
+    fn came(&self, asked: &Asked) -> Came {
+        Came::of(&asked.uri, &asked.headers, self.front.tls.is_some(), self.front.services.door.trusts(self.peer))
+    }
+
     /// One request and its answer.
     async fn request(&mut self, asked: Asked) -> Result<Then, Over> {
         let (client, bare, waits) = (self.client(&asked), asked.method == Method::HEAD, asked.waits);
-        let (keep, old, length) = (asked.keep, asked.old, asked.length);
+        let (keep, old, length, came) = (asked.keep, asked.old, asked.length, self.came(&asked));
         let reading = Reading::new(length)?;
         let limit = self.front.services.times.body;
         let body = match timeout(limit, self.body(reading, waits, client)).await {
@@ -169,6 +177,7 @@ impl<'a> Connection<'a> {
         let mut request = Request::new(Body::from(body));
         (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (asked.method, asked.uri, asked.headers);
         request.extensions_mut().insert(Caller(client));
+        request.extensions_mut().insert(came);
         let response = self.handled(request).await.ok_or(Over::Silent)?;
         let then = match (keep && !self.front.draining.is_cancelled(), old) {
             (false, _) => Then::Close,
@@ -232,7 +241,7 @@ impl<'a> Connection<'a> {
         asked: &Asked,
         permit: Option<OwnedSemaphorePermit>,
         place: &mut Option<Place>,
-    ) -> Result<(natterjack_protocol::codec::Codec, OwnedSemaphorePermit), Over> {
+    ) -> Result<(Codec, OwnedSemaphorePermit), Over> {
         let services = &self.front.services;
         if services.gate.now().draining {
             return Err(Refused::from(Refusal::unavailable("this edge is leaving: connect to another")).into());
@@ -254,10 +263,10 @@ impl<'a> Connection<'a> {
     }
 
     /// Leaves nothing of the HTTP connection behind but its stream and what was read behind the head, which is WebSocket already.
-    async fn session(self, codec: natterjack_protocol::codec::Codec, ungreeted: OwnedSemaphorePermit) -> Option<Box<Session<Wire>>> {
+    async fn session(self, codec: Codec, ungreeted: OwnedSemaphorePermit, came: Came) -> Option<Box<Session<Wire>>> {
         let Self { front, stream, read, .. } = self;
         let socket = Socket::new(stream, read.to_vec(), codec).await;
-        let session = Ungreeted::new(front.services.clone(), socket).greeted().await;
+        let session = Ungreeted::new(front.services.clone(), socket, came).greeted().await;
         drop(ungreeted);
         session.map(Box::new)
     }

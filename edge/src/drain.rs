@@ -26,12 +26,10 @@ pub async fn drain(sessions: &Sessions, gate: &Gate, edges: &Edges, times: &Time
     let step = part / waves;
     let mut leaving = Vec::new();
     for (n, wave) in all.chunks(WAVE).enumerate() {
-        let others = edges.others();
         // With nowhere to go there is nothing to wait for.
-        let after = if others.is_empty() { Duration::ZERO } else { part };
-        let frame = ServerFrame::Draining { after_ms: after.as_millis() as u64, edges: others };
+        let after = if edges.has_others() { part } else { Duration::ZERO };
         for session in wave {
-            session.frame(&frame);
+            session.frame(&ServerFrame::Draining { after_ms: after.as_millis() as u64, edges: edges.others(&session.came) });
         }
         leaving.push((Instant::now() + after, wave));
         if n + 1 < waves as usize {

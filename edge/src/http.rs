@@ -53,7 +53,6 @@ pub struct Api {
     pub edges: Edges,
     pub health: Health,
     pub metrics: Option<Metrics>,
-    pub own_url: String,
 }
 
 pub type Shared = State<Arc<Api>>;

@@ -1,20 +1,25 @@
 //! That this edge lives, for the others to see; and which other edges live, for clients to go to.
 //!
-//! Clients find edges through these leases (`GET /v1/edges`, `draining`), so a lease says where, how full, leaving or not, and whether
-//! beats reach the edge. What the own lease and the beats say together stands in the `Gate`.
+//! Clients find edges through these leases (`GET /v1/edges`, `draining`), so a lease says where (`address` makes of it what a client can
+//! use), how full, leaving or not, and whether beats reach the edge. What the own lease and the beats say together stands in the `Gate`.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use natterjack_nats::{Buckets, EdgeLease, KvError, LeaseState, subjects};
-use natterjack_protocol::{Times, Token, close, codec::Codec, entry::VERSION, frame::ServerFrame, rpc};
+use natterjack_protocol::{Times, Token, close, codec::Codec, frame::ServerFrame, rpc};
 use natterjack_runtime::Health;
 use parking_lot::RwLock;
 use rand::seq::SliceRandom;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{clock::Clock, gate::Gate, sessions::Sessions};
+use crate::{
+    address::{self, Came},
+    clock::Clock,
+    gate::Gate,
+    sessions::Sessions,
+};
 
 struct Known {
     lease: rpc::EdgeLease,
@@ -25,13 +30,15 @@ struct Known {
 #[derive(Clone)]
 pub struct Edges {
     all: Arc<RwLock<HashMap<String, Known>>>,
-    own: String,
+    own_key: String,
+    own: Arc<rpc::EdgeLease>,
     lifetime: Duration,
     _watch: Arc<AbortOnDropHandle<()>>,
 }
 
 impl Edges {
-    pub async fn start(buckets: &Buckets, own: &Token, times: &Times) -> Result<Self, KvError> {
+    /// `own`: what stands in this edge's own lease of where it is.
+    pub async fn start(buckets: &Buckets, id: &Token, own: rpc::EdgeLease, times: &Times) -> Result<Self, KvError> {
         let all: Arc<RwLock<HashMap<String, Known>>> = Arc::default();
         let mut changes = buckets.leases().watch(subjects::EDGE_KEYS).await?;
         let watched = all.clone();
@@ -43,27 +50,38 @@ impl Edges {
                 };
             }
         });
-        Ok(Self { all, own: subjects::edge_key(own.as_str()), lifetime: times.edge_lease, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
+        let (own_key, lifetime) = (subjects::edge_key(id.as_str()), times.edge_lease);
+        Ok(Self { all, own_key, own: Arc::new(own), lifetime, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
     }
 
-    /// Where clients may go, in no order, so that they spread.
-    pub fn urls(&self) -> Vec<String> {
-        self.list(|_| true)
-    }
-
-    /// Likewise, without this edge.
-    pub fn others(&self) -> Vec<String> {
-        self.list(|key| key != self.own)
-    }
-
-    fn list(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
-        let all = self.all.read();
-        // A watch that has stopped must not keep the dead alive.
-        let good = |k: &Known| k.lease.healthy && !k.lease.draining && k.at.elapsed() < self.lifetime * 2;
-        let mut urls: Vec<String> = all.iter().filter(|(key, k)| wanted(key) && good(k)).map(|(_, k)| k.lease.url.clone()).collect();
-        drop(all);
+    /// Where a client that came so may go from here, in no order, so that they spread. Several edges behind one address are one.
+    pub fn others(&self, came: &Came) -> Vec<String> {
+        let mut urls = self.living(|lease| address::other(lease, &self.own, came));
+        urls.sort_unstable();
+        urls.dedup();
         urls.shuffle(&mut rand::rng());
         urls
+    }
+
+    /// Likewise, with this edge.
+    pub fn all(&self, came: &Came) -> Vec<String> {
+        let mut urls = self.others(came);
+        if let Some(own) = address::own(&self.own, came).filter(|own| !urls.contains(own)) {
+            urls.insert(rand::random_range(..=urls.len()), own);
+        }
+        urls
+    }
+
+    /// Is there any other edge to go to, by whatever address?
+    pub fn has_others(&self) -> bool {
+        !self.living(|_| Some(())).is_empty()
+    }
+
+    fn living<T>(&self, what: impl Fn(&rpc::EdgeLease) -> Option<T>) -> Vec<T> {
+        // A watch that has stopped must not keep the dead alive.
+        let good = |k: &Known| k.lease.healthy && !k.lease.draining && k.at.elapsed() < self.lifetime * 2;
+        let all = self.all.read();
+        all.iter().filter(|(key, k)| **key != self.own_key && good(k)).filter_map(|(_, k)| what(&k.lease)).collect()
     }
 }
 
@@ -78,8 +96,15 @@ pub struct Keeper {
     pub times: Times,
 }
 
-pub fn value(url: &str, incarnation: &str) -> rpc::EdgeLease {
-    rpc::EdgeLease { v: VERSION, url: url.into(), incarnation: incarnation.into(), sessions: 0, draining: false, healthy: false }
+/// The machine, or the container of it, whose addresses this process has: those that share them have the same.
+pub fn machine() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let network = std::fs::read_link("/proc/self/ns/net");
+    match (boot, network) {
+        (Ok(boot), Ok(network)) => format!("{} {}", boot.trim(), network.display()),
+        // Not to be found out: nobody else's.
+        _ => uuid::Uuid::now_v7().to_string(),
+    }
 }
 
 impl Keeper {

@@ -5,6 +5,7 @@
 //! Nothing here survives the process, and nothing here has to.
 
 pub mod accept;
+pub mod address;
 pub mod answer;
 pub mod attach;
 pub mod auth;

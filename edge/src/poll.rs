@@ -17,6 +17,7 @@ use natterjack_protocol::{
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
+    address::Came,
     auth::{self, Actor, Auth},
     gate::Gate,
     lease::Edges,
@@ -37,6 +38,7 @@ pub struct Ask {
     pub synced: Option<String>,
     /// None: as long as possible.
     pub wait_ms: Option<u64>,
+    pub came: Came,
 }
 
 pub struct Polls {
@@ -65,7 +67,7 @@ impl Polls {
         let longest = self.times.heartbeat;
         let end = Instant::now() + ask.wait_ms.map_or(longest, |ms| Duration::from_millis(ms).min(longest));
         let state = self.members.enter(&actor.user);
-        let handle = SessionHandle::new(self.sessions.next_id(), actor.user, actor.device, Codec::Json, state);
+        let handle = SessionHandle::new(self.sessions.next_id(), actor.user, actor.device, Codec::Json, state, ask.came.clone());
         self.sessions.enter(&handle, actor.family.clone());
         let _present = Present { sessions: &self.sessions, live: &self.live, handle: handle.clone() };
         if self.auth.is_revoked(&actor.family) {
@@ -77,6 +79,7 @@ impl Polls {
 
     /// Waits, in this order of priority, for: something in the outbox, being asked to leave, the end of attach, the end of the wait.
     async fn collect(&self, handle: &Arc<SessionHandle>, ask: Ask, end: Instant) -> Result<Answer, Refusal> {
+        let came = ask.came;
         let mut collected = Collected::new(ask.cursors.clone(), ask.synced.is_some());
         let mut attach = Box::pin(self.live.attach(handle, ask.cursors, ask.synced));
         let (mut attaching, mut end) = (true, end);
@@ -85,13 +88,13 @@ impl Polls {
                 biased;
                 call = handle.outbox.called() => {
                     if call == Call::Leave {
-                        return self.closed(close::DRAINING, collected);
+                        return self.closed(close::DRAINING, collected, &came);
                     }
                     let mut frames = Vec::new();
                     let why = handle.outbox.take(&mut frames, PER_FLUSH);
                     frames.iter().for_each(|bytes| collected.add(bytes));
                     if let Some(why) = why {
-                        return self.closed(why, collected);
+                        return self.closed(why, collected, &came);
                     }
                     if collected.leaving() || collected.bytes() >= limits::POLL_BYTES {
                         return Ok(collected.answer());
@@ -111,12 +114,12 @@ impl Polls {
     }
 
     /// The session was ended from outside. What came before is in order and good; how to go on, the client learns at its next poll.
-    fn closed(&self, why: Close, mut collected: Collected) -> Result<Answer, Refusal> {
+    fn closed(&self, why: Close, mut collected: Collected, came: &Came) -> Result<Answer, Refusal> {
         match why {
             close::UNAUTHORIZED => Err(auth::revoked()),
             close::DRAINING => {
                 if !collected.leaving() {
-                    collected.frame(ServerFrame::Draining { after_ms: 0, edges: self.edges.others() }, 0);
+                    collected.frame(ServerFrame::Draining { after_ms: 0, edges: self.edges.others(came) }, 0);
                 }
                 Ok(collected.answer())
             }

@@ -18,6 +18,7 @@ use tokio_util::{
 use crate::{
     Config,
     accept::{self, Front},
+    address,
     auth::Auth,
     control::Control,
     directory::Directory,
@@ -104,7 +105,7 @@ struct Base {
 async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Result<Option<Layout>, Error> {
     let Base { cfg, tls, listener, nats, door, health, metrics } = base;
     let listen = listener.local_addr().unwrap_or(cfg.listen);
-    let url = cfg.public_url.clone().unwrap_or_else(|| format!("{}://{listen}", if tls.is_some() { "wss" } else { "ws" }));
+    let value = address::lease(cfg.public_url.clone(), listen, tls.is_some(), lease::machine(), &cfg.instance);
     let buckets = Buckets::new(nats, layout);
     // Outlives the drain: sessions are served until they have gone.
     let end = CancellationToken::new();
@@ -118,7 +119,7 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
     health.set("edge", Err("waiting for its buckets".into()));
     let auth = Auth::start(&buckets, &clock, &directory, &sessions, &cfg.times);
     let Some(auth) = stop.run_until_cancelled(auth).await.transpose()? else { return Ok(None) };
-    let edges = Edges::start(&buckets, &cfg.edge_id, &cfg.times);
+    let edges = Edges::start(&buckets, &cfg.edge_id, value.clone(), &cfg.times);
     let Some(edges) = stop.run_until_cancelled(edges).await.transpose()? else { return Ok(None) };
     let people = People::new(&buckets, &directory);
     let publisher = Publisher::new(nats, layout, cfg.times.clone());
@@ -163,7 +164,6 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         edges: edges.clone(),
         health: health.clone(),
         metrics: metrics.clone(),
-        own_url: url.clone(),
     };
     let services = Arc::new(Services {
         auth,
@@ -183,7 +183,6 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         counts: Counts::default(),
     });
 
-    let value = lease::value(&url, &cfg.instance);
     let mut keeper = Keeper {
         lease: EdgeLease::start(&buckets, cfg.edge_id.as_str(), value.clone(), &cfg.times),
         value,
@@ -198,6 +197,7 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
     let accepting = end.child_token();
     let front = Front::new(services, http::router(api), draining.clone(), cfg.max_connections, tls.clone());
     tasks.spawn(front.accept(listener.clone(), tasks.clone(), accepting.clone(), end.clone()));
+    let url = cfg.public_url.as_deref().unwrap_or("by the address that each client comes to");
     tracing::info!(edge = %cfg.edge_id, %listen, url, generation = layout.generation, "edge listens");
 
     let work = async {

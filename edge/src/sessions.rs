@@ -115,7 +115,7 @@ mod tests {
     fn session(all: &Sessions, device: &str) -> Arc<SessionHandle> {
         let user = UserId::parse("u").unwrap();
         let state = Members::default().enter(&user);
-        SessionHandle::new(all.next_id(), user, DeviceId::parse(device).unwrap(), Codec::Json, state)
+        SessionHandle::new(all.next_id(), user, DeviceId::parse(device).unwrap(), Codec::Json, state, crate::address::Came::default())
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `natterjack doctor`: looks for what would keep Natterjack from running here, and says what to do about it.
 
+mod address;
+
 use std::path::Path;
 
 use natterjack_nats::{Layout, Nats, Tail};
@@ -39,6 +41,7 @@ pub async fn run(settings: &Settings) -> bool {
         let state = if is_free(settings.up.host, p) { "free" } else { "in use; `up` takes a free one unless --port asks for it" };
         say(&format!("port {p}"), Ok(state.into()));
     }
+    say("address", address::of_clients(settings));
     if let Some(files) = &settings.edge.tls {
         let found = natterjack_edge::tls::check(files).map_err(|e| e.to_string());
         say("certificate", found.map(|()| format!("{} and its key fit", files.certificate.display())));

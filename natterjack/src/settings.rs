@@ -14,7 +14,7 @@ use natterjack_persister::{
         cql::{Consistency, CqlConfig},
     },
 };
-use natterjack_protocol::{Times, Token, rpc::ISSUER};
+use natterjack_protocol::{Times, Token, address::Reach, rpc::ISSUER};
 use natterjack_runtime::{
     config::{Errors, Layers, Loader},
     networks::Network,
@@ -100,6 +100,12 @@ impl Settings {
         // A variable that is not UTF-8 cannot be one of ours.
         let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
         Self::read(Layers { file, env, flags })
+    }
+
+    /// The defaults with these keys.
+    #[cfg(test)]
+    pub fn of(flags: &[(&str, &str)]) -> Result<Self, Errors> {
+        Self::read(Layers { flags: flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(), ..Layers::default() })
     }
 
     fn read(layers: Layers) -> Result<Self, Errors> {
@@ -321,10 +327,26 @@ fn address(s: &str) -> Result<SocketAddr, String> {
 }
 
 fn url(s: String) -> Result<Option<String>, String> {
-    match s.as_str() {
-        "" => Ok(None),
-        _ if s.starts_with("ws://") || s.starts_with("wss://") => Ok(Some(s)),
-        _ => Err(format!("{s:?} begins neither with ws:// nor with wss://")),
+    if s.is_empty() {
+        return Ok(None);
+    }
+    let url = reqwest::Url::parse(&s).map_err(|e| format!("{s:?} is not a URL such as wss://edge1.example.org: {e}"))?;
+    let host = url.host_str().unwrap_or_default();
+    let at = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    if !matches!(url.scheme(), "ws" | "wss") {
+        return Err(format!("{s:?} begins neither with ws:// nor with wss://"));
+    }
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() || s.contains('@') {
+        return Err(format!(
+            "must be scheme, host and port alone: {}://{at}; clients put paths of their own behind it (`/v1/ws`)",
+            url.scheme()
+        ));
+    }
+    match Reach::of_host(host) {
+        None | Some(Reach::Nowhere) => Err(format!(
+            "{host} is an address to listen on, none that anybody can go to; leave it empty, and clients are told the one they came by"
+        )),
+        Some(_) => Ok(Some(format!("{}://{at}", url.scheme()))),
     }
 }
 
@@ -335,7 +357,7 @@ mod tests {
     use super::*;
 
     fn with(flags: &[(&str, &str)]) -> Result<Settings, Errors> {
-        Settings::read(Layers { flags: flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(), ..Layers::default() })
+        Settings::of(flags)
     }
 
     #[test]
@@ -377,6 +399,37 @@ mod tests {
             assert!(text.contains(&format!("{missing}: is missing")), "{text}");
         }
         assert!(with(&[certificate, key, ("edge.url", "ws://h")]).unwrap_err().to_string().contains("wss://"));
+    }
+
+    #[test]
+    fn the_address_for_clients_is_one_that_clients_can_use() {
+        let url = |url: &str| with(&[("edge.url", url)]).map(|s| s.edge.url).map_err(|e| e.to_string());
+        for (given, taken) in [
+            ("", None),
+            ("wss://edge1.example.org", Some("wss://edge1.example.org")),
+            ("WSS://Edge1.Example.org:443/", Some("wss://edge1.example.org")),
+            ("ws://192.168.1.5:8080", Some("ws://192.168.1.5:8080")),
+            ("ws://[fd00::5]:8080/", Some("ws://[fd00::5]:8080")),
+            ("ws://127.0.0.1:8080", Some("ws://127.0.0.1:8080")),
+        ] {
+            assert_eq!(url(given).unwrap().as_deref(), taken, "{given}");
+        }
+        for (given, word) in [
+            ("wss://chat.example.org/app", "wss://chat.example.org;"),
+            ("wss://chat.example.org/v1/ws", "/v1/ws"),
+            ("wss://chat.example.org?x=1", "alone"),
+            ("wss://chat.example.org#x", "alone"),
+            ("wss://me@chat.example.org", "alone"),
+            ("https://chat.example.org", "ws://"),
+            ("chat.example.org", "not a URL"),
+            ("ws://0.0.0.0:8080", "listen"),
+            ("ws://[::]:8080", "listen"),
+            ("ws://0:8080", "listen"),
+            ("ws://", "not a URL"),
+        ] {
+            let why = url(given).unwrap_err();
+            assert!(why.contains("edge.url") && why.contains(word), "{given}: {why}");
+        }
     }
 
     #[test]

@@ -123,6 +123,17 @@ fn say_ready(settings: &Settings, ports: &ports::Ports) {
             natterjack_nats::server::Sync::Always => "what was acknowledged survives the death of any process and power loss",
         }
     );
+    if let Some(url) = &settings.edge.url {
+        println!("clients are told to come to {url} (edge.url)");
+    }
+    if settings.up.host.is_unspecified()
+        && let Some([a, b]) = edges::from_elsewhere(settings, ports)
+    {
+        println!(
+            "from another machine or a phone in this network: {a} or {b}{}",
+            if settings.edge.tls.is_some() { "" } else { " · passwords cross it in clear" }
+        );
+    }
     println!(
         "ready: edges {a} and {b} · chat in two terminals: natterjack chat --edge {a} --name alice --register   and   natterjack chat --edge {b} --name bob --register --to alice"
     );

@@ -3,6 +3,7 @@
 //! Nothing in this crate does I/O. A rule that two roles need (chain, fold, late, cursors) lives here once,
 //! so that a test can hold it in its hand and every role decides alike.
 
+pub mod address;
 pub mod chain;
 pub mod cid;
 pub mod close;

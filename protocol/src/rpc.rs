@@ -1,5 +1,7 @@
 //! Requests between roles, in MessagePack over NATS. The edge authorises its user; the service answers for whom it names.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -291,8 +293,14 @@ pub const ISSUER: &str = "natterjack";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EdgeLease {
     pub v: u8,
-    /// Where clients reach it, for instance `ws://127.0.0.1:8081`.
-    pub url: String,
+    /// Where clients reach it, if its operator said so: `wss://edge1.example.org`.
+    pub url: Option<String>,
+    /// Where it listens, perhaps on no address in particular.
+    pub listen: SocketAddr,
+    /// It speaks TLS itself.
+    pub tls: bool,
+    /// The machine, or the container, that `listen` is of: two edges with the same one share their addresses.
+    pub machine: String,
     pub incarnation: String,
     pub sessions: u32,
     pub draining: bool,

@@ -3,6 +3,8 @@
 
 #[path = "e2e/first_light.rs"]
 mod first_light;
+#[path = "e2e/from_a_phone.rs"]
+mod from_a_phone;
 #[path = "e2e/full_screen.rs"]
 mod full_screen;
 #[path = "e2e/kit.rs"]

@@ -10,6 +10,7 @@ use natterjack_protocol::{Refusal, error::Code};
 use serde::Serialize;
 
 use super::{Shared, extract::Failure, openapi::schema};
+use crate::address::Came;
 
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct EdgeList {
@@ -20,14 +21,10 @@ pub struct EdgeList {
 
 /// Where to connect: edges that live, are not leaving and are in touch with the log; perhaps none. Needs no token.
 #[utoipa::path(get, path = "/v1/edges", tag = "edges", operation_id = "listEdges", responses((status = 200, body = EdgeList)))]
-pub async fn list(State(api): Shared) -> Json<EdgeList> {
-    let mut edges = api.edges.others();
+pub async fn list(State(api): Shared, came: Came) -> Json<EdgeList> {
     // This one says of itself what it knows: its lease, as it last saw it, is from before it was cut off.
-    if api.gate.now().ready().is_ok() {
-        let place = rand::random_range(..=edges.len());
-        edges.insert(place, api.own_url.clone());
-    }
-    Json(EdgeList { edges })
+    let ready = api.gate.now().ready().is_ok();
+    Json(EdgeList { edges: if ready { api.edges.all(&came) } else { api.edges.others(&came) } })
 }
 
 /// 200 as long as the process answers.

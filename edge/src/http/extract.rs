@@ -1,6 +1,6 @@
 //! From a request to typed values, and from a refusal to an answer: every error of the HTTP side is the same JSON as on the socket.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
 use axum::{
     Json,
@@ -13,7 +13,7 @@ use natterjack_protocol::{Refusal, error::Code, limits};
 use serde::de::DeserializeOwned;
 
 use super::{Api, json, refused::Refused};
-use crate::auth;
+use crate::{address::Came, auth};
 
 /// A refusal as an HTTP answer.
 pub struct Failure(pub Refusal);
@@ -57,6 +57,15 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
         let from = parts.extensions.get::<Self>().copied();
         from.ok_or_else(|| Failure(Refusal::new(Code::Internal, "a request came from nowhere")))
+    }
+}
+
+/// By which address it came. Put there by `connection`, too.
+impl<S: Sync> FromRequestParts<S> for Came {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
     }
 }
 

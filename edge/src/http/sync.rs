@@ -13,7 +13,10 @@ use super::{
     path::ThreadName,
     query::{Query, digits, number},
 };
-use crate::poll::{self, Ask};
+use crate::{
+    address::Came,
+    poll::{self, Ask},
+};
 
 #[derive(Deserialize, utoipa::ToSchema)]
 pub struct Poll {
@@ -51,17 +54,17 @@ pub struct PollQuery {
 #[utoipa::path(post, path = "/v1/sync", tag = "sync", operation_id = "poll", security(("token" = [])), request_body = Poll,
     extensions(("x-codes" = json!(["conflict", "not_found"]))),
     responses((status = 200, body = schema::Polled)))]
-pub async fn post(State(api): Shared, Actor(actor): Actor, Body(p): Body<Poll>) -> Answer<poll::answer::Answer> {
-    poll(api, actor, Ask { cursors: named(p.cursors)?, synced: p.synced, wait_ms: p.wait_ms }).await
+pub async fn post(State(api): Shared, Actor(actor): Actor, came: Came, Body(p): Body<Poll>) -> Answer<poll::answer::Answer> {
+    poll(api, actor, Ask { cursors: named(p.cursors)?, synced: p.synced, wait_ms: p.wait_ms, came }).await
 }
 
 /// The same for few cursors.
 #[utoipa::path(get, path = "/v1/sync", tag = "sync", operation_id = "pollWithQuery", security(("token" = [])), params(PollQuery),
     extensions(("x-codes" = json!(["conflict", "not_found"]))),
     responses((status = 200, body = schema::Polled)))]
-pub async fn get(State(api): Shared, Actor(actor): Actor, Query(q): Query<PollQuery>) -> Answer<poll::answer::Answer> {
+pub async fn get(State(api): Shared, Actor(actor): Actor, came: Came, Query(q): Query<PollQuery>) -> Answer<poll::answer::Answer> {
     let cursors = q.cursors.as_deref().map(cursors).transpose()?.unwrap_or_default();
-    poll(api, actor, Ask { cursors: named(cursors)?, synced: q.synced, wait_ms: q.wait_ms }).await
+    poll(api, actor, Ask { cursors: named(cursors)?, synced: q.synced, wait_ms: q.wait_ms, came }).await
 }
 
 async fn poll(api: Arc<Api>, actor: crate::auth::Actor, ask: Ask) -> Answer<poll::answer::Answer> {

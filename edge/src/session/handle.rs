@@ -8,7 +8,7 @@ use std::sync::{
 use natterjack_protocol::{DeviceId, Refusal, UserId, codec::Codec, frame::ServerFrame, limits};
 
 use super::outbox::Outbox;
-use crate::members::UserState;
+use crate::{address::Came, members::UserState};
 
 /// Unique within this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,6 +22,8 @@ pub struct SessionHandle {
     pub outbox: Outbox,
     /// Shared by all sessions of the user on this edge.
     pub state: Arc<UserState>,
+    /// By which address it came: where else to go it is told accordingly.
+    pub came: Came,
     /// Its connection is over.
     pub gone: AtomicBool,
     /// Groups it joins whose pages have not gone out yet: until then not everything below the frontier was shown.
@@ -57,7 +59,7 @@ impl Drop for Joining {
 }
 
 impl SessionHandle {
-    pub fn new(id: SessionId, user: UserId, device: DeviceId, codec: Codec, state: Arc<UserState>) -> Arc<Self> {
+    pub fn new(id: SessionId, user: UserId, device: DeviceId, codec: Codec, state: Arc<UserState>, came: Came) -> Arc<Self> {
         Arc::new(Self {
             id,
             user,
@@ -65,6 +67,7 @@ impl SessionHandle {
             codec,
             outbox: Outbox::default(),
             state,
+            came,
             gone: AtomicBool::new(false),
             joining: AtomicU16::new(0),
         })

@@ -19,11 +19,12 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{Done, Services, Session, handle::SessionHandle, socket::Socket};
-use crate::{auth::Actor, rate::Bucket};
+use crate::{address::Came, auth::Actor, rate::Bucket};
 
 pub struct Ungreeted<S> {
     services: Arc<Services>,
     socket: Socket<S>,
+    came: Came,
 }
 
 /// How waiting for hello ended without a session.
@@ -34,8 +35,8 @@ enum End {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
-    pub fn new(services: Arc<Services>, socket: Socket<S>) -> Self {
-        Self { services, socket }
+    pub fn new(services: Arc<Services>, socket: Socket<S>, came: Came) -> Self {
+        Self { services, socket, came }
     }
 
     /// Waits for a good hello and says welcome. None: there will be no session, the connection is closed.
@@ -121,10 +122,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
     }
 
     fn welcome(self, hello: Hello, actor: Actor) -> Session<S> {
-        let Self { services, socket } = self;
+        let Self { services, socket, came } = self;
         let Actor { user, family, .. } = actor;
         let state = services.members.enter(&user);
-        let handle = SessionHandle::new(services.sessions.next_id(), user.clone(), hello.device, socket.codec(), state);
+        let handle = SessionHandle::new(services.sessions.next_id(), user.clone(), hello.device, socket.codec(), state, came);
         handle.frame(&ServerFrame::Welcome(Box::new(Welcome {
             session: Token::mint('s', rand::random()),
             user,

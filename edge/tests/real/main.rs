@@ -14,6 +14,7 @@ mod judge;
 #[path = "../../../tests/src/kit/raw_http.rs"]
 mod raw_http;
 
+mod addresses;
 mod attach;
 mod bad_input;
 mod connections;

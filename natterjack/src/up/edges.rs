@@ -3,16 +3,34 @@
 use std::{net::IpAddr, process::Stdio, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use natterjack_protocol::address::Reach;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use super::{Forward, ports::Ports, state::StateFile, supervise::Supervised};
 use crate::settings::Settings;
 
-/// Where clients on this machine reach the edges.
+/// Where the edges are reached from this machine. What clients are told is the edges' own affair: `edge.url`, or how they came.
 pub fn urls(settings: &Settings, ports: &Ports) -> [String; 2] {
+    at(reachable(settings.up.host), settings, ports)
+}
+
+/// Likewise, from another machine, if they listen for others and this machine has a way to any.
+pub fn from_elsewhere(settings: &Settings, ports: &Ports) -> Option<[String; 2]> {
+    // Which address a packet to elsewhere would have; none is sent. The two are of networks for examples.
+    let (any, elsewhere) = match settings.up.host {
+        IpAddr::V4(_) => ("0.0.0.0:0", "192.0.2.1:9"),
+        IpAddr::V6(_) => ("[::]:0", "[2001:db8::1]:9"),
+    };
+    let socket = std::net::UdpSocket::bind(any).ok()?;
+    socket.connect(elsewhere).ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (Reach::of(ip) == Reach::Wide).then(|| at(ip, settings, ports))
+}
+
+fn at(ip: IpAddr, settings: &Settings, ports: &Ports) -> [String; 2] {
     let scheme = if settings.edge.tls.is_some() { "wss" } else { "ws" };
-    ports.edges.map(|port| format!("{scheme}://{}", std::net::SocketAddr::new(reachable(settings.up.host), port)))
+    ports.edges.map(|port| format!("{scheme}://{}", std::net::SocketAddr::new(ip, port)))
 }
 
 fn reachable(host: IpAddr) -> IpAddr {
@@ -56,11 +74,9 @@ fn arguments(settings: &Settings, forward: &Forward, ports: &Ports, index: usize
     if let Some(file) = &forward.config {
         args.extend(["--config".into(), file.display().to_string()]);
     }
-    let url = &urls(settings, ports)[index];
     let ours = [
         ("edge.id", format!("edge-{}", index + 1)),
         ("edge.listen", std::net::SocketAddr::new(settings.up.host, ports.edges[index]).to_string()),
-        ("edge.url", url.clone()),
         ("nats.urls", settings.nats.urls.join(",")),
         // This process has the one admin address.
         ("admin.listen", String::new()),

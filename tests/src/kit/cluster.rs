@@ -183,8 +183,9 @@ impl Cluster {
 
     fn role(&self, name: String, command: &str, nats_url: String, own: &[(&str, String)], ready: String) -> Process {
         let mut args = vec![command.to_owned(), "--die-with-parent".to_owned()];
+        // What the test says for all comes last and wins.
         let own = own.iter().map(|(k, v)| ((*k).to_owned(), v.clone()));
-        args.extend(self.settings(nats_url).into_iter().chain(own).flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]));
+        args.extend(own.chain(self.settings(nats_url)).flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]));
         Process::new(name, binary::natterjack(), args, &self.dir(), Ready::Http(ready))
     }
 

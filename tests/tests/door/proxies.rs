@@ -138,6 +138,8 @@ async fn requests_and_sockets_share_the_connections_of_a_proxy() {
         ("limits.trusted_proxies", "127.0.0.1".to_owned()),
         ("limits.exempt", "127.0.0.1".to_owned()),
         ("limits.connections_per_address", PER_ADDRESS.to_string()),
+        // What clients are told of where to come is the proxy's address, and that from the requests alone.
+        ("edge.url", String::new()),
     ];
     let set = set.map(|(k, v)| (k.to_owned(), v)).into();
     let cluster = Cluster::start(ClusterSpec { edges: 1, set, ..ClusterSpec::default() }).await;
@@ -189,6 +191,10 @@ async fn through(cluster: &Cluster, proxy: &Proxy) {
         };
         sockets.push(ws);
     }
+    let mut http = proxy.dial("127.9.0.1").await;
+    http.say(proxy.to("GET /v1/edges HTTP/1.1\r\nHost: edge\r\nX-Forwarded-Host: evil.example\r\nX-Forwarded-Proto: http\r\n\r\n")).await;
+    assert_eq!(http.answer().await.body, format!(r#"{{"edges":["wss://{}"]}}"#, proxy.addr), "{name}");
+    drop(http);
     let all = connections(cluster).await - before;
     // Caddy has other connections for sockets than for requests, the other two have not.
     let shared = all < pool + CLIENTS;

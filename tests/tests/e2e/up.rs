@@ -15,7 +15,7 @@ use tokio::process::{Child, Command};
 
 const START: Duration = Duration::from_secs(30);
 
-fn up(data: &Path, net: Subnet, more: &[&str]) -> Command {
+pub fn up(data: &Path, net: Subnet, more: &[&str]) -> Command {
     let mut c = Command::new("setpriv");
     c.args(["--pdeathsig", "KILL", "--"]).arg(binary::natterjack()).args(["up", "--die-with-parent", "--data"]).arg(data);
     c.args(["--host", &net.edge(0).ip().to_string()]).args(more);
@@ -37,18 +37,18 @@ async fn refused(mut command: Command) -> String {
     String::from_utf8_lossy(&stderr).into_owned()
 }
 
-async fn state(file: &Path) -> Value {
+pub async fn state(file: &Path) -> Value {
     eventually("the state file is there", START, async || {
         std::fs::read(file).map_err(|e| e.to_string()).and_then(|b| serde_json::from_slice::<Value>(&b).map_err(|e| e.to_string()))
     })
     .await
 }
 
-fn pid(state: &Value, at: &str) -> u32 {
+pub fn pid(state: &Value, at: &str) -> u32 {
     state.pointer(at).and_then(Value::as_u64).unwrap_or_else(|| panic!("{at} in {state}")).try_into().unwrap()
 }
 
-fn signal(pid: u32, signal: Signal) {
+pub fn signal(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
 }
 
@@ -63,18 +63,24 @@ fn resident_kb(pid: u32) -> u64 {
     line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-async fn ready_line(child: &mut Child) -> String {
+/// All that it says up to the line that begins with ready.
+pub async fn lines_until_ready(child: &mut Child) -> Vec<String> {
     use tokio::io::{AsyncBufReadExt, BufReader};
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     within("the line that begins with ready", START, async {
+        let mut said = Vec::new();
         loop {
-            let line = lines.next_line().await.unwrap().expect("up ended instead of getting ready");
-            if line.starts_with("ready") {
-                return line;
+            said.push(lines.next_line().await.unwrap().expect("up ended instead of getting ready"));
+            if said.last().is_some_and(|line| line.starts_with("ready")) {
+                return said;
             }
         }
     })
     .await
+}
+
+async fn ready_line(child: &mut Child) -> String {
+    lines_until_ready(child).await.pop().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -35,7 +35,14 @@ struct Play {
 
 impl Play {
     fn new(place: Place) -> Self {
-        let session = SessionHandle::new(SessionId(1), user("m"), user("m"), Codec::Msgpack, Members::default().enter(&user("m")));
+        let session = SessionHandle::new(
+            SessionId(1),
+            user("m"),
+            user("m"),
+            Codec::Msgpack,
+            Members::default().enter(&user("m")),
+            Default::default(),
+        );
         let mut topic = Topic::new(TopicKey::Group("g".parse().unwrap()), 1);
         topic.sit(&session, place);
         Self { topic, session }
