@@ -26,7 +26,7 @@ use crate::{
     metrics::Metrics,
     outlet::Outlet,
     quiet::Quiet,
-    service::{Heir, Shared},
+    service::{Heir, Shared, Status},
     start::{self, Log, Plan},
     watch::{Clock, Watch},
     window::{Control, Pending, Window},
@@ -72,6 +72,7 @@ async fn next_request(heads: &mut Option<Subscriber>) -> Option<Message> {
 struct Partition {
     p: u32,
     shared: Shared,
+    status: Status,
     outlet: Outlet,
     reader: LogReader,
     last: Last,
@@ -116,13 +117,15 @@ struct Partition {
     judging_since: Option<Instant>,
     /// A standby's look at how far the holder is.
     peek: Slot<Option<Position>>,
+    /// Another instance publishes, or did when we began.
+    stood_by: bool,
     metrics: Metrics,
 }
 
 /// Runs one partition until `stop`, or until something ends it that waiting does not cure. What its map knows, if it has come to the end
 /// of its generation.
-pub(crate) async fn run(shared: &Shared, p: u32, heir: &Heir, stop: &CancellationToken) -> Result<Option<Last>, Error> {
-    let begin = Partition::begin(shared.clone(), p, heir.clone());
+pub(crate) async fn run(shared: &Shared, p: u32, status: &Status, heir: &Heir, stop: &CancellationToken) -> Result<Option<Last>, Error> {
+    let begin = Partition::begin(shared.clone(), p, status.clone(), heir.clone());
     let Some(mut partition) = stop.run_until_cancelled(begin).await else { return Ok(None) };
     match stop.run_until_cancelled(partition.work()).await {
         Some(Err(e)) => Err(e),
@@ -137,7 +140,7 @@ pub(crate) async fn run(shared: &Shared, p: u32, heir: &Heir, stop: &Cancellatio
 
 impl Partition {
     /// Asks where to begin until it is told.
-    async fn begin(shared: Shared, p: u32, heir: Heir) -> Self {
+    async fn begin(shared: Shared, p: u32, status: Status, heir: Heir) -> Self {
         let times = &shared.times;
         let (own, tail) = (Buckets::new(&shared.frames, shared.layout), Tail::new(&shared.frames, shared.layout));
         let positions = Positions::new(&own, ROLE);
@@ -145,8 +148,8 @@ impl Partition {
         let (bounds, position) = loop {
             match (tail.bounds(p).await, positions.load(p).await) {
                 (Ok(b), Ok(position)) => break (b, position),
-                (Err(e), _) => shared.status.set(p, Err(e.to_string())),
-                (_, Err(e)) => shared.status.set(p, Err(e.to_string())),
+                (Err(e), _) => status.set(Err(e.to_string())),
+                (_, Err(e)) => status.set(Err(e.to_string())),
             }
             tokio::time::sleep(RETRY).await;
         };
@@ -156,7 +159,7 @@ impl Partition {
         if let Some(alarm) = alarm {
             tracing::error!(partition = p, ?position, ?log, alarm);
         }
-        tracing::info!(partition = p, ?from, published = %published.id, "reading the log");
+        tracing::debug!(partition = p, ?from, published = %published.id, "reading the log");
         let known = if let Start::After(id) = from { id } else { MsgId::NONE };
         let inherited = heir.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let last = match inherited {
@@ -202,7 +205,9 @@ impl Partition {
             judging: None,
             judging_since: None,
             peek: None,
+            stood_by: false,
             metrics: Metrics::new(p),
+            status,
             shared,
         }
     }

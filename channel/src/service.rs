@@ -5,15 +5,18 @@
 //! by whomever, so no thread's order breaks; it inherits what their maps know of each thread's last id.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
 use natterjack_nats::{Layout, Nats, NatsConfig};
 use natterjack_protocol::{Times, thread::partition_of};
-use natterjack_runtime::Health;
+use natterjack_runtime::{
+    Health,
+    health::{self, Reader, Readers, Trouble},
+};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -48,7 +51,8 @@ pub(crate) struct Shared {
     pub layout: Layout,
     pub times: Times,
     pub instance: String,
-    pub status: Status,
+    /// Each partition is a part of the process's health.
+    pub readers: Readers,
     /// There is a later generation: this one has its end mark, or had it until it expired.
     pub closed: bool,
     /// Partitions that were published to the end of their generation.
@@ -60,27 +64,26 @@ type Ended = Arc<watch::Sender<BTreeSet<u32>>>;
 /// What a partition knows of its threads' last ids in the generation before. Empty once that is too old for anybody to need.
 pub(crate) type Heir = Arc<Mutex<Option<Last>>>;
 
-/// One part of the process's health, made from all partitions.
+/// A partition's part of the process's health, over all the times that it begins again.
 #[derive(Clone)]
 pub(crate) struct Status {
-    health: Health,
-    partitions: Arc<Mutex<BTreeMap<u32, Result<(), String>>>>,
+    pub reader: Arc<Reader>,
+    trouble: Arc<Trouble>,
 }
 
 impl Status {
-    pub fn set(&self, p: u32, state: Result<(), String>) {
-        let mut all = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(p, state);
-        let bad: Vec<String> = all.iter().filter_map(|(p, s)| s.as_ref().err().map(|e| format!("partition {p}: {e}"))).collect();
-        self.health.set(PART, if bad.is_empty() { Ok(()) } else { Err(bad.join("; ")) });
+    fn new(reader: Reader) -> Self {
+        let trouble = Arc::new(reader.trouble());
+        Self { reader: Arc::new(reader), trouble }
     }
 
-    /// Other partitions begin.
-    fn clear(&self) {
-        self.partitions.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// What the partition itself knows to be wrong with it.
+    pub fn set(&self, state: Result<(), String>) {
+        self.trouble.is(state.err());
     }
 }
 
+/// Each partition's part of the health; by itself: the process, before it knows of any.
 const PART: &str = "channel";
 
 /// Runs until `stop` is cancelled and what was published is confirmed, or until it cannot start. Connects, waits through outages.
@@ -95,7 +98,8 @@ async fn serve(cfg: Config, health: Health, stop: CancellationToken) -> Result<(
     let frames = Nats::connect(&cfg.nats, "channel frames").await?;
     let log = Nats::connect(&cfg.nats, "channel log").await?;
     let Some(newest) = stop.run_until_cancelled(Layout::at_start(&log)).await.transpose()? else { return Ok(()) };
-    let status = Status { health: health.clone(), partitions: Arc::default() };
+    let readers = Readers::new(&health);
+    let watching = readers.clone();
     let mut shared = Shared {
         frames,
         log,
@@ -103,13 +107,23 @@ async fn serve(cfg: Config, health: Health, stop: CancellationToken) -> Result<(
         layout: newest.before().unwrap_or(newest),
         times: cfg.times.clone(),
         instance: cfg.instance.clone(),
-        status: status.clone(),
+        readers,
         closed: newest.former.is_some(),
         ended: Ended::default(),
     };
+    let generations = generations(&mut shared, &health, &stop);
+    let ended = tokio::select! {
+        ended = generations => ended,
+        () = watching.watch() => Ok(()),
+    };
+    health.remove(PART);
+    ended
+}
+
+async fn generations(shared: &mut Shared, health: &Health, stop: &CancellationToken) -> Result<(), Error> {
     let mut inherited = Vec::new();
     loop {
-        let Some((next, maps)) = generation(&shared, inherited.clone(), &stop).await? else { break };
+        let Some((next, maps)) = generation(shared, health, inherited.clone(), stop).await? else { return Ok(()) };
         // A partition that failed in its last moment knows nothing to hand on: its generation is gone through again, from its position.
         if maps.len() == shared.layout.partitions as usize {
             let over = shared.layout.generation;
@@ -122,20 +136,23 @@ async fn serve(cfg: Config, health: Health, stop: CancellationToken) -> Result<(
         shared.closed = next.generation > shared.layout.generation;
         shared.ended = Ended::default();
     }
-    health.remove(PART);
-    Ok(())
 }
 
 /// Until `stop` (none), or until the generation is over, published to its end, and there is a newer one: with what its maps know.
-async fn generation(shared: &Shared, inherited: Vec<Last>, stop: &CancellationToken) -> Result<Option<(Layout, Vec<Last>)>, Error> {
+async fn generation(
+    shared: &Shared,
+    health: &Health,
+    inherited: Vec<Last>,
+    stop: &CancellationToken,
+) -> Result<Option<(Layout, Vec<Last>)>, Error> {
     let (layout, over) = (shared.layout, stop.child_token());
     let mut tasks = JoinSet::new();
-    shared.status.clear();
     for p in 0..layout.partitions {
-        shared.status.set(p, Err("starting".into()));
+        let reader = shared.readers.open(health::of_partition(PART, layout.generation, p));
         let heir = (!inherited.is_empty()).then(|| Last::heir(&inherited, |hash| partition_of(hash, layout.partitions) == p));
-        tasks.spawn(keep(shared.clone(), p, Arc::new(Mutex::new(heir)), over.clone()));
+        tasks.spawn(keep(shared.clone(), p, Status::new(reader), Arc::new(Mutex::new(heir)), over.clone()));
     }
+    health.remove(PART);
     drop(inherited);
     let mut ended = shared.ended.subscribe();
     let newer = async {
@@ -163,14 +180,14 @@ async fn generation(shared: &Shared, inherited: Vec<Last>, stop: &CancellationTo
 }
 
 /// One partition, again and again; what its map knows if it came to the end of its generation.
-async fn keep(shared: Shared, p: u32, heir: Heir, over: CancellationToken) -> Option<Last> {
+async fn keep(shared: Shared, p: u32, status: Status, heir: Heir, over: CancellationToken) -> Option<Last> {
     while !over.is_cancelled() {
-        match partition::run(&shared, p, &heir, &over).await {
+        match partition::run(&shared, p, &status, &heir, &over).await {
             Ok(map) => return map,
             Err(e) => {
                 tracing::error!(partition = p, error = %e, "the partition begins again");
                 shared.ended.send_if_modified(|ended| ended.remove(&p));
-                shared.status.set(p, Err(e.to_string()));
+                status.set(Err(e.to_string()));
             }
         }
         let _ = over.run_until_cancelled(tokio::time::sleep(RESTART)).await;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use natterjack_nats::{Buckets, Kv, KvError, subjects};
+use natterjack_nats::{Buckets, Kv, KvError, Watching, subjects};
 use natterjack_protocol::{DeviceId, Refusal, Times, Token, UserId, error::Code, rpc::Claims};
 use parking_lot::RwLock;
 use tokio_util::task::AbortOnDropHandle;
@@ -57,6 +57,7 @@ struct Inner {
     /// When the directory was last probed, and whether it was away.
     away: tokio::sync::Mutex<Option<(Instant, bool)>>,
     _watches: [AbortOnDropHandle<()>; 2],
+    watching: [(&'static str, Watching); 2],
 }
 
 /// Clones share it.
@@ -73,7 +74,7 @@ impl Auth {
     ) -> Result<Self, KvError> {
         let control = buckets.control();
         let keys = Arc::new(RwLock::new(Keys::default()));
-        let mut changes = control.watch(subjects::SIGNING_KEYS).await?;
+        let (mut changes, key_watch) = control.watching(subjects::SIGNING_KEYS).await?;
         let watched = keys.clone();
         let watch = tokio::spawn(async move {
             while let Some(change) = changes.next().await {
@@ -85,7 +86,7 @@ impl Auth {
             }
         });
         let revoked = Arc::new(RwLock::new(Revoked::default()));
-        let over = watch_revoked(&control, revoked.clone(), sessions.clone(), clock.clone()).await?;
+        let (over, revoked_watch) = watch_revoked(&control, revoked.clone(), sessions.clone(), clock.clone()).await?;
         Ok(Self(Arc::new(Inner {
             keys,
             revoked,
@@ -96,7 +97,13 @@ impl Auth {
             missed: tokio::sync::Mutex::new(None),
             away: tokio::sync::Mutex::new(None),
             _watches: [AbortOnDropHandle::new(watch), over],
+            watching: [("keys", key_watch), ("revoked", revoked_watch)],
         })))
+    }
+
+    /// How far the watches are by which this edge knows keys and revoked logins.
+    pub fn watching(&self) -> [(&'static str, Watching); 2] {
+        self.0.watching.clone()
     }
 
     pub async fn check(&self, token: &str) -> Result<Actor, Refusal> {
@@ -170,8 +177,8 @@ async fn watch_revoked(
     revoked: Arc<RwLock<Revoked>>,
     sessions: Sessions,
     clock: Clock,
-) -> Result<AbortOnDropHandle<()>, KvError> {
-    let mut changes = control.watch(subjects::REVOKED).await?;
+) -> Result<(AbortOnDropHandle<()>, Watching), KvError> {
+    let (mut changes, watching) = control.watching(subjects::REVOKED).await?;
     let prefix = subjects::REVOKED.trim_end_matches('*');
     let task = async move {
         while let Some(change) = changes.next().await {
@@ -184,7 +191,7 @@ async fn watch_revoked(
             }
         }
     };
-    Ok(AbortOnDropHandle::new(tokio::spawn(task)))
+    Ok((AbortOnDropHandle::new(tokio::spawn(task)), watching))
 }
 
 pub fn revoked() -> Refusal {

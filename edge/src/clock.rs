@@ -81,6 +81,14 @@ impl Clock {
         self.partition(p).is_some_and(|p| p.at.elapsed() <= self.0.silence)
     }
 
+    /// None: it beats. Otherwise for how long it has been silent, if it was ever heard.
+    pub fn silent(&self, p: u32) -> Option<Option<Duration>> {
+        match self.partition(p) {
+            Some(_) if self.alive(p) => None,
+            heard => Some(heard.map(|p| p.at.elapsed())),
+        }
+    }
+
     pub fn all_alive(&self) -> bool {
         self.0.partitions.lock().iter().all(|p| p.is_some_and(|p| p.at.elapsed() <= self.0.silence))
     }
@@ -107,6 +115,7 @@ mod tests {
             |p, frontier| Beat { generation: 1, p, ts: 1_800_000_000_000, created: 1, frontier: MsgId(frontier), archive_lag_ms: None };
         assert!(clock.beat(beat(0, 9)), "the first beat ends a silence");
         assert!(!clock.all_alive());
+        assert_eq!((clock.silent(0), clock.silent(1)), (None, Some(None)));
         clock.beat(beat(1, 5));
         assert!(clock.all_alive() && *clock.watch().borrow());
         assert!(!clock.beat(beat(0, 7)));
@@ -114,6 +123,7 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(50)).await;
         clock.look();
         assert!(!*clock.watch().borrow());
+        assert!(clock.silent(0).flatten().is_some_and(|silence| silence >= Duration::from_millis(50)));
         assert!(clock.now_ms(0).unwrap() >= 1_800_000_000_050);
         assert!(clock.beat(beat(0, 9)), "silence was noticed");
         assert!(!clock.beat(Beat { p: 9, ..beat(0, 1) }), "a partition of another layout");

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
-use natterjack_nats::{Buckets, EdgeLease, KvError, LeaseState, subjects};
+use natterjack_nats::{Buckets, EdgeLease, KvError, LeaseState, Watching, subjects};
 use natterjack_protocol::{Times, Token, close, codec::Codec, frame::ServerFrame, rpc};
 use natterjack_runtime::Health;
 use parking_lot::RwLock;
@@ -21,6 +21,9 @@ use crate::{
     sessions::Sessions,
 };
 
+/// Beats come once a second; an election takes 4–9 s.
+const START: Duration = Duration::from_secs(15);
+
 struct Known {
     lease: rpc::EdgeLease,
     at: Instant,
@@ -33,6 +36,7 @@ pub struct Edges {
     own_key: String,
     own: Arc<rpc::EdgeLease>,
     lifetime: Duration,
+    watching: Watching,
     _watch: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -40,7 +44,7 @@ impl Edges {
     /// `own`: what stands in this edge's own lease of where it is.
     pub async fn start(buckets: &Buckets, id: &Token, own: rpc::EdgeLease, times: &Times) -> Result<Self, KvError> {
         let all: Arc<RwLock<HashMap<String, Known>>> = Arc::default();
-        let mut changes = buckets.leases().watch(subjects::EDGE_KEYS).await?;
+        let (mut changes, watching) = buckets.leases().watching(subjects::EDGE_KEYS).await?;
         let watched = all.clone();
         let watch = tokio::spawn(async move {
             while let Some(change) = changes.next().await {
@@ -51,7 +55,12 @@ impl Edges {
             }
         });
         let (own_key, lifetime) = (subjects::edge_key(id.as_str()), times.edge_lease);
-        Ok(Self { all, own_key, own: Arc::new(own), lifetime, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
+        Ok(Self { all, own_key, own: Arc::new(own), lifetime, watching, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
+    }
+
+    /// How far the watch is by which this edge knows the others; its own lease is among what it brings.
+    pub fn watching(&self) -> (&'static str, Watching) {
+        ("edges", self.watching.clone())
     }
 
     /// Where a client that came so may go from here, in no order, so that they spread. Several edges behind one address are one.
@@ -111,11 +120,15 @@ impl Keeper {
     pub async fn keep(&mut self) {
         let (mut beats, mut lease, mut gate) = (self.clock.watch(), self.lease.state(), self.gate.watch());
         let mut lost_since: Option<Instant> = None;
-        let mut told = false;
+        // A start is not well before the first beats: no news, unless it lasts.
+        let (mut told, mut started, began) = (false, false, Instant::now());
         loop {
             let now = *lease.borrow_and_update();
+            // Looked at here as well: who should notice a silence may itself be what stands still.
+            beats.mark_unchanged();
+            self.clock.look();
             self.gate.change(|c| {
-                c.beats = *beats.borrow_and_update();
+                c.beats = self.clock.all_alive();
                 c.lease = now;
             });
             let condition = *gate.borrow_and_update();
@@ -123,10 +136,19 @@ impl Keeper {
             self.health.set("edge", condition.ready().map_err(str::to_owned));
             if condition.degraded() != told {
                 told = condition.degraded();
-                tracing::warn!(degraded = told, beats = condition.beats, lease = ?condition.lease, "this edge's way to the log has changed");
+                if told && started {
+                    tracing::warn!(beats = condition.beats, lease = ?condition.lease, "this edge is cut off from the log, or the log stands still");
+                } else if started {
+                    tracing::info!("this edge is in touch with the log again");
+                }
                 metrics::gauge!("natterjack_edge_degraded").set(f64::from(u8::from(told)));
                 self.sessions.tell(&ServerFrame::Degraded { on: told });
             }
+            if told && !started && began.elapsed() >= START {
+                tracing::warn!(beats = condition.beats, lease = ?condition.lease, "nothing is heard from the log yet: does a channel run?");
+                started = true;
+            }
+            started |= !told;
             match (now, lost_since) {
                 (LeaseState::Lost, None) => lost_since = Some(Instant::now()),
                 (LeaseState::Lost, Some(since)) if since.elapsed() >= self.times.suspend => {

@@ -26,6 +26,7 @@ pub mod http;
 pub mod lease;
 pub mod live;
 pub mod members;
+mod moving;
 pub mod pages;
 pub mod people;
 pub mod poll;

@@ -28,6 +28,7 @@ use crate::{
     http,
     lease::{self, Edges, Keeper},
     live,
+    moving::Moving,
     pages::Pages,
     people::People,
     poll::Polls,
@@ -165,6 +166,8 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         health: health.clone(),
         metrics: metrics.clone(),
     };
+    let moving = Moving::new(health, layout, &clock, auth.watching().into_iter().chain([edges.watching()]));
+    let _moving = AbortOnDropHandle::new(tokio::spawn(async move { moving.run().await }));
     let services = Arc::new(Services {
         auth,
         door: door.clone(),

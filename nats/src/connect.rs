@@ -202,7 +202,9 @@ async fn options(cfg: &NatsConfig, role: &str, notices: Arc<AtomicU64>) -> Resul
                         metrics::counter!("natterjack_nats_notices_total").increment(1);
                         tracing::warn!(%event, "nats connection");
                     }
-                    Event::Connected => tracing::info!("nats connected"),
+                    Event::Connected if notices.load(Ordering::Relaxed) > 0 => tracing::info!("nats connected again"),
+                    // The first connection, and one that we close: no news.
+                    Event::Connected | Event::Closed => tracing::debug!(%event, "nats connection"),
                     other => tracing::warn!(event = %other, "nats connection"),
                 }
             }

@@ -2,13 +2,20 @@
 //!
 //! One watcher per process and bucket at most; never one per user or connection.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::Stream;
 
 use crate::{
-    js::{self, JsError, code},
+    js::{self, Get, JsError, code},
     kv::{Kv, KvError, tombstone_headers},
     pull::{Consumer, Delivered, From, Pace, Pull},
     subjects,
@@ -25,12 +32,35 @@ pub struct WatchEvent {
     pub revision: u64,
 }
 
+/// How far a watch is, and what there is: for seeing whether it moves.
+#[derive(Clone)]
+pub struct Watching {
+    kv: Kv,
+    filter: String,
+    seen: Arc<AtomicU64>,
+}
+
+impl Watching {
+    /// The revision of the newest key that the watch has brought.
+    pub fn seen(&self) -> u64 {
+        self.seen.load(Relaxed)
+    }
+
+    /// That of the newest key there is, by the bucket's leader; 0: there is none.
+    pub async fn newest(&self) -> Result<u64, KvError> {
+        let newest = js::leader_get(self.kv.nats(), self.kv.stream(), Get::LastBySubj(&self.filter)).await;
+        Ok(newest.map_err(|e| self.kv.error(e))?.map_or(0, |m| m.seq))
+    }
+}
+
 struct Watch {
     kv: Kv,
     filter: String,
     pull: Option<Pull>,
     /// Everything up to here has been reported.
     seen: u64,
+    /// The same, for `Watching`.
+    told: Arc<AtomicU64>,
     /// Keys reported with a value: when the bucket was lost, they are reported as gone.
     known: std::collections::BTreeSet<String>,
     waiting: VecDeque<WatchEvent>,
@@ -41,12 +71,20 @@ impl Kv {
     /// `keys` may hold wildcards. The stream never ends; a bucket that is recreated empty reports what it had as gone. Waits until the bucket
     /// answers, as the stream does through every outage; an error means that waiting is no use.
     pub async fn watch(&self, keys: &str) -> Result<impl Stream<Item = WatchEvent> + Send + Unpin + use<>, KvError> {
+        Ok(self.watching(keys).await?.0)
+    }
+
+    /// Likewise, and by what one sees whether the stream moves.
+    pub async fn watching(&self, keys: &str) -> Result<(impl Stream<Item = WatchEvent> + Send + Unpin + use<>, Watching), KvError> {
         let filter = subjects::bucket_key(self.bucket(), keys);
+        let told = Arc::new(AtomicU64::new(0));
+        let watching = Watching { kv: self.clone(), filter: filter.clone(), seen: told.clone() };
         let mut watch = Watch {
             kv: self.clone(),
             filter,
             pull: None,
             seen: 0,
+            told,
             known: std::collections::BTreeSet::new(),
             waiting: VecDeque::new(),
             pause: Duration::ZERO,
@@ -60,10 +98,11 @@ impl Kv {
                 opened => break opened?,
             }
         }
-        Ok(Box::pin(futures_util::stream::unfold(watch, |mut w| async move {
+        let changes = futures_util::stream::unfold(watch, |mut w| async move {
             let event = w.next().await;
             Some((event, w))
-        })))
+        });
+        Ok((Box::pin(changes), watching))
     }
 }
 
@@ -77,6 +116,7 @@ impl Watch {
         if info.state.last_seq < self.seen {
             // A memory bucket that was lost with its server counts from 1 again.
             self.seen = 0;
+            self.told.store(0, Relaxed);
             let gone = std::mem::take(&mut self.known);
             self.waiting.extend(gone.into_iter().map(|key| WatchEvent { key, value: None, revision: 0 }));
         }
@@ -120,6 +160,7 @@ impl Watch {
 
     fn event(&mut self, d: Delivered) -> Option<WatchEvent> {
         self.seen = self.seen.max(d.seq);
+        self.told.store(self.seen, Relaxed);
         let key = subjects::parse_bucket_key(self.kv.bucket(), std::str::from_utf8(&d.subject).ok()?)?.to_owned();
         let gone = tombstone_headers(d.headers.get("KV-Operation"), d.headers.get("Nats-Marker-Reason"));
         if gone {

@@ -34,7 +34,7 @@ pub use connect::{ConnectError, Nats, RpcError};
 pub use fanin::{FanIn, FanInEvent, Slot, Tail8};
 pub use generation::{Above, renew, switch};
 pub use kv::{Buckets, Kv, KvError};
-pub use kv_watch::WatchEvent;
+pub use kv_watch::{WatchEvent, Watching};
 pub use layout::Layout;
 pub use lease::{EdgeLease, LeaseState, RoleLease};
 pub use log::Log;

@@ -206,7 +206,7 @@ pub(crate) async fn create_or_verify(nats: &Nats, mut wanted: Config, compare_by
     }
     match js::api::<_, serde_json::Value>(nats, &format!("STREAM.CREATE.{name}"), &wanted).await {
         Ok(_) => {
-            tracing::info!(name, "created");
+            tracing::debug!(name, "created");
             Ok(())
         }
         // Two provision at once: whoever was first decided, the other verifies.

@@ -12,5 +12,6 @@ pub mod password;
 mod run;
 pub mod store;
 pub mod tokens;
+mod write;
 
 pub use run::{Config, Error, StoreConfig, run, run_with};

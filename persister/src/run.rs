@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use natterjack_nats::{Buckets, ConnectError, Layout, Nats, NatsConfig, ReadError, layout::LayoutError, service::ServeError};
 use natterjack_protocol::Times;
-use natterjack_runtime::Health;
+use natterjack_runtime::{Health, health::Readers};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -95,12 +95,14 @@ pub fn run(cfg: Config, health: Health, stop: CancellationToken) -> BoxFuture<'s
 /// The same over any store.
 pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health, stop: CancellationToken) -> Result<(), Error> {
     describe();
-    health.set("archive", Err("connecting to NATS".into()));
+    health.set(CONNECTING, Err("connecting to NATS".into()));
     let nats = Nats::connect(&cfg.nats, "persister").await?;
     let Some(layout) = stop.run_until_cancelled(Layout::at_start(&nats)).await.transpose()? else { return Ok(()) };
     // The parts end together: whichever cannot go on takes the others with it.
     let stop = stop.child_token();
     let mut parts: JoinSet<Result<(), Error>> = JoinSet::new();
+    let closing = store.clone();
+    let readers = Readers::new(&health);
     let history = History::new(&nats, layout, cfg.times.clone(), store.clone());
     parts.spawn({
         let archives = Archives {
@@ -110,6 +112,7 @@ pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health
             history: history.clone(),
             store: store.patient(),
             health: health.clone(),
+            readers: readers.clone(),
         };
         archives.run(layout, stop.clone())
     });
@@ -130,14 +133,24 @@ pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health
         async move { Ok(directory::run(&nats, layout, store, times, logins, health, stop).await?) }
     });
     let mut outcome = Ok(());
-    while let Some(ended) = parts.join_next().await {
-        let ended = ended.unwrap_or(Err(Error::Panicked));
-        stop.cancel();
-        outcome = outcome.and(ended);
+    let ends = async {
+        while let Some(ended) = parts.join_next().await {
+            let ended = ended.unwrap_or(Err(Error::Panicked));
+            stop.cancel();
+            outcome = std::mem::replace(&mut outcome, Ok(())).and(ended);
+        }
+    };
+    tokio::select! {
+        () = ends => {}
+        () = readers.watch() => {}
     }
-    health.remove("archive");
+    closing.close().await;
+    health.remove(CONNECTING);
     outcome
 }
+
+/// The part of the health that stands for all partitions before each has its own.
+const CONNECTING: &str = "archive";
 
 /// The archiving of every partition of the newest generation and of the one before it.
 struct Archives<S> {
@@ -147,6 +160,7 @@ struct Archives<S> {
     history: History<S>,
     store: S,
     health: Health,
+    readers: Readers,
 }
 
 impl<S: Store> Archives<S> {
@@ -156,9 +170,12 @@ impl<S: Store> Archives<S> {
         loop {
             for layout in newest.before().into_iter().chain([newest]).filter(|l| l.generation > begun) {
                 for p in 0..layout.partitions {
-                    parts.spawn(self.of(layout).run(p, stop.clone()));
+                    let archive = self.of(layout);
+                    let reader = archive.reader(p);
+                    parts.spawn(archive.run(p, reader, stop.clone()));
                 }
             }
+            self.health.remove(CONNECTING);
             begun = newest.generation;
             tokio::select! {
                 ended = parts.join_next() => match ended {
@@ -182,7 +199,7 @@ impl<S: Store> Archives<S> {
             instance: self.instance.clone(),
             history: self.history.clone(),
             store: self.store.clone(),
-            health: self.health.clone(),
+            readers: self.readers.clone(),
         }
     }
 }

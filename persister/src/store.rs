@@ -166,6 +166,11 @@ pub trait Store: Clone + Send + Sync + 'static {
         self.clone()
     }
 
+    /// Finishes what was begun and lets go of everything; later calls fail.
+    fn close(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// Writes a thread's part of a batch: rows with their effect on earlier rows, last id, group state and items.
     fn append(&self, batch: ThreadBatch) -> impl Future<Output = Result<(), StoreError>> + Send;
 

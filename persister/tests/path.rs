@@ -7,6 +7,7 @@ mod path {
     mod archive;
     mod away;
     mod generations;
+    mod health;
     pub mod kit;
     mod later;
     mod pages;

@@ -1,14 +1,28 @@
 //! What a process says about itself: each part reports in, the admin server and `/ready` read.
+//!
+//! A part that reads something (`reader`) is well when it moves, not when it is connected.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod reader;
+
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 use tokio::sync::watch;
 
+pub use self::reader::{Reader, Readers, Trouble};
+
+/// The name of a part: `directory`, or `archive.1-0` for partition 0 of generation 1 of the log, whose stream is `CHAT-1-0`.
+pub type Part = Cow<'static, str>;
+
+/// The part of `what` that has to do with one partition of the log.
+pub fn of_partition(what: &str, generation: u32, partition: u32) -> Part {
+    format!("{what}.{generation}-{partition}").into()
+}
+
 /// Shared by the parts of one process. A process is ready when it has parts and each of them is well.
 #[derive(Debug, Clone)]
 pub struct Health {
-    parts: Arc<watch::Sender<BTreeMap<&'static str, State>>>,
+    parts: Arc<watch::Sender<BTreeMap<Part, State>>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -22,7 +36,7 @@ pub enum State {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     pub ready: bool,
-    pub parts: BTreeMap<&'static str, State>,
+    pub parts: BTreeMap<Part, State>,
 }
 
 impl Default for Health {
@@ -33,6 +47,8 @@ impl Default for Health {
 
 impl Health {
     pub fn new() -> Self {
+        metrics::describe_gauge!("natterjack_ready", "1: this part of the process is well, 0: it is not; `/health` says why");
+        reader::describe();
         Self { parts: Arc::new(watch::Sender::new(BTreeMap::new())) }
     }
 
@@ -46,13 +62,15 @@ impl Health {
     }
 
     /// Says how `part` is. Saying the same again costs nothing and wakes nobody.
-    pub fn set(&self, part: &'static str, state: Result<(), String>) {
-        let state = state.map_or_else(State::Failing, |()| State::Ok);
+    pub fn set(&self, part: impl Into<Part>, state: Result<(), String>) {
+        let (part, state) = (part.into(), state.map_or_else(State::Failing, |()| State::Ok));
+        metrics::gauge!("natterjack_ready", "part" => part.clone()).set(f64::from(u8::from(state == State::Ok)));
         self.parts.send_if_modified(|parts| parts.insert(part, state.clone()).as_ref() != Some(&state));
     }
 
     /// The part has ended in good order; it no longer counts.
-    pub fn remove(&self, part: &'static str) {
+    pub fn remove(&self, part: &str) {
+        metrics::gauge!("natterjack_ready", "part" => part.to_owned()).set(1.0);
         self.parts.send_if_modified(|parts| parts.remove(part).is_some());
     }
 
@@ -68,7 +86,7 @@ impl Health {
     }
 }
 
-fn is_ready(parts: &BTreeMap<&'static str, State>) -> bool {
+fn is_ready(parts: &BTreeMap<Part, State>) -> bool {
     !parts.is_empty() && parts.values().all(|s| *s == State::Ok)
 }
 

@@ -51,11 +51,12 @@ impl Partition {
 
     pub(super) async fn bounds(&mut self, bounds: Option<(LogBounds, Instant)>) -> Result<(), Error> {
         let Some((bounds, at)) = bounds else {
-            self.shared.status.set(self.p, Err("the log does not answer".into()));
+            self.status.set(Err("the log does not answer".into()));
             return Ok(());
         };
         self.clock = Clock { ts: bounds.ts_ms, at };
         (self.created_ms, self.log_first, self.log_end) = (bounds.created_ms, bounds.first, bounds.last);
+        self.status.reader.end(bounds.last.0);
         if !self.window.warm() && bounds.first > self.window.confirmed().id {
             // The position's own entry aged out between our question and the first read: nothing older will come.
             let gone = MsgId(bounds.first.0.saturating_sub(1));
@@ -93,6 +94,8 @@ impl Partition {
                 self.saving = Some(Box::pin(async move { positions.advance(p, confirmed).await.map(|()| confirmed) }));
             }
             if !self.holder && self.peek.is_none() {
+                // Half a second after the start a lease that is free is ours.
+                self.stood_by = true;
                 let (positions, p) = (self.positions.clone(), self.p);
                 self.peek = Some(Box::pin(async move { positions.load(p).await.ok().flatten() }));
             }
@@ -137,7 +140,11 @@ impl Partition {
         } else {
             Ok(())
         };
-        self.shared.status.set(self.p, state);
+        self.status.set(state);
+        // Who fills its map moves by reading, who publishes by what is known to have left: a publisher that only reads is stuck.
+        let publishes = self.holder && self.window.warm();
+        self.status.reader.doing(if publishes { "publishes" } else { "reads the log" });
+        self.status.reader.at(if publishes { self.window.confirmed().id.0 } else { self.window.last_read().id.0 });
     }
 
     pub(super) fn saved(&mut self, saved: Result<Position, KvError>) {

@@ -28,13 +28,17 @@ impl Partition {
         self.holder = true;
         self.metrics.holder.set(1.0);
         self.metrics.takeovers.increment(1);
-        tracing::info!(partition = self.p, from = %self.window.confirmed().id, waiting = self.window.unpublished(), "publishing this partition");
+        // At a start that goes well this is no news; a takeover is.
+        if std::mem::take(&mut self.stood_by) {
+            let (from, waiting) = (self.window.confirmed().id, self.window.unpublished());
+            tracing::info!(partition = self.p, %from, waiting, "publishing this partition from now on");
+        }
     }
 
     /// Somebody else has the lease: tail on without a word, until it is free.
     pub(super) fn stand_by(&mut self) {
         tracing::info!(partition = self.p, "another instance publishes this partition; standing by");
-        self.holder = false;
+        (self.holder, self.stood_by) = (false, true);
         self.metrics.holder.set(0.0);
         (self.heads, self.barrier, self.held) = (None, None, None);
         self.quiet.clear();

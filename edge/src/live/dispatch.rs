@@ -143,7 +143,9 @@ impl Dispatcher {
                 metrics::counter!("natterjack_edge_fanin_disconnects_total").increment(1);
             }
             FanInEvent::Connected { epoch } => {
-                tracing::info!(epoch, "the fan-in connection to NATS is up");
+                if epoch > 1 {
+                    tracing::info!(epoch, "the fan-in connection to NATS is up again");
+                }
                 self.rounds.restart();
                 self.read_everybody_again();
             }

@@ -10,7 +10,10 @@ use natterjack_protocol::{
     frame::ServerFrame,
 };
 
-use crate::kit::{World, cid, cid_at, degraded, id, now_ms};
+use crate::{
+    harness::eventually,
+    kit::{World, cid, cid_at, degraded, id, now_ms},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_message_starts_the_conversation_and_a_resend_gets_the_first_id() {
@@ -103,6 +106,10 @@ async fn without_beats_sends_wait_and_sockets_stay() {
     world.beats.send_replace(false);
     c.until(|f| matches!(f, ServerFrame::Degraded { on: true })).await;
     degraded(&world, true).await;
+    let parts = || serde_json::to_value(world.health.report()).unwrap()["parts"].clone();
+    let named = |parts: &serde_json::Value| parts["live.1-0"]["failing"].as_str().is_some_and(|why| why.contains("no beat for"));
+    eventually("the partition is named", async || named(&parts())).await;
+    assert_eq!(parts()["watch.revoked"], "ok", "what does not depend on beats goes on");
     let the_same = cid();
     let refusal = c.sent(the_same, "dm.ua.ub", "hello").await.unwrap_err();
     assert!(refusal.code == Code::Unavailable && refusal.retry_after_ms.is_some());
@@ -112,6 +119,7 @@ async fn without_beats_sends_wait_and_sockets_stay() {
     world.beats.send_replace(true);
     c.until(|f| matches!(f, ServerFrame::Degraded { on: false })).await;
     assert!(c.sent(the_same, "dm.ua.ub", "hello").await.is_ok());
+    degraded(&world, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,9 +6,20 @@ use natterjack_nats::LogRecord;
 use natterjack_protocol::{Cid, Most, MsgId, Thread, UserId, entry::Entry, event::EntryView, limits, rpc::HistoryAnswer};
 
 use super::{HistoryError, View};
-use crate::store::{CidLookup, Store, StoreError};
+use crate::{
+    store::{CidLookup, Store, StoreError},
+    write::Copies,
+};
 
 const CHUNK: Most = Most { count: 1_000, bytes: 1 << 20 };
+
+impl<S: Store> Copies for View<S> {
+    type Error = HistoryError;
+
+    async fn is_copy(&self, record: &LogRecord) -> Result<bool, HistoryError> {
+        Self::is_copy(self, record).await
+    }
+}
 
 impl<S: Store> View<S> {
     pub(super) async fn find_cid(

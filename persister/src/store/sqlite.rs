@@ -56,20 +56,29 @@ pub struct Sqlite {
 
 struct Inner {
     path: PathBuf,
-    /// None only while it is dropped.
-    jobs: Option<mpsc::Sender<writer::Job>>,
-    writer: Option<std::thread::JoinHandle<()>>,
+    /// None once it is closed.
+    jobs: Mutex<Option<mpsc::Sender<writer::Job>>>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     readers: Semaphore,
     idle: Arc<Mutex<Vec<Connection>>>,
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        // The writer finishes what is queued and ends; a few milliseconds.
-        self.jobs = None;
-        if let Some(writer) = self.writer.take() {
+impl Inner {
+    /// The readers first: as long as one is open, the journal cannot be folded into the file. Then the writer finishes what is queued,
+    /// folds the journal in and closes the file; a few milliseconds.
+    fn end(&self) {
+        self.idle.lock().clear();
+        drop(self.jobs.lock().take());
+        let writer = self.writer.lock().take();
+        if let Some(writer) = writer {
             let _ = writer.join();
         }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -94,7 +103,13 @@ impl Sqlite {
             .name("sqlite-writer".into())
             .spawn(move || writer::run(connection, queue))
             .map_err(|e| StoreError::Unavailable(e.to_string()))?;
-        let inner = Inner { path, jobs: Some(jobs), writer: Some(writer), readers: Semaphore::new(READERS), idle: Arc::default() };
+        let inner = Inner {
+            path,
+            jobs: Mutex::new(Some(jobs)),
+            writer: Mutex::new(Some(writer)),
+            readers: Semaphore::new(READERS),
+            idle: Arc::default(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -118,7 +133,7 @@ impl Sqlite {
         f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let jobs = self.inner.jobs.as_ref().ok_or_else(gone)?;
+        let jobs = self.inner.jobs.lock().clone().ok_or_else(gone)?;
         metrics::gauge!("natterjack_persister_store_queue_jobs").set((QUEUE - jobs.capacity()) as f64);
         jobs.send(writer::job(f, durable, reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
@@ -146,6 +161,18 @@ impl Sqlite {
 }
 
 impl Store for Sqlite {
+    /// Leaves the file alone, without a journal beside it, unless another process has it open.
+    async fn close(&self) {
+        // Reads that are under way end first; later ones are refused.
+        let reads = self.inner.readers.acquire_many(READERS as u32).await;
+        self.inner.readers.close();
+        let inner = self.inner.clone();
+        if tokio::task::spawn_blocking(move || inner.end()).await.is_err() {
+            tracing::error!("closing the archive panicked; its journal is kept and read at the next start");
+        }
+        drop(reads);
+    }
+
     async fn append(&self, batch: ThreadBatch) -> Result<(), StoreError> {
         self.write_from_log(move |tx| {
             let ThreadBatch { thread, rows, group, items } = batch;

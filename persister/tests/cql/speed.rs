@@ -13,7 +13,7 @@ use natterjack_persister::{
     },
 };
 use natterjack_protocol::{MsgId, Thread};
-use natterjack_runtime::Health;
+use natterjack_runtime::{Health, health::Readers};
 use scylla::client::{session::Session, session_builder::SessionBuilder};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -79,9 +79,10 @@ async fn archive(world: &World, store: &Cql, ends: &[(Thread, MsgId)]) -> Durati
             instance: "speed".into(),
             history: history.clone(),
             store: store.patient(),
-            health: Health::new(),
+            readers: Readers::new(&Health::new()),
         };
-        AbortOnDropHandle::new(tokio::spawn(async move { Box::pin(archive.run(p, CancellationToken::new())).await.unwrap() }))
+        let reader = archive.reader(p);
+        AbortOnDropHandle::new(tokio::spawn(async move { Box::pin(archive.run(p, reader, CancellationToken::new())).await.unwrap() }))
     };
     let _running: Vec<_> = (0..world.layout.partitions).map(one).collect();
     for (thread, end) in ends {

@@ -202,7 +202,7 @@ async fn the_role_starts_archives_and_drains_and_starts_again() {
         let (health, stop) = (Health::new(), CancellationToken::new());
         let role = tokio::spawn(natterjack_persister::run(cfg, health.clone(), stop.clone()));
         sent.push(w.say(&t, "a", "x").await);
-        eventually("it is ready", async || health.report().ready && health.report().parts.len() == 3).await;
+        eventually("it is ready", async || health.report().ready && health.report().parts.len() == 4).await;
         let store = Sqlite::open(w.dir.path().join("role.db")).await.unwrap();
         eventually("it is archived", async || store.position(w.key(&t)).await.unwrap().is_some_and(|p| p.id >= sent[i])).await;
         stop.cancel();

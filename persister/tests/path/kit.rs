@@ -27,7 +27,7 @@ use natterjack_protocol::{
     frame::Page,
     rpc::{Access, At, HistoryAnswer, HistoryRequest, LastEntry},
 };
-use natterjack_runtime::Health;
+use natterjack_runtime::{Health, health::Readers};
 use tokio::time::{Instant, sleep};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -177,6 +177,15 @@ impl World {
     }
 
     pub fn archive_of(&self, layout: Layout, instance: &str) -> Vec<AbortOnDropHandle<()>> {
+        self.archive_with(layout, &Readers::new(&Health::new()), instance)
+    }
+
+    /// As parts of somebody's health.
+    pub fn archive_watched(&self, readers: &Readers, instance: &str) -> Vec<AbortOnDropHandle<()>> {
+        self.archive_with(self.layout, readers, instance)
+    }
+
+    fn archive_with(&self, layout: Layout, readers: &Readers, instance: &str) -> Vec<AbortOnDropHandle<()>> {
         let one = |p| {
             let archive = Archive {
                 nats: self.nats.clone(),
@@ -186,9 +195,10 @@ impl World {
                 instance: instance.to_owned(),
                 history: self.history.clone(),
                 store: self.store.clone(),
-                health: Health::new(),
+                readers: readers.clone(),
             };
-            AbortOnDropHandle::new(tokio::spawn(async move { archive.run(p, CancellationToken::new()).await.unwrap() }))
+            let reader = archive.reader(p);
+            AbortOnDropHandle::new(tokio::spawn(async move { archive.run(p, reader, CancellationToken::new()).await.unwrap() }))
         };
         (0..layout.partitions).map(one).collect()
     }

@@ -79,6 +79,22 @@ pub(super) fn run(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
         duty.note(begun - since, begun.elapsed());
         since = Instant::now();
     }
+    close(connection);
+}
+
+/// So that the file alone has everything: the last connection to it writes the journal into it and removes that.
+fn close(connection: Connection) {
+    // Of another process; each of its reads and writes takes milliseconds.
+    let _ = connection.busy_timeout(SECOND);
+    let folded = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get::<_, i64>(0));
+    match folded {
+        Ok(0) => {}
+        Ok(_) => tracing::info!("another process has the archive open: its journal stays until that one ends"),
+        Err(e) => tracing::warn!(error = %e, "the archive's journal was not folded into its file; it is at the next start"),
+    }
+    if let Err((_, e)) = connection.close() {
+        tracing::warn!(error = %e, "the archive was not closed");
+    }
 }
 
 /// How much of the last second or so the thread has worked, the time in which it had let others go first included.
