@@ -15,21 +15,50 @@ pub enum Role {
     Persister,
 }
 
+/// What is not well before it has reported in: until then a process would be ready by its other parts.
+pub fn parts(role: Role) -> &'static [&'static str] {
+    match role {
+        Role::Edge => &["edge"],
+        Role::Channel => &["channel"],
+        Role::Persister => &["archive", "history", "directory"],
+    }
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Edge => "edge",
+            Self::Channel => "channel",
+            Self::Persister => "persister",
+        })
+    }
+}
+
 /// A role as a process of its own.
 pub async fn serve(role: Role, settings: Settings, die_with_parent: bool, metrics: Metrics) -> anyhow::Result<()> {
     // The role drains by its own bound; ours is for one that does not come to its end.
     let drain = settings.process.drain + Duration::from_secs(2);
     let life = Lifecycle::install(lifecycle::Options { drain, die_with_parent })?;
     let admin = Admin::bind(settings.admin).await?;
-    let health = Health::new();
+    let health = Health::expecting(parts(role).iter().copied());
     let (stop, admin_stop) = (life.stop(), CancellationToken::new());
     let work = async {
         tokio::select! {
             ended = run(role, &settings, health.clone(), Some(metrics.clone()), stop) => ended,
             failed = admin.serve(health.clone(), metrics.clone(), admin_stop) => failed.map_err(Into::into),
+            never = say_ready(role, &health) => never,
         }
     };
-    life.run(Box::pin(work)).await?
+    life.run(Box::pin(work)).await??;
+    tracing::info!("{role} stopped cleanly: what it had begun is finished, what it had open is closed");
+    Ok(())
+}
+
+/// Once, and then nothing.
+async fn say_ready<T>(role: Role, health: &Health) -> T {
+    health.ready().await;
+    tracing::info!("{role} is ready");
+    std::future::pending().await
 }
 
 async fn run(role: Role, settings: &Settings, health: Health, metrics: Option<Metrics>, stop: CancellationToken) -> anyhow::Result<()> {

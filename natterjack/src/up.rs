@@ -20,7 +20,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use self::{data::free_bytes, ports::is_free};
-use crate::{roles, settings::Settings};
+use crate::{
+    roles::{self, Role},
+    settings::Settings,
+};
 
 /// What children are told besides what this process decides: the layers of the configuration.
 pub struct Forward {
@@ -48,9 +51,10 @@ pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool
 
     // Three stops, so that the parts end one after the other.
     let (edges_stop, roles_stop, nats_stop) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-    let health = Health::new();
+    let health = Health::expecting([Role::Channel, Role::Persister].into_iter().flat_map(roles::parts).copied());
+    let unclean = supervise::Unclean::default();
 
-    let server = nats_server::keep(server, &data, &ports, settings.up.sync, state.clone(), nats_stop.clone());
+    let server = nats_server::keep(server, &data, &ports, settings.up.sync, state.clone(), unclean.clone(), nats_stop.clone());
     let announce = async {
         tokio::select! {
             () = edges_stop.cancelled() => return Ok(()),
@@ -63,7 +67,7 @@ pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool
         Ok(())
     };
     let edges = async {
-        let ended = edges::keep(&settings, &forward, &ports, state.clone(), edges_stop.clone()).await;
+        let ended = edges::keep(&settings, &forward, &ports, state.clone(), unclean.clone(), edges_stop.clone()).await;
         roles_stop.cancel();
         ended
     };
@@ -94,7 +98,10 @@ pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool
     };
     let ended = life.run(Box::pin(work)).await;
     state.remove();
-    ended?
+    ended??;
+    unclean.check()?;
+    tracing::info!("stopped cleanly: everything that was acknowledged is in the log, the archive and the log are closed");
+    Ok(())
 }
 
 /// Connects to the server that was just started, and makes or verifies streams and buckets.

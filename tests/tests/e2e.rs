@@ -9,5 +9,7 @@ mod from_a_phone;
 mod full_screen;
 #[path = "e2e/kit.rs"]
 mod kit;
+#[path = "e2e/start_and_stop.rs"]
+mod start_and_stop;
 #[path = "e2e/up.rs"]
 mod up;

@@ -7,8 +7,15 @@ use natterjack_protocol::address::Reach;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
-use super::{Forward, ports::Ports, state::StateFile, supervise::Supervised};
+use super::{
+    Forward,
+    ports::Ports,
+    state::StateFile,
+    supervise::{Supervised, Unclean},
+};
 use crate::settings::Settings;
+
+const EXIT: Duration = Duration::from_secs(3);
 
 /// Where the edges are reached from this machine. What clients are told is the edges' own affair: `edge.url`, or how they came.
 pub fn urls(settings: &Settings, ports: &Ports) -> [String; 2] {
@@ -46,6 +53,7 @@ pub async fn keep(
     forward: &Forward,
     ports: &Ports,
     state: Arc<StateFile>,
+    unclean: Unclean,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     // The file this process was started from, also after somebody has built a new one over it.
@@ -62,7 +70,9 @@ pub async fn keep(
                 c
             }),
             started: Box::new(move |pid| state.edge_is(index, pid)),
-            grace: settings.process.drain,
+            // What drains has its own bound, and a moment to be gone.
+            grace: settings.process.drain + EXIT,
+            unclean: unclean.clone(),
         }
         .keep(stop.clone())
     };

@@ -16,7 +16,7 @@ use super::{
     data::Folder,
     ports::Ports,
     state::StateFile,
-    supervise::{Supervised, bound_to_us},
+    supervise::{Supervised, Unclean, bound_to_us},
 };
 
 /// Batch Direct Get over several subjects, per-message TTLs and the API levels that provisioning asks for.
@@ -89,6 +89,7 @@ pub async fn keep(
     ports: &Ports,
     sync: Sync,
     state: Arc<StateFile>,
+    unclean: Unclean,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let (config, log) = (data.nats_config(), data.nats_log());
@@ -107,6 +108,7 @@ pub async fn keep(
         }),
         started: Box::new(move |pid| state.nats_is(pid)),
         grace: GRACE,
+        unclean,
     }
     .keep(stop)
     .await

@@ -2,15 +2,32 @@
 
 use std::{
     path::Path,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
+
+/// What did not end in good order when it was asked to. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Unclean(Arc<Mutex<Vec<String>>>);
+
+impl Unclean {
+    fn note(&self, what: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+
+    /// An error that names them, if there are any.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.is_empty() { Ok(()) } else { bail!("the stop was not clean: {}", all.join("; ")) }
+    }
+}
 
 pub struct Supervised<'a> {
     /// In logs and errors.
@@ -20,6 +37,7 @@ pub struct Supervised<'a> {
     pub started: Box<dyn FnMut(u32) + Send + 'a>,
     /// From SIGTERM to SIGKILL.
     pub grace: Duration,
+    pub unclean: Unclean,
 }
 
 impl Supervised<'_> {
@@ -68,10 +86,12 @@ impl Supervised<'_> {
             let _ = kill_process(pid, Signal::TERM);
         }
         match tokio::time::timeout(self.grace, child.wait()).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(status)) if status.success() => {}
+            Ok(Ok(status)) => self.unclean.note(format!("{} ended with {status}", self.name)),
             Ok(Err(e)) => return Err(e).with_context(|| format!("waiting for {}", self.name)),
             Err(_) => {
                 tracing::warn!(child = self.name, grace_s = self.grace.as_secs(), "did not end in time; killing it");
+                self.unclean.note(format!("{} did not end within {} s and was killed", self.name, self.grace.as_secs()));
                 child.kill().await.with_context(|| format!("killing {}", self.name))?;
             }
         }
@@ -94,4 +114,44 @@ pub fn bound_to_us(program: &Path, signal: &str) -> Command {
     };
     command.process_group(0);
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `trap`: what the child does with SIGTERM.
+    async fn stopped(trap: &str) -> anyhow::Result<()> {
+        let (unclean, stop, dir) = (Unclean::default(), CancellationToken::new(), tempfile::tempdir()?);
+        let set = dir.path().join("set");
+        let script = format!("trap '{trap}' TERM; : > {}; while :; do sleep 0.05; done", set.display());
+        let child = Supervised {
+            name: "toad".into(),
+            command: Box::new(move || {
+                let mut c = Command::new("sh");
+                c.args(["-c", script.as_str()]);
+                c
+            }),
+            started: Box::new(|_| ()),
+            grace: Duration::from_secs(1),
+            unclean: unclean.clone(),
+        };
+        let ask = async {
+            while !set.exists() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            stop.cancel();
+        };
+        tokio::join!(child.keep(stop.clone()), ask).0?;
+        unclean.check()
+    }
+
+    #[tokio::test]
+    async fn a_stop_is_clean_only_if_every_child_ended_in_order() {
+        stopped("exit 0").await.unwrap();
+        let killed = stopped("").await.unwrap_err().to_string();
+        assert!(killed.contains("toad did not end within 1 s") && killed.contains("not clean"), "{killed}");
+        let failed = stopped("exit 3").await.unwrap_err().to_string();
+        assert!(failed.contains("toad ended with") && failed.contains('3'), "{failed}");
+    }
 }

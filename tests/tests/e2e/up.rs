@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
-const START: Duration = Duration::from_secs(30);
+pub const START: Duration = Duration::from_secs(30);
 
 pub fn up(data: &Path, net: Subnet, more: &[&str]) -> Command {
     let mut c = Command::new("setpriv");
@@ -79,7 +79,7 @@ pub async fn lines_until_ready(child: &mut Child) -> Vec<String> {
     .await
 }
 
-async fn ready_line(child: &mut Child) -> String {
+pub async fn ready_line(child: &mut Child) -> String {
     lines_until_ready(child).await.pop().unwrap()
 }
 
