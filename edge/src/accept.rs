@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     answer::{self, Then, farewell},
     connection::Connection,
-    door::places::Place,
+    door::{forwarded, places::Place},
     http::refused::{Refused, common},
     session::Services,
     tls::{self, Accepted, Tls},
@@ -97,14 +97,8 @@ impl Front {
                     continue;
                 }
             };
-            let Some((connection, ungreeted)) = self.connections.clone().try_acquire_owned().ok().zip(self.ungreeted()) else {
-                self.refuse(stream, Self::full(), &tasks);
-                continue;
-            };
-            // Whoever comes through a proxy is known by the head only.
-            let place = if self.services.door.trusts(peer) { Ok(None) } else { self.services.door.connects(peer) };
-            let place = match place {
-                Ok(place) => place,
+            let (connection, place, unknown) = match self.admit(peer) {
+                Ok(admitted) => admitted,
                 Err(refusal) => {
                     self.refuse(stream, refusal, &tasks);
                     continue;
@@ -117,10 +111,22 @@ impl Front {
                 // Dropping a session at `end` is safe: its cleanup is a guard, its sends may be repeated.
                 tokio::select! {
                     () = end.cancelled() => {}
-                    () = front.connection(stream, peer, place, ungreeted) => {}
+                    () = front.connection(stream, peer, place, unknown) => {}
                 }
             });
         }
+    }
+
+    /// Places for a connection: among all, of its address, and among those that have not said who they are.
+    fn admit(&self, peer: IpAddr) -> Result<(OwnedSemaphorePermit, Option<Place>, Unknown), Refusal> {
+        let connection = self.connections.clone().try_acquire_owned().map_err(|_| Self::full())?;
+        let door = &self.services.door;
+        if door.trusts(peer) {
+            // Whoever comes through a proxy is known by the head only.
+            return Ok((connection, None, self.unknown_of(None)?));
+        }
+        let unknown = self.unknown(peer)?;
+        Ok((connection, door.connects(peer)?, unknown))
     }
 
     /// Nobody is waited for. Over TLS the reason would cost a handshake, the very thing there is too much of: an alert has to do.
@@ -138,12 +144,12 @@ impl Front {
         }
     }
 
-    async fn connection(&self, stream: TcpStream, peer: IpAddr, mut place: Option<Place>, ungreeted: OwnedSemaphorePermit) {
+    async fn connection(&self, stream: TcpStream, peer: IpAddr, mut place: Option<Place>, unknown: Unknown) {
         // Boxed: what requests and hello need is gone while the session idles for hours.
         let session = Box::pin(async {
             let deadline = Instant::now() + self.services.times.handshake;
-            let stream = self.wire(stream, deadline).await?;
-            Connection::new(self, stream, peer).serve(deadline, ungreeted, &mut place).await
+            let stream = self.wire(stream, peer, deadline).await?;
+            Connection::new(self, stream, peer).serve(deadline, unknown, &mut place).await
         });
         if let Some(session) = session.await {
             session.run().await;
@@ -151,7 +157,7 @@ impl Front {
     }
 
     /// Through the TLS handshake, if this edge speaks TLS. None: it came to nothing, and the connection is over.
-    async fn wire(&self, stream: TcpStream, deadline: Instant) -> Option<Wire> {
+    async fn wire(&self, stream: TcpStream, peer: IpAddr, deadline: Instant) -> Option<Wire> {
         let Some(tls) = &self.tls else { return Some(Wire::Plain(stream)) };
         let count = |result: &'static str| metrics::counter!("natterjack_edge_tls_handshakes_total", "result" => result).increment(1);
         match timeout_at(deadline, tls.accept(stream)).await {
@@ -161,7 +167,11 @@ impl Front {
             }
             Ok(Accepted::Plain(stream)) => {
                 count("plain");
-                let refused = Refused::bad_request("this port speaks TLS: use https:// or wss://");
+                let mut first = [0; forwarded::PREFACE];
+                // There already, or it is not told apart.
+                let there = stream.peek(&mut first).await.unwrap_or_default();
+                let prefaced = self.prefaced(peer, &first[..there]);
+                let refused = prefaced.unwrap_or_else(|| Refused::bad_request("this port speaks TLS: use https:// or wss://"));
                 farewell(Wire::Plain(stream), &self.refusal(&refused)).await;
             }
             Ok(Accepted::Failed(e)) => {
@@ -182,14 +192,34 @@ impl Front {
     }
 
     /// A place among those that have not said who they are.
-    pub fn ungreeted(&self) -> Option<OwnedSemaphorePermit> {
-        self.ungreeted.clone().try_acquire_owned().ok()
+    pub fn unknown(&self, client: IpAddr) -> Result<Unknown, Refusal> {
+        self.unknown_of(self.services.door.waits(client)?)
+    }
+
+    fn unknown_of(&self, place: Option<Place>) -> Result<Unknown, Refusal> {
+        let permit = self.ungreeted.clone().try_acquire_owned().map_err(|_| Self::full())?;
+        Ok(Unknown { _permit: permit, _place: place })
+    }
+
+    /// A connection that begins with the PROXY protocol, which is not spoken here: why nothing comes of it.
+    pub fn prefaced(&self, peer: IpAddr, first: &[u8]) -> Option<Refused> {
+        let sign = forwarded::preface(first)?;
+        self.services.door.heed(peer, Some(sign));
+        Some(Refused::bad_request(
+            "the PROXY protocol is not spoken here: let the proxy set `X-Forwarded-For`, and name it in limits.trusted_proxies",
+        ))
     }
 
     pub fn full() -> Refusal {
         metrics::counter!("natterjack_edge_connections_refused_total").increment(1);
         Refusal { retry_after_ms: Some(5_000), ..Refusal::unavailable("this edge takes no more connections") }
     }
+}
+
+/// A connection that has not said who it is. Its place is given back when this is dropped.
+pub struct Unknown {
+    _permit: OwnedSemaphorePermit,
+    _place: Option<Place>,
 }
 
 /// Keeps the gauge of open connections, with the permit.

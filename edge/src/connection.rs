@@ -15,17 +15,16 @@ use http_body_util::BodyExt;
 use natterjack_protocol::{Code, Refusal, codec::Codec, limits};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::OwnedSemaphorePermit,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tower::ServiceExt;
 
 use crate::{
-    accept::Front,
+    accept::{Front, Unknown},
     address::Came,
     answer::{self, Then, farewell},
     body::Reading,
-    door::{client, places::Place},
+    door::{client, forwarded, places::Place},
     head::{self, Asked, Head},
     http::{extract::Caller, refused::Refused},
     session::{Session, socket::Socket, ungreeted::Ungreeted},
@@ -64,7 +63,7 @@ impl<'a> Connection<'a> {
 
     /// Answers requests until one becomes a session; None: the connection is over. `first`: when the head of the first has to be there;
     /// `ungreeted`: until then it counts among those that have not said who they are.
-    pub async fn serve(mut self, first: Instant, ungreeted: OwnedSemaphorePermit, place: &mut Option<Place>) -> Option<Box<Session<Wire>>> {
+    pub async fn serve(mut self, first: Instant, ungreeted: Unknown, place: &mut Option<Place>) -> Option<Box<Session<Wire>>> {
         let (mut first, mut ungreeted) = (Some(first), Some(ungreeted));
         let over = loop {
             let asked = match self.head(first.take()).await {
@@ -73,9 +72,9 @@ impl<'a> Connection<'a> {
             };
             if upgrade::wanted(&asked) {
                 match self.upgrade(&asked, ungreeted.take(), place).await {
-                    Ok((codec, permit)) => {
+                    Ok((codec, unknown)) => {
                         let came = self.came(&asked);
-                        return self.session(codec, permit, came).await;
+                        return self.session(codec, unknown, came).await;
                     }
                     Err(over) => break over,
                 }
@@ -108,9 +107,11 @@ impl<'a> Connection<'a> {
                 Head::Partial => {}
                 Head::Asked(asked) => {
                     self.read.advance(asked.end);
+                    let door = &self.front.services.door;
+                    door.heed(self.peer, forwarded::header(&asked.headers, door.trusts(self.peer)));
                     return Ok(asked);
                 }
-                Head::Broken(refused) => return Err(refused.into()),
+                Head::Broken(refused) => return Err(self.front.prefaced(self.peer, &self.read).unwrap_or(refused).into()),
             }
             let more = timeout_at(deadline, self.more()).await;
             if let Ok(Ok(1..)) = more {
@@ -236,34 +237,34 @@ impl<'a> Connection<'a> {
     }
 
     /// Lets it become a WebSocket, and says so. Whoever a proxy speaks for is known by this very request, so their place is taken here.
-    async fn upgrade(
-        &mut self,
-        asked: &Asked,
-        permit: Option<OwnedSemaphorePermit>,
-        place: &mut Option<Place>,
-    ) -> Result<(Codec, OwnedSemaphorePermit), Over> {
+    async fn upgrade(&mut self, asked: &Asked, unknown: Option<Unknown>, place: &mut Option<Place>) -> Result<(Codec, Unknown), Over> {
         let services = &self.front.services;
         if services.gate.now().draining {
             return Err(Refused::from(Refusal::unavailable("this edge is leaving: connect to another")).into());
         }
         let up = upgrade::judge(asked)?;
         // A later request of a connection has given its permit back.
-        let permit = permit.or_else(|| self.front.ungreeted()).ok_or_else(|| Refused::from(Front::full()))?;
-        if services.door.trusts(self.peer) {
-            *place = services.door.connects(self.client(asked)).map_err(Refused::from)?;
+        let proxied = services.door.trusts(self.peer).then(|| self.client(asked));
+        let unknown = match unknown {
+            Some(unknown) if proxied.is_none() => unknown,
+            // Whoever a proxy speaks for is known only now.
+            _ => self.front.unknown(proxied.unwrap_or(self.peer)).map_err(Refused::from)?,
+        };
+        if let Some(client) = proxied {
+            *place = services.door.connects(client).map_err(Refused::from)?;
         }
         let said = async {
             self.stream.write_all(up.switching().as_bytes()).await?;
             self.stream.flush().await
         };
         match timeout(services.times.stall, said).await {
-            Ok(Ok(())) => Ok((up.codec, permit)),
+            Ok(Ok(())) => Ok((up.codec, unknown)),
             _ => Err(Over::Silent),
         }
     }
 
     /// Leaves nothing of the HTTP connection behind but its stream and what was read behind the head, which is WebSocket already.
-    async fn session(self, codec: Codec, ungreeted: OwnedSemaphorePermit, came: Came) -> Option<Box<Session<Wire>>> {
+    async fn session(self, codec: Codec, ungreeted: Unknown, came: Came) -> Option<Box<Session<Wire>>> {
         let Self { front, stream, read, .. } = self;
         let socket = Socket::new(stream, read.to_vec(), codec).await;
         let session = Ungreeted::new(front.services.clone(), socket, came).greeted().await;

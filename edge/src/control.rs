@@ -9,6 +9,7 @@ use natterjack_protocol::{
     cid::Age,
     error::Code,
     fold::{self, Group, ThreadItem, Verdict},
+    limits,
 };
 use tokio::time::{Instant, sleep};
 
@@ -86,8 +87,7 @@ impl Control {
                 Verdict::Change(body) => body,
             };
             if !have_room && matches!(change.kind, Kind::GroupCreated | Kind::MemberAdded | Kind::DmStarted) {
-                let actor = (change.kind != Kind::MemberAdded).then(|| change.actor.clone());
-                self.people.have_room(body.users.iter().cloned().chain(actor)).await?;
+                self.have_room(change, &body.users).await?;
                 have_room = true;
             }
             let payload = Entry::new(change.actor.clone(), op, change.kind, body).encode();
@@ -108,6 +108,14 @@ impl Control {
             }
         }
         Err(Refusal::unavailable("too many changes of this thread at once; try again"))
+    }
+
+    /// What strangers do must leave somebody room for what they do themself.
+    async fn have_room(&self, change: &Change, users: &[UserId]) -> Result<(), Refusal> {
+        let (own, others): (Vec<_>, Vec<_>) = users.iter().cloned().partition(|u| *u == change.actor);
+        let own = if change.kind == Kind::MemberAdded { own } else { vec![change.actor.clone()] };
+        self.people.have_room(own, limits::STATE_BYTES).await?;
+        self.people.have_room(others, limits::STATE_BYTES_BY_GROUPS).await
     }
 
     /// May the log have forgotten an earlier attempt under this cid? The rule of messages, so that one clock serves clients for both.
@@ -209,7 +217,7 @@ struct Last {
 
 /// Before 10,000 names are looked up one by one.
 fn fold_limit(change: &Change) -> Result<(), Refusal> {
-    let max = natterjack_protocol::limits::USERS_PER_CHANGE;
+    let max = limits::USERS_PER_CHANGE;
     if change.body.users.len() > max { Err(Refusal::invalid(format!("users: at most {max} in one change"))) } else { Ok(()) }
 }
 

@@ -44,6 +44,15 @@ impl Directory {
         }
     }
 
+    /// Of a login by a device that should be known; none: it is not, and no password was tried.
+    pub async fn known_tokens(&self, request: &DirectoryRequest) -> Result<Option<Tokens>, Refusal> {
+        match self.ask(request).await? {
+            DirectoryAnswer::Tokens(tokens) => Ok(Some(tokens)),
+            DirectoryAnswer::UnknownDevice => Ok(None),
+            _ => Err(unexpected()),
+        }
+    }
+
     pub async fn done(&self, request: &DirectoryRequest) -> Result<(), Refusal> {
         self.ask(request).await.map(|_| ())
     }

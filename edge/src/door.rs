@@ -1,9 +1,12 @@
 //! Before step 2: how often, and how many at once. Each edge counts for itself; what is refused is told when to come back.
 //!
-//! Two sorts of limits, because there are two ways to be too much: an address that nobody has vouched for (connections, logins), and a
-//! user with a good token (sends, requests, connects), wherever they come from.
+//! Two sorts of limits, because there are two ways to be too much: an address that nobody has vouched for (connections; `logins`), and a
+//! user with a good token (sends, requests, connects), wherever they come from. What keeps somebody out is never counted under something
+//! that a stranger elsewhere can name.
 
 pub mod client;
+pub mod forwarded;
+pub mod logins;
 pub mod meter;
 pub mod places;
 
@@ -13,10 +16,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use natterjack_protocol::{Refusal, UserId, error::Code};
+use natterjack_protocol::{Refusal, UserId, error::Code, limits};
 use natterjack_runtime::networks::{Network, any_contains, first, plain};
 use serde::{Deserialize, Serialize};
 
+use forwarded::{Sign, Unheeded};
+use logins::{Logins, Visitor};
 use meter::Meter;
 use places::{Place, Places};
 
@@ -38,12 +43,22 @@ pub struct Limits {
     pub connections_per_address: u32,
     /// Of request bodies and of answers that are not taken, at once.
     pub bytes_per_address: u32,
-    /// A minute, as the next four.
+    /// A minute, as the next eight.
     pub connects_per_address: u32,
     pub connects_per_user: u32,
     pub registers_per_address: u32,
+    /// With a password, right or wrong.
     pub logins_per_address: u32,
+    /// Those that fail, from one address.
     pub logins_per_name: u32,
+    /// Those that fail, from all addresses together.
+    pub logins_per_name_anywhere: u32,
+    /// Of a device that is known, when the three above refuse.
+    pub logins_per_device: u32,
+    /// Uses of one login's refresh tokens, or of one token of the external issuer.
+    pub renewals_per_login: u32,
+    /// Tokens and devices that are looked up.
+    pub lookups_per_address: u32,
     /// A second, as the next.
     pub sends_per_user: u32,
     pub requests_per_user: u32,
@@ -62,6 +77,10 @@ impl Default for Limits {
             registers_per_address: 30,
             logins_per_address: 120,
             logins_per_name: 30,
+            logins_per_name_anywhere: 300,
+            logins_per_device: 30,
+            renewals_per_login: 30,
+            lookups_per_address: 6_000,
             sends_per_user: 1_000,
             requests_per_user: 100,
         }
@@ -71,12 +90,13 @@ impl Default for Limits {
 struct Inner {
     limits: Limits,
     places: Places,
+    /// Of connections that have not said who they are.
+    ungreeted: Places,
     bytes: Places,
     connects: Meter<IpAddr>,
     connects_of: Meter<UserId>,
-    registers: Meter<IpAddr>,
-    logins: Meter<IpAddr>,
-    logins_of: Meter<String>,
+    logins: Logins,
+    unheeded: Unheeded,
     sends: Meter<UserId>,
     requests: Meter<UserId>,
 }
@@ -88,16 +108,15 @@ pub struct Door(Arc<Inner>);
 impl Door {
     pub fn new(limits: Limits) -> Self {
         const MINUTE: Duration = Duration::from_secs(60);
-        let minute = |n| Meter::new(n, MINUTE, n);
         let second = |n: u32, at_once: u32| Meter::new(n, Duration::from_secs(1), n.saturating_mul(at_once));
         Self(Arc::new(Inner {
             places: Places::new(limits.connections_per_address),
+            ungreeted: Places::new(limits::UNGREETED_PER_ADDRESS as u32),
             bytes: Places::new(limits.bytes_per_address),
-            connects: minute(limits.connects_per_address),
+            connects: Meter::new(limits.connects_per_address, MINUTE, limits.connects_per_address),
             connects_of: Meter::new(limits.connects_per_user, MINUTE, limits.connects_per_user),
-            registers: minute(limits.registers_per_address),
-            logins: minute(limits.logins_per_address),
-            logins_of: Meter::new(limits.logins_per_name, MINUTE, limits.logins_per_name),
+            logins: Logins::new(&limits),
+            unheeded: Unheeded::default(),
             sends: second(limits.sends_per_user, SENDS_AT_ONCE),
             requests: second(limits.requests_per_user, REQUESTS_AT_ONCE),
             limits,
@@ -143,39 +162,28 @@ impl Door {
         over("connects_per_user", self.0.connects_of.take(user, Instant::now()), "you have connected too often in one minute")
     }
 
-    /// A registration that comes again tries a password, so it counts as a login with the name, too.
-    pub fn registers(&self, client: IpAddr, name: &str) -> Result<(), Refusal> {
-        let now = Instant::now();
-        if let Some(client) = self.counted(client) {
-            over("registers_per_address", self.0.registers.take(&client, now), "too many accounts were made from your address")?;
+    /// A connection that has not said who it is. One address has a part of the places there are; None: it is not counted.
+    pub fn waits(&self, client: IpAddr) -> Result<Option<Place>, Refusal> {
+        let Some(client) = self.counted(client) else { return Ok(None) };
+        let why = "too many connections from your address have not said who they are";
+        self.0.ungreeted.take(client, 1).map(Some).ok_or_else(|| refusal("ungreeted_per_address", PLACE_AGAIN_MS, why))
+    }
+
+    /// For requests that come without a token.
+    pub fn logins(&self, client: IpAddr) -> Visitor<'_> {
+        Visitor { logins: &self.0.logins, address: plain(client), counted: self.counted(client) }
+    }
+
+    /// Looks for a proxy that nobody has named.
+    pub fn heed(&self, peer: IpAddr, sign: Option<Sign>) {
+        if let Some(sign) = sign {
+            self.0.unheeded.note(plain(peer), sign, self.counted(peer).is_none());
         }
-        self.tries(name, now)
     }
 
-    pub fn logs_in(&self, client: IpAddr, name: &str) -> Result<(), Refusal> {
-        let now = Instant::now();
-        if let Some(client) = self.counted(client) {
-            over("logins_per_address", self.0.logins.take(&client, now), "too many logins from your address in one minute")?;
-        }
-        self.tries(name, now)
-    }
-
-    fn tries(&self, name: &str, now: Instant) -> Result<(), Refusal> {
-        // A name longer than any has no account; it need not be remembered.
-        let name =
-            natterjack_protocol::text::user_name_key(&name.chars().take(natterjack_protocol::limits::USER_NAME_CHARS).collect::<String>());
-        over("logins_per_name", self.0.logins_of.take(&name, now), "too many logins with this name in one minute")
-    }
-
-    /// With a token of somebody else; whom it names shows only later.
-    pub fn logs_in_elsewhere(&self, client: IpAddr) -> Result<(), Refusal> {
-        self.refreshes(client)
-    }
-
-    /// With a refresh token, which names nobody.
-    pub fn refreshes(&self, client: IpAddr) -> Result<(), Refusal> {
-        let Some(client) = self.counted(client) else { return Ok(()) };
-        over("logins_per_address", self.0.logins.take(&client, Instant::now()), "too many logins from your address in one minute")
+    /// The peer that says for whom it speaks and is not believed, if there was one.
+    pub fn unheeded(&self) -> Option<IpAddr> {
+        self.0.unheeded.peer()
     }
 
     pub fn sends(&self, user: &UserId) -> Result<(), Refusal> {
@@ -213,17 +221,15 @@ mod tests {
     }
 
     #[test]
-    fn an_exempt_address_is_not_counted_and_a_user_always_is() {
-        let door = Door::new(Limits { registers_per_address: 1, logins_per_name: 1, connections_per_address: 1, ..Limits::default() });
-        let (home, away) = (address("127.0.0.1"), address("192.0.2.1"));
-        assert!((0..5).all(|n| door.registers(home, &format!("new-{n}")).is_ok() && door.connects(home).is_ok_and(|p| p.is_none())));
-        assert!(door.registers(away, "carol").is_ok());
-        let refused = door.registers(away, "dora").unwrap_err();
-        assert_eq!(refused.code, Code::RateLimited);
-        assert!(refused.retry_after_ms.is_some_and(|ms| (59_000..=60_000).contains(&ms)), "{refused:?}");
-        assert!(door.logs_in(home, "Alice").is_ok() && door.logs_in(home, "bob").is_ok());
-        assert!(door.logs_in(home, "alice").is_err(), "the same name, however it is written");
-        assert!(door.registers(home, "ALICE").is_err() && door.logs_in(home, "new-1").is_err(), "a registration tries a password, too");
+    fn an_exempt_address_is_not_counted_and_who_is_not_exempt_leaves_room_to_others() {
+        let door = Door::new(Limits { connections_per_address: 1, ..Limits::default() });
+        let (home, away, other) = (address("127.0.0.1"), address("192.0.2.1"), address("192.0.2.2"));
+        assert!((0..5).all(|_| door.connects(home).is_ok_and(|p| p.is_none())));
+        let waiting: Vec<_> = (0..limits::UNGREETED_PER_ADDRESS).map(|_| door.waits(away).unwrap()).collect();
+        assert!(door.waits(away).is_err() && door.waits(other).is_ok_and(|p| p.is_some()) && door.waits(home).is_ok_and(|p| p.is_none()));
+        assert!(waiting.len() * 4 <= limits::UNGREETED, "four addresses at least");
+        drop(waiting);
+        assert!(door.waits(away).is_ok());
     }
 
     #[test]
@@ -256,12 +262,17 @@ mod tests {
             connections_per_address: 0,
             connects_per_address: 0,
             registers_per_address: 0,
+            logins_per_address: 0,
             logins_per_name: 0,
+            logins_per_name_anywhere: 0,
             sends_per_user: 0,
             ..Limits::default()
         });
         let (away, user) = (address("192.0.2.1"), UserId::parse("u").unwrap());
         let places: Vec<_> = (0..2_500).map(|_| door.connects(away)).collect();
-        assert!(places.iter().all(Result::is_ok) && (0..10_000).all(|_| door.registers(away, "a").is_ok() && door.sends(&user).is_ok()));
+        assert!(
+            places.iter().all(Result::is_ok)
+                && (0..10_000).all(|_| door.logins(away).registers("alice").is_ok() && door.sends(&user).is_ok())
+        );
     }
 }

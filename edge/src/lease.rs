@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     address::{self, Came},
     clock::Clock,
+    door::Door,
     gate::Gate,
     sessions::Sessions,
 };
@@ -100,6 +101,7 @@ pub struct Keeper {
     pub value: rpc::EdgeLease,
     pub gate: Gate,
     pub sessions: Sessions,
+    pub door: Door,
     pub clock: Clock,
     pub health: Health,
     pub times: Times,
@@ -172,7 +174,8 @@ impl Keeper {
     }
 
     fn lease_value(&mut self, draining: bool, healthy: bool) {
-        self.value = rpc::EdgeLease { sessions: self.sessions.len() as u32, draining, healthy, ..self.value.clone() };
+        let (sessions, unheeded) = (self.sessions.len() as u32, self.door.unheeded());
+        self.value = rpc::EdgeLease { sessions, draining, healthy, unheeded, ..self.value.clone() };
         self.lease.set(self.value.clone());
     }
 }

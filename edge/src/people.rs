@@ -6,7 +6,6 @@ use natterjack_protocol::{
     GroupId, Refusal, UserId,
     error::Code,
     fold::{self, Group, UserThreads},
-    limits,
 };
 
 use crate::directory::Directory;
@@ -42,9 +41,9 @@ impl People {
         self.take(users.to_vec(), usize::MAX).await
     }
 
-    /// All of them are there and may be in one more thread, or a refusal that names one.
-    pub async fn have_room(&self, users: impl Iterator<Item = UserId>) -> Result<(), Refusal> {
-        self.take(users.collect(), limits::STATE_BYTES).await
+    /// All of them are there and their threads have at most so many bytes, or a refusal that names one.
+    pub async fn have_room(&self, users: Vec<UserId>, most: usize) -> Result<(), Refusal> {
+        self.take(users, most).await
     }
 
     /// Owned, because a stream of borrowing futures is not `Send` enough for a connection's task.

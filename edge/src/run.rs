@@ -191,6 +191,7 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         value,
         gate: gate.clone(),
         sessions: sessions.clone(),
+        door: door.clone(),
         clock,
         health: health.clone(),
         times: cfg.times.clone(),

@@ -191,7 +191,7 @@ impl Sends {
         if theirs.threads.get(thread).is_some_and(|i| i.blocks) {
             return Err(Refusal::new(Code::Blocked, "this person does not take messages from you"));
         }
-        if !fold::has_room(&theirs) {
+        if !fold::has_room(&theirs, limits::STATE_BYTES_BY_OTHERS) {
             return Err(fold::full(peer));
         }
         let change = Change { thread: thread.clone(), actor: state.user.clone(), kind: Kind::DmStarted, body: Body::default(), cid: None };

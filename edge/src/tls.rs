@@ -57,7 +57,7 @@ pub enum TlsError {
 /// What a new connection turned out to be.
 pub enum Accepted {
     Secure(Box<TlsStream<TcpStream>>),
-    /// It speaks HTTP without TLS; nothing was read.
+    /// It speaks HTTP or the PROXY protocol without TLS; nothing was read.
     Plain(TcpStream),
     Failed(io::Error),
 }
@@ -81,8 +81,8 @@ impl Tls {
     pub async fn accept(&self, stream: TcpStream) -> Accepted {
         let mut first = [0];
         match stream.peek(&mut first).await {
-            // The name of a method; a handshake begins with 22.
-            Ok(_) if first[0].is_ascii_uppercase() => return Accepted::Plain(stream),
+            // The name of a method, or the PROXY protocol, whose second version begins with a line break; a handshake begins with 22.
+            Ok(_) if first[0].is_ascii_uppercase() || first[0] == b'\r' => return Accepted::Plain(stream),
             Ok(_) => {}
             Err(e) => return Accepted::Failed(e),
         }

@@ -1,10 +1,11 @@
 //! `natterjack doctor`: looks for what would keep Natterjack from running here, and says what to do about it.
 
 mod address;
+mod proxies;
 
 use std::path::Path;
 
-use natterjack_nats::{Layout, Nats, Tail};
+use natterjack_nats::{Buckets, Layout, Nats, Tail};
 use natterjack_persister::store::Cql;
 
 use crate::{
@@ -42,6 +43,7 @@ pub async fn run(settings: &Settings) -> bool {
         say(&format!("port {p}"), Ok(state.into()));
     }
     say("address", address::of_clients(settings));
+    say("proxies", proxies::configured(settings));
     if let Some(files) = &settings.edge.tls {
         let found = natterjack_edge::tls::check(files).map_err(|e| e.to_string());
         say("certificate", found.map(|()| format!("{} and its key fit", files.certificate.display())));
@@ -67,6 +69,8 @@ pub async fn run(settings: &Settings) -> bool {
                 Ok(layout) => {
                     say("log", generations(layout));
                     say("clock", clock(&Tail::new(&nats, layout)).await);
+                    let met = proxies::met(&Buckets::new(&nats, layout)).await.map_err(|e| e.to_string());
+                    say("proxies met", met.and_then(|met| proxies::said(&met)));
                 }
             }
         }

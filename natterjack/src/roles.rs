@@ -6,7 +6,7 @@ use anyhow::Context;
 use natterjack_runtime::{Health, Lifecycle, admin::Admin, lifecycle, telemetry::Metrics};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::settings::{Limits, Settings};
+use crate::settings::Settings;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -114,23 +114,7 @@ fn edge(s: &Settings) -> natterjack_edge::Config {
         max_connections: s.edge.max_connections,
         max_group_members: s.edge.max_group_members,
         tls: s.edge.tls.clone(),
-        limits: limits(&s.limits),
-    }
-}
-
-fn limits(l: &Limits) -> natterjack_edge::Limits {
-    natterjack_edge::Limits {
-        exempt: l.exempt.clone(),
-        trusted_proxies: l.trusted_proxies.clone(),
-        connections_per_address: l.connections_per_address,
-        bytes_per_address: l.bytes_per_address,
-        connects_per_address: l.connects_per_address,
-        connects_per_user: l.connects_per_user,
-        registers_per_address: l.registers_per_address,
-        logins_per_address: l.logins_per_address,
-        logins_per_name: l.logins_per_name,
-        sends_per_user: l.sends_per_user,
-        requests_per_user: l.requests_per_user,
+        limits: s.limits.clone(),
     }
 }
 

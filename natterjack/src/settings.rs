@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use natterjack_edge::Limits;
 use natterjack_nats::{NatsConfig, server::Sync};
 use natterjack_persister::{
     external::{External, KeySource},
@@ -63,22 +64,6 @@ pub struct Edge {
     pub max_group_members: usize,
     /// None: plain.
     pub tls: Option<natterjack_edge::tls::Files>,
-}
-
-/// 0: no limit.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    pub exempt: Vec<Network>,
-    pub trusted_proxies: Vec<Network>,
-    pub connections_per_address: u32,
-    pub bytes_per_address: u32,
-    pub connects_per_address: u32,
-    pub connects_per_user: u32,
-    pub registers_per_address: u32,
-    pub logins_per_address: u32,
-    pub logins_per_name: u32,
-    pub sends_per_user: u32,
-    pub requests_per_user: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -305,6 +290,10 @@ fn limits(l: &mut Loader) -> Limits {
         registers_per_address: l.get("limits.registers_per_address"),
         logins_per_address: l.get("limits.logins_per_address"),
         logins_per_name: l.get("limits.logins_per_name"),
+        logins_per_name_anywhere: l.get("limits.logins_per_name_anywhere"),
+        logins_per_device: l.get("limits.logins_per_device"),
+        renewals_per_login: l.get("limits.renewals_per_login"),
+        lookups_per_address: l.get("limits.lookups_per_address"),
         sends_per_user: l.get("limits.sends_per_user"),
         requests_per_user: l.get("limits.requests_per_user"),
     }

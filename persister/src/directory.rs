@@ -178,7 +178,7 @@ impl<S: Store + Accounts> Directory<S> {
     async fn answer(&self, request: DirectoryRequest) -> Result<DirectoryAnswer, Refusal> {
         match request {
             DirectoryRequest::Register { name, password, device } => self.register(name, password, device).await,
-            DirectoryRequest::Login { name, password, device } => self.login(&name, password, device).await,
+            DirectoryRequest::Login { name, password, device, known } => self.login(&name, password, device, known).await,
             DirectoryRequest::LoginExternal { token, device } => self.login_external(&token, device).await,
             DirectoryRequest::Refresh { refresh } => self.refresh(&refresh).await,
             DirectoryRequest::Logout { refresh } => self.logout(&refresh).await,
@@ -192,8 +192,8 @@ impl<S: Store + Accounts> Directory<S> {
         }
     }
 
-    fn password_place(&self) -> Result<Place, Refusal> {
-        self.passwords.enter().ok_or_else(|| {
+    fn password_place(&self, place: Option<Place>) -> Result<Place, Refusal> {
+        place.ok_or_else(|| {
             let wait = self.passwords.retry_after().as_millis().try_into().unwrap_or(u64::MAX);
             let refusal = Refusal::new(Code::RateLimited, "many people are logging in; try again in a moment");
             Refusal { retry_after_ms: Some(wait), ..refusal }

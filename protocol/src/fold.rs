@@ -332,8 +332,8 @@ fn forbidden(what: &str) -> Refusal {
 
 /// May this state (of a group, or the threads of a user) grow? A value that is larger than NATS carries could not be written any more, and
 /// nobody would ever learn of what came after it.
-pub fn has_room<T: Serialize + ?Sized>(state: &T) -> bool {
-    size::json(state) <= limits::STATE_BYTES
+pub fn has_room<T: Serialize + ?Sized>(state: &T, most: usize) -> bool {
+    size::json(state) <= most
 }
 
 /// Somebody's threads do not take one more.
@@ -399,7 +399,7 @@ pub fn judge_group(group: Option<&Group>, actor: &UserId, kind: Kind, body: &Bod
             }
             let unknown = new.iter().filter(|u| !group.members.contains_key(**u)).count();
             room(group.members.len() + unknown, limits::GROUP_EVER)?;
-            if !has_room(group) {
+            if !has_room(group, limits::STATE_BYTES) {
                 return Err(Refusal::new(Code::LimitReached, "too many people have joined and left this group; make a new one"));
             }
             room(group.present().count() + new.len(), max_members)?;

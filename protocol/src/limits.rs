@@ -28,6 +28,10 @@ pub const ANSWER_BYTES: usize = PAYLOAD_BYTES / 4;
 /// Bytes of a value in KV (a group's state, a user's threads): beyond it nobody is added. Room for the change that is being made: 500
 /// users of 133 + 60 bytes are 97 KB.
 pub const STATE_BYTES: usize = PAYLOAD_BYTES - 128 * 1024;
+/// What others may fill of a user's threads: conversations that they begin (about 4,000 strangers), and of that, groups into which they put
+/// the user, as one stranger alone can. The rest is for what the user begins.
+pub const STATE_BYTES_BY_OTHERS: usize = STATE_BYTES / 4 * 3;
+pub const STATE_BYTES_BY_GROUPS: usize = STATE_BYTES / 2;
 /// Live frames and bytes that wait for one slow reader before it is closed with a resumable code. What waits behind its pages while it
 /// attaches is counted with them.
 pub const OUTBOX_FRAMES: usize = 4_096;
@@ -55,7 +59,10 @@ pub const USER_NAME_MIN: usize = 2;
 pub const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=256;
 /// Numbers on the wire: what a double holds exactly.
 pub const NUMBER_MAX: u64 = (1 << 53) - 1;
+/// Contacts of a user, and those whom they have asked.
 pub const CONTACTS: usize = 5_000;
+/// Requests by others that a user has not answered. Apart from the contacts: strangers can fill it.
+pub const CONTACT_REQUESTS: usize = 1_000;
 pub const FIND_USERS: usize = 20;
 pub const MEDIA_URL_BYTES: usize = 2_048;
 pub const MEDIA_NAME_CHARS: usize = 255;
@@ -64,8 +71,9 @@ pub const EMOJI_CHARS: usize = 16;
 pub const CUSTOM_BYTES: usize = 32 * 1024;
 /// A resend older than the dedupe window is looked for among at most this many messages of the thread.
 pub const RESEND_ROWS: usize = 10_000;
-/// Connections that have not said hello yet, per edge.
+/// Connections that have not said hello yet, per edge, and of one address: a quarter, so that no single one takes them all.
 pub const UNGREETED: usize = 4_096;
+pub const UNGREETED_PER_ADDRESS: usize = UNGREETED / 4;
 /// Sockets per edge, under the 20,000 open files a process may have on small machines.
 pub const CONNECTIONS: usize = 18_000;
 
@@ -83,7 +91,7 @@ const fn limit(name: &'static str, value: usize, unit: &'static str, of: &'stati
 }
 
 /// Every limit that somebody outside can run into. A test holds that it is complete.
-pub const TABLE: [Limit; 40] = [
+pub const TABLE: [Limit; 44] = [
     limit("TEXT_CHARS", TEXT_CHARS, "characters", "a text or caption; Unicode scalar values, not bytes"),
     limit("EMOJI_CHARS", EMOJI_CHARS, "characters", "an emoji or a reaction"),
     limit("CUSTOM_BYTES", CUSTOM_BYTES, "bytes", "the data of a `custom` message, before base64"),
@@ -110,6 +118,8 @@ pub const TABLE: [Limit; 40] = [
     limit("PAYLOAD_BYTES", PAYLOAD_BYTES, "bytes", "what nats-server has to carry in one message (`max_payload`)"),
     limit("ANSWER_BYTES", ANSWER_BYTES, "bytes", "what one role answers another for many threads at once"),
     limit("STATE_BYTES", STATE_BYTES, "bytes", "the state of a group, or the threads of a user"),
+    limit("STATE_BYTES_BY_OTHERS", STATE_BYTES_BY_OTHERS, "bytes", "the threads of a user with whom others begin a conversation"),
+    limit("STATE_BYTES_BY_GROUPS", STATE_BYTES_BY_GROUPS, "bytes", "the threads of a user whom others put into a group"),
     limit("POLL_BYTES", POLL_BYTES, "bytes", "frames after which a poll is answered; the rest comes with the next one"),
     limit("HEADS_PER_BATCH", HEADS_PER_BATCH, "threads", "one question of an edge for the newest ids"),
     limit(
@@ -127,11 +137,13 @@ pub const TABLE: [Limit; 40] = [
     limit("USER_NAME_CHARS", USER_NAME_CHARS, "characters", "the longest name of a user"),
     limit("PASSWORD_CHARS", *PASSWORD_CHARS.start(), "characters", "the shortest password"),
     limit("PASSWORD_CHARS", *PASSWORD_CHARS.end(), "characters", "the longest password"),
-    limit("CONTACTS", CONTACTS, "people", "contacts of a user"),
+    limit("CONTACTS", CONTACTS, "people", "contacts of a user, and those whom they have asked"),
+    limit("CONTACT_REQUESTS", CONTACT_REQUESTS, "people", "those who have asked a user and wait for the answer"),
     limit("FIND_USERS", FIND_USERS, "people", "the answer to a search by name"),
     limit("HEAD_BYTES", HEAD_BYTES, "bytes", "the head of an HTTP request, the upgrade included"),
     limit("HTTP_BODY_BYTES", HTTP_BODY_BYTES, "bytes", "the body of an HTTP request"),
     limit("UNGREETED", UNGREETED, "connections", "connections of an edge that have not said hello"),
+    limit("UNGREETED_PER_ADDRESS", UNGREETED_PER_ADDRESS, "connections", "those of one address"),
     limit("CONNECTIONS", CONNECTIONS, "connections", "connections of an edge"),
     limit("ID_CHARS", crate::ids::TOKEN_MAX, "characters", "an id of a user, group, device, session or edge"),
 ];

@@ -144,6 +144,8 @@ pub enum DirectoryRequest {
         name: String,
         password: String,
         device: DeviceId,
+        /// Only if this device has logged in as this user before: strangers have used up what others may try.
+        known: bool,
     },
     /// With a token of the external issuer; makes the account if there is none yet.
     LoginExternal {
@@ -243,6 +245,8 @@ pub struct Tokens {
 pub enum DirectoryAnswer {
     Done,
     Tokens(Tokens),
+    /// To a login with `known`: it is not, or there is no such user. No password was tried.
+    UnknownDevice,
     Profiles(Vec<Profile>),
     /// `more`: they did not all fit.
     Contacts {
@@ -306,4 +310,7 @@ pub struct EdgeLease {
     pub draining: bool,
     /// Beats of every partition reach it.
     pub healthy: bool,
+    /// A peer that says for whom it speaks and is no trusted proxy: limits by address may count everybody as one.
+    #[serde(default)]
+    pub unheeded: Option<std::net::IpAddr>,
 }

@@ -40,6 +40,17 @@ impl Network {
     }
 }
 
+/// Of this machine, or of a network that is nobody's on the internet: loopback, private, carrier-grade NAT, link-local.
+pub fn is_near(address: IpAddr) -> bool {
+    match plain(address) {
+        IpAddr::V4(a) => {
+            let [first, second, ..] = a.octets();
+            a.is_loopback() || a.is_private() || a.is_link_local() || (first == 100 && second & 0xc0 == 64)
+        }
+        IpAddr::V6(a) => a.is_loopback() || a.is_unique_local() || a.is_unicast_link_local(),
+    }
+}
+
 pub fn any_contains(networks: &[Network], address: IpAddr) -> bool {
     networks.iter().any(|n| n.contains(address))
 }
@@ -85,6 +96,18 @@ mod tests {
 
     fn holds(network: &str, address: &str) -> bool {
         network.parse::<Network>().unwrap().contains(address.parse().unwrap())
+    }
+
+    #[test]
+    fn near_is_what_the_internet_has_not() {
+        let near = |s: &str| is_near(s.parse().unwrap());
+        for address in ["127.0.0.1", "127.9.9.9", "10.0.0.1", "172.31.0.1", "192.168.1.1", "169.254.1.1", "100.64.0.1", "100.127.255.255"] {
+            assert!(near(address) && near(&format!("::ffff:{address}")), "{address}");
+        }
+        assert!(near("::1") && near("fd00::1") && near("fe80::1"));
+        for address in ["203.0.113.9", "172.32.0.1", "100.128.0.1", "100.63.0.1", "8.8.8.8", "2001:db8::1", "::ffff:8.8.8.8"] {
+            assert!(!near(address), "{address}");
+        }
     }
 
     #[test]

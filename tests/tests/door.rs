@@ -8,6 +8,8 @@ mod common;
 mod connections;
 #[path = "door/external.rs"]
 mod external;
+#[path = "door/guesses.rs"]
+mod guesses;
 #[path = "door/limits.rs"]
 mod limits;
 #[path = "door/long_poll.rs"]
@@ -18,5 +20,7 @@ mod memory;
 mod proxies;
 #[path = "door/revocation.rs"]
 mod revocation;
+#[path = "door/shares.rs"]
+mod shares;
 #[path = "door/tls.rs"]
 mod tls;

@@ -1,4 +1,4 @@
-//! How often a key may do something: a bucket per key, kept as one moment, the one at which the bucket will be full again. A key whose
+//! Keyed rate limiter: how often a key may do something: a bucket per key, kept as one moment, the one at which the bucket will be full again. A key whose
 //! moment has passed is as good as one never seen, so it need not be kept. Pure: time is an argument.
 
 use std::{
@@ -10,7 +10,8 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// Keys that are remembered: 65,536 × about 100 B = 7 MB per meter at the very most. Overflow: the least guilty half is forgiven.
+/// Keys that are remembered: 65,536 × 100 to 250 B = 7 to 16 MB per meter at the very most. Overflow: the half that is furthest from its limit is
+/// forgotten.
 const KEYS: usize = 65_536;
 
 pub struct Meter<K> {
@@ -47,14 +48,42 @@ impl<K: Hash + Eq> Meter<K> {
             Some(full_at) => *full_at = after(*full_at)?,
             None => {
                 let first = after(now)?;
-                if all.len() >= KEYS {
-                    make_room(&mut all, now);
-                }
-                all.insert(key.to_owned(), first);
+                insert(&mut all, key.to_owned(), first, now);
             }
         }
         Ok(())
     }
+
+    /// As if one had not been taken.
+    pub fn give_back<Q>(&self, key: &Q, now: Instant)
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let mut all = self.full_at.lock();
+        let Some(full_at) = all.get_mut(key) else { return };
+        match full_at.checked_sub(self.interval).filter(|before| *before > now) {
+            Some(before) => *full_at = before,
+            None => drop(all.remove(key)),
+        }
+    }
+
+    /// What `old` has taken counts for `new` too, which stands in its place from now on.
+    pub fn hand_on(&self, old: &K, new: K, now: Instant) {
+        let mut all = self.full_at.lock();
+        let Some(taken) = all.get(old).copied().filter(|full_at| *full_at > now) else { return };
+        match all.get_mut(&new) {
+            Some(full_at) => *full_at = taken.max(*full_at),
+            None => insert(&mut all, new, taken, now),
+        }
+    }
+}
+
+fn insert<K: Hash + Eq>(all: &mut HashMap<K, Instant>, key: K, full_at: Instant, now: Instant) {
+    if all.len() >= KEYS {
+        make_room(all, now);
+    }
+    all.insert(key, full_at);
 }
 
 fn make_room<K: Hash + Eq>(all: &mut HashMap<K, Instant>, now: Instant) {
@@ -93,6 +122,39 @@ mod tests {
         assert!((0..100).all(|_| meter.take("a", start).is_err()));
         assert!(meter.take("a", start - SECOND).is_err());
         assert!(meter.take("a", start + SECOND).is_ok());
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again_and_never_more() {
+        let (meter, start) = (Meter::<String>::new(10, SECOND, 2), Instant::now());
+        assert!(meter.take("a", start).is_ok() && meter.take("a", start).is_ok() && meter.take("a", start).is_err());
+        meter.give_back("a", start);
+        assert!(meter.take("a", start).is_ok() && meter.take("a", start).is_err());
+        (0..5).for_each(|_| meter.give_back("a", start));
+        meter.give_back("nobody", start);
+        assert!(meter.full_at.lock().is_empty());
+        assert_eq!((0..5).filter(|_| meter.take("a", start).is_ok()).count(), 2);
+        meter.give_back("a", start + SECOND * 60);
+        assert_eq!(
+            (0..5).filter(|_| meter.take("a", start + SECOND * 60).is_ok()).count(),
+            2,
+            "what has come back by itself is not there twice"
+        );
+    }
+
+    #[test]
+    fn what_stands_in_anothers_place_has_taken_what_it_took() {
+        let (meter, start) = (Meter::<u8>::new(3, SECOND * 60, 3), Instant::now());
+        let mut taken = 0;
+        for key in 0..10 {
+            taken += usize::from(meter.take(&key, start).is_ok());
+            meter.hand_on(&key, key + 1, start);
+        }
+        assert_eq!(taken, 3, "all of them are one");
+        meter.hand_on(&10, 9, start);
+        assert!(meter.take(&9, start).is_err() && meter.take(&99, start).is_ok());
+        meter.hand_on(&98, 99, start);
+        assert_eq!((0..5).filter(|_| meter.take(&99, start).is_ok()).count(), 2, "nothing was taken for that one");
     }
 
     #[test]

@@ -73,19 +73,41 @@ fn device(given: Option<DeviceId>) -> DeviceId {
     extensions(("x-codes" = json!(["conflict"]))), request_body = Credentials,
     responses((status = 200, body = schema::Tokens)))]
 pub async fn register(State(api): Shared, Caller(client): Caller, Body(c): Body<Credentials>) -> Answer<Tokens> {
-    api.door.registers(client, &c.name)?;
+    let attempt = api.door.logins(client).registers(&c.name)?;
     let request = DirectoryRequest::Register { name: c.name, password: c.password, device: device(c.device) };
-    Ok(Json(api.directory.tokens(&request).await?))
+    let answer = api.directory.tokens(&request).await;
+    attempt.ended(&answer);
+    Ok(Json(answer?))
 }
 
-/// Logs in to an account that exists.
+/// Logs in to an account that exists. Name the device of an earlier login: it gets in also while others fail with this name, or from this
+/// address, all the time.
 #[utoipa::path(post, path = "/v1/login", tag = "accounts", operation_id = "login",
     extensions(("x-codes" = json!(["unauthorized"]))), request_body = Credentials,
     responses((status = 200, body = schema::Tokens)))]
 pub async fn login(State(api): Shared, Caller(client): Caller, Body(c): Body<Credentials>) -> Answer<Tokens> {
-    api.door.logs_in(client, &c.name)?;
-    let request = DirectoryRequest::Login { name: c.name, password: c.password, device: device(c.device) };
-    Ok(Json(api.directory.tokens(&request).await?))
+    let (visitor, named) = (api.door.logins(client), c.device.is_some());
+    let (name, password, device) = (c.name, c.password, device(c.device));
+    let request = |known| DirectoryRequest::Login { name: name.clone(), password: password.clone(), device: device.clone(), known };
+    let refused = match visitor.tries(&name) {
+        Ok(attempt) => {
+            let answer = api.directory.tokens(&request(false)).await;
+            attempt.ended(&answer);
+            match answer {
+                // Too many hash passwords, whoever they are.
+                Err(refusal) if refusal.code == Code::RateLimited => refusal,
+                answer => return Ok(Json(answer?)),
+            }
+        }
+        Err(refusal) => refusal,
+    };
+    if !named {
+        return Err(refused.into());
+    }
+    let attempt = visitor.tries_as(&name, &device)?;
+    let answer = api.directory.known_tokens(&request(true)).await;
+    attempt.ended(&answer);
+    Ok(Json(answer?.ok_or(refused)?))
 }
 
 /// Tokens of this server for a token of the configured issuer. The account is made at the first time; nobody can log in to it by name.
@@ -93,7 +115,7 @@ pub async fn login(State(api): Shared, Caller(client): Caller, Body(c): Body<Cre
     extensions(("x-codes" = json!(["unauthorized", "token_expired", "not_found"]))), request_body = ExternalToken,
     responses((status = 200, body = schema::Tokens)))]
 pub async fn login_external(State(api): Shared, Caller(client): Caller, Body(t): Body<ExternalToken>) -> Answer<Tokens> {
-    api.door.logs_in_elsewhere(client)?;
+    let _used = api.door.logins(client).uses(&t.token)?;
     let request = DirectoryRequest::LoginExternal { token: t.token, device: device(t.device) };
     Ok(Json(api.directory.tokens(&request).await?))
 }
@@ -104,8 +126,10 @@ pub async fn login_external(State(api): Shared, Caller(client): Caller, Body(t):
     extensions(("x-codes" = json!(["unauthorized"]))), request_body = RefreshToken,
     responses((status = 200, body = schema::Tokens)))]
 pub async fn refresh(State(api): Shared, Caller(client): Caller, Body(t): Body<RefreshToken>) -> Answer<Tokens> {
-    api.door.refreshes(client)?;
-    Ok(Json(api.directory.tokens(&DirectoryRequest::Refresh { refresh: t.refresh }).await?))
+    let used = api.door.logins(client).uses(&t.refresh)?;
+    let tokens = api.directory.tokens(&DirectoryRequest::Refresh { refresh: t.refresh }).await?;
+    used.renewed(&tokens.refresh);
+    Ok(Json(tokens))
 }
 
 /// Revokes the refresh tokens of this login, whichever of them this is. Done also for one that is unknown or over.
@@ -113,7 +137,7 @@ pub async fn refresh(State(api): Shared, Caller(client): Caller, Body(t): Body<R
     request_body = RefreshToken,
     responses((status = 204)))]
 pub async fn logout(State(api): Shared, Caller(client): Caller, Body(t): Body<RefreshToken>) -> Result<StatusCode, Failure> {
-    api.door.refreshes(client)?;
+    let _used = api.door.logins(client).uses(&t.refresh)?;
     api.directory.done(&DirectoryRequest::Logout { refresh: t.refresh }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

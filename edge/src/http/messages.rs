@@ -71,7 +71,8 @@ pub struct Sent {
 /// Sends; answered when the log has the message. Safe to repeat with the same cid, through any edge.
 #[utoipa::path(post, path = "/v1/threads/{thread}/messages", tag = "threads", operation_id = "sendMessage",
     params(ThreadPath), request_body = message::NewMessage, security(("token" = [])),
-    extensions(("x-codes" = json!(["not_member", "blocked", "not_found", "clock_ahead", "out_of_order", "resend_too_old", "storage_behind"]))),
+    extensions(("x-codes" = json!(["not_member", "blocked", "not_found", "limit_reached", "clock_ahead", "out_of_order", "resend_too_old",
+        "storage_behind"]))),
     responses((status = 200, body = Sent)))]
 pub async fn send(
     State(api): Shared,

@@ -8,7 +8,7 @@ use natterjack_protocol::{
 };
 
 use super::{Directory, kv_refusal, store_refusal};
-use crate::store::accounts::{Accounts, ContactOutcome, name_key};
+use crate::store::accounts::{Accounts, CONTACT_ROWS, ContactOutcome, name_key};
 
 impl<S: Accounts> Directory<S> {
     pub(super) async fn contacts(&self, actor: &UserId, after: Option<String>) -> Result<DirectoryAnswer, Refusal> {
@@ -17,7 +17,7 @@ impl<S: Accounts> Directory<S> {
             all.retain(|c| name_key(&c.name) > after);
         }
         let had = all.len();
-        Most { count: limits::CONTACTS, bytes: limits::ANSWER_BYTES }.keep_first(&mut all);
+        Most { count: CONTACT_ROWS, bytes: limits::ANSWER_BYTES }.keep_first(&mut all);
         Ok(DirectoryAnswer::Contacts { more: all.len() < had, contacts: all })
     }
 
@@ -28,8 +28,7 @@ impl<S: Accounts> Directory<S> {
         if change == ContactChange::Request {
             self.not_blocked(actor, other).await?;
         }
-        let full =
-            |whose| Refusal::new(Code::LimitReached, format!("{whose} list of contacts and requests is full ({})", limits::CONTACTS));
+        let full = |why: String| Refusal::new(Code::LimitReached, why);
         match self.store.change_contact(actor, other, change).await.map_err(store_refusal)? {
             ContactOutcome::Is { state, changed } => {
                 if changed {
@@ -39,8 +38,10 @@ impl<S: Accounts> Directory<S> {
             }
             ContactOutcome::NothingToAccept => Err(Refusal::new(Code::NotFound, "there is no request of theirs to accept")),
             ContactOutcome::NoSuchUser => Err(Refusal::new(Code::NotFound, "no such user")),
-            ContactOutcome::Full => Err(full("your")),
-            ContactOutcome::OtherFull => Err(full("their")),
+            ContactOutcome::Full => Err(full(format!("your list of contacts and requests is full ({})", limits::CONTACTS))),
+            ContactOutcome::OtherFull => {
+                Err(full(format!("{} requests wait for an answer of theirs; they can ask you", limits::CONTACT_REQUESTS)))
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A request takes its place before it does anything else and keeps it until it is answered. So requests of this sort never hold
 //! more than `places` of the service's permits, and a storm of them leaves the others free: that is why the service is given
-//! permits for every place of every line and some more.
+//! permits for every place of every line and some more. A line may have a reserve, for who is known when strangers have filled the rest.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ pub struct Line {
     name: &'static str,
     capacity: usize,
     places: Arc<Semaphore>,
+    reserve: Arc<Semaphore>,
     workers: Arc<Semaphore>,
 }
 
@@ -32,9 +33,14 @@ pub struct Turn {
 impl Line {
     /// `workers` at once, `waiting` behind them.
     pub fn new(name: &'static str, workers: usize, waiting: usize) -> Self {
+        Self::with_reserve(name, workers, waiting, 0)
+    }
+
+    /// And `reserve` more behind them, for [`Line::enter_known`].
+    pub fn with_reserve(name: &'static str, workers: usize, waiting: usize, reserve: usize) -> Self {
         let workers = workers.max(1);
-        let capacity = workers + waiting;
-        Self { name, capacity, places: Arc::new(Semaphore::new(capacity)), workers: Arc::new(Semaphore::new(workers)) }
+        let [places, reserved, working] = [workers + waiting, reserve, workers].map(|n| Arc::new(Semaphore::new(n)));
+        Self { name, capacity: workers + waiting + reserve, places, reserve: reserved, workers: working }
     }
 
     /// Working and waiting together.
@@ -44,7 +50,17 @@ impl Line {
 
     /// None: the line is full. Overflow policy: refuse, never queue without bound.
     pub fn enter(&self) -> Option<Place> {
-        let Ok(permit) = self.places.clone().try_acquire_owned() else {
+        self.place(self.places.clone().try_acquire_owned().ok())
+    }
+
+    /// The same, in the reserve where there is no other place.
+    pub fn enter_known(&self) -> Option<Place> {
+        let place = self.places.clone().try_acquire_owned().or_else(|_| self.reserve.clone().try_acquire_owned());
+        self.place(place.ok())
+    }
+
+    fn place(&self, permit: Option<OwnedSemaphorePermit>) -> Option<Place> {
+        let Some(permit) = permit else {
             metrics::counter!("natterjack_directory_line_refused_total", "line" => self.name).increment(1);
             return None;
         };
@@ -53,7 +69,7 @@ impl Line {
     }
 
     fn measure(&self) {
-        let taken = self.capacity - self.places.available_permits();
+        let taken = self.capacity - self.places.available_permits() - self.reserve.available_permits();
         metrics::gauge!("natterjack_directory_line_depth", "line" => self.name).set(taken as f64);
     }
 }
@@ -89,5 +105,17 @@ mod tests {
         places[1].turn().await;
         drop(places);
         assert_eq!(line.places.available_permits(), line.capacity());
+    }
+
+    #[test]
+    fn strangers_do_not_fill_the_reserve() {
+        let line = Line::with_reserve("test", 1, 2, 2);
+        let strangers: Vec<Place> = std::iter::from_fn(|| line.enter()).collect();
+        let known: Vec<Place> = std::iter::from_fn(|| line.enter_known()).collect();
+        assert_eq!((strangers.len(), known.len(), line.capacity()), (3, 2, 5));
+        drop(known);
+        assert!(line.enter().is_none() && line.enter_known().is_some());
+        drop(strangers);
+        assert_eq!(std::iter::from_fn(|| line.enter_known()).take(10).collect::<Vec<_>>().len(), 5);
     }
 }

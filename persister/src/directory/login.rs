@@ -28,19 +28,30 @@ fn log_in_again() -> Refusal {
 }
 
 impl<S: Store + Accounts> Directory<S> {
-    pub(super) async fn login(&self, name: &str, password: String, device: DeviceId) -> Result<DirectoryAnswer, Refusal> {
-        let place = self.password_place()?;
+    /// `known`: only for a device that has logged in before. It waits where no stranger can.
+    pub(super) async fn login(&self, name: &str, password: String, device: DeviceId, known: bool) -> Result<DirectoryAnswer, Refusal> {
+        let place = if known {
+            let Some(login) = self.named(name).await? else { return Ok(DirectoryAnswer::UnknownDevice) };
+            if !self.store.has_device(&login.user, &device).await.map_err(store_refusal)? {
+                return Ok(DirectoryAnswer::UnknownDevice);
+            }
+            self.password_place(self.passwords.enter_known())?
+        } else {
+            self.password_place(self.passwords.enter())?
+        };
         // Nobody has such a password; says nothing about the name.
         let password = text::password(&password).map_err(|_| no_such_login())?;
-        let login = match text::user_name(name) {
-            Ok(name) => self.store.login(PASSWORD, &name_key(&name)).await.map_err(store_refusal)?,
-            Err(_) => None,
-        };
-        // A name that only looks like theirs is nobody's.
-        let login = login.filter(|l| text::same_user(&l.name, name));
+        let login = self.named(name).await?;
         let login = self.with_password(&place, login, password).await?.ok_or_else(no_such_login)?;
         self.heal(&login.user).await;
         self.open_session(login.user, login.name, device).await
+    }
+
+    /// A name that only looks like theirs is nobody's.
+    async fn named(&self, name: &str) -> Result<Option<Login>, Refusal> {
+        let Ok(kept) = text::user_name(name) else { return Ok(None) };
+        let login = self.store.login(PASSWORD, &name_key(&kept)).await.map_err(store_refusal)?;
+        Ok(login.filter(|l| text::same_user(&l.name, name)))
     }
 
     /// The login if the password is its own; takes as long for none.

@@ -38,11 +38,12 @@ fn busy() -> Refusal {
 
 impl<S: Store + Accounts> Directory<S> {
     pub(super) async fn rebuild_threads(&self, user: &UserId) -> Result<(), Refusal> {
-        let place = self.rebuilds.enter().ok_or_else(busy)?;
-        let _turn = place.turn().await;
+        // Before the line, which anybody could fill with ids that are nobody's.
         if self.store.profiles(std::slice::from_ref(user)).await.map_err(store_refusal)?.is_empty() {
             return Err(Refusal::new(Code::NotFound, "no such user"));
         }
+        let place = self.rebuilds.enter().ok_or_else(busy)?;
+        let _turn = place.turn().await;
         // The former generation first: in this order the entries of a thread are folded.
         let partitions = self.generations().await?.into_iter().flat_map(|layout| (0..layout.partitions).map(move |p| (layout, p)));
         let marks = try_join_all(partitions.map(|(layout, p)| self.mark(layout, p))).await?;

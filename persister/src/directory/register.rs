@@ -22,7 +22,7 @@ const AGAIN: Duration = Duration::from_secs(600);
 
 impl<S: Store + Accounts> Directory<S> {
     pub(super) async fn register(&self, name: String, password: String, device: DeviceId) -> Result<DirectoryAnswer, Refusal> {
-        let place = self.password_place()?;
+        let place = self.password_place(self.passwords.enter())?;
         let name = text::user_name(&name).map_err(|e| e.of("name"))?;
         let password = text::password(&password).map_err(|e| e.of("password"))?;
         if let Some(login) = self.store.login(PASSWORD, &name_key(&name)).await.map_err(store_refusal)? {

@@ -138,9 +138,9 @@ pub enum ContactOutcome {
     },
     /// There is no request to accept.
     NothingToAccept,
-    /// The actor's list is full.
+    /// The actor has as many contacts and requests as there may be.
     Full,
-    /// The other's list is full.
+    /// As many requests as there may be wait for an answer of the other.
     OtherFull,
     NoSuchUser,
 }
@@ -165,8 +165,41 @@ pub fn mirrored(state: ContactState) -> ContactState {
     }
 }
 
-/// A new relation needs a row on both sides; each side has room for this many.
-pub const CONTACT_ROWS: usize = limits::CONTACTS;
+/// What a list has at most: the contacts and requests of a user's own, and the requests of others.
+pub const CONTACT_ROWS: usize = limits::CONTACTS + limits::CONTACT_REQUESTS;
+
+/// How many rows somebody has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ContactRows {
+    /// Contacts, and requests made: only the user makes them more.
+    pub own: usize,
+    /// Requests of others: anybody makes them more, so they have room of their own.
+    pub asked: usize,
+}
+
+impl ContactRows {
+    pub fn count(&mut self, state: ContactState) {
+        *(if state == ContactState::Asked { &mut self.asked } else { &mut self.own }) += 1;
+    }
+
+    /// Is there room for a relation that was `now` and becomes `after`?
+    fn takes(self, now: Option<ContactState>, after: Option<ContactState>) -> bool {
+        let asked = |state: Option<ContactState>| state == Some(ContactState::Asked);
+        match after {
+            None => true,
+            Some(_) if asked(after) => asked(now) || self.asked < limits::CONTACT_REQUESTS,
+            Some(_) => now.is_some_and(|n| n != ContactState::Asked) || self.own < limits::CONTACTS,
+        }
+    }
+}
+
+/// Whose list has no room for this change, as the actor sees it.
+pub fn full(now: Option<ContactState>, after: Option<ContactState>, actor: ContactRows, other: ContactRows) -> Option<ContactOutcome> {
+    if !actor.takes(now, after) {
+        return Some(ContactOutcome::Full);
+    }
+    (!other.takes(now.map(mirrored), after.map(mirrored))).then_some(ContactOutcome::OtherFull)
+}
 
 /// Everything `directory` asks of a store. Dropping the future of a write leaves it open whether the write happens.
 pub trait Accounts: Clone + Send + Sync + 'static {
@@ -202,6 +235,9 @@ pub trait Accounts: Clone + Send + Sync + 'static {
     /// A new family with its first token, which expires at `expires` (milliseconds since 1970) if it is not used.
     fn open_family(&self, family: Family, first: RefreshHash, expires: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
 
+    /// Has this device logged in as this user, and not been away since for longer than a refresh token lives?
+    fn has_device(&self, user: &UserId, device: &DeviceId) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
     /// Replaces `old` by `next`. If `old` was used before: finds the next one of that time, as `when` allows; or revokes the family.
     fn rotate(&self, old: RefreshHash, next: NextToken, when: Use) -> impl Future<Output = Result<Rotated, StoreError>> + Send;
 
@@ -230,6 +266,21 @@ mod tests {
                 assert_eq!(now.map(mirrored).map(mirrored), now);
             }
         }
+    }
+
+    #[test]
+    fn what_others_ask_leaves_room_for_ones_own() {
+        let rows = |own, asked| ContactRows { own, asked };
+        let (none, few, many) = (rows(0, 0), rows(0, limits::CONTACT_REQUESTS), rows(limits::CONTACTS, limits::CONTACT_REQUESTS));
+        let request = |now, actor, other| full(now, contact_after(now, ContactChange::Request).unwrap(), actor, other);
+        assert_eq!(request(None, few, none), None, "who was asked by many asks somebody");
+        assert_eq!(request(None, none, few), Some(ContactOutcome::OtherFull));
+        assert_eq!(request(None, rows(limits::CONTACTS, 0), none), Some(ContactOutcome::Full));
+        assert_eq!(request(None, none, rows(limits::CONTACTS, 0)), None, "a list of contacts that is full can be asked");
+        assert_eq!(request(Some(Asked), few, rows(limits::CONTACTS, 0)), None, "the answer to a request");
+        assert_eq!(request(Some(Asked), many, none), Some(ContactOutcome::Full));
+        assert_eq!(full(Some(Asked), None, many, many), None, "no is always possible");
+        assert_eq!(full(Some(Contact), None, many, many), None);
     }
 
     #[test]

@@ -40,6 +40,7 @@ const MIGRATIONS: &[&str] = &[
     contacts::SCHEMA,
     refresh_tokens::SCHEMA,
     refresh_tokens::NEXT_SCHEMA,
+    refresh_tokens::DEVICES_SCHEMA,
 ];
 
 /// Jobs that wait for the writer. Overflow: whoever writes waits.

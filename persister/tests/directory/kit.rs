@@ -169,7 +169,7 @@ pub fn register(name: &str) -> DirectoryRequest {
 }
 
 pub fn login(name: &str, password: &str) -> DirectoryRequest {
-    DirectoryRequest::Login { name: name.into(), password: password.into(), device: device() }
+    DirectoryRequest::Login { name: name.into(), password: password.into(), device: device(), known: false }
 }
 
 pub fn refresh(t: &Tokens) -> DirectoryRequest {

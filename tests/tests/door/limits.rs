@@ -3,73 +3,17 @@
 use std::net::SocketAddr;
 
 use natterjack_protocol::{
-    Code, Refusal,
+    Code,
     codec::Codec,
     frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
 };
-use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, eventually, within};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
-};
+use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, eventually};
 
-use super::common::{SOON, cid, post};
+use super::common::{Answer, SOON, cid, from, post};
 
 /// Believed when it says for whom it speaks.
 const PROXY: &str = "127.8.0.1";
 const CONNECTIONS: usize = 40;
-
-/// An answer to a request that was written by hand, over a connection that stays.
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-    stream: TcpStream,
-}
-
-impl Answer {
-    /// A 429 or 503 that says when to come back, in both ways.
-    #[track_caller]
-    fn refused(&self, code: Code) -> u64 {
-        let refusal: Refusal = serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{} {:?}: {e}", self.status, self.body));
-        assert_eq!((self.status, refusal.code), (code.http_status(), code), "{refusal:?}");
-        let ms = refusal.retry_after_ms.expect("it says when");
-        let seconds = self.head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("retry-after: ")?.parse::<u64>().ok());
-        assert_eq!(seconds, Some(ms.div_ceil(1_000)), "{}", self.head);
-        ms
-    }
-}
-
-/// One request from this address. `headers` end with a line break each.
-async fn from(address: &str, edge: SocketAddr, request: &str, headers: &str, body: &str) -> Answer {
-    within("an answer", SOON, async {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
-        let mut stream = socket.connect(edge).await.unwrap();
-        let text = format!(
-            "{request} HTTP/1.1\r\nHost: edge\r\n{headers}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        // Refused before it could say anything: the answer is there all the same.
-        let _ = stream.write_all(text.as_bytes()).await;
-        let (mut bytes, mut buffer) = (Vec::new(), [0; 4_096]);
-        loop {
-            let n = stream.read(&mut buffer).await.unwrap();
-            bytes.extend_from_slice(&buffer[..n]);
-            let text = String::from_utf8(bytes.clone()).unwrap();
-            let Some((head, body)) = text.split_once("\r\n\r\n") else {
-                assert!(n > 0, "closed without an answer: {text:?}");
-                continue;
-            };
-            let length = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
-            if body.len() >= length || n == 0 {
-                let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-                return Answer { status, head: head.to_owned(), body: body.to_owned(), stream };
-            }
-        }
-    })
-    .await
-}
 
 async fn get(address: &str, edge: SocketAddr) -> Answer {
     from(address, edge, "GET /health", "", "").await
@@ -99,7 +43,9 @@ fn spec() -> ClusterSpec {
         ("limits.connects_per_user", "3".to_owned()),
         ("limits.registers_per_address", "2".to_owned()),
         ("limits.logins_per_address", "4".to_owned()),
-        ("limits.logins_per_name", "3".to_owned()),
+        ("limits.logins_per_name", "2".to_owned()),
+        ("limits.logins_per_name_anywhere", "3".to_owned()),
+        ("limits.renewals_per_login", "2".to_owned()),
         ("limits.sends_per_user", "5".to_owned()),
         ("limits.requests_per_user", "2".to_owned()),
         ("edge.max_connections", CONNECTIONS.to_string()),
@@ -163,7 +109,7 @@ async fn addresses_are_let_in_up_to_their_limits() {
     sockets.push(upgrade(PROXY, edge, "198.51.100.4").await);
     assert_eq!(sockets.last().unwrap().status, 101);
 
-    // Logins: by address, and by name from anywhere.
+    // Logins: by address, by name from one address and from anywhere; more of this in `guesses.rs`.
     let login = async |address: &str, name: &str| {
         let body = format!(r#"{{"name":"{name}","password":"wrong horse battery"}}"#);
         from(address, edge, "POST /v1/login", "Connection: close\r\n", &body).await
@@ -176,10 +122,16 @@ async fn addresses_are_let_in_up_to_their_limits() {
         assert_eq!(login("127.7.0.5", name).await.status, 401);
     }
     login("127.7.0.5", "n7").await.refused(Code::RateLimited);
-    let external =
-        async |address: &str| from(address, edge, "POST /v1/login/external", "Connection: close\r\n", r#"{"token":"a.b.c"}"#).await;
-    external("127.7.0.5").await.refused(Code::RateLimited);
-    assert_eq!(external("127.7.0.10").await.status, 404, "no issuer is configured");
+    // What cannot be guessed is no login of that address, and each of it may be used so often.
+    for (n, (what, field, status)) in
+        [("/v1/login/external", "token", 404), ("/v1/refresh", "refresh", 401), ("/v1/logout", "refresh", 204)].into_iter().enumerate()
+    {
+        let (what, body) = (format!("POST {what}"), format!(r#"{{"{field}":"a.b.{n}"}}"#));
+        let used = async |address: &str| from(address, edge, &what, "Connection: close\r\n", &body).await;
+        assert_eq!(used(if n == 0 { "127.7.0.5" } else { "127.7.0.10" }).await.status, status, "{what}");
+        assert_eq!(used(&format!("127.7.1.{n}")).await.status, status, "{what}");
+        used(&format!("127.7.2.{n}")).await.refused(Code::RateLimited);
+    }
     for address in ["127.7.0.6", "127.7.0.7", "127.7.0.8"] {
         assert_eq!(login(address, "victim").await.status, 401);
     }

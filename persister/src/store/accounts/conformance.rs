@@ -53,6 +53,7 @@ pub async fn all<S: Accounts>(store: &S) {
     refresh_tokens(store).await;
     refresh_again(store).await;
     expiry(store).await;
+    devices(store).await;
 }
 
 async fn names<S: Accounts>(store: &S) {
@@ -225,6 +226,19 @@ async fn refresh_again<S: Accounts>(store: &S) {
     }
     let all = futures_util::future::join_all((131..151).map(|offered| use_token(store, given, offered, 2_000))).await;
     assert!(all.iter().all(|r| *r == all[0] && matches!(r, Rotated::Done { .. })), "{all:?}");
+}
+
+async fn devices<S: Accounts>(store: &S) {
+    let knows = async |user: &str, device: &str| store.has_device(&id(user), &id(device)).await.unwrap();
+    assert!(!knows("u1", "phone").await);
+    store.open_family(Family { id: id("f10"), user: id("u1"), device: id("phone") }, hash(200), 100_000).await.unwrap();
+    assert!(knows("u1", "phone").await);
+    for (user, device) in [("u3", "phone"), ("u1", "phon"), ("u1p", "hone"), ("nobody", "phone"), ("u1", "PHONE")] {
+        assert!(!knows(user, device).await, "{user} {device}");
+    }
+    assert!(matches!(use_token(store, 200, 201, 1_000).await, Rotated::Done { .. }));
+    assert!(store.revoke(hash(201)).await.unwrap().is_some());
+    assert!(knows("u1", "phone").await, "who has logged out may log in again");
 }
 
 async fn expiry<S: Accounts>(store: &S) {

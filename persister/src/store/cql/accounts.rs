@@ -1,7 +1,7 @@
 //! The accounts trait on CQL; the statements are in the files of their tables.
 
 use natterjack_protocol::{
-    UserId,
+    DeviceId, UserId,
     rpc::{Contact, ContactChange, Profile},
 };
 
@@ -60,6 +60,11 @@ impl Accounts for Cql {
     async fn open_family(&self, family: Family, first: RefreshHash, expires: u64) -> Result<(), StoreError> {
         let db = self.db()?;
         db.refresh_tokens.open(&db.requests, &family, first, expires).await
+    }
+
+    async fn has_device(&self, user: &UserId, device: &DeviceId) -> Result<bool, StoreError> {
+        let db = self.db()?;
+        db.refresh_tokens.has_device(&db.requests, user, device).await
     }
 
     async fn rotate(&self, old: RefreshHash, next: NextToken, when: Use) -> Result<Rotated, StoreError> {

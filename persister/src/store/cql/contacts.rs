@@ -13,7 +13,7 @@ use scylla::statement::prepared::PreparedStatement;
 use super::{corrupt, session::Requests, token};
 use crate::store::{
     StoreError,
-    accounts::{CONTACT_ROWS, ContactOutcome, contact_after, mirrored, name_key},
+    accounts::{CONTACT_ROWS, ContactOutcome, ContactRows, contact_after, full, mirrored, name_key},
 };
 
 pub(super) const SCHEMA: &str =
@@ -28,7 +28,7 @@ const ATTEMPTS: usize = 10;
 
 pub(super) struct Contacts {
     of: PreparedStatement,
-    count: PreparedStatement,
+    states: PreparedStatement,
     relation: PreparedStatement,
     first: PreparedStatement,
     next: PreparedStatement,
@@ -40,7 +40,7 @@ impl Contacts {
     pub(super) async fn prepare(r: &Requests) -> Result<Self, StoreError> {
         Ok(Self {
             of: r.prepare("SELECT other, name, state FROM contacts WHERE user = ?").await?,
-            count: r.prepare("SELECT count(*) FROM contacts WHERE user = ?").await?,
+            states: r.prepare("SELECT state FROM contacts WHERE user = ?").await?,
             relation: r.prepare("SELECT state, version FROM relations WHERE lo = ? AND hi = ?").await?,
             first: r.prepare_condition("INSERT INTO relations (state, version, lo, hi) VALUES (?, ?, ?, ?) IF NOT EXISTS").await?,
             next: r.prepare_condition("UPDATE relations SET state = ?, version = ? WHERE lo = ? AND hi = ? IF version = ?").await?,
@@ -82,13 +82,11 @@ impl Contacts {
                 }
                 return Ok(ContactOutcome::Is { state: now, changed: false });
             }
-            if now.is_none() {
-                for (who, full) in [(actor, ContactOutcome::Full), (other, ContactOutcome::OtherFull)] {
-                    let row: Option<(i64,)> = r.read_one(&self.count, (who.user.as_str(),)).await?;
-                    if row.is_some_and(|(n,)| n >= CONTACT_ROWS as i64) {
-                        return Ok(full);
-                    }
-                }
+            // Taking a relation away needs no room.
+            if after.is_some()
+                && let Some(full) = full(now, after, self.rows(r, actor).await?, self.rows(r, other).await?)
+            {
+                return Ok(full);
             }
             let (spelled, names) = (spelling(turned(after)), (lo.user.as_str(), hi.user.as_str()));
             let decided = match version {
@@ -101,6 +99,15 @@ impl Contacts {
             }
         }
         Err(StoreError::Unavailable("a relation changes all the time".into()))
+    }
+
+    async fn rows(&self, r: &Requests, user: &Profile) -> Result<ContactRows, StoreError> {
+        let all: Vec<(String,)> = r.read(&self.states, (user.user.as_str(),)).await?;
+        let mut rows = ContactRows::default();
+        for (text,) in all {
+            state(&text)?.into_iter().for_each(|s| rows.count(s));
+        }
+        Ok(rows)
     }
 
     async fn write_lists(

@@ -1,6 +1,6 @@
 //! The tables `refresh_tokens` (by hash), `refresh_uses` (by the hash of a token that was used: when, and the token in its place; kept
-//! until the used one expires, so that a reuse is recognised), `refresh_salts` (by hash: of which a token was made) and
-//! `refresh_families`.
+//! until the used one expires, so that a reuse is recognised), `refresh_salts` (by hash: of which a token was made), `refresh_families`
+//! and `login_devices` (which devices somebody has logged in with; as long as the families).
 //!
 //! A token is used by one conditional write, the row in `refresh_uses`. All that can fail comes before it, the next token and its salt
 //! included: of one that nobody gets nothing comes. Whoever finds the row there takes the next token that it names. The server forgets what has
@@ -8,7 +8,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use natterjack_protocol::Token;
+use natterjack_protocol::{DeviceId, Token, UserId};
 use scylla::statement::prepared::PreparedStatement;
 
 use super::{corrupt, int, session::Requests, token, uint};
@@ -31,6 +31,9 @@ pub(super) const SALTS_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS refresh_salts 
 pub(super) const FAMILIES_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS refresh_families (
     family text PRIMARY KEY, user text, device text, expires bigint, revoked boolean)";
 
+pub(super) const DEVICES_SCHEMA: &str =
+    "CREATE TABLE IF NOT EXISTS login_devices (user text, device text, expires bigint, PRIMARY KEY ((user, device)))";
+
 /// A day: longer than any clock is wrong.
 const LATE: u64 = 24 * 3_600;
 /// A day, like the rest: none is asked for after a minute.
@@ -47,6 +50,8 @@ pub(super) struct RefreshTokens {
     use_up: PreparedStatement,
     use_of: PreparedStatement,
     put_family: PreparedStatement,
+    put_device: PreparedStatement,
+    device: PreparedStatement,
     family: PreparedStatement,
     revoke: PreparedStatement,
 }
@@ -73,6 +78,8 @@ impl RefreshTokens {
             put_family: r
                 .prepare("INSERT INTO refresh_families (family, user, device, expires) VALUES (?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?")
                 .await?,
+            put_device: r.prepare("INSERT INTO login_devices (user, device, expires) VALUES (?, ?, ?) USING TIMESTAMP ? AND TTL ?").await?,
+            device: r.prepare("SELECT expires FROM login_devices WHERE user = ? AND device = ?").await?,
             family: r.prepare("SELECT user, device, expires, revoked FROM refresh_families WHERE family = ?").await?,
             revoke: r.prepare("UPDATE refresh_families USING TTL ? SET revoked = true WHERE family = ?").await?,
         })
@@ -165,7 +172,14 @@ impl RefreshTokens {
     /// It lives as long as the newest of its tokens.
     async fn keep_family(&self, r: &Requests, family: &Family, expires: u64) -> Result<(), StoreError> {
         let Family { id, user, device } = family;
-        r.write(&self.put_family, (id.as_str(), user.as_str(), device.as_str(), int(expires), int(expires), ttl(expires))).await
+        let (user, device) = (user.as_str(), device.as_str());
+        r.write(&self.put_device, (user, device, int(expires), int(expires), ttl(expires))).await?;
+        r.write(&self.put_family, (id.as_str(), user, device, int(expires), int(expires), ttl(expires))).await
+    }
+
+    pub(super) async fn has_device(&self, r: &Requests, user: &UserId, device: &DeviceId) -> Result<bool, StoreError> {
+        let row: Option<(i64,)> = r.read_one(&self.device, (user.as_str(), device.as_str())).await?;
+        Ok(row.is_some())
     }
 
     async fn revoke_family(&self, r: &Requests, token: &Stored) -> Result<(), StoreError> {

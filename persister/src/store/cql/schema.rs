@@ -37,6 +37,7 @@ const MIGRATIONS: &[&[&str]] = &[
     ],
     &[users::LOGINS_SCHEMA],
     &[refresh_tokens::USES_SCHEMA, refresh_tokens::SALTS_SCHEMA],
+    &[refresh_tokens::DEVICES_SCHEMA],
 ];
 
 const META: &str = "CREATE TABLE IF NOT EXISTS meta (key text PRIMARY KEY, holder text, version int, bucket_rows int, bucket_span bigint)";

@@ -1,7 +1,7 @@
 //! The accounts trait on SQLite; the statements are in the files of their tables.
 
 use natterjack_protocol::{
-    UserId,
+    DeviceId, UserId,
     rpc::{Contact, ContactChange, Profile},
 };
 
@@ -59,6 +59,11 @@ impl Accounts for Sqlite {
         self.write(move |tx| refresh_tokens::open(tx, &family, first, expires)).await
     }
 
+    async fn has_device(&self, user: &UserId, device: &DeviceId) -> Result<bool, StoreError> {
+        let (user, device) = (user.clone(), device.clone());
+        self.read(move |c| refresh_tokens::has_device(c, &user, &device)).await
+    }
+
     async fn rotate(&self, old: RefreshHash, next: NextToken, when: Use) -> Result<Rotated, StoreError> {
         self.write(move |tx| refresh_tokens::rotate(tx, old, next, when)).await
     }
@@ -99,15 +104,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_list_of_contacts_refuses_the_next_one() {
-        use crate::store::accounts::CONTACT_ROWS;
-        use natterjack_protocol::rpc::ContactState;
+        use natterjack_protocol::{limits, rpc::ContactState};
         let dir = tempfile::tempdir().unwrap();
         let db = Sqlite::open(dir.path().join("n.db")).await.unwrap();
         db.write(|tx| {
             tx.execute_batch("INSERT INTO users VALUES ('a', 'a', 'a', 0), ('b', 'b', 'b', 0)")?;
             let mut user = tx.prepare("INSERT INTO users VALUES (?1, ?1, ?1, 0)")?;
             let mut contact = tx.prepare("INSERT INTO contacts VALUES ('a', ?1, 'contact')")?;
-            for n in 0..CONTACT_ROWS {
+            for n in 0..limits::CONTACTS {
                 let other = format!("u{n}");
                 user.execute([&other])?;
                 contact.execute([&other])?;
@@ -119,9 +123,27 @@ mod tests {
         let id = |s| UserId::parse(s).unwrap();
         let (a, b) = (id("a"), id("b"));
         assert_eq!(db.change_contact(&a, &b, ContactChange::Request).await.unwrap(), ContactOutcome::Full);
-        assert_eq!(db.change_contact(&b, &a, ContactChange::Request).await.unwrap(), ContactOutcome::OtherFull);
+        let requested = ContactOutcome::Is { state: Some(ContactState::Requested), changed: true };
+        assert_eq!(db.change_contact(&b, &a, ContactChange::Request).await.unwrap(), requested, "others may ask");
+        assert_eq!(db.change_contact(&a, &b, ContactChange::Accept).await.unwrap(), ContactOutcome::Full);
         db.change_contact(&a, &id("u7"), ContactChange::Remove).await.unwrap();
-        let now = ContactOutcome::Is { state: Some(ContactState::Requested), changed: true };
-        assert_eq!(db.change_contact(&a, &b, ContactChange::Request).await.unwrap(), now);
+        let contact = ContactOutcome::Is { state: Some(ContactState::Contact), changed: true };
+        assert_eq!(db.change_contact(&a, &b, ContactChange::Accept).await.unwrap(), contact);
+        // Strangers ask: what they fill is not what one asks oneself, or has.
+        db.write(|tx| {
+            tx.execute_batch("INSERT INTO users VALUES ('c', 'c', 'c', 0), ('d', 'd', 'd', 0)")?;
+            let mut asked = tx.prepare("INSERT INTO contacts VALUES ('c', ?1, 'asked')")?;
+            for n in 0..limits::CONTACT_REQUESTS {
+                asked.execute([format!("u{n}")])?;
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+        let (c, d) = (id("c"), id("d"));
+        assert_eq!(db.change_contact(&d, &c, ContactChange::Request).await.unwrap(), ContactOutcome::OtherFull);
+        assert_eq!(db.change_contact(&c, &d, ContactChange::Request).await.unwrap(), requested);
+        assert_eq!(db.change_contact(&d, &c, ContactChange::Accept).await.unwrap(), contact);
+        assert_eq!(db.contacts(&c).await.unwrap().len(), limits::CONTACT_REQUESTS + 1, "a list shows all of them");
     }
 }

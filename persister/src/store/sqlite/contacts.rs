@@ -7,7 +7,7 @@ use natterjack_protocol::{
 use rusqlite::{Connection, OptionalExtension, Transaction, params, types::Type};
 
 use super::{int, users::id};
-use crate::store::accounts::{CONTACT_ROWS, ContactOutcome, contact_after, mirrored};
+use crate::store::accounts::{CONTACT_ROWS, ContactOutcome, ContactRows, contact_after, full, mirrored};
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE contacts (
@@ -44,6 +44,9 @@ pub(super) fn change(tx: &Transaction<'_>, actor: &UserId, other: &UserId, chang
     if after == now {
         return Ok(ContactOutcome::Is { state: now, changed: false });
     }
+    if let Some(full) = full(now, after, rows(tx, actor)?, rows(tx, other)?) {
+        return Ok(full);
+    }
     match after {
         None => {
             let mut delete = tx.prepare_cached("DELETE FROM contacts WHERE user = ?1 AND other = ?2")?;
@@ -51,14 +54,6 @@ pub(super) fn change(tx: &Transaction<'_>, actor: &UserId, other: &UserId, chang
             delete.execute([other.as_str(), actor.as_str()])?;
         }
         Some(mine) => {
-            if now.is_none() {
-                if rows(tx, actor)? >= CONTACT_ROWS {
-                    return Ok(ContactOutcome::Full);
-                }
-                if rows(tx, other)? >= CONTACT_ROWS {
-                    return Ok(ContactOutcome::OtherFull);
-                }
-            }
             let mut put = tx.prepare_cached("INSERT OR REPLACE INTO contacts (user, other, state) VALUES (?1, ?2, ?3)")?;
             put.execute([actor.as_str(), other.as_str(), spelling(mine)])?;
             put.execute([other.as_str(), actor.as_str(), spelling(mirrored(mine))])?;
@@ -67,9 +62,13 @@ pub(super) fn change(tx: &Transaction<'_>, actor: &UserId, other: &UserId, chang
     Ok(ContactOutcome::Is { state: after, changed: true })
 }
 
-fn rows(tx: &Transaction<'_>, user: &UserId) -> rusqlite::Result<usize> {
-    let n: i64 = tx.prepare_cached("SELECT count(*) FROM contacts WHERE user = ?1")?.query_row([user.as_str()], |r| r.get(0))?;
-    Ok(n as usize)
+fn rows(tx: &Transaction<'_>, user: &UserId) -> rusqlite::Result<ContactRows> {
+    let mut rows = ContactRows::default();
+    let mut all = tx.prepare_cached("SELECT state FROM contacts WHERE user = ?1")?;
+    for found in all.query_map([user.as_str()], |r| state(0, &r.get::<_, String>(0)?))? {
+        rows.count(found?);
+    }
+    Ok(rows)
 }
 
 fn spelling(state: ContactState) -> &'static str {

@@ -2,8 +2,8 @@
 //! `used`: when, milliseconds since 1970; 0: not. `next`: the token in its place. `salt`: of which the token itself was made, until it is
 //! used: from then on nobody is given it again.
 
-use natterjack_protocol::Token;
-use rusqlite::{OptionalExtension, Transaction, params};
+use natterjack_protocol::{DeviceId, Token, UserId};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{int, uint, users::id};
 use crate::{
@@ -33,6 +33,8 @@ ALTER TABLE refresh_tokens ADD COLUMN next BLOB;
 ALTER TABLE refresh_tokens ADD COLUMN salt BLOB;
 ";
 
+pub(super) const DEVICES_SCHEMA: &str = "CREATE INDEX refresh_families_by_device ON refresh_families (user, device);";
+
 /// Rows that one sweep takes at most: a few milliseconds of the only writer.
 const SWEEP: i64 = 2_000;
 
@@ -53,6 +55,10 @@ pub(super) fn open(tx: &Transaction<'_>, family: &Family, first: RefreshHash, ex
         family.device.as_str(),
     ])?;
     insert(tx, &family.id, first, None, expires)
+}
+
+pub(super) fn has_device(c: &Connection, user: &UserId, device: &DeviceId) -> rusqlite::Result<bool> {
+    c.prepare_cached("SELECT 1 FROM refresh_families WHERE user = ?1 AND device = ?2")?.exists([user.as_str(), device.as_str()])
 }
 
 pub(super) fn rotate(tx: &Transaction<'_>, old: RefreshHash, next: NextToken, when: Use) -> rusqlite::Result<Rotated> {

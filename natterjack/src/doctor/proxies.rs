@@ -1,0 +1,96 @@
+//! Is there a proxy in front of the edges that nobody has named? Then limits by address count everybody as one, or nobody at all.
+
+use std::{net::IpAddr, time::Duration};
+
+use futures_util::StreamExt;
+use natterjack_nats::{Buckets, KvError, subjects};
+use natterjack_protocol::{address::Reach, codec::Codec, rpc::EdgeLease};
+use natterjack_runtime::networks::any_contains;
+
+use crate::settings::Settings;
+
+/// What is in the bucket comes at once.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// By the configuration alone: who comes to an edge that listens to this machine only, from outside, comes through something here.
+pub fn configured(s: &Settings) -> Result<String, String> {
+    let trusted = s.limits.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let here = s.edge.listen.ip();
+    let outside = s.edge.url.as_deref().filter(|url| is_elsewhere(url));
+    match outside {
+        Some(url) if here.is_loopback() && !any_contains(&s.limits.trusted_proxies, here) => Err(format!(
+            "clients come to {url}, and the edge listens on {here}: through a proxy on this machine, whose address counts for all of them{}; \
+             name it in limits.trusted_proxies (`[\"{here}\"]`) and let it set X-Forwarded-For",
+            if any_contains(&s.limits.exempt, here) { ", and is exempt from every limit" } else { "" }
+        )),
+        _ if trusted.is_empty() => Ok("none is trusted".into()),
+        _ => Ok(format!("trusted: {trusted}")),
+    }
+}
+
+/// Is it another machine, or a name that others find?
+fn is_elsewhere(url: &str) -> bool {
+    let host = reqwest::Url::parse(url).ok().and_then(|u| Reach::of_host(u.host_str()?));
+    host.is_some_and(|reach| reach > Reach::Loopback)
+}
+
+/// What the edges that run have met.
+pub async fn met(buckets: &Buckets) -> Result<Vec<(String, IpAddr)>, KvError> {
+    let mut leases = buckets.leases().watch(subjects::EDGE_KEYS).await?;
+    let mut met = Vec::new();
+    while let Ok(Some(lease)) = tokio::time::timeout(SILENCE, leases.next()).await {
+        let value = lease.value.and_then(|v| Codec::Msgpack.decode::<EdgeLease>(&v).ok());
+        met.retain(|(key, _)| *key != lease.key);
+        met.extend(value.and_then(|v| v.unheeded).map(|peer| (lease.key, peer)));
+    }
+    Ok(met)
+}
+
+pub fn said(met: &[(String, IpAddr)]) -> Result<String, String> {
+    match met {
+        [] => Ok("no edge has met one that is not trusted".into()),
+        all => Err(all
+            .iter()
+            .map(|(edge, peer)| {
+                format!(
+                    "{edge} has met {peer}, which says for whom it speaks and is not in limits.trusted_proxies: everybody behind it counts as \
+                     {peer}. If it is your proxy, add it there; if you do not know it, somebody has made that up"
+                )
+            })
+            .collect::<Vec<_>>()
+            .join("; ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(set: &[(&str, &str)]) -> Result<String, String> {
+        configured(&Settings::of(set).unwrap())
+    }
+
+    #[test]
+    fn a_proxy_on_the_same_machine_has_to_be_named() {
+        let outside = ("edge.url", "wss://chat.example.org");
+        let said = of(&[outside, ("edge.listen", "127.0.0.1:8080")]).unwrap_err();
+        assert!(said.contains("limits.trusted_proxies") && said.contains("127.0.0.1") && said.contains("exempt"), "{said}");
+        assert!(of(&[outside, ("edge.listen", "[::1]:8080")]).is_err());
+        assert!(!of(&[outside, ("limits.exempt", "10.0.0.0/8")]).unwrap_err().contains("exempt"));
+        assert!(of(&[outside, ("limits.trusted_proxies", "127.0.0.1")]).is_ok_and(|s| s.contains("127.0.0.1")));
+        assert!(of(&[outside, ("edge.listen", "0.0.0.0:8080")]).is_ok(), "clients may come by themselves");
+        for near in ["", "ws://127.0.0.1:8080", "ws://localhost:8080", "ws://[::1]:8080"] {
+            assert!(of(&[("edge.url", near)]).is_ok(), "{near}");
+        }
+    }
+
+    #[test]
+    fn what_an_edge_has_met_is_said_with_what_to_do() {
+        assert!(said(&[]).is_ok());
+        let met = [("edge.edge-1".to_owned(), "127.0.0.1".parse().unwrap()), ("edge.edge-2".to_owned(), "10.0.0.7".parse().unwrap())];
+        let said = said(&met).unwrap_err();
+        for word in ["edge-1", "127.0.0.1", "edge-2", "10.0.0.7", "limits.trusted_proxies", "made that up"] {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+    }
+}
