@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use natterjack_protocol::{DeviceId, codec::Codec, frame::DeviceClass, limits, rpc::Tokens, text};
+use natterjack_protocol::{DeviceId, Most, codec::Codec, frame::DeviceClass, limits, rpc::Tokens, text};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -33,6 +33,8 @@ use crate::{
 const EVENTS: usize = 256;
 const COMMANDS: usize = 256;
 const WINDOW_MAX: usize = 32;
+/// Of a backlog, per thread: 10,000 messages of some 800 bytes; eight are fetched at a time.
+const MAX_FILL: Most = Most { count: 10_000, bytes: 8 << 20 };
 
 /// Settings of a [`Client`].
 #[derive(Clone)]
@@ -46,7 +48,7 @@ pub struct Builder {
     store: OutboxStore,
     codec: Codec,
     heartbeat: Option<Duration>,
-    max_fill: usize,
+    max_fill: Most,
     outbox_max: usize,
     window: usize,
     per_thread: usize,
@@ -64,7 +66,7 @@ impl Default for Builder {
             store: OutboxStore::Memory,
             codec: Codec::Msgpack,
             heartbeat: None,
-            max_fill: 10_000,
+            max_fill: MAX_FILL,
             outbox_max: 10_000,
             window: 16,
             per_thread: 1,
@@ -157,7 +159,14 @@ impl Builder {
     /// Messages fetched per thread after an absence (default 10,000); below them the app gets `Skipped`.
     #[must_use]
     pub fn max_fill(mut self, messages: usize) -> Self {
-        self.max_fill = messages;
+        self.max_fill.count = messages;
+        self
+    }
+
+    /// Likewise, in bytes as the messages have them in JSON (default 8 MiB). What is fetched waits in memory until it is whole.
+    #[must_use]
+    pub fn max_fill_bytes(mut self, bytes: usize) -> Self {
+        self.max_fill.bytes = bytes;
         self
     }
 

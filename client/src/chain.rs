@@ -4,20 +4,20 @@
 //! The edge repairs live gaps before it shows what comes after, so a gap here is mostly made of entries that this user may not see.
 
 use natterjack_protocol::{
-    Event, MsgId,
+    Event, Most, MsgId,
     chain::{Link, link},
     frame::Page,
+    size,
 };
 
-/// Live events held while something below them is fetched. Beyond it they are dropped and fetched again afterwards:
-/// 1,000 × ~300 B is what one thread may cost.
-const HELD: usize = 1_000;
+/// Live events held while something below them is fetched, of one thread. Beyond it they are dropped and fetched again afterwards.
+const HELD: Most = Most { count: 1_000, bytes: 1 << 20 };
 
 /// How much of a backlog is fetched.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Policy {
-    /// Messages per thread; what lies below is reported as skipped.
-    pub max_fill: usize,
+    /// Of one thread, bytes as in JSON; what lies below is reported as skipped.
+    pub max_fill: Most,
     /// For a thread without a cursor: nothing older than this time (ms since 1970) can be news to this device.
     /// None: this device was never in sync, the newest page is all it gets.
     pub floor: Option<u64>,
@@ -36,14 +36,32 @@ enum Work {
     #[default]
     None,
     /// A run of the newest events whose predecessors are fetched downwards; pages newest first.
-    Fill { pages: Vec<Vec<Event>>, filled: usize, below: MsgId, held: Held },
+    Fill { pages: Vec<Vec<Event>>, filled: Filled, below: MsgId, held: Held },
     /// Everything above the cursor is fetched upwards.
     Catch { held: Held },
+}
+
+/// How much of a backlog is here, waiting for what is below it.
+#[derive(Debug, Default, Clone, Copy)]
+struct Filled {
+    count: usize,
+    bytes: usize,
+}
+
+impl Filled {
+    fn with(self, events: &[Event]) -> Self {
+        Self { count: self.count + events.len(), bytes: self.bytes + events.iter().map(size::json).sum::<usize>() }
+    }
+
+    fn reaches(&self, most: Most) -> bool {
+        self.count >= most.count || self.bytes >= most.bytes
+    }
 }
 
 #[derive(Debug, Default)]
 struct Held {
     events: Vec<Event>,
+    size: Filled,
     /// So many of them were here when the page was asked for: the answer speaks for what lies below them, not for later ones.
     asked: usize,
     /// Since then events were dropped, or a page said that there is more: ask upwards before resting.
@@ -114,7 +132,7 @@ impl Chain {
             Work::None => match self.cursor.map_or(Link::Next, |c| link(Some(c), MsgId::NONE, event.prev, event.id)) {
                 Link::Next => self.deliver(&mut step, event),
                 Link::Old => {}
-                Link::Gap { .. } => self.work = Work::Catch { held: Held { events: vec![event], ..Held::default() } },
+                Link::Gap { .. } => self.work = Work::Catch { held: Held::of(vec![event]) },
             },
         }
         step
@@ -144,7 +162,7 @@ impl Chain {
                     self.join(&mut step, vec![events], held, policy);
                 } else {
                     step.later = holed;
-                    self.work = Work::Fill { filled: events.len(), below: first.id, pages: vec![events], held };
+                    self.work = Work::Fill { filled: Filled::default().with(&events), below: first.id, pages: vec![events], held };
                 }
             }
         }
@@ -191,18 +209,18 @@ impl Chain {
         step
     }
 
-    fn filled(&mut self, page: Page, policy: Policy, mut pages: Vec<Vec<Event>>, filled: usize, below: MsgId, held: Held) -> Step {
+    fn filled(&mut self, page: Page, policy: Policy, mut pages: Vec<Vec<Event>>, filled: Filled, below: MsgId, held: Held) -> Step {
         let mut step = Step::default();
         let (events, prev, holed) = above_holes(page);
         let oldest = events.first().map(|e| (e.id, e.ts));
         let events: Vec<Event> = events.into_iter().filter(|e| self.is_new(e.id) && e.id < below).collect();
         let joined = !holed && oldest.is_none_or(|(_, ts)| self.joins(prev, ts, policy));
-        let filled = filled + events.len();
+        let filled = filled.with(&events);
         let below = oldest.map_or(below, |(id, _)| id.min(below));
         if !events.is_empty() {
             pages.push(events);
         }
-        if joined || filled >= policy.max_fill {
+        if joined || filled.reaches(policy.max_fill) {
             if !joined {
                 step.skipped = Some((self.cursor.unwrap_or_default(), below));
             }
@@ -271,7 +289,7 @@ impl Chain {
             }
         }
         if !rest.is_empty() || held.again {
-            self.work = Work::Catch { held: Held { events: rest, ..Held::default() } };
+            self.work = Work::Catch { held: Held::of(rest) };
         }
     }
 
@@ -283,13 +301,18 @@ impl Chain {
 }
 
 impl Held {
+    fn of(events: Vec<Event>) -> Self {
+        Self { size: Filled::default().with(&events), events, ..Self::default() }
+    }
+
     fn push(&mut self, event: Event) {
         if self.events.last().is_some_and(|last| event.id <= last.id) {
             return;
         }
-        if self.events.len() >= HELD {
+        if self.size.reaches(HELD) {
             *self = Self { again: true, ..Self::default() };
         }
+        self.size = self.size.with(std::slice::from_ref(&event));
         self.events.push(event);
     }
 }

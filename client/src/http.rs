@@ -178,9 +178,7 @@ fn pause(failure: &RequestError) -> Option<Duration> {
 /// `told`: what the head says of when to come back.
 fn read<T: DeserializeOwned>(status: StatusCode, told: Option<u64>, bytes: &[u8]) -> Result<T, RequestError> {
     if status.is_success() {
-        // "Done" may come without a body.
-        let body: &[u8] = if bytes.is_empty() { b"null" } else { bytes };
-        return serde_json::from_slice(body).map_err(|e| RequestError::Unreadable(e.to_string()));
+        return serde_json::from_slice(bytes).map_err(|e| RequestError::Unreadable(e.to_string()));
     }
     let refusal = serde_json::from_slice::<Refusal>(bytes).ok().or_else(|| strange(status));
     Err(refusal.map_or_else(

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use natterjack_protocol::{Event, MsgId, Refusal, Thread, error::Retry, frame::Page, limits::CURSORS_PER_HELLO};
+use natterjack_protocol::{Event, Most, MsgId, Refusal, Thread, error::Retry, frame::Page, limits::CURSORS_PER_HELLO};
 
 use crate::{
     backoff,
@@ -74,7 +74,7 @@ pub(crate) struct Resume {
 }
 
 impl Resume {
-    pub fn new(cursors: impl IntoIterator<Item = (Thread, Cursor)>, synced: Option<Synced>, max_fill: usize) -> Self {
+    pub fn new(cursors: impl IntoIterator<Item = (Thread, Cursor)>, synced: Option<Synced>, max_fill: Most) -> Self {
         Self {
             chains: cursors.into_iter().map(|(t, c)| (t, Chain::new(Some(c.id), c.ts))).collect(),
             policy: Policy { max_fill, floor: floor(synced.as_ref()) },

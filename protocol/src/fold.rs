@@ -460,7 +460,9 @@ pub fn judge_dm(item: Option<&ThreadItem>, kind: Kind) -> Result<Verdict, Refusa
     let blocks = item.is_some_and(|i| i.blocks);
     match kind {
         Kind::DmStarted if item.is_some_and(|i| !i.not_begun) => Err(Refusal::new(Code::Conflict, "this conversation exists")),
-        Kind::Blocked | Kind::Unblocked if blocks == (kind == Kind::Blocked) => Ok(Verdict::Already(item.map_or(MsgId::NONE, |i| i.v))),
+        Kind::Blocked | Kind::Unblocked if blocks == (kind == Kind::Blocked) => {
+            Ok(Verdict::Already(item.map_or(MsgId::NONE, ThreadItem::known_to)))
+        }
         Kind::DmStarted => item.map_or(Ok(()), may_send).map(|()| Verdict::Change(Body::default())),
         Kind::Blocked | Kind::Unblocked => Ok(Verdict::Change(Body::default())),
         _ => Err(Refusal::invalid("not a change of a conversation")),
@@ -620,7 +622,8 @@ mod tests {
         let block = ctl("b", Kind::Blocked, &[]);
         let (ia, ib) = (item(Some(&ia), &a, 5, &block).unwrap(), item(Some(&ib), &b, 5, &block).unwrap());
         assert!(may_send(&ia).is_err() && may_send(&ib).is_err());
-        assert_eq!(judge_dm(Some(&ia), Kind::Unblocked), Ok(Verdict::Already(MsgId(5))), "only who blocks can unblock");
+        assert_eq!(judge_dm(Some(&ia), Kind::Unblocked), Ok(Verdict::Already(MsgId(1))), "only who blocks can unblock");
+        assert_eq!(judge_dm(None, Kind::Unblocked), Ok(Verdict::Already(MsgId::NONE)));
         assert!(item(Some(&ia), &a, 5, &block).is_none(), "idempotent");
         let unblock = ctl("b", Kind::Unblocked, &[]);
         assert!(may_send(&item(Some(&ia), &a, 9, &unblock).unwrap()).is_ok());

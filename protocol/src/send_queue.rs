@@ -64,8 +64,14 @@ pub struct SendQueue {
 }
 
 impl SendQueue {
-    /// Returns the message if nothing of its thread is in flight: publish it now. An error: what it hangs on was refused.
+    /// Returns the message if nothing of its thread is in flight: publish it now. An error: what it hangs on was refused, or it hangs on
+    /// itself, which no later try would change.
     pub fn push(&mut self, send: Send) -> Result<Option<Queued>, Refusal> {
+        if send.behind == Some(send.cid) {
+            let why = Refusal::invalid("behind: names the message itself; name the one before it, or none").with_cid(send.cid);
+            self.refused(&send, &why);
+            return Err(why);
+        }
         let line = self.line(&send.thread);
         let follows = match send.behind {
             Some(before) => line.last == Some(before) && !line.broken,
@@ -270,6 +276,15 @@ mod tests {
         assert_eq!((push(&mut q, 6, Some(5)), next(&mut q), next(&mut q), q.waiting()), (Some(false), Some(5), Some(6), 0));
         q.refused(&send(7, Some(6)), &Refusal::new(Code::Invalid, "no"));
         assert_eq!((push(&mut q, 8, Some(7)), push(&mut q, 9, None)), (None, Some(false)));
+    }
+
+    #[test]
+    fn a_message_behind_itself_is_wrong_and_not_out_of_order() {
+        let mut q = SendQueue::default();
+        assert_eq!(push(&mut q, 1, None), Some(true));
+        let why = q.push(send(2, Some(2))).unwrap_err();
+        assert!(why.code == Code::Invalid && why.message.starts_with("behind: ") && why.cid == Some(cid(2)), "{why:?}");
+        assert_eq!((push(&mut q, 3, Some(2)), push(&mut q, 4, None)), (None, Some(false)), "as after any other final refusal");
     }
 
     #[test]

@@ -1,8 +1,9 @@
-use natterjack_protocol::{Body, Cid, Kind, Thread, Token};
+use natterjack_protocol::{Body, Cid, Kind, Thread, Token, limits};
 
 use super::*;
 
-const POLICY: Policy = Policy { max_fill: 10_000, floor: None };
+pub(crate) const FILL: Most = Most { count: 10_000, bytes: 8 << 20 };
+const POLICY: Policy = Policy { max_fill: FILL, floor: None };
 
 pub(crate) fn event(thread: &Thread, id: u64, prev: u64) -> Event {
     Event {
@@ -96,11 +97,49 @@ fn nothing_passes_a_hole() {
 #[test]
 fn beyond_the_policy_is_skipped_and_said() {
     let mut c = at(10);
-    let policy = Policy { max_fill: 3, floor: None };
+    let policy = Policy { max_fill: Most::count(3), floor: None };
     c.newest(page(&[(80, 70), (90, 80)], false), policy);
     let step = c.page(page(&[(60, 50), (70, 60)], true), policy);
     assert_eq!(step.skipped, Some((MsgId(10), MsgId(60))));
     assert_eq!(ids(&step), [60, 70, 80, 90]);
+}
+
+/// A message of the longest text is 60 kB in JSON, and a page of them has three.
+fn long(id: u64) -> Event {
+    Event { body: Body::text("\0".repeat(limits::TEXT_CHARS)), ..e(id, id - 1) }
+}
+
+#[test]
+fn a_backlog_of_long_messages_ends_by_its_bytes() {
+    let mut c = at(10);
+    let few = |below: u64| (below - 3..below).map(long).collect::<Vec<_>>();
+    let run = |below| Page { prev: MsgId(below - 4), events: few(below), more: false, ..Page::default() };
+    let mut step = c.newest(run(5_000), POLICY);
+    let mut asked = 0;
+    while let Some(Want::Before(below)) = c.want() {
+        step = c.page(run(below.0), POLICY);
+        asked += 1;
+    }
+    let bytes: usize = step.deliver.iter().map(size::json).sum();
+    assert!((FILL.bytes..FILL.bytes + 4 * 62_000).contains(&bytes), "{bytes} after {asked} pages");
+    let first = step.deliver[0].id;
+    assert_eq!(step.skipped, Some((MsgId(10), first)), "what lies below is said");
+    assert!(step.deliver.windows(2).all(|w| w[0].id < w[1].id) && c.cursor() == Some(MsgId(4_999)) && c.is_whole());
+}
+
+#[test]
+fn long_messages_that_are_held_end_by_their_bytes_and_are_asked_for_again() {
+    let mut c = at(10);
+    c.newest(page(&[(50, 40)], false), POLICY);
+    c.want();
+    (51..=90).for_each(|id| drop(c.live(long(id))));
+    let held = match &c.work {
+        Work::Fill { held, .. } => held.events.iter().map(size::json).sum::<usize>(),
+        _ => panic!("it waits for what is below 50"),
+    };
+    assert!(held < HELD.bytes + 62_000, "{held}");
+    assert_eq!(ids(&c.page(page(&[(40, 10)], false), POLICY)), [40, 50]);
+    assert_eq!(c.want(), Some(Want::After(MsgId(50))));
 }
 
 #[test]
@@ -111,7 +150,7 @@ fn a_thread_never_seen() {
     assert_eq!(ids(&live_first.live(e(50, 40))), [50]);
 
     // In sync at the time of event 25: what is older was never news, what is newer is fetched.
-    let policy = Policy { max_fill: 10_000, floor: Some(1_000_025) };
+    let policy = Policy { max_fill: FILL, floor: Some(1_000_025) };
     let mut c = Chain::default();
     c.newest(page(&[(40, 30), (50, 40)], false), policy);
     assert_eq!(c.want(), Some(Want::Before(MsgId(40))));

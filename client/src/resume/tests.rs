@@ -6,7 +6,7 @@ use natterjack_protocol::Code;
 use proptest::prelude::*;
 
 use super::*;
-use crate::chain::tests::event;
+use crate::chain::tests::{FILL, event};
 
 const PAGE: usize = 4;
 
@@ -165,7 +165,7 @@ proptest! {
     fn the_app_sees_the_logs_order_exactly_once(actions in prop::collection::vec(action(), 1..120)) {
         let mut edge = Edge::default();
         let mut device = Device {
-            resume: Resume::new([], None, 10_000),
+            resume: Resume::new([], None, FILL),
             seen: BTreeMap::new(),
             under_way: Vec::new(),
             stored: Default::default(),
@@ -189,7 +189,7 @@ proptest! {
                 Action::Restart => {
                     let (cursors, synced) = device.stored.clone();
                     let cursors = cursors.into_iter().map(|(t, id)| (t, Cursor { id, ts: id.0 }));
-                    device.resume = Resume::new(cursors, synced, 10_000);
+                    device.resume = Resume::new(cursors, synced, FILL);
                     device.connect(&edge);
                 }
             }
@@ -216,7 +216,7 @@ fn more_cursors_than_a_hello_takes_are_said_by_sync_and_synced_waits_for_it() {
     // Of two partitions: those with the small ids were active last.
     let cursor = |n: u64| Cursor { id: MsgId(if n > 2_000 { n } else { n << 40 }), ts: n };
     let cursors = (1..=2_500u64).map(|n| (format!("group.g{n}").parse().unwrap(), cursor(n)));
-    let mut r = Resume::new(cursors, None, 10_000);
+    let mut r = Resume::new(cursors, None, FILL);
     let (said, _) = r.hello();
     assert_eq!(said.len(), CURSORS_PER_HELLO);
     let latest = (1_501..=2_500u64).map(|n| (format!("group.g{n}").parse().unwrap(), cursor(n).id)).collect();
@@ -237,7 +237,7 @@ fn more_cursors_than_a_hello_takes_are_said_by_sync_and_synced_waits_for_it() {
 
 #[test]
 fn at_most_eight_threads_are_filled_at_a_time() {
-    let mut r = Resume::new((1..=20u64).map(|n| (format!("group.g{n}").parse().unwrap(), Cursor { id: MsgId(n), ts: n })), None, 10_000);
+    let mut r = Resume::new((1..=20u64).map(|n| (format!("group.g{n}").parse().unwrap(), Cursor { id: MsgId(n), ts: n })), None, FILL);
     let (said, _) = r.hello();
     r.connected(&said);
     let now = Instant::now();
@@ -255,7 +255,7 @@ fn at_most_eight_threads_are_filled_at_a_time() {
 #[test]
 fn an_incomplete_attach_is_asked_again_and_is_no_sync() {
     let thread: Thread = "dm.a.b".parse().unwrap();
-    let mut r = Resume::new([(thread.clone(), Cursor { id: MsgId(5), ts: 5 })], None, 10_000);
+    let mut r = Resume::new([(thread.clone(), Cursor { id: MsgId(5), ts: 5 })], None, FILL);
     let (said, _) = r.hello();
     r.connected(&said);
     let now = Instant::now();
@@ -274,7 +274,7 @@ fn an_incomplete_attach_is_asked_again_and_is_no_sync() {
 #[test]
 fn what_follows_a_page_that_could_not_be_read_waits_for_it() {
     let thread: Thread = "dm.a.b".parse().unwrap();
-    let mut r = Resume::new([], None, 10_000);
+    let mut r = Resume::new([], None, FILL);
     let (said, _) = r.hello();
     r.connected(&said);
     let now = Instant::now();

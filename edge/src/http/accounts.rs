@@ -1,6 +1,6 @@
 //! Accounts and people: register, log in, tokens, finding somebody. All of it is `directory`'s; the edge only says who asks.
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Json, extract::State};
 use natterjack_protocol::{
     DeviceId, Refusal, Token, UserId,
     error::Code,
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Shared,
-    extract::{Actor, Answer, Body, Caller, Failure, Path},
+    extract::{Actor, Answer, Body, Caller, Path},
     openapi::{scalar, schema},
     path::UserPath,
     query::Query,
@@ -62,6 +62,13 @@ pub struct Find {
 pub struct Users {
     #[schema(value_type = Vec<schema::Profile>)]
     users: Vec<Profile>,
+}
+
+/// The login of this token is over, or there was none.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct LoggedOut {
+    #[schema(example = true)]
+    logged_out: bool,
 }
 
 fn device(given: Option<DeviceId>) -> DeviceId {
@@ -135,11 +142,11 @@ pub async fn refresh(State(api): Shared, Caller(client): Caller, Body(t): Body<R
 /// Revokes the refresh tokens of this login, whichever of them this is. Done also for one that is unknown or over.
 #[utoipa::path(post, path = "/v1/logout", tag = "accounts", operation_id = "logout",
     request_body = RefreshToken,
-    responses((status = 204)))]
-pub async fn logout(State(api): Shared, Caller(client): Caller, Body(t): Body<RefreshToken>) -> Result<StatusCode, Failure> {
+    responses((status = 200, body = LoggedOut)))]
+pub async fn logout(State(api): Shared, Caller(client): Caller, Body(t): Body<RefreshToken>) -> Answer<LoggedOut> {
     let _used = api.door.logins(client).uses(&t.refresh)?;
     api.directory.done(&DirectoryRequest::Logout { refresh: t.refresh }).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Json(LoggedOut { logged_out: true }))
 }
 
 /// Users whose name begins with `prefix`, at most 20, and those of `ids`; without both, nobody.

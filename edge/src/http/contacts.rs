@@ -1,15 +1,15 @@
 //! Contacts are `directory`'s. A block is membership of the DM, so the log decides it, and it holds from its place in the log on.
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Json, extract::State};
 use natterjack_protocol::{
-    Body as EntryBody, Kind, Refusal, Thread, UserId,
+    Body as EntryBody, Kind, MsgId, Refusal, Thread, UserId,
     rpc::{self, ContactChange, ContactState, DirectoryAnswer, DirectoryRequest},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
     Api, Shared,
-    extract::{Actor, Answer, Body, Failure, Path},
+    extract::{Actor, Answer, Body, Path},
     openapi::{scalar, schema},
     path::UserPath,
 };
@@ -68,6 +68,19 @@ pub struct BlockedUser {
     user: UserId,
 }
 
+/// It is so.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct Block {
+    /// The conversation of the two.
+    #[schema(value_type = scalar::Thread)]
+    thread: Thread,
+    /// The control entry's place in the thread; if it was so already, that of the last change that the caller may know of; 0: there was none.
+    #[schema(value_type = scalar::MsgId)]
+    id: MsgId,
+    /// The caller blocks this user now.
+    blocked: bool,
+}
+
 /// Whom the caller blocks.
 #[utoipa::path(get, path = "/v1/blocks", tag = "people", operation_id = "listBlocks", security(("token" = [])),
     responses((status = 200, body = Blocks)))]
@@ -80,20 +93,20 @@ pub async fn blocks(State(api): Shared, Actor(actor): Actor) -> Answer<Blocks> {
 /// Neither can write to the other any more; only who blocked sees that. Also before the first message.
 #[utoipa::path(put, path = "/v1/blocks/{user}", tag = "people", operation_id = "block", params(UserPath), security(("token" = [])),
     extensions(("x-codes" = json!(["not_found"]))),
-    responses((status = 204)))]
-pub async fn block(State(api): Shared, Actor(actor): Actor, Path(UserPath { user }): Path<UserPath>) -> Result<StatusCode, Failure> {
+    responses((status = 200, body = Block)))]
+pub async fn block(State(api): Shared, Actor(actor): Actor, Path(UserPath { user }): Path<UserPath>) -> Answer<Block> {
     decide(&api, actor.user, user, Kind::Blocked).await
 }
 
 /// Takes the block back.
 #[utoipa::path(delete, path = "/v1/blocks/{user}", tag = "people", operation_id = "unblock", params(UserPath), security(("token" = [])),
     extensions(("x-codes" = json!(["not_found"]))),
-    responses((status = 204)))]
-pub async fn unblock(State(api): Shared, Actor(actor): Actor, Path(UserPath { user }): Path<UserPath>) -> Result<StatusCode, Failure> {
+    responses((status = 200, body = Block)))]
+pub async fn unblock(State(api): Shared, Actor(actor): Actor, Path(UserPath { user }): Path<UserPath>) -> Answer<Block> {
     decide(&api, actor.user, user, Kind::Unblocked).await
 }
 
-async fn decide(api: &Api, actor: UserId, user: UserId, kind: Kind) -> Result<StatusCode, Failure> {
+async fn decide(api: &Api, actor: UserId, user: UserId, kind: Kind) -> Answer<Block> {
     if actor == user {
         return Err(Refusal::invalid("nobody can block themselves").into());
     }
@@ -102,5 +115,5 @@ async fn decide(api: &Api, actor: UserId, user: UserId, kind: Kind) -> Result<St
     let change = Change { thread: thread.clone(), actor: actor.clone(), kind, body: EntryBody::default(), cid: None };
     let id = api.control.append(&change).await?;
     api.control.folded(&thread, &actor, id).await;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Json(Block { thread, id, blocked: kind == Kind::Blocked }))
 }

@@ -67,8 +67,8 @@ async fn a_block_is_a_control_entry() {
     let world = World::start(&["ua", "ub"]).await;
     let token = world.token("ua", "d1", 600);
     let (status, _, answer) = world.http("PUT", "/v1/blocks/ub", Some(&token), "").await;
-    assert_eq!(status, 204, "{answer}");
     let last = world.tail.last_control(&"dm.ua.ub".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!((status, &answer), (200, &serde_json::json!({ "thread": "dm.ua.ub", "id": last.id, "blocked": true })));
     let entry = natterjack_protocol::Entry::decode(&last.payload).unwrap();
     assert_eq!((entry.kind, entry.from.as_str()), (natterjack_protocol::Kind::Blocked, "ua"));
 }

@@ -9,7 +9,12 @@ use natterjack_protocol::{
     size,
 };
 
-use super::{HistoryError, View, joined::Joined, page::visible, reader::Reader};
+use super::{
+    HistoryError, View,
+    joined::Joined,
+    page::{prev_of, visible},
+    reader::Reader,
+};
 use crate::{
     overlay,
     store::{Order, Row, Store, StoreError},
@@ -69,30 +74,32 @@ impl<S: Store> View<S> {
 
     async fn latest_of(&self, thread: &Thread, reader: &Reader) -> Result<Option<Event>, HistoryError> {
         let joined = Joined::open(self, thread, MsgId::NONE).await?;
-        let row = match newest(&joined, reader).await {
+        let found = match newest(&joined, reader).await {
             Err(HistoryError::Store(StoreError::Unavailable(_))) => {
                 newest(&Joined::open_log_only(self, thread, MsgId::NONE).await?, reader).await?
             }
             // One thread that cannot be checked now does not take the list from anybody.
             Err(HistoryError::OutOfReach) => None,
-            row => row?,
+            found => found?,
         };
-        Ok(row.filter(|r| !r.unchecked).map(|r| r.into_event(MsgId::NONE)))
+        Ok(found.filter(|(r, _)| !r.unchecked).map(|(r, prev)| r.into_event(prev)))
     }
 }
 
-async fn newest<S: Store>(joined: &Joined<'_, S>, reader: &Reader) -> Result<Option<Row>, HistoryError> {
+/// And its `prev`, as in a page that begins with it.
+async fn newest<S: Store>(joined: &Joined<'_, S>, reader: &Reader) -> Result<Option<(Row, MsgId)>, HistoryError> {
     let shown = |r: &Row| r.kind.is_message() || r.kind.is_control() || overlay::is_recalled(r);
-    // Most often the newest entry is it.
-    let (mut hi, mut want, mut left) = (MsgId::MAX, 1, 1 + LOOK_BACK);
+    // Most often the newest entry is it, and the one below is its `prev`.
+    let (mut hi, mut want, mut left) = (MsgId::MAX, 2, 1 + LOOK_BACK);
     while left > 0 {
         let most = Most { count: want, bytes: limits::PAGE_BYTES };
-        let rows = visible(joined, reader, (MsgId::NONE, hi), Order::NewestFirst, most).await?;
+        let mut rows = visible(joined, reader, (MsgId::NONE, hi), Order::NewestFirst, most).await?;
         let Some(oldest) = rows.last().map(|r| r.id) else { return Ok(None) };
         (hi, left) = (oldest, left - rows.len());
         want = left;
-        if let Some(row) = rows.into_iter().find(shown) {
-            return Ok(Some(row));
+        if let Some(at) = rows.iter().position(shown) {
+            let prev = prev_of(joined, reader, rows[at].id, rows.get(at + 1).map(|r| r.id)).await?;
+            return Ok(Some((rows.swap_remove(at), prev)));
         }
     }
     Ok(None)

@@ -116,12 +116,22 @@ pub(super) async fn cut(rows: &impl Rows, reader: &Reader, at: At, limit: usize)
         At::After(id) | At::Around(id) => id.next(),
         At::Time(_) => lo,
     });
-    let prev = down(below, Most::count(1)).await?.first().map_or(MsgId::NONE, |r| r.id);
-    // A hole between them: the newest id that may be there.
-    let prev = reader.hidden(hole, prev.next(), below).map_or(prev, |(_, to)| to);
+    let prev = prev_of(rows, reader, below, None).await?;
     let above = last.unwrap_or(MsgId(below.0.saturating_sub(1)));
     let more = !matches!(at, At::Newest) && !up(above.next(), Most::count(1)).await?.is_empty();
     Ok(Page { r: None, thread: None, events: chained(events, prev), prev, more, holes })
+}
+
+/// What comes before `below` for this reader; with a hole between them, the newest id that may be there. `known`: it was read already.
+pub(super) async fn prev_of(rows: &impl Rows, reader: &Reader, below: MsgId, known: Option<MsgId>) -> Result<MsgId, HistoryError> {
+    let prev = match known {
+        Some(prev) => prev,
+        None => {
+            let newest = visible(rows, reader, (MsgId::NONE, below), Order::NewestFirst, Most::count(1)).await?;
+            newest.first().map_or(MsgId::NONE, |r| r.id)
+        }
+    };
+    Ok(reader.hidden(rows.hole(), prev.next(), below).map_or(prev, |(_, to)| to))
 }
 
 /// Is there, at or above the hole, something older than `ts` before `from`? Then nothing in the hole can be the first at or after it.

@@ -81,6 +81,10 @@ impl Model {
         Ok(())
     }
 
+    fn prev(&self, id: MsgId) -> MsgId {
+        self.rows.iter().map(|r| r.id).rfind(|i| *i < id).unwrap_or_default()
+    }
+
     fn ids(&self, at: At, limit: usize) -> Vec<MsgId> {
         let all: Vec<MsgId> = self.rows.iter().map(|r| r.id).collect();
         let down = |hi: MsgId, n: usize| {
@@ -214,7 +218,12 @@ async fn question(history: &History<Switched>, model: &Model, mut rng: StdRng, w
     }
     match ask(history, HistoryRequest::Latest { reader: user("reader"), threads: vec![(thread, access)] }).await {
         Some(HistoryAnswer::Latest(events)) => {
-            events.iter().flatten().try_for_each(|e| model.is_shown(e)).map_err(|e| format!("latest: {e}"))
+            let newest = events.iter().flatten();
+            newest.clone().try_for_each(|e| model.is_shown(e)).map_err(|e| format!("latest: {e}"))?;
+            newest
+                .map(|e| (e.prev, model.prev(e.id)))
+                .find(|(said, is)| whole && said != is)
+                .map_or(Ok(()), |(said, is)| Err(format!("latest: prev {said}, not {is}")))
         }
         other => Err(format!("the latest were asked for: {other:?}")),
     }
