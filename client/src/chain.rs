@@ -112,15 +112,31 @@ impl Chain {
     pub fn want(&mut self) -> Option<Want> {
         match &mut self.work {
             Work::None => None,
-            Work::Fill { below, held, .. } => {
+            Work::Fill { pages, below, held, .. } => {
                 held.asked = 0;
-                Some(Want::Before(*below))
+                Some(if pages.is_empty() { Want::Newest } else { Want::Before(*below) })
             }
             Work::Catch { held } => {
                 held.asked = held.events.len();
                 held.again = false;
                 Some(self.cursor.map_or(Want::Newest, Want::After))
             }
+        }
+    }
+
+    /// Bytes that wait here for what is below them.
+    pub fn waiting(&self) -> usize {
+        match &self.work {
+            Work::Fill { filled, .. } => filled.bytes,
+            Work::None | Work::Catch { .. } => 0,
+        }
+    }
+
+    /// Lets them go, before anything was asked for: the run is fetched from its top when its turn comes.
+    pub fn let_go(&mut self) {
+        if let Work::Fill { pages, filled, below, .. } = &mut self.work {
+            pages.clear();
+            (*filled, *below) = (Filled::default(), MsgId::MAX);
         }
     }
 
@@ -200,6 +216,7 @@ impl Chain {
         let mut step = Step::default();
         match std::mem::take(&mut self.work) {
             Work::None => {}
+            Work::Fill { pages, held, .. } if pages.is_empty() => self.settle(&mut step, Held { again: false, ..held }),
             Work::Fill { pages, below, held, .. } => {
                 step.skipped = Some((self.cursor.unwrap_or_default(), below));
                 self.join(&mut step, pages, held, policy);

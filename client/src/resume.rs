@@ -15,7 +15,8 @@ use crate::{
     chain::{Chain, Policy, Step, Want},
 };
 
-/// Threads whose pages are fetched at a time: 8 × the largest fill is what a reconnect may hold in memory.
+/// Threads whose pages are fetched at a time: 8 × the largest fill is what a reconnect may hold in memory, and as much again of threads that
+/// wait for their turn.
 const ASKS: usize = 8;
 /// Before the same page is asked for again.
 const AGAIN: Duration = Duration::from_millis(1_000);
@@ -57,6 +58,8 @@ pub(crate) enum Ask {
 pub(crate) struct Resume {
     chains: HashMap<Thread, Chain>,
     policy: Policy,
+    /// Bytes of pages that wait for what is below them, of all threads. What comes beyond is fetched again in its turn.
+    most_waiting: usize,
     synced: Option<Synced>,
     /// Arrived while something was still missing; adopted when nothing is.
     candidate: Option<Synced>,
@@ -78,6 +81,7 @@ impl Resume {
         Self {
             chains: cursors.into_iter().map(|(t, c)| (t, Chain::new(Some(c.id), c.ts))).collect(),
             policy: Policy { max_fill, floor: floor(synced.as_ref()) },
+            most_waiting: max_fill.bytes.saturating_mul(ASKS),
             synced,
             candidate: None,
             open: HashSet::new(),
@@ -129,8 +133,17 @@ impl Resume {
     pub fn newest(&mut self, page: Page, now: Instant) {
         let Some(thread) = page.thread.clone().or_else(|| page.events.first().map(|e| e.thread.clone())) else { return };
         let policy = self.policy;
-        let step = self.chain(&thread).newest(page, policy);
+        let chain = self.chain(&thread);
+        let begins = chain.is_whole();
+        let step = chain.newest(page, policy);
+        if begins && chain.waiting() > 0 && self.waiting() > self.most_waiting {
+            self.chain(&thread).let_go();
+        }
         self.take(thread, step, now);
+    }
+
+    fn waiting(&self) -> usize {
+        self.chains.values().map(Chain::waiting).sum()
     }
 
     /// The answer to [`Ask::Page`].

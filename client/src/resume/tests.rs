@@ -83,6 +83,10 @@ struct Device {
 }
 
 impl Device {
+    fn resume(cursors: impl IntoIterator<Item = (Thread, Cursor)>, synced: Option<Synced>, most_waiting: usize) -> Resume {
+        Resume { most_waiting, ..Resume::new(cursors, synced, FILL) }
+    }
+
     fn drain(&mut self) {
         while let Some(out) = self.resume.next_out() {
             match out {
@@ -162,10 +166,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_app_sees_the_logs_order_exactly_once(actions in prop::collection::vec(action(), 1..120)) {
+    fn the_app_sees_the_logs_order_exactly_once(actions in prop::collection::vec(action(), 1..120), most in prop::sample::select(vec![0, 900, 1 << 20])) {
         let mut edge = Edge::default();
         let mut device = Device {
-            resume: Resume::new([], None, FILL),
+            resume: Device::resume([], None, most),
             seen: BTreeMap::new(),
             under_way: Vec::new(),
             stored: Default::default(),
@@ -189,7 +193,7 @@ proptest! {
                 Action::Restart => {
                     let (cursors, synced) = device.stored.clone();
                     let cursors = cursors.into_iter().map(|(t, id)| (t, Cursor { id, ts: id.0 }));
-                    device.resume = Resume::new(cursors, synced, FILL);
+                    device.resume = Device::resume(cursors, synced, most);
                     device.connect(&edge);
                 }
             }
@@ -209,6 +213,32 @@ proptest! {
             prop_assert_eq!(device.seen.get(thread), Some(&all), "{}", thread);
         }
     }
+}
+
+/// 1,000 threads of which each has a page of the longest messages that does not reach its cursor.
+#[test]
+fn what_waits_of_all_threads_is_bounded() {
+    let thread = |n: u64| format!("group.g{n}").parse::<Thread>().unwrap();
+    let fill = Most { count: 10_000, bytes: 500_000 };
+    let mut r = Resume::new((0..1_000).map(|n| (thread(n), Cursor { id: MsgId(5), ts: n })), None, fill);
+    let long = |n| Event { body: natterjack_protocol::Body::text("\0".repeat(10_000)), ..event(&thread(n), 90, 80) };
+    let page = |n, prev| Page { thread: Some(thread(n)), events: vec![long(n)], prev: MsgId(prev), ..Page::default() };
+    let now = Instant::now();
+    for n in 0..1_000 {
+        r.newest(page(n, 80), now);
+    }
+    assert!(r.waiting() < ASKS * fill.bytes + 62_000, "{}", r.waiting());
+    // All of them come to their end all the same, also those whose pages were let go.
+    let mut again = 0;
+    while let Some(Ask::Page { thread: t, want }) = r.ask(now) {
+        let n = t.to_string().trim_start_matches("group.g").parse().unwrap();
+        again += usize::from(want == Want::Newest);
+        let answer = if want == Want::Newest { page(n, 80) } else { Page { thread: Some(t.clone()), ..Page::default() } };
+        r.page(t, answer, now);
+    }
+    assert!(r.is_whole() && again > 900, "{again}");
+    let got = std::iter::from_fn(|| r.next_out()).filter(|out| matches!(out, Out::Event(_))).count();
+    assert_eq!(got, 1_000);
 }
 
 #[test]
