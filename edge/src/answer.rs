@@ -8,15 +8,13 @@ use std::{io, net::IpAddr, time::Duration};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::{HeaderValue, Response, StatusCode, header};
+use natterjack_protocol::limits;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, timeout, timeout_at},
 };
 
 use crate::{door::Door, wire::Wire};
-
-/// Slower than this on the whole is as good as stalled: somebody who takes a byte now and then.
-const BYTES_PER_SECOND: u32 = 1_024;
 
 /// What becomes of the connection behind an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,10 +52,15 @@ pub fn encode(response: Response<Bytes>, bare: bool, then: Then) -> (Bytes, Byte
     (head.into(), if bare { Bytes::new() } else { body })
 }
 
+/// For the whole of it: somebody who takes a byte now and then is as good as stalled.
+fn longest(bytes: usize, stall: Duration) -> Duration {
+    stall + Duration::from_secs_f64(bytes as f64 / limits::ANSWER_BYTES_PER_SECOND as f64)
+}
+
 /// False: its reader is gone, or was given up.
 pub async fn write(stream: &mut Wire, (head, body): (Bytes, Bytes), stall: Duration, door: &Door, client: IpAddr) -> bool {
     let mut rest = head.chain(body);
-    let last = Instant::now() + stall + Duration::from_secs(1) * u32::try_from(rest.remaining()).unwrap_or(u32::MAX) / BYTES_PER_SECOND;
+    let last = Instant::now() + longest(rest.remaining(), stall);
     let mut held = None;
     while rest.has_remaining() {
         let written = match stream.write_buf(&mut rest).now_or_never() {
@@ -124,6 +127,16 @@ mod tests {
             Response::builder().status(status).header("x-y", "z").header("content-length", "99").body(Bytes::from("body")).unwrap();
         let (head, body) = encode(response, bare, then);
         String::from_utf8([head, body].concat()).unwrap()
+    }
+
+    #[test]
+    fn the_whole_of_an_answer_has_its_time() {
+        let stall = Duration::from_secs(30);
+        assert_eq!(longest(0, stall), stall);
+        let (page, poll) = (limits::PAGE_BYTES + 61_000, limits::POLL_BYTES + 2 * limits::PAGE_BYTES);
+        assert!(longest(page, stall) < Duration::from_secs(80), "a page");
+        // As fast as 2G is: a poll gets through.
+        assert!(longest(poll, stall) > Duration::from_secs(poll as u64 / 5_000), "a poll");
     }
 
     #[test]

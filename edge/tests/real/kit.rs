@@ -187,6 +187,13 @@ impl World {
         RawHttp::new(socket.connect(self.addr).await.unwrap())
     }
 
+    /// Likewise, and the kernel takes so many bytes for it, or what it has as its least.
+    pub async fn dial_with_buffer(&self, bytes: u32) -> RawHttp<TcpStream> {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(bytes).unwrap();
+        RawHttp::new(socket.connect(self.addr).await.unwrap())
+    }
+
     /// Connected, greeted and attached.
     pub async fn client(&self, user: &str, device: &str, codec: Codec) -> Client {
         let mut client = self.socket(codec).await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use natterjack_protocol::Times;
+use natterjack_protocol::{Times, limits};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
@@ -114,6 +114,40 @@ async fn an_answer_that_nobody_takes_is_dropped() {
         assert!(n > 0, "dropped at {sum} of {}", few * one);
         sum += n;
     }
+}
+
+/// It takes something all the time, so it never stalls.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_trickles_is_dropped() {
+    let stall = ms(4_000);
+    let world = World::with(&["ua", "ub"], Times { stall, ..times() }).await;
+    // A page of 20 kB.
+    let token = world.token("ua", "d1", 600);
+    let ask = format!("GET /v1/threads/dm.ua.ub/messages HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n");
+    let one = {
+        let mut http = world.dial().await;
+        http.say(&ask).await;
+        http.answer().await.body.len()
+    };
+    assert!((10_000..100_000).contains(&one), "{one}");
+    let limit = stall + Duration::from_secs_f64(one as f64 / limits::ANSWER_BYTES_PER_SECOND as f64);
+    let mut trickle = world.dial_with_buffer(4 * 1024).await;
+    // More than the kernels between the two take; the requests may be.
+    let _ = timeout(ms(2_000), trickle.stream.write_all(ask.repeat((16 << 20) / one).as_bytes())).await;
+    let (began, mut buffer) = (Instant::now(), vec![0; 128]);
+    let mut longest_pause = Duration::ZERO;
+    loop {
+        tokio::time::sleep(ms(125)).await;
+        let asked = Instant::now();
+        match timeout(limit, trickle.stream.read(&mut buffer)).await.unwrap() {
+            Ok(1..) => longest_pause = longest_pause.max(asked.elapsed()),
+            _ => break,
+        }
+        assert!(began.elapsed() < limit * 2, "it goes on for {:?}", began.elapsed());
+    }
+    assert!(longest_pause < stall, "something was taken all the time: {longest_pause:?}");
+    // The kernel asks for more only when a third of its buffer is free again: for the edge that may be no progress at all.
+    assert!(began.elapsed() > stall.mul_f64(0.8), "{:?} are less than it has", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,11 +6,12 @@ use natterjack_protocol::{codec::Codec, limits};
 use natterjack_tests::kit::{Cluster, ClusterSpec, RawHttp, RawWs, eventually, raw_http::upgrade, within};
 use serde_json::json;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
     net::{TcpSocket, TcpStream},
 };
 use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 use tokio_tungstenite::MaybeTlsStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::common::SOON;
 
@@ -73,13 +74,11 @@ async fn connections(cluster: &Cluster) -> f64 {
     text.as_str().unwrap().lines().find_map(|l| l.strip_prefix("natterjack_edge_connections ")?.trim().parse().ok()).unwrap()
 }
 
-/// 24 connections that pipeline the largest pages and read nothing: they cost one page each at most, and a minute at most.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_that_stop_cost_little_and_not_for_long() {
+/// 24 connections that pipeline the largest pages and read nothing, or a KiB a second: they cost one page each at most, and not for long.
+async fn readers_cost_little_and_not_for_long(stall: u64, trickle: bool) {
     const READERS: usize = 24;
-    const STALL: u64 = 4;
     // One user asks for all of it: what is refused for their number would be small.
-    let set = vec![("edge.stall_seconds".to_owned(), STALL.to_string()), ("limits.requests_per_user".to_owned(), "0".to_owned())];
+    let set = vec![("edge.stall_seconds".to_owned(), stall.to_string()), ("limits.requests_per_user".to_owned(), "0".to_owned())];
     let cluster = Cluster::start(ClusterSpec { edges: 1, set, ..ClusterSpec::default() }).await;
     as_a_pool_does(&cluster, TcpStream::connect(cluster.edge_addr(0)).await.unwrap(), MaybeTlsStream::Plain).await;
 
@@ -112,15 +111,40 @@ async fn readers_that_stop_cost_little_and_not_for_long() {
         http.say(ask.repeat(60)).await;
         readers.push(http);
     }
+    let stall = Duration::from_secs(stall);
+    let last = stall + Duration::from_secs_f64(page as f64 / limits::ANSWER_BYTES_PER_SECOND as f64);
+    let tasks = if trickle { readers.drain(..).map(take_a_little).collect() } else { Vec::new() };
     let mut most = 0;
-    eventually("all are let go", Duration::from_secs(60), async || {
+    eventually("all are let go", last + Duration::from_secs(30), async || {
         most = most.max(resident_kb(&cluster) - before);
         connections(&cluster).await < open + 5.0
     })
     .await;
-    assert!(began.elapsed() >= Duration::from_secs(STALL).mul_f64(0.8), "not before their time");
+    assert!(began.elapsed() >= stall.mul_f64(0.8), "not before their time");
+    drop(tasks);
     let one_each = i64::try_from(READERS * page / 1024).unwrap();
     eprintln!("{READERS} readers of pages of {page} bytes that stopped: {most} kB more at most, gone after {:?}", began.elapsed());
     assert!(most < 2 * one_each, "{most} kB more, one page each is {one_each} kB");
     assert!(ws.send_text(&dm, "the others did not notice").await.is_ok());
+}
+
+/// A KiB a second, until it is let go.
+fn take_a_little(mut http: RawHttp<TcpStream>) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let mut buffer = [0; 128];
+        while matches!(http.stream.read(&mut buffer).await, Ok(1..)) {
+            tokio::time::sleep(Duration::from_millis(125)).await;
+        }
+    }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_stop_cost_little_and_not_for_long() {
+    readers_cost_little_and_not_for_long(4, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a minute and a half; make test-heavy"]
+async fn heavy_readers_that_trickle_cost_little_and_not_for_long() {
+    readers_cost_little_and_not_for_long(30, true).await;
 }
