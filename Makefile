@@ -41,12 +41,13 @@ test: nats-server ## all that must hold: formatting, clippy, unit and property t
 chaos: nats-server ## minutes of faults from random seeds on three nats-servers, then the checker
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test chaos -- --ignored --nocapture heavy
 
-test-heavy: test chaos ## all of `make test`, and the long forms: more of everything, an archive away for 60 s, three CQL nodes, the archive's speed, the API against its document
+test-heavy: test chaos ## all of `make test`, and the long forms: more of everything, an archive away for 60 s, three CQL nodes, the archive's speed, the API against its document, aiohttp
 	NATTERJACK_HEAVY=1 NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test promises_edge --test promises_log -- --include-ignored
 	NATTERJACK_HEAVY=1 NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test archive_cql -- --include-ignored --test-threads 1
-	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test door -- --ignored --nocapture memory
+	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test door -- --ignored --nocapture
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test cql -- --ignored --nocapture
 	scripts/openapi-check.sh
+	scripts/aiohttp-check.sh
 
 bench: nats-server build ## load on a system of its own, release build (ARGS="--json" for machines)
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" target/release/natterjack bench $(ARGS)

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Shared,
     extract::{Actor, Answer, Body, Caller, Path},
-    openapi::{scalar, schema},
+    openapi::{scalar, schema, texts},
     path::UserPath,
     query::Query,
 };
@@ -21,9 +21,9 @@ const IDS: usize = 100;
 
 #[derive(Deserialize, utoipa::ToSchema)]
 pub struct Credentials {
-    #[schema(value_type = scalar::UserName)]
+    #[schema(value_type = texts::UserName)]
     name: String,
-    #[schema(value_type = scalar::Password)]
+    #[schema(value_type = texts::Password)]
     password: String,
     /// Of an earlier login on this device; a new one is made if it is missing.
     #[serde(default)]

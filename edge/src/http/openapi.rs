@@ -17,6 +17,7 @@ pub mod message;
 pub mod place;
 pub mod scalar;
 pub mod schema;
+pub mod texts;
 
 #[derive(OpenApi)]
 #[openapi(

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::{
     scalar::{Cid, MsgId},
     schema::Media,
+    texts::Text,
 };
 
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -32,11 +33,6 @@ pub enum Content {
     Recall(RecallBody),
     Reaction(ReactionBody),
 }
-
-/// Any Unicode with at least one visible character. Counted in Unicode scalar values.
-#[derive(Serialize, Deserialize, ToSchema)]
-#[schema(pattern = r"\S", min_length = 1, max_length = 10000, example = "Grüß dich! 🐸")]
-pub struct Text(String);
 
 /// Exactly one emoji.
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -114,7 +110,7 @@ mod tests {
     #[test]
     fn the_numbers_are_those_of_protocol() {
         let of = |schema| max_length(&serde_json::to_value(schema).unwrap()) as usize;
-        assert_eq!((of(Text::schema()), of(Emoji::schema())), (limits::TEXT_CHARS, limits::EMOJI_CHARS));
+        assert_eq!(of(Emoji::schema()), limits::EMOJI_CHARS);
         let data = serde_json::to_value(CustomBody::schema()).unwrap()["properties"]["data"].clone();
         assert_eq!(max_length(&data) as usize, limits::CUSTOM_BYTES.div_ceil(3) * 4);
     }

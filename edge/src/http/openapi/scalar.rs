@@ -48,17 +48,6 @@ pub struct Millis(u64);
 #[schema(minimum = 1, maximum = 200, example = 50)]
 pub struct PageLimit(u16);
 
-/// The name of an account: letters and digits of one script, `.`, `_` and `-`. Upper and lower case are the same, and so are names that look
-/// alike. Counted when it is composed (NFC).
-#[derive(Serialize, Deserialize, ToSchema)]
-#[schema(pattern = r"^([A-Za-z0-9._-]|[^\u0000-\u00a9])+$", min_length = 2, max_length = 32, example = "alice")]
-pub struct UserName(String);
-
-/// Without control characters and characters that cannot be seen. Counted when it is composed (NFC).
-#[derive(Serialize, Deserialize, ToSchema)]
-#[schema(pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$", min_length = 8, max_length = 256, format = Password, example = "correct horse battery staple")]
-pub struct Password(String);
-
 /// The name of a group: one visible line. Counted when it is composed (NFC) and trimmed.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[schema(
@@ -106,12 +95,6 @@ mod tests {
         assert_eq!(says::<Id>("maxLength"), ids::TOKEN_MAX);
         assert_eq!(says::<Thread>("maxLength"), "dm.".len() + 2 * ids::TOKEN_MAX + 1);
         assert_eq!((says::<PageLimit>("minimum"), says::<PageLimit>("maximum")), (1.into(), limits::PAGE_MAX.into()));
-        assert_eq!(
-            (says::<UserName>("minLength"), says::<UserName>("maxLength")),
-            (limits::USER_NAME_MIN.into(), limits::USER_NAME_CHARS.into())
-        );
-        let password = (says::<Password>("minLength"), says::<Password>("maxLength"));
-        assert_eq!(password, ((*limits::PASSWORD_CHARS.start()).into(), (*limits::PASSWORD_CHARS.end()).into()));
         assert_eq!(says::<GroupName>("maxLength"), limits::GROUP_NAME_CHARS);
         for max in [says::<MsgId>("maximum"), says::<Time>("maximum"), says::<Millis>("maximum")] {
             assert_eq!(max, (1u64 << 53) - 1);
