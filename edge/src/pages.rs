@@ -21,7 +21,7 @@ pub struct Question {
 
 impl Question {
     pub fn of(h: &History) -> Result<Self, Refusal> {
-        let thread = h.thread.clone().ok_or_else(|| Refusal::invalid("thread is missing"))?;
+        let thread = h.thread.clone().ok_or_else(|| Refusal::invalid("thread: is missing"))?;
         for (field, id) in [("before", h.before), ("after", h.after), ("around", h.around), ("at", h.at.map(MsgId))] {
             id.map_or(Ok(()), |id| text::number(id.0)).map_err(|e| e.of(field))?;
         }
@@ -29,7 +29,7 @@ impl Question {
         let mut given = places.into_iter().flatten();
         let at = given.next().unwrap_or(At::Newest);
         if given.next().is_some() {
-            return Err(Refusal::invalid("at most one of before, after, around and at may be given"));
+            return Err(Refusal::invalid("before, after, around, at: at most one of them may be given"));
         }
         let limit = page_limit(h.limit)? as u16;
         Ok(Self { thread, at, limit })

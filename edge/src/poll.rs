@@ -56,7 +56,7 @@ impl Polls {
     pub async fn poll(&self, actor: Actor, ask: Ask) -> Result<Answer, Refusal> {
         if ask.cursors.len() > limits::CURSORS_PER_HELLO {
             return Err(Refusal::invalid(format!(
-                "{} cursors, at most {} are allowed: leave out those of the threads that have been quiet for longest",
+                "cursors: {} of them, at most {} are allowed: leave out those of the threads that have been quiet for longest",
                 ask.cursors.len(),
                 limits::CURSORS_PER_HELLO
             )));

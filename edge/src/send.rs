@@ -242,7 +242,7 @@ pub(crate) fn entry_of(user: &UserId, send: Send) -> Result<(Entry, Bytes), Refu
     let encoded = entry.encode();
     if encoded.len() > limits::BODY_BYTES {
         let (size, most) = (encoded.len(), limits::BODY_BYTES);
-        return Err(Refusal::invalid(format!("the message has {size} bytes, at most {most} are allowed")));
+        return Err(Refusal::invalid(format!("body: the message has {size} bytes, at most {most} are allowed")));
     }
     Ok((entry, encoded))
 }

@@ -119,7 +119,7 @@ impl ThreadLists {
 pub fn page_limit(limit: Option<u16>) -> Result<usize, Refusal> {
     match limit.map_or(limits::PAGE_DEFAULT, usize::from) {
         n @ 1..=limits::PAGE_MAX => Ok(n),
-        _ => Err(Refusal::invalid(format!("limit may be 1 to {}", limits::PAGE_MAX))),
+        _ => Err(Refusal::invalid(format!("limit: may be 1 to {}", limits::PAGE_MAX))),
     }
 }
 

@@ -208,7 +208,7 @@ impl Body {
                 need(self.target.is_some(), "target")?;
                 need(self.emoji.is_some(), "emoji")?;
             }
-            _ => return Err(Refusal::invalid(format!("kind {} cannot be sent", kind.as_str()))),
+            _ => return Err(Refusal::invalid(format!("kind: {} cannot be sent", kind.as_str()))),
         }
         check("body.text", self.text.as_deref(), text::message)?;
         check("body.emoji", self.emoji.as_deref(), text::emoji)?;

@@ -415,7 +415,7 @@ pub fn judge_group(group: Option<&Group>, actor: &UserId, kind: Kind, body: &Bod
             let present: Vec<(&UserId, Role)> = body.users.iter().filter_map(|u| Some((u, group.role(u)?))).collect();
             for (user, theirs) in &present {
                 if *user == actor {
-                    return Err(Refusal::invalid("leave the group instead of removing yourself"));
+                    return Err(Refusal::invalid("user: leave the group instead of removing yourself"));
                 }
                 if role != Role::Owner && *theirs >= role {
                     return Err(forbidden("only an owner may remove an admin or an owner"));
@@ -439,7 +439,7 @@ pub fn judge_group(group: Option<&Group>, actor: &UserId, kind: Kind, body: &Bod
             }
             at_least(Role::Owner)?;
             let ([user], Some(new)) = (body.users.as_slice(), body.role) else {
-                return Err(Refusal::invalid("name one user and a role"));
+                return Err(Refusal::invalid("users, role: name one user and a role"));
             };
             let old = group.role(user).ok_or_else(|| Refusal::new(Code::NotFound, format!("{user} is not in this group")))?;
             if old == Role::Owner && new != Role::Owner && group.owners() == 1 {

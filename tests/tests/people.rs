@@ -15,6 +15,8 @@ mod faults;
 mod groups;
 #[path = "people/lost_answers.rs"]
 mod lost_answers;
+#[path = "people/lost_changes.rs"]
+mod lost_changes;
 #[path = "people/people.rs"]
 mod people;
 #[path = "people/refresh.rs"]

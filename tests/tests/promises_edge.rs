@@ -13,3 +13,5 @@ mod p5_any_edge;
 mod p6_edges_are_cattle;
 #[path = "promises_edge/sizes.rs"]
 mod sizes;
+#[path = "promises_edge/sizes_asked.rs"]
+mod sizes_asked;

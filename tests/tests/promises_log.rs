@@ -3,6 +3,8 @@
 
 #[path = "promises_log/generations.rs"]
 mod generations;
+#[path = "promises_log/later.rs"]
+mod later;
 #[path = "promises_log/p1_acked_means_kept.rs"]
 mod p1_acked_means_kept;
 #[path = "promises_log/p2_once.rs"]

@@ -108,7 +108,7 @@ pub async fn unblock(State(api): Shared, Actor(actor): Actor, Path(UserPath { us
 
 async fn decide(api: &Api, actor: UserId, user: UserId, kind: Kind) -> Answer<Block> {
     if actor == user {
-        return Err(Refusal::invalid("nobody can block themselves").into());
+        return Err(Refusal::invalid("path: user: nobody can block themselves").into());
     }
     api.people.exist(std::slice::from_ref(&user)).await?;
     let thread = Thread::dm(&actor, &user);

@@ -61,7 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             ClientFrame::Sync { r, cursors } => {
                 if cursors.len() > limits::CURSORS_PER_HELLO {
-                    self.error(Some(r), Refusal::invalid(format!("at most {} cursors at once", limits::CURSORS_PER_HELLO)));
+                    self.error(Some(r), Refusal::invalid(format!("cursors: at most {} at once", limits::CURSORS_PER_HELLO)));
                     return None;
                 }
                 let (services, handle) = (self.services.clone(), self.handle.clone());
@@ -78,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 let synced = self.services.live.synced().filter(|_| whole);
                 self.handle.frame(&ServerFrame::Pong { now: self.services.clock.any_now_ms(), synced });
             }
-            ClientFrame::Hello(_) => self.error(None, Refusal::invalid("this session has said hello already")),
+            ClientFrame::Hello(_) => self.error(None, Refusal::invalid("t: this session has said hello already")),
             ClientFrame::Bye => return self.last_words(close::BYE),
         }
         None

@@ -112,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
         }
         if hello.cursors.len() > limits::CURSORS_PER_HELLO {
             let why = format!(
-                "hello has {} cursors, at most {} are allowed: send the rest with `sync`",
+                "cursors: {} of them, at most {} are allowed: send the rest with `sync`",
                 hello.cursors.len(),
                 limits::CURSORS_PER_HELLO
             );

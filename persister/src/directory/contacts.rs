@@ -23,7 +23,7 @@ impl<S: Accounts> Directory<S> {
 
     pub(super) async fn contact(&self, actor: &UserId, other: &UserId, change: ContactChange) -> Result<DirectoryAnswer, Refusal> {
         if actor == other {
-            return Err(Refusal::invalid("nobody is their own contact"));
+            return Err(Refusal::invalid("path: user: nobody is their own contact"));
         }
         if change == ContactChange::Request {
             self.not_blocked(actor, other).await?;

@@ -7,29 +7,32 @@ use serde_json::Value;
 
 use super::{document, wait::patience};
 
+const ANSWER: Duration = Duration::from_secs(30);
+
 #[derive(Clone)]
 pub struct Api {
     base: String,
     token: Option<String>,
     http: reqwest::Client,
+    limit: Duration,
 }
 
 impl Api {
     pub fn new(edge: SocketAddr, token: Option<String>) -> Self {
-        let http = reqwest::Client::builder().timeout(patience(Duration::from_secs(30))).build().unwrap();
-        Self { base: format!("http://{edge}"), token, http }
+        let http = reqwest::Client::builder().build().unwrap();
+        Self { base: format!("http://{edge}"), token, http, limit: ANSWER }
     }
 
     /// Over TLS, believing this authority (PEM) and nobody else.
     pub fn secure(edge: SocketAddr, ca: &str) -> Self {
         let ca = reqwest::Certificate::from_pem(ca.as_bytes()).unwrap();
-        let http = reqwest::Client::builder()
-            .timeout(patience(Duration::from_secs(30)))
-            .tls_built_in_root_certs(false)
-            .add_root_certificate(ca)
-            .build()
-            .unwrap();
-        Self { base: format!("https://{edge}"), token: None, http }
+        let http = reqwest::Client::builder().tls_built_in_root_certs(false).add_root_certificate(ca).build().unwrap();
+        Self { base: format!("https://{edge}"), token: None, http, limit: ANSWER }
+    }
+
+    /// Waits so long for each answer.
+    pub fn patient(&self, limit: Duration) -> Self {
+        Self { limit, ..self.clone() }
     }
 
     pub fn with_token(&self, token: impl Into<String>) -> Self {
@@ -43,7 +46,7 @@ impl Api {
 
     /// Likewise, for when nobody may be there.
     pub async fn try_call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(u16, Value), reqwest::Error> {
-        let mut request = self.http.request(method.clone(), format!("{}{path}", self.base));
+        let mut request = self.http.request(method.clone(), format!("{}{path}", self.base)).timeout(patience(self.limit));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }

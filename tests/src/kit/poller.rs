@@ -27,9 +27,13 @@ pub struct Poller {
 impl Poller {
     /// Polls `edges`, the first one first.
     pub fn new(cluster: &Cluster, user: &User, edges: impl IntoIterator<Item = usize>) -> Self {
+        Self::over(user, edges.into_iter().map(|e| cluster.api(user, e)))
+    }
+
+    pub fn over(user: &User, apis: impl IntoIterator<Item = Api>) -> Self {
         Self {
             user: user.clone(),
-            apis: edges.into_iter().map(|e| cluster.api(user, e)).collect(),
+            apis: apis.into_iter().collect(),
             at: 0,
             cursors: BTreeMap::new(),
             synced: None,

@@ -6,7 +6,7 @@ use natterjack_protocol::{MsgId, Thread, Times, codec::Codec};
 use natterjack_tests::kit::{Api, Cassandra, Cluster, ClusterSpec, User, eventually};
 
 use crate::{
-    people::{Insight, all_well, whole_history},
+    people::common::{Insight, all_well, whole_history},
     watching::{Log, SOON, Traffic, Watcher, assert_log, new_group, slowest},
 };
 

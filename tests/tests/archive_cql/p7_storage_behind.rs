@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::common::{DIVISOR, no_longer_young};
 use crate::{
-    people::{Insight, whole_history},
+    people::common::{Insight, whole_history},
     watching::{SOON, send_through},
 };
 

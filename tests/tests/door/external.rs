@@ -7,10 +7,11 @@ use futures_util::future::join_all;
 use natterjack_client::{Client, ConnectError, OutboxStore};
 use natterjack_protocol::rpc::Tokens;
 use natterjack_tests::kit::{
-    Cluster, ClusterSpec, Issuer, eventually,
+    Cluster, ClusterSpec, Issuer, LossyEdge, eventually,
     issuer::{Key, Mood, claims},
     next_messages,
 };
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::common::SOON;
@@ -113,6 +114,41 @@ async fn a_token_of_the_issuer_is_a_login_and_an_account() {
     for secret in [&token, &token_of_zoe, &first.access, &first.refresh] {
         cluster.assert_not_logged(secret);
     }
+}
+
+/// The login is made and its answer lost, alone and in a crowd: the same token again is a login of the same account.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_whose_answer_was_lost_made_one_account() {
+    let key = Key::ed25519("ed");
+    let issuer = Issuer::start(&[&key]).await;
+    let cluster = start(&issuer).await;
+    let lossy = LossyEdge::start(&cluster, 0).await;
+    let path = "/v1/login/external";
+    let login = |of: &str, name: &str| json!({ "token": key.sign(&claims(of, name)), "device": "phone-1" });
+    let (alice, zoe) = (login("s-1", "Alice"), login("s-2", "Zoe"));
+    for _ in 0..2 {
+        lossy.lose(None, Method::POST, path, &alice).await;
+    }
+    let mut logins = Vec::new();
+    for edge in [1, 0] {
+        logins.push(tokens(cluster.anonymous(edge).post(path, &alice).await));
+    }
+    assert_eq!((logins[0].name.as_str(), logins[0].device.as_str()), ("Alice", "phone-1"));
+    assert_eq!((&logins[0].user, &logins[0].device), (&logins[1].user, &logins[1].device));
+    // Somebody new, whose answers are lost while others come through.
+    let lost = join_all((0..3).map(|_| lossy.lose(None, Method::POST, path, &zoe)));
+    let through = join_all((0..3).map(|_| async { tokens(cluster.anonymous(1).post(path, &zoe).await) }));
+    logins.extend(tokio::join!(lost, through).1);
+    assert_eq!(logins.iter().map(|l| &l.user).collect::<BTreeSet<_>>().len(), 2);
+    for prefix in ["ali", "zo"] {
+        let found = cluster.anonymous(0).with_token(&logins[0].access).get(&format!("/v1/users?prefix={prefix}")).await.1;
+        assert_eq!(found["users"].as_array().unwrap().len(), 1, "{found}");
+    }
+    // Each of them is a login, and those that nobody heard of take nothing from it.
+    for login in logins {
+        assert_eq!(cluster.anonymous(0).post("/v1/refresh", &json!({ "refresh": login.refresh })).await.0, 200);
+    }
+    cluster.assert_not_logged(alice["token"].as_str().unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,5 @@
 //! The largest legal content on slow lines: whoever says hello is attached at the first try, over either codec, at any edge, and misses
-//! nothing; and so with the SDK, polls, thread lists, pages and joins.
+//! nothing; and so with the SDK and joins. `sizes_asked` is what else may be asked for.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -7,19 +7,22 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use natterjack_client::Event;
 use natterjack_protocol::{
     Body, Kind, MsgId, Thread,
     codec::Codec,
-    frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame},
+    frame::{ClientFrame, DeviceClass, Hello, History, Page, Request, Send, ServerFrame},
     limits,
 };
-use natterjack_tests::kit::{Cassandra, Cluster, ClusterSpec, Flow, Poller, Proxy, RawWs, Received, Side, User, within};
+use natterjack_tests::kit::{Cassandra, Cluster, ClusterSpec, Flow, Proxy, RawWs, Received, Side, User, within};
 use serde_json::json;
+
+use super::sizes_asked;
 
 /// A message in JSON at most, and a page: it ends with the event that reaches its bytes.
 const EVENT: usize = 6 * limits::TEXT_CHARS + 1_000;
-const PAGE: usize = limits::PAGE_BYTES + EVENT;
+pub const PAGE: usize = limits::PAGE_BYTES + EVENT;
 
 /// Texts of four bytes a character, of control characters, and bytes.
 fn large(n: usize) -> (Kind, Body) {
@@ -56,11 +59,14 @@ async fn send(ws: &mut RawWs, thread: &Thread, numbers: std::ops::Range<usize>) 
 }
 
 /// A client on a slow line that attaches once and then reads everything, filling gaps downwards; a close is a panic.
-struct Reader {
+pub struct Reader {
     ws: RawWs,
     attached: bool,
     events: BTreeMap<Thread, BTreeMap<MsgId, MsgId>>,
     asked: HashSet<(Thread, MsgId)>,
+    /// The request that [`Reader::ask`] waits for, and its answer.
+    wanted: Option<Request>,
+    answer: Option<ServerFrame>,
 }
 
 impl Reader {
@@ -69,7 +75,7 @@ impl Reader {
         let (token, device) = (user.tokens.access.clone(), user.tokens.device.clone());
         let hello = Hello { token, device, class: DeviceClass::Other, cursors: BTreeMap::new(), synced: None };
         ws.send(&ClientFrame::Hello(hello)).await;
-        Self { ws, attached: false, events: BTreeMap::new(), asked: HashSet::new() }
+        Self { ws, attached: false, events: BTreeMap::new(), asked: HashSet::new(), wanted: None, answer: None }
     }
 
     /// Until `done`; heartbeats as a client has to.
@@ -86,8 +92,22 @@ impl Reader {
         .await;
     }
 
+    /// Takes everything as it comes until the answer is there.
+    pub async fn ask(&mut self, limit: Duration, frame: impl FnOnce(Request) -> ClientFrame) -> ServerFrame {
+        let r = self.ws.request();
+        self.wanted = Some(r);
+        self.ws.send(&frame(r)).await;
+        self.read("an answer", limit, |me| me.answer.is_some()).await;
+        self.answer.take().expect("it was waited for")
+    }
+
     async fn take(&mut self, received: Received) {
         match received {
+            Received::Frame(f @ (ServerFrame::Page(Page { r: Some(r), .. }) | ServerFrame::Threads { r, .. }))
+                if Some(r) == self.wanted =>
+            {
+                (self.wanted, self.answer) = (None, Some(f));
+            }
             Received::Frame(ServerFrame::Attached { .. }) => self.attached = true,
             Received::Frame(ServerFrame::Event(e)) => self.had(&e.thread, e.id, e.prev),
             Received::Frame(ServerFrame::Page(page)) => {
@@ -131,11 +151,23 @@ async fn slow(cluster: &Cluster, edge: usize, rate: usize) -> Proxy {
     proxy
 }
 
-const GROUPS: usize = 60;
+/// How large a run is, and how slow its lines.
+struct Scale {
+    groups: usize,
+    rate: usize,
+    limit: Duration,
+    /// A device for each codec at each edge; else two, which have both of both.
+    each: bool,
+}
+
+const QUICK: Scale = Scale { groups: 24, rate: 1_000_000, limit: Duration::from_secs(60), each: false };
+/// Eight megabytes for each device.
+const SLOW: Scale = Scale { groups: 60, rate: 64_000, limit: Duration::from_secs(400), each: true };
+
 const MESSAGES: usize = 40;
 
 /// Groups with such a last message each, a conversation with many of them, and more while the devices attach. `set`: of the configuration.
-async fn everybody_attaches(set: Vec<(String, String)>, rate: usize, limit: Duration) {
+async fn everybody_attaches(set: Vec<(String, String)>, Scale { groups, rate, limit, each }: Scale) {
     let cluster = Cluster::start(ClusterSpec { set, ..ClusterSpec::default() }).await;
     let users = cluster.mint_users(3).await;
     let [alice, bob, carol] = users.try_into().ok().unwrap();
@@ -164,7 +196,7 @@ async fn everybody_attaches(set: Vec<(String, String)>, rate: usize, limit: Dura
     let mut all: BTreeMap<Thread, Vec<MsgId>> = BTreeMap::from([(dm.clone(), first)]);
     let sent = send(&mut bob_ws, &dm, 1..MESSAGES).await;
     all.get_mut(&dm).unwrap().extend(sent);
-    for n in 0..GROUPS {
+    for n in 0..groups {
         let (status, made) = cluster.api(&bob, n % 2).post("/v1/groups", &json!({ "name": format!("g{n}"), "users": [alice.id()] })).await;
         assert_eq!(status, 200, "{made}");
         let thread: Thread = made["thread"].as_str().unwrap().parse().unwrap();
@@ -174,13 +206,14 @@ async fn everybody_attaches(set: Vec<(String, String)>, rate: usize, limit: Dura
     // Beside each other on slow lines: both codecs at both edges, and the SDK with its cursors.
     let lines = [slow(&cluster, 0, rate).await, slow(&cluster, 1, rate).await];
     let mut readers = Vec::new();
-    for ((line, codec), device) in lines.iter().zip(Codec::ALL).zip(["d-raw-0", "d-raw-1"]) {
-        readers.push(Reader::hello(line.addr(), codec, &cluster.other_device(&alice, device)).await);
+    for (n, line) in lines.iter().enumerate() {
+        for (m, codec) in Codec::ALL.into_iter().enumerate().filter(|(m, _)| each || *m == n) {
+            readers.push(Reader::hello(line.addr(), codec, &cluster.other_device(&alice, &format!("d-raw-{n}{m}"))).await);
+        }
     }
     sdk_line.set(Side::FromClient, Flow::Pass);
     sdk_line.set(Side::FromServer, Flow::Slow(rate));
     sdk_line.reset();
-    let (mut one, mut two) = (readers.remove(0), readers.remove(0));
     let mut carol_ws = cluster.raw(&carol, 1, Codec::Msgpack).await;
     let with_carol = alice.dm(&carol);
     let (with_bob, all) = (dm, all);
@@ -189,9 +222,8 @@ async fn everybody_attaches(set: Vec<(String, String)>, rate: usize, limit: Dura
         let said = send(&mut carol_ws, &with_carol, 0..32).await;
         (with_carol.clone(), said)
     };
-    let attach_one = one.read("attached in MessagePack", limit, |r| r.attached);
-    let attach_two = two.read("attached in JSON", limit, |r| r.attached);
-    let (live, (), ()) = tokio::join!(meanwhile, attach_one, attach_two);
+    let attached = join_all(readers.iter_mut().map(|reader| reader.read("attached", limit, |r| r.attached)));
+    let (live, _) = tokio::join!(meanwhile, attached);
     let whole = |r: &Reader| all.iter().chain([(&live.0, &live.1)]).all(|(t, ids)| r.has(t, ids));
     let sdk = within("all of it in the SDK", limit, async {
         let want: usize = all.values().map(Vec::len).sum::<usize>() + live.1.len();
@@ -199,7 +231,7 @@ async fn everybody_attaches(set: Vec<(String, String)>, rate: usize, limit: Dura
             saw(events.next().await, &mut sdk_saw);
         }
     });
-    tokio::join!(one.read("all of it", limit, whole), two.read("all of it", limit, whole), sdk);
+    tokio::join!(join_all(readers.iter_mut().map(|reader| reader.read("all of it", limit, whole))), sdk);
     for (thread, ids) in all.iter().chain([(&live.0, &live.1)]) {
         let shown: Vec<MsgId> = sdk_saw.iter().filter(|(t, _)| t == thread).map(|(_, id)| *id).collect();
         assert_eq!(&shown, ids, "{thread} in the SDK, in order, each once");
@@ -217,78 +249,28 @@ async fn everybody_attaches(set: Vec<(String, String)>, rate: usize, limit: Dura
     let (status, added) = cluster.api(&bob, 0).post(&path, &json!({ "users": [alice.id()] })).await;
     assert_eq!(status, 200, "{added}");
     let joined = |r: &Reader| r.has(&group, &said);
-    tokio::join!(one.read("joined", limit, joined), two.read("joined", limit, joined));
+    join_all(readers.iter_mut().map(|reader| reader.read("joined", limit, joined))).await;
 
-    lists_pages_and_polls(&cluster, &alice, &with_bob, &all).await;
+    sizes_asked::for_everything(&cluster, &mut readers, &lines, (&alice, &with_bob, &all), limit).await;
     for p in cluster.processes() {
         assert!(!p.log().contains("cannot be sent"), "{} made an answer that is too large", p.name());
     }
 }
 
-async fn lists_pages_and_polls(cluster: &Cluster, alice: &User, dm: &Thread, all: &BTreeMap<Thread, Vec<MsgId>>) {
-    for edge in 0..2 {
-        let api = cluster.api(alice, edge);
-        for limit in [1, limits::PAGE_MAX] {
-            let (mut listed, mut next) = (Vec::new(), String::new());
-            // One by one: the first ten.
-            while limit > 1 || listed.len() < 10 {
-                let (status, list) = api.get(&format!("/v1/threads?limit={limit}{next}")).await;
-                assert_eq!(status, 200, "{list}");
-                assert!(list.to_string().len() < PAGE, "a list of {} bytes", list.to_string().len());
-                listed.extend(list["threads"].as_array().unwrap().iter().map(|t| t["thread"].as_str().unwrap().to_owned()));
-                match list["next"].as_u64() {
-                    Some(before) => next = format!("&before={before}"),
-                    None => break,
-                }
-            }
-            let once: HashSet<&String> = listed.iter().collect();
-            assert_eq!(once.len(), listed.len(), "no thread is listed twice");
-            assert!(limit == 1 || all.keys().all(|t| once.contains(&t.to_string())), "every thread is listed");
-        }
-        let (mut ids, mut before) = (Vec::new(), String::new());
-        loop {
-            let (status, page) = api.get(&format!("/v1/threads/{dm}/messages?limit=200{before}")).await;
-            assert_eq!(status, 200, "{page}");
-            assert!(page.to_string().len() < PAGE);
-            let page: Page = serde_json::from_value(page).unwrap();
-            ids.splice(0..0, page.events.iter().filter(|e| !e.kind.is_control()).map(|e| e.id));
-            if page.prev.is_none() {
-                break;
-            }
-            before = format!("&before={}", page.events[0].id);
-        }
-        assert_eq!(ids, all[dm]);
-    }
-    let polling = cluster.other_device(alice, "d-poll");
-    let mut poller = Poller::new(cluster, &polling, [1]);
-    let all_of = |p: &Poller| all.iter().all(|(t, ids)| t == dm || p.messages(t) == *ids);
-    within("all of it polled", Duration::from_secs(30), async {
-        while !all_of(&poller) || poller.synced.is_none() {
-            let answer = poller.poll(0).await.expect("an answer");
-            assert!(answer.to_string().len() < limits::POLL_BYTES + 2 * PAGE);
-        }
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everybody_attaches_at_the_first_hello_whatever_there_is() {
-    everybody_attaches(Vec::new(), 1_000_000, Duration::from_secs(60)).await;
+    everybody_attaches(Vec::new(), QUICK).await;
 }
-
-const SLOW: usize = 64_000;
-/// Eight megabytes for each device.
-const SLOWLY: Duration = Duration::from_secs(400);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes; make test-heavy"]
 async fn everybody_attaches_at_64_kilobytes_a_second() {
-    everybody_attaches(Vec::new(), SLOW, SLOWLY).await;
+    everybody_attaches(Vec::new(), SLOW).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes; make test-heavy"]
 async fn everybody_attaches_at_64_kilobytes_a_second_with_the_archive_on_cql() {
     let cql = Cassandra::one().await;
-    everybody_attaches(cql.settings(), SLOW, SLOWLY).await;
+    everybody_attaches(cql.settings(), SLOW).await;
 }
