@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::PoisonError, time::Duration};
 
 use async_nats::{Message, Subscriber};
 use futures_util::{StreamExt, future::BoxFuture};
-use natterjack_nats::{Batch, Buckets, KvError, LogBounds, LogReader, LogRecord, Position, Positions, Record, RoleLease, Start, Tail};
+use natterjack_nats::{Batch, Buckets, KvError, LogReader, LogRecord, Position, Positions, Record, RoleLease, Start, Tail};
 use natterjack_protocol::{Entry, MsgId, UserId};
 use tokio::{
     sync::watch,
@@ -28,7 +28,7 @@ use crate::{
     quiet::Quiet,
     service::{Heir, Shared, Status},
     start::{self, Log, Plan},
-    watch::{Clock, Watch},
+    watch::{Clock, Seen, Since, Watch},
     window::{Control, Pending, Window},
 };
 
@@ -82,7 +82,7 @@ struct Partition {
     positions: Positions,
     watch: Watch,
     clock: Clock,
-    created_ms: u64,
+    since: Option<Since>,
     /// The log's first id and its end when its bounds were asked last.
     log_first: MsgId,
     log_end: MsgId,
@@ -107,7 +107,7 @@ struct Partition {
     acquiring: Slot<RoleLease>,
     folding: Slot<Vec<(MsgId, Vec<UserId>)>>,
     barrier: Slot<Option<MsgId>>,
-    bounds: Slot<Option<(LogBounds, Instant)>>,
+    bounds: Slot<Option<Seen>>,
     lag: Slot<Option<u64>>,
     saving: Slot<Result<Position, KvError>>,
     /// Read, and behind an entry that is being judged.
@@ -176,9 +176,9 @@ impl Partition {
             window: Window::new(published, known),
             folder: Folder::new(&shared.log, Buckets::new(&shared.log, shared.layout), p),
             positions,
-            watch: Watch::new(tail, &own, p, times.beat_silence, shared.layout.former.is_some()),
+            watch: Watch::new(tail, &own, p, times, shared.layout.former.is_some()),
             clock: Clock { ts: bounds.ts_ms, at: Instant::now() },
-            created_ms: bounds.created_ms,
+            since: None,
             log_first: bounds.first,
             log_end: bounds.last,
             // The mark itself may have expired, or was read by somebody long ago.

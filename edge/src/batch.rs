@@ -89,11 +89,11 @@ impl Sends {
         if !allowed {
             return None;
         }
-        let (now, created) = self.clock.now_ms(p).zip(self.clock.created_ms(p))?;
+        let (now, since) = self.clock.now_ms(p).zip(self.clock.dedupe_since_ms(p))?;
         let ready = |Queued { send, .. }: &Queued| -> Option<(String, Bytes)> {
             // What another message is named by has to be looked up first.
             let alone = send.body.references().next().is_some();
-            let first_time = !alone && send.cid.age(now, created, &self.times) == Age::Fresh && send.cid.unix_ms() + RESENT > now;
+            let first_time = !alone && send.cid.age(now, since, &self.times) == Age::Fresh && send.cid.unix_ms() + RESENT > now;
             let (_, encoded) = entry_of(&state.user, send.clone()).ok().filter(|_| first_time)?;
             Some((send.cid.dedupe_id(thread, &state.user), encoded))
         };

@@ -64,9 +64,9 @@ impl Clock {
         known.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64))
     }
 
-    /// When the partition's stream was made.
-    pub fn created_ms(&self, p: u32) -> Option<u64> {
-        self.partition(p).map(|p| p.beat.created)
+    /// See [`Beat::dedupe_since`].
+    pub fn dedupe_since_ms(&self, p: u32) -> Option<u64> {
+        self.partition(p).map(|p| p.beat.dedupe_since)
     }
 
     pub fn archive_lag_ms(&self, p: u32) -> Option<u64> {
@@ -111,8 +111,14 @@ mod tests {
     async fn alive_only_when_every_partition_beats() {
         let times = Times { beat_silence: Duration::from_millis(30), ..Times::default() };
         let clock = Clock::new(2, &times);
-        let beat =
-            |p, frontier| Beat { generation: 1, p, ts: 1_800_000_000_000, created: 1, frontier: MsgId(frontier), archive_lag_ms: None };
+        let beat = |p, frontier| Beat {
+            generation: 1,
+            p,
+            ts: 1_800_000_000_000,
+            dedupe_since: 1,
+            frontier: MsgId(frontier),
+            archive_lag_ms: None,
+        };
         assert!(clock.beat(beat(0, 9)), "the first beat ends a silence");
         assert!(!clock.all_alive());
         assert_eq!((clock.silent(0), clock.silent(1)), (None, Some(None)));

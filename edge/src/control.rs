@@ -122,8 +122,8 @@ impl Control {
     fn is_old(&self, change: &Change) -> Result<bool, Refusal> {
         let Some(cid) = change.cid else { return Ok(false) };
         let p = self.log.layout().partition(&change.thread);
-        let Some((now, created)) = self.clock.now_ms(p).zip(self.clock.created_ms(p)) else { return Ok(true) };
-        match cid.age(now, created, &self.times) {
+        let Some((now, since)) = self.clock.now_ms(p).zip(self.clock.dedupe_since_ms(p)) else { return Ok(true) };
+        match cid.age(now, since, &self.times) {
             Age::Ahead => Err(clock_ahead(now).with_cid(cid)),
             age => Ok(age == Age::Old),
         }

@@ -84,8 +84,8 @@ impl Sends {
         let (cid, thread) = (send.cid, send.thread.clone());
         let (mut entry, mut encoded) = entry_of(&state.user, send)?;
         let p = self.layout.partition(&thread);
-        let (now, created) = self.clock.now_ms(p).zip(self.clock.created_ms(p)).ok_or_else(no_beats)?;
-        let age = cid.age(now, created, &self.times);
+        let (now, since) = self.clock.now_ms(p).zip(self.clock.dedupe_since_ms(p)).ok_or_else(no_beats)?;
+        let age = cid.age(now, since, &self.times);
         if age == Age::Ahead {
             return Err(clock_ahead(now));
         }

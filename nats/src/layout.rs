@@ -15,6 +15,8 @@ use crate::{
     subjects,
 };
 
+/// The first generation.
+pub(crate) const FIRST: u32 = 1;
 /// After a watch that could not be opened, or a stream that has no leader.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How long a role that starts waits for three servers that have just started: an election takes 4–9 s, and may have to be repeated.
@@ -69,6 +71,11 @@ impl Layout {
     /// One generation alone.
     pub fn new(generation: u32, partitions: u32, kv_shards: u32) -> Self {
         Self { generation, partitions, kv_shards, former: None, next: None }
+    }
+
+    /// No other generation was there before, and none is being made.
+    pub fn is_the_first(&self) -> bool {
+        self.generation == FIRST && self.former.is_none() && self.next.is_none()
     }
 
     /// By the leader: whatever was written before is seen.

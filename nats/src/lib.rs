@@ -5,6 +5,7 @@
 //! changes it while all runs, `kv` and `lease` hold the state beside the log, `service` answers requests between roles.
 
 pub mod baseline;
+pub mod beginning;
 pub mod config;
 pub mod connect;
 pub mod fanin;
@@ -29,6 +30,7 @@ pub mod subjects;
 pub mod tail;
 pub(crate) mod wire_time;
 
+pub use beginning::Beginning;
 pub use config::NatsConfig;
 pub use connect::{ConnectError, Nats, RpcError};
 pub use fanin::{FanIn, FanInEvent, Slot, Tail8};

@@ -15,14 +15,12 @@ use crate::{
     generation,
     js::{self, JsError, code},
     kv::KvError,
-    layout::{Layout, LayoutError},
+    layout::{self, Layout, LayoutError},
     subjects,
 };
 
 /// Milliseconds since 1970 at the start of 2026: ids count from here, and an earlier clock is a wrong clock.
 pub const EPOCH_MS: u64 = 1_767_225_600_000;
-/// The first generation.
-const GENERATION: u32 = 1;
 /// For a server whose free disk nobody told us.
 const FALLBACK_MAX_BYTES: i64 = 4 << 30;
 
@@ -86,7 +84,7 @@ pub fn first_seq(now_ms: u64, highest_before: u64) -> u64 {
 }
 
 async fn agree_on_layout(nats: &Nats, cfg: &NatsConfig) -> Result<Layout, ProvisionError> {
-    let wanted = Layout::new(GENERATION, cfg.partitions.max(1), cfg.kv_shards.max(1));
+    let wanted = Layout::new(layout::FIRST, cfg.partitions.max(1), cfg.kv_shards.max(1));
     match wanted.store(nats, 0).await {
         Ok(_) => return Ok(wanted),
         Err(KvError::Conflict) => {}

@@ -176,6 +176,11 @@ pub fn revoked_key(family: &str) -> String {
 
 pub const REVOKED: &str = "revoked.*";
 
+/// Before the streams of this generation nothing was ever stored.
+pub fn nothing_before(generation: u32) -> String {
+    format!("nothing_before.{generation}")
+}
+
 /// Generation, partitions and shards, as `provision` wrote them.
 pub const LAYOUT_KEY: &str = "generation";
 

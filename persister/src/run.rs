@@ -1,14 +1,14 @@
 //! The role: opens the store, connects, then archives every partition whose lease it gets, and serves `history` and `directory`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use futures_util::future::BoxFuture;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
-use natterjack_nats::{Buckets, ConnectError, Layout, Nats, NatsConfig, ReadError, layout::LayoutError, service::ServeError};
+use natterjack_nats::{Beginning, Buckets, ConnectError, Layout, Nats, NatsConfig, ReadError, layout::LayoutError, service::ServeError};
 use natterjack_protocol::Times;
 use natterjack_runtime::{Health, health::Readers};
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,6 +19,9 @@ use crate::{
     password::Cost,
     store::{Cql, CqlConfig, Sqlite, Store, StoreError, accounts::Accounts},
 };
+
+/// Nobody waits longer for an archive that is away: looking messages up is right, too.
+const DECLARE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
@@ -98,6 +101,13 @@ pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health
     health.set(CONNECTING, Err("connecting to NATS".into()));
     let nats = Nats::connect(&cfg.nats, "persister").await?;
     let Some(layout) = stop.run_until_cancelled(Layout::at_start(&nats)).await.transpose()? else { return Ok(()) };
+    if let Some(declared) = stop.run_until_cancelled(timeout(DECLARE, declare_beginning(&nats, layout, &cfg.times, &store))).await {
+        match declared {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => tracing::info!(why, "whether the log is the first one here is not known; its first messages are looked up"),
+            Err(_) => tracing::info!("whether the log is the first one here was not known in time; its first messages are looked up"),
+        }
+    }
     // The parts end together: whichever cannot go on takes the others with it.
     let stop = stop.child_token();
     let mut parts: JoinSet<Result<(), Error>> = JoinSet::new();
@@ -151,6 +161,15 @@ pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health
 
 /// The part of the health that stands for all partitions before each has its own.
 const CONNECTING: &str = "archive";
+
+/// Says that nothing was stored before the log, if that is so: then the messages of its first seconds need no lookup.
+async fn declare_beginning<S: Store>(nats: &Nats, layout: Layout, times: &Times, store: &S) -> Result<(), String> {
+    let Some(beginning) = Beginning::find(nats, layout, times).await.map_err(|e| e.to_string())? else { return Ok(()) };
+    if !store.is_empty().await.map_err(|e| e.to_string())? {
+        return Ok(());
+    }
+    beginning.store(&Buckets::new(nats, layout)).await.map_err(|e| e.to_string())
+}
 
 /// The archiving of every partition of the newest generation and of the one before it.
 struct Archives<S> {

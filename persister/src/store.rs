@@ -176,6 +176,9 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     fn keep_stray(&self, stray: Stray) -> impl Future<Output = Result<(), StoreError>> + Send;
 
+    /// Was nothing ever archived, of any generation?
+    fn is_empty(&self) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
     /// Moves the watermark; never back.
     fn advance(&self, key: PartitionKey, to: Position) -> impl Future<Output = Result<(), StoreError>> + Send;
 

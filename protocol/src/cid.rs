@@ -56,14 +56,14 @@ impl Cid {
         u64::from_be_bytes([0, 0, b[0], b[1], b[2], b[3], b[4], b[5]])
     }
 
-    /// `now_ms` is the log's clock, never the edge's own. A stream younger than the cid plus slack has an empty
-    /// dedupe map, so there a cid is never fresh.
-    pub fn age(&self, now_ms: u64, stream_created_ms: u64, times: &Times) -> Age {
+    /// `now_ms` is the log's clock, never the edge's own. `dedupe_since_ms`: what was stored before it the stream's dedupe map does not
+    /// know, so a cid that is not younger than that plus slack is never fresh; 0: nothing was stored before.
+    pub fn age(&self, now_ms: u64, dedupe_since_ms: u64, times: &Times) -> Age {
         let c = self.unix_ms();
-        let slack = times.cid_ahead.as_millis() as u64 + times.clock_slack.as_millis() as u64;
+        let slack = times.young_stream().as_millis() as u64;
         if c > now_ms + times.cid_ahead.as_millis() as u64 {
             Age::Ahead
-        } else if now_ms.saturating_sub(c) <= times.cid_fresh.as_millis() as u64 && c > stream_created_ms + slack {
+        } else if now_ms.saturating_sub(c) <= times.cid_fresh.as_millis() as u64 && c > dedupe_since_ms.saturating_add(slack) {
             Age::Fresh
         } else {
             Age::Old

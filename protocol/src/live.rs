@@ -163,8 +163,8 @@ pub struct Beat {
     pub p: u32,
     /// The stream leader's clock, milliseconds since 1970.
     pub ts: u64,
-    /// When the stream was made, likewise: a cid older than that has no dedupe map.
-    pub created: u64,
+    /// What was stored before this moment, likewise, the stream's dedupe map does not know: when it was made. 0: nothing was.
+    pub dedupe_since: u64,
     /// Every event up to this id has been published on the connection that sends this beat.
     pub frontier: MsgId,
     /// How old the first entry is that the archive does not have yet, milliseconds; none: not known.

@@ -116,6 +116,11 @@ impl Default for Times {
 }
 
 impl Times {
+    /// A stream this young may be younger than what a cid stands for: it does not know what was stored before it.
+    pub fn young_stream(&self) -> Duration {
+        self.cid_ahead + self.clock_slack
+    }
+
     /// The durations that make a test wait, divided: what sleeps in real time and depends on nobody's election.
     pub fn scaled(divisor: u32) -> Self {
         let t = Self::default();

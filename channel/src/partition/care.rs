@@ -5,12 +5,16 @@ use std::{sync::PoisonError, time::Duration};
 
 use async_nats::Message;
 use futures_util::FutureExt;
-use natterjack_nats::{KvError, LogBounds, Position};
+use natterjack_nats::{KvError, Position};
 use natterjack_protocol::{MsgId, live::Beat};
 use tokio::time::Instant;
 
 use super::{Partition, TURN};
-use crate::{error::Error, heads, watch::Clock};
+use crate::{
+    error::Error,
+    heads,
+    watch::{Clock, Seen},
+};
 
 const SAVE: Duration = Duration::from_millis(500);
 /// Beyond this a fold is reported in the health of the role.
@@ -42,20 +46,20 @@ impl Partition {
 
     pub(super) fn ask_bounds(&mut self) {
         if self.bounds.is_none() {
-            self.bounds = Some(Box::pin(self.watch.clone().bounds()));
+            self.bounds = Some(Box::pin(self.watch.clone().bounds(self.since)));
         }
         if self.holder && self.lag.is_none() {
             self.lag = Some(Box::pin(self.watch.clone().archive_lag(self.log_first, self.log_end, self.clock.now())));
         }
     }
 
-    pub(super) async fn bounds(&mut self, bounds: Option<(LogBounds, Instant)>) -> Result<(), Error> {
-        let Some((bounds, at)) = bounds else {
+    pub(super) async fn bounds(&mut self, seen: Option<Seen>) -> Result<(), Error> {
+        let Some(Seen { bounds, at, since }) = seen else {
             self.status.set(Err("the log does not answer".into()));
             return Ok(());
         };
         self.clock = Clock { ts: bounds.ts_ms, at };
-        (self.created_ms, self.log_first, self.log_end) = (bounds.created_ms, bounds.first, bounds.last);
+        (self.since, self.log_first, self.log_end) = (Some(since), bounds.first, bounds.last);
         self.status.reader.end(bounds.last.0);
         if !self.window.warm() && bounds.first > self.window.confirmed().id {
             // The position's own entry aged out between our question and the first read: nothing older will come.
@@ -69,7 +73,7 @@ impl Partition {
                 generation: self.shared.layout.generation,
                 p: self.p,
                 ts: bounds.ts_ms,
-                created: bounds.created_ms,
+                dedupe_since: since.ms,
                 // Not what was handed to the connection but what is known to have left: a beat must not vouch for frames that a
                 // break, not yet noticed, has swallowed.
                 frontier: self.window.confirmed().id,

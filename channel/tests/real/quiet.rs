@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{Buckets, Position, Positions};
-use natterjack_protocol::live::{Beat, Live};
+use natterjack_nats::{Beginning, Buckets, Position, Positions};
+use natterjack_protocol::{
+    Times,
+    live::{Beat, Live},
+};
 
 use crate::{
     harness::{Server, eventually, thread},
@@ -50,9 +53,37 @@ async fn a_quiet_thread_gets_one_head_and_every_partition_beats() {
     for p in 0..layout.partitions {
         let beats = beats(p);
         assert!(beats.len() >= 3);
-        assert!(beats.windows(2).all(|w| w[0].ts < w[1].ts && w[0].frontier <= w[1].frontier && w[0].created == w[1].created));
-        assert!(beats.iter().all(|b| b.created > 0 && b.created <= b.ts));
+        assert!(beats.windows(2).all(|w| w[0].ts < w[1].ts && w[0].frontier <= w[1].frontier && w[0].dedupe_since == w[1].dedupe_since));
+        assert!(beats.iter().all(|b| b.dedupe_since > 0 && b.dedupe_since <= b.ts));
     }
     assert_eq!(heads("live.user.a.e").iter().filter(|(_, id)| *id == last).count(), 1, "once");
+    instance.stop().await;
+}
+
+/// As soon as it is written down, and for a holder that comes later; not for streams that were made at another time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn before_the_first_streams_there_was_nothing() {
+    let (server, nats, layout) = Server::ready().await;
+    let buckets = Buckets::new(&nats, layout);
+    let beginning = Beginning::find(&nats, layout, &Times::default()).await.unwrap().expect("just made");
+    let observer = Observer::start(&server).await;
+    let since = |p: u32| -> Option<u64> {
+        observer.with(|all| {
+            let mut beats = all.iter().rev().filter_map(|s| if let What::Beat(b) = s.what { Some(b) } else { None });
+            beats.find(|b| b.p == p).map(|b| b.dedupe_since)
+        })
+    };
+    let instance = Instance::start(&server, "one");
+    eventually("beats", async || since(0).is_some_and(|ms| ms > 0)).await;
+    beginning.store(&buckets).await.unwrap();
+    for p in 0..layout.partitions {
+        eventually("beats that know it", async || since(p) == Some(0)).await;
+    }
+    instance.stop().await;
+    let other = r#"{"created_ms":[1,1,1,1,1,1,1,1]}"#;
+    let key = natterjack_nats::subjects::nothing_before(layout.generation);
+    buckets.control().put(&key, other.into()).await.unwrap();
+    let instance = Instance::start(&server, "two");
+    eventually("beats of other streams", async || since(0).is_some_and(|ms| ms > 0)).await;
     instance.stop().await;
 }

@@ -226,7 +226,8 @@ impl World {
 async fn beat(nats: Nats, layout: Layout, on: watch::Receiver<bool>) {
     loop {
         for p in 0..layout.partitions {
-            let beat = Beat { generation: 1, p, ts: now_ms(), created: now_ms() - 3_600_000, frontier: MsgId(1), archive_lag_ms: Some(0) };
+            let since = now_ms() - 3_600_000;
+            let beat = Beat { generation: 1, p, ts: now_ms(), dedupe_since: since, frontier: MsgId(1), archive_lag_ms: Some(0) };
             if *on.borrow() {
                 nats.client.publish(subjects::beat(p), beat.encode()).await.unwrap();
             }

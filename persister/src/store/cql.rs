@@ -85,7 +85,10 @@ impl Both {
     async fn connect(cfg: &CqlConfig) -> Result<Self, StoreError> {
         let requests = Requests::connect(cfg).await?;
         let limits = schema::prepare(&requests, cfg).await?.buckets;
-        Ok(Self { patient: Db::prepare(requests.patient(), limits).await?, quick: Db::prepare(requests, limits).await? })
+        Ok(Self {
+            patient: Box::pin(Db::prepare(requests.patient(), limits)).await?,
+            quick: Box::pin(Db::prepare(requests, limits)).await?,
+        })
     }
 }
 
@@ -200,6 +203,11 @@ impl Store for Cql {
     async fn keep_stray(&self, stray: Stray) -> Result<(), StoreError> {
         let db = self.db()?;
         db.positions.keep_stray(&db.requests, &stray).await
+    }
+
+    async fn is_empty(&self) -> Result<bool, StoreError> {
+        let db = self.db()?;
+        db.positions.is_empty(&db.requests).await
     }
 
     async fn advance(&self, key: PartitionKey, to: Position) -> Result<(), StoreError> {

@@ -195,6 +195,10 @@ impl Store for Sqlite {
         self.write_from_log(move |tx| positions::keep_stray(tx, &stray)).await
     }
 
+    async fn is_empty(&self) -> Result<bool, StoreError> {
+        self.read(positions::is_empty).await
+    }
+
     async fn advance(&self, key: PartitionKey, to: Position) -> Result<(), StoreError> {
         self.write_from_log(move |tx| positions::advance(tx, key, to)).await
     }

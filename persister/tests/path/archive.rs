@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use natterjack_nats::{Buckets, Positions, subjects};
+use natterjack_nats::{Beginning, Buckets, Positions, Tail, subjects};
 use natterjack_persister::{
     Config, StoreConfig,
     store::{Order, Position, Row, Sqlite, Store},
@@ -189,6 +189,7 @@ async fn what_nobody_can_read_is_archived_with_its_bytes_and_stops_nobody() {
 #[tokio::test]
 async fn the_role_starts_archives_and_drains_and_starts_again() {
     let w = World::new().await;
+    let buckets = Buckets::new(&w.nats, w.layout);
     let t = group("g");
     let mut sent = Vec::new();
     for i in 0..2 {
@@ -203,6 +204,14 @@ async fn the_role_starts_archives_and_drains_and_starts_again() {
         let role = tokio::spawn(natterjack_persister::run(cfg, health.clone(), stop.clone()));
         sent.push(w.say(&t, "a", "x").await);
         eventually("it is ready", async || health.report().ready && health.report().parts.len() == 4).await;
+        // Of the new log beside an empty archive, and never again: beside one that has something it may be another log.
+        let found = Beginning::load(&buckets).await.unwrap();
+        assert_eq!(found.is_some(), i == 0);
+        for p in 0..w.layout.partitions {
+            let created = Tail::new(&w.nats, w.layout).bounds(p).await.unwrap().created_ms;
+            assert!(found.as_ref().is_none_or(|b| b.is_of(p, created) && !b.is_of(p, created + 1)));
+        }
+        buckets.control().delete(&subjects::nothing_before(w.layout.generation)).await.unwrap();
         let store = Sqlite::open(w.dir.path().join("role.db")).await.unwrap();
         eventually("it is archived", async || store.position(w.key(&t)).await.unwrap().is_some_and(|p| p.id >= sent[i])).await;
         stop.cancel();

@@ -61,6 +61,9 @@ impl Store for Switched {
     async fn keep_stray(&self, stray: Stray) -> Result<(), StoreError> {
         self.there().await?.keep_stray(stray).await
     }
+    async fn is_empty(&self) -> Result<bool, StoreError> {
+        self.there().await?.is_empty().await
+    }
     async fn advance(&self, key: PartitionKey, to: Position) -> Result<(), StoreError> {
         if self.stuck.load(Ordering::SeqCst) {
             return Err(StoreError::Unavailable("stuck".into()));

@@ -274,7 +274,7 @@ pub fn ephemeral() -> Vec<Sample<Ephemeral>> {
 }
 
 pub fn beats() -> Vec<Sample<Beat>> {
-    let beat = Beat { generation: 1, p: 1, ts: NOW, created: NOW - 3_600_000, frontier: id(9), archive_lag_ms: Some(180) };
+    let beat = Beat { generation: 1, p: 1, ts: NOW, dedupe_since: NOW - 3_600_000, frontier: id(9), archive_lag_ms: Some(180) };
     vec![
         ("beat", "Once a second per partition.", beat),
         ("beat-lag-unknown", "The archive's lag is not known.", Beat { archive_lag_ms: None, ..beat }),

@@ -7,8 +7,8 @@ use std::{
 };
 
 use natterjack_client::{Client, Event, Events, OutboxStore};
-use natterjack_nats::{Layout, subjects};
-use natterjack_protocol::{Body, Cid, Code, Entry, Kind, MsgId, Thread, codec::Codec, frame::History};
+use natterjack_nats::{Layout, Tail, subjects};
+use natterjack_protocol::{Body, Cid, Code, Entry, Kind, MsgId, Thread, Times, codec::Codec, frame::History};
 use natterjack_tests::kit::{Cluster, ClusterSpec, User, eventually, patience};
 use reqwest::Method;
 use tokio::time::sleep;
@@ -30,6 +30,35 @@ fn spec() -> ClusterSpec {
 
 fn addrs(cluster: &Cluster, edges: &[usize]) -> Vec<SocketAddr> {
     edges.iter().map(|i| cluster.edge_addr(*i)).collect()
+}
+
+/// Nothing can have been stored before the very first generation, so nothing is looked up in its first 15 s; and all is stored once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_installation_looks_nothing_up() {
+    let cluster = Cluster::start(ClusterSpec::default()).await;
+    let users = cluster.mint_users(3).await;
+    let [alice, bob, carol] = [&users[0], &users[1], &users[2]];
+    until_the_direct_path_is_open(&cluster, carol).await;
+    let dm = alice.dm(bob);
+    let (mut a, mut b) = (cluster.raw(alice, 0, Codec::Json).await, cluster.raw(alice, 1, Codec::Msgpack).await);
+    let lookups = async || counter(&cluster, 0, LOOKUPS).await + counter(&cluster, 1, LOOKUPS).await;
+    let before = lookups().await;
+    let mut sent = Vec::new();
+    for n in 0..20 {
+        let cid = a.cid();
+        sent.push((a.send_cid(&dm, cid, &n.to_string()).await.unwrap(), n.to_string()));
+        assert_eq!(b.send_cid(&dm, cid, "again").await, Ok(sent[n].0));
+    }
+    let after = lookups().await;
+    let nats = cluster.connect_nats().await;
+    let layout = Layout::load(&nats).await.unwrap();
+    let bounds = Tail::new(&nats, layout).bounds(layout.partition(&dm)).await.unwrap();
+    assert_eq!(after, before);
+    if bounds.ts_ms - bounds.created_ms > Times::default().young_stream().as_millis() as u64 {
+        eprintln!("the machine was too slow to see the first seconds");
+    }
+    let seen = Reader::start(addrs(&cluster, &[1]), bob, Codec::Json).await;
+    assert_thread(&cluster, &dm, &[("bob", &seen)], bob, &sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,6 +17,8 @@ pub(super) struct Positions {
     advance: PreparedStatement,
     read: PreparedStatement,
     stray: PreparedStatement,
+    /// One row of each table.
+    any: [PreparedStatement; 3],
 }
 
 impl Positions {
@@ -27,7 +29,23 @@ impl Positions {
             stray: r
                 .prepare("INSERT INTO strays (generation, partition, id, ts, subject, payload) VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?")
                 .await?,
+            any: [
+                r.prepare("SELECT id FROM positions LIMIT 1").await?,
+                r.prepare("SELECT id FROM messages LIMIT 1").await?,
+                r.prepare("SELECT id FROM strays LIMIT 1").await?,
+            ],
         })
+    }
+
+    /// A watermark moves behind what it speaks of, so there may be rows without one.
+    pub(super) async fn is_empty(&self, r: &Requests) -> Result<bool, StoreError> {
+        for any in &self.any {
+            let row: Option<(i64,)> = r.read_one(any, ()).await?;
+            if row.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub(super) async fn advance(&self, r: &Requests, key: PartitionKey, to: Position) -> Result<(), StoreError> {

@@ -26,6 +26,15 @@ CREATE TABLE strays (
 );
 ";
 
+/// A watermark moves behind what it speaks of, so there may be rows without one.
+pub(super) fn is_empty(c: &Connection) -> rusqlite::Result<bool> {
+    c.query_row(
+        "SELECT NOT EXISTS (SELECT 1 FROM positions) AND NOT EXISTS (SELECT 1 FROM messages) AND NOT EXISTS (SELECT 1 FROM strays)",
+        [],
+        |r| r.get(0),
+    )
+}
+
 pub(super) fn advance(tx: &Transaction<'_>, key: PartitionKey, to: Position) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO positions (generation, partition, id, ts) VALUES (?1, ?2, ?3, ?4)

@@ -10,6 +10,15 @@ async fn conforms() {
 }
 
 #[tokio::test]
+async fn a_watermark_alone_says_that_something_was_archived() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Sqlite::open(dir.path().join("n.db")).await.unwrap();
+    assert!(db.is_empty().await.unwrap());
+    db.advance(PartitionKey { generation: 3, partition: 1 }, Position { id: MsgId(1), ts: 1 }).await.unwrap();
+    assert!(!db.is_empty().await.unwrap());
+}
+
+#[tokio::test]
 async fn two_may_open_it_at_once_and_all_is_there_again_afterwards() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("n.db");

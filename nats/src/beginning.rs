@@ -1,0 +1,98 @@
+//! Nothing can have been stored before the streams of the very first generation, so there no cid counts as old for being older than they
+//! are. That it is the first, only the archive can tell: a log that is made anew beside an old archive looks the same. Whoever has found
+//! the archive empty writes it down here; `channel` says it in its beats.
+
+use natterjack_protocol::Times;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    connect::Nats,
+    kv::{Buckets, KvError},
+    layout::Layout,
+    subjects,
+    tail::{LogBounds, Tail, TailError},
+};
+
+/// The streams before which nothing was stored, by the time each was made: one that is made again later is another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beginning {
+    created_ms: Vec<u64>,
+}
+
+impl Beginning {
+    /// The streams as they stand, if nothing speaks against their being new. None: they are not, or they are too old for anybody to ask.
+    pub async fn find(nats: &Nats, layout: Layout, times: &Times) -> Result<Option<Self>, TailError> {
+        if !layout.is_the_first() {
+            return Ok(None);
+        }
+        let tail = Tail::new(nats, layout);
+        let mut created_ms = Vec::new();
+        for p in 0..layout.partitions {
+            let bounds = tail.bounds(p).await?;
+            if !looks_new(&bounds, times) {
+                return Ok(None);
+            }
+            created_ms.push(bounds.created_ms);
+        }
+        Ok(Some(Self { created_ms }))
+    }
+
+    pub async fn load(buckets: &Buckets) -> Result<Option<Self>, KvError> {
+        let value = buckets.control().get(&subjects::nothing_before(buckets.generation())).await?;
+        Ok(value.and_then(|(value, _)| serde_json::from_slice(&value).ok()))
+    }
+
+    /// To be called only if the archive is empty.
+    pub async fn store(&self, buckets: &Buckets) -> Result<(), KvError> {
+        let value = serde_json::to_vec(self).expect("plain values");
+        buckets.control().put(&subjects::nothing_before(buckets.generation()), value.into()).await.map(drop)
+    }
+
+    pub fn is_of(&self, p: u32, created_ms: u64) -> bool {
+        self.created_ms.get(p as usize) == Some(&created_ms)
+    }
+}
+
+/// Is the stream so young that cids count as old, by one clock, and is everything there that it ever stored? One that was purged or put
+/// back from a copy has lost entries, or has some that are older than itself.
+fn looks_new(bounds: &LogBounds, times: &Times) -> bool {
+    let young = bounds.ts_ms.saturating_sub(bounds.created_ms) <= times.young_stream().as_millis() as u64;
+    let whole = bounds.first == bounds.origin && (bounds.entries == 0 || bounds.first_ts_ms >= bounds.created_ms);
+    young && whole && !bounds.over
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use natterjack_protocol::MsgId;
+
+    use super::*;
+
+    #[test]
+    fn only_a_young_and_whole_stream_looks_new() {
+        let new = LogBounds {
+            first: MsgId(100),
+            last: MsgId(99),
+            entries: 0,
+            first_ts_ms: 0,
+            created_ms: 1_000_000,
+            ts_ms: 1_000_100,
+            max_age: Duration::from_secs(1),
+            origin: MsgId(100),
+            over: false,
+        };
+        let times = Times::default();
+        let used = LogBounds { last: MsgId(102), entries: 3, first_ts_ms: 1_000_050, ..new };
+        assert!(looks_new(&new, &times) && looks_new(&used, &times));
+        for other in [
+            LogBounds { ts_ms: 1_015_001, ..new },
+            LogBounds { first: MsgId(103), last: MsgId(102), ..new },
+            LogBounds { first: MsgId(101), ..used },
+            LogBounds { first_ts_ms: 999_999, ..used },
+            LogBounds { over: true, ..new },
+        ] {
+            assert!(!looks_new(&other, &times), "{other:?}");
+        }
+    }
+}
