@@ -1,11 +1,12 @@
 //! Step 4, the chain: which event came before this one in its thread? Entries come from the log reader in order; what this
-//! answers goes into the event as `prev`, and into the answers to heads requests. Pure: the log's clock is an argument.
+//! answers goes into the event as `prev`, and into the answers to heads requests. Pure: the moment of reading is an argument, by the
+//! monotonic clock and not by the log's: one that steps must not make a thread forgotten whose event was a moment ago.
 
 use std::collections::{HashMap, VecDeque};
 
 use natterjack_protocol::MsgId;
 
-/// The log's course is marked this many times per horizon, so what is kept is at most an eighth older than it must be, and a
+/// What is read is marked this many times per horizon, so what is kept is at most an eighth older than it must be, and a
 /// thread map of a million entries (a few milliseconds to walk) is swept every 15 s, not every second.
 const MARKS: u64 = 8;
 
@@ -14,7 +15,7 @@ const MARKS: u64 = 8;
 #[derive(Debug, Clone)]
 pub struct Last {
     ids: HashMap<u64, MsgId>,
-    /// (time, id): everything before this id was stored at this time or earlier. Rising in both.
+    /// (moment, id): everything before this id was read at this moment or earlier, so it was stored then or earlier. Rising in both.
     marks: VecDeque<(u64, MsgId)>,
     horizon: MsgId,
     keep_ms: u64,
@@ -39,17 +40,17 @@ impl Last {
         heir
     }
 
-    /// Goes on with the first entry of a new generation, made at this time: all that was inherited is older.
-    pub fn begins(mut self, first: MsgId, made_ms: u64) -> Self {
-        self.marks = VecDeque::from([(made_ms, first)]);
+    /// Goes on with the first entry of a new generation, at this moment: all that was inherited is older.
+    pub fn begins(mut self, first: MsgId, at_ms: u64) -> Self {
+        self.marks = VecDeque::from([(at_ms, first)]);
         self
     }
 
     /// Puts the next entry of the log at the end of its thread's chain; returns the id before it, or 0 if there is none
     /// within the horizon.
-    pub fn advance(&mut self, thread: u64, id: MsgId, ts_ms: u64) -> MsgId {
-        if self.marks.back().is_none_or(|(t, _)| ts_ms >= t + self.keep_ms / MARKS) {
-            self.marks.push_back((ts_ms, id));
+    pub fn advance(&mut self, thread: u64, id: MsgId, read_ms: u64) -> MsgId {
+        if self.marks.back().is_none_or(|(t, _)| read_ms >= t + self.keep_ms / MARKS) {
+            self.marks.push_back((read_ms, id));
         }
         self.ids.insert(thread, id).unwrap_or(MsgId::NONE)
     }
@@ -68,13 +69,12 @@ impl Last {
         self.horizon = self.horizon.max(id);
     }
 
-    /// Forgets what is older than the horizon. `clock_ms` is the log's clock *at the point that has been read*: while catching
-    /// up on an hour of log, that hour's entries are still to be chained to each other.
-    pub fn evict(&mut self, clock_ms: u64) {
-        let cutoff = clock_ms.saturating_sub(self.keep_ms);
+    /// Forgets what was read longer ago than the horizon. Whoever catches up on an hour of log keeps all of it for so long.
+    pub fn evict(&mut self, now_ms: u64) {
+        let Some(cutoff) = now_ms.checked_sub(self.keep_ms) else { return };
         let mut edge = None;
-        while let Some((ts, id)) = self.marks.front()
-            && *ts <= cutoff
+        while let Some((at, id)) = self.marks.front()
+            && *at <= cutoff
         {
             edge = Some(MsgId(id.0.saturating_sub(1)));
             self.marks.pop_front();
@@ -134,6 +134,9 @@ mod tests {
         assert_eq!(even.horizon(), MsgId(7), "the strictest");
         assert_eq!([0, 6, 4, 2, 3].map(|t| even.of(t).0), [10, 12, 9, 0, 0], "2 is below that horizon, 3 is not of this partition");
         assert_eq!(even.advance(6, MsgId(100), 2_000), MsgId(12), "the chain goes on");
+        let mut at_once = Last::heir(&former, |_| true).begins(MsgId(100), 0);
+        at_once.evict(119_999);
+        assert_eq!(at_once.of(6), MsgId(12), "moments count from zero");
         even.evict(120_999);
         assert_eq!(even.of(0), MsgId(10));
         even.evict(121_000);

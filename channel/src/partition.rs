@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::PoisonError, time::Duration};
 
 use async_nats::{Message, Subscriber};
 use futures_util::{StreamExt, future::BoxFuture};
-use natterjack_nats::{Batch, Buckets, KvError, LogReader, LogRecord, Position, Positions, Record, RoleLease, Start, Tail};
+use natterjack_nats::{Batch, Buckets, KvError, LogReader, LogRecord, Position, Positions, Record, RoleLease, Start, Tail, time::Compared};
 use natterjack_protocol::{Entry, MsgId, UserId};
 use tokio::{
     sync::watch,
@@ -81,8 +81,14 @@ struct Partition {
     folder: Folder,
     positions: Positions,
     watch: Watch,
+    /// The moments of the map count from here.
+    began: Instant,
     clock: Clock,
+    /// The log's clock beside the server's time.
+    compared: Compared,
     since: Option<Since>,
+    /// Where the log's clock stood when it was set back: until it is there again, a cid may be of a message that the stream has forgotten.
+    set_back: u64,
     /// The log's first id and its end when its bounds were asked last.
     log_first: MsgId,
     log_end: MsgId,
@@ -163,7 +169,7 @@ impl Partition {
         let known = if let Start::After(id) = from { id } else { MsgId::NONE };
         let inherited = heir.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let last = match inherited {
-            Some(heir) if known.next() == bounds.origin && bounds.first == bounds.origin => heir.begins(bounds.first, bounds.created_ms),
+            Some(heir) if known.next() == bounds.origin && bounds.first == bounds.origin => heir.begins(bounds.first, 0),
             _ => Last::new(horizon_ms, known),
         };
         let lease = RoleLease::new(&own, ROLE, p, &shared.instance, times);
@@ -177,8 +183,11 @@ impl Partition {
             folder: Folder::new(&shared.log, Buckets::new(&shared.log, shared.layout), p),
             positions,
             watch: Watch::new(tail, &own, p, times, shared.layout.former.is_some()),
+            began: Instant::now(),
             clock: Clock { ts: bounds.ts_ms, at: Instant::now() },
+            compared: Compared::new(format!("log-{p}"), format!("the clock of the nats-server that leads partition {p} of the log")),
             since: None,
+            set_back: 0,
             log_first: bounds.first,
             log_end: bounds.last,
             // The mark itself may have expired, or was read by somebody long ago.
@@ -249,6 +258,10 @@ impl Partition {
         }
     }
 
+    fn read_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
     fn may_read(&self) -> bool {
         !self.window.full() && self.judging.is_none()
     }
@@ -259,7 +272,15 @@ impl Partition {
             self.last.forget_up_to(to);
         }
         if let (true, Some(first)) = (std::mem::take(&mut self.horizon_open), batch.records.first()) {
-            self.last.forget_up_to(MsgId(first.id().0.saturating_sub(1)));
+            let before = MsgId(first.id().0.saturating_sub(1));
+            if before > self.saved.id {
+                // The time to begin at lies behind what is owed: the log's clock was set back since.
+                tracing::warn!(partition = self.p, from = %self.saved.id, "the log is read on from the position, not from a time");
+                self.last.forget_up_to(self.saved.id);
+                self.reader = LogReader::new(&self.shared.log, self.shared.layout, self.p, Start::After(self.saved.id));
+                return;
+            }
+            self.last.forget_up_to(before);
         }
         self.waiting.extend(batch.records);
         self.work_in();
@@ -296,7 +317,7 @@ impl Partition {
 
     fn link(&mut self, record: LogRecord) {
         let (id, ts, hash) = (record.id, record.ts, record.thread.hash64());
-        let prev = self.last.advance(hash, id, ts);
+        let prev = self.last.advance(hash, id, self.read_ms());
         let control = if record.control { control(&record) } else { None };
         self.window.read(id, ts, Some(Pending { record, hash, prev, control }));
     }

@@ -11,10 +11,11 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use natterjack_nats::{Layout, Nats, NatsConfig};
+use natterjack_nats::{Layout, Nats, NatsConfig, ServerTime};
 use natterjack_protocol::{Times, thread::partition_of};
 use natterjack_runtime::{
     Health,
+    clock::wall_ms,
     health::{self, Reader, Readers, Trouble},
 };
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     pub log: Nats,
     pub layout: Layout,
     pub times: Times,
+    pub time: ServerTime,
     pub instance: String,
     /// Each partition is a part of the process's health.
     pub readers: Readers,
@@ -98,6 +100,7 @@ async fn serve(cfg: Config, health: Health, stop: CancellationToken) -> Result<(
     let frames = Nats::connect(&cfg.nats, "channel frames").await?;
     let log = Nats::connect(&cfg.nats, "channel log").await?;
     let Some(newest) = stop.run_until_cancelled(Layout::at_start(&log)).await.transpose()? else { return Ok(()) };
+    let Some(time) = stop.run_until_cancelled(ServerTime::start(&log, wall_ms)).await else { return Ok(()) };
     let readers = Readers::new(&health);
     let watching = readers.clone();
     let mut shared = Shared {
@@ -106,6 +109,7 @@ async fn serve(cfg: Config, health: Health, stop: CancellationToken) -> Result<(
         // What the last holder left of the former generation comes first.
         layout: newest.before().unwrap_or(newest),
         times: cfg.times.clone(),
+        time,
         instance: cfg.instance.clone(),
         readers,
         closed: newest.former.is_some(),

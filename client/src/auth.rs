@@ -1,7 +1,7 @@
 //! Who this device is: tokens, renewed before they expire, one renewal at a time, the new ones stored before they are used. A refresh token
 //! whose answer was lost is used again: the server gives the same next one for a minute (docs/protocol.md, Renewing).
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use natterjack_protocol::{Code, DeviceId, Refusal, UserId, error::Retry, rpc::Tokens};
 use reqwest::Method;
@@ -11,8 +11,10 @@ use tokio::{sync::Mutex, time::Instant};
 
 use crate::{backoff, error::RequestError, http::Http, store::Store};
 
-/// Renewed this long before the end, so that a hello on its way does not expire.
-const MARGIN_MS: u64 = 60_000;
+/// Renewed this long before the end, so that a hello on its way does not expire; a quarter of a short life.
+const MARGIN: Duration = Duration::from_secs(60);
+
+const YEAR_SECONDS: u64 = 365 * 24 * 3_600;
 
 /// How the app logs in. Never shown: it holds secrets.
 #[derive(Clone)]
@@ -45,6 +47,9 @@ pub(crate) struct Auth {
 
 struct Held {
     tokens: Tokens,
+    /// When they are renewed, by the monotonic clock: what the device takes for the time does not matter. Of those from a store it is not
+    /// known how old they are; the edge says `token_expired` if they are too old.
+    renew_at: Instant,
     /// Newer ones that could not be stored yet. The old ones are used up, so these are not asked for again.
     renewed: Option<Tokens>,
     /// No renewal before: the server said so.
@@ -81,7 +86,9 @@ pub(crate) async fn log_in_external(http: &Http, token: &str, device: &DeviceId)
 impl Auth {
     pub fn new(http: Http, store: Store, password: Option<(String, String)>, tokens: Tokens) -> Self {
         let (user, device, name) = (tokens.user.clone(), tokens.device.clone(), tokens.name.clone());
-        Self { http, store, password, held: Mutex::new(Held { tokens, renewed: None, not_before: None }), user, device, name }
+        let renew_at = Instant::now() + renew_after(&tokens);
+        let held = Mutex::new(Held { tokens, renew_at, renewed: None, not_before: None });
+        Self { http, store, password, held, user, device, name }
     }
 
     /// A token that should be good. `stale`: one that was refused, so renew unless somebody has already.
@@ -90,7 +97,7 @@ impl Auth {
     pub async fn access(&self, stale: Option<&str>) -> Result<String, RequestError> {
         let mut held = self.held.lock().await;
         let refused = stale.is_some_and(|s| s == held.tokens.access);
-        if !refused && held.tokens.access_expires > now_ms() + MARGIN_MS {
+        if !refused && Instant::now() < held.renew_at {
             return Ok(held.tokens.access.clone());
         }
         match self.renewed(&mut held).await {
@@ -115,7 +122,10 @@ impl Auth {
         };
         let stored = self.store.save_login(self.device.clone(), Some(new.clone())).await;
         match stored {
-            Ok(()) => held.tokens = new,
+            Ok(()) => {
+                held.renew_at = Instant::now() + renew_after(&new);
+                held.tokens = new;
+            }
             Err(_) => held.renewed = Some(new),
         }
         Ok(stored?)
@@ -164,7 +174,8 @@ pub(crate) fn says_logged_out(e: &RequestError) -> bool {
     matches!(e, RequestError::Refused(r) if matches!(r.code, Code::Unauthorized | Code::TokenExpired))
 }
 
-/// The device's own clock; only a hint when to renew, the edge's `token_expired` is what counts.
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+/// From the moment at which they came.
+fn renew_after(tokens: &Tokens) -> Duration {
+    let life = Duration::from_secs(tokens.expires_in.min(YEAR_SECONDS));
+    life.saturating_sub(MARGIN.min(life / 4))
 }

@@ -143,7 +143,8 @@ impl Client {
         rows.await.map_err(|_| RequestError::Closed)
     }
 
-    /// Forgets a message that failed. False: there is none, or it may still be sent.
+    /// Forgets a message that failed or waits. False: there is none, or its answer is on the way. Of one that is `unsure` it is not known
+    /// whether it was sent.
     pub async fn discard(&self, local: Local) -> Result<bool, RequestError> {
         let (answer, done) = oneshot::channel();
         self.inner.command.send(Command::Discard(local, answer)).await.map_err(|_| RequestError::Closed)?;

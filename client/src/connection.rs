@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use futures_util::{
@@ -144,7 +144,7 @@ async fn open(edge: &str, http: &Http, codec: Codec) -> Result<Socket, Lost> {
 fn no_upgrade(answer: &tungstenite::http::Response<Option<Vec<u8>>>) -> Lost {
     let body = answer.body().as_deref().unwrap_or_default();
     let refusal: Option<Refusal> = serde_json::from_slice(body).ok();
-    let retry_after_ms = told::longer(told::retry_after(answer.headers(), SystemTime::now()), refusal.and_then(|r| r.retry_after_ms));
+    let retry_after_ms = told::longer(told::retry_after(answer.headers()), refusal.and_then(|r| r.retry_after_ms));
     Lost::NoUpgrade { status: answer.status().as_u16(), retry_after_ms }
 }
 

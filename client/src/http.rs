@@ -4,7 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use natterjack_protocol::{Code, Refusal};
@@ -116,7 +116,7 @@ impl Http {
                 Ok(response) => {
                     self.learn(response.headers());
                     let status = response.status();
-                    let told = told::retry_after(response.headers(), SystemTime::now());
+                    let told = told::retry_after(response.headers());
                     match response.bytes().await.as_deref() {
                         Ok(bytes) => match read(status, told, bytes) {
                             Err(RequestError::Refused(r)) if r.code == Code::Unavailable => RequestError::Refused(r),

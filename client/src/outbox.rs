@@ -17,6 +17,13 @@ use crate::backoff::{self, full_jitter};
 /// Between two attempts of which nobody has told when, at least.
 const SOON: Duration = Duration::from_millis(50);
 
+/// A cid that is ahead of the log by no more than this is waited for. One that is further ahead was made while the log's clock was ahead;
+/// the message is looked for as long as an earlier attempt may still be on its way, and then given up as "not known whether sent".
+const AHEAD: Duration = Duration::from_secs(120);
+const LOOKED_FOR: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+const NOT_KNOWN: &str = "the server's clock was set back since, and the message was not found";
+
 /// Names a message on this device from the moment it is written; keys grow, also over restarts of a file store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Local(pub u64);
@@ -30,8 +37,10 @@ pub struct Unsent {
     pub body: Body,
     /// None: never handed to a socket, so certainly not sent.
     pub cid: Option<Cid>,
-    /// Refused for good; stays until it is discarded.
+    /// Refused for good; stays until it is discarded. `resend_too_old`: it is not known whether it was sent.
     pub failed: Option<Refusal>,
+    /// An attempt ended without a clear answer: it may be in the log. It can be discarded all the same.
+    pub unsure: bool,
 }
 
 /// A change for the store, in order.
@@ -50,9 +59,9 @@ pub(crate) type Waiter = oneshot::Sender<Result<(Cid, MsgId), Refusal>>;
 struct Item {
     row: Unsent,
     in_flight: bool,
-    /// Some handing of this cid ended without a clear "not stored": only the same cid may go out again.
-    unsure: bool,
     not_before: Option<Instant>,
+    /// Since when its cid has been too far ahead of the log.
+    ahead_since: Option<Instant>,
     refusals: u32,
     waiter: Option<Waiter>,
 }
@@ -110,8 +119,7 @@ impl Outbox {
         for row in stored {
             outbox.next = outbox.next.max(row.local.0 + 1);
             // With a cid it may have left before the process died.
-            let unsure = row.cid.is_some();
-            outbox.place(row, unsure, None);
+            outbox.place(Unsent { unsure: row.cid.is_some(), ..row }, None);
         }
         outbox
     }
@@ -119,20 +127,20 @@ impl Outbox {
     pub fn add(&mut self, thread: Thread, kind: Kind, body: Body, waiter: Option<Waiter>) -> Local {
         let local = Local(self.next);
         self.next += 1;
-        let row = Unsent { local, thread, kind, body, cid: None, failed: None };
+        let row = Unsent { local, thread, kind, body, cid: None, failed: None, unsure: false };
         self.changes.push(Change::Insert(Box::new(row.clone())));
-        self.place(row, false, waiter);
+        self.place(row, waiter);
         local
     }
 
-    fn place(&mut self, row: Unsent, unsure: bool, waiter: Option<Waiter>) {
+    fn place(&mut self, row: Unsent, waiter: Option<Waiter>) {
         if row.failed.is_none() {
             self.threads.entry(row.thread.clone()).or_default().queue.push_back(row.local);
         }
         if let Some(cid) = row.cid {
             self.by_cid.insert(cid, row.local);
         }
-        self.items.insert(row.local, Item { row, in_flight: false, unsure, not_before: None, refusals: 0, waiter });
+        self.items.insert(row.local, Item { row, in_flight: false, not_before: None, ahead_since: None, refusals: 0, waiter });
     }
 
     /// The store did not take it: as if it had never been written.
@@ -200,18 +208,19 @@ impl Outbox {
         self.landed(local);
         let item = self.items.get_mut(&local).filter(|i| i.row.failed.is_none())?;
         if refusal.code.retry() == Retry::Never {
-            item.row.failed = Some(refusal.clone());
-            if let Some(waiter) = item.waiter.take() {
-                let _ = waiter.send(Err(refusal.clone()));
-            }
-            let thread = item.row.thread.clone();
-            self.dequeue(&thread, local);
-            self.changes.push(Change::Fail(local, refusal.clone()));
-            return Some(Settled::Failed { local, thread, refusal });
+            return Some(self.fail(local, refusal));
         }
+        let ahead = Duration::from_millis(refusal.now_ms.map_or(0, |n| cid.unix_ms().saturating_sub(n)));
+        if refusal.code.retry() == Retry::NewCid && item.row.unsure && ahead > AHEAD {
+            let since = *item.ahead_since.get_or_insert(now);
+            if now.saturating_duration_since(since) >= LOOKED_FOR {
+                return Some(self.fail(local, Refusal::new(Code::ResendTooOld, NOT_KNOWN)));
+            }
+        }
+        let item = self.items.get_mut(&local)?;
         let line = self.threads.get_mut(&item.row.thread)?;
         line.refused = true;
-        item.unsure |= !refusal.code.means_not_stored();
+        item.row.unsure |= !refusal.code.means_not_stored();
         // Nothing is wrong with this one, and those before it know when to come again.
         if refusal.code == Code::OutOfOrder && line.queue.front() != Some(&local) {
             return None;
@@ -226,10 +235,9 @@ impl Outbox {
         item.refusals += 1;
         item.not_before = Some(now + wait);
         if refusal.code.retry() == Retry::NewCid {
-            if item.unsure {
+            if item.row.unsure {
                 // A second cid could make a second message, so this one waits until it is in time.
-                let ahead = refusal.now_ms.map_or(0, |n| cid.unix_ms().saturating_sub(n));
-                item.not_before = Some(now + wait.max(backoff::capped(ahead)));
+                item.not_before = Some(now + wait.max(if ahead > AHEAD { LOOK_AGAIN } else { ahead }));
             } else {
                 item.row.cid = None;
                 self.by_cid.remove(&cid);
@@ -246,18 +254,32 @@ impl Outbox {
             (line.in_flight, line.refused) = (0, false);
         }
         for item in self.items.values_mut() {
-            item.unsure |= std::mem::take(&mut item.in_flight);
+            item.row.unsure |= std::mem::take(&mut item.in_flight);
         }
     }
 
-    /// Only what failed can be discarded: anything else may be on its way.
+    /// What is in flight cannot be discarded: its answer is about to say what it is. Anything else can; of what is unsure it is not known
+    /// whether it was sent, and its own event may still come.
     pub fn discard(&mut self, local: Local) -> bool {
-        let failed = self.items.get(&local).is_some_and(|i| i.row.failed.is_some());
-        if failed {
+        let idle = self.items.get(&local).is_some_and(|i| !i.in_flight);
+        if idle {
             self.remove(local);
             self.changes.push(Change::Remove(local));
         }
-        failed
+        idle
+    }
+
+    /// It stays to be looked at; those behind it go on.
+    fn fail(&mut self, local: Local, refusal: Refusal) -> Settled {
+        let item = self.items.get_mut(&local).expect("the caller has found it");
+        item.row.failed = Some(refusal.clone());
+        if let Some(waiter) = item.waiter.take() {
+            let _ = waiter.send(Err(refusal.clone()));
+        }
+        let thread = item.row.thread.clone();
+        self.dequeue(&thread, local);
+        self.changes.push(Change::Fail(local, refusal.clone()));
+        Settled::Failed { local, thread, refusal }
     }
 
     pub fn take_changes(&mut self) -> Vec<Change> {

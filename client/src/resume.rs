@@ -20,8 +20,9 @@ use crate::{
 const ASKS: usize = 8;
 /// Before the same page is asked for again.
 const AGAIN: Duration = Duration::from_millis(1_000);
-/// The frontier behind `synced` is older than the moment it arrives; nothing is that much older.
-const FLOOR_SLACK_MS: u64 = 120_000;
+/// The frontier behind `synced` is older than the moment it arrives; nothing is two minutes older. And the log's clock may have been set back
+/// by hours since: what is new must not be taken for old.
+const FLOOR_SLACK_MS: u64 = 120_000 + 3 * 3_600_000;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Out {

@@ -9,6 +9,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::{HeaderValue, Response, StatusCode, header};
 use natterjack_protocol::limits;
+use natterjack_runtime::clock::wall_ms;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, timeout, timeout_at},
@@ -42,7 +43,7 @@ pub fn encode(response: Response<Bytes>, bare: bool, then: Then) -> (Bytes, Byte
         let length = told.unwrap_or_else(|| HeaderValue::from(body.len()));
         add("content-length", length.as_bytes());
     }
-    add("date", httpdate::fmt_http_date(std::time::SystemTime::now()).as_bytes());
+    add("date", httpdate::fmt_http_date(std::time::UNIX_EPOCH + std::time::Duration::from_millis(wall_ms())).as_bytes());
     match then {
         Then::Close => add("connection", b"close"),
         Then::KeepOld => add("connection", b"keep-alive"),

@@ -12,12 +12,12 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use natterjack_nats::{Buckets, Kv, KvError, Watching, subjects};
+use natterjack_nats::{Buckets, Kv, KvError, ServerTime, Watching, subjects};
 use natterjack_protocol::{DeviceId, Refusal, Times, Token, UserId, error::Code, rpc::Claims};
 use parking_lot::RwLock;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{clock::Clock, directory::Directory, sessions::Sessions};
+use crate::{directory::Directory, sessions::Sessions};
 use keys::{BadToken, Keys};
 use revoked::Revoked;
 
@@ -48,7 +48,8 @@ struct Inner {
     keys: Arc<RwLock<Keys>>,
     revoked: Arc<RwLock<Revoked>>,
     control: Kv,
-    clock: Clock,
+    /// What gave the tokens judges them.
+    time: ServerTime,
     directory: Directory,
     /// Past its expiry a token is good for this long while nobody can renew it (P7).
     grace: Duration,
@@ -67,7 +68,7 @@ pub struct Auth(Arc<Inner>);
 impl Auth {
     pub async fn start(
         buckets: &Buckets,
-        clock: &Clock,
+        time: &ServerTime,
         directory: &Directory,
         sessions: &Sessions,
         times: &Times,
@@ -86,12 +87,12 @@ impl Auth {
             }
         });
         let revoked = Arc::new(RwLock::new(Revoked::default()));
-        let (over, revoked_watch) = watch_revoked(&control, revoked.clone(), sessions.clone(), clock.clone()).await?;
+        let (over, revoked_watch) = watch_revoked(&control, revoked.clone(), sessions.clone(), time.clone()).await?;
         Ok(Self(Arc::new(Inner {
             keys,
             revoked,
             control,
-            clock: clock.clone(),
+            time: time.clone(),
             directory: directory.clone(),
             grace: times.access_token,
             missed: tokio::sync::Mutex::new(None),
@@ -128,7 +129,7 @@ impl Auth {
     }
 
     fn look(&self, token: &str) -> Result<Claims, BadToken> {
-        self.0.keys.read().check(token, self.0.clock.any_now_ms())
+        self.0.keys.read().check(token, self.0.time.earliest_ms())
     }
 
     /// Asks the leader for a key that the watch has not brought yet: a token may be used milliseconds after its key was made.
@@ -153,7 +154,7 @@ impl Auth {
     }
 
     async fn in_grace(&self, claims: &Claims) -> bool {
-        let since = self.0.clock.any_now_ms().saturating_sub(claims.exp.saturating_mul(1_000));
+        let since = self.0.time.earliest_ms().saturating_sub(claims.exp.saturating_mul(1_000));
         if u128::from(since) > self.0.grace.as_millis() {
             return false;
         }
@@ -176,7 +177,7 @@ async fn watch_revoked(
     control: &Kv,
     revoked: Arc<RwLock<Revoked>>,
     sessions: Sessions,
-    clock: Clock,
+    time: ServerTime,
 ) -> Result<(AbortOnDropHandle<()>, Watching), KvError> {
     let (mut changes, watching) = control.watching(subjects::REVOKED).await?;
     let prefix = subjects::REVOKED.trim_end_matches('*');
@@ -184,7 +185,7 @@ async fn watch_revoked(
         while let Some(change) = changes.next().await {
             let Some(value) = change.value else { continue };
             let Some(family) = change.key.strip_prefix(prefix).and_then(|f| Token::parse(f).ok()) else { continue };
-            let over = revoked.write().put(family.clone(), &value, clock.any_now_ms());
+            let over = revoked.write().put(family.clone(), &value, time.earliest_ms());
             match over {
                 Some((user, device)) => sessions.revoke(user, device, &family),
                 None => tracing::warn!(%family, "a revocation cannot be read"),

@@ -2,9 +2,10 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
+use natterjack_nats::ServerTime;
 use natterjack_protocol::{MsgId, Times, live::Beat};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -15,10 +16,20 @@ struct Partition {
     at: Instant,
 }
 
+impl Partition {
+    fn now_ms(&self) -> u64 {
+        self.beat.ts + self.at.elapsed().as_millis() as u64
+    }
+}
+
 struct Inner {
     partitions: Mutex<Vec<Option<Partition>>>,
     silence: Duration,
+    slack: Duration,
     alive: watch::Sender<bool>,
+    /// How often a partition's clock was set back.
+    set_back: watch::Sender<u64>,
+    time: ServerTime,
 }
 
 /// One entry per partition. Clones share it.
@@ -26,11 +37,14 @@ struct Inner {
 pub struct Clock(Arc<Inner>);
 
 impl Clock {
-    pub fn new(partitions: u32, times: &Times) -> Self {
+    pub fn new(partitions: u32, times: &Times, time: ServerTime) -> Self {
         Self(Arc::new(Inner {
             partitions: Mutex::new(vec![None; partitions as usize]),
             silence: times.beat_silence,
+            slack: times.clock_slack,
             alive: watch::Sender::new(false),
+            set_back: watch::Sender::new(0),
+            time,
         }))
     }
 
@@ -41,6 +55,9 @@ impl Clock {
         // A paused holder of the lease may beat beside its successor: its clock is as good, its frontier may be behind.
         let frontier = slot.map_or(MsgId::NONE, |p| p.beat.frontier).max(beat.frontier);
         let gap = slot.is_none_or(|p| p.at.elapsed() > self.0.silence);
+        if slot.is_some_and(|p| beat.ts + (self.0.slack.as_millis() as u64) < p.now_ms()) {
+            self.0.set_back.send_modify(|n| *n += 1);
+        }
         *slot = Some(Partition { beat: Beat { frontier, ..beat }, at: Instant::now() });
         drop(all);
         self.look();
@@ -55,13 +72,14 @@ impl Clock {
 
     /// The log's clock, milliseconds since 1970: the last beat's, carried on by the local monotone clock.
     pub fn now_ms(&self, p: u32) -> Option<u64> {
-        self.partition(p).map(|p| p.beat.ts + p.at.elapsed().as_millis() as u64)
+        self.partition(p).map(|p| p.now_ms())
     }
 
-    /// Any partition's; the machine's own before the first beat. For showing, never for judging.
+    /// The earliest of all partitions, so that a cid that is made in it is ahead of none; the server's time before the first beat. For
+    /// showing, never for judging.
     pub fn any_now_ms(&self) -> u64 {
-        let known = self.0.partitions.lock().iter().flatten().map(|p| p.beat.ts + p.at.elapsed().as_millis() as u64).max();
-        known.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64))
+        let known = self.0.partitions.lock().iter().flatten().map(Partition::now_ms).min();
+        known.unwrap_or_else(|| self.0.time.now_ms())
     }
 
     /// See [`Beat::dedupe_since`].
@@ -93,6 +111,14 @@ impl Clock {
         self.0.partitions.lock().iter().all(|p| p.is_some_and(|p| p.at.elapsed() <= self.0.silence))
     }
 
+    /// Returns when the clock of the log is set back. While it was ahead the streams forgot what they had stored, so nothing that was decided
+    /// before may be published after it. Cancel-safe: what has been set back before the first poll is not seen.
+    pub async fn is_set_back(&self) {
+        let mut set_back = self.0.set_back.subscribe();
+        // The sender lives as long as we do.
+        let _ = set_back.changed().await;
+    }
+
     /// Changes of `all_alive`.
     pub fn watch(&self) -> watch::Receiver<bool> {
         self.0.alive.subscribe()
@@ -110,7 +136,8 @@ mod tests {
     #[tokio::test]
     async fn alive_only_when_every_partition_beats() {
         let times = Times { beat_silence: Duration::from_millis(30), ..Times::default() };
-        let clock = Clock::new(2, &times);
+        let clock = Clock::new(2, &times, ServerTime::told(1_900_000_000_000));
+        assert!(clock.any_now_ms() >= 1_900_000_000_000);
         let beat = |p, frontier| Beat {
             generation: 1,
             p,
@@ -133,5 +160,32 @@ mod tests {
         assert!(clock.now_ms(0).unwrap() >= 1_800_000_000_050);
         assert!(clock.beat(beat(0, 9)), "silence was noticed");
         assert!(!clock.beat(Beat { p: 9, ..beat(0, 1) }), "a partition of another layout");
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_back_is_noticed_and_the_earliest_is_shown() {
+        let clock = Clock::new(2, &Times::default(), ServerTime::told(1_900_000_000_000));
+        assert!(clock.any_now_ms() >= 1_900_000_000_000, "before the first beat");
+        let beat = |p, ts| Beat { generation: 1, p, ts, dedupe_since: 1, frontier: MsgId(9), archive_lag_ms: None };
+        let now = 1_800_000_000_000;
+        let noticed = async |after: &[u64]| {
+            let (set_back, beats) = (clock.is_set_back(), clock.clone());
+            let beating = async {
+                for ts in after {
+                    tokio::task::yield_now().await;
+                    beats.beat(beat(0, *ts));
+                }
+                tokio::task::yield_now().await;
+            };
+            tokio::select! {
+                biased;
+                () = set_back => true,
+                () = beating => false,
+            }
+        };
+        assert!(!noticed(&[now, now + 7_200_000, now + 7_199_000]).await, "ahead, and within the slack");
+        assert!(noticed(&[now]).await && noticed(&[now + 3_600_000, now + 3_590_000]).await);
+        clock.beat(beat(1, now - 60_000));
+        assert!(clock.any_now_ms() < now, "the earliest of two leaders");
     }
 }

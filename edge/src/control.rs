@@ -67,7 +67,7 @@ impl Control {
     /// the future leaves the outcome open; whoever asks again, through any edge, makes no second change.
     pub async fn append(&self, change: &Change) -> Result<MsgId, Refusal> {
         fold_limit(change)?;
-        let look = self.is_old(change)?;
+        let (look, ahead) = self.is_old(change);
         let op = change.cid.unwrap_or_else(|| Cid::mint(self.clock.any_now_ms(), rand::random()));
         let msg_id = op.dedupe_id(&change.thread, &change.actor);
         let mut have_room = false;
@@ -81,6 +81,9 @@ impl Control {
             if state.version() > newest && last.is_some() {
                 // Somebody appended between the two reads.
                 continue;
+            }
+            if let (Some(now), true) = (ahead, state.version().is_none()) {
+                return Err(clock_ahead(now).with_cid(op));
             }
             let body = match self.judge(&state, change)? {
                 Verdict::Already(id) => return Ok(id),
@@ -118,14 +121,15 @@ impl Control {
         self.people.have_room(others, limits::STATE_BYTES_BY_GROUPS).await
     }
 
-    /// May the log have forgotten an earlier attempt under this cid? The rule of messages, so that one clock serves clients for both.
-    fn is_old(&self, change: &Change) -> Result<bool, Refusal> {
-        let Some(cid) = change.cid else { return Ok(false) };
+    /// May the log have forgotten an earlier attempt under this cid? And the log's time if it is ahead of it: then nothing is made under it,
+    /// but something may have been. The rule of messages, so that one clock serves clients for both.
+    fn is_old(&self, change: &Change) -> (bool, Option<u64>) {
+        let Some(cid) = change.cid else { return (false, None) };
         let p = self.log.layout().partition(&change.thread);
-        let Some((now, since)) = self.clock.now_ms(p).zip(self.clock.dedupe_since_ms(p)) else { return Ok(true) };
+        let Some((now, since)) = self.clock.now_ms(p).zip(self.clock.dedupe_since_ms(p)) else { return (true, None) };
         match cid.age(now, since, &self.times) {
-            Age::Ahead => Err(clock_ahead(now).with_cid(cid)),
-            age => Ok(age == Age::Old),
+            Age::Ahead => (true, Some(now)),
+            age => (age == Age::Old, None),
         }
     }
 

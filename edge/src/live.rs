@@ -15,7 +15,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use natterjack_nats::{Buckets, Layout, Nats, Tail};
+use natterjack_nats::{Buckets, Layout, Nats, ServerTime, Tail};
 use natterjack_protocol::{MsgId, Refusal, Thread, Times};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -119,13 +119,14 @@ pub struct Started {
 pub async fn start(
     cfg: &crate::Config,
     nats: &Nats,
+    time: ServerTime,
     layout: &Layout,
     buckets: &Buckets,
     stop: CancellationToken,
 ) -> Result<Started, natterjack_nats::connect::ConnectError> {
     let fanin = natterjack_nats::fanin::FanIn::connect(&cfg.nats, &format!("edge-{}-fanin", cfg.edge_id)).await?;
     let (commands, inbox) = mpsc::channel(COMMANDS);
-    let clock = Clock::new(layout.partitions, &cfg.times);
+    let clock = Clock::new(layout.partitions, &cfg.times, time);
     let members = Members::default();
     let history = HistoryClient::new(nats.clone(), cfg.times.attach);
     let live = Live {

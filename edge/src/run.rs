@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use natterjack_nats::{Buckets, ConnectError, EdgeLease, KvError, Layout, Log, Nats, Publisher, layout::LayoutError};
+use natterjack_nats::{Buckets, ConnectError, EdgeLease, KvError, Layout, Log, Nats, Publisher, ServerTime, layout::LayoutError};
 use natterjack_protocol::{close, limits};
-use natterjack_runtime::{Health, telemetry::Metrics};
+use natterjack_runtime::{Health, clock::wall_ms, telemetry::Metrics};
 use tokio::{
     net::TcpListener,
     time::{Instant, timeout_at},
@@ -80,9 +80,10 @@ async fn serve(cfg: Config, health: Health, metrics: Option<Metrics>, stop: Canc
     let listener = accept::bind(cfg.listen).map_err(|source| Error::Listen { addr: cfg.listen, source })?;
     let nats = Nats::connect(&cfg.nats, "edge").await?;
     let mut next = stop.run_until_cancelled(Layout::at_start(&nats)).await.transpose()?;
+    let Some(time) = stop.run_until_cancelled(ServerTime::start(&nats, wall_ms)).await else { return Ok(()) };
     let door = Door::new(cfg.limits.clone());
     let _reloads = tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.watch().await })));
-    let base = Base { cfg, tls, listener: Arc::new(listener), nats, door, health: health.clone(), metrics };
+    let base = Base { cfg, tls, listener: Arc::new(listener), nats, time, door, health: health.clone(), metrics };
     while let Some(layout) = next {
         next = Box::pin(generation(&base, layout, &stop)).await?;
     }
@@ -96,6 +97,7 @@ struct Base {
     tls: Option<Arc<Tls>>,
     listener: Arc<TcpListener>,
     nats: Nats,
+    time: ServerTime,
     door: Door,
     health: Health,
     metrics: Option<Metrics>,
@@ -104,21 +106,22 @@ struct Base {
 /// Everything else is of one generation: until `stop` (none), or until there is a newer one. Then all sessions resume from their cursors,
 /// a moment later, here; who connects meanwhile waits in the kernel.
 async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Result<Option<Layout>, Error> {
-    let Base { cfg, tls, listener, nats, door, health, metrics } = base;
+    let Base { cfg, tls, listener, nats, time, door, health, metrics } = base;
     let listen = listener.local_addr().unwrap_or(cfg.listen);
     let value = address::lease(cfg.public_url.clone(), listen, tls.is_some(), lease::machine(), &cfg.instance);
     let buckets = Buckets::new(nats, layout);
     // Outlives the drain: sessions are served until they have gone.
     let end = CancellationToken::new();
     let _end_with_us = end.clone().drop_guard();
-    let live::Started { live, clock, members, history, task: dispatcher } = live::start(cfg, nats, &layout, &buckets, end.clone()).await?;
+    let live::Started { live, clock, members, history, task: dispatcher } =
+        live::start(cfg, nats, time.clone(), &layout, &buckets, end.clone()).await?;
     let mut dispatcher = AbortOnDropHandle::new(dispatcher);
 
     let directory = Directory::new(nats);
     let (gate, sessions) = (Gate::default(), Sessions::default());
     // These wait for their buckets. At a new generation the health is still that of the one before.
     health.set("edge", Err("waiting for its buckets".into()));
-    let auth = Auth::start(&buckets, &clock, &directory, &sessions, &cfg.times);
+    let auth = Auth::start(&buckets, time, &directory, &sessions, &cfg.times);
     let Some(auth) = stop.run_until_cancelled(auth).await.transpose()? else { return Ok(None) };
     let edges = Edges::start(&buckets, &cfg.edge_id, value.clone(), &cfg.times);
     let Some(edges) = stop.run_until_cancelled(edges).await.transpose()? else { return Ok(None) };

@@ -86,10 +86,13 @@ impl Sends {
         let p = self.layout.partition(&thread);
         let (now, since) = self.clock.now_ms(p).zip(self.clock.dedupe_since_ms(p)).ok_or_else(no_beats)?;
         let age = cid.age(now, since, &self.times);
-        if age == Age::Ahead {
-            return Err(clock_ahead(now));
-        }
         state.loaded(self.times.attach).await?;
+        if age == Age::Ahead {
+            // Stored, perhaps, while the log's clock was ahead.
+            let sent = state.item(&thread).is_some();
+            let found = if sent { self.find(&thread, &entry.from, cid).await?.0 } else { None };
+            return found.ok_or_else(|| clock_ahead(now));
+        }
         let refers = entry.body.references().next().is_some();
         if refers && state.item(&thread).is_none() && thread.peer(&state.user).is_some() {
             // Before a conversation begins with something that cannot be sent.
@@ -135,7 +138,15 @@ impl Sends {
     async fn publish(&self, thread: &Thread, entry: &Entry, encoded: Bytes, p: u32) -> Result<MsgId, Refusal> {
         let msg_id = entry.cid.dedupe_id(thread, &entry.from);
         let started = std::time::Instant::now();
-        let stored = self.publisher.message(thread, &msg_id, encoded).await.map_err(|e| match e {
+        let stored = tokio::select! {
+            // The clock first: what is published again behind it would be stored again.
+            biased;
+            () = self.clock.is_set_back() => {
+                return Err(Refusal::unavailable("the log's clock was set back; send the same cid again"));
+            }
+            stored = self.publisher.message(thread, &msg_id, encoded) => stored,
+        };
+        let stored = stored.map_err(|e| match e {
             // No condition was set.
             PublishError::Conflict => Refusal::new(Code::Internal, "the log refused the entry"),
             e => refused(&e),

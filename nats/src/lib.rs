@@ -28,6 +28,7 @@ pub mod server;
 pub mod service;
 pub mod subjects;
 pub mod tail;
+pub mod time;
 pub(crate) mod wire_time;
 
 pub use beginning::Beginning;
@@ -46,3 +47,4 @@ pub use publish::{PublishError, Publisher, Stored};
 pub use reader::{Batch, LogReader, ReadError, Record, Start};
 pub use service::{Service, serve};
 pub use tail::{LogBounds, LogRecord, Tail, TailError};
+pub use time::ServerTime;

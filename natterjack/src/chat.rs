@@ -15,9 +15,18 @@ use std::{io::IsTerminal, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use natterjack_client::{Client, Event, Events, OutboxStore};
+use natterjack_protocol::{Code, Refusal};
 use tokio::time::Instant;
 
 use self::{act::Chat, input::Input, names::Names, screen::Screen};
+
+/// What became of a message that was refused for good, in words.
+fn outcome(refusal: &Refusal) -> String {
+    match refusal.code {
+        Code::ResendTooOld => format!("not known whether sent: {}", refusal.message),
+        _ => format!("not sent: {}", refusal.message),
+    }
+}
 
 /// How long the end of standard input waits for the outbox.
 const DRAIN: Duration = Duration::from_secs(30);

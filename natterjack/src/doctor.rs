@@ -3,18 +3,16 @@
 mod address;
 mod proxies;
 
-use std::path::Path;
+use std::{path::Path, time::Instant};
 
-use natterjack_nats::{Buckets, Layout, Nats, Tail};
+use natterjack_nats::{Buckets, Layout, Nats, Tail, time};
 use natterjack_persister::store::Cql;
+use natterjack_runtime::clock::wall_ms;
 
 use crate::{
     settings::Settings,
     up::{free_bytes, is_free, nats_server},
 };
-
-/// Same bound as the log has for a cid from a clock ahead, and with a reason: beyond it every send would be refused.
-const CLOCK_OFF_MS: u64 = 5_000;
 
 /// True: nothing was found that must be mended.
 #[expect(clippy::print_stdout, reason = "a report for people")]
@@ -68,7 +66,7 @@ pub async fn run(settings: &Settings) -> bool {
                 Err(e) => say("log", Err(format!("{e}; run `natterjack provision`"))),
                 Ok(layout) => {
                     say("log", generations(layout));
-                    say("clock", clock(&Tail::new(&nats, layout)).await);
+                    say("clocks", clocks(&nats, layout).await);
                     let met = proxies::met(&Buckets::new(&nats, layout)).await.map_err(|e| e.to_string());
                     say("proxies met", met.and_then(|met| proxies::said(&met)));
                 }
@@ -98,13 +96,21 @@ fn disk(data: &Path) -> Result<String, String> {
     if free < 1024 { Err(format!("{text}; the log and the archive want at least 1 GB")) } else { Ok(text) }
 }
 
-async fn clock(tail: &Tail) -> Result<String, String> {
-    let log = tail.bounds(0).await.map_err(|e| e.to_string())?.ts_ms;
-    let ours = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
-    let off = log.abs_diff(ours);
-    if off > CLOCK_OFF_MS {
-        Err(format!("{off} ms away from the log's; run a time service on both"))
-    } else {
-        Ok(format!("{off} ms from the log's"))
+/// This machine's clock and those of the leaders of the log, beside the one that all roles judge by.
+async fn clocks(nats: &Nats, layout: Layout) -> Result<String, String> {
+    let (server, asked) = (time::ask(nats).await.map_err(|e| e.to_string())?, Instant::now());
+    let ahead = |ms: u64| ms.cast_signed() - server.cast_signed() - i64::try_from(asked.elapsed().as_millis()).unwrap_or(i64::MAX);
+    let mut all = vec![("this machine's clock".to_owned(), ahead(wall_ms()))];
+    let tail = Tail::new(nats, layout);
+    for p in 0..layout.partitions {
+        let bounds = tail.bounds(p).await.map_err(|e| e.to_string())?;
+        all.push((format!("the clock of the nats-server that leads partition {p} of the log"), ahead(bounds.ts_ms)));
     }
+    let wrong: Vec<String> =
+        all.iter().filter(|(_, ms)| ms.unsigned_abs() > time::APART_MS).map(|(whose, ms)| time::apart(whose, *ms)).collect();
+    if wrong.is_empty() {
+        let most = all.iter().map(|(_, ms)| ms.unsigned_abs()).max().unwrap_or(0);
+        return Ok(format!("this machine and every nats-server that leads the log are within {most} ms of each other"));
+    }
+    Err(format!("{}; messages may be refused as of the future: run a time service (chrony, ntpd) on every machine", wrong.join("; ")))
 }

@@ -105,20 +105,20 @@ impl<S: Store> Archive<S> {
         let key = PartitionKey { generation: self.layout.generation, partition: p };
         let (store, writer) = (&self.store, Writer { store: &self.store, reader });
         reader.doing("waits until the generation before is archived");
-        let Some(before) = stop.run_until_cancelled(self.former_is_archived(&writer)).await else { return Ok(()) };
+        let Some(()) = stop.run_until_cancelled(self.former_is_archived(&writer)).await else { return Ok(()) };
         reader.doing("reads the watermark");
         let found = writer.until_it_works("read the watermark", || store.position(key)).await;
         if let Some(found) = found {
             // A predecessor may have died between the two; and of a generation that is over nothing more will come.
             mirror.send_replace(Some(natterjack_nats::Position { id: found.id, ts: found.ts }));
         }
-        let mut position = found.unwrap_or(Position { id: MsgId::NONE, ts: before });
+        let mut position = found.unwrap_or_default();
         let bounds = self.bounds(Tail::new(&self.nats, self.layout), p).await;
         if position.id > bounds.last {
             // It gives these ids once more, and behind the watermark nobody would look for them. Not complete: see docs/guarantees.md, P1.
             tracing::error!(p, archived = %position.id, last = %bounds.last, "the log ends before what is archived: it lost its end");
             metrics::counter!("natterjack_persister_lost_ends_total").increment(1);
-            position = Position { id: MsgId(bounds.first.0.saturating_sub(1)), ts: before };
+            position = Position { id: MsgId(bounds.first.0.saturating_sub(1)), ts: 0 };
         }
         let mut log = LogReader::fetching(&self.nats, self.layout, p, Start::After(position.id));
         reader.at(read_up_to(position, &bounds).0);
@@ -157,12 +157,12 @@ impl<S: Store> Archive<S> {
                 tracing::error!(p, %id, "an entry that cannot be read; archived as kind unknown with its bytes");
                 metrics::counter!("natterjack_persister_poison_entries_total").increment(1);
             }
-            let (end, end_ts) = (sorted.end, sorted.end_ts);
+            let end = sorted.end;
             reader.doing("writes to the store");
             writer.write(key, sorted).await;
             position = end;
             reader.at(position.id.0);
-            mirror.send_replace(Some(natterjack_nats::Position { id: end.id, ts: end_ts }));
+            mirror.send_replace(Some(natterjack_nats::Position { id: end.id, ts: end.ts }));
             metrics::counter!("natterjack_persister_archived_entries_total").increment(entries);
             if !behind {
                 let soon = self.times.batch / 5;
@@ -172,12 +172,10 @@ impl<S: Store> Archive<S> {
         }
     }
 
-    /// Waits until the generation before is archived to its end, so that a thread is folded in its order. Says when that ended: archived
-    /// times do not fall behind it.
-    async fn former_is_archived(&self, writer: &Writer<'_, S>) -> u64 {
-        let Some(former) = self.layout.before() else { return 0 };
+    /// Waits until the generation before is archived to its end, so that a thread is folded in its order.
+    async fn former_is_archived(&self, writer: &Writer<'_, S>) {
+        let Some(former) = self.layout.before() else { return };
         let store = &self.store;
-        let mut end_ts = 0;
         for partition in 0..former.partitions {
             let key = PartitionKey { generation: former.generation, partition };
             loop {
@@ -185,13 +183,11 @@ impl<S: Store> Archive<S> {
                 let position = writer.until_it_works("read the watermark", || store.position(key)).await.unwrap_or_default();
                 // What has expired was archived, or else is lost by now.
                 if position.id >= bounds.last || bounds.entries == 0 {
-                    end_ts = end_ts.max(position.ts);
                     break;
                 }
                 sleep(LOOK).await;
             }
         }
-        end_ts
     }
 
     async fn bounds(&self, log: Tail, partition: u32) -> LogBounds {

@@ -1,4 +1,4 @@
-//! What the log handed over, sorted for the store (step 7): by thread, each oldest first, with times that only rise. Pure.
+//! What the log handed over, sorted for the store (step 7): by thread, each oldest first, with the times of the log. Pure.
 //! Before it `nats::LogReader`, after it `fold` and the store.
 
 use std::collections::{HashMap, HashSet};
@@ -16,21 +16,18 @@ pub struct Sorted {
     pub strays: Vec<Stray>,
     /// Where the watermark stands once all of it is written.
     pub end: Position,
-    /// When the log stored the last entry; not made monotone.
-    pub end_ts: u64,
 }
 
-/// `from`: the watermark before this batch. The archived time never falls within a partition (leaders' clocks differ by up to the slack):
-/// a point in time is then a point in the order of ids. A replay starts at a watermark too, so it makes the same times.
+/// `from`: the watermark before this batch. An event has the time at which the log stored it, live and archived alike, also when that
+/// clock was set back.
 ///
 /// `hidden`: copies, which stand nowhere (P2).
 pub fn sort(key: PartitionKey, from: Position, records: Vec<Record>, hidden: &HashSet<MsgId>) -> Sorted {
-    let mut sorted = Sorted { threads: Vec::new(), strays: Vec::new(), end: from, end_ts: from.ts };
+    let mut sorted = Sorted { threads: Vec::new(), strays: Vec::new(), end: from };
     let mut places: HashMap<Thread, usize> = HashMap::new();
     for record in records {
-        let ts = record.ts().max(sorted.end.ts);
+        let ts = record.ts();
         sorted.end = Position { id: record.id(), ts };
-        sorted.end_ts = record.ts();
         match record {
             Record::Entry(e) if hidden.contains(&e.id) => {}
             Record::Entry(e) => {
@@ -71,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn times_only_rise_and_threads_keep_their_order() {
+    fn times_are_the_logs_and_threads_keep_their_order() {
         let from = Position { id: MsgId(4), ts: 100 };
         let log = vec![
             record(5, 90, "dm.a.b", false, Kind::Text),
@@ -81,8 +78,8 @@ mod tests {
         let sorted = sort(KEY, from, log.clone(), &HashSet::new());
         let spelled: Vec<_> =
             sorted.threads.iter().map(|(t, rows)| (t.to_string(), rows.iter().map(|r| (r.id.0, r.ts)).collect::<Vec<_>>())).collect();
-        assert_eq!(spelled, [("dm.a.b".to_owned(), vec![(5, 100), (7, 120)]), ("group.g".to_owned(), vec![(6, 120)])]);
-        assert_eq!((sorted.end, sorted.end_ts), (Position { id: MsgId(7), ts: 120 }, 110));
+        assert_eq!(spelled, [("dm.a.b".to_owned(), vec![(5, 90), (7, 110)]), ("group.g".to_owned(), vec![(6, 120)])]);
+        assert_eq!(sorted.end, Position { id: MsgId(7), ts: 110 });
         assert_eq!(sort(KEY, from, log.clone(), &HashSet::new()), sorted);
         let hidden = sort(KEY, from, log, &HashSet::from([MsgId(7)]));
         assert_eq!((hidden.end, hidden.threads[0].1.len()), (sorted.end, 1), "a hidden entry is passed over, not waited for");

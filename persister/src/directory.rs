@@ -3,13 +3,10 @@
 //!
 //! Costly work waits in lines of its own (`line`), so that neither a storm of logins nor a lost bucket keeps others from an answer.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
-use natterjack_nats::{Buckets, Layout, Nats, kv_state::StateError, serve, service::ServeError, subjects};
+use natterjack_nats::{Buckets, Layout, Nats, ServerTime, kv_state::StateError, serve, service::ServeError, subjects};
 use natterjack_protocol::{
     Code, Refusal, Times,
     rpc::{DirectoryAnswer, DirectoryRequest},
@@ -67,6 +64,7 @@ struct Directory<S> {
     nats: Nats,
     buckets: Buckets,
     times: Times,
+    time: ServerTime,
     keys: Keys,
     revocations: Revocations,
     passwords: Passwords,
@@ -84,28 +82,36 @@ pub struct Logins {
     pub external: Option<External>,
 }
 
+/// What it stands on.
+pub struct Base<S> {
+    pub nats: Nats,
+    pub layout: Layout,
+    pub store: S,
+    pub times: Times,
+    pub time: ServerTime,
+}
+
 /// Serves until `stop`, then finishes what it has begun.
 pub async fn run<S: Store + Accounts>(
-    nats: &Nats,
-    layout: Layout,
-    store: S,
-    times: Times,
+    base: Base<S>,
     logins: Logins,
     health: Health,
     stop: CancellationToken,
 ) -> Result<(), DirectoryError> {
+    let Base { nats, layout, store, times, time } = base;
     health.set(PART, Err("starting".into()));
     describe();
     let passwords = Passwords::start(&logins.password).await?;
-    let issuer = logins.external.map(Issuer::new).transpose()?;
-    let buckets = Buckets::new(nats, layout);
-    let Some(keys) = first_key(&buckets, KeyTimes::new(&times), &health, &stop).await else { return Ok(()) };
-    let revocations = Revocations::new(buckets.control(), KeyTimes::new(&times));
+    let issuer = logins.external.map(|rules| Issuer::new(rules, time.clone())).transpose()?;
+    let buckets = Buckets::new(&nats, layout);
+    let Some(keys) = first_key(&buckets, KeyTimes::new(&times), &time, &health, &stop).await else { return Ok(()) };
+    let revocations = Revocations::new(buckets.control(), KeyTimes::new(&times), time.clone());
     let directory = Arc::new(Directory {
         store,
         nats: nats.clone(),
         buckets,
         times,
+        time,
         keys,
         revocations,
         passwords,
@@ -120,7 +126,7 @@ pub async fn run<S: Store + Accounts>(
         // On the heap: the sum of all requests' states is large, and most requests need little of it.
         async move { Box::pin(directory.answer(request)).await }
     };
-    let service = serve(nats, subjects::DIRECTORY.into(), Some(subjects::DIRECTORY), permits, answer).await?;
+    let service = serve(&nats, subjects::DIRECTORY.into(), Some(subjects::DIRECTORY), permits, answer).await?;
     health.set(PART, Ok(()));
     tokio::select! {
         biased;
@@ -159,9 +165,9 @@ fn describe() {
 }
 
 /// Waits for the bucket: without a published key nobody could use what we sign. None: stopped before.
-async fn first_key(buckets: &Buckets, times: KeyTimes, health: &Health, stop: &CancellationToken) -> Option<Keys> {
+async fn first_key(buckets: &Buckets, times: KeyTimes, time: &ServerTime, health: &Health, stop: &CancellationToken) -> Option<Keys> {
     loop {
-        let why: KeysError = match Keys::start(buckets.control(), times).await {
+        let why: KeysError = match Keys::start(buckets.control(), times, time.clone()).await {
             Ok(keys) => return Some(keys),
             Err(e) => e,
         };
@@ -211,18 +217,13 @@ impl<S: Store + Accounts> Directory<S> {
         let mut tick = tokio::time::interval(SWEEP);
         loop {
             tick.tick().await;
-            match self.store.sweep(now_ms()).await {
+            match self.store.sweep(self.time.earliest_ms()).await {
                 Ok(0) => {}
                 Ok(gone) => tracing::debug!(gone, "expired refresh tokens were cleared away"),
                 Err(e) => tracing::warn!(error = %e, "expired refresh tokens could not be cleared away"),
             }
         }
     }
-}
-
-/// The one place where `directory` reads the clock: expiry of tokens and keys. Milliseconds since 1970.
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis().try_into().unwrap_or(u64::MAX))
 }
 
 fn internal() -> Refusal {

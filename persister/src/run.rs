@@ -4,9 +4,11 @@ use std::{path::PathBuf, time::Duration};
 
 use futures_util::future::BoxFuture;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
-use natterjack_nats::{Beginning, Buckets, ConnectError, Layout, Nats, NatsConfig, ReadError, layout::LayoutError, service::ServeError};
+use natterjack_nats::{
+    Beginning, Buckets, ConnectError, Layout, Nats, NatsConfig, ReadError, ServerTime, layout::LayoutError, service::ServeError,
+};
 use natterjack_protocol::Times;
-use natterjack_runtime::{Health, health::Readers};
+use natterjack_runtime::{Health, clock::wall_ms, health::Readers};
 use serde::{Deserialize, Serialize};
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -101,6 +103,7 @@ pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health
     health.set(CONNECTING, Err("connecting to NATS".into()));
     let nats = Nats::connect(&cfg.nats, "persister").await?;
     let Some(layout) = stop.run_until_cancelled(Layout::at_start(&nats)).await.transpose()? else { return Ok(()) };
+    let Some(time) = stop.run_until_cancelled(ServerTime::start(&nats, wall_ms)).await else { return Ok(()) };
     if let Some(declared) = stop.run_until_cancelled(timeout(DECLARE, declare_beginning(&nats, layout, &cfg.times, &store))).await {
         match declared {
             Ok(Ok(())) => {}
@@ -140,7 +143,8 @@ pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health
     parts.spawn({
         let (nats, times, health, stop) = (nats.clone(), cfg.times.clone(), health.clone(), stop.clone());
         let logins = Logins { password: cfg.password, external: cfg.external };
-        async move { Ok(directory::run(&nats, layout, store, times, logins, health, stop).await?) }
+        let base = directory::Base { nats, layout, store, times, time };
+        async move { Ok(directory::run(base, logins, health, stop).await?) }
     });
     let mut outcome = Ok(());
     let ends = async {

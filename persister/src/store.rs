@@ -28,6 +28,9 @@ pub mod sqlite;
 pub use cql::{Cql, CqlConfig};
 pub use sqlite::Sqlite;
 
+/// Stretches of rising times that a search for a time looks into, the newest ones: as many as the clock was set back.
+const FALLS: usize = 100;
+
 /// Why the store did not do what it was asked. That something is not there is never an error.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -50,7 +53,7 @@ pub enum StoreError {
 pub struct Row {
     pub thread: Thread,
     pub id: MsgId,
-    /// Milliseconds since 1970, made monotone within a partition.
+    /// When the log stored it, milliseconds since 1970: the same on every way to a reader. Rises with the ids unless that clock was set back.
     pub ts: u64,
     pub from: UserId,
     pub cid: Cid,
@@ -108,6 +111,21 @@ impl Size for Row {
     }
 }
 
+/// The ids at which the times of these rows fall, oldest first; `last`: the row before them. What is not above it was written before.
+fn falls<'r>(mut last: LastEntry, rows: impl IntoIterator<Item = &'r Row>) -> Vec<MsgId> {
+    let mut falls = Vec::new();
+    for row in rows.into_iter() {
+        if row.id <= last.id {
+            continue;
+        }
+        if !last.id.is_none() && row.ts < last.ts {
+            falls.push(row.id);
+        }
+        last = LastEntry { id: row.id, ts: row.ts };
+    }
+    falls
+}
+
 /// The entries of one thread within a batch, oldest first, and what their control entries made of the thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ThreadBatch {
@@ -125,7 +143,7 @@ pub enum Order {
     NewestFirst,
 }
 
-/// How far a partition of the log is in the store: everything up to `id` is there. `ts`: the archived time of that entry.
+/// How far a partition of the log is in the store: everything up to `id` is there. `ts`: the time of that entry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Position {
     pub id: MsgId,
@@ -194,10 +212,10 @@ pub trait Store: Clone + Send + Sync + 'static {
         most: Most,
     ) -> impl Future<Output = Result<Vec<Row>, StoreError>> + Send;
 
-    /// The first id of the thread at or after this time.
-    fn id_at(&self, thread: &Thread, ts: u64) -> impl Future<Output = Result<Option<MsgId>, StoreError>> + Send;
+    /// The row below this id with the earliest time at or after `ts`; of several the first. Where times rise with ids: the first one.
+    fn id_at(&self, thread: &Thread, ts: u64, below: MsgId) -> impl Future<Output = Result<Option<LastEntry>, StoreError>> + Send;
 
-    /// Looks among the rows from `since` (milliseconds) on; at most `max` of them, if it has to read rows at all.
+    /// Rows that the log stored before `since` (milliseconds) need not be looked at; and at most `max` are, if rows have to be read at all.
     fn find_cid(
         &self,
         thread: &Thread,

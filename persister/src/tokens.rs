@@ -1,7 +1,7 @@
 //! Tokens that `directory` gives: signed access tokens (verified by edges with the public keys in the control bucket) and
 //! opaque refresh tokens (stored as hashes). Pure: time and keys come in, tokens go out. Who publishes the keys: `directory/keys`.
 
-use std::fmt;
+use std::{fmt, time::Instant};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -30,6 +30,10 @@ pub enum TokenError {
     KeyTooOld,
 }
 
+/// What has to be known for as long as a token is good (its key, that its login is over) is kept so much longer, milliseconds: the server's
+/// time, by which both end, may step.
+pub const STEP: u64 = 6 * 3_600_000;
+
 /// How long keys live, milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyTimes {
@@ -55,7 +59,9 @@ pub struct SigningKey {
     public: Vec<u8>,
     /// Tokens of this key are refused from here on, milliseconds since 1970.
     pub until: u64,
-    access: u64,
+    times: KeyTimes,
+    /// It is as old as the monotonic clock says.
+    made: Instant,
 }
 
 impl SigningKey {
@@ -67,8 +73,9 @@ impl SigningKey {
             kid: Token::mint('k', random()?),
             encoding: EncodingKey::from_ed_der(pkcs8.as_ref()),
             public: pair.public_key().as_ref().to_vec(),
-            until: now_ms + times.rotation + times.access + times.grace,
-            access: times.access,
+            until: now_ms + times.rotation + times.access + times.grace + STEP,
+            times,
+            made: Instant::now(),
         })
     }
 
@@ -77,21 +84,27 @@ impl SigningKey {
         PublicKey { v: VERSION, ed25519: self.public.clone(), until: self.until }
     }
 
-    /// Would what it signs now expire before the key does?
-    pub fn can_sign(&self, now_ms: u64) -> bool {
-        now_ms + self.access <= self.until
+    /// Has it signed for long enough?
+    pub fn is_due(&self, at: Instant) -> bool {
+        self.age(at) >= self.times.rotation
     }
 
-    /// An access token and when it expires, milliseconds since 1970. Never one that outlives its key.
+    /// Would what it signs now expire before the key does?
+    pub fn can_sign(&self, at: Instant) -> bool {
+        self.age(at) <= self.times.rotation + self.times.grace
+    }
+
+    fn age(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.made).as_millis().try_into().unwrap_or(u64::MAX)
+    }
+
+    /// An access token, given at `now_ms` of the server's time, and for how many seconds it is good.
     pub fn sign(&self, user: &UserId, device: &DeviceId, family: &Token, now_ms: u64) -> Result<(String, u64), TokenError> {
-        if !self.can_sign(now_ms) {
-            return Err(TokenError::KeyTooOld);
-        }
-        let (iat, exp) = (now_ms / 1000, (now_ms + self.access) / 1000);
+        let (iat, exp) = (now_ms / 1000, (now_ms + self.times.access) / 1000);
         let header = Header { kid: Some(self.kid.to_string()), ..Header::new(Algorithm::EdDSA) };
         let claims = Claims { iss: ISSUER.into(), sub: user.clone(), device: device.clone(), fam: family.to_string(), iat, exp };
         let token = jsonwebtoken::encode(&header, &claims, &self.encoding).map_err(TokenError::Sign)?;
-        Ok((token, exp * 1000))
+        Ok((token, exp - iat))
     }
 }
 
@@ -170,6 +183,8 @@ fn random<const N: usize>() -> Result<[u8; N], TokenError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use jsonwebtoken::{DecodingKey, Validation, errors::ErrorKind};
 
     use super::*;
@@ -187,6 +202,10 @@ mod tests {
         validation.leeway = 0;
         let key = DecodingKey::from_ed_der(&key.ed25519);
         jsonwebtoken::decode(token, &key, &validation).map(|t| t.claims).map_err(|e| e.kind().clone())
+    }
+
+    fn claims_of(token: &str) -> Claims {
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
     }
 
     fn sign(key: &SigningKey, now: u64) -> String {
@@ -226,11 +245,15 @@ mod tests {
     #[test]
     fn a_key_outlives_what_it_signed() {
         let key = SigningKey::generate(5_000_000, TIMES).unwrap();
+        let after = |ms| key.made + Duration::from_millis(ms);
+        assert!(!key.is_due(after(TIMES.rotation - 1)) && key.is_due(after(TIMES.rotation)));
+        let last = TIMES.rotation + TIMES.grace;
+        assert!(key.can_sign(after(last)) && !key.can_sign(after(last + 1)));
         let id = |s| Token::parse(s).unwrap();
-        let last = 5_000_000 + TIMES.rotation;
-        let (_, expires) = key.sign(&id("u"), &id("d"), &id("f"), last).unwrap();
-        assert!(expires + TIMES.grace <= key.until + 1000);
-        assert!(matches!(key.sign(&id("u"), &id("d"), &id("f"), key.until), Err(TokenError::KeyTooOld)));
+        let (token, seconds) = key.sign(&id("u"), &id("d"), &id("f"), 5_000_000 + last).unwrap();
+        assert_eq!(seconds, TIMES.access / 1_000);
+        let exp = 1_000 * claims_of(&token).exp;
+        assert!(exp + STEP <= key.until, "also if the server's clock steps by hours meanwhile");
     }
 
     #[test]

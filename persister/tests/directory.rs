@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt as _, future::join_all};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use kit::{World, cheap, login, refresh, register};
-use natterjack_nats::subjects;
+use natterjack_nats::{ServerTime, subjects};
 use natterjack_persister::{
     directory::keys::Keys,
     password::Cost,
@@ -24,6 +24,7 @@ use natterjack_protocol::{
     live::Ephemeral,
     rpc::{Claims, ContactChange, ContactState, DirectoryAnswer, DirectoryRequest, ISSUER, PublicKey, Tokens},
 };
+use natterjack_runtime::clock::wall_ms;
 
 /// As an edge does it: the key by its id from the control bucket.
 async fn claims(world: &World, access: &str) -> Claims {
@@ -41,7 +42,7 @@ async fn an_account_from_registration_to_logout() {
     let first = world.register("Alice").await;
     assert_eq!((first.name.as_str(), first.device.as_str()), ("Alice", "phone-1"));
     let c = claims(&world, &first.access).await;
-    assert_eq!((&c.sub, &c.device, c.exp * 1000), (&first.user, &first.device, first.access_expires));
+    assert_eq!((&c.sub, &c.device, c.exp - c.iat), (&first.user, &first.device, first.expires_in));
     let (threads, _) = world.buckets().load_threads(&first.user).await.unwrap().expect("present = the user exists");
     assert!(threads.threads.is_empty());
 
@@ -82,7 +83,7 @@ async fn a_refresh_token_whose_answer_was_lost_is_good_for_a_while() {
     let (old, salt) = (RefreshToken::parse(&first.refresh).unwrap(), Salt::mint().unwrap());
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
     let next = NextToken { hash: old.next(&salt).hash(), salt, expires: now + 1_000_000 };
-    let died = world.store.rotate(old.hash(), next, Use { now, again: 0 }).await.unwrap();
+    let died = world.store.rotate(old.hash(), next, Use { now, earliest: now, again: 0 }).await.unwrap();
     assert!(matches!(died, Rotated::Done { .. }), "{died:?}");
     let second = world.tokens(&refresh(&first)).await.unwrap();
     assert_eq!(second.refresh, old.next(&salt).into_secret());
@@ -223,10 +224,11 @@ async fn keys_rotate_and_expired_ones_are_cleared_away() {
     let dead = PublicKey { v: 1, ed25519: vec![0; 32], until: 1_000 };
     control.put(&subjects::signing_key("kdead"), rmp_serde::to_vec_named(&dead).unwrap().into()).await.unwrap();
     let times = KeyTimes { rotation: 400, access: 60_000, grace: 1_000 };
-    let keys = Keys::start(control.clone(), times).await.unwrap();
-    let before = keys.current();
+    let keys = Keys::start(control.clone(), times, ServerTime::start(&world.nats, wall_ms).await).await.unwrap();
+    let before = keys.current().unwrap();
     let watch = async {
-        while keys.current().kid == before.kid || control.get(&subjects::signing_key("kdead")).await.unwrap().is_some() {
+        while keys.current().is_ok_and(|key| key.kid == before.kid) || control.get(&subjects::signing_key("kdead")).await.unwrap().is_some()
+        {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -234,7 +236,7 @@ async fn keys_rotate_and_expired_ones_are_cleared_away() {
         () = keys.run() => unreachable!("it never ends"),
         done = tokio::time::timeout(Duration::from_secs(10), watch) => done.expect("rotated and cleared"),
     }
-    for key in [before, keys.current()] {
+    for key in [before, keys.current().unwrap()] {
         assert!(control.get(&subjects::signing_key(key.kid.as_str())).await.unwrap().is_some(), "the old one verifies what it signed");
     }
     world.end().await;

@@ -23,7 +23,7 @@ pub struct BadCid;
 /// How old a cid is by the log's clock; decides the way a send takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Age {
-    /// More than 10 s ahead: refused with `clock_ahead`.
+    /// More than 10 s ahead: looked up, for the log's clock may have been ahead when it was stored; refused with `clock_ahead` if it was not.
     Ahead,
     /// At most 20 s old: published directly, the 60 s dedupe window absorbs a resend.
     Fresh,
@@ -70,11 +70,13 @@ impl Cid {
         }
     }
 
-    /// The late rule: an entry stored later than 40 s after its cid (or after the lookup that let it through)
-    /// may be a copy that the dedupe window could not see. `ts_ms` is the raw time of the stream.
+    /// The late rule: an entry stored later than 40 s after its cid (or after the lookup that let it through) may be a copy that the dedupe
+    /// window could not see. So may one that was stored 15 s before its cid or earlier: then the log's clock was set back, and nobody knows
+    /// how late it is. `ts_ms` is the time of the stream.
     pub fn is_late(&self, ts_ms: u64, seen_ms: Option<u64>, times: &Times) -> bool {
         let base = self.unix_ms().max(seen_ms.unwrap_or(0));
-        ts_ms.saturating_sub(base) > times.late.as_millis() as u64
+        let (late, early) = (times.late.as_millis() as u64, times.young_stream().as_millis() as u64);
+        ts_ms > base.saturating_add(late) || base > ts_ms.saturating_add(early)
     }
 
     /// `Nats-Msg-Id`: 128 bits over (thread, sender, cid), length-prefixed so that no two triples meet.
@@ -179,6 +181,8 @@ mod tests {
         assert!(!cid(c).is_late(c + 40_000, None, &t));
         assert!(cid(c).is_late(c + 40_001, None, &t));
         assert!(!cid(c).is_late(c + 90_000, Some(c + 60_000), &t), "looked up at 60 s, stored 30 s later");
+        assert!(!cid(c + 15_000).is_late(c, None, &t), "as far ahead as is let through, and the slack");
+        assert!(cid(c + 15_001).is_late(c, None, &t) && cid(c).is_late(c, Some(c + 15_001), &t), "the clock was set back");
     }
 
     #[test]

@@ -163,7 +163,8 @@ pub struct Beat {
     pub p: u32,
     /// The stream leader's clock, milliseconds since 1970.
     pub ts: u64,
-    /// What was stored before this moment, likewise, the stream's dedupe map does not know: when it was made. 0: nothing was.
+    /// What was stored before this moment, likewise, the stream's dedupe map does not know: when it was made, or
+    /// where its clock stood when it was set back. 0: nothing was.
     pub dedupe_since: u64,
     /// Every event up to this id has been published on the connection that sends this beat.
     pub frontier: MsgId,

@@ -234,8 +234,8 @@ pub struct Tokens {
     pub device: DeviceId,
     /// Signed (EdDSA), for `hello` and `Authorization: Bearer`.
     pub access: String,
-    /// Milliseconds since 1970.
-    pub access_expires: u64,
+    /// The access token is good for so many seconds from now on, however late it may be by the clock of who gets it.
+    pub expires_in: u64,
     /// Opaque; each use gives a new one, using an old one again revokes the whole family.
     pub refresh: String,
 }

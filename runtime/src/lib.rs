@@ -3,6 +3,7 @@
 //! Nothing here knows what a message is; the order in which a process uses these parts is the checklist in `natterjack/src/main.rs`.
 
 pub mod admin;
+pub mod clock;
 pub mod config;
 pub mod health;
 pub mod lifecycle;

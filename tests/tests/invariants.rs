@@ -208,6 +208,24 @@ fn every_file_says_what_it_is() {
     none("files without a //! header", found);
 }
 
+/// Two clocks are never compared by accident: a machine's own is read where it is compared with the server's, and where only one is asked.
+#[test]
+fn a_machines_clock_is_read_in_one_place() {
+    let may = [
+        "runtime/src/clock.rs",
+        // Ids are made from it, and are above all others all the same.
+        "nats/src/provision.rs",
+        // Measures one machine.
+        "natterjack/src/bench/system.rs",
+    ];
+    let reads = |text: &str| {
+        code(text).filter(|(_, l)| l.contains("SystemTime::now") || l.contains("UNIX_EPOCH.elapsed")).map(|(n, _)| n).collect::<Vec<_>>()
+    };
+    let found = shipped().into_iter().filter(|(path, _)| !may.contains(&path.as_str()));
+    let found = found.flat_map(|(path, text)| reads(&text).into_iter().map(move |n| format!("{path}:{n}"))).collect();
+    none("a clock that is read elsewhere: use runtime::clock::wall_ms, the server's time or an Instant", found);
+}
+
 #[test]
 fn no_unwrap_in_what_ships() {
     let mut found = Vec::new();

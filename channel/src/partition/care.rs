@@ -58,7 +58,14 @@ impl Partition {
             self.status.set(Err("the log does not answer".into()));
             return Ok(());
         };
+        let before = self.clock.now();
+        if bounds.ts_ms + (self.shared.times.clock_slack.as_millis() as u64) < before {
+            self.set_back = self.set_back.max(before);
+        }
         self.clock = Clock { ts: bounds.ts_ms, at };
+        if self.holder {
+            self.compared.look(self.clock.now(), self.shared.time.now_ms());
+        }
         (self.since, self.log_first, self.log_end) = (Some(since), bounds.first, bounds.last);
         self.status.reader.end(bounds.last.0);
         if !self.window.warm() && bounds.first > self.window.confirmed().id {
@@ -73,7 +80,7 @@ impl Partition {
                 generation: self.shared.layout.generation,
                 p: self.p,
                 ts: bounds.ts_ms,
-                dedupe_since: since.ms,
+                dedupe_since: since.ms.max(self.set_back),
                 // Not what was handed to the connection but what is known to have left: a beat must not vouch for frames that a
                 // break, not yet noticed, has swallowed.
                 frontier: self.window.confirmed().id,
@@ -86,10 +93,7 @@ impl Partition {
 
     pub(super) async fn chores(&mut self) -> Result<(), Error> {
         self.begin_barrier();
-        let read = self.window.last_read();
-        // Idle: everything up to the log's now has been read, so what is old by that clock is old.
-        let clock = if read.id >= self.log_end { read.ts.max(self.clock.ts) } else { read.ts };
-        self.last.evict(clock);
+        self.last.evict(self.read_ms());
         if self.saved_at.elapsed() >= SAVE {
             self.saved_at = Instant::now();
             let confirmed = self.window.confirmed();

@@ -260,6 +260,9 @@ impl World {
     fn send(&mut self, queued: &Queued) -> Result<MsgId, Refusal> {
         let (send, sure) = (&queued.send, queued.tried != Tried::Unsure);
         if sure && send.cid.unix_ms() > NOW_MS + self.ms + AHEAD_MS {
+            if let Some(id) = self.log.ids.get(&send.cid) {
+                return Ok(*id);
+            }
             return Err(Refusal { now_ms: Some(NOW_MS + self.ms), ..refusal(Code::ClockAhead, None) });
         }
         match self.rng.random_range(0..100) {
@@ -314,7 +317,7 @@ impl World {
             self.skew = 0;
         }
         if self.planted == Planted::UnsureCidsAreRenewed {
-            self.outbox.items.values_mut().for_each(|i| i.unsure = false);
+            self.outbox.items.values_mut().for_each(|i| i.row.unsure = false);
         }
         let (now, random) = (self.now(), self.rng.random());
         if let Some(Settled::Failed { local, .. }) = self.outbox.refused(cid, why, now, random) {

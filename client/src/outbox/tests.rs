@@ -132,6 +132,54 @@ fn a_new_cid_only_if_every_answer_was_clock_ahead() {
     assert_eq!(pairs(&o.hand(now + Duration::from_secs(3), NOW_MS, || [7; 10])), second);
 }
 
+/// The log's clock was two hours ahead for a moment: what was sent then is in nobody's way for ever.
+#[test]
+fn what_is_hours_ahead_and_unsure_is_given_up_as_not_known() {
+    const HOURS: u64 = 2 * 3_600_000;
+    let began = Instant::now();
+    let ahead = |cid| (cid, Refusal { now_ms: Some(NOW_MS - HOURS), ..refusal(Code::ClockAhead) });
+    let mut o = outbox(2);
+    let local = add(&mut o, 1, "x");
+    add(&mut o, 1, "behind it");
+    let cid = hand(&mut o, began)[0].1;
+    o.disconnected();
+    let (mut now, mut failed) = (began, None);
+    while failed.is_none() {
+        assert!(now < began + Duration::from_secs(60), "it blocks its thread");
+        for Handed { local: l, cid: c, .. } in o.hand(now, NOW_MS - HOURS, || [9; 10]) {
+            if l == local {
+                assert_eq!(c, cid, "never another cid");
+                let (cid, why) = ahead(c);
+                failed = o.refused(cid, why, now, 1.0);
+            } else {
+                o.refused(c, refusal(Code::OutOfOrder), now, 1.0);
+            }
+        }
+        now = o.due().unwrap_or(now).max(now);
+    }
+    assert!(now >= began + Duration::from_secs(30), "an attempt may still be on its way");
+    assert!(matches!(&failed, Some(Settled::Failed { refusal, .. }) if refusal.code == Code::ResendTooOld), "{failed:?}");
+    let next = o.hand(now + Duration::from_secs(60), NOW_MS - HOURS, || [8; 10]);
+    assert!(next.len() == 1 && next[0].local != local && next[0].behind.is_none(), "the next one goes");
+    assert!(o.rows()[0].unsure);
+    assert!(matches!(o.sent(cid, MsgId(1)), Some(Settled::Sent { local: l, .. }) if l == local), "its own event still says so");
+}
+
+#[test]
+fn what_is_not_known_can_be_discarded_and_what_is_in_flight_cannot() {
+    let (mut o, now) = (outbox(1), Instant::now());
+    let (local, next) = (add(&mut o, 1, "x"), add(&mut o, 1, "y"));
+    let cid = hand(&mut o, now)[0].1;
+    assert!(!o.discard(local), "its answer is on the way");
+    o.disconnected();
+    assert!(o.rows()[0].unsure && !o.rows()[1].unsure);
+    o.take_changes();
+    assert!(o.discard(local) && !o.discard(local));
+    assert_eq!(o.take_changes(), [Change::Remove(local)]);
+    assert!(o.sent(cid, MsgId(1)).is_none());
+    assert_eq!(hand(&mut o, now)[0].0, next, "nothing is in its way");
+}
+
 #[test]
 fn what_was_stored_is_sent_again_after_a_restart() {
     let mut o = outbox(1);

@@ -159,6 +159,7 @@ fn load(db: &Connection, path: &Path) -> Result<Stored, StoreError> {
                 None => None,
                 Some(f) => Some(serde_json::from_str(&f).ok()?),
             },
+            unsure: false,
         })
     };
     let last: Option<u64> =

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -88,6 +88,8 @@ pub struct World {
     pub health: Health,
     pub tail: Tail,
     pub beats: watch::Sender<bool>,
+    /// By how many milliseconds the log's clock is ahead, as the beats say it.
+    pub log_ahead: Arc<AtomicI64>,
     pub heads: Hold,
     pub nats: Nats,
     buckets: Buckets,
@@ -122,7 +124,8 @@ impl World {
         let heads = Hold(Arc::new(watch::Sender::new(false)), Arc::default());
         let others = others(&nats, layout, &tail, &heads).await;
         let (beats, on) = watch::channel(true);
-        let beating = AbortOnDropHandle::new(tokio::spawn(beat(nats.clone(), layout, on)));
+        let log_ahead: Arc<AtomicI64> = Arc::default();
+        let beating = AbortOnDropHandle::new(tokio::spawn(beat(nats.clone(), layout, on, log_ahead.clone())));
 
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
@@ -138,6 +141,7 @@ impl World {
             health,
             tail,
             beats,
+            log_ahead,
             heads,
             nats,
             buckets,
@@ -223,11 +227,12 @@ impl World {
     }
 }
 
-async fn beat(nats: Nats, layout: Layout, on: watch::Receiver<bool>) {
+async fn beat(nats: Nats, layout: Layout, on: watch::Receiver<bool>, ahead: Arc<AtomicI64>) {
     loop {
         for p in 0..layout.partitions {
             let since = now_ms() - 3_600_000;
-            let beat = Beat { generation: 1, p, ts: now_ms(), dedupe_since: since, frontier: MsgId(1), archive_lag_ms: Some(0) };
+            let ts = now_ms().saturating_add_signed(ahead.load(Relaxed));
+            let beat = Beat { generation: 1, p, ts, dedupe_since: since, frontier: MsgId(1), archive_lag_ms: Some(0) };
             if *on.borrow() {
                 nats.client.publish(subjects::beat(p), beat.encode()).await.unwrap();
             }

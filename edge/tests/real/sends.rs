@@ -7,7 +7,7 @@ use natterjack_protocol::{
     codec::Codec,
     error::Code,
     fold::{Interval, Intervals, ThreadItem, UserThreads},
-    frame::ServerFrame,
+    frame::{ClientFrame, ServerFrame},
 };
 
 use crate::{
@@ -132,4 +132,34 @@ async fn a_device_has_one_session() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(new.sent(cid(), "dm.ua.ua", "I am new").await.is_ok());
     assert!(tablet.sent(cid(), "dm.ua.ua", "I am another").await.is_ok());
+}
+
+/// For a while the log is hours ahead. What was stored meanwhile is found afterwards, although its cid is ahead of the log then; what was not
+/// is refused, and stored under a new cid. Fresh tokens are good all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_stored_while_the_log_was_ahead_is_found_when_it_is_right_again() {
+    const HOURS: i64 = 2 * 3_600_000;
+    let world = World::start(&["ua", "ub"]).await;
+    let mut c = world.client("ua", "d1", Codec::Msgpack).await;
+    c.sent(cid(), "dm.ua.ub", "before").await.unwrap();
+    let until = async |c: &mut crate::kit::Client, ahead: i64| {
+        world.log_ahead.store(ahead, std::sync::atomic::Ordering::Relaxed);
+        eventually("the edge's time is the log's", async || {
+            c.put(&ClientFrame::Ping).await;
+            let ServerFrame::Pong { now, .. } = c.until(|f| matches!(f, ServerFrame::Pong { .. })).await else { unreachable!() };
+            now.abs_diff(now_ms().saturating_add_signed(ahead)) < 2_000
+        })
+        .await;
+    };
+    until(&mut c, HOURS).await;
+    let cids = [cid_at(now_ms().saturating_add_signed(HOURS)), cid_at(now_ms().saturating_add_signed(HOURS))];
+    let stored = c.sent(cids[0], "dm.ua.ub", "while it was ahead").await.unwrap();
+    world.client("ub", "d1", Codec::Json).await;
+    until(&mut c, 0).await;
+    assert_eq!(c.sent(cids[0], "dm.ua.ub", "while it was ahead").await.unwrap(), stored);
+    let refused = c.sent(cids[1], "dm.ua.ub", "never stored").await.unwrap_err();
+    assert!(refused.code == Code::ClockAhead && refused.now_ms.unwrap().abs_diff(now_ms()) < 5_000, "{refused:?}");
+    c.sent(cid_at(refused.now_ms.unwrap()), "dm.ua.ub", "a new cid").await.unwrap();
+    let stranger = c.sent(cids[0], "group.never", "of nobody's business").await.unwrap_err();
+    assert_eq!(stranger.code, Code::ClockAhead);
 }

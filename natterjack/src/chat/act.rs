@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::{
     line::{self, Line},
     names::Names,
+    outcome,
     screen::{Screen, Tone, one_line, standing, words},
 };
 
@@ -150,7 +151,7 @@ impl Chat {
             }
             Line::Typing => self.client.typing(self.here()?),
             Line::Outbox => self.outbox().await?,
-            Line::Discard => self.discard().await?,
+            Line::Discard(which) => self.discard(which).await?,
             Line::Help => self.screen.say(Tone::Plain, "help", Some(line::HELP.to_owned()), json!({ "text": line::HELP })),
         }
         Ok(())
@@ -316,7 +317,7 @@ impl Chat {
             Event::Failed { local, thread, refusal } => {
                 self.sending.remove(&local);
                 let object = json!({ "local": local.0, "thread": thread, "code": refusal.code, "message": refusal.message });
-                screen.say(Tone::Bad, "failed", Some(format!("✗ not sent: {}", refusal.message)), object);
+                screen.say(Tone::Bad, "failed", Some(format!("✗ {}", outcome(&refusal))), object);
             }
             Event::Typing { thread, user } => {
                 let (place, who) = (self.names.thread(&self.client, &thread).await, self.names.user(&self.client, &user).await);

@@ -21,7 +21,8 @@ pub enum Line {
     Recall(Option<MsgId>),
     Typing,
     Outbox,
-    Discard,
+    /// None: all that were refused.
+    Discard(Option<u64>),
     Help,
     Quit,
     Nothing,
@@ -49,7 +50,7 @@ A line is a message to the current thread; // at its beginning sends a line that
 /block NAME                  /unblock NAME      /blocks           whom you block
 /edit [#ID] TEXT             change a message of yours, the last one without an ID
 /recall [#ID]                take it back       /typing           tell the others that you write
-/outbox                      what is not sent   /discard          forget what was refused
+/outbox                      what is not sent   /discard [N]      forget what was refused, or message N
 /help                        this               /quit";
 
 pub fn parse(line: &str) -> Result<Line, String> {
@@ -89,7 +90,8 @@ pub fn parse(line: &str) -> Result<Line, String> {
         },
         "typing" => Ok(Line::Typing),
         "outbox" => Ok(Line::Outbox),
-        "discard" => Ok(Line::Discard),
+        "discard" if rest.is_empty() => Ok(Line::Discard(None)),
+        "discard" => rest.parse().map(|n| Line::Discard(Some(n))).map_err(|_| "/discard N, with N from /outbox".into()),
         "help" | "?" => Ok(Line::Help),
         "quit" | "exit" => Ok(Line::Quit),
         other => Err(format!("there is no command /{other}; /help lists them, // sends a line that begins with /")),
@@ -175,7 +177,8 @@ mod tests {
         assert_eq!(p("/edit #12 new text"), Line::Edit(Some(MsgId(12)), "new text".into()));
         assert_eq!(p("/edit 12 is a number"), Line::Edit(None, "12 is a number".into()));
         assert_eq!(p("/recall"), Line::Recall(None));
-        assert_eq!(p("/discard"), Line::Discard);
+        assert_eq!(p("/discard"), Line::Discard(None));
+        assert_eq!(p("/discard 7"), Line::Discard(Some(7)));
         assert_eq!(p("/blocks"), Line::Blocks);
         assert_eq!(p("/group new \"toad choir\" bob"), Line::Group(Group::New { name: "toad choir".into(), users: vec!["bob".into()] }));
         assert_eq!(p("/group role bob admin"), Line::Group(Group::Role("bob".into(), Role::Admin)));

@@ -14,8 +14,6 @@ pub struct Expired {
     control: Kv,
     keys: &'static str,
     until: fn(&[u8]) -> Option<u64>,
-    /// This much later, milliseconds: a wrong clock must not delete what is in use.
-    keep: u64,
     watched: Option<Watched>,
 }
 
@@ -27,8 +25,8 @@ struct Watched {
 
 impl Expired {
     /// `until` reads the date of a value; none: leave it alone.
-    pub fn new(control: &Kv, keys: &'static str, until: fn(&[u8]) -> Option<u64>, keep: u64) -> Self {
-        Self { control: control.clone(), keys, until, keep, watched: None }
+    pub fn new(control: &Kv, keys: &'static str, until: fn(&[u8]) -> Option<u64>) -> Self {
+        Self { control: control.clone(), keys, until, watched: None }
     }
 
     pub async fn clear(&mut self, now: u64) -> Result<(), KvError> {
@@ -49,12 +47,8 @@ impl Expired {
             }
         };
         watched.catch_up(self.until);
-        let old: Vec<(String, u64)> = watched
-            .known
-            .iter()
-            .filter(|(_, (until, _))| until.saturating_add(self.keep) < now)
-            .map(|(k, (_, r))| (k.clone(), *r))
-            .collect();
+        let old: Vec<(String, u64)> =
+            watched.known.iter().filter(|(_, (until, _))| *until < now).map(|(k, (_, r))| (k.clone(), *r)).collect();
         // They leave the map when the watch reports the deletion.
         for (key, revision) in old {
             match self.control.delete_revision(&key, revision).await {

@@ -5,7 +5,7 @@ use natterjack_protocol::{
     rpc::{DirectoryAnswer, Profile},
 };
 
-use super::{Directory, issuer, now_ms, store_refusal, token_refusal};
+use super::{Directory, issuer, store_refusal, token_refusal};
 use crate::{
     store::{
         Store,
@@ -30,7 +30,7 @@ impl<S: Store + Accounts> Directory<S> {
                     names: rules.names(&person),
                     subject: person.subject,
                     user: mint_id('u').map_err(token_refusal)?,
-                    created: now_ms(),
+                    created: self.time.now_ms(),
                 };
                 let Joined { profile, made } = self.store.join(new).await.map_err(store_refusal)?;
                 (profile, made)

@@ -1,17 +1,18 @@
 //! The signing keys of this instance: made at start, published before they sign, rotated, and cleared away long after they end.
 //! Edges read the public halves from the control bucket; the private half stays here.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use natterjack_nats::{Kv, KvError, subjects};
+use natterjack_nats::{Kv, KvError, ServerTime, subjects};
 use natterjack_protocol::rpc::PublicKey;
 use parking_lot::RwLock;
 
-use super::{expired::Expired, now_ms};
+use super::expired::Expired;
 use crate::tokens::{KeyTimes, SigningKey, TokenError};
 
-/// An expired key is cleared away this much later, milliseconds: a wrong clock must not delete a key that is in use.
-const KEEP_EXPIRED: u64 = 24 * 3_600_000;
 /// A new key is there this long before it signs, so that every edge has it by then (the first one of an instance has no time for that:
 /// an edge that does not know a key asks the bucket).
 const LEAD: Duration = Duration::from_secs(60);
@@ -27,19 +28,22 @@ pub enum KeysError {
 pub struct Keys {
     control: Kv,
     times: KeyTimes,
+    time: ServerTime,
     current: RwLock<Arc<SigningKey>>,
 }
 
 impl Keys {
     /// Makes and publishes the first key.
-    pub async fn start(control: Kv, times: KeyTimes) -> Result<Self, KeysError> {
-        let key = SigningKey::generate(now_ms(), times)?;
+    pub async fn start(control: Kv, times: KeyTimes, time: ServerTime) -> Result<Self, KeysError> {
+        let key = SigningKey::generate(time.now_ms(), times)?;
         publish(&control, &key).await?;
-        Ok(Self { control, times, current: RwLock::new(Arc::new(key)) })
+        Ok(Self { control, times, time, current: RwLock::new(Arc::new(key)) })
     }
 
-    pub fn current(&self) -> Arc<SigningKey> {
-        self.current.read().clone()
+    /// One that what it signs now does not outlive.
+    pub fn current(&self) -> Result<Arc<SigningKey>, TokenError> {
+        let key = self.current.read().clone();
+        if key.can_sign(Instant::now()) { Ok(key) } else { Err(TokenError::KeyTooOld) }
     }
 
     /// Rotates and clears away until it is dropped; never returns. A failure is tried again at the next tick: the old key signs on,
@@ -47,28 +51,23 @@ impl Keys {
     pub async fn run(&self) {
         // Often enough that a rotation is late by a quarter at most, also when tests scale it down.
         let mut tick = tokio::time::interval(Duration::from_millis(self.times.rotation / 4).clamp(Duration::from_millis(50), LEAD));
-        let mut old = Expired::new(&self.control, subjects::SIGNING_KEYS, until, KEEP_EXPIRED);
+        let mut old = Expired::new(&self.control, subjects::SIGNING_KEYS, until);
         loop {
             tick.tick().await;
-            let now = now_ms();
-            if self.due(now)
-                && let Err(e) = self.rotate(now).await
+            if self.current.read().is_due(Instant::now())
+                && let Err(e) = self.rotate().await
             {
                 tracing::warn!(error = %e, "the signing key could not be rotated; trying again");
             }
             // Whose key it was does not matter: an instance that ended leaves its keys to the others.
-            if let Err(e) = old.clear(now).await {
+            if let Err(e) = old.clear(self.time.earliest_ms()).await {
                 tracing::warn!(error = %e, "expired signing keys could not be cleared away; trying again");
             }
         }
     }
 
-    fn due(&self, now: u64) -> bool {
-        now + self.times.access + self.times.grace >= self.current().until
-    }
-
-    async fn rotate(&self, now: u64) -> Result<(), KeysError> {
-        let next = SigningKey::generate(now, self.times)?;
+    async fn rotate(&self) -> Result<(), KeysError> {
+        let next = SigningKey::generate(self.time.now_ms(), self.times)?;
         publish(&self.control, &next).await?;
         tokio::time::sleep(LEAD.min(Duration::from_millis(self.times.rotation / 10))).await;
         tracing::info!(kid = %next.kid, "a new key signs access tokens");

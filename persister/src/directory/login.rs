@@ -10,13 +10,13 @@ use natterjack_protocol::{
     text,
 };
 
-use super::{Directory, line::Place, now_ms, password_refusal, store_refusal, token_refusal};
+use super::{Directory, line::Place, password_refusal, store_refusal, token_refusal};
 use crate::{
     store::{
         Store,
         accounts::{Accounts, Family, Login, NextToken, PASSWORD, Rotated, Use, name_key},
     },
-    tokens::{RefreshToken, Salt, TokenError, mint_id},
+    tokens::{RefreshToken, Salt, mint_id},
 };
 
 fn no_such_login() -> Refusal {
@@ -77,34 +77,33 @@ impl<S: Store + Accounts> Directory<S> {
 
     /// A new family of tokens.
     pub(super) async fn open_session(&self, user: UserId, name: String, device: DeviceId) -> Result<DirectoryAnswer, Refusal> {
-        let now = now_ms();
+        let now = self.time.now_ms();
         let family = Family { id: mint_id('f').map_err(token_refusal)?, user, device };
-        let (access, access_expires) = self.keys.current().sign(&family.user, &family.device, &family.id, now).map_err(token_refusal)?;
+        let key = self.keys.current().map_err(token_refusal)?;
+        let (access, expires_in) = key.sign(&family.user, &family.device, &family.id, now).map_err(token_refusal)?;
         let refresh = RefreshToken::mint().map_err(token_refusal)?;
         self.store.open_family(family.clone(), refresh.hash(), self.refresh_expiry(now)).await.map_err(store_refusal)?;
         let Family { user, device, .. } = family;
-        Ok(DirectoryAnswer::Tokens(Tokens { user, name, device, access, access_expires, refresh: refresh.into_secret() }))
+        Ok(DirectoryAnswer::Tokens(Tokens { user, name, device, access, expires_in, refresh: refresh.into_secret() }))
     }
 
     pub(super) async fn refresh(&self, refresh: &str) -> Result<DirectoryAnswer, Refusal> {
         let old = RefreshToken::parse(refresh).ok_or_else(log_in_again)?;
-        let (now, salt) = (now_ms(), Salt::mint().map_err(token_refusal)?);
-        let key = self.keys.current();
+        let (now, salt) = (self.time.now_ms(), Salt::mint().map_err(token_refusal)?);
         // Before the old token is used up: afterwards a failure would cost the login.
-        if !key.can_sign(now) {
-            return Err(token_refusal(TokenError::KeyTooOld));
-        }
+        let key = self.keys.current().map_err(token_refusal)?;
         let next = NextToken { hash: old.next(&salt).hash(), salt, expires: self.refresh_expiry(now) };
-        let when = Use { now, again: self.times.refresh_again.as_millis().try_into().unwrap_or(u64::MAX) };
+        let when =
+            Use { now, earliest: self.time.earliest_ms(), again: self.times.refresh_again.as_millis().try_into().unwrap_or(u64::MAX) };
         match self.store.rotate(old.hash(), next, when).await.map_err(store_refusal)? {
             Rotated::Done { family, name, salt } => {
                 if salt != next.salt {
                     metrics::counter!("natterjack_directory_refresh_repeated_total").increment(1);
                 }
-                let (access, access_expires) = key.sign(&family.user, &family.device, &family.id, now).map_err(token_refusal)?;
+                let (access, expires_in) = key.sign(&family.user, &family.device, &family.id, now).map_err(token_refusal)?;
                 let Family { user, device, .. } = family;
                 let refresh = old.next(&salt).into_secret();
-                Ok(DirectoryAnswer::Tokens(Tokens { user, name, device, access, access_expires, refresh }))
+                Ok(DirectoryAnswer::Tokens(Tokens { user, name, device, access, expires_in, refresh }))
             }
             Rotated::Reused(family) => {
                 metrics::counter!("natterjack_directory_refresh_reused_total").increment(1);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use natterjack_protocol::{Code, DeviceId, Refusal, rpc::DirectoryAnswer, text};
 
-use super::{Directory, line::Place, now_ms, password_refusal, store_refusal, token_refusal};
+use super::{Directory, line::Place, password_refusal, store_refusal, token_refusal};
 use crate::{
     store::{
         Store,
@@ -30,7 +30,7 @@ impl<S: Store + Accounts> Directory<S> {
         }
         let secret = self.passwords.hash(&place, password.clone()).await.map_err(password_refusal)?;
         let user = mint_id('u').map_err(token_refusal)?;
-        let new = NewUser { user: user.clone(), name: name.clone(), secret, created: now_ms() };
+        let new = NewUser { user: user.clone(), name: name.clone(), secret, created: self.time.now_ms() };
         match self.store.add_user(new).await.map_err(store_refusal)? {
             Added::Done => {}
             Added::NameTaken => {
@@ -56,7 +56,7 @@ impl<S: Store + Accounts> Directory<S> {
         device: DeviceId,
     ) -> Result<DirectoryAnswer, Refusal> {
         let created = self.store.created(&login.user).await.map_err(store_refusal)?;
-        let young = created.is_some_and(|at| u128::from(now_ms().saturating_sub(at)) <= AGAIN.as_millis());
+        let young = created.is_some_and(|at| u128::from(self.time.earliest_ms().saturating_sub(at)) <= AGAIN.as_millis());
         if !young || login.name != name {
             return Err(taken());
         }

@@ -3,16 +3,17 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use natterjack_nats::{Kv, KvError, subjects};
+use natterjack_nats::{Kv, KvError, ServerTime, subjects};
 use natterjack_protocol::{entry::VERSION, rpc::Revoked};
 use parking_lot::Mutex;
 use tokio::time::interval;
 
-use super::{expired::Expired, now_ms};
-use crate::{store::accounts::Family, tokens::KeyTimes};
+use super::expired::Expired;
+use crate::{
+    store::accounts::Family,
+    tokens::{KeyTimes, STEP},
+};
 
-/// An edge whose clock is behind may believe in a token for longer.
-const KEEP_EXPIRED: u64 = 3_600_000;
 const CLEAR: Duration = Duration::from_secs(600);
 /// Attempts, each of 2 s at most: an election takes 4 to 9 s.
 const ATTEMPTS: u32 = 5;
@@ -25,12 +26,13 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Revocations {
     control: Kv,
     times: KeyTimes,
+    time: ServerTime,
     pending: Mutex<VecDeque<Family>>,
 }
 
 impl Revocations {
-    pub fn new(control: Kv, times: KeyTimes) -> Self {
-        Self { control, times, pending: Mutex::default() }
+    pub fn new(control: Kv, times: KeyTimes, time: ServerTime) -> Self {
+        Self { control, times, time, pending: Mutex::default() }
     }
 
     /// Returns when it stands in the bucket. An error: not yet; it is tried on, but the caller had better know.
@@ -54,7 +56,7 @@ impl Revocations {
 
     async fn put(&self, family: &Family) -> Result<(), KvError> {
         // From now on nobody signs for this family; what was signed a moment ago lives this long, and edges may be lenient as long again.
-        let until = now_ms() + self.times.access + self.times.grace.max(self.times.access);
+        let until = self.time.now_ms() + self.times.access + self.times.grace.max(self.times.access) + STEP;
         let value = Revoked { v: VERSION, user: family.user.clone(), device: family.device.clone(), until };
         let value: Vec<u8> = rmp_serde::to_vec_named(&value).expect("plain values");
         self.control.put(&subjects::revoked_key(family.id.as_str()), value.into()).await?;
@@ -88,14 +90,14 @@ impl Revocations {
 
     /// Tells what could not be told, and clears away what has expired, until it is dropped; never returns.
     pub async fn run(&self) {
-        let mut old = Expired::new(&self.control, subjects::REVOKED, until, KEEP_EXPIRED);
+        let mut old = Expired::new(&self.control, subjects::REVOKED, until);
         let (mut clear, mut retry) = (interval(CLEAR), interval(RETRY));
         loop {
             // Neither is urgent, neither takes long.
             tokio::select! {
                 _ = retry.tick() => self.catch_up().await,
                 _ = clear.tick() => {
-                    if let Err(e) = old.clear(now_ms()).await {
+                    if let Err(e) = old.clear(self.time.earliest_ms()).await {
                         tracing::warn!(error = %e, "expired revocations could not be cleared away; trying again");
                     }
                 }

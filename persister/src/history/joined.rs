@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use natterjack_nats::{Layout, LogBounds};
 use natterjack_protocol::{Most, MsgId, Thread};
+use natterjack_runtime::clock::wall_ms;
 
 use super::{HistoryError, View, tail::ThreadTail};
 use crate::store::{Order, PartitionKey, Position, Row, Store, StoreError};
@@ -103,15 +104,18 @@ impl<'a, S: Store> Joined<'a, S> {
         }
     }
 
-    /// The first id at or after this time, if there is one.
+    /// The event with the earliest time at or after this one. Where the log's clock was never set back: the first one.
     pub async fn id_at(&self, ts: u64) -> Result<Option<MsgId>, HistoryError> {
-        if let Some(w) = self.archived
-            && let Some(id) = self.history.store.id_at(self.thread, ts).await?
-            && id <= w
-        {
-            return Ok(Some(id));
-        }
-        self.tail.id_at(ts).await
+        let archived = match self.archived {
+            Some(w) => self.history.store.id_at(self.thread, ts, w.next()).await?,
+            None => None,
+        };
+        let found = match archived {
+            // As nearly always, and then nothing of the tail can be earlier.
+            Some(exact) if exact.ts == ts => Some(exact),
+            archived => archived.into_iter().chain(self.tail.id_at(ts).await?).min_by_key(|e| (e.ts, e.id)),
+        };
+        Ok(found.map(|e| e.id))
     }
 }
 
@@ -133,11 +137,12 @@ impl<S: Store> View<S> {
     /// The thread's watermark, and the hole above it if the log no longer reaches down to it.
     pub(super) async fn watermark(&self, thread: &Thread) -> Result<(MsgId, Option<(MsgId, MsgId)>), HistoryError> {
         let mut position = self.archived(thread).await?;
-        // A young watermark cannot have been overtaken by what expires: the log keeps entries much longer than that.
+        // A young watermark cannot have been overtaken by what expires: the log keeps entries twice as long. It is the log's clock beside
+        // this machine's, which may be half a day apart.
         let young = |p: &Position, now: u64| now.saturating_sub(p.ts) < self.times.log_max_age.as_millis() as u64 / 2;
         for _ in 0..2 {
             if let Some(p) = position
-                && young(&p, wall_clock())
+                && young(&p, wall_ms())
             {
                 return Ok((p.id, None));
             }
@@ -155,9 +160,4 @@ impl<S: Store> View<S> {
         }
         Err(HistoryError::Stale)
     }
-}
-
-/// Only to tell seconds from half a day.
-fn wall_clock() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }

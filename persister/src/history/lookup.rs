@@ -11,6 +11,8 @@ use crate::{
     write::Copies,
 };
 
+/// By so much the log's clock may have been behind meanwhile.
+const STEP_MS: u64 = 3 * 3_600_000;
 const CHUNK: Most = Most { count: 1_000, bytes: 1 << 20 };
 
 impl<S: Store> Copies for View<S> {
@@ -56,7 +58,8 @@ impl<S: Store> View<S> {
                 if !reaches_back {
                     return Err(HistoryError::OutOfReach);
                 }
-                let from = self.log.first_at(thread, bounds.first, bounds.last, since).await?;
+                // Found by halving: what was stored while the clock was behind must not lead it past what is sought.
+                let from = self.log.first_at(thread, bounds.first, bounds.last, since.saturating_sub(STEP_MS)).await?;
                 self.find_in_log(thread, (sender, cid), MsgId(from.0 - 1), below, rows).await?
             }
         };

@@ -4,7 +4,7 @@
 use std::ops::Deref;
 
 use natterjack_nats::{Log, LogRecord, TailError};
-use natterjack_protocol::{Kind, Most, MsgId, Thread, size::Size};
+use natterjack_protocol::{Kind, Most, MsgId, Thread, rpc::LastEntry, size::Size};
 
 use super::{
     HistoryError, View,
@@ -225,12 +225,14 @@ impl<'a, S: Store> ThreadTail<'a, S> {
         Ok(self.log.after(self.thread, MsgId(id.0 - 1), id, Most::count(1)).await?.pop().map(row))
     }
 
-    /// The first id of the tail at or after this time.
-    pub async fn id_at(&self, ts: u64) -> Result<Option<MsgId>, HistoryError> {
+    /// The entry of the tail with the earliest time at or after this one; of one that is too long to be read whole, about that one.
+    pub async fn id_at(&self, ts: u64) -> Result<Option<LastEntry>, HistoryError> {
         if let Some((rows, _)) = &self.whole {
-            return Ok(rows.iter().find(|r| r.ts >= ts).map(|r| r.id));
+            let found = rows.iter().filter(|r| r.ts >= ts).min_by_key(|r| (r.ts, r.id));
+            return Ok(found.map(|r| LastEntry { id: r.id, ts: r.ts }));
         }
         let at = self.log.first_at(self.thread, self.floor.next(), self.reach(), ts).await?;
-        Ok(self.log.after(self.thread, MsgId(at.0 - 1), self.reach(), Most::count(1)).await?.first().map(|r| r.id))
+        let found = self.log.after(self.thread, MsgId(at.0 - 1), self.reach(), Most::count(1)).await?;
+        Ok(found.first().map(|r| LastEntry { id: r.id, ts: r.ts }))
     }
 }

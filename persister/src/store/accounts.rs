@@ -97,16 +97,22 @@ pub struct NextToken {
 /// When a refresh token is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Use {
-    /// Milliseconds since 1970.
+    /// The server's time, milliseconds since 1970: what is written down.
     pub now: u64,
+    /// The earliest that it may be: what is judged by, so that a clock that has just stepped ends nobody's login.
+    pub earliest: u64,
     /// For so long after its first use it may be used again, if the next one was not used meanwhile.
     pub again: u64,
 }
 
 impl Use {
-    /// May one that was used `at` be used again, by its time? The clocks of two instances differ: one that is behind counts as no time.
     pub fn in_time(&self, at: u64) -> bool {
-        self.now.saturating_sub(at) <= self.again
+        self.earliest.saturating_sub(at) <= self.again
+    }
+
+    /// Is one that is good until then too old?
+    pub fn expired(&self, expires: u64) -> bool {
+        expires <= self.earliest
     }
 }
 
@@ -285,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_use_again_is_in_time_until_its_end_and_for_a_clock_that_is_behind() {
-        let at = |now| Use { now, again: 60_000 }.in_time(1_000_000);
+        let at = |earliest| Use { now: 9_000_000, earliest, again: 60_000 }.in_time(1_000_000);
         assert!(at(1_000_000) && at(1_060_000) && at(999_000));
         assert!(!at(1_060_001));
     }

@@ -30,6 +30,7 @@ pub async fn all<S: Store>(store: &S) {
     pages_end_by_their_bytes(store).await;
     times_at_every_edge(store).await;
     cids_are_found(store).await;
+    cids_are_found_where_times_fall(store).await;
     states_only_move_forward(store).await;
     positions_only_move_forward(store).await;
 }
@@ -334,10 +335,30 @@ async fn times_at_every_edge<S: Store>(store: &S) {
     let t = thread("times");
     let at = |id, ts| Row { ts, ..text(&t, id, "a", "x") };
     store.append(batch(&t, vec![at(10, 100), at(11, 100), at(500, 200), at(1 << 50, 300)])).await.unwrap();
-    for (ts, id) in [(0, Some(10)), (100, Some(10)), (101, Some(500)), (200, Some(500)), (201, Some(1 << 50)), (301, None)] {
-        assert_eq!(store.id_at(&t, ts).await.unwrap(), id.map(MsgId), "at {ts}");
+    let find = async |t: &Thread, ts: u64, below: u64| store.id_at(t, ts, MsgId(below)).await.unwrap().map(|e| (e.id.0, e.ts));
+    for (ts, found) in [(0, (10, 100)), (100, (10, 100)), (101, (500, 200)), (200, (500, 200)), (201, (1 << 50, 300))] {
+        assert_eq!(find(&t, ts, u64::MAX).await, Some(found), "at {ts}");
     }
-    assert_eq!(store.id_at(&thread("no-times"), 0).await.unwrap(), None);
+    assert_eq!(find(&t, 301, u64::MAX).await, None);
+    assert_eq!(find(&t, 201, 1 << 50).await, None, "it is not below");
+    assert_eq!(find(&thread("no-times"), 0, u64::MAX).await, None);
+    // The log's clock is three hours ahead for two messages, then right, then hours behind for one.
+    let t = thread("stepped");
+    let at = |id, ts| Row { ts, ..text(&t, id, "a", "x") };
+    let ahead = 10_800_000;
+    let rows = [at(1, 1_000), at(2, 2_000), at(3, ahead), at(4, ahead + 1), at(5, 3_000), at(6, 4_000), at(7, 10), at(8, 5_000)];
+    // Each stretch in a batch of its own, and across batches; and all of it again, as after a crash.
+    for some in [&rows[..3], &rows[3..6], &rows[6..], &rows[2..], &rows[..]] {
+        store.append(batch(&t, some.to_vec())).await.unwrap();
+    }
+    for row in &rows {
+        assert_eq!(find(&t, row.ts, u64::MAX).await, Some((row.id.0, row.ts)), "each is found by its time");
+    }
+    for (ts, id) in [(0, 7), (11, 1), (2_001, 5), (3_500, 6), (4_001, 8), (5_001, 3), (ahead + 1, 4)] {
+        assert_eq!(find(&t, ts, u64::MAX).await.map(|f| f.0), Some(id), "at {ts}");
+    }
+    assert_eq!(find(&t, ahead + 2, u64::MAX).await, None);
+    assert_eq!(find(&t, 4_001, 8).await, Some((3, ahead)));
 }
 
 async fn cids_are_found<S: Store>(store: &S) {
@@ -348,8 +369,9 @@ async fn cids_are_found<S: Store>(store: &S) {
     store.append(batch(&t, vec![first.clone(), text(&t, 11, "a", "y")])).await.unwrap();
     let find = async |thread: &Thread, from: &str, since| store.find_cid(thread, &user(from), first.cid, since, 10_000).await.unwrap();
     assert_eq!(find(&t, "a", 0).await, CidLookup::Found(MsgId(10)));
-    assert_eq!(find(&t, "a", 1_011).await, CidLookup::Found(MsgId(900)));
-    assert_eq!(find(&t, "a", 1_901).await, CidLookup::Absent);
+    // What was stored before it need not be looked at.
+    assert!(matches!(find(&t, "a", 1_011).await, CidLookup::Found(MsgId(10 | 900))));
+    assert!(matches!(find(&t, "a", 1_901).await, CidLookup::Found(MsgId(10)) | CidLookup::Absent));
     assert_eq!(find(&t, "b", 0).await, CidLookup::Absent);
     assert_eq!(find(&thread("cids2"), "a", 0).await, CidLookup::Absent);
     // A store that has to look at each row gives up; it never guesses.
@@ -357,6 +379,19 @@ async fn cids_are_found<S: Store>(store: &S) {
     assert!(matches!(short, CidLookup::Absent | CidLookup::TooMany), "{short:?}");
     let short = store.find_cid(&t, &user("a"), first.cid, 0, 1).await.unwrap();
     assert!(matches!(short, CidLookup::Found(MsgId(10)) | CidLookup::TooMany), "{short:?}");
+}
+
+/// A clock that was set back for a moment hides nothing that was stored before.
+async fn cids_are_found_where_times_fall<S: Store>(store: &S) {
+    let t = thread("cids-stepped");
+    let at = |id, ts| Row { ts, ..text(&t, id, "a", "x") };
+    let sought = at(2, 20_000);
+    let rows = [at(1, 10_000), sought.clone(), at(3, 21_000), at(4, 1_000), at(5, 1_001), at(6, 22_000), at(7, 2_000), at(8, 23_000)];
+    for some in rows.chunks(3) {
+        store.append(batch(&t, some.to_vec())).await.unwrap();
+    }
+    let found = store.find_cid(&t, &user("a"), sought.cid, 19_000, 10_000).await.unwrap();
+    assert_eq!(found, CidLookup::Found(MsgId(2)));
 }
 
 async fn states_only_move_forward<S: Store>(store: &S) {

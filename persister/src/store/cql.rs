@@ -21,12 +21,13 @@ use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::store::{CidLookup, Order, PartitionKey, Position, Row, Store, StoreError, Stray, ThreadBatch};
+use crate::store::{CidLookup, Order, PartitionKey, Position, Row, Store, StoreError, Stray, ThreadBatch, falls};
 
 mod accounts;
 mod buckets;
 mod config;
 mod contacts;
+mod falls;
 mod messages;
 mod operations;
 mod positions;
@@ -74,6 +75,7 @@ struct Db {
     messages: messages::Messages,
     operations: operations::Operations,
     buckets: buckets::Buckets,
+    falls: falls::Falls,
     threads: threads::Threads,
     positions: positions::Positions,
     users: users::Users,
@@ -100,6 +102,7 @@ impl Db {
             messages: messages::Messages::prepare(r).await?,
             operations: operations::Operations::prepare(r).await?,
             buckets: buckets::Buckets::prepare(r).await?,
+            falls: falls::Falls::prepare(r).await?,
             threads: threads::Threads::prepare(r).await?,
             positions: positions::Positions::prepare(r).await?,
             users: users::Users::prepare(r).await?,
@@ -232,21 +235,36 @@ impl Store for Cql {
         Ok(found)
     }
 
-    async fn id_at(&self, thread: &Thread, ts: u64) -> Result<Option<MsgId>, StoreError> {
+    async fn id_at(&self, thread: &Thread, ts: u64, below: MsgId) -> Result<Option<LastEntry>, StoreError> {
         let db = self.db()?;
-        let thread = thread.to_string();
-        let (bucket, next) = db.buckets.around(&db.requests, &thread, ts).await?;
-        Ok(db.messages.id_at(&db.requests, &thread, bucket, ts).await?.or(next.map(MsgId)))
+        let (r, thread) = (&db.requests, thread.to_string());
+        let (mut best, mut hi): (Option<LastEntry>, _) = (None, below);
+        for lo in db.falls.below(r, &thread, below).await?.into_iter().chain([MsgId::NONE]) {
+            let (part, next) = db.buckets.around(r, &thread, (lo, hi), ts).await?;
+            let found = db.messages.id_at(r, &thread, part, ts).await?.or(next);
+            best = best.into_iter().chain(found).min_by_key(|e| (e.ts, e.id));
+            hi = lo;
+        }
+        Ok(best)
     }
 
     async fn find_cid(&self, thread: &Thread, from: &UserId, cid: Cid, since: u64, max: usize) -> Result<CidLookup, StoreError> {
         let db = self.db()?;
         let thread = thread.to_string();
-        let mut sought = Sought { from, cid, since, max, looked: 0, lowest: None };
-        let mut parts = db.buckets.walk(&db.requests, &thread, MsgId::NONE, MsgId::MAX, Order::NewestFirst);
-        while let Some(part) = parts.next().await?
-            && !db.messages.find_cid(&db.requests, &thread, part, &mut sought).await?
-        {}
+        let mut sought = Sought { from, cid, since, max, looked: 0, lowest: None, older: None };
+        let mut below = Some(MsgId::MAX);
+        while let Some(hi) = below.take()
+            && sought.looked <= max
+        {
+            let mut parts = db.buckets.walk(&db.requests, &thread, MsgId::NONE, hi, Order::NewestFirst);
+            while let Some(part) = parts.next().await?
+                && !db.messages.find_cid(&db.requests, &thread, part, &mut sought).await?
+            {}
+            // What is too old ends the search, unless times fall further below: there are younger ones again.
+            if let Some(older) = sought.older.take() {
+                below = db.falls.below(&db.requests, &thread, older.next()).await?.first().copied();
+            }
+        }
         Ok(match sought.lowest {
             _ if sought.looked > max => CidLookup::TooMany,
             Some(id) => CidLookup::Found(id),
@@ -281,12 +299,15 @@ impl Store for Cql {
 }
 
 impl Db {
-    /// Cuts first, then the rows, then what they do to earlier ones. The thread's last id may be written beside the rows: a replay below
+    /// Falls and cuts first, then the rows, then what they do to earlier ones. The thread's last id may be written beside the rows: a replay below
     /// it finds its bucket by the cuts.
     async fn append_rows(&self, thread: &str, rows: &[Row]) -> Result<(), StoreError> {
         let Some(newest) = rows.iter().max_by_key(|r| r.id) else { return Ok(()) };
         let r = &self.requests;
         let before = self.threads.filling(r, thread).await?;
+        for id in falls(LastEntry { id: before.last, ts: before.at }, rows) {
+            self.falls.put(r, thread, id).await?;
+        }
         let (mut filling, mut parts): (Filling, Vec<(u64, Vec<&Row>)>) = (before, Vec::new());
         for row in rows {
             let bucket = match filling.place(self.limits, row) {

@@ -20,7 +20,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::writer::Durable;
-use crate::store::{CidLookup, Order, PartitionKey, Position, Row, Store, StoreError, Stray, ThreadBatch};
+use crate::store::{CidLookup, Order, PartitionKey, Position, Row, Store, StoreError, Stray, ThreadBatch, falls};
 
 mod accounts;
 mod contacts;
@@ -41,6 +41,7 @@ const MIGRATIONS: &[&str] = &[
     refresh_tokens::SCHEMA,
     refresh_tokens::NEXT_SCHEMA,
     refresh_tokens::DEVICES_SCHEMA,
+    threads::FALLS_SCHEMA,
 ];
 
 /// Jobs that wait for the writer. Overflow: whoever writes waits.
@@ -178,6 +179,9 @@ impl Store for Sqlite {
         self.write_from_log(move |tx| {
             let ThreadBatch { thread, rows, group, items } = batch;
             if let Some(last) = rows.iter().max_by_key(|r| r.id) {
+                for id in falls(threads::last_entry(tx, &thread)?, &rows) {
+                    threads::put_fall(tx, &thread, id)?;
+                }
                 threads::touch(tx, &thread, last.id, last.ts)?;
             }
             for row in rows {
@@ -212,14 +216,14 @@ impl Store for Sqlite {
         self.read(move |c| messages::rows(c, &thread, lo, hi, order, most)).await
     }
 
-    async fn id_at(&self, thread: &Thread, ts: u64) -> Result<Option<MsgId>, StoreError> {
+    async fn id_at(&self, thread: &Thread, ts: u64, below: MsgId) -> Result<Option<LastEntry>, StoreError> {
         let thread = thread.clone();
-        self.read(move |c| messages::id_at(c, &thread, ts)).await
+        self.read(move |c| messages::id_at(c, &thread, ts, below)).await
     }
 
-    async fn find_cid(&self, thread: &Thread, from: &UserId, cid: Cid, since: u64, _max: usize) -> Result<CidLookup, StoreError> {
+    async fn find_cid(&self, thread: &Thread, from: &UserId, cid: Cid, _since: u64, _max: usize) -> Result<CidLookup, StoreError> {
         let (thread, from) = (thread.clone(), from.clone());
-        let found = self.read(move |c| messages::find_cid(c, &thread, &from, cid, since)).await?;
+        let found = self.read(move |c| messages::find_cid(c, &thread, &from, cid)).await?;
         Ok(found.map_or(CidLookup::Absent, CidLookup::Found))
     }
 

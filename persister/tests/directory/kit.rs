@@ -8,7 +8,7 @@ use std::{
 };
 
 use natterjack_nats::{
-    Buckets, Layout, Nats, NatsConfig, RpcError, provision,
+    Buckets, Layout, Nats, NatsConfig, RpcError, ServerTime, provision,
     server::{Sync, single_config},
     subjects,
 };
@@ -21,7 +21,7 @@ use natterjack_protocol::{
     DeviceId, Refusal, Times, Token, UserId,
     rpc::{DirectoryAnswer, DirectoryRequest, Tokens},
 };
-use natterjack_runtime::Health;
+use natterjack_runtime::{Health, clock::wall_ms};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -111,7 +111,9 @@ impl World {
         let (health, stop) = (Health::expecting(["directory"]), self.stop.clone());
         self.health = health.clone();
         self.instances.push(tokio::spawn(async move {
-            directory::run(&nats, layout, store, times, Logins { password: cost, external: None }, health, stop).await
+            let time = ServerTime::start(&nats, wall_ms).await;
+            let base = directory::Base { nats, layout, store, times, time };
+            directory::run(base, Logins { password: cost, external: None }, health, stop).await
         }));
         tokio::time::timeout(Duration::from_secs(20), self.health.ready()).await.expect("directory is ready");
     }

@@ -76,8 +76,8 @@ impl Store for Switched {
     async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, StoreError> {
         self.there().await?.rows(thread, lo, hi, order, most).await
     }
-    async fn id_at(&self, thread: &Thread, ts: u64) -> Result<Option<MsgId>, StoreError> {
-        self.there().await?.id_at(thread, ts).await
+    async fn id_at(&self, thread: &Thread, ts: u64, below: MsgId) -> Result<Option<LastEntry>, StoreError> {
+        self.there().await?.id_at(thread, ts, below).await
     }
     async fn find_cid(&self, thread: &Thread, from: &UserId, cid: Cid, since: u64, max: usize) -> Result<CidLookup, StoreError> {
         let found = self.there().await?.find_cid(thread, from, cid, since, max).await;

@@ -1,6 +1,6 @@
 //! P2 as arithmetic: whatever is sent again, frozen on its way, written minutes later, or looked up in between, and however often the log
-//! goes on with a new generation meanwhile, one copy is shown, and every acknowledgement names it. The log, its dedupe window and the
-//! edges' rule, without a socket.
+//! goes on with a new generation meanwhile, or its clock steps up and back by hours, one copy is shown, and every acknowledgement names it.
+//! The log, its dedupe window and the edges' rule, without a socket.
 
 use std::collections::HashMap;
 
@@ -25,6 +25,8 @@ enum Step {
     Wait { ms: u64 },
     /// The streams are closed; some time later there are new ones, which know nothing of what was stored.
     Switch { takes: u64 },
+    /// The log's clock is set by so much. Back: edges give up what they have on its way, and look up what was made before.
+    Clock { by: i64 },
 }
 
 /// A publish on its way.
@@ -38,6 +40,8 @@ struct Publish {
 struct World {
     times: Times,
     now: u64,
+    /// By how much the log's clock is off.
+    off: i64,
     /// When each generation was made.
     created: Vec<u64>,
     log: Vec<Stored>,
@@ -48,18 +52,44 @@ struct World {
 }
 
 impl World {
+    fn clock(&self) -> u64 {
+        self.now.saturating_add_signed(self.off)
+    }
+
+    /// The window forgets by the log's clock, at once.
+    fn forget(&mut self) {
+        let (clock, window) = (self.clock(), self.times.dedupe_window.as_millis() as u64);
+        self.window.retain(|_, (ts, _)| clock.saturating_sub(*ts) < window);
+    }
+
+    fn set_clock(&mut self, by: i64) {
+        self.wait(0);
+        let before = self.clock();
+        self.off += by;
+        if by < 0 {
+            self.flying.clear();
+            if let Some(since) = self.created.last_mut() {
+                *since = before.max(*since);
+            }
+        }
+        self.forget();
+    }
+
     fn lookup(&self, cid: Cid, below: usize) -> Option<usize> {
         self.log[..below].iter().position(|s| s.cid == cid)
     }
 
     fn send(&mut self, cid: Cid, delay: u64, behind: usize) {
         let generation = (self.created.len() - 1).saturating_sub(behind);
-        let seen = match cid.age(self.now, self.created[generation], &self.times) {
-            Age::Ahead => return,
+        let seen = match cid.age(self.clock(), self.created[generation], &self.times) {
+            Age::Ahead => {
+                let found = self.lookup(cid, self.log.len());
+                return self.acks.entry(cid).or_default().extend(found);
+            }
             Age::Fresh => None,
             Age::Old => match self.lookup(cid, self.log.len()) {
                 Some(id) => return self.acks.entry(cid).or_default().push(id),
-                None => Some(self.now),
+                None => Some(self.clock()),
             },
         };
         self.flying.push(Publish { cid, seen, at: self.now + delay, generation });
@@ -72,7 +102,7 @@ impl World {
         self.flying.retain(|p| p.generation != over);
         self.window.clear();
         self.wait(takes);
-        self.created.push(self.now);
+        self.created.push(self.clock());
     }
 
     fn store(&mut self, publish: &Publish) {
@@ -80,10 +110,10 @@ impl World {
         if generation + 1 < self.created.len() {
             return;
         }
-        let window = self.times.dedupe_window.as_millis() as u64;
+        let at = at.saturating_add_signed(self.off);
         let id = match self.window.get(&cid) {
-            Some((ts, id)) if at - ts < window => *id,
-            _ => {
+            Some((_, id)) => *id,
+            None => {
                 self.log.push(Stored { cid, seen, ts: at });
                 self.window.insert(cid, (at, self.log.len() - 1));
                 self.log.len() - 1
@@ -100,9 +130,12 @@ impl World {
         self.flying.sort_by_key(|p| p.at);
         let due = self.flying.partition_point(|p| p.at <= end);
         for publish in self.flying.drain(..due).collect::<Vec<_>>() {
+            self.now = publish.at.max(self.now);
+            self.forget();
             self.store(&publish);
         }
         self.now = end;
+        self.forget();
     }
 
     fn shown(&self) -> impl Iterator<Item = (usize, Cid)> {
@@ -118,6 +151,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (any::<usize>(), 0u64..2_000).prop_map(|(which, delay)| Step::Send { which, delay, behind: 0 }),
         2 => (any::<usize>(), 0u64..300_000, 0usize..2).prop_map(|(which, delay, behind)| Step::Send { which, delay, behind }),
         1 => (0u64..20_000).prop_map(|takes| Step::Switch { takes }),
+        1 => (-7_200_000i64..7_200_000).prop_map(|by| Step::Clock { by }),
+        1 => (-90_000i64..90_000).prop_map(|by| Step::Clock { by }),
         2 => (0u64..5_000).prop_map(|ms| Step::Wait { ms }),
         2 => (0u64..90_000).prop_map(|ms| Step::Wait { ms }),
     ]
@@ -132,6 +167,7 @@ proptest! {
         let mut world = World {
             times: Times::default(),
             now: start,
+            off: 0,
             created: vec![start - 5_000],
             log: Vec::new(),
             window: HashMap::new(),
@@ -144,12 +180,13 @@ proptest! {
                 Step::Say { clock } => {
                     let mut random = [0; 10];
                     random[9] = cids.len() as u8;
-                    cids.push(Cid::mint(world.now.saturating_add_signed(clock), random));
+                    cids.push(Cid::mint(world.clock().saturating_add_signed(clock), random));
                 }
                 Step::Send { which, delay, behind } if !cids.is_empty() => world.send(cids[which % cids.len()], delay, behind),
                 Step::Send { .. } => {}
                 Step::Wait { ms } => world.wait(ms),
                 Step::Switch { takes } => world.switch(takes),
+                Step::Clock { by } => world.set_clock(by),
             }
         }
         world.wait(1_000_000);

@@ -186,7 +186,23 @@ impl Cluster {
         // What the test says for all comes last and wins.
         let own = own.iter().map(|(k, v)| ((*k).to_owned(), v.clone()));
         args.extend(own.chain(self.settings(nats_url)).flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]));
-        Process::new(name, binary::natterjack(), args, &self.dir(), Ready::Http(ready))
+        let clock = self.clock(&name).display().to_string();
+        Process::new(name, binary::natterjack(), args, &self.dir(), Ready::Http(ready)).env(Self::CLOCK, &clock)
+    }
+
+    /// Names the file that says by how many milliseconds a process's clock is wrong.
+    pub const CLOCK: &str = "NATTERJACK_TEST_CLOCK";
+
+    pub fn clock(&self, process: &str) -> PathBuf {
+        self.dir().join(format!("clock-{process}"))
+    }
+
+    /// From now on this process takes it for so much later.
+    pub fn set_clock(&self, process: &str, ms: i64) {
+        let (file, new) = (self.clock(process), self.clock(&format!("{process}.new")));
+        // Never half of it.
+        std::fs::write(&new, ms.to_string()).unwrap();
+        std::fs::rename(new, file).unwrap();
     }
 
     fn edge_process(&self, i: usize) -> Process {

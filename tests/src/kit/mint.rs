@@ -66,7 +66,7 @@ impl Mint {
             exp: now + HOUR,
         });
         let name = id.to_string();
-        let tokens = Tokens { user: id, name: name.clone(), device, access, access_expires: (now + HOUR) * 1_000, refresh: "none".into() };
+        let tokens = Tokens { user: id, name: name.clone(), device, access, expires_in: HOUR, refresh: "none".into() };
         User { name, password: String::new(), tokens }
     }
 

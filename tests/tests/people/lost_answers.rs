@@ -26,7 +26,7 @@ async fn the_sdk_asks_again_when_an_answer_was_lost() {
     // Its renewal is lost first of all. The pause before the only edge is asked again is long enough to mend the way.
     let proxy = cluster.proxy_to_edge(0).await;
     proxy.set(Side::FromServer, Flow::Stall);
-    let stale = User { tokens: Tokens { access_expires: 0, ..alice.tokens.clone() }, ..alice.clone() };
+    let stale = User { tokens: Tokens { expires_in: 0, ..alice.tokens.clone() }, ..alice.clone() };
     let (client, mut events) = stale.builder([proxy.url()]).connect().await.unwrap();
     eventually("the renewal is on its way", SOON, async || proxy.open() > 0).await;
     proxy.set(Side::FromServer, Flow::ResetAfter(0));

@@ -37,7 +37,7 @@ pub const NOW: u64 = 4_000_000_000_000;
 
 pub fn tokens(access: &str) -> Tokens {
     let id = |s| Token::parse(s).unwrap();
-    Tokens { user: id("a"), name: "a".into(), device: id("d1"), access: access.into(), access_expires: u64::MAX, refresh: "r".into() }
+    Tokens { user: id("a"), name: "a".into(), device: id("d1"), access: access.into(), expires_in: 3_600, refresh: "r".into() }
 }
 
 pub struct Fake {

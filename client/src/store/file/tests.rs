@@ -5,7 +5,7 @@ use crate::resume::Synced;
 
 fn row(local: u64, text: &str) -> Unsent {
     let thread: Thread = "dm.a.b".parse().unwrap();
-    Unsent { local: Local(local), thread, kind: Kind::Text, body: Body::text(text), cid: None, failed: None }
+    Unsent { local: Local(local), thread, kind: Kind::Text, body: Body::text(text), cid: None, failed: None, unsure: false }
 }
 
 fn cid(n: u8) -> Cid {
@@ -42,7 +42,7 @@ fn everything_survives_a_restart() {
         name: "Alice".into(),
         device: "d1".parse().unwrap(),
         access: "a".into(),
-        access_expires: 1,
+        expires_in: 1,
         refresh: "r".into(),
     };
     file.save_login(&tokens.device, Some(&tokens)).unwrap();

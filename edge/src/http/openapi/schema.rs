@@ -38,7 +38,8 @@ pub struct Tokens {
     pub device: Id,
     /// For `hello` and `Authorization: Bearer`.
     pub access: String,
-    pub access_expires: Time,
+    /// The access token is good for so many seconds from the answer on: count them by a monotonic clock.
+    pub expires_in: u64,
     /// Used once; gives new tokens.
     pub refresh: String,
 }

@@ -114,7 +114,7 @@ impl Look<'_> {
             Delivery::Sent(_) => lines.extend(self.body(&text, Style::new(), Span::styled(" ✓", FAINT))),
             Delivery::Refused(why) => {
                 lines.extend(self.body(&text, FAINT, Span::default()));
-                lines.extend(self.body(&format!("✗ not sent: {why}"), Style::new().fg(Color::Red), Span::default()));
+                lines.extend(self.body(&format!("✗ {why}"), Style::new().fg(Color::Red), Span::default()));
             }
         }
         lines

@@ -27,7 +27,7 @@ const AGAIN: u64 = 60_000;
 
 async fn use_token<S: Accounts>(store: &S, old: u8, offered: u8, now: u64) -> Rotated {
     let next = NextToken { hash: hash(offered), salt: Salt([offered; 32]), expires: 200_000 };
-    store.rotate(hash(old), next, Use { now, again: AGAIN }).await.unwrap()
+    store.rotate(hash(old), next, Use { now, earliest: now, again: AGAIN }).await.unwrap()
 }
 
 /// The token `n` stands in the place of the one that was used.

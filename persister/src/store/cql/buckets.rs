@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use natterjack_protocol::MsgId;
+use natterjack_protocol::{MsgId, rpc::LastEntry};
 use scylla::statement::prepared::PreparedStatement;
 
 use super::{config::Buckets as Limits, int, session::Requests, uint};
@@ -19,13 +19,14 @@ pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS thread_buckets (
 /// Cuts that are read at once.
 const CHUNK: i32 = 64;
 
-/// How far a thread's buckets are: the newest one, the rows in it, the time of its first one.
+/// How far a thread's buckets are: the newest one, the rows in it, the time of its first one; `at`: the time of the last row.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Filling {
     pub last: MsgId,
     pub bucket: u64,
     pub rows: u32,
     pub since: u64,
+    pub at: u64,
 }
 
 /// Where a row belongs.
@@ -44,10 +45,10 @@ impl Filling {
         if row.id <= self.last {
             return if row.id.0 >= self.bucket { Place::In(self.bucket) } else { Place::Earlier };
         }
-        self.last = row.id;
+        (self.last, self.at) = (row.id, row.ts);
         let full = self.rows >= limits.rows || row.ts.saturating_sub(self.since) >= limits.span;
         if self.rows > 0 && full {
-            *self = Self { last: row.id, bucket: row.id.0, rows: 1, since: row.ts };
+            *self = Self { bucket: row.id.0, rows: 1, since: row.ts, ..*self };
             return Place::Opens(self.bucket);
         }
         if self.rows == 0 {
@@ -105,20 +106,27 @@ impl Buckets {
         Walk { buckets: self, r, thread, order, parts: VecDeque::new(), rest: (lo < hi).then_some((lo, hi)) }
     }
 
-    /// The bucket with the first row at or after `ts`, if it is not the first row of the next one, which comes second.
-    pub(super) async fn around(&self, r: &Requests, thread: &str, ts: u64) -> Result<(u64, Option<u64>), StoreError> {
-        let (mut hi, mut next) = (i64::MAX, None);
+    /// Of a stretch of ids in which times rise: the part of a bucket with the first row at or after `ts`, if that is not the first row of the
+    /// next one, which comes second.
+    pub(super) async fn around(
+        &self,
+        r: &Requests,
+        thread: &str,
+        (lo, hi): (MsgId, MsgId),
+        ts: u64,
+    ) -> Result<(Part, Option<LastEntry>), StoreError> {
+        let (mut to, mut next) = (hi.0, None);
         loop {
-            let rows: Vec<(i64, i64)> = r.read(&self.before, (thread, hi, CHUNK)).await?;
+            let rows: Vec<(i64, i64)> = r.read(&self.before, (thread, int(to), CHUNK)).await?;
             let ended = rows.len() < CHUNK as usize;
-            for (first, first_ts) in rows {
-                if uint(first_ts) < ts {
-                    return Ok((uint(first), next));
+            for (first, first_ts) in rows.into_iter().map(|(id, at)| (uint(id), uint(at))) {
+                if first <= lo.0 || first_ts < ts {
+                    return Ok((Part { bucket: first, lo: first.max(lo.0), hi: to }, next));
                 }
-                (hi, next) = (first, Some(uint(first)));
+                (to, next) = (first, Some(LastEntry { id: MsgId(first), ts: first_ts }));
             }
             if ended {
-                return Ok((0, next));
+                return Ok((Part { bucket: 0, lo: lo.0, hi: to }, next));
             }
         }
     }
@@ -206,7 +214,7 @@ mod tests {
         assert_eq!(places, [Place::In(0), Place::In(0), Place::Opens(9), Place::Opens(12), Place::In(12)]);
         assert_eq!(f.place(limits, &row(12, 1_101)), Place::In(12), "a replay is not counted again");
         assert_eq!(f.place(limits, &row(6, 1_000)), Place::Earlier);
-        assert_eq!(f, Filling { last: MsgId(13), bucket: 12, rows: 2, since: 1_101 });
+        assert_eq!(f, Filling { last: MsgId(13), bucket: 12, rows: 2, since: 1_101, at: 1_101 });
     }
 
     proptest! {

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use natterjack_protocol::{Body, Cid, Kind, Most, MsgId, Thread, Token, UserId};
+use natterjack_protocol::{Body, Cid, Kind, Most, MsgId, Thread, Token, UserId, rpc::LastEntry};
 use scylla::{statement::prepared::PreparedStatement, value::MaybeUnset};
 use uuid::Uuid;
 
@@ -81,7 +81,9 @@ impl Messages {
                      WHERE thread = ? AND bucket = ? AND id >= ? AND id < ? ORDER BY id DESC LIMIT ?",
                 )
                 .await?,
-            times: r.prepare("SELECT id, ts FROM messages WHERE thread = ? AND bucket = ? AND id >= ? ORDER BY id ASC LIMIT ?").await?,
+            times: r
+                .prepare("SELECT id, ts FROM messages WHERE thread = ? AND bucket = ? AND id >= ? AND id < ? ORDER BY id ASC LIMIT ?")
+                .await?,
             control: r
                 .prepare("INSERT INTO controls (thread, id, ts, sender, cid, kind, body) VALUES (?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?")
                 .await?,
@@ -165,6 +167,7 @@ impl Messages {
             for (id, ts, sender, cid) in rows {
                 let (Some(ts), Some(sender), Some(cid)) = (ts, sender, cid) else { continue };
                 if uint(ts) < sought.since {
+                    sought.older = Some(MsgId(uint(id)));
                     return Ok(true);
                 }
                 sought.looked += 1;
@@ -181,19 +184,20 @@ impl Messages {
         Ok(false)
     }
 
-    /// The first row of a bucket at or after this time. Times rise with ids.
-    pub(super) async fn id_at(&self, r: &Requests, thread: &str, bucket: u64, ts: u64) -> Result<Option<MsgId>, StoreError> {
-        let mut lo = bucket;
-        loop {
-            let rows: Vec<(i64, Option<i64>)> = r.read(&self.times, (thread, int(bucket), int(lo), CHUNK as i32)).await?;
-            if let Some((id, _)) = rows.iter().find(|(_, at)| at.is_some_and(|at| uint(at) >= ts)) {
-                return Ok(Some(MsgId(uint(*id))));
+    /// The first row of a part at or after this time; times rise with ids in it.
+    pub(super) async fn id_at(&self, r: &Requests, thread: &str, mut part: Part, ts: u64) -> Result<Option<LastEntry>, StoreError> {
+        while part.lo < part.hi {
+            let values = (thread, int(part.bucket), int(part.lo), int(part.hi), CHUNK as i32);
+            let rows: Vec<(i64, Option<i64>)> = r.read(&self.times, values).await?;
+            let edge = rows.last().map(|(id, _)| uint(*id)).filter(|_| rows.len() == CHUNK);
+            let times = rows.into_iter().filter_map(|(id, at)| Some(LastEntry { id: MsgId(uint(id)), ts: uint(at?) }));
+            if let Some(found) = times.into_iter().find(|e| e.ts >= ts) {
+                return Ok(Some(found));
             }
-            match rows.last() {
-                Some((id, _)) if rows.len() == CHUNK => lo = uint(*id) + 1,
-                _ => return Ok(None),
-            }
+            let Some(edge) = edge else { return Ok(None) };
+            part.lo = edge + 1;
         }
+        Ok(None)
     }
 
     pub(super) async fn controls(&self, r: &Requests, thread: &Thread, below: MsgId) -> Result<Vec<Row>, StoreError> {
@@ -220,6 +224,8 @@ pub(super) struct Sought<'a> {
     pub max: usize,
     pub looked: usize,
     pub lowest: Option<MsgId>,
+    /// A row that is older than `since`, where the search has ended.
+    pub older: Option<MsgId>,
 }
 
 pub(super) fn encode(body: &Body) -> Vec<u8> {

@@ -6,9 +6,8 @@
 //! included: of one that nobody gets nothing comes. Whoever finds the row there takes the next token that it names. The server forgets what has
 //! expired by itself, a day late: until then it is refused by its time.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use natterjack_protocol::{DeviceId, Token, UserId};
+use natterjack_runtime::clock::wall_ms;
 use scylla::statement::prepared::PreparedStatement;
 
 use super::{corrupt, int, session::Requests, token, uint};
@@ -34,7 +33,7 @@ pub(super) const FAMILIES_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS refresh_fam
 pub(super) const DEVICES_SCHEMA: &str =
     "CREATE TABLE IF NOT EXISTS login_devices (user text, device text, expires bigint, PRIMARY KEY ((user, device)))";
 
-/// A day: longer than any clock is wrong.
+/// A day: longer than this machine's clock and the server's, by which it expires, are apart.
 const LATE: u64 = 24 * 3_600;
 /// A day, like the rest: none is asked for after a minute.
 const SALT_SECONDS: i32 = 24 * 3_600;
@@ -105,7 +104,7 @@ impl RefreshTokens {
         }
         // Before the expiry: a used token that has expired since still betrays who stole it.
         let used = self.use_of(r, old).await?;
-        if used.is_none() && !token.used_before && token.expires <= when.now {
+        if used.is_none() && !token.used_before && when.expired(token.expires) {
             return Ok(Rotated::Expired);
         }
         let Some(name) = name(&token.family).await? else { return Ok(Rotated::Unknown) };
@@ -207,7 +206,6 @@ fn bits(column: &str, bytes: &[u8]) -> Result<[u8; 32], StoreError> {
 
 /// Seconds until the server may forget it.
 fn ttl(expires: u64) -> i32 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let seconds = (expires / 1_000).saturating_sub(now).saturating_add(LATE).min(LONGEST);
+    let seconds = (expires / 1_000).saturating_sub(wall_ms() / 1_000).saturating_add(LATE).min(LONGEST);
     i32::try_from(seconds).unwrap_or(i32::MAX)
 }

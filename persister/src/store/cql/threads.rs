@@ -44,7 +44,7 @@ impl Threads {
                      WHERE thread = ?",
                 )
                 .await?,
-            filling: r.prepare("SELECT last_id, bucket, bucket_rows, bucket_since FROM threads WHERE thread = ?").await?,
+            filling: r.prepare("SELECT last_id, bucket, bucket_rows, bucket_since, last_ts FROM threads WHERE thread = ?").await?,
             last_entry: r.prepare("SELECT last_id, last_ts FROM threads WHERE thread = ?").await?,
             put_group: r.prepare("UPDATE threads USING TIMESTAMP ? SET version = ?, state = ? WHERE thread = ?").await?,
             group: r.prepare("SELECT state FROM threads WHERE thread = ?").await?,
@@ -61,11 +61,15 @@ impl Threads {
     }
 
     pub(super) async fn filling(&self, r: &Requests, thread: &str) -> Result<Filling, StoreError> {
-        let row: Option<(Option<i64>, Option<i64>, Option<i32>, Option<i64>)> = r.read_one(&self.filling, (thread,)).await?;
+        let row: Option<(Option<i64>, Option<i64>, Option<i32>, Option<i64>, Option<i64>)> = r.read_one(&self.filling, (thread,)).await?;
         Ok(match row {
-            Some((Some(last), Some(bucket), Some(rows), Some(since))) => {
-                Filling { last: MsgId(uint(last)), bucket: uint(bucket), rows: u32::try_from(rows).unwrap_or(0), since: uint(since) }
-            }
+            Some((Some(last), Some(bucket), Some(rows), Some(since), Some(at))) => Filling {
+                last: MsgId(uint(last)),
+                bucket: uint(bucket),
+                rows: u32::try_from(rows).unwrap_or(0),
+                since: uint(since),
+                at: uint(at),
+            },
             // Only the state of a group was written yet, or nothing.
             _ => Filling::default(),
         })

@@ -99,7 +99,7 @@ mod tests {
         let next = NextToken { hash: RefreshHash([2; 32]), salt: Salt([3; 32]), expires: 9_000 };
         db.open_family(Family { id: id("f"), user: id("u"), device: id("d") }, old, 5_000).await.unwrap();
         assert_eq!((db.sweep(4_000).await.unwrap(), db.sweep(6_000).await.unwrap()), (0, 1));
-        assert_eq!(db.rotate(old, next, Use { now: 10, again: 0 }).await.unwrap(), Rotated::Unknown);
+        assert_eq!(db.rotate(old, next, Use { now: 10, earliest: 10, again: 0 }).await.unwrap(), Rotated::Unknown);
     }
 
     #[tokio::test]

@@ -4,10 +4,10 @@
 //! target, whichever of the two came first, and the rule of `overlay` decides what that makes of it.
 
 use bytes::Bytes;
-use natterjack_protocol::{Body, Cid, Kind, Most, MsgId, Thread, Token, UserId, size::Size};
+use natterjack_protocol::{Body, Cid, Kind, Most, MsgId, Thread, Token, UserId, rpc::LastEntry, size::Size};
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, params};
 
-use super::{bad_column, int, uint};
+use super::{bad_column, int, threads, uint};
 use crate::{
     overlay,
     store::{Order, Row},
@@ -133,21 +133,37 @@ pub(super) fn controls(c: &Connection, thread: &Thread, below: MsgId) -> rusqlit
         .collect()
 }
 
-/// Times rise with ids, so the id is found by halving: 53 probes of the primary key at most, and no index to write for each message.
-pub(super) fn id_at(c: &Connection, thread: &Thread, ts: u64) -> rusqlite::Result<Option<MsgId>> {
+/// In each stretch in which times rise with ids the row is found by halving: 53 probes of the primary key at most, and no index to write
+/// for each message.
+pub(super) fn id_at(c: &Connection, thread: &Thread, ts: u64, below: MsgId) -> rusqlite::Result<Option<LastEntry>> {
+    let mut best: Option<LastEntry> = None;
+    let mut hi = below.0;
+    for lo in threads::falls_below(c, thread, below)?.into_iter().map(|id| id.0).chain([0]) {
+        let found = first_at(c, thread, ts, (lo, hi))?;
+        best = best.into_iter().chain(found).min_by_key(|e| (e.ts, e.id));
+        hi = lo;
+    }
+    Ok(best)
+}
+
+/// The first row of a stretch at or after this time.
+fn first_at(c: &Connection, thread: &Thread, ts: u64, (from, to): (u64, u64)) -> rusqlite::Result<Option<LastEntry>> {
     let thread = thread.to_string();
-    let mut first_from = c.prepare_cached("SELECT id, ts FROM messages WHERE thread = ?1 AND id >= ?2 ORDER BY id LIMIT 1")?;
-    let mut probe = |from: u64| first_from.query_row(params![thread, int(from)], |r| Ok((uint(r.get(0)?), uint(r.get(1)?)))).optional();
-    let last: Option<i64> = c.prepare_cached("SELECT max(id) FROM messages WHERE thread = ?1")?.query_row(params![thread], |r| r.get(0))?;
+    let mut first_from = c.prepare_cached("SELECT id, ts FROM messages WHERE thread = ?1 AND id >= ?2 AND id < ?3 ORDER BY id LIMIT 1")?;
+    let entry = |r: &SqlRow<'_>| Ok(LastEntry { id: MsgId(uint(r.get(0)?)), ts: uint(r.get(1)?) });
+    let mut probe = |at: u64| first_from.query_row(params![thread, int(at), int(to)], entry).optional();
+    let last: Option<i64> = c
+        .prepare_cached("SELECT max(id) FROM messages WHERE thread = ?1 AND id < ?2")?
+        .query_row(params![thread, int(to)], |r| r.get(0))?;
     let Some(last) = last.map(uint) else { return Ok(None) };
-    // Invariant: every row below `lo` is too old; the row sought, if there is one, is at most `best`.
-    let (mut lo, mut hi, mut best) = (0, last.saturating_add(1), None);
+    // Invariant: every row of the stretch below `lo` is too old; the row sought, if there is one, is at most `best`.
+    let (mut lo, mut hi, mut best) = (from, last.saturating_add(1), None);
     while lo < hi {
         let middle = lo + (hi - lo) / 2;
         match probe(middle)? {
-            Some((id, at)) if at < ts => lo = id + 1,
-            Some((id, _)) => {
-                best = Some(MsgId(id));
+            Some(row) if row.ts < ts => lo = row.id.0 + 1,
+            Some(row) => {
+                best = Some(row);
                 hi = middle;
             }
             None => hi = middle,
@@ -156,9 +172,9 @@ pub(super) fn id_at(c: &Connection, thread: &Thread, ts: u64) -> rusqlite::Resul
     Ok(best)
 }
 
-pub(super) fn find_cid(c: &Connection, thread: &Thread, from: &UserId, cid: Cid, since: u64) -> rusqlite::Result<Option<MsgId>> {
-    c.prepare_cached("SELECT min(id) FROM messages INDEXED BY messages_by_cid WHERE thread = ?1 AND sender = ?2 AND cid = ?3 AND ts >= ?4")?
-        .query_row(params![thread.to_string(), from.as_str(), cid.as_bytes(), int(since)], |r| r.get::<_, Option<i64>>(0))
+pub(super) fn find_cid(c: &Connection, thread: &Thread, from: &UserId, cid: Cid) -> rusqlite::Result<Option<MsgId>> {
+    c.prepare_cached("SELECT min(id) FROM messages INDEXED BY messages_by_cid WHERE thread = ?1 AND sender = ?2 AND cid = ?3")?
+        .query_row(params![thread.to_string(), from.as_str(), cid.as_bytes()], |r| r.get::<_, Option<i64>>(0))
         .map(|id| id.map(|id| MsgId(uint(id))))
 }
 

@@ -74,7 +74,7 @@ pub(super) fn rotate(tx: &Transaction<'_>, old: RefreshHash, next: NextToken, wh
         revoke_family(tx, &token.family.id)?;
         return Ok(Rotated::Reused(token.family));
     }
-    if token.expires <= when.now {
+    if when.expired(token.expires) {
         return Ok(Rotated::Expired);
     }
     tx.prepare_cached("UPDATE refresh_tokens SET used = ?2, next = ?3, salt = NULL WHERE hash = ?1")?.execute(params![

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{bad_column, int, uint};
+use crate::store::FALLS;
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE threads (
@@ -28,6 +29,28 @@ CREATE TABLE thread_members (
 ) WITHOUT ROWID;
 CREATE INDEX user_threads ON thread_members (user);
 ";
+
+/// Where the times of a thread fall; between two of them they rise with the ids.
+pub(super) const FALLS_SCHEMA: &str = "
+CREATE TABLE thread_falls (
+    thread TEXT NOT NULL,
+    id INTEGER NOT NULL,
+    PRIMARY KEY (thread, id)
+) WITHOUT ROWID;
+";
+
+pub(super) fn put_fall(tx: &Transaction<'_>, thread: &Thread, id: MsgId) -> rusqlite::Result<()> {
+    tx.prepare_cached("INSERT INTO thread_falls (thread, id) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+        .execute(params![thread.to_string(), int(id.0)])?;
+    Ok(())
+}
+
+/// The newest ones below an id, newest first.
+pub(super) fn falls_below(c: &Connection, thread: &Thread, id: MsgId) -> rusqlite::Result<Vec<MsgId>> {
+    c.prepare_cached("SELECT id FROM thread_falls WHERE thread = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3")?
+        .query_map(params![thread.to_string(), int(id.0), int(FALLS as u64)], |r| Ok(MsgId(uint(r.get(0)?))))?
+        .collect()
+}
 
 /// The thread has entries up to here.
 pub(super) fn touch(tx: &Transaction<'_>, thread: &Thread, last: MsgId, ts: u64) -> rusqlite::Result<()> {
@@ -58,14 +81,16 @@ pub(super) fn put_item(tx: &Transaction<'_>, thread: &Thread, user: &UserId, ite
 }
 
 pub(super) fn last_entries(c: &Connection, threads: &[Thread]) -> rusqlite::Result<Vec<LastEntry>> {
-    let mut one = c.prepare_cached("SELECT last_id, last_ts FROM threads WHERE thread = ?1")?;
-    threads
-        .iter()
-        .map(|t| {
-            let entry = |r: &rusqlite::Row<'_>| Ok(LastEntry { id: MsgId(uint(r.get(0)?)), ts: uint(r.get(1)?) });
-            Ok(one.query_row(params![t.to_string()], entry).optional()?.unwrap_or_default())
-        })
-        .collect()
+    threads.iter().map(|t| last_entry(c, t)).collect()
+}
+
+pub(super) fn last_entry(c: &Connection, thread: &Thread) -> rusqlite::Result<LastEntry> {
+    let entry = |r: &rusqlite::Row<'_>| Ok(LastEntry { id: MsgId(uint(r.get(0)?)), ts: uint(r.get(1)?) });
+    let found = c
+        .prepare_cached("SELECT last_id, last_ts FROM threads WHERE thread = ?1")?
+        .query_row(params![thread.to_string()], entry)
+        .optional()?;
+    Ok(found.unwrap_or_default())
 }
 
 pub(super) fn group(c: &Connection, thread: &Thread) -> rusqlite::Result<Option<Group>> {

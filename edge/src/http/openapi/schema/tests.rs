@@ -75,8 +75,7 @@ fn the_descriptions_are_those_of_the_real_types() {
         open: true,
         last: Some(event.clone()),
     });
-    let tokens =
-        rpc::Tokens { user: id("u"), name: "n".into(), device: id("d"), access: "a".into(), access_expires: 1, refresh: "r".into() };
+    let tokens = rpc::Tokens { user: id("u"), name: "n".into(), device: id("d"), access: "a".into(), expires_in: 1, refresh: "r".into() };
     holds::<Tokens>(&tokens);
     holds::<Profile>(&rpc::Profile { user: id("u"), name: "n".into() });
     holds::<Contact>(&rpc::Contact { user: id("u"), name: "n".into(), state: rpc::ContactState::Asked });

@@ -5,6 +5,7 @@ use std::time::Instant;
 use natterjack_client::{Local, ThreadList, Unsent, protocol::Thread};
 
 use super::{Delivery, Done, Effect, Job, Model, Notice, Panel, Pending};
+use crate::chat::outcome;
 use crate::chat::screen::{Said, Tone};
 
 /// Threads in the list: beyond them /to and a new message still find one.
@@ -41,7 +42,7 @@ impl Model {
         if let Some(pending) = timeline.pending.iter_mut().find(|p| p.ticket == ticket) {
             match &result {
                 Ok(local) => pending.local = Some(*local),
-                Err(why) => pending.state = Delivery::Refused(why.clone()),
+                Err(why) => pending.state = Delivery::Refused(format!("not sent: {why}")),
             }
         }
         self.named(thread, result.ok());
@@ -67,7 +68,7 @@ impl Model {
             if timeline.pending.iter().any(|p| p.local == Some(row.local)) {
                 continue;
             }
-            let state = row.failed.map_or(Delivery::Waiting, |refusal| Delivery::Refused(refusal.message));
+            let state = row.failed.map_or(Delivery::Waiting, |refusal| Delivery::Refused(outcome(&refusal)));
             let text = row.body.text.unwrap_or_default();
             timeline.pending.push(Pending { ticket, local: Some(row.local), kind: row.kind, text, state });
             self.unnamed += 1;

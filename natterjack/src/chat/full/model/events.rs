@@ -8,7 +8,10 @@ use natterjack_client::{
 };
 
 use super::{Delivery, Effect, Job, Link, Model, TYPING};
-use crate::chat::screen::{Tone, standing};
+use crate::chat::{
+    outcome,
+    screen::{Tone, standing},
+};
 
 impl Model {
     pub(super) fn event(&mut self, event: Event, now: Instant, effects: &mut Vec<Effect>) {
@@ -32,9 +35,9 @@ impl Model {
             Event::Failed { local, thread, refusal } => {
                 if self.current.as_ref() != Some(&thread) {
                     let place = self.people.thread(&thread);
-                    self.say(Tone::Bad, format!("not sent to {place}: {}", refusal.message), now);
+                    self.say(Tone::Bad, format!("to {place}, {}", outcome(&refusal)), now);
                 }
-                self.settled(&thread, local, Delivery::Refused(refusal.message));
+                self.settled(&thread, local, Delivery::Refused(outcome(&refusal)));
             }
             Event::Typing { thread, user } => {
                 self.people.meet_user(&user, now, effects);

@@ -135,7 +135,7 @@ impl Model {
             }
             Line::Typing => effects.push(Effect::Typing(self.current.clone().ok_or_else(nowhere)?)),
             command => {
-                if command == Line::Discard {
+                if command == Line::Discard(None) {
                     self.threads.iter_mut().for_each(|e| e.timeline.forget_refused());
                 }
                 self.say(Tone::Faint, "…", now);

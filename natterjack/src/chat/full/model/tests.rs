@@ -65,7 +65,15 @@ fn a_refused_message_stays_with_its_reason() {
 #[test]
 fn what_an_earlier_run_did_not_send_is_there() {
     let mut chat = Chat::with(60, 20, 0);
-    let row = Unsent { local: Local(3), thread: dm("bob"), kind: Kind::Text, body: Body::text("from yesterday"), cid: None, failed: None };
+    let row = Unsent {
+        local: Local(3),
+        thread: dm("bob"),
+        kind: Kind::Text,
+        body: Body::text("from yesterday"),
+        cid: None,
+        failed: None,
+        unsure: false,
+    };
     chat.model.unnamed = 1;
     chat.done(Done::Outbox { rows: vec![row] });
     assert!(chat.sees("from yesterday …") && chat.sees("1 to be sent"));
