@@ -46,6 +46,8 @@ test-heavy: test chaos ## all of `make test`, and the long forms: more of everyt
 	NATTERJACK_HEAVY=1 NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test archive_cql -- --include-ignored --test-threads 1
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test door -- --ignored --nocapture
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test cql -- --ignored --nocapture
+	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test secured -- --ignored --nocapture
+	scripts/three-machines.sh
 	scripts/openapi-check.sh
 	scripts/aiohttp-check.sh
 

@@ -1,16 +1,26 @@
 //! Where NATS is and how the log on it is laid out; the same for every role of one installation.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
+
+use crate::permissions::Role;
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NatsConfig {
-    /// `nats://host:port`, one or several of the same cluster.
+    /// `nats://host:port` or `tls://host:port`, one or several of the same cluster. A login before the `@` counts for all of them.
     pub urls: Vec<String>,
     pub user: Option<String>,
     pub password: Option<String>,
+    pub token: Option<String>,
+    /// Path of a file with the seed of an NKey.
+    pub nkey: Option<PathBuf>,
     /// Path of a credentials file (JWT and seed).
-    pub creds: Option<String>,
+    pub creds: Option<PathBuf>,
+    pub tls: TlsFiles,
+    /// Whose permissions this process has: its answers come to subjects that only this role may hear. None: to those of everybody.
+    pub role: Option<Role>,
     /// Shown in the server's list of connections, before the role.
     pub name: String,
     /// How long a role waits for its first connection, in milliseconds.
@@ -29,13 +39,32 @@ pub struct NatsConfig {
     pub sync_always: bool,
 }
 
+/// Read again for each connection, so files may be replaced while everything runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TlsFiles {
+    /// Certificates of the authorities to believe, in PEM. None: those that the machine believes.
+    pub ca: Option<PathBuf>,
+    /// Ours, with those between it and the root.
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    /// Never without TLS, also where a server would do without.
+    pub required: bool,
+    /// The servers expect the handshake before they say anything (`handshake_first`).
+    pub first: bool,
+}
+
 impl Default for NatsConfig {
     fn default() -> Self {
         Self {
             urls: vec!["nats://127.0.0.1:4222".into()],
             user: None,
             password: None,
+            token: None,
+            nkey: None,
             creds: None,
+            tls: TlsFiles::default(),
+            role: None,
             name: "natterjack".into(),
             connect_deadline_ms: 15_000,
             replicas: 1,

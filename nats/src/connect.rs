@@ -1,6 +1,7 @@
 //! One connection of a process to NATS, for everything but the fan-in of live subjects.
 
 use std::{
+    future::ready,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -8,14 +9,17 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, ConnectOptions, Event, connection::State};
+use async_nats::{AuthError, Client, ConnectErrorKind, ConnectOptions, Event, ServerError, connection::State};
 use futures_util::future::BoxFuture;
 use natterjack_protocol::{Code, Refusal, limits, rpc::Answer};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     config::NatsConfig,
+    fanin::link::{self, Access},
     inbox::{Inbox, RequestError},
+    login::{self, Login},
+    permissions, tls,
 };
 
 /// Two missed pings end a link: a half-open connection is noticed after 10–15 s instead of minutes.
@@ -28,10 +32,10 @@ pub enum ConnectError {
     Config(String),
     #[error("nats at {urls}: {reason}; is nats-server running there, with JetStream (-js)?")]
     Unreachable { urls: String, reason: String },
-    #[error("nats at {urls} refuses these credentials: {reason}")]
+    #[error("nats at {urls} refuses this login: {reason}")]
     Refused { urls: String, reason: String },
-    #[error("nats at {0}: the fan-in reader speaks plain TCP only; use nats:// (a TLS proxy may stand in between)")]
-    TlsUnsupported(String),
+    #[error("nats at {urls}: {reason}")]
+    Tls { urls: String, reason: String },
 }
 
 /// An answer that is not what was asked for.
@@ -95,32 +99,25 @@ impl Nats {
 
     async fn open(cfg: &NatsConfig, role: &str) -> Result<Self, ConnectError> {
         let urls = shown(&cfg.urls);
-        let addrs: Vec<async_nats::ServerAddr> = cfg
-            .urls
-            .iter()
-            .map(|u| {
-                u.parse().map_err(|e| ConnectError::Config(format!("`{}` is not a server address: {e}", shown(std::slice::from_ref(u)))))
-            })
-            .collect::<Result<_, _>>()?;
+        let (addrs, login) = (login::addresses(cfg)?, Login::new(cfg)?);
         let notices = Arc::new(AtomicU64::new(0));
         let deadline = tokio::time::Instant::now() + Duration::from_millis(cfg.connect_deadline_ms);
         let mut pause = Duration::from_millis(20);
         let client = loop {
-            match options(cfg, role, notices.clone()).await?.connect(addrs.clone()).await {
+            let e = match options(cfg, role, &login, notices.clone()).connect(addrs.clone()).await {
                 Ok(client) => break client,
-                Err(e)
-                    if matches!(
-                        e.kind(),
-                        async_nats::ConnectErrorKind::Authentication | async_nats::ConnectErrorKind::AuthorizationViolation
-                    ) =>
-                {
-                    return Err(ConnectError::Refused { urls, reason: e.to_string() });
-                }
-                Err(e) if tokio::time::Instant::now() + pause > deadline => {
-                    return Err(ConnectError::Unreachable { urls, reason: e.to_string() });
-                }
-                Err(_) => tokio::time::sleep(pause).await,
+                Err(e) => e,
+            };
+            if matches!(e.kind(), ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation) {
+                return Err(ConnectError::Refused { urls, reason: format!("{e}; {}", login.advice()) });
             }
+            if tokio::time::Instant::now() + pause > deadline {
+                // The library keeps the reason to itself.
+                let why = check(cfg, role).await?.into_iter().filter_map(|(_, found)| found.err());
+                let telling = why.into_iter().find(|e| !matches!(e, ConnectError::Unreachable { .. }));
+                return Err(telling.unwrap_or(ConnectError::Unreachable { urls, reason: e.to_string() }));
+            }
+            tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         };
         let inbox = Inbox::open(client.clone()).await.map_err(|e| ConnectError::Unreachable { urls, reason: e.to_string() })?;
@@ -178,10 +175,27 @@ impl Nats {
     }
 }
 
-async fn options(cfg: &NatsConfig, role: &str, notices: Arc<AtomicU64>) -> Result<ConnectOptions, ConnectError> {
+/// Asks each server of the configuration by itself, as our own connections do: host and port, and what is wrong with it.
+pub async fn check(cfg: &NatsConfig, role: &str) -> Result<Vec<(String, Result<(), ConnectError>)>, ConnectError> {
+    let (access, mut found) = (Access::new(cfg, role)?, Vec::new());
+    for server in link::servers(cfg)? {
+        let address = server.address.clone();
+        found.push((address, link::open(server, access.clone(), link::PATIENT).await.map(drop)));
+    }
+    Ok(found)
+}
+
+fn options(cfg: &NatsConfig, role: &str, login: &Login, notices: Arc<AtomicU64>) -> ConnectOptions {
     let name = format!("{} {role}", cfg.name);
-    let mut o = ConnectOptions::new()
+    let login = login.clone();
+    let mut o = ConnectOptions::with_auth_callback(move |nonce| {
+        // Small files at most; the nonce is text.
+        ready(login.answer(&String::from_utf8_lossy(&nonce)).map_err(AuthError::new))
+    });
+    o = o
         .name(name)
+        .custom_inbox_prefix(permissions::inbox(cfg.role))
+        .require_tls(tls::required(cfg))
         .ping_interval(PING)
         .request_timeout(Some(Duration::from_secs(5)))
         // Full jitter up to 2 s: a restarted server is not met by everybody at once.
@@ -205,17 +219,19 @@ async fn options(cfg: &NatsConfig, role: &str, notices: Arc<AtomicU64>) -> Resul
                     Event::Connected if notices.load(Ordering::Relaxed) > 0 => tracing::info!("nats connected again"),
                     // The first connection, and one that we close: no news.
                     Event::Connected | Event::Closed => tracing::debug!(%event, "nats connection"),
+                    Event::ServerError(ServerError::Other(said)) if permissions::denied(&said) => {}
                     other => tracing::warn!(event = %other, "nats connection"),
                 }
             }
         });
-    if let Some(user) = &cfg.user {
-        o = o.user_and_password(user.clone(), cfg.password.clone().unwrap_or_default());
+    // Read again by the library for each connection.
+    if let Some(ca) = &cfg.tls.ca {
+        o = o.add_root_certificates(ca.clone());
     }
-    if let Some(path) = &cfg.creds {
-        o = o.credentials_file(path).await.map_err(|e| ConnectError::Config(format!("credentials file {path}: {e}")))?;
+    if let (Some(certificate), Some(key)) = (&cfg.tls.certificate, &cfg.tls.key) {
+        o = o.add_client_certificate(certificate.clone(), key.clone());
     }
-    Ok(o)
+    if cfg.tls.first { o.tls_first() } else { o }
 }
 
 /// Addresses without what stands before `@`.

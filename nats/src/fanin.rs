@@ -4,8 +4,9 @@
 //! A connection of our own speaks the few verbs of the protocol that this needs. A library's subscription costs 4.9 KB and drops silently
 //! when its reader is slow; here one costs its table entry, and a reader that is too slow loses the connection, which is seen.
 
-mod link;
-mod parser;
+pub(crate) mod link;
+pub(crate) mod parser;
+pub(crate) mod stream;
 mod table;
 
 use std::{future::Future, io, pin::Pin, time::Duration};
@@ -14,11 +15,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::Instant;
 
 use self::{
-    link::{Info, Link, Login, READ_BUFFER, Server},
+    link::{Access, Info, Link, READ_BUFFER, Server},
     parser::{Op, Parsed, ProtocolError},
     table::Table,
 };
-use crate::{config::NatsConfig, connect::ConnectError};
+use crate::{config::NatsConfig, connect::ConnectError, permissions};
 
 const PING_EVERY: Duration = Duration::from_secs(5);
 const PINGS_MISSED: u32 = 2;
@@ -69,17 +70,17 @@ pub enum FanInEvent {
     Disconnected,
 }
 
-type Opening = Pin<Box<dyn Future<Output = (Server, Result<Link, ConnectError>)> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Result<Link, ConnectError>> + Send>>;
 
 /// Owned by one task.
 pub struct FanIn {
-    login: Login,
+    access: Access,
     servers: Vec<Server>,
     /// Which of `servers` is tried next.
     turn: usize,
     attempts: u32,
     table: Table,
-    /// `_INBOX.<random>.`; a request's answer comes to this and its token.
+    /// The role's prefix and something random; a request's answer comes to this and its token.
     inbox: String,
     next_token: u64,
     /// Answers to requests of earlier connections are no barrier for this one.
@@ -102,7 +103,6 @@ enum State {
 
 struct Up {
     link: Link,
-    server: Server,
     next_ping: Instant,
     unanswered: u32,
     pings: u64,
@@ -123,12 +123,12 @@ impl FanIn {
     /// Tries until the deadline of the configuration. `name` shows in the server's list of connections.
     pub async fn connect(cfg: &NatsConfig, name: &str) -> Result<Self, ConnectError> {
         let mut fanin = Self {
-            login: Login::new(cfg, name)?,
+            access: Access::new(cfg, name)?,
             servers: link::servers(cfg)?,
             turn: 0,
             attempts: 0,
             table: Table::default(),
-            inbox: format!("_INBOX.{:016x}{:016x}.", rand::random::<u64>(), rand::random::<u64>()),
+            inbox: format!("{}.{:016x}{:016x}.", permissions::inbox(cfg.role), rand::random::<u64>(), rand::random::<u64>()),
             next_token: 1,
             first_token: 1,
             unsent: Vec::new(),
@@ -140,7 +140,7 @@ impl FanIn {
         loop {
             match fanin.reopen().await {
                 Ok(()) => return Ok(fanin),
-                Err(e @ (ConnectError::Refused { .. } | ConnectError::TlsUnsupported(_) | ConnectError::Config(_))) => return Err(e),
+                Err(e @ (ConnectError::Refused { .. } | ConnectError::Config(_))) => return Err(e),
                 Err(e) if Instant::now() >= deadline => return Err(e),
                 Err(_) => {}
             }
@@ -177,7 +177,7 @@ impl FanIn {
 
     /// Writes what is buffered, as far as there is room; else `next_batch` does. A broken connection is its to find, too.
     pub(crate) fn write_now(&mut self) {
-        if let State::Up(up) = &self.state {
+        if let State::Up(up) = &mut self.state {
             let _ = up.write(&mut self.output);
         }
     }
@@ -221,7 +221,7 @@ impl FanIn {
             match up.turn(&mut self.output) {
                 Ok(true) => {}
                 Ok(false) => {
-                    up.wait(!self.output.is_empty()).await;
+                    up.wait(!self.output.is_empty() || up.link.stream.unsent()).await;
                     continue;
                 }
                 Err(e) => {
@@ -249,20 +249,16 @@ impl FanIn {
         if let State::Down { until } = self.state {
             tokio::time::sleep_until(until).await;
             let server = self.servers[self.turn % self.servers.len()].clone();
-            let login = self.login.clone();
+            let access = self.access.clone();
             self.turn += 1;
             // One of them may be frozen: the first round over all servers is quick.
             let limit = if (self.attempts as usize) < self.servers.len() { link::QUICK } else { link::PATIENT };
-            self.state = State::Opening(Box::pin(async move {
-                let result = link::open(server.clone(), login, limit).await;
-                (server, result)
-            }));
+            self.state = State::Opening(Box::pin(link::open(server, access, limit)));
         }
         let State::Opening(opening) = &mut self.state else { return Ok(()) };
-        let (server, result) = opening.await;
-        match result {
+        match opening.await {
             Ok(link) => {
-                self.connected(server, link);
+                self.connected(link);
                 Ok(())
             }
             Err(e) => {
@@ -277,8 +273,8 @@ impl FanIn {
         }
     }
 
-    fn connected(&mut self, server: Server, link: Link) {
-        link::learn(&mut self.servers, &link.info.connect_urls, &server);
+    fn connected(&mut self, link: Link) {
+        link::learn(&mut self.servers, &link.info.connect_urls);
         self.attempts = 0;
         self.epoch += 1;
         self.output.clear();
@@ -287,7 +283,7 @@ impl FanIn {
             write_sub(&mut self.output, subject, sid);
         }
         let next_ping = Instant::now() + PING_EVERY;
-        self.state = State::Up(Box::new(Up { link, server, next_ping, unanswered: 0, pings: 0, pongs: 0, sync: Sync::Due }));
+        self.state = State::Up(Box::new(Up { link, next_ping, unanswered: 0, pings: 0, pongs: 0, sync: Sync::Due }));
     }
 
     /// Everything complete in the read buffer becomes events.
@@ -344,18 +340,17 @@ impl FanIn {
                 Op::Ok => {}
                 Op::Info(range) => {
                     let info = Info::parse(&chunk[range]);
-                    link::learn(&mut self.servers, &info.connect_urls, &up.server);
+                    link::learn(&mut self.servers, &info.connect_urls);
                     if info.ldm && self.servers.len() > 1 {
                         return Err(io::Error::other("the server is leaving"));
                     }
                 }
                 Op::Err(range) => {
                     let said = String::from_utf8_lossy(&chunk[range]).trim().to_owned();
-                    // A subject this login may not use: the connection lives on.
-                    if !said.to_ascii_lowercase().contains("permissions violation") {
+                    // The connection lives on.
+                    if !permissions::denied(&said) {
                         return Err(io::Error::other(said));
                     }
-                    tracing::error!(said, "fan-in: refused by the server");
                 }
             }
         }
@@ -375,7 +370,7 @@ impl Up {
             return Err(io::Error::other("the server does not read"));
         }
         self.write(output)?;
-        match self.link.stream.try_read_buf(&mut self.link.input) {
+        match self.link.stream.try_read(&mut self.link.input) {
             Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
             Ok(_) => {
                 self.unanswered = 0;
@@ -395,7 +390,7 @@ impl Up {
     }
 
     /// Without waiting.
-    fn write(&self, output: &mut BytesMut) -> io::Result<()> {
+    fn write(&mut self, output: &mut BytesMut) -> io::Result<()> {
         while !output.is_empty() {
             match self.link.stream.try_write(output) {
                 Ok(n) => output.advance(n),
@@ -403,6 +398,7 @@ impl Up {
                 Err(e) => return Err(e),
             }
         }
+        self.link.stream.try_flush()?;
         if output.is_empty() && output.capacity() > READ_BUFFER {
             *output = BytesMut::new();
         }

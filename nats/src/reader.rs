@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use natterjack_protocol::MsgId;
 
 use crate::{
-    connect::{ConnectError, Nats},
+    connect::Nats,
     fanin::FanIn,
     js::{JsError, code},
     layout::Layout,
@@ -337,8 +337,6 @@ async fn open(nats: &Nats, stream: &str, from: From, pace: Pace, way: Way) -> Re
 async fn own_connection(nats: &Nats, stream: &str) -> Option<Box<FanIn>> {
     let why = match tokio::time::timeout(CONNECT, FanIn::connect(nats.config(), &format!("reads {stream}"))).await {
         Ok(Ok(link)) => return Some(Box::new(link)),
-        // A cluster that our own connections cannot log in to.
-        Ok(Err(ConnectError::TlsUnsupported(_) | ConnectError::Config(_))) => return None,
         Ok(Err(e)) => e.to_string(),
         Err(_) => "no answer in time".to_owned(),
     };

@@ -184,6 +184,65 @@ pub fn nothing_before(generation: u32) -> String {
 /// Generation, partitions and shards, as `provision` wrote them.
 pub const LAYOUT_KEY: &str = "generation";
 
+/// The same with wildcards, and what is asked of JetStream: for `permissions`.
+pub(crate) mod any {
+    pub const CHAT: &str = "chat.*.*.>";
+    pub const CTL: &str = "ctl.*.*.>";
+    pub const END: &str = "end.*.*";
+    pub const LIVE_USER: &str = "live.user.*.*";
+    pub const LIVE_USER_E: &str = "live.user.*.e";
+    pub const LIVE_USER_X: &str = "live.user.*.x";
+    pub const LIVE_GROUP: &str = "live.group.*.*";
+    pub const LIVE_GROUP_E: &str = "live.group.*.e";
+    pub const LIVE_GROUP_X: &str = "live.group.*.x";
+    pub const HEADS: &str = "svc.channel.heads.*.*";
+    pub const NOTHING_BEFORE: &str = "nothing_before.*";
+
+    pub fn role_keys(role: &str) -> String {
+        format!("{role}.*.*")
+    }
+
+    pub fn position_keys(role: &str) -> String {
+        format!("positions.{role}.*.*")
+    }
+
+    pub fn stream_info() -> String {
+        "$JS.API.STREAM.INFO.*".into()
+    }
+
+    pub fn get(stream: &str) -> String {
+        format!("$JS.API.STREAM.MSG.GET.{stream}")
+    }
+
+    pub fn get_direct(stream: &str) -> String {
+        format!("$JS.API.DIRECT.GET.{stream}")
+    }
+
+    /// A consumer of some of a stream's subjects.
+    pub fn watch(stream: &str) -> String {
+        format!("$JS.API.CONSUMER.CREATE.{stream}.*.>")
+    }
+
+    /// A consumer of everything in any stream.
+    pub fn read_on() -> String {
+        "$JS.API.CONSUMER.CREATE.*.*".into()
+    }
+
+    /// From a consumer that is there, and its end.
+    pub fn pull() -> [String; 2] {
+        ["$JS.API.CONSUMER.MSG.NEXT.*.*".into(), "$JS.API.CONSUMER.DELETE.*.*".into()]
+    }
+
+    pub fn make_streams() -> [String; 3] {
+        ["$JS.API.STREAM.NAMES".into(), "$JS.API.STREAM.CREATE.*".into(), "$JS.API.STREAM.UPDATE.*".into()]
+    }
+
+    /// Every way to what is in a stream.
+    pub fn reads_of(stream: &str) -> [String; 4] {
+        [get(stream), get_direct(stream), format!("$JS.API.DIRECT.GET.{stream}.>"), format!("$JS.API.CONSUMER.CREATE.{stream}.>")]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

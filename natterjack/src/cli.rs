@@ -3,6 +3,7 @@
 use std::{io::IsTerminal, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use natterjack_nats::Role;
 
 use crate::{bench, chat};
 
@@ -40,7 +41,7 @@ pub enum Command {
     /// Load on a running system, or on one of its own; says what was seen.
     Bench(bench::Args),
     /// Looks for what would keep Natterjack from running here.
-    Doctor,
+    Doctor(DoctorArgs),
     /// Prints the annotated default configuration.
     Config(ConfigArgs),
 }
@@ -97,6 +98,21 @@ pub struct ProvisionArgs {
     /// or of a disk, or when the log's folder was put back from an older copy.
     #[arg(long, conflicts_with = "partitions")]
     pub new_generation: bool,
+    /// Only prints what each role's user may do on NATS, for the configuration of nats-server.
+    #[arg(long, conflicts_with_all = ["partitions", "new_generation"])]
+    pub print_permissions: bool,
+}
+
+#[derive(Args)]
+pub struct DoctorArgs {
+    /// Tries the configuration of this role, with its permissions: edge, channel, persister or provision. If it is not said, the one
+    /// that `nats.user` is called as, or else only what `doctor` itself needs.
+    #[arg(long, value_parser = role)]
+    pub role: Option<Role>,
+}
+
+fn role(name: &str) -> Result<Role, String> {
+    Role::ALL.into_iter().find(|r| r.name() == name).ok_or_else(|| "edge, channel, persister, provision or doctor".into())
 }
 
 #[derive(Args)]
@@ -109,7 +125,7 @@ pub struct ConfigArgs {
 impl Command {
     /// A person looks at the terminal: only what needs them may be logged into it, unless they ask for more.
     pub fn is_for_people(&self) -> bool {
-        matches!(self, Self::Chat(_) | Self::Bench(_) | Self::Doctor)
+        matches!(self, Self::Chat(_) | Self::Bench(_) | Self::Doctor(_))
     }
 
     /// It fills the terminal that standard error is, too.
@@ -132,7 +148,7 @@ impl Cli {
             ],
             Command::Edge(a) => vec![("edge.id", a.id.clone()), ("edge.listen", a.listen.clone()), ("edge.url", a.url.clone())],
             Command::Persister(a) => vec![("persister.archive", a.archive.clone())],
-            Command::Provision(_) | Command::Channel | Command::Chat(_) | Command::Bench(_) | Command::Doctor | Command::Config(_) => {
+            Command::Provision(_) | Command::Channel | Command::Chat(_) | Command::Bench(_) | Command::Doctor(_) | Command::Config(_) => {
                 vec![]
             }
         };

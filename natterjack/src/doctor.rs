@@ -1,22 +1,24 @@
 //! `natterjack doctor`: looks for what would keep Natterjack from running here, and says what to do about it.
 
 mod address;
+mod nats;
 mod proxies;
 
 use std::{path::Path, time::Instant};
 
-use natterjack_nats::{Buckets, Layout, Nats, Tail, time};
+use natterjack_nats::{Buckets, Layout, Nats, NatsConfig, Role, Tail, time};
 use natterjack_persister::store::Cql;
 use natterjack_runtime::clock::wall_ms;
 
 use crate::{
+    roles,
     settings::Settings,
     up::{free_bytes, is_free, nats_server},
 };
 
 /// True: nothing was found that must be mended.
 #[expect(clippy::print_stdout, reason = "a report for people")]
-pub async fn run(settings: &Settings) -> bool {
+pub async fn run(settings: &Settings, role: Option<Role>) -> bool {
     let mut all_well = true;
     let mut say = |what: &str, found: Result<String, String>| {
         match &found {
@@ -58,22 +60,49 @@ pub async fn run(settings: &Settings) -> bool {
         };
         say("archive", found);
     }
-    match Nats::connect(&natterjack_nats::NatsConfig { connect_deadline_ms: 2_000, ..settings.nats.clone() }, "doctor").await {
-        Err(e) => println!("--    NATS: {e} (fine if nothing is running)"),
-        Ok(nats) => {
-            say("NATS", nats.carries_all().map(|bytes| format!("reachable, carries {bytes} bytes")));
-            match Layout::load(&nats).await {
-                Err(e) => say("log", Err(format!("{e}; run `natterjack provision`"))),
-                Ok(layout) => {
-                    say("log", generations(layout));
-                    say("clocks", clocks(&nats, layout).await);
-                    let met = proxies::met(&Buckets::new(&nats, layout)).await.map_err(|e| e.to_string());
-                    say("proxies met", met.and_then(|met| proxies::said(&met)));
+    let cfg = as_role(settings, role);
+    match nats::servers(&cfg).await {
+        Err(away) => println!("--    NATS: {away} (fine if nothing is running)"),
+        Ok(found) => {
+            let lets_us_in = found.iter().any(|(_, found)| found.is_ok());
+            for (server, found) in found {
+                say(&server, found);
+            }
+            if lets_us_in {
+                say("permissions", nats::permissions(&cfg).await);
+                for (what, found) in log(&cfg).await {
+                    say(what, found);
                 }
             }
         }
     }
     all_well
+}
+
+/// The connection of that role; if it was not said, of the one that the user is called as.
+fn as_role(settings: &Settings, role: Option<Role>) -> NatsConfig {
+    let named = || Role::ALL.into_iter().find(|r| settings.nats.user.as_deref() == Some(r.name()));
+    NatsConfig { connect_deadline_ms: 2_000, ..roles::nats(settings, role.or_else(named).unwrap_or(Role::Doctor)) }
+}
+
+async fn log(cfg: &NatsConfig) -> Vec<(&'static str, Result<String, String>)> {
+    let nats = match Nats::connect(cfg, "doctor").await {
+        Ok(nats) => nats,
+        Err(e) => return vec![("NATS", Err(e.to_string()))],
+    };
+    let carries = ("NATS", nats.carries_all().map(|bytes| format!("carries {bytes} bytes")));
+    match Layout::load(&nats).await {
+        Err(e) => vec![carries, ("log", Err(format!("{e}; run `natterjack provision`")))],
+        Ok(layout) => {
+            let mut found = vec![carries, ("log", generations(layout)), ("clocks", clocks(&nats, layout).await)];
+            // The other roles have no business with the edges' leases.
+            if matches!(cfg.role, Some(Role::Edge | Role::Doctor)) {
+                let met = proxies::met(&Buckets::new(&nats, layout)).await.map_err(|e| e.to_string());
+                found.push(("proxies met", met.and_then(|met| proxies::said(&met))));
+            }
+            found
+        }
+    }
 }
 
 fn generations(layout: Layout) -> Result<String, String> {

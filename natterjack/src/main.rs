@@ -67,11 +67,15 @@ async fn run(cli: Cli, settings: Settings, metrics: Metrics) -> anyhow::Result<(
         Command::Edge(_) => roles::serve(Role::Edge, settings, with_parent, metrics).await,
         Command::Channel => roles::serve(Role::Channel, settings, with_parent, metrics).await,
         Command::Persister(_) => roles::serve(Role::Persister, settings, with_parent, metrics).await,
+        Command::Provision(args) if args.print_permissions => {
+            print_permissions(&settings);
+            Ok(())
+        }
         Command::Provision(args) => provision(&settings, &args).await,
         Command::Chat(args) => Box::pin(chat::run(args)).await,
         Command::Bench(args) => Box::pin(bench::run(args)).await,
-        Command::Doctor => {
-            if !doctor::run(&settings).await {
+        Command::Doctor(args) => {
+            if !doctor::run(&settings, args.role).await {
                 bail!("something has to be mended before natterjack can run here");
             }
             Ok(())
@@ -82,10 +86,11 @@ async fn run(cli: Cli, settings: Settings, metrics: Metrics) -> anyhow::Result<(
 }
 
 async fn provision(settings: &Settings, args: &cli::ProvisionArgs) -> anyhow::Result<()> {
-    let nats = Nats::connect(&settings.nats, "provision").await?;
+    let cfg = roles::nats(settings, natterjack_nats::Role::Provision);
+    let nats = Nats::connect(&cfg, "provision").await?;
     let mut layout = match args.partitions {
-        Some(n) => natterjack_nats::switch(&nats, &settings.nats, &settings.times, n).await?,
-        None => natterjack_nats::provision(&nats, &settings.nats, &settings.times).await?,
+        Some(n) => natterjack_nats::switch(&nats, &cfg, &settings.times, n).await?,
+        None => natterjack_nats::provision(&nats, &cfg, &settings.times).await?,
     };
     if args.new_generation {
         layout = natterjack_nats::renew(&nats, layout.generation, natterjack_nats::Above::default()).await?;
@@ -106,6 +111,11 @@ fn threads(command: &Command, settings: &Settings) -> usize {
         Command::Bench(args) if args.one_thread() => 1,
         _ => cores.min(4),
     })
+}
+
+#[expect(clippy::print_stdout, reason = "what was asked for")]
+fn print_permissions(settings: &Settings) {
+    print!("{}", natterjack_nats::permissions::nats_server(settings.nats.kv_shards));
 }
 
 #[expect(clippy::print_stdout, reason = "what was asked for")]

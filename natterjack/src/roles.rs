@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use natterjack_nats::NatsConfig;
 use natterjack_runtime::{Health, Lifecycle, admin::Admin, lifecycle, telemetry::Metrics};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -103,9 +104,14 @@ fn instance(settings: &Settings, role: &str) -> String {
     settings.process.instance.clone().unwrap_or_else(|| format!("{role}-{}", uuid::Uuid::now_v7().simple()))
 }
 
+/// As this role is on NATS.
+pub fn nats(s: &Settings, role: natterjack_nats::Role) -> NatsConfig {
+    NatsConfig { role: Some(role), ..s.nats.clone() }
+}
+
 fn edge(s: &Settings) -> natterjack_edge::Config {
     natterjack_edge::Config {
-        nats: s.nats.clone(),
+        nats: nats(s, natterjack_nats::Role::Edge),
         times: s.times.clone(),
         instance: instance(s, "edge"),
         edge_id: s.edge.id.clone(),
@@ -119,12 +125,12 @@ fn edge(s: &Settings) -> natterjack_edge::Config {
 }
 
 fn channel(s: &Settings) -> natterjack_channel::Config {
-    natterjack_channel::Config { nats: s.nats.clone(), times: s.times.clone(), instance: instance(s, "channel") }
+    natterjack_channel::Config { nats: nats(s, natterjack_nats::Role::Channel), times: s.times.clone(), instance: instance(s, "channel") }
 }
 
 fn persister(s: &Settings) -> natterjack_persister::Config {
     natterjack_persister::Config {
-        nats: s.nats.clone(),
+        nats: nats(s, natterjack_nats::Role::Persister),
         times: s.times.clone(),
         instance: instance(s, "persister"),
         store: match &s.cql {

@@ -1,35 +1,43 @@
-//! Making a connection: TCP, INFO, CONNECT, and the first PONG (a refused login shows itself there).
+//! Making a connection: TCP, INFO, TLS if it is asked for, CONNECT, and the first PONG (a refused login shows itself there).
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
+use async_nats::ServerAddr;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::{Buf, BytesMut};
 use serde::{Deserialize, Serialize};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+use tokio::net::TcpStream;
+
+use super::{
+    parser::{self, Op, Parsed},
+    stream::Stream,
+};
+use crate::{
+    config::{NatsConfig, TlsFiles},
+    connect::ConnectError,
+    login::{self, Login},
+    tls,
 };
 
-use super::parser::{self, Op, Parsed};
-use crate::{config::NatsConfig, connect::ConnectError};
-
 /// For one server to take a connection, where others are left to try.
-pub(super) const QUICK: Duration = Duration::from_secs(1);
-pub(super) const PATIENT: Duration = Duration::from_secs(3);
+pub(crate) const QUICK: Duration = Duration::from_secs(1);
+pub(crate) const PATIENT: Duration = Duration::from_secs(3);
 pub(super) const READ_BUFFER: usize = 64 << 10;
 
-/// What it takes to log in, out of the configuration.
+/// What it takes to be let in, out of the configuration.
 #[derive(Clone)]
-pub(super) struct Login {
+pub(crate) struct Access {
     name: String,
-    user: Option<String>,
-    password: Option<String>,
+    login: Login,
+    tls: TlsFiles,
+    tls_required: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Server {
-    pub address: String,
-    user: Option<String>,
-    password: Option<String>,
+pub(crate) struct Server {
+    pub(crate) address: String,
+    /// What its certificate must be for.
+    host: String,
 }
 
 #[derive(Serialize)]
@@ -45,18 +53,28 @@ struct Connect<'a> {
     headers: bool,
     no_responders: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<&'a str>,
+    user: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pass: Option<&'a str>,
+    pass: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jwt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nkey: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sig: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Info {
-    pub tls_required: bool,
-    pub connect_urls: Vec<String>,
+pub(crate) struct Info {
+    tls_required: bool,
+    tls_available: bool,
+    nonce: String,
+    pub(super) connect_urls: Vec<String>,
     /// Lame duck: this server is about to leave.
-    pub ldm: bool,
+    pub(super) ldm: bool,
 }
 
 impl Info {
@@ -66,112 +84,129 @@ impl Info {
     }
 }
 
-pub(super) struct Link {
-    pub stream: TcpStream,
-    pub input: BytesMut,
-    pub info: Info,
+pub(crate) struct Link {
+    pub(crate) stream: Stream,
+    pub(crate) input: BytesMut,
+    pub(super) info: Info,
 }
 
-impl Login {
-    pub(super) fn new(cfg: &NatsConfig, name: &str) -> Result<Self, ConnectError> {
-        if cfg.creds.is_some() {
-            return Err(ConnectError::Config(
-                "the fan-in reader logs in with user and password; a credentials file is not supported here".into(),
-            ));
-        }
-        Ok(Self { name: format!("{} {name}", cfg.name), user: cfg.user.clone(), password: cfg.password.clone() })
+impl Access {
+    pub(crate) fn new(cfg: &NatsConfig, name: &str) -> Result<Self, ConnectError> {
+        let (login, tls_required) = (Login::new(cfg)?, tls::required(cfg));
+        Ok(Self { name: format!("{} {name}", cfg.name), login, tls: cfg.tls.clone(), tls_required })
     }
 }
 
-/// The servers of the configuration; refuses what is not plain TCP.
-pub(super) fn servers(cfg: &NatsConfig) -> Result<Vec<Server>, ConnectError> {
-    if cfg.urls.is_empty() {
-        return Err(ConnectError::Config("nats.urls is empty".into()));
+impl From<&ServerAddr> for Server {
+    fn from(addr: &ServerAddr) -> Self {
+        Self { address: join(addr.host(), addr.port()), host: addr.host().to_owned() }
     }
-    cfg.urls
-        .iter()
-        .map(|url| {
-            let shown = crate::connect::shown(std::slice::from_ref(url));
-            let addr: async_nats::ServerAddr =
-                url.parse().map_err(|e| ConnectError::Config(format!("`{shown}` is not a server address: {e}")))?;
-            if addr.tls_required() || !matches!(addr.scheme(), "nats") {
-                return Err(ConnectError::TlsUnsupported(shown));
-            }
-            let (user, password) = (addr.username().map(str::to_owned), addr.password().map(str::to_owned));
-            Ok(Server { address: join(addr.host(), addr.port()), user, password })
-        })
-        .collect()
+}
+
+/// The servers of the configuration.
+pub(crate) fn servers(cfg: &NatsConfig) -> Result<Vec<Server>, ConnectError> {
+    Ok(login::addresses(cfg)?.iter().map(Server::from).collect())
 }
 
 fn join(host: &str, port: u16) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// Adds what a server says about its cluster; they share the login of the server that named them.
-pub(super) fn learn(known: &mut Vec<Server>, named: &[String], by: &Server) {
+/// Adds what a server says about its cluster.
+pub(super) fn learn(known: &mut Vec<Server>, named: &[String]) {
     // A cluster of more nodes than this does not exist; a sick INFO must not grow us.
     const MOST: usize = 64;
-    for address in named {
-        if known.len() < MOST && !known.iter().any(|s| s.address == *address) {
-            known.push(Server { address: address.clone(), ..by.clone() });
+    for server in named.iter().filter_map(|url| url.parse::<ServerAddr>().ok()) {
+        let server = Server::from(&server);
+        if known.len() < MOST && !known.iter().any(|s| s.address == server.address) {
+            known.push(server);
         }
     }
 }
 
-pub(super) async fn open(server: Server, login: Login, limit: Duration) -> Result<Link, ConnectError> {
-    let address = server.address.clone();
-    let unreachable = |reason: String| ConnectError::Unreachable { urls: address.clone(), reason };
-    match tokio::time::timeout(limit, handshake(&server, &login)).await {
-        Ok(Ok(link)) => Ok(link),
-        Ok(Err(Failed::Io(e))) => Err(unreachable(e.to_string())),
-        Ok(Err(Failed::Said(reason))) if reason.to_ascii_lowercase().contains("auth") => {
-            Err(ConnectError::Refused { urls: address.clone(), reason })
+pub(crate) async fn open(server: Server, access: Access, limit: Duration) -> Result<Link, ConnectError> {
+    let urls = server.address.clone();
+    let failed = match tokio::time::timeout(limit, handshake(&server, &access)).await {
+        Ok(Ok(link)) => return Ok(link),
+        Ok(Err(failed)) => failed,
+        Err(_) => Failed::Io(io::Error::other("no answer in time")),
+    };
+    Err(match failed {
+        Failed::Io(e) => match tls::explained(&e, &server.host) {
+            Some(reason) => ConnectError::Tls { urls, reason },
+            None => ConnectError::Unreachable { urls, reason: e.to_string() },
+        },
+        Failed::Said(said) if said.to_ascii_lowercase().contains("auth") => {
+            ConnectError::Refused { urls, reason: format!("{said}; {}", access.login.advice()) }
         }
-        Ok(Err(Failed::Said(reason))) => Err(unreachable(reason)),
-        Ok(Err(Failed::Tls)) => Err(ConnectError::TlsUnsupported(address.clone())),
-        Err(_) => Err(unreachable("no answer in time".into())),
-    }
+        Failed::Said(reason) => ConnectError::Unreachable { urls, reason },
+        Failed::Tls(reason) => ConnectError::Tls { urls, reason },
+        Failed::Config(why) => ConnectError::Config(why),
+    })
 }
 
 enum Failed {
-    Io(std::io::Error),
+    Io(io::Error),
     Said(String),
-    Tls,
+    Tls(String),
+    Config(String),
 }
 
-impl From<std::io::Error> for Failed {
-    fn from(e: std::io::Error) -> Self {
+impl From<io::Error> for Failed {
+    fn from(e: io::Error) -> Self {
         Self::Io(e)
     }
 }
 
-async fn handshake(server: &Server, login: &Login) -> Result<Link, Failed> {
-    let mut stream = TcpStream::connect(&server.address).await?;
-    stream.set_nodelay(true)?;
-    let mut input = BytesMut::with_capacity(READ_BUFFER);
-    let mut known: Option<Info> = None;
+async fn handshake(server: &Server, access: &Access) -> Result<Link, Failed> {
+    let tcp = TcpStream::connect(&server.address).await?;
+    tcp.set_nodelay(true)?;
+    let (mut stream, mut input) = (Stream::Plain(tcp), BytesMut::with_capacity(READ_BUFFER));
+    if access.tls.first {
+        stream = secure(stream, access, server).await?;
+    }
+    let info = loop {
+        match parser::parse(&input, 0).map_err(|e| Failed::Said(e.to_string()))? {
+            Parsed::Op(Op::Info(range), next) => {
+                let info = Info::parse(&input[range]);
+                input.advance(next);
+                break info;
+            }
+            Parsed::Op(Op::Err(range), _) => return Err(said(&input[range])),
+            Parsed::Op(_, next) => input.advance(next),
+            Parsed::More(_) if stream.read(&mut input).await? == 0 => {
+                let hint =
+                    if access.tls_required { " before it said anything; if it has `handshake_first`, set nats.tls.first" } else { "" };
+                return Err(Failed::Said(format!("the server closed the connection{hint}")));
+            }
+            Parsed::More(_) => {}
+        }
+    };
+    if !access.tls.first && (access.tls_required || info.tls_required) {
+        if !info.tls_required && !info.tls_available {
+            return Err(Failed::Tls(
+                "it speaks no TLS, which nats.tls (or a tls:// in nats.urls) asks for; give that server a certificate, or unset these"
+                    .into(),
+            ));
+        }
+        // Whatever came before the handshake, nobody vouches for it.
+        input.clear();
+        stream = secure(stream, access, server).await?;
+    }
+    stream.write_all(&greeting(access, &info)?).await?;
     loop {
         match parser::parse(&input, 0).map_err(|e| Failed::Said(e.to_string()))? {
-            Parsed::More(_) => {
-                if stream.read_buf(&mut input).await? == 0 {
-                    return Err(Failed::Said("the server closed the connection".into()));
-                }
+            Parsed::More(_) if stream.read(&mut input).await? == 0 => {
+                return Err(Failed::Said("the server closed the connection".into()));
             }
+            Parsed::More(_) => {}
             Parsed::Op(op, next) => {
                 match op {
-                    Op::Info(range) if known.is_none() => {
-                        let info = Info::parse(&input[range]);
-                        if info.tls_required {
-                            return Err(Failed::Tls);
-                        }
-                        known = Some(info);
-                        stream.write_all(&greeting(server, login)).await?;
-                    }
-                    Op::Err(range) => return Err(Failed::Said(String::from_utf8_lossy(&input[range]).trim().to_owned())),
+                    Op::Err(range) => return Err(said(&input[range])),
                     Op::Ping => stream.write_all(b"PONG\r\n").await?,
                     Op::Pong => {
                         input.advance(next);
-                        return Ok(Link { stream, input, info: known.unwrap_or_default() });
+                        return Ok(Link { stream, input, info });
                     }
                     Op::Info(_) | Op::Ok | Op::Msg { .. } => {}
                 }
@@ -181,48 +216,63 @@ async fn handshake(server: &Server, login: &Login) -> Result<Link, Failed> {
     }
 }
 
-fn greeting(server: &Server, login: &Login) -> Vec<u8> {
+fn said(text: &[u8]) -> Failed {
+    Failed::Said(String::from_utf8_lossy(text).trim().to_owned())
+}
+
+async fn secure(stream: Stream, access: &Access, server: &Server) -> Result<Stream, Failed> {
+    let files = access.tls.clone();
+    // Up to a hundred files, where the machine's authorities are believed.
+    let connector = tokio::task::spawn_blocking(move || tls::connector(&files)).await;
+    let connector = connector.map_err(|e| Failed::Config(e.to_string()))?.map_err(Failed::Config)?;
+    Ok(stream.secure(&connector, &server.host).await?)
+}
+
+fn greeting(access: &Access, info: &Info) -> Result<Vec<u8>, Failed> {
+    let auth = access.login.answer(&info.nonce).map_err(Failed::Config)?;
     let connect = Connect {
         verbose: false,
         pedantic: false,
-        tls_required: false,
-        name: &login.name,
+        tls_required: access.tls_required,
+        name: &access.name,
         lang: "rust",
         version: env!("CARGO_PKG_VERSION"),
         protocol: 1,
         echo: true,
         headers: true,
         no_responders: true,
-        user: login.user.as_deref().or(server.user.as_deref()),
-        pass: login.password.as_deref().or(server.password.as_deref()),
+        user: auth.username,
+        pass: auth.password,
+        auth_token: auth.token,
+        jwt: auth.jwt,
+        nkey: auth.nkey,
+        sig: auth.signature.map(|s| BASE64_URL_SAFE_NO_PAD.encode(s)),
     };
     let json = serde_json::to_string(&connect).expect("plain values");
-    format!("CONNECT {json}\r\nPING\r\n").into_bytes()
+    Ok(format!("CONNECT {json}\r\nPING\r\n").into_bytes())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn with(urls: &[&str]) -> Result<Vec<Server>, ConnectError> {
-        servers(&NatsConfig { urls: urls.iter().map(|u| (*u).to_owned()).collect(), ..NatsConfig::default() })
+    fn with(urls: &[&str]) -> Vec<Server> {
+        servers(&NatsConfig { urls: urls.iter().map(|u| (*u).to_owned()).collect(), ..NatsConfig::default() }).unwrap()
     }
 
     #[test]
-    fn addresses() {
-        let list = with(&["nats://u:p@h1:4333", "127.0.0.1:1"]).unwrap();
-        assert_eq!((list[0].address.as_str(), list[0].user.as_deref()), ("h1:4333", Some("u")));
+    fn addresses_and_the_names_their_certificates_are_for() {
+        let list = with(&["nats://u:p@h1:4333", "127.0.0.1:1", "tls://[::1]"]);
+        assert_eq!((list[0].address.as_str(), list[0].host.as_str()), ("h1:4333", "h1"));
         assert_eq!(list[1].address, "127.0.0.1:1");
-        assert!(matches!(with(&["tls://secret@h:1"]), Err(ConnectError::TlsUnsupported(s)) if s == "h:1"));
-        assert!(matches!(with(&[]), Err(ConnectError::Config(_))));
+        assert_eq!((list[2].address.as_str(), list[2].host.as_str()), ("[::1]:4222", "::1"));
     }
 
     #[test]
     fn a_cluster_is_learnt_once() {
-        let mut known = with(&["nats://u:p@a:1"]).unwrap();
-        let by = known[0].clone();
-        learn(&mut known, &["a:1".into(), "b:1".into(), "b:1".into()], &by);
+        let mut known = with(&["nats://u:p@a:1"]);
+        learn(&mut known, &["a:1".into(), "b:1".into(), "b:1".into(), "".into()]);
         assert_eq!(known.iter().map(|s| s.address.as_str()).collect::<Vec<_>>(), ["a:1", "b:1"]);
-        assert_eq!(known[1].user.as_deref(), Some("u"));
+        assert_eq!(known[1].host, "b");
     }
 }

@@ -42,17 +42,29 @@ impl Server {
 
     /// With more lines of configuration.
     pub fn start_with(extra: &str) -> Self {
-        let mut s = Self::at(own_host(), extra.into(), None);
+        Self::start_as(|_| extra.into())
+    }
+
+    /// With lines that need to know its address.
+    pub fn start_as(extra: impl FnOnce(&str) -> String) -> Self {
+        let host = own_host();
+        let extra = extra(&host);
+        let mut s = Self::at(host, extra, None);
         s.launch();
         s
     }
 
     /// `n` servers of one cluster.
     pub fn cluster(n: usize) -> Vec<Self> {
+        Self::cluster_as(n, |_, _| String::new())
+    }
+
+    /// With lines for each, by its number and address.
+    pub fn cluster_as(n: usize, extra: impl Fn(usize, &str) -> String) -> Vec<Self> {
         let hosts: Vec<String> = (0..n).map(|_| own_host()).collect();
         let routes: Vec<String> = hosts.iter().map(|h| format!("{h}:6222")).collect();
         let start = |(i, host): (usize, &String)| {
-            let mut s = Self::at(host.clone(), String::new(), Some((i, routes.clone())));
+            let mut s = Self::at(host.clone(), extra(i, host), Some((i, routes.clone())));
             s.launch();
             s
         };
@@ -120,12 +132,12 @@ impl Server {
     }
 
     pub fn config(&self) -> NatsConfig {
-        NatsConfig {
-            urls: vec![format!("nats://{}:{PORT}", self.host)],
-            name: "test".into(),
-            default_max_bytes: Some(256 << 20),
-            ..NatsConfig::default()
-        }
+        self.config_of(NatsConfig::default())
+    }
+
+    /// Of a client that logs in so.
+    pub fn config_of(&self, client: NatsConfig) -> NatsConfig {
+        NatsConfig { urls: vec![format!("nats://{}:{PORT}", self.host)], name: "test".into(), default_max_bytes: Some(256 << 20), ..client }
     }
 
     pub async fn nats(&self) -> Nats {
@@ -167,4 +179,9 @@ pub async fn eventually<F: AsyncFnMut() -> bool>(what: &str, mut condition: F) {
         assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Of a batch of the log.
+pub fn ids_of(batch: &natterjack_nats::Batch) -> Vec<MsgId> {
+    batch.records.iter().map(natterjack_nats::Record::id).collect()
 }

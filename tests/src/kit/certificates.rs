@@ -61,8 +61,14 @@ impl Certificates {
 
     /// A new one for the same edges.
     pub fn issue(&self) -> Pair {
+        self.issue_for(&self.hosts, |_| {})
+    }
+
+    /// For other hosts, or with other dates.
+    pub fn issue_for(&self, hosts: &[String], with: impl FnOnce(&mut CertificateParams)) -> Pair {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(self.hosts.clone()).unwrap();
+        let mut params = CertificateParams::new(hosts).unwrap();
+        with(&mut params);
         let certificate = params.signed_by(&key, &self.authority).unwrap();
         Pair { certificate: certificate.pem(), key: key.serialize_pem() }
     }
@@ -71,6 +77,15 @@ impl Certificates {
     pub fn install(&self, pair: &Pair) {
         replace(&self.certificate, &pair.certificate);
         replace(&self.key, &pair.key);
+    }
+
+    /// In files of their own: certificate and key.
+    pub fn write(&self, name: &str, pair: &Pair) -> (PathBuf, PathBuf) {
+        let folder = self.ca_file.parent().unwrap();
+        let files = (folder.join(format!("{name}-cert.pem")), folder.join(format!("{name}-key.pem")));
+        replace(&files.0, &pair.certificate);
+        replace(&files.1, &pair.key);
+        files
     }
 
     /// A client that believes the authority and nobody else.

@@ -9,7 +9,7 @@ use std::{
 
 use natterjack_client::{Builder, Client, Events};
 use natterjack_nats::{
-    Layout, Nats, NatsConfig,
+    Layout, Nats, NatsConfig, Role,
     server::{Sync, cluster_config, single_config},
 };
 use tempfile::TempDir;
@@ -21,11 +21,12 @@ use super::{
     certificates::Certificates,
     mint::Mint,
     nats_proxy::NatsProxy,
-    net::{Subnet, Turn},
+    net::{NATS_PORT, Subnet, Turn},
     panics,
     process::{Process, Ready},
     proxy::Proxy,
     raw_ws::RawWs,
+    secured_nats::{LetsIn, SecuredNats},
     user::User,
     wait::eventually,
 };
@@ -48,6 +49,8 @@ pub struct ClusterSpec {
     pub persister_nodes: Vec<usize>,
     /// Edges speak TLS, with a certificate of the kit's own authority: [`Cluster::certificates`].
     pub tls: bool,
+    /// nats-servers over TLS that let in only these: [`Cluster::secured_nats`].
+    pub secured_nats: Option<LetsIn>,
     /// More settings for every process, dotted key and value.
     pub set: Vec<(String, String)>,
     pub log_filter: String,
@@ -69,6 +72,7 @@ impl Default for ClusterSpec {
             channel_nodes: Vec::new(),
             persister_nodes: Vec::new(),
             tls: false,
+            secured_nats: None,
             set: Vec::new(),
             log_filter: "info,async_nats=warn".into(),
             alone: false,
@@ -88,6 +92,7 @@ pub struct Cluster {
     proxies: AtomicUsize,
     mint: OnceCell<Mint>,
     certificates: Option<Certificates>,
+    secured: Option<Box<SecuredNats>>,
     /// None after a failed test: kept for looking at.
     dir: Option<TempDir>,
     _turn: Turn,
@@ -110,6 +115,7 @@ impl Cluster {
             proxies: AtomicUsize::new(0),
             mint: OnceCell::new(),
             certificates: None,
+            secured: None,
             dir: Some(dir),
             _turn: turn,
             spec,
@@ -117,6 +123,11 @@ impl Cluster {
         if cluster.spec.tls {
             let hosts = (0..cluster.spec.edges).map(|i| cluster.net.edge(i).ip().to_string()).collect();
             cluster.certificates = Some(Certificates::new(cluster.dir(), hosts));
+        }
+        if let Some(lets_in) = cluster.spec.secured_nats {
+            let printed = tokio::process::Command::new(binary::natterjack()).args(["provision", "--print-permissions"]).output();
+            let permissions = String::from_utf8(printed.await.unwrap().stdout).unwrap();
+            cluster.secured = Some(Box::new(SecuredNats::new(&cluster.dir(), lets_in, &permissions)));
         }
         cluster.nats = (0..cluster.spec.nats).map(|i| cluster.nats_process(i)).collect();
         cluster.nats.iter().for_each(Process::spawn);
@@ -154,8 +165,9 @@ impl Cluster {
             let routes: Vec<String> = (0..self.spec.nats).map(|n| self.net.route(n).to_string()).collect();
             cluster_config(&store, &host, addr.port(), i, &routes, Sync::Interval)
         };
+        let more = self.secured.as_ref().map(|s| s.server(i, &host)).unwrap_or_default();
         let config = self.dir().join(format!("nats-{i}.conf"));
-        std::fs::write(&config, text).unwrap();
+        std::fs::write(&config, text + &more).unwrap();
         Process::new(
             format!("nats-{i}"),
             binary::nats_server(),
@@ -165,7 +177,11 @@ impl Cluster {
         )
     }
 
-    fn settings(&self, nats_url: String) -> Vec<(String, String)> {
+    fn settings(&self, role: Role, first: usize) -> Vec<(String, String)> {
+        self.settings_with(role, self.nats_urls(first).join(","))
+    }
+
+    fn settings_with(&self, role: Role, nats_url: String) -> Vec<(String, String)> {
         let mut set: Vec<(String, String)> = [
             ("nats.urls", nats_url),
             ("nats.replicas", self.spec.nats.to_string()),
@@ -177,15 +193,24 @@ impl Cluster {
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into();
+        set.extend(self.secured.iter().flat_map(|s| s.settings(role)));
         set.extend(self.spec.set.iter().cloned());
         set
     }
 
-    fn role(&self, name: String, command: &str, nats_url: String, own: &[(&str, String)], ready: String) -> Process {
-        let mut args = vec![command.to_owned(), "--die-with-parent".to_owned()];
+    /// Server `first`; where some let nobody in, all of them.
+    fn nats_urls(&self, first: usize) -> Vec<String> {
+        match &self.secured {
+            None => vec![self.nats_url(first)],
+            Some(s) => s.urls(&(0..self.spec.nats).map(|i| self.nats_url(i)).collect::<Vec<_>>(), first),
+        }
+    }
+
+    fn role(&self, name: String, role: Role, nats_url: String, own: &[(&str, String)], ready: String) -> Process {
+        let mut args = vec![role.name().to_owned(), "--die-with-parent".to_owned()];
         // What the test says for all comes last and wins.
         let own = own.iter().map(|(k, v)| ((*k).to_owned(), v.clone()));
-        args.extend(own.chain(self.settings(nats_url)).flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]));
+        args.extend(own.chain(self.settings_with(role, nats_url)).flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]));
         let clock = self.clock(&name).display().to_string();
         Process::new(name, binary::natterjack(), args, &self.dir(), Ready::Http(ready)).env(Self::CLOCK, &clock)
     }
@@ -209,25 +234,25 @@ impl Cluster {
         let addr = self.net.edge(i);
         let nats = match self.nats_proxies.get(i) {
             Some(proxy) => proxy.url(),
-            None => self.nats_url(node(&self.spec.edge_nodes, i, self.spec.nats)),
+            None => self.nats_urls(node(&self.spec.edge_nodes, i, self.spec.nats)).join(","),
         };
         let mut own = vec![("edge.id", format!("edge-{i}")), ("edge.listen", addr.to_string()), ("edge.url", self.edge_url(i))];
         if let Some(files) = &self.certificates {
             own.push(("edge.tls.certificate", files.certificate.display().to_string()));
             own.push(("edge.tls.key", files.key.display().to_string()));
         }
-        self.role(format!("edge-{i}"), "edge", nats, &own, format!("{}/ready", self.edge_url(i).replacen("ws", "http", 1)))
+        self.role(format!("edge-{i}"), Role::Edge, nats, &own, format!("{}/ready", self.edge_url(i).replacen("ws", "http", 1)))
     }
 
     fn channel_process(&self, i: usize) -> Process {
-        let (admin, nats) = (self.net.channel(i), self.nats_url(node(&self.spec.channel_nodes, i, self.spec.nats)));
-        self.role(format!("channel-{i}"), "channel", nats, &[("admin.listen", admin.to_string())], format!("http://{admin}/ready"))
+        let (admin, nats) = (self.net.channel(i), self.nats_urls(node(&self.spec.channel_nodes, i, self.spec.nats)).join(","));
+        self.role(format!("channel-{i}"), Role::Channel, nats, &[("admin.listen", admin.to_string())], format!("http://{admin}/ready"))
     }
 
     fn persister_process(&self, i: usize) -> Process {
-        let (admin, nats) = (self.net.persister(i), self.nats_url(node(&self.spec.persister_nodes, i, self.spec.nats)));
+        let (admin, nats) = (self.net.persister(i), self.nats_urls(node(&self.spec.persister_nodes, i, self.spec.nats)).join(","));
         let own = [("admin.listen", admin.to_string()), ("persister.archive", self.archive().display().to_string())];
-        self.role(format!("persister-{i}"), "persister", nats, &own, format!("http://{admin}/ready"))
+        self.role(format!("persister-{i}"), Role::Persister, nats, &own, format!("http://{admin}/ready"))
     }
 
     /// Three servers elect their leaders first; until then they refuse.
@@ -241,7 +266,7 @@ impl Cluster {
     }
 
     async fn run_provision(&self, own: &[String]) -> Result<(), String> {
-        let settings = self.settings(self.nats_url(0)).into_iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]);
+        let settings = self.settings(Role::Provision, 0).into_iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]);
         let mut command = tokio::process::Command::new(binary::natterjack());
         let out = command.arg("provision").args(own).args(settings).output().await.map_err(|e| e.to_string())?;
         if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
@@ -317,8 +342,31 @@ impl Cluster {
 
     /// A connection to NATS for the test itself, with the names and helpers of the nats crate.
     pub async fn connect_nats(&self) -> Nats {
-        let urls = (0..self.spec.nats).map(|i| self.nats_url(i)).collect();
-        Nats::connect(&NatsConfig { urls, ..NatsConfig::default() }, "test").await.unwrap()
+        Nats::connect(&self.nats_config(), "test").await.unwrap()
+    }
+
+    /// For connections of the test's own.
+    pub fn nats_config(&self) -> NatsConfig {
+        let urls: Vec<String> = (0..self.spec.nats).map(|i| self.nats_url(i)).collect();
+        match &self.secured {
+            None => NatsConfig { urls, ..NatsConfig::default() },
+            Some(s) => NatsConfig { urls: s.urls(&urls, 0), ..s.client(None) },
+        }
+    }
+
+    /// Only with `secured_nats`.
+    pub fn secured_nats(&self) -> &SecuredNats {
+        self.secured.as_deref().expect("set `secured_nats` in the ClusterSpec")
+    }
+
+    /// What a command of that role is told, as `--set`.
+    pub fn command_line(&self, role: Role) -> Vec<String> {
+        self.settings(role, 0).into_iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]).collect()
+    }
+
+    /// Where a nats-server that is none of the cluster's may listen.
+    pub fn spare_nats(&self) -> SocketAddr {
+        self.net.spare(0, NATS_PORT)
     }
 
     /// From now until every stream has a leader again: the share of NATS in a pause after the death of one of its nodes.
