@@ -158,13 +158,13 @@ fn sign(key: &KeyPair, nonce: &str) -> Result<Vec<u8>, String> {
     key.sign(nonce.as_bytes()).map_err(|e| format!("the NKey cannot sign: {e}"))
 }
 
-/// The line between the first two lines of dashes, and that between the next two.
+/// The line between the first two lines of dashes, and a seed between two others.
 fn credentials(text: &str) -> Option<(&str, KeyPair)> {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
     let dashes = |l: &str| l.starts_with("---") && l.ends_with("---");
     let mut framed = lines.windows(3).filter(|w| dashes(w[0]) && !dashes(w[1]) && dashes(w[2])).map(|w| w[1]);
     let jwt = framed.next()?;
-    Some((jwt, seed(framed.next()?)?))
+    Some((jwt, framed.find_map(seed)?))
 }
 
 #[cfg(test)]

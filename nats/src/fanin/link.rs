@@ -118,7 +118,7 @@ pub(super) fn learn(known: &mut Vec<Server>, named: &[String]) {
     const MOST: usize = 64;
     for server in named.iter().filter_map(|url| url.parse::<ServerAddr>().ok()) {
         let server = Server::from(&server);
-        if known.len() < MOST && !known.iter().any(|s| s.address == server.address) {
+        if !server.host.is_empty() && known.len() < MOST && !known.iter().any(|s| s.address == server.address) {
             known.push(server);
         }
     }
