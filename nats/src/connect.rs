@@ -100,6 +100,10 @@ impl Nats {
     async fn open(cfg: &NatsConfig, role: &str) -> Result<Self, ConnectError> {
         let urls = shown(&cfg.urls);
         let (addrs, login) = (login::addresses(cfg)?, Login::new(cfg)?);
+        if tls::required(cfg) {
+            // Files that are no good become no better by waiting.
+            tls::connector(&cfg.tls).map_err(ConnectError::Config)?;
+        }
         let notices = Arc::new(AtomicU64::new(0));
         let deadline = tokio::time::Instant::now() + Duration::from_millis(cfg.connect_deadline_ms);
         let mut pause = Duration::from_millis(20);

@@ -16,21 +16,24 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(5);
 const NOBODY: &str = "natterjack-doctor";
 
-/// What is missing, as nats-server says it.
+/// What is missing: server, and what it says. Each is asked, because each has a configuration of its own; those that are not there are
+/// passed over, unless nobody is.
 pub async fn missing(cfg: &NatsConfig, role: Role) -> Result<Vec<String>, ConnectError> {
-    let access = Access::new(cfg, "doctor permissions")?;
-    let mut last = ConnectError::Config("nats.urls is empty".into());
+    let (access, wanted) = (Access::new(cfg, "doctor permissions")?, role.permissions(cfg.kv_shards.max(1)));
+    let (mut found, mut asked, mut last) = (Vec::new(), false, None);
     for server in link::servers(cfg)? {
         let urls = server.address.clone();
         match link::open(server, access.clone(), link::PATIENT).await {
             Ok(link) => {
-                let answered = tokio::time::timeout(LIMIT, ask(link, &role.permissions(cfg.kv_shards.max(1)))).await;
-                return answered.unwrap_or(Err("no answer in time".into())).map_err(|reason| ConnectError::Unreachable { urls, reason });
+                let answered = tokio::time::timeout(LIMIT, ask(link, &wanted)).await.unwrap_or(Err("no answer in time".into()));
+                let said = answered.map_err(|reason| ConnectError::Unreachable { urls: urls.clone(), reason })?;
+                found.extend(said.into_iter().map(|said| format!("{urls}: {said}")));
+                asked = true;
             }
-            Err(e) => last = e,
+            Err(e) => last = Some(e),
         }
     }
-    Err(last)
+    last.filter(|_| !asked).map_or(Ok(found), Err)
 }
 
 async fn ask(mut link: link::Link, wanted: &Permissions) -> Result<Vec<String>, String> {

@@ -6,10 +6,10 @@ use natterjack_nats::{ConnectError, FanIn, FanInEvent, LogReader, Nats, NatsConf
 use natterjack_protocol::{MsgId, Times};
 
 use crate::{
-    certificates::Certificates,
+    certificates::{Certificates, replace},
     fanin::{collect, connected, message},
     harness::{Server, eventually, ids_of, thread_in},
-    nats_login::logins,
+    nats_login::{Operator, logins},
 };
 
 fn quick(cfg: NatsConfig) -> NatsConfig {
@@ -53,6 +53,25 @@ async fn every_way_to_log_in() {
             assert!(matches!(&e, ConnectError::Refused { .. }) && e.to_string().contains(login.advice), "{}: {e}", login.name);
         }
     }
+}
+
+/// As the short ones of managed servers: the file is replaced, and what is open goes on with the new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_that_expire_are_read_again() {
+    let (dir, operator) = (tempfile::tempdir().unwrap(), Operator::new());
+    let (s, file) = (Server::start_with(&operator.server()), dir.path().join("user.creds"));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    std::fs::write(&file, operator.user(serde_json::json!({ "exp": now + 4 }))).unwrap();
+    let cfg = s.config_of(NatsConfig { creds: Some(file.clone()), ..NatsConfig::default() });
+    let nats = Nats::connect(&cfg, "test").await.unwrap();
+    let mut f = FanIn::connect(&cfg, "edge").await.unwrap();
+    f.subscribe("live.user.a.e", Slot(0));
+    connected(&mut f).await;
+    replace(&file, &operator.user(serde_json::json!({})));
+    assert_eq!(connected(&mut f).await, 2);
+    eventually("the shared one is back, too", async || nats.flush_barrier().await.is_ok()).await;
+    nats.client.publish("live.user.a.e", "here".into()).await.unwrap();
+    assert_eq!(collect(&mut f, 1, message).await[0].2, "here");
 }
 
 /// An authority, the server's configuration, and what a client has to believe.

@@ -85,18 +85,19 @@ pub fn logins(folder: &Path) -> Vec<NatsLogin> {
 }
 
 /// Who vouches for accounts and users by signed tokens instead of the servers' configuration.
-struct Operator {
+pub struct Operator {
     operator: KeyPair,
     account: KeyPair,
     system: KeyPair,
 }
 
 impl Operator {
-    fn new() -> Self {
+    #[expect(clippy::new_without_default, reason = "keys are made, never the same")]
+    pub fn new() -> Self {
         Self { operator: KeyPair::new_operator(), account: KeyPair::new_account(), system: KeyPair::new_account() }
     }
 
-    fn server(&self) -> String {
+    pub fn server(&self) -> String {
         let system = self.system.public_key();
         let operator = json!({ "type": "operator", "version": 2, "system_account": system });
         let account = |key: &KeyPair, name: &str, disk: i64| {
@@ -115,8 +116,8 @@ impl Operator {
         )
     }
 
-    /// A credentials file.
-    fn user(&self, more: Value) -> String {
+    /// A credentials file, with more claims.
+    pub fn user(&self, more: Value) -> String {
         let key = KeyPair::new_user();
         let claims = json!({ "type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1 });
         let jwt = signed(&self.account, &key.public_key(), "natterjack", claims, more);
