@@ -92,7 +92,7 @@ pub struct Operator {
 }
 
 impl Operator {
-    #[expect(clippy::new_without_default, reason = "keys are made, never the same")]
+    #[allow(clippy::new_without_default, reason = "keys are made, never the same")]
     pub fn new() -> Self {
         Self { operator: KeyPair::new_operator(), account: KeyPair::new_account(), system: KeyPair::new_account() }
     }
