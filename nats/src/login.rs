@@ -226,7 +226,7 @@ mod tests {
         for (bad, says) in [
             (NatsConfig { nkey: file("no", "hello".into()), ..cfg(&["a"]) }, "no seed of a user"),
             (NatsConfig { nkey: Some(dir.path().join("none")), ..cfg(&["a"]) }, "cannot read"),
-            (NatsConfig { creds: file("no", KeyPair::new_user().seed().unwrap()), ..cfg(&["a"]) }, "not a credentials file"),
+            (NatsConfig { creds: file("no-creds", KeyPair::new_user().seed().unwrap()), ..cfg(&["a"]) }, "not a credentials file"),
         ] {
             assert!(refused(&bad).contains(says), "{}", refused(&bad));
         }
