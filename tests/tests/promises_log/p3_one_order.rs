@@ -43,14 +43,18 @@ async fn ten_writers_and_three_readers_agree_on_one_order() {
     let comes_and_goes = Reader::start(edges.to_vec(), &readers[2], Codec::Msgpack).await;
 
     let each = if heavy() { 500 } else { 60 };
+    let all = WRITERS * each;
+    // Nobody is so fast that there is nothing left for who leaves: a round begins when that reader has left as often as it may by then.
+    let left = watch::Sender::new(0);
     let mut tasks = JoinSet::new();
     for (w, user) in writers.iter().enumerate() {
         let mut ws = cluster.raw(user, w % 2, codec(w / 2)).await;
-        let thread = thread.clone();
+        let (thread, mut gone) = (thread.clone(), left.subscribe());
         tasks.spawn(async move {
             // Pipelined: the edge keeps them in order.
             let sends: Vec<(Thread, Cid, String)> = (0..each).map(|n| (thread.clone(), ws.cid(), format!("w{w}-{n}"))).collect();
-            for part in sends.chunks(20) {
+            for (round, part) in sends.chunks(20).enumerate() {
+                gone.wait_for(|left| *left >= round * 20 * WRITERS * 10 / all).await.unwrap();
                 let (mut left, mut ids) = (part.to_vec(), BTreeMap::new());
                 while !left.is_empty() {
                     let answers = send_all(&mut ws, &left).await;
@@ -65,10 +69,10 @@ async fn ten_writers_and_three_readers_agree_on_one_order() {
         });
     }
     // Meanwhile one reader leaves, again and again, at moments that depend on what it has seen.
-    let all = WRITERS * each;
     for part in 1..10 {
         comes_and_goes.wait_for("the next part", &thread, all * part / 10).await;
         comes_and_goes.hang_up().await;
+        left.send_replace(part);
     }
     while let Some(task) = tasks.join_next().await {
         task.unwrap();
