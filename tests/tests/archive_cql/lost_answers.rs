@@ -10,6 +10,7 @@ use natterjack_protocol::{
 };
 use natterjack_tests::kit::{Cassandra, RawWs, User, eventually};
 use serde_json::json;
+use tokio::time::{Duration, Instant, sleep_until};
 
 use super::common::no_longer_young;
 use crate::{
@@ -32,9 +33,10 @@ async fn heavy_what_was_done_is_not_done_again_when_its_answer_was_lost() {
     all_well(&world.cluster);
 }
 
-/// All of it in one thread, one behind the other.
+/// All of it in one thread, one behind the other, below the rate of frames that a session may have.
 async fn crowd(ws: &mut RawWs, thread: &Thread, many: usize) -> MsgId {
-    let (mut open, mut last, mut left) = (0, MsgId::NONE, many);
+    let (mut open, mut last, mut left, began) = (0, MsgId::NONE, many, Instant::now());
+    let pace = Duration::from_secs(1) / (limits::FRAMES_PER_SECOND * 9 / 10);
     while left > 0 || open > 0 {
         let room = (limits::INFLIGHT_REQUESTS - open).min(left);
         let frames: Vec<ClientFrame> = (0..room)
@@ -43,6 +45,7 @@ async fn crowd(ws: &mut RawWs, thread: &Thread, many: usize) -> MsgId {
                 ClientFrame::Send(Send { r, cid, thread: thread.clone(), kind: Kind::Text, body, behind: None })
             })
             .collect();
+        sleep_until(began + pace * (many - left) as u32).await;
         ws.send_together(&frames).await;
         (open, left) = (open + room, left - room);
         let id = ws.until("sent", |f| match f {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    scalar::{Cid, MsgId},
+    scalar::{Cid, CidBefore, MsgId},
     schema::Media,
     texts::Text,
 };
@@ -13,7 +13,7 @@ use super::{
 pub struct NewMessage {
     pub cid: Cid,
     /// The cid of the message before it in this thread, if that has no answer yet: this one is not stored if that one is refused.
-    pub behind: Option<Cid>,
+    pub behind: Option<CidBefore>,
     #[serde(flatten)]
     pub content: Content,
 }

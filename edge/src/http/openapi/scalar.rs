@@ -28,6 +28,16 @@ pub struct Thread(String);
 )]
 pub struct Cid(String);
 
+/// The client's id of the message before. An example of its own, because no message is behind itself.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(
+    pattern = "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$",
+    min_length = 36,
+    max_length = 36,
+    example = "019f2314-e5d0-7159-9122-334455667788"
+)]
+pub struct CidBefore(String);
+
 /// The id of a message, its place in its thread: larger is later. 0: none.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[schema(minimum = 0, maximum = 9007199254740991usize, format = Int64, example = 64611942400001u64)]
