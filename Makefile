@@ -44,7 +44,7 @@ chaos: nats-server ## minutes of faults from random seeds on three nats-servers,
 test-heavy: test chaos ## all of `make test`, and the long forms: more of everything, an archive away for 60 s, three CQL nodes, the archive's speed, the API against its document, aiohttp
 	NATTERJACK_HEAVY=1 NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test promises_edge --test promises_log -- --include-ignored
 	NATTERJACK_HEAVY=1 NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test archive_cql -- --include-ignored --test-threads 1
-	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test door -- --ignored --nocapture
+	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test door -- --ignored --nocapture --test-threads 1
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test cql -- --ignored --nocapture
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test secured -- --ignored --nocapture
 	scripts/three-machines.sh

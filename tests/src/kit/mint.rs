@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use natterjack_nats::{Buckets, Layout};
+use natterjack_nats::{Buckets, Layout, Nats};
 use natterjack_protocol::{
     DeviceId, Token, UserId,
     codec::Codec,
@@ -31,8 +31,12 @@ pub fn now_ms() -> u64 {
 
 impl Mint {
     pub async fn new(cluster: &Cluster) -> Self {
-        let nats = cluster.connect_nats().await;
-        let buckets = Buckets::new(&nats, Layout::load(&nats).await.unwrap());
+        Self::on(&cluster.connect_nats().await).await
+    }
+
+    /// Of whatever installation has its log here.
+    pub async fn on(nats: &Nats) -> Self {
+        let buckets = Buckets::new(nats, Layout::load(nats).await.unwrap());
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
         let kid = Token::mint('k', rand::random());

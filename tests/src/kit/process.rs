@@ -24,6 +24,13 @@ pub struct Process {
     child: Mutex<Option<Child>>,
 }
 
+/// How much of memory a process takes now.
+pub fn resident_mib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1_024
+}
+
 /// How one knows that a process answers.
 #[derive(Debug, Clone)]
 pub enum Ready {
@@ -117,13 +124,6 @@ impl Process {
     pub fn pid(&self) -> u32 {
         let held = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         held.as_ref().and_then(Child::id).unwrap_or_else(|| panic!("{} does not run", self.name))
-    }
-
-    /// How much of memory it takes now.
-    pub fn resident_mib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1_024
     }
 
     pub fn signal(&self, signal: Signal) {

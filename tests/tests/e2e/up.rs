@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use natterjack_tests::kit::{Api, binary, eventually, net::Subnet, within};
+use natterjack_tests::kit::{Api, binary, eventually, net::Subnet, process::resident_mib, within};
 use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -57,12 +57,6 @@ fn is_running(pid: u32) -> bool {
     std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| !c.is_empty())
 }
 
-fn resident_kb(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-    line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 /// All that it says up to the line that begins with ready.
 pub async fn lines_until_ready(child: &mut Child) -> Vec<String> {
     use tokio::io::{AsyncBufReadExt, BufReader};
@@ -101,9 +95,9 @@ async fn four_processes_that_survive_what_happens_to_them() {
 
     let before = state(&file).await;
     let all = ["/pids/up", "/pids/nats", "/pids/edges/0", "/pids/edges/1"].map(|at| pid(&before, at));
-    let resident: u64 = all.iter().map(|pid| resident_kb(*pid)).sum();
+    let resident: u64 = all.iter().map(|pid| resident_mib(*pid)).sum();
     // Twice the target, because this is not the release build.
-    assert!(resident < 600_000, "{resident} KB resident when idle");
+    assert!(resident < 600, "{resident} MiB resident when idle");
 
     // The second edge is killed and comes back where it was.
     let name = json!({ "name": "toad", "password": "correct horse battery" });
