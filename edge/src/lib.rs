@@ -45,4 +45,4 @@ pub mod wire;
 
 pub use config::Config;
 pub use door::Limits;
-pub use run::{Error, run, run_with};
+pub use run::{Error, run};

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use natterjack_nats::{Buckets, ConnectError, EdgeLease, KvError, Layout, Log, Nats, Publisher, ServerTime, layout::LayoutError};
 use natterjack_protocol::{close, limits};
-use natterjack_runtime::{Health, clock::wall_ms, telemetry::Metrics};
+use natterjack_runtime::{Health, clock::wall_ms};
 use tokio::{
     net::TcpListener,
     time::{Instant, timeout_at},
@@ -63,17 +63,12 @@ pub enum Error {
 }
 
 /// Runs an edge until `stop` is cancelled and everybody has left, or something it cannot do without has failed.
-pub fn run(cfg: Config, health: Health, stop: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
-    run_with(cfg, health, None, stop)
-}
-
-/// Likewise; with `metrics`, `/metrics` is served on the clients' address too.
 /// Boxed here, so that the edge is compiled once, in this crate, and not again wherever it is run.
-pub fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, stop: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
-    Box::pin(serve(cfg, health, metrics, stop))
+pub fn run(cfg: Config, health: Health, stop: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
+    Box::pin(serve(cfg, health, stop))
 }
 
-async fn serve(cfg: Config, health: Health, metrics: Option<Metrics>, stop: CancellationToken) -> Result<(), Error> {
+async fn serve(cfg: Config, health: Health, stop: CancellationToken) -> Result<(), Error> {
     crate::describe::describe();
     health.set("edge", Err("starting".into()));
     let tls = cfg.tls.clone().map(Tls::open).transpose()?;
@@ -83,7 +78,7 @@ async fn serve(cfg: Config, health: Health, metrics: Option<Metrics>, stop: Canc
     let Some(time) = stop.run_until_cancelled(ServerTime::start(&nats, wall_ms)).await else { return Ok(()) };
     let door = Door::new(cfg.limits.clone());
     let _reloads = tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.watch().await })));
-    let base = Base { cfg, tls, listener: Arc::new(listener), nats, time, door, health: health.clone(), metrics };
+    let base = Base { cfg, tls, listener: Arc::new(listener), nats, time, door, health: health.clone() };
     while let Some(layout) = next {
         next = Box::pin(generation(&base, layout, &stop)).await?;
     }
@@ -100,13 +95,12 @@ struct Base {
     time: ServerTime,
     door: Door,
     health: Health,
-    metrics: Option<Metrics>,
 }
 
 /// Everything else is of one generation: until `stop` (none), or until there is a newer one. Then all sessions resume from their cursors,
 /// a moment later, here; who connects meanwhile waits in the kernel.
 async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Result<Option<Layout>, Error> {
-    let Base { cfg, tls, listener, nats, time, door, health, metrics } = base;
+    let Base { cfg, tls, listener, nats, time, door, health } = base;
     let listen = listener.local_addr().unwrap_or(cfg.listen);
     let value = address::lease(cfg.public_url.clone(), listen, tls.is_some(), lease::machine(), &cfg.instance);
     let buckets = Buckets::new(nats, layout);
@@ -166,8 +160,6 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         posts: Posts::new(sends.clone(), members.clone(), people, door.clone()),
         door: door.clone(),
         edges: edges.clone(),
-        health: health.clone(),
-        metrics: metrics.clone(),
     };
     let moving = Moving::new(health, layout, &clock, auth.watching().into_iter().chain([edges.watching()]));
     let _moving = AbortOnDropHandle::new(tokio::spawn(async move { moving.run().await }));

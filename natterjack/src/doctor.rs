@@ -3,6 +3,7 @@
 mod address;
 mod nats;
 mod proxies;
+mod operators;
 
 use std::{path::Path, time::Instant};
 
@@ -44,6 +45,7 @@ pub async fn run(settings: &Settings, role: Option<Role>) -> bool {
     }
     say("address", address::of_clients(settings));
     say("proxies", proxies::configured(settings));
+    say("operators", operators::address(settings));
     if let Some(files) = &settings.edge.tls {
         let found = natterjack_edge::tls::check(files).map_err(|e| e.to_string());
         say("certificate", found.map(|()| format!("{} and its key fit", files.certificate.display())));

@@ -237,6 +237,7 @@ impl Cluster {
             None => self.nats_urls(node(&self.spec.edge_nodes, i, self.spec.nats)).join(","),
         };
         let mut own = vec![("edge.id", format!("edge-{i}")), ("edge.listen", addr.to_string()), ("edge.url", self.edge_url(i))];
+        own.push(("admin.listen", self.edge_admin(i).to_string()));
         if let Some(files) = &self.certificates {
             own.push(("edge.tls.certificate", files.certificate.display().to_string()));
             own.push(("edge.tls.key", files.key.display().to_string()));
@@ -318,6 +319,18 @@ impl Cluster {
 
     pub fn edge_addr(&self, i: usize) -> SocketAddr {
         self.net.edge(i)
+    }
+
+    /// `/health`, `/ready` and `/metrics` of edge `i`.
+    pub fn edge_admin(&self, i: usize) -> SocketAddr {
+        self.net.edge_admin(i)
+    }
+
+    /// What edge `i` counts, as Prometheus reads it.
+    pub async fn edge_metrics(&self, i: usize) -> String {
+        let (status, text) = Api::new(self.edge_admin(i), None).get("/metrics").await;
+        assert_eq!(status, 200, "{text}");
+        text.as_str().unwrap_or_default().to_owned()
     }
 
     /// `/health`, `/ready` and `/metrics` of persister `i`.

@@ -125,8 +125,7 @@ impl Proxy {
 
 /// Connections that the edge has now.
 async fn connections(cluster: &Cluster) -> usize {
-    let (_, text) = cluster.anonymous(0).get("/metrics").await;
-    let text = text.as_str().unwrap_or_default();
+    let text = cluster.edge_metrics(0).await;
     let line = text.lines().find_map(|l| l.strip_prefix("natterjack_edge_connections ")).unwrap_or_else(|| panic!("{text}"));
     line.trim().parse::<f64>().unwrap() as usize
 }
