@@ -1,17 +1,21 @@
 //! Before step 2: connections. Each gets a task that reads requests (`connection`) until one of them makes a session of it.
 //!
 //! Bounded: connections at all, those that have not said who they are, and (`door`) those of one address. Over a limit: told so, and gone.
+//! Whoever the kernel has connected is answered: also at the very end, when this edge leaves (`last`).
 //! A TLS handshake (`tls`) belongs to what happens under these limits, and it and the first head have one deadline together.
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Shutdown, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use axum::Router;
+use bytes::Bytes;
+use http::Response;
 use natterjack_protocol::{Refusal, limits};
+use socket2::{SockFilter, SockRef};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -24,6 +28,7 @@ use crate::{
     connection::Connection,
     door::{forwarded, places::Place},
     http::refused::{Refused, common},
+    leaving::Leaving,
     session::Services,
     tls::{self, Accepted, Tls},
     wire::Wire,
@@ -33,6 +38,19 @@ use crate::{
 const BACKLOG: u32 = 4_096;
 /// After a failed accept (usually: no file descriptors left).
 const PAUSE: Duration = Duration::from_millis(50);
+/// From the last handshake that was begun to the connection: a round trip and time to spare.
+const HANDSHAKES: Duration = Duration::from_millis(200);
+/// Where the kernel does not let handshakes be stopped, connections come without an end.
+const LAST: Duration = Duration::from_secs(1);
+/// For a listener: TCP segments that begin a handshake (SYN without ACK; byte 13 has the flags) are dropped, so whoever sends one tries again
+/// a second later, and finds nobody listening. Everything else passes, of the handshakes under way and of connections alike.
+const NO_NEW: [SockFilter; 5] = [
+    SockFilter::new(0x30, 0, 0, 13),
+    SockFilter::new(0x54, 0, 0, 0x12),
+    SockFilter::new(0x15, 0, 1, 0x02),
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
 /// Refused connections that are told why at the same time, a second each at most. Others get the answer if it arrives before the reset.
 const FAREWELLS: usize = 256;
 
@@ -47,8 +65,7 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 pub struct Front {
     pub services: Arc<Services>,
     pub router: Router,
-    /// Cancelled when this edge begins to leave.
-    pub draining: CancellationToken,
+    pub leaving: Leaving,
     pub tls: Option<Arc<Tls>>,
     connections: Arc<Semaphore>,
     ungreeted: Arc<Semaphore>,
@@ -56,17 +73,11 @@ pub struct Front {
 }
 
 impl Front {
-    pub fn new(
-        services: Arc<Services>,
-        router: Router,
-        draining: CancellationToken,
-        max_connections: usize,
-        tls: Option<Arc<Tls>>,
-    ) -> Arc<Self> {
+    pub fn new(services: Arc<Services>, router: Router, leaving: Leaving, max_connections: usize, tls: Option<Arc<Tls>>) -> Arc<Self> {
         Arc::new(Self {
             services,
             router,
-            draining,
+            leaving,
             tls,
             connections: Arc::new(Semaphore::new(max_connections)),
             ungreeted: Arc::new(Semaphore::new(limits::UNGREETED.min(max_connections))),
@@ -74,47 +85,58 @@ impl Front {
         })
     }
 
-    /// Accepts until `full_stop`, also while draining: who comes then is told so. Who comes later waits in the kernel for whoever accepts
-    /// next. Every connection's task is tracked and ends with `end`.
-    pub async fn accept(
-        self: Arc<Self>,
-        listener: Arc<TcpListener>,
-        tasks: TaskTracker,
-        full_stop: CancellationToken,
-        end: CancellationToken,
-    ) {
+    /// Accepts until `leaving.closing`, also while draining: who comes then is told so. Who comes later waits in the kernel for whoever
+    /// accepts next, if anybody will. Every connection's task is tracked and ends with `end`.
+    pub async fn accept(self: Arc<Self>, listener: Arc<TcpListener>, tasks: TaskTracker, end: CancellationToken) {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = full_stop.cancelled() => return,
+                () = self.leaving.closing.cancelled() => break,
                 accepted = listener.accept() => accepted,
             };
-            let (stream, peer) = match accepted {
-                Ok((stream, peer)) => (stream, peer.ip()),
-                Err(e) => {
-                    tracing::warn!(error = %e, "accept; if too many files are open, raise the limit or lower max_connections");
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-            };
-            let (connection, place, unknown) = match self.admit(peer) {
-                Ok(admitted) => admitted,
-                Err(refusal) => {
-                    self.refuse(stream, refusal, &tasks);
-                    continue;
-                }
-            };
-            let _ = stream.set_nodelay(true);
-            let (front, end) = (self.clone(), end.clone());
-            tasks.spawn(async move {
-                let _counted = Counted::new(connection);
-                // Dropping a session at `end` is safe: its cleanup is a guard, its sends may be repeated.
-                tokio::select! {
-                    () = end.cancelled() => {}
-                    () = front.connection(stream, peer, place, unknown) => {}
-                }
-            });
+            self.take(accepted, &tasks, &end).await;
         }
+        if self.services.gate.now().draining {
+            self.last(&listener, &tasks, &end).await;
+        }
+    }
+
+    /// A listener that is closed resets what it has not handed over, and whoever was connected there would wait for an answer in vain. So
+    /// first no more handshakes are begun, then what has come of those before is taken, then nobody listens any more.
+    async fn last(self: &Arc<Self>, listener: &TcpListener, tasks: &TaskTracker, end: &CancellationToken) {
+        let socket = SockRef::from(listener);
+        if let Err(e) = socket.attach_filter(&NO_NEW) {
+            tracing::debug!(error = %e, "handshakes cannot be stopped here; a connection made in the last moment may be reset");
+        }
+        let last = Instant::now() + LAST;
+        while let Ok(accepted) = timeout_at(last.min(Instant::now() + HANDSHAKES), listener.accept()).await {
+            self.take(accepted, tasks, end).await;
+        }
+        let _ = socket.shutdown(Shutdown::Both);
+    }
+
+    async fn take(self: &Arc<Self>, accepted: io::Result<(TcpStream, SocketAddr)>, tasks: &TaskTracker, end: &CancellationToken) {
+        let (stream, peer) = match accepted {
+            Ok((stream, peer)) => (stream, peer.ip()),
+            Err(e) => {
+                tracing::warn!(error = %e, "accept; if too many files are open, raise the limit or lower max_connections");
+                return tokio::time::sleep(PAUSE).await;
+            }
+        };
+        let (connection, place, unknown) = match self.admit(peer) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return self.refuse(stream, refusal, tasks),
+        };
+        let _ = stream.set_nodelay(true);
+        let (front, end) = (self.clone(), end.clone());
+        tasks.spawn(async move {
+            let _counted = Counted::new(connection);
+            // Dropping a session at `end` is safe: its cleanup is a guard, its sends may be repeated.
+            tokio::select! {
+                () = end.cancelled() => {}
+                () = front.connection(stream, peer, place, unknown) => {}
+            }
+        });
     }
 
     /// Places for a connection: among all, of its address, and among those that have not said who they are.
@@ -131,7 +153,7 @@ impl Front {
 
     /// Nobody is waited for. Over TLS the reason would cost a handshake, the very thing there is too much of: an alert has to do.
     fn refuse(self: &Arc<Self>, stream: TcpStream, refusal: Refusal, tasks: &TaskTracker) {
-        let last = if self.tls.is_some() { tls::ACCESS_DENIED.to_vec() } else { self.refusal(&refusal.into()) };
+        let last = if self.tls.is_some() { tls::ACCESS_DENIED.to_vec() } else { self.refusal(&refusal.into(), false) };
         match self.farewells.clone().try_acquire_owned() {
             Ok(permit) => {
                 tasks.spawn(async move {
@@ -167,12 +189,8 @@ impl Front {
             }
             Ok(Accepted::Plain(stream)) => {
                 count("plain");
-                let mut first = [0; forwarded::PREFACE];
-                // There already, or it is not told apart.
-                let there = stream.peek(&mut first).await.unwrap_or_default();
-                let prefaced = self.prefaced(peer, &first[..there]);
-                let refused = prefaced.unwrap_or_else(|| Refused::bad_request("this port speaks TLS: use https:// or wss://"));
-                farewell(Wire::Plain(stream), &self.refusal(&refused)).await;
+                let refused = Refused::bad_request("this port speaks TLS: use https:// or wss://");
+                farewell(Wire::Plain(stream), &self.refusal(&refused, false)).await;
             }
             Ok(Accepted::Failed(e)) => {
                 count("failed");
@@ -183,12 +201,16 @@ impl Front {
         None
     }
 
-    /// A whole answer for a connection that gets no further than this.
-    pub fn refusal(&self, refused: &Refused) -> Vec<u8> {
+    /// A whole answer for a connection that gets no further than this. `bare`: to HEAD.
+    pub fn refusal(&self, refused: &Refused, bare: bool) -> Vec<u8> {
+        let (head, body) = answer::encode(self.refused(refused), bare, Then::Close);
+        [head, body].concat()
+    }
+
+    pub fn refused(&self, refused: &Refused) -> Response<Bytes> {
         let mut response = refused.answer();
         common(response.headers_mut(), self.services.clock.any_now_ms());
-        let (head, body) = answer::encode(response, false, Then::Close);
-        [head, body].concat()
+        response
     }
 
     /// A place among those that have not said who they are.

@@ -24,6 +24,7 @@ pub mod head;
 pub mod history;
 pub mod http;
 pub mod lease;
+pub mod leaving;
 pub mod live;
 pub mod members;
 mod moving;

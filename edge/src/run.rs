@@ -8,7 +8,7 @@ use natterjack_protocol::{close, limits};
 use natterjack_runtime::{Health, clock::wall_ms};
 use tokio::{
     net::TcpListener,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::{
     sync::CancellationToken,
@@ -27,6 +27,7 @@ use crate::{
     gate::Gate,
     http,
     lease::{self, Edges, Keeper},
+    leaving::Leaving,
     live,
     moving::Moving,
     pages::Pages,
@@ -191,23 +192,24 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         health: health.clone(),
         times: cfg.times.clone(),
     };
-    let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
-    // Ends with `end` at the latest.
-    let accepting = end.child_token();
-    let front = Front::new(services, http::router(api), draining.clone(), cfg.max_connections, tls.clone());
-    tasks.spawn(front.accept(listener.clone(), tasks.clone(), accepting.clone(), end.clone()));
+    let (leaving, tasks) = (Leaving::new(&end), TaskTracker::new());
+    let front = Front::new(services, http::router(api), leaving.clone(), cfg.max_connections, tls.clone());
+    tasks.spawn(front.accept(listener.clone(), tasks.clone(), end.clone()));
     let url = cfg.public_url.as_deref().unwrap_or("by the address that each client comes to");
     tracing::info!(edge = %cfg.edge_id, %listen, url, generation = layout.generation, "edge listens");
 
     let work = async {
         stop.cancelled().await;
-        let last = Instant::now() + cfg.times.drain.mul_f64(0.97);
-        draining.cancel();
-        drain(&sessions, &gate, &edges, &cfg.times).await;
-        accepting.cancel();
+        let last = Instant::now() + cfg.times.drain.mul_f64(0.92);
+        leaving.draining.cancel();
+        drain(&sessions, &gate, &edges, &leaving, &cfg.times).await;
+        leaving.closing.cancel();
         tasks.close();
         // Requests that have reached this edge are answered, and goodbyes said.
-        let _ = timeout_at(last.min(Instant::now() + ANSWERS), tasks.wait()).await;
+        if timeout_at(last.min(Instant::now() + ANSWERS), tasks.wait()).await.is_err() {
+            leaving.hurry.cancel();
+            let _ = timeout(cfg.times.drain.mul_f64(0.05), tasks.wait()).await;
+        }
     };
     let result = tokio::select! {
         () = work => Ok(None),
@@ -222,17 +224,17 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
             sessions = sessions.len(),
             "the log goes on with a new generation; all sessions resume"
         );
-        accepting.cancel();
-        draining.cancel();
+        leaving.closing.cancel();
+        leaving.draining.cancel();
         sessions.all().iter().for_each(|s| s.outbox.close(close::RESYNC));
         tasks.close();
-        let _ = tokio::time::timeout(RESUME, tasks.wait()).await;
+        let _ = timeout(RESUME, tasks.wait()).await;
     }
     end.cancel();
     tasks.close();
     tasks.wait().await;
     if !matches!(result, Ok(Some(_))) {
-        let _ = tokio::time::timeout(cfg.times.edge_refresh, keeper.lease.release()).await;
+        let _ = timeout(cfg.times.edge_refresh, keeper.lease.release()).await;
     }
     result
 }

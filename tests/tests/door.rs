@@ -10,6 +10,8 @@ mod connections;
 mod external;
 #[path = "door/guesses.rs"]
 mod guesses;
+#[path = "door/leaving.rs"]
+mod leaving;
 #[path = "door/limits.rs"]
 mod limits;
 #[path = "door/long_poll.rs"]

@@ -22,6 +22,11 @@ pub async fn list(State(api): Shared, came: Came) -> Json<EdgeList> {
     Json(EdgeList { edges: if ready { api.edges.all(&came) } else { api.edges.others(&came) } })
 }
 
+/// Asked by load balancers again and again, for nobody.
+pub fn is_check(path: &str) -> bool {
+    matches!(path, "/health" | "/ready")
+}
+
 /// All that is said of this edge on the clients' port. What is wrong, and numbers, are on the operators' address (`admin.listen`).
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct Well {
