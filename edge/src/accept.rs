@@ -5,16 +5,20 @@
 //! A TLS handshake (`tls`) belongs to what happens under these limits, and it and the first head have one deadline together.
 
 use std::{
-    io,
+    fs::File,
+    io::{self, Read as _, Write as _},
     net::{IpAddr, Shutdown, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant as StdInstant},
 };
 
 use axum::Router;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::Response;
 use natterjack_protocol::{Refusal, limits};
+use natterjack_runtime::seldom::Seldom;
+use parking_lot::Mutex;
 use socket2::{SockFilter, SockRef};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
@@ -25,6 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     answer::{self, Then, farewell},
+    capacity::Capacity,
     connection::Connection,
     door::{forwarded, places::Place},
     http::refused::{Refused, common},
@@ -51,8 +56,6 @@ const NO_NEW: [SockFilter; 5] = [
     SockFilter::new(0x06, 0, 0, 0),
     SockFilter::new(0x06, 0, 0, u32::MAX),
 ];
-/// Refused connections that are told why at the same time, a second each at most. Others get the answer if it arrives before the reset.
-const FAREWELLS: usize = 256;
 
 pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -67,21 +70,31 @@ pub struct Front {
     pub router: Router,
     pub leaving: Leaving,
     pub tls: Option<Arc<Tls>>,
+    capacity: Capacity,
     connections: Arc<Semaphore>,
     ungreeted: Arc<Semaphore>,
+    /// For connections that are told why they are refused, a second each at most. Others get the answer if it arrives before the reset.
     farewells: Arc<Semaphore>,
+    full: Mutex<Seldom>,
+    failed: Mutex<Seldom>,
+    /// An open file that stands in for a connection when there are no more.
+    spare: Mutex<Option<File>>,
 }
 
 impl Front {
-    pub fn new(services: Arc<Services>, router: Router, leaving: Leaving, max_connections: usize, tls: Option<Arc<Tls>>) -> Arc<Self> {
+    pub fn new(services: Arc<Services>, router: Router, leaving: Leaving, capacity: Capacity, tls: Option<Arc<Tls>>) -> Arc<Self> {
         Arc::new(Self {
             services,
             router,
             leaving,
             tls,
-            connections: Arc::new(Semaphore::new(max_connections)),
-            ungreeted: Arc::new(Semaphore::new(limits::UNGREETED.min(max_connections))),
-            farewells: Arc::new(Semaphore::new(FAREWELLS)),
+            connections: Arc::new(Semaphore::new(capacity.connections)),
+            ungreeted: Arc::new(Semaphore::new(limits::UNGREETED.min(capacity.connections))),
+            farewells: Arc::new(Semaphore::new(capacity.farewells)),
+            capacity,
+            full: Mutex::default(),
+            failed: Mutex::default(),
+            spare: Mutex::new(spare()),
         })
     }
 
@@ -94,7 +107,7 @@ impl Front {
                 () = self.leaving.closing.cancelled() => break,
                 accepted = listener.accept() => accepted,
             };
-            self.take(accepted, &tasks, &end).await;
+            self.take(&listener, accepted, &tasks, &end).await;
         }
         if self.services.gate.now().draining {
             self.last(&listener, &tasks, &end).await;
@@ -110,17 +123,28 @@ impl Front {
         }
         let last = Instant::now() + LAST;
         while let Ok(accepted) = timeout_at(last.min(Instant::now() + HANDSHAKES), listener.accept()).await {
-            self.take(accepted, tasks, end).await;
+            self.take(listener, accepted, tasks, end).await;
         }
         let _ = socket.shutdown(Shutdown::Both);
     }
 
-    async fn take(self: &Arc<Self>, accepted: io::Result<(TcpStream, SocketAddr)>, tasks: &TaskTracker, end: &CancellationToken) {
+    async fn take(
+        self: &Arc<Self>,
+        listener: &TcpListener,
+        accepted: io::Result<(TcpStream, SocketAddr)>,
+        tasks: &TaskTracker,
+        end: &CancellationToken,
+    ) {
         let (stream, peer) = match accepted {
             Ok((stream, peer)) => (stream, peer.ip()),
             Err(e) => {
-                tracing::warn!(error = %e, "accept; if too many files are open, raise the limit or lower max_connections");
-                return tokio::time::sleep(PAUSE).await;
+                if let Some(times) = self.failed.lock().due(StdInstant::now()) {
+                    tracing::warn!(error = %e, times, "a connection could not be accepted; it is told so if that is possible");
+                }
+                if !self.refuse_without_a_file(listener) {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                return;
             }
         };
         let (connection, place, unknown) = match self.admit(peer) {
@@ -141,7 +165,7 @@ impl Front {
 
     /// Places for a connection: among all, of its address, and among those that have not said who they are.
     fn admit(&self, peer: IpAddr) -> Result<(OwnedSemaphorePermit, Option<Place>, Unknown), Refusal> {
-        let connection = self.connections.clone().try_acquire_owned().map_err(|_| Self::full())?;
+        let connection = self.connections.clone().try_acquire_owned().map_err(|_| self.full())?;
         let door = &self.services.door;
         if door.trusts(peer) {
             // Whoever comes through a proxy is known by the head only.
@@ -153,7 +177,7 @@ impl Front {
 
     /// Nobody is waited for. Over TLS the reason would cost a handshake, the very thing there is too much of: an alert has to do.
     fn refuse(self: &Arc<Self>, stream: TcpStream, refusal: Refusal, tasks: &TaskTracker) {
-        let last = if self.tls.is_some() { tls::ACCESS_DENIED.to_vec() } else { self.refusal(&refusal.into(), false) };
+        let last = self.last_words(refusal);
         match self.farewells.clone().try_acquire_owned() {
             Ok(permit) => {
                 tasks.spawn(async move {
@@ -161,9 +185,29 @@ impl Front {
                     farewell(Wire::Plain(stream), &last).await;
                 });
             }
-            // Into the empty buffer of a new socket.
-            Err(_) => drop(stream.try_write(&last)),
+            Err(_) => say_at_once(stream, &last),
         }
+    }
+
+    fn last_words(&self, refusal: Refusal) -> Vec<u8> {
+        if self.tls.is_some() { tls::ACCESS_DENIED.to_vec() } else { self.refusal(&refusal.into(), false) }
+    }
+
+    /// There are no open files left, which only others of this process or machine can bring about: the reserve is ours. The one that was kept
+    /// for this is given for the connection that waits, and taken back. False: it was no matter of files.
+    fn refuse_without_a_file(&self, listener: &TcpListener) -> bool {
+        let mut kept = self.spare.lock();
+        if kept.take().is_none() {
+            *kept = spare();
+            return false;
+        }
+        let waiting = listener.accept().now_or_never();
+        let refused = matches!(waiting, Some(Ok(_)));
+        if let Some(Ok((stream, _))) = waiting {
+            say_at_once(stream, &self.last_words(self.full()));
+        }
+        *kept = spare();
+        refused
     }
 
     async fn connection(&self, stream: TcpStream, peer: IpAddr, mut place: Option<Place>, unknown: Unknown) {
@@ -219,7 +263,7 @@ impl Front {
     }
 
     fn unknown_of(&self, place: Option<Place>) -> Result<Unknown, Refusal> {
-        let permit = self.ungreeted.clone().try_acquire_owned().map_err(|_| Self::full())?;
+        let permit = self.ungreeted.clone().try_acquire_owned().map_err(|_| self.full())?;
         Ok(Unknown { _permit: permit, _place: place })
     }
 
@@ -232,8 +276,12 @@ impl Front {
         ))
     }
 
-    pub fn full() -> Refusal {
+    pub fn full(&self) -> Refusal {
         metrics::counter!("natterjack_edge_connections_refused_total").increment(1);
+        if let Some(times) = self.full.lock().due(StdInstant::now()) {
+            let Capacity { connections, limit, .. } = self.capacity;
+            tracing::warn!(times, connections, ?limit, "this edge takes no more connections: {}", self.capacity.advice());
+        }
         Refusal { retry_after_ms: Some(5_000), ..Refusal::unavailable("this edge takes no more connections") }
     }
 }
@@ -242,6 +290,19 @@ impl Front {
 pub struct Unknown {
     _permit: OwnedSemaphorePermit,
     _place: Option<Place>,
+}
+
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// Into the empty buffer of a new socket. What it has said already is read, because closing over it would reset the connection before the
+/// answer is read.
+fn say_at_once(stream: TcpStream, last: &[u8]) {
+    let Ok(mut stream) = stream.into_std() else { return };
+    let _ = stream.write(last);
+    let _ = stream.shutdown(Shutdown::Write);
+    let _ = stream.read(&mut [0; 4_096]);
 }
 
 /// Keeps the gauge of open connections, with the permit.

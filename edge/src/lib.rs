@@ -11,6 +11,7 @@ pub mod attach;
 pub mod auth;
 pub mod batch;
 pub mod body;
+pub mod capacity;
 pub mod clock;
 pub mod config;
 pub mod connection;

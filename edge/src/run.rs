@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use natterjack_nats::{Buckets, ConnectError, EdgeLease, KvError, Layout, Log, Nats, Publisher, ServerTime, layout::LayoutError};
 use natterjack_protocol::{close, limits};
-use natterjack_runtime::{Health, clock::wall_ms};
+use natterjack_runtime::{Health, Resources, clock::wall_ms};
 use tokio::{
     net::TcpListener,
     time::{Instant, timeout, timeout_at},
@@ -20,6 +20,7 @@ use crate::{
     accept::{self, Front},
     address,
     auth::Auth,
+    capacity::Capacity,
     control::Control,
     directory::Directory,
     door::Door,
@@ -79,7 +80,9 @@ async fn serve(cfg: Config, health: Health, stop: CancellationToken) -> Result<(
     let Some(time) = stop.run_until_cancelled(ServerTime::start(&nats, wall_ms)).await else { return Ok(()) };
     let door = Door::new(cfg.limits.clone());
     let _reloads = tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.watch().await })));
-    let base = Base { cfg, tls, listener: Arc::new(listener), nats, time, door, health: health.clone() };
+    let has = Resources::now();
+    let capacity = Capacity::of(cfg.max_connections, &has);
+    let base = Base { cfg, capacity, has, tls, listener: Arc::new(listener), nats, time, door, health: health.clone() };
     while let Some(layout) = next {
         next = Box::pin(generation(&base, layout, &stop)).await?;
     }
@@ -90,6 +93,8 @@ async fn serve(cfg: Config, health: Health, stop: CancellationToken) -> Result<(
 /// What outlives a generation of the log.
 struct Base {
     cfg: Config,
+    capacity: Capacity,
+    has: Resources,
     tls: Option<Arc<Tls>>,
     listener: Arc<TcpListener>,
     nats: Nats,
@@ -101,7 +106,7 @@ struct Base {
 /// Everything else is of one generation: until `stop` (none), or until there is a newer one. Then all sessions resume from their cursors,
 /// a moment later, here; who connects meanwhile waits in the kernel.
 async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Result<Option<Layout>, Error> {
-    let Base { cfg, tls, listener, nats, time, door, health } = base;
+    let Base { cfg, capacity, has, tls, listener, nats, time, door, health } = base;
     let listen = listener.local_addr().unwrap_or(cfg.listen);
     let value = address::lease(cfg.public_url.clone(), listen, tls.is_some(), lease::machine(), &cfg.instance);
     let buckets = Buckets::new(nats, layout);
@@ -193,10 +198,14 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         times: cfg.times.clone(),
     };
     let (leaving, tasks) = (Leaving::new(&end), TaskTracker::new());
-    let front = Front::new(services, http::router(api), leaving.clone(), cfg.max_connections, tls.clone());
+    let front = Front::new(services, http::router(api), leaving.clone(), *capacity, tls.clone());
     tasks.spawn(front.accept(listener.clone(), tasks.clone(), end.clone()));
     let url = cfg.public_url.as_deref().unwrap_or("by the address that each client comes to");
-    tracing::info!(edge = %cfg.edge_id, %listen, url, generation = layout.generation, "edge listens");
+    let Capacity { connections, limit, .. } = *capacity;
+    tracing::info!(
+        edge = %cfg.edge_id, %listen, url, generation = layout.generation, ?limit,
+        "edge listens; this edge takes {connections} connections; it may have {has}"
+    );
 
     let work = async {
         stop.cancelled().await;

@@ -19,7 +19,7 @@ use natterjack_runtime::{Health, Lifecycle, admin::Admin, lifecycle, telemetry::
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-pub use self::{data::free_bytes, ports::is_free};
+pub use self::ports::is_free;
 use crate::{
     roles::{self, Role},
     settings::Settings,

@@ -41,7 +41,10 @@ impl Admin {
             Some(listener) => listener,
             None => TcpListener::bind(addr).await.map_err(|source| Error::Bind { addr, source })?,
         };
-        if let Ok(addr) = listener.local_addr() {
+        // Who named a port knows it.
+        if addr.port() == 0
+            && let Ok(addr) = listener.local_addr()
+        {
             tracing::info!(%addr, "for operators: /health, /ready and /metrics");
         }
         Ok(Self { listener: Some(listener) })

@@ -18,6 +18,8 @@ mod limits;
 mod long_poll;
 #[path = "door/memory.rs"]
 mod memory;
+#[path = "door/open_files.rs"]
+mod open_files;
 #[path = "door/proxies.rs"]
 mod proxies;
 #[path = "door/revocation.rs"]

@@ -47,6 +47,8 @@ pub struct ClusterSpec {
     pub edge_nodes: Vec<usize>,
     pub channel_nodes: Vec<usize>,
     pub persister_nodes: Vec<usize>,
+    /// Edge i is started by a shell that says this first, for instance `ulimit -n 256`.
+    pub edge_shell: Vec<String>,
     /// Edges speak TLS, with a certificate of the kit's own authority: [`Cluster::certificates`].
     pub tls: bool,
     /// nats-servers over TLS that let in only these: [`Cluster::secured_nats`].
@@ -71,6 +73,7 @@ impl Default for ClusterSpec {
             edge_nodes: Vec::new(),
             channel_nodes: Vec::new(),
             persister_nodes: Vec::new(),
+            edge_shell: Vec::new(),
             tls: false,
             secured_nats: None,
             set: Vec::new(),
@@ -242,7 +245,12 @@ impl Cluster {
             own.push(("edge.tls.certificate", files.certificate.display().to_string()));
             own.push(("edge.tls.key", files.key.display().to_string()));
         }
-        self.role(format!("edge-{i}"), Role::Edge, nats, &own, format!("{}/ready", self.edge_url(i).replacen("ws", "http", 1)))
+        let process =
+            self.role(format!("edge-{i}"), Role::Edge, nats, &own, format!("{}/ready", self.edge_url(i).replacen("ws", "http", 1)));
+        match self.spec.edge_shell.get(i) {
+            Some(first) => process.behind(first),
+            None => process,
+        }
     }
 
     fn channel_process(&self, i: usize) -> Process {
