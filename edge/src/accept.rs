@@ -233,7 +233,11 @@ impl Front {
             }
             Ok(Accepted::Plain(stream)) => {
                 count("plain");
-                let refused = Refused::bad_request("this port speaks TLS: use https:// or wss://");
+                let mut first = [0; forwarded::PREFACE];
+                // There already, or it is not told apart.
+                let there = stream.peek(&mut first).await.unwrap_or_default();
+                let prefaced = self.prefaced(peer, &first[..there]);
+                let refused = prefaced.unwrap_or_else(|| Refused::bad_request("this port speaks TLS: use https:// or wss://"));
                 farewell(Wire::Plain(stream), &self.refusal(&refused, false)).await;
             }
             Ok(Accepted::Failed(e)) => {
