@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use natterjack_nats::{Layout, Nats, NatsConfig, ServerTime};
 use natterjack_protocol::{Times, thread::partition_of};
 use natterjack_runtime::{
-    Health,
+    Health, Resources,
     clock::wall_ms,
     health::{self, Reader, Readers, Trouble},
 };
@@ -101,6 +101,7 @@ async fn serve(cfg: Config, health: Health, stop: CancellationToken) -> Result<(
     let log = Nats::connect(&cfg.nats, "channel log").await?;
     let Some(newest) = stop.run_until_cancelled(Layout::at_start(&log)).await.transpose()? else { return Ok(()) };
     let Some(time) = stop.run_until_cancelled(ServerTime::start(&log, wall_ms)).await else { return Ok(()) };
+    tracing::info!("this channel takes any of {} partitions; it may have {}", newest.partitions, Resources::now());
     let readers = Readers::new(&health);
     let watching = readers.clone();
     let mut shared = Shared {

@@ -1,17 +1,25 @@
 //! Before step 2: connections. Each gets a task that reads requests (`connection`) until one of them makes a session of it.
 //!
 //! Bounded: connections at all, those that have not said who they are, and (`door`) those of one address. Over a limit: told so, and gone.
+//! Whoever the kernel has connected is answered: also at the very end, when this edge leaves (`last`).
 //! A TLS handshake (`tls`) belongs to what happens under these limits, and it and the first head have one deadline together.
 
 use std::{
-    io,
-    net::{IpAddr, SocketAddr},
+    fs::File,
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Shutdown, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant as StdInstant},
 };
 
 use axum::Router;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::Response;
 use natterjack_protocol::{Refusal, limits};
+use natterjack_runtime::seldom::Seldom;
+use parking_lot::Mutex;
+use socket2::{SockFilter, SockRef};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -21,9 +29,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     answer::{self, Then, farewell},
+    capacity::Capacity,
     connection::Connection,
     door::{forwarded, places::Place},
     http::refused::{Refused, common},
+    leaving::Leaving,
     session::Services,
     tls::{self, Accepted, Tls},
     wire::Wire,
@@ -33,8 +43,19 @@ use crate::{
 const BACKLOG: u32 = 4_096;
 /// After a failed accept (usually: no file descriptors left).
 const PAUSE: Duration = Duration::from_millis(50);
-/// Refused connections that are told why at the same time, a second each at most. Others get the answer if it arrives before the reset.
-const FAREWELLS: usize = 256;
+/// From the last handshake that was begun to the connection: a round trip and time to spare.
+const HANDSHAKES: Duration = Duration::from_millis(200);
+/// Where the kernel does not let handshakes be stopped, connections come without an end.
+const LAST: Duration = Duration::from_secs(1);
+/// For a listener: TCP segments that begin a handshake (SYN without ACK; byte 13 has the flags) are dropped, so whoever sends one tries again
+/// a second later, and finds nobody listening. Everything else passes, of the handshakes under way and of connections alike.
+const NO_NEW: [SockFilter; 5] = [
+    SockFilter::new(0x30, 0, 0, 13),
+    SockFilter::new(0x54, 0, 0, 0x12),
+    SockFilter::new(0x15, 0, 1, 0x02),
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
 
 pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -47,79 +68,104 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 pub struct Front {
     pub services: Arc<Services>,
     pub router: Router,
-    /// Cancelled when this edge begins to leave.
-    pub draining: CancellationToken,
+    pub leaving: Leaving,
     pub tls: Option<Arc<Tls>>,
+    capacity: Capacity,
     connections: Arc<Semaphore>,
     ungreeted: Arc<Semaphore>,
+    /// For connections that are told why they are refused, a second each at most. Others get the answer if it arrives before the reset.
     farewells: Arc<Semaphore>,
+    full: Mutex<Seldom>,
+    failed: Mutex<Seldom>,
+    /// An open file that stands in for a connection when there are no more.
+    spare: Mutex<Option<File>>,
 }
 
 impl Front {
-    pub fn new(
-        services: Arc<Services>,
-        router: Router,
-        draining: CancellationToken,
-        max_connections: usize,
-        tls: Option<Arc<Tls>>,
-    ) -> Arc<Self> {
+    pub fn new(services: Arc<Services>, router: Router, leaving: Leaving, capacity: Capacity, tls: Option<Arc<Tls>>) -> Arc<Self> {
         Arc::new(Self {
             services,
             router,
-            draining,
+            leaving,
             tls,
-            connections: Arc::new(Semaphore::new(max_connections)),
-            ungreeted: Arc::new(Semaphore::new(limits::UNGREETED.min(max_connections))),
-            farewells: Arc::new(Semaphore::new(FAREWELLS)),
+            connections: Arc::new(Semaphore::new(capacity.connections)),
+            ungreeted: Arc::new(Semaphore::new(limits::UNGREETED.min(capacity.connections))),
+            farewells: Arc::new(Semaphore::new(capacity.farewells)),
+            capacity,
+            full: Mutex::default(),
+            failed: Mutex::default(),
+            spare: Mutex::new(spare()),
         })
     }
 
-    /// Accepts until `full_stop`, also while draining: who comes then is told so. Who comes later waits in the kernel for whoever accepts
-    /// next. Every connection's task is tracked and ends with `end`.
-    pub async fn accept(
-        self: Arc<Self>,
-        listener: Arc<TcpListener>,
-        tasks: TaskTracker,
-        full_stop: CancellationToken,
-        end: CancellationToken,
-    ) {
+    /// Accepts until `leaving.closing`, also while draining: who comes then is told so. Who comes later waits in the kernel for whoever
+    /// accepts next, if anybody will. Every connection's task is tracked and ends with `end`.
+    pub async fn accept(self: Arc<Self>, listener: Arc<TcpListener>, tasks: TaskTracker, end: CancellationToken) {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = full_stop.cancelled() => return,
+                () = self.leaving.closing.cancelled() => break,
                 accepted = listener.accept() => accepted,
             };
-            let (stream, peer) = match accepted {
-                Ok((stream, peer)) => (stream, peer.ip()),
-                Err(e) => {
-                    tracing::warn!(error = %e, "accept; if too many files are open, raise the limit or lower max_connections");
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-            };
-            let (connection, place, unknown) = match self.admit(peer) {
-                Ok(admitted) => admitted,
-                Err(refusal) => {
-                    self.refuse(stream, refusal, &tasks);
-                    continue;
-                }
-            };
-            let _ = stream.set_nodelay(true);
-            let (front, end) = (self.clone(), end.clone());
-            tasks.spawn(async move {
-                let _counted = Counted::new(connection);
-                // Dropping a session at `end` is safe: its cleanup is a guard, its sends may be repeated.
-                tokio::select! {
-                    () = end.cancelled() => {}
-                    () = front.connection(stream, peer, place, unknown) => {}
-                }
-            });
+            self.take(&listener, accepted, &tasks, &end).await;
         }
+        if self.services.gate.now().draining {
+            self.last(&listener, &tasks, &end).await;
+        }
+    }
+
+    /// A listener that is closed resets what it has not handed over, and whoever was connected there would wait for an answer in vain. So
+    /// first no more handshakes are begun, then what has come of those before is taken, then nobody listens any more.
+    async fn last(self: &Arc<Self>, listener: &TcpListener, tasks: &TaskTracker, end: &CancellationToken) {
+        let socket = SockRef::from(listener);
+        if let Err(e) = socket.attach_filter(&NO_NEW) {
+            tracing::debug!(error = %e, "handshakes cannot be stopped here; a connection made in the last moment may be reset");
+        }
+        let last = Instant::now() + LAST;
+        while let Ok(accepted) = timeout_at(last.min(Instant::now() + HANDSHAKES), listener.accept()).await {
+            self.take(listener, accepted, tasks, end).await;
+        }
+        let _ = socket.shutdown(Shutdown::Both);
+    }
+
+    async fn take(
+        self: &Arc<Self>,
+        listener: &TcpListener,
+        accepted: io::Result<(TcpStream, SocketAddr)>,
+        tasks: &TaskTracker,
+        end: &CancellationToken,
+    ) {
+        let (stream, peer) = match accepted {
+            Ok((stream, peer)) => (stream, peer.ip()),
+            Err(e) => {
+                if let Some(times) = self.failed.lock().due(StdInstant::now()) {
+                    tracing::warn!(error = %e, times, "a connection could not be accepted; it is told so if that is possible");
+                }
+                if !self.refuse_without_a_file(listener) {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                return;
+            }
+        };
+        let (connection, place, unknown) = match self.admit(peer) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return self.refuse(stream, refusal, tasks),
+        };
+        let _ = stream.set_nodelay(true);
+        let (front, end) = (self.clone(), end.clone());
+        tasks.spawn(async move {
+            let _counted = Counted::new(connection);
+            // Dropping a session at `end` is safe: its cleanup is a guard, its sends may be repeated.
+            tokio::select! {
+                () = end.cancelled() => {}
+                () = front.connection(stream, peer, place, unknown) => {}
+            }
+        });
     }
 
     /// Places for a connection: among all, of its address, and among those that have not said who they are.
     fn admit(&self, peer: IpAddr) -> Result<(OwnedSemaphorePermit, Option<Place>, Unknown), Refusal> {
-        let connection = self.connections.clone().try_acquire_owned().map_err(|_| Self::full())?;
+        let connection = self.connections.clone().try_acquire_owned().map_err(|_| self.full())?;
         let door = &self.services.door;
         if door.trusts(peer) {
             // Whoever comes through a proxy is known by the head only.
@@ -131,7 +177,7 @@ impl Front {
 
     /// Nobody is waited for. Over TLS the reason would cost a handshake, the very thing there is too much of: an alert has to do.
     fn refuse(self: &Arc<Self>, stream: TcpStream, refusal: Refusal, tasks: &TaskTracker) {
-        let last = if self.tls.is_some() { tls::ACCESS_DENIED.to_vec() } else { self.refusal(&refusal.into()) };
+        let last = self.last_words(refusal);
         match self.farewells.clone().try_acquire_owned() {
             Ok(permit) => {
                 tasks.spawn(async move {
@@ -139,9 +185,29 @@ impl Front {
                     farewell(Wire::Plain(stream), &last).await;
                 });
             }
-            // Into the empty buffer of a new socket.
-            Err(_) => drop(stream.try_write(&last)),
+            Err(_) => say_at_once(stream, &last),
         }
+    }
+
+    fn last_words(&self, refusal: Refusal) -> Vec<u8> {
+        if self.tls.is_some() { tls::ACCESS_DENIED.to_vec() } else { self.refusal(&refusal.into(), false) }
+    }
+
+    /// There are no open files left, which only others of this process or machine can bring about: the reserve is ours. The one that was kept
+    /// for this is given for the connection that waits, and taken back. False: it was no matter of files.
+    fn refuse_without_a_file(&self, listener: &TcpListener) -> bool {
+        let mut kept = self.spare.lock();
+        if kept.take().is_none() {
+            *kept = spare();
+            return false;
+        }
+        let waiting = listener.accept().now_or_never();
+        let refused = matches!(waiting, Some(Ok(_)));
+        if let Some(Ok((stream, _))) = waiting {
+            say_at_once(stream, &self.last_words(self.full()));
+        }
+        *kept = spare();
+        refused
     }
 
     async fn connection(&self, stream: TcpStream, peer: IpAddr, mut place: Option<Place>, unknown: Unknown) {
@@ -172,7 +238,7 @@ impl Front {
                 let there = stream.peek(&mut first).await.unwrap_or_default();
                 let prefaced = self.prefaced(peer, &first[..there]);
                 let refused = prefaced.unwrap_or_else(|| Refused::bad_request("this port speaks TLS: use https:// or wss://"));
-                farewell(Wire::Plain(stream), &self.refusal(&refused)).await;
+                farewell(Wire::Plain(stream), &self.refusal(&refused, false)).await;
             }
             Ok(Accepted::Failed(e)) => {
                 count("failed");
@@ -183,12 +249,16 @@ impl Front {
         None
     }
 
-    /// A whole answer for a connection that gets no further than this.
-    pub fn refusal(&self, refused: &Refused) -> Vec<u8> {
+    /// A whole answer for a connection that gets no further than this. `bare`: to HEAD.
+    pub fn refusal(&self, refused: &Refused, bare: bool) -> Vec<u8> {
+        let (head, body) = answer::encode(self.refused(refused), bare, Then::Close);
+        [head, body].concat()
+    }
+
+    pub fn refused(&self, refused: &Refused) -> Response<Bytes> {
         let mut response = refused.answer();
         common(response.headers_mut(), self.services.clock.any_now_ms());
-        let (head, body) = answer::encode(response, false, Then::Close);
-        [head, body].concat()
+        response
     }
 
     /// A place among those that have not said who they are.
@@ -197,7 +267,7 @@ impl Front {
     }
 
     fn unknown_of(&self, place: Option<Place>) -> Result<Unknown, Refusal> {
-        let permit = self.ungreeted.clone().try_acquire_owned().map_err(|_| Self::full())?;
+        let permit = self.ungreeted.clone().try_acquire_owned().map_err(|_| self.full())?;
         Ok(Unknown { _permit: permit, _place: place })
     }
 
@@ -210,8 +280,12 @@ impl Front {
         ))
     }
 
-    pub fn full() -> Refusal {
+    pub fn full(&self) -> Refusal {
         metrics::counter!("natterjack_edge_connections_refused_total").increment(1);
+        if let Some(times) = self.full.lock().due(StdInstant::now()) {
+            let Capacity { connections, limit, .. } = self.capacity;
+            tracing::warn!(times, connections, ?limit, "this edge takes no more connections: {}", self.capacity.advice());
+        }
         Refusal { retry_after_ms: Some(5_000), ..Refusal::unavailable("this edge takes no more connections") }
     }
 }
@@ -220,6 +294,19 @@ impl Front {
 pub struct Unknown {
     _permit: OwnedSemaphorePermit,
     _place: Option<Place>,
+}
+
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// Into the empty buffer of a new socket. What it has said already is read, because closing over it would reset the connection before the
+/// answer is read.
+fn say_at_once(stream: TcpStream, last: &[u8]) {
+    let Ok(mut stream) = stream.into_std() else { return };
+    let _ = stream.write(last);
+    let _ = stream.shutdown(Shutdown::Write);
+    let _ = stream.read(&mut [0; 4_096]);
 }
 
 /// Keeps the gauge of open connections, with the permit.

@@ -26,7 +26,8 @@ use crate::{
     body::Reading,
     door::{client, forwarded, places::Place},
     head::{self, Asked, Head},
-    http::{extract::Caller, refused::Refused},
+    http::{edges::is_check, extract::Caller, refused::Refused},
+    leaving,
     session::{Session, socket::Socket, ungreeted::Ungreeted},
     upgrade,
     wire::Wire,
@@ -41,6 +42,8 @@ pub struct Connection<'a> {
     pub peer: IpAddr,
     /// Read and not used yet: a head at most, or a piece of a body.
     read: BytesMut,
+    /// The last request was HEAD: no answer to it has a body.
+    bare: bool,
 }
 
 /// A connection whose end is decided.
@@ -58,7 +61,7 @@ impl From<Refused> for Over {
 
 impl<'a> Connection<'a> {
     pub fn new(front: &'a Front, stream: Wire, peer: IpAddr) -> Self {
-        Self { front, stream, peer, read: BytesMut::new() }
+        Self { front, stream, peer, read: BytesMut::new(), bare: false }
     }
 
     /// Answers requests until one becomes a session; None: the connection is over. `first`: when the head of the first has to be there;
@@ -70,6 +73,14 @@ impl<'a> Connection<'a> {
                 Ok(asked) => asked,
                 Err(over) => break over,
             };
+            self.bare = asked.method == Method::HEAD;
+            if !is_check(asked.uri.path()) {
+                self.front.leaving.asked();
+            }
+            // All alike, health checks too: whoever asks is to ask elsewhere.
+            if self.front.services.gate.now().draining {
+                break Over::Told(leaving::refused());
+            }
             if upgrade::wanted(&asked) {
                 match self.upgrade(&asked, ungreeted.take(), place).await {
                     Ok((codec, unknown)) => {
@@ -90,7 +101,7 @@ impl<'a> Connection<'a> {
             }
         };
         if let Over::Told(refused) = over {
-            farewell(self.stream, &self.front.refusal(&refused)).await;
+            farewell(self.stream, &self.front.refusal(&refused, self.bare)).await;
         }
         None
     }
@@ -102,6 +113,7 @@ impl<'a> Connection<'a> {
             self.idle(times.http_idle).await?;
         }
         let deadline = first.unwrap_or_else(|| Instant::now() + times.head);
+        let leaving = &self.front.leaving.clone();
         loop {
             match head::parse(&self.read) {
                 Head::Partial => {}
@@ -113,21 +125,29 @@ impl<'a> Connection<'a> {
                 }
                 Head::Broken(refused) => return Err(self.front.prefaced(self.peer, &self.read).unwrap_or(refused).into()),
             }
-            let more = timeout_at(deadline, self.more()).await;
-            if let Ok(Ok(1..)) = more {
+            let more = tokio::select! {
+                biased;
+                more = timeout_at(deadline, self.more()) => more.ok(),
+                () = leaving.last_word() => None,
+            };
+            if let Some(Ok(1..)) = more {
                 continue;
             }
             metrics::counter!("natterjack_edge_half_heads_total").increment(1);
             // Who has said nothing is told nothing: a proxy would take it for the answer to its next request.
-            let late = more.is_err() && !self.read.is_empty();
-            return Err(if late { timed_out("the request's head did not come in time").into() } else { Over::Silent });
+            return Err(match more {
+                None if self.read.is_empty() => Over::Silent,
+                None if leaving.closing.is_cancelled() => leaving::refused().into(),
+                None => timed_out("the request's head did not come in time").into(),
+                Some(_) => Over::Silent,
+            });
         }
     }
 
     /// Waits for a first byte.
     async fn idle(&mut self, limit: Duration) -> Result<(), Over> {
         let deadline = Instant::now() + limit;
-        let draining = &self.front.draining.clone();
+        let leaving = &self.front.leaving.clone();
         loop {
             // Some clients send a line break too many behind a body.
             let blank = self.read.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
@@ -140,7 +160,7 @@ impl<'a> Connection<'a> {
             let more = tokio::select! {
                 more = timeout_at(deadline, self.more()) => more.ok(),
                 // What is here already is answered.
-                () = draining.cancelled() => self.more().now_or_never(),
+                () = leaving.closing.cancelled() => self.more().now_or_never(),
             };
             if !matches!(more, Some(Ok(1..))) {
                 return Err(Over::Silent);
@@ -167,25 +187,30 @@ impl<'a> Connection<'a> {
 
     /// One request and its answer.
     async fn request(&mut self, asked: Asked) -> Result<Then, Over> {
-        let (client, bare, waits) = (self.client(&asked), asked.method == Method::HEAD, asked.waits);
+        let (client, waits) = (self.client(&asked), asked.waits);
         let (keep, old, length, came) = (asked.keep, asked.old, asked.length, self.came(&asked));
         let reading = Reading::new(length)?;
         let limit = self.front.services.times.body;
-        let body = match timeout(limit, self.body(reading, waits, client)).await {
-            Ok(body) => body?,
-            Err(_) => return Err(timed_out("the request's body did not come in time").into()),
+        let leaving = &self.front.leaving.clone();
+        let body = tokio::select! {
+            biased;
+            body = timeout(limit, self.body(reading, waits, client)) => match body {
+                Ok(body) => body?,
+                Err(_) => return Err(timed_out("the request's body did not come in time").into()),
+            },
+            () = leaving.hurry.cancelled() => return Err(leaving::refused().into()),
         };
         let mut request = Request::new(Body::from(body));
         (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (asked.method, asked.uri, asked.headers);
         request.extensions_mut().insert(Caller(client));
         request.extensions_mut().insert(came);
         let response = self.handled(request).await.ok_or(Over::Silent)?;
-        let then = match (keep && !self.front.draining.is_cancelled(), old) {
+        let then = match (keep && !leaving.draining.is_cancelled(), old) {
             (false, _) => Then::Close,
             (true, false) => Then::Keep,
             (true, true) => Then::KeepOld,
         };
-        let (services, bytes) = (&self.front.services, answer::encode(response, bare, then));
+        let (services, bytes) = (&self.front.services, answer::encode(response, self.bare, then));
         let written = answer::write(&mut self.stream, bytes, services.times.stall, &services.door, client).await;
         if written { Ok(then) } else { Err(Over::Silent) }
     }
@@ -221,6 +246,7 @@ impl<'a> Connection<'a> {
             }
         });
         let mut ended: Option<Instant> = None;
+        let hurry = &self.front.leaving.hurry.clone();
         loop {
             let (listens, gone) = (ended.is_none() && self.read.len() <= limits::HEAD_BYTES, ended.unwrap_or_else(Instant::now));
             tokio::select! {
@@ -232,6 +258,8 @@ impl<'a> Connection<'a> {
                     Err(_) => return None,
                 },
                 () = sleep_until(gone), if ended.is_some() => return None,
+                // Whether it was done is not known; it may be asked for again, it is done once.
+                () = hurry.cancelled() => return Some(self.front.refused(&leaving::refused())),
             }
         }
     }
@@ -239,9 +267,6 @@ impl<'a> Connection<'a> {
     /// Lets it become a WebSocket, and says so. Whoever a proxy speaks for is known by this very request, so their place is taken here.
     async fn upgrade(&mut self, asked: &Asked, unknown: Option<Unknown>, place: &mut Option<Place>) -> Result<(Codec, Unknown), Over> {
         let services = &self.front.services;
-        if services.gate.now().draining {
-            return Err(Refused::from(Refusal::unavailable("this edge is leaving: connect to another")).into());
-        }
         let up = upgrade::judge(asked)?;
         // A later request of a connection has given its permit back.
         let proxied = services.door.trusts(self.peer).then(|| self.client(asked));

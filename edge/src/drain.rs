@@ -1,21 +1,26 @@
-//! Leaving without being noticed: tell clients in jittered waves to connect elsewhere first, finish what they have sent, then go.
+//! Leaving without being noticed: tell clients in jittered waves to connect elsewhere first, finish what they have sent, refuse what comes as
+//! long as it comes, then go.
 
 use std::time::Duration;
 
 use natterjack_protocol::{Times, close, frame::ServerFrame};
 use rand::seq::SliceRandom;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use crate::{gate::Gate, lease::Edges, sessions::Sessions};
+use crate::{gate::Gate, lease::Edges, leaving::Leaving, sessions::Sessions};
 
-/// Parts of the whole time: waves begin over the first quarter, each has another quarter to go, sends have the third, the rest is reserve.
+/// Parts of the whole time: waves begin over the first quarter, each has another quarter to go, sends have the third. The fourth is for those
+/// who have not finished by then, for a load balancer that has not noticed, and for the answers to what it still sends.
 const PARTS: u32 = 4;
 /// Sessions told at once: the others' handshakes of one wave take well under a second.
 const WAVE: usize = 500;
+/// Whatever chooses among edges has noticed that this one leaves when nothing but its health checks has come for so long. A connection that
+/// finds nobody is refused at once, and tried elsewhere; so this spares attempts and is no promise.
+const QUIET: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Returns when all sessions have gone, at the latest shortly before `times.drain` is over.
-pub async fn drain(sessions: &Sessions, gate: &Gate, edges: &Edges, times: &Times) {
+/// Returns when all sessions have gone and nobody comes any more, at the latest when 85 % of `times.drain` are over.
+pub async fn drain(sessions: &Sessions, gate: &Gate, edges: &Edges, leaving: &Leaving, times: &Times) {
     let start = Instant::now();
     gate.change(|c| c.draining = true);
     let mut all = sessions.all();
@@ -24,19 +29,19 @@ pub async fn drain(sessions: &Sessions, gate: &Gate, edges: &Edges, times: &Time
     let part = times.drain / PARTS;
     let waves = all.len().div_ceil(WAVE).max(1) as u32;
     let step = part / waves;
-    let mut leaving = Vec::new();
+    let mut told = Vec::new();
     for (n, wave) in all.chunks(WAVE).enumerate() {
         // With nowhere to go there is nothing to wait for.
         let after = if edges.has_others() { part } else { Duration::ZERO };
         for session in wave {
             session.frame(&ServerFrame::Draining { after_ms: after.as_millis() as u64, edges: edges.others(&session.came) });
         }
-        leaving.push((Instant::now() + after, wave));
+        told.push((Instant::now() + after, wave));
         if n + 1 < waves as usize {
             sleep(step.mul_f64(rand::random_range(0.5..1.0))).await;
         }
     }
-    for (at, wave) in leaving {
+    for (at, wave) in told {
         tokio::select! {
             () = sleep_until(at) => {}
             () = gone(sessions) => break,
@@ -49,7 +54,7 @@ pub async fn drain(sessions: &Sessions, gate: &Gate, edges: &Edges, times: &Time
     for session in sessions.all() {
         session.outbox.leave();
     }
-    let last = start + times.drain.mul_f64(0.9);
+    let last = start + times.drain.mul_f64(0.75);
     tokio::select! {
         () = sleep_until(last) => {
             tracing::warn!(sessions = sessions.len(), "not all sessions have finished their requests in time");
@@ -60,6 +65,7 @@ pub async fn drain(sessions: &Sessions, gate: &Gate, edges: &Edges, times: &Time
         }
         () = gone(sessions) => {}
     }
+    let _ = timeout_at(start + times.drain.mul_f64(0.85), leaving.quiet(QUIET)).await;
 }
 
 async fn gone(sessions: &Sessions) {

@@ -25,7 +25,6 @@ use axum::{
 };
 use futures_util::FutureExt;
 use natterjack_protocol::{Refusal, error::Code};
-use natterjack_runtime::{Health, telemetry::Metrics};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -51,8 +50,6 @@ pub struct Api {
     pub posts: Posts,
     pub door: Door,
     pub edges: Edges,
-    pub health: Health,
-    pub metrics: Option<Metrics>,
 }
 
 pub type Shared = State<Arc<Api>>;
@@ -87,7 +84,6 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(openapi::serve))
         .routes(routes!(edges::health))
         .routes(routes!(edges::ready))
-        .routes(routes!(edges::metrics))
 }
 
 pub fn router(api: Api) -> Router {

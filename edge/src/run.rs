@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use natterjack_nats::{Buckets, ConnectError, EdgeLease, KvError, Layout, Log, Nats, Publisher, ServerTime, layout::LayoutError};
 use natterjack_protocol::{close, limits};
-use natterjack_runtime::{Health, clock::wall_ms, telemetry::Metrics};
+use natterjack_runtime::{Health, Resources, clock::wall_ms};
 use tokio::{
     net::TcpListener,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::{
     sync::CancellationToken,
@@ -20,6 +20,7 @@ use crate::{
     accept::{self, Front},
     address,
     auth::Auth,
+    capacity::Capacity,
     control::Control,
     directory::Directory,
     door::Door,
@@ -27,6 +28,7 @@ use crate::{
     gate::Gate,
     http,
     lease::{self, Edges, Keeper},
+    leaving::Leaving,
     live,
     moving::Moving,
     pages::Pages,
@@ -63,17 +65,12 @@ pub enum Error {
 }
 
 /// Runs an edge until `stop` is cancelled and everybody has left, or something it cannot do without has failed.
-pub fn run(cfg: Config, health: Health, stop: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
-    run_with(cfg, health, None, stop)
-}
-
-/// Likewise; with `metrics`, `/metrics` is served on the clients' address too.
 /// Boxed here, so that the edge is compiled once, in this crate, and not again wherever it is run.
-pub fn run_with(cfg: Config, health: Health, metrics: Option<Metrics>, stop: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
-    Box::pin(serve(cfg, health, metrics, stop))
+pub fn run(cfg: Config, health: Health, stop: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
+    Box::pin(serve(cfg, health, stop))
 }
 
-async fn serve(cfg: Config, health: Health, metrics: Option<Metrics>, stop: CancellationToken) -> Result<(), Error> {
+async fn serve(cfg: Config, health: Health, stop: CancellationToken) -> Result<(), Error> {
     crate::describe::describe();
     health.set("edge", Err("starting".into()));
     let tls = cfg.tls.clone().map(Tls::open).transpose()?;
@@ -83,7 +80,9 @@ async fn serve(cfg: Config, health: Health, metrics: Option<Metrics>, stop: Canc
     let Some(time) = stop.run_until_cancelled(ServerTime::start(&nats, wall_ms)).await else { return Ok(()) };
     let door = Door::new(cfg.limits.clone());
     let _reloads = tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.watch().await })));
-    let base = Base { cfg, tls, listener: Arc::new(listener), nats, time, door, health: health.clone(), metrics };
+    let has = Resources::now();
+    let capacity = Capacity::of(cfg.max_connections, &has);
+    let base = Base { cfg, capacity, has, tls, listener: Arc::new(listener), nats, time, door, health: health.clone() };
     while let Some(layout) = next {
         next = Box::pin(generation(&base, layout, &stop)).await?;
     }
@@ -94,19 +93,20 @@ async fn serve(cfg: Config, health: Health, metrics: Option<Metrics>, stop: Canc
 /// What outlives a generation of the log.
 struct Base {
     cfg: Config,
+    capacity: Capacity,
+    has: Resources,
     tls: Option<Arc<Tls>>,
     listener: Arc<TcpListener>,
     nats: Nats,
     time: ServerTime,
     door: Door,
     health: Health,
-    metrics: Option<Metrics>,
 }
 
 /// Everything else is of one generation: until `stop` (none), or until there is a newer one. Then all sessions resume from their cursors,
 /// a moment later, here; who connects meanwhile waits in the kernel.
 async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Result<Option<Layout>, Error> {
-    let Base { cfg, tls, listener, nats, time, door, health, metrics } = base;
+    let Base { cfg, capacity, has, tls, listener, nats, time, door, health } = base;
     let listen = listener.local_addr().unwrap_or(cfg.listen);
     let value = address::lease(cfg.public_url.clone(), listen, tls.is_some(), lease::machine(), &cfg.instance);
     let buckets = Buckets::new(nats, layout);
@@ -166,8 +166,6 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         posts: Posts::new(sends.clone(), members.clone(), people, door.clone()),
         door: door.clone(),
         edges: edges.clone(),
-        health: health.clone(),
-        metrics: metrics.clone(),
     };
     let moving = Moving::new(health, layout, &clock, auth.watching().into_iter().chain([edges.watching()]));
     let _moving = AbortOnDropHandle::new(tokio::spawn(async move { moving.run().await }));
@@ -199,23 +197,28 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         health: health.clone(),
         times: cfg.times.clone(),
     };
-    let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
-    // Ends with `end` at the latest.
-    let accepting = end.child_token();
-    let front = Front::new(services, http::router(api), draining.clone(), cfg.max_connections, tls.clone());
-    tasks.spawn(front.accept(listener.clone(), tasks.clone(), accepting.clone(), end.clone()));
+    let (leaving, tasks) = (Leaving::new(&end), TaskTracker::new());
+    let front = Front::new(services, http::router(api), leaving.clone(), *capacity, tls.clone());
+    tasks.spawn(front.accept(listener.clone(), tasks.clone(), end.clone()));
     let url = cfg.public_url.as_deref().unwrap_or("by the address that each client comes to");
-    tracing::info!(edge = %cfg.edge_id, %listen, url, generation = layout.generation, "edge listens");
+    let Capacity { connections, limit, .. } = *capacity;
+    tracing::info!(
+        edge = %cfg.edge_id, %listen, url, generation = layout.generation, ?limit,
+        "edge listens; this edge takes {connections} connections; it may have {has}"
+    );
 
     let work = async {
         stop.cancelled().await;
-        let last = Instant::now() + cfg.times.drain.mul_f64(0.97);
-        draining.cancel();
-        drain(&sessions, &gate, &edges, &cfg.times).await;
-        accepting.cancel();
+        let last = Instant::now() + cfg.times.drain.mul_f64(0.92);
+        leaving.draining.cancel();
+        drain(&sessions, &gate, &edges, &leaving, &cfg.times).await;
+        leaving.closing.cancel();
         tasks.close();
         // Requests that have reached this edge are answered, and goodbyes said.
-        let _ = timeout_at(last.min(Instant::now() + ANSWERS), tasks.wait()).await;
+        if timeout_at(last.min(Instant::now() + ANSWERS), tasks.wait()).await.is_err() {
+            leaving.hurry.cancel();
+            let _ = timeout(cfg.times.drain.mul_f64(0.05), tasks.wait()).await;
+        }
     };
     let result = tokio::select! {
         () = work => Ok(None),
@@ -230,17 +233,17 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
             sessions = sessions.len(),
             "the log goes on with a new generation; all sessions resume"
         );
-        accepting.cancel();
-        draining.cancel();
+        leaving.closing.cancel();
+        leaving.draining.cancel();
         sessions.all().iter().for_each(|s| s.outbox.close(close::RESYNC));
         tasks.close();
-        let _ = tokio::time::timeout(RESUME, tasks.wait()).await;
+        let _ = timeout(RESUME, tasks.wait()).await;
     }
     end.cancel();
     tasks.close();
     tasks.wait().await;
     if !matches!(result, Ok(Some(_))) {
-        let _ = tokio::time::timeout(cfg.times.edge_refresh, keeper.lease.release()).await;
+        let _ = timeout(cfg.times.edge_refresh, keeper.lease.release()).await;
     }
     result
 }

@@ -2,18 +2,20 @@
 
 mod address;
 mod nats;
+mod operators;
 mod proxies;
+mod resources;
 
 use std::{path::Path, time::Instant};
 
-use natterjack_nats::{Buckets, Layout, Nats, NatsConfig, Role, Tail, time};
+use natterjack_nats::{Buckets, Layout, Nats, NatsConfig, Role, Room, Tail, time};
 use natterjack_persister::store::Cql;
-use natterjack_runtime::clock::wall_ms;
+use natterjack_runtime::{Resources, clock::wall_ms, resources::free_bytes};
 
 use crate::{
     roles,
     settings::Settings,
-    up::{free_bytes, is_free, nats_server},
+    up::{is_free, nats_server},
 };
 
 /// True: nothing was found that must be mended.
@@ -35,6 +37,11 @@ pub async fn run(settings: &Settings, role: Option<Role>) -> bool {
             .map(|s| format!("{} at {}", s.version, s.path.display()))
             .map_err(|e| format!("{e:#}")),
     );
+    let has = Resources::now();
+    say("connections", resources::connections(settings.edge.max_connections, &has));
+    say("open files", resources::files(settings.nats.partitions, &has));
+    say("memory", resources::memory(&has));
+    say("threads", resources::threads(&has));
     say("disk", disk(&settings.up.data));
     // In use is no fault: it may well be ours.
     let port = settings.up.port.unwrap_or(8080);
@@ -44,6 +51,7 @@ pub async fn run(settings: &Settings, role: Option<Role>) -> bool {
     }
     say("address", address::of_clients(settings));
     say("proxies", proxies::configured(settings));
+    say("operators", operators::address(settings));
     if let Some(files) = &settings.edge.tls {
         let found = natterjack_edge::tls::check(files).map_err(|e| e.to_string());
         say("certificate", found.map(|()| format!("{} and its key fit", files.certificate.display())));
@@ -94,7 +102,9 @@ async fn log(cfg: &NatsConfig) -> Vec<(&'static str, Result<String, String>)> {
     match Layout::load(&nats).await {
         Err(e) => vec![carries, ("log", Err(format!("{e}; run `natterjack provision`")))],
         Ok(layout) => {
-            let mut found = vec![carries, ("log", generations(layout)), ("clocks", clocks(&nats, layout).await)];
+            let room = Room::of(&nats, &layout).await.map_err(|e| e.to_string());
+            let room = room.and_then(|room| room.map_or_else(|| Ok("no limit of bytes".into()), |r| r.check()));
+            let mut found = vec![carries, ("log", generations(layout)), ("room", room), ("clocks", clocks(&nats, layout).await)];
             // The other roles have no business with the edges' leases.
             if matches!(cfg.role, Some(Role::Edge | Role::Doctor)) {
                 let met = proxies::met(&Buckets::new(&nats, layout)).await.map_err(|e| e.to_string());
@@ -120,7 +130,7 @@ fn generations(layout: Layout) -> Result<String, String> {
 fn disk(data: &Path) -> Result<String, String> {
     // The folder may not be there yet; its nearest ancestor is on the same disk.
     let there = data.ancestors().find(|p| p.exists()).filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let free = free_bytes(there).map_err(|e| format!("{e:#}"))? >> 20;
+    let free = free_bytes(there).map_err(|e| e.to_string())? >> 20;
     let text = format!("{free} MB free for {}", data.display());
     if free < 1024 { Err(format!("{text}; the log and the archive want at least 1 GB")) } else { Ok(text) }
 }

@@ -15,7 +15,7 @@ use clap::Parser;
 use cli::{Cli, Command};
 use natterjack_nats::Nats;
 use natterjack_persister::store::Cql;
-use natterjack_runtime::{config, telemetry, telemetry::Metrics};
+use natterjack_runtime::{Resources, config, telemetry, telemetry::Metrics};
 use roles::Role;
 use settings::Settings;
 
@@ -44,8 +44,14 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         settings.log.filter = "off".into();
     }
     let metrics = telemetry::init(&settings.log)?;
+    // Before anything is opened or started: children take over what is raised here.
+    if let Some((from, to)) = Resources::raise() {
+        tracing::info!("{to} files may be open, raised from {from}");
+    }
+    let (workers, blocking) = Resources::now().for_runtime(threads(&cli.command, &settings));
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads(&cli.command, &settings))
+        .worker_threads(workers)
+        .max_blocking_threads(blocking)
         .thread_name("natterjack")
         .enable_all()
         .build()?;

@@ -45,7 +45,7 @@ pub async fn serve(role: Role, settings: Settings, die_with_parent: bool, metric
     let (stop, admin_stop) = (life.stop(), CancellationToken::new());
     let work = async {
         tokio::select! {
-            ended = run(role, &settings, health.clone(), Some(metrics.clone()), stop) => ended,
+            ended = run(role, &settings, health.clone(), stop) => ended,
             failed = admin.serve(health.clone(), metrics.clone(), admin_stop) => failed.map_err(Into::into),
             never = say_ready(role, &health) => never,
         }
@@ -62,9 +62,9 @@ async fn say_ready<T>(role: Role, health: &Health) -> T {
     std::future::pending().await
 }
 
-async fn run(role: Role, settings: &Settings, health: Health, metrics: Option<Metrics>, stop: CancellationToken) -> anyhow::Result<()> {
+async fn run(role: Role, settings: &Settings, health: Health, stop: CancellationToken) -> anyhow::Result<()> {
     match role {
-        Role::Edge => Box::pin(natterjack_edge::run_with(edge(settings), health, metrics, stop)).await.context("edge"),
+        Role::Edge => Box::pin(natterjack_edge::run(edge(settings), health, stop)).await.context("edge"),
         Role::Channel => Box::pin(natterjack_channel::run(channel(settings), health, stop)).await.context("channel"),
         Role::Persister => Box::pin(natterjack_persister::run(persister(settings), health, stop)).await.context("persister"),
     }
@@ -85,7 +85,7 @@ async fn keep(role: Role, settings: &Settings, health: &Health, stop: Cancellati
     loop {
         // A task of its own: supervision of the children must not wait for a fold or a batch.
         let (s, health, role_stop) = (settings.clone(), health.clone(), stop.clone());
-        let task = AbortOnDropHandle::new(tokio::spawn(async move { run(role, &s, health, None, role_stop).await }));
+        let task = AbortOnDropHandle::new(tokio::spawn(async move { run(role, &s, health, role_stop).await }));
         match task.await.unwrap_or_else(|panic| Err(panic.into())) {
             Ok(()) if stop.is_cancelled() => return Ok(()),
             Ok(()) => tracing::error!(?role, "ended without being asked to; starting it again"),

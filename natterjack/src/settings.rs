@@ -126,6 +126,9 @@ impl Settings {
                 state_file: l.checked("up.state_file", path),
             },
         };
+        if settings.admin.is_some_and(|admin| admin.port() != 0 && admin == settings.edge.listen) {
+            l.refuse("admin.listen", "is edge.listen, where clients come: what is for operators needs an address of its own");
+        }
         l.finish(settings)
     }
 }
@@ -474,6 +477,14 @@ mod tests {
             let text = with(&flags).unwrap_err().to_string();
             assert!(text.contains(wrong), "{text}");
         }
+    }
+
+    #[test]
+    fn operators_and_clients_have_different_addresses() {
+        assert_eq!(with(&[]).unwrap().admin, Some(([127, 0, 0, 1], 0).into()));
+        assert_eq!(with(&[("admin.listen", "")]).unwrap().admin, None);
+        let why = with(&[("admin.listen", "127.0.0.1:8080")]).unwrap_err().to_string();
+        assert!(why.contains("admin.listen") && why.contains("edge.listen"), "{why}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use natterjack_runtime::{Health, Lifecycle, admin::Admin, lifecycle, telemetry::
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-pub use self::{data::free_bytes, ports::is_free};
+pub use self::ports::is_free;
 use crate::{
     roles::{self, Role},
     settings::Settings,
@@ -39,10 +39,10 @@ const REST_OF_DRAIN: Duration = Duration::from_secs(15);
 pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool, metrics: Metrics) -> anyhow::Result<()> {
     let drain = settings.process.drain + REST_OF_DRAIN;
     let life = Lifecycle::install(lifecycle::Options { drain, die_with_parent })?;
-    let admin = Admin::bind(settings.admin).await?;
     let data = data::Folder::open(&settings.up.data)?;
     let server = nats_server::find(settings.up.nats_server.as_deref()).await?;
-    let ports = ports::choose(&settings.up)?;
+    let ports = ports::choose(&settings.up, settings.admin)?;
+    let admin = Admin::bind(ports.admin.map(|a| a[0])).await?;
     settings.archive = data.archive();
     settings.nats.urls = vec![format!("nats://127.0.0.1:{}", ports.nats)];
     settings.nats.sync_always = settings.up.sync == natterjack_nats::server::Sync::Always;
@@ -130,6 +130,9 @@ fn say_ready(settings: &Settings, ports: &ports::Ports) {
             natterjack_nats::server::Sync::Always => "what was acknowledged survives the death of any process and power loss",
         }
     );
+    if let Some([here, one, two]) = ports.admin {
+        println!("for operators (/health, /ready, /metrics): channel and persister http://{here}, edges http://{one} and http://{two}");
+    }
     if let Some(url) = &settings.edge.url {
         println!("clients are told to come to {url} (edge.url)");
     }

@@ -10,6 +10,7 @@ pub mod history;
 pub mod overlay;
 pub mod password;
 mod run;
+pub mod space;
 pub mod store;
 pub mod tokens;
 mod write;

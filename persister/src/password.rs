@@ -42,6 +42,15 @@ const WAITING_PER_WORKER: usize = 128;
 /// One place in so many more, for devices that have logged in before: the last one waits 4 s.
 const KNOWN: usize = 4;
 
+fn workers() -> usize {
+    (std::thread::available_parallelism().map_or(1, usize::from) / 2).clamp(1, WORKERS)
+}
+
+/// Logins that may be under way at once, most of them waiting.
+pub fn at_once() -> usize {
+    workers() * (1 + WAITING_PER_WORKER)
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
     #[error("the settings of argon2 are out of bounds: {0}")]
@@ -75,7 +84,7 @@ pub struct Passwords {
 impl Passwords {
     /// One worker per two cores: chat in the same process keeps the other half.
     pub async fn start(cost: &Cost) -> Result<Self, PasswordError> {
-        let workers = (std::thread::available_parallelism().map_or(1, usize::from) / 2).clamp(1, WORKERS);
+        let workers = workers();
         Self::with_line(cost, workers, workers * WAITING_PER_WORKER).await
     }
 

@@ -8,17 +8,18 @@ use natterjack_nats::{
     Beginning, Buckets, ConnectError, Layout, Nats, NatsConfig, ReadError, ServerTime, layout::LayoutError, service::ServeError,
 };
 use natterjack_protocol::Times;
-use natterjack_runtime::{Health, clock::wall_ms, health::Readers};
+use natterjack_runtime::{Health, Resources, clock::wall_ms, health::Readers, resources::free_bytes};
 use serde::{Deserialize, Serialize};
 use tokio::{task::JoinSet, time::timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     archive::Archive,
     directory::{self, DirectoryError, Logins},
     external::External,
     history::{self, History},
-    password::Cost,
+    password::{self, Cost},
+    space,
     store::{Cql, CqlConfig, Sqlite, Store, StoreError, accounts::Accounts},
 };
 
@@ -111,6 +112,16 @@ pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health
             Err(_) => tracing::info!("whether the log is the first one here was not known in time; its first messages are looked up"),
         }
     }
+    let folder = match &cfg.store {
+        StoreConfig::Sqlite { path } => Some(space::folder(path)),
+        StoreConfig::Cql(_) => None,
+    };
+    let disk = folder
+        .as_deref()
+        .and_then(|f| free_bytes(f).ok())
+        .map_or_else(|| "on servers".into(), |free| space::disk(free).unwrap_or_else(|why| why));
+    tracing::info!("this persister takes {} logins at once; archive: {disk}; it may have {}", password::at_once(), Resources::now());
+    let _space = AbortOnDropHandle::new(tokio::spawn(space::watch(nats.clone(), folder)));
     // The parts end together: whichever cannot go on takes the others with it.
     let stop = stop.child_token();
     let mut parts: JoinSet<Result<(), Error>> = JoinSet::new();
@@ -236,6 +247,8 @@ fn describe() {
         "Partitions whose log ended before what is archived: it lost its end with the power, or is an older copy"
     );
     describe_counter!("natterjack_persister_store_errors_total", "Attempts at the store that failed and were repeated");
+    describe_gauge!("natterjack_persister_disk_free_bytes", Unit::Bytes, "free on the disk of the archive, if that is a file");
+    describe_gauge!("natterjack_persister_log_used_ratio", Unit::Count, "of what the fullest partition of the log may hold");
     describe_gauge!("natterjack_persister_lag_entries", "Entries of the log behind the last batch, by partition");
     describe_gauge!("natterjack_persister_store_queue_jobs", "Jobs that wait for the store's writer; when full, whoever writes waits");
     describe_histogram!("natterjack_persister_cql_request_seconds", Unit::Seconds, "Time of a request to the CQL servers, by kind");

@@ -8,7 +8,10 @@ pub mod config;
 pub mod health;
 pub mod lifecycle;
 pub mod networks;
+pub mod resources;
+pub mod seldom;
 pub mod telemetry;
 
 pub use health::Health;
 pub use lifecycle::Lifecycle;
+pub use resources::Resources;

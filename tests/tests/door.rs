@@ -10,12 +10,16 @@ mod connections;
 mod external;
 #[path = "door/guesses.rs"]
 mod guesses;
+#[path = "door/leaving.rs"]
+mod leaving;
 #[path = "door/limits.rs"]
 mod limits;
 #[path = "door/long_poll.rs"]
 mod long_poll;
 #[path = "door/memory.rs"]
 mod memory;
+#[path = "door/open_files.rs"]
+mod open_files;
 #[path = "door/proxies.rs"]
 mod proxies;
 #[path = "door/revocation.rs"]

@@ -1,15 +1,10 @@
 //! Which edges there are, and how this one is.
 
-use axum::{
-    Json,
-    extract::State,
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
-};
-use natterjack_protocol::{Refusal, error::Code};
+use axum::{Json, extract::State};
+use natterjack_protocol::Refusal;
 use serde::Serialize;
 
-use super::{Shared, extract::Failure, openapi::schema};
+use super::{Shared, extract::Answer};
 use crate::address::Came;
 
 #[derive(Serialize, utoipa::ToSchema)]
@@ -27,28 +22,27 @@ pub async fn list(State(api): Shared, came: Came) -> Json<EdgeList> {
     Json(EdgeList { edges: if ready { api.edges.all(&came) } else { api.edges.others(&came) } })
 }
 
-/// 200 as long as the process answers.
-#[utoipa::path(get, path = "/health", tag = "edges", operation_id = "health", responses((status = 200, body = schema::Report)))]
-pub async fn health(State(api): Shared) -> Response {
-    Json(api.health.report()).into_response()
+/// Asked by load balancers again and again, for nobody.
+pub fn is_check(path: &str) -> bool {
+    matches!(path, "/health" | "/ready")
 }
 
-/// 200 if new clients should come: beats of all partitions arrive, the lease is held, not leaving.
-#[utoipa::path(get, path = "/ready", tag = "edges", operation_id = "ready", responses((status = 200, body = schema::Report)))]
-pub async fn ready(State(api): Shared) -> Result<Response, Failure> {
-    api.gate.now().ready().map_err(Refusal::unavailable)?;
-    Ok(Json(api.health.report()).into_response())
+/// All that is said of this edge on the clients' port. What is wrong, and numbers, are on the operators' address (`admin.listen`).
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct Well {
+    /// Always true.
+    ok: bool,
 }
 
-/// For Prometheus.
-#[utoipa::path(get, path = "/metrics", tag = "edges", operation_id = "metrics", extensions(("x-codes" = json!(["not_found"]))),
-    responses((status = 200, body = String, content_type = "text/plain")))]
-pub async fn metrics(State(api): Shared) -> Result<Response, Failure> {
-    match &api.metrics {
-        Some(metrics) => {
-            let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
-            Ok((StatusCode::OK, text, metrics.render()).into_response())
-        }
-        None => Err(Refusal::new(Code::NotFound, "metrics are served on the admin address of this process").into()),
-    }
+/// 200 as long as the process answers and does not leave.
+#[utoipa::path(get, path = "/health", tag = "edges", operation_id = "health", responses((status = 200, body = Well)))]
+pub async fn health() -> Json<Well> {
+    Json(Well { ok: true })
+}
+
+/// 200 if new clients should come: for load balancers.
+#[utoipa::path(get, path = "/ready", tag = "edges", operation_id = "ready", responses((status = 200, body = Well)))]
+pub async fn ready(State(api): Shared) -> Answer<Well> {
+    api.gate.now().ready().map_err(|_| Refusal::unavailable("this edge takes no new clients now"))?;
+    Ok(Json(Well { ok: true }))
 }

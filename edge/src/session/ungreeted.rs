@@ -42,7 +42,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
     /// Waits for a good hello and says welcome. None: there will be no session, the connection is closed.
     pub async fn greeted(mut self) -> Option<Session<S>> {
         let deadline = Instant::now() + self.services.times.hello;
-        let end = match timeout_at(deadline, self.hello()).await {
+        let mut gate = self.services.gate.watch();
+        let hello = tokio::select! {
+            biased;
+            hello = timeout_at(deadline, self.hello()) => hello,
+            _ = gate.wait_for(|c| c.draining) => Ok(Err(End::Silent(close::DRAINING))),
+        };
+        let end = match hello {
             Ok(Ok((hello, actor))) => return Some(self.welcome(hello, actor)),
             Ok(Err(end)) => end,
             Err(_) => End::Silent(close::HELLO_TIMEOUT),

@@ -253,7 +253,8 @@ async fn an_edge_that_leaves_answers_what_it_has_taken() {
     assert!(timeout(PATIENCE, idle.closed()).await.unwrap(), "nothing was asked");
     half.say(&GET[20..]).await;
     let answer = half.answer().await;
-    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    assert_eq!((answer.status, answer.header("connection")), (503, Some("close")), "whoever asks is to ask elsewhere");
+    assert!(answer.header("retry-after").is_some());
     up.say(&upgrade("")[20..]).await;
     let answer = up.answer().await;
     assert_eq!((answer.status, answer.code()), (503, Code::Unavailable.name().to_owned()));

@@ -1,11 +1,19 @@
 //! P6, the planned part: an edge that leaves says so first, finishes what was sent, and goes.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use natterjack_protocol::{close, codec::Codec, frame::ServerFrame};
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
-use crate::kit::{World, cid};
+use crate::{
+    kit::{World, cid, times},
+    raw_http::upgrade,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_was_sent_is_lost_when_the_edge_leaves() {
@@ -35,4 +43,84 @@ async fn nothing_that_was_sent_is_lost_when_the_edge_leaves() {
     idle.closes_with(close::DRAINING).await;
     timeout(Duration::from_secs(6), ended).await.unwrap().unwrap().unwrap();
     assert!(!world.health.report().parts.contains_key("edge"));
+}
+
+/// A new connection and one request. None: nobody listens there any more. Else all that came.
+async fn knock(addr: SocketAddr, request: &str) -> Option<String> {
+    let mut stream = timeout(Duration::from_secs(10), TcpStream::connect(addr)).await.ok()?.ok()?;
+    let mut answer = Vec::new();
+    let asked = async {
+        stream.write_all(request.as_bytes()).await?;
+        stream.read_to_end(&mut answer).await
+    };
+    // An error behind the answer is none.
+    let _ = timeout(Duration::from_secs(10), asked).await.unwrap();
+    Some(String::from_utf8_lossy(&answer).to_ascii_lowercase())
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")
+}
+
+/// Knocks until nobody listens, from many sides at once; how often it was answered.
+async fn besieged(addr: SocketAddr, requests: &[String]) -> usize {
+    let mut all = JoinSet::new();
+    for n in 0..12 {
+        let requests = requests.to_vec();
+        all.spawn(async move {
+            for count in 0.. {
+                let request = &requests[(n + count) % requests.len()];
+                let Some(answer) = knock(addr, request).await else { return count };
+                assert!(answer.starts_with("http/1.1 503 "), "{request}: {answer:?}");
+                assert!(answer.contains("\r\nretry-after: 1\r\n") && answer.contains("\r\nconnection: close\r\n"), "{request}: {answer:?}");
+                let body = answer.split_once("\r\n\r\n").unwrap().1;
+                let whole =
+                    if request.starts_with("HEAD") { body.is_empty() } else { body.contains("\"unavailable\"") && body.ends_with('}') };
+                assert!(whole, "{request}: {answer:?}");
+            }
+            unreachable!()
+        });
+    }
+    all.join_all().await.into_iter().sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_comes_while_it_leaves_is_answered_to_the_end() {
+    // Body: longer than the whole drain.
+    let mut world = World::with(&["ua"], natterjack_protocol::Times { body: Duration::from_secs(60), ..times() }).await;
+    let mut kept = world.dial().await;
+    kept.say(get("/ready")).await;
+    assert_eq!(kept.answer().await.status, 200);
+    let mut half = world.dial().await;
+    half.say("POST /v1/login HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n{\"name\":").await;
+    let mut silent = world.dial().await;
+    let mut socket = world.socket(Codec::Json).await;
+    let mut idle = world.client("ua", "d1", Codec::Json).await;
+    let (addr, begun) = (world.addr, Instant::now());
+    let ended = world.stop();
+    idle.until(|f| matches!(f, ServerFrame::Draining { .. })).await;
+    socket.closes_with(close::DRAINING).await;
+
+    kept.say(get("/v1/edges")).await;
+    let answer = kept.answer().await;
+    assert_eq!((answer.status, answer.header("retry-after"), answer.header("connection")), (503, Some("1"), Some("close")));
+    let post = "POST /v1/login HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}".to_owned();
+    let requests = [get("/ready"), get("/v1/edges"), upgrade(""), get("/health"), post, get("/ready").replace("GET", "HEAD")];
+    let answered = besieged(addr, &requests).await;
+    assert!(answered >= 300, "{answered} are too few to show anything");
+    let answer = half.answer().await;
+    assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"), "what is half is answered, too");
+    assert_eq!(silent.stream.read(&mut [0]).await.unwrap(), 0, "who has said nothing is told nothing");
+    timeout(Duration::from_secs(6), ended).await.unwrap().unwrap().unwrap();
+    assert!(begun.elapsed() > Duration::from_secs(3), "it stays as long as somebody comes, within its time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_checks_alone_keep_no_edge_and_are_answered() {
+    let mut world = World::start(&["ua"]).await;
+    let (addr, begun) = (world.addr, Instant::now());
+    let ended = world.stop();
+    assert!(besieged(addr, &[get("/ready"), get("/health")]).await > 0);
+    timeout(Duration::from_secs(6), ended).await.unwrap().unwrap().unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(3_300), "{:?}", begun.elapsed());
 }

@@ -51,7 +51,10 @@ async fn discovery_readiness_description_and_preflight() {
     })
     .await;
     assert_eq!(world.http("GET", "/ready", None, "").await.0, 200);
-    assert_eq!(world.http("GET", "/health", None, "").await.2["parts"]["edge"], "ok");
+    for path in ["/ready", "/health"] {
+        assert_eq!(world.http("GET", path, None, "").await.2, serde_json::json!({ "ok": true }), "no details for strangers");
+    }
+    assert_eq!(world.http("GET", "/metrics", None, "").await.2["code"], "not_found");
     assert_eq!(world.http("GET", "/v1/openapi.json", None, "").await.2["info"]["title"], "Natterjack");
     let (status, head, _) = world.http("OPTIONS", "/v1/groups", None, "").await;
     assert!(status == 204 && head.contains("access-control-allow-headers: authorization"), "{head}");

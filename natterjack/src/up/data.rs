@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use natterjack_runtime::resources::free_bytes;
 
 /// Below this a start would only fail a little later, and less clearly.
 const NEEDED: u64 = 256 << 20;
@@ -37,7 +38,7 @@ impl Folder {
     }
 
     pub fn free_bytes(&self) -> anyhow::Result<u64> {
-        free_bytes(&self.root)
+        free_bytes(&self.root).with_context(|| format!("asking for the free space of {}", self.root.display()))
     }
 
     pub fn nats(&self) -> PathBuf {
@@ -55,12 +56,6 @@ impl Folder {
     pub fn archive(&self) -> PathBuf {
         self.root.join("archive.db")
     }
-}
-
-/// Free bytes for us on the disk that holds `path`.
-pub fn free_bytes(path: &Path) -> anyhow::Result<u64> {
-    let s = rustix::fs::statvfs(path).with_context(|| format!("asking for the free space of {}", path.display()))?;
-    Ok(s.f_bavail.saturating_mul(s.f_frsize))
 }
 
 fn lock(root: &Path) -> anyhow::Result<File> {

@@ -88,8 +88,7 @@ fn arguments(settings: &Settings, forward: &Forward, ports: &Ports, index: usize
         ("edge.id", format!("edge-{}", index + 1)),
         ("edge.listen", std::net::SocketAddr::new(settings.up.host, ports.edges[index]).to_string()),
         ("nats.urls", settings.nats.urls.join(",")),
-        // This process has the one admin address.
-        ("admin.listen", String::new()),
+        ("admin.listen", ports.admin.map(|a| a[index + 1].to_string()).unwrap_or_default()),
         ("process.drain_seconds", settings.process.drain.as_secs().to_string()),
     ];
     let theirs = forward.set.iter().map(|(k, v)| (k.as_str(), v.clone()));

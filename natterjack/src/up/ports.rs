@@ -1,8 +1,9 @@
 //! Which ports `up` takes: what was asked for or nothing, otherwise the usual ones if they are free, else any free ones.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 use anyhow::bail;
+use natterjack_runtime::admin;
 
 use crate::settings::Up;
 
@@ -15,9 +16,12 @@ const NATS_HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub struct Ports {
     pub edges: [u16; 2],
     pub nats: u16,
+    /// For operators: of this process, and of each edge.
+    pub admin: Option<[SocketAddr; 3]>,
 }
 
-pub fn choose(up: &Up) -> anyhow::Result<Ports> {
+/// `operators`: `admin.listen`.
+pub fn choose(up: &Up, operators: Option<SocketAddr>) -> anyhow::Result<Ports> {
     let edges = match up.port {
         Some(p) => {
             for (port, what) in [(p, "--port"), (p + 1, "the second edge, next to --port")] {
@@ -45,7 +49,24 @@ pub fn choose(up: &Up) -> anyhow::Result<Ports> {
     if edges.contains(&nats) {
         bail!("--port and --nats-port overlap: edges take {} and {}, nats-server {nats}", edges[0], edges[1]);
     }
-    Ok(Ports { edges, nats })
+    let admin = operators.map(|addr| three(addr, [edges[0], edges[1], nats])).transpose()?;
+    Ok(Ports { edges, nats, admin })
+}
+
+/// Three next to each other, none of them taken by what has been chosen already.
+fn three(addr: SocketAddr, chosen: [u16; 3]) -> anyhow::Result<[SocketAddr; 3]> {
+    let from = |first: u16| [0, 1, 2].map(|n| SocketAddr::new(addr.ip(), first.saturating_add(n)));
+    if addr.port() != 0 {
+        for (at, what) in from(addr.port()).into_iter().zip(["", ", the first edge's", ", the second edge's"]) {
+            require(at.ip(), at.port(), &format!("admin.listen{what}"))?;
+        }
+        return Ok(from(addr.port()));
+    }
+    let usual = from(admin::PORT);
+    if usual.iter().all(|at| !chosen.contains(&at.port()) && is_free(at.ip(), at.port())) {
+        return Ok(usual);
+    }
+    Ok(any_free(addr.ip())?.map(|port| SocketAddr::new(addr.ip(), port)))
 }
 
 fn bind(host: IpAddr, port: u16) -> std::io::Result<TcpListener> {
@@ -93,10 +114,25 @@ mod tests {
     #[test]
     fn a_taken_port_is_an_error_only_if_it_was_asked_for() {
         let _taken = bind(up(None).host, EDGE + 1).unwrap();
-        let why = choose(&up(Some(EDGE))).unwrap_err().to_string();
+        let why = choose(&up(Some(EDGE)), None).unwrap_err().to_string();
         assert!(why.contains("8081") && why.contains("taken"), "{why}");
-        let chosen = choose(&up(None)).unwrap();
+        let chosen = choose(&up(None), None).unwrap();
         assert_ne!(chosen.edges[0], chosen.edges[1]);
         assert!(!chosen.edges.contains(&EDGE));
+    }
+
+    #[test]
+    fn each_process_has_an_address_for_operators() {
+        // An address of this test alone.
+        let ip = IpAddr::V4(Ipv4Addr::new(127, 77, 1, 2));
+        let at = |port| Some(SocketAddr::new(ip, port));
+        let free = Up { host: ip, ..up(None) };
+        assert_eq!(choose(&free, None).unwrap().admin, None);
+        assert_eq!(choose(&free, at(0)).unwrap().admin.map(|a| a.map(|a| a.port())), Some([9100, 9101, 9102]));
+        assert_eq!(choose(&free, at(9500)).unwrap().admin.map(|a| a.map(|a| a.port())), Some([9500, 9501, 9502]));
+        let _taken = bind(ip, 9101).unwrap();
+        assert!(choose(&free, at(0)).unwrap().admin.is_some_and(|a| a.iter().all(|a| a.port() != 9101)));
+        let why = choose(&free, at(9100)).unwrap_err().to_string();
+        assert!(why.contains("9101") && why.contains("admin.listen") && why.contains("first edge"), "{why}");
     }
 }

@@ -15,6 +15,8 @@ use crate::settings::Settings;
 struct State {
     urls: [String; 2],
     nats_url: String,
+    /// For operators: of this process, and of each edge.
+    admin: Option<[std::net::SocketAddr; 3]>,
     pids: Pids,
 }
 
@@ -42,6 +44,7 @@ impl StateFile {
         let state = State {
             urls: edges::urls(settings, ports),
             nats_url: format!("nats://127.0.0.1:{}", ports.nats),
+            admin: ports.admin,
             pids: Pids { up: std::process::id(), nats: None, edges: [None, None] },
         };
         Self { path: settings.up.state_file.clone(), state: Mutex::new((state, Written::NotYet)) }

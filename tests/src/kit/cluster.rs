@@ -47,6 +47,8 @@ pub struct ClusterSpec {
     pub edge_nodes: Vec<usize>,
     pub channel_nodes: Vec<usize>,
     pub persister_nodes: Vec<usize>,
+    /// Edge i is started by a shell that says this first, for instance `ulimit -n 256`.
+    pub edge_shell: Vec<String>,
     /// Edges speak TLS, with a certificate of the kit's own authority: [`Cluster::certificates`].
     pub tls: bool,
     /// nats-servers over TLS that let in only these: [`Cluster::secured_nats`].
@@ -71,6 +73,7 @@ impl Default for ClusterSpec {
             edge_nodes: Vec::new(),
             channel_nodes: Vec::new(),
             persister_nodes: Vec::new(),
+            edge_shell: Vec::new(),
             tls: false,
             secured_nats: None,
             set: Vec::new(),
@@ -237,11 +240,17 @@ impl Cluster {
             None => self.nats_urls(node(&self.spec.edge_nodes, i, self.spec.nats)).join(","),
         };
         let mut own = vec![("edge.id", format!("edge-{i}")), ("edge.listen", addr.to_string()), ("edge.url", self.edge_url(i))];
+        own.push(("admin.listen", self.edge_admin(i).to_string()));
         if let Some(files) = &self.certificates {
             own.push(("edge.tls.certificate", files.certificate.display().to_string()));
             own.push(("edge.tls.key", files.key.display().to_string()));
         }
-        self.role(format!("edge-{i}"), Role::Edge, nats, &own, format!("{}/ready", self.edge_url(i).replacen("ws", "http", 1)))
+        let process =
+            self.role(format!("edge-{i}"), Role::Edge, nats, &own, format!("{}/ready", self.edge_url(i).replacen("ws", "http", 1)));
+        match self.spec.edge_shell.get(i) {
+            Some(first) => process.behind(first),
+            None => process,
+        }
     }
 
     fn channel_process(&self, i: usize) -> Process {
@@ -318,6 +327,18 @@ impl Cluster {
 
     pub fn edge_addr(&self, i: usize) -> SocketAddr {
         self.net.edge(i)
+    }
+
+    /// `/health`, `/ready` and `/metrics` of edge `i`.
+    pub fn edge_admin(&self, i: usize) -> SocketAddr {
+        self.net.edge_admin(i)
+    }
+
+    /// What edge `i` counts, as Prometheus reads it.
+    pub async fn edge_metrics(&self, i: usize) -> String {
+        let (status, text) = Api::new(self.edge_admin(i), None).get("/metrics").await;
+        assert_eq!(status, 200, "{text}");
+        text.as_str().unwrap_or_default().to_owned()
     }
 
     /// `/health`, `/ready` and `/metrics` of persister `i`.

@@ -66,6 +66,10 @@ impl Subnet {
         (self.host(20 + i), EDGE_PORT).into()
     }
 
+    pub fn edge_admin(self, i: usize) -> SocketAddr {
+        (self.host(20 + i), ADMIN_PORT).into()
+    }
+
     pub fn channel(self, i: usize) -> SocketAddr {
         (self.host(60 + i), ADMIN_PORT).into()
     }

@@ -57,6 +57,14 @@ impl Process {
         self
     }
 
+    /// Started by a shell that says this first, and is the process afterwards.
+    pub fn behind(mut self, first: &str) -> Self {
+        let own = std::mem::replace(&mut self.program, "/bin/sh".into());
+        let shell = ["-c".to_owned(), format!("{first}; exec \"$0\" \"$@\""), own.display().to_string()];
+        self.args.splice(0..0, shell);
+        self
+    }
+
     /// For what takes longer to start.
     pub fn patient(mut self, start: Duration) -> Self {
         self.start = start;

@@ -124,9 +124,7 @@ pub async fn assert_thread(cluster: &Cluster, thread: &Thread, readers: &[(&str,
 
 /// A counter of an edge, summed over its labels.
 pub async fn counter(cluster: &Cluster, edge: usize, name: &str) -> f64 {
-    let (status, body) = cluster.anonymous(edge).get("/metrics").await;
-    assert_eq!(status, 200, "metrics: {body}");
-    sum_of(body.as_str().unwrap_or_default(), name)
+    sum_of(&cluster.edge_metrics(edge).await, name)
 }
 
 /// A metric in a Prometheus text, summed over its labels.

@@ -70,8 +70,7 @@ fn resident_kb(cluster: &Cluster) -> i64 {
 }
 
 async fn connections(cluster: &Cluster) -> f64 {
-    let (_, text) = cluster.anonymous(0).get("/metrics").await;
-    text.as_str().unwrap().lines().find_map(|l| l.strip_prefix("natterjack_edge_connections ")?.trim().parse().ok()).unwrap()
+    cluster.edge_metrics(0).await.lines().find_map(|l| l.strip_prefix("natterjack_edge_connections ")?.trim().parse().ok()).unwrap()
 }
 
 /// 24 connections that pipeline the largest pages and read nothing, or a KiB a second: they cost one page each at most, and not for long.

@@ -33,19 +33,20 @@ fn filled(name: &str, changes: &[(&str, String)]) -> String {
     })
 }
 
-struct Proxy {
-    process: Process,
-    addr: SocketAddr,
+pub struct Proxy {
+    pub process: Process,
+    pub addr: SocketAddr,
     certificates: Certificates,
 }
 
-/// None: it is not installed.
-async fn start(cluster: &Cluster, name: &str) -> Option<Proxy> {
+/// In front of every edge. None: it is not installed.
+pub async fn start(cluster: &Cluster, name: &str) -> Option<Proxy> {
     let Some(program) = binary::installed(name) else {
         eprintln!("\n==== SKIPPED: {name} is not installed, so its snippet in docs/operations.md was not run ====\n");
         return None;
     };
-    let (addr, edge) = (cluster.proxy_addr(), cluster.edge_addr(0).to_string());
+    let addr = cluster.proxy_addr();
+    let edges: Vec<String> = (0..cluster.spec().edges).map(|i| cluster.edge_addr(i).to_string()).collect();
     let folder = cluster.folder().join(name);
     std::fs::create_dir(&folder).unwrap();
     let certificates = Certificates::new(folder.clone(), vec![addr.ip().to_string()]);
@@ -55,7 +56,7 @@ async fn start(cluster: &Cluster, name: &str) -> Option<Proxy> {
     let (text, args): (String, &[&str]) = match name {
         "nginx" => {
             let changes = [
-                ("10.0.0.11:8080", edge),
+                ("server 10.0.0.11:8080;", edges.iter().map(|e| format!("server {e};")).collect()),
                 ("listen 443 ssl", format!("listen {addr} ssl")),
                 ("chat.example.org", "_".to_owned()),
                 ("/etc/ssl/chat.pem", cert),
@@ -71,13 +72,18 @@ async fn start(cluster: &Cluster, name: &str) -> Option<Proxy> {
             let both = folder.join("both.pem");
             std::fs::write(&both, [&certificates.certificate, &certificates.key].map(|f| std::fs::read_to_string(f).unwrap()).concat())
                 .unwrap();
-            let changes =
-                [("10.0.0.11:8080", edge), ("bind :443", format!("bind {addr}")), ("/etc/ssl/chat.pem", both.display().to_string())];
+            let servers: Vec<String> = edges.iter().enumerate().map(|(n, e)| format!("server edge{n} {e} check")).collect();
+            let servers = servers.join("\n    ");
+            let changes = [
+                ("server edge1 10.0.0.11:8080 check", servers),
+                ("bind :443", format!("bind {addr}")),
+                ("/etc/ssl/chat.pem", both.display().to_string()),
+            ];
             (filled(name, &changes) + "\n", &["-db", "-f"])
         }
         _ => {
             let changes = [
-                ("10.0.0.11:8080", edge),
+                ("10.0.0.11:8080", edges.join(" ")),
                 ("chat.example.org", format!("https://{addr}")),
                 ("/etc/ssl/chat.pem", cert),
                 ("/etc/ssl/chat.key", key),
@@ -96,7 +102,7 @@ async fn start(cluster: &Cluster, name: &str) -> Option<Proxy> {
 
 impl Proxy {
     /// A client with an address of its own.
-    async fn dial(&self, from: &str) -> RawHttp<TlsStream<tokio::net::TcpStream>> {
+    pub async fn dial(&self, from: &str) -> RawHttp<TlsStream<tokio::net::TcpStream>> {
         let connected = async {
             let socket = TcpSocket::new_v4().unwrap();
             socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
@@ -108,11 +114,11 @@ impl Proxy {
     }
 
     /// Caddy looks at the host.
-    fn to(&self, request: &str) -> String {
+    pub fn to(&self, request: &str) -> String {
         request.replace("Host: edge", &format!("Host: {}", self.addr))
     }
 
-    async fn socket(&self, from: &str, user: &User) -> RawWs {
+    pub async fn socket(&self, from: &str, user: &User) -> RawWs {
         let mut http = self.dial(from).await;
         http.say(self.to(&upgrade(""))).await;
         let answer = http.answer().await;
@@ -125,8 +131,7 @@ impl Proxy {
 
 /// Connections that the edge has now.
 async fn connections(cluster: &Cluster) -> usize {
-    let (_, text) = cluster.anonymous(0).get("/metrics").await;
-    let text = text.as_str().unwrap_or_default();
+    let text = cluster.edge_metrics(0).await;
     let line = text.lines().find_map(|l| l.strip_prefix("natterjack_edge_connections ")).unwrap_or_else(|| panic!("{text}"));
     line.trim().parse::<f64>().unwrap() as usize
 }

@@ -41,9 +41,7 @@ async fn shows(cluster: &Cluster, pair: &Pair) -> bool {
 }
 
 async fn metric(cluster: &Cluster, line: &str) -> String {
-    let (_, text) = cluster.anonymous(0).get("/metrics").await;
-    let text = text.as_str().unwrap().to_owned();
-    text.lines().find_map(|l| l.strip_prefix(line)).unwrap_or("absent").trim().to_owned()
+    cluster.edge_metrics(0).await.lines().find_map(|l| l.strip_prefix(line)).unwrap_or("absent").trim().to_owned()
 }
 
 /// What comes until the other side is done.

@@ -94,6 +94,13 @@ async fn four_processes_that_survive_what_happens_to_them() {
     }
 
     let before = state(&file).await;
+    // What is for operators is on addresses of its own, and each process has one.
+    for (n, metric) in ["natterjack_persister_", "natterjack_edge_", "natterjack_edge_"].into_iter().enumerate() {
+        let addr = before["admin"][n].as_str().unwrap().parse().unwrap();
+        let (status, text) = Api::new(addr, None).get("/metrics").await;
+        assert!(status == 200 && text.as_str().unwrap().contains(metric), "{n}: {text}");
+    }
+    assert_eq!(Api::new(edges[0], None).get("/metrics").await.0, 404);
     let all = ["/pids/up", "/pids/nats", "/pids/edges/0", "/pids/edges/1"].map(|at| pid(&before, at));
     let resident: u64 = all.iter().map(|pid| resident_mib(*pid)).sum();
     // Twice the target, because this is not the release build.

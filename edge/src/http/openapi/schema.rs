@@ -209,20 +209,5 @@ pub struct ThreadSummary {
     pub last: Option<Event>,
 }
 
-/// What the process says about itself.
-#[derive(Serialize, Deserialize, ToSchema)]
-pub struct Report {
-    pub ready: bool,
-    pub parts: BTreeMap<String, State>,
-}
-
-#[derive(Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    Ok,
-    /// Why.
-    Failing(String),
-}
-
 #[cfg(test)]
 mod tests;
