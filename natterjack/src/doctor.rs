@@ -1,6 +1,7 @@
 //! `natterjack doctor`: looks for what would keep Natterjack from running here, and says what to do about it.
 
 mod address;
+mod losses;
 mod nats;
 mod proxies;
 
@@ -95,6 +96,9 @@ async fn log(cfg: &NatsConfig) -> Vec<(&'static str, Result<String, String>)> {
         Err(e) => vec![carries, ("log", Err(format!("{e}; run `natterjack provision`")))],
         Ok(layout) => {
             let mut found = vec![carries, ("log", generations(layout)), ("clocks", clocks(&nats, layout).await)];
+            found.push(("log's end", losses::ends(&nats, layout).await));
+            let unknown = || "no persister answers, so what was lost is not known".to_owned();
+            found.push(("losses", Ok(losses::losses(&nats).await.unwrap_or_else(unknown))));
             // The other roles have no business with the edges' leases.
             if matches!(cfg.role, Some(Role::Edge | Role::Doctor)) {
                 let met = proxies::met(&Buckets::new(&nats, layout)).await.map_err(|e| e.to_string());

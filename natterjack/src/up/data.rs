@@ -40,6 +40,10 @@ impl Folder {
         free_bytes(&self.root)
     }
 
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub fn nats(&self) -> PathBuf {
         self.root.join("nats")
     }
