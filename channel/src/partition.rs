@@ -8,7 +8,9 @@ use std::{collections::VecDeque, sync::PoisonError, time::Duration};
 
 use async_nats::{Message, Subscriber};
 use futures_util::{StreamExt, future::BoxFuture};
-use natterjack_nats::{Batch, Buckets, KvError, LogReader, LogRecord, Position, Positions, Record, RoleLease, Start, Tail, time::Compared};
+use natterjack_nats::{
+    Batch, Buckets, KvError, LogBounds, LogReader, LogRecord, Position, Positions, Record, RoleLease, Start, Tail, time::Compared,
+};
 use natterjack_protocol::{Entry, MsgId, UserId};
 use tokio::{
     sync::watch,
@@ -35,7 +37,7 @@ use crate::{
 mod care;
 mod duty;
 
-const ROLE: &str = "channel";
+pub(crate) const ROLE: &str = "channel";
 /// Entries read, or published, before the loop looks at everything else: about 2 ms.
 const TURN: usize = 1_024;
 /// Control entries folded in one go.
@@ -92,6 +94,8 @@ struct Partition {
     /// The log's first id and its end when its bounds were asked last.
     log_first: MsgId,
     log_end: MsgId,
+    /// How things stood when they were asked for.
+    asked: Asked,
     /// The end mark of the generation: everything was read.
     end: Option<MsgId>,
     heir: Heir,
@@ -128,11 +132,28 @@ struct Partition {
     metrics: Metrics,
 }
 
+/// Before a question about the log's bounds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Asked {
+    read: MsgId,
+    epoch: u64,
+}
+
+/// The position, the log's bounds as of later, and whether the log lost what the position stands for.
+async fn asked(positions: &Positions, tail: &Tail, p: u32) -> Result<(Option<Position>, LogBounds, bool), String> {
+    let position = positions.load(p).await.map_err(|e| e.to_string())?;
+    let lost = match position {
+        Some(read) => tail.lost_its_end(p, read).await.map_err(|e| e.to_string())?,
+        None => false,
+    };
+    Ok((position, tail.bounds(p).await.map_err(|e| e.to_string())?, lost))
+}
+
 /// Runs one partition until `stop`, or until something ends it that waiting does not cure. What its map knows, if it has come to the end
 /// of its generation.
 pub(crate) async fn run(shared: &Shared, p: u32, status: &Status, heir: &Heir, stop: &CancellationToken) -> Result<Option<Last>, Error> {
     let begin = Partition::begin(shared.clone(), p, status.clone(), heir.clone());
-    let Some(mut partition) = stop.run_until_cancelled(begin).await else { return Ok(None) };
+    let Some(mut partition) = stop.run_until_cancelled(begin).await.transpose()? else { return Ok(None) };
     match stop.run_until_cancelled(partition.work()).await {
         Some(Err(e)) => Err(e),
         Some(Ok(())) | None => {
@@ -146,21 +167,22 @@ pub(crate) async fn run(shared: &Shared, p: u32, status: &Status, heir: &Heir, s
 
 impl Partition {
     /// Asks where to begin until it is told.
-    async fn begin(shared: Shared, p: u32, status: Status, heir: Heir) -> Self {
+    async fn begin(shared: Shared, p: u32, status: Status, heir: Heir) -> Result<Self, Error> {
         let times = &shared.times;
         let (own, tail) = (Buckets::new(&shared.frames, shared.layout), Tail::new(&shared.frames, shared.layout));
         let positions = Positions::new(&own, ROLE);
         let horizon_ms = times.horizon.as_millis() as u64;
-        let (bounds, position) = loop {
-            match (tail.bounds(p).await, positions.load(p).await) {
-                (Ok(b), Ok(position)) => break (b, position),
-                (Err(e), _) => status.set(Err(e.to_string())),
-                (_, Err(e)) => status.set(Err(e.to_string())),
+        let (position, bounds) = loop {
+            match asked(&positions, &tail, p).await {
+                Ok((Some(read), _, true)) => return Err(Error::LostEnd { p, read: read.id }),
+                Ok((position, bounds, _)) => break (position, bounds),
+                Err(why) => status.set(Err(why)),
             }
             tokio::time::sleep(RETRY).await;
         };
-        let log =
-            Log { first: bounds.first, last: bounds.last, now_ms: bounds.ts_ms, created_ms: bounds.created_ms, closed: shared.closed };
+        // Over, or about to be: there may be no later layout yet.
+        let closed = shared.closed || bounds.over;
+        let log = Log { first: bounds.first, last: bounds.last, now_ms: bounds.ts_ms, created_ms: bounds.created_ms, closed };
         let Plan { from, published, alarm } = start::choose(position, log, horizon_ms);
         if let Some(alarm) = alarm {
             tracing::error!(partition = p, ?position, ?log, alarm);
@@ -173,7 +195,7 @@ impl Partition {
             _ => Last::new(horizon_ms, known),
         };
         let lease = RoleLease::new(&own, ROLE, p, &shared.instance, times);
-        Self {
+        Ok(Self {
             p,
             outlet: Outlet::new(&shared.frames, shared.layout.generation, p, times),
             reader: LogReader::new(&shared.log, shared.layout, p, from),
@@ -190,8 +212,9 @@ impl Partition {
             set_back: 0,
             log_first: bounds.first,
             log_end: bounds.last,
+            asked: Asked::default(),
             // The mark itself may have expired, or was read by somebody long ago.
-            end: (shared.closed && known >= bounds.last).then_some(bounds.last),
+            end: (closed && known >= bounds.last).then_some(bounds.last),
             heir,
             horizon_open: known.is_none() && bounds.first.0 > 1,
             lease: None,
@@ -218,7 +241,7 @@ impl Partition {
             metrics: Metrics::new(p),
             status,
             shared,
-        }
+        })
     }
 
     async fn work(&mut self) -> Result<(), Error> {
@@ -348,6 +371,9 @@ impl Partition {
             // What was written may be lost: all that is unconfirmed goes out again. Edges drop what they have, by id.
             self.epoch = epoch;
             self.barrier = None;
+            // What was asked before may never be answered, and edges wait for a beat of after.
+            self.bounds = None;
+            self.ask_bounds();
             let again = self.window.rewind();
             self.metrics.republished.increment(again as u64);
             tracing::info!(partition = self.p, entries = again, "the connection broke; publishing again from the last confirmed entry");

@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use natterjack_nats::{Layout, Nats, NatsConfig, ServerTime};
+use natterjack_nats::{Above, Layout, Nats, NatsConfig, ServerTime, lost_end};
 use natterjack_protocol::{Times, thread::partition_of};
 use natterjack_runtime::{
     Health, Resources,
@@ -190,9 +190,15 @@ async fn keep(shared: Shared, p: u32, status: Status, heir: Heir, over: Cancella
         match partition::run(&shared, p, &status, &heir, &over).await {
             Ok(map) => return map,
             Err(e) => {
-                tracing::error!(partition = p, error = %e, "the partition begins again");
                 shared.ended.send_if_modified(|ended| ended.remove(&p));
                 status.set(Err(e.to_string()));
+                if let Some(known) = e.lost_end() {
+                    // Nothing is published, and no beat lets an edge send, until the log goes on where no id was ever given.
+                    let go_on = lost_end::go_on_above(&shared.log, shared.layout, p, partition::ROLE, known, Above::default());
+                    let _ = over.run_until_cancelled(go_on).await;
+                } else {
+                    tracing::error!(partition = p, error = %e, "the partition begins again");
+                }
             }
         }
         let _ = over.run_until_cancelled(tokio::time::sleep(RESTART)).await;

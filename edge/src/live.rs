@@ -15,7 +15,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use natterjack_nats::{Buckets, Layout, Nats, ServerTime, Tail};
+use natterjack_nats::{Buckets, Fence, Layout, Nats, ServerTime, Tail};
 use natterjack_protocol::{MsgId, Refusal, Thread, Times};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -71,6 +71,8 @@ pub(crate) enum Command {
 pub struct Live {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) nats: Nats,
+    /// Beats open it.
+    pub(crate) fence: Fence,
     pub(crate) buckets: Buckets,
     pub(crate) layout: Layout,
     pub(crate) times: Times,
@@ -136,6 +138,7 @@ pub async fn start(
         layout: *layout,
         times: cfg.times.clone(),
         clock: clock.clone(),
+        fence: Fence::new(nats, *layout),
         members: members.clone(),
         history: history.clone(),
         tail: Tail::new(nats, *layout),

@@ -126,7 +126,7 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
     let edges = Edges::start(&buckets, &cfg.edge_id, value.clone(), &cfg.times);
     let Some(edges) = stop.run_until_cancelled(edges).await.transpose()? else { return Ok(None) };
     let people = People::new(&buckets, &directory);
-    let publisher = Publisher::new(nats, layout, cfg.times.clone());
+    let publisher = Publisher::new(nats, layout, cfg.times.clone()).behind(live.fence.clone());
     let log = Log::new(nats, layout);
     let control = Control::new(log.clone(), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
     let threads = ThreadLists::new(&history, &people);

@@ -79,6 +79,7 @@ mod tests {
             created_ms: 1_000_000,
             ts_ms: 1_000_100,
             max_age: Duration::from_secs(1),
+            replicas: 1,
             origin: MsgId(100),
             over: false,
         };

@@ -131,8 +131,12 @@ impl Nats {
     /// Changes whenever something written or subscribed on this connection may have been lost: on a reconnect (counted before anything
     /// is written to the new connection), on a disconnect, a slow-consumer notice, a server that leaves. Compare it around a piece of work.
     pub fn epoch(&self) -> u64 {
-        // `connects` counts the first connection too.
-        self.client.statistics().connects.load(Ordering::Relaxed) + self.inner.notices.load(Ordering::Relaxed)
+        self.connections() + self.inner.notices.load(Ordering::Relaxed)
+    }
+
+    /// How many connections there have been, this one and the first included. Counted before anything is written to it.
+    pub(crate) fn connections(&self) -> u64 {
+        self.client.statistics().connects.load(Ordering::Relaxed)
     }
 
     /// For a connection beside this one.

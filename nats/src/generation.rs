@@ -22,6 +22,7 @@ use crate::{
     js::{self, Get, JsError},
     kv::{Buckets, KvError},
     layout::{Layout, LayoutError, Next},
+    lost_end::LostEnds,
     positions::Positions,
     provision::{self, ProvisionError, create_or_verify, first_seq, highest_id, wall_clock},
     subjects,
@@ -36,7 +37,8 @@ const ROOM: i64 = 16 << 20;
 const TRIES: u32 = 60;
 const PAUSE: Duration = Duration::from_millis(250);
 /// The roles that read the log and keep a position.
-const READERS: [&str; 2] = ["channel", "persister"];
+const READERS: [&str; 2] = ["channel", ARCHIVE];
+const ARCHIVE: &str = "persister";
 /// Ids that may have been given above the highest that anybody remembers. 2^32 is 49,000 entries a second of one partition over the 24 h
 /// that the log keeps; one nats-server stores fewer. Of the 2^53 ids there are, a new generation takes as many as 17 minutes do.
 const FORGOTTEN: u64 = 1 << 32;
@@ -72,13 +74,16 @@ async fn renewed(nats: &Nats, found: u32, above: Above) -> Result<Layout, Provis
             return Ok(layout);
         }
         if let Some(former) = layout.before() {
-            is_read_to_its_end(nats, former).await?;
+            is_read_to_its_end(nats, former, layout).await?;
         }
         let mut highest = above.id;
-        for l in layout.before().into_iter().chain([layout]) {
-            let buckets = Buckets::new(nats, l);
-            for (p, role) in (0..l.partitions).flat_map(|p| READERS.map(|role| (p, role))) {
-                highest = highest.max(Positions::new(&buckets, role).load(p).await?.map_or(MsgId::NONE, |p| p.id));
+        let (tail, buckets, notes) = (Tail::new(nats, layout), Buckets::new(nats, layout), LostEnds::new(nats, layout));
+        for (p, role) in (0..layout.partitions).flat_map(|p| READERS.map(|role| (p, role))) {
+            let Some(read) = Positions::new(&buckets, role).load(p).await? else { continue };
+            highest = highest.max(read.id);
+            // Nobody can tell any more when its streams are closed.
+            if tail.lost_its_end(p, read).await.map_err(|e| unknown(layout.generation, p, &e))? {
+                notes.note(p, read.id).await?;
             }
         }
         let highest = highest.0.max(highest_id(nats).await?);
@@ -115,7 +120,7 @@ async fn switch_to(nats: &Nats, cfg: &NatsConfig, times: &Times, partitions: u32
         return Ok(layout);
     }
     if let Some(former) = layout.before() {
-        is_read_to_its_end(nats, former).await?;
+        is_read_to_its_end(nats, former, layout).await?;
     }
     let share = share(nats, layout, partitions.max(1)).await?;
     begin(nats, layout, Next { max_bytes: cfg.max_bytes.unwrap_or(share.max_bytes), ..share }).await?;
@@ -123,13 +128,21 @@ async fn switch_to(nats: &Nats, cfg: &NatsConfig, times: &Times, partitions: u32
 }
 
 /// A layout names two generations, so the one before them must not be needed any more.
-async fn is_read_to_its_end(nats: &Nats, former: Layout) -> Result<(), ProvisionError> {
-    let (tail, buckets) = (Tail::new(nats, former), Buckets::new(nats, former));
+async fn is_read_to_its_end(nats: &Nats, former: Layout, now: Layout) -> Result<(), ProvisionError> {
+    let (tail, buckets, notes) = (Tail::new(nats, former), Buckets::new(nats, former), LostEnds::new(nats, former));
     for p in 0..former.partitions {
+        let noted = notes.of(p).await?.is_some();
         let bounds = tail.bounds(p).await.map_err(|e| unknown(former.generation, p, &e))?;
         for role in READERS {
-            let position = Positions::new(&buckets, role).load(p).await?;
-            if bounds.entries > 0 && position.is_none_or(|p| p.id < bounds.last) {
+            let read = Positions::new(&buckets, role).load(p).await?.unwrap_or_default();
+            // What a lost end leaves to be done is done when the archive stands right below what follows.
+            let whole = if role == ARCHIVE && (noted || read.id > bounds.last) {
+                let origin = Tail::new(nats, now).bounds(0).await.map_err(|e| unknown(now.generation, 0, &e))?.origin;
+                MsgId(origin.0 - 1)
+            } else {
+                bounds.last
+            };
+            if bounds.entries > 0 && read.id < whole {
                 return Err(ProvisionError::Unarchived(former.generation));
             }
         }

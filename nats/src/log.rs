@@ -58,6 +58,14 @@ impl Log {
         Ok((after < end).then_some((former, end)))
     }
 
+    /// The last id of the thread's partition in the former generation, if there is one.
+    pub async fn former_end(&self, thread: &Thread) -> Result<Option<MsgId>, TailError> {
+        match &self.former {
+            Some(former) => former.end(thread).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Is this generation over? Then there may be a newer layout, which has to be asked for.
     pub async fn is_over(&self, thread: &Thread) -> Result<bool, TailError> {
         Ok(self.now.bounds(self.layout.partition(thread)).await?.over)
@@ -170,7 +178,7 @@ impl Log {
 /// Nothing of `now` has expired yet, so it goes on where `before` ends. Pure.
 fn join(before: LogBounds, now: LogBounds) -> LogBounds {
     let first_ts_ms = if before.entries > 0 { before.first_ts_ms } else { now.first_ts_ms };
-    LogBounds { first: before.first, entries: before.entries + now.entries, first_ts_ms, ..now }
+    LogBounds { first: before.first, origin: before.origin, entries: before.entries + now.entries, first_ts_ms, ..now }
 }
 
 async fn first_at(tail: &Tail, p: u32, from: MsgId, to: MsgId, ts: u64) -> Result<MsgId, TailError> {

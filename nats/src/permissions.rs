@@ -12,7 +12,10 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::subjects::{self, any};
+use crate::{
+    lost_end,
+    subjects::{self, any},
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -140,11 +143,12 @@ impl Role {
                 generations(),
                 [subjects::SIGNING_KEYS, subjects::REVOKED, any::NOTHING_BEFORE].map(|keys| key(subjects::CONTROL, keys)).into(),
                 state.collect(),
-                vec![answers(Self::Edge), answers(Self::Channel)],
+                vec![answers(Self::Edge), answers(Self::Channel), answers(Self::Doctor)],
             ]
             .concat(),
             Self::Provision => generations(),
-            Self::Doctor => Vec::new(),
+            // What was lost.
+            Self::Doctor => said(&[subjects::HISTORY]),
         }
     }
 
@@ -167,9 +171,10 @@ impl Role {
     }
 }
 
-/// What makes one generation end and another begin.
+/// What makes one generation end and another begin, and where it is noted that one lost its end.
 fn generations() -> Vec<String> {
-    vec![any::END.to_owned(), subjects::bucket_key(subjects::CONTROL, subjects::LAYOUT_KEY)]
+    let control = |key: &str| subjects::bucket_key(subjects::CONTROL, key);
+    vec![any::END.to_owned(), control(subjects::LAYOUT_KEY), control(&any::position_keys(lost_end::NOTE))]
 }
 
 fn buckets(kv_shards: u32) -> Vec<String> {
@@ -262,12 +267,13 @@ mod tests {
         only(&[Edge, Persister], &subjects::live_user_x(user));
         only(&[Edge], &subjects::live_group_x(group));
         only(&[Edge], &subjects::heads(7, 3));
-        only(&[Edge, Channel], subjects::HISTORY);
+        only(&[Edge, Channel, Doctor], subjects::HISTORY);
         only(&[Edge, Channel], subjects::DIRECTORY);
         let key = subjects::bucket_key;
         only(&[Channel, Persister], &key(&subjects::groups_bucket(1), "g"));
         only(&[Channel, Persister], &key(&subjects::users_bucket(0), &subjects::threads_key(user)));
         only(&[Channel, Persister, Provision], &key(subjects::CONTROL, subjects::LAYOUT_KEY));
+        only(&[Channel, Persister, Provision], &key(subjects::CONTROL, &subjects::position_key(lost_end::NOTE, 7, 3)));
         only(&[Persister], &key(subjects::CONTROL, &subjects::signing_key("k")));
         only(&[Persister], &key(subjects::CONTROL, &subjects::revoked_key("f")));
         only(&[Persister], &key(subjects::CONTROL, &subjects::nothing_before(7)));

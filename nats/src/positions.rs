@@ -9,7 +9,7 @@ use crate::{
     subjects,
 };
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     pub id: MsgId,
     /// When the log stored that entry, milliseconds since 1970.

@@ -66,16 +66,27 @@ pub async fn provision_at(nats: &Nats, cfg: &NatsConfig, times: &Times, now_ms: 
     for wanted in buckets(cfg, times) {
         create_or_verify(nats, wanted, true).await?;
     }
-    let mut layout = agree_on_layout(nats, cfg).await?;
-    while let Some(next) = layout.next {
-        layout = generation::finish(nats, now_ms, next).await?;
+    loop {
+        let mut layout = agree_on_layout(nats, cfg).await?;
+        while let Some(next) = layout.next {
+            layout = generation::finish(nats, now_ms, next).await?;
+        }
+        match make_log(nats, layout, cfg, times, now_ms).await {
+            Ok(()) => return Ok(layout),
+            // Somebody switches in this moment.
+            Err(ProvisionError::Drift { .. }) if Layout::load(nats).await? != layout => {}
+            Err(e) => return Err(e),
+        }
     }
+}
+
+async fn make_log(nats: &Nats, layout: Layout, cfg: &NatsConfig, times: &Times, now_ms: u64) -> Result<(), ProvisionError> {
     let above = highest_id(nats).await?;
     for p in 0..layout.partitions {
         let wanted = log_stream(layout.generation, p, first_seq(now_ms, above), cfg, times);
         create_or_verify(nats, wanted, cfg.max_bytes.is_some()).await?;
     }
-    Ok(layout)
+    Ok(())
 }
 
 /// Ids of a later generation are always larger, and stay below 2^53 until 2095: 12 bits are 4 M entries a second and partition.

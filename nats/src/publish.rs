@@ -16,6 +16,7 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     connect::Nats,
+    fence::Fence,
     inbox::RequestError,
     js::{self, JsError, code},
     layout::Layout,
@@ -24,6 +25,8 @@ use crate::{
 
 /// Acknowledgements in flight per process: latency = window / rate, 10 ms at 100 k/s.
 const IN_FLIGHT: usize = 1_000;
+/// Between looks at a fence.
+const FENCED: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
@@ -58,30 +61,39 @@ pub struct Publisher {
     window: Arc<Semaphore>,
     /// The log takes no batches: its streams, or its servers, are older than those.
     one_by_one: Arc<AtomicBool>,
+    fence: Fence,
 }
 
 impl Publisher {
     pub fn new(nats: &Nats, layout: Layout, times: Times) -> Self {
         let one_by_one = Arc::new(AtomicBool::new(!nats.client.is_server_compatible(2, 14, 0)));
-        Self { nats: nats.clone(), layout, times, window: Arc::new(Semaphore::new(IN_FLIGHT)), one_by_one }
+        let fence = Fence::new(nats, layout);
+        Self { nats: nats.clone(), layout, times, window: Arc::new(Semaphore::new(IN_FLIGHT)), one_by_one, fence }
+    }
+
+    /// Waits where this one is closed.
+    #[must_use]
+    pub fn behind(self, fence: Fence) -> Self {
+        Self { fence, ..self }
     }
 
     /// A message or an operation. `msg_id`: `Cid::dedupe_id`.
     pub async fn message(&self, thread: &Thread, msg_id: &str, payload: Bytes) -> Result<Stored, PublishError> {
-        let subject = subjects::chat(self.layout.generation, self.layout.partition(thread), thread);
-        self.until_known(&subject, msg_id, None, payload).await
+        let p = self.layout.partition(thread);
+        self.until_known(p, &subjects::chat(self.layout.generation, p, thread), msg_id, None, payload).await
     }
 
     /// Several of one sender, (`Cid::dedupe_id`, payload), in this order: each is stored only if the log has all before it (ADR 7).
     /// Tried once. False: the first few may be stored, the same Msg-Ids are safe to publish again, one after the other.
     pub async fn batch(&self, thread: &Thread, messages: Vec<(String, Bytes)>) -> bool {
-        if self.one_by_one.load(Relaxed) {
+        let p = self.layout.partition(thread);
+        if self.one_by_one.load(Relaxed) || !self.fence.is_open(p) {
             return false;
         }
         let many = u32::try_from(messages.len()).unwrap_or(u32::MAX);
         let permits = tokio::time::timeout(self.times.ack_timeout, self.window.acquire_many(many)).await;
         let Ok(Ok(_permits)) = permits else { return false };
-        let subject = subjects::chat(self.layout.generation, self.layout.partition(thread), thread);
+        let subject = subjects::chat(self.layout.generation, p, thread);
         let with_headers = |(msg_id, payload): (String, Bytes)| {
             let mut headers = HeaderMap::new();
             headers.insert("Nats-Msg-Id", msg_id);
@@ -104,8 +116,8 @@ impl Publisher {
 
     /// A control entry; `expected` is the thread's last control entry in this stream, `MsgId::NONE` if it has none.
     pub async fn control(&self, thread: &Thread, op_id: &str, payload: Bytes, expected: MsgId) -> Result<Stored, PublishError> {
-        let subject = subjects::ctl(self.layout.generation, self.layout.partition(thread), thread);
-        self.until_known(&subject, op_id, Some(expected), payload).await
+        let p = self.layout.partition(thread);
+        self.until_known(p, &subjects::ctl(self.layout.generation, p, thread), op_id, Some(expected), payload).await
     }
 
     /// Stops taking new entries. Those in flight finish with the attempt they are in.
@@ -118,11 +130,24 @@ impl Publisher {
         self.window.available_permits()
     }
 
-    async fn until_known(&self, subject: &str, msg_id: &str, expected: Option<MsgId>, payload: Bytes) -> Result<Stored, PublishError> {
+    async fn until_known(
+        &self,
+        p: u32,
+        subject: &str,
+        msg_id: &str,
+        expected: Option<MsgId>,
+        payload: Bytes,
+    ) -> Result<Stored, PublishError> {
         let deadline = Instant::now() + self.times.publish_deadline;
         let permit = tokio::time::timeout_at(deadline, self.window.acquire()).await;
         let _permit = permit.map_err(|_| PublishError::Deadline("too many are in flight".into()))?.map_err(|_| PublishError::Closed)?;
         let mut pause = Duration::from_millis(20);
+        while !self.fence.is_open(p) {
+            if Instant::now() + FENCED >= deadline || self.window.is_closed() {
+                return Err(PublishError::Deadline("the server has come anew, and nobody has looked yet whether its log is whole".into()));
+            }
+            tokio::time::sleep(FENCED).await;
+        }
         loop {
             let timeout = self.times.ack_timeout.min(deadline.saturating_duration_since(Instant::now()));
             let mut headers = HeaderMap::new();
@@ -145,6 +170,9 @@ impl Publisher {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(250));
+            while !self.fence.is_open(p) && Instant::now() + FENCED < deadline {
+                tokio::time::sleep(FENCED).await;
+            }
         }
     }
 }

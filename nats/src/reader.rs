@@ -14,9 +14,10 @@ use crate::{
     fanin::FanIn,
     js::{JsError, code},
     layout::Layout,
+    positions::Position,
     pull::{Consumer, Delivered, From, Pace, Pull},
     subjects,
-    tail::LogRecord,
+    tail::{LogRecord, Tail, TailError},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,10 +89,14 @@ pub struct Batch {
 pub enum ReadError {
     #[error("partition {0} of the log does not exist; run `natterjack provision`")]
     NoStream(u32),
+    /// For `lost_end::go_on_above`.
+    #[error("partition {p} of the log ends before {read}, which was read of it: it lost its end, or is an older copy")]
+    LostEnd { p: u32, read: MsgId },
 }
 
 pub struct LogReader {
     nats: Nats,
+    layout: Layout,
     stream: String,
     end: String,
     p: u32,
@@ -108,7 +113,13 @@ pub struct LogReader {
     way: Way,
     /// A consumer being made. Kept over calls: a caller that drops its wait five times a second would otherwise begin the pause anew
     /// each time, and never read again.
-    opening: Option<BoxFuture<'static, Result<Pull, JsError>>>,
+    opening: Option<BoxFuture<'static, Result<Pull, Unopened>>>,
+}
+
+/// Why there is no consumer.
+enum Unopened {
+    NotNow(String),
+    No(ReadError),
 }
 
 /// What the log comes over.
@@ -158,6 +169,7 @@ impl LogReader {
     fn at(pace: Pace, way: Way, nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
         Self {
             nats: nats.clone(),
+            layout,
             stream: subjects::stream(layout.generation, p),
             end: subjects::end(layout.generation, p),
             p,
@@ -303,22 +315,34 @@ impl LogReader {
                 _ => From::Sequence(self.position.0 + 1),
             };
             let (nats, stream, pause) = (&self.nats, &self.stream, &mut self.pause);
-            let (pace, way) = (self.pace, self.way);
+            let (pace, way, layout, p, read) = (self.pace, self.way, self.layout, self.p, self.position);
             let opening = self.opening.get_or_insert_with(|| {
                 let (nats, stream, wait) = (nats.clone(), stream.clone(), *pause);
                 *pause = (wait * 2).clamp(Duration::from_millis(50), Duration::from_millis(500));
                 Box::pin(async move {
                     tokio::time::sleep(wait).await;
-                    open(&nats, &stream, from, pace, way).await
+                    let not_now = |e: &dyn std::fmt::Display| Unopened::NotNow(e.to_string());
+                    // Consumers die with the server that loses its end, so this is asked before anything is read of what it became.
+                    let tail = Tail::new(&nats, layout);
+                    match tail.lost_its_end(p, Position { id: read, ts: 0 }).await {
+                        Ok(false) => {}
+                        Ok(true) => return Err(Unopened::No(ReadError::LostEnd { p, read })),
+                        // Without a layout there would be no reader; in a restarting cluster a stream is found late.
+                        Err(TailError::NoStream(p)) => return Err(Unopened::No(ReadError::NoStream(p))),
+                        Err(e) => return Err(not_now(&e)),
+                    }
+                    open(&nats, &stream, from, pace, way).await.map_err(|e| match e.err_code() {
+                        code::STREAM_NOT_FOUND => Unopened::No(ReadError::NoStream(p)),
+                        _ => not_now(&e),
+                    })
                 })
             });
             let opened = opening.await;
             self.opening = None;
             match opened {
                 Ok(pull) => self.pull = Some(pull),
-                // Without a layout there would be no reader; in a restarting cluster a stream is found late.
-                Err(e @ JsError::Api { .. }) if e.err_code() == code::STREAM_NOT_FOUND => return Err(ReadError::NoStream(self.p)),
-                Err(e) => tracing::debug!(stream = self.stream, error = %e, "no consumer yet"),
+                Err(Unopened::No(e)) => return Err(e),
+                Err(Unopened::NotNow(why)) => tracing::debug!(stream = self.stream, why, "no consumer yet"),
             }
         }
     }

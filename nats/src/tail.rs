@@ -58,6 +58,8 @@ pub struct LogBounds {
     /// The leader's clock: the log's now.
     pub ts_ms: u64,
     pub max_age: Duration,
+    /// Of the stream.
+    pub replicas: usize,
     /// The first id there could ever be: if `first` is above it, something has expired.
     pub origin: MsgId,
     /// The generation is over, nothing is stored here any more.
@@ -254,9 +256,16 @@ impl Tail {
             created_ms: time(&info.created)?,
             ts_ms: time(&info.ts)?,
             max_age: info.config.max_age,
+            replicas: info.config.num_replicas,
             origin: MsgId(info.config.first_sequence.unwrap_or(1)),
             over: info.config.subjects == [subjects::end(self.layout.generation, p)],
         })
+    }
+
+    /// When what stands under this id was stored, whatever it is. By the leader.
+    pub async fn stored_at(&self, p: u32, id: MsgId) -> Result<Option<u64>, TailError> {
+        let stream = subjects::stream(self.layout.generation, p);
+        Ok(js::leader_get(&self.nats, &stream, Get::Seq(id.0)).await?.map(|m| m.ts))
     }
 
     /// The first entries from `begin` on, of both subjects in one order, at most `most`, and how many match beyond them. By Direct Get.

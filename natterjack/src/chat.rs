@@ -4,7 +4,7 @@
 //! When standard input ends it waits until the outbox is empty: exit 0, or 1 with the number of messages that were not sent.
 
 mod act;
-mod day;
+pub(crate) mod day;
 mod full;
 mod input;
 mod line;

@@ -1,6 +1,7 @@
 //! `natterjack doctor`: looks for what would keep Natterjack from running here, and says what to do about it.
 
 mod address;
+mod losses;
 mod nats;
 mod operators;
 mod proxies;
@@ -105,6 +106,9 @@ async fn log(cfg: &NatsConfig) -> Vec<(&'static str, Result<String, String>)> {
             let room = Room::of(&nats, &layout).await.map_err(|e| e.to_string());
             let room = room.and_then(|room| room.map_or_else(|| Ok("no limit of bytes".into()), |r| r.check()));
             let mut found = vec![carries, ("log", generations(layout)), ("room", room), ("clocks", clocks(&nats, layout).await)];
+            found.push(("log's end", losses::ends(&nats, layout).await));
+            let unknown = || "no persister answers, so what was lost is not known".to_owned();
+            found.push(("losses", Ok(losses::losses(&nats).await.unwrap_or_else(unknown))));
             // The other roles have no business with the edges' leases.
             if matches!(cfg.role, Some(Role::Edge | Role::Doctor)) {
                 let met = proxies::met(&Buckets::new(&nats, layout)).await.map_err(|e| e.to_string());

@@ -6,6 +6,7 @@
 mod backoff;
 mod data;
 mod edges;
+mod mark;
 pub mod nats_server;
 mod ports;
 mod state;
@@ -33,6 +34,8 @@ pub struct Forward {
 
 /// Everything answers within a second on an idle machine; a cold disk or a long replay of the log takes longer.
 const READY: Duration = Duration::from_secs(60);
+/// Between attempts to begin a new generation of the log.
+const AGAIN: Duration = Duration::from_secs(1);
 /// After the edges' 20 s: channel and persister write what they hold (10 s), nats-server closes its files (5 s).
 const REST_OF_DRAIN: Duration = Duration::from_secs(15);
 
@@ -40,6 +43,7 @@ pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool
     let drain = settings.process.drain + REST_OF_DRAIN;
     let life = Lifecycle::install(lifecycle::Options { drain, die_with_parent })?;
     let data = data::Folder::open(&settings.up.data)?;
+    let (mark, last_end) = mark::Mark::read(data.root())?;
     let server = nats_server::find(settings.up.nats_server.as_deref()).await?;
     let ports = ports::choose(&settings.up, settings.admin)?;
     let admin = Admin::bind(ports.admin.map(|a| a[0])).await?;
@@ -67,6 +71,10 @@ pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool
         Ok(())
     };
     let edges = async {
+        // Nobody sends before the log goes on where no id was ever given.
+        if let Some(()) = edges_stop.run_until_cancelled(after_the_last_end(&settings, last_end)).await.transpose()? {
+            mark.set()?;
+        }
         let ended = edges::keep(&settings, &forward, &ports, state.clone(), unclean.clone(), edges_stop.clone()).await;
         roles_stop.cancel();
         ended
@@ -99,6 +107,8 @@ pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool
     let ended = life.run(Box::pin(work)).await;
     state.remove();
     ended??;
+    // nats-server has ended, too: what it had is with the kernel, and most likely on the disk.
+    mark.clear();
     unclean.check()?;
     tracing::info!("stopped cleanly: everything that was acknowledged is in the log, the archive and the log are closed");
     Ok(())
@@ -109,6 +119,23 @@ async fn provision(settings: &Settings, data: &data::Folder) -> anyhow::Result<(
     let log = || format!("nats-server says why in {}", data.nats_log().display());
     let nats = Nats::connect(&settings.nats, "up").await.with_context(log)?;
     natterjack_nats::provision(&nats, &settings.nats, &settings.times).await.with_context(log)?;
+    Ok(())
+}
+
+/// A log that is synced every 100 ms may have lost its last entries with the machine, and what they were nobody can know. So it goes on in a
+/// new generation, above all ids that can have been given.
+async fn after_the_last_end(settings: &Settings, last_end: mark::LastEnd) -> anyhow::Result<()> {
+    if last_end != mark::LastEnd::Machine {
+        return Ok(());
+    }
+    tracing::warn!("the machine went down while natterjack ran; the log goes on in a new generation, what was not on the disk yet is lost");
+    let nats = Nats::connect(&settings.nats, "up").await?;
+    let found = natterjack_nats::Layout::load(&nats).await?.generation;
+    while let Err(e) = natterjack_nats::renew(&nats, found, natterjack_nats::Above::default()).await {
+        // Most often the generation before is still being archived, by the roles beside us.
+        tracing::warn!(error = %e, "the new generation waits");
+        tokio::time::sleep(AGAIN).await;
+    }
     Ok(())
 }
 

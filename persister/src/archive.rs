@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{Buckets, Layout, LogBounds, LogReader, Nats, Positions, ReadError, RoleLease, Start, Tail};
+use natterjack_nats::{Buckets, Layout, LogBounds, LogReader, Nats, Positions, ReadError, Record, RoleLease, Start, Tail};
 use natterjack_protocol::{MsgId, Times};
 use natterjack_runtime::health::{self, Reader, Readers};
 use tokio::{
@@ -39,6 +39,8 @@ const FINISH: Duration = Duration::from_secs(5);
 pub const ROLE: &str = "persister";
 /// Each partition is a part of the process's health.
 const PART: &str = "archive";
+
+mod lost;
 
 type Mirror = watch::Sender<Option<natterjack_nats::Position>>;
 
@@ -88,12 +90,28 @@ impl<S: Store> Archive<S> {
                 stop.cancelled().await;
                 sleep(FINISH).await;
             };
-            tokio::select! {
+            let lost = tokio::select! {
                 biased;
                 // Dropped in the middle of a write: the new holder starts at the watermark and writes the same rows again.
-                _ = held.wait_for(|h| !h) => tracing::info!(p, "another persister reads this partition now"),
-                done = self.read(p, reader, stop, &mirror) => done?,
-                () = late => tracing::warn!(p, "stopped before all of the log was archived; the log keeps the rest"),
+                _ = held.wait_for(|h| !h) => {
+                    tracing::info!(p, "another persister reads this partition now");
+                    None
+                }
+                done = Box::pin(self.read(p, reader, stop, &mirror)) => match done {
+                    Err(ReadError::LostEnd { read, .. }) => Some(read),
+                    done => {
+                        done?;
+                        None
+                    }
+                },
+                () = late => {
+                    tracing::warn!(p, "stopped before all of the log was archived; the log keeps the rest");
+                    None
+                }
+            };
+            if let Some(read) = lost {
+                let writer = Writer { store: &self.store, reader };
+                let _ = stop.run_until_cancelled(self.go_on_above(&writer, p, read)).await;
             }
             lease.release().await;
         }
@@ -113,13 +131,14 @@ impl<S: Store> Archive<S> {
             mirror.send_replace(Some(natterjack_nats::Position { id: found.id, ts: found.ts }));
         }
         let mut position = found.unwrap_or_default();
-        let bounds = self.bounds(Tail::new(&self.nats, self.layout), p).await;
-        if position.id > bounds.last {
-            // It gives these ids once more, and behind the watermark nobody would look for them. Not complete: see docs/guarantees.md, P1.
-            tracing::error!(p, archived = %position.id, last = %bounds.last, "the log ends before what is archived: it lost its end");
-            metrics::counter!("natterjack_persister_lost_ends_total").increment(1);
-            position = Position { id: MsgId(bounds.first.0.saturating_sub(1)), ts: 0 };
+        reader.doing("compares the end of the log with the archive");
+        self.compare(&writer, p, position).await?;
+        position = self.skip_what_is_lost(&writer, key, position).await;
+        if self.is_over(p, position).await {
+            position = self.end(&writer, key, position).await?;
+            mirror.send_replace(Some(natterjack_nats::Position { id: position.id, ts: position.ts }));
         }
+        let bounds = self.bounds(Tail::new(&self.nats, self.layout), p).await;
         let mut log = LogReader::fetching(&self.nats, self.layout, p, Start::After(position.id));
         reader.at(read_up_to(position, &bounds).0);
         tracing::debug!(p, position = %position.id, "archiving");
@@ -144,10 +163,10 @@ impl<S: Store> Archive<S> {
             let rate = batch.records.len() as f64 / (read - asked).as_secs_f64();
             asked = read;
             metrics::gauge!("natterjack_persister_lag_entries", "partition" => p.to_string()).set(batch.pending as f64);
-            if let Some((from, to)) = batch.hole {
-                tracing::error!(p, %from, %to, "entries are gone from the log before they were archived");
-                metrics::counter!("natterjack_persister_holes_total").increment(1);
+            if let (Some((first, last)), Some(next)) = (batch.hole, batch.records.first()) {
+                self.lose(&writer, key, (first, last), (position.ts, next.ts())).await;
             }
+            let over = matches!(batch.records.last(), Some(Record::End { .. }));
             let entries = batch.records.len() as u64;
             let history = self.history.current();
             reader.doing("judges late entries");
@@ -164,6 +183,10 @@ impl<S: Store> Archive<S> {
             reader.at(position.id.0);
             mirror.send_replace(Some(natterjack_nats::Position { id: end.id, ts: end.ts }));
             metrics::counter!("natterjack_persister_archived_entries_total").increment(entries);
+            if over {
+                position = self.end(&writer, key, position).await?;
+                mirror.send_replace(Some(natterjack_nats::Position { id: position.id, ts: position.ts }));
+            }
             if !behind {
                 let soon = self.times.batch / 5;
                 let pause = if rate * soon.as_secs_f64() < FEW { soon } else { self.times.batch };
@@ -181,8 +204,9 @@ impl<S: Store> Archive<S> {
             loop {
                 let bounds = self.bounds(Tail::new(&self.nats, former), partition).await;
                 let position = writer.until_it_works("read the watermark", || store.position(key)).await.unwrap_or_default();
+                let whole = self.whole(writer, former, partition, position, bounds).await;
                 // What has expired was archived, or else is lost by now.
-                if position.id >= bounds.last || bounds.entries == 0 {
+                if position.id >= whole || bounds.entries == 0 {
                     break;
                 }
                 sleep(LOOK).await;

@@ -12,7 +12,7 @@ use natterjack_protocol::{
     Code, Event, Most, MsgId, Refusal, Thread, Times, UserId,
     frame::Page,
     limits,
-    rpc::{Access, At, HistoryAnswer, HistoryRequest},
+    rpc::{Access, At, HistoryAnswer, HistoryRequest, Lost},
 };
 
 use tokio::sync::Semaphore;
@@ -176,6 +176,7 @@ fn about(request: &HistoryRequest) -> Option<&Thread> {
         | HistoryRequest::Between { thread, .. }
         | HistoryRequest::FindCid { thread, .. }
         | HistoryRequest::IsMessage { thread, .. } => Some(thread),
+        HistoryRequest::Lost => None,
         HistoryRequest::LastEntries { threads } => threads.first(),
         HistoryRequest::Latest { threads, .. } => threads.first().map(|(thread, _)| thread),
     }
@@ -198,6 +199,20 @@ impl<S: Store> View<S> {
                 self.latest(reader, threads).await.map(HistoryAnswer::Latest)
             }
             HistoryRequest::FindCid { thread, sender, cid, below } => self.find_cid(&thread, &sender, cid, below).await,
+            HistoryRequest::Lost => self.store.lost().await.map_err(Into::into).map(|lost| {
+                HistoryAnswer::Lost(
+                    lost.iter()
+                        .map(|l| Lost {
+                            generation: l.key.generation,
+                            partition: l.key.partition,
+                            first: l.first,
+                            last: l.last,
+                            since: l.since,
+                            until: l.until,
+                        })
+                        .collect(),
+                )
+            }),
             HistoryRequest::IsMessage { thread, id } => self.is_message(&thread, id).await.map(HistoryAnswer::IsMessage),
         })
     }
@@ -249,7 +264,11 @@ impl<S: Store> View<S> {
     async fn between(&self, thread: Thread, after: MsgId, upto: MsgId, limit: usize) -> Result<HistoryAnswer, HistoryError> {
         let most = Most { count: limit.clamp(1, limits::HEADS_PER_BATCH), bytes: limits::ANSWER_BYTES };
         let joined = Joined::open(self, &thread, upto).await?;
-        let read = async |joined: &Joined<'_, S>| joined.rows(after.next(), upto.next(), Order::OldestFirst, most).await;
+        // What stands for lost entries stands under the last of them.
+        let read = async |joined: &Joined<'_, S>| {
+            let end = joined.lost_at(upto).unwrap_or(upto);
+            joined.rows(after.next(), end.next(), Order::OldestFirst, most).await
+        };
         let ((mut rows, more), hole) = match read(&joined).await {
             Err(HistoryError::Store(StoreError::Unavailable(_))) => {
                 let joined = Joined::open_log_only(self, &thread, upto).await?;
@@ -259,7 +278,7 @@ impl<S: Store> View<S> {
         };
         let read = rows.len();
         most.keep_first(&mut rows);
-        let mut complete = (!more && rows.len() == read) || rows.last().is_some_and(|r| r.id == upto);
+        let mut complete = (!more && rows.len() == read) || rows.last().is_some_and(|r| r.id >= upto);
         if let Some(unchecked) = rows.iter().position(|r| r.unchecked) {
             if unchecked == 0 {
                 return Err(HistoryError::OutOfReach);
@@ -304,5 +323,6 @@ fn name(request: &HistoryRequest) -> &'static str {
         HistoryRequest::Latest { .. } => "latest",
         HistoryRequest::FindCid { .. } => "find_cid",
         HistoryRequest::IsMessage { .. } => "is_message",
+        HistoryRequest::Lost => "lost",
     }
 }

@@ -243,8 +243,12 @@ fn describe() {
     describe_counter!("natterjack_persister_poison_entries_total", "Entries that cannot be read, kept with their bytes");
     describe_counter!("natterjack_persister_holes_total", "Gaps in the log: entries that expired before they were archived");
     describe_counter!(
-        "natterjack_persister_lost_ends_total",
-        "Partitions whose log ended before what is archived: it lost its end with the power, or is an older copy"
+        "natterjack_persister_lost_ids_total",
+        "Ids of entries that may be lost for ever: they expired before they were archived, or were beyond the end that a log lost"
+    );
+    describe_counter!(
+        "natterjack_log_lost_ends_total",
+        "Partitions whose log ended before what was read of it: it lost its end with the power, or is an older copy"
     );
     describe_counter!("natterjack_persister_store_errors_total", "Attempts at the store that failed and were repeated");
     describe_gauge!("natterjack_persister_disk_free_bytes", Unit::Bytes, "free on the disk of the archive, if that is a file");

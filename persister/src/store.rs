@@ -157,6 +157,31 @@ pub struct PartitionKey {
     pub partition: u32,
 }
 
+/// Ids `first..=last` of a partition that nobody can read any more: they aged out of the log before they were archived, or the log lost
+/// its end. Of which threads they were is not known, so every thread of the partition has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LostRange {
+    pub key: PartitionKey,
+    /// Of its generation.
+    pub partitions: u32,
+    pub first: MsgId,
+    pub last: MsgId,
+    /// The archived times of what stands before and after.
+    pub since: u64,
+    pub until: u64,
+}
+
+impl LostRange {
+    pub fn concerns(&self, thread: &Thread) -> bool {
+        thread.partition(self.partitions) == self.key.partition
+    }
+
+    /// As a reader of the thread is told.
+    pub fn row(&self, thread: &Thread) -> Row {
+        Row::from_event(Event::lost(thread.clone(), self.first, self.last, self.until))
+    }
+}
+
 /// Looking for (thread, sender, cid).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CidLookup {
@@ -201,6 +226,15 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn advance(&self, key: PartitionKey, to: Position) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     fn position(&self, key: PartitionKey) -> impl Future<Output = Result<Option<Position>, StoreError>> + Send;
+
+    /// Of every partition that was ever archived.
+    fn positions(&self) -> impl Future<Output = Result<Vec<(PartitionKey, Position)>, StoreError>> + Send;
+
+    /// Keeps for ever that these are lost, before the watermark moves over them. Of two with the same beginning the longer one stays.
+    fn lose(&self, lost: LostRange) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// All there are, by their last id. Read behind a watermark it has whatever that has moved over.
+    fn lost(&self) -> impl Future<Output = Result<Vec<LostRange>, StoreError>> + Send;
 
     /// Rows with `lo <= id < hi`, at most `most`, from the end that `order` names.
     fn rows(

@@ -48,7 +48,7 @@ impl<S: Store> Writer<'_, S> {
         self.until_it_works("move the watermark", || store.advance(key, end)).await;
     }
 
-    async fn write_thread(&self, thread: Thread, rows: Vec<Row>) {
+    pub async fn write_thread(&self, thread: Thread, rows: Vec<Row>) {
         let (store, thread, rows) = (self.store, &thread, &rows);
         // Folded anew at each attempt: the state may be what could not be read.
         let write = || async move { store.append(fold_thread(store, thread.clone(), rows.clone()).await?).await };

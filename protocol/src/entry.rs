@@ -45,6 +45,8 @@ pub enum Kind {
     MemberRemoved,
     MemberLeft,
     RoleChanged,
+    /// In no log: where messages of the thread may be missing for ever, from `body.target` up to this id.
+    Lost,
     /// Of a newer version, or not an entry at all; kept with its bytes, shown as "unsupported".
     #[serde(other)]
     Unknown,
@@ -61,7 +63,7 @@ impl Kind {
 
     /// Control entries live on `ctl.` subjects and are folded; all others on `chat.` subjects.
     pub fn is_control(self) -> bool {
-        !self.is_message() && !self.is_operation() && self != Self::Unknown
+        !self.is_message() && !self.is_operation() && !matches!(self, Self::Unknown | Self::Lost)
     }
 
     pub fn as_str(self) -> &'static str {
@@ -85,12 +87,13 @@ impl Kind {
             Self::MemberRemoved => "member_removed",
             Self::MemberLeft => "member_left",
             Self::RoleChanged => "role_changed",
+            Self::Lost => "lost",
             Self::Unknown => "unknown",
         }
     }
 
     pub fn parse(s: &str) -> Self {
-        const ALL: [Kind; 19] = [
+        const ALL: [Kind; 20] = [
             Kind::Text,
             Kind::Emoji,
             Kind::Image,
@@ -110,6 +113,7 @@ impl Kind {
             Kind::MemberRemoved,
             Kind::MemberLeft,
             Kind::RoleChanged,
+            Kind::Lost,
         ];
         ALL.into_iter().find(|k| k.as_str() == s).unwrap_or(Kind::Unknown)
     }
@@ -287,7 +291,9 @@ impl Entry {
     /// subject, and nothing else counts there. What this refuses is shown as kind `unknown`, live and in history alike.
     pub fn on(control: bool, bytes: &[u8]) -> Result<Self, BadEntry> {
         let entry = Self::decode(bytes)?;
-        if entry.kind == Kind::Unknown || entry.kind.is_control() == control {
+        if entry.kind == Kind::Lost {
+            Err(BadEntry("kind lost is in no log".into()))
+        } else if entry.kind == Kind::Unknown || entry.kind.is_control() == control {
             Ok(entry)
         } else {
             Err(BadEntry(format!("kind {} on a subject of the other sort", entry.kind.as_str())))

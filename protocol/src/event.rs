@@ -44,6 +44,16 @@ impl Event {
         Self { thread, id, prev, ts, from, cid: Cid::mint(ts, random), kind: Kind::Unknown, body }
     }
 
+    /// Stands for what nobody can read any more: ids `first..=last` of the partition, and messages of this thread perhaps among them. It
+    /// is in no log; whoever reads archive and log makes it, always the same.
+    pub fn lost(thread: Thread, first: MsgId, last: MsgId, ts: u64) -> Self {
+        let mut random = [0; 10];
+        random[..8].copy_from_slice(&last.0.to_be_bytes());
+        let from = UserId::parse("lost").expect("four letters are an id; minted ones have seventeen");
+        let body = Body { target: Some(first), ..Body::default() };
+        Self { thread, id: last, prev: MsgId::NONE, ts, from, cid: Cid::mint(ts, random), kind: Kind::Lost, body }
+    }
+
     /// May `user` see it at all, membership aside?
     pub fn shown_to(&self, user: &UserId) -> bool {
         !self.kind.only_for_its_author() || &self.from == user

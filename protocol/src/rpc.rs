@@ -110,6 +110,20 @@ pub enum HistoryRequest {
     FindCid { thread: Thread, sender: UserId, cid: Cid, below: Option<MsgId> },
     /// Is there a message, recalled or not, under this id?
     IsMessage { thread: Thread, id: MsgId },
+    /// What was lost for ever, of any thread: for operators.
+    Lost,
+}
+
+/// Ids `first..=last` of a partition that nobody can read any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    pub generation: u32,
+    pub partition: u32,
+    pub first: MsgId,
+    pub last: MsgId,
+    /// When what stands before and after was stored, milliseconds since 1970.
+    pub since: u64,
+    pub until: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -129,6 +143,7 @@ pub enum HistoryAnswer {
         seen: u64,
     },
     IsMessage(bool),
+    Lost(Vec<Lost>),
 }
 
 /// To `directory`: people, their logins and relations. `actor` has been authenticated by the edge.

@@ -7,6 +7,8 @@ mod clocks;
 mod generations;
 #[path = "promises_log/later.rs"]
 mod later;
+#[path = "promises_log/lost_end.rs"]
+mod lost_end;
 #[path = "promises_log/p1_acked_means_kept.rs"]
 mod p1_acked_means_kept;
 #[path = "promises_log/p2_once.rs"]

@@ -9,7 +9,7 @@ use natterjack_nats::{KvError, Position};
 use natterjack_protocol::{MsgId, live::Beat};
 use tokio::time::Instant;
 
-use super::{Partition, TURN};
+use super::{Asked, Partition, TURN};
 use crate::{
     error::Error,
     heads,
@@ -46,6 +46,7 @@ impl Partition {
 
     pub(super) fn ask_bounds(&mut self) {
         if self.bounds.is_none() {
+            self.asked = Asked { read: self.window.last_read().id, epoch: self.outlet.nats().epoch() };
             self.bounds = Some(Box::pin(self.watch.clone().bounds(self.since)));
         }
         if self.holder && self.lag.is_none() {
@@ -58,6 +59,13 @@ impl Partition {
             self.status.set(Err("the log does not answer".into()));
             return Ok(());
         };
+        if !bounds.over && bounds.last < self.asked.read {
+            if bounds.replicas <= 1 {
+                return Err(Error::LostEnd { p: self.p, read: self.asked.read });
+            }
+            // A deposed leader, or else the reader will find it when its consumer is made again. No beat until then.
+            return Ok(());
+        }
         let before = self.clock.now();
         if bounds.ts_ms + (self.shared.times.clock_slack.as_millis() as u64) < before {
             self.set_back = self.set_back.max(before);
@@ -75,7 +83,9 @@ impl Partition {
             self.window.skip_to(gone);
         }
         // A beat that waited (for a place in the client's queue, or for a connection) would set the edges' clocks back.
-        if self.holder && self.outlet.nats().connected() && at.elapsed() < self.shared.times.beat {
+        // One of before a reconnect vouches for a log that may have lost its end since.
+        let now = self.outlet.nats().connected() && self.outlet.nats().epoch() == self.asked.epoch;
+        if self.holder && now && at.elapsed() < self.shared.times.beat {
             let beat = Beat {
                 generation: self.shared.layout.generation,
                 p: self.p,

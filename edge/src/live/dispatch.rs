@@ -158,6 +158,7 @@ impl Dispatcher {
             Ok(beat) if beat.generation != self.live.layout.generation => {}
             Ok(beat) => {
                 let whole = self.live.clock.frontier(beat.p);
+                self.live.fence.heard(beat.p);
                 // Whoever was silent may have published what never came here, in threads that never did, too.
                 if self.live.clock.beat(beat) {
                     if let Some(doubt) = self.doubts.get_mut(beat.p as usize) {

@@ -193,6 +193,7 @@ pub fn words(event: &Event, who: &str, users: &str) -> String {
         Kind::MemberRemoved => format!("{who} removes {users}"),
         Kind::MemberLeft => format!("{who} leaves"),
         Kind::RoleChanged => format!("{who} makes {users} {}", b.role.map_or_else(String::new, |r| format!("{r:?}").to_lowercase())),
+        Kind::Lost => format!("messages may be lost here for ever, between {} and #{}", target(), event.id),
         Kind::Unknown => format!("{who} sends what this version does not know"),
     }
 }
@@ -255,5 +256,7 @@ mod tests {
         assert_eq!(words(&event, "alice", ""), "alice changes #9 to: hello");
         event.kind = Kind::MemberAdded;
         assert_eq!(words(&event, "alice", "bob, carol"), "alice adds bob, carol");
+        let event = Event::lost(event.thread, MsgId(7), MsgId(9), 1);
+        assert_eq!(words(&event, "lost", ""), "messages may be lost here for ever, between #7 and #9");
     }
 }

@@ -41,6 +41,10 @@ impl Folder {
         free_bytes(&self.root).with_context(|| format!("asking for the free space of {}", self.root.display()))
     }
 
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub fn nats(&self) -> PathBuf {
         self.root.join("nats")
     }

@@ -31,7 +31,16 @@ impl<S: Store> View<S> {
     pub(super) async fn last_entries(&self, threads: Vec<Thread>) -> Result<Vec<LastEntry>, HistoryError> {
         let in_log = self.log.last_entries(&threads).await?;
         match self.store.last_entries(&threads).await {
-            Ok(archived) => Ok(in_log.into_iter().zip(archived).map(|(a, b)| if a.id >= b.id { a } else { b }).collect()),
+            Ok(archived) => {
+                let lost = self.store.lost().await?;
+                let last = in_log.into_iter().zip(archived).map(|(a, b)| if a.id >= b.id { a } else { b });
+                // Whoever has less is told; by time the thread is as old as it was.
+                let told = |(entry, thread): (LastEntry, &Thread)| {
+                    let mark = lost.iter().filter(|l| l.concerns(thread)).map(|l| l.last).max();
+                    LastEntry { id: mark.map_or(entry.id, |mark| mark.max(entry.id)), ..entry }
+                };
+                Ok(last.zip(&threads).map(told).collect())
+            }
             Err(StoreError::Unavailable(_)) => {
                 let mut below: HashMap<(u32, Option<u32>), LastEntry> = HashMap::new();
                 let mut last = Vec::with_capacity(threads.len());
@@ -73,7 +82,7 @@ impl<S: Store> View<S> {
     }
 
     async fn latest_of(&self, thread: &Thread, reader: &Reader) -> Result<Option<Event>, HistoryError> {
-        let joined = Joined::open(self, thread, MsgId::NONE).await?;
+        let joined = Joined::open_unmarked(self, thread).await?;
         let found = match newest(&joined, reader).await {
             Err(HistoryError::Store(StoreError::Unavailable(_))) => {
                 newest(&Joined::open_log_only(self, thread, MsgId::NONE).await?, reader).await?

@@ -13,7 +13,7 @@ use natterjack_protocol::{
 
 use crate::{
     overlay::is_recalled,
-    store::{CidLookup, Order, PartitionKey, Position, Row, Store, Stray, ThreadBatch},
+    store::{CidLookup, LostRange, Order, PartitionKey, Position, Row, Store, Stray, ThreadBatch},
 };
 
 /// Of a store that is new.
@@ -33,6 +33,7 @@ pub async fn all<S: Store>(store: &S) {
     cids_are_found_where_times_fall(store).await;
     states_only_move_forward(store).await;
     positions_only_move_forward(store).await;
+    what_is_lost_stays_lost(store).await;
 }
 
 async fn empty_until_something_is_archived<S: Store>(fresh: &S) {
@@ -436,4 +437,29 @@ async fn positions_only_move_forward<S: Store>(store: &S) {
         assert_eq!(store.position(key).await.unwrap(), Some(Position { id: MsgId(want), ts: want * 2 }));
     }
     assert_eq!(store.position(PartitionKey { generation: 8, ..key }).await.unwrap(), None, "each generation has its own");
+}
+
+async fn what_is_lost_stays_lost<S: Store>(store: &S) {
+    let there = store.lost().await.unwrap().len();
+    let key = PartitionKey { generation: 70, partition: 3 };
+    let range = |first, last| LostRange { key, partitions: 5, first: MsgId(first), last: MsgId(last), since: first, until: last };
+    // A persister that died between the two writes finds more of it gone when it begins again; or an older one comes late.
+    for last in [20, 25, 20, 25] {
+        store.lose(range(10, last)).await.unwrap();
+    }
+    store.lose(range(40, 1 << 52)).await.unwrap();
+    let mut lost = store.lost().await.unwrap();
+    assert!(lost.windows(2).all(|w| w[0].last <= w[1].last), "{lost:?}");
+    assert_eq!(lost.len(), there + 2);
+    lost.retain(|l| l.key == key);
+    assert_eq!(lost, [range(10, 25), range(40, 1 << 52)]);
+    store.advance(key, Position { id: MsgId(1 << 52), ts: 9 }).await.unwrap();
+    let positions = store.positions().await.unwrap();
+    assert!(positions.contains(&(key, Position { id: MsgId(1 << 52), ts: 9 })), "{positions:?}");
+    let (mine, other) = (thread("lost-1"), thread("lost-2"));
+    let of = |t: &Thread| LostRange { key: PartitionKey { partition: t.partition(5), ..key }, ..range(10, 25) };
+    assert!(of(&mine).concerns(&mine) && of(&other).concerns(&other));
+    assert_eq!(of(&mine).concerns(&other), mine.partition(5) == other.partition(5));
+    let row = of(&mine).row(&mine);
+    assert_eq!((row.id, row.body.target, row.kind, row.ts), (MsgId(25), Some(MsgId(10)), Kind::Lost, 25));
 }

@@ -21,13 +21,14 @@ use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::store::{CidLookup, Order, PartitionKey, Position, Row, Store, StoreError, Stray, ThreadBatch, falls};
+use crate::store::{CidLookup, LostRange, Order, PartitionKey, Position, Row, Store, StoreError, Stray, ThreadBatch, falls};
 
 mod accounts;
 mod buckets;
 mod config;
 mod contacts;
 mod falls;
+mod lost;
 mod messages;
 mod operations;
 mod positions;
@@ -78,6 +79,7 @@ struct Db {
     falls: falls::Falls,
     threads: threads::Threads,
     positions: positions::Positions,
+    lost: lost::Lost,
     users: users::Users,
     contacts: contacts::Contacts,
     refresh_tokens: refresh_tokens::RefreshTokens,
@@ -105,6 +107,7 @@ impl Db {
             falls: falls::Falls::prepare(r).await?,
             threads: threads::Threads::prepare(r).await?,
             positions: positions::Positions::prepare(r).await?,
+            lost: lost::Lost::prepare(r).await?,
             users: users::Users::prepare(r).await?,
             contacts: contacts::Contacts::prepare(r).await?,
             refresh_tokens: refresh_tokens::RefreshTokens::prepare(r).await?,
@@ -221,6 +224,21 @@ impl Store for Cql {
     async fn position(&self, key: PartitionKey) -> Result<Option<Position>, StoreError> {
         let db = self.db()?;
         db.positions.position(&db.requests, key).await
+    }
+
+    async fn positions(&self) -> Result<Vec<(PartitionKey, Position)>, StoreError> {
+        let db = self.db()?;
+        db.positions.positions(&db.requests).await
+    }
+
+    async fn lose(&self, lost: LostRange) -> Result<(), StoreError> {
+        let db = self.db()?;
+        db.lost.lose(&db.requests, &lost).await
+    }
+
+    async fn lost(&self) -> Result<Vec<LostRange>, StoreError> {
+        let db = self.db()?;
+        db.lost.lost(&db.requests).await
     }
 
     async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, StoreError> {

@@ -20,10 +20,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::writer::Durable;
-use crate::store::{CidLookup, Order, PartitionKey, Position, Row, Store, StoreError, Stray, ThreadBatch, falls};
+use crate::store::{CidLookup, LostRange, Order, PartitionKey, Position, Row, Store, StoreError, Stray, ThreadBatch, falls};
 
 mod accounts;
 mod contacts;
+mod lost;
 mod messages;
 mod positions;
 mod refresh_tokens;
@@ -42,6 +43,7 @@ const MIGRATIONS: &[&str] = &[
     refresh_tokens::NEXT_SCHEMA,
     refresh_tokens::DEVICES_SCHEMA,
     threads::FALLS_SCHEMA,
+    lost::SCHEMA,
 ];
 
 /// Jobs that wait for the writer. Overflow: whoever writes waits.
@@ -209,6 +211,18 @@ impl Store for Sqlite {
 
     async fn position(&self, key: PartitionKey) -> Result<Option<Position>, StoreError> {
         self.read(move |c| positions::position(c, key)).await
+    }
+
+    async fn positions(&self) -> Result<Vec<(PartitionKey, Position)>, StoreError> {
+        self.read(positions::positions).await
+    }
+
+    async fn lose(&self, lost: LostRange) -> Result<(), StoreError> {
+        self.write(move |tx| lost::lose(tx, &lost)).await
+    }
+
+    async fn lost(&self) -> Result<Vec<LostRange>, StoreError> {
+        self.read(lost::lost).await
     }
 
     async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, StoreError> {

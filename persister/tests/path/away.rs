@@ -3,10 +3,12 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use natterjack_protocol::{
-    Body, Code, Kind, MsgId, Times,
+    Body, Code, Event, Kind, MsgId, Times,
     fold::{Interval, Intervals},
     rpc::{Access, At, HistoryAnswer, HistoryRequest},
 };
+
+use natterjack_persister::store::Store;
 
 use super::kit::*;
 
@@ -150,8 +152,40 @@ async fn what_the_log_loses_before_it_is_archived_is_a_hole() {
     assert_eq!((ids(&events), complete), (vec![kept], false));
     assert_eq!(w.between(&t, kept, new, 10).await.unwrap_err().code, Code::Unavailable);
     assert_eq!(w.find_cid(&t, "a", new_cid()).await.unwrap_err().code, Code::Unavailable);
-    // The archive goes on behind the hole.
-    let _archive = w.archive("b");
+    // The archive goes on behind the hole, and it stays told, in whatever way somebody reads.
+    let archive = w.archive("b");
     w.archived(&t, new).await;
-    assert_eq!(ids(&w.page(&t, At::Newest, 50).await.events), [kept, new]);
+    let told = |events: &[Event]| events.iter().map(|e| (e.id, e.kind)).collect::<Vec<_>>();
+    let all = [(kept, Kind::Text), (lost, Kind::Lost), (new, Kind::Text)];
+    for at in [At::Newest, At::Before(MsgId::MAX), At::After(MsgId::NONE), At::Around(lost), At::Time(0)] {
+        let page = w.page(&t, at, 50).await;
+        assert_eq!((told(&page.events), page.holes.len()), (all.to_vec(), 0), "{at:?}");
+        assert_eq!(page.events[1].body.target, Some(lost), "{at:?}");
+    }
+    let page = w.page(&t, At::After(kept), 1).await;
+    assert_eq!((told(&page.events), page.more), (all[1..2].to_vec(), true), "it counts as any event");
+    let page = w.page(&t, At::Before(new), 1).await;
+    assert_eq!((told(&page.events), page.prev), (all[1..2].to_vec(), kept));
+    for (after, upto, want) in [(kept, new, &all[1..]), (kept, lost, &all[1..2]), (MsgId::NONE, lost, &all[..2]), (lost, new, &all[2..])] {
+        let (events, complete) = w.between(&t, after, upto, 10).await.unwrap();
+        assert_eq!((told(&events), complete), (want.to_vec(), true), "{after} {upto}");
+    }
+    assert_eq!(w.find_cid(&t, "a", new_cid()).await, Ok(None));
+    assert_eq!(w.latest("a", &[&t]).await[0].as_ref().map(|e| e.id), Some(new), "it is no message");
+    // A thread of the same partition that has been quiet since, and one of which nothing else is left.
+    let of_one = |n: &u32| w.layout.partition(&group(&format!("q{n}"))) == w.layout.partition(&t);
+    let quiet = group(&format!("q{}", (0..).find(of_one).unwrap()));
+    assert_eq!(w.last_ids(&[&t, &quiet]).await, [new, lost]);
+    assert_eq!(told(&w.page(&quiet, At::Newest, 50).await.events), all[1..2]);
+    // Once more, before anybody begins; and the last one that was lost is where the log ends.
+    drop(archive);
+    let more = [w.say(&t, "a", "lost too").await, w.say(&t, "a", "and this").await];
+    eventually("the log forgets", async || w.tail().last(&t).await.unwrap().is_none()).await;
+    let _archive = w.archive("c");
+    w.archived(&t, more[1]).await;
+    let page = w.page(&t, At::Newest, 2).await;
+    assert_eq!(told(&page.events), [(new, Kind::Text), (more[1], Kind::Lost)]);
+    assert_eq!(page.events[1].body.target, Some(more[0]));
+    let ranges: Vec<_> = w.store.inner.lost().await.unwrap().into_iter().map(|l| (l.first, l.last)).collect();
+    assert_eq!(ranges, [(lost, lost), (more[0], more[1])]);
 }

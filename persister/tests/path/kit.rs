@@ -19,7 +19,7 @@ use natterjack_nats::{
 use natterjack_persister::{
     archive::Archive,
     history::{self, History},
-    store::{CidLookup, Order, PartitionKey, Position, Row, Sqlite, Store, StoreError, Stray, ThreadBatch},
+    store::{CidLookup, LostRange, Order, PartitionKey, Position, Row, Sqlite, Store, StoreError, Stray, ThreadBatch},
 };
 use natterjack_protocol::{
     Body, Cid, Entry, Event, Kind, Most, MsgId, Refusal, Thread, Times, Token, UserId,
@@ -72,6 +72,15 @@ impl Store for Switched {
     }
     async fn position(&self, key: PartitionKey) -> Result<Option<Position>, StoreError> {
         self.there().await?.position(key).await
+    }
+    async fn positions(&self) -> Result<Vec<(PartitionKey, Position)>, StoreError> {
+        self.there().await?.positions().await
+    }
+    async fn lose(&self, lost: LostRange) -> Result<(), StoreError> {
+        self.there().await?.lose(lost).await
+    }
+    async fn lost(&self) -> Result<Vec<LostRange>, StoreError> {
+        self.there().await?.lost().await
     }
     async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, StoreError> {
         self.there().await?.rows(thread, lo, hi, order, most).await

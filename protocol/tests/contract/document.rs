@@ -207,6 +207,7 @@ fn every_frame_and_every_field_is_described() {
         "member_removed",
         "member_left",
         "role_changed",
+        "lost",
         "unknown",
     ] {
         assert_eq!(natterjack_protocol::Kind::parse(kind).as_str(), kind);

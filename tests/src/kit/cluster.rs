@@ -274,6 +274,20 @@ impl Cluster {
         self.run_provision(&["--partitions".to_owned(), partitions.to_string()]).await
     }
 
+    /// `natterjack provision --new-generation`, once; what it says if it fails.
+    pub async fn new_generation(&self) -> Result<(), String> {
+        self.run_provision(&["--new-generation".to_owned()]).await
+    }
+
+    /// What `natterjack doctor` says, and whether it is content.
+    pub async fn doctor(&self) -> (String, bool) {
+        let settings = self.settings(Role::Doctor, 0).into_iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]);
+        let mut command = tokio::process::Command::new(binary::natterjack());
+        command.env("NATTERJACK_NATS_SERVER", binary::nats_server());
+        let out = command.arg("doctor").args(settings).output().await.unwrap();
+        (String::from_utf8_lossy(&out.stdout).into_owned(), out.status.success())
+    }
+
     async fn run_provision(&self, own: &[String]) -> Result<(), String> {
         let settings = self.settings(Role::Provision, 0).into_iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]);
         let mut command = tokio::process::Command::new(binary::natterjack());

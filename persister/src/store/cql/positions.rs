@@ -16,6 +16,7 @@ pub(super) const STRAYS_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS strays (
 pub(super) struct Positions {
     advance: PreparedStatement,
     read: PreparedStatement,
+    all: PreparedStatement,
     stray: PreparedStatement,
     /// One row of each table.
     any: [PreparedStatement; 3],
@@ -26,6 +27,7 @@ impl Positions {
         Ok(Self {
             advance: r.prepare("INSERT INTO positions (generation, partition, id, ts) VALUES (?, ?, ?, ?) USING TIMESTAMP ?").await?,
             read: r.prepare("SELECT id, ts FROM positions WHERE generation = ? AND partition = ?").await?,
+            all: r.prepare("SELECT generation, partition, id, ts FROM positions").await?,
             stray: r
                 .prepare("INSERT INTO strays (generation, partition, id, ts, subject, payload) VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?")
                 .await?,
@@ -56,6 +58,17 @@ impl Positions {
     pub(super) async fn position(&self, r: &Requests, key: PartitionKey) -> Result<Option<Position>, StoreError> {
         let row: Option<(i64, i64)> = r.read_one(&self.read, spelled(key)).await?;
         Ok(row.map(|(id, ts)| Position { id: MsgId(uint(id)), ts: uint(ts) }))
+    }
+
+    /// Through all servers; for once at a start.
+    pub(super) async fn positions(&self, r: &Requests) -> Result<Vec<(PartitionKey, Position)>, StoreError> {
+        let rows: Vec<(i64, i64, i64, i64)> = r.read(&self.all, ()).await?;
+        let small = |n: i64| u32::try_from(n).unwrap_or(0);
+        let read = |(generation, partition, id, ts)| {
+            let key = PartitionKey { generation: small(generation), partition: small(partition) };
+            (key, Position { id: MsgId(uint(id)), ts: uint(ts) })
+        };
+        Ok(rows.into_iter().map(read).collect())
     }
 
     pub(super) async fn keep_stray(&self, r: &Requests, s: &Stray) -> Result<(), StoreError> {

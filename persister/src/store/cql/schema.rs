@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     buckets,
     config::{Buckets, CqlConfig},
-    contacts, falls, messages, operations, positions, refresh_tokens,
+    contacts, falls, lost, messages, operations, positions, refresh_tokens,
     session::Requests,
     threads, users,
 };
@@ -39,6 +39,7 @@ const MIGRATIONS: &[&[&str]] = &[
     &[refresh_tokens::USES_SCHEMA, refresh_tokens::SALTS_SCHEMA],
     &[refresh_tokens::DEVICES_SCHEMA],
     &[falls::SCHEMA],
+    &[lost::SCHEMA],
 ];
 
 const META: &str = "CREATE TABLE IF NOT EXISTS meta (key text PRIMARY KEY, holder text, version int, bucket_rows int, bucket_span bigint)";

@@ -50,6 +50,15 @@ pub(super) fn position(c: &Connection, key: PartitionKey) -> rusqlite::Result<Op
         .optional()
 }
 
+pub(super) fn positions(c: &Connection) -> rusqlite::Result<Vec<(PartitionKey, Position)>> {
+    c.prepare_cached("SELECT generation, partition, id, ts FROM positions")?
+        .query_map([], |r| {
+            let key = PartitionKey { generation: r.get(0)?, partition: r.get(1)? };
+            Ok((key, Position { id: MsgId(uint(r.get(2)?)), ts: uint(r.get(3)?) }))
+        })?
+        .collect()
+}
+
 pub(super) fn keep_stray(tx: &Transaction<'_>, s: &Stray) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO strays (generation, partition, id, ts, subject, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",

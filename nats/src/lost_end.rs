@@ -1,0 +1,93 @@
+//! A log that ends below what somebody has read of it: a server lost its last entries with the power, or its folder was put back from an
+//! older copy. It would give ids again. Whoever finds it has the log go on in a new generation (ADR 11).
+
+use std::time::Duration;
+
+use natterjack_protocol::MsgId;
+
+use crate::{
+    connect::Nats,
+    generation::{self, Above},
+    kv::{Buckets, KvError},
+    layout::Layout,
+    positions::{Position, Positions},
+    provision::ProvisionError,
+    tail::{Tail, TailError},
+};
+
+/// A deposed leader does not know the newest entries and answers for a few seconds all the same: so often, and so long apart, everybody
+/// who answers for a replicated stream has to say that they are not there.
+const LOOKS: u32 = 20;
+const APART: Duration = Duration::from_millis(500);
+/// Between attempts to begin the new generation.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Beside the roles' own positions.
+pub(crate) const NOTE: &str = "lost";
+
+/// Where it is written down which partitions of a generation lost their end: their archive says so to readers.
+pub struct LostEnds(Positions);
+
+impl LostEnds {
+    pub fn new(nats: &Nats, layout: Layout) -> Self {
+        Self(Positions::new(&Buckets::new(nats, layout), NOTE))
+    }
+
+    /// The highest id that somebody knew of beyond the end.
+    pub async fn of(&self, p: u32) -> Result<Option<MsgId>, KvError> {
+        Ok(self.0.load(p).await?.map(|at| at.id))
+    }
+
+    pub(crate) async fn note(&self, p: u32, known: MsgId) -> Result<(), KvError> {
+        self.0.advance(p, Position { id: known, ts: 0 }).await
+    }
+}
+
+impl Tail {
+    /// Does the log not have what was `read` in it? Also if it has gone on since: then there is something else, stored later. Never of a
+    /// generation that is over, which takes nothing more.
+    pub async fn lost_its_end(&self, p: u32, read: Position) -> Result<bool, TailError> {
+        if read.id.is_none() {
+            return Ok(false);
+        }
+        for look in 0..LOOKS {
+            let bounds = self.bounds(p).await?;
+            if bounds.over {
+                return Ok(false);
+            }
+            if read.id <= bounds.last {
+                let stored = if read.ts == 0 { None } else { self.stored_at(p, read.id).await? };
+                return Ok(stored.is_some_and(|ts| ts > read.ts));
+            }
+            if bounds.replicas <= 1 || look + 1 == LOOKS {
+                return Ok(true);
+            }
+            tokio::time::sleep(APART).await;
+        }
+        Ok(true)
+    }
+}
+
+/// Has the log go on in a new generation, because partition `p` of this one lost what `role` has read of it up to `known`. Through every
+/// outage; returns when the newest layout is a later one. Cancel-safe.
+pub async fn go_on_above(nats: &Nats, layout: Layout, p: u32, role: &'static str, known: MsgId, above: Above) {
+    tracing::error!(
+        role,
+        partition = p,
+        generation = layout.generation,
+        %known,
+        "the log ends before what was read of it: it lost its end, or is an older copy; it goes on in a new generation"
+    );
+    metrics::counter!("natterjack_log_lost_ends_total", "role" => role).increment(1);
+    let above = Above { generation: above.generation.max(layout.generation), id: above.id.max(known) };
+    let begun = async || {
+        LostEnds::new(nats, layout).note(p, known).await?;
+        generation::renew(nats, layout.generation, above).await
+    };
+    while let Err(e) = begun().await {
+        match e {
+            ProvisionError::Unarchived(_) => tracing::info!(partition = p, error = %e, "the new generation waits"),
+            e => tracing::warn!(partition = p, error = %e, "the new generation was not begun; trying again"),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}

@@ -1,0 +1,103 @@
+//! Is the log whole: does it have what was read of it, and was everything archived before it aged out?
+
+use std::time::Duration;
+
+use natterjack_nats::{Buckets, Layout, LostEnds, Nats, Position, Positions, Tail, subjects};
+use natterjack_protocol::rpc::{HistoryAnswer, HistoryRequest, Lost};
+
+use crate::chat::day;
+
+const ASKED: Duration = Duration::from_secs(3);
+/// How many losses are named one by one.
+const NAMED: usize = 5;
+
+/// Does any partition end before what a role has read of it?
+pub async fn ends(nats: &Nats, layout: Layout) -> Result<String, String> {
+    let (tail, buckets) = (Tail::new(nats, layout), Buckets::new(nats, layout));
+    let mut lost = Vec::new();
+    for p in 0..layout.partitions {
+        for role in ["channel", "persister"] {
+            let Some(read) = Positions::new(&buckets, role).load(p).await.map_err(|e| e.to_string())? else { continue };
+            // By its id alone: what is in the log is not for everybody who looks after it.
+            let read = Position { ts: 0, ..read };
+            if tail.lost_its_end(p, read).await.map_err(|e| e.to_string())? {
+                lost.push(format!("partition {p} ends before {}, which {role} has read", read.id));
+            }
+        }
+    }
+    if !lost.is_empty() {
+        return Err(format!(
+            "the log lost its end or is an older copy, and would give ids again: {}; channel and persister begin a new generation when they run, or run `natterjack provision --new-generation`",
+            lost.join(", ")
+        ));
+    }
+    let mut before = Vec::new();
+    if let Some(former) = layout.before() {
+        let notes = LostEnds::new(nats, former);
+        for p in 0..former.partitions {
+            before.extend(notes.of(p).await.map_err(|e| e.to_string())?.map(|_| p.to_string()));
+        }
+    }
+    Ok(match before.as_slice() {
+        [] => "every partition has what was read of it".into(),
+        lost => format!(
+            "every partition has what was read of it; generation {} before it lost its end in partition {}: what was not archived by then is lost",
+            layout.generation - 1,
+            lost.join(", ")
+        ),
+    })
+}
+
+/// What the archive never got, in words; none: nobody knows.
+pub async fn losses(nats: &Nats) -> Option<String> {
+    match nats.request(subjects::HISTORY, &HistoryRequest::Lost, ASKED).await {
+        Ok(HistoryAnswer::Lost(lost)) => Some(words(&lost)),
+        _ => None,
+    }
+}
+
+fn words(lost: &[Lost]) -> String {
+    if lost.is_empty() {
+        return "nothing was lost before it was archived".into();
+    }
+    let one = |l: &Lost| {
+        let (since, until) = (time(l.since), time(l.until));
+        format!("generation {} partition {} from {} to {} (between {since} and {until})", l.generation, l.partition, l.first, l.last)
+    };
+    let named: Vec<String> = lost.iter().rev().take(NAMED).map(one).collect();
+    format!(
+        "messages may be lost for ever in {} part(s) of the log, and readers are told where: {}{}; let the log keep more (`times.log_max_age_hours`, `nats.max_bytes`), and look for why the archive was away or the log lost its end",
+        lost.len(),
+        named.join("; "),
+        if lost.len() > NAMED { "; and earlier ones" } else { "" }
+    )
+}
+
+fn time(ms: u64) -> String {
+    format!("{} {} UTC", day::name(ms), day::clock(ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use natterjack_protocol::MsgId;
+
+    use super::*;
+
+    #[test]
+    fn losses_are_said_in_words() {
+        assert_eq!(words(&[]), "nothing was lost before it was archived");
+        let one = |partition| Lost {
+            generation: 3,
+            partition,
+            first: MsgId(10),
+            last: MsgId(27),
+            since: 1_795_000_000_000,
+            until: 1_795_000_060_000,
+        };
+        let said = words(&[one(1)]);
+        for word in ["generation 3 partition 1 from 10 to 27", "2026", "readers are told", "times.log_max_age_hours", "archive was away"] {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+        assert!(words(&(0..9).map(one).collect::<Vec<_>>()).contains("9 part(s)"));
+    }
+}
