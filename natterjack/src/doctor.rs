@@ -1,6 +1,7 @@
 //! `natterjack doctor`: looks for what would keep Natterjack from running here, and says what to do about it.
 
 mod address;
+mod moving;
 mod nats;
 mod proxies;
 
@@ -95,6 +96,8 @@ async fn log(cfg: &NatsConfig) -> Vec<(&'static str, Result<String, String>)> {
         Err(e) => vec![carries, ("log", Err(format!("{e}; run `natterjack provision`")))],
         Ok(layout) => {
             let mut found = vec![carries, ("log", generations(layout)), ("clocks", clocks(&nats, layout).await)];
+            found.extend(moving::check(&nats, layout).await);
+            found.push(("backup", Ok(moving::backup(&nats, layout, natterjack_runtime::clock::wall_ms()).await)));
             // The other roles have no business with the edges' leases.
             if matches!(cfg.role, Some(Role::Edge | Role::Doctor)) {
                 let met = proxies::met(&Buckets::new(&nats, layout)).await.map_err(|e| e.to_string());

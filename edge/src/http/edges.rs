@@ -37,7 +37,8 @@ pub async fn health(State(api): Shared) -> Response {
 #[utoipa::path(get, path = "/ready", tag = "edges", operation_id = "ready", responses((status = 200, body = schema::Report)))]
 pub async fn ready(State(api): Shared) -> Result<Response, Failure> {
     api.gate.now().ready().map_err(Refusal::unavailable)?;
-    Ok(Json(api.health.report()).into_response())
+    let report = api.health.report();
+    if report.ready { Ok(Json(report).into_response()) } else { Err(Refusal::unavailable(report.failing()).into()) }
 }
 
 /// For Prometheus.

@@ -48,6 +48,12 @@ pub fn choose(up: &Up) -> anyhow::Result<Ports> {
     Ok(Ports { edges, nats })
 }
 
+/// For a nats-server alone.
+pub fn nats_port_alone() -> anyhow::Result<Ports> {
+    let [nats] = any_free(NATS_HOST)?;
+    Ok(Ports { edges: [0, 0], nats })
+}
+
 fn bind(host: IpAddr, port: u16) -> std::io::Result<TcpListener> {
     TcpListener::bind((host, port))
 }
