@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::Clock;
 
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(100);
 /// How often a bucket is asked for its newest key: one small read for each of the three.
 const ASK: Duration = Duration::from_secs(3);
 

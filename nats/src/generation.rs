@@ -41,7 +41,7 @@ const READERS: [&str; 2] = ["channel", ARCHIVE];
 const ARCHIVE: &str = "persister";
 /// Ids that may have been given above the highest that anybody remembers. 2^32 is 49,000 entries a second of one partition over the 24 h
 /// that the log keeps; one nats-server stores fewer. Of the 2^53 ids there are, a new generation takes as many as 17 minutes do.
-const FORGOTTEN: u64 = 1 << 32;
+pub(crate) const FORGOTTEN: u64 = 1 << 32;
 
 /// What an archive knows beside the log: a new generation has a higher number and higher ids. Zero: nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! One watcher per process and bucket at most; never one per user or connection.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 
 use crate::{
     js::{self, Get, JsError, code},
@@ -62,7 +62,7 @@ struct Watch {
     /// The same, for `Watching`.
     told: Arc<AtomicU64>,
     /// Keys reported with a value: when the bucket was lost, they are reported as gone.
-    known: std::collections::BTreeSet<String>,
+    known: BTreeSet<String>,
     waiting: VecDeque<WatchEvent>,
     pause: Duration,
 }
@@ -85,7 +85,7 @@ impl Kv {
             pull: None,
             seen: 0,
             told,
-            known: std::collections::BTreeSet::new(),
+            known: BTreeSet::new(),
             waiting: VecDeque::new(),
             pause: Duration::ZERO,
         };
@@ -103,6 +103,23 @@ impl Kv {
             Some((event, w))
         });
         Ok((Box::pin(changes), watching))
+    }
+}
+
+impl Kv {
+    /// The keys that stand now, with their values.
+    pub async fn standing(&self, keys: &str) -> Result<BTreeMap<String, Bytes>, KvError> {
+        let (mut changes, watching) = self.watching(keys).await?;
+        let (newest, mut all) = (watching.newest().await?, BTreeMap::new());
+        while watching.seen() < newest
+            && let Some(WatchEvent { key, value, .. }) = changes.next().await
+        {
+            match value {
+                Some(value) => all.insert(key, value),
+                None => all.remove(&key),
+            };
+        }
+        Ok(all)
     }
 }
 

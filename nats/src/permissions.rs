@@ -141,7 +141,9 @@ impl Role {
                 said(&[any::LIVE_USER_X]),
                 self.keeps(),
                 generations(),
-                [subjects::SIGNING_KEYS, subjects::REVOKED, any::NOTHING_BEFORE].map(|keys| key(subjects::CONTROL, keys)).into(),
+                [subjects::SIGNING_KEYS, subjects::REVOKED, any::NOTHING_BEFORE, subjects::LAST_BACKUP]
+                    .map(|keys| key(subjects::CONTROL, keys))
+                    .into(),
                 state.collect(),
                 vec![answers(Self::Edge), answers(Self::Channel), answers(Self::Doctor)],
             ]

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use futures_util::future::BoxFuture;
-use natterjack_protocol::Times;
+use natterjack_protocol::{MsgId, Times};
 
 use crate::{
     config::NatsConfig,
     connect::Nats,
-    generation,
+    generation::{self, Above, FORGOTTEN},
     js::{self, JsError, code},
     kv::KvError,
     layout::{self, Layout, LayoutError},
@@ -54,8 +54,24 @@ pub(crate) fn wall_clock() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
+/// Of an empty installation, whose archive is a restored one: the first generation has a higher number than any there was, and its ids are
+/// above those that the archive knows, by more than can have been given since. For nothing was kept that would say how many were.
+pub fn provision_above<'a>(
+    nats: &'a Nats,
+    cfg: &'a NatsConfig,
+    times: &'a Times,
+    above: Above,
+) -> BoxFuture<'a, Result<Layout, ProvisionError>> {
+    Box::pin(make(nats, cfg, times, wall_clock(), Above { generation: above.generation + 1, id: MsgId(above.id.0 + FORGOTTEN) }))
+}
+
 /// With the clock as an argument, for tests.
 pub async fn provision_at(nats: &Nats, cfg: &NatsConfig, times: &Times, now_ms: u64) -> Result<Layout, ProvisionError> {
+    make(nats, cfg, times, now_ms, Above { generation: layout::FIRST, id: MsgId::NONE }).await
+}
+
+/// `first`: where an empty installation begins.
+async fn make(nats: &Nats, cfg: &NatsConfig, times: &Times, now_ms: u64, first: Above) -> Result<Layout, ProvisionError> {
     if now_ms < EPOCH_MS {
         return Err(ProvisionError::Clock(now_ms));
     }
@@ -67,11 +83,11 @@ pub async fn provision_at(nats: &Nats, cfg: &NatsConfig, times: &Times, now_ms: 
         create_or_verify(nats, wanted, true).await?;
     }
     loop {
-        let mut layout = agree_on_layout(nats, cfg).await?;
+        let mut layout = agree_on_layout(nats, cfg, first.generation).await?;
         while let Some(next) = layout.next {
             layout = generation::finish(nats, now_ms, next).await?;
         }
-        match make_log(nats, layout, cfg, times, now_ms).await {
+        match make_log(nats, layout, cfg, times, now_ms, first.id).await {
             Ok(()) => return Ok(layout),
             // Somebody switches in this moment.
             Err(ProvisionError::Drift { .. }) if Layout::load(nats).await? != layout => {}
@@ -80,8 +96,8 @@ pub async fn provision_at(nats: &Nats, cfg: &NatsConfig, times: &Times, now_ms: 
     }
 }
 
-async fn make_log(nats: &Nats, layout: Layout, cfg: &NatsConfig, times: &Times, now_ms: u64) -> Result<(), ProvisionError> {
-    let above = highest_id(nats).await?;
+async fn make_log(nats: &Nats, layout: Layout, cfg: &NatsConfig, times: &Times, now_ms: u64, first: MsgId) -> Result<(), ProvisionError> {
+    let above = highest_id(nats).await?.max(first.0);
     for p in 0..layout.partitions {
         let wanted = log_stream(layout.generation, p, first_seq(now_ms, above), cfg, times);
         create_or_verify(nats, wanted, cfg.max_bytes.is_some()).await?;
@@ -94,8 +110,8 @@ pub fn first_seq(now_ms: u64, highest_before: u64) -> u64 {
     (now_ms.saturating_sub(EPOCH_MS) << 12).max(highest_before + 1)
 }
 
-async fn agree_on_layout(nats: &Nats, cfg: &NatsConfig) -> Result<Layout, ProvisionError> {
-    let wanted = Layout::new(layout::FIRST, cfg.partitions.max(1), cfg.kv_shards.max(1));
+async fn agree_on_layout(nats: &Nats, cfg: &NatsConfig, first: u32) -> Result<Layout, ProvisionError> {
+    let wanted = Layout::new(first, cfg.partitions.max(1), cfg.kv_shards.max(1));
     match wanted.store(nats, 0).await {
         Ok(_) => return Ok(wanted),
         Err(KvError::Conflict) => {}
@@ -113,26 +129,37 @@ async fn agree_on_layout(nats: &Nats, cfg: &NatsConfig) -> Result<Layout, Provis
 
 /// The largest id any partition of any generation has given.
 pub(crate) async fn highest_id(nats: &Nats) -> Result<u64, ProvisionError> {
+    let mut highest = 0;
+    for name in names(nats).await?.iter().filter(|n| n.starts_with(subjects::STREAM_PREFIX)) {
+        if let Some(info) = js::stream_info(nats, name).await? {
+            highest = highest.max(info.state.last_seq);
+        }
+    }
+    Ok(highest)
+}
+
+/// A stream of an installation that is there already, if there is any: of the log, or of a bucket.
+pub async fn standing(nats: &Nats) -> Result<Option<String>, ProvisionError> {
+    let ours = |n: &String| n.starts_with(subjects::STREAM_PREFIX) || *n == subjects::bucket_stream(subjects::CONTROL);
+    Ok(names(nats).await?.into_iter().find(ours))
+}
+
+async fn names(nats: &Nats) -> Result<Vec<String>, ProvisionError> {
     #[derive(serde::Deserialize)]
-    struct Names {
+    struct Page {
         #[serde(default)]
         total: usize,
         #[serde(default)]
         streams: Option<Vec<String>>,
     }
-    let mut highest = 0;
-    let mut offset = 0;
+    let mut all = Vec::new();
     loop {
-        let page: Names = js::api(nats, "STREAM.NAMES", &serde_json::json!({ "offset": offset })).await?;
+        let page: Page = js::api(nats, "STREAM.NAMES", &serde_json::json!({ "offset": all.len() })).await?;
         let names = page.streams.unwrap_or_default();
-        for name in names.iter().filter(|n| n.starts_with(subjects::STREAM_PREFIX)) {
-            if let Some(info) = js::stream_info(nats, name).await? {
-                highest = highest.max(info.state.last_seq);
-            }
-        }
-        offset += names.len();
-        if names.is_empty() || offset >= page.total {
-            return Ok(highest);
+        let last = names.is_empty();
+        all.extend(names);
+        if last || all.len() >= page.total {
+            return Ok(all);
         }
     }
 }

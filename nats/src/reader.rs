@@ -51,6 +51,31 @@ pub enum Record {
 }
 
 impl Record {
+    /// What stands in the stream of this partition under this subject; `at`: its id and when it was stored.
+    pub fn stored(generation: u32, p: u32, (id, ts): (MsgId, u64), subject: String, payload: Bytes) -> Self {
+        match subjects::parse_entry(&subject) {
+            Some(s) => Self::Entry(LogRecord { id, ts, thread: s.thread, control: s.control, payload }),
+            None if subject == subjects::end(generation, p) => Self::End { id, ts },
+            None => Self::Poison { id, ts, subject, payload },
+        }
+    }
+
+    pub fn subject(&self, generation: u32, p: u32) -> String {
+        match self {
+            Self::Entry(r) if r.control => subjects::ctl(generation, p, &r.thread),
+            Self::Entry(r) => subjects::chat(generation, p, &r.thread),
+            Self::Poison { subject, .. } => subject.clone(),
+            Self::End { .. } => subjects::end(generation, p),
+        }
+    }
+
+    pub fn payload(&self) -> &[u8] {
+        match self {
+            Self::Entry(LogRecord { payload, .. }) | Self::Poison { payload, .. } => payload,
+            Self::End { .. } => &[],
+        }
+    }
+
     pub fn id(&self) -> MsgId {
         match self {
             Self::Entry(r) => r.id,
@@ -60,11 +85,7 @@ impl Record {
 
     /// Bytes of payload.
     fn size(&self) -> usize {
-        match self {
-            Self::Entry(r) => r.payload.len(),
-            Self::Poison { payload, .. } => payload.len(),
-            Self::End { .. } => 0,
-        }
+        self.payload().len()
     }
 
     pub fn ts(&self) -> u64 {

@@ -37,6 +37,11 @@ fn common(name: &str, store_dir: &Path, host: &str, port: u16, sync: Sync) -> St
     )
 }
 
+/// The address in a configuration that was written here.
+pub fn listens(config: &str) -> Option<&str> {
+    config.lines().find_map(|line| line.strip_prefix("listen: \"")?.strip_suffix('"'))
+}
+
 /// One server without replicas.
 pub fn single_config(store_dir: &Path, host: &str, port: u16, sync: Sync) -> String {
     common("natterjack", store_dir, host, port, sync)
@@ -57,4 +62,16 @@ pub fn cluster_config(store_dir: &Path, host: &str, port: u16, index: usize, rou
 pub fn max_bytes_for(free_bytes: u64, partitions: u32) -> i64 {
     // Below 64 MiB a log is of no use; provisioning then fails by the server's own word.
     i64::try_from(free_bytes / 4 / u64::from(partitions.max(1))).unwrap_or(i64::MAX).max(64 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_is_found_again() {
+        let config = single_config(Path::new("/tmp/a \"b\""), "127.0.0.1", 4222, Sync::Interval);
+        assert_eq!(listens(&config), Some("127.0.0.1:4222"));
+        assert_eq!(listens("port: 4222"), None);
+    }
 }

@@ -181,6 +181,9 @@ pub fn nothing_before(generation: u32) -> String {
     format!("nothing_before.{generation}")
 }
 
+/// When the last backup was begun, milliseconds since 1970.
+pub const LAST_BACKUP: &str = "backup";
+
 /// Generation, partitions and shards, as `provision` wrote them.
 pub const LAYOUT_KEY: &str = "generation";
 

@@ -1,5 +1,5 @@
 //! The server's time: the clock of the nats-server that leads the control bucket. Everybody can ask for it, so what one role writes down
-//! another may judge, whatever the clocks of their machines say: tokens, uses of refresh tokens, the age of accounts (ADR 11).
+//! another may judge, whatever the clocks of their machines say: tokens, uses of refresh tokens, the age of accounts (ADR 12).
 //!
 //! It is carried on by the monotonic clock. It may step, or the bucket may get a leader whose clock differs: for two minutes both times
 //! are known, and who judges a lifetime takes the earlier one, so that a step takes nothing away at once.

@@ -5,7 +5,7 @@ use std::{io::IsTerminal, path::PathBuf};
 use clap::{Args, Parser, Subcommand};
 use natterjack_nats::Role;
 
-use crate::{bench, chat};
+use crate::{backup, bench, chat};
 
 /// Natterjack, a chat backend: WebSocket edges, one NATS cluster as the log, an archive.
 #[derive(Parser)]
@@ -40,6 +40,10 @@ pub enum Command {
     Chat(chat::Args),
     /// Load on a running system, or on one of its own; says what was seen.
     Bench(bench::Args),
+    /// Copies a running system into a folder: the archive, what the log has above it, and what is needed to go on from there.
+    Backup(backup::BackupArgs),
+    /// Makes a system of a backup, where there is none. The log goes on in a new generation.
+    Restore(backup::RestoreArgs),
     /// Looks for what would keep Natterjack from running here.
     Doctor(DoctorArgs),
     /// Prints the annotated default configuration.
@@ -125,7 +129,7 @@ pub struct ConfigArgs {
 impl Command {
     /// A person looks at the terminal: only what needs them may be logged into it, unless they ask for more.
     pub fn is_for_people(&self) -> bool {
-        matches!(self, Self::Chat(_) | Self::Bench(_) | Self::Doctor(_))
+        matches!(self, Self::Chat(_) | Self::Bench(_) | Self::Doctor(_) | Self::Backup(_) | Self::Restore(_))
     }
 
     /// It fills the terminal that standard error is, too.
@@ -148,6 +152,8 @@ impl Cli {
             ],
             Command::Edge(a) => vec![("edge.id", a.id.clone()), ("edge.listen", a.listen.clone()), ("edge.url", a.url.clone())],
             Command::Persister(a) => vec![("persister.archive", a.archive.clone())],
+            Command::Backup(a) => vec![("up.data", a.data.clone())],
+            Command::Restore(a) => vec![("up.data", a.data.clone())],
             Command::Provision(_) | Command::Channel | Command::Chat(_) | Command::Bench(_) | Command::Doctor(_) | Command::Config(_) => {
                 vec![]
             }

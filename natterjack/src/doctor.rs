@@ -2,6 +2,7 @@
 
 mod address;
 mod losses;
+mod moving;
 mod nats;
 mod operators;
 mod proxies;
@@ -109,6 +110,8 @@ async fn log(cfg: &NatsConfig) -> Vec<(&'static str, Result<String, String>)> {
             found.push(("log's end", losses::ends(&nats, layout).await));
             let unknown = || "no persister answers, so what was lost is not known".to_owned();
             found.push(("losses", Ok(losses::losses(&nats).await.unwrap_or_else(unknown))));
+            found.extend(moving::check(&nats, layout).await);
+            found.push(("backup", Ok(moving::backup(&nats, layout, wall_ms()).await)));
             // The other roles have no business with the edges' leases.
             if matches!(cfg.role, Some(Role::Edge | Role::Doctor)) {
                 let met = proxies::met(&Buckets::new(&nats, layout)).await.map_err(|e| e.to_string());

@@ -128,15 +128,19 @@ fn channel(s: &Settings) -> natterjack_channel::Config {
     natterjack_channel::Config { nats: nats(s, natterjack_nats::Role::Channel), times: s.times.clone(), instance: instance(s, "channel") }
 }
 
+pub fn store(s: &Settings) -> natterjack_persister::StoreConfig {
+    match &s.cql {
+        Some(cql) => natterjack_persister::StoreConfig::Cql(cql.clone()),
+        None => natterjack_persister::StoreConfig::Sqlite { path: s.archive.clone() },
+    }
+}
+
 fn persister(s: &Settings) -> natterjack_persister::Config {
     natterjack_persister::Config {
         nats: nats(s, natterjack_nats::Role::Persister),
         times: s.times.clone(),
         instance: instance(s, "persister"),
-        store: match &s.cql {
-            Some(cql) => natterjack_persister::StoreConfig::Cql(cql.clone()),
-            None => natterjack_persister::StoreConfig::Sqlite { path: s.archive.clone() },
-        },
+        store: store(s),
         external: s.external.clone(),
         ..natterjack_persister::Config::default()
     }

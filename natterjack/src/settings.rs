@@ -26,7 +26,7 @@ use natterjack_runtime::{
 pub const DEFAULT: &str = include_str!("../default.toml");
 
 /// As in the file; a test holds them together.
-pub const DEFAULT_FILTER: &str = "info,async_nats=warn";
+pub const DEFAULT_FILTER: &str = "info,async_nats=warn,scylla=error";
 
 /// Read without being asked for, if it is there.
 const FILE: &str = "natterjack.toml";

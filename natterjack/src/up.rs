@@ -20,7 +20,12 @@ use natterjack_runtime::{Health, Lifecycle, admin::Admin, lifecycle, telemetry::
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-pub use self::ports::is_free;
+pub use self::{
+    data::{Folder, archive_in, nats_url, runs_in},
+    ports::{is_free, nats_port_alone},
+    state::StateFile,
+    supervise::Unclean,
+};
 use crate::{
     roles::{self, Role},
     settings::Settings,

@@ -2,6 +2,7 @@
 //! The only crate that opens the archive.
 
 pub mod archive;
+pub mod backup;
 pub mod batch;
 pub mod directory;
 pub mod external;

@@ -6,6 +6,7 @@
 mod path {
     mod archive;
     mod away;
+    mod backup;
     mod generations;
     mod health;
     pub mod kit;

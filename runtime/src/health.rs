@@ -39,6 +39,17 @@ pub struct Report {
     pub parts: BTreeMap<Part, State>,
 }
 
+impl Report {
+    /// What is wrong, in one line.
+    pub fn failing(&self) -> String {
+        let failing = self.parts.iter().filter_map(|(part, state)| match state {
+            State::Failing(why) => Some(format!("{part}: {why}")),
+            State::Ok => None,
+        });
+        failing.collect::<Vec<_>>().join("; ")
+    }
+}
+
 impl Default for Health {
     fn default() -> Self {
         Self::new()
@@ -108,6 +119,7 @@ mod tests {
         assert!(health.report().ready);
         health.set("a", Err("NATS is away".into()));
         assert_eq!(health.report().parts["a"], State::Failing("NATS is away".into()));
+        assert_eq!(health.report().failing(), "a: NATS is away");
         assert!(!health.report().ready);
         health.remove("a");
         assert!(health.report().ready);

@@ -1,6 +1,8 @@
 //! The promises that hang on the log: acked means kept, once, one order. One module per promise.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+#[path = "promises_log/backup.rs"]
+mod backup;
 #[path = "promises_log/clocks.rs"]
 mod clocks;
 #[path = "promises_log/generations.rs"]

@@ -58,8 +58,26 @@ impl Folder {
     }
 
     pub fn archive(&self) -> PathBuf {
-        self.root.join("archive.db")
+        archive_in(&self.root)
     }
+}
+
+pub fn archive_in(root: &Path) -> PathBuf {
+    root.join("archive.db")
+}
+
+/// Does an `up` have this folder now?
+pub fn runs_in(root: &Path) -> bool {
+    let lock = File::options().read(true).open(root.join("lock"));
+    lock.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
+/// Where the nats-server of this folder listens, or listened last.
+pub fn nats_url(root: &Path) -> anyhow::Result<String> {
+    let path = root.join("nats.conf");
+    let config = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let address = natterjack_nats::server::listens(&config).with_context(|| format!("{} says no address", path.display()))?;
+    Ok(format!("nats://{address}"))
 }
 
 fn lock(root: &Path) -> anyhow::Result<File> {

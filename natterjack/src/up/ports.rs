@@ -69,6 +69,12 @@ fn three(addr: SocketAddr, chosen: [u16; 3]) -> anyhow::Result<[SocketAddr; 3]> 
     Ok(any_free(addr.ip())?.map(|port| SocketAddr::new(addr.ip(), port)))
 }
 
+/// For a nats-server alone.
+pub fn nats_port_alone() -> anyhow::Result<Ports> {
+    let [nats] = any_free(NATS_HOST)?;
+    Ok(Ports { edges: [0, 0], nats })
+}
+
 fn bind(host: IpAddr, port: u16) -> std::io::Result<TcpListener> {
     TcpListener::bind((host, port))
 }

@@ -117,6 +117,31 @@ impl Sqlite {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// A copy of the file as of one moment, while others write to it; nothing of it is in a journal. `to` must not be there.
+    pub async fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        let copy = move || {
+            let name = to.to_str().ok_or_else(|| StoreError::Failed(format!("{} is no UTF-8", to.display())))?;
+            let connection = reader(&from)?;
+            // One read transaction: writers go on beside it, and their journal grows meanwhile.
+            connection.execute("VACUUM INTO ?1", [name])?;
+            Ok(())
+        };
+        tokio::task::spawn_blocking(copy).await.map_err(|_| gone())?
+    }
+
+    /// Of a file that nobody writes; changes nothing of it, its schema included. Writes are refused.
+    pub async fn open_to_read(path: &Path) -> Result<Self, StoreError> {
+        let inner = Inner {
+            path: path.to_owned(),
+            jobs: Mutex::new(None),
+            writer: Mutex::new(None),
+            readers: Semaphore::new(READERS),
+            idle: Arc::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
     /// Runs `f` in a transaction and answers after its commit, when it is on the disk: an account that was created is kept. An error of
     /// `f` undoes what `f` did and nothing else. Dropping the future does not stop a job that is queued.
     pub async fn write<T: Send + 'static>(

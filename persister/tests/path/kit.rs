@@ -146,12 +146,16 @@ fn address() -> String {
     format!("127.{}.{}.{}", 64 + (pid >> 8) % 128, pid & 0xff, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-impl World {
-    pub async fn new() -> Self {
-        Self::with(Times::default()).await
-    }
+/// A nats-server with nothing in it, and a folder.
+pub struct Bare {
+    pub cfg: NatsConfig,
+    pub nats: Nats,
+    pub dir: tempfile::TempDir,
+    server: Server,
+}
 
-    pub async fn with(times: Times) -> Self {
+impl Bare {
+    pub async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let host = address();
         let config = dir.path().join("nats.conf");
@@ -167,6 +171,17 @@ impl World {
             .unwrap();
         let cfg = NatsConfig { urls: vec![format!("nats://{host}:4222")], default_max_bytes: Some(64 << 20), ..NatsConfig::default() };
         let nats = Nats::connect(&cfg, "test").await.unwrap();
+        Self { cfg, nats, dir, server: Server(server) }
+    }
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with(Times::default()).await
+    }
+
+    pub async fn with(times: Times) -> Self {
+        let Bare { cfg, nats, dir, server } = Bare::new().await;
         let layout = provision(&nats, &cfg, &times).await.unwrap();
         let inner = Sqlite::open(dir.path().join("n.db")).await.unwrap();
         let calls_left = Arc::new(AtomicI64::new(i64::MAX));
@@ -174,7 +189,7 @@ impl World {
         let history = History::new(&nats, layout, times.clone(), store.clone());
         let service = history::start(&nats, history.clone()).await.unwrap();
         let publisher = Publisher::new(&nats, layout, times.clone());
-        Self { nats, cfg, layout, times, store, publisher, dir, history, _history: service, _server: Server(server) }
+        Self { nats, cfg, layout, times, store, publisher, dir, history, _history: service, _server: server }
     }
 
     /// The log goes on with so many partitions; nobody but us is told.

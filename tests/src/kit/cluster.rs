@@ -77,7 +77,7 @@ impl Default for ClusterSpec {
             tls: false,
             secured_nats: None,
             set: Vec::new(),
-            log_filter: "info,async_nats=warn".into(),
+            log_filter: "info,async_nats=warn,scylla=error".into(),
             alone: false,
         }
     }
@@ -289,10 +289,32 @@ impl Cluster {
     }
 
     async fn run_provision(&self, own: &[String]) -> Result<(), String> {
-        let settings = self.settings(Role::Provision, 0).into_iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]);
-        let mut command = tokio::process::Command::new(binary::natterjack());
-        let out = command.arg("provision").args(own).args(settings).output().await.map_err(|e| e.to_string())?;
-        if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
+        self.run_as(Role::Provision, "provision", own).await.map(drop)
+    }
+
+    /// A command of an operator, to its end: what it says, or what it says if it fails.
+    pub async fn run(&self, command: &str, args: &[String]) -> Result<String, String> {
+        self.run_as(Role::Persister, command, args).await
+    }
+
+    async fn run_as(&self, role: Role, command: &str, args: &[String]) -> Result<String, String> {
+        let mut settings = self.settings(role, 0);
+        settings.push(("persister.archive".into(), self.archive().display().to_string()));
+        let settings = settings.into_iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]);
+        let mut process = tokio::process::Command::new(binary::natterjack());
+        let out = process.arg(command).args(args).args(settings).kill_on_drop(true).output().await.map_err(|e| e.to_string())?;
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if out.status.success() { Ok(said(&out.stdout)) } else { Err(said(&out.stderr)) }
+    }
+
+    /// Everything that was stored is gone. Nothing may run.
+    pub fn wipe(&self) {
+        for i in 0..self.spec.nats {
+            std::fs::remove_dir_all(self.dir().join(format!("nats-{i}"))).unwrap();
+        }
+        for end in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(self.dir().join(format!("archive.db{end}")));
+        }
     }
 
     /// The file of history and people.

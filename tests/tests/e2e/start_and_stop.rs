@@ -2,9 +2,10 @@
 
 use std::{fs::File, net::SocketAddr, path::Path, time::Duration};
 
-use natterjack_tests::kit::{Api, Cluster, ClusterSpec, eventually, net::Subnet, within};
+use natterjack_tests::kit::{Api, Cluster, ClusterSpec, binary, eventually, net::Subnet, within};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 use super::up::{START, ready_line, signal, up};
 
@@ -80,6 +81,11 @@ async fn up_starts_with_a_few_lines_and_stops_with_everything_in_one_file() {
     says_little("up", &said(), 2 * LINES);
 
     let sent = write(net.edge(0), 50).await;
+    let copy = dir.path().join("copy");
+    let made = command(&["backup", path(&copy), "--data", path(&data)]).await;
+    assert!(copy.join("manifest.json").is_file(), "{made}");
+    let refused = command(&["restore", path(&copy), "--data", path(&data)]).await;
+    assert!(refused.contains("another `natterjack up`"), "{refused}");
     signal(child.id().unwrap(), Signal::TERM);
     let ended = within("up ends", Duration::from_secs(40), child.wait()).await.unwrap();
     assert_eq!(ended.code(), Some(0), "{}", said());
@@ -94,6 +100,31 @@ async fn up_starts_with_a_few_lines_and_stops_with_everything_in_one_file() {
     for text in &sent {
         assert!(file.windows(text.len()).any(|w| w == text.as_bytes()), "{text} is not in archive.db alone");
     }
+
+    // The copy, made while it ran, in another place.
+    let other = dir.path().join("other");
+    let made = command(&["restore", path(&copy), "--data", path(&other)]).await;
+    assert!(made.contains("generation 2"), "{made}");
+    let mut child = up(&other, net, &["--port", "8080"]).spawn().unwrap();
+    let _stdin = child.stdin.take();
+    ready_line(&mut child).await;
+    let (status, me) = Api::new(net.edge(0), None).post("/v1/login", &json!({ "name": "toad", "password": "correct horse battery" })).await;
+    assert_eq!(status, 200, "{me}");
+    let (api, me) = (Api::new(net.edge(0), me["access"].as_str().map(str::to_owned)), me["user"].as_str().unwrap());
+    let (status, page) = api.get(&format!("/v1/threads/dm.{me}.{me}/messages?limit=100")).await;
+    let texts = page["events"].as_array().unwrap().iter().filter_map(|e| e["body"]["text"].as_str());
+    assert_eq!((status, texts.collect::<Vec<_>>()), (200, sent.iter().map(String::as_str).collect()));
+}
+
+/// What it says, however it ends.
+async fn command(args: &[&str]) -> String {
+    let mut command = Command::new(binary::natterjack());
+    let out = command.args(args).env("NATTERJACK_NATS_SERVER", binary::nats_server()).output().await.unwrap();
+    String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
 }
 
 fn beside(data: &Path) -> Vec<String> {
