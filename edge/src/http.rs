@@ -25,6 +25,7 @@ use axum::{
 };
 use futures_util::FutureExt;
 use natterjack_protocol::{Refusal, error::Code};
+use natterjack_runtime::Health;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -50,6 +51,7 @@ pub struct Api {
     pub posts: Posts,
     pub door: Door,
     pub edges: Edges,
+    pub health: Health,
 }
 
 pub type Shared = State<Arc<Api>>;

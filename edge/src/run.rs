@@ -146,6 +146,7 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         metrics: Default::default(),
     });
     let api = http::Api {
+        health: health.clone(),
         auth: auth.clone(),
         clock: clock.clone(),
         gate: gate.clone(),

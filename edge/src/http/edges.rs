@@ -43,6 +43,7 @@ pub async fn health() -> Json<Well> {
 /// 200 if new clients should come: for load balancers.
 #[utoipa::path(get, path = "/ready", tag = "edges", operation_id = "ready", responses((status = 200, body = Well)))]
 pub async fn ready(State(api): Shared) -> Answer<Well> {
-    api.gate.now().ready().map_err(|_| Refusal::unavailable("this edge takes no new clients now"))?;
-    Ok(Json(Well { ok: true }))
+    // The gate knows at once that it leaves, the health that something stands still.
+    let well = api.gate.now().ready().is_ok() && api.health.report().ready;
+    if well { Ok(Json(Well { ok: true })) } else { Err(Refusal::unavailable("this edge takes no new clients now").into()) }
 }

@@ -72,7 +72,7 @@ fn three(addr: SocketAddr, chosen: [u16; 3]) -> anyhow::Result<[SocketAddr; 3]> 
 /// For a nats-server alone.
 pub fn nats_port_alone() -> anyhow::Result<Ports> {
     let [nats] = any_free(NATS_HOST)?;
-    Ok(Ports { edges: [0, 0], nats })
+    Ok(Ports { edges: [0, 0], nats, admin: None })
 }
 
 fn bind(host: IpAddr, port: u16) -> std::io::Result<TcpListener> {
