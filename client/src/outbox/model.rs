@@ -332,17 +332,17 @@ impl World {
     fn live(mut self, steps: usize) -> Result<u64, String> {
         (0..steps).for_each(|_| self.step());
         self.calm = true;
-        let (calm_at, mut idle) = (self.ms, 0);
+        let (mut moved_at, mut idle) = (self.ms, 0);
         while self.outbox.waiting() > 0 {
             let before = self.outbox.waiting();
             (0..200).for_each(|_| self.step());
-            idle = if self.outbox.waiting() < before { 0 } else { idle + 1 };
+            (moved_at, idle) = if self.outbox.waiting() < before { (self.ms, 0) } else { (moved_at, idle + 1) };
             if idle > 20 {
                 // Nothing is under way: only time can help, and the outbox has to know how much.
                 let due = self.outbox.due().ok_or("stuck: nothing is in flight, nothing is due")?;
                 self.ms += u64::try_from(due.saturating_duration_since(self.now()).as_millis()).unwrap() + 1;
             }
-            if self.ms > calm_at + 180_000 {
+            if self.ms > moved_at + 180_000 {
                 return Err(format!("{} wait for ever", self.outbox.waiting()));
             }
         }
