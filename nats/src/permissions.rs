@@ -150,7 +150,7 @@ impl Role {
             .concat(),
             Self::Provision => generations(),
             // What was lost.
-            Self::Doctor => said(&[subjects::HISTORY]),
+            Self::Doctor => said(&[subjects::LOSSES]),
         }
     }
 
@@ -166,7 +166,7 @@ impl Role {
         let heard: &[&str] = match self {
             Self::Edge => &[any::LIVE_USER, any::LIVE_GROUP, subjects::BEATS],
             Self::Channel => &[any::HEADS],
-            Self::Persister => &[subjects::HISTORY, subjects::DIRECTORY],
+            Self::Persister => &[subjects::HISTORY, subjects::LOSSES, subjects::DIRECTORY],
             Self::Provision | Self::Doctor => &[],
         };
         heard.iter().map(|s| (*s).to_owned()).collect()
@@ -269,7 +269,8 @@ mod tests {
         only(&[Edge, Persister], &subjects::live_user_x(user));
         only(&[Edge], &subjects::live_group_x(group));
         only(&[Edge], &subjects::heads(7, 3));
-        only(&[Edge, Channel, Doctor], subjects::HISTORY);
+        only(&[Edge, Channel], subjects::HISTORY);
+        only(&[Doctor], subjects::LOSSES);
         only(&[Edge, Channel], subjects::DIRECTORY);
         let key = subjects::bucket_key;
         only(&[Channel, Persister], &key(&subjects::groups_bucket(1), "g"));

@@ -6,6 +6,8 @@ use natterjack_protocol::{GroupId, Thread, UserId};
 pub const BEATS: &str = "beat.*";
 /// Requests `rpc::HistoryRequest`, a queue group of the same name.
 pub const HISTORY: &str = "svc.history";
+/// Requests `rpc::LossesRequest`, a queue group of the same name.
+pub const LOSSES: &str = "svc.losses";
 /// Requests `rpc::DirectoryRequest`, a queue group of the same name.
 pub const DIRECTORY: &str = "svc.directory";
 

@@ -12,7 +12,7 @@ use natterjack_protocol::{
     Code, Event, Most, MsgId, Refusal, Thread, Times, UserId,
     frame::Page,
     limits,
-    rpc::{Access, At, HistoryAnswer, HistoryRequest, Lost},
+    rpc::{Access, At, HistoryAnswer, HistoryRequest},
 };
 
 use tokio::sync::Semaphore;
@@ -176,7 +176,6 @@ fn about(request: &HistoryRequest) -> Option<&Thread> {
         | HistoryRequest::Between { thread, .. }
         | HistoryRequest::FindCid { thread, .. }
         | HistoryRequest::IsMessage { thread, .. } => Some(thread),
-        HistoryRequest::Lost => None,
         HistoryRequest::LastEntries { threads } => threads.first(),
         HistoryRequest::Latest { threads, .. } => threads.first().map(|(thread, _)| thread),
     }
@@ -199,20 +198,6 @@ impl<S: Store> View<S> {
                 self.latest(reader, threads).await.map(HistoryAnswer::Latest)
             }
             HistoryRequest::FindCid { thread, sender, cid, below } => self.find_cid(&thread, &sender, cid, below).await,
-            HistoryRequest::Lost => self.store.lost().await.map_err(Into::into).map(|lost| {
-                HistoryAnswer::Lost(
-                    lost.iter()
-                        .map(|l| Lost {
-                            generation: l.key.generation,
-                            partition: l.key.partition,
-                            first: l.first,
-                            last: l.last,
-                            since: l.since,
-                            until: l.until,
-                        })
-                        .collect(),
-                )
-            }),
             HistoryRequest::IsMessage { thread, id } => self.is_message(&thread, id).await.map(HistoryAnswer::IsMessage),
         })
     }
@@ -323,6 +308,5 @@ fn name(request: &HistoryRequest) -> &'static str {
         HistoryRequest::Latest { .. } => "latest",
         HistoryRequest::FindCid { .. } => "find_cid",
         HistoryRequest::IsMessage { .. } => "is_message",
-        HistoryRequest::Lost => "lost",
     }
 }

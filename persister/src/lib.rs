@@ -8,6 +8,7 @@ pub mod directory;
 pub mod external;
 pub mod fold;
 pub mod history;
+mod losses;
 pub mod overlay;
 pub mod password;
 mod run;

@@ -18,6 +18,7 @@ use crate::{
     directory::{self, DirectoryError, Logins},
     external::External,
     history::{self, History},
+    losses,
     password::{self, Cost},
     space,
     store::{Cql, CqlConfig, Sqlite, Store, StoreError, accounts::Accounts},
@@ -141,12 +142,14 @@ pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health
         archives.run(layout, stop.clone())
     });
     parts.spawn({
-        let (nats, health, stop) = (nats.clone(), health.clone(), stop.clone());
+        let (nats, health, store, stop) = (nats.clone(), health.clone(), store.clone(), stop.clone());
         async move {
+            let losses = losses::start(&nats, store).await?;
             let service = history::start(&nats, history).await?;
             health.set("history", Ok(()));
             stop.cancelled().await;
             service.drain().await;
+            losses.drain().await;
             health.remove("history");
             Ok(())
         }

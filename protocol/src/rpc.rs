@@ -110,9 +110,11 @@ pub enum HistoryRequest {
     FindCid { thread: Thread, sender: UserId, cid: Cid, below: Option<MsgId> },
     /// Is there a message, recalled or not, under this id?
     IsMessage { thread: Thread, id: MsgId },
-    /// What was lost for ever, of any thread: for operators.
-    Lost,
 }
+
+/// What was lost for ever, of any thread? For operators, whose role may not ask for what people wrote. Answered by a list of [`Lost`].
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct LossesRequest;
 
 /// Ids `first..=last` of a partition that nobody can read any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,7 +145,6 @@ pub enum HistoryAnswer {
         seen: u64,
     },
     IsMessage(bool),
-    Lost(Vec<Lost>),
 }
 
 /// To `directory`: people, their logins and relations. `actor` has been authenticated by the edge.

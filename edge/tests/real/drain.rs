@@ -120,6 +120,8 @@ async fn health_checks_alone_keep_no_edge_and_are_answered() {
     let mut world = World::start(&["ua"]).await;
     let (addr, begun) = (world.addr, Instant::now());
     let ended = world.stop();
+    // It is told, and notices a moment later.
+    while knock(addr, &get("/ready")).await.unwrap().starts_with("http/1.1 200 ") {}
     assert!(besieged(addr, &[get("/ready"), get("/health")]).await > 0);
     timeout(Duration::from_secs(6), ended).await.unwrap().unwrap().unwrap();
     assert!(begun.elapsed() < Duration::from_millis(3_300), "{:?}", begun.elapsed());

@@ -266,7 +266,6 @@ async fn others(nats: &Nats, layout: Layout, tail: &Tail, hold: &Hold) -> Vec<Se
                     HistoryAnswer::FindCid { found: found.map(|r| r.id), seen: now_ms() }
                 }
                 HistoryRequest::IsMessage { .. } => HistoryAnswer::IsMessage(false),
-                HistoryRequest::Lost => HistoryAnswer::Lost(Vec::new()),
                 HistoryRequest::Page { thread, .. } => HistoryAnswer::Page(Page { events: vec![long(thread)], ..Page::default() }),
                 HistoryRequest::LastEntries { threads } => HistoryAnswer::LastEntries(vec![LastEntry::default(); threads.len()]),
                 HistoryRequest::Latest { threads, .. } => HistoryAnswer::Latest(vec![None; threads.len()]),

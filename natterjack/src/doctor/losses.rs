@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use natterjack_nats::{Buckets, Layout, LostEnds, Nats, Position, Positions, Tail, subjects};
-use natterjack_protocol::rpc::{HistoryAnswer, HistoryRequest, Lost};
+use natterjack_protocol::rpc::{LossesRequest, Lost};
 
 use crate::chat::day;
 
@@ -50,10 +50,8 @@ pub async fn ends(nats: &Nats, layout: Layout) -> Result<String, String> {
 
 /// What the archive never got, in words; none: nobody knows.
 pub async fn losses(nats: &Nats) -> Option<String> {
-    match nats.request(subjects::HISTORY, &HistoryRequest::Lost, ASKED).await {
-        Ok(HistoryAnswer::Lost(lost)) => Some(words(&lost)),
-        _ => None,
-    }
+    let lost: Vec<Lost> = nats.request(subjects::LOSSES, &LossesRequest, ASKED).await.ok()?;
+    Some(words(&lost))
 }
 
 fn words(lost: &[Lost]) -> String {

@@ -101,10 +101,10 @@ async fn a_store_that_never_answers_is_noticed_by_the_reader_that_stands_still()
 
     w.store.calls_left.store(0, Ordering::SeqCst);
     w.say(&one, "a", "second").await;
-    eventually("it is noticed", async || failing(&health, "archive.1-0").is_some()).await;
-    let why = failing(&health, "archive.1-0").unwrap();
-    assert!(why.contains(&format!("from {id}")) && why.contains("there is more up to"), "{why}");
-    assert_eq!(failing(&health, "archive.1-1"), None, "it has read everything there is");
+    // On a busy machine the end may not be known for a second, which is said of both.
+    let stands = |why: String| why.contains(&format!("from {id}")) && why.contains("there is more up to");
+    eventually("it is noticed", async || failing(&health, "archive.1-0").is_some_and(stands)).await;
+    eventually("the other has read everything there is", async || failing(&health, "archive.1-1").is_none()).await;
     w.say(&other, "a", "third").await;
     eventually("now it has not", async || failing(&health, "archive.1-1").is_some()).await;
     drop(archive);
