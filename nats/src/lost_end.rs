@@ -46,13 +46,22 @@ impl Tail {
     /// Does the log not have what was `read` in it? Also if it has gone on since: then there is something else, stored later. Never of a
     /// generation that is over, which takes nothing more.
     pub async fn lost_its_end(&self, p: u32, read: Position) -> Result<bool, TailError> {
+        self.misses(p, read, false).await
+    }
+
+    /// For who goes on reading behind `read`: also of a generation that is over. Its end mark lies below, and nothing comes behind it.
+    pub(crate) async fn ends_before(&self, p: u32, read: MsgId) -> Result<bool, TailError> {
+        self.misses(p, Position { id: read, ts: 0 }, true).await
+    }
+
+    async fn misses(&self, p: u32, read: Position, though_over: bool) -> Result<bool, TailError> {
         if read.id.is_none() {
             return Ok(false);
         }
         for look in 0..LOOKS {
             let bounds = self.bounds(p).await?;
             if bounds.over {
-                return Ok(false);
+                return Ok(though_over && read.id > bounds.last);
             }
             if read.id <= bounds.last {
                 let stored = if read.ts == 0 { None } else { self.stored_at(p, read.id).await? };

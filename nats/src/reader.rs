@@ -14,7 +14,6 @@ use crate::{
     fanin::FanIn,
     js::{JsError, code},
     layout::Layout,
-    positions::Position,
     pull::{Consumer, Delivered, From, Pace, Pull},
     subjects,
     tail::{LogRecord, Tail, TailError},
@@ -345,7 +344,7 @@ impl LogReader {
                     let not_now = |e: &dyn std::fmt::Display| Unopened::NotNow(e.to_string());
                     // Consumers die with the server that loses its end, so this is asked before anything is read of what it became.
                     let tail = Tail::new(&nats, layout);
-                    match tail.lost_its_end(p, Position { id: read, ts: 0 }).await {
+                    match tail.ends_before(p, read).await {
                         Ok(false) => {}
                         Ok(true) => return Err(Unopened::No(ReadError::LostEnd { p, read })),
                         // Without a layout there would be no reader; in a restarting cluster a stream is found late.

@@ -137,6 +137,10 @@ impl<S: Store> Archive<S> {
         if self.is_over(p, position).await {
             position = self.end(&writer, key, position).await?;
             mirror.send_replace(Some(natterjack_nats::Position { id: position.id, ts: position.ts }));
+            reader.at(read_up_to(position, &self.bounds(Tail::new(&self.nats, self.layout), p).await).0);
+            reader.doing("has archived all of a generation that is over");
+            stop.cancelled().await;
+            return Ok(());
         }
         let bounds = self.bounds(Tail::new(&self.nats, self.layout), p).await;
         let mut log = LogReader::fetching(&self.nats, self.layout, p, Start::After(position.id));

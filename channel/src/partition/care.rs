@@ -59,8 +59,9 @@ impl Partition {
             self.status.set(Err("the log does not answer".into()));
             return Ok(());
         };
-        if !bounds.over && bounds.last < self.asked.read {
-            if bounds.replicas <= 1 {
+        if bounds.last < self.asked.read {
+            // An end mark below what was read is that of a log that lost its end, and was ended by somebody who found it first.
+            if bounds.over || bounds.replicas <= 1 {
                 return Err(Error::LostEnd { p: self.p, read: self.asked.read });
             }
             // A deposed leader, or else the reader will find it when its consumer is made again. No beat until then.

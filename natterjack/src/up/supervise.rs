@@ -1,6 +1,7 @@
 //! Keeps one child process running: starts it again when it dies, ends it in good order when told to.
 
 use std::{
+    os::unix::process::ExitStatusExt,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -12,6 +13,9 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
+
+/// A process of ours looks out for signals well before this.
+const STARTING: Duration = Duration::from_secs(2);
 
 /// What did not end in good order when it was asked to. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -57,7 +61,7 @@ impl Supervised<'_> {
                             let how = ended.map_or_else(|e| e.to_string(), |s| s.to_string());
                             tracing::warn!(child = self.name, how, lived_ms = began.elapsed().as_millis(), "a child process ended; starting it again");
                         }
-                        () = stop.cancelled() => return self.end(child).await,
+                        () = stop.cancelled() => return self.end(child, began.elapsed()).await,
                     }
                 }
                 Err(e) if first => return Err(e),
@@ -80,13 +84,15 @@ impl Supervised<'_> {
         Ok(child)
     }
 
-    async fn end(&self, mut child: Child) -> anyhow::Result<()> {
+    async fn end(&self, mut child: Child, age: Duration) -> anyhow::Result<()> {
         if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
             // Fails only if it has ended in this moment.
             let _ = kill_process(pid, Signal::TERM);
         }
         match tokio::time::timeout(self.grace, child.wait()).await {
             Ok(Ok(status)) if status.success() => {}
+            // It had not come to look out for signals yet, so it had begun nothing.
+            Ok(Ok(status)) if age < STARTING && status.signal() == Some(Signal::TERM.as_raw()) => {}
             Ok(Ok(status)) => self.unclean.note(format!("{} ended with {status}", self.name)),
             Ok(Err(e)) => return Err(e).with_context(|| format!("waiting for {}", self.name)),
             Err(_) => {
@@ -153,5 +159,6 @@ mod tests {
         assert!(killed.contains("toad did not end within 1 s") && killed.contains("not clean"), "{killed}");
         let failed = stopped("exit 3").await.unwrap_err().to_string();
         assert!(failed.contains("toad ended with") && failed.contains('3'), "{failed}");
+        stopped("-").await.unwrap();
     }
 }

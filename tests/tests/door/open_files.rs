@@ -31,7 +31,7 @@ async fn few_open_files_are_said_kept_for_what_matters_and_refused_beyond() {
     // At start, in one line.
     let line = |edge: usize| {
         let log = cluster.edge(edge).log();
-        let lines: Vec<&str> = log.lines().filter(|l| l.contains("this edge takes")).collect();
+        let lines: Vec<&str> = log.lines().filter(|l| l.contains("this edge takes") && l.contains("INFO")).collect();
         assert_eq!(lines.len(), 1, "{log}");
         lines[0].to_owned()
     };

@@ -60,7 +60,8 @@ async fn a_phone_in_the_same_network_chats_and_is_never_sent_to_itself() {
     let itself = phone.dm(phone.user());
     within("a message", SOON, phone.send_and_wait(itself.clone(), Kind::Text, Body::text("one"))).await.unwrap();
     // Its edge leaves: the other one, by the same address.
-    signal(pid(&state(&file).await, "/pids/edges/0"), Signal::TERM);
+    let leaves = pid(&state(&file).await, "/pids/edges/0");
+    signal(leaves, Signal::TERM);
     let other = format!("ws://{}", std::net::SocketAddr::new(addr.ip(), port + 1));
     within("the client goes on to the other edge", SOON, async {
         loop {
@@ -76,6 +77,9 @@ async fn a_phone_in_the_same_network_chats_and_is_never_sent_to_itself() {
     within("a message by the other edge", SOON, phone.send_and_wait(itself, Kind::Text, Body::text("two"))).await.unwrap();
     drop(events);
     phone.close().await;
+    // A second signal to one that is still leaving would end it hard.
+    eventually("it has left", SOON, async || pid(&state(&file).await, "/pids/edges/0") != leaves).await;
     signal(child.id().unwrap(), Signal::TERM);
-    assert!(within("up ends", Duration::from_secs(40), child.wait()).await.unwrap().success());
+    let ended = within("up ends", Duration::from_secs(40), child.wait_with_output()).await.unwrap();
+    assert!(ended.status.success(), "{}: {}", ended.status, String::from_utf8_lossy(&ended.stderr));
 }

@@ -483,8 +483,9 @@ async fn thousands_of_sends_without_reading() {
             }
             Received::Frame(ServerFrame::Error { r: Some(r), refusal }) => {
                 assert!(answered.insert(r), "{r} is answered twice");
-                assert_eq!(refusal.code, Code::RateLimited);
-                assert!(refusal.retry_after_ms.is_some() && refusal.cid.is_some(), "{refusal:?}");
+                // Or one that came behind a refused one, when the rate would have let it through.
+                let told = refusal.code == Code::RateLimited && refusal.retry_after_ms.is_some() || refusal.code == Code::OutOfOrder;
+                assert!(told && refusal.cid.is_some(), "{refusal:?}");
             }
             Received::Closed(code, reason) => {
                 ended = Some((code, reason));

@@ -17,6 +17,8 @@ use natterjack_tests::kit::witness::{
 };
 
 const WRITERS: usize = 10;
+/// Between two of them a reader leaves.
+const PARTS: usize = 10;
 
 fn codec(n: usize) -> Codec {
     if n.is_multiple_of(2) { Codec::Json } else { Codec::Msgpack }
@@ -53,8 +55,8 @@ async fn ten_writers_and_three_readers_agree_on_one_order() {
         tasks.spawn(async move {
             // Pipelined: the edge keeps them in order.
             let sends: Vec<(Thread, Cid, String)> = (0..each).map(|n| (thread.clone(), ws.cid(), format!("w{w}-{n}"))).collect();
-            for (round, part) in sends.chunks(20).enumerate() {
-                gone.wait_for(|left| *left >= round * 20 * WRITERS * 10 / all).await.unwrap();
+            for (round, part) in sends.chunks(each / PARTS).enumerate() {
+                gone.wait_for(|left| *left >= round).await.unwrap();
                 let (mut left, mut ids) = (part.to_vec(), BTreeMap::new());
                 while !left.is_empty() {
                     let answers = send_all(&mut ws, &left).await;
@@ -69,8 +71,8 @@ async fn ten_writers_and_three_readers_agree_on_one_order() {
         });
     }
     // Meanwhile one reader leaves, again and again, at moments that depend on what it has seen.
-    for part in 1..10 {
-        comes_and_goes.wait_for("the next part", &thread, all * part / 10).await;
+    for part in 1..PARTS {
+        comes_and_goes.wait_for("the next part", &thread, all * part / PARTS).await;
         comes_and_goes.hang_up().await;
         left.send_replace(part);
     }
