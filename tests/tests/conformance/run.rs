@@ -24,6 +24,8 @@ use super::{
 const ANSWER: Duration = Duration::from_secs(20);
 /// What an edge says of itself, and what may therefore come between a request and its answer.
 const UNASKED: [&str; 6] = ["event", "member", "page", "typing", "contacts", "degraded"];
+/// Of these, what follows something that was said before, whenever that comes: also before a frame that is the next one.
+const LIVE: [&str; 4] = ["event", "member", "typing", "contacts"];
 const CONNECTION: &str = "a";
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -160,7 +162,9 @@ impl Run {
             let Err(why) = matches(self.codec, pattern, &frame, &mut self.scope) else { return Ok(()) };
             let (t, r) = (field(&frame, "t"), field(&frame, "r"));
             let unasked = r.is_none() && matches!(t, Some(Tree::Text(t)) if UNASKED.contains(&t.as_str()));
-            if next || !unasked {
+            let live = matches!(t, Some(Tree::Text(t)) if LIVE.contains(&t.as_str()));
+            let between = live && !LIVE.contains(&pattern.get("$some").unwrap_or(pattern)["t"].as_str().unwrap_or_default());
+            if !unasked || (next && !between) {
                 return Err(why);
             }
             self.kept.entry(connection.clone()).or_default().push(frame);
