@@ -42,37 +42,49 @@ impl LostEnds {
     }
 }
 
+/// A look at the end of the log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct End {
+    /// It lies before what was read.
+    pub lost: bool,
+    /// The generation has its end mark.
+    pub over: bool,
+}
+
 impl Tail {
     /// Does the log not have what was `read` in it? Also if it has gone on since: then there is something else, stored later. Never of a
     /// generation that is over, which takes nothing more.
     pub async fn lost_its_end(&self, p: u32, read: Position) -> Result<bool, TailError> {
-        self.misses(p, read, false).await
+        Ok(self.look(p, read, None).await?.lost)
     }
 
-    /// For who goes on reading behind `read`: also of a generation that is over. Its end mark lies below, and nothing comes behind it.
-    pub(crate) async fn ends_before(&self, p: u32, read: MsgId) -> Result<bool, TailError> {
-        self.misses(p, Position { id: read, ts: 0 }, true).await
+    /// For who goes on reading behind `read`: also of a generation that is over, for nothing comes behind its end mark. `owed`: that mark
+    /// was not read yet, so it does not stand under `read`, either.
+    pub(crate) async fn ends_before(&self, p: u32, read: MsgId, owed: bool) -> Result<End, TailError> {
+        self.look(p, Position { id: read, ts: 0 }, Some(owed)).await
     }
 
-    async fn misses(&self, p: u32, read: Position, though_over: bool) -> Result<bool, TailError> {
-        if read.id.is_none() {
-            return Ok(false);
-        }
+    async fn look(&self, p: u32, read: Position, owed: Option<bool>) -> Result<End, TailError> {
+        let end = |lost| End { lost, over: false };
         for look in 0..LOOKS {
             let bounds = self.bounds(p).await?;
             if bounds.over {
-                return Ok(though_over && read.id > bounds.last);
+                let lost = owed.is_some_and(|owed| read.id > bounds.last || owed && read.id == bounds.last);
+                return Ok(End { lost, over: true });
+            }
+            if read.id.is_none() {
+                return Ok(end(false));
             }
             if read.id <= bounds.last {
                 let stored = if read.ts == 0 { None } else { self.stored_at(p, read.id).await? };
-                return Ok(stored.is_some_and(|ts| ts > read.ts));
+                return Ok(end(stored.is_some_and(|ts| ts > read.ts)));
             }
             if bounds.replicas <= 1 || look + 1 == LOOKS {
-                return Ok(true);
+                return Ok(end(true));
             }
             tokio::time::sleep(APART).await;
         }
-        Ok(true)
+        Ok(end(true))
     }
 }
 

@@ -129,11 +129,13 @@ pub struct LogReader {
     /// Taken from the consumer but not handed out: what came behind a batch's end.
     held: Option<Delivered>,
     pause: Duration,
+    /// The end mark was not there when we began to read, and has not come: it is owed.
+    owed: bool,
     /// Of the pull, or of the one that comes next.
     way: Way,
     /// A consumer being made. Kept over calls: a caller that drops its wait five times a second would otherwise begin the pause anew
-    /// each time, and never read again.
-    opening: Option<BoxFuture<'static, Result<Pull, Unopened>>>,
+    /// each time, and never read again. And is the generation over?
+    opening: Option<BoxFuture<'static, Result<(Pull, bool), Unopened>>>,
 }
 
 /// Why there is no consumer.
@@ -200,6 +202,7 @@ impl LogReader {
             jumped: false,
             held: None,
             pause: Duration::ZERO,
+            owed: false,
             way,
             opening: None,
         }
@@ -296,7 +299,10 @@ impl LogReader {
         let entry = std::str::from_utf8(&d.subject).ok().and_then(subjects::parse_entry);
         batch.records.push(match entry {
             Some(s) => Record::Entry(LogRecord { id: MsgId(d.seq), ts: d.ts, thread: s.thread, control: s.control, payload: d.payload }),
-            None if d.subject == self.end.as_bytes() => Record::End { id: MsgId(d.seq), ts: d.ts },
+            None if d.subject == self.end.as_bytes() => {
+                self.owed = false;
+                Record::End { id: MsgId(d.seq), ts: d.ts }
+            }
             None => {
                 let subject = String::from_utf8_lossy(&d.subject).into_owned();
                 Record::Poison { id: MsgId(d.seq), ts: d.ts, subject, payload: d.payload }
@@ -335,7 +341,7 @@ impl LogReader {
                 _ => From::Sequence(self.position.0 + 1),
             };
             let (nats, stream, pause) = (&self.nats, &self.stream, &mut self.pause);
-            let (pace, way, layout, p, read) = (self.pace, self.way, self.layout, self.p, self.position);
+            let (pace, way, layout, p, read, owed) = (self.pace, self.way, self.layout, self.p, self.position, self.owed);
             let opening = self.opening.get_or_insert_with(|| {
                 let (nats, stream, wait) = (nats.clone(), stream.clone(), *pause);
                 *pause = (wait * 2).clamp(Duration::from_millis(50), Duration::from_millis(500));
@@ -344,23 +350,27 @@ impl LogReader {
                     let not_now = |e: &dyn std::fmt::Display| Unopened::NotNow(e.to_string());
                     // Consumers die with the server that loses its end, so this is asked before anything is read of what it became.
                     let tail = Tail::new(&nats, layout);
-                    match tail.ends_before(p, read).await {
-                        Ok(false) => {}
-                        Ok(true) => return Err(Unopened::No(ReadError::LostEnd { p, read })),
+                    let over = match tail.ends_before(p, read, owed).await {
+                        Ok(end) if end.lost => return Err(Unopened::No(ReadError::LostEnd { p, read })),
+                        Ok(end) => end.over,
                         // Without a layout there would be no reader; in a restarting cluster a stream is found late.
                         Err(TailError::NoStream(p)) => return Err(Unopened::No(ReadError::NoStream(p))),
                         Err(e) => return Err(not_now(&e)),
-                    }
-                    open(&nats, &stream, from, pace, way).await.map_err(|e| match e.err_code() {
+                    };
+                    let pull = open(&nats, &stream, from, pace, way).await.map_err(|e| match e.err_code() {
                         code::STREAM_NOT_FOUND => Unopened::No(ReadError::NoStream(p)),
                         _ => not_now(&e),
-                    })
+                    })?;
+                    Ok((pull, over))
                 })
             });
             let opened = opening.await;
             self.opening = None;
             match opened {
-                Ok(pull) => self.pull = Some(pull),
+                Ok((pull, over)) => {
+                    self.owed |= !over;
+                    self.pull = Some(pull);
+                }
                 Err(Unopened::No(e)) => return Err(e),
                 Err(Unopened::NotNow(why)) => tracing::debug!(stream = self.stream, why, "no consumer yet"),
             }

@@ -59,8 +59,9 @@ impl Partition {
             self.status.set(Err("the log does not answer".into()));
             return Ok(());
         };
-        if bounds.last < self.asked.read {
-            // An end mark below what was read is that of a log that lost its end, and was ended by somebody who found it first.
+        // An end mark below what was read, or in its place, is that of a log that lost its end, and was ended by somebody who found it first.
+        let in_its_place = bounds.over && bounds.last == self.asked.read && self.end.is_none();
+        if bounds.last < self.asked.read || in_its_place {
             if bounds.over || bounds.replicas <= 1 {
                 return Err(Error::LostEnd { p: self.p, read: self.asked.read });
             }

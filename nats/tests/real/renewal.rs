@@ -1,7 +1,10 @@
 //! A log that lost its end: ids that were ever given are not given again, whoever begins the new generation, and however much is gone.
 
+use std::time::Duration;
+
 use natterjack_nats::{
-    Above, Buckets, Layout, Log, NatsConfig, Position, Positions, ProvisionError, Publisher, Tail, provision, renew, switch,
+    Above, Buckets, Layout, Log, LogReader, NatsConfig, Position, Positions, ProvisionError, Publisher, ReadError, Start, Tail, provision,
+    renew, switch,
 };
 use natterjack_protocol::{Most, MsgId, Thread, Times};
 
@@ -39,6 +42,11 @@ async fn after_every_loss_the_next_id_is_above_all_that_were_given() {
         let acked = write(&nats, layout, &thread, &format!("r{round}-"), 20).await;
         assert!(acked.first() > given.last(), "{round}: {acked:?}");
         let position = Position { id: *acked.last().unwrap(), ts: 1 };
+        // Somebody who has read everything, and comes too late to find the loss.
+        let mut reader = LogReader::new(&nats, layout, 0, Start::After(acked[0]));
+        while reader.position() < position.id {
+            reader.next_batch(64).await.unwrap();
+        }
         given.extend(acked);
         s.kill();
         s.cut(&natterjack_nats::subjects::stream(layout.generation, 0), lost);
@@ -57,6 +65,8 @@ async fn after_every_loss_the_next_id_is_above_all_that_were_given() {
         assert_eq!(provision(&nats, &cfg, &Times::default()).await.unwrap(), new, "it is as if it had been provisioned");
         let closed = Tail::new(&nats, layout).bounds(0).await.unwrap();
         assert!(closed.over, "{closed:?}");
+        let read = tokio::time::timeout(Duration::from_secs(10), reader.next_batch(64)).await.expect("it is not waited for ever");
+        assert!(matches!(read, Err(ReadError::LostEnd { .. })), "{round}: {read:?}");
         let log = Log::new(&nats, new);
         kept.extend(ids(&log.after(&thread, *given.get(round * 20).unwrap_or(&MsgId::NONE), MsgId::MAX, Most::count(100)).await.unwrap()));
         is_read(&nats, layout).await;
