@@ -7,12 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use natterjack_nats::{Layout, subjects};
+use natterjack_nats::{Buckets, Layout, Positions, subjects};
 use natterjack_protocol::{Cid, Event, Kind, MsgId, Thread, codec::Codec, frame::History};
 use natterjack_tests::kit::{
     Api, Cassandra, Cluster, ClusterSpec, User, eventually,
     mint::now_ms,
-    witness::{Reader, SOON, Writer, ask, connect, page, sum_of, texts, until_the_direct_path_is_open},
+    witness::{Reader, SOON, Writer, ask, connect, page, texts, until_the_direct_path_is_open},
 };
 
 /// The folder of JetStream.
@@ -101,10 +101,16 @@ impl<'a> Talk<'a> {
     }
 
     async fn is_archived(&self) {
-        let admin = Api::new(self.cluster.persister_admin(0), None);
+        let nats = self.cluster.connect_nats().await;
         eventually("all is archived", SOON, async || {
-            let (_, text) = admin.get("/metrics").await;
-            sum_of(text.as_str().unwrap_or_default(), "natterjack_persister_lag_entries") == 0.0
+            let Ok(layout) = Layout::load(&nats).await else { return false };
+            let positions = Positions::new(&Buckets::new(&nats, layout), "persister");
+            for (p, given) in &self.given {
+                if !positions.load(*p).await.is_ok_and(|at| at.is_some_and(|at| at.id >= *given)) {
+                    return false;
+                }
+            }
+            true
         })
         .await;
     }
@@ -220,10 +226,11 @@ async fn cut_off(spec: ClusterSpec, lengths: &[u64]) {
     let marks = |events: &[Event]| events.iter().filter(|e| e.kind == Kind::Lost).map(|e| (e.body.target, e.id)).collect::<Vec<_>>();
     let there = marks(&history(&talk.api(1), &thread).await.unwrap());
     assert!(there.len() >= lengths.len(), "{there:?}");
-    let late = Reader::start(vec![cluster.edge_addr(1)], &users[1], Codec::Json).await;
+    let [comes_late, asks] = ["d-late", "d-asks"].map(|device| cluster.other_device(&users[1], device));
+    let late = Reader::start(vec![cluster.edge_addr(1)], &comes_late, Codec::Json).await;
     let seen = async || marks(&late.of(&thread)).last() == there.last();
     eventually("what a device missed says it too", SOON, seen).await;
-    let mut ws = connect(cluster.edge_addr(0), &users[1], Codec::Msgpack, BTreeMap::new()).await.unwrap();
+    let mut ws = connect(cluster.edge_addr(0), &asks, Codec::Msgpack, BTreeMap::new()).await.unwrap();
     let asked = History { thread: Some(thread), limit: Some(200), ..History::default() };
     assert_eq!(marks(&ask(&mut ws, asked).await.unwrap().events), there);
     let (report, _) = cluster.doctor().await;
