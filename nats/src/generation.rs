@@ -78,13 +78,19 @@ async fn renewed(nats: &Nats, found: u32, above: Above) -> Result<Layout, Provis
         }
         let mut highest = above.id;
         let (tail, buckets, notes) = (Tail::new(nats, layout), Buckets::new(nats, layout), LostEnds::new(nats, layout));
-        for (p, role) in (0..layout.partitions).flat_map(|p| READERS.map(|role| (p, role))) {
-            let Some(read) = Positions::new(&buckets, role).load(p).await? else { continue };
-            highest = highest.max(read.id);
-            // Nobody can tell any more when its streams are closed.
-            if tail.lost_its_end(p, read).await.map_err(|e| unknown(layout.generation, p, &e))? {
-                notes.note(p, read.id).await?;
+        for p in 0..layout.partitions {
+            let mut known = match tail.bounds(p).await {
+                Ok(bounds) => bounds.last,
+                // Its folder is gone.
+                Err(TailError::NoStream(_)) => MsgId(1),
+                Err(e) => return Err(unknown(layout.generation, p, &e)),
+            };
+            for role in READERS {
+                known = known.max(Positions::new(&buckets, role).load(p).await?.map_or(MsgId::NONE, |read| read.id));
             }
+            highest = highest.max(known);
+            // Nobody can tell any more when its streams are closed, and positions are a moment old: any partition may have lost something.
+            notes.note(p, known).await?;
         }
         let highest = highest.0.max(highest_id(nats).await?);
         tracing::warn!(generation = layout.generation, highest, "beginning a new generation of the log, above all ids that are known");
