@@ -7,16 +7,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-tools=.cache/openapi-check
-if ! "$tools/bin/python" -c 'import schemathesis, openapi_spec_validator' 2>/dev/null; then
-    echo "fetching schemathesis and openapi-spec-validator into $tools" >&2
-    rm -rf "$tools"
-    python3 -m venv "$tools"
-    "$tools/bin/pip" install --quiet --disable-pip-version-check schemathesis==4.32.5 openapi-spec-validator==0.9.0
-fi
+python="$(scripts/python-tools.sh openapi-check "schemathesis, openapi_spec_validator" schemathesis==4.32.5 openapi-spec-validator==0.9.0)"
 
 if [ -z "${NATTERJACK_EDGE:-}" ]; then
-    "$tools/bin/python" -m openapi_spec_validator docs/openapi.json
+    "$python" -m openapi_spec_validator docs/openapi.json
     # Nobody is told to come more slowly.
     exec scripts/with-system.sh --set limits.requests_per_user=0 --set limits.logins_per_name=0 -- scripts/openapi-check.sh "$@"
 fi
@@ -24,5 +18,5 @@ fi
 registered="$(curl -fsS -H 'Content-Type: application/json' -d '{"name":"checker","password":"a password of hers"}' "$NATTERJACK_EDGE/v1/register")"
 NATTERJACK_TOKEN="$(python3 -c 'import json, sys; print(json.load(sys.stdin)["access"])' <<<"$registered")"
 export NATTERJACK_TOKEN SCHEMATHESIS_HOOKS=scripts/openapi_check_hooks.py
-exec "$tools/bin/python" -m schemathesis.cli --config-file scripts/openapi-check.toml run "$NATTERJACK_EDGE/v1/openapi.json" \
+exec "$python" -m schemathesis.cli --config-file scripts/openapi-check.toml run "$NATTERJACK_EDGE/v1/openapi.json" \
     --max-time "${SECONDS_OF_TESTS:-120}" --no-color "$@"

@@ -24,7 +24,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Beside the roles' own positions.
 pub(crate) const NOTE: &str = "lost";
 
-/// Where it is written down which partitions of a generation lost their end: their archive says so to readers.
+/// Where it is written down that partitions of a generation may have lost their end: their archive says so to readers.
 pub struct LostEnds(Positions);
 
 impl LostEnds {
@@ -32,7 +32,7 @@ impl LostEnds {
         Self(Positions::new(&Buckets::new(nats, layout), NOTE))
     }
 
-    /// The highest id that somebody knew of beyond the end.
+    /// The highest id that anybody knew of.
     pub async fn of(&self, p: u32) -> Result<Option<MsgId>, KvError> {
         Ok(self.0.load(p).await?.map(|at| at.id))
     }

@@ -127,10 +127,10 @@ async fn provision(settings: &Settings, data: &data::Folder) -> anyhow::Result<(
     Ok(())
 }
 
-/// A log that is synced every 100 ms may have lost its last entries with the machine, and what they were nobody can know. So it goes on in a
-/// new generation, above all ids that can have been given.
+/// A log that is synced every 100 ms may have lost its last entries with the machine, and what they were nobody can know. So it goes on in
+/// a new generation, above all ids that can have been given. One that is synced before each acknowledgement has lost nothing.
 async fn after_the_last_end(settings: &Settings, last_end: mark::LastEnd) -> anyhow::Result<()> {
-    if last_end != mark::LastEnd::Machine {
+    if last_end != mark::LastEnd::Machine || settings.up.sync == natterjack_nats::server::Sync::Always {
         return Ok(());
     }
     tracing::warn!("the machine went down while natterjack ran; the log goes on in a new generation, what was not on the disk yet is lost");

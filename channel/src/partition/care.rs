@@ -59,7 +59,7 @@ impl Partition {
             self.status.set(Err("the log does not answer".into()));
             return Ok(());
         };
-        // An end mark below what was read, or in its place, is that of a log that lost its end, and was ended by somebody who found it first.
+        // An end mark below what was read, or in its place, is that of a log that lost its end, and that somebody else has ended.
         let in_its_place = bounds.over && bounds.last == self.asked.read && self.end.is_none();
         if bounds.last < self.asked.read || in_its_place {
             if bounds.over || bounds.replicas <= 1 {

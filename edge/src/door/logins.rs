@@ -2,8 +2,9 @@
 //!
 //! Anybody can name a user, and anybody behind the same router has the same address. So a password that does not fit counts for (name,
 //! address), and for the name from everywhere with a far higher limit, which bounds a guesser with many addresses. Who is kept out by what
-//! others have filled comes in by a device that has logged in before: nobody but its user knows its id, and it has a budget of its own. Refresh tokens and tokens of the external issuer cannot be guessed; each login and each such token has its budget,
-//! and an address is only kept from making the archive search without an end.
+//! others have filled comes in by a device that has logged in before: nobody but its user knows its id, and it has a budget of its own.
+//! Refresh tokens and tokens of the external issuer cannot be guessed; each login and each such token has its budget, and an address is
+//! only kept from making the archive search without an end.
 
 use std::{
     net::IpAddr,

@@ -14,6 +14,18 @@ pub async fn collect<T>(f: &mut FanIn, n: usize, mut pick: impl FnMut(FanInEvent
     got
 }
 
+/// The sizes of so many messages, each byte of which is its place.
+pub async fn sizes_of_whole(f: &mut FanIn, n: usize) -> Vec<usize> {
+    collect(f, n, |e| match e {
+        FanInEvent::Msg { payload, .. } => {
+            assert!(payload.iter().enumerate().all(|(i, b)| *b == i as u8));
+            Some(payload.len())
+        }
+        other => panic!("{other:?}"),
+    })
+    .await
+}
+
 pub async fn connected(f: &mut FanIn) -> u64 {
     collect(f, 1, |e| if let FanInEvent::Connected { epoch } = e { Some(epoch) } else { None }).await[0]
 }
@@ -133,14 +145,7 @@ async fn a_flood_arrives_whole() {
         }
         nats.flush_barrier().await.unwrap();
     });
-    let lengths = collect(&mut f, N, |e| match e {
-        FanInEvent::Msg { payload, .. } => {
-            assert!(payload.iter().enumerate().all(|(i, b)| *b == i as u8));
-            Some(payload.len())
-        }
-        other => panic!("{other:?}"),
-    })
-    .await;
+    let lengths = sizes_of_whole(&mut f, N).await;
     assert!(lengths.iter().enumerate().all(|(i, l)| *l == size(i)));
     writer.await.unwrap();
 }

@@ -7,7 +7,7 @@ use natterjack_protocol::{MsgId, Times};
 
 use crate::{
     certificates::{Certificates, replace},
-    fanin::{collect, connected, message},
+    fanin::{collect, connected, message, sizes_of_whole},
     harness::{Server, eventually, ids_of, thread_in},
     nats_login::{Operator, logins},
 };
@@ -179,14 +179,7 @@ async fn a_flood_over_tls_arrives_whole() {
     for i in 0..N {
         f.publish("live.user.a.e", "", &big[..size(i)]);
     }
-    let lengths = collect(&mut f, N, |e| match e {
-        FanInEvent::Msg { payload, .. } => {
-            assert!(payload.iter().enumerate().all(|(i, b)| *b == i as u8));
-            Some(payload.len())
-        }
-        other => panic!("{other:?}"),
-    })
-    .await;
+    let lengths = sizes_of_whole(&mut f, N).await;
     assert!(lengths.iter().enumerate().all(|(i, l)| *l == size(i)));
 }
 

@@ -41,7 +41,7 @@ pub async fn ends(nats: &Nats, layout: Layout) -> Result<String, String> {
     Ok(match before.as_slice() {
         [] => "every partition has what was read of it".into(),
         lost => format!(
-            "every partition has what was read of it; generation {} before it lost its end in partition {}: what was not archived by then is lost",
+            "every partition has what was read of it; generation {} before it may have lost its end in partition {}: what was not archived by then may be lost",
             layout.generation - 1,
             lost.join(", ")
         ),
