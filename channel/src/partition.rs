@@ -209,7 +209,7 @@ impl Partition {
             clock: Clock { ts: bounds.ts_ms, at: Instant::now() },
             compared: Compared::new(format!("log-{p}"), format!("the clock of the nats-server that leads partition {p} of the log")),
             since: None,
-            set_back: 0,
+            set_back: start::set_back(published, bounds.ts_ms, times),
             log_first: bounds.first,
             log_end: bounds.last,
             asked: Asked::default(),

@@ -2,7 +2,7 @@
 //! reader starts, and up to which id its entries only fill the map. Pure.
 
 use natterjack_nats::{Position, Start};
-use natterjack_protocol::MsgId;
+use natterjack_protocol::{MsgId, Times};
 
 /// What the log has, by its leader.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +49,12 @@ pub fn choose(position: Option<Position>, log: Log, horizon_ms: u64) -> Plan {
     }
 }
 
+/// Where the log's clock must have stood, if it was set back while nobody looked; otherwise 0.
+pub fn set_back(published: Position, now_ms: u64, times: &Times) -> u64 {
+    let ahead = published.ts > now_ms + times.clock_slack.as_millis() as u64;
+    if ahead { published.ts } else { 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +78,14 @@ mod tests {
     #[test]
     fn never_later_than_now() {
         assert_eq!(at(200, 2_000_000).from, Start::Time(880_000));
+    }
+
+    #[test]
+    fn a_position_that_is_ahead_of_the_clock_shows_that_it_was_set_back() {
+        let times = Times::default();
+        let slack = times.clock_slack.as_millis() as u64;
+        assert_eq!(set_back(pos(200, 1_000_000 + slack), 1_000_000, &times), 0);
+        assert_eq!(set_back(pos(200, 1_000_001 + slack), 1_000_000, &times), 1_000_001 + slack);
     }
 
     #[test]

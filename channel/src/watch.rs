@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{Beginning, Buckets, LogBounds, Positions, Tail};
+use natterjack_nats::{Beginning, Buckets, ClockMarks, KvError, LogBounds, Positions, Tail};
 use natterjack_protocol::{MsgId, Times};
 use tokio::time::Instant;
 
@@ -20,11 +20,21 @@ impl Clock {
     }
 }
 
-/// Before `ms` (0: never) the stream made at `created_ms` may not know what was stored.
+/// Up to when a stream may not know what was stored.
 #[derive(Debug, Clone, Copy)]
 pub struct Since {
-    pub created_ms: u64,
-    pub ms: u64,
+    created_ms: u64,
+    /// Something may have been stored before it was made.
+    follows: bool,
+    /// Where the log's clock was, of which it was set back or which was another's.
+    set_back: u64,
+}
+
+impl Since {
+    /// 0: it knows everything.
+    pub fn ms(&self) -> u64 {
+        if self.follows { self.set_back.max(self.created_ms) } else { self.set_back }
+    }
 }
 
 /// What the log said, and when.
@@ -38,6 +48,7 @@ pub struct Seen {
 pub struct Watch {
     tail: Tail,
     archive: Positions,
+    clocks: ClockMarks,
     p: u32,
     timeout: Duration,
     buckets: Buckets,
@@ -48,17 +59,24 @@ pub struct Watch {
 
 impl Watch {
     pub fn new(tail: Tail, buckets: &Buckets, p: u32, times: &Times, follows: bool) -> Self {
-        let (archive, buckets) = (Positions::new(buckets, "persister"), buckets.clone());
-        Self { tail, archive, p, timeout: times.beat_silence, buckets, times: times.clone(), follows }
+        let (archive, clocks, buckets) = (Positions::new(buckets, "persister"), ClockMarks::new(buckets), buckets.clone());
+        Self { tail, archive, clocks, p, timeout: times.beat_silence, buckets, times: times.clone(), follows }
     }
 
     /// None: the log does not answer; then no beat goes out, and the edges see for themselves.
-    pub async fn bounds(self, known: Option<Since>) -> Option<Seen> {
+    /// `set_back`: where the log's clock stood when it was set back.
+    pub async fn bounds(self, known: Option<Since>, set_back: u64) -> Option<Seen> {
         let bounds = tokio::time::timeout(self.timeout, self.tail.bounds(self.p)).await;
         match bounds {
             Ok(Ok(bounds)) => {
                 let at = Instant::now();
-                Some(Seen { bounds, at, since: self.dedupe_since(&bounds, known).await })
+                match self.dedupe_since(&bounds, known, set_back).await {
+                    Ok(since) => Some(Seen { bounds, at, since }),
+                    Err(e) => {
+                        tracing::debug!(partition = self.p, error = %e, "not known how far the log's clock has been");
+                        None
+                    }
+                }
             }
             Ok(Err(e)) => {
                 tracing::debug!(partition = self.p, error = %e, "no bounds of the log");
@@ -68,16 +86,25 @@ impl Watch {
         }
     }
 
-    /// As long as it makes a difference, the persister may still say that nothing was stored before this stream.
-    async fn dedupe_since(&self, bounds: &LogBounds, known: Option<Since>) -> Since {
-        let young = bounds.ts_ms.saturating_sub(bounds.created_ms) <= self.times.young_stream().as_millis() as u64;
-        match known.filter(|since| since.created_ms == bounds.created_ms) {
-            Some(since) if since.ms == 0 || !young => return since,
-            _ => {}
+    async fn dedupe_since(&self, bounds: &LogBounds, known: Option<Since>, set_back: u64) -> Result<Since, KvError> {
+        let known = known.filter(|since| since.created_ms == bounds.created_ms);
+        let mut noted = match known {
+            Some(since) => since.set_back,
+            None => self.clocks.of(self.p).await?,
+        };
+        // For whoever beats after us.
+        if set_back > noted {
+            self.clocks.note(self.p, set_back).await?;
+            noted = set_back;
         }
-        let found = if self.follows { Ok(None) } else { Beginning::load(&self.buckets).await };
-        let first = found.is_ok_and(|found| found.is_some_and(|b| b.is_of(self.p, bounds.created_ms)));
-        Since { created_ms: bounds.created_ms, ms: if first { 0 } else { bounds.created_ms } }
+        // As long as it makes a difference, the persister may still say that nothing was stored before this stream.
+        let young = bounds.ts_ms.saturating_sub(bounds.created_ms) <= self.times.young_stream().as_millis() as u64;
+        let follows = match known {
+            Some(since) if !since.follows || !young => since.follows,
+            _ if self.follows => true,
+            _ => !Beginning::load(&self.buckets).await.is_ok_and(|found| found.is_some_and(|b| b.is_of(self.p, bounds.created_ms))),
+        };
+        Ok(Since { created_ms: bounds.created_ms, follows, set_back: noted })
     }
 
     /// How old the first entry is that the archive does not have. None: not known.

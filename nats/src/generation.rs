@@ -17,6 +17,7 @@ use futures_util::future::BoxFuture;
 use natterjack_protocol::{MsgId, Times};
 
 use crate::{
+    clock_mark::ClockMarks,
     config::NatsConfig,
     connect::Nats,
     js::{self, Get, JsError},
@@ -27,6 +28,7 @@ use crate::{
     provision::{self, ProvisionError, create_or_verify, first_seq, highest_id, wall_clock},
     subjects,
     tail::{Tail, TailError},
+    wire_time,
 };
 
 /// Below this a partition is of no use.
@@ -195,9 +197,15 @@ pub(crate) async fn finish(nats: &Nats, now_ms: u64, next: Next) -> Result<Layou
         ..model.clone()
     };
     let first = |above| first_seq(now_ms, above);
+    let clocks = ClockMarks::new(&Buckets::new(nats, old));
+    // What the old streams know nobody asks the new ones' dedupe maps for.
+    let mut clock_ms = 0;
     for p in 0..old.partitions {
         // One whose folder is gone: its readers need an end all the same.
-        if js::stream_info(nats, &subjects::stream(old.generation, p)).await?.is_none() {
+        let info = js::stream_info(nats, &subjects::stream(old.generation, p)).await?;
+        let stored = info.as_ref().and_then(|i| wire_time::parse_ms(&i.state.last_ts));
+        clock_ms = clocks.of(p).await?.max(stored.unwrap_or(0)).max(clock_ms);
+        if info.is_none() {
             let above = highest_id(nats).await?.max(next.above);
             create_or_verify(nats, made(old.generation, p, first(above), ROOM), false).await?;
         }
@@ -208,6 +216,10 @@ pub(crate) async fn finish(nats: &Nats, now_ms: u64, next: Next) -> Result<Layou
     let new = old.after(next);
     for p in 0..new.partitions {
         create_or_verify(nats, made(new.generation, p, first(above), next.max_bytes), true).await?;
+    }
+    let clocks = ClockMarks::new(&Buckets::new(nats, new));
+    for p in 0..new.partitions {
+        clocks.note(p, clock_ms).await?;
     }
     match new.store(nats, revision).await {
         Ok(_) => {

@@ -222,6 +222,8 @@ pub(crate) struct StreamState {
     pub last_seq: u64,
     #[serde(default)]
     pub first_ts: String,
+    #[serde(default)]
+    pub last_ts: String,
 }
 
 #[derive(Debug, Deserialize)]

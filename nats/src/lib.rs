@@ -6,6 +6,7 @@
 
 pub mod baseline;
 pub mod beginning;
+pub mod clock_mark;
 pub mod config;
 pub mod connect;
 pub mod fanin;
@@ -39,6 +40,7 @@ pub(crate) mod tls;
 pub(crate) mod wire_time;
 
 pub use beginning::Beginning;
+pub use clock_mark::ClockMarks;
 pub use config::{NatsConfig, TlsFiles};
 pub use connect::{ConnectError, Nats, RpcError};
 pub use fanin::{FanIn, FanInEvent, Slot, Tail8};

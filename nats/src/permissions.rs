@@ -173,10 +173,10 @@ impl Role {
     }
 }
 
-/// What makes one generation end and another begin, and where it is noted that one lost its end.
+/// What makes one generation end and another begin, and where it is noted that one lost its end, or how far its clock was.
 fn generations() -> Vec<String> {
     let control = |key: &str| subjects::bucket_key(subjects::CONTROL, key);
-    vec![any::END.to_owned(), control(subjects::LAYOUT_KEY), control(&any::position_keys(lost_end::NOTE))]
+    vec![any::END.to_owned(), control(subjects::LAYOUT_KEY), control(&any::position_keys(lost_end::NOTE)), control(any::CLOCKS)]
 }
 
 fn buckets(kv_shards: u32) -> Vec<String> {
@@ -277,6 +277,7 @@ mod tests {
         only(&[Channel, Persister], &key(&subjects::users_bucket(0), &subjects::threads_key(user)));
         only(&[Channel, Persister, Provision], &key(subjects::CONTROL, subjects::LAYOUT_KEY));
         only(&[Channel, Persister, Provision], &key(subjects::CONTROL, &subjects::position_key(lost_end::NOTE, 7, 3)));
+        only(&[Channel, Persister, Provision], &key(subjects::CONTROL, &subjects::clock_key(7, 3)));
         only(&[Persister], &key(subjects::CONTROL, &subjects::signing_key("k")));
         only(&[Persister], &key(subjects::CONTROL, &subjects::revoked_key("f")));
         only(&[Persister], &key(subjects::CONTROL, &subjects::nothing_before(7)));

@@ -183,6 +183,11 @@ pub fn nothing_before(generation: u32) -> String {
     format!("nothing_before.{generation}")
 }
 
+/// How far the clock of a partition's log has been; see `clock_mark`.
+pub fn clock_key(generation: u32, p: u32) -> String {
+    format!("clock.{generation}.{p}")
+}
+
 /// When the last backup was begun, milliseconds since 1970.
 pub const LAST_BACKUP: &str = "backup";
 
@@ -202,6 +207,7 @@ pub(crate) mod any {
     pub const LIVE_GROUP_X: &str = "live.group.*.x";
     pub const HEADS: &str = "svc.channel.heads.*.*";
     pub const NOTHING_BEFORE: &str = "nothing_before.*";
+    pub const CLOCKS: &str = "clock.*.*";
 
     pub fn role_keys(role: &str) -> String {
         format!("{role}.*.*")

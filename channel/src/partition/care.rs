@@ -47,7 +47,7 @@ impl Partition {
     pub(super) fn ask_bounds(&mut self) {
         if self.bounds.is_none() {
             self.asked = Asked { read: self.window.last_read().id, epoch: self.outlet.nats().epoch() };
-            self.bounds = Some(Box::pin(self.watch.clone().bounds(self.since)));
+            self.bounds = Some(Box::pin(self.watch.clone().bounds(self.since, self.set_back)));
         }
         if self.holder && self.lag.is_none() {
             self.lag = Some(Box::pin(self.watch.clone().archive_lag(self.log_first, self.log_end, self.clock.now())));
@@ -92,7 +92,7 @@ impl Partition {
                 generation: self.shared.layout.generation,
                 p: self.p,
                 ts: bounds.ts_ms,
-                dedupe_since: since.ms.max(self.set_back),
+                dedupe_since: since.ms().max(self.set_back),
                 // Not what was handed to the connection but what is known to have left: a beat must not vouch for frames that a
                 // break, not yet noticed, has swallowed.
                 frontier: self.window.confirmed().id,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{Beginning, Buckets, Position, Positions};
+use natterjack_nats::{Beginning, Buckets, ClockMarks, Position, Positions};
 use natterjack_protocol::{
     Times,
     live::{Beat, Live},
@@ -56,6 +56,12 @@ async fn a_quiet_thread_gets_one_head_and_every_partition_beats() {
         assert!(beats.windows(2).all(|w| w[0].ts < w[1].ts && w[0].frontier <= w[1].frontier && w[0].dedupe_since == w[1].dedupe_since));
         assert!(beats.iter().all(|b| b.dedupe_since > 0 && b.dedupe_since <= b.ts));
     }
+    // Who comes later says how far the clock had been, too.
+    instance.stop().await;
+    let ahead = beats(p).last().unwrap().ts + 3_600_000;
+    ClockMarks::new(&Buckets::new(&nats, layout)).note(p, ahead).await.unwrap();
+    let instance = Instance::start(&server, "two");
+    eventually("beats with the mark", async || beats(p).last().is_some_and(|b| b.dedupe_since == ahead)).await;
     assert_eq!(heads("live.user.a.e").iter().filter(|(_, id)| *id == last).count(), 1, "once");
     instance.stop().await;
 }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use natterjack_nats::{
-    Buckets, Layout, Log, LogReader, NatsConfig, Position, Positions, ProvisionError, PublishError, Publisher, Record, Start, Tail,
-    provision, subjects, switch,
+    Buckets, ClockMarks, Layout, Log, LogReader, NatsConfig, Position, Positions, ProvisionError, PublishError, Publisher, Record, Start,
+    Tail, provision, subjects, switch,
 };
 use natterjack_protocol::{Most, MsgId, Thread, Times};
 
@@ -46,6 +46,31 @@ async fn to_the_end(nats: &natterjack_nats::Nats, layout: Layout) -> Vec<(Thread
         assert_eq!(over, Some(last), "the end mark is the last entry");
     }
     all
+}
+
+/// A clock that was set back is not known to streams that are made after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_new_streams_are_told_how_far_the_clock_has_been() {
+    let (s, nats, old) = Server::ready().await;
+    let clocks = |layout| ClockMarks::new(&Buckets::new(&nats, layout));
+    let group = thread("group.g");
+    Publisher::new(&nats, old, patient()).message(&group, "m", "x".into()).await.unwrap();
+    let stored = Log::new(&nats, old).last(&group).await.unwrap().unwrap();
+    assert_eq!(clocks(old).of(0).await.unwrap(), 0);
+    let new = switch(&nats, &s.config(), &Times::default(), 5).await.unwrap();
+    let told = clocks(new).of(4).await.unwrap();
+    assert!(told >= stored.ts && told <= Tail::new(&nats, new).bounds(0).await.unwrap().ts_ms, "{told}, {stored:?}");
+    let ahead = told + 3_600_000;
+    clocks(new).note(4, ahead).await.unwrap();
+    clocks(new).note(4, ahead - 1).await.unwrap();
+    for p in 0..old.partitions {
+        Positions::new(&Buckets::new(&nats, old), "persister").advance(p, Position { id: MsgId::MAX, ts: 0 }).await.unwrap();
+        Positions::new(&Buckets::new(&nats, old), "channel").advance(p, Position { id: MsgId::MAX, ts: 0 }).await.unwrap();
+    }
+    let newest = switch(&nats, &s.config(), &Times::default(), 3).await.unwrap();
+    for p in 0..newest.partitions {
+        assert_eq!(clocks(newest).of(p).await.unwrap(), ahead, "partition {p}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -42,7 +42,7 @@ struct World {
     now: u64,
     /// By how much the log's clock is off.
     off: i64,
-    /// When each generation was made.
+    /// Since when each generation's dedupe map knows everything.
     created: Vec<u64>,
     log: Vec<Stored>,
     /// The window: when a cid was stored last, and where.
@@ -95,14 +95,15 @@ impl World {
         self.flying.push(Publish { cid, seen, at: self.now + delay, generation });
     }
 
-    /// What is on its way to the old streams finds nobody there.
+    /// What is on its way to the old streams finds nobody there. Who makes the new ones notes how far the clock has ever been.
     fn switch(&mut self, takes: u64) {
         self.wait(0);
         let over = self.created.len() - 1;
         self.flying.retain(|p| p.generation != over);
         self.window.clear();
+        let known = self.log.iter().map(|s| s.ts).chain(self.created.last().copied()).max().unwrap_or(0);
         self.wait(takes);
-        self.created.push(self.clock());
+        self.created.push(self.clock().max(known));
     }
 
     fn store(&mut self, publish: &Publish) {
