@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "directory/kit.rs"]
 mod kit;
-#[path = "directory/rebuild.rs"]
 mod rebuild;
 
 use std::time::{Duration, Instant};

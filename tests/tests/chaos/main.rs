@@ -6,21 +6,13 @@
 //! `NATTERJACK_SEED=n` replays the schedule of a seed.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests: a panic with its place is the report")]
 
-#[path = "chaos/checker.rs"]
 mod checker;
-#[path = "chaos/faults.rs"]
 mod faults;
-#[path = "chaos/planted.rs"]
 mod planted;
-#[path = "chaos/raw.rs"]
 mod raw;
-#[path = "chaos/record.rs"]
 mod record;
-#[path = "chaos/rules.rs"]
 mod rules;
-#[path = "chaos/run.rs"]
 mod run;
-#[path = "chaos/sdk.rs"]
 mod sdk;
 
 use rules::Form;

@@ -1,17 +1,12 @@
 //! protocol/conformance, run against a real edge: every case on both codecs.
 #![allow(clippy::unwrap_used, reason = "tests: a panic with its place is the report")]
 
-#[path = "conformance/case.rs"]
 mod case;
-#[path = "conformance/pattern.rs"]
 mod pattern;
-#[path = "conformance/run.rs"]
 mod run;
-#[path = "conformance/scope.rs"]
 mod scope;
-#[path = "conformance/template.rs"]
 mod template;
-#[path = "../../protocol/tests/contract/tree.rs"]
+#[path = "../../../protocol/tests/contract/tree.rs"]
 mod tree;
 
 use futures_util::{StreamExt, stream};

@@ -3,19 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
-mod archive_cql {
-    mod common;
-    mod lost_answers;
-    mod p7_storage_behind;
-    mod p7_the_archive_may_be_away;
-}
+mod common;
+mod lost_answers;
+mod p7_storage_behind;
+mod p7_the_archive_may_be_away;
 
 #[allow(dead_code, reason = "shared with other binaries")]
-#[path = "people"]
+#[path = "../people"]
 mod people {
     pub mod common;
     pub mod lost_changes;
 }
 #[allow(dead_code, reason = "shared with other binaries")]
-#[path = "promises_edge/common.rs"]
+#[path = "../promises_edge/common.rs"]
 mod watching;

@@ -5,15 +5,11 @@
 // The suite is compiled into this test as well, and names things as the crate does.
 use natterjack_persister::{overlay, tokens};
 
-#[path = "cql/store.rs"]
+mod away;
+mod kit;
+mod speed;
 mod store;
+mod suite;
 #[allow(dead_code, reason = "shared with another binary")]
-#[path = "path/kit.rs"]
+#[path = "../path/kit.rs"]
 mod world;
-
-mod cql {
-    mod away;
-    mod kit;
-    mod speed;
-    mod suite;
-}

@@ -3,14 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
-mod path {
-    mod archive;
-    mod away;
-    mod backup;
-    mod generations;
-    mod health;
-    pub mod kit;
-    mod later;
-    mod pages;
-    mod sizes;
-}
+mod archive;
+mod away;
+mod backup;
+mod generations;
+mod health;
+mod kit;
+mod later;
+mod pages;
+mod sizes;

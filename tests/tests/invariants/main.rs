@@ -192,7 +192,7 @@ fn every_queue_is_bounded() {
     let mut found = Vec::new();
     for (path, text) in sources() {
         // This file names what it looks for.
-        if path.ends_with("invariants.rs") {
+        if path.ends_with("invariants/main.rs") {
             continue;
         }
         found.extend(code(&text).filter(|(_, l)| l.contains("unbounded")).map(|(n, l)| format!("{path}:{n}: {}", l.trim())));
