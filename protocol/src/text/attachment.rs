@@ -29,6 +29,9 @@ pub fn url(address: &str) -> Result<(), BadText> {
     if authority.contains('@') {
         return Err(whole("a user or a password"));
     }
+    if !authority.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'~' | b':' | b'[' | b']')) {
+        return Err(whole("a host that is neither a name nor an IP address"));
+    }
     // The parser is lenient (it would take `http:///host`), so it only has to agree about what is left.
     match Url::parse(address) {
         Ok(parsed) if !authority.is_empty() && parsed.has_host() => Ok(()),
@@ -108,6 +111,8 @@ mod tests {
             "https://files.example/%zz",
             "https://files.example:99999/",
             "https://1.2.3.999/",
+            "https://a$b.example/",
+            "https://files%2eexample/",
         ] {
             assert!(url(bad).is_err(), "{bad:?}");
         }

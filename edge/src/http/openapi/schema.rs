@@ -95,7 +95,11 @@ pub enum HistoryFor {
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Media {
     /// An absolute address (RFC 3986), without user and password.
-    #[schema(pattern = "^[Hh][Tt][Tt][Pp][Ss]?://[!-~]+$", max_length = 2048, example = "https://files.example/7c1e.jpg")]
+    #[schema(
+        pattern = r"^[Hh][Tt][Tt][Pp][Ss]?://([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?([/?#]([!#$&-;=?-Z\[\]_a-z~]|%[0-9A-Fa-f]{2})*)?$",
+        max_length = 2048,
+        example = "https://files.example/7c1e.jpg"
+    )]
     pub url: String,
     /// A media type (RFC 6838), without parameters.
     #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*$", max_length = 127, example = "image/png")]
