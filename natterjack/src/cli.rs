@@ -3,9 +3,11 @@
 use std::{io::IsTerminal, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use natterjack_bench::BenchArgs;
+use natterjack_chat::ChatArgs;
 use natterjack_nats::Role;
 
-use crate::{backup, bench, chat};
+use crate::backup;
 
 /// Natterjack, a chat backend: WebSocket edges, one NATS cluster as the log, an archive.
 #[derive(Parser)]
@@ -37,9 +39,9 @@ pub enum Command {
     /// Archives the log; answers history and directory.
     Persister(PersisterArgs),
     /// Chat from a terminal or a script.
-    Chat(chat::Args),
+    Chat(ChatArgs),
     /// Load on a running system, or on one of its own; says what was seen.
-    Bench(bench::Args),
+    Bench(BenchArgs),
     /// Copies a running system into a folder: the archive, what the log has above it, and what is needed to go on from there.
     Backup(backup::BackupArgs),
     /// Makes a system of a backup, where there is none. The log goes on in a new generation.

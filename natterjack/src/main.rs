@@ -1,8 +1,6 @@
 //! The one binary. This file is the checklist of every process: parse, configure, set up telemetry, build, run, drain.
 
 mod backup;
-mod bench;
-mod chat;
 mod cli;
 mod doctor;
 mod roles;
@@ -79,8 +77,8 @@ async fn run(cli: Cli, settings: Settings, metrics: Metrics) -> anyhow::Result<(
             Ok(())
         }
         Command::Provision(args) => provision(&settings, &args).await,
-        Command::Chat(args) => Box::pin(chat::run(args)).await,
-        Command::Bench(args) => Box::pin(bench::run(args)).await,
+        Command::Chat(args) => Box::pin(natterjack_chat::run(args)).await,
+        Command::Bench(args) => Box::pin(natterjack_bench::run(args)).await,
         Command::Backup(args) => Box::pin(backup::take(args, settings)).await,
         Command::Restore(args) => Box::pin(backup::restore(args, settings)).await,
         Command::Doctor(args) => {

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use natterjack_nats::{Buckets, Layout, LostEnds, Nats, Position, Positions, Tail, subjects};
 use natterjack_protocol::rpc::{LossesRequest, Lost};
-
-use crate::chat::day;
+use time::OffsetDateTime;
 
 const ASKED: Duration = Duration::from_secs(3);
 /// How many losses are named one by one.
@@ -59,7 +58,7 @@ fn words(lost: &[Lost]) -> String {
         return "nothing was lost before it was archived".into();
     }
     let one = |l: &Lost| {
-        let (since, until) = (time(l.since), time(l.until));
+        let (since, until) = (utc(l.since), utc(l.until));
         format!("generation {} partition {} from {} to {} (between {since} and {until})", l.generation, l.partition, l.first, l.last)
     };
     let named: Vec<String> = lost.iter().rev().take(NAMED).map(one).collect();
@@ -71,8 +70,12 @@ fn words(lost: &[Lost]) -> String {
     )
 }
 
-fn time(ms: u64) -> String {
-    format!("{} {} UTC", day::name(ms), day::clock(ms))
+/// For instance `2026-11-21 11:25:09 UTC`.
+fn utc(ms: u64) -> String {
+    match i64::try_from(ms / 1_000).map(OffsetDateTime::from_unix_timestamp) {
+        Ok(Ok(t)) => format!("{} {:02}:{:02}:{:02} UTC", t.date(), t.hour(), t.minute(), t.second()),
+        _ => format!("{ms} ms after 1970"),
+    }
 }
 
 #[cfg(test)]

@@ -95,6 +95,8 @@ fn roles_meet_on_nats_only() {
     assert!(ours("natterjack-protocol").is_empty());
     assert_eq!(ours("natterjack-nats"), ["natterjack-protocol"]);
     assert_eq!(ours("natterjack-client"), ["natterjack-protocol"]);
+    assert_eq!(ours("natterjack-chat"), ["natterjack-client", "natterjack-protocol"]);
+    assert_eq!(ours("natterjack-bench"), ["natterjack-nats", "natterjack-protocol"]);
     assert!(ours("natterjack-runtime").iter().all(|d| *d == "natterjack-protocol"));
 }
 
@@ -216,7 +218,7 @@ fn a_machines_clock_is_read_in_one_place() {
         // Ids are made from it, and are above all others all the same.
         "nats/src/provision.rs",
         // Measures one machine.
-        "natterjack/src/bench/system.rs",
+        "bench/src/system.rs",
     ];
     let reads = |text: &str| {
         code(text).filter(|(_, l)| l.contains("SystemTime::now") || l.contains("UNIX_EPOCH.elapsed")).map(|(n, _)| n).collect::<Vec<_>>()

@@ -8,7 +8,7 @@ use std::{
 use natterjack_client::protocol::{Event, GroupId, Kind, Thread, UserId};
 
 use super::model::{Effect, Job};
-use crate::chat::screen::one_line;
+use crate::screen::one_line;
 
 /// After a failed look-up the id has to do for this long.
 const AGAIN: Duration = Duration::from_secs(30);

@@ -6,7 +6,7 @@ use natterjack_client::{Client, RequestError, protocol::error::Retry};
 use tokio::task::{JoinError, JoinSet};
 
 use super::model::{Done, Failure, Job};
-use crate::chat::act::Chat;
+use crate::act::Chat;
 
 /// Of a page of history: a few screens.
 const PAGE: u16 = 100;

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Chat, gid};
-use crate::chat::{
+use crate::{
     line::Group,
     screen::{Tone, one_line},
 };

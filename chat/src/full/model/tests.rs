@@ -4,7 +4,7 @@ use crossterm::event::{KeyCode, KeyModifiers};
 use natterjack_client::protocol::{Refusal, frame::ThreadSummary};
 
 use super::*;
-use crate::chat::full::testing::{Chat, dm, event, page, user};
+use crate::full::testing::{Chat, dm, event, page, user};
 
 fn local_of(chat: &mut Chat, ticket: u64, local: u64) {
     chat.done(Done::Send { ticket, thread: dm("bob"), result: Ok(Local(local)) });
@@ -85,7 +85,7 @@ fn what_an_earlier_run_did_not_send_is_there() {
 fn scrolling_up_fetches_older_pages_until_the_beginning() {
     let mut chat = Chat::with(60, 12, 0);
     chat.message(event(&dm("bob"), 1_000, "bob", "message 1000"));
-    chat.model.here_mut().unwrap().timeline.older = crate::chat::full::timeline::Older::Unknown;
+    chat.model.here_mut().unwrap().timeline.older = crate::full::timeline::Older::Unknown;
     chat.input(Input::Tick);
     let mut first = 1_000;
     let mut asked = 0;
@@ -144,7 +144,7 @@ fn lines_go_up_and_down_by_one() {
 #[test]
 fn a_page_that_does_not_come_is_asked_for_again() {
     let mut chat = Chat::with(90, 20, 0);
-    chat.model.here_mut().unwrap().timeline = crate::chat::full::timeline::Timeline::default();
+    chat.model.here_mut().unwrap().timeline = crate::full::timeline::Timeline::default();
     chat.input(Input::Tick);
     assert_eq!(chat.pages(), [Want::Newest]);
     let failure = Failure { why: "the archive is away".into(), is_final: false };

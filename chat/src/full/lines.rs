@@ -11,7 +11,7 @@ use super::{
     timeline::{Delivery, Item, Key, Older, Pending, Timeline},
     wrap::{cut, wrap},
 };
-use crate::chat::{
+use crate::{
     day,
     screen::{printable, words},
 };

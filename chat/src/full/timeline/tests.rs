@@ -1,5 +1,5 @@
 use super::*;
-use crate::chat::full::testing::{dm, event, op, page, user};
+use crate::full::testing::{dm, event, op, page, user};
 use natterjack_client::protocol::Body;
 
 fn keys(timeline: &Timeline) -> Vec<Key> {

@@ -28,7 +28,7 @@ use super::{
     threads::{Entry, Threads},
     timeline::{Delivery, Key, Pending, Want},
 };
-use crate::chat::screen::{Said, Tone};
+use crate::screen::{Said, Tone};
 
 /// How long somebody counts as typing after the last word of it; they say it every few seconds.
 const TYPING: Duration = Duration::from_secs(6);

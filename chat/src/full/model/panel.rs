@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::chat::{
+use crate::{
     full::wrap::wrap,
     screen::{Said, Tone, printable},
 };

@@ -6,7 +6,7 @@ use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use natterjack_client::protocol::{Body, Kind, MsgId};
 
 use super::{Effect, Job, Model, Panel};
-use crate::chat::{
+use crate::{
     full::scroll::Anchor,
     line::{self, Line},
     screen::{Said, Tone},

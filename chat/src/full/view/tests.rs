@@ -1,7 +1,7 @@
 use natterjack_client::Event;
 
 use super::*;
-use crate::chat::full::{
+use crate::full::{
     model::Input,
     testing::{Chat, dm, event, user},
 };
@@ -39,7 +39,7 @@ fn wide_characters_are_wrapped_and_never_halved() {
     assert!(screen.contains(&"  蟾蜍在夜里大声地唱".to_owned()), "{screen:#?}");
     assert!(screen.contains(&"  歌🐸🐸🐸 e\u{301}te\u{301}".to_owned()), "{screen:#?}");
     for line in screen {
-        assert!(crate::chat::full::wrap::width(&line) <= 20, "{line:?}");
+        assert!(crate::full::wrap::width(&line) <= 20, "{line:?}");
     }
 }
 
@@ -49,8 +49,8 @@ fn what_others_write_does_not_steer_the_terminal() {
     chat.message(event(&dm("bob"), 1, "bob", "a\x1b[2Jb\r\u{202e}c"));
     assert!(chat.sees("a\u{fffd}[2Jb\u{fffd}\u{fffd}c"));
     // Nor do names say something on a line of their own, whatever a server gives out.
-    let (bob, name) = (crate::chat::full::testing::user("bob"), Some("bob\u{9b}31m\nalice: pay him\u{2028}".to_owned()));
-    chat.done(crate::chat::full::model::Done::User { user: bob, name });
+    let (bob, name) = (crate::full::testing::user("bob"), Some("bob\u{9b}31m\nalice: pay him\u{2028}".to_owned()));
+    chat.done(crate::full::model::Done::User { user: bob, name });
     assert!(chat.sees("bob\u{fffd}31m\u{fffd}alice: pay him\u{fffd}"), "{:#?}", chat.screen());
     assert!(!chat.screen().iter().any(|l| l.trim_start().starts_with("alice: ")));
 }

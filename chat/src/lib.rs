@@ -4,7 +4,7 @@
 //! When standard input ends it waits until the outbox is empty: exit 0, or 1 with the number of messages that were not sent.
 
 mod act;
-pub(crate) mod day;
+mod day;
 mod full;
 mod input;
 mod line;
@@ -33,7 +33,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 /// Chat from a terminal or a script.
 #[derive(Clone, clap::Args)]
-pub struct Args {
+pub struct ChatArgs {
     /// Edges to connect to, for instance ws://127.0.0.1:8080 (or wss://… for TLS); more are learnt from them.
     #[arg(long, value_name = "URL", value_delimiter = ',', required = true)]
     edge: Vec<String>,
@@ -76,9 +76,9 @@ pub enum Follow {
 }
 
 /// The secret stays out of every dump of the command line.
-impl std::fmt::Debug for Args {
+impl std::fmt::Debug for ChatArgs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Args").field("edge", &self.edge).field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("ChatArgs").field("edge", &self.edge).field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -90,7 +90,7 @@ fn follow(s: &str) -> Result<Follow, String> {
     seconds.map(|n| Follow::For(Duration::from_secs_f64(n))).ok_or_else(|| "a number of seconds, or `forever`".into())
 }
 
-impl Args {
+impl ChatArgs {
     /// Somebody sits at both ends, and the terminal can move its cursor.
     pub fn is_full_screen(&self) -> bool {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
@@ -102,7 +102,7 @@ impl Args {
     }
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub async fn run(args: ChatArgs) -> anyhow::Result<()> {
     let fresh = !args.file().is_some_and(|file| file.exists());
     let (client, events) = connect(&args).await?;
     let ended = if args.is_full_screen() {
@@ -123,7 +123,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn connect(args: &Args) -> anyhow::Result<(Client, Events)> {
+async fn connect(args: &ChatArgs) -> anyhow::Result<(Client, Events)> {
     let builder = Client::builder().edges(args.edge.iter().map(String::as_str)).class(natterjack_protocol::frame::DeviceClass::Desktop);
     let builder = match &args.ca {
         None => builder,

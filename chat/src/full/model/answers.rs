@@ -5,8 +5,8 @@ use std::time::Instant;
 use natterjack_client::{Local, ThreadList, Unsent, protocol::Thread};
 
 use super::{Delivery, Done, Effect, Job, Model, Notice, Panel, Pending};
-use crate::chat::outcome;
-use crate::chat::screen::{Said, Tone};
+use crate::outcome;
+use crate::screen::{Said, Tone};
 
 /// Threads in the list: beyond them /to and a new message still find one.
 const LISTED: usize = 1_000;

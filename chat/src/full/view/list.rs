@@ -8,7 +8,7 @@ use ratatui::{
 };
 
 use super::{BOLD, FAINT, put};
-use crate::chat::{
+use crate::{
     day,
     full::{
         lines::minutes,

@@ -10,7 +10,7 @@ use ratatui::{
 };
 
 use super::{FAINT, put, style};
-use crate::chat::{
+use crate::{
     full::{
         model::{Link, Model},
         wrap::{cut, width},

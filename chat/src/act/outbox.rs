@@ -4,7 +4,7 @@ use natterjack_client::Unsent;
 use serde_json::json;
 
 use super::Chat;
-use crate::chat::{outcome, screen::Tone};
+use crate::{outcome, screen::Tone};
 
 impl Chat {
     pub(super) async fn outbox(&mut self) -> anyhow::Result<()> {

@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::{report::Report, system::System};
 
 #[derive(Debug, Clone, clap::Args)]
-pub struct Args {
+pub struct BenchArgs {
     /// State file of a running `natterjack up --state-file FILE`; without it a system of its own is started in a temporary folder.
     #[arg(long)]
     state: Option<PathBuf>,
@@ -82,7 +82,7 @@ pub enum Load {
     },
 }
 
-impl Args {
+impl BenchArgs {
     /// More than one, and one of them would sleep.
     pub fn one_thread(&self) -> bool {
         self.busy
@@ -106,7 +106,7 @@ impl Load {
     }
 }
 
-pub async fn run(args: Args) -> Result<()> {
+pub async fn run(args: BenchArgs) -> Result<()> {
     let mut system = System::open(args.state.as_deref(), args.pin).await?;
     let time = Duration::from_secs(args.seconds.max(1));
     let _awake = args.busy.then(|| {

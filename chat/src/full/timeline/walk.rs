@@ -3,7 +3,7 @@
 use natterjack_client::protocol::{Event, Kind, MsgId};
 
 use super::{Older, Pending, Timeline, Want};
-use crate::chat::day;
+use crate::day;
 
 /// Messages of one author within this time stand under one name.
 const TOGETHER_MS: u64 = 5 * 60_000;

@@ -19,7 +19,7 @@ use super::{
     threads::Entry,
     wrap::cut,
 };
-use crate::chat::screen::{Tone, printable};
+use crate::screen::{Tone, printable};
 
 const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);

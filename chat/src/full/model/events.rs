@@ -8,7 +8,7 @@ use natterjack_client::{
 };
 
 use super::{Delivery, Effect, Job, Link, Model, TYPING};
-use crate::chat::{
+use crate::{
     outcome,
     screen::{Tone, standing},
 };
