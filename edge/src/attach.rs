@@ -33,7 +33,7 @@ use crate::{
         round::Barrier,
         topic::{Place, TopicKey},
     },
-    session::handle::SessionHandle,
+    sessions::handle::SessionHandle,
 };
 
 /// Pages that one attach asks for at the same time.

@@ -6,7 +6,7 @@ use natterjack_nats::NatsConfig;
 use natterjack_protocol::{Times, Token, limits};
 use serde::{Deserialize, Serialize};
 
-use crate::{door::Limits, tls};
+use crate::{admission::limits::Limits, server::tls};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]

@@ -1,4 +1,4 @@
-//! Leaving without being noticed: tell clients in jittered waves to connect elsewhere first, finish what they have sent, refuse what comes as
+//! ShutdownPhases without being noticed: tell clients in jittered waves to connect elsewhere first, finish what they have sent, refuse what comes as
 //! long as it comes, then go.
 
 use std::time::Duration;
@@ -7,7 +7,7 @@ use natterjack_protocol::{Times, close, frame::ServerFrame};
 use rand::seq::SliceRandom;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use crate::{gate::Gate, lease::Edges, leaving::Leaving, sessions::Sessions};
+use crate::{lease::Edges, server::shutdown::ShutdownPhases, sessions::Sessions, status::StatusWatch};
 
 /// Parts of the whole time: waves begin over the first quarter, each has another quarter to go, sends have the third. The fourth is for those
 /// who have not finished by then, for a load balancer that has not noticed, and for the answers to what it still sends.
@@ -20,9 +20,9 @@ const QUIET: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Returns when all sessions have gone and nobody comes any more, at the latest when 85 % of `times.drain` are over.
-pub async fn drain(sessions: &Sessions, gate: &Gate, edges: &Edges, leaving: &Leaving, times: &Times) {
+pub async fn drain(sessions: &Sessions, status: &StatusWatch, edges: &Edges, leaving: &ShutdownPhases, times: &Times) {
     let start = Instant::now();
-    gate.change(|c| c.draining = true);
+    status.change(|c| c.draining = true);
     let mut all = sessions.all();
     all.shuffle(&mut rand::rng());
     tracing::info!(sessions = all.len(), "draining");
@@ -50,7 +50,7 @@ pub async fn drain(sessions: &Sessions, gate: &Gate, edges: &Edges, leaving: &Le
             session.outbox.leave();
         }
     }
-    // Sessions that greeted just before the gate closed are in no wave.
+    // Sessions that greeted just before draining was set are in no wave.
     for session in sessions.all() {
         session.outbox.leave();
     }

@@ -30,8 +30,8 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    auth::Auth, clock::Clock, control::Control, directory::Directory, door::Door, gate::Gate, lease::Edges, pages::Pages, people::People,
-    poll::Polls, posts::Posts, threads::ThreadLists, upgrade,
+    admission::limits::AdmissionLimits, auth::Auth, clock::Clock, control::Control, directory::Directory, lease::Edges,
+    long_poll::LongPolls, pages::Pages, people::People, sends::http::HttpSends, server::upgrade, status::StatusWatch, threads::ThreadLists,
 };
 use extract::Failure;
 use query::Known;
@@ -41,15 +41,15 @@ use refused::{Refused, common};
 pub struct Api {
     pub auth: Auth,
     pub clock: Clock,
-    pub gate: Gate,
+    pub status: StatusWatch,
     pub directory: Directory,
     pub people: People,
     pub control: Control,
     pub pages: Pages,
     pub threads: ThreadLists,
-    pub polls: Polls,
-    pub posts: Posts,
-    pub door: Door,
+    pub polls: LongPolls,
+    pub http_sends: HttpSends,
+    pub limiter: AdmissionLimits,
     pub edges: Edges,
     pub health: Health,
 }

@@ -1,7 +1,7 @@
 //! That this edge lives, for the others to see; and which other edges live, for clients to go to.
 //!
 //! Clients find edges through these leases (`GET /v1/edges`, `draining`), so a lease says where (`address` makes of it what a client can
-//! use), how full, leaving or not, and whether beats reach the edge. What the own lease and the beats say together stands in the `Gate`.
+//! use), how full, leaving or not, and whether beats reach the edge. The own lease and the beats together make the `EdgeStatus`.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -16,10 +16,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     address::{self, Came},
+    admission::limits::AdmissionLimits,
     clock::Clock,
-    door::Door,
-    gate::Gate,
     sessions::Sessions,
+    status::StatusWatch,
 };
 
 /// Beats come once a second; an election takes 4–9 s.
@@ -99,9 +99,9 @@ impl Edges {
 pub struct Keeper {
     pub lease: EdgeLease,
     pub value: rpc::EdgeLease,
-    pub gate: Gate,
+    pub status: StatusWatch,
     pub sessions: Sessions,
-    pub door: Door,
+    pub limiter: AdmissionLimits,
     pub clock: Clock,
     pub health: Health,
     pub times: Times,
@@ -120,7 +120,7 @@ pub fn machine() -> String {
 
 impl Keeper {
     pub async fn keep(&mut self) {
-        let (mut beats, mut lease, mut gate) = (self.clock.watch(), self.lease.state(), self.gate.watch());
+        let (mut beats, mut lease, mut status) = (self.clock.watch(), self.lease.state(), self.status.watch());
         let mut lost_since: Option<Instant> = None;
         // A start is not well before the first beats: no news, unless it lasts.
         let (mut told, mut started, began) = (false, false, Instant::now());
@@ -129,11 +129,11 @@ impl Keeper {
             // Looked at here as well: who should notice a silence may itself be what stands still.
             beats.mark_unchanged();
             self.clock.look();
-            self.gate.change(|c| {
+            self.status.change(|c| {
                 c.beats = self.clock.all_alive();
                 c.lease = now;
             });
-            let condition = *gate.borrow_and_update();
+            let condition = *status.borrow_and_update();
             self.lease_value(condition.draining, condition.beats);
             self.health.set("edge", condition.ready().map_err(str::to_owned));
             if condition.degraded() != told {
@@ -167,14 +167,14 @@ impl Keeper {
             tokio::select! {
                 Ok(()) = beats.changed() => {}
                 Ok(()) = lease.changed() => {}
-                Ok(()) = gate.changed() => {}
+                Ok(()) = status.changed() => {}
                 () = sleep_until(next) => {}
             }
         }
     }
 
     fn lease_value(&mut self, draining: bool, healthy: bool) {
-        let (sessions, unheeded) = (self.sessions.len() as u32, self.door.unheeded());
+        let (sessions, unheeded) = (self.sessions.len() as u32, self.limiter.unheeded());
         self.value = rpc::EdgeLease { sessions, draining, healthy, unheeded, ..self.value.clone() };
         self.lease.set(self.value.clone());
     }

@@ -1,50 +1,38 @@
-//! The edge: WebSocket and HTTP front of Natterjack. Steps 2, 5, 6 and 9 of a message's life (DESIGN §3).
+//! The edge: WebSocket and HTTP front of Natterjack. Steps 2, 5 and 6 of a message's life (ARCHITECTURE.md).
 //!
-//! A connection goes through `accept` → `connection` → `upgrade` → `session`; a send through `session/commands` → `send` → the log;
-//! an event comes back through `live` (fan-in, chain, repair) into each session's `outbox` and out by its own task.
-//! Nothing here survives the process, and nothing here has to.
+//! A connection goes through `server` (accept, TLS, HTTP/1.1) and, once upgraded, through `session`; a message goes through `session/commands`
+//! and `sends` into the log; an event comes back through `live` (fan-in, chain, repair) into each session's `sessions/outbox`, and out by
+//! the session's own task. Nothing here survives the process, and nothing here has to.
 
-pub mod accept;
 pub mod address;
-pub mod answer;
+pub mod admission;
 pub mod attach;
 pub mod auth;
-pub mod batch;
-pub mod body;
-pub mod capacity;
 pub mod clock;
 pub mod config;
-pub mod connection;
 pub mod control;
 mod describe;
 pub mod directory;
-pub mod door;
 pub mod drain;
-pub mod gate;
-pub mod head;
 pub mod history;
 pub mod http;
 pub mod lease;
-pub mod leaving;
 pub mod live;
+pub mod long_poll;
 pub mod members;
-mod moving;
 pub mod pages;
 pub mod people;
-pub mod poll;
-pub mod posts;
-pub mod rate;
-mod references;
+mod readiness;
 pub mod repair;
 mod run;
-pub mod send;
+pub mod sends;
+pub mod server;
 pub mod session;
 pub mod sessions;
+pub mod status;
 pub mod threads;
-pub mod tls;
-pub mod upgrade;
-pub mod wire;
 
+pub use admission::limits::Limits;
 pub use config::Config;
-pub use door::Limits;
 pub use run::{Error, run};
+pub use server::{capacity, tls};

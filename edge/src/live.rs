@@ -29,7 +29,7 @@ use crate::{
     clock::Clock,
     history::HistoryClient,
     members::Members,
-    session::handle::{SessionHandle, SessionId},
+    sessions::handle::{SessionHandle, SessionId},
 };
 
 /// Commands that may wait for the dispatcher; sessions wait for a place beyond that.

@@ -16,31 +16,30 @@ use tokio_util::{
 };
 
 use crate::{
-    Config,
-    accept::{self, Front},
-    address,
+    Config, address,
+    admission::limits::AdmissionLimits,
     auth::Auth,
-    capacity::Capacity,
     control::Control,
     directory::Directory,
-    door::Door,
     drain::drain,
-    gate::Gate,
     http,
     lease::{self, Edges, Keeper},
-    leaving::Leaving,
     live,
-    moving::Moving,
+    long_poll::LongPolls,
     pages::Pages,
     people::People,
-    poll::Polls,
-    posts::Posts,
-    references::References,
-    send::Sends,
+    readiness::Readiness,
+    sends::{http::HttpSends, references::References, send::Sends},
+    server::{
+        accept::{self, Acceptor},
+        capacity::Capacity,
+        shutdown::ShutdownPhases,
+        tls::{Tls, TlsError},
+    },
     session::{Counts, Services},
     sessions::Sessions,
+    status::StatusWatch,
     threads::ThreadLists,
-    tls::{Tls, TlsError},
 };
 
 /// At the end, when all sessions have gone: how long HTTP requests have to finish.
@@ -78,11 +77,11 @@ async fn serve(cfg: Config, health: Health, stop: CancellationToken) -> Result<(
     let nats = Nats::connect(&cfg.nats, "edge").await?;
     let mut next = stop.run_until_cancelled(Layout::at_start(&nats)).await.transpose()?;
     let Some(time) = stop.run_until_cancelled(ServerTime::start(&nats, wall_ms)).await else { return Ok(()) };
-    let door = Door::new(cfg.limits.clone());
+    let limiter = AdmissionLimits::new(cfg.limits.clone());
     let _reloads = tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.watch().await })));
     let has = Resources::now();
     let capacity = Capacity::of(cfg.max_connections, &has);
-    let base = Base { cfg, capacity, has, tls, listener: Arc::new(listener), nats, time, door, health: health.clone() };
+    let base = Base { cfg, capacity, has, tls, listener: Arc::new(listener), nats, time, limiter, health: health.clone() };
     while let Some(layout) = next {
         next = Box::pin(generation(&base, layout, &stop)).await?;
     }
@@ -99,14 +98,14 @@ struct Base {
     listener: Arc<TcpListener>,
     nats: Nats,
     time: ServerTime,
-    door: Door,
+    limiter: AdmissionLimits,
     health: Health,
 }
 
-/// Everything else is of one generation: until `stop` (none), or until there is a newer one. Then all sessions resume from their cursors,
+/// Everything else is of one generation: until `stop` (none), or until there is a newer one. AfterAnswer all sessions resume from their cursors,
 /// a moment later, here; who connects meanwhile waits in the kernel.
 async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Result<Option<Layout>, Error> {
-    let Base { cfg, capacity, has, tls, listener, nats, time, door, health } = base;
+    let Base { cfg, capacity, has, tls, listener, nats, time, limiter, health } = base;
     let listen = listener.local_addr().unwrap_or(cfg.listen);
     let value = address::lease(cfg.public_url.clone(), listen, tls.is_some(), lease::machine(), &cfg.instance);
     let buckets = Buckets::new(nats, layout);
@@ -118,7 +117,7 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
     let mut dispatcher = AbortOnDropHandle::new(dispatcher);
 
     let directory = Directory::new(nats);
-    let (gate, sessions) = (Gate::default(), Sessions::default());
+    let (status, sessions) = (StatusWatch::default(), Sessions::default());
     // These wait for their buckets. At a new generation the health is still that of the one before.
     health.set("edge", Err("waiting for its buckets".into()));
     let auth = Auth::start(&buckets, time, &directory, &sessions, &cfg.times);
@@ -140,7 +139,7 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         history,
         clock: clock.clone(),
         echoes: live.echoes.clone(),
-        gate: gate.clone(),
+        status: status.clone(),
         layout,
         times: cfg.times.clone(),
         metrics: Default::default(),
@@ -149,35 +148,35 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         health: health.clone(),
         auth: auth.clone(),
         clock: clock.clone(),
-        gate: gate.clone(),
+        status: status.clone(),
         directory,
         people: people.clone(),
         control,
         pages: pages.clone(),
         threads: threads.clone(),
-        polls: Polls {
+        polls: LongPolls {
             auth: auth.clone(),
             sessions: sessions.clone(),
             members: members.clone(),
             live: live.clone(),
-            gate: gate.clone(),
+            status: status.clone(),
             edges: edges.clone(),
             times: cfg.times.clone(),
         },
-        posts: Posts::new(sends.clone(), members.clone(), people, door.clone()),
-        door: door.clone(),
+        http_sends: HttpSends::new(sends.clone(), members.clone(), people, limiter.clone()),
+        limiter: limiter.clone(),
         edges: edges.clone(),
     };
-    let moving = Moving::new(health, layout, &clock, auth.watching().into_iter().chain([edges.watching()]));
+    let moving = Readiness::new(health, layout, &clock, auth.watching().into_iter().chain([edges.watching()]));
     let _moving = AbortOnDropHandle::new(tokio::spawn(async move { moving.run().await }));
     let services = Arc::new(Services {
         auth,
-        door: door.clone(),
+        limiter: limiter.clone(),
         sessions: sessions.clone(),
         members,
         live,
         clock: clock.clone(),
-        gate: gate.clone(),
+        status: status.clone(),
         sends,
         pages,
         threads,
@@ -191,15 +190,15 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
     let mut keeper = Keeper {
         lease: EdgeLease::start(&buckets, cfg.edge_id.as_str(), value.clone(), &cfg.times),
         value,
-        gate: gate.clone(),
+        status: status.clone(),
         sessions: sessions.clone(),
-        door: door.clone(),
+        limiter: limiter.clone(),
         clock,
         health: health.clone(),
         times: cfg.times.clone(),
     };
-    let (leaving, tasks) = (Leaving::new(&end), TaskTracker::new());
-    let front = Front::new(services, http::router(api), leaving.clone(), *capacity, tls.clone());
+    let (leaving, tasks) = (ShutdownPhases::new(&end), TaskTracker::new());
+    let front = Acceptor::new(services, http::router(api), leaving.clone(), *capacity, tls.clone());
     tasks.spawn(front.accept(listener.clone(), tasks.clone(), end.clone()));
     let url = cfg.public_url.as_deref().unwrap_or("by the address that each client comes to");
     let Capacity { connections, limit, .. } = *capacity;
@@ -212,7 +211,7 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         stop.cancelled().await;
         let last = Instant::now() + cfg.times.drain.mul_f64(0.92);
         leaving.draining.cancel();
-        drain(&sessions, &gate, &edges, &leaving, &cfg.times).await;
+        drain(&sessions, &status, &edges, &leaving, &cfg.times).await;
         leaving.closing.cancel();
         tasks.close();
         // Requests that have reached this edge are answered, and goodbyes said.

@@ -1,12 +1,11 @@
-//! One connection's life after the upgrade: `ungreeted` waits for hello; then reading, requests, writing and heartbeat in one task.
+//! One connection's life after the upgrade: `handshake` waits for hello; then reading, requests, writing and heartbeat in one task.
 //!
 //! Steps 2 (in: `commands`) and 6 (out: `outbox`, `socket`). Everybody else reaches the session through its handle only.
 
 pub mod commands;
-pub mod handle;
-pub mod outbox;
+pub mod frame_rate;
+pub mod handshake;
 pub mod socket;
-pub mod ungreeted;
 
 use std::{
     future::poll_fn,
@@ -33,31 +32,29 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
+    admission::limits::AdmissionLimits,
     auth::Auth,
     clock::Clock,
-    door::Door,
-    gate::Gate,
     live::Live,
     members::Members,
     pages::Pages,
-    rate::{Bucket, Verdict},
-    send::Sends,
-    sessions::Sessions,
+    sends::send::Sends,
+    sessions::{Sessions, handle::SessionHandle, outbox::Call},
+    status::StatusWatch,
     threads::ThreadLists,
 };
-use handle::SessionHandle;
-use outbox::Call;
+use frame_rate::{FrameRate, FrameVerdict};
 use socket::{Gone, PER_FLUSH, Socket};
 
 /// What the sessions of an edge use.
 pub struct Services {
     pub auth: Auth,
-    pub door: Door,
+    pub limiter: AdmissionLimits,
     pub sessions: Sessions,
     pub members: Members,
     pub live: Live,
     pub clock: Clock,
-    pub gate: Gate,
+    pub status: StatusWatch,
     pub sends: Arc<Sends>,
     pub pages: Pages,
     pub threads: ThreadLists,
@@ -115,7 +112,7 @@ pub struct Session<S> {
     running: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Of `running`, those that count against `limits::INFLIGHT_REQUESTS`.
     requests: usize,
-    rate: Bucket,
+    rate: FrameRate,
     bad_frames: u32,
     heard: Instant,
     /// The newest acknowledged send: what history must reach ("read your acks").
@@ -316,8 +313,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.services.counts.frames_in.increment(1);
         let frame = ClientFrame::decode(self.handle.codec, &bytes);
         match self.rate.frame(std::time::Instant::now()) {
-            Verdict::Take => {}
-            Verdict::Refuse { retry_after_ms } => {
+            FrameVerdict::Take => {}
+            FrameVerdict::Refuse { retry_after_ms } => {
                 let r = frame.as_ref().map_or_else(|bad| bad.r, commands::request);
                 let cid = if let Ok(ClientFrame::Send(s)) = &frame { Some(s.cid) } else { None };
                 let refusal = Refusal::new(Code::RateLimited, "too many frames; slow down");
@@ -329,7 +326,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.error(r, refusal);
                 return None;
             }
-            Verdict::Flood => return self.last_words(close::FLOOD),
+            FrameVerdict::Flood => return self.last_words(close::FLOOD),
         }
         match frame {
             Ok(frame) => self.command(frame),

@@ -1,6 +1,9 @@
 //! The sessions of this edge. A device has one: a newer connection of the same device replaces the older.
 //! Removing needs the session's own id, so that an old one's cleanup cannot remove the new one.
 
+pub mod handle;
+pub mod outbox;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -12,7 +15,7 @@ use std::{
 use natterjack_protocol::{DeviceId, Token, UserId, close, frame::ServerFrame};
 use parking_lot::Mutex;
 
-use crate::session::handle::{SessionHandle, SessionId};
+use self::handle::{SessionHandle, SessionId};
 
 #[derive(Clone)]
 struct Entry {
@@ -110,7 +113,7 @@ mod tests {
     use natterjack_protocol::codec::Codec;
 
     use super::*;
-    use crate::{members::Members, session::outbox::Call};
+    use crate::{members::Members, sessions::outbox::Call};
 
     fn session(all: &Sessions, device: &str) -> Arc<SessionHandle> {
         let user = UserId::parse("u").unwrap();

@@ -256,7 +256,7 @@ impl World {
         }
     }
 
-    /// One message alone, as `edge/src/send.rs` decides it.
+    /// One message alone, as `edge/src/sends/send.rs` decides it.
     fn send(&mut self, queued: &Queued) -> Result<MsgId, Refusal> {
         let (send, sure) = (&queued.send, queued.tried != Tried::Unsure);
         if sure && send.cid.unix_ms() > NOW_MS + self.ms + AHEAD_MS {

@@ -80,7 +80,7 @@ fn device(given: Option<DeviceId>) -> DeviceId {
     extensions(("x-codes" = json!(["conflict"]))), request_body = Credentials,
     responses((status = 200, body = schema::Tokens)))]
 pub async fn register(State(api): Shared, Caller(client): Caller, Body(c): Body<Credentials>) -> Answer<Tokens> {
-    let attempt = api.door.logins(client).registers(&c.name)?;
+    let attempt = api.limiter.logins(client).registers(&c.name)?;
     let request = DirectoryRequest::Register { name: c.name, password: c.password, device: device(c.device) };
     let answer = api.directory.tokens(&request).await;
     attempt.ended(&answer);
@@ -93,7 +93,7 @@ pub async fn register(State(api): Shared, Caller(client): Caller, Body(c): Body<
     extensions(("x-codes" = json!(["unauthorized"]))), request_body = Credentials,
     responses((status = 200, body = schema::Tokens)))]
 pub async fn login(State(api): Shared, Caller(client): Caller, Body(c): Body<Credentials>) -> Answer<Tokens> {
-    let (visitor, named) = (api.door.logins(client), c.device.is_some());
+    let (visitor, named) = (api.limiter.logins(client), c.device.is_some());
     let (name, password, device) = (c.name, c.password, device(c.device));
     let request = |known| DirectoryRequest::Login { name: name.clone(), password: password.clone(), device: device.clone(), known };
     let refused = match visitor.tries(&name) {
@@ -122,7 +122,7 @@ pub async fn login(State(api): Shared, Caller(client): Caller, Body(c): Body<Cre
     extensions(("x-codes" = json!(["unauthorized", "token_expired", "not_found"]))), request_body = ExternalToken,
     responses((status = 200, body = schema::Tokens)))]
 pub async fn login_external(State(api): Shared, Caller(client): Caller, Body(t): Body<ExternalToken>) -> Answer<Tokens> {
-    let _used = api.door.logins(client).uses(&t.token)?;
+    let _used = api.limiter.logins(client).uses(&t.token)?;
     let request = DirectoryRequest::LoginExternal { token: t.token, device: device(t.device) };
     Ok(Json(api.directory.tokens(&request).await?))
 }
@@ -133,7 +133,7 @@ pub async fn login_external(State(api): Shared, Caller(client): Caller, Body(t):
     extensions(("x-codes" = json!(["unauthorized"]))), request_body = RefreshToken,
     responses((status = 200, body = schema::Tokens)))]
 pub async fn refresh(State(api): Shared, Caller(client): Caller, Body(t): Body<RefreshToken>) -> Answer<Tokens> {
-    let used = api.door.logins(client).uses(&t.refresh)?;
+    let used = api.limiter.logins(client).uses(&t.refresh)?;
     let tokens = api.directory.tokens(&DirectoryRequest::Refresh { refresh: t.refresh }).await?;
     used.renewed(&tokens.refresh);
     Ok(Json(tokens))
@@ -144,7 +144,7 @@ pub async fn refresh(State(api): Shared, Caller(client): Caller, Body(t): Body<R
     request_body = RefreshToken,
     responses((status = 200, body = LoggedOut)))]
 pub async fn logout(State(api): Shared, Caller(client): Caller, Body(t): Body<RefreshToken>) -> Answer<LoggedOut> {
-    let _used = api.door.logins(client).uses(&t.refresh)?;
+    let _used = api.limiter.logins(client).uses(&t.refresh)?;
     api.directory.done(&DirectoryRequest::Logout { refresh: t.refresh }).await?;
     Ok(Json(LoggedOut { logged_out: true }))
 }

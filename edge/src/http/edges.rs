@@ -18,7 +18,7 @@ pub struct EdgeList {
 #[utoipa::path(get, path = "/v1/edges", tag = "edges", operation_id = "listEdges", responses((status = 200, body = EdgeList)))]
 pub async fn list(State(api): Shared, came: Came) -> Json<EdgeList> {
     // This one says of itself what it knows: its lease, as it last saw it, is from before it was cut off.
-    let ready = api.gate.now().ready().is_ok();
+    let ready = api.status.now().ready().is_ok();
     Json(EdgeList { edges: if ready { api.edges.all(&came) } else { api.edges.others(&came) } })
 }
 
@@ -43,7 +43,7 @@ pub async fn health() -> Json<Well> {
 /// 200 if new clients should come: for load balancers.
 #[utoipa::path(get, path = "/ready", tag = "edges", operation_id = "ready", responses((status = 200, body = Well)))]
 pub async fn ready(State(api): Shared) -> Answer<Well> {
-    // The gate knows at once that it leaves, the health that something stands still.
-    let well = api.gate.now().ready().is_ok() && api.health.report().ready;
+    // The status knows at once that the edge leaves, the health that something stands still.
+    let well = api.status.now().ready().is_ok() && api.health.report().ready;
     if well { Ok(Json(Well { ok: true })) } else { Err(Refusal::unavailable("this edge takes no new clients now").into()) }
 }

@@ -42,7 +42,7 @@ impl FromRequestParts<Arc<Api>> for Actor {
         let token = bearer(parts)
             .ok_or_else(|| Refusal::new(Code::Unauthorized, "the header `Authorization: Bearer <access token>` is missing"))?;
         let actor = api.auth.check(token).await?;
-        api.door.asks(&actor.user)?;
+        api.limiter.asks(&actor.user)?;
         Ok(Self(actor))
     }
 }

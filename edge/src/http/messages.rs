@@ -82,6 +82,6 @@ pub async fn send(
 ) -> Answer<Sent> {
     let thread = thread.thread()?;
     let send = Send { r: 0, cid: m.cid, thread: thread.clone(), kind: m.kind, body: m.body, behind: m.behind };
-    let id = Box::pin(api.posts.post(actor, send)).await?;
+    let id = Box::pin(api.http_sends.post(actor, send)).await?;
     Ok(Json(Sent { cid: m.cid, thread, id }))
 }

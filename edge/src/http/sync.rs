@@ -1,4 +1,4 @@
-//! The long poll: what a WebSocket would bring, for clients that get none through. What a poll is: `poll`.
+//! The long poll: what a WebSocket would bring, for clients that get none through. What a poll is: `long_poll`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     address::Came,
-    poll::{self, Ask},
+    long_poll::{Ask, answer::PollAnswer},
 };
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -54,7 +54,7 @@ pub struct PollQuery {
 #[utoipa::path(post, path = "/v1/sync", tag = "sync", operation_id = "poll", security(("token" = [])), request_body = Poll,
     extensions(("x-codes" = json!(["conflict", "not_found"]))),
     responses((status = 200, body = schema::Polled)))]
-pub async fn post(State(api): Shared, Actor(actor): Actor, came: Came, Body(p): Body<Poll>) -> Answer<poll::answer::Answer> {
+pub async fn post(State(api): Shared, Actor(actor): Actor, came: Came, Body(p): Body<Poll>) -> Answer<PollAnswer> {
     poll(api, actor, Ask { cursors: named(p.cursors)?, synced: p.synced, wait_ms: p.wait_ms, came }).await
 }
 
@@ -62,12 +62,12 @@ pub async fn post(State(api): Shared, Actor(actor): Actor, came: Came, Body(p): 
 #[utoipa::path(get, path = "/v1/sync", tag = "sync", operation_id = "pollWithQuery", security(("token" = [])), params(PollQuery),
     extensions(("x-codes" = json!(["conflict", "not_found"]))),
     responses((status = 200, body = schema::Polled)))]
-pub async fn get(State(api): Shared, Actor(actor): Actor, came: Came, Query(q): Query<PollQuery>) -> Answer<poll::answer::Answer> {
+pub async fn get(State(api): Shared, Actor(actor): Actor, came: Came, Query(q): Query<PollQuery>) -> Answer<PollAnswer> {
     let cursors = q.cursors.as_deref().map(cursors).transpose()?.unwrap_or_default();
     poll(api, actor, Ask { cursors: named(cursors)?, synced: q.synced, wait_ms: q.wait_ms, came }).await
 }
 
-async fn poll(api: Arc<Api>, actor: crate::auth::Actor, ask: Ask) -> Answer<poll::answer::Answer> {
+async fn poll(api: Arc<Api>, actor: crate::auth::Actor, ask: Ask) -> Answer<PollAnswer> {
     Ok(Json(Box::pin(api.polls.poll(actor, ask)).await?))
 }
 
@@ -115,7 +115,7 @@ mod tests {
         assert!(ask.cursors.len() == 1 && ask.synced.is_some());
         let answer: serde_json::Value = serde_json::from_str(line("{\"frames\"")).unwrap();
         assert!(serde_json::from_value::<schema::Polled>(answer.clone()).is_ok());
-        let mut collected = poll::answer::Collected::new(named(ask.cursors).unwrap(), ask.synced.is_some());
+        let mut collected = crate::long_poll::answer::Collected::new(named(ask.cursors).unwrap(), ask.synced.is_some());
         answer["frames"].as_array().unwrap().iter().for_each(|f| collected.add(f.to_string().as_bytes()));
         let attached = serde_json::json!({ "t": "attached", "synced": answer["synced"] });
         collected.add(attached.to_string().as_bytes());

@@ -34,7 +34,7 @@ use crate::{
     attach,
     members::{Reading, UserState},
     repair,
-    session::handle::SessionHandle,
+    sessions::handle::SessionHandle,
 };
 
 /// The slot of `beat.*`; topics come after it.

@@ -15,7 +15,7 @@ use natterjack_protocol::{
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::topic::{Gap, LiveEvent, Place, Topic, TopicKey};
-use crate::session::handle::{SessionHandle, SessionId};
+use crate::sessions::handle::{SessionHandle, SessionId};
 
 /// Index of a topic; also the slot of its subscription.
 pub type Slot = u32;

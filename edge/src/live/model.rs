@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     members::Members,
-    session::handle::{SessionHandle, SessionId},
+    sessions::handle::{SessionHandle, SessionId},
 };
 
 const PARTITIONS: u32 = 2;

@@ -19,7 +19,7 @@ use natterjack_protocol::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::session::{
+use crate::sessions::{
     handle::{SessionHandle, SessionId},
     outbox::Outbox,
 };

@@ -34,7 +34,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match frame {
             ClientFrame::Send(send) => {
                 let (r, cid) = (send.r, send.cid);
-                if let Err(refusal) = self.services.door.sends(&self.handle.user) {
+                if let Err(refusal) = self.services.limiter.sends(&self.handle.user) {
                     self.queue.refused(&send, &refusal);
                     self.error(Some(r), refusal.with_cid(cid));
                     return None;

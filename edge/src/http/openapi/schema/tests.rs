@@ -82,7 +82,7 @@ fn the_descriptions_are_those_of_the_real_types() {
     for change in [rpc::ContactChange::Request, rpc::ContactChange::Accept, rpc::ContactChange::Remove] {
         holds::<ContactChange>(&change);
     }
-    holds::<Polled>(&crate::poll::answer::Answer {
+    holds::<Polled>(&crate::long_poll::answer::PollAnswer {
         frames: vec![
             frame::ServerFrame::Page(page),
             frame::ServerFrame::Event(Box::new(event.clone())),

@@ -19,7 +19,7 @@ const FIRST_WORD: Duration = Duration::from_millis(500);
 
 /// Clones share it.
 #[derive(Clone)]
-pub struct Leaving {
+pub struct ShutdownPhases {
     /// No answer promises a further one on its connection.
     pub draining: CancellationToken,
     /// No connections are taken any more, and those that say nothing are let go.
@@ -31,7 +31,7 @@ pub struct Leaving {
     last: Arc<AtomicU64>,
 }
 
-impl Leaving {
+impl ShutdownPhases {
     /// At `end` all of it is so.
     pub fn new(end: &CancellationToken) -> Self {
         let (draining, closing, hurry) = (end.child_token(), end.child_token(), end.child_token());
@@ -72,7 +72,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn quiet_is_counted_from_the_last_request() {
-        let leaving = Leaving::new(&CancellationToken::new());
+        let leaving = ShutdownPhases::new(&CancellationToken::new());
         let long = Duration::from_millis(500);
         sleep(Duration::from_secs(1)).await;
         let begun = Instant::now();

@@ -18,10 +18,10 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Done, Services, Session, handle::SessionHandle, socket::Socket};
-use crate::{address::Came, auth::Actor, rate::Bucket};
+use super::{Done, Services, Session, frame_rate::FrameRate, socket::Socket};
+use crate::{address::Came, auth::Actor, sessions::handle::SessionHandle};
 
-pub struct Ungreeted<S> {
+pub struct Handshake<S> {
     services: Arc<Services>,
     socket: Socket<S>,
     came: Came,
@@ -34,7 +34,7 @@ enum End {
     Peer,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
     pub fn new(services: Arc<Services>, socket: Socket<S>, came: Came) -> Self {
         Self { services, socket, came }
     }
@@ -42,11 +42,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
     /// Waits for a good hello and says welcome. None: there will be no session, the connection is closed.
     pub async fn greeted(mut self) -> Option<Session<S>> {
         let deadline = Instant::now() + self.services.times.hello;
-        let mut gate = self.services.gate.watch();
+        let mut status = self.services.status.watch();
         let hello = tokio::select! {
             biased;
             hello = timeout_at(deadline, self.hello()) => hello,
-            _ = gate.wait_for(|c| c.draining) => Ok(Err(End::Silent(close::DRAINING))),
+            _ = status.wait_for(|c| c.draining) => Ok(Err(End::Silent(close::DRAINING))),
         };
         let end = match hello {
             Ok(Ok((hello, actor))) => return Some(self.welcome(hello, actor)),
@@ -108,11 +108,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
             };
             End::Close(refusal, why)
         };
-        if self.services.gate.now().draining {
+        if self.services.status.now().draining {
             return Err(End::Silent(close::DRAINING));
         }
         let actor = self.services.auth.check(&hello.token).await.map_err(refused)?;
-        self.services.door.greets(&actor.user).map_err(refused)?;
+        self.services.limiter.greets(&actor.user).map_err(refused)?;
         if actor.device != hello.device {
             return Err(refused(Refusal::new(Code::Unauthorized, "the token is of another device than hello names")));
         }
@@ -140,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
             edge: services.edge.clone(),
             limits: services.limits.clone(),
         })));
-        if services.gate.now().degraded() {
+        if services.status.now().degraded() {
             handle.frame(&ServerFrame::Degraded { on: true });
         }
         services.sessions.enter(&handle, family.clone());
@@ -164,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ungreeted<S> {
             due: Vec::new(),
             running,
             requests: 0,
-            rate: Bucket::of_session(std::time::Instant::now()),
+            rate: FrameRate::of_session(std::time::Instant::now()),
             bad_frames: 0,
             heard: Instant::now(),
             acked: None,

@@ -16,7 +16,7 @@ use natterjack_protocol::{
 
 use crate::{
     members::UserState,
-    send::{Sends, entry_of},
+    sends::send::{Sends, entry_of},
 };
 
 /// How long to wait for the events of a batch that the log has acknowledged. Usually they are there before the acknowledgement; they

@@ -19,14 +19,14 @@ use tokio::time::{Instant, sleep_until};
 use crate::{
     address::Came,
     auth::{self, Actor, Auth},
-    gate::Gate,
     lease::Edges,
     live::Live,
     members::Members,
-    session::{handle::SessionHandle, outbox::Call, socket::PER_FLUSH},
-    sessions::Sessions,
+    session::socket::PER_FLUSH,
+    sessions::{Sessions, handle::SessionHandle, outbox::Call},
+    status::StatusWatch,
 };
-use answer::{Answer, Collected};
+use answer::{Collected, PollAnswer};
 
 /// The first event of a burst waits this long for the others: every answer costs the client a request and the edge an attach.
 const LINGER: Duration = Duration::from_millis(50);
@@ -41,19 +41,19 @@ pub struct Ask {
     pub came: Came,
 }
 
-pub struct Polls {
+pub struct LongPolls {
     pub auth: Auth,
     pub sessions: Sessions,
     pub members: Members,
     pub live: Live,
-    pub gate: Gate,
+    pub status: StatusWatch,
     pub edges: Edges,
     pub times: Times,
 }
 
-impl Polls {
+impl LongPolls {
     /// May be dropped at any time: the session goes with it, nothing was taken from anybody.
-    pub async fn poll(&self, actor: Actor, ask: Ask) -> Result<Answer, Refusal> {
+    pub async fn poll(&self, actor: Actor, ask: Ask) -> Result<PollAnswer, Refusal> {
         if ask.cursors.len() > limits::CURSORS_PER_HELLO {
             return Err(Refusal::invalid(format!(
                 "cursors: {} of them, at most {} are allowed: leave out those of the threads that have been quiet for longest",
@@ -61,7 +61,7 @@ impl Polls {
                 limits::CURSORS_PER_HELLO
             )));
         }
-        if self.gate.now().draining {
+        if self.status.now().draining {
             return Err(Refusal::unavailable("this edge is leaving: poll another, see GET /v1/edges"));
         }
         let longest = self.times.heartbeat;
@@ -78,7 +78,7 @@ impl Polls {
     }
 
     /// Waits, in this order of priority, for: something in the outbox, being asked to leave, the end of attach, the end of the wait.
-    async fn collect(&self, handle: &Arc<SessionHandle>, ask: Ask, end: Instant) -> Result<Answer, Refusal> {
+    async fn collect(&self, handle: &Arc<SessionHandle>, ask: Ask, end: Instant) -> Result<PollAnswer, Refusal> {
         let came = ask.came;
         let mut collected = Collected::new(ask.cursors.clone(), ask.synced.is_some());
         let mut attach = Box::pin(self.live.attach(handle, ask.cursors, ask.synced));
@@ -114,7 +114,7 @@ impl Polls {
     }
 
     /// The session was ended from outside. What came before is in order and good; how to go on, the client learns at its next poll.
-    fn closed(&self, why: Close, mut collected: Collected, came: &Came) -> Result<Answer, Refusal> {
+    fn closed(&self, why: Close, mut collected: Collected, came: &Came) -> Result<PollAnswer, Refusal> {
         match why {
             close::UNAUTHORIZED => Err(auth::revoked()),
             close::DRAINING => {

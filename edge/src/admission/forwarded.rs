@@ -7,7 +7,7 @@ use http::HeaderMap;
 use natterjack_runtime::networks::is_near;
 use parking_lot::Mutex;
 
-use super::client;
+use super::client_address;
 
 /// By what a proxy says for whom it speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,14 +17,14 @@ pub enum Sign {
     Preface,
 }
 
-const HEADERS: [&str; 3] = [client::HEADER, "forwarded", "x-real-ip"];
+const HEADERS: [&str; 3] = [client_address::HEADER, "forwarded", "x-real-ip"];
 const PREFACES: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
 /// The longest of them.
 pub const PREFACE: usize = 12;
 
 /// What of a request's head is not heeded. `trusted`: `X-Forwarded-For` is believed, and if it is there, nothing else is missed.
 pub fn header(headers: &HeaderMap, trusted: bool) -> Option<Sign> {
-    if trusted && headers.contains_key(client::HEADER) {
+    if trusted && headers.contains_key(client_address::HEADER) {
         return None;
     }
     HEADERS.into_iter().find(|name| headers.contains_key(*name)).map(Sign::Header)

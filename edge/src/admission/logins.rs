@@ -14,26 +14,29 @@ use std::{
 use natterjack_protocol::{DeviceId, Refusal, error::Code, limits::USER_NAME_CHARS, text};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Limits, meter::Meter, over};
+use super::{
+    keyed_rate::KeyedRateLimiter,
+    limits::{Limits, over},
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 pub(super) struct Logins {
-    registers: Meter<IpAddr>,
-    by_address: Meter<IpAddr>,
-    by_name: Meter<(String, IpAddr)>,
-    anywhere: Meter<String>,
-    by_device: Meter<(String, DeviceId)>,
-    by_token: Meter<u128>,
-    lookups: Meter<IpAddr>,
+    registers: KeyedRateLimiter<IpAddr>,
+    by_address: KeyedRateLimiter<IpAddr>,
+    by_name: KeyedRateLimiter<(String, IpAddr)>,
+    anywhere: KeyedRateLimiter<String>,
+    by_device: KeyedRateLimiter<(String, DeviceId)>,
+    by_token: KeyedRateLimiter<u128>,
+    lookups: KeyedRateLimiter<IpAddr>,
     /// Of the hashes of tokens: nobody outside can look for two that meet.
     seed: u64,
 }
 
 impl Logins {
     pub fn new(limits: &Limits) -> Self {
-        fn minute<K: std::hash::Hash + Eq>(n: u32) -> Meter<K> {
-            Meter::new(n, MINUTE, n)
+        fn minute<K: std::hash::Hash + Eq>(n: u32) -> KeyedRateLimiter<K> {
+            KeyedRateLimiter::new(n, MINUTE, n)
         }
         Self {
             registers: minute(limits.registers_per_address),
@@ -182,7 +185,7 @@ impl TokenUse<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::door::Door;
+    use crate::admission::limits::AdmissionLimits;
 
     fn address(s: &str) -> IpAddr {
         s.parse().unwrap()
@@ -196,30 +199,30 @@ mod tests {
     }
 
     /// Wrong logins from there until one is refused.
-    fn guesses(door: &Door, from: &str, name: &str) -> usize {
-        let from = door.logins(address(from));
+    fn guesses(limiter: &AdmissionLimits, from: &str, name: &str) -> usize {
+        let from = limiter.logins(address(from));
         std::iter::from_fn(|| from.tries(name).ok().map(|a| a.ended(&wrong(&())))).take(10_000).count()
     }
 
     #[test]
     fn a_name_is_not_shut_by_failures_elsewhere() {
-        let door = Door::new(Limits::default());
-        assert_eq!(guesses(&door, ELSEWHERE, "Alice"), 30);
-        let refused = door.logins(address(ELSEWHERE)).tries("aLICE").err().unwrap();
+        let limiter = AdmissionLimits::new(Limits::default());
+        assert_eq!(guesses(&limiter, ELSEWHERE, "Alice"), 30);
+        let refused = limiter.logins(address(ELSEWHERE)).tries("aLICE").err().unwrap();
         assert_eq!(refused.code, Code::RateLimited);
         assert!(refused.retry_after_ms.is_some_and(|ms| (1_000..=2_000).contains(&ms)), "{refused:?}");
-        assert!(door.logins(address(HOME)).tries("alice").is_ok(), "from where they are");
-        assert!(door.logins(address(ELSEWHERE)).tries("bob").is_ok(), "others from there");
-        assert!(door.logins(address(ELSEWHERE)).registers("ALICE").is_err(), "a registration tries a password, too");
-        assert!(door.logins(address(ELSEWHERE)).tries_as("alice", &DeviceId::parse("d1").unwrap()).is_ok());
+        assert!(limiter.logins(address(HOME)).tries("alice").is_ok(), "from where they are");
+        assert!(limiter.logins(address(ELSEWHERE)).tries("bob").is_ok(), "others from there");
+        assert!(limiter.logins(address(ELSEWHERE)).registers("ALICE").is_err(), "a registration tries a password, too");
+        assert!(limiter.logins(address(ELSEWHERE)).tries_as("alice", &DeviceId::parse("d1").unwrap()).is_ok());
     }
 
     #[test]
     fn a_guesser_with_many_addresses_is_bounded_and_a_known_device_is_not_concerned() {
-        let door = Door::new(Limits::default());
-        let all: usize = (0..40).map(|n| guesses(&door, &format!("203.0.113.{n}"), "alice")).sum();
+        let limiter = AdmissionLimits::new(Limits::default());
+        let all: usize = (0..40).map(|n| guesses(&limiter, &format!("203.0.113.{n}"), "alice")).sum();
         assert_eq!(all, 300);
-        let home = door.logins(address(HOME));
+        let home = limiter.logins(address(HOME));
         assert!(home.tries("alice").is_err());
         assert!(home.tries("bob").is_ok(), "what was refused for one name costs the address nothing");
         let (mine, other) = (DeviceId::parse("d1").unwrap(), DeviceId::parse("d2").unwrap());
@@ -229,29 +232,30 @@ mod tests {
 
     #[test]
     fn a_login_that_fits_and_one_that_nobody_looked_at_cost_a_name_nothing() {
-        let door = Door::new(Limits { logins_per_name: 3, logins_per_name_anywhere: 3, logins_per_address: 50, ..Limits::default() });
-        let home = door.logins(address(HOME));
+        let limiter =
+            AdmissionLimits::new(Limits { logins_per_name: 3, logins_per_name_anywhere: 3, logins_per_address: 50, ..Limits::default() });
+        let home = limiter.logins(address(HOME));
         (0..40).for_each(|_| home.tries("alice").unwrap().ended(&Ok(())));
         for _ in 0..40 {
             home.tries("alice").unwrap().ended::<()>(&Err(Refusal::unavailable("the store is away")));
         }
-        assert_eq!(guesses(&door, HOME, "alice"), 3);
+        assert_eq!(guesses(&limiter, HOME, "alice"), 3);
         let others = (0..100).filter(|n| home.tries(&format!("user-{n}")).map(|a| a.ended(&Ok(()))).is_ok()).count();
         assert_eq!(others, 50 - 40 - 3, "hashes are work, whatever comes of them");
     }
 
     #[test]
     fn tries_that_are_under_way_count() {
-        let door = Door::new(Limits::default());
-        let home = door.logins(address(HOME));
+        let limiter = AdmissionLimits::new(Limits::default());
+        let home = limiter.logins(address(HOME));
         let under_way: Vec<_> = std::iter::from_fn(|| home.tries("alice").ok()).collect();
         assert_eq!(under_way.len(), 30);
     }
 
     #[test]
     fn an_office_renews_its_logins_and_a_login_that_runs_wild_is_stopped() {
-        let door = Door::new(Limits::default());
-        let office = door.logins(address(HOME));
+        let limiter = AdmissionLimits::new(Limits::default());
+        let office = limiter.logins(address(HOME));
         for n in 0..1_500 {
             office.uses(&format!("token-{n}")).unwrap_or_else(|e| panic!("{n}: {e}")).renewed(&format!("next-{n}"));
         }
@@ -267,17 +271,18 @@ mod tests {
         assert!(office.uses("wild-0").is_ok() && office.uses("another").is_ok());
         let guesses = (0..10_000).filter(|n| office.uses(&format!("made up {n}")).is_ok()).count();
         assert!((4_000..5_000).contains(&guesses), "an address cannot make the archive search for ever: {guesses}");
-        assert!(office.tries("alice").is_ok() && door.logins(address(ELSEWHERE)).uses("token").is_ok());
+        assert!(office.tries("alice").is_ok() && limiter.logins(address(ELSEWHERE)).uses("token").is_ok());
     }
 
     #[test]
     fn an_exempt_address_is_not_counted_but_the_name_from_there_is() {
-        let door = Door::new(Limits { registers_per_address: 1, logins_per_address: 1, lookups_per_address: 1, ..Limits::default() });
-        let here = door.logins(address("127.0.0.1"));
+        let limiter =
+            AdmissionLimits::new(Limits { registers_per_address: 1, logins_per_address: 1, lookups_per_address: 1, ..Limits::default() });
+        let here = limiter.logins(address("127.0.0.1"));
         assert!((0..200).all(|n| here.registers(&format!("new-{n}")).is_ok() && here.uses(&format!("t{n}")).is_ok()));
-        assert_eq!(guesses(&door, "127.0.0.1", "alice"), 30);
-        assert_eq!(guesses(&door, "::ffff:127.0.0.1", "alice"), 0, "the same address");
-        let away = door.logins(address(HOME));
+        assert_eq!(guesses(&limiter, "127.0.0.1", "alice"), 30);
+        assert_eq!(guesses(&limiter, "::ffff:127.0.0.1", "alice"), 0, "the same address");
+        let away = limiter.logins(address(HOME));
         assert!(away.registers("carol").is_ok());
         let refused = away.registers("dora").err().unwrap();
         assert!(refused.retry_after_ms.is_some_and(|ms| (59_000..=60_000).contains(&ms)), "{refused:?}");
@@ -285,9 +290,9 @@ mod tests {
 
     #[test]
     fn a_customer_with_a_whole_network_has_one_address() {
-        let door = Door::new(Limits::default());
-        assert_eq!(guesses(&door, "2001:db8:0:1::1", "alice"), 30);
-        assert_eq!(guesses(&door, "2001:db8:0:1:ffff::2", "alice"), 0);
-        assert_eq!(guesses(&door, "2001:db8:0:2::1", "alice"), 30);
+        let limiter = AdmissionLimits::new(Limits::default());
+        assert_eq!(guesses(&limiter, "2001:db8:0:1::1", "alice"), 30);
+        assert_eq!(guesses(&limiter, "2001:db8:0:1:ffff::2", "alice"), 0);
+        assert_eq!(guesses(&limiter, "2001:db8:0:2::1", "alice"), 30);
     }
 }

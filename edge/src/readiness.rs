@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const ASK: Duration = Duration::from_secs(3);
 
 /// Of one generation of the log. Its parts of the health go with it.
-pub struct Moving {
+pub struct Readiness {
     health: Health,
     clock: Clock,
     partitions: Vec<Part>,
@@ -25,7 +25,7 @@ pub struct Moving {
     watches: Vec<(Reader, Watching)>,
 }
 
-impl Moving {
+impl Readiness {
     pub fn new(health: &Health, layout: Layout, clock: &Clock, watches: impl IntoIterator<Item = (&'static str, Watching)>) -> Self {
         let readers = Readers::new(health);
         let watches = watches.into_iter().map(|(name, watching)| (readers.open(format!("watch.{name}").into()), watching)).collect();
@@ -77,7 +77,7 @@ impl Moving {
     }
 }
 
-impl Drop for Moving {
+impl Drop for Readiness {
     fn drop(&mut self) {
         self.partitions.iter().for_each(|part| self.health.remove(part));
     }

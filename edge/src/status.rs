@@ -8,14 +8,14 @@ use natterjack_protocol::{Refusal, Thread};
 use tokio::sync::watch;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Condition {
+pub struct EdgeStatus {
     /// Beats of all partitions reach this edge.
     pub beats: bool,
     pub lease: LeaseState,
     pub draining: bool,
 }
 
-impl Condition {
+impl EdgeStatus {
     /// Clients are told: sends are answered `unavailable` while this is so.
     pub fn degraded(self) -> bool {
         !self.beats || self.lease == LeaseState::Lost
@@ -45,21 +45,21 @@ impl Condition {
 
 /// Clones share it.
 #[derive(Clone)]
-pub struct Gate(watch::Sender<Condition>);
+pub struct StatusWatch(watch::Sender<EdgeStatus>);
 
-impl Default for Gate {
+impl Default for StatusWatch {
     /// Before the first beat and before the lease is held.
     fn default() -> Self {
-        Self(watch::Sender::new(Condition { beats: false, lease: LeaseState::Suspect, draining: false }))
+        Self(watch::Sender::new(EdgeStatus { beats: false, lease: LeaseState::Suspect, draining: false }))
     }
 }
 
-impl Gate {
-    pub fn now(&self) -> Condition {
+impl StatusWatch {
+    pub fn now(&self) -> EdgeStatus {
         *self.0.borrow()
     }
 
-    pub fn change(&self, f: impl FnOnce(&mut Condition)) {
+    pub fn change(&self, f: impl FnOnce(&mut EdgeStatus)) {
         self.0.send_if_modified(|c| {
             let before = *c;
             f(c);
@@ -67,7 +67,7 @@ impl Gate {
         });
     }
 
-    pub fn watch(&self) -> watch::Receiver<Condition> {
+    pub fn watch(&self) -> watch::Receiver<EdgeStatus> {
         self.0.subscribe()
     }
 }
@@ -80,11 +80,11 @@ mod tests {
     fn a_suspect_edge_refuses_groups_and_a_lost_one_everything() {
         let dm: Thread = "dm.a.b".parse().unwrap();
         let group: Thread = "group.g".parse().unwrap();
-        let at = |lease| Condition { beats: true, lease, draining: false };
+        let at = |lease| EdgeStatus { beats: true, lease, draining: false };
         assert!(at(LeaseState::Held).may_send(&group).is_ok() && !at(LeaseState::Held).degraded());
         assert!(at(LeaseState::Suspect).may_send(&dm).is_ok() && at(LeaseState::Suspect).may_send(&group).is_err());
         assert!(at(LeaseState::Lost).may_send(&dm).is_err() && at(LeaseState::Lost).degraded());
-        assert!(Condition { beats: false, ..at(LeaseState::Held) }.degraded());
-        assert!(Condition { draining: true, ..at(LeaseState::Held) }.ready().is_err());
+        assert!(EdgeStatus { beats: false, ..at(LeaseState::Held) }.degraded());
+        assert!(EdgeStatus { draining: true, ..at(LeaseState::Held) }.ready().is_err());
     }
 }

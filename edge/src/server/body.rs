@@ -4,7 +4,8 @@ use bytes::{Buf, BytesMut};
 use http::StatusCode;
 use natterjack_protocol::limits;
 
-use crate::{head::Length, http::refused::Refused};
+use super::head::Length;
+use crate::http::refused::Refused;
 
 /// A chunk's size and its extensions, which nobody needs.
 const SIZE_LINE: usize = 256;
@@ -22,12 +23,12 @@ enum Left {
 }
 
 #[derive(Debug)]
-pub struct Reading {
+pub struct BodyReader {
     left: Left,
     pub body: BytesMut,
 }
 
-impl Reading {
+impl BodyReader {
     pub fn new(length: Length) -> Result<Self, Refused> {
         let left = match length {
             Length::Known(n) if n > limits::HTTP_BODY_BYTES as u64 => return Err(too_large()),
@@ -127,7 +128,7 @@ mod tests {
 
     /// In pieces of this size.
     fn read(length: Length, bytes: &[u8], piece: usize) -> Result<Option<BodyAndRest>, u16> {
-        let mut reading = Reading::new(length).map_err(|r| r.0.as_u16())?;
+        let mut reading = BodyReader::new(length).map_err(|r| r.0.as_u16())?;
         let mut buffer = BytesMut::new();
         let mut done = reading.feed(&mut buffer).map_err(|r| r.0.as_u16())?;
         for bytes in bytes.chunks(piece) {

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 /// forgotten.
 const KEYS: usize = 65_536;
 
-pub struct Meter<K> {
+pub struct KeyedRateLimiter<K> {
     /// For one; zero: no limit.
     interval: Duration,
     /// For as many as may come at once.
@@ -22,7 +22,7 @@ pub struct Meter<K> {
     full_at: Mutex<HashMap<K, Instant>>,
 }
 
-impl<K: Hash + Eq> Meter<K> {
+impl<K: Hash + Eq> KeyedRateLimiter<K> {
     /// `n` in each `per`, `at_once` of them without a pause. 0: no limit.
     pub fn new(n: u32, per: Duration, at_once: u32) -> Self {
         let interval = per.checked_div(n).unwrap_or_default();
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_burst_then_the_rate_and_the_wait_is_exact() {
-        let (meter, start) = (Meter::<String>::new(10, SECOND, 5), Instant::now());
+        let (meter, start) = (KeyedRateLimiter::<String>::new(10, SECOND, 5), Instant::now());
         assert!((0..5).all(|_| meter.take("a", start).is_ok()));
         let wait = meter.take("a", start).unwrap_err();
         assert_eq!(wait, Duration::from_millis(100));
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_refusal_costs_nothing_and_a_clock_that_goes_back_does_no_harm() {
-        let (meter, start) = (Meter::<String>::new(60, SECOND * 60, 1), Instant::now() + SECOND);
+        let (meter, start) = (KeyedRateLimiter::<String>::new(60, SECOND * 60, 1), Instant::now() + SECOND);
         assert!(meter.take("a", start).is_ok());
         assert!((0..100).all(|_| meter.take("a", start).is_err()));
         assert!(meter.take("a", start - SECOND).is_err());
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn what_is_given_back_can_be_taken_again_and_never_more() {
-        let (meter, start) = (Meter::<String>::new(10, SECOND, 2), Instant::now());
+        let (meter, start) = (KeyedRateLimiter::<String>::new(10, SECOND, 2), Instant::now());
         assert!(meter.take("a", start).is_ok() && meter.take("a", start).is_ok() && meter.take("a", start).is_err());
         meter.give_back("a", start);
         assert!(meter.take("a", start).is_ok() && meter.take("a", start).is_err());
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_stands_in_anothers_place_has_taken_what_it_took() {
-        let (meter, start) = (Meter::<u8>::new(3, SECOND * 60, 3), Instant::now());
+        let (meter, start) = (KeyedRateLimiter::<u8>::new(3, SECOND * 60, 3), Instant::now());
         let mut taken = 0;
         for key in 0..10 {
             taken += usize::from(meter.take(&key, start).is_ok());
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn no_more_keys_than_there_is_room_for() {
-        let (meter, start) = (Meter::<u32>::new(1, SECOND * 3600, 2), Instant::now());
+        let (meter, start) = (KeyedRateLimiter::<u32>::new(1, SECOND * 3600, 2), Instant::now());
         for key in 0..KEYS as u32 * 2 {
             assert!(meter.take(&key, start).is_ok());
         }
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn zero_is_no_limit() {
-        let meter = Meter::<u32>::new(0, SECOND, 0);
+        let meter = KeyedRateLimiter::<u32>::new(0, SECOND, 0);
         assert!((0..1_000).all(|_| meter.take(&1, Instant::now()).is_ok()));
         assert!(meter.full_at.lock().is_empty());
     }

@@ -15,7 +15,7 @@ use natterjack_protocol::{
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::{auth::Actor, door::Door, members::Members, people::People, send::Sends};
+use crate::{admission::limits::AdmissionLimits, auth::Actor, members::Members, people::People, sends::send::Sends};
 
 type Key = (UserId, DeviceId);
 type Turn = Result<Send, Refusal>;
@@ -59,26 +59,26 @@ impl Lane {
     }
 }
 
-pub struct Posts {
+pub struct HttpSends {
     sends: Arc<Sends>,
     members: Members,
     people: People,
-    door: Door,
+    limiter: AdmissionLimits,
     lanes: Mutex<HashMap<Key, Lane>>,
 }
 
-impl Posts {
-    pub fn new(sends: Arc<Sends>, members: Members, people: People, door: Door) -> Self {
-        Self { sends, members, people, door, lanes: Mutex::default() }
+impl HttpSends {
+    pub fn new(sends: Arc<Sends>, members: Members, people: People, limiter: AdmissionLimits) -> Self {
+        Self { sends, members, people, limiter, lanes: Mutex::default() }
     }
 
     /// As `Sends::send`, in the order of the device. Dropping it leaves the outcome open: the same cid may come again.
     pub async fn post(&self, actor: Actor, send: Send) -> Result<MsgId, Refusal> {
         let (cid, thread) = (send.cid, send.thread.clone());
         let key = (actor.user, actor.device);
-        let allowed = self.door.sends(&key.0);
+        let allowed = self.limiter.sends(&key.0);
         let (r, turn) = enter(&mut self.lanes.lock(), &key, send, allowed).map_err(|e| e.with_cid(cid))?;
-        let place = Place { posts: self, key, thread, cid, r };
+        let place = Place { http_sends: self, key, thread, cid, r };
         let send = turn.await.unwrap_or_else(|_| Err(gave_up())).map_err(|e| e.with_cid(cid))?;
         let result = self.send(&place.key.0, send).await.map_err(|e| e.with_cid(cid));
         place.decided(result.as_ref().err());
@@ -124,7 +124,7 @@ fn enter(
 
 /// What a request holds of its lane, given back however it ends.
 struct Place<'a> {
-    posts: &'a Posts,
+    http_sends: &'a HttpSends,
     key: Key,
     thread: Thread,
     cid: Cid,
@@ -133,7 +133,7 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn decided(&self, refused: Option<&Refusal>) {
-        if let Some(lane) = self.posts.lanes.lock().get_mut(&self.key) {
+        if let Some(lane) = self.http_sends.lanes.lock().get_mut(&self.key) {
             lane.decided(self.r, &self.thread, refused.map(|why| (self.cid, why)));
         }
     }
@@ -142,7 +142,7 @@ impl Place<'_> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         metrics::gauge!("natterjack_edge_posts_waiting").decrement(1.0);
-        let mut lanes = self.posts.lanes.lock();
+        let mut lanes = self.http_sends.lanes.lock();
         let Some(lane) = lanes.get_mut(&self.key) else { return };
         lane.waiting.remove(&self.r);
         if lane.in_flight.contains(&self.r) {

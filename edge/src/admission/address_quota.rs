@@ -7,36 +7,36 @@ use parking_lot::Mutex;
 /// Bounded by the connections of the edge: an address without one is not kept.
 type Taken = Arc<Mutex<HashMap<IpAddr, u64>>>;
 
-pub struct Places {
+pub struct AddressQuota {
     most: u64,
     taken: Taken,
 }
 
-impl Places {
+impl AddressQuota {
     /// 0: no limit.
     pub fn new(most: u32) -> Self {
         Self { most: most.into(), taken: Taken::default() }
     }
 
     /// None: there is not that much left.
-    pub fn take(&self, address: IpAddr, amount: u64) -> Option<Place> {
+    pub fn take(&self, address: IpAddr, amount: u64) -> Option<HeldQuota> {
         let mut taken = self.taken.lock();
         let sum = taken.get(&address).copied().unwrap_or_default().saturating_add(amount);
         if self.most > 0 && sum > self.most {
             return None;
         }
         taken.insert(address, sum);
-        Some(Place { address, amount, taken: self.taken.clone() })
+        Some(HeldQuota { address, amount, taken: self.taken.clone() })
     }
 }
 
-pub struct Place {
+pub struct HeldQuota {
     address: IpAddr,
     amount: u64,
     taken: Taken,
 }
 
-impl Drop for Place {
+impl Drop for HeldQuota {
     fn drop(&mut self) {
         let mut taken = self.taken.lock();
         if let Some(count) = taken.get_mut(&self.address) {
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn the_last_place_and_the_one_after_it() {
-        let places = Places::new(2);
+        let places = AddressQuota::new(2);
         let (a, b): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         let first = places.take(a, 1).unwrap();
         let _second = places.take(a, 1).unwrap();

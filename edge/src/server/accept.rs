@@ -1,6 +1,6 @@
 //! Before step 2: connections. Each gets a task that reads requests (`connection`) until one of them makes a session of it.
 //!
-//! Bounded: connections at all, those that have not said who they are, and (`door`) those of one address. Over a limit: told so, and gone.
+//! Bounded: connections at all, those that have not said who they are, and (`admission/limits`) those of one address. Over a limit: told so, and gone.
 //! Whoever the kernel has connected is answered: also at the very end, when this edge leaves (`last`).
 //! A TLS handshake (`tls`) belongs to what happens under these limits, and it and the first head have one deadline together.
 
@@ -28,15 +28,17 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    answer::{self, Then, farewell},
-    capacity::Capacity,
-    connection::Connection,
-    door::{forwarded, places::Place},
+    admission::{address_quota::HeldQuota, forwarded},
     http::refused::{Refused, common},
-    leaving::Leaving,
+    server::{
+        answer::{self, AfterAnswer, farewell},
+        capacity::Capacity,
+        connection::Connection,
+        shutdown::ShutdownPhases,
+        tls::{self, Accepted, Tls},
+        wire::Wire,
+    },
     session::Services,
-    tls::{self, Accepted, Tls},
-    wire::Wire,
 };
 
 /// Connections that wait to be accepted, in the kernel: a reconnect of everybody after an edge died.
@@ -65,10 +67,10 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-pub struct Front {
+pub struct Acceptor {
     pub services: Arc<Services>,
     pub router: Router,
-    pub leaving: Leaving,
+    pub leaving: ShutdownPhases,
     pub tls: Option<Arc<Tls>>,
     capacity: Capacity,
     connections: Arc<Semaphore>,
@@ -81,8 +83,8 @@ pub struct Front {
     spare: Mutex<Option<File>>,
 }
 
-impl Front {
-    pub fn new(services: Arc<Services>, router: Router, leaving: Leaving, capacity: Capacity, tls: Option<Arc<Tls>>) -> Arc<Self> {
+impl Acceptor {
+    pub fn new(services: Arc<Services>, router: Router, leaving: ShutdownPhases, capacity: Capacity, tls: Option<Arc<Tls>>) -> Arc<Self> {
         Arc::new(Self {
             services,
             router,
@@ -109,7 +111,7 @@ impl Front {
             };
             self.take(&listener, accepted, &tasks, &end).await;
         }
-        if self.services.gate.now().draining {
+        if self.services.status.now().draining {
             self.last(&listener, &tasks, &end).await;
         }
     }
@@ -163,16 +165,16 @@ impl Front {
         });
     }
 
-    /// Places for a connection: among all, of its address, and among those that have not said who they are.
-    fn admit(&self, peer: IpAddr) -> Result<(OwnedSemaphorePermit, Option<Place>, Unknown), Refusal> {
+    /// AddressQuota for a connection: among all, of its address, and among those that have not said who they are.
+    fn admit(&self, peer: IpAddr) -> Result<(OwnedSemaphorePermit, Option<HeldQuota>, UngreetedPermit), Refusal> {
         let connection = self.connections.clone().try_acquire_owned().map_err(|_| self.full())?;
-        let door = &self.services.door;
-        if door.trusts(peer) {
+        let limiter = &self.services.limiter;
+        if limiter.trusts(peer) {
             // Whoever comes through a proxy is known by the head only.
             return Ok((connection, None, self.unknown_of(None)?));
         }
         let unknown = self.unknown(peer)?;
-        Ok((connection, door.connects(peer)?, unknown))
+        Ok((connection, limiter.connects(peer)?, unknown))
     }
 
     /// Nobody is waited for. Over TLS the reason would cost a handshake, the very thing there is too much of: an alert has to do.
@@ -210,7 +212,7 @@ impl Front {
         refused
     }
 
-    async fn connection(&self, stream: TcpStream, peer: IpAddr, mut place: Option<Place>, unknown: Unknown) {
+    async fn connection(&self, stream: TcpStream, peer: IpAddr, mut place: Option<HeldQuota>, unknown: UngreetedPermit) {
         // Boxed: what requests and hello need is gone while the session idles for hours.
         let session = Box::pin(async {
             let deadline = Instant::now() + self.services.times.handshake;
@@ -251,7 +253,7 @@ impl Front {
 
     /// A whole answer for a connection that gets no further than this. `bare`: to HEAD.
     pub fn refusal(&self, refused: &Refused, bare: bool) -> Vec<u8> {
-        let (head, body) = answer::encode(self.refused(refused), bare, Then::Close);
+        let (head, body) = answer::encode(self.refused(refused), bare, AfterAnswer::Close);
         [head, body].concat()
     }
 
@@ -262,19 +264,19 @@ impl Front {
     }
 
     /// A place among those that have not said who they are.
-    pub fn unknown(&self, client: IpAddr) -> Result<Unknown, Refusal> {
-        self.unknown_of(self.services.door.waits(client)?)
+    pub fn unknown(&self, client: IpAddr) -> Result<UngreetedPermit, Refusal> {
+        self.unknown_of(self.services.limiter.waits(client)?)
     }
 
-    fn unknown_of(&self, place: Option<Place>) -> Result<Unknown, Refusal> {
+    fn unknown_of(&self, place: Option<HeldQuota>) -> Result<UngreetedPermit, Refusal> {
         let permit = self.ungreeted.clone().try_acquire_owned().map_err(|_| self.full())?;
-        Ok(Unknown { _permit: permit, _place: place })
+        Ok(UngreetedPermit { _permit: permit, _place: place })
     }
 
     /// A connection that begins with the PROXY protocol, which is not spoken here: why nothing comes of it.
     pub fn prefaced(&self, peer: IpAddr, first: &[u8]) -> Option<Refused> {
         let sign = forwarded::preface(first)?;
-        self.services.door.heed(peer, Some(sign));
+        self.services.limiter.heed(peer, Some(sign));
         Some(Refused::bad_request(
             "the PROXY protocol is not spoken here: let the proxy set `X-Forwarded-For`, and name it in limits.trusted_proxies",
         ))
@@ -291,9 +293,9 @@ impl Front {
 }
 
 /// A connection that has not said who it is. Its place is given back when this is dropped.
-pub struct Unknown {
+pub struct UngreetedPermit {
     _permit: OwnedSemaphorePermit,
-    _place: Option<Place>,
+    _place: Option<HeldQuota>,
 }
 
 fn spare() -> Option<File> {

@@ -7,10 +7,8 @@ use http::{Method, header};
 use natterjack_protocol::codec::Codec;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::{
-    head::{Asked, Length, has, list},
-    http::refused::Refused,
-};
+use super::head::{Length, RequestHead, has, list};
+use crate::http::refused::Refused;
 
 pub const PATH: &str = "/v1/ws";
 
@@ -22,12 +20,12 @@ pub struct Upgrade {
 }
 
 /// Does it want the WebSocket?
-pub fn wanted(asked: &Asked) -> bool {
+pub fn wanted(asked: &RequestHead) -> bool {
     asked.method == Method::GET && asked.uri.path() == PATH
 }
 
 /// Of a request that wants it.
-pub fn judge(asked: &Asked) -> Result<Upgrade, Refused> {
+pub fn judge(asked: &RequestHead) -> Result<Upgrade, Refused> {
     let (headers, refused) = (&asked.headers, |why: &str| Err(Refused::bad_request(why)));
     if asked.old {
         return refused("the WebSocket needs HTTP/1.1, this is HTTP/1.0; in nginx: `proxy_http_version 1.1`");
@@ -68,7 +66,7 @@ impl Upgrade {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::head::{self, Head};
+    use crate::server::head::{self, ParsedHead};
 
     const GOOD: &str = "GET /v1/ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: chat, natterjack.v1.json, natterjack.v1.msgpack\r\n\r\n";
 
@@ -76,9 +74,9 @@ mod tests {
         GOOD.split_inclusive("\r\n").filter(|l| !l.starts_with(header)).collect()
     }
 
-    fn asked(text: &str) -> Asked {
+    fn asked(text: &str) -> RequestHead {
         match head::parse(text.as_bytes()) {
-            Head::Asked(asked) => *asked,
+            ParsedHead::Request(asked) => *asked,
             other => panic!("{other:?}"),
         }
     }

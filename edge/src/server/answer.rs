@@ -15,11 +15,12 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::{door::Door, wire::Wire};
+use super::wire::Wire;
+use crate::admission::limits::AdmissionLimits;
 
 /// What becomes of the connection behind an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Then {
+pub enum AfterAnswer {
     Close,
     /// As HTTP/1.1 does without a word.
     Keep,
@@ -28,7 +29,7 @@ pub enum Then {
 }
 
 /// Head and body. `bare`: to HEAD, only the head.
-pub fn encode(response: Response<Bytes>, bare: bool, then: Then) -> (Bytes, Bytes) {
+pub fn encode(response: Response<Bytes>, bare: bool, then: AfterAnswer) -> (Bytes, Bytes) {
     let (parts, body) = response.into_parts();
     let mut head = Vec::with_capacity(512);
     head.extend_from_slice(format!("HTTP/1.1 {} {}\r\n", parts.status.as_u16(), parts.status.canonical_reason().unwrap_or("")).as_bytes());
@@ -45,9 +46,9 @@ pub fn encode(response: Response<Bytes>, bare: bool, then: Then) -> (Bytes, Byte
     }
     add("date", httpdate::fmt_http_date(std::time::UNIX_EPOCH + std::time::Duration::from_millis(wall_ms())).as_bytes());
     match then {
-        Then::Close => add("connection", b"close"),
-        Then::KeepOld => add("connection", b"keep-alive"),
-        Then::Keep => {}
+        AfterAnswer::Close => add("connection", b"close"),
+        AfterAnswer::KeepOld => add("connection", b"keep-alive"),
+        AfterAnswer::Keep => {}
     }
     head.extend_from_slice(b"\r\n");
     (head.into(), if bare { Bytes::new() } else { body })
@@ -59,7 +60,7 @@ fn longest(bytes: usize, stall: Duration) -> Duration {
 }
 
 /// False: its reader is gone, or was given up.
-pub async fn write(stream: &mut Wire, (head, body): (Bytes, Bytes), stall: Duration, door: &Door, client: IpAddr) -> bool {
+pub async fn write(stream: &mut Wire, (head, body): (Bytes, Bytes), stall: Duration, limiter: &AdmissionLimits, client: IpAddr) -> bool {
     let mut rest = head.chain(body);
     let last = Instant::now() + longest(rest.remaining(), stall);
     let mut held = None;
@@ -68,7 +69,7 @@ pub async fn write(stream: &mut Wire, (head, body): (Bytes, Bytes), stall: Durat
             Some(written) => written,
             None => {
                 if held.is_none() {
-                    match door.holds(client, rest.remaining()) {
+                    match limiter.holds(client, rest.remaining()) {
                         Ok(place) => {
                             held = Some(place);
                             rest = Bytes::new().chain(left(rest));
@@ -123,7 +124,7 @@ pub async fn farewell(mut stream: Wire, last: &[u8]) {
 mod tests {
     use super::*;
 
-    fn text(status: u16, bare: bool, then: Then) -> String {
+    fn text(status: u16, bare: bool, then: AfterAnswer) -> String {
         let response =
             Response::builder().status(status).header("x-y", "z").header("content-length", "99").body(Bytes::from("body")).unwrap();
         let (head, body) = encode(response, bare, then);
@@ -142,13 +143,13 @@ mod tests {
 
     #[test]
     fn an_answer_says_its_length_and_what_follows() {
-        let answer = text(200, false, Then::Keep);
+        let answer = text(200, false, AfterAnswer::Keep);
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\nx-y: z\r\ncontent-length: 4\r\ndate: "), "{answer}");
         assert!(answer.ends_with(" GMT\r\n\r\nbody"), "{answer}");
-        assert!(text(200, false, Then::Close).contains("\r\nconnection: close\r\n"));
-        assert!(text(200, false, Then::KeepOld).contains("\r\nconnection: keep-alive\r\n"));
-        let bare = text(200, true, Then::Keep);
+        assert!(text(200, false, AfterAnswer::Close).contains("\r\nconnection: close\r\n"));
+        assert!(text(200, false, AfterAnswer::KeepOld).contains("\r\nconnection: keep-alive\r\n"));
+        let bare = text(200, true, AfterAnswer::Keep);
         assert!(bare.contains("content-length: 99\r\n") && bare.ends_with("\r\n\r\n"), "{bare}");
-        assert!(!text(204, false, Then::Keep).contains("content-length"));
+        assert!(!text(204, false, AfterAnswer::Keep).contains("content-length"));
     }
 }

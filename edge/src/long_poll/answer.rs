@@ -14,7 +14,7 @@ use natterjack_protocol::{
 use serde::Serialize;
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Answer {
+pub struct PollAnswer {
     /// Of the kinds `page event member error contacts draining`, in order.
     pub frames: Vec<ServerFrame>,
     /// Threads whose cursor may be moved, and how far, once the frames are stored. A thread that has frames and is not here has a gap.
@@ -136,11 +136,11 @@ impl Collected {
         self.bytes
     }
 
-    pub fn answer(self) -> Answer {
+    pub fn answer(self) -> PollAnswer {
         let Self { frames, cursors, moved, gaps, attached, .. } = self;
         let cursors = cursors.into_iter().filter(|(t, _)| moved.contains(t) && !gaps.contains(t)).collect();
         // With a gap open the old one has to be kept: what it says of the thread without a cursor would not be true.
-        Answer { frames, cursors, synced: attached.filter(|s| !s.is_empty() && gaps.is_empty()) }
+        PollAnswer { frames, cursors, synced: attached.filter(|s| !s.is_empty() && gaps.is_empty()) }
     }
 }
 
@@ -177,7 +177,7 @@ mod tests {
         ServerFrame::Page(Page { thread: Some(thread()), events, prev: MsgId(prev), holes, ..Page::default() })
     }
 
-    fn collected(cursor: Option<u64>, frames: &[ServerFrame]) -> Answer {
+    fn collected(cursor: Option<u64>, frames: &[ServerFrame]) -> PollAnswer {
         let mut c = Collected::new(cursor.map(|c| (thread(), MsgId(c))).into_iter().collect(), true);
         frames.iter().for_each(|f| c.add(&f.encode(Codec::Json)));
         c.answer()

@@ -20,24 +20,25 @@ use tokio::{
 use tower::ServiceExt;
 
 use crate::{
-    accept::{Front, Unknown},
     address::Came,
-    answer::{self, Then, farewell},
-    body::Reading,
-    door::{client, forwarded, places::Place},
-    head::{self, Asked, Head},
+    admission::{address_quota::HeldQuota, client_address, forwarded},
     http::{edges::is_check, extract::Caller, refused::Refused},
-    leaving,
-    session::{Session, socket::Socket, ungreeted::Ungreeted},
-    upgrade,
-    wire::Wire,
+    server::{
+        accept::{Acceptor, UngreetedPermit},
+        answer::{self, AfterAnswer, farewell},
+        body::BodyReader,
+        head::{self, ParsedHead, RequestHead},
+        shutdown, upgrade,
+        wire::Wire,
+    },
+    session::{Session, handshake::Handshake, socket::Socket},
 };
 
 /// Somebody who has said all and still listens gets the answer; somebody who is gone looks the same, and a poll would wait for them.
 const HALF_CLOSED: Duration = Duration::from_secs(5);
 
 pub struct Connection<'a> {
-    pub front: &'a Front,
+    pub front: &'a Acceptor,
     pub stream: Wire,
     pub peer: IpAddr,
     /// Read and not used yet: a head at most, or a piece of a body.
@@ -60,13 +61,13 @@ impl From<Refused> for Over {
 }
 
 impl<'a> Connection<'a> {
-    pub fn new(front: &'a Front, stream: Wire, peer: IpAddr) -> Self {
+    pub fn new(front: &'a Acceptor, stream: Wire, peer: IpAddr) -> Self {
         Self { front, stream, peer, read: BytesMut::new(), bare: false }
     }
 
     /// Answers requests until one becomes a session; None: the connection is over. `first`: when the head of the first has to be there;
     /// `ungreeted`: until then it counts among those that have not said who they are.
-    pub async fn serve(mut self, first: Instant, ungreeted: Unknown, place: &mut Option<Place>) -> Option<Box<Session<Wire>>> {
+    pub async fn serve(mut self, first: Instant, ungreeted: UngreetedPermit, place: &mut Option<HeldQuota>) -> Option<Box<Session<Wire>>> {
         let (mut first, mut ungreeted) = (Some(first), Some(ungreeted));
         let over = loop {
             let asked = match self.head(first.take()).await {
@@ -78,8 +79,8 @@ impl<'a> Connection<'a> {
                 self.front.leaving.asked();
             }
             // All alike, health checks too: whoever asks is to ask elsewhere.
-            if self.front.services.gate.now().draining {
-                break Over::Told(leaving::refused());
+            if self.front.services.status.now().draining {
+                break Over::Told(shutdown::refused());
             }
             if upgrade::wanted(&asked) {
                 match self.upgrade(&asked, ungreeted.take(), place).await {
@@ -92,11 +93,11 @@ impl<'a> Connection<'a> {
             }
             ungreeted = None;
             match self.request(*asked).await {
-                Ok(Then::Close) => {
+                Ok(AfterAnswer::Close) => {
                     farewell(self.stream, &[]).await;
                     return None;
                 }
-                Ok(Then::Keep | Then::KeepOld) => {}
+                Ok(AfterAnswer::Keep | AfterAnswer::KeepOld) => {}
                 Err(over) => break over,
             }
         };
@@ -107,7 +108,7 @@ impl<'a> Connection<'a> {
     }
 
     /// The next head. Before the first: at once; before a later one the connection may idle, and ends without a word.
-    async fn head(&mut self, first: Option<Instant>) -> Result<Box<Asked>, Over> {
+    async fn head(&mut self, first: Option<Instant>) -> Result<Box<RequestHead>, Over> {
         let times = &self.front.services.times;
         if first.is_none() {
             self.idle(times.http_idle).await?;
@@ -116,14 +117,14 @@ impl<'a> Connection<'a> {
         let leaving = &self.front.leaving.clone();
         loop {
             match head::parse(&self.read) {
-                Head::Partial => {}
-                Head::Asked(asked) => {
+                ParsedHead::Partial => {}
+                ParsedHead::Request(asked) => {
                     self.read.advance(asked.end);
-                    let door = &self.front.services.door;
-                    door.heed(self.peer, forwarded::header(&asked.headers, door.trusts(self.peer)));
+                    let limiter = &self.front.services.limiter;
+                    limiter.heed(self.peer, forwarded::header(&asked.headers, limiter.trusts(self.peer)));
                     return Ok(asked);
                 }
-                Head::Broken(refused) => return Err(self.front.prefaced(self.peer, &self.read).unwrap_or(refused).into()),
+                ParsedHead::Broken(refused) => return Err(self.front.prefaced(self.peer, &self.read).unwrap_or(refused).into()),
             }
             let more = tokio::select! {
                 biased;
@@ -137,7 +138,7 @@ impl<'a> Connection<'a> {
             // Who has said nothing is told nothing: a proxy would take it for the answer to its next request.
             return Err(match more {
                 None if self.read.is_empty() => Over::Silent,
-                None if leaving.closing.is_cancelled() => leaving::refused().into(),
+                None if leaving.closing.is_cancelled() => shutdown::refused().into(),
                 None => timed_out("the request's head did not come in time").into(),
                 Some(_) => Over::Silent,
             });
@@ -175,21 +176,21 @@ impl<'a> Connection<'a> {
         (&mut self.stream).take(room as u64).read_buf(&mut self.read).await
     }
 
-    fn client(&self, asked: &Asked) -> IpAddr {
+    fn client(&self, asked: &RequestHead) -> IpAddr {
         // A proxy may send requests of several clients over one connection.
-        let forwarded = asked.headers.get_all(client::HEADER).iter().filter_map(|v| v.to_str().ok());
-        self.front.services.door.client(self.peer, forwarded)
+        let forwarded = asked.headers.get_all(client_address::HEADER).iter().filter_map(|v| v.to_str().ok());
+        self.front.services.limiter.client(self.peer, forwarded)
     }
 
-    fn came(&self, asked: &Asked) -> Came {
-        Came::of(&asked.uri, &asked.headers, self.front.tls.is_some(), self.front.services.door.trusts(self.peer))
+    fn came(&self, asked: &RequestHead) -> Came {
+        Came::of(&asked.uri, &asked.headers, self.front.tls.is_some(), self.front.services.limiter.trusts(self.peer))
     }
 
     /// One request and its answer.
-    async fn request(&mut self, asked: Asked) -> Result<Then, Over> {
+    async fn request(&mut self, asked: RequestHead) -> Result<AfterAnswer, Over> {
         let (client, waits) = (self.client(&asked), asked.waits);
         let (keep, old, length, came) = (asked.keep, asked.old, asked.length, self.came(&asked));
-        let reading = Reading::new(length)?;
+        let reading = BodyReader::new(length)?;
         let limit = self.front.services.times.body;
         let leaving = &self.front.leaving.clone();
         let body = tokio::select! {
@@ -198,7 +199,7 @@ impl<'a> Connection<'a> {
                 Ok(body) => body?,
                 Err(_) => return Err(timed_out("the request's body did not come in time").into()),
             },
-            () = leaving.hurry.cancelled() => return Err(leaving::refused().into()),
+            () = leaving.hurry.cancelled() => return Err(shutdown::refused().into()),
         };
         let mut request = Request::new(Body::from(body));
         (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (asked.method, asked.uri, asked.headers);
@@ -206,18 +207,18 @@ impl<'a> Connection<'a> {
         request.extensions_mut().insert(came);
         let response = self.handled(request).await.ok_or(Over::Silent)?;
         let then = match (keep && !leaving.draining.is_cancelled(), old) {
-            (false, _) => Then::Close,
-            (true, false) => Then::Keep,
-            (true, true) => Then::KeepOld,
+            (false, _) => AfterAnswer::Close,
+            (true, false) => AfterAnswer::Keep,
+            (true, true) => AfterAnswer::KeepOld,
         };
         let (services, bytes) = (&self.front.services, answer::encode(response, self.bare, then));
-        let written = answer::write(&mut self.stream, bytes, services.times.stall, &services.door, client).await;
+        let written = answer::write(&mut self.stream, bytes, services.times.stall, &services.limiter, client).await;
         if written { Ok(then) } else { Err(Over::Silent) }
     }
 
-    async fn body(&mut self, mut reading: Reading, waits: bool, client: IpAddr) -> Result<Bytes, Over> {
+    async fn body(&mut self, mut reading: BodyReader, waits: bool, client: IpAddr) -> Result<Bytes, Over> {
         // Until the handler has it, which makes values of it at once.
-        let _held = self.front.services.door.holds(client, reading.most()).map_err(Refused::from)?;
+        let _held = self.front.services.limiter.holds(client, reading.most()).map_err(Refused::from)?;
         if reading.feed(&mut self.read)? {
             return Ok(reading.body.freeze());
         }
@@ -259,24 +260,29 @@ impl<'a> Connection<'a> {
                 },
                 () = sleep_until(gone), if ended.is_some() => return None,
                 // Whether it was done is not known; it may be asked for again, it is done once.
-                () = hurry.cancelled() => return Some(self.front.refused(&leaving::refused())),
+                () = hurry.cancelled() => return Some(self.front.refused(&shutdown::refused())),
             }
         }
     }
 
     /// Lets it become a WebSocket, and says so. Whoever a proxy speaks for is known by this very request, so their place is taken here.
-    async fn upgrade(&mut self, asked: &Asked, unknown: Option<Unknown>, place: &mut Option<Place>) -> Result<(Codec, Unknown), Over> {
+    async fn upgrade(
+        &mut self,
+        asked: &RequestHead,
+        unknown: Option<UngreetedPermit>,
+        place: &mut Option<HeldQuota>,
+    ) -> Result<(Codec, UngreetedPermit), Over> {
         let services = &self.front.services;
         let up = upgrade::judge(asked)?;
         // A later request of a connection has given its permit back.
-        let proxied = services.door.trusts(self.peer).then(|| self.client(asked));
+        let proxied = services.limiter.trusts(self.peer).then(|| self.client(asked));
         let unknown = match unknown {
             Some(unknown) if proxied.is_none() => unknown,
             // Whoever a proxy speaks for is known only now.
             _ => self.front.unknown(proxied.unwrap_or(self.peer)).map_err(Refused::from)?,
         };
         if let Some(client) = proxied {
-            *place = services.door.connects(client).map_err(Refused::from)?;
+            *place = services.limiter.connects(client).map_err(Refused::from)?;
         }
         let said = async {
             self.stream.write_all(up.switching().as_bytes()).await?;
@@ -289,10 +295,10 @@ impl<'a> Connection<'a> {
     }
 
     /// Leaves nothing of the HTTP connection behind but its stream and what was read behind the head, which is WebSocket already.
-    async fn session(self, codec: Codec, ungreeted: Unknown, came: Came) -> Option<Box<Session<Wire>>> {
+    async fn session(self, codec: Codec, ungreeted: UngreetedPermit, came: Came) -> Option<Box<Session<Wire>>> {
         let Self { front, stream, read, .. } = self;
         let socket = Socket::new(stream, read.to_vec(), codec).await;
-        let session = Ungreeted::new(front.services.clone(), socket, came).greeted().await;
+        let session = Handshake::new(front.services.clone(), socket, came).greeted().await;
         drop(ungreeted);
         session.map(Box::new)
     }

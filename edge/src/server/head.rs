@@ -10,16 +10,16 @@ use crate::http::refused::Refused;
 
 /// What the bytes read so far are.
 #[derive(Debug)]
-pub enum Head {
+pub enum ParsedHead {
     /// Read on.
     Partial,
-    Asked(Box<Asked>),
+    Request(Box<RequestHead>),
     /// Not HTTP, or not to be understood in one way only: answer this and close.
     Broken(Refused),
 }
 
 #[derive(Debug)]
-pub struct Asked {
+pub struct RequestHead {
     pub method: Method,
     pub uri: Uri,
     pub headers: HeaderMap,
@@ -43,25 +43,25 @@ pub enum Length {
 const HEADERS: usize = 64;
 
 /// Decides on a head of at most `limits::HEAD_BYTES`.
-pub fn parse(bytes: &[u8]) -> Head {
+pub fn parse(bytes: &[u8]) -> ParsedHead {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut request = httparse::Request::new(&mut headers);
-    let broken = |why: String| Head::Broken(Refused::bad_request(why));
+    let broken = |why: String| ParsedHead::Broken(Refused::bad_request(why));
     match request.parse(bytes) {
         Ok(httparse::Status::Complete(end)) => match asked(&request, end) {
-            Ok(asked) => Head::Asked(Box::new(asked)),
-            Err(refused) => Head::Broken(refused),
+            Ok(asked) => ParsedHead::Request(Box::new(asked)),
+            Err(refused) => ParsedHead::Broken(refused),
         },
         Ok(httparse::Status::Partial) if bytes.len() >= limits::HEAD_BYTES => {
             broken(format!("the request's head is longer than {} bytes", limits::HEAD_BYTES))
         }
-        Ok(httparse::Status::Partial) => Head::Partial,
+        Ok(httparse::Status::Partial) => ParsedHead::Partial,
         Err(httparse::Error::TooManyHeaders) => broken(format!("the request has more than {HEADERS} headers")),
         Err(e) => broken(format!("this is not an HTTP/1.1 request: {e}")),
     }
 }
 
-fn asked(request: &httparse::Request<'_, '_>, end: usize) -> Result<Asked, Refused> {
+fn asked(request: &httparse::Request<'_, '_>, end: usize) -> Result<RequestHead, Refused> {
     let bad = |why: &str| Refused::bad_request(why);
     let method = request.method.and_then(|m| m.parse::<Method>().ok()).ok_or_else(|| bad("the method is none"))?;
     let uri = request.path.and_then(|p| p.parse::<Uri>().ok()).ok_or_else(|| bad("the request's target is not a URI"))?;
@@ -84,7 +84,7 @@ fn asked(request: &httparse::Request<'_, '_>, end: usize) -> Result<Asked, Refus
         Some(v) if v.as_bytes().eq_ignore_ascii_case(b"100-continue") => !old,
         Some(_) => return Err(Refused::invalid(StatusCode::EXPECTATION_FAILED, "`Expect` can only be 100-continue")),
     };
-    Ok(Asked { method, uri, headers, old, length, keep, waits, end })
+    Ok(RequestHead { method, uri, headers, old, length, keep, waits, end })
 }
 
 /// RFC 9112 §3.2. HTTP/1.0 (health checks of balancers) may leave it out.
@@ -135,16 +135,16 @@ mod tests {
 
     use super::*;
 
-    fn good(text: &str) -> Asked {
+    fn good(text: &str) -> RequestHead {
         match parse(text.as_bytes()) {
-            Head::Asked(asked) => *asked,
+            ParsedHead::Request(asked) => *asked,
             other => panic!("{text:?}: {other:?}"),
         }
     }
 
     fn status(text: &str) -> u16 {
         match parse(text.as_bytes()) {
-            Head::Broken(Refused(status, _)) => status.as_u16(),
+            ParsedHead::Broken(Refused(status, _)) => status.as_u16(),
             other => panic!("{text:?}: {other:?}"),
         }
     }
@@ -153,7 +153,7 @@ mod tests {
     fn every_half_of_a_head_is_partial() {
         let text = "POST /v1/login?x=1 HTTP/1.1\r\nHost: h:80\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
         for cut in 0..text.len() {
-            assert!(matches!(parse(&text.as_bytes()[..cut]), Head::Partial), "{cut}");
+            assert!(matches!(parse(&text.as_bytes()[..cut]), ParsedHead::Partial), "{cut}");
         }
         let asked = good(&format!("{text}12345"));
         assert_eq!(

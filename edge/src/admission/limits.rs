@@ -4,12 +4,6 @@
 //! user with a good token (sends, requests, connects), wherever they come from. What keeps somebody out is never counted under something
 //! that a stranger elsewhere can name.
 
-pub mod client;
-pub mod forwarded;
-pub mod logins;
-pub mod meter;
-pub mod places;
-
 use std::{
     net::IpAddr,
     sync::Arc,
@@ -20,10 +14,13 @@ use natterjack_protocol::{Refusal, UserId, error::Code, limits};
 use natterjack_runtime::networks::{Network, any_contains, first, plain};
 use serde::{Deserialize, Serialize};
 
-use forwarded::{Sign, Unheeded};
-use logins::{Logins, Visitor};
-use meter::Meter;
-use places::{Place, Places};
+use super::{
+    address_quota::{AddressQuota, HeldQuota},
+    client_address,
+    forwarded::{Sign, Unheeded},
+    keyed_rate::KeyedRateLimiter,
+    logins::{Logins, Visitor},
+};
 
 /// A rate holds as much at once as comes in so many units of time: a device that wakes up asks for several things.
 const REQUESTS_AT_ONCE: u32 = 10;
@@ -89,32 +86,32 @@ impl Default for Limits {
 
 struct Inner {
     limits: Limits,
-    places: Places,
+    places: AddressQuota,
     /// Of connections that have not said who they are.
-    ungreeted: Places,
-    bytes: Places,
-    connects: Meter<IpAddr>,
-    connects_of: Meter<UserId>,
+    ungreeted: AddressQuota,
+    bytes: AddressQuota,
+    connects: KeyedRateLimiter<IpAddr>,
+    connects_of: KeyedRateLimiter<UserId>,
     logins: Logins,
     unheeded: Unheeded,
-    sends: Meter<UserId>,
-    requests: Meter<UserId>,
+    sends: KeyedRateLimiter<UserId>,
+    requests: KeyedRateLimiter<UserId>,
 }
 
 /// Clones share it.
 #[derive(Clone)]
-pub struct Door(Arc<Inner>);
+pub struct AdmissionLimits(Arc<Inner>);
 
-impl Door {
+impl AdmissionLimits {
     pub fn new(limits: Limits) -> Self {
         const MINUTE: Duration = Duration::from_secs(60);
-        let second = |n: u32, at_once: u32| Meter::new(n, Duration::from_secs(1), n.saturating_mul(at_once));
+        let second = |n: u32, at_once: u32| KeyedRateLimiter::new(n, Duration::from_secs(1), n.saturating_mul(at_once));
         Self(Arc::new(Inner {
-            places: Places::new(limits.connections_per_address),
-            ungreeted: Places::new(limits::UNGREETED_PER_ADDRESS as u32),
-            bytes: Places::new(limits.bytes_per_address),
-            connects: Meter::new(limits.connects_per_address, MINUTE, limits.connects_per_address),
-            connects_of: Meter::new(limits.connects_per_user, MINUTE, limits.connects_per_user),
+            places: AddressQuota::new(limits.connections_per_address),
+            ungreeted: AddressQuota::new(limits::UNGREETED_PER_ADDRESS as u32),
+            bytes: AddressQuota::new(limits.bytes_per_address),
+            connects: KeyedRateLimiter::new(limits.connects_per_address, MINUTE, limits.connects_per_address),
+            connects_of: KeyedRateLimiter::new(limits.connects_per_user, MINUTE, limits.connects_per_user),
             logins: Logins::new(&limits),
             unheeded: Unheeded::default(),
             sends: second(limits.sends_per_user, SENDS_AT_ONCE),
@@ -130,11 +127,11 @@ impl Door {
 
     /// Who is behind a connection or request. `forwarded`: the values of `X-Forwarded-For`, in order.
     pub fn client<'a>(&self, peer: IpAddr, forwarded: impl Iterator<Item = &'a str>) -> IpAddr {
-        client::address(peer, forwarded, |a| self.trusts(a))
+        client_address::address(peer, forwarded, |a| self.trusts(a))
     }
 
     /// A new connection. The place is given back when dropped; none: this address is not counted.
-    pub fn connects(&self, client: IpAddr) -> Result<Option<Place>, Refusal> {
+    pub fn connects(&self, client: IpAddr) -> Result<Option<HeldQuota>, Refusal> {
         let Some(client) = self.counted(client) else { return Ok(None) };
         let place = self
             .0
@@ -150,7 +147,7 @@ impl Door {
     }
 
     /// Bytes that wait here for this address, or for more bytes from it. Given back when dropped.
-    pub fn holds(&self, client: IpAddr, bytes: usize) -> Result<Option<Place>, Refusal> {
+    pub fn holds(&self, client: IpAddr, bytes: usize) -> Result<Option<HeldQuota>, Refusal> {
         let Some(client) = self.counted(client).filter(|_| bytes > 0) else { return Ok(None) };
         let place = self.0.bytes.take(client, bytes as u64);
         let why = "too much is under way from and to your address; read the answers";
@@ -163,7 +160,7 @@ impl Door {
     }
 
     /// A connection that has not said who it is. One address has a part of the places there are; None: it is not counted.
-    pub fn waits(&self, client: IpAddr) -> Result<Option<Place>, Refusal> {
+    pub fn waits(&self, client: IpAddr) -> Result<Option<HeldQuota>, Refusal> {
         let Some(client) = self.counted(client) else { return Ok(None) };
         let why = "too many connections from your address have not said who they are";
         self.0.ungreeted.take(client, 1).map(Some).ok_or_else(|| refusal("ungreeted_per_address", PLACE_AGAIN_MS, why))
@@ -203,7 +200,7 @@ impl Door {
     }
 }
 
-fn over(limit: &'static str, taken: Result<(), Duration>, why: &str) -> Result<(), Refusal> {
+pub(super) fn over(limit: &'static str, taken: Result<(), Duration>, why: &str) -> Result<(), Refusal> {
     taken.map_err(|wait| refusal(limit, u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1), why))
 }
 
@@ -222,43 +219,49 @@ mod tests {
 
     #[test]
     fn an_exempt_address_is_not_counted_and_who_is_not_exempt_leaves_room_to_others() {
-        let door = Door::new(Limits { connections_per_address: 1, ..Limits::default() });
+        let limiter = AdmissionLimits::new(Limits { connections_per_address: 1, ..Limits::default() });
         let (home, away, other) = (address("127.0.0.1"), address("192.0.2.1"), address("192.0.2.2"));
-        assert!((0..5).all(|_| door.connects(home).is_ok_and(|p| p.is_none())));
-        let waiting: Vec<_> = (0..limits::UNGREETED_PER_ADDRESS).map(|_| door.waits(away).unwrap()).collect();
-        assert!(door.waits(away).is_err() && door.waits(other).is_ok_and(|p| p.is_some()) && door.waits(home).is_ok_and(|p| p.is_none()));
+        assert!((0..5).all(|_| limiter.connects(home).is_ok_and(|p| p.is_none())));
+        let waiting: Vec<_> = (0..limits::UNGREETED_PER_ADDRESS).map(|_| limiter.waits(away).unwrap()).collect();
+        assert!(
+            limiter.waits(away).is_err()
+                && limiter.waits(other).is_ok_and(|p| p.is_some())
+                && limiter.waits(home).is_ok_and(|p| p.is_none())
+        );
         assert!(waiting.len() * 4 <= limits::UNGREETED, "four addresses at least");
         drop(waiting);
-        assert!(door.waits(away).is_ok());
+        assert!(limiter.waits(away).is_ok());
     }
 
     #[test]
     fn places_come_back_and_a_network_of_one_customer_is_one() {
-        let door = Door::new(Limits { connections_per_address: 2, ..Limits::default() });
+        let limiter = AdmissionLimits::new(Limits { connections_per_address: 2, ..Limits::default() });
         let (a, b) = (address("2001:db8:0:1::1"), address("2001:db8:0:1:ffff::2"));
-        let places = (door.connects(a).unwrap(), door.connects(b).unwrap());
-        assert!(door.connects(a).is_err() && door.connects(address("2001:db8:0:2::1")).is_ok());
+        let places = (limiter.connects(a).unwrap(), limiter.connects(b).unwrap());
+        assert!(limiter.connects(a).is_err() && limiter.connects(address("2001:db8:0:2::1")).is_ok());
         drop(places.0);
-        assert!(door.connects(b).is_ok());
+        assert!(limiter.connects(b).is_ok());
         // As a socket for both sorts shows them.
         let (c, d) = (address("::ffff:192.0.2.1"), address("::ffff:192.0.2.2"));
-        let _two = (door.connects(c).unwrap(), door.connects(c).unwrap());
-        assert!(door.connects(c).is_err() && door.connects(d).is_ok());
+        let _two = (limiter.connects(c).unwrap(), limiter.connects(c).unwrap());
+        assert!(limiter.connects(c).is_err() && limiter.connects(d).is_ok());
     }
 
     #[test]
     fn what_waits_is_counted_in_bytes() {
-        let door = Door::new(Limits { bytes_per_address: 1_000, ..Limits::default() });
+        let limiter = AdmissionLimits::new(Limits { bytes_per_address: 1_000, ..Limits::default() });
         let (home, away) = (address("127.0.0.1"), address("192.0.2.1"));
-        let held = door.holds(away, 900).unwrap();
-        assert!(door.holds(away, 101).is_err() && door.holds(away, 100).is_ok() && door.holds(address("192.0.2.2"), 1_000).is_ok());
+        let held = limiter.holds(away, 900).unwrap();
+        assert!(
+            limiter.holds(away, 101).is_err() && limiter.holds(away, 100).is_ok() && limiter.holds(address("192.0.2.2"), 1_000).is_ok()
+        );
         drop(held);
-        assert!(door.holds(away, 1_000).is_ok() && door.holds(home, usize::MAX).is_ok_and(|p| p.is_none()));
+        assert!(limiter.holds(away, 1_000).is_ok() && limiter.holds(home, usize::MAX).is_ok_and(|p| p.is_none()));
     }
 
     #[test]
     fn nothing_is_limited_by_zero() {
-        let door = Door::new(Limits {
+        let limiter = AdmissionLimits::new(Limits {
             connections_per_address: 0,
             connects_per_address: 0,
             registers_per_address: 0,
@@ -269,10 +272,10 @@ mod tests {
             ..Limits::default()
         });
         let (away, user) = (address("192.0.2.1"), UserId::parse("u").unwrap());
-        let places: Vec<_> = (0..2_500).map(|_| door.connects(away)).collect();
+        let places: Vec<_> = (0..2_500).map(|_| limiter.connects(away)).collect();
         assert!(
             places.iter().all(Result::is_ok)
-                && (0..10_000).all(|_| door.logins(away).registers("alice").is_ok() && door.sends(&user).is_ok())
+                && (0..10_000).all(|_| limiter.logins(away).registers("alice").is_ok() && limiter.sends(&user).is_ok())
         );
     }
 }

@@ -19,12 +19,12 @@ use crate::{
     clock::Clock,
     control::{Change, Control, clock_ahead, refused},
     directory::unexpected,
-    gate::Gate,
     history::HistoryClient,
     live::echoes::Echoes,
     members::UserState,
     people::People,
-    references::References,
+    sends::references::References,
+    status::StatusWatch,
 };
 
 /// What a send needs; one per edge.
@@ -36,7 +36,7 @@ pub struct Sends {
     pub references: References,
     pub clock: Clock,
     pub echoes: Echoes,
-    pub gate: Gate,
+    pub status: StatusWatch,
     pub layout: Layout,
     pub times: Times,
     pub metrics: Metrics,
@@ -128,7 +128,7 @@ impl Sends {
 
     /// Is the way into this partition of the log open?
     pub(crate) fn may_publish(&self, thread: &Thread, p: u32) -> Result<(), Refusal> {
-        self.gate.now().may_send(thread)?;
+        self.status.now().may_send(thread)?;
         if !self.clock.alive(p) {
             return Err(no_beats());
         }
