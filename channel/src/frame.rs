@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use natterjack_nats::LogRecord;
-use natterjack_protocol::{Entry, Event, MsgId, codec::Codec, event::EntryView, frame::ServerFrame, live};
+use natterjack_protocol::{Entry, Event, MsgId, event::EntryView, live};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Live {
@@ -47,9 +47,7 @@ pub fn live(room: &mut Room, record: &LogRecord, prev: MsgId, readable: bool) ->
 /// An entry that cannot be understood was acknowledged: it has its place in the chain, as kind `unknown` with its bytes.
 fn unreadable(record: &LogRecord, prev: MsgId, bytes: Bytes) -> Live {
     let event = Event::unreadable(record.thread.clone(), record.id, prev, record.ts, bytes);
-    let frame = ServerFrame::Event(Box::new(event)).encode(Codec::Msgpack);
-    let payload = live::encode_frame(record.control, &record.thread.to_string(), record.id, prev, &frame);
-    Live { payload, unreadable: true }
+    Live { payload: live::encode_event(event, record.control), unreadable: true }
 }
 
 /// For an entry whose frame is larger than the server takes: its place in the chain, without its bytes.
@@ -59,7 +57,7 @@ pub fn placeholder(record: &LogRecord, prev: MsgId) -> Live {
 
 #[cfg(test)]
 mod tests {
-    use natterjack_protocol::{Body, Cid, Entry, Kind, UserId, live::Live as Decoded};
+    use natterjack_protocol::{Body, Cid, Entry, Kind, UserId, codec::Codec, frame::ServerFrame, live::LiveMessage};
 
     use super::*;
 
@@ -72,9 +70,11 @@ mod tests {
     }
 
     fn event(live: &Live) -> (MsgId, Event) {
-        let Ok(Decoded::Event { prev, frame, .. }) = Decoded::decode(&live.payload) else { panic!() };
-        let Ok(Some(ServerFrame::Event(e))) = ServerFrame::decode(Codec::Msgpack, &frame) else { panic!() };
-        (prev, *e)
+        let Ok(LiveMessage::Event { header, frame }) = LiveMessage::parse(&live.payload) else { panic!() };
+        let Ok(Some(ServerFrame::Event(e))) = ServerFrame::decode(Codec::Msgpack, frame) else { panic!() };
+        assert_eq!((header.id, header.thread, header.author, header.cid), (e.id, "dm.a.b", e.from.as_str(), e.cid));
+        assert_eq!(header.unread, e.kind.is_message());
+        (header.prev, *e)
     }
 
     #[test]

@@ -60,23 +60,6 @@ impl Event {
     }
 }
 
-/// Who wrote an event and its cid, from a frame that channel has made; nothing else is looked at.
-pub fn author(frame: &[u8]) -> Option<(&str, Cid)> {
-    let mut r = Reader { bytes: frame, at: 0 };
-    let (mut from, mut cid) = (None, None);
-    for _ in 0..r.map_len().ok()? {
-        match r.str().ok()? {
-            "from" => from = r.str().ok(),
-            "cid" => cid = Cid::from_bytes(r.bin().ok()?.try_into().ok()?).ok(),
-            _ => r.skip(0).ok()?,
-        }
-        if let (Some(from), Some(cid)) = (from, cid) {
-            return Some((from, cid));
-        }
-    }
-    None
-}
-
 /// An entry's bytes, understood just as far as the path of a message needs: borrowed, nothing allocated.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryView<'a> {
@@ -297,7 +280,6 @@ mod tests {
             let mut frame = Vec::new();
             view.write_event(&mut frame, &thread.to_string(), MsgId(9), MsgId(7), 42);
             let event: Event = rmp_serde::from_slice(&frame).unwrap();
-            assert_eq!(author(&frame), Some(("u1", e.cid)));
             assert_eq!(event, Event::new(thread, MsgId(9), MsgId(7), 42, e));
         }
     }
@@ -325,9 +307,7 @@ mod tests {
             if let Ok(view) = EntryView::parse(&bytes) {
                 let mut frame = Vec::new();
                 view.write_event(&mut frame, "dm.a.u1", MsgId(9), MsgId(7), 42);
-                let _ = author(&frame);
             }
-            let _ = author(&bytes);
             let _ = Entry::decode(&bytes);
         }
     }

@@ -6,7 +6,7 @@ use natterjack_nats::{Buckets, serve, subjects};
 use natterjack_protocol::{
     Code, Kind, MsgId, Refusal,
     fold::{Role, UserThreads},
-    live::Live,
+    live::LiveMessage,
     rpc::{DirectoryAnswer, DirectoryRequest},
 };
 
@@ -68,7 +68,7 @@ async fn a_control_entry_is_in_kv_before_its_event_is_seen() {
 }
 
 fn is_signal(what: &What, of: MsgId) -> bool {
-    matches!(what, What::Live(Live::Member { id, .. }) if *id == of)
+    matches!(what, What::Live(LiveMessage::Member { id, .. }) if *id == of)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

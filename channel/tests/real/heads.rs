@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use natterjack_nats::{RpcError, subjects};
 use natterjack_protocol::{
     MsgId, Thread,
-    live::Live,
+    live::LiveMessage,
     rpc::{Answer, Heads, HeadsAnswer},
 };
 
@@ -57,7 +57,7 @@ async fn every_event_up_to_the_frontier_comes_before_the_answer() {
         let mut seen: BTreeSet<MsgId> = BTreeSet::new();
         for s in all {
             match &s.what {
-                What::Live(Live::Event { id, .. }) => drop(seen.insert(*id)),
+                What::Live(LiveMessage::Event { header, .. }) => drop(seen.insert(header.id)),
                 What::Other(message) => {
                     let p: u32 = s.subject.split('.').nth(1).unwrap().parse().unwrap();
                     let answer: Answer<HeadsAnswer> = rmp_serde::from_slice(&message.payload).unwrap();

@@ -14,7 +14,7 @@ use natterjack_nats::{Layout, Nats, NatsConfig, Publisher, subjects};
 use natterjack_protocol::{
     Body, Cid, Entry, Kind, MsgId, Thread, Times, UserId,
     chain::{self, Link},
-    live::{Beat, Live},
+    live::{Beat, EventHeader, LiveMessage},
 };
 use natterjack_runtime::Health;
 use tokio::{task::JoinHandle, time::Instant};
@@ -96,7 +96,7 @@ impl Writer {
 }
 
 pub enum What {
-    Live(Live),
+    Live(LiveMessage<'static>),
     Beat(Beat),
     /// Something else, by its subject alone; answers to requests of the test among it.
     Other(Message),
@@ -135,7 +135,9 @@ impl Observer {
                 while let Some(message) = all.next().await {
                     let subject = message.subject.to_string();
                     let what = if subject.starts_with("live.") {
-                        What::Live(Live::decode(&message.payload).unwrap())
+                        // A few hundred kilobytes in a test.
+                        let payload: &'static [u8] = Box::leak(message.payload.to_vec().into_boxed_slice());
+                        What::Live(LiveMessage::parse(payload).unwrap())
                     } else if subject.starts_with("beat.") {
                         What::Beat(Beat::decode(&message.payload).unwrap())
                     } else if subject.starts_with("test.") {
@@ -155,7 +157,8 @@ impl Observer {
     }
 
     pub fn saw_event(&self, subject: &str, wanted: MsgId) -> bool {
-        self.with(|all| all.iter().any(|s| s.subject == subject && matches!(s.what, What::Live(Live::Event { id, .. }) if id == wanted)))
+        let is_it = |what: &What| matches!(what, What::Live(LiveMessage::Event { header, .. }) if header.id == wanted);
+        self.with(|all| all.iter().any(|s| s.subject == subject && is_it(&s.what)))
     }
 
     /// Waits until every entry has come on every subject of its thread, then checks order and predecessors. Returns how many
@@ -183,12 +186,13 @@ impl Observer {
         let (mut copies, mut gaps) = (0, 0);
         self.with(|all| {
             for s in all {
-                let What::Live(Live::Event { id, prev, thread, .. }) = &s.what else { continue };
+                let What::Live(LiveMessage::Event { header, .. }) = &s.what else { continue };
+                let EventHeader { id, prev, thread, .. } = header;
                 let ids = &truth[&thread.parse().unwrap()];
                 let at = ids.iter().position(|i| i == id).expect("nothing that was not stored");
                 let real = if at == 0 { MsgId::NONE } else { ids[at - 1] };
                 assert_eq!(*prev, real, "predecessor of {id} in {thread}");
-                let list = shown.entry((s.subject.clone(), thread.clone())).or_default();
+                let list = shown.entry((s.subject.clone(), (*thread).to_owned())).or_default();
                 match chain::link(list.last().copied(), MsgId::NONE, *prev, *id) {
                     Link::Next => list.push(*id),
                     Link::Old => copies += 1,

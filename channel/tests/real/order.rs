@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use natterjack_nats::{Buckets, Position, Positions, Tail, subjects, switch};
-use natterjack_protocol::{MsgId, Times, limits, live::Live};
+use natterjack_protocol::{MsgId, Times, limits, live::LiveMessage};
 use tokio::time::Instant;
 
 use crate::{
@@ -61,7 +61,7 @@ async fn a_standby_takes_over_within_its_lease() {
     sending.await.unwrap();
     let copies = observer.has_everything(&writer).await;
     let pause = observer.with(|all| {
-        let events = all.iter().filter(|s| matches!(s.what, What::Live(Live::Event { .. })) && s.at > died).map(|s| s.at);
+        let events = all.iter().filter(|s| matches!(s.what, What::Live(LiveMessage::Event { .. })) && s.at > died).map(|s| s.at);
         let times: Vec<Instant> = std::iter::once(died).chain(events).collect();
         times.windows(2).map(|w| w[1] - w[0]).max().unwrap()
     });
@@ -88,7 +88,10 @@ async fn what_nobody_can_read_stops_nothing() {
     let frames: Vec<(MsgId, usize)> = observer.with(|all| {
         let frames = all.iter().filter(|s| s.subject == subjects::live_user(&"b".parse().unwrap()));
         frames
-            .filter_map(|s| if let What::Live(Live::Event { id, frame, .. }) = &s.what { Some((*id, frame.len())) } else { None })
+            .filter_map(|s| match &s.what {
+                What::Live(LiveMessage::Event { header, frame }) => Some((header.id, frame.len())),
+                _ => None,
+            })
             .collect()
     });
     let length = |of| frames.iter().find(|(id, _)| *id == of).unwrap().1;

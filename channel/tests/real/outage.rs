@@ -9,7 +9,7 @@ use std::{
 };
 
 use natterjack_nats::subjects;
-use natterjack_protocol::live::Live;
+use natterjack_protocol::live::LiveMessage;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -43,7 +43,7 @@ async fn goes_on_after_its_server_was_killed() {
     send(90).await;
     observer.has_everything(&writer).await;
     instance.health.ready().await;
-    let a_head = || observer.with(|all| all.iter().any(|s| matches!(s.what, What::Live(Live::Head { .. }))));
+    let a_head = || observer.with(|all| all.iter().any(|s| matches!(s.what, What::Live(LiveMessage::Head { .. }))));
     eventually("the heads of quiet threads", async || a_head()).await;
     instance.stop().await;
 }

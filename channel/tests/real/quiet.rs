@@ -5,7 +5,7 @@ use std::time::Duration;
 use natterjack_nats::{Beginning, Buckets, ClockMarks, Position, Positions};
 use natterjack_protocol::{
     Times,
-    live::{Beat, Live},
+    live::{Beat, LiveMessage},
 };
 
 use crate::{
@@ -25,14 +25,15 @@ async fn a_quiet_thread_gets_one_head_and_every_partition_beats() {
     let heads = |subject: &str| {
         observer.with(|all| {
             let on = all.iter().filter(|s| s.subject == subject);
-            on.filter_map(|s| if let What::Live(Live::Head { id, .. }) = s.what { Some((s.at, id)) } else { None }).collect::<Vec<_>>()
+            on.filter_map(|s| if let What::Live(LiveMessage::Head { id, .. }) = s.what { Some((s.at, id)) } else { None })
+                .collect::<Vec<_>>()
         })
     };
     for subject in ["live.user.a.e", "live.user.b.e"] {
         eventually("a head", async || !heads(subject).is_empty()).await;
         let event = observer.with(|all| {
             let mut on = all.iter().filter(|s| s.subject == subject);
-            on.find(|s| matches!(s.what, What::Live(Live::Event { id, .. }) if id == last)).unwrap().at
+            on.find(|s| matches!(s.what, What::Live(LiveMessage::Event { header, .. }) if header.id == last)).unwrap().at
         });
         let (at, id) = heads(subject)[0];
         assert_eq!(id, last);

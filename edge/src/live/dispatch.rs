@@ -13,7 +13,7 @@ use natterjack_nats::{
 use natterjack_protocol::{
     GroupId, MsgId, Refusal, Thread, UserId,
     fold::ThreadItem,
-    live::Beat,
+    live::{Beat, LiveMessage},
     rpc::{Answer, Heads, HeadsAnswer},
 };
 use rand::Rng;
@@ -132,11 +132,18 @@ impl Dispatcher {
         match event {
             FanInEvent::Msg { slot: Sid(BEATS), payload, .. } => self.beat(&payload),
             FanInEvent::Msg { slot: Sid(slot), subject_tail: Tail8::Ephemeral, payload, .. } => self.hub.ephemeral(slot, &payload),
-            FanInEvent::Msg { slot: Sid(slot), payload, .. } => {
-                self.live.echoes.heard(&payload);
-                self.hub.live(slot, &payload);
-                self.settle();
-            }
+            FanInEvent::Msg { slot: Sid(slot), payload, .. } => match LiveMessage::parse(&payload) {
+                Ok(message) => {
+                    if let LiveMessage::Event { header, .. } = &message {
+                        self.live.echoes.heard(header);
+                    }
+                    self.hub.live(slot, message, &payload);
+                    self.settle();
+                }
+                Err(e) => {
+                    tracing::error!(error = %e, bytes = payload.len(), "a live message is dropped: does every channel run this version?")
+                }
+            },
             FanInEvent::Reply { token, payload, no_responders } => self.heads(token, &payload, no_responders),
             FanInEvent::Disconnected => {
                 tracing::warn!("the fan-in connection to NATS is lost");

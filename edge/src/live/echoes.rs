@@ -9,10 +9,7 @@ use std::{
     },
 };
 
-use natterjack_protocol::{
-    Cid, MsgId, Thread, UserId, event,
-    live::{LiveView, Tag},
-};
+use natterjack_protocol::{Cid, MsgId, Thread, UserId, live::EventHeader};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -68,23 +65,21 @@ impl Echoes {
         Awaited { echoes: self.clone(), cids, batch }
     }
 
-    /// A message on a live subject, as channel has published it.
-    pub fn heard(&self, payload: &[u8]) {
-        if self.0.many.load(Relaxed) == 0 {
+    /// An event has come on a live subject.
+    pub fn heard(&self, event: &EventHeader) {
+        if event.control || self.0.many.load(Relaxed) == 0 {
             return;
         }
-        let Ok(LiveView { tag: Tag::Event, id, thread, frame_at, .. }) = LiveView::parse(payload) else { return };
-        let Some((from, cid)) = event::author(&payload[frame_at..]) else { return };
         let mut expected = self.0.expected.lock();
-        let Entry::Occupied(it) = expected.entry(cid) else { return };
-        if it.get().from.as_str() != from || it.get().thread.to_string() != thread {
+        let Entry::Occupied(it) = expected.entry(event.cid) else { return };
+        if it.get().from.as_str() != event.author || it.get().thread.to_string() != event.thread {
             return;
         }
         let Expected { place, batch, .. } = it.remove();
         self.0.many.store(expected.len(), Relaxed);
         drop(expected);
         let mut ids = batch.ids.lock();
-        ids.known[place] = id;
+        ids.known[place] = event.id;
         ids.missing -= 1;
         if ids.missing == 0 {
             batch.all.notify_one();
@@ -121,8 +116,6 @@ impl Drop for Awaited {
 
 #[cfg(test)]
 mod tests {
-    use natterjack_protocol::{Body, Entry, Kind, event::EntryView, live};
-
     use super::*;
 
     fn cid(n: u8) -> Cid {
@@ -133,9 +126,8 @@ mod tests {
         UserId::parse(name).unwrap()
     }
 
-    fn event(thread: &str, from: &str, n: u8, id: u64) -> Vec<u8> {
-        let entry = Entry::new(user(from), cid(n), Kind::Text, Body::text("x")).encode();
-        live::encode_event(&EntryView::parse(&entry).unwrap(), false, thread, MsgId(id), MsgId(1), 2).to_vec()
+    fn event<'a>(thread: &'a str, author: &'a str, n: u8, id: u64) -> EventHeader<'a> {
+        EventHeader { id: MsgId(id), prev: MsgId(1), thread, author, cid: cid(n), control: false, unread: true }
     }
 
     #[tokio::test]
@@ -145,8 +137,7 @@ mod tests {
         let awaited = echoes.expect(&thread, &user("a"), vec![cid(1), cid(2)]);
         echoes.heard(&event("group.g", "b", 1, 10));
         echoes.heard(&event("group.h", "a", 1, 11));
-        echoes.heard(&live::encode_head("group.g", MsgId(12)));
-        echoes.heard(b"nonsense");
+        echoes.heard(&EventHeader { control: true, ..event("group.g", "a", 1, 12) });
         echoes.heard(&event("group.g", "a", 2, 14));
         echoes.heard(&event("group.g", "a", 2, 15));
         let waiting = tokio::time::timeout(std::time::Duration::from_millis(20), awaited.ids());

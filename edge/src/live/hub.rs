@@ -9,7 +9,7 @@ use bytes::Bytes;
 use natterjack_protocol::{
     GroupId, MsgId, Thread, UserId,
     frame::ServerFrame,
-    live::{Ephemeral, LiveView, Tag},
+    live::{Ephemeral, EventHeader, LiveMessage},
     thread::partition_of,
 };
 use xxhash_rust::xxh3::xxh3_64;
@@ -215,24 +215,19 @@ impl Hub {
     }
 
     /// A message on the `.e` subject of a topic.
-    pub fn live(&mut self, slot: Slot, payload: &Bytes) {
-        let Ok(view) = LiveView::parse(payload) else {
-            tracing::error!(slot, "not a live message");
-            return;
-        };
-        let (id, prev, frame_at, tag) = (view.id, view.prev, view.frame_at, view.tag);
+    /// `payload` is what it was parsed from: sessions share its bytes.
+    pub fn live(&mut self, slot: Slot, message: LiveMessage, payload: &Bytes) {
         let Some((topic, birth)) = self.topic(slot) else { return };
-        let gap = match tag {
-            Tag::Event | Tag::Control => {
-                self.saw(partition_of(xxh3_64(view.thread.as_bytes()), self.partitions), id);
-                let Some((topic, _)) = self.topic(slot) else { return };
-                let (thread, frame) = (view.thread.into(), payload.slice(frame_at..));
-                topic.event(LiveEvent { thread, id, prev, control: tag == Tag::Control, frame })
+        let gap = match message {
+            LiveMessage::Event { header: EventHeader { id, prev, thread, control, .. }, frame } => {
+                let gap = topic.event(LiveEvent { thread: thread.into(), id, prev, control, frame: payload.slice_ref(frame) });
+                self.saw(partition_of(xxh3_64(thread.as_bytes()), self.partitions), id);
+                gap
             }
-            Tag::Head => topic.head(&view.thread.into(), id),
-            Tag::Member => {
+            LiveMessage::Head { thread, id } => topic.head(&thread.into(), id),
+            LiveMessage::Member { thread, id } => {
                 if let TopicKey::User(user) = &topic.key {
-                    let changed = Effect::Changed { user: user.clone(), thread: view.thread.to_owned(), id };
+                    let changed = Effect::Changed { user: user.clone(), thread: thread.to_owned(), id };
                     self.effects.push(changed);
                 }
                 return;
@@ -240,7 +235,7 @@ impl Hub {
         };
         self.fetch(slot, birth, gap);
         // A control entry may have cut the last session of a group.
-        if tag == Tag::Control {
+        if matches!(message, LiveMessage::Event { header: EventHeader { control: true, .. }, .. }) {
             self.close_if_empty(slot);
         }
     }

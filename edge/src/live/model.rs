@@ -9,10 +9,10 @@ use std::{
 use natterjack_protocol::{
     Body, Cid, Entry, Event, Kind, MsgId, Thread, UserId,
     codec::Codec,
-    event::EntryView,
     fold::{Intervals, ThreadItem},
     frame::{Page, ServerFrame},
-    limits, live,
+    limits,
+    live::{self, LiveMessage},
 };
 use proptest::prelude::*;
 
@@ -185,14 +185,12 @@ impl World {
     }
 
     fn payload(event: &Event) -> bytes::Bytes {
-        let entry = Entry::new(event.from.clone(), event.cid, event.kind, event.body.clone());
-        let bytes = entry.encode();
-        live::encode_event(&EntryView::parse(&bytes).unwrap(), false, &event.thread.to_string(), event.id, event.prev, event.ts)
+        live::encode_event(event.clone(), false)
     }
 
     fn arrive(&mut self, key: &TopicKey, payload: &bytes::Bytes) {
         if let Some(slot) = self.slots.get(key) {
-            self.hub.live(*slot, payload);
+            self.hub.live(*slot, LiveMessage::parse(payload).unwrap(), payload);
         }
         self.settle();
     }

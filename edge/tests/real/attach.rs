@@ -6,7 +6,7 @@ use natterjack_protocol::{
     codec::Codec,
     fold::{Interval, Intervals, ThreadItem, UserThreads},
     frame::ServerFrame,
-    live::{encode_frame, encode_member},
+    live::{encode_event, encode_member},
 };
 
 use crate::{
@@ -37,9 +37,8 @@ async fn changed(world: &World, thread: &str, at: u64) {
 async fn event(world: &World, group: &str, at: u64) {
     let thread = Thread::group(&id(group));
     let entry = Entry::new(id("ub"), cid(), Kind::Text, Body::text("hello"));
-    let event = Event::new(thread.clone(), MsgId(at), MsgId::NONE, now_ms(), entry);
-    let frame = ServerFrame::Event(Box::new(event)).encode(Codec::Msgpack);
-    let live = encode_frame(false, &thread.to_string(), MsgId(at), MsgId::NONE, &frame);
+    let event = Event::new(thread, MsgId(at), MsgId::NONE, now_ms(), entry);
+    let live = encode_event(event, false);
     world.nats.client.publish(subjects::live_group(&id(group)), live).await.unwrap();
 }
 

@@ -8,7 +8,7 @@ use natterjack_protocol::{
     codec::Codec,
     event::EntryView,
     frame::{ClientFrame, ServerFrame},
-    live::{Beat, Ephemeral, Live},
+    live::{Beat, Ephemeral, EventHeader, LiveMessage},
 };
 use serde::Serialize;
 
@@ -104,8 +104,10 @@ fn the_spliced_frame_is_the_encoded_event() {
     let event = samples::event();
     let frame = ServerFrame::Event(Box::new(event.clone())).encode(Codec::Msgpack);
     let message: Bytes = fixture::read("live", "event").bytes().into();
-    let want = Live::Event { id: event.id, prev: event.prev, control: false, thread: event.thread.to_string(), frame };
-    assert_eq!(Live::decode(&message), Ok(want));
+    let (thread, author) = (event.thread.to_string(), event.from.as_str());
+    let (id, prev, cid) = (event.id, event.prev, event.cid);
+    let header = EventHeader { id, prev, thread: &thread, author, cid, control: false, unread: true };
+    assert_eq!(LiveMessage::parse(&message), Ok(LiveMessage::Event { header, frame: &frame }));
     for (name, _, entry) in samples::entries() {
         let bytes = entry.encode();
         let mut spliced = Vec::new();

@@ -8,7 +8,7 @@ use natterjack_protocol::{
     event::EntryView,
     fold::{Group, UserThreads},
     frame::{ClientFrame, ServerFrame},
-    live::{Beat, Ephemeral, Live},
+    live::{Beat, Ephemeral, LiveMessage},
 };
 
 use super::{fixture::hex, naive, samples, tree};
@@ -85,7 +85,7 @@ fn take(codec: Codec, bytes: &[u8]) {
     let _ = codec.decode::<Group>(bytes);
     let _ = codec.decode::<UserThreads>(bytes);
     if codec == Codec::Msgpack {
-        let _ = Live::decode(&bytes.to_vec().into());
+        let _ = LiveMessage::parse(bytes);
         let _ = (Beat::decode(bytes), Ephemeral::decode(bytes));
         let entry = Entry::decode(bytes);
         let view = EntryView::parse(bytes);

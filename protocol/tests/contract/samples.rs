@@ -11,7 +11,7 @@ use natterjack_protocol::{
     fold::{Group, HistoryFor, Interval, Intervals, Member, Role, ThreadItem, UserThreads},
     frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame, ThreadSummary, Welcome},
     limits,
-    live::{self, Beat, Ephemeral},
+    live::{self, Beat, Ephemeral, LiveMessage},
 };
 
 use super::fixture::Fixture;
@@ -311,11 +311,12 @@ pub fn user_threads() -> Vec<Sample<UserThreads>> {
 
 /// Live messages: header and frame.
 pub fn live_messages() -> Vec<(&'static str, &'static str, Bytes)> {
-    let entry = Entry::new(event().from, event().cid, event().kind, event().body).encode();
-    let view = EntryView::parse(&entry).unwrap();
     let e = event();
+    let entry = Entry::new(e.from, e.cid, e.kind, e.body).encode();
+    let mut spliced = Vec::new();
+    live::write_event(&mut spliced, &EntryView::parse(&entry).unwrap(), false, &dm().to_string(), e.id, e.prev, e.ts);
     vec![
-        ("event", "An event on live.*.e, spliced from the entry.", live::encode_event(&view, false, &dm().to_string(), e.id, e.prev, e.ts)),
+        ("event", "An event on live.*.e, spliced from the entry.", spliced.into()),
         ("head", "The newest id of a thread that fell quiet.", live::encode_head(&group().to_string(), id(9))),
         ("member", "A membership changed.", live::encode_member(&group().to_string(), id(90))),
     ]
@@ -337,10 +338,15 @@ pub fn all() -> Vec<Fixture> {
     both(&mut all, "kv", groups());
     both(&mut all, "kv", user_threads());
     for (name, about, bytes) in live_messages() {
-        let view = live::LiveView::parse(&bytes).unwrap();
-        let header = serde_json::json!({
-            "tag": bytes[0], "id": view.id, "prev": view.prev, "thread": view.thread, "frame_at": view.frame_at,
-        });
+        let header = match LiveMessage::parse(&bytes).unwrap() {
+            LiveMessage::Event { header: h, frame } => serde_json::json!({
+                "tag": bytes[0], "id": h.id, "prev": h.prev, "cid": h.cid, "thread": h.thread, "author": h.author,
+                "control": h.control, "unread": h.unread, "frame_at": bytes.len() - frame.len(),
+            }),
+            LiveMessage::Head { thread, id } | LiveMessage::Member { thread, id } => {
+                serde_json::json!({ "tag": bytes[0], "id": id, "thread": thread })
+            }
+        };
         all.push(Fixture::new("live", name, about, header.to_string().as_bytes(), &bytes));
     }
     all

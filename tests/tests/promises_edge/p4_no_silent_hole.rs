@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use natterjack_nats::subjects;
 use natterjack_protocol::{
     Thread,
     codec::Codec,
-    live::Live,
+    live::LiveMessage,
     rpc::{Heads, HeadsAnswer},
 };
 use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, User, eventually, next_event};
@@ -26,15 +25,16 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 
 /// Of the thread: the events that say this.
 fn event(payload: &[u8], thread: &Thread, text: &str) -> bool {
-    matches!(Live::decode(&Bytes::copy_from_slice(payload)), Ok(Live::Event { thread: t, frame, .. }) if t == thread.to_string() && contains(&frame, text))
+    let Ok(LiveMessage::Event { header, frame }) = LiveMessage::parse(payload) else { return false };
+    header.thread == thread.to_string() && contains(frame, text)
 }
 
 fn head(payload: &[u8], thread: &Thread) -> bool {
-    matches!(Live::decode(&Bytes::copy_from_slice(payload)), Ok(Live::Head { thread: t, .. }) if t == thread.to_string())
+    matches!(LiveMessage::parse(payload), Ok(LiveMessage::Head { thread: t, .. }) if t == thread.to_string())
 }
 
 fn member(payload: &[u8]) -> bool {
-    matches!(Live::decode(&Bytes::copy_from_slice(payload)), Ok(Live::Member { .. }))
+    matches!(LiveMessage::parse(payload), Ok(LiveMessage::Member { .. }))
 }
 
 /// Writers on edge 0, readers on edge 1, and between edge 1 and NATS somebody who loses messages.
