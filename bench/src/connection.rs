@@ -5,8 +5,8 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use natterjack_protocol::{
     Body, Cid, Kind, Thread, UserId,
+    client::frame::{ClientFrame, DeviceClass, Hello, Send, ServerFrame},
     codec::Codec,
-    frame::{ClientFrame, DeviceClass, Hello, Send, ServerFrame},
 };
 use tokio::net::TcpStream;
 use tokio_tungstenite::{

@@ -16,8 +16,11 @@ use natterjack_nats::{Buckets, Layout, Nats, NatsConfig, Tail};
 use natterjack_protocol::{
     Times, Token, UserId,
     codec::Codec,
-    entry::VERSION,
-    rpc::{Claims, ISSUER, PublicKey},
+    internal::{
+        claims::{Claims, ISSUER},
+        kv::PublicKey,
+    },
+    log::VERSION,
 };
 use ring::{
     rand::SystemRandom,

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use natterjack_protocol::{
     Entry, GroupId, Kind, MsgId, Thread, UserId,
-    fold::{Group, ThreadItem, UserThreads, apply_dm, apply_group, named},
+    log::fold::{Group, ThreadItem, UserThreads, apply_dm, apply_group, named},
 };
 
 /// A control entry with its place in the log.
@@ -111,7 +111,7 @@ pub fn signals(change: &Change, folded: Option<&Vec<UserId>>) -> Vec<UserId> {
 
 #[cfg(test)]
 mod tests {
-    use natterjack_protocol::{Body, Cid, fold::Role};
+    use natterjack_protocol::{Body, Cid, log::Role};
 
     use super::*;
 

@@ -7,10 +7,9 @@ use futures_util::{StreamExt, stream};
 use metrics::{counter, histogram};
 use natterjack_nats::{Buckets, KvError, Nats, RpcError, kv_state::StateError, subjects};
 use natterjack_protocol::{
-    GroupId, MsgId, UserId,
-    error::Retry,
-    fold::ThreadItem,
-    rpc::{DirectoryAnswer, DirectoryRequest},
+    GroupId, MsgId, Retry, UserId,
+    internal::rpc::{DirectoryAnswer, DirectoryRequest},
+    log::fold::ThreadItem,
 };
 use tokio::time::Instant;
 

@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use natterjack_nats::LogRecord;
-use natterjack_protocol::{Entry, Event, MsgId, event::EntryView, live};
+use natterjack_protocol::{Entry, Event, MsgId, internal::live, log::EntryView};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Live {
@@ -57,7 +57,7 @@ pub fn placeholder(record: &LogRecord, prev: MsgId) -> Live {
 
 #[cfg(test)]
 mod tests {
-    use natterjack_protocol::{Body, Cid, Entry, Kind, UserId, codec::Codec, frame::ServerFrame, live::LiveMessage};
+    use natterjack_protocol::{Body, Cid, Entry, Kind, UserId, client::frame::ServerFrame, codec::Codec, internal::live::LiveMessage};
 
     use super::*;
 

@@ -2,8 +2,9 @@
 //! the partition's holder; the answer leaves through `outlet`, on the connection and behind the frames it speaks of. Pure.
 
 use natterjack_protocol::{
-    Code, MsgId, Refusal, limits,
-    rpc::{Heads, HeadsAnswer},
+    Code, MsgId, Refusal,
+    internal::rpc::{Heads, HeadsAnswer},
+    limits,
 };
 
 use crate::last::Last;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use natterjack_nats::{LogRecord, Nats, subjects};
 use natterjack_protocol::{
     Cid, Times, UserId,
-    event::EntryView,
-    rpc::{HistoryAnswer, HistoryRequest},
+    internal::rpc::{HistoryAnswer, HistoryRequest},
+    log::EntryView,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(2);

@@ -10,8 +10,10 @@ use metrics::{Counter, counter};
 use natterjack_nats::{Nats, subjects};
 use natterjack_protocol::{
     MsgId, Refusal, Thread, Times,
-    live::{self, Beat},
-    rpc::{Answer, HeadsAnswer},
+    internal::{
+        live::{self, Beat},
+        rpc::{Answer, HeadsAnswer},
+    },
 };
 use tokio::time::Instant;
 

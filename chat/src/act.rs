@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use natterjack_client::{
     At, Client, Event, Local, RequestError,
-    protocol::{self, Body, Code, Kind, MsgId, Thread, UserId, rpc::Profile},
+    protocol::{self, Body, Code, Kind, MsgId, Thread, UserId, client::http::Profile},
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -362,8 +362,8 @@ impl Chat {
     }
 }
 
-fn contact_words(state: protocol::rpc::ContactState) -> &'static str {
-    use protocol::rpc::ContactState::{Asked, Contact, Requested};
+fn contact_words(state: protocol::client::http::ContactState) -> &'static str {
+    use protocol::client::http::ContactState::{Asked, Contact, Requested};
     match state {
         Requested => "was asked",
         Asked => "asks to be your contact: /contact NAME accept",

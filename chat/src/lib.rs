@@ -124,7 +124,8 @@ pub async fn run(args: ChatArgs) -> anyhow::Result<()> {
 }
 
 async fn connect(args: &ChatArgs) -> anyhow::Result<(Client, Events)> {
-    let builder = Client::builder().edges(args.edge.iter().map(String::as_str)).class(natterjack_protocol::frame::DeviceClass::Desktop);
+    let builder =
+        Client::builder().edges(args.edge.iter().map(String::as_str)).class(natterjack_protocol::client::frame::DeviceClass::Desktop);
     let builder = match &args.ca {
         None => builder,
         Some(ca) => builder.root_certificates(std::fs::read(ca).with_context(|| format!("--ca: cannot read {}", ca.display()))?),

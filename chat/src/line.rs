@@ -1,6 +1,6 @@
 //! What a typed line means (pure).
 
-use natterjack_client::protocol::{MsgId, fold::Role, rpc::ContactChange};
+use natterjack_client::protocol::{MsgId, client::http::ContactChange, log::Role};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {

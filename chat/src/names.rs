@@ -4,7 +4,10 @@ use std::{collections::HashMap, time::Duration};
 
 use natterjack_client::{
     Client,
-    protocol::{Thread, UserId, frame::ThreadSummary, rpc::Profile},
+    protocol::{
+        Thread, UserId,
+        client::{frame::ThreadSummary, http::Profile},
+    },
 };
 use tokio::time::Instant;
 

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use natterjack_client::protocol::{Event, Kind, Thread, fold::Role};
+use natterjack_client::protocol::{Event, Kind, Thread, log::Role};
 use serde_json::{Value, json};
 
 use super::day;

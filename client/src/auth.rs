@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use natterjack_protocol::{Code, DeviceId, Refusal, UserId, error::Retry, rpc::Tokens};
+use natterjack_protocol::{Code, DeviceId, Refusal, Retry, UserId, client::http::Tokens};
 use reqwest::Method;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;

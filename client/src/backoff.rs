@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use natterjack_protocol::close::Back;
+use natterjack_protocol::client::close::Back;
 
 const FIRST: Duration = Duration::from_millis(500);
 const MAX: Duration = Duration::from_secs(30);

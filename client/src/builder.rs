@@ -6,7 +6,12 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use natterjack_protocol::{DeviceId, Most, codec::Codec, frame::DeviceClass, limits, rpc::Tokens, text};
+use natterjack_protocol::{
+    DeviceId, Most,
+    client::{frame::DeviceClass, http::Tokens},
+    codec::Codec,
+    limits, text,
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,

@@ -5,8 +5,8 @@
 
 use natterjack_protocol::{
     Event, Most, MsgId,
-    chain::{Link, link},
-    frame::Page,
+    client::frame::Page,
+    log::chain::{Link, link},
     size,
 };
 

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use natterjack_protocol::{Body, Cid, DeviceId, Kind, MsgId, Thread, UserId, frame::History, frame::Page};
+use natterjack_protocol::{
+    Body, Cid, DeviceId, Kind, MsgId, Thread, UserId,
+    client::frame::{History, Page},
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},

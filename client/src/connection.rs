@@ -14,9 +14,11 @@ use futures_util::{
 };
 use natterjack_protocol::{
     Refusal,
-    close::{self, Back},
+    client::{
+        close::{self, Back},
+        frame::{ClientFrame, Hello, ServerFrame, Welcome},
+    },
     codec::Codec,
-    frame::{ClientFrame, Hello, ServerFrame, Welcome},
     limits,
 };
 use tokio::{net::TcpStream, sync::mpsc, time::Instant};
@@ -63,7 +65,7 @@ pub(crate) enum Lost {
 
 impl Lost {
     pub fn back(&self) -> Back {
-        use natterjack_protocol::error::Retry;
+        use natterjack_protocol::Retry;
         match self {
             Self::Broken(_) | Self::NoUpgrade { .. } => Back::Backoff,
             Self::Refused(r) => match r.code.retry() {

@@ -6,9 +6,8 @@ use std::{
 };
 
 use natterjack_protocol::{
-    Cid, Event as LogEvent, MsgId, Refusal, Thread, UserId,
-    error::Code,
-    frame::{ClientFrame, History, Page, Request, Send, ServerFrame, ThreadSummary, Welcome},
+    Cid, Code, Event as LogEvent, MsgId, Refusal, Thread, UserId,
+    client::frame::{ClientFrame, History, Page, Request, Send, ServerFrame, ThreadSummary, Welcome},
 };
 use tokio::sync::oneshot;
 

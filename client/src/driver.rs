@@ -10,9 +10,11 @@ use std::{
 
 use natterjack_protocol::{
     Body, Code, Kind, MsgId, Refusal, Thread,
-    close::{self, Back},
+    client::{
+        close::{self, Back},
+        frame::{ClientFrame, DeviceClass, Hello},
+    },
     codec::Codec,
-    frame::{ClientFrame, DeviceClass, Hello},
 };
 use serde::Deserialize;
 use tokio::{

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use natterjack_protocol::address::{At, Reach};
+use natterjack_protocol::client::address::{At, Reach};
 use reqwest::Url;
 
 /// Edges kept at most; a list from the network must not grow without end.

@@ -8,7 +8,7 @@ use std::{
 
 use natterjack_protocol::{
     Cid, MsgId, Refusal, Thread, UserId,
-    fold::{Intervals, Role},
+    log::{Intervals, Role},
 };
 use tokio::sync::{Notify, mpsc};
 

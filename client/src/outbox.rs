@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use natterjack_protocol::{Body, Cid, Code, Kind, MsgId, Refusal, Thread, error::Retry};
+use natterjack_protocol::{Body, Cid, Code, Kind, MsgId, Refusal, Retry, Thread};
 use tokio::sync::oneshot;
 
 use crate::backoff::{self, full_jitter};

@@ -3,8 +3,8 @@
 
 use natterjack_protocol::{
     Cid, GroupId, MsgId, Thread, UserId,
-    fold::{HistoryFor, Role},
-    rpc::{Contact, ContactChange, ContactState, Profile},
+    client::http::{Contact, ContactChange, ContactState, Profile},
+    log::{HistoryFor, Role},
 };
 use reqwest::Method;
 use serde::{Deserialize, de::DeserializeOwned};

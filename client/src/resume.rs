@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use natterjack_protocol::{Event, Most, MsgId, Refusal, Thread, error::Retry, frame::Page, limits::CURSORS_PER_HELLO};
+use natterjack_protocol::{Event, Most, MsgId, Refusal, Retry, Thread, client::frame::Page, limits::CURSORS_PER_HELLO};
 
 use crate::{
     backoff,

@@ -4,7 +4,7 @@ mod file;
 
 use std::path::{Path, PathBuf};
 
-use natterjack_protocol::{DeviceId, Thread, rpc::Tokens};
+use natterjack_protocol::{DeviceId, Thread, client::http::Tokens};
 
 use crate::{
     events::Marks,

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, Uri, header, uri::Authority};
-use natterjack_protocol::{address::Reach, entry::VERSION, rpc::EdgeLease};
+use natterjack_protocol::{client::address::Reach, internal::kv::EdgeInfo, log::VERSION};
 
 /// Believed from trusted proxies only; each one that passes it on adds to the end.
 const HOST: &str = "x-forwarded-host";
@@ -55,18 +55,18 @@ fn url(secure: bool, host: &str) -> String {
 }
 
 /// What this edge says of itself to the others, before it has anything to say of its state.
-pub fn lease(url: Option<String>, listen: SocketAddr, tls: bool, machine: String, incarnation: &str) -> EdgeLease {
+pub fn lease(url: Option<String>, listen: SocketAddr, tls: bool, machine: String, incarnation: &str) -> EdgeInfo {
     let incarnation = incarnation.into();
-    EdgeLease { v: VERSION, url, listen, tls, machine, incarnation, sessions: 0, draining: false, healthy: false, unheeded: None }
+    EdgeInfo { v: VERSION, url, listen, tls, machine, incarnation, sessions: 0, draining: false, healthy: false, unheeded: None }
 }
 
 /// Where a client that came so finds this edge again. None: nowhere that is known.
-pub fn own(here: &EdgeLease, came: &Came) -> Option<String> {
+pub fn own(here: &EdgeInfo, came: &Came) -> Option<String> {
     here.url.clone().or_else(|| came.url()).or_else(|| listens(here, came))
 }
 
 /// Where a client that came so to the edge `here` finds another one.
-pub fn other(there: &EdgeLease, here: &EdgeLease, came: &Came) -> Option<String> {
+pub fn other(there: &EdgeInfo, here: &EdgeInfo, came: &Came) -> Option<String> {
     if there.url.is_some() {
         return there.url.clone();
     }
@@ -78,14 +78,14 @@ pub fn other(there: &EdgeLease, here: &EdgeLease, came: &Came) -> Option<String>
 }
 
 /// The address of its listener, if it is one, and no closer to its machine than the one by which the client came.
-fn listens(there: &EdgeLease, came: &Came) -> Option<String> {
+fn listens(there: &EdgeInfo, came: &Came) -> Option<String> {
     let reach = Reach::of(there.listen.ip());
     (reach > Reach::Nowhere && reach >= came.reach()).then(|| url(there.tls, &there.listen.to_string()))
 }
 
 /// It listens on every address of the machine that we are on, so also on the one by which the client came: if that is ours, and not something
 /// in front that brings its port here.
-fn beside(there: &EdgeLease, here: &EdgeLease, came: &Came) -> Option<String> {
+fn beside(there: &EdgeInfo, here: &EdgeInfo, came: &Came) -> Option<String> {
     let authority = came.authority()?;
     let direct = authority.port_u16() == Some(here.listen.port()) && there.machine == here.machine;
     let reached = Reach::of(there.listen.ip()) == Reach::Nowhere && spoken(there.listen.ip(), &authority);
@@ -108,12 +108,12 @@ mod tests {
         Came::of(&Uri::from_static("/"), &headers, tls, proxied)
     }
 
-    fn edge(listen: &str, machine: &str) -> EdgeLease {
+    fn edge(listen: &str, machine: &str) -> EdgeInfo {
         lease(None, listen.parse().unwrap(), false, machine.into(), "i")
     }
 
-    fn named(url: &str) -> EdgeLease {
-        EdgeLease { url: Some(url.into()), ..edge("0.0.0.0:8080", "m") }
+    fn named(url: &str) -> EdgeInfo {
+        EdgeInfo { url: Some(url.into()), ..edge("0.0.0.0:8080", "m") }
     }
 
     #[test]

@@ -14,11 +14,14 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use natterjack_nats::subjects;
 use natterjack_protocol::{
-    MsgId, Refusal, Thread, UserId, close,
-    fold::{ThreadItem, UserThreads},
-    frame::{Page, ServerFrame},
+    MsgId, Refusal, Thread, UserId,
+    client::{
+        close,
+        frame::{Page, ServerFrame},
+    },
+    internal::rpc::{Access, At, DirectoryAnswer, DirectoryRequest, HistoryAnswer, HistoryRequest, LastEntry},
     limits,
-    rpc::{Access, At, DirectoryAnswer, DirectoryRequest, HistoryAnswer, HistoryRequest, LastEntry},
+    log::fold::{ThreadItem, UserThreads},
 };
 use tokio::{sync::oneshot, time::timeout};
 

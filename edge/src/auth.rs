@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::StreamExt;
 use natterjack_nats::{Buckets, Kv, KvError, ServerTime, Watching, subjects};
-use natterjack_protocol::{DeviceId, Refusal, Times, Token, UserId, error::Code, rpc::Claims};
+use natterjack_protocol::{Code, DeviceId, Refusal, Times, Token, UserId, internal::claims::Claims};
 use parking_lot::RwLock;
 use tokio_util::task::AbortOnDropHandle;
 

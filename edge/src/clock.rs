@@ -6,7 +6,7 @@ use std::{
 };
 
 use natterjack_nats::ServerTime;
-use natterjack_protocol::{MsgId, Times, live::Beat};
+use natterjack_protocol::{MsgId, Times, internal::live::Beat};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 

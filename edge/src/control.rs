@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use natterjack_nats::{Log, PublishError, Publisher, TailError};
 use natterjack_protocol::{
-    Body, Cid, Entry, Kind, MsgId, Refusal, Thread, Times, UserId,
+    Body, Cid, Code, Entry, Kind, MsgId, Refusal, Thread, Times, UserId,
     cid::Age,
-    error::Code,
-    fold::{self, Group, ThreadItem, Verdict},
     limits,
+    log::fold::{self, Group, ThreadItem, Verdict},
 };
 use tokio::time::{Instant, sleep};
 

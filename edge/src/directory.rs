@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use natterjack_nats::{Nats, RpcError, subjects};
 use natterjack_protocol::{
-    GroupId, Refusal, UserId,
-    error::Code,
-    rpc::{Contact, DirectoryAnswer, DirectoryRequest, Profile, Tokens},
+    Code, GroupId, Refusal, UserId,
+    client::http::{Contact, Profile, Tokens},
+    internal::rpc::{DirectoryAnswer, DirectoryRequest},
 };
 
 /// Longer than a queue of password hashes that the service still accepts.

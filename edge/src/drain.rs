@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use natterjack_protocol::{Times, close, frame::ServerFrame};
+use natterjack_protocol::{
+    Times,
+    client::{close, frame::ServerFrame},
+};
 use rand::seq::SliceRandom;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 

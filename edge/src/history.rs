@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use natterjack_nats::{Nats, connect::RpcError, subjects};
 use natterjack_protocol::{
     Refusal,
-    rpc::{HistoryAnswer, HistoryRequest},
+    internal::rpc::{HistoryAnswer, HistoryRequest},
 };
 use tokio::{
     sync::Semaphore,

@@ -24,7 +24,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use natterjack_protocol::{Refusal, error::Code};
+use natterjack_protocol::{Code, Refusal};
 use natterjack_runtime::Health;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};

@@ -7,7 +7,12 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use natterjack_nats::{Buckets, EdgeLease, KvError, LeaseState, Watching, subjects};
-use natterjack_protocol::{Times, Token, close, codec::Codec, frame::ServerFrame, rpc};
+use natterjack_protocol::{
+    Times, Token,
+    client::{close, frame::ServerFrame},
+    codec::Codec,
+    internal::kv::EdgeInfo,
+};
 use natterjack_runtime::Health;
 use parking_lot::RwLock;
 use rand::seq::SliceRandom;
@@ -26,7 +31,7 @@ use crate::{
 const START: Duration = Duration::from_secs(15);
 
 struct Known {
-    lease: rpc::EdgeLease,
+    lease: EdgeInfo,
     at: Instant,
 }
 
@@ -35,7 +40,7 @@ struct Known {
 pub struct Edges {
     all: Arc<RwLock<HashMap<String, Known>>>,
     own_key: String,
-    own: Arc<rpc::EdgeLease>,
+    own: Arc<EdgeInfo>,
     lifetime: Duration,
     watching: Watching,
     _watch: Arc<AbortOnDropHandle<()>>,
@@ -43,13 +48,13 @@ pub struct Edges {
 
 impl Edges {
     /// `own`: what stands in this edge's own lease of where it is.
-    pub async fn start(buckets: &Buckets, id: &Token, own: rpc::EdgeLease, times: &Times) -> Result<Self, KvError> {
+    pub async fn start(buckets: &Buckets, id: &Token, own: EdgeInfo, times: &Times) -> Result<Self, KvError> {
         let all: Arc<RwLock<HashMap<String, Known>>> = Arc::default();
         let (mut changes, watching) = buckets.leases().watching(subjects::EDGE_KEYS).await?;
         let watched = all.clone();
         let watch = tokio::spawn(async move {
             while let Some(change) = changes.next().await {
-                match change.value.and_then(|v| Codec::Msgpack.decode::<rpc::EdgeLease>(&v).ok()) {
+                match change.value.and_then(|v| Codec::Msgpack.decode::<EdgeInfo>(&v).ok()) {
                     Some(lease) => watched.write().insert(change.key, Known { lease, at: Instant::now() }),
                     None => watched.write().remove(&change.key),
                 };
@@ -87,7 +92,7 @@ impl Edges {
         !self.living(|_| Some(())).is_empty()
     }
 
-    fn living<T>(&self, what: impl Fn(&rpc::EdgeLease) -> Option<T>) -> Vec<T> {
+    fn living<T>(&self, what: impl Fn(&EdgeInfo) -> Option<T>) -> Vec<T> {
         // A watch that has stopped must not keep the dead alive.
         let good = |k: &Known| k.lease.healthy && !k.lease.draining && k.at.elapsed() < self.lifetime * 2;
         let all = self.all.read();
@@ -98,7 +103,7 @@ impl Edges {
 /// This edge's own lease, and what follows from it. Runs until dropped.
 pub struct Keeper {
     pub lease: EdgeLease,
-    pub value: rpc::EdgeLease,
+    pub value: EdgeInfo,
     pub status: StatusWatch,
     pub sessions: Sessions,
     pub limiter: AdmissionLimits,
@@ -175,7 +180,7 @@ impl Keeper {
 
     fn lease_value(&mut self, draining: bool, healthy: bool) {
         let (sessions, unheeded) = (self.sessions.len() as u32, self.limiter.unheeded());
-        self.value = rpc::EdgeLease { sessions, draining, healthy, unheeded, ..self.value.clone() };
+        self.value = EdgeInfo { sessions, draining, healthy, unheeded, ..self.value.clone() };
         self.lease.set(self.value.clone());
     }
 }

@@ -7,11 +7,12 @@ pub mod answer;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use natterjack_protocol::{
-    MsgId, Refusal, Thread, Times,
-    close::{self, Close},
+    Code, MsgId, Refusal, Thread, Times,
+    client::{
+        close::{self, Close},
+        frame::ServerFrame,
+    },
     codec::Codec,
-    error::Code,
-    frame::ServerFrame,
     limits,
 };
 use tokio::time::{Instant, sleep_until};

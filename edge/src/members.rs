@@ -11,7 +11,7 @@ use std::{
 
 use natterjack_protocol::{
     MsgId, Refusal, Thread, UserId,
-    fold::{ThreadItem, UserThreads},
+    log::fold::{ThreadItem, UserThreads},
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;

@@ -1,11 +1,10 @@
 //! Beside step 5: a page of history for somebody who asks, over the socket or HTTP. Decides whether they may; `history` cuts it.
 
 use natterjack_protocol::{
-    MsgId, Refusal, Thread, UserId,
-    error::Code,
-    fold::{Intervals, ThreadItem},
-    frame::{History, Page},
-    rpc::{Access, At, HistoryAnswer, HistoryRequest},
+    Code, MsgId, Refusal, Thread, UserId,
+    client::frame::{History, Page},
+    internal::rpc::{Access, At, HistoryAnswer, HistoryRequest},
+    log::{Intervals, fold::ThreadItem},
     text,
 };
 

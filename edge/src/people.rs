@@ -3,9 +3,8 @@
 use futures_util::{StreamExt, stream};
 use natterjack_nats::Buckets;
 use natterjack_protocol::{
-    GroupId, Refusal, UserId,
-    error::Code,
-    fold::{self, Group, UserThreads},
+    Code, GroupId, Refusal, UserId,
+    log::fold::{self, Group, UserThreads},
 };
 
 use crate::directory::Directory;

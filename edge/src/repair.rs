@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use natterjack_protocol::{
-    Most, MsgId, Refusal, Thread, limits,
-    rpc::{HistoryAnswer, HistoryRequest},
+    Most, MsgId, Refusal, Thread,
+    internal::rpc::{HistoryAnswer, HistoryRequest},
+    limits,
 };
 use tokio::time::{Instant, sleep};
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use natterjack_nats::{Buckets, ConnectError, EdgeLease, KvError, Layout, Log, Nats, Publisher, ServerTime, layout::LayoutError};
-use natterjack_protocol::{close, limits};
+use natterjack_protocol::{client::close, limits};
 use natterjack_runtime::{Health, Resources, clock::wall_ms};
 use tokio::{
     net::TcpListener,

@@ -18,12 +18,13 @@ use std::{
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use natterjack_protocol::{Cid, codec::Codec};
 use natterjack_protocol::{
-    MsgId, Refusal, Thread, Times, Token,
-    close::{self, Close},
-    error::{Code, Retry},
-    frame::{ClientFrame, Request, ServerFrame},
+    Code, MsgId, Refusal, Retry, Thread, Times, Token,
+    client::{
+        close::{self, Close},
+        frame::{ClientFrame, Request, ServerFrame},
+        send_queue::{Queued, SendQueue},
+    },
     limits,
-    send_queue::{Queued, SendQueue},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},

@@ -12,7 +12,10 @@ use std::{
     },
 };
 
-use natterjack_protocol::{DeviceId, Token, UserId, close, frame::ServerFrame};
+use natterjack_protocol::{
+    DeviceId, Token, UserId,
+    client::{close, frame::ServerFrame},
+};
 use parking_lot::Mutex;
 
 use self::handle::{SessionHandle, SessionId};

@@ -3,10 +3,10 @@
 use futures_util::{StreamExt, stream};
 use natterjack_protocol::{
     Event, Most, MsgId, Refusal, Thread, UserId,
-    fold::ThreadItem,
-    frame::ThreadSummary,
+    client::frame::ThreadSummary,
+    internal::rpc::{Access, HistoryAnswer, HistoryRequest},
     limits,
-    rpc::{Access, HistoryAnswer, HistoryRequest},
+    log::fold::ThreadItem,
     size::{self, Size},
 };
 

@@ -3,7 +3,7 @@
 //! beats may be another instance than the one that saw it.
 
 use bytes::Bytes;
-use natterjack_protocol::entry::VERSION;
+use natterjack_protocol::log::VERSION;
 use serde::{Deserialize, Serialize};
 
 use crate::{

@@ -11,7 +11,7 @@ use std::{
 
 use async_nats::{AuthError, Client, ConnectErrorKind, ConnectOptions, Event, ServerError, connection::State};
 use futures_util::future::BoxFuture;
-use natterjack_protocol::{Code, Refusal, limits, rpc::Answer};
+use natterjack_protocol::{Code, Refusal, internal::rpc::Answer, limits};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{

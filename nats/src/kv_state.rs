@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use natterjack_protocol::{
     GroupId, UserId,
-    fold::{Group, UserThreads},
+    log::fold::{Group, UserThreads},
 };
 use serde::{Serialize, de::DeserializeOwned};
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use natterjack_protocol::{Times, rpc};
+use natterjack_protocol::{Times, internal::kv::EdgeInfo};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -118,14 +118,14 @@ pub enum LeaseState {
 pub struct EdgeLease {
     kv: Kv,
     key: String,
-    value: watch::Sender<rpc::EdgeLease>,
+    value: watch::Sender<EdgeInfo>,
     state: watch::Receiver<LeaseState>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl EdgeLease {
     /// Starts `Suspect` and is `Held` with the first write.
-    pub fn start(buckets: &Buckets, id: &str, value: rpc::EdgeLease, times: &Times) -> Self {
+    pub fn start(buckets: &Buckets, id: &str, value: EdgeInfo, times: &Times) -> Self {
         let (kv, key) = (buckets.leases(), subjects::edge_key(id));
         let (value, seen) = watch::channel(value);
         let (state_tx, state) = watch::channel(LeaseState::Suspect);
@@ -134,7 +134,7 @@ impl EdgeLease {
     }
 
     /// Written at once.
-    pub fn set(&self, value: rpc::EdgeLease) {
+    pub fn set(&self, value: EdgeInfo) {
         self.value.send_if_modified(|v| {
             let changed = *v != value;
             *v = value;
@@ -159,7 +159,7 @@ const EDGE_RETRY: Duration = Duration::from_millis(500);
 async fn refresh_edge(
     kv: Kv,
     key: String,
-    mut value: watch::Receiver<rpc::EdgeLease>,
+    mut value: watch::Receiver<EdgeInfo>,
     state: watch::Sender<LeaseState>,
     every: Duration,
     lifetime: Duration,

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use natterjack_protocol::{Most, MsgId, Thread, rpc::LastEntry};
+use natterjack_protocol::{Most, MsgId, Thread, internal::rpc::LastEntry};
 use tokio::sync::OnceCell;
 
 use crate::{

@@ -1,7 +1,7 @@
 //! How far a role has got in a partition of a generation, for those roles that keep it on NATS (the persister keeps its watermark in the store).
 
 use bytes::Bytes;
-use natterjack_protocol::{MsgId, entry::VERSION};
+use natterjack_protocol::{MsgId, log::VERSION};
 use serde::{Deserialize, Serialize};
 
 use crate::{

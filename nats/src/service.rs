@@ -4,7 +4,7 @@ use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
 
 use async_nats::{Client, Message, Subscriber};
 use futures_util::{FutureExt, StreamExt};
-use natterjack_protocol::{Code, Refusal, rpc::Answer};
+use natterjack_protocol::{Code, Refusal, internal::rpc::Answer};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::Semaphore;
 use tokio_util::{

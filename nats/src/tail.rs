@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_nats::{Message, StatusCode};
 use bytes::Bytes;
-use natterjack_protocol::{Most, MsgId, Thread, rpc::LastEntry, size::Size};
+use natterjack_protocol::{Most, MsgId, Thread, internal::rpc::LastEntry, size::Size};
 use serde::Serialize;
 
 use crate::{

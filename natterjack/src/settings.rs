@@ -15,7 +15,7 @@ use natterjack_persister::{
         cql::{Consistency, CqlConfig},
     },
 };
-use natterjack_protocol::{Times, Token, address::Reach, rpc::ISSUER};
+use natterjack_protocol::{Times, Token, client::address::Reach, internal::claims::ISSUER};
 use natterjack_runtime::{
     config::{Errors, Layers, Loader},
     networks::Network,

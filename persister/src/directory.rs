@@ -9,7 +9,7 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use natterjack_nats::{Buckets, Layout, Nats, ServerTime, kv_state::StateError, serve, service::ServeError, subjects};
 use natterjack_protocol::{
     Code, Refusal, Times,
-    rpc::{DirectoryAnswer, DirectoryRequest},
+    internal::rpc::{DirectoryAnswer, DirectoryRequest},
 };
 use natterjack_runtime::Health;
 use tokio_util::sync::CancellationToken;

@@ -1,4 +1,4 @@
-//! Control entries into states (step 7), with the very rules `channel` uses (`protocol::fold`): from a thread's part of a batch to what
+//! Control entries into states (step 7), with the very rules `channel` uses (`protocol::log::fold`): from a thread's part of a batch to what
 //! the store is to hold. `history` uses the same to know who was admin when a recall in the log's tail was written.
 //!
 //! A replay must decide as the first time did, although the stored state is already ahead: then the state is folded again, from the
@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 
 use natterjack_protocol::{
     Kind, MsgId, Thread, UserId,
-    fold::{self, Group, Role, ThreadItem},
+    log::{
+        Role,
+        fold::{self, Group, ThreadItem},
+    },
 };
 
 use crate::store::{Row, Store, StoreError, ThreadBatch};

@@ -10,9 +10,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use natterjack_nats::{Buckets, Layout, Log, Nats, Service, TailError, layout::LayoutError, serve, service::ServeError, subjects};
 use natterjack_protocol::{
     Code, Event, Most, MsgId, Refusal, Thread, Times, UserId,
-    frame::Page,
+    client::frame::Page,
+    internal::rpc::{Access, At, HistoryAnswer, HistoryRequest},
     limits,
-    rpc::{Access, At, HistoryAnswer, HistoryRequest},
 };
 
 use tokio::sync::Semaphore;

@@ -3,7 +3,7 @@
 use natterjack_nats::{Nats, Service, serve, service::ServeError, subjects};
 use natterjack_protocol::{
     Code, Refusal,
-    rpc::{LossesRequest, Lost},
+    internal::rpc::{LossesRequest, Lost},
 };
 
 use crate::store::{LostRange, Store};

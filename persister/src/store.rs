@@ -14,8 +14,8 @@ use std::future::Future;
 use bytes::Bytes;
 use natterjack_protocol::{
     Body, Cid, Entry, Event, Kind, Most, MsgId, Thread, UserId,
-    fold::{Group, ThreadItem},
-    rpc::LastEntry,
+    internal::rpc::LastEntry,
+    log::fold::{Group, ThreadItem},
     size::{self, Size},
 };
 

@@ -7,8 +7,11 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use natterjack_protocol::{
     DeviceId, Times, Token, UserId,
-    entry::VERSION,
-    rpc::{Claims, ISSUER, PublicKey},
+    internal::{
+        claims::{Claims, ISSUER},
+        kv::PublicKey,
+    },
+    log::VERSION,
 };
 use ring::{
     hmac,

@@ -16,7 +16,7 @@ pub use line::group_name;
 pub use password::password;
 pub use user_name::{Prefix, same_user, user_name, user_name_chars, user_name_key};
 
-use crate::{error::Refusal, limits};
+use crate::{limits, refusal::Refusal};
 
 /// Why a text is not taken: what is wrong, and what is right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

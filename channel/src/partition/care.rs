@@ -6,7 +6,7 @@ use std::{sync::PoisonError, time::Duration};
 use async_nats::Message;
 use futures_util::FutureExt;
 use natterjack_nats::{KvError, Position};
-use natterjack_protocol::{MsgId, live::Beat};
+use natterjack_protocol::{MsgId, internal::live::Beat};
 use tokio::time::Instant;
 
 use super::{Asked, Partition, TURN};

@@ -5,9 +5,11 @@ use std::time::Duration;
 use natterjack_nats::{Buckets, serve, subjects};
 use natterjack_protocol::{
     Code, Kind, MsgId, Refusal,
-    fold::{Role, UserThreads},
-    live::LiveMessage,
-    rpc::{DirectoryAnswer, DirectoryRequest},
+    internal::{
+        live::LiveMessage,
+        rpc::{DirectoryAnswer, DirectoryRequest},
+    },
+    log::{Role, fold::UserThreads},
 };
 
 use crate::{

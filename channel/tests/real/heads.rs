@@ -5,8 +5,10 @@ use std::{collections::BTreeSet, time::Duration};
 use natterjack_nats::{RpcError, subjects};
 use natterjack_protocol::{
     MsgId, Thread,
-    live::LiveMessage,
-    rpc::{Answer, Heads, HeadsAnswer},
+    internal::{
+        live::LiveMessage,
+        rpc::{Answer, Heads, HeadsAnswer},
+    },
 };
 
 use crate::{

@@ -13,8 +13,8 @@ use natterjack_channel::{Config, Error, run};
 use natterjack_nats::{Layout, Nats, NatsConfig, Publisher, subjects};
 use natterjack_protocol::{
     Body, Cid, Entry, Kind, MsgId, Thread, Times, UserId,
-    chain::{self, Link},
-    live::{Beat, EventHeader, LiveMessage},
+    internal::live::{Beat, EventHeader, LiveMessage},
+    log::chain::{self, Link},
 };
 use natterjack_runtime::Health;
 use tokio::{task::JoinHandle, time::Instant};

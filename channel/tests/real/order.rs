@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use natterjack_nats::{Buckets, Position, Positions, Tail, subjects, switch};
-use natterjack_protocol::{MsgId, Times, limits, live::LiveMessage};
+use natterjack_protocol::{MsgId, Times, internal::live::LiveMessage, limits};
 use tokio::time::Instant;
 
 use crate::{

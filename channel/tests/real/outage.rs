@@ -9,7 +9,7 @@ use std::{
 };
 
 use natterjack_nats::subjects;
-use natterjack_protocol::live::LiveMessage;
+use natterjack_protocol::internal::live::LiveMessage;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

@@ -5,7 +5,7 @@ use std::time::Duration;
 use natterjack_nats::{Beginning, Buckets, ClockMarks, Position, Positions};
 use natterjack_protocol::{
     Times,
-    live::{Beat, LiveMessage},
+    internal::live::{Beat, LiveMessage},
 };
 
 use crate::{

@@ -15,7 +15,7 @@ use std::{
 use crossterm::event::KeyEvent;
 use natterjack_client::{
     Event, Local, ThreadList, Unsent,
-    protocol::{Body, GroupId, Kind, MsgId, Thread, UserId, frame::Page},
+    protocol::{Body, GroupId, Kind, MsgId, Thread, UserId, client::frame::Page},
 };
 
 pub use self::panel::{Notice, Panel};

@@ -7,7 +7,7 @@ use natterjack_client::{
     Event as FromSdk, ThreadList,
     protocol::{
         Body, Cid, Event, Kind, MsgId, Thread, Token, UserId,
-        frame::{Page, ThreadSummary},
+        client::frame::{Page, ThreadSummary},
     },
 };
 use ratatui::{Terminal, backend::TestBackend};

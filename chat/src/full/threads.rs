@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use natterjack_client::protocol::{Thread, frame::ThreadSummary};
+use natterjack_client::protocol::{Thread, client::frame::ThreadSummary};
 
 use super::{editor::Editor, scroll::Anchor, timeline::Timeline};
 

@@ -13,7 +13,7 @@ use std::{
 
 use natterjack_client::{
     At, Local,
-    protocol::{Event, Kind, MsgId, frame::Page},
+    protocol::{Event, Kind, MsgId, client::frame::Page},
 };
 
 pub use self::{

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use natterjack_client::{Client, RequestError, protocol::error::Retry};
+use natterjack_client::{Client, RequestError, protocol::Retry};
 use tokio::task::{JoinError, JoinSet};
 
 use super::model::{Done, Failure, Job};

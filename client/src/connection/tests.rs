@@ -8,9 +8,11 @@ use std::{collections::BTreeMap, time::Duration};
 use fake::{Fake, Session, tokens};
 use natterjack_protocol::{
     Body, Cid, Code, Event as LogEvent, Kind, MsgId, Refusal, Thread, Token,
-    close::{self, Close},
+    client::{
+        close::{self, Close},
+        frame::{ClientFrame, Page, ServerFrame},
+    },
     codec::Codec,
-    frame::{ClientFrame, Page, ServerFrame},
 };
 use tokio::time::timeout;
 
@@ -43,7 +45,7 @@ async fn attached(fake: &mut Fake) -> Session {
     session
 }
 
-async fn a_send(session: &mut Session) -> natterjack_protocol::frame::Send {
+async fn a_send(session: &mut Session) -> natterjack_protocol::client::frame::Send {
     loop {
         if let ClientFrame::Send(send) = session.hear().await {
             return send;
@@ -51,7 +53,7 @@ async fn a_send(session: &mut Session) -> natterjack_protocol::frame::Send {
     }
 }
 
-fn sent(send: &natterjack_protocol::frame::Send, id: u64) -> ServerFrame {
+fn sent(send: &natterjack_protocol::client::frame::Send, id: u64) -> ServerFrame {
     ServerFrame::Sent { r: send.r, cid: send.cid, thread: send.thread.clone(), id: MsgId(id) }
 }
 
@@ -290,7 +292,7 @@ async fn who_replaces_itself_comes_back() {
 
 #[tokio::test]
 async fn own_events_settle_wherever_they_stand() {
-    let own = |send: &natterjack_protocol::frame::Send, id: u64, prev: u64| LogEvent {
+    let own = |send: &natterjack_protocol::client::frame::Send, id: u64, prev: u64| LogEvent {
         thread: thread(),
         id: MsgId(id),
         prev: MsgId(prev),
@@ -331,8 +333,13 @@ async fn own_events_settle_wherever_they_stand() {
                 let client = client.clone();
                 let asked = tokio::spawn(async move { client.threads(10, None).await });
                 let ClientFrame::Threads { r, .. } = session.hear().await else { panic!("asks") };
-                let summary =
-                    natterjack_protocol::frame::ThreadSummary { thread: thread(), name: None, role: None, open: true, last: Some(event) };
+                let summary = natterjack_protocol::client::frame::ThreadSummary {
+                    thread: thread(),
+                    name: None,
+                    role: None,
+                    open: true,
+                    last: Some(event),
+                };
                 session.say(&ServerFrame::Threads { r, threads: vec![summary], next: None }).await;
                 assert_eq!(asked.await.unwrap().unwrap().threads.len(), 1);
             }

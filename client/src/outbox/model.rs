@@ -5,8 +5,10 @@ use std::collections::HashMap;
 
 use natterjack_protocol::{
     Code,
-    frame::Send,
-    send_queue::{Queued, SendQueue, Tried},
+    client::{
+        frame::Send,
+        send_queue::{Queued, SendQueue, Tried},
+    },
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 

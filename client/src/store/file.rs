@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use natterjack_protocol::{Cid, DeviceId, Kind, MsgId, rpc::Tokens};
+use natterjack_protocol::{Cid, DeviceId, Kind, MsgId, client::http::Tokens};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 use serde::{Serialize, de::DeserializeOwned};
 

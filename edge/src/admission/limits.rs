@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use natterjack_protocol::{Refusal, UserId, error::Code, limits};
+use natterjack_protocol::{Code, Refusal, UserId, limits};
 use natterjack_runtime::networks::{Network, any_contains, first, plain};
 use serde::{Deserialize, Serialize};
 

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use natterjack_protocol::{DeviceId, Refusal, error::Code, limits::USER_NAME_CHARS, text};
+use natterjack_protocol::{Code, DeviceId, Refusal, limits::USER_NAME_CHARS, text};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{

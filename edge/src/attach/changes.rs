@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use natterjack_protocol::{MsgId, Thread, fold::ThreadItem, frame::ServerFrame};
+use natterjack_protocol::{MsgId, Thread, client::frame::ServerFrame, log::fold::ThreadItem};
 
 /// How this user stands in a thread, as far as they may know.
 pub fn member(thread: &Thread, item: &ThreadItem) -> ServerFrame {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use natterjack_protocol::{Code, MsgId, Refusal, Thread, fold::ThreadItem, rpc::LastEntry};
+use natterjack_protocol::{Code, MsgId, Refusal, Thread, internal::rpc::LastEntry, log::fold::ThreadItem};
 
 use crate::live::round::Barrier;
 
@@ -100,7 +100,7 @@ pub fn decode_synced(synced: &str, generation: u32, partitions: u32) -> Option<V
 mod tests {
     use std::collections::HashMap;
 
-    use natterjack_protocol::fold::Intervals;
+    use natterjack_protocol::log::Intervals;
 
     use super::*;
     use crate::live::round::Horizon;

@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use natterjack_protocol::{
-    Refusal, Token,
+    Code, Refusal, Token,
     codec::Codec,
-    error::Code,
-    rpc::{Claims, ISSUER, PublicKey},
+    internal::{
+        claims::{Claims, ISSUER},
+        kv::PublicKey,
+    },
 };
 
 /// Why a token is not good. Says nothing about the token itself.
@@ -108,7 +110,7 @@ fn algorithm_or_malformed(token: &str) -> BadToken {
 #[cfg(test)]
 mod tests {
     use jsonwebtoken::{EncodingKey, Header};
-    use natterjack_protocol::entry::VERSION;
+    use natterjack_protocol::log::VERSION;
     use ring::{rand::SystemRandom, signature::Ed25519KeyPair, signature::KeyPair};
 
     use super::*;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use natterjack_protocol::{DeviceId, Token, UserId, codec::Codec, rpc};
+use natterjack_protocol::{DeviceId, Token, UserId, codec::Codec, internal::kv::RevokedLogin};
 
 /// How many are kept before anybody looks for those that have expired.
 const LOOK: usize = 1_024;
@@ -18,7 +18,7 @@ impl Revoked {
     /// A value of the control bucket; gives whose session is over. A key that is gone says nothing: each family is kept until its last
     /// token has expired, also if the bucket is lost.
     pub fn put(&mut self, family: Token, value: &[u8], now_ms: u64) -> Option<(UserId, DeviceId)> {
-        let revoked: rpc::Revoked = Codec::Msgpack.decode(value).ok()?;
+        let revoked: RevokedLogin = Codec::Msgpack.decode(value).ok()?;
         if self.families.len() >= self.look_at.max(LOOK) {
             self.families.retain(|_, until| *until > now_ms);
             self.look_at = self.families.len() * 2;
@@ -34,13 +34,13 @@ impl Revoked {
 
 #[cfg(test)]
 mod tests {
-    use natterjack_protocol::entry::VERSION;
+    use natterjack_protocol::log::VERSION;
 
     use super::*;
 
     fn value(until: u64) -> Vec<u8> {
         let id = |s| Token::parse(s).unwrap();
-        Codec::Msgpack.encode(&rpc::Revoked { v: VERSION, user: id("u"), device: id("d"), until }).to_vec()
+        Codec::Msgpack.encode(&RevokedLogin { v: VERSION, user: id("u"), device: id("d"), until }).to_vec()
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use axum::{Json, extract::State};
 use natterjack_protocol::{
-    DeviceId, Refusal, Token, UserId,
-    error::Code,
-    rpc::{DirectoryRequest, Profile, Tokens},
+    Code, DeviceId, Refusal, Token, UserId,
+    client::http::{Profile, Tokens},
+    internal::rpc::DirectoryRequest,
 };
 use serde::{Deserialize, Serialize};
 

@@ -3,7 +3,8 @@
 use axum::{Json, extract::State};
 use natterjack_protocol::{
     Body as EntryBody, Kind, MsgId, Refusal, Thread, UserId,
-    rpc::{self, ContactChange, ContactState, DirectoryAnswer, DirectoryRequest},
+    client::http::{self, ContactChange, ContactState},
+    internal::rpc::{DirectoryAnswer, DirectoryRequest},
 };
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,7 @@ use crate::{control::Change, directory::unexpected};
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct Contacts {
     #[schema(value_type = Vec<schema::Contact>)]
-    contacts: Vec<rpc::Contact>,
+    contacts: Vec<http::Contact>,
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]

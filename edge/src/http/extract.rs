@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use natterjack_protocol::{Refusal, error::Code, limits};
+use natterjack_protocol::{Code, Refusal, limits};
 use serde::de::DeserializeOwned;
 
 use super::{Api, json, refused::Refused};

@@ -4,9 +4,8 @@
 
 use axum::{Json, extract::State};
 use natterjack_protocol::{
-    Body as EntryBody, Cid, GroupId, Kind, MsgId, Refusal, Thread, Token, UserId,
-    error::Code,
-    fold::{HistoryFor, Role},
+    Body as EntryBody, Cid, Code, GroupId, Kind, MsgId, Refusal, Thread, Token, UserId,
+    log::{HistoryFor, Role},
     text,
 };
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use natterjack_protocol::{
     Body, Cid, Kind, MsgId, Thread,
-    frame::{History, Page, Send},
+    client::frame::{History, Page, Send},
 };
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! The parts of paths, and threads as requests name them. `UserId`, `GroupId` and `ThreadName` refuse what is none.
 
-use natterjack_protocol::{GroupId, Refusal, Thread, UserId, error::Code, thread::BadThread};
+use natterjack_protocol::{Code, GroupId, Refusal, Thread, UserId, thread::BadThread};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use utoipa::IntoParams;
 

@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
     response::IntoResponse,
 };
-use natterjack_protocol::{Refusal, error::Retry};
+use natterjack_protocol::{Refusal, Retry};
 
 /// The log's clock in milliseconds, on every answer: clients mint cids in it.
 pub const NOW: HeaderName = HeaderName::from_static("natterjack-now");

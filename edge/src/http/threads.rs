@@ -1,7 +1,7 @@
 //! The list of threads over HTTP: the same as the frame `threads`, read from the leader because there is no session.
 
 use axum::{Json, extract::State};
-use natterjack_protocol::{MsgId, frame::ThreadSummary};
+use natterjack_protocol::{MsgId, client::frame::ThreadSummary};
 use serde::{Deserialize, Serialize};
 
 use super::{

@@ -12,9 +12,11 @@ use natterjack_nats::{
 };
 use natterjack_protocol::{
     GroupId, MsgId, Refusal, Thread, UserId,
-    fold::ThreadItem,
-    live::{Beat, LiveMessage},
-    rpc::{Answer, Heads, HeadsAnswer},
+    internal::{
+        live::{Beat, LiveMessage},
+        rpc::{Answer, Heads, HeadsAnswer},
+    },
+    log::fold::ThreadItem,
 };
 use rand::Rng;
 use tokio::{

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use natterjack_protocol::{Cid, MsgId, Thread, UserId, live::EventHeader};
+use natterjack_protocol::{Cid, MsgId, Thread, UserId, internal::live::EventHeader};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 

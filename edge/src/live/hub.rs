@@ -8,8 +8,8 @@ use std::{
 use bytes::Bytes;
 use natterjack_protocol::{
     GroupId, MsgId, Thread, UserId,
-    frame::ServerFrame,
-    live::{Ephemeral, EventHeader, LiveMessage},
+    client::frame::ServerFrame,
+    internal::live::{Ephemeral, EventHeader, LiveMessage},
     thread::partition_of,
 };
 use xxhash_rust::xxh3::xxh3_64;

@@ -8,11 +8,11 @@ use std::{
 
 use natterjack_protocol::{
     Body, Cid, Entry, Event, Kind, MsgId, Thread, UserId,
+    client::frame::{Page, ServerFrame},
     codec::Codec,
-    fold::{Intervals, ThreadItem},
-    frame::{Page, ServerFrame},
+    internal::live::{self, LiveMessage},
     limits,
-    live::{self, LiveMessage},
+    log::{Intervals, fold::ThreadItem},
 };
 use proptest::prelude::*;
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use natterjack_protocol::{MsgId, Thread, limits, rpc::HeadsAnswer};
+use natterjack_protocol::{MsgId, Thread, internal::rpc::HeadsAnswer, limits};
 
 use super::{hub::Slot, topic::TopicKey};
 

@@ -8,12 +8,13 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use natterjack_protocol::{
     Event, Most, MsgId, Thread, UserId,
-    chain::{self, Link},
-    close,
+    client::{close, frame::ServerFrame},
     codec::Codec,
-    fold::{ThreadItem, ends_membership},
-    frame::ServerFrame,
     limits,
+    log::{
+        chain::{self, Link},
+        fold::{ThreadItem, ends_membership},
+    },
     size::Size,
     thread::partition_of,
 };

@@ -6,10 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use natterjack_protocol::{
-    MsgId, Thread,
+    Code, MsgId, Thread,
+    client::frame::{Page, ServerFrame},
     codec::Codec,
-    error::Code,
-    frame::{Page, ServerFrame},
 };
 use serde::Serialize;
 

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use natterjack_protocol::{
     Cid, Code, MsgId, Refusal, Thread,
     cid::Age,
-    fold,
-    send_queue::{Queued, Tried},
+    client::send_queue::{Queued, Tried},
+    log::fold,
 };
 
 use crate::{

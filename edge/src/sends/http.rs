@@ -1,4 +1,4 @@
-//! Step 2 for messages that come over HTTP: the same queue as on a socket (`protocol::send_queue`), one for each device.
+//! Step 2 for messages that come over HTTP: the same queue as on a socket (`protocol::client::send_queue`), one for each device.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -6,11 +6,12 @@ use std::{
 };
 
 use natterjack_protocol::{
-    Cid, DeviceId, MsgId, Refusal, Thread, UserId,
-    error::Code,
-    frame::{Request, Send},
+    Cid, Code, DeviceId, MsgId, Refusal, Thread, UserId,
+    client::{
+        frame::{Request, Send},
+        send_queue::{Queued, SendQueue},
+    },
     limits,
-    send_queue::{Queued, SendQueue},
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;

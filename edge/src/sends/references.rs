@@ -5,11 +5,9 @@
 
 use natterjack_nats::{Log, LogRecord, TailError};
 use natterjack_protocol::{
-    Body, Entry, Most, MsgId, Refusal, Thread, Times,
-    error::Code,
-    event::EntryView,
-    fold::ThreadItem,
-    rpc::{HistoryAnswer, HistoryRequest},
+    Body, Code, Entry, Most, MsgId, Refusal, Thread, Times,
+    internal::rpc::{HistoryAnswer, HistoryRequest},
+    log::{EntryView, fold::ThreadItem},
 };
 
 use crate::{directory::unexpected, history::HistoryClient};

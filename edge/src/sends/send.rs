@@ -6,13 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use natterjack_nats::{Layout, PublishError, Publisher};
 use natterjack_protocol::{
-    Body, Cid, Entry, Kind, MsgId, Refusal, Thread, Times, UserId,
+    Body, Cid, Code, Entry, Kind, MsgId, Refusal, Thread, Times, UserId,
     cid::Age,
-    error::Code,
-    fold::{self, ThreadItem},
-    frame::Send,
+    client::frame::Send,
+    internal::rpc::{HistoryAnswer, HistoryRequest},
     limits,
-    rpc::{HistoryAnswer, HistoryRequest},
+    log::fold::{self, ThreadItem},
 };
 
 use crate::{

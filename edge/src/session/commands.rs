@@ -2,12 +2,14 @@
 
 use natterjack_nats::subjects;
 use natterjack_protocol::{
-    MsgId, Refusal, Thread, close,
-    error::Code,
-    fold,
-    frame::{ClientFrame, History, Page, Request, ServerFrame},
+    Code, MsgId, Refusal, Thread,
+    client::{
+        close,
+        frame::{ClientFrame, History, Page, Request, ServerFrame},
+    },
+    internal::live::Ephemeral,
     limits,
-    live::Ephemeral,
+    log::fold,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 

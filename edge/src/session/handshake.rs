@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use futures_util::stream::FuturesUnordered;
 use natterjack_protocol::{
-    Refusal, Token,
-    close::{self, Close},
+    Code, Refusal, Retry, Token,
+    client::{
+        close::{self, Close},
+        frame::{ClientFrame, Hello, ServerFrame, Welcome},
+        send_queue::SendQueue,
+    },
     codec::Codec,
-    error::{Code, Retry},
-    frame::{ClientFrame, Hello, ServerFrame, Welcome},
     limits,
-    send_queue::SendQueue,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Sink, Stream};
 use natterjack_protocol::{
-    close::{self, Close},
+    client::close::{self, Close},
     codec::Codec,
     limits,
 };

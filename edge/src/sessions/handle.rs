@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU16, Ordering::Relaxed},
 };
 
-use natterjack_protocol::{DeviceId, Refusal, UserId, codec::Codec, frame::ServerFrame, limits};
+use natterjack_protocol::{DeviceId, Refusal, UserId, client::frame::ServerFrame, codec::Codec, limits};
 
 use super::outbox::Outbox;
 use crate::{address::Came, members::UserState};

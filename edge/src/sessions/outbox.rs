@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use natterjack_protocol::{
-    close::{self, Close},
+    client::close::{self, Close},
     limits,
 };
 use parking_lot::Mutex;

@@ -3,10 +3,13 @@
 use natterjack_nats::subjects;
 use natterjack_protocol::{
     Body, Entry, Event, Kind, MsgId, Thread,
+    client::frame::ServerFrame,
     codec::Codec,
-    fold::{Interval, Intervals, ThreadItem, UserThreads},
-    frame::ServerFrame,
-    live::{encode_event, encode_member},
+    internal::live::{encode_event, encode_member},
+    log::{
+        Interval, Intervals,
+        fold::{ThreadItem, UserThreads},
+    },
 };
 
 use crate::{

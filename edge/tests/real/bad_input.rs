@@ -5,10 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use natterjack_protocol::{
-    Times, close,
+    Code, Times,
+    client::{
+        close,
+        frame::{ClientFrame, ServerFrame},
+    },
     codec::Codec,
-    error::Code,
-    frame::{ClientFrame, ServerFrame},
     limits,
 };
 use tokio::{

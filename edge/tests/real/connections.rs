@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use natterjack_protocol::{
-    Times, close,
+    Code, Times,
+    client::{
+        close,
+        frame::{ClientFrame, ServerFrame},
+    },
     codec::Codec,
-    error::Code,
-    frame::{ClientFrame, ServerFrame},
     limits,
 };
 use tokio::{io::AsyncWriteExt, time::timeout};

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use natterjack_protocol::{close, codec::Codec, frame::ServerFrame};
+use natterjack_protocol::{
+    client::{close, frame::ServerFrame},
+    codec::Codec,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

@@ -16,14 +16,19 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use natterjack_edge::{Config, Error, run};
 use natterjack_nats::{Buckets, Layout, Nats, Service, Tail, serve, subjects};
 use natterjack_protocol::{
-    Body, Cid, Entry, Event, Kind, Most, MsgId, Refusal, Thread, Times, Token,
-    close::Close,
+    Body, Cid, Code, Entry, Event, Kind, Most, MsgId, Refusal, Thread, Times, Token,
+    client::{
+        close::Close,
+        frame::{ClientFrame, DeviceClass, Hello, Page, Send, ServerFrame},
+    },
     codec::Codec,
-    entry::VERSION,
-    error::Code,
-    frame::{ClientFrame, DeviceClass, Hello, Page, Send, ServerFrame},
-    live::Beat,
-    rpc::{Claims, DirectoryAnswer, DirectoryRequest, Heads, HeadsAnswer, HistoryAnswer, HistoryRequest, ISSUER, LastEntry, PublicKey},
+    internal::{
+        claims::{Claims, ISSUER},
+        kv::PublicKey,
+        live::Beat,
+        rpc::{DirectoryAnswer, DirectoryRequest, Heads, HeadsAnswer, HistoryAnswer, HistoryRequest, LastEntry},
+    },
+    log::VERSION,
 };
 use natterjack_runtime::Health;
 use ring::signature::{Ed25519KeyPair, KeyPair};

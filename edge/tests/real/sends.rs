@@ -3,11 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use natterjack_protocol::{
-    Entry, Kind, Most, MsgId, Thread, close,
+    Code, Entry, Kind, Most, MsgId, Thread,
+    client::{
+        close,
+        frame::{ClientFrame, ServerFrame},
+    },
     codec::Codec,
-    error::Code,
-    fold::{Interval, Intervals, ThreadItem, UserThreads},
-    frame::{ClientFrame, ServerFrame},
+    log::{
+        Interval, Intervals,
+        fold::{ThreadItem, UserThreads},
+    },
 };
 
 use crate::{

@@ -1,7 +1,7 @@
 //! RFC 6455: what breaks it is closed with its codes, whether hello was said or not, and a goodbye is answered.
 
 use futures_util::{SinkExt, StreamExt};
-use natterjack_protocol::{close, codec::Codec, limits};
+use natterjack_protocol::{client::close, codec::Codec, limits};
 use tokio::{io::AsyncWriteExt, time::timeout};
 use tokio_tungstenite::tungstenite::{
     Message,

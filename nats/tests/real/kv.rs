@@ -63,7 +63,7 @@ async fn typed_state_and_positions() {
     assert!(!buckets.user_exists(&uid).await.unwrap());
     buckets.create_empty_threads(&uid).await.unwrap();
     let (mut threads, revision) = buckets.load_threads(&uid).await.unwrap().unwrap();
-    threads.merge(&thread("dm.a.u1"), natterjack_protocol::fold::ThreadItem { v: MsgId(7), ..Default::default() });
+    threads.merge(&thread("dm.a.u1"), natterjack_protocol::log::fold::ThreadItem { v: MsgId(7), ..Default::default() });
     buckets.cas_threads(&uid, &threads, revision).await.unwrap();
     buckets.create_empty_threads(&uid).await.unwrap();
     assert_eq!(buckets.load_threads(&uid).await.unwrap().unwrap().0, threads, "creating again takes nothing away");

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use natterjack_nats::{Buckets, EdgeLease, LeaseState, RoleLease};
-use natterjack_protocol::{Times, rpc};
+use natterjack_protocol::{Times, internal::kv::EdgeInfo};
 
 use crate::harness::{Server, eventually};
 
@@ -60,11 +60,10 @@ async fn an_edges_lease_is_held_suspect_lost_and_held_again() {
     let times = Times { edge_refresh: Duration::from_millis(300), edge_lease: Duration::from_secs(3), ..times() };
     let listen = ([127, 0, 0, 1], 8080).into();
     let (url, tls, machine, incarnation) = (Some("ws://x".into()), false, "m".into(), "i".into());
-    let value =
-        rpc::EdgeLease { v: 1, url, listen, tls, machine, incarnation, sessions: 0, draining: false, healthy: true, unheeded: None };
+    let value = EdgeInfo { v: 1, url, listen, tls, machine, incarnation, sessions: 0, draining: false, healthy: true, unheeded: None };
     let lease = EdgeLease::start(&buckets, "e1", value.clone(), &times);
     let mut state = lease.state();
-    let read = async || -> Option<rpc::EdgeLease> {
+    let read = async || -> Option<EdgeInfo> {
         let (v, _) = buckets.leases().get("edge.e1").await.ok()??;
         rmp_serde::from_slice(&v).ok()
     };
@@ -73,7 +72,7 @@ async fn an_edges_lease_is_held_suspect_lost_and_held_again() {
     };
     until(&mut state, LeaseState::Held).await;
     assert_eq!(read().await, Some(value.clone()));
-    lease.set(rpc::EdgeLease { draining: true, ..value });
+    lease.set(EdgeInfo { draining: true, ..value });
     eventually("draining shows", async || read().await.is_some_and(|v| v.draining)).await;
     s.kill();
     until(&mut state, LeaseState::Suspect).await;

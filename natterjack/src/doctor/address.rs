@@ -1,6 +1,6 @@
 //! Where clients are told to come, and whether they can.
 
-use natterjack_protocol::address::Reach;
+use natterjack_protocol::client::address::Reach;
 
 use crate::settings::Settings;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use natterjack_nats::{Buckets, Layout, LostEnds, Nats, Position, Positions, Tail, subjects};
-use natterjack_protocol::rpc::{LossesRequest, Lost};
+use natterjack_protocol::internal::rpc::{LossesRequest, Lost};
 use time::OffsetDateTime;
 
 const ASKED: Duration = Duration::from_secs(3);

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use futures_util::StreamExt;
 use natterjack_nats::{Buckets, KvError, subjects};
-use natterjack_protocol::{address::Reach, codec::Codec, rpc::EdgeLease};
+use natterjack_protocol::{client::address::Reach, codec::Codec, internal::kv::EdgeInfo};
 use natterjack_runtime::networks::any_contains;
 
 use crate::settings::Settings;
@@ -39,7 +39,7 @@ pub async fn met(buckets: &Buckets) -> Result<Vec<(String, IpAddr)>, KvError> {
     let mut leases = buckets.leases().watch(subjects::EDGE_KEYS).await?;
     let mut met = Vec::new();
     while let Ok(Some(lease)) = tokio::time::timeout(SILENCE, leases.next()).await {
-        let value = lease.value.and_then(|v| Codec::Msgpack.decode::<EdgeLease>(&v).ok());
+        let value = lease.value.and_then(|v| Codec::Msgpack.decode::<EdgeInfo>(&v).ok());
         met.retain(|(key, _)| *key != lease.key);
         met.extend(value.and_then(|v| v.unheeded).map(|peer| (lease.key, peer)));
     }

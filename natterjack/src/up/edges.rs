@@ -3,7 +3,7 @@
 use std::{net::IpAddr, process::Stdio, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use natterjack_protocol::address::Reach;
+use natterjack_protocol::client::address::Reach;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 

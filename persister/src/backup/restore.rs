@@ -9,7 +9,7 @@ use std::{
 };
 
 use natterjack_nats::{Above, Buckets, KvError, Layout, LogRecord, Nats, NatsConfig, Record, Tail, TailError, provision::ProvisionError};
-use natterjack_protocol::{MsgId, Times, UserId, event::EntryView};
+use natterjack_protocol::{MsgId, Times, UserId, log::EntryView};
 use natterjack_runtime::{Health, health::Readers};
 use tokio::time::timeout;
 

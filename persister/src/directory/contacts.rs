@@ -2,9 +2,10 @@
 
 use natterjack_nats::subjects;
 use natterjack_protocol::{
-    Code, Most, Refusal, Thread, UserId, limits,
-    live::Ephemeral,
-    rpc::{ContactChange, DirectoryAnswer},
+    Code, Most, Refusal, Thread, UserId,
+    client::http::ContactChange,
+    internal::{live::Ephemeral, rpc::DirectoryAnswer},
+    limits,
 };
 
 use super::{Directory, kv_refusal, store_refusal};

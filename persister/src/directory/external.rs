@@ -1,9 +1,6 @@
 //! Logging in with a token of somebody else: whom it is about becomes a user here at the first time, and is the same one ever after.
 
-use natterjack_protocol::{
-    Code, DeviceId, Refusal,
-    rpc::{DirectoryAnswer, Profile},
-};
+use natterjack_protocol::{Code, DeviceId, Refusal, client::http::Profile, internal::rpc::DirectoryAnswer};
 
 use super::{Directory, issuer, store_refusal, token_refusal};
 use crate::{

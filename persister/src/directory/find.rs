@@ -1,9 +1,6 @@
 //! Looking people up: by the beginning of a name, or by id.
 
-use natterjack_protocol::{
-    Refusal, UserId, limits,
-    rpc::{DirectoryAnswer, Profile},
-};
+use natterjack_protocol::{Refusal, UserId, client::http::Profile, internal::rpc::DirectoryAnswer, limits};
 
 use super::{Directory, store_refusal};
 use crate::store::accounts::{Accounts, Prefix};

@@ -7,7 +7,7 @@ use std::{
 };
 
 use natterjack_nats::{Kv, KvError, ServerTime, subjects};
-use natterjack_protocol::rpc::PublicKey;
+use natterjack_protocol::internal::kv::PublicKey;
 use parking_lot::RwLock;
 
 use super::expired::Expired;

@@ -4,11 +4,7 @@
 //! a minute, and until the next one is used, the old one gives the same next one again; afterwards it betrays that two have it, and ends
 //! the login. The same one, not another: of two that were given, one would have to be taken away from somebody.
 
-use natterjack_protocol::{
-    Code, DeviceId, Refusal, UserId,
-    rpc::{DirectoryAnswer, Tokens},
-    text,
-};
+use natterjack_protocol::{Code, DeviceId, Refusal, UserId, client::http::Tokens, internal::rpc::DirectoryAnswer, text};
 
 use super::{Directory, line::Place, password_refusal, store_refusal, token_refusal};
 use crate::{

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::try_join_all;
 use natterjack_nats::{KvError, Layout, LogReader, Record, Start, Tail};
-use natterjack_protocol::{Code, Entry, GroupId, MsgId, Refusal, Thread, UserId, fold::UserThreads};
+use natterjack_protocol::{Code, Entry, GroupId, MsgId, Refusal, Thread, UserId, log::fold::UserThreads};
 
 use super::{
     Directory, kv_refusal,
@@ -66,7 +66,7 @@ impl<S: Store + Accounts> Directory<S> {
     async fn fold_user(
         &self,
         user: &UserId,
-        archived: &[(Thread, natterjack_protocol::fold::ThreadItem)],
+        archived: &[(Thread, natterjack_protocol::log::fold::ThreadItem)],
         controls: &[Control],
     ) -> Result<UserThreads, Refusal> {
         let mut groups = BTreeMap::new();

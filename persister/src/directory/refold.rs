@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use natterjack_protocol::{
     Entry, MsgId, Thread, UserId,
-    fold::{Group, ThreadItem, UserThreads, apply_dm, apply_group, named},
+    log::fold::{Group, ThreadItem, UserThreads, apply_dm, apply_group, named},
 };
 
 /// A control entry with its place in the log.

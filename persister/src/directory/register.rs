@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use natterjack_protocol::{Code, DeviceId, Refusal, rpc::DirectoryAnswer, text};
+use natterjack_protocol::{Code, DeviceId, Refusal, internal::rpc::DirectoryAnswer, text};
 
 use super::{Directory, line::Place, password_refusal, store_refusal, token_refusal};
 use crate::{

@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use natterjack_nats::{Kv, KvError, ServerTime, subjects};
-use natterjack_protocol::{entry::VERSION, rpc::Revoked};
+use natterjack_protocol::{internal::kv::RevokedLogin, log::VERSION};
 use parking_lot::Mutex;
 use tokio::time::interval;
 
@@ -57,7 +57,7 @@ impl Revocations {
     async fn put(&self, family: &Family) -> Result<(), KvError> {
         // From now on nobody signs for this family; what was signed a moment ago lives this long, and edges may be lenient as long again.
         let until = self.time.now_ms() + self.times.access + self.times.grace.max(self.times.access) + STEP;
-        let value = Revoked { v: VERSION, user: family.user.clone(), device: family.device.clone(), until };
+        let value = RevokedLogin { v: VERSION, user: family.user.clone(), device: family.device.clone(), until };
         let value: Vec<u8> = rmp_serde::to_vec_named(&value).expect("plain values");
         self.control.put(&subjects::revoked_key(family.id.as_str()), value.into()).await?;
         metrics::counter!("natterjack_directory_revoked_total").increment(1);
@@ -107,5 +107,5 @@ impl Revocations {
 }
 
 fn until(value: &[u8]) -> Option<u64> {
-    rmp_serde::from_slice::<Revoked>(value).ok().map(|r| r.until)
+    rmp_serde::from_slice::<RevokedLogin>(value).ok().map(|r| r.until)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use natterjack_protocol::{
     Body, Kind, Most, MsgId, Thread,
-    fold::{Group, Role},
+    log::{Role, fold::Group},
     size::Size,
 };
 

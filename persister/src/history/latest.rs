@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use futures_util::{StreamExt, stream};
 use natterjack_protocol::{
-    Event, Most, MsgId, Thread, UserId, limits,
-    rpc::{Access, LastEntry},
-    size,
+    Event, Most, MsgId, Thread, UserId,
+    internal::rpc::{Access, LastEntry},
+    limits, size,
 };
 
 use super::{

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use natterjack_protocol::{Kind, MsgId, Thread, event::EntryView};
+use natterjack_protocol::{Kind, MsgId, Thread, log::EntryView};
 use tokio::{
     sync::{Mutex as AsyncMutex, OwnedMutexGuard},
     time::{Instant, timeout_at},

@@ -3,7 +3,7 @@
 //! Never a guess: what cannot be looked at makes the answer `unavailable`, not "no".
 
 use natterjack_nats::LogRecord;
-use natterjack_protocol::{Cid, Most, MsgId, Thread, UserId, entry::Entry, event::EntryView, limits, rpc::HistoryAnswer};
+use natterjack_protocol::{Cid, Entry, Most, MsgId, Thread, UserId, internal::rpc::HistoryAnswer, limits, log::EntryView};
 
 use super::{HistoryError, View};
 use crate::{

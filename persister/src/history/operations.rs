@@ -5,7 +5,10 @@ use std::collections::{HashMap, HashSet};
 
 use natterjack_protocol::{
     Kind, MsgId, UserId,
-    fold::{self, Group, Role},
+    log::{
+        Role,
+        fold::{self, Group},
+    },
 };
 
 use crate::store::Row;

@@ -1,6 +1,6 @@
 //! Cutting a page out of a thread as its reader may see it. Pure but for the reading, which is behind a seam: tests cut from a list.
 
-use natterjack_protocol::{Most, MsgId, frame::Page, limits, rpc::At};
+use natterjack_protocol::{Most, MsgId, client::frame::Page, internal::rpc::At, limits};
 
 use super::{HistoryError, chained, joined::Joined, reader::Reader};
 use crate::store::{Order, Row, Store};

@@ -3,7 +3,7 @@
 use natterjack_nats::Log;
 use natterjack_protocol::{
     Entry, MsgId, Thread, UserId,
-    fold::{Intervals, ends_membership},
+    log::{Intervals, fold::ends_membership},
 };
 
 use super::HistoryError;

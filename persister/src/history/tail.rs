@@ -4,7 +4,7 @@
 use std::ops::Deref;
 
 use natterjack_nats::{Log, LogRecord, TailError};
-use natterjack_protocol::{Kind, Most, MsgId, Thread, rpc::LastEntry, size::Size};
+use natterjack_protocol::{Kind, Most, MsgId, Thread, internal::rpc::LastEntry, size::Size};
 
 use super::{
     HistoryError, View,

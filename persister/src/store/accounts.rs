@@ -7,8 +7,9 @@ use std::future::Future;
 
 pub use natterjack_protocol::text::{Prefix, user_name_key as name_key};
 use natterjack_protocol::{
-    DeviceId, Token, UserId, limits,
-    rpc::{Contact, ContactChange, ContactState, Profile},
+    DeviceId, Token, UserId,
+    client::http::{Contact, ContactChange, ContactState, Profile},
+    limits,
 };
 
 use super::StoreError;

@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use natterjack_protocol::{
-    Body, Cid, Entry, Kind, Most, MsgId, Thread, Token, UserId,
-    fold::{Group, ThreadItem, apply_group},
-    limits,
+    Body, Cid, Entry, Kind, Most, MsgId, Thread, Token, UserId, limits,
+    log::fold::{Group, ThreadItem, apply_group},
 };
 
 use crate::{

@@ -14,8 +14,8 @@ use std::{
 use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use natterjack_protocol::{
     Cid, Kind, Most, MsgId, Thread, Token, UserId,
-    fold::{Group, ThreadItem},
-    rpc::LastEntry,
+    internal::rpc::LastEntry,
+    log::fold::{Group, ThreadItem},
 };
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};

@@ -12,8 +12,8 @@ use std::{
 
 use natterjack_protocol::{
     Cid, Most, MsgId, Thread, UserId,
-    fold::{Group, ThreadItem},
-    rpc::LastEntry,
+    internal::rpc::LastEntry,
+    log::fold::{Group, ThreadItem},
 };
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};

@@ -19,7 +19,8 @@ use natterjack_persister::{
 };
 use natterjack_protocol::{
     DeviceId, Refusal, Times, Token, UserId,
-    rpc::{DirectoryAnswer, DirectoryRequest, Tokens},
+    client::http::Tokens,
+    internal::rpc::{DirectoryAnswer, DirectoryRequest},
 };
 use natterjack_runtime::{Health, clock::wall_ms};
 use tokio::task::JoinHandle;

@@ -19,8 +19,13 @@ use natterjack_persister::{
 };
 use natterjack_protocol::{
     Code, Times, UserId,
-    live::Ephemeral,
-    rpc::{Claims, ContactChange, ContactState, DirectoryAnswer, DirectoryRequest, ISSUER, PublicKey, Tokens},
+    client::http::{ContactChange, ContactState, Tokens},
+    internal::{
+        claims::{Claims, ISSUER},
+        kv::PublicKey,
+        live::Ephemeral,
+        rpc::{DirectoryAnswer, DirectoryRequest},
+    },
 };
 use natterjack_runtime::clock::wall_ms;
 

@@ -5,8 +5,8 @@ use natterjack_nats::{Publisher, subjects};
 use natterjack_persister::store::{PartitionKey, Position, Row, Store as _, ThreadBatch};
 use natterjack_protocol::{
     Body, Cid, Code, Entry, Kind, MsgId, Thread, UserId,
-    fold::{Group, UserThreads, apply_dm, apply_group},
-    rpc::{DirectoryAnswer, DirectoryRequest},
+    internal::rpc::{DirectoryAnswer, DirectoryRequest},
+    log::fold::{Group, UserThreads, apply_dm, apply_group},
 };
 
 use crate::kit::{self, World, cheap, login};
@@ -186,7 +186,7 @@ async fn a_login_heals_a_registration_that_a_crash_cut_short() {
 /// Who is blocked cannot send a contact request either; known from the rebuilt key like from any other.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_blocked_cannot_ask() {
-    use natterjack_protocol::rpc::ContactChange;
+    use natterjack_protocol::client::http::ContactChange;
     let world = World::new(cheap()).await;
     let (a, b) = (world.user("alice").await, world.user("bob").await);
     let mut log = Log::new(&world);

@@ -9,8 +9,8 @@ use natterjack_persister::{
 };
 use natterjack_protocol::{
     Body, Entry, Event, Kind, Most, MsgId, Thread, Token,
-    fold::{self, Role},
-    rpc::At,
+    internal::rpc::At,
+    log::{Role, fold},
 };
 use natterjack_runtime::Health;
 use tokio_util::sync::CancellationToken;

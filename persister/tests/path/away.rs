@@ -4,8 +4,8 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use natterjack_protocol::{
     Body, Code, Event, Kind, MsgId, Times,
-    fold::{Interval, Intervals},
-    rpc::{Access, At, HistoryAnswer, HistoryRequest},
+    internal::rpc::{Access, At, HistoryAnswer, HistoryRequest},
+    log::{Interval, Intervals},
 };
 
 use natterjack_persister::store::Store;

@@ -8,7 +8,7 @@ use natterjack_persister::{
     backup::{self, BackupError, FolderError, Origin, RestoreError, Source},
     store::{PartitionKey, Sqlite, Store},
 };
-use natterjack_protocol::{Body, Cid, Kind, MsgId, Thread, Times, entry::Entry, fold::Role};
+use natterjack_protocol::{Body, Cid, Entry, Kind, MsgId, Thread, Times, log::Role};
 
 use super::kit::*;
 

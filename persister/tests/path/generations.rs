@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use natterjack_protocol::{
     Body, Cid, Kind, MsgId, Thread,
-    rpc::{At, HistoryRequest},
+    internal::rpc::{At, HistoryRequest},
 };
 
 use super::kit::*;
@@ -120,7 +120,9 @@ async fn read_your_acks_across_the_switch() {
         let cid = new_cid();
         let id = w.send_as(&t, "a", cid, Kind::Text, Body::text(format!("{n}"))).await;
         let request = HistoryRequest::LastEntries { threads: vec![t.clone()] };
-        assert!(matches!(w.ask(&request).await, Ok(natterjack_protocol::rpc::HistoryAnswer::LastEntries(last)) if last[0].id == id));
+        assert!(
+            matches!(w.ask(&request).await, Ok(natterjack_protocol::internal::rpc::HistoryAnswer::LastEntries(last)) if last[0].id == id)
+        );
         assert_eq!(ids(&w.page(&t, At::Newest, 1).await.events), [id]);
         assert_eq!(w.find_cid(&t, "a", cid).await, Ok(Some(id)));
         if n == 1 {

@@ -23,9 +23,12 @@ use natterjack_persister::{
 };
 use natterjack_protocol::{
     Body, Cid, Entry, Event, Kind, Most, MsgId, Refusal, Thread, Times, Token, UserId,
-    fold::{Group, Intervals, ThreadItem},
-    frame::Page,
-    rpc::{Access, At, HistoryAnswer, HistoryRequest, LastEntry},
+    client::frame::Page,
+    internal::rpc::{Access, At, HistoryAnswer, HistoryRequest, LastEntry},
+    log::{
+        Intervals,
+        fold::{Group, ThreadItem},
+    },
 };
 use natterjack_runtime::{Health, health::Readers};
 use tokio::time::{Instant, sleep};

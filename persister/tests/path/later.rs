@@ -17,9 +17,9 @@ use natterjack_persister::{
 };
 use natterjack_protocol::{
     Body, Event, Kind, Most, MsgId, Thread, UserId,
-    fold::{Intervals, Role},
-    frame::Page,
-    rpc::{Access, At, HistoryAnswer, HistoryRequest},
+    client::frame::Page,
+    internal::rpc::{Access, At, HistoryAnswer, HistoryRequest},
+    log::{Intervals, Role},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 

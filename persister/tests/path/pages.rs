@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use natterjack_protocol::{
     Body, Kind, MsgId,
-    fold::{Interval, Intervals, Role},
-    rpc::{Access, At, HistoryAnswer, HistoryRequest},
+    internal::rpc::{Access, At, HistoryAnswer, HistoryRequest},
+    log::{Interval, Intervals, Role},
 };
 use tokio::time::{Instant, sleep};
 

@@ -1,7 +1,7 @@
 //! Every answer of `history` with the largest content there is: from the archive, from the log, and from both.
 
 use futures_util::future::join_all;
-use natterjack_protocol::{Body, Event, Kind, MsgId, Thread, limits, rpc::At, size};
+use natterjack_protocol::{Body, Event, Kind, MsgId, Thread, internal::rpc::At, limits, size};
 
 use super::kit::*;
 

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use natterjack_protocol::{
     Cid, Code, Entry, MsgId,
+    client::frame::{BadFrame, ClientFrame, ServerFrame},
     codec::Codec,
-    frame::{BadFrame, ClientFrame, ServerFrame},
-    live::{Beat, Ephemeral},
+    internal::live::{Beat, Ephemeral},
 };
 use serde_json::{Value, json};
 
@@ -343,7 +343,7 @@ fn an_entry_cannot_forge_its_place() {
         forged[0] += 1;
         forged.extend_from_slice(key);
         forged.extend_from_slice(value);
-        assert!(natterjack_protocol::event::EntryView::parse(&forged).is_err(), "{key:x?}");
+        assert!(natterjack_protocol::log::EntryView::parse(&forged).is_err(), "{key:x?}");
         assert!(Entry::decode(&forged).is_err(), "{key:x?}");
     }
 }

@@ -4,9 +4,12 @@
 use std::{collections::BTreeSet, fs, time::Duration};
 
 use natterjack_protocol::{
-    Code, Times, close,
+    Code, Times,
+    client::{
+        close,
+        frame::{ClientFrame, ServerFrame},
+    },
     codec::Codec,
-    frame::{ClientFrame, ServerFrame},
     limits,
 };
 use serde_json::Value;

@@ -2,11 +2,11 @@
 
 use natterjack_protocol::{
     Code,
+    client::frame::ClientFrame,
     codec::{
         Codec,
         form::{Form, MAX_LEVELS},
     },
-    frame::ClientFrame,
 };
 
 /// A ping with one more field, unknown to everybody, of these bytes.

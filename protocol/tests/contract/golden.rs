@@ -5,10 +5,10 @@ use std::fmt::Debug;
 use bytes::Bytes;
 use natterjack_protocol::{
     Entry,
+    client::frame::{ClientFrame, ServerFrame},
     codec::Codec,
-    event::EntryView,
-    frame::{ClientFrame, ServerFrame},
-    live::{Beat, Ephemeral, EventHeader, LiveMessage},
+    internal::live::{Beat, Ephemeral, EventHeader, LiveMessage},
+    log::EntryView,
 };
 use serde::Serialize;
 
@@ -55,7 +55,7 @@ fn server_frames() {
 /// A frame type without a fixture is a frame type without a contract.
 #[test]
 fn every_frame_type_has_a_fixture() {
-    let source = include_str!("../../src/frame.rs");
+    let source = include_str!("../../src/client/frame.rs");
     for (which, direction) in [("pub enum ClientFrame {", "client"), ("pub enum ServerFrame {", "server")] {
         let at = source.find(which).unwrap();
         let body = &source[at + which.len()..at + source[at..].find("\n}").unwrap()];

@@ -14,6 +14,7 @@ mod golden;
 mod mutation;
 mod naive;
 mod once;
+mod rooms;
 mod rules;
 mod samples;
 mod scenarios;

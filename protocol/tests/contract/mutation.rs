@@ -4,11 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use natterjack_protocol::{
     Entry, Event, MsgId,
+    client::frame::{ClientFrame, ServerFrame},
     codec::{Codec, form::Form},
-    event::EntryView,
-    fold::{Group, UserThreads},
-    frame::{ClientFrame, ServerFrame},
-    live::{Beat, Ephemeral, LiveMessage},
+    internal::live::{Beat, Ephemeral, LiveMessage},
+    log::{
+        EntryView,
+        fold::{Group, UserThreads},
+    },
 };
 
 use super::{fixture::hex, naive, samples, tree};

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use natterjack_protocol::{
     Body, Cid, Kind, MsgId, Thread, Token,
+    client::frame::{ClientFrame, DeviceClass, Hello, History, Send},
     codec::Codec,
-    entry::Media,
-    fold::{HistoryFor, Role},
-    frame::{ClientFrame, DeviceClass, Hello, History, Send},
+    log::{HistoryFor, Media, Role},
 };
 
 use super::tree::Tree;

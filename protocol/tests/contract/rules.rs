@@ -4,12 +4,13 @@ use std::collections::{BTreeSet, HashSet};
 
 use bytes::Bytes;
 use natterjack_protocol::{
-    Body, Cid, Code, Entry, Kind, MsgId, Refusal, UserId, close,
-    entry::Media,
-    error::Retry,
-    fold::ThreadItem,
-    fold::{Group, Interval, Intervals, Role, Verdict, apply_group, judge_dm, judge_group, may_send},
+    Body, Cid, Code, Entry, Kind, MsgId, Refusal, Retry, UserId,
+    client::close,
     limits,
+    log::{
+        Interval, Intervals, Media, Role,
+        fold::{Group, ThreadItem, Verdict, apply_group, judge_dm, judge_group, may_send},
+    },
 };
 use proptest::prelude::*;
 
@@ -270,7 +271,7 @@ fn the_limits_fit_into_each_other() {
     let opaque = Body { data: Some(Bytes::from(vec![0; limits::CUSTOM_BYTES])), ..Body::default() };
     assert!(size(Kind::Custom, opaque) <= limits::BODY_BYTES);
     let cursors = |i: usize| (format!("dm.{:0>64}.{:x>64}", i, i).parse().unwrap(), MsgId(1 << 52));
-    let hello = natterjack_protocol::frame::Hello {
+    let hello = natterjack_protocol::client::frame::Hello {
         token: "t".repeat(2_000),
         device: user("d"),
         class: Default::default(),
@@ -278,7 +279,7 @@ fn the_limits_fit_into_each_other() {
         synced: Some("9".repeat(1_000)),
     };
     for codec in natterjack_protocol::codec::Codec::ALL {
-        let bytes = natterjack_protocol::frame::ClientFrame::Hello(hello.clone()).encode(codec).len();
+        let bytes = natterjack_protocol::client::frame::ClientFrame::Hello(hello.clone()).encode(codec).len();
         assert!(bytes <= limits::FRAME_BYTES, "{codec:?}: {bytes}");
     }
 }
@@ -321,7 +322,7 @@ fn every_code_is_complete_and_unlike_the_others() {
         assert_eq!(later, code.retry() == Retry::Later, "{code:?}: status and retry tell the same");
         assert_eq!(code.http_status() == 401, code.retry() == Retry::AfterLogin, "{code:?}");
     }
-    let source = include_str!("../../src/error.rs");
+    let source = include_str!("../../src/refusal.rs");
     let at = source.find("pub enum Code {").unwrap();
     let variants = source[at..at + source[at..].find("\n}").unwrap()]
         .lines()
@@ -343,7 +344,7 @@ fn the_close_table_is_sound() {
         assert_eq!(close::back(c.code), c.back);
     }
     assert_eq!(close::back(1006), close::Back::Backoff, "an unknown code is a lost connection");
-    let source = include_str!("../../src/close.rs");
+    let source = include_str!("../../src/client/close.rs");
     assert_eq!(source.matches(": Close = close(").count(), close::ALL.len(), "ALL is all");
 }
 

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use natterjack_protocol::{
     Body, Cid, Code, Entry, Event, Kind, MsgId, Refusal, Thread, Token, UserId,
+    client::frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame, ThreadSummary, Welcome},
     codec::Codec,
-    entry::Media,
-    event::EntryView,
-    fold::{Group, HistoryFor, Interval, Intervals, Member, Role, ThreadItem, UserThreads},
-    frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame, ThreadSummary, Welcome},
+    internal::live::{self, Beat, Ephemeral, LiveMessage},
     limits,
-    live::{self, Beat, Ephemeral, LiveMessage},
+    log::{
+        EntryView, HistoryFor, Interval, Intervals, Media, Role,
+        fold::{Group, Member, ThreadItem, UserThreads},
+    },
 };
 
 use super::fixture::Fixture;

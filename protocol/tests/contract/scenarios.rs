@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 
 use natterjack_protocol::{
-    Code,
-    close::{self, Back},
+    Code, Retry,
+    client::{
+        close::{self, Back},
+        frame::ServerFrame,
+    },
     codec::Codec,
-    error::Retry,
-    frame::ServerFrame,
 };
 use serde_json::Value;
 

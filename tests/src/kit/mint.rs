@@ -7,8 +7,12 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use natterjack_nats::{Buckets, Layout, Nats};
 use natterjack_protocol::{
     DeviceId, Token, UserId,
+    client::http::Tokens,
     codec::Codec,
-    rpc::{Claims, ISSUER, PublicKey, Tokens},
+    internal::{
+        claims::{Claims, ISSUER},
+        kv::PublicKey,
+    },
 };
 use ring::{
     rand::SystemRandom,

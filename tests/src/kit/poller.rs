@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use natterjack_protocol::{
     Event, MsgId, Refusal, Thread,
+    client::frame::{Page, ServerFrame},
     codec::Codec,
-    frame::{Page, ServerFrame},
 };
 use serde_json::{Value, json};
 

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use futures_util::{SinkExt, StreamExt};
 use natterjack_protocol::{
     Body, Cid, Kind, MsgId, Refusal, Thread,
+    client::frame::{ClientFrame, DeviceClass, Hello, Send, ServerFrame, Welcome},
     codec::Codec,
-    frame::{ClientFrame, DeviceClass, Hello, Send, ServerFrame, Welcome},
 };
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::ClientConfig;

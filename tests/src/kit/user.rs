@@ -1,7 +1,7 @@
 //! A user of a cluster under test.
 
 use natterjack_client::{Builder, Client};
-use natterjack_protocol::{Thread, UserId, rpc::Tokens};
+use natterjack_protocol::{Thread, UserId, client::http::Tokens};
 use serde_json::json;
 
 use super::cluster::Cluster;

@@ -8,11 +8,12 @@ use std::{
 };
 
 use natterjack_protocol::{
-    Cid, Event, MsgId, Refusal, Thread,
-    close::{self, Back},
+    Cid, Event, MsgId, Refusal, Retry, Thread,
+    client::{
+        close::{self, Back},
+        frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame},
+    },
     codec::Codec,
-    error::Retry,
-    frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame},
 };
 use serde_json::json;
 use tokio::{

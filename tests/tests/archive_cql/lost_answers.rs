@@ -2,10 +2,9 @@
 //! such an archive gives.
 
 use natterjack_protocol::{
-    Body, Cid, Kind, MsgId, Thread,
+    Body, Cid, Code, Kind, MsgId, Thread,
+    client::frame::{ClientFrame, Send, ServerFrame},
     codec::Codec,
-    error::Code,
-    frame::{ClientFrame, Send, ServerFrame},
     limits,
 };
 use natterjack_tests::kit::{Cassandra, RawWs, User, eventually};

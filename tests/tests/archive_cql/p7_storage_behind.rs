@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use natterjack_protocol::{MsgId, codec::Codec, error::Code};
+use natterjack_protocol::{Code, MsgId, codec::Codec};
 use natterjack_tests::kit::{Cluster, ClusterSpec, eventually};
 use serde_json::json;
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use natterjack_protocol::error::Code;
+use natterjack_protocol::Code;
 use natterjack_tests::kit::{Cassandra, Flow, Side, eventually};
 
 use super::common::Chat;

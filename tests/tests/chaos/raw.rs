@@ -8,10 +8,9 @@ use std::{
 };
 
 use natterjack_protocol::{
-    Body, Cid, Event, Kind, MsgId, Thread,
+    Body, Cid, Code, Event, Kind, MsgId, Retry, Thread,
+    client::frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame},
     codec::Codec,
-    error::{Code, Retry},
-    frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame},
 };
 use natterjack_tests::kit::{RawWs, Received, User, mint::now_ms};
 use tokio::{

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use natterjack_protocol::{Thread, codec::Codec, frame::Page};
+use natterjack_protocol::{Thread, client::frame::Page, codec::Codec};
 use natterjack_tests::kit::{Api, Cluster, ClusterSpec, User, eventually, patience, within};
 use reqwest::Method;
 use serde_json::json;

@@ -82,7 +82,7 @@ impl Sdk {
                 if let Some(text) = sent.get(&local) {
                     self.record.with_attempt(text, |a| a.refused = true);
                 }
-                if refusal.code != natterjack_protocol::error::Code::NotMember {
+                if refusal.code != natterjack_protocol::Code::NotMember {
                     self.record.complain(self.reader, format!("refused: {refusal:?}"));
                 }
             }

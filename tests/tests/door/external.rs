@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Instant};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures_util::future::join_all;
 use natterjack_client::{Client, ConnectError, OutboxStore};
-use natterjack_protocol::rpc::Tokens;
+use natterjack_protocol::client::http::Tokens;
 use natterjack_tests::kit::{
     Cluster, ClusterSpec, Issuer, LossyEdge, eventually,
     issuer::{Key, Mood, claims},

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use natterjack_protocol::{Code, rpc::Tokens};
+use natterjack_protocol::{Code, client::http::Tokens};
 use natterjack_tests::kit::{Cluster, ClusterSpec, binary, eventually};
 use serde_json::json;
 

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use natterjack_protocol::{
     Code,
+    client::frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
     codec::Codec,
-    frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
 };
 use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, eventually};
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use natterjack_client::Event;
-use natterjack_protocol::{Body, Code, Kind, MsgId, Thread, codec::Codec, frame::ServerFrame};
+use natterjack_protocol::{Body, Code, Kind, MsgId, Thread, client::frame::ServerFrame, codec::Codec};
 use natterjack_tests::kit::{Cluster, ClusterSpec, Poller, User, eventually, patience, within};
 use reqwest::Method;
 use serde_json::json;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use natterjack_protocol::{
+    client::frame::{ClientFrame, DeviceClass, Hello},
     codec::Codec,
-    frame::{ClientFrame, DeviceClass, Hello},
 };
 use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, User, eventually, patience};
 use serde_json::json;

@@ -4,8 +4,12 @@ use natterjack_nats::{Buckets, Layout};
 use natterjack_protocol::{
     MsgId, Thread, Token,
     codec::Codec,
-    fold::{Intervals, ThreadItem, UserThreads},
-    limits, size,
+    limits,
+    log::{
+        Intervals,
+        fold::{ThreadItem, UserThreads},
+    },
+    size,
 };
 use natterjack_tests::kit::{Cluster, User, eventually};
 use serde_json::json;

@@ -29,7 +29,7 @@ async fn proxies_lose_and_break_what_they_are_told_to() {
     through.hello(&users[0]).await;
     assert_eq!(proxy.open(), 1);
     proxy.set(Side::FromServer, Flow::Stall);
-    through.send(&natterjack_protocol::frame::ClientFrame::Ping).await;
+    through.send(&natterjack_protocol::client::frame::ClientFrame::Ping).await;
     assert!(tokio::time::timeout(Duration::from_millis(300), through.next()).await.is_err(), "nothing comes through a stall");
     proxy.pass();
     assert!(matches!(through.next().await, Received::Frame(_)), "and then it does");
@@ -47,7 +47,7 @@ async fn a_frozen_edge_answers_after_it_is_woken() {
     cluster.edge(0).stop();
     // What it said before (that its way to the log is open, say) is on its way.
     while tokio::time::timeout(Duration::from_millis(300), ws.next()).await.is_ok() {}
-    ws.send(&natterjack_protocol::frame::ClientFrame::Ping).await;
+    ws.send(&natterjack_protocol::client::frame::ClientFrame::Ping).await;
     assert!(tokio::time::timeout(Duration::from_millis(300), ws.next()).await.is_err());
     cluster.edge(0).cont();
     ws.send_text(&thread, "still here").await.unwrap();

@@ -8,11 +8,10 @@ use std::{
 
 use natterjack_client::{Event, OutboxStore};
 use natterjack_protocol::{
-    Kind, MsgId, Thread,
+    Code, Kind, MsgId, Thread,
+    client::frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
     codec::Codec,
-    error::Code,
-    fold::Role,
-    frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
+    log::Role,
 };
 use natterjack_tests::kit::{Cluster, ClusterSpec, Poller, RawWs, User, eventually, next_event};
 use serde_json::{Value, json};

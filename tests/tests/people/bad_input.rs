@@ -4,11 +4,12 @@ use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt, future::join_all, stream};
 use natterjack_protocol::{
-    Body, Cid, Kind, MsgId, Refusal, Thread,
-    close::{self, Back, Close},
+    Body, Cid, Code, Kind, MsgId, Refusal, Thread,
+    client::{
+        close::{self, Back, Close},
+        frame::{ClientFrame, DeviceClass, Hello, Send, ServerFrame},
+    },
     codec::Codec,
-    error::Code,
-    frame::{ClientFrame, DeviceClass, Hello, Send, ServerFrame},
     limits,
 };
 use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, User, within};
@@ -235,7 +236,7 @@ async fn strange_threads(ws: &mut RawWs, users: &[User]) {
     for thread in [&other, &nowhere] {
         assert_eq!(ws.send_text(thread, BODY).await.unwrap_err().code, Code::NotMember);
         let r = ws.request();
-        let history = natterjack_protocol::frame::History { r, thread: Some(thread.clone()), ..Default::default() };
+        let history = natterjack_protocol::client::frame::History { r, thread: Some(thread.clone()), ..Default::default() };
         ws.send(&ClientFrame::History(history)).await;
         let (to, refusal) = error(ws).await;
         assert_eq!((to, refusal.code), (Some(r), Code::NotMember));

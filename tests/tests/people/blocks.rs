@@ -2,10 +2,9 @@
 
 use natterjack_client::Event;
 use natterjack_protocol::{
-    Kind, Thread,
+    Code, Kind, Thread,
+    client::frame::{ClientFrame, ServerFrame},
     codec::Codec,
-    error::Code,
-    frame::{ClientFrame, ServerFrame},
 };
 use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, User, eventually, next_event, within};
 use serde_json::json;
@@ -104,7 +103,7 @@ async fn who_is_blocked_cannot_write_and_never_sees_the_block() {
     paged.send_text(&dm, "end").await.unwrap();
     let mut fresh = RawWs::connect(cluster.edge_addr(1), Codec::Msgpack).await;
     let bob4 = bob.log_in(&cluster, 1).await;
-    let token = natterjack_protocol::frame::Hello {
+    let token = natterjack_protocol::client::frame::Hello {
         token: bob4.tokens.access.clone(),
         device: bob4.tokens.device.clone(),
         class: Default::default(),

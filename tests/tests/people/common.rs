@@ -7,11 +7,10 @@ use std::{
 
 use natterjack_nats::{Buckets, Layout, Nats, Positions, Tail, subjects};
 use natterjack_protocol::{
-    Event, GroupId, Kind, MsgId, Thread, UserId,
-    error::{Code, Retry},
-    fold::{Group, Role},
-    frame::{Page, ServerFrame},
-    rpc::{DirectoryAnswer, DirectoryRequest},
+    Code, Event, GroupId, Kind, MsgId, Retry, Thread, UserId,
+    client::frame::{Page, ServerFrame},
+    internal::rpc::{DirectoryAnswer, DirectoryRequest},
+    log::{Role, fold::Group},
 };
 use natterjack_tests::kit::{Api, Cluster, RawWs, Received, User, eventually};
 use serde_json::{Value, json};

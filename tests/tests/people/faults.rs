@@ -8,10 +8,9 @@ use std::{
 use futures_util::future::join_all;
 use natterjack_client::{Client, Event, Events};
 use natterjack_protocol::{
-    Cid, Kind, MsgId, Thread,
+    Cid, Code, Kind, MsgId, Thread,
+    client::frame::{ClientFrame, DeviceClass, Hello, History, ServerFrame},
     codec::Codec,
-    error::Code,
-    frame::{ClientFrame, DeviceClass, Hello, History, ServerFrame},
 };
 use natterjack_tests::kit::{Api, Cluster, ClusterSpec, Process, RawWs, Received, User, eventually, next_event, within};
 use serde_json::json;

@@ -5,11 +5,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use natterjack_client::Event;
 use natterjack_protocol::{
-    Event as Message, Kind, MsgId, Thread,
+    Code, Event as Message, Kind, MsgId, Thread,
+    client::frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
     codec::Codec,
-    error::Code,
-    fold::Role,
-    frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
+    log::Role,
 };
 use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, Received, User, eventually, next_event, within};
 use serde_json::{Value, json};
@@ -271,8 +270,12 @@ async fn joined_until(ws: &mut RawWs, group: &Thread, last: &str) -> (Vec<Messag
                 while !prev.is_none() {
                     let first = older[0].id;
                     let r = ws.request();
-                    let history =
-                        natterjack_protocol::frame::History { r, thread: Some(group.clone()), before: Some(first), ..Default::default() };
+                    let history = natterjack_protocol::client::frame::History {
+                        r,
+                        thread: Some(group.clone()),
+                        before: Some(first),
+                        ..Default::default()
+                    };
                     ws.send(&ClientFrame::History(history)).await;
                     // Live events go on meanwhile.
                     let mut meanwhile = Vec::new();
@@ -349,7 +352,7 @@ async fn who_writes_at_the_moment_of_joining_is_listening_too() {
                 0 => new.send_text(&group, "here I am").await.map(drop).map_err(|e| e.message),
                 _ => {
                     let r = new.request();
-                    let history = natterjack_protocol::frame::History { r, thread: Some(group.clone()), ..Default::default() };
+                    let history = natterjack_protocol::client::frame::History { r, thread: Some(group.clone()), ..Default::default() };
                     new.send(&ClientFrame::History(history)).await;
                     new.until("an answer", |f| match f {
                         ServerFrame::Page(p) if p.r == Some(r) => Some(Ok(())),

@@ -2,7 +2,7 @@
 //! `archive_cql`.
 
 use natterjack_client::Event;
-use natterjack_protocol::rpc::Tokens;
+use natterjack_protocol::client::http::Tokens;
 use natterjack_tests::kit::{Cluster, ClusterSpec, Flow, Side, User, eventually, next_event};
 
 use super::{

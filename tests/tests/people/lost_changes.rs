@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
-use natterjack_protocol::{Cid, Kind, Most, MsgId, Thread, error::Code, fold::Role, rpc::Tokens};
+use natterjack_protocol::{Cid, Code, Kind, Most, MsgId, Thread, client::http::Tokens, log::Role};
 use natterjack_tests::kit::{Api, Cluster, ClusterSpec, LossyEdge, User, eventually, mint::now_ms};
 use reqwest::Method;
 use serde_json::{Value, json};

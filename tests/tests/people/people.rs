@@ -3,11 +3,13 @@
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use natterjack_client::Event;
 use natterjack_protocol::{
-    Token,
+    Code, Token,
+    client::{
+        frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
+        http::Tokens,
+    },
     codec::Codec,
-    error::Code,
-    frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
-    rpc::{Claims, ISSUER, Tokens},
+    internal::claims::{Claims, ISSUER},
 };
 use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, User, mint::Mint, mint::now_ms, next_event};
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use natterjack_protocol::{codec::Codec, error::Code, rpc::Tokens};
+use natterjack_protocol::{Code, client::http::Tokens, codec::Codec};
 use natterjack_tests::kit::{Cluster, ClusterSpec, LossyEdge, User, eventually, patience};
 use reqwest::Method;
 use serde_json::json;

@@ -2,11 +2,10 @@
 
 use bytes::Bytes;
 use natterjack_protocol::{
-    Body, Cid, Kind, MsgId, Refusal, Thread,
+    Body, Cid, Code, Kind, MsgId, Refusal, Thread,
+    client::frame::{ClientFrame, Send, ServerFrame},
     codec::Codec,
-    entry::Media,
-    error::Code,
-    frame::{ClientFrame, Send, ServerFrame},
+    log::Media,
 };
 use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, User, witness::until_the_direct_path_is_open};
 use serde_json::{Value, json};

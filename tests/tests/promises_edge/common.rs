@@ -8,10 +8,9 @@ use std::{
 
 use natterjack_nats::{Layout, Nats, Tail};
 use natterjack_protocol::{
-    Cid, Event, Most, MsgId, Refusal, Thread,
+    Cid, Event, Most, MsgId, Refusal, Retry, Thread,
+    client::frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
     codec::Codec,
-    error::Retry,
-    frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
 };
 pub use natterjack_tests::kit::witness::heavy;
 use natterjack_tests::kit::{Api, Cluster, RawWs, Received, User, eventually, mint::now_ms, patience, witness::Writer};

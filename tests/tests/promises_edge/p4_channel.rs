@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use natterjack_protocol::{
     Cid, MsgId, Thread,
+    client::frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
     codec::Codec,
-    frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
 };
 use natterjack_tests::kit::{
     Cluster, ClusterSpec, RawWs, Received, User, eventually,

@@ -6,8 +6,10 @@ use natterjack_nats::subjects;
 use natterjack_protocol::{
     Thread,
     codec::Codec,
-    live::LiveMessage,
-    rpc::{Heads, HeadsAnswer},
+    internal::{
+        live::LiveMessage,
+        rpc::{Heads, HeadsAnswer},
+    },
 };
 use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, User, eventually, next_event};
 

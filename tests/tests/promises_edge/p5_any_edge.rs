@@ -8,9 +8,9 @@ use std::{
 use natterjack_client::{Events, OutboxStore};
 use natterjack_protocol::{
     Body, Kind, MsgId, Thread,
+    client::frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame},
     codec::Codec,
-    frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame},
-    rpc::{Heads, HeadsAnswer},
+    internal::rpc::{Heads, HeadsAnswer},
 };
 use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, User, eventually, next_event, within};
 use tokio::time::sleep;

@@ -11,8 +11,8 @@ use futures_util::future::join_all;
 use natterjack_client::Event;
 use natterjack_protocol::{
     Body, Kind, MsgId, Thread,
+    client::frame::{ClientFrame, DeviceClass, Hello, History, Page, Request, Send, ServerFrame},
     codec::Codec,
-    frame::{ClientFrame, DeviceClass, Hello, History, Page, Request, Send, ServerFrame},
     limits,
 };
 use natterjack_tests::kit::{Cassandra, Cluster, ClusterSpec, Flow, Proxy, RawWs, Received, Side, User, within};

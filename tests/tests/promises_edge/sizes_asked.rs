@@ -10,7 +10,7 @@ use std::{
 use futures_util::future::join_all;
 use natterjack_protocol::{
     Event, MsgId, Thread,
-    frame::{ClientFrame, History, Page, ServerFrame},
+    client::frame::{ClientFrame, History, Page, ServerFrame},
     limits, size,
 };
 use natterjack_tests::kit::{Api, Cluster, Poller, Proxy, User, within};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use natterjack_protocol::{Thread, codec::Codec, frame::ServerFrame};
+use natterjack_protocol::{Thread, client::frame::ServerFrame, codec::Codec};
 use natterjack_tests::kit::{
     Cluster, ClusterSpec, User, binary, eventually,
     witness::{page, sum_of},

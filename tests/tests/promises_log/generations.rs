@@ -7,7 +7,7 @@ use std::{
 };
 
 use natterjack_nats::{Layout, Tail, subjects};
-use natterjack_protocol::{Cid, MsgId, Thread, codec::Codec, error::Retry};
+use natterjack_protocol::{Cid, MsgId, Retry, Thread, codec::Codec};
 use natterjack_tests::kit::{Cassandra, Cluster, ClusterSpec, Flow, RawWs, Side, User, eventually, mint::now_ms};
 use reqwest::Method;
 use serde_json::json;
@@ -144,7 +144,7 @@ async fn the_log_goes_on_with_others(spec: ClusterSpec) {
         let sends: Vec<(Thread, Cid, String)> =
             (1..=6).map(|n| (if n % 2 == 0 { held.dm(still) } else { team.clone() }, cid(), format!("w9-{n}"))).collect();
         for (thread, cid, text) in &sends {
-            let frame = natterjack_protocol::frame::Send {
+            let frame = natterjack_protocol::client::frame::Send {
                 r: ws.request(),
                 cid: *cid,
                 thread: thread.clone(),
@@ -152,7 +152,7 @@ async fn the_log_goes_on_with_others(spec: ClusterSpec) {
                 body: natterjack_protocol::Body::text(text.clone()),
                 behind: None,
             };
-            ws.send(&natterjack_protocol::frame::ClientFrame::Send(frame)).await;
+            ws.send(&natterjack_protocol::client::frame::ClientFrame::Send(frame)).await;
         }
         sleep(Duration::from_millis(300)).await;
         cluster.edge(2).stop();

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, time::Duration};
 use natterjack_nats::{Buckets, Layout, Positions, RoleLease};
 use natterjack_protocol::{
     Body, Event, Kind, MsgId, Refusal, Thread, Times,
+    client::frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame},
     codec::Codec,
-    frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame},
     limits,
 };
 use natterjack_tests::kit::{Cassandra, Cluster, ClusterSpec, RawWs, Received, User, eventually};

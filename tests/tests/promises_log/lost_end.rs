@@ -8,7 +8,7 @@ use std::{
 };
 
 use natterjack_nats::{Buckets, Layout, Positions, subjects};
-use natterjack_protocol::{Cid, Event, Kind, MsgId, Thread, codec::Codec, frame::History};
+use natterjack_protocol::{Cid, Event, Kind, MsgId, Thread, client::frame::History, codec::Codec};
 use natterjack_tests::kit::{
     Api, Cassandra, Cluster, ClusterSpec, User, eventually,
     mint::now_ms,

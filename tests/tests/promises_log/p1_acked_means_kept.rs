@@ -11,8 +11,8 @@ use std::{
 
 use natterjack_protocol::{
     Event, MsgId, Thread,
+    client::frame::{History, Page},
     codec::Codec,
-    frame::{History, Page},
 };
 use natterjack_tests::kit::{Api, Cluster, ClusterSpec, User, eventually};
 use rand::seq::IndexedRandom;

@@ -8,7 +8,7 @@ use std::{
 
 use natterjack_client::{Client, Event, Events, OutboxStore};
 use natterjack_nats::{Layout, Tail, subjects};
-use natterjack_protocol::{Body, Cid, Code, Entry, Kind, MsgId, Thread, Times, codec::Codec, frame::History};
+use natterjack_protocol::{Body, Cid, Code, Entry, Kind, MsgId, Thread, Times, client::frame::History, codec::Codec};
 use natterjack_tests::kit::{Cluster, ClusterSpec, User, eventually, patience};
 use reqwest::Method;
 use tokio::time::sleep;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use natterjack_nats::Layout;
-use natterjack_protocol::{Cid, MsgId, Thread, codec::Codec, error::Retry};
+use natterjack_protocol::{Cid, MsgId, Retry, Thread, codec::Codec};
 use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, User, eventually, mint::now_ms, patience};
 use tokio::{sync::watch, task::JoinSet};
 

@@ -5,8 +5,8 @@ use std::{collections::HashMap, time::Duration};
 
 use natterjack_protocol::{
     Body, Cid, Code, Kind, MsgId, Refusal, Thread,
+    client::frame::{ClientFrame, Send, ServerFrame},
     codec::Codec,
-    frame::{ClientFrame, Send, ServerFrame},
 };
 use natterjack_tests::kit::{
     Cluster, ClusterSpec, RawWs,

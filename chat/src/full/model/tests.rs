@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyModifiers};
-use natterjack_client::protocol::{Refusal, frame::ThreadSummary};
+use natterjack_client::protocol::{Refusal, client::frame::ThreadSummary};
 
 use super::*;
 use crate::full::testing::{Chat, dm, event, page, user};

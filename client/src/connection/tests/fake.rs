@@ -11,10 +11,12 @@ use std::{
 use futures_util::{SinkExt, StreamExt};
 use natterjack_protocol::{
     Token,
-    close::Close,
+    client::{
+        close::Close,
+        frame::{ClientFrame, Hello, ServerFrame, Welcome},
+        http::Tokens,
+    },
     codec::Codec,
-    frame::{ClientFrame, Hello, ServerFrame, Welcome},
-    rpc::Tokens,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -9,9 +9,11 @@ use std::{
 
 use natterjack_protocol::{
     Cid,
-    close::{Back, Close},
+    client::{
+        close::{Back, Close},
+        frame::{ClientFrame, Send, ServerFrame},
+    },
     codec::Codec,
-    frame::{ClientFrame, Send, ServerFrame},
 };
 use serde::Deserialize;
 use serde_json::Value;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use natterjack_protocol::error::{Code, Retry};
+use natterjack_protocol::{Code, Retry};
 use serde_json::{Map, Value, json};
 
 /// Named by an operation's `extensions`, and taken out here.

@@ -26,7 +26,7 @@ pub struct Refusal {
     pub thread: Option<Thread>,
 }
 
-/// The codes are `natterjack_protocol::error::Code`; which of them an operation may answer stands at its statuses.
+/// The codes are `natterjack_protocol::Code`; which of them an operation may answer stands at its statuses.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[schema(pattern = "^[a-z_]+$", example = "unavailable")]
 pub struct Code(String);

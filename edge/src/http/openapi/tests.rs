@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use natterjack_protocol::error::Code;
+use natterjack_protocol::Code;
 use serde_json::Value;
 
 use super::*;

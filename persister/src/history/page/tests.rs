@@ -2,7 +2,7 @@
 
 use natterjack_protocol::{
     Body, Kind,
-    fold::{Interval, Intervals},
+    log::{Interval, Intervals},
 };
 
 use super::*;

@@ -2,7 +2,7 @@
 
 use natterjack_protocol::{
     Token, UserId,
-    rpc::{ContactChange, ContactState, Profile},
+    client::http::{ContactChange, ContactState, Profile},
 };
 
 use super::*;

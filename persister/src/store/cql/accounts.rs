@@ -2,7 +2,7 @@
 
 use natterjack_protocol::{
     DeviceId, UserId,
-    rpc::{Contact, ContactChange, Profile},
+    client::http::{Contact, ContactChange, Profile},
 };
 
 use super::Cql;

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use natterjack_protocol::{MsgId, rpc::LastEntry};
+use natterjack_protocol::{MsgId, internal::rpc::LastEntry};
 use scylla::statement::prepared::PreparedStatement;
 
 use super::{config::Buckets as Limits, int, session::Requests, uint};

@@ -6,7 +6,7 @@
 
 use natterjack_protocol::{
     UserId,
-    rpc::{Contact, ContactChange, ContactState, Profile},
+    client::http::{Contact, ContactChange, ContactState, Profile},
 };
 use scylla::statement::prepared::PreparedStatement;
 

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use natterjack_protocol::{Body, Cid, Kind, Most, MsgId, Thread, Token, UserId, rpc::LastEntry};
+use natterjack_protocol::{Body, Cid, Kind, Most, MsgId, Thread, Token, UserId, internal::rpc::LastEntry};
 use scylla::{statement::prepared::PreparedStatement, value::MaybeUnset};
 use uuid::Uuid;
 

@@ -1,13 +1,13 @@
 //! The tables `threads` (last id and time, how far its buckets are, state of a group) and `user_threads` (each user's item): the fold of
-//! the log's control entries, as `archive` made it with the rules of `protocol::fold`.
+//! the log's control entries, as `archive` made it with the rules of `protocol::log::fold`.
 //!
 //! Every column is written with the id it stands for as its timestamp, so an older state never replaces a newer one.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use natterjack_protocol::{
     MsgId, Thread, UserId,
-    fold::{Group, ThreadItem},
-    rpc::LastEntry,
+    internal::rpc::LastEntry,
+    log::fold::{Group, ThreadItem},
 };
 use scylla::statement::prepared::PreparedStatement;
 use serde::{Serialize, de::DeserializeOwned};

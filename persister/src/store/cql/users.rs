@@ -9,7 +9,7 @@
 //! which says that it is whole. Whoever finds it half made goes on under the same id. Its name has no secret, so no password fits it.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use natterjack_protocol::{UserId, rpc::Profile};
+use natterjack_protocol::{UserId, client::http::Profile};
 use scylla::statement::prepared::PreparedStatement;
 
 use super::{int, session::Requests, token, uint};

@@ -2,7 +2,7 @@
 
 use natterjack_protocol::{
     DeviceId, UserId,
-    rpc::{Contact, ContactChange, Profile},
+    client::http::{Contact, ContactChange, Profile},
 };
 
 use super::{Sqlite, contacts, refresh_tokens, users};
@@ -104,7 +104,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_list_of_contacts_refuses_the_next_one() {
-        use natterjack_protocol::{limits, rpc::ContactState};
+        use natterjack_protocol::{client::http::ContactState, limits};
         let dir = tempfile::tempdir().unwrap();
         let db = Sqlite::open(dir.path().join("n.db")).await.unwrap();
         db.write(|tx| {

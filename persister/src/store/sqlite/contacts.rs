@@ -2,7 +2,7 @@
 
 use natterjack_protocol::{
     UserId,
-    rpc::{Contact, ContactChange, ContactState},
+    client::http::{Contact, ContactChange, ContactState},
 };
 use rusqlite::{Connection, OptionalExtension, Transaction, params, types::Type};
 

@@ -4,7 +4,7 @@
 //! target, whichever of the two came first, and the rule of `overlay` decides what that makes of it.
 
 use bytes::Bytes;
-use natterjack_protocol::{Body, Cid, Kind, Most, MsgId, Thread, Token, UserId, rpc::LastEntry, size::Size};
+use natterjack_protocol::{Body, Cid, Kind, Most, MsgId, Thread, Token, UserId, internal::rpc::LastEntry, size::Size};
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, params};
 
 use super::{bad_column, int, threads, uint};

@@ -1,10 +1,10 @@
 //! The tables `threads` (last id and time, state of a group) and `thread_members` (each user's item): the fold of the log's control
-//! entries, as `archive` made it with the rules of `protocol::fold`.
+//! entries, as `archive` made it with the rules of `protocol::log::fold`.
 
 use natterjack_protocol::{
     MsgId, Thread, UserId,
-    fold::{Group, ThreadItem},
-    rpc::LastEntry,
+    internal::rpc::LastEntry,
+    log::fold::{Group, ThreadItem},
 };
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::{Serialize, de::DeserializeOwned};

@@ -1,6 +1,6 @@
 //! Tables `users` and `logins`. `name_key` is unique: of many registrations of a name exactly one commits.
 
-use natterjack_protocol::{UserId, rpc::Profile};
+use natterjack_protocol::{UserId, client::http::Profile};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{bad_column, int, uint};

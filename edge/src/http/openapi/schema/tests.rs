@@ -1,4 +1,8 @@
-use natterjack_protocol::{self as p, Cid as RealCid, MsgId as RealId, Token, frame, limits, rpc};
+use natterjack_protocol::{
+    self as p, Cid as RealCid, MsgId as RealId, Token,
+    client::{frame, http},
+    limits,
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use utoipa::PartialSchema;
@@ -26,7 +30,7 @@ fn id(s: &str) -> Token {
 }
 
 fn event() -> p::Event {
-    let media = p::entry::Media {
+    let media = p::log::Media {
         url: "u".into(),
         mime: "m".into(),
         size: Some(1),
@@ -45,8 +49,8 @@ fn event() -> p::Event {
         remove: true,
         users: vec![id("u")],
         name: Some("n".into()),
-        role: Some(p::fold::Role::Admin),
-        history: Some(p::fold::HistoryFor::Everything),
+        role: Some(p::log::Role::Admin),
+        history: Some(p::log::HistoryFor::Everything),
     };
     let (thread, cid) = ("dm.a.b".parse().unwrap(), RealCid::mint(1, [0; 10]));
     p::Event { thread, id: RealId(2), prev: RealId(1), ts: 1, from: id("a"), cid, kind: p::Kind::Text, body }
@@ -64,22 +68,22 @@ fn the_descriptions_are_those_of_the_real_types() {
         more: true,
         holes: vec![(RealId(1), RealId(2))],
     };
-    let interval = |s, u: Option<u64>| p::fold::Interval { since: RealId(s), until: u.map(RealId) };
+    let interval = |s, u: Option<u64>| p::log::Interval { since: RealId(s), until: u.map(RealId) };
     holds::<Event>(&event);
     holds::<Page>(&page);
     holds::<Refusal>(&refusal);
     holds::<ThreadSummary>(&frame::ThreadSummary {
         thread: event.thread.clone(),
         name: Some("n".into()),
-        role: Some(p::fold::Role::Owner),
+        role: Some(p::log::Role::Owner),
         open: true,
         last: Some(event.clone()),
     });
-    let tokens = rpc::Tokens { user: id("u"), name: "n".into(), device: id("d"), access: "a".into(), expires_in: 1, refresh: "r".into() };
+    let tokens = http::Tokens { user: id("u"), name: "n".into(), device: id("d"), access: "a".into(), expires_in: 1, refresh: "r".into() };
     holds::<Tokens>(&tokens);
-    holds::<Profile>(&rpc::Profile { user: id("u"), name: "n".into() });
-    holds::<Contact>(&rpc::Contact { user: id("u"), name: "n".into(), state: rpc::ContactState::Asked });
-    for change in [rpc::ContactChange::Request, rpc::ContactChange::Accept, rpc::ContactChange::Remove] {
+    holds::<Profile>(&http::Profile { user: id("u"), name: "n".into() });
+    holds::<Contact>(&http::Contact { user: id("u"), name: "n".into(), state: http::ContactState::Asked });
+    for change in [http::ContactChange::Request, http::ContactChange::Accept, http::ContactChange::Remove] {
         holds::<ContactChange>(&change);
     }
     holds::<Polled>(&crate::long_poll::answer::PollAnswer {
@@ -90,8 +94,8 @@ fn the_descriptions_are_those_of_the_real_types() {
                 thread: event.thread.clone(),
                 id: RealId(1),
                 open: true,
-                role: Some(p::fold::Role::Member),
-                intervals: p::fold::Intervals(vec![interval(1, Some(2)), interval(3, None)]),
+                role: Some(p::log::Role::Member),
+                intervals: p::log::Intervals(vec![interval(1, Some(2)), interval(3, None)]),
             },
             frame::ServerFrame::Error { r: None, refusal },
             frame::ServerFrame::Contacts,

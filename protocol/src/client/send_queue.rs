@@ -4,14 +4,14 @@
 //! swap two. Nothing that hangs on a refused message is stored before that one has come again, or its sender has let go of it. Pure, and here
 //! so that both halves are tested against each other.
 //!
-//! [ADR 10]: ../../docs/adr/0010-order-under-refusals.md
+//! [ADR 10]: ../../../docs/adr/0010-order-under-refusals.md
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::{
     Cid, Refusal, Thread,
-    error::{Code, Retry},
-    frame::Send,
+    client::frame::Send,
+    refusal::{Code, Retry},
 };
 
 /// Threads without anything under way that are remembered. Beyond it all of them are forgotten: what then names a message before it is

@@ -1,128 +1,15 @@
-//! What the log holds (steps 2 and 3): one entry per message, operation or control change.
-//!
-//! An entry is a MessagePack map whose first fields are for readers of the log (`v`, `seen`) and whose rest
-//! (`from cid kind body`) stands in the client-ready event word for word, so that `channel` can splice instead of decoding.
+//! What an entry says: the body of a message, an operation or a change, and what a client may send of it.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cid::Cid,
-    codec::Codec,
-    error::Refusal,
-    event::EntryView,
-    fold::{HistoryFor, Role},
     ids::{MsgId, UserId},
-    limits, text,
+    limits,
+    log::{HistoryFor, Kind, Role},
+    refusal::Refusal,
+    text,
 };
-
-/// Version of entries and KV values that this build writes; it reads the next one too.
-pub const VERSION: u8 = 1;
-/// Bytes of an entry beside its text.
-const ENCODED: usize = 192;
-
-/// What an entry is. The first group are messages, the second operations on messages, the third changes of the thread itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    Text,
-    Emoji,
-    Image,
-    Video,
-    File,
-    Audio,
-    /// Opaque bytes, for payloads that are encrypted end to end.
-    Custom,
-    Edit,
-    Recall,
-    Reaction,
-    DmStarted,
-    Blocked,
-    Unblocked,
-    GroupCreated,
-    GroupRenamed,
-    MemberAdded,
-    MemberRemoved,
-    MemberLeft,
-    RoleChanged,
-    /// In no log: where messages of the thread may be missing for ever, from `body.target` up to this id.
-    Lost,
-    /// Of a newer version, or not an entry at all; kept with its bytes, shown as "unsupported".
-    #[serde(other)]
-    Unknown,
-}
-
-impl Kind {
-    pub fn is_message(self) -> bool {
-        matches!(self, Self::Text | Self::Emoji | Self::Image | Self::Video | Self::File | Self::Audio | Self::Custom)
-    }
-
-    pub fn is_operation(self) -> bool {
-        matches!(self, Self::Edit | Self::Recall | Self::Reaction)
-    }
-
-    /// Control entries live on `ctl.` subjects and are folded; all others on `chat.` subjects.
-    pub fn is_control(self) -> bool {
-        !self.is_message() && !self.is_operation() && !matches!(self, Self::Unknown | Self::Lost)
-    }
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Emoji => "emoji",
-            Self::Image => "image",
-            Self::Video => "video",
-            Self::File => "file",
-            Self::Audio => "audio",
-            Self::Custom => "custom",
-            Self::Edit => "edit",
-            Self::Recall => "recall",
-            Self::Reaction => "reaction",
-            Self::DmStarted => "dm_started",
-            Self::Blocked => "blocked",
-            Self::Unblocked => "unblocked",
-            Self::GroupCreated => "group_created",
-            Self::GroupRenamed => "group_renamed",
-            Self::MemberAdded => "member_added",
-            Self::MemberRemoved => "member_removed",
-            Self::MemberLeft => "member_left",
-            Self::RoleChanged => "role_changed",
-            Self::Lost => "lost",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    pub fn parse(s: &str) -> Self {
-        const ALL: [Kind; 20] = [
-            Kind::Text,
-            Kind::Emoji,
-            Kind::Image,
-            Kind::Video,
-            Kind::File,
-            Kind::Audio,
-            Kind::Custom,
-            Kind::Edit,
-            Kind::Recall,
-            Kind::Reaction,
-            Kind::DmStarted,
-            Kind::Blocked,
-            Kind::Unblocked,
-            Kind::GroupCreated,
-            Kind::GroupRenamed,
-            Kind::MemberAdded,
-            Kind::MemberRemoved,
-            Kind::MemberLeft,
-            Kind::RoleChanged,
-            Kind::Lost,
-        ];
-        ALL.into_iter().find(|k| k.as_str() == s).unwrap_or(Kind::Unknown)
-    }
-
-    /// Block and unblock are shown to the devices of who did it, and to nobody else.
-    pub fn only_for_its_author(self) -> bool {
-        matches!(self, Self::Blocked | Self::Unblocked)
-    }
-}
 
 /// An attachment by reference; the bytes live where `url` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -256,60 +143,10 @@ fn check<T>(field: &str, value: Option<T>, rule: impl FnOnce(T) -> Result<(), te
     value.map_or(Ok(()), rule).map_err(|e| e.of(field))
 }
 
-/// One entry of the log. Its thread is in the subject, its id and time are the log's.
-/// The order of the fields is the wire's: `from` and all after it are spliced into the event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    pub v: u8,
-    /// The log's clock when an edge looked for an earlier copy before it published this one (the late rule needs it).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seen: Option<u64>,
-    pub from: UserId,
-    /// For a control entry: the id of the operation (`op`).
-    pub cid: Cid,
-    pub kind: Kind,
-    pub body: Body,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("not a log entry: {0}")]
-pub struct BadEntry(pub String);
-
-impl Entry {
-    pub fn new(from: UserId, cid: Cid, kind: Kind, body: Body) -> Self {
-        Self { v: VERSION, seen: None, from, cid, kind, body }
-    }
-
-    pub fn encode(&self) -> Bytes {
-        let mut bytes = Vec::with_capacity(ENCODED + self.body.text.as_ref().map_or(0, String::len));
-        rmp_serde::encode::write_named(&mut bytes, self).expect("an entry has only string keys and plain values");
-        bytes.into()
-    }
-
-    /// Takes nothing that [`EntryView::parse`] refuses, so that `channel`, which splices, and everybody who decodes agree on what is readable.
-    /// The entry of a record on a `ctl.` subject (`control`) or a `chat.` subject: a change of the thread counts only on the guarded
-    /// subject, and nothing else counts there. What this refuses is shown as kind `unknown`, live and in history alike.
-    pub fn on(control: bool, bytes: &[u8]) -> Result<Self, BadEntry> {
-        let entry = Self::decode(bytes)?;
-        if entry.kind == Kind::Lost {
-            Err(BadEntry("kind lost is in no log".into()))
-        } else if entry.kind == Kind::Unknown || entry.kind.is_control() == control {
-            Ok(entry)
-        } else {
-            Err(BadEntry(format!("kind {} on a subject of the other sort", entry.kind.as_str())))
-        }
-    }
-
-    pub fn decode(bytes: &[u8]) -> Result<Self, BadEntry> {
-        EntryView::parse(bytes)?;
-        Codec::Msgpack.decode(bytes).map_err(|e| BadEntry(e.to_string()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Code;
+    use crate::refusal::Code;
 
     #[test]
     fn text_is_counted_in_characters() {
@@ -372,24 +209,5 @@ mod tests {
         assert!(Body::text("x").check(Kind::Unknown).is_err());
         let sneaky = Body { users: vec![UserId::parse("a").unwrap()], ..Body::text("x") };
         assert!(sneaky.check(Kind::Text).is_err());
-    }
-
-    #[test]
-    fn kinds_of_a_later_version_are_unknown_and_every_name_goes_both_ways() {
-        let bytes = rmp_serde::to_vec("poll_opened").unwrap();
-        assert_eq!(rmp_serde::from_slice::<Kind>(&bytes).unwrap(), Kind::Unknown);
-        for k in [Kind::Text, Kind::RoleChanged, Kind::DmStarted] {
-            assert_eq!(Kind::parse(k.as_str()), k);
-            assert_eq!(serde_json::to_string(&k).unwrap(), format!("\"{}\"", k.as_str()));
-        }
-    }
-
-    #[test]
-    fn an_entry_survives_its_encoding() {
-        let e = Entry::new(UserId::parse("u1").unwrap(), Cid::mint(1_800_000_000_000, [1; 10]), Kind::Text, Body::text("hi"));
-        assert_eq!(Entry::decode(&e.encode()).unwrap(), e);
-        let next = Entry { v: VERSION + 1, ..e.clone() };
-        assert!(Entry::decode(&next.encode()).is_ok(), "version N reads N + 1");
-        assert!(Entry::decode(&Entry { v: VERSION + 2, ..e }.encode()).is_err());
     }
 }

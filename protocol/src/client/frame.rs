@@ -10,13 +10,12 @@ use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 use crate::{
     cid::Cid,
+    client::event::Event,
     codec::{Codec, form::Form},
-    entry::{Body, Kind},
-    error::{Code, Refusal},
-    event::Event,
-    fold::{Intervals, Role},
     ids::{DeviceId, MsgId, Token, UserId},
     limits,
+    log::{Body, Intervals, Kind, Role},
+    refusal::{Code, Refusal},
     thread::Thread,
 };
 

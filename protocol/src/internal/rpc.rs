@@ -1,16 +1,17 @@
 //! Requests between roles, in MessagePack over NATS. The edge authorises its user; the service answers for whom it names.
 
-use std::net::SocketAddr;
-
 use serde::{Deserialize, Serialize};
 
 use crate::{
     cid::Cid,
-    error::Refusal,
-    event::Event,
-    fold::{Intervals, ThreadItem},
-    ids::{DeviceId, MsgId, UserId},
-    size::{self, Size},
+    client::{
+        event::Event,
+        frame::Page,
+        http::{Contact, ContactChange, ContactState, Profile, Tokens},
+    },
+    ids::{DeviceId, GroupId, MsgId, UserId},
+    log::{Intervals, fold::ThreadItem},
+    refusal::Refusal,
     thread::Thread,
 };
 
@@ -131,7 +132,7 @@ pub struct Lost {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HistoryAnswer {
-    Page(crate::frame::Page),
+    Page(Page),
     /// Events and whether that was all of them.
     Between {
         events: Vec<Event>,
@@ -199,61 +200,8 @@ pub enum DirectoryRequest {
     },
     /// The key of a group was lost: likewise.
     RebuildGroup {
-        group: crate::GroupId,
+        group: GroupId,
     },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ContactChange {
-    /// Asks; accepts, if the other has asked already.
-    Request,
-    Accept,
-    /// Takes back a request, declines one, or ends the contact.
-    Remove,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ContactState {
-    /// The actor has asked.
-    Requested,
-    /// The other has asked; the actor can accept.
-    Asked,
-    Contact,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Profile {
-    pub user: UserId,
-    pub name: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Contact {
-    pub user: UserId,
-    pub name: String,
-    pub state: ContactState,
-}
-
-impl Size for Contact {
-    fn size(&self) -> usize {
-        size::json(self)
-    }
-}
-
-/// What a login gives. Neither token is ever logged.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tokens {
-    pub user: UserId,
-    pub name: String,
-    pub device: DeviceId,
-    /// Signed (EdDSA), for `hello` and `Authorization: Bearer`.
-    pub access: String,
-    /// The access token is good for so many seconds from now on, however late it may be by the clock of who gets it.
-    pub expires_in: u64,
-    /// Opaque; each use gives a new one, using an old one again revokes the whole family.
-    pub refresh: String,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -270,63 +218,4 @@ pub enum DirectoryAnswer {
         more: bool,
     },
     Contact(Option<ContactState>),
-}
-
-/// A public key that signs access tokens: the value of `keys.<kid>` in the control bucket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PublicKey {
-    pub v: u8,
-    /// Ed25519, 32 bytes.
-    #[serde(with = "serde_bytes")]
-    pub ed25519: Vec<u8>,
-    /// Tokens of this key are refused from here on, milliseconds since 1970.
-    pub until: u64,
-}
-
-/// A login that is over: the value of `revoked.<family>` in the control bucket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revoked {
-    pub v: u8,
-    pub user: UserId,
-    pub device: DeviceId,
-    /// Its last access token is good for nobody any more from here on, milliseconds since 1970.
-    pub until: u64,
-}
-
-/// Claims of an access token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claims {
-    /// Always [`ISSUER`].
-    pub iss: String,
-    pub sub: UserId,
-    pub device: DeviceId,
-    /// The family of refresh tokens it came from.
-    pub fam: String,
-    /// Seconds since 1970.
-    pub iat: u64,
-    pub exp: u64,
-}
-
-pub const ISSUER: &str = "natterjack";
-
-/// The value of `edge.<id>` in the leases bucket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EdgeLease {
-    pub v: u8,
-    /// Where clients reach it, if its operator said so: `wss://edge1.example.org`.
-    pub url: Option<String>,
-    /// Where it listens, perhaps on no address in particular.
-    pub listen: SocketAddr,
-    /// It speaks TLS itself.
-    pub tls: bool,
-    /// The machine, or the container, that `listen` is of: two edges with the same one share their addresses.
-    pub machine: String,
-    pub incarnation: String,
-    pub sessions: u32,
-    pub draining: bool,
-    /// Beats of every partition reach it.
-    pub healthy: bool,
-    /// A peer that says for whom it speaks and is no trusted proxy: limits by address may count everybody as one.
-    #[serde(default)]
-    pub unheeded: Option<std::net::IpAddr>,
 }

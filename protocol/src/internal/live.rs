@@ -16,11 +16,10 @@ use bytes::Bytes;
 
 use crate::{
     cid::Cid,
+    client::{event::Event, frame::ServerFrame},
     codec::Codec,
-    entry::{BadEntry, Kind},
-    event::{EntryView, Event},
-    frame::ServerFrame,
     ids::MsgId,
+    log::{BadEntry, EntryView, Kind},
 };
 
 const EVENT: u8 = 1;

@@ -6,81 +6,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    entry::{Body, Entry, Kind, VERSION},
-    error::{Code, Refusal},
     ids::{MsgId, UserId},
-    limits, size, text,
+    limits,
+    log::{Body, Entry, HistoryFor, Intervals, Kind, Role, VERSION},
+    refusal::{Code, Refusal},
+    size, text,
     thread::Thread,
 };
-
-/// Ordered: a larger role may do what a smaller one may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    Member,
-    Admin,
-    Owner,
-}
-
-/// What a new member of a group may read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HistoryFor {
-    /// From the entry that added them on.
-    #[default]
-    SinceJoining,
-    /// All of it.
-    Everything,
-}
-
-/// `since <= id < until`: what somebody may read. The entry that adds is the first they see, the one that removes is not theirs any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Interval {
-    #[serde(rename = "s")]
-    pub since: MsgId,
-    #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
-    pub until: Option<MsgId>,
-}
-
-/// A list of intervals: joining again neither exposes nor erases the middle. Rising, not touching.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Intervals(pub Vec<Interval>);
-
-impl Intervals {
-    pub fn all() -> Self {
-        Self(vec![Interval { since: MsgId::NONE, until: None }])
-    }
-
-    pub fn covers(&self, id: MsgId) -> bool {
-        self.0.iter().any(|i| i.since <= id && i.until.is_none_or(|u| id < u))
-    }
-
-    /// In the thread now?
-    pub fn open(&self) -> bool {
-        self.0.last().is_some_and(|i| i.until.is_none())
-    }
-
-    pub fn is_all(&self) -> bool {
-        matches!(self.0.as_slice(), [Interval { since: MsgId::NONE, until: None }])
-    }
-
-    pub fn enter(&mut self, since: MsgId) {
-        if !self.open() {
-            // Everything may be read: earlier parts are inside the new one.
-            if since.is_none() {
-                self.0.clear();
-            }
-            self.0.push(Interval { since, until: None });
-        }
-    }
-
-    pub fn leave(&mut self, until: MsgId) {
-        if let Some(last) = self.0.last_mut() {
-            last.until.get_or_insert(until);
-        }
-    }
-}
 
 /// Does this entry put `user` out of the group?
 pub fn ends_membership(kind: Kind, from: &UserId, body: &Body, user: &UserId) -> bool {

@@ -1,0 +1,8 @@
+//! What a client sees: frames, events, HTTP bodies, close codes, and the rules that client and edge share.
+
+pub mod address;
+pub mod close;
+pub mod event;
+pub mod frame;
+pub mod http;
+pub mod send_queue;

@@ -1,0 +1,6 @@
+//! What roles say to each other: requests, live messages, values in KV, tokens. No client sees any of it.
+
+pub mod claims;
+pub mod kv;
+pub mod live;
+pub mod rpc;

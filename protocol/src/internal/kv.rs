@@ -1,0 +1,50 @@
+//! Values in KV that are not the fold of a log: keys, ended logins, edges.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{DeviceId, UserId};
+
+/// A public key that signs access tokens: the value of `keys.<kid>` in the control bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicKey {
+    pub v: u8,
+    /// Ed25519, 32 bytes.
+    #[serde(with = "serde_bytes")]
+    pub ed25519: Vec<u8>,
+    /// Tokens of this key are refused from here on, milliseconds since 1970.
+    pub until: u64,
+}
+
+/// A login that is over: the value of `revoked.<family>` in the control bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedLogin {
+    pub v: u8,
+    pub user: UserId,
+    pub device: DeviceId,
+    /// Its last access token is good for nobody any more from here on, milliseconds since 1970.
+    pub until: u64,
+}
+
+/// The value of `edge.<id>` in the leases bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeInfo {
+    pub v: u8,
+    /// Where clients reach it, if its operator said so: `wss://edge1.example.org`.
+    pub url: Option<String>,
+    /// Where it listens, perhaps on no address in particular.
+    pub listen: SocketAddr,
+    /// It speaks TLS itself.
+    pub tls: bool,
+    /// The machine, or the container, that `listen` is of: two edges with the same one share their addresses.
+    pub machine: String,
+    pub incarnation: String,
+    pub sessions: u32,
+    pub draining: bool,
+    /// Beats of every partition reach it.
+    pub healthy: bool,
+    /// A peer that says for whom it speaks and is no trusted proxy: limits by address may count everybody as one.
+    #[serde(default)]
+    pub unheeded: Option<IpAddr>,
+}
