@@ -6,7 +6,7 @@ CARGO ?= cargo
 # One profile for every test: built once.
 FAST := --profile fast --locked
 export CARGO_TERM_COLOR ?= auto
-# How many end-to-end tests of a binary run at once. They mostly wait; how many clusters they may have is in tests/src/kit/net.rs.
+# How many end-to-end tests of a binary run at once. They mostly wait; how many clusters they may have is in testkit/src/net.rs.
 END_TO_END ?= 4
 
 .PHONY: up build test test-heavy chaos lint bench nats-server cassandra clean-data help

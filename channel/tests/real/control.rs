@@ -11,15 +11,13 @@ use natterjack_protocol::{
     },
     log::{Role, fold::UserThreads},
 };
+use natterjack_testkit::{NatsServer, eventually, thread};
 
-use crate::{
-    harness::{Server, eventually, thread},
-    kit::{Instance, Observer, What, Writer, user},
-};
+use crate::kit::{Instance, Observer, What, Writer, user};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_control_entry_is_in_kv_before_its_event_is_seen() {
-    let (server, nats, layout) = Server::ready().await;
+    let (server, nats, layout) = NatsServer::ready().await;
     let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
     let buckets = Buckets::new(&nats, layout);
     for u in ["a", "b", "c"] {
@@ -75,7 +73,7 @@ fn is_signal(what: &What, of: MsgId) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_key_is_asked_for_and_never_made_here() {
-    let (server, nats, layout) = Server::ready().await;
+    let (server, nats, layout) = NatsServer::ready().await;
     let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
     let buckets = Buckets::new(&nats, layout);
     buckets.create_empty_threads(&user("a")).await.unwrap();

@@ -10,15 +10,13 @@ use natterjack_protocol::{
         rpc::{Answer, Heads, HeadsAnswer},
     },
 };
+use natterjack_testkit::{NatsServer, eventually, thread};
 
-use crate::{
-    harness::{Server, eventually, thread},
-    kit::{Instance, Observer, What, Writer},
-};
+use crate::kit::{Instance, Observer, What, Writer};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_event_up_to_the_frontier_comes_before_the_answer() {
-    let (server, nats, layout) = Server::ready().await;
+    let (server, nats, layout) = NatsServer::ready().await;
     let nobody = nats.request::<_, HeadsAnswer>(&subjects::heads(1, 0), &Heads::default(), Duration::from_secs(1)).await;
     assert!(matches!(nobody, Err(RpcError::NoResponders)), "{nobody:?}");
     // One subscription to everything, in the order of its connection.

@@ -12,15 +12,15 @@ use futures_util::StreamExt;
 use natterjack_channel::{Config, Error, run};
 use natterjack_nats::{Layout, Nats, NatsConfig, Publisher, subjects};
 use natterjack_protocol::{
-    Body, Cid, Entry, Kind, MsgId, Thread, Times, UserId,
+    Body, Entry, Kind, MsgId, Thread, Times,
     internal::live::{Beat, EventHeader, LiveMessage},
     log::chain::{self, Link},
 };
 use natterjack_runtime::Health;
+use natterjack_testkit::{NatsServer, eventually};
+pub use natterjack_testkit::{cid, user};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
-
-use crate::harness::{Server, eventually};
 
 pub struct Instance {
     pub health: Health,
@@ -29,7 +29,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    pub fn start(server: &Server, name: &str) -> Self {
+    pub fn start(server: &NatsServer, name: &str) -> Self {
         Self::through(server.config(), name)
     }
 
@@ -116,12 +116,12 @@ pub struct Observer {
 }
 
 impl Observer {
-    pub async fn start(server: &Server) -> Self {
+    pub async fn start(server: &NatsServer) -> Self {
         Self::of(server, &["live.>", "beat.*"]).await
     }
 
     /// Several subscriptions are several queues, without an order between them.
-    pub async fn of(server: &Server, subjects: &[&'static str]) -> Self {
+    pub async fn of(server: &NatsServer, subjects: &[&'static str]) -> Self {
         let nats = server.nats().await;
         let mut all = futures_util::stream::SelectAll::new();
         for subject in subjects {
@@ -210,12 +210,4 @@ impl Observer {
         }
         (copies, gaps)
     }
-}
-
-pub fn user(s: &str) -> UserId {
-    UserId::parse(s).unwrap()
-}
-
-pub fn cid() -> Cid {
-    Cid::from_uuid(uuid::Uuid::now_v7()).unwrap()
 }

@@ -5,16 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use natterjack_nats::{Buckets, Position, Positions, Tail, subjects, switch};
 use natterjack_protocol::{MsgId, Times, internal::live::LiveMessage, limits};
+use natterjack_testkit::{NatsServer, eventually, thread};
 use tokio::time::Instant;
 
-use crate::{
-    harness::{Server, eventually, thread},
-    kit::{Instance, Observer, What, Writer},
-};
+use crate::kit::{Instance, Observer, What, Writer};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chain_and_order_hold_across_a_restart() {
-    let (server, nats, layout) = Server::ready().await;
+    let (server, nats, layout) = NatsServer::ready().await;
     let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
     let threads = ["dm.a.b", "dm.a.a", "dm.a.c", "group.g", "group.h"].map(thread);
     let send = async |n: usize| {
@@ -39,7 +37,7 @@ async fn chain_and_order_hold_across_a_restart() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_takes_over_within_its_lease() {
-    let (server, nats, layout) = Server::ready().await;
+    let (server, nats, layout) = NatsServer::ready().await;
     let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
     let threads = ["dm.a.b", "group.g", "dm.c.d", "group.h"].map(thread);
     let first = Instance::start(&server, "one");
@@ -71,7 +69,7 @@ async fn a_standby_takes_over_within_its_lease() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_can_read_stops_nothing() {
-    let (server, nats, layout) = Server::ready().await;
+    let (server, nats, layout) = NatsServer::ready().await;
     let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
     let instance = Instance::start(&server, "one");
     let t = thread("dm.a.b");
@@ -103,7 +101,7 @@ async fn what_nobody_can_read_stops_nothing() {
 /// Another number of partitions: whoever publishes, a thread's next event names its last one of the generation before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_chain_goes_on_into_a_new_generation() {
-    let (server, nats, layout) = Server::ready().await;
+    let (server, nats, layout) = NatsServer::ready().await;
     let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
     let threads: Vec<_> = (0..9).map(|n| thread(&format!("group.g{n}"))).collect();
     let send = async |writer: &Writer, n: usize| {

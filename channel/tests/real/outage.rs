@@ -10,6 +10,7 @@ use std::{
 
 use natterjack_nats::subjects;
 use natterjack_protocol::internal::live::LiveMessage;
+use natterjack_testkit::{NatsServer, eventually, thread};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -17,14 +18,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{
-    harness::{Server, eventually, thread},
-    kit::{Instance, Observer, What, Writer},
-};
+use crate::kit::{Instance, Observer, What, Writer};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn goes_on_after_its_server_was_killed() {
-    let (mut server, nats, layout) = Server::ready().await;
+    let (mut server, nats, layout) = NatsServer::ready().await;
     let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
     let instance = Instance::start(&server, "one");
     let threads = ["dm.a.b", "group.g", "group.h"].map(thread);
@@ -81,7 +79,7 @@ async fn carry(mut near: TcpStream, to: String, line: watch::Receiver<Line>, swa
 /// Frames that a breaking connection swallows are published again: what is missing is noticed, and everything comes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn swallowed_frames_are_published_again() {
-    let (server, nats, layout) = Server::ready().await;
+    let (server, nats, layout) = NatsServer::ready().await;
     let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
     let mut cfg = server.config();
     let to = cfg.urls[0].trim_start_matches("nats://").to_owned();

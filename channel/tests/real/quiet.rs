@@ -7,15 +7,13 @@ use natterjack_protocol::{
     Times,
     internal::live::{Beat, LiveMessage},
 };
+use natterjack_testkit::{NatsServer, eventually, thread};
 
-use crate::{
-    harness::{Server, eventually, thread},
-    kit::{Instance, Observer, What, Writer},
-};
+use crate::kit::{Instance, Observer, What, Writer};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quiet_thread_gets_one_head_and_every_partition_beats() {
-    let (server, nats, layout) = Server::ready().await;
+    let (server, nats, layout) = NatsServer::ready().await;
     let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
     let instance = Instance::start(&server, "one");
     let t = thread("dm.a.b");
@@ -70,7 +68,7 @@ async fn a_quiet_thread_gets_one_head_and_every_partition_beats() {
 /// As soon as it is written down, and for a holder that comes later; not for streams that were made at another time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn before_the_first_streams_there_was_nothing() {
-    let (server, nats, layout) = Server::ready().await;
+    let (server, nats, layout) = NatsServer::ready().await;
     let buckets = Buckets::new(&nats, layout);
     let beginning = Beginning::find(&nats, layout, &Times::default()).await.unwrap().expect("just made");
     let observer = Observer::start(&server).await;

@@ -4,13 +4,13 @@ use std::{net::SocketAddr, time::Duration};
 
 use natterjack_edge::{address, lease};
 use natterjack_protocol::{client::frame::ServerFrame, codec::Codec, internal::kv::EdgeInfo};
-use serde_json::json;
-
-use crate::{
-    harness::eventually,
-    kit::{Client, World},
+use natterjack_testkit::{
+    eventually,
     raw_http::{RawHttp, upgrade},
 };
+use serde_json::json;
+
+use crate::kit::{Client, World};
 
 const PROXY: &str = "127.0.0.9";
 

@@ -11,11 +11,9 @@ use natterjack_protocol::{
         fold::{ThreadItem, UserThreads},
     },
 };
+use natterjack_testkit::eventually;
 
-use crate::{
-    harness::eventually,
-    kit::{World, cid, id, now_ms},
-};
+use crate::kit::{World, cid, id, now_ms};
 
 fn item(v: u64, until: Option<u64>) -> ThreadItem {
     let intervals = Intervals(vec![Interval { since: MsgId(2), until: until.map(MsgId) }]);

@@ -13,6 +13,7 @@ use natterjack_protocol::{
     codec::Codec,
     limits,
 };
+use natterjack_testkit::eventually;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -20,10 +21,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::{
-    harness::eventually,
-    kit::{PATIENCE, World, cid, times},
-};
+use crate::kit::{PATIENCE, World, cid, times};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_never_says_hello_is_closed() {

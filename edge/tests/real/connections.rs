@@ -12,13 +12,10 @@ use natterjack_protocol::{
     codec::Codec,
     limits,
 };
+use natterjack_testkit::{eventually, raw_http::upgrade};
 use tokio::{io::AsyncWriteExt, time::timeout};
 
-use crate::{
-    harness::eventually,
-    kit::{Client, PATIENCE, World, times},
-    raw_http::upgrade,
-};
+use crate::kit::{Client, PATIENCE, World, times};
 
 /// A client's frame with a mask of zeros, so that it can be written behind a head.
 fn text_frame(text: &str) -> Vec<u8> {

@@ -1,11 +1,9 @@
 //! The document against the server: each operation with a wrong value for each parameter and field gets the answer that is documented.
 
+use natterjack_testkit::document::{document, judge, resolve};
 use serde_json::{Map, Value, json};
 
-use crate::{
-    judge::{document, judge, resolve},
-    kit::World,
-};
+use crate::kit::World;
 
 /// So many that nobody's rate limit is met.
 const USERS: [&str; 6] = ["ua", "ub", "uc", "ud", "ue", "uf"];

@@ -6,6 +6,7 @@ use natterjack_protocol::{
     client::{close, frame::ServerFrame},
     codec::Codec,
 };
+use natterjack_testkit::raw_http::upgrade;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -13,10 +14,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{
-    kit::{World, cid, times},
-    raw_http::upgrade,
-};
+use crate::kit::{World, cid, times};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_was_sent_is_lost_when_the_edge_leaves() {

@@ -46,7 +46,7 @@ async fn discovery_readiness_description_and_preflight() {
     let world = World::start(&["ua"]).await;
     // The host that these requests name.
     let own = "ws://h";
-    crate::harness::eventually("the edge's own lease is listed", async || {
+    natterjack_testkit::eventually("the edge's own lease is listed", async || {
         world.http("GET", "/v1/edges", None, "").await.2["edges"] == serde_json::json!([own])
     })
     .await;
@@ -60,7 +60,7 @@ async fn discovery_readiness_description_and_preflight() {
     assert!(status == 204 && head.contains("access-control-allow-headers: authorization"), "{head}");
 
     world.beats.send_replace(false);
-    crate::harness::eventually("not ready without beats", async || world.http("GET", "/ready", None, "").await.0 == 503).await;
+    natterjack_testkit::eventually("not ready without beats", async || world.http("GET", "/ready", None, "").await.0 == 503).await;
     drop(world.client("ua", "d1", Codec::Json).await);
 }
 

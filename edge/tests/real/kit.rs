@@ -16,7 +16,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use natterjack_edge::{Config, Error, run};
 use natterjack_nats::{Buckets, Layout, Nats, Service, Tail, serve, subjects};
 use natterjack_protocol::{
-    Body, Cid, Code, Entry, Event, Kind, Most, MsgId, Refusal, Thread, Times, Token,
+    Body, Cid, Code, Entry, Event, Kind, Most, MsgId, Refusal, Thread, Times,
     client::{
         close::Close,
         frame::{ClientFrame, DeviceClass, Hello, Page, Send, ServerFrame},
@@ -31,6 +31,8 @@ use natterjack_protocol::{
     log::VERSION,
 };
 use natterjack_runtime::Health;
+use natterjack_testkit::{NatsServer, RawHttp, eventually};
+pub use natterjack_testkit::{cid, cid_at, now_ms, user as id};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -45,20 +47,7 @@ use tokio_tungstenite::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::{
-    harness::{Server, eventually},
-    raw_http::RawHttp,
-};
-
 pub const PATIENCE: Duration = Duration::from_secs(20);
-
-pub fn id(s: &str) -> Token {
-    Token::parse(s).unwrap()
-}
-
-pub fn now_ms() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64
-}
 
 pub fn times() -> Times {
     let ms = Duration::from_millis;
@@ -102,7 +91,7 @@ pub struct World {
     stop: CancellationToken,
     edge: Option<JoinHandle<Result<(), Error>>>,
     _others: (Vec<Service>, AbortOnDropHandle<()>),
-    _server: Server,
+    _server: NatsServer,
 }
 
 impl World {
@@ -115,7 +104,7 @@ impl World {
     }
 
     pub async fn configured(users: &[&str], times: Times, configure: impl FnOnce(&mut Config)) -> Self {
-        let (server, nats, layout) = Server::ready().await;
+        let (server, nats, layout) = NatsServer::ready().await;
         let buckets = Buckets::new(&nats, layout);
         for user in users {
             buckets.create_empty_threads(&id(user)).await.unwrap();
@@ -396,14 +385,6 @@ impl Client {
             _ => unreachable!(),
         }
     }
-}
-
-pub fn cid() -> Cid {
-    cid_at(now_ms())
-}
-
-pub fn cid_at(ms: u64) -> Cid {
-    Cid::mint(ms, rand::random())
 }
 
 pub async fn degraded(world: &Arc<World>, wanted: bool) {

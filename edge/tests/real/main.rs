@@ -2,18 +2,6 @@
 //! as far as the front needs them. What the parts do together is shown by the end-to-end tests.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-#[allow(dead_code, reason = "each crate's tests use a part of it")]
-#[path = "../../../nats/tests/real/harness.rs"]
-mod harness;
-
-#[allow(dead_code, reason = "each crate's tests use a part of it")]
-#[path = "../../../tests/src/kit/document.rs"]
-mod judge;
-
-#[allow(dead_code, reason = "as above")]
-#[path = "../../../tests/src/kit/raw_http.rs"]
-mod raw_http;
-
 mod addresses;
 mod attach;
 mod bad_input;

@@ -14,11 +14,9 @@ use natterjack_protocol::{
         fold::{ThreadItem, UserThreads},
     },
 };
+use natterjack_testkit::eventually;
 
-use crate::{
-    harness::eventually,
-    kit::{World, cid, cid_at, degraded, id, now_ms},
-};
+use crate::kit::{World, cid, cid_at, degraded, id, now_ms};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_message_starts_the_conversation_and_a_resend_gets_the_first_id() {

@@ -3,15 +3,13 @@
 use std::time::{Duration, Instant};
 
 use natterjack_protocol::{Times, limits};
+use natterjack_testkit::raw_http::upgrade;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
 };
 
-use crate::{
-    kit::{World, times},
-    raw_http::upgrade,
-};
+use crate::kit::{World, times};
 
 const GET: &str = "GET /v1/edges HTTP/1.1\r\nHost: h\r\n\r\n";
 /// An answer of tens of kilobytes, without a login.
@@ -77,7 +75,7 @@ async fn each_wait_has_its_own_end() {
 }
 
 /// Reads nothing for a while, then everything: how many bytes there were, and whether all answers came.
-async fn drained(http: &mut crate::raw_http::RawHttp<tokio::net::TcpStream>) -> usize {
+async fn drained(http: &mut natterjack_testkit::raw_http::RawHttp<tokio::net::TcpStream>) -> usize {
     let (mut sum, mut buffer) = (0, vec![0; 64 * 1024]);
     while let Ok(Ok(n @ 1..)) = timeout(ms(5_000), http.stream.read(&mut buffer)).await {
         sum += n;
@@ -200,5 +198,5 @@ async fn what_one_address_makes_wait_is_bounded() {
         }
         gone > 10
     };
-    crate::harness::eventually("those beyond the limit are let go", let_go).await;
+    natterjack_testkit::eventually("those beyond the limit are let go", let_go).await;
 }

@@ -9,8 +9,7 @@ use std::{
 use bytes::Bytes;
 use natterjack_nats::{Layout, LogRecord, Nats, NatsConfig, Publisher, Tail, provision};
 use natterjack_protocol::{Most, MsgId, Thread, Times};
-
-use crate::harness::{Server, eventually, thread};
+use natterjack_testkit::{NatsServer, eventually, thread};
 
 const LARGE: usize = 100;
 
@@ -28,7 +27,7 @@ fn bodies(log: &[LogRecord]) -> Vec<u32> {
 
 #[tokio::test]
 async fn all_of_a_batch_is_stored_in_order_and_once() {
-    let (_s, nats, layout) = Server::ready().await;
+    let (_s, nats, layout) = NatsServer::ready().await;
     let publisher = Publisher::new(&nats, layout, Times::default());
     let (t, other) = (thread("dm.a.b"), thread("dm.a.c"));
     // Two at the same time, and single messages between: batches do not know of each other.
@@ -56,7 +55,7 @@ async fn all_of_a_batch_is_stored_in_order_and_once() {
 /// The log has room for the small ones behind the large one, and must not take them.
 #[tokio::test]
 async fn what_comes_behind_a_refused_one_is_not_stored() {
-    let s = Server::start();
+    let s = NatsServer::start();
     let nats = s.nats().await;
     let cfg = NatsConfig { max_bytes: Some(64 << 10), ..s.config() };
     let layout = provision(&nats, &cfg, &Times::default()).await.unwrap();
@@ -76,7 +75,7 @@ async fn what_comes_behind_a_refused_one_is_not_stored() {
 /// What an earlier version has provisioned takes no batches. `provision` lets it; until then nothing is lost.
 #[tokio::test]
 async fn a_log_of_an_earlier_version_is_brought_up_to_date() {
-    let (s, nats, layout) = Server::ready().await;
+    let (s, nats, layout) = NatsServer::ready().await;
     let js = async_nats::jetstream::new(nats.client.clone());
     let t = thread("dm.a.b");
     let mut found = js.get_stream(layout.stream(&t)).await.unwrap().get_info().await.unwrap().config;
@@ -98,7 +97,7 @@ async fn a_log_of_an_earlier_version_is_brought_up_to_date() {
 async fn elections_swap_and_double_nothing() {
     const WRITERS: u32 = 4;
     const EACH: u32 = 1_000;
-    let servers = Server::cluster(3);
+    let servers = NatsServer::cluster(3);
     let nats = servers[0].nats().await;
     let cfg = NatsConfig { partitions: 1, replicas: 3, ..servers[0].config() };
     let mut layout = None;

@@ -6,8 +6,9 @@ use natterjack_nats::{
     FanIn, FanInEvent, Layout, LogReader, NatsConfig, Publisher, Slot, Start, Tail, TailError, layout::LayoutError, provision,
 };
 use natterjack_protocol::{Most, MsgId, Times};
+use natterjack_testkit::{NatsServer, thread_in};
 
-use crate::harness::{Server, ids, thread_in};
+use crate::ids;
 
 /// The server that leads a stream.
 async fn leader(nats: &natterjack_nats::Nats, stream: &str) -> usize {
@@ -18,7 +19,7 @@ async fn leader(nats: &natterjack_nats::Nats, stream: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_is_killed_while_we_write_and_read() {
-    let mut servers = Server::cluster(3);
+    let mut servers = NatsServer::cluster(3);
     let urls = servers.iter().map(|s| s.config().urls[0].clone()).collect();
     let cfg = NatsConfig { urls, replicas: 3, connect_deadline_ms: 30_000, ..servers[0].config() };
     let nats = natterjack_nats::Nats::connect(&cfg, "test").await.unwrap();
@@ -115,7 +116,7 @@ async fn a_leader_is_killed_while_we_write_and_read() {
     assert!(matches!(&alone, Err(LayoutError::NoLeader { streams, .. }) if streams.contains(&stream)), "{alone:?}");
 
     // All of them start anew. One alone elects nobody, and a role is told so; with the second it begins as soon as somebody is elected.
-    servers.iter_mut().for_each(Server::kill);
+    servers.iter_mut().for_each(NatsServer::kill);
     servers[0].launch();
     let role = natterjack_nats::Nats::connect(&cfg, "role").await.unwrap();
     let alone = layout.led(&role, Duration::from_secs(1)).await;

@@ -1,8 +1,7 @@
 use std::time::Duration;
 
 use natterjack_nats::{ConnectError, FanIn, FanInEvent, NatsConfig, Slot, Tail8, serve};
-
-use crate::harness::Server;
+use natterjack_testkit::NatsServer;
 
 /// Events until `n` of those that `pick` maps.
 pub async fn collect<T>(f: &mut FanIn, n: usize, mut pick: impl FnMut(FanInEvent) -> Option<T>) -> Vec<T> {
@@ -39,7 +38,7 @@ pub fn message(e: FanInEvent) -> Option<(u32, Tail8, String)> {
 
 #[tokio::test]
 async fn messages_come_to_their_slots_and_stop_when_unsubscribed() {
-    let (s, nats, _) = Server::ready().await;
+    let (s, nats, _) = NatsServer::ready().await;
     let mut f = FanIn::connect(&s.config(), "edge").await.unwrap();
     f.subscribe("live.user.a.*", Slot(3));
     f.subscribe("live.group.g.*", Slot(0));
@@ -66,7 +65,7 @@ async fn messages_come_to_their_slots_and_stop_when_unsubscribed() {
 /// The answer to a request comes behind everything the answerer published before it, to subscriptions made before the request.
 #[tokio::test]
 async fn a_request_is_a_barrier() {
-    let (s, nats, _) = Server::ready().await;
+    let (s, nats, _) = NatsServer::ready().await;
     let publishing = nats.clone();
     let _service = serve(&nats, "svc.channel.heads.0".into(), None, 8, move |n: u32| {
         let nats = publishing.clone();
@@ -94,7 +93,7 @@ async fn a_request_is_a_barrier() {
 
 #[tokio::test]
 async fn every_subscription_is_back_before_connected_is_said() {
-    let (mut s, nats, _) = Server::ready().await;
+    let (mut s, nats, _) = NatsServer::ready().await;
     let mut f = FanIn::connect(&s.config(), "edge").await.unwrap();
     const N: u32 = 20_000;
     for n in 0..N {
@@ -119,7 +118,7 @@ async fn every_subscription_is_back_before_connected_is_said() {
             }
         };
         assert_eq!(epoch, u64::from(round));
-        crate::harness::eventually("the publisher is back too", async || nats.flush_barrier().await.is_ok()).await;
+        natterjack_testkit::eventually("the publisher is back too", async || nats.flush_barrier().await.is_ok()).await;
         for n in [0, 1, N / 2, N - 1] {
             nats.client.publish(format!("live.user.u{n}.e"), n.to_string().into()).await.unwrap();
         }
@@ -132,7 +131,7 @@ async fn every_subscription_is_back_before_connected_is_said() {
 /// More than any buffer holds, in sizes from nothing to 300 KB: nothing is dropped, nothing out of order.
 #[tokio::test]
 async fn a_flood_arrives_whole() {
-    let (s, nats, _) = Server::ready().await;
+    let (s, nats, _) = NatsServer::ready().await;
     let mut f = FanIn::connect(&s.config(), "edge").await.unwrap();
     f.subscribe("live.user.a.e", Slot(9));
     connected(&mut f).await;
@@ -153,7 +152,7 @@ async fn a_flood_arrives_whole() {
 /// A server that is stopped, not closed: noticed by its silence.
 #[tokio::test]
 async fn a_frozen_server_is_noticed_and_another_is_taken() {
-    let (a, b) = (Server::start(), Server::start());
+    let (a, b) = (NatsServer::start(), NatsServer::start());
     let _ready = (a.nats().await, b.nats().await);
     let cfg = NatsConfig { urls: vec![a.config().urls[0].clone(), b.config().urls[0].clone()], ..a.config() };
     let mut f = FanIn::connect(&cfg, "edge").await.unwrap();

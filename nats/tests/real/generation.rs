@@ -13,8 +13,9 @@ use natterjack_nats::{
     Tail, provision, subjects, switch,
 };
 use natterjack_protocol::{Most, MsgId, Thread, Times};
+use natterjack_testkit::{NatsServer, thread, thread_in};
 
-use crate::harness::{Server, ids, thread, thread_in};
+use crate::ids;
 
 /// Gives up soon.
 fn hasty() -> Times {
@@ -51,7 +52,7 @@ async fn to_the_end(nats: &natterjack_nats::Nats, layout: Layout) -> Vec<(Thread
 /// A clock that was set back is not known to streams that are made after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_new_streams_are_told_how_far_the_clock_has_been() {
-    let (s, nats, old) = Server::ready().await;
+    let (s, nats, old) = NatsServer::ready().await;
     let clocks = |layout| ClockMarks::new(&Buckets::new(&nats, layout));
     let group = thread("group.g");
     Publisher::new(&nats, old, patient()).message(&group, "m", "x".into()).await.unwrap();
@@ -75,7 +76,7 @@ async fn the_new_streams_are_told_how_far_the_clock_has_been() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_acknowledged_during_a_switch_is_in_one_of_both_and_ids_only_rise() {
-    let (s, nats, old) = Server::ready().await;
+    let (s, nats, old) = NatsServer::ready().await;
     let threads: Vec<Thread> = (0..8).map(|n| thread(&format!("group.g{n}"))).collect();
     let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = threads
@@ -135,7 +136,7 @@ async fn what_is_acknowledged_during_a_switch_is_in_one_of_both_and_ids_only_ris
 
 #[tokio::test]
 async fn an_old_generation_takes_nothing_and_gives_everything() {
-    let (s, nats, old) = Server::ready().await;
+    let (s, nats, old) = NatsServer::ready().await;
     let t = thread("dm.a.b");
     let publisher = Publisher::new(&nats, old, hasty());
     let said = publisher.message(&t, "m1", "x".into()).await.unwrap().id;
@@ -162,7 +163,7 @@ async fn an_old_generation_takes_nothing_and_gives_everything() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_can_be_repeated_and_two_at_once_are_one() {
-    let (s, nats, old) = Server::ready().await;
+    let (s, nats, old) = NatsServer::ready().await;
     let (cfg, times) = (s.config(), Times::default());
     let (a, b) = tokio::join!(switch(&nats, &cfg, &times, 4), switch(&nats, &cfg, &times, 4));
     let new = a.unwrap();
@@ -176,7 +177,7 @@ async fn it_can_be_repeated_and_two_at_once_are_one() {
 /// Whoever began it died; the next one to provision goes through with it.
 #[tokio::test]
 async fn what_was_begun_is_finished() {
-    let (s, nats, old) = Server::ready().await;
+    let (s, nats, old) = NatsServer::ready().await;
     let js = async_nats::jetstream::new(nats.client.clone());
     // After the first step, and with one of the old streams closed.
     let kv = js.get_key_value(subjects::CONTROL).await.unwrap();
@@ -194,7 +195,7 @@ async fn what_was_begun_is_finished() {
 
 #[tokio::test]
 async fn a_further_switch_waits_until_the_former_generation_is_read_to_its_end() {
-    let (s, nats, old) = Server::ready().await;
+    let (s, nats, old) = NatsServer::ready().await;
     let (cfg, times) = (s.config(), Times::default());
     let t = thread_in(&old, 1);
     Publisher::new(&nats, old, hasty()).message(&t, "m1", "x".into()).await.unwrap();
@@ -216,7 +217,7 @@ async fn a_further_switch_waits_until_the_former_generation_is_read_to_its_end()
 /// A full log is a reason for a switch, not one against it. What the old streams had reserved and do not need is free for the new ones.
 #[tokio::test]
 async fn a_full_log_can_be_switched() {
-    let s = Server::start_with("");
+    let s = NatsServer::start_with("");
     let nats = s.nats().await;
     let cfg = NatsConfig { partitions: 1, default_max_bytes: Some(128 << 20), ..s.config() };
     let old = provision(&nats, &cfg, &Times::default()).await.unwrap();

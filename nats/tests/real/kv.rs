@@ -3,12 +3,11 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt};
 use natterjack_nats::{Buckets, Kv, KvError, Position, Positions, WatchEvent, provision};
 use natterjack_protocol::{MsgId, Times, Token};
-
-use crate::harness::{Server, eventually, thread};
+use natterjack_testkit::{NatsServer, eventually, thread};
 
 #[tokio::test]
 async fn compare_and_set_over_absent_deleted_and_expired_keys() {
-    let (_s, nats, layout) = Server::ready().await;
+    let (_s, nats, layout) = NatsServer::ready().await;
     let buckets = Buckets::new(&nats, layout);
     let control = buckets.control();
     assert_eq!(control.get("k").await.unwrap(), None);
@@ -38,7 +37,7 @@ async fn compare_and_set_over_absent_deleted_and_expired_keys() {
 
 #[tokio::test]
 async fn of_many_who_create_one_does_and_no_update_is_lost() {
-    let (_s, nats, layout) = Server::ready().await;
+    let (_s, nats, layout) = NatsServer::ready().await;
     let kv = Buckets::new(&nats, layout).control();
     let created = futures_util::future::join_all((0..20).map(|i| kv.cas("one", format!("{i}").into(), 0))).await;
     assert_eq!(created.iter().filter(|r| r.is_ok()).count(), 1);
@@ -56,7 +55,7 @@ async fn of_many_who_create_one_does_and_no_update_is_lost() {
 
 #[tokio::test]
 async fn typed_state_and_positions() {
-    let (_s, nats, layout) = Server::ready().await;
+    let (_s, nats, layout) = NatsServer::ready().await;
     let buckets = Buckets::new(&nats, layout);
     let uid = Token::parse("u1").unwrap();
     assert!(buckets.load_threads(&uid).await.unwrap().is_none());
@@ -92,7 +91,7 @@ fn ev(key: &str, value: Option<&str>) -> (String, Option<String>) {
 
 #[tokio::test]
 async fn a_watch_gives_what_stands_then_changes_through_a_restart() {
-    let (mut s, nats, layout) = Server::ready().await;
+    let (mut s, nats, layout) = NatsServer::ready().await;
     let kv = Buckets::new(&nats, layout).control();
     kv.put("keys.a", "1".into()).await.unwrap();
     kv.put("keys.b", "1".into()).await.unwrap();
@@ -110,7 +109,7 @@ async fn a_watch_gives_what_stands_then_changes_through_a_restart() {
 /// An edge that begins while a server is away would otherwise end.
 #[tokio::test]
 async fn a_watch_begun_in_an_outage_waits_for_its_end() {
-    let (mut s, nats, layout) = Server::ready().await;
+    let (mut s, nats, layout) = NatsServer::ready().await;
     let kv = Buckets::new(&nats, layout).control();
     kv.put("keys.k", "1".into()).await.unwrap();
     s.kill();
@@ -125,7 +124,7 @@ async fn a_watch_begun_in_an_outage_waits_for_its_end() {
 /// An edge's lease expires: its watchers are told. A bucket is lost and made again: what it had is reported as gone.
 #[tokio::test]
 async fn a_watch_of_leases_is_told_of_expiry_and_loss() {
-    let s = Server::start();
+    let s = NatsServer::start();
     let nats = s.nats().await;
     let times = Times { edge_lease: Duration::from_secs(2), ..Times::default() };
     let layout = provision(&nats, &s.config(), &times).await.unwrap();

@@ -2,8 +2,7 @@ use std::time::{Duration, Instant};
 
 use natterjack_nats::{Buckets, EdgeLease, LeaseState, RoleLease};
 use natterjack_protocol::{Times, internal::kv::EdgeInfo};
-
-use crate::harness::{Server, eventually};
+use natterjack_testkit::{NatsServer, eventually};
 
 fn times() -> Times {
     Times::default()
@@ -11,7 +10,7 @@ fn times() -> Times {
 
 #[tokio::test]
 async fn a_standby_takes_over_within_three_seconds() {
-    let (_s, nats, layout) = Server::ready().await;
+    let (_s, nats, layout) = NatsServer::ready().await;
     let buckets = Buckets::new(&nats, layout);
     let mut first = RoleLease::new(&buckets, "channel", 0, "a", &times());
     first.acquire().await;
@@ -37,7 +36,7 @@ async fn a_standby_takes_over_within_three_seconds() {
 /// A holder goes on until it sees another one, and gets its own lease back after the server was away.
 #[tokio::test]
 async fn a_holder_steps_back_only_for_a_newer_one() {
-    let (mut s, nats, layout) = Server::ready().await;
+    let (mut s, nats, layout) = NatsServer::ready().await;
     let buckets = Buckets::new(&nats, layout);
     let key = natterjack_nats::subjects::role_key("channel", layout.generation, 0);
     let mut first = RoleLease::new(&buckets, "channel", 0, "a", &times());
@@ -55,7 +54,7 @@ async fn a_holder_steps_back_only_for_a_newer_one() {
 
 #[tokio::test]
 async fn an_edges_lease_is_held_suspect_lost_and_held_again() {
-    let (mut s, nats, layout) = Server::ready().await;
+    let (mut s, nats, layout) = NatsServer::ready().await;
     let buckets = Buckets::new(&nats, layout);
     let times = Times { edge_refresh: Duration::from_millis(300), edge_lease: Duration::from_secs(3), ..times() };
     let listen = ([127, 0, 0, 1], 8080).into();

@@ -3,17 +3,11 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 mod batches;
-#[path = "../../../tests/src/kit/certificates.rs"]
-#[allow(dead_code, reason = "the kit's; not all of it is needed here")]
-mod certificates;
 mod cluster;
 mod fanin;
 mod generation;
-mod harness;
 mod kv;
 mod lease;
-#[path = "../../../tests/src/kit/nats_login.rs"]
-mod nats_login;
 mod permissions;
 mod provisioning;
 mod publishing;
@@ -23,3 +17,14 @@ mod secured;
 mod serving;
 mod speed;
 mod tailing;
+
+use natterjack_protocol::MsgId;
+
+fn ids(records: &[natterjack_nats::LogRecord]) -> Vec<MsgId> {
+    records.iter().map(|r| r.id).collect()
+}
+
+/// Of a batch of the log.
+fn ids_of(batch: &natterjack_nats::Batch) -> Vec<MsgId> {
+    batch.records.iter().map(natterjack_nats::Record::id).collect()
+}

@@ -8,23 +8,24 @@ use natterjack_nats::{
     Buckets, Layout, LogReader, Nats, NatsConfig, Publisher, Role, Start, generation, permissions::nats_server, probe, provision, subjects,
 };
 use natterjack_protocol::{MsgId, Times};
+use natterjack_testkit::{NatsServer, thread_in};
 use tokio::sync::mpsc;
 
-use crate::harness::{Server, ids_of, thread_in};
+use crate::ids_of;
 
 const SHARDS: u32 = 2;
 
-fn server() -> Server {
+fn server() -> NatsServer {
     let users: String =
         Role::ALL.iter().map(|r| format!("{{ user: {0}, password: p, permissions: ${1} }}\n", r.name(), r.name().to_uppercase())).collect();
-    Server::start_with(&format!("authorization {{\n{}\nusers: [ {users} {{ user: all, password: p }} ] }}\n", nats_server(SHARDS)))
+    NatsServer::start_with(&format!("authorization {{\n{}\nusers: [ {users} {{ user: all, password: p }} ] }}\n", nats_server(SHARDS)))
 }
 
-fn as_user(s: &Server, user: &str, role: Option<Role>) -> NatsConfig {
+fn as_user(s: &NatsServer, user: &str, role: Option<Role>) -> NatsConfig {
     NatsConfig { user: Some(user.into()), password: Some("p".into()), role, ..s.config() }
 }
 
-fn of(s: &Server, role: Role) -> NatsConfig {
+fn of(s: &NatsServer, role: Role) -> NatsConfig {
     as_user(s, role.name(), Some(role))
 }
 
@@ -62,7 +63,7 @@ async fn each_role_may_do_what_it_does() {
 }
 
 /// A client without our names, and what the server forbids it.
-async fn raw(s: &Server, role: Role) -> (async_nats::Client, mpsc::Receiver<String>) {
+async fn raw(s: &NatsServer, role: Role) -> (async_nats::Client, mpsc::Receiver<String>) {
     let (tx, rx) = mpsc::channel(256);
     let options = async_nats::ConnectOptions::with_user_and_password(role.name().into(), "p".into()).event_callback(move |event| {
         let tx = tx.clone();

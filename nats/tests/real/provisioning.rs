@@ -1,11 +1,10 @@
 use natterjack_nats::{Layout, NatsConfig, ProvisionError, Publisher, Tail, provision, provision as again};
 use natterjack_protocol::{MsgId, Times};
-
-use crate::harness::{Server, thread};
+use natterjack_testkit::{NatsServer, thread};
 
 #[tokio::test]
 async fn twice_is_once_and_a_restart_keeps_it() {
-    let (mut s, nats, layout) = Server::ready().await;
+    let (mut s, nats, layout) = NatsServer::ready().await;
     assert_eq!(layout, Layout::new(1, 2, 2));
     assert_eq!(again(&nats, &s.config(), &Times::default()).await.unwrap(), layout);
     assert_eq!(Layout::load(&nats).await.unwrap(), layout);
@@ -16,7 +15,7 @@ async fn twice_is_once_and_a_restart_keeps_it() {
 
 #[tokio::test]
 async fn what_differs_is_named_and_left_alone() {
-    let (s, nats, layout) = Server::ready().await;
+    let (s, nats, layout) = NatsServer::ready().await;
     let times = Times { log_max_age: Times::default().log_max_age * 2, ..Times::default() };
     let e = provision(&nats, &s.config(), &times).await.unwrap_err();
     assert!(matches!(&e, ProvisionError::Drift { name, .. } if name == "CHAT-1-0"), "{e}");
@@ -35,7 +34,7 @@ async fn what_differs_is_named_and_left_alone() {
 
 #[tokio::test]
 async fn a_clock_before_2026_is_refused_and_nothing_is_made() {
-    let s = Server::start();
+    let s = NatsServer::start();
     let nats = s.nats().await;
     let e = natterjack_nats::provision::provision_at(&nats, &s.config(), &Times::default(), 1_700_000_000_000).await.unwrap_err();
     assert!(matches!(e, ProvisionError::Clock(_)), "{e}");
@@ -44,7 +43,7 @@ async fn a_clock_before_2026_is_refused_and_nothing_is_made() {
 
 #[tokio::test]
 async fn ids_begin_at_the_time_of_creation_and_never_go_back() {
-    let (s, nats, layout) = Server::ready().await;
+    let (s, nats, layout) = NatsServer::ready().await;
     let tail = Tail::new(&nats, layout);
     let bounds = tail.bounds(0).await.unwrap();
     let expected = natterjack_nats::provision::first_seq(bounds.created_ms, 0);
@@ -64,7 +63,7 @@ async fn ids_begin_at_the_time_of_creation_and_never_go_back() {
 
 #[tokio::test]
 async fn a_log_can_be_neither_purged_nor_shortened() {
-    let (_s, nats, layout) = Server::ready().await;
+    let (_s, nats, layout) = NatsServer::ready().await;
     let t = thread("dm.a.b");
     Publisher::new(&nats, layout, Times::default()).message(&t, "m1", "x".into()).await.unwrap();
     let js = async_nats::jetstream::new(nats.client.clone());
@@ -78,7 +77,7 @@ async fn a_log_can_be_neither_purged_nor_shortened() {
 fn the_shipped_configuration_files_are_valid() {
     for name in ["single.conf", "cluster.conf"] {
         let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("server").join(name);
-        let out = std::process::Command::new(crate::harness::binary()).arg("-t").arg("-c").arg(&file).output().unwrap();
+        let out = std::process::Command::new(natterjack_testkit::programs::nats_server()).arg("-t").arg("-c").arg(&file).output().unwrap();
         assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
         let text = std::fs::read_to_string(&file).unwrap();
         let written = natterjack_nats::server::single_config("/x".as_ref(), "h", 1, natterjack_nats::server::Sync::Interval);

@@ -2,12 +2,11 @@ use std::time::{Duration, Instant};
 
 use natterjack_nats::{NatsConfig, PublishError, Publisher, provision};
 use natterjack_protocol::{MsgId, Times};
-
-use crate::harness::{Server, thread};
+use natterjack_testkit::{NatsServer, thread};
 
 #[tokio::test]
 async fn the_same_msg_id_is_stored_once() {
-    let (_s, nats, layout) = Server::ready().await;
+    let (_s, nats, layout) = NatsServer::ready().await;
     let publisher = Publisher::new(&nats, layout, Times::default());
     let t = thread("dm.a.b");
     let first = publisher.message(&t, "m1", "one".into()).await.unwrap();
@@ -18,7 +17,7 @@ async fn the_same_msg_id_is_stored_once() {
 
 #[tokio::test]
 async fn of_two_control_entries_one_wins() {
-    let (_s, nats, layout) = Server::ready().await;
+    let (_s, nats, layout) = NatsServer::ready().await;
     let publisher = Publisher::new(&nats, layout, Times::default());
     let t = thread("group.g");
     let created = publisher.control(&t, "op1", "a".into(), MsgId::NONE).await.unwrap();
@@ -33,7 +32,7 @@ async fn of_two_control_entries_one_wins() {
 /// The server is away for a while: every publish waits, and is then stored once.
 #[tokio::test]
 async fn a_restart_of_the_server_is_waited_for() {
-    let (mut s, nats, layout) = Server::ready().await;
+    let (mut s, nats, layout) = NatsServer::ready().await;
     let publisher = Publisher::new(&nats, layout, Times::default());
     let t = thread("dm.a.b");
     let before = publisher.message(&t, "m0", "x".into()).await.unwrap();
@@ -61,7 +60,7 @@ async fn a_restart_of_the_server_is_waited_for() {
 
 #[tokio::test]
 async fn a_full_log_refuses_and_keeps_what_it_has() {
-    let s = Server::start();
+    let s = NatsServer::start();
     let nats = s.nats().await;
     let cfg = NatsConfig { max_bytes: Some(64 << 10), ..s.config() };
     let layout = provision(&nats, &cfg, &Times::default()).await.unwrap();
@@ -83,7 +82,7 @@ async fn a_full_log_refuses_and_keeps_what_it_has() {
 
 #[tokio::test]
 async fn nobody_there_ends_at_the_deadline() {
-    let (mut s, nats, layout) = Server::ready().await;
+    let (mut s, nats, layout) = NatsServer::ready().await;
     let times = Times { ack_timeout: Duration::from_millis(200), publish_deadline: Duration::from_secs(1), ..Times::default() };
     let publisher = Publisher::new(&nats, layout, times);
     s.kill();
@@ -95,11 +94,11 @@ async fn nobody_there_ends_at_the_deadline() {
 
 #[tokio::test]
 async fn the_barrier_sees_a_lost_connection() {
-    let (mut s, nats, _) = Server::ready().await;
+    let (mut s, nats, _) = NatsServer::ready().await;
     nats.flush_barrier().await.unwrap();
     let epoch = nats.epoch();
     s.restart();
     nats.client.publish("beat.0", "x".into()).await.unwrap();
-    crate::harness::eventually("barrier after the restart", async || nats.flush_barrier().await.is_ok()).await;
+    natterjack_testkit::eventually("barrier after the restart", async || nats.flush_barrier().await.is_ok()).await;
     assert!(nats.epoch() > epoch, "what was published before may be lost, and that shows");
 }

@@ -4,8 +4,7 @@ use async_nats::jetstream;
 use futures_util::TryStreamExt;
 use natterjack_nats::{LogReader, Nats, NatsConfig, Publisher, Record, Start, Tail};
 use natterjack_protocol::{MsgId, Thread, Times};
-
-use crate::harness::{Server, thread_in};
+use natterjack_testkit::{NatsServer, thread_in};
 
 async fn publish(publisher: &Publisher, t: &Thread, range: std::ops::Range<u32>) {
     for i in range {
@@ -33,7 +32,7 @@ async fn consumers(nats: &Nats, stream: String) -> Vec<String> {
 
 #[tokio::test]
 async fn from_the_beginning_from_a_position_and_from_a_time() {
-    let (_s, nats, layout) = Server::ready().await;
+    let (_s, nats, layout) = NatsServer::ready().await;
     let t = thread_in(&layout, 0);
     let publisher = Publisher::new(&nats, layout, Times::default());
     publish(&publisher, &t, 0..200).await;
@@ -61,7 +60,7 @@ async fn from_the_beginning_from_a_position_and_from_a_time() {
 
 #[tokio::test]
 async fn its_consumer_deleted_under_it_again_and_again() {
-    let (_s, nats, layout) = Server::ready().await;
+    let (_s, nats, layout) = NatsServer::ready().await;
     let t = thread_in(&layout, 0);
     let publisher = Publisher::new(&nats, layout, Times::default());
     let mut reader = LogReader::new(&nats, layout, 0, Start::After(MsgId::NONE));
@@ -83,7 +82,7 @@ async fn its_consumer_deleted_under_it_again_and_again() {
 #[tokio::test]
 async fn fetched_by_the_thousand() {
     const BYTES: usize = 1 << 20;
-    let (mut s, nats, layout) = Server::ready().await;
+    let (mut s, nats, layout) = NatsServer::ready().await;
     let t = thread_in(&layout, 0);
     let publisher = Publisher::new(&nats, layout, Times::default());
     let fetch = async |reader: &mut LogReader, bytes: usize| {
@@ -137,8 +136,8 @@ async fn fetched_by_the_thousand() {
 /// The first server of the list answers and is cut off from the others: whatever is asked for there never comes.
 #[tokio::test]
 async fn a_connection_of_its_own_to_a_server_that_is_cut_off() {
-    let (s, _, layout) = Server::ready().await;
-    let mut cut_off = Server::start();
+    let (s, _, layout) = NatsServer::ready().await;
+    let mut cut_off = NatsServer::start();
     cut_off.kill();
     let urls = [cut_off.config().urls, s.config().urls].concat();
     let nats = Nats::connect(&NatsConfig { urls, ..s.config() }, "test").await.unwrap();
@@ -150,14 +149,14 @@ async fn a_connection_of_its_own_to_a_server_that_is_cut_off() {
     assert_eq!(read(&mut reader, 10).await.len(), 10);
 }
 
-async fn eventually_up(server: &Server) {
+async fn eventually_up(server: &NatsServer) {
     let up = async { while Nats::connect(&server.config(), "test").await.is_err() {} };
     tokio::time::timeout(Duration::from_secs(10), up).await.expect("the server is up");
 }
 
 #[tokio::test]
 async fn through_a_restart_of_the_server() {
-    let (mut s, nats, layout) = Server::ready().await;
+    let (mut s, nats, layout) = NatsServer::ready().await;
     let t = thread_in(&layout, 1);
     let publisher = Publisher::new(&nats, layout, Times::default());
     let mut reader = LogReader::new(&nats, layout, 1, Start::After(MsgId::NONE));
@@ -174,7 +173,7 @@ async fn through_a_restart_of_the_server() {
 /// The position is older than the log: what is missing is named once, then reading goes on.
 #[tokio::test]
 async fn a_hole_is_named() {
-    let (_s, nats, layout) = Server::ready().await;
+    let (_s, nats, layout) = NatsServer::ready().await;
     let t = thread_in(&layout, 0);
     let publisher = Publisher::new(&nats, layout, Times::default());
     publish(&publisher, &t, 0..3).await;
@@ -189,7 +188,7 @@ async fn a_hole_is_named() {
 
 #[tokio::test]
 async fn what_is_not_an_entry_is_handed_on_as_poison() {
-    let (_s, nats, layout) = Server::ready().await;
+    let (_s, nats, layout) = NatsServer::ready().await;
     jetstream::new(nats.client.clone()).publish("chat.1.0.nonsense", "x".into()).await.unwrap().await.unwrap();
     let mut reader = LogReader::new(&nats, layout, 0, Start::After(MsgId::NONE));
     let batch = reader.next_batch(10).await.unwrap();
@@ -199,7 +198,7 @@ async fn what_is_not_an_entry_is_handed_on_as_poison() {
 /// Faster than one pull's worth, while more is being written.
 #[tokio::test]
 async fn a_long_log_is_read_densely() {
-    let (_s, nats, layout) = Server::ready().await;
+    let (_s, nats, layout) = NatsServer::ready().await;
     let t = thread_in(&layout, 0);
     let publisher = Publisher::new(&nats, layout, Times::default());
     const N: u32 = 20_000;
@@ -219,7 +218,7 @@ async fn a_long_log_is_read_densely() {
 
 #[tokio::test]
 async fn without_a_stream_it_says_so() {
-    let (_s, nats, layout) = Server::ready().await;
+    let (_s, nats, layout) = NatsServer::ready().await;
     let mut reader = LogReader::new(&nats, layout, 9, Start::After(MsgId::NONE));
     assert!(reader.next_batch(1).await.is_err());
 }

@@ -7,8 +7,9 @@ use natterjack_nats::{
     renew, switch,
 };
 use natterjack_protocol::{Most, MsgId, Thread, Times};
+use natterjack_testkit::{NatsServer, thread_in};
 
-use crate::harness::{Server, ids, thread_in};
+use crate::ids;
 
 async fn write(nats: &natterjack_nats::Nats, layout: Layout, thread: &Thread, name: &str, many: usize) -> Vec<MsgId> {
     let publisher = Publisher::new(nats, layout, Times::default());
@@ -34,7 +35,7 @@ async fn is_read(nats: &natterjack_nats::Nats, layout: Layout, next: Layout) {
 /// A few bytes, some entries, all of it: the blocks are cut off behind what the server says it has.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_every_loss_the_next_id_is_above_all_that_were_given() {
-    let mut s = Server::start();
+    let mut s = NatsServer::start();
     let nats = s.nats().await;
     let cfg = NatsConfig { partitions: 1, ..s.config() };
     let mut layout = provision(&nats, &cfg, &Times::default()).await.unwrap();
@@ -81,7 +82,7 @@ async fn after_every_loss_the_next_id_is_above_all_that_were_given() {
 /// The clock of this machine is no help: it may be behind. And an archive may know of generations that an older copy has not heard of.
 #[tokio::test]
 async fn an_older_copy_goes_on_above_everything_the_archive_knows() {
-    let (s, nats, old) = Server::ready().await;
+    let (s, nats, old) = NatsServer::ready().await;
     let thread = thread_in(&old, 0);
     write(&nats, old, &thread, "m", 3).await;
     let above = Above { generation: 5, id: MsgId(1 << 52) };
@@ -104,7 +105,7 @@ async fn an_older_copy_goes_on_above_everything_the_archive_knows() {
 /// What is left of a stream may be nothing at all.
 #[tokio::test]
 async fn a_partition_whose_folder_is_gone_ends_all_the_same() {
-    let (mut s, nats, old) = Server::ready().await;
+    let (mut s, nats, old) = NatsServer::ready().await;
     let threads = [thread_in(&old, 0), thread_in(&old, 1)];
     let given = write(&nats, old, &threads[0], "a", 3).await;
     let kept = write(&nats, old, &threads[1], "b", 3).await;

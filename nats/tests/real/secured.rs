@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use natterjack_nats::{ConnectError, FanIn, FanInEvent, LogReader, Nats, NatsConfig, Publisher, Slot, Start, TlsFiles, connect, provision};
 use natterjack_protocol::{MsgId, Times};
+use natterjack_testkit::{
+    NatsServer,
+    certificates::{Certificates, replace},
+    eventually,
+    nats_login::{Operator, logins},
+    thread_in,
+};
 
 use crate::{
-    certificates::{Certificates, replace},
     fanin::{collect, connected, message, sizes_of_whole},
-    harness::{Server, eventually, ids_of, thread_in},
-    nats_login::{Operator, logins},
+    ids_of,
 };
 
 fn quick(cfg: NatsConfig) -> NatsConfig {
@@ -42,7 +47,7 @@ async fn refusals(cfg: NatsConfig) -> [ConnectError; 2] {
 async fn every_way_to_log_in() {
     let dir = tempfile::tempdir().unwrap();
     for login in logins(dir.path()) {
-        let s = Server::start_with(&login.server);
+        let s = NatsServer::start_with(&login.server);
         let with_login = |cfg: NatsConfig| match login.in_url {
             Some(user) => NatsConfig { urls: cfg.urls.iter().map(|u| u.replace("//", &format!("//{user}"))).collect(), ..cfg },
             None => cfg,
@@ -59,7 +64,7 @@ async fn every_way_to_log_in() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn credentials_that_expire_are_read_again() {
     let (dir, operator) = (tempfile::tempdir().unwrap(), Operator::new());
-    let (s, file) = (Server::start_with(&operator.server()), dir.path().join("user.creds"));
+    let (s, file) = (NatsServer::start_with(&operator.server()), dir.path().join("user.creds"));
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     std::fs::write(&file, operator.user(serde_json::json!({ "exp": now + 4 }))).unwrap();
     let cfg = s.config_of(NatsConfig { creds: Some(file.clone()), ..NatsConfig::default() });
@@ -104,8 +109,8 @@ impl Secure {
         format!("tls {{ cert_file: {certificate:?}, key_file: {key:?}, ca_file: {:?}\n {more} }}\n", by.ca_file)
     }
 
-    fn server(&self, more: &str) -> Server {
-        Server::start_as(|host| Self::block(&self.certificates, &[host.to_owned()], more, false))
+    fn server(&self, more: &str) -> NatsServer {
+        NatsServer::start_as(|host| Self::block(&self.certificates, &[host.to_owned()], more, false))
     }
 
     fn client(&self) -> NatsConfig {
@@ -150,15 +155,15 @@ async fn what_is_wrong_with_tls_is_said() {
     // Asked for by the server alone, and believed by nobody here.
     says(good.config(), "name the file with the authority's certificate").await;
     says(good.config_of(first(secure.client())), "unset nats.tls.first").await;
-    let old = Server::start_as(|host| Secure::block(ours, &[host.to_owned()], "", true));
+    let old = NatsServer::start_as(|host| Secure::block(ours, &[host.to_owned()], "", true));
     says(old.config_of(secure.client()), "has expired").await;
-    let elsewhere = Server::start_as(|_| Secure::block(ours, &["elsewhere.example".into()], "", false));
+    let elsewhere = NatsServer::start_as(|_| Secure::block(ours, &["elsewhere.example".into()], "", false));
     says(elsewhere.config_of(secure.client()), "for another name than 127.").await;
     let mutual = secure.server("verify: true");
     says(mutual.config_of(secure.client()), "nats.tls.certificate").await;
     says(mutual.config_of(secure.known_client(other)), "does not take our certificate").await;
     // The password is not told to whoever speaks no TLS.
-    says(Server::start().config_of(secure.client()), "speaks no TLS").await;
+    says(NatsServer::start().config_of(secure.client()), "speaks no TLS").await;
     let none = NatsConfig { tls: TlsFiles { ca: Some("/none.pem".into()), ..TlsFiles::default() }, ..NatsConfig::default() };
     for e in refusals(good.config_of(none)).await {
         assert!(e.to_string().contains("nats.tls.ca: cannot read /none.pem"), "{e}");
@@ -188,7 +193,7 @@ async fn a_flood_over_tls_arrives_whole() {
 async fn three_nodes_one_with_another_certificate() {
     let secure = Secure::new();
     let by = |i: usize| if i == 1 { &secure.other } else { &secure.certificates };
-    let mut servers = Server::cluster_as(3, |i, host| Secure::block(by(i), &[host.to_owned()], "", false));
+    let mut servers = NatsServer::cluster_as(3, |i, host| Secure::block(by(i), &[host.to_owned()], "", false));
     let url = |i: usize| servers[i].config().urls[0].clone();
     let cfg = NatsConfig { urls: vec![url(1), url(0)], replicas: 3, connect_deadline_ms: 30_000, ..servers[0].config_of(secure.client()) };
     let nats = Nats::connect(&cfg, "test").await.unwrap();

@@ -2,14 +2,13 @@ use std::time::Duration;
 
 use natterjack_nats::{NatsConfig, ProvisionError, RpcError, provision, serve};
 use natterjack_protocol::{Code, Refusal, Times, limits};
-
-use crate::harness::{Server, eventually};
+use natterjack_testkit::{NatsServer, eventually};
 
 const T: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn answers_refusals_panics_overload_and_nobody() {
-    let (_s, nats, _) = Server::ready().await;
+    let (_s, nats, _) = NatsServer::ready().await;
     let ask = async |q: u32| nats.request::<u32, u32>("svc.test", &q, T).await;
     assert!(matches!(ask(1).await, Err(RpcError::NoResponders)));
     let service = serve(&nats, "svc.test".into(), Some("svc.test"), 2, |q: u32| async move {
@@ -46,7 +45,7 @@ async fn answers_refusals_panics_overload_and_nobody() {
 /// Neither is dropped in silence: the asker is told at once.
 #[tokio::test]
 async fn what_is_too_large_for_the_server_is_refused() {
-    let (_s, nats, _) = Server::ready().await;
+    let (_s, nats, _) = NatsServer::ready().await;
     let _service = serve(&nats, "svc.large".into(), None, 2, |bytes: usize| async move { Ok("x".repeat(bytes)) }).await.unwrap();
     let ask = async |bytes: usize| nats.request::<usize, String>("svc.large", &bytes, T).await;
     let max = nats.client.max_payload();
@@ -61,7 +60,7 @@ async fn what_is_too_large_for_the_server_is_refused() {
 
 #[tokio::test]
 async fn a_server_that_carries_too_little_is_not_provisioned() {
-    let server = Server::start_with(&format!("max_payload: {}\n", limits::PAYLOAD_BYTES - 1));
+    let server = NatsServer::start_with(&format!("max_payload: {}\n", limits::PAYLOAD_BYTES - 1));
     let nats = server.nats().await;
     let refused = provision(&nats, &NatsConfig::default(), &Times::default()).await;
     assert!(matches!(&refused, Err(ProvisionError::Payload(why)) if why.contains("max_payload: 1MB")), "{refused:?}");

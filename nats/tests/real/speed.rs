@@ -4,13 +4,12 @@ use std::time::Instant;
 
 use natterjack_nats::{FanIn, FanInEvent, LogReader, Publisher, Slot, Start, Tail};
 use natterjack_protocol::{Most, MsgId, Times};
-
-use crate::harness::{Server, thread, thread_in};
+use natterjack_testkit::{NatsServer, thread, thread_in};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "prints figures of this machine"]
 async fn figures() {
-    let (s, nats, layout) = Server::ready().await;
+    let (s, nats, layout) = NatsServer::ready().await;
     let publisher = Publisher::new(&nats, layout, Times::default());
     let t = thread_in(&layout, 0);
     const N: u32 = 100_000;

@@ -1,7 +1,8 @@
 use natterjack_nats::{Layout, Nats, Publisher, Tail};
 use natterjack_protocol::{Most, MsgId, Thread, Times};
+use natterjack_testkit::{NatsServer, thread, thread_in};
 
-use crate::harness::{Server, ids, thread, thread_in};
+use crate::ids;
 
 /// 30 entries of `t`, every fifth a control entry, among as many of another thread of its partition. Returns their ids.
 async fn filled(nats: &Nats, layout: Layout, t: &Thread) -> Vec<MsgId> {
@@ -25,7 +26,7 @@ async fn filled(nats: &Nats, layout: Layout, t: &Thread) -> Vec<MsgId> {
 
 #[tokio::test]
 async fn pages_of_one_thread_in_one_order() {
-    let (_s, nats, layout) = Server::ready().await;
+    let (_s, nats, layout) = NatsServer::ready().await;
     let t = thread_in(&layout, 1);
     let all = filled(&nats, layout, &t).await;
     let tail = Tail::new(&nats, layout);
@@ -51,7 +52,7 @@ async fn pages_of_one_thread_in_one_order() {
 /// However large the entries of either subject are: in order, none left out, and no more than asked for.
 #[tokio::test]
 async fn pages_end_by_their_bytes() {
-    let (_s, nats, layout) = Server::ready().await;
+    let (_s, nats, layout) = NatsServer::ready().await;
     let t = thread_in(&layout, 1);
     let (publisher, tail) = (Publisher::new(&nats, layout, Times::default()), Tail::new(&nats, layout));
     let (mut all, mut control) = (Vec::new(), MsgId::NONE);
@@ -89,7 +90,7 @@ async fn pages_end_by_their_bytes() {
 
 #[tokio::test]
 async fn leader_reads_see_what_was_acknowledged() {
-    let (_s, nats, layout) = Server::ready().await;
+    let (_s, nats, layout) = NatsServer::ready().await;
     let t = thread_in(&layout, 0);
     let tail = Tail::new(&nats, layout);
     assert_eq!(tail.last(&t).await.unwrap(), None);
@@ -105,7 +106,7 @@ async fn leader_reads_see_what_was_acknowledged() {
 
 #[tokio::test]
 async fn last_entries_of_many_threads_at_once() {
-    let (_s, nats, layout) = Server::ready().await;
+    let (_s, nats, layout) = NatsServer::ready().await;
     let publisher = Publisher::new(&nats, layout, Times::default());
     let mut threads = Vec::new();
     let mut expected = Vec::new();
@@ -132,7 +133,7 @@ async fn last_entries_of_many_threads_at_once() {
 /// More than one batch request can hold, by count and by bytes.
 #[tokio::test]
 async fn a_long_thread_comes_in_many_batches() {
-    let (_s, nats, layout) = Server::ready().await;
+    let (_s, nats, layout) = NatsServer::ready().await;
     let t = thread_in(&layout, 0);
     let publisher = Publisher::new(&nats, layout, Times::default());
     let body = bytes::Bytes::from(vec![1u8; 20_000]);

@@ -18,7 +18,7 @@ use scylla::client::{session::Session, session_builder::SessionBuilder};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::kit::{SERVER, server};
-use crate::world::{World, eventually, group, new_cid};
+use crate::world::{World, cid, eventually, group};
 
 const THREADS: usize = 200;
 const EACH: usize = 100;
@@ -99,7 +99,7 @@ async fn driver_alone(session: &Session, name: &str) -> Duration {
     let begun = Instant::now();
     let inserts = (0..ALL as i64).map(async |n| {
         let thread = format!("group.{name}-{}", n % THREADS as i64);
-        let cid = uuid::Uuid::from_bytes(*new_cid().as_bytes());
+        let cid = uuid::Uuid::from_bytes(*cid().as_bytes());
         let row = (thread, 0_i64, n, n, "alice", cid, "text", &body, false, n);
         session.execute_unpaged(&insert, row).await.unwrap();
     });

@@ -1,17 +1,8 @@
 //! A real nats-server, a SQLite file and instances of `directory` on them.
 
-use std::{
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU8, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
-use natterjack_nats::{
-    Buckets, Layout, Nats, NatsConfig, RpcError, ServerTime, provision,
-    server::{Sync, single_config},
-    subjects,
-};
+use natterjack_nats::{Buckets, Layout, Nats, RpcError, ServerTime, provision, subjects};
 use natterjack_persister::{
     directory::{self, DirectoryError, Logins},
     password::Cost,
@@ -23,6 +14,7 @@ use natterjack_protocol::{
     internal::rpc::{DirectoryAnswer, DirectoryRequest},
 };
 use natterjack_runtime::{Health, clock::wall_ms};
+use natterjack_testkit::NatsServer;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -34,32 +26,8 @@ pub struct World {
     health: Health,
     stop: CancellationToken,
     instances: Vec<JoinHandle<Result<(), DirectoryError>>>,
-    _server: Server,
+    _server: NatsServer,
     dir: tempfile::TempDir,
-}
-
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("NATTERJACK_NATS_SERVER") {
-        return path.into();
-    }
-    let on_path = std::env::var_os("PATH").and_then(|p| std::env::split_paths(&p).map(|d| d.join("nats-server")).find(|f| f.is_file()));
-    on_path.unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache/bin/nats-server").into())
-}
-
-/// An address of its own for each server of each test process, so that a fixed port is free on it.
-fn address() -> String {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let pid = std::process::id();
-    format!("127.{}.{}.{}", 64 + (pid >> 8) % 128, pid & 0xff, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Weak, so that tests of something else do not wait for argon2.
@@ -73,22 +41,9 @@ impl World {
     }
 
     pub async fn with(cost: Cost, times: Times) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let host = address();
-        let config = dir.path().join("nats.conf");
-        std::fs::write(&config, single_config(&dir.path().join("js"), &host, 4222, Sync::Interval)).unwrap();
-        let server = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL"])
-            .arg(binary())
-            .arg("-c")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let cfg = NatsConfig { urls: vec![format!("nats://{host}:4222")], default_max_bytes: Some(64 << 20), ..NatsConfig::default() };
-        let nats = Nats::connect(&cfg, "test").await.unwrap();
-        let layout = provision(&nats, &cfg, &times).await.unwrap();
+        let (dir, server) = (tempfile::tempdir().unwrap(), NatsServer::start());
+        let nats = server.nats().await;
+        let layout = provision(&nats, &server.config(), &times).await.unwrap();
         let store = Sqlite::open(dir.path().join("n.db")).await.unwrap();
         let mut world = Self {
             nats,
@@ -98,7 +53,7 @@ impl World {
             health: Health::new(),
             stop: CancellationToken::new(),
             instances: Vec::new(),
-            _server: Server(server),
+            _server: server,
             dir,
         };
         world.start_directory(cost).await;

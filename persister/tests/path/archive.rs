@@ -13,6 +13,7 @@ use natterjack_protocol::{
     log::{Role, fold},
 };
 use natterjack_runtime::Health;
+use natterjack_testkit::now_ms;
 use tokio_util::sync::CancellationToken;
 
 use super::kit::*;
@@ -130,7 +131,7 @@ async fn a_log_that_lost_its_end_goes_on_in_a_new_generation() {
 }
 
 fn entry(from: &str, text: &str) -> bytes::Bytes {
-    Entry::new(user(from), new_cid(), Kind::Text, Body::text(text)).encode()
+    Entry::new(user(from), cid(), Kind::Text, Body::text(text)).encode()
 }
 
 /// Before the first call to the store, before the second, and so on until there is no further one; then again by another, to the end.

@@ -9,6 +9,7 @@ use natterjack_protocol::{
 };
 
 use natterjack_persister::store::Store;
+use natterjack_testkit::now_ms;
 
 use super::kit::*;
 
@@ -20,7 +21,7 @@ async fn pages_come_from_the_log_alone_and_all_is_archived_afterwards() {
     let old = w.say(&t, "a", "old").await;
     w.archived(&t, old).await;
     w.switch_off(true);
-    let cid = new_cid();
+    let cid = cid();
     let new = w.send_as(&t, "a", cid, Kind::Text, Body::text("new")).await;
     let first = w.say(&dm, "a", "first").await;
     let edit = w.send(&t, "a", Kind::Edit, on(old, Some("edited"))).await;
@@ -70,7 +71,7 @@ async fn pages_come_from_the_log_alone_and_all_is_archived_afterwards() {
 #[tokio::test]
 async fn cids_are_found_in_archive_and_log_the_lowest_id_first() {
     let w = World::new().await;
-    let (t, cid, absent) = (group("g"), new_cid(), new_cid());
+    let (t, cid, absent) = (group("g"), cid(), cid());
     let id = w.send_as(&t, "a", cid, Kind::Text, Body::text("x")).await;
     for archived in [false, true] {
         let archive = if archived { w.archive("a") } else { Vec::new() };
@@ -105,9 +106,9 @@ async fn a_resend_is_too_old_only_where_nobody_will_ever_know() {
     let archive = w.archive("a");
     w.archived(&t, first).await;
     w.store.searches.store(true, Ordering::SeqCst);
-    assert_eq!(w.find_cid(&t, "a", new_cid()).await.unwrap_err().code, Code::ResendTooOld);
+    assert_eq!(w.find_cid(&t, "a", cid()).await.unwrap_err().code, Code::ResendTooOld);
     w.store.searches.store(false, Ordering::SeqCst);
-    assert_eq!(w.find_cid(&t, "a", new_cid()).await, Ok(None));
+    assert_eq!(w.find_cid(&t, "a", cid()).await, Ok(None));
     drop(archive);
 
     w.switch_off(true);
@@ -117,7 +118,7 @@ async fn a_resend_is_too_old_only_where_nobody_will_ever_know() {
     let subject = natterjack_nats::subjects::chat(w.layout.generation, w.layout.partition(&t), &t);
     let mut acks = Vec::new();
     for _ in 0..=natterjack_protocol::limits::RESEND_ROWS {
-        let entry = natterjack_protocol::Entry::new(user("b"), new_cid(), Kind::Text, Body::text("x"));
+        let entry = natterjack_protocol::Entry::new(user("b"), cid(), Kind::Text, Body::text("x"));
         acks.push(js.publish(subject.clone(), entry.encode()).await.unwrap());
         if acks.len() == 500 {
             for ack in acks.drain(..) {
@@ -151,7 +152,7 @@ async fn what_the_log_loses_before_it_is_archived_is_a_hole() {
     let (events, complete) = w.between(&t, MsgId::NONE, new, 10).await.unwrap();
     assert_eq!((ids(&events), complete), (vec![kept], false));
     assert_eq!(w.between(&t, kept, new, 10).await.unwrap_err().code, Code::Unavailable);
-    assert_eq!(w.find_cid(&t, "a", new_cid()).await.unwrap_err().code, Code::Unavailable);
+    assert_eq!(w.find_cid(&t, "a", cid()).await.unwrap_err().code, Code::Unavailable);
     // The archive goes on behind the hole, and it stays told, in whatever way somebody reads.
     let archive = w.archive("b");
     w.archived(&t, new).await;
@@ -170,7 +171,7 @@ async fn what_the_log_loses_before_it_is_archived_is_a_hole() {
         let (events, complete) = w.between(&t, after, upto, 10).await.unwrap();
         assert_eq!((told(&events), complete), (want.to_vec(), true), "{after} {upto}");
     }
-    assert_eq!(w.find_cid(&t, "a", new_cid()).await, Ok(None));
+    assert_eq!(w.find_cid(&t, "a", cid()).await, Ok(None));
     assert_eq!(w.latest("a", &[&t]).await[0].as_ref().map(|e| e.id), Some(new), "it is no message");
     // A thread of the same partition that has been quiet since, and one of which nothing else is left.
     let of_one = |n: &u32| w.layout.partition(&group(&format!("q{n}"))) == w.layout.partition(&t);

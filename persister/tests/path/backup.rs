@@ -9,6 +9,7 @@ use natterjack_persister::{
     store::{PartitionKey, Sqlite, Store},
 };
 use natterjack_protocol::{Body, Cid, Entry, Kind, MsgId, Thread, Times, log::Role};
+use natterjack_testkit::now_ms;
 
 use super::kit::*;
 

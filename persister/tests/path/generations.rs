@@ -23,7 +23,7 @@ struct Said {
 async fn talk(w: &mut World) -> Said {
     let (team, dm): (Thread, Thread) = (group("g"), "dm.a.b".parse().unwrap());
     let body = Body { name: Some("toads".into()), users: vec![user("b")], ..Body::default() };
-    let (old, new) = (new_cid(), new_cid());
+    let (old, new) = (cid(), cid());
     let mut ids = vec![w.send(&team, "a", Kind::GroupCreated, body).await];
     ids.push(w.say(&team, "a", "one").await);
     ids.push(w.send_as(&team, "b", old, Kind::Text, Body::text("two")).await);
@@ -61,7 +61,7 @@ async fn check(w: &World, said: &Said, stage: &str) {
 async fn check_cids(w: &World, said: &Said, stage: &str) {
     assert_eq!(w.find_cid(&said.team, "b", said.old.0).await, Ok(Some(said.old.1)), "{stage}");
     assert_eq!(w.find_cid(&said.team, "a", said.new.0).await, Ok(Some(said.new.1)), "{stage}");
-    assert_eq!(w.find_cid(&said.team, "a", new_cid()).await, Ok(None), "{stage}");
+    assert_eq!(w.find_cid(&said.team, "a", cid()).await, Ok(None), "{stage}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,7 +117,7 @@ async fn read_your_acks_across_the_switch() {
     let mut w = World::new().await;
     let t = group("g");
     for n in 0..4 {
-        let cid = new_cid();
+        let cid = cid();
         let id = w.send_as(&t, "a", cid, Kind::Text, Body::text(format!("{n}"))).await;
         let request = HistoryRequest::LastEntries { threads: vec![t.clone()] };
         assert!(

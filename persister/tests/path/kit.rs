@@ -1,28 +1,22 @@
 //! A real nats-server, a SQLite file behind a switch, archives that can be started and killed, and `history` asked over NATS.
 
 use std::{
-    path::PathBuf,
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use natterjack_nats::{
-    Buckets, Layout, Nats, NatsConfig, Publisher, RpcError, Service, Tail, provision,
-    server::{Sync, single_config},
-    subjects,
-};
+use natterjack_nats::{Buckets, Layout, Nats, NatsConfig, Publisher, RpcError, Service, Tail, provision, subjects};
 use natterjack_persister::{
     archive::Archive,
     history::{self, History},
     store::{CidLookup, LostRange, Order, PartitionKey, Position, Row, Sqlite, Store, StoreError, Stray, ThreadBatch},
 };
 use natterjack_protocol::{
-    Body, Cid, Entry, Event, Kind, Most, MsgId, Refusal, Thread, Times, Token, UserId,
+    Body, Cid, Entry, Event, Kind, Most, MsgId, Refusal, Thread, Times, UserId,
     client::frame::Page,
     internal::rpc::{Access, At, HistoryAnswer, HistoryRequest, LastEntry},
     log::{
@@ -31,7 +25,8 @@ use natterjack_protocol::{
     },
 };
 use natterjack_runtime::{Health, health::Readers};
-use tokio::time::{Instant, sleep};
+use natterjack_testkit::NatsServer;
+pub use natterjack_testkit::{cid, eventually, group, user};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// The store, and the ways in which it can be away.
@@ -112,15 +107,6 @@ impl Store for Switched {
     }
 }
 
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 pub struct World {
     pub nats: Nats,
     pub cfg: NatsConfig,
@@ -131,22 +117,7 @@ pub struct World {
     pub dir: tempfile::TempDir,
     pub history: History<Switched>,
     _history: Service,
-    _server: Server,
-}
-
-fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("NATTERJACK_NATS_SERVER") {
-        return path.into();
-    }
-    let on_path = std::env::var_os("PATH").and_then(|p| std::env::split_paths(&p).map(|d| d.join("nats-server")).find(|f| f.is_file()));
-    on_path.unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache/bin/nats-server").into())
-}
-
-/// An address of its own for each server of each test process, so that a fixed port is free on it.
-fn address() -> String {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let pid = std::process::id();
-    format!("127.{}.{}.{}", 64 + (pid >> 8) % 128, pid & 0xff, NEXT.fetch_add(1, Ordering::Relaxed))
+    _server: NatsServer,
 }
 
 /// A nats-server with nothing in it, and a folder.
@@ -154,27 +125,13 @@ pub struct Bare {
     pub cfg: NatsConfig,
     pub nats: Nats,
     pub dir: tempfile::TempDir,
-    server: Server,
+    server: NatsServer,
 }
 
 impl Bare {
     pub async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let host = address();
-        let config = dir.path().join("nats.conf");
-        std::fs::write(&config, single_config(&dir.path().join("js"), &host, 4222, Sync::Interval)).unwrap();
-        let server = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL"])
-            .arg(binary())
-            .arg("-c")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let cfg = NatsConfig { urls: vec![format!("nats://{host}:4222")], default_max_bytes: Some(64 << 20), ..NatsConfig::default() };
-        let nats = Nats::connect(&cfg, "test").await.unwrap();
-        Self { cfg, nats, dir, server: Server(server) }
+        let server = NatsServer::start();
+        Self { cfg: server.config(), nats: server.nats().await, dir: tempfile::tempdir().unwrap(), server }
     }
 }
 
@@ -275,7 +232,7 @@ impl World {
     }
 
     pub async fn send(&self, thread: &Thread, from: &str, kind: Kind, body: Body) -> MsgId {
-        self.send_as(thread, from, new_cid(), kind, body).await
+        self.send_as(thread, from, cid(), kind, body).await
     }
 
     pub async fn send_as(&self, thread: &Thread, from: &str, cid: Cid, kind: Kind, body: Body) -> MsgId {
@@ -353,30 +310,6 @@ impl World {
 
 fn everything() -> Access {
     Access { intervals: Intervals::all(), v: MsgId::NONE }
-}
-
-pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !is_so().await {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        sleep(Duration::from_millis(10)).await;
-    }
-}
-
-pub fn user(s: &str) -> UserId {
-    Token::parse(s).unwrap()
-}
-
-pub fn group(s: &str) -> Thread {
-    Thread::group(&user(s))
-}
-
-pub fn now_ms() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64
-}
-
-pub fn new_cid() -> Cid {
-    Cid::from_uuid(uuid::Uuid::now_v7()).unwrap()
 }
 
 pub fn ids(events: &[Event]) -> Vec<MsgId> {

@@ -21,6 +21,7 @@ use natterjack_protocol::{
     internal::rpc::{Access, At, HistoryAnswer, HistoryRequest},
     log::{Intervals, Role},
 };
+use natterjack_testkit::now_ms;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use super::kit::*;

@@ -2,10 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use natterjack_testkit::{document, patience};
 use reqwest::Method;
 use serde_json::Value;
-
-use super::{document, wait::patience};
 
 const ANSWER: Duration = Duration::from_secs(30);
 

@@ -2,13 +2,12 @@
 
 use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
-use tempfile::TempDir;
-
-use super::{
+use natterjack_testkit::{
+    Proxy,
     net::Subnet,
     process::{Process, Ready},
-    proxy::Proxy,
 };
+use tempfile::TempDir;
 
 /// A cold start on a busy machine; 6 s on an idle one.
 const START: Duration = Duration::from_secs(180);

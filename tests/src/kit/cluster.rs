@@ -12,23 +12,22 @@ use natterjack_nats::{
     Layout, Nats, NatsConfig, Role,
     server::{Sync, cluster_config, single_config},
 };
+use natterjack_testkit::{
+    Certificates, NatsProxy, Process, Proxy, eventually_within, nats_server,
+    net::{NATS_PORT, Subnet, Turn},
+    process::Ready,
+    programs,
+};
 use tempfile::TempDir;
 use tokio::{sync::OnceCell, time::Instant};
 
 use super::{
     api::Api,
-    binary,
-    certificates::Certificates,
     mint::Mint,
-    nats_proxy::NatsProxy,
-    net::{NATS_PORT, Subnet, Turn},
     panics,
-    process::{Process, Ready},
-    proxy::Proxy,
     raw_ws::RawWs,
     secured_nats::{LetsIn, SecuredNats},
     user::User,
-    wait::eventually,
 };
 
 #[derive(Debug, Clone)]
@@ -128,7 +127,7 @@ impl Cluster {
             cluster.certificates = Some(Certificates::new(cluster.dir(), hosts));
         }
         if let Some(lets_in) = cluster.spec.secured_nats {
-            let printed = tokio::process::Command::new(binary::natterjack()).args(["provision", "--print-permissions"]).output();
+            let printed = tokio::process::Command::new(programs::natterjack()).args(["provision", "--print-permissions"]).output();
             let permissions = String::from_utf8(printed.await.unwrap().stdout).unwrap();
             cluster.secured = Some(Box::new(SecuredNats::new(&cluster.dir(), lets_in, &permissions)));
         }
@@ -169,15 +168,7 @@ impl Cluster {
             cluster_config(&store, &host, addr.port(), i, &routes, Sync::Interval)
         };
         let more = self.secured.as_ref().map(|s| s.server(i, &host)).unwrap_or_default();
-        let config = self.dir().join(format!("nats-{i}.conf"));
-        std::fs::write(&config, text + &more).unwrap();
-        Process::new(
-            format!("nats-{i}"),
-            binary::nats_server(),
-            vec!["--config".into(), config.display().to_string()],
-            &self.dir(),
-            Ready::Tcp(addr),
-        )
+        nats_server::process(i, &self.dir(), &(text + &more), addr)
     }
 
     fn settings(&self, role: Role, first: usize) -> Vec<(String, String)> {
@@ -215,7 +206,7 @@ impl Cluster {
         let own = own.iter().map(|(k, v)| ((*k).to_owned(), v.clone()));
         args.extend(own.chain(self.settings_with(role, nats_url)).flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]));
         let clock = self.clock(&name).display().to_string();
-        Process::new(name, binary::natterjack(), args, &self.dir(), Ready::Http(ready)).env(Self::CLOCK, &clock)
+        Process::new(name, programs::natterjack(), args, &self.dir(), Ready::Http(ready)).env(Self::CLOCK, &clock)
     }
 
     /// Names the file that says by how many milliseconds a process's clock is wrong.
@@ -266,7 +257,7 @@ impl Cluster {
 
     /// Three servers elect their leaders first; until then they refuse.
     async fn provision(&self) {
-        eventually("streams and buckets are made", Duration::from_secs(60), async || self.run_provision(&[]).await).await;
+        eventually_within("streams and buckets are made", Duration::from_secs(60), async || self.run_provision(&[]).await).await;
     }
 
     /// `natterjack provision --partitions N`, once; what it says if it fails.
@@ -282,8 +273,8 @@ impl Cluster {
     /// What `natterjack doctor` says, and whether it is content.
     pub async fn doctor(&self) -> (String, bool) {
         let settings = self.settings(Role::Doctor, 0).into_iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]);
-        let mut command = tokio::process::Command::new(binary::natterjack());
-        command.env("NATTERJACK_NATS_SERVER", binary::nats_server());
+        let mut command = tokio::process::Command::new(programs::natterjack());
+        command.env("NATTERJACK_NATS_SERVER", programs::nats_server());
         let out = command.arg("doctor").args(settings).output().await.unwrap();
         (String::from_utf8_lossy(&out.stdout).into_owned(), out.status.success())
     }
@@ -301,7 +292,7 @@ impl Cluster {
         let mut settings = self.settings(role, 0);
         settings.push(("persister.archive".into(), self.archive().display().to_string()));
         let settings = settings.into_iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]);
-        let mut process = tokio::process::Command::new(binary::natterjack());
+        let mut process = tokio::process::Command::new(programs::natterjack());
         let out = process.arg(command).args(args).args(settings).kill_on_drop(true).output().await.map_err(|e| e.to_string())?;
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if out.status.success() { Ok(said(&out.stdout)) } else { Err(said(&out.stderr)) }
@@ -430,7 +421,7 @@ impl Cluster {
     pub async fn elections(&self) -> Duration {
         let (began, nats) = (Instant::now(), self.connect_nats().await);
         let limit = Duration::from_secs(30);
-        let layout = eventually("the layout is read", limit, async || Layout::load(&nats).await).await;
+        let layout = eventually_within("the layout is read", limit, async || Layout::load(&nats).await).await;
         layout.led(&nats, limit).await.unwrap();
         began.elapsed()
     }

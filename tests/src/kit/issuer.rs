@@ -10,6 +10,7 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use natterjack_testkit::now_ms;
 use ring::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair},
@@ -20,8 +21,6 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
-
-use super::mint::now_ms;
 
 pub const NAME: &str = "https://login.test";
 pub const AUDIENCE: &str = "natterjack-test";

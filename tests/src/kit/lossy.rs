@@ -1,14 +1,10 @@
 //! An edge whose answers are lost: each request reaches it and is done, and the connection is reset before the first byte comes back.
 
+use natterjack_testkit::{Flow, Proxy, Side};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::{
-    api::Api,
-    cluster::Cluster,
-    proxy::{Flow, Proxy, Side},
-    user::User,
-};
+use super::{api::Api, cluster::Cluster, user::User};
 
 pub struct LossyEdge {
     _proxy: Proxy,

@@ -1,7 +1,5 @@
 //! Users by the hundred: the test puts a signing key of its own beside those of `directory`, so no password has to be hashed.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use natterjack_nats::{Buckets, Layout, Nats};
@@ -14,6 +12,7 @@ use natterjack_protocol::{
         kv::PublicKey,
     },
 };
+use natterjack_testkit::now_ms;
 use ring::{
     rand::SystemRandom,
     signature::{Ed25519KeyPair, KeyPair},
@@ -27,10 +26,6 @@ pub struct Mint {
     buckets: Buckets,
     key: EncodingKey,
     kid: Token,
-}
-
-pub fn now_ms() -> u64 {
-    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
 impl Mint {

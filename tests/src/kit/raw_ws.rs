@@ -8,6 +8,7 @@ use natterjack_protocol::{
     client::frame::{ClientFrame, DeviceClass, Hello, Send, ServerFrame, Welcome},
     codec::Codec,
 };
+use natterjack_testkit::within;
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_tungstenite::{
@@ -15,7 +16,7 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, client::IntoClientRequest, http::HeaderValue, protocol::Role},
 };
 
-use super::{user::User, wait::within};
+use super::user::User;
 
 pub struct RawWs {
     ws: WebSocketStream<MaybeTlsStream<TcpStream>>,
@@ -192,7 +193,7 @@ impl RawWs {
                 _ => None,
             })
             .await;
-        self.ahead = welcome.now.cast_signed() - super::mint::now_ms().cast_signed();
+        self.ahead = welcome.now.cast_signed() - natterjack_testkit::now_ms().cast_signed();
         self.welcome = Some(welcome);
         self.until("attached", |f| match f {
             ServerFrame::Attached { synced } => Some(synced),
@@ -208,7 +209,7 @@ impl RawWs {
 
     /// A cid from a clock that is off by so many milliseconds.
     pub fn cid_at(&self, off_ms: i64) -> Cid {
-        let now = super::mint::now_ms().cast_signed() + self.ahead + off_ms;
+        let now = natterjack_testkit::now_ms().cast_signed() + self.ahead + off_ms;
         Cid::mint(now.cast_unsigned(), rand::random())
     }
 

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use natterjack_nats::{NatsConfig, Role, TlsFiles};
-
-use super::{
-    certificates::Certificates,
+use natterjack_testkit::{
+    Certificates,
     nats_login::{NatsLogin, logins},
 };
 

@@ -10,14 +10,13 @@ use std::{
     time::Duration,
 };
 
+use natterjack_testkit::{eventually_within, within};
 use rustix::{
     process::{Pid, Signal, kill_process},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
 };
 use tokio::process::{Child, Command};
-
-use super::wait::{eventually, within};
 
 /// The program dies with it.
 pub struct Terminal {
@@ -83,7 +82,7 @@ impl Terminal {
     /// Waits until this stands on it.
     pub async fn sees(&self, text: &str, limit: Duration) {
         let what = format!("{text:?} is on the screen");
-        eventually(&what, limit, async || {
+        eventually_within(&what, limit, async || {
             let now = self.text();
             if now.contains(text) { Ok(()) } else { Err(format!("\n{now}")) }
         })

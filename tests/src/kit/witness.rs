@@ -15,6 +15,7 @@ use natterjack_protocol::{
     },
     codec::Codec,
 };
+use natterjack_testkit::{eventually_within, within};
 use serde_json::json;
 use tokio::{
     sync::mpsc,
@@ -22,7 +23,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Api, Cluster, RawWs, Received, User, eventually, within};
+use super::{Api, Cluster, RawWs, Received, User};
 
 pub const SOON: Duration = Duration::from_secs(20);
 /// Between two tries.
@@ -51,7 +52,7 @@ pub async fn whole(api: &Api, thread: &Thread, upwards: bool) -> Vec<Event> {
             (false, Some(first), _) => format!("&before={}", first.id),
             (false, None, _) => String::new(),
         };
-        let page = eventually("a page of history", SOON, async || page(api, thread, &format!("?limit=37{place}")).await).await;
+        let page = eventually_within("a page of history", SOON, async || page(api, thread, &format!("?limit=37{place}")).await).await;
         assert!(page.holes.is_empty(), "a hole in the history of {thread}: {:?}", page.holes);
         if upwards {
             assert!(!page.events.is_empty() || !page.more, "an empty page that promises more");
@@ -143,7 +144,7 @@ pub const BATCHED: &str = "natterjack_edge_sends_batched_total";
 pub async fn until_the_direct_path_is_open(cluster: &Cluster, user: &User) {
     let notes = user.dm(user);
     let mut ws = cluster.raw(user, 0, Codec::Json).await;
-    eventually("a send without a lookup", SOON, async || {
+    eventually_within("a send without a lookup", SOON, async || {
         let before = counter(cluster, 0, LOOKUPS).await;
         ws.send_text(&notes, "x").await.map_err(|e| e.to_string())?;
         let after = counter(cluster, 0, LOOKUPS).await;
@@ -298,7 +299,7 @@ impl Reader {
         let (hang_up, hung_up) = mpsc::channel(1);
         let task = Watching { edges, user: user.clone(), codec, seen: seen.clone(), hung_up };
         let reader = Self { seen, hang_up, _task: AbortOnDropHandle::new(tokio::spawn(task.run())) };
-        eventually("the reader is attached", SOON, async || reader.seen().attached > 0).await;
+        eventually_within("the reader is attached", SOON, async || reader.seen().attached > 0).await;
         reader
     }
 
@@ -323,7 +324,7 @@ impl Reader {
     }
 
     pub async fn wait_for(&self, what: &str, thread: &Thread, count: usize) {
-        eventually(what, Duration::from_secs(40), async || {
+        eventually_within(what, Duration::from_secs(40), async || {
             let n = texts(&self.of(thread)).len();
             if n >= count { Ok(()) } else { Err(format!("{n} of {count}")) }
         })

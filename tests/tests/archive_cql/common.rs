@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use natterjack_protocol::{MsgId, Thread, Times, codec::Codec};
-use natterjack_tests::kit::{Api, Cassandra, Cluster, ClusterSpec, User, eventually};
+use natterjack_testkit::eventually_within;
+use natterjack_tests::kit::{Api, Cassandra, Cluster, ClusterSpec, User};
 
 use crate::{
     people::common::{Insight, all_well, whole_history},
@@ -20,7 +21,7 @@ pub async fn no_longer_young(insight: &Insight) {
     let times = Times::scaled(DIVISOR);
     let young = (times.cid_ahead + times.clock_slack + Duration::from_millis(500)).as_millis();
     for p in 0..insight.layout.partitions {
-        eventually("the log is old enough", SOON, async || {
+        eventually_within("the log is old enough", SOON, async || {
             insight.tail.bounds(p).await.is_ok_and(|b| u128::from(b.ts_ms - b.created_ms) > young)
         })
         .await;

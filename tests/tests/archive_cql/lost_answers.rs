@@ -7,7 +7,8 @@ use natterjack_protocol::{
     codec::Codec,
     limits,
 };
-use natterjack_tests::kit::{Cassandra, RawWs, User, eventually};
+use natterjack_testkit::eventually_within;
+use natterjack_tests::kit::{Cassandra, RawWs, User};
 use serde_json::json;
 use tokio::time::{Duration, Instant, sleep_until};
 
@@ -78,7 +79,7 @@ async fn a_resend_is_too_old_after_so_many_later_messages(world: &World) {
     assert_eq!((status, again["id"].as_u64()), (200, Some(first.0)), "{again}");
     crowd(&mut ws, &dm, 2).await;
     insight.archived().await;
-    eventually("too old over HTTP", SOON, async || {
+    eventually_within("too old over HTTP", SOON, async || {
         let answer = cluster.api(a, 1).post(&path, &body).await;
         if answer.0 == 503 {
             return Err(answer.1.to_string());

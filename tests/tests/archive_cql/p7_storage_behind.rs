@@ -7,7 +7,8 @@ use std::{
 };
 
 use natterjack_protocol::{Code, MsgId, codec::Codec};
-use natterjack_tests::kit::{Cluster, ClusterSpec, eventually};
+use natterjack_testkit::eventually_within;
+use natterjack_tests::kit::{Cluster, ClusterSpec};
 use serde_json::json;
 
 use super::common::{DIVISOR, no_longer_young};
@@ -58,7 +59,7 @@ async fn sends_are_refused_before_the_log_forgets_what_is_not_archived() {
     assert_eq!((status, body["code"].as_str()), (503, Some(Code::StorageBehind.name())), "{body}");
 
     cluster.persister(0).start().await;
-    let again = eventually("sends are taken again", SOON, async || ws.send_cid(&thread, cid, "goes on").await).await;
+    let again = eventually_within("sends are taken again", SOON, async || ws.send_cid(&thread, cid, "goes on").await).await;
     acked.insert(again);
     insight.archived().await;
     let ids: Vec<MsgId> = whole_history(&api, &thread).await.iter().filter(|e| !e.kind.is_control()).map(|e| e.id).collect();

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use natterjack_protocol::Code;
-use natterjack_tests::kit::{Cassandra, Flow, Side, eventually};
+use natterjack_testkit::{Flow, Side, eventually_within};
+use natterjack_tests::kit::Cassandra;
 
 use super::common::Chat;
 use crate::watching::{SOON, heavy};
@@ -28,7 +29,7 @@ async fn the_store_is_stopped_under_load() {
     cql.node(0).cont();
     // Connections that were given up are made again first; after that at least three times as fast as it comes in.
     let was = chat.archived().await;
-    eventually("the store is found again", 2 * SOON, async || chat.archived().await > was).await;
+    eventually_within("the store is found again", 2 * SOON, async || chat.archived().await > was).await;
     let (from, begun) = (was, Instant::now());
     let took = chat.catches_up().await;
     let rate = (chat.archived().await - from) / begun.elapsed().as_secs_f64().max(0.001);
@@ -55,7 +56,7 @@ async fn the_store_takes_two_seconds_for_each_request() {
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     chat.lasts(Duration::from_secs(4)).await;
     // It is slow, not away: what is archived grows.
-    eventually("some is archived all the same", 6 * SOON, async || chat.archived().await > was).await;
+    eventually_within("some is archived all the same", 6 * SOON, async || chat.archived().await > was).await;
     cql.proxy().pass();
     chat.goes_on(20).await;
     chat.nothing_is_missing(LIVE).await;
@@ -84,7 +85,7 @@ async fn heavy_one_of_three_nodes_is_killed() {
         cql.node(dead).kill9().await;
         let was = chat.archived().await;
         // Two of three are a quorum: the archive goes on, and takes what comes in.
-        eventually("archiving goes on", 2 * SOON, async || chat.archived().await > was + 500.0).await;
+        eventually_within("archiving goes on", 2 * SOON, async || chat.archived().await > was + 500.0).await;
         chat.somebody_comes(0).await;
         chat.lasts(Duration::from_secs(5)).await;
         let took = chat.catches_up().await;

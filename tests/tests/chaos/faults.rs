@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::join_all;
-use natterjack_tests::kit::{Cluster, Process};
+use natterjack_testkit::Process;
+use natterjack_tests::kit::Cluster;
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep, sleep_until},

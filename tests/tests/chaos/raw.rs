@@ -12,7 +12,8 @@ use natterjack_protocol::{
     client::frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame},
     codec::Codec,
 };
-use natterjack_tests::kit::{RawWs, Received, User, mint::now_ms};
+use natterjack_testkit::now_ms;
+use natterjack_tests::kit::{RawWs, Received, User};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},

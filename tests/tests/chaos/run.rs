@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use natterjack_protocol::{Thread, client::frame::Page, codec::Codec};
-use natterjack_tests::kit::{Api, Cluster, ClusterSpec, User, eventually, patience, within};
+use natterjack_testkit::{eventually_within, patience, within};
+use natterjack_tests::kit::{Api, Cluster, ClusterSpec, User};
 use reqwest::Method;
 use serde_json::json;
 use tokio::{
@@ -217,7 +218,7 @@ async fn whole(api: &Api, thread: &Thread) -> Vec<Message> {
     let mut before = String::new();
     loop {
         let path = format!("/v1/threads/{thread}/messages?limit=200{before}");
-        let page: Page = eventually("a page of history", Duration::from_secs(30), async || match api.get(&path).await {
+        let page: Page = eventually_within("a page of history", Duration::from_secs(30), async || match api.get(&path).await {
             (200, body) => {
                 let page: Page = serde_json::from_value(body).map_err(|e| e.to_string())?;
                 if page.holes.is_empty() { Ok(page) } else { Err(format!("holes {:?}", page.holes)) }

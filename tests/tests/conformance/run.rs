@@ -4,7 +4,8 @@ use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use futures_util::{SinkExt, StreamExt, future::BoxFuture};
 use natterjack_protocol::codec::Codec;
-use natterjack_tests::kit::{Api, Cluster, User, mint::now_ms, patience};
+use natterjack_testkit::{now_ms, patience};
+use natterjack_tests::kit::{Api, Cluster, User};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use natterjack_protocol::Cid;
-use natterjack_tests::kit::{User, mint::now_ms};
+use natterjack_testkit::now_ms;
+use natterjack_tests::kit::User;
 use serde_json::{Value, json};
 
 #[derive(Default)]

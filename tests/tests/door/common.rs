@@ -4,7 +4,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use natterjack_nats::{Layout, Tail};
 use natterjack_protocol::{Cid, Code, Most, MsgId, Refusal, Thread};
-use natterjack_tests::kit::{Api, Cluster, mint::now_ms, within};
+use natterjack_testkit::{now_ms, within};
+use natterjack_tests::kit::{Api, Cluster};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use natterjack_protocol::{codec::Codec, limits};
-use natterjack_tests::kit::{Cluster, ClusterSpec, RawHttp, RawWs, eventually, raw_http::upgrade, within};
+use natterjack_testkit::{RawHttp, eventually_within, raw_http::upgrade, within};
+use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs};
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
@@ -88,7 +89,7 @@ async fn readers_cost_little_and_not_for_long(stall: u64, trickle: bool) {
         ws.send_text(&dm, &format!("{n} {}", "\u{1F438}".repeat(9_990))).await.unwrap();
     }
     let path = format!("/v1/threads/{dm}/messages?limit=16");
-    let page = eventually("the largest page", SOON, async || {
+    let page = eventually_within("the largest page", SOON, async || {
         let (status, page) = cluster.api(&users[0], 0).get(&path).await;
         let size = page.to_string().len();
         (status == 200 && size >= limits::PAGE_BYTES).then_some(size)
@@ -114,7 +115,7 @@ async fn readers_cost_little_and_not_for_long(stall: u64, trickle: bool) {
     let last = stall + Duration::from_secs_f64(page as f64 / limits::ANSWER_BYTES_PER_SECOND as f64);
     let tasks = if trickle { readers.drain(..).map(take_a_little).collect() } else { Vec::new() };
     let mut most = 0;
-    eventually("all are let go", last + Duration::from_secs(30), async || {
+    eventually_within("all are let go", last + Duration::from_secs(30), async || {
         most = most.max(resident_kb(&cluster) - before);
         connections(&cluster).await < open + 5.0
     })

@@ -6,8 +6,9 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures_util::future::join_all;
 use natterjack_client::{Client, ConnectError, OutboxStore};
 use natterjack_protocol::client::http::Tokens;
+use natterjack_testkit::eventually_within;
 use natterjack_tests::kit::{
-    Cluster, ClusterSpec, Issuer, LossyEdge, eventually,
+    Cluster, ClusterSpec, Issuer, LossyEdge,
     issuer::{Key, Mood, claims},
     next_messages,
 };
@@ -36,7 +37,7 @@ fn tokens((status, body): (u16, Value)) -> Tokens {
 
 /// With 401, now or when the keys may be asked for again.
 async fn refused_for_good(cluster: &Cluster, token: &str) {
-    eventually("it is refused for good", SOON, async || match refused(cluster, token).await {
+    eventually_within("it is refused for good", SOON, async || match refused(cluster, token).await {
         (401, code, message) => {
             assert!(code == "unauthorized" && message.contains("`kid`"), "{code} {message}");
             Ok(())
@@ -99,10 +100,10 @@ async fn a_token_of_the_issuer_is_a_login_and_an_account() {
     assert_eq!(next_messages(&mut events, 1, SOON).await[0].from, first.user);
     alice.close().await;
     // Its file is hers: she needs no token again, and nobody comes in with another's.
-    let again = eventually("the file is let go", SOON, async || sdk().connect().await).await.0;
+    let again = eventually_within("the file is let go", SOON, async || sdk().connect().await).await.0;
     assert_eq!(again.user(), &first.user);
     again.close().await;
-    let other = eventually("the file is let go", SOON, async || match sdk().login_external(&token_of_zoe).connect().await {
+    let other = eventually_within("the file is let go", SOON, async || match sdk().login_external(&token_of_zoe).connect().await {
         Err(e @ ConnectError::OtherUser { .. }) => Ok(e.to_string()),
         Err(e) => Err(e.to_string()),
         Ok(_) => panic!("somebody else's file was opened"),
@@ -113,7 +114,7 @@ async fn a_token_of_the_issuer_is_a_login_and_an_account() {
     let (status, renewed) = cluster.anonymous(1).post("/v1/refresh", &json!({ "refresh": second.refresh })).await;
     assert_eq!((status, renewed["user"].as_str()), (200, Some(first.user.as_str())), "{renewed}");
     assert_eq!(cluster.anonymous(1).post("/v1/logout", &json!({ "refresh": renewed["refresh"] })).await.0, 200);
-    eventually("it is over", SOON, async || cluster.anonymous(0).with_token(&second.access).get("/v1/threads").await.0 == 401).await;
+    eventually_within("it is over", SOON, async || cluster.anonymous(0).with_token(&second.access).get("/v1/threads").await.0 == 401).await;
     for secret in [&token, &token_of_zoe, &first.access, &first.refresh] {
         cluster.assert_not_logged(secret);
     }
@@ -208,7 +209,7 @@ async fn keys_are_rotated_and_may_be_away() {
 
     // A new key is looked for when a token names it, not at the next look every five minutes.
     issuer.publish(&[&old, &new]);
-    eventually("the new key is known", SOON, async || if works(&new).await.0 == 200 { Ok(()) } else { Err("refused") }).await;
+    eventually_within("the new key is known", SOON, async || if works(&new).await.0 == 200 { Ok(()) } else { Err("refused") }).await;
     assert_eq!(tokens(works(&new).await).user, user);
     // Made-up ones do not make us a storm at the issuer, and keep nobody out who has a good one.
     storm(&cluster, &issuer, &[401, 503]).await;
@@ -219,7 +220,7 @@ async fn keys_are_rotated_and_may_be_away() {
     for mood in [Mood::Away, Mood::Broken, Mood::Silent, Mood::Huge, Mood::Moved] {
         issuer.mood(mood);
         let before = issuer.asked();
-        eventually("the issuer is asked", SOON, async || {
+        eventually_within("the issuer is asked", SOON, async || {
             let (status, code, message) = refused(&cluster, &newest.sign(&claims("s-1", "Alice"))).await;
             assert_eq!((status, code.as_str()), (503, "unavailable"), "{mood:?}: {message}");
             if issuer.asked() > before { Ok(()) } else { Err(message) }
@@ -238,7 +239,8 @@ async fn keys_are_rotated_and_may_be_away() {
     cluster.user("bob").await;
     issuer.publish(&[&newest]);
     issuer.mood(Mood::Well);
-    eventually("the newest key is known", SOON * 2, async || if works(&newest).await.0 == 200 { Ok(()) } else { Err("refused") }).await;
+    eventually_within("the newest key is known", SOON * 2, async || if works(&newest).await.0 == 200 { Ok(()) } else { Err("refused") })
+        .await;
     assert_eq!(tokens(works(&newest).await).user, user);
     refused_for_good(&cluster, &old.sign(&claims("s-1", "Alice"))).await;
 }

@@ -4,7 +4,8 @@
 use std::net::SocketAddr;
 
 use natterjack_protocol::{Code, client::http::Tokens};
-use natterjack_tests::kit::{Cluster, ClusterSpec, binary, eventually};
+use natterjack_testkit::{eventually_within, programs};
+use natterjack_tests::kit::{Cluster, ClusterSpec};
 use serde_json::json;
 
 use super::{
@@ -138,14 +139,14 @@ async fn proxies(cluster: &Cluster, edge: SocketAddr) {
     }
     let prefaced = from("127.7.0.6", edge, "PROXY TCP4 203.0.113.9 192.0.2.1 4711 80\r\nGET /health", "", "").await;
     assert!(prefaced.status == 400 && prefaced.body.contains("X-Forwarded-For"), "{}", prefaced.body);
-    eventually("the edge says it once", SOON, async || {
+    eventually_within("the edge says it once", SOON, async || {
         let log = cluster.edge(0).log();
         let said = log.lines().find(|l| l.contains("limits.trusted_proxies"));
         said.filter(|l| l.contains("WARN") && l.contains("127.7.0.5") && l.contains("x-forwarded-for")).map(drop)
     })
     .await;
     assert_eq!(warnings(), 1);
-    eventually("doctor says it", SOON, async || {
+    eventually_within("doctor says it", SOON, async || {
         let said = doctor(cluster).await;
         let line = said.lines().find(|l| l.starts_with("FAIL  proxies met")).map(str::to_owned);
         line.filter(|l| l.contains("edge-0") && l.contains("127.7.0.") && l.contains("limits.trusted_proxies")).map(drop).ok_or(said)
@@ -154,7 +155,7 @@ async fn proxies(cluster: &Cluster, edge: SocketAddr) {
 }
 
 async fn doctor(cluster: &Cluster) -> String {
-    let mut command = tokio::process::Command::new(binary::natterjack());
+    let mut command = tokio::process::Command::new(programs::natterjack());
     let out = command.args(["doctor", "--set", &format!("nats.urls={}", cluster.nats_url(0))]).output().await.unwrap();
     String::from_utf8_lossy(&out.stdout).into_owned()
 }

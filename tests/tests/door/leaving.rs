@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use natterjack_tests::kit::{Cluster, ClusterSpec, User, eventually, raw_http::upgrade, within};
+use natterjack_testkit::{eventually_within, raw_http::upgrade, within};
+use natterjack_tests::kit::{Cluster, ClusterSpec, User};
 
 use super::{
     common::SOON,
@@ -36,7 +37,7 @@ async fn an_edge_that_leaves_under_load_fails_nobody() {
         assert!(seen[&200] > 100 && seen[&101] > 10, "{name}: too few to show anything: {seen:?}");
         proxy.process.kill9().await;
         cluster.edge(0).start().await;
-        eventually("the edge is back", SOON, async || cluster.anonymous(0).get("/ready").await.0 == 200).await;
+        eventually_within("the edge is back", SOON, async || cluster.anonymous(0).get("/ready").await.0 == 200).await;
     }
 }
 

@@ -7,7 +7,8 @@ use natterjack_protocol::{
     client::frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
     codec::Codec,
 };
-use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, eventually};
+use natterjack_testkit::eventually_within;
+use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received};
 
 use super::common::{Answer, SOON, cid, from, post};
 
@@ -67,11 +68,11 @@ async fn addresses_are_let_in_up_to_their_limits() {
     get("127.7.0.1", edge).await.refused(Code::RateLimited);
     assert_eq!(get("127.7.0.2", edge).await.status, 200, "another address is not concerned");
     drop(open.pop());
-    eventually("a place is free again", SOON, async || (get("127.7.0.1", edge).await.status == 200).then_some(())).await;
+    eventually_within("a place is free again", SOON, async || (get("127.7.0.1", edge).await.status == 200).then_some(())).await;
 
     // A minute's worth from one address, each closed at once: six and no more.
     for n in 0..6 {
-        let answer = eventually("the one before is gone", SOON, async || {
+        let answer = eventually_within("the one before is gone", SOON, async || {
             let answer = get("127.7.0.3", edge).await;
             // Still counted as open for a moment: that costs nothing of the rate.
             (answer.status == 200 || !answer.body.contains("close some")).then_some(answer)
@@ -79,7 +80,7 @@ async fn addresses_are_let_in_up_to_their_limits() {
         .await;
         assert_eq!(answer.status, 200, "connection {n}: {}", answer.body);
     }
-    let ms = eventually("over the rate", SOON, async || {
+    let ms = eventually_within("over the rate", SOON, async || {
         let answer = get("127.7.0.3", edge).await;
         (!answer.body.contains("close some")).then_some(answer)
     })
@@ -155,7 +156,7 @@ async fn addresses_are_let_in_up_to_their_limits() {
     for answer in sockets.drain(..10) {
         drop(answer.stream);
     }
-    eventually("there is room again", SOON, async || (get("127.5.0.1", edge).await.status == 200).then_some(())).await;
+    eventually_within("there is room again", SOON, async || (get("127.5.0.1", edge).await.status == 200).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -185,7 +186,7 @@ async fn users_may_so_much() {
     let posts = futures_util::future::join_all((0..10).map(|_| post(&api, &thread, cid(), "over HTTP"))).await;
     let is_refused = |(status, body): &(u16, serde_json::Value)| (*status, body["code"].as_str()) == (429, Some("rate_limited"));
     assert!(posts.iter().any(is_refused), "the same user, whichever way: {posts:?}");
-    eventually("the refused one comes again", SOON, async || {
+    eventually_within("the refused one comes again", SOON, async || {
         ws.send_cid(&thread, refused.cid.unwrap(), "again").await.map_err(|e| e.to_string())
     })
     .await;

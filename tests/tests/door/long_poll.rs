@@ -11,7 +11,8 @@ use std::{
 
 use natterjack_client::Event;
 use natterjack_protocol::{Body, Code, Kind, MsgId, Thread, client::frame::ServerFrame, codec::Codec};
-use natterjack_tests::kit::{Cluster, ClusterSpec, Poller, User, eventually, patience, within};
+use natterjack_testkit::{eventually_within, patience, within};
+use natterjack_tests::kit::{Cluster, ClusterSpec, Poller, User};
 use reqwest::Method;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -124,7 +125,7 @@ async fn a_poller_and_a_socket_of_one_user_see_one_log_while_an_edge_is_killed()
         poll_until(&mut poller, "the end of the log", SOON, |p| p.messages(thread).last() == log.last()).await;
         assert_eq!(poller.messages(thread), log, "the poller shows the log, in order, each once");
         let of = |seen: &Arc<Mutex<BTreeMap<Thread, Vec<MsgId>>>>| seen.lock().unwrap().get(thread).cloned().unwrap_or_default();
-        eventually("the phone is at the end of the log", SOON, async || of(&seen).last() == log.last()).await;
+        eventually_within("the phone is at the end of the log", SOON, async || of(&seen).last() == log.last()).await;
         assert_eq!(of(&seen), log, "the phone shows the same");
         for sent in [&bobs, &alices, &phones] {
             let own: Vec<MsgId> = sent.iter().filter(|(t, _)| *t == i).map(|(_, id)| *id).collect();
@@ -214,7 +215,7 @@ async fn a_drain_ends_a_waiting_poll_with_where_to_go() {
     let cluster = Cluster::start(ClusterSpec::default()).await;
     let users = cluster.mint_users(1).await;
     let mut poller = Poller::new(&cluster, &users[0], [0, 1]);
-    eventually("both edges are listed", SOON, async || {
+    eventually_within("both edges are listed", SOON, async || {
         let (_, body) = cluster.anonymous(0).get("/v1/edges").await;
         body["edges"].as_array().is_some_and(|e| e.len() == 2)
     })
@@ -263,7 +264,7 @@ async fn what_makes_no_sense_is_refused_by_name() {
     refused(api.post(&path, &json!({ "cid": cid(), "kind": "text", "body": { "text": "x".repeat(10_001) } })).await, Code::Invalid);
     refused(api.post("/v1/threads/group.nobodys/messages", &super::common::text(cid(), "x")).await, Code::NotMember);
     refused(api.post("/v1/threads/nothing/messages", &super::common::text(cid(), "x")).await, Code::Invalid);
-    let ahead = natterjack_protocol::Cid::mint(natterjack_tests::kit::mint::now_ms() + 60_000, rand::random());
+    let ahead = natterjack_protocol::Cid::mint(natterjack_testkit::now_ms() + 60_000, rand::random());
     let body = refused(post(&api, &dm, ahead, "from the future").await, Code::ClockAhead);
     assert!(body["now_ms"].is_u64() && body["cid"] == json!(ahead), "{body}");
 

@@ -6,9 +6,8 @@ use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
 use futures_util::{StreamExt, stream};
 use natterjack_nats::{Nats, NatsConfig};
 use natterjack_protocol::codec::Codec;
-use natterjack_tests::kit::{
-    Api, Cluster, ClusterSpec, Process, RawWs, User, binary, eventually, mint::Mint, net::Subnet, process::resident_mib,
-};
+use natterjack_testkit::{Process, eventually_within, net::Subnet, process::resident_mib, programs};
+use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, User, mint::Mint};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
@@ -127,7 +126,7 @@ async fn holds(system: &System, load: Load) {
     system.say("after pages");
 
     // What is left behind closed connections goes a moment later.
-    eventually("no role keeps more than it says", SOON.max(Duration::from_secs(20)), async || {
+    eventually_within("no role keeps more than it says", SOON.max(Duration::from_secs(20)), async || {
         let now = system.resident();
         let over: Vec<String> = (system.roles.iter().zip(&idle).zip(&now))
             .filter(|((role, idle), now)| **now > **idle + role.most)
@@ -155,12 +154,12 @@ impl Up {
     async fn start(data: &Path) -> Self {
         let (net, file) = (Subnet::next(), data.join("state.json"));
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(binary::natterjack()).args(["up", "--die-with-parent", "--port", "8080"]);
+        command.args(["--pdeathsig", "KILL", "--"]).arg(programs::natterjack()).args(["up", "--die-with-parent", "--port", "8080"]);
         command.args(["--host", &net.edge(0).ip().to_string()]).arg("--data").arg(data.join("data")).arg("--state-file").arg(&file);
         command.args(SET.iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]));
-        command.env("NATTERJACK_NATS_SERVER", binary::nats_server());
+        command.env("NATTERJACK_NATS_SERVER", programs::nats_server());
         let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
-        let state: Value = eventually("up is ready", Duration::from_secs(60), async || {
+        let state: Value = eventually_within("up is ready", Duration::from_secs(60), async || {
             std::fs::read(&file).map_err(|e| e.to_string()).and_then(|b| serde_json::from_slice(&b).map_err(|e| e.to_string()))
         })
         .await;

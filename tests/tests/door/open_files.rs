@@ -4,7 +4,8 @@
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use natterjack_protocol::codec::Codec;
-use natterjack_tests::kit::{Cluster, ClusterSpec, RawHttp, eventually, raw_http::Answer};
+use natterjack_testkit::{RawHttp, eventually_within, raw_http::Answer};
+use natterjack_tests::kit::{Cluster, ClusterSpec};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tokio::net::TcpStream;
 
@@ -56,7 +57,7 @@ async fn few_open_files_are_said_kept_for_what_matters_and_refused_beyond() {
 
     // Full as it is, it finds NATS again and stores what its clients send.
     cluster.nats(0).restart().await;
-    eventually("a send of a full edge is stored", SOON, async || session.send_text(&thread, "full").await.is_ok()).await;
+    eventually_within("a send of a full edge is stored", SOON, async || session.send_text(&thread, "full").await.is_ok()).await;
     let log = cluster.edge(0).log();
     let warned = log.lines().filter(|l| l.contains("WARN") && l.contains("takes no more connections")).count();
     assert_eq!(warned, 1, "{log}");
@@ -65,7 +66,7 @@ async fn few_open_files_are_said_kept_for_what_matters_and_refused_beyond() {
 
     // Places come back.
     drop(kept);
-    eventually("there is room again", SOON, async || knock(cluster.edge_addr(0)).await.1.status == 200).await;
+    eventually_within("there is room again", SOON, async || knock(cluster.edge_addr(0)).await.1.status == 200).await;
     // The other one took all that it was not allowed to at first.
     let mut many = Vec::new();
     for _ in 0..300 {
@@ -92,7 +93,7 @@ async fn none_at_all(cluster: &Cluster, edge: usize) {
         assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"), "{answer:?}");
     }
     set(before.current);
-    eventually("and it takes connections again", SOON, async || knock(cluster.edge_addr(edge)).await.1.status == 200).await;
+    eventually_within("and it takes connections again", SOON, async || knock(cluster.edge_addr(edge)).await.1.status == 200).await;
     let log = cluster.edge(edge).log();
     assert_eq!(log.lines().filter(|l| l.contains("WARN") && l.contains("could not be accepted")).count(), 1, "{log}");
 }

@@ -4,9 +4,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use natterjack_protocol::codec::Codec;
-use natterjack_tests::kit::{
-    Certificates, Cluster, ClusterSpec, Process, RawHttp, RawWs, User, binary, next_messages, process::Ready, raw_http::upgrade, within,
-};
+use natterjack_testkit::{Certificates, Process, RawHttp, process::Ready, programs, raw_http::upgrade, within};
+use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, User, next_messages};
 use tokio::net::TcpSocket;
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
 use tokio_tungstenite::MaybeTlsStream;
@@ -41,7 +40,7 @@ pub struct Proxy {
 
 /// In front of every edge. None: it is not installed.
 pub async fn start(cluster: &Cluster, name: &str) -> Option<Proxy> {
-    let Some(program) = binary::installed(name) else {
+    let Some(program) = programs::installed(name) else {
         eprintln!("\n==== SKIPPED: {name} is not installed, so its snippet in docs/operations.md was not run ====\n");
         return None;
     };
@@ -242,7 +241,7 @@ async fn through(cluster: &Cluster, proxy: &Proxy) {
     drop(own);
     drop(proxy.socket("127.9.1.2", &users[1]).await);
     // Places come back when the edge hears of the end from the proxy.
-    natterjack_tests::kit::eventually("a place is free again", Duration::from_secs(15), async || {
+    natterjack_testkit::eventually_within("a place is free again", Duration::from_secs(15), async || {
         let mut http = proxy.dial("127.9.1.1").await;
         http.say(proxy.to(&upgrade(""))).await;
         http.answer().await.status == 101

@@ -6,7 +6,8 @@ use natterjack_protocol::{
     client::frame::{ClientFrame, DeviceClass, Hello},
     codec::Codec,
 };
-use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, User, eventually, patience};
+use natterjack_testkit::{eventually_within, patience};
+use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, User};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -101,7 +102,7 @@ async fn a_logout_closes_the_sockets_of_that_login_at_every_edge() {
 
     // An edge that is started afterwards knows it too; and nobody else was ever concerned.
     cluster.edge(1).restart().await;
-    eventually("the new edge knows", REVOKED, async || {
+    eventually_within("the new edge knows", REVOKED, async || {
         let (status, _) = cluster.api(&gone[1], 1).get("/v1/threads").await;
         if status == 401 { Ok(()) } else { Err(status.to_string()) }
     })
@@ -140,7 +141,7 @@ async fn an_edge_that_was_cut_off_hears_of_it_when_it_is_back() {
         }
         assert_eq!(ws.until_closed(SOON).await, UNAUTHORIZED);
         eprintln!("dead {dead}: closed {:?} after the way was open again", back.elapsed());
-        eventually("its token is no good there", SOON, async || cluster.api(&device, 1).get("/v1/threads").await.0 == 401).await;
-        eventually("the edge is well again", SOON, async || cluster.anonymous(1).get("/ready").await.0 == 200).await;
+        eventually_within("its token is no good there", SOON, async || cluster.api(&device, 1).get("/v1/threads").await.0 == 401).await;
+        eventually_within("the edge is well again", SOON, async || cluster.anonymous(1).get("/ready").await.0 == 200).await;
     }
 }

@@ -11,7 +11,8 @@ use natterjack_protocol::{
     },
     size,
 };
-use natterjack_tests::kit::{Cluster, User, eventually};
+use natterjack_testkit::eventually_within;
+use natterjack_tests::kit::{Cluster, User};
 use serde_json::json;
 
 use super::common::{SOON, cid, post};
@@ -36,7 +37,7 @@ pub async fn are_kept(cluster: &Cluster) {
     let nats = cluster.connect_nats().await;
     let buckets = Buckets::new(&nats, Layout::load(&nats).await.unwrap());
     let fill = async |threads: &UserThreads| {
-        eventually("her threads are written", SOON, async || {
+        eventually_within("her threads are written", SOON, async || {
             let (_, revision) = buckets.load_threads(alice.id()).await.unwrap().unwrap();
             buckets.cas_threads(alice.id(), threads, revision).await
         })

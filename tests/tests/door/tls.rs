@@ -3,11 +3,11 @@
 use std::{process::Stdio, time::Duration};
 
 use natterjack_protocol::codec::Codec;
-use natterjack_tests::kit::{
-    Cluster, ClusterSpec, RawWs, binary,
+use natterjack_testkit::{
     certificates::{Pair, replace},
-    eventually, next_event, next_messages, patience, within,
+    eventually_within, patience, programs, within,
 };
+use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, next_event, next_messages};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -77,7 +77,7 @@ async fn people_chat_over_tls() {
 
     // A terminal.
     let chat = async |ca: Option<&str>, name: &str| {
-        let mut command = Command::new(binary::natterjack());
+        let mut command = Command::new(programs::natterjack());
         command.args(["chat", "--plain", "--edge", &cluster.edge_url(0), "--name", name, "--register", "--to", &bob.name]);
         command.env("NATTERJACK_PASSWORD", "correct horse battery").env_remove("NATTERJACK_CA");
         command.args(ca.into_iter().flat_map(|file| ["--ca", file]));
@@ -125,21 +125,21 @@ async fn a_new_certificate_needs_no_restart_and_a_broken_one_changes_nothing() {
     let second = files.issue();
     assert!(!shows(&cluster, &second).await);
     files.install(&second);
-    eventually("new connections get the new one", SOON, async || shows(&cluster, &second).await).await;
+    eventually_within("new connections get the new one", SOON, async || shows(&cluster, &second).await).await;
     assert_eq!(metric(&cluster, "natterjack_edge_tls_stale").await, "0");
     still_there().await;
 
     // The key of another certificate, half a file, no file.
     let third = files.issue();
     replace(&files.key, &third.key);
-    eventually("it is noticed", SOON, async || metric(&cluster, "natterjack_edge_tls_stale").await == "1").await;
+    eventually_within("it is noticed", SOON, async || metric(&cluster, "natterjack_edge_tls_stale").await == "1").await;
     assert!(shows(&cluster, &second).await);
     for (n, broken) in [(2, Some(&third.certificate[..200])), (3, None)] {
         match broken {
             Some(text) => replace(&files.certificate, text),
             None => std::fs::remove_file(&files.certificate).unwrap(),
         }
-        eventually("it is noticed", SOON, async || {
+        eventually_within("it is noticed", SOON, async || {
             let failed = metric(&cluster, "natterjack_edge_tls_reloads_total{result=\"failed\"}").await;
             if failed == n.to_string() { Ok(()) } else { Err(failed) }
         })
@@ -150,7 +150,7 @@ async fn a_new_certificate_needs_no_restart_and_a_broken_one_changes_nothing() {
     still_there().await;
 
     files.install(&third);
-    eventually("a good one heals it", SOON, async || shows(&cluster, &third).await).await;
+    eventually_within("a good one heals it", SOON, async || shows(&cluster, &third).await).await;
     assert_eq!(metric(&cluster, "natterjack_edge_tls_stale").await, "0");
     still_there().await;
     cluster.assert_not_logged("PRIVATE KEY");
@@ -163,7 +163,7 @@ async fn half_handshakes_end_at_their_deadline_and_do_not_pile_up() {
     let set = set.map(|(k, v)| (k.to_owned(), v)).into();
     let cluster = Cluster::start(ClusterSpec { edges: 1, set, ..spec() }).await;
     // The kit's own question whether it is ready may still hold a place.
-    eventually("every place is free", SOON, async || {
+    eventually_within("every place is free", SOON, async || {
         drop(handshake(&cluster).await.map_err(|e| e.to_string())?);
         Ok::<_, String>(())
     })
@@ -205,7 +205,7 @@ async fn half_handshakes_end_at_their_deadline_and_do_not_pile_up() {
     assert!(took >= HANDSHAKE.mul_f64(0.9) && took <= patience(HANDSHAKE * 2), "{took:?}");
     let took = within("the one that trickles is let go", SOON, trickling).await.unwrap();
     assert!(took <= patience(HANDSHAKE * 2), "{took:?}");
-    eventually("there is room again", SOON, async || handshake(&cluster).await.map(drop).map_err(|e| e.to_string())).await;
+    eventually_within("there is room again", SOON, async || handshake(&cluster).await.map(drop).map_err(|e| e.to_string())).await;
     let late = metric(&cluster, "natterjack_edge_tls_handshakes_total{result=\"late\"}").await;
     assert!(late.parse::<usize>().is_ok_and(|n| n >= half.len()), "{late}");
 }
@@ -237,9 +237,9 @@ async fn what_is_not_tls_gets_a_clear_end() {
 #[tokio::test]
 async fn an_edge_without_a_good_certificate_does_not_start() {
     let folder = tempfile::tempdir().unwrap();
-    let files = natterjack_tests::kit::Certificates::new(folder.path().to_owned(), vec!["127.0.0.1".to_owned()]);
+    let files = natterjack_testkit::Certificates::new(folder.path().to_owned(), vec!["127.0.0.1".to_owned()]);
     let start = async |set: &[String]| {
-        let mut command = Command::new(binary::natterjack());
+        let mut command = Command::new(programs::natterjack());
         command.args(["edge", "--set", "edge.listen=127.0.0.1:0"]).args(set.iter().flat_map(|s| ["--set", s])).kill_on_drop(true);
         let out = within("it ends", SOON, command.output()).await.unwrap();
         assert!(!out.status.success());

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use natterjack_client::At;
 use natterjack_protocol::codec::Codec;
-use natterjack_tests::kit::{Cluster, ClusterSpec, eventually, next_messages};
+use natterjack_testkit::eventually_within;
+use natterjack_tests::kit::{Cluster, ClusterSpec, next_messages};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -34,7 +35,7 @@ async fn a_dm_through_two_edges_is_there_after_a_restart_of_everything() {
         p.start().await;
     }
     let (a, _events) = cluster.client(&alice, 1).await;
-    let page = eventually("history is back", SOON, async || a.history(thread.clone(), At::Newest, 10).await).await;
+    let page = eventually_within("history is back", SOON, async || a.history(thread.clone(), At::Newest, 10).await).await;
     let texts: Vec<_> = page.events.iter().filter_map(|e| e.body.text.as_deref()).collect();
     assert_eq!(texts, ["hello bob, body-of-a-message", "hello alice"]);
     cluster.assert_not_logged("body-of-a-message");

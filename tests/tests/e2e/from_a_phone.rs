@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, net::TcpListener, time::Duration};
 
 use natterjack_client::{Client, Event};
 use natterjack_protocol::{Body, Kind};
-use natterjack_tests::kit::{Api, eventually, net::Subnet, within};
+use natterjack_testkit::{eventually_within, net::Subnet, within};
+use natterjack_tests::kit::Api;
 use rustix::process::Signal;
 
 use super::up::{lines_until_ready, pid, signal, state, up};
@@ -42,7 +43,7 @@ async fn a_phone_in_the_same_network_chats_and_is_never_sent_to_itself() {
     let at = |ip: std::net::IpAddr| BTreeSet::from([port, port + 1].map(|p| format!("ws://{}", std::net::SocketAddr::new(ip, p))));
 
     for ip in [addr.ip(), [127, 0, 0, 1].into()] {
-        eventually("both edges are listed, by the address that was come to", SOON, async || {
+        eventually_within("both edges are listed, by the address that was come to", SOON, async || {
             let (_, list) = Api::new((ip, port).into(), None).get("/v1/edges").await;
             let list: BTreeSet<String> = serde_json::from_value(list["edges"].clone()).unwrap();
             assert!(list.is_subset(&at(ip)), "{list:?}");
@@ -78,7 +79,7 @@ async fn a_phone_in_the_same_network_chats_and_is_never_sent_to_itself() {
     drop(events);
     phone.close().await;
     // A second signal to one that is still leaving would end it hard.
-    eventually("it has left", SOON, async || pid(&state(&file).await, "/pids/edges/0") != leaves).await;
+    eventually_within("it has left", SOON, async || pid(&state(&file).await, "/pids/edges/0") != leaves).await;
     signal(child.id().unwrap(), Signal::TERM);
     let ended = within("up ends", Duration::from_secs(40), child.wait_with_output()).await.unwrap();
     assert!(ended.status.success(), "{}: {}", ended.status, String::from_utf8_lossy(&ended.stderr));

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use natterjack_client::At;
-use natterjack_tests::kit::{Cluster, ClusterSpec, Terminal, User, binary, eventually};
+use natterjack_testkit::{eventually_within, programs};
+use natterjack_tests::kit::{Cluster, ClusterSpec, Terminal, User};
 use rustix::process::Signal;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -12,7 +13,7 @@ const PAGE_UP: &str = "\x1b[5~";
 fn chat(cluster: &Cluster, edge: usize, user: &User, more: &[&str], size: (u16, u16)) -> Terminal {
     let url = cluster.edge_url(edge);
     let args = [&["chat", "--edge", &url, "--name", &user.name][..], more].concat();
-    Terminal::start(size.0, size.1, binary::natterjack(), &args, &[("NATTERJACK_PASSWORD", &user.password)])
+    Terminal::start(size.0, size.1, programs::natterjack(), &args, &[("NATTERJACK_PASSWORD", &user.password)])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -57,7 +58,7 @@ async fn two_people_chat_on_two_full_screens() {
     // Smaller, narrower, and everything that matters is still there.
     a.resize(30, 6);
     a.sees("all together ✓", SOON).await;
-    eventually("it is drawn for the new size", SOON, async || !a.text().contains('│')).await;
+    eventually_within("it is drawn for the new size", SOON, async || !a.text().contains('│')).await;
 
     a.write("\x03");
     assert!(a.wait_exit(SOON).await.success());
@@ -78,7 +79,7 @@ async fn history_to_the_beginning_and_an_edge_that_dies() {
         client.send_text(thread.clone(), format!("croak {n:03}")).await.unwrap();
     }
     client.flushed(SOON).await.unwrap();
-    eventually("history has them", SOON, async || {
+    eventually_within("history has them", SOON, async || {
         client
             .history(thread.clone(), At::Newest, 1)
             .await
@@ -90,7 +91,7 @@ async fn history_to_the_beginning_and_an_edge_that_dies() {
     let other = cluster.edge_url(0);
     let mut a = chat(&cluster, 1, &alice, &["--edge", &other], (80, 20));
     a.sees("croak 250", SOON).await;
-    eventually("the beginning is on the screen", SOON, async || {
+    eventually_within("the beginning is on the screen", SOON, async || {
         a.write(PAGE_UP);
         a.text().contains("this is the beginning")
     })

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use natterjack_protocol::{Body, Kind, codec::Codec};
-use natterjack_tests::kit::{Cluster, ClusterSpec, Flow, RawWs, Received, Side, eventually, next_messages, within};
+use natterjack_testkit::{Flow, Side, eventually_within, within};
+use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, next_messages};
 
 const SOON: Duration = Duration::from_secs(15);
 
@@ -19,7 +20,7 @@ async fn proxies_lose_and_break_what_they_are_told_to() {
     // Only edge 1, only this payload.
     cluster.nats_proxy(1).drop_live(|_, payload| payload.windows(7).any(|w| w == b"gets-lo"));
     a.send_text(&thread, "gets-lost").await.unwrap();
-    eventually("the proxy has lost it", SOON, async || cluster.nats_proxy(1).lost() > 0).await;
+    eventually_within("the proxy has lost it", SOON, async || cluster.nats_proxy(1).lost() > 0).await;
     assert_eq!(cluster.nats_proxy(0).lost(), 0);
     cluster.nats_proxy(1).drop_nothing();
 
@@ -35,7 +36,7 @@ async fn proxies_lose_and_break_what_they_are_told_to() {
     assert!(matches!(through.next().await, Received::Frame(_)), "and then it does");
     proxy.reset();
     assert_eq!(through.until_closed(SOON).await, 1006);
-    eventually("the connection is gone", SOON, async || proxy.open() == 0).await;
+    eventually_within("the connection is gone", SOON, async || proxy.open() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

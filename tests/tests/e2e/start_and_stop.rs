@@ -2,7 +2,8 @@
 
 use std::{fs::File, net::SocketAddr, path::Path, time::Duration};
 
-use natterjack_tests::kit::{Api, Cluster, ClusterSpec, binary, eventually, net::Subnet, within};
+use natterjack_testkit::{eventually_within, net::Subnet, programs, within};
+use natterjack_tests::kit::{Api, Cluster, ClusterSpec};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -33,7 +34,7 @@ async fn each_role_says_little_when_it_starts_and_that_it_stopped_cleanly() {
     let cluster = Cluster::start(ClusterSpec { edges: 1, ..ClusterSpec::default() }).await;
     let roles = [cluster.edge(0), cluster.persister(0), cluster.channel(0)];
     for role in roles {
-        eventually("it says that it is ready", START, async || role.log().contains("is ready")).await;
+        eventually_within("it says that it is ready", START, async || role.log().contains("is ready")).await;
         says_little(role.name(), &role.log(), LINES);
     }
     // Every partition is a part by itself.
@@ -76,7 +77,7 @@ async fn up_starts_with_a_few_lines_and_stops_with_everything_in_one_file() {
     let mut child = up(&data, net, &["--port", "8080"]).stderr(File::create(&log).unwrap()).spawn().unwrap();
     let _stdin = child.stdin.take();
     ready_line(&mut child).await;
-    eventually("both edges say that they are ready", START, async || said().matches("edge is ready").count() == 2).await;
+    eventually_within("both edges say that they are ready", START, async || said().matches("edge is ready").count() == 2).await;
     // Four processes' together.
     says_little("up", &said(), 2 * LINES);
 
@@ -118,8 +119,8 @@ async fn up_starts_with_a_few_lines_and_stops_with_everything_in_one_file() {
 
 /// What it says, however it ends.
 async fn command(args: &[&str]) -> String {
-    let mut command = Command::new(binary::natterjack());
-    let out = command.args(args).env("NATTERJACK_NATS_SERVER", binary::nats_server()).output().await.unwrap();
+    let mut command = Command::new(programs::natterjack());
+    let out = command.args(args).env("NATTERJACK_NATS_SERVER", programs::nats_server()).output().await.unwrap();
     String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
 }
 

@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use natterjack_tests::kit::{Api, binary, eventually, net::Subnet, process::resident_mib, within};
+use natterjack_testkit::{eventually_within, net::Subnet, process::resident_mib, programs, within};
+use natterjack_tests::kit::Api;
 use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -17,9 +18,9 @@ pub const START: Duration = Duration::from_secs(30);
 
 pub fn up(data: &Path, net: Subnet, more: &[&str]) -> Command {
     let mut c = Command::new("setpriv");
-    c.args(["--pdeathsig", "KILL", "--"]).arg(binary::natterjack()).args(["up", "--die-with-parent", "--data"]).arg(data);
+    c.args(["--pdeathsig", "KILL", "--"]).arg(programs::natterjack()).args(["up", "--die-with-parent", "--data"]).arg(data);
     c.args(["--host", &net.edge(0).ip().to_string()]).args(more);
-    c.env("NATTERJACK_NATS_SERVER", binary::nats_server())
+    c.env("NATTERJACK_NATS_SERVER", programs::nats_server())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -38,7 +39,7 @@ async fn refused(mut command: Command) -> String {
 }
 
 pub async fn state(file: &Path) -> Value {
-    eventually("the state file is there", START, async || {
+    eventually_within("the state file is there", START, async || {
         std::fs::read(file).map_err(|e| e.to_string()).and_then(|b| serde_json::from_slice::<Value>(&b).map_err(|e| e.to_string()))
     })
     .await
@@ -111,7 +112,7 @@ async fn four_processes_that_survive_what_happens_to_them() {
     let (status, body) = Api::new(edges[1], None).post("/v1/register", &name).await;
     assert_eq!(status, 200, "{body}");
     signal(all[3], Signal::KILL);
-    eventually("the edge is back with a new process", START, async || {
+    eventually_within("the edge is back with a new process", START, async || {
         let now = state(&file).await;
         let answer = Api::new(edges[1], None).try_call(Method::GET, "/ready", None).await;
         pid(&now, "/pids/edges/1") != all[3] && answer.is_ok_and(|(status, _)| status == 200)
@@ -119,7 +120,7 @@ async fn four_processes_that_survive_what_happens_to_them() {
     .await;
     // nats-server is killed and comes back with what it had.
     signal(all[1], Signal::KILL);
-    eventually("logging in works again", START, async || {
+    eventually_within("logging in works again", START, async || {
         match Api::new(edges[1], None).try_call(Method::POST, "/v1/login", Some(&name)).await {
             Ok((200, _)) => Ok(()),
             Ok((status, body)) => Err(format!("{status} {body}")),
@@ -131,10 +132,10 @@ async fn four_processes_that_survive_what_happens_to_them() {
     // The log goes on with another number of partitions, which is nobody's configuration.
     let now = state(&file).await;
     let nats = format!("nats.urls={}", now["nats_url"].as_str().unwrap());
-    let mut provision = Command::new(binary::natterjack());
+    let mut provision = Command::new(programs::natterjack());
     let out = provision.args(["provision", "--partitions", "3", "--set", &nats]).output().await.unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    eventually("the edges go on", START, async || {
+    eventually_within("the edges go on", START, async || {
         let answer = Api::new(edges[0], None).try_call(Method::GET, "/ready", None).await;
         answer.is_ok_and(|(status, _)| status == 200)
     })
@@ -171,7 +172,7 @@ async fn four_processes_that_survive_what_happens_to_them() {
     let all = ["/pids/up", "/pids/nats", "/pids/edges/0", "/pids/edges/1"].map(|at| pid(&last, at));
     signal(all[0], Signal::KILL);
     child.wait().await.unwrap();
-    eventually("its children end", START, async || all.iter().all(|pid| !is_running(*pid))).await;
+    eventually_within("its children end", START, async || all.iter().all(|pid| !is_running(*pid))).await;
     assert!(mark.exists());
     std::fs::write(&mark, "another boot\n").unwrap();
     std::fs::remove_file(&file).unwrap();
@@ -223,7 +224,7 @@ async fn a_full_disk_is_said_clearly() {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--map-root-user", "sh", "-c", r#"mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@""#]);
     command.arg(dir.path()).arg(started.as_std().get_program()).args(started.as_std().get_args());
-    command.env("NATTERJACK_NATS_SERVER", binary::nats_server());
+    command.env("NATTERJACK_NATS_SERVER", programs::nats_server());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let said = refused(command).await;
     assert!(said.contains("the disk is full: 0 MB") && said.contains("256 MB are needed"), "{said}");

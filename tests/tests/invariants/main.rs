@@ -53,7 +53,7 @@ fn shipped() -> Vec<(String, String)> {
     let all = sources();
     let only_tests: Vec<String> = all.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
     let ships = |path: &str| {
-        let in_tests = path.starts_with("tests/") || path.contains("/tests/");
+        let in_tests = ["tests/", "testkit/"].iter().any(|p| path.starts_with(p)) || path.contains("/tests/");
         !in_tests && !only_tests.iter().any(|m| path == format!("{m}.rs") || path.starts_with(&format!("{m}/")))
     };
     let cut = |text: &str| text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
@@ -98,6 +98,9 @@ fn roles_meet_on_nats_only() {
     assert_eq!(ours("natterjack-chat"), ["natterjack-client", "natterjack-protocol"]);
     assert_eq!(ours("natterjack-bench"), ["natterjack-nats", "natterjack-protocol"]);
     assert!(ours("natterjack-runtime").iter().all(|d| *d == "natterjack-protocol"));
+    assert_eq!(ours("natterjack-testkit"), ["natterjack-nats", "natterjack-protocol"]);
+    let ship_it = deps.iter().filter(|(name, deps)| *name != "natterjack-tests" && deps.contains("natterjack-testkit"));
+    none("crates that need the testkit to run", ship_it.map(|(name, _)| name.clone()).collect());
 }
 
 #[test]
@@ -205,7 +208,7 @@ fn every_queue_is_bounded() {
 /// Which step of a message's life it is; unit tests belong to the file above them.
 #[test]
 fn every_file_says_what_it_is() {
-    let kit = sources().into_iter().filter(|(path, _)| path.starts_with("tests/"));
+    let kit = sources().into_iter().filter(|(path, _)| path.starts_with("tests/") || path.starts_with("testkit/"));
     let found = shipped().into_iter().chain(kit).filter(|(_, text)| !text.trim_start().starts_with("//!")).map(|(path, _)| path).collect();
     none("files without a //! header", found);
 }

@@ -13,7 +13,8 @@ use natterjack_protocol::{
     codec::Codec,
     log::Role,
 };
-use natterjack_tests::kit::{Cluster, ClusterSpec, Poller, RawWs, User, eventually, next_event};
+use natterjack_testkit::eventually_within;
+use natterjack_tests::kit::{Cluster, ClusterSpec, Poller, RawWs, User, next_event};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -59,7 +60,7 @@ async fn block(cluster: &Cluster, who: &User, whom: &User, on: bool) {
 /// Polls until there is nothing more.
 async fn in_sync(cluster: &Cluster, user: &User) -> Poller {
     let mut poller = Poller::new(cluster, user, [1]);
-    eventually("nothing is new", SOON, async || {
+    eventually_within("nothing is new", SOON, async || {
         let answer = poller.poll(0).await?;
         answer["frames"].as_array().unwrap().is_empty().then_some(())
     })
@@ -114,8 +115,10 @@ async fn a_device_that_was_away_hears_what_became_of_its_memberships_and_of_no_b
     let (client, mut events) = app().await;
     next_event(&mut events, "attached", SOON, |e| matches!(e, Event::Attached).then_some(())).await;
     // What the app has seen is stored when it closes.
-    eventually("the app has everything", SOON, async || timeout(Duration::from_millis(200), events.next()).await.is_err().then_some(()))
-        .await;
+    eventually_within("the app has everything", SOON, async || {
+        timeout(Duration::from_millis(200), events.next()).await.is_err().then_some(())
+    })
+    .await;
     client.close().await;
     drop(ws);
 
@@ -177,7 +180,7 @@ async fn a_device_that_was_away_hears_what_became_of_its_memberships_and_of_no_b
     let mut d = cluster.raw(dave, 0, Codec::Json).await;
     // The device has been elsewhere since.
     let mut ws = cluster.raw(alice, 1, Codec::Msgpack).await;
-    eventually("writing works", SOON, async || ws.send_text(&with_dave, "at last").await.map_err(|e| e.code.name())).await;
+    eventually_within("writing works", SOON, async || ws.send_text(&with_dave, "at last").await.map_err(|e| e.code.name())).await;
     let seen = seen_until(&mut d, "at last").await;
     assert!(kinds(&seen).contains(&Kind::DmStarted), "{:?}", kinds(&seen));
     let history = whole_history(&api, &with_dave).await;

@@ -12,7 +12,8 @@ use natterjack_protocol::{
     codec::Codec,
     limits,
 };
-use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, User, within};
+use natterjack_testkit::within;
+use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, User};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -471,7 +472,7 @@ async fn thousands_of_sends_without_reading() {
         slowest
     };
     let (written, slowest) = tokio::join!(writing, others);
-    assert!(slowest < natterjack_tests::kit::patience(Duration::from_secs(2)), "the neighbour waited {slowest:?}");
+    assert!(slowest < natterjack_testkit::patience(Duration::from_secs(2)), "the neighbour waited {slowest:?}");
 
     // Now it reads: each answered once, or a close that says how to go on.
     let (mut sent, mut answered) = (Vec::new(), std::collections::HashSet::new());
@@ -553,7 +554,7 @@ async fn thousands_that_never_say_hello() {
         calm.send_text(&dm, &format!("meanwhile {i}")).await.unwrap();
         slowest = slowest.max(at.elapsed());
     }
-    assert!(slowest < natterjack_tests::kit::patience(Duration::from_secs(2)), "waited {slowest:?}");
+    assert!(slowest < natterjack_testkit::patience(Duration::from_secs(2)), "waited {slowest:?}");
     let mut newcomer = cluster.raw(&users[1], 0, Codec::Json).await;
     newcomer.send_text(&dm, "there is room").await.unwrap();
     good(cluster.api(&users[0], 0).get("/v1/contacts").await);

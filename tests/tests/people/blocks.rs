@@ -6,7 +6,8 @@ use natterjack_protocol::{
     client::frame::{ClientFrame, ServerFrame},
     codec::Codec,
 };
-use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, User, eventually, next_event, within};
+use natterjack_testkit::{eventually_within, within};
+use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, User, next_event};
 use serde_json::json;
 
 use super::common::{SOON, all_well, frames_until, good, history_texts, kinds, new_group, refused, seen_until, whole_history};
@@ -54,7 +55,7 @@ async fn who_is_blocked_cannot_write_and_never_sees_the_block() {
         }
     })
     .await;
-    eventually("the block is known at the blocker's other edge", SOON, async || {
+    eventually_within("the block is known at the blocker's other edge", SOON, async || {
         let refusal = a2.send_text(&dm, "to whom I block").await.err();
         refusal.map(|e| assert_eq!(e.code, Code::Blocked))
     })
@@ -77,7 +78,7 @@ async fn who_is_blocked_cannot_write_and_never_sees_the_block() {
 
     good(a_api.delete(&format!("/v1/blocks/{}", bob.id())).await);
     good(a_api.delete(&format!("/v1/blocks/{}", bob.id())).await);
-    eventually("writing works again", SOON, async || b.send_text(&dm, "after").await.map_err(|e| e.code.name())).await;
+    eventually_within("writing works again", SOON, async || b.send_text(&dm, "after").await.map_err(|e| e.code.name())).await;
     let (seen, others) = frames_until(&mut b, "after").await;
     assert!(seen.iter().all(|e| e.kind == Kind::Text), "the blocked one sees {:?}", kinds(&seen));
     // That the conversation has begun may be told as late as this.
@@ -143,7 +144,7 @@ async fn strangers_can_be_blocked_before_the_first_word_and_groups_are_not_touch
     assert_eq!(shown, group);
     good(cluster.api(alice, 1).delete(&format!("/v1/blocks/{}", bob.id())).await);
     assert!(until_member(&mut a, &dm).await, "the blocker's device is told that the conversation is open");
-    eventually("writing works", SOON, async || b.send_text(&dm, "at last").await.map_err(|e| e.code.name())).await;
+    eventually_within("writing works", SOON, async || b.send_text(&dm, "at last").await.map_err(|e| e.code.name())).await;
     seen_until(&mut a, "at last").await;
     all_well(&cluster);
 }

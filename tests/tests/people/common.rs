@@ -12,7 +12,8 @@ use natterjack_protocol::{
     internal::rpc::{DirectoryAnswer, DirectoryRequest},
     log::{Role, fold::Group},
 };
-use natterjack_tests::kit::{Api, Cluster, RawWs, Received, User, eventually};
+use natterjack_testkit::eventually_within;
+use natterjack_tests::kit::{Api, Cluster, RawWs, Received, User};
 use serde_json::{Value, json};
 
 pub const SOON: Duration = Duration::from_secs(10);
@@ -82,7 +83,7 @@ pub async fn whole_history(api: &Api, thread: &Thread) -> Vec<Event> {
     let mut all: Vec<Event> = Vec::new();
     let mut before = String::new();
     loop {
-        let page = eventually("a page without a hole", SOON, async || {
+        let page = eventually_within("a page without a hole", SOON, async || {
             let (status, body) = api.get(&format!("/v1/threads/{thread}/messages?limit=50{before}")).await;
             if status == 503 {
                 return Err(body.to_string());
@@ -185,7 +186,7 @@ impl Insight {
         for p in 0..self.layout.partitions {
             let bounds = self.tail.bounds(p).await.unwrap();
             let last = if bounds.entries == 0 { MsgId::NONE } else { bounds.last };
-            eventually("the archive has it all", Duration::from_secs(20), async || {
+            eventually_within("the archive has it all", Duration::from_secs(20), async || {
                 let at = positions.load(p).await.unwrap().map_or(MsgId::NONE, |at| at.id);
                 if at >= last { Ok(()) } else { Err(format!("partition {p}: {at} of {last}")) }
             })

@@ -12,7 +12,8 @@ use natterjack_protocol::{
     client::frame::{ClientFrame, DeviceClass, Hello, History, ServerFrame},
     codec::Codec,
 };
-use natterjack_tests::kit::{Api, Cluster, ClusterSpec, Process, RawWs, Received, User, eventually, next_event, within};
+use natterjack_testkit::{Process, eventually_within, within};
+use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, Received, User, next_event};
 use serde_json::json;
 
 use super::common::{
@@ -148,7 +149,7 @@ async fn a_full_log_refuses_and_drops_nothing() {
     let began = tokio::time::Instant::now();
     let first = stranger.send_text(&carol.dm(alice), &big).await.unwrap_err();
     assert_eq!(first.code, Code::Unavailable);
-    assert!(began.elapsed() < natterjack_tests::kit::patience(Duration::from_secs(5)), "full is told at once, not after the deadline");
+    assert!(began.elapsed() < natterjack_testkit::patience(Duration::from_secs(5)), "full is told at once, not after the deadline");
     for api in [cluster.api(alice, 0), cluster.api(bob, 1)] {
         assert_eq!(history_texts(&api, &dm).await, sent, "what was acknowledged is there");
         good(api.get("/v1/threads").await);
@@ -176,7 +177,7 @@ async fn a_full_log_refuses_and_drops_nothing() {
     let stream = js.get_stream(natterjack_nats::subjects::stream(insight.layout.generation, 0)).await.unwrap();
     let more = async_nats::jetstream::stream::Config { max_bytes: 50_000_000, ..stream.cached_info().config.clone() };
     js.update_stream(more).await.unwrap();
-    let id = eventually("it fits now", SOON, async || ws.send_cid(&dm, cid, "at last").await.map_err(|e| e.message)).await;
+    let id = eventually_within("it fits now", SOON, async || ws.send_cid(&dm, cid, "at last").await.map_err(|e| e.message)).await;
     assert_eq!(ws.send_cid(&dm, cid, "at last").await.unwrap(), id);
     sent.push("at last".to_owned());
     assert_eq!(history_texts(&cluster.api(bob, 1), &dm).await, sent);
@@ -206,7 +207,7 @@ async fn the_archive_is_away_before_a_client_attaches() {
     let young = natterjack_protocol::Times::scaled(5);
     let young = (young.cid_ahead + young.clock_slack + Duration::from_millis(500)).as_millis();
     for p in 0..insight.layout.partitions {
-        eventually("the log is old enough", SOON, async || {
+        eventually_within("the log is old enough", SOON, async || {
             insight.tail.bounds(p).await.is_ok_and(|b| u128::from(b.ts_ms - b.created_ms) > young)
         })
         .await;
@@ -274,7 +275,7 @@ async fn the_archive_is_away_before_a_client_attaches() {
             persister.start().await
         }
         let page = async || ask_history(&mut c, &group).await.map_err(Code::name);
-        assert_eq!(eventually("history is back", LONG, page).await, sent);
+        assert_eq!(eventually_within("history is back", LONG, page).await, sent);
         c.send(&ClientFrame::Bye).await;
         c.until_closed(SOON).await;
     }
@@ -313,7 +314,7 @@ async fn two_of_each_on_one_partition_for_a_while() {
             let said = format!("while channel {who} is frozen {round}");
             let goes_on = async {
                 // It takes 2 s of lease and the warm standby.
-                let id = eventually("sends go on", LONG, async || pulse.send_text(&group, &said).await.map_err(|e| e.message)).await;
+                let id = eventually_within("sends go on", LONG, async || pulse.send_text(&group, &said).await.map_err(|e| e.message)).await;
                 from_pulse.push(id);
                 within("what is sent is shown", LONG, until_event(&mut pulse, id)).await;
             };

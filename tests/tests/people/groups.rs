@@ -10,7 +10,8 @@ use natterjack_protocol::{
     codec::Codec,
     log::Role,
 };
-use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, Received, User, eventually, next_event, within};
+use natterjack_testkit::{eventually_within, within};
+use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, Received, User, next_event};
 use serde_json::{Value, json};
 
 use super::common::{
@@ -321,7 +322,7 @@ async fn who_is_added_while_online_misses_nothing_from_the_join_on() {
         };
         let join = async {
             // At another moment in each round.
-            eventually("some messages are there", SOON, async || history_texts(&api, &group).await.len() >= round).await;
+            eventually_within("some messages are there", SOON, async || history_texts(&api, &group).await.len() >= round).await;
             id_of(&good(add(&api, &group, newcomer).await))
         };
         let ((), joined_at) = tokio::join!(write, join);
@@ -348,7 +349,7 @@ async fn who_writes_at_the_moment_of_joining_is_listening_too() {
         let group = new_group(&api, "quick", &[]).await;
         let mut new = cluster.raw(newcomer, 1, Codec::Json).await;
         let asked = async {
-            eventually("it is let in", SOON, async || match round % 2 {
+            eventually_within("it is let in", SOON, async || match round % 2 {
                 0 => new.send_text(&group, "here I am").await.map(drop).map_err(|e| e.message),
                 _ => {
                     let r = new.request();
@@ -445,7 +446,7 @@ async fn of_two_admins_at_once_one_wins_or_both_in_an_order() {
     let crowd = cluster.mint_users(10).await;
     let adding = crowd.iter().enumerate().map(async |(i, user)| {
         let api = cluster.api(if i % 3 == 0 { b } else { a }, i % 2);
-        eventually("added", SOON, async || match add(&api, &group, user).await {
+        eventually_within("added", SOON, async || match add(&api, &group, user).await {
             (200, _) => Ok(()),
             (503, body) => Err(body.to_string()),
             (status, body) => panic!("{status} {body}"),
@@ -502,7 +503,7 @@ async fn age(insight: &Insight, group: &Thread) {
         let short = Duration::from_millis(200);
         let config = async_nats::jetstream::stream::Config { max_age: short, duplicate_window: short, ..usual.clone() };
         js.update_stream(config).await.unwrap();
-        eventually("the log has forgotten", Duration::from_secs(20), async || {
+        eventually_within("the log has forgotten", Duration::from_secs(20), async || {
             insight.tail.bounds(p).await.map(|b| b.entries == 0).unwrap_or(false)
         })
         .await;

@@ -3,7 +3,8 @@
 
 use natterjack_client::Event;
 use natterjack_protocol::client::http::Tokens;
-use natterjack_tests::kit::{Cluster, ClusterSpec, Flow, Side, User, eventually, next_event};
+use natterjack_testkit::{Flow, Side, eventually_within};
+use natterjack_tests::kit::{Cluster, ClusterSpec, User, next_event};
 
 use super::{
     common::{SOON, all_well, gid, good},
@@ -28,9 +29,9 @@ async fn the_sdk_asks_again_when_an_answer_was_lost() {
     proxy.set(Side::FromServer, Flow::Stall);
     let stale = User { tokens: Tokens { expires_in: 0, ..alice.tokens.clone() }, ..alice.clone() };
     let (client, mut events) = stale.builder([proxy.url()]).connect().await.unwrap();
-    eventually("the renewal is on its way", SOON, async || proxy.open() > 0).await;
+    eventually_within("the renewal is on its way", SOON, async || proxy.open() > 0).await;
     proxy.set(Side::FromServer, Flow::ResetAfter(0));
-    eventually("its answer was lost", SOON, async || proxy.open() == 0).await;
+    eventually_within("its answer was lost", SOON, async || proxy.open() == 0).await;
     proxy.pass();
     next_event(&mut events, "attached", SOON, |e| match e {
         Event::LoggedOut { .. } => panic!("logged out by a lost answer"),
@@ -42,7 +43,7 @@ async fn the_sdk_asks_again_when_an_answer_was_lost() {
     let open = proxy.open();
     proxy.set(Side::FromServer, Flow::ResetAfter(0));
     let (group, ()) = tokio::join!(client.create_group("once", std::slice::from_ref(bob.id()), None), async {
-        eventually("an answer was lost", SOON, async || proxy.open() < open).await;
+        eventually_within("an answer was lost", SOON, async || proxy.open() < open).await;
         proxy.pass();
     });
     let group = group.unwrap();

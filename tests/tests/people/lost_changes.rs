@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use natterjack_protocol::{Cid, Code, Kind, Most, MsgId, Thread, client::http::Tokens, log::Role};
-use natterjack_tests::kit::{Api, Cluster, ClusterSpec, LossyEdge, User, eventually, mint::now_ms};
+use natterjack_testkit::{eventually_within, now_ms};
+use natterjack_tests::kit::{Api, Cluster, ClusterSpec, LossyEdge, User};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -197,10 +198,10 @@ async fn across_generations(world: &World, users: &[User]) {
     let body = json!({ "cid": cid(), "name": "moved", "users": ids(&users[1..3]) });
     world.lossy.lose(Some(&users[0]), Method::POST, "/v1/groups", &body).await;
     let before = world.create(&users[0], 1, &body).await;
-    eventually("another number of partitions", SOON, async || world.cluster.switch(3).await).await;
+    eventually_within("another number of partitions", SOON, async || world.cluster.switch(3).await).await;
     let api = world.cluster.api(&users[0], 1);
     let group = thread_of(&before);
-    let renamed = eventually("the edge is on the new log", SOON, async || {
+    let renamed = eventually_within("the edge is on the new log", SOON, async || {
         let (status, body) = api.patch(&format!("/v1/groups/{}", gid(&group)), &json!({ "name": "moved twice" })).await;
         if status == 200 { Ok(body) } else { Err(body.to_string()) }
     })

@@ -11,7 +11,8 @@ use natterjack_protocol::{
     codec::Codec,
     internal::claims::{Claims, ISSUER},
 };
-use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, User, mint::Mint, mint::now_ms, next_event};
+use natterjack_testkit::now_ms;
+use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, User, mint::Mint, next_event};
 use serde_json::{Value, json};
 
 use super::common::{SOON, all_well, good, refused};

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use natterjack_protocol::{Code, client::http::Tokens, codec::Codec};
-use natterjack_tests::kit::{Cluster, ClusterSpec, LossyEdge, User, eventually, patience};
+use natterjack_testkit::{eventually_within, patience};
+use natterjack_tests::kit::{Cluster, ClusterSpec, LossyEdge, User};
 use reqwest::Method;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
@@ -96,7 +97,7 @@ async fn a_persister_dies(cluster: &Cluster, alice: &User) {
     let (renewed_to, ()) = tokio::join!(renewing, killing);
     for (refresh, renewals) in renewed_to {
         assert!(renewals > 3, "{renewals} renewals");
-        eventually("it is still a login", SOON, async || {
+        eventually_within("it is still a login", SOON, async || {
             let (status, body) = cluster.anonymous(0).post("/v1/refresh", &json!({ "refresh": refresh })).await;
             if status == 200 { Ok(()) } else { Err(body.to_string()) }
         })

@@ -12,8 +12,9 @@ use natterjack_protocol::{
     client::frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
     codec::Codec,
 };
+use natterjack_testkit::{eventually_within, now_ms, patience};
 pub use natterjack_tests::kit::witness::heavy;
-use natterjack_tests::kit::{Api, Cluster, RawWs, Received, User, eventually, mint::now_ms, patience, witness::Writer};
+use natterjack_tests::kit::{Api, Cluster, RawWs, Received, User, witness::Writer};
 use serde_json::json;
 use tokio::{
     task::JoinHandle,
@@ -92,7 +93,7 @@ impl Watcher {
         let shown = Arc::new(Mutex::new(Shown::default()));
         let task = AbortOnDropHandle::new(tokio::spawn(write_down(ws, shown.clone())));
         let watcher = Self { shown, _task: task };
-        eventually("attached", SOON, async || watcher.shown.lock().unwrap().attached).await;
+        eventually_within("attached", SOON, async || watcher.shown.lock().unwrap().attached).await;
         watcher
     }
 
@@ -113,13 +114,13 @@ impl Watcher {
 
     /// Waits until this message is shown; gives the moment.
     pub async fn shows(&self, what: &str, thread: &Thread, id: MsgId, limit: Duration) -> Instant {
-        let at = eventually(what, limit, async || self.messages(thread).into_iter().find(|(_, i)| *i == id)).await;
+        let at = eventually_within(what, limit, async || self.messages(thread).into_iter().find(|(_, i)| *i == id)).await;
         at.0
     }
 
     /// Exactly what the log has after `after`, in its order.
     pub async fn shows_the_log(&self, log: &Log, thread: &Thread, after: MsgId, limit: Duration) {
-        eventually(&format!("{thread} is shown to its end"), limit, async || {
+        eventually_within(&format!("{thread} is shown to its end"), limit, async || {
             let wanted = log.messages(thread, after).await;
             let got = self.messages(thread);
             if got.len() >= wanted.len() { Ok(()) } else { Err(format!("{} of {}", got.len(), wanted.len())) }
@@ -263,7 +264,7 @@ impl Traffic {
     /// Waits for so many more sends.
     pub async fn goes_on(&self, more: usize, limit: Duration) {
         let goal = self.count() + more;
-        eventually(&format!("{more} more messages are sent"), limit, async || self.count() >= goal).await;
+        eventually_within(&format!("{more} more messages are sent"), limit, async || self.count() >= goal).await;
     }
 
     /// What was sent, and when its ack came.

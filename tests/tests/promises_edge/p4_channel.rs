@@ -7,10 +7,9 @@ use natterjack_protocol::{
     client::frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
     codec::Codec,
 };
+use natterjack_testkit::{eventually_within, now_ms, patience};
 use natterjack_tests::kit::{
-    Cluster, ClusterSpec, RawWs, Received, User, eventually,
-    mint::now_ms,
-    patience,
+    Cluster, ClusterSpec, RawWs, Received, User,
     witness::{Reader, Writer},
 };
 use tokio::time::Instant;
@@ -80,7 +79,7 @@ async fn a_standby_takes_over_from_a_killed_and_from_a_frozen_channel() {
 async fn shows_what_is_sent(traffic: &Traffic, readers: &[(Watcher, Thread)], limit: Duration) {
     let count = traffic.count();
     let shown = || readers.iter().map(|(w, t)| w.messages(t).len()).sum::<usize>();
-    eventually("what was sent is shown", limit, async || shown() >= count + readers.len()).await;
+    eventually_within("what was sent is shown", limit, async || shown() >= count + readers.len()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,7 +131,7 @@ async fn attach_beside_publishers_on_another_node_and_the_death_of_the_channels_
     let wanted = log.messages(&group, Default::default()).await;
     let last = *wanted.last().unwrap();
     // In an election that takes longer than an edge waits for what it missed, the sockets are closed, and resume.
-    eventually("all of it is shown", SOON * 2, async || reader.shown(&group).last().is_some_and(|(_, id)| *id >= last)).await;
+    eventually_within("all of it is shown", SOON * 2, async || reader.shown(&group).last().is_some_and(|(_, id)| *id >= last)).await;
     let got = reader.shown(&group);
     let ids: Vec<MsgId> = got.iter().map(|(_, id)| *id).collect();
     let first = ids[0];

@@ -11,7 +11,8 @@ use natterjack_protocol::{
         rpc::{Heads, HeadsAnswer},
     },
 };
-use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, User, eventually, next_event};
+use natterjack_testkit::eventually_within;
+use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, User, next_event};
 
 use super::common::{Log, SOON, Traffic, Watcher, new_group, send_through};
 
@@ -64,7 +65,7 @@ impl Lossy {
 
     async fn lost(&self, before: usize, n: usize) {
         let proxy = self.cluster.nats_proxy(1);
-        eventually("the chosen messages are lost", SOON, async || proxy.lost() >= before + n).await;
+        eventually_within("the chosen messages are lost", SOON, async || proxy.lost() >= before + n).await;
         proxy.drop_nothing();
     }
 }
@@ -199,7 +200,7 @@ async fn a_cut_between_nats_and_an_edge_leaves_no_hole() {
     // A long one; meanwhile somebody new writes to bob, and bob is in a new group.
     proxy.refuse(true);
     proxy.reset();
-    eventually("bob is told", SOON, async || b.degraded().contains(&true)).await;
+    eventually_within("bob is told", SOON, async || b.degraded().contains(&true)).await;
     let mut c = l.writer(carol).await;
     let new_dm = carol.dm(bob);
     let hello = send_through(&mut c, &new_dm, "hello bob").await;
@@ -215,7 +216,7 @@ async fn a_cut_between_nats_and_an_edge_leaves_no_hole() {
     for thread in [&dm, &group, &new_dm, &new_group] {
         b.shows_the_log(&l.log, thread, Default::default(), SOON).await;
     }
-    eventually("bob is told that it is over", SOON, async || b.degraded().last() == Some(&false)).await;
+    eventually_within("bob is told that it is over", SOON, async || b.degraded().last() == Some(&false)).await;
     b.assert_open();
 }
 
@@ -245,7 +246,7 @@ async fn a_cut_longer_than_the_channel_remembers_leaves_no_hole_either() {
     cluster.nats_proxy(1).drop_live(|subject, _| subject.starts_with("live.") || subject.starts_with("beat."));
     let missed = send_through(&mut a, &dm, "missed").await;
     let p = dm.partition(log.layout.partitions);
-    eventually("the channel forgets", Duration::from_secs(40), async || {
+    eventually_within("the channel forgets", Duration::from_secs(40), async || {
         for t in &threads {
             send_through(&mut a, t, "time goes on").await;
         }

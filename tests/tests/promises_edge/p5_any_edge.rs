@@ -12,7 +12,8 @@ use natterjack_protocol::{
     codec::Codec,
     internal::rpc::{Heads, HeadsAnswer},
 };
-use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, User, eventually, next_event, within};
+use natterjack_testkit::{eventually_within, within};
+use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, User, next_event};
 use tokio::time::sleep;
 
 use super::common::{Log, SOON, Traffic, assert_log, new_group, send_through};
@@ -343,7 +344,7 @@ async fn synced_is_honoured_beyond_the_horizon_of_the_channel() {
         others.push(new_group(&api, &[]).await);
     }
     let p = |t: &Thread| t.partition(log.layout.partitions);
-    eventually("the channel forgets", Duration::from_secs(40), async || {
+    eventually_within("the channel forgets", Duration::from_secs(40), async || {
         for other in &others {
             send_through(&mut ws, other, "time goes on").await;
         }

@@ -11,7 +11,8 @@ use std::{
 
 use natterjack_client::{Client, Event, Events};
 use natterjack_protocol::{Body, Code, Kind, MsgId, Thread, codec::Codec};
-use natterjack_tests::kit::{Cluster, ClusterSpec, User, eventually, patience};
+use natterjack_testkit::{eventually_within, patience};
+use natterjack_tests::kit::{Cluster, ClusterSpec, User};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
@@ -65,14 +66,14 @@ impl Load {
 
     async fn goes_on(&self, more: usize) {
         let goal = self.sent.load(Ordering::SeqCst) + more;
-        eventually("the load goes on", SOON * 3, async || self.sent.load(Ordering::SeqCst) >= goal).await;
+        eventually_within("the load goes on", SOON * 3, async || self.sent.load(Ordering::SeqCst) >= goal).await;
     }
 
     /// How long each client took from `since` until it was connected to this edge.
     async fn all_at(&self, edge: &str, since: Instant, limit: Duration) -> Vec<Duration> {
         let mut took = Vec::new();
         for told in &self.told {
-            let at = eventually("a client is on the other edge", limit, async || {
+            let at = eventually_within("a client is on the other edge", limit, async || {
                 let told = told.lock().unwrap();
                 told.connected.iter().find(|(at, e)| *at >= since && e == edge).map(|(at, _)| *at)
             })
@@ -101,7 +102,7 @@ impl Load {
             assert_log(thread, &in_log, &acked.iter().copied().collect::<Vec<_>>());
             for told in self.told.iter().filter(|t| t.lock().unwrap().messages.contains_key(thread)) {
                 let got = || told.lock().unwrap().messages[thread].clone();
-                eventually("the last message is shown", SOON, async || got().last() >= in_log.last()).await;
+                eventually_within("the last message is shown", SOON, async || got().last() >= in_log.last()).await;
                 assert_log(thread, &got(), &in_log);
             }
         }
@@ -148,7 +149,7 @@ async fn a_drain_is_not_noticed_and_a_killed_edge_is_left_within_seconds() {
     let log = Log::of(&cluster).await;
     let pairs = if heavy() { 100 } else { 10 };
     let users = cluster.mint_users(pairs * 2).await;
-    eventually("both edges are listed", SOON, async || listed_edges(&cluster, 0).await.len() == 2).await;
+    eventually_within("both edges are listed", SOON, async || listed_edges(&cluster, 0).await.len() == 2).await;
 
     // A planned drain, under load.
     let load = Load::start(&cluster, &users, 0).await;
@@ -156,7 +157,7 @@ async fn a_drain_is_not_noticed_and_a_killed_edge_is_left_within_seconds() {
     let began = Instant::now();
     cluster.edge(0).sigterm();
     let unlisted = async {
-        eventually("a leaving edge is not listed", Duration::from_secs(2), async || {
+        eventually_within("a leaving edge is not listed", Duration::from_secs(2), async || {
             !listed_edges(&cluster, 1).await.contains(&cluster.edge_url(0))
         })
         .await;
@@ -178,7 +179,7 @@ async fn a_drain_is_not_noticed_and_a_killed_edge_is_left_within_seconds() {
 
     // A kill, under load; the edge that left is back.
     cluster.edge(0).start().await;
-    eventually("both edges are listed", SOON, async || listed_edges(&cluster, 1).await.len() == 2).await;
+    eventually_within("both edges are listed", SOON, async || listed_edges(&cluster, 1).await.len() == 2).await;
     let others = cluster.mint_users(pairs * 2).await;
     let load = Load::start(&cluster, &others, 1).await;
     // At 50 a second each: a client has looked at the list of edges after two seconds.
@@ -187,7 +188,7 @@ async fn a_drain_is_not_noticed_and_a_killed_edge_is_left_within_seconds() {
     cluster.edge(1).kill9().await;
     let took = load.all_at(&cluster.edge_url(0), killed, SOON * 3).await;
     load.goes_on(others.len() * 3).await;
-    eventually("a dead edge is not listed", LEASE, async || listed_edges(&cluster, 0).await == [cluster.edge_url(0)]).await;
+    eventually_within("a dead edge is not listed", LEASE, async || listed_edges(&cluster, 0).await == [cluster.edge_url(0)]).await;
     let unlisted = killed.elapsed();
     let worst = load.end(&log).await;
     let (p50, max) = (took[took.len() / 2], took[took.len() - 1]);
@@ -222,7 +223,7 @@ async fn an_edge_cut_off_from_the_log_keeps_its_sockets_says_so_and_shows_what_w
             proxy.reset();
         }
         // More than once, if the way to the log and the lease come and go one after the other.
-        eventually("who is on the edge is told", SOON, async || b.degraded().last() == Some(&true)).await;
+        eventually_within("who is on the edge is told", SOON, async || b.degraded().last() == Some(&true)).await;
         let refused = c.send_text(&own, "while cut off").await.unwrap_err();
         assert_eq!(refused.code, Code::Unavailable, "{refused:?}");
         assert!(refused.retry_after_ms.is_some(), "it says when to try again");
@@ -231,7 +232,7 @@ async fn an_edge_cut_off_from_the_log_keeps_its_sockets_says_so_and_shows_what_w
             missed.push(send_through(&mut a, &thread, "missed").await);
         }
         // By the eye of the other edge, and its own.
-        eventually("it is not listed", LEASE, async || listed_edges(&cluster, 0).await == [cluster.edge_url(0)]).await;
+        eventually_within("it is not listed", LEASE, async || listed_edges(&cluster, 0).await == [cluster.edge_url(0)]).await;
         let (status, _) = cluster.anonymous(1).get("/ready").await;
         assert_eq!(status, 503);
         assert!(!listed_edges(&cluster, 1).await.contains(&cluster.edge_url(1)), "its lease of before does not count");
@@ -243,10 +244,10 @@ async fn an_edge_cut_off_from_the_log_keeps_its_sockets_says_so_and_shows_what_w
             proxy.refuse(false);
         }
         b.shows("what was missed", &thread, *missed.last().unwrap(), SOON).await;
-        eventually("it is over", SOON, async || b.degraded().last() == Some(&false)).await;
+        eventually_within("it is over", SOON, async || b.degraded().last() == Some(&false)).await;
         b.shows_the_log(&log, &thread, MsgId::NONE, SOON).await;
         send_through(&mut c, &own, "again").await;
-        eventually("it is listed again", SOON, async || listed_edges(&cluster, 0).await.len() == 2).await;
+        eventually_within("it is listed again", SOON, async || listed_edges(&cluster, 0).await.len() == 2).await;
     }
     b.assert_open();
 }

@@ -15,7 +15,8 @@ use natterjack_protocol::{
     codec::Codec,
     limits,
 };
-use natterjack_tests::kit::{Cassandra, Cluster, ClusterSpec, Flow, Proxy, RawWs, Received, Side, User, within};
+use natterjack_testkit::{Flow, Proxy, Side, within};
+use natterjack_tests::kit::{Cassandra, Cluster, ClusterSpec, RawWs, Received, User};
 use serde_json::json;
 
 use super::sizes_asked;

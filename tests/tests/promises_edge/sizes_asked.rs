@@ -13,7 +13,8 @@ use natterjack_protocol::{
     client::frame::{ClientFrame, History, Page, ServerFrame},
     limits, size,
 };
-use natterjack_tests::kit::{Api, Cluster, Poller, Proxy, User, within};
+use natterjack_testkit::{Proxy, within};
+use natterjack_tests::kit::{Api, Cluster, Poller, User};
 
 use super::sizes::{PAGE, Reader};
 

@@ -8,9 +8,9 @@ use std::{
 };
 
 use natterjack_protocol::{Cid, MsgId, Thread, codec::Codec};
+use natterjack_testkit::{eventually_within, now_ms};
 use natterjack_tests::kit::{
-    Cluster, ClusterSpec, User, eventually,
-    mint::now_ms,
+    Cluster, ClusterSpec, User,
     witness::{Reader, SOON, Writer, assert_once_and_in_order, group, texts, until_the_direct_path_is_open, whole},
 };
 use tokio::sync::watch;
@@ -91,7 +91,7 @@ async fn a_copy_made_under_load_is_a_whole_system() {
     let mut lost = HashSet::new();
     for (thread, all) in &sent {
         let events =
-            eventually("the thread is there", SOON, async || Some(whole(&api, thread, true).await).filter(|e| !e.is_empty())).await;
+            eventually_within("the thread is there", SOON, async || Some(whole(&api, thread, true).await).filter(|e| !e.is_empty())).await;
         assert_once_and_in_order("restored", &events);
         assert_eq!(whole(&api, thread, false).await, events, "downwards as upwards");
         let there: HashMap<MsgId, String> = texts(&events).into_iter().collect();
@@ -129,7 +129,7 @@ async fn a_copy_made_under_load_is_a_whole_system() {
     }
     // Who had seen what was lost has a cursor beyond the copy's end, and goes on from it.
     let missed = sent[&team].iter().filter(|s| lost.contains(&s.cid)).count();
-    eventually("the reader hears of it", SOON, async || {
+    eventually_within("the reader hears of it", SOON, async || {
         reader.of(&team).iter().filter(|e| e.id > highest && e.body.text.is_some()).count() >= missed
     })
     .await;

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use natterjack_protocol::{Thread, client::frame::ServerFrame, codec::Codec};
+use natterjack_testkit::{eventually_within, programs};
 use natterjack_tests::kit::{
-    Cluster, ClusterSpec, User, binary, eventually,
+    Cluster, ClusterSpec, User,
     witness::{page, sum_of},
 };
 use serde_json::{Value, json};
@@ -80,7 +81,7 @@ async fn whatever_a_machine_takes_for_the_time() {
     // One event has one time on every way, and is found by it.
     let api = cluster.api(&bob, 0);
     for (thread, id, ts) in said {
-        let found = eventually("the page", SOON, async || page(&api, &thread, &format!("?at={ts}&limit=2")).await).await;
+        let found = eventually_within("the page", SOON, async || page(&api, &thread, &format!("?at={ts}&limit=2")).await).await;
         // The conversation may have begun in the same millisecond.
         let found: Vec<_> = found.events.iter().map(|e| (e.id.0, e.ts)).collect();
         assert!(found[0].1 == ts && found.contains(&(id, ts)), "{thread}: {found:?}, not {id} at {ts}");
@@ -93,7 +94,7 @@ async fn whose_clock_is_wrong_says_so() {
     let (processes, words) = ([cluster.edge(0), cluster.channel(0), cluster.persister(0)], "this machine's clock is 7200 s behind");
     processes.iter().for_each(|p| cluster.set_clock(p.name(), -HOURS));
     for process in processes {
-        eventually(&format!("{} says it", process.name()), SOON, async || {
+        eventually_within(&format!("{} says it", process.name()), SOON, async || {
             let log = process.log();
             let line = log.lines().find(|l| l.contains(words)).ok_or_else(|| "not yet".to_owned())?;
             if line.contains("ERROR") && line.contains("run a time service") { Ok(()) } else { Err(line.to_owned()) }
@@ -107,7 +108,7 @@ async fn whose_clock_is_wrong_says_so() {
 
     let doctor = async |ms: i64| {
         cluster.set_clock("doctor", ms);
-        let mut command = tokio::process::Command::new(binary::natterjack());
+        let mut command = tokio::process::Command::new(programs::natterjack());
         command.arg("doctor").arg("--set").arg(format!("nats.urls={}", cluster.nats_url(0)));
         let out = command.env(Cluster::CLOCK, cluster.clock("doctor")).output().await.unwrap();
         String::from_utf8(out.stdout).unwrap()

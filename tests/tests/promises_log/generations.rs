@@ -8,7 +8,8 @@ use std::{
 
 use natterjack_nats::{Layout, Tail, subjects};
 use natterjack_protocol::{Cid, MsgId, Retry, Thread, codec::Codec};
-use natterjack_tests::kit::{Cassandra, Cluster, ClusterSpec, Flow, RawWs, Side, User, eventually, mint::now_ms};
+use natterjack_testkit::{Flow, Side, eventually_within, now_ms};
+use natterjack_tests::kit::{Cassandra, Cluster, ClusterSpec, RawWs, User};
 use reqwest::Method;
 use serde_json::json;
 use tokio::{sync::watch, time::sleep};
@@ -28,7 +29,7 @@ fn cid() -> Cid {
 }
 
 async fn session(edge: SocketAddr, user: &User, codec: Codec) -> RawWs {
-    eventually("a session", SOON, async || connect(edge, user, codec, BTreeMap::new()).await).await
+    eventually_within("a session", SOON, async || connect(edge, user, codec, BTreeMap::new()).await).await
 }
 
 /// Six at a time, into two threads, until told to stop; what fails comes again, in its order, before anything newer.
@@ -218,7 +219,8 @@ async fn the_log_goes_on_with_others(spec: ClusterSpec) {
     let mut ws = session(addrs[2], late, Codec::Json).await;
     let one = (team.clone(), cid(), "w8-0".to_owned());
     let id =
-        eventually("the new member writes", SOON, async || ws.send_cid(&team, one.1, "w8-0").await.map_err(|e| format!("{e:?}"))).await;
+        eventually_within("the new member writes", SOON, async || ws.send_cid(&team, one.1, "w8-0").await.map_err(|e| format!("{e:?}")))
+            .await;
     sent.push(vec![(one.0, one.1, one.2, id)]);
     let (status, body) = cluster.api(&users[0], 0).call(Method::DELETE, &format!("{members}/{}", late.id()), None).await;
     assert_eq!(status, 200, "{body}");
@@ -250,7 +252,7 @@ async fn the_log_goes_on_with_others(spec: ClusterSpec) {
     check(&sent).await;
 
     // When the former one is archived, the log can be changed again; to fewer, this time.
-    eventually("a further switch", SOON, async || cluster.switch(1).await).await;
+    eventually_within("a further switch", SOON, async || cluster.switch(1).await).await;
     let third = layout(&cluster).await;
     assert_eq!((third.generation, third.partitions, third.before().map(|l| l.partitions)), (3, 1, Some(5)));
     let more = [(team.clone(), cid(), "w5-0".to_owned()), (threads[0][1].clone(), cid(), "w0-1000000".to_owned())];

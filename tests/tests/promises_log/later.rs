@@ -10,7 +10,8 @@ use natterjack_protocol::{
     codec::Codec,
     limits,
 };
-use natterjack_tests::kit::{Cassandra, Cluster, ClusterSpec, RawWs, Received, User, eventually};
+use natterjack_testkit::eventually_within;
+use natterjack_tests::kit::{Cassandra, Cluster, ClusterSpec, RawWs, Received, User};
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -168,7 +169,7 @@ async fn nobody_reads_what_was_taken_back(set: Vec<(String, String)>, later: usi
     let nats = cluster.connect_nats().await;
     let layout = Layout::load(&nats).await.unwrap();
     let positions = Positions::new(&Buckets::new(&nats, layout), "persister");
-    eventually("the first ones are archived", SOON, async || {
+    eventually_within("the first ones are archived", SOON, async || {
         positions.load(layout.partition(&group)).await.unwrap().is_some_and(|p| p.id >= kept)
     })
     .await;
@@ -191,7 +192,7 @@ async fn nobody_reads_what_was_taken_back(set: Vec<(String, String)>, later: usi
     let mut asked = Vec::new();
     for id in [archived, rude, in_log, edited] {
         let around = History { thread: Some(group.clone()), around: Some(id), limit: Some(1), ..History::default() };
-        let page = eventually("the message can be read", SOON, async || over_http(&cluster, 0, bob, &around).await).await;
+        let page = eventually_within("the message can be read", SOON, async || over_http(&cluster, 0, bob, &around).await).await;
         let ts = shown(&page, id).unwrap_or_else(|| panic!("{id} is not in {page:?}")).ts;
         asked.extend(places(&group, id, ts).into_iter().map(|place| (id, place)));
     }
@@ -203,8 +204,9 @@ async fn nobody_reads_what_was_taken_back(set: Vec<(String, String)>, later: usi
             let whole = |page: &Page| {
                 shown(page, *id).map(|e| is_as_it_was_left(e, edited)).ok_or_else(|| format!("{id} is in a hole of {place:?}"))
             };
-            eventually("over HTTP", SOON, async || whole(&over_http(&cluster, edge, bob, place).await?)).await;
-            eventually("over a socket", SOON, async || whole(&over_a_socket(&mut ws, place).await.map_err(|e| e.to_string())?)).await;
+            eventually_within("over HTTP", SOON, async || whole(&over_http(&cluster, edge, bob, place).await?)).await;
+            eventually_within("over a socket", SOON, async || whole(&over_a_socket(&mut ws, place).await.map_err(|e| e.to_string())?))
+                .await;
         }
         let newest = History { thread: Some(group.clone()), limit: Some(200), ..History::default() };
         says_nothing_of_it(&over_http(&cluster, edge, bob, &newest).await);
@@ -240,7 +242,7 @@ async fn what_a_gap_hides_is_shown_as_it_was_left(cluster: &Cluster, (alice, bob
         proxy.drop_live(move |s, _| mine.iter().any(|mine| mine == s));
         let lost = one(alice_ws, &dm, said("a secret that is lost")).await;
         one(alice_ws, &dm, recall(lost)).await;
-        eventually("both were lost", SOON, async || proxy.lost() >= before + 2).await;
+        eventually_within("both were lost", SOON, async || proxy.lost() >= before + 2).await;
         proxy.drop_nothing();
         let last = one(alice_ws, &dm, said("after")).await;
         let mut events = Vec::new();

@@ -9,9 +9,9 @@ use std::{
 
 use natterjack_nats::{Buckets, Layout, Positions, subjects};
 use natterjack_protocol::{Cid, Event, Kind, MsgId, Thread, client::frame::History, codec::Codec};
+use natterjack_testkit::{eventually_within, now_ms};
 use natterjack_tests::kit::{
-    Api, Cassandra, Cluster, ClusterSpec, User, eventually,
-    mint::now_ms,
+    Api, Cassandra, Cluster, ClusterSpec, User,
     witness::{Reader, SOON, Writer, ask, connect, page, texts, until_the_direct_path_is_open},
 };
 
@@ -102,7 +102,7 @@ impl<'a> Talk<'a> {
 
     async fn is_archived(&self) {
         let nats = self.cluster.connect_nats().await;
-        eventually("all is archived", SOON, async || {
+        eventually_within("all is archived", SOON, async || {
             let Ok(layout) = Layout::load(&nats).await else { return false };
             let positions = Positions::new(&Buckets::new(&nats, layout), "persister");
             for (p, given) in &self.given {
@@ -118,14 +118,14 @@ impl<'a> Talk<'a> {
     /// What was acknowledged after the loss came to the device and is in every history.
     async fn holds(&self, what: &str, after: &[(MsgId, String)]) {
         let thread = &self.threads[0];
-        eventually(&format!("{what}: the device has it live"), SOON, async || {
+        eventually_within(&format!("{what}: the device has it live"), SOON, async || {
             let seen = texts(&self.device.of(thread));
             after.iter().all(|m| seen.contains(m))
         })
         .await;
         for edge in 0..2 {
             let api = self.api(edge);
-            eventually(&format!("{what}: history has it"), SOON, async || {
+            eventually_within(&format!("{what}: history has it"), SOON, async || {
                 let there = texts(&history(&api, thread).await?);
                 match after.iter().find(|m| !there.contains(m)) {
                     Some(missing) => Err(format!("{missing:?} is not in {there:?}")),
@@ -140,7 +140,7 @@ impl<'a> Talk<'a> {
     /// The mark of what may be lost stands before this message.
     async fn is_told(&self, what: &str, before: MsgId) {
         let api = self.api(0);
-        eventually(&format!("{what}: readers are told"), SOON, async || {
+        eventually_within(&format!("{what}: readers are told"), SOON, async || {
             let events = history(&api, &self.threads[0]).await.unwrap_or_default();
             let mark = events.iter().rev().find(|e| e.kind == Kind::Lost);
             mark.is_some_and(|mark| mark.id < before && mark.body.target.is_some_and(|first| first <= mark.id))
@@ -210,14 +210,14 @@ async fn cut_off(spec: ClusterSpec, lengths: &[u64]) {
     for role in [cluster.persister(0), cluster.channel(0)] {
         role.start().await;
     }
-    eventually("a new generation", SOON, async || layout(&cluster).await.generation > now.generation).await;
+    eventually_within("a new generation", SOON, async || layout(&cluster).await.generation > now.generation).await;
     let after = talk.say(5).await;
     talk.holds("an older copy", &after).await;
     talk.holds("what was archived stays", &before).await;
     // Without a reason nothing changes, and an operator may have their way.
     let now = layout(&cluster).await;
     talk.is_archived().await;
-    eventually("provision --new-generation", SOON, async || cluster.new_generation().await).await;
+    eventually_within("provision --new-generation", SOON, async || cluster.new_generation().await).await;
     let last = talk.say(2).await;
     assert_eq!(layout(&cluster).await.generation, now.generation + 1);
     talk.holds("a new generation by hand", &last).await;
@@ -229,7 +229,7 @@ async fn cut_off(spec: ClusterSpec, lengths: &[u64]) {
     let [comes_late, asks] = ["d-late", "d-asks"].map(|device| cluster.other_device(&users[1], device));
     let late = Reader::start(vec![cluster.edge_addr(1)], &comes_late, Codec::Json).await;
     let seen = async || marks(&late.of(&thread)).last() == there.last();
-    eventually("what a device missed says it too", SOON, seen).await;
+    eventually_within("what a device missed says it too", SOON, seen).await;
     let mut ws = connect(cluster.edge_addr(0), &asks, Codec::Msgpack, BTreeMap::new()).await.unwrap();
     let asked = History { thread: Some(thread), limit: Some(200), ..History::default() };
     assert_eq!(marks(&ask(&mut ws, asked).await.unwrap().events), there);

@@ -14,7 +14,8 @@ use natterjack_protocol::{
     client::frame::{History, Page},
     codec::Codec,
 };
-use natterjack_tests::kit::{Api, Cluster, ClusterSpec, User, eventually};
+use natterjack_testkit::eventually_within;
+use natterjack_tests::kit::{Api, Cluster, ClusterSpec, User};
 use rand::seq::IndexedRandom;
 
 use natterjack_tests::kit::witness::{SOON, ask, group, heavy, page, texts, until_the_direct_path_is_open, whole};
@@ -191,7 +192,7 @@ async fn acked_is_in_every_history_whatever_happens_to_the_archive() {
     let (many, few) = if heavy() { (400, 60) } else { (60, 6) };
     let go_on = async |what: &str, wanted: usize| {
         let (from, sent) = (pages.load(Ordering::SeqCst), acked.iter().map(Acked::len).collect::<Vec<_>>());
-        eventually(what, Duration::from_secs(60), async || {
+        eventually_within(what, Duration::from_secs(60), async || {
             let more = pages.load(Ordering::SeqCst) - from;
             let sends = acked.iter().zip(&sent).map(|(a, s)| a.len() - s).min().unwrap();
             if more >= wanted && sends >= 5 { Ok(()) } else { Err(format!("{more} pages, {sends} acks in the slower thread")) }
@@ -209,7 +210,7 @@ async fn acked_is_in_every_history_whatever_happens_to_the_archive() {
     // Nobody archives, nobody answers pages: sends go on.
     let before = acked[0].len();
     // Two in four writes ask for a page behind them, and wait for it in vain.
-    eventually("acks while no persister runs", Duration::from_secs(60), async || acked[0].len() > before + 5).await;
+    eventually_within("acks while no persister runs", Duration::from_secs(60), async || acked[0].len() > before + 5).await;
     cluster.persister(0).start().await;
     go_on("pages while what was sent meanwhile is archived", many).await;
     cluster.persister(1).start().await;
@@ -264,7 +265,7 @@ async fn acked_is_at_once_in_history_through_every_nats_node() {
             // All of them at once, and at once: the first message of a thread too.
             let look = async |user: &User, edge: usize| {
                 let api = cluster.api(user, edge);
-                let p = eventually("a page", SOON, async || match page(&api, &thread, "?limit=5").await {
+                let p = eventually_within("a page", SOON, async || match page(&api, &thread, "?limit=5").await {
                     Err(e) if e.starts_with("503") => Err(e),
                     other => Ok(other),
                 })

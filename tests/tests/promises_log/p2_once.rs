@@ -9,7 +9,8 @@ use std::{
 use natterjack_client::{Client, Event, Events, OutboxStore};
 use natterjack_nats::{Layout, Tail, subjects};
 use natterjack_protocol::{Body, Cid, Code, Entry, Kind, MsgId, Thread, Times, client::frame::History, codec::Codec};
-use natterjack_tests::kit::{Cluster, ClusterSpec, User, eventually, patience};
+use natterjack_testkit::{eventually_within, patience};
+use natterjack_tests::kit::{Cluster, ClusterSpec, User};
 use reqwest::Method;
 use tokio::time::sleep;
 
@@ -132,10 +133,10 @@ async fn the_same_cid_through_any_edge_is_one_message() {
 
     // Past the window of the stream, where only the lookup knows.
     let due = old.iter().map(|(_, _, id)| *id).max().unwrap();
-    eventually("the dedupe window is over", WINDOW * 3, async || {
+    eventually_within("the dedupe window is over", WINDOW * 3, async || {
         let seen = live.seen();
         let at = seen.events.iter().find(|e| e.id == due).map_or(u64::MAX, |e| e.ts);
-        natterjack_tests::kit::mint::now_ms() > at.saturating_add((WINDOW + Duration::from_secs(1)).as_millis() as u64)
+        natterjack_testkit::now_ms() > at.saturating_add((WINDOW + Duration::from_secs(1)).as_millis() as u64)
     })
     .await;
     for (thread, cid, id) in &old {
@@ -178,7 +179,7 @@ async fn who_may_not_write_any_more_still_learns_what_became_of_a_message() {
         for (thread, cid, id, code) in [(&team, cid, id, Code::NotMember), (&dm, dm_cid, dm_id, Code::Blocked)] {
             assert_eq!(ws.send_cid(thread, cid, "before").await, Ok(id), "session {n}: the resend of what was stored in {thread}");
             // Within the edge's lag (at most 2 s) a new one could still land; every session must come to refuse it.
-            eventually("a new message is refused", Duration::from_secs(2), async || match ws.send_text(thread, "after").await {
+            eventually_within("a new message is refused", Duration::from_secs(2), async || match ws.send_text(thread, "after").await {
                 Err(refusal) if refusal.code == code => Ok(()),
                 other => Err(format!("{other:?}")),
             })
@@ -225,7 +226,7 @@ async fn twenty_kills_between_send_and_ack() {
         let kill = async {
             if lossy {
                 // Stored: the others have it.
-                eventually("the log has some of them", SOON, async || {
+                eventually_within("the log has some of them", SOON, async || {
                     stays.seen().events.iter().rev().take(10).any(|e| mine.contains(&e.cid))
                 })
                 .await;
@@ -284,7 +285,7 @@ async fn twenty_kills_between_send_and_ack() {
 
 /// Reads until everything that was promised has come; whatever comes twice stays twice.
 async fn drain(events: &mut Events, into: &mut Vec<natterjack_protocol::Event>, done: impl Fn(&[natterjack_protocol::Event]) -> bool) {
-    natterjack_tests::kit::within("all messages at the SDK", Duration::from_secs(60), async {
+    natterjack_testkit::within("all messages at the SDK", Duration::from_secs(60), async {
         while !done(into) {
             match events.next().await.expect("the client ended") {
                 Event::Message(m) if m.body.text.is_some() => into.push(m),
@@ -308,7 +309,7 @@ async fn the_sdk_loses_and_doubles_nothing_while_edges_die() {
     let folder = cluster.folder();
     let connect = async |user: &User, file: &str| -> (Client, Events) {
         // The file of a client that was just dropped is let go a moment later.
-        eventually("a client with its file", SOON, async || {
+        eventually_within("a client with its file", SOON, async || {
             user.builder(urls.clone()).store(OutboxStore::File(folder.join(file))).connect().await
         })
         .await
@@ -416,7 +417,7 @@ async fn a_copy_that_was_stored_late_is_shown_to_nobody() {
     for p in cluster.processes() {
         p.start().await;
     }
-    let after = eventually("all is up again", SOON, async || {
+    let after = eventually_within("all is up again", SOON, async || {
         let mut a = connect(cluster.edge_addr(0), alice, Codec::Json, BTreeMap::new()).await.ok_or("no edge")?;
         a.send_text(&dm, "after").await.map_err(|e| format!("{e:?}"))
     })

@@ -8,7 +8,8 @@ use std::{
 
 use natterjack_nats::Layout;
 use natterjack_protocol::{Cid, MsgId, Retry, Thread, codec::Codec};
-use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, User, eventually, mint::now_ms, patience};
+use natterjack_testkit::{eventually_within, now_ms, patience};
+use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, User};
 use tokio::{sync::watch, task::JoinSet};
 
 use natterjack_tests::kit::witness::{
@@ -101,7 +102,7 @@ async fn ten_writers_and_three_readers_agree_on_one_order() {
     assert!(attached >= 9 && from_pages > 0, "{attached} sessions, {from_pages} events from pages: there was nothing to catch up with");
 
     // From the archive: the log's part of an answer is only what lies above the watermark.
-    eventually("everything is archived", SOON, async || archived(&cluster).await > all as f64).await;
+    eventually_within("everything is archived", SOON, async || archived(&cluster).await > all as f64).await;
     let from_archive = whole(&cluster.api(&readers[2], 1), &thread, true).await;
     assert_eq!(ids(&from_archive), ids(&log), "from the archive");
     assert_eq!(texts(&from_archive), texts(&log));
@@ -164,7 +165,7 @@ fn cid() -> Cid {
 }
 
 async fn session(edge: SocketAddr, user: &User, codec: Codec) -> RawWs {
-    eventually("a session", SOON, async || connect(edge, user, codec, BTreeMap::new()).await).await
+    eventually_within("a session", SOON, async || connect(edge, user, codec, BTreeMap::new()).await).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,7 +187,7 @@ async fn the_order_of_sending_survives_a_leader_election() {
     );
     let killing = async {
         live.wait_for("everybody is writing", &thread, 200).await;
-        eventually("in batches", SOON, async || counter(&cluster, 0, BATCHED).await > 0.0).await;
+        eventually_within("in batches", SOON, async || counter(&cluster, 0, BATCHED).await > 0.0).await;
         let leader = leader(&cluster, &thread).await;
         tell.send_replace(Some(Instant::now()));
         cluster.nats(leader).kill9().await;

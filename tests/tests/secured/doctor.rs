@@ -1,11 +1,12 @@
 //! `natterjack doctor` tries the connections that the roles use, and says in words what is wrong with them.
 
 use natterjack_nats::Role;
-use natterjack_tests::kit::{Cluster, Process, binary, process::Ready, secured_nats::STRANGER};
+use natterjack_testkit::{Process, process::Ready, programs};
+use natterjack_tests::kit::{Cluster, secured_nats::STRANGER};
 
 /// What it prints.
 pub async fn run(args: &[String]) -> String {
-    let out = tokio::process::Command::new(binary::natterjack()).arg("doctor").args(args).output().await.unwrap();
+    let out = tokio::process::Command::new(programs::natterjack()).arg("doctor").args(args).output().await.unwrap();
     String::from_utf8(out.stdout).unwrap() + &String::from_utf8(out.stderr).unwrap()
 }
 
@@ -39,7 +40,7 @@ pub async fn says_what_is_wrong(cluster: &Cluster) {
     let config = cluster.folder().join("expired.conf");
     std::fs::write(&config, format!("listen: \"{addr}\"\ntls {{ cert_file: {certificate:?}, key_file: {key:?} }}\n")).unwrap();
     let args = vec!["--config".into(), config.display().to_string()];
-    let expired = Process::new("nats-expired", binary::nats_server(), args, &cluster.folder(), Ready::Tcp(addr));
+    let expired = Process::new("nats-expired", programs::nats_server(), args, &cluster.folder(), Ready::Tcp(addr));
     expired.start().await;
     let (expired_url, other_ca) = (format!("nats://{addr}"), other.ca_file.display().to_string());
     for (role, wrong, says) in [

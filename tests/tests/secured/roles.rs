@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use natterjack_nats::{Layout, Role, connect};
-use natterjack_tests::kit::{Cluster, ClusterSpec, LetsIn, eventually, next_messages, secured_nats::STRANGER};
+use natterjack_testkit::eventually_within;
+use natterjack_tests::kit::{Cluster, ClusterSpec, LetsIn, next_messages, secured_nats::STRANGER};
 
 use crate::doctor;
 
@@ -28,7 +29,7 @@ async fn chat(cluster: &Cluster) {
     a.send_text(thread.clone(), "in another generation").await.unwrap();
     let got = next_messages(&mut b_events, 1, SOON * 2).await;
     assert_eq!(got[0].body.text.as_deref(), Some("in another generation"));
-    eventually("history has both", SOON, async || {
+    eventually_within("history has both", SOON, async || {
         let (_, page) = cluster.api(&bob, 1).get(&format!("/v1/threads/{thread}/messages?limit=10")).await;
         let texts = page["events"].as_array().map_or(0, Vec::len);
         if texts >= 2 { Ok(()) } else { Err(page.to_string()) }

@@ -3,15 +3,14 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
-    sync::{Mutex, PoisonError},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{Child, Command};
 
-use super::wait::{eventually, within};
+use crate::wait::{eventually_within, within};
 
 pub struct Process {
     name: String,
@@ -21,7 +20,17 @@ pub struct Process {
     log: PathBuf,
     ready: Ready,
     start: Duration,
-    child: Mutex<Option<Child>>,
+    child: Mutex<Option<Running>>,
+}
+
+/// Killed and gone when dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// How much of memory a process takes now.
@@ -77,7 +86,7 @@ impl Process {
 
     /// Starts it, without waiting until it answers.
     pub fn spawn(&self) {
-        let mut held = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held();
         assert!(held.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let mut command = Command::new("setpriv");
@@ -89,10 +98,9 @@ impl Process {
             // Kept open: `--die-with-parent` watches it.
             .stdin(Stdio::piped())
             .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .kill_on_drop(true);
+            .stderr(log);
         let child = command.spawn().unwrap_or_else(|e| panic!("cannot start {}: {e}", self.name));
-        *held = Some(child);
+        *held = Some(Running(child));
     }
 
     /// Starts it and waits until it answers.
@@ -104,7 +112,7 @@ impl Process {
     pub async fn wait_ready(&self) {
         // Asked by address; whether its certificate is good is for the tests of that.
         let http = reqwest::Client::builder().danger_accept_invalid_certs(true).build().unwrap();
-        eventually(&format!("{} is ready", self.name), self.start, async || {
+        eventually_within(&format!("{} is ready", self.name), self.start, async || {
             if let Some(status) = self.exited() {
                 panic!("{} ended with {status} instead of starting:\n{}", self.name, self.log_tail(30));
             }
@@ -121,17 +129,20 @@ impl Process {
         .await;
     }
 
+    fn held(&self) -> MutexGuard<'_, Option<Running>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn exited(&self) -> Option<ExitStatus> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner).as_mut().and_then(|c| c.try_wait().unwrap())
+        self.held().as_mut().and_then(|running| running.0.try_wait().unwrap())
     }
 
     pub fn is_running(&self) -> bool {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner).as_mut().is_some_and(|c| c.try_wait().unwrap().is_none())
+        self.held().as_mut().is_some_and(|running| running.0.try_wait().unwrap().is_none())
     }
 
     pub fn pid(&self) -> u32 {
-        let held = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-        held.as_ref().and_then(Child::id).unwrap_or_else(|| panic!("{} does not run", self.name))
+        self.held().as_ref().unwrap_or_else(|| panic!("{} does not run", self.name)).0.id()
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -139,7 +150,12 @@ impl Process {
         kill_process(pid, signal).unwrap_or_else(|e| panic!("signalling {}: {e}", self.name));
     }
 
-    /// SIGKILL, also to a frozen process; returns when it is gone.
+    /// SIGKILL, also to a frozen process; returns when it is gone. One that is gone already is left alone.
+    pub fn kill(&self) {
+        drop(self.held().take());
+    }
+
+    /// SIGKILL to a process that runs; returns when it is gone.
     pub async fn kill9(&self) {
         self.signal(Signal::KILL);
         self.wait_exit(Duration::from_secs(10)).await;
@@ -166,22 +182,24 @@ impl Process {
     }
 
     pub async fn wait_exit(&self, limit: Duration) -> ExitStatus {
-        let taken = self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut child = taken.unwrap_or_else(|| panic!("{} does not run", self.name));
-        // `wait` would close it, and a process that dies with its parent would take that for the end.
-        let stdin = child.stdin.take();
-        let status = within(&format!("{} ends", self.name), limit, child.wait()).await.unwrap();
-        drop(stdin);
+        assert!(self.held().is_some(), "{} does not run", self.name);
+        let exit = async {
+            loop {
+                // Not `wait`: it closes the stdin, and a process that dies with its parent would take that for the end.
+                if let Some(status) = self.exited() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let status = within(&format!("{} ends", self.name), limit, exit).await;
+        self.held().take();
         status
     }
 
     /// Kills it if it runs, starts it again, waits until it answers.
     pub async fn restart(&self) {
-        if self.is_running() {
-            self.kill9().await;
-        } else {
-            self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
-        }
+        self.kill();
         self.start().await;
     }
 

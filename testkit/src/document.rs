@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 static DOCUMENT: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(include_str!("../../../docs/openapi.json")).expect("docs/openapi.json is JSON"));
+    LazyLock::new(|| serde_json::from_str(include_str!("../../docs/openapi.json")).expect("docs/openapi.json is JSON"));
 
 pub fn document() -> &'static Value {
     &DOCUMENT

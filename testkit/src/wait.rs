@@ -2,7 +2,6 @@
 
 use std::{fmt::Display, future::Future, time::Duration};
 
-use natterjack_client::{Event, Events};
 use tokio::time::{Instant, sleep, timeout};
 
 /// All deadlines of all tests, times this: for slow machines.
@@ -51,8 +50,13 @@ impl<T, E: Display> Probe for Result<T, E> {
     }
 }
 
-/// Asks again every 20 ms until there is an answer; after `limit` a panic with what was seen last.
-pub async fn eventually<P: Probe>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> P) -> P::Found {
+/// Asks again every 20 ms until there is an answer; a panic with what was seen last, long after it should have been there.
+pub async fn eventually<P: Probe>(what: &str, probe: impl AsyncFnMut() -> P) -> P::Found {
+    eventually_within(what, Duration::from_secs(30), probe).await
+}
+
+/// Likewise, for what may take longer, or must not take as long.
+pub async fn eventually_within<P: Probe>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> P) -> P::Found {
     let (limit, began) = (patience(limit), Instant::now());
     let mut last = "the first probe did not return".to_owned();
     loop {
@@ -64,41 +68,4 @@ pub async fn eventually<P: Probe>(what: &str, limit: Duration, mut probe: impl A
         assert!(began.elapsed() < limit, "not within {limit:?}: {what} (last: {last})");
         sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// The next event that `wanted` takes; others are passed over.
-pub async fn next_event<T>(events: &mut Events, what: &str, limit: Duration, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
-    within(what, limit, async {
-        loop {
-            let event = events.next().await.unwrap_or_else(|| panic!("the client ended while waiting for: {what}"));
-            if let Some(found) = wanted(event) {
-                return found;
-            }
-        }
-    })
-    .await
-}
-
-/// The next message of any thread.
-pub async fn next_message(events: &mut Events, limit: Duration) -> natterjack_protocol::Event {
-    next_event(events, "a message", limit, |e| match e {
-        Event::Message(m) => Some(m),
-        _ => None,
-    })
-    .await
-}
-
-/// The next `n` messages of kinds people write; control entries (a thread was started, …) are passed over.
-pub async fn next_messages(events: &mut Events, n: usize, limit: Duration) -> Vec<natterjack_protocol::Event> {
-    let mut got = Vec::with_capacity(n);
-    within(&format!("{n} messages"), limit, async {
-        while got.len() < n {
-            match events.next().await.expect("the client ended while waiting for messages") {
-                Event::Message(m) if m.body.text.is_some() => got.push(m),
-                _ => {}
-            }
-        }
-    })
-    .await;
-    got
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::wait::within;
+use crate::wait::within;
 
 pub const NATS_PORT: u16 = 4222;
 pub const ROUTE_PORT: u16 = 6222;

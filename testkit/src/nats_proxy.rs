@@ -10,7 +10,7 @@ use std::{
 
 use tokio::task::AbortHandle;
 
-use super::proxy::{Control, Filter, Flow, Side, serve};
+use crate::proxy::{Control, Filter, Flow, Side, serve};
 
 type Lose = Arc<dyn Fn(&str, &[u8]) -> bool + Send + Sync>;
 

@@ -1,0 +1,33 @@
+//! Ids by the dozen: short names for what tests write again and again.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use natterjack_protocol::{Cid, Thread, Token};
+
+/// This machine's clock, in milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
+/// A user's id, or any other one of the same form.
+pub fn user(s: &str) -> Token {
+    Token::parse(s).unwrap()
+}
+
+/// `group.…` or `dm.…`.
+pub fn thread(s: &str) -> Thread {
+    s.parse().unwrap()
+}
+
+pub fn group(s: &str) -> Thread {
+    Thread::group(&user(s))
+}
+
+/// A cid of now.
+pub fn cid() -> Cid {
+    cid_at(now_ms())
+}
+
+pub fn cid_at(ms: u64) -> Cid {
+    Cid::mint(ms, rand::random())
+}
