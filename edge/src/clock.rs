@@ -1,14 +1,11 @@
 //! The log's time and signs of life, from the beats of `channel`. An edge never judges an age by its own clock.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use natterjack_nats::ServerTime;
 use natterjack_protocol::{MsgId, Times, internal::live::Beat};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 #[derive(Clone, Copy)]
 struct Partition {

@@ -1,13 +1,18 @@
-//! Step 5: the way from live subjects to sessions. One dispatcher task owns the NATS fan-in connection and every topic;
-//! sessions talk to it through this handle.
+//! Step 5: the way from live subjects to sessions. One dispatcher task owns the fan-in connection and every topic, so
+//! nothing in it is locked; everybody else talks to it through [`LiveHandle`].
 
+pub mod batch_acks;
 pub mod dispatch;
-pub mod echoes;
-pub mod hub;
+pub mod event;
+pub mod feed;
+pub mod heads_batch;
+pub mod jobs;
 #[cfg(test)]
 mod model;
-pub mod round;
+mod partitions;
+mod sweep;
 pub mod topic;
+mod topics;
 
 use std::sync::{
     Arc,
@@ -15,137 +20,104 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use natterjack_nats::{Buckets, Fence, Layout, Nats, ServerTime, Tail};
-use natterjack_protocol::{MsgId, Refusal, Thread, Times};
+use natterjack_protocol::{MsgId, Refusal, Thread};
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
-use self::{
-    echoes::Echoes,
-    round::Barrier,
-    topic::{Place, TopicKey},
-};
-use crate::{
-    clock::Clock,
-    history::HistoryClient,
-    members::Members,
-    sessions::handle::{SessionHandle, SessionId},
-};
+use self::{event::TopicKey, heads_batch::Barrier, topic::VisibleRange};
+use crate::sessions::handle::{SessionHandle, SessionId};
 
-/// Commands that may wait for the dispatcher; sessions wait for a place beyond that.
+/// Commands that may wait for the dispatcher; beyond that the sender waits.
 const COMMANDS: usize = 4_096;
 
-pub(crate) enum Command {
-    /// Seats a session on topics.
-    Sit {
-        session: Arc<SessionHandle>,
-        topics: Vec<(TopicKey, Place)>,
-    },
-    /// The barrier behind every `Sit` before it, with the heads of these threads from the holders of their partitions. Without threads it is
-    /// one of all partitions: a thread may begin on any.
-    Barrier {
-        session: SessionId,
-        threads: Vec<(TopicKey, Thread)>,
-        reply: oneshot::Sender<Barrier>,
-    },
-    /// Pages have gone out up to `floors`. `then` is queued behind what was collected meanwhile. The reply: false, if that was too much to
-    /// be kept.
-    GoLive {
-        session: Arc<SessionHandle>,
-        topics: Vec<(TopicKey, Vec<(u64, MsgId)>)>,
-        then: Option<Bytes>,
-        reply: oneshot::Sender<bool>,
-    },
-    /// The session is not in these any more.
-    Stand {
-        session: SessionId,
-        topics: Vec<TopicKey>,
-    },
-    Leave {
-        session: SessionId,
-    },
+/// Per thread (by its hash) up to where everything is in the pages.
+pub type SkipUntil = Vec<(u64, MsgId)>;
+
+enum Command {
+    Subscribe { session: Arc<SessionHandle>, topics: Vec<(TopicKey, VisibleRange)> },
+    Heads { session: SessionId, threads: Vec<(TopicKey, Thread)>, reply: oneshot::Sender<Barrier> },
+    GoLive { session: Arc<SessionHandle>, topics: Vec<(TopicKey, SkipUntil)>, then: Option<Bytes>, reply: oneshot::Sender<bool> },
+    Unsubscribe { session: SessionId, topics: Vec<TopicKey> },
+    Detach { session: SessionId },
 }
 
-/// What attach, join and the dispatcher's own jobs need. Clones share it.
-#[derive(Clone)]
-pub struct Live {
-    pub(crate) commands: mpsc::Sender<Command>,
-    pub(crate) nats: Nats,
-    /// Beats open it.
-    pub(crate) fence: Fence,
-    pub(crate) buckets: Buckets,
-    pub(crate) layout: Layout,
-    pub(crate) times: Times,
-    pub(crate) clock: Clock,
-    pub(crate) members: Members,
-    pub(crate) history: HistoryClient,
-    pub(crate) tail: Tail,
-    pub(crate) echoes: Echoes,
-    /// A `Leave` found no place in the queue.
-    pub(crate) unseen_leaves: Arc<AtomicBool>,
+#[derive(Default)]
+struct Flags {
+    /// A `Detach` found no room in the queue.
+    missed_detach: AtomicBool,
     /// Some topic waits for a gap to be filled.
-    pub(crate) repairing: Arc<AtomicBool>,
+    repairing: AtomicBool,
 }
 
-impl Live {
-    pub(crate) async fn command(&self, command: Command) -> Result<(), Refusal> {
-        self.commands.send(command).await.map_err(|_| Refusal::unavailable("this edge is stopping"))
+/// The dispatcher's end of the commands.
+pub struct LiveInbox {
+    commands: mpsc::Receiver<Command>,
+    flags: Arc<Flags>,
+}
+
+/// Commands for the dispatcher. Clones share it.
+#[derive(Clone)]
+pub struct LiveHandle {
+    commands: mpsc::Sender<Command>,
+    flags: Arc<Flags>,
+}
+
+pub fn channel() -> (LiveHandle, LiveInbox) {
+    let (sender, receiver) = mpsc::channel(COMMANDS);
+    let flags = Arc::<Flags>::default();
+    (LiveHandle { commands: sender, flags: flags.clone() }, LiveInbox { commands: receiver, flags })
+}
+
+impl LiveHandle {
+    async fn command(&self, command: Command) -> Result<(), Refusal> {
+        self.commands.send(command).await.map_err(|_| stopping())
+    }
+
+    /// Subscribes a session to topics. It catches up on each until [`LiveHandle::go_live`].
+    pub async fn subscribe(&self, session: &Arc<SessionHandle>, topics: Vec<(TopicKey, VisibleRange)>) -> Result<(), Refusal> {
+        self.command(Command::Subscribe { session: session.clone(), topics }).await
+    }
+
+    /// The barrier behind every `subscribe` before it, with the heads of these threads from the holders of their
+    /// partitions. Without threads it is one of all partitions: a thread may begin on any. Waits until each has
+    /// answered.
+    pub async fn heads(&self, session: SessionId, threads: Vec<(TopicKey, Thread)>) -> Result<Barrier, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Heads { session, threads, reply }).await?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    /// Pages have gone out as far as `topics` say. `then` is queued behind what was held meanwhile. False: that was too
+    /// much to be held.
+    pub async fn go_live(
+        &self,
+        session: &Arc<SessionHandle>,
+        topics: Vec<(TopicKey, SkipUntil)>,
+        then: Option<Bytes>,
+    ) -> Result<bool, Refusal> {
+        let (reply, live) = oneshot::channel();
+        self.command(Command::GoLive { session: session.clone(), topics, then, reply }).await?;
+        live.await.map_err(|_| stopping())
+    }
+
+    pub async fn unsubscribe(&self, session: SessionId, topics: Vec<TopicKey>) -> Result<(), Refusal> {
+        self.command(Command::Unsubscribe { session, topics }).await
     }
 
     /// Ends a session's part here; idempotent, waits for nothing.
     pub fn detach(&self, session: &Arc<SessionHandle>) {
         session.gone.store(true, Relaxed);
         // With a full queue the dispatcher finds it by its mark, at its next tick.
-        if self.commands.try_send(Command::Leave { session: session.id }).is_err() {
-            self.unseen_leaves.store(true, Relaxed);
+        if self.commands.try_send(Command::Detach { session: session.id }).is_err() {
+            self.flags.missed_detach.store(true, Relaxed);
         }
     }
 
-    /// The frontier of every partition, for `pong`. None while a gap is being filled: not everything below it has been shown yet.
-    pub fn synced(&self) -> Option<String> {
-        let frontiers = (0..self.layout.partitions).map(|p| self.clock.frontier(p).unwrap_or_default());
-        (!self.repairing.load(Relaxed)).then(|| crate::attach::plan::encode_synced(self.layout.generation, frontiers))
+    /// While a gap is being filled, not everything below the frontiers has been shown.
+    pub fn is_repairing(&self) -> bool {
+        self.flags.repairing.load(Relaxed)
     }
 }
 
-pub struct Started {
-    pub live: Live,
-    pub clock: Clock,
-    pub members: Members,
-    pub history: HistoryClient,
-    /// Ends when `stop` is cancelled.
-    pub task: tokio::task::JoinHandle<()>,
-}
-
-/// Connects the fan-in reader and starts the dispatcher.
-pub async fn start(
-    cfg: &crate::Config,
-    nats: &Nats,
-    time: ServerTime,
-    layout: &Layout,
-    buckets: &Buckets,
-    stop: CancellationToken,
-) -> Result<Started, natterjack_nats::connect::ConnectError> {
-    let fanin = natterjack_nats::fanin::FanIn::connect(&cfg.nats, &format!("edge-{}-fanin", cfg.edge_id)).await?;
-    let (commands, inbox) = mpsc::channel(COMMANDS);
-    let clock = Clock::new(layout.partitions, &cfg.times, time);
-    let members = Members::default();
-    let history = HistoryClient::new(nats.clone(), cfg.times.attach);
-    let live = Live {
-        commands,
-        nats: nats.clone(),
-        buckets: buckets.clone(),
-        layout: *layout,
-        times: cfg.times.clone(),
-        clock: clock.clone(),
-        fence: Fence::new(nats, *layout),
-        members: members.clone(),
-        history: history.clone(),
-        tail: Tail::new(nats, *layout),
-        echoes: Echoes::default(),
-        unseen_leaves: Arc::default(),
-        repairing: Arc::default(),
-    };
-    let task = tokio::spawn(dispatch::run(live.clone(), fanin, inbox, stop));
-    Ok(Started { live, clock, members, history, task })
+fn stopping() -> Refusal {
+    Refusal::unavailable("this edge is stopping")
 }

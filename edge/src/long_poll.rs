@@ -19,9 +19,10 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     address::Came,
+    attach::Attach,
     auth::{self, Actor, Auth},
     lease::Edges,
-    live::Live,
+    live::LiveHandle,
     members::Members,
     session::socket::PER_FLUSH,
     sessions::{Sessions, handle::SessionHandle, outbox::Call},
@@ -46,7 +47,8 @@ pub struct LongPolls {
     pub auth: Auth,
     pub sessions: Sessions,
     pub members: Members,
-    pub live: Live,
+    pub live: LiveHandle,
+    pub attach: Attach,
     pub status: StatusWatch,
     pub edges: Edges,
     pub times: Times,
@@ -82,7 +84,7 @@ impl LongPolls {
     async fn collect(&self, handle: &Arc<SessionHandle>, ask: Ask, end: Instant) -> Result<PollAnswer, Refusal> {
         let came = ask.came;
         let mut collected = Collected::new(ask.cursors.clone(), ask.synced.is_some());
-        let mut attach = Box::pin(self.live.attach(handle, ask.cursors, ask.synced));
+        let mut attach = Box::pin(self.attach.attach(handle, ask.cursors, ask.synced));
         let (mut attaching, mut end) = (true, end);
         loop {
             tokio::select! {
@@ -134,7 +136,7 @@ impl LongPolls {
 /// Takes the session out of every registry, however the poll ends.
 struct Present<'a> {
     sessions: &'a Sessions,
-    live: &'a Live,
+    live: &'a LiveHandle,
     handle: Arc<SessionHandle>,
 }
 

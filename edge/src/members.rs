@@ -11,6 +11,7 @@ use std::{
 
 use natterjack_protocol::{
     MsgId, Refusal, Thread, UserId,
+    client::frame::ServerFrame,
     log::fold::{ThreadItem, UserThreads},
 };
 use parking_lot::Mutex;
@@ -185,6 +186,17 @@ impl UserState {
             told.insert(thread.clone(), Told { v: item.v, known });
         }
         news
+    }
+}
+
+/// How this user stands in a thread, as far as they may know.
+pub fn member_frame(thread: &Thread, item: &ThreadItem) -> ServerFrame {
+    ServerFrame::Member {
+        thread: thread.clone(),
+        id: item.known_to(),
+        open: item.open(),
+        role: item.role,
+        intervals: item.intervals.clone(),
     }
 }
 

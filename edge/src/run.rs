@@ -20,11 +20,11 @@ use crate::{
     admission::limits::AdmissionLimits,
     auth::Auth,
     control::Control,
+    delivery::DeliveryParts,
     directory::Directory,
     drain::drain,
     http,
     lease::{self, Edges, Keeper},
-    live,
     long_poll::LongPolls,
     pages::Pages,
     people::People,
@@ -112,8 +112,8 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
     // Outlives the drain: sessions are served until they have gone.
     let end = CancellationToken::new();
     let _end_with_us = end.clone().drop_guard();
-    let live::Started { live, clock, members, history, task: dispatcher } =
-        live::start(cfg, nats, time.clone(), &layout, &buckets, end.clone()).await?;
+    let DeliveryParts { live, attach, batch_acks, clock, members, history, fence, dispatcher } =
+        DeliveryParts::start(cfg, nats, time.clone(), layout, &buckets, end.clone()).await?;
     let mut dispatcher = AbortOnDropHandle::new(dispatcher);
 
     let directory = Directory::new(nats);
@@ -125,7 +125,7 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
     let edges = Edges::start(&buckets, &cfg.edge_id, value.clone(), &cfg.times);
     let Some(edges) = stop.run_until_cancelled(edges).await.transpose()? else { return Ok(None) };
     let people = People::new(&buckets, &directory);
-    let publisher = Publisher::new(nats, layout, cfg.times.clone()).behind(live.fence.clone());
+    let publisher = Publisher::new(nats, layout, cfg.times.clone()).behind(fence);
     let log = Log::new(nats, layout);
     let control = Control::new(log.clone(), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
     let threads = ThreadLists::new(&history, &people);
@@ -138,7 +138,7 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         references: References::new(&log, &history, &cfg.times),
         history,
         clock: clock.clone(),
-        echoes: live.echoes.clone(),
+        batch_acks,
         status: status.clone(),
         layout,
         times: cfg.times.clone(),
@@ -159,6 +159,7 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
             sessions: sessions.clone(),
             members: members.clone(),
             live: live.clone(),
+            attach: attach.clone(),
             status: status.clone(),
             edges: edges.clone(),
             times: cfg.times.clone(),
@@ -175,6 +176,7 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         sessions: sessions.clone(),
         members,
         live,
+        attach,
         clock: clock.clone(),
         status: status.clone(),
         sends,

@@ -34,9 +34,10 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     admission::limits::AdmissionLimits,
+    attach::Attach,
     auth::Auth,
     clock::Clock,
-    live::Live,
+    live::LiveHandle,
     members::Members,
     pages::Pages,
     sends::send::Sends,
@@ -53,7 +54,8 @@ pub struct Services {
     pub limiter: AdmissionLimits,
     pub sessions: Sessions,
     pub members: Members,
-    pub live: Live,
+    pub live: LiveHandle,
+    pub attach: Attach,
     pub clock: Clock,
     pub status: StatusWatch,
     pub sends: Arc<Sends>,

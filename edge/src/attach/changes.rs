@@ -2,21 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use natterjack_protocol::{MsgId, Thread, client::frame::ServerFrame, log::fold::ThreadItem};
+use natterjack_protocol::{MsgId, Thread, log::fold::ThreadItem};
 
-/// How this user stands in a thread, as far as they may know.
-pub fn member(thread: &Thread, item: &ThreadItem) -> ServerFrame {
-    ServerFrame::Member {
-        thread: thread.clone(),
-        id: item.known_to(),
-        open: item.open(),
-        role: item.role,
-        intervals: item.intervals.clone(),
-    }
-}
-
-/// What changed after `synced` (per partition), or, where that says nothing, after the cursor of the thread. A device without either has
-/// nothing that could be wrong.
+/// What changed after `synced` (per partition), or, where that says nothing, after the cursor of the thread. A device
+/// without either has nothing that could be wrong.
 pub fn changes(items: &[(Thread, ThreadItem)], cursors: &BTreeMap<Thread, MsgId>, synced: Option<&[MsgId]>) -> Vec<Thread> {
     let since = |thread: &Thread| match synced {
         Some(frontiers) if !frontiers.is_empty() => frontiers.get(thread.partition(frontiers.len() as u32) as usize).copied(),
@@ -28,13 +17,17 @@ pub fn changes(items: &[(Thread, ThreadItem)], cursors: &BTreeMap<Thread, MsgId>
 
 #[cfg(test)]
 mod tests {
+    use natterjack_protocol::client::frame::ServerFrame;
+
     use super::*;
+    use crate::members::member_frame;
 
     #[test]
     fn what_changed_while_the_device_was_away() {
         let group = |n: u64| (format!("group.g{n}").parse().unwrap(), ThreadItem { v: MsgId(n), ..ThreadItem::default() });
         let dm = |with: &str, item| (format!("dm.a.{with}").parse().unwrap(), item);
-        // Blocked by the other since 99; of the second this user knows nothing at all; the third they have blocked themselves.
+        // Blocked by the other since 99; of the second this user knows nothing at all; the third they have blocked
+        // themselves.
         let by_other = dm("b", ThreadItem { v: MsgId(99), blocked_by: true, known: Some(MsgId(4)), ..ThreadItem::default() });
         let stranger = dm("c", ThreadItem { v: MsgId(99), blocked_by: true, known: Some(MsgId(0)), ..ThreadItem::default() });
         let mine = dm("d", ThreadItem { v: MsgId(9), blocks: true, ..ThreadItem::default() });
@@ -45,7 +38,7 @@ mod tests {
                 other => panic!("{other:?}"),
             };
             let changed = changes(&items, cursors, synced);
-            items.iter().filter(|(thread, _)| changed.contains(thread)).map(|(thread, item)| frame(member(thread, item))).collect()
+            items.iter().filter(|(thread, _)| changed.contains(thread)).map(|(thread, item)| frame(member_frame(thread, item))).collect()
         };
         let none = BTreeMap::new();
         let want = [("group.g8".to_owned(), 8, false), ("dm.a.d".to_owned(), 9, false)];

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use natterjack_protocol::{Code, MsgId, Refusal, Thread, internal::rpc::LastEntry, log::fold::ThreadItem};
 
-use crate::live::round::Barrier;
+use crate::live::heads_batch::Barrier;
 
-/// Threads that a device without `synced` hears about at once beside those it has cursors for; the rest is in the thread list.
+/// Threads that a device without `synced` hears about at once beside those it has cursors for; the rest is in the
+/// thread list.
 pub const NEW_THREADS: usize = 100;
 
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct CatchUpPlan {
     /// Pages to send: thread, what the device has, the newest id it should reach.
     pub pages: Vec<(Thread, MsgId, MsgId)>,
     /// Threads without a cursor, likewise: all of them for a device that was in sync once, else the [`most_recent`].
@@ -21,19 +22,20 @@ pub struct Plan {
     pub refused: Vec<Refusal>,
 }
 
-/// `synced`: per partition (of whatever generation: ids rise over all of them) the frontier up to which this device had everything. `ends`: the last id of a partition's log, where it was asked.
+/// `synced`: per partition (of whatever generation: ids rise over all of them) the frontier up to which this device had
+/// everything. `ends`: the last id of a partition's log, where it was asked.
 pub fn plan(
     items: &[(Thread, ThreadItem)],
     cursors: &BTreeMap<Thread, MsgId>,
     synced: Option<&[MsgId]>,
     barrier: &Barrier,
     ends: &[Option<MsgId>],
-) -> Plan {
-    let mut plan = Plan::default();
+) -> CatchUpPlan {
+    let mut plan = CatchUpPlan::default();
     let partitions = barrier.partitions.len() as u32;
     for (thread, item) in items {
         let p = thread.partition(partitions) as usize;
-        let place = barrier.partitions[p];
+        let partition = barrier.partitions[p];
         let in_sync_to = synced.and_then(|s| s.get(thread.partition(s.len() as u32) as usize).copied());
         let head = barrier.heads.get(thread).map(|head| match item.intervals.0.last().and_then(|i| i.until) {
             Some(until) => MsgId(until.0.saturating_sub(1)).min(*head),
@@ -50,7 +52,7 @@ pub fn plan(
             (Some(cursor), Some(head)) if head > *cursor => plan.pages.push((thread.clone(), *cursor, head)),
             (Some(_), Some(_)) => {}
             // Nothing since the horizon. The device has all of it if it was in sync then.
-            (Some(cursor), None) if in_sync_to.is_none_or(|s| s < place.horizon) => plan.ask.push((thread.clone(), *cursor)),
+            (Some(cursor), None) if in_sync_to.is_none_or(|s| s < partition.horizon) => plan.ask.push((thread.clone(), *cursor)),
             (Some(_), None) => {}
             (None, Some(head)) if in_sync_to.is_none_or(|s| head > s) => plan.new.push((thread.clone(), head)),
             (None, Some(_)) => {}
@@ -59,7 +61,7 @@ pub fn plan(
             }
             // In sync, but so long ago that channel has forgotten what came since.
             (None, None) => match in_sync_to {
-                Some(s) if s < place.horizon => plan.ask.push((thread.clone(), s)),
+                Some(s) if s < partition.horizon => plan.ask.push((thread.clone(), s)),
                 _ => {}
             },
         }
@@ -83,8 +85,8 @@ pub fn encode_synced(generation: u32, frontiers: impl Iterator<Item = MsgId>) ->
     std::iter::once(u64::from(generation)).chain(frontiers.map(|f| f.0)).map(|n| n.to_string()).collect::<Vec<_>>().join(".")
 }
 
-/// None: of a generation that this edge does not know yet, or not ours; then everything is looked up. That of an earlier generation has a
-/// frontier for each of *its* partitions.
+/// None: of a generation that this edge does not know yet, or not ours; then everything is looked up. That of an
+/// earlier generation has a frontier for each of *its* partitions.
 pub fn decode_synced(synced: &str, generation: u32, partitions: u32) -> Option<Vec<MsgId>> {
     let numbers: Vec<u64> = synced.split('.').map(|n| n.parse().ok()).collect::<Option<_>>()?;
     let (of, rest) = numbers.split_first()?;
@@ -103,7 +105,7 @@ mod tests {
     use natterjack_protocol::log::Intervals;
 
     use super::*;
-    use crate::live::round::Horizon;
+    use crate::live::heads_batch::PartitionHorizon;
 
     fn thread(n: u32) -> Thread {
         format!("group.g{n}").parse().unwrap()
@@ -117,7 +119,7 @@ mod tests {
 
     fn barrier(heads: &[(u32, u64)]) -> Barrier {
         let heads: HashMap<_, _> = heads.iter().map(|(t, h)| (thread(*t), MsgId(*h))).collect();
-        Barrier { partitions: vec![Horizon { frontier: MsgId(1_000), horizon: MsgId(500) }], heads }
+        Barrier { partitions: vec![PartitionHorizon { frontier: MsgId(1_000), horizon: MsgId(500) }], heads }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The promise of step 5 as a property: whatever is lost, doubled, delayed or published again on live subjects, whoever attaches
-//! or leaves meanwhile, every session shows the log's order exactly once. Seeded, no sockets.
+//! The promise of step 5 as a property: whatever is lost, doubled, delayed or published again on live subjects, whoever
+//! attaches or leaves meanwhile, every session shows the log's order exactly once. Seeded, no sockets.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -17,8 +17,9 @@ use natterjack_protocol::{
 use proptest::prelude::*;
 
 use super::{
-    hub::{Effect, Hub},
-    topic::{Gap, LiveEvent, Place, TopicKey},
+    event::{Gap, LiveEvent, TopicKey},
+    topic::VisibleRange,
+    topics::{TopicEffect, Topics},
 };
 use crate::{
     members::Members,
@@ -127,16 +128,16 @@ struct Attaching {
 
 /// How far it has come.
 enum At {
-    /// It sits on its user's topic.
+    /// It is_subscribed on its user's topic.
     User,
-    /// A barrier came back, it sits on its groups.
+    /// A barrier came back, it is_subscribed on its groups.
     Groups,
-    /// The heads came back, the pages up to these floors have gone out.
+    /// The heads came back, the pages have gone out up to these.
     Pages(HashMap<TopicKey, Vec<(u64, MsgId)>>),
 }
 
 struct World {
-    hub: Hub,
+    topics: Topics,
     members: Members,
     log: BTreeMap<Thread, Vec<Event>>,
     next_id: u64,
@@ -152,7 +153,7 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            hub: Hub::new(PARTITIONS, 1),
+            topics: Topics::new(PARTITIONS, 1),
             members: Members::default(),
             log: threads().into_iter().map(|t| (t, Vec::new())).collect(),
             next_id: 1_000,
@@ -167,17 +168,17 @@ impl World {
     }
 
     fn settle(&mut self) {
-        for effect in std::mem::take(&mut self.hub.effects) {
+        for effect in std::mem::take(&mut self.topics.effects) {
             match effect {
-                Effect::Subscribe(slot, key) => drop(self.slots.insert(key, slot)),
-                Effect::Unsubscribe(slot) => self.slots.retain(|_, s| *s != slot),
-                Effect::Fetch { slot, birth, gap } => self.fetches.push((slot, birth, gap)),
-                Effect::Changed { .. } | Effect::Cut { .. } => unreachable!("no control entries here"),
+                TopicEffect::Subscribe(slot, key) => drop(self.slots.insert(key, slot)),
+                TopicEffect::Unsubscribe(slot) => self.slots.retain(|_, s| *s != slot),
+                TopicEffect::Fetch { slot, generation, gap } => self.fetches.push((slot, generation, gap)),
+                TopicEffect::Changed { .. } | TopicEffect::Expelled { .. } => unreachable!("no control entries here"),
             }
         }
     }
 
-    fn topics(thread: &Thread) -> Vec<TopicKey> {
+    fn topics_of(thread: &Thread) -> Vec<TopicKey> {
         match thread {
             Thread::Dm { .. } => thread.dm_users().map(|u| TopicKey::User(u.clone())).collect(),
             Thread::Group { gid } => vec![TopicKey::Group(gid.clone())],
@@ -190,7 +191,7 @@ impl World {
 
     fn arrive(&mut self, key: &TopicKey, payload: &bytes::Bytes) {
         if let Some(slot) = self.slots.get(key) {
-            self.hub.live(*slot, LiveMessage::parse(payload).unwrap(), payload);
+            self.topics.message(*slot, LiveMessage::parse(payload).unwrap(), payload);
         }
         self.settle();
     }
@@ -204,7 +205,7 @@ impl World {
         let event = Event::new(thread.clone(), MsgId(self.next_id), prev, self.next_id, entry);
         log.push(event.clone());
         let payload = Self::payload(&event);
-        for (i, key) in Self::topics(thread).iter().enumerate() {
+        for (i, key) in Self::topics_of(thread).iter().enumerate() {
             // The two subjects of a DM do not share their fate.
             let fate = if i == 1 { Fate::Arrives } else { fate };
             match fate {
@@ -225,9 +226,9 @@ impl World {
 
     fn fetched(&mut self, which: usize) {
         if !self.fetches.is_empty() {
-            let (slot, birth, gap) = self.fetches.remove(which % self.fetches.len());
+            let (slot, generation, gap) = self.fetches.remove(which % self.fetches.len());
             let events = self.between(&gap);
-            self.hub.repaired(slot, birth, &gap.thread, events);
+            self.topics.repaired(slot, generation, &gap, events);
             self.settle();
         }
     }
@@ -239,7 +240,7 @@ impl World {
         for thread in threads().iter().filter(|t| in_it(t, who)) {
             handle.state.merge(thread, ThreadItem { v: MsgId(1), intervals: Intervals::all(), ..ThreadItem::default() });
         }
-        self.hub.sit(&handle, &TopicKey::User(who.clone()), Place::default());
+        self.topics.subscribe(&handle, &TopicKey::User(who.clone()), VisibleRange::default());
         self.settle();
         self.attaching.push(Attaching {
             session: Attached { handle, cursors: HashMap::new(), reached: HashMap::new() },
@@ -255,20 +256,20 @@ impl World {
         let mut a = self.attaching.remove(which % self.attaching.len());
         let frontier = MsgId(self.next_id - behind.min(self.next_id));
         // Else it is asked again.
-        let taken = (0..PARTITIONS).all(|p| self.hub.covered_by(p, frontier));
+        let taken = (0..PARTITIONS).all(|p| self.topics.covered_by(p, frontier));
         match a.at {
             At::User if taken => {
                 self.first_barrier(&a.session.handle, frontier);
                 self.attaching.push(Attaching { at: At::Groups, ..a });
             }
             At::Groups if taken => {
-                let floors = self.barrier(&mut a.session, a.cursor_back, frontier);
-                self.attaching.push(Attaching { at: At::Pages(floors), ..a });
+                let skip_until = self.barrier(&mut a.session, a.cursor_back, frontier);
+                self.attaching.push(Attaching { at: At::Pages(skip_until), ..a });
             }
             At::User | At::Groups => self.attaching.push(a),
-            At::Pages(floors) => {
-                let topics: Vec<_> = floors.into_iter().collect();
-                let live = self.hub.go_live(a.session.handle.id, &topics);
+            At::Pages(skip_until) => {
+                let topics: Vec<_> = skip_until.into_iter().collect();
+                let live = self.topics.go_live(a.session.handle.id, &topics);
                 self.settle();
                 if live {
                     self.sessions.push(a.session);
@@ -282,9 +283,9 @@ impl World {
 
     fn first_barrier(&mut self, handle: &Arc<SessionHandle>, frontier: MsgId) {
         let own = TopicKey::User(handle.user.clone());
-        (0..PARTITIONS).for_each(|p| self.hub.attached(&[self.slots[&own]], p, frontier));
+        (0..PARTITIONS).for_each(|p| self.topics.attached(&[self.slots[&own]], p, frontier));
         for thread in threads().iter().filter(|t| matches!(t, Thread::Group { .. }) && in_it(t, &handle.user)) {
-            self.hub.sit(handle, &TopicKey::of(thread, &handle.user), Place::default());
+            self.topics.subscribe(handle, &TopicKey::of(thread, &handle.user), VisibleRange::default());
         }
         self.settle();
     }
@@ -293,10 +294,10 @@ impl World {
     fn barrier(&mut self, session: &mut Attached, cursor_back: usize, frontier: MsgId) -> HashMap<TopicKey, Vec<(u64, MsgId)>> {
         let handle = session.handle.clone();
         let who = &handle.user;
-        let mut floors: HashMap<TopicKey, Vec<(u64, MsgId)>> = HashMap::from([(TopicKey::User(who.clone()), vec![])]);
+        let mut skip_until: HashMap<TopicKey, Vec<(u64, MsgId)>> = HashMap::from([(TopicKey::User(who.clone()), vec![])]);
         for thread in threads().iter().filter(|t| in_it(t, who)) {
             let key = TopicKey::of(thread, who);
-            self.hub.attached(&[self.slots[&key]], thread.partition(PARTITIONS), frontier);
+            self.topics.attached(&[self.slots[&key]], thread.partition(PARTITIONS), frontier);
             let log: Vec<_> = self.log[thread].iter().filter(|e| e.id <= frontier).cloned().collect();
             let head = log.last().map_or(MsgId::NONE, |e| e.id);
             let cursor = log.len().checked_sub(cursor_back + 1).map_or(MsgId::NONE, |i| log[i].id);
@@ -308,17 +309,17 @@ impl World {
                 }
             };
             session.reached.insert(thread.clone(), head.max(cursor));
-            floors.entry(key.clone()).or_default().push((thread.hash64(), head));
+            skip_until.entry(key.clone()).or_default().push((thread.hash64(), head));
             let events: Vec<Event> = log.iter().filter(|e| e.id > cursor).cloned().collect();
             if !events.is_empty() {
                 handle.frame(&ServerFrame::Page(Page { thread: Some(thread.clone()), events, ..Page::default() }));
             }
             if !head.is_none() {
-                self.hub.head(&key, thread, head);
+                self.topics.head(&key, thread, head);
             }
             self.settle();
         }
-        floors
+        skip_until
     }
 
     fn step(&mut self, step: &Step) {
@@ -329,14 +330,14 @@ impl World {
                 let events = &self.log[&threads[*thread]];
                 let again: Vec<_> = events[events.len().saturating_sub(*back)..].iter().map(Self::payload).collect();
                 for payload in again {
-                    Self::topics(&threads[*thread]).iter().for_each(|key| self.arrive(key, &payload));
+                    Self::topics_of(&threads[*thread]).iter().for_each(|key| self.arrive(key, &payload));
                 }
             }
             Step::Head { thread, lost } => {
                 let thread = &threads[*thread];
                 if let Some(head) = self.log[thread].last().map(|e| e.id).filter(|_| !lost) {
                     let payload = live::encode_head(&thread.to_string(), head);
-                    Self::topics(thread).iter().for_each(|key| self.arrive(key, &payload));
+                    Self::topics_of(thread).iter().for_each(|key| self.arrive(key, &payload));
                 }
             }
             Step::Attach { user: who, json, cursor_back } => {
@@ -352,7 +353,7 @@ impl World {
             Step::Leave { session } => {
                 if !self.sessions.is_empty() {
                     let gone = self.sessions.remove(session % self.sessions.len());
-                    self.hub.leave(gone.handle.id);
+                    self.topics.remove_session(gone.handle.id);
                     self.gone.push(gone);
                     self.settle();
                 }
@@ -363,7 +364,7 @@ impl World {
                     self.arrive(&key, &payload);
                 }
             }
-            Step::Forget => self.hub.forget_below(&[MsgId(1_000); PARTITIONS as usize]),
+            Step::Forget => self.topics.forget_below(&[MsgId(1_000); PARTITIONS as usize]),
         }
     }
 
@@ -377,7 +378,7 @@ impl World {
         }
         for thread in threads() {
             if let Some(head) = self.log[&thread].last().map(|e| e.id) {
-                Self::topics(&thread).iter().for_each(|key| self.hub.head(key, &thread, head));
+                Self::topics_of(&thread).iter().for_each(|key| self.topics.head(key, &thread, head));
                 self.settle();
             }
         }

@@ -64,7 +64,7 @@ impl Sends {
         let Some((p, messages)) = self.batch_of(state, thread, sends) else { return Batch::Not };
         let cids: Vec<Cid> = sends.iter().map(|s| s.send.cid).collect();
         let started = std::time::Instant::now();
-        let awaited = self.echoes.expect(thread, &state.user, cids);
+        let awaited = self.batch_acks.expect(thread, &state.user, cids);
         if !self.publisher.batch(thread, messages).await {
             return Batch::Unsure;
         }

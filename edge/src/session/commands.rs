@@ -68,7 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
                 let (services, handle) = (self.services.clone(), self.handle.clone());
                 self.request(async move {
-                    Done::Answer(match services.live.sync(&handle, cursors).await {
+                    Done::Answer(match services.attach.sync(&handle, cursors).await {
                         Ok(()) => ServerFrame::Ok { r },
                         Err(e) => ServerFrame::error(Some(r), e),
                     })
@@ -77,7 +77,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             ClientFrame::Ping => {
                 // A change of a membership below this may not have been told yet, or the page of a group that was joined not sent.
                 let whole = self.attached && self.whole && !self.handle.state.is_reading() && !self.handle.is_joining();
-                let synced = self.services.live.synced().filter(|_| whole);
+                let synced = self.services.attach.synced().filter(|_| whole);
                 self.handle.frame(&ServerFrame::Pong { now: self.services.clock.any_now_ms(), synced });
             }
             ClientFrame::Hello(_) => self.error(None, Refusal::invalid("t: this session has said hello already")),

@@ -151,7 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
         let running = FuturesUnordered::new();
         let attach: futures_util::future::BoxFuture<'static, Done> = {
             let (services, handle) = (services.clone(), handle.clone());
-            Box::pin(async move { Done::Attached(services.live.attach(&handle, hello.cursors, hello.synced).await) })
+            Box::pin(async move { Done::Attached(services.attach.attach(&handle, hello.cursors, hello.synced).await) })
         };
         running.push(attach);
         Session {

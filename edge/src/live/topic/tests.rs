@@ -1,6 +1,7 @@
-//! Who hears what of a group that they leave and join again.
+//! What sessions see of a group that their user leaves and joins again.
 
-use natterjack_protocol::{Body, Cid, Kind};
+use bytes::Bytes;
+use natterjack_protocol::{Body, Cid, Event, Kind, codec::Codec};
 
 use super::*;
 use crate::members::Members;
@@ -34,7 +35,7 @@ struct Play {
 }
 
 impl Play {
-    fn new(place: Place) -> Self {
+    fn new(range: VisibleRange) -> Self {
         let session = SessionHandle::new(
             SessionId(1),
             user("m"),
@@ -44,20 +45,20 @@ impl Play {
             Default::default(),
         );
         let mut topic = Topic::new(TopicKey::Group("g".parse().unwrap()), 1);
-        topic.sit(&session, place);
+        topic.subscribe(&session, range);
         Self { topic, session }
     }
 
     /// A chain of events, all of them there.
     fn events(&mut self, events: &[(u64, Kind)]) {
         for (id, kind) in events {
-            let prev = self.topic.shown(group().hash64()).unwrap_or_default();
+            let prev = self.topic.shown_upto(group().hash64()).unwrap_or_default();
             assert_eq!(self.topic.event(event(*id, prev.0, *kind)), None);
         }
     }
 
-    fn live(&mut self, floor: u64) -> Vec<u64> {
-        self.topic.go_live(self.session.id, &[(group().hash64(), MsgId(floor))]);
+    fn live(&mut self, until: u64) -> Vec<u64> {
+        self.topic.go_live(self.session.id, &[(group().hash64(), MsgId(until))]);
         self.shown()
     }
 
@@ -72,26 +73,26 @@ impl Play {
     }
 }
 
-fn place(since: u64) -> Place {
-    Place { since: MsgId(since), v: MsgId(since), until: None }
+fn range(since: u64) -> VisibleRange {
+    VisibleRange { since: MsgId(since), known_at: MsgId(since), until: None }
 }
 
 /// A new holder of the partition publishes once more what lies before this member's last joining.
 #[test]
 fn an_old_removal_does_not_end_a_later_membership() {
-    let mut p = Play::new(place(30));
+    let mut p = Play::new(range(30));
     p.events(&[(20, Kind::MemberRemoved), (25, Kind::Text), (30, Kind::MemberAdded), (31, Kind::Text)]);
     assert_eq!(p.live(30), [31]);
     p.events(&[(40, Kind::MemberRemoved), (41, Kind::Text)]);
     assert_eq!(p.shown(), [0; 0], "the one that removes is not theirs");
     assert!(p.topic.is_empty());
-    assert_eq!(p.topic.cut, [user("m")]);
+    assert_eq!(p.topic.expelled, [user("m")]);
 }
 
 /// The fold is ahead of the events, or behind them.
 #[test]
 fn what_lies_before_the_end_is_shown_and_nothing_after() {
-    let mut p = Play::new(place(10));
+    let mut p = Play::new(range(10));
     p.topic.attached(0, MsgId(10));
     p.topic.end(p.session.id, group().hash64(), MsgId(13));
     p.events(&[(11, Kind::Text), (12, Kind::Text)]);
@@ -99,30 +100,30 @@ fn what_lies_before_the_end_is_shown_and_nothing_after() {
     p.events(&[(13, Kind::MemberRemoved), (14, Kind::Text)]);
     assert!(p.topic.is_empty() && p.shown().is_empty());
 
-    let mut late = Play::new(place(10));
+    let mut late = Play::new(range(10));
     late.topic.attached(0, MsgId(10));
     late.events(&[(11, Kind::Text), (14, Kind::Text)]);
     late.topic.end(late.session.id, group().hash64(), MsgId(13));
-    assert!(!late.topic.is_empty(), "it still collects");
+    assert!(!late.topic.is_empty(), "it still catches up");
     assert_eq!(late.live(10), [11]);
     assert!(late.topic.is_empty());
 }
 
-/// Removed while the pages are still being read: what came before it is not lost with the seat.
+/// Removed while the pages are still being read: what came before it is not lost with the subscriber.
 #[test]
 fn what_was_collected_before_a_removal_is_shown() {
-    let mut p = Play::new(place(10));
+    let mut p = Play::new(range(10));
     p.topic.attached(0, MsgId(10));
     p.events(&[(11, Kind::Text), (12, Kind::Text), (13, Kind::MemberRemoved), (14, Kind::Text)]);
     assert_eq!(p.live(11), [12]);
     assert!(p.topic.is_empty());
-    assert_eq!(p.topic.cut, [user("m")]);
+    assert_eq!(p.topic.expelled, [user("m")]);
 }
 
 #[test]
-fn who_joined_again_while_attaching_hears_from_there() {
-    let mut p = Play::new(place(10));
-    p.topic.sit(&p.session.clone(), place(30));
+fn a_user_who_joined_again_while_attaching_sees_what_follows() {
+    let mut p = Play::new(range(10));
+    p.topic.subscribe(&p.session.clone(), range(30));
     p.events(&[(20, Kind::MemberRemoved), (25, Kind::Text), (30, Kind::MemberAdded), (31, Kind::Text)]);
     assert_eq!(p.live(30), [31]);
 }

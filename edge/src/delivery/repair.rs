@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     history::HistoryClient,
-    live::topic::{Gap, LiveEvent},
+    live::event::{Gap, LiveEvent},
 };
 
 /// What is shown of a gap at once: the rest is fetched when this has gone out.

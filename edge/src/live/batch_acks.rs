@@ -1,5 +1,5 @@
-//! Step 5, on the side: the ids of messages that went into the log several at once. A batch is acknowledged as a whole (ADR 7); which id
-//! each of its messages has, its event tells, which comes to the sender's edge as to all others.
+//! Step 5, on the side: the ids of messages that went into the log several at once. JetStream acknowledges a batch as a
+//! whole (ADR 7); the id of each of its messages is in its event, which comes to the sender's edge as to all others.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -15,19 +15,19 @@ use tokio::sync::Notify;
 
 /// Clones share it. Bounded by the sends in flight.
 #[derive(Clone, Default)]
-pub struct Echoes(Arc<Shared>);
+pub struct BatchAcks(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     expected: Mutex<HashMap<Cid, Expected>>,
     /// How many are expected, so that an event costs nothing while there are none.
-    many: AtomicUsize,
+    count: AtomicUsize,
 }
 
 struct Expected {
     thread: Thread,
     from: UserId,
-    place: usize,
+    index: usize,
     batch: Arc<Batch>,
 }
 
@@ -42,32 +42,32 @@ struct Ids {
 }
 
 /// The events of one batch; forgotten when it is dropped.
-pub struct Awaited {
-    echoes: Echoes,
+pub struct AwaitedBatch {
+    acks: BatchAcks,
     cids: Vec<Cid>,
     batch: Arc<Batch>,
 }
 
-impl Echoes {
+impl BatchAcks {
     /// To be called before the first of them is published.
-    pub fn expect(&self, thread: &Thread, from: &UserId, cids: Vec<Cid>) -> Awaited {
+    pub fn expect(&self, thread: &Thread, from: &UserId, cids: Vec<Cid>) -> AwaitedBatch {
         let ids = Ids { known: vec![MsgId::NONE; cids.len()], missing: cids.len() };
         let batch = Arc::new(Batch { ids: Mutex::new(ids), all: Notify::new() });
         let mut expected = self.0.expected.lock();
-        for (place, cid) in cids.iter().enumerate() {
-            // The same one twice at the same time: whoever came first is told.
+        for (index, cid) in cids.iter().enumerate() {
+            // The same one twice at the same time: whoever came first gets the id.
             if let Entry::Vacant(free) = expected.entry(*cid) {
-                free.insert(Expected { thread: thread.clone(), from: from.clone(), place, batch: batch.clone() });
+                free.insert(Expected { thread: thread.clone(), from: from.clone(), index, batch: batch.clone() });
             }
         }
-        self.0.many.store(expected.len(), Relaxed);
+        self.0.count.store(expected.len(), Relaxed);
         drop(expected);
-        Awaited { echoes: self.clone(), cids, batch }
+        AwaitedBatch { acks: self.clone(), cids, batch }
     }
 
     /// An event has come on a live subject.
-    pub fn heard(&self, event: &EventHeader) {
-        if event.control || self.0.many.load(Relaxed) == 0 {
+    pub fn on_event(&self, event: &EventHeader) {
+        if event.control || self.0.count.load(Relaxed) == 0 {
             return;
         }
         let mut expected = self.0.expected.lock();
@@ -75,11 +75,11 @@ impl Echoes {
         if it.get().from.as_str() != event.author || it.get().thread.to_string() != event.thread {
             return;
         }
-        let Expected { place, batch, .. } = it.remove();
-        self.0.many.store(expected.len(), Relaxed);
+        let Expected { index, batch, .. } = it.remove();
+        self.0.count.store(expected.len(), Relaxed);
         drop(expected);
         let mut ids = batch.ids.lock();
-        ids.known[place] = event.id;
+        ids.known[index] = event.id;
         ids.missing -= 1;
         if ids.missing == 0 {
             batch.all.notify_one();
@@ -87,7 +87,7 @@ impl Echoes {
     }
 }
 
-impl Awaited {
+impl AwaitedBatch {
     /// Their ids, in the order of the batch, once all have come.
     pub async fn ids(&self) -> Vec<MsgId> {
         loop {
@@ -102,15 +102,15 @@ impl Awaited {
     }
 }
 
-impl Drop for Awaited {
+impl Drop for AwaitedBatch {
     fn drop(&mut self) {
-        let mut expected = self.echoes.0.expected.lock();
+        let mut expected = self.acks.0.expected.lock();
         for cid in &self.cids {
             if expected.get(cid).is_some_and(|e| Arc::ptr_eq(&e.batch, &self.batch)) {
                 expected.remove(cid);
             }
         }
-        self.echoes.0.many.store(expected.len(), Relaxed);
+        self.acks.0.count.store(expected.len(), Relaxed);
     }
 }
 
@@ -132,31 +132,31 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_senders_own_events_count_and_each_once() {
-        let echoes = Echoes::default();
+        let acks = BatchAcks::default();
         let thread: Thread = "group.g".parse().unwrap();
-        let awaited = echoes.expect(&thread, &user("a"), vec![cid(1), cid(2)]);
-        echoes.heard(&event("group.g", "b", 1, 10));
-        echoes.heard(&event("group.h", "a", 1, 11));
-        echoes.heard(&EventHeader { control: true, ..event("group.g", "a", 1, 12) });
-        echoes.heard(&event("group.g", "a", 2, 14));
-        echoes.heard(&event("group.g", "a", 2, 15));
+        let awaited = acks.expect(&thread, &user("a"), vec![cid(1), cid(2)]);
+        acks.on_event(&event("group.g", "b", 1, 10));
+        acks.on_event(&event("group.h", "a", 1, 11));
+        acks.on_event(&EventHeader { control: true, ..event("group.g", "a", 1, 12) });
+        acks.on_event(&event("group.g", "a", 2, 14));
+        acks.on_event(&event("group.g", "a", 2, 15));
         let waiting = tokio::time::timeout(std::time::Duration::from_millis(20), awaited.ids());
         assert!(waiting.await.is_err(), "the first has not come");
-        echoes.heard(&event("group.g", "a", 1, 13));
+        acks.on_event(&event("group.g", "a", 1, 13));
         assert_eq!(awaited.ids().await, [MsgId(13), MsgId(14)]);
-        assert!(echoes.0.expected.lock().is_empty());
+        assert!(acks.0.expected.lock().is_empty());
     }
 
     #[test]
-    fn who_gives_up_leaves_nothing_and_takes_nothing_of_others() {
-        let echoes = Echoes::default();
+    fn a_dropped_batch_leaves_nothing_and_takes_nothing_of_others() {
+        let acks = BatchAcks::default();
         let thread: Thread = "group.g".parse().unwrap();
-        let first = echoes.expect(&thread, &user("a"), vec![cid(1), cid(2)]);
-        let second = echoes.expect(&thread, &user("a"), vec![cid(2), cid(3)]);
-        assert_eq!(echoes.0.many.load(Relaxed), 3);
+        let first = acks.expect(&thread, &user("a"), vec![cid(1), cid(2)]);
+        let second = acks.expect(&thread, &user("a"), vec![cid(2), cid(3)]);
+        assert_eq!(acks.0.count.load(Relaxed), 3);
         drop(second);
-        assert_eq!(echoes.0.many.load(Relaxed), 2);
+        assert_eq!(acks.0.count.load(Relaxed), 2);
         drop(first);
-        assert_eq!(echoes.0.many.load(Relaxed), 0);
+        assert_eq!(acks.0.count.load(Relaxed), 0);
     }
 }

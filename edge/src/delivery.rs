@@ -1,0 +1,78 @@
+//! The parts that bring events to sessions, put together: fan-in, dispatcher, attach.
+
+pub mod jobs;
+pub mod repair;
+
+use natterjack_nats::{Buckets, ConnectError, FanIn, Fence, Layout, Nats, ServerTime, Tail};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use self::jobs::DispatcherJobs;
+use crate::{
+    Config,
+    attach::Attach,
+    clock::Clock,
+    history::HistoryClient,
+    live::{
+        self, LiveHandle,
+        batch_acks::BatchAcks,
+        dispatch::{self, Dispatch},
+    },
+    members::Members,
+};
+
+pub struct DeliveryParts {
+    pub live: LiveHandle,
+    pub attach: Attach,
+    pub batch_acks: BatchAcks,
+    pub clock: Clock,
+    pub members: Members,
+    pub history: HistoryClient,
+    /// Beats open it.
+    pub fence: Fence,
+    /// Ends when `stop` is cancelled.
+    pub dispatcher: JoinHandle<()>,
+}
+
+impl DeliveryParts {
+    pub async fn start(
+        cfg: &Config,
+        nats: &Nats,
+        time: ServerTime,
+        layout: Layout,
+        buckets: &Buckets,
+        stop: CancellationToken,
+    ) -> Result<Self, ConnectError> {
+        let feed = FanIn::connect(&cfg.nats, &format!("edge-{}-fanin", cfg.edge_id)).await?;
+        let (live, inbox) = live::channel();
+        let clock = Clock::new(layout.partitions, &cfg.times, time);
+        let (members, batch_acks, fence) = (Members::default(), BatchAcks::default(), Fence::new(nats, layout));
+        let history = HistoryClient::new(nats.clone(), cfg.times.attach);
+        let attach = Attach {
+            live: live.clone(),
+            nats: nats.clone(),
+            buckets: buckets.clone(),
+            layout,
+            clock: clock.clone(),
+            history: history.clone(),
+            tail: Tail::new(nats, layout),
+            times: cfg.times.clone(),
+        };
+        let dispatch = Dispatch {
+            feed,
+            jobs: DispatcherJobs { attach: attach.clone(), history: history.clone(), deadline: cfg.times.attach },
+            clock: clock.clone(),
+            members: members.clone(),
+            batch_acks: batch_acks.clone(),
+            on_beat: Box::new({
+                let fence = fence.clone();
+                move |p| fence.heard(p)
+            }),
+            generation: layout.generation,
+            partitions: layout.partitions,
+            times: cfg.times.clone(),
+        };
+        let dispatcher = tokio::spawn(dispatch::run(dispatch, inbox, stop));
+        Ok(Self { live, attach, batch_acks, clock, members, history, fence, dispatcher })
+    }
+}
