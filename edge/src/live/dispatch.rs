@@ -1,12 +1,12 @@
 //! Step 5, the loop: NATS messages and commands in; frames into outboxes, subscriptions, requests for heads and jobs
 //! out. The only task that touches the topics.
 
+mod heads;
 mod membership;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::HashSet,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -17,16 +17,13 @@ use natterjack_nats::{
     subjects,
 };
 use natterjack_protocol::{
-    GroupId, Refusal, Thread, Times,
-    internal::{
-        live::{Beat, LiveMessage},
-        rpc::{Answer, Heads, HeadsAnswer},
-    },
+    GroupId, Refusal, Times,
+    internal::live::{Beat, LiveMessage},
 };
 use tokio::{
     sync::oneshot,
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +32,7 @@ use super::{
     batch_acks::BatchAcks,
     event::{Gap, LiveEvent, TopicKey},
     feed::Feed,
-    heads_batch::{Barrier, HeadsBatches, HeadsRequest, HeadsWaiter},
+    heads_batch::{Barrier, HeadsBatches, HeadsWaiter},
     jobs::Jobs,
     partitions::PartitionDoubts,
     sweep::{FrontierSnapshots, Sweep},
@@ -43,7 +40,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    members::{Members, Reading, UserState},
+    members::{Members, Reading},
 };
 
 /// The slot of `beat.*`; topics come after it.
@@ -51,8 +48,6 @@ const BEATS: TopicSlot = 0;
 const TICK: Duration = Duration::from_millis(250);
 /// A request for heads without an answer is sent again; attach waits 5 s in all.
 const ASK_AGAIN: Duration = Duration::from_millis(1_000);
-/// The pause before a request that was answered by nobody, or by the wrong holder, is sent again.
-const HEADS_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a job of the dispatcher came back with.
 enum JobResult {
@@ -178,7 +173,8 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
                 self.settle();
             }
             Err(e) => {
-                tracing::error!(error = %e, bytes = payload.len(), "a live message is dropped: does every channel run this version?");
+                let bytes = payload.len();
+                tracing::error!(error = %e, bytes, "a live message is dropped: does every channel run this version?");
             }
         }
     }
@@ -198,47 +194,6 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
             }
             Err(e) => tracing::warn!(error = %e, "a beat is dropped: does every channel run this version?"),
         }
-    }
-
-    fn heads_answer(&mut self, token: u64, payload: &[u8], no_responders: bool) {
-        let answer = if no_responders { None } else { rmp_serde::from_slice::<Answer<HeadsAnswer>>(payload).ok() };
-        let Some(Answer::Ok(answer)) = answer else {
-            // Between two holders of the partition: the next one answers. Those who wait have a deadline of their own.
-            self.ask_again(token);
-            return;
-        };
-        if let Some(p) = self.heads.partition(token) {
-            // A beat, too, says what some holder has published, also of threads that nobody here has.
-            let beaten = self.with.clock.frontier(p).is_none_or(|known| known <= answer.frontier);
-            let covers = beaten && self.topics.covered_by(p, answer.frontier);
-            if !self.doubts.accepts(p, covers, Instant::now()) {
-                metrics::counter!("natterjack_edge_stale_heads_total").increment(1);
-                self.ask_again(token);
-                return;
-            }
-        }
-        if let Some(answer) = self.heads.answered(token, &answer) {
-            let (p, horizon) = (answer.p, answer.horizon);
-            if let Some(whole) = self.doubts.compared(p, horizon) {
-                tracing::warn!(partition = p, %whole, %horizon, "silent for longer than channel remembers: all sessions resume");
-                self.topics.give_up_all();
-            }
-            self.topics.attached(&answer.slots, p, answer.frontier);
-            for (key, thread, head) in answer.heads {
-                self.topics.head(&key, &thread, head);
-            }
-        }
-        for (reply, barrier) in self.heads.finished() {
-            // A session that has ended does not wait for it any more.
-            let _ = reply.send(barrier);
-        }
-    }
-
-    fn ask_again(&mut self, token: u64) {
-        self.running.spawn(async move {
-            sleep(HEADS_PAUSE).await;
-            JobResult::AskAgain(token)
-        });
     }
 
     fn command(&mut self, command: Command) {
@@ -311,12 +266,6 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
         });
     }
 
-    fn ask(&mut self, request: HeadsRequest) {
-        let payload = rmp_serde::to_vec_named(&Heads { threads: request.hashes.clone() }).expect("a list of numbers");
-        let token = self.with.feed.request(&subjects::heads(self.with.generation, request.p), &payload);
-        self.heads.sent(token, request);
-    }
-
     fn job_ended(&mut self, result: JobResult) {
         match result {
             JobResult::Fetched { slot, generation, gap, events } => {
@@ -326,7 +275,7 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
                     Ok(events) => self.topics.repaired(slot, generation, &gap, events),
                     Err(why) => {
                         let Gap { thread, after, upto } = gap;
-                        tracing::warn!(%thread, %after, %upto, %why, "a gap cannot be filled: its sessions resume");
+                        tracing::warn!(%thread, %after, %upto, %why, "a gap cannot be filled; its sessions resume from their cursors");
                         metrics::counter!("natterjack_edge_gaps_given_up_total").increment(1);
                         self.topics.give_up(slot, generation);
                     }
@@ -339,20 +288,6 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
                 }
             }
             JobResult::Nothing => {}
-        }
-    }
-
-    /// Compares the heads of everything that somebody here is in, at once.
-    fn compare_everything(&mut self) {
-        self.compare_heads(self.with.members.all(), self.topics.active());
-    }
-
-    fn compare_heads(&mut self, users: Vec<Arc<UserState>>, active: Vec<(TopicKey, Thread)>) {
-        let of = |s: Arc<UserState>| s.snapshot().into_iter().map(move |(t, _)| (TopicKey::of(&t, &s.user), t)).collect::<Vec<_>>();
-        let threads: HashSet<_> = users.into_iter().flat_map(of).chain(active).collect();
-        if !threads.is_empty() {
-            // Every partition: one that was silent must have answered before it is trusted again.
-            self.heads.wait(HeadsWaiter { slots: Vec::new(), threads: threads.into_iter().collect(), everywhere: true, reply: None });
         }
     }
 

@@ -1,5 +1,6 @@
-//! What travels on live subjects between `channel` and the edges (steps 4 and 5). On `live.*.e`: a binary header, then, of an event,
-//! the client-ready frame, so that an edge routes, counts and acknowledges without decoding, and hands the frame on as the same bytes.
+//! What travels on live subjects between `channel` and the edges (steps 4 and 5). On `live.*.e`: a binary header, then,
+//! of an event, the client-ready frame, so that an edge routes, counts and acknowledges without decoding, and hands the
+//! frame on as the same bytes.
 //!
 //! | bytes of an event | | bytes of a head or a membership | |
 //! |---|---|---|---|
@@ -10,7 +11,8 @@
 //! | 1 + 1 | lengths of thread and author | | |
 //! | | thread, author, frame | | |
 //!
-//! An event's header is 36 bytes, its thread and its author: 91 in a conversation of two minted ids (38 + 17), 76 in a group (23 + 17).
+//! An event's header is 36 bytes, its thread and its author: 91 in a conversation of two minted ids (38 + 17), 76 in a
+//! group (23 + 17).
 
 use bytes::Bytes;
 
@@ -44,7 +46,8 @@ pub enum LiveMessage<'a> {
     },
     /// The newest id of a thread that fell quiet; for the edges only, never for clients.
     Head { thread: &'a str, id: MsgId },
-    /// The membership of the user whose subject this is has changed in `thread` by control entry `id`. No `prev`: not in the chain.
+    /// The membership of the user whose subject this is has changed in `thread` by control entry `id`. No `prev`: not
+    /// in the chain.
     Member { thread: &'a str, id: MsgId },
 }
 
@@ -58,7 +61,8 @@ pub struct EventHeader<'a> {
     pub cid: Cid,
     /// A control entry: the edge has to look into it (membership, block), and to decide who sees it.
     pub control: bool,
-    /// Whoever has not seen it has one more unread: a message, not an operation, a change of the thread, `lost` or `unknown`.
+    /// Whoever has not seen it has one more unread: a message, not an operation, a change of the thread, `lost` or
+    /// `unknown`.
     pub unread: bool,
 }
 
@@ -100,7 +104,8 @@ pub fn write_event(out: &mut Vec<u8>, view: &EntryView<'_>, control: bool, threa
     view.write_event(out, thread, id, prev, ts);
 }
 
-/// The live message of an event that is decoded already. `control`: it was stored as a control entry, whether or not it can be read.
+/// The live message of an event that is decoded already. `control`: it was stored as a control entry, whether or not it
+/// can be read.
 pub fn encode_event(event: Event, control: bool) -> Bytes {
     let thread = event.thread.to_string();
     let Event { id, prev, cid, kind, .. } = event;

@@ -150,7 +150,8 @@ impl<'a> Rendered<'a> {
         let decode = || match ServerFrame::decode(Codec::Msgpack, &event.frame) {
             Ok(Some(ServerFrame::Event(e))) => Some(*e),
             _ => {
-                tracing::error!(thread = %event.thread, id = %event.id, "an event on a live subject cannot be decoded; it is not shown");
+                let LiveEvent { thread, id, .. } = event;
+                tracing::error!(%thread, %id, "an event on a live subject cannot be decoded; it is not shown");
                 None
             }
         };
