@@ -23,6 +23,7 @@ use crate::{
     js::{self, Get, JsError},
     kv::{Buckets, KvError},
     layout::{Layout, LayoutError, Next},
+    log_readers::{self, LogReaders},
     lost_end::LostEnds,
     positions::Positions,
     provision::{self, ProvisionError, create_or_verify, first_seq, highest_id, wall_clock},
@@ -38,9 +39,6 @@ const ROOM: i64 = 16 << 20;
 /// An election takes 4–9 s.
 const TRIES: u32 = 60;
 const PAUSE: Duration = Duration::from_millis(250);
-/// The roles that read the log and keep a position.
-const READERS: [&str; 2] = ["channel", ARCHIVE];
-const ARCHIVE: &str = "persister";
 /// Ids that may have been given above the highest that anybody remembers. 2^32 is 49,000 entries a second of one partition over the 24 h
 /// that the log keeps; one nats-server stores fewer. Of the 2^53 ids there are, a new generation takes as many as 17 minutes do.
 pub(crate) const FORGOTTEN: u64 = 1 << 32;
@@ -60,7 +58,7 @@ pub fn switch<'a>(nats: &'a Nats, cfg: &'a NatsConfig, times: &'a Times, partiti
 /// The log goes on in a new generation, with as many partitions as before, because generation `found` may have lost its end, or is an older
 /// copy: no id of it is above what was given. Every id of the new one is above all that streams, positions and `above` know, by
 /// more than can have been forgotten. Returns the newest layout; nothing happens if that is later than `found` and above `above` already, so
-/// everybody who finds the loss may call it. Needs no more than a connection. To be repeated after [`ProvisionError::Unarchived`].
+/// everybody who finds the loss may call it. Needs no more than a connection. To be repeated after [`ProvisionError::Unread`].
 pub fn renew(nats: &Nats, found: u32, above: Above) -> BoxFuture<'_, Result<Layout, ProvisionError>> {
     Box::pin(renewed(nats, found, above))
 }
@@ -78,7 +76,7 @@ async fn renewed(nats: &Nats, found: u32, above: Above) -> Result<Layout, Provis
         if let Some(former) = layout.before() {
             is_read_to_its_end(nats, former, layout).await?;
         }
-        let mut highest = above.id;
+        let (readers, mut highest) = (LogReaders::new(nats).all().await?, above.id);
         let (tail, buckets, notes) = (Tail::new(nats, layout), Buckets::new(nats, layout), LostEnds::new(nats, layout));
         for p in 0..layout.partitions {
             let mut known = match tail.bounds(p).await {
@@ -87,7 +85,7 @@ async fn renewed(nats: &Nats, found: u32, above: Above) -> Result<Layout, Provis
                 Err(TailError::NoStream(_)) => MsgId(1),
                 Err(e) => return Err(unknown(layout.generation, p, &e)),
             };
-            for role in READERS {
+            for role in &readers {
                 known = known.max(Positions::new(&buckets, role).load(p).await?.map_or(MsgId::NONE, |read| read.id));
             }
             highest = highest.max(known);
@@ -138,20 +136,21 @@ async fn switch_to(nats: &Nats, cfg: &NatsConfig, times: &Times, partitions: u32
 /// A layout names two generations, so the one before them must not be needed any more.
 async fn is_read_to_its_end(nats: &Nats, former: Layout, now: Layout) -> Result<(), ProvisionError> {
     let (tail, buckets, notes) = (Tail::new(nats, former), Buckets::new(nats, former), LostEnds::new(nats, former));
+    let readers = LogReaders::new(nats).all().await?;
     for p in 0..former.partitions {
         let noted = notes.of(p).await?.is_some();
         let bounds = tail.bounds(p).await.map_err(|e| unknown(former.generation, p, &e))?;
-        for role in READERS {
+        for role in &readers {
             let read = Positions::new(&buckets, role).load(p).await?.unwrap_or_default();
             // What a lost end leaves to be done is done when the archive stands right below what follows.
-            let whole = if role == ARCHIVE && (noted || read.id > bounds.last) {
+            let whole = if role == log_readers::PERSISTER && (noted || read.id > bounds.last) {
                 let origin = Tail::new(nats, now).bounds(0).await.map_err(|e| unknown(now.generation, 0, &e))?.origin;
                 MsgId(origin.0 - 1)
             } else {
                 bounds.last
             };
             if bounds.entries > 0 && read.id < whole {
-                return Err(ProvisionError::Unarchived(former.generation));
+                return Err(ProvisionError::Unread { generation: former.generation, reader: role.clone() });
             }
         }
     }

@@ -106,7 +106,7 @@ pub async fn go_on_above(nats: &Nats, layout: Layout, p: u32, role: &'static str
     };
     while let Err(e) = begun().await {
         match e {
-            ProvisionError::Unarchived(_) => tracing::info!(partition = p, error = %e, "the new generation waits"),
+            ProvisionError::Unread { .. } => tracing::info!(partition = p, error = %e, "the new generation waits"),
             e => tracing::warn!(partition = p, error = %e, "the new generation was not begun; trying again"),
         }
         tokio::time::sleep(AGAIN).await;

@@ -148,17 +148,19 @@ impl Role {
                 vec![answers(Self::Edge), answers(Self::Channel), answers(Self::Doctor)],
             ]
             .concat(),
-            Self::Provision => generations(),
+            // And of those who read the log it forgets one that was stopped for good.
+            Self::Provision => [generations(), vec![key(subjects::CONTROL, subjects::LOG_READERS)]].concat(),
             // What was lost.
             Self::Doctor => said(&[subjects::LOSSES]),
         }
     }
 
-    /// Who reads the log: its leases and its positions.
+    /// Who reads the log: its leases, its positions, and its name among the readers.
     fn keeps(self) -> Vec<String> {
         vec![
             subjects::bucket_key(subjects::ROLES, &any::role_keys(self.name())),
             subjects::bucket_key(subjects::CONTROL, &any::position_keys(self.name())),
+            subjects::bucket_key(subjects::CONTROL, subjects::LOG_READERS),
         ]
     }
 
@@ -278,6 +280,7 @@ mod tests {
         only(&[Channel, Persister, Provision], &key(subjects::CONTROL, subjects::LAYOUT_KEY));
         only(&[Channel, Persister, Provision], &key(subjects::CONTROL, &subjects::position_key(lost_end::NOTE, 7, 3)));
         only(&[Channel, Persister, Provision], &key(subjects::CONTROL, &subjects::clock_key(7, 3)));
+        only(&[Channel, Persister, Provision], &key(subjects::CONTROL, subjects::LOG_READERS));
         only(&[Persister], &key(subjects::CONTROL, &subjects::signing_key("k")));
         only(&[Persister], &key(subjects::CONTROL, &subjects::revoked_key("f")));
         only(&[Persister], &key(subjects::CONTROL, &subjects::nothing_before(7)));

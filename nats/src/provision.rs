@@ -16,7 +16,7 @@ use crate::{
     js::{self, JsError, code},
     kv::KvError,
     layout::{self, Layout, LayoutError},
-    subjects,
+    log_readers, subjects,
 };
 
 /// Milliseconds since 1970 at the start of 2026: ids count from here, and an earlier clock is a wrong clock.
@@ -36,8 +36,8 @@ pub enum ProvisionError {
     Drift { name: String, differences: Vec<String> },
     #[error("{name}: {reason}")]
     Create { name: String, reason: String },
-    #[error("generation {0} is not yet archived to its end; a further switch has to wait for that (does the archive answer?)")]
-    Unarchived(u32),
+    #[error("generation {generation} is not yet read to its end by {reader}, and a further one has to wait for that: {}", log_readers::advice(.reader))]
+    Unread { generation: u32, reader: String },
     #[error(transparent)]
     Layout(#[from] LayoutError),
     #[error(transparent)]

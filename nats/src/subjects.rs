@@ -188,6 +188,9 @@ pub fn clock_key(generation: u32, p: u32) -> String {
     format!("clock.{generation}.{p}")
 }
 
+/// Which roles read the log, besides those that always do; see `log_readers`.
+pub const LOG_READERS: &str = "log_readers";
+
 /// When the last backup was begun, milliseconds since 1970.
 pub const LAST_BACKUP: &str = "backup";
 

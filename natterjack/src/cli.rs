@@ -105,8 +105,11 @@ pub struct ProvisionArgs {
     #[arg(long, conflicts_with = "partitions")]
     pub new_generation: bool,
     /// Only prints what each role's user may do on NATS, for the configuration of nats-server.
-    #[arg(long, conflicts_with_all = ["partitions", "new_generation"])]
+    #[arg(long, conflicts_with_all = ["partitions", "new_generation", "forget_reader"])]
     pub print_permissions: bool,
+    /// A role that reads the log was stopped for good: a new generation no longer waits until it has read the one before.
+    #[arg(long, value_name = "ROLE")]
+    pub forget_reader: Option<String>,
 }
 
 #[derive(Args)]

@@ -95,6 +95,13 @@ async fn run(cli: Cli, settings: Settings, metrics: Metrics) -> anyhow::Result<(
 async fn provision(settings: &Settings, args: &cli::ProvisionArgs) -> anyhow::Result<()> {
     let cfg = roles::nats(settings, natterjack_nats::Role::Provision);
     let nats = Nats::connect(&cfg, "provision").await?;
+    if let Some(role) = &args.forget_reader {
+        let readers = natterjack_nats::LogReaders::new(&nats);
+        if !readers.forget(role).await? {
+            let all: Vec<String> = readers.all().await?.into_iter().collect();
+            bail!("{role} cannot be forgotten: the log is read by {}, and channel and persister always count", all.join(", "));
+        }
+    }
     let mut layout = match args.partitions {
         Some(n) => natterjack_nats::switch(&nats, &cfg, &settings.times, n).await?,
         None => natterjack_nats::provision(&nats, &cfg, &settings.times).await?,

@@ -4,10 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use futures_util::future::BoxFuture;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
-use natterjack_nats::{
-    Beginning, Buckets, ConnectError, Layout, Nats, NatsConfig, ReadError, ServerTime, layout::LayoutError, service::ServeError,
-};
+use natterjack_nats::{Beginning, Buckets, ConnectError, Layout, Nats, NatsConfig, ServerTime, layout::LayoutError, service::ServeError};
 use natterjack_protocol::Times;
+use natterjack_role::RoleSetup;
 use natterjack_runtime::{Health, Resources, clock::wall_ms, health::Readers, resources::free_bytes};
 use serde::{Deserialize, Serialize};
 use tokio::{task::JoinSet, time::timeout};
@@ -78,8 +77,6 @@ pub enum Error {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Layout(#[from] LayoutError),
-    #[error("archive: {0}")]
-    Archive(#[from] ReadError),
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error("directory: {0}")]
@@ -127,27 +124,27 @@ pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health
     let stop = stop.child_token();
     let mut parts: JoinSet<Result<(), Error>> = JoinSet::new();
     let closing = store.clone();
-    let readers = Readers::new(&health);
     let history = History::new(&nats, layout, cfg.times.clone(), store.clone());
     parts.spawn({
-        let archives = Archives {
-            nats: nats.clone(),
-            times: cfg.times.clone(),
-            instance: cfg.instance.clone(),
-            history: history.clone(),
-            store: store.patient(),
-            health: health.clone(),
-            readers: readers.clone(),
-        };
-        archives.run(layout, stop.clone())
+        let archive = Archive { history: history.clone(), store: store.patient() };
+        let setup =
+            RoleSetup { nats: nats.clone(), layout, times: cfg.times.clone(), instance: cfg.instance, readers: Readers::new(&health) };
+        let stop = stop.clone();
+        async move {
+            natterjack_role::run(archive, setup, stop).await;
+            Ok(())
+        }
     });
     parts.spawn({
         let (nats, health, store, stop) = (nats.clone(), health.clone(), store.clone(), stop.clone());
         async move {
             let losses = losses::start(&nats, store).await?;
-            let service = history::start(&nats, history).await?;
+            let service = history::start(&nats, history.clone()).await?;
             health.set("history", Ok(()));
-            stop.cancelled().await;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = follow_generations(&nats, layout, &history) => {}
+            }
             service.drain().await;
             losses.drain().await;
             health.remove("history");
@@ -161,16 +158,10 @@ pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health
         async move { Ok(directory::run(base, logins, health, stop).await?) }
     });
     let mut outcome = Ok(());
-    let ends = async {
-        while let Some(ended) = parts.join_next().await {
-            let ended = ended.unwrap_or(Err(Error::Panicked));
-            stop.cancel();
-            outcome = std::mem::replace(&mut outcome, Ok(())).and(ended);
-        }
-    };
-    tokio::select! {
-        () = ends => {}
-        () = readers.watch() => {}
+    while let Some(ended) = parts.join_next().await {
+        let ended = ended.unwrap_or(Err(Error::Panicked));
+        stop.cancel();
+        outcome = outcome.and(ended);
     }
     closing.close().await;
     health.remove(CONNECTING);
@@ -180,6 +171,14 @@ pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health
 /// The part of the health that stands for all partitions before each has its own.
 const CONNECTING: &str = "archive";
 
+/// Answers are about the newest generation as soon as there is one, however far the archive is. Never ends.
+async fn follow_generations<S: Store>(nats: &Nats, mut newest: Layout, history: &History<S>) {
+    loop {
+        newest = newest.newer(nats).await;
+        history.goes_on(newest);
+    }
+}
+
 /// Says that nothing was stored before the log, if that is so: then the messages of its first seconds need no lookup.
 async fn declare_beginning<S: Store>(nats: &Nats, layout: Layout, times: &Times, store: &S) -> Result<(), String> {
     let Some(beginning) = Beginning::find(nats, layout, times).await.map_err(|e| e.to_string())? else { return Ok(()) };
@@ -187,58 +186,6 @@ async fn declare_beginning<S: Store>(nats: &Nats, layout: Layout, times: &Times,
         return Ok(());
     }
     beginning.store(&Buckets::new(nats, layout)).await.map_err(|e| e.to_string())
-}
-
-/// The archiving of every partition of the newest generation and of the one before it.
-struct Archives<S> {
-    nats: Nats,
-    times: Times,
-    instance: String,
-    history: History<S>,
-    store: S,
-    health: Health,
-    readers: Readers,
-}
-
-impl<S: Store> Archives<S> {
-    /// Until `stop`. A generation that comes up is added; those before go on to their end, and then have nothing to do.
-    async fn run(self, mut newest: Layout, stop: CancellationToken) -> Result<(), Error> {
-        let (mut parts, mut begun) = (JoinSet::new(), 0);
-        loop {
-            for layout in newest.before().into_iter().chain([newest]).filter(|l| l.generation > begun) {
-                for p in 0..layout.partitions {
-                    let archive = self.of(layout);
-                    let reader = archive.reader(p);
-                    parts.spawn(archive.run(p, reader, stop.clone()));
-                }
-            }
-            self.health.remove(CONNECTING);
-            begun = newest.generation;
-            tokio::select! {
-                ended = parts.join_next() => match ended {
-                    Some(ended) => ended.map_err(|_| Error::Panicked)??,
-                    None => return Ok(()),
-                },
-                newer = newest.newer(&self.nats), if !stop.is_cancelled() => {
-                    newest = newer;
-                    self.history.goes_on(newest);
-                }
-            }
-        }
-    }
-
-    fn of(&self, layout: Layout) -> Archive<S> {
-        Archive {
-            nats: self.nats.clone(),
-            layout,
-            buckets: Buckets::new(&self.nats, layout),
-            times: self.times.clone(),
-            instance: self.instance.clone(),
-            history: self.history.clone(),
-            store: self.store.clone(),
-            readers: self.readers.clone(),
-        }
-    }
 }
 
 fn describe() {

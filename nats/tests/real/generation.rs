@@ -201,7 +201,7 @@ async fn a_further_switch_waits_until_the_former_generation_is_read_to_its_end()
     Publisher::new(&nats, old, hasty()).message(&t, "m1", "x".into()).await.unwrap();
     let second = switch(&nats, &cfg, &times, 3).await.unwrap();
     let refused = switch(&nats, &cfg, &times, 2).await.unwrap_err();
-    assert!(matches!(refused, ProvisionError::Unarchived(1)), "{refused}");
+    assert!(matches!(refused, ProvisionError::Unread { generation: 1, .. }), "{refused}");
     assert_eq!(Layout::load(&nats).await.unwrap(), second);
     for p in 0..old.partitions {
         let last = Tail::new(&nats, old).bounds(p).await.unwrap().last;

@@ -93,7 +93,10 @@ async fn an_older_copy_goes_on_above_everything_the_archive_knows() {
     assert_eq!(renew(&nats, old.generation, above).await.unwrap(), new, "whoever finds it a little later");
     // Whoever looks later still, when the archive has come to the new generation.
     assert_eq!(renew(&nats, old.generation, Above { generation: 6, id: next }).await.unwrap(), new);
-    assert!(matches!(renew(&nats, new.generation, above).await, Err(ProvisionError::Unarchived(1))), "two generations are named, no more");
+    assert!(
+        matches!(renew(&nats, new.generation, above).await, Err(ProvisionError::Unread { generation: 1, .. })),
+        "two generations are named, no more"
+    );
     is_read(&nats, old, new).await;
     let third = renew(&nats, new.generation, Above::default()).await.unwrap();
     assert_eq!((third.generation, third.before().map(|l| l.generation)), (7, Some(6)));

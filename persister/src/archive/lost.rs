@@ -6,14 +6,13 @@
 
 use std::collections::HashMap;
 
-use natterjack_nats::{Above, Layout, LogBounds, LogReader, LostEnds, ReadError, Start, Tail, lost_end};
+use natterjack_nats::{Layout, LogBounds, LogReader, LostEnds, Nats, ReadError, Start};
 use natterjack_protocol::{MsgId, Thread};
 
-use super::{Archive, BATCH_BYTES, ROLE};
+use super::{BATCH_BYTES, PartitionArchive, copy};
 use crate::{
     batch,
     store::{LostRange, Order, PartitionKey, Position, Row, Store},
-    write::Writer,
 };
 
 /// How the generation after ours begins.
@@ -23,17 +22,15 @@ struct Next {
     made_ms: u64,
 }
 
-impl<S: Store> Archive<S> {
+impl<S: Store> PartitionArchive<'_, S> {
     /// An error: the log does not have what is archived from it, or the archive knows of more than this log ever had.
-    pub(super) async fn compare(&self, writer: &Writer<'_, S>, p: u32, position: Position) -> Result<(), ReadError> {
-        let (store, tail) = (&self.store, Tail::new(&self.nats, self.layout));
-        let read = natterjack_nats::Position { id: position.id, ts: position.ts };
-        let lost = writer.until_it_works("compare the end of the log", || tail.lost_its_end(p, read)).await;
-        let log = self.bounds(tail, p).await;
-        let known = writer.until_it_works("read the watermarks", || store.positions()).await;
-        let beyond = |(key, at): &(PartitionKey, Position)| {
-            key.generation > self.layout.generation || (key.generation < self.layout.generation && at.id >= log.origin)
-        };
+    pub(super) async fn compare(&self, position: Position) -> Result<(), ReadError> {
+        let (tail, p, generation) = (self.at.tail(), self.at.p, self.at.layout.generation);
+        let lost = self.writer.until_it_works("compare the end of the log", || tail.lost_its_end(p, copy(position))).await;
+        let log = self.bounds().await;
+        let known = self.writer.until_it_works("read the watermarks", || self.store.positions()).await;
+        let beyond =
+            |(key, at): &(PartitionKey, Position)| key.generation > generation || (key.generation < generation && at.id >= log.origin);
         match known.iter().filter(|known| beyond(known)).map(|(_, at)| at.id).max() {
             // An older copy of the whole log, layout and all.
             Some(read) if !log.over => Err(ReadError::LostEnd { p, read }),
@@ -42,23 +39,11 @@ impl<S: Store> Archive<S> {
         }
     }
 
-    /// Through every outage, until there is a later generation. Cancel-safe.
-    pub(super) async fn go_on_above(&self, writer: &Writer<'_, S>, p: u32, read: MsgId) {
-        let trouble = writer.reader.trouble();
-        trouble.is(Some("the log lost its end; a new generation of it is being made".to_owned()));
-        let store = &self.store;
-        let known = writer.until_it_works("read the watermarks", || store.positions()).await;
-        let above = Above {
-            generation: known.iter().map(|(key, _)| key.generation).max().unwrap_or_default(),
-            id: known.iter().map(|(_, at)| at.id).max().unwrap_or_default(),
-        };
-        lost_end::go_on_above(&self.nats, self.layout, p, ROLE, read, above).await;
-    }
-
     /// For ever, and durably.
-    pub(super) async fn lose(&self, writer: &Writer<'_, S>, key: PartitionKey, (first, last): (MsgId, MsgId), (since, until): (u64, u64)) {
+    pub(super) async fn lose(&self, (first, last): (MsgId, MsgId), (since, until): (u64, u64)) {
+        let key = self.key;
         tracing::error!(
-            p = key.partition,
+            partition = key.partition,
             generation = key.generation,
             %first,
             %last,
@@ -66,14 +51,13 @@ impl<S: Store> Archive<S> {
         );
         metrics::counter!("natterjack_persister_holes_total").increment(1);
         metrics::counter!("natterjack_persister_lost_ids_total").increment(last.0 - first.0 + 1);
-        let (store, partitions) = (&self.store, self.layout.partitions);
-        let lost = LostRange { key, partitions, first, last, since, until: until.max(since) };
-        writer.until_it_works("write down what is lost", || store.lose(lost)).await;
+        let lost = LostRange { key, partitions: self.at.layout.partitions, first, last, since, until: until.max(since) };
+        self.writer.until_it_works("write down what is lost", || self.store.lose(lost)).await;
     }
 
     /// What had aged out before this persister came. The watermark moves over it.
-    pub(super) async fn skip_what_is_lost(&self, writer: &Writer<'_, S>, key: PartitionKey, position: Position) -> Position {
-        let log = self.bounds(Tail::new(&self.nats, self.layout), key.partition).await;
+    pub(super) async fn skip_what_is_lost(&self, position: Position) -> Position {
+        let log = self.bounds().await;
         // A stream that had to be made anew begins above what was archived of the one before it.
         let from = if position.id.is_none() { log.origin } else { position.id.next() };
         if from >= log.first {
@@ -81,36 +65,24 @@ impl<S: Store> Archive<S> {
         }
         let until = if log.entries > 0 { log.first_ts_ms } else { log.ts_ms };
         let last = MsgId(log.first.0 - 1);
-        self.lose(writer, key, (from, last), (position.ts, until)).await;
-        let (store, to) = (&self.store, Position { id: last, ts: position.ts });
-        writer.until_it_works("move the watermark", || store.advance(key, to)).await;
+        self.lose((from, last), (position.ts, until)).await;
+        let to = Position { id: last, ts: position.ts };
+        self.writer.until_it_works("move the watermark", || self.store.advance(self.key, to)).await;
         to
     }
 
     /// Is the generation over, and was all of it read?
-    pub(super) async fn is_over(&self, p: u32, position: Position) -> bool {
-        let log = self.bounds(Tail::new(&self.nats, self.layout), p).await;
+    pub(super) async fn is_over(&self, position: Position) -> bool {
+        let log = self.bounds().await;
         log.over && position.id >= log.last
-    }
-
-    /// How far a former partition has to be archived before what follows it is.
-    pub(super) async fn whole(&self, writer: &Writer<'_, S>, former: Layout, p: u32, position: Position, log: LogBounds) -> MsgId {
-        let notes = LostEnds::new(&self.nats, former);
-        let noted = writer.until_it_works("read whether a log lost its end", || notes.of(p)).await;
-        if noted.is_none() && position.id <= log.last {
-            return log.last;
-        }
-        let now = self.bounds(Tail::new(&self.nats, self.layout), 0).await;
-        MsgId(now.origin.0 - 1)
     }
 
     /// The generation is over and archived to its end mark. If it lost its end, what is left to do: what was stored afterwards under ids
     /// that the archive has for something else, and the mark for readers. Returns where the watermark stands.
-    pub(super) async fn end(&self, writer: &Writer<'_, S>, key: PartitionKey, position: Position) -> Result<Position, ReadError> {
-        let p = key.partition;
-        let log = self.bounds(Tail::new(&self.nats, self.layout), p).await;
-        let notes = LostEnds::new(&self.nats, self.layout);
-        let noted = writer.until_it_works("read whether the log lost its end", || notes.of(p)).await;
+    pub(super) async fn end(&self, position: Position) -> Result<Position, ReadError> {
+        let (log, p) = (self.bounds().await, self.at.p);
+        let notes = LostEnds::new(&self.at.nats, self.at.layout);
+        let noted = self.writer.until_it_works("read whether the log lost its end", || notes.of(p)).await;
         if noted.is_none() && position.id <= log.last {
             return Ok(position);
         }
@@ -120,61 +92,50 @@ impl<S: Store> Archive<S> {
             return Ok(position);
         }
         if position.id > log.last {
-            self.archive_anew(writer, key, position, log, next).await?;
+            self.archive_anew(position, log, next).await?;
         }
         // Ids from here on may have been taken by what was stored after the loss.
         let free = log.last.0.saturating_sub(log.first.0) + 2;
         let (first, last) = (position.id.max(log.last).next(), MsgId(next.origin.0.saturating_sub(free)));
         if first <= last {
-            self.lose(writer, key, (first, last), (position.ts, next.made_ms)).await;
+            self.lose((first, last), (position.ts, next.made_ms)).await;
         }
-        let store = &self.store;
-        writer.until_it_works("move the watermark", || store.advance(key, whole)).await;
+        self.writer.until_it_works("move the watermark", || self.store.advance(self.key, whole)).await;
         Ok(whole)
     }
 
     async fn next(&self) -> Next {
-        let newest = self.layout.newer(&self.nats).await;
-        // The one right behind ours.
-        let next = newest.before().filter(|before| before.generation > self.layout.generation).unwrap_or(newest);
-        let bounds = self.bounds(Tail::new(&self.nats, next), 0).await;
+        let bounds = self.bounds_of(next_generation(&self.at.nats, self.at.layout).await, 0).await;
         Next { origin: bounds.origin, made_ms: bounds.created_ms }
     }
 
     /// All that the log has, once more, up to its end mark. Repeated from the beginning it does the same.
-    async fn archive_anew(
-        &self,
-        writer: &Writer<'_, S>,
-        key: PartitionKey,
-        archived: Position,
-        log: LogBounds,
-        next: Next,
-    ) -> Result<(), ReadError> {
+    async fn archive_anew(&self, archived: Position, log: LogBounds, next: Next) -> Result<(), ReadError> {
         let before = MsgId(log.first.0.saturating_sub(1));
-        let mut reader = LogReader::fetching(&self.nats, self.layout, key.partition, Start::After(before));
+        let mut reader = LogReader::fetching(&self.at.nats, self.at.layout, self.at.p, Start::After(before));
         let mut moved = Moved { below: next.origin, end: log.last, ids: HashMap::new() };
         while reader.position() < log.last {
             let records = reader.fetch(BATCH_BYTES).await?.records;
-            let hidden = writer.copies(&records, &self.history.current()).await;
-            let sorted = batch::sort(key, Position { id: before, ts: archived.ts }, records, &hidden);
+            let hidden = self.writer.copies(&records, &self.history.current()).await;
+            let sorted = batch::sort(self.key, Position { id: before, ts: archived.ts }, records, &hidden);
             for (thread, rows) in sorted.threads {
-                let rows = self.not_archived(writer, &thread, rows, &mut moved).await;
+                let rows = self.not_archived(&thread, rows, &mut moved).await;
                 if !rows.is_empty() {
-                    writer.write_thread(thread, rows).await;
+                    self.writer.write_thread(thread, rows).await;
                 }
             }
         }
         if !moved.ids.is_empty() {
-            tracing::warn!(p = key.partition, entries = moved.ids.len(), "archived under new ids: their own were given before");
+            tracing::warn!(partition = self.at.p, entries = moved.ids.len(), "archived under new ids: their own were given before");
         }
         Ok(())
     }
 
     /// Those that the archive does not have. From the first one that is not newer than what the thread has there, or stands under an id of
     /// something else, they get new ids, in the same order.
-    async fn not_archived(&self, writer: &Writer<'_, S>, thread: &Thread, rows: Vec<Row>, moved: &mut Moved) -> Vec<Row> {
+    async fn not_archived(&self, thread: &Thread, rows: Vec<Row>, moved: &mut Moved) -> Vec<Row> {
         let (Some(first), Some(last)) = (rows.first().map(|r| r.id), rows.last().map(|r| r.id)) else { return rows };
-        let store = &self.store;
+        let (store, writer) = (self.store, &self.writer);
         let all = natterjack_protocol::Most::count(usize::MAX);
         let read = || store.rows(thread, first, last.next(), Order::OldestFirst, all);
         let there: HashMap<MsgId, Row> =
@@ -192,6 +153,12 @@ impl<S: Store> Archive<S> {
         }
         kept
     }
+}
+
+/// The one right behind `layout`. Waits until there is one.
+pub(super) async fn next_generation(nats: &Nats, layout: Layout) -> Layout {
+    let newest = layout.newer(nats).await;
+    newest.before().filter(|before| before.generation > layout.generation).unwrap_or(newest)
 }
 
 /// New ids: as far below the next generation's first as the old ones are below the end mark.

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use natterjack_nats::Buckets as Keys;
 use natterjack_persister::{
     archive::Archive,
     history::History,
@@ -13,6 +12,7 @@ use natterjack_persister::{
     },
 };
 use natterjack_protocol::{MsgId, Thread};
+use natterjack_role::RoleSetup;
 use natterjack_runtime::{Health, health::Readers};
 use scylla::client::{session::Session, session_builder::SessionBuilder};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -70,21 +70,15 @@ async fn fill(world: &World, threads: &[Thread]) -> Vec<(Thread, MsgId)> {
 async fn archive(world: &World, store: &Cql, ends: &[(Thread, MsgId)]) -> Duration {
     let begun = Instant::now();
     let history = History::new(&world.nats, world.layout, world.times.clone(), store.clone());
-    let one = |p| {
-        let archive = Archive {
-            nats: world.nats.clone(),
-            layout: world.layout,
-            buckets: Keys::new(&world.nats, world.layout),
-            times: world.times.clone(),
-            instance: "speed".into(),
-            history: history.clone(),
-            store: store.patient(),
-            readers: Readers::new(&Health::new()),
-        };
-        let reader = archive.reader(p);
-        AbortOnDropHandle::new(tokio::spawn(async move { Box::pin(archive.run(p, reader, CancellationToken::new())).await.unwrap() }))
+    let setup = RoleSetup {
+        nats: world.nats.clone(),
+        layout: world.layout,
+        times: world.times.clone(),
+        instance: "speed".into(),
+        readers: Readers::new(&Health::new()),
     };
-    let _running: Vec<_> = (0..world.layout.partitions).map(one).collect();
+    let archive = Archive { history, store: store.patient() };
+    let _running = AbortOnDropHandle::new(tokio::spawn(natterjack_role::run(archive, setup, CancellationToken::new())));
     for (thread, end) in ends {
         eventually("all is archived", async || store.position(world.key(thread)).await.unwrap().is_some_and(|p| p.id >= *end)).await;
     }

@@ -74,7 +74,7 @@ async fn cids_are_found_in_archive_and_log_the_lowest_id_first() {
     let (t, cid, absent) = (group("g"), cid(), cid());
     let id = w.send_as(&t, "a", cid, Kind::Text, Body::text("x")).await;
     for archived in [false, true] {
-        let archive = if archived { w.archive("a") } else { Vec::new() };
+        let archive = archived.then(|| w.archive("a"));
         if archived {
             w.archived(&t, id).await;
         }

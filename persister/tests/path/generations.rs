@@ -1,10 +1,12 @@
 //! The log goes on with a new generation: whatever of the two is archived already, an answer is the same.
 
-use std::time::Duration;
-
 use natterjack_protocol::{
     Body, Cid, Kind, MsgId, Thread,
     internal::rpc::{At, HistoryRequest},
+};
+use natterjack_runtime::{
+    Health,
+    health::{Readers, State},
 };
 
 use super::kit::*;
@@ -78,12 +80,17 @@ async fn an_answer_is_the_same_whatever_is_archived() {
     assert_eq!((ids(&page.events), page.holes), (said.ids.clone(), vec![(MsgId(1), MsgId(first.0 - 1))]));
     assert_eq!(w.last_ids(&[&said.team, &said.dm]).await, [*said.ids.last().unwrap(), said.dm_id]);
     w.switch_off(false);
-    let archive = w.archive_of(old, "a");
+    let new = w.hold_back(w.layout).await;
+    let archive = w.archive("a");
     w.archived_in(old, &said.team, said.old.1).await;
     w.archived_in(old, &said.dm, said.dm_id).await;
     check(&w, &said, "the old generation is archived").await;
     check_cids(&w, &said, "the old generation is archived").await;
+    assert_eq!(w.position(w.layout, &said.team).await, None);
     drop(archive);
+    for lease in new {
+        lease.release().await;
+    }
     let _archive = w.archive("b");
     w.archived(&said.team, *said.ids.last().unwrap()).await;
     check(&w, &said, "all is archived").await;
@@ -96,11 +103,16 @@ async fn the_archive_comes_to_the_new_generation_when_the_old_one_is_written() {
     let mut w = World::new().await;
     let old = w.layout;
     let said = talk(&mut w).await;
-    let _new = w.archive_of(w.layout, "a");
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    assert_eq!(w.position(w.layout, &said.team).await, None, "not before");
+    let held = w.hold_back(old).await;
+    let (health, first) = (Health::new(), format!("archive.{}-0", old.generation));
+    let _archive = w.archive_watched(Readers::new(&health), "a");
+    eventually("it stands by in the old one", async || health.report().parts.get(&*first) == Some(&State::Ok)).await;
+    assert_eq!(health.report().parts.len(), old.partitions as usize, "and not before the old one is read: {:?}", health.report());
     check(&w, &said, "the new one waits").await;
-    let _old = w.archive_of(old, "b");
+    assert_eq!(w.position(w.layout, &said.team).await, None);
+    for lease in held {
+        lease.release().await;
+    }
     w.archived(&said.team, *said.ids.last().unwrap()).await;
     check(&w, &said, "both").await;
     let group = w.group(&said.team).await;

@@ -92,9 +92,7 @@ async fn a_store_that_never_answers_is_noticed_by_the_reader_that_stands_still()
     let [one, other] = threads(&w);
     let (health, bound) = (Health::new(), Duration::from_secs(1));
     let readers = Readers::bounded(&health, bound);
-    let watched = readers.clone();
-    let _watch = AbortOnDropHandle::new(tokio::spawn(async move { watched.watch().await }));
-    let archive = w.archive_watched(&readers, "a");
+    let archive = w.archive_watched(readers, "a");
     let id = w.say(&one, "a", "first").await;
     w.archived(&one, id).await;
     eventually("all is well", async || health.report().ready).await;

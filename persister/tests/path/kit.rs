@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use natterjack_nats::{Buckets, Layout, Nats, NatsConfig, Publisher, RpcError, Service, Tail, provision, subjects};
+use natterjack_nats::{Buckets, Layout, Nats, NatsConfig, Publisher, RoleLease, RpcError, Service, Tail, provision, subjects};
 use natterjack_persister::{
     archive::Archive,
     history::{self, History},
@@ -24,6 +24,7 @@ use natterjack_protocol::{
         fold::{Group, ThreadItem},
     },
 };
+use natterjack_role::RoleSetup;
 use natterjack_runtime::{Health, health::Readers};
 use natterjack_testkit::NatsServer;
 pub use natterjack_testkit::{cid, eventually, group, user};
@@ -158,36 +159,28 @@ impl World {
         self.publisher = Publisher::new(&self.nats, self.layout, self.times.clone());
     }
 
-    /// An archive of every partition, those of the former generation too; dropping the handles kills it wherever it is.
-    pub fn archive(&self, instance: &str) -> Vec<AbortOnDropHandle<()>> {
-        self.layout.before().into_iter().chain([self.layout]).flat_map(|layout| self.archive_of(layout, instance)).collect()
-    }
-
-    pub fn archive_of(&self, layout: Layout, instance: &str) -> Vec<AbortOnDropHandle<()>> {
-        self.archive_with(layout, &Readers::new(&Health::new()), instance)
+    /// An archive of every partition, those of the former generation first; dropping it kills it wherever it is.
+    pub fn archive(&self, instance: &str) -> AbortOnDropHandle<()> {
+        self.archive_watched(Readers::new(&Health::new()), instance)
     }
 
     /// As parts of somebody's health.
-    pub fn archive_watched(&self, readers: &Readers, instance: &str) -> Vec<AbortOnDropHandle<()>> {
-        self.archive_with(self.layout, readers, instance)
+    pub fn archive_watched(&self, readers: Readers, instance: &str) -> AbortOnDropHandle<()> {
+        let archive = Archive { history: self.history.clone(), store: self.store.clone() };
+        let setup =
+            RoleSetup { nats: self.nats.clone(), layout: self.layout, times: self.times.clone(), instance: instance.to_owned(), readers };
+        AbortOnDropHandle::new(tokio::spawn(natterjack_role::run(archive, setup, CancellationToken::new())))
     }
 
-    fn archive_with(&self, layout: Layout, readers: &Readers, instance: &str) -> Vec<AbortOnDropHandle<()>> {
-        let one = |p| {
-            let archive = Archive {
-                nats: self.nats.clone(),
-                layout,
-                buckets: Buckets::new(&self.nats, layout),
-                times: self.times.clone(),
-                instance: instance.to_owned(),
-                history: self.history.clone(),
-                store: self.store.clone(),
-                readers: readers.clone(),
-            };
-            let reader = archive.reader(p);
-            AbortOnDropHandle::new(tokio::spawn(async move { archive.run(p, reader, CancellationToken::new()).await.unwrap() }))
-        };
-        (0..layout.partitions).map(one).collect()
+    /// Nobody archives this generation, until the leases are released.
+    pub async fn hold_back(&self, layout: Layout) -> Vec<RoleLease> {
+        let mut leases = Vec::new();
+        for p in 0..layout.partitions {
+            let mut lease = RoleLease::new(&Buckets::new(&self.nats, layout), "persister", p, "holds it back", &self.times);
+            lease.acquire().await;
+            leases.push(lease);
+        }
+        leases
     }
 
     pub fn switch_off(&self, off: bool) {

@@ -184,7 +184,7 @@ async fn pages_from_a_very_long_tail() {
         page
     };
     for archived in [false, true] {
-        let _archive = if archived { w.archive("a") } else { Vec::new() };
+        let _archive = archived.then(|| w.archive("a"));
         if archived {
             w.archived(&t, edit).await;
         }

@@ -54,6 +54,11 @@ impl Readers {
         Reader { shared }
     }
 
+    /// All of this kind are opened: the part that stood for them before they were is gone.
+    pub fn opened(&self, part: &str) {
+        self.health.remove(part);
+    }
+
     /// Notices those that stand still. Runs until dropped.
     pub async fn watch(&self) {
         let mut tick = interval(LOOK);
