@@ -1,9 +1,9 @@
-//! Step 4, control entries: what a run of them asks of KV, and who has to be told. In: control entries in log order and the
-//! values as they stand; out: the new values and the users affected. Pure; `folder` reads and writes, and does it before the
-//! entries are published, so that who is told can also read it.
+//! Step 4, control entries: what a run of them asks of KV, and who has to be told. In: control entries in log order and
+//! the values as they stand; out: the new values and the users affected. Pure; `kv_folder` reads and writes, and does
+//! it before the entries are published, so that who is told can also read it.
 //!
-//! Everything here may be done twice, by two instances at once, and from any earlier entry on: a group's version and an item's `v`
-//! are ids of control entries and only grow.
+//! Everything here may be done twice, by two instances at once, and from any earlier entry on: a group's version and an
+//! item's `v` are ids of control entries and only grow.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,7 +14,7 @@ use natterjack_protocol::{
 
 /// A control entry with its place in the log.
 #[derive(Debug, Clone)]
-pub struct Change {
+pub struct ControlChange {
     pub id: MsgId,
     pub thread: Thread,
     pub entry: Entry,
@@ -26,12 +26,12 @@ pub enum UserChange {
     /// The item as the group's state has it.
     Item { thread: Thread, item: ThreadItem },
     /// A DM has no key of its own: its state is folded in each user's item.
-    Dm(Arc<Change>),
+    Dm(Arc<ControlChange>),
 }
 
 /// The changes of each group, in log order.
-pub fn by_group(changes: &[Change]) -> BTreeMap<GroupId, Vec<&Change>> {
-    let mut groups: BTreeMap<GroupId, Vec<&Change>> = BTreeMap::new();
+pub fn by_group(changes: &[ControlChange]) -> BTreeMap<GroupId, Vec<&ControlChange>> {
+    let mut groups: BTreeMap<GroupId, Vec<&ControlChange>> = BTreeMap::new();
     for change in changes {
         if let Thread::Group { gid } = &change.thread {
             groups.entry(gid.clone()).or_default().push(change);
@@ -41,7 +41,7 @@ pub fn by_group(changes: &[Change]) -> BTreeMap<GroupId, Vec<&Change>> {
 }
 
 /// The changes of DMs, for each of their users, in log order.
-pub fn by_dm_user(changes: &[Change]) -> BTreeMap<UserId, Vec<UserChange>> {
+pub fn by_dm_user(changes: &[ControlChange]) -> BTreeMap<UserId, Vec<UserChange>> {
     let mut users: BTreeMap<UserId, Vec<UserChange>> = BTreeMap::new();
     for change in changes.iter().filter(|c| matches!(c.thread, Thread::Dm { .. })) {
         let shared = Arc::new(change.clone());
@@ -53,15 +53,15 @@ pub fn by_dm_user(changes: &[Change]) -> BTreeMap<UserId, Vec<UserChange>> {
 }
 
 /// A group without a key was lost, unless its first entry is among these.
-pub fn lost(group: Option<&Group>, changes: &[&Change]) -> bool {
+pub fn lost(group: Option<&Group>, changes: &[&ControlChange]) -> bool {
     group.is_none() && changes.first().is_some_and(|c| c.entry.kind != Kind::GroupCreated)
 }
 
 /// Folds changes into a group. `group` is written back if the version moved; each user named gets the item.
 ///
-/// A change at or below the version was folded before, perhaps by somebody who died before the users' keys were written: its
-/// users get the item of the state as it stands.
-pub fn fold_group(group: &mut Option<Group>, changes: &[&Change]) -> Vec<(MsgId, UserId, ThreadItem)> {
+/// A change at or below the version was folded before, perhaps by somebody who died before the users' keys were
+/// written: its users get the item of the state as it stands.
+pub fn fold_group(group: &mut Option<Group>, changes: &[&ControlChange]) -> Vec<(MsgId, UserId, ThreadItem)> {
     let mut out = Vec::new();
     for change in changes {
         let known = group.as_ref().is_some_and(|g| g.version >= change.id);
@@ -91,7 +91,7 @@ pub fn fold_user(threads: &mut UserThreads, me: &UserId, changes: &[UserChange])
 }
 
 /// The users whose own item an entry may have changed, judged by the entry alone: a rename touches nobody's.
-fn touched(change: &Change) -> Vec<UserId> {
+fn touched(change: &ControlChange) -> Vec<UserId> {
     match change.entry.kind {
         Kind::MemberAdded | Kind::MemberRemoved | Kind::RoleChanged => change.entry.body.users.clone(),
         Kind::GroupCreated | Kind::MemberLeft => named(&change.thread, &change.entry),
@@ -99,9 +99,9 @@ fn touched(change: &Change) -> Vec<UserId> {
     }
 }
 
-/// Who gets a `member` signal for a change: both users of a DM; of a group, who was folded, and if it could not be folded,
-/// who is named: a signal too many costs one read.
-pub fn signals(change: &Change, folded: Option<&Vec<UserId>>) -> Vec<UserId> {
+/// Who gets a `member` signal for a change: both users of a DM; of a group, who was folded, and if it could not be
+/// folded, who is named: a signal too many costs one read.
+pub fn signals(change: &ControlChange, folded: Option<&Vec<UserId>>) -> Vec<UserId> {
     match (&change.thread, folded) {
         (Thread::Dm { .. }, _) => change.thread.dm_users().cloned().collect(),
         (Thread::Group { .. }, Some(users)) => users.clone(),
@@ -119,9 +119,9 @@ mod tests {
         UserId::parse(s).unwrap()
     }
 
-    fn change(id: u64, thread: &str, from: &str, kind: Kind, users: &[&str]) -> Change {
+    fn change(id: u64, thread: &str, from: &str, kind: Kind, users: &[&str]) -> ControlChange {
         let body = Body { users: users.iter().map(|u| user(u)).collect(), name: Some("n".into()), ..Body::default() };
-        Change { id: MsgId(id), thread: thread.parse().unwrap(), entry: Entry::new(user(from), Cid::mint(1, [0; 10]), kind, body) }
+        ControlChange { id: MsgId(id), thread: thread.parse().unwrap(), entry: Entry::new(user(from), Cid::mint(1, [0; 10]), kind, body) }
     }
 
     fn names(out: &[(MsgId, UserId, ThreadItem)]) -> Vec<(u64, &str)> {
@@ -147,7 +147,8 @@ mod tests {
         assert_eq!((item.role, item.intervals.open()), (None, false));
     }
 
-    /// The writer died between the group's key and the users' keys: the replay finds the version moved and writes them all the same.
+    /// The writer died between the group's key and the users' keys: the replay finds the version moved and writes them
+    /// all the same.
     #[test]
     fn a_replay_writes_the_users_that_a_crash_left_out() {
         let created = change(1, "group.g", "a", Kind::GroupCreated, &["b"]);

@@ -1,5 +1,5 @@
-//! Step 4, the frame: an entry and its `prev` become the live message that edges hand to clients as it is. In: a record of the log.
-//! Out: bytes for `outlet`. Pure.
+//! Step 4, the frame: an entry and its `prev` become the live message that edges hand to clients as it is. In: a record
+//! of the log. Out: bytes for `outlet`. Pure.
 
 use bytes::{Bytes, BytesMut};
 use natterjack_nats::LogRecord;
@@ -11,8 +11,8 @@ pub struct Live {
     pub unreadable: bool,
 }
 
-/// Room for frames: one allocation for many of them, instead of one each that another thread frees. A chunk lives as long as the
-/// last of its frames waits in the client's queue.
+/// Room for frames: one allocation for many of them, instead of one each that another thread frees. A chunk lives as
+/// long as the last of its frames waits in the client's queue.
 #[derive(Default)]
 pub struct Room {
     scratch: Vec<u8>,
@@ -44,7 +44,8 @@ pub fn live(room: &mut Room, record: &LogRecord, prev: MsgId, readable: bool) ->
     Live { payload: room.take(), unreadable: false }
 }
 
-/// An entry that cannot be understood was acknowledged: it has its place in the chain, as kind `unknown` with its bytes.
+/// An entry that cannot be understood was acknowledged: it has its place in the chain, as kind `unknown` with its
+/// bytes.
 fn unreadable(record: &LogRecord, prev: MsgId, bytes: Bytes) -> Live {
     let event = Event::unreadable(record.thread.clone(), record.id, prev, record.ts, bytes);
     Live { payload: live::encode_event(event, record.control), unreadable: true }

@@ -1,24 +1,26 @@
-//! The channel service, step 4 of a message's life: reads the log in order, folds control entries, chains each thread, publishes the
-//! client-ready frame on live subjects and answers heads.
+//! The channel service, step 4 of a message's life: reads the log in order, folds control entries, chains each thread,
+//! publishes the client-ready frame on live subjects and answers heads.
 //!
-//! A message passes through `partition` (the loop), `last` (its predecessor), `window` (until it is known to have left), `frame` and
-//! `outlet`. Control entries wait for `fold` and `folder`. `quiet` repeats last ids, `heads` answers, `watch` feeds the beats.
+//! `role` is what the runner starts, `partition` the loop of one partition. A message passes through `thread_heads`
+//! (its predecessor), `unconfirmed` (until it is known to have left), `frame` and `publisher`. Control entries wait for
+//! `fold` and `kv_folder`, late ones for `late`. `idle_heads` repeats last ids, `heads` answers, `log_probe` asks the
+//! log what beats say, `inherited` is handed to the next generation.
 
-mod error;
 mod fold;
-mod folder;
 mod frame;
 mod heads;
-mod last;
+mod idle_heads;
+mod in_flight;
+mod inherited;
+mod kv_folder;
 mod late;
+mod log_probe;
 mod metrics;
-mod outlet;
 mod partition;
-mod quiet;
-mod service;
+mod publisher;
+mod role;
 mod start;
-mod watch;
-mod window;
+mod thread_heads;
+mod unconfirmed;
 
-pub use error::Error;
-pub use service::{Config, run};
+pub use role::{Config, Error, run};

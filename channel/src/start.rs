@@ -1,12 +1,12 @@
-//! Before step 4: where in the log to begin. In: the position that the last holder left, and what the log has now. Out: where the
-//! reader starts, and up to which id its entries only fill the map. Pure.
+//! Before step 4: where in the log to begin. In: the position that the last holder left, and what the log has now. Out:
+//! where the reader starts, and up to which id its entries only fill the map. Pure.
 
 use natterjack_nats::{Position, Start};
 use natterjack_protocol::{MsgId, Times};
 
 /// What the log has, by its leader.
 #[derive(Debug, Clone, Copy)]
-pub struct Log {
+pub struct LogState {
     pub first: MsgId,
     /// One less than `first` if it is empty.
     pub last: MsgId,
@@ -17,7 +17,7 @@ pub struct Log {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
+pub struct StartPlan {
     pub from: Start,
     /// Entries up to here were published by somebody and only fill the map.
     pub published: Position,
@@ -25,10 +25,17 @@ pub struct Plan {
     pub alarm: Option<&'static str>,
 }
 
+impl StartPlan {
+    /// Nothing up to here has to be read.
+    pub fn known(&self) -> MsgId {
+        if let Start::After(id) = self.from { id } else { MsgId::NONE }
+    }
+}
+
 /// `position`: the last entry known to be published, as its publisher left it.
-pub fn choose(position: Option<Position>, log: Log, horizon_ms: u64) -> Plan {
+pub fn choose(position: Option<Position>, log: LogState, horizon_ms: u64) -> StartPlan {
     let before_first = MsgId(log.first.0.saturating_sub(1));
-    let whole = |published, alarm| Plan { from: Start::After(before_first), published, alarm };
+    let whole = |published, alarm| StartPlan { from: Start::After(before_first), published, alarm };
     match position {
         // Nobody ever published: everything that is there is owed to somebody.
         None => whole(Position { id: before_first, ts: 0 }, None),
@@ -41,11 +48,11 @@ pub fn choose(position: Option<Position>, log: Log, horizon_ms: u64) -> Plan {
         Some(p) if p.id == before_first => whole(p, None),
         // Over, and so long ago that nobody asks for its threads' last ids.
         Some(p) if log.closed && p.id >= log.last && p.ts + horizon_ms < log.now_ms => {
-            Plan { from: Start::After(log.last), published: p, alarm: None }
+            StartPlan { from: Start::After(log.last), published: p, alarm: None }
         }
         // As long as the horizon reaches to the beginning or beyond it: all of it, so that what was inherited fits on.
         Some(p) if p.ts.min(log.now_ms).saturating_sub(horizon_ms) <= log.created_ms => whole(p, None),
-        Some(p) => Plan { from: Start::Time(p.ts.min(log.now_ms).saturating_sub(horizon_ms)), published: p, alarm: None },
+        Some(p) => StartPlan { from: Start::Time(p.ts.min(log.now_ms).saturating_sub(horizon_ms)), published: p, alarm: None },
     }
 }
 
@@ -59,9 +66,9 @@ pub fn set_back(published: Position, now_ms: u64, times: &Times) -> u64 {
 mod tests {
     use super::*;
 
-    const LOG: Log = Log { first: MsgId(100), last: MsgId(200), now_ms: 1_000_000, created_ms: 0, closed: false };
+    const LOG: LogState = LogState { first: MsgId(100), last: MsgId(200), now_ms: 1_000_000, created_ms: 0, closed: false };
 
-    fn at(id: u64, ts: u64) -> Plan {
+    fn at(id: u64, ts: u64) -> StartPlan {
         choose(Some(pos(id, ts)), LOG, 120_000)
     }
 
@@ -71,7 +78,7 @@ mod tests {
 
     #[test]
     fn the_map_is_warm_before_the_first_event() {
-        assert_eq!(at(150, 900_000), Plan { from: Start::Time(780_000), published: pos(150, 900_000), alarm: None });
+        assert_eq!(at(150, 900_000), StartPlan { from: Start::Time(780_000), published: pos(150, 900_000), alarm: None });
     }
 
     /// A position written under another node's clock must not move the start into the future.
@@ -90,10 +97,10 @@ mod tests {
 
     #[test]
     fn without_a_position_everything_is_published() {
-        assert_eq!(choose(None, LOG, 120_000), Plan { from: Start::After(MsgId(99)), published: pos(99, 0), alarm: None });
-        let empty = Log { first: MsgId(100), last: MsgId(99), now_ms: 5, ..LOG };
+        assert_eq!(choose(None, LOG, 120_000), StartPlan { from: Start::After(MsgId(99)), published: pos(99, 0), alarm: None });
+        let empty = LogState { first: MsgId(100), last: MsgId(99), now_ms: 5, ..LOG };
         assert_eq!(choose(None, empty, 1).from, Start::After(MsgId(99)));
-        assert_eq!(choose(Some(pos(99, 7)), empty, 1), Plan { from: Start::After(MsgId(99)), published: pos(99, 7), alarm: None });
+        assert_eq!(choose(Some(pos(99, 7)), empty, 1), StartPlan { from: Start::After(MsgId(99)), published: pos(99, 7), alarm: None });
     }
 
     #[test]
@@ -106,11 +113,11 @@ mod tests {
 
     #[test]
     fn a_young_generation_is_read_from_its_beginning_and_one_that_is_over_not_at_all() {
-        let young = Log { created_ms: 850_000, ..LOG };
+        let young = LogState { created_ms: 850_000, ..LOG };
         let plan = choose(Some(pos(150, 900_000)), young, 120_000);
-        assert_eq!(plan, Plan { from: Start::After(MsgId(99)), published: pos(150, 900_000), alarm: None });
+        assert_eq!(plan, StartPlan { from: Start::After(MsgId(99)), published: pos(150, 900_000), alarm: None });
         assert_eq!(choose(Some(pos(150, 980_000)), young, 120_000).from, Start::Time(860_000));
-        let over = Log { closed: true, ..LOG };
+        let over = LogState { closed: true, ..LOG };
         assert_eq!(choose(Some(pos(200, 800_000)), over, 120_000).from, Start::After(MsgId(200)));
         for still_of_use in [pos(199, 800_000), pos(200, 900_000)] {
             assert!(matches!(choose(Some(still_of_use), over, 120_000).from, Start::Time(_)));

@@ -1,8 +1,9 @@
-//! Which roles read the log and keep a position in it: a generation is not given up before each of them has read it to its end.
+//! Which roles read the log and keep a position in it: a generation is not given up before each of them has read it to
+//! its end.
 //!
-//! `channel` and the persister always count. Any other role writes its name down when it starts, so a switch also waits for readers that
-//! the binary which makes it does not know. One that was stopped for good is forgotten by an operator, or by time: entries that
-//! have expired (`times.log_max_age_hours`) are waited for by nobody.
+//! `channel` and the persister always count. Any other role writes its name down when it starts, so a switch also waits
+//! for readers that the binary which makes it does not know. One that was stopped for good is forgotten by an operator,
+//! or by time: entries that have expired (`times.log_max_age_hours`) are waited for by nobody.
 
 use std::collections::BTreeSet;
 

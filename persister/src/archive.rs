@@ -1,8 +1,9 @@
-//! Step 7 of a message's life: from the log into the store, one loop per partition. Before it `nats::LogReader`, after it `history`
-//! finds in the store what is at or below the watermark.
+//! Step 7 of a message's life: from the log into the store, one loop per partition. Before it `nats::LogReader`, after
+//! it `history` finds in the store what is at or below the watermark.
 //!
-//! A batch is written whole, thread by thread, a few at once; only then the watermark moves over it, so it always stands behind a prefix
-//! without a gap. Whatever the store answers, nothing is skipped: it is tried again, with the very same rows, until it is written.
+//! A batch is written whole, thread by thread, a few at once; only then the watermark moves over it, so it always
+//! stands behind a prefix without a gap. Whatever the store answers, nothing is skipped: it is tried again, with the
+//! very same rows, until it is written.
 
 use std::time::Duration;
 
@@ -25,8 +26,8 @@ mod lost;
 
 /// Of payload: an entry is at most 48 KiB, so 4 MiB is 85 of the largest and more than 1,000 of the usual.
 const BATCH_BYTES: usize = 4 << 20;
-/// So few are written within a millisecond or two: they are not worth waiting for more. A large transaction costs less for each row and
-/// keeps a processor that it shares from the live path for longer.
+/// So few are written within a millisecond or two: they are not worth waiting for more. A large transaction costs less
+/// for each row and keeps a processor that it shares from the live path for longer.
 const FEW: f64 = 256.0;
 /// Between attempts to learn where a log ends.
 const RETRY: Duration = Duration::from_millis(200);
@@ -96,8 +97,8 @@ impl<S: Store> LogRole for Archive<S> {
 }
 
 impl<S: Store> PartitionArchive<'_, S> {
-    /// From the watermark on, until the role stops, and then to the end as it was. May be dropped anywhere, also in the middle of a write:
-    /// who goes on starts at the watermark and writes the same rows again.
+    /// From the watermark on, until the role stops, and then to the end as it was. May be dropped anywhere, also in the
+    /// middle of a write: who goes on starts at the watermark and writes the same rows again.
     async fn read(&self, mirror: watch::Sender<Position>) -> Result<(), PartitionError> {
         let (at, key, writer) = (self.at, self.key, &self.writer);
         at.health.doing("reads the watermark");

@@ -1,4 +1,5 @@
-//! The role: opens the store, connects, then archives every partition whose lease it gets, and serves `history` and `directory`.
+//! The role: opens the store, connects, then archives every partition whose lease it gets, and serves `history` and
+//! `directory`.
 
 use std::{path::PathBuf, time::Duration};
 

@@ -42,8 +42,9 @@ impl Partition {
         Tail::new(&self.nats, self.layout)
     }
 
-    /// Does `read` while this instance has the lease: stands by until then, drops it wherever it is when another instance has the lease,
-    /// and 5 s after a stop. So `read` must be cancel-safe: what follows it begins at the position.
+    /// Does `read` while this instance has the lease: stands by until then, drops it wherever it is when another
+    /// instance has the lease, and 5 s after a stop. So `read` must be cancel-safe: what follows it begins at the
+    /// position.
     pub async fn while_held(
         &self,
         mut lease: RoleLease,
@@ -86,7 +87,8 @@ impl Partition {
         Ok(LogReader::new(&self.nats, self.layout, self.p, Start::After(read)))
     }
 
-    /// This role's position on NATS, and what the log has, once it was asked whether it still has what was read of it. Waits through every outage.
+    /// This role's position on NATS, and what the log has, once it was asked whether it still has what was read of it.
+    /// Waits through every outage.
     pub async fn resume(&self) -> Result<(Option<Position>, LogBounds), ReadError> {
         let (tail, p) = (self.tail(), self.p);
         let position = self.until_it_works("read the position", || self.positions.load(p)).await;

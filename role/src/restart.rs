@@ -1,4 +1,5 @@
-//! One partition's task, begun again whenever it ends before it was asked to. The health says why, also between the attempts.
+//! One partition's task, begun again whenever it ends before it was asked to. The health says why, also between the
+//! attempts.
 
 use std::{convert::Infallible, future::pending, ops::RangeInclusive, sync::Arc, time::Duration};
 
@@ -23,8 +24,8 @@ pub struct Of {
     pub p: u32,
 }
 
-/// Until `stop`. `attempt` runs as a task of its own, so that a panic ends nothing else. `lost_end` is called when the log does not have what
-/// was read of it, and may be dropped.
+/// Until `stop`. `attempt` runs as a task of its own, so that a panic ends nothing else. `lost_end` is called when the
+/// log does not have what was read of it, and may be dropped.
 pub async fn keep<F, L>(
     of: Of,
     reader: &Reader,
@@ -94,8 +95,8 @@ mod tests {
 
     const OF: Of = Of { role: "test", generation: 1, p: 0 };
 
-    /// Runs `keep` over attempts that end as `each` says, by their number from 0; the seconds at which each began, and at which the health said
-    /// something else.
+    /// Runs `keep` over attempts that end as `each` says, by their number from 0; the seconds at which each began, and
+    /// at which the health said something else.
     async fn run_for<F>(seconds: u64, each: impl Fn(usize) -> F) -> (Vec<f64>, Vec<(f64, bool)>)
     where
         F: Future<Output = Result<(), PartitionError>> + Send + 'static,

@@ -1,8 +1,8 @@
 //! Keeps a role running: one generation of the log after the other (ADR 5), in each a task for every partition.
 //!
-//! A generation begins when every partition of the one before was read to its end, by whichever instance, so no thread's order breaks. In a
-//! generation each partition has two tasks: the role's own, begun again when it ends, and one that asks the log where it ends, because a reader
-//! that is stuck cannot say so.
+//! A generation begins when every partition of the one before was read to its end, by whichever instance, so no
+//! thread's order breaks. In a generation each partition has two tasks: the role's own, begun again when it ends, and
+//! one that asks the log where it ends, because a reader that is stuck cannot say so.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +19,8 @@ use crate::{
 
 /// How often the log is asked where it ends.
 const PROBE: Duration = Duration::from_secs(1);
-/// The same when the next generation waits for this one; and between attempts to write down that this role reads the log.
+/// The same when the next generation waits for this one; and between attempts to write down that this role reads the
+/// log.
 const SOON: Duration = Duration::from_millis(200);
 
 /// What a role runs with.
@@ -173,7 +174,8 @@ async fn go_on_above<R: LogRole>(role: Arc<R>, setup: Arc<RoleSetup>, (layout, p
     lost_end::go_on_above(&setup.nats, layout, p, R::NAME, read, above).await;
 }
 
-/// Tells the health where the log ends; and, once there is a later generation, the runner when this partition is done. Never ends.
+/// Tells the health where the log ends; and, once there is a later generation, the runner when this partition is done.
+/// Never ends.
 async fn watch_the_end<R: LogRole>(role: &R, setup: &RoleSetup, now: &Generation, p: u32, reader: &Reader) {
     let (tail, mut closed, mut done) = (Tail::new(&setup.nats, now.layout), now.closed.clone(), false);
     loop {

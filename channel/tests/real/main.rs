@@ -3,7 +3,7 @@
 
 mod control;
 mod heads;
+mod idle_heads;
 mod kit;
 mod order;
 mod outage;
-mod quiet;

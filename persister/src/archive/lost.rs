@@ -1,8 +1,9 @@
-//! What the log cannot give any more (beside step 7): entries that aged out before they were archived, and the end that a log lost. It is
-//! written down before the watermark moves over it, so every reader is told, and it stays told.
+//! What the log cannot give any more (beside step 7): entries that aged out before they were archived, and the end that
+//! a log lost. It is written down before the watermark moves over it, so every reader is told, and it stays told.
 //!
-//! A generation that lost its end is over (ADR 11). What was stored in it afterwards, until that was found, may stand under ids that the
-//! archive has for something else: then it is archived under ids that were never given, below the first of the next generation.
+//! A generation that lost its end is over (ADR 11). What was stored in it afterwards, until that was found, may stand
+//! under ids that the archive has for something else: then it is archived under ids that were never given, below the
+//! first of the next generation.
 
 use std::collections::HashMap;
 
@@ -77,8 +78,9 @@ impl<S: Store> PartitionArchive<'_, S> {
         log.over && position.id >= log.last
     }
 
-    /// The generation is over and archived to its end mark. If it lost its end, what is left to do: what was stored afterwards under ids
-    /// that the archive has for something else, and the mark for readers. Returns where the watermark stands.
+    /// The generation is over and archived to its end mark. If it lost its end, what is left to do: what was stored
+    /// afterwards under ids that the archive has for something else, and the mark for readers. Returns where the
+    /// watermark stands.
     pub(super) async fn end(&self, position: Position) -> Result<Position, ReadError> {
         let (log, p) = (self.bounds().await, self.at.p);
         let notes = LostEnds::new(&self.at.nats, self.at.layout);
@@ -131,8 +133,8 @@ impl<S: Store> PartitionArchive<'_, S> {
         Ok(())
     }
 
-    /// Those that the archive does not have. From the first one that is not newer than what the thread has there, or stands under an id of
-    /// something else, they get new ids, in the same order.
+    /// Those that the archive does not have. From the first one that is not newer than what the thread has there, or
+    /// stands under an id of something else, they get new ids, in the same order.
     async fn not_archived(&self, thread: &Thread, rows: Vec<Row>, moved: &mut Moved) -> Vec<Row> {
         let (Some(first), Some(last)) = (rows.first().map(|r| r.id), rows.last().map(|r| r.id)) else { return rows };
         let (store, writer) = (self.store, &self.writer);

@@ -1,9 +1,5 @@
 //! The runner against a real nats-server: a role of one file reads the log beside channel and persister.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-#[allow(dead_code, reason = "each crate's tests use a part of it")]
-#[path = "../../../nats/tests/real/harness.rs"]
-mod harness;
-
 mod counter;
 mod third_reader;

@@ -9,16 +9,14 @@ use natterjack_runtime::{
     Health,
     health::{Readers, State},
 };
+use natterjack_testkit::{NatsServer, eventually, thread, thread_in};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::{
-    counter::{Counter, Counts, Fault},
-    harness::{Server, eventually, thread, thread_in},
-};
+use crate::counter::{Counter, Counts, Fault};
 
 struct World {
-    server: Server,
+    server: NatsServer,
     nats: Nats,
     layout: Layout,
     fault: watch::Sender<Fault>,
@@ -34,7 +32,7 @@ struct Instance {
 
 impl World {
     async fn new() -> Self {
-        let (server, nats, layout) = Server::ready().await;
+        let (server, nats, layout) = NatsServer::ready().await;
         Self { server, nats, layout, fault: watch::Sender::new(Fault::None), counts: Counts::default(), truth: BTreeMap::new() }
     }
 

@@ -1,15 +1,16 @@
 //! Step 4, between read and confirmed: the entries that this partition has read and that are not known to have left.
 //!
-//! The one structure serves three needs. The holder publishes from it and drops what a round trip behind the frames has
-//! confirmed; after a broken connection it goes back to the first unconfirmed entry; a standby fills it without publishing
-//! and drops what the holder's position has passed, so that a takeover begins with the very next frame. Pure.
+//! One structure for three needs. The holder publishes from it and drops what a round trip behind the frames has
+//! confirmed; after a broken connection it goes back to the first unconfirmed entry; a standby fills it without
+//! publishing and drops what the holder's position has passed, so that a takeover begins with the very next frame.
+//! Pure.
 
 use std::collections::VecDeque;
 
 use natterjack_nats::{LogRecord, Position};
 use natterjack_protocol::{MsgId, UserId};
 
-use crate::fold::Change;
+use crate::fold::ControlChange;
 
 /// Reading pauses at either bound: 65,536 small entries are about half a second of a busy partition.
 const MAX_ENTRIES: usize = 1 << 16;
@@ -17,30 +18,30 @@ const MAX_BYTES: usize = 64 << 20;
 
 /// An entry on its way.
 #[derive(Debug)]
-pub struct Pending {
+pub struct PendingEntry {
     pub record: LogRecord,
     /// 64-bit hash of its thread.
     pub hash: u64,
     pub prev: MsgId,
-    pub control: Option<Box<Control>>,
+    pub control: Option<Box<ControlEntry>>,
 }
 
 /// A control entry that could be read.
 #[derive(Debug)]
-pub struct Control {
-    pub change: Change,
+pub struct ControlEntry {
+    pub change: ControlChange,
     /// Who gets a `member` signal; none: not folded yet, so not to be published yet.
     pub folded: Option<Vec<UserId>>,
 }
 
-impl Pending {
+impl PendingEntry {
     pub fn ready(&self) -> bool {
         self.control.as_ref().is_none_or(|c| c.folded.is_some())
     }
 }
 
-pub struct Window {
-    queue: VecDeque<Pending>,
+pub struct Unconfirmed {
+    queue: VecDeque<PendingEntry>,
     /// How many of them have been handed to the connection.
     published: usize,
     bytes: usize,
@@ -48,15 +49,16 @@ pub struct Window {
     read: Position,
 }
 
-impl Window {
+impl Unconfirmed {
     /// `confirmed`: everything up to here was published by somebody. `read`: nothing up to here has to be read.
     pub fn new(confirmed: Position, read: MsgId) -> Self {
         let read = Position { id: read, ts: confirmed.ts };
         Self { queue: VecDeque::new(), published: 0, bytes: 0, confirmed, read }
     }
 
-    /// The log has been read up to `id` (an entry, or something that is none). Entries that are confirmed already are not kept.
-    pub fn read(&mut self, id: MsgId, ts: u64, pending: Option<Pending>) {
+    /// The log has been read up to `id` (an entry, or something that is none). Entries that are confirmed already are
+    /// not kept.
+    pub fn read(&mut self, id: MsgId, ts: u64, pending: Option<PendingEntry>) {
         self.read = Position { id, ts };
         if let Some(p) = pending
             && id > self.confirmed.id
@@ -97,7 +99,7 @@ impl Window {
         }
     }
 
-    pub fn next_unpublished(&self) -> Option<&Pending> {
+    pub fn next_unpublished(&self) -> Option<&PendingEntry> {
         self.queue.get(self.published)
     }
 
@@ -106,7 +108,7 @@ impl Window {
     }
 
     /// Handed to the connection, not confirmed.
-    pub fn unconfirmed(&self) -> usize {
+    pub fn published(&self) -> usize {
         self.published
     }
 
@@ -129,7 +131,8 @@ impl Window {
             let Some(p) = self.queue.pop_front() else { break };
             self.bytes -= p.record.payload.len();
             self.published = self.published.saturating_sub(1);
-            // Of an id that is no entry the time is that of the entry before it: earlier, so a start from it reads a little more.
+            // Of an id that is no entry the time is that of the entry before it: earlier, so a start from it reads a
+            // little more.
             self.confirmed.ts = self.confirmed.ts.max(p.record.ts);
         }
     }
@@ -140,12 +143,12 @@ impl Window {
     }
 
     /// Control entries that wait to be folded, of the next `max` entries, in log order.
-    pub fn unfolded(&self, max: usize) -> Vec<Change> {
+    pub fn unfolded(&self, max: usize) -> Vec<ControlChange> {
         let open = self.queue.iter().skip(self.published).take(max).filter_map(|p| p.control.as_ref()).filter(|c| c.folded.is_none());
         open.map(|c| c.change.clone()).collect()
     }
 
-    /// Takes what `folder` answers for them.
+    /// Takes what `kv_folder` answers for them.
     pub fn folded(&mut self, done: Vec<(MsgId, Vec<UserId>)>) {
         for (id, users) in done {
             if let Ok(at) = self.queue.binary_search_by_key(&id, |p| p.record.id)
@@ -164,25 +167,25 @@ mod tests {
 
     use super::*;
 
-    fn pending(id: u64, control: bool) -> Pending {
+    fn pending(id: u64, control: bool) -> PendingEntry {
         let thread: natterjack_protocol::Thread = "dm.a.b".parse().unwrap();
         let entry = Entry::new("a".parse().unwrap(), Cid::mint(1, [0; 10]), Kind::DmStarted, Body::default());
-        let change = Change { id: MsgId(id), thread: thread.clone(), entry };
-        Pending {
+        let change = ControlChange { id: MsgId(id), thread: thread.clone(), entry };
+        PendingEntry {
             record: LogRecord { id: MsgId(id), ts: 0, thread, control, payload: Bytes::from_static(b"0123456789") },
             hash: 0,
             prev: MsgId::NONE,
-            control: control.then(|| Box::new(Control { change, folded: None })),
+            control: control.then(|| Box::new(ControlEntry { change, folded: None })),
         }
     }
 
-    fn filled(confirmed: u64, ids: std::ops::RangeInclusive<u64>) -> Window {
-        let mut w = Window::new(Position { id: MsgId(confirmed), ts: 0 }, MsgId::NONE);
+    fn filled(confirmed: u64, ids: std::ops::RangeInclusive<u64>) -> Unconfirmed {
+        let mut w = Unconfirmed::new(Position { id: MsgId(confirmed), ts: 0 }, MsgId::NONE);
         ids.for_each(|id| read(&mut w, id, false));
         w
     }
 
-    fn read(w: &mut Window, id: u64, control: bool) {
+    fn read(w: &mut Unconfirmed, id: u64, control: bool) {
         w.read(MsgId(id), 0, Some(pending(id, control)));
     }
 
@@ -214,7 +217,7 @@ mod tests {
         let mut w = filled(9, 10..=14);
         (0..4).for_each(|_| w.advance());
         w.confirm(MsgId(11));
-        assert_eq!(w.unconfirmed(), 2);
+        assert_eq!(w.published(), 2);
         assert_eq!(w.rewind(), 2);
         assert_eq!((w.next_unpublished().unwrap().record.id, w.frontier()), (MsgId(12), MsgId(11)));
     }

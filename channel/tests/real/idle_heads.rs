@@ -1,4 +1,4 @@
-//! P4's last message: a quiet thread repeats its head once; and each partition's beat.
+//! P4's last message: an idle thread repeats its head once; and each partition's beat.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use natterjack_testkit::{NatsServer, eventually, thread};
 use crate::kit::{Instance, Observer, What, Writer};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_quiet_thread_gets_one_head_and_every_partition_beats() {
+async fn an_idle_thread_gets_one_head_and_every_partition_beats() {
     let (server, nats, layout) = NatsServer::ready().await;
     let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
     let instance = Instance::start(&server, "one");

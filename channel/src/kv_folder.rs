@@ -1,5 +1,6 @@
-//! Step 4, control entries, the thin part: reads and writes the keys that `fold` asks for. In: control entries in log order.
-//! Out: who gets a `member` signal. Nothing of them is published, and the position does not pass them, before this is done.
+//! Step 4, control entries, the thin part: reads and writes the keys that `fold` asks for. In: control entries in log
+//! order. Out: who gets a `member` signal. Nothing of them is published, and the position does not pass them, before
+//! this is done.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -13,27 +14,27 @@ use natterjack_protocol::{
 };
 use tokio::time::Instant;
 
-use crate::fold::{self, Change, UserChange};
+use crate::fold::{self, ControlChange, UserChange};
 
 /// Writes in flight; a group of 500 is written in 20–60 ms.
 const WRITES: usize = 256;
 /// Groups in flight: one control entry each as a rule, so this is seldom more than a few.
 const GROUPS: usize = 64;
-/// How often a lost key is asked for before the entry goes on without it: 3.6 s at most, for which its partition waits. `directory`
-/// goes on rebuilding after a timeout; the next attempt reads the key first.
+/// How often a lost key is asked for before the entry goes on without it: 3.6 s at most, for which its partition waits.
+/// `directory` goes on rebuilding after a timeout; the next attempt reads the key first.
 const REBUILDS: u32 = 3;
 const REBUILD_TIMEOUT: Duration = Duration::from_secs(1);
 const REBUILD_PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Clone)]
-pub struct Folder {
+pub struct KvFolder {
     nats: Nats,
     buckets: Buckets,
     p: u32,
 }
 
 /// A read or write that did not work.
-enum Failed {
+enum KeyError {
     /// Somebody was faster, or the outcome is unknown: read again and fold again.
     Again,
     /// The value is not there or is no value: only `directory` can bring it back.
@@ -42,14 +43,14 @@ enum Failed {
     Never(String),
 }
 
-impl Folder {
+impl KvFolder {
     pub fn new(nats: &Nats, buckets: Buckets, p: u32) -> Self {
         Self { nats: nats.clone(), buckets, p }
     }
 
     /// Waits through every outage of KV; goes on, with an alarm, only without what waiting cannot bring back.
     /// May be dropped at any time and done again.
-    pub async fn fold(self, changes: Vec<Change>) -> Vec<(MsgId, Vec<UserId>)> {
+    pub async fn fold(self, changes: Vec<ControlChange>) -> Vec<(MsgId, Vec<UserId>)> {
         let started = Instant::now();
         let mut users = fold::by_dm_user(&changes);
         let mut folded: HashMap<MsgId, Vec<UserId>> = HashMap::new();
@@ -68,7 +69,8 @@ impl Folder {
             }
         }
         drop(groups);
-        // Only behind the groups: a user's item is made from the group's state, and must not be ahead of it for those who read both.
+        // Only behind the groups: a user's item is made from the group's state, and must not be ahead of it for those
+        // who read both.
         let work: Vec<_> = users.into_iter().map(|(user, changes)| this.user(user, changes)).collect();
         stream::iter(work).buffer_unordered(WRITES).for_each(|()| std::future::ready(())).await;
         histogram!("natterjack_channel_fold_seconds").record(started.elapsed());
@@ -76,13 +78,17 @@ impl Folder {
     }
 
     /// None: given up.
-    async fn group<'a>(&self, gid: GroupId, changes: Vec<&'a Change>) -> (Vec<&'a Change>, Option<Vec<(MsgId, UserId, ThreadItem)>>) {
-        let mut work = Work::new(self, DirectoryRequest::RebuildGroup { group: gid.clone() }, gid.to_string());
+    async fn group<'a>(
+        &self,
+        gid: GroupId,
+        changes: Vec<&'a ControlChange>,
+    ) -> (Vec<&'a ControlChange>, Option<Vec<(MsgId, UserId, ThreadItem)>>) {
+        let mut attempts = KeyAttempts::new(self, DirectoryRequest::RebuildGroup { group: gid.clone() }, gid.to_string());
         loop {
             match self.try_group(&gid, &changes).await {
                 Ok(items) => return (changes, Some(items)),
                 Err(e) => {
-                    if !work.failed(e).await {
+                    if !attempts.failed(e).await {
                         return (changes, None);
                     }
                 }
@@ -90,13 +96,13 @@ impl Folder {
         }
     }
 
-    async fn try_group(&self, gid: &GroupId, changes: &[&Change]) -> Result<Vec<(MsgId, UserId, ThreadItem)>, Failed> {
+    async fn try_group(&self, gid: &GroupId, changes: &[&ControlChange]) -> Result<Vec<(MsgId, UserId, ThreadItem)>, KeyError> {
         let (mut group, revision) = match self.buckets.load_group(gid).await? {
             Some((group, revision)) => (Some(group), revision),
             None => (None, 0),
         };
         if fold::lost(group.as_ref(), changes) {
-            return Err(Failed::Lost("there is no such key".into()));
+            return Err(KeyError::Lost("there is no such key".into()));
         }
         let before = group.as_ref().map(|g| g.version);
         let items = fold::fold_group(&mut group, changes);
@@ -108,17 +114,17 @@ impl Folder {
     }
 
     async fn user(&self, uid: UserId, changes: Vec<UserChange>) {
-        let mut work = Work::new(self, DirectoryRequest::RebuildThreads { user: uid.clone() }, subjects::threads_key(&uid));
+        let mut attempts = KeyAttempts::new(self, DirectoryRequest::RebuildThreads { user: uid.clone() }, subjects::threads_key(&uid));
         while let Err(e) = self.try_user(&uid, &changes).await {
-            if !work.failed(e).await {
+            if !attempts.failed(e).await {
                 return;
             }
         }
     }
 
-    async fn try_user(&self, uid: &UserId, changes: &[UserChange]) -> Result<(), Failed> {
+    async fn try_user(&self, uid: &UserId, changes: &[UserChange]) -> Result<(), KeyError> {
         // A key that is not there was lost, or the user never was: never "no threads", and never made here.
-        let (mut threads, revision) = self.buckets.load_threads(uid).await?.ok_or_else(|| Failed::Lost("there is no such key".into()))?;
+        let (mut threads, revision) = self.buckets.load_threads(uid).await?.ok_or_else(|| KeyError::Lost("there is no such key".into()))?;
         if fold::fold_user(&mut threads, uid, changes) {
             self.buckets.cas_threads(uid, &threads, revision).await?;
         }
@@ -126,7 +132,7 @@ impl Folder {
     }
 }
 
-impl From<StateError> for Failed {
+impl From<StateError> for KeyError {
     fn from(e: StateError) -> Self {
         match e {
             StateError::Kv(e) => e.into(),
@@ -135,7 +141,7 @@ impl From<StateError> for Failed {
     }
 }
 
-impl From<KvError> for Failed {
+impl From<KvError> for KeyError {
     fn from(e: KvError) -> Self {
         match e {
             KvError::Conflict | KvError::Unavailable { .. } => Self::Again,
@@ -144,30 +150,30 @@ impl From<KvError> for Failed {
     }
 }
 
-/// The patience with one key.
-struct Work<'a> {
-    folder: &'a Folder,
+/// How one key is tried again.
+struct KeyAttempts<'a> {
+    folder: &'a KvFolder,
     rebuild: DirectoryRequest,
     key: String,
     rebuilds: u32,
     pause: Duration,
 }
 
-impl<'a> Work<'a> {
-    fn new(folder: &'a Folder, rebuild: DirectoryRequest, key: String) -> Self {
+impl<'a> KeyAttempts<'a> {
+    fn new(folder: &'a KvFolder, rebuild: DirectoryRequest, key: String) -> Self {
         Self { folder, rebuild, key, rebuilds: 0, pause: Duration::from_millis(2) }
     }
 
-    /// Waits as the failure asks. False: give up, alarmed.
-    async fn failed(&mut self, e: Failed) -> bool {
+    /// Waits as the failure asks. False: give up, with an alarm.
+    async fn failed(&mut self, e: KeyError) -> bool {
         let why = match e {
-            Failed::Again => {
+            KeyError::Again => {
                 counter!("natterjack_channel_fold_retries_total").increment(1);
                 tokio::time::sleep(self.pause).await;
                 self.pause = (self.pause * 2).min(Duration::from_secs(1));
                 return true;
             }
-            Failed::Lost(_) if self.rebuilds < REBUILDS => {
+            KeyError::Lost(_) if self.rebuilds < REBUILDS => {
                 self.rebuilds += 1;
                 let request = self.folder.nats.request::<_, DirectoryAnswer>(subjects::DIRECTORY, &self.rebuild, REBUILD_TIMEOUT);
                 match request.await {
@@ -181,7 +187,7 @@ impl<'a> Work<'a> {
                     }
                 }
             }
-            Failed::Lost(why) | Failed::Never(why) => why,
+            KeyError::Lost(why) | KeyError::Never(why) => why,
         };
         counter!("natterjack_channel_fold_abandoned_total").increment(1);
         tracing::error!(

@@ -1,6 +1,6 @@
-//! Step 4, the last hand: everything a partition says, through one connection and in program order. In: frames, heads, signals, beats
-//! and answers. Out: NATS. Nothing here waits for more than a place in the client's queue of commands (2,048, which waits
-//! when it is full: a slow server slows the reading of the log, and drops nothing).
+//! Step 4, the end: everything a partition publishes, through one connection and in program order. In: frames, heads,
+//! signals, beats and answers. Out: NATS. Nothing here waits for more than a place in the client's queue of commands
+//! (2,048, which waits when it is full: a slow server slows the reading of the log, and drops nothing).
 
 use std::collections::VecDeque;
 
@@ -15,32 +15,33 @@ use natterjack_protocol::{
         rpc::{Answer, HeadsAnswer},
     },
 };
+use natterjack_role::PartitionError;
 use tokio::time::Instant;
 
 use crate::{
-    error::Error,
     fold,
     frame::{self, Room},
-    window::{Control, Pending},
+    unconfirmed::{ControlEntry, PendingEntry},
 };
 
-/// Signals that wait to be said again: 4,096 × (some users, 150 B). Beyond that the oldest are dropped: a signal that is lost then is
-/// made good by the device's next attach.
+/// Signals that wait to be sent again: 4,096 × (some users, 150 B). Beyond that the oldest are dropped: a signal that
+/// is lost then is made good by the device's next attach.
 const AGAIN: usize = 4_096;
 
-pub struct Outlet {
+pub struct LivePublisher {
     nats: Nats,
     generation: u32,
     p: u32,
     times: Times,
     room: Room,
-    /// A lost signal shows no gap, and no sweep knows a thread that the edge does not: so each is said once more, as a head is.
+    /// A lost signal shows no gap, and no sweep knows a thread that the edge does not: so each is sent once more, as a
+    /// head is.
     again: VecDeque<(Instant, Vec<Subject>, Bytes)>,
     published: Counter,
     unreadable: Counter,
 }
 
-impl Outlet {
+impl LivePublisher {
     pub fn new(nats: &Nats, generation: u32, p: u32, times: &Times) -> Self {
         let of = |name: &'static str| counter!(name, "partition" => p.to_string());
         Self {
@@ -55,13 +56,9 @@ impl Outlet {
         }
     }
 
-    pub fn nats(&self) -> &Nats {
-        &self.nats
-    }
-
     /// The event on its thread's live subjects; for a control entry then the `member` signals of those it affects.
-    pub async fn entry(&mut self, pending: &Pending) -> Result<(), Error> {
-        let Pending { record, prev, control, .. } = pending;
+    pub async fn entry(&mut self, pending: &PendingEntry) -> Result<(), PartitionError> {
+        let PendingEntry { record, prev, control, .. } = pending;
         let readable = !record.control || control.is_some();
         let live = frame::live(&mut self.room, record, *prev, readable);
         if live.unreadable {
@@ -80,7 +77,7 @@ impl Outlet {
         Ok(())
     }
 
-    async fn signals(&mut self, control: &Control) -> Result<(), Error> {
+    async fn signals(&mut self, control: &ControlEntry) -> Result<(), PartitionError> {
         let users = fold::signals(&control.change, control.folded.as_ref());
         if users.is_empty() {
             return Ok(());
@@ -96,7 +93,7 @@ impl Outlet {
     }
 
     /// The signals of `times.head_after` ago, once more.
-    pub async fn signals_again(&mut self) -> Result<(), Error> {
+    pub async fn signals_again(&mut self) -> Result<(), PartitionError> {
         let now = Instant::now();
         while self.again.front().is_some_and(|(due, ..)| *due <= now) {
             let Some((_, subjects, payload)) = self.again.pop_front() else { break };
@@ -107,32 +104,27 @@ impl Outlet {
         Ok(())
     }
 
-    /// Somebody else publishes from here on.
-    pub fn stand_by(&mut self) {
-        self.again.clear();
-    }
-
-    /// The newest id of a thread that fell quiet.
-    pub async fn head(&self, thread: &Thread, id: MsgId) -> Result<(), Error> {
+    /// The newest id of a thread that has become idle.
+    pub async fn head(&self, thread: &Thread, id: MsgId) -> Result<(), PartitionError> {
         self.to_all(subjects::live_subjects_of(thread), live::encode_head(&thread.to_string(), id)).await.map(|_| ())
     }
 
-    pub async fn beat(&self, beat: Beat) -> Result<(), Error> {
+    pub async fn beat(&self, beat: Beat) -> Result<(), PartitionError> {
         self.send(subjects::beat(self.p).into(), beat.encode()).await.map(|_| ())
     }
 
-    pub async fn answer(&self, to: Subject, answer: Result<HeadsAnswer, Refusal>) -> Result<(), Error> {
+    pub async fn answer(&self, to: Subject, answer: Result<HeadsAnswer, Refusal>) -> Result<(), PartitionError> {
         let bytes = rmp_serde::to_vec_named(&Answer::from(answer)).expect("an answer has string keys and plain values");
         self.send(to, bytes.into()).await.map(|_| ())
     }
 
-    /// From here on requests for heads come to us.
-    pub async fn listen(&self) -> Result<Subscriber, Error> {
+    /// From here on requests for heads come to this instance.
+    pub async fn listen(&self) -> Result<Subscriber, PartitionError> {
         let subject = subjects::heads(self.generation, self.p);
-        self.nats.client.subscribe(subject).await.map_err(|e| Error::Connection(e.to_string()))
+        self.nats.client.subscribe(subject).await.map_err(|e| PartitionError::Failed(format!("publishing live events: {e}")))
     }
 
-    async fn to_all(&self, subjects: Vec<String>, payload: Bytes) -> Result<bool, Error> {
+    async fn to_all(&self, subjects: Vec<String>, payload: Bytes) -> Result<bool, PartitionError> {
         for subject in subjects {
             if !self.send(subject.into(), payload.clone()).await? {
                 return Ok(false);
@@ -142,11 +134,11 @@ impl Outlet {
     }
 
     /// False: larger than the server takes, and not sent.
-    async fn send(&self, subject: Subject, payload: Bytes) -> Result<bool, Error> {
+    async fn send(&self, subject: Subject, payload: Bytes) -> Result<bool, PartitionError> {
         match self.nats.client.publish(subject, payload).await {
             Ok(()) => Ok(true),
             Err(e) if e.kind() == PublishErrorKind::MaxPayloadExceeded => Ok(false),
-            Err(e) => Err(Error::Connection(e.to_string())),
+            Err(e) => Err(PartitionError::Failed(format!("publishing live events: {e}"))),
         }
     }
 }
