@@ -1,5 +1,5 @@
-//! A steady rate needs moments: a sleep of tokio's ends up to two milliseconds late, and that would be in every latency. A thread that
-//! sleeps in the kernel is exact to some tens of microseconds.
+//! A steady rate needs moments: a sleep of tokio's ends up to two milliseconds late, and that would be in every
+//! latency. A thread that sleeps in the kernel is exact to some tens of microseconds.
 
 use std::{
     cmp::Reverse,

@@ -1,4 +1,5 @@
-//! Conversations that nobody has touched since the system was started, waking up one after the other; then the same ones again, warm.
+//! Conversations that nobody has touched since the system was started, waking up one after the other; then the same
+//! ones again, warm.
 //!
 //! Every user has a few, so that what an edge reads when one of them connects is of a usual size.
 
@@ -15,9 +16,9 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
-    connection::{Connection, Seen, look, send_frame, stamped},
+    connection::{FrameSeen, LoadConnection, look, send_frame, stamped},
     cpu::Snapshot,
-    report::{Report, histogram},
+    report::{LoadReport, histogram},
     system::{System, User, now_ms},
 };
 
@@ -31,20 +32,20 @@ const FILLING: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Makes them, starts the system anew, and wakes up `time` × RATE of them.
-pub async fn run(system: &mut System, threads: usize, time: Duration) -> Result<Vec<Report>> {
+pub async fn run(system: &mut System, threads: usize, time: Duration) -> Result<Vec<LoadReport>> {
     let users = system.users((threads / EACH).max(EACH + 1)).await?;
     let begun = Instant::now();
     let fill = |n: usize| fill(system, n, &users);
     stream::iter(0..users.len()).map(fill).buffer_unordered(FILLING).try_collect::<()>().await?;
     let made = users.len() * EACH;
-    let note = format!("{made} conversations made in {:.0} s, then the system was started anew", begun.elapsed().as_secs_f64());
+    let note = format!("{made} conversations made in {:.0} s, then the system was restarted", begun.elapsed().as_secs_f64());
     system.restart().await?;
 
     // Who writes, and those behind them, who only read: each conversation is one that was made.
     let writers = ((time.as_secs() * RATE) as usize).div_ceil(EACH).min(users.len());
     let online = (writers + EACH).min(users.len());
-    let open = |n: usize| Connection::open(system.url(n), users[n].clone());
-    let mut members: Vec<Connection> = stream::iter(0..online).map(open).buffered(32).try_collect().await?;
+    let open = |n: usize| LoadConnection::open(system.url(n), users[n].clone());
+    let mut members: Vec<LoadConnection> = stream::iter(0..online).map(open).buffered(32).try_collect().await?;
     let mut reports = Vec::new();
     for name in ["cold", "the same, warm"] {
         let before = Snapshot::take(&system.processes);
@@ -52,8 +53,8 @@ pub async fn run(system: &mut System, threads: usize, time: Duration) -> Result<
         // All around the ring, or the first part of it.
         (members, latency) = wake(members, if online == users.len() { online } else { writers }, name).await?;
         let sent = latency.len();
-        reports.push(Report {
-            load: format!("waking up: {sent} of {made} conversations, {name}, {RATE} sends/s, {BODY} B"),
+        reports.push(LoadReport {
+            load: format!("cold: {sent} of {made} conversations, {name}, {RATE} sends/s, {BODY} B"),
             seconds: sent as f64 / RATE as f64,
             sent,
             delivered: sent,
@@ -66,7 +67,7 @@ pub async fn run(system: &mut System, threads: usize, time: Duration) -> Result<
             notes: if name == "cold" { vec![note.clone()] } else { Vec::new() },
         });
     }
-    if let [Report { delivery: Some(cold), .. }, Report { delivery: Some(warm), notes, .. }] = reports.as_mut_slice() {
+    if let [LoadReport { delivery: Some(cold), .. }, LoadReport { delivery: Some(warm), notes, .. }] = reports.as_mut_slice() {
         notes.push(format!("cold p99 is {:.1} × warm p99", cold.p99_us as f64 / warm.p99_us.max(1) as f64));
     }
     Ok(reports)
@@ -74,7 +75,7 @@ pub async fn run(system: &mut System, threads: usize, time: Duration) -> Result<
 
 /// The user's conversations with those behind him in the ring.
 async fn fill(system: &System, n: usize, users: &[User]) -> Result<()> {
-    let mut connection = Connection::open(system.url(n), users[n].clone()).await?;
+    let mut connection = LoadConnection::open(system.url(n), users[n].clone()).await?;
     for k in 1..=EACH {
         let thread = Thread::dm(&users[n].id, &users[(n + k) % users.len()].id);
         let mut again = 0;
@@ -83,8 +84,8 @@ async fn fill(system: &System, n: usize, users: &[User]) -> Result<()> {
             let why = loop {
                 match timeout(PATIENCE, connection.socket.next()).await?.ok_or_else(|| anyhow!("the edge closed the connection"))?? {
                     Message::Binary(bytes) => match look(&bytes) {
-                        Seen::Sent { .. } => break None,
-                        Seen::Refused(why) => break Some(why),
+                        FrameSeen::Sent { .. } => break None,
+                        FrameSeen::Refused(why) => break Some(why),
                         _ => {}
                     },
                     Message::Close(why) => bail!("the edge closed the connection: {why:?}"),
@@ -105,7 +106,7 @@ async fn fill(system: &System, n: usize, users: &[User]) -> Result<()> {
 }
 
 /// The first `writers` send to those behind them, in turns, at the rate; how long each message took to the other.
-async fn wake(members: Vec<Connection>, writers: usize, name: &'static str) -> Result<(Vec<Connection>, Histogram<u64>)> {
+async fn wake(members: Vec<LoadConnection>, writers: usize, name: &'static str) -> Result<(Vec<LoadConnection>, Histogram<u64>)> {
     let ids: Arc<Vec<UserId>> = Arc::new(members.iter().map(|c| c.user.id.clone()).collect());
     let n = ids.len();
     let begun = Instant::now() + Duration::from_millis(100);
@@ -116,7 +117,7 @@ async fn wake(members: Vec<Connection>, writers: usize, name: &'static str) -> R
         running.spawn(member(at, connection, ids.clone(), writers, (writes, reads), begun));
     }
     let mut latency = histogram();
-    let mut members: Vec<Option<Connection>> = std::iter::repeat_with(|| None).take(n).collect();
+    let mut members: Vec<Option<LoadConnection>> = std::iter::repeat_with(|| None).take(n).collect();
     let most = Duration::from_secs_f64((writers * EACH) as f64 / RATE as f64) + PATIENCE;
     let collecting = async {
         while let Some(ended) = running.join_next().await {
@@ -133,12 +134,12 @@ async fn wake(members: Vec<Connection>, writers: usize, name: &'static str) -> R
 /// Until it has written and read so many.
 async fn member(
     at: usize,
-    mut connection: Connection,
+    mut connection: LoadConnection,
     ids: Arc<Vec<UserId>>,
     writers: usize,
     (writes, reads): (usize, usize),
     begun: Instant,
-) -> Result<(usize, Connection, Histogram<u64>)> {
+) -> Result<(usize, LoadConnection, Histogram<u64>)> {
     let mut latency = histogram();
     let mut sent = 0;
     while sent < writes || latency.len() < reads as u64 {
@@ -154,10 +155,10 @@ async fn member(
                 let Message::Binary(bytes) = message.ok_or_else(|| anyhow!("the edge closed the connection"))?? else { continue };
                 match look(&bytes) {
                     // Our own come back as well.
-                    Seen::Event { stamp, from } if from != connection.user.id => {
+                    FrameSeen::Event { stamp, from } if from != connection.user.id => {
                         latency.record((begun.elapsed().as_micros() as u64).saturating_sub(stamp).max(1))?;
                     }
-                    Seen::Refused(why) => bail!("a send was refused: {why}"),
+                    FrameSeen::Refused(why) => bail!("a send was refused: {why}"),
                     _ => {}
                 }
             }

@@ -16,13 +16,13 @@ use tokio_tungstenite::{
 
 use super::system::User;
 
-pub struct Connection {
+pub struct LoadConnection {
     pub user: User,
     pub socket: WebSocketStream<TcpStream>,
 }
 
 /// What a run needs to know of a frame.
-pub enum Seen {
+pub enum FrameSeen {
     Sent {
         r: u32,
     },
@@ -35,7 +35,7 @@ pub enum Seen {
     Other,
 }
 
-impl Connection {
+impl LoadConnection {
     /// Connects, says hello and waits until it is live.
     pub async fn open(url: &str, user: User) -> Result<Self> {
         let mut request = format!("{url}/v1/ws").into_client_request()?;
@@ -97,14 +97,14 @@ pub fn is_event(bytes: &[u8]) -> bool {
     bytes.get(1..9) == Some(b"\xa1t\xa5event".as_slice())
 }
 
-pub fn look(bytes: &[u8]) -> Seen {
+pub fn look(bytes: &[u8]) -> FrameSeen {
     match ServerFrame::decode(Codec::Msgpack, bytes) {
-        Ok(Some(ServerFrame::Sent { r, .. })) => Seen::Sent { r },
+        Ok(Some(ServerFrame::Sent { r, .. })) => FrameSeen::Sent { r },
         Ok(Some(ServerFrame::Event(e))) => {
             let stamp = e.body.text.as_deref().and_then(|t| t.split(' ').next()).and_then(|s| s.parse().ok());
-            stamp.map_or(Seen::Other, |stamp| Seen::Event { stamp, from: e.from })
+            stamp.map_or(FrameSeen::Other, |stamp| FrameSeen::Event { stamp, from: e.from })
         }
-        Ok(Some(ServerFrame::Error { refusal, .. })) => Seen::Refused(refusal.to_string()),
-        _ => Seen::Other,
+        Ok(Some(ServerFrame::Error { refusal, .. })) => FrameSeen::Refused(refusal.to_string()),
+        _ => FrameSeen::Other,
     }
 }

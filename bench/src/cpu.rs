@@ -7,13 +7,13 @@ const TICKS: f64 = 100.0;
 
 /// A server process that is looked at.
 #[derive(Debug, Clone)]
-pub struct Process {
+pub struct ServerProcess {
     pub role: String,
     pub pid: u32,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Reading {
+pub struct ProcessUsage {
     /// User and system time, seconds.
     pub cpu: f64,
     /// Resident, bytes.
@@ -28,7 +28,7 @@ pub struct Used {
     pub rss_bytes: u64,
 }
 
-pub fn read(pid: u32) -> Reading {
+pub fn read(pid: u32) -> ProcessUsage {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name in brackets may hold spaces: fields are counted behind it.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
@@ -36,14 +36,14 @@ pub fn read(pid: u32) -> Reading {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
     let rss = line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok());
-    Reading { cpu: (ticks(11) + ticks(12)) / TICKS, rss: rss.unwrap_or_default() * 1024 }
+    ProcessUsage { cpu: (ticks(11) + ticks(12)) / TICKS, rss: rss.unwrap_or_default() * 1024 }
 }
 
 /// Readings of all processes at one moment.
-pub struct Snapshot(Vec<(String, Reading)>);
+pub struct Snapshot(Vec<(String, ProcessUsage)>);
 
 impl Snapshot {
-    pub fn take(processes: &[Process]) -> Self {
+    pub fn take(processes: &[ServerProcess]) -> Self {
         Self(processes.iter().map(|p| (p.role.clone(), read(p.pid))).collect())
     }
 

@@ -21,9 +21,9 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
-    connection::{Connection, Seen, is_event, look, send_frame, stamped},
+    connection::{FrameSeen, LoadConnection, is_event, look, send_frame, stamped},
     cpu::Snapshot,
-    report::{Report, histogram},
+    report::{LoadReport, histogram},
     system::{System, User, now_ms},
 };
 
@@ -44,7 +44,7 @@ struct Counters {
 }
 
 /// `window` messages in flight in each group, of the first `writers` members.
-pub async fn run(system: &System, (groups, members): (usize, usize), window: usize, writers: usize, time: Duration) -> Result<Report> {
+pub async fn run(system: &System, (groups, members): (usize, usize), window: usize, writers: usize, time: Duration) -> Result<LoadReport> {
     if writers == 0 || writers > members.min(window) {
         bail!("at least one writer, at most as many as there are members and messages in flight");
     }
@@ -53,8 +53,8 @@ pub async fn run(system: &System, (groups, members): (usize, usize), window: usi
     for _ in 0..groups {
         let users = system.users(members).await?;
         let thread = create(system, &users).await?;
-        let open = |(n, user)| Connection::open(system.url(n), user);
-        let connections: Vec<Connection> = stream::iter(users.into_iter().enumerate()).map(open).buffered(32).try_collect().await?;
+        let open = |(n, user)| LoadConnection::open(system.url(n), user);
+        let connections: Vec<LoadConnection> = stream::iter(users.into_iter().enumerate()).map(open).buffered(32).try_collect().await?;
         lines.push((thread, connections));
     }
     let counters = Arc::new(Counters::default());
@@ -77,7 +77,7 @@ pub async fn run(system: &System, (groups, members): (usize, usize), window: usi
         latency.add(&done??)?;
     }
     let expected = counters.sent.load(Relaxed) * members as u64;
-    Ok(Report {
+    Ok(LoadReport {
         load: format!("groups: {groups} groups of {members} online, {window} in flight each, {writers} writing, {BODY} B"),
         seconds: time.as_secs_f64(),
         sent,
@@ -106,7 +106,7 @@ async fn create(system: &System, users: &[User]) -> Result<Thread> {
 
 /// `writes`: where to, and how many may be unacknowledged.
 async fn member(
-    connection: Connection,
+    connection: LoadConnection,
     writes: Option<(Thread, usize)>,
     begun: Instant,
     counters: Arc<Counters>,
@@ -149,18 +149,18 @@ async fn member(
                 counters.delivered.fetch_add(1, Relaxed);
                 seen += 1;
                 if seen.is_multiple_of(TIMED)
-                    && let Seen::Event { stamp: s, .. } = look(&bytes)
+                    && let FrameSeen::Event { stamp: s, .. } = look(&bytes)
                 {
                     latency.record(stamp().saturating_sub(s).max(1))?;
                 }
                 continue;
             }
             match look(&bytes) {
-                Seen::Sent { .. } => {
+                FrameSeen::Sent { .. } => {
                     counters.sent.fetch_add(1, Relaxed);
                     room.add_permits(1);
                 }
-                Seen::Refused(why) => bail!("a send was refused: {why}"),
+                FrameSeen::Refused(why) => bail!("a send was refused: {why}"),
                 _ => {}
             }
         }

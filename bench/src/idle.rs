@@ -7,16 +7,16 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::sleep;
 
 use super::{
-    connection::Connection,
+    connection::LoadConnection,
     cpu::Snapshot,
-    report::Report,
+    report::LoadReport,
     system::{System, User},
 };
 
 /// Log-ins in progress at once.
 const AT_ONCE: usize = 32;
 
-pub async fn run(system: &System, connections: usize, time: Duration) -> Result<Report> {
+pub async fn run(system: &System, connections: usize, time: Duration) -> Result<LoadReport> {
     // The first connections pay for what all later ones share.
     let warm = open(system, system.users(connections / 10).await?).await?;
     // Memory includes what the system keeps of a user; to make him is no part of a connect.
@@ -51,7 +51,7 @@ pub async fn run(system: &System, connections: usize, time: Duration) -> Result<
         connection.bye().await;
     }
     drop(warm);
-    Ok(Report {
+    Ok(LoadReport {
         load: format!("idle: {connections} connections"),
         seconds: held,
         sent: 0,
@@ -66,7 +66,7 @@ pub async fn run(system: &System, connections: usize, time: Duration) -> Result<
     })
 }
 
-async fn open(system: &System, users: Vec<User>) -> Result<Vec<Connection>> {
-    let connect = |(n, user)| Connection::open(system.url(n), user);
+async fn open(system: &System, users: Vec<User>) -> Result<Vec<LoadConnection>> {
+    let connect = |(n, user)| LoadConnection::open(system.url(n), user);
     stream::iter(users.into_iter().enumerate()).map(connect).buffer_unordered(AT_ONCE).try_collect().await
 }

@@ -1,5 +1,5 @@
-//! `natterjack bench`: load on a running system, from a process of its own. Figures are what was seen: rates, percentiles,
-//! and the CPU time of each server process per delivery, from /proc.
+//! `natterjack bench`: loads a running system from a separate process and measures it: rates, percentiles, and the CPU
+//! time of each server process per delivery, from /proc.
 
 mod alarm;
 mod cold;
@@ -19,38 +19,39 @@ use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::{report::Report, system::System};
+use self::{report::LoadReport, system::System};
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct BenchArgs {
-    /// State file of a running `natterjack up --state-file FILE`; without it a system of its own is started in a temporary folder.
+    /// State file of a running `natterjack up --state-file FILE`; without it one is started in a temporary folder.
     #[arg(long)]
     state: Option<PathBuf>,
     /// One JSON object instead of text.
     #[arg(long)]
     json: bool,
-    /// All servers on the first core and the load on the second, so that a rate is one per core. For a system of its own only.
+    /// All servers on the first core and the load on the second, so that a rate is a rate per core. Not with --state.
     #[arg(long, conflicts_with = "state")]
     pin: bool,
-    /// The load never sleeps. Otherwise each write of a server to it may have to wake its core, and that costs the server more than the
-    /// write; clients elsewhere are not woken by the server's CPU. One thread of load, so only with --pin.
+    /// The load never sleeps. Otherwise a server's write to it may have to wake its core, which costs the server more
+    /// than the write; remote clients are not woken by the server's CPU. One thread of load, so only with --pin.
     #[arg(long, requires = "pin")]
     busy: bool,
     /// Seconds each load runs.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
     #[command(subcommand)]
-    load: Option<Load>,
+    load: Option<BenchLoad>,
 }
 
 #[derive(Debug, Clone, clap::Subcommand)]
-pub enum Load {
+pub enum BenchLoad {
     /// Connections that only hold their heartbeat.
     Idle {
         #[arg(long, default_value_t = 1_000)]
         connections: usize,
     },
-    /// Pairs of users writing to each other, every message acknowledged by the log; then JetStream alone with the same load.
+    /// Pairs of users writing to each other, every message acknowledged by the log; then JetStream alone with the same
+    /// load.
     Pairs {
         #[arg(long, default_value_t = 100)]
         pairs: usize,
@@ -61,7 +62,8 @@ pub enum Load {
         #[arg(long)]
         rate: Option<u64>,
     },
-    /// Conversations waking up that nobody has touched since the system was started, 1,000 a second; then the same ones, warm.
+    /// Conversations waking up that nobody has touched since the system was started, 1,000 a second; then the same
+    /// ones, warm.
     Cold {
         /// How many are made before.
         #[arg(long, default_value_t = 20_000)]
@@ -83,13 +85,13 @@ pub enum Load {
 }
 
 impl BenchArgs {
-    /// More than one, and one of them would sleep.
+    /// With a second thread one of them would sleep.
     pub fn one_thread(&self) -> bool {
         self.busy
     }
 }
 
-impl Load {
+impl BenchLoad {
     /// What `make bench` runs when nothing else is asked for.
     fn all() -> Vec<Self> {
         vec![
@@ -116,15 +118,15 @@ pub async fn run(args: BenchArgs) -> Result<()> {
             }
         }))
     });
-    let loads = args.load.map_or_else(Load::all, |load| vec![load]);
+    let loads = args.load.map_or_else(BenchLoad::all, |load| vec![load]);
     let bar = ProgressBar::new(loads.len() as u64).with_style(ProgressStyle::with_template("{bar:20} {pos}/{len} {msg}")?);
-    let mut reports: Vec<Report> = Vec::new();
+    let mut reports: Vec<LoadReport> = Vec::new();
     let mut failed = None;
     for load in loads {
         bar.set_message(format!("{load:?}"));
         match one(&mut system, &load, time).await {
             Ok(seen) => reports.extend(seen),
-            // The others are worth having all the same.
+            // The other loads still run.
             Err(e) => failed = Some(e.context(format!("{load:?}"))),
         }
         bar.inc(1);
@@ -135,14 +137,14 @@ pub async fn run(args: BenchArgs) -> Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
-async fn one(system: &mut System, load: &Load, time: Duration) -> Result<Vec<Report>> {
+async fn one(system: &mut System, load: &BenchLoad, time: Duration) -> Result<Vec<LoadReport>> {
     Ok(match *load {
-        Load::Idle { connections } => vec![idle::run(system, connections, time).await?],
-        Load::Pairs { pairs, window, rate } => {
+        BenchLoad::Idle { connections } => vec![idle::run(system, connections, time).await?],
+        BenchLoad::Pairs { pairs, window, rate } => {
             vec![pairs::run(system, pairs, window, rate, time).await?, raw::run(system, pairs, window, rate, pairs::BODY, time).await?]
         }
-        Load::Cold { threads } => cold::run(system, threads, time).await?,
-        Load::Groups { groups, members, window, writers } => {
+        BenchLoad::Cold { threads } => cold::run(system, threads, time).await?,
+        BenchLoad::Groups { groups, members, window, writers } => {
             vec![groups::run(system, (groups, members), window, writers, time).await?]
         }
     })

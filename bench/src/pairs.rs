@@ -19,9 +19,9 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::{
     alarm::Alarm,
-    connection::{Connection, Seen, is_event, look, send_frame, stamped},
+    connection::{FrameSeen, LoadConnection, is_event, look, send_frame, stamped},
     cpu::Snapshot,
-    report::{Report, histogram},
+    report::{LoadReport, histogram},
     system::{System, now_ms},
 };
 
@@ -30,7 +30,8 @@ pub const BODY: usize = 128;
 const WARM: u32 = u32::MAX;
 /// What is still on its way when the sending ends.
 const DRAIN: Duration = Duration::from_secs(5);
-/// For each pair. Making a hundred of them ready to write takes the load itself some 30 ms, and their first messages would be late.
+/// For each pair. Making a hundred of them ready to write takes the load itself some 30 ms, and their first messages
+/// would be late.
 const READY: Duration = Duration::from_millis(1);
 
 struct Side {
@@ -38,10 +39,10 @@ struct Side {
     latency: Histogram<u64>,
 }
 
-pub async fn run(system: &System, pairs: usize, window: usize, rate: Option<u64>, time: Duration) -> Result<Report> {
+pub async fn run(system: &System, pairs: usize, window: usize, rate: Option<u64>, time: Duration) -> Result<LoadReport> {
     let users = system.users(pairs * 2).await?;
-    let connections = stream::iter(users.into_iter().enumerate()).map(|(n, user)| Connection::open(system.url(n), user));
-    let mut connections: Vec<Connection> = connections.buffered(32).try_collect().await?;
+    let connections = stream::iter(users.into_iter().enumerate()).map(|(n, user)| LoadConnection::open(system.url(n), user));
+    let mut connections: Vec<LoadConnection> = connections.buffered(32).try_collect().await?;
     let mut tasks = Vec::new();
     while let (Some(to), Some(from)) = (connections.pop(), connections.pop()) {
         tasks.push((from, to));
@@ -78,7 +79,7 @@ pub async fn run(system: &System, pairs: usize, window: usize, rate: Option<u64>
         deliveries.latency.add(&delivery.latency)?;
     }
     let used = before.until(&Snapshot::take(&system.processes));
-    Ok(Report {
+    Ok(LoadReport {
         load: match rate {
             Some(rate) => format!("pairs: {pairs} pairs, {rate} sends/s, {BODY} B"),
             None => format!("pairs: {pairs} pairs, {window} unacknowledged each, {BODY} B"),
@@ -96,12 +97,12 @@ pub async fn run(system: &System, pairs: usize, window: usize, rate: Option<u64>
     })
 }
 
-async fn one(from: &mut Connection, to: &mut Connection, thread: &Thread) -> Result<()> {
+async fn one(from: &mut LoadConnection, to: &mut LoadConnection, thread: &Thread) -> Result<()> {
     from.socket.send(Message::Binary(send_frame(WARM, thread, now_ms(), stamped(0, BODY)))).await?;
     let arrives = async {
         while let Some(message) = to.socket.next().await {
             if let Message::Binary(bytes) = message?
-                && matches!(look(&bytes), Seen::Event { .. })
+                && matches!(look(&bytes), FrameSeen::Event { .. })
             {
                 return Ok(());
             }
@@ -111,10 +112,11 @@ async fn one(from: &mut Connection, to: &mut Connection, thread: &Thread) -> Res
     timeout(DRAIN, arrives).await.context("the first message of a pair did not arrive")?
 }
 
-/// One direction of one pair. `beat`: who wakes it, the first send and the time between two; else a new one with every acknowledgement.
+/// One direction of one pair. `beat`: who wakes it, the first send and the time between two; else a new one with every
+/// acknowledgement.
 async fn pair(
-    from: Connection,
-    to: Connection,
+    from: LoadConnection,
+    to: LoadConnection,
     thread: Thread,
     window: usize,
     beat: Option<(Alarm, Instant, Duration)>,
@@ -166,14 +168,14 @@ async fn pair(
                 continue;
             }
             match look(&bytes) {
-                Seen::Sent { r } if r != WARM => {
+                FrameSeen::Sent { r } if r != WARM => {
                     last = Instant::now();
                     side.count += 1;
                     let begun = handed.lock().map_err(|_| anyhow!("a task failed"))?.remove(&r).unwrap_or_default();
                     side.latency.record(stamp(last).saturating_sub(begun).max(1))?;
                     room.add_permits(1);
                 }
-                Seen::Refused(why) => bail!("a send was refused: {why}"),
+                FrameSeen::Refused(why) => bail!("a send was refused: {why}"),
                 _ => {}
             }
         }
@@ -186,7 +188,7 @@ async fn pair(
         let mut last = Instant::now();
         while let Ok(Some(message)) = timeout(quiet(end, last), incoming.next()).await {
             let Message::Binary(bytes) = message? else { continue };
-            if let Seen::Event { stamp: s, .. } = look(&bytes) {
+            if let FrameSeen::Event { stamp: s, .. } = look(&bytes) {
                 last = Instant::now();
                 side.count += 1;
                 side.latency.record(stamp(last).saturating_sub(s).max(1))?;

@@ -9,11 +9,11 @@ use natterjack_nats::baseline::{self, Load};
 use super::{
     alarm::Alarm,
     cpu::Snapshot,
-    report::{Report, histogram},
+    report::{LoadReport, histogram},
     system::System,
 };
 
-pub async fn run(system: &System, pairs: usize, window: usize, rate: Option<u64>, body: usize, time: Duration) -> Result<Report> {
+pub async fn run(system: &System, pairs: usize, window: usize, rate: Option<u64>, body: usize, time: Duration) -> Result<LoadReport> {
     let nats: Vec<_> = system.processes.iter().filter(|p| p.role == "nats-server").cloned().collect();
     let before = Snapshot::take(&nats);
     let alarm = Alarm::new();
@@ -25,7 +25,7 @@ pub async fn run(system: &System, pairs: usize, window: usize, rate: Option<u64>
         latency.record((*us).max(1))?;
     }
     let sent = outcome.acks_us.len() as u64;
-    Ok(Report {
+    Ok(LoadReport {
         load: match rate {
             Some(rate) => format!("JetStream alone: {pairs} pairs, {rate} publishes/s, {body} B"),
             None => format!("JetStream alone: {pairs} pairs, {window} unacknowledged each, {body} B"),

@@ -21,7 +21,7 @@ impl From<&Histogram<u64>> for Percentiles {
 }
 
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub struct LoadReport {
     pub load: String,
     pub seconds: f64,
     /// Acknowledged by the log.
@@ -39,7 +39,7 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-impl Report {
+impl LoadReport {
     pub fn cpu_us_per_unit(&self) -> f64 {
         self.used.iter().map(|u| u.cpu_seconds).sum::<f64>() * 1e6 / self.units.max(1) as f64
     }
@@ -49,7 +49,7 @@ pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_max(600_000_000, 3).expect("ten minutes in microseconds, three digits")
 }
 
-pub fn print(reports: &[Report], machine: &str, json: bool) -> Result<()> {
+pub fn print(reports: &[LoadReport], machine: &str, json: bool) -> Result<()> {
     if json {
         println!(
             "{}",

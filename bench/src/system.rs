@@ -1,7 +1,7 @@
-//! The system under load: a running `up`, or one of our own in a temporary folder; and users for it.
+//! The system under load: a running `up`, or one started in a temporary folder; and users for it.
 //!
-//! Registering thousands of users would measure password hashing. Whoever knows the address of NATS is an operator already,
-//! so the bench puts a signing key of its own beside those of `directory`, valid for an hour, and mints tokens with it.
+//! Registering thousands of users would measure password hashing. Access to NATS is an operator's access, so the bench
+//! adds a signing key beside those of `directory`, valid for an hour, and mints tokens with it.
 
 use std::{
     path::Path,
@@ -29,7 +29,7 @@ use ring::{
 use serde::Deserialize;
 use tokio::process::{Child, Command};
 
-use super::{cpu::Process, pin};
+use super::{cpu::ServerProcess, pin};
 
 #[derive(Debug, Deserialize)]
 struct State {
@@ -54,7 +54,7 @@ pub struct User {
 
 pub struct System {
     pub urls: Vec<String>,
-    pub processes: Vec<Process>,
+    pub processes: Vec<ServerProcess>,
     pub nats: Nats,
     buckets: Buckets,
     key: EncodingKey,
@@ -95,7 +95,7 @@ impl System {
 
     /// Ends it in good order and starts it again over the same data: nothing is in anybody's memory.
     pub async fn restart(&mut self) -> Result<()> {
-        let Some(own) = self.own.take() else { bail!("only a system of our own can be started anew: leave out --state") };
+        let Some(own) = self.own.take() else { bail!("only a system that this process started can be restarted: leave out --state") };
         let Own { child, folder, pinned } = own;
         end(child).await;
         let (state, child) = start(folder.path(), pinned).await?;
@@ -138,8 +138,8 @@ async fn connect(state: &State) -> Result<(Nats, Buckets)> {
     Ok((nats, buckets))
 }
 
-/// A log that is younger than what a message id may be ahead may have been published to before it was made: every send is looked up first.
-/// That is over after some seconds and no part of any figure.
+/// A log that is younger than what a message id may be ahead may have been published to before it was made: every send
+/// is looked up first. That is over after some seconds and no part of any figure.
 async fn until_known(nats: &Nats) -> Result<()> {
     let layout = Layout::load(nats).await?;
     let tail = Tail::new(nats, layout);
@@ -153,8 +153,8 @@ async fn until_known(nats: &Nats) -> Result<()> {
     Ok(())
 }
 
-fn processes(state: &State) -> Vec<Process> {
-    let role = |role: &str, pid| Process { role: role.into(), pid };
+fn processes(state: &State) -> Vec<ServerProcess> {
+    let role = |role: &str, pid| ServerProcess { role: role.into(), pid };
     let mut all = vec![role("nats-server", state.pids.nats), role("roles", state.pids.up)];
     all.extend(state.pids.edges.iter().map(|pid| role("edges", *pid)));
     all

@@ -1,5 +1,6 @@
 //! What the chat does: commands to the client, events to the screen.
 
+mod events;
 mod group;
 mod outbox;
 
@@ -10,20 +11,19 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use natterjack_client::{
-    At, Client, Event, Local, RequestError,
+    At, Client, Local, RequestError,
     protocol::{self, Body, Code, Kind, MsgId, Thread, UserId, client::http::Profile},
 };
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
-    line::{self, Line},
-    names::Names,
-    outcome,
-    screen::{Screen, Tone, one_line, standing, words},
+    line::{self, InputLine},
+    names::NameCache,
+    screen::{Screen, Tone, one_line},
 };
 
-/// An unconfirmed message is mentioned after this long; most are confirmed before anybody could read it.
+/// An unconfirmed message is shown as such after this long; most are confirmed earlier.
 const MENTION: Duration = Duration::from_millis(500);
 /// How long the start waits for an edge that answers.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,7 +31,7 @@ const AGAIN: Duration = Duration::from_millis(300);
 
 pub struct Chat {
     pub client: Client,
-    names: Names,
+    names: NameCache,
     pub screen: Screen,
     current: Option<Thread>,
     /// Written and not confirmed; when to mention it, if that was not done.
@@ -41,7 +41,7 @@ pub struct Chat {
 }
 
 impl Chat {
-    pub fn new(client: Client, names: Names, screen: Screen) -> Self {
+    pub fn new(client: Client, names: NameCache, screen: Screen) -> Self {
         Self { client, names, screen, current: None, sending: BTreeMap::new(), mine: HashMap::new() }
     }
 
@@ -51,7 +51,7 @@ impl Chat {
             (Some(to), _) => to.to_owned(),
             (None, Some(group)) => format!("#{}", group.trim_start_matches('#')),
             (None, None) => {
-                let text = "nobody to write to yet: /to NAME, or /help".to_owned();
+                let text = "no thread yet: /to NAME opens one, /help lists commands".to_owned();
                 self.screen.say_text(Tone::Faint, text);
                 return Ok(());
             }
@@ -69,7 +69,7 @@ impl Chat {
         self.current.as_ref()
     }
 
-    /// Somebody else keeps the current thread: the next line is said there.
+    /// The caller keeps the current thread: the next line goes there.
     pub fn go_back_to(&mut self, thread: Option<Thread>) {
         self.current = thread;
     }
@@ -96,7 +96,7 @@ impl Chat {
     /// One line of input. False: quit. What goes wrong is said and not fatal.
     pub async fn line(&mut self, line: &str) -> bool {
         let line = match line::parse(line) {
-            Ok(Line::Quit) => return false,
+            Ok(InputLine::Quit) => return false,
             Ok(line) => line,
             Err(why) => {
                 self.screen.problem(&why);
@@ -109,50 +109,50 @@ impl Chat {
         true
     }
 
-    async fn act(&mut self, line: Line) -> anyhow::Result<()> {
+    async fn act(&mut self, line: InputLine) -> anyhow::Result<()> {
         match line {
-            Line::Nothing | Line::Quit => {}
-            Line::Text(text) => self.send(Kind::Text, Body::text(text)).await?,
-            Line::To(name) => self.go_to(&name).await?,
-            Line::Group(change) => self.group(change).await?,
-            Line::Threads => self.threads().await?,
-            Line::History(n) => self.history(n).await?,
-            Line::Find(prefix) => {
+            InputLine::Nothing | InputLine::Quit => {}
+            InputLine::Text(text) => self.send(Kind::Text, Body::text(text)).await?,
+            InputLine::To(name) => self.go_to(&name).await?,
+            InputLine::Group(change) => self.group(change).await?,
+            InputLine::Threads => self.threads().await?,
+            InputLine::History(n) => self.history(n).await?,
+            InputLine::Find(prefix) => {
                 let found = self.client.find(&prefix).await?;
                 found.iter().for_each(|p| self.names.learn(p));
                 let lines = found.iter().map(|p| format!("  {} ({})", one_line(&p.name), p.user));
                 self.list("users", lines, json!({ "users": found }), "nobody");
             }
-            Line::Contacts => self.contacts().await?,
-            Line::Contact(name, change) => {
+            InputLine::Contacts => self.contacts().await?,
+            InputLine::Contact(name, change) => {
                 let user = self.user(&name).await?.user;
                 let state = self.client.contact(&user, change).await?;
                 let text = state.map_or("done".to_owned(), |s| format!("{name}: {}", contact_words(s)));
                 self.screen.say(Tone::Good, "contact", Some(text), json!({ "user": user, "state": state }));
             }
-            Line::Blocks => self.blocks().await?,
-            Line::Block(name) => {
+            InputLine::Blocks => self.blocks().await?,
+            InputLine::Block(name) => {
                 let user = self.user(&name).await?.user;
                 self.client.block(&user).await?;
                 self.done("blocked", format!("{name} can no longer write to you"), &user);
             }
-            Line::Unblock(name) => {
+            InputLine::Unblock(name) => {
                 let user = self.user(&name).await?.user;
                 self.client.unblock(&user).await?;
                 self.done("unblocked", format!("{name} may write to you again"), &user);
             }
-            Line::Edit(id, text) => {
+            InputLine::Edit(id, text) => {
                 let target = Some(self.target(id)?);
                 self.send(Kind::Edit, Body { target, ..Body::text(text) }).await?;
             }
-            Line::Recall(id) => {
+            InputLine::Recall(id) => {
                 let target = Some(self.target(id)?);
                 self.send(Kind::Recall, Body { target, ..Body::default() }).await?;
             }
-            Line::Typing => self.client.typing(self.here()?),
-            Line::Outbox => self.outbox().await?,
-            Line::Discard(which) => self.discard(which).await?,
-            Line::Help => self.screen.say(Tone::Plain, "help", Some(line::HELP.to_owned()), json!({ "text": line::HELP })),
+            InputLine::Typing => self.client.typing(self.here()?),
+            InputLine::Outbox => self.outbox().await?,
+            InputLine::Discard(which) => self.discard(which).await?,
+            InputLine::Help => self.screen.say(Tone::Plain, "help", Some(line::HELP.to_owned()), json!({ "text": line::HELP })),
         }
         Ok(())
     }
@@ -259,7 +259,7 @@ impl Chat {
             self.message(event).await;
         }
         if holes {
-            self.screen.problem("a part could not be read now; try again later");
+            self.screen.problem("part of the history cannot be read now; try again later");
         }
         Ok(())
     }
@@ -288,77 +288,6 @@ impl Chat {
 
     fn done(&mut self, kind: &str, text: String, user: &UserId) {
         self.screen.say(Tone::Good, kind, Some(text), json!({ "user": user }));
-    }
-
-    pub async fn show(&mut self, event: Event) {
-        let screen = &mut self.screen;
-        match event {
-            Event::Connected { edge } => {
-                screen.say(Tone::Faint, "connected", Some(format!("connected to {edge}")), json!({ "edge": edge }))
-            }
-            Event::Attached => screen.say(Tone::Faint, "attached", None, json!({})),
-            Event::Reconnecting { wait } => {
-                screen.say(Tone::Faint, "reconnecting", Some("reconnecting…".into()), json!({ "wait_ms": wait.as_millis() as u64 }));
-            }
-            Event::Message(event) => {
-                self.message(&event).await;
-                // Whoever is written to before they have chosen anybody can answer at once. A script says where it writes.
-                let to_us = event.kind.is_message() && event.from != *self.client.user();
-                if to_us && self.current.is_none() && !self.screen.is_json() {
-                    self.enter(event.thread).await;
-                }
-            }
-            Event::Sent { local, thread, cid, id } => {
-                self.sending.remove(&local);
-                self.mine.insert(thread.clone(), id);
-                let object = json!({ "local": local.0, "thread": thread, "cid": cid, "id": id });
-                screen.say(Tone::Good, "sent", Some(format!("✓ sent #{id}")), object);
-            }
-            Event::Failed { local, thread, refusal } => {
-                self.sending.remove(&local);
-                let object = json!({ "local": local.0, "thread": thread, "code": refusal.code, "message": refusal.message });
-                screen.say(Tone::Bad, "failed", Some(format!("✗ {}", outcome(&refusal))), object);
-            }
-            Event::Typing { thread, user } => {
-                let (place, who) = (self.names.thread(&self.client, &thread).await, self.names.user(&self.client, &user).await);
-                let text = format!("[{place}] {who} is typing…");
-                self.screen.say(Tone::Faint, "typing", Some(text), json!({ "thread": thread, "user": user, "name": who }));
-            }
-            Event::Member { thread, id, open, role, .. } => {
-                let object = json!({ "thread": thread, "id": id, "open": open, "role": role });
-                let place = self.names.thread(&self.client, &thread).await;
-                self.screen.say(Tone::Faint, "member", standing(&thread, &place, role), object);
-            }
-            Event::Contacts => screen.say(Tone::Faint, "contacts_changed", Some("your contacts changed: /contacts".into()), json!({})),
-            Event::Skipped { thread, from, to } => {
-                let text = format!("more was missed than is fetched: /history has what lies before #{to}");
-                screen.say(Tone::Faint, "skipped", Some(text), json!({ "thread": thread, "from": from, "to": to }));
-            }
-            Event::Degraded { on } => {
-                let text = if on { "the server is cut off from the log, messages wait…" } else { "messages go out again" };
-                screen.say(Tone::Faint, "degraded", Some(text.into()), json!({ "on": on }));
-            }
-            Event::LoggedOut { .. } | Event::Ended { .. } => {}
-        }
-    }
-
-    async fn message(&mut self, event: &protocol::Event) {
-        if let (Kind::GroupCreated | Kind::GroupRenamed, Some(name)) = (event.kind, &event.body.name) {
-            self.names.learn_group(event.thread.clone(), name);
-        }
-        if &event.from == self.client.user() && event.kind.is_message() {
-            self.mine.insert(event.thread.clone(), event.id);
-        }
-        let (who, text) = self.words(event).await;
-        let place = self.names.thread(&self.client, &event.thread).await;
-        self.screen.message(event, &who, &place, text);
-    }
-
-    async fn words(&mut self, event: &protocol::Event) -> (String, String) {
-        let who = self.names.user(&self.client, &event.from).await;
-        let users = self.names.users(&self.client, &event.body.users).await;
-        let text = words(event, &who, &users);
-        (who, text)
     }
 }
 

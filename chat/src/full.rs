@@ -1,7 +1,7 @@
-//! `natterjack chat` on a terminal, full screen (steps 1 and 9 for people): the loop that owns the terminal and the client.
+//! `natterjack chat` on a terminal, full screen (step 1 for people): the loop that owns the terminal and the client.
 //!
-//! What it knows and decides is in `model`, what it looks like in `view`; both are pure and know neither terminal nor client.
-//! `work` carries out what the model asks for, `terminal` gives the screen back whatever happens.
+//! What it knows and decides is in `model`, what it looks like in `view`; both are pure and know neither terminal nor
+//! client. `work` carries out what the model asks for, `terminal` gives the screen back whatever happens.
 
 mod editor;
 mod layout;
@@ -27,11 +27,11 @@ use natterjack_client::{Client, Events};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::{
-    model::{Effect, Input, Model},
+    model::{Model, UiEffect, UiInput},
     terminal::FullScreen,
     work::Work,
 };
-use super::{act::Chat, names::Names, screen::Screen};
+use super::{act::Chat, names::NameCache, screen::Screen};
 
 /// Frames come no faster: a page of what was missed is drawn once, not once per message.
 const FRAME: Duration = Duration::from_millis(25);
@@ -49,7 +49,7 @@ pub struct Begin {
 pub async fn run(client: &Client, mut events: Events, begin: Begin) -> anyhow::Result<()> {
     let begin_with = (begin.to.is_some() || begin.group.is_some()).then_some((begin.to, begin.group));
     let mut model = Model::new(client.user().clone(), client.name(), begin.fresh, begin_with.is_none());
-    let mut work = Work::new(client.clone(), Chat::new(client.clone(), Names::new(client), Screen::kept()), begin_with);
+    let mut work = Work::new(client.clone(), Chat::new(client.clone(), NameCache::new(client), Screen::kept()), begin_with);
     let ended = Box::pin(talk(&mut model, &mut work, client, &mut events)).await;
     // A file that does not answer is no reason to stay.
     let _ = tokio::time::timeout(STORE, work.finish_sends()).await;
@@ -61,19 +61,19 @@ async fn talk(model: &mut Model, work: &mut Work, client: &Client, events: &mut 
     let mut screen = FullScreen::enter().context("the terminal cannot be a full screen (--plain needs none)")?;
     let mut keys = EventStream::new();
     let (width, height) = screen.size()?;
-    model.update(Input::Resize(width, height), Instant::now());
+    model.update(UiInput::Resize(width, height), Instant::now());
     let mut effects = Model::start();
     let mut drawn: Option<Instant> = None;
     let mut changed = true;
     loop {
         for effect in effects.drain(..) {
             match effect {
-                Effect::Job(job) => work.start(job),
-                Effect::Typing(thread) => client.typing(thread),
-                Effect::Redraw => screen.clear()?,
-                Effect::Suspend => screen.suspend()?,
-                Effect::Quit => return Ok(()),
-                Effect::End(why) => bail!(why),
+                UiEffect::Job(job) => work.start(job),
+                UiEffect::Typing(thread) => client.typing(thread),
+                UiEffect::Redraw => screen.clear()?,
+                UiEffect::Suspend => screen.suspend()?,
+                UiEffect::Quit => return Ok(()),
+                UiEffect::End(why) => bail!(why),
             }
             changed = true;
         }
@@ -82,7 +82,7 @@ async fn talk(model: &mut Model, work: &mut Work, client: &Client, events: &mut 
         if changed && due <= now {
             let size = screen.size()?;
             if size != model.size {
-                effects = model.update(Input::Resize(size.0, size.1), now);
+                effects = model.update(UiInput::Resize(size.0, size.1), now);
                 continue;
             }
             screen.draw(|frame| view::draw(model, frame, now)).context("draw")?;
@@ -94,19 +94,19 @@ async fn talk(model: &mut Model, work: &mut Work, client: &Client, events: &mut 
             biased;
             () = ends.next() => return Ok(()),
             key = keys.next() => match key {
-                Some(Ok(FromTerminal::Key(key))) => Input::Key(key),
-                Some(Ok(FromTerminal::Paste(text))) => Input::Paste(text),
-                Some(Ok(FromTerminal::Resize(width, height))) => Input::Resize(width, height),
-                Some(Ok(_)) => Input::Tick,
+                Some(Ok(FromTerminal::Key(key))) => UiInput::Key(key),
+                Some(Ok(FromTerminal::Paste(text))) => UiInput::Paste(text),
+                Some(Ok(FromTerminal::Resize(width, height))) => UiInput::Resize(width, height),
+                Some(Ok(_)) => UiInput::Tick,
                 Some(Err(e)) => return Err(e).context("read the terminal"),
                 None => bail!("the terminal is gone"),
             },
-            done = work.done() => Input::Done(done),
+            done = work.done() => UiInput::Done(done),
             event = events.next() => match event {
-                Some(event) => Input::Event(Box::new(event)),
+                Some(event) => UiInput::Event(Box::new(event)),
                 None => bail!("the client has stopped"),
             },
-            () = until(wake) => Input::Tick,
+            () = until(wake) => UiInput::Tick,
         };
         changed = true;
         effects.extend(model.update(input, Instant::now()));

@@ -10,12 +10,12 @@ use tokio::sync::mpsc;
 const AHEAD: usize = 64;
 
 /// A thread of its own reads: a blocking read cannot be taken back, and must not hold up the runtime's end.
-pub struct Input {
+pub struct StdinLines {
     lines: mpsc::Receiver<String>,
     _reader: JoinHandle<()>,
 }
 
-impl Input {
+impl StdinLines {
     pub fn start() -> anyhow::Result<Self> {
         let (to, lines) = mpsc::channel(AHEAD);
         let reader = move || {

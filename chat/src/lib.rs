@@ -1,7 +1,8 @@
-//! `natterjack chat`: the terminal client (steps 1 and 9 for people), a full screen on a terminal (`full`), else plain lines in and out.
+//! `natterjack chat`: the terminal client (step 1 for people). A full screen on a terminal (`full`), else plain lines
+//! in and out.
 //!
-//! A line is a message to the current thread, `/…` a command. `--json` gives one object per line, for scripts.
-//! When standard input ends it waits until the outbox is empty: exit 0, or 1 with the number of messages that were not sent.
+//! A line is a message to the current thread, `/…` a command. `--json` gives one object per line, for scripts. When
+//! standard input ends it waits until the outbox is empty: exit 0, or 1 with the number of messages that were not sent.
 
 mod act;
 mod day;
@@ -18,9 +19,9 @@ use natterjack_client::{Client, Event, Events, OutboxStore};
 use natterjack_protocol::{Code, Refusal};
 use tokio::time::Instant;
 
-use self::{act::Chat, input::Input, names::Names, screen::Screen};
+use self::{act::Chat, input::StdinLines, names::NameCache, screen::Screen};
 
-/// What became of a message that was refused for good, in words.
+/// The result of a message whose refusal is final, in words.
 fn outcome(refusal: &Refusal) -> String {
     match refusal.code {
         Code::ResendTooOld => format!("not known whether sent: {}", refusal.message),
@@ -37,25 +38,26 @@ pub struct ChatArgs {
     /// Edges to connect to, for instance ws://127.0.0.1:8080 (or wss://… for TLS); more are learnt from them.
     #[arg(long, value_name = "URL", value_delimiter = ',', required = true)]
     edge: Vec<String>,
-    /// A file with certificates in PEM that are believed beside the public ones, for edges of a private authority.
+    /// A file with certificates in PEM that are trusted beside the public ones, for edges of a private authority.
     #[arg(long, value_name = "FILE", env = "NATTERJACK_CA")]
     ca: Option<PathBuf>,
     /// Your name.
     #[arg(long)]
     name: String,
-    /// Make the account first (not needed again with --state).
+    /// Create the account first (not needed again with --state).
     #[arg(long)]
     register: bool,
-    /// Asked for if it is given nowhere; other users of this machine can see the arguments of a process, not its environment.
+    /// Prompted for if it is not given. Other users of this machine can see the arguments of a process, not its
+    /// environment.
     #[arg(long, env = "NATTERJACK_PASSWORD", hide_env_values = true)]
     password: Option<String>,
-    /// Folder for login, unsent messages and what was read; without it all that ends with the program.
+    /// Folder for the login, unsent messages and read positions; without it they end with the program.
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Begin in the thread with this user.
+    /// Open the thread with this user first.
     #[arg(long, value_name = "NAME", conflicts_with = "group")]
     to: Option<String>,
-    /// Begin in this group.
+    /// Open this group first.
     #[arg(long, value_name = "NAME_OR_ID")]
     group: Option<String>,
     /// One JSON object per line.
@@ -64,7 +66,7 @@ pub struct ChatArgs {
     /// Plain lines, also on a terminal (where the default is a full screen).
     #[arg(long)]
     plain: bool,
-    /// Go on reading after standard input has ended.
+    /// Keep reading after standard input has ended.
     #[arg(long, value_name = "SECONDS|forever", value_parser = follow)]
     follow: Option<Follow>,
 }
@@ -75,7 +77,7 @@ pub enum Follow {
     Forever,
 }
 
-/// The secret stays out of every dump of the command line.
+/// Without the password.
 impl std::fmt::Debug for ChatArgs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ChatArgs").field("edge", &self.edge).field("name", &self.name).finish_non_exhaustive()
@@ -91,7 +93,7 @@ fn follow(s: &str) -> Result<Follow, String> {
 }
 
 impl ChatArgs {
-    /// Somebody sits at both ends, and the terminal can move its cursor.
+    /// Standard input and output are a terminal that can move its cursor.
     pub fn is_full_screen(&self) -> bool {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         !self.plain && !self.json && !dumb && std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
@@ -109,7 +111,7 @@ pub async fn run(args: ChatArgs) -> anyhow::Result<()> {
         let begin = full::Begin { to: args.to.clone(), group: args.group.clone(), fresh };
         full::run(&client, events, begin).await
     } else {
-        let mut chat = Chat::new(client.clone(), Names::new(&client), Screen::new(args.json));
+        let mut chat = Chat::new(client.clone(), NameCache::new(&client), Screen::new(args.json));
         chat.begin(args.to.as_deref(), args.group.as_deref()).await?;
         talk(&mut chat, events, args.follow).await
     };
@@ -139,7 +141,7 @@ async fn connect(args: &ChatArgs) -> anyhow::Result<(Client, Events)> {
     let builder = match (&args.password, known) {
         (Some(password), _) if args.register => builder.register(&args.name, password),
         (Some(password), _) => builder.login(&args.name, password),
-        // A folder that is logged in needs no password.
+        // A folder with a login needs no password.
         (None, true) => match builder.clone().name(&args.name).connect().await {
             Err(natterjack_client::ConnectError::NoLogin) => builder.login(&args.name, input::password(&args.name).await?),
             done => return done.map_err(said),
@@ -152,14 +154,14 @@ async fn connect(args: &ChatArgs) -> anyhow::Result<(Client, Events)> {
     builder.connect().await.map_err(said)
 }
 
-/// Its words name their cause already; as a chain of causes they would be said twice.
+/// Its text names the cause already; a chain of causes would repeat it.
 fn said(e: natterjack_client::ConnectError) -> anyhow::Error {
     anyhow::anyhow!("{e}")
 }
 
 /// Lines in, events out, until standard input has ended and nothing is left to do.
 async fn talk(chat: &mut Chat, mut events: Events, follow: Option<Follow>) -> anyhow::Result<()> {
-    let mut input = Input::start()?;
+    let mut input = StdinLines::start()?;
     let mut open = true;
     let (mut drain_until, mut follow_until) = (None, None);
     loop {

@@ -3,11 +3,11 @@
 use natterjack_client::protocol::{MsgId, client::http::ContactChange, log::Role};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Line {
+pub enum InputLine {
     Text(String),
     /// A user's name, or `#` and a group's name or id.
     To(String),
-    Group(Group),
+    Group(GroupCommand),
     Threads,
     History(u16),
     Find(String),
@@ -29,7 +29,7 @@ pub enum Line {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Group {
+pub enum GroupCommand {
     New { name: String, users: Vec<String> },
     Add(Vec<String>),
     Remove(Vec<String>),
@@ -53,62 +53,62 @@ A line is a message to the current thread; // at its beginning sends a line that
 /outbox                      what is not sent   /discard [N]      forget what was refused, or message N
 /help                        this               /quit";
 
-pub fn parse(line: &str) -> Result<Line, String> {
+pub fn parse(line: &str) -> Result<InputLine, String> {
     if line.trim().is_empty() {
-        return Ok(Line::Nothing);
+        return Ok(InputLine::Nothing);
     }
-    let Some(command) = line.strip_prefix('/') else { return Ok(Line::Text(line.to_owned())) };
+    let Some(command) = line.strip_prefix('/') else { return Ok(InputLine::Text(line.to_owned())) };
     if command.starts_with('/') {
-        return Ok(Line::Text(command.to_owned()));
+        return Ok(InputLine::Text(command.to_owned()));
     }
     let (verb, rest) = command.split_once(char::is_whitespace).map_or((command, ""), |(v, r)| (v, r.trim()));
     match verb {
-        "to" => one(rest, "/to NAME").map(Line::To),
-        "group" => group(rest).map(Line::Group),
-        "threads" => Ok(Line::Threads),
-        "history" if rest.is_empty() => Ok(Line::History(20)),
+        "to" => one(rest, "/to NAME").map(InputLine::To),
+        "group" => group(rest).map(InputLine::Group),
+        "threads" => Ok(InputLine::Threads),
+        "history" if rest.is_empty() => Ok(InputLine::History(20)),
         "history" => match rest.parse() {
-            Ok(n @ 1..=200) => Ok(Line::History(n)),
+            Ok(n @ 1..=200) => Ok(InputLine::History(n)),
             _ => Err("/history N, with N from 1 to 200".into()),
         },
-        "find" => one(rest, "/find PREFIX").map(Line::Find),
-        "contacts" => Ok(Line::Contacts),
+        "find" => one(rest, "/find PREFIX").map(InputLine::Find),
+        "contacts" => Ok(InputLine::Contacts),
         "contact" => match words(rest)?.as_slice() {
-            [name, change] => Ok(Line::Contact(name.clone(), contact_change(change)?)),
+            [name, change] => Ok(InputLine::Contact(name.clone(), contact_change(change)?)),
             _ => Err("/contact NAME request|accept|remove".into()),
         },
-        "blocks" => Ok(Line::Blocks),
-        "block" => one(rest, "/block NAME").map(Line::Block),
-        "unblock" => one(rest, "/unblock NAME").map(Line::Unblock),
+        "blocks" => Ok(InputLine::Blocks),
+        "block" => one(rest, "/block NAME").map(InputLine::Block),
+        "unblock" => one(rest, "/unblock NAME").map(InputLine::Unblock),
         "edit" => {
             let (id, text) = target(rest)?;
-            if text.is_empty() { Err("/edit [#ID] TEXT".into()) } else { Ok(Line::Edit(id, text.to_owned())) }
+            if text.is_empty() { Err("/edit [#ID] TEXT".into()) } else { Ok(InputLine::Edit(id, text.to_owned())) }
         }
         "recall" => match target(rest)? {
-            (id, "") => Ok(Line::Recall(id)),
+            (id, "") => Ok(InputLine::Recall(id)),
             _ => Err("/recall [#ID]".into()),
         },
-        "typing" => Ok(Line::Typing),
-        "outbox" => Ok(Line::Outbox),
-        "discard" if rest.is_empty() => Ok(Line::Discard(None)),
-        "discard" => rest.parse().map(|n| Line::Discard(Some(n))).map_err(|_| "/discard N, with N from /outbox".into()),
-        "help" | "?" => Ok(Line::Help),
-        "quit" | "exit" => Ok(Line::Quit),
+        "typing" => Ok(InputLine::Typing),
+        "outbox" => Ok(InputLine::Outbox),
+        "discard" if rest.is_empty() => Ok(InputLine::Discard(None)),
+        "discard" => rest.parse().map(|n| InputLine::Discard(Some(n))).map_err(|_| "/discard N, with N from /outbox".into()),
+        "help" | "?" => Ok(InputLine::Help),
+        "quit" | "exit" => Ok(InputLine::Quit),
         other => Err(format!("there is no command /{other}; /help lists them, // sends a line that begins with /")),
     }
 }
 
-fn group(rest: &str) -> Result<Group, String> {
+fn group(rest: &str) -> Result<GroupCommand, String> {
     let words = words(rest)?;
     let Some((verb, names)) = words.split_first() else { return Err("/group new|add|remove|leave|rename|role|info".into()) };
     match (verb.as_str(), names) {
-        ("new", [name, users @ ..]) => Ok(Group::New { name: name.clone(), users: users.to_vec() }),
-        ("add", users) if !users.is_empty() => Ok(Group::Add(users.to_vec())),
-        ("remove", users) if !users.is_empty() => Ok(Group::Remove(users.to_vec())),
-        ("leave", []) => Ok(Group::Leave),
-        ("rename", name) if !name.is_empty() => Ok(Group::Rename(name.join(" "))),
-        ("role", [user, role]) => Ok(Group::Role(user.clone(), self::role(role)?)),
-        ("info", []) => Ok(Group::Info),
+        ("new", [name, users @ ..]) => Ok(GroupCommand::New { name: name.clone(), users: users.to_vec() }),
+        ("add", users) if !users.is_empty() => Ok(GroupCommand::Add(users.to_vec())),
+        ("remove", users) if !users.is_empty() => Ok(GroupCommand::Remove(users.to_vec())),
+        ("leave", []) => Ok(GroupCommand::Leave),
+        ("rename", name) if !name.is_empty() => Ok(GroupCommand::Rename(name.join(" "))),
+        ("role", [user, role]) => Ok(GroupCommand::Role(user.clone(), self::role(role)?)),
+        ("info", []) => Ok(GroupCommand::Info),
         _ => Err("/group new NAME USER… | add USER… | remove USER… | leave | rename NAME | role USER owner|admin|member | info".into()),
     }
 }
@@ -168,21 +168,24 @@ mod tests {
     #[test]
     fn lines_and_commands() {
         let p = |s| parse(s).unwrap();
-        assert_eq!(p("hello /to"), Line::Text("hello /to".into()));
-        assert_eq!(p("//etc"), Line::Text("/etc".into()));
-        assert_eq!(p("  "), Line::Nothing);
-        assert_eq!(p("/to bob"), Line::To("bob".into()));
-        assert_eq!(p("/to \"#toad choir\""), Line::To("#toad choir".into()));
-        assert_eq!(p("/history 5"), Line::History(5));
-        assert_eq!(p("/edit #12 new text"), Line::Edit(Some(MsgId(12)), "new text".into()));
-        assert_eq!(p("/edit 12 is a number"), Line::Edit(None, "12 is a number".into()));
-        assert_eq!(p("/recall"), Line::Recall(None));
-        assert_eq!(p("/discard"), Line::Discard(None));
-        assert_eq!(p("/discard 7"), Line::Discard(Some(7)));
-        assert_eq!(p("/blocks"), Line::Blocks);
-        assert_eq!(p("/group new \"toad choir\" bob"), Line::Group(Group::New { name: "toad choir".into(), users: vec!["bob".into()] }));
-        assert_eq!(p("/group role bob admin"), Line::Group(Group::Role("bob".into(), Role::Admin)));
-        assert_eq!(p("/contact bob accept"), Line::Contact("bob".into(), ContactChange::Accept));
+        assert_eq!(p("hello /to"), InputLine::Text("hello /to".into()));
+        assert_eq!(p("//etc"), InputLine::Text("/etc".into()));
+        assert_eq!(p("  "), InputLine::Nothing);
+        assert_eq!(p("/to bob"), InputLine::To("bob".into()));
+        assert_eq!(p("/to \"#toad choir\""), InputLine::To("#toad choir".into()));
+        assert_eq!(p("/history 5"), InputLine::History(5));
+        assert_eq!(p("/edit #12 new text"), InputLine::Edit(Some(MsgId(12)), "new text".into()));
+        assert_eq!(p("/edit 12 is a number"), InputLine::Edit(None, "12 is a number".into()));
+        assert_eq!(p("/recall"), InputLine::Recall(None));
+        assert_eq!(p("/discard"), InputLine::Discard(None));
+        assert_eq!(p("/discard 7"), InputLine::Discard(Some(7)));
+        assert_eq!(p("/blocks"), InputLine::Blocks);
+        assert_eq!(
+            p("/group new \"toad choir\" bob"),
+            InputLine::Group(GroupCommand::New { name: "toad choir".into(), users: vec!["bob".into()] })
+        );
+        assert_eq!(p("/group role bob admin"), InputLine::Group(GroupCommand::Role("bob".into(), Role::Admin)));
+        assert_eq!(p("/contact bob accept"), InputLine::Contact("bob".into(), ContactChange::Accept));
     }
 
     #[test]

@@ -16,14 +16,14 @@ use super::screen::one_line;
 /// After a failed look-up the id has to do for this long.
 const AGAIN: Duration = Duration::from_secs(30);
 
-pub struct Names {
+pub struct NameCache {
     me: UserId,
     users: HashMap<UserId, String>,
     groups: HashMap<Thread, String>,
     failed: HashMap<String, Instant>,
 }
 
-impl Names {
+impl NameCache {
     pub fn new(client: &Client) -> Self {
         let me = client.user().clone();
         Self { users: HashMap::from([(me.clone(), client.name().to_owned())]), me, groups: HashMap::new(), failed: HashMap::new() }

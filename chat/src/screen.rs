@@ -1,4 +1,5 @@
-//! Where the chat says things: lines for people or one JSON object per line for scripts, on standard output; or kept, for the full screen to show.
+//! The chat's output: lines for people, or one JSON object per line for scripts, on standard output; kept for the full
+//! screen to show.
 
 use std::io::{IsTerminal, Write};
 
@@ -129,7 +130,7 @@ fn write(line: &str) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-/// What other people wrote must not steer this terminal: control characters become visible ones, a line break stays.
+/// What others wrote must not control this terminal: control characters become U+FFFD, a line break stays.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -143,12 +144,12 @@ pub fn printable(text: &str) -> String {
     out
 }
 
-/// Likewise for what stands on one line among others, as names do: no line break either, so that it says nothing on a line of its own.
+/// The same for text within one line, such as a name: a line break becomes U+FFFD too, so that it cannot forge a line.
 pub fn one_line(text: &str) -> String {
     printable(text).replace('\n', "\u{fffd}")
 }
 
-/// JSON whose strings have escapes for whatever would steer a terminal: what they say is the same.
+/// JSON whose strings escape what would control a terminal; the value is the same.
 fn escaped(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
@@ -160,8 +161,8 @@ fn escaped(json: &str) -> String {
     out
 }
 
-/// Moves the cursor, changes colours, breaks the line or turns the direction: control characters of both sets, bidirectional controls,
-/// the separators of lines and paragraphs. All of them are below U+10000.
+/// Moves the cursor, changes colours, breaks the line or turns the direction: control characters of both sets,
+/// bidirectional controls, the separators of lines and paragraphs. All of them are below U+10000.
 fn steers(c: char) -> bool {
     c.is_control() || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -177,31 +178,31 @@ pub fn words(event: &Event, who: &str, users: &str) -> String {
         Kind::Emoji => format!("{who}: {}", b.emoji.as_deref().unwrap_or_default()),
         Kind::Image | Kind::Video | Kind::File | Kind::Audio => {
             let url = b.media.as_ref().map_or("", |m| m.url.as_str());
-            format!("{who} sends {}: {url} {text}", event.kind.as_str()).trim_end().to_owned()
+            format!("{who} sent {}: {url} {text}", event.kind.as_str()).trim_end().to_owned()
         }
-        Kind::Custom => format!("{who} sends {} bytes that only their program reads", b.data.as_ref().map_or(0, |d| d.len())),
-        Kind::Edit => format!("{who} changes {} to: {text}", target()),
-        Kind::Recall => format!("{who} takes back {}", target()),
-        Kind::Reaction if b.remove => format!("{who} takes back {} on {}", b.emoji.as_deref().unwrap_or_default(), target()),
-        Kind::Reaction => format!("{who} answers {} with {}", target(), b.emoji.as_deref().unwrap_or_default()),
-        Kind::DmStarted => format!("{who} begins to write"),
-        Kind::Blocked => format!("{who} blocks {users}"),
-        Kind::Unblocked => format!("{who} no longer blocks {users}"),
-        Kind::GroupCreated => format!("{who} makes the group {name:?} with {users}"),
-        Kind::GroupRenamed => format!("{who} calls the group {name:?}"),
-        Kind::MemberAdded => format!("{who} adds {users}"),
-        Kind::MemberRemoved => format!("{who} removes {users}"),
-        Kind::MemberLeft => format!("{who} leaves"),
-        Kind::RoleChanged => format!("{who} makes {users} {}", b.role.map_or_else(String::new, |r| format!("{r:?}").to_lowercase())),
-        Kind::Lost => format!("messages may be lost here for ever, between {} and #{}", target(), event.id),
-        Kind::Unknown => format!("{who} sends what this version does not know"),
+        Kind::Custom => format!("{who} sent {} bytes of custom data", b.data.as_ref().map_or(0, |d| d.len())),
+        Kind::Edit => format!("{who} edited {}: {text}", target()),
+        Kind::Recall => format!("{who} recalled {}", target()),
+        Kind::Reaction if b.remove => format!("{who} removed {} from {}", b.emoji.as_deref().unwrap_or_default(), target()),
+        Kind::Reaction => format!("{who} reacted to {} with {}", target(), b.emoji.as_deref().unwrap_or_default()),
+        Kind::DmStarted => format!("{who} started the conversation"),
+        Kind::Blocked => format!("{who} blocked {users}"),
+        Kind::Unblocked => format!("{who} unblocked {users}"),
+        Kind::GroupCreated => format!("{who} created the group {name:?} with {users}"),
+        Kind::GroupRenamed => format!("{who} renamed the group to {name:?}"),
+        Kind::MemberAdded => format!("{who} added {users}"),
+        Kind::MemberRemoved => format!("{who} removed {users}"),
+        Kind::MemberLeft => format!("{who} left"),
+        Kind::RoleChanged => format!("{who} made {users} {}", b.role.map_or_else(String::new, |r| format!("{r:?}").to_lowercase())),
+        Kind::Lost => format!("messages between {} and #{} may be lost", target(), event.id),
+        Kind::Unknown => format!("{who} sent a message that this version cannot show"),
     }
 }
 
 /// How this user stands in a group now.
 pub fn standing(thread: &Thread, place: &str, role: Option<Role>) -> Option<String> {
     matches!(thread, Thread::Group { .. }).then(|| match role {
-        None => format!("you are not in {place} any more"),
+        None => format!("you are no longer in {place}"),
         Some(Role::Member) => format!("you are a member of {place}"),
         Some(Role::Admin) => format!("you are an admin of {place}"),
         Some(Role::Owner) => format!("you are an owner of {place}"),
@@ -253,10 +254,10 @@ mod tests {
         };
         assert_eq!(words(&event, "alice", ""), "alice: hello");
         event.kind = Kind::Edit;
-        assert_eq!(words(&event, "alice", ""), "alice changes #9 to: hello");
+        assert_eq!(words(&event, "alice", ""), "alice edited #9: hello");
         event.kind = Kind::MemberAdded;
-        assert_eq!(words(&event, "alice", "bob, carol"), "alice adds bob, carol");
+        assert_eq!(words(&event, "alice", "bob, carol"), "alice added bob, carol");
         let event = Event::lost(event.thread, MsgId(7), MsgId(9), 1);
-        assert_eq!(words(&event, "lost", ""), "messages may be lost here for ever, between #7 and #9");
+        assert_eq!(words(&event, "lost", ""), "messages between #7 and #9 may be lost");
     }
 }

@@ -1,4 +1,4 @@
-//! `natterjack backup` and `natterjack restore`: which system is meant, and what is said of it.
+//! `natterjack backup` and `natterjack restore`: finds the system that is meant and prints the result.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,29 +18,30 @@ use crate::{roles, settings::Settings, up};
 
 #[derive(Args)]
 pub struct BackupArgs {
-    /// Where to, a folder that is empty or not there yet.
+    /// Destination: a folder that is empty or does not exist yet.
     folder: PathBuf,
-    /// Of the `natterjack up` with this folder of data [up.data]. Without it: of the one that runs in up.data, else of the roles that
-    /// nats.urls and persister.archive (or [cql]) name.
+    /// Back up the `natterjack up` with this data folder [up.data]. Default: the one that runs in up.data, else the
+    /// roles that nats.urls and persister.archive (or [cql]) name.
     #[arg(long, value_name = "FOLDER", conflicts_with = "roles")]
     pub data: Option<String>,
-    /// Of the roles that the configuration names, also if an `up` runs here.
+    /// Back up the roles that the configuration names, also if an `up` runs here.
     #[arg(long)]
     roles: bool,
-    /// With the archive on CQL servers: a program that is run as `COMMAND FOLDER KEYSPACE` and copies a snapshot of every server there.
+    /// With the archive on CQL servers: a program that is run as `COMMAND FOLDER KEYSPACE` and copies a snapshot of
+    /// every server into that folder.
     #[arg(long, value_name = "COMMAND")]
     snapshot: Option<PathBuf>,
 }
 
 #[derive(Args)]
 pub struct RestoreArgs {
-    /// What `natterjack backup` has made.
+    /// A folder that `natterjack backup` has written.
     folder: PathBuf,
-    /// Into the folder of data of a `natterjack up` [up.data]. Without it: into that, if the backup is of an `up`, else into what nats.urls
-    /// and persister.archive (or [cql]) name.
+    /// Restore into the data folder of a `natterjack up` [up.data]. Default: up.data if the backup is of an `up`, else
+    /// what nats.urls and persister.archive (or [cql]) name.
     #[arg(long, value_name = "FOLDER", conflicts_with = "roles")]
     pub data: Option<String>,
-    /// Into what nats.urls and persister.archive (or [cql]) name.
+    /// Restore into what nats.urls and persister.archive (or [cql]) name.
     #[arg(long)]
     roles: bool,
 }
@@ -65,8 +66,8 @@ pub async fn take(args: BackupArgs, mut settings: Settings) -> anyhow::Result<()
         }
         _ => Source::Sqlite { path: settings.archive.clone(), origin: Origin::Sqlite },
     };
-    // The user of the persister reads the log and keeps the keys; there is none for backups alone.
-    let nats = Nats::connect(&roles::nats(&settings, Role::Persister), "backup").await.context("a backup is taken of a running system")?;
+    // The persister's user reads the log and the keys; there is no user for backups alone.
+    let nats = Nats::connect(&roles::nats(&settings, Role::Persister), "backup").await.context("a backup needs the running system")?;
     let manifest = backup::take(&nats, &source, &args.folder, env!("CARGO_PKG_VERSION")).await?;
     println!("backup in {}: {}", args.folder.display(), shown(&manifest));
     Ok(())
@@ -92,9 +93,9 @@ pub async fn restore(args: RestoreArgs, settings: Settings) -> anyhow::Result<()
     Ok(())
 }
 
-/// With a nats-server of its own, as `up` would start it, for as long as it takes.
+/// With a nats-server as `up` starts it, until the restore is done.
 async fn into_data(folder: &Path, mut settings: Settings) -> anyhow::Result<backup::Restored> {
-    let data = up::Folder::open(&settings.up.data)?;
+    let data = up::DataFolder::open(&settings.up.data)?;
     let binary = up::nats_server::find(settings.up.nats_server.as_deref()).await?;
     let ports = up::nats_port_alone()?;
     settings.nats.urls = vec![format!("nats://127.0.0.1:{}", ports.nats)];

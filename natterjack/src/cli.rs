@@ -19,42 +19,43 @@ pub struct Cli {
     /// Any key of the configuration, for instance `--set nats.replicas=3`.
     #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
-    /// End when standard input closes: for children, so that they do not outlive whoever started them.
+    /// Exit when standard input closes: a child process given this does not outlive its parent.
     #[arg(long, global = true)]
     pub die_with_parent: bool,
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CliCommand,
 }
 
 #[derive(Subcommand)]
-pub enum Command {
-    /// Everything on this machine: nats-server, channel, persister and two edges. Data in one folder.
+pub enum CliCommand {
+    /// Run everything on this machine: nats-server, channel, persister and two edges. Data in one folder.
     Up(UpArgs),
-    /// Create or verify streams, buckets and the schema of the archive. Once per installation, before the other processes.
+    /// Create or verify streams, buckets and the schema of the archive. Once per installation, before the other
+    /// processes.
     Provision(ProvisionArgs),
-    /// The WebSocket and HTTP front.
+    /// Run an edge: WebSocket and HTTP for clients.
     Edge(EdgeArgs),
-    /// Reads the log in order and publishes events on live subjects.
+    /// Run a channel: reads the log in order and publishes events on live subjects.
     Channel,
-    /// Archives the log; answers history and directory.
+    /// Run a persister: archives the log; answers history and directory.
     Persister(PersisterArgs),
     /// Chat from a terminal or a script.
     Chat(ChatArgs),
-    /// Load on a running system, or on one of its own; says what was seen.
+    /// Measure a running system, or one started for the measurement.
     Bench(BenchArgs),
-    /// Copies a running system into a folder: the archive, what the log has above it, and what is needed to go on from there.
+    /// Copy a running system into a folder: the archive, the entries of the log that are not in it yet, and the keys.
     Backup(backup::BackupArgs),
-    /// Makes a system of a backup, where there is none. The log goes on in a new generation.
+    /// Restore a backup into an empty system. The log continues in a new generation.
     Restore(backup::RestoreArgs),
-    /// Looks for what would keep Natterjack from running here.
+    /// Check what Natterjack needs to run here, and how a running system is.
     Doctor(DoctorArgs),
-    /// Prints the annotated default configuration.
+    /// Print the annotated default configuration.
     Config(ConfigArgs),
 }
 
 #[derive(Args)]
 pub struct UpArgs {
-    /// One folder for all data [up.data].
+    /// Folder for all data [up.data].
     #[arg(long, value_name = "FOLDER")]
     data: Option<String>,
     /// Port of the first edge, the second takes the next [up.port].
@@ -69,7 +70,7 @@ pub struct UpArgs {
     /// When the log goes to disk: `interval` (every 100 ms) or `always` (before each acknowledgement) [up.sync].
     #[arg(long)]
     sync: Option<String>,
-    /// Kept up to date with URLs and process ids, in JSON [up.state_file].
+    /// File that is kept up to date with URLs and process ids, in JSON [up.state_file].
     #[arg(long, value_name = "FILE")]
     state_file: Option<String>,
 }
@@ -82,7 +83,7 @@ pub struct EdgeArgs {
     /// [edge.listen]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Where clients reach it [edge.url].
+    /// Address that clients are told to connect to [edge.url].
     #[arg(long)]
     url: Option<String>,
 }
@@ -96,26 +97,26 @@ pub struct PersisterArgs {
 
 #[derive(Args)]
 pub struct ProvisionArgs {
-    /// The log goes on with this many partitions, also while everything runs: a new generation of streams is made, the old one is closed,
-    /// all roles move over, sessions resume.
+    /// Change the number of partitions of the log, also while everything runs: a new generation of streams is created,
+    /// the old one is closed, all roles move to the new one, sessions resume.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub partitions: Option<u32>,
-    /// The log goes on in a new generation whose ids are above all that were ever given, also while everything runs: after a loss of power
-    /// or of a disk, or when the log's folder was put back from an older copy.
+    /// Continue the log in a new generation whose ids are above all earlier ones, also while everything runs: after a
+    /// loss of power or of a disk, or when the log's folder was restored from an older copy.
     #[arg(long, conflicts_with = "partitions")]
     pub new_generation: bool,
-    /// Only prints what each role's user may do on NATS, for the configuration of nats-server.
+    /// Only print what each role's user may do on NATS, for the configuration of nats-server.
     #[arg(long, conflicts_with_all = ["partitions", "new_generation", "forget_reader"])]
     pub print_permissions: bool,
-    /// A role that reads the log was stopped for good: a new generation no longer waits until it has read the one before.
+    /// Stop waiting for a role that reads the log and was stopped for good: a new generation begins without it.
     #[arg(long, value_name = "ROLE")]
     pub forget_reader: Option<String>,
 }
 
 #[derive(Args)]
 pub struct DoctorArgs {
-    /// Tries the configuration of this role, with its permissions: edge, channel, persister or provision. If it is not said, the one
-    /// that `nats.user` is called as, or else only what `doctor` itself needs.
+    /// Check the configuration and the permissions of this role: edge, channel, persister or provision. Default: the
+    /// role whose name is `nats.user`, or else only what `doctor` itself needs.
     #[arg(long, value_parser = role)]
     pub role: Option<Role>,
 }
@@ -126,13 +127,13 @@ fn role(name: &str) -> Result<Role, String> {
 
 #[derive(Args)]
 pub struct ConfigArgs {
-    /// As the page docs/configuration.md.
+    /// As Markdown, the page docs/configuration.md.
     #[arg(long)]
     pub markdown: bool,
 }
 
-impl Command {
-    /// A person looks at the terminal: only what needs them may be logged into it, unless they ask for more.
+impl CliCommand {
+    /// For people at a terminal: by default only warnings and errors are logged.
     pub fn is_for_people(&self) -> bool {
         matches!(self, Self::Chat(_) | Self::Bench(_) | Self::Doctor(_) | Self::Backup(_) | Self::Restore(_))
     }
@@ -147,7 +148,7 @@ impl Cli {
     /// The flags as dotted keys and values; `--set` comes last, so it wins.
     pub fn keys(&self) -> Vec<(String, String)> {
         let of_command: Vec<(&str, Option<String>)> = match &self.command {
-            Command::Up(a) => vec![
+            CliCommand::Up(a) => vec![
                 ("up.data", a.data.clone()),
                 ("up.port", a.port.map(|p| p.to_string())),
                 ("up.nats_port", a.nats_port.map(|p| p.to_string())),
@@ -155,11 +156,16 @@ impl Cli {
                 ("up.sync", a.sync.clone()),
                 ("up.state_file", a.state_file.clone()),
             ],
-            Command::Edge(a) => vec![("edge.id", a.id.clone()), ("edge.listen", a.listen.clone()), ("edge.url", a.url.clone())],
-            Command::Persister(a) => vec![("persister.archive", a.archive.clone())],
-            Command::Backup(a) => vec![("up.data", a.data.clone())],
-            Command::Restore(a) => vec![("up.data", a.data.clone())],
-            Command::Provision(_) | Command::Channel | Command::Chat(_) | Command::Bench(_) | Command::Doctor(_) | Command::Config(_) => {
+            CliCommand::Edge(a) => vec![("edge.id", a.id.clone()), ("edge.listen", a.listen.clone()), ("edge.url", a.url.clone())],
+            CliCommand::Persister(a) => vec![("persister.archive", a.archive.clone())],
+            CliCommand::Backup(a) => vec![("up.data", a.data.clone())],
+            CliCommand::Restore(a) => vec![("up.data", a.data.clone())],
+            CliCommand::Provision(_)
+            | CliCommand::Channel
+            | CliCommand::Chat(_)
+            | CliCommand::Bench(_)
+            | CliCommand::Doctor(_)
+            | CliCommand::Config(_) => {
                 vec![]
             }
         };
@@ -170,7 +176,7 @@ impl Cli {
 fn key_value(s: &str) -> Result<(String, String), String> {
     match s.split_once('=') {
         Some((key, value)) if key.contains('.') => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("as SECTION.KEY=VALUE".into()),
+        _ => Err("must be SECTION.KEY=VALUE".into()),
     }
 }
 

@@ -1,4 +1,5 @@
-//! `natterjack doctor`: looks for what would keep Natterjack from running here, and says what to do about it.
+//! `natterjack doctor`: checks what Natterjack needs to run here and how a running system is; each failure says what to
+//! do.
 
 mod address;
 mod losses;
@@ -20,7 +21,7 @@ use crate::{
     up::{is_free, nats_server},
 };
 
-/// True: nothing was found that must be mended.
+/// True if nothing failed.
 #[expect(clippy::print_stdout, reason = "a report for people")]
 pub async fn run(settings: &Settings, role: Option<Role>) -> bool {
     let mut all_well = true;
@@ -45,7 +46,7 @@ pub async fn run(settings: &Settings, role: Option<Role>) -> bool {
     say("memory", resources::memory(&has));
     say("threads", resources::threads(&has));
     say("disk", disk(&settings.up.data));
-    // In use is no fault: it may well be ours.
+    // In use is no failure: the port may be ours.
     let port = settings.up.port.unwrap_or(8080);
     for p in [port, port.saturating_add(1)] {
         let state = if is_free(settings.up.host, p) { "free" } else { "in use; `up` takes a free one unless --port asks for it" };
@@ -65,7 +66,7 @@ pub async fn run(settings: &Settings, role: Option<Role>) -> bool {
             Ok(Some((there, ours))) if there > ours => {
                 Err(format!("keyspace {keyspace} has schema {there}, this build knows {ours}: use the newer build"))
             }
-            Ok(_) => Err(format!("keyspace {keyspace} is not made, or is of an older build; run `natterjack provision`")),
+            Ok(_) => Err(format!("keyspace {keyspace} does not exist or is of an older build; run `natterjack provision`")),
             Err(e) => Err(format!("{e}; check cql.contact_points, and cql.user and cql.password")),
         };
         say("archive", found);
@@ -89,7 +90,7 @@ pub async fn run(settings: &Settings, role: Option<Role>) -> bool {
     all_well
 }
 
-/// The connection of that role; if it was not said, of the one that the user is called as.
+/// The connection of that role, by default of the role whose name is the user's.
 fn as_role(settings: &Settings, role: Option<Role>) -> NatsConfig {
     let named = || Role::ALL.into_iter().find(|r| settings.nats.user.as_deref() == Some(r.name()));
     NatsConfig { connect_deadline_ms: 2_000, ..roles::nats(settings, role.or_else(named).unwrap_or(Role::Doctor)) }
@@ -108,11 +109,11 @@ async fn log(cfg: &NatsConfig) -> Vec<(&'static str, Result<String, String>)> {
             let room = room.and_then(|room| room.map_or_else(|| Ok("no limit of bytes".into()), |r| r.check()));
             let mut found = vec![carries, ("log", generations(layout)), ("room", room), ("clocks", clocks(&nats, layout).await)];
             found.push(("log's end", losses::ends(&nats, layout).await));
-            let unknown = || "no persister answers, so what was lost is not known".to_owned();
+            let unknown = || "unknown: no persister answers".to_owned();
             found.push(("losses", Ok(losses::losses(&nats).await.unwrap_or_else(unknown))));
             found.extend(moving::check(&nats, layout).await);
             found.push(("backup", Ok(moving::backup(&nats, layout, wall_ms()).await)));
-            // The other roles have no business with the edges' leases.
+            // Other roles may not read the edges' leases.
             if matches!(cfg.role, Some(Role::Edge | Role::Doctor)) {
                 let met = proxies::met(&Buckets::new(&nats, layout)).await.map_err(|e| e.to_string());
                 found.push(("proxies met", met.and_then(|met| proxies::said(&met))));
@@ -126,9 +127,7 @@ fn generations(layout: Layout) -> Result<String, String> {
     let Layout { generation, partitions, former, next, .. } = layout;
     let now = format!("generation {generation}, {partitions} partitions");
     match (next, former) {
-        (Some(next), _) => {
-            Err(format!("{now}; a switch to {} partitions was begun and not finished: run `natterjack provision`", next.partitions))
-        }
+        (Some(next), _) => Err(format!("{now}; a switch to {} partitions is not finished: run `natterjack provision`", next.partitions)),
         (None, Some(f)) => Ok(format!("{now} (before: generation {}, {} partitions)", f.generation, f.partitions)),
         (None, None) => Ok(now),
     }
@@ -139,10 +138,10 @@ fn disk(data: &Path) -> Result<String, String> {
     let there = data.ancestors().find(|p| p.exists()).filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let free = free_bytes(there).map_err(|e| e.to_string())? >> 20;
     let text = format!("{free} MB free for {}", data.display());
-    if free < 1024 { Err(format!("{text}; the log and the archive want at least 1 GB")) } else { Ok(text) }
+    if free < 1024 { Err(format!("{text}; the log and the archive need at least 1 GB")) } else { Ok(text) }
 }
 
-/// This machine's clock and those of the leaders of the log, beside the one that all roles judge by.
+/// This machine's clock and those of the leaders of the log, compared with the server's time that all roles use.
 async fn clocks(nats: &Nats, layout: Layout) -> Result<String, String> {
     let (server, asked) = (time::ask(nats).await.map_err(|e| e.to_string())?, Instant::now());
     let ahead = |ms: u64| ms.cast_signed() - server.cast_signed() - i64::try_from(asked.elapsed().as_millis()).unwrap_or(i64::MAX);
@@ -158,5 +157,8 @@ async fn clocks(nats: &Nats, layout: Layout) -> Result<String, String> {
         let most = all.iter().map(|(_, ms)| ms.unsigned_abs()).max().unwrap_or(0);
         return Ok(format!("this machine and every nats-server that leads the log are within {most} ms of each other"));
     }
-    Err(format!("{}; messages may be refused as of the future: run a time service (chrony, ntpd) on every machine", wrong.join("; ")))
+    Err(format!(
+        "{}; messages may be refused because their timestamp is ahead: run a time service (chrony, ntpd) on every machine",
+        wrong.join("; ")
+    ))
 }

@@ -11,11 +11,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use cli::{Cli, Command};
+use cli::{Cli, CliCommand};
 use natterjack_nats::Nats;
 use natterjack_persister::store::Cql;
 use natterjack_runtime::{Resources, config, telemetry, telemetry::Metrics};
-use roles::Role;
+use roles::ServerRole;
 use settings::Settings;
 
 fn main() -> ExitCode {
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: Cli) -> anyhow::Result<()> {
-    if let Command::Config(args) = &cli.command {
+    if let CliCommand::Config(args) = &cli.command {
         print_config(args.markdown);
         return Ok(());
     }
@@ -39,13 +39,13 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         settings.log.filter = "warn".into();
     }
     if cli.command.draws_on_stderr() {
-        // Nothing may write between what is drawn; `2>FILE` gets the log.
+        // A log line would destroy the screen; `2>FILE` gets the log.
         settings.log.filter = "off".into();
     }
     let metrics = telemetry::init(&settings.log)?;
     // Before anything is opened or started: children take over what is raised here.
     if let Some((from, to)) = Resources::raise() {
-        tracing::info!("{to} files may be open, raised from {from}");
+        tracing::info!("raised the limit of open files from {from} to {to}");
     }
     let (workers, blocking) = Resources::now().for_runtime(threads(&cli.command, &settings));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -68,27 +68,27 @@ fn start(cli: Cli) -> anyhow::Result<()> {
 async fn run(cli: Cli, settings: Settings, metrics: Metrics) -> anyhow::Result<()> {
     let with_parent = cli.die_with_parent;
     match cli.command {
-        Command::Up(_) => up::run(settings, up::Forward { config: cli.config, set: cli.set }, with_parent, metrics).await,
-        Command::Edge(_) => roles::serve(Role::Edge, settings, with_parent, metrics).await,
-        Command::Channel => roles::serve(Role::Channel, settings, with_parent, metrics).await,
-        Command::Persister(_) => roles::serve(Role::Persister, settings, with_parent, metrics).await,
-        Command::Provision(args) if args.print_permissions => {
+        CliCommand::Up(_) => up::run(settings, up::Forward { config: cli.config, set: cli.set }, with_parent, metrics).await,
+        CliCommand::Edge(_) => roles::serve(ServerRole::Edge, settings, with_parent, metrics).await,
+        CliCommand::Channel => roles::serve(ServerRole::Channel, settings, with_parent, metrics).await,
+        CliCommand::Persister(_) => roles::serve(ServerRole::Persister, settings, with_parent, metrics).await,
+        CliCommand::Provision(args) if args.print_permissions => {
             print_permissions(&settings);
             Ok(())
         }
-        Command::Provision(args) => provision(&settings, &args).await,
-        Command::Chat(args) => Box::pin(natterjack_chat::run(args)).await,
-        Command::Bench(args) => Box::pin(natterjack_bench::run(args)).await,
-        Command::Backup(args) => Box::pin(backup::take(args, settings)).await,
-        Command::Restore(args) => Box::pin(backup::restore(args, settings)).await,
-        Command::Doctor(args) => {
+        CliCommand::Provision(args) => provision(&settings, &args).await,
+        CliCommand::Chat(args) => Box::pin(natterjack_chat::run(args)).await,
+        CliCommand::Bench(args) => Box::pin(natterjack_bench::run(args)).await,
+        CliCommand::Backup(args) => Box::pin(backup::take(args, settings)).await,
+        CliCommand::Restore(args) => Box::pin(backup::restore(args, settings)).await,
+        CliCommand::Doctor(args) => {
             if !doctor::run(&settings, args.role).await {
-                bail!("something has to be mended before natterjack can run here");
+                bail!("natterjack cannot run here until what failed above is fixed");
             }
             Ok(())
         }
         // Needs neither settings nor a runtime, and has been printed.
-        Command::Config(_) => Ok(()),
+        CliCommand::Config(_) => Ok(()),
     }
 }
 
@@ -112,17 +112,17 @@ async fn provision(settings: &Settings, args: &cli::ProvisionArgs) -> anyhow::Re
     tracing::info!(generation = layout.generation, partitions = layout.partitions, kv_shards = layout.kv_shards, "provisioned");
     if let Some(cql) = &settings.cql {
         Cql::connect(cql).await.context("the archive")?;
-        tracing::info!(keyspace = cql.keyspace, "the archive's schema is of this build");
+        tracing::info!(keyspace = cql.keyspace, "the schema of the archive is up to date");
     }
     Ok(())
 }
 
 /// An edge uses every core; the rest waits for disk and network most of the time.
-fn threads(command: &Command, settings: &Settings) -> usize {
+fn threads(command: &CliCommand, settings: &Settings) -> usize {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     settings.process.threads.unwrap_or(match command {
-        Command::Edge(_) => cores,
-        Command::Bench(args) if args.one_thread() => 1,
+        CliCommand::Edge(_) => cores,
+        CliCommand::Bench(args) if args.one_thread() => 1,
         _ => cores.min(4),
     })
 }

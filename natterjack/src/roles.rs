@@ -10,22 +10,22 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::settings::Settings;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum ServerRole {
     Edge,
     Channel,
     Persister,
 }
 
-/// What is not well before it has reported in: until then a process would be ready by its other parts.
-pub fn parts(role: Role) -> &'static [&'static str] {
+/// The parts of its health that a process waits for: without this list it would be ready before they have reported.
+pub fn parts(role: ServerRole) -> &'static [&'static str] {
     match role {
-        Role::Edge => &["edge"],
-        Role::Channel => &["channel"],
-        Role::Persister => &["archive", "history", "directory"],
+        ServerRole::Edge => &["edge"],
+        ServerRole::Channel => &["channel"],
+        ServerRole::Persister => &["archive", "history", "directory"],
     }
 }
 
-impl std::fmt::Display for Role {
+impl std::fmt::Display for ServerRole {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Edge => "edge",
@@ -36,7 +36,7 @@ impl std::fmt::Display for Role {
 }
 
 /// A role as a process of its own.
-pub async fn serve(role: Role, settings: Settings, die_with_parent: bool, metrics: Metrics) -> anyhow::Result<()> {
+pub async fn serve(role: ServerRole, settings: Settings, die_with_parent: bool, metrics: Metrics) -> anyhow::Result<()> {
     // The role drains by its own bound; ours is for one that does not come to its end.
     let drain = settings.process.drain + Duration::from_secs(2);
     let life = Lifecycle::install(lifecycle::Options { drain, die_with_parent })?;
@@ -51,36 +51,37 @@ pub async fn serve(role: Role, settings: Settings, die_with_parent: bool, metric
         }
     };
     life.run(Box::pin(work)).await??;
-    tracing::info!("{role} stopped cleanly: what it had begun is finished, what it had open is closed");
+    tracing::info!("{role} stopped cleanly: requests are finished, files are closed");
     Ok(())
 }
 
 /// Once, and then nothing.
-async fn say_ready<T>(role: Role, health: &Health) -> T {
+async fn say_ready<T>(role: ServerRole, health: &Health) -> T {
     health.ready().await;
     tracing::info!("{role} is ready");
     std::future::pending().await
 }
 
-async fn run(role: Role, settings: &Settings, health: Health, stop: CancellationToken) -> anyhow::Result<()> {
+async fn run(role: ServerRole, settings: &Settings, health: Health, stop: CancellationToken) -> anyhow::Result<()> {
     match role {
-        Role::Edge => Box::pin(natterjack_edge::run(edge(settings), health, stop)).await.context("edge"),
-        Role::Channel => Box::pin(natterjack_channel::run(channel(settings), health, stop)).await.context("channel"),
-        Role::Persister => Box::pin(natterjack_persister::run(persister(settings), health, stop)).await.context("persister"),
+        ServerRole::Edge => Box::pin(natterjack_edge::run(edge(settings), health, stop)).await.context("edge"),
+        ServerRole::Channel => Box::pin(natterjack_channel::run(channel(settings), health, stop)).await.context("channel"),
+        ServerRole::Persister => Box::pin(natterjack_persister::run(persister(settings), health, stop)).await.context("persister"),
     }
 }
 
-/// Both in this process, as `up` has them, until `stop`. One that fails at the first start ends the whole; later it is started again, so
-/// that a moment of trouble (a full disk, say) does not take down what still works.
+/// Both roles in this process, as `up` runs them, until `stop`. A failure at the first start ends the process; a later
+/// one restarts the role, so that a passing fault (a full disk, for instance) does not take the other role down.
 pub async fn channel_and_persister(settings: &Settings, health: &Health, stop: CancellationToken) -> anyhow::Result<()> {
-    tokio::try_join!(keep(Role::Channel, settings, health, stop.clone()), keep(Role::Persister, settings, health, stop.clone())).map(|_| ())
+    tokio::try_join!(keep(ServerRole::Channel, settings, health, stop.clone()), keep(ServerRole::Persister, settings, health, stop.clone()))
+        .map(|_| ())
 }
 
 /// A role that fails this soon after the very first start was never going to run.
 const STARTING: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_secs(1);
 
-async fn keep(role: Role, settings: &Settings, health: &Health, stop: CancellationToken) -> anyhow::Result<()> {
+async fn keep(role: ServerRole, settings: &Settings, health: &Health, stop: CancellationToken) -> anyhow::Result<()> {
     let began = Instant::now();
     loop {
         // A task of its own: supervision of the children must not wait for a fold or a batch.
@@ -88,9 +89,9 @@ async fn keep(role: Role, settings: &Settings, health: &Health, stop: Cancellati
         let task = AbortOnDropHandle::new(tokio::spawn(async move { run(role, &s, health, role_stop).await }));
         match task.await.unwrap_or_else(|panic| Err(panic.into())) {
             Ok(()) if stop.is_cancelled() => return Ok(()),
-            Ok(()) => tracing::error!(?role, "ended without being asked to; starting it again"),
+            Ok(()) => tracing::error!(%role, "the role ended without a stop; starting it again"),
             Err(e) if stop.is_cancelled() || began.elapsed() < STARTING => return Err(e),
-            Err(e) => tracing::error!(?role, error = format!("{e:#}"), "failed; starting it again"),
+            Err(e) => tracing::error!(%role, error = format!("{e:#}"), "the role failed; starting it again"),
         }
         tokio::select! {
             () = tokio::time::sleep(AGAIN) => {}
@@ -99,12 +100,12 @@ async fn keep(role: Role, settings: &Settings, health: &Health, stop: Cancellati
     }
 }
 
-/// Made up at each start if it was not given: two processes must never take each other for themselves.
+/// Unique per start unless configured: a lease must never take two processes for the same holder.
 fn instance(settings: &Settings, role: &str) -> String {
     settings.process.instance.clone().unwrap_or_else(|| format!("{role}-{}", uuid::Uuid::now_v7().simple()))
 }
 
-/// As this role is on NATS.
+/// The connection of this role, with its permissions.
 pub fn nats(s: &Settings, role: natterjack_nats::Role) -> NatsConfig {
     NatsConfig { role: Some(role), ..s.nats.clone() }
 }

@@ -1,4 +1,6 @@
-//! Every key of `default.toml`, read and checked. The only place that knows both the names of keys and the types behind them.
+//! Reads and checks every key of `default.toml`. The only place that knows both the names of keys and their types.
+
+mod urls;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -15,7 +17,7 @@ use natterjack_persister::{
         cql::{Consistency, CqlConfig},
     },
 };
-use natterjack_protocol::{Times, Token, client::address::Reach, internal::claims::ISSUER};
+use natterjack_protocol::{Times, Token, internal::claims::ISSUER};
 use natterjack_runtime::{
     config::{Errors, Layers, Loader},
     networks::Network,
@@ -25,30 +27,30 @@ use natterjack_runtime::{
 /// Annotated; printed by `natterjack config`.
 pub const DEFAULT: &str = include_str!("../default.toml");
 
-/// As in the file; a test holds them together.
+/// The same as in the file; a test compares the two.
 pub const DEFAULT_FILTER: &str = "info,async_nats=warn,scylla=error";
 
-/// Read without being asked for, if it is there.
+/// Read by default, if it exists.
 const FILE: &str = "natterjack.toml";
 
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub process: Process,
+    pub process: ProcessSettings,
     pub log: telemetry::Config,
     pub admin: Option<SocketAddr>,
     pub nats: NatsConfig,
     pub times: Times,
-    pub edge: Edge,
+    pub edge: EdgeSettings,
     pub limits: Limits,
-    /// The archive of the persister, if it is not on servers.
+    /// The archive of the persister, unless it is on CQL servers.
     pub archive: PathBuf,
     pub cql: Option<CqlConfig>,
     pub external: Option<External>,
-    pub up: Up,
+    pub up: UpSettings,
 }
 
 #[derive(Debug, Clone)]
-pub struct Process {
+pub struct ProcessSettings {
     pub instance: Option<String>,
     /// None: chosen by the number of cores.
     pub threads: Option<usize>,
@@ -56,7 +58,7 @@ pub struct Process {
 }
 
 #[derive(Debug, Clone)]
-pub struct Edge {
+pub struct EdgeSettings {
     pub id: Token,
     pub listen: SocketAddr,
     pub url: Option<String>,
@@ -67,10 +69,10 @@ pub struct Edge {
 }
 
 #[derive(Debug, Clone)]
-pub struct Up {
+pub struct UpSettings {
     pub data: PathBuf,
-    pub host: std::net::IpAddr,
-    /// None: nobody asked for one.
+    pub host: IpAddr,
+    /// None: any free one.
     pub port: Option<u16>,
     pub nats_port: Option<u16>,
     pub sync: Sync,
@@ -96,7 +98,7 @@ impl Settings {
     fn read(layers: Layers) -> Result<Self, Errors> {
         let mut l = Loader::new(DEFAULT, layers);
         let settings = Self {
-            process: Process {
+            process: ProcessSettings {
                 instance: text(&mut l, "process.instance"),
                 threads: l
                     .checked("process.threads", |n: usize| if n <= 256 { Ok((n > 0).then_some(n)) } else { Err("at most 256".into()) }),
@@ -111,7 +113,7 @@ impl Settings {
             archive: l.checked("persister.archive", |s: String| path(s)?.ok_or_else(|| "a file must be named".into())),
             cql: cql(&mut l),
             external: external(&mut l),
-            up: Up {
+            up: UpSettings {
                 data: l.checked("up.data", |s: String| path(s)?.ok_or_else(|| "a folder must be named".into())),
                 host: l.checked("up.host", |s: String| s.parse().map_err(|_| format!("{s:?} is not an IP address"))),
                 // The second edge takes the next port.
@@ -127,17 +129,17 @@ impl Settings {
             },
         };
         if settings.admin.is_some_and(|admin| admin.port() != 0 && admin == settings.edge.listen) {
-            l.refuse("admin.listen", "is edge.listen, where clients come: what is for operators needs an address of its own");
+            l.refuse("admin.listen", "is the same as edge.listen, which clients use: operators need an address of their own");
         }
         l.finish(settings)
     }
 }
 
-fn edge(l: &mut Loader) -> Edge {
-    let edge = Edge {
+fn edge(l: &mut Loader) -> EdgeSettings {
+    let edge = EdgeSettings {
         id: l.checked("edge.id", |s: String| Token::parse(&s).map_err(|e| e.to_string())),
         listen: l.checked("edge.listen", |s: String| address(&s)),
-        url: l.checked("edge.url", url),
+        url: l.checked("edge.url", urls::edge_url),
         max_connections: l.get("edge.max_connections"),
         max_group_members: l.get("edge.max_group_members"),
         tls: tls(l),
@@ -148,7 +150,7 @@ fn edge(l: &mut Loader) -> Edge {
     edge
 }
 
-/// Whether the files are good shows where they are read: not every process that has this configuration has them.
+/// The files are checked where they are read: not every process with this configuration has them.
 fn tls(l: &mut Loader) -> Option<natterjack_edge::tls::Files> {
     match (l.checked("edge.tls.certificate", path), l.checked("edge.tls.key", path)) {
         (Some(certificate), Some(key)) => Some(natterjack_edge::tls::Files { certificate, key }),
@@ -194,7 +196,10 @@ fn nats(l: &mut Loader) -> NatsConfig {
     }
     let ways = [cfg.user.is_some(), cfg.token.is_some(), cfg.nkey.is_some(), cfg.creds.is_some()];
     if ways.into_iter().filter(|set| *set).count() > 1 {
-        l.refuse("nats.user", "one of nats.user, nats.token, nats.nkey and nats.creds may be set: a connection logs in with one of them");
+        l.refuse(
+            "nats.user",
+            "only one of nats.user, nats.token, nats.nkey and nats.creds may be set: a connection logs in with one of them",
+        );
     }
     cfg
 }
@@ -220,11 +225,11 @@ fn cql(l: &mut Loader) -> Option<CqlConfig> {
 /// None: no issuer is named.
 fn external(l: &mut Loader) -> Option<External> {
     let issuer = l.checked("external.issuer", |s: String| {
-        // The names under which our own accounts stand beside it.
-        if [PASSWORD, ISSUER].contains(&s.as_str()) { Err(format!("{s:?} is taken by Natterjack itself")) } else { Ok(s) }
+        // Reserved: the issuers of our own accounts.
+        if [PASSWORD, ISSUER].contains(&s.as_str()) { Err(format!("{s:?} is reserved by Natterjack")) } else { Ok(s) }
     });
     let audience: String = l.get("external.audience");
-    let url = l.checked("external.jwks_url", keys_url);
+    let url = l.checked("external.jwks_url", urls::keys_url);
     let file = l.checked("external.jwks_file", path);
     let subject_claim =
         l.checked("external.subject_claim", |s: String| if s.is_empty() { Err("a claim must be named".to_owned()) } else { Ok(s) });
@@ -236,7 +241,7 @@ fn external(l: &mut Loader) -> Option<External> {
         return None;
     }
     if audience.is_empty() {
-        l.refuse("external.audience", "is missing: without it tokens for other applications would be taken");
+        l.refuse("external.audience", "is missing: without it tokens for other applications would be accepted");
     }
     let keys = match (url, file) {
         (Some(url), None) => KeySource::Url(url),
@@ -247,24 +252,6 @@ fn external(l: &mut Loader) -> Option<External> {
         }
     };
     Some(External { issuer, audience, keys, subject_claim, name_claim })
-}
-
-/// Who answers here says who may log in as whom.
-fn keys_url(s: String) -> Result<Option<String>, String> {
-    if s.is_empty() {
-        return Ok(None);
-    }
-    let url = reqwest::Url::parse(&s).map_err(|e| format!("is not a URL: {e}"))?;
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let here = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-    match url.scheme() {
-        "https" => Ok(Some(s)),
-        "http" if here => Ok(Some(s)),
-        _ => {
-            Err("must begin with https://, or with http:// on this machine: whoever could change the answer could log in as anybody"
-                .to_owned())
-        }
-    }
 }
 
 fn times(l: &mut Loader) -> Times {
@@ -337,181 +324,5 @@ fn address(s: &str) -> Result<SocketAddr, String> {
     s.parse().map_err(|_| format!("{s:?} is not an address such as 127.0.0.1:8080"))
 }
 
-fn url(s: String) -> Result<Option<String>, String> {
-    if s.is_empty() {
-        return Ok(None);
-    }
-    let url = reqwest::Url::parse(&s).map_err(|e| format!("{s:?} is not a URL such as wss://edge1.example.org: {e}"))?;
-    let host = url.host_str().unwrap_or_default();
-    let at = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    if !matches!(url.scheme(), "ws" | "wss") {
-        return Err(format!("{s:?} begins neither with ws:// nor with wss://"));
-    }
-    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() || s.contains('@') {
-        return Err(format!(
-            "must be scheme, host and port alone: {}://{at}; clients put paths of their own behind it (`/v1/ws`)",
-            url.scheme()
-        ));
-    }
-    match Reach::of_host(host) {
-        None | Some(Reach::Nowhere) => Err(format!(
-            "{host} is an address to listen on, none that anybody can go to; leave it empty, and clients are told the one they came by"
-        )),
-        Some(_) => Ok(Some(format!("{}://{at}", url.scheme()))),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use natterjack_runtime::config::sections;
-
-    use super::*;
-
-    fn with(flags: &[(&str, &str)]) -> Result<Settings, Errors> {
-        Settings::of(flags)
-    }
-
-    #[test]
-    fn the_default_file_is_a_good_configuration() {
-        let s = with(&[]).unwrap();
-        assert_eq!(s.times, Times::default());
-        assert_eq!(s.up.port, None);
-        assert_eq!(s.log.filter, DEFAULT_FILTER);
-    }
-
-    /// A key that nobody reads would be a promise that nothing keeps.
-    #[test]
-    fn every_key_of_the_default_file_is_read() {
-        for section in sections(DEFAULT) {
-            for e in section.entries {
-                let key = format!("{}.{}", section.name, e.key);
-                let read = include_str!("settings.rs").matches(&format!("\"{key}\"")).count();
-                assert!(read > 0, "{key} is in default.toml and nothing reads it");
-            }
-        }
-    }
-
-    #[test]
-    fn the_archive_is_a_file_until_servers_are_named() {
-        assert_eq!(with(&[]).unwrap().cql, None);
-        let cql = with(&[("cql.contact_points", "a:9042, b:9042"), ("cql.user", "n"), ("cql.consistency", "one")]).unwrap().cql.unwrap();
-        assert_eq!((cql.contact_points.len(), cql.user.as_deref(), cql.consistency), (2, Some("n"), Consistency::One));
-        assert!(with(&[("cql.keyspace", "a-b")]).is_err());
-    }
-
-    #[test]
-    fn one_login_to_nats_and_a_certificate_with_its_key() {
-        let nats = with(&[("nats.nkey", "seed"), ("nats.tls.ca", "ca.pem"), ("nats.tls.first", "true")]).unwrap().nats;
-        assert_eq!((nats.nkey, nats.tls.ca, nats.tls.first), (Some("seed".into()), Some("ca.pem".into()), true));
-        let text = with(&[("nats.user", "a"), ("nats.creds", "b"), ("nats.tls.certificate", "c")]).unwrap_err().to_string();
-        assert!(text.contains("nats.tls.key: is missing") && text.contains("nats.user: one of"), "{text}");
-    }
-
-    #[test]
-    fn a_certificate_and_its_key_come_together() {
-        assert_eq!(with(&[]).unwrap().edge.tls, None);
-        let (certificate, key) = (("edge.tls.certificate", "c.pem"), ("edge.tls.key", "k.pem"));
-        let files = with(&[certificate, key, ("edge.url", "wss://h")]).unwrap().edge.tls.unwrap();
-        assert_eq!((files.certificate, files.key), ("c.pem".into(), "k.pem".into()));
-        for (flags, missing) in [(vec![certificate], "edge.tls.key"), (vec![key], "edge.tls.certificate")] {
-            let text = with(&flags).unwrap_err().to_string();
-            assert!(text.contains(&format!("{missing}: is missing")), "{text}");
-        }
-        assert!(with(&[certificate, key, ("edge.url", "ws://h")]).unwrap_err().to_string().contains("wss://"));
-    }
-
-    #[test]
-    fn the_address_for_clients_is_one_that_clients_can_use() {
-        let url = |url: &str| with(&[("edge.url", url)]).map(|s| s.edge.url).map_err(|e| e.to_string());
-        for (given, taken) in [
-            ("", None),
-            ("wss://edge1.example.org", Some("wss://edge1.example.org")),
-            ("WSS://Edge1.Example.org:443/", Some("wss://edge1.example.org")),
-            ("ws://192.168.1.5:8080", Some("ws://192.168.1.5:8080")),
-            ("ws://[fd00::5]:8080/", Some("ws://[fd00::5]:8080")),
-            ("ws://127.0.0.1:8080", Some("ws://127.0.0.1:8080")),
-        ] {
-            assert_eq!(url(given).unwrap().as_deref(), taken, "{given}");
-        }
-        for (given, word) in [
-            ("wss://chat.example.org/app", "wss://chat.example.org;"),
-            ("wss://chat.example.org/v1/ws", "/v1/ws"),
-            ("wss://chat.example.org?x=1", "alone"),
-            ("wss://chat.example.org#x", "alone"),
-            ("wss://me@chat.example.org", "alone"),
-            ("https://chat.example.org", "ws://"),
-            ("chat.example.org", "not a URL"),
-            ("ws://0.0.0.0:8080", "listen"),
-            ("ws://[::]:8080", "listen"),
-            ("ws://0:8080", "listen"),
-            ("ws://", "not a URL"),
-        ] {
-            let why = url(given).unwrap_err();
-            assert!(why.contains("edge.url") && why.contains(word), "{given}: {why}");
-        }
-    }
-
-    #[test]
-    fn an_external_issuer_is_whole_or_not_there() {
-        assert_eq!(with(&[]).unwrap().external, None);
-        let (issuer, audience) = (("external.issuer", "https://login"), ("external.audience", "chat"));
-        let (url, file) = (("external.jwks_url", "https://login/keys"), ("external.jwks_file", "keys.json"));
-        let external = with(&[issuer, audience, url]).unwrap().external.unwrap();
-        assert_eq!((external.keys, external.subject_claim.as_str()), (KeySource::Url("https://login/keys".into()), "sub"));
-        assert!(matches!(with(&[issuer, audience, file]).unwrap().external.unwrap().keys, KeySource::File(_)));
-        for here in ["http://127.0.0.1:8080/keys", "http://localhost/keys", "http://[::1]/keys"] {
-            assert!(with(&[issuer, audience, ("external.jwks_url", here)]).unwrap().external.is_some(), "{here}");
-        }
-        for (flags, wrong) in [
-            (vec![issuer, url], "external.audience"),
-            (vec![issuer, audience], "external.jwks_url"),
-            (vec![issuer, audience, url, file], "external.jwks_url"),
-            (vec![audience, url], "external.issuer"),
-            (vec![("external.issuer", "password"), audience, url], "external.issuer"),
-            (vec![issuer, audience, ("external.jwks_url", "ftp://x")], "external.jwks_url"),
-            (vec![issuer, audience, ("external.jwks_url", "http://login/keys")], "https://"),
-            (vec![issuer, audience, ("external.jwks_url", "http://127.0.0.1@login/keys")], "https://"),
-            (vec![issuer, audience, ("external.jwks_url", "login/keys")], "external.jwks_url"),
-            (vec![issuer, audience, url, ("external.subject_claim", "")], "external.subject_claim"),
-        ] {
-            let text = with(&flags).unwrap_err().to_string();
-            assert!(text.contains(wrong), "{text}");
-        }
-    }
-
-    #[test]
-    fn operators_and_clients_have_different_addresses() {
-        assert_eq!(with(&[]).unwrap().admin, Some(([127, 0, 0, 1], 0).into()));
-        assert_eq!(with(&[("admin.listen", "")]).unwrap().admin, None);
-        let why = with(&[("admin.listen", "127.0.0.1:8080")]).unwrap_err().to_string();
-        assert!(why.contains("admin.listen") && why.contains("edge.listen"), "{why}");
-    }
-
-    #[test]
-    fn all_errors_at_once() {
-        let text = with(&[
-            ("edge.id", "a.b"),
-            ("edge.listen", "here"),
-            ("nats.replicas", "2"),
-            ("up.sync", "often"),
-            ("times.divisor", "0"),
-            ("edge.idle_seconds", "0"),
-            ("edge.stall_seconds", "-1"),
-            ("limits.exempt", "10.0.0.1/8"),
-        ])
-        .unwrap_err()
-        .to_string();
-        for key in [
-            "edge.id",
-            "edge.listen",
-            "nats.replicas",
-            "up.sync",
-            "times.divisor",
-            "edge.idle_seconds",
-            "edge.stall_seconds",
-            "limits.exempt",
-        ] {
-            assert!(text.contains(key), "{key} is missing in {text}");
-        }
-    }
-}
+mod tests;

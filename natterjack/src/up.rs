@@ -1,7 +1,7 @@
-//! `natterjack up`: everything on one machine. nats-server and two edges as supervised children, channel and persister in this process,
-//! so that an edge can be killed without the chat noticing much. Four processes, one folder of data.
+//! `natterjack up`: everything on one machine, as four processes with one data folder. nats-server and the two edges
+//! are supervised children; channel and persister run in this process, so that killing an edge does not stop them.
 //!
-//! Up in the order of who needs whom, down in the reverse order: edges, channel and persister, nats-server.
+//! Starts in the order of dependencies and stops in the reverse order: edges, channel and persister, nats-server.
 
 mod backoff;
 mod data;
@@ -21,17 +21,17 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    data::{Folder, archive_in, nats_url, runs_in},
+    data::{DataFolder, archive_in, nats_url, runs_in},
     ports::{is_free, nats_port_alone},
     state::StateFile,
     supervise::Unclean,
 };
 use crate::{
-    roles::{self, Role},
+    roles::{self, ServerRole},
     settings::Settings,
 };
 
-/// What children are told besides what this process decides: the layers of the configuration.
+/// The layers of the configuration that children get besides what this process decides.
 pub struct Forward {
     pub config: Option<PathBuf>,
     pub set: Vec<(String, String)>,
@@ -47,7 +47,7 @@ const REST_OF_DRAIN: Duration = Duration::from_secs(15);
 pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool, metrics: Metrics) -> anyhow::Result<()> {
     let drain = settings.process.drain + REST_OF_DRAIN;
     let life = Lifecycle::install(lifecycle::Options { drain, die_with_parent })?;
-    let data = data::Folder::open(&settings.up.data)?;
+    let data = data::DataFolder::open(&settings.up.data)?;
     let (mark, last_end) = mark::Mark::read(data.root())?;
     let server = nats_server::find(settings.up.nats_server.as_deref()).await?;
     let ports = ports::choose(&settings.up, settings.admin)?;
@@ -58,9 +58,9 @@ pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool
     settings.nats.default_max_bytes = Some(natterjack_nats::server::max_bytes_for(data.free_bytes()?, settings.nats.partitions));
     let state = Arc::new(state::StateFile::new(&settings, &ports));
 
-    // Three stops, so that the parts end one after the other.
+    // Three tokens, so that the parts stop one after the other.
     let (edges_stop, roles_stop, nats_stop) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-    let health = Health::expecting([Role::Channel, Role::Persister].into_iter().flat_map(roles::parts).copied());
+    let health = Health::expecting([ServerRole::Channel, ServerRole::Persister].into_iter().flat_map(roles::parts).copied());
     let unclean = supervise::Unclean::default();
 
     let server = nats_server::keep(server, &data, &ports, settings.up.sync, state.clone(), unclean.clone(), nats_stop.clone());
@@ -76,7 +76,7 @@ pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool
         Ok(())
     };
     let edges = async {
-        // Nobody sends before the log goes on where no id was ever given.
+        // No edge starts before the log continues above every id that can have been acknowledged.
         if let Some(()) = edges_stop.run_until_cancelled(after_the_last_end(&settings, last_end)).await.transpose()? {
             mark.set()?;
         }
@@ -94,7 +94,7 @@ pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool
         };
         let ended = ended.await;
         nats_stop.cancel();
-        // Not an error of this join: nats-server is to end in good order also then.
+        // Not an error of this join: nats-server is stopped in order then, too.
         Ok(ended)
     };
     let stop = async {
@@ -112,33 +112,36 @@ pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool
     let ended = life.run(Box::pin(work)).await;
     state.remove();
     ended??;
-    // nats-server has ended, too: what it had is with the kernel, and most likely on the disk.
+    // nats-server has ended, too: its data is with the kernel, and most likely on the disk.
     mark.clear();
     unclean.check()?;
-    tracing::info!("stopped cleanly: everything that was acknowledged is in the log, the archive and the log are closed");
+    tracing::info!("stopped cleanly: everything that was acknowledged is in the log; the log and the archive are closed");
     Ok(())
 }
 
 /// Connects to the server that was just started, and makes or verifies streams and buckets.
-async fn provision(settings: &Settings, data: &data::Folder) -> anyhow::Result<()> {
+async fn provision(settings: &Settings, data: &data::DataFolder) -> anyhow::Result<()> {
     let log = || format!("nats-server says why in {}", data.nats_log().display());
     let nats = Nats::connect(&settings.nats, "up").await.with_context(log)?;
     natterjack_nats::provision(&nats, &settings.nats, &settings.times).await.with_context(log)?;
     Ok(())
 }
 
-/// A log that is synced every 100 ms may have lost its last entries with the machine, and what they were nobody can know. So it goes on in
-/// a new generation, above all ids that can have been given. One that is synced before each acknowledgement has lost nothing.
+/// A log that is synced every 100 ms may have lost its last entries with the machine, and which ones cannot be known.
+/// So it continues in a new generation, above every id that can have been acknowledged. One that is synced before each
+/// acknowledgement lost nothing.
 async fn after_the_last_end(settings: &Settings, last_end: mark::LastEnd) -> anyhow::Result<()> {
     if last_end != mark::LastEnd::Machine || settings.up.sync == natterjack_nats::server::Sync::Always {
         return Ok(());
     }
-    tracing::warn!("the machine went down while natterjack ran; the log goes on in a new generation, what was not on the disk yet is lost");
+    tracing::warn!(
+        "the machine went down while natterjack ran: entries that were not yet on the disk are lost, and the log continues in a new generation"
+    );
     let nats = Nats::connect(&settings.nats, "up").await?;
     let found = natterjack_nats::Layout::load(&nats).await?.generation;
     while let Err(e) = natterjack_nats::renew(&nats, found, natterjack_nats::Above::default()).await {
         // Most often the generation before is still being archived, by the roles beside us.
-        tracing::warn!(error = %e, "the new generation waits");
+        tracing::warn!(error = %e, "cannot begin the new generation yet; trying again");
         tokio::time::sleep(AGAIN).await;
     }
     Ok(())
@@ -153,27 +156,27 @@ async fn ready(health: &Health, settings: &Settings, ports: &ports::Ports) -> an
 fn say_ready(settings: &Settings, ports: &ports::Ports) {
     let [a, b] = edges::urls(settings, ports);
     println!(
-        "natterjack {} · data in {} · one nats-server without a replica: {}",
+        "natterjack {} · data in {} · one nats-server, no replica: {}",
         env!("CARGO_PKG_VERSION"),
         settings.up.data.display(),
         match settings.up.sync {
             natterjack_nats::server::Sync::Interval =>
-                "what was acknowledged survives the death of any process, and power loss but for about the last tenth of a second (--sync always: all of it, at most 5,000 sends a second)",
-            natterjack_nats::server::Sync::Always => "what was acknowledged survives the death of any process and power loss",
+                "acknowledged messages survive the death of any process; a power loss may lose the last 0.1 s (--sync always: nothing, at most 5,000 sends a second)",
+            natterjack_nats::server::Sync::Always => "acknowledged messages survive the death of any process and a power loss",
         }
     );
     if let Some([here, one, two]) = ports.admin {
         println!("for operators (/health, /ready, /metrics): channel and persister http://{here}, edges http://{one} and http://{two}");
     }
     if let Some(url) = &settings.edge.url {
-        println!("clients are told to come to {url} (edge.url)");
+        println!("clients are told to connect to {url} (edge.url)");
     }
     if settings.up.host.is_unspecified()
         && let Some([a, b]) = edges::from_elsewhere(settings, ports)
     {
         println!(
             "from another machine or a phone in this network: {a} or {b}{}",
-            if settings.edge.tls.is_some() { "" } else { " · passwords cross it in clear" }
+            if settings.edge.tls.is_some() { "" } else { " · not encrypted: passwords cross the network in clear" }
         );
     }
     println!(

@@ -4,13 +4,13 @@ use serde_json::json;
 
 use super::{Chat, gid};
 use crate::{
-    line::Group,
+    line::GroupCommand,
     screen::{Tone, one_line},
 };
 
 impl Chat {
-    pub(super) async fn group(&mut self, change: Group) -> anyhow::Result<()> {
-        if let Group::New { name, users } = change {
+    pub(super) async fn group(&mut self, change: GroupCommand) -> anyhow::Result<()> {
+        if let GroupCommand::New { name, users } = change {
             let users = self.users(&users).await?;
             let thread = self.client.create_group(&name, &users, None).await?;
             self.names.learn_group(thread.clone(), &name);
@@ -20,23 +20,23 @@ impl Chat {
         let thread = self.here()?;
         let gid = gid(&thread)?;
         match change {
-            Group::New { .. } => {}
-            Group::Add(names) => {
+            GroupCommand::New { .. } => {}
+            GroupCommand::Add(names) => {
                 let users = self.users(&names).await?;
                 self.client.add_members(gid, &users).await?;
             }
-            Group::Remove(names) => {
+            GroupCommand::Remove(names) => {
                 for user in self.users(&names).await? {
                     self.client.remove_member(gid, &user).await?;
                 }
             }
-            Group::Leave => self.client.leave_group(gid).await?,
-            Group::Rename(name) => self.client.rename_group(gid, &name).await?,
-            Group::Role(name, role) => {
+            GroupCommand::Leave => self.client.leave_group(gid).await?,
+            GroupCommand::Rename(name) => self.client.rename_group(gid, &name).await?,
+            GroupCommand::Role(name, role) => {
                 let user = self.user(&name).await?.user;
                 self.client.set_role(gid, &user, role).await?;
             }
-            Group::Info => {
+            GroupCommand::Info => {
                 let info = self.client.group(gid).await?;
                 self.names.learn_group(thread.clone(), &info.name);
                 let mut lines = vec![format!("#{} ({gid})", one_line(&info.name))];

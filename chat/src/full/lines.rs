@@ -1,4 +1,5 @@
-//! One item of a thread as lines of a given width (pure): the same for whoever counts them (scrolling) and for whoever draws them.
+//! One item of a thread as lines of a given width (pure): the same for whoever counts them (scrolling) and for whoever
+//! draws them.
 
 use natterjack_client::protocol::{Event, Kind, UserId};
 use ratatui::{
@@ -7,8 +8,8 @@ use ratatui::{
 };
 
 use super::{
-    people::People,
-    timeline::{Delivery, Item, Key, Older, Pending, Timeline},
+    people::NameBook,
+    timeline::{Delivery, Key, Older, PendingMessage, Timeline, TimelineItem},
     wrap::{cut, wrap},
 };
 use crate::{
@@ -23,7 +24,7 @@ const COLOURS: [Color; 6] = [Color::Cyan, Color::Yellow, Color::Magenta, Color::
 
 /// What the lines of an item depend on beside the item.
 pub struct Look<'a> {
-    pub people: &'a People,
+    pub people: &'a NameBook,
     pub timeline: &'a Timeline,
     pub width: usize,
     /// Is there somebody to ask for older messages?
@@ -38,12 +39,12 @@ impl Look<'_> {
     pub fn lines(&self, key: Key) -> Vec<Line<'static>> {
         match self.timeline.item(key) {
             None => Vec::new(),
-            Some(Item::Top(older)) => self.top(older),
-            Some(Item::Gap) => self.faint(&format!("╌╌ messages are missing here: {} ╌╌", self.fetching())),
-            Some(Item::Day(ts)) => self.rule(&format!("{} (UTC)", day::name(ts)), FAINT),
-            Some(Item::New) => self.rule("new", Style::new().fg(Color::LightRed)),
-            Some(Item::Event { event, head }) => self.event(event, head),
-            Some(Item::Pending { pending, head }) => self.pending(pending, head),
+            Some(TimelineItem::Top(older)) => self.top(older),
+            Some(TimelineItem::Gap) => self.faint(&format!("╌╌ messages are missing here: {} ╌╌", self.fetching())),
+            Some(TimelineItem::Day(ts)) => self.rule(&format!("{} (UTC)", day::name(ts)), FAINT),
+            Some(TimelineItem::New) => self.rule("new", Style::new().fg(Color::LightRed)),
+            Some(TimelineItem::Event { event, head }) => self.event(event, head),
+            Some(TimelineItem::Pending { pending, head }) => self.pending(pending, head),
         }
     }
 
@@ -99,7 +100,7 @@ impl Look<'_> {
         lines
     }
 
-    fn pending(&self, pending: &Pending, head: bool) -> Vec<Line<'static>> {
+    fn pending(&self, pending: &PendingMessage, head: bool) -> Vec<Line<'static>> {
         let mut lines = Vec::new();
         if head {
             lines.push(self.head(&self.people.me, None));

@@ -1,6 +1,8 @@
-//! What the full-screen chat knows and decides (pure): something happens, `update` changes the state and says what to do about it.
+//! What the full-screen chat knows and decides (pure): something happens, `update` changes the state and says what to
+//! do about it.
 //!
-//! No terminal, no client, no clock: `shell` has those. Keys: `keys`; what the SDK says: `events`; what an effect brought: `answers`.
+//! No terminal, no client, no clock: `shell` has those. Keys: `keys`; what the SDK says: `events`; what an effect
+//! brought: `answers`.
 
 mod answers;
 mod events;
@@ -23,17 +25,17 @@ use super::{
     editor::Editor,
     layout::{Areas, areas},
     lines::Look,
-    people::People,
+    people::NameBook,
     scroll::Anchor,
-    threads::{Entry, Threads},
-    timeline::{Delivery, Key, Pending, Want},
+    threads::{ThreadRow, ThreadTable},
+    timeline::{Delivery, Key, PageWanted, PendingMessage},
 };
 use crate::screen::{Said, Tone};
 
 /// How long somebody counts as typing after the last word of it; they say it every few seconds.
 const TYPING: Duration = Duration::from_secs(6);
 
-pub enum Input {
+pub enum UiInput {
     Key(KeyEvent),
     Paste(String),
     Resize(u16, u16),
@@ -45,7 +47,7 @@ pub enum Input {
 
 /// What the shell has to do.
 #[derive(Debug, PartialEq)]
-pub enum Effect {
+pub enum UiEffect {
     Job(Job),
     Typing(Thread),
     /// Draw everything anew.
@@ -68,7 +70,7 @@ pub enum Job {
     },
     Page {
         thread: Thread,
-        want: Want,
+        want: PageWanted,
     },
     Threads {
         before: Option<MsgId>,
@@ -88,8 +90,8 @@ pub enum Job {
 #[derive(Debug)]
 pub enum Done {
     Send { ticket: u64, thread: Thread, result: Result<Local, String> },
-    Page { thread: Thread, want: Want, result: Result<Page, Failure> },
-    Threads { result: Result<ThreadList, Failure> },
+    Page { thread: Thread, want: PageWanted, result: Result<Page, JobFailure> },
+    Threads { result: Result<ThreadList, JobFailure> },
     Outbox { rows: Vec<Unsent> },
     User { user: UserId, name: Option<String> },
     Group { gid: GroupId, name: Option<String> },
@@ -97,14 +99,14 @@ pub enum Done {
 }
 
 #[derive(Debug)]
-pub struct Failure {
+pub struct JobFailure {
     pub why: String,
     /// Asking again cannot help.
     pub is_final: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Link {
+pub enum ConnectionState {
     Connecting,
     /// What was missed is coming.
     Catching {
@@ -119,8 +121,8 @@ pub enum Link {
 }
 
 pub struct Model {
-    pub people: People,
-    pub threads: Threads,
+    pub people: NameBook,
+    pub threads: ThreadTable,
     pub current: Option<Thread>,
     pub editor: Editor,
     pub size: (u16, u16),
@@ -128,7 +130,7 @@ pub struct Model {
     pub list_first: bool,
     pub panel: Option<Panel>,
     pub notice: Option<Notice>,
-    pub link: Link,
+    pub link: ConnectionState,
     pub degraded: bool,
     pub typing: BTreeMap<(Thread, UserId), Instant>,
     /// A device that never was in sync: what comes before it is attached is history, not news.
@@ -138,7 +140,8 @@ pub struct Model {
     next_ticket: u64,
     /// When the others were told that we type.
     told_typing: Option<Instant>,
-    /// Sends that have no local key yet, and the first look at the outbox: until then the SDK may name keys that are not known here.
+    /// Sends that have no local key yet, and the first look at the outbox: until then the SDK may name keys that are
+    /// not known here.
     unnamed: usize,
     early: Vec<(Local, Delivery)>,
     /// When to ask again for a page that is needed and did not come.
@@ -149,15 +152,15 @@ impl Model {
     /// `fresh`: this device has no state of an earlier run; `pick_first`: nobody said in which thread to begin.
     pub fn new(me: UserId, name: &str, fresh: bool, pick_first: bool) -> Self {
         Self {
-            people: People::new(me, name),
-            threads: Threads::default(),
+            people: NameBook::new(me, name),
+            threads: ThreadTable::default(),
             current: None,
             editor: Editor::default(),
             size: (80, 24),
             list_first: false,
             panel: None,
             notice: None,
-            link: Link::Connecting,
+            link: ConnectionState::Connecting,
             degraded: false,
             typing: BTreeMap::new(),
             fresh,
@@ -171,19 +174,19 @@ impl Model {
     }
 
     /// What to do first.
-    pub fn start() -> Vec<Effect> {
-        vec![Effect::Job(Job::Outbox)]
+    pub fn start() -> Vec<UiEffect> {
+        vec![UiEffect::Job(Job::Outbox)]
     }
 
-    pub fn update(&mut self, input: Input, now: Instant) -> Vec<Effect> {
+    pub fn update(&mut self, input: UiInput, now: Instant) -> Vec<UiEffect> {
         let mut effects = Vec::new();
         match input {
-            Input::Key(key) => self.key(key, now, &mut effects),
-            Input::Paste(text) => self.insert(&text, now, &mut effects),
-            Input::Resize(width, height) => self.size = (width, height),
-            Input::Event(event) => self.event(*event, now, &mut effects),
-            Input::Done(done) => self.done(done, now, &mut effects),
-            Input::Tick => {}
+            UiInput::Key(key) => self.key(key, now, &mut effects),
+            UiInput::Paste(text) => self.insert(&text, now, &mut effects),
+            UiInput::Resize(width, height) => self.size = (width, height),
+            UiInput::Event(event) => self.event(*event, now, &mut effects),
+            UiInput::Done(done) => self.done(done, now, &mut effects),
+            UiInput::Tick => {}
         }
         self.typing.retain(|_, until| *until > now);
         self.notice.take_if(|n| n.until <= now);
@@ -197,19 +200,19 @@ impl Model {
         let typing = self.typing.values().min().copied();
         let notice = self.notice.as_ref().map(|n| n.until);
         // Seconds are counted down.
-        let second = matches!(self.link, Link::Waiting { until } if until > now).then(|| now + Duration::from_millis(500));
+        let second = matches!(self.link, ConnectionState::Waiting { until } if until > now).then(|| now + Duration::from_millis(500));
         typing.into_iter().chain(notice).chain(self.ask_again).chain(second).min()
     }
 
     pub fn is_online(&self) -> bool {
-        matches!(self.link, Link::Live { .. })
+        matches!(self.link, ConnectionState::Live { .. })
     }
 
-    pub fn here(&self) -> Option<&Entry> {
+    pub fn here(&self) -> Option<&ThreadRow> {
         self.threads.get(self.current.as_ref()?)
     }
 
-    fn here_mut(&mut self) -> Option<&mut Entry> {
+    fn here_mut(&mut self) -> Option<&mut ThreadRow> {
         self.threads.get_mut(self.current.as_ref()?)
     }
 
@@ -219,11 +222,11 @@ impl Model {
     }
 
     /// How the items of the current thread look on this screen.
-    pub fn in_pane<'a>(&'a self, entry: &'a Entry, areas: &Areas) -> Look<'a> {
+    pub fn in_pane<'a>(&'a self, entry: &'a ThreadRow, areas: &Areas) -> Look<'a> {
         Look { people: &self.people, timeline: &entry.timeline, width: usize::from(areas.messages.width.max(1)), online: self.is_online() }
     }
 
-    pub fn open(&mut self, thread: Thread, now: Instant, effects: &mut Vec<Effect>) {
+    pub fn open(&mut self, thread: Thread, now: Instant, effects: &mut Vec<UiEffect>) {
         self.pick_first = false;
         self.list_first = false;
         self.people.meet_thread(&thread, now, effects);
@@ -248,16 +251,16 @@ impl Model {
     }
 
     /// Gives a message to the outbox, in the current thread.
-    fn send(&mut self, kind: Kind, body: Body, effects: &mut Vec<Effect>) {
+    fn send(&mut self, kind: Kind, body: Body, effects: &mut Vec<UiEffect>) {
         let Some(thread) = self.current.clone() else { return };
         let ticket = self.ticket();
         self.unnamed += 1;
         let entry = self.threads.entry(&thread);
         let text = body.text.clone().unwrap_or_default();
-        entry.timeline.pending.push(Pending { ticket, local: None, kind, text, state: Delivery::Waiting });
+        entry.timeline.pending.push(PendingMessage { ticket, local: None, kind, text, state: Delivery::Waiting });
         entry.anchor = Anchor::default();
         self.told_typing = None;
-        effects.push(Effect::Job(Job::Send { ticket, thread, kind, body: Box::new(body) }));
+        effects.push(UiEffect::Job(Job::Send { ticket, thread, kind, body: Box::new(body) }));
     }
 
     fn ticket(&mut self) -> u64 {
@@ -284,7 +287,7 @@ impl Model {
     }
 
     /// Asks for what is on the screen, or less than a screen above it, and is not here.
-    fn fetch(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+    fn fetch(&mut self, now: Instant, effects: &mut Vec<UiEffect>) {
         self.ask_again = None;
         let areas = self.areas();
         let (Some(here), true) = (self.here(), self.is_online()) else { return };
@@ -304,13 +307,13 @@ impl Model {
         let (Some(want), Some(thread)) = (want, self.current.clone()) else { return };
         let Some(here) = self.here_mut() else { return };
         if here.timeline.ask(want, now) {
-            effects.push(Effect::Job(Job::Page { thread, want }));
+            effects.push(UiEffect::Job(Job::Page { thread, want }));
         } else {
             self.ask_again = here.timeline.again();
         }
     }
 
-    fn scroll(&mut self, by: impl FnOnce(Anchor, usize, &Entry, &dyn Fn(Key) -> usize) -> Anchor) {
+    fn scroll(&mut self, by: impl FnOnce(Anchor, usize, &ThreadRow, &dyn Fn(Key) -> usize) -> Anchor) {
         let areas = self.areas();
         let Some(here) = self.here() else { return };
         let look = self.in_pane(here, &areas);

@@ -7,20 +7,20 @@ use std::{
 
 use natterjack_client::protocol::{Event, GroupId, Kind, Thread, UserId};
 
-use super::model::{Effect, Job};
+use super::model::{Job, UiEffect};
 use crate::screen::one_line;
 
 /// After a failed look-up the id has to do for this long.
 const AGAIN: Duration = Duration::from_secs(30);
 
-pub struct People {
+pub struct NameBook {
     pub me: UserId,
     users: HashMap<UserId, String>,
     groups: HashMap<GroupId, String>,
     asked: HashMap<String, Instant>,
 }
 
-impl People {
+impl NameBook {
     pub fn new(me: UserId, name: &str) -> Self {
         Self { users: HashMap::from([(me.clone(), name.to_owned())]), me, groups: HashMap::new(), asked: HashMap::new() }
     }
@@ -52,7 +52,7 @@ impl People {
     }
 
     /// Learns what an event tells, and asks for whoever is in it.
-    pub fn meet(&mut self, event: &Event, now: Instant, ask: &mut Vec<Effect>) {
+    pub fn meet(&mut self, event: &Event, now: Instant, ask: &mut Vec<UiEffect>) {
         if let (Kind::GroupCreated | Kind::GroupRenamed, Some(name)) = (event.kind, &event.body.name) {
             self.learn_group(&event.thread, name);
         }
@@ -62,13 +62,13 @@ impl People {
         }
     }
 
-    pub fn meet_user(&mut self, user: &UserId, now: Instant, ask: &mut Vec<Effect>) {
+    pub fn meet_user(&mut self, user: &UserId, now: Instant, ask: &mut Vec<UiEffect>) {
         if !self.users.contains_key(user) && self.may_ask(user.as_str(), now) {
-            ask.push(Effect::Job(Job::User(user.clone())));
+            ask.push(UiEffect::Job(Job::User(user.clone())));
         }
     }
 
-    pub fn meet_thread(&mut self, thread: &Thread, now: Instant, ask: &mut Vec<Effect>) {
+    pub fn meet_thread(&mut self, thread: &Thread, now: Instant, ask: &mut Vec<UiEffect>) {
         match thread {
             Thread::Dm { .. } => {
                 if let Some(peer) = thread.peer(&self.me.clone()) {
@@ -77,7 +77,7 @@ impl People {
             }
             Thread::Group { gid } => {
                 if !self.groups.contains_key(gid) && self.may_ask(gid.as_str(), now) {
-                    ask.push(Effect::Job(Job::Group(gid.clone())));
+                    ask.push(UiEffect::Job(Job::Group(gid.clone())));
                 }
             }
         }

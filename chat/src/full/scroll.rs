@@ -1,5 +1,5 @@
-//! Where somebody looks in a thread (pure): an item and how much of it is below the edge, so that nothing moves when messages come
-//! in above or below.
+//! Where somebody looks in a thread (pure): an item and how much of it is below the edge, so that nothing moves when
+//! messages come in above or below.
 
 use super::timeline::{Key, Timeline};
 

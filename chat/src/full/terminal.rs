@@ -1,4 +1,5 @@
-//! The terminal as a full screen, and back as it was: at the end, after an error, in a panic, when we go to the background.
+//! The terminal as a full screen, and back as it was: at the end, after an error, in a panic, when we go to the
+//! background.
 
 use std::{
     io::{self, BufWriter, Stdout, stdout},
@@ -67,7 +68,8 @@ impl FullScreen {
     /// Returns when somebody has brought us to the foreground again.
     pub fn suspend(&mut self) -> io::Result<()> {
         leave();
-        // Sent to the whole process, it stops the thread that asks before anything else happens there: this is the main thread, which is preferred.
+        // Sent to the whole process, it stops the thread that asks before anything else happens there: this is the main
+        // thread, which is preferred.
         kill_process(getpid(), Signal::TSTP)?;
         take()?;
         self.terminal.clear()

@@ -13,8 +13,8 @@ use natterjack_client::{
 use ratatui::{Terminal, backend::TestBackend};
 
 use super::{
-    model::{Done, Effect, Input, Job, Model},
-    timeline::Want,
+    model::{Done, Job, Model, UiEffect, UiInput},
+    timeline::PageWanted,
     view,
 };
 
@@ -56,7 +56,7 @@ pub fn page(thread: &Thread, first: u64, last: u64) -> Page {
 pub struct Chat {
     pub model: Model,
     pub now: Instant,
-    pub effects: Vec<Effect>,
+    pub effects: Vec<UiEffect>,
 }
 
 impl Chat {
@@ -67,15 +67,15 @@ impl Chat {
         let last = Some(event(&dm("bob"), messages.max(1), "bob", "x"));
         let bob = ThreadSummary { thread: dm("bob"), name: None, role: None, open: true, last };
         chat.done(Done::Threads { result: Ok(ThreadList { threads: vec![bob], next: None }) });
-        assert_eq!(chat.pages(), [Want::Newest]);
-        chat.page(Want::Newest, if messages > 0 { page(&dm("bob"), 1, messages) } else { Page::default() });
+        assert_eq!(chat.pages(), [PageWanted::Newest]);
+        chat.page(PageWanted::Newest, if messages > 0 { page(&dm("bob"), 1, messages) } else { Page::default() });
         chat.effects.clear();
         chat
     }
 
     pub fn new(width: u16, height: u16) -> Self {
         let mut chat = Self { model: Model::new(user("me"), "me", true, true), now: Instant::now(), effects: Vec::new() };
-        chat.input(Input::Resize(width, height));
+        chat.input(UiInput::Resize(width, height));
         chat.done(Done::Outbox { rows: Vec::new() });
         chat
     }
@@ -85,13 +85,13 @@ impl Chat {
         self.sdk(FromSdk::Attached);
     }
 
-    pub fn input(&mut self, input: Input) {
+    pub fn input(&mut self, input: UiInput) {
         let effects = self.model.update(input, self.now);
         self.effects.extend(effects);
     }
 
     pub fn sdk(&mut self, event: FromSdk) {
-        self.input(Input::Event(Box::new(event)));
+        self.input(UiInput::Event(Box::new(event)));
     }
 
     pub fn message(&mut self, event: Event) {
@@ -99,19 +99,19 @@ impl Chat {
     }
 
     pub fn done(&mut self, done: Done) {
-        self.input(Input::Done(done));
+        self.input(UiInput::Done(done));
     }
 
-    pub fn page(&mut self, want: Want, page: Page) {
+    pub fn page(&mut self, want: PageWanted, page: Page) {
         self.done(Done::Page { thread: dm("bob"), want, result: Ok(page) });
     }
 
     pub fn key(&mut self, code: KeyCode) {
-        self.input(Input::Key(KeyEvent::new(code, KeyModifiers::NONE)));
+        self.input(UiInput::Key(KeyEvent::new(code, KeyModifiers::NONE)));
     }
 
     pub fn control(&mut self, c: char) {
-        self.input(Input::Key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL)));
+        self.input(UiInput::Key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL)));
     }
 
     pub fn write(&mut self, line: &str) {
@@ -121,14 +121,14 @@ impl Chat {
 
     pub fn pass(&mut self, time: Duration) {
         self.now += time;
-        self.input(Input::Tick);
+        self.input(UiInput::Tick);
     }
 
     /// The pages asked for since the last time.
-    pub fn pages(&mut self) -> Vec<Want> {
+    pub fn pages(&mut self) -> Vec<PageWanted> {
         let mut pages = Vec::new();
         self.effects.retain(|e| match e {
-            Effect::Job(Job::Page { want, .. }) => {
+            UiEffect::Job(Job::Page { want, .. }) => {
                 pages.push(*want);
                 false
             }
@@ -141,7 +141,7 @@ impl Chat {
     pub fn sends(&mut self) -> Vec<(u64, String)> {
         let mut sends = Vec::new();
         self.effects.retain(|e| match e {
-            Effect::Job(Job::Send { ticket, body, .. }) => {
+            UiEffect::Job(Job::Send { ticket, body, .. }) => {
                 sends.push((*ticket, body.text.clone().unwrap_or_default()));
                 false
             }

@@ -1,4 +1,5 @@
-//! The threads of this user as the list shows them (pure): the latest activity first, with what came while nobody looked.
+//! The threads of this user as the list shows them (pure): the latest activity first, with what came while nobody
+//! looked.
 
 use std::collections::HashMap;
 
@@ -7,7 +8,7 @@ use natterjack_client::protocol::{Thread, client::frame::ThreadSummary};
 use super::{editor::Editor, scroll::Anchor, timeline::Timeline};
 
 #[derive(Debug)]
-pub struct Entry {
+pub struct ThreadRow {
     pub thread: Thread,
     /// Of the last event, ms since 1970; 0: none.
     pub active: u64,
@@ -22,21 +23,21 @@ pub struct Entry {
 }
 
 #[derive(Debug, Default)]
-pub struct Threads {
-    all: HashMap<Thread, Entry>,
+pub struct ThreadTable {
+    all: HashMap<Thread, ThreadRow>,
 }
 
-impl Threads {
-    pub fn get(&self, thread: &Thread) -> Option<&Entry> {
+impl ThreadTable {
+    pub fn get(&self, thread: &Thread) -> Option<&ThreadRow> {
         self.all.get(thread)
     }
 
-    pub fn get_mut(&mut self, thread: &Thread) -> Option<&mut Entry> {
+    pub fn get_mut(&mut self, thread: &Thread) -> Option<&mut ThreadRow> {
         self.all.get_mut(thread)
     }
 
-    pub fn entry(&mut self, thread: &Thread) -> &mut Entry {
-        self.all.entry(thread.clone()).or_insert_with(|| Entry {
+    pub fn entry(&mut self, thread: &Thread) -> &mut ThreadRow {
+        self.all.entry(thread.clone()).or_insert_with(|| ThreadRow {
             thread: thread.clone(),
             active: 0,
             unread: 0,
@@ -57,11 +58,11 @@ impl Threads {
         entry.active = entry.active.max(summary.last.as_ref().map_or(0, |e| e.ts));
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut ThreadRow> {
         self.all.values_mut()
     }
 
-    pub fn sorted(&self) -> Vec<&Entry> {
+    pub fn sorted(&self) -> Vec<&ThreadRow> {
         let mut all: Vec<_> = self.all.values().collect();
         all.sort_by(|a, b| b.active.cmp(&a.active).then_with(|| a.thread.cmp(&b.thread)));
         all

@@ -1,5 +1,5 @@
-//! One thread as this program has it (pure): what arrived live, the pages that were fetched, what is missing between them, and the
-//! own messages that the log has not confirmed.
+//! One thread as this program has it (pure): what arrived live, the pages that were fetched, what is missing between
+//! them, and the own messages that the log has not confirmed.
 //!
 //! Events of the SDK are contiguous from the first one on; what lies below comes as pages when somebody scrolls there.
 
@@ -18,7 +18,7 @@ use natterjack_client::{
 
 pub use self::{
     ops::Ops,
-    walk::{Item, Key},
+    walk::{Key, TimelineItem},
 };
 
 /// Before the same page is asked for again, doubled up to the last.
@@ -33,9 +33,9 @@ pub struct Timeline {
     /// What is missing between events: its last id and its first (inclusive).
     gaps: BTreeMap<MsgId, MsgId>,
     pub older: Older,
-    asked: Option<Want>,
-    pub trouble: Option<Trouble>,
-    pub pending: Vec<Pending>,
+    asked: Option<PageWanted>,
+    pub trouble: Option<PageFailure>,
+    pub pending: Vec<PendingMessage>,
     pub ops: Ops,
     /// The first message that came while nobody looked.
     pub new_from: Option<MsgId>,
@@ -54,7 +54,7 @@ pub enum Older {
 
 /// A page that is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Want {
+pub enum PageWanted {
     Newest,
     Older(MsgId),
     /// The part that ends with this id.
@@ -63,7 +63,7 @@ pub enum Want {
 
 /// Why the last page did not come, and when to ask again.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub struct PageFailure {
     pub why: String,
     again: Instant,
     tries: usize,
@@ -71,7 +71,7 @@ pub struct Trouble {
 
 /// A message of ours on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pending {
+pub struct PendingMessage {
     pub ticket: u64,
     /// The outbox's name for it, once it is stored there.
     pub local: Option<Local>,
@@ -88,7 +88,7 @@ pub enum Delivery {
     Refused(String),
 }
 
-impl Want {
+impl PageWanted {
     pub fn at(self) -> At {
         match self {
             Self::Newest => At::Newest,
@@ -143,12 +143,12 @@ impl Timeline {
     }
 
     /// What is missing between two events that stand beside each other: the last part of it.
-    pub fn gap_between(&self, below: MsgId, above: MsgId) -> Option<Want> {
-        self.gaps.range(below..above).next_back().map(|(last, _)| Want::Gap(*last))
+    pub fn gap_between(&self, below: MsgId, above: MsgId) -> Option<PageWanted> {
+        self.gaps.range(below..above).next_back().map(|(last, _)| PageWanted::Gap(*last))
     }
 
     /// May this page be asked for now? Then it counts as asked.
-    pub fn ask(&mut self, want: Want, now: Instant) -> bool {
+    pub fn ask(&mut self, want: PageWanted, now: Instant) -> bool {
         let wait = self.trouble.as_ref().is_some_and(|t| t.again > now);
         let may = self.asked.is_none() && !wait;
         if may {
@@ -167,11 +167,11 @@ impl Timeline {
         self.trouble = None;
     }
 
-    pub fn page(&mut self, want: Want, page: Page, now: Instant) {
+    pub fn page(&mut self, want: PageWanted, page: Page, now: Instant) {
         self.asked = None;
         self.trouble = None;
         let old = self.events.first_key_value().map(|(id, _)| *id);
-        if let Want::Gap(last) = want
+        if let PageWanted::Gap(last) = want
             && let Some(first) = self.gaps.remove(&last)
             && first <= page.prev
         {
@@ -190,9 +190,9 @@ impl Timeline {
             self.fail("a part cannot be read now".into(), now);
         }
         let oldest = match want {
-            Want::Gap(_) => false,
+            PageWanted::Gap(_) => false,
             // Live events may have come before the newest page.
-            Want::Newest | Want::Older(_) => lowest.is_none_or(|l| old.is_none_or(|o| l <= o)),
+            PageWanted::Newest | PageWanted::Older(_) => lowest.is_none_or(|l| old.is_none_or(|o| l <= o)),
         };
         if oldest {
             self.older = if page.prev.is_none() { Older::Beginning } else { Older::Unknown };
@@ -200,27 +200,27 @@ impl Timeline {
     }
 
     /// `final`: asking again cannot help.
-    pub fn page_failed(&mut self, want: Want, why: String, is_final: bool, now: Instant) {
+    pub fn page_failed(&mut self, want: PageWanted, why: String, is_final: bool, now: Instant) {
         self.asked = None;
         match want {
             _ if !is_final => self.fail(why, now),
-            Want::Gap(last) => {
+            PageWanted::Gap(last) => {
                 self.gaps.remove(&last);
             }
             // A thread that nobody wrote in yet does not exist.
-            Want::Newest if self.events.is_empty() => self.older = Older::Beginning,
-            Want::Newest | Want::Older(_) => self.older = Older::Refused(why),
+            PageWanted::Newest if self.events.is_empty() => self.older = Older::Beginning,
+            PageWanted::Newest | PageWanted::Older(_) => self.older = Older::Refused(why),
         }
     }
 
     fn fail(&mut self, why: String, now: Instant) {
         let tries = self.trouble.as_ref().map_or(0, |t| (t.tries + 1).min(AGAIN.len() - 1));
-        self.trouble = Some(Trouble { why, again: now + AGAIN[tries], tries });
+        self.trouble = Some(PageFailure { why, again: now + AGAIN[tries], tries });
     }
 
     /// The page to ask for when there is nothing yet.
-    pub fn first_want(&self) -> Option<Want> {
-        (self.events.is_empty() && self.older == Older::Unknown).then_some(Want::Newest)
+    pub fn first_want(&self) -> Option<PageWanted> {
+        (self.events.is_empty() && self.older == Older::Unknown).then_some(PageWanted::Newest)
     }
 
     pub fn sent(&mut self, local: Local, id: MsgId) {

@@ -16,7 +16,7 @@ use ratatui::{
 use super::{
     layout::{Areas, text_width},
     model::{Model, Panel},
-    threads::Entry,
+    threads::ThreadRow,
     wrap::cut,
 };
 use crate::screen::{Tone, printable};
@@ -57,7 +57,7 @@ fn put(buf: &mut Buffer, area: Rect, row: u16, line: &Line) {
     }
 }
 
-fn title(model: &Model, here: &Entry, area: Rect, buf: &mut Buffer) {
+fn title(model: &Model, here: &ThreadRow, area: Rect, buf: &mut Buffer) {
     let mut text = printable(&model.people.thread(&here.thread));
     if !here.open {
         text.push_str(" (read only)");
@@ -67,7 +67,7 @@ fn title(model: &Model, here: &Entry, area: Rect, buf: &mut Buffer) {
 }
 
 /// From the lowest line upwards, until the pane is full.
-fn messages(model: &Model, here: &Entry, areas: &Areas, buf: &mut Buffer) {
+fn messages(model: &Model, here: &ThreadRow, areas: &Areas, buf: &mut Buffer) {
     let area = areas.messages;
     let height = usize::from(area.height);
     let look = model.in_pane(here, areas);

@@ -1,11 +1,12 @@
-//! Carries jobs out: questions to the SDK beside each other, sends and commands one after the other. What they bring goes back to the model.
+//! Carries jobs out: questions to the SDK beside each other, sends and commands one after the other. What they bring
+//! goes back to the model.
 
 use std::collections::VecDeque;
 
 use natterjack_client::{Client, RequestError, protocol::Retry};
 use tokio::task::{JoinError, JoinSet};
 
-use super::model::{Done, Failure, Job};
+use super::model::{Done, Job, JobFailure};
 use crate::act::Chat;
 
 /// Of a page of history: a few screens.
@@ -13,8 +14,8 @@ const PAGE: u16 = 100;
 /// Of the list of threads: as many as an edge gives at a time.
 const THREADS: u16 = 200;
 
-/// Jobs of one sort; what does not run waits here. The model keeps the number small: one page per thread, one name per id, and
-/// what a person types.
+/// Jobs of one sort; what does not run waits here. The model keeps the number small: one page per thread, one name per
+/// id, and what a person types.
 struct Lane {
     waiting: VecDeque<Job>,
     running: usize,
@@ -163,10 +164,10 @@ async fn said(mut chat: Box<Chat>, line: String, moved: bool) -> Finished {
     Finished::Command(chat, done)
 }
 
-fn failure(e: RequestError) -> Failure {
+fn failure(e: RequestError) -> JobFailure {
     let is_final = match &e {
         RequestError::Refused(refusal) => refusal.code.retry() == Retry::Never,
         _ => false,
     };
-    Failure { why: e.to_string(), is_final }
+    JobFailure { why: e.to_string(), is_final }
 }

@@ -1,4 +1,5 @@
-//! Text in lines that fit (pure). Widths are those of the terminal's cells: a CJK character or an emoji takes two, a combining mark none.
+//! Text in lines that fit (pure). Widths are those of the terminal's cells: a CJK character or an emoji takes two, a
+//! combining mark none.
 
 use std::ops::Range;
 

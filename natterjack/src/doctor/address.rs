@@ -1,4 +1,4 @@
-//! Where clients are told to come, and whether they can.
+//! The address that clients are told, and whether it can be reached.
 
 use natterjack_protocol::client::address::Reach;
 
@@ -9,15 +9,15 @@ pub fn of_clients(settings: &Settings) -> Result<String, String> {
     let for_others = listens.iter().find(|ip| !matches!(Reach::of(**ip), Reach::Loopback));
     match (&settings.edge.url, for_others) {
         (Some(url), Some(ip)) if is_ours_alone(url) => Err(format!(
-            "edge.url is {url}, which is another machine for every client, and edges listen on {ip} for others: \
-             no client follows there; set edge.url to the name that clients know, or leave it empty"
+            "edge.url is {url}, which every other machine resolves to itself, and edges listen on {ip} for other machines: \
+             no client can follow it; set edge.url to the name that clients use, or leave it empty"
         )),
-        (Some(url), _) => Ok(format!("clients are told to come to {url} (edge.url)")),
+        (Some(url), _) => Ok(format!("clients are told to connect to {url} (edge.url)")),
         (None, Some(ip)) => Ok(format!(
-            "clients are told the address by which they came (listening on {ip}); behind a proxy set edge.url, or name the proxy in \
+            "clients are told the address they connected to (listening on {ip}); behind a proxy set edge.url, or name the proxy in \
              limits.trusted_proxies"
         )),
-        (None, None) => Ok("only clients on this machine: edges listen on its loopback".into()),
+        (None, None) => Ok("only clients on this machine: edges listen on loopback".into()),
     }
 }
 

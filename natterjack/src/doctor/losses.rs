@@ -7,7 +7,7 @@ use natterjack_protocol::internal::rpc::{LossesRequest, Lost};
 use time::OffsetDateTime;
 
 const ASKED: Duration = Duration::from_secs(3);
-/// How many losses are named one by one.
+/// Losses that are named one by one.
 const NAMED: usize = 5;
 
 /// Does any partition end before what a role has read of it?
@@ -17,7 +17,7 @@ pub async fn ends(nats: &Nats, layout: Layout) -> Result<String, String> {
     for p in 0..layout.partitions {
         for role in ["channel", "persister"] {
             let Some(read) = Positions::new(&buckets, role).load(p).await.map_err(|e| e.to_string())? else { continue };
-            // By its id alone: what is in the log is not for everybody who looks after it.
+            // By its id alone: doctor's user may not read entries.
             let read = Position { ts: 0, ..read };
             if tail.lost_its_end(p, read).await.map_err(|e| e.to_string())? {
                 lost.push(format!("partition {p} ends before {}, which {role} has read", read.id));
@@ -26,7 +26,7 @@ pub async fn ends(nats: &Nats, layout: Layout) -> Result<String, String> {
     }
     if !lost.is_empty() {
         return Err(format!(
-            "the log lost its end or is an older copy, and would give ids again: {}; channel and persister begin a new generation when they run, or run `natterjack provision --new-generation`",
+            "the log lost its end or is an older copy, and would assign ids again: {}; start channel and persister, which begin a new generation, or run `natterjack provision --new-generation`",
             lost.join(", ")
         ));
     }
@@ -40,14 +40,14 @@ pub async fn ends(nats: &Nats, layout: Layout) -> Result<String, String> {
     Ok(match before.as_slice() {
         [] => "every partition has what was read of it".into(),
         lost => format!(
-            "every partition has what was read of it; generation {} before it may have lost its end in partition {}: what was not archived by then may be lost",
+            "every partition has what was read of it; the earlier generation {} may have lost its end in partition {}: entries that were not archived may be lost",
             layout.generation - 1,
             lost.join(", ")
         ),
     })
 }
 
-/// What the archive never got, in words; none: nobody knows.
+/// Ranges that were lost before they were archived, in words. None: no persister answers.
 pub async fn losses(nats: &Nats) -> Option<String> {
     let lost: Vec<Lost> = nats.request(subjects::LOSSES, &LossesRequest, ASKED).await.ok()?;
     Some(words(&lost))
@@ -63,7 +63,7 @@ fn words(lost: &[Lost]) -> String {
     };
     let named: Vec<String> = lost.iter().rev().take(NAMED).map(one).collect();
     format!(
-        "messages may be lost for ever in {} part(s) of the log, and readers are told where: {}{}; let the log keep more (`times.log_max_age_hours`, `nats.max_bytes`), and look for why the archive was away or the log lost its end",
+        "messages may be lost for ever in {} part(s) of the log, and readers are told where: {}{}; let the log keep more (`times.log_max_age_hours`, `nats.max_bytes`), and find out why the archive was away or the log lost its end",
         lost.len(),
         named.join("; "),
         if lost.len() > NAMED { "; and earlier ones" } else { "" }

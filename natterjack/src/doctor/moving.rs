@@ -1,15 +1,17 @@
-//! Do the roles move through the log, and is there a backup? By the positions they keep and the log's own end, from anywhere.
+//! Do the roles move through the log, and is there a backup? Read from their positions and the end of the log, on any
+//! machine.
 
 use std::time::Duration;
 
 use natterjack_nats::{Buckets, Layout, Nats, Positions, Tail, subjects};
 use natterjack_protocol::MsgId;
 
-/// Positions are kept at most a second late, and one batch takes less.
+/// Positions are stored at most 1 s late, and one batch takes less.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 const DAY: u64 = 24 * 3_600_000;
 
-/// Each role that keeps a position, with what of it stands still though there is more to read. Looks twice if anything is behind.
+/// Each role that stores a position, with the partitions that do not move although there is more to read. Looks twice
+/// if any is behind.
 pub async fn check(nats: &Nats, layout: Layout) -> Vec<(&'static str, Result<String, String>)> {
     let mut found = Vec::new();
     for role in ["channel", "persister"] {
@@ -25,7 +27,7 @@ async fn standing(nats: &Nats, layout: Layout, role: &str) -> Result<String, Str
     }
     let now = places(nats, layout, role).await?;
     let still: Vec<String> = before.iter().zip(&now).filter_map(|(before, now)| still(role, before, now)).collect();
-    if still.is_empty() { Ok("every partition moves, or has read everything".into()) } else { Err(still.join("; ")) }
+    if still.is_empty() { Ok("every partition moves or has read everything".into()) } else { Err(still.join("; ")) }
 }
 
 /// Where a role is in a partition, and where that ends.
@@ -61,7 +63,7 @@ async fn places(nats: &Nats, layout: Layout, role: &str) -> Result<Vec<Place>, S
 fn still(role: &str, before: &Place, now: &Place) -> Option<String> {
     (before.at == now.at && before.is_behind()).then(|| {
         format!(
-            "partition {} of generation {} stays at {} for {} s and more, the log has more up to {}: does a {role} run? Its /health on admin.listen says what it waits for",
+            "partition {} of generation {} has been at {} for {} s or more and the log ends at {}: does a {role} run? Its /health on admin.listen says what it waits for",
             now.p,
             now.generation,
             now.at,
@@ -71,7 +73,7 @@ fn still(role: &str, before: &Place, now: &Place) -> Option<String> {
     })
 }
 
-/// None is no fault: there may be another way.
+/// No backup is no failure: there may be another tool.
 pub async fn backup(nats: &Nats, layout: Layout, now_ms: u64) -> String {
     match Buckets::new(nats, layout).control().get(subjects::LAST_BACKUP).await {
         Ok(Some((value, _))) => age(std::str::from_utf8(&value).ok().and_then(|v| v.parse().ok()), now_ms),
@@ -82,7 +84,7 @@ pub async fn backup(nats: &Nats, layout: Layout, now_ms: u64) -> String {
 
 fn age(begun: Option<u64>, now_ms: u64) -> String {
     match begun.map(|at| now_ms.saturating_sub(at)) {
-        None => "none was taken with `natterjack backup`".into(),
+        None => "none with `natterjack backup`".into(),
         Some(ms) if ms > 7 * DAY => format!("the last one is {} days old; take another with `natterjack backup FOLDER`", ms / DAY),
         Some(ms) => format!("the last one was begun {} hours ago", ms / 3_600_000),
     }

@@ -1,8 +1,8 @@
-//! Tries what the roles' connections to NATS need: each server by itself, as our own connections ask it, and each permission.
+//! Checks what a role's connection to NATS needs: a login at each server, and each permission.
 
 use natterjack_nats::{ConnectError, NatsConfig, Role, connect, probe};
 
-/// Of each server: what it was asked, and how it went. An error: none of them is there.
+/// The result for each server. An error: none of them can be reached.
 pub async fn servers(cfg: &NatsConfig) -> Result<Vec<(String, Result<String, String>)>, String> {
     let found = match connect::check(cfg, "doctor").await {
         Ok(found) => found,
@@ -24,7 +24,7 @@ pub async fn permissions(cfg: &NatsConfig) -> Result<String, String> {
         return Ok(format!("this user may do what {} does", role.name()));
     }
     Err(format!(
-        "this user may not do what {0} does: {1}; give it the permissions of {2} that `natterjack provision --print-permissions` prints \
+        "this user may not do what {0} does: {1}; give it those of {2} that `natterjack provision --print-permissions` prints \
          (for the configuration of another role: --role)",
         role.name(),
         missing.join(", "),

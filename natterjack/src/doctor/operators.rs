@@ -1,13 +1,13 @@
-//! Who can read what is for operators.
+//! Who can reach the address for operators.
 
 use crate::settings::Settings;
 
 pub fn address(settings: &Settings) -> Result<String, String> {
     match settings.admin {
-        None => Ok("none (admin.listen is empty): no metrics, and no word of what is wrong but in the log".into()),
+        None => Ok("none (admin.listen is empty): no metrics, and failures are only in the log".into()),
         Some(at) if at.ip().is_unspecified() => Err(format!(
-            "admin.listen is {at}: whoever reaches a client's port reaches metrics and details too, without a token; listen on 127.0.0.1 or \
-             on an address of the operators' network"
+            "admin.listen is {at}: everyone who can reach the port for clients can read metrics and details too, without a token; listen on \
+             127.0.0.1 or on an address of the operators' network"
         )),
         Some(at) if at.ip().is_loopback() && at.port() == 0 => Ok(format!("{}, port 9100 or a free one, from this machine alone", at.ip())),
         Some(at) if at.ip().is_loopback() => Ok(format!("{at}, from this machine alone")),

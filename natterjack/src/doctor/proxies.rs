@@ -1,4 +1,5 @@
-//! Is there a proxy in front of the edges that nobody has named? Then limits by address count everybody as one, or nobody at all.
+//! Is there a proxy in front of the edges that is not configured? Then limits by address count all clients as one, or
+//! none at all.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -9,18 +10,19 @@ use natterjack_runtime::networks::any_contains;
 
 use crate::settings::Settings;
 
-/// What is in the bucket comes at once.
+/// The entries of the bucket come at once.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// By the configuration alone: who comes to an edge that listens to this machine only, from outside, comes through something here.
+/// From the configuration alone: clients from outside reach an edge that listens on loopback only through a proxy on
+/// this machine.
 pub fn configured(s: &Settings) -> Result<String, String> {
     let trusted = s.limits.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let here = s.edge.listen.ip();
     let outside = s.edge.url.as_deref().filter(|url| is_elsewhere(url));
     match outside {
         Some(url) if here.is_loopback() && !any_contains(&s.limits.trusted_proxies, here) => Err(format!(
-            "clients come to {url}, and the edge listens on {here}: through a proxy on this machine, whose address counts for all of them{}; \
-             name it in limits.trusted_proxies (`[\"{here}\"]`) and let it set X-Forwarded-For",
+            "clients connect to {url} and the edge listens on {here}, so a proxy on this machine is between them and its address counts for \
+             all of them{}; name it in limits.trusted_proxies (`[\"{here}\"]`) and let it set X-Forwarded-For",
             if any_contains(&s.limits.exempt, here) { ", and is exempt from every limit" } else { "" }
         )),
         _ if trusted.is_empty() => Ok("none is trusted".into()),
@@ -28,13 +30,13 @@ pub fn configured(s: &Settings) -> Result<String, String> {
     }
 }
 
-/// Is it another machine, or a name that others find?
+/// True for another machine, or a name that others can resolve.
 fn is_elsewhere(url: &str) -> bool {
     let host = reqwest::Url::parse(url).ok().and_then(|u| Reach::of_host(u.host_str()?));
     host.is_some_and(|reach| reach > Reach::Loopback)
 }
 
-/// What the edges that run have met.
+/// Untrusted proxies that the running edges have seen.
 pub async fn met(buckets: &Buckets) -> Result<Vec<(String, IpAddr)>, KvError> {
     let mut leases = buckets.leases().watch(subjects::EDGE_KEYS).await?;
     let mut met = Vec::new();
@@ -48,13 +50,13 @@ pub async fn met(buckets: &Buckets) -> Result<Vec<(String, IpAddr)>, KvError> {
 
 pub fn said(met: &[(String, IpAddr)]) -> Result<String, String> {
     match met {
-        [] => Ok("no edge has met one that is not trusted".into()),
+        [] => Ok("no edge has seen an untrusted one".into()),
         all => Err(all
             .iter()
             .map(|(edge, peer)| {
                 format!(
-                    "{edge} has met {peer}, which says for whom it speaks and is not in limits.trusted_proxies: everybody behind it counts as \
-                     {peer}. If it is your proxy, add it there; if you do not know it, somebody has made that up"
+                    "{edge} got forwarding headers from {peer}, which is not in limits.trusted_proxies: all clients behind it count as {peer}. \
+                     If it is your proxy, add it there; if you do not know it, the headers are forged"
                 )
             })
             .collect::<Vec<_>>()
@@ -89,7 +91,7 @@ mod tests {
         assert!(said(&[]).is_ok());
         let met = [("edge.edge-1".to_owned(), "127.0.0.1".parse().unwrap()), ("edge.edge-2".to_owned(), "10.0.0.7".parse().unwrap())];
         let said = said(&met).unwrap_err();
-        for word in ["edge-1", "127.0.0.1", "edge-2", "10.0.0.7", "limits.trusted_proxies", "made that up"] {
+        for word in ["edge-1", "127.0.0.1", "edge-2", "10.0.0.7", "limits.trusted_proxies", "forged"] {
             assert!(said.contains(word), "{word}: {said}");
         }
     }

@@ -1,27 +1,27 @@
-//! What the system lets the roles have, and whether that is enough for what they are configured for.
+//! The limits of the system, and whether they are enough for the configuration.
 
 use natterjack_edge::capacity::{Capacity, Limit};
 use natterjack_runtime::Resources;
 
-/// Workers, the archive's writer, and what hashes passwords.
+/// Workers, the archive's writer, and password hashing.
 const THREADS: u64 = 32;
-/// A persister: 152 MiB for hashing passwords, and as much for pages. `up` has nearly everything.
+/// A persister: 152 MiB for hashing passwords, and as much for pages. `up` runs nearly everything in one process.
 const MEMORY: u64 = 512 << 20;
-/// A persister has a connection more for each partition, and everybody some.
+/// Each role opens a few; a persister one more per partition.
 const FILES: u64 = 64;
 
 pub fn connections(configured: usize, has: &Resources) -> Result<String, String> {
     let capacity = Capacity::of(configured, has);
     let Capacity { connections, limit, .. } = capacity;
     match limit {
-        Limit::Configured => Ok(format!("an edge takes {connections} (edge.max_connections), of {} open files", has.files)),
+        Limit::Configured => Ok(format!("an edge accepts {connections} (edge.max_connections), with {} open files", has.files)),
         Limit::OpenFiles => Err(format!(
-            "{} open files let an edge take {connections} connections instead of {configured} (edge.max_connections): {}",
+            "{} open files allow {connections} connections instead of {configured} (edge.max_connections): {}",
             has.files,
             capacity.advice()
         )),
         Limit::Memory => Err(format!(
-            "{} MiB of memory let an edge take {connections} connections instead of {configured} (edge.max_connections): {}",
+            "{} MiB of memory allow {connections} connections instead of {configured} (edge.max_connections): {}",
             has.memory.unwrap_or_default() >> 20,
             capacity.advice()
         )),
@@ -37,22 +37,22 @@ pub fn files(partitions: u32, has: &Resources) -> Result<String, String> {
 pub fn memory(has: &Resources) -> Result<String, String> {
     match has.memory {
         Some(bytes) if bytes < MEMORY => Err(format!(
-            "{} MiB; a persister wants {} MiB, most of it for hashing passwords: raise the limit of the container, or give the machine more",
+            "{} MiB; a persister needs {} MiB, most of it for hashing passwords: raise the limit of the container, or add memory",
             bytes >> 20,
             MEMORY >> 20
         )),
         Some(bytes) => Ok(format!("{} MiB", bytes >> 20)),
-        None => Ok("no limit is known".into()),
+        None => Ok("no limit".into()),
     }
 }
 
 pub fn threads(has: &Resources) -> Result<String, String> {
     match has.threads {
         Some(n) if n < THREADS => {
-            Err(format!("{n}; a role wants {THREADS}: raise pids.max of the container, or the user's limit (`ulimit -u`)"))
+            Err(format!("{n}; a role needs {THREADS}: raise pids.max of the container, or the user's limit (`ulimit -u`)"))
         }
         Some(n) => Ok(format!("{n}")),
-        None => Ok("no limit is known".into()),
+        None => Ok("no limit".into()),
     }
 }
 

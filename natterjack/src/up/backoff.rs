@@ -5,15 +5,15 @@ use std::time::Duration;
 /// The first restart comes at once, so that a killed edge is back before its clients give up on it.
 const FIRST: Duration = Duration::from_millis(50);
 const MOST: Duration = Duration::from_secs(5);
-/// A child that lived this long had not been failing.
+/// A child that lived this long resets the pause.
 const GOOD_LIFE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
-pub struct Backoff {
+pub struct RestartBackoff {
     failures: u32,
 }
 
-impl Backoff {
+impl RestartBackoff {
     /// `lived`: from the start of the child to its end.
     pub fn after(&mut self, lived: Duration) -> Duration {
         if lived >= GOOD_LIFE {
@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn grows_to_a_bound_and_forgets_after_a_good_life() {
-        let mut b = Backoff::default();
+        let mut b = RestartBackoff::default();
         let short = Duration::from_millis(10);
         assert_eq!(b.after(short), FIRST);
         assert_eq!(b.after(short), FIRST * 2);

@@ -1,4 +1,4 @@
-//! The one folder that `up` keeps everything in, held by a lock so that two of them cannot write the same log.
+//! The data folder of `up`, locked so that two of them cannot write the same log.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -9,19 +9,19 @@ use std::{
 use anyhow::{Context, bail};
 use natterjack_runtime::resources::free_bytes;
 
-/// Below this a start would only fail a little later, and less clearly.
+/// With less free space a start would fail a little later, with a less clear error.
 const NEEDED: u64 = 256 << 20;
 
-pub struct Folder {
+pub struct DataFolder {
     root: PathBuf,
     /// Held until this process ends, however it does.
     _lock: File,
 }
 
-impl Folder {
+impl DataFolder {
     pub fn open(root: &Path) -> anyhow::Result<Self> {
         let shown = root.display();
-        fs::create_dir_all(root).with_context(|| format!("cannot make the data folder {shown}; give another one with --data"))?;
+        fs::create_dir_all(root).with_context(|| format!("cannot create the data folder {shown}; give another one with --data"))?;
         // Children have working directories of their own.
         let root = root.canonicalize().with_context(|| format!("the data folder {shown}"))?;
         let lock = lock(&root)?;
@@ -66,7 +66,7 @@ pub fn archive_in(root: &Path) -> PathBuf {
     root.join("archive.db")
 }
 
-/// Does an `up` have this folder now?
+/// True while an `up` uses this folder.
 pub fn runs_in(root: &Path) -> bool {
     let lock = File::options().read(true).open(root.join("lock"));
     lock.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
@@ -76,7 +76,7 @@ pub fn runs_in(root: &Path) -> bool {
 pub fn nats_url(root: &Path) -> anyhow::Result<String> {
     let path = root.join("nats.conf");
     let config = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let address = natterjack_nats::server::listens(&config).with_context(|| format!("{} says no address", path.display()))?;
+    let address = natterjack_nats::server::listens(&config).with_context(|| format!("{} names no address", path.display()))?;
     Ok(format!("nats://{address}"))
 }
 
@@ -89,7 +89,7 @@ fn lock(root: &Path) -> anyhow::Result<File> {
         .write(true)
         .truncate(false)
         .open(&path)
-        .with_context(|| format!("cannot write {name}; is the folder ours?"))?;
+        .with_context(|| format!("cannot write {name}; does the folder belong to this user?"))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -116,11 +116,11 @@ mod tests {
     #[test]
     fn one_folder_serves_one_process() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Folder::open(&dir.path().join("data")).unwrap();
-        let again = Folder::open(&dir.path().join("data")).map(|_| ()).unwrap_err().to_string();
+        let first = DataFolder::open(&dir.path().join("data")).unwrap();
+        let again = DataFolder::open(&dir.path().join("data")).map(|_| ()).unwrap_err().to_string();
         assert!(again.contains(&format!("process {}", std::process::id())), "{again}");
         drop(first);
-        Folder::open(&dir.path().join("data")).unwrap();
+        DataFolder::open(&dir.path().join("data")).unwrap();
     }
 
     #[test]
@@ -128,6 +128,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(Folder::open(&file).map(|_| ()).unwrap_err().to_string().contains("--data"));
+        assert!(DataFolder::open(&file).map(|_| ()).unwrap_err().to_string().contains("--data"));
     }
 }

@@ -17,14 +17,16 @@ use crate::settings::Settings;
 
 const EXIT: Duration = Duration::from_secs(3);
 
-/// Where the edges are reached from this machine. What clients are told is the edges' own affair: `edge.url`, or how they came.
+/// Addresses of the edges from this machine. What clients are told is decided by the edges: `edge.url`, or the address
+/// they used.
 pub fn urls(settings: &Settings, ports: &Ports) -> [String; 2] {
     at(reachable(settings.up.host), settings, ports)
 }
 
-/// Likewise, from another machine, if they listen for others and this machine has a way to any.
+/// The same from another machine, if the edges listen for others and this machine has a route to any.
 pub fn from_elsewhere(settings: &Settings, ports: &Ports) -> Option<[String; 2]> {
-    // Which address a packet to elsewhere would have; none is sent. The two are of networks for examples.
+    // The source address of a packet to another network; none is sent. Both targets are of the ranges for
+    // documentation.
     let (any, elsewhere) = match settings.up.host {
         IpAddr::V4(_) => ("0.0.0.0:0", "192.0.2.1:9"),
         IpAddr::V6(_) => ("[::]:0", "[2001:db8::1]:9"),
@@ -56,7 +58,7 @@ pub async fn keep(
     unclean: Unclean,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    // The file this process was started from, also after somebody has built a new one over it.
+    // The file this process was started from, also after a new build has replaced it.
     let binary = std::env::current_exe().context("finding our own binary")?;
     let one = |index: usize| {
         let (binary, state) = (binary.clone(), state.clone());
@@ -70,7 +72,7 @@ pub async fn keep(
                 c
             }),
             started: Box::new(move |pid| state.edge_is(index, pid)),
-            // What drains has its own bound, and a moment to be gone.
+            // The drain has its own bound; then a moment to exit.
             grace: settings.process.drain + EXIT,
             unclean: unclean.clone(),
         }
@@ -98,7 +100,7 @@ fn arguments(settings: &Settings, forward: &Forward, ports: &Ports, index: usize
 
 /// Returns when both answer that they are ready.
 pub async fn ready(settings: &Settings, ports: &Ports) -> reqwest::Result<()> {
-    // Our own children, asked by address: what their certificate says is for clients.
+    // Our own children, addressed by IP: their certificate names what clients use.
     let http = reqwest::Client::builder().danger_accept_invalid_certs(true).no_proxy().build()?;
     for url in urls(settings, ports) {
         let url = format!("{}/ready", url.replacen("ws", "http", 1));

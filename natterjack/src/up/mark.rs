@@ -1,6 +1,6 @@
-//! How the last `up` on this folder ended. A file is there while one runs; it names the boot of the machine. Found at a start, it says
-//! that nobody removed it: with the same boot, processes died, and what they wrote is kept by the kernel; with another one, the machine
-//! went down, and the log's last tenth of a second may have gone with it.
+//! How the last `up` on this folder ended. The mark is a file that exists while one runs and names the boot of the
+//! machine. A mark found at a start was not removed: with the same boot id, processes died, and the kernel kept what
+//! they wrote; with another one, the machine went down, and the last 0.1 s of the log may be lost.
 
 use std::{
     fs::{self, File},
@@ -10,14 +10,14 @@ use std::{
 
 use anyhow::Context;
 
-/// Linux makes a new one at every boot.
+/// New at every boot of Linux.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// Where there is none the end of a machine is not noticed here; channel and persister still compare the log's end.
+/// Without a boot id the end of a machine is not noticed here; channel and persister still compare the log's end.
 const UNKNOWN: &str = "unknown";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastEnd {
-    /// In good order, or there was none.
+    /// Stopped in order, or there was no run before.
     Clean,
     /// Processes were killed.
     Processes,
@@ -47,7 +47,8 @@ impl Mark {
         Ok((Self { path, boot }, last))
     }
 
-    /// From here on an end without [`Mark::clear`] is noticed. Once the log goes on above what was lost, and not before.
+    /// From here on an end without [`Mark::clear`] is noticed. Called once the log continues above what was lost, not
+    /// before.
     pub fn set(&self) -> anyhow::Result<()> {
         let write = || {
             let mut file = File::create(&self.path)?;

@@ -1,4 +1,4 @@
-//! nats-server for `up`: found, checked, configured, kept running. A real one, never a fake.
+//! nats-server for `up`: finds it, checks its version, writes its configuration, keeps it running.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,25 +13,26 @@ use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    data::Folder,
+    data::DataFolder,
     ports::Ports,
     state::StateFile,
     supervise::{Supervised, Unclean, bound_to_us},
 };
 
-/// Batch Direct Get over several subjects, per-message TTLs and the API levels that provisioning asks for.
+/// First version with Batch Direct Get over several subjects, per-message TTLs and the API level that provisioning
+/// needs.
 pub const AT_LEAST: (u32, u32) = (2, 14);
 /// Closing files takes milliseconds; more only if the disk is slow.
 const GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
-pub struct Server {
+pub struct NatsServer {
     pub path: PathBuf,
     pub version: String,
 }
 
-/// The one named, else the first that is there and new enough: on PATH, beside our own binary, fetched by `make`.
-pub async fn find(named: Option<&Path>) -> anyhow::Result<Server> {
+/// The one named, else the first one that is new enough: on PATH, beside our own binary, fetched by `make`.
+pub async fn find(named: Option<&Path>) -> anyhow::Result<NatsServer> {
     if let Some(path) = named.map(Path::to_owned).or_else(|| std::env::var_os("NATTERJACK_NATS_SERVER").map(PathBuf::from)) {
         return check(&path).await;
     }
@@ -60,7 +61,7 @@ fn candidates() -> Vec<PathBuf> {
     on_path.into_iter().chain(around).map(|dir| dir.join("nats-server")).collect()
 }
 
-async fn check(path: &Path) -> anyhow::Result<Server> {
+async fn check(path: &Path) -> anyhow::Result<NatsServer> {
     let shown = path.display();
     let out = Command::new(path).arg("--version").output().await.with_context(|| format!("cannot run {shown} (nats-server)"))?;
     let text = String::from_utf8_lossy(&out.stdout);
@@ -71,7 +72,7 @@ async fn check(path: &Path) -> anyhow::Result<Server> {
             "{shown} is version {version}, too old: natterjack needs nats-server {major}.{minor} or newer (`make nats-server` fetches one)"
         );
     }
-    Ok(Server { path: path.to_owned(), version })
+    Ok(NatsServer { path: path.to_owned(), version })
 }
 
 fn version(text: &str) -> Option<String> {
@@ -84,8 +85,8 @@ fn numbers(version: &str) -> Option<(u32, u32)> {
 }
 
 pub async fn keep(
-    server: Server,
-    data: &Folder,
+    server: NatsServer,
+    data: &DataFolder,
     ports: &Ports,
     sync: Sync,
     state: Arc<StateFile>,
@@ -94,7 +95,7 @@ pub async fn keep(
 ) -> anyhow::Result<()> {
     let (config, log) = (data.nats_config(), data.nats_log());
     let log_settings = format!("log_file: {:?}\nlogfile_size_limit: 10MB\nlogfile_max_num: 3\n", log.display().to_string());
-    std::fs::create_dir_all(data.nats()).context("making the folder of the log")?;
+    std::fs::create_dir_all(data.nats()).context("cannot create the folder of the log")?;
     std::fs::write(&config, single_config(&data.nats(), "127.0.0.1", ports.nats, sync) + &log_settings)
         .with_context(|| format!("cannot write {}", config.display()))?;
     tracing::info!(version = server.version, port = ports.nats, "starting nats-server");

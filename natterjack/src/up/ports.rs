@@ -1,11 +1,12 @@
-//! Which ports `up` takes: what was asked for or nothing, otherwise the usual ones if they are free, else any free ones.
+//! Which ports `up` uses. A port that was asked for is used or is an error; otherwise the default if it is free, else
+//! any free one.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 use anyhow::bail;
 use natterjack_runtime::admin;
 
-use crate::settings::Up;
+use crate::settings::UpSettings;
 
 const EDGE: u16 = 8080;
 const NATS: u16 = 4222;
@@ -21,7 +22,7 @@ pub struct Ports {
 }
 
 /// `operators`: `admin.listen`.
-pub fn choose(up: &Up, operators: Option<SocketAddr>) -> anyhow::Result<Ports> {
+pub fn choose(up: &UpSettings, operators: Option<SocketAddr>) -> anyhow::Result<Ports> {
     let edges = match up.port {
         Some(p) => {
             for (port, what) in [(p, "--port"), (p + 1, "the second edge, next to --port")] {
@@ -53,7 +54,7 @@ pub fn choose(up: &Up, operators: Option<SocketAddr>) -> anyhow::Result<Ports> {
     Ok(Ports { edges, nats, admin })
 }
 
-/// Three next to each other, none of them taken by what has been chosen already.
+/// Three consecutive ports, none of which is chosen already.
 fn three(addr: SocketAddr, chosen: [u16; 3]) -> anyhow::Result<[SocketAddr; 3]> {
     let from = |first: u16| [0, 1, 2].map(|n| SocketAddr::new(addr.ip(), first.saturating_add(n)));
     if addr.port() != 0 {
@@ -87,13 +88,13 @@ fn require(host: IpAddr, port: u16, what: &str) -> anyhow::Result<()> {
     match bind(host, port) {
         Ok(_) => Ok(()),
         Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {
-            bail!("port {port} ({what}) is taken on {host}; give another one, or none to let free ones be chosen")
+            bail!("port {port} ({what}) is taken on {host}; give another one, or none to use any free port")
         }
         Err(e) => bail!("port {port} ({what}) cannot be used on {host}: {e}"),
     }
 }
 
-/// Held together, so that they differ; let go just before the children take them.
+/// Bound at the same time, so that they differ; released just before the children bind them.
 fn any_free<const N: usize>(host: IpAddr) -> std::io::Result<[u16; N]> {
     let mut ports = [0; N];
     let mut held = Vec::with_capacity(N);
@@ -111,10 +112,10 @@ mod tests {
 
     use super::*;
 
-    fn up(port: Option<u16>) -> Up {
+    fn up(port: Option<u16>) -> UpSettings {
         // An address of this test alone.
         let host = IpAddr::V4(Ipv4Addr::new(127, 77, 1, 1));
-        Up { data: "data".into(), host, port, nats_port: None, sync: Sync::Interval, nats_server: None, state_file: None }
+        UpSettings { data: "data".into(), host, port, nats_port: None, sync: Sync::Interval, nats_server: None, state_file: None }
     }
 
     #[test]
@@ -132,7 +133,7 @@ mod tests {
         // An address of this test alone.
         let ip = IpAddr::V4(Ipv4Addr::new(127, 77, 1, 2));
         let at = |port| Some(SocketAddr::new(ip, port));
-        let free = Up { host: ip, ..up(None) };
+        let free = UpSettings { host: ip, ..up(None) };
         assert_eq!(choose(&free, None).unwrap().admin, None);
         assert_eq!(choose(&free, at(0)).unwrap().admin.map(|a| a.map(|a| a.port())), Some([9100, 9101, 9102]));
         assert_eq!(choose(&free, at(9500)).unwrap().admin.map(|a| a.map(|a| a.port())), Some([9500, 9501, 9502]));

@@ -1,4 +1,4 @@
-//! `--state-file`: where everything is and which process it is, in JSON, for scripts. Written again whenever a child is.
+//! `--state-file`: URLs and process ids in JSON, for scripts. Written again whenever a child is restarted.
 
 use std::{
     path::{Path, PathBuf},
@@ -32,7 +32,7 @@ pub struct StateFile {
     state: Mutex<(State, Written)>,
 }
 
-/// The file appears when everything has answered once: a script may take its presence for "ready".
+/// The file appears when every part has answered once: its presence means "ready".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Written {
     NotYet,
@@ -58,7 +58,7 @@ impl StateFile {
         self.change(|s| s.pids.edges[index] = Some(pid));
     }
 
-    /// Says that everything is up. An error here ends the start: a script would wait for ever.
+    /// Writes the file for the first time. An error here ends the start: a script would wait for ever.
     pub fn ready(&self) -> anyhow::Result<()> {
         let mut held = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         held.1 = Written::UpToDate;
@@ -79,7 +79,7 @@ impl StateFile {
         if held.1 == Written::UpToDate
             && let Err(e) = self.save(&held.0)
         {
-            tracing::warn!(error = format!("{e:#}"), "the state file is out of date");
+            tracing::warn!(error = format!("{e:#}"), "the state file could not be written and is out of date");
         }
     }
 

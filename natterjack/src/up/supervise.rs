@@ -1,4 +1,4 @@
-//! Keeps one child process running: starts it again when it dies, ends it in good order when told to.
+//! Keeps one child process running: restarts it when it dies, stops it with SIGTERM, then SIGKILL.
 
 use std::{
     os::unix::process::ExitStatusExt,
@@ -12,12 +12,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
+use super::backoff::RestartBackoff;
 
-/// A process of ours looks out for signals well before this.
+/// Our processes handle signals well before this.
 const STARTING: Duration = Duration::from_secs(2);
 
-/// What did not end in good order when it was asked to. Clones share it.
+/// Children that did not stop in order. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Unclean(Arc<Mutex<Vec<String>>>);
 
@@ -48,7 +48,7 @@ impl Supervised<'_> {
     /// Returns after `stop`, when the child is gone; or when it could not be started the first time.
     /// If this is dropped, the child is killed.
     pub async fn keep(mut self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut backoff = Backoff::default();
+        let mut backoff = RestartBackoff::default();
         let mut first = true;
         while !stop.is_cancelled() {
             let began = Instant::now();
@@ -91,12 +91,12 @@ impl Supervised<'_> {
         }
         match tokio::time::timeout(self.grace, child.wait()).await {
             Ok(Ok(status)) if status.success() => {}
-            // It had not come to look out for signals yet, so it had begun nothing.
+            // It did not handle signals yet, so it had begun nothing.
             Ok(Ok(status)) if age < STARTING && status.signal() == Some(Signal::TERM.as_raw()) => {}
             Ok(Ok(status)) => self.unclean.note(format!("{} ended with {status}", self.name)),
             Ok(Err(e)) => return Err(e).with_context(|| format!("waiting for {}", self.name)),
             Err(_) => {
-                tracing::warn!(child = self.name, grace_s = self.grace.as_secs(), "did not end in time; killing it");
+                tracing::warn!(child = self.name, grace_s = self.grace.as_secs(), "a child process did not stop in time; killing it");
                 self.unclean.note(format!("{} did not end within {} s and was killed", self.name, self.grace.as_secs()));
                 child.kill().await.with_context(|| format!("killing {}", self.name))?;
             }
@@ -106,8 +106,8 @@ impl Supervised<'_> {
 }
 
 /// A command whose process gets `signal` when this one dies, however that happens, where the system has a tool for it;
-/// `unsafe` is forbidden here, so this cannot be asked of the kernel directly. In a process group of its own: a Ctrl-C in the terminal is
-/// for `up`, which then ends its children in order.
+/// `unsafe` is forbidden here, so this cannot be asked of the kernel directly. In a process group of its own: a Ctrl-C
+/// in the terminal is for `up`, which then ends its children in order.
 pub fn bound_to_us(program: &Path, signal: &str) -> Command {
     let setpriv = ["/usr/bin/setpriv", "/bin/setpriv"].into_iter().map(Path::new).find(|p| p.exists());
     let mut command = match setpriv {

@@ -1,5 +1,5 @@
-//! `docs/configuration.md` is what `natterjack config --markdown` prints. (That this package has a test here also makes `cargo test`
-//! build the binary, which the end-to-end tests start.)
+//! `docs/configuration.md` is what `natterjack config --markdown` prints. (That this package has a test here also makes
+//! `cargo test` build the binary, which the end-to-end tests start.)
 
 use std::{path::Path, process::Command};
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use natterjack_client::{Local, ThreadList, Unsent, protocol::Thread};
 
-use super::{Delivery, Done, Effect, Job, Model, Notice, Panel, Pending};
+use super::{Delivery, Done, Job, Model, Notice, Panel, PendingMessage, UiEffect};
 use crate::outcome;
 use crate::screen::{Said, Tone};
 
@@ -12,7 +12,7 @@ use crate::screen::{Said, Tone};
 const LISTED: usize = 1_000;
 
 impl Model {
-    pub(super) fn done(&mut self, done: Done, now: Instant, effects: &mut Vec<Effect>) {
+    pub(super) fn done(&mut self, done: Done, now: Instant, effects: &mut Vec<UiEffect>) {
         match done {
             Done::Send { ticket, thread, result } => self.kept(ticket, &thread, result),
             Done::Page { thread, want, result } => {
@@ -70,14 +70,14 @@ impl Model {
             }
             let state = row.failed.map_or(Delivery::Waiting, |refusal| Delivery::Refused(outcome(&refusal)));
             let text = row.body.text.unwrap_or_default();
-            timeline.pending.push(Pending { ticket, local: Some(row.local), kind: row.kind, text, state });
+            timeline.pending.push(PendingMessage { ticket, local: Some(row.local), kind: row.kind, text, state });
             self.unnamed += 1;
             self.named(&row.thread, Some(row.local));
         }
         self.unnamed = self.unnamed.saturating_sub(1);
     }
 
-    fn list(&mut self, list: &ThreadList, now: Instant, effects: &mut Vec<Effect>) {
+    fn list(&mut self, list: &ThreadList, now: Instant, effects: &mut Vec<UiEffect>) {
         for summary in &list.threads {
             if let Some(name) = &summary.name {
                 self.people.learn_group(&summary.thread, name);
@@ -86,7 +86,7 @@ impl Model {
             self.threads.learn(summary);
         }
         if let (Some(next), true) = (list.next, self.threads.len() < LISTED) {
-            effects.push(Effect::Job(Job::Threads { before: Some(next) }));
+            effects.push(UiEffect::Job(Job::Threads { before: Some(next) }));
         }
         if self.pick_first && self.current.is_none() {
             match self.threads.beside(None, 0) {
@@ -96,7 +96,7 @@ impl Model {
         }
     }
 
-    fn said(&mut self, line: String, said: Vec<Said>, entered: Option<(Thread, String)>, now: Instant, effects: &mut Vec<Effect>) {
+    fn said(&mut self, line: String, said: Vec<Said>, entered: Option<(Thread, String)>, now: Instant, effects: &mut Vec<UiEffect>) {
         self.notice = None;
         if let Some((thread, place)) = entered {
             self.people.learn_group(&thread, &place);

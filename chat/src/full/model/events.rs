@@ -7,27 +7,27 @@ use natterjack_client::{
     protocol::{self, Thread},
 };
 
-use super::{Delivery, Effect, Job, Link, Model, TYPING};
+use super::{ConnectionState, Delivery, Job, Model, TYPING, UiEffect};
 use crate::{
     outcome,
     screen::{Tone, standing},
 };
 
 impl Model {
-    pub(super) fn event(&mut self, event: Event, now: Instant, effects: &mut Vec<Effect>) {
+    pub(super) fn event(&mut self, event: Event, now: Instant, effects: &mut Vec<UiEffect>) {
         match event {
-            Event::Connected { edge } => self.link = Link::Catching { edge },
+            Event::Connected { edge } => self.link = ConnectionState::Catching { edge },
             Event::Attached => {
                 self.fresh = false;
-                if let Link::Catching { edge } = &self.link {
-                    self.link = Link::Live { edge: edge.clone() };
+                if let ConnectionState::Catching { edge } = &self.link {
+                    self.link = ConnectionState::Live { edge: edge.clone() };
                 }
                 self.threads.iter_mut().for_each(|e| e.timeline.forgive());
-                effects.push(Effect::Job(Job::Threads { before: None }));
+                effects.push(UiEffect::Job(Job::Threads { before: None }));
             }
             Event::Reconnecting { wait } => {
                 self.degraded = false;
-                self.link = Link::Waiting { until: now + wait };
+                self.link = ConnectionState::Waiting { until: now + wait };
             }
             Event::Degraded { on } => self.degraded = on,
             Event::Message(event) => self.message(event, now, effects),
@@ -54,12 +54,12 @@ impl Model {
             }
             Event::Contacts => self.say(Tone::Faint, "your contacts changed: /contacts", now),
             Event::Skipped { thread, from, to } => self.threads.entry(&thread).timeline.skipped(from, to),
-            Event::LoggedOut { refusal } => effects.push(Effect::End(format!("logged out: {refusal}"))),
-            Event::Ended { code, reason } => effects.push(Effect::End(format!("the server ended the session: {reason} ({code})"))),
+            Event::LoggedOut { refusal } => effects.push(UiEffect::End(format!("logged out: {refusal}"))),
+            Event::Ended { code, reason } => effects.push(UiEffect::End(format!("the server ended the session: {reason} ({code})"))),
         }
     }
 
-    fn message(&mut self, event: protocol::Event, now: Instant, effects: &mut Vec<Effect>) {
+    fn message(&mut self, event: protocol::Event, now: Instant, effects: &mut Vec<UiEffect>) {
         self.people.meet(&event, now, effects);
         self.people.meet_thread(&event.thread, now, effects);
         self.typing.remove(&(event.thread.clone(), event.from.clone()));

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use natterjack_client::protocol::{Body, Kind, MsgId};
 
-use super::{Effect, Job, Model, Panel};
+use super::{Job, Model, Panel, UiEffect};
 use crate::{
     full::scroll::Anchor,
-    line::{self, Line},
+    line::{self, InputLine},
     screen::{Said, Tone},
 };
 
@@ -25,7 +25,7 @@ Ctrl-L      draw anew; Ctrl-Z: back to the shell, `fg` comes back; Ctrl-C: quit
 ";
 
 impl Model {
-    pub(super) fn key(&mut self, key: KeyEvent, now: Instant, effects: &mut Vec<Effect>) {
+    pub(super) fn key(&mut self, key: KeyEvent, now: Instant, effects: &mut Vec<UiEffect>) {
         if key.kind == KeyEventKind::Release {
             return;
         }
@@ -65,10 +65,10 @@ impl Model {
         }
     }
 
-    fn control(&mut self, c: char, now: Instant, effects: &mut Vec<Effect>) {
+    fn control(&mut self, c: char, now: Instant, effects: &mut Vec<UiEffect>) {
         match c {
-            'c' => effects.push(Effect::Quit),
-            'd' if self.editor.is_empty() => effects.push(Effect::Quit),
+            'c' => effects.push(UiEffect::Quit),
+            'd' if self.editor.is_empty() => effects.push(UiEffect::Quit),
             'd' => self.editor.delete(),
             'j' => self.insert("\n", now, effects),
             'a' => self.editor.home(),
@@ -82,13 +82,13 @@ impl Model {
             'y' => self.editor.paste_cut(),
             'n' => self.go_by(1, now, effects),
             'p' => self.go_by(-1, now, effects),
-            'l' => effects.push(Effect::Redraw),
-            'z' => effects.push(Effect::Suspend),
+            'l' => effects.push(UiEffect::Redraw),
+            'z' => effects.push(UiEffect::Suspend),
             _ => {}
         }
     }
 
-    pub(super) fn insert(&mut self, text: &str, now: Instant, effects: &mut Vec<Effect>) {
+    pub(super) fn insert(&mut self, text: &str, now: Instant, effects: &mut Vec<UiEffect>) {
         self.list_first = false;
         if !self.editor.insert(text) {
             self.say(Tone::Bad, "that is more than a message may hold: the rest was cut off", now);
@@ -96,11 +96,11 @@ impl Model {
         let again = self.told_typing.is_none_or(|at| now.duration_since(at) >= TYPING_AGAIN);
         if let (Some(thread), true) = (&self.current, again && !self.editor.is_empty() && !self.editor.text().starts_with('/')) {
             self.told_typing = Some(now);
-            effects.push(Effect::Typing(thread.clone()));
+            effects.push(UiEffect::Typing(thread.clone()));
         }
     }
 
-    fn enter(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+    fn enter(&mut self, now: Instant, effects: &mut Vec<UiEffect>) {
         if self.list_first {
             self.list_first = false;
             return;
@@ -114,32 +114,32 @@ impl Model {
     }
 
     /// An error leaves what was written.
-    fn submit(&mut self, now: Instant, effects: &mut Vec<Effect>) -> Result<(), String> {
+    fn submit(&mut self, now: Instant, effects: &mut Vec<UiEffect>) -> Result<(), String> {
         let written = self.editor.text().to_owned();
         let nowhere = || "no thread yet: /to NAME first".to_owned();
         match line::parse(&written)? {
-            Line::Nothing => {}
-            Line::Quit => effects.push(Effect::Quit),
-            Line::Help => self.help(),
-            Line::Text(text) => {
+            InputLine::Nothing => {}
+            InputLine::Quit => effects.push(UiEffect::Quit),
+            InputLine::Help => self.help(),
+            InputLine::Text(text) => {
                 self.current.as_ref().ok_or_else(nowhere)?;
                 self.send(Kind::Text, Body::text(text), effects);
             }
-            Line::Edit(id, text) => {
+            InputLine::Edit(id, text) => {
                 let target = Some(self.target(id)?);
                 self.send(Kind::Edit, Body { target, ..Body::text(text) }, effects);
             }
-            Line::Recall(id) => {
+            InputLine::Recall(id) => {
                 let target = Some(self.target(id)?);
                 self.send(Kind::Recall, Body { target, ..Body::default() }, effects);
             }
-            Line::Typing => effects.push(Effect::Typing(self.current.clone().ok_or_else(nowhere)?)),
+            InputLine::Typing => effects.push(UiEffect::Typing(self.current.clone().ok_or_else(nowhere)?)),
             command => {
-                if command == Line::Discard(None) {
+                if command == InputLine::Discard(None) {
                     self.threads.iter_mut().for_each(|e| e.timeline.forget_refused());
                 }
                 self.say(Tone::Faint, "…", now);
-                effects.push(Effect::Job(Job::Command { line: written, here: self.current.clone() }));
+                effects.push(UiEffect::Job(Job::Command { line: written, here: self.current.clone() }));
             }
         }
         Ok(())
@@ -155,13 +155,13 @@ impl Model {
         self.panel = Some(Panel::new("help", said.into()));
     }
 
-    fn go_by(&mut self, by: isize, now: Instant, effects: &mut Vec<Effect>) {
+    fn go_by(&mut self, by: isize, now: Instant, effects: &mut Vec<UiEffect>) {
         let list_first = self.list_first;
         self.go(self.threads.beside(self.current.as_ref(), by), now, effects);
         self.list_first = list_first;
     }
 
-    fn go(&mut self, thread: Option<natterjack_client::protocol::Thread>, now: Instant, effects: &mut Vec<Effect>) {
+    fn go(&mut self, thread: Option<natterjack_client::protocol::Thread>, now: Instant, effects: &mut Vec<UiEffect>) {
         if let Some(thread) = thread {
             self.panel = None;
             self.open(thread, now, effects);

@@ -59,7 +59,7 @@ fn a_refused_message_stays_with_its_reason() {
     assert!(chat.sees("✗ not sent: the outbox is full"));
     chat.write("/discard");
     assert!(!chat.sees("✗") && !chat.sees("to a wall"));
-    assert!(chat.effects.iter().any(|e| matches!(e, Effect::Job(Job::Command { line, .. }) if line == "/discard")));
+    assert!(chat.effects.iter().any(|e| matches!(e, UiEffect::Job(Job::Command { line, .. }) if line == "/discard")));
 }
 
 #[test]
@@ -86,12 +86,12 @@ fn scrolling_up_fetches_older_pages_until_the_beginning() {
     let mut chat = Chat::with(60, 12, 0);
     chat.message(event(&dm("bob"), 1_000, "bob", "message 1000"));
     chat.model.here_mut().unwrap().timeline.older = crate::full::timeline::Older::Unknown;
-    chat.input(Input::Tick);
+    chat.input(UiInput::Tick);
     let mut first = 1_000;
     let mut asked = 0;
     while first > 1 {
         for want in chat.pages() {
-            assert_eq!(want, Want::Older(MsgId(first)));
+            assert_eq!(want, PageWanted::Older(MsgId(first)));
             asked += 1;
             let next = (first - 100).max(1);
             chat.page(want, page(&dm("bob"), next, first - 1));
@@ -100,7 +100,7 @@ fn scrolling_up_fetches_older_pages_until_the_beginning() {
         chat.key(KeyCode::PageUp);
     }
     assert_eq!(asked, 10);
-    chat.input(Input::Key(KeyEvent::new(KeyCode::Home, KeyModifiers::CONTROL)));
+    chat.input(UiInput::Key(KeyEvent::new(KeyCode::Home, KeyModifiers::CONTROL)));
     assert!(chat.sees("this is the beginning") && chat.sees("message 1"));
     assert_eq!(chat.pages(), []);
     // And all the way down again.
@@ -145,27 +145,27 @@ fn lines_go_up_and_down_by_one() {
 fn a_page_that_does_not_come_is_asked_for_again() {
     let mut chat = Chat::with(90, 20, 0);
     chat.model.here_mut().unwrap().timeline = crate::full::timeline::Timeline::default();
-    chat.input(Input::Tick);
-    assert_eq!(chat.pages(), [Want::Newest]);
-    let failure = Failure { why: "the archive is away".into(), is_final: false };
-    chat.done(Done::Page { thread: dm("bob"), want: Want::Newest, result: Err(failure) });
+    chat.input(UiInput::Tick);
+    assert_eq!(chat.pages(), [PageWanted::Newest]);
+    let failure = JobFailure { why: "the archive is away".into(), is_final: false };
+    chat.done(Done::Page { thread: dm("bob"), want: PageWanted::Newest, result: Err(failure) });
     assert!(chat.sees("the archive is away") && chat.sees("trying again"));
     assert_eq!(chat.pages(), []);
     let wake = chat.model.wake(chat.now).unwrap();
     chat.pass(wake - chat.now);
-    assert_eq!(chat.pages(), [Want::Newest]);
+    assert_eq!(chat.pages(), [PageWanted::Newest]);
     assert_ne!(chat.model.wake(chat.now), Some(wake), "no busy waiting");
     // Without a connection nobody is asked.
-    chat.page(Want::Newest, Page { prev: MsgId(5), ..page(&dm("bob"), 6, 7) });
-    assert_eq!(chat.pages(), [Want::Older(MsgId(6))]);
+    chat.page(PageWanted::Newest, Page { prev: MsgId(5), ..page(&dm("bob"), 6, 7) });
+    assert_eq!(chat.pages(), [PageWanted::Older(MsgId(6))]);
     chat.sdk(Event::Reconnecting { wait: Duration::from_secs(3) });
-    let failure = Failure { why: "no answer".into(), is_final: false };
-    chat.done(Done::Page { thread: dm("bob"), want: Want::Older(MsgId(6)), result: Err(failure) });
+    let failure = JobFailure { why: "no answer".into(), is_final: false };
+    chat.done(Done::Page { thread: dm("bob"), want: PageWanted::Older(MsgId(6)), result: Err(failure) });
     chat.key(KeyCode::PageUp);
     assert_eq!(chat.pages(), []);
     assert!(chat.sees("they come with the connection") && chat.sees("again in 3 s"));
     chat.connect();
-    assert_eq!(chat.pages(), [Want::Older(MsgId(6))]);
+    assert_eq!(chat.pages(), [PageWanted::Older(MsgId(6))]);
 }
 
 #[test]
@@ -206,10 +206,10 @@ fn what_was_there_before_this_device_is_no_news() {
 fn each_thread_keeps_what_is_being_written_in_it() {
     let mut chat = Chat::with(80, 20, 3);
     chat.message(event(&dm("carol"), 10, "carol", "psst"));
-    chat.input(Input::Paste("half a".into()));
+    chat.input(UiInput::Paste("half a".into()));
     chat.key(KeyCode::Tab);
     assert_eq!(chat.model.editor.text(), "");
-    chat.input(Input::Paste("for carol".into()));
+    chat.input(UiInput::Paste("for carol".into()));
     chat.control('p');
     assert_eq!(chat.model.editor.text(), "half a");
     chat.write(" message");
@@ -219,7 +219,7 @@ fn each_thread_keeps_what_is_being_written_in_it() {
 #[test]
 fn a_pasted_text_is_one_message_of_many_lines() {
     let mut chat = Chat::with(80, 20, 0);
-    chat.input(Input::Paste("one\r\ntwo\rthree".into()));
+    chat.input(UiInput::Paste("one\r\ntwo\rthree".into()));
     assert_eq!(chat.sends(), []);
     chat.key(KeyCode::Enter);
     assert_eq!(chat.sends()[0].1, "one\ntwo\nthree");
@@ -229,7 +229,7 @@ fn a_pasted_text_is_one_message_of_many_lines() {
 #[test]
 fn typing_is_told_now_and_then_and_shown_for_a_while() {
     let mut chat = Chat::with(80, 20, 3);
-    let told = |chat: &Chat| chat.effects.iter().filter(|e| matches!(e, Effect::Typing(_))).count();
+    let told = |chat: &Chat| chat.effects.iter().filter(|e| matches!(e, UiEffect::Typing(_))).count();
     "hell".chars().for_each(|c| chat.key(KeyCode::Char(c)));
     assert_eq!(told(&chat), 1);
     chat.pass(Duration::from_secs(4));
@@ -245,7 +245,7 @@ fn typing_is_told_now_and_then_and_shown_for_a_while() {
     assert!(!chat.sees("bob is typing…"));
     // A command is nobody's business.
     let mut chat = Chat::with(80, 20, 3);
-    chat.input(Input::Paste("/block bob".into()));
+    chat.input(UiInput::Paste("/block bob".into()));
     assert_eq!(told(&chat), 0);
 }
 
@@ -253,7 +253,7 @@ fn typing_is_told_now_and_then_and_shown_for_a_while() {
 fn commands_of_the_line_mode_go_to_the_line_mode() {
     let mut chat = Chat::with(80, 20, 3);
     chat.write("/group new choir bob");
-    let command = Effect::Job(Job::Command { line: "/group new choir bob".into(), here: Some(dm("bob")) });
+    let command = UiEffect::Job(Job::Command { line: "/group new choir bob".into(), here: Some(dm("bob")) });
     assert!(chat.effects.contains(&command), "{:?}", chat.effects);
     let choir: Thread = "group.g1".parse().unwrap();
     chat.done(Done::Command { line: String::new(), said: Vec::new(), entered: Some((choir.clone(), "#choir".into())) });
@@ -285,8 +285,8 @@ fn edits_without_an_id_are_about_the_own_last_message() {
     chat.message(event(&dm("bob"), 5, "bob", "hm"));
     chat.effects.clear();
     chat.write("/edit better");
-    let [Effect::Typing(_) | Effect::Job(Job::Send { .. })] = &chat.effects[..] else { panic!("{:?}", chat.effects) };
-    let target = chat.effects.iter().find_map(|e| if let Effect::Job(Job::Send { body, .. }) = e { body.target } else { None });
+    let [UiEffect::Typing(_) | UiEffect::Job(Job::Send { .. })] = &chat.effects[..] else { panic!("{:?}", chat.effects) };
+    let target = chat.effects.iter().find_map(|e| if let UiEffect::Job(Job::Send { body, .. }) = e { body.target } else { None });
     assert_eq!(target, Some(MsgId(4)));
 }
 
@@ -302,16 +302,16 @@ fn a_first_start_goes_to_the_latest_thread_or_says_what_to_do() {
     };
     chat.done(Done::Threads { result: Ok(ThreadList { threads: vec![summary("bob", 5), summary("carol", 9)], next: Some(MsgId(1)) }) });
     assert_eq!(chat.model.current, Some(dm("carol")));
-    assert!(chat.effects.contains(&Effect::Job(Job::Threads { before: Some(MsgId(1)) })), "the rest of the list is asked for");
+    assert!(chat.effects.contains(&UiEffect::Job(Job::Threads { before: Some(MsgId(1)) })), "the rest of the list is asked for");
 }
 
 #[test]
 fn quitting_and_the_end_of_the_session() {
     let mut chat = Chat::with(80, 20, 3);
     chat.control('c');
-    assert_eq!(chat.effects.pop(), Some(Effect::Quit));
+    assert_eq!(chat.effects.pop(), Some(UiEffect::Quit));
     chat.write("/quit");
-    assert_eq!(chat.effects.pop(), Some(Effect::Quit));
+    assert_eq!(chat.effects.pop(), Some(UiEffect::Quit));
     chat.sdk(Event::Ended { code: 4_001, reason: "replaced".into() });
-    assert!(matches!(chat.effects.pop(), Some(Effect::End(why)) if why.contains("replaced")));
+    assert!(matches!(chat.effects.pop(), Some(UiEffect::End(why)) if why.contains("replaced")));
 }

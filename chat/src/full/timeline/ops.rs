@@ -1,7 +1,8 @@
 //! Edits, recalls and reactions, laid over the messages they are about (pure).
 //!
-//! A page comes with edits and recalls laid over it already; what comes live is laid over here, by the same rules as far as a client
-//! can judge them: the author's own change. A recall by an admin is shown as a line and is in the message when the page is read again.
+//! A page comes with edits and recalls laid over it already; what comes live is laid over here, by the same rules as
+//! far as a client can judge them: the author's own change. A recall by an admin is shown as a line and is in the
+//! message when the page is read again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -9,7 +10,8 @@ use natterjack_client::protocol::{Event, Kind, MsgId, UserId};
 
 #[derive(Debug, Default)]
 pub struct Ops {
-    /// Live edits and recalls, for messages whose page comes later: the newest edit's id and text; a recall has no text.
+    /// Live edits and recalls, for messages whose page comes later: the newest edit's id and text; a recall has no
+    /// text.
     changed: HashMap<MsgId, (MsgId, UserId, Option<String>)>,
     edited: HashSet<MsgId>,
     reactions: HashMap<MsgId, Reactions>,

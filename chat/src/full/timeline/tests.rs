@@ -11,11 +11,11 @@ fn keys(timeline: &Timeline) -> Vec<Key> {
 }
 
 fn ids(timeline: &Timeline) -> Vec<u64> {
-    keys(timeline).into_iter().filter_map(|k| if let Key::At(id, walk::Part::Event) = k { Some(id.0) } else { None }).collect()
+    keys(timeline).into_iter().filter_map(|k| if let Key::At(id, walk::TimelinePart::Event) = k { Some(id.0) } else { None }).collect()
 }
 
 fn gaps(timeline: &Timeline) -> usize {
-    keys(timeline).into_iter().filter(|k| matches!(k, Key::At(_, walk::Part::Gap))).count()
+    keys(timeline).into_iter().filter(|k| matches!(k, Key::At(_, walk::TimelinePart::Gap))).count()
 }
 
 #[test]
@@ -23,10 +23,10 @@ fn pages_and_live_events_end_in_the_order_of_the_log() {
     let (bob, now) = (dm("bob"), Instant::now());
     let mut t = Timeline::default();
     t.live(event(&bob, 12, "bob", "live"), false);
-    t.page(Want::Newest, page(&bob, 8, 11), now);
+    t.page(PageWanted::Newest, page(&bob, 8, 11), now);
     assert_eq!(t.older, Older::Unknown);
     t.live(event(&bob, 13, "bob", "live"), false);
-    t.page(Want::Older(MsgId(8)), page(&bob, 1, 7), now);
+    t.page(PageWanted::Older(MsgId(8)), page(&bob, 1, 7), now);
     assert_eq!(ids(&t), (1..=13).collect::<Vec<_>>());
     assert_eq!(t.older, Older::Beginning);
     // Downwards is the same way back.
@@ -45,12 +45,12 @@ fn what_was_skipped_is_a_gap_until_it_is_filled() {
     t.skipped(MsgId(5), MsgId(20));
     t.live(event(&bob, 20, "bob", "after"), false);
     assert_eq!((ids(&t), gaps(&t)), (vec![5, 20], 1));
-    let want = t.want_at(Key::At(MsgId(20), walk::Part::Gap)).unwrap();
+    let want = t.want_at(Key::At(MsgId(20), walk::TimelinePart::Gap)).unwrap();
     assert_eq!(want.at(), At::Before(MsgId(20)));
     // The page does not reach down to what is here.
     t.page(want, page(&bob, 15, 19), now);
     assert_eq!((ids(&t), gaps(&t)), (vec![5, 15, 16, 17, 18, 19, 20], 1));
-    let want = t.want_at(Key::At(MsgId(15), walk::Part::Gap)).unwrap();
+    let want = t.want_at(Key::At(MsgId(15), walk::TimelinePart::Gap)).unwrap();
     t.page(want, page(&bob, 6, 14), now);
     assert_eq!((ids(&t), gaps(&t)), ((5..=20).collect(), 0));
     assert_eq!(t.older, Older::Unknown, "below the gap nothing was learnt");
@@ -63,12 +63,12 @@ fn a_hole_in_a_page_is_shown_and_asked_for_again_later() {
     let mut holed = page(&bob, 1, 3);
     holed.events.push(event(&bob, 9, "bob", "after the hole"));
     holed.holes = vec![(MsgId(4), MsgId(8))];
-    assert!(t.ask(Want::Newest, now));
-    assert!(!t.ask(Want::Newest, now), "one page at a time");
-    t.page(Want::Newest, holed, now);
+    assert!(t.ask(PageWanted::Newest, now));
+    assert!(!t.ask(PageWanted::Newest, now), "one page at a time");
+    t.page(PageWanted::Newest, holed, now);
     assert_eq!(gaps(&t), 1);
-    let want = t.want_at(Key::At(MsgId(9), walk::Part::Gap)).unwrap();
-    assert_eq!(want, Want::Gap(MsgId(8)));
+    let want = t.want_at(Key::At(MsgId(9), walk::TimelinePart::Gap)).unwrap();
+    assert_eq!(want, PageWanted::Gap(MsgId(8)));
     assert!(!t.ask(want, now), "not at once");
     let again = t.again().unwrap();
     assert!(t.ask(want, again));
@@ -81,7 +81,7 @@ fn trouble_waits_longer_each_time_and_a_refusal_ends_it() {
     let now = Instant::now();
     let mut t = Timeline::default();
     t.live(event(&dm("bob"), 5, "bob", "x"), false);
-    let want = Want::Older(MsgId(5));
+    let want = PageWanted::Older(MsgId(5));
     t.page_failed(want, "away".into(), false, now);
     let first = t.again().unwrap() - now;
     t.page_failed(want, "away".into(), false, now);
@@ -90,7 +90,7 @@ fn trouble_waits_longer_each_time_and_a_refusal_ends_it() {
     assert_eq!(t.older, Older::Refused("no longer a member".into()));
     // A thread that does not exist yet is empty, not broken.
     let mut t = Timeline::default();
-    t.page_failed(Want::Newest, "there is no such thread".into(), true, now);
+    t.page_failed(PageWanted::Newest, "there is no such thread".into(), true, now);
     assert_eq!(t.older, Older::Beginning);
 }
 
@@ -98,7 +98,7 @@ fn trouble_waits_longer_each_time_and_a_refusal_ends_it() {
 fn edits_recalls_and_reactions_are_laid_over_their_message() {
     let (bob, now) = (dm("bob"), Instant::now());
     let mut t = Timeline::default();
-    t.page(Want::Newest, page(&bob, 1, 4), now);
+    t.page(PageWanted::Newest, page(&bob, 1, 4), now);
     t.live(op(&bob, 5, "bob", Kind::Edit, 2, Body::text("better")), false);
     t.live(op(&bob, 6, "mallory", Kind::Edit, 3, Body::text("forged")), false);
     t.live(op(&bob, 7, "bob", Kind::Recall, 4, Body::default()), false);
@@ -114,7 +114,7 @@ fn edits_recalls_and_reactions_are_laid_over_their_message() {
     let folded: Vec<_> = t.events.values().filter(|e| t.is_folded(e)).map(|e| e.id.0).collect();
     assert_eq!(folded, [5, 7, 8, 9, 10], "a forged edit is a line of its own");
     // A page that comes later does not undo what came live.
-    t.page(Want::Newest, page(&bob, 1, 4), now);
+    t.page(PageWanted::Newest, page(&bob, 1, 4), now);
     assert_eq!(t.events[&MsgId(2)].body.text.as_deref(), Some("better"));
 }
 
@@ -123,7 +123,7 @@ fn an_edit_that_came_before_its_message_was_read_is_applied() {
     let (bob, now) = (dm("bob"), Instant::now());
     let mut t = Timeline::default();
     t.live(op(&bob, 5, "bob", Kind::Edit, 2, Body::text("better")), false);
-    t.page(Want::Older(MsgId(5)), page(&bob, 1, 4), now);
+    t.page(PageWanted::Older(MsgId(5)), page(&bob, 1, 4), now);
     assert_eq!(t.events[&MsgId(2)].body.text.as_deref(), Some("better"));
     assert!(t.ops.is_edited(MsgId(2)));
 }

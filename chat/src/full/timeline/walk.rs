@@ -1,8 +1,9 @@
-//! The thread as items on a screen, walked one by one from wherever somebody looks: nothing is laid out that is not seen (pure).
+//! The thread as items on a screen, walked one by one from wherever somebody looks: nothing is laid out that is not
+//! seen (pure).
 
 use natterjack_client::protocol::{Event, Kind, MsgId};
 
-use super::{Older, Pending, Timeline, Want};
+use super::{Older, PageWanted, PendingMessage, Timeline};
 use crate::day;
 
 /// Messages of one author within this time stand under one name.
@@ -12,14 +13,14 @@ const TOGETHER_MS: u64 = 5 * 60_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
     Top,
-    At(MsgId, Part),
+    At(MsgId, TimelinePart),
     /// The ticket of a message of ours.
     Pending(u64),
 }
 
 /// What stands before an event, and the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub enum TimelinePart {
     Gap,
     Day,
     New,
@@ -27,7 +28,7 @@ pub enum Part {
 }
 
 #[derive(Debug)]
-pub enum Item<'a> {
+pub enum TimelineItem<'a> {
     /// What lies above everything that is here.
     Top(&'a Older),
     Gap,
@@ -40,7 +41,7 @@ pub enum Item<'a> {
         head: bool,
     },
     Pending {
-        pending: &'a Pending,
+        pending: &'a PendingMessage,
         head: bool,
     },
 }
@@ -49,7 +50,7 @@ impl Timeline {
     pub fn last_key(&self) -> Key {
         match (self.pending.last(), self.events.last_key_value()) {
             (Some(p), _) => Key::Pending(p.ticket),
-            (None, Some((id, _))) => Key::At(*id, Part::Event),
+            (None, Some((id, _))) => Key::At(*id, TimelinePart::Event),
             (None, None) => Key::Top,
         }
     }
@@ -61,50 +62,52 @@ impl Timeline {
         }
         match key {
             Key::Pending(_) => self.last_key(),
-            Key::At(id, part) if part < Part::Event && self.events.contains_key(&id) => Key::At(id, Part::Event),
+            Key::At(id, part) if part < TimelinePart::Event && self.events.contains_key(&id) => Key::At(id, TimelinePart::Event),
             Key::At(id, _) => match self.events.range(id..).next().or_else(|| self.events.last_key_value()) {
-                Some((id, _)) => Key::At(*id, Part::Event),
+                Some((id, _)) => Key::At(*id, TimelinePart::Event),
                 None => Key::Top,
             },
             Key::Top => Key::Top,
         }
     }
 
-    pub fn item(&self, key: Key) -> Option<Item<'_>> {
+    pub fn item(&self, key: Key) -> Option<TimelineItem<'_>> {
         match key {
-            Key::Top => Some(Item::Top(&self.older)),
+            Key::Top => Some(TimelineItem::Top(&self.older)),
             Key::Pending(ticket) => {
                 let i = self.pending.iter().position(|p| p.ticket == ticket)?;
-                Some(Item::Pending { pending: &self.pending[i], head: i == 0 })
+                Some(TimelineItem::Pending { pending: &self.pending[i], head: i == 0 })
             }
             Key::At(id, part) => {
                 let event = self.events.get(&id)?;
                 let before = self.events.range(..id).next_back().map(|(_, e)| e);
                 match part {
-                    Part::Event => Some(Item::Event { event, head: self.has_head(event, before) }),
-                    Part::Gap => self.gap_between(before?.id, id).map(|_| Item::Gap),
-                    Part::Day => begins_day(event, before).then_some(Item::Day(event.ts)),
-                    Part::New => (self.new_from == Some(id)).then_some(Item::New),
+                    TimelinePart::Event => Some(TimelineItem::Event { event, head: self.has_head(event, before) }),
+                    TimelinePart::Gap => self.gap_between(before?.id, id).map(|_| TimelineItem::Gap),
+                    TimelinePart::Day => begins_day(event, before).then_some(TimelineItem::Day(event.ts)),
+                    TimelinePart::New => (self.new_from == Some(id)).then_some(TimelineItem::New),
                 }
             }
         }
     }
 
     /// The page that would fill this item.
-    pub fn want_at(&self, key: Key) -> Option<Want> {
+    pub fn want_at(&self, key: Key) -> Option<PageWanted> {
         match key {
-            Key::Top if self.older == Older::Unknown => Some(self.events.keys().next().map_or(Want::Newest, |id| Want::Older(*id))),
-            Key::At(id, Part::Gap) => self.gap_between(self.events.range(..id).next_back().map(|(id, _)| *id)?, id),
+            Key::Top if self.older == Older::Unknown => {
+                Some(self.events.keys().next().map_or(PageWanted::Newest, |id| PageWanted::Older(*id)))
+            }
+            Key::At(id, TimelinePart::Gap) => self.gap_between(self.events.range(..id).next_back().map(|(id, _)| *id)?, id),
             _ => None,
         }
     }
 
     pub fn before(&self, key: Key) -> Option<Key> {
-        let parts_of = |id: MsgId, below: Part| {
-            let parts = [Part::Event, Part::New, Part::Day, Part::Gap];
+        let parts_of = |id: MsgId, below: TimelinePart| {
+            let parts = [TimelinePart::Event, TimelinePart::New, TimelinePart::Day, TimelinePart::Gap];
             parts.into_iter().filter(|p| *p < below).map(|p| Key::At(id, p)).find(|k| self.item(*k).is_some())
         };
-        let event_below = |id: MsgId| self.events.range(..id).next_back().map_or(Key::Top, |(id, _)| Key::At(*id, Part::Event));
+        let event_below = |id: MsgId| self.events.range(..id).next_back().map_or(Key::Top, |(id, _)| Key::At(*id, TimelinePart::Event));
         match key {
             Key::Top => None,
             Key::At(id, part) => Some(parts_of(id, part).unwrap_or_else(|| event_below(id))),
@@ -117,7 +120,7 @@ impl Timeline {
 
     pub fn after(&self, key: Key) -> Option<Key> {
         let first_part = |id: MsgId| {
-            let parts = [Part::Gap, Part::Day, Part::New, Part::Event];
+            let parts = [TimelinePart::Gap, TimelinePart::Day, TimelinePart::New, TimelinePart::Event];
             parts.into_iter().map(|p| Key::At(id, p)).find(|k| self.item(*k).is_some())
         };
         let event_above = |from: MsgId| self.events.range(from..).next().and_then(|(id, _)| first_part(*id));
@@ -128,7 +131,7 @@ impl Timeline {
         match key {
             Key::Top => event_above(MsgId::NONE).or_else(|| pending_above(None)),
             Key::At(id, part) => {
-                let parts = [Part::Day, Part::New, Part::Event];
+                let parts = [TimelinePart::Day, TimelinePart::New, TimelinePart::Event];
                 let same = parts.into_iter().filter(|p| *p > part).map(|p| Key::At(id, p)).find(|k| self.item(*k).is_some());
                 same.or_else(|| event_above(id.next())).or_else(|| pending_above(None))
             }

@@ -13,7 +13,7 @@ use crate::{
     full::{
         lines::minutes,
         model::Model,
-        threads::Entry,
+        threads::ThreadRow,
         wrap::{cut, width},
     },
     screen::printable,
@@ -39,7 +39,7 @@ pub fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
     }
 }
 
-fn line(model: &Model, entry: &Entry, columns: usize, today: u64) -> Line<'static> {
+fn line(model: &Model, entry: &ThreadRow, columns: usize, today: u64) -> Line<'static> {
     let unread = match entry.unread {
         0 => String::new(),
         n @ 1..=99 => format!(" ({n})"),

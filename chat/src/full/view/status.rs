@@ -12,7 +12,7 @@ use ratatui::{
 use super::{FAINT, put, style};
 use crate::{
     full::{
-        model::{Link, Model},
+        model::{ConnectionState, Model},
         wrap::{cut, width},
     },
     screen::printable,
@@ -69,11 +69,13 @@ pub fn line(model: &Model, area: Rect, with_notice: bool, now: Instant, buf: &mu
 
 fn link(model: &Model, now: Instant) -> (&'static str, Color, String) {
     match &model.link {
-        Link::Connecting => ("○", Color::Yellow, "connecting…".into()),
-        Link::Catching { edge } => ("◌", Color::Yellow, format!("{edge}, fetching what was missed…")),
-        Link::Live { .. } if model.degraded => ("●", Color::Yellow, "the server is cut off from the log, messages wait".into()),
-        Link::Live { edge } => ("●", Color::Green, edge.clone()),
-        Link::Waiting { until } => {
+        ConnectionState::Connecting => ("○", Color::Yellow, "connecting…".into()),
+        ConnectionState::Catching { edge } => ("◌", Color::Yellow, format!("{edge}, fetching what was missed…")),
+        ConnectionState::Live { .. } if model.degraded => {
+            ("●", Color::Yellow, "the server has no connection to the log, messages wait".into())
+        }
+        ConnectionState::Live { edge } => ("●", Color::Green, edge.clone()),
+        ConnectionState::Waiting { until } => {
             let seconds = until.saturating_duration_since(now).as_secs_f32().ceil();
             let text = if seconds > 0.0 { format!("not connected, again in {seconds} s") } else { "not connected, trying…".into() };
             ("○", Color::LightRed, text)

@@ -2,7 +2,7 @@ use natterjack_client::Event;
 
 use super::*;
 use crate::full::{
-    model::Input,
+    model::UiInput,
     testing::{Chat, dm, event, user},
 };
 
@@ -12,7 +12,7 @@ fn a_whole_screen() {
     chat.message(event(&dm("bob"), 3, "me", "hello bob"));
     chat.message(event(&dm("carol"), 4, "carol", "psst"));
     chat.sdk(Event::Typing { thread: dm("bob"), user: user("bob") });
-    chat.input(Input::Paste("I am wri".into()));
+    chat.input(UiInput::Paste("I am wri".into()));
     let expected = "
  carol (1)  11:25 │ bob
  bob        11:25 │
@@ -60,11 +60,11 @@ fn every_size_is_drawn_without_a_panic() {
     let mut chat = Chat::with(80, 24, 40);
     chat.message(event(&dm("bob"), 41, "bob", "蟾蜍🐸 and a longer line of words that has to be wrapped somewhere\n\nand more"));
     chat.message(event(&dm("carol"), 42, "carol", "psst"));
-    chat.input(Input::Paste("蟾蜍🐸\n several lines\nof text".into()));
+    chat.input(UiInput::Paste("蟾蜍🐸\n several lines\nof text".into()));
     for panel in [false, true] {
         for list_first in [false, true] {
             for (width, height) in (0..=24).flat_map(|w| (0..=12).map(move |h| (w, h))).chain([(20, 5), (200, 60), (61, 3)]) {
-                chat.input(Input::Resize(width, height));
+                chat.input(UiInput::Resize(width, height));
                 if panel {
                     chat.key(crossterm::event::KeyCode::F(1));
                 }
@@ -89,7 +89,7 @@ fn the_smallest_useful_screen() {
 #[test]
 fn the_cursor_stands_behind_what_is_written() {
     let mut chat = Chat::with(20, 8, 3);
-    chat.input(Input::Paste("蟾蜍".into()));
+    chat.input(UiInput::Paste("蟾蜍".into()));
     let mut terminal = ratatui::Terminal::new(ratatui::backend::TestBackend::new(20, 8)).unwrap();
     terminal.draw(|frame| draw(&chat.model, frame, chat.now)).unwrap();
     terminal.backend_mut().assert_cursor_position((6, 6));

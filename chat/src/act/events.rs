@@ -1,0 +1,87 @@
+//! What the client reports, shown on the screen.
+
+use natterjack_client::{
+    Event,
+    protocol::{self, Kind},
+};
+use serde_json::json;
+
+use super::Chat;
+use crate::{
+    outcome,
+    screen::{Tone, standing, words},
+};
+
+impl Chat {
+    pub async fn show(&mut self, event: Event) {
+        let screen = &mut self.screen;
+        match event {
+            Event::Connected { edge } => {
+                screen.say(Tone::Faint, "connected", Some(format!("connected to {edge}")), json!({ "edge": edge }))
+            }
+            Event::Attached => screen.say(Tone::Faint, "attached", None, json!({})),
+            Event::Reconnecting { wait } => {
+                screen.say(Tone::Faint, "reconnecting", Some("reconnecting…".into()), json!({ "wait_ms": wait.as_millis() as u64 }));
+            }
+            Event::Message(event) => {
+                self.message(&event).await;
+                // Somebody who gets a message before choosing a thread can answer at once. A script chooses its thread.
+                let to_us = event.kind.is_message() && event.from != *self.client.user();
+                if to_us && self.current.is_none() && !self.screen.is_json() {
+                    self.enter(event.thread).await;
+                }
+            }
+            Event::Sent { local, thread, cid, id } => {
+                self.sending.remove(&local);
+                self.mine.insert(thread.clone(), id);
+                let object = json!({ "local": local.0, "thread": thread, "cid": cid, "id": id });
+                screen.say(Tone::Good, "sent", Some(format!("✓ sent #{id}")), object);
+            }
+            Event::Failed { local, thread, refusal } => {
+                self.sending.remove(&local);
+                let object = json!({ "local": local.0, "thread": thread, "code": refusal.code, "message": refusal.message });
+                screen.say(Tone::Bad, "failed", Some(format!("✗ {}", outcome(&refusal))), object);
+            }
+            Event::Typing { thread, user } => {
+                let (place, who) = (self.names.thread(&self.client, &thread).await, self.names.user(&self.client, &user).await);
+                let text = format!("[{place}] {who} is typing…");
+                self.screen.say(Tone::Faint, "typing", Some(text), json!({ "thread": thread, "user": user, "name": who }));
+            }
+            Event::Member { thread, id, open, role, .. } => {
+                let object = json!({ "thread": thread, "id": id, "open": open, "role": role });
+                let place = self.names.thread(&self.client, &thread).await;
+                self.screen.say(Tone::Faint, "member", standing(&thread, &place, role), object);
+            }
+            Event::Contacts => screen.say(Tone::Faint, "contacts_changed", Some("your contacts changed: /contacts".into()), json!({})),
+            Event::Skipped { thread, from, to } => {
+                let text = format!("older missed messages are not fetched: /history shows what is before #{to}");
+                screen.say(Tone::Faint, "skipped", Some(text), json!({ "thread": thread, "from": from, "to": to }));
+            }
+            Event::Degraded { on } => {
+                let text =
+                    if on { "the server has no connection to the log, messages wait…" } else { "the server reaches the log again" };
+                screen.say(Tone::Faint, "degraded", Some(text.into()), json!({ "on": on }));
+            }
+            Event::LoggedOut { .. } | Event::Ended { .. } => {}
+        }
+    }
+
+    pub(super) async fn message(&mut self, event: &protocol::Event) {
+        if let (Kind::GroupCreated | Kind::GroupRenamed, Some(name)) = (event.kind, &event.body.name) {
+            self.names.learn_group(event.thread.clone(), name);
+        }
+        if &event.from == self.client.user() && event.kind.is_message() {
+            self.mine.insert(event.thread.clone(), event.id);
+        }
+        let (who, text) = self.words(event).await;
+        let place = self.names.thread(&self.client, &event.thread).await;
+        self.screen.message(event, &who, &place, text);
+    }
+
+    pub(super) async fn words(&mut self, event: &protocol::Event) -> (String, String) {
+        let who = self.names.user(&self.client, &event.from).await;
+        let users = self.names.users(&self.client, &event.body.users).await;
+        let text = words(event, &who, &users);
+        (who, text)
+    }
+}
