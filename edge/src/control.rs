@@ -95,7 +95,7 @@ impl Control {
             let payload = Entry::new(change.actor.clone(), op, change.kind, body).encode();
             match self.publisher.control(&change.thread, &msg_id, payload, guard).await {
                 Ok(stored) => return Ok(stored.id),
-                Err(PublishError::Conflict) => metrics::counter!("natterjack_edge_control_conflicts_total").increment(1),
+                Err(PublishError::Conflict) => metrics::counter!(crate::metrics::CONTROL_CONFLICTS).increment(1),
                 Err(PublishError::Deadline(why)) => {
                     // Unknown: if it is the last one now, it was stored.
                     return match self.last(&change.thread).await?.0 {

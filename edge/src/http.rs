@@ -135,8 +135,7 @@ async fn around(State(shared): State<Around>, request: Request, next: Next) -> R
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type"));
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     }
-    metrics::counter!("natterjack_edge_http_requests_total", "path" => path, "status" => response.status().as_u16().to_string())
-        .increment(1);
+    metrics::counter!(crate::metrics::HTTP_REQUESTS, "path" => path, "status" => response.status().as_u16().to_string()).increment(1);
     response
 }
 

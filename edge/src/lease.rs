@@ -148,7 +148,7 @@ impl Keeper {
                 } else if started {
                     tracing::info!("this edge is in touch with the log again");
                 }
-                metrics::gauge!("natterjack_edge_degraded").set(f64::from(u8::from(told)));
+                metrics::gauge!(crate::metrics::DEGRADED).set(f64::from(u8::from(told)));
                 self.sessions.tell(&ServerFrame::Degraded { on: told });
             }
             if told && !started && began.elapsed() >= START {

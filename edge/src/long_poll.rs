@@ -76,7 +76,7 @@ impl LongPolls {
         if self.auth.is_revoked(&actor.family) {
             return Err(auth::revoked());
         }
-        metrics::counter!("natterjack_edge_polls_total").increment(1);
+        metrics::counter!(crate::metrics::LONG_POLLS).increment(1);
         self.collect(&handle, ask, end).await
     }
 

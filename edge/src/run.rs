@@ -70,7 +70,7 @@ pub fn run(cfg: Config, health: Health, stop: CancellationToken) -> BoxFuture<'s
 }
 
 async fn serve(cfg: Config, health: Health, stop: CancellationToken) -> Result<(), Error> {
-    crate::describe::describe();
+    crate::metrics::describe();
     health.set("edge", Err("starting".into()));
     let tls = cfg.tls.clone().map(Tls::open).transpose()?;
     let listener = accept::bind(cfg.listen).map_err(|source| Error::Listen { addr: cfg.listen, source })?;

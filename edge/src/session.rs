@@ -76,8 +76,7 @@ pub struct Counts {
 
 impl Default for Counts {
     fn default() -> Self {
-        let (frames_in, frames_out) =
-            (metrics::counter!("natterjack_edge_frames_in_total"), metrics::counter!("natterjack_edge_frames_out_total"));
+        let (frames_in, frames_out) = (metrics::counter!(crate::metrics::FRAMES_IN), metrics::counter!(crate::metrics::FRAMES_OUT));
         Self { frames_in, frames_out }
     }
 }
@@ -169,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         drop(present);
         match end {
             End::Close(why) => {
-                metrics::counter!("natterjack_edge_closes_total", "code" => why.code.to_string()).increment(1);
+                metrics::counter!(crate::metrics::CLOSES, "code" => why.code.to_string()).increment(1);
                 tracing::debug!(session = self.handle.id.0, code = why.code, "session closed");
                 Box::pin(self.socket.close(why)).await;
             }

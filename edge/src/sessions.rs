@@ -51,7 +51,7 @@ impl Sessions {
         };
         gauge(count);
         if let Some(old) = old {
-            metrics::counter!("natterjack_edge_sessions_replaced_total").increment(1);
+            metrics::counter!(crate::metrics::SESSIONS_REPLACED).increment(1);
             old.handle.outbox.close(close::REPLACED);
         }
     }
@@ -60,7 +60,7 @@ impl Sessions {
     pub fn revoke(&self, user: UserId, device: DeviceId, family: &Token) {
         let entry = self.0.by_device.lock().get(&(user, device)).filter(|e| e.family == *family).cloned();
         if let Some(entry) = entry {
-            metrics::counter!("natterjack_edge_sessions_revoked_total").increment(1);
+            metrics::counter!(crate::metrics::SESSIONS_REVOKED).increment(1);
             entry.handle.frame(&ServerFrame::error(None, crate::auth::revoked()));
             entry.handle.outbox.close(close::UNAUTHORIZED);
             entry.handle.outbox.leave();
@@ -106,7 +106,7 @@ fn key(handle: &SessionHandle) -> (UserId, DeviceId) {
 }
 
 fn gauge(count: usize) {
-    metrics::gauge!("natterjack_edge_sessions").set(count as f64);
+    metrics::gauge!(crate::metrics::SESSIONS).set(count as f64);
 }
 
 #[cfg(test)]

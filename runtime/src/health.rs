@@ -58,8 +58,6 @@ impl Default for Health {
 
 impl Health {
     pub fn new() -> Self {
-        metrics::describe_gauge!("natterjack_ready", "1: this part of the process is well, 0: it is not; `/health` says why");
-        reader::describe();
         Self { parts: Arc::new(watch::Sender::new(BTreeMap::new())) }
     }
 
@@ -75,13 +73,13 @@ impl Health {
     /// Says how `part` is. Saying the same again costs nothing and wakes nobody.
     pub fn set(&self, part: impl Into<Part>, state: Result<(), String>) {
         let (part, state) = (part.into(), state.map_or_else(State::Failing, |()| State::Ok));
-        metrics::gauge!("natterjack_ready", "part" => part.clone()).set(f64::from(u8::from(state == State::Ok)));
+        metrics::gauge!(crate::metrics::READY, "part" => part.clone()).set(f64::from(u8::from(state == State::Ok)));
         self.parts.send_if_modified(|parts| parts.insert(part, state.clone()).as_ref() != Some(&state));
     }
 
     /// The part has ended in good order; it no longer counts.
     pub fn remove(&self, part: &str) {
-        metrics::gauge!("natterjack_ready", "part" => part.to_owned()).set(1.0);
+        metrics::gauge!(crate::metrics::READY, "part" => part.to_owned()).set(1.0);
         self.parts.send_if_modified(|parts| parts.remove(part).is_some());
     }
 

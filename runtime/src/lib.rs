@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod health;
 pub mod lifecycle;
+mod metrics;
 pub mod networks;
 pub mod resources;
 pub mod seldom;

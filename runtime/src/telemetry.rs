@@ -48,6 +48,7 @@ pub fn init(config: &Config) -> Result<Metrics, Error> {
     }
     .map_err(|e| twice(&e))?;
     let handle = PrometheusBuilder::new().set_buckets(&SECONDS).map_err(|e| twice(&e))?.install_recorder().map_err(|e| twice(&e))?;
+    crate::metrics::describe();
     Ok(Metrics { handle })
 }
 

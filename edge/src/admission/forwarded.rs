@@ -52,7 +52,7 @@ pub struct Unheeded(Mutex<[Option<IpAddr>; 2]>);
 impl Unheeded {
     pub fn note(&self, peer: IpAddr, sign: Sign, exempt: bool) {
         let near = exempt || is_near(peer);
-        metrics::counter!("natterjack_edge_unheeded_forwarded_total", "peer" => if near { "near" } else { "far" }).increment(1);
+        metrics::counter!(crate::metrics::UNTRUSTED_FORWARDED, "peer" => if near { "near" } else { "far" }).increment(1);
         let first = self.0.lock()[usize::from(!near)].replace(peer).is_none();
         if first {
             let counts = if exempt { "is exempt from every limit of an address" } else { "counts as this one address" };

@@ -205,7 +205,7 @@ pub(super) fn over(limit: &'static str, taken: Result<(), Duration>, why: &str) 
 }
 
 fn refusal(limit: &'static str, retry_after_ms: u64, why: &str) -> Refusal {
-    metrics::counter!("natterjack_edge_limited_total", "limit" => limit).increment(1);
+    metrics::counter!(crate::metrics::LIMITED, "limit" => limit).increment(1);
     Refusal { retry_after_ms: Some(retry_after_ms), ..Refusal::new(Code::RateLimited, why) }
 }
 

@@ -150,7 +150,7 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
             FanInEvent::Reply { token, payload, no_responders } => self.heads_answer(token, &payload, no_responders),
             FanInEvent::Disconnected => {
                 tracing::warn!("the fan-in connection to NATS is lost");
-                metrics::counter!("natterjack_edge_fanin_disconnects_total").increment(1);
+                metrics::counter!(crate::metrics::FANIN_DISCONNECTS).increment(1);
             }
             FanInEvent::Connected { epoch } => {
                 if epoch > 1 {
@@ -256,7 +256,7 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
     }
 
     fn fetch(&mut self, slot: TopicSlot, generation: u64, gap: Gap) {
-        metrics::counter!("natterjack_edge_gaps_total").increment(1);
+        metrics::counter!(crate::metrics::GAPS).increment(1);
         self.fetches += 1;
         self.flags.repairing.store(true, Relaxed);
         let jobs = self.with.jobs.clone();
@@ -276,7 +276,7 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
                     Err(why) => {
                         let Gap { thread, after, upto } = gap;
                         tracing::warn!(%thread, %after, %upto, %why, "a gap cannot be filled; its sessions resume from their cursors");
-                        metrics::counter!("natterjack_edge_gaps_given_up_total").increment(1);
+                        metrics::counter!(crate::metrics::GAPS_UNFILLED).increment(1);
                         self.topics.give_up(slot, generation);
                     }
                 }
@@ -315,7 +315,7 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
             if let Some(old) = self.snapshots.add(now, frontiers) {
                 self.topics.forget_below(old);
             }
-            metrics::gauge!("natterjack_edge_topics").set(self.topics.len() as f64);
+            metrics::gauge!(crate::metrics::TOPICS).set(self.topics.len() as f64);
         }
     }
 }

@@ -110,7 +110,7 @@ fn enter(
     let r = send.r;
     let room = if lane.waiting.len() + lane.in_flight.len() < limits::INFLIGHT_REQUESTS { Ok(()) } else { Err(full()) };
     if let Err(why) = allowed.and(room) {
-        metrics::counter!("natterjack_edge_posts_refused_total").increment(1);
+        metrics::counter!(crate::metrics::HTTP_SENDS_REFUSED).increment(1);
         lane.queue.refused(&send, &why);
         lane.queue.received_all();
         return Err(why);
@@ -119,7 +119,7 @@ fn enter(
     let (tell, turn) = oneshot::channel();
     lane.waiting.insert(r, tell);
     lane.turn(now);
-    metrics::gauge!("natterjack_edge_posts_waiting").increment(1.0);
+    metrics::gauge!(crate::metrics::HTTP_SENDS_WAITING).increment(1.0);
     Ok((r, turn))
 }
 
@@ -142,7 +142,7 @@ impl Place<'_> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        metrics::gauge!("natterjack_edge_posts_waiting").decrement(1.0);
+        metrics::gauge!(crate::metrics::HTTP_SENDS_WAITING).decrement(1.0);
         let mut lanes = self.http_sends.lanes.lock();
         let Some(lane) = lanes.get_mut(&self.key) else { return };
         lane.waiting.remove(&self.r);

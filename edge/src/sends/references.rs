@@ -51,12 +51,12 @@ impl References {
                 return Err(Refusal::unavailable("the log does not answer: send the same cid again in a moment"));
             }
         }
-        metrics::counter!("natterjack_edge_reference_lookups_total").increment(1);
+        metrics::counter!(crate::metrics::REFERENCE_LOOKUPS).increment(1);
         match self.history.ask(HistoryRequest::IsMessage { thread: thread.clone(), id }).await {
             Ok(HistoryAnswer::IsMessage(is)) => Ok(is),
             Ok(_) => Err(unexpected()),
             Err(e) if e.code == Code::Unavailable => {
-                metrics::counter!("natterjack_edge_references_unchecked_total").increment(1);
+                metrics::counter!(crate::metrics::REFERENCES_UNCHECKED).increment(1);
                 Ok(true)
             }
             Err(e) => Err(e),

@@ -60,9 +60,9 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self {
-            sent: metrics::counter!("natterjack_edge_sends_total", "result" => "sent"),
-            publish_seconds: metrics::histogram!("natterjack_edge_publish_seconds"),
-            batched: metrics::counter!("natterjack_edge_sends_batched_total"),
+            sent: metrics::counter!(crate::metrics::SENDS, "result" => "sent"),
+            publish_seconds: metrics::histogram!(crate::metrics::PUBLISH_SECONDS),
+            batched: metrics::counter!(crate::metrics::SENDS_BATCHED),
         }
     }
 }
@@ -74,7 +74,7 @@ impl Sends {
         let result = self.decide(state, send).await.map_err(|e| e.with_cid(cid));
         match &result {
             Ok(_) => self.metrics.sent.increment(1),
-            Err(e) => metrics::counter!("natterjack_edge_sends_total", "result" => code_name(e.code)).increment(1),
+            Err(e) => metrics::counter!(crate::metrics::SENDS, "result" => code_name(e.code)).increment(1),
         }
         result
     }
@@ -156,7 +156,7 @@ impl Sends {
         if on_time {
             return Ok(stored.id);
         }
-        metrics::counter!("natterjack_edge_late_acks_total").increment(1);
+        metrics::counter!(crate::metrics::LATE_ACKS).increment(1);
         match self.find(thread, &entry.from, entry.cid).await? {
             (Some(id), _) => Ok(id),
             (None, _) => Err(Refusal::unavailable("not known yet whether the message was stored; send the same cid again")),
@@ -224,7 +224,7 @@ impl Sends {
 
     /// The id of this cid if it is stored, and the log's clock at the lookup.
     async fn find(&self, thread: &Thread, sender: &UserId, cid: Cid) -> Result<(Option<MsgId>, u64), Refusal> {
-        metrics::counter!("natterjack_edge_cid_lookups_total").increment(1);
+        metrics::counter!(crate::metrics::CID_LOOKUPS).increment(1);
         let request = HistoryRequest::FindCid { thread: thread.clone(), sender: sender.clone(), cid, below: None };
         match self.history.ask(request).await? {
             HistoryAnswer::FindCid { found, seen } => Ok((found, seen)),

@@ -227,7 +227,7 @@ impl Acceptor {
     /// Through the TLS handshake, if this edge speaks TLS. None: it came to nothing, and the connection is over.
     async fn wire(&self, stream: TcpStream, peer: IpAddr, deadline: Instant) -> Option<Wire> {
         let Some(tls) = &self.tls else { return Some(Wire::Plain(stream)) };
-        let count = |result: &'static str| metrics::counter!("natterjack_edge_tls_handshakes_total", "result" => result).increment(1);
+        let count = |result: &'static str| metrics::counter!(crate::metrics::TLS_HANDSHAKES, "result" => result).increment(1);
         match timeout_at(deadline, tls.accept(stream)).await {
             Ok(Accepted::Secure(stream)) => {
                 count("ok");
@@ -283,7 +283,7 @@ impl Acceptor {
     }
 
     pub fn full(&self) -> Refusal {
-        metrics::counter!("natterjack_edge_connections_refused_total").increment(1);
+        metrics::counter!(crate::metrics::CONNECTIONS_REFUSED).increment(1);
         if let Some(times) = self.full.lock().due(StdInstant::now()) {
             let Capacity { connections, limit, .. } = self.capacity;
             tracing::warn!(times, connections, ?limit, "this edge takes no more connections: {}", self.capacity.advice());
@@ -316,13 +316,13 @@ struct Counted(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePer
 
 impl Counted {
     fn new(permit: OwnedSemaphorePermit) -> Self {
-        metrics::gauge!("natterjack_edge_connections").increment(1.0);
+        metrics::gauge!(crate::metrics::CONNECTIONS).increment(1.0);
         Self(permit)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        metrics::gauge!("natterjack_edge_connections").decrement(1.0);
+        metrics::gauge!(crate::metrics::CONNECTIONS).decrement(1.0);
     }
 }

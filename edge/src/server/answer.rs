@@ -101,7 +101,7 @@ fn left(rest: impl Buf) -> Bytes {
 }
 
 fn give_up(stream: &Wire, why: &'static str) -> bool {
-    metrics::counter!("natterjack_edge_answers_dropped_total", "why" => why).increment(1);
+    metrics::counter!(crate::metrics::ANSWERS_DROPPED, "why" => why).increment(1);
     // Else the kernel goes on holding what it took, for minutes.
     stream.reset_at_close();
     false

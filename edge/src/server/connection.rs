@@ -134,7 +134,7 @@ impl<'a> Connection<'a> {
             if let Some(Ok(1..)) = more {
                 continue;
             }
-            metrics::counter!("natterjack_edge_half_heads_total").increment(1);
+            metrics::counter!(crate::metrics::INCOMPLETE_HEADS).increment(1);
             // Who has said nothing is told nothing: a proxy would take it for the answer to its next request.
             return Err(match more {
                 None if self.read.is_empty() => Over::Silent,

@@ -117,8 +117,8 @@ impl Tls {
                     "failed"
                 }
             };
-            metrics::counter!("natterjack_edge_tls_reloads_total", "result" => result).increment(1);
-            metrics::gauge!("natterjack_edge_tls_stale").set(if result == "ok" { 0.0 } else { 1.0 });
+            metrics::counter!(crate::metrics::TLS_RELOADS, "result" => result).increment(1);
+            metrics::gauge!(crate::metrics::TLS_STALE).set(if result == "ok" { 0.0 } else { 1.0 });
         }
     }
 }

@@ -65,7 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
                 why
             }
         };
-        metrics::counter!("natterjack_edge_closes_total", "code" => why.code.to_string()).increment(1);
+        metrics::counter!(crate::metrics::CLOSES, "code" => why.code.to_string()).increment(1);
         self.socket.close(why).await;
         None
     }

@@ -143,7 +143,7 @@ impl Outbox {
         let waiter = if q.count(frame.len(), 1) {
             enqueue(&mut q, key, frame)
         } else {
-            metrics::counter!("natterjack_edge_outbox_overflows_total").increment(1);
+            metrics::counter!(crate::metrics::OUTBOX_OVERFLOWS).increment(1);
             *q = Queue { closed: Some(close::SLOW_READER), leave: q.leave, waiter: q.waiter.take(), ..Queue::default() };
             self.room.close();
             q.waiter.take_if(|w| w.wants_frames)

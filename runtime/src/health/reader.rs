@@ -18,14 +18,6 @@ use super::{Health, Part};
 const BOUND: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(500);
 
-pub(super) fn describe() {
-    metrics::describe_gauge!(
-        "natterjack_reader_stuck_seconds",
-        metrics::Unit::Seconds,
-        "How long a reader has stayed where it is while there is more to read, by part; 0 for one that moves or has read everything"
-    );
-}
-
 /// The readers of a process: each is a part of its health. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Readers {
@@ -150,7 +142,7 @@ impl Drop for Reader {
         self.shared.with(|s| {
             s.closed = true;
             health.remove(part);
-            metrics::gauge!("natterjack_reader_stuck_seconds", "part" => part.clone()).set(0.0);
+            metrics::gauge!(crate::metrics::READER_STUCK_SECONDS, "part" => part.clone()).set(0.0);
         });
     }
 }
@@ -188,7 +180,7 @@ impl Shared {
         let now = Instant::now();
         self.with(|s| {
             if !s.closed {
-                metrics::gauge!("natterjack_reader_stuck_seconds", "part" => self.part.clone()).set(s.stuck(now).as_secs_f64());
+                metrics::gauge!(crate::metrics::READER_STUCK_SECONDS, "part" => self.part.clone()).set(s.stuck(now).as_secs_f64());
                 self.health.set(self.part.clone(), s.judge(now, self.bound));
             }
         });

@@ -37,7 +37,7 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
             let beaten = self.with.clock.frontier(p).is_none_or(|known| known <= answer.frontier);
             let covers = beaten && self.topics.covered_by(p, answer.frontier);
             if !self.doubts.accepts(p, covers, Instant::now()) {
-                metrics::counter!("natterjack_edge_stale_heads_total").increment(1);
+                metrics::counter!(crate::metrics::STALE_HEADS).increment(1);
                 self.ask_again(token);
                 return;
             }
