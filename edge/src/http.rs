@@ -14,7 +14,14 @@ pub mod refused;
 pub mod sync;
 pub mod threads;
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum::{
     Extension, Router,
@@ -26,6 +33,7 @@ use axum::{
 use futures_util::FutureExt;
 use natterjack_protocol::{Code, Refusal};
 use natterjack_runtime::Health;
+use tracing::Instrument;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -91,7 +99,7 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
 pub fn router(api: Api) -> Router {
     let (routes, described) = routes().split_for_parts();
     let document = openapi::document(&described);
-    let around_all = Around { clock: api.clock.clone(), known: Arc::new(Known::of(&document)) };
+    let around_all = Around { clock: api.clock.clone(), known: Arc::new(Known::of(&document)), asked: Arc::default() };
     routes
         .fallback(nothing_here)
         .method_not_allowed_fallback(another_method)
@@ -116,6 +124,8 @@ async fn another_method() -> Refused {
 struct Around {
     clock: Clock,
     known: Arc<Known>,
+    /// Requests so far; the id of the next one in logs.
+    asked: Arc<AtomicU64>,
 }
 
 /// Around every request: its query, a deadline, a panic, the log's time, cross-origin headers, a count.
@@ -123,9 +133,11 @@ async fn around(State(shared): State<Around>, request: Request, next: Next) -> R
     let preflight = request.method() == Method::OPTIONS;
     // The pattern, not the path: ids do not belong into metrics.
     let path = request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |p| p.as_str().to_owned());
+    let id = shared.asked.fetch_add(1, Relaxed) + 1;
+    let span = tracing::info_span!("request", id, method = %request.method(), path);
     let mut response = match shared.known.check(request.method(), &path, request.uri().query()) {
         _ if preflight => StatusCode::NO_CONTENT.into_response(),
-        Ok(()) => answered(request, next).await,
+        Ok(()) => answered(request, next).instrument(span).await,
         Err(refusal) => Failure(refusal).into_response(),
     };
     let headers = response.headers_mut();

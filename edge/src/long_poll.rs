@@ -16,6 +16,7 @@ use natterjack_protocol::{
     limits,
 };
 use tokio::time::{Instant, sleep_until};
+use tracing::Instrument;
 
 use crate::{
     address::Came,
@@ -84,7 +85,7 @@ impl LongPolls {
     async fn collect(&self, handle: &Arc<SessionHandle>, ask: Ask, end: Instant) -> Result<PollAnswer, Refusal> {
         let came = ask.came;
         let mut collected = Collected::new(ask.cursors.clone(), ask.synced.is_some());
-        let mut attach = Box::pin(self.attach.attach(handle, ask.cursors, ask.synced));
+        let mut attach = Box::pin(self.attach.attach(handle, ask.cursors, ask.synced).instrument(handle.span()));
         let (mut attaching, mut end) = (true, end);
         loop {
             tokio::select! {

@@ -8,6 +8,7 @@ pub mod handshake;
 pub mod socket;
 
 use std::{
+    cell::OnceCell,
     future::poll_fn,
     pin::Pin,
     sync::Arc,
@@ -31,6 +32,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 use tokio_tungstenite::tungstenite::Message;
+use tracing::{Instrument, Span};
 
 use crate::{
     admission::limits::AdmissionLimits,
@@ -119,6 +121,8 @@ pub struct Session<S> {
     heard: Instant,
     /// The newest acknowledged send: what history must reach ("read your acks").
     acked: Option<(Thread, MsgId)>,
+    /// Made with the first request after attach: an idle session does without.
+    span: OnceCell<Span>,
 }
 
 /// What is known of a socket that does not take what was written: a slow line takes some of it from time to time.
@@ -169,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match end {
             End::Close(why) => {
                 metrics::counter!(crate::metrics::CLOSES, "code" => why.code.to_string()).increment(1);
-                tracing::debug!(session = self.handle.id.0, code = why.code, "session closed");
+                self.handle.span().in_scope(|| tracing::debug!(code = why.code, "session closed"));
                 Box::pin(self.socket.close(why)).await;
             }
             End::Peer => Box::pin(self.socket.finish()).await,
@@ -364,7 +368,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Done::Nothing => self.requests -= 1,
             Done::Attached(Ok(whole)) => (self.attached, self.whole) = (true, whole),
             Done::Attached(Err(refusal)) => {
-                tracing::debug!(session = self.handle.id.0, code = ?refusal.code, "attach failed");
+                self.handle.span().in_scope(|| tracing::debug!(code = ?refusal.code, "attach failed"));
                 let why = if refusal.code.retry() == Retry::Later { close::UNAVAILABLE } else { close::BAD_FRAME };
                 self.error(None, refusal);
                 return self.last_words(why);
@@ -410,7 +414,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn request(&mut self, work: impl Future<Output = Done> + std::marker::Send + 'static) {
         self.requests += 1;
-        self.running.push(Box::pin(work));
+        let span = self.span.get_or_init(|| self.handle.span()).clone();
+        self.running.push(Box::pin(work.instrument(span)));
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
     fs::File,
     io::{self, Read as _, Write as _},
     net::{IpAddr, Shutdown, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant as StdInstant},
 };
 
@@ -26,6 +29,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 use crate::{
     admission::{address_quota::HeldQuota, forwarded},
@@ -73,6 +77,8 @@ pub struct Acceptor {
     pub leaving: ShutdownPhases,
     pub tls: Option<Arc<Tls>>,
     capacity: Capacity,
+    /// Connections so far; the id of the next one in logs.
+    opened: AtomicU64,
     connections: Arc<Semaphore>,
     ungreeted: Arc<Semaphore>,
     /// For connections that are told why they are refused, a second each at most. Others get the answer if it arrives before the reset.
@@ -94,6 +100,7 @@ impl Acceptor {
             ungreeted: Arc::new(Semaphore::new(limits::UNGREETED.min(capacity.connections))),
             farewells: Arc::new(Semaphore::new(capacity.farewells)),
             capacity,
+            opened: AtomicU64::new(1),
             full: Mutex::default(),
             failed: Mutex::default(),
             spare: Mutex::new(spare()),
@@ -213,13 +220,14 @@ impl Acceptor {
     }
 
     async fn connection(&self, stream: TcpStream, peer: IpAddr, mut place: Option<HeldQuota>, unknown: UngreetedPermit) {
-        // Boxed: what requests and hello need is gone while the session idles for hours.
-        let session = Box::pin(async {
+        let span = tracing::info_span!("connection", id = self.opened.fetch_add(1, Relaxed), %peer);
+        // Boxed: what requests and hello need is gone while the session idles for hours, and so is the span.
+        let before_session = async {
             let deadline = Instant::now() + self.services.times.handshake;
             let stream = self.wire(stream, peer, deadline).await?;
             Connection::new(self, stream, peer).serve(deadline, unknown, &mut place).await
-        });
-        if let Some(session) = session.await {
+        };
+        if let Some(session) = Box::pin(before_session.instrument(span)).await {
             session.run().await;
         }
     }

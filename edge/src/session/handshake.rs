@@ -1,6 +1,6 @@
 //! A connection that has not said who it is. Another type than a session, consumed by hello: nothing of a session can be reached before.
 
-use std::sync::Arc;
+use std::{cell::OnceCell, sync::Arc};
 
 use futures_util::stream::FuturesUnordered;
 use natterjack_protocol::{
@@ -18,6 +18,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_tungstenite::tungstenite::Message;
+use tracing::Instrument;
 
 use super::{Done, Services, Session, frame_rate::FrameRate, socket::Socket};
 use crate::{address::Came, auth::Actor, sessions::handle::SessionHandle};
@@ -151,7 +152,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
         let running = FuturesUnordered::new();
         let attach: futures_util::future::BoxFuture<'static, Done> = {
             let (services, handle) = (services.clone(), handle.clone());
-            Box::pin(async move { Done::Attached(services.attach.attach(&handle, hello.cursors, hello.synced).await) })
+            let span = handle.span();
+            span.in_scope(|| tracing::debug!("session opened"));
+            Box::pin(async move { Done::Attached(services.attach.attach(&handle, hello.cursors, hello.synced).await) }.instrument(span))
         };
         running.push(attach);
         Session {
@@ -169,6 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
             bad_frames: 0,
             heard: Instant::now(),
             acked: None,
+            span: OnceCell::new(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use natterjack_protocol::{DeviceId, Refusal, UserId, client::frame::ServerFrame, codec::Codec, limits};
+use tracing::Span;
 
 use super::outbox::Outbox;
 use crate::{address::Came, members::UserState};
@@ -94,6 +95,11 @@ impl SessionHandle {
 
     pub fn is_joining(&self) -> bool {
         self.joining.load(Relaxed) > 0
+    }
+
+    /// For log lines of this session. A span is 0.5 KB and about 1 µs, so one is made for many messages, not for each.
+    pub fn span(&self) -> Span {
+        tracing::info_span!("session", id = self.id.0, user = %self.user, device = %self.device)
     }
 
     /// Something that comes by itself, or a short answer.
