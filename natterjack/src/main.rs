@@ -45,7 +45,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
     let metrics = telemetry::init(&settings.log)?;
     // Before anything is opened or started: children take over what is raised here.
     if let Some((from, to)) = Resources::raise() {
-        tracing::info!("raised the limit of open files from {from} to {to}");
+        tracing::info!("{to} files may be open at once, raised from {from}");
     }
     let (workers, blocking) = Resources::now().for_runtime(threads(&cli.command, &settings));
     let runtime = tokio::runtime::Builder::new_multi_thread()

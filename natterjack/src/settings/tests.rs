@@ -20,7 +20,7 @@ fn every_key_of_the_default_file_is_read() {
     for section in sections(DEFAULT) {
         for e in section.entries {
             let key = format!("{}.{}", section.name, e.key);
-            let read = include_str!("settings.rs").matches(&format!("\"{key}\"")).count();
+            let read = include_str!("../settings.rs").matches(&format!("\"{key}\"")).count();
             assert!(read > 0, "{key} is in default.toml and nothing reads it");
         }
     }
