@@ -1,5 +1,5 @@
 //! Step 4, the frame: an entry and its `prev` become the live message that edges hand to clients as it is. In: a record
-//! of the log. Out: bytes for `outlet`. Pure.
+//! of the log. Out: bytes for `publisher`. Pure.
 
 use bytes::{Bytes, BytesMut};
 use natterjack_nats::LogRecord;

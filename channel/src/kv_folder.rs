@@ -73,7 +73,7 @@ impl KvFolder {
         // who read both.
         let work: Vec<_> = users.into_iter().map(|(user, changes)| this.user(user, changes)).collect();
         stream::iter(work).buffer_unordered(WRITES).for_each(|()| std::future::ready(())).await;
-        histogram!("natterjack_channel_fold_seconds").record(started.elapsed());
+        histogram!(crate::metrics::FOLD_SECONDS).record(started.elapsed());
         changes.iter().map(|c| (c.id, fold::signals(c, folded.get(&c.id)))).collect()
     }
 
@@ -168,7 +168,7 @@ impl<'a> KeyAttempts<'a> {
     async fn failed(&mut self, e: KeyError) -> bool {
         let why = match e {
             KeyError::Again => {
-                counter!("natterjack_channel_fold_retries_total").increment(1);
+                counter!(crate::metrics::FOLD_RETRIES).increment(1);
                 tokio::time::sleep(self.pause).await;
                 self.pause = (self.pause * 2).min(Duration::from_secs(1));
                 return true;
@@ -189,7 +189,7 @@ impl<'a> KeyAttempts<'a> {
             }
             KeyError::Lost(why) | KeyError::Never(why) => why,
         };
-        counter!("natterjack_channel_fold_abandoned_total").increment(1);
+        counter!(crate::metrics::FOLD_ABANDONED).increment(1);
         tracing::error!(
             partition = self.folder.p,
             key = self.key,

@@ -1,5 +1,5 @@
-//! Before the chain (step 4): an entry that was stored late may be a copy of an earlier one (P2, the late rule of
-//! DESIGN §7). Whether it is one, a lookup of (thread, sender, cid) below its id tells, the same way for everybody who
+//! Before the chain (step 4): an entry that was stored late may be a copy of an earlier one (P2, the late
+//! rule). Whether it is one, a lookup of (thread, sender, cid) below its id tells, the same way for everybody who
 //! reads the log.
 
 use std::time::Duration;

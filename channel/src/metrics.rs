@@ -1,7 +1,27 @@
-//! What a partition measures, in one place with its descriptions.
+//! What a partition measures: each name, and what it means.
 
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 
+pub const PUBLISHED_ENTRIES: &str = "natterjack_channel_published_entries_total";
+pub const LATE_ENTRIES: &str = "natterjack_channel_late_entries_total";
+pub const DUPLICATE_ENTRIES: &str = "natterjack_channel_duplicate_entries_total";
+pub const UNREADABLE_ENTRIES: &str = "natterjack_channel_unreadable_entries_total";
+pub const UNKNOWN_SUBJECTS: &str = "natterjack_channel_unknown_subject_entries_total";
+pub const REPUBLISHED_ENTRIES: &str = "natterjack_channel_republished_entries_total";
+pub const TAKEOVERS: &str = "natterjack_channel_takeovers_total";
+pub const HEADS_REQUESTS: &str = "natterjack_channel_heads_requests_total";
+pub const HEADS_DROPPED: &str = "natterjack_channel_heads_dropped_total";
+pub const FOLD_RETRIES: &str = "natterjack_channel_fold_retries_total";
+pub const FOLD_ABANDONED: &str = "natterjack_channel_fold_abandoned_total";
+pub const FOLD_SECONDS: &str = "natterjack_channel_fold_seconds";
+pub const HOLDER: &str = "natterjack_channel_holder";
+pub const UNCONFIRMED_ENTRIES: &str = "natterjack_channel_unconfirmed_entries";
+pub const UNCONFIRMED_BYTES: &str = "natterjack_channel_unconfirmed_bytes";
+pub const THREADS: &str = "natterjack_channel_threads";
+pub const IDLE_HEADS: &str = "natterjack_channel_idle_heads";
+pub const LAG_ENTRIES: &str = "natterjack_channel_lag_entries";
+
+/// The handles of one partition.
 pub struct Metrics {
     pub unknown_subjects: Counter,
     pub late: Counter,
@@ -24,43 +44,45 @@ impl Metrics {
         let count = |name: &'static str| counter!(name, "partition" => p.clone());
         let level = |name: &'static str| gauge!(name, "partition" => p.clone());
         Self {
-            unknown_subjects: count("natterjack_channel_unknown_subject_entries_total"),
-            late: count("natterjack_channel_late_entries_total"),
-            copies: count("natterjack_channel_copies_total"),
-            republished: count("natterjack_channel_republished_entries_total"),
-            takeovers: count("natterjack_channel_takeovers_total"),
-            requests: count("natterjack_channel_heads_requests_total"),
-            heads_dropped: count("natterjack_channel_heads_dropped_total"),
-            holder: level("natterjack_channel_holder"),
-            unconfirmed: level("natterjack_channel_unconfirmed_entries"),
-            unconfirmed_bytes: level("natterjack_channel_unconfirmed_bytes"),
-            threads: level("natterjack_channel_threads"),
-            idle_heads: level("natterjack_channel_idle_heads"),
-            lag: level("natterjack_channel_lag_entries"),
+            unknown_subjects: count(UNKNOWN_SUBJECTS),
+            late: count(LATE_ENTRIES),
+            copies: count(DUPLICATE_ENTRIES),
+            republished: count(REPUBLISHED_ENTRIES),
+            takeovers: count(TAKEOVERS),
+            requests: count(HEADS_REQUESTS),
+            heads_dropped: count(HEADS_DROPPED),
+            holder: level(HOLDER),
+            unconfirmed: level(UNCONFIRMED_ENTRIES),
+            unconfirmed_bytes: level(UNCONFIRMED_BYTES),
+            threads: level(THREADS),
+            idle_heads: level(IDLE_HEADS),
+            lag: level(LAG_ENTRIES),
         }
     }
 }
 
+/// Once per process: what `/metrics` says of each.
 pub fn describe() {
-    describe_counter!("natterjack_channel_published_entries_total", "Log entries published on live subjects, by partition");
-    describe_counter!("natterjack_channel_late_entries_total", "Entries stored so long after their cid that they may be copies; looked up");
-    describe_counter!("natterjack_channel_copies_total", "Of these the copies of an earlier entry, shown to nobody");
-    describe_counter!("natterjack_channel_unreadable_entries_total", "Entries published as kind unknown because they could not be read");
-    describe_counter!("natterjack_channel_unknown_subject_entries_total", "Entries under a subject that names no thread; alarm");
-    describe_counter!("natterjack_channel_republished_entries_total", "Entries published again after the connection broke");
-    describe_counter!("natterjack_channel_takeovers_total", "Times this instance became the publisher of a partition");
-    describe_counter!("natterjack_channel_heads_requests_total", "Requests for heads answered");
-    describe_counter!("natterjack_channel_heads_dropped_total", "Idle threads that got no head because too many waited");
-    describe_counter!("natterjack_channel_fold_retries_total", "Reads or writes of KV repeated while folding control entries");
+    describe_counter!(PUBLISHED_ENTRIES, "Log entries published on live subjects, by partition");
     describe_counter!(
-        "natterjack_channel_fold_abandoned_total",
-        "Keys left without a control entry because nobody could bring them back; alarm"
+        LATE_ENTRIES,
+        "Entries stored so long after their cid's timestamp that they may be duplicates and are looked up, by \
+         partition"
     );
-    describe_histogram!("natterjack_channel_fold_seconds", Unit::Seconds, "Folding one run of control entries into KV");
-    describe_gauge!("natterjack_channel_holder", "1: this instance publishes the partition, 0: it stands by");
-    describe_gauge!("natterjack_channel_unconfirmed_entries", "Entries read and not known to have left; at 65,536 reading pauses");
-    describe_gauge!("natterjack_channel_unconfirmed_bytes", Unit::Bytes, "Payload of those entries; at 64 MiB reading pauses");
-    describe_gauge!("natterjack_channel_threads", "Threads whose newest id is known, within the horizon");
-    describe_gauge!("natterjack_channel_idle_heads", "Events waiting to be an idle thread's head; at 1,048,576 the oldest are dropped");
-    describe_gauge!("natterjack_channel_lag_entries", "Entries in the log behind the last one read");
+    describe_counter!(DUPLICATE_ENTRIES, "Late entries that repeat an earlier one and are not published, by partition");
+    describe_counter!(UNREADABLE_ENTRIES, "Entries published as kind unknown because they could not be decoded, by partition");
+    describe_counter!(UNKNOWN_SUBJECTS, "Entries under a subject that names no thread, by partition; alarm");
+    describe_counter!(REPUBLISHED_ENTRIES, "Entries published again after the connection broke, by partition");
+    describe_counter!(TAKEOVERS, "Times this instance became the publisher of a partition");
+    describe_counter!(HEADS_REQUESTS, "Requests for heads answered, by partition");
+    describe_counter!(HEADS_DROPPED, "Idle threads that got no head because too many waited, by partition");
+    describe_counter!(FOLD_RETRIES, "KV reads and writes repeated while folding control entries");
+    describe_counter!(FOLD_ABANDONED, "KV keys left without a control entry because the key could not be rebuilt; alarm");
+    describe_histogram!(FOLD_SECONDS, Unit::Seconds, "Time to fold one run of control entries into KV");
+    describe_gauge!(HOLDER, "1 while this instance publishes the partition, 0 while it stands by, by partition");
+    describe_gauge!(UNCONFIRMED_ENTRIES, "Entries read whose publish is not confirmed, by partition; at 65,536 reading pauses");
+    describe_gauge!(UNCONFIRMED_BYTES, Unit::Bytes, "Payload of those entries, by partition; at 64 MiB reading pauses");
+    describe_gauge!(THREADS, "Threads whose newest id is known, by partition");
+    describe_gauge!(IDLE_HEADS, "Events that wait to become the head of an idle thread, by partition; at 1,048,576 the oldest are dropped");
+    describe_gauge!(LAG_ENTRIES, "Entries in the log behind the last one read, by partition");
 }

@@ -51,8 +51,8 @@ impl LivePublisher {
             times: times.clone(),
             room: Room::default(),
             again: VecDeque::new(),
-            published: of("natterjack_channel_published_entries_total"),
-            unreadable: of("natterjack_channel_unreadable_entries_total"),
+            published: of(crate::metrics::PUBLISHED_ENTRIES),
+            unreadable: of(crate::metrics::UNREADABLE_ENTRIES),
         }
     }
 

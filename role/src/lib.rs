@@ -6,6 +6,7 @@
 //! error, `partition` is what it is given. Channel and persister are roles; `tests/real/counter.rs` is the smallest
 //! one.
 
+mod metrics;
 mod partition;
 mod restart;
 mod runner;

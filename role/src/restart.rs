@@ -66,7 +66,7 @@ pub async fn keep<F, L>(
             let _ = stop.run_until_cancelled(sleep(*PAUSE.start())).await;
             continue;
         };
-        metrics::counter!("natterjack_role_restarts_total", "role" => of.role).increment(1);
+        metrics::counter!(crate::metrics::RESTARTS, "role" => of.role).increment(1);
         let Of { role, generation, p } = of;
         tracing::error!(
             role,

@@ -11,6 +11,7 @@ use natterjack_protocol::{MsgId, Times};
 use natterjack_runtime::health::{self, Reader, Readers, Trouble};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::{
     ClosedPartition, LogRole, Partition,
@@ -51,7 +52,7 @@ struct Generation {
 
 /// Until `stop` is cancelled and every partition has finished. Waits through every outage.
 pub async fn run<R: LogRole>(role: R, setup: RoleSetup, stop: CancellationToken) {
-    metrics::describe_counter!("natterjack_role_restarts_total", "Times a partition's task failed and was begun again, by role; alarm");
+    crate::metrics::describe();
     let (role, setup) = (Arc::new(role), Arc::new(setup));
     if stop.run_until_cancelled(add_to_readers(R::NAME, &setup.nats)).await.is_none() {
         return;
@@ -126,12 +127,14 @@ async fn read_generation<R: LogRole>(
     for p in 0..layout.partitions {
         let reader = Arc::new(setup.readers.open(health::of_partition(R::PART, layout.generation, p)));
         let (role, setup, now) = (role.clone(), setup.clone(), now.clone());
-        tasks.spawn(async move {
+        let span = tracing::info_span!("partition", role = R::NAME, generation = layout.generation, partition = p);
+        let work = async move {
             tokio::select! {
                 () = keep(&role, &setup, &now, p, &reader) => {}
                 () = watch_the_end(&*role, &setup, &now, p, &reader) => {}
             }
-        });
+        };
+        tasks.spawn(work.instrument(span));
     }
     setup.readers.opened(R::PART);
     let newer = async {
