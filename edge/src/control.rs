@@ -1,4 +1,4 @@
-//! Membership is decided by the log, at append (DESIGN §7). An edge judges on the state at the thread's last control entry and appends
+//! Membership is decided by the log, at append. An edge judges on the state at the thread's last control entry and appends
 //! on the condition that this still is the last one: of two admins racing exactly one wins, the other judges again.
 
 use std::time::Duration;

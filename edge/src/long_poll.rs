@@ -1,6 +1,6 @@
 //! Beside the socket: one long poll, for clients that get no WebSocket through. A poll is a whole session of its own: it attaches with the
 //! cursors it brings, collects what its outbox gets until there is something or its time is over, answers, and is gone. So nothing is kept
-//! between two polls, any edge takes the next one, and an answer that was lost on its way is given again. (DESIGN §5, P1–P5.)
+//! between two polls, any edge takes the next one, and an answer that was lost on its way is given again. (P1–P5.)
 
 pub mod answer;
 

@@ -1,4 +1,4 @@
-//! The log in order, for `channel` (step 4), `persister` (step 7) and `notifier` (step 8): one `LogReader` per role and partition.
+//! The log in order, for `channel` (step 4) and `persister` (step 7): one `LogReader` per role and partition.
 //!
 //! There is no redelivery and no state on the server: the reader knows its position and makes its consumer again there when heartbeats
 //! stop or a sequence is not the next one. Nothing in the log is filtered or deleted, so a jump that stays is lost data.

@@ -1,4 +1,4 @@
-//! Every duration of the design in one value, so that tests may scale them together. NATS elections do not scale.
+//! Every duration in one value, so that tests may scale them together. NATS elections do not scale.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Step 2: a message on its way into the log, exactly once (DESIGN §7). Before: `session/commands` in the order of the device's sends.
+//! Step 2: a message on its way into the log, exactly once. Before: `session/commands` in the order of the device's sends.
 //! After: JetStream's ack (step 3), whose sequence is the message's id, goes back to the sender as `sent`.
 
 use std::sync::Arc;

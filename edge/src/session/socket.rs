@@ -105,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// `rest`: bytes that came behind the upgrade's head.
     pub async fn new(stream: S, rest: Vec<u8>, codec: Codec) -> Self {
         let config = WebSocketConfig::default()
-            // The default of 128 KiB is allocated at once, for every idle connection (DESIGN §13).
+            // The default of 128 KiB is allocated at once, for every idle connection.
             .read_buffer_size(1_024)
             .write_buffer_size(16 * 1024)
             // What is taken per flush and one frame as large as any.

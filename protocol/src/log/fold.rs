@@ -1,5 +1,6 @@
 //! Membership from control entries. The log decides at append (compare-and-set on the thread's last control entry);
-//! `judge` says whether an actor may append, `apply` folds what was appended. Channel, persister and edge run this same code.
+//! `judge_group` says whether an actor may append, `apply_group` and `apply_dm` fold what was appended.
+//! Channel, persister and edge run this same code.
 
 use std::collections::BTreeMap;
 

@@ -8,6 +8,7 @@ mod external;
 mod guesses;
 mod leaving;
 mod limits;
+mod log_lines;
 mod long_poll;
 mod memory;
 mod open_files;

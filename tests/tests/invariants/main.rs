@@ -1,19 +1,22 @@
 //! The invariants of ARCHITECTURE.md that can be seen without running anything: over `cargo metadata`, Cargo.lock and the sources.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod circles;
+mod documents;
+mod metrics;
+mod names;
+mod report;
+mod tree;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
 };
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
+use tree::{code, none, root, shipped, sources};
 
 const ROLES: [&str; 3] = ["natterjack-edge", "natterjack-channel", "natterjack-persister"];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
 
 /// Normal dependencies of each crate of ours.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
@@ -27,60 +30,6 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
             (p.name.to_string(), normal.map(|d| d.name.clone()).collect())
         })
         .collect()
-}
-
-/// Every Rust source of ours as (path from the root, text).
-fn sources() -> Vec<(String, String)> {
-    let (root, mut found, mut folders) = (root(), Vec::new(), vec![root()]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
-            let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
-            if entry.file_type().unwrap().is_dir() {
-                let ours = !name.starts_with('.') && !["target", "data", "web", "node_modules"].contains(&name.as_str());
-                folders.extend(ours.then_some(path));
-            } else if name.ends_with(".rs") {
-                let shown = path.strip_prefix(&root).unwrap().display().to_string();
-                found.push((shown, fs::read_to_string(&path).unwrap()));
-            }
-        }
-    }
-    assert!(found.len() > 30, "the walk over the tree finds the sources");
-    found
-}
-
-/// The sources that are compiled into a release, without the unit tests at the end of a file.
-fn shipped() -> Vec<(String, String)> {
-    let all = sources();
-    let only_tests: Vec<String> = all.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
-    let ships = |path: &str| {
-        let in_tests = ["tests/", "testkit/"].iter().any(|p| path.starts_with(p)) || path.contains("/tests/");
-        !in_tests && !only_tests.iter().any(|m| path == format!("{m}.rs") || path.starts_with(&format!("{m}/")))
-    };
-    let cut = |text: &str| text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
-    all.iter().filter(|(path, _)| ships(path)).map(|(path, text)| (path.clone(), cut(text))).collect()
-}
-
-/// Modules declared under `#[cfg(test)]`, as paths without `.rs`.
-fn test_modules(path: &str, text: &str) -> Vec<String> {
-    let stem = path.strip_suffix(".rs").unwrap();
-    let folder = match stem.rsplit_once('/') {
-        Some((folder, "lib" | "main" | "mod")) => folder.to_owned(),
-        _ => stem.to_owned(),
-    };
-    let declared = text.split("#[cfg(test)]").skip(1).filter_map(|rest| {
-        let line = rest.trim_start().lines().next()?;
-        line.trim_start_matches("pub(crate) ").trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';')
-    });
-    declared.map(|name| format!("{folder}/{name}")).collect()
-}
-
-/// Lines without comments, numbered from 1.
-fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines().enumerate().map(|(i, l)| (i + 1, l)).filter(|(_, l)| !l.trim_start().starts_with("//"))
-}
-
-fn none(what: &str, found: Vec<String>) {
-    assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
 }
 
 #[test]

@@ -17,9 +17,9 @@ use tokio::time::Instant;
 use super::common::{Log, SOON, Traffic, Watcher, assert_log, heavy, new_group, send_through, slowest};
 
 const PACE: Duration = Duration::from_millis(10);
-/// DESIGN §12: a channel process.
+/// Of a channel process, see docs/guarantees.md.
 const TAKEN_OVER: Duration = Duration::from_secs(3);
-/// DESIGN §12: its NATS node, together with sends; an election that NATS takes longer over is not ours to shorten.
+/// Of its NATS node, together with sends; an election that NATS takes longer over is not ours to shorten.
 const NODE: Duration = Duration::from_secs(10);
 /// After an election that took longer than half of that.
 const BACK: Duration = Duration::from_secs(5);

@@ -23,7 +23,7 @@ use super::common::{Log, SOON, Watcher, assert_log, heavy, listed_edges, send_th
 
 const DRAIN: Duration = Duration::from_secs(20);
 const UNNOTICED: Duration = Duration::from_secs(2);
-/// DESIGN §12: p99.
+/// p99.
 const BACK: Duration = Duration::from_secs(5);
 /// The lease, and the time until a look at it notices.
 const LEASE: Duration = Duration::from_secs(12);

@@ -202,7 +202,7 @@ async fn the_order_of_sending_survives_a_leader_election() {
     );
     let all = written.iter().sum();
     assert!(at_kill < all, "the election came after the last message");
-    // What the elections took beyond the 10 s of DESIGN §12 is not ours; coming back after them is.
+    // What the elections took beyond 10 s is not ours; coming back after them is.
     let limit = Duration::from_secs(10).max(elections + Duration::from_secs(5));
     assert!(longest < patience(limit), "sends waited {longest:?}, {elections:?} of it without leaders");
     live.wait_for("all of it, live", &thread, all).await;

@@ -26,7 +26,7 @@ pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS edited (
 
 /// Users' ids have no such character.
 const POWER: &str = "*";
-/// Above every id: what is taken away stays away, also from a replay of who wrote it. Ids stay below (§4 of the design).
+/// Above every id: what is taken away stays away, also from a replay of who wrote it. Ids stay below.
 const FOR_GOOD: i64 = 1 << 53;
 /// Edits of one message that a recall looks at in one go.
 const CHUNK: i32 = 500;

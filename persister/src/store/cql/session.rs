@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::config::CqlConfig;
 use crate::store::StoreError;
 
-/// Requests in flight. Beyond a few hundred a server only queues them (§13 of the design measured 256 to 512). Overflow: they wait.
+/// Requests in flight. Beyond a few hundred a server only queues them (256 to 512, measured). Overflow: they wait.
 const READS: usize = 128;
 const WRITES: usize = 256;
 /// A half-open connection is given up after the sum of these. A server may be slow: it is not gone before requests of the patient are.
