@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use natterjack_protocol::{
     Body, Cid, Kind, Thread, UserId,
-    client::frame::{ClientFrame, DeviceClass, Hello, Send, ServerFrame},
+    client::frame::{ClientFrame, DeviceClass, Hello, SendMessage, ServerFrame},
     codec::Codec,
 };
 use tokio::net::TcpStream;
@@ -89,7 +89,7 @@ pub fn stamped(stamp: u64, len: usize) -> Body {
 
 pub fn send_frame(r: u32, thread: &Thread, now_ms: u64, body: Body) -> Bytes {
     let cid = Cid::mint(now_ms, rand::random());
-    ClientFrame::Send(Send { r, cid, thread: thread.clone(), kind: Kind::Text, body, behind: None }).encode(Codec::Msgpack)
+    ClientFrame::Send(SendMessage { r, cid, thread: thread.clone(), kind: Kind::Text, body, behind: None }).encode(Codec::Msgpack)
 }
 
 /// Is it an event? Decides by the first bytes: decoding every delivery would measure us.

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use natterjack_protocol::{
     Entry, GroupId, Kind, MsgId, Thread, UserId,
-    log::fold::{Group, ThreadItem, UserThreads, apply_dm, apply_group, named},
+    log::fold::{GroupState, ThreadItem, UserThreads, apply_dm, apply_group, named},
 };
 
 /// A control entry with its place in the log.
@@ -53,7 +53,7 @@ pub fn by_dm_user(changes: &[ControlChange]) -> BTreeMap<UserId, Vec<UserChange>
 }
 
 /// A group without a key was lost, unless its first entry is among these.
-pub fn lost(group: Option<&Group>, changes: &[&ControlChange]) -> bool {
+pub fn lost(group: Option<&GroupState>, changes: &[&ControlChange]) -> bool {
     group.is_none() && changes.first().is_some_and(|c| c.entry.kind != Kind::GroupCreated)
 }
 
@@ -61,7 +61,7 @@ pub fn lost(group: Option<&Group>, changes: &[&ControlChange]) -> bool {
 ///
 /// A change at or below the version was folded before, perhaps by somebody who died before the users' keys were
 /// written: its users get the item of the state as it stands.
-pub fn fold_group(group: &mut Option<Group>, changes: &[&ControlChange]) -> Vec<(MsgId, UserId, ThreadItem)> {
+pub fn fold_group(group: &mut Option<GroupState>, changes: &[&ControlChange]) -> Vec<(MsgId, UserId, ThreadItem)> {
     let mut out = Vec::new();
     for change in changes {
         let known = group.as_ref().is_some_and(|g| g.version >= change.id);

@@ -12,7 +12,7 @@ use natterjack_protocol::{
     MsgId, Refusal, Thread, Times,
     internal::{
         live::{self, Beat},
-        rpc::{Answer, HeadsAnswer},
+        rpc::{HeadsAnswer, Reply},
     },
 };
 use natterjack_role::PartitionError;
@@ -114,7 +114,7 @@ impl LivePublisher {
     }
 
     pub async fn answer(&self, to: Subject, answer: Result<HeadsAnswer, Refusal>) -> Result<(), PartitionError> {
-        let bytes = rmp_serde::to_vec_named(&Answer::from(answer)).expect("an answer has string keys and plain values");
+        let bytes = rmp_serde::to_vec_named(&Reply::from(answer)).expect("an answer has string keys and plain values");
         self.send(to, bytes.into()).await.map(|_| ())
     }
 

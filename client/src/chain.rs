@@ -6,7 +6,7 @@
 use natterjack_protocol::{
     Event, Most, MsgId,
     client::frame::Page,
-    log::chain::{Link, link},
+    log::chain::{ChainLink, link},
     size,
 };
 
@@ -145,10 +145,10 @@ impl Chain {
         match &mut self.work {
             Work::Fill { held, .. } | Work::Catch { held } => held.push(event),
             // For a thread never seen, the edge's attach vouches for what came before.
-            Work::None => match self.cursor.map_or(Link::Next, |c| link(Some(c), MsgId::NONE, event.prev, event.id)) {
-                Link::Next => self.deliver(&mut step, event),
-                Link::Old => {}
-                Link::Gap { .. } => self.work = Work::Catch { held: Held::of(vec![event]) },
+            Work::None => match self.cursor.map_or(ChainLink::Next, |c| link(Some(c), MsgId::NONE, event.prev, event.id)) {
+                ChainLink::Next => self.deliver(&mut step, event),
+                ChainLink::Old => {}
+                ChainLink::Gap { .. } => self.work = Work::Catch { held: Held::of(vec![event]) },
             },
         }
         step
@@ -297,12 +297,12 @@ impl Chain {
     fn settle(&mut self, step: &mut Step, held: Held) {
         let mut rest = Vec::new();
         for (i, event) in held.events.into_iter().enumerate() {
-            let verdict = self.cursor.map_or(Link::Next, |c| link(Some(c), MsgId::NONE, event.prev, event.id));
+            let verdict = self.cursor.map_or(ChainLink::Next, |c| link(Some(c), MsgId::NONE, event.prev, event.id));
             match verdict {
                 _ if !rest.is_empty() => rest.push(event),
-                Link::Old => {}
-                Link::Gap { .. } if i >= held.asked => rest.push(event),
-                Link::Next | Link::Gap { .. } => self.deliver(step, event),
+                ChainLink::Old => {}
+                ChainLink::Gap { .. } if i >= held.asked => rest.push(event),
+                ChainLink::Next | ChainLink::Gap { .. } => self.deliver(step, event),
             }
         }
         if !rest.is_empty() || held.again {

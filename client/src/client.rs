@@ -7,7 +7,7 @@ use std::{
 
 use natterjack_protocol::{
     Body, Cid, DeviceId, Kind, MsgId, Thread, UserId,
-    client::frame::{History, Page},
+    client::frame::{HistoryQuery, Page},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{
@@ -114,7 +114,7 @@ impl Client {
 
     /// A page of a thread, also of what this device has seen long ago. Does not move any cursor.
     pub async fn history(&self, thread: Thread, at: At, limit: u16) -> Result<Page, RequestError> {
-        let mut history = History { thread: Some(thread), limit: Some(limit), ..History::default() };
+        let mut history = HistoryQuery { thread: Some(thread), limit: Some(limit), ..HistoryQuery::default() };
         match at {
             At::Newest => {}
             At::Before(id) => history.before = Some(id),

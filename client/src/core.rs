@@ -7,7 +7,7 @@ use std::{
 
 use natterjack_protocol::{
     Cid, Code, Event as LogEvent, MsgId, Refusal, Thread, UserId,
-    client::frame::{ClientFrame, History, Page, Request, Send, ServerFrame, ThreadSummary, Welcome},
+    client::frame::{ClientFrame, HistoryQuery, Page, Request, SendMessage, ServerFrame, ThreadSummary, Welcome},
 };
 use tokio::sync::oneshot;
 
@@ -32,7 +32,7 @@ pub struct ThreadList {
 
 /// A question of the app that goes over the socket. Both kinds only read, so they may be asked again on the next connection.
 pub(crate) enum Question {
-    History(History, oneshot::Sender<Result<Page, RequestError>>),
+    History(HistoryQuery, oneshot::Sender<Result<Page, RequestError>>),
     Threads { limit: Option<u16>, before: Option<MsgId>, answer: oneshot::Sender<Result<ThreadList, RequestError>> },
 }
 
@@ -248,7 +248,7 @@ impl Core {
             let Some(row) = self.outbox.get(local) else { continue };
             let (thread, kind, body) = (row.thread.clone(), row.kind, row.body.clone());
             let r = self.request(Pending::Send(cid));
-            frames.push(ClientFrame::Send(Send { r, cid, thread, kind, body, behind }));
+            frames.push(ClientFrame::Send(SendMessage { r, cid, thread, kind, body, behind }));
         }
         frames
     }
@@ -267,7 +267,7 @@ impl Core {
                         Want::After(id) => (None, Some(id)),
                     };
                     let limit = Some(natterjack_protocol::limits::PAGE_MAX as u16);
-                    ClientFrame::History(History { r, thread: Some(thread), before, after, limit, ..History::default() })
+                    ClientFrame::History(HistoryQuery { r, thread: Some(thread), before, after, limit, ..HistoryQuery::default() })
                 }
             });
         }
@@ -301,7 +301,7 @@ impl Core {
 impl Question {
     fn frame(&self, r: Request) -> ClientFrame {
         match self {
-            Self::History(h, _) => ClientFrame::History(History { r, ..h.clone() }),
+            Self::History(h, _) => ClientFrame::History(HistoryQuery { r, ..h.clone() }),
             Self::Threads { limit, before, .. } => ClientFrame::Threads { r, limit: *limit, before: *before },
         }
     }

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use natterjack_protocol::client::address::{At, Reach};
+use natterjack_protocol::client::address::{EdgeAddress, Reach};
 use reqwest::Url;
 
 /// Edges kept at most; a list from the network must not grow without end.
@@ -126,9 +126,9 @@ fn usable(from: &str, edges: &[String]) -> impl Iterator<Item = String> {
 }
 
 /// None: no host that everybody reads alike.
-fn at(edge: &str) -> Option<At> {
+fn at(edge: &str) -> Option<EdgeAddress> {
     let url = Url::parse(edge).ok()?;
-    Some(At { reach: Reach::of_host(url.host_str()?)?, secure: url.scheme() == "wss" })
+    Some(EdgeAddress { reach: Reach::of_host(url.host_str()?)?, secure: url.scheme() == "wss" })
 }
 
 /// `ws://host:port` or `wss://host:port` without a path, one spelling for all of one; `http://` and `https://` mean the same.

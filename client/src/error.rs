@@ -22,7 +22,7 @@ pub enum ConnectError {
     #[error("log in: {0}")]
     Login(#[from] RequestError),
     #[error("device: {0}")]
-    Device(#[from] natterjack_protocol::ids::BadToken),
+    Device(#[from] natterjack_protocol::ids::BadId),
 }
 
 /// A question to an edge.

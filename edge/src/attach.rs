@@ -15,7 +15,7 @@ use natterjack_nats::{Buckets, Layout, Nats, RpcError, Tail, subjects};
 use natterjack_protocol::{
     MsgId, Refusal, Thread, Times, UserId,
     client::{close, frame::ServerFrame},
-    internal::rpc::{Access, DirectoryAnswer, DirectoryRequest},
+    internal::rpc::{DirectoryAnswer, DirectoryRequest, ReadAccess},
     log::fold::{ThreadItem, UserThreads},
 };
 use tokio::time::timeout;
@@ -160,7 +160,7 @@ impl Attach {
         for _ in 0..TURNS {
             let barrier = self.barrier(session, &[(thread.clone(), item.clone())]).await?;
             let head = barrier.heads.get(thread).copied().unwrap_or(item.v);
-            let sent = self.send_page(session, thread.clone(), had, head, Access::from(item)).await;
+            let sent = self.send_page(session, thread.clone(), had, head, ReadAccess::from(item)).await;
             had = sent.reached.map_or(had, |(_, id)| id.max(had));
             session.drained().await?;
             let topics = vec![(key.clone(), vec![(thread.hash64(), had.max(head))])];

@@ -8,7 +8,7 @@ use natterjack_protocol::{
     Body, Cid, Code, Entry, Kind, MsgId, Refusal, Thread, Times, UserId,
     cid::Age,
     limits,
-    log::fold::{self, Group, ThreadItem, Verdict},
+    log::fold::{self, GroupState, ThreadItem, Verdict},
 };
 use tokio::time::{Instant, sleep};
 
@@ -43,7 +43,7 @@ pub struct Change {
 
 /// What a change is judged on.
 enum State {
-    Group(Option<Group>),
+    Group(Option<GroupState>),
     Dm(Option<ThreadItem>),
 }
 

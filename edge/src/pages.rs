@@ -2,8 +2,8 @@
 
 use natterjack_protocol::{
     Code, MsgId, Refusal, Thread, UserId,
-    client::frame::{History, Page},
-    internal::rpc::{Access, At, HistoryAnswer, HistoryRequest},
+    client::frame::{HistoryQuery, Page},
+    internal::rpc::{HistoryAnswer, HistoryRequest, PageStart, ReadAccess},
     log::{Intervals, fold::ThreadItem},
     text,
 };
@@ -14,19 +14,20 @@ use crate::{directory::unexpected, history::HistoryClient, people::People, threa
 #[derive(Debug, PartialEq, Eq)]
 pub struct Question {
     pub thread: Thread,
-    pub at: At,
+    pub at: PageStart,
     pub limit: u16,
 }
 
 impl Question {
-    pub fn of(h: &History) -> Result<Self, Refusal> {
+    pub fn of(h: &HistoryQuery) -> Result<Self, Refusal> {
         let thread = h.thread.clone().ok_or_else(|| Refusal::invalid("thread: is missing"))?;
         for (field, id) in [("before", h.before), ("after", h.after), ("around", h.around), ("at", h.at.map(MsgId))] {
             id.map_or(Ok(()), |id| text::number(id.0)).map_err(|e| e.of(field))?;
         }
-        let places = [h.before.map(At::Before), h.after.map(At::After), h.around.map(At::Around), h.at.map(At::Time)];
+        let places =
+            [h.before.map(PageStart::Before), h.after.map(PageStart::After), h.around.map(PageStart::Around), h.at.map(PageStart::Time)];
         let mut given = places.into_iter().flatten();
-        let at = given.next().unwrap_or(At::Newest);
+        let at = given.next().unwrap_or(PageStart::Newest);
         if given.next().is_some() {
             return Err(Refusal::invalid("before, after, around, at: at most one of them may be given"));
         }
@@ -52,7 +53,7 @@ impl Pages {
         let not_member = || Refusal::new(Code::NotMember, "you are not in this thread");
         let known = known.filter(|i| i.visible() && i.intervals.open());
         let (access, certain) = match known {
-            Some(item) => (Access::from(&item), true),
+            Some(item) => (ReadAccess::from(&item), true),
             None => self.access(reader, &thread).await?.ok_or_else(not_member)?,
         };
         let request = HistoryRequest::Page { thread: thread.clone(), reader: reader.clone(), access, at, limit, min_id };
@@ -71,20 +72,20 @@ impl Pages {
 
     /// Somebody may ask for a message that was acknowledged before the fold has come to their own key. A group's key is folded first, and
     /// nobody can write there before it is; who is in a conversation of two says its name. False: there may be no such conversation.
-    async fn access(&self, reader: &UserId, thread: &Thread) -> Result<Option<(Access, bool)>, Refusal> {
+    async fn access(&self, reader: &UserId, thread: &Thread) -> Result<Option<(ReadAccess, bool)>, Refusal> {
         let item = self.people.threads(reader).await?.threads.remove(thread).filter(ThreadItem::visible);
         if let Some(item) = item.as_ref().filter(|i| i.intervals.open()) {
-            return Ok(Some((Access::from(item), true)));
+            return Ok(Some((ReadAccess::from(item), true)));
         }
         let newer = match thread {
             Thread::Dm { .. } => {
-                let part = thread.peer(reader).map(|_| (Access { intervals: Intervals::all(), v: MsgId::NONE }, false));
-                return Ok(item.map(|i| (Access::from(&i), true)).or(part));
+                let part = thread.peer(reader).map(|_| (ReadAccess { intervals: Intervals::all(), v: MsgId::NONE }, false));
+                return Ok(item.map(|i| (ReadAccess::from(&i), true)).or(part));
             }
             Thread::Group { gid } => self.people.group(gid).await?.and_then(|g| g.item(reader)),
         };
         let newest = item.into_iter().chain(newer).max_by_key(|i| i.v);
-        Ok(newest.map(|i| (Access::from(&i), true)))
+        Ok(newest.map(|i| (ReadAccess::from(&i), true)))
     }
 }
 
@@ -94,16 +95,16 @@ mod tests {
 
     #[test]
     fn a_question_has_one_place() {
-        let h = |before, at| History { thread: "dm.a.b".parse().ok(), before, at, ..History::default() };
-        assert_eq!(Question::of(&h(None, None)).unwrap().at, At::Newest);
-        assert_eq!(Question::of(&h(Some(MsgId(5)), None)).unwrap().at, At::Before(MsgId(5)));
-        assert_eq!(Question::of(&h(None, Some(7))).unwrap().at, At::Time(7));
+        let h = |before, at| HistoryQuery { thread: "dm.a.b".parse().ok(), before, at, ..HistoryQuery::default() };
+        assert_eq!(Question::of(&h(None, None)).unwrap().at, PageStart::Newest);
+        assert_eq!(Question::of(&h(Some(MsgId(5)), None)).unwrap().at, PageStart::Before(MsgId(5)));
+        assert_eq!(Question::of(&h(None, Some(7))).unwrap().at, PageStart::Time(7));
         assert_eq!(Question::of(&h(Some(MsgId(5)), Some(7))).unwrap_err().code, Code::Invalid);
         for bad in [h(Some(MsgId(1 << 53)), None), h(None, Some(u64::MAX))] {
             let refusal = Question::of(&bad).unwrap_err();
             assert!(refusal.code == Code::Invalid && refusal.message.contains("2^53"), "{refusal}");
         }
-        assert!(Question::of(&History { limit: Some(0), ..h(None, None) }).is_err());
-        assert!(Question::of(&History::default()).is_err());
+        assert!(Question::of(&HistoryQuery { limit: Some(0), ..h(None, None) }).is_err());
+        assert!(Question::of(&HistoryQuery::default()).is_err());
     }
 }

@@ -4,7 +4,7 @@ use futures_util::{StreamExt, stream};
 use natterjack_nats::Buckets;
 use natterjack_protocol::{
     Code, GroupId, Refusal, UserId,
-    log::fold::{self, Group, UserThreads},
+    log::fold::{self, GroupState, UserThreads},
 };
 
 use crate::directory::Directory;
@@ -64,12 +64,12 @@ impl People {
     }
 
     /// As it stands now; none also while `channel` has not folded its first entry yet.
-    pub async fn group(&self, gid: &GroupId) -> Result<Option<Group>, Refusal> {
+    pub async fn group(&self, gid: &GroupId) -> Result<Option<GroupState>, Refusal> {
         self.buckets.load_group(gid).await.map(|g| g.map(|(group, _)| group)).map_err(|e| away(&e))
     }
 
     /// As it stands now, rebuilt if its key was lost; none: there is no such group.
-    pub async fn group_or_rebuild(&self, gid: &GroupId) -> Result<Option<Group>, Refusal> {
+    pub async fn group_or_rebuild(&self, gid: &GroupId) -> Result<Option<GroupState>, Refusal> {
         match self.group(gid).await? {
             Some(group) => Ok(Some(group)),
             None => match self.directory.rebuild_group(gid).await {

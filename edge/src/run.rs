@@ -185,7 +185,7 @@ async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Re
         nats: nats.clone(),
         times: cfg.times.clone(),
         edge: cfg.edge_id.clone(),
-        limits: limits::ForClients { group_members: cfg.max_group_members, ..limits::ForClients::default() },
+        limits: limits::ClientLimits { group_members: cfg.max_group_members, ..limits::ClientLimits::default() },
         counts: Counts::default(),
     });
 

@@ -66,7 +66,7 @@ pub struct Services {
     pub nats: natterjack_nats::Nats,
     pub times: Times,
     pub edge: Token,
-    pub limits: limits::ForClients,
+    pub limits: limits::ClientLimits,
     pub counts: Counts,
 }
 

@@ -4,7 +4,7 @@ use futures_util::{StreamExt, stream};
 use natterjack_protocol::{
     Event, Most, MsgId, Refusal, Thread, UserId,
     client::frame::ThreadSummary,
-    internal::rpc::{Access, HistoryAnswer, HistoryRequest},
+    internal::rpc::{HistoryAnswer, HistoryRequest, ReadAccess},
     limits,
     log::fold::ThreadItem,
     size::{self, Size},
@@ -93,7 +93,7 @@ impl ThreadLists {
     async fn latest(self, reader: UserId, mut asked: Vec<Asked>) -> Result<Vec<Row>, Refusal> {
         let mut rows = Vec::with_capacity(asked.len());
         while !asked.is_empty() {
-            let threads = asked.iter().map(|Asked(t, i)| (t.clone(), Access::from(i))).collect();
+            let threads = asked.iter().map(|Asked(t, i)| (t.clone(), ReadAccess::from(i))).collect();
             match self.history.ask_in_turn(HistoryRequest::Latest { reader: reader.clone(), threads }).await? {
                 HistoryAnswer::Latest(last) if (1..=asked.len()).contains(&last.len()) => {
                     let answered = asked.drain(..last.len()).zip(last);

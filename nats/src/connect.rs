@@ -11,7 +11,7 @@ use std::{
 
 use async_nats::{AuthError, Client, ConnectErrorKind, ConnectOptions, Event, ServerError, connection::State};
 use futures_util::future::BoxFuture;
-use natterjack_protocol::{Code, Refusal, internal::rpc::Answer, limits};
+use natterjack_protocol::{Code, Refusal, internal::rpc::Reply, limits};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -171,10 +171,10 @@ impl Nats {
     pub async fn request<Q: Serialize, A: DeserializeOwned>(&self, subject: &str, q: &Q, timeout: Duration) -> Result<A, RpcError> {
         let payload = rmp_serde::to_vec_named(q).map_err(|e| RpcError::Broken(format!("request: {e}")))?;
         let message = self.inner.inbox.request(subject, None, payload.into(), timeout).await?;
-        match rmp_serde::from_slice::<Answer<A>>(&message.payload).map_err(|e| RpcError::Broken(format!("answer: {e}")))? {
-            Answer::Ok(answer) => Ok(answer),
-            Answer::No(refusal) => Err(RpcError::Refused(refusal)),
-            Answer::Full => Err(RpcError::Full),
+        match rmp_serde::from_slice::<Reply<A>>(&message.payload).map_err(|e| RpcError::Broken(format!("answer: {e}")))? {
+            Reply::Ok(answer) => Ok(answer),
+            Reply::Refused(refusal) => Err(RpcError::Refused(refusal)),
+            Reply::Busy => Err(RpcError::Full),
         }
     }
 

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use natterjack_protocol::{
     GroupId, UserId,
-    log::fold::{Group, UserThreads},
+    log::fold::{GroupState, UserThreads},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -22,12 +22,12 @@ pub enum StateError {
 }
 
 impl Buckets {
-    pub async fn load_group(&self, gid: &GroupId) -> Result<Option<(Group, u64)>, StateError> {
+    pub async fn load_group(&self, gid: &GroupId) -> Result<Option<(GroupState, u64)>, StateError> {
         load(&self.groups(gid), gid.as_str()).await
     }
 
     /// `revision` 0: there must be none yet.
-    pub async fn cas_group(&self, gid: &GroupId, group: &Group, revision: u64) -> Result<u64, KvError> {
+    pub async fn cas_group(&self, gid: &GroupId, group: &GroupState, revision: u64) -> Result<u64, KvError> {
         self.groups(gid).cas(gid.as_str(), encode(group), revision).await
     }
 

@@ -4,7 +4,7 @@ use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
 
 use async_nats::{Client, Message, Subscriber};
 use futures_util::{FutureExt, StreamExt};
-use natterjack_protocol::{Code, Refusal, internal::rpc::Answer};
+use natterjack_protocol::{Code, Refusal, internal::rpc::Reply};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::Semaphore;
 use tokio_util::{
@@ -106,18 +106,18 @@ where
     let Some(reply) = message.reply else { return };
     let Ok(permit) = room.clone().try_acquire_owned() else {
         metrics::counter!("natterjack_service_full_total", "subject" => subject.to_owned()).increment(1);
-        send(client, subject, reply, Answer::<()>::Full).await;
+        send(client, subject, reply, Reply::<()>::Busy).await;
         return;
     };
     let (client, handler, subject) = (client.clone(), handler.clone(), subject.to_owned());
     tracker.spawn(async move {
-        let answer: Answer<A> = match rmp_serde::from_slice::<Q>(&message.payload) {
-            Err(e) => Answer::No(Refusal::new(Code::BadFrame, format!("request not understood: {e}"))),
+        let answer: Reply<A> = match rmp_serde::from_slice::<Q>(&message.payload) {
+            Err(e) => Reply::Refused(Refusal::new(Code::BadFrame, format!("request not understood: {e}"))),
             Ok(request) => match AssertUnwindSafe(async { handler(request).await }).catch_unwind().await {
                 Ok(result) => result.into(),
                 Err(_) => {
                     tracing::error!(subject, "a handler panicked");
-                    Answer::No(Refusal::new(Code::Internal, "something went wrong on the server"))
+                    Reply::Refused(Refusal::new(Code::Internal, "something went wrong on the server"))
                 }
             },
         };
@@ -126,7 +126,7 @@ where
     });
 }
 
-async fn send<A: Serialize>(client: &Client, subject: &str, reply: async_nats::Subject, answer: Answer<A>) {
+async fn send<A: Serialize>(client: &Client, subject: &str, reply: async_nats::Subject, answer: Reply<A>) {
     let encoded = rmp_serde::to_vec_named(&answer);
     drop(answer);
     let why = match encoded {
@@ -137,7 +137,7 @@ async fn send<A: Serialize>(client: &Client, subject: &str, reply: async_nats::S
     tracing::error!(subject, why, "an answer cannot be sent; it is refused instead");
     metrics::counter!("natterjack_service_unsendable_total", "subject" => subject.to_owned()).increment(1);
     let refusal = Refusal::new(Code::Internal, "the answer to this is too large; the operator has to look");
-    let refused = rmp_serde::to_vec_named(&Answer::<()>::No(refusal)).expect("a refusal has string keys and plain values");
+    let refused = rmp_serde::to_vec_named(&Reply::<()>::Refused(refusal)).expect("a refusal has string keys and plain values");
     publish(client, subject, reply, refused).await;
 }
 

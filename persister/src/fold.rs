@@ -10,14 +10,14 @@ use natterjack_protocol::{
     Kind, MsgId, Thread, UserId,
     log::{
         Role,
-        fold::{self, Group, ThreadItem},
+        fold::{self, GroupState, ThreadItem},
     },
 };
 
 use crate::store::{Row, Store, StoreError, ThreadBatch};
 
 /// The group as it stood just before `id`.
-pub async fn group_before<S: Store>(store: &S, thread: &Thread, id: MsgId) -> Result<Option<Group>, StoreError> {
+pub async fn group_before<S: Store>(store: &S, thread: &Thread, id: MsgId) -> Result<Option<GroupState>, StoreError> {
     match store.group(thread).await? {
         Some(group) if group.version >= id => {
             let mut state = None;
@@ -32,7 +32,7 @@ pub async fn group_before<S: Store>(store: &S, thread: &Thread, id: MsgId) -> Re
 
 /// Folds the control entries among `rows` (oldest first) into `state`, and marks the recalls that the group's admins and owners may do.
 /// Returns the users whose item changed. Pure.
-pub fn walk_group(state: &mut Option<Group>, rows: &mut [Row]) -> Vec<UserId> {
+pub fn walk_group(state: &mut Option<GroupState>, rows: &mut [Row]) -> Vec<UserId> {
     let mut affected = Vec::new();
     for row in rows {
         if row.kind.is_control() {

@@ -11,7 +11,7 @@ use natterjack_nats::{Buckets, Layout, Log, Nats, Service, TailError, layout::La
 use natterjack_protocol::{
     Code, Event, Most, MsgId, Refusal, Thread, Times, UserId,
     client::frame::Page,
-    internal::rpc::{Access, At, HistoryAnswer, HistoryRequest},
+    internal::rpc::{HistoryAnswer, HistoryRequest, PageStart, ReadAccess},
     limits,
 };
 
@@ -205,8 +205,8 @@ impl<S: Store> View<S> {
     async fn page(
         &self,
         thread: &Thread,
-        (user, access): (UserId, Access),
-        at: At,
+        (user, access): (UserId, ReadAccess),
+        at: PageStart,
         limit: usize,
         min_id: MsgId,
     ) -> Result<Page, HistoryError> {
@@ -218,7 +218,7 @@ impl<S: Store> View<S> {
     }
 
     /// With the archive if it answers, else as far as the log alone reaches.
-    async fn page_as(&self, thread: &Thread, reader: &Reader, at: At, limit: usize, min_id: MsgId) -> Result<Page, HistoryError> {
+    async fn page_as(&self, thread: &Thread, reader: &Reader, at: PageStart, limit: usize, min_id: MsgId) -> Result<Page, HistoryError> {
         let joined = Joined::open(self, thread, min_id).await?;
         match page::cut(&joined, reader, at, limit).await {
             Err(HistoryError::Store(StoreError::Unavailable(_))) => {

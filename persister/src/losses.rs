@@ -3,7 +3,7 @@
 use natterjack_nats::{Nats, Service, serve, service::ServeError, subjects};
 use natterjack_protocol::{
     Code, Refusal,
-    internal::rpc::{LossesRequest, Lost},
+    internal::rpc::{LossesRequest, LostIds},
 };
 
 use crate::store::{LostRange, Store};
@@ -28,6 +28,6 @@ pub async fn start<S: Store>(nats: &Nats, store: S) -> Result<Service, ServeErro
     serve(nats, subjects::LOSSES.into(), Some(subjects::LOSSES), CONCURRENCY, answer).await
 }
 
-fn told(l: &LostRange) -> Lost {
-    Lost { generation: l.key.generation, partition: l.key.partition, first: l.first, last: l.last, since: l.since, until: l.until }
+fn told(l: &LostRange) -> LostIds {
+    LostIds { generation: l.key.generation, partition: l.key.partition, first: l.first, last: l.last, since: l.since, until: l.until }
 }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use natterjack_protocol::{
     Body, Cid, Entry, Event, Kind, Most, MsgId, Thread, UserId,
     internal::rpc::LastEntry,
-    log::fold::{Group, ThreadItem},
+    log::fold::{GroupState, ThreadItem},
     size::{self, Size},
 };
 
@@ -132,7 +132,7 @@ pub struct ThreadBatch {
     pub thread: Thread,
     pub rows: Vec<Row>,
     /// State of the group after the batch, if a control entry changed it. Kept if its version is larger than the stored one's.
-    pub group: Option<Group>,
+    pub group: Option<GroupState>,
     /// Items of users that changed. Each is kept if its `v` is larger than the stored one's.
     pub items: Vec<(UserId, ThreadItem)>,
 }
@@ -265,7 +265,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// The control entries of a thread with `id < below`, oldest first: for a fold as of a point in the past.
     fn controls(&self, thread: &Thread, below: MsgId) -> impl Future<Output = Result<Vec<Row>, StoreError>> + Send;
 
-    fn group(&self, thread: &Thread) -> impl Future<Output = Result<Option<Group>, StoreError>> + Send;
+    fn group(&self, thread: &Thread) -> impl Future<Output = Result<Option<GroupState>, StoreError>> + Send;
 
     fn item(&self, thread: &Thread, user: &UserId) -> impl Future<Output = Result<Option<ThreadItem>, StoreError>> + Send;
 

@@ -17,11 +17,11 @@ pub type DeviceId = Token;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("an id is 1 to 64 characters of A-Z a-z 0-9 _ and -")]
-pub struct BadToken;
+pub struct BadId;
 
 impl Token {
-    pub fn parse(s: &str) -> Result<Self, BadToken> {
-        if Self::fits(s) { Ok(Self(s.into())) } else { Err(BadToken) }
+    pub fn parse(s: &str) -> Result<Self, BadId> {
+        if Self::fits(s) { Ok(Self(s.into())) } else { Err(BadId) }
     }
 
     /// Would [`Token::parse`] take it? Allocates nothing.
@@ -64,8 +64,8 @@ impl fmt::Debug for Token {
 }
 
 impl std::str::FromStr for Token {
-    type Err = BadToken;
-    fn from_str(s: &str) -> Result<Self, BadToken> {
+    type Err = BadId;
+    fn from_str(s: &str) -> Result<Self, BadId> {
         Self::parse(s)
     }
 }
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn nothing_that_means_something_in_a_subject_is_an_id() {
         for bad in ["", "a.b", "a*", ">", "a b", "a\0b", "a\n", "ä", &"x".repeat(65)] {
-            assert_eq!(Token::parse(bad), Err(BadToken), "{bad:?}");
+            assert_eq!(Token::parse(bad), Err(BadId), "{bad:?}");
         }
         for good in ["a", "A-Z_09", &"x".repeat(64)] {
             assert!(Token::parse(good).is_ok(), "{good:?}");

@@ -82,19 +82,19 @@ pub const CONNECTIONS: usize = 18_000;
 
 /// A row of the table of limits in the documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit {
+pub struct LimitRow {
     pub name: &'static str,
     pub value: usize,
     pub unit: &'static str,
     pub of: &'static str,
 }
 
-const fn limit(name: &'static str, value: usize, unit: &'static str, of: &'static str) -> Limit {
-    Limit { name, value, unit, of }
+const fn limit(name: &'static str, value: usize, unit: &'static str, of: &'static str) -> LimitRow {
+    LimitRow { name, value, unit, of }
 }
 
 /// Every limit that somebody outside can run into. A test holds that it is complete.
-pub const TABLE: [Limit; 45] = [
+pub const TABLE: [LimitRow; 45] = [
     limit("TEXT_CHARS", TEXT_CHARS, "characters", "a text or caption; Unicode scalar values, not bytes"),
     limit("EMOJI_CHARS", EMOJI_CHARS, "characters", "an emoji or a reaction"),
     limit("CUSTOM_BYTES", CUSTOM_BYTES, "bytes", "the data of a `custom` message, before base64"),
@@ -156,7 +156,7 @@ pub const TABLE: [Limit; 45] = [
 /// One that an older edge does not know has its default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct ForClients {
+pub struct ClientLimits {
     pub text_chars: usize,
     pub body_bytes: usize,
     pub frame_bytes: usize,
@@ -167,7 +167,7 @@ pub struct ForClients {
     pub group_members: usize,
 }
 
-impl Default for ForClients {
+impl Default for ClientLimits {
     fn default() -> Self {
         Self {
             text_chars: TEXT_CHARS,

@@ -7,7 +7,7 @@ use natterjack_protocol::{
     MsgId, Thread,
     internal::{
         live::LiveMessage,
-        rpc::{Answer, Heads, HeadsAnswer},
+        rpc::{Heads, HeadsAnswer, Reply},
     },
 };
 use natterjack_testkit::{NatsServer, eventually, thread};
@@ -60,8 +60,8 @@ async fn every_event_up_to_the_frontier_comes_before_the_answer() {
                 What::Live(LiveMessage::Event { header, .. }) => drop(seen.insert(header.id)),
                 What::Other(message) => {
                     let p: u32 = s.subject.split('.').nth(1).unwrap().parse().unwrap();
-                    let answer: Answer<HeadsAnswer> = rmp_serde::from_slice(&message.payload).unwrap();
-                    let Answer::Ok(HeadsAnswer { frontier, heads, .. }) = answer else { panic!("{answer:?}") };
+                    let answer: Reply<HeadsAnswer> = rmp_serde::from_slice(&message.payload).unwrap();
+                    let Reply::Ok(HeadsAnswer { frontier, heads, .. }) = answer else { panic!("{answer:?}") };
                     let mine: Vec<&Thread> = threads.iter().filter(|t| layout.partition(t) == p).collect();
                     for (t, head) in mine.iter().zip(&heads) {
                         let promised: Vec<MsgId> = truth[*t].iter().copied().filter(|id| *id <= frontier).collect();

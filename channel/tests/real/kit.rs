@@ -14,7 +14,7 @@ use natterjack_nats::{Layout, Nats, NatsConfig, Publisher, subjects};
 use natterjack_protocol::{
     Body, Entry, Kind, MsgId, Thread, Times,
     internal::live::{Beat, EventHeader, LiveMessage},
-    log::chain::{self, Link},
+    log::chain::{self, ChainLink},
 };
 use natterjack_runtime::Health;
 use natterjack_testkit::{NatsServer, eventually};
@@ -194,9 +194,9 @@ impl Observer {
                 assert_eq!(*prev, real, "predecessor of {id} in {thread}");
                 let list = shown.entry((s.subject.clone(), (*thread).to_owned())).or_default();
                 match chain::link(list.last().copied(), MsgId::NONE, *prev, *id) {
-                    Link::Next => list.push(*id),
-                    Link::Old => copies += 1,
-                    Link::Gap { after } => {
+                    ChainLink::Next => list.push(*id),
+                    ChainLink::Old => copies += 1,
+                    ChainLink::Gap { after } => {
                         gaps += 1;
                         list.extend(ids.iter().copied().filter(|i| *i > after && i <= id));
                     }

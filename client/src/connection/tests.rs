@@ -45,7 +45,7 @@ async fn attached(fake: &mut Fake) -> Session {
     session
 }
 
-async fn a_send(session: &mut Session) -> natterjack_protocol::client::frame::Send {
+async fn a_send(session: &mut Session) -> natterjack_protocol::client::frame::SendMessage {
     loop {
         if let ClientFrame::Send(send) = session.hear().await {
             return send;
@@ -53,7 +53,7 @@ async fn a_send(session: &mut Session) -> natterjack_protocol::client::frame::Se
     }
 }
 
-fn sent(send: &natterjack_protocol::client::frame::Send, id: u64) -> ServerFrame {
+fn sent(send: &natterjack_protocol::client::frame::SendMessage, id: u64) -> ServerFrame {
     ServerFrame::Sent { r: send.r, cid: send.cid, thread: send.thread.clone(), id: MsgId(id) }
 }
 
@@ -292,7 +292,7 @@ async fn who_replaces_itself_comes_back() {
 
 #[tokio::test]
 async fn own_events_settle_wherever_they_stand() {
-    let own = |send: &natterjack_protocol::client::frame::Send, id: u64, prev: u64| LogEvent {
+    let own = |send: &natterjack_protocol::client::frame::SendMessage, id: u64, prev: u64| LogEvent {
         thread: thread(),
         id: MsgId(id),
         prev: MsgId(prev),

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use natterjack_protocol::{
     Code,
     client::{
-        frame::Send,
+        frame::SendMessage,
         send_queue::{Queued, SendQueue, Tried},
     },
 };
@@ -26,7 +26,7 @@ struct Log {
 }
 
 impl Log {
-    fn store(&mut self, send: &Send) -> MsgId {
+    fn store(&mut self, send: &SendMessage) -> MsgId {
         let next = MsgId(self.ids.len() as u64 + 1);
         *self.ids.entry(send.cid).or_insert_with(|| {
             self.order.push((send.thread.clone(), send.cid));
@@ -43,7 +43,7 @@ enum Answer {
 /// An edge with one connection of the device, or with its requests over HTTP, which overtake each other.
 struct Edge {
     http: bool,
-    up: Vec<Send>,
+    up: Vec<SendMessage>,
     down: Vec<Answer>,
     queue: SendQueue,
     publishing: Vec<Vec<Queued>>,
@@ -169,7 +169,7 @@ impl World {
         for Handed { local, cid, behind } in handed {
             let row = self.outbox.get(local).unwrap();
             let behind = behind.filter(|_| self.planted != Planted::BehindIsIgnored);
-            let send = Send { r: 0, cid, thread: row.thread.clone(), kind: row.kind, body: row.body.clone(), behind };
+            let send = SendMessage { r: 0, cid, thread: row.thread.clone(), kind: row.kind, body: row.body.clone(), behind };
             self.cids.insert(cid, local);
             self.tell(|| format!("hand {} behind {:?} in {}", self.name(cid), send.behind.map(|b| self.name(b)), send.thread));
             self.edges.last_mut().unwrap().up.push(send);

@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use natterjack_protocol::{
     MsgId, Refusal, Thread,
     client::frame::{Page, ServerFrame},
-    internal::rpc::{Access, At, HistoryAnswer, HistoryRequest, LastEntry},
+    internal::rpc::{HistoryAnswer, HistoryRequest, LastEntry, PageStart, ReadAccess},
     limits,
     log::fold::ThreadItem,
 };
@@ -88,7 +88,7 @@ impl Attach {
             }
         }
         plan.pages.extend(plan.new.drain(..).map(|(thread, head)| (thread, MsgId::NONE, head)));
-        let mut accesses: HashMap<Thread, Access> = items.iter().map(|(t, i)| (t.clone(), Access::from(i))).collect();
+        let mut accesses: HashMap<Thread, ReadAccess> = items.iter().map(|(t, i)| (t.clone(), ReadAccess::from(i))).collect();
         let mut under_way = FuturesUnordered::new();
         for (thread, cursor, head) in plan.pages {
             let Some(access) = accesses.remove(&thread) else { continue };
@@ -141,7 +141,7 @@ impl Attach {
         thread: Thread,
         cursor: MsgId,
         head: MsgId,
-        access: Access,
+        access: ReadAccess,
     ) -> SentPage {
         let none = SentPage { complete: false, reached: None };
         let Ok(room) = session.room().await else { return none };
@@ -150,7 +150,7 @@ impl Attach {
             reader: session.user.clone(),
             min_id: if access.intervals.open() { head } else { MsgId::NONE },
             access,
-            at: At::Newest,
+            at: PageStart::Newest,
             limit: limits::PAGE_DEFAULT as u16,
         };
         let answer = match self.history.ask_in_turn(request).await {

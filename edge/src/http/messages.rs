@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use natterjack_protocol::{
     Body, Cid, Kind, MsgId, Thread,
-    client::frame::{History, Page, Send},
+    client::frame::{HistoryQuery, Page, SendMessage},
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +42,7 @@ pub async fn page(
     Query(p): Query<Wanted>,
 ) -> Answer<Page> {
     let asked =
-        History { r: 0, thread: Some(thread.thread()?), before: p.before, after: p.after, around: p.around, at: p.at, limit: p.limit };
+        HistoryQuery { r: 0, thread: Some(thread.thread()?), before: p.before, after: p.after, around: p.around, at: p.at, limit: p.limit };
     let question = Question::of(&asked)?;
     Ok(Json(api.pages.page(&actor.user, None, question, MsgId::NONE).await?))
 }
@@ -81,7 +81,7 @@ pub async fn send(
     extract::Body(m): extract::Body<Message>,
 ) -> Answer<Sent> {
     let thread = thread.thread()?;
-    let send = Send { r: 0, cid: m.cid, thread: thread.clone(), kind: m.kind, body: m.body, behind: m.behind };
+    let send = SendMessage { r: 0, cid: m.cid, thread: thread.clone(), kind: m.kind, body: m.body, behind: m.behind };
     let id = Box::pin(api.http_sends.post(actor, send)).await?;
     Ok(Json(Sent { cid: m.cid, thread, id }))
 }

@@ -14,7 +14,7 @@ use natterjack_protocol::{
     client::{close, frame::ServerFrame},
     limits,
     log::{
-        chain::{self, Link},
+        chain::{self, ChainLink},
         fold::ends_membership,
     },
     thread::partition_of,
@@ -185,12 +185,12 @@ impl Topic {
             return None;
         }
         match chain::link(last, base, event.prev, event.id) {
-            Link::Old => None,
-            Link::Next => {
+            ChainLink::Old => None,
+            ChainLink::Next => {
                 self.show(hash, &event);
                 None
             }
-            Link::Gap { after } => {
+            ChainLink::Gap { after } => {
                 let gap = Gap { thread: event.thread.clone(), after, upto: event.prev };
                 self.repairs.insert(hash, Repair { upto: event.prev, held: vec![event] });
                 Some(gap)

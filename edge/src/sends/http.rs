@@ -8,7 +8,7 @@ use std::{
 use natterjack_protocol::{
     Cid, Code, DeviceId, MsgId, Refusal, Thread, UserId,
     client::{
-        frame::{Request, Send},
+        frame::{Request, SendMessage},
         send_queue::{Queued, SendQueue},
     },
     limits,
@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use crate::{admission::limits::AdmissionLimits, auth::Actor, members::Members, people::People, sends::send::Sends};
 
 type Key = (UserId, DeviceId);
-type Turn = Result<Send, Refusal>;
+type Turn = Result<SendMessage, Refusal>;
 
 /// Below this many devices nobody looks for those that have nothing to do.
 const LANES: usize = 256;
@@ -74,7 +74,7 @@ impl HttpSends {
     }
 
     /// As `Sends::send`, in the order of the device. Dropping it leaves the outcome open: the same cid may come again.
-    pub async fn post(&self, actor: Actor, send: Send) -> Result<MsgId, Refusal> {
+    pub async fn post(&self, actor: Actor, send: SendMessage) -> Result<MsgId, Refusal> {
         let (cid, thread) = (send.cid, send.thread.clone());
         let key = (actor.user, actor.device);
         let allowed = self.limiter.sends(&key.0);
@@ -86,7 +86,7 @@ impl HttpSends {
         result
     }
 
-    async fn send(&self, user: &UserId, send: Send) -> Result<MsgId, Refusal> {
+    async fn send(&self, user: &UserId, send: SendMessage) -> Result<MsgId, Refusal> {
         let state = self.members.enter(user);
         // No signal keeps it fresh where the user has no session.
         state.load(self.people.threads(user).await?);
@@ -98,7 +98,7 @@ impl HttpSends {
 fn enter(
     lanes: &mut HashMap<Key, Lane>,
     key: &Key,
-    mut send: Send,
+    mut send: SendMessage,
     allowed: Result<(), Refusal>,
 ) -> Result<(Request, oneshot::Receiver<Turn>), Refusal> {
     if lanes.len() >= LANES && lanes.len() == lanes.capacity() {
@@ -172,10 +172,10 @@ mod tests {
         (UserId::parse("a").unwrap(), DeviceId::parse("d").unwrap())
     }
 
-    fn send(n: u8, behind: Option<u8>) -> Send {
+    fn send(n: u8, behind: Option<u8>) -> SendMessage {
         let cid = |n| Cid::mint(1, [n; 10]);
         let thread = "dm.a.b".parse().unwrap();
-        Send { r: 0, cid: cid(n), thread, kind: Kind::Text, body: Body::text("x"), behind: behind.map(cid) }
+        SendMessage { r: 0, cid: cid(n), thread, kind: Kind::Text, body: Body::text("x"), behind: behind.map(cid) }
     }
 
     fn come(lanes: &mut HashMap<Key, Lane>, n: u8, behind: Option<u8>) -> Result<(Request, oneshot::Receiver<Turn>), Code> {

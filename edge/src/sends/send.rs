@@ -8,7 +8,7 @@ use natterjack_nats::{Layout, PublishError, Publisher};
 use natterjack_protocol::{
     Body, Cid, Code, Entry, Kind, MsgId, Refusal, Thread, Times, UserId,
     cid::Age,
-    client::frame::Send,
+    client::frame::SendMessage,
     internal::rpc::{HistoryAnswer, HistoryRequest},
     limits,
     log::fold::{self, ThreadItem},
@@ -69,7 +69,7 @@ impl Default for Metrics {
 
 impl Sends {
     /// Returns the id once the log has it, or had it already. Dropping the future leaves the outcome open: the same cid may come again.
-    pub async fn send(&self, state: &Arc<UserState>, send: Send) -> Result<MsgId, Refusal> {
+    pub async fn send(&self, state: &Arc<UserState>, send: SendMessage) -> Result<MsgId, Refusal> {
         let cid = send.cid;
         let result = self.decide(state, send).await.map_err(|e| e.with_cid(cid));
         match &result {
@@ -79,7 +79,7 @@ impl Sends {
         result
     }
 
-    async fn decide(&self, state: &Arc<UserState>, send: Send) -> Result<MsgId, Refusal> {
+    async fn decide(&self, state: &Arc<UserState>, send: SendMessage) -> Result<MsgId, Refusal> {
         let (cid, thread) = (send.cid, send.thread.clone());
         let (mut entry, mut encoded) = entry_of(&state.user, send)?;
         let p = self.layout.partition(&thread);
@@ -246,7 +246,7 @@ impl Sends {
 }
 
 /// What goes into the log, and its bytes.
-pub(crate) fn entry_of(user: &UserId, send: Send) -> Result<(Entry, Bytes), Refusal> {
+pub(crate) fn entry_of(user: &UserId, send: SendMessage) -> Result<(Entry, Bytes), Refusal> {
     send.body.check(send.kind)?;
     let entry = Entry::new(user.clone(), send.cid, send.kind, send.body);
     let encoded = entry.encode();

@@ -5,7 +5,7 @@ use natterjack_protocol::{
     Code, MsgId, Refusal, Thread,
     client::{
         close,
-        frame::{ClientFrame, History, Page, Request, ServerFrame},
+        frame::{ClientFrame, HistoryQuery, Page, Request, ServerFrame},
     },
     internal::live::Ephemeral,
     limits,
@@ -110,7 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         });
     }
 
-    fn history(&mut self, h: History) {
+    fn history(&mut self, h: HistoryQuery) {
         let min_id = self.acked.as_ref().filter(|(t, _)| Some(t) == h.thread.as_ref()).map_or(MsgId::NONE, |(_, id)| *id);
         let (services, handle) = (self.services.clone(), self.handle.clone());
         self.request(async move {

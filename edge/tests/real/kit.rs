@@ -19,7 +19,7 @@ use natterjack_protocol::{
     Body, Cid, Code, Entry, Event, Kind, Most, MsgId, Refusal, Thread, Times,
     client::{
         close::Close,
-        frame::{ClientFrame, DeviceClass, Hello, Page, Send, ServerFrame},
+        frame::{ClientFrame, DeviceClass, Hello, Page, SendMessage, ServerFrame},
     },
     codec::Codec,
     internal::{
@@ -371,7 +371,7 @@ impl Client {
     pub async fn send(&mut self, cid: Cid, thread: &str, text: &str) -> u32 {
         self.r += 1;
         let thread: Thread = thread.parse().unwrap();
-        self.put(&ClientFrame::Send(Send { r: self.r, cid, thread, kind: Kind::Text, body: Body::text(text), behind: None })).await;
+        self.put(&ClientFrame::Send(SendMessage { r: self.r, cid, thread, kind: Kind::Text, body: Body::text(text), behind: None })).await;
         self.r
     }
 

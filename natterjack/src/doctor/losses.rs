@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use natterjack_nats::{Buckets, Layout, LostEnds, Nats, Position, Positions, Tail, subjects};
-use natterjack_protocol::internal::rpc::{LossesRequest, Lost};
+use natterjack_protocol::internal::rpc::{LossesRequest, LostIds};
 use time::OffsetDateTime;
 
 const ASKED: Duration = Duration::from_secs(3);
@@ -49,15 +49,15 @@ pub async fn ends(nats: &Nats, layout: Layout) -> Result<String, String> {
 
 /// Ranges that were lost before they were archived, in words. None: no persister answers.
 pub async fn losses(nats: &Nats) -> Option<String> {
-    let lost: Vec<Lost> = nats.request(subjects::LOSSES, &LossesRequest, ASKED).await.ok()?;
+    let lost: Vec<LostIds> = nats.request(subjects::LOSSES, &LossesRequest, ASKED).await.ok()?;
     Some(words(&lost))
 }
 
-fn words(lost: &[Lost]) -> String {
+fn words(lost: &[LostIds]) -> String {
     if lost.is_empty() {
         return "nothing was lost before it was archived".into();
     }
-    let one = |l: &Lost| {
+    let one = |l: &LostIds| {
         let (since, until) = (utc(l.since), utc(l.until));
         format!("generation {} partition {} from {} to {} (between {since} and {until})", l.generation, l.partition, l.first, l.last)
     };
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn losses_are_said_in_words() {
         assert_eq!(words(&[]), "nothing was lost before it was archived");
-        let one = |partition| Lost {
+        let one = |partition| LostIds {
             generation: 3,
             partition,
             first: MsgId(10),

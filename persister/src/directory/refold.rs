@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use natterjack_protocol::{
     Entry, MsgId, Thread, UserId,
-    log::fold::{Group, ThreadItem, UserThreads, apply_dm, apply_group, named},
+    log::fold::{GroupState, ThreadItem, UserThreads, apply_dm, apply_group, named},
 };
 
 /// A control entry with its place in the log.
@@ -24,7 +24,7 @@ pub fn groups_touching(user: &UserId, controls: &[Control]) -> BTreeSet<Thread> 
 }
 
 /// Folds what is in `controls` of this group; `stored` is its state in the archive.
-pub fn group(thread: &Thread, stored: Option<Group>, controls: &[Control]) -> Option<Group> {
+pub fn group(thread: &Thread, stored: Option<GroupState>, controls: &[Control]) -> Option<GroupState> {
     let mut group = stored;
     for c in controls.iter().filter(|c| c.thread == *thread) {
         apply_group(&mut group, c.id, &c.entry);
@@ -36,7 +36,7 @@ pub fn group(thread: &Thread, stored: Option<Group>, controls: &[Control]) -> Op
 pub fn user(
     user: &UserId,
     archived: Vec<(Thread, ThreadItem)>,
-    groups: &BTreeMap<Thread, Option<Group>>,
+    groups: &BTreeMap<Thread, Option<GroupState>>,
     controls: &[Control],
 ) -> UserThreads {
     let mut threads = UserThreads::default();
@@ -77,7 +77,7 @@ mod tests {
         Control { id: MsgId(at), thread: thread.parse().unwrap(), entry: Entry::new(id(from), Cid::mint(1, [0; 10]), kind, body) }
     }
 
-    type Groups = BTreeMap<Thread, Option<Group>>;
+    type Groups = BTreeMap<Thread, Option<GroupState>>;
 
     /// As the archive would have it after the first `n` entries.
     fn archive(n: usize, log: &[Control], who: &UserId) -> (Vec<(Thread, ThreadItem)>, Groups) {

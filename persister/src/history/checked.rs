@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use natterjack_protocol::{
     Body, Kind, Most, MsgId, Thread,
-    log::{Role, fold::Group},
+    log::{Role, fold::GroupState},
     size::Size,
 };
 
@@ -96,7 +96,7 @@ impl<S: Store> Joined<'_, S> {
     }
 
     /// The group as it stands now, if anybody knows.
-    async fn group_now(&self) -> Option<Arc<Group>> {
+    async fn group_now(&self) -> Option<Arc<GroupState>> {
         let Thread::Group { gid } = self.thread else { return None };
         match self.history.buckets.load_group(gid).await {
             Ok(group) => group.map(|(group, _)| Arc::new(group)),
@@ -114,7 +114,7 @@ fn about(row: &Row) -> Option<MsgId> {
 }
 
 /// Where the stretch alone does not tell: whoever no change in it concerns had the role that they have now.
-fn power(op: &Operation, roles: &Roles, now: Option<&Group>) -> Power {
+fn power(op: &Operation, roles: &Roles, now: Option<&GroupState>) -> Power {
     match (op.power, roles, now) {
         (Power::Unknown, Roles::Unknown { touched }, Some(group)) if !touched.contains(&op.from) => {
             Power::from(group.role(&op.from).is_some_and(|r| r >= Role::Admin))

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::{StreamExt, stream};
 use natterjack_protocol::{
     Event, Most, MsgId, Thread, UserId,
-    internal::rpc::{Access, LastEntry},
+    internal::rpc::{LastEntry, ReadAccess},
     limits, size,
 };
 
@@ -60,7 +60,7 @@ impl<S: Store> View<S> {
 
     /// The newest message or change of each thread that the reader may see, of the first threads, as many as fit into an answer: at least of
     /// one. With the archive away: as far as the log knows.
-    pub(super) async fn latest(&self, reader: UserId, threads: Vec<(Thread, Access)>) -> Result<Vec<Option<Event>>, HistoryError> {
+    pub(super) async fn latest(&self, reader: UserId, threads: Vec<(Thread, ReadAccess)>) -> Result<Vec<Option<Event>>, HistoryError> {
         let looks = threads.into_iter().map(|(thread, access)| {
             let mut reader = Reader { user: reader.clone(), intervals: access.intervals };
             async move {

@@ -7,7 +7,7 @@ use natterjack_protocol::{
     Kind, MsgId, UserId,
     log::{
         Role,
-        fold::{self, Group},
+        fold::{self, GroupState},
     },
 };
 
@@ -17,7 +17,7 @@ use crate::store::Row;
 #[derive(Debug, Clone)]
 pub(super) enum Roles {
     /// The group at the end of what was taken in; none: a conversation of two, or no group yet.
-    Exact(Option<Group>),
+    Exact(Option<GroupState>),
     /// The state before the stretch is not known. Those whom control entries of the stretch concern may have had another role than now.
     Unknown { touched: HashSet<UserId> },
 }

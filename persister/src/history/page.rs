@@ -1,6 +1,6 @@
 //! Cutting a page out of a thread as its reader may see it. Pure but for the reading, which is behind a seam: tests cut from a list.
 
-use natterjack_protocol::{Most, MsgId, client::frame::Page, internal::rpc::At, limits};
+use natterjack_protocol::{Most, MsgId, client::frame::Page, internal::rpc::PageStart, limits};
 
 use super::{HistoryError, chained, joined::Joined, reader::Reader};
 use crate::store::{Order, Row, Store};
@@ -57,7 +57,7 @@ pub(super) async fn visible(
     Ok(seen)
 }
 
-pub(super) async fn cut(rows: &impl Rows, reader: &Reader, at: At, limit: usize) -> Result<Page, HistoryError> {
+pub(super) async fn cut(rows: &impl Rows, reader: &Reader, at: PageStart, limit: usize) -> Result<Page, HistoryError> {
     let hole = rows.hole();
     let beyond_reach = |id: MsgId| reader.hidden(hole, id, id.next()).is_some();
     let most = Most { count: limit, bytes: limits::PAGE_BYTES };
@@ -70,10 +70,10 @@ pub(super) async fn cut(rows: &impl Rows, reader: &Reader, at: At, limit: usize)
 
     // `lo..hi` is what the page speaks for where it has no event at its end.
     let (mut events, lo, hi) = match at {
-        At::Newest => (down(MsgId::MAX, most).await?, MsgId::NONE, MsgId::MAX),
-        At::Before(id) => (down(id, most).await?, MsgId::NONE, id),
-        At::After(id) => (up(id.next(), most).await?, id.next(), MsgId::MAX),
-        At::Around(id) => {
+        PageStart::Newest => (down(MsgId::MAX, most).await?, MsgId::NONE, MsgId::MAX),
+        PageStart::Before(id) => (down(id, most).await?, MsgId::NONE, id),
+        PageStart::After(id) => (up(id.next(), most).await?, id.next(), MsgId::MAX),
+        PageStart::Around(id) => {
             if beyond_reach(id) {
                 return Err(HistoryError::OutOfReach);
             }
@@ -84,7 +84,7 @@ pub(super) async fn cut(rows: &impl Rows, reader: &Reader, at: At, limit: usize)
             events.extend(newer);
             (events, MsgId::NONE, MsgId::MAX)
         }
-        At::Time(ts) => {
+        PageStart::Time(ts) => {
             let first = rows.id_at(ts).await?;
             let from = first.unwrap_or(MsgId::MAX);
             // With a hole below the first one found, an earlier one may be in it.
@@ -94,7 +94,7 @@ pub(super) async fn cut(rows: &impl Rows, reader: &Reader, at: At, limit: usize)
             (if first.is_some() { up(from, most).await? } else { Vec::new() }, from, MsgId::MAX)
         }
     };
-    let upwards = matches!(at, At::After(_) | At::Time(_));
+    let upwards = matches!(at, PageStart::After(_) | PageStart::Time(_));
     let full = most.full(&events);
     let first = events.first().map(|r| r.id);
     let last = events.last().map(|r| r.id);
@@ -111,14 +111,14 @@ pub(super) async fn cut(rows: &impl Rows, reader: &Reader, at: At, limit: usize)
     }
 
     let below = first.unwrap_or(match at {
-        At::Newest => MsgId::MAX,
-        At::Before(id) => id,
-        At::After(id) | At::Around(id) => id.next(),
-        At::Time(_) => lo,
+        PageStart::Newest => MsgId::MAX,
+        PageStart::Before(id) => id,
+        PageStart::After(id) | PageStart::Around(id) => id.next(),
+        PageStart::Time(_) => lo,
     });
     let prev = prev_of(rows, reader, below, None).await?;
     let above = last.unwrap_or(MsgId(below.0.saturating_sub(1)));
-    let more = !matches!(at, At::Newest) && !up(above.next(), Most::count(1)).await?.is_empty();
+    let more = !matches!(at, PageStart::Newest) && !up(above.next(), Most::count(1)).await?.is_empty();
     Ok(Page { r: None, thread: None, events: chained(events, prev), prev, more, holes })
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use natterjack_protocol::{
     Body, Cid, Entry, Kind, Most, MsgId, Thread, Token, UserId, limits,
-    log::fold::{Group, ThreadItem, apply_group},
+    log::fold::{GroupState, ThreadItem, apply_group},
 };
 
 use crate::{
@@ -396,14 +396,14 @@ async fn cids_are_found_where_times_fall<S: Store>(store: &S) {
 
 async fn states_only_move_forward<S: Store>(store: &S) {
     let t = thread("states");
-    let mut state: Option<Group> = None;
+    let mut state: Option<GroupState> = None;
     let created = row(&t, 1, "owner", Kind::GroupCreated, Body { name: Some("g".into()), users: vec![user("st-m")], ..Body::default() });
     apply_group(&mut state, MsgId(1), &created.entry());
     let old = state.clone().unwrap();
     let removed = row(&t, 5, "owner", Kind::MemberRemoved, Body { users: vec![user("st-m")], ..Body::default() });
     apply_group(&mut state, MsgId(5), &removed.entry());
     let new = state.unwrap();
-    let with = |g: &Group| ThreadBatch {
+    let with = |g: &GroupState| ThreadBatch {
         group: Some(g.clone()),
         items: vec![(user("st-m"), g.item(&user("st-m")).unwrap())],
         ..batch(&t, Vec::new())

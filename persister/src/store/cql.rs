@@ -15,7 +15,7 @@ use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use natterjack_protocol::{
     Cid, Kind, Most, MsgId, Thread, Token, UserId,
     internal::rpc::LastEntry,
-    log::fold::{Group, ThreadItem},
+    log::fold::{GroupState, ThreadItem},
 };
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
@@ -300,7 +300,7 @@ impl Store for Cql {
         db.messages.controls(&db.requests, thread, below).await
     }
 
-    async fn group(&self, thread: &Thread) -> Result<Option<Group>, StoreError> {
+    async fn group(&self, thread: &Thread) -> Result<Option<GroupState>, StoreError> {
         let db = self.db()?;
         db.threads.group(&db.requests, thread).await
     }

@@ -13,7 +13,7 @@ use std::{
 use natterjack_protocol::{
     Cid, Most, MsgId, Thread, UserId,
     internal::rpc::LastEntry,
-    log::fold::{Group, ThreadItem},
+    log::fold::{GroupState, ThreadItem},
 };
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
@@ -276,7 +276,7 @@ impl Store for Sqlite {
         self.read(move |c| messages::controls(c, &thread, below)).await
     }
 
-    async fn group(&self, thread: &Thread) -> Result<Option<Group>, StoreError> {
+    async fn group(&self, thread: &Thread) -> Result<Option<GroupState>, StoreError> {
         let thread = thread.clone();
         self.read(move |c| threads::group(c, &thread)).await
     }

@@ -6,7 +6,7 @@ use natterjack_persister::store::{PartitionKey, Position, Row, Store as _, Threa
 use natterjack_protocol::{
     Body, Cid, Code, Entry, Kind, MsgId, Thread, UserId,
     internal::rpc::{DirectoryAnswer, DirectoryRequest},
-    log::fold::{Group, UserThreads, apply_dm, apply_group},
+    log::fold::{GroupState, UserThreads, apply_dm, apply_group},
 };
 
 use crate::kit::{self, World, cheap, login};
@@ -42,7 +42,7 @@ impl<'a> Log<'a> {
         self.publisher.message(thread, &format!("m-{}-{thread}", self.ops), entry.encode()).await.unwrap();
     }
 
-    fn group(&self, thread: &Thread) -> Option<Group> {
+    fn group(&self, thread: &Thread) -> Option<GroupState> {
         let mut group = None;
         for (id, _, e) in self.entries.iter().filter(|(_, t, _)| t == thread) {
             apply_group(&mut group, *id, e);

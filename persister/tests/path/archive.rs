@@ -9,7 +9,7 @@ use natterjack_persister::{
 };
 use natterjack_protocol::{
     Body, Entry, Event, Kind, Most, MsgId, Thread, Token,
-    internal::rpc::At,
+    internal::rpc::PageStart,
     log::{Role, fold},
 };
 use natterjack_runtime::Health;
@@ -99,7 +99,7 @@ async fn a_log_that_lost_its_end_goes_on_in_a_new_generation() {
     let last = w.say(&t, "a", "of the new generation").await;
     assert!(last >= origin);
     // Until it is known where everything stands, nobody's cursor moves over it.
-    let page = w.page(&t, At::After(kept), 50).await;
+    let page = w.page(&t, PageStart::After(kept), 50).await;
     let told = |events: &[Event]| events.iter().map(|e| (e.kind, e.body.text.clone().unwrap_or_default())).collect::<Vec<_>>();
     let want = [
         (Kind::Text, "lost with the log"),
@@ -114,20 +114,20 @@ async fn a_log_that_lost_its_end_goes_on_in_a_new_generation() {
     eventually("the former one is archived", async || w.position(before, &t).await == Some(MsgId(origin.0 - 1))).await;
     let _archives = w.archive("c");
     w.archived(&t, last).await;
-    let page = w.page(&t, At::After(kept), 50).await;
+    let page = w.page(&t, PageStart::After(kept), 50).await;
     assert_eq!((told(&page.events), page.holes), (want.to_vec(), vec![]));
     let ids: Vec<u64> = page.events.iter().map(|e| e.id.0).collect();
     assert!(ids.is_sorted() && ids[1] > kept.0 + 1_000 && ids[4] < origin.0, "{ids:?}");
     assert_eq!(page.events[4].body.target, Some(page.events[2].id), "the edit is about the message's new id: {edit}");
     // A device that had seen everything there was, lost or not.
-    assert_eq!(w.page(&t, At::After(MsgId(kept.0 + 1_000)), 50).await.events.len(), 5);
+    assert_eq!(w.page(&t, PageStart::After(MsgId(kept.0 + 1_000)), 50).await.events.len(), 5);
     drop(archive);
     // A persister that begins anew changes nothing, and begins no further generation.
     let _again = w.archive("d");
     let more = w.say(&t, "b", "more").await;
     w.archived(&t, more).await;
     assert_eq!(Layout::load(&w.nats).await.unwrap(), w.layout);
-    assert_eq!(w.page(&t, At::After(kept), 50).await.events.len(), 7);
+    assert_eq!(w.page(&t, PageStart::After(kept), 50).await.events.len(), 7);
 }
 
 fn entry(from: &str, text: &str) -> bytes::Bytes {
@@ -208,7 +208,7 @@ async fn two_persisters_on_one_partition_write_the_same() {
     let rows = everything(&w.store.inner, &[&t]).await;
     assert_eq!(rows.iter().map(|r| r.id).collect::<Vec<_>>(), sent);
     assert_eq!((rows[10].kind, rows[10].rev), (Kind::Recall, sent[151]));
-    assert_eq!(w.page(&t, At::Newest, 200).await.events.len(), 200);
+    assert_eq!(w.page(&t, PageStart::Newest, 200).await.events.len(), 200);
 }
 
 #[tokio::test]
@@ -221,10 +221,10 @@ async fn what_nobody_can_read_is_archived_with_its_bytes_and_stops_nobody() {
     let junk_control = w.raw(subjects::ctl(generation, p, &t), b"").await;
     let stray = w.raw(format!("chat.{generation}.{p}.not-a-thread"), b"stray").await;
     let last = w.say(&t, "a", "after").await;
-    let before = w.page(&t, At::Newest, 50).await;
+    let before = w.page(&t, PageStart::Newest, 50).await;
     let _archive = w.archive("a");
     w.archived(&t, last).await;
-    let page = w.page(&t, At::Newest, 50).await;
+    let page = w.page(&t, PageStart::Newest, 50).await;
     assert_eq!(page, before, "the same from the log and from the archive");
     assert_eq!(ids(&page.events), [first, junk, junk_control, last]);
     assert_eq!((page.events[1].kind, page.events[1].body.data.as_deref()), (Kind::Unknown, Some(&b"\xc1\x00junk"[..])));

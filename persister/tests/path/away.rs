@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use natterjack_protocol::{
     Body, Code, Event, Kind, MsgId, Times,
-    internal::rpc::{Access, At, HistoryAnswer, HistoryRequest},
+    internal::rpc::{HistoryAnswer, HistoryRequest, PageStart, ReadAccess},
     log::{Interval, Intervals},
 };
 
@@ -26,23 +26,23 @@ async fn pages_come_from_the_log_alone_and_all_is_archived_afterwards() {
     let first = w.say(&dm, "a", "first").await;
     let edit = w.send(&t, "a", Kind::Edit, on(old, Some("edited"))).await;
 
-    let page = w.page(&t, At::Newest, 50).await;
+    let page = w.page(&t, PageStart::Newest, 50).await;
     assert_eq!(ids(&page.events), [old, new, edit]);
     assert_eq!(page.events[0].body.text.as_deref(), Some("edited"));
     let begins = w.tail().bounds(w.layout.partition(&t)).await.unwrap().first;
     assert_eq!(page.holes, [(MsgId(1), MsgId(begins.0 - 1))], "the archive may have more below the log");
     assert_eq!(page.prev, MsgId(begins.0 - 1));
-    assert_eq!(ids(&w.page(&t, At::After(old), 50).await.events), [new, edit]);
-    assert!(w.page(&t, At::After(old), 50).await.holes.is_empty());
+    assert_eq!(ids(&w.page(&t, PageStart::After(old), 50).await.events), [new, edit]);
+    assert!(w.page(&t, PageStart::After(old), 50).await.holes.is_empty());
     assert_eq!(w.between(&t, old, edit, 10).await.map(|(e, all)| (ids(&e), all)), Ok((vec![new, edit], true)));
-    assert_eq!(w.page_as(&t, "a", At::Before(begins), 50).await.unwrap_err().code, Code::Unavailable);
-    assert_eq!(w.page_as(&t, "a", At::Time(1), 50).await.unwrap_err().code, Code::Unavailable);
+    assert_eq!(w.page_as(&t, "a", PageStart::Before(begins), 50).await.unwrap_err().code, Code::Unavailable);
+    assert_eq!(w.page_as(&t, "a", PageStart::Time(1), 50).await.unwrap_err().code, Code::Unavailable);
     // Who joined within the log's reach misses nothing.
     let joined = HistoryRequest::Page {
         thread: t.clone(),
         reader: user("b"),
-        access: Access { intervals: Intervals(vec![Interval { since: new, until: None }]), v: new },
-        at: At::Newest,
+        access: ReadAccess { intervals: Intervals(vec![Interval { since: new, until: None }]), v: new },
+        at: PageStart::Newest,
         limit: 50,
         min_id: edit,
     };
@@ -63,7 +63,7 @@ async fn pages_come_from_the_log_alone_and_all_is_archived_afterwards() {
     w.switch_off(false);
     w.archived(&t, edit).await;
     w.archived(&dm, first).await;
-    let page = w.page(&t, At::Newest, 50).await;
+    let page = w.page(&t, PageStart::Newest, 50).await;
     assert_eq!((ids(&page.events), page.prev, page.holes), (vec![old, new, edit], MsgId::NONE, vec![]));
     assert_eq!(w.last_ids(&[&unknown]).await, [MsgId::NONE]);
 }
@@ -145,9 +145,9 @@ async fn what_the_log_loses_before_it_is_archived_is_a_hole() {
     let lost = w.say(&t, "a", "lost").await;
     eventually("the log forgets", async || w.tail().last(&t).await.unwrap().is_none()).await;
     let new = w.say(&t, "a", "new").await;
-    let page = w.page(&t, At::Newest, 50).await;
+    let page = w.page(&t, PageStart::Newest, 50).await;
     assert_eq!((ids(&page.events), page.holes), (vec![kept, new], vec![(lost, lost)]));
-    let page = w.page(&t, At::After(kept), 50).await;
+    let page = w.page(&t, PageStart::After(kept), 50).await;
     assert_eq!((ids(&page.events), page.holes), (vec![new], vec![(lost, lost)]));
     let (events, complete) = w.between(&t, MsgId::NONE, new, 10).await.unwrap();
     assert_eq!((ids(&events), complete), (vec![kept], false));
@@ -158,14 +158,15 @@ async fn what_the_log_loses_before_it_is_archived_is_a_hole() {
     w.archived(&t, new).await;
     let told = |events: &[Event]| events.iter().map(|e| (e.id, e.kind)).collect::<Vec<_>>();
     let all = [(kept, Kind::Text), (lost, Kind::Lost), (new, Kind::Text)];
-    for at in [At::Newest, At::Before(MsgId::MAX), At::After(MsgId::NONE), At::Around(lost), At::Time(0)] {
+    for at in [PageStart::Newest, PageStart::Before(MsgId::MAX), PageStart::After(MsgId::NONE), PageStart::Around(lost), PageStart::Time(0)]
+    {
         let page = w.page(&t, at, 50).await;
         assert_eq!((told(&page.events), page.holes.len()), (all.to_vec(), 0), "{at:?}");
         assert_eq!(page.events[1].body.target, Some(lost), "{at:?}");
     }
-    let page = w.page(&t, At::After(kept), 1).await;
+    let page = w.page(&t, PageStart::After(kept), 1).await;
     assert_eq!((told(&page.events), page.more), (all[1..2].to_vec(), true), "it counts as any event");
-    let page = w.page(&t, At::Before(new), 1).await;
+    let page = w.page(&t, PageStart::Before(new), 1).await;
     assert_eq!((told(&page.events), page.prev), (all[1..2].to_vec(), kept));
     for (after, upto, want) in [(kept, new, &all[1..]), (kept, lost, &all[1..2]), (MsgId::NONE, lost, &all[..2]), (lost, new, &all[2..])] {
         let (events, complete) = w.between(&t, after, upto, 10).await.unwrap();
@@ -177,14 +178,14 @@ async fn what_the_log_loses_before_it_is_archived_is_a_hole() {
     let of_one = |n: &u32| w.layout.partition(&group(&format!("q{n}"))) == w.layout.partition(&t);
     let quiet = group(&format!("q{}", (0..).find(of_one).unwrap()));
     assert_eq!(w.last_ids(&[&t, &quiet]).await, [new, lost]);
-    assert_eq!(told(&w.page(&quiet, At::Newest, 50).await.events), all[1..2]);
+    assert_eq!(told(&w.page(&quiet, PageStart::Newest, 50).await.events), all[1..2]);
     // Once more, before anybody begins; and the last one that was lost is where the log ends.
     drop(archive);
     let more = [w.say(&t, "a", "lost too").await, w.say(&t, "a", "and this").await];
     eventually("the log forgets", async || w.tail().last(&t).await.unwrap().is_none()).await;
     let _archive = w.archive("c");
     w.archived(&t, more[1]).await;
-    let page = w.page(&t, At::Newest, 2).await;
+    let page = w.page(&t, PageStart::Newest, 2).await;
     assert_eq!(told(&page.events), [(new, Kind::Text), (more[1], Kind::Lost)]);
     assert_eq!(page.events[1].body.target, Some(more[0]));
     let ranges: Vec<_> = w.store.inner.lost().await.unwrap().into_iter().map(|l| (l.first, l.last)).collect();

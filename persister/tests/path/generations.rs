@@ -2,7 +2,7 @@
 
 use natterjack_protocol::{
     Body, Cid, Kind, MsgId, Thread,
-    internal::rpc::{At, HistoryRequest},
+    internal::rpc::{HistoryRequest, PageStart},
 };
 use natterjack_runtime::{
     Health,
@@ -43,21 +43,21 @@ async fn talk(w: &mut World) -> Said {
 
 async fn check(w: &World, said: &Said, stage: &str) {
     let Said { team, dm, ids: all, dm_id, .. } = said;
-    let page = w.page(team, At::Newest, 50).await;
+    let page = w.page(team, PageStart::Newest, 50).await;
     assert_eq!(ids(&page.events), *all, "{stage}");
     assert_eq!(page.events[1].body.text.as_deref(), Some("one, edited"), "{stage}");
     assert_eq!(page.events[2].kind, Kind::Recall, "{stage}: by an admin of the group that the former generation made");
     assert!(page.events.windows(2).all(|e| e[1].prev == e[0].id), "{stage}");
     for (n, id) in all.iter().enumerate() {
-        assert_eq!(ids(&w.page(team, At::After(*id), 3).await.events), all[n + 1..(n + 4).min(all.len())], "{stage}: after {n}");
-        assert_eq!(ids(&w.page(team, At::Before(*id), 3).await.events), all[n.saturating_sub(3)..n], "{stage}: before {n}");
+        assert_eq!(ids(&w.page(team, PageStart::After(*id), 3).await.events), all[n + 1..(n + 4).min(all.len())], "{stage}: after {n}");
+        assert_eq!(ids(&w.page(team, PageStart::Before(*id), 3).await.events), all[n.saturating_sub(3)..n], "{stage}: before {n}");
     }
-    assert_eq!(ids(&w.page(team, At::Newest, 6).await.events), all[2..], "{stage}: across the border");
+    assert_eq!(ids(&w.page(team, PageStart::Newest, 6).await.events), all[2..], "{stage}: across the border");
     assert_eq!(w.between(team, all[0], all[6], 50).await.map(|(e, c)| (ids(&e), c)), Ok((all[1..=6].to_vec(), true)), "{stage}");
     assert_eq!(w.last_ids(&[team, dm]).await, [*all.last().unwrap(), *dm_id], "{stage}");
     let latest = w.latest("a", &[team, dm]).await.into_iter().map(|e| e.map(|e| e.id)).collect::<Vec<_>>();
     assert_eq!(latest, [all.last().copied(), Some(*dm_id)], "{stage}");
-    assert_eq!(ids(&w.page(dm, At::Newest, 5).await.events), [*dm_id], "{stage}");
+    assert_eq!(ids(&w.page(dm, PageStart::Newest, 5).await.events), [*dm_id], "{stage}");
 }
 
 async fn check_cids(w: &World, said: &Said, stage: &str) {
@@ -75,7 +75,7 @@ async fn an_answer_is_the_same_whatever_is_archived() {
     check_cids(&w, &said, "nothing is archived").await;
     w.switch_off(true);
     // Only the hole below the log is told.
-    let page = w.page(&said.team, At::Newest, 50).await;
+    let page = w.page(&said.team, PageStart::Newest, 50).await;
     let first = w.history_of(old, &said.team).await;
     assert_eq!((ids(&page.events), page.holes), (said.ids.clone(), vec![(MsgId(1), MsgId(first.0 - 1))]));
     assert_eq!(w.last_ids(&[&said.team, &said.dm]).await, [*said.ids.last().unwrap(), said.dm_id]);
@@ -135,7 +135,7 @@ async fn read_your_acks_across_the_switch() {
         assert!(
             matches!(w.ask(&request).await, Ok(natterjack_protocol::internal::rpc::HistoryAnswer::LastEntries(last)) if last[0].id == id)
         );
-        assert_eq!(ids(&w.page(&t, At::Newest, 1).await.events), [id]);
+        assert_eq!(ids(&w.page(&t, PageStart::Newest, 1).await.events), [id]);
         assert_eq!(w.find_cid(&t, "a", cid).await, Ok(Some(id)));
         if n == 1 {
             w.switch(5).await;

@@ -18,10 +18,10 @@ use natterjack_persister::{
 use natterjack_protocol::{
     Body, Cid, Entry, Event, Kind, Most, MsgId, Refusal, Thread, Times, UserId,
     client::frame::Page,
-    internal::rpc::{Access, At, HistoryAnswer, HistoryRequest, LastEntry},
+    internal::rpc::{HistoryAnswer, HistoryRequest, LastEntry, PageStart, ReadAccess},
     log::{
         Intervals,
-        fold::{Group, ThreadItem},
+        fold::{GroupState, ThreadItem},
     },
 };
 use natterjack_role::RoleSetup;
@@ -97,7 +97,7 @@ impl Store for Switched {
     async fn controls(&self, thread: &Thread, below: MsgId) -> Result<Vec<Row>, StoreError> {
         self.there().await?.controls(thread, below).await
     }
-    async fn group(&self, thread: &Thread) -> Result<Option<Group>, StoreError> {
+    async fn group(&self, thread: &Thread) -> Result<Option<GroupState>, StoreError> {
         self.there().await?.group(thread).await
     }
     async fn item(&self, thread: &Thread, user: &UserId) -> Result<Option<ThreadItem>, StoreError> {
@@ -216,7 +216,7 @@ impl World {
         Tail::new(&self.nats, layout).bounds(layout.partition(thread)).await.unwrap().first
     }
 
-    pub async fn group(&self, thread: &Thread) -> Group {
+    pub async fn group(&self, thread: &Thread) -> GroupState {
         self.store.inner.group(thread).await.unwrap().unwrap()
     }
 
@@ -251,7 +251,7 @@ impl World {
         }
     }
 
-    pub async fn page_as(&self, thread: &Thread, reader: &str, at: At, limit: u16) -> Result<Page, Refusal> {
+    pub async fn page_as(&self, thread: &Thread, reader: &str, at: PageStart, limit: u16) -> Result<Page, Refusal> {
         let request =
             HistoryRequest::Page { thread: thread.clone(), reader: user(reader), access: everything(), at, limit, min_id: MsgId::NONE };
         match self.ask(&request).await? {
@@ -260,7 +260,7 @@ impl World {
         }
     }
 
-    pub async fn page(&self, thread: &Thread, at: At, limit: u16) -> Page {
+    pub async fn page(&self, thread: &Thread, at: PageStart, limit: u16) -> Page {
         self.page_as(thread, "reader", at, limit).await.unwrap()
     }
 
@@ -301,8 +301,8 @@ impl World {
     }
 }
 
-fn everything() -> Access {
-    Access { intervals: Intervals::all(), v: MsgId::NONE }
+fn everything() -> ReadAccess {
+    ReadAccess { intervals: Intervals::all(), v: MsgId::NONE }
 }
 
 pub fn ids(events: &[Event]) -> Vec<MsgId> {

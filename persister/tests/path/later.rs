@@ -18,7 +18,7 @@ use natterjack_persister::{
 use natterjack_protocol::{
     Body, Event, Kind, Most, MsgId, Thread, UserId,
     client::frame::Page,
-    internal::rpc::{Access, At, HistoryAnswer, HistoryRequest},
+    internal::rpc::{HistoryAnswer, HistoryRequest, PageStart, ReadAccess},
     log::{Intervals, Role},
 };
 use natterjack_testkit::now_ms;
@@ -86,7 +86,7 @@ impl Model {
         self.rows.iter().map(|r| r.id).rfind(|i| *i < id).unwrap_or_default()
     }
 
-    fn ids(&self, at: At, limit: usize) -> Vec<MsgId> {
+    fn ids(&self, at: PageStart, limit: usize) -> Vec<MsgId> {
         let all: Vec<MsgId> = self.rows.iter().map(|r| r.id).collect();
         let down = |hi: MsgId, n: usize| {
             let below = &all[..all.partition_point(|i| *i < hi)];
@@ -94,19 +94,19 @@ impl Model {
         };
         let up = |lo: MsgId, n: usize| all.iter().copied().filter(|i| *i >= lo).take(n).collect::<Vec<_>>();
         match at {
-            At::Newest => down(MsgId::MAX, limit),
-            At::Before(id) => down(id, limit),
-            At::After(id) => up(id.next(), limit),
-            At::Around(id) => {
+            PageStart::Newest => down(MsgId::MAX, limit),
+            PageStart::Before(id) => down(id, limit),
+            PageStart::After(id) => up(id.next(), limit),
+            PageStart::Around(id) => {
                 let newer = up(id.next(), limit / 2);
                 [down(id.next(), limit - newer.len()), newer].concat()
             }
-            At::Time(ts) => self.rows.iter().find(|r| r.ts >= ts).map_or(Vec::new(), |r| up(r.id, limit)),
+            PageStart::Time(ts) => self.rows.iter().find(|r| r.ts >= ts).map_or(Vec::new(), |r| up(r.id, limit)),
         }
     }
 
     /// `whole`: the archive answers, so nothing may be missing.
-    fn check(&self, at: At, limit: usize, page: &Page, whole: bool) -> Result<(), String> {
+    fn check(&self, at: PageStart, limit: usize, page: &Page, whole: bool) -> Result<(), String> {
         page.events.iter().try_for_each(|e| self.is_shown(e))?;
         let got = ids(&page.events);
         let want = self.ids(at, limit);
@@ -179,10 +179,12 @@ async fn ask(history: &History<Switched>, request: HistoryRequest) -> Option<His
 /// One question of each kind at a random place.
 async fn question(history: &History<Switched>, model: &Model, mut rng: StdRng, whole: bool) -> Result<(), String> {
     let thread = model.rows[0].thread.clone();
-    let access = Access { intervals: Intervals::all(), v: MsgId(1 << 52) };
+    let access = ReadAccess { intervals: Intervals::all(), v: MsgId(1 << 52) };
     let row = model.rows.choose(&mut rng).unwrap();
     let limit = *[1, 2, 5, 200].choose(&mut rng).unwrap();
-    let at = *[At::Newest, At::Before(row.id), At::After(row.id), At::Around(row.id), At::Time(row.ts)].choose(&mut rng).unwrap();
+    let at = *[PageStart::Newest, PageStart::Before(row.id), PageStart::After(row.id), PageStart::Around(row.id), PageStart::Time(row.ts)]
+        .choose(&mut rng)
+        .unwrap();
     let page = HistoryRequest::Page {
         thread: thread.clone(),
         reader: user("reader"),
@@ -325,8 +327,21 @@ async fn a_recall_behind_thousands_of_entries_takes_the_text_out_of_every_page()
     let late = w.send(&t, "a", Kind::Edit, on(in_tail, Some("secret, once more"))).await;
     let last = w.say(&t, "a", "last").await;
     let pages = async || {
-        let around = [At::Around(archived), At::Around(in_tail), At::Before(edited), At::Before(rude.next()), At::After(MsgId(0))];
-        let after = [At::After(archived), At::After(in_tail), At::Time(0), At::Newest, At::Around(late), At::Before(last.next())];
+        let around = [
+            PageStart::Around(archived),
+            PageStart::Around(in_tail),
+            PageStart::Before(edited),
+            PageStart::Before(rude.next()),
+            PageStart::After(MsgId(0)),
+        ];
+        let after = [
+            PageStart::After(archived),
+            PageStart::After(in_tail),
+            PageStart::Time(0),
+            PageStart::Newest,
+            PageStart::Around(late),
+            PageStart::Before(last.next()),
+        ];
         let mut texts = Vec::new();
         for at in around.into_iter().chain(after) {
             let page = w.page(&t, at, 50).await;
@@ -349,10 +364,12 @@ async fn a_recall_behind_thousands_of_entries_takes_the_text_out_of_every_page()
     w.send(&t, "a", Kind::Recall, on(gone, None)).await;
     let latest = w.latest("reader", &[&t]).await;
     assert_eq!(latest[0].as_ref().map(|e| (e.id, e.kind)), Some((gone, Kind::Recall)));
-    assert!(!format!("{:?}", w.page(&t, At::Around(gone), 10).await).contains("secret"));
+    assert!(!format!("{:?}", w.page(&t, PageStart::Around(gone), 10).await).contains("secret"));
     // With the archive away: the same, or nothing.
     w.switch_off(true);
-    for at in [At::Around(in_tail), At::Before(rude.next()), At::After(in_tail), At::Newest, At::Around(late)] {
+    for at in
+        [PageStart::Around(in_tail), PageStart::Before(rude.next()), PageStart::After(in_tail), PageStart::Newest, PageStart::Around(late)]
+    {
         let page = w.page_as(&t, "reader", at, 50).await;
         assert!(!format!("{page:?}").contains("secret"), "{at:?}");
     }
@@ -363,7 +380,7 @@ async fn a_recall_behind_thousands_of_entries_takes_the_text_out_of_every_page()
     // Archived, the pages are what they were.
     for page in before.0 {
         let first = page.events[0].id;
-        let again = w.page(&t, At::After(MsgId(first.0 - 1)), page.events.len() as u16).await;
+        let again = w.page(&t, PageStart::After(MsgId(first.0 - 1)), page.events.len() as u16).await;
         assert_eq!(ids(&again.events), ids(&page.events));
         assert!(again.events.iter().zip(&page.events).all(|(a, b)| (a.kind, &a.body, a.prev) == (b.kind, &b.body, b.prev)));
     }

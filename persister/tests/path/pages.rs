@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use natterjack_protocol::{
     Body, Kind, MsgId,
-    internal::rpc::{Access, At, HistoryAnswer, HistoryRequest},
+    internal::rpc::{HistoryAnswer, HistoryRequest, PageStart, ReadAccess},
     log::{Interval, Intervals, Role},
 };
 use tokio::time::{Instant, sleep};
@@ -32,13 +32,13 @@ async fn read_your_acks_around_the_watermark() {
             for (thread, sent) in threads.iter().zip(&mut sent) {
                 let id = w.say(thread, "a", "x").await;
                 sent.push(id);
-                let newest = w.page(thread, At::Newest, 20).await;
+                let newest = w.page(thread, PageStart::Newest, 20).await;
                 let want = &sent[sent.len().saturating_sub(20)..];
                 assert_eq!(ids(&newest.events), want);
                 assert_eq!(newest.prev, if sent.len() > 20 { sent[sent.len() - 21] } else { MsgId::NONE });
                 assert!(newest.holes.is_empty() && !newest.more);
                 let from = sent[sent.len() * 2 / 3].0 - 1;
-                let after = w.page(thread, At::After(MsgId(from)), 200).await;
+                let after = w.page(thread, PageStart::After(MsgId(from)), 200).await;
                 let want: Vec<_> = sent.iter().copied().filter(|i| i.0 > from).take(200).collect();
                 assert_eq!(ids(&after.events), want);
                 let (events, complete) = w.between(thread, want[0], id, 200).await.unwrap();
@@ -57,13 +57,13 @@ async fn read_your_acks_around_the_watermark() {
         w.archived(thread, sent[sent.len() - 1]).await;
         assert_eq!(w.last_ids(&[thread]).await, sent[sent.len() - 1..]);
         let mut down = Vec::new();
-        let mut page = w.page(thread, At::Newest, 7).await;
+        let mut page = w.page(thread, PageStart::Newest, 7).await;
         loop {
             down.splice(0..0, ids(&page.events));
             if page.prev.is_none() {
                 break;
             }
-            page = w.page(thread, At::Before(page.prev.next()), 7).await;
+            page = w.page(thread, PageStart::Before(page.prev.next()), 7).await;
         }
         assert_eq!(&down, sent, "scrolled all the way up, nothing missing, nothing twice");
     }
@@ -107,7 +107,7 @@ async fn a_page_is_the_same_before_and_after_it_is_archived() {
     };
     messages().await;
 
-    let before = w.page(&t, At::Newest, 50).await;
+    let before = w.page(&t, PageStart::Newest, 50).await;
     let text = |id: MsgId| before.events.iter().find(|e| e.id == id).map(|e| (e.kind, e.body.text.clone().unwrap_or_default()));
     assert_eq!(text(edited), Some((Kind::Text, "uno".into())));
     assert_eq!(text(kept), Some((Kind::Text, "kept".into())));
@@ -123,7 +123,7 @@ async fn a_page_is_the_same_before_and_after_it_is_archived() {
     let _second = w.archive("second");
     w.archived(&t, last).await;
     messages().await;
-    assert_eq!(w.page(&t, At::Newest, 50).await, before);
+    assert_eq!(w.page(&t, PageStart::Newest, 50).await, before);
     assert_eq!(w.latest("a", &[&t]).await, latest);
 }
 
@@ -140,16 +140,16 @@ async fn a_page_ends_where_the_log_ends_the_membership() {
     w.say(&t, "owner", "not for m").await;
     w.send(&t, "owner", Kind::MemberAdded, members(&["m"])).await;
     let last = w.say(&t, "owner", "for m again, as soon as it is folded").await;
-    let access = Access { intervals: Intervals(vec![Interval { since: created, until: None }]), v: created };
+    let access = ReadAccess { intervals: Intervals(vec![Interval { since: created, until: None }]), v: created };
     for archived in [false, true] {
         let _archive = archived.then(|| w.archive("one"));
         if archived {
             w.archived(&t, last).await;
         }
         let ask = |at| HistoryRequest::Page { thread: t.clone(), reader: user("m"), access: access.clone(), at, limit: 50, min_id: last };
-        let HistoryAnswer::Page(newest) = w.ask(&ask(At::Newest)).await.unwrap() else { panic!("a page was asked for") };
+        let HistoryAnswer::Page(newest) = w.ask(&ask(PageStart::Newest)).await.unwrap() else { panic!("a page was asked for") };
         assert_eq!(newest.events.last().map(|e| e.id), Some(before));
-        let HistoryAnswer::Page(after) = w.ask(&ask(At::After(before))).await.unwrap() else { panic!("a page was asked for") };
+        let HistoryAnswer::Page(after) = w.ask(&ask(PageStart::After(before))).await.unwrap() else { panic!("a page was asked for") };
         assert!(after.events.is_empty() && !after.more);
         let latest = HistoryRequest::Latest { reader: user("m"), threads: vec![(t.clone(), access.clone())] };
         let HistoryAnswer::Latest(latest) = w.ask(&latest).await.unwrap() else { panic!("the latest was asked for") };
@@ -189,21 +189,21 @@ async fn pages_from_a_very_long_tail() {
             w.archived(&t, edit).await;
         }
         let n = sent.len();
-        let newest = check(At::Newest, 50, n - 50..n).await;
+        let newest = check(PageStart::Newest, 50, n - 50..n).await;
         assert_eq!(newest.events.iter().find(|e| e.id == sent[2_990]).and_then(|e| e.body.text.as_deref()), Some("edited"));
-        check(At::Before(sent[n - 10]), 50, n - 60..n - 10).await;
-        check(At::Before(sent[1_500]), 50, 1_450..1_500).await;
-        check(At::Before(sent[1_510]), 50, 1_460..1_510).await;
-        check(At::Before(sent[20]), 50, 0..20).await;
-        check(At::After(sent[99]), 50, 100..150).await;
-        check(At::After(MsgId(0)), 200, 0..200).await;
-        check(At::Around(sent[1_000]), 20, 991..1_011).await;
+        check(PageStart::Before(sent[n - 10]), 50, n - 60..n - 10).await;
+        check(PageStart::Before(sent[1_500]), 50, 1_450..1_500).await;
+        check(PageStart::Before(sent[1_510]), 50, 1_460..1_510).await;
+        check(PageStart::Before(sent[20]), 50, 0..20).await;
+        check(PageStart::After(sent[99]), 50, 100..150).await;
+        check(PageStart::After(MsgId(0)), 200, 0..200).await;
+        check(PageStart::Around(sent[1_000]), 20, 991..1_011).await;
         let at = w.tail().get(w.layout.partition(&t), sent[1_500]).await.unwrap().unwrap().ts;
-        let timed = w.page(&t, At::Time(at), 5).await;
+        let timed = w.page(&t, PageStart::Time(at), 5).await;
         let first = timed.events[0].clone();
         assert!(first.ts >= at && first.id <= sent[1_500]);
         let place = sent.iter().position(|i| *i == first.id).unwrap();
-        let older = w.page(&t, At::Before(first.id), 1).await.events[0].clone();
+        let older = w.page(&t, PageStart::Before(first.id), 1).await.events[0].clone();
         assert!(older.ts < at && older.id == sent[place - 1]);
         let (events, complete) = w.between(&t, sent[10], sent[2_000], 500).await.unwrap();
         assert_eq!((ids(&events), complete), (sent[11..511].to_vec(), false));
@@ -217,14 +217,14 @@ async fn strange_questions_get_typed_answers() {
     let t = group("g");
     let id = w.say(&t, "a", "x").await;
     for _ in 0..2 {
-        let page = w.page(&t, At::After(MsgId(1 << 52)), 10).await;
+        let page = w.page(&t, PageStart::After(MsgId(1 << 52)), 10).await;
         assert_eq!((page.events.len(), page.prev, page.more), (0, id, false));
-        assert_eq!(ids(&w.page(&t, At::Before(MsgId(u64::MAX)), 10).await.events), [id]);
-        assert_eq!(ids(&w.page(&t, At::Newest, 0).await.events), [id]);
-        assert_eq!(ids(&w.page(&t, At::Around(MsgId(0)), u16::MAX).await.events), [id]);
-        assert_eq!(ids(&w.page(&t, At::Time(u64::MAX), 10).await.events), []);
+        assert_eq!(ids(&w.page(&t, PageStart::Before(MsgId(u64::MAX)), 10).await.events), [id]);
+        assert_eq!(ids(&w.page(&t, PageStart::Newest, 0).await.events), [id]);
+        assert_eq!(ids(&w.page(&t, PageStart::Around(MsgId(0)), u16::MAX).await.events), [id]);
+        assert_eq!(ids(&w.page(&t, PageStart::Time(u64::MAX), 10).await.events), []);
         assert_eq!(w.between(&t, MsgId(u64::MAX), id, 10).await.unwrap(), (vec![], true));
-        assert_eq!(w.page(&group("none"), At::Newest, 10).await.events, []);
+        assert_eq!(w.page(&group("none"), PageStart::Newest, 10).await.events, []);
         let archive = w.archive("a");
         w.archived(&t, id).await;
         drop(archive);

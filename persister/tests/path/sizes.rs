@@ -1,7 +1,7 @@
 //! Every answer of `history` with the largest content there is: from the archive, from the log, and from both.
 
 use futures_util::future::join_all;
-use natterjack_protocol::{Body, Event, Kind, MsgId, Thread, internal::rpc::At, limits, size};
+use natterjack_protocol::{Body, Event, Kind, MsgId, Thread, internal::rpc::PageStart, limits, size};
 
 use super::kit::*;
 
@@ -34,7 +34,7 @@ fn bounded(what: &str, events: &[Event], most: usize) {
 }
 
 async fn every_answer(w: &World, t: &Thread, sent: &[MsgId]) {
-    let (mut down, mut at) = (Vec::new(), At::Newest);
+    let (mut down, mut at) = (Vec::new(), PageStart::Newest);
     loop {
         let page = w.page(t, at, 200).await;
         bounded("down", &page.events, limits::PAGE_BYTES);
@@ -43,10 +43,10 @@ async fn every_answer(w: &World, t: &Thread, sent: &[MsgId]) {
         if page.prev.is_none() {
             break;
         }
-        at = At::Before(page.prev.next());
+        at = PageStart::Before(page.prev.next());
     }
     assert_eq!(down, sent);
-    let (mut up, mut at) = (Vec::new(), At::After(MsgId::NONE));
+    let (mut up, mut at) = (Vec::new(), PageStart::After(MsgId::NONE));
     loop {
         let page = w.page(t, at, 200).await;
         bounded("up", &page.events, limits::PAGE_BYTES);
@@ -54,11 +54,11 @@ async fn every_answer(w: &World, t: &Thread, sent: &[MsgId]) {
         if !page.more {
             break;
         }
-        at = At::After(up[up.len() - 1]);
+        at = PageStart::After(up[up.len() - 1]);
     }
     assert_eq!(up, sent);
     for id in sent.iter().step_by(7) {
-        let page = w.page(t, At::Around(*id), 200).await;
+        let page = w.page(t, PageStart::Around(*id), 200).await;
         bounded("around", &page.events, limits::PAGE_BYTES);
         assert!(ids(&page.events).contains(id));
     }
@@ -130,7 +130,7 @@ async fn edits_of(w: &World, t: &Thread, count: usize) {
         bounded(what, events, most);
         assert!(events.iter().all(|e| e.body.text.as_deref() == Some(&long)), "{what}");
     };
-    let (mut down, mut at) = (Vec::new(), At::Before(last.next()));
+    let (mut down, mut at) = (Vec::new(), PageStart::Before(last.next()));
     loop {
         let page = w.page(t, at, 200).await;
         check("down", &page.events, limits::PAGE_BYTES);
@@ -138,12 +138,12 @@ async fn edits_of(w: &World, t: &Thread, count: usize) {
         if page.prev.is_none() {
             break;
         }
-        at = At::Before(page.prev.next());
+        at = PageStart::Before(page.prev.next());
     }
     assert_eq!(down, sent);
     let mut up = vec![first];
     while up[up.len() - 1] < last {
-        let page = w.page(t, At::After(up[up.len() - 1]), 200).await;
+        let page = w.page(t, PageStart::After(up[up.len() - 1]), 200).await;
         check("up", &page.events, limits::PAGE_BYTES);
         assert_eq!((page.prev, page.more), (up[up.len() - 1], true));
         up.extend(ids(&page.events));

@@ -56,16 +56,16 @@ fn v4(a: u16, b: u16) -> Ipv4Addr {
 
 /// An edge as its URL says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct At {
+pub struct EdgeAddress {
     pub reach: Reach,
     /// `wss://`.
     pub secure: bool,
 }
 
-impl At {
+impl EdgeAddress {
     /// Never to what is nowhere, never closer to the own machine, never out of TLS: a list from the network would hand the token to whoever
     /// listens there.
-    pub fn may_follow(self, to: At) -> bool {
+    pub fn may_follow(self, to: EdgeAddress) -> bool {
         to.reach > Reach::Nowhere && to.reach >= self.reach && (to.secure || !self.secure)
     }
 }
@@ -120,7 +120,7 @@ mod tests {
         let all = [Nowhere, Loopback, Link, Wide];
         for from in all {
             for to in all {
-                let may = |a, b| At { reach: from, secure: a }.may_follow(At { reach: to, secure: b });
+                let may = |a, b| EdgeAddress { reach: from, secure: a }.may_follow(EdgeAddress { reach: to, secure: b });
                 let closer = matches!((from, to), (_, Nowhere) | (Link | Wide, Loopback) | (Wide, Link));
                 assert_eq!(may(false, false), !closer, "{from:?} {to:?}");
                 assert_eq!(may(false, true), !closer, "{from:?} {to:?}");

@@ -51,7 +51,7 @@ pub struct Hello {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Send {
+pub struct SendMessage {
     pub r: Request,
     pub cid: Cid,
     pub thread: Thread,
@@ -65,7 +65,7 @@ pub struct Send {
 /// Which part of a thread; at most one may be given, none: the newest page.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct History {
+pub struct HistoryQuery {
     pub r: Request,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thread: Option<Thread>,
@@ -92,12 +92,12 @@ fn limit<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u16>, D::Error> {
 #[serde(tag = "t", rename_all = "snake_case")]
 pub enum ClientFrame {
     Hello(Hello),
-    Send(Send),
+    Send(SendMessage),
     /// Somebody is writing; shown for a few seconds, may be lost.
     Typing {
         thread: Thread,
     },
-    History(History),
+    History(HistoryQuery),
     /// The threads of this user, the ones with the latest activity first; `before` (the `next` of the last answer) turns the page.
     Threads {
         r: Request,
@@ -125,7 +125,7 @@ pub struct Welcome {
     pub now: u64,
     pub heartbeat_ms: u64,
     pub edge: Token,
-    pub limits: limits::ForClients,
+    pub limits: limits::ClientLimits,
 }
 
 /// A contiguous part of a thread as its reader may see it, oldest first.
@@ -280,7 +280,7 @@ impl ClientFrame {
                 Self::Typing { thread }
             }
             "history" => {
-                let h: History = fields(codec, bytes, &t, r)?;
+                let h: HistoryQuery = fields(codec, bytes, &t, r)?;
                 for (there, field) in [(r.is_some(), "r"), (h.thread.is_some(), "thread")] {
                     if !there {
                         return Err(bad(r, format!("history: missing field `{field}`")));

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::{
     Cid, Refusal, Thread,
-    client::frame::Send,
+    client::frame::SendMessage,
     refusal::{Code, Retry},
 };
 
@@ -30,7 +30,7 @@ pub enum Tried {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Queued {
-    pub send: Send,
+    pub send: SendMessage,
     pub tried: Tried,
 }
 
@@ -52,7 +52,7 @@ pub struct Decided {
     /// To be published now.
     pub next: Option<Queued>,
     /// What waited and is refused now.
-    pub refused: Vec<(Refusal, Send)>,
+    pub refused: Vec<(Refusal, SendMessage)>,
 }
 
 /// The messages of one session, or of one device over HTTP. Bounded by its requests in flight and [`IDLE`].
@@ -66,7 +66,7 @@ pub struct SendQueue {
 impl SendQueue {
     /// Returns the message if nothing of its thread is in flight: publish it now. An error: what it hangs on was refused, or it hangs on
     /// itself, which no later try would change.
-    pub fn push(&mut self, send: Send) -> Result<Option<Queued>, Refusal> {
+    pub fn push(&mut self, send: SendMessage) -> Result<Option<Queued>, Refusal> {
         if send.behind == Some(send.cid) {
             let why = Refusal::invalid("behind: names the message itself; name the one before it, or none").with_cid(send.cid);
             self.refused(&send, &why);
@@ -92,7 +92,7 @@ impl SendQueue {
     }
 
     /// It was refused before it could wait here.
-    pub fn refused(&mut self, send: &Send, why: &Refusal) {
+    pub fn refused(&mut self, send: &SendMessage, why: &Refusal) {
         let line = self.line(&send.thread);
         (line.last, line.broken) = (Some(send.cid), true);
         if may_come_again(why) {
@@ -202,8 +202,8 @@ mod tests {
         Cid::mint(1, [n; 10])
     }
 
-    fn send(n: u8, behind: Option<u8>) -> Send {
-        Send { r: u32::from(n), cid: cid(n), thread: thread(), kind: Kind::Text, body: Body::text("x"), behind: behind.map(cid) }
+    fn send(n: u8, behind: Option<u8>) -> SendMessage {
+        SendMessage { r: u32::from(n), cid: cid(n), thread: thread(), kind: Kind::Text, body: Body::text("x"), behind: behind.map(cid) }
     }
 
     /// Waits (`Some(false)`), is to be published (`Some(true)`) or refused.
@@ -233,7 +233,7 @@ mod tests {
     fn one_in_flight_per_thread_in_order_and_threads_do_not_wait_for_each_other() {
         let mut q = SendQueue::default();
         assert_eq!((push(&mut q, 1, None), push(&mut q, 2, None), push(&mut q, 3, Some(2))), (Some(true), Some(false), Some(false)));
-        let other = Send { thread: "group.g".parse().unwrap(), ..send(4, None) };
+        let other = SendMessage { thread: "group.g".parse().unwrap(), ..send(4, None) };
         assert!(q.push(other).unwrap().is_some());
         assert_eq!(q.waiting(), 2);
         assert_eq!((next(&mut q), next(&mut q), next(&mut q)), (Some(2), Some(3), None));
@@ -309,7 +309,7 @@ mod tests {
         // Requests that overtake each other on their way: 3 names 2, which comes later.
         assert_eq!((push(&mut q, 3, Some(2)), push(&mut q, 2, Some(1))), (None, None));
         for n in 0..200u32 {
-            let send = Send { thread: format!("group.g{n}").parse().unwrap(), ..send(1, None) };
+            let send = SendMessage { thread: format!("group.g{n}").parse().unwrap(), ..send(1, None) };
             let thread = send.thread.clone();
             q.push(send).unwrap();
             q.decided(&thread, None, Vec::new());

@@ -18,18 +18,18 @@ use crate::{
 /// The answer to any request: what was asked for, or a typed refusal that travels on to the client unchanged.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Answer<T> {
+pub enum Reply<T> {
     Ok(T),
-    No(Refusal),
+    Refused(Refusal),
     /// As many are being answered as this instance answers at once; another may have room, or this one in a moment.
-    Full,
+    Busy,
 }
 
-impl<T> From<Result<T, Refusal>> for Answer<T> {
+impl<T> From<Result<T, Refusal>> for Reply<T> {
     fn from(r: Result<T, Refusal>) -> Self {
         match r {
             Ok(t) => Self::Ok(t),
-            Err(e) => Self::No(e),
+            Err(e) => Self::Refused(e),
         }
     }
 }
@@ -56,7 +56,7 @@ pub struct HeadsAnswer {
 /// Where a page begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum At {
+pub enum PageStart {
     Newest,
     /// The page that ends just below this id.
     Before(MsgId),
@@ -71,13 +71,13 @@ pub enum At {
 /// What somebody may read of a thread, as far as the asker knows. A change that the fold has not come to yet is in the log already, so
 /// `history` looks there for entries after `v` that end it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Access {
+pub struct ReadAccess {
     pub intervals: Intervals,
     /// The control entry from which the intervals were made.
     pub v: MsgId,
 }
 
-impl From<&ThreadItem> for Access {
+impl From<&ThreadItem> for ReadAccess {
     fn from(item: &ThreadItem) -> Self {
         Self { intervals: item.intervals.clone(), v: item.v }
     }
@@ -99,13 +99,13 @@ pub struct LastEntry {
 pub enum HistoryRequest {
     /// One page of a thread, as `reader` with these intervals may see it. `min_id`: what the asker knows to exist; an answer
     /// that does not reach it would be stale.
-    Page { thread: Thread, reader: UserId, access: Access, at: At, limit: u16, min_id: MsgId },
+    Page { thread: Thread, reader: UserId, access: ReadAccess, at: PageStart, limit: u16, min_id: MsgId },
     /// Every event with after < id <= upto, oldest first, at most `limit`, and as many as fit: for the repair of a chain. Nothing is hidden.
     Between { thread: Thread, after: MsgId, upto: MsgId, limit: u16 },
     /// The newest entry of each thread.
     LastEntries { threads: Vec<Thread> },
     /// The newest visible event of each thread, for the thread list. The answer may be of the first ones only: ask again for the rest.
-    Latest { reader: UserId, threads: Vec<(Thread, Access)> },
+    Latest { reader: UserId, threads: Vec<(Thread, ReadAccess)> },
     /// The id under which (thread, sender, cid) is stored, if it is; looked for from the cid's time on, archive and log.
     /// `below`: only an id smaller than this counts (the late rule: is that entry a copy?).
     FindCid { thread: Thread, sender: UserId, cid: Cid, below: Option<MsgId> },
@@ -113,13 +113,13 @@ pub enum HistoryRequest {
     IsMessage { thread: Thread, id: MsgId },
 }
 
-/// What was lost for ever, of any thread? For operators, whose role may not ask for what people wrote. Answered by a list of [`Lost`].
+/// What was lost for ever, of any thread? For operators, whose role may not ask for what people wrote. Answered by a list of [`LostIds`].
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct LossesRequest;
 
 /// Ids `first..=last` of a partition that nobody can read any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lost {
+pub struct LostIds {
     pub generation: u32,
     pub partition: u32,
     pub first: MsgId,

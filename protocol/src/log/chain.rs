@@ -3,7 +3,7 @@
 use crate::ids::MsgId;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
+pub enum ChainLink {
     /// Show it.
     Next,
     /// Already shown, or before the point at which this reader attached.
@@ -16,14 +16,14 @@ pub enum Link {
 /// for a thread without `last`, everything up to `base` came by pages or will never be asked for.
 ///
 /// `prev` = 0 means that nothing happened in the thread within the horizon of the channel service.
-pub fn link(last: Option<MsgId>, base: MsgId, prev: MsgId, id: MsgId) -> Link {
+pub fn link(last: Option<MsgId>, base: MsgId, prev: MsgId, id: MsgId) -> ChainLink {
     let seen = last.unwrap_or(base);
     if id <= seen {
-        Link::Old
+        ChainLink::Old
     } else if prev <= seen {
-        Link::Next
+        ChainLink::Next
     } else {
-        Link::Gap { after: seen }
+        ChainLink::Gap { after: seen }
     }
 }
 
@@ -40,20 +40,20 @@ mod tests {
     #[test]
     fn known_thread() {
         let l = |prev, id| link(Some(MsgId(10)), MsgId(5), MsgId(prev), MsgId(id));
-        assert_eq!(l(10, 11), Link::Next);
-        assert_eq!(l(0, 11), Link::Next, "the channel's memory is shorter than ours");
-        assert_eq!(l(9, 10), Link::Old);
-        assert_eq!(l(11, 12), Link::Gap { after: MsgId(10) });
+        assert_eq!(l(10, 11), ChainLink::Next);
+        assert_eq!(l(0, 11), ChainLink::Next, "the channel's memory is shorter than ours");
+        assert_eq!(l(9, 10), ChainLink::Old);
+        assert_eq!(l(11, 12), ChainLink::Gap { after: MsgId(10) });
     }
 
     /// An idle DM: its first message is lost, the second names a predecessor beyond the base.
     #[test]
     fn unknown_thread_is_judged_by_the_base() {
         let l = |prev, id| link(None, MsgId(100), MsgId(prev), MsgId(id));
-        assert_eq!(l(0, 101), Link::Next);
-        assert_eq!(l(90, 101), Link::Next);
-        assert_eq!(l(101, 102), Link::Gap { after: MsgId(100) });
-        assert_eq!(l(0, 100), Link::Old);
+        assert_eq!(l(0, 101), ChainLink::Next);
+        assert_eq!(l(90, 101), ChainLink::Next);
+        assert_eq!(l(101, 102), ChainLink::Gap { after: MsgId(100) });
+        assert_eq!(l(0, 100), ChainLink::Old);
         assert_eq!(missing(None, MsgId(100), MsgId(101)), Some(MsgId(100)));
         assert_eq!(missing(Some(MsgId(101)), MsgId(100), MsgId(101)), None);
     }

@@ -25,7 +25,7 @@ pub fn ends_membership(kind: Kind, from: &UserId, body: &Body, user: &UserId) ->
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
+pub struct GroupMembership {
     /// None: was here, is not any more, may still read their part.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
@@ -35,14 +35,14 @@ pub struct Member {
 
 /// State of a group: the fold of its control entries up to `version`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Group {
+pub struct GroupState {
     pub v: u8,
     /// Id of the last control entry folded.
     pub version: MsgId,
     pub name: String,
     #[serde(default)]
     pub history: HistoryFor,
-    pub members: BTreeMap<UserId, Member>,
+    pub members: BTreeMap<UserId, GroupMembership>,
 }
 
 /// One thread as one user has it: an item of the KV key `<uid>.threads`. Merged by the larger `v`.
@@ -113,7 +113,7 @@ impl UserThreads {
     }
 }
 
-impl Group {
+impl GroupState {
     pub fn role(&self, user: &UserId) -> Option<Role> {
         self.members.get(user).and_then(|m| m.role)
     }
@@ -143,7 +143,7 @@ impl Group {
             HistoryFor::SinceJoining => id,
             HistoryFor::Everything => MsgId::NONE,
         };
-        let m = self.members.entry(user.clone()).or_insert_with(|| Member { role: None, intervals: Intervals::default() });
+        let m = self.members.entry(user.clone()).or_insert_with(|| GroupMembership { role: None, intervals: Intervals::default() });
         if m.role.is_some() {
             return false;
         }
@@ -166,13 +166,13 @@ impl Group {
 
 /// Folds one control entry of a group. Returns the users whose own item changed.
 /// Idempotent: an entry at or below the version changes nothing. What makes no sense is skipped, never an error: it is in the log.
-pub fn apply_group(state: &mut Option<Group>, id: MsgId, entry: &Entry) -> Vec<UserId> {
+pub fn apply_group(state: &mut Option<GroupState>, id: MsgId, entry: &Entry) -> Vec<UserId> {
     if state.as_ref().is_some_and(|g| g.version >= id) {
         return Vec::new();
     }
     let body = &entry.body;
     if entry.kind == Kind::GroupCreated && state.is_none() {
-        let mut group = Group {
+        let mut group = GroupState {
             v: VERSION,
             version: id,
             name: body.name.clone().unwrap_or_default(),
@@ -205,7 +205,7 @@ pub fn apply_group(state: &mut Option<Group>, id: MsgId, entry: &Entry) -> Vec<U
         Kind::RoleChanged => {
             let mut affected = Vec::new();
             for user in &body.users {
-                if let Some(Member { role: Some(role), .. }) = group.members.get_mut(user)
+                if let Some(GroupMembership { role: Some(role), .. }) = group.members.get_mut(user)
                     && let Some(new) = body.role
                 {
                     *role = new;
@@ -278,7 +278,7 @@ pub fn full(user: &UserId) -> Refusal {
 ///
 /// What was done by the request whose answer was lost must not be refused when it is repeated: also to who has left, or has given the
 /// right to do it away by doing it.
-pub fn judge_group(group: Option<&Group>, actor: &UserId, kind: Kind, body: &Body, max_members: usize) -> Result<Verdict, Refusal> {
+pub fn judge_group(group: Option<&GroupState>, actor: &UserId, kind: Kind, body: &Body, max_members: usize) -> Result<Verdict, Refusal> {
     // Normalised by who asked; what is appended is what is judged.
     let name_fits = |name: Option<&String>| match text::group_name(name.map_or("", |n| n)) {
         Ok(kept) if Some(&kept) == name => Ok(()),
@@ -452,7 +452,7 @@ mod tests {
     fn the_last_owner_stays() {
         let mut g = None;
         apply_group(&mut g, MsgId(1), &ctl("a", Kind::GroupCreated, &["b"]));
-        let judge = |g: &Option<Group>, e: &Entry| judge_group(g.as_ref(), &e.from, e.kind, &e.body, 500);
+        let judge = |g: &Option<GroupState>, e: &Entry| judge_group(g.as_ref(), &e.from, e.kind, &e.body, 500);
         assert_eq!(judge(&g, &ctl("a", Kind::MemberLeft, &[])).unwrap_err().code, Code::Conflict);
         assert_eq!(judge(&g, &role_of("a", "a", Role::Member)).unwrap_err().code, Code::Conflict);
         assert_eq!(judge(&g, &role_of("b", "b", Role::Owner)).unwrap_err().code, Code::Forbidden);
@@ -483,7 +483,7 @@ mod tests {
             ctl("b", Kind::MemberRemoved, &["d"]),
         ];
         for (id, e) in log.iter().enumerate().map(|(i, e)| (MsgId(i as u64 + 1), e)) {
-            let judge = |g: &Option<Group>| judge_group(g.as_ref(), &e.from, e.kind, &e.body, 500).unwrap();
+            let judge = |g: &Option<GroupState>| judge_group(g.as_ref(), &e.from, e.kind, &e.body, 500).unwrap();
             assert!(matches!(judge(&g), Verdict::Change(_)), "{e:?}");
             apply_group(&mut g, id, e);
             assert_eq!(judge(&g), Verdict::Already(id), "{e:?}");
@@ -611,7 +611,7 @@ mod tests {
             }
             let mut again = None;
             let mut handed_out: Vec<(UserId, ThreadItem)> = Vec::new();
-            let mut run = |from: usize, to: usize, state: &mut Option<Group>| {
+            let mut run = |from: usize, to: usize, state: &mut Option<GroupState>| {
                 for (i, e) in log.iter().enumerate().take(to).skip(from) {
                     for user in apply_group(state, MsgId(i as u64 + 1), e) {
                         let item = state.as_ref().and_then(|g| g.item(&user)).unwrap();

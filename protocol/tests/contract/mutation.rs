@@ -9,7 +9,7 @@ use natterjack_protocol::{
     internal::live::{Beat, Ephemeral, LiveMessage},
     log::{
         EntryView,
-        fold::{Group, UserThreads},
+        fold::{GroupState, UserThreads},
     },
 };
 
@@ -84,7 +84,7 @@ fn take(codec: Codec, bytes: &[u8]) {
     if let Ok(Some(frame)) = ServerFrame::decode(codec, bytes) {
         assert_eq!(ServerFrame::decode(codec, &frame.encode(codec)), Ok(Some(frame)), "said again");
     }
-    let _ = codec.decode::<Group>(bytes);
+    let _ = codec.decode::<GroupState>(bytes);
     let _ = codec.decode::<UserThreads>(bytes);
     if codec == Codec::Msgpack {
         let _ = LiveMessage::parse(bytes);

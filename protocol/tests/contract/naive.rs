@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use natterjack_protocol::{
     Body, Cid, Kind, MsgId, Thread, Token,
-    client::frame::{ClientFrame, DeviceClass, Hello, History, Send},
+    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, SendMessage},
     codec::Codec,
     log::{HistoryFor, Media, Role},
 };
@@ -173,7 +173,7 @@ pub fn frame(codec: Codec, tree: &Tree) -> Option<ClientFrame> {
             cursors: f.maybe("cursors", cursors)?.unwrap_or_default(),
             synced: f.maybe("synced", text)?,
         }),
-        "send" => ClientFrame::Send(Send {
+        "send" => ClientFrame::Send(SendMessage {
             r: r()?,
             cid: f.must("cid", cid)?,
             thread: f.must("thread", thread)?,
@@ -182,7 +182,7 @@ pub fn frame(codec: Codec, tree: &Tree) -> Option<ClientFrame> {
             behind: f.maybe("behind", cid)?,
         }),
         "typing" => ClientFrame::Typing { thread: f.must("thread", thread)? },
-        "history" => ClientFrame::History(History {
+        "history" => ClientFrame::History(HistoryQuery {
             r: r()?,
             thread: Some(f.must("thread", thread)?),
             before: f.maybe("before", id)?,

@@ -9,7 +9,7 @@ use natterjack_protocol::{
     limits,
     log::{
         Interval, Intervals, Media, Role,
-        fold::{Group, ThreadItem, Verdict, apply_group, judge_dm, judge_group, may_send},
+        fold::{GroupState, ThreadItem, Verdict, apply_group, judge_dm, judge_group, may_send},
     },
 };
 use proptest::prelude::*;
@@ -80,7 +80,7 @@ fn role_change(from: &str, who: &str, role: Role) -> Entry {
 }
 
 /// Owners o1 o2, admins a1 a2, members m1 m2, and gone, who left.
-fn a_group() -> Group {
+fn a_group() -> GroupState {
     let mut g = None;
     let log = [
         entry("o1", Kind::GroupCreated, &["o2", "a1", "a2", "m1", "m2", "gone"]),
@@ -97,7 +97,7 @@ fn a_group() -> Group {
 }
 
 /// May it be made; and does it go into the log, or is it so already?
-fn verdict(g: Option<&Group>, e: &Entry) -> Result<bool, Code> {
+fn verdict(g: Option<&GroupState>, e: &Entry) -> Result<bool, Code> {
     goes_into_the_log(judge_group(g, &e.from, e.kind, &e.body, limits::GROUP_MEMBERS))
 }
 
@@ -187,7 +187,7 @@ proptest! {
         let people = ["a", "b", "c", "d", "e"];
         let kinds = [Kind::GroupCreated, Kind::MemberAdded, Kind::MemberRemoved, Kind::MemberLeft, Kind::RoleChanged];
         let roles = [Role::Member, Role::Admin, Role::Owner];
-        let mut g: Option<Group> = None;
+        let mut g: Option<GroupState> = None;
         for (i, (actor, kind, who, role)) in steps.into_iter().enumerate() {
             let mut e = entry(people[actor], kinds[kind], &[people[who]]);
             e.body.role = Some(roles[role]);

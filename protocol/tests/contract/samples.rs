@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use natterjack_protocol::{
     Body, Cid, Code, Entry, Event, Kind, MsgId, Refusal, Thread, Token, UserId,
-    client::frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame, ThreadSummary, Welcome},
+    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, Page, SendMessage, ServerFrame, ThreadSummary, Welcome},
     codec::Codec,
     internal::live::{self, Beat, Ephemeral, LiveMessage},
     limits,
     log::{
         EntryView, HistoryFor, Interval, Intervals, Media, Role,
-        fold::{Group, Member, ThreadItem, UserThreads},
+        fold::{GroupMembership, GroupState, ThreadItem, UserThreads},
     },
 };
 
@@ -44,7 +44,7 @@ pub fn cid(n: u8) -> Cid {
 }
 
 fn send(r: u32, kind: Kind, body: Body) -> ClientFrame {
-    ClientFrame::Send(Send { r, cid: cid(r as u8), thread: dm(), kind, body, behind: None })
+    ClientFrame::Send(SendMessage { r, cid: cid(r as u8), thread: dm(), kind, body, behind: None })
 }
 
 fn picture() -> Media {
@@ -69,7 +69,7 @@ pub fn client() -> Vec<Sample<ClientFrame>> {
         cursors: BTreeMap::from([(dm(), id(0)), (group(), id(7))]),
         synced: Some("1.64611942400500.64611942400777".into()),
     };
-    let history = |r| History { r, thread: Some(dm()), ..History::default() };
+    let history = |r| HistoryQuery { r, thread: Some(dm()), ..HistoryQuery::default() };
     let about = |target: u64| Body { target: Some(id(target)), ..Body::default() };
     vec![
         ("hello", "The first frame of a connection that resumes.", ClientFrame::Hello(hello.clone())),
@@ -101,7 +101,7 @@ pub fn client() -> Vec<Sample<ClientFrame>> {
         (
             "send-behind",
             "Sent while the message before it in its thread has no answer.",
-            ClientFrame::Send(Send {
+            ClientFrame::Send(SendMessage {
                 r: 9,
                 cid: cid(9),
                 thread: dm(),
@@ -112,10 +112,14 @@ pub fn client() -> Vec<Sample<ClientFrame>> {
         ),
         ("typing", "Somebody is writing.", ClientFrame::Typing { thread: dm() }),
         ("history", "The newest page.", ClientFrame::History(history(9))),
-        ("history-before", "The page below an id.", ClientFrame::History(History { before: Some(id(0)), limit: Some(100), ..history(10) })),
-        ("history-after", "The page above an id.", ClientFrame::History(History { after: Some(id(0)), ..history(11) })),
-        ("history-around", "Half a page on each side of an id.", ClientFrame::History(History { around: Some(id(0)), ..history(12) })),
-        ("history-at", "The page that begins at a point in time.", ClientFrame::History(History { at: Some(NOW), ..history(13) })),
+        (
+            "history-before",
+            "The page below an id.",
+            ClientFrame::History(HistoryQuery { before: Some(id(0)), limit: Some(100), ..history(10) }),
+        ),
+        ("history-after", "The page above an id.", ClientFrame::History(HistoryQuery { after: Some(id(0)), ..history(11) })),
+        ("history-around", "Half a page on each side of an id.", ClientFrame::History(HistoryQuery { around: Some(id(0)), ..history(12) })),
+        ("history-at", "The page that begins at a point in time.", ClientFrame::History(HistoryQuery { at: Some(NOW), ..history(13) })),
         ("threads", "The first page of the thread list.", ClientFrame::Threads { r: 14, limit: None, before: None }),
         ("threads-next", "The next page of the thread list.", ClientFrame::Threads { r: 15, limit: Some(20), before: Some(MsgId(NOW)) }),
         ("sync", "Cursors that did not fit into hello.", ClientFrame::Sync { r: 16, cursors: BTreeMap::from([(group(), id(7))]) }),
@@ -152,7 +156,7 @@ pub fn server() -> Vec<Sample<ServerFrame>> {
         now: NOW,
         heartbeat_ms: 25_000,
         edge: user("edge-1"),
-        limits: limits::ForClients::default(),
+        limits: limits::ClientLimits::default(),
     };
     let page = Page { thread: Some(dm()), events: vec![started(), event()], ..Page::default() };
     let ahead = Refusal {
@@ -282,8 +286,8 @@ pub fn beats() -> Vec<Sample<Beat>> {
     ]
 }
 
-pub fn groups() -> Vec<Sample<Group>> {
-    let member = |role, intervals| Member { role, intervals };
+pub fn groups() -> Vec<Sample<GroupState>> {
+    let member = |role, intervals| GroupMembership { role, intervals };
     let left = Intervals(vec![Interval { since: id(3), until: Some(id(40)) }]);
     let members = BTreeMap::from([
         (anna(), member(Some(Role::Owner), Intervals(vec![Interval { since: id(1), until: None }]))),
@@ -293,7 +297,7 @@ pub fn groups() -> Vec<Sample<Group>> {
     vec![(
         "group",
         "groups-<u>: the fold of a group.",
-        Group { v: 1, version: id(90), name: "Teichfreunde".into(), history: HistoryFor::SinceJoining, members },
+        GroupState { v: 1, version: id(90), name: "Teichfreunde".into(), history: HistoryFor::SinceJoining, members },
     )]
 }
 

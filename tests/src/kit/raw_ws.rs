@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use futures_util::{SinkExt, StreamExt};
 use natterjack_protocol::{
     Body, Cid, Kind, MsgId, Refusal, Thread,
-    client::frame::{ClientFrame, DeviceClass, Hello, Send, ServerFrame, Welcome},
+    client::frame::{ClientFrame, DeviceClass, Hello, SendMessage, ServerFrame, Welcome},
     codec::Codec,
 };
 use natterjack_testkit::within;
@@ -221,8 +221,15 @@ impl RawWs {
 
     pub async fn send_cid(&mut self, thread: &Thread, cid: Cid, text: &str) -> Result<MsgId, Refusal> {
         let r = self.request();
-        self.send(&ClientFrame::Send(Send { r, cid, thread: thread.clone(), kind: Kind::Text, body: Body::text(text), behind: None }))
-            .await;
+        self.send(&ClientFrame::Send(SendMessage {
+            r,
+            cid,
+            thread: thread.clone(),
+            kind: Kind::Text,
+            body: Body::text(text),
+            behind: None,
+        }))
+        .await;
         self.until("sent or a refusal", |f| match f {
             ServerFrame::Sent { r: to, id, .. } if to == r => Some(Ok(id)),
             ServerFrame::Error { r: Some(to), refusal } if to == r => Some(Err(refusal)),

@@ -11,7 +11,7 @@ use natterjack_protocol::{
     Cid, Event, MsgId, Refusal, Retry, Thread,
     client::{
         close::{self, Back},
-        frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame},
+        frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, Page, SendMessage, ServerFrame},
     },
     codec::Codec,
 };
@@ -72,9 +72,9 @@ pub async fn whole(api: &Api, thread: &Thread, upwards: bool) -> Vec<Event> {
 }
 
 /// `history` on a socket.
-pub async fn ask(ws: &mut RawWs, history: History) -> Result<Page, Refusal> {
+pub async fn ask(ws: &mut RawWs, history: HistoryQuery) -> Result<Page, Refusal> {
     let r = ws.request();
-    ws.send(&ClientFrame::History(History { r, ..history })).await;
+    ws.send(&ClientFrame::History(HistoryQuery { r, ..history })).await;
     ws.until("a page", |f| match f {
         ServerFrame::Page(p) if p.r == Some(r) => Some(Ok(p)),
         ServerFrame::Error { r: Some(to), refusal } if to == r => Some(Err(refusal)),
@@ -166,7 +166,7 @@ pub async fn send_all(ws: &mut RawWs, sends: &[(Thread, Cid, String)]) -> Answer
     let mut answers = Answers::default();
     let mut before: HashMap<&Thread, Cid> = HashMap::new();
     for (thread, cid, text) in sends {
-        let frame = ClientFrame::Send(Send {
+        let frame = ClientFrame::Send(SendMessage {
             r: ws.request(),
             cid: *cid,
             thread: thread.clone(),
@@ -399,12 +399,12 @@ impl Watching {
                     match lowest {
                         Some(lowest) if prev > last => {
                             f.r = ws.request();
-                            let below = History {
+                            let below = HistoryQuery {
                                 r: f.r,
                                 thread: Some(thread.clone()),
                                 before: Some(lowest),
                                 limit: Some(200),
-                                ..History::default()
+                                ..HistoryQuery::default()
                             };
                             filling.insert(thread, f);
                             if ws.try_send_bytes(&ClientFrame::History(below).encode(self.codec)).await.is_err() {

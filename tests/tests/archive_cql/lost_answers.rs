@@ -3,7 +3,7 @@
 
 use natterjack_protocol::{
     Body, Cid, Code, Kind, MsgId, Thread,
-    client::frame::{ClientFrame, Send, ServerFrame},
+    client::frame::{ClientFrame, SendMessage, ServerFrame},
     codec::Codec,
     limits,
 };
@@ -42,7 +42,7 @@ async fn crowd(ws: &mut RawWs, thread: &Thread, many: usize) -> MsgId {
         let frames: Vec<ClientFrame> = (0..room)
             .map(|_| {
                 let (r, cid, body) = (ws.request(), ws.cid(), Body::text("x"));
-                ClientFrame::Send(Send { r, cid, thread: thread.clone(), kind: Kind::Text, body, behind: None })
+                ClientFrame::Send(SendMessage { r, cid, thread: thread.clone(), kind: Kind::Text, body, behind: None })
             })
             .collect();
         sleep_until(began + pace * (many - left) as u32).await;

@@ -9,7 +9,7 @@ use std::{
 
 use natterjack_protocol::{
     Body, Cid, Code, Event, Kind, MsgId, Retry, Thread,
-    client::frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame},
+    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, Page, SendMessage, ServerFrame},
     codec::Codec,
 };
 use natterjack_testkit::now_ms;
@@ -252,12 +252,12 @@ impl Raw {
                 self.requests.insert(number, Request::History(thread.clone()));
                 // Before the first id there is nothing: everything.
                 let after = Some(line.cursor.max(MsgId(1)));
-                frames.push(ClientFrame::History(History {
+                frames.push(ClientFrame::History(HistoryQuery {
                     r: number,
                     thread: Some(thread.clone()),
                     after,
                     limit: Some(200),
-                    ..History::default()
+                    ..HistoryQuery::default()
                 }));
             }
             if line.retry_at.is_some_and(|at| at > now || line.pending.iter().any(|p| p.out)) {
@@ -283,7 +283,7 @@ impl Raw {
                     self.record.lock().numbers.resends += 1;
                 }
                 self.requests.insert(number, Request::Send(thread.clone(), cid));
-                frames.push(ClientFrame::Send(Send {
+                frames.push(ClientFrame::Send(SendMessage {
                     r: number,
                     cid,
                     thread: thread.clone(),

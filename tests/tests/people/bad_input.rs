@@ -7,7 +7,7 @@ use natterjack_protocol::{
     Body, Cid, Code, Kind, MsgId, Refusal, Thread,
     client::{
         close::{self, Back, Close},
-        frame::{ClientFrame, DeviceClass, Hello, Send, ServerFrame},
+        frame::{ClientFrame, DeviceClass, Hello, SendMessage, ServerFrame},
     },
     codec::Codec,
     limits,
@@ -210,7 +210,7 @@ async fn texts(ws: &mut RawWs, dm: &Thread) {
     let r = ws.request();
     let cid = ws.cid();
     let huge = Body { data: Some(vec![7; limits::CUSTOM_BYTES + 1].into()), ..Body::default() };
-    ws.send(&ClientFrame::Send(Send { r, cid, thread: dm.clone(), kind: Kind::Custom, body: huge, behind: None })).await;
+    ws.send(&ClientFrame::Send(SendMessage { r, cid, thread: dm.clone(), kind: Kind::Custom, body: huge, behind: None })).await;
     let (to, refusal) = error(ws).await;
     assert_eq!((to, refusal.code), (Some(r), Code::Invalid), "{refusal}");
 }
@@ -237,7 +237,7 @@ async fn strange_threads(ws: &mut RawWs, users: &[User]) {
     for thread in [&other, &nowhere] {
         assert_eq!(ws.send_text(thread, BODY).await.unwrap_err().code, Code::NotMember);
         let r = ws.request();
-        let history = natterjack_protocol::client::frame::History { r, thread: Some(thread.clone()), ..Default::default() };
+        let history = natterjack_protocol::client::frame::HistoryQuery { r, thread: Some(thread.clone()), ..Default::default() };
         ws.send(&ClientFrame::History(history)).await;
         let (to, refusal) = error(ws).await;
         assert_eq!((to, refusal.code), (Some(r), Code::NotMember));
@@ -454,7 +454,8 @@ async fn thousands_of_sends_without_reading() {
         for i in 0..4_000u32 {
             let (r, cid) = (flood.request(), flood.cid());
             let body = Body::text(format!("flood {i}"));
-            let frame = ClientFrame::Send(Send { r, cid, thread: dm.clone(), kind: Kind::Text, body, behind: None }).encode(Codec::Json);
+            let frame =
+                ClientFrame::Send(SendMessage { r, cid, thread: dm.clone(), kind: Kind::Text, body, behind: None }).encode(Codec::Json);
             // The edge stops reading, or closes: both are its right.
             if !matches!(tokio::time::timeout(Duration::from_secs(2), flood.try_send_bytes(&frame)).await, Ok(Ok(()))) {
                 return i;

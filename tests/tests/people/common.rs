@@ -10,7 +10,7 @@ use natterjack_protocol::{
     Code, Event, GroupId, Kind, MsgId, Retry, Thread, UserId,
     client::frame::{Page, ServerFrame},
     internal::rpc::{DirectoryAnswer, DirectoryRequest},
-    log::{Role, fold::Group},
+    log::{Role, fold::GroupState},
 };
 use natterjack_testkit::eventually_within;
 use natterjack_tests::kit::{Api, Cluster, RawWs, Received, User};
@@ -166,12 +166,12 @@ impl Insight {
         Self { buckets: Buckets::new(&nats, layout), tail: Tail::new(&nats, layout), nats, layout }
     }
 
-    pub async fn group(&self, thread: &Thread) -> Option<Group> {
+    pub async fn group(&self, thread: &Thread) -> Option<GroupState> {
         self.buckets.load_group(&gid(thread)).await.unwrap().map(|(g, _)| g)
     }
 
     /// What archive and log say: the key is deleted and built again from them.
-    pub async fn rebuilt_group(&self, thread: &Thread) -> Group {
+    pub async fn rebuilt_group(&self, thread: &Thread) -> GroupState {
         let gid = gid(thread);
         self.buckets.groups(&gid).delete(gid.as_str()).await.unwrap();
         assert!(self.group(thread).await.is_none(), "the key is gone");

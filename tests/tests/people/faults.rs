@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use natterjack_client::{Client, Event, Events};
 use natterjack_protocol::{
     Cid, Code, Kind, MsgId, Thread,
-    client::frame::{ClientFrame, DeviceClass, Hello, History, ServerFrame},
+    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, ServerFrame},
     codec::Codec,
 };
 use natterjack_testkit::{Process, eventually_within, within};
@@ -188,7 +188,7 @@ async fn a_full_log_refuses_and_drops_nothing() {
 
 async fn ask_history(ws: &mut RawWs, thread: &Thread) -> Result<Vec<String>, Code> {
     let r = ws.request();
-    ws.send(&ClientFrame::History(History { r, thread: Some(thread.clone()), ..History::default() })).await;
+    ws.send(&ClientFrame::History(HistoryQuery { r, thread: Some(thread.clone()), ..HistoryQuery::default() })).await;
     ws.until("a page or a refusal", |f| match f {
         ServerFrame::Page(p) if p.r == Some(r) => Some(Ok(texts(&p.events))),
         ServerFrame::Error { r: Some(to), refusal } if to == r => Some(Err(refusal.code)),

@@ -271,7 +271,7 @@ async fn joined_until(ws: &mut RawWs, group: &Thread, last: &str) -> (Vec<Messag
                 while !prev.is_none() {
                     let first = older[0].id;
                     let r = ws.request();
-                    let history = natterjack_protocol::client::frame::History {
+                    let history = natterjack_protocol::client::frame::HistoryQuery {
                         r,
                         thread: Some(group.clone()),
                         before: Some(first),
@@ -353,7 +353,7 @@ async fn who_writes_at_the_moment_of_joining_is_listening_too() {
                 0 => new.send_text(&group, "here I am").await.map(drop).map_err(|e| e.message),
                 _ => {
                     let r = new.request();
-                    let history = natterjack_protocol::client::frame::History { r, thread: Some(group.clone()), ..Default::default() };
+                    let history = natterjack_protocol::client::frame::HistoryQuery { r, thread: Some(group.clone()), ..Default::default() };
                     new.send(&ClientFrame::History(history)).await;
                     new.until("an answer", |f| match f {
                         ServerFrame::Page(p) if p.r == Some(r) => Some(Ok(())),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use natterjack_protocol::{
     Body, Cid, Code, Kind, MsgId, Refusal, Thread,
-    client::frame::{ClientFrame, Send, ServerFrame},
+    client::frame::{ClientFrame, SendMessage, ServerFrame},
     codec::Codec,
     log::Media,
 };
@@ -22,7 +22,7 @@ fn names(answer: (u16, Value), field: &str) {
 
 async fn send(ws: &mut RawWs, thread: &Thread, cid: Cid, kind: Kind, body: &Body) -> Result<MsgId, Refusal> {
     let r = ws.request();
-    ws.send(&ClientFrame::Send(Send { r, cid, thread: thread.clone(), kind, body: body.clone(), behind: None })).await;
+    ws.send(&ClientFrame::Send(SendMessage { r, cid, thread: thread.clone(), kind, body: body.clone(), behind: None })).await;
     ws.until("sent or a refusal", |f| match f {
         ServerFrame::Sent { r: to, id, .. } if to == r => Some(Ok(id)),
         ServerFrame::Error { r: Some(to), refusal } if to == r => Some(Err(refusal)),

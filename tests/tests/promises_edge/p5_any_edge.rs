@@ -8,7 +8,7 @@ use std::{
 use natterjack_client::{Events, OutboxStore};
 use natterjack_protocol::{
     Body, Kind, MsgId, Thread,
-    client::frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame},
+    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, Page, SendMessage, ServerFrame},
     codec::Codec,
     internal::rpc::{Heads, HeadsAnswer},
 };
@@ -66,7 +66,7 @@ async fn write(ws: &mut RawWs, mut left: Vec<(Thread, usize)>) {
         }
         for (thread, n) in left.iter_mut().take(48_usize.saturating_sub(in_flight)) {
             let (r, cid) = (ws.request(), ws.cid());
-            ws.send(&ClientFrame::Send(Send {
+            ws.send(&ClientFrame::Send(SendMessage {
                 r,
                 cid,
                 thread: thread.clone(),
@@ -202,8 +202,14 @@ async fn resume_by_hand(ws: &mut RawWs, hello: Hello) -> (BTreeMap<Thread, Vec<M
         let mut prev = page.prev;
         while cursor.is_some_and(|c| prev > c) {
             let (r, before) = (ws.request(), events.first().map(|e| e.id));
-            ws.send(&ClientFrame::History(History { r, thread: Some(thread.clone()), before, limit: Some(40), ..History::default() }))
-                .await;
+            ws.send(&ClientFrame::History(HistoryQuery {
+                r,
+                thread: Some(thread.clone()),
+                before,
+                limit: Some(40),
+                ..HistoryQuery::default()
+            }))
+            .await;
             let mut below = ws
                 .until("a page of history", |f| match f {
                     ServerFrame::Page(p) if p.r == Some(r) => Some(p),

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use natterjack_client::Event;
 use natterjack_protocol::{
     Body, Kind, MsgId, Thread,
-    client::frame::{ClientFrame, DeviceClass, Hello, History, Page, Request, Send, ServerFrame},
+    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, Page, Request, SendMessage, ServerFrame},
     codec::Codec,
     limits,
 };
@@ -42,7 +42,7 @@ async fn send(ws: &mut RawWs, thread: &Thread, numbers: std::ops::Range<usize>) 
         for n in part {
             let (r, cid, (kind, body)) = (ws.request(), ws.cid(), large(*n));
             open.insert(r, *n);
-            ws.send(&ClientFrame::Send(Send { r, cid, thread: thread.clone(), kind, body, behind: None })).await;
+            ws.send(&ClientFrame::Send(SendMessage { r, cid, thread: thread.clone(), kind, body, behind: None })).await;
         }
         while !open.is_empty() {
             let (r, id) = ws
@@ -137,7 +137,7 @@ impl Reader {
         let known = self.events[&thread].contains_key(&page.prev);
         if !page.prev.is_none() && !known && self.asked.insert((thread.clone(), page.events[0].id)) {
             let (r, before, limit) = (self.ws.request(), Some(page.events[0].id), Some(limits::PAGE_MAX as u16));
-            self.ws.send(&ClientFrame::History(History { r, thread: Some(thread), before, limit, ..History::default() })).await;
+            self.ws.send(&ClientFrame::History(HistoryQuery { r, thread: Some(thread), before, limit, ..HistoryQuery::default() })).await;
         }
     }
 

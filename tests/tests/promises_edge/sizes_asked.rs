@@ -10,7 +10,7 @@ use std::{
 use futures_util::future::join_all;
 use natterjack_protocol::{
     Event, MsgId, Thread,
-    client::frame::{ClientFrame, History, Page, ServerFrame},
+    client::frame::{ClientFrame, HistoryQuery, Page, ServerFrame},
     limits, size,
 };
 use natterjack_testkit::{Proxy, within};
@@ -27,7 +27,7 @@ struct Listed(usize, Vec<Thread>, Option<u64>);
 trait Asked {
     async fn threads(&mut self, limit: usize, before: Option<u64>) -> Listed;
     /// Its size, and the page.
-    async fn page(&mut self, history: History) -> (usize, Page);
+    async fn page(&mut self, history: HistoryQuery) -> (usize, Page);
 }
 
 struct Socket<'a>(&'a mut Reader, Duration);
@@ -40,8 +40,8 @@ impl Asked for Socket<'_> {
         Listed(size::json(&answer), threads.iter().map(|t| t.thread.clone()).collect(), next.map(|n| n.0))
     }
 
-    async fn page(&mut self, history: History) -> (usize, Page) {
-        let answer = self.0.ask(self.1, |r| ClientFrame::History(History { r, ..history })).await;
+    async fn page(&mut self, history: HistoryQuery) -> (usize, Page) {
+        let answer = self.0.ask(self.1, |r| ClientFrame::History(HistoryQuery { r, ..history })).await;
         let bytes = size::json(&answer);
         let ServerFrame::Page(page) = answer else { panic!("a page was asked for: {answer:?}") };
         (bytes, page)
@@ -57,7 +57,7 @@ impl Asked for Api {
         Listed(list.to_string().len(), threads.collect(), list["next"].as_u64())
     }
 
-    async fn page(&mut self, asked: History) -> (usize, Page) {
+    async fn page(&mut self, asked: HistoryQuery) -> (usize, Page) {
         let place = [("before", asked.before), ("after", asked.after), ("around", asked.around), ("at", asked.at.map(MsgId))];
         let place: String = place.iter().filter_map(|(name, id)| Some(format!("&{name}={}", (*id)?))).collect();
         let (status, page) =
@@ -88,10 +88,10 @@ async fn lists(asker: &mut impl Asked, all: &All) {
 
 /// The whole conversation downwards, and a page of each other kind.
 async fn pages(asker: &mut impl Asked, dm: &Thread, all: &All) {
-    let ask = History { thread: Some(dm.clone()), limit: Some(limits::PAGE_MAX as u16), ..History::default() };
+    let ask = HistoryQuery { thread: Some(dm.clone()), limit: Some(limits::PAGE_MAX as u16), ..HistoryQuery::default() };
     let (mut events, mut before) = (Vec::<Event>::new(), None);
     loop {
-        let (bytes, page) = asker.page(History { before, ..ask.clone() }).await;
+        let (bytes, page) = asker.page(HistoryQuery { before, ..ask.clone() }).await;
         assert!(bytes < PAGE && page.holes.is_empty(), "a page of {bytes} bytes with holes {:?}", page.holes);
         before = page.events.first().map(|e| e.id);
         events.splice(0..0, page.events);
@@ -103,9 +103,9 @@ async fn pages(asker: &mut impl Asked, dm: &Thread, all: &All) {
     assert_eq!(ids, all[dm]);
     let middle = &events[events.len() / 2];
     let (around, after, at) = (
-        History { around: Some(middle.id), ..ask.clone() },
-        History { after: Some(middle.id), ..ask.clone() },
-        History { at: Some(middle.ts), ..ask },
+        HistoryQuery { around: Some(middle.id), ..ask.clone() },
+        HistoryQuery { after: Some(middle.id), ..ask.clone() },
+        HistoryQuery { at: Some(middle.ts), ..ask },
     );
     // What was stored as one batch has one time.
     let earliest = events.iter().find(|e| e.ts >= middle.ts).expect("itself at least").id;

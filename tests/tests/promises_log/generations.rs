@@ -145,7 +145,7 @@ async fn the_log_goes_on_with_others(spec: ClusterSpec) {
         let sends: Vec<(Thread, Cid, String)> =
             (1..=6).map(|n| (if n % 2 == 0 { held.dm(still) } else { team.clone() }, cid(), format!("w9-{n}"))).collect();
         for (thread, cid, text) in &sends {
-            let frame = natterjack_protocol::client::frame::Send {
+            let frame = natterjack_protocol::client::frame::SendMessage {
                 r: ws.request(),
                 cid: *cid,
                 thread: thread.clone(),

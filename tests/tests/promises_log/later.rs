@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use natterjack_nats::{Buckets, Layout, Positions, RoleLease};
 use natterjack_protocol::{
     Body, Event, Kind, MsgId, Refusal, Thread, Times,
-    client::frame::{ClientFrame, DeviceClass, Hello, History, Page, Send, ServerFrame},
+    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, Page, SendMessage, ServerFrame},
     codec::Codec,
     limits,
 };
@@ -64,7 +64,7 @@ async fn send(ws: &mut RawWs, thread: &Thread, all: Vec<(Kind, Body)>) -> Vec<Ms
         let mut frames = Vec::new();
         for (kind, body) in all.by_ref().take(limits::INFLIGHT_REQUESTS) {
             let (r, cid) = (ws.request(), ws.cid());
-            frames.push(ClientFrame::Send(Send { r, cid, thread: thread.clone(), kind, body, behind: None }));
+            frames.push(ClientFrame::Send(SendMessage { r, cid, thread: thread.clone(), kind, body, behind: None }));
         }
         ws.send_together(&frames).await;
         for _ in frames {
@@ -106,17 +106,17 @@ fn is_as_it_was_left(event: &Event, edited: MsgId) {
 }
 
 /// Each place that a page can be asked for so that it has this message, by the time of the message, too.
-fn places(thread: &Thread, id: MsgId, ts: u64) -> Vec<History> {
-    let all = History { thread: Some(thread.clone()), limit: Some(10), ..History::default() };
+fn places(thread: &Thread, id: MsgId, ts: u64) -> Vec<HistoryQuery> {
+    let all = HistoryQuery { thread: Some(thread.clone()), limit: Some(10), ..HistoryQuery::default() };
     vec![
-        History { before: Some(id.next()), ..all.clone() },
-        History { after: Some(MsgId(id.0 - 1)), ..all.clone() },
-        History { around: Some(id), ..all.clone() },
-        History { at: Some(ts), limit: Some(200), ..all },
+        HistoryQuery { before: Some(id.next()), ..all.clone() },
+        HistoryQuery { after: Some(MsgId(id.0 - 1)), ..all.clone() },
+        HistoryQuery { around: Some(id), ..all.clone() },
+        HistoryQuery { at: Some(ts), limit: Some(200), ..all },
     ]
 }
 
-async fn over_http(cluster: &Cluster, edge: usize, reader: &User, asked: &History) -> Result<Page, String> {
+async fn over_http(cluster: &Cluster, edge: usize, reader: &User, asked: &HistoryQuery) -> Result<Page, String> {
     let place = [("before", asked.before), ("after", asked.after), ("around", asked.around), ("at", asked.at.map(MsgId))];
     let place: String = place.iter().filter_map(|(name, id)| Some(format!("&{name}={}", (*id)?))).collect();
     let thread = asked.thread.as_ref().unwrap();
@@ -130,9 +130,9 @@ async fn over_http(cluster: &Cluster, edge: usize, reader: &User, asked: &Histor
     }
 }
 
-async fn over_a_socket(ws: &mut RawWs, asked: &History) -> Result<Page, Refusal> {
+async fn over_a_socket(ws: &mut RawWs, asked: &HistoryQuery) -> Result<Page, Refusal> {
     let r = ws.request();
-    ws.send(&ClientFrame::History(History { r, ..asked.clone() })).await;
+    ws.send(&ClientFrame::History(HistoryQuery { r, ..asked.clone() })).await;
     let page = ws.until("a page", |f| match f {
         ServerFrame::Page(page) if page.r == Some(r) => Some(Ok(page)),
         ServerFrame::Error { r: Some(to), refusal } if to == r => Some(Err(refusal)),
@@ -191,7 +191,7 @@ async fn nobody_reads_what_was_taken_back(set: Vec<(String, String)>, later: usi
     // Where each message is, in time, too; a page of one has no secret any more.
     let mut asked = Vec::new();
     for id in [archived, rude, in_log, edited] {
-        let around = History { thread: Some(group.clone()), around: Some(id), limit: Some(1), ..History::default() };
+        let around = HistoryQuery { thread: Some(group.clone()), around: Some(id), limit: Some(1), ..HistoryQuery::default() };
         let page = eventually_within("the message can be read", SOON, async || over_http(&cluster, 0, bob, &around).await).await;
         let ts = shown(&page, id).unwrap_or_else(|| panic!("{id} is not in {page:?}")).ts;
         asked.extend(places(&group, id, ts).into_iter().map(|place| (id, place)));
@@ -208,7 +208,7 @@ async fn nobody_reads_what_was_taken_back(set: Vec<(String, String)>, later: usi
             eventually_within("over a socket", SOON, async || whole(&over_a_socket(&mut ws, place).await.map_err(|e| e.to_string())?))
                 .await;
         }
-        let newest = History { thread: Some(group.clone()), limit: Some(200), ..History::default() };
+        let newest = HistoryQuery { thread: Some(group.clone()), limit: Some(200), ..HistoryQuery::default() };
         says_nothing_of_it(&over_http(&cluster, edge, bob, &newest).await);
         says_nothing_of_it(&over_a_socket(&mut ws, &newest).await);
         let r = ws.request();

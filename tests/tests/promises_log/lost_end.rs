@@ -8,7 +8,7 @@ use std::{
 };
 
 use natterjack_nats::{Buckets, Layout, Positions, subjects};
-use natterjack_protocol::{Cid, Event, Kind, MsgId, Thread, client::frame::History, codec::Codec};
+use natterjack_protocol::{Cid, Event, Kind, MsgId, Thread, client::frame::HistoryQuery, codec::Codec};
 use natterjack_testkit::{eventually_within, now_ms};
 use natterjack_tests::kit::{
     Api, Cassandra, Cluster, ClusterSpec, User,
@@ -231,7 +231,7 @@ async fn cut_off(spec: ClusterSpec, lengths: &[u64]) {
     let seen = async || marks(&late.of(&thread)).last() == there.last();
     eventually_within("what a device missed says it too", SOON, seen).await;
     let mut ws = connect(cluster.edge_addr(0), &asks, Codec::Msgpack, BTreeMap::new()).await.unwrap();
-    let asked = History { thread: Some(thread), limit: Some(200), ..History::default() };
+    let asked = HistoryQuery { thread: Some(thread), limit: Some(200), ..HistoryQuery::default() };
     assert_eq!(marks(&ask(&mut ws, asked).await.unwrap().events), there);
     let (report, _) = cluster.doctor().await;
     for words in ["messages may be lost for ever", "every partition has what was read of it"] {

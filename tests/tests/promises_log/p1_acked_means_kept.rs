@@ -11,7 +11,7 @@ use std::{
 
 use natterjack_protocol::{
     Event, MsgId, Thread,
-    client::frame::{History, Page},
+    client::frame::{HistoryQuery, Page},
     codec::Codec,
 };
 use natterjack_testkit::eventually_within;
@@ -140,7 +140,9 @@ async fn write(cluster: Arc<Cluster>, acked: Acked, user: User, other: User, edg
         acked.ids.lock().unwrap().push(id);
         if n % 4 == 0 {
             let now = acked.now();
-            if let Ok(p) = ask(&mut ws, History { thread: Some(acked.thread.clone()), limit: Some(7), ..History::default() }).await {
+            if let Ok(p) =
+                ask(&mut ws, HistoryQuery { thread: Some(acked.thread.clone()), limit: Some(7), ..HistoryQuery::default() }).await
+            {
                 assert_complete(&now, &p, Place::Newest, "the sender's own session");
             }
         } else if n % 4 == 1 {
@@ -275,7 +277,7 @@ async fn acked_is_at_once_in_history_through_every_nats_node() {
             let (a, b) = tokio::join!(look(peer, (edge + 1) % 3), look(me, (edge + 2) % 3));
             assert_complete(&acked[n], &a, Place::Newest, "the peer on another node");
             assert_complete(&acked[n], &b, Place::Newest, "the sender on another node");
-            let own = ask(&mut sockets[edge], History { thread: Some(thread), limit: Some(5), ..History::default() }).await;
+            let own = ask(&mut sockets[edge], HistoryQuery { thread: Some(thread), limit: Some(5), ..HistoryQuery::default() }).await;
             assert_complete(&acked[n], &own.unwrap(), Place::Newest, "the sender's own session");
         }
     }

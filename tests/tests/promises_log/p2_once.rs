@@ -8,7 +8,7 @@ use std::{
 
 use natterjack_client::{Client, Event, Events, OutboxStore};
 use natterjack_nats::{Layout, Tail, subjects};
-use natterjack_protocol::{Body, Cid, Code, Entry, Kind, MsgId, Thread, Times, client::frame::History, codec::Codec};
+use natterjack_protocol::{Body, Cid, Code, Entry, Kind, MsgId, Thread, Times, client::frame::HistoryQuery, codec::Codec};
 use natterjack_testkit::{eventually_within, patience};
 use natterjack_tests::kit::{Cluster, ClusterSpec, User};
 use reqwest::Method;
@@ -147,7 +147,7 @@ async fn the_same_cid_through_any_edge_is_one_message() {
     let late = Reader::start(addrs(&cluster, &[0]), bob, Codec::Json).await;
     for (thread, expected) in &log {
         assert_thread(&cluster, thread, &[("bob, live", &live), ("bob, later", &late)], bob, expected).await;
-        let own = ask(&mut a, History { thread: Some(thread.clone()), limit: Some(200), ..History::default() }).await.unwrap();
+        let own = ask(&mut a, HistoryQuery { thread: Some(thread.clone()), limit: Some(200), ..HistoryQuery::default() }).await.unwrap();
         assert_eq!(&texts(&own.events), expected, "alice's session");
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 
 use natterjack_protocol::{
     Body, Cid, Code, Kind, MsgId, Refusal, Thread,
-    client::frame::{ClientFrame, Send, ServerFrame},
+    client::frame::{ClientFrame, SendMessage, ServerFrame},
     codec::Codec,
 };
 use natterjack_tests::kit::{
@@ -24,7 +24,7 @@ async fn pipeline(ws: &mut RawWs, thread: &Thread, sends: &[(&str, Cid, Option<C
     for (text, cid, behind) in sends {
         let r = ws.request();
         asked.insert(r, (*text).to_owned());
-        let send = Send { r, cid: *cid, thread: thread.clone(), kind: Kind::Text, body: Body::text(*text), behind: *behind };
+        let send = SendMessage { r, cid: *cid, thread: thread.clone(), kind: Kind::Text, body: Body::text(*text), behind: *behind };
         frames.push(ClientFrame::Send(send));
     }
     ws.send_together(&frames).await;

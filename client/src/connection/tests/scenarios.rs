@@ -11,7 +11,7 @@ use natterjack_protocol::{
     Cid,
     client::{
         close::{Back, Close},
-        frame::{ClientFrame, Send, ServerFrame},
+        frame::{ClientFrame, SendMessage, ServerFrame},
     },
     codec::Codec,
 };
@@ -105,7 +105,7 @@ struct Run {
     session: Option<Session>,
     /// The attempt or the connection is over, so the client tells when it comes again.
     over: bool,
-    sends: HashMap<String, Send>,
+    sends: HashMap<String, SendMessage>,
     locals: HashMap<String, crate::Local>,
     closing: Option<tokio::task::JoinHandle<()>>,
 }

@@ -6,7 +6,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use natterjack_nats::subjects;
 use natterjack_protocol::{
     Thread,
-    internal::rpc::{Answer, Heads, HeadsAnswer},
+    internal::rpc::{Heads, HeadsAnswer, Reply},
 };
 use tokio::time::{Instant, sleep};
 
@@ -26,8 +26,8 @@ const HEADS_PAUSE: Duration = Duration::from_millis(100);
 
 impl<F: Feed, J: Jobs> Dispatcher<F, J> {
     pub(super) fn heads_answer(&mut self, token: u64, payload: &[u8], no_responders: bool) {
-        let answer = if no_responders { None } else { rmp_serde::from_slice::<Answer<HeadsAnswer>>(payload).ok() };
-        let Some(Answer::Ok(answer)) = answer else {
+        let answer = if no_responders { None } else { rmp_serde::from_slice::<Reply<HeadsAnswer>>(payload).ok() };
+        let Some(Reply::Ok(answer)) = answer else {
             // Between two holders of the partition: the next one answers. Those who wait have a deadline of their own.
             self.ask_again(token);
             return;

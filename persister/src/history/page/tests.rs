@@ -50,7 +50,7 @@ fn reader(parts: &[(u64, Option<u64>)]) -> Reader {
 
 type Told = (Vec<u64>, u64, bool, Vec<(u64, u64)>);
 
-async fn told(list: &List, reader: &Reader, at: At, limit: usize) -> Option<Told> {
+async fn told(list: &List, reader: &Reader, at: PageStart, limit: usize) -> Option<Told> {
     let page = match cut(list, reader, at, limit).await {
         Ok(p) => p,
         Err(HistoryError::OutOfReach) => return None,
@@ -73,43 +73,43 @@ fn whole(ids: &[u64], prev: u64, more: bool) -> Option<Told> {
 async fn every_kind_of_page() {
     let (list, all) = (list(None), reader(&[(0, None)]));
     let page = async |at, limit| told(&list, &all, at, limit).await;
-    assert_eq!(page(At::Newest, 3).await, whole(&[80, 90, 100], 70, false));
-    assert_eq!(page(At::Newest, 9).await, whole(&[10, 20, 30, 40, 60, 70, 80, 90, 100], 0, false));
-    assert_eq!(page(At::Newest, 50).await, whole(&[10, 20, 30, 40, 60, 70, 80, 90, 100], 0, false));
-    assert_eq!(page(At::Before(MsgId(80)), 2).await, whole(&[60, 70], 40, true));
-    assert_eq!(page(At::Before(MsgId(75)), 2).await, whole(&[60, 70], 40, true));
-    assert_eq!(page(At::Before(MsgId(10)), 2).await, whole(&[], 0, true));
-    assert_eq!(page(At::Before(MsgId(999)), 1).await, whole(&[100], 90, false));
-    assert_eq!(page(At::After(MsgId(30)), 2).await, whole(&[40, 60], 30, true));
-    assert_eq!(page(At::After(MsgId(80)), 2).await, whole(&[90, 100], 80, false));
-    assert_eq!(page(At::After(MsgId(100)), 2).await, whole(&[], 100, false));
-    assert_eq!(page(At::After(MsgId(0)), 1).await, whole(&[10], 0, true));
-    assert_eq!(page(At::Around(MsgId(40)), 4).await, whole(&[30, 40, 60, 70], 20, true));
-    assert_eq!(page(At::Around(MsgId(55)), 4).await, whole(&[30, 40, 60, 70], 20, true));
-    assert_eq!(page(At::Around(MsgId(100)), 4).await, whole(&[70, 80, 90, 100], 60, false));
-    assert_eq!(page(At::Around(MsgId(10)), 4).await, whole(&[10, 20, 30], 0, true));
-    assert_eq!(page(At::Time(0), 2).await, whole(&[10, 20], 0, true));
-    assert_eq!(page(At::Time(1_041), 2).await, whole(&[60, 70], 40, true));
-    assert_eq!(page(At::Time(1_100), 2).await, whole(&[100], 90, false));
-    assert_eq!(page(At::Time(1_101), 2).await, whole(&[], 100, false));
+    assert_eq!(page(PageStart::Newest, 3).await, whole(&[80, 90, 100], 70, false));
+    assert_eq!(page(PageStart::Newest, 9).await, whole(&[10, 20, 30, 40, 60, 70, 80, 90, 100], 0, false));
+    assert_eq!(page(PageStart::Newest, 50).await, whole(&[10, 20, 30, 40, 60, 70, 80, 90, 100], 0, false));
+    assert_eq!(page(PageStart::Before(MsgId(80)), 2).await, whole(&[60, 70], 40, true));
+    assert_eq!(page(PageStart::Before(MsgId(75)), 2).await, whole(&[60, 70], 40, true));
+    assert_eq!(page(PageStart::Before(MsgId(10)), 2).await, whole(&[], 0, true));
+    assert_eq!(page(PageStart::Before(MsgId(999)), 1).await, whole(&[100], 90, false));
+    assert_eq!(page(PageStart::After(MsgId(30)), 2).await, whole(&[40, 60], 30, true));
+    assert_eq!(page(PageStart::After(MsgId(80)), 2).await, whole(&[90, 100], 80, false));
+    assert_eq!(page(PageStart::After(MsgId(100)), 2).await, whole(&[], 100, false));
+    assert_eq!(page(PageStart::After(MsgId(0)), 1).await, whole(&[10], 0, true));
+    assert_eq!(page(PageStart::Around(MsgId(40)), 4).await, whole(&[30, 40, 60, 70], 20, true));
+    assert_eq!(page(PageStart::Around(MsgId(55)), 4).await, whole(&[30, 40, 60, 70], 20, true));
+    assert_eq!(page(PageStart::Around(MsgId(100)), 4).await, whole(&[70, 80, 90, 100], 60, false));
+    assert_eq!(page(PageStart::Around(MsgId(10)), 4).await, whole(&[10, 20, 30], 0, true));
+    assert_eq!(page(PageStart::Time(0), 2).await, whole(&[10, 20], 0, true));
+    assert_eq!(page(PageStart::Time(1_041), 2).await, whole(&[60, 70], 40, true));
+    assert_eq!(page(PageStart::Time(1_100), 2).await, whole(&[100], 90, false));
+    assert_eq!(page(PageStart::Time(1_101), 2).await, whole(&[], 100, false));
 }
 
 #[tokio::test]
 async fn only_what_is_theirs() {
     let (list, mine) = (list(None), reader(&[(20, Some(40)), (70, Some(90))]));
     let page = async |at, limit| told(&list, &mine, at, limit).await;
-    assert_eq!(page(At::Newest, 3).await, whole(&[30, 70, 80], 20, false));
-    assert_eq!(page(At::Newest, 9).await, whole(&[20, 30, 70, 80], 0, false));
-    assert_eq!(page(At::Before(MsgId(70)), 9).await, whole(&[20, 30], 0, true));
-    assert_eq!(page(At::After(MsgId(30)), 9).await, whole(&[70, 80], 30, false));
-    assert_eq!(page(At::After(MsgId(30)), 1).await, whole(&[70], 30, true));
-    assert_eq!(page(At::Around(MsgId(40)), 2).await, whole(&[30, 70], 20, true));
-    assert_eq!(page(At::Time(1_041), 9).await, whole(&[70, 80], 30, false));
+    assert_eq!(page(PageStart::Newest, 3).await, whole(&[30, 70, 80], 20, false));
+    assert_eq!(page(PageStart::Newest, 9).await, whole(&[20, 30, 70, 80], 0, false));
+    assert_eq!(page(PageStart::Before(MsgId(70)), 9).await, whole(&[20, 30], 0, true));
+    assert_eq!(page(PageStart::After(MsgId(30)), 9).await, whole(&[70, 80], 30, false));
+    assert_eq!(page(PageStart::After(MsgId(30)), 1).await, whole(&[70], 30, true));
+    assert_eq!(page(PageStart::Around(MsgId(40)), 2).await, whole(&[30, 70], 20, true));
+    assert_eq!(page(PageStart::Time(1_041), 9).await, whole(&[70, 80], 30, false));
     let nobody = reader(&[]);
-    assert_eq!(told(&list, &nobody, At::Newest, 9).await, whole(&[], 0, false));
+    assert_eq!(told(&list, &nobody, PageStart::Newest, 9).await, whole(&[], 0, false));
     // The block is shown to who did it.
     let blocker = Reader { user: user("b"), ..reader(&[(50, Some(51))]) };
-    assert_eq!(told(&list, &blocker, At::Newest, 9).await, whole(&[50], 0, false));
+    assert_eq!(told(&list, &blocker, PageStart::Newest, 9).await, whole(&[50], 0, false));
 }
 
 #[tokio::test]
@@ -118,28 +118,28 @@ async fn a_hole_is_told_and_never_stepped_over() {
     // The archive is away, the log begins at 55.
     let away = list(Some((1, 54)));
     let page = async |at, limit| told(&away, &all, at, limit).await;
-    assert_eq!(page(At::Newest, 2).await, whole(&[90, 100], 80, false));
-    assert_eq!(page(At::Newest, 5).await, whole(&[60, 70, 80, 90, 100], 54, false), "full, and there may be something below");
-    assert_eq!(page(At::Newest, 6).await, Some((vec![60, 70, 80, 90, 100], 54, false, vec![(1, 54)])));
-    assert_eq!(page(At::Before(MsgId(60)), 6).await, None);
-    assert_eq!(page(At::Around(MsgId(40)), 6).await, None);
-    assert_eq!(page(At::After(MsgId(60)), 2).await, whole(&[70, 80], 60, true));
-    assert_eq!(page(At::After(MsgId(54)), 2).await, whole(&[60, 70], 54, true));
-    assert_eq!(page(At::After(MsgId(30)), 2).await, Some((vec![60, 70], 54, true, vec![(31, 54)])));
-    assert_eq!(page(At::Time(1_040), 2).await, None);
-    assert_eq!(page(At::Time(1_065), 2).await, whole(&[70, 80], 60, true));
+    assert_eq!(page(PageStart::Newest, 2).await, whole(&[90, 100], 80, false));
+    assert_eq!(page(PageStart::Newest, 5).await, whole(&[60, 70, 80, 90, 100], 54, false), "full, and there may be something below");
+    assert_eq!(page(PageStart::Newest, 6).await, Some((vec![60, 70, 80, 90, 100], 54, false, vec![(1, 54)])));
+    assert_eq!(page(PageStart::Before(MsgId(60)), 6).await, None);
+    assert_eq!(page(PageStart::Around(MsgId(40)), 6).await, None);
+    assert_eq!(page(PageStart::After(MsgId(60)), 2).await, whole(&[70, 80], 60, true));
+    assert_eq!(page(PageStart::After(MsgId(54)), 2).await, whole(&[60, 70], 54, true));
+    assert_eq!(page(PageStart::After(MsgId(30)), 2).await, Some((vec![60, 70], 54, true, vec![(31, 54)])));
+    assert_eq!(page(PageStart::Time(1_040), 2).await, None);
+    assert_eq!(page(PageStart::Time(1_065), 2).await, whole(&[70, 80], 60, true));
     // A member since 60: the log has all that is theirs.
     let young = reader(&[(60, None)]);
-    assert_eq!(told(&away, &young, At::Newest, 9).await, whole(&[60, 70, 80, 90, 100], 0, false));
-    assert_eq!(told(&away, &young, At::Time(0), 1).await, whole(&[60], 0, true));
+    assert_eq!(told(&away, &young, PageStart::Newest, 9).await, whole(&[60, 70, 80, 90, 100], 0, false));
+    assert_eq!(told(&away, &young, PageStart::Time(0), 1).await, whole(&[60], 0, true));
     // The archive is up to 30, the log begins at 65.
     let behind = list(Some((31, 64)));
     let page = async |at, limit| told(&behind, &all, at, limit).await;
-    assert_eq!(page(At::Newest, 9).await, Some((vec![10, 20, 30, 70, 80, 90, 100], 0, false, vec![(31, 64)])));
-    assert_eq!(page(At::Newest, 4).await, whole(&[70, 80, 90, 100], 64, false));
-    assert_eq!(page(At::After(MsgId(10)), 3).await, Some((vec![20, 30, 70], 10, true, vec![(31, 64)])));
-    assert_eq!(page(At::After(MsgId(10)), 2).await, whole(&[20, 30], 10, true));
-    assert_eq!(page(At::After(MsgId(100)), 2).await, whole(&[], 100, false));
+    assert_eq!(page(PageStart::Newest, 9).await, Some((vec![10, 20, 30, 70, 80, 90, 100], 0, false, vec![(31, 64)])));
+    assert_eq!(page(PageStart::Newest, 4).await, whole(&[70, 80, 90, 100], 64, false));
+    assert_eq!(page(PageStart::After(MsgId(10)), 3).await, Some((vec![20, 30, 70], 10, true, vec![(31, 64)])));
+    assert_eq!(page(PageStart::After(MsgId(10)), 2).await, whole(&[20, 30], 10, true));
+    assert_eq!(page(PageStart::After(MsgId(100)), 2).await, whole(&[], 100, false));
 }
 
 /// Texts of every size, in every kind of page: bounded, with one event at least, and turning the pages both ways gives all of them.
@@ -162,28 +162,28 @@ async fn pages_are_bounded_by_their_bytes() {
         assert!(bytes > limits::PAGE_BYTES / 2 || page.prev.is_none() || !page.more, "{at:?}: {bytes} bytes");
         page
     };
-    let (mut down, mut next) = (Vec::new(), At::Newest);
+    let (mut down, mut next) = (Vec::new(), PageStart::Newest);
     loop {
         let page = page(next).await;
         down.splice(0..0, page.events.iter().map(|e| e.id.0));
         if page.prev.is_none() {
             break;
         }
-        next = At::Before(page.prev.next());
+        next = PageStart::Before(page.prev.next());
     }
     assert_eq!(down, all);
-    let (mut up, mut next) = (Vec::new(), At::Time(0));
+    let (mut up, mut next) = (Vec::new(), PageStart::Time(0));
     loop {
         let page = page(next).await;
         up.extend(page.events.iter().map(|e| e.id.0));
         if !page.more {
             break;
         }
-        next = At::After(page.events.last().unwrap().id);
+        next = PageStart::After(page.events.last().unwrap().id);
     }
     assert_eq!(up, all);
     for id in 1..=200 {
-        let page = page(At::Around(MsgId(id))).await;
+        let page = page(PageStart::Around(MsgId(id))).await;
         assert!(page.events.iter().any(|e| e.id.0 == id), "around {id}");
         assert!(page.events.windows(2).all(|w| w[1].id.0 == w[0].id.0 + 1 && w[1].prev == w[0].id));
         assert_eq!((page.prev.0, page.more), (page.events[0].id.0 - 1, page.events.last().unwrap().id.0 < 200));

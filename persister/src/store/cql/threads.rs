@@ -7,7 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use natterjack_protocol::{
     MsgId, Thread, UserId,
     internal::rpc::LastEntry,
-    log::fold::{Group, ThreadItem},
+    log::fold::{GroupState, ThreadItem},
 };
 use scylla::statement::prepared::PreparedStatement;
 use serde::{Serialize, de::DeserializeOwned};
@@ -88,12 +88,12 @@ impl Threads {
         })
     }
 
-    pub(super) async fn put_group(&self, r: &Requests, thread: &str, group: &Group) -> Result<(), StoreError> {
+    pub(super) async fn put_group(&self, r: &Requests, thread: &str, group: &GroupState) -> Result<(), StoreError> {
         let version = int(group.version.0);
         r.write(&self.put_group, (version, version, encode(group), thread)).await
     }
 
-    pub(super) async fn group(&self, r: &Requests, thread: &Thread) -> Result<Option<Group>, StoreError> {
+    pub(super) async fn group(&self, r: &Requests, thread: &Thread) -> Result<Option<GroupState>, StoreError> {
         let row: Option<(Option<Vec<u8>>,)> = r.read_one(&self.group, (thread.to_string(),)).await?;
         row.and_then(|(state,)| state).map(|bytes| decode("threads.state", &bytes)).transpose()
     }

@@ -4,7 +4,7 @@
 use natterjack_protocol::{
     MsgId, Thread, UserId,
     internal::rpc::LastEntry,
-    log::fold::{Group, ThreadItem},
+    log::fold::{GroupState, ThreadItem},
 };
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::{Serialize, de::DeserializeOwned};
@@ -62,7 +62,7 @@ pub(super) fn touch(tx: &Transaction<'_>, thread: &Thread, last: MsgId, ts: u64)
     Ok(())
 }
 
-pub(super) fn put_group(tx: &Transaction<'_>, thread: &Thread, group: &Group) -> rusqlite::Result<()> {
+pub(super) fn put_group(tx: &Transaction<'_>, thread: &Thread, group: &GroupState) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO threads (thread, last_id, last_ts, version, state) VALUES (?1, 0, 0, ?2, ?3)
          ON CONFLICT (thread) DO UPDATE SET version = excluded.version, state = excluded.state WHERE excluded.version > version",
@@ -93,7 +93,7 @@ pub(super) fn last_entry(c: &Connection, thread: &Thread) -> rusqlite::Result<La
     Ok(found.unwrap_or_default())
 }
 
-pub(super) fn group(c: &Connection, thread: &Thread) -> rusqlite::Result<Option<Group>> {
+pub(super) fn group(c: &Connection, thread: &Thread) -> rusqlite::Result<Option<GroupState>> {
     let state: Option<Option<Vec<u8>>> =
         c.prepare_cached("SELECT state FROM threads WHERE thread = ?1")?.query_row(params![thread.to_string()], |r| r.get(0)).optional()?;
     state.flatten().map(|bytes| decode(0, &bytes)).transpose()

@@ -15,7 +15,7 @@ use natterjack_protocol::{
     codec::Codec,
     internal::{
         live::{self, Beat},
-        rpc::{Answer, Heads, HeadsAnswer},
+        rpc::{Heads, HeadsAnswer, Reply},
     },
     log::{
         Intervals,
@@ -219,7 +219,7 @@ impl Edge {
             asked.push(p);
             let of = |hash: &u64| if *hash == thread().hash64() { head } else { MsgId::NONE };
             let answer = HeadsAnswer { frontier, horizon, ts: 0, heads: threads.iter().map(of).collect() };
-            let payload = rmp_serde::to_vec_named(&Answer::Ok(answer)).unwrap().into();
+            let payload = rmp_serde::to_vec_named(&Reply::Ok(answer)).unwrap().into();
             self.incoming.send(FanInEvent::Reply { token, payload, no_responders: false }).await.unwrap();
         }
         self.settle().await;
