@@ -29,6 +29,7 @@ use crate::{
     clock::Clock,
     history::HistoryClient,
     live::{LiveHandle, SkipUntil, event::TopicKey, heads_batch::Barrier, topic::VisibleRange},
+    refusals::{EdgeError, RoleService, refuse},
     sessions::handle::SessionHandle,
 };
 
@@ -186,7 +187,7 @@ impl Attach {
     }
 
     async fn heads(&self, session: &Arc<SessionHandle>, threads: Vec<(TopicKey, Thread)>) -> Result<Barrier, Refusal> {
-        let late = |_| Refusal::unavailable("the channel service does not answer: try again in a moment");
+        let late = |_| refuse(EdgeError::Ask(RoleService::Channel, RpcError::Timeout));
         timeout(self.times.attach, self.live.heads(session.id, threads)).await.map_err(late)?
     }
 
@@ -201,10 +202,7 @@ impl Attach {
     pub async fn read_threads(&self, user: &UserId) -> Result<UserThreads, Refusal> {
         let read = || async {
             let found = self.buckets.load_threads(user).await;
-            found.map(|f| f.map(|(threads, _)| threads)).map_err(|e| {
-                tracing::debug!(%user, error = %e, "the threads of a user cannot be read");
-                Refusal::unavailable("your threads cannot be read: try again in a moment")
-            })
+            found.map(|f| f.map(|(threads, _)| threads)).map_err(refuse)
         };
         if let Some(threads) = read().await? {
             return Ok(threads);
@@ -213,8 +211,7 @@ impl Attach {
         let rebuild = DirectoryRequest::RebuildThreads { user: user.clone() };
         match self.nats.request::<_, DirectoryAnswer>(subjects::DIRECTORY, &rebuild, self.times.attach).await {
             Ok(_) => read().await?.ok_or_else(|| Refusal::unavailable("your threads are being built again: try again in a moment")),
-            Err(RpcError::Refused(refusal)) => Err(refusal),
-            Err(_) => Err(Refusal::unavailable("your threads are lost and the directory does not answer: try again in a moment")),
+            Err(e) => Err(refuse(EdgeError::Ask(RoleService::Directory, e))),
         }
     }
 }

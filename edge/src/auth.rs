@@ -13,11 +13,15 @@ use std::{
 
 use futures_util::StreamExt;
 use natterjack_nats::{Buckets, Kv, KvError, ServerTime, Watching, subjects};
-use natterjack_protocol::{Code, DeviceId, Refusal, Times, Token, UserId, internal::claims::Claims};
+use natterjack_protocol::{DeviceId, Refusal, Times, Token, UserId, internal::claims::Claims};
 use parking_lot::RwLock;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{directory::Directory, sessions::Sessions};
+use crate::{
+    directory::Directory,
+    refusals::{EdgeError, refuse},
+    sessions::Sessions,
+};
 use keys::{BadToken, Keys};
 use revoked::Revoked;
 
@@ -117,10 +121,10 @@ impl Auth {
         let claims = match checked {
             Ok(claims) => claims,
             Err(BadToken::Expired { claims }) if self.in_grace(&claims).await => *claims,
-            Err(e) => return Err(e.into()),
+            Err(e) => return Err(refuse(e)),
         };
-        let actor = Actor::try_from(claims)?;
-        if self.is_revoked(&actor.family) { Err(revoked()) } else { Ok(actor) }
+        let actor = Actor::try_from(claims).map_err(refuse)?;
+        if self.is_revoked(&actor.family) { Err(refuse(EdgeError::Revoked)) } else { Ok(actor) }
     }
 
     /// To be asked again once a session is registered: its login may have been revoked between the check and that.
@@ -193,10 +197,6 @@ async fn watch_revoked(
         }
     };
     Ok((AbortOnDropHandle::new(tokio::spawn(task)), watching))
-}
-
-pub fn revoked() -> Refusal {
-    Refusal::new(Code::Unauthorized, "this login was revoked: log in again")
 }
 
 fn kid_of(key: &str) -> Option<Token> {

@@ -1,9 +1,9 @@
-//! Membership is decided by the log, at append. An edge judges on the state at the thread's last control entry and appends
+//! Membership is decided by the log, at append (docs/guarantees.md). An edge judges on the state at the thread's last control entry and appends
 //! on the condition that this still is the last one: of two admins racing exactly one wins, the other judges again.
 
 use std::time::Duration;
 
-use natterjack_nats::{Log, PublishError, Publisher, TailError};
+use natterjack_nats::{Log, PublishError, Publisher};
 use natterjack_protocol::{
     Body, Cid, Code, Entry, Kind, MsgId, Refusal, Thread, Times, UserId,
     cid::Age,
@@ -12,7 +12,7 @@ use natterjack_protocol::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::{clock::Clock, people::People};
+use crate::{clock::Clock, people::People, refusals::refuse};
 
 /// Races lost in a row before giving up: with n admins at once, n - 1 at most.
 const TRIES: u32 = 12;
@@ -106,7 +106,7 @@ impl Control {
                         }
                     };
                 }
-                Err(e) => return Err(refused(&e)),
+                Err(e) => return Err(refuse(e)),
             }
         }
         Err(Refusal::unavailable("too many changes of this thread at once; try again"))
@@ -159,10 +159,7 @@ impl Control {
 
     /// The thread's last control entry, and the condition for the next one: the last in the stream that it goes to.
     async fn last(&self, thread: &Thread) -> Result<(Option<Last>, MsgId), Refusal> {
-        let (record, guard) = self.log.last_control(thread).await.map_err(|e: TailError| {
-            tracing::warn!(error = %e, "the last control entry cannot be read");
-            Refusal::unavailable("the log does not answer: try again in a moment")
-        })?;
+        let (record, guard) = self.log.last_control(thread).await.map_err(refuse)?;
         Ok((record.map(|r| Last { id: r.id, op: Entry::decode(&r.payload).ok().map(|e| e.cid) }), guard))
     }
 
@@ -224,27 +221,10 @@ fn fold_limit(change: &Change) -> Result<(), Refusal> {
     if change.body.users.len() > max { Err(Refusal::invalid(format!("users: at most {max} in one change"))) } else { Ok(()) }
 }
 
-/// A cid of the future, by the log's clock.
+/// A cid whose timestamp is ahead of the log's clock.
 pub fn clock_ahead(now_ms: u64) -> Refusal {
-    Refusal { now_ms: Some(now_ms), ..Refusal::new(Code::ClockAhead, "the cid is of the future: mint it in the server's time") }
-}
-
-/// What a client is told about a publish that did not happen.
-pub fn refused(e: &PublishError) -> Refusal {
-    match e {
-        PublishError::StreamFull => {
-            tracing::error!("the log is full");
-            Refusal { retry_after_ms: Some(5_000), ..Refusal::unavailable("the log is full; nothing was stored") }
-        }
-        PublishError::Deadline(why) => {
-            tracing::warn!(why, "a publish was not acknowledged in time");
-            Refusal::unavailable("the log did not acknowledge in time; send the same cid again")
-        }
-        PublishError::Closed => Refusal::unavailable("this edge is leaving; send the same cid to another"),
-        PublishError::Conflict => Refusal::new(Code::Conflict, "somebody else was faster"),
-        PublishError::Rejected(why) => {
-            tracing::error!(why, "the log refuses an entry");
-            Refusal::new(Code::Internal, "the log refused the entry")
-        }
+    Refusal {
+        now_ms: Some(now_ms),
+        ..Refusal::new(Code::ClockAhead, "the cid's timestamp is ahead of the server: mint it in the server's time")
     }
 }

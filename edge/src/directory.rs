@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{Nats, RpcError, subjects};
+use natterjack_nats::{Nats, subjects};
 use natterjack_protocol::{
     Code, GroupId, Refusal, UserId,
     client::http::{Contact, Profile, Tokens},
     internal::rpc::{DirectoryAnswer, DirectoryRequest},
 };
+
+use crate::refusals::{EdgeError, RoleService, refuse};
 
 /// Longer than a queue of password hashes that the service still accepts.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -27,20 +29,14 @@ impl Directory {
     }
 
     async fn within(&self, request: &DirectoryRequest, deadline: Duration) -> Result<DirectoryAnswer, Refusal> {
-        match self.nats.request(subjects::DIRECTORY, request, deadline).await {
-            Ok(answer) => Ok(answer),
-            Err(e @ (RpcError::Refused(_) | RpcError::Full)) => Err(e.into()),
-            Err(e) => {
-                tracing::debug!(error = %e, "directory does not answer");
-                Err(Refusal::unavailable("accounts cannot be reached: try again in a moment"))
-            }
-        }
+        let answer = self.nats.request(subjects::DIRECTORY, request, deadline).await;
+        answer.map_err(|e| refuse(EdgeError::Ask(RoleService::Directory, e)))
     }
 
     pub async fn tokens(&self, request: &DirectoryRequest) -> Result<Tokens, Refusal> {
         match self.ask(request).await? {
             DirectoryAnswer::Tokens(tokens) => Ok(tokens),
-            _ => Err(unexpected()),
+            _ => Err(refuse(EdgeError::InvalidReply)),
         }
     }
 
@@ -49,7 +45,7 @@ impl Directory {
         match self.ask(request).await? {
             DirectoryAnswer::Tokens(tokens) => Ok(Some(tokens)),
             DirectoryAnswer::UnknownDevice => Ok(None),
-            _ => Err(unexpected()),
+            _ => Err(refuse(EdgeError::InvalidReply)),
         }
     }
 
@@ -60,7 +56,7 @@ impl Directory {
     pub async fn profiles(&self, request: &DirectoryRequest) -> Result<Vec<Profile>, Refusal> {
         match self.ask(request).await? {
             DirectoryAnswer::Profiles(profiles) => Ok(profiles),
-            _ => Err(unexpected()),
+            _ => Err(refuse(EdgeError::InvalidReply)),
         }
     }
 
@@ -76,7 +72,7 @@ impl Directory {
                         return Ok(all);
                     }
                 }
-                _ => return Err(unexpected()),
+                _ => return Err(refuse(EdgeError::InvalidReply)),
             }
         }
     }
@@ -95,9 +91,4 @@ impl Directory {
         let probe = DirectoryRequest::Profiles { users: vec![user.clone()] };
         !matches!(self.within(&probe, Duration::from_secs(2)).await, Err(r) if r.code == Code::Unavailable)
     }
-}
-
-pub fn unexpected() -> Refusal {
-    tracing::error!("a service answered a question that was not asked");
-    Refusal::new(Code::Internal, "a part of the system answered something else")
 }

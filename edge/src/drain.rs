@@ -1,4 +1,4 @@
-//! ShutdownPhases without being noticed: tell clients in jittered waves to connect elsewhere first, finish what they have sent, refuse what comes as
+//! Leaving without being noticed: tell clients in jittered waves to connect elsewhere first, finish what they have sent, refuse what comes as
 //! long as it comes, then go.
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use natterjack_protocol::{
 use rand::seq::SliceRandom;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use crate::{lease::Edges, server::shutdown::ShutdownPhases, sessions::Sessions, status::StatusWatch};
+use crate::{edges::Edges, server::shutdown::ShutdownPhases, sessions::Sessions, status::StatusWatch};
 
 /// Parts of the whole time: waves begin over the first quarter, each has another quarter to go, sends have the third. The fourth is for those
 /// who have not finished by then, for a load balancer that has not noticed, and for the answers to what it still sends.

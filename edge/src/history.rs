@@ -12,6 +12,8 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
+use crate::refusals::{EdgeError, RoleService, refuse};
+
 /// A page takes milliseconds, a slow archive may take a second.
 const ONE_TRY: Duration = Duration::from_millis(1_500);
 /// Questions of an edge under way that have a whole crowd behind them: everybody who was on an edge that died attaches here at once.
@@ -41,7 +43,7 @@ impl HistoryClient {
         let end = Instant::now() + self.deadline;
         match timeout_at(end, self.places.acquire()).await {
             Ok(Ok(_place)) => self.ask_until(request, end).await,
-            _ => Err(RpcError::Full.into()),
+            _ => Err(failed(RpcError::Full)),
         }
     }
 
@@ -51,21 +53,20 @@ impl HistoryClient {
             let left = end.saturating_duration_since(Instant::now());
             match self.nats.request(subjects::HISTORY, &request, left.min(ONE_TRY)).await {
                 Ok(answer) => return Ok(answer),
-                Err(RpcError::Refused(refusal)) => return Err(refusal),
                 Err(RpcError::Full) if left > full => {
                     sleep(full.mul_f64(rand::random_range(0.5..1.0))).await;
                     full = (full * 2).min(Duration::from_millis(500));
                 }
-                Err(RpcError::Full) => return Err(RpcError::Full.into()),
                 // An instance that is being replaced is back within seconds.
                 Err(RpcError::NoResponders) if left > Duration::from_millis(200) => sleep(Duration::from_millis(100)).await,
                 // A frozen instance takes its share of the questions until NATS notices: the next try may reach another.
                 Err(RpcError::Timeout) if left > ONE_TRY => {}
-                Err(e) => {
-                    tracing::debug!(error = %e, "history does not answer");
-                    return Err(Refusal::unavailable("history does not answer: try again in a moment"));
-                }
+                Err(e) => return Err(failed(e)),
             }
         }
     }
+}
+
+fn failed(e: RpcError) -> Refusal {
+    refuse(EdgeError::Ask(RoleService::History, e))
 }

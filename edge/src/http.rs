@@ -38,7 +38,7 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    admission::limits::AdmissionLimits, auth::Auth, clock::Clock, control::Control, directory::Directory, lease::Edges,
+    admission::limits::AdmissionLimits, auth::Auth, clock::Clock, control::Control, directory::Directory, edges::Edges,
     long_poll::LongPolls, pages::Pages, people::People, sends::http::HttpSends, server::upgrade, status::StatusWatch, threads::ThreadLists,
 };
 use extract::Failure;

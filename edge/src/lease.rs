@@ -1,107 +1,26 @@
-//! That this edge lives, for the others to see; and which other edges live, for clients to go to.
+//! This edge's own lease: that it lives, for the others to see (`edges`).
 //!
-//! Clients find edges through these leases (`GET /v1/edges`, `draining`), so a lease says where (`address` makes of it what a client can
-//! use), how full, leaving or not, and whether beats reach the edge. The own lease and the beats together make the `EdgeStatus`.
+//! A lease says where (`address`), how full, leaving or not, and whether beats reach the edge. The lease and the beats together make the
+//! `EdgeStatus`.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use futures_util::StreamExt;
-use natterjack_nats::{Buckets, EdgeLease, KvError, LeaseState, Watching, subjects};
+use natterjack_nats::{EdgeLease, LeaseState};
 use natterjack_protocol::{
-    Times, Token,
+    Times,
     client::{close, frame::ServerFrame},
-    codec::Codec,
     internal::kv::EdgeInfo,
 };
 use natterjack_runtime::Health;
-use parking_lot::RwLock;
-use rand::seq::SliceRandom;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::task::AbortOnDropHandle;
 
-use crate::{
-    address::{self, Came},
-    admission::limits::AdmissionLimits,
-    clock::Clock,
-    sessions::Sessions,
-    status::StatusWatch,
-};
+use crate::{admission::limits::AdmissionLimits, clock::Clock, sessions::Sessions, status::StatusWatch};
 
 /// Beats come once a second; an election takes 4–9 s.
 const START: Duration = Duration::from_secs(15);
 
-struct Known {
-    lease: EdgeInfo,
-    at: Instant,
-}
-
-/// The edges whose leases live. Clones share it.
-#[derive(Clone)]
-pub struct Edges {
-    all: Arc<RwLock<HashMap<String, Known>>>,
-    own_key: String,
-    own: Arc<EdgeInfo>,
-    lifetime: Duration,
-    watching: Watching,
-    _watch: Arc<AbortOnDropHandle<()>>,
-}
-
-impl Edges {
-    /// `own`: what stands in this edge's own lease of where it is.
-    pub async fn start(buckets: &Buckets, id: &Token, own: EdgeInfo, times: &Times) -> Result<Self, KvError> {
-        let all: Arc<RwLock<HashMap<String, Known>>> = Arc::default();
-        let (mut changes, watching) = buckets.leases().watching(subjects::EDGE_KEYS).await?;
-        let watched = all.clone();
-        let watch = tokio::spawn(async move {
-            while let Some(change) = changes.next().await {
-                match change.value.and_then(|v| Codec::Msgpack.decode::<EdgeInfo>(&v).ok()) {
-                    Some(lease) => watched.write().insert(change.key, Known { lease, at: Instant::now() }),
-                    None => watched.write().remove(&change.key),
-                };
-            }
-        });
-        let (own_key, lifetime) = (subjects::edge_key(id.as_str()), times.edge_lease);
-        Ok(Self { all, own_key, own: Arc::new(own), lifetime, watching, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
-    }
-
-    /// How far the watch is by which this edge knows the others; its own lease is among what it brings.
-    pub fn watching(&self) -> (&'static str, Watching) {
-        ("edges", self.watching.clone())
-    }
-
-    /// Where a client that came so may go from here, in no order, so that they spread. Several edges behind one address are one.
-    pub fn others(&self, came: &Came) -> Vec<String> {
-        let mut urls = self.living(|lease| address::other(lease, &self.own, came));
-        urls.sort_unstable();
-        urls.dedup();
-        urls.shuffle(&mut rand::rng());
-        urls
-    }
-
-    /// Likewise, with this edge.
-    pub fn all(&self, came: &Came) -> Vec<String> {
-        let mut urls = self.others(came);
-        if let Some(own) = address::own(&self.own, came).filter(|own| !urls.contains(own)) {
-            urls.insert(rand::random_range(..=urls.len()), own);
-        }
-        urls
-    }
-
-    /// Is there any other edge to go to, by whatever address?
-    pub fn has_others(&self) -> bool {
-        !self.living(|_| Some(())).is_empty()
-    }
-
-    fn living<T>(&self, what: impl Fn(&EdgeInfo) -> Option<T>) -> Vec<T> {
-        // A watch that has stopped must not keep the dead alive.
-        let good = |k: &Known| k.lease.healthy && !k.lease.draining && k.at.elapsed() < self.lifetime * 2;
-        let all = self.all.read();
-        all.iter().filter(|(key, k)| **key != self.own_key && good(k)).filter_map(|(_, k)| what(&k.lease)).collect()
-    }
-}
-
 /// This edge's own lease, and what follows from it. Runs until dropped.
-pub struct Keeper {
+pub struct LeaseKeeper {
     pub lease: EdgeLease,
     pub value: EdgeInfo,
     pub status: StatusWatch,
@@ -123,7 +42,7 @@ pub fn machine() -> String {
     }
 }
 
-impl Keeper {
+impl LeaseKeeper {
     pub async fn keep(&mut self) {
         let (mut beats, mut lease, mut status) = (self.clock.watch(), self.lease.state(), self.status.watch());
         let mut lost_since: Option<Instant> = None;

@@ -1,8 +1,9 @@
 //! The edge: WebSocket and HTTP front of Natterjack. Steps 2, 5 and 6 of a message's life (ARCHITECTURE.md).
 //!
-//! A connection goes through `server` (accept, TLS, HTTP/1.1) and, once upgraded, through `session`; a message goes through `session/commands`
-//! and `sends` into the log; an event comes back through `live` (fan-in, chain, repair) into each session's `sessions/outbox`, and out by
-//! the session's own task. Nothing here survives the process, and nothing here has to.
+//! A connection goes through `server` (accept, TLS, HTTP/1.1) and, once upgraded, through `session`; a message goes
+//! through `session/commands` and `sends` into the log; an event comes back through `live` (fan-in, chain, repair) into
+//! each session's `sessions/outbox`, and out by the session's own task. Nothing here survives the process, and nothing
+//! here has to.
 
 pub mod address;
 pub mod admission;
@@ -14,6 +15,7 @@ pub mod control;
 mod delivery;
 pub mod directory;
 pub mod drain;
+pub mod edges;
 pub mod history;
 pub mod http;
 pub mod lease;
@@ -24,6 +26,7 @@ mod metrics;
 pub mod pages;
 pub mod people;
 mod readiness;
+pub mod refusals;
 mod run;
 pub mod sends;
 pub mod server;

@@ -24,7 +24,10 @@ use natterjack_protocol::{MsgId, Refusal, Thread};
 use tokio::sync::{mpsc, oneshot};
 
 use self::{event::TopicKey, heads_batch::Barrier, topic::VisibleRange};
-use crate::sessions::handle::{SessionHandle, SessionId};
+use crate::{
+    refusals::{EdgeError, refuse},
+    sessions::handle::{SessionHandle, SessionId},
+};
 
 /// Commands that may wait for the dispatcher; beyond that the sender waits.
 const COMMANDS: usize = 4_096;
@@ -69,7 +72,7 @@ pub fn channel() -> (LiveHandle, LiveInbox) {
 
 impl LiveHandle {
     async fn command(&self, command: Command) -> Result<(), Refusal> {
-        self.commands.send(command).await.map_err(|_| stopping())
+        self.commands.send(command).await.map_err(|_| refuse(EdgeError::Stopping))
     }
 
     /// Subscribes a session to topics. It catches up on each until [`LiveHandle::go_live`].
@@ -83,7 +86,7 @@ impl LiveHandle {
     pub async fn heads(&self, session: SessionId, threads: Vec<(TopicKey, Thread)>) -> Result<Barrier, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Heads { session, threads, reply }).await?;
-        answer.await.map_err(|_| stopping())
+        answer.await.map_err(|_| refuse(EdgeError::Stopping))
     }
 
     /// Pages have gone out as far as `topics` say. `then` is queued behind what was held meanwhile. False: that was too
@@ -96,7 +99,7 @@ impl LiveHandle {
     ) -> Result<bool, Refusal> {
         let (reply, live) = oneshot::channel();
         self.command(Command::GoLive { session: session.clone(), topics, then, reply }).await?;
-        live.await.map_err(|_| stopping())
+        live.await.map_err(|_| refuse(EdgeError::Stopping))
     }
 
     pub async fn unsubscribe(&self, session: SessionId, topics: Vec<TopicKey>) -> Result<(), Refusal> {
@@ -116,8 +119,4 @@ impl LiveHandle {
     pub fn is_repairing(&self) -> bool {
         self.flags.repairing.load(Relaxed)
     }
-}
-
-fn stopping() -> Refusal {
-    Refusal::unavailable("this edge is stopping")
 }

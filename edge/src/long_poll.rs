@@ -1,6 +1,7 @@
-//! Beside the socket: one long poll, for clients that get no WebSocket through. A poll is a whole session of its own: it attaches with the
-//! cursors it brings, collects what its outbox gets until there is something or its time is over, answers, and is gone. So nothing is kept
-//! between two polls, any edge takes the next one, and an answer that was lost on its way is given again. (P1–P5.)
+//! Beside the socket: one long poll, for clients that get no WebSocket through. A poll is a whole session of its own:
+//! it attaches with the cursors it brings, collects what its outbox gets until there is something or its time is over,
+//! answers, and is gone. So nothing is kept between two polls, any edge takes the next one, and an answer that was lost
+//! on its way is given again. (docs/guarantees.md, P1–P5.)
 
 pub mod answer;
 
@@ -10,7 +11,7 @@ use natterjack_protocol::{
     Code, MsgId, Refusal, Thread, Times,
     client::{
         close::{self, Close},
-        frame::ServerFrame,
+        frame::{DeviceClass, ServerFrame},
     },
     codec::Codec,
     limits,
@@ -20,18 +21,19 @@ use tracing::Instrument;
 
 use crate::{
     address::Came,
+    admission::Admission,
     attach::Attach,
-    auth::{self, Actor, Auth},
-    lease::Edges,
-    live::LiveHandle,
-    members::Members,
+    auth::Actor,
+    edges::Edges,
+    refusals::{EdgeError, refuse},
     session::socket::PER_FLUSH,
-    sessions::{Sessions, handle::SessionHandle, outbox::Call},
+    sessions::{handle::SessionHandle, outbox::Call},
     status::StatusWatch,
 };
 use answer::{Collected, PollAnswer};
 
-/// The first event of a burst waits this long for the others: every answer costs the client a request and the edge an attach.
+/// The first event of a burst waits this long for the others: every answer costs the client a request and the edge an
+/// attach.
 const LINGER: Duration = Duration::from_millis(50);
 
 /// What a client brings; the same as in `hello`.
@@ -45,10 +47,7 @@ pub struct Ask {
 }
 
 pub struct LongPolls {
-    pub auth: Auth,
-    pub sessions: Sessions,
-    pub members: Members,
-    pub live: LiveHandle,
+    pub admission: Arc<Admission>,
     pub attach: Attach,
     pub status: StatusWatch,
     pub edges: Edges,
@@ -70,18 +69,15 @@ impl LongPolls {
         }
         let longest = self.times.heartbeat;
         let end = Instant::now() + ask.wait_ms.map_or(longest, |ms| Duration::from_millis(ms).min(longest));
-        let state = self.members.enter(&actor.user);
-        let handle = SessionHandle::new(self.sessions.next_id(), actor.user, actor.device, Codec::Json, state, ask.came.clone());
-        self.sessions.enter(&handle, actor.family.clone());
-        let _present = Present { sessions: &self.sessions, live: &self.live, handle: handle.clone() };
-        if self.auth.is_revoked(&actor.family) {
-            return Err(auth::revoked());
-        }
-        metrics::counter!(crate::metrics::LONG_POLLS).increment(1);
-        self.collect(&handle, ask, end).await
+        let device = actor.device.clone();
+        let slot = self.admission.admit(actor, &device, DeviceClass::default()).await?;
+        let session = slot.open(Codec::Json, ask.came.clone(), |_| {})?;
+        metrics::counter!("natterjack_edge_polls_total").increment(1);
+        self.collect(session.handle(), ask, end).await
     }
 
-    /// Waits, in this order of priority, for: something in the outbox, being asked to leave, the end of attach, the end of the wait.
+    /// Waits, in this order of priority, for: something in the outbox, being asked to leave, the end of attach, the end
+    /// of the wait.
     async fn collect(&self, handle: &Arc<SessionHandle>, ask: Ask, end: Instant) -> Result<PollAnswer, Refusal> {
         let came = ask.came;
         let mut collected = Collected::new(ask.cursors.clone(), ask.synced.is_some());
@@ -117,10 +113,11 @@ impl LongPolls {
         }
     }
 
-    /// The session was ended from outside. What came before is in order and good; how to go on, the client learns at its next poll.
+    /// The session was ended from outside. What came before is in order and good; how to go on, the client learns at
+    /// its next poll.
     fn closed(&self, why: Close, mut collected: Collected, came: &Came) -> Result<PollAnswer, Refusal> {
         match why {
-            close::UNAUTHORIZED => Err(auth::revoked()),
+            close::UNAUTHORIZED => Err(refuse(EdgeError::Revoked)),
             close::DRAINING => {
                 if !collected.leaving() {
                     collected.frame(ServerFrame::Draining { after_ms: 0, edges: self.edges.others(came) }, 0);
@@ -131,20 +128,5 @@ impl LongPolls {
             close::REPLACED => Err(Refusal::new(Code::Conflict, "this device has a newer connection or poll")),
             _ => Err(Refusal::unavailable("this edge has lost its place: poll again")),
         }
-    }
-}
-
-/// Takes the session out of every registry, however the poll ends.
-struct Present<'a> {
-    sessions: &'a Sessions,
-    live: &'a LiveHandle,
-    handle: Arc<SessionHandle>,
-}
-
-impl Drop for Present<'_> {
-    fn drop(&mut self) {
-        self.live.detach(&self.handle);
-        self.sessions.leave(&self.handle);
-        self.handle.outbox.close(close::BYE);
     }
 }

@@ -8,7 +8,12 @@ use natterjack_protocol::{
     text,
 };
 
-use crate::{directory::unexpected, history::HistoryClient, people::People, threads::page_limit};
+use crate::{
+    history::HistoryClient,
+    people::People,
+    refusals::{EdgeError, refuse},
+    threads::page_limit,
+};
 
 /// A `history` whose fields fit together. The same question is asked over HTTP.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,7 +71,7 @@ impl Pages {
                 }
                 Ok(Page { thread: Some(thread), ..page })
             }
-            _ => Err(unexpected()),
+            _ => Err(refuse(EdgeError::InvalidReply)),
         }
     }
 

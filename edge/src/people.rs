@@ -7,7 +7,7 @@ use natterjack_protocol::{
     log::fold::{self, GroupState, UserThreads},
 };
 
-use crate::directory::Directory;
+use crate::{directory::Directory, refusals::refuse};
 
 /// Leader reads at once for one request: a group of 500 takes 500 reads of about 0.3 ms.
 const READS: usize = 32;
@@ -29,7 +29,7 @@ impl People {
                 Ok(Some((threads, _))) => return Ok(threads),
                 Ok(None) if rebuilt => break,
                 Ok(None) => self.directory.rebuild_threads(user).await.map_err(|e| no_such(user, e))?,
-                Err(e) => return Err(away(&e)),
+                Err(e) => return Err(refuse(e)),
             }
         }
         Err(Refusal::new(Code::NotFound, format!("no such user: {user}")))
@@ -59,13 +59,13 @@ impl People {
             Ok(Some(bytes)) if bytes > most => Err(fold::full(&user)),
             Ok(Some(_)) => Ok(()),
             Ok(None) => self.directory.rebuild_threads(&user).await.map_err(|e| no_such(&user, e)),
-            Err(e) => Err(away(&e)),
+            Err(e) => Err(refuse(e)),
         }
     }
 
     /// As it stands now; none also while `channel` has not folded its first entry yet.
     pub async fn group(&self, gid: &GroupId) -> Result<Option<GroupState>, Refusal> {
-        self.buckets.load_group(gid).await.map(|g| g.map(|(group, _)| group)).map_err(|e| away(&e))
+        self.buckets.load_group(gid).await.map(|g| g.map(|(group, _)| group)).map_err(refuse)
     }
 
     /// As it stands now, rebuilt if its key was lost; none: there is no such group.
@@ -83,9 +83,4 @@ impl People {
 
 fn no_such(user: &UserId, e: Refusal) -> Refusal {
     if e.code == Code::NotFound { Refusal::new(Code::NotFound, format!("no such user: {user}")) } else { e }
-}
-
-fn away(e: &dyn std::error::Error) -> Refusal {
-    tracing::warn!(error = %e, "membership cannot be read");
-    Refusal::unavailable("membership cannot be read now: try again in a moment")
 }

@@ -30,9 +30,9 @@ impl Readiness {
         let readers = Readers::new(health);
         let watches = watches.into_iter().map(|(name, watching)| (readers.open(format!("watch.{name}").into()), watching)).collect();
         let partitions = (0..layout.partitions).map(|p| of_partition("live", layout.generation, p)).collect();
-        let moving = Self { health: health.clone(), clock: clock.clone(), partitions, readers, watches };
-        moving.look();
-        moving
+        let readiness = Self { health: health.clone(), clock: clock.clone(), partitions, readers, watches };
+        readiness.look();
+        readiness
     }
 
     /// Runs until dropped.

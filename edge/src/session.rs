@@ -1,6 +1,8 @@
-//! One connection's life after the upgrade: `handshake` waits for hello; then reading, requests, writing and heartbeat in one task.
+//! One connection's life after the upgrade: `handshake` waits for hello; then reading, requests, writing and heartbeat
+//! in one task.
 //!
-//! Steps 2 (in: `commands`) and 6 (out: `outbox`, `socket`). Everybody else reaches the session through its handle only.
+//! Steps 2 (in: `commands`) and 6 (out: `outbox`, `socket`). Everybody else reaches the session through its handle
+//! only.
 
 pub mod commands;
 pub mod frame_rate;
@@ -17,14 +19,13 @@ use std::{
 };
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use natterjack_protocol::{Cid, codec::Codec};
 use natterjack_protocol::{
     Code, MsgId, Refusal, Retry, Thread, Times, Token,
     client::{
         close::{self, Close},
         frame::{ClientFrame, Request, ServerFrame},
-        send_queue::{Queued, SendQueue},
     },
+    codec::Codec,
     limits,
 };
 use tokio::{
@@ -35,15 +36,13 @@ use tokio_tungstenite::tungstenite::Message;
 use tracing::{Instrument, Span};
 
 use crate::{
-    admission::limits::AdmissionLimits,
+    admission::{Admission, OpenSession, limits::AdmissionLimits},
     attach::Attach,
     auth::Auth,
     clock::Clock,
-    live::LiveHandle,
-    members::Members,
     pages::Pages,
-    sends::send::Sends,
-    sessions::{Sessions, handle::SessionHandle, outbox::Call},
+    sends::{connection::ConnectionSends, device::SendAnswer, send::Sends},
+    sessions::{handle::SessionHandle, outbox::Call},
     status::StatusWatch,
     threads::ThreadLists,
 };
@@ -53,10 +52,8 @@ use socket::{Gone, PER_FLUSH, Socket};
 /// What the sessions of an edge use.
 pub struct Services {
     pub auth: Auth,
+    pub admission: Arc<Admission>,
     pub limiter: AdmissionLimits,
-    pub sessions: Sessions,
-    pub members: Members,
-    pub live: LiveHandle,
     pub attach: Attach,
     pub clock: Clock,
     pub status: StatusWatch,
@@ -85,12 +82,6 @@ impl Default for Counts {
 
 /// What a request ends with.
 enum Done {
-    /// Of one message or a batch of them, in order, and those that were to go with them and have to go alone.
-    Sent {
-        thread: Thread,
-        results: Vec<(Request, Cid, Result<MsgId, Refusal>)>,
-        rest: Vec<Queued>,
-    },
     Answer(ServerFrame),
     Attached(Result<bool, Refusal>),
     Nothing,
@@ -104,15 +95,16 @@ const STALL: Duration = Duration::from_secs(1);
 pub struct Session<S> {
     services: Arc<Services>,
     handle: Arc<SessionHandle>,
+    /// None: its goodbye is being said.
+    open: Option<OpenSession>,
     socket: Socket<S>,
     leaving: bool,
     attached: bool,
     /// Everything that this device lacked could be read when it attached; else its `synced` must not move.
     whole: bool,
-    queue: SendQueue,
-    /// Sends whose turn it is, until everything has been read that the client has written with them.
-    due: Vec<Queued>,
-    /// Requests being answered, sends in flight, attach.
+    /// From the first message on: who sends nothing needs no queue.
+    sends: Option<ConnectionSends>,
+    /// Requests being answered, attach.
     running: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Of `running`, those that count against `limits::INFLIGHT_REQUESTS`.
     requests: usize,
@@ -163,13 +155,12 @@ impl From<Gone> for End {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    /// Runs until the connection ends; cleans up whatever way it ends, also when dropped. Boxed, with its goodbye in a box of its own: what
-    /// this future holds, each idle connection holds.
+    /// Runs until the connection ends; cleans up whatever way it ends, also when dropped. Boxed, with its goodbye in a
+    /// box of its own: what this future holds, each idle connection holds.
     pub async fn run(mut self: Box<Self>) {
-        let present = Present { services: self.services.clone(), handle: self.handle.clone() };
         let end = self.serve().await;
         // Before the goodbye, which may take a second.
-        drop(present);
+        (self.open, self.sends) = (None, None);
         match end {
             End::Close(why) => {
                 metrics::counter!(crate::metrics::CLOSES, "code" => why.code.to_string()).increment(1);
@@ -189,9 +180,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         poll_fn(|cx| self.turn(cx, deadline.as_mut(), &mut stall)).await
     }
 
-    /// Everything there is to do, once around: what the client says, what its requests came to, what goes out to it, the timers. By hand
-    /// and not by `select!`, because an edge does this for each write to each socket. In this order, so that all that was read goes
-    /// together, and all that is to be written. The rate limit and tokio's budget keep the first from starving the others.
+    /// Everything there is to do, once around: what the client says, what its requests came to, what goes out to it,
+    /// the timers. By hand and not by `select!`, because an edge does this for each write to each socket. In this
+    /// order, so that all that was read goes together, and all that is to be written. The rate limit and tokio's budget
+    /// keep the first from starving the others.
     fn turn(&mut self, cx: &mut Context<'_>, mut deadline: Pin<&mut Sleep>, stall: &mut Option<Box<Stall>>) -> Poll<End> {
         let silence = self.services.times.heartbeat_timeout;
         self.handle.outbox.awake();
@@ -200,7 +192,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Ok(flushed) => flushed,
                 Err(end) => return Poll::Ready(end),
             };
-            // In. Backpressure instead of refusals: what a client pipelines beyond its limit waits in its socket, in order.
+            // In. Backpressure instead of refusals: what a client pipelines beyond its limit waits in its socket, in
+            // order.
             while self.reads() {
                 match self.socket.poll_read(cx) {
                     Poll::Ready(Ok(message)) => {
@@ -211,14 +204,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     }
                     Poll::Ready(Err(gone)) => return Poll::Ready(gone.into()),
                     Poll::Pending => {
-                        self.queue.received_all();
+                        self.sends.iter().for_each(ConnectionSends::received_all);
                         break;
                     }
                 }
             }
-            for send in std::mem::take(&mut self.due) {
-                self.publish(send);
-            }
+            self.sends.iter_mut().for_each(ConnectionSends::publish);
             let full = !self.reads();
             while !self.running.is_empty()
                 && let Poll::Ready(Some(done)) = self.running.poll_next_unpin(cx)
@@ -227,11 +218,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     return Poll::Ready(end);
                 }
             }
-            // Or a send was refused: what has come by now must not overtake it.
-            if (full || self.queue.is_closed()) && self.reads() {
+            let answers = self.sends.as_mut().map(|s| s.answers(cx)).unwrap_or_default();
+            answers.into_iter().for_each(|answer| self.sent(answer));
+            // Or a message was refused: what has come by now must not overtake it.
+            if (full || self.sends.as_ref().is_some_and(ConnectionSends::is_closed)) && self.reads() {
                 continue;
             }
-            if self.leaving && self.requests == 0 && self.due.is_empty() && self.queue.waiting() == 0 {
+            if self.leaving && self.under_way() == 0 {
                 self.handle.outbox.close(close::DRAINING);
             }
             // Out.
@@ -265,7 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
             }
             if deadline.as_mut().poll(cx).is_ready() {
-                // While nothing is read, silence says nothing.
+                // Reads are paused, so the heartbeat timer does not apply.
                 if self.reads() && self.heard.elapsed() >= silence {
                     return Poll::Ready(End::Close(close::HEARTBEAT));
                 }
@@ -278,7 +271,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Reads on? Not while too much is under way.
     fn reads(&self) -> bool {
-        !self.leaving && self.requests + self.due.len() + self.queue.waiting() < limits::INFLIGHT_REQUESTS
+        !self.leaving && self.under_way() < limits::INFLIGHT_REQUESTS
+    }
+
+    /// Requests and messages without an answer.
+    fn under_way(&self) -> usize {
+        self.requests + self.sends.as_ref().map_or(0, ConnectionSends::unanswered)
     }
 
     /// Is all that was written on its way? Then nothing has stalled.
@@ -293,7 +291,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// Step 6: moves what is queued into the socket's buffer; `io` flushes it once.
+    /// Step 6: moves what is queued into the socket's buffer; `flush` lets it out once.
     fn write(&mut self) -> Option<End> {
         let mut frames = Vec::new();
         let close = self.handle.outbox.take(&mut frames, PER_FLUSH);
@@ -327,7 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 let thread = if let Ok(ClientFrame::Typing { thread }) = &frame { Some(thread.clone()) } else { None };
                 let refusal = Refusal { retry_after_ms: Some(retry_after_ms), cid, thread, ..refusal };
                 if let Ok(ClientFrame::Send(s)) = &frame {
-                    self.queue.refused(s, &refusal);
+                    self.sends().refused(s, &refusal);
                 }
                 self.error(r, refusal);
                 return None;
@@ -357,10 +355,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn done(&mut self, done: Done) -> Option<End> {
         match done {
-            Done::Sent { thread, results, rest } => {
-                self.requests -= results.len() + rest.len();
-                self.sent(&thread, results, rest);
-            }
             Done::Answer(frame) => {
                 self.requests -= 1;
                 self.handle.frame(&frame);
@@ -377,60 +371,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         None
     }
 
-    fn sent(&mut self, thread: &Thread, results: Vec<(Request, Cid, Result<MsgId, Refusal>)>, rest: Vec<Queued>) {
-        let mut refused = None;
-        for (r, cid, result) in results {
-            match result {
-                Ok(id) => {
-                    self.acked = Some((thread.clone(), id));
-                    self.handle.frame(&ServerFrame::Sent { r, cid, thread: thread.clone(), id });
-                }
-                Err(refusal) => {
-                    self.error(Some(r), refusal.clone());
-                    refused = Some((cid, refusal));
-                }
-            }
-        }
-        let decided = self.queue.decided(thread, refused.as_ref().map(|(cid, why)| (*cid, why)), rest);
-        decided.refused.into_iter().for_each(|(why, send)| self.error(Some(send.r), why));
-        decided.next.into_iter().for_each(|next| self.publish(next));
+    fn sends(&mut self) -> &mut ConnectionSends {
+        self.sends.get_or_insert_with(|| ConnectionSends::new(&self.services.sends, &self.handle))
     }
 
-    /// Publishes a send whose turn it is, and with it everything of its thread that waits behind it.
-    fn publish(&mut self, first: Queued) {
-        let (services, state) = (self.services.clone(), self.handle.state.clone());
-        let thread = first.send.thread.clone();
-        let behind = self.queue.going_with(&first);
-        let sends: Vec<Queued> = std::iter::once(first).chain(behind).collect();
-        let names: Vec<(Request, Cid)> = sends.iter().map(|s| (s.send.r, s.send.cid)).collect();
-        // One of them is counted by `request`.
-        self.requests += sends.len() - 1;
-        self.request(async move {
-            let (results, rest) = services.sends.send_all(&state, &thread, sends).await;
-            let results = names.into_iter().zip(results).map(|((r, cid), result)| (r, cid, result)).collect();
-            Done::Sent { thread, results, rest }
-        });
+    fn sent(&mut self, SendAnswer { r, cid, thread, result }: SendAnswer) {
+        match result {
+            Ok(id) => {
+                self.acked = Some((thread.clone(), id));
+                self.handle.frame(&ServerFrame::Sent { r, cid, thread, id });
+            }
+            Err(refusal) => self.error(Some(r), refusal),
+        }
     }
 
     fn request(&mut self, work: impl Future<Output = Done> + std::marker::Send + 'static) {
         self.requests += 1;
         let span = self.span.get_or_init(|| self.handle.span()).clone();
         self.running.push(Box::pin(work.instrument(span)));
-    }
-}
-
-/// Takes the session out of every registry when it ends, however it ends.
-struct Present {
-    services: Arc<Services>,
-    handle: Arc<SessionHandle>,
-}
-
-impl Drop for Present {
-    fn drop(&mut self) {
-        self.services.live.detach(&self.handle);
-        self.services.sessions.leave(&self.handle);
-        // Whoever still holds the handle pushes into nothing.
-        self.handle.outbox.close(close::BYE);
     }
 }
 

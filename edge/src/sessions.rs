@@ -19,6 +19,7 @@ use natterjack_protocol::{
 use parking_lot::Mutex;
 
 use self::handle::{SessionHandle, SessionId};
+use crate::refusals::{EdgeError, refuse};
 
 #[derive(Clone)]
 struct Entry {
@@ -56,12 +57,13 @@ impl Sessions {
         }
     }
 
-    /// Closes the session of a login that is over. It takes nothing more from its client, even if that does not read why.
+    /// Closes the session of a login that is over. It takes nothing more from its client, even if that does not read
+    /// why.
     pub fn revoke(&self, user: UserId, device: DeviceId, family: &Token) {
         let entry = self.0.by_device.lock().get(&(user, device)).filter(|e| e.family == *family).cloned();
         if let Some(entry) = entry {
             metrics::counter!(crate::metrics::SESSIONS_REVOKED).increment(1);
-            entry.handle.frame(&ServerFrame::error(None, crate::auth::revoked()));
+            entry.handle.frame(&ServerFrame::error(None, refuse(EdgeError::Revoked)));
             entry.handle.outbox.close(close::UNAUTHORIZED);
             entry.handle.outbox.leave();
         }

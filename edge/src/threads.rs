@@ -10,7 +10,11 @@ use natterjack_protocol::{
     size::{self, Size},
 };
 
-use crate::{directory::unexpected, history::HistoryClient, people::People};
+use crate::{
+    history::HistoryClient,
+    people::People,
+    refusals::{EdgeError, refuse},
+};
 
 /// Threads in one question to `history`: at most so many, and a request of at most this size (who has joined a group a hundred times has
 /// 3 kB of intervals).
@@ -99,7 +103,7 @@ impl ThreadLists {
                     let answered = asked.drain(..last.len()).zip(last);
                     rows.extend(answered.map(|(Asked(thread, item), last)| Row::new(thread, item, last)));
                 }
-                _ => return Err(unexpected()),
+                _ => return Err(refuse(EdgeError::InvalidReply)),
             }
         }
         Ok(rows)

@@ -7,7 +7,7 @@ use natterjack_protocol::{
     Code,
     client::{
         frame::SendMessage,
-        send_queue::{Queued, SendQueue, Tried},
+        send_queue::{Queued, SendQueue, Source, Tried},
     },
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -200,7 +200,8 @@ impl World {
             edge.queue.refused(&send, &why);
             edge.down.push(Answer::Refused(cid, why));
         } else {
-            match edge.queue.push(send) {
+            let source = if edge.http { Source::Request(0) } else { Source::Connection(0) };
+            match edge.queue.push(send, source) {
                 Ok(Some(first)) => {
                     let mut batch = vec![first];
                     batch.extend(edge.queue.going_with(&batch[0]));
@@ -250,7 +251,7 @@ impl World {
             Err(why) => Answer::Refused(cid, why),
         }));
         let decided = edge.queue.decided(&thread, refused.as_ref().map(|(cid, why)| (*cid, why)), rest);
-        edge.down.extend(decided.refused.into_iter().map(|(why, send)| Answer::Refused(send.cid, why)));
+        edge.down.extend(decided.refused.into_iter().map(|(why, queued)| Answer::Refused(queued.send.cid, why)));
         if let Some(next) = decided.next {
             let mut batch = vec![next];
             batch.extend(edge.queue.going_with(&batch[0]));

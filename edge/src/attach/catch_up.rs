@@ -18,7 +18,12 @@ use super::{
     Attach,
     plan::{NEW_THREADS, most_recent, plan},
 };
-use crate::{directory::unexpected, live::heads_batch::Barrier, members::member_frame, sessions::handle::SessionHandle};
+use crate::{
+    live::heads_batch::Barrier,
+    members::member_frame,
+    refusals::{EdgeError, refuse},
+    sessions::handle::SessionHandle,
+};
 
 /// Pages that one attach asks for at the same time.
 const PAGES_AT_ONCE: usize = 8;
@@ -126,7 +131,7 @@ impl Attach {
         for chunk in threads.chunks(limits::HEADS_PER_BATCH) {
             match self.history.ask_in_turn(HistoryRequest::LastEntries { threads: chunk.to_vec() }).await? {
                 HistoryAnswer::LastEntries(of) if of.len() == chunk.len() => last.extend(of),
-                _ => return Err(unexpected()),
+                _ => return Err(refuse(EdgeError::InvalidReply)),
             }
         }
         Ok(last)
@@ -155,7 +160,7 @@ impl Attach {
         };
         let answer = match self.history.ask_in_turn(request).await {
             Ok(HistoryAnswer::Page(page)) => Ok(page),
-            Ok(_) => Err(unexpected()),
+            Ok(_) => Err(refuse(EdgeError::InvalidReply)),
             Err(refusal) => Err(refusal),
         };
         match answer {

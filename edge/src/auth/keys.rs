@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use natterjack_protocol::{
-    Code, Refusal, Token,
+    Token,
     codec::Codec,
     internal::{
         claims::{Claims, ISSUER},
         kv::PublicKey,
     },
 };
+
+use crate::refusals::EdgeError;
 
 /// Why a token is not good. Says nothing about the token itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,10 +30,9 @@ pub enum BadToken {
     Expired { claims: Box<Claims> },
 }
 
-impl From<BadToken> for Refusal {
+impl From<BadToken> for EdgeError {
     fn from(e: BadToken) -> Self {
-        let code = if matches!(e, BadToken::Expired { .. }) { Code::TokenExpired } else { Code::Unauthorized };
-        Self::new(code, e.to_string())
+        Self::Token { expired: matches!(e, BadToken::Expired { .. }), reason: e.to_string() }
     }
 }
 
@@ -158,7 +159,7 @@ mod tests {
         assert_eq!(keys.check(&token, NOW), Ok(claims()));
         assert_eq!(keys.check(&token, NOW + 59_999), Ok(claims()));
         let expired = keys.check(&token, NOW + 60_000).unwrap_err();
-        assert_eq!(Refusal::from(expired).code, Code::TokenExpired);
+        assert_eq!(crate::refusals::refuse(expired).code, natterjack_protocol::Code::TokenExpired);
     }
 
     #[test]

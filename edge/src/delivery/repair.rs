@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     history::HistoryClient,
     live::event::{Gap, LiveEvent},
+    refusals::{EdgeError, refuse},
 };
 
 /// What is shown of a gap at once: the rest is fetched when this has gone out.
@@ -46,6 +47,6 @@ async fn between(history: &HistoryClient, thread: &Thread, after: MsgId, upto: M
     let request = HistoryRequest::Between { thread: thread.clone(), after, upto, limit: limits::PAGE_MAX as u16 };
     match history.ask(request).await? {
         HistoryAnswer::Between { events, .. } => Ok(events.into_iter().map(LiveEvent::fetched).collect()),
-        _ => Err(Refusal::unavailable("history gave an answer of another version")),
+        _ => Err(refuse(EdgeError::InvalidReply)),
     }
 }

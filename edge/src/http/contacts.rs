@@ -14,7 +14,10 @@ use super::{
     openapi::{scalar, schema},
     path::UserPath,
 };
-use crate::{control::Change, directory::unexpected};
+use crate::{
+    control::Change,
+    refusals::{EdgeError, refuse},
+};
 
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct Contacts {
@@ -54,7 +57,7 @@ pub async fn change(
     Body(wish): Body<Wish>,
 ) -> Answer<Relation> {
     let request = DirectoryRequest::Contact { actor: actor.user, other, change: wish.change };
-    let DirectoryAnswer::Contact(state) = api.directory.ask(&request).await? else { return Err(unexpected().into()) };
+    let DirectoryAnswer::Contact(state) = api.directory.ask(&request).await? else { return Err(refuse(EdgeError::InvalidReply).into()) };
     Ok(Json(Relation { state }))
 }
 

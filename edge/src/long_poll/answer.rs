@@ -1,7 +1,8 @@
 //! What a poll has collected, and how far the client's cursors may move with it. Pure.
 //!
-//! The frames are those of the socket in their order. What a socket's client works out from `prev`, holes and errors is worked out here
-//! too, because the edge knows more: a `prev` that the reader may not see is no gap, and after attach nothing is missing.
+//! The frames are those of the socket in their order. What a socket's client works out from `prev`, holes and errors is
+//! worked out here too, because the edge knows more: a `prev` that the reader may not see is no gap, and after attach
+//! nothing is missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +17,8 @@ use serde::Serialize;
 pub struct PollAnswer {
     /// Of the kinds `page event member error contacts draining`, in order.
     pub frames: Vec<ServerFrame>,
-    /// Threads whose cursor may be moved, and how far, once the frames are stored. A thread that has frames and is not here has a gap.
+    /// Threads whose cursor may be moved, and how far, once the frames are stored. A thread that has frames and is not
+    /// here has a gap.
     pub cursors: BTreeMap<Thread, MsgId>,
     /// For the next poll. None: keep the old one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,8 +89,8 @@ impl Collected {
             // Typing is over before the next poll would show that it is; the others are about sockets.
             _ => return,
         }
-        // Without `synced` the end of a membership is told each time: no cursor passes it. Answered at once, it would be asked for again
-        // at once.
+        // Without `synced` the end of a membership is told each time: no cursor passes it. Answered at once, it would
+        // be asked for again at once.
         let may_be_old = matches!(frame, ServerFrame::Member { .. }) && !self.in_sync_once && !self.attached();
         self.news |= !may_be_old;
         self.bytes += bytes;

@@ -1,8 +1,9 @@
-//! Step 2, several at once: what one device has sent into one thread while nothing of it was in flight, or while something was. One
-//! publish after the other would cost each of them the way to the log and back; together they keep their order by a fast batch (ADR 7).
+//! Step 2, several at once: what one device has sent into one thread while nothing of it was in flight, or while
+//! something was. One publish after the other would cost each of them the way to the log and back; together they keep
+//! their order by a fast batch (ADR 7).
 //!
-//! Only what nothing has to be asked about goes together. All else, and whatever of a batch is not known to be stored, goes the way of
-//! `send`, one after the other: the same Msg-Id is stored once, so going it twice does no harm.
+//! Only what nothing has to be asked about goes together. All else, and whatever of a batch is not known to be stored,
+//! goes the way of `send`, one after the other: the same Msg-Id is stored once, so going it twice does no harm.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,17 +11,23 @@ use bytes::Bytes;
 use natterjack_protocol::{
     Cid, Code, MsgId, Refusal, Thread,
     cid::Age,
-    client::send_queue::{Queued, Tried},
+    client::{
+        frame::SendMessage,
+        send_queue::{Queued, Source, Tried},
+    },
     log::fold,
 };
 
 use crate::{
     members::UserState,
-    sends::send::{Sends, entry_of},
+    sends::{
+        device::{Published, SendResult},
+        send::{Sends, entry_of},
+    },
 };
 
-/// How long to wait for the events of a batch that the log has acknowledged. Usually they are there before the acknowledgement; they
-/// are not while another holder takes over the partition.
+/// How long to wait for the events of a batch that the log has acknowledged. Usually they are there before the
+/// acknowledgement; they are not while another holder takes over the partition.
 const ECHO: Duration = Duration::from_millis(500);
 /// A cid this old, in milliseconds, is probably sent again, and a message that is stored already has no event any more.
 const RESENT: u64 = 2_000;
@@ -35,16 +42,11 @@ enum Batch {
 }
 
 impl Sends {
-    /// The messages of one device to one thread, in this order: what became of the first of them, or of all. The others are given back, to
-    /// go alone: each of them is to be answered as soon as it is decided.
-    pub async fn send_all(
-        &self,
-        state: &Arc<UserState>,
-        thread: &Thread,
-        mut sends: Vec<Queued>,
-    ) -> (Vec<Result<MsgId, Refusal>>, Vec<Queued>) {
+    /// The messages of one device to one thread, in this order: what became of the first of them, or of all. The others
+    /// are given back, to go alone: each of them is to be answered as soon as it is decided.
+    pub async fn send_all(&self, state: &Arc<UserState>, thread: &Thread, mut sends: Vec<Queued>) -> Published {
         let tried = match self.together(state, thread, &sends).await {
-            Batch::Stored(ids) => return (ids.into_iter().map(Ok).collect(), Vec::new()),
+            Batch::Stored(ids) => return Published { results: ids.into_iter().map(Ok).collect(), rest: Vec::new() },
             Batch::Not => Tried::Alone,
             Batch::Unsure => Tried::Unsure,
         };
@@ -52,12 +54,20 @@ impl Sends {
             sends.iter_mut().for_each(|s| s.tried = tried);
         }
         let mut rest = sends.into_iter();
-        let Some(first) = rest.next() else { return (Vec::new(), Vec::new()) };
-        let mut result = self.send(state, first.send).await;
+        let Some(first) = rest.next() else { return Published { results: Vec::new(), rest: Vec::new() } };
+        let mut result = match first.source {
+            Source::Connection(_) => self.send(state, first.send).await,
+            Source::Request(_) => self.send_of_request(state, first.send).await,
+        };
         if first.tried == Tried::Unsure {
             result = result.map_err(without_certainty);
         }
-        (vec![result], rest.collect())
+        Published { results: vec![result], rest: rest.collect() }
+    }
+
+    async fn send_of_request(&self, state: &Arc<UserState>, send: SendMessage) -> SendResult {
+        self.membership.load(state).await?;
+        self.send(state, send).await
     }
 
     async fn together(&self, state: &Arc<UserState>, thread: &Thread, sends: &[Queued]) -> Batch {
@@ -70,8 +80,8 @@ impl Sends {
         }
         let Ok(ids) = tokio::time::timeout(ECHO, awaited.ids()).await else { return Batch::Unsure };
         // As for one alone: an acknowledgement this late may be of copies.
-        let on_time = |now| sends.iter().all(|s| !s.send.cid.is_late(now, None, &self.times));
-        if !self.clock.now_ms(p).is_some_and(on_time) {
+        let on_time = |now| sends.iter().all(|s| !s.send.cid.is_late(now, None, &self.log.times));
+        if !self.log.clock.now_ms(p).is_some_and(on_time) {
             return Batch::Unsure;
         }
         self.metrics.batch(sends.len(), started.elapsed());
@@ -83,17 +93,17 @@ impl Sends {
         if sends.len() < 2 {
             return None;
         }
-        let p = self.layout.partition(thread);
-        let allowed =
-            state.item(thread).is_some_and(|item| !item.not_begun && fold::may_send(&item).is_ok()) && self.may_publish(thread, p).is_ok();
+        let p = self.log.layout.partition(thread);
+        let allowed = state.item(thread).is_some_and(|item| !item.not_begun && fold::may_send(&item).is_ok())
+            && self.log.may_publish(thread, p).is_ok();
         if !allowed {
             return None;
         }
-        let (now, since) = self.clock.now_ms(p).zip(self.clock.dedupe_since_ms(p))?;
+        let (now, since) = self.log.window(p)?;
         let ready = |Queued { send, .. }: &Queued| -> Option<(String, Bytes)> {
             // What another message is named by has to be looked up first.
             let alone = send.body.references().next().is_some();
-            let first_time = !alone && send.cid.age(now, since, &self.times) == Age::Fresh && send.cid.unix_ms() + RESENT > now;
+            let first_time = !alone && send.cid.age(now, since, &self.log.times) == Age::Fresh && send.cid.unix_ms() + RESENT > now;
             let (_, encoded) = entry_of(&state.user, send.clone()).ok().filter(|_| first_time)?;
             Some((send.cid.dedupe_id(thread, &state.user), encoded))
         };

@@ -1,7 +1,9 @@
-//! Step 2, for what speaks of another message (an edit, a recall, a reaction, a reply): is there one under that id in this thread?
+//! Step 2, for what speaks of another message (an edit, a recall, a reaction, a reply): is there one under that id in
+//! this thread?
 //!
-//! The log says so for all it holds, which does not need the archive; what is older `history` looks up. With the archive away nobody
-//! can tell about those, and they are taken: readers pass over what concerns nothing, and chat goes on (P7).
+//! The log says so for all it holds, which does not need the archive; what is older `history` looks up. With the
+//! archive away nobody can tell about those, and they are taken: readers pass over what concerns nothing, and chat goes
+//! on (P7).
 
 use natterjack_nats::{Log, LogRecord, TailError};
 use natterjack_protocol::{
@@ -10,7 +12,10 @@ use natterjack_protocol::{
     log::{EntryView, fold::ThreadItem},
 };
 
-use crate::{directory::unexpected, history::HistoryClient};
+use crate::{
+    history::HistoryClient,
+    refusals::{EdgeError, refuse},
+};
 
 #[derive(Clone)]
 pub struct References {
@@ -46,15 +51,12 @@ impl References {
         match self.in_log(thread, id).await {
             Ok(InLog::Message(is)) => return Ok(is),
             Ok(InLog::Unknown) => {}
-            Err(e) => {
-                tracing::warn!(error = %e, "the log could not be asked for a message that another one names");
-                return Err(Refusal::unavailable("the log does not answer: send the same cid again in a moment"));
-            }
+            Err(e) => return Err(refuse(e)),
         }
         metrics::counter!(crate::metrics::REFERENCE_LOOKUPS).increment(1);
         match self.history.ask(HistoryRequest::IsMessage { thread: thread.clone(), id }).await {
             Ok(HistoryAnswer::IsMessage(is)) => Ok(is),
-            Ok(_) => Err(unexpected()),
+            Ok(_) => Err(refuse(EdgeError::InvalidReply)),
             Err(e) if e.code == Code::Unavailable => {
                 metrics::counter!(crate::metrics::REFERENCES_UNCHECKED).increment(1);
                 Ok(true)

@@ -1,43 +1,42 @@
-//! Step 2: a message on its way into the log, exactly once. Before: `session/commands` in the order of the device's sends.
-//! After: JetStream's ack (step 3), whose sequence is the message's id, goes back to the sender as `sent`.
+//! Step 2: a message on its way into the log, exactly once (P2). Before: `session/commands` in the order of the
+//! device's sends. After: JetStream's ack (step 3), whose sequence is the message's id, goes back to the sender as
+//! `sent`.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use natterjack_nats::{Layout, PublishError, Publisher};
+use natterjack_nats::{PublishError, Publisher};
 use natterjack_protocol::{
-    Body, Cid, Code, Entry, Kind, MsgId, Refusal, Thread, Times, UserId,
+    Cid, Code, Entry, MsgId, Refusal, Thread, UserId,
     cid::Age,
-    client::frame::SendMessage,
+    client::{frame::SendMessage, send_queue::Queued},
     internal::rpc::{HistoryAnswer, HistoryRequest},
     limits,
-    log::fold::{self, ThreadItem},
 };
 
 use crate::{
-    clock::Clock,
-    control::{Change, Control, clock_ahead, refused},
-    directory::unexpected,
+    control::clock_ahead,
     history::HistoryClient,
     live::batch_acks::BatchAcks,
     members::UserState,
-    people::People,
-    sends::references::References,
-    status::StatusWatch,
+    refusals::{EdgeError, refuse},
+    sends::{
+        device::{DeviceQueue, DeviceQueues, drive},
+        log_state::LogState,
+        membership::Membership,
+        references::References,
+    },
 };
 
 /// What a send needs; one per edge.
 pub struct Sends {
+    pub devices: DeviceQueues,
     pub publisher: Publisher,
-    pub control: Control,
-    pub people: People,
+    pub membership: Membership,
     pub history: HistoryClient,
     pub references: References,
-    pub clock: Clock,
     pub batch_acks: BatchAcks,
-    pub status: StatusWatch,
-    pub layout: Layout,
-    pub times: Times,
+    pub log: LogState,
     pub metrics: Metrics,
 }
 
@@ -68,7 +67,18 @@ impl Default for Metrics {
 }
 
 impl Sends {
-    /// Returns the id once the log has it, or had it already. Dropping the future leaves the outcome open: the same cid may come again.
+    /// Publishes `first`, whose turn it is, and what comes behind it in its thread, in a task of its own.
+    pub fn start(self: &Arc<Self>, device: &Arc<DeviceQueue>, state: &Arc<UserState>, first: Queued) {
+        let (sends, state) = (self.clone(), state.clone());
+        let driving = drive(device.clone(), first, move |thread, batch| {
+            let (sends, state) = (sends.clone(), state.clone());
+            async move { sends.send_all(&state, &thread, batch).await }
+        });
+        self.devices.spawn(driving);
+    }
+
+    /// Returns the id once the log has it, or had it already. Dropping the future leaves the outcome open: the same cid
+    /// may come again.
     pub async fn send(&self, state: &Arc<UserState>, send: SendMessage) -> Result<MsgId, Refusal> {
         let cid = send.cid;
         let result = self.decide(state, send).await.map_err(|e| e.with_cid(cid));
@@ -82,10 +92,10 @@ impl Sends {
     async fn decide(&self, state: &Arc<UserState>, send: SendMessage) -> Result<MsgId, Refusal> {
         let (cid, thread) = (send.cid, send.thread.clone());
         let (mut entry, mut encoded) = entry_of(&state.user, send)?;
-        let p = self.layout.partition(&thread);
-        let (now, since) = self.clock.now_ms(p).zip(self.clock.dedupe_since_ms(p)).ok_or_else(no_beats)?;
-        let age = cid.age(now, since, &self.times);
-        state.loaded(self.times.attach).await?;
+        let p = self.log.layout.partition(&thread);
+        let (now, since) = self.log.window(p).ok_or_else(|| refuse(EdgeError::NoBeats))?;
+        let age = cid.age(now, since, &self.log.times);
+        state.loaded(self.log.times.attach).await?;
         if age == Age::Ahead {
             // Stored, perhaps, while the log's clock was ahead.
             let sent = state.item(&thread).is_some();
@@ -98,7 +108,7 @@ impl Sends {
             self.references.check(&thread, None, &entry.body).await?;
         }
 
-        if let Err(refusal) = self.membership(state, &thread).await {
+        if let Err(refusal) = self.membership.may_send(state, &thread).await {
             // It may be the resend of a message that was sent when it was still allowed (P2).
             let was_in_it = state.item(&thread).is_some();
             return match was_in_it {
@@ -115,7 +125,7 @@ impl Sends {
                 }
             }
         }
-        self.may_publish(&thread, p)?;
+        self.log.may_publish(&thread, p)?;
         if refers && let Err(refusal) = self.references.check(&thread, state.item(&thread).as_ref(), &entry.body).await {
             // The same cid is the same message, whatever the body says now.
             let unknown = age != Age::Old && refusal.code == Code::Invalid;
@@ -125,100 +135,33 @@ impl Sends {
         self.publish(&thread, &entry, encoded, p).await
     }
 
-    /// Is the way into this partition of the log open?
-    pub(crate) fn may_publish(&self, thread: &Thread, p: u32) -> Result<(), Refusal> {
-        self.status.now().may_send(thread)?;
-        if !self.clock.alive(p) {
-            return Err(no_beats());
-        }
-        self.archive_keeps_up(p)
-    }
-
     async fn publish(&self, thread: &Thread, entry: &Entry, encoded: Bytes, p: u32) -> Result<MsgId, Refusal> {
         let msg_id = entry.cid.dedupe_id(thread, &entry.from);
         let started = std::time::Instant::now();
         let stored = tokio::select! {
             // The clock first: what is published again behind it would be stored again.
             biased;
-            () = self.clock.is_set_back() => {
+            () = self.log.clock.is_set_back() => {
                 return Err(Refusal::unavailable("the log's clock was set back; send the same cid again"));
             }
             stored = self.publisher.message(thread, &msg_id, encoded) => stored,
         };
         let stored = stored.map_err(|e| match e {
             // No condition was set.
-            PublishError::Conflict => Refusal::new(Code::Internal, "the log refused the entry"),
-            e => refused(&e),
+            PublishError::Conflict => refuse(PublishError::Rejected("a condition that was not set".into())),
+            e => refuse(e),
         })?;
         self.metrics.publish_seconds.record(started.elapsed().as_secs_f64());
-        // An ack this late may be of a copy that the dedupe window no longer covered: readers hide it, so its id is not the message's.
-        let on_time = self.clock.now_ms(p).is_some_and(|now| !entry.cid.is_late(now, entry.seen, &self.times));
+        // An ack this late may be of a copy that the dedupe window no longer covered: readers hide it, so its id is not
+        // the message's.
+        let on_time = self.log.clock.now_ms(p).is_some_and(|now| !entry.cid.is_late(now, entry.seen, &self.log.times));
         if on_time {
             return Ok(stored.id);
         }
         metrics::counter!(crate::metrics::LATE_ACKS).increment(1);
         match self.find(thread, &entry.from, entry.cid).await? {
             (Some(id), _) => Ok(id),
-            (None, _) => Err(Refusal::unavailable("not known yet whether the message was stored; send the same cid again")),
-        }
-    }
-
-    /// May this user write here? A thread unknown to this edge is asked for at the leader; an unknown DM begins.
-    pub async fn membership(&self, state: &Arc<UserState>, thread: &Thread) -> Result<(), Refusal> {
-        let known = state.item(thread);
-        if known.as_ref().is_some_and(|i| !i.not_begun && fold::may_send(i).is_ok()) {
-            return Ok(());
-        }
-        // What this edge knows may lag behind what the sender has just been told over HTTP.
-        if known.is_some() || matches!(thread, Thread::Group { .. }) {
-            self.refresh(state, thread).await?;
-        }
-        match state.item(thread) {
-            Some(item) if item.not_begun => {
-                fold::may_send(&item)?;
-                self.start_dm(state, thread).await
-            }
-            Some(item) => fold::may_send(&item),
-            None if matches!(thread, Thread::Dm { .. }) => self.start_dm(state, thread).await,
-            None => Err(not_member()),
-        }
-    }
-
-    /// Takes the user's item from the leader.
-    pub async fn refresh(&self, state: &Arc<UserState>, thread: &Thread) -> Result<(), Refusal> {
-        if let Some(item) = self.people.threads(&state.user).await?.threads.remove(thread) {
-            state.merge(thread, item);
-        }
-        Ok(())
-    }
-
-    /// The first message between two people: `dm_started` is in the log, acknowledged, before the message is published.
-    async fn start_dm(&self, state: &Arc<UserState>, thread: &Thread) -> Result<(), Refusal> {
-        let peer = thread.peer(&state.user).ok_or_else(not_member)?;
-        self.may_publish(thread, self.layout.partition(thread))?;
-        let theirs = self.people.threads(peer).await?;
-        // They may have blocked, or begun, before this edge heard of it.
-        if theirs.threads.get(thread).is_some_and(|i| i.blocks) {
-            return Err(Refusal::new(Code::Blocked, "this person does not take messages from you"));
-        }
-        if !fold::has_room(&theirs, limits::STATE_BYTES_BY_OTHERS) {
-            return Err(fold::full(peer));
-        }
-        let change = Change { thread: thread.clone(), actor: state.user.clone(), kind: Kind::DmStarted, body: Body::default(), cid: None };
-        match self.control.append(&change).await {
-            Ok(id) => {
-                // A block that ended may have left an item.
-                let known = state.item(thread).unwrap_or_default();
-                let mut item = ThreadItem { v: id, not_begun: false, known: None, ..known };
-                item.intervals.enter(id);
-                state.merge(thread, item);
-                Ok(())
-            }
-            Err(e) if e.code == Code::Conflict => {
-                self.refresh(state, thread).await?;
-                state.item(thread).map_or(Err(e), |item: ThreadItem| fold::may_send(&item))
-            }
-            Err(e) => Err(e),
+            (None, _) => Err(refuse(EdgeError::OutcomeOpen)),
         }
     }
 
@@ -228,19 +171,7 @@ impl Sends {
         let request = HistoryRequest::FindCid { thread: thread.clone(), sender: sender.clone(), cid, below: None };
         match self.history.ask(request).await? {
             HistoryAnswer::FindCid { found, seen } => Ok((found, seen)),
-            _ => Err(unexpected()),
-        }
-    }
-
-    /// DiscardNew guards the log's bytes; nothing else guards its age.
-    fn archive_keeps_up(&self, p: u32) -> Result<(), Refusal> {
-        let allowed = self.times.log_max_age.saturating_sub(self.times.storage_margin);
-        match self.clock.archive_lag_ms(p) {
-            Some(lag) if u128::from(lag) >= allowed.as_millis() => Err(Refusal {
-                retry_after_ms: Some(30_000),
-                ..Refusal::new(Code::StorageBehind, "the archive is too far behind the log; nothing was stored")
-            }),
-            _ => Ok(()),
+            _ => Err(refuse(EdgeError::InvalidReply)),
         }
     }
 }
@@ -255,14 +186,6 @@ pub(crate) fn entry_of(user: &UserId, send: SendMessage) -> Result<(Entry, Bytes
         return Err(Refusal::invalid(format!("body: the message has {size} bytes, at most {most} are allowed")));
     }
     Ok((entry, encoded))
-}
-
-fn no_beats() -> Refusal {
-    Refusal::unavailable("this edge is cut off from the log; try again in a moment")
-}
-
-fn not_member() -> Refusal {
-    Refusal::new(Code::NotMember, "you are not in this thread")
 }
 
 fn code_name(code: Code) -> &'static str {

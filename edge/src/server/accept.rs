@@ -172,7 +172,7 @@ impl Acceptor {
         });
     }
 
-    /// AddressQuota for a connection: among all, of its address, and among those that have not said who they are.
+    /// Permits for a connection: among all, of its address, and among those that have not said who they are.
     fn admit(&self, peer: IpAddr) -> Result<(OwnedSemaphorePermit, Option<HeldQuota>, UngreetedPermit), Refusal> {
         let connection = self.connections.clone().try_acquire_owned().map_err(|_| self.full())?;
         let limiter = &self.services.limiter;
@@ -191,7 +191,7 @@ impl Acceptor {
             Ok(permit) => {
                 tasks.spawn(async move {
                     let _permit = permit;
-                    farewell(Wire::Plain(stream), &last).await;
+                    farewell(Wire::Left(stream), &last).await;
                 });
             }
             Err(_) => say_at_once(stream, &last),
@@ -234,12 +234,12 @@ impl Acceptor {
 
     /// Through the TLS handshake, if this edge speaks TLS. None: it came to nothing, and the connection is over.
     async fn wire(&self, stream: TcpStream, peer: IpAddr, deadline: Instant) -> Option<Wire> {
-        let Some(tls) = &self.tls else { return Some(Wire::Plain(stream)) };
+        let Some(tls) = &self.tls else { return Some(Wire::Left(stream)) };
         let count = |result: &'static str| metrics::counter!(crate::metrics::TLS_HANDSHAKES, "result" => result).increment(1);
         match timeout_at(deadline, tls.accept(stream)).await {
             Ok(Accepted::Secure(stream)) => {
                 count("ok");
-                return Some(Wire::Tls(stream));
+                return Some(Wire::Right(stream));
             }
             Ok(Accepted::Plain(stream)) => {
                 count("plain");
@@ -248,7 +248,7 @@ impl Acceptor {
                 let there = stream.peek(&mut first).await.unwrap_or_default();
                 let prefaced = self.prefaced(peer, &first[..there]);
                 let refused = prefaced.unwrap_or_else(|| Refused::bad_request("this port speaks TLS: use https:// or wss://"));
-                farewell(Wire::Plain(stream), &self.refusal(&refused, false)).await;
+                farewell(Wire::Left(stream), &self.refusal(&refused, false)).await;
             }
             Ok(Accepted::Failed(e)) => {
                 count("failed");

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::wire::Wire;
+use super::wire::{Wire, reset_at_close};
 use crate::admission::limits::AdmissionLimits;
 
 /// What becomes of the connection behind an answer.
@@ -103,7 +103,7 @@ fn left(rest: impl Buf) -> Bytes {
 fn give_up(stream: &Wire, why: &'static str) -> bool {
     metrics::counter!(crate::metrics::ANSWERS_DROPPED, "why" => why).increment(1);
     // Else the kernel goes on holding what it took, for minutes.
-    stream.reset_at_close();
+    reset_at_close(stream);
     false
 }
 

@@ -1,4 +1,5 @@
-//! Step 2: what a client may ask over the socket, in one match. A request carries `r` and gets exactly one answer with the same `r`.
+//! Step 2: what a client may ask over the socket, in one match. A request carries `r` and gets exactly one answer with
+//! the same `r`.
 
 use natterjack_nats::subjects;
 use natterjack_protocol::{
@@ -36,14 +37,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match frame {
             ClientFrame::Send(send) => {
                 let (r, cid) = (send.r, send.cid);
-                if let Err(refusal) = self.services.limiter.sends(&self.handle.user) {
-                    self.queue.refused(&send, &refusal);
-                    self.error(Some(r), refusal.with_cid(cid));
-                    return None;
-                }
-                match self.queue.push(send) {
-                    Ok(now) => self.due.extend(now),
-                    Err(refusal) => self.error(Some(r), refusal),
+                let taken = match self.services.limiter.sends(&self.handle.user) {
+                    Ok(()) => self.sends().push(send),
+                    Err(refusal) => {
+                        self.sends().refused(&send, &refusal);
+                        Err(refusal.with_cid(cid))
+                    }
+                };
+                if let Err(refusal) = taken {
+                    self.error(Some(r), refusal);
                 }
             }
             ClientFrame::Typing { thread } => self.typing(thread),
@@ -75,7 +77,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 });
             }
             ClientFrame::Ping => {
-                // A change of a membership below this may not have been told yet, or the page of a group that was joined not sent.
+                // A change of a membership below this may not have been told yet, or the page of a group that was
+                // joined not sent.
                 let whole = self.attached && self.whole && !self.handle.state.is_reading() && !self.handle.is_joining();
                 let synced = self.services.attach.synced().filter(|_| whole);
                 self.handle.frame(&ServerFrame::Pong { now: self.services.clock.any_now_ms(), synced });
@@ -86,7 +89,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         None
     }
 
-    /// Shown for a few seconds, may be lost. Answered only when it makes no sense at all; a conversation that has not begun has nobody to show it to.
+    /// Shown for a few seconds, may be lost. Answered only when it makes no sense at all; a conversation that has not
+    /// begun has nobody to show it to.
     fn typing(&mut self, thread: Thread) {
         let item = self.handle.state.item(&thread);
         match item.as_ref().map(fold::may_send) {

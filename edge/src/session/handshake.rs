@@ -1,4 +1,5 @@
-//! A connection that has not said who it is. Another type than a session, consumed by hello: nothing of a session can be reached before.
+//! A connection that has not said who it is. Another type than a session, consumed by hello: nothing of a session can
+//! be reached before.
 
 use std::{cell::OnceCell, sync::Arc};
 
@@ -8,7 +9,6 @@ use natterjack_protocol::{
     client::{
         close::{self, Close},
         frame::{ClientFrame, Hello, ServerFrame, Welcome},
-        send_queue::SendQueue,
     },
     codec::Codec,
     limits,
@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tracing::Instrument;
 
 use super::{Done, Services, Session, frame_rate::FrameRate, socket::Socket};
-use crate::{address::Came, auth::Actor, sessions::handle::SessionHandle};
+use crate::{address::Came, admission::OpenSession, sessions::handle::SessionHandle};
 
 pub struct Handshake<S> {
     services: Arc<Services>,
@@ -51,7 +51,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
             _ = status.wait_for(|c| c.draining) => Ok(Err(End::Silent(close::DRAINING))),
         };
         let end = match hello {
-            Ok(Ok((hello, actor))) => return Some(self.welcome(hello, actor)),
+            Ok(Ok((hello, session))) => return Some(self.welcome(hello, session)),
             Ok(Err(end)) => end,
             Err(_) => End::Silent(close::HELLO_TIMEOUT),
         };
@@ -77,7 +77,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
     }
 
     /// The first frame has to be a hello: what else it is, is refused, and that is the end.
-    async fn hello(&mut self) -> Result<(Hello, Actor), End> {
+    async fn hello(&mut self) -> Result<(Hello, OpenSession), End> {
         loop {
             let bytes = match (self.socket.read().await, self.socket.codec()) {
                 (Ok(Message::Ping(_) | Message::Pong(_)), _) => continue,
@@ -101,7 +101,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
         }
     }
 
-    async fn check(&self, hello: Hello) -> Result<(Hello, Actor), End> {
+    /// Says who it is and what it may do here, and takes its slot.
+    async fn check(&self, hello: Hello) -> Result<(Hello, OpenSession), End> {
         let refused = |refusal: Refusal| {
             let why = match refusal.code.retry() {
                 Retry::AfterLogin => close::UNAUTHORIZED,
@@ -115,9 +116,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
         }
         let actor = self.services.auth.check(&hello.token).await.map_err(refused)?;
         self.services.limiter.greets(&actor.user).map_err(refused)?;
-        if actor.device != hello.device {
-            return Err(refused(Refusal::new(Code::Unauthorized, "the token is of another device than hello names")));
-        }
         if hello.cursors.len() > limits::CURSORS_PER_HELLO {
             let why = format!(
                 "cursors: {} of them, at most {} are allowed: send the rest with `sync`",
@@ -126,17 +124,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
             );
             return Err(refused(Refusal::invalid(why)));
         }
-        Ok((hello, actor))
+        let slot = self.services.admission.admit(actor, &hello.device, hello.class).await.map_err(refused)?;
+        let session = slot.open(self.socket.codec(), self.came.clone(), |handle| self.greet(handle)).map_err(refused)?;
+        Ok((hello, session))
     }
 
-    fn welcome(self, hello: Hello, actor: Actor) -> Session<S> {
-        let Self { services, socket, came } = self;
-        let Actor { user, family, .. } = actor;
-        let state = services.members.enter(&user);
-        let handle = SessionHandle::new(services.sessions.next_id(), user.clone(), hello.device, socket.codec(), state, came);
+    fn greet(&self, handle: &SessionHandle) {
+        let services = &self.services;
         handle.frame(&ServerFrame::Welcome(Box::new(Welcome {
             session: Token::mint('s', rand::random()),
-            user,
+            user: handle.user.clone(),
             now: services.clock.any_now_ms(),
             heartbeat_ms: services.times.heartbeat.as_millis() as u64,
             edge: services.edge.clone(),
@@ -145,10 +142,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
         if services.status.now().degraded() {
             handle.frame(&ServerFrame::Degraded { on: true });
         }
-        services.sessions.enter(&handle, family.clone());
-        if services.auth.is_revoked(&family) {
-            services.sessions.revoke(handle.user.clone(), handle.device.clone(), &family);
-        }
+    }
+
+    fn welcome(self, hello: Hello, open: OpenSession) -> Session<S> {
+        let Self { services, socket, .. } = self;
+        let handle = open.handle().clone();
         let running = FuturesUnordered::new();
         let attach: futures_util::future::BoxFuture<'static, Done> = {
             let (services, handle) = (services.clone(), handle.clone());
@@ -160,12 +158,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
         Session {
             services,
             handle,
+            open: Some(open),
             socket,
             leaving: false,
             attached: false,
             whole: false,
-            queue: SendQueue::default(),
-            due: Vec::new(),
+            sends: None,
             running,
             requests: 0,
             rate: FrameRate::of_session(std::time::Instant::now()),

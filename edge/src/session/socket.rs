@@ -1,7 +1,7 @@
 //! Step 6: one WebSocket, read and written by one task without splitting it.
 //!
-//! Reading and flushing go on at the same time in one task, so a reader that has stopped holds up its own bytes only: its session still
-//! notices acks, overflow and the end.
+//! Reading and flushing go on at the same time in one task, so a reader that has stopped holds up its own bytes only:
+//! its session still notices acks, overflow and the end.
 
 use std::{
     future::poll_fn,
@@ -105,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// `rest`: bytes that came behind the upgrade's head.
     pub async fn new(stream: S, rest: Vec<u8>, codec: Codec) -> Self {
         let config = WebSocketConfig::default()
-            // The default of 128 KiB is allocated at once, for every idle connection.
+            // The default of 128 KiB is allocated at once, for every idle connection (docs/performance.md).
             .read_buffer_size(1_024)
             .write_buffer_size(16 * 1024)
             // What is taken per flush and one frame as large as any.
@@ -171,7 +171,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Ok(())
     }
 
-    /// Says goodbye and waits for the answer for a moment: closing over unread bytes would reset the connection, and the reason be lost.
+    /// Says goodbye and waits for the answer for a moment: closing over unread bytes would reset the connection, and
+    /// the reason be lost.
     pub async fn close(mut self, why: Close) {
         let frame = CloseFrame { code: why.code.into(), reason: why.reason.into() };
         if Pin::new(&mut self.ws).start_send(Message::Close(Some(frame))).is_err() {

@@ -1,8 +1,10 @@
-//! Step 6: what waits for one session's socket. Filled by the dispatcher and by the session itself, drained by the session's writer.
+//! Step 6: what waits for one session's socket. Filled by the dispatcher and by the session itself, drained by the
+//! session's writer.
 //!
-//! Bounded by frames and bytes, in two ways. What a client has asked for (the pages of attach, answers) waits until there is room
-//! (`SessionHandle::room`), however slow the line is. What comes by itself cannot wait: overflow of live frames drops the whole queue and
-//! closes the session with a resumable code: a slow reader costs nobody else anything, and comes back with its cursors.
+//! Bounded by frames and bytes, in two ways. What a client has asked for (the pages of attach, answers) waits until
+//! there is room (`SessionHandle::room`), however slow the line is. What comes by itself cannot wait: overflow of live
+//! frames drops the whole queue and closes the session with a resumable code: a slow reader costs nobody else anything,
+//! and comes back with its cursors.
 
 use std::{
     collections::VecDeque,
@@ -70,7 +72,8 @@ const HELD_PART: usize = 2;
 
 pub struct Outbox {
     queue: Mutex<Queue>,
-    /// Bytes of a snapshot that may still be asked for. In order: a large piece waits no longer than the small ones before it.
+    /// Bytes of a snapshot that may still be asked for. In order: a large piece waits no longer than the small ones
+    /// before it.
     room: Semaphore,
 }
 
@@ -81,8 +84,8 @@ impl Default for Outbox {
 }
 
 impl Outbox {
-    /// Waits for room of a snapshot. False: the session is over. What is taken has to be given back by [`Outbox::push_snapshot`] or
-    /// [`Outbox::give_back`]; dropping the future takes nothing.
+    /// Waits for room of a snapshot. False: the session is over. What is taken has to be given back by
+    /// [`Outbox::push_snapshot`] or [`Outbox::give_back`]; dropping the future takes nothing.
     pub(super) async fn take_room(&self, bytes: usize) -> bool {
         self.room.acquire_many(bytes as u32).await.map(tokio::sync::SemaphorePermit::forget).is_ok()
     }
@@ -178,8 +181,8 @@ impl Outbox {
         self.queue.lock().closed.is_some()
     }
 
-    /// Is there something to do? What was said before it was asked to leave goes first. `frames`: can they be written now? `leaving`: it
-    /// was asked before. One task may wait here.
+    /// Is there something to do? What was said before it was asked to leave goes first. `frames`: can they be written
+    /// now? `leaving`: it was asked before. One task may wait here.
     pub fn poll(&self, cx: &mut Context<'_>, frames: bool, leaving: bool) -> Poll<Call> {
         let mut q = self.queue.lock();
         if frames && (!q.frames.is_empty() || q.closed.is_some()) {
@@ -207,7 +210,8 @@ impl Outbox {
         poll_fn(|cx| self.poll(cx, true, false)).await
     }
 
-    /// Moves queued frames to `into`, stopping once `max_bytes` are exceeded. Returns why to close, once nothing is left to write.
+    /// Moves queued frames to `into`, stopping once `max_bytes` are exceeded. Returns why to close, once nothing is
+    /// left to write.
     pub fn take(&self, into: &mut Vec<Bytes>, max_bytes: usize) -> Option<Close> {
         let mut q = self.queue.lock();
         let (mut taken, mut room) = (0, 0);

@@ -67,6 +67,48 @@ async fn one_senders_messages_keep_their_order() {
     assert!(answers.iter().map(|(_, id)| *id).eq(log[1..].iter().map(|r| r.id)));
 }
 
+/// What the edge took over the socket is under way for half a second, as above, when a request comes: it is stored behind it, and may name it.
+#[tokio::test(flavor = "multi_thread")]
+async fn socket_and_http_of_a_device_have_one_order() {
+    let world = World::start(&["ua", "ub"]).await;
+    let token = world.token("ua", "d1", 600);
+    let mut c = world.client("ua", "d1", Codec::Msgpack).await;
+    c.sent(cid(), "dm.ua.ub", "the first").await.unwrap();
+    let cids: Vec<_> = (0..20).map(|_| cid()).collect();
+    let mut asked = Vec::new();
+    for cid in &cids {
+        asked.push(c.send(*cid, "dm.ua.ub", "over the socket").await);
+    }
+    c.put(&ClientFrame::Ping).await;
+    c.until(|f| matches!(f, ServerFrame::Pong { .. })).await;
+    let posted = cid();
+    let body = serde_json::json!({ "cid": posted, "kind": "text", "body": { "text": "over HTTP" }, "behind": cids.last() });
+    let post = async { world.http("POST", "/v1/threads/dm.ua.ub/messages", Some(&token), &body.to_string()).await };
+    let over_the_socket = async {
+        let mut ids = Vec::new();
+        while ids.len() < asked.len() {
+            match c.until(|f| matches!(f, ServerFrame::Sent { .. } | ServerFrame::Error { .. })).await {
+                ServerFrame::Sent { id, .. } => ids.push(id),
+                other => panic!("{other:?}"),
+            }
+        }
+        ids
+    };
+    let ((status, _, answer), ids) = tokio::join!(post, over_the_socket);
+    assert_eq!(status, 200, "{answer}");
+    assert!(ids.is_sorted() && answer["id"].as_u64() > ids.last().map(|id| id.0), "{answer} behind {ids:?}");
+    // And the socket goes on behind the request.
+    let thread = "dm.ua.ub".parse().unwrap();
+    let (kind, body) = (Kind::Text, natterjack_protocol::Body::text("on"));
+    let on = natterjack_protocol::client::frame::SendMessage { r: 999, cid: cid(), thread, kind, body, behind: Some(posted) };
+    c.put(&ClientFrame::Send(on)).await;
+    let id = match c.until(|f| matches!(f, ServerFrame::Sent { .. } | ServerFrame::Error { .. })).await {
+        ServerFrame::Sent { id, .. } => id,
+        other => panic!("{other:?}"),
+    };
+    assert!(Some(id.0) > answer["id"].as_u64());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_say_why() {
     let world = World::start(&["ua", "ub", "uc"]).await;

@@ -1,4 +1,5 @@
-//! Step 2: the order of one device's messages in a thread, as an edge keeps it; the client's half is its outbox ([ADR 10]).
+//! Step 2: the order of one device's messages in a thread, as an edge keeps it, whether they come over a socket or over HTTP; the client's
+//! half is its outbox ([ADR 10]).
 //!
 //! One publish is in flight per thread, of one message or of a batch, the others wait behind it: neither a retry nor a leader election can
 //! swap two. Nothing that hangs on a refused message is stored before that one has come again, or its sender has let go of it. Pure, and here
@@ -28,9 +29,19 @@ pub enum Tried {
     Unsure,
 }
 
+/// Which way a message came to the edge, and where its answer goes. The numbers are the edge's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A connection, which pipelines: what was written behind a message may be read after that one is refused.
+    Connection(u64),
+    /// One HTTP request, with nothing behind it.
+    Request(u64),
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Queued {
     pub send: SendMessage,
+    pub source: Source,
     pub tried: Tried,
 }
 
@@ -42,7 +53,8 @@ struct Line {
     last: Option<Cid>,
     /// It, or one on which it hangs, was refused. For good or for now: the answer may be lost, and it comes again.
     broken: bool,
-    /// One was refused for now. So is what was received by then, whether it says on what it hangs or not.
+    /// One was refused for now. So is what was received by then, whether it says on what it hangs or not;
+    /// but not a request: nothing was written behind it.
     closed: bool,
 }
 
@@ -52,10 +64,10 @@ pub struct Decided {
     /// To be published now.
     pub next: Option<Queued>,
     /// What waited and is refused now.
-    pub refused: Vec<(Refusal, SendMessage)>,
+    pub refused: Vec<(Refusal, Queued)>,
 }
 
-/// The messages of one session, or of one device over HTTP. Bounded by its requests in flight and [`IDLE`].
+/// The messages of one device at one edge. Bounded by its requests in flight and [`IDLE`].
 #[derive(Default)]
 pub struct SendQueue {
     lines: HashMap<Thread, Line>,
@@ -66,7 +78,7 @@ pub struct SendQueue {
 impl SendQueue {
     /// Returns the message if nothing of its thread is in flight: publish it now. An error: what it hangs on was refused, or it hangs on
     /// itself, which no later try would change.
-    pub fn push(&mut self, send: SendMessage) -> Result<Option<Queued>, Refusal> {
+    pub fn push(&mut self, send: SendMessage, source: Source) -> Result<Option<Queued>, Refusal> {
         if send.behind == Some(send.cid) {
             let why = Refusal::invalid("behind: names the message itself; name the one before it, or none").with_cid(send.cid);
             self.refused(&send, &why);
@@ -75,13 +87,13 @@ impl SendQueue {
         let line = self.line(&send.thread);
         let follows = match send.behind {
             Some(before) => line.last == Some(before) && !line.broken,
-            None => !line.closed,
+            None => !line.closed || matches!(source, Source::Request(_)),
         };
         (line.last, line.broken) = (Some(send.cid), !follows);
         if !follows {
             return Err(out_of_order().with_cid(send.cid));
         }
-        let queued = Queued { send, tried: Tried::No };
+        let queued = Queued { send, source, tried: Tried::No };
         if line.in_flight {
             line.waiting.push_back(queued);
             self.waiting += 1;
@@ -101,12 +113,15 @@ impl SendQueue {
         }
     }
 
-    /// What waits behind the message that is about to be published, to go with it.
+    /// What waits behind the message that is about to be published, to go with it: of connections only, up to the first request.
     pub fn going_with(&mut self, first: &Queued) -> VecDeque<Queued> {
+        let pipelined = |queued: &Queued| matches!(queued.source, Source::Connection(_));
         match self.lines.get_mut(&first.send.thread) {
-            Some(line) if first.tried == Tried::No => {
-                self.waiting -= line.waiting.len();
-                std::mem::take(&mut line.waiting)
+            Some(line) if first.tried == Tried::No && pipelined(first) => {
+                let end = line.waiting.iter().position(|q| !pipelined(q)).unwrap_or(line.waiting.len());
+                self.waiting -= end;
+                let rest = line.waiting.split_off(end);
+                std::mem::replace(&mut line.waiting, rest)
             }
             _ => VecDeque::new(),
         }
@@ -126,7 +141,7 @@ impl SendQueue {
             for queued in std::mem::take(&mut line.waiting) {
                 if all || queued.send.behind.is_some_and(|b| hangs_on.contains(&b)) {
                     hangs_on.insert(queued.send.cid);
-                    decided.refused.push((refusal_behind(&queued), queued.send));
+                    decided.refused.push((refusal_behind(&queued), queued));
                 } else {
                     line.waiting.push_back(queued);
                 }
@@ -194,6 +209,8 @@ mod tests {
     use super::*;
     use crate::{Body, Kind};
 
+    const SOCKET: Source = Source::Connection(1);
+
     fn thread() -> Thread {
         "dm.a.b".parse().unwrap()
     }
@@ -208,7 +225,7 @@ mod tests {
 
     /// Waits (`Some(false)`), is to be published (`Some(true)`) or refused.
     fn push(q: &mut SendQueue, n: u8, behind: Option<u8>) -> Option<bool> {
-        match q.push(send(n, behind)) {
+        match q.push(send(n, behind), SOCKET) {
             Ok(now) => Some(now.is_some()),
             Err(why) => {
                 assert_eq!((why.code, why.cid), (Code::OutOfOrder, Some(cid(n))));
@@ -226,7 +243,7 @@ mod tests {
     /// The message in flight.
     fn refuse(q: &mut SendQueue, n: u8, code: Code) -> (Option<u32>, Vec<(u32, Code)>) {
         let Decided { next, refused } = q.decided(&thread(), Some((cid(n), &Refusal::new(code, "no"))), Vec::new());
-        (next.map(|q| q.send.r), refused.into_iter().map(|(why, s)| (s.r, why.code)).collect())
+        (next.map(|q| q.send.r), refused.into_iter().map(|(why, q)| (q.send.r, why.code)).collect())
     }
 
     #[test]
@@ -234,7 +251,7 @@ mod tests {
         let mut q = SendQueue::default();
         assert_eq!((push(&mut q, 1, None), push(&mut q, 2, None), push(&mut q, 3, Some(2))), (Some(true), Some(false), Some(false)));
         let other = SendMessage { thread: "group.g".parse().unwrap(), ..send(4, None) };
-        assert!(q.push(other).unwrap().is_some());
+        assert!(q.push(other, SOCKET).unwrap().is_some());
         assert_eq!(q.waiting(), 2);
         assert_eq!((next(&mut q), next(&mut q), next(&mut q)), (Some(2), Some(3), None));
         assert_eq!(q.decided(&"group.g".parse().unwrap(), None, Vec::new()), Decided::default());
@@ -282,7 +299,7 @@ mod tests {
     fn a_message_behind_itself_is_wrong_and_not_out_of_order() {
         let mut q = SendQueue::default();
         assert_eq!(push(&mut q, 1, None), Some(true));
-        let why = q.push(send(2, Some(2))).unwrap_err();
+        let why = q.push(send(2, Some(2)), SOCKET).unwrap_err();
         assert!(why.code == Code::Invalid && why.message.starts_with("behind: ") && why.cid == Some(cid(2)), "{why:?}");
         assert_eq!((push(&mut q, 3, Some(2)), push(&mut q, 4, None)), (None, Some(false)), "as after any other final refusal");
     }
@@ -311,10 +328,30 @@ mod tests {
         for n in 0..200u32 {
             let send = SendMessage { thread: format!("group.g{n}").parse().unwrap(), ..send(1, None) };
             let thread = send.thread.clone();
-            q.push(send).unwrap();
+            q.push(send, SOCKET).unwrap();
             q.decided(&thread, None, Vec::new());
         }
         assert!(q.lines.len() <= IDLE + 1);
+    }
+
+    /// A device that sends over its socket and over HTTP at once.
+    #[test]
+    fn requests_and_connections_share_the_order_and_the_refusals() {
+        let http = Source::Request(1);
+        let mut q = SendQueue::default();
+        for n in 1..=3 {
+            push(&mut q, n, None);
+        }
+        assert_eq!(q.push(send(4, None), http), Ok(None), "behind those of the socket");
+        assert_eq!((push(&mut q, 5, Some(4)), q.waiting()), (Some(false), 4));
+        let second = q.decided(&thread(), None, Vec::new()).next.unwrap();
+        assert_eq!(q.going_with(&second).iter().map(|s| s.send.r).collect::<Vec<_>>(), [3], "up to the request");
+        let fourth = q.decided(&thread(), None, Vec::new()).next.unwrap();
+        assert!(fourth.source == http && q.going_with(&fourth).is_empty(), "which goes alone");
+        assert_eq!(refuse(&mut q, 4, Code::Unavailable), (None, vec![(5, Code::OutOfOrder)]), "of the socket, behind that of the request");
+        assert_eq!(push(&mut q, 6, None), None, "written before the refusal was read, perhaps");
+        assert!(matches!(q.push(send(7, None), http), Ok(Some(_))), "a request has nothing that could have been written before");
+        assert_eq!(q.push(send(9, Some(8)), http).unwrap_err().code, Code::OutOfOrder);
     }
 
     #[test]

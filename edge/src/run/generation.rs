@@ -1,0 +1,242 @@
+//! An edge in one generation of the log: connect, start the parts, listen, wait, drain, end.
+
+use std::{sync::Arc, time::Duration};
+
+use natterjack_nats::{Buckets, EdgeLease, Layout, Log, Publisher};
+use natterjack_protocol::{client::close, limits};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
+
+use super::{Base, Error};
+use crate::{
+    address,
+    admission::Admission,
+    auth::Auth,
+    control::Control,
+    delivery::DeliveryParts,
+    directory::Directory,
+    drain::drain,
+    edges::Edges,
+    http,
+    lease::{self, LeaseKeeper},
+    long_poll::LongPolls,
+    pages::Pages,
+    people::People,
+    readiness::Readiness,
+    sends::{device::DeviceQueues, http::HttpSends, log_state::LogState, membership::Membership, references::References, send::Sends},
+    server::{accept::Acceptor, capacity::Capacity, shutdown::ShutdownPhases},
+    session::{Counts, Services},
+    sessions::Sessions,
+    status::StatusWatch,
+    threads::ThreadLists,
+};
+
+/// At the end, when all sessions have gone: how long HTTP requests have to finish.
+const ANSWERS: Duration = Duration::from_secs(5);
+/// At a new generation of the log: how long requests have to finish and sessions to be told.
+const RESUME: Duration = Duration::from_secs(1);
+
+/// Until `stop` (none), or until there is a newer generation. Then all sessions resume from their cursors, a moment later, there; who
+/// connects meanwhile waits in the kernel.
+pub(super) async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Result<Option<Layout>, Error> {
+    // Outlives the drain: sessions are served until they have gone.
+    let end = CancellationToken::new();
+    let _end_with_us = end.clone().drop_guard();
+    let Some(mut running) = start(base, layout, stop, &end).await? else { return Ok(None) };
+    let result = running.until_over(base, stop).await;
+    running.publisher.close();
+    if let Ok(Some(next)) = &result {
+        running.resume_in(next).await;
+    }
+    end.cancel();
+    running.tasks.close();
+    running.tasks.wait().await;
+    if !matches!(result, Ok(Some(_))) {
+        let _ = timeout(base.cfg.times.edge_refresh, running.keeper.lease.release()).await;
+    }
+    result
+}
+
+/// What an edge that listens is watched and ended by.
+struct Running {
+    layout: Layout,
+    phases: ShutdownPhases,
+    /// Connections, and messages on their way into the log.
+    tasks: TaskTracker,
+    sessions: Sessions,
+    status: StatusWatch,
+    edges: Edges,
+    publisher: Publisher,
+    keeper: LeaseKeeper,
+    dispatcher: AbortOnDropHandle<()>,
+    _readiness: AbortOnDropHandle<()>,
+}
+
+/// None: it was stopped before it could listen.
+async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &CancellationToken) -> Result<Option<Running>, Error> {
+    let Base { cfg, capacity, has, tls, listener, nats, time, limiter, health } = base;
+    let listen = listener.local_addr().unwrap_or(cfg.listen);
+    let value = address::lease(cfg.public_url.clone(), listen, tls.is_some(), lease::machine(), &cfg.instance);
+    let buckets = Buckets::new(nats, layout);
+    let delivery = DeliveryParts::start(cfg, nats, time.clone(), layout, &buckets, end.clone()).await?;
+    let (clock, directory, status, sessions) = (delivery.clock.clone(), Directory::new(nats), StatusWatch::default(), Sessions::default());
+    // These wait for their buckets. At a new generation the health is still that of the one before.
+    health.set("edge", Err("waiting for its buckets".into()));
+    let auth = Auth::start(&buckets, time, &directory, &sessions, &cfg.times);
+    let Some(auth) = stop.run_until_cancelled(auth).await.transpose()? else { return Ok(None) };
+    let edges = Edges::start(&buckets, &cfg.edge_id, value.clone(), &cfg.times);
+    let Some(edges) = stop.run_until_cancelled(edges).await.transpose()? else { return Ok(None) };
+
+    let readiness = Readiness::new(health, layout, &clock, auth.watching().into_iter().chain([edges.watching()]));
+    let tasks = TaskTracker::new();
+    let parts = Parts {
+        people: People::new(&buckets, &directory),
+        publisher: Publisher::new(nats, layout, cfg.times.clone()).behind(delivery.fence.clone()),
+        log: LogState { clock: clock.clone(), status: status.clone(), layout, times: cfg.times.clone() },
+        directory,
+        auth,
+        sessions: sessions.clone(),
+        edges: edges.clone(),
+    };
+    let publisher = parts.publisher.clone();
+    let (dispatcher, services, api) = parts.wire(base, delivery, DeviceQueues::new(&tasks, end));
+    let keeper = LeaseKeeper {
+        lease: EdgeLease::start(&buckets, cfg.edge_id.as_str(), value.clone(), &cfg.times),
+        value,
+        status: status.clone(),
+        sessions: sessions.clone(),
+        limiter: limiter.clone(),
+        clock,
+        health: health.clone(),
+        times: cfg.times.clone(),
+    };
+    let phases = ShutdownPhases::new(end);
+    let acceptor = Acceptor::new(services, http::router(api), phases.clone(), *capacity, tls.clone());
+    tasks.spawn(acceptor.accept(listener.clone(), tasks.clone(), end.clone()));
+    let url = cfg.public_url.as_deref().unwrap_or("by the address that each client comes to");
+    let Capacity { connections, limit, .. } = *capacity;
+    tracing::info!(
+        edge = %cfg.edge_id, %listen, url, generation = layout.generation, ?limit,
+        "edge listens; this edge takes {connections} connections; it may have {has}"
+    );
+    let _readiness = AbortOnDropHandle::new(tokio::spawn(async move { readiness.run().await }));
+    Ok(Some(Running { layout, phases, tasks, sessions, status, edges, publisher, keeper, dispatcher, _readiness }))
+}
+
+/// What several of the services are made of.
+struct Parts {
+    people: People,
+    publisher: Publisher,
+    log: LogState,
+    directory: Directory,
+    auth: Auth,
+    sessions: Sessions,
+    edges: Edges,
+}
+
+impl Parts {
+    /// The dispatcher's task, what sessions use, and what HTTP handlers use.
+    fn wire(self, base: &Base, delivery: DeliveryParts, devices: DeviceQueues) -> (AbortOnDropHandle<()>, Arc<Services>, http::Api) {
+        let Base { cfg, nats, limiter, health, .. } = base;
+        let DeliveryParts { live, attach, batch_acks, clock, members, history, dispatcher, .. } = delivery;
+        let Self { people, publisher, log, directory, auth, sessions, edges } = self;
+        let (status, thread_log) = (log.status.clone(), Log::new(nats, log.layout));
+        let control = Control::new(thread_log.clone(), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
+        let threads = ThreadLists::new(&history, &people);
+        let pages = Pages::new(&history, &people);
+        let admission = Arc::new(Admission { auth: auth.clone(), sessions, members, live });
+        let sends = Arc::new(Sends {
+            devices,
+            publisher,
+            membership: Membership { people: people.clone(), control: control.clone(), log: log.clone() },
+            references: References::new(&thread_log, &history, &cfg.times),
+            history,
+            batch_acks,
+            log,
+            metrics: Default::default(),
+        });
+        let polls = LongPolls {
+            admission: admission.clone(),
+            attach: attach.clone(),
+            status: status.clone(),
+            edges: edges.clone(),
+            times: cfg.times.clone(),
+        };
+        let api = http::Api {
+            health: health.clone(),
+            auth: auth.clone(),
+            clock: clock.clone(),
+            status: status.clone(),
+            directory,
+            people,
+            control,
+            pages: pages.clone(),
+            threads: threads.clone(),
+            polls,
+            http_sends: HttpSends::new(sends.clone(), admission.clone(), limiter.clone()),
+            limiter: limiter.clone(),
+            edges,
+        };
+        let services = Arc::new(Services {
+            auth,
+            admission,
+            limiter: limiter.clone(),
+            attach,
+            clock,
+            status,
+            sends,
+            pages,
+            threads,
+            nats: nats.clone(),
+            times: cfg.times.clone(),
+            edge: cfg.edge_id.clone(),
+            limits: limits::ClientLimits { group_members: cfg.max_group_members, ..limits::ClientLimits::default() },
+            counts: Counts::default(),
+        });
+        (AbortOnDropHandle::new(dispatcher), services, api)
+    }
+}
+
+impl Running {
+    /// Waits, in no order, for: the end of the drain, the end of what it cannot do without, a newer generation.
+    async fn until_over(&mut self, base: &Base, stop: &CancellationToken) -> Result<Option<Layout>, Error> {
+        let Self { layout, phases, tasks, sessions, status, edges, keeper, dispatcher, .. } = self;
+        let times = &base.cfg.times;
+        let left = async {
+            stop.cancelled().await;
+            let last = Instant::now() + times.drain.mul_f64(0.92);
+            phases.draining.cancel();
+            drain(sessions, status, edges, phases, times).await;
+            phases.closing.cancel();
+            tasks.close();
+            // Requests that have reached this edge are answered, and goodbyes said.
+            if timeout_at(last.min(Instant::now() + ANSWERS), tasks.wait()).await.is_err() {
+                phases.hurry.cancel();
+                let _ = timeout(times.drain.mul_f64(0.05), tasks.wait()).await;
+            }
+        };
+        tokio::select! {
+            () = left => Ok(None),
+            () = keeper.keep() => Ok(None),
+            _ = dispatcher => Err(Error::LiveEnded),
+            next = layout.newer(&base.nats) => Ok(Some(next)),
+        }
+    }
+
+    /// Has all sessions connect again, which the edge of the next generation takes.
+    async fn resume_in(&self, next: &Layout) {
+        tracing::info!(
+            generation = next.generation,
+            sessions = self.sessions.len(),
+            "the log goes on with a new generation; all sessions resume"
+        );
+        self.phases.closing.cancel();
+        self.phases.draining.cancel();
+        self.sessions.all().iter().for_each(|s| s.outbox.close(close::RESYNC));
+        self.tasks.close();
+        let _ = timeout(RESUME, self.tasks.wait()).await;
+    }
+}
