@@ -22,7 +22,7 @@ use crate::{
     refusals::{EdgeError, refuse},
     sessions::Sessions,
 };
-use keys::{BadToken, Keys};
+use keys::{AccessKeys, BadAccessToken};
 use revoked::Revoked;
 
 /// Somebody whose token is good.
@@ -35,10 +35,10 @@ pub struct Actor {
 }
 
 impl TryFrom<Claims> for Actor {
-    type Error = BadToken;
+    type Error = BadAccessToken;
 
-    fn try_from(c: Claims) -> Result<Self, BadToken> {
-        let family = Token::parse(&c.fam).map_err(|_| BadToken::Malformed)?;
+    fn try_from(c: Claims) -> Result<Self, BadAccessToken> {
+        let family = Token::parse(&c.fam).map_err(|_| BadAccessToken::Malformed)?;
         Ok(Self { user: c.sub, device: c.device, family })
     }
 }
@@ -49,7 +49,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 const HEALTH: Duration = Duration::from_secs(5);
 
 struct Inner {
-    keys: Arc<RwLock<Keys>>,
+    keys: Arc<RwLock<AccessKeys>>,
     revoked: Arc<RwLock<Revoked>>,
     control: Kv,
     /// What gave the tokens judges them.
@@ -78,7 +78,7 @@ impl Auth {
         times: &Times,
     ) -> Result<Self, KvError> {
         let control = buckets.control();
-        let keys = Arc::new(RwLock::new(Keys::default()));
+        let keys = Arc::new(RwLock::new(AccessKeys::default()));
         let (mut changes, key_watch) = control.watching(subjects::SIGNING_KEYS).await?;
         let watched = keys.clone();
         let watch = tokio::spawn(async move {
@@ -113,14 +113,14 @@ impl Auth {
 
     pub async fn check(&self, token: &str) -> Result<Actor, Refusal> {
         let mut checked = self.look(token);
-        if let Err(BadToken::UnknownKey { kid }) = &checked
+        if let Err(BadAccessToken::UnknownKey { kid }) = &checked
             && self.read(kid).await
         {
             checked = self.look(token);
         }
         let claims = match checked {
             Ok(claims) => claims,
-            Err(BadToken::Expired { claims }) if self.in_grace(&claims).await => *claims,
+            Err(BadAccessToken::Expired { claims }) if self.in_grace(&claims).await => *claims,
             Err(e) => return Err(refuse(e)),
         };
         let actor = Actor::try_from(claims).map_err(refuse)?;
@@ -132,7 +132,7 @@ impl Auth {
         self.0.revoked.read().contains(family)
     }
 
-    fn look(&self, token: &str) -> Result<Claims, BadToken> {
+    fn look(&self, token: &str) -> Result<Claims, BadAccessToken> {
         self.0.keys.read().check(token, self.0.time.earliest_ms())
     }
 

@@ -32,7 +32,7 @@ pub struct Control {
 
 /// One change of a thread that somebody asks for.
 #[derive(Debug, Clone)]
-pub struct Change {
+pub struct ThreadChange {
     pub thread: Thread,
     pub actor: UserId,
     pub kind: Kind,
@@ -64,7 +64,7 @@ impl Control {
 
     /// Returns once it is so: the id of the control entry in the log, or, if it was so already, of the one it has been so with. Dropping
     /// the future leaves the outcome open; whoever asks again, through any edge, makes no second change.
-    pub async fn append(&self, change: &Change) -> Result<MsgId, Refusal> {
+    pub async fn append(&self, change: &ThreadChange) -> Result<MsgId, Refusal> {
         fold_limit(change)?;
         let (look, ahead) = self.is_old(change);
         let op = change.cid.unwrap_or_else(|| Cid::mint(self.clock.any_now_ms(), rand::random()));
@@ -113,7 +113,7 @@ impl Control {
     }
 
     /// What strangers do must leave somebody room for what they do themself.
-    async fn have_room(&self, change: &Change, users: &[UserId]) -> Result<(), Refusal> {
+    async fn have_room(&self, change: &ThreadChange, users: &[UserId]) -> Result<(), Refusal> {
         let (own, others): (Vec<_>, Vec<_>) = users.iter().cloned().partition(|u| *u == change.actor);
         let own = if change.kind == Kind::MemberAdded { own } else { vec![change.actor.clone()] };
         self.people.have_room(own, limits::STATE_BYTES).await?;
@@ -122,7 +122,7 @@ impl Control {
 
     /// May the log have forgotten an earlier attempt under this cid? And the log's time if it is ahead of it: then nothing is made under it,
     /// but something may have been. The rule of messages, so that one clock serves clients for both.
-    fn is_old(&self, change: &Change) -> (bool, Option<u64>) {
+    fn is_old(&self, change: &ThreadChange) -> (bool, Option<u64>) {
         let Some(cid) = change.cid else { return (false, None) };
         let p = self.log.layout().partition(&change.thread);
         let Some((now, since)) = self.clock.now_ms(p).zip(self.clock.dedupe_since_ms(p)) else { return (true, None) };
@@ -171,7 +171,7 @@ impl Control {
     }
 
     /// The state with everything folded up to `expected`; a group whose key was lost is rebuilt. `look`: also one that is about to be made.
-    async fn state_at(&self, change: &Change, expected: MsgId, look: bool) -> Result<State, Refusal> {
+    async fn state_at(&self, change: &ThreadChange, expected: MsgId, look: bool) -> Result<State, Refusal> {
         let end = Instant::now() + FOLD;
         loop {
             let state = self.state(&change.thread, &change.actor).await?;
@@ -196,7 +196,7 @@ impl Control {
         }
     }
 
-    fn judge(&self, state: &State, change: &Change) -> Result<Verdict, Refusal> {
+    fn judge(&self, state: &State, change: &ThreadChange) -> Result<Verdict, Refusal> {
         match state {
             State::Group(group) => fold::judge_group(group.as_ref(), &change.actor, change.kind, &change.body, self.max_members),
             State::Dm(item) => fold::judge_dm(item.as_ref(), change.kind),
@@ -216,7 +216,7 @@ struct Last {
 }
 
 /// Before 10,000 names are looked up one by one.
-fn fold_limit(change: &Change) -> Result<(), Refusal> {
+fn fold_limit(change: &ThreadChange) -> Result<(), Refusal> {
     let max = limits::USERS_PER_CHANGE;
     if change.body.users.len() > max { Err(Refusal::invalid(format!("users: at most {max} in one change"))) } else { Ok(()) }
 }

@@ -41,7 +41,7 @@ use crate::{
     admission::limits::AdmissionLimits, auth::Auth, clock::Clock, control::Control, directory::Directory, edges::Edges,
     long_poll::LongPolls, pages::Pages, people::People, sends::http::HttpSends, server::upgrade, status::StatusWatch, threads::ThreadLists,
 };
-use extract::Failure;
+use extract::HttpFailure;
 use query::Known;
 use refused::{Refused, common};
 
@@ -138,7 +138,7 @@ async fn around(State(shared): State<Around>, request: Request, next: Next) -> R
     let mut response = match shared.known.check(request.method(), &path, request.uri().query()) {
         _ if preflight => StatusCode::NO_CONTENT.into_response(),
         Ok(()) => answered(request, next).instrument(span).await,
-        Err(refusal) => Failure(refusal).into_response(),
+        Err(refusal) => HttpFailure(refusal).into_response(),
     };
     let headers = response.headers_mut();
     common(headers, shared.clock.any_now_ms());
@@ -156,8 +156,8 @@ async fn answered(request: Request, next: Next) -> Response {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => {
             tracing::error!("a request's handler panicked; this is a bug, the message before this one says where");
-            Failure(Refusal::new(Code::Internal, "a bug in the server; it is logged there")).into_response()
+            HttpFailure(Refusal::new(Code::Internal, "a bug in the server; it is logged there")).into_response()
         }
-        Err(_) => Failure(Refusal::unavailable("this took too long; ask for the same again, it is done once")).into_response(),
+        Err(_) => HttpFailure(Refusal::unavailable("this took too long; ask for the same again, it is done once")).into_response(),
     }
 }

@@ -38,7 +38,7 @@ const LINGER: Duration = Duration::from_millis(50);
 
 /// What a client brings; the same as in `hello`.
 #[derive(Debug, Default)]
-pub struct Ask {
+pub struct PollRequest {
     pub cursors: BTreeMap<Thread, MsgId>,
     pub synced: Option<String>,
     /// None: as long as possible.
@@ -56,7 +56,7 @@ pub struct LongPolls {
 
 impl LongPolls {
     /// May be dropped at any time: the session goes with it, nothing was taken from anybody.
-    pub async fn poll(&self, actor: Actor, ask: Ask) -> Result<PollAnswer, Refusal> {
+    pub async fn poll(&self, actor: Actor, ask: PollRequest) -> Result<PollAnswer, Refusal> {
         if ask.cursors.len() > limits::CURSORS_PER_HELLO {
             return Err(Refusal::invalid(format!(
                 "cursors: {} of them, at most {} are allowed: leave out those of the threads that have been quiet for longest",
@@ -72,13 +72,13 @@ impl LongPolls {
         let device = actor.device.clone();
         let slot = self.admission.admit(actor, &device, DeviceClass::default()).await?;
         let session = slot.open(Codec::Json, ask.came.clone(), |_| {})?;
-        metrics::counter!("natterjack_edge_polls_total").increment(1);
+        metrics::counter!(crate::metrics::LONG_POLLS).increment(1);
         self.collect(session.handle(), ask, end).await
     }
 
     /// Waits, in this order of priority, for: something in the outbox, being asked to leave, the end of attach, the end
     /// of the wait.
-    async fn collect(&self, handle: &Arc<SessionHandle>, ask: Ask, end: Instant) -> Result<PollAnswer, Refusal> {
+    async fn collect(&self, handle: &Arc<SessionHandle>, ask: PollRequest, end: Instant) -> Result<PollAnswer, Refusal> {
         let came = ask.came;
         let mut collected = Collected::new(ask.cursors.clone(), ask.synced.is_some());
         let mut attach = Box::pin(self.attach.attach(handle, ask.cursors, ask.synced).instrument(handle.span()));

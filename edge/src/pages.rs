@@ -17,13 +17,13 @@ use crate::{
 
 /// A `history` whose fields fit together. The same question is asked over HTTP.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Question {
+pub struct PageQuestion {
     pub thread: Thread,
     pub at: PageStart,
     pub limit: u16,
 }
 
-impl Question {
+impl PageQuestion {
     pub fn of(h: &HistoryQuery) -> Result<Self, Refusal> {
         let thread = h.thread.clone().ok_or_else(|| Refusal::invalid("thread: is missing"))?;
         for (field, id) in [("before", h.before), ("after", h.after), ("around", h.around), ("at", h.at.map(MsgId))] {
@@ -53,8 +53,8 @@ impl Pages {
     }
 
     /// `known`: the reader's item, if this edge has one. `min_id`: what they know to exist.
-    pub async fn page(&self, reader: &UserId, known: Option<ThreadItem>, question: Question, min_id: MsgId) -> Result<Page, Refusal> {
-        let Question { thread, at, limit } = question;
+    pub async fn page(&self, reader: &UserId, known: Option<ThreadItem>, question: PageQuestion, min_id: MsgId) -> Result<Page, Refusal> {
+        let PageQuestion { thread, at, limit } = question;
         let not_member = || Refusal::new(Code::NotMember, "you are not in this thread");
         let known = known.filter(|i| i.visible() && i.intervals.open());
         let (access, certain) = match known {
@@ -101,15 +101,15 @@ mod tests {
     #[test]
     fn a_question_has_one_place() {
         let h = |before, at| HistoryQuery { thread: "dm.a.b".parse().ok(), before, at, ..HistoryQuery::default() };
-        assert_eq!(Question::of(&h(None, None)).unwrap().at, PageStart::Newest);
-        assert_eq!(Question::of(&h(Some(MsgId(5)), None)).unwrap().at, PageStart::Before(MsgId(5)));
-        assert_eq!(Question::of(&h(None, Some(7))).unwrap().at, PageStart::Time(7));
-        assert_eq!(Question::of(&h(Some(MsgId(5)), Some(7))).unwrap_err().code, Code::Invalid);
+        assert_eq!(PageQuestion::of(&h(None, None)).unwrap().at, PageStart::Newest);
+        assert_eq!(PageQuestion::of(&h(Some(MsgId(5)), None)).unwrap().at, PageStart::Before(MsgId(5)));
+        assert_eq!(PageQuestion::of(&h(None, Some(7))).unwrap().at, PageStart::Time(7));
+        assert_eq!(PageQuestion::of(&h(Some(MsgId(5)), Some(7))).unwrap_err().code, Code::Invalid);
         for bad in [h(Some(MsgId(1 << 53)), None), h(None, Some(u64::MAX))] {
-            let refusal = Question::of(&bad).unwrap_err();
+            let refusal = PageQuestion::of(&bad).unwrap_err();
             assert!(refusal.code == Code::Invalid && refusal.message.contains("2^53"), "{refusal}");
         }
-        assert!(Question::of(&HistoryQuery { limit: Some(0), ..h(None, None) }).is_err());
-        assert!(Question::of(&HistoryQuery::default()).is_err());
+        assert!(PageQuestion::of(&HistoryQuery { limit: Some(0), ..h(None, None) }).is_err());
+        assert!(PageQuestion::of(&HistoryQuery::default()).is_err());
     }
 }

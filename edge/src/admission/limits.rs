@@ -19,7 +19,7 @@ use super::{
     client_address,
     forwarded::{Sign, Unheeded},
     keyed_rate::KeyedRateLimiter,
-    logins::{Logins, Visitor},
+    logins::{LoginLimits, Visitor},
 };
 
 /// A rate holds as much at once as comes in so many units of time: a device that wakes up asks for several things.
@@ -92,7 +92,7 @@ struct Inner {
     bytes: AddressQuota,
     connects: KeyedRateLimiter<IpAddr>,
     connects_of: KeyedRateLimiter<UserId>,
-    logins: Logins,
+    logins: LoginLimits,
     unheeded: Unheeded,
     sends: KeyedRateLimiter<UserId>,
     requests: KeyedRateLimiter<UserId>,
@@ -112,7 +112,7 @@ impl AdmissionLimits {
             bytes: AddressQuota::new(limits.bytes_per_address),
             connects: KeyedRateLimiter::new(limits.connects_per_address, MINUTE, limits.connects_per_address),
             connects_of: KeyedRateLimiter::new(limits.connects_per_user, MINUTE, limits.connects_per_user),
-            logins: Logins::new(&limits),
+            logins: LoginLimits::new(&limits),
             unheeded: Unheeded::default(),
             sends: second(limits.sends_per_user, SENDS_AT_ONCE),
             requests: second(limits.requests_per_user, REQUESTS_AT_ONCE),

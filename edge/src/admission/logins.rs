@@ -21,7 +21,7 @@ use super::{
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-pub(super) struct Logins {
+pub(super) struct LoginLimits {
     registers: KeyedRateLimiter<IpAddr>,
     by_address: KeyedRateLimiter<IpAddr>,
     by_name: KeyedRateLimiter<(String, IpAddr)>,
@@ -33,7 +33,7 @@ pub(super) struct Logins {
     seed: u64,
 }
 
-impl Logins {
+impl LoginLimits {
     pub fn new(limits: &Limits) -> Self {
         fn minute<K: std::hash::Hash + Eq>(n: u32) -> KeyedRateLimiter<K> {
             KeyedRateLimiter::new(n, MINUTE, n)
@@ -60,7 +60,7 @@ impl Logins {
 /// Somebody who has shown no token.
 #[derive(Clone, Copy)]
 pub struct Visitor<'a> {
-    pub(super) logins: &'a Logins,
+    pub(super) logins: &'a LoginLimits,
     pub(super) address: IpAddr,
     /// Under which address they are counted; None: it is exempt.
     pub(super) counted: Option<IpAddr>,
@@ -69,7 +69,7 @@ pub struct Visitor<'a> {
 /// A password that may be tried now. What was taken for it stays taken unless [`Attempt::ended`] finds that nothing was guessed.
 #[must_use]
 pub struct Attempt<'a> {
-    logins: &'a Logins,
+    logins: &'a LoginLimits,
     address: Option<IpAddr>,
     name: Option<(String, IpAddr)>,
     device: Option<(String, DeviceId)>,
@@ -78,7 +78,7 @@ pub struct Attempt<'a> {
 /// A token that may be used now.
 #[must_use]
 pub struct TokenUse<'a> {
-    logins: &'a Logins,
+    logins: &'a LoginLimits,
     token: u128,
 }
 

@@ -17,7 +17,7 @@ use crate::refusals::EdgeError;
 
 /// Why a token is not good. Says nothing about the token itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadToken {
+pub enum BadAccessToken {
     #[error("this is not an access token")]
     Malformed,
     #[error("the token's algorithm is not EdDSA")]
@@ -30,9 +30,9 @@ pub enum BadToken {
     Expired { claims: Box<Claims> },
 }
 
-impl From<BadToken> for EdgeError {
-    fn from(e: BadToken) -> Self {
-        Self::Token { expired: matches!(e, BadToken::Expired { .. }), reason: e.to_string() }
+impl From<BadAccessToken> for EdgeError {
+    fn from(e: BadAccessToken) -> Self {
+        Self::Token { expired: matches!(e, BadAccessToken::Expired { .. }), reason: e.to_string() }
     }
 }
 
@@ -40,7 +40,7 @@ impl From<BadToken> for EdgeError {
 const TOKEN_BYTES: usize = 4_096;
 
 #[derive(Default)]
-pub struct Keys(HashMap<Token, Key>);
+pub struct AccessKeys(HashMap<Token, Key>);
 
 struct Key {
     key: DecodingKey,
@@ -48,7 +48,7 @@ struct Key {
     until: u64,
 }
 
-impl Keys {
+impl AccessKeys {
     /// A value of the control bucket, none: deleted. False: it is not a key.
     pub fn put(&mut self, kid: &Token, value: Option<&[u8]>) -> bool {
         match value.map(parse) {
@@ -68,25 +68,25 @@ impl Keys {
         self.0.contains_key(kid)
     }
 
-    pub fn check(&self, token: &str, now_ms: u64) -> Result<Claims, BadToken> {
+    pub fn check(&self, token: &str, now_ms: u64) -> Result<Claims, BadAccessToken> {
         if token.len() > TOKEN_BYTES {
-            return Err(BadToken::Malformed);
+            return Err(BadAccessToken::Malformed);
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| algorithm_or_malformed(token))?;
         if header.alg != Algorithm::EdDSA {
-            return Err(BadToken::Algorithm);
+            return Err(BadAccessToken::Algorithm);
         }
-        let kid = header.kid.and_then(|k| Token::parse(&k).ok()).ok_or(BadToken::Malformed)?;
-        let known = self.0.get(&kid).filter(|k| now_ms < k.until).ok_or(BadToken::UnknownKey { kid })?;
+        let kid = header.kid.and_then(|k| Token::parse(&k).ok()).ok_or(BadAccessToken::Malformed)?;
+        let known = self.0.get(&kid).filter(|k| now_ms < k.until).ok_or(BadAccessToken::UnknownKey { kid })?;
         let mut rules = Validation::new(Algorithm::EdDSA);
         rules.set_issuer(&[ISSUER]);
         rules.set_required_spec_claims(&["exp", "iss", "sub"]);
         // By the clock that is an argument, below, and without leeway.
         rules.validate_exp = false;
         rules.validate_aud = false;
-        let claims = jsonwebtoken::decode::<Claims>(token, &known.key, &rules).map_err(|_| BadToken::Forged)?.claims;
+        let claims = jsonwebtoken::decode::<Claims>(token, &known.key, &rules).map_err(|_| BadAccessToken::Forged)?.claims;
         if claims.exp.saturating_mul(1_000) <= now_ms {
-            return Err(BadToken::Expired { claims: Box::new(claims) });
+            return Err(BadAccessToken::Expired { claims: Box::new(claims) });
         }
         Ok(claims)
     }
@@ -102,10 +102,10 @@ fn parse(value: &[u8]) -> Option<Key> {
 }
 
 /// `none` is no algorithm to the library, so its header does not parse; the answer should still say what is wrong.
-fn algorithm_or_malformed(token: &str) -> BadToken {
+fn algorithm_or_malformed(token: &str) -> BadAccessToken {
     let header = token.split('.').next().and_then(|h| BASE64_URL_SAFE_NO_PAD.decode(h).ok());
     let names_one = header.and_then(|h| serde_json::from_slice::<serde_json::Value>(&h).ok()).is_some_and(|h| h.get("alg").is_some());
-    if names_one { BadToken::Algorithm } else { BadToken::Malformed }
+    if names_one { BadAccessToken::Algorithm } else { BadAccessToken::Malformed }
 }
 
 #[cfg(test)]
@@ -145,8 +145,8 @@ mod tests {
         Claims { iss: ISSUER.into(), sub: id("u1"), device: id("d1"), fam: "f".into(), iat: NOW / 1000, exp: NOW / 1000 + 60 }
     }
 
-    fn known(issuer: &Issuer) -> Keys {
-        let mut keys = Keys::default();
+    fn known(issuer: &Issuer) -> AccessKeys {
+        let mut keys = AccessKeys::default();
         assert!(keys.put(&Token::parse("k1").unwrap(), Some(&issuer.value(NOW + 3_600_000))));
         keys
     }
@@ -167,31 +167,35 @@ mod tests {
         let (issuer, stranger) = (Issuer::new(), Issuer::new());
         let keys = known(&issuer);
         let kid = Some("k1");
-        assert_eq!(keys.check(&stranger.token(kid, &claims()), NOW), Err(BadToken::Forged));
+        assert_eq!(keys.check(&stranger.token(kid, &claims()), NOW), Err(BadAccessToken::Forged));
         let other_issuer = Claims { iss: "somebody".into(), ..claims() };
-        assert_eq!(keys.check(&issuer.token(kid, &other_issuer), NOW), Err(BadToken::Forged));
-        assert!(matches!(keys.check(&issuer.token(Some("k2"), &claims()), NOW), Err(BadToken::UnknownKey { .. })));
-        assert_eq!(keys.check(&issuer.token(Some("keys.*"), &claims()), NOW), Err(BadToken::Malformed), "a kid becomes a key of a bucket");
-        assert_eq!(keys.check(&issuer.token(None, &claims()), NOW), Err(BadToken::Malformed));
+        assert_eq!(keys.check(&issuer.token(kid, &other_issuer), NOW), Err(BadAccessToken::Forged));
+        assert!(matches!(keys.check(&issuer.token(Some("k2"), &claims()), NOW), Err(BadAccessToken::UnknownKey { .. })));
+        assert_eq!(
+            keys.check(&issuer.token(Some("keys.*"), &claims()), NOW),
+            Err(BadAccessToken::Malformed),
+            "a kid becomes a key of a bucket"
+        );
+        assert_eq!(keys.check(&issuer.token(None, &claims()), NOW), Err(BadAccessToken::Malformed));
 
         // The public key as an HMAC secret: the classic.
         let header = Header { kid: Some("k1".into()), ..Header::new(Algorithm::HS256) };
         let hmac = jsonwebtoken::encode(&header, &claims(), &EncodingKey::from_secret(&issuer.public)).unwrap();
-        assert_eq!(keys.check(&hmac, NOW), Err(BadToken::Algorithm));
+        assert_eq!(keys.check(&hmac, NOW), Err(BadAccessToken::Algorithm));
 
         let b64 = |s: &str| BASE64_URL_SAFE_NO_PAD.encode(s);
         let body = serde_json::to_string(&claims()).unwrap();
         for none in ["none", "None", "NONE"] {
             let token = format!("{}.{}.", b64(&format!(r#"{{"alg":"{none}","kid":"k1"}}"#)), b64(&body));
-            assert_eq!(keys.check(&token, NOW), Err(BadToken::Algorithm));
+            assert_eq!(keys.check(&token, NOW), Err(BadAccessToken::Algorithm));
         }
         let good = issuer.token(kid, &claims());
         let mut parts: Vec<&str> = good.split('.').collect();
         let richer = b64(&serde_json::to_string(&Claims { sub: Token::parse("root").unwrap(), ..claims() }).unwrap());
         parts[1] = &richer;
-        assert_eq!(keys.check(&parts.join("."), NOW), Err(BadToken::Forged));
+        assert_eq!(keys.check(&parts.join("."), NOW), Err(BadAccessToken::Forged));
         for nonsense in ["", ".", "..", "a.b.c", "x", &"y".repeat(10_000)] {
-            assert_eq!(keys.check(nonsense, NOW), Err(BadToken::Malformed), "{nonsense:.20}");
+            assert_eq!(keys.check(nonsense, NOW), Err(BadAccessToken::Malformed), "{nonsense:.20}");
         }
     }
 
@@ -204,8 +208,8 @@ mod tests {
         assert!(!keys.put(&kid, Some(b"garbage")), "a value that cannot be read does not take the old key away");
         assert!(keys.check(&token, NOW).is_ok());
         keys.put(&kid, None);
-        assert!(matches!(keys.check(&token, NOW), Err(BadToken::UnknownKey { .. })));
+        assert!(matches!(keys.check(&token, NOW), Err(BadAccessToken::UnknownKey { .. })));
         keys.put(&kid, Some(&issuer.value(NOW)));
-        assert!(matches!(keys.check(&token, NOW), Err(BadToken::UnknownKey { .. })), "past its `until`");
+        assert!(matches!(keys.check(&token, NOW), Err(BadAccessToken::UnknownKey { .. })), "past its `until`");
     }
 }

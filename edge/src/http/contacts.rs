@@ -15,7 +15,7 @@ use super::{
     path::UserPath,
 };
 use crate::{
-    control::Change,
+    control::ThreadChange,
     refusals::{EdgeError, refuse},
 };
 
@@ -116,7 +116,7 @@ async fn decide(api: &Api, actor: UserId, user: UserId, kind: Kind) -> Answer<Bl
     }
     api.people.exist(std::slice::from_ref(&user)).await?;
     let thread = Thread::dm(&actor, &user);
-    let change = Change { thread: thread.clone(), actor: actor.clone(), kind, body: EntryBody::default(), cid: None };
+    let change = ThreadChange { thread: thread.clone(), actor: actor.clone(), kind, body: EntryBody::default(), cid: None };
     let id = api.control.append(&change).await?;
     api.control.folded(&thread, &actor, id).await;
     Ok(Json(Block { thread, id, blocked: kind == Kind::Blocked }))

@@ -16,29 +16,29 @@ use super::{Api, json, refused::Refused};
 use crate::{address::Came, auth};
 
 /// A refusal as an HTTP answer.
-pub struct Failure(pub Refusal);
+pub struct HttpFailure(pub Refusal);
 
-impl From<Refusal> for Failure {
+impl From<Refusal> for HttpFailure {
     fn from(refusal: Refusal) -> Self {
         Self(refusal)
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for HttpFailure {
     fn into_response(self) -> Response {
         Refused::from(self.0).into_response()
     }
 }
 
-pub type Answer<T> = Result<Json<T>, Failure>;
+pub type Answer<T> = Result<Json<T>, HttpFailure>;
 
 /// Whoever the `Authorization: Bearer` token says.
 pub struct Actor(pub auth::Actor);
 
 impl FromRequestParts<Arc<Api>> for Actor {
-    type Rejection = Failure;
+    type Rejection = HttpFailure;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Failure> {
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, HttpFailure> {
         let token = bearer(parts)
             .ok_or_else(|| Refusal::new(Code::Unauthorized, "the header `Authorization: Bearer <access token>` is missing"))?;
         let actor = api.auth.check(token).await?;
@@ -52,11 +52,11 @@ impl FromRequestParts<Arc<Api>> for Actor {
 pub struct Caller(pub IpAddr);
 
 impl<S: Sync> FromRequestParts<S> for Caller {
-    type Rejection = Failure;
+    type Rejection = HttpFailure;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, HttpFailure> {
         let from = parts.extensions.get::<Self>().copied();
-        from.ok_or_else(|| Failure(Refusal::new(Code::Internal, "a request came from nowhere")))
+        from.ok_or_else(|| HttpFailure(Refusal::new(Code::Internal, "a request came from nowhere")))
     }
 }
 
@@ -109,9 +109,9 @@ fn is_json(headers: &HeaderMap) -> bool {
 pub struct Path<T>(pub T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
-    type Rejection = Failure;
+    type Rejection = HttpFailure;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpFailure> {
         match axum::extract::Path::<T>::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(value)) => Ok(Self(value)),
             Err(PathRejection::FailedToDeserializePathParams(e)) => {
@@ -120,9 +120,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
                     ErrorKind::DeserializeError { key, message, .. } => format!("{key}: {message}"),
                     other => other.to_string(),
                 };
-                Err(Failure(Refusal::invalid(format!("path: {why}"))))
+                Err(HttpFailure(Refusal::invalid(format!("path: {why}"))))
             }
-            Err(e) => Err(Failure(Refusal::invalid(format!("path: {e}")))),
+            Err(e) => Err(HttpFailure(Refusal::invalid(format!("path: {e}")))),
         }
     }
 }

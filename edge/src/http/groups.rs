@@ -16,7 +16,7 @@ use super::{
     openapi::{scalar, schema},
     path::{GroupPath, MemberPath},
 };
-use crate::control::Change;
+use crate::control::ThreadChange;
 
 #[derive(Deserialize, utoipa::ToSchema)]
 pub struct NewGroup {
@@ -87,10 +87,10 @@ pub struct GroupInfo {
 }
 
 async fn make(api: &Api, group: &GroupId, actor: UserId, kind: Kind, body: EntryBody) -> Answer<Changed> {
-    done(api, Change { thread: Thread::group(group), actor, kind, body, cid: None }).await
+    done(api, ThreadChange { thread: Thread::group(group), actor, kind, body, cid: None }).await
 }
 
-async fn done(api: &Api, change: Change) -> Answer<Changed> {
+async fn done(api: &Api, change: ThreadChange) -> Answer<Changed> {
     let id = api.control.append(&change).await?;
     api.control.folded(&change.thread, &change.actor, id).await;
     Ok(Json(Changed { thread: change.thread, id }))
@@ -115,7 +115,7 @@ pub async fn create(State(api): Shared, Actor(actor): Actor, Body(new): Body<New
     let id = new.cid.map_or_else(|| Token::mint('g', rand::random()), |cid| cid.group_id(&actor.user));
     let history = Some(new.history.unwrap_or_default());
     let body = EntryBody { name: Some(group_name(new.name)), history, ..of(new.users) };
-    done(&api, Change { thread: Thread::group(&id), actor: actor.user, kind: Kind::GroupCreated, body, cid: new.cid }).await
+    done(&api, ThreadChange { thread: Thread::group(&id), actor: actor.user, kind: Kind::GroupCreated, body, cid: new.cid }).await
 }
 
 /// For members.

@@ -14,7 +14,7 @@ use super::{
     path::ThreadPath,
     query::{Query, number},
 };
-use crate::pages::Question;
+use crate::pages::PageQuestion;
 
 /// Described by `place`, which can say that they exclude each other.
 #[derive(Deserialize)]
@@ -43,7 +43,7 @@ pub async fn page(
 ) -> Answer<Page> {
     let asked =
         HistoryQuery { r: 0, thread: Some(thread.thread()?), before: p.before, after: p.after, around: p.around, at: p.at, limit: p.limit };
-    let question = Question::of(&asked)?;
+    let question = PageQuestion::of(&asked)?;
     Ok(Json(api.pages.page(&actor.user, None, question, MsgId::NONE).await?))
 }
 

@@ -14,7 +14,7 @@ use serde::{
 };
 use serde_json::Value;
 
-use super::extract::Failure;
+use super::extract::HttpFailure;
 
 /// What a double holds exactly.
 const MAX: u64 = (1 << 53) - 1;
@@ -22,15 +22,15 @@ const MAX: u64 = (1 << 53) - 1;
 pub struct Query<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
-    type Rejection = Failure;
+    type Rejection = HttpFailure;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpFailure> {
         match axum::extract::Query::<T>::from_request_parts(parts, state).await {
             Ok(axum::extract::Query(value)) => Ok(Self(value)),
             Err(e) => {
                 let text = e.body_text();
                 let why = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
-                Err(Failure(Refusal::invalid(format!("query: {why}"))))
+                Err(HttpFailure(Refusal::invalid(format!("query: {why}"))))
             }
         }
     }

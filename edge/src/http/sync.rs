@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     address::Came,
-    long_poll::{Ask, answer::PollAnswer},
+    long_poll::{PollRequest, answer::PollAnswer},
 };
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -55,7 +55,7 @@ pub struct PollQuery {
     extensions(("x-codes" = json!(["conflict", "not_found"]))),
     responses((status = 200, body = schema::Polled)))]
 pub async fn post(State(api): Shared, Actor(actor): Actor, came: Came, Body(p): Body<Poll>) -> Answer<PollAnswer> {
-    poll(api, actor, Ask { cursors: named(p.cursors)?, synced: p.synced, wait_ms: p.wait_ms, came }).await
+    poll(api, actor, PollRequest { cursors: named(p.cursors)?, synced: p.synced, wait_ms: p.wait_ms, came }).await
 }
 
 /// The same for few cursors.
@@ -64,10 +64,10 @@ pub async fn post(State(api): Shared, Actor(actor): Actor, came: Came, Body(p): 
     responses((status = 200, body = schema::Polled)))]
 pub async fn get(State(api): Shared, Actor(actor): Actor, came: Came, Query(q): Query<PollQuery>) -> Answer<PollAnswer> {
     let cursors = q.cursors.as_deref().map(cursors).transpose()?.unwrap_or_default();
-    poll(api, actor, Ask { cursors: named(cursors)?, synced: q.synced, wait_ms: q.wait_ms, came }).await
+    poll(api, actor, PollRequest { cursors: named(cursors)?, synced: q.synced, wait_ms: q.wait_ms, came }).await
 }
 
-async fn poll(api: Arc<Api>, actor: crate::auth::Actor, ask: Ask) -> Answer<PollAnswer> {
+async fn poll(api: Arc<Api>, actor: crate::auth::Actor, ask: PollRequest) -> Answer<PollAnswer> {
     Ok(Json(Box::pin(api.polls.poll(actor, ask)).await?))
 }
 

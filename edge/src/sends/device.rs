@@ -155,7 +155,7 @@ impl DeviceQueue {
         let mut state = self.0.lock();
         let room = if state.requests.len() < limits::INFLIGHT_REQUESTS { Ok(()) } else { Err(full()) };
         if let Err(why) = allowed.and(room) {
-            metrics::counter!("natterjack_edge_posts_refused_total").increment(1);
+            metrics::counter!(crate::metrics::HTTP_SENDS_REFUSED).increment(1);
             state.queue.refused(&send, &why);
             let waker = state.take_waker();
             drop(state);

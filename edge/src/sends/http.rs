@@ -45,13 +45,13 @@ struct Waiting;
 
 impl Waiting {
     fn new() -> Self {
-        metrics::gauge!("natterjack_edge_posts_waiting").increment(1.0);
+        metrics::gauge!(crate::metrics::HTTP_SENDS_WAITING).increment(1.0);
         Self
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        metrics::gauge!("natterjack_edge_posts_waiting").decrement(1.0);
+        metrics::gauge!(crate::metrics::HTTP_SENDS_WAITING).decrement(1.0);
     }
 }

@@ -10,7 +10,7 @@ use natterjack_protocol::{
 
 use super::log_state::LogState;
 use crate::{
-    control::{Change, Control},
+    control::{Control, ThreadChange},
     members::UserState,
     people::People,
 };
@@ -69,7 +69,8 @@ impl Membership {
         if !fold::has_room(&theirs, limits::STATE_BYTES_BY_OTHERS) {
             return Err(fold::full(peer));
         }
-        let change = Change { thread: thread.clone(), actor: state.user.clone(), kind: Kind::DmStarted, body: Body::default(), cid: None };
+        let change =
+            ThreadChange { thread: thread.clone(), actor: state.user.clone(), kind: Kind::DmStarted, body: Body::default(), cid: None };
         match self.control.append(&change).await {
             Ok(id) => {
                 // A block that ended may have left an item.

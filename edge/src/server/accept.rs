@@ -37,7 +37,7 @@ use crate::{
     server::{
         answer::{self, AfterAnswer, farewell},
         capacity::Capacity,
-        connection::Connection,
+        connection::HttpConnection,
         shutdown::ShutdownPhases,
         tls::{self, Accepted, Tls},
         wire::Wire,
@@ -225,7 +225,7 @@ impl Acceptor {
         let before_session = async {
             let deadline = Instant::now() + self.services.times.handshake;
             let stream = self.wire(stream, peer, deadline).await?;
-            Connection::new(self, stream, peer).serve(deadline, unknown, &mut place).await
+            HttpConnection::new(self, stream, peer).serve(deadline, unknown, &mut place).await
         };
         if let Some(session) = Box::pin(before_session.instrument(span)).await {
             session.run().await;

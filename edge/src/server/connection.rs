@@ -37,7 +37,7 @@ use crate::{
 /// Somebody who has said all and still listens gets the answer; somebody who is gone looks the same, and a poll would wait for them.
 const HALF_CLOSED: Duration = Duration::from_secs(5);
 
-pub struct Connection<'a> {
+pub struct HttpConnection<'a> {
     pub front: &'a Acceptor,
     pub stream: Wire,
     pub peer: IpAddr,
@@ -60,7 +60,7 @@ impl From<Refused> for Over {
     }
 }
 
-impl<'a> Connection<'a> {
+impl<'a> HttpConnection<'a> {
     pub fn new(front: &'a Acceptor, stream: Wire, peer: IpAddr) -> Self {
         Self { front, stream, peer, read: BytesMut::new(), bare: false }
     }

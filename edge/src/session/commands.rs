@@ -15,7 +15,7 @@ use natterjack_protocol::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Done, End, Session};
-use crate::pages::Question;
+use crate::pages::PageQuestion;
 
 /// The number of the request, for refusing it.
 pub(super) fn request(frame: &ClientFrame) -> Option<Request> {
@@ -120,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.request(async move {
             let r = h.r;
             let page = async {
-                let question = Question::of(&h)?;
+                let question = PageQuestion::of(&h)?;
                 let room = handle.room().await?;
                 handle.state.loaded(services.times.attach).await?;
                 let known = handle.state.item(&question.thread);

@@ -32,9 +32,9 @@ pub struct SessionHandle {
 }
 
 /// Room for one page or answer in the outbox of a session, given back with it.
-pub struct Room(Option<Arc<SessionHandle>>);
+pub struct OutboxRoom(Option<Arc<SessionHandle>>);
 
-impl Room {
+impl OutboxRoom {
     pub fn frame(mut self, frame: &ServerFrame) {
         if let Some(session) = self.0.take() {
             session.outbox.push_snapshot(frame.encode(session.codec));
@@ -42,7 +42,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for OutboxRoom {
     fn drop(&mut self) {
         if let Some(session) = &self.0 {
             session.outbox.give_back(limits::PAGE_BYTES);
@@ -75,8 +75,8 @@ impl SessionHandle {
     }
 
     /// Waits until a page may be asked for: what was asked for before is on its way to the client.
-    pub async fn room(self: &Arc<Self>) -> Result<Room, Refusal> {
-        if self.outbox.take_room(limits::PAGE_BYTES).await { Ok(Room(Some(self.clone()))) } else { Err(over()) }
+    pub async fn room(self: &Arc<Self>) -> Result<OutboxRoom, Refusal> {
+        if self.outbox.take_room(limits::PAGE_BYTES).await { Ok(OutboxRoom(Some(self.clone()))) } else { Err(over()) }
     }
 
     /// Waits until all pages that were asked for before are on their way.
