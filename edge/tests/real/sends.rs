@@ -80,12 +80,17 @@ async fn socket_and_http_of_a_device_have_one_order() {
         asked.push(c.send(*cid, "dm.ua.ub", "over the socket").await);
     }
     c.put(&ClientFrame::Ping).await;
-    c.until(|f| matches!(f, ServerFrame::Pong { .. })).await;
+    let mut early = Vec::new();
+    c.until(|f| {
+        early.extend(if let ServerFrame::Sent { id, .. } = f { Some(*id) } else { None });
+        matches!(f, ServerFrame::Pong { .. })
+    })
+    .await;
     let posted = cid();
     let body = serde_json::json!({ "cid": posted, "kind": "text", "body": { "text": "over HTTP" }, "behind": cids.last() });
     let post = async { world.http("POST", "/v1/threads/dm.ua.ub/messages", Some(&token), &body.to_string()).await };
     let over_the_socket = async {
-        let mut ids = Vec::new();
+        let mut ids = early;
         while ids.len() < asked.len() {
             match c.until(|f| matches!(f, ServerFrame::Sent { .. } | ServerFrame::Error { .. })).await {
                 ServerFrame::Sent { id, .. } => ids.push(id),
