@@ -67,7 +67,7 @@ impl SessionSlot {
         let (admission, actor) = (self.admission.clone(), self.actor.clone());
         let id = admission.sessions.next_id();
         let handle = SessionHandle::new(id, actor.user, actor.device, codec, self.state.clone(), came);
-        tracing::debug!(session = id.0, user = %handle.user, device = %handle.device, class = ?self.class, "a session opens");
+        handle.span().in_scope(|| tracing::debug!(class = ?self.class, "session opened"));
         greet(&handle);
         admission.sessions.enter(&handle, actor.family.clone());
         let open = OpenSession { handle, slot: self };

@@ -7,6 +7,8 @@ use natterjack_protocol::{
     client::{frame::SendMessage, send_queue::Queued},
 };
 
+use tracing::Span;
+
 use super::{
     device::{DeviceQueue, SendAnswer},
     send::Sends,
@@ -22,13 +24,15 @@ pub struct ConnectionSends {
     /// Messages whose turn it is, until everything has been read that the client has written with them.
     due: Vec<Queued>,
     unanswered: usize,
+    /// Of the session, for what is logged while its messages are published.
+    span: Span,
 }
 
 impl ConnectionSends {
     pub fn new(sends: &Arc<Sends>, session: &SessionHandle) -> Self {
         let device = sends.devices.of(&session.user, &session.device);
         let number = device.connect();
-        Self { sends: sends.clone(), state: session.state.clone(), device, number, due: Vec::new(), unanswered: 0 }
+        Self { sends: sends.clone(), state: session.state.clone(), device, number, due: Vec::new(), unanswered: 0, span: session.span() }
     }
 
     pub fn push(&mut self, send: SendMessage) -> Result<(), Refusal> {
@@ -58,7 +62,7 @@ impl ConnectionSends {
     /// Publishes what is due, each with everything of its thread that waits behind it.
     pub fn publish(&mut self) {
         for first in self.due.drain(..) {
-            self.sends.start(&self.device, &self.state, first);
+            self.span.in_scope(|| self.sends.start(&self.device, &self.state, first));
         }
     }
 

@@ -22,6 +22,7 @@ use natterjack_protocol::{
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 use crate::refusals::{EdgeError, refuse};
 
@@ -45,7 +46,7 @@ impl DeviceQueues {
     }
 
     pub fn spawn(&self, driving: impl Future<Output = ()> + std::marker::Send + 'static) {
-        self.tasks.spawn(self.end.clone().run_until_cancelled_owned(driving));
+        self.tasks.spawn(self.end.clone().run_until_cancelled_owned(driving).in_current_span());
     }
 
     pub fn of(&self, user: &UserId, device: &DeviceId) -> Arc<DeviceQueue> {

@@ -151,7 +151,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
         let attach: futures_util::future::BoxFuture<'static, Done> = {
             let (services, handle) = (services.clone(), handle.clone());
             let span = handle.span();
-            span.in_scope(|| tracing::debug!("session opened"));
             Box::pin(async move { Done::Attached(services.attach.attach(&handle, hello.cursors, hello.synced).await) }.instrument(span))
         };
         running.push(attach);
