@@ -5,7 +5,7 @@ pub mod batch;
 pub mod connection;
 pub mod device;
 pub mod http;
-pub mod log_state;
+pub mod log_condition;
 pub mod membership;
 pub mod references;
 pub mod send;

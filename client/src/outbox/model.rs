@@ -7,7 +7,7 @@ use natterjack_protocol::{
     Code,
     client::{
         frame::SendMessage,
-        send_queue::{Queued, SendQueue, Source, Tried},
+        send_queue::{Queued, SendQueue, SendSource, Tried},
     },
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -200,7 +200,7 @@ impl World {
             edge.queue.refused(&send, &why);
             edge.down.push(Answer::Refused(cid, why));
         } else {
-            let source = if edge.http { Source::Request(0) } else { Source::Connection(0) };
+            let source = if edge.http { SendSource::Request(0) } else { SendSource::Connection(0) };
             match edge.queue.push(send, source) {
                 Ok(Some(first)) => {
                     let mut batch = vec![first];

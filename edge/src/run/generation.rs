@@ -26,7 +26,9 @@ use crate::{
     pages::Pages,
     people::People,
     readiness::Readiness,
-    sends::{device::DeviceQueues, http::HttpSends, log_state::LogState, membership::Membership, references::References, send::Sends},
+    sends::{
+        device::DeviceQueues, http::HttpSends, log_condition::LogCondition, membership::Membership, references::References, send::Sends,
+    },
     server::{accept::Acceptor, capacity::Capacity, shutdown::ShutdownPhases},
     session::{Counts, Services},
     sessions::Sessions,
@@ -95,7 +97,7 @@ async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &Canc
     let parts = Parts {
         people: People::new(&buckets, &directory),
         publisher: Publisher::new(nats, layout, cfg.times.clone()).behind(delivery.fence.clone()),
-        log: LogState { clock: clock.clone(), status: status.clone(), layout, times: cfg.times.clone() },
+        log: LogCondition { clock: clock.clone(), status: status.clone(), layout, times: cfg.times.clone() },
         directory,
         auth,
         sessions: sessions.clone(),
@@ -130,7 +132,7 @@ async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &Canc
 struct Parts {
     people: People,
     publisher: Publisher,
-    log: LogState,
+    log: LogCondition,
     directory: Directory,
     auth: Auth,
     sessions: Sessions,

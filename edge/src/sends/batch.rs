@@ -13,7 +13,7 @@ use natterjack_protocol::{
     cid::Age,
     client::{
         frame::SendMessage,
-        send_queue::{Queued, Source, Tried},
+        send_queue::{Queued, SendSource, Tried},
     },
     log::fold,
 };
@@ -56,8 +56,8 @@ impl Sends {
         let mut rest = sends.into_iter();
         let Some(first) = rest.next() else { return Published { results: Vec::new(), rest: Vec::new() } };
         let mut result = match first.source {
-            Source::Connection(_) => self.send(state, first.send).await,
-            Source::Request(_) => self.send_of_request(state, first.send).await,
+            SendSource::Connection(_) => self.send(state, first.send).await,
+            SendSource::Request(_) => self.send_of_request(state, first.send).await,
         };
         if first.tried == Tried::Unsure {
             result = result.map_err(without_certainty);

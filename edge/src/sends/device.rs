@@ -15,7 +15,7 @@ use natterjack_protocol::{
     Cid, Code, DeviceId, MsgId, Refusal, Thread, UserId,
     client::{
         frame::{Request, SendMessage},
-        send_queue::{Queued, SendQueue, Source},
+        send_queue::{Queued, SendQueue, SendSource},
     },
     limits,
 };
@@ -95,14 +95,14 @@ pub struct Published {
 }
 
 impl State {
-    fn answer(&mut self, (source, r, cid): (Source, Request, Cid), thread: &Thread, result: SendResult) {
+    fn answer(&mut self, (source, r, cid): (SendSource, Request, Cid), thread: &Thread, result: SendResult) {
         match (source, &mut self.connection) {
-            (Source::Connection(number), Some(end)) if end.number == number => {
+            (SendSource::Connection(number), Some(end)) if end.number == number => {
                 end.answers.push(SendAnswer { r, cid, thread: thread.clone(), result });
             }
             // Nobody hears it: the message comes again over another connection.
-            (Source::Connection(_), _) => {}
-            (Source::Request(number), _) => {
+            (SendSource::Connection(_), _) => {}
+            (SendSource::Request(number), _) => {
                 if let Some(reply) = self.requests.remove(&number) {
                     let _ = reply.send(result);
                 }
@@ -144,7 +144,7 @@ impl DeviceQueue {
         if !state.is_current(number) {
             return Err(Refusal::unavailable("this device has a newer connection").with_cid(send.cid));
         }
-        state.queue.push(send, Source::Connection(number))
+        state.queue.push(send, SendSource::Connection(number))
     }
 
     /// A message over HTTP, and where its answer comes. `allowed`: whether its sender may send now.
@@ -165,7 +165,7 @@ impl DeviceQueue {
         }
         state.sources += 1;
         let number = state.sources;
-        let first = state.queue.push(send, Source::Request(number))?;
+        let first = state.queue.push(send, SendSource::Request(number))?;
         let (reply, answer) = oneshot::channel();
         state.requests.insert(number, reply);
         Ok((first, answer))
@@ -210,7 +210,7 @@ impl DeviceQueue {
     }
 
     /// Answers, and gives what comes next in the thread.
-    fn decided(&self, thread: &Thread, names: Vec<(Source, Request, Cid)>, published: Published) -> Option<Queued> {
+    fn decided(&self, thread: &Thread, names: Vec<(SendSource, Request, Cid)>, published: Published) -> Option<Queued> {
         let mut state = self.0.lock();
         let mut refused = None;
         for (name, result) in names.into_iter().zip(published.results) {
@@ -234,7 +234,7 @@ impl DeviceQueue {
 struct UnderWay {
     device: Arc<DeviceQueue>,
     thread: Thread,
-    names: Vec<(Source, Request, Cid)>,
+    names: Vec<(SendSource, Request, Cid)>,
 }
 
 impl UnderWay {
@@ -248,7 +248,7 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         let names = std::mem::take(&mut self.names);
         if !names.is_empty() {
-            let open = |(.., cid): &(Source, Request, Cid)| Err(refuse(EdgeError::OutcomeOpen).with_cid(*cid));
+            let open = |(.., cid): &(SendSource, Request, Cid)| Err(refuse(EdgeError::OutcomeOpen).with_cid(*cid));
             let results = names.iter().map(open).collect();
             // Refused for now, so everything that waits behind is refused, too, and nothing comes next.
             self.device.decided(&self.thread, names, Published { results, rest: Vec::new() });

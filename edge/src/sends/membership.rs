@@ -8,7 +8,7 @@ use natterjack_protocol::{
     log::fold::{self, ThreadItem},
 };
 
-use super::log_state::LogState;
+use super::log_condition::LogCondition;
 use crate::{
     control::{Control, ThreadChange},
     members::UserState,
@@ -18,7 +18,7 @@ use crate::{
 pub struct Membership {
     pub people: People,
     pub control: Control,
-    pub log: LogState,
+    pub log: LogCondition,
 }
 
 impl Membership {

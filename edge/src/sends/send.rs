@@ -22,7 +22,7 @@ use crate::{
     refusals::{EdgeError, refuse},
     sends::{
         device::{DeviceQueue, DeviceQueues, drive},
-        log_state::LogState,
+        log_condition::LogCondition,
         membership::Membership,
         references::References,
     },
@@ -36,7 +36,7 @@ pub struct Sends {
     pub history: HistoryClient,
     pub references: References,
     pub batch_acks: BatchAcks,
-    pub log: LogState,
+    pub log: LogCondition,
     pub metrics: Metrics,
 }
 

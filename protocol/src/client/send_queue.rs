@@ -31,7 +31,7 @@ pub enum Tried {
 
 /// Which way a message came to the edge, and where its answer goes. The numbers are the edge's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Source {
+pub enum SendSource {
     /// A connection, which pipelines: what was written behind a message may be read after that one is refused.
     Connection(u64),
     /// One HTTP request, with nothing behind it.
@@ -41,7 +41,7 @@ pub enum Source {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Queued {
     pub send: SendMessage,
-    pub source: Source,
+    pub source: SendSource,
     pub tried: Tried,
 }
 
@@ -78,7 +78,7 @@ pub struct SendQueue {
 impl SendQueue {
     /// Returns the message if nothing of its thread is in flight: publish it now. An error: what it hangs on was refused, or it hangs on
     /// itself, which no later try would change.
-    pub fn push(&mut self, send: SendMessage, source: Source) -> Result<Option<Queued>, Refusal> {
+    pub fn push(&mut self, send: SendMessage, source: SendSource) -> Result<Option<Queued>, Refusal> {
         if send.behind == Some(send.cid) {
             let why = Refusal::invalid("behind: names the message itself; name the one before it, or none").with_cid(send.cid);
             self.refused(&send, &why);
@@ -87,7 +87,7 @@ impl SendQueue {
         let line = self.line(&send.thread);
         let follows = match send.behind {
             Some(before) => line.last == Some(before) && !line.broken,
-            None => !line.closed || matches!(source, Source::Request(_)),
+            None => !line.closed || matches!(source, SendSource::Request(_)),
         };
         (line.last, line.broken) = (Some(send.cid), !follows);
         if !follows {
@@ -115,7 +115,7 @@ impl SendQueue {
 
     /// What waits behind the message that is about to be published, to go with it: of connections only, up to the first request.
     pub fn going_with(&mut self, first: &Queued) -> VecDeque<Queued> {
-        let pipelined = |queued: &Queued| matches!(queued.source, Source::Connection(_));
+        let pipelined = |queued: &Queued| matches!(queued.source, SendSource::Connection(_));
         match self.lines.get_mut(&first.send.thread) {
             Some(line) if first.tried == Tried::No && pipelined(first) => {
                 let end = line.waiting.iter().position(|q| !pipelined(q)).unwrap_or(line.waiting.len());
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
     use crate::{Body, Kind};
 
-    const SOCKET: Source = Source::Connection(1);
+    const SOCKET: SendSource = SendSource::Connection(1);
 
     fn thread() -> Thread {
         "dm.a.b".parse().unwrap()
@@ -337,7 +337,7 @@ mod tests {
     /// A device that sends over its socket and over HTTP at once.
     #[test]
     fn requests_and_connections_share_the_order_and_the_refusals() {
-        let http = Source::Request(1);
+        let http = SendSource::Request(1);
         let mut q = SendQueue::default();
         for n in 1..=3 {
             push(&mut q, n, None);

@@ -12,14 +12,14 @@ use crate::{
 
 /// Clones share it.
 #[derive(Clone)]
-pub struct LogState {
+pub struct LogCondition {
     pub clock: Clock,
     pub status: StatusWatch,
     pub layout: Layout,
     pub times: Times,
 }
 
-impl LogState {
+impl LogCondition {
     /// The time of a partition, and since when the log knows by itself what is stored. None: nothing was heard of it
     /// yet.
     pub fn window(&self, p: u32) -> Option<(u64, u64)> {
