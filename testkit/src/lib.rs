@@ -15,6 +15,7 @@ pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod raw_http;
+pub mod stopwatch;
 pub mod wait;
 
 pub use certificates::Certificates;
@@ -24,4 +25,5 @@ pub use nats_server::{NatsServer, thread_in};
 pub use process::Process;
 pub use proxy::{Flow, Proxy, Side};
 pub use raw_http::RawHttp;
+pub use stopwatch::Stopwatch;
 pub use wait::{eventually, eventually_within, patience, within};

@@ -76,6 +76,11 @@ impl NatsProxy {
         self.control.reset();
     }
 
+    /// Pieces of connections that a stall holds back.
+    pub fn waiting(&self, side: Side) -> usize {
+        self.control.waiting(side)
+    }
+
     pub fn open(&self) -> usize {
         self.control.open()
     }

@@ -1,11 +1,16 @@
 //! A nats-server of one test's own, or a cluster of them: real processes, a temporary folder, addresses that nobody else has.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use natterjack_nats::{Layout, Nats, NatsConfig, provision, server};
 use natterjack_protocol::{Thread, Times};
 
 use crate::{
+    Stopwatch,
     net::{NATS_PORT, Subnet},
     process::{Process, Ready},
     programs,
@@ -18,12 +23,61 @@ pub struct NatsServer {
     process: Process,
     dir: tempfile::TempDir,
     host: String,
+    _place: Place,
+    _watch: Stopwatch,
+}
+
+/// Tests of a binary run side by side. One that asserts a time runs alone: it begins when no other server of this process is left, and
+/// none is started before it ends.
+struct Place {
+    alone: bool,
+}
+
+/// How many servers hold a place; -1: one that is alone.
+static TAKEN: Mutex<isize> = Mutex::new(0);
+
+impl Place {
+    fn taken() -> MutexGuard<'static, isize> {
+        TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(alone: bool) -> Option<Self> {
+        let mut taken = Self::taken();
+        let free = if alone { *taken == 0 } else { *taken >= 0 };
+        free.then(|| {
+            *taken += if alone { -1 } else { 1 };
+            Self { alone }
+        })
+    }
+
+    /// Blocks its thread, which has nothing else to do: a test that has a server already never waits here.
+    fn beside_others() -> Self {
+        loop {
+            if let Some(place) = Self::take(false) {
+                return place;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *Self::taken() += if self.alone { 1 } else { -1 };
+    }
 }
 
 impl NatsServer {
     /// Launched; whoever connects waits until it answers.
     pub fn start() -> Self {
         Self::start_with("")
+    }
+
+    /// While no other server of this process runs: for tests that assert a time.
+    pub async fn start_alone() -> Self {
+        let place = crate::eventually_within("the others are done", Duration::from_secs(600), async || Place::take(true)).await;
+        let addr = Subnet::next().nats(0);
+        Self::launched(place, 0, addr.ip().to_string(), single)
     }
 
     /// With more lines of configuration.
@@ -36,7 +90,7 @@ impl NatsServer {
         let addr = Subnet::next().nats(0);
         let host = addr.ip().to_string();
         let extra = extra(&host);
-        Self::launched(0, host, |store, host| server::single_config(store, host, NATS_PORT, server::Sync::Interval) + &extra)
+        Self::launched(Place::beside_others(), 0, host, |store, host| single(store, host) + &extra)
     }
 
     /// `n` servers of one cluster.
@@ -49,20 +103,20 @@ impl NatsServer {
         let net = Subnet::next();
         let routes: Vec<String> = (0..n).map(|i| net.route(i).to_string()).collect();
         let one = |i| {
-            Self::launched(i, net.nats(i).ip().to_string(), |store, host| {
+            Self::launched(Place::beside_others(), i, net.nats(i).ip().to_string(), |store, host| {
                 server::cluster_config(store, host, NATS_PORT, i, &routes, server::Sync::Interval) + &extra(i, host)
             })
         };
         (0..n).map(one).collect()
     }
 
-    fn launched(i: usize, host: String, config: impl FnOnce(&Path, &str) -> String) -> Self {
+    fn launched(place: Place, i: usize, host: String, config: impl FnOnce(&Path, &str) -> String) -> Self {
         let dir = tempfile::Builder::new().prefix("natterjack-nats-").tempdir().unwrap();
         let text = config(&dir.path().join("js"), &host);
         let addr = (host.parse::<std::net::IpAddr>().unwrap(), NATS_PORT).into();
         let process = process(i, dir.path(), &text, addr);
         process.spawn();
-        Self { process, dir, host }
+        Self { process, dir, host, _place: place, _watch: Stopwatch::new() }
     }
 
     pub fn launch(&mut self) {
@@ -124,10 +178,18 @@ impl NatsServer {
 
     /// Started and provisioned.
     pub async fn ready() -> (Self, Nats, Layout) {
-        let s = Self::start();
-        let nats = s.nats().await;
-        let layout = provision(&nats, &s.config(), &Times::default()).await.unwrap();
-        (s, nats, layout)
+        Self::start().provisioned().await
+    }
+
+    /// Likewise, alone.
+    pub async fn ready_alone() -> (Self, Nats, Layout) {
+        Self::start_alone().await.provisioned().await
+    }
+
+    async fn provisioned(self) -> (Self, Nats, Layout) {
+        let nats = self.nats().await;
+        let layout = provision(&nats, &self.config(), &Times::default()).await.unwrap();
+        (self, nats, layout)
     }
 }
 
@@ -137,6 +199,10 @@ impl Drop for NatsServer {
             eprintln!("---- end of the log of the nats-server at {} ----\n{}", self.host, self.process.log_tail(15));
         }
     }
+}
+
+fn single(store: &Path, host: &str) -> String {
+    server::single_config(store, host, NATS_PORT, server::Sync::Interval)
 }
 
 /// Server `i` with this configuration, not started; configuration and log are in `folder`.

@@ -131,6 +131,7 @@ impl Turn {
                     return Self { _held: vec![file] };
                 }
                 drop(gate);
+                // Asks again.
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -148,6 +149,7 @@ async fn lock(name: &str) -> File {
         if let Some(file) = try_lock(name) {
             return file;
         }
+        // Asks again.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -189,6 +189,7 @@ impl Process {
                 if let Some(status) = self.exited() {
                     return status;
                 }
+                // Asks again.
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };

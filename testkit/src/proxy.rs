@@ -57,6 +57,7 @@ pub(super) struct Control {
     refuse: watch::Sender<bool>,
     resets: watch::Sender<u64>,
     open: AtomicUsize,
+    waiting: [AtomicUsize; 2],
 }
 
 impl Control {
@@ -67,6 +68,7 @@ impl Control {
             refuse: watch::Sender::new(false),
             resets: watch::Sender::new(0),
             open: AtomicUsize::new(0),
+            waiting: Default::default(),
         }
     }
 
@@ -93,6 +95,14 @@ impl Control {
         self.open.load(Ordering::SeqCst)
     }
 
+    fn waits(&self, side: Side) -> &AtomicUsize {
+        &self.waiting[side as usize]
+    }
+
+    pub(crate) fn waiting(&self, side: Side) -> usize {
+        self.waits(side).load(Ordering::SeqCst)
+    }
+
     /// Waits until `bytes` may go on; gives how many of them.
     async fn admit(&self, side: Side, bytes: usize) -> Admitted {
         let mut flow = self.flow(side).subscribe();
@@ -101,6 +111,7 @@ impl Control {
             match now {
                 Flow::Pass => return Admitted::All(Duration::ZERO),
                 Flow::Slow(rate) => {
+                    // As long as so many bytes take on such a line.
                     sleep(Duration::from_secs_f64(bytes as f64 / rate as f64)).await;
                     return Admitted::All(Duration::ZERO);
                 }
@@ -222,7 +233,7 @@ pub(super) async fn serve<F: Filter>(
 async fn connection<F: Filter>(mut client: TcpStream, target: SocketAddr, control: Arc<Control>, filter: F) {
     let slow = matches!(*control.flow(Side::FromServer).borrow(), Flow::Slow(_));
     let Ok(mut server) = connect(target, slow).await else { return };
-    let _counted = Counted::new(&control);
+    let _counted = Counted::new(&control.open);
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let mut resets = control.resets.subscribe();
     let hard = {
@@ -274,7 +285,11 @@ async fn take<F: Filter>(mut from: ReadHalf<'_>, to: mpsc::Sender<Piece>, contro
             Ok(0) | Err(_) => return,
             Ok(n) => n,
         };
-        let (n, by, then_reset) = match control.admit(side, n).await {
+        let admitted = {
+            let _counted = Counted::new(control.waits(side));
+            control.admit(side, n).await
+        };
+        let (n, by, then_reset) = match admitted {
             Admitted::All(by) => (n, by, false),
             Admitted::None => continue,
             Admitted::ThenReset(left) => (left.min(n), Duration::ZERO, true),
@@ -303,17 +318,18 @@ async fn deliver(mut to: WriteHalf<'_>, mut pieces: mpsc::Receiver<Piece>) -> Re
 
 struct Reset;
 
-struct Counted<'a>(&'a Control);
+/// One more for as long as it lives.
+struct Counted<'a>(&'a AtomicUsize);
 
 impl<'a> Counted<'a> {
-    fn new(control: &'a Control) -> Self {
-        control.open.fetch_add(1, Ordering::SeqCst);
-        Self(control)
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
     }
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::SeqCst);
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -66,6 +66,7 @@ pub async fn eventually_within<P: Probe>(what: &str, limit: Duration, mut probe:
             Err(_) => panic!("not within {limit:?}: {what} (a probe did not return; before: {last})"),
         }
         assert!(began.elapsed() < limit, "not within {limit:?}: {what} (last: {last})");
+        // The one place that asks again and again.
         sleep(Duration::from_millis(20)).await;
     }
 }

@@ -10,10 +10,12 @@
 pub mod api;
 pub mod cassandra;
 pub mod cluster;
+pub mod counters;
 pub mod events;
 pub mod issuer;
 pub mod lossy;
 pub mod mint;
+pub mod paging;
 pub mod panics;
 pub mod poller;
 pub mod raw_ws;

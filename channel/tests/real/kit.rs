@@ -42,7 +42,7 @@ impl Instance {
 
     pub async fn stop(self) {
         self.stop.cancel();
-        tokio::time::timeout(Duration::from_secs(5), self.task).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(20), self.task).await.unwrap().unwrap().unwrap();
     }
 
     /// Gone in the middle of whatever it did; its leases are not released.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use natterjack_nats::{Buckets, Position, Positions, Tail, subjects, switch};
 use natterjack_protocol::{MsgId, Times, internal::live::LiveMessage, limits};
 use natterjack_testkit::{NatsServer, eventually, thread};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use crate::kit::{Instance, Observer, What, Writer};
 
@@ -37,25 +37,37 @@ async fn chain_and_order_hold_across_a_restart() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_takes_over_within_its_lease() {
-    let (server, nats, layout) = NatsServer::ready().await;
+    let (server, nats, layout) = NatsServer::ready_alone().await;
     let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
     let threads = ["dm.a.b", "group.g", "dm.c.d", "group.h"].map(thread);
     let first = Instance::start(&server, "one");
     let early = writer.text(&threads[0], "a").await;
     eventually("the first event", async || observer.saw_event("live.user.a.e", early)).await;
     let _second = Instance::start(&server, "two");
+    let ((stop, over), (wrote, written)) = (watch::channel(false), watch::channel(early));
     let sending = tokio::spawn({
         let writer = writer.clone();
         async move {
-            for i in 0..900 {
-                writer.text(&threads[i % threads.len()], "a").await;
+            for i in 0.. {
+                if *over.borrow() {
+                    break;
+                }
+                wrote.send_replace(writer.text(&threads[i % threads.len()], "a").await);
+                // A pace: the longest pause between two events is what is measured.
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
     });
-    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    let published = |from: MsgId| {
+        observer.with(|all| {
+            all.iter().filter(|s| matches!(s.what, What::Live(LiveMessage::Event { ref header, .. }) if header.id > from)).count()
+        })
+    };
+    eventually("the first one publishes", async || published(early) > 100).await;
     first.die();
-    let died = Instant::now();
+    let (died, newest) = (Instant::now(), *written.borrow());
+    eventually("the second one publishes", async || published(newest) > 100).await;
+    stop.send_replace(true);
     sending.await.unwrap();
     let copies = observer.has_everything(&writer).await;
     let pause = observer.with(|all| {

@@ -87,14 +87,21 @@ async fn swallowed_frames_are_published_again() {
     let listener = TcpListener::bind((to.split(':').next().unwrap(), 4223)).await.unwrap();
     cfg.urls = vec![format!("nats://{}", listener.local_addr().unwrap())];
     let (line, seen) = watch::channel(Line::Passes);
-    let swallowed = Arc::new(AtomicUsize::new(0));
+    let (swallowed, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (stop, over) = watch::channel(false);
     let mut proxy = JoinSet::new();
     proxy.spawn({
-        let swallowed = swallowed.clone();
+        let (swallowed, open) = (swallowed.clone(), open.clone());
         async move {
             let mut lines = JoinSet::new();
             while let Ok((near, _)) = listener.accept().await {
-                lines.spawn(carry(near, to.clone(), seen.clone(), swallowed.clone()));
+                let (to, seen, swallowed, open) = (to.clone(), seen.clone(), swallowed.clone(), open.clone());
+                lines.spawn(async move {
+                    open.fetch_add(1, Ordering::Relaxed);
+                    let ended = carry(near, to, seen, swallowed).await;
+                    open.fetch_sub(1, Ordering::Relaxed);
+                    ended
+                });
             }
         }
     });
@@ -105,20 +112,28 @@ async fn swallowed_frames_are_published_again() {
     let sending = tokio::spawn({
         let (writer, threads) = (writer.clone(), threads.clone());
         async move {
-            for i in 0..800 {
+            for i in 0.. {
+                if *over.borrow() {
+                    break;
+                }
                 writer.text(&threads[i % threads.len()], "a").await;
+                // A pace: some tens of messages in each of the line's states.
                 tokio::time::sleep(Duration::from_millis(3)).await;
             }
         }
     });
+    let events = || observer.with(|all| all.iter().filter(|s| matches!(s.what, What::Live(LiveMessage::Event { .. }))).count());
     for _ in 0..4 {
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        for state in [Line::Swallows, Line::Cut] {
-            line.send_replace(state);
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        let so_far = events();
+        eventually("it publishes", async || events() > so_far + 80).await;
+        let before = swallowed.load(Ordering::Relaxed);
+        line.send_replace(Line::Swallows);
+        eventually("something is swallowed", async || swallowed.load(Ordering::Relaxed) > before + 500).await;
+        line.send_replace(Line::Cut);
+        eventually("the connections are cut", async || open.load(Ordering::Relaxed) == 0).await;
         line.send_replace(Line::Passes);
     }
+    stop.send_replace(true);
     sending.await.unwrap();
     let truth = writer.truth();
     for (thread, ids) in &truth {

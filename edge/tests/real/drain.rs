@@ -42,7 +42,7 @@ async fn nothing_that_was_sent_is_lost_when_the_edge_leaves() {
     assert!(answered >= 1, "{answered}");
     idle.until(|f| matches!(f, ServerFrame::Draining { .. })).await;
     idle.closes_with(close::DRAINING).await;
-    timeout(Duration::from_secs(6), ended).await.unwrap().unwrap().unwrap();
+    timeout(Duration::from_secs(20), ended).await.unwrap().unwrap().unwrap();
     assert!(!world.health.report().parts.contains_key("edge"));
 }
 
@@ -112,18 +112,19 @@ async fn whoever_comes_while_it_leaves_is_answered_to_the_end() {
     let answer = half.answer().await;
     assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"), "what is half is answered, too");
     assert_eq!(silent.stream.read(&mut [0]).await.unwrap(), 0, "who has said nothing is told nothing");
-    timeout(Duration::from_secs(6), ended).await.unwrap().unwrap().unwrap();
+    timeout(Duration::from_secs(20), ended).await.unwrap().unwrap().unwrap();
     assert!(begun.elapsed() > Duration::from_secs(3), "it stays as long as somebody comes, within its time");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_checks_alone_keep_no_edge_and_are_answered() {
-    let mut world = World::start(&["ua"]).await;
+    // With more time than anybody needs: that it leaves at once does not hang on how fast this machine is.
+    let mut world = World::with(&["ua"], natterjack_protocol::Times { drain: Duration::from_secs(60), ..times() }).await;
     let (addr, begun) = (world.addr, Instant::now());
     let ended = world.stop();
     // It is told, and notices a moment later.
     while knock(addr, &get("/ready")).await.unwrap().starts_with("http/1.1 200 ") {}
     assert!(besieged(addr, &[get("/ready"), get("/health")]).await > 0);
-    timeout(Duration::from_secs(6), ended).await.unwrap().unwrap().unwrap();
-    assert!(begun.elapsed() < Duration::from_millis(3_300), "{:?}", begun.elapsed());
+    timeout(Duration::from_secs(30), ended).await.unwrap().unwrap().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 }

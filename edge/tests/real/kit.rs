@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -13,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use natterjack_edge::{Config, Error, run};
 use natterjack_nats::{Buckets, Layout, Nats, Service, Tail, serve, subjects};
 use natterjack_protocol::{
@@ -231,7 +232,8 @@ async fn beat(nats: Nats, layout: Layout, on: watch::Receiver<bool>, ahead: Arc<
                 nats.client.publish(subjects::beat(p), beat.encode()).await.unwrap();
             }
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // As often as `channel` does it.
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
@@ -389,4 +391,15 @@ impl Client {
 
 pub async fn degraded(world: &Arc<World>, wanted: bool) {
     eventually("readiness follows the beats", async || world.health.report().ready != wanted).await;
+}
+
+/// How often the edges of this process have closed a session with this code.
+pub fn closes(why: Close) -> u64 {
+    let wanted = format!("natterjack_edge_closes_total{{code=\"{}\"}} ", why.code);
+    counted().render().lines().find_map(|l| l.strip_prefix(&wanted)?.parse().ok()).unwrap_or(0)
+}
+
+fn counted() -> &'static PrometheusHandle {
+    static COUNTED: LazyLock<PrometheusHandle> = LazyLock::new(|| PrometheusBuilder::new().install_recorder().unwrap());
+    &COUNTED
 }

@@ -2,7 +2,7 @@
 
 use std::{
     ops::RangeInclusive,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -96,6 +96,7 @@ async fn a_log_of_an_earlier_version_is_brought_up_to_date() {
 #[tokio::test(flavor = "multi_thread")]
 async fn elections_swap_and_double_nothing() {
     const WRITERS: u32 = 4;
+    // At least so many, and on until both have happened: elections, and a batch that one of them broke.
     const EACH: u32 = 1_000;
     let servers = NatsServer::cluster(3);
     let nats = servers[0].nats().await;
@@ -107,54 +108,57 @@ async fn elections_swap_and_double_nothing() {
     })
     .await;
     let layout = layout.unwrap();
-    let done = AtomicBool::new(false);
+    let (done, elections, broken) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
+    let shown = || elections.load(Relaxed) > 1 && broken.load(Relaxed) > 0;
     let write = async |w: u32| {
         let publisher = Publisher::new(&nats, layout, Times::default());
         let t = thread(&format!("dm.a.w{w}"));
-        let (mut whole, mut broken) = (0, 0);
-        for first in (1..=EACH).step_by(20) {
-            let messages = batch(first..=first + 19).into_iter().map(|(m, b)| (format!("{w}-{m}"), b)).collect::<Vec<_>>();
+        let (mut whole, mut written) = (0, 0);
+        while written < EACH || (!shown() && written < 10 * EACH) {
+            let first = written + 1;
+            written += 20;
+            let messages = batch(first..=written).into_iter().map(|(m, b)| (format!("{w}-{m}"), b)).collect::<Vec<_>>();
             if publisher.batch(&t, messages.clone()).await {
                 whole += 1;
                 continue;
             }
-            broken += 1;
+            broken.fetch_add(1, Relaxed);
             for (msg_id, payload) in messages {
                 publisher.message(&t, &msg_id, payload).await.unwrap();
             }
         }
-        (whole, broken)
+        (whole, written)
     };
     let disturb = async {
         let stepdown = format!("$JS.API.STREAM.LEADER.STEPDOWN.{}", layout.stream(&thread("dm.a.w0")));
-        let mut times = 0;
         while !done.load(Relaxed) {
+            // An election takes its time; the writers have to get on between two of them.
             tokio::time::sleep(Duration::from_millis(100)).await;
-            times += u32::from(nats.client.request(stepdown.clone(), Bytes::new()).await.is_ok());
+            elections.fetch_add(u32::from(nats.client.request(stepdown.clone(), Bytes::new()).await.is_ok()), Relaxed);
         }
-        times
     };
     let writing = async {
         let results = futures_util::future::join_all((0..WRITERS).map(write)).await;
         done.store(true, Relaxed);
         results
     };
-    let (results, elections) = tokio::join!(writing, disturb);
-    let (whole, broken) = results.iter().fold((0, 0), |(w, b), r| (w + r.0, b + r.1));
-    eprintln!("{whole} batches stored, {broken} broken by {elections} elections");
-    assert!(whole > 0 && broken > 0 && elections > 1, "{whole} batches, {broken} broken, {elections} elections: nothing was tested");
-    for w in 0..WRITERS {
+    let (results, ()) = tokio::join!(writing, disturb);
+    let whole: u32 = results.iter().map(|(whole, _)| whole).sum();
+    let said = format!("{whole} batches stored, {broken:?} broken by {elections:?} elections");
+    eprintln!("{said}");
+    assert!(whole > 0 && shown(), "{said}: nothing was tested");
+    for (w, (_, written)) in results.into_iter().enumerate() {
         let t = thread(&format!("dm.a.w{w}"));
         let mut log = Vec::new();
         // From a follower, which may be a moment behind.
         eventually("all of it", async || {
             log = Tail::new(&nats, layout)
-                .after(&t, MsgId::NONE, MsgId(u64::MAX >> 11), Most::count(2 * EACH as usize))
+                .after(&t, MsgId::NONE, MsgId(u64::MAX >> 11), Most::count(2 * written as usize))
                 .await
                 .unwrap_or_default();
-            log.len() >= EACH as usize
+            log.len() >= written as usize
         })
         .await;
-        assert_eq!(bodies(&log), (1..=EACH).collect::<Vec<_>>(), "writer {w}");
+        assert_eq!(bodies(&log), (1..=written).collect::<Vec<_>>(), "writer {w}");
     }
 }

@@ -6,7 +6,7 @@ use natterjack_nats::{
     FanIn, FanInEvent, Layout, LogReader, NatsConfig, Publisher, Slot, Start, Tail, TailError, layout::LayoutError, provision,
 };
 use natterjack_protocol::{Most, MsgId, Times};
-use natterjack_testkit::{NatsServer, thread_in};
+use natterjack_testkit::{NatsServer, eventually, eventually_within, thread_in};
 
 use crate::ids;
 
@@ -23,14 +23,7 @@ async fn a_leader_is_killed_while_we_write_and_read() {
     let urls = servers.iter().map(|s| s.config().urls[0].clone()).collect();
     let cfg = NatsConfig { urls, replicas: 3, connect_deadline_ms: 30_000, ..servers[0].config() };
     let nats = natterjack_nats::Nats::connect(&cfg, "test").await.unwrap();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    let layout = loop {
-        match provision(&nats, &cfg, &Times::default()).await {
-            Ok(layout) => break layout,
-            Err(e) if tokio::time::Instant::now() > deadline => panic!("{e}"),
-            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-        }
-    };
+    let layout = eventually("provisioned", async || provision(&nats, &cfg, &Times::default()).await).await;
     let t = thread_in(&layout, 0);
     let stream = layout.stream(&t);
     let publisher = Publisher::new(&nats, layout, Times::default());
@@ -45,6 +38,7 @@ async fn a_leader_is_killed_while_we_write_and_read() {
             for i in 0..N {
                 let stored = publisher.message(&t, &format!("m{i}"), i.to_string().into()).await.unwrap();
                 acked.insert(stored.id, i);
+                // So that the leader dies among them.
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             acked
@@ -99,17 +93,12 @@ async fn a_leader_is_killed_while_we_write_and_read() {
     let leads = leader(&nats, &stream).await;
     let left = (0..servers.len()).find(|i| *i != leads && servers[*i].is_up()).unwrap();
     servers.iter_mut().enumerate().filter(|(i, _)| *i != left).for_each(|(_, s)| s.kill());
-    let a_follower_answers = async {
-        loop {
-            let asked = nats.client.request(format!("$JS.API.STREAM.INFO.{stream}"), "".into()).await;
-            let answer = asked.ok().and_then(|m| serde_json::from_slice::<serde_json::Value>(&m.payload).ok());
-            if answer.is_some_and(|a| a["state"].is_object() && a["cluster"]["leader"].is_null()) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), a_follower_answers).await.expect("it answers in spite of that");
+    eventually_within("it answers in spite of that", Duration::from_secs(60), async || {
+        let asked = nats.client.request(format!("$JS.API.STREAM.INFO.{stream}"), "".into()).await;
+        let answer = asked.ok().and_then(|m| serde_json::from_slice::<serde_json::Value>(&m.payload).ok());
+        answer.is_some_and(|a| a["state"].is_object() && a["cluster"]["leader"].is_null())
+    })
+    .await;
     let bounds = tail.bounds(0).await;
     assert!(matches!(bounds, Err(TailError::Unavailable(_))), "{bounds:?}");
     let alone = layout.led(&nats, Duration::from_secs(1)).await;

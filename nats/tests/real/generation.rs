@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -13,7 +13,7 @@ use natterjack_nats::{
     Tail, provision, subjects, switch,
 };
 use natterjack_protocol::{Most, MsgId, Thread, Times};
-use natterjack_testkit::{NatsServer, thread, thread_in};
+use natterjack_testkit::{NatsServer, eventually, thread, thread_in};
 
 use crate::ids;
 
@@ -79,11 +79,18 @@ async fn what_is_acknowledged_during_a_switch_is_in_one_of_both_and_ids_only_ris
     let (s, nats, old) = NatsServer::ready().await;
     let threads: Vec<Thread> = (0..8).map(|n| thread(&format!("group.g{n}"))).collect();
     let stop = Arc::new(AtomicBool::new(false));
+    // Of each writer: acknowledgements in the old generation, and in the new one.
+    let progress: Arc<Vec<[AtomicUsize; 2]>> = Arc::new(threads.iter().map(|_| Default::default()).collect());
+    let everybody = async |generation: usize, wrote: usize| {
+        let what = format!("{wrote} acknowledgements for each writer");
+        eventually(&what, async || progress.iter().all(|p| p[generation].load(Ordering::SeqCst) >= wrote)).await;
+    };
     let writers: Vec<_> = threads
         .iter()
         .cloned()
-        .map(|t| {
-            let (nats, stop) = (nats.clone(), stop.clone());
+        .enumerate()
+        .map(|(w, t)| {
+            let (nats, stop, progress) = (nats.clone(), stop.clone(), progress.clone());
             tokio::spawn(async move {
                 let (mut layout, mut acked) = (old, Vec::new());
                 for n in 0.. {
@@ -91,7 +98,10 @@ async fn what_is_acknowledged_during_a_switch_is_in_one_of_both_and_ids_only_ris
                         break;
                     }
                     match Publisher::new(&nats, layout, patient()).message(&t, &format!("{t}-{n}"), "x".into()).await {
-                        Ok(stored) => acked.push(stored.id),
+                        Ok(stored) => {
+                            acked.push(stored.id);
+                            progress[w][usize::from(layout != old)].fetch_add(1, Ordering::SeqCst);
+                        }
                         // Without a responder: somebody else has to say how it goes on.
                         Err(PublishError::Deadline(_)) => layout = Layout::load(&nats).await.unwrap(),
                         Err(e) => panic!("{e}"),
@@ -101,11 +111,11 @@ async fn what_is_acknowledged_during_a_switch_is_in_one_of_both_and_ids_only_ris
             })
         })
         .collect();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    everybody(0, 5).await;
     let new = switch(&nats, &s.config(), &Times::default(), 5).await.unwrap();
     assert_eq!((new.generation, new.partitions, new.before()), (2, 5, Some(old)));
     assert_eq!(Layout::load(&nats).await.unwrap(), new);
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    everybody(1, 20).await;
     stop.store(true, Ordering::SeqCst);
     let before = to_the_end(&nats, old).await;
     let highest = before.iter().map(|(_, id)| *id).max().unwrap();

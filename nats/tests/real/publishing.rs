@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use natterjack_nats::{NatsConfig, PublishError, Publisher, provision};
 use natterjack_protocol::{MsgId, Times};
-use natterjack_testkit::{NatsServer, thread};
+use natterjack_testkit::{NatsServer, thread, within};
 
 #[tokio::test]
 async fn the_same_msg_id_is_stored_once() {
@@ -44,6 +44,7 @@ async fn a_restart_of_the_server_is_waited_for() {
             tokio::spawn(async move { publisher.message(&t, &format!("m{i}"), "y".into()).await })
         })
         .collect();
+    // They give up an attempt after a while, and begin another one: some of that happens with nobody there.
     tokio::time::sleep(Duration::from_millis(700)).await;
     s.launch();
     let mut seen = std::collections::BTreeSet::new();
@@ -86,10 +87,10 @@ async fn nobody_there_ends_at_the_deadline() {
     let times = Times { ack_timeout: Duration::from_millis(200), publish_deadline: Duration::from_secs(1), ..Times::default() };
     let publisher = Publisher::new(&nats, layout, times);
     s.kill();
-    let begun = Instant::now();
-    let e = publisher.message(&thread("dm.a.b"), "m", "x".into()).await.unwrap_err();
+    let (t, begun) = (thread("dm.a.b"), Instant::now());
+    let e = within("the deadline", Duration::from_secs(20), publisher.message(&t, "m", "x".into())).await.unwrap_err();
     assert!(matches!(e, PublishError::Deadline(_)), "{e}");
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(begun.elapsed() >= Duration::from_millis(900), "not before its time");
 }
 
 #[tokio::test]

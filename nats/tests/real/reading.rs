@@ -115,6 +115,7 @@ async fn fetched_by_the_thousand() {
     // At the head it waits, and has what comes at once.
     let ((), batch) = tokio::join!(
         async {
+            // A reader that does not wait at the head would have come back by now.
             tokio::time::sleep(Duration::from_millis(300)).await;
             publish(&publisher, &t, at..at + 1).await;
         },

@@ -1,4 +1,10 @@
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use natterjack_nats::{NatsConfig, ProvisionError, RpcError, provision, serve};
 use natterjack_protocol::{Code, Refusal, Times, limits};
@@ -11,15 +17,21 @@ async fn answers_refusals_panics_overload_and_nobody() {
     let (_s, nats, _) = NatsServer::ready().await;
     let ask = async |q: u32| nats.request::<u32, u32>("svc.test", &q, T).await;
     assert!(matches!(ask(1).await, Err(RpcError::NoResponders)));
-    let service = serve(&nats, "svc.test".into(), Some("svc.test"), 2, |q: u32| async move {
-        match q {
-            0 => Err(Refusal::new(Code::NotFound, "zero")),
-            1 => panic!("on purpose"),
-            2 => {
-                tokio::time::sleep(Duration::from_millis(300)).await;
-                Ok(2)
+    let begun = Arc::new(AtomicUsize::new(0));
+    let count = begun.clone();
+    let service = serve(&nats, "svc.test".into(), Some("svc.test"), 2, move |q: u32| {
+        count.fetch_add(1, Relaxed);
+        async move {
+            match q {
+                0 => Err(Refusal::new(Code::NotFound, "zero")),
+                1 => panic!("on purpose"),
+                2 => {
+                    // Long enough to overlap with the others.
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    Ok(2)
+                }
+                n => Ok(n * 10),
             }
-            n => Ok(n * 10),
         }
     })
     .await
@@ -31,11 +43,12 @@ async fn answers_refusals_panics_overload_and_nobody() {
     let bad = nats.request::<&str, u32>("svc.test", &"text", T).await;
     assert!(matches!(bad, Err(RpcError::Refused(r)) if r.code == Code::BadFrame));
     let (a, b, c) = tokio::join!(ask(2), ask(2), ask(2));
+    let so_far = begun.load(Relaxed);
     let full = [a, b, c].into_iter().filter(|r| matches!(r, Err(RpcError::Full))).count();
     assert_eq!(full, 1);
     // A request in flight is finished by the drain.
     let (slow, ()) = tokio::join!(ask(2), async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        eventually("it is with the service", async || begun.load(Relaxed) > so_far).await;
         service.drain().await;
     });
     assert_eq!(slow.unwrap(), 2);

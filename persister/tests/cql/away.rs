@@ -7,7 +7,8 @@ use natterjack_persister::store::{
     cql::{Cql, CqlConfig},
 };
 use natterjack_protocol::{Most, MsgId};
-use tokio::time::{Instant, sleep};
+use natterjack_testkit::eventually_within;
+use tokio::time::Instant;
 
 use super::kit::{SERVER, connected, server};
 use crate::store::conformance::{batch, text, thread};
@@ -16,12 +17,9 @@ use crate::store::conformance::{batch, text, thread};
 const SOON: Duration = Duration::from_secs(4);
 const LATER: Duration = Duration::from_secs(60);
 
-async fn eventually(store: &Cql) {
-    let (began, t) = (Instant::now(), thread("away"));
-    while let Err(e) = store.append(batch(&t, vec![text(&t, 2, "a", "again")])).await {
-        assert!(began.elapsed() < LATER, "not found again: {e}");
-        sleep(Duration::from_millis(100)).await;
-    }
+async fn found_again(store: &Cql) {
+    let t = thread("away");
+    eventually_within("it is found again", LATER, async || store.append(batch(&t, vec![text(&t, 2, "a", "again")])).await).await;
     assert_eq!(store.rows(&t, MsgId(2), MsgId(3), Order::OldestFirst, Most::count(9)).await.unwrap().len(), 1);
 }
 
@@ -62,7 +60,7 @@ async fn a_frozen_server_is_unavailable_soon_and_found_again() {
     assert!(matches!(wrote, Err(StoreError::Unavailable(_))), "{wrote:?}");
     assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
     assert!(took < SOON, "{took:?}");
-    eventually(&store).await;
+    found_again(&store).await;
     // One that was opened meanwhile has no connection yet, and makes its schema as soon as it can.
-    eventually(&late.unwrap()).await;
+    found_again(&late.unwrap()).await;
 }

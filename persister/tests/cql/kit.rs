@@ -87,6 +87,7 @@ async fn until_it_listens(address: SocketAddr, pid: u32) -> u32 {
             let _ = Command::new("kill").args(["-s", "KILL", &pid.to_string()]).status();
             panic!("Cassandra did not start within {START:?}");
         }
+        // Asks again.
         sleep(Duration::from_millis(100)).await;
     }
     pid

@@ -41,7 +41,16 @@ impl World {
     }
 
     pub async fn with(cost: Cost, times: Times) -> Self {
-        let (dir, server) = (tempfile::tempdir().unwrap(), NatsServer::start());
+        Self::on(NatsServer::start(), cost, times).await
+    }
+
+    /// While no other test runs: for one that asserts a time.
+    pub async fn alone(cost: Cost) -> Self {
+        Self::on(NatsServer::start_alone().await, cost, Times::default()).await
+    }
+
+    async fn on(server: NatsServer, cost: Cost, times: Times) -> Self {
+        let dir = tempfile::tempdir().unwrap();
         let nats = server.nats().await;
         let layout = provision(&nats, &server.config(), &times).await.unwrap();
         let store = Sqlite::open(dir.path().join("n.db")).await.unwrap();

@@ -184,7 +184,7 @@ async fn contacts_ask_accept_and_part() {
         _ => panic!("no contacts"),
     };
     assert_eq!(state(change(&a, &b, ContactChange::Request)).await, Some(ContactState::Requested));
-    let hint = tokio::time::timeout(Duration::from_secs(5), hints.next()).await.unwrap().unwrap();
+    let hint = tokio::time::timeout(Duration::from_secs(20), hints.next()).await.unwrap().unwrap();
     assert_eq!(Ephemeral::decode(&hint.payload).unwrap(), Ephemeral::Contacts);
     assert_eq!(list(&b).await, [("alice".to_owned(), ContactState::Asked)]);
     assert_eq!(world.refusal(&change(&a, &b, ContactChange::Accept)).await.code, Code::NotFound);
@@ -232,6 +232,7 @@ async fn keys_rotate_and_expired_ones_are_cleared_away() {
     let watch = async {
         while keys.current().is_ok_and(|key| key.kid == before.kid) || control.get(&subjects::signing_key("kdead")).await.unwrap().is_some()
         {
+            // Asks again.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -248,7 +249,7 @@ async fn keys_rotate_and_expired_ones_are_cleared_away() {
 /// The real cost of argon2: 200 people at once, of whom the line takes what it can; all others are served meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_logins_starves_nobody() {
-    let world = World::new(Cost::default()).await;
+    let world = World::alone(Cost::default()).await;
     let user = world.user("alice").await;
     let attempt = login("alice", kit::PASSWORD);
     let storm = async {
@@ -268,6 +269,7 @@ async fn a_storm_of_logins_starves_nobody() {
             let answer = world.ask(&DirectoryRequest::Profiles { users: vec![user.clone()] }).await;
             assert!(matches!(answer, Ok(DirectoryAnswer::Profiles(p)) if p.len() == 1));
             times.push(before.elapsed());
+            // A pace.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         times.sort();

@@ -20,6 +20,7 @@ async fn read_your_acks_around_the_watermark() {
     let churn = async {
         for i in 0.. {
             let archive = w.archive(if i % 2 == 0 { "one" } else { "two" });
+            // Before, while and after the archive fetches, which it does every 100 ms.
             sleep(Duration::from_millis(i * 37 % 190)).await;
             drop(archive);
         }

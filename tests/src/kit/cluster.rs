@@ -13,7 +13,7 @@ use natterjack_nats::{
     server::{Sync, cluster_config, single_config},
 };
 use natterjack_testkit::{
-    Certificates, NatsProxy, Process, Proxy, eventually_within, nats_server,
+    Certificates, NatsProxy, Process, Proxy, Stopwatch, eventually_within, nats_server,
     net::{NATS_PORT, Subnet, Turn},
     process::Ready,
     programs,
@@ -98,6 +98,7 @@ pub struct Cluster {
     /// None after a failed test: kept for looking at.
     dir: Option<TempDir>,
     _turn: Turn,
+    _watch: Stopwatch,
 }
 
 impl Cluster {
@@ -120,6 +121,8 @@ impl Cluster {
             secured: None,
             dir: Some(dir),
             _turn: turn,
+            // Not counted: the wait for a turn.
+            _watch: Stopwatch::new(),
             spec,
         };
         if cluster.spec.tls {

@@ -11,7 +11,7 @@ use natterjack_protocol::{
     Cid, Event, MsgId, Refusal, Retry, Thread,
     client::{
         close::{self, Back},
-        frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, Page, SendMessage, ServerFrame},
+        frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, SendMessage, ServerFrame},
     },
     codec::Codec,
 };
@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Api, Cluster, RawWs, Received, User};
+use super::{Cluster, RawWs, Received, User, paging::whole};
 
 pub const SOON: Duration = Duration::from_secs(20);
 /// Between two tries.
@@ -32,55 +32,6 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Bigger numbers, for `make test-heavy`.
 pub fn heavy() -> bool {
     std::env::var_os("NATTERJACK_HEAVY").is_some()
-}
-
-/// A page over HTTP; `query` as in `?limit=5&after=7`.
-pub async fn page(api: &Api, thread: &Thread, query: &str) -> Result<Page, String> {
-    let (status, body) = api.get(&format!("/v1/threads/{thread}/messages{query}")).await;
-    match status {
-        200 => Ok(serde_json::from_value(body).expect("a page is what docs say it is")),
-        _ => Err(format!("{status} {body}")),
-    }
-}
-
-/// The whole thread, upwards or downwards, over HTTP; oldest first.
-pub async fn whole(api: &Api, thread: &Thread, upwards: bool) -> Vec<Event> {
-    let mut all: Vec<Event> = Vec::new();
-    loop {
-        let place = match (upwards, all.first(), all.last()) {
-            (true, _, last) => format!("&after={}", last.map_or(MsgId::NONE, |e| e.id)),
-            (false, Some(first), _) => format!("&before={}", first.id),
-            (false, None, _) => String::new(),
-        };
-        let page = eventually_within("a page of history", SOON, async || page(api, thread, &format!("?limit=37{place}")).await).await;
-        assert!(page.holes.is_empty(), "a hole in the history of {thread}: {:?}", page.holes);
-        if upwards {
-            assert!(!page.events.is_empty() || !page.more, "an empty page that promises more");
-            all.extend(page.events);
-            if !page.more {
-                return all;
-            }
-        } else {
-            assert!(!page.events.is_empty() || page.prev.is_none(), "an empty page in the middle of the thread");
-            let end = page.prev.is_none();
-            all.splice(0..0, page.events);
-            if end {
-                return all;
-            }
-        }
-    }
-}
-
-/// `history` on a socket.
-pub async fn ask(ws: &mut RawWs, history: HistoryQuery) -> Result<Page, Refusal> {
-    let r = ws.request();
-    ws.send(&ClientFrame::History(HistoryQuery { r, ..history })).await;
-    ws.until("a page", |f| match f {
-        ServerFrame::Page(p) if p.r == Some(r) => Some(Ok(p)),
-        ServerFrame::Error { r: Some(to), refusal } if to == r => Some(Err(refusal)),
-        _ => None,
-    })
-    .await
 }
 
 /// A group of these; the first is its owner.
@@ -122,35 +73,6 @@ pub async fn assert_thread(cluster: &Cluster, thread: &Thread, readers: &[(&str,
         assert_eq!(texts(&all), expected, "history through edge {edge}");
         assert_once_and_in_order("history", &all);
     }
-}
-
-/// A counter of an edge, summed over its labels.
-pub async fn counter(cluster: &Cluster, edge: usize, name: &str) -> f64 {
-    sum_of(&cluster.edge_metrics(edge).await, name)
-}
-
-/// A metric in a Prometheus text, summed over its labels.
-pub fn sum_of(text: &str, name: &str) -> f64 {
-    text.lines().filter(|l| l.starts_with(name)).filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-}
-
-/// How often an edge asked history for a cid.
-pub const LOOKUPS: &str = "natterjack_edge_cid_lookups_total";
-
-/// How many messages an edge has published in batches.
-pub const BATCHED: &str = "natterjack_edge_sends_batched_total";
-
-/// A stream younger than the slack takes every cid for old: wait until the direct path is open, so that the tests are about it.
-pub async fn until_the_direct_path_is_open(cluster: &Cluster, user: &User) {
-    let notes = user.dm(user);
-    let mut ws = cluster.raw(user, 0, Codec::Json).await;
-    eventually_within("a send without a lookup", SOON, async || {
-        let before = counter(cluster, 0, LOOKUPS).await;
-        ws.send_text(&notes, "x").await.map_err(|e| e.to_string())?;
-        let after = counter(cluster, 0, LOOKUPS).await;
-        if after > before { Err("looked up".to_owned()) } else { Ok(()) }
-    })
-    .await;
 }
 
 /// What became of sends in flight.
@@ -229,6 +151,7 @@ impl Writer {
                 self.socket = connect(edge, &self.user, self.codec, BTreeMap::new()).await;
             }
             let Some(ws) = self.socket.as_mut() else {
+                // As a client does it between two tries.
                 sleep(PAUSE).await;
                 continue;
             };
@@ -243,6 +166,7 @@ impl Writer {
                 self.socket = None;
             }
             if ids.len() < sends.len() {
+                // As a client does it between two tries.
                 sleep(PAUSE).await;
             }
         }
@@ -362,6 +286,7 @@ impl Watching {
             let cursors = self.seen().events.iter().map(|e| (e.thread.clone(), e.id)).collect();
             match connect(self.edges[turn % self.edges.len()], &self.user, self.codec, cursors).await {
                 Some(ws) => self.session(ws).await,
+                // Nobody there: the next edge is tried, not without end at once.
                 None => sleep(Duration::from_millis(20)).await,
             }
         }

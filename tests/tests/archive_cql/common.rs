@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use natterjack_protocol::{MsgId, Thread, Times, codec::Codec};
 use natterjack_testkit::eventually_within;
+use natterjack_tests::kit::paging::whole;
 use natterjack_tests::kit::{Api, Cassandra, Cluster, ClusterSpec, User};
 
 use crate::{
-    people::common::{Insight, all_well, whole_history},
+    people::common::{Insight, all_well},
     watching::{Log, SOON, Traffic, Watcher, assert_log, new_group, slowest},
 };
 
@@ -39,17 +40,10 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// Two edges, four writers in a group and in conversations of their own, one who reads along.
+    /// Two edges, four writers in a group and in conversations of their own, one who reads along. Alone: how soon a message is shown is
+    /// asserted.
     pub async fn start(cql: &Cassandra) -> Self {
-        Self::with(cql, ClusterSpec::default()).await
-    }
-
-    /// For what is measured.
-    pub async fn alone(cql: &Cassandra) -> Self {
-        Self::with(cql, ClusterSpec { alone: true, ..ClusterSpec::default() }).await
-    }
-
-    async fn with(cql: &Cassandra, spec: ClusterSpec) -> Self {
+        let spec = ClusterSpec { alone: true, ..ClusterSpec::default() };
         let cluster = Cluster::start(ClusterSpec { times_divisor: DIVISOR, set: cql.settings(), ..spec }).await;
         let users = cluster.mint_users(WRITERS + 3).await;
         let group = new_group(&cluster.api(&users[0], 0), &users[1..].iter().collect::<Vec<_>>()).await;
@@ -85,6 +79,7 @@ impl Chat {
         let end = Instant::now() + time;
         while Instant::now() < end {
             self.goes_on(5).await;
+            // A pace.
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
@@ -132,7 +127,7 @@ impl Chat {
         for thread in &threads {
             let reader =
                 if *thread == group { &users[0] } else { users.iter().find(|u| thread.to_string().contains(u.id().as_str())).unwrap() };
-            let pages = whole_history(&cluster.api(reader, 0), thread).await;
+            let pages = whole(&cluster.api(reader, 0), thread, false).await;
             let ids: Vec<MsgId> = pages.iter().filter(|e| !e.kind.is_control()).map(|e| e.id).collect();
             assert_log(thread, &ids, &log.messages(thread, MsgId::NONE).await);
         }

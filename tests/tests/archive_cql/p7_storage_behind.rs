@@ -8,12 +8,13 @@ use std::{
 
 use natterjack_protocol::{Code, MsgId, codec::Codec};
 use natterjack_testkit::eventually_within;
+use natterjack_tests::kit::paging::whole;
 use natterjack_tests::kit::{Cluster, ClusterSpec};
 use serde_json::json;
 
 use super::common::{DIVISOR, no_longer_young};
 use crate::{
-    people::common::{Insight, whole_history},
+    people::common::Insight,
     watching::{SOON, send_through},
 };
 
@@ -26,7 +27,7 @@ const NOTICED: Duration = Duration::from_secs(4);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sends_are_refused_before_the_log_forgets_what_is_not_archived() {
     let set = vec![("times.log_max_age_hours".to_owned(), LOG_KEEPS_HOURS.to_owned())];
-    let cluster = Cluster::start(ClusterSpec { times_divisor: DIVISOR, set, ..ClusterSpec::default() }).await;
+    let cluster = Cluster::start(ClusterSpec { times_divisor: DIVISOR, set, alone: true, ..ClusterSpec::default() }).await;
     let users = cluster.mint_users(2).await;
     let (thread, insight) = (users[0].dm(&users[1]), Insight::of(&cluster).await);
     let mut ws = cluster.raw(&users[0], 0, Codec::Msgpack).await;
@@ -45,6 +46,7 @@ async fn sends_are_refused_before_the_log_forgets_what_is_not_archived() {
             Err(refusal) => break (cid, refusal),
         };
         assert!(begun.elapsed() < REFUSED_FROM + NOTICED, "not refused after {:?}", begun.elapsed());
+        // A pace: it takes half a minute until the first is refused.
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
     assert_eq!(refusal.code, Code::StorageBehind, "{refusal:?}");
@@ -62,6 +64,6 @@ async fn sends_are_refused_before_the_log_forgets_what_is_not_archived() {
     let again = eventually_within("sends are taken again", SOON, async || ws.send_cid(&thread, cid, "goes on").await).await;
     acked.insert(again);
     insight.archived().await;
-    let ids: Vec<MsgId> = whole_history(&api, &thread).await.iter().filter(|e| !e.kind.is_control()).map(|e| e.id).collect();
+    let ids: Vec<MsgId> = whole(&api, &thread, false).await.iter().filter(|e| !e.kind.is_control()).map(|e| e.id).collect();
     assert_eq!(ids, acked.into_iter().collect::<Vec<_>>(), "everything that was acknowledged, once, and nothing that was refused");
 }

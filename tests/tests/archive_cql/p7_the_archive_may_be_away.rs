@@ -15,7 +15,7 @@ const LIVE: Duration = Duration::from_secs(2);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_store_is_stopped_under_load() {
     let cql = Cassandra::one().await;
-    let chat = Chat::alone(&cql).await;
+    let chat = Chat::start(&cql).await;
     let outage = Duration::from_secs(if heavy() { 60 } else { 6 });
 
     let before = chat.count();

@@ -41,6 +41,25 @@ pub enum Rule {
     Unsettled,
 }
 
+impl Rule {
+    pub const ALL: [Self; 14] = [
+        Self::Lost,
+        Self::AckTruth,
+        Self::Twice,
+        Self::Alien,
+        Self::Refused,
+        Self::OneHistory,
+        Self::Order,
+        Self::Fifo,
+        Self::RealTime,
+        Self::Membership,
+        Self::Incomplete,
+        Self::Wire,
+        Self::Complaint,
+        Self::Unsettled,
+    ];
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     pub rule: Rule,

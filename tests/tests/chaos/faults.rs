@@ -44,6 +44,7 @@ pub async fn run(cluster: &Cluster, steps: &[Step]) -> Vec<String> {
             step.fault,
             Duration::from_millis(step.for_ms).as_secs_f64()
         );
+        // The fault lasts as long as the schedule says.
         let lasts = sleep(Duration::from_millis(step.for_ms));
         match step.fault {
             Fault::Kill(_) => {

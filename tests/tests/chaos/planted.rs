@@ -12,7 +12,7 @@ use super::{
 type Plant = fn(&mut Recording) -> Option<()>;
 
 /// What is broken, which rule must say so, and how. `None`: the recording has no place for it.
-const PLANTS: [(&str, Rule, Plant); 22] = [
+pub const PLANTS: [(&str, Rule, Plant); 23] = [
     ("an acked message is in no history", Rule::Lost, |r| {
         let text = acked(r)?;
         r.histories.iter_mut().for_each(|h| h.messages.retain(|m| m.text != text));
@@ -146,6 +146,10 @@ const PLANTS: [(&str, Rule, Plant); 22] = [
         wire.push(wire.last()?.clone());
         Some(())
     }),
+    ("a reader had to fill a hole below a live event", Rule::Complaint, |r| {
+        reading(r)?.complaints.push("filled a hole".into());
+        Some(())
+    }),
     ("a send without an answer", Rule::Unsettled, |r| {
         let text = acked(r)?;
         r.attempts.get_mut(&text)?.acks.clear();
@@ -188,20 +192,19 @@ fn removed(r: &Recording) -> Option<(String, String, u64)> {
     })
 }
 
-/// How many were caught of how many planted; panics with the first that was not.
-pub fn caught(healthy: &Recording) -> (usize, usize) {
-    let (mut caught, mut planted) = (0, 0);
+/// How many of [`PLANTS`] had a place in this recording, all of them caught; panics with the first that was not.
+pub fn caught(healthy: &Recording) -> usize {
+    let mut caught = 0;
     for (what, rule, plant) in PLANTS {
         let mut broken = healthy.clone();
         if plant(&mut broken).is_none() {
             continue;
         }
-        planted += 1;
         let verdict = check(&broken);
         assert!(verdict.broken().contains(&rule), "{what}: not caught by {rule:?}, but by {:?}", verdict.broken());
         caught += 1;
     }
-    (caught, planted)
+    caught
 }
 
 /// Three people in a DM and a group, one of them removed for a while; two edges.
@@ -287,5 +290,10 @@ fn a_healthy_recording_passes_and_every_planted_fault_is_caught() {
     let verdict = check(&healthy);
     assert!(verdict.violations.is_empty(), "{verdict}");
     assert_eq!(verdict.acked, 198);
-    assert_eq!(caught(&healthy), (PLANTS.len(), PLANTS.len()));
+    assert_eq!(caught(&healthy), PLANTS.len());
+    // And there is no rule without a fault that it alone has to see.
+    assert_eq!(Rule::ALL.len(), Rule::Unsettled as usize + 1);
+    for rule in Rule::ALL {
+        assert!(PLANTS.iter().any(|(_, of, _)| *of == rule), "{rule:?} was never shown to fail");
+    }
 }

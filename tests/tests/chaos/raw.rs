@@ -132,6 +132,7 @@ impl Raw {
                 }
             }
             self.requests.clear();
+            // Between two tries, from the seed.
             sleep(Duration::from_millis(self.rng.range(20, 400))).await;
             // Mostly elsewhere, now and then the same again.
             if self.rng.chance(80) {

@@ -37,6 +37,7 @@ impl Sdk {
                         return;
                     }
                 },
+                // The pace of somebody who writes.
                 () = sleep(pause), if phase == Phase::Write => {
                     let thread = self.threads[self.rng.index(self.threads.len())].clone();
                     written += 1;

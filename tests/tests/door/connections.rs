@@ -133,6 +133,7 @@ fn take_a_little(mut http: RawHttp<TcpStream>) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(async move {
         let mut buffer = [0; 128];
         while matches!(http.stream.read(&mut buffer).await, Ok(1..)) {
+            // 128 bytes each time: a KiB a second.
             tokio::time::sleep(Duration::from_millis(125)).await;
         }
     }))

@@ -11,8 +11,11 @@ use std::{
 
 use natterjack_client::Event;
 use natterjack_protocol::{Body, Code, Kind, MsgId, Thread, client::frame::ServerFrame, codec::Codec};
-use natterjack_testkit::{eventually_within, patience, within};
-use natterjack_tests::kit::{Cluster, ClusterSpec, Poller, User};
+use natterjack_testkit::{eventually_within, within};
+use natterjack_tests::kit::{
+    Cluster, ClusterSpec, Poller, User,
+    counters::{POLLS, counted, counter},
+};
 use reqwest::Method;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -24,6 +27,7 @@ async fn poll_until(poller: &mut Poller, what: &str, limit: Duration, done: impl
     within(what, limit, async {
         while !done(poller) {
             if poller.poll(5_000).await.is_none() {
+                // As a client does it between two edges.
                 sleep(Duration::from_millis(100)).await;
             }
         }
@@ -40,6 +44,7 @@ async fn post_through(cluster: &Cluster, user: &User, edge: &mut usize, thread: 
             Ok(answer @ (200, _)) => return id_of(&answer),
             Ok((503 | 429, _)) | Err(_) => {
                 *edge = (*edge + 1) % cluster.spec().edges;
+                // As a client does it between two edges.
                 sleep(Duration::from_millis(50)).await;
             }
             Ok((status, body)) => panic!("{status} {body}"),
@@ -95,6 +100,7 @@ async fn a_poller_and_a_socket_of_one_user_see_one_log_while_an_edge_is_killed()
                 }
                 let id = post_through(&cluster, &alice, &mut edge, &threads[n % 2], &format!("alice {n}")).await;
                 ids.push((n % 2, id));
+                // A pace, so that the log stays readable in a few pages.
                 sleep(Duration::from_millis(20)).await;
             }
             ids
@@ -107,6 +113,7 @@ async fn a_poller_and_a_socket_of_one_user_see_one_log_while_an_edge_is_killed()
                 }
                 let (_, id) = client.send_and_wait(threads[n % 2].clone(), Kind::Text, Body::text("phone")).await.unwrap();
                 ids.push((n % 2, id));
+                // A pace, so that the log stays readable in a few pages.
                 sleep(Duration::from_millis(20)).await;
             }
             ids
@@ -155,9 +162,9 @@ async fn a_waiting_poll_is_answered_by_what_happens_and_a_resend_gets_its_first_
     // A message that begins the conversation ends the wait; it comes within the linger and a moment.
     let mut poller = Poller::new(&cluster, alice, [0]);
     poller.poll(0).await.unwrap();
-    let posted = cid();
+    let (posted, polls) = (cid(), counter(&cluster, 0, POLLS).await);
     let (answer, id) = tokio::join!(poller.poll(20_000), async {
-        sleep(Duration::from_millis(200)).await;
+        counted(&cluster, 0, POLLS, polls).await;
         id_of(&post(&second, &dm, posted, "hello").await)
     });
     assert!(answer.is_some());
@@ -221,13 +228,14 @@ async fn a_drain_ends_a_waiting_poll_with_where_to_go() {
     })
     .await;
     poller.poll(0).await.unwrap();
-    let began = Instant::now();
+    let (began, polls) = (Instant::now(), counter(&cluster, 0, POLLS).await);
     let (answer, ()) = tokio::join!(poller.poll(25_000), async {
-        sleep(Duration::from_millis(300)).await;
+        counted(&cluster, 0, POLLS, polls).await;
         cluster.edge(0).sigterm();
     });
     let answer = answer.expect("a draining edge answers who waits");
-    assert!(began.elapsed() < patience(Duration::from_secs(3)), "after {:?}", began.elapsed());
+    // Long before the end of the wait, on any machine.
+    assert!(began.elapsed() < Duration::from_secs(20), "after {:?}", began.elapsed());
     let frame = answer["frames"].as_array().unwrap().iter().find(|f| f["t"] == "draining").expect("it says so").clone();
     assert_eq!(frame["edges"], json!([cluster.edge_url(1)]));
     assert!(cluster.edge(0).wait_exit(Duration::from_secs(20)).await.success());
@@ -280,8 +288,9 @@ async fn what_makes_no_sense_is_refused_by_name() {
     // The newest poll of a device wins.
     let ask = |wait_ms: u64| json!({ "cursors": { dm.to_string(): id }, "wait_ms": wait_ms });
     let (long, short) = (ask(20_000), ask(0));
+    let polls = counter(&cluster, 0, POLLS).await;
     let (old, new) = tokio::join!(api.post("/v1/sync", &long), async {
-        sleep(Duration::from_millis(300)).await;
+        counted(&cluster, 0, POLLS, polls).await;
         api.post("/v1/sync", &short).await
     });
     refused(old, Code::Conflict);

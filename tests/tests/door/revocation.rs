@@ -7,7 +7,10 @@ use natterjack_protocol::{
     codec::Codec,
 };
 use natterjack_testkit::{eventually_within, patience};
-use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, User};
+use natterjack_tests::kit::{
+    Cluster, ClusterSpec, RawWs, User,
+    counters::{POLLS, counted, counter},
+};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -45,7 +48,8 @@ async fn assert_over(cluster: &Cluster, user: &User, edge: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_logout_closes_the_sockets_of_that_login_at_every_edge() {
-    let cluster = Cluster::start(ClusterSpec::default()).await;
+    // Alone: that it takes no longer than two seconds is asserted.
+    let cluster = Cluster::start(ClusterSpec { alone: true, ..ClusterSpec::default() }).await;
     let alice = cluster.user("alice").await;
     let stays = alice.log_in(&cluster, 0).await;
     let mut kept = (cluster.raw(&stays, 0, Codec::Msgpack).await, cluster.raw(&stays, 1, Codec::Msgpack).await);
@@ -92,8 +96,9 @@ async fn a_logout_closes_the_sockets_of_that_login_at_every_edge() {
     let (synced, ask) =
         (api.get("/v1/sync?wait_ms=0").await.1, |synced: &serde_json::Value| json!({ "synced": synced, "wait_ms": 20_000 }));
     let ask = ask(&synced["synced"]);
+    let polls = counter(&cluster, 1, POLLS).await;
     let (poll, _) = tokio::join!(api.post("/v1/sync", &ask), async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        counted(&cluster, 1, POLLS, polls).await;
         log_out(&cluster, &poller, 0).await
     });
     assert_eq!(poll.0, 401, "{}", poll.1);

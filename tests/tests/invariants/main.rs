@@ -225,3 +225,20 @@ fn compose_sets_keys_that_exist_and_runs_roles_that_exist() {
         assert!(cli.contains(&format!("    {variant}")), "{role} is no command");
     }
 }
+
+/// A test that sleeps hopes, unless time itself is what it is about: then it says so, on the line or on one of the two above.
+#[test]
+fn every_sleep_of_a_test_says_why() {
+    let mut found = Vec::new();
+    let of_tests = |path: &str| {
+        let mut folders = path.split('/');
+        matches!(folders.next(), Some("tests" | "testkit")) || folders.next() == Some("tests")
+    };
+    for (path, text) in sources().into_iter().filter(|(path, _)| of_tests(path) && !path.ends_with("invariants/main.rs")) {
+        let lines: Vec<&str> = text.lines().collect();
+        let sleeps = |l: &str| l.contains("sleep(") && !l.trim_start().starts_with("//");
+        let says = |at: usize| lines[at.saturating_sub(2)..=at].iter().any(|l| l.contains("// "));
+        found.extend((0..lines.len()).filter(|at| sleeps(lines[*at]) && !says(*at)).map(|at| format!("{path}:{}", at + 1)));
+    }
+    none("wait for a condition (`eventually`), or say why time has to pass", found);
+}

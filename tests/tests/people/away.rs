@@ -14,11 +14,12 @@ use natterjack_protocol::{
     log::Role,
 };
 use natterjack_testkit::eventually_within;
+use natterjack_tests::kit::paging::whole;
 use natterjack_tests::kit::{Cluster, ClusterSpec, Poller, RawWs, User, next_event};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::common::{SOON, add, all_well, good, kinds, new_group, remove, role, seen_until, whole_history};
+use super::common::{SOON, add, all_well, good, kinds, new_group, remove, role, seen_until};
 
 /// A membership as a device is told: may write, role, intervals.
 type Told = BTreeMap<Thread, (bool, Option<Role>, usize)>;
@@ -183,7 +184,7 @@ async fn a_device_that_was_away_hears_what_became_of_its_memberships_and_of_no_b
     eventually_within("writing works", SOON, async || ws.send_text(&with_dave, "at last").await.map_err(|e| e.code.name())).await;
     let seen = seen_until(&mut d, "at last").await;
     assert!(kinds(&seen).contains(&Kind::DmStarted), "{:?}", kinds(&seen));
-    let history = whole_history(&api, &with_dave).await;
+    let history = whole(&api, &with_dave, false).await;
     assert_eq!(kinds(&history), [Kind::DmStarted, Kind::Text]);
     assert_eq!(listed(&good(api.get("/v1/threads").await), &with_dave), Some(true));
     all_well(&cluster);

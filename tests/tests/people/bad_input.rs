@@ -13,6 +13,7 @@ use natterjack_protocol::{
     limits,
 };
 use natterjack_testkit::within;
+use natterjack_tests::kit::paging::whole;
 use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, User};
 use serde_json::{Value, json};
 use tokio::{
@@ -21,7 +22,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::common::{SOON, all_well, good, history_texts, new_group, pages_end, refused, seen_until, whole_history};
+use super::common::{SOON, all_well, good, history_texts, new_group, pages_end, refused, seen_until};
 
 const BODY: &str = "body-that-no-log-may-hold";
 
@@ -440,7 +441,7 @@ async fn cursors(cluster: &Cluster, users: &[User]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_sends_without_reading() {
-    let cluster = Cluster::start(ClusterSpec::default()).await;
+    let cluster = Cluster::start(ClusterSpec { alone: true, ..ClusterSpec::default() }).await;
     let users = cluster.mint_users(4).await;
     let (flooder, peer) = (&users[0], &users[1]);
     let dm = flooder.dm(peer);
@@ -503,7 +504,7 @@ async fn thousands_of_sends_without_reading() {
     }
     assert!(sent.len() > 1_000 && sent.is_sorted(), "{} of {written} sent", sent.len());
     // Whatever was acknowledged is there, once, in the order of sending.
-    let history = whole_history(&cluster.api(peer, 1), &dm).await;
+    let history = whole(&cluster.api(peer, 1), &dm, false).await;
     let stored: std::collections::HashSet<MsgId> = history.iter().map(|e| e.id).collect();
     assert!(sent.iter().all(|id| stored.contains(id)));
     let numbers: Vec<u32> = history.iter().filter_map(|e| e.body.text.as_deref()?.strip_prefix("flood ")?.parse().ok()).collect();
@@ -532,7 +533,7 @@ async fn rest(mut tcp: TcpStream, limit: Duration) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_that_never_say_hello() {
     let set = vec![("edge.handshake_seconds".to_owned(), "5".to_owned())];
-    let cluster = Cluster::start(ClusterSpec { set, ..ClusterSpec::default() }).await;
+    let cluster = Cluster::start(ClusterSpec { set, alone: true, ..ClusterSpec::default() }).await;
     let users = cluster.mint_users(2).await;
     let dm = users[0].dm(&users[1]);
     let edge = cluster.edge_addr(0);

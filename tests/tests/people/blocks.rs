@@ -7,10 +7,11 @@ use natterjack_protocol::{
     codec::Codec,
 };
 use natterjack_testkit::{eventually_within, within};
+use natterjack_tests::kit::paging::whole;
 use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, User, next_event};
 use serde_json::json;
 
-use super::common::{SOON, all_well, frames_until, good, history_texts, kinds, new_group, refused, seen_until, whole_history};
+use super::common::{SOON, all_well, frames_until, good, history_texts, kinds, new_group, refused, seen_until};
 
 async fn until_member(ws: &mut RawWs, of: &Thread) -> bool {
     ws.until("a member frame", |f| match f {
@@ -93,8 +94,8 @@ async fn who_is_blocked_cannot_write_and_never_sees_the_block() {
     assert!(!others.iter().any(|f| matches!(f, ServerFrame::Typing { .. })), "typing of the blocked one is hidden");
 
     // Pages and history say the same as the live path.
-    let of_alice = whole_history(&a_api, &dm).await;
-    let of_bob = whole_history(&b_api, &dm).await;
+    let of_alice = whole(&a_api, &dm, false).await;
+    let of_bob = whole(&b_api, &dm, false).await;
     assert_eq!(kinds(&of_alice).iter().filter(|k| matches!(k, Kind::Blocked | Kind::Unblocked)).count(), 2);
     assert!(of_bob.iter().all(|e| !e.kind.only_for_its_author()), "{:?}", kinds(&of_bob));
     assert_eq!(of_bob.len() + 2, of_alice.len());
@@ -177,10 +178,10 @@ async fn both_sides_start_a_conversation_at_the_same_moment() {
         };
         let (x_saw, y_saw) = (both(&mut xe).await, both(&mut ye).await);
         assert_eq!(x_saw, y_saw, "both sides see one order");
-        let begun = whole_history(&cluster.api(x, 1), &dm).await;
+        let begun = whole(&cluster.api(x, 1), &dm, false).await;
         assert_eq!(begun.iter().filter(|e| e.kind == Kind::DmStarted).count(), 1, "it began once: {:?}", kinds(&begun));
         assert_eq!(begun[0].kind, Kind::DmStarted);
-        assert_eq!(begun, whole_history(&cluster.api(y, 0), &dm).await);
+        assert_eq!(begun, whole(&cluster.api(y, 0), &dm, false).await);
         let ids: Vec<_> = begun.iter().map(|e| e.id).collect();
         assert_eq!(ids, x_saw.iter().map(|s| s.0).collect::<Vec<_>>(), "live and history are one");
         tokio::join!(xc.close(), yc.close());

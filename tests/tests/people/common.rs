@@ -8,11 +8,12 @@ use std::{
 use natterjack_nats::{Buckets, Layout, Nats, Positions, Tail, subjects};
 use natterjack_protocol::{
     Code, Event, GroupId, Kind, MsgId, Retry, Thread, UserId,
-    client::frame::{Page, ServerFrame},
+    client::frame::ServerFrame,
     internal::rpc::{DirectoryAnswer, DirectoryRequest},
     log::{Role, fold::GroupState},
 };
 use natterjack_testkit::eventually_within;
+use natterjack_tests::kit::paging::whole;
 use natterjack_tests::kit::{Api, Cluster, RawWs, Received, User};
 use serde_json::{Value, json};
 
@@ -78,37 +79,12 @@ pub fn id_of(changed: &Value) -> MsgId {
     serde_json::from_value(changed["id"].clone()).unwrap()
 }
 
-/// Every event of a thread that this user may see, oldest first, through pages downwards.
-pub async fn whole_history(api: &Api, thread: &Thread) -> Vec<Event> {
-    let mut all: Vec<Event> = Vec::new();
-    let mut before = String::new();
-    loop {
-        let page = eventually_within("a page without a hole", SOON, async || {
-            let (status, body) = api.get(&format!("/v1/threads/{thread}/messages?limit=50{before}")).await;
-            if status == 503 {
-                return Err(body.to_string());
-            }
-            let page: Page = serde_json::from_value(good((status, body))).unwrap();
-            if page.holes.is_empty() { Ok(page) } else { Err(format!("holes {:?}", page.holes)) }
-        })
-        .await;
-        let Some(first) = page.events.first().map(|e| e.id) else { break };
-        all.splice(0..0, page.events);
-        if page.prev.is_none() {
-            break;
-        }
-        before = format!("&before={first}");
-    }
-    assert!(all.is_sorted_by(|a, b| a.id < b.id), "pages are in order and do not overlap");
-    all
-}
-
 pub fn texts(events: &[Event]) -> Vec<String> {
     events.iter().filter_map(|e| e.body.text.clone()).collect()
 }
 
 pub async fn history_texts(api: &Api, thread: &Thread) -> Vec<String> {
-    texts(&whole_history(api, thread).await)
+    texts(&whole(api, thread, false).await)
 }
 
 /// Events of a session, live ones and those of pages alike, until the text `last`, each thread in order.

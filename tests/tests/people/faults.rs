@@ -13,12 +13,11 @@ use natterjack_protocol::{
     codec::Codec,
 };
 use natterjack_testkit::{Process, eventually_within, within};
+use natterjack_tests::kit::paging::whole;
 use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, Received, User, next_event};
 use serde_json::json;
 
-use super::common::{
-    Insight, SOON, add, all_well, gid, good, history_texts, members, new_group, pages_end, refused, seen_until, texts, whole_history,
-};
+use super::common::{Insight, SOON, add, all_well, gid, good, history_texts, members, new_group, pages_end, refused, seen_until, texts};
 
 /// Elections and reconnects are in it.
 const LONG: Duration = Duration::from_secs(40);
@@ -72,7 +71,7 @@ async fn one_order(api: &[Api], thread: &Thread, seen: &[Vec<MsgId>], sent: &[Ve
         assert!(ids.is_sorted(), "a sender's messages keep their order");
     }
     for api in api {
-        let history: Vec<_> = whole_history(api, thread).await.into_iter().filter(|e| e.kind == Kind::Text).collect();
+        let history: Vec<_> = whole(api, thread, false).await.into_iter().filter(|e| e.kind == Kind::Text).collect();
         let cids: HashSet<Cid> = history.iter().map(|e| e.cid).collect();
         assert_eq!(cids.len(), history.len(), "nothing twice");
         let ids: Vec<MsgId> = history.iter().map(|e| e.id).collect();
@@ -121,7 +120,7 @@ async fn nats_server_restarts_under_load() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_log_refuses_and_drops_nothing() {
     let set = vec![("nats.max_bytes".to_owned(), "300000".to_owned())];
-    let cluster = Cluster::start(ClusterSpec { set, partitions: 1, ..ClusterSpec::default() }).await;
+    let cluster = Cluster::start(ClusterSpec { set, partitions: 1, alone: true, ..ClusterSpec::default() }).await;
     let users = cluster.mint_users(3).await;
     let (alice, bob, carol) = (&users[0], &users[1], &users[2]);
     let dm = alice.dm(bob);

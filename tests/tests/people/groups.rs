@@ -6,17 +6,18 @@ use futures_util::future::join_all;
 use natterjack_client::Event;
 use natterjack_protocol::{
     Code, Event as Message, Kind, MsgId, Thread,
-    client::frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
+    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, ServerFrame},
     codec::Codec,
     log::Role,
 };
 use natterjack_testkit::{eventually_within, within};
+use natterjack_tests::kit::paging::{ask, whole};
 use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, Received, User, next_event};
 use serde_json::{Value, json};
 
 use super::common::{
     Insight, SOON, add, all_well, gid, good, history_texts, id_of, ids, in_order, kinds, leave, members, new_group, refused, remove, role,
-    seen_until, texts, whole_history,
+    seen_until, texts,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -82,7 +83,7 @@ async fn roles_say_who_may_change_what_and_a_group_keeps_an_owner() {
     refused(admin.1.get(&path).await, Code::NotMember);
 
     // What happened stands in the thread, for who was there.
-    let of_admin = kinds(&whole_history(admin.1, &group).await);
+    let of_admin = kinds(&whole(admin.1, &group, false).await);
     assert_eq!(of_admin[0], Kind::GroupCreated);
     assert_eq!(of_admin.iter().filter(|k| **k == Kind::GroupRenamed).count(), 2);
     assert_eq!(of_admin.iter().filter(|k| **k == Kind::RoleChanged).count(), 3);
@@ -173,10 +174,7 @@ async fn who_left_keeps_what_was_and_joining_again_neither_exposes_nor_erases_th
         };
         if away {
             // His edge may let something through until it knows (≤ 2 s by promise), and that would be valid for all; then never again.
-            within("the edge knows who has gone", Duration::from_secs(2), async {
-                while near.send_text(&group, "in the lag").await.is_ok() {}
-            })
-            .await;
+            within("the edge knows who has gone", SOON, async { while near.send_text(&group, "in the lag").await.is_ok() {} }).await;
             assert_eq!(near.send_text(&group, "never").await.unwrap_err().code, Code::NotMember);
             near.send(&ClientFrame::Typing { thread: group.clone() }).await;
         }
@@ -214,7 +212,7 @@ async fn who_left_keeps_what_was_and_joining_again_neither_exposes_nor_erases_th
 
     // History through both edges, in pages of any size and from any side.
     for edge in [0, 1] {
-        let history = whole_history(&cluster.api(&bob, edge), &group).await;
+        let history = whole(&cluster.api(&bob, edge), &group, false).await;
         assert_eq!(texts(&history).into_iter().filter(|t| t != "in the lag").collect::<Vec<_>>(), expected(&all));
         assert_eq!(
             history.iter().filter(|e| matches!(e.kind, Kind::MemberRemoved | Kind::MemberLeft)).count(),
@@ -222,7 +220,7 @@ async fn who_left_keeps_what_was_and_joining_again_neither_exposes_nor_erases_th
             "who goes does not see the entry that ends it: {:?}",
             kinds(&history)
         );
-        let everything = whole_history(&cluster.api(&carol, edge), &group).await;
+        let everything = whole(&cluster.api(&carol, edge), &group, false).await;
         let hidden: Vec<MsgId> = everything.iter().filter(|e| !history.iter().any(|h| h.id == e.id)).map(|e| e.id).collect();
         for id in hidden {
             for place in ["before", "after", "around"] {
@@ -237,7 +235,7 @@ async fn who_left_keeps_what_was_and_joining_again_neither_exposes_nor_erases_th
     }
 
     // Sync, from every place where a cursor may stand.
-    let everything = whole_history(&cluster.api(&carol, 0), &group).await;
+    let everything = whole(&cluster.api(&carol, 0), &group, false).await;
     for cursor in [MsgId::NONE, everything[3].id, everything[everything.len() / 2].id, everything[everything.len() - 2].id] {
         let mut ws = hello_from(&cluster, &bob, 1, &[(&group, cursor)]).await;
         let pages: Vec<String> = texts(&pages_of(&mut ws, &group).await).into_iter().filter(|t| t != "in the lag").collect();
@@ -270,29 +268,13 @@ async fn joined_until(ws: &mut RawWs, group: &Thread, last: &str) -> (Vec<Messag
                 let mut older = p.events;
                 while !prev.is_none() {
                     let first = older[0].id;
-                    let r = ws.request();
-                    let history = natterjack_protocol::client::frame::HistoryQuery {
-                        r,
-                        thread: Some(group.clone()),
-                        before: Some(first),
-                        ..Default::default()
-                    };
-                    ws.send(&ClientFrame::History(history)).await;
-                    // Live events go on meanwhile.
-                    let mut meanwhile = Vec::new();
-                    let page = ws
-                        .until("an older page", |f| match f {
-                            ServerFrame::Page(p) if p.r == Some(r) => Some(p),
-                            ServerFrame::Event(e) => {
-                                meanwhile.push(*e);
-                                None
-                            }
-                            _ => None,
-                        })
-                        .await;
+                    let below = HistoryQuery { thread: Some(group.clone()), before: Some(first), ..HistoryQuery::default() };
+                    ws.passed_over.clear();
+                    let page = ask(ws, below).await.unwrap();
                     prev = page.prev;
                     older.splice(0..0, page.events);
-                    older.extend(meanwhile);
+                    // Live events go on meanwhile.
+                    older.extend(ws.passed_over.drain(..).filter_map(|f| if let ServerFrame::Event(e) = f { Some(*e) } else { None }));
                 }
                 events.extend(older);
             }
@@ -328,11 +310,11 @@ async fn who_is_added_while_online_misses_nothing_from_the_join_on() {
         let ((), joined_at) = tokio::join!(write, join);
         pen.send_text(&group, "last").await.unwrap();
         let (seen, told) = joined_until(&mut new, &group, "last").await;
-        let all = whole_history(&api, &group).await;
+        let all = whole(&api, &group, false).await;
         let expected: Vec<MsgId> = all.iter().map(|e| e.id).filter(|id| *id >= joined_at).collect();
         assert_eq!(seen.iter().map(|e| e.id).collect::<Vec<_>>(), expected, "round {round}");
         assert!(told, "a member frame says so");
-        assert_eq!(whole_history(&cluster.api(newcomer, 0), &group).await.iter().map(|e| e.id).collect::<Vec<_>>(), expected);
+        assert_eq!(whole(&cluster.api(newcomer, 0), &group, false).await.iter().map(|e| e.id).collect::<Vec<_>>(), expected);
     }
     all_well(&cluster);
 }

@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 use natterjack_protocol::{Cid, Code, Kind, Most, MsgId, Thread, client::http::Tokens, log::Role};
 use natterjack_testkit::{eventually_within, now_ms};
+use natterjack_tests::kit::paging::whole;
 use natterjack_tests::kit::{Api, Cluster, ClusterSpec, LossyEdge, User};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::common::{Insight, SOON, gid, good, id_of, ids, kinds, members, refused, whole_history};
+use super::common::{Insight, SOON, gid, good, id_of, ids, kinds, members, refused};
 
 /// Two edges, of which the first loses its answers.
 pub struct World {
@@ -76,7 +77,7 @@ pub async fn changes_are_made_once(world: &World) {
     let path = format!("/v1/threads/{dm}/messages");
     world.lossy.lose(Some(&users[0]), Method::POST, &path, &body).await;
     good(world.cluster.api(&users[0], 1).post(&path, &body).await);
-    let seen = kinds(&whole_history(&world.cluster.api(&users[2], 0), &dm).await);
+    let seen = kinds(&whole(&world.cluster.api(&users[2], 0), &dm, false).await);
     assert_eq!(seen, [Kind::DmStarted, Kind::Text]);
     across_generations(world, &users).await;
 }
@@ -136,7 +137,7 @@ async fn changes_of_a_group(world: &World, group: &Thread, users: &[User]) {
     // Half of it is so already.
     world.once(admin, group, Method::DELETE, &of(other), json!({})).await;
     world.once(admin, group, Method::POST, &format!("{path}/members"), json!({ "users": ids([other, late]) })).await;
-    let history = whole_history(&world.cluster.api(owner, 1), group).await;
+    let history = whole(&world.cluster.api(owner, 1), group, false).await;
     let added = history.iter().rfind(|e| e.kind == Kind::MemberAdded).unwrap();
     assert_eq!(added.body.users, [other.id().clone()], "nobody is said to have joined who was there");
     // Who gives their own right away by it is not refused for that when it comes again.

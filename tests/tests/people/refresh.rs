@@ -88,6 +88,7 @@ async fn a_persister_dies(cluster: &Cluster, alice: &User) {
     let renewing = join_all(logins.into_iter().enumerate().map(|(n, login)| renew(n, login.tokens.refresh)));
     let killing = async {
         while Instant::now() + Duration::from_millis(1_500) < until {
+            // Somewhere in a storm of requests.
             tokio::time::sleep(Duration::from_millis(rand::random_range(200..500))).await;
             cluster.persister(0).kill9().await;
             cluster.persister(0).spawn();

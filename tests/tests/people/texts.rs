@@ -7,10 +7,11 @@ use natterjack_protocol::{
     codec::Codec,
     log::Media,
 };
-use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, User, witness::until_the_direct_path_is_open};
+use natterjack_tests::kit::paging::whole;
+use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, User, counters::until_the_direct_path_is_open};
 use serde_json::{Value, json};
 
-use super::common::{Insight, all_well, gid, good, new_group, refused, whole_history};
+use super::common::{Insight, all_well, gid, good, new_group, refused};
 
 /// Refused as invalid, and the message begins with the field.
 #[track_caller]
@@ -154,9 +155,9 @@ async fn references(cluster: &Cluster, users: &[User]) {
     let cid = json.cid();
     send(&mut json, &dm, cid, Kind::Text, &reply(gone)).await.expect("what was recalled is still a message");
 
-    let started = whole_history(&api, &dm).await[0].clone();
+    let started = whole(&api, &dm, false).await[0].clone();
     assert_eq!(started.kind, Kind::DmStarted);
-    let last = whole_history(&api, &dm).await.last().unwrap().id;
+    let last = whole(&api, &dm, false).await.last().unwrap().id;
     for (what, id) in [
         ("of another thread", elsewhere),
         ("of the future", MsgId(last.0 + 1_000_000)),

@@ -191,6 +191,7 @@ pub async fn send_through(ws: &mut RawWs, thread: &Thread, text: &str) -> MsgId 
             Ok(id) => return id,
             Err(refusal) => {
                 assert_ne!(refusal.code.retry(), Retry::Never, "{refusal:?}");
+                // As the refusal asks for it.
                 sleep(wait_of(&refusal)).await;
             }
         }
@@ -251,6 +252,7 @@ impl Traffic {
                 let id = pen.write(thread, format!("traffic {n}")).await;
                 writes.lock().unwrap().entry(thread.clone()).or_default().insert(id, Instant::now());
                 n += 1;
+                // What the caller wants.
                 sleep(pace).await;
             }
         });

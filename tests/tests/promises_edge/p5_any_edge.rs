@@ -13,6 +13,7 @@ use natterjack_protocol::{
     internal::rpc::{Heads, HeadsAnswer},
 };
 use natterjack_testkit::{eventually_within, within};
+use natterjack_tests::kit::paging::ask;
 use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, User, next_event};
 use tokio::time::sleep;
 
@@ -201,22 +202,9 @@ async fn resume_by_hand(ws: &mut RawWs, hello: Hello) -> (BTreeMap<Thread, Vec<M
         let mut events: Vec<_> = page.events;
         let mut prev = page.prev;
         while cursor.is_some_and(|c| prev > c) {
-            let (r, before) = (ws.request(), events.first().map(|e| e.id));
-            ws.send(&ClientFrame::History(HistoryQuery {
-                r,
-                thread: Some(thread.clone()),
-                before,
-                limit: Some(40),
-                ..HistoryQuery::default()
-            }))
-            .await;
-            let mut below = ws
-                .until("a page of history", |f| match f {
-                    ServerFrame::Page(p) if p.r == Some(r) => Some(p),
-                    ServerFrame::Error { refusal, .. } => panic!("{refusal:?}"),
-                    _ => None,
-                })
-                .await;
+            let before = events.first().map(|e| e.id);
+            let mut below =
+                ask(ws, HistoryQuery { thread: Some(thread.clone()), before, limit: Some(40), ..HistoryQuery::default() }).await.unwrap();
             assert_eq!(below.events.last().map(|e| e.id), Some(prev), "a page names what lies below its oldest");
             prev = below.prev;
             below.events.append(&mut events);

@@ -138,6 +138,7 @@ async fn write(client: Client, thread: Thread, stop: CancellationToken, sent: Ar
         }
         slowest = slowest.max(began.elapsed());
         sent.fetch_add(1, Ordering::SeqCst);
+        // A pace: at most 50 a second.
         sleep(Duration::from_millis(20)).await;
     }
     (ids, slowest, refused)
@@ -145,7 +146,7 @@ async fn write(client: Client, thread: Thread, stop: CancellationToken, sent: Ar
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_is_not_noticed_and_a_killed_edge_is_left_within_seconds() {
-    let cluster = Cluster::start(ClusterSpec::default()).await;
+    let cluster = Cluster::start(ClusterSpec { alone: true, ..ClusterSpec::default() }).await;
     let log = Log::of(&cluster).await;
     let pairs = if heavy() { 100 } else { 10 };
     let users = cluster.mint_users(pairs * 2).await;

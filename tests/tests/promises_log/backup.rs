@@ -11,7 +11,9 @@ use natterjack_protocol::{Cid, MsgId, Thread, codec::Codec};
 use natterjack_testkit::{eventually_within, now_ms};
 use natterjack_tests::kit::{
     Cluster, ClusterSpec, User,
-    witness::{Reader, SOON, Writer, assert_once_and_in_order, group, texts, until_the_direct_path_is_open, whole},
+    counters::until_the_direct_path_is_open,
+    paging::whole,
+    witness::{Reader, SOON, Writer, assert_once_and_in_order, group, texts},
 };
 use tokio::sync::watch;
 

@@ -5,10 +5,7 @@ use std::time::Duration;
 
 use natterjack_protocol::{Thread, client::frame::ServerFrame, codec::Codec};
 use natterjack_testkit::{eventually_within, programs};
-use natterjack_tests::kit::{
-    Cluster, ClusterSpec, User,
-    witness::{page, sum_of},
-};
+use natterjack_tests::kit::{Cluster, ClusterSpec, User, counters::sum_of, paging::page};
 use serde_json::{Value, json};
 
 const HOURS: i64 = 2 * 3_600_000;

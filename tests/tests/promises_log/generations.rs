@@ -8,15 +8,14 @@ use std::{
 
 use natterjack_nats::{Layout, Tail, subjects};
 use natterjack_protocol::{Cid, MsgId, Retry, Thread, codec::Codec};
-use natterjack_testkit::{Flow, Side, eventually_within, now_ms};
+use natterjack_testkit::{Flow, Side, eventually, eventually_within, now_ms};
 use natterjack_tests::kit::{Cassandra, Cluster, ClusterSpec, RawWs, User};
 use reqwest::Method;
 use serde_json::json;
 use tokio::{sync::watch, time::sleep};
 
-use natterjack_tests::kit::witness::{
-    Reader, SOON, assert_thread, connect, group, send_all, send_until_sent, until_the_direct_path_is_open,
-};
+use natterjack_tests::kit::counters::{FRAMES_IN, counted, counter, until_the_direct_path_is_open};
+use natterjack_tests::kit::witness::{Reader, SOON, assert_thread, connect, group, send_all, send_until_sent, texts};
 
 const WRITERS: usize = 4;
 
@@ -51,6 +50,7 @@ async fn write(edge: SocketAddr, user: User, codec: Codec, (w, threads): (usize,
                 assert_eq!(refusal.code.retry(), Retry::Later, "{refusal:?}");
             }
             if answers.sent.is_empty() {
+                // As a client does it between two tries.
                 sleep(Duration::from_millis(30)).await;
             }
             if !answers.sent.is_empty() {
@@ -144,6 +144,7 @@ async fn the_log_goes_on_with_others(spec: ClusterSpec) {
         cluster.nats_proxy(2).set(Side::FromClient, Flow::Stall);
         let sends: Vec<(Thread, Cid, String)> =
             (1..=6).map(|n| (if n % 2 == 0 { held.dm(still) } else { team.clone() }, cid(), format!("w9-{n}"))).collect();
+        let read = counter(&cluster, 2, FRAMES_IN).await;
         for (thread, cid, text) in &sends {
             let frame = natterjack_protocol::client::frame::SendMessage {
                 r: ws.request(),
@@ -155,7 +156,9 @@ async fn the_log_goes_on_with_others(spec: ClusterSpec) {
             };
             ws.send(&natterjack_protocol::client::frame::ClientFrame::Send(frame)).await;
         }
-        sleep(Duration::from_millis(300)).await;
+        // The edge has read all six, and something of it stands in the line.
+        counted(&cluster, 2, FRAMES_IN, read + 5.5).await;
+        eventually("the line holds something back", async || cluster.nats_proxy(2).waiting(Side::FromClient) > 0).await;
         cluster.edge(2).stop();
 
         cluster.switch(5).await.unwrap();
@@ -165,12 +168,13 @@ async fn the_log_goes_on_with_others(spec: ClusterSpec) {
         let ids = send_until_sent(&addrs[..2], held, Codec::Msgpack, &sends).await;
         // Only now what the frozen edge had published gets through, and the edge goes on.
         cluster.nats_proxy(2).set(Side::FromClient, Flow::Pass);
-        sleep(Duration::from_millis(200)).await;
+        eventually("the line is empty", async || cluster.nats_proxy(2).waiting(Side::FromClient) == 0).await;
         cluster.edge(2).cont();
         let again = send_until_sent(&addrs[2..], held, Codec::Json, &sends).await;
         assert_eq!(again, ids, "through the edge that was frozen");
         moves.hang_up().await;
-        sleep(Duration::from_secs(1)).await;
+        let so_far = texts(&stays.of(&team)).len();
+        stays.wait_for("everybody goes on writing", &team, so_far + 60).await;
         tell.send_replace(true);
         let mut sent = vec![(one.0, one.1, one.2, first)];
         sent.extend(sends.into_iter().map(|(thread, cid, text)| (thread, cid, text, ids[&cid])));
@@ -195,7 +199,7 @@ async fn the_log_goes_on_with_others(spec: ClusterSpec) {
         let later = Reader::start(vec![addrs[1]], &writers[0], Codec::Json).await;
         let all = expected(sent, &team);
         later.wait_for("all of it, later", &team, all.len()).await;
-        assert_eq!(natterjack_tests::kit::witness::texts(&later.of(&team)), all);
+        assert_eq!(texts(&later.of(&team)), all);
         later.assert_nothing_wrong("who came later");
     };
     check(&sent).await;

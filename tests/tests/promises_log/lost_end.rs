@@ -12,7 +12,9 @@ use natterjack_protocol::{Cid, Event, Kind, MsgId, Thread, client::frame::Histor
 use natterjack_testkit::{eventually_within, now_ms};
 use natterjack_tests::kit::{
     Api, Cassandra, Cluster, ClusterSpec, User,
-    witness::{Reader, SOON, Writer, ask, connect, page, texts, until_the_direct_path_is_open},
+    counters::until_the_direct_path_is_open,
+    paging::{ask, page},
+    witness::{Reader, SOON, Writer, connect, texts},
 };
 
 /// The folder of JetStream.

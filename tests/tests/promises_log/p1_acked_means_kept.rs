@@ -18,7 +18,9 @@ use natterjack_testkit::eventually_within;
 use natterjack_tests::kit::{Api, Cluster, ClusterSpec, User};
 use rand::seq::IndexedRandom;
 
-use natterjack_tests::kit::witness::{SOON, ask, group, heavy, page, texts, until_the_direct_path_is_open, whole};
+use natterjack_tests::kit::counters::until_the_direct_path_is_open;
+use natterjack_tests::kit::paging::{ask, page, whole};
+use natterjack_tests::kit::witness::{SOON, group, heavy, texts};
 
 /// What the log has acknowledged in one thread, in the order of the acks.
 #[derive(Clone)]

@@ -12,9 +12,10 @@ use natterjack_testkit::{eventually_within, now_ms, patience};
 use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, User};
 use tokio::{sync::watch, task::JoinSet};
 
+use natterjack_tests::kit::counters::{BATCHED, counter, sum_of, until_the_direct_path_is_open};
+use natterjack_tests::kit::paging::whole;
 use natterjack_tests::kit::witness::{
-    BATCHED, Reader, SOON, assert_may_come_back, assert_once_and_in_order, connect, counter, group, heavy, send_all, send_until_sent,
-    sum_of, texts, until_the_direct_path_is_open, whole,
+    Reader, SOON, assert_may_come_back, assert_once_and_in_order, connect, group, heavy, send_all, send_until_sent, texts,
 };
 
 const WRITERS: usize = 10;
@@ -151,6 +152,7 @@ async fn write(
                 }
                 last = Instant::now();
             } else {
+                // As a client does it between two tries.
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             left.retain(|(_, cid, _)| !answers.sent.contains_key(cid));
@@ -170,7 +172,7 @@ async fn session(edge: SocketAddr, user: &User, codec: Codec) -> RawWs {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_order_of_sending_survives_a_leader_election() {
-    let cluster = Cluster::start(ClusterSpec { nats: 3, edges: 3, ..ClusterSpec::default() }).await;
+    let cluster = Cluster::start(ClusterSpec { nats: 3, edges: 3, alone: true, ..ClusterSpec::default() }).await;
     let users = cluster.mint_users(7).await;
     let thread = group(&cluster, &users.iter().collect::<Vec<_>>()).await;
     // In the first seconds of a log each cid is looked up, and nothing goes in batches.

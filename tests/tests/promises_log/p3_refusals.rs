@@ -10,7 +10,8 @@ use natterjack_protocol::{
 };
 use natterjack_tests::kit::{
     Cluster, ClusterSpec, RawWs,
-    witness::{send_until_sent, texts, whole},
+    paging::whole,
+    witness::{send_until_sent, texts},
 };
 use serde_json::json;
 
@@ -57,6 +58,7 @@ async fn what_was_sent_behind_a_refused_message_is_not_stored_before_it() {
     let set = [("limits.sends_per_user".to_owned(), SENDS.to_string())];
     let cluster = Cluster::start(ClusterSpec { edges: 1, set: set.into(), ..ClusterSpec::default() }).await;
     let users = cluster.mint_users(5).await;
+    // Time itself: what the limit has taken comes back with it.
     let pause = || tokio::time::sleep(Duration::from_millis(2_100));
 
     for codec in [Codec::Json, Codec::Msgpack] {
