@@ -8,7 +8,6 @@ use crate::tree::{only_listed, shipped, words};
 const KNOWN: &[&str] = &[
     "channel: partition, role",
     "client: builder, client",
-    "edge: auth, sessions",
     "edge: http, server",
     "nats: clock_mark, config, connect, fanin, generation, js, kv, layout, log_readers, login, lost_end, permissions, positions, provision, tail, tls",
     "persister: directory, password",
