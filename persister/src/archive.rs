@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{Above, Layout, LogBounds, LogReader, LostEnds, Record, Start, Tail, log_readers};
+use natterjack_nats::{Above, Layout, LogBounds, LogReader, LostEnds, Position, Record, Start, Tail, log_readers};
 use natterjack_protocol::MsgId;
 use natterjack_role::{ClosedPartition, LogRole, Partition, PartitionError, RoleLease};
 use tokio::{
@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     batch,
     history::History,
-    store::{PartitionKey, Position, Store},
+    store::{PartitionKey, Store},
     write::Writer,
 };
 
@@ -83,7 +83,7 @@ impl<S: Store> LogRole for Archive<S> {
             return Ok(false);
         }
         // A switch looks at the copy, and nobody makes another one after this.
-        at.positions.advance(at.p, copy(position)).await.map_err(|e| e.to_string())?;
+        at.positions.advance(at.p, position).await.map_err(|e| e.to_string())?;
         Ok(true)
     }
 
@@ -165,9 +165,9 @@ impl<S: Store> PartitionArchive<'_, S> {
         at.health.doing("judges late entries");
         let hidden = self.writer.copies(&records, &self.history.current()).await;
         let sorted = batch::sort(self.key, position, records, &hidden);
-        for id in batch::poison(&sorted) {
+        for id in batch::unreadable(&sorted) {
             tracing::error!(partition = at.p, %id, "an entry that cannot be read; archived as kind unknown with its bytes");
-            metrics::counter!("natterjack_persister_poison_entries_total").increment(1);
+            metrics::counter!("natterjack_persister_unreadable_entries_total").increment(1);
         }
         let end = sorted.end;
         at.health.doing("writes to the store");
@@ -200,15 +200,11 @@ async fn copy_watermark(at: &Partition, mut watermark: watch::Receiver<Position>
         if to.id.is_none() {
             continue;
         }
-        if let Err(e) = at.positions.advance(at.p, copy(to)).await {
+        if let Err(e) = at.positions.advance(at.p, to).await {
             tracing::debug!(partition = at.p, error = %e, "the copy of the watermark was not moved; the next one will be");
         }
         let _ = at.stop.run_until_cancelled(sleep(MIRROR)).await;
     }
-}
-
-fn copy(position: Position) -> natterjack_nats::Position {
-    natterjack_nats::Position { id: position.id, ts: position.ts }
 }
 
 /// Below its first entry a log has nothing to read: one that is empty ends just before that.

@@ -1,29 +1,29 @@
-//! What the log handed over, sorted for the store (step 7): by thread, each oldest first, with the times of the log. Pure.
-//! Before it `nats::LogReader`, after it `fold` and the store.
+//! What the log handed over, sorted for the store (step 7): by thread, each oldest first, with the times of the log.
+//! Pure. Before it `nats::LogReader`, after it `fold` and the store.
 
 use std::collections::{HashMap, HashSet};
 
-use natterjack_nats::Record;
+use natterjack_nats::{Position, Record};
 use natterjack_protocol::{MsgId, Thread};
 
-use crate::store::{PartitionKey, Position, Row, Stray};
+use crate::store::{PartitionKey, Row, UnknownSubject};
 
 /// A batch, sorted.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Sorted {
+pub struct SortedBatch {
     /// In the order of their first entry.
     pub threads: Vec<(Thread, Vec<Row>)>,
-    pub strays: Vec<Stray>,
+    pub unknown_subjects: Vec<UnknownSubject>,
     /// Where the watermark stands once all of it is written.
     pub end: Position,
 }
 
-/// `from`: the watermark before this batch. An event has the time at which the log stored it, live and archived alike, also when that
-/// clock was set back.
+/// `from`: the watermark before this batch. An event has the time at which the log stored it, live and archived alike,
+/// also when that clock was set back.
 ///
 /// `hidden`: copies, which stand nowhere (P2).
-pub fn sort(key: PartitionKey, from: Position, records: Vec<Record>, hidden: &HashSet<MsgId>) -> Sorted {
-    let mut sorted = Sorted { threads: Vec::new(), strays: Vec::new(), end: from };
+pub fn sort(key: PartitionKey, from: Position, records: Vec<Record>, hidden: &HashSet<MsgId>) -> SortedBatch {
+    let mut sorted = SortedBatch { threads: Vec::new(), unknown_subjects: Vec::new(), end: from };
     let mut places: HashMap<Thread, usize> = HashMap::new();
     for record in records {
         let ts = record.ts();
@@ -39,17 +39,17 @@ pub fn sort(key: PartitionKey, from: Position, records: Vec<Record>, hidden: &Ha
                 sorted.threads[place].1.push(row);
             }
             Record::End { .. } => {}
-            Record::Poison { id, subject, payload, .. } => sorted.strays.push(Stray { key, id, ts, subject, payload }),
+            Record::Poison { id, subject, payload, .. } => sorted.unknown_subjects.push(UnknownSubject { key, id, ts, subject, payload }),
         }
     }
     sorted
 }
 
 /// The ids of entries that nobody could read: acknowledged, kept, and somebody has to look.
-pub fn poison(sorted: &Sorted) -> Vec<MsgId> {
+pub fn unreadable(sorted: &SortedBatch) -> Vec<MsgId> {
     let rows = sorted.threads.iter().flat_map(|(_, rows)| rows);
-    let unreadable = rows.filter(|r| r.raw.is_some() && r.body.data == r.raw).map(|r| r.id);
-    unreadable.chain(sorted.strays.iter().map(|s| s.id)).collect()
+    let ids = rows.filter(|r| r.raw.is_some() && r.body.data == r.raw).map(|r| r.id);
+    ids.chain(sorted.unknown_subjects.iter().map(|s| s.id)).collect()
 }
 
 #[cfg(test)]
@@ -97,10 +97,10 @@ mod tests {
             record(5, 5, "group.g", true, Kind::Text),
         ];
         let sorted = sort(KEY, Position::default(), log, &HashSet::new());
-        assert_eq!(poison(&sorted), [MsgId(2), MsgId(4), MsgId(5), MsgId(3)]);
+        assert_eq!(unreadable(&sorted), [MsgId(2), MsgId(4), MsgId(5), MsgId(3)]);
         let row = &sorted.threads[0].1[1];
         assert_eq!((row.kind, row.raw.as_ref()), (Kind::Unknown, Some(&junk)));
-        assert_eq!(sorted.strays[0].payload, junk);
+        assert_eq!(sorted.unknown_subjects[0].payload, junk);
         assert!(sorted.threads[1].1.iter().all(|r| r.kind == Kind::Unknown), "who is in a thread is decided on its guarded subject only");
     }
 }

@@ -27,17 +27,17 @@ mod external;
 mod find;
 mod issuer;
 pub mod keys;
-pub mod line;
 mod login;
 mod rebuild;
 pub mod refold;
 mod register;
 mod revoke;
+pub mod work_queue;
 
 use issuer::{Issuer, IssuerError};
 use keys::{Keys, KeysError};
-use line::{Line, Place};
 use revoke::Revocations;
+use work_queue::{QueuePermit, WorkQueue};
 
 const PART: &str = "directory";
 /// Requests at once besides those in a line: store reads of a millisecond. Overflow: `unavailable`.
@@ -68,7 +68,7 @@ struct Directory<S> {
     keys: Keys,
     revocations: Revocations,
     passwords: Passwords,
-    rebuilds: Line,
+    rebuilds: WorkQueue,
     /// None: tokens of others are not taken.
     issuer: Option<Issuer>,
 }
@@ -115,7 +115,7 @@ pub async fn run<S: Store + Accounts>(
         keys,
         revocations,
         passwords,
-        rebuilds: Line::new("rebuild", REBUILDS, REBUILDS_WAITING),
+        rebuilds: WorkQueue::new("rebuild", REBUILDS, REBUILDS_WAITING),
         issuer,
     });
     let waiting = directory.issuer.as_ref().map_or(0, Issuer::capacity);
@@ -143,8 +143,8 @@ pub async fn run<S: Store + Accounts>(
 }
 
 fn describe() {
-    describe_gauge!("natterjack_directory_line_depth", Unit::Count, "Requests that hash a password or rebuild a key, working and waiting");
-    describe_counter!("natterjack_directory_line_refused_total", Unit::Count, "Requests refused because their line was full");
+    describe_gauge!("natterjack_directory_queue_depth", Unit::Count, "Requests that hash a password or rebuild a key, working and waiting");
+    describe_counter!("natterjack_directory_queue_refused_total", Unit::Count, "Requests refused because their queue was full");
     describe_histogram!("natterjack_directory_password_seconds", Unit::Seconds, "Time of one password hash");
     describe_counter!(
         "natterjack_directory_refresh_reused_total",
@@ -198,7 +198,7 @@ impl<S: Store + Accounts> Directory<S> {
         }
     }
 
-    fn password_place(&self, place: Option<Place>) -> Result<Place, Refusal> {
+    fn password_place(&self, place: Option<QueuePermit>) -> Result<QueuePermit, Refusal> {
         place.ok_or_else(|| {
             let wait = self.passwords.retry_after().as_millis().try_into().unwrap_or(u64::MAX);
             let refusal = Refusal::new(Code::RateLimited, "many people are logging in; try again in a moment");

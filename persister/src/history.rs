@@ -1,7 +1,7 @@
 //! The service `history` (beside step 5: what a live event does not bring). Answers pages, repairs of a chain, newest ids, thread lists and
 //! lookups of cids from archive and log together. Any instance answers; the asker has authorised its user.
 //!
-//! `joined` makes one thread of both, `page` cuts pages out of it, `latest` and `lookup` answer the rest.
+//! `page_source` makes one thread of both, `page` cuts pages out of it, `latest` and `lookup` answer the rest.
 //!
 //! An answer is made on one layout of the log, and given only if that was the newest when it was asked for (ADR 5).
 
@@ -23,17 +23,17 @@ use crate::{
 };
 
 mod checked;
-mod joined;
 mod latest;
 mod long_tails;
 mod lookup;
 mod operations;
 mod page;
+mod page_source;
 mod reader;
-mod tail;
+mod unarchived;
 
-use joined::Joined;
 use long_tails::LongTails;
+use page_source::PageSource;
 use reader::Reader;
 
 /// Requests at once. Overflow: `unavailable` at once. A request holds at most about a megabyte: `tail`'s part of the log and a page.
@@ -112,14 +112,14 @@ impl<S: Store> History<S> {
     pub fn new(nats: &Nats, layout: Layout, times: Times, store: S) -> Self {
         let (log, buckets) = (Log::new(nats, layout), Buckets::new(nats, layout));
         let places = Arc::new(Semaphore::new(CONCURRENCY));
-        let view = View { places, store, log, buckets, layout, times, long_tails: Arc::default(), whole: tail::WHOLE };
+        let view = View { places, store, log, buckets, layout, times, long_tails: Arc::default(), whole: unarchived::WHOLE };
         Self { nats: nats.clone(), view: Arc::new(RwLock::new(view)) }
     }
 
     /// Reads at most so many entries of a thread above the archive whole; for tests that have no time to write thousands.
     #[must_use]
     pub fn reading_whole(self, entries: usize) -> Self {
-        let view = View { whole: Most { count: entries.max(4), ..tail::WHOLE }, ..self.current() };
+        let view = View { whole: Most { count: entries.max(4), ..unarchived::WHOLE }, ..self.current() };
         Self { view: Arc::new(RwLock::new(view)), ..self }
     }
 
@@ -219,10 +219,10 @@ impl<S: Store> View<S> {
 
     /// With the archive if it answers, else as far as the log alone reaches.
     async fn page_as(&self, thread: &Thread, reader: &Reader, at: PageStart, limit: usize, min_id: MsgId) -> Result<Page, HistoryError> {
-        let joined = Joined::open(self, thread, min_id).await?;
-        match page::cut(&joined, reader, at, limit).await {
+        let source = PageSource::open(self, thread, min_id).await?;
+        match page::cut(&source, reader, at, limit).await {
             Err(HistoryError::Store(StoreError::Unavailable(_))) => {
-                page::cut(&Joined::open_log_only(self, thread, min_id).await?, reader, at, limit).await
+                page::cut(&PageSource::open_log_only(self, thread, min_id).await?, reader, at, limit).await
             }
             page => page,
         }
@@ -230,12 +230,14 @@ impl<S: Store> View<S> {
 
     async fn is_message(&self, thread: &Thread, id: MsgId) -> Result<bool, HistoryError> {
         let one = Most::count(1);
-        let read = async |joined: &Joined<'_, S>| {
-            let (mut rows, _) = joined.rows(id, id.next(), Order::OldestFirst, one).await?;
-            Ok((rows.pop(), joined.hole()))
+        let read = async |source: &PageSource<'_, S>| {
+            let (mut rows, _) = source.rows(id, id.next(), Order::OldestFirst, one).await?;
+            Ok((rows.pop(), source.hole()))
         };
-        let (row, hole) = match read(&Joined::open(self, thread, MsgId::NONE).await?).await {
-            Err(HistoryError::Store(StoreError::Unavailable(_))) => read(&Joined::open_log_only(self, thread, MsgId::NONE).await?).await?,
+        let (row, hole) = match read(&PageSource::open(self, thread, MsgId::NONE).await?).await {
+            Err(HistoryError::Store(StoreError::Unavailable(_))) => {
+                read(&PageSource::open_log_only(self, thread, MsgId::NONE).await?).await?
+            }
             found => found?,
         };
         match row {
@@ -248,18 +250,18 @@ impl<S: Store> View<S> {
     /// Every event with after < id <= upto: what a gap in a chain hides.
     async fn between(&self, thread: Thread, after: MsgId, upto: MsgId, limit: usize) -> Result<HistoryAnswer, HistoryError> {
         let most = Most { count: limit.clamp(1, limits::HEADS_PER_BATCH), bytes: limits::ANSWER_BYTES };
-        let joined = Joined::open(self, &thread, upto).await?;
+        let source = PageSource::open(self, &thread, upto).await?;
         // What stands for lost entries stands under the last of them.
-        let read = async |joined: &Joined<'_, S>| {
-            let end = joined.lost_at(upto).unwrap_or(upto);
-            joined.rows(after.next(), end.next(), Order::OldestFirst, most).await
+        let read = async |source: &PageSource<'_, S>| {
+            let end = source.lost_at(upto).unwrap_or(upto);
+            source.rows(after.next(), end.next(), Order::OldestFirst, most).await
         };
-        let ((mut rows, more), hole) = match read(&joined).await {
+        let ((mut rows, more), hole) = match read(&source).await {
             Err(HistoryError::Store(StoreError::Unavailable(_))) => {
-                let joined = Joined::open_log_only(self, &thread, upto).await?;
-                (read(&joined).await?, joined.hole())
+                let source = PageSource::open_log_only(self, &thread, upto).await?;
+                (read(&source).await?, source.hole())
             }
-            rows => (rows?, joined.hole()),
+            rows => (rows?, source.hole()),
         };
         let read = rows.len();
         most.keep_first(&mut rows);

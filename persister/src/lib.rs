@@ -3,7 +3,7 @@
 
 pub mod archive;
 pub mod backup;
-pub mod batch;
+mod batch;
 pub mod directory;
 pub mod external;
 pub mod fold;
@@ -12,7 +12,7 @@ mod losses;
 pub mod overlay;
 pub mod password;
 mod run;
-pub mod space;
+mod space;
 pub mod store;
 pub mod tokens;
 mod write;

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
 
-use crate::directory::line::{Line, Place, Turn};
+use crate::directory::work_queue::{QueuePermit, WorkPermit, WorkQueue};
 use memory::Memory;
 
 /// What one hash costs. Stored in each hash (PHC string), so that it can be raised without locking anybody out.
@@ -70,7 +70,7 @@ pub enum PasswordError {
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Passwords {
-    line: Line,
+    queue: WorkQueue,
     workers: usize,
     hasher: Argon2<'static>,
     /// One for each worker. Whoever has a turn takes one and puts it back, so none is ever missing, and no more are ever made.
@@ -93,7 +93,7 @@ impl Passwords {
         let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None).map_err(PasswordError::BadCost)?;
         let memories = (0..workers.max(1)).map(|_| Memory::of(&params)).collect::<Result<Vec<_>, _>>()?;
         let mut passwords = Self {
-            line: Line::with_reserve("password", workers, waiting, waiting.div_ceil(KNOWN)),
+            queue: WorkQueue::with_reserve("password", workers, waiting, waiting.div_ceil(KNOWN)),
             workers,
             hasher: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
             memories: Arc::new(Mutex::new(memories)),
@@ -109,17 +109,17 @@ impl Passwords {
 
     /// How many requests may be in the line at once.
     pub fn capacity(&self) -> usize {
-        self.line.capacity()
+        self.queue.capacity()
     }
 
     /// To be taken before anything else is done for a request. None: the line is full, come back after [`Self::retry_after`].
-    pub fn enter(&self) -> Option<Place> {
-        self.line.enter()
+    pub fn enter(&self) -> Option<QueuePermit> {
+        self.queue.enter()
     }
 
     /// The same for somebody whom strangers must not keep out.
-    pub fn enter_known(&self) -> Option<Place> {
-        self.line.enter_known()
+    pub fn enter_known(&self) -> Option<QueuePermit> {
+        self.queue.enter_known()
     }
 
     /// The time that a full line takes to empty.
@@ -129,12 +129,12 @@ impl Passwords {
     }
 
     /// The PHC string to store.
-    pub async fn hash(&self, place: &Place, password: String) -> Result<String, PasswordError> {
+    pub async fn hash(&self, place: &QueuePermit, password: String) -> Result<String, PasswordError> {
         self.timed(place.turn().await, move |hasher, memory| memory.hash(hasher, password.as_bytes())).await
     }
 
     /// Is this the password of that hash? Without a hash (no such user): no, after the same work.
-    pub async fn check(&self, place: &Place, password: String, stored: Option<String>) -> Result<bool, PasswordError> {
+    pub async fn check(&self, place: &QueuePermit, password: String, stored: Option<String>) -> Result<bool, PasswordError> {
         let nobody = self.nobody.clone();
         self.timed(place.turn().await, move |_, memory| {
             let fits = memory.fits(stored.as_deref().unwrap_or(&nobody), password.as_bytes())?;
@@ -143,7 +143,7 @@ impl Passwords {
         .await
     }
 
-    async fn timed<T: Send + 'static>(&self, turn: Turn, work: impl Work<T>) -> Result<T, PasswordError> {
+    async fn timed<T: Send + 'static>(&self, turn: WorkPermit, work: impl Work<T>) -> Result<T, PasswordError> {
         let before = Instant::now();
         let done = self.blocking(Some(turn), work).await?;
         let took = micros(before.elapsed());
@@ -154,7 +154,7 @@ impl Passwords {
     }
 
     /// The turn goes with the work: if who waits for it is dropped, the work still runs to its end and nobody else works meanwhile.
-    async fn blocking<T: Send + 'static>(&self, turn: Option<Turn>, work: impl Work<T>) -> Result<T, PasswordError> {
+    async fn blocking<T: Send + 'static>(&self, turn: Option<WorkPermit>, work: impl Work<T>) -> Result<T, PasswordError> {
         let (hasher, memories) = (self.hasher.clone(), self.memories.clone());
         let handle = tokio::task::spawn_blocking(move || {
             // None is there only after a panic, which took it along.

@@ -191,7 +191,7 @@ async fn declare_beginning<S: Store>(nats: &Nats, layout: Layout, times: &Times,
 
 fn describe() {
     describe_counter!("natterjack_persister_archived_entries_total", "Entries written to the store");
-    describe_counter!("natterjack_persister_poison_entries_total", "Entries that cannot be read, kept with their bytes");
+    describe_counter!("natterjack_persister_unreadable_entries_total", "Entries that cannot be read, kept with their bytes");
     describe_counter!("natterjack_persister_holes_total", "Gaps in the log: entries that expired before they were archived");
     describe_counter!(
         "natterjack_persister_lost_ids_total",

@@ -12,6 +12,7 @@
 use std::future::Future;
 
 use bytes::Bytes;
+use natterjack_nats::Position;
 use natterjack_protocol::{
     Body, Cid, Entry, Event, Kind, Most, MsgId, Thread, UserId,
     internal::rpc::LastEntry,
@@ -143,13 +144,6 @@ pub enum Order {
     NewestFirst,
 }
 
-/// How far a partition of the log is in the store: everything up to `id` is there. `ts`: the time of that entry.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Position {
-    pub id: MsgId,
-    pub ts: u64,
-}
-
 /// A partition of one generation of streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PartitionKey {
@@ -194,7 +188,7 @@ pub enum CidLookup {
 
 /// An entry whose subject names no thread: kept, because it was acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stray {
+pub struct UnknownSubject {
     pub key: PartitionKey,
     pub id: MsgId,
     pub ts: u64,
@@ -217,7 +211,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Writes a thread's part of a batch: rows with their effect on earlier rows, last id, group state and items.
     fn append(&self, batch: ThreadBatch) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    fn keep_stray(&self, stray: Stray) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn keep_unknown_subject(&self, stray: UnknownSubject) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Was nothing ever archived, of any generation?
     fn is_empty(&self) -> impl Future<Output = Result<bool, StoreError>> + Send;

@@ -1,4 +1,5 @@
-//! Step 7, its second half: a sorted batch into the store, thread by thread, a few at once, and only then the watermark over it.
+//! Step 7, its second half: a sorted batch into the store, thread by thread, a few at once, and only then the watermark
+//! over it.
 //!
 //! For whoever reads the log (`archive`), and whoever has a part of it in a file (`restore`).
 
@@ -11,7 +12,7 @@ use natterjack_runtime::health::Reader;
 use tokio::time::sleep;
 
 use crate::{
-    batch::Sorted,
+    batch::SortedBatch,
     fold::fold_thread,
     store::{PartitionKey, Row, Store},
 };
@@ -29,7 +30,8 @@ pub(crate) trait Copies {
     fn is_copy(&self, record: &LogRecord) -> impl Future<Output = Result<bool, Self::Error>> + Send;
 }
 
-/// Whatever the store answers, nothing is skipped: it is tried again, with the very same rows, until it is written. `reader` says so.
+/// Whatever the store answers, nothing is skipped: it is tried again, with the very same rows, until it is written.
+/// `reader` says so.
 pub(crate) struct Writer<'a, S> {
     pub store: &'a S,
     pub reader: &'a Reader,
@@ -37,13 +39,13 @@ pub(crate) struct Writer<'a, S> {
 
 impl<S: Store> Writer<'_, S> {
     /// All of it, then the watermark over it.
-    pub async fn write(&self, key: PartitionKey, sorted: Sorted) {
-        let Sorted { threads, strays, end, .. } = sorted;
+    pub async fn write(&self, key: PartitionKey, sorted: SortedBatch) {
+        let SortedBatch { threads, unknown_subjects, end, .. } = sorted;
         let writes = threads.into_iter().map(|(thread, rows)| self.write_thread(thread, rows));
         stream::iter(writes).buffer_unordered(WRITES).collect::<()>().await;
         let store = self.store;
-        for stray in &strays {
-            self.until_it_works("keep a stray entry", || store.keep_stray(stray.clone())).await;
+        for entry in &unknown_subjects {
+            self.until_it_works("keep an entry with an unknown subject", || store.keep_unknown_subject(entry.clone())).await;
         }
         self.until_it_works("move the watermark", || store.advance(key, end)).await;
     }

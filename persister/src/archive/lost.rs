@@ -7,13 +7,13 @@
 
 use std::collections::HashMap;
 
-use natterjack_nats::{Layout, LogBounds, LogReader, LostEnds, Nats, ReadError, Start};
+use natterjack_nats::{Layout, LogBounds, LogReader, LostEnds, Nats, Position, ReadError, Start};
 use natterjack_protocol::{MsgId, Thread};
 
-use super::{BATCH_BYTES, PartitionArchive, copy};
+use super::{BATCH_BYTES, PartitionArchive};
 use crate::{
     batch,
-    store::{LostRange, Order, PartitionKey, Position, Row, Store},
+    store::{LostRange, Order, PartitionKey, Row, Store},
 };
 
 /// How the generation after ours begins.
@@ -27,7 +27,7 @@ impl<S: Store> PartitionArchive<'_, S> {
     /// An error: the log does not have what is archived from it, or the archive knows of more than this log ever had.
     pub(super) async fn compare(&self, position: Position) -> Result<(), ReadError> {
         let (tail, p, generation) = (self.at.tail(), self.at.p, self.at.layout.generation);
-        let lost = self.writer.until_it_works("compare the end of the log", || tail.lost_its_end(p, copy(position))).await;
+        let lost = self.writer.until_it_works("compare the end of the log", || tail.lost_its_end(p, position)).await;
         let log = self.bounds().await;
         let known = self.writer.until_it_works("read the watermarks", || self.store.positions()).await;
         let beyond =

@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use natterjack_nats::{Above, Buckets, KvError, Layout, LogRecord, Nats, NatsConfig, Record, Tail, TailError, provision::ProvisionError};
+use natterjack_nats::{
+    Above, Buckets, KvError, Layout, LogRecord, Nats, NatsConfig, Position, Record, Tail, TailError, provision::ProvisionError,
+};
 use natterjack_protocol::{MsgId, Times, UserId, log::EntryView};
 use natterjack_runtime::{Health, health::Readers};
 use tokio::time::timeout;
@@ -22,7 +24,7 @@ use super::{
 use crate::{
     batch,
     run::StoreConfig,
-    store::{CidLookup, Cql, PartitionKey, Position, Sqlite, Store, StoreError},
+    store::{CidLookup, Cql, PartitionKey, Sqlite, Store, StoreError},
     write::{Copies, Writer},
 };
 

@@ -5,7 +5,9 @@ use std::{
     process::ExitStatus,
 };
 
-use natterjack_nats::{Buckets, KvError, Layout, LogReader, Nats, ReadError, Start, Tail, TailError, layout::LayoutError, subjects};
+use natterjack_nats::{
+    Buckets, KvError, Layout, LogReader, Nats, Position, ReadError, Start, Tail, TailError, layout::LayoutError, subjects,
+};
 use natterjack_protocol::MsgId;
 use natterjack_runtime::clock;
 
@@ -14,7 +16,7 @@ use super::{
     entries::{Key, Lines},
     folder::{self, FolderError},
 };
-use crate::store::{Cql, CqlConfig, PartitionKey, Position, Sqlite, Store, StoreError};
+use crate::store::{Cql, CqlConfig, PartitionKey, Sqlite, Store, StoreError};
 
 /// Records taken from the log at once.
 const BATCH: usize = 1_000;

@@ -15,7 +15,7 @@ use natterjack_runtime::clock::wall_ms;
 use parking_lot::RwLock;
 use reqwest::header::{AGE, DATE, HeaderMap, HeaderName};
 
-use super::line::Line;
+use super::work_queue::WorkQueue;
 use crate::external::{BadKeys, BadToken, External, KeySet, KeySource, Person};
 
 /// A key that was taken back is believed for so long; a file costs nothing to read.
@@ -59,7 +59,7 @@ pub struct Issuer {
     /// The issuer's clock, milliseconds since 1970, as it stood at a moment of ours. None: it says no time.
     clock: RwLock<Option<(u64, Instant)>>,
     time: ServerTime,
-    line: Line,
+    queue: WorkQueue,
     /// One at a time: whoever waits for the lock finds what the other has fetched.
     last: tokio::sync::Mutex<Option<Fetch>>,
 }
@@ -78,12 +78,12 @@ impl Issuer {
         let http =
             reqwest::Client::builder().timeout(ANSWER).redirect(reqwest::redirect::Policy::none()).build().map_err(IssuerError::Client)?;
         let (known, clock, last) = (RwLock::new(None), RwLock::new(None), tokio::sync::Mutex::new(None));
-        Ok(Self { rules, http, known, clock, time, line: Line::new("issuer", 1, WAITING - 1), last })
+        Ok(Self { rules, http, known, clock, time, queue: WorkQueue::new("issuer", 1, WAITING - 1), last })
     }
 
     /// Requests that may wait here at once.
     pub fn capacity(&self) -> usize {
-        self.line.capacity()
+        self.queue.capacity()
     }
 
     pub fn rules(&self) -> &External {
@@ -118,7 +118,7 @@ impl Issuer {
             Refusal { retry_after_ms: Some(FOR_UNKNOWN.as_millis() as u64), ..Refusal::unavailable(message) }
         };
         let _place =
-            self.line.enter().ok_or_else(|| later("busy", "many tokens with unknown keys are looked at; try again in a moment"))?;
+            self.queue.enter().ok_or_else(|| later("busy", "many tokens with unknown keys are looked at; try again in a moment"))?;
         let fetch = self.fetch(FOR_UNKNOWN).await;
         match self.look(token) {
             Some(checked) if checked != Err(BadToken::UnknownKey) => Ok(checked),

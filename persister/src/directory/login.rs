@@ -6,7 +6,7 @@
 
 use natterjack_protocol::{Code, DeviceId, Refusal, UserId, client::http::Tokens, internal::rpc::DirectoryAnswer, text};
 
-use super::{Directory, line::Place, password_refusal, store_refusal, token_refusal};
+use super::{Directory, password_refusal, store_refusal, token_refusal, work_queue::QueuePermit};
 use crate::{
     store::{
         Store,
@@ -51,7 +51,12 @@ impl<S: Store + Accounts> Directory<S> {
     }
 
     /// The login if the password is its own; takes as long for none.
-    pub(super) async fn with_password(&self, place: &Place, login: Option<Login>, password: String) -> Result<Option<Login>, Refusal> {
+    pub(super) async fn with_password(
+        &self,
+        place: &QueuePermit,
+        login: Option<Login>,
+        password: String,
+    ) -> Result<Option<Login>, Refusal> {
         let secret = login.as_ref().map(|l| l.secret.clone());
         let fits = self.passwords.check(place, password, secret).await.map_err(password_refusal)?;
         Ok(login.filter(|_| fits))

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use natterjack_protocol::{Code, DeviceId, Refusal, internal::rpc::DirectoryAnswer, text};
 
-use super::{Directory, line::Place, password_refusal, store_refusal, token_refusal};
+use super::{Directory, password_refusal, store_refusal, token_refusal, work_queue::QueuePermit};
 use crate::{
     store::{
         Store,
@@ -49,7 +49,7 @@ impl<S: Store + Accounts> Directory<S> {
     /// The name is taken. By the same registration, if it is spelled the same, was made a moment ago, and the password is its own.
     async fn register_again(
         &self,
-        place: &Place,
+        place: &QueuePermit,
         login: Login,
         name: &str,
         password: String,

@@ -12,8 +12,8 @@ use natterjack_protocol::{
 
 use super::{
     HistoryError,
-    joined::Joined,
     operations::{Operation, Operations, Power, Roles},
+    page_source::PageSource,
 };
 use crate::{
     overlay,
@@ -23,7 +23,7 @@ use crate::{
 /// Texts of edits, and recalls in the archive, that are read at once.
 const READS: usize = 16;
 
-impl<S: Store> Joined<'_, S> {
+impl<S: Store> PageSource<'_, S> {
     /// Reads edits up to so many `bytes`; rows behind what reaches them are dropped. True: some were.
     pub(super) async fn check(&self, rows: &mut Vec<Row>, bytes: usize) -> Result<bool, HistoryError> {
         let Some(oldest) = rows.iter().map(|r| about(r).map_or(r.id, |target| target.min(r.id))).min() else { return Ok(false) };

@@ -11,8 +11,8 @@ use natterjack_protocol::{
 
 use super::{
     HistoryError, View,
-    joined::Joined,
     page::{prev_of, visible},
+    page_source::PageSource,
     reader::Reader,
 };
 use crate::{
@@ -82,10 +82,10 @@ impl<S: Store> View<S> {
     }
 
     async fn latest_of(&self, thread: &Thread, reader: &Reader) -> Result<Option<Event>, HistoryError> {
-        let joined = Joined::open_unmarked(self, thread).await?;
-        let found = match newest(&joined, reader).await {
+        let source = PageSource::open_unmarked(self, thread).await?;
+        let found = match newest(&source, reader).await {
             Err(HistoryError::Store(StoreError::Unavailable(_))) => {
-                newest(&Joined::open_log_only(self, thread, MsgId::NONE).await?, reader).await?
+                newest(&PageSource::open_log_only(self, thread, MsgId::NONE).await?, reader).await?
             }
             // One thread that cannot be checked now does not take the list from anybody.
             Err(HistoryError::OutOfReach) => None,
@@ -96,18 +96,18 @@ impl<S: Store> View<S> {
 }
 
 /// And its `prev`, as in a page that begins with it.
-async fn newest<S: Store>(joined: &Joined<'_, S>, reader: &Reader) -> Result<Option<(Row, MsgId)>, HistoryError> {
+async fn newest<S: Store>(source: &PageSource<'_, S>, reader: &Reader) -> Result<Option<(Row, MsgId)>, HistoryError> {
     let shown = |r: &Row| r.kind.is_message() || r.kind.is_control() || overlay::is_recalled(r);
     // Most often the newest entry is it, and the one below is its `prev`.
     let (mut hi, mut want, mut left) = (MsgId::MAX, 2, 1 + LOOK_BACK);
     while left > 0 {
         let most = Most { count: want, bytes: limits::PAGE_BYTES };
-        let mut rows = visible(joined, reader, (MsgId::NONE, hi), Order::NewestFirst, most).await?;
+        let mut rows = visible(source, reader, (MsgId::NONE, hi), Order::NewestFirst, most).await?;
         let Some(oldest) = rows.last().map(|r| r.id) else { return Ok(None) };
         (hi, left) = (oldest, left - rows.len());
         want = left;
         if let Some(at) = rows.iter().position(shown) {
-            let prev = prev_of(joined, reader, rows[at].id, rows.get(at + 1).map(|r| r.id)).await?;
+            let prev = prev_of(source, reader, rows[at].id, rows.get(at + 1).map(|r| r.id)).await?;
             return Ok(Some((rows.swap_remove(at), prev)));
         }
     }

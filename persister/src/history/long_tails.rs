@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     HistoryError, View,
     operations::{Operations, Roles},
-    tail::{part, row},
+    unarchived::{part, row},
 };
 use crate::{fold, store::Store};
 

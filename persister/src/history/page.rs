@@ -2,7 +2,7 @@
 
 use natterjack_protocol::{Most, MsgId, client::frame::Page, internal::rpc::PageStart, limits};
 
-use super::{HistoryError, chained, joined::Joined, reader::Reader};
+use super::{HistoryError, chained, page_source::PageSource, reader::Reader};
 use crate::store::{Order, Row, Store};
 
 /// A thread to cut pages from.
@@ -14,17 +14,17 @@ pub(super) trait Rows {
     fn hole(&self) -> Option<(MsgId, MsgId)>;
 }
 
-impl<S: Store> Rows for Joined<'_, S> {
+impl<S: Store> Rows for PageSource<'_, S> {
     async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<(Vec<Row>, bool), HistoryError> {
-        Joined::rows(self, lo, hi, order, most).await
+        PageSource::rows(self, lo, hi, order, most).await
     }
 
     async fn id_at(&self, ts: u64) -> Result<Option<MsgId>, HistoryError> {
-        Joined::id_at(self, ts).await
+        PageSource::id_at(self, ts).await
     }
 
     fn hole(&self) -> Option<(MsgId, MsgId)> {
-        Joined::hole(self)
+        PageSource::hole(self)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use natterjack_nats::Position;
 use natterjack_protocol::{
     Body, Cid, Entry, Kind, Most, MsgId, Thread, Token, UserId, limits,
     log::fold::{GroupState, ThreadItem, apply_group},
@@ -12,7 +13,7 @@ use natterjack_protocol::{
 
 use crate::{
     overlay::is_recalled,
-    store::{CidLookup, LostRange, Order, PartitionKey, Position, Row, Store, Stray, ThreadBatch},
+    store::{CidLookup, LostRange, Order, PartitionKey, Row, Store, ThreadBatch, UnknownSubject},
 };
 
 /// Of a store that is new.
@@ -113,15 +114,15 @@ async fn replays_change_nothing<S: Store>(store: &S) {
         assert_eq!(everything(store, &t).await, first);
     }
     assert_eq!(last_entries(store, std::slice::from_ref(&t)).await, [(4, 1_004)]);
-    let stray = Stray {
+    let stray = UnknownSubject {
         key: PartitionKey { generation: 9, partition: 9 },
         id: MsgId(7),
         ts: 1,
         subject: "chat.9.9.what".into(),
         payload: Bytes::from_static(b"x"),
     };
-    store.keep_stray(stray.clone()).await.unwrap();
-    store.keep_stray(stray).await.unwrap();
+    store.keep_unknown_subject(stray.clone()).await.unwrap();
+    store.keep_unknown_subject(stray).await.unwrap();
 }
 
 fn permutations(n: usize) -> Vec<Vec<usize>> {

@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream};
+use natterjack_nats::Position;
 use natterjack_protocol::{
     Cid, Kind, Most, MsgId, Thread, Token, UserId,
     internal::rpc::LastEntry,
@@ -21,7 +22,7 @@ use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::store::{CidLookup, LostRange, Order, PartitionKey, Position, Row, Store, StoreError, Stray, ThreadBatch, falls};
+use crate::store::{CidLookup, LostRange, Order, PartitionKey, Row, Store, StoreError, ThreadBatch, UnknownSubject, falls};
 
 mod accounts;
 mod buckets;
@@ -206,9 +207,9 @@ impl Store for Cql {
         tokio::try_join!(Box::pin(db.append_rows(thread, rows)), state).map(drop)
     }
 
-    async fn keep_stray(&self, stray: Stray) -> Result<(), StoreError> {
+    async fn keep_unknown_subject(&self, stray: UnknownSubject) -> Result<(), StoreError> {
         let db = self.db()?;
-        db.positions.keep_stray(&db.requests, &stray).await
+        db.positions.keep_unknown_subject(&db.requests, &stray).await
     }
 
     async fn is_empty(&self) -> Result<bool, StoreError> {

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use natterjack_nats::Position;
 use natterjack_protocol::{
     Cid, Most, MsgId, Thread, UserId,
     internal::rpc::LastEntry,
@@ -20,7 +21,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::writer::Durable;
-use crate::store::{CidLookup, LostRange, Order, PartitionKey, Position, Row, Store, StoreError, Stray, ThreadBatch, falls};
+use crate::store::{CidLookup, LostRange, Order, PartitionKey, Row, Store, StoreError, ThreadBatch, UnknownSubject, falls};
 
 mod accounts;
 mod contacts;
@@ -222,8 +223,8 @@ impl Store for Sqlite {
         .await
     }
 
-    async fn keep_stray(&self, stray: Stray) -> Result<(), StoreError> {
-        self.write_from_log(move |tx| positions::keep_stray(tx, &stray)).await
+    async fn keep_unknown_subject(&self, stray: UnknownSubject) -> Result<(), StoreError> {
+        self.write_from_log(move |tx| positions::keep_unknown_subject(tx, &stray)).await
     }
 
     async fn is_empty(&self) -> Result<bool, StoreError> {

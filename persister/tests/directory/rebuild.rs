@@ -1,8 +1,8 @@
 //! Keys of `users` and `groups` that were lost are made again from archive and log: entries below the watermark come from the store,
 //! those above from the log.
 
-use natterjack_nats::{Publisher, subjects};
-use natterjack_persister::store::{PartitionKey, Position, Row, Store as _, ThreadBatch};
+use natterjack_nats::{Position, Publisher, subjects};
+use natterjack_persister::store::{PartitionKey, Row, Store as _, ThreadBatch};
 use natterjack_protocol::{
     Body, Cid, Code, Entry, Kind, MsgId, Thread, UserId,
     internal::rpc::{DirectoryAnswer, DirectoryRequest},

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use natterjack_nats::{Beginning, Buckets, Layout, Positions, Publisher, Tail, subjects};
+use natterjack_nats::{Beginning, Buckets, Layout, Position, Positions, Publisher, Tail, subjects};
 use natterjack_persister::{
     Config, StoreConfig,
-    store::{Order, Position, Row, Sqlite, Store, ThreadBatch},
+    store::{Order, Row, Sqlite, Store, ThreadBatch},
 };
 use natterjack_protocol::{
     Body, Entry, Event, Kind, Most, MsgId, Thread, Token,

@@ -9,11 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use natterjack_nats::{Buckets, Layout, Nats, NatsConfig, Publisher, RoleLease, RpcError, Service, Tail, provision, subjects};
+use natterjack_nats::{Buckets, Layout, Nats, NatsConfig, Position, Publisher, RoleLease, RpcError, Service, Tail, provision, subjects};
 use natterjack_persister::{
     archive::Archive,
     history::{self, History},
-    store::{CidLookup, LostRange, Order, PartitionKey, Position, Row, Sqlite, Store, StoreError, Stray, ThreadBatch},
+    store::{CidLookup, LostRange, Order, PartitionKey, Row, Sqlite, Store, StoreError, ThreadBatch, UnknownSubject},
 };
 use natterjack_protocol::{
     Body, Cid, Entry, Event, Kind, Most, MsgId, Refusal, Thread, Times, UserId,
@@ -57,8 +57,8 @@ impl Store for Switched {
     async fn append(&self, batch: ThreadBatch) -> Result<(), StoreError> {
         self.there().await?.append(batch).await
     }
-    async fn keep_stray(&self, stray: Stray) -> Result<(), StoreError> {
-        self.there().await?.keep_stray(stray).await
+    async fn keep_unknown_subject(&self, stray: UnknownSubject) -> Result<(), StoreError> {
+        self.there().await?.keep_unknown_subject(stray).await
     }
     async fn is_empty(&self) -> Result<bool, StoreError> {
         self.there().await?.is_empty().await

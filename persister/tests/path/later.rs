@@ -10,10 +10,11 @@ use std::{
 };
 
 use futures_util::{StreamExt, future::join_all, stream};
+use natterjack_nats::Position;
 use natterjack_persister::{
     fold::fold_thread,
     history::History,
-    store::{Position, Row, Sqlite, Store},
+    store::{Row, Sqlite, Store},
 };
 use natterjack_protocol::{
     Body, Event, Kind, Most, MsgId, Thread, UserId,

@@ -34,8 +34,6 @@ const KNOWN: &[&str] = &[
     "Options",
     "Outbox",
     "Page",
-    "Place",
-    "Position",
     "Profile",
     "RefreshToken",
     "Refusal",
@@ -51,7 +49,6 @@ const KNOWN: &[&str] = &[
     "Thread",
     "ThreadSummary",
     "Tokens",
-    "Turn",
 ];
 
 #[test]

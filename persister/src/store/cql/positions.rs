@@ -1,11 +1,12 @@
 //! The tables `positions` (the watermark of each partition, in the store itself) and `strays` (entries whose subject names no thread).
 //! Every write has the id it speaks of as its timestamp: the newest stays, in whatever order they come.
 
+use natterjack_nats::Position;
 use natterjack_protocol::MsgId;
 use scylla::statement::prepared::PreparedStatement;
 
 use super::{int, session::Requests, uint};
-use crate::store::{PartitionKey, Position, StoreError, Stray};
+use crate::store::{PartitionKey, StoreError, UnknownSubject};
 
 pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS positions (
     generation bigint, partition bigint, id bigint, ts bigint, PRIMARY KEY ((generation, partition)))";
@@ -71,7 +72,7 @@ impl Positions {
         Ok(rows.into_iter().map(read).collect())
     }
 
-    pub(super) async fn keep_stray(&self, r: &Requests, s: &Stray) -> Result<(), StoreError> {
+    pub(super) async fn keep_unknown_subject(&self, r: &Requests, s: &UnknownSubject) -> Result<(), StoreError> {
         let (generation, partition) = spelled(s.key);
         let id = int(s.id.0);
         r.write(&self.stray, (generation, partition, id, int(s.ts), &s.subject, &s.payload[..], id)).await

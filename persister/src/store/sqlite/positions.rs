@@ -1,11 +1,12 @@
 //! The tables `positions` (the watermark of each partition, in the store itself: it can never be ahead of what it speaks of) and
 //! `strays` (entries whose subject names no thread).
 
+use natterjack_nats::Position;
 use natterjack_protocol::MsgId;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{int, uint};
-use crate::store::{PartitionKey, Position, Stray};
+use crate::store::{PartitionKey, UnknownSubject};
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE positions (
@@ -59,7 +60,7 @@ pub(super) fn positions(c: &Connection) -> rusqlite::Result<Vec<(PartitionKey, P
         .collect()
 }
 
-pub(super) fn keep_stray(tx: &Transaction<'_>, s: &Stray) -> rusqlite::Result<()> {
+pub(super) fn keep_unknown_subject(tx: &Transaction<'_>, s: &UnknownSubject) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO strays (generation, partition, id, ts, subject, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
     )?

@@ -1,5 +1,6 @@
-//! One thread's entries in the log above a floor (the archive's watermark, or where the log begins). Usually a handful, read whole;
-//! with the archive away for long, or far behind, too many for that: then each question reads its own part, and the operations are kept.
+//! One thread's entries in the log above a floor (the archive's watermark, or where the log begins). Usually a handful,
+//! read whole; with the archive away for long, or far behind, too many for that: then each question reads its own part,
+//! and the operations are kept.
 
 use std::ops::Deref;
 
@@ -16,14 +17,14 @@ use crate::{
     store::{Order, Row, Store, StoreError},
 };
 
-/// Entries read whole: half a megabyte, and 128 requests at once. A [`part`] of it is read at a time behind a page for its operations;
-/// where there are more, the operations of the whole tail are read once and kept.
+/// Entries read whole: half a megabyte, and 128 requests at once. A [`part`] of it is read at a time behind a page for
+/// its operations; where there are more, the operations of the whole tail are read once and kept.
 pub(super) const WHOLE: Most = Most { count: 2_000, bytes: 512 << 10 };
 /// The first window for the newest entries below an id, in ids, and by how much each next one is wider.
 const WINDOW: u64 = 1_024;
 const WIDER: u64 = 8;
 
-pub(super) struct ThreadTail<'a, S> {
+pub(super) struct UnarchivedEntries<'a, S> {
     history: &'a View<S>,
     log: &'a Log,
     thread: &'a Thread,
@@ -75,7 +76,7 @@ fn first<'r>(rows: impl Iterator<Item = &'r Row>, most: Most) -> Vec<Row> {
     rows.take(most.count).take_while(fits).cloned().collect()
 }
 
-impl<'a, S: Store> ThreadTail<'a, S> {
+impl<'a, S: Store> UnarchivedEntries<'a, S> {
     /// Fails with `Stale` when a follower answered that has not got the leader's newest entry yet.
     pub async fn open(history: &'a View<S>, thread: &'a Thread, floor: MsgId, archived: bool) -> Result<Self, HistoryError> {
         let log = &history.log;
@@ -172,7 +173,8 @@ impl<'a, S: Store> ThreadTail<'a, S> {
         Ok(records)
     }
 
-    /// The log is read upwards only: windows of ids, each wider than the one before, until one holds enough. Oldest first.
+    /// The log is read upwards only: windows of ids, each wider than the one before, until one holds enough. Oldest
+    /// first.
     async fn newest_below(&self, lo: MsgId, hi: MsgId, most: Most) -> Result<Vec<LogRecord>, TailError> {
         let mut width = WINDOW;
         loop {
@@ -197,7 +199,8 @@ impl<'a, S: Store> ThreadTail<'a, S> {
         }
     }
 
-    /// The operations of the tail with an id above `above`, and perhaps more. `exact`: it has to be known who may recall, as far as it can.
+    /// The operations of the tail with an id above `above`, and perhaps more. `exact`: it has to be known who may
+    /// recall, as far as it can.
     pub async fn operations(&self, above: MsgId, exact: bool) -> Result<Found<'_>, HistoryError> {
         if let Some((_, operations)) = &self.whole {
             return Ok(Found::Whole(operations));
@@ -225,7 +228,8 @@ impl<'a, S: Store> ThreadTail<'a, S> {
         Ok(self.log.after(self.thread, MsgId(id.0 - 1), id, Most::count(1)).await?.pop().map(row))
     }
 
-    /// The entry of the tail with the earliest time at or after this one; of one that is too long to be read whole, about that one.
+    /// The entry of the tail with the earliest time at or after this one; of one that is too long to be read whole,
+    /// about that one.
     pub async fn id_at(&self, ts: u64) -> Result<Option<LastEntry>, HistoryError> {
         if let Some((rows, _)) = &self.whole {
             let found = rows.iter().filter(|r| r.ts >= ts).min_by_key(|r| (r.ts, r.id));

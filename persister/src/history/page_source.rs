@@ -1,34 +1,34 @@
 //! One thread out of archive and log: the archive's rows at or below the watermark, the log's above it.
 //!
-//! The watermark is read first, the log's newest entry (by the leader) after it: whatever was acknowledged before the question was asked
-//! is then in one of the two, or else in the hole, which is told and never hidden.
+//! The watermark is read first, the log's newest entry (by the leader) after it: whatever was acknowledged before the
+//! question was asked is then in one of the two, or else in the hole, which is told and never hidden.
 
 use std::time::Duration;
 
-use natterjack_nats::{Layout, LogBounds};
+use natterjack_nats::{Layout, LogBounds, Position};
 use natterjack_protocol::{Most, MsgId, Thread};
 use natterjack_runtime::clock::wall_ms;
 
-use super::{HistoryError, View, tail::ThreadTail};
-use crate::store::{Order, PartitionKey, Position, Row, Store, StoreError};
+use super::{HistoryError, View, unarchived::UnarchivedEntries};
+use crate::store::{Order, PartitionKey, Row, Store, StoreError};
 
 /// A follower, or a leader that has just been deposed, may be behind for a moment.
 const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(40);
 
-pub(super) struct Joined<'a, S> {
+pub(super) struct PageSource<'a, S> {
     pub history: &'a View<S>,
     pub thread: &'a Thread,
     /// The archive has everything up to here; none: it does not answer.
     pub archived: Option<MsgId>,
-    pub tail: ThreadTail<'a, S>,
+    pub tail: UnarchivedEntries<'a, S>,
     /// Ids (first, last) that neither of the two can give.
     hole: Option<(MsgId, MsgId)>,
     /// What nobody will ever be able to give, oldest first: rows of the archive that are made when it is read.
     lost: Vec<Row>,
 }
 
-impl<'a, S: Store> Joined<'a, S> {
+impl<'a, S: Store> PageSource<'a, S> {
     /// `min_id`: an answer that does not reach it would be stale.
     pub async fn open(history: &'a View<S>, thread: &'a Thread, min_id: MsgId) -> Result<Self, HistoryError> {
         let read = async {
@@ -71,7 +71,7 @@ impl<'a, S: Store> Joined<'a, S> {
     ) -> Result<Self, HistoryError> {
         let floor = hole.map_or(MsgId::NONE, |(_, last)| last).max(archived.unwrap_or_default());
         for attempt in 0.. {
-            let tail = ThreadTail::open(history, thread, floor, archived.is_some()).await;
+            let tail = UnarchivedEntries::open(history, thread, floor, archived.is_some()).await;
             match tail {
                 Ok(tail) if min_id <= tail.reach() || history.is_before(thread, min_id).await? => {
                     return Ok(Self { history, thread, archived, tail, hole, lost: Vec::new() });
@@ -88,8 +88,9 @@ impl<'a, S: Store> Joined<'a, S> {
         self.hole
     }
 
-    /// Rows with `lo <= id < hi`, at most `most`, in order, from the end that `order` names, as the newest operations left them, and whether
-    /// there may be more. Those of which it cannot be told what operations left of them are marked.
+    /// Rows with `lo <= id < hi`, at most `most`, in order, from the end that `order` names, as the newest operations
+    /// left them, and whether there may be more. Those of which it cannot be told what operations left of them are
+    /// marked.
     pub async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<(Vec<Row>, bool), HistoryError> {
         let mut rows = match order {
             Order::OldestFirst => {
@@ -178,8 +179,8 @@ impl<S: Store> View<S> {
         Ok(self.layout.former.is_some() && id < self.log.bounds(thread).await?.origin)
     }
 
-    /// The former generation lost its end, and what was stored in it afterwards may have to be archived under other ids: until that is done
-    /// (its watermark stands below what follows it) nobody knows what is in it.
+    /// The former generation lost its end, and what was stored in it afterwards may have to be archived under other
+    /// ids: until that is done (its watermark stands below what follows it) nobody knows what is in it.
     async fn unsettled(&self, thread: &Thread, archived: Position) -> Result<Option<(MsgId, MsgId)>, HistoryError> {
         match self.log.former_end(thread).await? {
             Some(end) if archived.id > end && self.is_before(thread, archived.id.next()).await? => {
@@ -193,8 +194,8 @@ impl<S: Store> View<S> {
         Ok(self.log.extent(thread).await?)
     }
 
-    /// The watermark of the thread's partition. That of the former generation, as long as the archive has not come to this one: it begins
-    /// there when all of the former is written.
+    /// The watermark of the thread's partition. That of the former generation, as long as the archive has not come to
+    /// this one: it begins there when all of the former is written.
     async fn archived(&self, thread: &Thread) -> Result<(Option<Position>, Of), StoreError> {
         let key = |layout: Layout| PartitionKey { generation: layout.generation, partition: layout.partition(thread) };
         match (self.store.position(key(self.layout)).await?, self.layout.before()) {
@@ -211,8 +212,8 @@ impl<S: Store> View<S> {
         {
             return Ok((p.id, Some(hole)));
         }
-        // A young watermark cannot have been overtaken by what expires: the log keeps entries twice as long. It is the log's clock beside
-        // this machine's, which may be half a day apart.
+        // A young watermark cannot have been overtaken by what expires: the log keeps entries twice as long. It is the
+        // log's clock beside this machine's, which may be half a day apart.
         let young = |p: &Position, now: u64| now.saturating_sub(p.ts) < self.times.log_max_age.as_millis() as u64 / 2;
         for _ in 0..2 {
             if let Some(p) = position
