@@ -98,7 +98,7 @@ mod tests {
     fn who_stands_still_is_named_with_what_to_do() {
         let place = |at, end| Place { generation: 2, p: 3, at: MsgId(at), end: MsgId(end) };
         let why = still("persister", &place(70, 80), &place(70, 90)).unwrap();
-        for word in ["partition 3 of generation 2", "at 70", "up to 90", "does a persister run", "/health"] {
+        for word in ["partition 3 of generation 2", "at 70", "ends at 90", "does a persister run", "/health"] {
             assert!(why.contains(word), "{word} is missing in: {why}");
         }
         assert_eq!(still("persister", &place(70, 80), &place(71, 90)), None, "it moves");

@@ -39,7 +39,7 @@ fn one_login_to_nats_and_a_certificate_with_its_key() {
     let nats = with(&[("nats.nkey", "seed"), ("nats.tls.ca", "ca.pem"), ("nats.tls.first", "true")]).unwrap().nats;
     assert_eq!((nats.nkey, nats.tls.ca, nats.tls.first), (Some("seed".into()), Some("ca.pem".into()), true));
     let text = with(&[("nats.user", "a"), ("nats.creds", "b"), ("nats.tls.certificate", "c")]).unwrap_err().to_string();
-    assert!(text.contains("nats.tls.key: is missing") && text.contains("nats.user: one of"), "{text}");
+    assert!(text.contains("nats.tls.key: is missing") && text.contains("nats.user: only one of"), "{text}");
 }
 
 #[test]
