@@ -20,7 +20,7 @@ pub fn sum_of(text: &str, name: &str) -> f64 {
 pub const LOOKUPS: &str = "natterjack_edge_cid_lookups_total";
 
 /// How many polls an edge has begun.
-pub const POLLS: &str = "natterjack_edge_polls_total";
+pub const POLLS: &str = "natterjack_edge_long_polls_total";
 
 /// How many frames an edge has read from its sockets.
 pub const FRAMES_IN: &str = "natterjack_edge_frames_in_total";
