@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use natterjack_protocol::{Code, DeviceId, Refusal, Retry, UserId, client::http::Tokens};
+use natterjack_protocol::{
+    Code, DeviceId, Refusal, Retry, UserId,
+    client::http::{Credentials, ExternalToken, LoggedOut, RefreshToken, Tokens},
+};
 use reqwest::Method;
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::json;
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{backoff, error::RequestError, http::Http, store::Store};
@@ -75,12 +77,12 @@ impl Held {
 
 pub(crate) async fn log_in(http: &Http, register: bool, name: &str, password: &str, device: &DeviceId) -> Result<Tokens, RequestError> {
     let path = if register { "/v1/register" } else { "/v1/login" };
-    let body = json!({ "name": name, "password": password, "device": device });
+    let body = Credentials { name: name.to_owned(), password: password.to_owned(), device: Some(device.clone()) };
     http.ask(Method::POST, path, None, Some(&body)).await
 }
 
 pub(crate) async fn log_in_external(http: &Http, token: &str, device: &DeviceId) -> Result<Tokens, RequestError> {
-    http.ask(Method::POST, "/v1/login/external", None, Some(&json!({ "token": token, "device": device }))).await
+    http.ask(Method::POST, "/v1/login/external", None, Some(&ExternalToken { token: token.to_owned(), device: Some(device.clone()) })).await
 }
 
 impl Auth {
@@ -132,7 +134,7 @@ impl Auth {
     }
 
     async fn renew(&self, refresh: &str) -> Result<Tokens, RequestError> {
-        match self.http.ask(Method::POST, "/v1/refresh", None, Some(&json!({ "refresh": refresh }))).await {
+        match self.http.ask(Method::POST, "/v1/refresh", None, Some(&RefreshToken { refresh: refresh.to_owned() })).await {
             Err(e) if says_logged_out(&e) => match &self.password {
                 Some((name, password)) => log_in(&self.http, false, name, password, &self.device).await,
                 None => Err(e),
@@ -160,8 +162,8 @@ impl Auth {
 
     pub async fn log_out(&self) -> Result<(), RequestError> {
         let held = self.held.lock().await;
-        let body = json!({ "refresh": held.tokens.refresh });
-        let _: serde_json::Value = self.http.ask(Method::POST, "/v1/logout", None, Some(&body)).await?;
+        let body = RefreshToken { refresh: held.tokens.refresh.clone() };
+        let _: LoggedOut = self.http.ask(Method::POST, "/v1/logout", None, Some(&body)).await?;
         Ok(self.store.save_login(self.device.clone(), None).await?)
     }
 

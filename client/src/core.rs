@@ -7,7 +7,7 @@ use std::{
 
 use natterjack_protocol::{
     Cid, Code, Event as LogEvent, MsgId, Refusal, Thread, UserId,
-    client::frame::{ClientFrame, HistoryQuery, Page, Request, SendMessage, ServerFrame, ThreadSummary, Welcome},
+    client::frame::{ClientFrame, HistoryQuery, Page, Request, SendMessage, ServerFrame, SyncQuery, ThreadSummary, ThreadsQuery, Welcome},
 };
 use tokio::sync::oneshot;
 
@@ -258,7 +258,7 @@ impl Core {
         let mut frames = Vec::new();
         while let Some(ask) = self.resume.ask(now) {
             frames.push(match ask {
-                Ask::Sync(cursors) => ClientFrame::Sync { r: self.request(Pending::Sync), cursors },
+                Ask::Sync(cursors) => ClientFrame::Sync(SyncQuery { r: self.request(Pending::Sync), cursors }),
                 Ask::Page { thread, want } => {
                     let r = self.request(Pending::Page(thread.clone()));
                     let (before, after) = match want {
@@ -302,7 +302,7 @@ impl Question {
     fn frame(&self, r: Request) -> ClientFrame {
         match self {
             Self::History(h, _) => ClientFrame::History(HistoryQuery { r, ..h.clone() }),
-            Self::Threads { limit, before, .. } => ClientFrame::Threads { r, limit: *limit, before: *before },
+            Self::Threads { limit, before, .. } => ClientFrame::Threads(ThreadsQuery { r, limit: *limit, before: *before }),
         }
     }
 

@@ -12,11 +12,11 @@ use natterjack_protocol::{
     Body, Code, Kind, MsgId, Refusal, Thread,
     client::{
         close::{self, Back},
-        frame::{ClientFrame, DeviceClass, Hello},
+        frame::{ClientFrame, DeviceClass, Hello, TypingIn},
+        http::EdgeUrls,
     },
     codec::Codec,
 };
-use serde::Deserialize;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -363,7 +363,7 @@ impl Driver {
                 Command::Ask(question) => self.core.question(question),
                 Command::Typing(thread) => {
                     if let Some(connection) = connection {
-                        let _ = connection.outgoing.try_send(ClientFrame::Typing { thread });
+                        let _ = connection.outgoing.try_send(ClientFrame::Typing(TypingIn { thread }));
                     }
                 }
                 Command::Rows(answer) => {
@@ -468,15 +468,11 @@ async fn until(at: Option<Instant>) {
 
 /// Soon after the start, then from time to time.
 async fn learn_edges(auth: &Auth) {
-    #[derive(Deserialize)]
-    struct List {
-        edges: Vec<String>,
-    }
     let mut wait = EDGES_SOON.mul_f64(rand::random());
     loop {
         tokio::time::sleep(wait).await;
-        match auth.http().ask_any::<(), List>(reqwest::Method::GET, "/v1/edges", None, None).await {
-            Ok((from, List { edges })) => {
+        match auth.http().ask_any::<(), EdgeUrls>(reqwest::Method::GET, "/v1/edges", None, None).await {
+            Ok((from, EdgeUrls { edges })) => {
                 auth.http().with_edges(|e| e.learn(&from, &edges));
                 wait = EDGES_EVERY.mul_f64(0.5 + rand::random::<f64>());
             }

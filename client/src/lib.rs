@@ -25,6 +25,7 @@ mod tls;
 mod told;
 
 pub use natterjack_protocol as protocol;
+pub use natterjack_protocol::client::http::{GroupInfo, GroupMember};
 
 pub use crate::core::ThreadList;
 pub use builder::Builder;
@@ -32,5 +33,4 @@ pub use client::{At, Client};
 pub use error::{BadEdge, BadRoots, ConnectError, RequestError, SendError, StoreError};
 pub use events::{Event, Events};
 pub use outbox::{Local, Unsent};
-pub use people::{GroupInfo, GroupMember};
 pub use store::OutboxStore;

@@ -2,63 +2,18 @@
 //! lost asks again by itself; if it fails all the same, it may have been done, and may be called again.
 
 use natterjack_protocol::{
-    Cid, GroupId, MsgId, Thread, UserId,
-    client::http::{Contact, ContactChange, ContactState, Profile},
+    Cid, GroupId, Thread, UserId,
+    client::http::{
+        Blocks, Contact, ContactChange, ContactState, ContactWish, Contacts, GroupChanged, GroupInfo, NewGroup, NewGroupName, NewMembers,
+        NewRole, Profile, Relation, Users,
+    },
     log::{HistoryFor, Role},
 };
 use reqwest::Method;
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use crate::{client::Client, error::RequestError};
-
-/// A group as its members see it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct GroupInfo {
-    pub thread: Thread,
-    pub name: String,
-    pub history: HistoryFor,
-    /// The id of the last change this shows.
-    pub version: MsgId,
-    /// Who is in it now.
-    pub members: Vec<GroupMember>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct GroupMember {
-    pub user: UserId,
-    pub role: Role,
-}
-
-#[derive(Deserialize)]
-struct Created {
-    thread: Thread,
-}
-
-#[derive(Deserialize)]
-struct Users {
-    users: Vec<Profile>,
-}
-
-#[derive(Deserialize)]
-struct Contacts {
-    contacts: Vec<Contact>,
-}
-
-#[derive(Deserialize)]
-struct Blocks {
-    blocks: Vec<BlockedUser>,
-}
-
-#[derive(Deserialize)]
-struct BlockedUser {
-    user: UserId,
-}
-
-#[derive(Deserialize)]
-struct Relation {
-    state: Option<ContactState>,
-}
 
 impl Client {
     /// Users whose name begins with this; case is ignored.
@@ -83,7 +38,7 @@ impl Client {
 
     /// The state afterwards; none: they are strangers (again).
     pub async fn contact(&self, user: &UserId, change: ContactChange) -> Result<Option<ContactState>, RequestError> {
-        let Relation { state } = self.change(Method::POST, &format!("/v1/contacts/{user}"), Some(json!({ "change": change }))).await?;
+        let Relation { state } = self.change(Method::POST, &format!("/v1/contacts/{user}"), Some(&ContactWish { change })).await?;
         Ok(state)
     }
 
@@ -94,11 +49,11 @@ impl Client {
     }
 
     pub async fn block(&self, user: &UserId) -> Result<(), RequestError> {
-        self.done(Method::PUT, &format!("/v1/blocks/{user}"), None).await
+        self.done::<()>(Method::PUT, &format!("/v1/blocks/{user}"), None).await
     }
 
     pub async fn unblock(&self, user: &UserId) -> Result<(), RequestError> {
-        self.done(Method::DELETE, &format!("/v1/blocks/{user}"), None).await
+        self.done::<()>(Method::DELETE, &format!("/v1/blocks/{user}"), None).await
     }
 
     /// `history`: what members who join later may read; none: the server's default, from their joining on. Called again it makes another
@@ -116,12 +71,9 @@ impl Client {
         users: &[UserId],
         history: Option<HistoryFor>,
     ) -> Result<Thread, RequestError> {
-        let mut body = json!({ "cid": cid, "name": name, "users": users });
-        if let Some(history) = history {
-            body["history"] = json!(history);
-        }
-        let Created { thread } = self.change(Method::POST, "/v1/groups", Some(body)).await?;
-        Ok(thread)
+        let new = NewGroup { cid: Some(cid), name: name.to_owned(), users: users.to_vec(), history };
+        let made: GroupChanged = self.change(Method::POST, "/v1/groups", Some(&new)).await?;
+        Ok(made.thread)
     }
 
     /// A client id in the server's time, for [`Client::create_group_as`].
@@ -139,35 +91,35 @@ impl Client {
     }
 
     pub async fn rename_group(&self, gid: &GroupId, name: &str) -> Result<(), RequestError> {
-        self.done(Method::PATCH, &format!("/v1/groups/{gid}"), Some(json!({ "name": name }))).await
+        self.done(Method::PATCH, &format!("/v1/groups/{gid}"), Some(&NewGroupName { name: name.to_owned() })).await
     }
 
     pub async fn add_members(&self, gid: &GroupId, users: &[UserId]) -> Result<(), RequestError> {
-        self.done(Method::POST, &format!("/v1/groups/{gid}/members"), Some(json!({ "users": users }))).await
+        self.done(Method::POST, &format!("/v1/groups/{gid}/members"), Some(&NewMembers { users: users.to_vec() })).await
     }
 
     pub async fn remove_member(&self, gid: &GroupId, user: &UserId) -> Result<(), RequestError> {
-        self.done(Method::DELETE, &format!("/v1/groups/{gid}/members/{user}"), None).await
+        self.done::<()>(Method::DELETE, &format!("/v1/groups/{gid}/members/{user}"), None).await
     }
 
     pub async fn set_role(&self, gid: &GroupId, user: &UserId, role: Role) -> Result<(), RequestError> {
-        self.done(Method::PUT, &format!("/v1/groups/{gid}/members/{user}/role"), Some(json!({ "role": role }))).await
+        self.done(Method::PUT, &format!("/v1/groups/{gid}/members/{user}/role"), Some(&NewRole { role })).await
     }
 
     pub async fn leave_group(&self, gid: &GroupId) -> Result<(), RequestError> {
-        self.done(Method::POST, &format!("/v1/groups/{gid}/leave"), None).await
+        self.done::<()>(Method::POST, &format!("/v1/groups/{gid}/leave"), None).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, RequestError> {
         self.auth().ask::<(), T>(Method::GET, path, None).await
     }
 
-    async fn change<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Value>) -> Result<T, RequestError> {
-        self.auth().ask(method, path, body.as_ref()).await
+    async fn change<B: Serialize, T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&B>) -> Result<T, RequestError> {
+        self.auth().ask(method, path, body).await
     }
 
-    async fn done(&self, method: Method, path: &str, body: Option<Value>) -> Result<(), RequestError> {
-        self.change::<Value>(method, path, body).await.map(|_| ())
+    async fn done<B: Serialize>(&self, method: Method, path: &str, body: Option<&B>) -> Result<(), RequestError> {
+        self.change::<B, Value>(method, path, body).await.map(|_| ())
     }
 }
 

@@ -92,6 +92,7 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(sync::get, sync::post))
         .routes(routes!(edges::list))
         .routes(routes!(openapi::serve))
+        .routes(routes!(openapi::serve_frames))
         .routes(routes!(edges::health))
         .routes(routes!(edges::ready))
 }
@@ -104,6 +105,7 @@ pub fn router(api: Api) -> Router {
         .fallback(nothing_here)
         .method_not_allowed_fallback(another_method)
         .layer(Extension(openapi::Text::of(&document)))
+        .layer(Extension(openapi::FramesText::current()))
         .layer(middleware::from_fn_with_state(around_all, around))
         .with_state(Arc::new(api))
 }

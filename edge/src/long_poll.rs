@@ -12,6 +12,7 @@ use natterjack_protocol::{
     client::{
         close::{self, Close},
         frame::{DeviceClass, ServerFrame},
+        http::PollAnswer,
     },
     codec::Codec,
     limits,
@@ -30,7 +31,7 @@ use crate::{
     sessions::{handle::SessionHandle, outbox::Call},
     status::StatusWatch,
 };
-use answer::{Collected, PollAnswer};
+use answer::Collected;
 
 /// The first event of a burst waits this long for the others: every answer costs the client a request and the edge an
 /// attach.
@@ -38,7 +39,7 @@ const LINGER: Duration = Duration::from_millis(50);
 
 /// What a client brings; the same as in `hello`.
 #[derive(Debug, Default)]
-pub struct PollRequest {
+pub struct PollInput {
     pub cursors: BTreeMap<Thread, MsgId>,
     pub synced: Option<String>,
     /// None: as long as possible.
@@ -56,7 +57,7 @@ pub struct LongPolls {
 
 impl LongPolls {
     /// May be dropped at any time: the session goes with it, nothing was taken from anybody.
-    pub async fn poll(&self, actor: Actor, ask: PollRequest) -> Result<PollAnswer, Refusal> {
+    pub async fn poll(&self, actor: Actor, ask: PollInput) -> Result<PollAnswer, Refusal> {
         if ask.cursors.len() > limits::CURSORS_PER_HELLO {
             return Err(Refusal::invalid(format!(
                 "cursors: {} of them, at most {} are allowed: leave out those of the threads that have been quiet for longest",
@@ -78,7 +79,7 @@ impl LongPolls {
 
     /// Waits, in this order of priority, for: something in the outbox, being asked to leave, the end of attach, the end
     /// of the wait.
-    async fn collect(&self, handle: &Arc<SessionHandle>, ask: PollRequest, end: Instant) -> Result<PollAnswer, Refusal> {
+    async fn collect(&self, handle: &Arc<SessionHandle>, ask: PollInput, end: Instant) -> Result<PollAnswer, Refusal> {
         let came = ask.came;
         let mut collected = Collected::new(ask.cursors.clone(), ask.synced.is_some());
         let mut attach = Box::pin(self.attach.attach(handle, ask.cursors, ask.synced).instrument(handle.span()));

@@ -23,7 +23,7 @@ use natterjack_protocol::{
     Code, MsgId, Refusal, Retry, Thread, Times, Token,
     client::{
         close::{self, Close},
-        frame::{ClientFrame, Request, ServerFrame},
+        frame::{ClientFrame, Request, ServerFrame, TypingIn},
     },
     codec::Codec,
     limits,
@@ -322,7 +322,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 let r = frame.as_ref().map_or_else(|bad| bad.r, commands::request);
                 let cid = if let Ok(ClientFrame::Send(s)) = &frame { Some(s.cid) } else { None };
                 let refusal = Refusal::new(Code::RateLimited, "too many frames; slow down");
-                let thread = if let Ok(ClientFrame::Typing { thread }) = &frame { Some(thread.clone()) } else { None };
+                let thread = if let Ok(ClientFrame::Typing(TypingIn { thread })) = &frame { Some(thread.clone()) } else { None };
                 let refusal = Refusal { retry_after_ms: Some(retry_after_ms), cid, thread, ..refusal };
                 if let Ok(ClientFrame::Send(s)) = &frame {
                     self.sends().refused(s, &refusal);

@@ -5,4 +5,6 @@ pub mod close;
 pub mod event;
 pub mod frame;
 pub mod http;
+pub mod message;
+pub mod schema;
 pub mod send_queue;

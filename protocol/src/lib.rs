@@ -15,6 +15,7 @@ pub mod internal;
 pub mod limits;
 pub mod log;
 mod refusal;
+pub mod schema;
 pub mod size;
 pub mod text;
 pub mod thread;

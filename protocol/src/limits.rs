@@ -154,7 +154,7 @@ pub const TABLE: [LimitRow; 45] = [
 
 /// The limits a client needs to know, as they stand in `welcome`.
 /// One that an older edge does not know has its default.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct ClientLimits {
     pub text_chars: usize,

@@ -1,8 +1,13 @@
 //! The closed list of error codes: what went wrong, and whether trying again can help.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use crate::{cid::Cid, thread::Thread};
+use crate::{
+    cid::Cid,
+    schema::{Millis, Time},
+    thread::Thread,
+};
 
 /// What a client may do after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,15 +184,20 @@ impl Code {
 }
 
 /// An answer of "no", made where the decision falls and passed on unchanged to whoever asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
+    /// One of a closed list; each says whether a retry can help (docs/protocol.md).
     pub code: Code,
-    /// For people: says what to do. Never a secret, never a message body.
+    /// For people: names the field and says what to do. Never a secret, never a message body.
+    #[schema(min_length = 1)]
     pub message: String,
+    /// Not before. Over HTTP the header `Retry-After` says the same in seconds.
+    #[schema(value_type = Option<Millis>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
     /// The log's clock, with `clock_ahead`.
+    #[schema(value_type = Option<Time>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub now_ms: Option<u64>,
     /// Which send this is about, so that a client without `r` can match it.

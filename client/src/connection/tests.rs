@@ -10,7 +10,7 @@ use natterjack_protocol::{
     Body, Cid, Code, Event as LogEvent, Kind, MsgId, Refusal, Thread, Token,
     client::{
         close::{self, Close},
-        frame::{ClientFrame, Page, ServerFrame},
+        frame::{ClientFrame, Page, ServerFrame, ThreadsQuery},
     },
     codec::Codec,
 };
@@ -332,7 +332,7 @@ async fn own_events_settle_wherever_they_stand() {
             _ => {
                 let client = client.clone();
                 let asked = tokio::spawn(async move { client.threads(10, None).await });
-                let ClientFrame::Threads { r, .. } = session.hear().await else { panic!("asks") };
+                let ClientFrame::Threads(ThreadsQuery { r, .. }) = session.hear().await else { panic!("asks") };
                 let summary = natterjack_protocol::client::frame::ThreadSummary {
                     thread: thread(),
                     name: None,

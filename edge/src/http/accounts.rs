@@ -3,49 +3,20 @@
 use axum::{Json, extract::State};
 use natterjack_protocol::{
     Code, DeviceId, Refusal, Token, UserId,
-    client::http::{Profile, Tokens},
+    client::http::{Credentials, ExternalToken, LoggedOut, Profile, RefreshToken, Tokens, Users},
     internal::rpc::DirectoryRequest,
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{
     Shared,
     extract::{Actor, Answer, Body, Caller, Path},
-    openapi::{scalar, schema, texts},
     path::UserPath,
     query::Query,
 };
 
 /// Users in one question for names.
 const IDS: usize = 100;
-
-#[derive(Deserialize, utoipa::ToSchema)]
-pub struct Credentials {
-    #[schema(value_type = texts::UserName)]
-    name: String,
-    #[schema(value_type = texts::Password)]
-    password: String,
-    /// Of an earlier login on this device; a new one is made if it is missing.
-    #[serde(default)]
-    #[schema(value_type = Option<scalar::Id>)]
-    device: Option<DeviceId>,
-}
-
-#[derive(Deserialize, utoipa::ToSchema)]
-pub struct ExternalToken {
-    /// A signed JWT of the configured issuer (RS256, ES256 or EdDSA), of at most 16,384 bytes.
-    token: String,
-    /// Of an earlier login on this device; a new one is made if it is missing.
-    #[serde(default)]
-    #[schema(value_type = Option<scalar::Id>)]
-    device: Option<DeviceId>,
-}
-
-#[derive(Deserialize, utoipa::ToSchema)]
-pub struct RefreshToken {
-    /// Of the last answer that had one.
-    refresh: String,
-}
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -58,19 +29,6 @@ pub struct Find {
     ids: Option<String>,
 }
 
-#[derive(Serialize, utoipa::ToSchema)]
-pub struct Users {
-    #[schema(value_type = Vec<schema::Profile>)]
-    users: Vec<Profile>,
-}
-
-/// The login of this token is over, or there was none.
-#[derive(Serialize, utoipa::ToSchema)]
-pub struct LoggedOut {
-    #[schema(example = true)]
-    logged_out: bool,
-}
-
 fn device(given: Option<DeviceId>) -> DeviceId {
     given.unwrap_or_else(|| Token::mint('d', rand::random()))
 }
@@ -78,7 +36,7 @@ fn device(given: Option<DeviceId>) -> DeviceId {
 /// Makes an account and logs in. The same again within ten minutes is answered like a login.
 #[utoipa::path(post, path = "/v1/register", tag = "accounts", operation_id = "register",
     extensions(("x-codes" = json!(["conflict"]))), request_body = Credentials,
-    responses((status = 200, body = schema::Tokens)))]
+    responses((status = 200, body = Tokens)))]
 pub async fn register(State(api): Shared, Caller(client): Caller, Body(c): Body<Credentials>) -> Answer<Tokens> {
     let attempt = api.limiter.logins(client).registers(&c.name)?;
     let request = DirectoryRequest::Register { name: c.name, password: c.password, device: device(c.device) };
@@ -91,7 +49,7 @@ pub async fn register(State(api): Shared, Caller(client): Caller, Body(c): Body<
 /// address, all the time.
 #[utoipa::path(post, path = "/v1/login", tag = "accounts", operation_id = "login",
     extensions(("x-codes" = json!(["unauthorized"]))), request_body = Credentials,
-    responses((status = 200, body = schema::Tokens)))]
+    responses((status = 200, body = Tokens)))]
 pub async fn login(State(api): Shared, Caller(client): Caller, Body(c): Body<Credentials>) -> Answer<Tokens> {
     let (visitor, named) = (api.limiter.logins(client), c.device.is_some());
     let (name, password, device) = (c.name, c.password, device(c.device));
@@ -120,7 +78,7 @@ pub async fn login(State(api): Shared, Caller(client): Caller, Body(c): Body<Cre
 /// Tokens of this server for a token of the configured issuer. The account is made at the first time; nobody can log in to it by name.
 #[utoipa::path(post, path = "/v1/login/external", tag = "accounts", operation_id = "loginExternal",
     extensions(("x-codes" = json!(["unauthorized", "token_expired", "not_found"]))), request_body = ExternalToken,
-    responses((status = 200, body = schema::Tokens)))]
+    responses((status = 200, body = Tokens)))]
 pub async fn login_external(State(api): Shared, Caller(client): Caller, Body(t): Body<ExternalToken>) -> Answer<Tokens> {
     let _used = api.limiter.logins(client).uses(&t.token)?;
     let request = DirectoryRequest::LoginExternal { token: t.token, device: device(t.device) };
@@ -131,7 +89,7 @@ pub async fn login_external(State(api): Shared, Caller(client): Caller, Body(t):
 /// one again; afterwards it revokes all that came from the same login.
 #[utoipa::path(post, path = "/v1/refresh", tag = "accounts", operation_id = "refresh",
     extensions(("x-codes" = json!(["unauthorized"]))), request_body = RefreshToken,
-    responses((status = 200, body = schema::Tokens)))]
+    responses((status = 200, body = Tokens)))]
 pub async fn refresh(State(api): Shared, Caller(client): Caller, Body(t): Body<RefreshToken>) -> Answer<Tokens> {
     let used = api.limiter.logins(client).uses(&t.refresh)?;
     let tokens = api.directory.tokens(&DirectoryRequest::Refresh { refresh: t.refresh }).await?;
@@ -171,7 +129,7 @@ pub async fn find(State(api): Shared, Actor(actor): Actor, Query(q): Query<Find>
 /// The name of a user.
 #[utoipa::path(get, path = "/v1/users/{user}", tag = "accounts", operation_id = "getUser", params(UserPath), security(("token" = [])),
     extensions(("x-codes" = json!(["not_found"]))),
-    responses((status = 200, body = schema::Profile)))]
+    responses((status = 200, body = Profile)))]
 pub async fn profile(State(api): Shared, _actor: Actor, Path(UserPath { user }): Path<UserPath>) -> Answer<Profile> {
     let profiles = api.directory.profiles(&DirectoryRequest::Profiles { users: vec![user.clone()] }).await?;
     let profile = profiles.into_iter().find(|p| p.user == user);

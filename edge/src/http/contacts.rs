@@ -2,42 +2,20 @@
 
 use axum::{Json, extract::State};
 use natterjack_protocol::{
-    Body as EntryBody, Kind, MsgId, Refusal, Thread, UserId,
-    client::http::{self, ContactChange, ContactState},
+    Body as EntryBody, Kind, Refusal, Thread, UserId,
+    client::http::{BlockChanged, BlockedUser, Blocks, ContactWish, Contacts, Relation},
     internal::rpc::{DirectoryAnswer, DirectoryRequest},
 };
-use serde::{Deserialize, Serialize};
 
 use super::{
     Api, Shared,
     extract::{Actor, Answer, Body, Path},
-    openapi::{scalar, schema},
     path::UserPath,
 };
 use crate::{
     control::ThreadChange,
     refusals::{EdgeError, refuse},
 };
-
-#[derive(Serialize, utoipa::ToSchema)]
-pub struct Contacts {
-    #[schema(value_type = Vec<schema::Contact>)]
-    contacts: Vec<http::Contact>,
-}
-
-#[derive(Deserialize, utoipa::ToSchema)]
-pub struct Wish {
-    #[schema(value_type = schema::ContactChange)]
-    change: ContactChange,
-}
-
-#[derive(Serialize, utoipa::ToSchema)]
-pub struct Relation {
-    /// Missing: they are strangers (again).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<schema::ContactState>)]
-    state: Option<ContactState>,
-}
 
 /// Contacts, and requests on either side.
 #[utoipa::path(get, path = "/v1/contacts", tag = "people", operation_id = "listContacts", security(("token" = [])),
@@ -47,42 +25,18 @@ pub async fn list(State(api): Shared, Actor(actor): Actor) -> Answer<Contacts> {
 }
 
 /// Ask, accept, decline, take back or end. A request to somebody who has asked already accepts.
-#[utoipa::path(post, path = "/v1/contacts/{user}", tag = "people", operation_id = "changeContact", params(UserPath), request_body = Wish,
+#[utoipa::path(post, path = "/v1/contacts/{user}", tag = "people", operation_id = "changeContact", params(UserPath), request_body = ContactWish,
     security(("token" = [])), extensions(("x-codes" = json!(["not_found", "blocked", "limit_reached"]))),
     responses((status = 200, body = Relation)))]
 pub async fn change(
     State(api): Shared,
     Actor(actor): Actor,
     Path(UserPath { user: other }): Path<UserPath>,
-    Body(wish): Body<Wish>,
+    Body(wish): Body<ContactWish>,
 ) -> Answer<Relation> {
     let request = DirectoryRequest::Contact { actor: actor.user, other, change: wish.change };
     let DirectoryAnswer::Contact(state) = api.directory.ask(&request).await? else { return Err(refuse(EdgeError::InvalidReply).into()) };
     Ok(Json(Relation { state }))
-}
-
-#[derive(Serialize, utoipa::ToSchema)]
-pub struct Blocks {
-    blocks: Vec<BlockedUser>,
-}
-
-#[derive(Serialize, utoipa::ToSchema)]
-pub struct BlockedUser {
-    #[schema(value_type = scalar::Id)]
-    user: UserId,
-}
-
-/// It is so.
-#[derive(Serialize, utoipa::ToSchema)]
-pub struct Block {
-    /// The conversation of the two.
-    #[schema(value_type = scalar::Thread)]
-    thread: Thread,
-    /// The control entry's place in the thread; if it was so already, that of the last change that the caller may know of; 0: there was none.
-    #[schema(value_type = scalar::MsgId)]
-    id: MsgId,
-    /// The caller blocks this user now.
-    blocked: bool,
 }
 
 /// Whom the caller blocks.
@@ -97,20 +51,20 @@ pub async fn blocks(State(api): Shared, Actor(actor): Actor) -> Answer<Blocks> {
 /// Neither can write to the other any more; only who blocked sees that. Also before the first message.
 #[utoipa::path(put, path = "/v1/blocks/{user}", tag = "people", operation_id = "block", params(UserPath), security(("token" = [])),
     extensions(("x-codes" = json!(["not_found"]))),
-    responses((status = 200, body = Block)))]
-pub async fn block(State(api): Shared, Actor(actor): Actor, Path(UserPath { user }): Path<UserPath>) -> Answer<Block> {
+    responses((status = 200, body = BlockChanged)))]
+pub async fn block(State(api): Shared, Actor(actor): Actor, Path(UserPath { user }): Path<UserPath>) -> Answer<BlockChanged> {
     decide(&api, actor.user, user, Kind::Blocked).await
 }
 
 /// Takes the block back.
 #[utoipa::path(delete, path = "/v1/blocks/{user}", tag = "people", operation_id = "unblock", params(UserPath), security(("token" = [])),
     extensions(("x-codes" = json!(["not_found"]))),
-    responses((status = 200, body = Block)))]
-pub async fn unblock(State(api): Shared, Actor(actor): Actor, Path(UserPath { user }): Path<UserPath>) -> Answer<Block> {
+    responses((status = 200, body = BlockChanged)))]
+pub async fn unblock(State(api): Shared, Actor(actor): Actor, Path(UserPath { user }): Path<UserPath>) -> Answer<BlockChanged> {
     decide(&api, actor.user, user, Kind::Unblocked).await
 }
 
-async fn decide(api: &Api, actor: UserId, user: UserId, kind: Kind) -> Answer<Block> {
+async fn decide(api: &Api, actor: UserId, user: UserId, kind: Kind) -> Answer<BlockChanged> {
     if actor == user {
         return Err(Refusal::invalid("path: user: nobody can block themselves").into());
     }
@@ -119,5 +73,5 @@ async fn decide(api: &Api, actor: UserId, user: UserId, kind: Kind) -> Answer<Bl
     let change = ThreadChange { thread: thread.clone(), actor: actor.clone(), kind, body: EntryBody::default(), cid: None };
     let id = api.control.append(&change).await?;
     api.control.folded(&thread, &actor, id).await;
-    Ok(Json(Block { thread, id, blocked: kind == Kind::Blocked }))
+    Ok(Json(BlockChanged { thread, id, blocked: kind == Kind::Blocked }))
 }

@@ -2,15 +2,18 @@
 
 use axum::{Json, extract::State};
 use natterjack_protocol::{
-    Body, Cid, Kind, MsgId, Thread,
-    client::frame::{HistoryQuery, Page, SendMessage},
+    MsgId,
+    client::{
+        frame::{HistoryQuery, Page, SendMessage},
+        http::{MessageSent, NewMessage},
+    },
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{
     Shared,
     extract::{self, Actor, Answer, Path},
-    openapi::{message, place, scalar, schema},
+    openapi::place,
     path::ThreadPath,
     query::{Query, number},
 };
@@ -34,7 +37,7 @@ pub struct Wanted {
 /// At most one of before, after, around and at; none: the newest page. Oldest first.
 #[utoipa::path(get, path = "/v1/threads/{thread}/messages", tag = "threads", operation_id = "getMessages",
     params(ThreadPath, place::Place), security(("token" = [])), extensions(("x-codes" = json!(["not_member", "not_found"]))),
-    responses((status = 200, body = schema::Page)))]
+    responses((status = 200, body = Page)))]
 pub async fn page(
     State(api): Shared,
     Actor(actor): Actor,
@@ -47,41 +50,20 @@ pub async fn page(
     Ok(Json(api.pages.page(&actor.user, None, question, MsgId::NONE).await?))
 }
 
-/// Described by `message::NewMessage`: which fields the body needs depends on the kind.
-#[derive(Deserialize)]
-pub struct Message {
-    pub cid: Cid,
-    pub kind: Kind,
-    pub body: Body,
-    pub behind: Option<Cid>,
-}
-
-/// The log has it.
-#[derive(Serialize, utoipa::ToSchema)]
-pub struct Sent {
-    #[schema(value_type = scalar::Cid)]
-    cid: Cid,
-    #[schema(value_type = scalar::Thread)]
-    thread: Thread,
-    /// The message's id; the same for every attempt with this cid.
-    #[schema(value_type = scalar::MsgId)]
-    id: MsgId,
-}
-
 /// Sends; answered when the log has the message. Safe to repeat with the same cid, through any edge.
 #[utoipa::path(post, path = "/v1/threads/{thread}/messages", tag = "threads", operation_id = "sendMessage",
-    params(ThreadPath), request_body = message::NewMessage, security(("token" = [])),
+    params(ThreadPath), request_body = NewMessage, security(("token" = [])),
     extensions(("x-codes" = json!(["not_member", "blocked", "not_found", "limit_reached", "clock_ahead", "out_of_order", "resend_too_old",
         "storage_behind"]))),
-    responses((status = 200, body = Sent)))]
+    responses((status = 200, body = MessageSent)))]
 pub async fn send(
     State(api): Shared,
     Actor(actor): Actor,
     Path(ThreadPath { thread }): Path<ThreadPath>,
-    extract::Body(m): extract::Body<Message>,
-) -> Answer<Sent> {
+    extract::Body(m): extract::Body<NewMessage>,
+) -> Answer<MessageSent> {
     let thread = thread.thread()?;
     let send = SendMessage { r: 0, cid: m.cid, thread: thread.clone(), kind: m.kind, body: m.body, behind: m.behind };
     let id = Box::pin(api.http_sends.post(actor, send)).await?;
-    Ok(Json(Sent { cid: m.cid, thread, id }))
+    Ok(Json(MessageSent { cid: m.cid, thread, id }))
 }

@@ -6,6 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use natterjack_protocol::{Code, Refusal, client::schema, schema::Time};
 use serde_json::Value;
 use utoipa::{
     Modify, OpenApi,
@@ -13,11 +14,7 @@ use utoipa::{
 };
 
 mod answers;
-pub mod message;
 pub mod place;
-pub mod scalar;
-pub mod schema;
-pub mod texts;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -27,7 +24,7 @@ pub mod texts;
             query parameters that are not described are refused. A field or parameter without a value is left out, never null or empty. \
             Every answer that is not 2xx is a Refusal."
     ),
-    components(schemas(schema::Refusal, schema::Code, scalar::Time)),
+    components(schemas(Refusal, Code, Time)),
     modifiers(&Bearer)
 )]
 pub struct Description;
@@ -63,6 +60,23 @@ impl Text {
 /// This description.
 #[utoipa::path(get, path = "/v1/openapi.json", tag = "edges", operation_id = "describe", responses((status = 200, body = Object)))]
 pub async fn serve(Extension(Text(text)): Extension<Text>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+/// The frames of the socket, likewise.
+#[derive(Clone)]
+pub struct FramesText(Text);
+
+impl FramesText {
+    pub fn current() -> Self {
+        Self(Text::of(&schema::frames()))
+    }
+}
+
+/// The frames of the socket, as JSON Schema (2020-12).
+#[utoipa::path(get, path = "/v1/frames.schema.json", tag = "edges", operation_id = "describeFrames",
+    responses((status = 200, body = Object)))]
+pub async fn serve_frames(Extension(FramesText(Text(text))): Extension<FramesText>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 

@@ -4,35 +4,33 @@ use natterjack_protocol::{Code, GroupId, Refusal, Thread, UserId, thread::BadThr
 use serde::{Deserialize, Deserializer, de::Error as _};
 use utoipa::IntoParams;
 
-use super::openapi::scalar;
-
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct UserPath {
-    #[param(inline, value_type = scalar::Id)]
+    #[param(inline)]
     pub user: UserId,
 }
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct GroupPath {
-    #[param(inline, value_type = scalar::Id)]
+    #[param(inline)]
     pub group: GroupId,
 }
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct MemberPath {
-    #[param(inline, value_type = scalar::Id)]
+    #[param(inline)]
     pub group: GroupId,
-    #[param(inline, value_type = scalar::Id)]
+    #[param(inline)]
     pub user: UserId,
 }
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct ThreadPath {
-    #[param(inline, value_type = scalar::Thread)]
+    #[param(inline, value_type = Thread)]
     pub thread: ThreadName,
 }
 

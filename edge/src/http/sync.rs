@@ -3,34 +3,20 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State};
-use natterjack_protocol::{MsgId, Refusal, Thread};
+use natterjack_protocol::{
+    MsgId, Refusal, Thread,
+    client::http::{PollAnswer, PollRequest},
+    schema::{Millis, Synced},
+};
 use serde::Deserialize;
 
 use super::{
     Api, Shared,
     extract::{Actor, Answer, Body},
-    openapi::{scalar, schema},
     path::ThreadName,
     query::{Query, digits, number},
 };
-use crate::{
-    address::Came,
-    long_poll::{PollRequest, answer::PollAnswer},
-};
-
-#[derive(Deserialize, utoipa::ToSchema)]
-pub struct Poll {
-    #[serde(default)]
-    #[schema(value_type = Option<scalar::Cursors>)]
-    cursors: BTreeMap<ThreadName, MsgId>,
-    #[serde(default)]
-    #[schema(value_type = Option<scalar::Synced>)]
-    synced: Option<String>,
-    /// How long to wait if there is nothing; 25 s if missing, and at most; 0: not at all.
-    #[serde(default)]
-    #[schema(value_type = Option<scalar::Millis>)]
-    wait_ms: Option<u64>,
-}
+use crate::{address::Came, long_poll::PollInput};
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -42,32 +28,32 @@ pub struct PollQuery {
         example = "dm.ua.ub:64611942400001"
     )]
     cursors: Option<String>,
-    #[param(inline, value_type = Option<scalar::Synced>)]
+    #[param(inline, value_type = Option<Synced>)]
     synced: Option<String>,
     /// How long to wait if there is nothing; 25 s if missing, and at most; 0: not at all.
     #[serde(default, deserialize_with = "number")]
-    #[param(inline, value_type = Option<scalar::Millis>)]
+    #[param(inline, value_type = Option<Millis>)]
     wait_ms: Option<u64>,
 }
 
 /// Waits for what is newer than the cursors and answers with the frames of the socket, the cursors to go on with, and `synced`.
-#[utoipa::path(post, path = "/v1/sync", tag = "sync", operation_id = "poll", security(("token" = [])), request_body = Poll,
+#[utoipa::path(post, path = "/v1/sync", tag = "sync", operation_id = "poll", security(("token" = [])), request_body = PollRequest,
     extensions(("x-codes" = json!(["conflict", "not_found"]))),
-    responses((status = 200, body = schema::Polled)))]
-pub async fn post(State(api): Shared, Actor(actor): Actor, came: Came, Body(p): Body<Poll>) -> Answer<PollAnswer> {
-    poll(api, actor, PollRequest { cursors: named(p.cursors)?, synced: p.synced, wait_ms: p.wait_ms, came }).await
+    responses((status = 200, body = PollAnswer)))]
+pub async fn post(State(api): Shared, Actor(actor): Actor, came: Came, Body(p): Body<PollRequest<ThreadName>>) -> Answer<PollAnswer> {
+    poll(api, actor, PollInput { cursors: named(p.cursors)?, synced: p.synced, wait_ms: p.wait_ms, came }).await
 }
 
 /// The same for few cursors.
 #[utoipa::path(get, path = "/v1/sync", tag = "sync", operation_id = "pollWithQuery", security(("token" = [])), params(PollQuery),
     extensions(("x-codes" = json!(["conflict", "not_found"]))),
-    responses((status = 200, body = schema::Polled)))]
+    responses((status = 200, body = PollAnswer)))]
 pub async fn get(State(api): Shared, Actor(actor): Actor, came: Came, Query(q): Query<PollQuery>) -> Answer<PollAnswer> {
     let cursors = q.cursors.as_deref().map(cursors).transpose()?.unwrap_or_default();
-    poll(api, actor, PollRequest { cursors: named(cursors)?, synced: q.synced, wait_ms: q.wait_ms, came }).await
+    poll(api, actor, PollInput { cursors: named(cursors)?, synced: q.synced, wait_ms: q.wait_ms, came }).await
 }
 
-async fn poll(api: Arc<Api>, actor: crate::auth::Actor, ask: PollRequest) -> Answer<PollAnswer> {
+async fn poll(api: Arc<Api>, actor: crate::auth::Actor, ask: PollInput) -> Answer<PollAnswer> {
     Ok(Json(Box::pin(api.polls.poll(actor, ask)).await?))
 }
 
@@ -111,16 +97,16 @@ mod tests {
         let text = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/protocol.md")).unwrap();
         let part = text.split("### Without a WebSocket").nth(1).unwrap();
         let line = |begins: &str| part.lines().find(|l| l.starts_with(begins)).unwrap_or_else(|| panic!("no {begins}"));
-        let ask: Poll = serde_json::from_str(line("{\"cursors\"")).unwrap();
+        let ask: PollRequest<ThreadName> = serde_json::from_str(line("{\"cursors\"")).unwrap();
         assert!(ask.cursors.len() == 1 && ask.synced.is_some());
         let answer: serde_json::Value = serde_json::from_str(line("{\"frames\"")).unwrap();
-        assert!(serde_json::from_value::<schema::Polled>(answer.clone()).is_ok());
+        assert!(serde_json::from_value::<PollAnswer>(answer.clone()).is_ok());
         let mut collected = crate::long_poll::answer::Collected::new(named(ask.cursors).unwrap(), ask.synced.is_some());
         answer["frames"].as_array().unwrap().iter().for_each(|f| collected.add(f.to_string().as_bytes()));
         let attached = serde_json::json!({ "t": "attached", "synced": answer["synced"] });
         collected.add(attached.to_string().as_bytes());
         let again = serde_json::to_string(&collected.answer()).unwrap();
         assert_eq!(again, line("{\"frames\""));
-        assert!(serde_json::from_str::<super::super::messages::Message>(line("{\"cid\"")).is_ok());
+        assert!(serde_json::from_str::<natterjack_protocol::client::http::NewMessage>(line("{\"cid\"")).is_ok());
     }
 }

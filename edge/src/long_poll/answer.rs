@@ -8,22 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use natterjack_protocol::{
     Code, MsgId, Thread,
-    client::frame::{Page, ServerFrame},
+    client::{
+        frame::{Page, ServerFrame},
+        http::PollAnswer,
+    },
     codec::Codec,
 };
-use serde::Serialize;
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct PollAnswer {
-    /// Of the kinds `page event member error contacts draining`, in order.
-    pub frames: Vec<ServerFrame>,
-    /// Threads whose cursor may be moved, and how far, once the frames are stored. A thread that has frames and is not
-    /// here has a gap.
-    pub cursors: BTreeMap<Thread, MsgId>,
-    /// For the next poll. None: keep the old one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub synced: Option<String>,
-}
 
 pub struct Collected {
     frames: Vec<ServerFrame>,

@@ -6,7 +6,7 @@ use natterjack_protocol::{
     Code, MsgId, Refusal, Thread,
     client::{
         close,
-        frame::{ClientFrame, HistoryQuery, Page, Request, ServerFrame},
+        frame::{ClientFrame, HistoryQuery, Page, Request, ServerFrame, SyncQuery, ThreadsQuery, TypingIn},
     },
     internal::live::Ephemeral,
     limits,
@@ -22,8 +22,8 @@ pub(super) fn request(frame: &ClientFrame) -> Option<Request> {
     match frame {
         ClientFrame::Send(s) => Some(s.r),
         ClientFrame::History(h) => Some(h.r),
-        ClientFrame::Threads { r, .. } | ClientFrame::Sync { r, .. } => Some(*r),
-        ClientFrame::Hello(_) | ClientFrame::Typing { .. } | ClientFrame::Ping | ClientFrame::Bye => None,
+        ClientFrame::Threads(ThreadsQuery { r, .. }) | ClientFrame::Sync(SyncQuery { r, .. }) => Some(*r),
+        ClientFrame::Hello(_) | ClientFrame::Typing(_) | ClientFrame::Ping | ClientFrame::Bye => None,
     }
 }
 
@@ -48,9 +48,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     self.error(Some(r), refusal);
                 }
             }
-            ClientFrame::Typing { thread } => self.typing(thread),
+            ClientFrame::Typing(TypingIn { thread }) => self.typing(thread),
             ClientFrame::History(h) => self.history(h),
-            ClientFrame::Threads { r, limit, before } => {
+            ClientFrame::Threads(ThreadsQuery { r, limit, before }) => {
                 let (services, handle) = (self.services.clone(), self.handle.clone());
                 self.request(async move {
                     let page = async {
@@ -63,7 +63,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     done(r, page.await)
                 });
             }
-            ClientFrame::Sync { r, cursors } => {
+            ClientFrame::Sync(SyncQuery { r, cursors }) => {
                 if cursors.len() > limits::CURSORS_PER_HELLO {
                     self.error(Some(r), Refusal::invalid(format!("cursors: at most {} at once", limits::CURSORS_PER_HELLO)));
                     return None;

@@ -4,25 +4,31 @@
 //! nobody decodes a body on the way to a MessagePack client.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
     cid::Cid,
     ids::{MsgId, UserId},
     limits,
     log::{Body, Entry, EntryView, Kind},
+    schema::Time,
     thread::Thread,
 };
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// An entry with its place in its thread.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     pub thread: Thread,
     pub id: MsgId,
     /// The id of the event before it in this thread; 0: none that is recent. In a page, only the oldest row's matters.
     pub prev: MsgId,
     /// When the log stored it, milliseconds since 1970.
+    #[schema(value_type = Time)]
     pub ts: u64,
     pub from: UserId,
     pub cid: Cid,
+    /// Show one that you do not know as "unsupported".
+    #[schema(value_type = String, pattern = "^[a-z_]+$", example = "text")]
     pub kind: Kind,
     pub body: Body,
 }

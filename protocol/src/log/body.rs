@@ -2,37 +2,53 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
     ids::{MsgId, UserId},
     limits,
     log::{HistoryFor, Kind, Role},
     refusal::Refusal,
+    schema::{GroupName, Millis},
     text,
 };
 
 /// An attachment by reference; the bytes live where `url` says.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Media {
+    /// An absolute address (RFC 3986), without user and password.
+    #[schema(
+        pattern = r"^[Hh][Tt][Tt][Pp][Ss]?://([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?([/?#]([!#$&-;=?-Z\[\]_a-z~]|%[0-9A-Fa-f]{2})*)?$",
+        max_length = 2048,
+        example = "https://files.example/7c1e.jpg"
+    )]
     pub url: String,
-    /// For instance `image/png`.
+    /// A media type (RFC 6838), without parameters.
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*$", max_length = 127, example = "image/png")]
     pub mime: String,
     /// Bytes.
+    #[schema(minimum = 0, maximum = 9007199254740991usize)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
+    /// Of the file: one visible line without a path.
+    #[schema(pattern = r"^[^/\\\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]+$", max_length = 255, example = "teich.jpg")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Pixels.
+    #[schema(minimum = 0, maximum = 4294967295usize)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<u32>,
+    /// Pixels.
+    #[schema(minimum = 0, maximum = 4294967295usize)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height: Option<u32>,
+    #[schema(value_type = Option<Millis>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
 }
 
-/// The body of any entry. Which fields must be there depends on the kind; see [`Body::check`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Which fields are there depends on the kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Body {
     /// `text`, `edit`; a caption with media.
@@ -43,7 +59,12 @@ pub struct Body {
     pub emoji: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub media: Option<Media>,
-    /// `custom`: bytes in MessagePack, base64 in JSON.
+    /// `custom`: bytes in MessagePack; in JSON base64 with the standard alphabet and padding.
+    #[schema(
+        value_type = Option<String>,
+        content_encoding = "base64",
+        pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=|[A-Za-z0-9+/][AQgw]==)?$"
+    )]
     #[serde(skip_serializing_if = "Option::is_none", with = "crate::codec::opt_bytes")]
     pub data: Option<Bytes>,
     /// `edit`, `recall`, `reaction`: the message it is about.
@@ -58,6 +79,7 @@ pub struct Body {
     /// Control entries: who is affected.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<UserId>,
+    #[schema(value_type = Option<GroupName>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

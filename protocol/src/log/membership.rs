@@ -1,11 +1,12 @@
 //! Who may do what in a thread, and what of it they may read.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::ids::MsgId;
 
-/// Ordered: a larger role may do what a smaller one may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+// Ordered: a larger role may do what a smaller one may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     Member,
@@ -13,8 +14,8 @@ pub enum Role {
     Owner,
 }
 
-/// What a new member of a group may read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What those who join later may read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HistoryFor {
     /// From the entry that added them on.
@@ -24,8 +25,9 @@ pub enum HistoryFor {
     Everything,
 }
 
-/// `since <= id < until`: what somebody may read. The entry that adds is the first they see, the one that removes is not theirs any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What somebody may read: `s` ≤ id < `u`; without `u` it goes on.
+// The entry that adds is the first they see, the one that removes is not theirs any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Interval {
     #[serde(rename = "s")]
     pub since: MsgId,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use natterjack_protocol::{
     Cid, Code, Entry, MsgId,
-    client::frame::{BadFrame, ClientFrame, ServerFrame},
+    client::frame::{BadFrame, ClientFrame, ServerFrame, SyncQuery, ThreadsQuery},
     codec::Codec,
     internal::live::{Beat, Ephemeral},
 };
@@ -221,15 +221,16 @@ fn an_id_holds_nothing_that_means_something_elsewhere() {
 fn numbers_keep_their_value_or_are_refused() {
     let sync = |n: &str| format!(r#"{{"t":"sync","r":1,"cursors":{{"dm.a.b":{n}}}}}"#);
     for n in [0, 1, (1 << 53) - 1] {
-        let ClientFrame::Sync { cursors, .. } = ClientFrame::decode(Codec::Json, sync(&n.to_string()).as_bytes()).unwrap() else {
+        let ClientFrame::Sync(SyncQuery { cursors, .. }) = ClientFrame::decode(Codec::Json, sync(&n.to_string()).as_bytes()).unwrap()
+        else {
             panic!()
         };
         assert_eq!(cursors.values().next().unwrap().0, n);
-        let frame = ClientFrame::Sync { r: 1, cursors };
+        let frame = ClientFrame::Sync(SyncQuery { r: 1, cursors });
         assert_eq!(ClientFrame::decode(Codec::Msgpack, &frame.encode(Codec::Msgpack)), Ok(frame));
     }
     for n in [1 << 53, (1 << 53) + 1, u64::MAX] {
-        let frame = ClientFrame::Sync { r: 1, cursors: [("dm.a.b".parse().unwrap(), MsgId(n))].into() };
+        let frame = ClientFrame::Sync(SyncQuery { r: 1, cursors: [("dm.a.b".parse().unwrap(), MsgId(n))].into() });
         for codec in Codec::ALL {
             let bad = ClientFrame::decode(codec, &frame.encode(codec)).unwrap_err();
             assert_eq!((bad.r, bad.refusal.code), (Some(1), Code::BadFrame), "{n}");
@@ -241,7 +242,7 @@ fn numbers_keep_their_value_or_are_refused() {
     // Some encoders write small numbers wide, or positive ones as signed.
     for wide in [&b"\xcf\0\0\0\0\0\0\0\x05"[..], b"\xd3\0\0\0\0\0\0\0\x05", b"\xd0\x05", b"\xcc\x05", b"\x05"] {
         let bytes = [b"\x82\xa1t\xa7threads\xa1r", wide].concat();
-        assert!(matches!(ClientFrame::decode(Codec::Msgpack, &bytes), Ok(ClientFrame::Threads { r: 5, .. })), "{wide:x?}");
+        assert!(matches!(ClientFrame::decode(Codec::Msgpack, &bytes), Ok(ClientFrame::Threads(ThreadsQuery { r: 5, .. }))), "{wide:x?}");
     }
     let e = decode(Codec::Json, &json!({ "t": "threads", "r": 4_294_967_296_u64 })).unwrap_err();
     assert!(e.r.is_none() && e.refusal.message.contains('r'), "{}", e.refusal);

@@ -7,7 +7,7 @@ use natterjack_protocol::{
     Code, Times,
     client::{
         close,
-        frame::{ClientFrame, ServerFrame},
+        frame::{ClientFrame, FrameInfo, FrameKind, ServerFrame},
     },
     codec::Codec,
     limits,
@@ -68,6 +68,23 @@ fn codes() -> String {
     format!("| code | HTTP | meaning | retry? |\n|---|---|---|---|\n{}", rows.concat())
 }
 
+fn frames() -> String {
+    let row = |from: &str, f: &FrameInfo| {
+        let what = match f.kind {
+            FrameKind::Request(by) => format!("request, answered by `{by}` or `error`"),
+            FrameKind::Signal(Some(by)) => format!("answered by `{by}`"),
+            FrameKind::Signal(None) => "no answer".into(),
+            FrameKind::Answer => "answer".into(),
+            FrameKind::AnswerOrPush => "answer, or sent by the edge itself".into(),
+            FrameKind::Push => "sent by the edge itself".into(),
+        };
+        format!("| `{}` | {from} | {what} | {} |\n", f.name, f.about.trim())
+    };
+    let of_client = ClientFrame::DECLARED.iter().map(|f| row("client", f));
+    let rows: String = of_client.chain(ServerFrame::DECLARED.iter().map(|f| row("edge", f))).collect();
+    format!("| `t` | from | kind | what |\n|---|---|---|---|\n{rows}")
+}
+
 fn closes() -> String {
     let rows = close::ALL.map(|c| format!("| {} | {} | {} |\n", c.code, c.reason, c.back.advice()));
     format!("| code | meaning | come back? |\n|---|---|---|\n{}", rows.concat())
@@ -115,6 +132,7 @@ fn generated(text: &str) -> String {
         let content = match mark {
             "codes" => codes(),
             "closes" => closes(),
+            "frames" => frames(),
             "limits" => the_limits(),
             "times" => times(),
             "scenarios" => scenarios::table(),

@@ -30,6 +30,12 @@ impl Fixture {
     pub fn bytes(&self) -> Vec<u8> {
         unhex(&self.msgpack)
     }
+
+    /// Of a frame: its `t`.
+    pub fn tag(&self) -> String {
+        let json: serde_json::Value = serde_json::from_str(&self.json).unwrap();
+        json["t"].as_str().unwrap().into()
+    }
 }
 
 pub fn root() -> PathBuf {

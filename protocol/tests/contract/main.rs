@@ -18,4 +18,5 @@ mod rooms;
 mod rules;
 mod samples;
 mod scenarios;
+mod schema;
 mod tree;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use natterjack_protocol::{
     Body, Cid, Kind, MsgId, Thread, Token,
-    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, SendMessage},
+    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, SendMessage, SyncQuery, ThreadsQuery, TypingIn},
     codec::Codec,
     log::{HistoryFor, Media, Role},
 };
@@ -181,7 +181,7 @@ pub fn frame(codec: Codec, tree: &Tree) -> Option<ClientFrame> {
             body: f.must("body", body)?,
             behind: f.maybe("behind", cid)?,
         }),
-        "typing" => ClientFrame::Typing { thread: f.must("thread", thread)? },
+        "typing" => ClientFrame::Typing(TypingIn { thread: f.must("thread", thread)? }),
         "history" => ClientFrame::History(HistoryQuery {
             r: r()?,
             thread: Some(f.must("thread", thread)?),
@@ -191,8 +191,8 @@ pub fn frame(codec: Codec, tree: &Tree) -> Option<ClientFrame> {
             at: f.maybe("at", number)?,
             limit: f.maybe("limit", limit)?,
         }),
-        "threads" => ClientFrame::Threads { r: r()?, limit: f.maybe("limit", limit)?, before: f.maybe("before", id)? },
-        "sync" => ClientFrame::Sync { r: r()?, cursors: f.must("cursors", cursors)? },
+        "threads" => ClientFrame::Threads(ThreadsQuery { r: r()?, limit: f.maybe("limit", limit)?, before: f.maybe("before", id)? }),
+        "sync" => ClientFrame::Sync(SyncQuery { r: r()?, cursors: f.must("cursors", cursors)? }),
         "ping" => ClientFrame::Ping,
         "bye" => ClientFrame::Bye,
         _ => return None,

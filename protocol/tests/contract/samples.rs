@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use natterjack_protocol::{
     Body, Cid, Code, Entry, Event, Kind, MsgId, Refusal, Thread, Token, UserId,
-    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, Page, SendMessage, ServerFrame, ThreadSummary, Welcome},
+    client::frame::{
+        ClientFrame, DeviceClass, Hello, HistoryQuery, Page, SendMessage, ServerFrame, SyncQuery, ThreadSummary, ThreadsQuery, TypingIn,
+        Welcome,
+    },
     codec::Codec,
     internal::live::{self, Beat, Ephemeral, LiveMessage},
     limits,
@@ -110,7 +113,7 @@ pub fn client() -> Vec<Sample<ClientFrame>> {
                 behind: Some(cid(1)),
             }),
         ),
-        ("typing", "Somebody is writing.", ClientFrame::Typing { thread: dm() }),
+        ("typing", "Somebody is writing.", ClientFrame::Typing(TypingIn { thread: dm() })),
         ("history", "The newest page.", ClientFrame::History(history(9))),
         (
             "history-before",
@@ -120,9 +123,17 @@ pub fn client() -> Vec<Sample<ClientFrame>> {
         ("history-after", "The page above an id.", ClientFrame::History(HistoryQuery { after: Some(id(0)), ..history(11) })),
         ("history-around", "Half a page on each side of an id.", ClientFrame::History(HistoryQuery { around: Some(id(0)), ..history(12) })),
         ("history-at", "The page that begins at a point in time.", ClientFrame::History(HistoryQuery { at: Some(NOW), ..history(13) })),
-        ("threads", "The first page of the thread list.", ClientFrame::Threads { r: 14, limit: None, before: None }),
-        ("threads-next", "The next page of the thread list.", ClientFrame::Threads { r: 15, limit: Some(20), before: Some(MsgId(NOW)) }),
-        ("sync", "Cursors that did not fit into hello.", ClientFrame::Sync { r: 16, cursors: BTreeMap::from([(group(), id(7))]) }),
+        ("threads", "The first page of the thread list.", ClientFrame::Threads(ThreadsQuery { r: 14, limit: None, before: None })),
+        (
+            "threads-next",
+            "The next page of the thread list.",
+            ClientFrame::Threads(ThreadsQuery { r: 15, limit: Some(20), before: Some(MsgId(NOW)) }),
+        ),
+        (
+            "sync",
+            "Cursors that did not fit into hello.",
+            ClientFrame::Sync(SyncQuery { r: 16, cursors: BTreeMap::from([(group(), id(7))]) }),
+        ),
         ("ping", "A sign of life.", ClientFrame::Ping),
         ("bye", "Ends the session.", ClientFrame::Bye),
     ]

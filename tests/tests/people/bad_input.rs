@@ -7,7 +7,7 @@ use natterjack_protocol::{
     Body, Cid, Code, Kind, MsgId, Refusal, Thread,
     client::{
         close::{self, Back, Close},
-        frame::{ClientFrame, DeviceClass, Hello, SendMessage, ServerFrame},
+        frame::{ClientFrame, DeviceClass, Hello, SendMessage, ServerFrame, SyncQuery, TypingIn},
     },
     codec::Codec,
     limits,
@@ -242,7 +242,7 @@ async fn strange_threads(ws: &mut RawWs, users: &[User]) {
         ws.send(&ClientFrame::History(history)).await;
         let (to, refusal) = error(ws).await;
         assert_eq!((to, refusal.code), (Some(r), Code::NotMember));
-        ws.send(&ClientFrame::Typing { thread: thread.clone() }).await;
+        ws.send(&ClientFrame::Typing(TypingIn { thread: thread.clone() })).await;
         let (_, refusal) = error(ws).await;
         assert_eq!((refusal.code, refusal.thread), (Code::NotMember, Some(thread.clone())));
     }
@@ -424,7 +424,7 @@ async fn cursors(cluster: &Cluster, users: &[User]) {
         pen.send_text(&mine, &said).await.unwrap();
         seen_until(&mut ws, &said).await;
         let r = ws.request();
-        ws.send(&ClientFrame::Sync { r, cursors: [(mine.clone(), max), (theirs.clone(), foreign)].into() }).await;
+        ws.send(&ClientFrame::Sync(SyncQuery { r, cursors: [(mine.clone(), max), (theirs.clone(), foreign)].into() })).await;
         ws.until("an answer to sync", |f| match f {
             ServerFrame::Ok { r: to } if to == r => Some(()),
             ServerFrame::Error { r: Some(to), .. } if to == r => Some(()),

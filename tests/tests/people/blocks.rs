@@ -3,7 +3,7 @@
 use natterjack_client::Event;
 use natterjack_protocol::{
     Code, Kind, Thread,
-    client::frame::{ClientFrame, ServerFrame},
+    client::frame::{ClientFrame, ServerFrame, TypingIn},
     codec::Codec,
 };
 use natterjack_testkit::{eventually_within, within};
@@ -63,7 +63,7 @@ async fn who_is_blocked_cannot_write_and_never_sees_the_block() {
     .await;
     assert_eq!(a.send_text(&dm, "to whom I block").await.unwrap_err().code, Code::Blocked);
     // Nobody has deleted anything, and writing is hidden.
-    b.send(&ClientFrame::Typing { thread: dm.clone() }).await;
+    b.send(&ClientFrame::Typing(TypingIn { thread: dm.clone() })).await;
     b.until("typing is refused", |f| match f {
         ServerFrame::Error { r: None, refusal } => {
             assert_eq!(refusal.code, Code::Blocked);
@@ -134,8 +134,8 @@ async fn strangers_can_be_blocked_before_the_first_word_and_groups_are_not_touch
     b.send_text(&group, "hello everybody").await.unwrap();
     seen_until(&mut a, "hello everybody").await;
     // Typing in the group is shown, in the conversation it is not.
-    b.send(&ClientFrame::Typing { thread: dm.clone() }).await;
-    b.send(&ClientFrame::Typing { thread: group.clone() }).await;
+    b.send(&ClientFrame::Typing(TypingIn { thread: dm.clone() })).await;
+    b.send(&ClientFrame::Typing(TypingIn { thread: group.clone() })).await;
     let shown = a
         .until("typing", |f| match f {
             ServerFrame::Typing { thread, .. } => Some(thread),

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use natterjack_client::Event;
 use natterjack_protocol::{
     Code, Event as Message, Kind, MsgId, Thread,
-    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, ServerFrame},
+    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, ServerFrame, TypingIn},
     codec::Codec,
     log::Role,
 };
@@ -176,7 +176,7 @@ async fn who_left_keeps_what_was_and_joining_again_neither_exposes_nor_erases_th
             // His edge may let something through until it knows (≤ 2 s by promise), and that would be valid for all; then never again.
             within("the edge knows who has gone", SOON, async { while near.send_text(&group, "in the lag").await.is_ok() {} }).await;
             assert_eq!(near.send_text(&group, "never").await.unwrap_err().code, Code::NotMember);
-            near.send(&ClientFrame::Typing { thread: group.clone() }).await;
+            near.send(&ClientFrame::Typing(TypingIn { thread: group.clone() })).await;
         }
         for i in 0..5 {
             writer.send_text(&group, &format!("{part} {i}")).await.unwrap();

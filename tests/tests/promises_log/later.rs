@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use natterjack_nats::{Buckets, Layout, Positions, RoleLease};
 use natterjack_protocol::{
     Body, Event, Kind, MsgId, Refusal, Thread, Times,
-    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, Page, SendMessage, ServerFrame},
+    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, Page, SendMessage, ServerFrame, SyncQuery},
     codec::Codec,
     limits,
 };
@@ -212,7 +212,7 @@ async fn nobody_reads_what_was_taken_back(set: Vec<(String, String)>, later: usi
         says_nothing_of_it(&over_http(&cluster, edge, bob, &newest).await);
         says_nothing_of_it(&over_a_socket(&mut ws, &newest).await);
         let r = ws.request();
-        ws.send(&ClientFrame::Sync { r, cursors: cursors.clone() }).await;
+        ws.send(&ClientFrame::Sync(SyncQuery { r, cursors: cursors.clone() })).await;
         ws.until("synced", |f| matches!(f, ServerFrame::Ok { r: to } if to == r).then_some(())).await;
         says_nothing_of_it(&ws.passed_over);
         says_nothing_of_it(&cluster.api(bob, edge).get("/v1/threads").await);

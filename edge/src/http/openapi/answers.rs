@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use natterjack_protocol::{Code, Retry};
+use natterjack_protocol::{Code, Retry, schema::without_null};
 use serde_json::{Map, Value, json};
 
 /// Named by an operation's `extensions`, and taken out here.
@@ -13,9 +13,8 @@ const CODES: &str = "x-codes";
 const OF_BODIES: [(u16, Code); 3] = [(408, Code::Unavailable), (413, Code::Invalid), (415, Code::Invalid)];
 
 pub fn complete(document: &mut Value) {
-    never_null(document);
+    without_null(document);
     let mut refusals = Map::new();
-    document["components"]["schemas"]["Code"]["enum"] = Code::ALL.map(Code::name).into_iter().collect();
     for (path, item) in document["paths"].as_object_mut().into_iter().flatten() {
         for operation in item.as_object_mut().into_iter().flat_map(Map::values_mut) {
             let codes = codes(path, operation);
@@ -107,33 +106,4 @@ fn headers(status: Option<u16>) -> Value {
         headers["WWW-Authenticate"] = json!({ "required": true, "schema": { "type": "string", "enum": ["Bearer"] } });
     }
     headers
-}
-
-/// A field without a value is left out, on both sides; the derived schemas would let it be null.
-fn never_null(value: &mut Value) {
-    match value {
-        Value::Array(list) => list.iter_mut().for_each(never_null),
-        Value::Object(map) => {
-            map.values_mut().for_each(never_null);
-            if let Some(Value::Array(types)) = map.get_mut("type") {
-                types.retain(|t| t != "null");
-                if let [only] = types.as_slice() {
-                    let only = only.clone();
-                    map.insert("type".into(), only);
-                }
-            }
-            if let Some(Value::Array(choices)) = map.get_mut("oneOf") {
-                choices.retain(|c| c["type"] != "null");
-                if let [Value::Object(only)] = choices.as_slice() {
-                    let only = only.clone();
-                    map.remove("oneOf");
-                    // What is said of the field stays.
-                    for (key, value) in only {
-                        map.entry(key).or_insert(value);
-                    }
-                }
-            }
-        }
-        _ => {}
-    }
 }

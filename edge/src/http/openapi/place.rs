@@ -1,6 +1,10 @@
 //! Where a page is, as a query: at most one of four parameters. A schema can say so of the fields of an object, and an object in a query can
 //! be spelled as a parameter per field.
 
+use natterjack_protocol::{
+    MsgId,
+    schema::{PageLimit, Time},
+};
 use utoipa::{
     IntoParams, PartialSchema,
     openapi::{
@@ -8,8 +12,6 @@ use utoipa::{
         path::{Parameter, ParameterBuilder, ParameterIn, ParameterStyle},
     },
 };
-
-use super::scalar::{MsgId, PageLimit, Time};
 
 pub struct Place;
 

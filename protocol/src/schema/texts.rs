@@ -1,12 +1,13 @@
 //! What a schema can say of names, passwords and texts: which characters never stand there. Which scripts go together, what a joiner joins and
 //! what is only composed of several is said by docs/protocol.md. Spelled with ranges and not with `\p{L}`, which not every reader knows.
 
-use natterjack_protocol::limits;
-use serde::{Deserialize, Serialize};
 use utoipa::{
     PartialSchema, ToSchema,
-    openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type},
+    openapi::{KnownFormat, RefOr, Schema, SchemaFormat},
 };
+
+use super::string;
+use crate::limits;
 
 /// In ranges of a class: letters whose shape is empty.
 const EMPTY: &str = r"\u115f\u1160\u3164\uffa0";
@@ -21,16 +22,6 @@ const NO_LETTERS_OF_FULL_WIDTH: &str = r"\uff3b-\uff40\uff5b-\uff65";
 /// What else a name has, also of full width.
 const SIGNS: &str = r"._\-\uff0d\uff0e\uff3f";
 
-fn described(description: &str, pattern: String, chars: std::ops::RangeInclusive<usize>, example: &str) -> ObjectBuilder {
-    ObjectBuilder::new()
-        .schema_type(Type::String)
-        .description(Some(description))
-        .pattern(Some(pattern))
-        .min_length(Some(*chars.start()))
-        .max_length(Some(*chars.end()))
-        .examples([example])
-}
-
 pub struct UserName;
 
 impl PartialSchema for UserName {
@@ -39,7 +30,7 @@ impl PartialSchema for UserName {
         let pattern = format!("^[{SIGNS}]*{letter}({letter}|[{SIGNS}])*$");
         let about = "The name of an account: letters and digits of one script, `.`, `_` and `-`, at least one letter or digit. Upper and \
                      lower case are the same, and so are names that look alike. Counted when it is composed (NFC).";
-        described(about, pattern, limits::USER_NAME_MIN..=limits::USER_NAME_CHARS, "alice").into()
+        string(about, &pattern, limits::USER_NAME_MIN..=limits::USER_NAME_CHARS, "alice").into()
     }
 }
 
@@ -53,22 +44,21 @@ impl PartialSchema for Password {
         let about = "Without control characters and characters that cannot be seen; joiners in the scripts that need them. Counted when it \
                      is composed (NFC).";
         let format = SchemaFormat::KnownFormat(KnownFormat::Password);
-        described(about, pattern, limits::PASSWORD_CHARS, "correct horse battery staple").format(Some(format)).into()
+        string(about, &pattern, limits::PASSWORD_CHARS, "correct horse battery staple").format(Some(format)).into()
     }
 }
 
 impl ToSchema for Password {}
 
 /// The text of a message, an edit or a caption.
-#[derive(Serialize, Deserialize)]
-pub struct Text(pub String);
+pub struct Text;
 
 impl PartialSchema for Text {
     fn schema() -> RefOr<Schema> {
         // One that is no white space and no mark, and has a shape.
         let pattern = format!(r"[^\s{CONTROL}{UNSEEN}{EMPTY}\u00a0\u0300-\u036f\u2000-\u200f\u202f\u205f\u2800\u3000]");
         let about = "Any Unicode with at least one visible character. Counted in Unicode scalar values.";
-        described(about, pattern, 1..=limits::TEXT_CHARS, "Grüß dich! 🐸").into()
+        string(about, &pattern, 1..=limits::TEXT_CHARS, "Grüß dich! 🐸").into()
     }
 }
 
@@ -76,7 +66,7 @@ impl ToSchema for Text {}
 
 #[cfg(test)]
 mod tests {
-    use natterjack_protocol::text;
+    use crate::text;
 
     use super::*;
 

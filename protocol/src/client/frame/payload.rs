@@ -1,0 +1,180 @@
+//! What frames carry.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+
+use super::Request;
+use crate::{
+    cid::Cid,
+    client::event::Event,
+    ids::{DeviceId, MsgId, Token, UserId},
+    limits,
+    log::{Body, Kind, Role},
+    schema::{Cursors, GroupName, Hole, Millis, PageLimit, RequestNumber, Synced, Time},
+    thread::Thread,
+};
+
+/// What the device is; later decides how many of a kind a user may have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceClass {
+    Phone,
+    Tablet,
+    Desktop,
+    Web,
+    #[default]
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Hello {
+    /// Access token. Never in a URL.
+    pub token: String,
+    pub device: DeviceId,
+    #[serde(default)]
+    pub class: DeviceClass,
+    /// Per thread the newest id up to which this device has everything.
+    #[schema(value_type = Cursors)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cursors: BTreeMap<Thread, MsgId>,
+    /// The opaque string of the last `attached` or `pong`: how far this device is in sync altogether.
+    #[schema(value_type = Option<Synced>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub synced: Option<String>,
+}
+
+/// A message; answered with `sent` when the log has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendMessage {
+    pub r: Request,
+    pub cid: Cid,
+    pub thread: Thread,
+    pub kind: Kind,
+    pub body: Body,
+    /// The message before it in this thread, if that has no answer yet: this one is not stored if that one is refused for now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<Cid>,
+}
+
+/// Which part of a thread; at most one of `before`, `after`, `around` and `at`, none: the newest page.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HistoryQuery {
+    #[schema(value_type = RequestNumber)]
+    pub r: Request,
+    #[schema(required, value_type = Thread)]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "required")]
+    pub thread: Option<Thread>,
+    /// The page that ends just below this id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<MsgId>,
+    /// The page that begins just above this id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<MsgId>,
+    /// Half a page on each side of this id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub around: Option<MsgId>,
+    /// The page that begins with the first event at or after this time, milliseconds since 1970.
+    #[schema(value_type = Option<Time>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
+    #[schema(value_type = Option<PageLimit>)]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "limit")]
+    pub limit: Option<u16>,
+}
+
+/// The threads of this user, those with the latest activity first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ThreadsQuery {
+    #[schema(value_type = RequestNumber)]
+    pub r: Request,
+    #[schema(value_type = Option<PageLimit>)]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "limit")]
+    pub limit: Option<u16>,
+    /// Turns the page: the `next` of the last answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<MsgId>,
+}
+
+/// More cursors than fit into `hello`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SyncQuery {
+    #[schema(value_type = RequestNumber)]
+    pub r: Request,
+    #[schema(value_type = Cursors)]
+    pub cursors: BTreeMap<Thread, MsgId>,
+}
+
+/// Somebody is writing in this thread.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TypingIn {
+    pub thread: Thread,
+}
+
+/// A missing field is an error, although the type has a value for it: `default()` of a query names no thread yet.
+fn required<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Thread>, D::Error> {
+    Option::deserialize(d)
+}
+
+/// One that is far too large stays too large, and is refused as such: its type is right.
+fn limit<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u16>, D::Error> {
+    Ok(Option::<u64>::deserialize(d)?.map(|n| n.try_into().unwrap_or(u16::MAX)))
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Welcome {
+    pub session: Token,
+    pub user: UserId,
+    /// The server's time, milliseconds since 1970: mint cids in it.
+    #[schema(value_type = Time)]
+    pub now: u64,
+    /// The client sends something at least this often.
+    #[schema(value_type = Millis)]
+    pub heartbeat_ms: u64,
+    pub edge: Token,
+    pub limits: limits::ClientLimits,
+}
+
+/// A contiguous part of a thread as its reader may see it, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Page {
+    /// The request it answers; none after `hello` and over HTTP.
+    #[schema(value_type = Option<RequestNumber>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r: Option<Request>,
+    #[schema(required, value_type = Thread)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<Thread>,
+    #[schema(required)]
+    pub events: Vec<Event>,
+    /// The newest id this reader may see below the first event; 0: there is none, the thread begins here.
+    #[schema(required)]
+    pub prev: MsgId,
+    /// There is something newer than the last event.
+    #[schema(required)]
+    pub more: bool,
+    /// Parts inside this page that could not be read now, from the first id to the last: do not move a cursor over them, ask again later.
+    #[schema(value_type = Vec<Hole>)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub holes: Vec<(MsgId, MsgId)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ThreadSummary {
+    pub thread: Thread,
+    /// Groups only.
+    #[schema(value_type = Option<GroupName>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Groups: the user's role; none after leaving.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// This user may write here.
+    pub open: bool,
+    /// The newest event this user may see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Event>,
+}
