@@ -379,23 +379,28 @@ impl LogReader {
 }
 
 async fn open(nats: &Nats, stream: &str, from: From, pace: Pace, way: Way) -> Result<Pull, JsError> {
-    let consumer = Consumer::make(nats, stream, None, from).await?;
-    let link = if way == Way::Own { own_connection(nats, stream).await } else { None };
+    if way == Way::Shared {
+        return Pull::shared(nats, Consumer::make(nats, stream, None, from).await?, pace).await;
+    }
+    // At the same time: after the death of a node either may have to wait for its own timeout.
+    let (consumer, link) = tokio::join!(Consumer::make(nats, stream, None, from), own_connection(nats, stream));
+    let consumer = consumer?;
     match link {
-        Some(link) => Pull::own(nats, consumer, link, pace).await,
-        None => Pull::shared(nats, consumer, pace).await,
+        Ok(link) => Pull::own(nats, consumer, link, pace).await,
+        Err(why) => {
+            tracing::warn!(stream, why, "no connection of its own for a reader of the log; it reads over the shared one");
+            Pull::shared(nats, consumer, pace).await
+        }
     }
 }
 
-/// None: there is none to be had, so the shared one has to do until the next consumer.
-async fn own_connection(nats: &Nats, stream: &str) -> Option<Box<FanIn>> {
-    let why = match tokio::time::timeout(CONNECT, FanIn::connect(nats.config(), &format!("reads {stream}"))).await {
-        Ok(Ok(link)) => return Some(Box::new(link)),
-        Ok(Err(e)) => e.to_string(),
-        Err(_) => "no answer in time".to_owned(),
-    };
-    tracing::warn!(stream, why, "no connection of its own for a reader of the log; it reads over the shared one");
-    None
+/// Error: there is none to be had, so the shared one has to do until the next consumer.
+async fn own_connection(nats: &Nats, stream: &str) -> Result<Box<FanIn>, String> {
+    match tokio::time::timeout(CONNECT, FanIn::connect(nats.config(), &format!("reads {stream}"))).await {
+        Ok(Ok(link)) => Ok(Box::new(link)),
+        Ok(Err(e)) => Err(e.to_string()),
+        Err(_) => Err("no answer in time".to_owned()),
+    }
 }
 
 #[cfg(test)]
