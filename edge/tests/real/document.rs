@@ -81,8 +81,9 @@ fn filled(op: &Operation, bad: Option<(&str, &str)>) -> String {
 /// The least that the schema takes.
 fn sample(schema: &'static Value) -> Value {
     let schema = resolve(schema);
-    if !schema["example"].is_null() && schema["type"] != "object" {
-        return schema["example"].clone();
+    let example = [&schema["examples"][0], &schema["example"]].into_iter().find(|e| !e.is_null());
+    if let Some(example) = example.filter(|_| schema["type"] != "object") {
+        return example.clone();
     }
     if let Some(first) = schema["enum"].as_array().and_then(|e| e.first()) {
         return first.clone();
