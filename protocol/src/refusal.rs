@@ -1,7 +1,10 @@
 //! The closed list of error codes: what went wrong, and whether trying again can help.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
 
 use crate::{
     cid::Cid,
@@ -232,3 +235,17 @@ impl Refusal {
         self
     }
 }
+impl PartialSchema for Code {
+    fn schema() -> RefOr<Schema> {
+        let about = "What went wrong; docs/protocol.md says of each whether a retry can help.";
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(about))
+            .pattern(Some("^[a-z_]+$"))
+            .enum_values(Some(Code::ALL.map(Code::name)))
+            .examples(["unavailable"])
+            .into()
+    }
+}
+
+impl ToSchema for Code {}

@@ -17,7 +17,6 @@ use crate::{
     cid::Cid,
     ids::{self, MsgId, Token},
     limits,
-    refusal::Code,
     thread::Thread,
 };
 
@@ -77,21 +76,6 @@ impl PartialSchema for CidBefore {
 }
 
 impl ToSchema for CidBefore {}
-
-impl PartialSchema for Code {
-    fn schema() -> RefOr<Schema> {
-        let about = "What went wrong; docs/protocol.md says of each whether a retry can help.";
-        ObjectBuilder::new()
-            .schema_type(Type::String)
-            .description(Some(about))
-            .pattern(Some("^[a-z_]+$"))
-            .enum_values(Some(Code::ALL.map(Code::name)))
-            .examples(["unavailable"])
-            .into()
-    }
-}
-
-impl ToSchema for Code {}
 
 fn number(description: &str, min: u64, max: u64, example: u64) -> ObjectBuilder {
     ObjectBuilder::new()

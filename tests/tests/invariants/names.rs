@@ -14,6 +14,7 @@ const KNOWN: &[&str] = &[
     "Auth",
     "Body",
     "Buckets",
+    "ConnectError",
     "Control",
     "Edges",
     "Entry",
