@@ -11,17 +11,17 @@ pub struct Live {
     pub unreadable: bool,
 }
 
-/// Room for frames: one allocation for many of them, instead of one each that another thread frees. A chunk lives as
+/// A buffer for frames: one allocation for many of them, instead of one each that another thread frees. A chunk lives as
 /// long as the last of its frames waits in the client's queue.
 #[derive(Default)]
-pub struct Room {
+pub struct FrameBuffer {
     scratch: Vec<u8>,
     chunk: BytesMut,
 }
 
 const CHUNK: usize = 64 << 10;
 
-impl Room {
+impl FrameBuffer {
     fn take(&mut self) -> Bytes {
         if self.chunk.capacity() < self.scratch.len() {
             self.chunk = BytesMut::with_capacity(CHUNK.max(self.scratch.len()));
@@ -33,15 +33,15 @@ impl Room {
 }
 
 /// `readable` is false for a control entry that could not be decoded, so that nobody is shown what was not folded.
-pub fn live(room: &mut Room, record: &LogRecord, prev: MsgId, readable: bool) -> Live {
+pub fn live(buffer: &mut FrameBuffer, record: &LogRecord, prev: MsgId, readable: bool) -> Live {
     // Decoded to be sure that every client and the archive can; what is published are the entry's own bytes.
     let readable = readable && (record.control || Entry::on(false, &record.payload).is_ok());
     let view = match EntryView::parse(&record.payload) {
         Ok(view) if readable => view,
         _ => return unreadable(record, prev, record.payload.clone()),
     };
-    live::write_event(&mut room.scratch, &view, record.control, &record.thread.to_string(), record.id, prev, record.ts);
-    Live { payload: room.take(), unreadable: false }
+    live::write_event(&mut buffer.scratch, &view, record.control, &record.thread.to_string(), record.id, prev, record.ts);
+    Live { payload: buffer.take(), unreadable: false }
 }
 
 /// An entry that cannot be understood was acknowledged: it has its place in the chain, as kind `unknown` with its
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn an_entry_becomes_its_event() {
         let c = 1_800_000_000_000;
-        let l = live(&mut Room::default(), &record(entry(c).encode(), c + 5), MsgId(7), true);
+        let l = live(&mut FrameBuffer::default(), &record(entry(c).encode(), c + 5), MsgId(7), true);
         let (prev, e) = event(&l);
         assert_eq!((prev, e.prev, e.id, e.ts, e.body.text.as_deref()), (MsgId(7), MsgId(7), MsgId(9), c + 5, Some("hi")));
         assert!(!l.unreadable);
@@ -92,21 +92,21 @@ mod tests {
         let mut forged = entry(1);
         forged.v = 99;
         for bytes in [Bytes::from_static(b"\x00not an entry"), Bytes::new(), forged.encode()] {
-            let l = live(&mut Room::default(), &record(bytes.clone(), 5), MsgId(7), true);
+            let l = live(&mut FrameBuffer::default(), &record(bytes.clone(), 5), MsgId(7), true);
             let (prev, e) = event(&l);
             assert_eq!((prev, e.kind, e.body.data), (MsgId(7), Kind::Unknown, Some(bytes)));
             assert!(l.unreadable);
         }
-        let l = live(&mut Room::default(), &record(entry(1).encode(), 5), MsgId(7), false);
+        let l = live(&mut FrameBuffer::default(), &record(entry(1).encode(), 5), MsgId(7), false);
         assert!(l.unreadable, "a control entry that was not folded is not shown as one");
         assert_eq!(event(&placeholder(&record(Bytes::new(), 5), MsgId(7))).1.id, MsgId(9));
     }
 
     #[test]
     fn frames_of_one_chunk_do_not_touch() {
-        let mut room = Room::default();
+        let mut buffer = FrameBuffer::default();
         let lives: Vec<Live> =
-            (0..2_000).map(|n| live(&mut room, &LogRecord { id: MsgId(n), ..record(entry(1).encode(), 5) }, MsgId(0), true)).collect();
+            (0..2_000).map(|n| live(&mut buffer, &LogRecord { id: MsgId(n), ..record(entry(1).encode(), 5) }, MsgId(0), true)).collect();
         assert!(lives.iter().enumerate().all(|(n, l)| event(l).1.id == MsgId(n as u64)));
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::{
     fold,
-    frame::{self, Room},
+    frame::{self, FrameBuffer},
     unconfirmed::{ControlEntry, PendingEntry},
 };
 
@@ -33,7 +33,7 @@ pub struct LivePublisher {
     generation: u32,
     p: u32,
     times: Times,
-    room: Room,
+    buffer: FrameBuffer,
     /// A lost signal shows no gap, and no sweep knows a thread that the edge does not: so each is sent once more, as a
     /// head is.
     again: VecDeque<(Instant, Vec<Subject>, Bytes)>,
@@ -49,7 +49,7 @@ impl LivePublisher {
             generation,
             p,
             times: times.clone(),
-            room: Room::default(),
+            buffer: FrameBuffer::default(),
             again: VecDeque::new(),
             published: of(crate::metrics::PUBLISHED_ENTRIES),
             unreadable: of(crate::metrics::UNREADABLE_ENTRIES),
@@ -60,7 +60,7 @@ impl LivePublisher {
     pub async fn entry(&mut self, pending: &PendingEntry) -> Result<(), PartitionError> {
         let PendingEntry { record, prev, control, .. } = pending;
         let readable = !record.control || control.is_some();
-        let live = frame::live(&mut self.room, record, *prev, readable);
+        let live = frame::live(&mut self.buffer, record, *prev, readable);
         if live.unreadable {
             self.unreadable.increment(1);
             tracing::error!(partition = self.p, id = %record.id, thread = %record.thread, "an entry cannot be read; published as kind unknown");

@@ -104,7 +104,7 @@ pub fn router(api: Api) -> Router {
     routes
         .fallback(nothing_here)
         .method_not_allowed_fallback(another_method)
-        .layer(Extension(openapi::Text::of(&document)))
+        .layer(Extension(openapi::SchemaText::of(&document)))
         .layer(Extension(openapi::FramesText::current()))
         .layer(middleware::from_fn_with_state(around_all, around))
         .with_state(Arc::new(api))

@@ -14,6 +14,6 @@ mod restore;
 mod take;
 
 pub use folder::{FolderError, manifest as read};
-pub use manifest::{FORMAT, Log, Manifest, Origin};
+pub use manifest::{FORMAT, LogCopy, Manifest, Origin};
 pub use restore::{RestoreError, Restored, restore, target_is_empty};
 pub use take::{BackupError, Source, take};

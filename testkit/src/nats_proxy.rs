@@ -2,15 +2,14 @@
 
 use std::{
     net::SocketAddr,
+    ops::Deref,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use tokio::task::AbortHandle;
-
-use crate::proxy::{Control, Filter, Flow, Side, serve};
+use crate::proxy::{Filter, Proxy};
 
 type Lose = Arc<dyn Fn(&str, &[u8]) -> bool + Send + Sync>;
 
@@ -22,22 +21,20 @@ struct Rules {
 
 /// Between one edge and its nats-server, for every connection of that edge.
 pub struct NatsProxy {
-    addr: SocketAddr,
+    proxy: Proxy,
     rules: Rules,
-    control: Arc<Control>,
-    accepting: AbortHandle,
 }
 
 impl NatsProxy {
     pub async fn start(listen: SocketAddr, target: SocketAddr) -> Self {
-        let (rules, control) = (Rules::default(), Arc::new(Control::new()));
+        let rules = Rules::default();
         let for_filter = rules.clone();
-        let accepting = serve(listen, target, control.clone(), move || Messages { rules: for_filter.clone(), held: Vec::new() }).await;
-        Self { addr: listen, rules, control, accepting }
+        let proxy = Proxy::with(listen, target, move || Messages { rules: for_filter.clone(), held: Vec::new() }).await;
+        Self { proxy, rules }
     }
 
     pub fn url(&self) -> String {
-        format!("nats://{}", self.addr)
+        format!("nats://{}", self.addr())
     }
 
     /// Loses every message (subject, payload) that `lose` picks, until told otherwise. The rest arrives as if nothing had been there.
@@ -53,42 +50,13 @@ impl NatsProxy {
     pub fn lost(&self) -> usize {
         self.rules.lost.load(Ordering::SeqCst)
     }
-
-    pub fn set(&self, side: Side, flow: Flow) {
-        self.control.set(side, flow);
-    }
-
-    pub fn stall(&self) {
-        self.set(Side::FromClient, Flow::Stall);
-        self.set(Side::FromServer, Flow::Stall);
-    }
-
-    pub fn pass(&self) {
-        self.set(Side::FromClient, Flow::Pass);
-        self.set(Side::FromServer, Flow::Pass);
-    }
-
-    pub fn refuse(&self, on: bool) {
-        self.control.refuse(on);
-    }
-
-    pub fn reset(&self) {
-        self.control.reset();
-    }
-
-    /// Pieces of connections that a stall holds back.
-    pub fn waiting(&self, side: Side) -> usize {
-        self.control.waiting(side)
-    }
-
-    pub fn open(&self) -> usize {
-        self.control.open()
-    }
 }
 
-impl Drop for NatsProxy {
-    fn drop(&mut self) {
-        self.accepting.abort();
+impl Deref for NatsProxy {
+    type Target = Proxy;
+
+    fn deref(&self) -> &Proxy {
+        &self.proxy
     }
 }
 

@@ -153,8 +153,13 @@ impl Filter for Plain {
 
 impl Proxy {
     pub async fn start(listen: SocketAddr, target: SocketAddr) -> Self {
+        Self::with(listen, target, || Plain).await
+    }
+
+    /// A filter for what the server says on each connection.
+    pub(super) async fn with<F: Filter>(listen: SocketAddr, target: SocketAddr, filter: impl Fn() -> F + Send + 'static) -> Self {
         let control = Arc::new(Control::new());
-        let accepting = serve(listen, target, control.clone(), || Plain).await;
+        let accepting = serve(listen, target, control.clone(), filter).await;
         Self { addr: listen, control, accepting }
     }
 
@@ -195,6 +200,11 @@ impl Proxy {
     /// Connections now.
     pub fn open(&self) -> usize {
         self.control.open()
+    }
+
+    /// Pieces of connections that a stall holds back.
+    pub fn waiting(&self, side: Side) -> usize {
+        self.control.waiting(side)
     }
 }
 

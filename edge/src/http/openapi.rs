@@ -47,9 +47,9 @@ pub fn document(routes: &utoipa::openapi::OpenApi) -> Value {
 
 /// As it is served and stands in the tree.
 #[derive(Clone)]
-pub struct Text(Bytes);
+pub struct SchemaText(Bytes);
 
-impl Text {
+impl SchemaText {
     pub fn of(document: &Value) -> Self {
         let mut text = serde_json::to_string_pretty(document).expect("a description is plain JSON");
         text.push('\n');
@@ -59,24 +59,24 @@ impl Text {
 
 /// This description.
 #[utoipa::path(get, path = "/v1/openapi.json", tag = "edges", operation_id = "describe", responses((status = 200, body = Object)))]
-pub async fn serve(Extension(Text(text)): Extension<Text>) -> Response {
+pub async fn serve(Extension(SchemaText(text)): Extension<SchemaText>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
 /// The frames of the socket, likewise.
 #[derive(Clone)]
-pub struct FramesText(Text);
+pub struct FramesText(SchemaText);
 
 impl FramesText {
     pub fn current() -> Self {
-        Self(Text::of(&schema::frames()))
+        Self(SchemaText::of(&schema::frames()))
     }
 }
 
 /// The frames of the socket, as JSON Schema (2020-12).
 #[utoipa::path(get, path = "/v1/frames.schema.json", tag = "edges", operation_id = "describeFrames",
     responses((status = 200, body = Object)))]
-pub async fn serve_frames(Extension(FramesText(Text(text))): Extension<FramesText>) -> Response {
+pub async fn serve_frames(Extension(FramesText(SchemaText(text))): Extension<FramesText>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 

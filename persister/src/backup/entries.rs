@@ -12,7 +12,7 @@ use natterjack_protocol::MsgId;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    Log,
+    LogCopy,
     folder::{FolderError, at},
 };
 
@@ -55,7 +55,7 @@ impl Lines {
         self.file.write_all(&line).and_then(|()| self.file.write_all(b"\n")).map_err(at(&self.path))
     }
 
-    pub fn record(&mut self, log: &Log, record: &Record) -> Result<(), FolderError> {
+    pub fn record(&mut self, log: &LogCopy, record: &Record) -> Result<(), FolderError> {
         let (subject, payload) = (record.subject(log.generation, log.partition), BASE64_STANDARD.encode(record.payload()));
         self.write(&Entry { id: record.id(), ts: record.ts(), subject, payload })
     }
@@ -66,7 +66,7 @@ impl Lines {
 }
 
 /// The records of a file that [`Lines::record`] wrote, one after the other.
-pub(super) fn records<'a>(path: &'a Path, log: &'a Log) -> Result<impl Iterator<Item = Result<Record, FolderError>> + 'a, FolderError> {
+pub(super) fn records<'a>(path: &'a Path, log: &'a LogCopy) -> Result<impl Iterator<Item = Result<Record, FolderError>> + 'a, FolderError> {
     let entries = lines::<Entry>(path)?;
     Ok(entries.map(|entry| {
         let Entry { id, ts, subject, payload } = entry?;
@@ -99,7 +99,8 @@ mod tests {
     fn every_sort_of_record_comes_back_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let log = Log { generation: 2, partition: 1, watermark: MsgId(0), watermark_ts: 0, last: MsgId(4), entries: 4, holes: Vec::new() };
+        let log =
+            LogCopy { generation: 2, partition: 1, watermark: MsgId(0), watermark_ts: 0, last: MsgId(4), entries: 4, holes: Vec::new() };
         let entry = |id: u64, control| {
             let thread = "dm.a.b".parse().unwrap();
             Record::Entry(LogRecord { id: MsgId(id), ts: 7, thread, control, payload: Bytes::from_static(&[0, 255, 10]) })

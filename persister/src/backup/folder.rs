@@ -80,7 +80,7 @@ pub(super) fn check(folder: &Path) -> Result<Manifest, FolderError> {
         }
     }
     // Of each partition there is a file, whatever a hand has taken out of the list.
-    match manifest.logs.iter().map(super::Log::file).find(|name| !manifest.files.contains_key(name)) {
+    match manifest.logs.iter().map(super::LogCopy::file).find(|name| !manifest.files.contains_key(name)) {
         Some(name) => Err(FolderError::Missing(name)),
         None => Ok(manifest),
     }
@@ -141,12 +141,13 @@ mod tests {
     use super::*;
     use natterjack_protocol::MsgId;
 
-    use crate::backup::{Log, Origin};
+    use crate::backup::{LogCopy, Origin};
 
     fn backup() -> (tempfile::TempDir, Manifest) {
         let dir = tempfile::tempdir().unwrap();
         make(dir.path()).unwrap();
-        let log = Log { generation: 3, partition: 0, watermark: MsgId(5), watermark_ts: 1, last: MsgId(9), entries: 4, holes: Vec::new() };
+        let log =
+            LogCopy { generation: 3, partition: 0, watermark: MsgId(5), watermark_ts: 1, last: MsgId(9), entries: 4, holes: Vec::new() };
         fs::create_dir(dir.path().join("archive")).unwrap();
         fs::write(dir.path().join("archive/one"), "one").unwrap();
         fs::write(dir.path().join(log.file()), "two").unwrap();

@@ -22,7 +22,7 @@ pub struct Manifest {
     pub partitions: u32,
     pub kv_shards: u32,
     /// One for each partition of the generation, and of the one before, which comes first.
-    pub logs: Vec<Log>,
+    pub logs: Vec<LogCopy>,
     /// By their names in the folder, `/` between the parts.
     pub files: BTreeMap<String, Sum>,
 }
@@ -41,7 +41,7 @@ pub enum Origin {
 
 /// What was above the archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Log {
+pub struct LogCopy {
     pub generation: u32,
     pub partition: u32,
     /// The archive that was copied has everything up to here. 0: nothing.
@@ -56,7 +56,7 @@ pub struct Log {
     pub holes: Vec<(MsgId, MsgId)>,
 }
 
-impl Log {
+impl LogCopy {
     pub(super) fn file(&self) -> String {
         format!("log-{}-{}.jsonl", self.generation, self.partition)
     }

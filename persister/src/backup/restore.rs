@@ -16,7 +16,7 @@ use natterjack_runtime::{Health, health::Readers};
 use tokio::time::timeout;
 
 use super::{
-    Log, Manifest, Origin,
+    LogCopy, Manifest, Origin,
     entries::{self, Key},
     folder::{self, FolderError, at},
     take::{ARCHIVE, CONTROL},
@@ -140,14 +140,14 @@ async fn loaded<S: Store>(store: &S, manifest: &Manifest) -> Result<(), RestoreE
     for log in &manifest.logs {
         let found = store.position(key(log)).await?.unwrap_or_default().id;
         if found < log.watermark {
-            let Log { generation, partition, watermark: wanted, .. } = *log;
+            let LogCopy { generation, partition, watermark: wanted, .. } = *log;
             return Err(RestoreError::NotLoaded { generation, partition, found, wanted });
         }
     }
     Ok(())
 }
 
-fn key(log: &Log) -> PartitionKey {
+fn key(log: &LogCopy) -> PartitionKey {
     PartitionKey { generation: log.generation, partition: log.partition }
 }
 
@@ -187,7 +187,7 @@ async fn fill<S: Store>(
 }
 
 /// One file of the log, as the persister would have archived it. How many entries it had, and where that ends.
-async fn append<S: Store>(store: &S, times: &Times, file: &Path, log: &Log) -> Result<(u64, Position), RestoreError> {
+async fn append<S: Store>(store: &S, times: &Times, file: &Path, log: &LogCopy) -> Result<(u64, Position), RestoreError> {
     let reader = Readers::new(&Health::new()).open("restore".into());
     let (writer, judge) = (Writer { store, reader: &reader }, ByStore { store, times });
     let (mut read, mut position) = (0, Position { id: log.watermark, ts: log.watermark_ts });

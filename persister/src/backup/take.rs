@@ -12,7 +12,7 @@ use natterjack_protocol::MsgId;
 use natterjack_runtime::clock;
 
 use super::{
-    FORMAT, Log, Manifest, Origin,
+    FORMAT, LogCopy, Manifest, Origin,
     entries::{Key, Lines},
     folder::{self, FolderError},
 };
@@ -69,7 +69,7 @@ pub async fn take(nats: &Nats, source: &Source, folder: &Path, version: &str) ->
     let begun_ms = clock::wall_ms();
     folder::make(folder)?;
     let layout = Layout::load(nats).await?;
-    let mut logs: Vec<Log> = layout.before().into_iter().chain([layout]).flat_map(partitions).collect();
+    let mut logs: Vec<LogCopy> = layout.before().into_iter().chain([layout]).flat_map(partitions).collect();
     archive(source, folder, &mut logs).await?;
     for log in &mut logs {
         entries(nats, layout, log, folder).await?;
@@ -95,8 +95,8 @@ pub async fn take(nats: &Nats, source: &Source, folder: &Path, version: &str) ->
     Ok(manifest)
 }
 
-fn partitions(layout: Layout) -> impl Iterator<Item = Log> {
-    (0..layout.partitions).map(move |partition| Log {
+fn partitions(layout: Layout) -> impl Iterator<Item = LogCopy> {
+    (0..layout.partitions).map(move |partition| LogCopy {
         generation: layout.generation,
         partition,
         watermark: MsgId::NONE,
@@ -108,7 +108,7 @@ fn partitions(layout: Layout) -> impl Iterator<Item = Log> {
 }
 
 /// The archive as of one moment, and its watermarks of that moment or before.
-async fn archive(source: &Source, folder: &Path, logs: &mut [Log]) -> Result<(), BackupError> {
+async fn archive(source: &Source, folder: &Path, logs: &mut [LogCopy]) -> Result<(), BackupError> {
     match source {
         Source::Sqlite { path, .. } => {
             if !path.is_file() {
@@ -136,7 +136,7 @@ async fn archive(source: &Source, folder: &Path, logs: &mut [Log]) -> Result<(),
     }
 }
 
-async fn watermarks<S: Store>(store: &S, logs: &mut [Log]) -> Result<(), BackupError> {
+async fn watermarks<S: Store>(store: &S, logs: &mut [LogCopy]) -> Result<(), BackupError> {
     for log in logs {
         let key = PartitionKey { generation: log.generation, partition: log.partition };
         let Position { id, ts } = store.position(key).await?.unwrap_or_default();
@@ -146,7 +146,7 @@ async fn watermarks<S: Store>(store: &S, logs: &mut [Log]) -> Result<(), BackupE
 }
 
 /// What the log has above the watermark, up to its end now.
-async fn entries(nats: &Nats, newest: Layout, log: &mut Log, folder: &Path) -> Result<(), BackupError> {
+async fn entries(nats: &Nats, newest: Layout, log: &mut LogCopy, folder: &Path) -> Result<(), BackupError> {
     let layout = newest.before().filter(|before| before.generation == log.generation).unwrap_or(newest);
     let bounds = Tail::new(nats, layout).bounds(log.partition).await?;
     log.last = bounds.last;

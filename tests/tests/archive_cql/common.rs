@@ -9,7 +9,7 @@ use natterjack_tests::kit::{Api, Cassandra, Cluster, ClusterSpec, User};
 
 use crate::{
     people::common::{Insight, all_well},
-    watching::{Log, SOON, Traffic, Watcher, assert_log, new_group, slowest},
+    watching::{ReadLog, SOON, Traffic, Watcher, assert_log, new_group, slowest},
 };
 
 pub const DIVISOR: u32 = 5;
@@ -34,7 +34,7 @@ pub struct Chat {
     pub insight: Insight,
     pub users: Vec<User>,
     pub group: Thread,
-    log: Log,
+    log: ReadLog,
     traffic: Vec<Traffic>,
     watcher: Watcher,
 }
@@ -57,7 +57,7 @@ impl Chat {
             let threads = vec![group.clone(), users[w].dm(&users[WRITERS + 1]), users[w].dm(&users[WRITERS])];
             traffic.push(Traffic::start(ws, threads, PACE));
         }
-        let log = Log::of(&cluster).await;
+        let log = ReadLog::of(&cluster).await;
         let chat = Self { cluster, insight, users, group, log, traffic, watcher };
         chat.goes_on(30).await;
         chat

@@ -19,20 +19,17 @@ const KNOWN: &[&str] = &[
     "Edges",
     "Entry",
     "Event",
-    "Log",
     "Login",
     "Options",
     "Outbox",
     "RefreshToken",
     "RequestError",
     "Role",
-    "Room",
     "Source",
     "Store",
     "StoreError",
     "Stored",
     "Synced",
-    "Text",
 ];
 
 #[test]

@@ -25,13 +25,13 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 pub const SOON: Duration = Duration::from_secs(10);
 
 /// The order that everybody has to be shown.
-pub struct Log {
+pub struct ReadLog {
     pub nats: Nats,
     pub layout: Layout,
     tail: Tail,
 }
 
-impl Log {
+impl ReadLog {
     pub async fn of(cluster: &Cluster) -> Self {
         let nats = cluster.connect_nats().await;
         let layout = Layout::load(&nats).await.unwrap();
@@ -119,7 +119,7 @@ impl Watcher {
     }
 
     /// Exactly what the log has after `after`, in its order.
-    pub async fn shows_the_log(&self, log: &Log, thread: &Thread, after: MsgId, limit: Duration) {
+    pub async fn shows_the_log(&self, log: &ReadLog, thread: &Thread, after: MsgId, limit: Duration) {
         eventually_within(&format!("{thread} is shown to its end"), limit, async || {
             let wanted = log.messages(thread, after).await;
             let got = self.messages(thread);

@@ -14,7 +14,7 @@ use natterjack_tests::kit::{
 };
 use tokio::time::Instant;
 
-use super::common::{Log, SOON, Traffic, Watcher, assert_log, heavy, new_group, send_through, slowest};
+use super::common::{ReadLog, SOON, Traffic, Watcher, assert_log, heavy, new_group, send_through, slowest};
 
 const PACE: Duration = Duration::from_millis(10);
 /// Of a channel process, see docs/guarantees.md.
@@ -27,7 +27,7 @@ const BACK: Duration = Duration::from_secs(5);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_takes_over_from_a_killed_and_from_a_frozen_channel() {
     let cluster = Cluster::start(ClusterSpec { channels: 2, ..ClusterSpec::default() }).await;
-    let log = Log::of(&cluster).await;
+    let log = ReadLog::of(&cluster).await;
     let users = cluster.mint_users(4).await;
     let listener = cluster.mint_users(1).await.remove(0);
     let alice = &users[0];
@@ -93,7 +93,7 @@ async fn attach_beside_publishers_on_another_node_and_the_death_of_the_channels_
         ..ClusterSpec::default()
     };
     let cluster = Cluster::start(spec).await;
-    let log = Log::of(&cluster).await;
+    let log = ReadLog::of(&cluster).await;
     let users = cluster.mint_users(3).await;
     let (alice, bob, carol) = (&users[0], &users[1], &users[2]);
     let group = new_group(&cluster.api(alice, 0), &[bob, carol]).await;

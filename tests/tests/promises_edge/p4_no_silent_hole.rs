@@ -14,7 +14,7 @@ use natterjack_protocol::{
 use natterjack_testkit::eventually_within;
 use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, User, next_event};
 
-use super::common::{Log, SOON, Traffic, Watcher, new_group, send_through};
+use super::common::{ReadLog, SOON, Traffic, Watcher, new_group, send_through};
 
 /// The bound of the promise for any single loss.
 const SINGLE: Duration = Duration::from_secs(2);
@@ -43,13 +43,13 @@ fn member(payload: &[u8]) -> bool {
 /// Writers on edge 0, readers on edge 1, and between edge 1 and NATS somebody who loses messages.
 struct Lossy {
     cluster: Cluster,
-    log: Log,
+    log: ReadLog,
 }
 
 impl Lossy {
     async fn start() -> Self {
         let cluster = Cluster::start(ClusterSpec { proxied_edges: true, times_divisor: DIVISOR, ..ClusterSpec::default() }).await;
-        let log = Log::of(&cluster).await;
+        let log = ReadLog::of(&cluster).await;
         Self { cluster, log }
     }
 
@@ -224,7 +224,7 @@ async fn a_cut_between_nats_and_an_edge_leaves_no_hole() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_longer_than_the_channel_remembers_leaves_no_hole_either() {
     let cluster = Cluster::start(ClusterSpec { proxied_edges: true, times_divisor: 20, ..ClusterSpec::default() }).await;
-    let log = Log::of(&cluster).await;
+    let log = ReadLog::of(&cluster).await;
     let users = cluster.mint_users(2).await;
     let (alice, bob) = (&users[0], &users[1]);
     let (dm, busy) = (alice.dm(bob), alice.dm(alice));

@@ -17,7 +17,7 @@ use natterjack_tests::kit::paging::ask;
 use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, User, next_event};
 use tokio::time::sleep;
 
-use super::common::{Log, SOON, Traffic, assert_log, new_group, send_through};
+use super::common::{ReadLog, SOON, Traffic, assert_log, new_group, send_through};
 
 const THREADS: usize = 100;
 const MISSED: usize = 5_000;
@@ -31,7 +31,7 @@ fn missed_in(i: usize) -> usize {
 
 struct World {
     cluster: Cluster,
-    log: Log,
+    log: ReadLog,
     writer: User,
     reader: User,
     threads: Vec<Thread>,
@@ -41,7 +41,7 @@ struct World {
 /// One writer, one reader, in 99 groups and a DM, each with one message that the reader has.
 async fn world() -> World {
     let cluster = Cluster::start(ClusterSpec::default()).await;
-    let log = Log::of(&cluster).await;
+    let log = ReadLog::of(&cluster).await;
     let mut users = cluster.mint_users(2).await;
     let (reader, writer) = (users.remove(1), users.remove(0));
     let api = cluster.api(&writer, 0);
@@ -96,7 +96,7 @@ async fn write(ws: &mut RawWs, mut left: Vec<(Thread, usize)>) {
 }
 
 /// Reads until every thread has come to the end that the log has now; gives what the app was given.
-async fn read_all(log: &Log, events: &mut Events, cursors: &BTreeMap<Thread, MsgId>) -> BTreeMap<Thread, Vec<MsgId>> {
+async fn read_all(log: &ReadLog, events: &mut Events, cursors: &BTreeMap<Thread, MsgId>) -> BTreeMap<Thread, Vec<MsgId>> {
     let mut open = BTreeMap::new();
     for thread in cursors.keys() {
         let last = log.last(thread).await;
@@ -122,7 +122,7 @@ async fn read_all(log: &Log, events: &mut Events, cursors: &BTreeMap<Thread, Msg
     got
 }
 
-async fn assert_all(log: &Log, cursors: &BTreeMap<Thread, MsgId>, got: &BTreeMap<Thread, Vec<MsgId>>) {
+async fn assert_all(log: &ReadLog, cursors: &BTreeMap<Thread, MsgId>, got: &BTreeMap<Thread, Vec<MsgId>>) {
     for (thread, cursor) in cursors {
         assert_log(thread, got.get(thread).map_or(&[], Vec::as_slice), &log.messages(thread, *cursor).await);
     }
@@ -219,7 +219,7 @@ async fn resume_by_hand(ws: &mut RawWs, hello: Hello) -> (BTreeMap<Thread, Vec<M
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resuming_in_the_middle_of_live_traffic_misses_nothing_and_doubles_nothing() {
     let cluster = Cluster::start(ClusterSpec::default()).await;
-    let log = Log::of(&cluster).await;
+    let log = ReadLog::of(&cluster).await;
     let users = cluster.mint_users(3).await;
     let (alice, carol, reader) = (&users[0], &users[1], &users[2]);
     let group = new_group(&cluster.api(alice, 0), &[carol, reader]).await;
@@ -311,7 +311,7 @@ async fn a_crowd_that_comes_at_once_is_read_to() {
 async fn synced_is_honoured_beyond_the_horizon_of_the_channel() {
     // The horizon is two minutes; scaled, 6 s.
     let cluster = Cluster::start(ClusterSpec { times_divisor: 20, ..ClusterSpec::default() }).await;
-    let log = Log::of(&cluster).await;
+    let log = ReadLog::of(&cluster).await;
     let users = cluster.mint_users(3).await;
     let (alice, reader, fresh) = (&users[0], &users[1], &users[2]);
     let api = cluster.api(alice, 0);

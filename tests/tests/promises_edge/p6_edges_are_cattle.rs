@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::common::{Log, SOON, Watcher, assert_log, heavy, listed_edges, send_through};
+use super::common::{ReadLog, SOON, Watcher, assert_log, heavy, listed_edges, send_through};
 
 const DRAIN: Duration = Duration::from_secs(20);
 const UNNOTICED: Duration = Duration::from_secs(2);
@@ -85,7 +85,7 @@ impl Load {
     }
 
     /// Ends it; every message is once in the log, and was shown to both once, in the log's order. Gives the longest wait of a send.
-    async fn end(self, log: &Log) -> Duration {
+    async fn end(self, log: &ReadLog) -> Duration {
         self.stop.cancel();
         let mut acked: BTreeMap<Thread, BTreeSet<MsgId>> = BTreeMap::new();
         let mut worst = Duration::ZERO;
@@ -147,7 +147,7 @@ async fn write(client: Client, thread: Thread, stop: CancellationToken, sent: Ar
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_is_not_noticed_and_a_killed_edge_is_left_within_seconds() {
     let cluster = Cluster::start(ClusterSpec { alone: true, ..ClusterSpec::default() }).await;
-    let log = Log::of(&cluster).await;
+    let log = ReadLog::of(&cluster).await;
     let pairs = if heavy() { 100 } else { 10 };
     let users = cluster.mint_users(pairs * 2).await;
     eventually_within("both edges are listed", SOON, async || listed_edges(&cluster, 0).await.len() == 2).await;
@@ -203,7 +203,7 @@ async fn a_drain_is_not_noticed_and_a_killed_edge_is_left_within_seconds() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edge_cut_off_from_the_log_keeps_its_sockets_says_so_and_shows_what_was_missed() {
     let cluster = Cluster::start(ClusterSpec { proxied_edges: true, ..ClusterSpec::default() }).await;
-    let log = Log::of(&cluster).await;
+    let log = ReadLog::of(&cluster).await;
     let users = cluster.mint_users(3).await;
     let (alice, bob, carol) = (&users[0], &users[1], &users[2]);
     let thread = alice.dm(bob);

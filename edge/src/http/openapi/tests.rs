@@ -13,7 +13,7 @@ fn current() -> Value {
 #[test]
 fn the_file_in_the_tree_is_what_is_served() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");
-    let Text(now) = Text::of(&current());
+    let SchemaText(now) = SchemaText::of(&current());
     if std::env::var_os("NATTERJACK_UPDATE_DOCS").is_some() {
         std::fs::write(&path, &now).unwrap();
     }
