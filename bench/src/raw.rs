@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::FutureExt;
-use natterjack_nats::baseline::{self, Load};
+use natterjack_nats::baseline::{self, BaselineLoad};
 
 use super::{
     alarm::Alarm,
@@ -18,7 +18,7 @@ pub async fn run(system: &System, pairs: usize, window: usize, rate: Option<u64>
     let before = Snapshot::take(&nats);
     let alarm = Alarm::new();
     let until = |at| alarm.until(at).boxed();
-    let outcome = baseline::run(&system.nats, &Load { pairs, window, rate, body, time }, &until).await?;
+    let outcome = baseline::run(&system.nats, &BaselineLoad { pairs, window, rate, body, time }, &until).await?;
     let used = before.until(&Snapshot::take(&nats));
     let mut latency = histogram();
     for us in &outcome.acks_us {

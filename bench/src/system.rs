@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use natterjack_nats::{Buckets, Layout, Nats, NatsConfig, Tail};
+use natterjack_nats::{KvBuckets, Layout, LeaderReader, Nats, NatsConfig};
 use natterjack_protocol::{
     Times, Token, UserId,
     codec::Codec,
@@ -56,7 +56,7 @@ pub struct System {
     pub urls: Vec<String>,
     pub processes: Vec<ServerProcess>,
     pub nats: Nats,
-    buckets: Buckets,
+    buckets: KvBuckets,
     key: EncodingKey,
     kid: Token,
     own: Option<Own>,
@@ -131,10 +131,10 @@ impl System {
     }
 }
 
-async fn connect(state: &State) -> Result<(Nats, Buckets)> {
+async fn connect(state: &State) -> Result<(Nats, KvBuckets)> {
     let nats = Nats::connect(&NatsConfig { urls: vec![state.nats_url.clone()], ..NatsConfig::default() }, "bench").await?;
     let layout = Layout::load(&nats).await?;
-    let buckets = Buckets::new(&nats, layout);
+    let buckets = KvBuckets::new(&nats, layout);
     Ok((nats, buckets))
 }
 
@@ -142,7 +142,7 @@ async fn connect(state: &State) -> Result<(Nats, Buckets)> {
 /// is looked up first. That is over after some seconds and no part of any figure.
 async fn until_known(nats: &Nats) -> Result<()> {
     let layout = Layout::load(nats).await?;
-    let tail = Tail::new(nats, layout);
+    let tail = LeaderReader::new(nats, layout);
     let times = Times::default();
     let young = times.cid_ahead + times.clock_slack + Duration::from_secs(1);
     for p in 0..layout.partitions {

@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use metrics::{counter, histogram};
-use natterjack_nats::{Buckets, KvError, Nats, RpcError, kv_state::StateError, subjects};
+use natterjack_nats::{KvBuckets, KvError, Nats, RpcError, StateError, subjects};
 use natterjack_protocol::{
     GroupId, MsgId, Retry, UserId,
     internal::rpc::{DirectoryAnswer, DirectoryRequest},
@@ -29,7 +29,7 @@ const REBUILD_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Clone)]
 pub struct KvFolder {
     nats: Nats,
-    buckets: Buckets,
+    buckets: KvBuckets,
     p: u32,
 }
 
@@ -44,7 +44,7 @@ enum KeyError {
 }
 
 impl KvFolder {
-    pub fn new(nats: &Nats, buckets: Buckets, p: u32) -> Self {
+    pub fn new(nats: &Nats, buckets: KvBuckets, p: u32) -> Self {
         Self { nats: nats.clone(), buckets, p }
     }
 

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{Beginning, Buckets, ClockMarks, KvError, LogBounds, Positions, ReadError, Tail, log_readers, time::Compared};
+use natterjack_nats::{
+    Beginning, ClockMarks, KvBuckets, KvError, LeaderReader, LogBounds, Positions, ReadError, log_readers, server_time::ClockComparison,
+};
 use natterjack_protocol::{MsgId, Times};
 use natterjack_role::Partition;
 use tokio::time::Instant;
@@ -67,7 +69,7 @@ pub struct LogProbe {
     slack_ms: u64,
     clock: LogClock,
     /// The log's clock beside the server's time.
-    compared: Compared,
+    compared: ClockComparison,
     since: Option<DedupeSince>,
     /// Where the log's clock stood when it was set back: until it is there again, a cid may be of a message that the
     /// stream has forgotten.
@@ -88,7 +90,7 @@ impl LogProbe {
             questions: Questions::new(at),
             slack_ms: at.times.clock_slack.as_millis() as u64,
             clock: LogClock { ts: bounds.ts_ms, at: Instant::now() },
-            compared: Compared::new(format!("log-{p}"), format!("the clock of the nats-server that leads partition {p} of the log")),
+            compared: ClockComparison::new(format!("log-{p}"), format!("the clock of the nats-server that leads partition {p} of the log")),
             since: None,
             set_back,
             first: bounds.first,
@@ -182,12 +184,12 @@ impl LogProbe {
 
 #[derive(Clone)]
 struct Questions {
-    tail: Tail,
+    tail: LeaderReader,
     archive: Positions,
     clocks: ClockMarks,
     p: u32,
     timeout: Duration,
-    buckets: Buckets,
+    buckets: KvBuckets,
     times: Times,
     /// There was a generation before: the archive may not have come to this one yet.
     follows: bool,

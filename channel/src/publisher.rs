@@ -4,10 +4,9 @@
 
 use std::collections::VecDeque;
 
-use async_nats::{PublishErrorKind, Subject, Subscriber};
 use bytes::Bytes;
 use metrics::{Counter, counter};
-use natterjack_nats::{Nats, subjects};
+use natterjack_nats::{Nats, NatsSendError, NatsSubject, Subscription, subjects};
 use natterjack_protocol::{
     MsgId, Refusal, Thread, Times,
     internal::{
@@ -36,7 +35,7 @@ pub struct LivePublisher {
     buffer: FrameBuffer,
     /// A lost signal shows no gap, and no sweep knows a thread that the edge does not: so each is sent once more, as a
     /// head is.
-    again: VecDeque<(Instant, Vec<Subject>, Bytes)>,
+    again: VecDeque<(Instant, Vec<NatsSubject>, Bytes)>,
     published: Counter,
     unreadable: Counter,
 }
@@ -87,7 +86,7 @@ impl LivePublisher {
         if self.again.len() >= AGAIN {
             self.again.pop_front();
         }
-        let said = subjects.iter().map(|s| Subject::from(s.as_str())).collect();
+        let said = subjects.iter().map(|s| NatsSubject::from(s.as_str())).collect();
         self.again.push_back((Instant::now() + self.times.head_after, said, payload.clone()));
         self.to_all(subjects, payload).await.map(|_| ())
     }
@@ -113,15 +112,15 @@ impl LivePublisher {
         self.send(subjects::beat(self.p).into(), beat.encode()).await.map(|_| ())
     }
 
-    pub async fn answer(&self, to: Subject, answer: Result<HeadsAnswer, Refusal>) -> Result<(), PartitionError> {
+    pub async fn answer(&self, to: NatsSubject, answer: Result<HeadsAnswer, Refusal>) -> Result<(), PartitionError> {
         let bytes = rmp_serde::to_vec_named(&Reply::from(answer)).expect("an answer has string keys and plain values");
         self.send(to, bytes.into()).await.map(|_| ())
     }
 
     /// From here on requests for heads come to this instance.
-    pub async fn listen(&self) -> Result<Subscriber, PartitionError> {
+    pub async fn listen(&self) -> Result<Subscription, PartitionError> {
         let subject = subjects::heads(self.generation, self.p);
-        self.nats.client.subscribe(subject).await.map_err(|e| PartitionError::Failed(format!("publishing live events: {e}")))
+        self.nats.subscribe(subject).await.map_err(|e| PartitionError::Failed(format!("publishing live events: {e}")))
     }
 
     async fn to_all(&self, subjects: Vec<String>, payload: Bytes) -> Result<bool, PartitionError> {
@@ -134,10 +133,10 @@ impl LivePublisher {
     }
 
     /// False: larger than the server takes, and not sent.
-    async fn send(&self, subject: Subject, payload: Bytes) -> Result<bool, PartitionError> {
-        match self.nats.client.publish(subject, payload).await {
+    async fn send(&self, subject: NatsSubject, payload: Bytes) -> Result<bool, PartitionError> {
+        match self.nats.publish(subject, payload).await {
             Ok(()) => Ok(true),
-            Err(e) if e.kind() == PublishErrorKind::MaxPayloadExceeded => Ok(false),
+            Err(NatsSendError::TooLarge) => Ok(false),
             Err(e) => Err(PartitionError::Failed(format!("publishing live events: {e}"))),
         }
     }

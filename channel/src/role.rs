@@ -2,7 +2,7 @@
 //! partition one publishes, the others stand by.
 
 use futures_util::future::BoxFuture;
-use natterjack_nats::{ConnectError, Layout, Nats, NatsConfig, ServerTime, layout::LayoutError, log_readers};
+use natterjack_nats::{Layout, Nats, NatsConfig, NatsConnectError, ServerTime, layout::LayoutError, log_readers};
 use natterjack_protocol::Times;
 use natterjack_role::{ClosedPartition, LogRole, Partition, PartitionError, RoleLease, RoleSetup};
 use natterjack_runtime::{Health, Resources, clock::wall_ms, health::Readers};
@@ -30,7 +30,7 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("channel: {0}")]
-    Connect(#[from] ConnectError),
+    Connect(#[from] NatsConnectError),
     #[error("channel: {0}")]
     Layout(#[from] LayoutError),
 }
@@ -68,7 +68,7 @@ async fn serve(cfg: Config, health: Health, stop: CancellationToken) -> Result<(
     health.set(Channel::PART, Err("connecting to NATS".into()));
     let nats = Nats::connect(&cfg.nats, "channel frames").await?;
     let log = Nats::connect(&cfg.nats, "channel log").await?;
-    let Some(layout) = stop.run_until_cancelled(Layout::at_start(&log)).await.transpose()? else { return Ok(()) };
+    let Some(layout) = stop.run_until_cancelled(Layout::load_at_start(&log)).await.transpose()? else { return Ok(()) };
     let Some(time) = stop.run_until_cancelled(ServerTime::start(&log, wall_ms)).await else { return Ok(()) };
     tracing::info!("this channel takes any of {} partitions; it may have {}", layout.partitions, Resources::now());
     let channel = Channel { log, time, inherited: InheritedHeads::default() };

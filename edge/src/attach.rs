@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use natterjack_nats::{Buckets, Layout, Nats, RpcError, Tail, subjects};
+use natterjack_nats::{KvBuckets, Layout, LeaderReader, Nats, RpcError, subjects};
 use natterjack_protocol::{
     MsgId, Refusal, Thread, Times, UserId,
     client::{close, frame::ServerFrame},
@@ -47,11 +47,11 @@ const READS: usize = 4;
 pub struct Attach {
     pub live: LiveHandle,
     pub nats: Nats,
-    pub buckets: Buckets,
+    pub buckets: KvBuckets,
     pub layout: Layout,
     pub clock: Clock,
     pub history: HistoryClient,
-    pub tail: Tail,
+    pub tail: LeaderReader,
     pub times: Times,
 }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use natterjack_nats::{Buckets, Kv, KvError, ServerTime, Watching, subjects};
+use natterjack_nats::{Kv, KvBuckets, KvError, ServerTime, WatchProgress, subjects};
 use natterjack_protocol::{DeviceId, Refusal, Times, Token, UserId, internal::claims::Claims};
 use parking_lot::RwLock;
 use tokio_util::task::AbortOnDropHandle;
@@ -62,7 +62,7 @@ struct Inner {
     /// When the directory was last probed, and whether it was away.
     away: tokio::sync::Mutex<Option<(Instant, bool)>>,
     _watches: [AbortOnDropHandle<()>; 2],
-    watching: [(&'static str, Watching); 2],
+    watching: [(&'static str, WatchProgress); 2],
 }
 
 /// Clones share it.
@@ -71,7 +71,7 @@ pub struct Auth(Arc<Inner>);
 
 impl Auth {
     pub async fn start(
-        buckets: &Buckets,
+        buckets: &KvBuckets,
         time: &ServerTime,
         directory: &Directory,
         sessions: &Sessions,
@@ -79,7 +79,7 @@ impl Auth {
     ) -> Result<Self, KvError> {
         let control = buckets.control();
         let keys = Arc::new(RwLock::new(AccessKeys::default()));
-        let (mut changes, key_watch) = control.watching(subjects::SIGNING_KEYS).await?;
+        let (mut changes, key_watch) = control.watch_with_progress(subjects::SIGNING_KEYS).await?;
         let watched = keys.clone();
         let watch = tokio::spawn(async move {
             while let Some(change) = changes.next().await {
@@ -107,7 +107,7 @@ impl Auth {
     }
 
     /// How far the watches are by which this edge knows keys and revoked logins.
-    pub fn watching(&self) -> [(&'static str, Watching); 2] {
+    pub fn watching(&self) -> [(&'static str, WatchProgress); 2] {
         self.0.watching.clone()
     }
 
@@ -182,8 +182,8 @@ async fn watch_revoked(
     revoked: Arc<RwLock<Revoked>>,
     sessions: Sessions,
     time: ServerTime,
-) -> Result<(AbortOnDropHandle<()>, Watching), KvError> {
-    let (mut changes, watching) = control.watching(subjects::REVOKED).await?;
+) -> Result<(AbortOnDropHandle<()>, WatchProgress), KvError> {
+    let (mut changes, watching) = control.watch_with_progress(subjects::REVOKED).await?;
     let prefix = subjects::REVOKED.trim_end_matches('*');
     let task = async move {
         while let Some(change) = changes.next().await {

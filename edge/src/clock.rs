@@ -133,7 +133,7 @@ mod tests {
     #[tokio::test]
     async fn alive_only_when_every_partition_beats() {
         let times = Times { beat_silence: Duration::from_millis(30), ..Times::default() };
-        let clock = Clock::new(2, &times, ServerTime::told(1_900_000_000_000));
+        let clock = Clock::new(2, &times, ServerTime::fixed(1_900_000_000_000));
         assert!(clock.any_now_ms() >= 1_900_000_000_000);
         let beat = |p, frontier| Beat {
             generation: 1,
@@ -161,7 +161,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_clock_that_is_set_back_is_noticed_and_the_earliest_is_shown() {
-        let clock = Clock::new(2, &Times::default(), ServerTime::told(1_900_000_000_000));
+        let clock = Clock::new(2, &Times::default(), ServerTime::fixed(1_900_000_000_000));
         assert!(clock.any_now_ms() >= 1_900_000_000_000, "before the first beat");
         let beat = |p, ts| Beat { generation: 1, p, ts, dedupe_since: 1, frontier: MsgId(9), archive_lag_ms: None };
         let now = 1_800_000_000_000;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{Log, PublishError, Publisher};
+use natterjack_nats::{PublishError, Publisher, ThreadLog};
 use natterjack_protocol::{
     Body, Cid, Code, Entry, Kind, MsgId, Refusal, Thread, Times, UserId,
     cid::Age,
@@ -22,7 +22,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 #[derive(Clone)]
 pub struct Control {
-    log: Log,
+    log: ThreadLog,
     publisher: Publisher,
     people: People,
     clock: Clock,
@@ -58,7 +58,7 @@ impl State {
 }
 
 impl Control {
-    pub fn new(log: Log, publisher: &Publisher, people: &People, clock: &Clock, times: &Times, max_members: usize) -> Self {
+    pub fn new(log: ThreadLog, publisher: &Publisher, people: &People, clock: &Clock, times: &Times, max_members: usize) -> Self {
         Self { log, publisher: publisher.clone(), people: people.clone(), clock: clock.clone(), times: times.clone(), max_members }
     }
 

@@ -3,7 +3,7 @@
 pub mod jobs;
 pub mod repair;
 
-use natterjack_nats::{Buckets, ConnectError, FanIn, Fence, Layout, Nats, ServerTime, Tail};
+use natterjack_nats::{FanIn, Fence, KvBuckets, Layout, LeaderReader, Nats, NatsConnectError, ServerTime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -40,9 +40,9 @@ impl DeliveryParts {
         nats: &Nats,
         time: ServerTime,
         layout: Layout,
-        buckets: &Buckets,
+        buckets: &KvBuckets,
         stop: CancellationToken,
-    ) -> Result<Self, ConnectError> {
+    ) -> Result<Self, NatsConnectError> {
         let feed = FanIn::connect(&cfg.nats, &format!("edge-{}-fanin", cfg.edge_id)).await?;
         let (live, inbox) = live::channel();
         let clock = Clock::new(layout.partitions, &cfg.times, time);
@@ -55,7 +55,7 @@ impl DeliveryParts {
             layout,
             clock: clock.clone(),
             history: history.clone(),
-            tail: Tail::new(nats, layout),
+            tail: LeaderReader::new(nats, layout),
             times: cfg.times.clone(),
         };
         let dispatch = Dispatch {

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
-use natterjack_nats::{Buckets, KvError, Watching, subjects};
+use natterjack_nats::{KvBuckets, KvError, WatchProgress, subjects};
 use natterjack_protocol::{Times, Token, codec::Codec, internal::kv::EdgeInfo};
 use parking_lot::RwLock;
 use rand::seq::SliceRandom;
@@ -25,15 +25,15 @@ pub struct Edges {
     own_key: String,
     own: Arc<EdgeInfo>,
     lifetime: Duration,
-    watching: Watching,
+    watching: WatchProgress,
     _watch: Arc<AbortOnDropHandle<()>>,
 }
 
 impl Edges {
     /// `own`: what stands in this edge's own lease of where it is.
-    pub async fn start(buckets: &Buckets, id: &Token, own: EdgeInfo, times: &Times) -> Result<Self, KvError> {
+    pub async fn start(buckets: &KvBuckets, id: &Token, own: EdgeInfo, times: &Times) -> Result<Self, KvError> {
         let all: Arc<RwLock<HashMap<String, Known>>> = Arc::default();
-        let (mut changes, watching) = buckets.leases().watching(subjects::EDGE_KEYS).await?;
+        let (mut changes, watching) = buckets.leases().watch_with_progress(subjects::EDGE_KEYS).await?;
         let watched = all.clone();
         let watch = tokio::spawn(async move {
             while let Some(change) = changes.next().await {
@@ -48,7 +48,7 @@ impl Edges {
     }
 
     /// How far the watch is by which this edge knows the others; its own lease is among what it brings.
-    pub fn watching(&self) -> (&'static str, Watching) {
+    pub fn watching(&self) -> (&'static str, WatchProgress) {
         ("edges", self.watching.clone())
     }
 

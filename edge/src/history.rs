@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use natterjack_nats::{Nats, connect::RpcError, subjects};
+use natterjack_nats::{Nats, RpcError, subjects};
 use natterjack_protocol::{
     Refusal,
     internal::rpc::{HistoryAnswer, HistoryRequest},

@@ -1,7 +1,7 @@
 //! Who exists, and which threads they are in, by the leader of their key. A key that is gone is rebuilt, never taken for "nobody".
 
 use futures_util::{StreamExt, stream};
-use natterjack_nats::Buckets;
+use natterjack_nats::KvBuckets;
 use natterjack_protocol::{
     Code, GroupId, Refusal, UserId,
     log::fold::{self, GroupState, UserThreads},
@@ -14,12 +14,12 @@ const READS: usize = 32;
 
 #[derive(Clone)]
 pub struct People {
-    buckets: Buckets,
+    buckets: KvBuckets,
     directory: Directory,
 }
 
 impl People {
-    pub fn new(buckets: &Buckets, directory: &Directory) -> Self {
+    pub fn new(buckets: &KvBuckets, directory: &Directory) -> Self {
         Self { buckets: buckets.clone(), directory: directory.clone() }
     }
 

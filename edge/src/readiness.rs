@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{Layout, Watching};
+use natterjack_nats::{Layout, WatchProgress};
 use natterjack_runtime::{
     Health,
     health::{Part, Reader, Readers, of_partition},
@@ -22,11 +22,11 @@ pub struct Readiness {
     clock: Clock,
     partitions: Vec<Part>,
     readers: Readers,
-    watches: Vec<(Reader, Watching)>,
+    watches: Vec<(Reader, WatchProgress)>,
 }
 
 impl Readiness {
-    pub fn new(health: &Health, layout: Layout, clock: &Clock, watches: impl IntoIterator<Item = (&'static str, Watching)>) -> Self {
+    pub fn new(health: &Health, layout: Layout, clock: &Clock, watches: impl IntoIterator<Item = (&'static str, WatchProgress)>) -> Self {
         let readers = Readers::new(health);
         let watches = watches.into_iter().map(|(name, watching)| (readers.open(format!("watch.{name}").into()), watching)).collect();
         let partitions = (0..layout.partitions).map(|p| of_partition("live", layout.generation, p)).collect();

@@ -3,7 +3,7 @@
 //!
 //! What a client did wrong is no failure, and is refused where it is found.
 
-use natterjack_nats::{KvError, PublishError, RpcError, TailError, kv_state::StateError};
+use natterjack_nats::{KvError, LogError, PublishError, RpcError, StateError};
 use natterjack_protocol::{Code, Refusal};
 
 /// A role that answers questions of edges.
@@ -23,7 +23,7 @@ pub enum EdgeError {
     #[error("publishing: {0}")]
     Publish(#[from] PublishError),
     #[error("reading the log: {0}")]
-    ReadLog(#[from] TailError),
+    ReadLog(#[from] LogError),
     #[error("reading membership: {0}")]
     State(#[from] StateError),
     #[error("asking {0:?}: {1}")]
@@ -118,7 +118,7 @@ mod tests {
             (PublishError::Closed.into(), Code::Unavailable, "this edge is leaving; send the same cid to another", again),
             (PublishError::Conflict.into(), Code::Conflict, "somebody else changed this at the same time; read it again", None),
             (PublishError::Rejected(reason()).into(), Code::Internal, "the log refused the entry", None),
-            (TailError::Unavailable(reason()).into(), Code::Unavailable, "the log does not answer; send the same again in a moment", again),
+            (LogError::Unavailable(reason()).into(), Code::Unavailable, "the log does not answer; send the same again in a moment", again),
             (kv().into(), Code::Unavailable, "membership cannot be read now; try again in a moment", again),
             (ask(RoleService::Channel), Code::Unavailable, "the channel service does not answer; try again in a moment", again),
             (ask(RoleService::History), Code::Unavailable, "history does not answer; try again in a moment", again),

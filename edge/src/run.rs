@@ -5,7 +5,7 @@ mod generation;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use natterjack_nats::{ConnectError, KvError, Layout, Nats, ServerTime, layout::LayoutError};
+use natterjack_nats::{KvError, Layout, Nats, NatsConnectError, ServerTime, layout::LayoutError};
 use natterjack_runtime::{Health, Resources, clock::wall_ms};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -28,7 +28,7 @@ pub enum Error {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
-    Connect(#[from] ConnectError),
+    Connect(#[from] NatsConnectError),
     #[error(transparent)]
     Layout(#[from] LayoutError),
     #[error("state: {0}")]
@@ -49,7 +49,7 @@ async fn serve(cfg: Config, health: Health, stop: CancellationToken) -> Result<(
     let tls = cfg.tls.clone().map(Tls::open).transpose()?;
     let listener = accept::bind(cfg.listen).map_err(|source| Error::Listen { addr: cfg.listen, source })?;
     let nats = Nats::connect(&cfg.nats, "edge").await?;
-    let mut next = stop.run_until_cancelled(Layout::at_start(&nats)).await.transpose()?;
+    let mut next = stop.run_until_cancelled(Layout::load_at_start(&nats)).await.transpose()?;
     let Some(time) = stop.run_until_cancelled(ServerTime::start(&nats, wall_ms)).await else { return Ok(()) };
     let limiter = AdmissionLimits::new(cfg.limits.clone());
     let _reloads = tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.watch().await })));

@@ -6,18 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::{
-    HeaderMap,
-    jetstream::stream::{Config, StorageType},
-};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::timeout;
 
 use crate::{
-    connect::Nats,
-    js::{self, JsError},
     subjects,
+    wire::{
+        HeaderMap,
+        client::Nats,
+        core::Subscription,
+        jetstream::{self, JsError, StorageType, StreamConfig},
+    },
 };
 
 /// Like the log's.
@@ -27,7 +27,7 @@ const ACK: Duration = Duration::from_secs(5);
 /// What is still on its way to the subscribers at the end.
 const DRAIN: Duration = Duration::from_millis(500);
 
-pub struct Load {
+pub struct BaselineLoad {
     /// Pairs of a publisher and a subscriber, each with its subject.
     pub pairs: usize,
     /// Unacknowledged publishes of each pair.
@@ -39,7 +39,7 @@ pub struct Load {
 }
 
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct BaselineOutcome {
     pub heard: u64,
     /// From the intended moment of a publish to its acknowledgement, µs, one per publish.
     pub acks_us: Vec<u64>,
@@ -49,25 +49,25 @@ pub struct Outcome {
 pub type Until<'a> = dyn Fn(Instant) -> BoxFuture<'a, ()> + Sync + 'a;
 
 /// Runs it; the stream is there only for so long.
-pub async fn run(nats: &Nats, load: &Load, until: &Until<'_>) -> Result<Outcome, JsError> {
-    let wanted = Config {
+pub async fn run(nats: &Nats, load: &BaselineLoad, until: &Until<'_>) -> Result<BaselineOutcome, JsError> {
+    let wanted = StreamConfig {
         name: subjects::BASELINE.into(),
         subjects: vec![subjects::baseline(">")],
         storage: StorageType::File,
         max_bytes: MAX_BYTES,
         duplicate_window: DEDUPE,
-        ..Config::default()
+        ..StreamConfig::default()
     };
-    js::api::<_, serde_json::Value>(nats, &format!("STREAM.CREATE.{}", subjects::BASELINE), &wanted).await?;
+    jetstream::api::<_, serde_json::Value>(nats, &format!("STREAM.CREATE.{}", subjects::BASELINE), &wanted).await?;
     let outcome = publish_and_hear(nats, load, until).await;
-    js::delete_stream(nats, subjects::BASELINE).await?;
+    jetstream::delete_stream(nats, subjects::BASELINE).await?;
     outcome
 }
 
-async fn publish_and_hear(nats: &Nats, load: &Load, until: &Until<'_>) -> Result<Outcome, JsError> {
+async fn publish_and_hear(nats: &Nats, load: &BaselineLoad, until: &Until<'_>) -> Result<BaselineOutcome, JsError> {
     let mut subscribers = Vec::new();
     for pair in 0..load.pairs {
-        let heard = nats.client.subscribe(subjects::baseline(&pair.to_string())).await;
+        let heard = nats.subscribe(subjects::baseline(&pair.to_string())).await;
         subscribers.push(heard.map_err(|e| JsError::Broken(e.to_string()))?);
     }
     nats.flush_barrier().await.map_err(|e| JsError::Broken(e.to_string()))?;
@@ -81,17 +81,17 @@ async fn publish_and_hear(nats: &Nats, load: &Load, until: &Until<'_>) -> Result
         }
     };
     let ((), acks) = tokio::join!(hearing.collect::<()>(), publishing);
-    Ok(Outcome { heard: heard.load(Relaxed), acks_us: acks? })
+    Ok(BaselineOutcome { heard: heard.load(Relaxed), acks_us: acks? })
 }
 
-async fn hear(subscriber: &mut async_nats::Subscriber, end: Instant, heard: &AtomicU64) {
+async fn hear(subscriber: &mut Subscription, end: Instant, heard: &AtomicU64) {
     while let Ok(Some(_)) = timeout(end.saturating_duration_since(Instant::now()), subscriber.next()).await {
         heard.fetch_add(1, Relaxed);
     }
 }
 
 /// Each place of each pair's window: one publish after the other.
-async fn as_fast_as_they_are_acknowledged(nats: &Nats, load: &Load, end: Instant) -> Result<Vec<u64>, JsError> {
+async fn as_fast_as_they_are_acknowledged(nats: &Nats, load: &BaselineLoad, end: Instant) -> Result<Vec<u64>, JsError> {
     let next = AtomicU64::new(0);
     let place = async |pair| {
         let mut acks = Vec::new();
@@ -105,7 +105,7 @@ async fn as_fast_as_they_are_acknowledged(nats: &Nats, load: &Load, end: Instant
 }
 
 /// Open loop: the intended moment counts.
-async fn at_a_rate(nats: &Nats, load: &Load, rate: u64, until: &Until<'_>) -> Result<Vec<u64>, JsError> {
+async fn at_a_rate(nats: &Nats, load: &BaselineLoad, rate: u64, until: &Until<'_>) -> Result<Vec<u64>, JsError> {
     let begun = Instant::now();
     let (mut under_way, mut acks) = (FuturesUnordered::new(), Vec::new());
     for n in 0.. {
@@ -129,11 +129,11 @@ async fn at_a_rate(nats: &Nats, load: &Load, rate: u64, until: &Until<'_>) -> Re
 }
 
 /// From `at` to the acknowledgement, µs.
-async fn publish(nats: &Nats, load: &Load, pair: usize, n: u64, at: Instant) -> Result<u64, JsError> {
+async fn publish(nats: &Nats, load: &BaselineLoad, pair: usize, n: u64, at: Instant) -> Result<u64, JsError> {
     let mut headers = HeaderMap::new();
     // As long as a real one.
     headers.insert("Nats-Msg-Id", format!("{n:032x}"));
     let body = Bytes::from(vec![b'x'; load.body]);
-    js::publish(nats, &subjects::baseline(&pair.to_string()), Some(headers), body, ACK).await?;
+    jetstream::publish(nats, &subjects::baseline(&pair.to_string()), Some(headers), body, ACK).await?;
     Ok(at.elapsed().as_micros() as u64)
 }

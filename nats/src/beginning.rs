@@ -6,11 +6,11 @@ use natterjack_protocol::Times;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    connect::Nats,
-    kv::{Buckets, KvError},
+    kv::{KvBuckets, KvError},
     layout::Layout,
+    leader_read::{LeaderReader, LogBounds, LogError},
     subjects,
-    tail::{LogBounds, Tail, TailError},
+    wire::client::Nats,
 };
 
 /// The streams before which nothing was stored, by the time each was made: one that is made again later is another one.
@@ -21,11 +21,11 @@ pub struct Beginning {
 
 impl Beginning {
     /// The streams as they stand, if nothing speaks against their being new. None: they are not, or they are too old for anybody to ask.
-    pub async fn find(nats: &Nats, layout: Layout, times: &Times) -> Result<Option<Self>, TailError> {
+    pub async fn find(nats: &Nats, layout: Layout, times: &Times) -> Result<Option<Self>, LogError> {
         if !layout.is_the_first() {
             return Ok(None);
         }
-        let tail = Tail::new(nats, layout);
+        let tail = LeaderReader::new(nats, layout);
         let mut created_ms = Vec::new();
         for p in 0..layout.partitions {
             let bounds = tail.bounds(p).await?;
@@ -37,13 +37,13 @@ impl Beginning {
         Ok(Some(Self { created_ms }))
     }
 
-    pub async fn load(buckets: &Buckets) -> Result<Option<Self>, KvError> {
+    pub async fn load(buckets: &KvBuckets) -> Result<Option<Self>, KvError> {
         let value = buckets.control().get(&subjects::nothing_before(buckets.generation())).await?;
         Ok(value.and_then(|(value, _)| serde_json::from_slice(&value).ok()))
     }
 
     /// To be called only if the archive is empty.
-    pub async fn store(&self, buckets: &Buckets) -> Result<(), KvError> {
+    pub async fn store(&self, buckets: &KvBuckets) -> Result<(), KvError> {
         let value = serde_json::to_vec(self).expect("plain values");
         buckets.control().put(&subjects::nothing_before(buckets.generation()), value.into()).await.map(drop)
     }

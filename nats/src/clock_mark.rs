@@ -7,7 +7,7 @@ use natterjack_protocol::log::VERSION;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    kv::{Buckets, Kv, KvError},
+    kv::{Kv, KvBuckets, KvError},
     subjects,
 };
 
@@ -25,7 +25,7 @@ pub struct ClockMarks {
 }
 
 impl ClockMarks {
-    pub fn new(buckets: &Buckets) -> Self {
+    pub fn new(buckets: &KvBuckets) -> Self {
         Self { kv: buckets.control(), generation: buckets.generation() }
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::permissions::Role;
+use crate::permissions::NatsRole;
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(default)]
@@ -20,7 +20,7 @@ pub struct NatsConfig {
     pub creds: Option<PathBuf>,
     pub tls: TlsFiles,
     /// Whose permissions this process has: its answers come to subjects that only this role may hear. None: to those of everybody.
-    pub role: Option<Role>,
+    pub role: Option<NatsRole>,
     /// Shown in the server's list of connections, before the role.
     pub name: String,
     /// How long a role waits for its first connection, in milliseconds.

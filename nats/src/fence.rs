@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use crate::{connect::Nats, layout::Layout};
+use crate::{layout::Layout, wire::client::Nats};
 
 /// Clones share what was heard.
 #[derive(Clone)]

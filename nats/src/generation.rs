@@ -11,7 +11,6 @@
 
 use std::time::Duration;
 
-use async_nats::{HeaderMap, jetstream::stream::Config};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use natterjack_protocol::{MsgId, Times};
@@ -19,17 +18,20 @@ use natterjack_protocol::{MsgId, Times};
 use crate::{
     clock_mark::ClockMarks,
     config::NatsConfig,
-    connect::Nats,
-    js::{self, Get, JsError},
-    kv::{Buckets, KvError},
+    kv::{KvBuckets, KvError},
     layout::{Layout, LayoutError, Next},
+    leader_read::{LeaderReader, LogError},
     log_readers::{self, LogReaders},
     lost_end::LostEnds,
     positions::Positions,
     provision::{self, ProvisionError, create_or_verify, first_seq, highest_id, wall_clock},
     subjects,
-    tail::{Tail, TailError},
-    wire_time,
+    wire::{
+        HeaderMap,
+        client::Nats,
+        jetstream::{self, Get, JsError, StreamConfig},
+        rfc3339,
+    },
 };
 
 /// Below this a partition is of no use.
@@ -45,7 +47,7 @@ pub(crate) const FORGOTTEN: u64 = 1 << 32;
 
 /// What an archive knows beside the log: a new generation has a higher number and higher ids. Zero: nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Above {
+pub struct IdFloor {
     pub generation: u32,
     pub id: MsgId,
 }
@@ -59,11 +61,11 @@ pub fn switch<'a>(nats: &'a Nats, cfg: &'a NatsConfig, times: &'a Times, partiti
 /// copy: no id of it is above what was given. Every id of the new one is above all that streams, positions and `above` know, by
 /// more than can have been forgotten. Returns the newest layout; nothing happens if that is later than `found` and above `above` already, so
 /// everybody who finds the loss may call it. Needs no more than a connection. To be repeated after [`ProvisionError::Unread`].
-pub fn renew(nats: &Nats, found: u32, above: Above) -> BoxFuture<'_, Result<Layout, ProvisionError>> {
+pub fn renew(nats: &Nats, found: u32, above: IdFloor) -> BoxFuture<'_, Result<Layout, ProvisionError>> {
     Box::pin(renewed(nats, found, above))
 }
 
-async fn renewed(nats: &Nats, found: u32, above: Above) -> Result<Layout, ProvisionError> {
+async fn renewed(nats: &Nats, found: u32, above: IdFloor) -> Result<Layout, ProvisionError> {
     loop {
         let layout = Layout::load(nats).await?;
         if let Some(next) = layout.next {
@@ -73,16 +75,16 @@ async fn renewed(nats: &Nats, found: u32, above: Above) -> Result<Layout, Provis
         if layout.generation > found && is_above(nats, layout, above).await? {
             return Ok(layout);
         }
-        if let Some(former) = layout.before() {
+        if let Some(former) = layout.previous() {
             is_read_to_its_end(nats, former, layout).await?;
         }
         let (readers, mut highest) = (LogReaders::new(nats).all().await?, above.id);
-        let (tail, buckets, notes) = (Tail::new(nats, layout), Buckets::new(nats, layout), LostEnds::new(nats, layout));
+        let (tail, buckets, notes) = (LeaderReader::new(nats, layout), KvBuckets::new(nats, layout), LostEnds::new(nats, layout));
         for p in 0..layout.partitions {
             let mut known = match tail.bounds(p).await {
                 Ok(bounds) => bounds.last,
                 // Its folder is gone.
-                Err(TailError::NoStream(_)) => MsgId(1),
+                Err(LogError::NoStream(_)) => MsgId(1),
                 Err(e) => return Err(unknown(layout.generation, p, &e)),
             };
             for role in &readers {
@@ -100,19 +102,19 @@ async fn renewed(nats: &Nats, found: u32, above: Above) -> Result<Layout, Provis
 }
 
 /// A layout of the archive's own newest generation needs no comparison: that is where the archive has its highest id from.
-async fn is_above(nats: &Nats, layout: Layout, above: Above) -> Result<bool, ProvisionError> {
+async fn is_above(nats: &Nats, layout: Layout, above: IdFloor) -> Result<bool, ProvisionError> {
     if layout.generation <= above.generation {
         return Ok(layout.generation == above.generation);
     }
     for p in 0..layout.partitions {
-        if Tail::new(nats, layout).bounds(p).await.map_err(|e| unknown(layout.generation, p, &e))?.origin <= above.id {
+        if LeaderReader::new(nats, layout).bounds(p).await.map_err(|e| unknown(layout.generation, p, &e))?.origin <= above.id {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-fn unknown(generation: u32, p: u32, e: &TailError) -> ProvisionError {
+fn unknown(generation: u32, p: u32, e: &LogError) -> ProvisionError {
     ProvisionError::Create { name: subjects::stream(generation, p), reason: e.to_string() }
 }
 
@@ -125,7 +127,7 @@ async fn switch_to(nats: &Nats, cfg: &NatsConfig, times: &Times, partitions: u32
     if layout.partitions == partitions.max(1) {
         return Ok(layout);
     }
-    if let Some(former) = layout.before() {
+    if let Some(former) = layout.previous() {
         is_read_to_its_end(nats, former, layout).await?;
     }
     let share = share(nats, layout, partitions.max(1)).await?;
@@ -135,7 +137,7 @@ async fn switch_to(nats: &Nats, cfg: &NatsConfig, times: &Times, partitions: u32
 
 /// A layout names two generations, so the one before them must not be needed any more.
 async fn is_read_to_its_end(nats: &Nats, former: Layout, now: Layout) -> Result<(), ProvisionError> {
-    let (tail, buckets, notes) = (Tail::new(nats, former), Buckets::new(nats, former), LostEnds::new(nats, former));
+    let (tail, buckets, notes) = (LeaderReader::new(nats, former), KvBuckets::new(nats, former), LostEnds::new(nats, former));
     let readers = LogReaders::new(nats).all().await?;
     for p in 0..former.partitions {
         let noted = notes.of(p).await?.is_some();
@@ -144,7 +146,7 @@ async fn is_read_to_its_end(nats: &Nats, former: Layout, now: Layout) -> Result<
             let read = Positions::new(&buckets, role).load(p).await?.unwrap_or_default();
             // What a lost end leaves to be done is done when the archive stands right below what follows.
             let whole = if role == log_readers::PERSISTER && (noted || read.id > bounds.last) {
-                let origin = Tail::new(nats, now).bounds(0).await.map_err(|e| unknown(now.generation, 0, &e))?.origin;
+                let origin = LeaderReader::new(nats, now).bounds(0).await.map_err(|e| unknown(now.generation, 0, &e))?.origin;
                 MsgId(origin.0 - 1)
             } else {
                 bounds.last
@@ -161,7 +163,7 @@ async fn is_read_to_its_end(nats: &Nats, former: Layout, now: Layout) -> Result<
 async fn share(nats: &Nats, layout: Layout, partitions: u32) -> Result<Next, ProvisionError> {
     let mut reserved = 0;
     for p in 0..layout.partitions {
-        let info = js::stream_info(nats, &subjects::stream(layout.generation, p)).await?;
+        let info = jetstream::stream_info(nats, &subjects::stream(layout.generation, p)).await?;
         reserved += info.map_or(0, |i| i.config.max_bytes.max(0));
     }
     let max_bytes = (reserved / i64::from(partitions)).max(LEAST_BYTES);
@@ -188,7 +190,7 @@ pub(crate) async fn finish(nats: &Nats, now_ms: u64, next: Next) -> Result<Layou
         return Ok(old);
     }
     let model = model(nats, old).await?;
-    let made = |generation, p, first, max_bytes| Config {
+    let made = |generation, p, first, max_bytes| StreamConfig {
         name: subjects::stream(generation, p),
         subjects: subjects::stream_subjects(generation, p),
         first_sequence: Some(first),
@@ -196,13 +198,13 @@ pub(crate) async fn finish(nats: &Nats, now_ms: u64, next: Next) -> Result<Layou
         ..model.clone()
     };
     let first = |above| first_seq(now_ms, above);
-    let clocks = ClockMarks::new(&Buckets::new(nats, old));
+    let clocks = ClockMarks::new(&KvBuckets::new(nats, old));
     // What the old streams know nobody asks the new ones' dedupe maps for.
     let mut clock_ms = 0;
     for p in 0..old.partitions {
         // One whose folder is gone: its readers need an end all the same.
-        let info = js::stream_info(nats, &subjects::stream(old.generation, p)).await?;
-        let stored = info.as_ref().and_then(|i| wire_time::parse_ms(&i.state.last_ts));
+        let info = jetstream::stream_info(nats, &subjects::stream(old.generation, p)).await?;
+        let stored = info.as_ref().and_then(|i| rfc3339::parse_ms(&i.state.last_ts));
         clock_ms = clocks.of(p).await?.max(stored.unwrap_or(0)).max(clock_ms);
         if info.is_none() {
             let above = highest_id(nats).await?.max(next.above);
@@ -216,7 +218,7 @@ pub(crate) async fn finish(nats: &Nats, now_ms: u64, next: Next) -> Result<Layou
     for p in 0..new.partitions {
         create_or_verify(nats, made(new.generation, p, first(above), next.max_bytes), true).await?;
     }
-    let clocks = ClockMarks::new(&Buckets::new(nats, new));
+    let clocks = ClockMarks::new(&KvBuckets::new(nats, new));
     for p in 0..new.partitions {
         clocks.note(p, clock_ms).await?;
     }
@@ -232,9 +234,9 @@ pub(crate) async fn finish(nats: &Nats, now_ms: u64, next: Next) -> Result<Layou
 }
 
 /// The settings of a stream of this generation; whichever is there.
-async fn model(nats: &Nats, layout: Layout) -> Result<Config, ProvisionError> {
+async fn model(nats: &Nats, layout: Layout) -> Result<StreamConfig, ProvisionError> {
     for p in 0..layout.partitions {
-        if let Some(info) = js::stream_info(nats, &subjects::stream(layout.generation, p)).await? {
+        if let Some(info) = jetstream::stream_info(nats, &subjects::stream(layout.generation, p)).await? {
             return Ok(info.config);
         }
     }
@@ -257,16 +259,16 @@ async fn close(nats: &Nats, generation: u32, p: u32) -> Result<(), ProvisionErro
 }
 
 async fn try_close(nats: &Nats, stream: &str, end: &str) -> Result<(), JsError> {
-    let info = js::stream_info(nats, stream).await?.ok_or_else(|| JsError::Broken(format!("{stream} is not there")))?;
+    let info = jetstream::stream_info(nats, stream).await?.ok_or_else(|| JsError::Broken(format!("{stream} is not there")))?;
     // Also room for a stream that is full.
     let max_bytes = i64::try_from(info.state.bytes).unwrap_or(i64::MAX - ROOM) + ROOM;
-    let closed = Config { subjects: vec![end.to_owned()], max_bytes, ..info.config };
-    let _: serde_json::Value = js::api(nats, &format!("STREAM.UPDATE.{stream}"), &closed).await?;
-    if js::leader_get(nats, stream, Get::LastBySubj(end)).await?.is_some() {
+    let closed = StreamConfig { subjects: vec![end.to_owned()], max_bytes, ..info.config };
+    let _: serde_json::Value = jetstream::api(nats, &format!("STREAM.UPDATE.{stream}"), &closed).await?;
+    if jetstream::leader_get(nats, stream, Get::LastBySubj(end)).await?.is_some() {
         return Ok(());
     }
     // Through the same leader, and behind everything it took before its subjects were taken away.
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Msg-Id", "end");
-    js::publish(nats, end, Some(headers), Bytes::new(), js::API_TIMEOUT).await.map(|_| ())
+    jetstream::publish(nats, end, Some(headers), Bytes::new(), jetstream::API_TIMEOUT).await.map(|_| ())
 }

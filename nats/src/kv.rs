@@ -5,16 +5,18 @@
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use bytes::Bytes;
 use natterjack_protocol::{GroupId, UserId};
 
 use crate::{
-    connect::Nats,
-    inbox::RequestError,
-    js::{self, Get, JsError, StoredMessage, code},
     layout::Layout,
     subjects,
+    wire::{
+        HeaderMap,
+        client::Nats,
+        inbox::NatsRequestError,
+        jetstream::{self, Get, JsError, StoredMessage, code},
+    },
 };
 
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -77,7 +79,7 @@ impl Kv {
 
     async fn last(&self, key: &str) -> Result<Last, KvError> {
         let subject = subjects::bucket_key(&self.bucket, key);
-        let stored = js::leader_get(&self.nats, &self.stream, Get::LastBySubj(&subject)).await.map_err(|e| self.error(e))?;
+        let stored = jetstream::leader_get(&self.nats, &self.stream, Get::LastBySubj(&subject)).await.map_err(|e| self.error(e))?;
         Ok(match stored {
             None => Last::Nothing,
             Some(m) if is_tombstone(&m) => Last::Tombstone(m.seq),
@@ -153,7 +155,7 @@ impl Kv {
 
     async fn write(&self, key: &str, headers: Option<HeaderMap>, value: Bytes) -> Result<u64, KvError> {
         let subject = subjects::bucket_key(&self.bucket, key);
-        match js::publish(&self.nats, &subject, headers, value, WRITE_TIMEOUT).await {
+        match jetstream::publish(&self.nats, &subject, headers, value, WRITE_TIMEOUT).await {
             Ok(ack) => Ok(ack.seq),
             Err(e) => Err(self.error(e)),
         }
@@ -167,7 +169,7 @@ impl Kv {
         }
         let (bucket, reason) = (self.bucket.clone(), e.to_string());
         match e {
-            JsError::Request(RequestError::NotSent(_) | RequestError::TooLarge(_)) => KvError::Rejected { bucket, reason },
+            JsError::Request(NatsRequestError::NotSent(_) | NatsRequestError::TooLarge(_)) => KvError::Rejected { bucket, reason },
             // 5xx: no leader, no room, no quorum; they pass.
             JsError::Api { code, .. } if code < 500 => KvError::Rejected { bucket, reason },
             _ => KvError::Unavailable { bucket, reason },
@@ -182,7 +184,7 @@ fn expecting(revision: u64) -> HeaderMap {
 }
 
 fn is_tombstone(m: &StoredMessage) -> bool {
-    tombstone_headers(js::header(&m.headers, "KV-Operation"), js::header(&m.headers, "Nats-Marker-Reason"))
+    tombstone_headers(jetstream::header(&m.headers, "KV-Operation"), jetstream::header(&m.headers, "Nats-Marker-Reason"))
 }
 
 /// A deleted key says `DEL` or `PURGE`; one that the server expired carries the reason.
@@ -192,12 +194,12 @@ pub(crate) fn tombstone_headers(operation: Option<&str>, marker: Option<&str>) -
 
 /// The buckets by what is in them.
 #[derive(Clone)]
-pub struct Buckets {
+pub struct KvBuckets {
     nats: Nats,
     layout: Layout,
 }
 
-impl Buckets {
+impl KvBuckets {
     pub fn new(nats: &Nats, layout: Layout) -> Self {
         Self { nats: nats.clone(), layout }
     }

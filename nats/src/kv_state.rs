@@ -9,7 +9,7 @@ use natterjack_protocol::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    kv::{Buckets, Kv, KvError},
+    kv::{Kv, KvBuckets, KvError},
     subjects,
 };
 
@@ -21,7 +21,7 @@ pub enum StateError {
     Corrupt { key: String, reason: String },
 }
 
-impl Buckets {
+impl KvBuckets {
     pub async fn load_group(&self, gid: &GroupId) -> Result<Option<(GroupState, u64)>, StateError> {
         load(&self.groups(gid), gid.as_str()).await
     }

@@ -15,10 +15,12 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 
 use crate::{
-    js::{self, Get, JsError, code},
     kv::{Kv, KvError, tombstone_headers},
-    pull::{Consumer, Delivered, From, Pace, Pull},
     subjects,
+    wire::{
+        jetstream::{self, Get, JsError, code},
+        pull::{Consumer, DeliverFrom, Delivered, Pull, PullMode},
+    },
 };
 
 /// Between attempts to begin.
@@ -34,13 +36,13 @@ pub struct WatchEvent {
 
 /// How far a watch is, and what there is: for seeing whether it moves.
 #[derive(Clone)]
-pub struct Watching {
+pub struct WatchProgress {
     kv: Kv,
     filter: String,
     seen: Arc<AtomicU64>,
 }
 
-impl Watching {
+impl WatchProgress {
     /// The revision of the newest key that the watch has brought.
     pub fn seen(&self) -> u64 {
         self.seen.load(Relaxed)
@@ -48,7 +50,7 @@ impl Watching {
 
     /// That of the newest key there is, by the bucket's leader; 0: there is none.
     pub async fn newest(&self) -> Result<u64, KvError> {
-        let newest = js::leader_get(self.kv.nats(), self.kv.stream(), Get::LastBySubj(&self.filter)).await;
+        let newest = jetstream::leader_get(self.kv.nats(), self.kv.stream(), Get::LastBySubj(&self.filter)).await;
         Ok(newest.map_err(|e| self.kv.error(e))?.map_or(0, |m| m.seq))
     }
 }
@@ -59,7 +61,7 @@ struct Watch {
     pull: Option<Pull>,
     /// Everything up to here has been reported.
     seen: u64,
-    /// The same, for `Watching`.
+    /// The same, for `WatchProgress`.
     told: Arc<AtomicU64>,
     /// Keys reported with a value: when the bucket was lost, they are reported as gone.
     known: BTreeSet<String>,
@@ -71,14 +73,17 @@ impl Kv {
     /// `keys` may hold wildcards. The stream never ends; a bucket that is recreated empty reports what it had as gone. Waits until the bucket
     /// answers, as the stream does through every outage; an error means that waiting is no use.
     pub async fn watch(&self, keys: &str) -> Result<impl Stream<Item = WatchEvent> + Send + Unpin + use<>, KvError> {
-        Ok(self.watching(keys).await?.0)
+        Ok(self.watch_with_progress(keys).await?.0)
     }
 
     /// Likewise, and by what one sees whether the stream moves.
-    pub async fn watching(&self, keys: &str) -> Result<(impl Stream<Item = WatchEvent> + Send + Unpin + use<>, Watching), KvError> {
+    pub async fn watch_with_progress(
+        &self,
+        keys: &str,
+    ) -> Result<(impl Stream<Item = WatchEvent> + Send + Unpin + use<>, WatchProgress), KvError> {
         let filter = subjects::bucket_key(self.bucket(), keys);
         let told = Arc::new(AtomicU64::new(0));
-        let watching = Watching { kv: self.clone(), filter: filter.clone(), seen: told.clone() };
+        let watching = WatchProgress { kv: self.clone(), filter: filter.clone(), seen: told.clone() };
         let mut watch = Watch {
             kv: self.clone(),
             filter,
@@ -108,8 +113,8 @@ impl Kv {
 
 impl Kv {
     /// The keys that stand now, with their values.
-    pub async fn standing(&self, keys: &str) -> Result<BTreeMap<String, Bytes>, KvError> {
-        let (mut changes, watching) = self.watching(keys).await?;
+    pub async fn list(&self, keys: &str) -> Result<BTreeMap<String, Bytes>, KvError> {
+        let (mut changes, watching) = self.watch_with_progress(keys).await?;
         let (newest, mut all) = (watching.newest().await?, BTreeMap::new());
         while watching.seen() < newest
             && let Some(WatchEvent { key, value, .. }) = changes.next().await
@@ -126,7 +131,7 @@ impl Kv {
 impl Watch {
     async fn open(&mut self) -> Result<(), JsError> {
         let nats = self.kv.nats().clone();
-        let info = js::stream_info(&nats, self.kv.stream()).await?;
+        let info = jetstream::stream_info(&nats, self.kv.stream()).await?;
         let Some(info) = info else {
             return Err(JsError::Api { code: 404, err_code: code::STREAM_NOT_FOUND, description: "bucket not found".into() });
         };
@@ -138,9 +143,9 @@ impl Watch {
             self.waiting.extend(gone.into_iter().map(|key| WatchEvent { key, value: None, revision: 0 }));
         }
         // One value per key is stored, so "everything after what was seen" is the newest of each, without those that did not change.
-        let from = if self.seen == 0 { From::LastPerSubject } else { From::Sequence(self.seen + 1) };
+        let from = if self.seen == 0 { DeliverFrom::LastPerSubject } else { DeliverFrom::Sequence(self.seen + 1) };
         let consumer = Consumer::make(&nats, self.kv.stream(), Some(&self.filter), from).await?;
-        self.pull = Some(Pull::shared(&nats, consumer, Pace::AtOnce).await?);
+        self.pull = Some(Pull::shared(&nats, consumer, PullMode::Ahead).await?);
         Ok(())
     }
 

@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
-    connect::Nats,
-    js,
     kv::{Kv, KvError},
     subjects,
+    wire::{client::Nats, jetstream},
 };
 
 /// The first generation.
@@ -85,7 +84,7 @@ impl Layout {
 
     /// Where a role begins: every stream has a leader. Waits while servers that have just started elect them; who asked earlier would
     /// be refused and end.
-    pub async fn at_start(nats: &Nats) -> Result<Self, LayoutError> {
+    pub async fn load_at_start(nats: &Nats) -> Result<Self, LayoutError> {
         let deadline = Instant::now() + ELECTIONS;
         let layout = loop {
             match Self::load(nats).await {
@@ -93,15 +92,15 @@ impl Layout {
                 other => break other?,
             }
         };
-        layout.led(nats, deadline.saturating_duration_since(Instant::now())).await?;
+        layout.wait_for_leaders(nats, deadline.saturating_duration_since(Instant::now())).await?;
         Ok(layout)
     }
 
     /// Waits until every stream of this layout has a leader.
-    pub async fn led(&self, nats: &Nats, limit: Duration) -> Result<(), LayoutError> {
+    pub async fn wait_for_leaders(&self, nats: &Nats, limit: Duration) -> Result<(), LayoutError> {
         let (started, mut streams) = (Instant::now(), self.streams());
         loop {
-            let led = join_all(streams.iter().map(|name| js::is_led(nats, name, ASKED))).await;
+            let led = join_all(streams.iter().map(|name| jetstream::has_leader(nats, name, ASKED))).await;
             let mut led = led.into_iter();
             streams.retain(|_| led.next() == Some(false));
             if streams.is_empty() {
@@ -119,7 +118,7 @@ impl Layout {
         let log = |l: &Self| (0..l.partitions).map(|p| subjects::stream(l.generation, p)).collect::<Vec<_>>();
         let shards = (0..self.kv_shards).flat_map(|s| [subjects::groups_bucket(s), subjects::users_bucket(s)]);
         let buckets = [subjects::CONTROL, subjects::ROLES, subjects::LEASES].map(str::to_owned).into_iter().chain(shards);
-        let former = self.before().map(|before| log(&before)).unwrap_or_default();
+        let former = self.previous().map(|previous| log(&previous)).unwrap_or_default();
         buckets.map(|b| subjects::bucket_stream(&b)).chain(log(self)).chain(former).collect()
     }
 
@@ -139,7 +138,7 @@ impl Layout {
     }
 
     /// Waits, through every outage, for a later generation than this one. Cancel-safe.
-    pub async fn newer(&self, nats: &Nats) -> Self {
+    pub async fn next_generation(&self, nats: &Nats) -> Self {
         loop {
             if let Ok(mut changes) = control(nats).watch(subjects::LAYOUT_KEY).await {
                 while let Some(change) = changes.next().await {
@@ -159,7 +158,7 @@ impl Layout {
     }
 
     /// The generation before, as a layout of its own.
-    pub fn before(&self) -> Option<Self> {
+    pub fn previous(&self) -> Option<Self> {
         self.former.map(|f| Self::new(f.generation, f.partitions, self.kv_shards))
     }
 
@@ -199,7 +198,7 @@ mod tests {
         let next = |partitions, generation| Next { partitions, max_bytes: 5, above: 0, generation };
         let new = old.after(next(4, 0));
         assert_eq!((new.generation, new.partitions, new.kv_shards, new.next), (2, 4, 3, None));
-        assert_eq!(new.before(), Some(old));
+        assert_eq!(new.previous(), Some(old));
         assert_eq!(Layout::parse(&serde_json::to_vec(&new).unwrap()).unwrap(), new);
         assert_eq!(new.after(next(1, 2)).former, Some(Former { generation: 2, partitions: 4 }));
         let later = new.after(next(4, 7));

@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    kv::{Buckets, Kv, KvError},
+    kv::{Kv, KvBuckets, KvError},
     subjects,
 };
 
@@ -26,7 +26,7 @@ pub struct RoleLease {
 }
 
 impl RoleLease {
-    pub fn new(buckets: &Buckets, role: &str, p: u32, instance: &str, times: &Times) -> Self {
+    pub fn new(buckets: &KvBuckets, role: &str, p: u32, instance: &str, times: &Times) -> Self {
         Self {
             kv: buckets.roles(),
             key: subjects::role_key(role, buckets.generation(), p),
@@ -125,7 +125,7 @@ pub struct EdgeLease {
 
 impl EdgeLease {
     /// Starts `Suspect` and is `Held` with the first write.
-    pub fn start(buckets: &Buckets, id: &str, value: EdgeInfo, times: &Times) -> Self {
+    pub fn start(buckets: &KvBuckets, id: &str, value: EdgeInfo, times: &Times) -> Self {
         let (kv, key) = (buckets.leases(), subjects::edge_key(id));
         let (value, seen) = watch::channel(value);
         let (state_tx, state) = watch::channel(LeaseState::Suspect);

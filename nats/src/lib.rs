@@ -1,65 +1,66 @@
 //! Everything Natterjack says to NATS, and the only place that spells a subject, a stream or a bucket.
 //!
 //! A message passes through `publish` (step 3: into the log), `reader` (steps 4, 7, 8: out of the log, in order), `fanin`
-//! (step 5: live subjects to an edge) and `log` (history and control reads). `provision` makes what they stand on, `generation`
-//! changes it while all runs, `kv` and `lease` hold the state beside the log, `service` answers requests between roles.
+//! (step 5: live subjects to an edge) and `thread_log` (history and control reads). `provision` makes what they stand on, `generation`
+//! changes it while all runs, `kv` and `lease` hold the state beside the log, `service` answers requests between roles. `wire` is our own
+//! NATS client below all of it.
 
 pub mod baseline;
-pub mod beginning;
-pub mod clock_mark;
-pub mod config;
-pub mod connect;
-pub mod fanin;
-pub mod fence;
-pub mod generation;
-pub(crate) mod inbox;
-pub(crate) mod js;
-pub mod kv;
-pub mod kv_state;
-pub mod kv_watch;
+mod beginning;
+mod clock_mark;
+mod config;
+mod fanin;
+mod fence;
+mod generation;
+mod kv;
+mod kv_state;
+mod kv_watch;
 pub mod layout;
-pub mod lease;
-pub mod log;
+mod leader_read;
+mod lease;
 pub mod log_readers;
-pub(crate) mod login;
+mod log_usage;
 pub mod lost_end;
 pub mod permissions;
-pub mod positions;
+mod positions;
 pub mod probe;
 pub mod provision;
-pub mod publish;
-pub(crate) mod pull;
-pub mod reader;
+mod publish;
+mod reader;
 mod refusals;
-mod room;
-pub mod server;
-pub mod service;
+mod rpc;
+pub mod server_config;
+pub mod server_time;
+mod service;
 pub mod subjects;
-pub mod tail;
-pub mod time;
-pub(crate) mod tls;
-pub(crate) mod wire_time;
+mod thread_log;
+mod wire;
 
 pub use beginning::Beginning;
 pub use clock_mark::ClockMarks;
 pub use config::{NatsConfig, TlsFiles};
-pub use connect::{ConnectError, Nats, RpcError};
-pub use fanin::{FanIn, FanInEvent, Slot, Tail8};
+pub use fanin::{FanIn, FanInEvent, LiveKind, SubscriptionSlot};
 pub use fence::Fence;
-pub use generation::{Above, renew, switch};
-pub use kv::{Buckets, Kv, KvError};
-pub use kv_watch::{WatchEvent, Watching};
+pub use generation::{IdFloor, renew, switch};
+pub use kv::{Kv, KvBuckets, KvError};
+pub use kv_state::StateError;
+pub use kv_watch::{WatchEvent, WatchProgress};
 pub use layout::Layout;
+pub use leader_read::{LeaderReader, LogBounds, LogError, LogRecord};
 pub use lease::{EdgeLease, LeaseState, RoleLease};
-pub use log::Log;
 pub use log_readers::LogReaders;
+pub use log_usage::LogUsage;
 pub use lost_end::LostEnds;
-pub use permissions::Role;
+pub use permissions::NatsRole;
 pub use positions::{Position, Positions};
 pub use provision::{ProvisionError, provision};
-pub use publish::{PublishError, Publisher, Stored};
-pub use reader::{Batch, LogReader, ReadError, Record, Start};
-pub use room::Room;
-pub use service::{Service, serve};
-pub use tail::{LogBounds, LogRecord, Tail, TailError};
-pub use time::ServerTime;
+pub use publish::{PublishAck, PublishError, Publisher};
+pub use reader::{LogBatch, LogReader, ReadError, ReadFrom, Record};
+pub use rpc::RpcError;
+pub use server_time::ServerTime;
+pub use service::{ServeError, Service, serve};
+pub use thread_log::ThreadLog;
+pub use wire::{
+    client::{Nats, NatsConnectError, check_servers},
+    core::{NatsMessage, NatsSendError, NatsSubject, Subscription},
+};

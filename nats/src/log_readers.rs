@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    connect::Nats,
     kv::{Kv, KvError},
     subjects,
+    wire::client::Nats,
 };
 
 pub const CHANNEL: &str = "channel";

@@ -6,13 +6,13 @@ use std::time::Duration;
 use natterjack_protocol::MsgId;
 
 use crate::{
-    connect::Nats,
-    generation::{self, Above},
-    kv::{Buckets, KvError},
+    generation::{self, IdFloor},
+    kv::{KvBuckets, KvError},
     layout::Layout,
+    leader_read::{LeaderReader, LogError},
     positions::{Position, Positions},
     provision::ProvisionError,
-    tail::{Tail, TailError},
+    wire::client::Nats,
 };
 
 /// A deposed leader does not know the newest entries and answers for a few seconds all the same: so often, and so long apart, everybody
@@ -29,7 +29,7 @@ pub struct LostEnds(Positions);
 
 impl LostEnds {
     pub fn new(nats: &Nats, layout: Layout) -> Self {
-        Self(Positions::new(&Buckets::new(nats, layout), NOTE))
+        Self(Positions::new(&KvBuckets::new(nats, layout), NOTE))
     }
 
     /// The highest id that anybody knew of.
@@ -51,20 +51,20 @@ pub(crate) struct End {
     pub over: bool,
 }
 
-impl Tail {
+impl LeaderReader {
     /// Does the log not have what was `read` in it? Also if it has gone on since: then there is something else, stored later. Never of a
     /// generation that is over, which takes nothing more.
-    pub async fn lost_its_end(&self, p: u32, read: Position) -> Result<bool, TailError> {
+    pub async fn lost_its_end(&self, p: u32, read: Position) -> Result<bool, LogError> {
         Ok(self.look(p, read, None).await?.lost)
     }
 
     /// For who goes on reading behind `read`: also of a generation that is over, for nothing comes behind its end mark. `owed`: that mark
     /// was not read yet, so it does not stand under `read`, either.
-    pub(crate) async fn ends_before(&self, p: u32, read: MsgId, owed: bool) -> Result<End, TailError> {
+    pub(crate) async fn ends_before(&self, p: u32, read: MsgId, owed: bool) -> Result<End, LogError> {
         self.look(p, Position { id: read, ts: 0 }, Some(owed)).await
     }
 
-    async fn look(&self, p: u32, read: Position, owed: Option<bool>) -> Result<End, TailError> {
+    async fn look(&self, p: u32, read: Position, owed: Option<bool>) -> Result<End, LogError> {
         let end = |lost| End { lost, over: false };
         for look in 0..LOOKS {
             let bounds = self.bounds(p).await?;
@@ -90,7 +90,7 @@ impl Tail {
 
 /// Has the log go on in a new generation, because partition `p` of this one lost what `role` has read of it up to `known`. Through every
 /// outage; returns when the newest layout is a later one. Cancel-safe.
-pub async fn go_on_above(nats: &Nats, layout: Layout, p: u32, role: &'static str, known: MsgId, above: Above) {
+pub async fn renew_above(nats: &Nats, layout: Layout, p: u32, role: &'static str, known: MsgId, above: IdFloor) {
     tracing::error!(
         role,
         partition = p,
@@ -99,7 +99,7 @@ pub async fn go_on_above(nats: &Nats, layout: Layout, p: u32, role: &'static str
         "the log ends before what was read of it: it lost its end, or is an older copy; it goes on in a new generation"
     );
     metrics::counter!("natterjack_log_lost_ends_total", "role" => role).increment(1);
-    let above = Above { generation: above.generation.max(layout.generation), id: above.id.max(known) };
+    let above = IdFloor { generation: above.generation.max(layout.generation), id: above.id.max(known) };
     let begun = async || {
         LostEnds::new(nats, layout).note(p, known).await?;
         generation::renew(nats, layout.generation, above).await

@@ -19,7 +19,7 @@ use crate::{
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Role {
+pub enum NatsRole {
     Edge,
     Channel,
     Persister,
@@ -45,7 +45,7 @@ enum Use {
 }
 
 /// The beginning of the subjects that answers come to.
-pub(crate) fn inbox(role: Option<Role>) -> String {
+pub(crate) fn inbox(role: Option<NatsRole>) -> String {
     role.map_or_else(|| "_INBOX".to_owned(), |role| format!("_INBOX_{}", role.name()))
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn denied(said: &str) -> bool {
     denied
 }
 
-impl Role {
+impl NatsRole {
     pub const ALL: [Self; 5] = [Self::Edge, Self::Channel, Self::Persister, Self::Provision, Self::Doctor];
 
     pub fn name(self) -> &'static str {
@@ -196,12 +196,12 @@ pub fn nats_server(kv_shards: u32) -> String {
          #       include \"natterjack-permissions.conf\"\n\
          #       users: [\n",
     );
-    for role in Role::ALL {
+    for role in NatsRole::ALL {
         let (name, variable) = (role.name(), role.name().to_uppercase());
         let _ = writeln!(out, "#           {{ user: {name}, password: \"...\", permissions: ${variable} }}");
     }
     out.push_str("#       ]\n#   }\n");
-    for role in Role::ALL {
+    for role in NatsRole::ALL {
         let Permissions { publish, deny, subscribe } = role.permissions(kv_shards);
         let _ = write!(out, "\n{}: {{\n    publish: {{\n", role.name().to_uppercase());
         list(&mut out, "allow", &publish);
@@ -240,23 +240,23 @@ mod tests {
         }
     }
 
-    fn may(role: Role, subject: &str) -> bool {
+    fn may(role: NatsRole, subject: &str) -> bool {
         let p = role.permissions(2);
         let any = |patterns: &[String]| patterns.iter().any(|p| matches(p, subject));
         any(&p.publish) && !any(&p.deny)
     }
 
-    fn hears(role: Role, subject: &str) -> bool {
+    fn hears(role: NatsRole, subject: &str) -> bool {
         role.permissions(2).subscribe.iter().any(|p| matches(p, subject))
     }
 
-    fn only(who: &[Role], subject: &str) {
-        for role in Role::ALL {
+    fn only(who: &[NatsRole], subject: &str) {
+        for role in NatsRole::ALL {
             assert_eq!(may(role, subject), who.contains(&role), "{role:?} on {subject}");
         }
     }
 
-    use Role::{Channel, Doctor, Edge, Persister, Provision};
+    use NatsRole::{Channel, Doctor, Edge, Persister, Provision};
 
     #[test]
     fn who_may_say_what() {
@@ -311,7 +311,7 @@ mod tests {
         only(&[Edge, Doctor], &get(subjects::LEASES));
         only(&[Edge, Doctor], &watch(subjects::LEASES));
         only(&[Edge, Channel, Persister], &get(&subjects::users_bucket(1)));
-        only(&Role::ALL, &get(subjects::CONTROL));
+        only(&NatsRole::ALL, &get(subjects::CONTROL));
         only(&[Edge, Channel, Persister], &watch(subjects::CONTROL));
         // Also not by a reader of the log, whose permission has a wildcard for the stream.
         only(&[], "$JS.API.CONSUMER.CREATE.KV_leases.r1");
@@ -319,8 +319,8 @@ mod tests {
 
     #[test]
     fn answers_are_heard_by_who_asked() {
-        for role in Role::ALL {
-            for other in Role::ALL {
+        for role in NatsRole::ALL {
+            for other in NatsRole::ALL {
                 assert_eq!(hears(role, &format!("{}.x.1", inbox(Some(other)))), role == other);
             }
             assert!(!hears(role, "_INBOX.x.1") && !hears(role, "chat.1.0.dm.a.b") && !hears(role, "$KV.users-0.a.threads"));

@@ -5,7 +5,7 @@ use natterjack_protocol::{MsgId, log::VERSION};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    kv::{Buckets, Kv, KvError},
+    kv::{Kv, KvBuckets, KvError},
     subjects,
 };
 
@@ -31,7 +31,7 @@ pub struct Positions {
 }
 
 impl Positions {
-    pub fn new(buckets: &Buckets, role: &str) -> Self {
+    pub fn new(buckets: &KvBuckets, role: &str) -> Self {
         Self { kv: buckets.control(), role: role.to_owned(), generation: buckets.generation() }
     }
 

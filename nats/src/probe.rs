@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use crate::{
     config::NatsConfig,
-    connect::ConnectError,
-    fanin::{
-        link::{self, Access},
-        parser::{self, Op, Parsed},
+    permissions::{NatsRole, Permissions},
+    wire::{
+        client::NatsConnectError,
+        raw::{
+            link::{self, LinkAccess},
+            parser::{self, Op, Parsed},
+        },
     },
-    permissions::{Permissions, Role},
 };
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -18,15 +20,15 @@ const NOBODY: &str = "natterjack-doctor";
 
 /// What is missing: server, and what it says. Each is asked, because each has a configuration of its own; those that are not there are
 /// passed over, unless nobody is.
-pub async fn missing(cfg: &NatsConfig, role: Role) -> Result<Vec<String>, ConnectError> {
-    let (access, wanted) = (Access::new(cfg, "doctor permissions")?, role.permissions(cfg.kv_shards.max(1)));
+pub async fn missing(cfg: &NatsConfig, role: NatsRole) -> Result<Vec<String>, NatsConnectError> {
+    let (access, wanted) = (LinkAccess::new(cfg, "doctor permissions")?, role.permissions(cfg.kv_shards.max(1)));
     let (mut found, mut asked, mut last) = (Vec::new(), false, None);
     for server in link::servers(cfg)? {
         let urls = server.address.clone();
         match link::open(server, access.clone(), link::PATIENT).await {
             Ok(link) => {
                 let answered = tokio::time::timeout(LIMIT, ask(link, &wanted)).await.unwrap_or(Err("no answer in time".into()));
-                let said = answered.map_err(|reason| ConnectError::Unreachable { urls: urls.clone(), reason })?;
+                let said = answered.map_err(|reason| NatsConnectError::Unreachable { urls: urls.clone(), reason })?;
                 found.extend(said.into_iter().map(|said| format!("{urls}: {said}")));
                 asked = true;
             }

@@ -5,18 +5,19 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use futures_util::future::BoxFuture;
 use natterjack_protocol::{MsgId, Times};
 
 use crate::{
     config::NatsConfig,
-    connect::Nats,
-    generation::{self, Above, FORGOTTEN},
-    js::{self, JsError, code},
+    generation::{self, FORGOTTEN, IdFloor},
     kv::KvError,
     layout::{self, Layout, LayoutError},
     log_readers, subjects,
+    wire::{
+        client::Nats,
+        jetstream::{self, DiscardPolicy, JsError, RetentionPolicy, StorageType, StreamConfig, code},
+    },
 };
 
 /// Milliseconds since 1970 at the start of 2026: ids count from here, and an earlier clock is a wrong clock.
@@ -60,23 +61,23 @@ pub fn provision_above<'a>(
     nats: &'a Nats,
     cfg: &'a NatsConfig,
     times: &'a Times,
-    above: Above,
+    above: IdFloor,
 ) -> BoxFuture<'a, Result<Layout, ProvisionError>> {
-    Box::pin(make(nats, cfg, times, wall_clock(), Above { generation: above.generation + 1, id: MsgId(above.id.0 + FORGOTTEN) }))
+    Box::pin(make(nats, cfg, times, wall_clock(), IdFloor { generation: above.generation + 1, id: MsgId(above.id.0 + FORGOTTEN) }))
 }
 
 /// With the clock as an argument, for tests.
 pub async fn provision_at(nats: &Nats, cfg: &NatsConfig, times: &Times, now_ms: u64) -> Result<Layout, ProvisionError> {
-    make(nats, cfg, times, now_ms, Above { generation: layout::FIRST, id: MsgId::NONE }).await
+    make(nats, cfg, times, now_ms, IdFloor { generation: layout::FIRST, id: MsgId::NONE }).await
 }
 
 /// `first`: where an empty installation begins.
-async fn make(nats: &Nats, cfg: &NatsConfig, times: &Times, now_ms: u64, first: Above) -> Result<Layout, ProvisionError> {
+async fn make(nats: &Nats, cfg: &NatsConfig, times: &Times, now_ms: u64, first: IdFloor) -> Result<Layout, ProvisionError> {
     if now_ms < EPOCH_MS {
         return Err(ProvisionError::Clock(now_ms));
     }
-    if !nats.client.is_server_compatible(2, 14, 0) {
-        return Err(ProvisionError::ServerTooOld(nats.client.server_info().version));
+    if !nats.is_server_compatible() {
+        return Err(ProvisionError::ServerTooOld(nats.server_version()));
     }
     nats.carries_all().map_err(ProvisionError::Payload)?;
     for wanted in buckets(cfg, times) {
@@ -131,7 +132,7 @@ async fn agree_on_layout(nats: &Nats, cfg: &NatsConfig, first: u32) -> Result<La
 pub(crate) async fn highest_id(nats: &Nats) -> Result<u64, ProvisionError> {
     let mut highest = 0;
     for name in names(nats).await?.iter().filter(|n| n.starts_with(subjects::STREAM_PREFIX)) {
-        if let Some(info) = js::stream_info(nats, name).await? {
+        if let Some(info) = jetstream::stream_info(nats, name).await? {
             highest = highest.max(info.state.last_seq);
         }
     }
@@ -139,7 +140,7 @@ pub(crate) async fn highest_id(nats: &Nats) -> Result<u64, ProvisionError> {
 }
 
 /// A stream of an installation that is there already, if there is any: of the log, or of a bucket.
-pub async fn standing(nats: &Nats) -> Result<Option<String>, ProvisionError> {
+pub async fn existing_stream(nats: &Nats) -> Result<Option<String>, ProvisionError> {
     let ours = |n: &String| n.starts_with(subjects::STREAM_PREFIX) || *n == subjects::bucket_stream(subjects::CONTROL);
     Ok(names(nats).await?.into_iter().find(ours))
 }
@@ -154,7 +155,7 @@ async fn names(nats: &Nats) -> Result<Vec<String>, ProvisionError> {
     }
     let mut all = Vec::new();
     loop {
-        let page: Page = js::api(nats, "STREAM.NAMES", &serde_json::json!({ "offset": all.len() })).await?;
+        let page: Page = jetstream::api(nats, "STREAM.NAMES", &serde_json::json!({ "offset": all.len() })).await?;
         let names = page.streams.unwrap_or_default();
         let last = names.is_empty();
         all.extend(names);
@@ -164,8 +165,8 @@ async fn names(nats: &Nats) -> Result<Vec<String>, ProvisionError> {
     }
 }
 
-pub(crate) fn log_stream(generation: u32, p: u32, first_id: u64, cfg: &NatsConfig, times: &Times) -> Config {
-    Config {
+pub(crate) fn log_stream(generation: u32, p: u32, first_id: u64, cfg: &NatsConfig, times: &Times) -> StreamConfig {
+    StreamConfig {
         name: subjects::stream(generation, p),
         subjects: subjects::stream_subjects(generation, p),
         first_sequence: Some(first_id),
@@ -185,17 +186,17 @@ pub(crate) fn log_stream(generation: u32, p: u32, first_id: u64, cfg: &NatsConfi
         allow_direct: true,
         // Of a sender's messages, several at once and in order (ADR 7).
         allow_batch_publish: true,
-        ..Config::default()
+        ..StreamConfig::default()
     }
 }
 
-fn buckets(cfg: &NatsConfig, times: &Times) -> Vec<Config> {
+fn buckets(cfg: &NatsConfig, times: &Times) -> Vec<StreamConfig> {
     // None in memory: it is gone with the only server, and of three that restart all have to come back (ADR 6).
     let lasting = |name: String| bucket(name, cfg, Duration::ZERO);
     let mut all = vec![
         lasting(subjects::CONTROL.into()),
         bucket(subjects::ROLES.into(), cfg, times.role_lease),
-        Config {
+        StreamConfig {
             // Watchers of edges are told about an expiry by a marker.
             allow_message_ttl: true,
             subject_delete_marker_ttl: Some(times.edge_lease.max(Duration::from_secs(1))),
@@ -209,8 +210,8 @@ fn buckets(cfg: &NatsConfig, times: &Times) -> Vec<Config> {
     all
 }
 
-fn bucket(name: String, cfg: &NatsConfig, max_age: Duration) -> Config {
-    Config {
+fn bucket(name: String, cfg: &NatsConfig, max_age: Duration) -> StreamConfig {
+    StreamConfig {
         name: subjects::bucket_stream(&name),
         subjects: vec![subjects::bucket_key(&name, ">")],
         storage: StorageType::File,
@@ -227,26 +228,26 @@ fn bucket(name: String, cfg: &NatsConfig, max_age: Duration) -> Config {
         allow_rollup: true,
         deny_delete: true,
         allow_direct: true,
-        ..Config::default()
+        ..StreamConfig::default()
     }
 }
 
-pub(crate) async fn create_or_verify(nats: &Nats, mut wanted: Config, compare_bytes: bool) -> Result<(), ProvisionError> {
+pub(crate) async fn create_or_verify(nats: &Nats, mut wanted: StreamConfig, compare_bytes: bool) -> Result<(), ProvisionError> {
     let name = wanted.name.clone();
-    if let Some(info) = js::stream_info(nats, &name).await? {
+    if let Some(info) = jetstream::stream_info(nats, &name).await? {
         if !compare_bytes {
             wanted.max_bytes = info.config.max_bytes;
         }
         verify(&name, &info.config, &wanted)?;
         return allow_batches(nats, &wanted, info.config).await;
     }
-    match js::api::<_, serde_json::Value>(nats, &format!("STREAM.CREATE.{name}"), &wanted).await {
+    match jetstream::api::<_, serde_json::Value>(nats, &format!("STREAM.CREATE.{name}"), &wanted).await {
         Ok(_) => {
             tracing::debug!(name, "created");
             Ok(())
         }
         // Two provision at once: whoever was first decided, the other verifies.
-        Err(e) if e.err_code() == code::STREAM_NAME_EXISTS => match js::stream_info(nats, &name).await? {
+        Err(e) if e.err_code() == code::STREAM_NAME_EXISTS => match jetstream::stream_info(nats, &name).await? {
             Some(info) => verify(&name, &info.config, &wanted),
             None => Err(ProvisionError::Create { name, reason: e.to_string() }),
         },
@@ -255,25 +256,25 @@ pub(crate) async fn create_or_verify(nats: &Nats, mut wanted: Config, compare_by
 }
 
 /// Of what an earlier version has made, this alone is brought up to date: it takes nothing away.
-async fn allow_batches(nats: &Nats, wanted: &Config, found: Config) -> Result<(), ProvisionError> {
+async fn allow_batches(nats: &Nats, wanted: &StreamConfig, found: StreamConfig) -> Result<(), ProvisionError> {
     if !wanted.allow_batch_publish || found.allow_batch_publish {
         return Ok(());
     }
     let name = found.name.clone();
-    let updated = Config { allow_batch_publish: true, ..found };
-    let _: serde_json::Value = js::api(nats, &format!("STREAM.UPDATE.{name}"), &updated).await?;
+    let updated = StreamConfig { allow_batch_publish: true, ..found };
+    let _: serde_json::Value = jetstream::api(nats, &format!("STREAM.UPDATE.{name}"), &updated).await?;
     tracing::info!(name, "takes batches now");
     Ok(())
 }
 
-fn verify(name: &str, found: &Config, wanted: &Config) -> Result<(), ProvisionError> {
+fn verify(name: &str, found: &StreamConfig, wanted: &StreamConfig) -> Result<(), ProvisionError> {
     let differences = differences(found, wanted);
     if differences.is_empty() { Ok(()) } else { Err(ProvisionError::Drift { name: name.to_owned(), differences }) }
 }
 
 /// What an existing stream must have in common with the wanted one. `first_seq` is the moment of its creation and `max_bytes` follows the
 /// disk it was created on, unless it is set.
-fn differences(found: &Config, wanted: &Config) -> Vec<String> {
+fn differences(found: &StreamConfig, wanted: &StreamConfig) -> Vec<String> {
     let mut d = Vec::new();
     differ(&mut d, "subjects", &found.subjects, &wanted.subjects);
     differ(&mut d, "storage", &found.storage, &wanted.storage);

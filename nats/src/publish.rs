@@ -9,18 +9,20 @@ use std::{
     time::Duration,
 };
 
-use async_nats::HeaderMap;
 use bytes::Bytes;
 use natterjack_protocol::{MsgId, Thread, Times};
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
-    connect::Nats,
     fence::Fence,
-    inbox::RequestError,
-    js::{self, JsError, code},
     layout::Layout,
     subjects,
+    wire::{
+        HeaderMap,
+        client::Nats,
+        inbox::NatsRequestError,
+        jetstream::{self, JsError, code},
+    },
 };
 
 /// Acknowledgements in flight per process: latency = window / rate, 10 ms at 100 k/s.
@@ -29,7 +31,7 @@ const IN_FLIGHT: usize = 1_000;
 const FENCED: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stored {
+pub struct PublishAck {
     pub id: MsgId,
     /// The log had this Msg-Id already; `id` is the first one's.
     pub duplicate: bool,
@@ -66,7 +68,7 @@ pub struct Publisher {
 
 impl Publisher {
     pub fn new(nats: &Nats, layout: Layout, times: Times) -> Self {
-        let one_by_one = Arc::new(AtomicBool::new(!nats.client.is_server_compatible(2, 14, 0)));
+        let one_by_one = Arc::new(AtomicBool::new(!nats.is_server_compatible()));
         let fence = Fence::new(nats, layout);
         Self { nats: nats.clone(), layout, times, window: Arc::new(Semaphore::new(IN_FLIGHT)), one_by_one, fence }
     }
@@ -78,7 +80,7 @@ impl Publisher {
     }
 
     /// A message or an operation. `msg_id`: `Cid::dedupe_id`.
-    pub async fn message(&self, thread: &Thread, msg_id: &str, payload: Bytes) -> Result<Stored, PublishError> {
+    pub async fn message(&self, thread: &Thread, msg_id: &str, payload: Bytes) -> Result<PublishAck, PublishError> {
         let p = self.layout.partition(thread);
         self.until_known(p, &subjects::chat(self.layout.generation, p, thread), msg_id, None, payload).await
     }
@@ -100,7 +102,7 @@ impl Publisher {
             (headers, payload)
         };
         let messages = messages.into_iter().map(with_headers).collect();
-        match js::publish_batch(&self.nats, &subject, messages, self.times.ack_timeout).await {
+        match jetstream::publish_batch(&self.nats, &subject, messages, self.times.ack_timeout).await {
             Ok(()) => true,
             Err(e) => {
                 if e.err_code() == code::NO_BATCHES {
@@ -115,7 +117,7 @@ impl Publisher {
     }
 
     /// A control entry; `expected` is the thread's last control entry in this stream, `MsgId::NONE` if it has none.
-    pub async fn control(&self, thread: &Thread, op_id: &str, payload: Bytes, expected: MsgId) -> Result<Stored, PublishError> {
+    pub async fn control(&self, thread: &Thread, op_id: &str, payload: Bytes, expected: MsgId) -> Result<PublishAck, PublishError> {
         let p = self.layout.partition(thread);
         self.until_known(p, &subjects::ctl(self.layout.generation, p, thread), op_id, Some(expected), payload).await
     }
@@ -137,7 +139,7 @@ impl Publisher {
         msg_id: &str,
         expected: Option<MsgId>,
         payload: Bytes,
-    ) -> Result<Stored, PublishError> {
+    ) -> Result<PublishAck, PublishError> {
         let deadline = Instant::now() + self.times.publish_deadline;
         let permit = tokio::time::timeout_at(deadline, self.window.acquire()).await;
         let _permit = permit.map_err(|_| PublishError::Deadline("too many are in flight".into()))?.map_err(|_| PublishError::Closed)?;
@@ -155,8 +157,8 @@ impl Publisher {
             if let Some(expected) = expected {
                 headers.insert("Nats-Expected-Last-Subject-Sequence", expected.0.to_string());
             }
-            let error = match js::publish(&self.nats, subject, Some(headers), payload.clone(), timeout).await {
-                Ok(ack) => return Ok(Stored { id: MsgId(ack.seq), duplicate: ack.duplicate }),
+            let error = match jetstream::publish(&self.nats, subject, Some(headers), payload.clone(), timeout).await {
+                Ok(ack) => return Ok(PublishAck { id: MsgId(ack.seq), duplicate: ack.duplicate }),
                 Err(e) => e,
             };
             match verdict(&error) {
@@ -185,8 +187,10 @@ enum Verdict {
 /// Pure: what an answer other than an acknowledgement means.
 fn verdict(e: &JsError) -> Verdict {
     match e {
-        JsError::Request(RequestError::Timeout | RequestError::NoResponders) | JsError::NoLeader(_) => Verdict::Again,
-        JsError::Request(RequestError::NotSent(why) | RequestError::TooLarge(why)) => Verdict::Fail(PublishError::Rejected(why.clone())),
+        JsError::Request(NatsRequestError::Timeout | NatsRequestError::NoResponders) | JsError::NoLeader(_) => Verdict::Again,
+        JsError::Request(NatsRequestError::NotSent(why) | NatsRequestError::TooLarge(why)) => {
+            Verdict::Fail(PublishError::Rejected(why.clone()))
+        }
         JsError::Broken(why) => Verdict::Fail(PublishError::Rejected(why.clone())),
         JsError::Api { code: http, err_code, description } => match *err_code {
             code::WRONG_LAST_SEQUENCE | code::WRONG_LAST_SEQUENCE_CONSTANT => Verdict::Fail(PublishError::Conflict),
@@ -214,7 +218,7 @@ mod tests {
         assert!(matches!(of(409, 10158, "duplicate message id is in process"), Verdict::Again));
         assert!(matches!(of(503, 10008, "JetStream system temporarily unavailable"), Verdict::Again));
         assert!(matches!(of(429, 10167, "too many requests"), Verdict::Again));
-        assert!(matches!(verdict(&JsError::Request(RequestError::NoResponders)), Verdict::Again));
+        assert!(matches!(verdict(&JsError::Request(NatsRequestError::NoResponders)), Verdict::Again));
         assert!(matches!(of(400, 10071, "wrong last sequence: 5"), Verdict::Fail(PublishError::Conflict)));
         assert!(matches!(of(400, 10164, "wrong last sequence"), Verdict::Fail(PublishError::Conflict)));
         assert!(matches!(of(503, 10077, "maximum bytes exceeded"), Verdict::Fail(PublishError::StreamFull)));

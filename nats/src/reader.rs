@@ -10,17 +10,19 @@ use futures_util::future::BoxFuture;
 use natterjack_protocol::MsgId;
 
 use crate::{
-    connect::Nats,
-    fanin::FanIn,
-    js::{JsError, code},
     layout::Layout,
-    pull::{Consumer, Delivered, From, Pace, Pull},
+    leader_read::{LeaderReader, LogError, LogRecord},
     subjects,
-    tail::{LogRecord, Tail, TailError},
+    wire::{
+        client::Nats,
+        jetstream::{JsError, code},
+        pull::{Consumer, DeliverFrom, Delivered, Pull, PullMode},
+        raw::RawConnection,
+    },
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
+pub enum ReadFrom {
     /// The first entry behind this one; `MsgId::NONE`: the oldest there is.
     After(MsgId),
     /// The first entry stored at or after this time, milliseconds since 1970.
@@ -36,7 +38,7 @@ const BITE: usize = 64;
 pub enum Record {
     Entry(LogRecord),
     /// Its subject is none of ours. It was acknowledged, so it is kept, and alarmed.
-    Poison {
+    UnknownSubject {
         id: MsgId,
         ts: u64,
         subject: String,
@@ -55,7 +57,7 @@ impl Record {
         match subjects::parse_entry(&subject) {
             Some(s) => Self::Entry(LogRecord { id, ts, thread: s.thread, control: s.control, payload }),
             None if subject == subjects::end(generation, p) => Self::End { id, ts },
-            None => Self::Poison { id, ts, subject, payload },
+            None => Self::UnknownSubject { id, ts, subject, payload },
         }
     }
 
@@ -63,14 +65,14 @@ impl Record {
         match self {
             Self::Entry(r) if r.control => subjects::ctl(generation, p, &r.thread),
             Self::Entry(r) => subjects::chat(generation, p, &r.thread),
-            Self::Poison { subject, .. } => subject.clone(),
+            Self::UnknownSubject { subject, .. } => subject.clone(),
             Self::End { .. } => subjects::end(generation, p),
         }
     }
 
     pub fn payload(&self) -> &[u8] {
         match self {
-            Self::Entry(LogRecord { payload, .. }) | Self::Poison { payload, .. } => payload,
+            Self::Entry(LogRecord { payload, .. }) | Self::UnknownSubject { payload, .. } => payload,
             Self::End { .. } => &[],
         }
     }
@@ -78,7 +80,7 @@ impl Record {
     pub fn id(&self) -> MsgId {
         match self {
             Self::Entry(r) => r.id,
-            Self::Poison { id, .. } | Self::End { id, .. } => *id,
+            Self::UnknownSubject { id, .. } | Self::End { id, .. } => *id,
         }
     }
 
@@ -90,13 +92,13 @@ impl Record {
     pub fn ts(&self) -> u64 {
         match self {
             Self::Entry(r) => r.ts,
-            Self::Poison { ts, .. } | Self::End { ts, .. } => *ts,
+            Self::UnknownSubject { ts, .. } | Self::End { ts, .. } => *ts,
         }
     }
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct Batch {
+pub struct LogBatch {
     /// At least one, in order, without a hole between them.
     pub records: Vec<Record>,
     /// Entries in the log behind the last record, when the server sent it.
@@ -109,7 +111,7 @@ pub struct Batch {
 pub enum ReadError {
     #[error("partition {0} of the log does not exist; run `natterjack provision`")]
     NoStream(u32),
-    /// For `lost_end::go_on_above`.
+    /// For `lost_end::renew_above`.
     #[error("partition {p} of the log ends before {read}, which was read of it: it lost its end, or is an older copy")]
     LostEnd { p: u32, read: MsgId },
 }
@@ -120,8 +122,8 @@ pub struct LogReader {
     stream: String,
     end: String,
     p: u32,
-    pace: Pace,
-    start: Start,
+    mode: PullMode,
+    start: ReadFrom,
     position: MsgId,
     pull: Option<Pull>,
     /// A consumer made at the position jumps: the second time it is the log's hole, not the transport's.
@@ -132,7 +134,7 @@ pub struct LogReader {
     /// The end mark was not there when we began to read, and has not come: it is owed.
     owed: bool,
     /// Of the pull, or of the one that comes next.
-    way: Way,
+    connection: Connection,
     /// A consumer being made. Kept over calls: a caller that drops its wait five times a second would otherwise begin the pause anew
     /// each time, and never read again. And is the generation over?
     opening: Option<BoxFuture<'static, Result<(Pull, bool), Unopened>>>,
@@ -146,7 +148,7 @@ enum Unopened {
 
 /// What the log comes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Connection {
     /// A connection for this reader alone, made with each consumer.
     Own,
     /// The process's client.
@@ -174,36 +176,36 @@ fn step(position: MsgId, seq: u64) -> Step {
 
 impl LogReader {
     /// Each entry as soon as it is stored.
-    pub fn new(nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
-        Self::at(Pace::AtOnce, Way::Own, nats, layout, p, from)
+    pub fn new(nats: &Nats, layout: Layout, p: u32, from: ReadFrom) -> Self {
+        Self::at(PullMode::Ahead, Connection::Own, nats, layout, p, from)
     }
 
     /// For who reads to some end and goes: not worth a connection.
-    pub fn briefly(nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
-        Self::at(Pace::AtOnce, Way::Shared, nats, layout, p, from)
+    pub fn briefly(nats: &Nats, layout: Layout, p: u32, from: ReadFrom) -> Self {
+        Self::at(PullMode::Ahead, Connection::Shared, nats, layout, p, from)
     }
 
     /// For who reads with `fetch` and leaves time between two of them.
-    pub fn fetching(nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
-        Self::at(Pace::Fetch, Way::Own, nats, layout, p, from)
+    pub fn fetching(nats: &Nats, layout: Layout, p: u32, from: ReadFrom) -> Self {
+        Self::at(PullMode::Fetch, Connection::Own, nats, layout, p, from)
     }
 
-    fn at(pace: Pace, way: Way, nats: &Nats, layout: Layout, p: u32, from: Start) -> Self {
+    fn at(mode: PullMode, connection: Connection, nats: &Nats, layout: Layout, p: u32, from: ReadFrom) -> Self {
         Self {
             nats: nats.clone(),
             layout,
             stream: subjects::stream(layout.generation, p),
             end: subjects::end(layout.generation, p),
             p,
-            pace,
+            mode,
             start: from,
-            position: if let Start::After(id) = from { id } else { MsgId::NONE },
+            position: if let ReadFrom::After(id) = from { id } else { MsgId::NONE },
             pull: None,
             jumped: false,
             held: None,
             pause: Duration::ZERO,
             owed: false,
-            way,
+            connection,
             opening: None,
         }
     }
@@ -215,13 +217,13 @@ impl LogReader {
 
     /// Waits for at least one record, returns what is ready, at most `max`; never waits to fill. Cancel-safe: the position moves only
     /// with what is returned. Waits through every outage; an error means that waiting is no use.
-    pub async fn next_batch(&mut self, max: usize) -> Result<Batch, ReadError> {
+    pub async fn next_batch(&mut self, max: usize) -> Result<LogBatch, ReadError> {
         loop {
             let first = match self.held.take() {
                 Some(d) => d,
                 None => self.wait().await?,
             };
-            let mut batch = Batch::default();
+            let mut batch = LogBatch::default();
             match step(self.position, first.seq) {
                 Step::Next => {}
                 Step::Old => continue,
@@ -248,7 +250,7 @@ impl LogReader {
 
     /// Waits for at least one record, returns all that the log has then: up to four thousand, or up to the one with which their payload
     /// reaches `bytes`. Not cancel-safe: what was read goes with it.
-    pub async fn fetch(&mut self, bytes: usize) -> Result<Batch, ReadError> {
+    pub async fn fetch(&mut self, bytes: usize) -> Result<LogBatch, ReadError> {
         let mut batch = self.next_batch(BITE).await?;
         let mut size: usize = batch.records.iter().map(Record::size).sum();
         while size < bytes
@@ -271,7 +273,7 @@ impl LogReader {
     }
 
     /// Takes what is already here and follows.
-    fn fill(&mut self, batch: &mut Batch, max: usize) {
+    fn fill(&mut self, batch: &mut LogBatch, max: usize) {
         while batch.records.len() < max
             && let Some(pull) = &mut self.pull
         {
@@ -293,7 +295,7 @@ impl LogReader {
         }
     }
 
-    fn push(&mut self, batch: &mut Batch, d: Delivered) {
+    fn push(&mut self, batch: &mut LogBatch, d: Delivered) {
         self.position = MsgId(d.seq);
         batch.pending = d.pending;
         let entry = std::str::from_utf8(&d.subject).ok().and_then(subjects::parse_entry);
@@ -305,7 +307,7 @@ impl LogReader {
             }
             None => {
                 let subject = String::from_utf8_lossy(&d.subject).into_owned();
-                Record::Poison { id: MsgId(d.seq), ts: d.ts, subject, payload: d.payload }
+                Record::UnknownSubject { id: MsgId(d.seq), ts: d.ts, subject, payload: d.payload }
             }
         });
     }
@@ -314,7 +316,7 @@ impl LogReader {
     fn died(&mut self) -> Option<Pull> {
         self.held = None;
         let dead = self.pull.take()?;
-        self.way = if self.way == Way::Own && !dead.spoke() { Way::Shared } else { Way::Own };
+        self.connection = if self.connection == Connection::Own && !dead.spoke() { Connection::Shared } else { Connection::Own };
         Some(dead)
     }
 
@@ -337,11 +339,11 @@ impl LogReader {
                 }
             }
             let from = match self.start {
-                Start::Time(ms) if self.position.is_none() => From::Time(ms),
-                _ => From::Sequence(self.position.0 + 1),
+                ReadFrom::Time(ms) if self.position.is_none() => DeliverFrom::Time(ms),
+                _ => DeliverFrom::Sequence(self.position.0 + 1),
             };
             let (nats, stream, pause) = (&self.nats, &self.stream, &mut self.pause);
-            let (pace, way, layout, p, read, owed) = (self.pace, self.way, self.layout, self.p, self.position, self.owed);
+            let (mode, connection, layout, p, read, owed) = (self.mode, self.connection, self.layout, self.p, self.position, self.owed);
             let opening = self.opening.get_or_insert_with(|| {
                 let (nats, stream, wait) = (nats.clone(), stream.clone(), *pause);
                 *pause = (wait * 2).clamp(Duration::from_millis(50), Duration::from_millis(500));
@@ -349,15 +351,15 @@ impl LogReader {
                     tokio::time::sleep(wait).await;
                     let not_now = |e: &dyn std::fmt::Display| Unopened::NotNow(e.to_string());
                     // Consumers die with the server that loses its end, so this is asked before anything is read of what it became.
-                    let tail = Tail::new(&nats, layout);
+                    let tail = LeaderReader::new(&nats, layout);
                     let over = match tail.ends_before(p, read, owed).await {
                         Ok(end) if end.lost => return Err(Unopened::No(ReadError::LostEnd { p, read })),
                         Ok(end) => end.over,
                         // Without a layout there would be no reader; in a restarting cluster a stream is found late.
-                        Err(TailError::NoStream(p)) => return Err(Unopened::No(ReadError::NoStream(p))),
+                        Err(LogError::NoStream(p)) => return Err(Unopened::No(ReadError::NoStream(p))),
                         Err(e) => return Err(not_now(&e)),
                     };
-                    let pull = open(&nats, &stream, from, pace, way).await.map_err(|e| match e.err_code() {
+                    let pull = open(&nats, &stream, from, mode, connection).await.map_err(|e| match e.err_code() {
                         code::STREAM_NOT_FOUND => Unopened::No(ReadError::NoStream(p)),
                         _ => not_now(&e),
                     })?;
@@ -378,25 +380,25 @@ impl LogReader {
     }
 }
 
-async fn open(nats: &Nats, stream: &str, from: From, pace: Pace, way: Way) -> Result<Pull, JsError> {
-    if way == Way::Shared {
-        return Pull::shared(nats, Consumer::make(nats, stream, None, from).await?, pace).await;
+async fn open(nats: &Nats, stream: &str, from: DeliverFrom, mode: PullMode, connection: Connection) -> Result<Pull, JsError> {
+    if connection == Connection::Shared {
+        return Pull::shared(nats, Consumer::make(nats, stream, None, from).await?, mode).await;
     }
     // At the same time: after the death of a node either may have to wait for its own timeout.
     let (consumer, link) = tokio::join!(Consumer::make(nats, stream, None, from), own_connection(nats, stream));
     let consumer = consumer?;
     match link {
-        Ok(link) => Pull::own(nats, consumer, link, pace).await,
+        Ok(link) => Pull::own(nats, consumer, link, mode).await,
         Err(why) => {
             tracing::warn!(stream, why, "no connection of its own for a reader of the log; it reads over the shared one");
-            Pull::shared(nats, consumer, pace).await
+            Pull::shared(nats, consumer, mode).await
         }
     }
 }
 
 /// Error: there is none to be had, so the shared one has to do until the next consumer.
-async fn own_connection(nats: &Nats, stream: &str) -> Result<Box<FanIn>, String> {
-    match tokio::time::timeout(CONNECT, FanIn::connect(nats.config(), &format!("reads {stream}"))).await {
+async fn own_connection(nats: &Nats, stream: &str) -> Result<Box<RawConnection>, String> {
+    match tokio::time::timeout(CONNECT, RawConnection::connect(nats.config(), &format!("reads {stream}"))).await {
         Ok(Ok(link)) => Ok(Box::new(link)),
         Ok(Err(e)) => Err(e.to_string()),
         Err(_) => Err("no answer in time".to_owned()),

@@ -2,7 +2,7 @@
 
 use natterjack_protocol::{Code, Refusal};
 
-use crate::{kv::KvError, kv_state::StateError, publish::PublishError, tail::TailError};
+use crate::{kv::KvError, kv_state::StateError, leader_read::LogError, publish::PublishError};
 
 fn unavailable() -> Refusal {
     Refusal::unavailable("the message log does not answer; try again")
@@ -19,11 +19,11 @@ impl From<PublishError> for Refusal {
     }
 }
 
-impl From<TailError> for Refusal {
-    fn from(e: TailError) -> Self {
+impl From<LogError> for Refusal {
+    fn from(e: LogError) -> Self {
         match e {
-            TailError::Unavailable(_) | TailError::NoStream(_) => unavailable(),
-            TailError::Broken(_) => Self::new(Code::Internal, "the message log could not be read"),
+            LogError::Unavailable(_) | LogError::NoStream(_) => unavailable(),
+            LogError::Broken(_) => Self::new(Code::Internal, "the message log could not be read"),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
 
-use async_nats::{Client, Message, Subscriber};
 use futures_util::{FutureExt, StreamExt};
 use natterjack_protocol::{Code, Refusal, internal::rpc::Reply};
 use serde::{Serialize, de::DeserializeOwned};
@@ -12,7 +11,10 @@ use tokio_util::{
     task::{AbortOnDropHandle, TaskTracker},
 };
 
-use crate::connect::Nats;
+use crate::wire::{
+    client::Nats,
+    core::{NatsMessage, NatsSubject, Subscription},
+};
 
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("cannot serve {subject}: {reason}")]
@@ -44,12 +46,12 @@ where
     F: Future<Output = Result<A, Refusal>> + Send + 'static,
 {
     let subscription = match queue {
-        Some(q) => nats.client.queue_subscribe(subject.clone(), q.to_owned()).await,
-        None => nats.client.subscribe(subject.clone()).await,
+        Some(q) => nats.queue_subscribe(&subject, q).await,
+        None => nats.subscribe(subject.as_str()).await,
     };
     let requests = subscription.map_err(|e| ServeError { subject: subject.clone(), reason: e.to_string() })?;
     let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
-    let serving = answer_all(nats.client.clone(), subject, requests, concurrency, Arc::new(handler), stop.clone(), tracker.clone());
+    let serving = answer_all(nats.clone(), subject, requests, concurrency, Arc::new(handler), stop.clone(), tracker.clone());
     Ok(Service { stop, tracker, task: Some(AbortOnDropHandle::new(tokio::spawn(serving))) })
 }
 
@@ -66,9 +68,9 @@ impl Service {
 }
 
 async fn answer_all<Q, A, H, F>(
-    client: Client,
+    nats: Nats,
     subject: String,
-    mut requests: Subscriber,
+    mut requests: Subscription,
     concurrency: usize,
     handler: Arc<H>,
     stop: CancellationToken,
@@ -88,15 +90,15 @@ async fn answer_all<Q, A, H, F>(
             m = requests.next() => m,
         };
         let Some(message) = message else { return };
-        start(&client, &subject, message, &room, &handler, &tracker).await;
+        start(&nats, &subject, message, &room, &handler, &tracker).await;
     }
-    let _ = requests.unsubscribe().await;
+    requests.unsubscribe().await;
     while let Some(Some(message)) = requests.next().now_or_never() {
-        start(&client, &subject, message, &room, &handler, &tracker).await;
+        start(&nats, &subject, message, &room, &handler, &tracker).await;
     }
 }
 
-async fn start<Q, A, H, F>(client: &Client, subject: &str, message: Message, room: &Arc<Semaphore>, handler: &Arc<H>, tracker: &TaskTracker)
+async fn start<Q, A, H, F>(nats: &Nats, subject: &str, message: NatsMessage, room: &Arc<Semaphore>, handler: &Arc<H>, tracker: &TaskTracker)
 where
     Q: DeserializeOwned + Send + 'static,
     A: Serialize + Send + 'static,
@@ -106,10 +108,10 @@ where
     let Some(reply) = message.reply else { return };
     let Ok(permit) = room.clone().try_acquire_owned() else {
         metrics::counter!("natterjack_service_full_total", "subject" => subject.to_owned()).increment(1);
-        send(client, subject, reply, Reply::<()>::Busy).await;
+        send(nats, subject, reply, Reply::<()>::Busy).await;
         return;
     };
-    let (client, handler, subject) = (client.clone(), handler.clone(), subject.to_owned());
+    let (nats, handler, subject) = (nats.clone(), handler.clone(), subject.to_owned());
     tracker.spawn(async move {
         let answer: Reply<A> = match rmp_serde::from_slice::<Q>(&message.payload) {
             Err(e) => Reply::Refused(Refusal::new(Code::BadFrame, format!("request not understood: {e}"))),
@@ -121,29 +123,29 @@ where
                 }
             },
         };
-        send(&client, &subject, reply, answer).await;
+        send(&nats, &subject, reply, answer).await;
         drop(permit);
     });
 }
 
-async fn send<A: Serialize>(client: &Client, subject: &str, reply: async_nats::Subject, answer: Reply<A>) {
+async fn send<A: Serialize>(nats: &Nats, subject: &str, reply: NatsSubject, answer: Reply<A>) {
     let encoded = rmp_serde::to_vec_named(&answer);
     drop(answer);
     let why = match encoded {
-        Ok(bytes) if bytes.len() <= client.max_payload() => return publish(client, subject, reply, bytes).await,
-        Ok(bytes) => format!("it has {} bytes, max_payload of nats-server is {}", bytes.len(), client.max_payload()),
+        Ok(bytes) if bytes.len() <= nats.max_payload() => return publish(nats, subject, reply, bytes).await,
+        Ok(bytes) => format!("it has {} bytes, max_payload of nats-server is {}", bytes.len(), nats.max_payload()),
         Err(e) => e.to_string(),
     };
     tracing::error!(subject, why, "an answer cannot be sent; it is refused instead");
     metrics::counter!("natterjack_service_unsendable_total", "subject" => subject.to_owned()).increment(1);
     let refusal = Refusal::new(Code::Internal, "the answer to this is too large; the operator has to look");
     let refused = rmp_serde::to_vec_named(&Reply::<()>::Refused(refusal)).expect("a refusal has string keys and plain values");
-    publish(client, subject, reply, refused).await;
+    publish(nats, subject, reply, refused).await;
 }
 
 /// An answer that is lost with the connection is a timeout at the asker's.
-async fn publish(client: &Client, subject: &str, reply: async_nats::Subject, bytes: Vec<u8>) {
-    if let Err(e) = client.publish(reply, bytes.into()).await {
+async fn publish(nats: &Nats, subject: &str, reply: NatsSubject, bytes: Vec<u8>) {
+    if let Err(e) = nats.publish(reply, bytes.into()).await {
         tracing::warn!(subject, error = %e, "an answer was not sent");
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Args;
-use natterjack_nats::{Nats, Role, server};
+use natterjack_nats::{Nats, NatsRole, server_config};
 use natterjack_persister::{
     StoreConfig,
     backup::{self, Manifest, Origin, Source},
@@ -67,7 +67,7 @@ pub async fn take(args: BackupArgs, mut settings: Settings) -> anyhow::Result<()
         _ => Source::Sqlite { path: settings.archive.clone(), origin: Origin::Sqlite },
     };
     // The persister's user reads the log and the keys; there is no user for backups alone.
-    let nats = Nats::connect(&roles::nats(&settings, Role::Persister), "backup").await.context("a backup needs the running system")?;
+    let nats = Nats::connect(&roles::nats(&settings, NatsRole::Persister), "backup").await.context("a backup needs the running system")?;
     let manifest = backup::take(&nats, &source, &args.folder, env!("CARGO_PKG_VERSION")).await?;
     println!("backup in {}: {}", args.folder.display(), shown(&manifest));
     Ok(())
@@ -80,7 +80,7 @@ pub async fn restore(args: RestoreArgs, settings: Settings) -> anyhow::Result<()
     let restored = if into_up {
         Box::pin(into_data(&args.folder, settings)).await?
     } else {
-        let nats = Nats::connect(&roles::nats(&settings, Role::Persister), "restore").await?;
+        let nats = Nats::connect(&roles::nats(&settings, NatsRole::Persister), "restore").await?;
         let store = roles::store(&settings);
         backup::restore(&nats, &settings.nats, &settings.times, &store, &args.folder).await?
     };
@@ -99,7 +99,7 @@ async fn into_data(folder: &Path, mut settings: Settings) -> anyhow::Result<back
     let binary = up::nats_server::find(settings.up.nats_server.as_deref()).await?;
     let ports = up::nats_port_alone()?;
     settings.nats.urls = vec![format!("nats://127.0.0.1:{}", ports.nats)];
-    settings.nats.default_max_bytes = Some(server::max_bytes_for(data.free_bytes()?, settings.nats.partitions));
+    settings.nats.default_max_bytes = Some(server_config::max_bytes_for(data.free_bytes()?, settings.nats.partitions));
     let (state, stop, unclean) = (Arc::new(up::StateFile::new(&settings, &ports)), CancellationToken::new(), up::Unclean::default());
     let server = up::nats_server::keep(binary, &data, &ports, settings.up.sync, state, unclean.clone(), stop.clone());
     let store = StoreConfig::Sqlite { path: data.archive() };

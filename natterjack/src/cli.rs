@@ -5,7 +5,7 @@ use std::{io::IsTerminal, path::PathBuf};
 use clap::{Args, Parser, Subcommand};
 use natterjack_bench::BenchArgs;
 use natterjack_chat::ChatArgs;
-use natterjack_nats::Role;
+use natterjack_nats::NatsRole;
 
 use crate::backup;
 
@@ -118,11 +118,11 @@ pub struct DoctorArgs {
     /// Check the configuration and the permissions of this role: edge, channel, persister or provision. Default: the
     /// role whose name is `nats.user`, or else only what `doctor` itself needs.
     #[arg(long, value_parser = role)]
-    pub role: Option<Role>,
+    pub role: Option<NatsRole>,
 }
 
-fn role(name: &str) -> Result<Role, String> {
-    Role::ALL.into_iter().find(|r| r.name() == name).ok_or_else(|| "edge, channel, persister, provision or doctor".into())
+fn role(name: &str) -> Result<NatsRole, String> {
+    NatsRole::ALL.into_iter().find(|r| r.name() == name).ok_or_else(|| "edge, channel, persister, provision or doctor".into())
 }
 
 #[derive(Args)]

@@ -11,7 +11,7 @@ mod resources;
 
 use std::{path::Path, time::Instant};
 
-use natterjack_nats::{Buckets, Layout, Nats, NatsConfig, Role, Room, Tail, time};
+use natterjack_nats::{KvBuckets, Layout, LeaderReader, LogUsage, Nats, NatsConfig, NatsRole, server_time};
 use natterjack_persister::store::Cql;
 use natterjack_runtime::{Resources, clock::wall_ms, resources::free_bytes};
 
@@ -23,7 +23,7 @@ use crate::{
 
 /// True if nothing failed.
 #[expect(clippy::print_stdout, reason = "a report for people")]
-pub async fn run(settings: &Settings, role: Option<Role>) -> bool {
+pub async fn run(settings: &Settings, role: Option<NatsRole>) -> bool {
     let mut all_well = true;
     let mut say = |what: &str, found: Result<String, String>| {
         match &found {
@@ -91,9 +91,9 @@ pub async fn run(settings: &Settings, role: Option<Role>) -> bool {
 }
 
 /// The connection of that role, by default of the role whose name is the user's.
-fn as_role(settings: &Settings, role: Option<Role>) -> NatsConfig {
-    let named = || Role::ALL.into_iter().find(|r| settings.nats.user.as_deref() == Some(r.name()));
-    NatsConfig { connect_deadline_ms: 2_000, ..roles::nats(settings, role.or_else(named).unwrap_or(Role::Doctor)) }
+fn as_role(settings: &Settings, role: Option<NatsRole>) -> NatsConfig {
+    let named = || NatsRole::ALL.into_iter().find(|r| settings.nats.user.as_deref() == Some(r.name()));
+    NatsConfig { connect_deadline_ms: 2_000, ..roles::nats(settings, role.or_else(named).unwrap_or(NatsRole::Doctor)) }
 }
 
 async fn log(cfg: &NatsConfig) -> Vec<(&'static str, Result<String, String>)> {
@@ -105,7 +105,7 @@ async fn log(cfg: &NatsConfig) -> Vec<(&'static str, Result<String, String>)> {
     match Layout::load(&nats).await {
         Err(e) => vec![carries, ("log", Err(format!("{e}; run `natterjack provision`")))],
         Ok(layout) => {
-            let room = Room::of(&nats, &layout).await.map_err(|e| e.to_string());
+            let room = LogUsage::of(&nats, &layout).await.map_err(|e| e.to_string());
             let room = room.and_then(|room| room.map_or_else(|| Ok("no limit of bytes".into()), |r| r.check()));
             let mut found = vec![carries, ("log", generations(layout)), ("room", room), ("clocks", clocks(&nats, layout).await)];
             found.push(("log's end", losses::ends(&nats, layout).await));
@@ -114,8 +114,8 @@ async fn log(cfg: &NatsConfig) -> Vec<(&'static str, Result<String, String>)> {
             found.extend(moving::check(&nats, layout).await);
             found.push(("backup", Ok(moving::backup(&nats, layout, wall_ms()).await)));
             // Other roles may not read the edges' leases.
-            if matches!(cfg.role, Some(Role::Edge | Role::Doctor)) {
-                let met = proxies::met(&Buckets::new(&nats, layout)).await.map_err(|e| e.to_string());
+            if matches!(cfg.role, Some(NatsRole::Edge | NatsRole::Doctor)) {
+                let met = proxies::met(&KvBuckets::new(&nats, layout)).await.map_err(|e| e.to_string());
                 found.push(("proxies met", met.and_then(|met| proxies::said(&met))));
             }
             found
@@ -143,16 +143,16 @@ fn disk(data: &Path) -> Result<String, String> {
 
 /// This machine's clock and those of the leaders of the log, compared with the server's time that all roles use.
 async fn clocks(nats: &Nats, layout: Layout) -> Result<String, String> {
-    let (server, asked) = (time::ask(nats).await.map_err(|e| e.to_string())?, Instant::now());
+    let (server, asked) = (server_time::ask(nats).await.map_err(|e| e.to_string())?, Instant::now());
     let ahead = |ms: u64| ms.cast_signed() - server.cast_signed() - i64::try_from(asked.elapsed().as_millis()).unwrap_or(i64::MAX);
     let mut all = vec![("this machine's clock".to_owned(), ahead(wall_ms()))];
-    let tail = Tail::new(nats, layout);
+    let tail = LeaderReader::new(nats, layout);
     for p in 0..layout.partitions {
         let bounds = tail.bounds(p).await.map_err(|e| e.to_string())?;
         all.push((format!("the clock of the nats-server that leads partition {p} of the log"), ahead(bounds.ts_ms)));
     }
     let wrong: Vec<String> =
-        all.iter().filter(|(_, ms)| ms.unsigned_abs() > time::APART_MS).map(|(whose, ms)| time::apart(whose, *ms)).collect();
+        all.iter().filter(|(_, ms)| ms.unsigned_abs() > server_time::APART_MS).map(|(whose, ms)| server_time::apart(whose, *ms)).collect();
     if wrong.is_empty() {
         let most = all.iter().map(|(_, ms)| ms.unsigned_abs()).max().unwrap_or(0);
         return Ok(format!("this machine and every nats-server that leads the log are within {most} ms of each other"));

@@ -93,7 +93,7 @@ async fn run(cli: Cli, settings: Settings, metrics: Metrics) -> anyhow::Result<(
 }
 
 async fn provision(settings: &Settings, args: &cli::ProvisionArgs) -> anyhow::Result<()> {
-    let cfg = roles::nats(settings, natterjack_nats::Role::Provision);
+    let cfg = roles::nats(settings, natterjack_nats::NatsRole::Provision);
     let nats = Nats::connect(&cfg, "provision").await?;
     if let Some(role) = &args.forget_reader {
         let readers = natterjack_nats::LogReaders::new(&nats);
@@ -107,7 +107,7 @@ async fn provision(settings: &Settings, args: &cli::ProvisionArgs) -> anyhow::Re
         None => natterjack_nats::provision(&nats, &cfg, &settings.times).await?,
     };
     if args.new_generation {
-        layout = natterjack_nats::renew(&nats, layout.generation, natterjack_nats::Above::default()).await?;
+        layout = natterjack_nats::renew(&nats, layout.generation, natterjack_nats::IdFloor::default()).await?;
     }
     tracing::info!(generation = layout.generation, partitions = layout.partitions, kv_shards = layout.kv_shards, "provisioned");
     if let Some(cql) = &settings.cql {

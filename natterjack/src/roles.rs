@@ -106,13 +106,13 @@ fn instance(settings: &Settings, role: &str) -> String {
 }
 
 /// The connection of this role, with its permissions.
-pub fn nats(s: &Settings, role: natterjack_nats::Role) -> NatsConfig {
+pub fn nats(s: &Settings, role: natterjack_nats::NatsRole) -> NatsConfig {
     NatsConfig { role: Some(role), ..s.nats.clone() }
 }
 
 fn edge(s: &Settings) -> natterjack_edge::Config {
     natterjack_edge::Config {
-        nats: nats(s, natterjack_nats::Role::Edge),
+        nats: nats(s, natterjack_nats::NatsRole::Edge),
         times: s.times.clone(),
         instance: instance(s, "edge"),
         edge_id: s.edge.id.clone(),
@@ -126,7 +126,11 @@ fn edge(s: &Settings) -> natterjack_edge::Config {
 }
 
 fn channel(s: &Settings) -> natterjack_channel::Config {
-    natterjack_channel::Config { nats: nats(s, natterjack_nats::Role::Channel), times: s.times.clone(), instance: instance(s, "channel") }
+    natterjack_channel::Config {
+        nats: nats(s, natterjack_nats::NatsRole::Channel),
+        times: s.times.clone(),
+        instance: instance(s, "channel"),
+    }
 }
 
 pub fn store(s: &Settings) -> natterjack_persister::StoreConfig {
@@ -138,7 +142,7 @@ pub fn store(s: &Settings) -> natterjack_persister::StoreConfig {
 
 fn persister(s: &Settings) -> natterjack_persister::Config {
     natterjack_persister::Config {
-        nats: nats(s, natterjack_nats::Role::Persister),
+        nats: nats(s, natterjack_nats::NatsRole::Persister),
         times: s.times.clone(),
         instance: instance(s, "persister"),
         store: store(s),

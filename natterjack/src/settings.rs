@@ -9,7 +9,7 @@ use std::{
 };
 
 use natterjack_edge::Limits;
-use natterjack_nats::{NatsConfig, server::Sync};
+use natterjack_nats::{NatsConfig, server_config::DiskSync};
 use natterjack_persister::{
     external::{External, KeySource},
     store::{
@@ -75,7 +75,7 @@ pub struct UpSettings {
     /// None: any free one.
     pub port: Option<u16>,
     pub nats_port: Option<u16>,
-    pub sync: Sync,
+    pub sync: DiskSync,
     pub nats_server: Option<PathBuf>,
     pub state_file: Option<PathBuf>,
 }
@@ -120,8 +120,8 @@ impl Settings {
                 port: l.checked("up.port", |n: u16| if n < u16::MAX { Ok(port(n)) } else { Err("at most 65534".into()) }),
                 nats_port: port(l.get("up.nats_port")),
                 sync: l.checked("up.sync", |s: String| match s.as_str() {
-                    "interval" => Ok(Sync::Interval),
-                    "always" => Ok(Sync::Always),
+                    "interval" => Ok(DiskSync::Interval),
+                    "always" => Ok(DiskSync::Always),
                     _ => Err(format!("{s:?} is neither \"interval\" nor \"always\"")),
                 }),
                 nats_server: l.checked("up.nats_server", path),

@@ -54,8 +54,8 @@ pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool
     let admin = Admin::bind(ports.admin.map(|a| a[0])).await?;
     settings.archive = data.archive();
     settings.nats.urls = vec![format!("nats://127.0.0.1:{}", ports.nats)];
-    settings.nats.sync_always = settings.up.sync == natterjack_nats::server::Sync::Always;
-    settings.nats.default_max_bytes = Some(natterjack_nats::server::max_bytes_for(data.free_bytes()?, settings.nats.partitions));
+    settings.nats.sync_always = settings.up.sync == natterjack_nats::server_config::DiskSync::Always;
+    settings.nats.default_max_bytes = Some(natterjack_nats::server_config::max_bytes_for(data.free_bytes()?, settings.nats.partitions));
     let state = Arc::new(state::StateFile::new(&settings, &ports));
 
     // Three tokens, so that the parts stop one after the other.
@@ -131,7 +131,7 @@ async fn provision(settings: &Settings, data: &data::DataFolder) -> anyhow::Resu
 /// So it continues in a new generation, above every id that can have been acknowledged. One that is synced before each
 /// acknowledgement lost nothing.
 async fn after_the_last_end(settings: &Settings, last_end: mark::LastEnd) -> anyhow::Result<()> {
-    if last_end != mark::LastEnd::Machine || settings.up.sync == natterjack_nats::server::Sync::Always {
+    if last_end != mark::LastEnd::Machine || settings.up.sync == natterjack_nats::server_config::DiskSync::Always {
         return Ok(());
     }
     tracing::warn!(
@@ -139,7 +139,7 @@ async fn after_the_last_end(settings: &Settings, last_end: mark::LastEnd) -> any
     );
     let nats = Nats::connect(&settings.nats, "up").await?;
     let found = natterjack_nats::Layout::load(&nats).await?.generation;
-    while let Err(e) = natterjack_nats::renew(&nats, found, natterjack_nats::Above::default()).await {
+    while let Err(e) = natterjack_nats::renew(&nats, found, natterjack_nats::IdFloor::default()).await {
         // Most often the generation before is still being archived, by the roles beside us.
         tracing::warn!(error = %e, "cannot begin the new generation yet; trying again");
         tokio::time::sleep(AGAIN).await;
@@ -160,9 +160,9 @@ fn say_ready(settings: &Settings, ports: &ports::Ports) {
         env!("CARGO_PKG_VERSION"),
         settings.up.data.display(),
         match settings.up.sync {
-            natterjack_nats::server::Sync::Interval =>
+            natterjack_nats::server_config::DiskSync::Interval =>
                 "acknowledged messages survive the death of any process; a power loss may lose the last 0.1 s (--sync always: nothing, at most 5,000 sends a second)",
-            natterjack_nats::server::Sync::Always => "acknowledged messages survive the death of any process and a power loss",
+            natterjack_nats::server_config::DiskSync::Always => "acknowledged messages survive the death of any process and a power loss",
         }
     );
     if let Some([here, one, two]) = ports.admin {

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{Above, Layout, LogBounds, LogReader, LostEnds, Position, Record, Start, Tail, log_readers};
+use natterjack_nats::{IdFloor, Layout, LogBounds, LogReader, LostEnds, Position, Record, ReadFrom, LeaderReader, log_readers};
 use natterjack_protocol::MsgId;
 use natterjack_role::{ClosedPartition, LogRole, Partition, PartitionError, RoleLease};
 use tokio::{
@@ -74,7 +74,7 @@ impl<S: Store> LogRole for Archive<S> {
         let noted = LostEnds::new(&at.nats, at.layout).of(at.p).await.map_err(|e| e.to_string())?;
         let end = if noted.is_some() || position.id > at.bounds.last {
             let next = lost::next_generation(&at.nats, at.layout).await;
-            let origin = Tail::new(&at.nats, next).bounds(0).await.map_err(|e| e.to_string())?.origin;
+            let origin = LeaderReader::new(&at.nats, next).bounds(0).await.map_err(|e| e.to_string())?.origin;
             MsgId(origin.0 - 1)
         } else {
             at.bounds.last
@@ -87,9 +87,9 @@ impl<S: Store> LogRole for Archive<S> {
         Ok(true)
     }
 
-    async fn above(&self) -> Result<Above, String> {
+    async fn above(&self) -> Result<IdFloor, String> {
         let known = self.store.positions().await.map_err(|e| e.to_string())?;
-        Ok(Above {
+        Ok(IdFloor {
             generation: known.iter().map(|(key, _)| key.generation).max().unwrap_or_default(),
             id: known.iter().map(|(_, at)| at.id).max().unwrap_or_default(),
         })
@@ -117,7 +117,7 @@ impl<S: Store> PartitionArchive<'_, S> {
             at.stop.cancelled().await;
             return Ok(());
         }
-        let mut log = LogReader::fetching(&at.nats, at.layout, at.p, Start::After(position.id));
+        let mut log = LogReader::fetching(&at.nats, at.layout, at.p, ReadFrom::After(position.id));
         at.health.at(read_up_to(position, &self.bounds().await).0);
         tracing::debug!(partition = at.p, position = %position.id, "archiving");
         let mut asked = Instant::now();
@@ -126,7 +126,7 @@ impl<S: Store> PartitionArchive<'_, S> {
         loop {
             if until.is_none() && at.stop.is_cancelled() {
                 until = Some(self.bounds().await);
-                log = LogReader::fetching(&at.nats, at.layout, at.p, Start::After(position.id));
+                log = LogReader::fetching(&at.nats, at.layout, at.p, ReadFrom::After(position.id));
             }
             if until.is_some_and(|log| read_up_to(position, &log) >= log.last) {
                 return Ok(());
@@ -182,7 +182,7 @@ impl<S: Store> PartitionArchive<'_, S> {
     }
 
     async fn bounds_of(&self, layout: Layout, p: u32) -> LogBounds {
-        let tail = Tail::new(&self.at.nats, layout);
+        let tail = LeaderReader::new(&self.at.nats, layout);
         loop {
             match tail.bounds(p).await {
                 Ok(bounds) => return bounds,

@@ -39,7 +39,7 @@ pub fn sort(key: PartitionKey, from: Position, records: Vec<Record>, hidden: &Ha
                 sorted.threads[place].1.push(row);
             }
             Record::End { .. } => {}
-            Record::Poison { id, subject, payload, .. } => sorted.unknown_subjects.push(UnknownSubject { key, id, ts, subject, payload }),
+            Record::UnknownSubject { id, subject, payload, .. } => sorted.unknown_subjects.push(UnknownSubject { key, id, ts, subject, payload }),
         }
     }
     sorted
@@ -92,7 +92,7 @@ mod tests {
         let log = vec![
             record(1, 1, "dm.a.b", false, Kind::Text),
             Record::Entry(LogRecord { id: MsgId(2), ts: 2, thread: "dm.a.b".parse().unwrap(), control: false, payload: junk.clone() }),
-            Record::Poison { id: MsgId(3), ts: 3, subject: "chat.1.0.x".into(), payload: junk.clone() },
+            Record::UnknownSubject { id: MsgId(3), ts: 3, subject: "chat.1.0.x".into(), payload: junk.clone() },
             record(4, 4, "group.g", false, Kind::MemberAdded),
             record(5, 5, "group.g", true, Kind::Text),
         ];

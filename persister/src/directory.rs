@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
-use natterjack_nats::{Buckets, Layout, Nats, ServerTime, kv_state::StateError, serve, service::ServeError, subjects};
+use natterjack_nats::{KvBuckets, Layout, Nats, ServeError, ServerTime, StateError, serve, subjects};
 use natterjack_protocol::{
     Code, Refusal, Times,
     internal::rpc::{DirectoryAnswer, DirectoryRequest},
@@ -62,7 +62,7 @@ pub enum DirectoryError {
 struct Directory<S> {
     store: S,
     nats: Nats,
-    buckets: Buckets,
+    buckets: KvBuckets,
     times: Times,
     time: ServerTime,
     keys: Keys,
@@ -103,7 +103,7 @@ pub async fn run<S: Store + Accounts>(
     describe();
     let passwords = Passwords::start(&logins.password).await?;
     let issuer = logins.external.map(|rules| Issuer::new(rules, time.clone())).transpose()?;
-    let buckets = Buckets::new(&nats, layout);
+    let buckets = KvBuckets::new(&nats, layout);
     let Some(keys) = first_key(&buckets, KeyTimes::new(&times), &time, &health, &stop).await else { return Ok(()) };
     let revocations = Revocations::new(buckets.control(), KeyTimes::new(&times), time.clone());
     let directory = Arc::new(Directory {
@@ -165,7 +165,7 @@ fn describe() {
 }
 
 /// Waits for the bucket: without a published key nobody could use what we sign. None: stopped before.
-async fn first_key(buckets: &Buckets, times: KeyTimes, time: &ServerTime, health: &Health, stop: &CancellationToken) -> Option<Keys> {
+async fn first_key(buckets: &KvBuckets, times: KeyTimes, time: &ServerTime, health: &Health, stop: &CancellationToken) -> Option<Keys> {
     loop {
         let why: KeysError = match Keys::start(buckets.control(), times, time.clone()).await {
             Ok(keys) => return Some(keys),

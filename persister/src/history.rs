@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use natterjack_nats::{Buckets, Layout, Log, Nats, Service, TailError, layout::LayoutError, serve, service::ServeError, subjects};
+use natterjack_nats::{KvBuckets, Layout, LogError, Nats, ServeError, Service, ThreadLog, layout::LayoutError, serve, subjects};
 use natterjack_protocol::{
     Code, Event, Most, MsgId, Refusal, Thread, Times, UserId,
     client::frame::Page,
@@ -52,8 +52,8 @@ pub(crate) struct View<S> {
     /// For threads that are looked at beside each other: what 128 lists hold together is what as many pages hold.
     places: Arc<Semaphore>,
     store: S,
-    log: Log,
-    buckets: Buckets,
+    log: ThreadLog,
+    buckets: KvBuckets,
     layout: Layout,
     times: Times,
     long_tails: Arc<LongTails>,
@@ -67,7 +67,7 @@ pub enum HistoryError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Log(#[from] TailError),
+    Log(#[from] LogError),
     #[error(transparent)]
     Layout(#[from] LayoutError),
     /// What was read is older than what the asker knows to exist.
@@ -110,7 +110,7 @@ pub async fn start<S: Store>(nats: &Nats, history: History<S>) -> Result<Service
 
 impl<S: Store> History<S> {
     pub fn new(nats: &Nats, layout: Layout, times: Times, store: S) -> Self {
-        let (log, buckets) = (Log::new(nats, layout), Buckets::new(nats, layout));
+        let (log, buckets) = (ThreadLog::new(nats, layout), KvBuckets::new(nats, layout));
         let places = Arc::new(Semaphore::new(CONCURRENCY));
         let view = View { places, store, log, buckets, layout, times, long_tails: Arc::default(), whole: unarchived::WHOLE };
         Self { nats: nats.clone(), view: Arc::new(RwLock::new(view)) }
@@ -131,8 +131,8 @@ impl<S: Store> History<S> {
     pub fn goes_on(&self, layout: Layout) {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         if layout.generation > view.layout.generation {
-            view.log = Log::new(&self.nats, layout);
-            view.buckets = Buckets::new(&self.nats, layout);
+            view.log = ThreadLog::new(&self.nats, layout);
+            view.buckets = KvBuckets::new(&self.nats, layout);
             view.layout = layout;
         }
     }

@@ -1,6 +1,6 @@
 //! What the archive never got, for `natterjack doctor`: a subject of its own, so that who may ask for it may not read what people wrote.
 
-use natterjack_nats::{Nats, Service, serve, service::ServeError, subjects};
+use natterjack_nats::{Nats, ServeError, Service, serve, subjects};
 use natterjack_protocol::{
     Code, Refusal,
     internal::rpc::{LossesRequest, LostIds},

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use futures_util::future::BoxFuture;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
-use natterjack_nats::{Beginning, Buckets, ConnectError, Layout, Nats, NatsConfig, ServerTime, layout::LayoutError, service::ServeError};
+use natterjack_nats::{Beginning, KvBuckets, Layout, Nats, NatsConfig, NatsConnectError, ServeError, ServerTime, layout::LayoutError};
 use natterjack_protocol::Times;
 use natterjack_role::RoleSetup;
 use natterjack_runtime::{Health, Resources, clock::wall_ms, health::Readers, resources::free_bytes};
@@ -75,7 +75,7 @@ pub enum Error {
     #[error("the archive cannot be opened: {0}")]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Connect(#[from] ConnectError),
+    Connect(#[from] NatsConnectError),
     #[error(transparent)]
     Layout(#[from] LayoutError),
     #[error(transparent)]
@@ -102,7 +102,7 @@ pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health
     describe();
     health.set(CONNECTING, Err("connecting to NATS".into()));
     let nats = Nats::connect(&cfg.nats, "persister").await?;
-    let Some(layout) = stop.run_until_cancelled(Layout::at_start(&nats)).await.transpose()? else { return Ok(()) };
+    let Some(layout) = stop.run_until_cancelled(Layout::load_at_start(&nats)).await.transpose()? else { return Ok(()) };
     let Some(time) = stop.run_until_cancelled(ServerTime::start(&nats, wall_ms)).await else { return Ok(()) };
     if let Some(declared) = stop.run_until_cancelled(timeout(DECLARE, declare_beginning(&nats, layout, &cfg.times, &store))).await {
         match declared {
@@ -175,7 +175,7 @@ const CONNECTING: &str = "archive";
 /// Answers are about the newest generation as soon as there is one, however far the archive is. Never ends.
 async fn follow_generations<S: Store>(nats: &Nats, mut newest: Layout, history: &History<S>) {
     loop {
-        newest = newest.newer(nats).await;
+        newest = newest.next_generation(nats).await;
         history.goes_on(newest);
     }
 }
@@ -186,7 +186,7 @@ async fn declare_beginning<S: Store>(nats: &Nats, layout: Layout, times: &Times,
     if !store.is_empty().await.map_err(|e| e.to_string())? {
         return Ok(());
     }
-    beginning.store(&Buckets::new(nats, layout)).await.map_err(|e| e.to_string())
+    beginning.store(&KvBuckets::new(nats, layout)).await.map_err(|e| e.to_string())
 }
 
 fn describe() {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use natterjack_nats::{Layout, Nats, Room};
+use natterjack_nats::{Layout, LogUsage, Nats};
 use natterjack_runtime::resources::free_bytes;
 
 const EVERY: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ pub async fn watch(nats: Nats, folder: Option<PathBuf>) {
             }
         }
         if let Ok(layout) = Layout::load(&nats).await
-            && let Ok(Some(room)) = Room::of(&nats, &layout).await
+            && let Ok(Some(room)) = LogUsage::of(&nats, &layout).await
         {
             metrics::gauge!("natterjack_persister_log_used_ratio").set(room.used as f64 / room.max as f64);
             if let Err(why) = room.check() {

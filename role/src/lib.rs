@@ -11,7 +11,7 @@ mod partition;
 mod restart;
 mod runner;
 
-use natterjack_nats::{Above, Layout, LogBounds, Nats, Positions, ReadError};
+use natterjack_nats::{IdFloor, Layout, LogBounds, Positions, Nats, ReadError};
 
 pub use self::{
     partition::Partition,
@@ -45,8 +45,8 @@ pub trait LogRole: Send + Sync + 'static {
 
     /// What this role knows of ids and generations beside the log: when the log has lost its end, it goes on above
     /// that.
-    fn above(&self) -> impl Future<Output = Result<Above, String>> + Send {
-        std::future::ready(Ok(Above::default()))
+    fn above(&self) -> impl Future<Output = Result<IdFloor, String>> + Send {
+        std::future::ready(Ok(IdFloor::default()))
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::{fmt::Display, sync::Arc, time::Duration};
 
-use natterjack_nats::{Batch, Buckets, Layout, LogBounds, LogReader, Nats, Position, Positions, ReadError, RoleLease, Start, Tail};
+use natterjack_nats::{
+    KvBuckets, Layout, LeaderReader, LogBatch, LogBounds, Position, Positions, LogReader, Nats, ReadError, ReadFrom, RoleLease,
+};
 use natterjack_protocol::{MsgId, Times};
 use natterjack_runtime::health::Reader;
 use tokio::time::sleep;
@@ -34,12 +36,12 @@ pub struct Partition {
 }
 
 impl Partition {
-    pub fn buckets(&self) -> Buckets {
-        Buckets::new(&self.nats, self.layout)
+    pub fn buckets(&self) -> KvBuckets {
+        KvBuckets::new(&self.nats, self.layout)
     }
 
-    pub fn tail(&self) -> Tail {
-        Tail::new(&self.nats, self.layout)
+    pub fn tail(&self) -> LeaderReader {
+        LeaderReader::new(&self.nats, self.layout)
     }
 
     /// Does `read` while this instance has the lease: stands by until then, drops it wherever it is when another
@@ -84,7 +86,7 @@ impl Partition {
         let (position, bounds) = self.resume().await?;
         let read = position.unwrap_or_default().id;
         self.health.at(read.max(MsgId(bounds.first.0.saturating_sub(1))).0);
-        Ok(LogReader::new(&self.nats, self.layout, self.p, Start::After(read)))
+        Ok(LogReader::new(&self.nats, self.layout, self.p, ReadFrom::After(read)))
     }
 
     /// This role's position on NATS, and what the log has, once it was asked whether it still has what was read of it.
@@ -100,7 +102,7 @@ impl Partition {
     }
 
     /// The next entries, at most `max`, as soon as there are any; none: this role is asked to stop. Cancel-safe.
-    pub async fn next(&self, log: &mut LogReader, max: usize) -> Result<Option<Batch>, PartitionError> {
+    pub async fn next(&self, log: &mut LogReader, max: usize) -> Result<Option<LogBatch>, PartitionError> {
         self.health.doing("reads the log");
         tokio::select! {
             biased;
@@ -110,7 +112,7 @@ impl Partition {
     }
 
     /// Everything up to the end of this batch is dealt with. Waits through every outage.
-    pub async fn done(&self, batch: &Batch) {
+    pub async fn done(&self, batch: &LogBatch) {
         let Some(last) = batch.records.last() else { return };
         let to = Position { id: last.id(), ts: last.ts() };
         self.health.doing("saves its position");

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use natterjack_nats::{Buckets, Layout, LogBounds, LogReaders, Nats, Positions, RoleLease, Tail, lost_end};
+use natterjack_nats::{KvBuckets, Layout, LeaderReader, LogBounds, Positions, LogReaders, Nats, RoleLease, lost_end};
 use natterjack_protocol::{MsgId, Times};
 use natterjack_runtime::health::{self, Reader, Readers, Trouble};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
@@ -74,7 +74,7 @@ async fn add_to_readers(name: &str, nats: &Nats) {
 async fn generations<R: LogRole>(role: &Arc<R>, setup: &Arc<RoleSetup>, stop: &CancellationToken) {
     let mut newest = setup.layout;
     // What the last holder left of the former generation comes first.
-    let mut layout = match newest.before() {
+    let mut layout = match newest.previous() {
         Some(before) => match stop.run_until_cancelled(is_done(role, setup, before)).await {
             Some(done) => {
                 if done {
@@ -93,8 +93,8 @@ async fn generations<R: LogRole>(role: &Arc<R>, setup: &Arc<RoleSetup>, stop: &C
         let Some(next) = read_generation(role, setup, (layout, closed), follows, stop).await else { return };
         let over = layout;
         // Two switches behind: the one between them comes first.
-        layout = next.before().filter(|before| before.generation > over.generation).unwrap_or(next);
-        let directly = layout.generation == over.generation + 1 || next.before().is_some_and(|b| b.generation == over.generation);
+        layout = next.previous().filter(|before| before.generation > over.generation).unwrap_or(next);
+        let directly = layout.generation == over.generation + 1 || next.previous().is_some_and(|b| b.generation == over.generation);
         follows = directly.then_some(over);
         newest = next;
         tracing::info!(role = R::NAME, over = over.generation, next = layout.generation, "a generation of the log was read to its end");
@@ -103,7 +103,7 @@ async fn generations<R: LogRole>(role: &Arc<R>, setup: &Arc<RoleSetup>, stop: &C
 
 /// For who starts long after a switch: is nothing left of the generation before?
 async fn is_done<R: LogRole>(role: &Arc<R>, setup: &RoleSetup, layout: Layout) -> bool {
-    let tail = Tail::new(&setup.nats, layout);
+    let tail = LeaderReader::new(&setup.nats, layout);
     for p in 0..layout.partitions {
         let Ok(bounds) = tail.bounds(p).await else { return false };
         if !bounds.over || role.is_done(&setup.closed::<R>(layout, p, bounds)).await != Ok(true) {
@@ -138,7 +138,7 @@ async fn read_generation<R: LogRole>(
     }
     setup.readers.opened(R::PART);
     let newer = async {
-        let next = Box::pin(layout.newer(&setup.nats)).await;
+        let next = Box::pin(layout.next_generation(&setup.nats)).await;
         closed.send_replace(true);
         next
     };
@@ -174,13 +174,13 @@ async fn go_on_above<R: LogRole>(role: Arc<R>, setup: Arc<RoleSetup>, (layout, p
         sleep(SOON).await;
     };
     trouble.is(Some("the log lost its end; a new generation of it is being made".into()));
-    lost_end::go_on_above(&setup.nats, layout, p, R::NAME, read, above).await;
+    lost_end::renew_above(&setup.nats, layout, p, R::NAME, read, above).await;
 }
 
 /// Tells the health where the log ends; and, once there is a later generation, the runner when this partition is done.
 /// Never ends.
 async fn watch_the_end<R: LogRole>(role: &R, setup: &RoleSetup, now: &Generation, p: u32, reader: &Reader) {
-    let (tail, mut closed, mut done) = (Tail::new(&setup.nats, now.layout), now.closed.clone(), false);
+    let (tail, mut closed, mut done) = (LeaderReader::new(&setup.nats, now.layout), now.closed.clone(), false);
     loop {
         let found = tail.bounds(p).await;
         let waits = *closed.borrow_and_update() && !done;
@@ -208,7 +208,7 @@ async fn watch_the_end<R: LogRole>(role: &R, setup: &RoleSetup, now: &Generation
 
 impl RoleSetup {
     fn positions<R: LogRole>(&self, layout: Layout) -> Positions {
-        Positions::new(&Buckets::new(&self.nats, layout), R::NAME)
+        Positions::new(&KvBuckets::new(&self.nats, layout), R::NAME)
     }
 
     fn closed<R: LogRole>(&self, layout: Layout, p: u32, bounds: LogBounds) -> ClosedPartition {

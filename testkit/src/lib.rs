@@ -15,6 +15,7 @@ pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod raw_http;
+pub mod raw_nats;
 pub mod stopwatch;
 pub mod wait;
 
@@ -25,5 +26,6 @@ pub use nats_server::{NatsServer, thread_in};
 pub use process::Process;
 pub use proxy::{Flow, Proxy, Side};
 pub use raw_http::RawHttp;
+pub use raw_nats::{raw_client, raw_jetstream};
 pub use stopwatch::Stopwatch;
 pub use wait::{eventually, eventually_within, patience, within};

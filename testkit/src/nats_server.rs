@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use natterjack_nats::{Layout, Nats, NatsConfig, provision, server};
+use natterjack_nats::{Layout, Nats, NatsConfig, provision, server_config};
 use natterjack_protocol::{Thread, Times};
 
 use crate::{
@@ -104,7 +104,7 @@ impl NatsServer {
         let routes: Vec<String> = (0..n).map(|i| net.route(i).to_string()).collect();
         let one = |i| {
             Self::launched(Place::beside_others(), i, net.nats(i).ip().to_string(), |store, host| {
-                server::cluster_config(store, host, NATS_PORT, i, &routes, server::Sync::Interval) + &extra(i, host)
+                server_config::cluster_config(store, host, NATS_PORT, i, &routes, server_config::DiskSync::Interval) + &extra(i, host)
             })
         };
         (0..n).map(one).collect()
@@ -202,7 +202,7 @@ impl Drop for NatsServer {
 }
 
 fn single(store: &Path, host: &str) -> String {
-    server::single_config(store, host, NATS_PORT, server::Sync::Interval)
+    server_config::single_config(store, host, NATS_PORT, server_config::DiskSync::Interval)
 }
 
 /// Server `i` with this configuration, not started; configuration and log are in `folder`.

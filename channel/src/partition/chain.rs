@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use natterjack_nats::{Batch, LogRecord, Record};
+use natterjack_nats::{LogBatch, LogRecord, Record};
 use natterjack_protocol::{Cid, Entry, MsgId, Times, UserId};
 use tokio::time::Instant;
 
@@ -92,7 +92,7 @@ impl Chain {
         self.began.elapsed().as_millis() as u64
     }
 
-    pub fn batch(&mut self, batch: Batch, out: &mut Unconfirmed) -> Then {
+    pub fn batch(&mut self, batch: LogBatch, out: &mut Unconfirmed) -> Then {
         self.metrics.lag.set(batch.pending as f64);
         if let Some((_, to)) = batch.hole {
             self.heads.forget_up_to(to);
@@ -131,7 +131,7 @@ impl Chain {
                     self.end = Some(id);
                     out.read(id, ts, None);
                 }
-                Record::Poison { id, ts, subject, .. } => {
+                Record::UnknownSubject { id, ts, subject, .. } => {
                     self.metrics.unknown_subjects.increment(1);
                     tracing::error!(partition = p, id = %id, subject, "an entry's subject names no thread; it is not published");
                     out.read(id, ts, None);
@@ -184,8 +184,8 @@ mod tests {
         Record::Entry(LogRecord { id: MsgId(id), ts: C + late_ms, thread, control: false, payload: entry.encode() })
     }
 
-    fn batch(records: Vec<Record>) -> Batch {
-        Batch { records, ..Batch::default() }
+    fn batch(records: Vec<Record>) -> LogBatch {
+        LogBatch { records, ..LogBatch::default() }
     }
 
     fn new(horizon_open: bool, published: u64) -> (Chain, Unconfirmed) {
@@ -237,8 +237,8 @@ mod tests {
     #[test]
     fn what_the_log_no_longer_has_is_no_evidence_and_an_unknown_subject_is_passed_over() {
         let (mut chain, mut out) = new(false, 9);
-        let unknown = Record::Poison { id: MsgId(13), ts: C, subject: "chat.1.0.x".into(), payload: "?".into() };
-        let holed = Batch { hole: Some((MsgId(10), MsgId(11))), ..batch(vec![entry(12, 0), unknown]) };
+        let unknown = Record::UnknownSubject { id: MsgId(13), ts: C, subject: "chat.1.0.x".into(), payload: "?".into() };
+        let holed = LogBatch { hole: Some((MsgId(10), MsgId(11))), ..batch(vec![entry(12, 0), unknown]) };
         assert_eq!(chain.batch(holed, &mut out), Then::ReadOn);
         assert_eq!((chain.heads().horizon(), linked(&mut out), out.frontier()), (MsgId(11), vec![(12, 0)], MsgId(13)));
     }

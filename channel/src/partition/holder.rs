@@ -3,9 +3,8 @@
 
 use std::sync::Arc;
 
-use async_nats::{Message, Subscriber};
 use futures_util::{StreamExt, future::pending};
-use natterjack_nats::{KvError, Nats, Position, RoleLease};
+use natterjack_nats::{KvError, Position, Nats, NatsMessage, RoleLease, Subscription};
 use natterjack_protocol::{MsgId, UserId, internal::live::Beat};
 use natterjack_role::{Partition as Assigned, PartitionError};
 use tokio::{sync::watch, time::Instant};
@@ -46,7 +45,7 @@ pub(super) struct Holder {
     saved: Position,
     saved_at: Instant,
     /// Requests for heads.
-    heads: Option<Subscriber>,
+    heads: Option<Subscription>,
     requests: u32,
     metrics: Arc<Metrics>,
 }
@@ -59,7 +58,7 @@ pub(super) enum HolderEvent {
     Folded(Vec<(MsgId, Vec<UserId>)>),
     Saved(Result<Position, KvError>),
     /// None: the subscription has ended.
-    Request(Option<Message>),
+    Request(Option<NatsMessage>),
 }
 
 impl Holder {
@@ -73,7 +72,7 @@ impl Holder {
             epoch: at.nats.epoch(),
             publisher: LivePublisher::new(&at.nats, at.layout.generation, at.p, &at.times),
             idle: IdleHeads::new(at.times.head_after),
-            folder: KvFolder::new(log, natterjack_nats::Buckets::new(log, at.layout), at.p),
+            folder: KvFolder::new(log, natterjack_nats::KvBuckets::new(log, at.layout), at.p),
             barrier: InFlight::default(),
             folding: InFlight::default(),
             folding_since: None,
@@ -200,7 +199,7 @@ impl Holder {
     /// Answers a request for heads. True: after so many in a row something else has to be done, too.
     pub async fn answer(
         &mut self,
-        request: Option<Message>,
+        request: Option<NatsMessage>,
         known: &ThreadHeads,
         unconfirmed: &Unconfirmed,
         now_ms: u64,
@@ -208,7 +207,7 @@ impl Holder {
         match request {
             // The subscription ended with its connection task; the next maintenance asks for another.
             None => self.heads = None,
-            Some(Message { reply: Some(reply), payload, .. }) => {
+            Some(NatsMessage { reply: Some(reply), payload, .. }) => {
                 self.metrics.requests.increment(1);
                 self.publisher.answer(reply, heads::answer(&payload, known, unconfirmed.frontier(), now_ms)).await?;
                 self.requests += 1;
@@ -279,7 +278,7 @@ impl Holder {
     }
 }
 
-async fn next_request(heads: &mut Option<Subscriber>) -> Option<Message> {
+async fn next_request(heads: &mut Option<Subscription>) -> Option<NatsMessage> {
     match heads {
         Some(requests) => requests.next().await,
         None => pending().await,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures_util::future::pending;
-use natterjack_nats::{Batch, LogBounds, LogReader, LogRecord, Nats, ReadError, Start};
+use natterjack_nats::{LogBatch, LogBounds, LogReader, LogRecord, Nats, ReadError, ReadFrom};
 use natterjack_role::Partition as Assigned;
 
 use super::{
@@ -26,7 +26,7 @@ pub(super) struct Reading {
 }
 
 pub(super) enum Read {
-    Batch(Batch),
+    Batch(LogBatch),
     /// A late entry, and whether it is a copy.
     Judged(LogRecord, bool),
 }
@@ -79,7 +79,7 @@ impl Reading {
         if !room {
             return pending().await;
         }
-        self.log.next_batch(TURN).await.map(Read::Batch)
+        self.log.next_batch(TURN).await.map(Read::LogBatch)
     }
 
     pub fn take(&mut self, read: Read, out: &mut Unconfirmed) {
@@ -90,7 +90,7 @@ impl Reading {
         match then {
             Then::ReadOn => {}
             Then::Judge(record, whose) => self.judging.start(late::is_copy(self.nats.clone(), record, whose)),
-            Then::ReadBehind(id) => self.log = LogReader::new(&self.nats, self.at.layout, self.at.p, Start::After(id)),
+            Then::ReadBehind(id) => self.log = LogReader::new(&self.nats, self.at.layout, self.at.p, ReadFrom::After(id)),
         }
     }
 }

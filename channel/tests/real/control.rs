@@ -1,6 +1,6 @@
 //! Who is told of a membership can read it: control entries are in KV before their event goes out.
 
-use natterjack_nats::{Buckets, serve, subjects};
+use natterjack_nats::{KvBuckets, serve, subjects};
 use natterjack_protocol::{
     Code, Kind, MsgId, Refusal,
     internal::{
@@ -17,7 +17,7 @@ use crate::kit::{Instance, Observer, What, Writer, user};
 async fn a_control_entry_is_in_kv_before_its_event_is_seen() {
     let (server, nats, layout) = NatsServer::ready().await;
     let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
-    let buckets = Buckets::new(&nats, layout);
+    let buckets = KvBuckets::new(&nats, layout);
     for u in ["a", "b", "c"] {
         buckets.create_empty_threads(&user(u)).await.unwrap();
     }
@@ -73,7 +73,7 @@ fn is_signal(what: &What, of: MsgId) -> bool {
 async fn a_lost_key_is_asked_for_and_never_made_here() {
     let (server, nats, layout) = NatsServer::ready().await;
     let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
-    let buckets = Buckets::new(&nats, layout);
+    let buckets = KvBuckets::new(&nats, layout);
     buckets.create_empty_threads(&user("a")).await.unwrap();
     let instance = Instance::start(&server, "one");
 

@@ -43,7 +43,7 @@ async fn every_event_up_to_the_frontier_comes_before_the_answer() {
         let p = asked % layout.partitions;
         asked += 1;
         let request = rmp_serde::to_vec_named(&ask(p)).unwrap();
-        observer.nats.client.publish_with_reply(subjects::heads(1, p), format!("test.{p}.{asked}"), request.into()).await.unwrap();
+        observer.nats.publish_with_reply(subjects::heads(1, p), format!("test.{p}.{asked}"), request.into()).await.unwrap();
         // A pace: hundreds of questions among the messages, not tens of thousands.
         tokio::time::sleep(Duration::from_millis(3)).await;
     }

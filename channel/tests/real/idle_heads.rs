@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{Beginning, Buckets, ClockMarks, Position, Positions};
+use natterjack_nats::{Beginning, ClockMarks, KvBuckets, Position, Positions};
 use natterjack_protocol::{
     Times,
     internal::live::{Beat, LiveMessage},
@@ -44,7 +44,7 @@ async fn an_idle_thread_gets_one_head_and_every_partition_beats() {
     };
     eventually("the frontier in a beat", async || beats(p).last().is_some_and(|b| b.frontier == last)).await;
     assert_eq!(beats(p).last().unwrap().archive_lag_ms, None, "nobody has said how far the archive is");
-    let positions = Positions::new(&Buckets::new(&nats, layout), "persister");
+    let positions = Positions::new(&KvBuckets::new(&nats, layout), "persister");
     positions.advance(p, Position { id: last, ts: 0 }).await.unwrap();
     eventually("an archive that has everything", async || beats(p).last().is_some_and(|b| b.archive_lag_ms == Some(0))).await;
     writer.text(&t, "a").await;
@@ -58,7 +58,7 @@ async fn an_idle_thread_gets_one_head_and_every_partition_beats() {
     // Who comes later says how far the clock had been, too.
     instance.stop().await;
     let ahead = beats(p).last().unwrap().ts + 3_600_000;
-    ClockMarks::new(&Buckets::new(&nats, layout)).note(p, ahead).await.unwrap();
+    ClockMarks::new(&KvBuckets::new(&nats, layout)).note(p, ahead).await.unwrap();
     let instance = Instance::start(&server, "two");
     eventually("beats with the mark", async || beats(p).last().is_some_and(|b| b.dedupe_since == ahead)).await;
     assert_eq!(heads("live.user.a.e").iter().filter(|(_, id)| *id == last).count(), 1, "once");
@@ -69,7 +69,7 @@ async fn an_idle_thread_gets_one_head_and_every_partition_beats() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn before_the_first_streams_there_was_nothing() {
     let (server, nats, layout) = NatsServer::ready().await;
-    let buckets = Buckets::new(&nats, layout);
+    let buckets = KvBuckets::new(&nats, layout);
     let beginning = Beginning::find(&nats, layout, &Times::default()).await.unwrap().expect("just made");
     let observer = Observer::start(&server).await;
     let since = |p: u32| -> Option<u64> {

@@ -6,11 +6,10 @@ use std::{
     time::Duration,
 };
 
-use async_nats::Message;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use natterjack_channel::{Config, Error, run};
-use natterjack_nats::{Layout, Nats, NatsConfig, Publisher, subjects};
+use natterjack_nats::{Layout, Nats, NatsConfig, NatsMessage, Publisher, subjects};
 use natterjack_protocol::{
     Body, Entry, Kind, MsgId, Thread, Times,
     internal::live::{Beat, EventHeader, LiveMessage},
@@ -99,7 +98,7 @@ pub enum What {
     Live(LiveMessage<'static>),
     Beat(Beat),
     /// Something else, by its subject alone; answers to requests of the test among it.
-    Other(Message),
+    Other(NatsMessage),
 }
 
 pub struct Seen {
@@ -125,7 +124,7 @@ impl Observer {
         let nats = server.nats().await;
         let mut all = futures_util::stream::SelectAll::new();
         for subject in subjects {
-            all.push(nats.client.subscribe(*subject).await.unwrap());
+            all.push(nats.subscribe(*subject).await.unwrap());
         }
         nats.flush_barrier().await.unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));

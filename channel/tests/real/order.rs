@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use natterjack_nats::{Buckets, Position, Positions, Tail, subjects, switch};
+use natterjack_nats::{KvBuckets, LeaderReader, Position, Positions, subjects, switch};
 use natterjack_protocol::{MsgId, Times, internal::live::LiveMessage, limits};
 use natterjack_testkit::{NatsServer, eventually, thread};
 use tokio::{sync::watch, time::Instant};
@@ -88,10 +88,10 @@ async fn what_nobody_can_read_stops_nothing() {
     writer.text(&t, "a").await;
     let poison = writer.message(&t, Bytes::from_static(b"\xc1 nonsense")).await;
     // A subject of the partition that names no thread.
-    nats.client.publish(format!("chat.{}.{}.nonsense", layout.generation, layout.partition(&t)), "x".into()).await.unwrap();
+    nats.publish(format!("chat.{}.{}.nonsense", layout.generation, layout.partition(&t)), "x".into()).await.unwrap();
     nats.flush_barrier().await.unwrap();
     // One whose frame would be larger than the server takes.
-    let room = nats.client.server_info().max_payload - 90;
+    let room = nats.max_payload() - 90;
     let large = writer.message(&t, vec![0; room].into()).await;
     writer.text(&t, "a").await;
     observer.has_everything(&writer).await;
@@ -140,8 +140,8 @@ async fn the_chain_goes_on_into_a_new_generation() {
     send(&writer, 5).await;
     for role in ["channel", "persister"] {
         for p in 0..layout.partitions {
-            let last = Tail::new(&nats, layout).bounds(p).await.unwrap().last;
-            Positions::new(&Buckets::new(&nats, layout), role).advance(p, Position { id: last, ts: 1 }).await.unwrap();
+            let last = LeaderReader::new(&nats, layout).bounds(p).await.unwrap().last;
+            Positions::new(&KvBuckets::new(&nats, layout), role).advance(p, Position { id: last, ts: 1 }).await.unwrap();
         }
     }
     let last = switch(&nats, &server.config(), &Times::default(), 2).await.unwrap();

@@ -12,10 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use natterjack_nats::{
-    fanin::{FanInEvent, Slot as FanInSlot, Tail8},
-    subjects,
-};
+use natterjack_nats::{FanInEvent, LiveKind, SubscriptionSlot as FanInSlot, subjects};
 use natterjack_protocol::{
     GroupId, Refusal, Times,
     internal::live::{Beat, LiveMessage},
@@ -143,7 +140,7 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
     fn event(&mut self, event: FanInEvent) {
         match event {
             FanInEvent::Msg { slot: FanInSlot(BEATS), payload, .. } => self.beat(&payload),
-            FanInEvent::Msg { slot: FanInSlot(slot), subject_tail: Tail8::Ephemeral, payload, .. } => {
+            FanInEvent::Msg { slot: FanInSlot(slot), kind: LiveKind::Ephemeral, payload, .. } => {
                 self.topics.ephemeral(slot, &payload);
             }
             FanInEvent::Msg { slot: FanInSlot(slot), payload, .. } => self.message(slot, &payload),

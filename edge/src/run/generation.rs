@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use natterjack_nats::{Buckets, EdgeLease, Layout, Log, Publisher};
+use natterjack_nats::{EdgeLease, KvBuckets, Layout, Publisher, ThreadLog};
 use natterjack_protocol::{client::close, limits};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::{
@@ -82,7 +82,7 @@ async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &Canc
     let Base { cfg, capacity, has, tls, listener, nats, time, limiter, health } = base;
     let listen = listener.local_addr().unwrap_or(cfg.listen);
     let value = address::lease(cfg.public_url.clone(), listen, tls.is_some(), lease::machine(), &cfg.instance);
-    let buckets = Buckets::new(nats, layout);
+    let buckets = KvBuckets::new(nats, layout);
     let delivery = DeliveryParts::start(cfg, nats, time.clone(), layout, &buckets, end.clone()).await?;
     let (clock, directory, status, sessions) = (delivery.clock.clone(), Directory::new(nats), StatusWatch::default(), Sessions::default());
     // These wait for their buckets. At a new generation the health is still that of the one before.
@@ -145,7 +145,7 @@ impl Parts {
         let Base { cfg, nats, limiter, health, .. } = base;
         let DeliveryParts { live, attach, batch_acks, clock, members, history, dispatcher, .. } = delivery;
         let Self { people, publisher, log, directory, auth, sessions, edges } = self;
-        let (status, thread_log) = (log.status.clone(), Log::new(nats, log.layout));
+        let (status, thread_log) = (log.status.clone(), ThreadLog::new(nats, log.layout));
         let control = Control::new(thread_log.clone(), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
         let threads = ThreadLists::new(&history, &people);
         let pages = Pages::new(&history, &people);
@@ -224,7 +224,7 @@ impl Running {
             () = left => Ok(None),
             () = keeper.keep() => Ok(None),
             _ = dispatcher => Err(Error::LiveEnded),
-            next = layout.newer(&base.nats) => Ok(Some(next)),
+            next = layout.next_generation(&base.nats) => Ok(Some(next)),
         }
     }
 

@@ -5,7 +5,7 @@
 //! archive away nobody can tell about those, and they are taken: readers pass over what concerns nothing, and chat goes
 //! on (P7).
 
-use natterjack_nats::{Log, LogRecord, TailError};
+use natterjack_nats::{LogError, LogRecord, ThreadLog};
 use natterjack_protocol::{
     Body, Code, Entry, Most, MsgId, Refusal, Thread, Times,
     internal::rpc::{HistoryAnswer, HistoryRequest},
@@ -19,7 +19,7 @@ use crate::{
 
 #[derive(Clone)]
 pub struct References {
-    log: Log,
+    log: ThreadLog,
     history: HistoryClient,
     times: Times,
 }
@@ -32,7 +32,7 @@ enum InLog {
 }
 
 impl References {
-    pub fn new(log: &Log, history: &HistoryClient, times: &Times) -> Self {
+    pub fn new(log: &ThreadLog, history: &HistoryClient, times: &Times) -> Self {
         Self { log: log.clone(), history: history.clone(), times: times.clone() }
     }
 
@@ -65,7 +65,7 @@ impl References {
         }
     }
 
-    async fn in_log(&self, thread: &Thread, id: MsgId) -> Result<InLog, TailError> {
+    async fn in_log(&self, thread: &Thread, id: MsgId) -> Result<InLog, LogError> {
         let before = MsgId(id.0.saturating_sub(1));
         match self.log.after(thread, before, id, Most::count(1)).await?.pop() {
             Some(record) => Ok(self.judge(&record)),

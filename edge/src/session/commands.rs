@@ -106,7 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.request(async move {
             let payload = Ephemeral::Typing { thread: thread.clone(), user }.encode();
             for subject in subjects::live_x_subjects_of(&thread) {
-                if nats.client.publish(subject, payload.clone()).await.is_err() {
+                if nats.publish(subject, payload.clone()).await.is_err() {
                     break;
                 }
             }

@@ -32,7 +32,7 @@ async fn threads(world: &World, user: &str, items: &[(&str, ThreadItem)]) {
 /// As `channel` does it: the key first, then the signal.
 async fn changed(world: &World, thread: &str, at: u64) {
     let signal = encode_member(thread, MsgId(at));
-    world.nats.client.publish(subjects::live_user(&id("ua")), signal).await.unwrap();
+    world.nats.publish(subjects::live_user(&id("ua")), signal).await.unwrap();
 }
 
 async fn event(world: &World, group: &str, at: u64) {
@@ -40,7 +40,7 @@ async fn event(world: &World, group: &str, at: u64) {
     let entry = Entry::new(id("ub"), cid(), Kind::Text, Body::text("hello"));
     let event = Event::new(thread, MsgId(at), MsgId::NONE, now_ms(), entry);
     let live = encode_event(event, false);
-    world.nats.client.publish(subjects::live_group(&id(group)), live).await.unwrap();
+    world.nats.publish(subjects::live_group(&id(group)), live).await.unwrap();
 }
 
 /// What came is read again before the pages go out: who was removed hears nothing more, who was added has the page before `attached`.

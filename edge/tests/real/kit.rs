@@ -15,7 +15,7 @@ use futures_util::{SinkExt, StreamExt};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use natterjack_edge::{Config, Error, run};
-use natterjack_nats::{Buckets, Layout, Nats, Service, Tail, serve, subjects};
+use natterjack_nats::{KvBuckets, Layout, LeaderReader, Nats, Service, serve, subjects};
 use natterjack_protocol::{
     Body, Cid, Code, Entry, Event, Kind, Most, MsgId, Refusal, Thread, Times,
     client::{
@@ -81,13 +81,13 @@ impl Hold {
 pub struct World {
     pub addr: SocketAddr,
     pub health: Health,
-    pub tail: Tail,
+    pub tail: LeaderReader,
     pub beats: watch::Sender<bool>,
     /// By how many milliseconds the log's clock is ahead, as the beats say it.
     pub log_ahead: Arc<AtomicI64>,
     pub heads: Hold,
     pub nats: Nats,
-    buckets: Buckets,
+    buckets: KvBuckets,
     signing: EncodingKey,
     stop: CancellationToken,
     edge: Option<JoinHandle<Result<(), Error>>>,
@@ -106,7 +106,7 @@ impl World {
 
     pub async fn configured(users: &[&str], times: Times, configure: impl FnOnce(&mut Config)) -> Self {
         let (server, nats, layout) = NatsServer::ready().await;
-        let buckets = Buckets::new(&nats, layout);
+        let buckets = KvBuckets::new(&nats, layout);
         for user in users {
             buckets.create_empty_threads(&id(user)).await.unwrap();
         }
@@ -115,7 +115,7 @@ impl World {
         let key = PublicKey { v: VERSION, ed25519: public, until: now_ms() + 3_600_000 };
         buckets.control().put(&subjects::signing_key("k1"), Codec::Msgpack.encode(&key)).await.unwrap();
 
-        let tail = Tail::new(&nats, layout);
+        let tail = LeaderReader::new(&nats, layout);
         let heads = Hold(Arc::new(watch::Sender::new(false)), Arc::default());
         let others = others(&nats, layout, &tail, &heads).await;
         let (beats, on) = watch::channel(true);
@@ -154,7 +154,7 @@ impl World {
         self.edge.take().unwrap()
     }
 
-    pub fn buckets(&self) -> &Buckets {
+    pub fn buckets(&self) -> &KvBuckets {
         &self.buckets
     }
 
@@ -229,7 +229,7 @@ async fn beat(nats: Nats, layout: Layout, on: watch::Receiver<bool>, ahead: Arc<
             let ts = now_ms().saturating_add_signed(ahead.load(Relaxed));
             let beat = Beat { generation: 1, p, ts, dedupe_since: since, frontier: MsgId(1), archive_lag_ms: Some(0) };
             if *on.borrow() {
-                nats.client.publish(subjects::beat(p), beat.encode()).await.unwrap();
+                nats.publish(subjects::beat(p), beat.encode()).await.unwrap();
             }
         }
         // As often as `channel` does it.
@@ -237,7 +237,7 @@ async fn beat(nats: Nats, layout: Layout, on: watch::Receiver<bool>, ahead: Arc<
     }
 }
 
-async fn others(nats: &Nats, layout: Layout, tail: &Tail, hold: &Hold) -> Vec<Service> {
+async fn others(nats: &Nats, layout: Layout, tail: &LeaderReader, hold: &Hold) -> Vec<Service> {
     let mut services = Vec::new();
     for p in 0..layout.partitions {
         let hold = hold.clone();

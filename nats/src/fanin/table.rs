@@ -1,6 +1,6 @@
 //! Which subscription a message belongs to: sid → slot, in one lookup and without an allocation but the subject. Pure.
 
-use super::Slot;
+use super::SubscriptionSlot;
 
 struct Entry {
     generation: u32,
@@ -17,13 +17,13 @@ pub(crate) struct Table {
     len: usize,
 }
 
-fn sid(slot: Slot, generation: u32) -> u64 {
+fn sid(slot: SubscriptionSlot, generation: u32) -> u64 {
     u64::from(generation) << 32 | u64::from(slot.0)
 }
 
 impl Table {
     /// The sid to subscribe with. The slot must be free.
-    pub(crate) fn insert(&mut self, slot: Slot, subject: &str) -> u64 {
+    pub(crate) fn insert(&mut self, slot: SubscriptionSlot, subject: &str) -> u64 {
         let at = slot.0 as usize;
         if self.entries.len() <= at {
             self.entries.resize_with(at + 1, || None);
@@ -36,20 +36,23 @@ impl Table {
     }
 
     /// The sid to unsubscribe, if the slot was in use.
-    pub(crate) fn remove(&mut self, slot: Slot) -> Option<u64> {
+    pub(crate) fn remove(&mut self, slot: SubscriptionSlot) -> Option<u64> {
         let entry = self.entries.get_mut(slot.0 as usize)?.take()?;
         self.len -= 1;
         Some(sid(slot, entry.generation))
     }
 
-    pub(crate) fn slot(&self, sid: u64) -> Option<Slot> {
-        let slot = Slot(sid as u32);
+    pub(crate) fn slot(&self, sid: u64) -> Option<SubscriptionSlot> {
+        let slot = SubscriptionSlot(sid as u32);
         let entry = self.entries.get(slot.0 as usize)?.as_ref()?;
         (u64::from(entry.generation) == sid >> 32).then_some(slot)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &str)> {
-        self.entries.iter().enumerate().filter_map(|(i, e)| e.as_ref().map(|e| (sid(Slot(i as u32), e.generation), &*e.subject)))
+        self.entries
+            .iter()
+            .enumerate()
+            .filter_map(|(i, e)| e.as_ref().map(|e| (sid(SubscriptionSlot(i as u32), e.generation), &*e.subject)))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -64,12 +67,12 @@ mod tests {
     #[test]
     fn a_reused_slot_does_not_get_its_former_subjects_messages() {
         let mut t = Table::default();
-        let first = t.insert(Slot(5), "a");
-        assert_eq!(t.slot(first), Some(Slot(5)));
-        assert_eq!(t.remove(Slot(5)), Some(first));
-        assert_eq!((t.remove(Slot(5)), t.slot(first)), (None, None));
-        let second = t.insert(Slot(5), "b");
-        assert_eq!((t.slot(first), t.slot(second)), (None, Some(Slot(5))));
+        let first = t.insert(SubscriptionSlot(5), "a");
+        assert_eq!(t.slot(first), Some(SubscriptionSlot(5)));
+        assert_eq!(t.remove(SubscriptionSlot(5)), Some(first));
+        assert_eq!((t.remove(SubscriptionSlot(5)), t.slot(first)), (None, None));
+        let second = t.insert(SubscriptionSlot(5), "b");
+        assert_eq!((t.slot(first), t.slot(second)), (None, Some(SubscriptionSlot(5))));
         assert_eq!(t.iter().collect::<Vec<_>>(), [(second, "b")]);
         assert_eq!((t.slot(0), t.slot(u64::MAX), t.len()), (None, None, 1));
     }

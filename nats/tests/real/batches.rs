@@ -7,9 +7,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use natterjack_nats::{Layout, LogRecord, Nats, NatsConfig, Publisher, Tail, provision};
+use natterjack_nats::{Layout, LeaderReader, LogRecord, Nats, NatsConfig, Publisher, provision};
 use natterjack_protocol::{Most, MsgId, Thread, Times};
-use natterjack_testkit::{NatsServer, eventually, thread};
+use natterjack_testkit::{NatsServer, eventually, raw_client, raw_jetstream, thread};
 
 const LARGE: usize = 100;
 
@@ -18,7 +18,7 @@ fn batch(numbers: RangeInclusive<u32>) -> Vec<(String, Bytes)> {
 }
 
 async fn log_of(nats: &Nats, layout: Layout, t: &Thread) -> Vec<LogRecord> {
-    Tail::new(nats, layout).after(t, MsgId::NONE, MsgId(u64::MAX >> 11), Most::count(LARGE)).await.unwrap()
+    LeaderReader::new(nats, layout).after(t, MsgId::NONE, MsgId(u64::MAX >> 11), Most::count(LARGE)).await.unwrap()
 }
 
 fn bodies(log: &[LogRecord]) -> Vec<u32> {
@@ -76,7 +76,7 @@ async fn what_comes_behind_a_refused_one_is_not_stored() {
 #[tokio::test]
 async fn a_log_of_an_earlier_version_is_brought_up_to_date() {
     let (s, nats, layout) = NatsServer::ready().await;
-    let js = async_nats::jetstream::new(nats.client.clone());
+    let js = raw_jetstream(&nats).await;
     let t = thread("dm.a.b");
     let mut found = js.get_stream(layout.stream(&t)).await.unwrap().get_info().await.unwrap().config;
     assert!(found.allow_batch_publish);
@@ -131,10 +131,11 @@ async fn elections_swap_and_double_nothing() {
     };
     let disturb = async {
         let stepdown = format!("$JS.API.STREAM.LEADER.STEPDOWN.{}", layout.stream(&thread("dm.a.w0")));
+        let raw = raw_client(&nats).await;
         while !done.load(Relaxed) {
             // An election takes its time; the writers have to get on between two of them.
             tokio::time::sleep(Duration::from_millis(100)).await;
-            elections.fetch_add(u32::from(nats.client.request(stepdown.clone(), Bytes::new()).await.is_ok()), Relaxed);
+            elections.fetch_add(u32::from(raw.request(stepdown.clone(), Bytes::new()).await.is_ok()), Relaxed);
         }
     };
     let writing = async {
@@ -152,7 +153,7 @@ async fn elections_swap_and_double_nothing() {
         let mut log = Vec::new();
         // From a follower, which may be a moment behind.
         eventually("all of it", async || {
-            log = Tail::new(&nats, layout)
+            log = LeaderReader::new(&nats, layout)
                 .after(&t, MsgId::NONE, MsgId(u64::MAX >> 11), Most::count(2 * written as usize))
                 .await
                 .unwrap_or_default();

@@ -3,16 +3,17 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use natterjack_nats::{
-    FanIn, FanInEvent, Layout, LogReader, NatsConfig, Publisher, Slot, Start, Tail, TailError, layout::LayoutError, provision,
+    FanIn, FanInEvent, Layout, LeaderReader, LogError, LogReader, NatsConfig, Publisher, ReadFrom, SubscriptionSlot, layout::LayoutError,
+    provision,
 };
 use natterjack_protocol::{Most, MsgId, Times};
-use natterjack_testkit::{NatsServer, eventually, eventually_within, thread_in};
+use natterjack_testkit::{NatsServer, eventually, eventually_within, raw_client, raw_jetstream, thread_in};
 
 use crate::ids;
 
 /// The server that leads a stream.
 async fn leader(nats: &natterjack_nats::Nats, stream: &str) -> usize {
-    let js = async_nats::jetstream::new(nats.client.clone());
+    let js = raw_jetstream(nats).await;
     let info = js.get_stream(stream).await.unwrap().cached_info().clone();
     info.cluster.unwrap().leader.unwrap().trim_start_matches('n').parse().unwrap()
 }
@@ -28,7 +29,7 @@ async fn a_leader_is_killed_while_we_write_and_read() {
     let stream = layout.stream(&t);
     let publisher = Publisher::new(&nats, layout, Times::default());
     let mut fanin = FanIn::connect(&cfg, "edge").await.unwrap();
-    fanin.subscribe("live.user.a.e", Slot(0));
+    fanin.subscribe("live.user.a.e", SubscriptionSlot(0));
 
     const N: u32 = 1_000;
     let writer = tokio::spawn({
@@ -44,7 +45,7 @@ async fn a_leader_is_killed_while_we_write_and_read() {
             acked
         }
     });
-    let mut reader = LogReader::new(&nats, layout, 0, Start::After(MsgId::NONE));
+    let mut reader = LogReader::new(&nats, layout, 0, ReadFrom::After(MsgId::NONE));
     let mut read: Vec<(MsgId, String)> = Vec::new();
     let mut killed = false;
     while read.len() < N as usize {
@@ -68,7 +69,7 @@ async fn a_leader_is_killed_while_we_write_and_read() {
     assert_eq!(read, expected);
 
     // The page is complete whoever answers it.
-    let tail = Tail::new(&nats, layout);
+    let tail = LeaderReader::new(&nats, layout);
     let now = tail.bounds(0).await.unwrap().ts_ms;
     for i in 0..50 {
         let id = publisher.message(&t, &format!("after{i}"), "x".into()).await.unwrap().id;
@@ -80,9 +81,9 @@ async fn a_leader_is_killed_while_we_write_and_read() {
     let mut events = Vec::new();
     let heard = async {
         loop {
-            fanin.publish("live.user.a.e", "", b"here");
+            fanin.publish("live.user.a.e", b"here");
             let _ = tokio::time::timeout(Duration::from_millis(200), fanin.next_batch(&mut events)).await;
-            if events.drain(..).any(|e| matches!(e, FanInEvent::Msg { slot: Slot(0), .. })) {
+            if events.drain(..).any(|e| matches!(e, FanInEvent::Msg { slot: SubscriptionSlot(0), .. })) {
                 break;
             }
         }
@@ -93,24 +94,25 @@ async fn a_leader_is_killed_while_we_write_and_read() {
     let leads = leader(&nats, &stream).await;
     let left = (0..servers.len()).find(|i| *i != leads && servers[*i].is_up()).unwrap();
     servers.iter_mut().enumerate().filter(|(i, _)| *i != left).for_each(|(_, s)| s.kill());
+    let raw = raw_client(&nats).await;
     eventually_within("it answers in spite of that", Duration::from_secs(60), async || {
-        let asked = nats.client.request(format!("$JS.API.STREAM.INFO.{stream}"), "".into()).await;
+        let asked = raw.request(format!("$JS.API.STREAM.INFO.{stream}"), "".into()).await;
         let answer = asked.ok().and_then(|m| serde_json::from_slice::<serde_json::Value>(&m.payload).ok());
         answer.is_some_and(|a| a["state"].is_object() && a["cluster"]["leader"].is_null())
     })
     .await;
     let bounds = tail.bounds(0).await;
-    assert!(matches!(bounds, Err(TailError::Unavailable(_))), "{bounds:?}");
-    let alone = layout.led(&nats, Duration::from_secs(1)).await;
+    assert!(matches!(bounds, Err(LogError::Unavailable(_))), "{bounds:?}");
+    let alone = layout.wait_for_leaders(&nats, Duration::from_secs(1)).await;
     assert!(matches!(&alone, Err(LayoutError::NoLeader { streams, .. }) if streams.contains(&stream)), "{alone:?}");
 
     // All of them start anew. One alone elects nobody, and a role is told so; with the second it begins as soon as somebody is elected.
     servers.iter_mut().for_each(NatsServer::kill);
     servers[0].launch();
     let role = natterjack_nats::Nats::connect(&cfg, "role").await.unwrap();
-    let alone = layout.led(&role, Duration::from_secs(1)).await;
+    let alone = layout.wait_for_leaders(&role, Duration::from_secs(1)).await;
     assert!(matches!(&alone, Err(LayoutError::NoLeader { streams, .. }) if streams.contains(&stream)), "{alone:?}");
     servers[1].launch();
-    assert_eq!(Layout::at_start(&role).await.unwrap(), layout);
+    assert_eq!(Layout::load_at_start(&role).await.unwrap(), layout);
     publisher.message(&t, "once more", "x".into()).await.unwrap();
 }

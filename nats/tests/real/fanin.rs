@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use natterjack_nats::{ConnectError, FanIn, FanInEvent, NatsConfig, Slot, Tail8, serve};
+use natterjack_nats::{FanIn, FanInEvent, LiveKind, NatsConfig, NatsConnectError, SubscriptionSlot, serve};
 use natterjack_testkit::NatsServer;
 
 /// Events until `n` of those that `pick` maps.
@@ -29,9 +29,9 @@ pub async fn connected(f: &mut FanIn) -> u64 {
     collect(f, 1, |e| if let FanInEvent::Connected { epoch } = e { Some(epoch) } else { None }).await[0]
 }
 
-pub fn message(e: FanInEvent) -> Option<(u32, Tail8, String)> {
+pub fn message(e: FanInEvent) -> Option<(u32, LiveKind, String)> {
     match e {
-        FanInEvent::Msg { slot, subject_tail, payload, .. } => Some((slot.0, subject_tail, String::from_utf8(payload.to_vec()).unwrap())),
+        FanInEvent::Msg { slot, kind, payload } => Some((slot.0, kind, String::from_utf8(payload.to_vec()).unwrap())),
         _ => None,
     }
 }
@@ -40,25 +40,25 @@ pub fn message(e: FanInEvent) -> Option<(u32, Tail8, String)> {
 async fn messages_come_to_their_slots_and_stop_when_unsubscribed() {
     let (s, nats, _) = NatsServer::ready().await;
     let mut f = FanIn::connect(&s.config(), "edge").await.unwrap();
-    f.subscribe("live.user.a.*", Slot(3));
-    f.subscribe("live.group.g.*", Slot(0));
-    f.subscribe("beat.*", Slot(1));
+    f.subscribe("live.user.a.*", SubscriptionSlot(3));
+    f.subscribe("live.group.g.*", SubscriptionSlot(0));
+    f.subscribe("beat.*", SubscriptionSlot(1));
     assert_eq!(connected(&mut f).await, 1);
     for (subject, body) in [("live.user.a.e", "1"), ("live.group.g.x", "2"), ("beat.0", "3"), ("live.user.b.e", "no")] {
-        nats.client.publish(subject, body.into()).await.unwrap();
+        nats.publish(subject, body.into()).await.unwrap();
     }
     let got = collect(&mut f, 3, message).await;
-    assert_eq!(got, [(3, Tail8::Event, "1".into()), (0, Tail8::Ephemeral, "2".into()), (1, Tail8::Other, "3".into())]);
+    assert_eq!(got, [(3, LiveKind::Event, "1".into()), (0, LiveKind::Ephemeral, "2".into()), (1, LiveKind::Other, "3".into())]);
 
     // The slot goes to another subject; what its former subject still sends is not the new one's.
-    f.subscribe("live.user.c.*", Slot(3));
-    f.publish("live.user.a.e", "", b"former");
-    f.publish("live.user.c.e", "", b"new");
-    assert_eq!(collect(&mut f, 1, message).await, [(3, Tail8::Event, "new".into())]);
-    f.unsubscribe(Slot(0));
-    f.publish("live.group.g.e", "", b"unheard");
-    f.publish("live.user.c.x", "", b"last");
-    assert_eq!(collect(&mut f, 1, message).await, [(3, Tail8::Ephemeral, "last".into())]);
+    f.subscribe("live.user.c.*", SubscriptionSlot(3));
+    f.publish("live.user.a.e", b"former");
+    f.publish("live.user.c.e", b"new");
+    assert_eq!(collect(&mut f, 1, message).await, [(3, LiveKind::Event, "new".into())]);
+    f.unsubscribe(SubscriptionSlot(0));
+    f.publish("live.group.g.e", b"unheard");
+    f.publish("live.user.c.x", b"last");
+    assert_eq!(collect(&mut f, 1, message).await, [(3, LiveKind::Ephemeral, "last".into())]);
     assert_eq!(f.subscriptions(), 2);
 }
 
@@ -70,7 +70,7 @@ async fn a_request_is_a_barrier() {
     let _service = serve(&nats, "svc.channel.heads.0".into(), None, 8, move |n: u32| {
         let nats = publishing.clone();
         async move {
-            nats.client.publish(format!("live.user.u{n}.e"), "before".into()).await.unwrap();
+            nats.publish(format!("live.user.u{n}.e"), "before".into()).await.unwrap();
             Ok(n)
         }
     })
@@ -80,10 +80,10 @@ async fn a_request_is_a_barrier() {
     let mut f = FanIn::connect(&s.config(), "edge").await.unwrap();
     connected(&mut f).await;
     for n in 0..50u32 {
-        f.subscribe(&format!("live.user.u{n}.*"), Slot(n));
+        f.subscribe(&format!("live.user.u{n}.*"), SubscriptionSlot(n));
         let token = f.request("svc.channel.heads.0", &rmp_serde::to_vec(&n).unwrap());
         let events = collect(&mut f, 2, Some).await;
-        assert!(matches!(&events[0], FanInEvent::Msg { slot, .. } if *slot == Slot(n)), "{events:?}");
+        assert!(matches!(&events[0], FanInEvent::Msg { slot, .. } if *slot == SubscriptionSlot(n)), "{events:?}");
         assert!(matches!(&events[1], FanInEvent::Reply { token: t, no_responders: false, .. } if *t == token), "{events:?}");
     }
     let token = f.request("svc.channel.heads.7", b"");
@@ -97,7 +97,7 @@ async fn every_subscription_is_back_before_connected_is_said() {
     let mut f = FanIn::connect(&s.config(), "edge").await.unwrap();
     const N: u32 = 20_000;
     for n in 0..N {
-        f.subscribe(&format!("live.user.u{n}.*"), Slot(n));
+        f.subscribe(&format!("live.user.u{n}.*"), SubscriptionSlot(n));
     }
     assert_eq!(connected(&mut f).await, 1);
     for round in 2..=3 {
@@ -105,7 +105,7 @@ async fn every_subscription_is_back_before_connected_is_said() {
         collect(&mut f, 1, |e| matches!(e, FanInEvent::Disconnected).then_some(())).await;
         // Without a connection a request is answered at once, a subscription is remembered.
         let token = f.request("svc.none", b"");
-        f.subscribe(&format!("live.group.g{round}.*"), Slot(N + round));
+        f.subscribe(&format!("live.group.g{round}.*"), SubscriptionSlot(N + round));
         let first = collect(&mut f, 1, Some).await;
         assert!(matches!(&first[0], FanInEvent::Reply { token: t, no_responders: true, .. } if *t == token), "{first:?}");
         // A caller that cancels all the time gets its connection nevertheless.
@@ -120,9 +120,9 @@ async fn every_subscription_is_back_before_connected_is_said() {
         assert_eq!(epoch, u64::from(round));
         natterjack_testkit::eventually("the publisher is back too", async || nats.flush_barrier().await.is_ok()).await;
         for n in [0, 1, N / 2, N - 1] {
-            nats.client.publish(format!("live.user.u{n}.e"), n.to_string().into()).await.unwrap();
+            nats.publish(format!("live.user.u{n}.e"), n.to_string().into()).await.unwrap();
         }
-        nats.client.publish(format!("live.group.g{round}.e"), "g".into()).await.unwrap();
+        nats.publish(format!("live.group.g{round}.e"), "g".into()).await.unwrap();
         let got: Vec<u32> = collect(&mut f, 5, message).await.into_iter().map(|m| m.0).collect();
         assert_eq!(got, [0, 1, N / 2, N - 1, N + round]);
     }
@@ -133,14 +133,14 @@ async fn every_subscription_is_back_before_connected_is_said() {
 async fn a_flood_arrives_whole() {
     let (s, nats, _) = NatsServer::ready().await;
     let mut f = FanIn::connect(&s.config(), "edge").await.unwrap();
-    f.subscribe("live.user.a.e", Slot(9));
+    f.subscribe("live.user.a.e", SubscriptionSlot(9));
     connected(&mut f).await;
     const N: usize = 100_000;
     let size = |i: usize| if i.is_multiple_of(2_000) { 300_000 } else { i % 300 };
     let writer = tokio::spawn(async move {
         let big = bytes::Bytes::from((0..300_000usize).map(|i| i as u8).collect::<Vec<_>>());
         for i in 0..N {
-            nats.client.publish("live.user.a.e", big.slice(..size(i))).await.unwrap();
+            nats.publish("live.user.a.e", big.slice(..size(i))).await.unwrap();
         }
         nats.flush_barrier().await.unwrap();
     });
@@ -156,7 +156,7 @@ async fn a_frozen_server_is_noticed_and_another_is_taken() {
     let _ready = (a.nats().await, b.nats().await);
     let cfg = NatsConfig { urls: vec![a.config().urls[0].clone(), b.config().urls[0].clone()], ..a.config() };
     let mut f = FanIn::connect(&cfg, "edge").await.unwrap();
-    f.subscribe("live.user.a.e", Slot(0));
+    f.subscribe("live.user.a.e", SubscriptionSlot(0));
     connected(&mut f).await;
     a.freeze();
     let seen = collect(&mut f, 2, |e| match e {
@@ -166,14 +166,14 @@ async fn a_frozen_server_is_noticed_and_another_is_taken() {
     })
     .await;
     assert_eq!(seen, [0, 2]);
-    f.publish("live.user.a.e", "", b"here");
-    assert_eq!(collect(&mut f, 1, message).await, [(0, Tail8::Event, "here".into())]);
+    f.publish("live.user.a.e", b"here");
+    assert_eq!(collect(&mut f, 1, message).await, [(0, LiveKind::Event, "here".into())]);
 }
 
 #[tokio::test]
 async fn what_it_cannot_speak_or_reach_is_said() {
     let web = NatsConfig { urls: vec!["ws://127.0.0.1:1".into()], ..NatsConfig::default() };
-    assert!(matches!(FanIn::connect(&web, "edge").await, Err(ConnectError::Config(_))));
+    assert!(matches!(FanIn::connect(&web, "edge").await, Err(NatsConnectError::Config(_))));
     let nobody = NatsConfig { urls: vec!["nats://127.0.0.1:1".into()], connect_deadline_ms: 300, ..NatsConfig::default() };
-    assert!(matches!(FanIn::connect(&nobody, "edge").await, Err(ConnectError::Unreachable { .. })));
+    assert!(matches!(FanIn::connect(&nobody, "edge").await, Err(NatsConnectError::Unreachable { .. })));
 }

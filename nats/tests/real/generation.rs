@@ -9,11 +9,11 @@ use std::{
 };
 
 use natterjack_nats::{
-    Buckets, ClockMarks, Layout, Log, LogReader, NatsConfig, Position, Positions, ProvisionError, PublishError, Publisher, Record, Start,
-    Tail, provision, subjects, switch,
+    ClockMarks, KvBuckets, Layout, LeaderReader, Position, Positions, LogReader, NatsConfig, ProvisionError, PublishError, Publisher,
+    ReadFrom, Record, ThreadLog, provision, subjects, switch,
 };
 use natterjack_protocol::{Most, MsgId, Thread, Times};
-use natterjack_testkit::{NatsServer, eventually, thread, thread_in};
+use natterjack_testkit::{NatsServer, eventually, raw_jetstream, thread, thread_in};
 
 use crate::ids;
 
@@ -31,8 +31,8 @@ fn patient() -> Times {
 async fn to_the_end(nats: &natterjack_nats::Nats, layout: Layout) -> Vec<(Thread, MsgId)> {
     let mut all = Vec::new();
     for p in 0..layout.partitions {
-        let mut reader = LogReader::new(nats, layout, p, Start::After(MsgId::NONE));
-        let last = Tail::new(nats, layout).bounds(p).await.unwrap().last;
+        let mut reader = LogReader::new(nats, layout, p, ReadFrom::After(MsgId::NONE));
+        let last = LeaderReader::new(nats, layout).bounds(p).await.unwrap().last;
         let mut over = None;
         while reader.position() < last {
             for record in reader.next_batch(100).await.unwrap().records {
@@ -40,7 +40,7 @@ async fn to_the_end(nats: &natterjack_nats::Nats, layout: Layout) -> Vec<(Thread
                 match record {
                     Record::Entry(r) => all.push((r.thread, r.id)),
                     Record::End { id, .. } => over = Some(id),
-                    Record::Poison { .. } => panic!("{record:?}"),
+                    Record::UnknownSubject { .. } => panic!("{record:?}"),
                 }
             }
         }
@@ -53,20 +53,20 @@ async fn to_the_end(nats: &natterjack_nats::Nats, layout: Layout) -> Vec<(Thread
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_new_streams_are_told_how_far_the_clock_has_been() {
     let (s, nats, old) = NatsServer::ready().await;
-    let clocks = |layout| ClockMarks::new(&Buckets::new(&nats, layout));
+    let clocks = |layout| ClockMarks::new(&KvBuckets::new(&nats, layout));
     let group = thread("group.g");
     Publisher::new(&nats, old, patient()).message(&group, "m", "x".into()).await.unwrap();
-    let stored = Log::new(&nats, old).last(&group).await.unwrap().unwrap();
+    let stored = ThreadLog::new(&nats, old).last(&group).await.unwrap().unwrap();
     assert_eq!(clocks(old).of(0).await.unwrap(), 0);
     let new = switch(&nats, &s.config(), &Times::default(), 5).await.unwrap();
     let told = clocks(new).of(4).await.unwrap();
-    assert!(told >= stored.ts && told <= Tail::new(&nats, new).bounds(0).await.unwrap().ts_ms, "{told}, {stored:?}");
+    assert!(told >= stored.ts && told <= LeaderReader::new(&nats, new).bounds(0).await.unwrap().ts_ms, "{told}, {stored:?}");
     let ahead = told + 3_600_000;
     clocks(new).note(4, ahead).await.unwrap();
     clocks(new).note(4, ahead - 1).await.unwrap();
     for p in 0..old.partitions {
-        Positions::new(&Buckets::new(&nats, old), "persister").advance(p, Position { id: MsgId::MAX, ts: 0 }).await.unwrap();
-        Positions::new(&Buckets::new(&nats, old), "channel").advance(p, Position { id: MsgId::MAX, ts: 0 }).await.unwrap();
+        Positions::new(&KvBuckets::new(&nats, old), "persister").advance(p, Position { id: MsgId::MAX, ts: 0 }).await.unwrap();
+        Positions::new(&KvBuckets::new(&nats, old), "channel").advance(p, Position { id: MsgId::MAX, ts: 0 }).await.unwrap();
     }
     let newest = switch(&nats, &s.config(), &Times::default(), 3).await.unwrap();
     for p in 0..newest.partitions {
@@ -113,13 +113,13 @@ async fn what_is_acknowledged_during_a_switch_is_in_one_of_both_and_ids_only_ris
         .collect();
     everybody(0, 5).await;
     let new = switch(&nats, &s.config(), &Times::default(), 5).await.unwrap();
-    assert_eq!((new.generation, new.partitions, new.before()), (2, 5, Some(old)));
+    assert_eq!((new.generation, new.partitions, new.previous()), (2, 5, Some(old)));
     assert_eq!(Layout::load(&nats).await.unwrap(), new);
     everybody(1, 20).await;
     stop.store(true, Ordering::SeqCst);
     let before = to_the_end(&nats, old).await;
     let highest = before.iter().map(|(_, id)| *id).max().unwrap();
-    let log = Log::new(&nats, new);
+    let log = ThreadLog::new(&nats, new);
     for writer in writers {
         let (t, acked) = writer.await.unwrap();
         assert!(acked.windows(2).all(|w| w[0] < w[1]), "{t}: {acked:?}");
@@ -153,10 +153,10 @@ async fn an_old_generation_takes_nothing_and_gives_everything() {
     let control = publisher.control(&t, "op1", "y".into(), MsgId::NONE).await.unwrap().id;
     let new = switch(&nats, &s.config(), &Times::default(), 3).await.unwrap();
     assert!(matches!(publisher.message(&t, "m2", "x".into()).await, Err(PublishError::Deadline(_))), "no responder");
-    let bounds = Tail::new(&nats, old).bounds(old.partition(&t)).await.unwrap();
+    let bounds = LeaderReader::new(&nats, old).bounds(old.partition(&t)).await.unwrap();
     assert!(bounds.over && bounds.max_age == Times::default().log_max_age, "what is in it still expires");
-    assert!(!Tail::new(&nats, new).bounds(0).await.unwrap().over);
-    let log = Log::new(&nats, new);
+    assert!(!LeaderReader::new(&nats, new).bounds(0).await.unwrap().over);
+    let log = ThreadLog::new(&nats, new);
     assert_eq!(log.last(&t).await.unwrap().map(|r| r.id), Some(control));
     let (last, guard) = log.last_control(&t).await.unwrap();
     assert_eq!((last.map(|r| r.id), guard), (Some(control), MsgId::NONE), "the next change is guarded by the stream it goes to");
@@ -168,7 +168,7 @@ async fn an_old_generation_takes_nothing_and_gives_everything() {
     assert_eq!(ids(&log.after(&t, MsgId::NONE, next, Most::count(10)).await.unwrap()), [said, control, next]);
     assert_eq!(ids(&log.newest(&t, said, Most::count(10), bounds.ts_ms).await.unwrap()), [control, next]);
     let extent = log.extent(&t).await.unwrap();
-    assert_eq!((extent.first, extent.last), (said, Tail::new(&nats, new).bounds(new.partition(&t)).await.unwrap().last));
+    assert_eq!((extent.first, extent.last), (said, LeaderReader::new(&nats, new).bounds(new.partition(&t)).await.unwrap().last));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -177,7 +177,7 @@ async fn it_can_be_repeated_and_two_at_once_are_one() {
     let (cfg, times) = (s.config(), Times::default());
     let (a, b) = tokio::join!(switch(&nats, &cfg, &times, 4), switch(&nats, &cfg, &times, 4));
     let new = a.unwrap();
-    assert_eq!((b.unwrap(), new.generation, new.before()), (new, 2, Some(old)));
+    assert_eq!((b.unwrap(), new.generation, new.previous()), (new, 2, Some(old)));
     assert_eq!(switch(&nats, &cfg, &times, 4).await.unwrap(), new, "nothing to do");
     // With another number in the configuration, as after a restart of everything.
     assert_eq!(provision(&nats, &cfg, &times).await.unwrap(), new);
@@ -188,7 +188,7 @@ async fn it_can_be_repeated_and_two_at_once_are_one() {
 #[tokio::test]
 async fn what_was_begun_is_finished() {
     let (s, nats, old) = NatsServer::ready().await;
-    let js = async_nats::jetstream::new(nats.client.clone());
+    let js = raw_jetstream(&nats).await;
     // After the first step, and with one of the old streams closed.
     let kv = js.get_key_value(subjects::CONTROL).await.unwrap();
     let next = serde_json::json!({ "generation": 1, "partitions": 2, "kv_shards": 2, "next": { "partitions": 3, "max_bytes": 64 << 20 } });
@@ -198,7 +198,7 @@ async fn what_was_begun_is_finished() {
     config.subjects = vec![subjects::end(1, 0)];
     js.update_stream(config).await.unwrap();
     let new = provision(&nats, &s.config(), &Times::default()).await.unwrap();
-    assert_eq!((new.generation, new.partitions, new.before(), new.next), (2, 3, Some(old), None));
+    assert_eq!((new.generation, new.partitions, new.previous(), new.next), (2, 3, Some(old), None));
     to_the_end(&nats, old).await;
     Publisher::new(&nats, new, hasty()).message(&thread("dm.a.b"), "m", "x".into()).await.unwrap();
 }
@@ -214,14 +214,14 @@ async fn a_further_switch_waits_until_the_former_generation_is_read_to_its_end()
     assert!(matches!(refused, ProvisionError::Unread { generation: 1, .. }), "{refused}");
     assert_eq!(Layout::load(&nats).await.unwrap(), second);
     for p in 0..old.partitions {
-        let last = Tail::new(&nats, old).bounds(p).await.unwrap().last;
+        let last = LeaderReader::new(&nats, old).bounds(p).await.unwrap().last;
         for role in ["channel", "persister"] {
             assert!(switch(&nats, &cfg, &times, 2).await.is_err());
-            Positions::new(&Buckets::new(&nats, old), role).advance(p, Position { id: last, ts: 1 }).await.unwrap();
+            Positions::new(&KvBuckets::new(&nats, old), role).advance(p, Position { id: last, ts: 1 }).await.unwrap();
         }
     }
     let third = switch(&nats, &cfg, &times, 2).await.unwrap();
-    assert_eq!((third.generation, third.partitions, third.before().map(|l| l.generation)), (3, 2, Some(2)));
+    assert_eq!((third.generation, third.partitions, third.previous().map(|l| l.generation)), (3, 2, Some(2)));
 }
 
 /// A full log is a reason for a switch, not one against it. What the old streams had reserved and do not need is free for the new ones.
@@ -231,7 +231,7 @@ async fn a_full_log_can_be_switched() {
     let nats = s.nats().await;
     let cfg = NatsConfig { partitions: 1, default_max_bytes: Some(128 << 20), ..s.config() };
     let old = provision(&nats, &cfg, &Times::default()).await.unwrap();
-    let js = async_nats::jetstream::new(nats.client.clone());
+    let js = raw_jetstream(&nats).await;
     let t = thread("dm.a.b");
     let publisher = Publisher::new(&nats, old, hasty());
     publisher.message(&t, "m", vec![0; 10_000].into()).await.unwrap();

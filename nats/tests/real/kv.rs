@@ -1,14 +1,14 @@
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use natterjack_nats::{Buckets, Kv, KvError, Position, Positions, WatchEvent, provision};
+use natterjack_nats::{Kv, KvBuckets, KvError, Position, Positions, WatchEvent, provision};
 use natterjack_protocol::{MsgId, Times, Token};
-use natterjack_testkit::{NatsServer, eventually, thread};
+use natterjack_testkit::{NatsServer, eventually, raw_jetstream, thread};
 
 #[tokio::test]
 async fn compare_and_set_over_absent_deleted_and_expired_keys() {
     let (_s, nats, layout) = NatsServer::ready().await;
-    let buckets = Buckets::new(&nats, layout);
+    let buckets = KvBuckets::new(&nats, layout);
     let control = buckets.control();
     assert_eq!(control.get("k").await.unwrap(), None);
     let r1 = control.cas("k", "1".into(), 0).await.unwrap();
@@ -38,7 +38,7 @@ async fn compare_and_set_over_absent_deleted_and_expired_keys() {
 #[tokio::test]
 async fn of_many_who_create_one_does_and_no_update_is_lost() {
     let (_s, nats, layout) = NatsServer::ready().await;
-    let kv = Buckets::new(&nats, layout).control();
+    let kv = KvBuckets::new(&nats, layout).control();
     let created = futures_util::future::join_all((0..20).map(|i| kv.cas("one", format!("{i}").into(), 0))).await;
     assert_eq!(created.iter().filter(|r| r.is_ok()).count(), 1);
     let add = || {
@@ -56,7 +56,7 @@ async fn of_many_who_create_one_does_and_no_update_is_lost() {
 #[tokio::test]
 async fn typed_state_and_positions() {
     let (_s, nats, layout) = NatsServer::ready().await;
-    let buckets = Buckets::new(&nats, layout);
+    let buckets = KvBuckets::new(&nats, layout);
     let uid = Token::parse("u1").unwrap();
     assert!(buckets.load_threads(&uid).await.unwrap().is_none());
     assert!(!buckets.user_exists(&uid).await.unwrap());
@@ -92,7 +92,7 @@ fn ev(key: &str, value: Option<&str>) -> (String, Option<String>) {
 #[tokio::test]
 async fn a_watch_gives_what_stands_then_changes_through_a_restart() {
     let (mut s, nats, layout) = NatsServer::ready().await;
-    let kv = Buckets::new(&nats, layout).control();
+    let kv = KvBuckets::new(&nats, layout).control();
     kv.put("keys.a", "1".into()).await.unwrap();
     kv.put("keys.b", "1".into()).await.unwrap();
     kv.put("keys.a", "2".into()).await.unwrap();
@@ -110,7 +110,7 @@ async fn a_watch_gives_what_stands_then_changes_through_a_restart() {
 #[tokio::test]
 async fn a_watch_begun_in_an_outage_waits_for_its_end() {
     let (mut s, nats, layout) = NatsServer::ready().await;
-    let kv = Buckets::new(&nats, layout).control();
+    let kv = KvBuckets::new(&nats, layout).control();
     kv.put("keys.k", "1".into()).await.unwrap();
     s.kill();
     let mut begun = std::pin::pin!(kv.watch("keys.*"));
@@ -128,14 +128,14 @@ async fn a_watch_of_leases_is_told_of_expiry_and_loss() {
     let nats = s.nats().await;
     let times = Times { edge_lease: Duration::from_secs(2), ..Times::default() };
     let layout = provision(&nats, &s.config(), &times).await.unwrap();
-    let kv = Buckets::new(&nats, layout).leases();
+    let kv = KvBuckets::new(&nats, layout).leases();
     let mut w = kv.watch("edge.*").await.unwrap();
     kv.put("edge.a", "1".into()).await.unwrap();
     assert_eq!(next(&mut w).await, ev("edge.a", Some("1")));
     assert_eq!(next(&mut w).await, ev("edge.a", None), "expired");
     kv.put("edge.b", "1".into()).await.unwrap();
     assert_eq!(next(&mut w).await, ev("edge.b", Some("1")));
-    async_nats::jetstream::new(nats.client.clone()).delete_stream("KV_leases").await.unwrap();
+    raw_jetstream(&nats).await.delete_stream("KV_leases").await.unwrap();
     provision(&nats, &s.config(), &times).await.unwrap();
     assert_eq!(next(&mut w).await, ev("edge.b", None), "gone with its bucket");
     eventually("written after the restart", async || kv.put("edge.c", "1".into()).await.is_ok()).await;

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use natterjack_nats::{Buckets, EdgeLease, LeaseState, RoleLease};
+use natterjack_nats::{EdgeLease, KvBuckets, LeaseState, RoleLease};
 use natterjack_protocol::{Times, internal::kv::EdgeInfo};
 use natterjack_testkit::{NatsServer, eventually};
 
@@ -11,7 +11,7 @@ fn times() -> Times {
 #[tokio::test]
 async fn a_standby_takes_over_within_three_seconds() {
     let (_s, nats, layout) = NatsServer::ready_alone().await;
-    let buckets = Buckets::new(&nats, layout);
+    let buckets = KvBuckets::new(&nats, layout);
     let mut first = RoleLease::new(&buckets, "channel", 0, "a", &times());
     first.acquire().await;
     let mut other_partition = RoleLease::new(&buckets, "channel", 1, "b", &times());
@@ -37,7 +37,7 @@ async fn a_standby_takes_over_within_three_seconds() {
 #[tokio::test]
 async fn a_holder_steps_back_only_for_a_newer_one() {
     let (mut s, nats, layout) = NatsServer::ready().await;
-    let buckets = Buckets::new(&nats, layout);
+    let buckets = KvBuckets::new(&nats, layout);
     let key = natterjack_nats::subjects::role_key("channel", layout.generation, 0);
     let mut first = RoleLease::new(&buckets, "channel", 0, "a", &times());
     first.acquire().await;
@@ -55,7 +55,7 @@ async fn a_holder_steps_back_only_for_a_newer_one() {
 #[tokio::test]
 async fn an_edges_lease_is_held_suspect_lost_and_held_again() {
     let (mut s, nats, layout) = NatsServer::ready().await;
-    let buckets = Buckets::new(&nats, layout);
+    let buckets = KvBuckets::new(&nats, layout);
     let times = Times { edge_refresh: Duration::from_millis(300), edge_lease: Duration::from_secs(3), ..times() };
     let listen = ([127, 0, 0, 1], 8080).into();
     let (url, tls, machine, incarnation) = (Some("ws://x".into()), false, "m".into(), "i".into());

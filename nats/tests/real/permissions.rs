@@ -5,10 +5,10 @@ use std::time::Duration;
 use async_nats::{Event, Subject};
 use futures_util::StreamExt;
 use natterjack_nats::{
-    Buckets, Layout, LogReader, Nats, NatsConfig, Publisher, Role, Start, generation, permissions::nats_server, probe, provision, subjects,
+    KvBuckets, Layout, LogReader, Nats, NatsConfig, NatsRole, Publisher, ReadFrom, permissions::nats_server, probe, provision, subjects,
 };
 use natterjack_protocol::{MsgId, Times};
-use natterjack_testkit::{NatsServer, thread_in};
+use natterjack_testkit::{NatsServer, raw_jetstream, thread_in};
 use tokio::sync::mpsc;
 
 use crate::ids_of;
@@ -16,29 +16,31 @@ use crate::ids_of;
 const SHARDS: u32 = 2;
 
 fn server() -> NatsServer {
-    let users: String =
-        Role::ALL.iter().map(|r| format!("{{ user: {0}, password: p, permissions: ${1} }}\n", r.name(), r.name().to_uppercase())).collect();
+    let users: String = NatsRole::ALL
+        .iter()
+        .map(|r| format!("{{ user: {0}, password: p, permissions: ${1} }}\n", r.name(), r.name().to_uppercase()))
+        .collect();
     NatsServer::start_with(&format!("authorization {{\n{}\nusers: [ {users} {{ user: all, password: p }} ] }}\n", nats_server(SHARDS)))
 }
 
-fn as_user(s: &NatsServer, user: &str, role: Option<Role>) -> NatsConfig {
+fn as_user(s: &NatsServer, user: &str, role: Option<NatsRole>) -> NatsConfig {
     NatsConfig { user: Some(user.into()), password: Some("p".into()), role, ..s.config() }
 }
 
-fn of(s: &NatsServer, role: Role) -> NatsConfig {
+fn of(s: &NatsServer, role: NatsRole) -> NatsConfig {
     as_user(s, role.name(), Some(role))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_role_may_do_what_it_does() {
     let s = server();
-    let cfg = of(&s, Role::Provision);
+    let cfg = of(&s, NatsRole::Provision);
     let admin = Nats::connect(&cfg, "provision").await.unwrap();
     let layout = provision(&admin, &cfg, &Times::default()).await.unwrap();
     assert_eq!(provision(&admin, &cfg, &Times::default()).await.unwrap(), layout);
-    for role in Role::ALL {
+    for role in NatsRole::ALL {
         assert_eq!(probe::missing(&of(&s, role), role).await.unwrap(), Vec::<String>::new(), "{role:?}");
-        for other in Role::ALL.into_iter().filter(|r| *r != role && *r != Role::Doctor) {
+        for other in NatsRole::ALL.into_iter().filter(|r| *r != role && *r != NatsRole::Doctor) {
             let missing = probe::missing(&NatsConfig { role: Some(other), ..of(&s, role) }, other).await.unwrap();
             assert!(
                 !missing.is_empty() && missing.iter().all(|m| m.contains("Permissions Violation")),
@@ -47,23 +49,23 @@ async fn each_role_may_do_what_it_does() {
         }
     }
     // Nothing of that was stored.
-    let edge = Nats::connect(&of(&s, Role::Edge), "edge").await.unwrap();
-    let persister = Nats::connect(&of(&s, Role::Persister), "persister").await.unwrap();
+    let edge = Nats::connect(&of(&s, NatsRole::Edge), "edge").await.unwrap();
+    let persister = Nats::connect(&of(&s, NatsRole::Persister), "persister").await.unwrap();
     let t = thread_in(&layout, 0);
     let id = Publisher::new(&edge, layout, Times::default()).message(&t, "m", "x".into()).await.unwrap().id;
-    let mut reader = LogReader::new(&persister, layout, 0, Start::After(MsgId::NONE));
+    let mut reader = LogReader::new(&persister, layout, 0, ReadFrom::After(MsgId::NONE));
     assert_eq!(ids_of(&reader.next_batch(10).await.unwrap()), [id]);
     // Over its own connection, also into a generation that nobody knew when the permissions were made.
-    let next = generation::switch(&admin, &cfg, &Times::default(), 3).await.unwrap();
+    let next = natterjack_nats::switch(&admin, &cfg, &Times::default(), 3).await.unwrap();
     assert_eq!((next.generation, next.partitions), (2, 3));
     let id = Publisher::new(&edge, next, Times::default()).message(&thread_in(&next, 2), "m2", "x".into()).await.unwrap().id;
-    let mut reader = LogReader::fetching(&persister, next, 2, Start::After(MsgId::NONE));
+    let mut reader = LogReader::fetching(&persister, next, 2, ReadFrom::After(MsgId::NONE));
     assert_eq!(ids_of(&reader.next_batch(10).await.unwrap()), [id]);
-    assert_eq!(Layout::load(&Nats::connect(&of(&s, Role::Doctor), "doctor").await.unwrap()).await.unwrap(), next);
+    assert_eq!(Layout::load(&Nats::connect(&of(&s, NatsRole::Doctor), "doctor").await.unwrap()).await.unwrap(), next);
 }
 
 /// A client without our names, and what the server forbids it.
-async fn raw(s: &NatsServer, role: Role) -> (async_nats::Client, mpsc::Receiver<String>) {
+async fn raw(s: &NatsServer, role: NatsRole) -> (async_nats::Client, mpsc::Receiver<String>) {
     let (tx, rx) = mpsc::channel(256);
     let options = async_nats::ConnectOptions::with_user_and_password(role.name().into(), "p".into()).event_callback(move |event| {
         let tx = tx.clone();
@@ -78,18 +80,18 @@ async fn raw(s: &NatsServer, role: Role) -> (async_nats::Client, mpsc::Receiver<
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_role_may_do_what_is_anothers() {
-    use Role::{Channel, Doctor, Edge, Persister, Provision};
+    use NatsRole::{Channel, Doctor, Edge, Persister, Provision};
     let s = server();
     let all = Nats::connect(&as_user(&s, "all", None), "test").await.unwrap();
     let layout = provision(&all, &s.config(), &Times::default()).await.unwrap();
-    let buckets = Buckets::new(&all, layout);
+    let buckets = KvBuckets::new(&all, layout);
     for bucket in [buckets.control(), buckets.roles(), buckets.leases()] {
         bucket.put("standing", "x".into()).await.unwrap();
     }
     let t = "dm.a.b".parse().unwrap();
     let user = "a".parse().unwrap();
     // A family of subjects, one of it, and who may publish there.
-    let said: Vec<(String, &[Role])> = vec![
+    let said: Vec<(String, &[NatsRole])> = vec![
         (subjects::chat(1, 0, &t), &[Edge]),
         (subjects::ctl(1, 0, &t), &[Edge]),
         (subjects::end(1, 0), &[Channel, Persister, Provision]),
@@ -134,7 +136,7 @@ async fn no_role_may_do_what_is_anothers() {
         ("_INBOX_persister.x.1".into(), &[Persister]),
         ("$SYS.REQ.SERVER.PING".into(), &[]),
     ];
-    let heard: Vec<(&str, &[Role])> = vec![
+    let heard: Vec<(&str, &[NatsRole])> = vec![
         ("live.user.a.*", &[Edge]),
         ("live.group.g.*", &[Edge]),
         ("beat.*", &[Edge]),
@@ -153,7 +155,7 @@ async fn no_role_may_do_what_is_anothers() {
         ("_INBOX_provision.>", &[Provision]),
         ("_INBOX_doctor.>", &[Doctor]),
     ];
-    for role in Role::ALL {
+    for role in NatsRole::ALL {
         let (client, mut forbidden) = raw(&s, role).await;
         let mut expected = Vec::new();
         for (subject, who) in &said {
@@ -183,7 +185,7 @@ async fn no_role_may_do_what_is_anothers() {
     }
     // All streams are there, with what was in them.
     assert_eq!(buckets.roles().get("standing").await.unwrap().unwrap().0, "x");
-    let names = async_nats::jetstream::new(all.client.clone()).stream_names().count().await;
+    let names = raw_jetstream(&all).await.stream_names().count().await;
     assert_eq!(names, 2 + 3 + 2 * SHARDS as usize);
 }
 
@@ -193,9 +195,9 @@ async fn what_permissions_do_not_stop() {
     let s = server();
     let all = Nats::connect(&as_user(&s, "all", None), "test").await.unwrap();
     provision(&all, &s.config(), &Times::default()).await.unwrap();
-    let mut heard = all.client.subscribe("live.user.a.e").await.unwrap();
+    let mut heard = all.subscribe("live.user.a.e").await.unwrap();
     all.flush_barrier().await.unwrap();
-    let (edge, mut forbidden) = raw(&s, Role::Edge).await;
+    let (edge, mut forbidden) = raw(&s, NatsRole::Edge).await;
     edge.publish("live.user.a.e", "forged".into()).await.unwrap();
     assert!(forbidden.recv().await.unwrap().to_lowercase().contains("live.user.a.e"));
     edge.publish_with_reply("$JS.API.STREAM.MSG.GET.KV_control", "live.user.a.e", r#"{"last_by_subj":"$KV.control.generation"}"#.into())

@@ -1,6 +1,6 @@
-use natterjack_nats::{Layout, NatsConfig, ProvisionError, Publisher, Tail, provision, provision as again};
+use natterjack_nats::{Layout, LeaderReader, NatsConfig, ProvisionError, Publisher, provision, provision as again};
 use natterjack_protocol::{MsgId, Times};
-use natterjack_testkit::{NatsServer, thread};
+use natterjack_testkit::{NatsServer, raw_jetstream, thread};
 
 #[tokio::test]
 async fn twice_is_once_and_a_restart_keeps_it() {
@@ -44,7 +44,7 @@ async fn a_clock_before_2026_is_refused_and_nothing_is_made() {
 #[tokio::test]
 async fn ids_begin_at_the_time_of_creation_and_never_go_back() {
     let (s, nats, layout) = NatsServer::ready().await;
-    let tail = Tail::new(&nats, layout);
+    let tail = LeaderReader::new(&nats, layout);
     let bounds = tail.bounds(0).await.unwrap();
     let expected = natterjack_nats::provision::first_seq(bounds.created_ms, 0);
     assert!(bounds.first.0.abs_diff(expected) < 60_000 << 12, "{bounds:?}");
@@ -55,7 +55,7 @@ async fn ids_begin_at_the_time_of_creation_and_never_go_back() {
     assert_eq!(stored.id, tail.bounds(p).await.unwrap().first);
     // The stream is lost and made again with a clock that went back: its ids are above those of its neighbour, at least.
     let other = 1 - p;
-    let js = async_nats::jetstream::new(nats.client.clone());
+    let js = raw_jetstream(&nats).await;
     js.delete_stream(format!("CHAT-1-{other}")).await.unwrap();
     natterjack_nats::provision::provision_at(&nats, &s.config(), &Times::default(), natterjack_nats::provision::EPOCH_MS).await.unwrap();
     assert_eq!(tail.bounds(other).await.unwrap().first, MsgId(stored.id.0 + 1));
@@ -66,7 +66,7 @@ async fn a_log_can_be_neither_purged_nor_shortened() {
     let (_s, nats, layout) = NatsServer::ready().await;
     let t = thread("dm.a.b");
     Publisher::new(&nats, layout, Times::default()).message(&t, "m1", "x".into()).await.unwrap();
-    let js = async_nats::jetstream::new(nats.client.clone());
+    let js = raw_jetstream(&nats).await;
     let stream = js.get_stream(layout.stream(&t)).await.unwrap();
     assert!(stream.purge().await.is_err());
     assert!(stream.delete_message(stream.cached_info().state.first_sequence).await.is_err());
@@ -80,7 +80,8 @@ fn the_shipped_configuration_files_are_valid() {
         let out = std::process::Command::new(natterjack_testkit::programs::nats_server()).arg("-t").arg("-c").arg(&file).output().unwrap();
         assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
         let text = std::fs::read_to_string(&file).unwrap();
-        let written = natterjack_nats::server::single_config("/x".as_ref(), "h", 1, natterjack_nats::server::Sync::Interval);
+        let written =
+            natterjack_nats::server_config::single_config("/x".as_ref(), "h", 1, natterjack_nats::server_config::DiskSync::Interval);
         for line in
             written.lines().filter(|l| ["max_payload", "ping_interval", "ping_max", "max_connections"].iter().any(|k| l.starts_with(k)))
         {

@@ -77,7 +77,7 @@ async fn a_full_log_refuses_and_keeps_what_it_has() {
         assert!(stored < 10);
     };
     assert!(matches!(refused, PublishError::StreamFull), "{refused}");
-    let bounds = natterjack_nats::Tail::new(&nats, layout).bounds(layout.partition(&t)).await.unwrap();
+    let bounds = natterjack_nats::LeaderReader::new(&nats, layout).bounds(layout.partition(&t)).await.unwrap();
     assert_eq!(bounds.entries, stored);
 }
 
@@ -99,7 +99,7 @@ async fn the_barrier_sees_a_lost_connection() {
     nats.flush_barrier().await.unwrap();
     let epoch = nats.epoch();
     s.restart();
-    nats.client.publish("beat.0", "x".into()).await.unwrap();
+    nats.publish("beat.0", "x".into()).await.unwrap();
     natterjack_testkit::eventually("barrier after the restart", async || nats.flush_barrier().await.is_ok()).await;
     assert!(nats.epoch() > epoch, "what was published before may be lost, and that shows");
 }

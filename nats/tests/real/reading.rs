@@ -1,10 +1,9 @@
 use std::time::Duration;
 
-use async_nats::jetstream;
 use futures_util::TryStreamExt;
-use natterjack_nats::{LogReader, Nats, NatsConfig, Publisher, Record, Start, Tail};
+use natterjack_nats::{LeaderReader, LogReader, Nats, NatsConfig, Publisher, ReadFrom, Record};
 use natterjack_protocol::{MsgId, Thread, Times};
-use natterjack_testkit::{NatsServer, thread_in};
+use natterjack_testkit::{NatsServer, raw_jetstream, thread_in};
 
 async fn publish(publisher: &Publisher, t: &Thread, range: std::ops::Range<u32>) {
     for i in range {
@@ -26,7 +25,7 @@ async fn read(reader: &mut LogReader, n: usize) -> Vec<Record> {
 }
 
 async fn consumers(nats: &Nats, stream: String) -> Vec<String> {
-    let stream = jetstream::new(nats.client.clone()).get_stream(stream).await.unwrap();
+    let stream = raw_jetstream(nats).await.get_stream(stream).await.unwrap();
     stream.consumer_names().try_collect().await.unwrap()
 }
 
@@ -36,21 +35,21 @@ async fn from_the_beginning_from_a_position_and_from_a_time() {
     let t = thread_in(&layout, 0);
     let publisher = Publisher::new(&nats, layout, Times::default());
     publish(&publisher, &t, 0..200).await;
-    let mut reader = LogReader::new(&nats, layout, 0, Start::After(MsgId::NONE));
+    let mut reader = LogReader::new(&nats, layout, 0, ReadFrom::After(MsgId::NONE));
     let all = read(&mut reader, 200).await;
     assert_eq!(reader.position(), all[199].id());
     assert!(matches!(&all[7], Record::Entry(r) if r.payload == "7" && r.thread == t && !r.control));
 
-    let mut reader = LogReader::new(&nats, layout, 0, Start::After(all[99].id()));
+    let mut reader = LogReader::new(&nats, layout, 0, ReadFrom::After(all[99].id()));
     assert_eq!(read(&mut reader, 100).await[0].id(), all[100].id());
 
     let middle = all[150].ts();
-    let mut reader = LogReader::new(&nats, layout, 0, Start::Time(middle));
+    let mut reader = LogReader::new(&nats, layout, 0, ReadFrom::Time(middle));
     let first = read(&mut reader, 1).await[0].clone();
     assert!(first.ts() >= middle && first.id() <= all[150].id());
 
     // At the head: waits, then gets what comes. A cancelled wait loses nothing.
-    let mut reader = LogReader::new(&nats, layout, 0, Start::After(all[199].id()));
+    let mut reader = LogReader::new(&nats, layout, 0, ReadFrom::After(all[199].id()));
     for _ in 0..5 {
         assert!(tokio::time::timeout(Duration::from_millis(50), reader.next_batch(10)).await.is_err());
     }
@@ -63,12 +62,12 @@ async fn its_consumer_deleted_under_it_again_and_again() {
     let (_s, nats, layout) = NatsServer::ready().await;
     let t = thread_in(&layout, 0);
     let publisher = Publisher::new(&nats, layout, Times::default());
-    let mut reader = LogReader::new(&nats, layout, 0, Start::After(MsgId::NONE));
+    let mut reader = LogReader::new(&nats, layout, 0, ReadFrom::After(MsgId::NONE));
     for round in 0..3 {
         publish(&publisher, &t, round * 100..round * 100 + 50).await;
         let before = read(&mut reader, 50).await;
         for name in consumers(&nats, layout.stream(&t)).await {
-            jetstream::new(nats.client.clone()).delete_consumer_from_stream(name, layout.stream(&t)).await.unwrap();
+            raw_jetstream(&nats).await.delete_consumer_from_stream(name, layout.stream(&t)).await.unwrap();
         }
         publish(&publisher, &t, round * 100 + 50..round * 100 + 100).await;
         let after = read(&mut reader, 50).await;
@@ -92,7 +91,7 @@ async fn fetched_by_the_thousand() {
         batch
     };
     publish(&publisher, &t, 0..4_500).await;
-    let mut reader = LogReader::fetching(&nats, layout, 0, Start::After(MsgId::NONE));
+    let mut reader = LogReader::fetching(&nats, layout, 0, ReadFrom::After(MsgId::NONE));
     let (first, second) = (fetch(&mut reader, BYTES).await, fetch(&mut reader, BYTES).await);
     assert_eq!((first.records.len(), first.pending, second.records.len(), second.pending), (4_000, 500, 500, 0));
     let mut last = second.records[499].id();
@@ -125,7 +124,7 @@ async fn fetched_by_the_thousand() {
     at += 1;
 
     for name in consumers(&nats, layout.stream(&t)).await {
-        jetstream::new(nats.client.clone()).delete_consumer_from_stream(name, layout.stream(&t)).await.unwrap();
+        raw_jetstream(&nats).await.delete_consumer_from_stream(name, layout.stream(&t)).await.unwrap();
     }
     publish(&publisher, &t, at..at + 10).await;
     last = fetch(&mut reader, BYTES).await.records.last().unwrap().id();
@@ -146,7 +145,7 @@ async fn a_connection_of_its_own_to_a_server_that_is_cut_off() {
     eventually_up(&cut_off).await;
     let t = thread_in(&layout, 0);
     publish(&Publisher::new(&nats, layout, Times::default()), &t, 0..10).await;
-    let mut reader = LogReader::fetching(&nats, layout, 0, Start::After(MsgId::NONE));
+    let mut reader = LogReader::fetching(&nats, layout, 0, ReadFrom::After(MsgId::NONE));
     assert_eq!(read(&mut reader, 10).await.len(), 10);
 }
 
@@ -160,7 +159,7 @@ async fn through_a_restart_of_the_server() {
     let (mut s, nats, layout) = NatsServer::ready().await;
     let t = thread_in(&layout, 1);
     let publisher = Publisher::new(&nats, layout, Times::default());
-    let mut reader = LogReader::new(&nats, layout, 1, Start::After(MsgId::NONE));
+    let mut reader = LogReader::new(&nats, layout, 1, ReadFrom::After(MsgId::NONE));
     publish(&publisher, &t, 0..100).await;
     let first = read(&mut reader, 100).await;
     for round in 1..=2 {
@@ -178,8 +177,8 @@ async fn a_hole_is_named() {
     let t = thread_in(&layout, 0);
     let publisher = Publisher::new(&nats, layout, Times::default());
     publish(&publisher, &t, 0..3).await;
-    let first = Tail::new(&nats, layout).bounds(0).await.unwrap().first;
-    let mut reader = LogReader::new(&nats, layout, 0, Start::After(MsgId(first.0 - 11)));
+    let first = LeaderReader::new(&nats, layout).bounds(0).await.unwrap().first;
+    let mut reader = LogReader::new(&nats, layout, 0, ReadFrom::After(MsgId(first.0 - 11)));
     let batch = reader.next_batch(10).await.unwrap();
     assert_eq!(batch.hole, Some((MsgId(first.0 - 10), MsgId(first.0 - 1))));
     assert_eq!(batch.records[0].id(), first);
@@ -190,10 +189,12 @@ async fn a_hole_is_named() {
 #[tokio::test]
 async fn what_is_not_an_entry_is_handed_on_as_poison() {
     let (_s, nats, layout) = NatsServer::ready().await;
-    jetstream::new(nats.client.clone()).publish("chat.1.0.nonsense", "x".into()).await.unwrap().await.unwrap();
-    let mut reader = LogReader::new(&nats, layout, 0, Start::After(MsgId::NONE));
+    raw_jetstream(&nats).await.publish("chat.1.0.nonsense", "x".into()).await.unwrap().await.unwrap();
+    let mut reader = LogReader::new(&nats, layout, 0, ReadFrom::After(MsgId::NONE));
     let batch = reader.next_batch(10).await.unwrap();
-    assert!(matches!(&batch.records[0], Record::Poison { subject, payload, .. } if subject == "chat.1.0.nonsense" && payload == "x"));
+    assert!(
+        matches!(&batch.records[0], Record::UnknownSubject { subject, payload, .. } if subject == "chat.1.0.nonsense" && payload == "x")
+    );
 }
 
 /// Faster than one pull's worth, while more is being written.
@@ -212,7 +213,7 @@ async fn a_long_log_is_read_densely() {
             futures_util::future::join_all((0..500).map(one)).await;
         }
     });
-    let mut reader = LogReader::new(&nats, layout, 0, Start::After(MsgId::NONE));
+    let mut reader = LogReader::new(&nats, layout, 0, ReadFrom::After(MsgId::NONE));
     read(&mut reader, N as usize).await;
     writer.await.unwrap();
 }
@@ -220,6 +221,6 @@ async fn a_long_log_is_read_densely() {
 #[tokio::test]
 async fn without_a_stream_it_says_so() {
     let (_s, nats, layout) = NatsServer::ready().await;
-    let mut reader = LogReader::new(&nats, layout, 9, Start::After(MsgId::NONE));
+    let mut reader = LogReader::new(&nats, layout, 9, ReadFrom::After(MsgId::NONE));
     assert!(reader.next_batch(1).await.is_err());
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use natterjack_nats::{
-    Above, Buckets, Layout, Log, LogReader, NatsConfig, Position, Positions, ProvisionError, Publisher, ReadError, Start, Tail, provision,
-    renew, switch,
+    IdFloor, KvBuckets, Layout, LeaderReader, Position, Positions, LogReader, NatsConfig, ProvisionError, Publisher, ReadError,
+    ReadFrom, ThreadLog, provision, renew, switch,
 };
 use natterjack_protocol::{Most, MsgId, Thread, Times};
 use natterjack_testkit::{NatsServer, thread_in};
@@ -22,12 +22,12 @@ async fn write(nats: &natterjack_nats::Nats, layout: Layout, thread: &Thread, na
 
 /// Both roles have read the former generation to its end.
 async fn is_read(nats: &natterjack_nats::Nats, layout: Layout, next: Layout) {
-    let origin = Tail::new(nats, next).bounds(0).await.unwrap().origin;
+    let origin = LeaderReader::new(nats, next).bounds(0).await.unwrap().origin;
     for p in 0..layout.partitions {
-        let last = Tail::new(nats, layout).bounds(p).await.unwrap().last;
+        let last = LeaderReader::new(nats, layout).bounds(p).await.unwrap().last;
         // The archive stands right below what follows when the mark of what may be lost is written.
         for (role, id) in [("channel", last), ("persister", MsgId(origin.0 - 1))] {
-            Positions::new(&Buckets::new(nats, layout), role).advance(p, Position { id, ts: 1 }).await.unwrap();
+            Positions::new(&KvBuckets::new(nats, layout), role).advance(p, Position { id, ts: 1 }).await.unwrap();
         }
     }
 }
@@ -46,7 +46,7 @@ async fn after_every_loss_the_next_id_is_above_all_that_were_given() {
         assert!(acked.first() > given.last(), "{round}: {acked:?}");
         let position = Position { id: *acked.last().unwrap(), ts: 1 };
         // Somebody who has read everything, and comes too late to find the loss.
-        let mut reader = LogReader::new(&nats, layout, 0, Start::After(acked[0]));
+        let mut reader = LogReader::new(&nats, layout, 0, ReadFrom::After(acked[0]));
         while reader.position() < position.id {
             reader.next_batch(64).await.unwrap();
         }
@@ -56,21 +56,21 @@ async fn after_every_loss_the_next_id_is_above_all_that_were_given() {
         s.launch();
         // As a role that had read it all finds it.
         let bounds = loop {
-            if let Ok(bounds) = Tail::new(&nats, layout).bounds(0).await {
+            if let Ok(bounds) = LeaderReader::new(&nats, layout).bounds(0).await {
                 break bounds;
             }
         };
         assert!(bounds.last < position.id, "{round}: nothing was lost: {bounds:?}");
-        let above = Above { generation: layout.generation, id: position.id };
+        let above = IdFloor { generation: layout.generation, id: position.id };
         let (a, b) = tokio::join!(renew(&nats, layout.generation, above), renew(&nats, layout.generation, above));
         let new = a.unwrap();
-        assert_eq!((b.unwrap(), new.generation, new.before()), (new, layout.generation + 1, Some(Layout { former: None, ..layout })));
+        assert_eq!((b.unwrap(), new.generation, new.previous()), (new, layout.generation + 1, Some(Layout { former: None, ..layout })));
         assert_eq!(provision(&nats, &cfg, &Times::default()).await.unwrap(), new, "it is as if it had been provisioned");
-        let closed = Tail::new(&nats, layout).bounds(0).await.unwrap();
+        let closed = LeaderReader::new(&nats, layout).bounds(0).await.unwrap();
         assert!(closed.over, "{closed:?}");
         let read = tokio::time::timeout(Duration::from_secs(10), reader.next_batch(64)).await.expect("it is not waited for ever");
         assert!(matches!(read, Err(ReadError::LostEnd { .. })), "{round}: {read:?}");
-        let log = Log::new(&nats, new);
+        let log = ThreadLog::new(&nats, new);
         kept.extend(ids(&log.after(&thread, *given.get(round * 20).unwrap_or(&MsgId::NONE), MsgId::MAX, Most::count(100)).await.unwrap()));
         is_read(&nats, layout, new).await;
         layout = new;
@@ -85,21 +85,21 @@ async fn an_older_copy_goes_on_above_everything_the_archive_knows() {
     let (s, nats, old) = NatsServer::ready().await;
     let thread = thread_in(&old, 0);
     write(&nats, old, &thread, "m", 3).await;
-    let above = Above { generation: 5, id: MsgId(1 << 52) };
+    let above = IdFloor { generation: 5, id: MsgId(1 << 52) };
     let new = renew(&nats, old.generation, above).await.unwrap();
-    assert_eq!((new.generation, new.partitions, new.before()), (6, old.partitions, Some(old)));
+    assert_eq!((new.generation, new.partitions, new.previous()), (6, old.partitions, Some(old)));
     let next = write(&nats, new, &thread, "n", 1).await[0];
     assert!(next.0 - above.id.0 > 1 << 31, "also above what was given and never archived");
     assert_eq!(renew(&nats, old.generation, above).await.unwrap(), new, "whoever finds it a little later");
     // Whoever looks later still, when the archive has come to the new generation.
-    assert_eq!(renew(&nats, old.generation, Above { generation: 6, id: next }).await.unwrap(), new);
+    assert_eq!(renew(&nats, old.generation, IdFloor { generation: 6, id: next }).await.unwrap(), new);
     assert!(
         matches!(renew(&nats, new.generation, above).await, Err(ProvisionError::Unread { generation: 1, .. })),
         "two generations are named, no more"
     );
     is_read(&nats, old, new).await;
-    let third = renew(&nats, new.generation, Above::default()).await.unwrap();
-    assert_eq!((third.generation, third.before().map(|l| l.generation)), (7, Some(6)));
+    let third = renew(&nats, new.generation, IdFloor::default()).await.unwrap();
+    assert_eq!((third.generation, third.previous().map(|l| l.generation)), (7, Some(6)));
     is_read(&nats, new, third).await;
     let fourth = switch(&nats, &s.config(), &Times::default(), 3).await.unwrap();
     assert_eq!((fourth.generation, fourth.partitions), (8, 3), "and the number of partitions may change as ever");
@@ -116,8 +116,8 @@ async fn a_partition_whose_folder_is_gone_ends_all_the_same() {
     std::fs::remove_dir_all(s.folder().join("jetstream/$G/streams").join(natterjack_nats::subjects::stream(1, 0))).unwrap();
     s.launch();
     let nats = s.nats().await;
-    let new = renew(&nats, 1, Above { generation: 1, id: given[2] }).await.unwrap();
-    let log = Log::new(&nats, new);
+    let new = renew(&nats, 1, IdFloor { generation: 1, id: given[2] }).await.unwrap();
+    let log = ThreadLog::new(&nats, new);
     for (n, thread) in threads.iter().enumerate() {
         let next = write(&nats, new, thread, "n", 1).await;
         assert!(next[0] > given[2].max(kept[2]));

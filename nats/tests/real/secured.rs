@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{ConnectError, FanIn, FanInEvent, LogReader, Nats, NatsConfig, Publisher, Slot, Start, TlsFiles, connect, provision};
+use natterjack_nats::{
+    FanIn, FanInEvent, LogReader, Nats, NatsConfig, NatsConnectError, Publisher, ReadFrom, SubscriptionSlot, TlsFiles, check_servers,
+    provision,
+};
 use natterjack_protocol::{MsgId, Times};
 use natterjack_testkit::{
     NatsServer,
@@ -27,18 +30,18 @@ async fn works(cfg: &NatsConfig) {
     let layout = provision(&nats, cfg, &Times::default()).await.unwrap();
     let t = thread_in(&layout, 0);
     let id = Publisher::new(&nats, layout, Times::default()).message(&t, "m", "x".into()).await.unwrap().id;
-    let mut reader = LogReader::new(&nats, layout, 0, Start::After(MsgId::NONE));
+    let mut reader = LogReader::new(&nats, layout, 0, ReadFrom::After(MsgId::NONE));
     assert_eq!(ids_of(&reader.next_batch(10).await.unwrap()), [id]);
     let mut f = FanIn::connect(cfg, "edge").await.unwrap();
-    f.subscribe("live.user.a.e", Slot(0));
+    f.subscribe("live.user.a.e", SubscriptionSlot(0));
     connected(&mut f).await;
-    nats.client.publish("live.user.a.e", "here".into()).await.unwrap();
+    nats.publish("live.user.a.e", "here".into()).await.unwrap();
     assert_eq!(collect(&mut f, 1, message).await[0].2, "here");
     // The reader's and the fan-in's are beside the client's.
-    assert!(connect::check(cfg, "test").await.unwrap().iter().all(|(_, found)| found.is_ok()));
+    assert!(check_servers(cfg, "test").await.unwrap().iter().all(|(_, found)| found.is_ok()));
 }
 
-async fn refusals(cfg: NatsConfig) -> [ConnectError; 2] {
+async fn refusals(cfg: NatsConfig) -> [NatsConnectError; 2] {
     let cfg = quick(cfg);
     [Nats::connect(&cfg, "test").await.err().unwrap(), FanIn::connect(&cfg, "test").await.err().unwrap()]
 }
@@ -55,7 +58,7 @@ async fn every_way_to_log_in() {
         works(&with_login(s.config_of(login.client.clone()))).await;
         let Some(wrong) = login.wrong.clone() else { continue };
         for e in refusals(s.config_of(wrong)).await {
-            assert!(matches!(&e, ConnectError::Refused { .. }) && e.to_string().contains(login.advice), "{}: {e}", login.name);
+            assert!(matches!(&e, NatsConnectError::Refused { .. }) && e.to_string().contains(login.advice), "{}: {e}", login.name);
         }
     }
 }
@@ -70,12 +73,12 @@ async fn credentials_that_expire_are_read_again() {
     let cfg = s.config_of(NatsConfig { creds: Some(file.clone()), ..NatsConfig::default() });
     let nats = Nats::connect(&cfg, "test").await.unwrap();
     let mut f = FanIn::connect(&cfg, "edge").await.unwrap();
-    f.subscribe("live.user.a.e", Slot(0));
+    f.subscribe("live.user.a.e", SubscriptionSlot(0));
     connected(&mut f).await;
     replace(&file, &operator.user(serde_json::json!({})));
     assert_eq!(connected(&mut f).await, 2);
     eventually("the shared one is back, too", async || nats.flush_barrier().await.is_ok()).await;
-    nats.client.publish("live.user.a.e", "here".into()).await.unwrap();
+    nats.publish("live.user.a.e", "here".into()).await.unwrap();
     assert_eq!(collect(&mut f, 1, message).await[0].2, "here");
 }
 
@@ -146,7 +149,7 @@ async fn what_is_wrong_with_tls_is_said() {
     let (ours, other) = (&secure.certificates, &secure.other);
     let says = async |cfg: NatsConfig, what: &str| {
         for e in refusals(cfg).await {
-            assert!(matches!(&e, ConnectError::Tls { .. }) && e.to_string().contains(what), "{what}: {e}");
+            assert!(matches!(&e, NatsConnectError::Tls { .. }) && e.to_string().contains(what), "{what}: {e}");
         }
     };
     let good = secure.server("");
@@ -176,13 +179,13 @@ async fn a_flood_over_tls_arrives_whole() {
     let secure = Secure::new();
     let s = secure.server("");
     let mut f = FanIn::connect(&s.config_of(secure.client()), "edge").await.unwrap();
-    f.subscribe("live.user.a.e", Slot(9));
+    f.subscribe("live.user.a.e", SubscriptionSlot(9));
     connected(&mut f).await;
     const N: usize = 10_000;
     let big: Vec<u8> = (0..300_000usize).map(|i| i as u8).collect();
     let size = |i: usize| if i.is_multiple_of(500) { 300_000 } else { i % 3_000 };
     for i in 0..N {
-        f.publish("live.user.a.e", "", &big[..size(i)]);
+        f.publish("live.user.a.e", &big[..size(i)]);
     }
     let lengths = sizes_of_whole(&mut f, N).await;
     assert!(lengths.iter().enumerate().all(|(i, l)| *l == size(i)));
@@ -198,12 +201,12 @@ async fn three_nodes_one_with_another_certificate() {
     let cfg = NatsConfig { urls: vec![url(1), url(0)], replicas: 3, connect_deadline_ms: 30_000, ..servers[0].config_of(secure.client()) };
     let nats = Nats::connect(&cfg, "test").await.unwrap();
     eventually("provisioned", async || provision(&nats, &cfg, &Times::default()).await.is_ok()).await;
-    let layout = natterjack_nats::Layout::at_start(&nats).await.unwrap();
+    let layout = natterjack_nats::Layout::load_at_start(&nats).await.unwrap();
     let mut f = FanIn::connect(&cfg, "edge").await.unwrap();
-    f.subscribe("live.user.a.e", Slot(0));
+    f.subscribe("live.user.a.e", SubscriptionSlot(0));
     connected(&mut f).await;
-    let found = connect::check(&cfg, "test").await.unwrap();
-    assert!(matches!(&found[0].1, Err(ConnectError::Tls { .. })) && found[1].1.is_ok(), "{found:?}");
+    let found = check_servers(&cfg, "test").await.unwrap();
+    assert!(matches!(&found[0].1, Err(NatsConnectError::Tls { .. })) && found[1].1.is_ok(), "{found:?}");
 
     // The third one is known from the first one's INFO only.
     servers[0].kill();
@@ -211,7 +214,7 @@ async fn three_nodes_one_with_another_certificate() {
     let heard = async {
         let mut events = Vec::new();
         loop {
-            let _ = nats.client.publish("live.user.a.e", "here".into()).await;
+            let _ = nats.publish("live.user.a.e", "here".into()).await;
             let _ = tokio::time::timeout(Duration::from_millis(200), f.next_batch(&mut events)).await;
             if events.drain(..).any(|e| matches!(e, FanInEvent::Msg { .. })) {
                 break;

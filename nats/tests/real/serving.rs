@@ -61,7 +61,7 @@ async fn what_is_too_large_for_the_server_is_refused() {
     let (_s, nats, _) = NatsServer::ready().await;
     let _service = serve(&nats, "svc.large".into(), None, 2, |bytes: usize| async move { Ok("x".repeat(bytes)) }).await.unwrap();
     let ask = async |bytes: usize| nats.request::<usize, String>("svc.large", &bytes, T).await;
-    let max = nats.client.max_payload();
+    let max = nats.max_payload();
     eventually("served", async || ask(1).await.is_ok()).await;
     assert_eq!(ask(max - 100).await.unwrap().len(), max - 100);
     assert!(matches!(ask(max + 1).await, Err(RpcError::Refused(r)) if r.code == Code::Internal));

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use natterjack_nats::{FanIn, FanInEvent, LogReader, Publisher, Slot, Start, Tail};
+use natterjack_nats::{FanIn, FanInEvent, LeaderReader, LogReader, Publisher, ReadFrom, SubscriptionSlot};
 use natterjack_protocol::{Most, MsgId, Times};
 use natterjack_testkit::{NatsServer, thread, thread_in};
 
@@ -24,7 +24,7 @@ async fn figures() {
     println!("publish: {:.0}/s", f64::from(N) / begun.elapsed().as_secs_f64());
 
     let begun = Instant::now();
-    let mut reader = LogReader::new(&nats, layout, 0, Start::After(MsgId::NONE));
+    let mut reader = LogReader::new(&nats, layout, 0, ReadFrom::After(MsgId::NONE));
     let mut read = 0;
     while read < N as usize {
         read += reader.next_batch(1_000).await.unwrap().records.len();
@@ -53,7 +53,7 @@ async fn figures() {
     took.sort();
     println!("publish until read: p50 {:?} p99 {:?}", took[500], took[990]);
 
-    let tail = Tail::new(&nats, layout);
+    let tail = LeaderReader::new(&nats, layout);
     let now = tail.bounds(0).await.unwrap().ts_ms;
     let quiet = thread("dm.quiet.zz");
     for i in 0..10 {
@@ -70,7 +70,7 @@ async fn figures() {
 
     let mut f = FanIn::connect(&s.config(), "edge").await.unwrap();
     for i in 0..10_000 {
-        f.subscribe(&format!("live.user.u{i}.*"), Slot(i));
+        f.subscribe(&format!("live.user.u{i}.*"), SubscriptionSlot(i));
     }
     const M: usize = 300_000;
     let mut batch = Vec::new();
@@ -79,7 +79,7 @@ async fn figures() {
     let writer = tokio::spawn(async move {
         let body = bytes::Bytes::from(vec![0u8; 200]);
         for i in 0..M {
-            publishing.client.publish(format!("live.user.u{}.e", i % 10_000), body.clone()).await.unwrap();
+            publishing.publish(format!("live.user.u{}.e", i % 10_000), body.clone()).await.unwrap();
         }
     });
     let begun = Instant::now();

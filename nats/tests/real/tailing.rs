@@ -1,4 +1,4 @@
-use natterjack_nats::{Layout, Nats, Publisher, Tail};
+use natterjack_nats::{Layout, LeaderReader, Nats, Publisher};
 use natterjack_protocol::{Most, MsgId, Thread, Times};
 use natterjack_testkit::{NatsServer, thread, thread_in};
 
@@ -29,7 +29,7 @@ async fn pages_of_one_thread_in_one_order() {
     let (_s, nats, layout) = NatsServer::ready().await;
     let t = thread_in(&layout, 1);
     let all = filled(&nats, layout, &t).await;
-    let tail = Tail::new(&nats, layout);
+    let tail = LeaderReader::new(&nats, layout);
     let now = tail.bounds(1).await.unwrap().ts_ms;
 
     let got = tail.after(&t, MsgId::NONE, MsgId::MAX, Most::count(100)).await.unwrap();
@@ -54,7 +54,7 @@ async fn pages_of_one_thread_in_one_order() {
 async fn pages_end_by_their_bytes() {
     let (_s, nats, layout) = NatsServer::ready().await;
     let t = thread_in(&layout, 1);
-    let (publisher, tail) = (Publisher::new(&nats, layout, Times::default()), Tail::new(&nats, layout));
+    let (publisher, tail) = (Publisher::new(&nats, layout, Times::default()), LeaderReader::new(&nats, layout));
     let (mut all, mut control) = (Vec::new(), MsgId::NONE);
     for i in 0..60usize {
         // Of the control entries every second is large, of the messages every third.
@@ -92,7 +92,7 @@ async fn pages_end_by_their_bytes() {
 async fn leader_reads_see_what_was_acknowledged() {
     let (_s, nats, layout) = NatsServer::ready().await;
     let t = thread_in(&layout, 0);
-    let tail = Tail::new(&nats, layout);
+    let tail = LeaderReader::new(&nats, layout);
     assert_eq!(tail.last(&t).await.unwrap(), None);
     assert_eq!(tail.last_control(&t).await.unwrap(), None);
     let all = filled(&nats, layout, &t).await;
@@ -125,7 +125,7 @@ async fn last_entries_of_many_threads_at_once() {
     }
     threads.push(threads[1].clone());
     expected.push(expected[1]);
-    let last = Tail::new(&nats, layout).last_entries(&threads).await.unwrap();
+    let last = LeaderReader::new(&nats, layout).last_entries(&threads).await.unwrap();
     assert_eq!(last.iter().map(|e| e.id).collect::<Vec<_>>(), expected);
     assert!(last.iter().all(|e| e.id.is_none() == (e.ts == 0)));
 }
@@ -146,7 +146,7 @@ async fn a_long_thread_comes_in_many_batches() {
         all.extend(futures_util::future::join_all((0..100).map(one)).await);
     }
     all.sort();
-    let tail = Tail::new(&nats, layout);
+    let tail = LeaderReader::new(&nats, layout);
     let now = tail.bounds(0).await.unwrap().ts_ms;
     assert_eq!(ids(&tail.after(&t, MsgId::NONE, MsgId::MAX, Most::count(10_000)).await.unwrap()), all);
     assert_eq!(ids(&tail.newest(&t, MsgId::NONE, Most::count(50), now).await.unwrap()), all[2_450..]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{Buckets, Layout, LostEnds, Nats, Position, Positions, Tail, subjects};
+use natterjack_nats::{KvBuckets, Layout, LeaderReader, Position, Positions, LostEnds, Nats, subjects};
 use natterjack_protocol::internal::rpc::{LossesRequest, LostIds};
 use time::OffsetDateTime;
 
@@ -12,7 +12,7 @@ const NAMED: usize = 5;
 
 /// Does any partition end before what a role has read of it?
 pub async fn ends(nats: &Nats, layout: Layout) -> Result<String, String> {
-    let (tail, buckets) = (Tail::new(nats, layout), Buckets::new(nats, layout));
+    let (tail, buckets) = (LeaderReader::new(nats, layout), KvBuckets::new(nats, layout));
     let mut lost = Vec::new();
     for p in 0..layout.partitions {
         for role in ["channel", "persister"] {
@@ -31,7 +31,7 @@ pub async fn ends(nats: &Nats, layout: Layout) -> Result<String, String> {
         ));
     }
     let mut before = Vec::new();
-    if let Some(former) = layout.before() {
+    if let Some(former) = layout.previous() {
         let notes = LostEnds::new(nats, former);
         for p in 0..former.partitions {
             before.extend(notes.of(p).await.map_err(|e| e.to_string())?.map(|_| p.to_string()));

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{Buckets, Layout, Nats, Positions, Tail, subjects};
+use natterjack_nats::{KvBuckets, Layout, LeaderReader, Positions, Nats, subjects};
 use natterjack_protocol::MsgId;
 
 /// Positions are stored at most 1 s late, and one batch takes less.
@@ -47,8 +47,8 @@ impl Place {
 
 async fn places(nats: &Nats, layout: Layout, role: &str) -> Result<Vec<Place>, String> {
     let mut all = Vec::new();
-    for l in layout.before().into_iter().chain([layout]) {
-        let (tail, positions) = (Tail::new(nats, l), Positions::new(&Buckets::new(nats, l), role));
+    for l in layout.previous().into_iter().chain([layout]) {
+        let (tail, positions) = (LeaderReader::new(nats, l), Positions::new(&KvBuckets::new(nats, l), role));
         for p in 0..l.partitions {
             let position = positions.load(p).await.map_err(|e| e.to_string())?.map_or(MsgId::NONE, |p| p.id);
             let bounds = tail.bounds(p).await.map_err(|e| e.to_string())?;
@@ -75,7 +75,7 @@ fn still(role: &str, before: &Place, now: &Place) -> Option<String> {
 
 /// No backup is no failure: there may be another tool.
 pub async fn backup(nats: &Nats, layout: Layout, now_ms: u64) -> String {
-    match Buckets::new(nats, layout).control().get(subjects::LAST_BACKUP).await {
+    match KvBuckets::new(nats, layout).control().get(subjects::LAST_BACKUP).await {
         Ok(Some((value, _))) => age(std::str::from_utf8(&value).ok().and_then(|v| v.parse().ok()), now_ms),
         Ok(None) => age(None, now_ms),
         Err(e) => e.to_string(),

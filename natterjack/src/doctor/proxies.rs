@@ -4,7 +4,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use futures_util::StreamExt;
-use natterjack_nats::{Buckets, KvError, subjects};
+use natterjack_nats::{KvBuckets, KvError, subjects};
 use natterjack_protocol::{client::address::Reach, codec::Codec, internal::kv::EdgeInfo};
 use natterjack_runtime::networks::any_contains;
 
@@ -37,7 +37,7 @@ fn is_elsewhere(url: &str) -> bool {
 }
 
 /// Untrusted proxies that the running edges have seen.
-pub async fn met(buckets: &Buckets) -> Result<Vec<(String, IpAddr)>, KvError> {
+pub async fn met(buckets: &KvBuckets) -> Result<Vec<(String, IpAddr)>, KvError> {
     let mut leases = buckets.leases().watch(subjects::EDGE_KEYS).await?;
     let mut met = Vec::new();
     while let Ok(Some(lease)) = tokio::time::timeout(SILENCE, leases.next()).await {

@@ -76,7 +76,7 @@ pub fn runs_in(root: &Path) -> bool {
 pub fn nats_url(root: &Path) -> anyhow::Result<String> {
     let path = root.join("nats.conf");
     let config = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let address = natterjack_nats::server::listens(&config).with_context(|| format!("{} names no address", path.display()))?;
+    let address = natterjack_nats::server_config::listens(&config).with_context(|| format!("{} names no address", path.display()))?;
     Ok(format!("nats://{address}"))
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use natterjack_nats::server::{Sync, single_config};
+use natterjack_nats::server_config::{DiskSync, single_config};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
@@ -88,7 +88,7 @@ pub async fn keep(
     server: NatsServer,
     data: &DataFolder,
     ports: &Ports,
-    sync: Sync,
+    sync: DiskSync,
     state: Arc<StateFile>,
     unclean: Unclean,
     stop: CancellationToken,

@@ -108,14 +108,14 @@ fn any_free<const N: usize>(host: IpAddr) -> std::io::Result<[u16; N]> {
 
 #[cfg(test)]
 mod tests {
-    use natterjack_nats::server::Sync;
+    use natterjack_nats::server_config::DiskSync;
 
     use super::*;
 
     fn up(port: Option<u16>) -> UpSettings {
         // An address of this test alone.
         let host = IpAddr::V4(Ipv4Addr::new(127, 77, 1, 1));
-        UpSettings { data: "data".into(), host, port, nats_port: None, sync: Sync::Interval, nats_server: None, state_file: None }
+        UpSettings { data: "data".into(), host, port, nats_port: None, sync: DiskSync::Interval, nats_server: None, state_file: None }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use natterjack_nats::{Layout, LogBounds, LogReader, LostEnds, Nats, Position, ReadError, Start};
+use natterjack_nats::{Layout, LogBounds, LogReader, LostEnds, Nats, Position, ReadError, ReadFrom};
 use natterjack_protocol::{MsgId, Thread};
 
 use super::{BATCH_BYTES, PartitionArchive};
@@ -114,7 +114,7 @@ impl<S: Store> PartitionArchive<'_, S> {
     /// All that the log has, once more, up to its end mark. Repeated from the beginning it does the same.
     async fn archive_anew(&self, archived: Position, log: LogBounds, next: Next) -> Result<(), ReadError> {
         let before = MsgId(log.first.0.saturating_sub(1));
-        let mut reader = LogReader::fetching(&self.at.nats, self.at.layout, self.at.p, Start::After(before));
+        let mut reader = LogReader::fetching(&self.at.nats, self.at.layout, self.at.p, ReadFrom::After(before));
         let mut moved = Moved { below: next.origin, end: log.last, ids: HashMap::new() };
         while reader.position() < log.last {
             let records = reader.fetch(BATCH_BYTES).await?.records;
@@ -159,8 +159,8 @@ impl<S: Store> PartitionArchive<'_, S> {
 
 /// The one right behind `layout`. Waits until there is one.
 pub(super) async fn next_generation(nats: &Nats, layout: Layout) -> Layout {
-    let newest = layout.newer(nats).await;
-    newest.before().filter(|before| before.generation > layout.generation).unwrap_or(newest)
+    let newest = layout.next_generation(nats).await;
+    newest.previous().filter(|before| before.generation > layout.generation).unwrap_or(newest)
 }
 
 /// New ids: as far below the next generation's first as the old ones are below the end mark.

@@ -105,7 +105,7 @@ mod tests {
             let thread = "dm.a.b".parse().unwrap();
             Record::Entry(LogRecord { id: MsgId(id), ts: 7, thread, control, payload: Bytes::from_static(&[0, 255, 10]) })
         };
-        let poison = Record::Poison { id: MsgId(3), ts: 8, subject: "chat.2.1.x".into(), payload: Bytes::from_static(b"?") };
+        let poison = Record::UnknownSubject { id: MsgId(3), ts: 8, subject: "chat.2.1.x".into(), payload: Bytes::from_static(b"?") };
         let all = vec![entry(1, false), entry(2, true), poison, Record::End { id: MsgId(4), ts: 9 }];
         let mut lines = Lines::create(&path).unwrap();
         all.iter().for_each(|r| lines.record(&log, r).unwrap());

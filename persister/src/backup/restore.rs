@@ -9,7 +9,7 @@ use std::{
 };
 
 use natterjack_nats::{
-    Above, Buckets, KvError, Layout, LogRecord, Nats, NatsConfig, Position, Record, Tail, TailError, provision::ProvisionError,
+    IdFloor, KvBuckets, KvError, Layout, LogRecord, Nats, NatsConfig, Position, Record, LeaderReader, LogError, provision::ProvisionError,
 };
 use natterjack_protocol::{MsgId, Times, UserId, log::EntryView};
 use natterjack_runtime::{Health, health::Readers};
@@ -55,7 +55,7 @@ pub enum RestoreError {
     #[error(transparent)]
     Provision(#[from] ProvisionError),
     #[error("the new log cannot be read: {0}")]
-    Log(#[from] TailError),
+    Log(#[from] LogError),
     #[error("the control bucket cannot be written: {0}")]
     Control(#[from] KvError),
 }
@@ -74,7 +74,7 @@ pub async fn target_is_empty(nats: &Nats, store: &StoreConfig) -> Result<(), Res
     if let StoreConfig::Sqlite { path } = store {
         archive_is_not_there(path)?;
     }
-    match natterjack_nats::provision::standing(nats).await? {
+    match natterjack_nats::provision::existing_stream(nats).await? {
         Some(stream) => Err(RestoreError::NotEmpty(format!("NATS has the stream {stream}"))),
         None => Ok(()),
     }
@@ -168,16 +168,16 @@ async fn fill<S: Store>(
         end_ts = end_ts.max(end.ts);
     }
     let cfg = NatsConfig { partitions: manifest.partitions, kv_shards: manifest.kv_shards, ..cfg.clone() };
-    let above = Above { generation: manifest.generation, id: manifest.highest() };
+    let above = IdFloor { generation: manifest.generation, id: manifest.highest() };
     let layout = natterjack_nats::provision::provision_above(nats, &cfg, times, above).await?;
-    let tail = Tail::new(nats, layout);
+    let tail = LeaderReader::new(nats, layout);
     for partition in 0..layout.partitions {
         // The archive has everything below the new log's beginning, so the two meet.
         let first = tail.bounds(partition).await?.first;
         let key = PartitionKey { generation: layout.generation, partition };
         store.advance(key, Position { id: MsgId(first.0.saturating_sub(1)), ts: end_ts }).await?;
     }
-    let control = Buckets::new(nats, layout).control();
+    let control = KvBuckets::new(nats, layout).control();
     let path = folder.join(CONTROL);
     for key in entries::lines::<Key>(&path)? {
         let key = key?;

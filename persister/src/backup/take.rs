@@ -6,7 +6,7 @@ use std::{
 };
 
 use natterjack_nats::{
-    Buckets, KvError, Layout, LogReader, Nats, Position, ReadError, Start, Tail, TailError, layout::LayoutError, subjects,
+    KvBuckets, KvError, Layout, LogReader, Nats, Position, ReadError, ReadFrom, LeaderReader, LogError, layout::LayoutError, subjects,
 };
 use natterjack_protocol::MsgId;
 use natterjack_runtime::clock;
@@ -53,7 +53,7 @@ pub enum BackupError {
     #[error("{command} made no snapshot: it ended with {status}")]
     NoSnapshot { command: PathBuf, status: ExitStatus },
     #[error("the log cannot be read: {0}")]
-    Log(#[from] TailError),
+    Log(#[from] LogError),
     #[error("the log cannot be read: {0}")]
     Read(#[from] ReadError),
     #[error(transparent)]
@@ -69,7 +69,7 @@ pub async fn take(nats: &Nats, source: &Source, folder: &Path, version: &str) ->
     let begun_ms = clock::wall_ms();
     folder::make(folder)?;
     let layout = Layout::load(nats).await?;
-    let mut logs: Vec<LogCopy> = layout.before().into_iter().chain([layout]).flat_map(partitions).collect();
+    let mut logs: Vec<LogCopy> = layout.previous().into_iter().chain([layout]).flat_map(partitions).collect();
     archive(source, folder, &mut logs).await?;
     for log in &mut logs {
         entries(nats, layout, log, folder).await?;
@@ -89,7 +89,7 @@ pub async fn take(nats: &Nats, source: &Source, folder: &Path, version: &str) ->
     let manifest = Manifest { format: FORMAT, natterjack, begun_ms, origin, generation, partitions, kv_shards, logs, files };
     folder::seal(folder, &manifest)?;
     // For `doctor`; the backup is good without it.
-    if let Err(e) = Buckets::new(nats, layout).control().put(subjects::LAST_BACKUP, begun_ms.to_string().into()).await {
+    if let Err(e) = KvBuckets::new(nats, layout).control().put(subjects::LAST_BACKUP, begun_ms.to_string().into()).await {
         tracing::warn!(error = %e, "the time of the backup was not noted");
     }
     Ok(manifest)
@@ -147,11 +147,11 @@ async fn watermarks<S: Store>(store: &S, logs: &mut [LogCopy]) -> Result<(), Bac
 
 /// What the log has above the watermark, up to its end now.
 async fn entries(nats: &Nats, newest: Layout, log: &mut LogCopy, folder: &Path) -> Result<(), BackupError> {
-    let layout = newest.before().filter(|before| before.generation == log.generation).unwrap_or(newest);
-    let bounds = Tail::new(nats, layout).bounds(log.partition).await?;
+    let layout = newest.previous().filter(|before| before.generation == log.generation).unwrap_or(newest);
+    let bounds = LeaderReader::new(nats, layout).bounds(log.partition).await?;
     log.last = bounds.last;
     let mut lines = Lines::create(&folder.join(log.file()))?;
-    let mut reader = LogReader::briefly(nats, layout, log.partition, Start::After(log.watermark));
+    let mut reader = LogReader::briefly(nats, layout, log.partition, ReadFrom::After(log.watermark));
     // Of an empty stream the end lies just before the first entry that will be.
     let empty = bounds.entries == 0 || log.watermark >= bounds.last;
     while !empty && reader.position() < bounds.last {
@@ -169,9 +169,9 @@ async fn entries(nats: &Nats, newest: Layout, log: &mut LogCopy, folder: &Path) 
 }
 
 async fn control(nats: &Nats, layout: Layout, folder: &Path) -> Result<(), BackupError> {
-    let (control, mut lines) = (Buckets::new(nats, layout).control(), Lines::create(&folder.join(CONTROL))?);
+    let (control, mut lines) = (KvBuckets::new(nats, layout).control(), Lines::create(&folder.join(CONTROL))?);
     for keys in KEYS {
-        for (key, value) in control.standing(keys).await? {
+        for (key, value) in control.list(keys).await? {
             lines.write(&Key::new(key, &value))?;
         }
     }

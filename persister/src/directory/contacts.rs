@@ -59,7 +59,7 @@ impl<S: Accounts> Directory<S> {
     async fn hint(&self, users: &[&UserId]) {
         let payload = Ephemeral::Contacts.encode();
         for user in users {
-            if let Err(e) = self.nats.client.publish(subjects::live_user_x(user), payload.clone()).await {
+            if let Err(e) = self.nats.publish(subjects::live_user_x(user), payload.clone()).await {
                 tracing::debug!(error = %e, "a hint about contacts was not sent");
             }
         }

@@ -239,7 +239,7 @@ mod tests {
                 subject_claim: "sub".into(),
                 name_claim: None,
             };
-            Self { issuer: Issuer::new(rules, ServerTime::told(wall_ms())).unwrap(), file, _folder: folder }
+            Self { issuer: Issuer::new(rules, ServerTime::fixed(wall_ms())).unwrap(), file, _folder: folder }
         }
 
         fn publish(&self, kids: &[&str]) {

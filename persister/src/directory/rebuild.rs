@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::try_join_all;
-use natterjack_nats::{KvError, Layout, LogReader, Record, Start, Tail};
+use natterjack_nats::{KvError, Layout, LeaderReader, LogReader, ReadFrom, Record};
 use natterjack_protocol::{Code, Entry, GroupId, MsgId, Refusal, Thread, UserId, log::fold::UserThreads};
 
 use super::{
@@ -130,7 +130,7 @@ impl<S: Store + Accounts> Directory<S> {
             tracing::warn!(error = %e, "a key cannot be rebuilt: the layout of the log is not known");
             busy()
         })?;
-        Ok(newest.before().into_iter().chain([newest]).collect())
+        Ok(newest.previous().into_iter().chain([newest]).collect())
     }
 
     /// The archive's watermark of a partition.
@@ -153,7 +153,7 @@ impl<S: Store + Accounts> Directory<S> {
     }
 
     async fn controls_of(&self, Stretch { layout, p, after }: Stretch) -> Result<(Vec<Control>, Stretch), Refusal> {
-        let bounds = Tail::new(&self.nats, layout).bounds(p).await.map_err(|e| {
+        let bounds = LeaderReader::new(&self.nats, layout).bounds(p).await.map_err(|e| {
             tracing::warn!(p, error = %e, "a key cannot be rebuilt: the log does not answer");
             busy()
         })?;
@@ -165,7 +165,7 @@ impl<S: Store + Accounts> Directory<S> {
         if !after.is_none() && bounds.first > after.next() {
             return Err(hole(p));
         }
-        let mut reader = LogReader::briefly(&self.nats, layout, p, Start::After(after));
+        let mut reader = LogReader::briefly(&self.nats, layout, p, ReadFrom::After(after));
         while reader.position() < bounds.last {
             let batch = reader.next_batch(BATCH).await.map_err(|e| {
                 tracing::warn!(p, error = %e, "a key cannot be rebuilt: the log cannot be read");
@@ -187,7 +187,7 @@ fn control(record: Record) -> Option<Control> {
             let entry = Entry::on(true, &r.payload).ok()?;
             Some(Control { id: r.id, thread: r.thread, entry })
         }
-        Record::Entry(_) | Record::Poison { .. } | Record::End { .. } => None,
+        Record::Entry(_) | Record::UnknownSubject { .. } | Record::End { .. } => None,
     }
 }
 

@@ -45,7 +45,7 @@ impl<S: Store> View<S> {
                 let mut below: HashMap<(u32, Option<u32>), LastEntry> = HashMap::new();
                 let mut last = Vec::with_capacity(threads.len());
                 for (thread, entry) in threads.iter().zip(in_log) {
-                    let p = (self.layout.partition(thread), self.layout.before().map(|l| l.partition(thread)));
+                    let p = (self.layout.partition(thread), self.layout.previous().map(|l| l.partition(thread)));
                     if entry.id.is_none() && !below.contains_key(&p) {
                         let bounds = self.bounds(thread).await?;
                         below.insert(p, LastEntry { id: MsgId(bounds.first.0.saturating_sub(1)), ts: bounds.first_ts_ms });

@@ -198,7 +198,7 @@ impl<S: Store> View<S> {
     /// this one: it begins there when all of the former is written.
     async fn archived(&self, thread: &Thread) -> Result<(Option<Position>, Of), StoreError> {
         let key = |layout: Layout| PartitionKey { generation: layout.generation, partition: layout.partition(thread) };
-        match (self.store.position(key(self.layout)).await?, self.layout.before()) {
+        match (self.store.position(key(self.layout)).await?, self.layout.previous()) {
             (None, Some(former)) => Ok((self.store.position(key(former)).await?, Of::Former)),
             (position, _) => Ok((position, Of::This)),
         }

@@ -1,6 +1,6 @@
 //! Who reads: which parts of a thread are theirs, as the asker knows it and as the log may already say otherwise.
 
-use natterjack_nats::Log;
+use natterjack_nats::ThreadLog;
 use natterjack_protocol::{
     Entry, MsgId, Thread, UserId,
     log::{Intervals, fold::ends_membership},
@@ -40,7 +40,7 @@ impl Reader {
     /// Was the reader's part of a group ended by a control entry after `v` that the fold had not come to when it was asked about? To be
     /// called when the rows were read: every such entry below them is in the log by now. What follows when they are in it again is
     /// theirs as soon as it is folded.
-    pub async fn ended(&mut self, log: &Log, thread: &Thread, v: MsgId) -> Result<bool, HistoryError> {
+    pub async fn ended(&mut self, log: &ThreadLog, thread: &Thread, v: MsgId) -> Result<bool, HistoryError> {
         if !matches!(thread, Thread::Group { .. }) || !self.intervals.open() {
             return Ok(false);
         }

@@ -4,7 +4,7 @@
 
 use std::ops::Deref;
 
-use natterjack_nats::{Log, LogRecord, TailError};
+use natterjack_nats::{LogError, LogRecord, ThreadLog};
 use natterjack_protocol::{Kind, Most, MsgId, Thread, internal::rpc::LastEntry, size::Size};
 
 use super::{
@@ -26,7 +26,7 @@ const WIDER: u64 = 8;
 
 pub(super) struct UnarchivedEntries<'a, S> {
     history: &'a View<S>,
-    log: &'a Log,
+    log: &'a ThreadLog,
     thread: &'a Thread,
     /// Exclusive.
     floor: MsgId,
@@ -155,7 +155,7 @@ impl<'a, S: Store> UnarchivedEntries<'a, S> {
         }
     }
 
-    async fn records(&self, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<LogRecord>, TailError> {
+    async fn records(&self, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<LogRecord>, LogError> {
         if lo >= hi {
             return Ok(Vec::new());
         }
@@ -175,7 +175,7 @@ impl<'a, S: Store> UnarchivedEntries<'a, S> {
 
     /// The log is read upwards only: windows of ids, each wider than the one before, until one holds enough. Oldest
     /// first.
-    async fn newest_below(&self, lo: MsgId, hi: MsgId, most: Most) -> Result<Vec<LogRecord>, TailError> {
+    async fn newest_below(&self, lo: MsgId, hi: MsgId, most: Most) -> Result<Vec<LogRecord>, LogError> {
         let mut width = WINDOW;
         loop {
             let from = lo.max(MsgId(hi.0.saturating_sub(width)));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{Buckets, Layout, Nats, RpcError, ServerTime, provision, subjects};
+use natterjack_nats::{KvBuckets, Layout, Nats, RpcError, ServerTime, provision, subjects};
 use natterjack_persister::{
     directory::{self, DirectoryError, Logins},
     password::Cost,
@@ -83,8 +83,8 @@ impl World {
         tokio::time::timeout(Duration::from_secs(20), self.health.ready()).await.expect("directory is ready");
     }
 
-    pub fn buckets(&self) -> Buckets {
-        Buckets::new(&self.nats, self.layout)
+    pub fn buckets(&self) -> KvBuckets {
+        KvBuckets::new(&self.nats, self.layout)
     }
 
     pub async fn ask(&self, request: &DirectoryRequest) -> Result<DirectoryAnswer, Refusal> {

@@ -171,7 +171,7 @@ async fn of_many_who_want_a_name_exactly_one_gets_it() {
 async fn contacts_ask_accept_and_part() {
     let world = World::new(cheap()).await;
     let (a, b) = (world.user("alice").await, world.user("bob").await);
-    let mut hints = world.nats.client.subscribe(subjects::live_user_x(&b)).await.unwrap();
+    let mut hints = world.nats.subscribe(subjects::live_user_x(&b)).await.unwrap();
     world.nats.flush_barrier().await.unwrap();
     let change = |actor: &UserId, other: &UserId, change| DirectoryRequest::Contact { actor: actor.clone(), other: other.clone(), change };
     let state = async |request: DirectoryRequest| match world.ask(&request).await {

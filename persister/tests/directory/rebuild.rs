@@ -86,7 +86,7 @@ impl<'a> Log<'a> {
             let items = users.into_iter().filter_map(|u| self.threads(&u).threads.remove(thread).map(|i| (u, i))).collect();
             self.world.store.append(ThreadBatch { thread: thread.clone(), rows, group, items }).await.unwrap();
         }
-        let tail = natterjack_nats::Tail::new(&self.world.nats, self.world.layout);
+        let tail = natterjack_nats::LeaderReader::new(&self.world.nats, self.world.layout);
         for p in 0..self.world.layout.partitions {
             let key = PartitionKey { generation: self.world.layout.generation, partition: p };
             let bounds = tail.bounds(p).await.unwrap();

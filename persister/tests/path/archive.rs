@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use natterjack_nats::{Beginning, Buckets, Layout, Position, Positions, Publisher, Tail, subjects};
+use natterjack_nats::{Beginning, KvBuckets, Layout, Position, Positions, Publisher, LeaderReader, subjects};
 use natterjack_persister::{
     Config, StoreConfig,
     store::{Order, Row, Sqlite, Store, ThreadBatch},
@@ -64,7 +64,7 @@ async fn killed_between_write_and_watermark_the_replay_changes_nothing() {
     assert_eq!(first.1.as_ref().and_then(|g| g.role(&user("a"))), Some(Role::Admin));
     assert!(first.2.1.iter().any(|(thread, item)| *thread == dm && item.blocks && fold::may_send(item).is_err()));
     // Where `channel` looks for how far the archive is.
-    let mirror = Positions::new(&Buckets::new(&w.nats, w.layout), "persister");
+    let mirror = Positions::new(&KvBuckets::new(&w.nats, w.layout), "persister");
     eventually("the mirror follows", async || mirror.load(w.layout.partition(&t)).await.unwrap().is_some_and(|p| p.id >= last)).await;
 }
 
@@ -236,7 +236,7 @@ async fn what_nobody_can_read_is_archived_with_its_bytes_and_stops_nobody() {
 #[tokio::test]
 async fn the_role_starts_archives_and_drains_and_starts_again() {
     let w = World::new().await;
-    let buckets = Buckets::new(&w.nats, w.layout);
+    let buckets = KvBuckets::new(&w.nats, w.layout);
     let t = group("g");
     let mut sent = Vec::new();
     for i in 0..2 {
@@ -255,7 +255,7 @@ async fn the_role_starts_archives_and_drains_and_starts_again() {
         let found = Beginning::load(&buckets).await.unwrap();
         assert_eq!(found.is_some(), i == 0);
         for p in 0..w.layout.partitions {
-            let created = Tail::new(&w.nats, w.layout).bounds(p).await.unwrap().created_ms;
+            let created = LeaderReader::new(&w.nats, w.layout).bounds(p).await.unwrap().created_ms;
             assert!(found.as_ref().is_none_or(|b| b.is_of(p, created) && !b.is_of(p, created + 1)));
         }
         buckets.control().delete(&subjects::nothing_before(w.layout.generation)).await.unwrap();

@@ -85,7 +85,7 @@ async fn cids_are_found_in_archive_and_log_the_lowest_id_first() {
         drop(archive);
     }
     // A copy that slipped through: its Msg-Id was forgotten.
-    let js = async_nats::jetstream::new(w.nats.client.clone());
+    let js = natterjack_testkit::raw_jetstream(&w.nats).await;
     let entry = natterjack_protocol::Entry::new(user("a"), cid, Kind::Text, Body::text("x"));
     let subject = natterjack_nats::subjects::chat(w.layout.generation, w.layout.partition(&t), &t);
     let copy = js.publish(subject, entry.encode()).await.unwrap().await.unwrap().sequence;
@@ -114,7 +114,7 @@ async fn a_resend_is_too_old_only_where_nobody_will_ever_know() {
     w.switch_off(true);
     // The log reaches back to it, and no further.
     let sought = natterjack_protocol::Cid::mint(now_ms() + 10_000, [7; 10]);
-    let js = async_nats::jetstream::new(w.nats.client.clone());
+    let js = natterjack_testkit::raw_jetstream(&w.nats).await;
     let subject = natterjack_nats::subjects::chat(w.layout.generation, w.layout.partition(&t), &t);
     let mut acks = Vec::new();
     for _ in 0..=natterjack_protocol::limits::RESEND_ROWS {

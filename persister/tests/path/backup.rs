@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::atomic::Ordering};
 
-use natterjack_nats::{Buckets, Kv, Layout, Publisher, Tail, subjects};
+use natterjack_nats::{Kv, KvBuckets, Layout, LeaderReader, Publisher, subjects};
 use natterjack_persister::{
     StoreConfig,
     backup::{self, BackupError, FolderError, Origin, RestoreError, Source},
@@ -71,7 +71,7 @@ async fn what_the_log_had_above_the_archive_is_in_the_restored_one() {
     w.raw(format!("chat.{}.0.not-a-thread", w.layout.generation), b"stray").await;
     w.raw(subjects::chat(w.layout.generation, w.layout.partition(&g), &g), b"\xc1junk").await;
     let recalled = w.send(&g, "a", Kind::Recall, on(first, None)).await;
-    let control = Buckets::new(&w.nats, w.layout).control();
+    let control = KvBuckets::new(&w.nats, w.layout).control();
     control.put(&subjects::revoked_key("family"), "until then".into()).await.unwrap();
     control.put(&subjects::signing_key("k1"), "a key".into()).await.unwrap();
 
@@ -87,7 +87,7 @@ async fn what_the_log_had_above_the_archive_is_in_the_restored_one() {
     w.history.goes_on(w.layout);
     let _archive = w.archive("b");
     w.archived(&g, recalled).await;
-    let dm_end = Tail::new(&w.nats, old).bounds(old.partition(&dm)).await.unwrap().last;
+    let dm_end = LeaderReader::new(&w.nats, old).bounds(old.partition(&dm)).await.unwrap().last;
     w.archived_in(old, &dm, dm_end).await;
     eventually("the stray is there", async || contents(&w.store.inner).await.iter().any(|r| r.starts_with("strays"))).await;
 
@@ -108,7 +108,7 @@ async fn goes_on(new: &Bare, store: &Sqlite, layout: Layout, highest: MsgId) {
     let now = Layout::load(&new.nats).await.unwrap();
     assert_eq!((now, now.generation), (layout, 3));
     for partition in 0..layout.partitions {
-        let bounds = Tail::new(&new.nats, layout).bounds(partition).await.unwrap();
+        let bounds = LeaderReader::new(&new.nats, layout).bounds(partition).await.unwrap();
         let key = PartitionKey { generation: layout.generation, partition };
         assert_eq!(store.position(key).await.unwrap().unwrap().id, bounds.last);
         assert!(bounds.first.0 > highest.0 + (1 << 31), "{bounds:?} {highest}");

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use natterjack_nats::{Buckets, Layout, Nats, NatsConfig, Position, Publisher, RoleLease, RpcError, Service, Tail, provision, subjects};
+use natterjack_nats::{KvBuckets, Layout, Nats, NatsConfig, Position, Publisher, RoleLease, RpcError, Service, LeaderReader, provision, subjects};
 use natterjack_persister::{
     archive::Archive,
     history::{self, History},
@@ -176,7 +176,7 @@ impl World {
     pub async fn hold_back(&self, layout: Layout) -> Vec<RoleLease> {
         let mut leases = Vec::new();
         for p in 0..layout.partitions {
-            let mut lease = RoleLease::new(&Buckets::new(&self.nats, layout), "persister", p, "holds it back", &self.times);
+            let mut lease = RoleLease::new(&KvBuckets::new(&self.nats, layout), "persister", p, "holds it back", &self.times);
             lease.acquire().await;
             leases.push(lease);
         }
@@ -191,8 +191,8 @@ impl World {
         PartitionKey { generation: self.layout.generation, partition: self.layout.partition(thread) }
     }
 
-    pub fn tail(&self) -> Tail {
-        Tail::new(&self.nats, self.layout)
+    pub fn tail(&self) -> LeaderReader {
+        LeaderReader::new(&self.nats, self.layout)
     }
 
     /// Until the archive has everything up to here.
@@ -213,7 +213,7 @@ impl World {
 
     /// The first id that this generation's log has of the thread's partition.
     pub async fn history_of(&self, layout: Layout, thread: &Thread) -> MsgId {
-        Tail::new(&self.nats, layout).bounds(layout.partition(thread)).await.unwrap().first
+        LeaderReader::new(&self.nats, layout).bounds(layout.partition(thread)).await.unwrap().first
     }
 
     pub async fn group(&self, thread: &Thread) -> GroupState {
@@ -239,7 +239,7 @@ impl World {
 
     /// Straight into the log, whatever it is.
     pub async fn raw(&self, subject: String, payload: &'static [u8]) -> MsgId {
-        let js = async_nats::jetstream::new(self.nats.client.clone());
+        let js = natterjack_testkit::raw_jetstream(&self.nats).await;
         MsgId(js.publish(subject, Bytes::from_static(payload)).await.unwrap().await.unwrap().sequence)
     }
 

@@ -235,11 +235,17 @@ async fn question(history: &History<Switched>, model: &Model, mut rng: StdRng, w
 
 /// The log forgets all that it has, as it does after a day.
 async fn expire(w: &World, thread: &Thread) {
-    let js = async_nats::jetstream::new(w.nats.client.clone());
+    let js = natterjack_testkit::raw_jetstream(&w.nats).await;
     let mut stream = js.get_stream(w.layout.stream(thread)).await.unwrap();
     let config = stream.info().await.unwrap().config.clone();
     let moment = Duration::from_millis(100);
-    js.update_stream(async_nats::jetstream::stream::Config { max_age: moment, duplicate_window: moment, ..config.clone() }).await.unwrap();
+    js.update_stream(natterjack_testkit::raw_nats::jetstream::stream::Config {
+        max_age: moment,
+        duplicate_window: moment,
+        ..config.clone()
+    })
+    .await
+    .unwrap();
     eventually("everything expires", async || stream.info().await.unwrap().state.messages == 0).await;
     js.update_stream(config).await.unwrap();
 }

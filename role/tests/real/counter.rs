@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use natterjack_nats::{Batch, Record};
+use natterjack_nats::{LogBatch, Record};
 use natterjack_protocol::{MsgId, Thread};
 use natterjack_role::{LogRole, Partition, PartitionError, RoleLease};
 use tokio::sync::watch;
@@ -43,7 +43,7 @@ impl LogRole for Counter {
 }
 
 impl Counter {
-    async fn count(&self, batch: &Batch) -> Result<(), PartitionError> {
+    async fn count(&self, batch: &LogBatch) -> Result<(), PartitionError> {
         match *self.fault.clone().wait_for(|f| *f != Fault::Pause).await.unwrap() {
             Fault::Error => return Err(PartitionError::Failed("on purpose".into())),
             Fault::Panic => panic!("on purpose"),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use natterjack_nats::{Buckets, Layout, LogReaders, Nats, Position, Positions, ProvisionError, Publisher, Tail, switch};
+use natterjack_nats::{KvBuckets, Layout, LeaderReader, Position, Positions, LogReaders, Nats, ProvisionError, Publisher, switch};
 use natterjack_protocol::{MsgId, Thread, Times};
 use natterjack_role::RoleSetup;
 use natterjack_runtime::{
@@ -76,11 +76,11 @@ impl World {
 
     /// As far as channel and persister are concerned, the former generation is read.
     async fn others_have_read_the_former(&self) {
-        let former = self.layout.before().unwrap();
+        let former = self.layout.previous().unwrap();
         for p in 0..former.partitions {
-            let end = Position { id: Tail::new(&self.nats, former).bounds(p).await.unwrap().last, ts: 1 };
+            let end = Position { id: LeaderReader::new(&self.nats, former).bounds(p).await.unwrap().last, ts: 1 };
             for role in ["channel", "persister"] {
-                Positions::new(&Buckets::new(&self.nats, former), role).advance(p, end).await.unwrap();
+                Positions::new(&KvBuckets::new(&self.nats, former), role).advance(p, end).await.unwrap();
             }
         }
     }

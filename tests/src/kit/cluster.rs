@@ -9,8 +9,8 @@ use std::{
 
 use natterjack_client::{Builder, Client, Events};
 use natterjack_nats::{
-    Layout, Nats, NatsConfig, Role,
-    server::{Sync, cluster_config, single_config},
+    Layout, Nats, NatsConfig, NatsRole,
+    server_config::{DiskSync, cluster_config, single_config},
 };
 use natterjack_testkit::{
     Certificates, NatsProxy, Process, Proxy, Stopwatch, eventually_within, nats_server,
@@ -165,20 +165,20 @@ impl Cluster {
         let (addr, store) = (self.net.nats(i), self.dir().join(format!("nats-{i}")));
         let host = addr.ip().to_string();
         let text = if self.spec.nats == 1 {
-            single_config(&store, &host, addr.port(), Sync::Interval)
+            single_config(&store, &host, addr.port(), DiskSync::Interval)
         } else {
             let routes: Vec<String> = (0..self.spec.nats).map(|n| self.net.route(n).to_string()).collect();
-            cluster_config(&store, &host, addr.port(), i, &routes, Sync::Interval)
+            cluster_config(&store, &host, addr.port(), i, &routes, DiskSync::Interval)
         };
         let more = self.secured.as_ref().map(|s| s.server(i, &host)).unwrap_or_default();
         nats_server::process(i, &self.dir(), &(text + &more), addr)
     }
 
-    fn settings(&self, role: Role, first: usize) -> Vec<(String, String)> {
+    fn settings(&self, role: NatsRole, first: usize) -> Vec<(String, String)> {
         self.settings_with(role, self.nats_urls(first).join(","))
     }
 
-    fn settings_with(&self, role: Role, nats_url: String) -> Vec<(String, String)> {
+    fn settings_with(&self, role: NatsRole, nats_url: String) -> Vec<(String, String)> {
         let mut set: Vec<(String, String)> = [
             ("nats.urls", nats_url),
             ("nats.replicas", self.spec.nats.to_string()),
@@ -203,7 +203,7 @@ impl Cluster {
         }
     }
 
-    fn role(&self, name: String, role: Role, nats_url: String, own: &[(&str, String)], ready: String) -> Process {
+    fn role(&self, name: String, role: NatsRole, nats_url: String, own: &[(&str, String)], ready: String) -> Process {
         let mut args = vec![role.name().to_owned(), "--die-with-parent".to_owned()];
         // What the test says for all comes last and wins.
         let own = own.iter().map(|(k, v)| ((*k).to_owned(), v.clone()));
@@ -240,7 +240,7 @@ impl Cluster {
             own.push(("edge.tls.key", files.key.display().to_string()));
         }
         let process =
-            self.role(format!("edge-{i}"), Role::Edge, nats, &own, format!("{}/ready", self.edge_url(i).replacen("ws", "http", 1)));
+            self.role(format!("edge-{i}"), NatsRole::Edge, nats, &own, format!("{}/ready", self.edge_url(i).replacen("ws", "http", 1)));
         match self.spec.edge_shell.get(i) {
             Some(first) => process.behind(first),
             None => process,
@@ -249,13 +249,13 @@ impl Cluster {
 
     fn channel_process(&self, i: usize) -> Process {
         let (admin, nats) = (self.net.channel(i), self.nats_urls(node(&self.spec.channel_nodes, i, self.spec.nats)).join(","));
-        self.role(format!("channel-{i}"), Role::Channel, nats, &[("admin.listen", admin.to_string())], format!("http://{admin}/ready"))
+        self.role(format!("channel-{i}"), NatsRole::Channel, nats, &[("admin.listen", admin.to_string())], format!("http://{admin}/ready"))
     }
 
     fn persister_process(&self, i: usize) -> Process {
         let (admin, nats) = (self.net.persister(i), self.nats_urls(node(&self.spec.persister_nodes, i, self.spec.nats)).join(","));
         let own = [("admin.listen", admin.to_string()), ("persister.archive", self.archive().display().to_string())];
-        self.role(format!("persister-{i}"), Role::Persister, nats, &own, format!("http://{admin}/ready"))
+        self.role(format!("persister-{i}"), NatsRole::Persister, nats, &own, format!("http://{admin}/ready"))
     }
 
     /// Three servers elect their leaders first; until then they refuse.
@@ -275,7 +275,7 @@ impl Cluster {
 
     /// What `natterjack doctor` says, and whether it is content.
     pub async fn doctor(&self) -> (String, bool) {
-        let settings = self.settings(Role::Doctor, 0).into_iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]);
+        let settings = self.settings(NatsRole::Doctor, 0).into_iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]);
         let mut command = tokio::process::Command::new(programs::natterjack());
         command.env("NATTERJACK_NATS_SERVER", programs::nats_server());
         let out = command.arg("doctor").args(settings).output().await.unwrap();
@@ -283,15 +283,15 @@ impl Cluster {
     }
 
     async fn run_provision(&self, own: &[String]) -> Result<(), String> {
-        self.run_as(Role::Provision, "provision", own).await.map(drop)
+        self.run_as(NatsRole::Provision, "provision", own).await.map(drop)
     }
 
     /// A command of an operator, to its end: what it says, or what it says if it fails.
     pub async fn run(&self, command: &str, args: &[String]) -> Result<String, String> {
-        self.run_as(Role::Persister, command, args).await
+        self.run_as(NatsRole::Persister, command, args).await
     }
 
-    async fn run_as(&self, role: Role, command: &str, args: &[String]) -> Result<String, String> {
+    async fn run_as(&self, role: NatsRole, command: &str, args: &[String]) -> Result<String, String> {
         let mut settings = self.settings(role, 0);
         settings.push(("persister.archive".into(), self.archive().display().to_string()));
         let settings = settings.into_iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]);
@@ -411,7 +411,7 @@ impl Cluster {
     }
 
     /// What a command of that role is told, as `--set`.
-    pub fn command_line(&self, role: Role) -> Vec<String> {
+    pub fn command_line(&self, role: NatsRole) -> Vec<String> {
         self.settings(role, 0).into_iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]).collect()
     }
 
@@ -425,7 +425,7 @@ impl Cluster {
         let (began, nats) = (Instant::now(), self.connect_nats().await);
         let limit = Duration::from_secs(30);
         let layout = eventually_within("the layout is read", limit, async || Layout::load(&nats).await).await;
-        layout.led(&nats, limit).await.unwrap();
+        layout.wait_for_leaders(&nats, limit).await.unwrap();
         began.elapsed()
     }
 

@@ -1,6 +1,6 @@
 //! What processes count, and waiting for it: how a test knows that something has begun which nobody answers yet.
 
-use natterjack_nats::{Buckets, Layout, Positions};
+use natterjack_nats::{KvBuckets, Layout, Positions};
 use natterjack_protocol::{MsgId, Thread, codec::Codec};
 use natterjack_testkit::eventually_within;
 
@@ -42,7 +42,7 @@ pub async fn archived(cluster: &Cluster, ends: &[(Thread, MsgId)]) {
     let nats = cluster.connect_nats().await;
     eventually_within("all is archived", SOON, async || {
         let Ok(layout) = Layout::load(&nats).await else { return false };
-        let positions = Positions::new(&Buckets::new(&nats, layout), "persister");
+        let positions = Positions::new(&KvBuckets::new(&nats, layout), "persister");
         for (thread, end) in ends {
             if !positions.load(layout.partition(thread)).await.is_ok_and(|at| at.is_some_and(|at| at.id >= *end)) {
                 return false;

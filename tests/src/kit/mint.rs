@@ -2,7 +2,7 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use natterjack_nats::{Buckets, Layout, Nats};
+use natterjack_nats::{KvBuckets, Layout, Nats};
 use natterjack_protocol::{
     DeviceId, Token, UserId,
     client::http::Tokens,
@@ -23,7 +23,7 @@ use super::{cluster::Cluster, user::User};
 const HOUR: u64 = 3_600;
 
 pub struct Mint {
-    buckets: Buckets,
+    buckets: KvBuckets,
     key: EncodingKey,
     kid: Token,
 }
@@ -35,7 +35,7 @@ impl Mint {
 
     /// Of whatever installation has its log here.
     pub async fn on(nats: &Nats) -> Self {
-        let buckets = Buckets::new(nats, Layout::load(nats).await.unwrap());
+        let buckets = KvBuckets::new(nats, Layout::load(nats).await.unwrap());
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
         let kid = Token::mint('k', rand::random());

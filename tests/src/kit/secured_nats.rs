@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use natterjack_nats::{NatsConfig, Role, TlsFiles};
+use natterjack_nats::{NatsConfig, NatsRole, TlsFiles};
 use natterjack_testkit::{
     Certificates,
     nats_login::{NatsLogin, logins},
@@ -59,8 +59,8 @@ impl SecuredNats {
             (Some(login), _) => login.server.clone(),
             (None, LetsIn::Roles) => {
                 let user =
-                    |r: &Role| format!("{{ user: {}, password: {PASSWORD:?}, permissions: ${} }}\n", r.name(), r.name().to_uppercase());
-                let users: String = Role::ALL.iter().map(user).collect();
+                    |r: &NatsRole| format!("{{ user: {}, password: {PASSWORD:?}, permissions: ${} }}\n", r.name(), r.name().to_uppercase());
+                let users: String = NatsRole::ALL.iter().map(user).collect();
                 format!(
                     "authorization {{\ninclude \"natterjack-permissions.conf\"\nusers: [ {users} {{ user: test, password: test }} ]\n}}\n"
                 )
@@ -71,7 +71,7 @@ impl SecuredNats {
     }
 
     /// What a process of that role is told; none: the test itself.
-    pub fn client(&self, role: Option<Role>) -> NatsConfig {
+    pub fn client(&self, role: Option<NatsRole>) -> NatsConfig {
         let tls = TlsFiles { ca: Some(self.certificates.ca_file.clone()), ..TlsFiles::default() };
         match (&self.login, self.lets_in) {
             (Some(login), _) => NatsConfig { tls, ..login.client.clone() },
@@ -88,7 +88,7 @@ impl SecuredNats {
     }
 
     /// The same as keys of the configuration.
-    pub fn settings(&self, role: Role) -> Vec<(String, String)> {
+    pub fn settings(&self, role: NatsRole) -> Vec<(String, String)> {
         let cfg = self.client(Some(role));
         let path = |p: Option<PathBuf>| p.map(|p| p.display().to_string());
         let keys = [

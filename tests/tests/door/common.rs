@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use natterjack_nats::{Layout, Tail};
+use natterjack_nats::{Layout, LeaderReader};
 use natterjack_protocol::{Cid, Code, Most, MsgId, Refusal, Thread};
 use natterjack_testkit::{now_ms, within};
 use natterjack_tests::kit::{Api, Cluster};
@@ -35,7 +35,7 @@ pub fn id_of(answer: &(u16, Value)) -> MsgId {
 /// The messages of a thread as the log has them.
 pub async fn log_of(cluster: &Cluster, thread: &Thread) -> Vec<MsgId> {
     let nats = cluster.connect_nats().await;
-    let tail = Tail::new(&nats, Layout::load(&nats).await.unwrap());
+    let tail = LeaderReader::new(&nats, Layout::load(&nats).await.unwrap());
     let last = tail.last(thread).await.unwrap().map(|r| r.id).unwrap_or_default();
     let records = tail.after(thread, MsgId::NONE, last, Most::count(10_000)).await.unwrap();
     records.into_iter().filter(|r| !r.control).map(|r| r.id).collect()

@@ -1,6 +1,6 @@
 //! Groups into which strangers put somebody, and conversations that they begin, leave room for what one does oneself.
 
-use natterjack_nats::{Buckets, Layout};
+use natterjack_nats::{KvBuckets, Layout};
 use natterjack_protocol::{
     MsgId, Thread, Token,
     codec::Codec,
@@ -35,7 +35,7 @@ pub async fn are_kept(cluster: &Cluster) {
     let users = cluster.mint_users(4).await;
     let (alice, stranger, other) = (&users[0], &users[1], &users[2]);
     let nats = cluster.connect_nats().await;
-    let buckets = Buckets::new(&nats, Layout::load(&nats).await.unwrap());
+    let buckets = KvBuckets::new(&nats, Layout::load(&nats).await.unwrap());
     let fill = async |threads: &UserThreads| {
         eventually_within("her threads are written", SOON, async || {
             let (_, revision) = buckets.load_threads(alice.id()).await.unwrap().unwrap();

@@ -9,7 +9,7 @@ const KNOWN: &[&str] = &[
     "channel: partition, role",
     "client: builder, client",
     "edge: http, server",
-    "nats: clock_mark, config, connect, fanin, generation, js, kv, layout, log_readers, login, lost_end, permissions, positions, provision, tail, tls",
+    "nats: clock_mark, config, generation, kv, layout, leader_read, log_readers, lost_end, permissions, positions, provision, wire",
     "persister: directory, password",
     "persister: overlay, store",
 ];

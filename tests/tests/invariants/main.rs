@@ -99,6 +99,26 @@ fn only_the_nats_crate_spells_names() {
     none("names of subjects, streams or buckets outside nats/", found);
 }
 
+/// What speaks NATS is one room, and no type of the library leaves it. A test that plays an operator has a client of its own.
+#[test]
+fn only_the_wire_room_names_the_nats_library() {
+    let may = |path: &str| {
+        let room = path.starts_with("nats/src/wire");
+        // The tests' own client, and permissions, which are tried by a client without our names.
+        room || path == "testkit/src/raw_nats.rs" || path.starts_with("nats/tests/real/")
+    };
+    let mut found = Vec::new();
+    for (path, text) in sources() {
+        // This file names what it looks for.
+        if !may(&path) && !path.contains("invariants") {
+            found.extend(code(&text).filter(|(_, l)| l.contains("async_nats::")).map(|(n, _)| format!("{path}:{n}")));
+        }
+    }
+    none("uses of async_nats outside nats/src/wire", found);
+    let crates = dependencies().into_iter().filter(|(_, deps)| deps.contains("async-nats")).map(|(name, _)| name);
+    assert_eq!(crates.collect::<Vec<_>>(), ["natterjack-nats", "natterjack-testkit"]);
+}
+
 /// Only `channel` may publish events; an edge that could would be able to forge an id that makes readers drop all later ones.
 #[test]
 fn only_the_channel_makes_live_events() {

@@ -10,7 +10,6 @@ const OF_EACH_CRATE: [&str; 3] = ["Config", "Error", "Metrics"];
 /// Names that still mean several things. The list may only become shorter.
 const KNOWN: &[&str] = &[
     "Actor",
-    "Answer",
     "Auth",
     "Body",
     "Buckets",
@@ -28,7 +27,6 @@ const KNOWN: &[&str] = &[
     "Source",
     "Store",
     "StoreError",
-    "Stored",
     "Synced",
 ];
 

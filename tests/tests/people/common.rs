@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use natterjack_nats::{Buckets, Layout, Nats, Positions, Tail, subjects};
+use natterjack_nats::{KvBuckets, Layout, LeaderReader, Positions, Nats, subjects};
 use natterjack_protocol::{
     Code, Event, GroupId, Kind, MsgId, Retry, Thread, UserId,
     client::frame::ServerFrame,
@@ -131,15 +131,15 @@ pub fn in_order(events: Vec<Event>) -> Vec<Event> {
 pub struct Insight {
     pub nats: Nats,
     pub layout: Layout,
-    pub buckets: Buckets,
-    pub tail: Tail,
+    pub buckets: KvBuckets,
+    pub tail: LeaderReader,
 }
 
 impl Insight {
     pub async fn of(cluster: &Cluster) -> Self {
         let nats = cluster.connect_nats().await;
         let layout = Layout::load(&nats).await.unwrap();
-        Self { buckets: Buckets::new(&nats, layout), tail: Tail::new(&nats, layout), nats, layout }
+        Self { buckets: KvBuckets::new(&nats, layout), tail: LeaderReader::new(&nats, layout), nats, layout }
     }
 
     pub async fn group(&self, thread: &Thread) -> Option<GroupState> {

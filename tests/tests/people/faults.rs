@@ -172,9 +172,9 @@ async fn a_full_log_refuses_and_drops_nothing() {
 
     // Room is made: the same cid goes in, once.
     let insight = Insight::of(&cluster).await;
-    let js = async_nats::jetstream::new(insight.nats.client.clone());
+    let js = natterjack_testkit::raw_jetstream(&insight.nats).await;
     let stream = js.get_stream(natterjack_nats::subjects::stream(insight.layout.generation, 0)).await.unwrap();
-    let more = async_nats::jetstream::stream::Config { max_bytes: 50_000_000, ..stream.cached_info().config.clone() };
+    let more = natterjack_testkit::raw_nats::jetstream::stream::Config { max_bytes: 50_000_000, ..stream.cached_info().config.clone() };
     js.update_stream(more).await.unwrap();
     let id = eventually_within("it fits now", SOON, async || ws.send_cid(&dm, cid, "at last").await.map_err(|e| e.message)).await;
     assert_eq!(ws.send_cid(&dm, cid, "at last").await.unwrap(), id);

@@ -478,12 +478,12 @@ async fn two_admins_a_day_after_the_last_change() {
 /// Lets everything that is in the log now grow too old for it, archived before.
 async fn age(insight: &Insight, group: &Thread) {
     insight.archived().await;
-    let js = async_nats::jetstream::new(insight.nats.client.clone());
+    let js = natterjack_testkit::raw_jetstream(&insight.nats).await;
     for p in 0..insight.layout.partitions {
         let stream = js.get_stream(natterjack_nats::subjects::stream(insight.layout.generation, p)).await.unwrap();
         let usual = stream.cached_info().config.clone();
         let short = Duration::from_millis(200);
-        let config = async_nats::jetstream::stream::Config { max_age: short, duplicate_window: short, ..usual.clone() };
+        let config = natterjack_testkit::raw_nats::jetstream::stream::Config { max_age: short, duplicate_window: short, ..usual.clone() };
         js.update_stream(config).await.unwrap();
         eventually_within("the log has forgotten", Duration::from_secs(20), async || {
             insight.tail.bounds(p).await.map(|b| b.entries == 0).unwrap_or(false)

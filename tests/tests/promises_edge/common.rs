@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use natterjack_nats::{Layout, Nats, Tail};
+use natterjack_nats::{Layout, LeaderReader, Nats};
 use natterjack_protocol::{
     Cid, Event, Most, MsgId, Refusal, Retry, Thread,
     client::frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
@@ -28,14 +28,14 @@ pub const SOON: Duration = Duration::from_secs(10);
 pub struct ReadLog {
     pub nats: Nats,
     pub layout: Layout,
-    tail: Tail,
+    tail: LeaderReader,
 }
 
 impl ReadLog {
     pub async fn of(cluster: &Cluster) -> Self {
         let nats = cluster.connect_nats().await;
         let layout = Layout::load(&nats).await.unwrap();
-        Self { tail: Tail::new(&nats, layout), nats, layout }
+        Self { tail: LeaderReader::new(&nats, layout), nats, layout }
     }
 
     pub async fn last(&self, thread: &Thread) -> MsgId {

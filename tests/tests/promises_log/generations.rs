@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use natterjack_nats::{Layout, Tail, subjects};
+use natterjack_nats::{Layout, LeaderReader, subjects};
 use natterjack_protocol::{Cid, MsgId, Retry, Thread, codec::Codec};
 use natterjack_testkit::{Flow, Side, eventually, eventually_within, now_ms};
 use natterjack_tests::kit::{Cassandra, Cluster, ClusterSpec, RawWs, User};
@@ -85,9 +85,9 @@ async fn layout(cluster: &Cluster) -> Layout {
 /// Nothing lies behind the end of the old streams.
 async fn assert_closed(cluster: &Cluster, old: Layout) {
     let nats = cluster.connect_nats().await;
-    let js = async_nats::jetstream::new(nats.client.clone());
+    let js = natterjack_testkit::raw_jetstream(&nats).await;
     for p in 0..old.partitions {
-        let bounds = Tail::new(&nats, old).bounds(p).await.unwrap();
+        let bounds = LeaderReader::new(&nats, old).bounds(p).await.unwrap();
         let stream = js.get_stream(subjects::stream(old.generation, p)).await.unwrap();
         let last = stream.get_raw_message(bounds.last.0).await.unwrap();
         assert_eq!(last.subject.as_str(), subjects::end(old.generation, p));
@@ -183,9 +183,9 @@ async fn the_log_goes_on_with_others(spec: ClusterSpec) {
     let (mut sent, held_sent) = tokio::join!(writing, meanwhile);
     sent.push(held_sent);
     let new = layout(&cluster).await;
-    assert_eq!((new.generation, new.partitions, new.before()), (2, 5, Some(old)));
+    assert_eq!((new.generation, new.partitions, new.previous()), (2, 5, Some(old)));
     assert_closed(&cluster, old).await;
-    let highest_old = Tail::new(&cluster.connect_nats().await, old).bounds(old.partition(&team)).await.unwrap().last;
+    let highest_old = LeaderReader::new(&cluster.connect_nats().await, old).bounds(old.partition(&team)).await.unwrap().last;
     let (before, after): (Vec<MsgId>, Vec<MsgId>) = expected(&sent, &team).iter().map(|(id, _)| *id).partition(|id| *id <= highest_old);
     assert!(before.len() > 50 && after.len() > 20, "{} before the switch, {} after it", before.len(), after.len());
 
@@ -258,7 +258,7 @@ async fn the_log_goes_on_with_others(spec: ClusterSpec) {
     // When the former one is archived, the log can be changed again; to fewer, this time.
     eventually_within("a further switch", SOON, async || cluster.switch(1).await).await;
     let third = layout(&cluster).await;
-    assert_eq!((third.generation, third.partitions, third.before().map(|l| l.partitions)), (3, 1, Some(5)));
+    assert_eq!((third.generation, third.partitions, third.previous().map(|l| l.partitions)), (3, 1, Some(5)));
     let more = [(team.clone(), cid(), "w5-0".to_owned()), (threads[0][1].clone(), cid(), "w0-1000000".to_owned())];
     let ids = send_until_sent(&addrs, &writers[0], Codec::Msgpack, &more).await;
     sent.push(more.into_iter().map(|(thread, cid, text)| (thread, cid, text, ids[&cid])).collect());

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use natterjack_nats::{Buckets, Layout, Positions, RoleLease};
+use natterjack_nats::{KvBuckets, Layout, Positions, RoleLease};
 use natterjack_protocol::{
     Body, Event, Kind, MsgId, Refusal, Thread, Times,
     client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, Page, SendMessage, ServerFrame, SyncQuery},
@@ -31,7 +31,7 @@ impl HeldBack {
     async fn hold(cluster: &Cluster) -> Self {
         let nats = cluster.connect_nats().await;
         let layout = Layout::load(&nats).await.unwrap();
-        let buckets = Buckets::new(&nats, layout);
+        let buckets = KvBuckets::new(&nats, layout);
         cluster.persister(0).kill9().await;
         let mut leases = Vec::new();
         for p in 0..layout.partitions {
@@ -168,7 +168,7 @@ async fn nobody_reads_what_was_taken_back(set: Vec<(String, String)>, later: usi
     let kept = one(&mut alice_ws, &group, said("kept")).await;
     let nats = cluster.connect_nats().await;
     let layout = Layout::load(&nats).await.unwrap();
-    let positions = Positions::new(&Buckets::new(&nats, layout), "persister");
+    let positions = Positions::new(&KvBuckets::new(&nats, layout), "persister");
     eventually_within("the first ones are archived", SOON, async || {
         positions.load(layout.partition(&group)).await.unwrap().is_some_and(|p| p.id >= kept)
     })

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use natterjack_nats::{Buckets, Layout, Positions, subjects};
+use natterjack_nats::{KvBuckets, Layout, Positions, subjects};
 use natterjack_protocol::{Cid, Event, Kind, MsgId, Thread, client::frame::HistoryQuery, codec::Codec};
 use natterjack_testkit::{eventually_within, now_ms};
 use natterjack_tests::kit::{
@@ -106,7 +106,7 @@ impl<'a> Talk<'a> {
         let nats = self.cluster.connect_nats().await;
         eventually_within("all is archived", SOON, async || {
             let Ok(layout) = Layout::load(&nats).await else { return false };
-            let positions = Positions::new(&Buckets::new(&nats, layout), "persister");
+            let positions = Positions::new(&KvBuckets::new(&nats, layout), "persister");
             for (p, given) in &self.given {
                 if !positions.load(*p).await.is_ok_and(|at| at.is_some_and(|at| at.id >= *given)) {
                     return false;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use natterjack_client::{Client, Event, Events, OutboxStore};
-use natterjack_nats::{Layout, Tail, subjects};
+use natterjack_nats::{Layout, LeaderReader, subjects};
 use natterjack_protocol::{Body, Cid, Code, Entry, Kind, MsgId, Thread, Times, client::frame::HistoryQuery, codec::Codec};
 use natterjack_testkit::{eventually_within, patience};
 use natterjack_tests::kit::{Cluster, ClusterSpec, User};
@@ -55,7 +55,7 @@ async fn a_new_installation_looks_nothing_up() {
     let after = lookups().await;
     let nats = cluster.connect_nats().await;
     let layout = Layout::load(&nats).await.unwrap();
-    let bounds = Tail::new(&nats, layout).bounds(layout.partition(&dm)).await.unwrap();
+    let bounds = LeaderReader::new(&nats, layout).bounds(layout.partition(&dm)).await.unwrap();
     assert_eq!(after, before);
     let seen = Reader::start(addrs(&cluster, &[1]), bob, Codec::Json).await;
     assert_thread(&cluster, &dm, &[("bob", &seen)], bob, &sent).await;
@@ -432,14 +432,14 @@ async fn a_copy_that_was_stored_late_is_shown_to_nobody() {
 
 /// The log itself, past every edge.
 struct Log {
-    js: async_nats::jetstream::Context,
+    js: natterjack_testkit::raw_nats::jetstream::Context,
     layout: Layout,
 }
 
 impl Log {
     async fn of(cluster: &Cluster) -> Self {
         let nats = cluster.connect_nats().await;
-        Self { layout: Layout::load(&nats).await.unwrap(), js: async_nats::jetstream::new(nats.client.clone()) }
+        Self { layout: Layout::load(&nats).await.unwrap(), js: natterjack_testkit::raw_jetstream(&nats).await }
     }
 
     async fn append(&self, thread: &Thread, from: &User, cid: Cid, text: &str) -> MsgId {

@@ -224,7 +224,7 @@ async fn the_order_of_sending_survives_a_leader_election() {
 async fn leader(cluster: &Cluster, thread: &Thread) -> usize {
     let nats = cluster.connect_nats().await;
     let stream = Layout::load(&nats).await.unwrap().stream(thread);
-    let js = async_nats::jetstream::new(nats.client.clone());
+    let js = natterjack_testkit::raw_jetstream(&nats).await;
     let info = js.get_stream(stream).await.unwrap().get_info().await.unwrap();
     let name = info.cluster.and_then(|c| c.leader).expect("a stream of three has a leader");
     name.trim_start_matches('n').parse().unwrap_or_else(|_| panic!("servers are n0, n1, n2, not {name}"))

@@ -1,6 +1,6 @@
 //! `natterjack doctor` tries the connections that the roles use, and says in words what is wrong with them.
 
-use natterjack_nats::Role;
+use natterjack_nats::NatsRole;
 use natterjack_testkit::{Process, process::Ready, programs};
 use natterjack_tests::kit::{Cluster, secured_nats::STRANGER};
 
@@ -12,13 +12,13 @@ pub async fn run(args: &[String]) -> String {
 
 /// On servers with a user for each role.
 pub async fn says_what_is_wrong(cluster: &Cluster) {
-    let with = async |role: Role, more: &[(&str, &str)]| {
+    let with = async |role: NatsRole, more: &[(&str, &str)]| {
         let more = more.iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]);
         run(&cluster.command_line(role).into_iter().chain(more).collect::<Vec<_>>()).await
     };
     let (first, stranger) = (cluster.nats_url(0).replace("nats://", ""), cluster.nats_url(STRANGER).replace("nats://", ""));
     let only = cluster.nats_url(0);
-    for role in Role::ALL {
+    for role in NatsRole::ALL {
         let said = with(role, &[]).await;
         for line in [
             &format!("ok    NATS {first}: lets this login in"),
@@ -44,21 +44,25 @@ pub async fn says_what_is_wrong(cluster: &Cluster) {
     expired.start().await;
     let (expired_url, other_ca) = (format!("nats://{addr}"), other.ca_file.display().to_string());
     for (role, wrong, says) in [
-        (Role::Edge, vec![("nats.urls", only.as_str()), ("nats.password", "other")], "check nats.user and nats.password"),
-        (Role::Edge, vec![("nats.urls", &only), ("nats.user", ""), ("nats.password", "")], "named nobody"),
+        (NatsRole::Edge, vec![("nats.urls", only.as_str()), ("nats.password", "other")], "check nats.user and nats.password"),
+        (NatsRole::Edge, vec![("nats.urls", &only), ("nats.user", ""), ("nats.password", "")], "named nobody"),
         (
-            Role::Edge,
+            NatsRole::Edge,
             vec![("nats.urls", &only), ("nats.tls.ca", &other_ca)],
             "name the file with the authority's certificate in nats.tls.ca",
         ),
-        (Role::Edge, vec![("nats.urls", &only), ("nats.tls.ca", "/none.pem")], "nats.tls.ca: cannot read /none.pem"),
-        (Role::Edge, vec![("nats.urls", &expired_url), ("nats.tls.ca", &other_ca)], "its certificate has expired; renew it on that server"),
+        (NatsRole::Edge, vec![("nats.urls", &only), ("nats.tls.ca", "/none.pem")], "nats.tls.ca: cannot read /none.pem"),
+        (
+            NatsRole::Edge,
+            vec![("nats.urls", &expired_url), ("nats.tls.ca", &other_ca)],
+            "its certificate has expired; renew it on that server",
+        ),
     ] {
         let said = with(role, &wrong).await;
         assert!(said.lines().any(|l| l.starts_with("FAIL  NATS") && l.contains(says)), "{says:?} is missing in {said}");
     }
     // An edge's user cannot be a channel.
-    let mut args = cluster.command_line(Role::Edge);
+    let mut args = cluster.command_line(NatsRole::Edge);
     args.extend(["--role".into(), "channel".into()]);
     let said = run(&args).await;
     let line = said.lines().find(|l| l.starts_with("FAIL  permissions: this user may not do what channel does")).expect(&said);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{Layout, Role, connect};
+use natterjack_nats::{Layout, NatsRole, check_servers};
 use natterjack_testkit::eventually_within;
 use natterjack_tests::kit::{Cluster, ClusterSpec, LetsIn, next_messages, secured_nats::STRANGER};
 
@@ -52,7 +52,7 @@ async fn each_role_has_a_user_and_no_more_than_it_needs() {
     let cluster = Cluster::start(spec(LetsIn::Roles)).await;
     let layout = Layout::load(&cluster.connect_nats().await).await.unwrap();
     assert_eq!(layout.generation, 1);
-    let found = connect::check(&cluster.nats_config(), "test").await.unwrap();
+    let found = check_servers(&cluster.nats_config(), "test").await.unwrap();
     assert!(found.iter().enumerate().all(|(i, (_, found))| found.is_err() == (i == STRANGER)), "{found:?}");
     chat(&cluster).await;
     nothing_was_denied(&cluster);
@@ -69,6 +69,9 @@ async fn every_role_starts_with_every_kind_of_login() {
         let cluster = Cluster::start(spec(lets_in)).await;
         chat(&cluster).await;
         nothing_was_denied(&cluster);
-        assert!(doctor::run(&cluster.command_line(Role::Doctor)).await.contains("FAIL  NATS"), "of the server with the other certificate");
+        assert!(
+            doctor::run(&cluster.command_line(NatsRole::Doctor)).await.contains("FAIL  NATS"),
+            "of the server with the other certificate"
+        );
     }
 }

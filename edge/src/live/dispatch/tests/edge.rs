@@ -6,7 +6,7 @@ use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
 use bytes::Bytes;
 use natterjack_nats::{
     ServerTime,
-    fanin::{FanInEvent, Slot as FanInSlot, Tail8},
+    fanin::{FanInEvent, LiveKind, Slot as FanInSlot},
     subjects,
 };
 use natterjack_protocol::{
@@ -156,7 +156,7 @@ impl Edge {
     pub async fn start() -> Self {
         let ((live, inbox), (incoming, events), (jobs, fetches)) = (channel(), mpsc::channel(64), mpsc::channel(64));
         let (times, written) = (Times::default(), Arc::<Mutex<Written>>::default());
-        let clock = Clock::new(PARTITIONS, &times, ServerTime::told(0));
+        let clock = Clock::new(PARTITIONS, &times, ServerTime::fixed(0));
         let (members, batch_acks, stop) = (Members::default(), BatchAcks::default(), CancellationToken::new());
         let dispatch = Dispatch {
             feed: FakeFeed { incoming: events, written: written.clone() },
@@ -182,9 +182,7 @@ impl Edge {
     }
 
     pub async fn receive(&self, slot: FanInSlot, payload: Bytes) {
-        let (subject, reply, header) = (Bytes::new(), Bytes::new(), Bytes::new());
-        let message = FanInEvent::Msg { slot, subject_tail: Tail8::Event, payload, subject, reply, header, status: 0 };
-        self.incoming.send(message).await.unwrap();
+        self.incoming.send(FanInEvent::Msg { slot, kind: LiveKind::Event, payload }).await.unwrap();
         self.settle().await;
     }
 

@@ -5,22 +5,22 @@
 
 use std::time::Duration;
 
-use async_nats::{Message, StatusCode};
 use bytes::Bytes;
 use natterjack_protocol::{Most, MsgId, Thread, internal::rpc::LastEntry, size::Size};
 use serde::Serialize;
 
 use crate::{
-    connect::Nats,
-    inbox::RequestError,
-    js::{self, Get, JsError, StoredMessage},
     layout::Layout,
-    subjects, wire_time,
+    subjects,
+    wire::{
+        client::Nats,
+        jetstream::{self, DirectChunk, Get, JsError, StoredMessage},
+        rfc3339,
+    },
 };
 
 /// Messages per batch request (the server's own bound for multi_last is 1,024), and their bytes: a thousand of 48 KiB would be 48 MB.
 const BATCH: Most = Most { count: 1_000, bytes: 1 << 20 };
-const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first probe for the newest page, and by how much each next one reaches further back: 10 s, 1 min, 6 min, 36 min, 3.6 h, 21.6 h.
 const PROBE_MS: u64 = 10_000;
 const PROBE_FACTOR: u64 = 6;
@@ -67,7 +67,7 @@ pub struct LogBounds {
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum TailError {
+pub enum LogError {
     #[error("the log does not answer: {0}")]
     Unavailable(String),
     #[error("partition {0} of the log does not exist; run `natterjack provision`")]
@@ -76,7 +76,7 @@ pub enum TailError {
     Broken(String),
 }
 
-impl From<JsError> for TailError {
+impl From<JsError> for LogError {
     fn from(e: JsError) -> Self {
         match e {
             JsError::Broken(s) => Self::Broken(s),
@@ -85,14 +85,8 @@ impl From<JsError> for TailError {
     }
 }
 
-impl From<RequestError> for TailError {
-    fn from(e: RequestError) -> Self {
-        Self::Unavailable(e.to_string())
-    }
-}
-
 #[derive(Clone)]
-pub struct Tail {
+pub struct LeaderReader {
     nats: Nats,
     layout: Layout,
 }
@@ -133,7 +127,7 @@ struct Chunk {
     up_to: Option<u64>,
 }
 
-impl Tail {
+impl LeaderReader {
     pub fn new(nats: &Nats, layout: Layout) -> Self {
         Self { nats: nats.clone(), layout }
     }
@@ -144,36 +138,36 @@ impl Tail {
     }
 
     /// The thread's newest entry, message or control, by the leader.
-    pub async fn last(&self, thread: &Thread) -> Result<Option<LogRecord>, TailError> {
+    pub async fn last(&self, thread: &Thread) -> Result<Option<LogRecord>, LogError> {
         let stream = self.layout.stream(thread);
         let [chat, ctl] = self.subjects(thread);
         let (a, b) = futures_util::try_join!(
-            js::leader_get(&self.nats, &stream, Get::LastBySubj(&chat)),
-            js::leader_get(&self.nats, &stream, Get::LastBySubj(&ctl))
+            jetstream::leader_get(&self.nats, &stream, Get::LastBySubj(&chat)),
+            jetstream::leader_get(&self.nats, &stream, Get::LastBySubj(&ctl))
         )?;
         a.into_iter().chain(b).max_by_key(|m| m.seq).map(record).transpose()
     }
 
     /// The thread's newest control entry, by the leader.
-    pub async fn last_control(&self, thread: &Thread) -> Result<Option<LogRecord>, TailError> {
+    pub async fn last_control(&self, thread: &Thread) -> Result<Option<LogRecord>, LogError> {
         let [_, ctl] = self.subjects(thread);
-        js::leader_get(&self.nats, &self.layout.stream(thread), Get::LastBySubj(&ctl)).await?.map(record).transpose()
+        jetstream::leader_get(&self.nats, &self.layout.stream(thread), Get::LastBySubj(&ctl)).await?.map(record).transpose()
     }
 
     /// The thread's first control entry after this id.
-    pub async fn next_control(&self, thread: &Thread, after: MsgId) -> Result<Option<LogRecord>, TailError> {
+    pub async fn next_control(&self, thread: &Thread, after: MsgId) -> Result<Option<LogRecord>, LogError> {
         let [_, ctl] = self.subjects(thread);
-        js::leader_next(&self.nats, &self.layout.stream(thread), &ctl, after.0 + 1).await?.map(record).transpose()
+        jetstream::leader_next(&self.nats, &self.layout.stream(thread), &ctl, after.0 + 1).await?.map(record).transpose()
     }
 
     /// One entry by id, by the leader. What is not of a thread (poison, the end) counts as absent.
-    pub async fn get(&self, p: u32, id: MsgId) -> Result<Option<LogRecord>, TailError> {
-        let stored = js::leader_get(&self.nats, &subjects::stream(self.layout.generation, p), Get::Seq(id.0)).await?;
+    pub async fn get(&self, p: u32, id: MsgId) -> Result<Option<LogRecord>, LogError> {
+        let stored = jetstream::leader_get(&self.nats, &subjects::stream(self.layout.generation, p), Get::Seq(id.0)).await?;
         Ok(stored.and_then(|m| record(m).ok()))
     }
 
     /// Entries with `after` < id <= `upto`, oldest first, at most `most`. Nothing that was acknowledged is missing.
-    pub async fn after(&self, thread: &Thread, after: MsgId, upto: MsgId, most: Most) -> Result<Vec<LogRecord>, TailError> {
+    pub async fn after(&self, thread: &Thread, after: MsgId, upto: MsgId, most: Most) -> Result<Vec<LogRecord>, LogError> {
         let (mut got, beyond) = self.upwards(thread, Begin::Seq(after.0 + 1), most).await?;
         // What lies behind this is not asked for, or comes with the next page.
         let end = if beyond > 0 { got.last().map_or(upto, |r| r.id.min(upto)) } else { upto };
@@ -189,7 +183,7 @@ impl Tail {
     ///
     /// Probes windows of time, each six times the one before, until one holds enough or reaches `above`; then asks the leader what is
     /// behind.
-    pub async fn newest(&self, thread: &Thread, above: MsgId, most: Most, now_ms: u64) -> Result<Vec<LogRecord>, TailError> {
+    pub async fn newest(&self, thread: &Thread, above: MsgId, most: Most, now_ms: u64) -> Result<Vec<LogRecord>, LogError> {
         if most.count == 0 || most.bytes == 0 {
             return Ok(Vec::new());
         }
@@ -217,7 +211,7 @@ impl Tail {
     }
 
     /// The newest entry of each thread in the log. By Direct Get: may lag by a moment.
-    pub async fn last_entries(&self, threads: &[Thread]) -> Result<Vec<LastEntry>, TailError> {
+    pub async fn last_entries(&self, threads: &[Thread]) -> Result<Vec<LastEntry>, LogError> {
         let mut last = vec![LastEntry::default(); threads.len()];
         let mut by_partition = std::collections::BTreeMap::<u32, Vec<usize>>::new();
         for (i, thread) in threads.iter().enumerate() {
@@ -244,15 +238,15 @@ impl Tail {
         Ok(last)
     }
 
-    pub async fn bounds(&self, p: u32) -> Result<LogBounds, TailError> {
+    pub async fn bounds(&self, p: u32) -> Result<LogBounds, LogError> {
         let stream = subjects::stream(self.layout.generation, p);
-        let info = js::stream_info(&self.nats, &stream).await?.ok_or(TailError::NoStream(p))?;
-        let time = |s: &str| wire_time::parse_ms(s).ok_or_else(|| TailError::Broken(format!("time `{s}`")));
+        let info = jetstream::stream_info(&self.nats, &stream).await?.ok_or(LogError::NoStream(p))?;
+        let time = |s: &str| rfc3339::parse_ms(s).ok_or_else(|| LogError::Broken(format!("time `{s}`")));
         Ok(LogBounds {
             first: MsgId(info.state.first_seq),
             last: MsgId(info.state.last_seq),
             entries: info.state.messages,
-            first_ts_ms: wire_time::parse_ms(&info.state.first_ts).unwrap_or(0),
+            first_ts_ms: rfc3339::parse_ms(&info.state.first_ts).unwrap_or(0),
             created_ms: time(&info.created)?,
             ts_ms: time(&info.ts)?,
             max_age: info.config.max_age,
@@ -263,13 +257,13 @@ impl Tail {
     }
 
     /// When what stands under this id was stored, whatever it is. By the leader.
-    pub async fn stored_at(&self, p: u32, id: MsgId) -> Result<Option<u64>, TailError> {
+    pub async fn stored_at(&self, p: u32, id: MsgId) -> Result<Option<u64>, LogError> {
         let stream = subjects::stream(self.layout.generation, p);
-        Ok(js::leader_get(&self.nats, &stream, Get::Seq(id.0)).await?.map(|m| m.ts))
+        Ok(jetstream::leader_get(&self.nats, &stream, Get::Seq(id.0)).await?.map(|m| m.ts))
     }
 
     /// The first entries from `begin` on, of both subjects in one order, at most `most`, and how many match beyond them. By Direct Get.
-    async fn upwards(&self, thread: &Thread, mut begin: Begin, most: Most) -> Result<(Vec<LogRecord>, u64), TailError> {
+    async fn upwards(&self, thread: &Thread, mut begin: Begin, most: Most) -> Result<(Vec<LogRecord>, u64), LogError> {
         let [chat, ctl] = self.subjects(thread);
         let p = self.layout.partition(thread);
         let mut got: Vec<LogRecord> = Vec::new();
@@ -294,7 +288,7 @@ impl Tail {
         }
     }
 
-    async fn upwards_one(&self, p: u32, subject: &str, mut begin: Begin, most: Most) -> Result<(Vec<LogRecord>, u64), TailError> {
+    async fn upwards_one(&self, p: u32, subject: &str, mut begin: Begin, most: Most) -> Result<(Vec<LogRecord>, u64), LogError> {
         let mut got: Vec<LogRecord> = Vec::new();
         loop {
             let left = most.beside(&got);
@@ -304,11 +298,11 @@ impl Tail {
             }
             let (seq, start_time) = match begin {
                 Begin::Seq(s) => (Some(s), None),
-                Begin::Time(ms) => (None, Some(wire_time::format_ms(ms))),
+                Begin::Time(ms) => (None, Some(rfc3339::format_ms(ms))),
             };
             let max_bytes = left.bytes.min(BATCH.bytes);
             let request = BatchGet { batch, max_bytes, next_by_subj: subject, seq, start_time };
-            let chunk = self.direct(p, js::json(&request), batch).await?;
+            let chunk = self.direct(p, &request, batch).await?;
             let progressed = chunk.records.last().map(|r| r.id);
             got.extend(chunk.records);
             match progressed {
@@ -321,7 +315,7 @@ impl Tail {
 
     /// The last entries, at most `most`, of a window of time that ends now. A busy thread may have far more in it than a page: then smaller
     /// windows are tried as long as they hold a page, and only the rest is walked over.
-    async fn last_of_window(&self, thread: &Thread, now_ms: u64, mut window: u64, most: Most) -> Result<Vec<LogRecord>, TailError> {
+    async fn last_of_window(&self, thread: &Thread, now_ms: u64, mut window: u64, most: Most) -> Result<Vec<LogRecord>, LogError> {
         let within = |window| Begin::Time(now_ms.saturating_sub(window));
         let mut found = self.upwards(thread, within(window), most).await?;
         while found.1 > BATCH.count as u64 && window > PROBE_FACTOR {
@@ -336,7 +330,7 @@ impl Tail {
     }
 
     /// Goes on behind the last entry of `page`; keeps the last ones.
-    async fn walk_to_the_end(&self, thread: &Thread, found: (Vec<LogRecord>, u64), most: Most) -> Result<Vec<LogRecord>, TailError> {
+    async fn walk_to_the_end(&self, thread: &Thread, found: (Vec<LogRecord>, u64), most: Most) -> Result<Vec<LogRecord>, LogError> {
         let (mut page, mut beyond) = found;
         while beyond > 0 {
             let Some(last) = page.last().map(|r| r.id) else { break };
@@ -360,7 +354,7 @@ impl Tail {
         after: MsgId,
         upto: MsgId,
         most: Most,
-    ) -> Result<(), TailError> {
+    ) -> Result<(), LogError> {
         let stream = self.layout.stream(thread);
         let shown = [false, true].map(|control| page.iter().rfind(|r| r.control == control).map_or(after, |r| r.id));
         let [chat, ctl] = self.subjects(thread);
@@ -377,12 +371,12 @@ impl Tail {
         Ok(())
     }
 
-    async fn leader_after(&self, stream: &str, subject: &str, after: MsgId, upto: MsgId, most: Most) -> Result<Vec<LogRecord>, TailError> {
+    async fn leader_after(&self, stream: &str, subject: &str, after: MsgId, upto: MsgId, most: Most) -> Result<Vec<LogRecord>, LogError> {
         let mut found = Vec::new();
         let mut seq = after.0 + 1;
         while seq <= upto.0
             && !most.full(&found)
-            && let Some(m) = js::leader_next(&self.nats, stream, subject, seq).await?
+            && let Some(m) = jetstream::leader_next(&self.nats, stream, subject, seq).await?
             && m.seq <= upto.0
         {
             seq = m.seq + 1;
@@ -391,12 +385,12 @@ impl Tail {
         Ok(found)
     }
 
-    async fn multi_last(&self, p: u32, subjects: &[String]) -> Result<Vec<LogRecord>, TailError> {
+    async fn multi_last(&self, p: u32, subjects: &[String]) -> Result<Vec<LogRecord>, LogError> {
         let mut got = Vec::new();
         let (mut seq, mut up_to_seq) = (None, None);
         loop {
             let request = MultiLast { multi_last: subjects, batch: 1_024, seq, up_to_seq };
-            let chunk = self.direct(p, js::json(&request), 1_024).await?;
+            let chunk = self.direct(p, &request, 1_024).await?;
             let progressed = chunk.records.last().map(|r| r.id.0);
             got.extend(chunk.records);
             match progressed {
@@ -409,17 +403,10 @@ impl Tail {
         }
     }
 
-    async fn direct(&self, p: u32, payload: Bytes, capacity: usize) -> Result<Chunk, TailError> {
-        let subject = format!("$JS.API.DIRECT.GET.{}", subjects::stream(self.layout.generation, p));
-        let last = |m: &Message| m.status.is_some_and(|s| s != StatusCode::OK);
-        let (messages, end) = self.nats.inbox().request_many(&subject, payload, capacity + 1, BATCH_TIMEOUT, last).await?;
-        let status = end.status.map_or(0, |s| s.as_u16());
-        if status != 204 && status != 404 {
-            return Err(TailError::Unavailable(end.description.unwrap_or_else(|| format!("status {status}"))));
-        }
-        let number = |name: &str| end.headers.as_ref().and_then(|h| h.get(name)).and_then(|v| v.as_str().parse::<u64>().ok());
-        let records = messages.into_iter().map(direct_record).collect::<Result<_, _>>()?;
-        Ok(Chunk { records, pending: number("Nats-Num-Pending").unwrap_or(0), up_to: number("Nats-UpTo-Sequence") })
+    async fn direct<Q: Serialize>(&self, p: u32, request: &Q, capacity: usize) -> Result<Chunk, LogError> {
+        let stream = subjects::stream(self.layout.generation, p);
+        let DirectChunk { messages, pending, up_to } = jetstream::direct_get(&self.nats, &stream, request, capacity).await?;
+        Ok(Chunk { records: messages.into_iter().map(record).collect::<Result<_, _>>()?, pending, up_to })
     }
 }
 
@@ -431,16 +418,7 @@ fn merge(a: Vec<LogRecord>, b: Vec<LogRecord>) -> Vec<LogRecord> {
     all
 }
 
-fn record(m: StoredMessage) -> Result<LogRecord, TailError> {
-    let s = subjects::parse_entry(&m.subject).ok_or_else(|| TailError::Broken(format!("subject `{}`", m.subject)))?;
+fn record(m: StoredMessage) -> Result<LogRecord, LogError> {
+    let s = subjects::parse_entry(&m.subject).ok_or_else(|| LogError::Broken(format!("subject `{}`", m.subject)))?;
     Ok(LogRecord { id: MsgId(m.seq), ts: m.ts, thread: s.thread, control: s.control, payload: m.payload })
-}
-
-fn direct_record(m: Message) -> Result<LogRecord, TailError> {
-    let header = |name: &str| m.headers.as_ref().and_then(|h| h.get(name)).map(|v| v.as_str());
-    let broken = |what: &str| TailError::Broken(format!("an answer without {what}"));
-    let subject = header("Nats-Subject").and_then(subjects::parse_entry).ok_or_else(|| broken("subject"))?;
-    let id = header("Nats-Sequence").and_then(|s| s.parse().ok()).ok_or_else(|| broken("sequence"))?;
-    let ts = header("Nats-Time-Stamp").and_then(wire_time::parse_ms).ok_or_else(|| broken("time"))?;
-    Ok(LogRecord { id: MsgId(id), ts, thread: subject.thread, control: subject.control, payload: m.payload })
 }

@@ -8,11 +8,11 @@ use nkeys::KeyPair;
 
 use crate::{
     config::NatsConfig,
-    connect::{ConnectError, shown},
+    wire::client::{NatsConnectError, shown},
 };
 
 #[derive(Clone)]
-pub(crate) struct Login {
+pub(crate) struct NatsLogin {
     how: How,
     /// Where it was said, for people.
     source: &'static str,
@@ -28,25 +28,25 @@ enum How {
 }
 
 /// The servers of the configuration.
-pub(crate) fn addresses(cfg: &NatsConfig) -> Result<Vec<ServerAddr>, ConnectError> {
+pub(crate) fn addresses(cfg: &NatsConfig) -> Result<Vec<ServerAddr>, NatsConnectError> {
     if cfg.urls.is_empty() {
-        return Err(ConnectError::Config("nats.urls is empty".into()));
+        return Err(NatsConnectError::Config("nats.urls is empty".into()));
     }
     let parse = |url: &String| {
         let shown = shown(std::slice::from_ref(url));
         let addr: ServerAddr =
-            url.parse().map_err(|e| ConnectError::Config(format!("nats.urls: `{shown}` is not a server address: {e}")))?;
+            url.parse().map_err(|e| NatsConnectError::Config(format!("nats.urls: `{shown}` is not a server address: {e}")))?;
         match addr.scheme() {
             "nats" | "tls" => Ok(addr),
-            other => Err(ConnectError::Config(format!("nats.urls: `{shown}`: {other}:// is not spoken here; use nats:// or tls://"))),
+            other => Err(NatsConnectError::Config(format!("nats.urls: `{shown}`: {other}:// is not spoken here; use nats:// or tls://"))),
         }
     };
     cfg.urls.iter().map(parse).collect()
 }
 
-impl Login {
+impl NatsLogin {
     /// Also looks whether its files can be used.
-    pub(crate) fn new(cfg: &NatsConfig) -> Result<Self, ConnectError> {
+    pub(crate) fn new(cfg: &NatsConfig) -> Result<Self, NatsConnectError> {
         let said = |how: How, source| Some(Self { how, source });
         let keys = [
             cfg.user.as_ref().and_then(|user| {
@@ -60,13 +60,16 @@ impl Login {
         let mut keys = keys.into_iter().flatten();
         let (first, second) = (keys.next(), keys.next());
         if let (Some(a), Some(b)) = (&first, second) {
-            return Err(ConnectError::Config(format!("{} and {} are both set; a connection logs in with one of them", a.source, b.source)));
+            return Err(NatsConnectError::Config(format!(
+                "{} and {} are both set; a connection logs in with one of them",
+                a.source, b.source
+            )));
         }
         let login = match first {
             Some(login) => login,
             None => Self { how: of_urls(&addresses(cfg)?)?, source: "the login in nats.urls" },
         };
-        login.answer("").map_err(ConnectError::Config)?;
+        login.answer("").map_err(NatsConnectError::Config)?;
         Ok(login)
     }
 
@@ -109,7 +112,7 @@ impl Login {
 }
 
 /// Of one cluster: whatever server we are on, we are the same.
-fn of_urls(addresses: &[ServerAddr]) -> Result<How, ConnectError> {
+fn of_urls(addresses: &[ServerAddr]) -> Result<How, NatsConnectError> {
     let mut found = How::Nobody;
     for addr in addresses {
         let how = match (addr.username().map(decoded), addr.password().map(decoded)) {
@@ -118,7 +121,7 @@ fn of_urls(addresses: &[ServerAddr]) -> Result<How, ConnectError> {
             (Some(user), Some(password)) => How::Password { user, password },
         };
         if found != How::Nobody && found != how {
-            return Err(ConnectError::Config("nats.urls: their logins differ; servers of one cluster take the same".into()));
+            return Err(NatsConnectError::Config("nats.urls: their logins differ; servers of one cluster take the same".into()));
         }
         found = how;
     }
@@ -176,11 +179,11 @@ mod tests {
     }
 
     fn answer(cfg: &NatsConfig) -> Auth {
-        Login::new(cfg).ok().unwrap().answer("nonce").unwrap()
+        NatsLogin::new(cfg).ok().unwrap().answer("nonce").unwrap()
     }
 
     fn refused(cfg: &NatsConfig) -> String {
-        Login::new(cfg).err().unwrap().to_string()
+        NatsLogin::new(cfg).err().unwrap().to_string()
     }
 
     #[test]
@@ -198,7 +201,7 @@ mod tests {
     fn one_way_to_log_in_and_addresses_that_are_some() {
         let two = NatsConfig { token: Some("t".into()), creds: Some("x".into()), ..cfg(&["a"]) };
         assert!(refused(&two).contains("nats.token and nats.creds"));
-        assert!(matches!(addresses(&cfg(&[])), Err(ConnectError::Config(_))));
+        assert!(matches!(addresses(&cfg(&[])), Err(NatsConnectError::Config(_))));
         assert!(addresses(&cfg(&["ws://secret@h:1"])).unwrap_err().to_string().contains("`h:1`"));
     }
 

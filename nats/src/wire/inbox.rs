@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum RequestError {
+pub enum NatsRequestError {
     #[error("no answer in time")]
     Timeout,
     #[error("nobody listens on this subject")]
@@ -32,14 +32,14 @@ pub enum RequestError {
     TooLarge(String),
 }
 
-fn not_sent(e: &async_nats::PublishError) -> RequestError {
+fn not_sent(e: &async_nats::PublishError) -> NatsRequestError {
     match e.kind() {
         PublishErrorKind::MaxPayloadExceeded => {
             metrics::counter!("natterjack_nats_too_large_total").increment(1);
             tracing::error!(error = %e, "a message is larger than nats-server takes");
-            RequestError::TooLarge(e.to_string())
+            NatsRequestError::TooLarge(e.to_string())
         }
-        _ => RequestError::NotSent(e.to_string()),
+        _ => NatsRequestError::NotSent(e.to_string()),
     }
 }
 
@@ -100,7 +100,7 @@ impl Inbox {
     }
 
     /// Nothing is handed to a broken connection: async-nats would write it minutes later, when everybody has given up on it.
-    async fn send(&self, subject: &str, reply: String, headers: Option<HeaderMap>, payload: Bytes) -> Result<(), RequestError> {
+    async fn send(&self, subject: &str, reply: String, headers: Option<HeaderMap>, payload: Bytes) -> Result<(), NatsRequestError> {
         while self.client.connection_state() != State::Connected {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -119,15 +119,15 @@ impl Inbox {
         headers: Option<HeaderMap>,
         payload: Bytes,
         timeout: Duration,
-    ) -> Result<Message, RequestError> {
+    ) -> Result<Message, NatsRequestError> {
         let (tx, rx) = oneshot::channel();
         let (_entry, reply) = self.register(Waiter::One(tx));
         let answer = async {
             self.send(subject, reply, headers, payload).await?;
-            rx.await.map_err(|_| RequestError::Timeout)
+            rx.await.map_err(|_| NatsRequestError::Timeout)
         };
-        let message = tokio::time::timeout(timeout, answer).await.map_err(|_| RequestError::Timeout)??;
-        if message.status == Some(StatusCode::NO_RESPONDERS) { Err(RequestError::NoResponders) } else { Ok(message) }
+        let message = tokio::time::timeout(timeout, answer).await.map_err(|_| NatsRequestError::Timeout)??;
+        if message.status == Some(StatusCode::NO_RESPONDERS) { Err(NatsRequestError::NoResponders) } else { Ok(message) }
     }
 
     /// One request, up to `capacity` answers (more are dropped: ask with a limit), until `last` says that one closes the row.
@@ -139,16 +139,16 @@ impl Inbox {
         capacity: usize,
         timeout: Duration,
         last: impl Fn(&Message) -> bool,
-    ) -> Result<(Vec<Message>, Message), RequestError> {
+    ) -> Result<(Vec<Message>, Message), NatsRequestError> {
         let (tx, mut rx) = mpsc::channel(capacity + 1);
         let (_entry, reply) = self.register(Waiter::Many(tx));
         let answers = async {
             self.send(subject, reply, None, payload).await?;
             let mut got = Vec::new();
             loop {
-                let message = rx.recv().await.ok_or(RequestError::Timeout)?;
+                let message = rx.recv().await.ok_or(NatsRequestError::Timeout)?;
                 if message.status == Some(StatusCode::NO_RESPONDERS) {
-                    return Err(RequestError::NoResponders);
+                    return Err(NatsRequestError::NoResponders);
                 }
                 if last(&message) {
                     return Ok((got, message));
@@ -156,12 +156,17 @@ impl Inbox {
                 got.push(message);
             }
         };
-        tokio::time::timeout(timeout, answers).await.map_err(|_| RequestError::Timeout)?
+        tokio::time::timeout(timeout, answers).await.map_err(|_| NatsRequestError::Timeout)?
     }
 
     /// A fast batch (ADR 7): the stream stores these in this order, each only if it has all before it. Returns what closes the batch: its
     /// acknowledgement, or the first answer that says that something is wrong.
-    pub(crate) async fn batch(&self, subject: &str, messages: Vec<(HeaderMap, Bytes)>, timeout: Duration) -> Result<Message, RequestError> {
+    pub(crate) async fn batch(
+        &self,
+        subject: &str,
+        messages: Vec<(HeaderMap, Bytes)>,
+        timeout: Duration,
+    ) -> Result<Message, NatsRequestError> {
         let many = messages.len();
         // One about the flow at the beginning, one for each message at most, and the last.
         let (tx, mut rx) = mpsc::channel(many + 2);
@@ -174,16 +179,16 @@ impl Inbox {
                 self.send(subject, reply, Some(headers), payload).await?;
             }
             loop {
-                let message = rx.recv().await.ok_or(RequestError::Timeout)?;
+                let message = rx.recv().await.ok_or(NatsRequestError::Timeout)?;
                 if message.status == Some(StatusCode::NO_RESPONDERS) {
-                    return Err(RequestError::NoResponders);
+                    return Err(NatsRequestError::NoResponders);
                 }
                 if !message.payload.starts_with(FLOW) {
                     return Ok(message);
                 }
             }
         };
-        tokio::time::timeout(timeout, answer).await.map_err(|_| RequestError::Timeout)?
+        tokio::time::timeout(timeout, answer).await.map_err(|_| NatsRequestError::Timeout)?
     }
 
     /// What no other inbox has in its name.
@@ -192,14 +197,14 @@ impl Inbox {
     }
 
     /// A message to ourselves and back: the server has taken everything that was written before it.
-    pub(crate) async fn round_trip(&self, timeout: Duration) -> Result<(), RequestError> {
+    pub(crate) async fn round_trip(&self, timeout: Duration) -> Result<(), NatsRequestError> {
         let (tx, rx) = oneshot::channel();
         let (_entry, reply) = self.register(Waiter::One(tx));
         let there_and_back = async {
             self.client.publish(reply, Bytes::new()).await.map_err(|e| not_sent(&e))?;
-            rx.await.map_err(|_| RequestError::Timeout)
+            rx.await.map_err(|_| NatsRequestError::Timeout)
         };
-        tokio::time::timeout(timeout, there_and_back).await.map_err(|_| RequestError::Timeout)??;
+        tokio::time::timeout(timeout, there_and_back).await.map_err(|_| NatsRequestError::Timeout)??;
         Ok(())
     }
 }

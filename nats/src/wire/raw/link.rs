@@ -14,9 +14,11 @@ use super::{
 };
 use crate::{
     config::{NatsConfig, TlsFiles},
-    connect::ConnectError,
-    login::{self, Login},
-    tls,
+    wire::{
+        client::NatsConnectError,
+        login::{self, NatsLogin},
+        tls,
+    },
 };
 
 /// For one server to take a connection, where others are left to try.
@@ -26,15 +28,15 @@ pub(super) const READ_BUFFER: usize = 64 << 10;
 
 /// What it takes to be let in, out of the configuration.
 #[derive(Clone)]
-pub(crate) struct Access {
+pub(crate) struct LinkAccess {
     name: String,
-    login: Login,
+    login: NatsLogin,
     tls: TlsFiles,
     tls_required: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Server {
+pub(crate) struct NatsAddress {
     pub(crate) address: String,
     /// What its certificate must be for.
     host: String,
@@ -90,22 +92,27 @@ pub(crate) struct Link {
     pub(super) info: Info,
 }
 
-impl Access {
-    pub(crate) fn new(cfg: &NatsConfig, name: &str) -> Result<Self, ConnectError> {
-        let (login, tls_required) = (Login::new(cfg)?, tls::required(cfg));
+impl LinkAccess {
+    /// As the server lists the connection.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn new(cfg: &NatsConfig, name: &str) -> Result<Self, NatsConnectError> {
+        let (login, tls_required) = (NatsLogin::new(cfg)?, tls::required(cfg));
         Ok(Self { name: format!("{} {name}", cfg.name), login, tls: cfg.tls.clone(), tls_required })
     }
 }
 
-impl From<&ServerAddr> for Server {
+impl From<&ServerAddr> for NatsAddress {
     fn from(addr: &ServerAddr) -> Self {
         Self { address: join(addr.host(), addr.port()), host: addr.host().to_owned() }
     }
 }
 
 /// The servers of the configuration.
-pub(crate) fn servers(cfg: &NatsConfig) -> Result<Vec<Server>, ConnectError> {
-    Ok(login::addresses(cfg)?.iter().map(Server::from).collect())
+pub(crate) fn servers(cfg: &NatsConfig) -> Result<Vec<NatsAddress>, NatsConnectError> {
+    Ok(login::addresses(cfg)?.iter().map(NatsAddress::from).collect())
 }
 
 fn join(host: &str, port: u16) -> String {
@@ -113,18 +120,18 @@ fn join(host: &str, port: u16) -> String {
 }
 
 /// Adds what a server says about its cluster.
-pub(super) fn learn(known: &mut Vec<Server>, named: &[String]) {
+pub(super) fn learn(known: &mut Vec<NatsAddress>, named: &[String]) {
     // A cluster of more nodes than this does not exist; a sick INFO must not grow us.
     const MOST: usize = 64;
     for server in named.iter().filter_map(|url| url.parse::<ServerAddr>().ok()) {
-        let server = Server::from(&server);
+        let server = NatsAddress::from(&server);
         if !server.host.is_empty() && known.len() < MOST && !known.iter().any(|s| s.address == server.address) {
             known.push(server);
         }
     }
 }
 
-pub(crate) async fn open(server: Server, access: Access, limit: Duration) -> Result<Link, ConnectError> {
+pub(crate) async fn open(server: NatsAddress, access: LinkAccess, limit: Duration) -> Result<Link, NatsConnectError> {
     let urls = server.address.clone();
     let failed = match tokio::time::timeout(limit, handshake(&server, &access)).await {
         Ok(Ok(link)) => return Ok(link),
@@ -133,15 +140,15 @@ pub(crate) async fn open(server: Server, access: Access, limit: Duration) -> Res
     };
     Err(match failed {
         Failed::Io(e) => match tls::explained(&e, &server.host) {
-            Some(reason) => ConnectError::Tls { urls, reason },
-            None => ConnectError::Unreachable { urls, reason: e.to_string() },
+            Some(reason) => NatsConnectError::Tls { urls, reason },
+            None => NatsConnectError::Unreachable { urls, reason: e.to_string() },
         },
         Failed::Said(said) if said.to_ascii_lowercase().contains("auth") => {
-            ConnectError::Refused { urls, reason: format!("{said}; {}", access.login.advice()) }
+            NatsConnectError::Refused { urls, reason: format!("{said}; {}", access.login.advice()) }
         }
-        Failed::Said(reason) => ConnectError::Unreachable { urls, reason },
-        Failed::Tls(reason) => ConnectError::Tls { urls, reason },
-        Failed::Config(why) => ConnectError::Config(why),
+        Failed::Said(reason) => NatsConnectError::Unreachable { urls, reason },
+        Failed::Tls(reason) => NatsConnectError::Tls { urls, reason },
+        Failed::Config(why) => NatsConnectError::Config(why),
     })
 }
 
@@ -158,7 +165,7 @@ impl From<io::Error> for Failed {
     }
 }
 
-async fn handshake(server: &Server, access: &Access) -> Result<Link, Failed> {
+async fn handshake(server: &NatsAddress, access: &LinkAccess) -> Result<Link, Failed> {
     let tcp = TcpStream::connect(&server.address).await?;
     tcp.set_nodelay(true)?;
     let (mut stream, mut input) = (Stream::Plain(tcp), BytesMut::with_capacity(READ_BUFFER));
@@ -220,7 +227,7 @@ fn said(text: &[u8]) -> Failed {
     Failed::Said(String::from_utf8_lossy(text).trim().to_owned())
 }
 
-async fn secure(stream: Stream, access: &Access, server: &Server) -> Result<Stream, Failed> {
+async fn secure(stream: Stream, access: &LinkAccess, server: &NatsAddress) -> Result<Stream, Failed> {
     let files = access.tls.clone();
     // Up to a hundred files, where the machine's authorities are believed.
     let connector = tokio::task::spawn_blocking(move || tls::connector(&files)).await;
@@ -228,7 +235,7 @@ async fn secure(stream: Stream, access: &Access, server: &Server) -> Result<Stre
     Ok(stream.secure(&connector, &server.host).await?)
 }
 
-fn greeting(access: &Access, info: &Info) -> Result<Vec<u8>, Failed> {
+fn greeting(access: &LinkAccess, info: &Info) -> Result<Vec<u8>, Failed> {
     let auth = access.login.answer(&info.nonce).map_err(Failed::Config)?;
     let connect = Connect {
         verbose: false,
@@ -256,7 +263,7 @@ fn greeting(access: &Access, info: &Info) -> Result<Vec<u8>, Failed> {
 mod tests {
     use super::*;
 
-    fn with(urls: &[&str]) -> Vec<Server> {
+    fn with(urls: &[&str]) -> Vec<NatsAddress> {
         servers(&NatsConfig { urls: urls.iter().map(|u| (*u).to_owned()).collect(), ..NatsConfig::default() }).unwrap()
     }
 

@@ -13,9 +13,12 @@ use parking_lot::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    connect::Nats,
-    js::{self, JsError},
-    subjects, wire_time,
+    subjects,
+    wire::{
+        client::Nats,
+        jetstream::{self, JsError},
+        rfc3339,
+    },
 };
 
 /// How often the server is asked: a step of a few seconds is to be seen.
@@ -76,14 +79,14 @@ impl Estimates {
 
 /// Says it once a minute, and in a metric, when a clock is not the server's.
 #[derive(Debug)]
-pub struct Compared {
+pub struct ClockComparison {
     /// In the metric, and in words.
     label: String,
     whose: String,
     said: Option<Instant>,
 }
 
-impl Compared {
+impl ClockComparison {
     pub fn new(label: impl Into<String>, whose: impl Into<String>) -> Self {
         Self { label: label.into(), whose: whose.into(), said: None }
     }
@@ -146,8 +149,8 @@ impl ServerTime {
         Self(Arc::new(Inner { estimates, _task: Some(AbortOnDropHandle::new(tokio::spawn(task))) }))
     }
 
-    /// One that was told once, for tests and for what runs without a server.
-    pub fn told(ms: u64) -> Self {
+    /// One that stands at this moment and goes on by the monotonic clock, for tests and for what runs without a server.
+    pub fn fixed(ms: u64) -> Self {
         let mut estimates = Estimates::new(Instant::now());
         estimates.learn(ms, Instant::now());
         Self(Arc::new(Inner { estimates: Arc::new(Mutex::new(estimates)), _task: None }))
@@ -165,7 +168,7 @@ impl ServerTime {
 }
 
 async fn keep_asking(nats: Nats, estimates: Arc<Mutex<Estimates>>, wall: fn() -> u64) {
-    let mut own = Compared::new("own", "this machine's clock");
+    let mut own = ClockComparison::new("own", "this machine's clock");
     loop {
         tokio::time::sleep(ASK).await;
         let asked = Instant::now();
@@ -184,14 +187,14 @@ async fn keep_asking(nats: Nats, estimates: Arc<Mutex<Estimates>>, wall: fn() ->
 }
 
 /// What time it is there now. Also for who asks only once.
-pub async fn ask(nats: &Nats) -> Result<u64, ClockError> {
+pub async fn ask(nats: &Nats) -> Result<u64, ServerTimeError> {
     let stream = subjects::bucket_stream(subjects::CONTROL);
-    let info = js::stream_info(nats, &stream).await?.ok_or(ClockError::NoBucket)?;
-    wire_time::parse_ms(&info.ts).ok_or_else(|| JsError::Broken(format!("time `{}`", info.ts)).into())
+    let info = jetstream::stream_info(nats, &stream).await?.ok_or(ServerTimeError::NoBucket)?;
+    rfc3339::parse_ms(&info.ts).ok_or_else(|| JsError::Broken(format!("time `{}`", info.ts)).into())
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum ClockError {
+pub enum ServerTimeError {
     #[error("the control bucket is not there; run `natterjack provision`")]
     NoBucket,
     #[error(transparent)]
@@ -243,7 +246,7 @@ mod tests {
 
     #[test]
     fn said_once_a_minute() {
-        let (mut c, began) = (Compared::new("own", "this machine's clock"), Instant::now());
+        let (mut c, began) = (ClockComparison::new("own", "this machine's clock"), Instant::now());
         let at = |s| began + Duration::from_secs(s);
         assert!(!c.is_due(10_000, at(0)) && c.is_due(10_001, at(1)) && !c.is_due(-7_200_000, at(60)) && c.is_due(-7_200_000, at(61)));
         let said = apart("this machine's clock", -7_199_800);

@@ -1,26 +1,28 @@
 //! How much of what the log may hold is used. A full log refuses sends, so this is to be known before.
 
 use crate::{
-    connect::Nats,
-    js::{self, JsError},
     layout::Layout,
     subjects,
+    wire::{
+        client::Nats,
+        jetstream::{self, JsError},
+    },
 };
 
 /// Of the partition that is the fullest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
+pub struct LogUsage {
     pub p: u32,
     pub used: u64,
     pub max: u64,
 }
 
-impl Room {
+impl LogUsage {
     /// None: the log has no limit of bytes.
     pub async fn of(nats: &Nats, layout: &Layout) -> Result<Option<Self>, JsError> {
         let mut fullest: Option<Self> = None;
         for p in 0..layout.partitions {
-            let Some(info) = js::stream_info(nats, &subjects::stream(layout.generation, p)).await? else { continue };
+            let Some(info) = jetstream::stream_info(nats, &subjects::stream(layout.generation, p)).await? else { continue };
             let Ok(max @ 1..) = u64::try_from(info.config.max_bytes) else { continue };
             let one = Self { p, used: info.state.bytes, max };
             fullest = fullest.into_iter().chain([one]).max_by_key(Self::percent);
@@ -52,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_log_that_fills_is_named_with_what_to_do() {
-        let room = |used| Room { p: 3, used, max: 100 << 20 };
+        let room = |used| LogUsage { p: 3, used, max: 100 << 20 };
         assert!(room(79 << 20).check().unwrap().contains("79 % of 100 MiB"));
         let why = room(80 << 20).check().unwrap_err();
         assert!(why.contains("partition 3") && why.contains("nats.max_bytes") && why.contains("log_max_age_hours"), "{why}");

@@ -9,42 +9,42 @@ use natterjack_protocol::{Most, MsgId, Thread, internal::rpc::LastEntry};
 use tokio::sync::OnceCell;
 
 use crate::{
-    connect::Nats,
     layout::Layout,
-    tail::{LogBounds, LogRecord, Tail, TailError},
+    leader_read::{LeaderReader, LogBounds, LogError, LogRecord},
+    wire::client::Nats,
 };
 
 #[derive(Clone)]
-pub struct Log {
+pub struct ThreadLog {
     layout: Layout,
-    now: Tail,
+    now: LeaderReader,
     former: Option<Former>,
 }
 
 #[derive(Clone)]
 struct Former {
     layout: Layout,
-    tail: Tail,
+    tail: LeaderReader,
     /// The last id of each partition. It does not change any more.
     ends: Arc<Vec<OnceCell<MsgId>>>,
 }
 
 impl Former {
-    async fn end(&self, thread: &Thread) -> Result<MsgId, TailError> {
+    async fn end(&self, thread: &Thread) -> Result<MsgId, LogError> {
         let p = self.layout.partition(thread);
-        let Some(end) = self.ends.get(p as usize) else { return Err(TailError::NoStream(p)) };
+        let Some(end) = self.ends.get(p as usize) else { return Err(LogError::NoStream(p)) };
         end.get_or_try_init(|| async { Ok(self.tail.bounds(p).await?.last) }).await.copied()
     }
 }
 
-impl Log {
+impl ThreadLog {
     pub fn new(nats: &Nats, layout: Layout) -> Self {
-        let former = layout.before().map(|before| Former {
+        let former = layout.previous().map(|before| Former {
             layout: before,
-            tail: Tail::new(nats, before),
+            tail: LeaderReader::new(nats, before),
             ends: Arc::new((0..before.partitions).map(|_| OnceCell::new()).collect()),
         });
-        Self { layout, now: Tail::new(nats, layout), former }
+        Self { layout, now: LeaderReader::new(nats, layout), former }
     }
 
     pub fn layout(&self) -> Layout {
@@ -52,14 +52,14 @@ impl Log {
     }
 
     /// The former generation, if it may have something of the thread after this id; with its last id.
-    async fn former_after(&self, thread: &Thread, after: MsgId) -> Result<Option<(&Former, MsgId)>, TailError> {
+    async fn former_after(&self, thread: &Thread, after: MsgId) -> Result<Option<(&Former, MsgId)>, LogError> {
         let Some(former) = &self.former else { return Ok(None) };
         let end = former.end(thread).await?;
         Ok((after < end).then_some((former, end)))
     }
 
     /// The last id of the thread's partition in the former generation, if there is one.
-    pub async fn former_end(&self, thread: &Thread) -> Result<Option<MsgId>, TailError> {
+    pub async fn former_end(&self, thread: &Thread) -> Result<Option<MsgId>, LogError> {
         match &self.former {
             Some(former) => former.end(thread).await.map(Some),
             None => Ok(None),
@@ -67,12 +67,12 @@ impl Log {
     }
 
     /// Is this generation over? Then there may be a newer layout, which has to be asked for.
-    pub async fn is_over(&self, thread: &Thread) -> Result<bool, TailError> {
+    pub async fn is_over(&self, thread: &Thread) -> Result<bool, LogError> {
         Ok(self.now.bounds(self.layout.partition(thread)).await?.over)
     }
 
     /// The thread's newest entry, message or control, by the leader.
-    pub async fn last(&self, thread: &Thread) -> Result<Option<LogRecord>, TailError> {
+    pub async fn last(&self, thread: &Thread) -> Result<Option<LogRecord>, LogError> {
         match (self.now.last(thread).await?, &self.former) {
             (None, Some(former)) => former.tail.last(thread).await,
             (last, _) => Ok(last),
@@ -81,7 +81,7 @@ impl Log {
 
     /// The thread's newest control entry, by the leader, and the id by which the next one is guarded: of the newest in the stream it will
     /// be stored in, 0 if that has none.
-    pub async fn last_control(&self, thread: &Thread) -> Result<(Option<LogRecord>, MsgId), TailError> {
+    pub async fn last_control(&self, thread: &Thread) -> Result<(Option<LogRecord>, MsgId), LogError> {
         match (self.now.last_control(thread).await?, &self.former) {
             (None, Some(former)) => Ok((former.tail.last_control(thread).await?, MsgId::NONE)),
             (last, _) => {
@@ -92,7 +92,7 @@ impl Log {
     }
 
     /// The thread's first control entry after this id.
-    pub async fn next_control(&self, thread: &Thread, after: MsgId) -> Result<Option<LogRecord>, TailError> {
+    pub async fn next_control(&self, thread: &Thread, after: MsgId) -> Result<Option<LogRecord>, LogError> {
         if let Some((former, _)) = self.former_after(thread, after).await?
             && let Some(found) = former.tail.next_control(thread, after).await?
         {
@@ -102,7 +102,7 @@ impl Log {
     }
 
     /// Entries with `after` < id <= `upto`, oldest first, at most `most`. Nothing that was acknowledged is missing.
-    pub async fn after(&self, thread: &Thread, after: MsgId, upto: MsgId, most: Most) -> Result<Vec<LogRecord>, TailError> {
+    pub async fn after(&self, thread: &Thread, after: MsgId, upto: MsgId, most: Most) -> Result<Vec<LogRecord>, LogError> {
         let Some((former, end)) = self.former_after(thread, after).await? else {
             return self.now.after(thread, after, upto, most).await;
         };
@@ -114,7 +114,7 @@ impl Log {
     }
 
     /// The newest entries with id > `above`, at most `most`, oldest first. `now_ms` is the log's clock, or near it.
-    pub async fn newest(&self, thread: &Thread, above: MsgId, most: Most, now_ms: u64) -> Result<Vec<LogRecord>, TailError> {
+    pub async fn newest(&self, thread: &Thread, above: MsgId, most: Most, now_ms: u64) -> Result<Vec<LogRecord>, LogError> {
         let page = self.now.newest(thread, above, most, now_ms).await?;
         match self.former_after(thread, above).await? {
             Some((former, _)) if !most.full(&page) => {
@@ -127,7 +127,7 @@ impl Log {
     }
 
     /// The newest entry of each thread in the log. By Direct Get: may lag by a moment.
-    pub async fn last_entries(&self, threads: &[Thread]) -> Result<Vec<LastEntry>, TailError> {
+    pub async fn last_entries(&self, threads: &[Thread]) -> Result<Vec<LastEntry>, LogError> {
         let mut last = self.now.last_entries(threads).await?;
         if let Some(former) = &self.former {
             let idle: Vec<usize> = (0..last.len()).filter(|i| last[*i].id.is_none()).collect();
@@ -140,12 +140,12 @@ impl Log {
     }
 
     /// Of the thread's partition in this generation alone.
-    pub async fn bounds(&self, thread: &Thread) -> Result<LogBounds, TailError> {
+    pub async fn bounds(&self, thread: &Thread) -> Result<LogBounds, LogError> {
         self.now.bounds(self.layout.partition(thread)).await
     }
 
     /// Of the thread's partitions in both: everything from `first` on is there.
-    pub async fn extent(&self, thread: &Thread) -> Result<LogBounds, TailError> {
+    pub async fn extent(&self, thread: &Thread) -> Result<LogBounds, LogError> {
         // The older one first: if by then the newer one has begun to expire, nothing of the older one is left.
         let before = match &self.former {
             Some(f) => Some(f.tail.bounds(f.layout.partition(thread)).await?),
@@ -160,7 +160,7 @@ impl Log {
 
     /// The first id, of `from..=to`, that was stored at or after `ts` in the thread's partition; one above `to` if none was. Ids are dense
     /// within a generation and times rise with them (but for the leaders' clocks: ask a little earlier), so it is found by halving.
-    pub async fn first_at(&self, thread: &Thread, from: MsgId, to: MsgId, ts: u64) -> Result<MsgId, TailError> {
+    pub async fn first_at(&self, thread: &Thread, from: MsgId, to: MsgId, ts: u64) -> Result<MsgId, LogError> {
         if let Some((former, end)) = self.former_after(thread, MsgId(from.0.saturating_sub(1))).await? {
             let p = former.layout.partition(thread);
             let (first, to) = (former.tail.bounds(p).await?.first, to.min(end));
@@ -181,7 +181,7 @@ fn join(before: LogBounds, now: LogBounds) -> LogBounds {
     LogBounds { first: before.first, origin: before.origin, entries: before.entries + now.entries, first_ts_ms, ..now }
 }
 
-async fn first_at(tail: &Tail, p: u32, from: MsgId, to: MsgId, ts: u64) -> Result<MsgId, TailError> {
+async fn first_at(tail: &LeaderReader, p: u32, from: MsgId, to: MsgId, ts: u64) -> Result<MsgId, LogError> {
     let (mut lo, mut hi) = (from.0, (to.0 + 1).max(from.0));
     while lo < hi {
         let middle = lo + (hi - lo) / 2;

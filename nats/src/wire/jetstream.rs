@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
+pub(crate) use async_nats::jetstream::stream::{Config as StreamConfig, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::{HeaderMap, Message, StatusCode};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 
-use crate::{connect::Nats, inbox::RequestError, wire_time};
+use crate::wire::{client::Nats, inbox::NatsRequestError, rfc3339};
 
 /// A leader answers in well under a millisecond; longer means that there is none.
 pub(crate) const API_TIMEOUT: Duration = Duration::from_secs(3);
+/// For all answers to one batch of reads.
+const DIRECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After an answer of somebody who does not lead.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -34,7 +37,7 @@ pub(crate) mod code {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JsError {
     #[error("JetStream: {0}")]
-    Request(#[from] RequestError),
+    Request(#[from] NatsRequestError),
     #[error("JetStream: {description} ({err_code})")]
     Api { code: u64, err_code: u64, description: String },
     #[error("JetStream: {0} has no leader now")]
@@ -155,6 +158,7 @@ pub(crate) struct StoredMessage {
     pub subject: String,
     pub seq: u64,
     pub ts: u64,
+    /// Empty when it was read by Direct Get.
     pub headers: String,
     pub payload: Bytes,
 }
@@ -205,12 +209,44 @@ async fn leader_get_raw<Q: Serialize>(nats: &Nats, stream: &str, q: &Q) -> Resul
     };
     let decode = |s: &str| BASE64_STANDARD.decode(s).map_err(|e| JsError::Broken(e.to_string()));
     Ok(Some(StoredMessage {
-        ts: wire_time::parse_ms(&raw.time).ok_or_else(|| JsError::Broken(format!("time {}", raw.time)))?,
+        ts: rfc3339::parse_ms(&raw.time).ok_or_else(|| JsError::Broken(format!("time {}", raw.time)))?,
         headers: String::from_utf8_lossy(&decode(&raw.hdrs)?).into_owned(),
         payload: decode(&raw.data)?.into(),
         subject: raw.subject,
         seq: raw.seq,
     }))
+}
+
+/// What a batch Direct Get found: by the leader or by a follower, which may have only what it had a moment ago.
+pub(crate) struct DirectChunk {
+    pub messages: Vec<StoredMessage>,
+    /// Matching messages that did not fit.
+    pub pending: u64,
+    pub up_to: Option<u64>,
+}
+
+/// `request` asks for at most `capacity` messages.
+pub(crate) async fn direct_get<Q: Serialize>(nats: &Nats, stream: &str, request: &Q, capacity: usize) -> Result<DirectChunk, JsError> {
+    let subject = format!("$JS.API.DIRECT.GET.{stream}");
+    let last = |m: &Message| m.status.is_some_and(|s| s != StatusCode::OK);
+    let (messages, end) = nats.inbox().request_many(&subject, json(request), capacity + 1, DIRECT_TIMEOUT, last).await?;
+    let status = end.status.map_or(0, |s| s.as_u16());
+    if status != 204 && status != 404 {
+        let description = end.description.unwrap_or_else(|| format!("status {status}"));
+        return Err(JsError::Api { code: u64::from(status), err_code: 0, description });
+    }
+    let number = |name: &str| end.headers.as_ref().and_then(|h| h.get(name)).and_then(|v| v.as_str().parse::<u64>().ok());
+    let messages = messages.into_iter().map(direct_message).collect::<Result<_, _>>()?;
+    Ok(DirectChunk { messages, pending: number("Nats-Num-Pending").unwrap_or(0), up_to: number("Nats-UpTo-Sequence") })
+}
+
+fn direct_message(m: Message) -> Result<StoredMessage, JsError> {
+    let header = |name: &str| m.headers.as_ref().and_then(|h| h.get(name)).map(|v| v.as_str());
+    let broken = |what: &str| JsError::Broken(format!("an answer without {what}"));
+    let subject = header("Nats-Subject").ok_or_else(|| broken("subject"))?.to_owned();
+    let seq = header("Nats-Sequence").and_then(|s| s.parse().ok()).ok_or_else(|| broken("sequence"))?;
+    let ts = header("Nats-Time-Stamp").and_then(rfc3339::parse_ms).ok_or_else(|| broken("time"))?;
+    Ok(StoredMessage { subject, seq, ts, headers: String::new(), payload: m.payload })
 }
 
 #[derive(Debug, Deserialize)]
@@ -228,7 +264,7 @@ pub(crate) struct StreamState {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct StreamInfo {
-    pub config: async_nats::jetstream::stream::Config,
+    pub config: StreamConfig,
     pub created: String,
     pub state: StreamState,
     /// The leader's clock when it answered. Absent only from servers that are too old for us.
@@ -276,7 +312,7 @@ pub(crate) async fn stream_info(nats: &Nats, stream: &str) -> Result<Option<Stre
 }
 
 /// Whether a leader answers for this stream within `limit`. Also for one that is not there: nobody waits for that.
-pub(crate) async fn is_led(nats: &Nats, stream: &str, limit: Duration) -> bool {
+pub(crate) async fn has_leader(nats: &Nats, stream: &str, limit: Duration) -> bool {
     tokio::time::timeout(limit, stream_info(nats, stream)).await.is_ok_and(|answer| answer.is_ok())
 }
 
@@ -296,7 +332,7 @@ mod tests {
     fn only_what_a_leader_says_of_a_stream_is_taken() {
         let of_the_leader = |cluster: serde_json::Value| {
             let info = serde_json::json!({
-                "config": async_nats::jetstream::stream::Config::default(), "created": "", "cluster": cluster,
+                "config": StreamConfig::default(), "created": "", "cluster": cluster,
                 "state": { "messages": 0, "bytes": 0, "first_seq": 0, "last_seq": 0 },
             });
             serde_json::from_value::<StreamInfo>(info).unwrap().is_of_the_leader()

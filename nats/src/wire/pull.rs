@@ -12,12 +12,12 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use self::source::{Answer, Headers, Source};
-use crate::{
-    connect::Nats,
-    fanin::FanIn,
-    js::{self, JsError},
-    wire_time,
+use self::source::{PullReply, ReplyHeaders, ReplySource};
+use crate::wire::{
+    client::Nats,
+    jetstream::{self, JsError},
+    raw::RawConnection,
+    rfc3339,
 };
 
 const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -36,16 +36,16 @@ const INACTIVE: Duration = Duration::from_secs(5);
 
 /// When messages are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pace {
+pub(crate) enum PullMode {
     /// Ahead of the reader: each comes when it is stored.
-    AtOnce,
+    Ahead,
     /// When the reader comes for them: all that there are then, at least one, at most `FETCH`. Handing over a hundred at a time costs
     /// the server, and the reader, less for each than being woken a hundred times.
     Fetch,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum From {
+pub(crate) enum DeliverFrom {
     /// The newest value of each subject, then changes.
     LastPerSubject,
     Sequence(u64),
@@ -88,7 +88,7 @@ struct PullRequest {
 
 pub(crate) struct Delivered {
     pub subject: Bytes,
-    pub headers: Headers,
+    pub headers: ReplyHeaders,
     pub payload: Bytes,
     pub seq: u64,
     /// Milliseconds since 1970.
@@ -112,11 +112,11 @@ pub(crate) struct Consumer {
 
 pub(crate) struct Pull {
     nats: Nats,
-    source: Source,
+    source: ReplySource,
     inbox: String,
     next_subject: String,
     delete_subject: String,
-    pace: Pace,
+    mode: PullMode,
     /// Messages asked for and not yet here, by all pulls that live.
     asked: usize,
     /// Behind the last one that came.
@@ -128,12 +128,12 @@ pub(crate) struct Pull {
 }
 
 impl Consumer {
-    pub(crate) async fn make(nats: &Nats, stream: &str, filter: Option<&str>, from: From) -> Result<Self, JsError> {
+    pub(crate) async fn make(nats: &Nats, stream: &str, filter: Option<&str>, from: DeliverFrom) -> Result<Self, JsError> {
         let name = format!("r{:016x}", rand::random::<u64>());
         let (deliver_policy, opt_start_seq, opt_start_time) = match from {
-            From::LastPerSubject => ("last_per_subject", None, None),
-            From::Sequence(seq) => ("by_start_sequence", Some(seq.max(1)), None),
-            From::Time(ms) => ("by_start_time", None, Some(wire_time::format_ms(ms))),
+            DeliverFrom::LastPerSubject => ("last_per_subject", None, None),
+            DeliverFrom::Sequence(seq) => ("by_start_sequence", Some(seq.max(1)), None),
+            DeliverFrom::Time(ms) => ("by_start_time", None, Some(rfc3339::format_ms(ms))),
         };
         let config = ConsumerConfig {
             name: &name,
@@ -151,27 +151,27 @@ impl Consumer {
             Some(f) => format!("CONSUMER.CREATE.{stream}.{name}.{f}"),
             None => format!("CONSUMER.CREATE.{stream}.{name}"),
         };
-        let _: serde_json::Value = js::api(nats, &subject, &CreateRequest { stream_name: stream, config }).await?;
+        let _: serde_json::Value = jetstream::api(nats, &subject, &CreateRequest { stream_name: stream, config }).await?;
         Ok(Self { stream: stream.to_owned(), name })
     }
 }
 
 impl Pull {
     /// Over the client that the process shares.
-    pub(crate) async fn shared(nats: &Nats, consumer: Consumer, pace: Pace) -> Result<Self, JsError> {
-        let inbox = nats.client.new_inbox();
-        let source = Source::shared(nats, &format!("{inbox}.*")).await?;
-        Self::begin(nats, consumer, source, inbox, pace).await
+    pub(crate) async fn shared(nats: &Nats, consumer: Consumer, mode: PullMode) -> Result<Self, JsError> {
+        let inbox = nats.client().new_inbox();
+        let source = ReplySource::shared(nats, &format!("{inbox}.*")).await?;
+        Self::begin(nats, consumer, source, inbox, mode).await
     }
 
     /// Over a connection of the reader's own.
-    pub(crate) async fn own(nats: &Nats, consumer: Consumer, link: Box<FanIn>, pace: Pace) -> Result<Self, JsError> {
-        let inbox = nats.client.new_inbox();
-        let source = Source::own(link, &format!("{inbox}.*"));
-        Self::begin(nats, consumer, source, inbox, pace).await
+    pub(crate) async fn own(nats: &Nats, consumer: Consumer, connection: Box<RawConnection>, mode: PullMode) -> Result<Self, JsError> {
+        let inbox = nats.client().new_inbox();
+        let source = ReplySource::own(connection, &format!("{inbox}.*"));
+        Self::begin(nats, consumer, source, inbox, mode).await
     }
 
-    async fn begin(nats: &Nats, consumer: Consumer, source: Source, inbox: String, pace: Pace) -> Result<Self, JsError> {
+    async fn begin(nats: &Nats, consumer: Consumer, source: ReplySource, inbox: String, mode: PullMode) -> Result<Self, JsError> {
         let Consumer { stream, name } = consumer;
         let mut pull = Self {
             nats: nats.clone(),
@@ -179,7 +179,7 @@ impl Pull {
             inbox,
             next_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
             delete_subject: format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"),
-            pace,
+            mode,
             asked: 0,
             pending: 0,
             pulls: 0,
@@ -195,9 +195,9 @@ impl Pull {
     }
 
     fn may_ask(&self) -> bool {
-        match self.pace {
-            Pace::Fetch => self.asked == 0,
-            Pace::AtOnce => self.asked + PULL <= AHEAD,
+        match self.mode {
+            PullMode::Fetch => self.asked == 0,
+            PullMode::Ahead => self.asked + PULL <= AHEAD,
         }
     }
 
@@ -209,17 +209,17 @@ impl Pull {
                 // Nobody was to say anything meanwhile.
                 self.heard = Instant::now();
             }
-            let batch = if self.pace == Pace::Fetch { FETCH } else { PULL };
+            let batch = if self.mode == PullMode::Fetch { FETCH } else { PULL };
             let request = PullRequest {
                 batch,
                 max_bytes: MAX_BYTES,
                 expires: nanos(EXPIRES),
                 idle_heartbeat: nanos(HEARTBEAT),
-                no_wait: self.pace == Pace::Fetch,
+                no_wait: self.mode == PullMode::Fetch,
             };
             // Counted before the await: dropped there, we would ask for less, never for more.
             self.asked += batch;
-            self.source.ask(&self.next_subject, format!("{}.{}", self.inbox, self.pulls), js::json(&request)).await?;
+            self.source.ask(&self.next_subject, format!("{}.{}", self.inbox, self.pulls), jetstream::json(&request)).await?;
         }
         Ok(())
     }
@@ -268,7 +268,7 @@ impl Pull {
         Ok(None)
     }
 
-    fn take(&mut self, answer: Answer) -> Result<Option<Delivered>, Dead> {
+    fn take(&mut self, answer: PullReply) -> Result<Option<Delivered>, Dead> {
         self.heard = Instant::now();
         self.spoke |= matches!(answer.status, 0 | 100 | 200 | 404 | 408);
         match answer.status {
@@ -298,8 +298,8 @@ impl Pull {
     }
 
     /// A pull ended before it was full.
-    fn ended(&mut self, answer: &Answer) {
-        if self.pace == Pace::Fetch {
+    fn ended(&mut self, answer: &PullReply) {
+        if self.mode == PullMode::Fetch {
             // A pull that was filled is told of as well, when the next one is under way.
             let pull = answer.subject.rsplit(|b| *b == b'.').next().and_then(|n| std::str::from_utf8(n).ok()?.parse().ok());
             if pull == Some(self.pulls) {
@@ -313,7 +313,7 @@ impl Pull {
 
     /// Does not wait: the server forgets it by itself after `INACTIVE`.
     pub(crate) async fn close(self) {
-        let _ = tokio::time::timeout(Duration::from_millis(100), self.nats.client.publish(self.delete_subject.clone(), Bytes::new())).await;
+        let _ = tokio::time::timeout(Duration::from_millis(100), self.nats.publish(self.delete_subject.as_str(), Bytes::new())).await;
     }
 }
 

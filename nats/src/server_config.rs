@@ -3,7 +3,7 @@ use std::path::Path;
 
 /// How a server treats power loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Sync {
+pub enum DiskSync {
     /// Every 100 ms (measured: no loss of throughput against the default of 2 minutes).
     #[default]
     Interval,
@@ -11,7 +11,7 @@ pub enum Sync {
     Always,
 }
 
-impl Sync {
+impl DiskSync {
     fn setting(self) -> &'static str {
         match self {
             Self::Interval => "100ms",
@@ -23,7 +23,7 @@ impl Sync {
 /// `limits::PAYLOAD_BYTES` and as much again to spare.
 const MAX_PAYLOAD: &str = "2MB";
 
-fn common(name: &str, store_dir: &Path, host: &str, port: u16, sync: Sync) -> String {
+fn common(name: &str, store_dir: &Path, host: &str, port: u16, sync: DiskSync) -> String {
     format!(
         "server_name: {name}\n\
          listen: \"{host}:{port}\"\n\
@@ -43,12 +43,12 @@ pub fn listens(config: &str) -> Option<&str> {
 }
 
 /// One server without replicas.
-pub fn single_config(store_dir: &Path, host: &str, port: u16, sync: Sync) -> String {
+pub fn single_config(store_dir: &Path, host: &str, port: u16, sync: DiskSync) -> String {
     common("natterjack", store_dir, host, port, sync)
 }
 
 /// Node `index` of a cluster whose nodes are reached by one another at `routes` (`host:port`, own included).
-pub fn cluster_config(store_dir: &Path, host: &str, port: u16, index: usize, routes: &[String], sync: Sync) -> String {
+pub fn cluster_config(store_dir: &Path, host: &str, port: u16, index: usize, routes: &[String], sync: DiskSync) -> String {
     let list: Vec<String> = routes.iter().map(|r| format!("\"nats://{r}\"")).collect();
     let own = routes.get(index).map_or("127.0.0.1:6222", String::as_str);
     format!(
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_address_is_found_again() {
-        let config = single_config(Path::new("/tmp/a \"b\""), "127.0.0.1", 4222, Sync::Interval);
+        let config = single_config(Path::new("/tmp/a \"b\""), "127.0.0.1", 4222, DiskSync::Interval);
         assert_eq!(listens(&config), Some("127.0.0.1:4222"));
         assert_eq!(listens("port: 4222"), None);
     }

@@ -11,23 +11,24 @@ use std::{
 
 use async_nats::{AuthError, Client, ConnectErrorKind, ConnectOptions, Event, ServerError, connection::State};
 use futures_util::future::BoxFuture;
-use natterjack_protocol::{Code, Refusal, internal::rpc::Reply, limits};
-use serde::{Serialize, de::DeserializeOwned};
+use natterjack_protocol::limits;
 
 use crate::{
     config::NatsConfig,
-    fanin::link::{self, Access},
-    inbox::{Inbox, RequestError},
-    login::{self, Login},
-    permissions, tls,
+    permissions,
+    wire::{
+        inbox::Inbox,
+        login::{self, NatsLogin},
+        raw::link::{self, LinkAccess},
+        tls,
+    },
 };
 
 /// Two missed pings end a link: a half-open connection is noticed after 10–15 s instead of minutes.
 const PING: Duration = Duration::from_secs(5);
-const BARRIER_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
+pub enum NatsConnectError {
     #[error("nats: {0}")]
     Config(String),
     #[error("nats at {urls}: {reason}; is nats-server running there, with JetStream (-js)?")]
@@ -38,50 +39,10 @@ pub enum ConnectError {
     Tls { urls: String, reason: String },
 }
 
-/// An answer that is not what was asked for.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum RpcError {
-    #[error("nobody answers requests of this kind now")]
-    NoResponders,
-    #[error("no answer in time")]
-    Timeout,
-    #[error("refused: {0}")]
-    Refused(Refusal),
-    #[error("too many requests at once")]
-    Full,
-    #[error("the request is too large: {0}")]
-    TooLarge(String),
-    #[error("{0}")]
-    Broken(String),
-}
-
-impl From<RequestError> for RpcError {
-    fn from(e: RequestError) -> Self {
-        match e {
-            RequestError::Timeout => Self::Timeout,
-            RequestError::NoResponders => Self::NoResponders,
-            RequestError::NotSent(s) => Self::Broken(s),
-            RequestError::TooLarge(s) => Self::TooLarge(s),
-        }
-    }
-}
-
-impl From<RpcError> for Refusal {
-    fn from(e: RpcError) -> Self {
-        match e {
-            RpcError::Refused(refusal) => refusal,
-            RpcError::Full => Refusal::unavailable("too many requests at once; try again"),
-            RpcError::TooLarge(_) => Refusal::new(Code::Internal, "a part of the system was asked for too much; the operator has to look"),
-            RpcError::NoResponders | RpcError::Timeout => Refusal::unavailable("a part of the system does not answer; try again"),
-            RpcError::Broken(_) => Refusal::unavailable("a part of the system answered nonsense; try again"),
-        }
-    }
-}
-
 /// Cheap to clone; all clones share one TCP connection.
 #[derive(Clone)]
 pub struct Nats {
-    pub client: Client,
+    client: Client,
     inner: Arc<Inner>,
 }
 
@@ -93,16 +54,16 @@ struct Inner {
 
 impl Nats {
     /// Boxed, so that the client behind it is compiled once, in this crate.
-    pub fn connect<'a>(cfg: &'a NatsConfig, role: &'a str) -> BoxFuture<'a, Result<Self, ConnectError>> {
+    pub fn connect<'a>(cfg: &'a NatsConfig, role: &'a str) -> BoxFuture<'a, Result<Self, NatsConnectError>> {
         Box::pin(Self::open(cfg, role))
     }
 
-    async fn open(cfg: &NatsConfig, role: &str) -> Result<Self, ConnectError> {
+    async fn open(cfg: &NatsConfig, role: &str) -> Result<Self, NatsConnectError> {
         let urls = shown(&cfg.urls);
-        let (addrs, login) = (login::addresses(cfg)?, Login::new(cfg)?);
+        let (addrs, login) = (login::addresses(cfg)?, NatsLogin::new(cfg)?);
         if tls::required(cfg) {
             // Files that are no good become no better by waiting.
-            tls::connector(&cfg.tls).map_err(ConnectError::Config)?;
+            tls::connector(&cfg.tls).map_err(NatsConnectError::Config)?;
         }
         let notices = Arc::new(AtomicU64::new(0));
         let deadline = tokio::time::Instant::now() + Duration::from_millis(cfg.connect_deadline_ms);
@@ -113,18 +74,18 @@ impl Nats {
                 Err(e) => e,
             };
             if matches!(e.kind(), ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation) {
-                return Err(ConnectError::Refused { urls, reason: format!("{e}; {}", login.advice()) });
+                return Err(NatsConnectError::Refused { urls, reason: format!("{e}; {}", login.advice()) });
             }
             if tokio::time::Instant::now() + pause > deadline {
                 // The library keeps the reason to itself.
-                let why = check(cfg, role).await?.into_iter().filter_map(|(_, found)| found.err());
-                let telling = why.into_iter().find(|e| !matches!(e, ConnectError::Unreachable { .. }));
-                return Err(telling.unwrap_or(ConnectError::Unreachable { urls, reason: e.to_string() }));
+                let why = check_servers(cfg, role).await?.into_iter().filter_map(|(_, found)| found.err());
+                let telling = why.into_iter().find(|e| !matches!(e, NatsConnectError::Unreachable { .. }));
+                return Err(telling.unwrap_or(NatsConnectError::Unreachable { urls, reason: e.to_string() }));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         };
-        let inbox = Inbox::open(client.clone()).await.map_err(|e| ConnectError::Unreachable { urls, reason: e.to_string() })?;
+        let inbox = Inbox::open(client.clone()).await.map_err(|e| NatsConnectError::Unreachable { urls, reason: e.to_string() })?;
         Ok(Self { client, inner: Arc::new(Inner { cfg: cfg.clone(), inbox, notices }) })
     }
 
@@ -139,8 +100,8 @@ impl Nats {
         self.client.statistics().connects.load(Ordering::Relaxed)
     }
 
-    /// For a connection beside this one.
-    pub(crate) fn config(&self) -> &NatsConfig {
+    /// What it was connected with: for a connection beside this one.
+    pub fn config(&self) -> &NatsConfig {
         &self.inner.cfg
     }
 
@@ -159,23 +120,17 @@ impl Nats {
         self.client.connection_state() == State::Connected
     }
 
-    /// Everything published on this connection before has reached the server (`flush()` only empties a socket buffer). An error if the
-    /// connection broke meanwhile; whoever published before calling this compares `epoch` from before the first publish to after this.
-    pub async fn flush_barrier(&self) -> Result<(), RpcError> {
-        let before = self.epoch();
-        self.inner.inbox.round_trip(BARRIER_TIMEOUT).await?;
-        if self.epoch() == before { Ok(()) } else { Err(RpcError::Broken("the connection broke".into())) }
+    /// 2.14: batches of messages, which the log is read and written with.
+    pub(crate) fn is_server_compatible(&self) -> bool {
+        self.client.is_server_compatible(2, 14, 0)
     }
 
-    /// A request to another role, in MessagePack.
-    pub async fn request<Q: Serialize, A: DeserializeOwned>(&self, subject: &str, q: &Q, timeout: Duration) -> Result<A, RpcError> {
-        let payload = rmp_serde::to_vec_named(q).map_err(|e| RpcError::Broken(format!("request: {e}")))?;
-        let message = self.inner.inbox.request(subject, None, payload.into(), timeout).await?;
-        match rmp_serde::from_slice::<Reply<A>>(&message.payload).map_err(|e| RpcError::Broken(format!("answer: {e}")))? {
-            Reply::Ok(answer) => Ok(answer),
-            Reply::Refused(refusal) => Err(RpcError::Refused(refusal)),
-            Reply::Busy => Err(RpcError::Full),
-        }
+    pub(crate) fn server_version(&self) -> String {
+        self.client.server_info().version
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
     }
 
     pub(crate) fn inbox(&self) -> &Inbox {
@@ -184,8 +139,8 @@ impl Nats {
 }
 
 /// Asks each server of the configuration by itself, as our own connections do: host and port, and what is wrong with it.
-pub async fn check(cfg: &NatsConfig, role: &str) -> Result<Vec<(String, Result<(), ConnectError>)>, ConnectError> {
-    let (access, mut found) = (Access::new(cfg, role)?, Vec::new());
+pub async fn check_servers(cfg: &NatsConfig, role: &str) -> Result<Vec<(String, Result<(), NatsConnectError>)>, NatsConnectError> {
+    let (access, mut found) = (LinkAccess::new(cfg, role)?, Vec::new());
     for server in link::servers(cfg)? {
         let address = server.address.clone();
         found.push((address, link::open(server, access.clone(), link::PATIENT).await.map(drop)));
@@ -193,7 +148,7 @@ pub async fn check(cfg: &NatsConfig, role: &str) -> Result<Vec<(String, Result<(
     Ok(found)
 }
 
-fn options(cfg: &NatsConfig, role: &str, login: &Login, notices: Arc<AtomicU64>) -> ConnectOptions {
+fn options(cfg: &NatsConfig, role: &str, login: &NatsLogin, notices: Arc<AtomicU64>) -> ConnectOptions {
     let name = format!("{} {role}", cfg.name);
     let login = login.clone();
     let mut o = ConnectOptions::with_auth_callback(move |nonce| {
