@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use natterjack_nats::{Position, LogRecord};
+use natterjack_nats::{LogRecord, Position};
 use natterjack_protocol::{MsgId, UserId};
 
 use crate::fold::ControlChange;

@@ -39,7 +39,9 @@ pub fn sort(key: PartitionKey, from: Position, records: Vec<Record>, hidden: &Ha
                 sorted.threads[place].1.push(row);
             }
             Record::End { .. } => {}
-            Record::UnknownSubject { id, subject, payload, .. } => sorted.unknown_subjects.push(UnknownSubject { key, id, ts, subject, payload }),
+            Record::UnknownSubject { id, subject, payload, .. } => {
+                sorted.unknown_subjects.push(UnknownSubject { key, id, ts, subject, payload })
+            }
         }
     }
     sorted

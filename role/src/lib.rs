@@ -11,7 +11,7 @@ mod partition;
 mod restart;
 mod runner;
 
-use natterjack_nats::{IdFloor, Layout, LogBounds, Positions, Nats, ReadError};
+use natterjack_nats::{IdFloor, Layout, LogBounds, Nats, Positions, ReadError};
 
 pub use self::{
     partition::Partition,

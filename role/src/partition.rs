@@ -3,7 +3,7 @@
 use std::{fmt::Display, sync::Arc, time::Duration};
 
 use natterjack_nats::{
-    KvBuckets, Layout, LeaderReader, LogBatch, LogBounds, Position, Positions, LogReader, Nats, ReadError, ReadFrom, RoleLease,
+    KvBuckets, Layout, LeaderReader, LogBatch, LogBounds, LogReader, Nats, Position, Positions, ReadError, ReadFrom, RoleLease,
 };
 use natterjack_protocol::{MsgId, Times};
 use natterjack_runtime::health::Reader;

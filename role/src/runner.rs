@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use natterjack_nats::{KvBuckets, Layout, LeaderReader, LogBounds, Positions, LogReaders, Nats, RoleLease, lost_end};
+use natterjack_nats::{KvBuckets, Layout, LeaderReader, LogBounds, LogReaders, Nats, Positions, RoleLease, lost_end};
 use natterjack_protocol::{MsgId, Times};
 use natterjack_runtime::health::{self, Reader, Readers, Trouble};
 use tokio::{sync::watch, task::JoinSet, time::sleep};

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt, future::pending};
-use natterjack_nats::{KvError, Position, Nats, NatsMessage, RoleLease, Subscription};
+use natterjack_nats::{KvError, Nats, NatsMessage, Position, RoleLease, Subscription};
 use natterjack_protocol::{MsgId, UserId, internal::live::Beat};
 use natterjack_role::{Partition as Assigned, PartitionError};
 use tokio::{sync::watch, time::Instant};

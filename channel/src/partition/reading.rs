@@ -79,7 +79,7 @@ impl Reading {
         if !room {
             return pending().await;
         }
-        self.log.next_batch(TURN).await.map(Read::LogBatch)
+        self.log.next_batch(TURN).await.map(Read::Batch)
     }
 
     pub fn take(&mut self, read: Read, out: &mut Unconfirmed) {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use natterjack_nats::{
-    ClockMarks, KvBuckets, Layout, LeaderReader, Position, Positions, LogReader, NatsConfig, ProvisionError, PublishError, Publisher,
+    ClockMarks, KvBuckets, Layout, LeaderReader, LogReader, NatsConfig, Position, Positions, ProvisionError, PublishError, Publisher,
     ReadFrom, Record, ThreadLog, provision, subjects, switch,
 };
 use natterjack_protocol::{Most, MsgId, Thread, Times};

@@ -25,6 +25,6 @@ fn ids(records: &[natterjack_nats::LogRecord]) -> Vec<MsgId> {
 }
 
 /// Of a batch of the log.
-fn ids_of(batch: &natterjack_nats::Batch) -> Vec<MsgId> {
+fn ids_of(batch: &natterjack_nats::LogBatch) -> Vec<MsgId> {
     batch.records.iter().map(natterjack_nats::Record::id).collect()
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use natterjack_nats::{
-    IdFloor, KvBuckets, Layout, LeaderReader, Position, Positions, LogReader, NatsConfig, ProvisionError, Publisher, ReadError,
-    ReadFrom, ThreadLog, provision, renew, switch,
+    IdFloor, KvBuckets, Layout, LeaderReader, LogReader, NatsConfig, Position, Positions, ProvisionError, Publisher, ReadError, ReadFrom,
+    ThreadLog, provision, renew, switch,
 };
 use natterjack_protocol::{Most, MsgId, Thread, Times};
 use natterjack_testkit::{NatsServer, thread_in};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{KvBuckets, Layout, LeaderReader, Position, Positions, LostEnds, Nats, subjects};
+use natterjack_nats::{KvBuckets, Layout, LeaderReader, LostEnds, Nats, Position, Positions, subjects};
 use natterjack_protocol::internal::rpc::{LossesRequest, LostIds};
 use time::OffsetDateTime;
 

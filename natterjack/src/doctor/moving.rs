@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{KvBuckets, Layout, LeaderReader, Positions, Nats, subjects};
+use natterjack_nats::{KvBuckets, Layout, LeaderReader, Nats, Positions, subjects};
 use natterjack_protocol::MsgId;
 
 /// Positions are stored at most 1 s late, and one batch takes less.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use natterjack_nats::{
-    IdFloor, KvBuckets, KvError, Layout, LogRecord, Nats, NatsConfig, Position, Record, LeaderReader, LogError, provision::ProvisionError,
+    IdFloor, KvBuckets, KvError, Layout, LeaderReader, LogError, LogRecord, Nats, NatsConfig, Position, Record, provision::ProvisionError,
 };
 use natterjack_protocol::{MsgId, Times, UserId, log::EntryView};
 use natterjack_runtime::{Health, health::Readers};

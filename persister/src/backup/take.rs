@@ -6,7 +6,7 @@ use std::{
 };
 
 use natterjack_nats::{
-    KvBuckets, KvError, Layout, LogReader, Nats, Position, ReadError, ReadFrom, LeaderReader, LogError, layout::LayoutError, subjects,
+    KvBuckets, KvError, Layout, LeaderReader, LogError, LogReader, Nats, Position, ReadError, ReadFrom, layout::LayoutError, subjects,
 };
 use natterjack_protocol::MsgId;
 use natterjack_runtime::clock;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use natterjack_nats::{Beginning, KvBuckets, Layout, Position, Positions, Publisher, LeaderReader, subjects};
+use natterjack_nats::{Beginning, KvBuckets, Layout, LeaderReader, Position, Positions, Publisher, subjects};
 use natterjack_persister::{
     Config, StoreConfig,
     store::{Order, Row, Sqlite, Store, ThreadBatch},

@@ -9,7 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use natterjack_nats::{KvBuckets, Layout, Nats, NatsConfig, Position, Publisher, RoleLease, RpcError, Service, LeaderReader, provision, subjects};
+use natterjack_nats::{
+    KvBuckets, Layout, LeaderReader, Nats, NatsConfig, Position, Publisher, RoleLease, RpcError, Service, provision, subjects,
+};
 use natterjack_persister::{
     archive::Archive,
     history::{self, History},

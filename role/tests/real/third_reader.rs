@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use natterjack_nats::{KvBuckets, Layout, LeaderReader, Position, Positions, LogReaders, Nats, ProvisionError, Publisher, switch};
+use natterjack_nats::{KvBuckets, Layout, LeaderReader, LogReaders, Nats, Position, Positions, ProvisionError, Publisher, switch};
 use natterjack_protocol::{MsgId, Thread, Times};
 use natterjack_role::RoleSetup;
 use natterjack_runtime::{

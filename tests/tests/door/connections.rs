@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use natterjack_protocol::{codec::Codec, limits};
-use natterjack_testkit::{RawHttp, eventually_within, raw_http::upgrade, within};
+use natterjack_testkit::{RawHttp, eventually, eventually_within, raw_http::upgrade, within};
 use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs};
 use serde_json::json;
 use tokio::{
@@ -98,10 +98,11 @@ async fn readers_cost_little_and_not_for_long(stall: u64, trickle: bool) {
     let ask = format!("GET {path} HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer {}\r\n\r\n", users[0].tokens.access);
 
     // As many that read: what the edge needs to make so many pages at once is no matter of who stops.
-    let api = cluster.api(&users[0], 0);
+    let (open, api) = (connections(&cluster).await, cluster.api(&users[0], 0));
     futures_util::future::join_all((0..READERS).map(|_| api.get(&path))).await;
     drop(api);
-    let (before, open) = (resident_kb(&cluster), connections(&cluster).await);
+    eventually("their connections are closed", async || connections(&cluster).await < open + 5.0).await;
+    let before = resident_kb(&cluster);
     let began = std::time::Instant::now();
     let mut readers = Vec::new();
     for _ in 0..READERS {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use natterjack_nats::{KvBuckets, Layout, LeaderReader, Positions, Nats, subjects};
+use natterjack_nats::{KvBuckets, Layout, LeaderReader, Nats, Positions, subjects};
 use natterjack_protocol::{
     Code, Event, GroupId, Kind, MsgId, Retry, Thread, UserId,
     client::frame::ServerFrame,

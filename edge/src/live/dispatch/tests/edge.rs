@@ -4,11 +4,7 @@
 use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use natterjack_nats::{
-    ServerTime,
-    fanin::{FanInEvent, LiveKind, Slot as FanInSlot},
-    subjects,
-};
+use natterjack_nats::{FanInEvent, LiveKind, ServerTime, SubscriptionSlot as FanInSlot, subjects};
 use natterjack_protocol::{
     Body, Cid, Entry, Event, Kind, MsgId, Refusal, Thread, Times, UserId,
     client::{close, frame::ServerFrame},
