@@ -21,7 +21,7 @@ use natterjack_protocol::{
 
 use crate::{
     address::Came,
-    auth::{Actor, Auth},
+    auth::{Actor, TokenVerifier},
     live::LiveHandle,
     members::{Members, UserState},
     refusals::{EdgeError, refuse},
@@ -29,7 +29,7 @@ use crate::{
 };
 
 pub struct Admission {
-    pub auth: Auth,
+    pub auth: TokenVerifier,
     pub sessions: Sessions,
     pub members: Members,
     pub live: LiveHandle,

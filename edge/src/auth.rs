@@ -67,9 +67,9 @@ struct Inner {
 
 /// Clones share it.
 #[derive(Clone)]
-pub struct Auth(Arc<Inner>);
+pub struct TokenVerifier(Arc<Inner>);
 
-impl Auth {
+impl TokenVerifier {
     pub async fn start(
         buckets: &KvBuckets,
         time: &ServerTime,

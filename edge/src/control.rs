@@ -21,7 +21,7 @@ const FOLD: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 #[derive(Clone)]
-pub struct Control {
+pub struct ControlAppender {
     log: ThreadLog,
     publisher: Publisher,
     people: People,
@@ -57,7 +57,7 @@ impl State {
     }
 }
 
-impl Control {
+impl ControlAppender {
     pub fn new(log: ThreadLog, publisher: &Publisher, people: &People, clock: &Clock, times: &Times, max_members: usize) -> Self {
         Self { log, publisher: publisher.clone(), people: people.clone(), clock: clock.clone(), times: times.clone(), max_members }
     }

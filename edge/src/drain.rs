@@ -10,7 +10,7 @@ use natterjack_protocol::{
 use rand::seq::SliceRandom;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use crate::{edges::Edges, server::shutdown::ShutdownPhases, sessions::Sessions, status::StatusWatch};
+use crate::{edges::KnownEdges, server::shutdown::ShutdownPhases, sessions::Sessions, status::StatusWatch};
 
 /// Parts of the whole time: waves begin over the first quarter, each has another quarter to go, sends have the third. The fourth is for those
 /// who have not finished by then, for a load balancer that has not noticed, and for the answers to what it still sends.
@@ -23,7 +23,7 @@ const QUIET: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Returns when all sessions have gone and nobody comes any more, at the latest when 85 % of `times.drain` are over.
-pub async fn drain(sessions: &Sessions, status: &StatusWatch, edges: &Edges, leaving: &ShutdownPhases, times: &Times) {
+pub async fn drain(sessions: &Sessions, status: &StatusWatch, edges: &KnownEdges, leaving: &ShutdownPhases, times: &Times) {
     let start = Instant::now();
     status.change(|c| c.draining = true);
     let mut all = sessions.all();

@@ -20,7 +20,7 @@ struct Known {
 
 /// The edges whose leases live. Clones share it.
 #[derive(Clone)]
-pub struct Edges {
+pub struct KnownEdges {
     all: Arc<RwLock<HashMap<String, Known>>>,
     own_key: String,
     own: Arc<EdgeInfo>,
@@ -29,7 +29,7 @@ pub struct Edges {
     _watch: Arc<AbortOnDropHandle<()>>,
 }
 
-impl Edges {
+impl KnownEdges {
     /// `own`: what stands in this edge's own lease of where it is.
     pub async fn start(buckets: &KvBuckets, id: &Token, own: EdgeInfo, times: &Times) -> Result<Self, KvError> {
         let all: Arc<RwLock<HashMap<String, Known>>> = Arc::default();

@@ -38,8 +38,9 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    admission::limits::AdmissionLimits, auth::Auth, clock::Clock, control::Control, directory::Directory, edges::Edges,
-    long_poll::LongPolls, pages::Pages, people::People, sends::http::HttpSends, server::upgrade, status::StatusWatch, threads::ThreadLists,
+    admission::limits::AdmissionLimits, auth::TokenVerifier, clock::Clock, control::ControlAppender, directory::Directory,
+    edges::KnownEdges, long_poll::LongPolls, pages::Pages, people::People, sends::http::HttpSends, server::upgrade, status::StatusWatch,
+    threads::ThreadLists,
 };
 use extract::HttpFailure;
 use query::Known;
@@ -47,18 +48,18 @@ use refused::{Refused, common};
 
 /// What the handlers use, each its part.
 pub struct Api {
-    pub auth: Auth,
+    pub auth: TokenVerifier,
     pub clock: Clock,
     pub status: StatusWatch,
     pub directory: Directory,
     pub people: People,
-    pub control: Control,
+    pub control: ControlAppender,
     pub pages: Pages,
     pub threads: ThreadLists,
     pub polls: LongPolls,
     pub http_sends: HttpSends,
     pub limiter: AdmissionLimits,
-    pub edges: Edges,
+    pub edges: KnownEdges,
     pub health: Health,
 }
 

@@ -25,7 +25,7 @@ use crate::{
     admission::Admission,
     attach::Attach,
     auth::Actor,
-    edges::Edges,
+    edges::KnownEdges,
     refusals::{EdgeError, refuse},
     session::socket::PER_FLUSH,
     sessions::{handle::SessionHandle, outbox::Call},
@@ -51,7 +51,7 @@ pub struct LongPolls {
     pub admission: Arc<Admission>,
     pub attach: Attach,
     pub status: StatusWatch,
-    pub edges: Edges,
+    pub edges: KnownEdges,
     pub times: Times,
 }
 

@@ -38,7 +38,7 @@ use tracing::{Instrument, Span};
 use crate::{
     admission::{Admission, OpenSession, limits::AdmissionLimits},
     attach::Attach,
-    auth::Auth,
+    auth::TokenVerifier,
     clock::Clock,
     pages::Pages,
     sends::{connection::ConnectionSends, device::SendAnswer, send::Sends},
@@ -51,7 +51,7 @@ use socket::{Gone, PER_FLUSH, Socket};
 
 /// What the sessions of an edge use.
 pub struct Services {
-    pub auth: Auth,
+    pub auth: TokenVerifier,
     pub admission: Arc<Admission>,
     pub limiter: AdmissionLimits,
     pub attach: Attach,

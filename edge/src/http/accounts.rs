@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{
     Shared,
-    extract::{Actor, Answer, Body, Caller, Path},
+    extract::{Answer, Authenticated, Caller, JsonBody, Path},
     path::UserPath,
     query::Query,
 };
@@ -37,7 +37,7 @@ fn device(given: Option<DeviceId>) -> DeviceId {
 #[utoipa::path(post, path = "/v1/register", tag = "accounts", operation_id = "register",
     extensions(("x-codes" = json!(["conflict"]))), request_body = Credentials,
     responses((status = 200, body = Tokens)))]
-pub async fn register(State(api): Shared, Caller(client): Caller, Body(c): Body<Credentials>) -> Answer<Tokens> {
+pub async fn register(State(api): Shared, Caller(client): Caller, JsonBody(c): JsonBody<Credentials>) -> Answer<Tokens> {
     let attempt = api.limiter.logins(client).registers(&c.name)?;
     let request = DirectoryRequest::Register { name: c.name, password: c.password, device: device(c.device) };
     let answer = api.directory.tokens(&request).await;
@@ -50,7 +50,7 @@ pub async fn register(State(api): Shared, Caller(client): Caller, Body(c): Body<
 #[utoipa::path(post, path = "/v1/login", tag = "accounts", operation_id = "login",
     extensions(("x-codes" = json!(["unauthorized"]))), request_body = Credentials,
     responses((status = 200, body = Tokens)))]
-pub async fn login(State(api): Shared, Caller(client): Caller, Body(c): Body<Credentials>) -> Answer<Tokens> {
+pub async fn login(State(api): Shared, Caller(client): Caller, JsonBody(c): JsonBody<Credentials>) -> Answer<Tokens> {
     let (visitor, named) = (api.limiter.logins(client), c.device.is_some());
     let (name, password, device) = (c.name, c.password, device(c.device));
     let request = |known| DirectoryRequest::Login { name: name.clone(), password: password.clone(), device: device.clone(), known };
@@ -79,7 +79,7 @@ pub async fn login(State(api): Shared, Caller(client): Caller, Body(c): Body<Cre
 #[utoipa::path(post, path = "/v1/login/external", tag = "accounts", operation_id = "loginExternal",
     extensions(("x-codes" = json!(["unauthorized", "token_expired", "not_found"]))), request_body = ExternalToken,
     responses((status = 200, body = Tokens)))]
-pub async fn login_external(State(api): Shared, Caller(client): Caller, Body(t): Body<ExternalToken>) -> Answer<Tokens> {
+pub async fn login_external(State(api): Shared, Caller(client): Caller, JsonBody(t): JsonBody<ExternalToken>) -> Answer<Tokens> {
     let _used = api.limiter.logins(client).uses(&t.token)?;
     let request = DirectoryRequest::LoginExternal { token: t.token, device: device(t.device) };
     Ok(Json(api.directory.tokens(&request).await?))
@@ -90,7 +90,7 @@ pub async fn login_external(State(api): Shared, Caller(client): Caller, Body(t):
 #[utoipa::path(post, path = "/v1/refresh", tag = "accounts", operation_id = "refresh",
     extensions(("x-codes" = json!(["unauthorized"]))), request_body = RefreshToken,
     responses((status = 200, body = Tokens)))]
-pub async fn refresh(State(api): Shared, Caller(client): Caller, Body(t): Body<RefreshToken>) -> Answer<Tokens> {
+pub async fn refresh(State(api): Shared, Caller(client): Caller, JsonBody(t): JsonBody<RefreshToken>) -> Answer<Tokens> {
     let used = api.limiter.logins(client).uses(&t.refresh)?;
     let tokens = api.directory.tokens(&DirectoryRequest::Refresh { refresh: t.refresh }).await?;
     used.renewed(&tokens.refresh);
@@ -101,7 +101,7 @@ pub async fn refresh(State(api): Shared, Caller(client): Caller, Body(t): Body<R
 #[utoipa::path(post, path = "/v1/logout", tag = "accounts", operation_id = "logout",
     request_body = RefreshToken,
     responses((status = 200, body = LoggedOut)))]
-pub async fn logout(State(api): Shared, Caller(client): Caller, Body(t): Body<RefreshToken>) -> Answer<LoggedOut> {
+pub async fn logout(State(api): Shared, Caller(client): Caller, JsonBody(t): JsonBody<RefreshToken>) -> Answer<LoggedOut> {
     let _used = api.limiter.logins(client).uses(&t.refresh)?;
     api.directory.done(&DirectoryRequest::Logout { refresh: t.refresh }).await?;
     Ok(Json(LoggedOut { logged_out: true }))
@@ -110,7 +110,7 @@ pub async fn logout(State(api): Shared, Caller(client): Caller, Body(t): Body<Re
 /// Users whose name begins with `prefix`, at most 20, and those of `ids`; without both, nobody.
 #[utoipa::path(get, path = "/v1/users", tag = "accounts", operation_id = "findUsers", params(Find), security(("token" = [])),
     responses((status = 200, body = Users)))]
-pub async fn find(State(api): Shared, Actor(actor): Actor, Query(q): Query<Find>) -> Answer<Users> {
+pub async fn find(State(api): Shared, Authenticated(actor): Authenticated, Query(q): Query<Find>) -> Answer<Users> {
     let mut users = Vec::new();
     if let Some(prefix) = q.prefix {
         users = api.directory.profiles(&DirectoryRequest::Find { actor: actor.user, prefix }).await?;
@@ -130,7 +130,7 @@ pub async fn find(State(api): Shared, Actor(actor): Actor, Query(q): Query<Find>
 #[utoipa::path(get, path = "/v1/users/{user}", tag = "accounts", operation_id = "getUser", params(UserPath), security(("token" = [])),
     extensions(("x-codes" = json!(["not_found"]))),
     responses((status = 200, body = Profile)))]
-pub async fn profile(State(api): Shared, _actor: Actor, Path(UserPath { user }): Path<UserPath>) -> Answer<Profile> {
+pub async fn profile(State(api): Shared, _actor: Authenticated, Path(UserPath { user }): Path<UserPath>) -> Answer<Profile> {
     let profiles = api.directory.profiles(&DirectoryRequest::Profiles { users: vec![user.clone()] }).await?;
     let profile = profiles.into_iter().find(|p| p.user == user);
     Ok(Json(profile.ok_or_else(|| Refusal::new(Code::NotFound, format!("no such user: {user}")))?))

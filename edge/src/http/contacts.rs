@@ -2,14 +2,14 @@
 
 use axum::{Json, extract::State};
 use natterjack_protocol::{
-    Body as EntryBody, Kind, Refusal, Thread, UserId,
+    Body, Kind, Refusal, Thread, UserId,
     client::http::{BlockChanged, BlockedUser, Blocks, ContactWish, Contacts, Relation},
     internal::rpc::{DirectoryAnswer, DirectoryRequest},
 };
 
 use super::{
     Api, Shared,
-    extract::{Actor, Answer, Body, Path},
+    extract::{Answer, Authenticated, JsonBody, Path},
     path::UserPath,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
 /// Contacts, and requests on either side.
 #[utoipa::path(get, path = "/v1/contacts", tag = "people", operation_id = "listContacts", security(("token" = [])),
     responses((status = 200, body = Contacts)))]
-pub async fn list(State(api): Shared, Actor(actor): Actor) -> Answer<Contacts> {
+pub async fn list(State(api): Shared, Authenticated(actor): Authenticated) -> Answer<Contacts> {
     Ok(Json(Contacts { contacts: api.directory.contacts(&actor.user).await? }))
 }
 
@@ -30,9 +30,9 @@ pub async fn list(State(api): Shared, Actor(actor): Actor) -> Answer<Contacts> {
     responses((status = 200, body = Relation)))]
 pub async fn change(
     State(api): Shared,
-    Actor(actor): Actor,
+    Authenticated(actor): Authenticated,
     Path(UserPath { user: other }): Path<UserPath>,
-    Body(wish): Body<ContactWish>,
+    JsonBody(wish): JsonBody<ContactWish>,
 ) -> Answer<Relation> {
     let request = DirectoryRequest::Contact { actor: actor.user, other, change: wish.change };
     let DirectoryAnswer::Contact(state) = api.directory.ask(&request).await? else { return Err(refuse(EdgeError::InvalidReply).into()) };
@@ -42,7 +42,7 @@ pub async fn change(
 /// Whom the caller blocks.
 #[utoipa::path(get, path = "/v1/blocks", tag = "people", operation_id = "listBlocks", security(("token" = [])),
     responses((status = 200, body = Blocks)))]
-pub async fn blocks(State(api): Shared, Actor(actor): Actor) -> Answer<Blocks> {
+pub async fn blocks(State(api): Shared, Authenticated(actor): Authenticated) -> Answer<Blocks> {
     let threads = api.people.threads(&actor.user).await?.threads;
     let blocked = threads.iter().filter(|(_, item)| item.blocks).filter_map(|(thread, _)| thread.peer(&actor.user));
     Ok(Json(Blocks { blocks: blocked.map(|user| BlockedUser { user: user.clone() }).collect() }))
@@ -52,7 +52,11 @@ pub async fn blocks(State(api): Shared, Actor(actor): Actor) -> Answer<Blocks> {
 #[utoipa::path(put, path = "/v1/blocks/{user}", tag = "people", operation_id = "block", params(UserPath), security(("token" = [])),
     extensions(("x-codes" = json!(["not_found"]))),
     responses((status = 200, body = BlockChanged)))]
-pub async fn block(State(api): Shared, Actor(actor): Actor, Path(UserPath { user }): Path<UserPath>) -> Answer<BlockChanged> {
+pub async fn block(
+    State(api): Shared,
+    Authenticated(actor): Authenticated,
+    Path(UserPath { user }): Path<UserPath>,
+) -> Answer<BlockChanged> {
     decide(&api, actor.user, user, Kind::Blocked).await
 }
 
@@ -60,7 +64,11 @@ pub async fn block(State(api): Shared, Actor(actor): Actor, Path(UserPath { user
 #[utoipa::path(delete, path = "/v1/blocks/{user}", tag = "people", operation_id = "unblock", params(UserPath), security(("token" = [])),
     extensions(("x-codes" = json!(["not_found"]))),
     responses((status = 200, body = BlockChanged)))]
-pub async fn unblock(State(api): Shared, Actor(actor): Actor, Path(UserPath { user }): Path<UserPath>) -> Answer<BlockChanged> {
+pub async fn unblock(
+    State(api): Shared,
+    Authenticated(actor): Authenticated,
+    Path(UserPath { user }): Path<UserPath>,
+) -> Answer<BlockChanged> {
     decide(&api, actor.user, user, Kind::Unblocked).await
 }
 
@@ -70,7 +78,7 @@ async fn decide(api: &Api, actor: UserId, user: UserId, kind: Kind) -> Answer<Bl
     }
     api.people.exist(std::slice::from_ref(&user)).await?;
     let thread = Thread::dm(&actor, &user);
-    let change = ThreadChange { thread: thread.clone(), actor: actor.clone(), kind, body: EntryBody::default(), cid: None };
+    let change = ThreadChange { thread: thread.clone(), actor: actor.clone(), kind, body: Body::default(), cid: None };
     let id = api.control.append(&change).await?;
     api.control.folded(&thread, &actor, id).await;
     Ok(Json(BlockChanged { thread, id, blocked: kind == Kind::Blocked }))

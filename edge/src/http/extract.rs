@@ -33,9 +33,9 @@ impl IntoResponse for HttpFailure {
 pub type Answer<T> = Result<Json<T>, HttpFailure>;
 
 /// Whoever the `Authorization: Bearer` token says.
-pub struct Actor(pub auth::Actor);
+pub struct Authenticated(pub auth::Actor);
 
-impl FromRequestParts<Arc<Api>> for Actor {
+impl FromRequestParts<Arc<Api>> for Authenticated {
     type Rejection = HttpFailure;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, HttpFailure> {
@@ -77,9 +77,9 @@ fn bearer(parts: &Parts) -> Option<&str> {
 
 /// The body as a JSON object, read as strictly as a frame, if its content type says that it is one: a page of somebody else cannot send
 /// that without asking first. How large it may be was seen to when it was read.
-pub struct Body<T>(pub T);
+pub struct JsonBody<T>(pub T);
 
-impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = Refused;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refused> {

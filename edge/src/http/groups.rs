@@ -4,19 +4,19 @@
 
 use axum::{Json, extract::State};
 use natterjack_protocol::{
-    Body as EntryBody, Code, GroupId, Kind, Refusal, Thread, Token, UserId,
+    Body, Code, GroupId, Kind, Refusal, Thread, Token, UserId,
     client::http::{GroupChanged, GroupInfo, GroupMember, NewGroup, NewGroupName, NewMembers, NewRole},
     text,
 };
 
 use super::{
     Api, Shared,
-    extract::{Actor, Answer, Body, Path},
+    extract::{Answer, Authenticated, JsonBody, Path},
     path::{GroupPath, MemberPath},
 };
 use crate::control::ThreadChange;
 
-async fn make(api: &Api, group: &GroupId, actor: UserId, kind: Kind, body: EntryBody) -> Answer<GroupChanged> {
+async fn make(api: &Api, group: &GroupId, actor: UserId, kind: Kind, body: Body) -> Answer<GroupChanged> {
     done(api, ThreadChange { thread: Thread::group(group), actor, kind, body, cid: None }).await
 }
 
@@ -31,20 +31,20 @@ fn group_name(name: String) -> String {
     text::group_name(&name).unwrap_or(name)
 }
 
-fn of(mut users: Vec<UserId>) -> EntryBody {
+fn of(mut users: Vec<UserId>) -> Body {
     users.sort();
     users.dedup();
-    EntryBody { users, ..EntryBody::default() }
+    Body { users, ..Body::default() }
 }
 
 /// The creator is the owner. The same cid of the same user is the same group, whatever the body, and is answered as the first time.
 #[utoipa::path(post, path = "/v1/groups", tag = "groups", operation_id = "createGroup", request_body = NewGroup, security(("token" = [])),
     extensions(("x-codes" = json!(["not_found", "conflict", "limit_reached", "clock_ahead"]))),
     responses((status = 200, body = GroupChanged)))]
-pub async fn create(State(api): Shared, Actor(actor): Actor, Body(new): Body<NewGroup>) -> Answer<GroupChanged> {
+pub async fn create(State(api): Shared, Authenticated(actor): Authenticated, JsonBody(new): JsonBody<NewGroup>) -> Answer<GroupChanged> {
     let id = new.cid.map_or_else(|| Token::mint('g', rand::random()), |cid| cid.group_id(&actor.user));
     let history = Some(new.history.unwrap_or_default());
-    let body = EntryBody { name: Some(group_name(new.name)), history, ..of(new.users) };
+    let body = Body { name: Some(group_name(new.name)), history, ..of(new.users) };
     done(&api, ThreadChange { thread: Thread::group(&id), actor: actor.user, kind: Kind::GroupCreated, body, cid: new.cid }).await
 }
 
@@ -52,7 +52,11 @@ pub async fn create(State(api): Shared, Actor(actor): Actor, Body(new): Body<New
 #[utoipa::path(get, path = "/v1/groups/{group}", tag = "groups", operation_id = "getGroup", params(GroupPath), security(("token" = [])),
     extensions(("x-codes" = json!(["not_member", "not_found"]))),
     responses((status = 200, body = GroupInfo)))]
-pub async fn show(State(api): Shared, Actor(actor): Actor, Path(GroupPath { group: id }): Path<GroupPath>) -> Answer<GroupInfo> {
+pub async fn show(
+    State(api): Shared,
+    Authenticated(actor): Authenticated,
+    Path(GroupPath { group: id }): Path<GroupPath>,
+) -> Answer<GroupInfo> {
     let group = api.people.group_or_rebuild(&id).await?.ok_or_else(|| Refusal::new(Code::NotFound, "no such group"))?;
     if group.role(&actor.user).is_none() {
         return Err(Refusal::new(Code::NotMember, "you are not in this group").into());
@@ -67,11 +71,11 @@ pub async fn show(State(api): Shared, Actor(actor): Actor, Path(GroupPath { grou
     responses((status = 200, body = GroupChanged)))]
 pub async fn rename(
     State(api): Shared,
-    Actor(actor): Actor,
+    Authenticated(actor): Authenticated,
     Path(GroupPath { group: id }): Path<GroupPath>,
-    Body(new): Body<NewGroupName>,
+    JsonBody(new): JsonBody<NewGroupName>,
 ) -> Answer<GroupChanged> {
-    make(&api, &id, actor.user, Kind::GroupRenamed, EntryBody { name: Some(group_name(new.name)), ..EntryBody::default() }).await
+    make(&api, &id, actor.user, Kind::GroupRenamed, Body { name: Some(group_name(new.name)), ..Body::default() }).await
 }
 
 /// For admins and owners.
@@ -80,9 +84,9 @@ pub async fn rename(
     responses((status = 200, body = GroupChanged)))]
 pub async fn add(
     State(api): Shared,
-    Actor(actor): Actor,
+    Authenticated(actor): Authenticated,
     Path(GroupPath { group: id }): Path<GroupPath>,
-    Body(who): Body<NewMembers>,
+    JsonBody(who): JsonBody<NewMembers>,
 ) -> Answer<GroupChanged> {
     make(&api, &id, actor.user, Kind::MemberAdded, of(who.users)).await
 }
@@ -93,7 +97,7 @@ pub async fn add(
     responses((status = 200, body = GroupChanged)))]
 pub async fn remove(
     State(api): Shared,
-    Actor(actor): Actor,
+    Authenticated(actor): Authenticated,
     Path(MemberPath { group: id, user }): Path<MemberPath>,
 ) -> Answer<GroupChanged> {
     make(&api, &id, actor.user, Kind::MemberRemoved, of(vec![user])).await
@@ -106,17 +110,21 @@ pub async fn remove(
     responses((status = 200, body = GroupChanged)))]
 pub async fn role(
     State(api): Shared,
-    Actor(actor): Actor,
+    Authenticated(actor): Authenticated,
     Path(MemberPath { group: id, user }): Path<MemberPath>,
-    Body(new): Body<NewRole>,
+    JsonBody(new): JsonBody<NewRole>,
 ) -> Answer<GroupChanged> {
-    make(&api, &id, actor.user, Kind::RoleChanged, EntryBody { role: Some(new.role), ..of(vec![user]) }).await
+    make(&api, &id, actor.user, Kind::RoleChanged, Body { role: Some(new.role), ..of(vec![user]) }).await
 }
 
 /// The last owner cannot leave others behind.
 #[utoipa::path(post, path = "/v1/groups/{group}/leave", tag = "groups", operation_id = "leaveGroup", params(GroupPath),
     security(("token" = [])), extensions(("x-codes" = json!(["not_member", "not_found", "conflict"]))),
     responses((status = 200, body = GroupChanged)))]
-pub async fn leave(State(api): Shared, Actor(actor): Actor, Path(GroupPath { group: id }): Path<GroupPath>) -> Answer<GroupChanged> {
-    make(&api, &id, actor.user, Kind::MemberLeft, EntryBody::default()).await
+pub async fn leave(
+    State(api): Shared,
+    Authenticated(actor): Authenticated,
+    Path(GroupPath { group: id }): Path<GroupPath>,
+) -> Answer<GroupChanged> {
+    make(&api, &id, actor.user, Kind::MemberLeft, Body::default()).await
 }

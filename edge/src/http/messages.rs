@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::{
     Shared,
-    extract::{self, Actor, Answer, Path},
+    extract::{self, Answer, Authenticated, Path},
     openapi::place,
     path::ThreadPath,
     query::{Query, number},
@@ -40,7 +40,7 @@ pub struct Wanted {
     responses((status = 200, body = Page)))]
 pub async fn page(
     State(api): Shared,
-    Actor(actor): Actor,
+    Authenticated(actor): Authenticated,
     Path(ThreadPath { thread }): Path<ThreadPath>,
     Query(p): Query<Wanted>,
 ) -> Answer<Page> {
@@ -58,9 +58,9 @@ pub async fn page(
     responses((status = 200, body = MessageSent)))]
 pub async fn send(
     State(api): Shared,
-    Actor(actor): Actor,
+    Authenticated(actor): Authenticated,
     Path(ThreadPath { thread }): Path<ThreadPath>,
-    extract::Body(m): extract::Body<NewMessage>,
+    extract::JsonBody(m): extract::JsonBody<NewMessage>,
 ) -> Answer<MessageSent> {
     let thread = thread.thread()?;
     let send = SendMessage { r: 0, cid: m.cid, thread: thread.clone(), kind: m.kind, body: m.body, behind: m.behind };

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::{
     Api, Shared,
-    extract::{Actor, Answer, Body},
+    extract::{Answer, Authenticated, JsonBody},
     path::ThreadName,
     query::{Query, digits, number},
 };
@@ -40,7 +40,12 @@ pub struct PollQuery {
 #[utoipa::path(post, path = "/v1/sync", tag = "sync", operation_id = "poll", security(("token" = [])), request_body = PollRequest,
     extensions(("x-codes" = json!(["conflict", "not_found"]))),
     responses((status = 200, body = PollAnswer)))]
-pub async fn post(State(api): Shared, Actor(actor): Actor, came: Came, Body(p): Body<PollRequest<ThreadName>>) -> Answer<PollAnswer> {
+pub async fn post(
+    State(api): Shared,
+    Authenticated(actor): Authenticated,
+    came: Came,
+    JsonBody(p): JsonBody<PollRequest<ThreadName>>,
+) -> Answer<PollAnswer> {
     poll(api, actor, PollInput { cursors: named(p.cursors)?, synced: p.synced, wait_ms: p.wait_ms, came }).await
 }
 
@@ -48,7 +53,7 @@ pub async fn post(State(api): Shared, Actor(actor): Actor, came: Came, Body(p): 
 #[utoipa::path(get, path = "/v1/sync", tag = "sync", operation_id = "pollWithQuery", security(("token" = [])), params(PollQuery),
     extensions(("x-codes" = json!(["conflict", "not_found"]))),
     responses((status = 200, body = PollAnswer)))]
-pub async fn get(State(api): Shared, Actor(actor): Actor, came: Came, Query(q): Query<PollQuery>) -> Answer<PollAnswer> {
+pub async fn get(State(api): Shared, Authenticated(actor): Authenticated, came: Came, Query(q): Query<PollQuery>) -> Answer<PollAnswer> {
     let cursors = q.cursors.as_deref().map(cursors).transpose()?.unwrap_or_default();
     poll(api, actor, PollInput { cursors: named(cursors)?, synced: q.synced, wait_ms: q.wait_ms, came }).await
 }

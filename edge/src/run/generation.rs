@@ -14,12 +14,12 @@ use super::{Base, Error};
 use crate::{
     address,
     admission::Admission,
-    auth::Auth,
-    control::Control,
+    auth::TokenVerifier,
+    control::ControlAppender,
     delivery::DeliveryParts,
     directory::Directory,
     drain::drain,
-    edges::Edges,
+    edges::KnownEdges,
     http,
     lease::{self, LeaseKeeper},
     long_poll::LongPolls,
@@ -70,7 +70,7 @@ struct Running {
     tasks: TaskTracker,
     sessions: Sessions,
     status: StatusWatch,
-    edges: Edges,
+    edges: KnownEdges,
     publisher: Publisher,
     keeper: LeaseKeeper,
     dispatcher: AbortOnDropHandle<()>,
@@ -87,9 +87,9 @@ async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &Canc
     let (clock, directory, status, sessions) = (delivery.clock.clone(), Directory::new(nats), StatusWatch::default(), Sessions::default());
     // These wait for their buckets. At a new generation the health is still that of the one before.
     health.set("edge", Err("waiting for its buckets".into()));
-    let auth = Auth::start(&buckets, time, &directory, &sessions, &cfg.times);
+    let auth = TokenVerifier::start(&buckets, time, &directory, &sessions, &cfg.times);
     let Some(auth) = stop.run_until_cancelled(auth).await.transpose()? else { return Ok(None) };
-    let edges = Edges::start(&buckets, &cfg.edge_id, value.clone(), &cfg.times);
+    let edges = KnownEdges::start(&buckets, &cfg.edge_id, value.clone(), &cfg.times);
     let Some(edges) = stop.run_until_cancelled(edges).await.transpose()? else { return Ok(None) };
 
     let readiness = Readiness::new(health, layout, &clock, auth.watching().into_iter().chain([edges.watching()]));
@@ -134,9 +134,9 @@ struct Parts {
     publisher: Publisher,
     log: LogCondition,
     directory: Directory,
-    auth: Auth,
+    auth: TokenVerifier,
     sessions: Sessions,
-    edges: Edges,
+    edges: KnownEdges,
 }
 
 impl Parts {
@@ -146,7 +146,7 @@ impl Parts {
         let DeliveryParts { live, attach, batch_acks, clock, members, history, dispatcher, .. } = delivery;
         let Self { people, publisher, log, directory, auth, sessions, edges } = self;
         let (status, thread_log) = (log.status.clone(), ThreadLog::new(nats, log.layout));
-        let control = Control::new(thread_log.clone(), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
+        let control = ControlAppender::new(thread_log.clone(), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
         let threads = ThreadLists::new(&history, &people);
         let pages = Pages::new(&history, &people);
         let admission = Arc::new(Admission { auth: auth.clone(), sessions, members, live });

@@ -10,14 +10,14 @@ use natterjack_protocol::{
 
 use super::log_condition::LogCondition;
 use crate::{
-    control::{Control, ThreadChange},
+    control::{ControlAppender, ThreadChange},
     members::UserState,
     people::People,
 };
 
 pub struct Membership {
     pub people: People,
-    pub control: Control,
+    pub control: ControlAppender,
     pub log: LogCondition,
 }
 

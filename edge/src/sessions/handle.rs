@@ -8,7 +8,7 @@ use std::sync::{
 use natterjack_protocol::{DeviceId, Refusal, UserId, client::frame::ServerFrame, codec::Codec, limits};
 use tracing::Span;
 
-use super::outbox::Outbox;
+use super::outbox::SessionOutbox;
 use crate::{address::Came, members::UserState};
 
 /// Unique within this process.
@@ -20,7 +20,7 @@ pub struct SessionHandle {
     pub user: UserId,
     pub device: DeviceId,
     pub codec: Codec,
-    pub outbox: Outbox,
+    pub outbox: SessionOutbox,
     /// Shared by all sessions of the user on this edge.
     pub state: Arc<UserState>,
     /// By which address it came: where else to go it is told accordingly.
@@ -66,7 +66,7 @@ impl SessionHandle {
             user,
             device,
             codec,
-            outbox: Outbox::default(),
+            outbox: SessionOutbox::default(),
             state,
             came,
             gone: AtomicBool::new(false),

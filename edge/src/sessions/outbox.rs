@@ -70,22 +70,22 @@ const SNAPSHOT: u64 = 1;
 /// What may be held of live frames while a session attaches: the rest is room for what comes right behind them.
 const HELD_PART: usize = 2;
 
-pub struct Outbox {
+pub struct SessionOutbox {
     queue: Mutex<Queue>,
     /// Bytes of a snapshot that may still be asked for. In order: a large piece waits no longer than the small ones
     /// before it.
     room: Semaphore,
 }
 
-impl Default for Outbox {
+impl Default for SessionOutbox {
     fn default() -> Self {
         Self { queue: Mutex::default(), room: Semaphore::new(limits::SNAPSHOT_BYTES) }
     }
 }
 
-impl Outbox {
+impl SessionOutbox {
     /// Waits for room of a snapshot. False: the session is over. What is taken has to be given back by
-    /// [`Outbox::push_snapshot`] or [`Outbox::give_back`]; dropping the future takes nothing.
+    /// [`SessionOutbox::push_snapshot`] or [`SessionOutbox::give_back`]; dropping the future takes nothing.
     pub(super) async fn take_room(&self, bytes: usize) -> bool {
         self.room.acquire_many(bytes as u32).await.map(tokio::sync::SemaphorePermit::forget).is_ok()
     }
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn overflow_by_frames_and_by_bytes_closes_with_a_resumable_code() {
-        let by_frames = Outbox::default();
+        let by_frames = SessionOutbox::default();
         (0..limits::OUTBOX_FRAMES).for_each(|_| by_frames.push(frame(1)));
         assert!(!by_frames.is_closed());
         by_frames.push(frame(1));
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(by_frames.take(&mut out, usize::MAX), Some(close::SLOW_READER));
         assert!(out.is_empty(), "the queue is dropped as a whole");
 
-        let by_bytes = Outbox::default();
+        let by_bytes = SessionOutbox::default();
         by_bytes.push(frame(limits::OUTBOX_BYTES));
         assert!(!by_bytes.is_closed());
         by_bytes.push(frame(1));
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn what_is_held_counts_and_leaves_room_behind_it() {
-        let o = Outbox::default();
+        let o = SessionOutbox::default();
         assert!(o.hold(limits::OUTBOX_BYTES / 2) && !o.hold(1), "half of it");
         o.push(frame(limits::OUTBOX_BYTES / 2));
         assert!(!o.is_closed());
@@ -298,7 +298,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_snapshot_waits_in_order_and_never_closes() {
-        let o = Outbox::default();
+        let o = SessionOutbox::default();
         let pages = limits::SNAPSHOT_BYTES / limits::PAGE_BYTES;
         for n in 0..pages {
             assert!(o.take_room(limits::PAGE_BYTES).now_or_never().unwrap());
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn close_waits_for_what_is_queued() {
-        let o = Outbox::default();
+        let o = SessionOutbox::default();
         o.push(frame(10));
         o.push(frame(10));
         o.close(close::DRAINING);
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_session_is_woken_for_what_it_can_do_and_once() {
-        let (o, woken) = (Outbox::default(), std::sync::Arc::new(Woken::default()));
+        let (o, woken) = (SessionOutbox::default(), std::sync::Arc::new(Woken::default()));
         let waker = futures_util::task::waker(woken.clone());
         let mut cx = Context::from_waker(&waker);
         let wakes = || woken.0.load(std::sync::atomic::Ordering::Relaxed);
@@ -380,7 +380,7 @@ mod tests {
 
     #[test]
     fn the_last_value_of_an_ephemeral_wins() {
-        let o = Outbox::default();
+        let o = SessionOutbox::default();
         o.push_ephemeral(7, frame(3));
         o.push(frame(1));
         o.push_ephemeral(7, frame(4));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use natterjack_protocol::{Event, MsgId, client::frame::ServerFrame, codec::Codec, log::fold::ThreadItem};
 
-use crate::{live::event::LiveEvent, sessions::handle::SessionHandle, sessions::outbox::Outbox};
+use crate::{live::event::LiveEvent, sessions::handle::SessionHandle, sessions::outbox::SessionOutbox};
 
 /// What a session may see on a topic, as far as was known when it subscribed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,7 +42,7 @@ struct HeldEvents {
 }
 
 impl HeldEvents {
-    fn add(&mut self, outbox: &Outbox, hash: u64, id: MsgId, frame: Bytes) {
+    fn add(&mut self, outbox: &SessionOutbox, hash: u64, id: MsgId, frame: Bytes) {
         if !self.overflowed && outbox.hold(frame.len()) {
             self.events.push((hash, id, frame));
         } else {
@@ -51,7 +51,7 @@ impl HeldEvents {
         }
     }
 
-    fn release(&mut self, outbox: &Outbox) {
+    fn release(&mut self, outbox: &SessionOutbox) {
         let events = std::mem::take(&mut self.events);
         outbox.release(events.len(), events.iter().map(|(.., frame)| frame.len()).sum());
     }
