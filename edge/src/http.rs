@@ -39,7 +39,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     admission::limits::AdmissionLimits, auth::TokenVerifier, clock::Clock, control::ControlAppender, directory::Directory,
-    edges::KnownEdges, long_poll::LongPolls, pages::Pages, people::People, sends::http::HttpSends, server::upgrade, status::StatusWatch,
+    edges::KnownEdges, long_poll::LongPolls, pages::Pages, people::People, sends::http::HttpSends, status::StatusWatch,
     threads::ThreadLists,
 };
 use extract::HttpFailure;
@@ -64,6 +64,9 @@ pub struct Api {
 }
 
 pub type Shared = State<Arc<Api>>;
+
+/// A GET of this path asks for the WebSocket; `server/upgrade` answers it before any handler is asked.
+pub const WEBSOCKET_PATH: &str = "/v1/ws";
 
 /// Longer than anything an answer waits for (`control` until the publish deadline and the fold, a poll for 25 s).
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -113,7 +116,7 @@ pub fn router(api: Api) -> Router {
 
 async fn nothing_here(uri: Uri) -> Response {
     // What is no GET of it does not ask for a socket.
-    if uri.path() == upgrade::PATH {
+    if uri.path() == WEBSOCKET_PATH {
         return ([(header::ALLOW, "GET")], another_method().await).into_response();
     }
     Refused::from(Refusal::new(Code::NotFound, "no such path; see /v1/openapi.json")).into_response()

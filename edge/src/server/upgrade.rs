@@ -8,9 +8,7 @@ use natterjack_protocol::codec::Codec;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::head::{Length, RequestHead, has, list};
-use crate::http::refused::Refused;
-
-pub const PATH: &str = "/v1/ws";
+use crate::http::{WEBSOCKET_PATH, refused::Refused};
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Upgrade {
@@ -21,7 +19,7 @@ pub struct Upgrade {
 
 /// Does it want the WebSocket?
 pub fn wanted(asked: &RequestHead) -> bool {
-    asked.method == Method::GET && asked.uri.path() == PATH
+    asked.method == Method::GET && asked.uri.path() == WEBSOCKET_PATH
 }
 
 /// Of a request that wants it.

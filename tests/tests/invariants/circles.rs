@@ -8,7 +8,6 @@ use crate::tree::{only_listed, shipped, words};
 const KNOWN: &[&str] = &[
     "channel: partition, role",
     "client: builder, client",
-    "edge: http, server",
     "nats: clock_mark, config, generation, kv, layout, leader_read, log_readers, lost_end, permissions, positions, provision, wire",
     "persister: directory, password",
     "persister: overlay, store",
