@@ -15,7 +15,7 @@ mod screen;
 use std::{io::IsTerminal, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
-use natterjack_client::{Client, Event, Events, OutboxStore};
+use natterjack_client::{Client, ClientEvent, Events, OutboxStore};
 use natterjack_protocol::{Code, Refusal};
 use tokio::time::Instant;
 
@@ -181,8 +181,8 @@ async fn talk(chat: &mut Chat, mut events: Events, follow: Option<Follow>) -> an
             biased;
             stop = tokio::signal::ctrl_c() => return stop.context("wait for Ctrl-C"),
             event = events.next() => match event {
-                Some(Event::LoggedOut { refusal }) => bail!("logged out: {refusal}"),
-                Some(Event::Ended { code, reason }) => bail!("the server ended the session: {reason} ({code})"),
+                Some(ClientEvent::LoggedOut { refusal }) => bail!("logged out: {refusal}"),
+                Some(ClientEvent::Ended { code, reason }) => bail!("the server ended the session: {reason} ({code})"),
                 Some(event) => chat.show(event).await,
                 None => bail!("the client has stopped"),
             },

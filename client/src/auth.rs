@@ -20,7 +20,7 @@ const YEAR_SECONDS: u64 = 365 * 24 * 3_600;
 
 /// How the app logs in. Never shown: it holds secrets.
 #[derive(Clone)]
-pub(crate) enum Login {
+pub(crate) enum LoginMethod {
     Password {
         name: String,
         password: String,

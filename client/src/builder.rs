@@ -19,11 +19,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    auth::{Auth, Login, log_in, log_in_external},
+    auth::{Auth, LoginMethod, log_in, log_in_external},
     backoff::Backoff,
     client::{Client, Inner},
     core::Core,
-    driver::{Driver, Options},
+    driver::{Driver, DriverOptions},
     edges::Edges,
     error::ConnectError,
     events::{Events, SharedMarks},
@@ -46,7 +46,7 @@ const MAX_FILL: Most = Most { count: 10_000, bytes: 8 << 20 };
 pub struct Builder {
     edges: Vec<String>,
     roots: Option<Vec<u8>>,
-    login: Login,
+    login: LoginMethod,
     name: Option<String>,
     device: Option<String>,
     class: DeviceClass,
@@ -64,7 +64,7 @@ impl Default for Builder {
         Self {
             edges: Vec::new(),
             roots: None,
-            login: Login::Stored,
+            login: LoginMethod::Stored,
             name: None,
             device: None,
             class: DeviceClass::default(),
@@ -97,14 +97,14 @@ impl Builder {
 
     #[must_use]
     pub fn login(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
-        self.login = Login::Password { name: name.into(), password: password.into() };
+        self.login = LoginMethod::Password { name: name.into(), password: password.into() };
         self
     }
 
     /// Makes the account first, unless the store is already logged in to it.
     #[must_use]
     pub fn register(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
-        self.login = Login::Register { name: name.into(), password: password.into() };
+        self.login = LoginMethod::Register { name: name.into(), password: password.into() };
         self
     }
 
@@ -112,7 +112,7 @@ impl Builder {
     /// the login and renews it by itself, so a later connect needs none.
     #[must_use]
     pub fn login_external(mut self, token: impl Into<String>) -> Self {
-        self.login = Login::External(token.into());
+        self.login = LoginMethod::External(token.into());
         self
     }
 
@@ -125,7 +125,7 @@ impl Builder {
 
     #[must_use]
     pub fn tokens(mut self, tokens: Tokens) -> Self {
-        self.login = Login::Tokens(tokens);
+        self.login = LoginMethod::Tokens(tokens);
         self
     }
 
@@ -214,7 +214,7 @@ impl Builder {
             core: Core::new(auth.user.clone(), outbox, Resume::new(stored.cursors, stored.synced, self.max_fill)),
             auth: auth.clone(),
             store,
-            options: Options { codec: self.codec, class: self.class, heartbeat: self.heartbeat, outbox_max: self.outbox_max },
+            options: DriverOptions { codec: self.codec, class: self.class, heartbeat: self.heartbeat, outbox_max: self.outbox_max },
             commands,
             events: Some(events),
             marks: marks.clone(),
@@ -237,9 +237,9 @@ impl Builder {
             (None, None) => DeviceId::mint('d', rand::random()),
         };
         let named = match &self.login {
-            Login::Password { name, .. } | Login::Register { name, .. } => Some(name.clone()),
-            Login::Tokens(t) => Some(t.name.clone()),
-            Login::External(_) | Login::Stored => self.name.clone(),
+            LoginMethod::Password { name, .. } | LoginMethod::Register { name, .. } => Some(name.clone()),
+            LoginMethod::Tokens(t) => Some(t.name.clone()),
+            LoginMethod::External(_) | LoginMethod::Stored => self.name.clone(),
         };
         if let (Some(asked), Some(kept)) = (&named, &stored.owner)
             && !text::same_user(asked, kept)
@@ -249,19 +249,19 @@ impl Builder {
         // Tokens are of one device; for another a new login is needed.
         let kept = stored.tokens.take().filter(|t| t.device == device);
         let (tokens, password) = match (&self.login, kept) {
-            (Login::Tokens(tokens), _) => (tokens.clone(), None),
-            (Login::Password { name, password } | Login::Register { name, password }, Some(kept)) => {
+            (LoginMethod::Tokens(tokens), _) => (tokens.clone(), None),
+            (LoginMethod::Password { name, password } | LoginMethod::Register { name, password }, Some(kept)) => {
                 (kept, Some((name.clone(), password.clone())))
             }
-            (Login::Password { name, password }, None) => {
+            (LoginMethod::Password { name, password }, None) => {
                 (log_in(http, false, name, password, &device).await?, Some((name.clone(), password.clone())))
             }
-            (Login::Register { name, password }, None) => {
+            (LoginMethod::Register { name, password }, None) => {
                 (log_in(http, true, name, password, &device).await?, Some((name.clone(), password.clone())))
             }
-            (Login::External(token), _) => (log_in_external(http, token, &device).await?, None),
-            (Login::Stored, Some(kept)) => (kept, None),
-            (Login::Stored, None) => return Err(ConnectError::NoLogin),
+            (LoginMethod::External(token), _) => (log_in_external(http, token, &device).await?, None),
+            (LoginMethod::Stored, Some(kept)) => (kept, None),
+            (LoginMethod::Stored, None) => return Err(ConnectError::NoLogin),
         };
         // Whose a token from elsewhere is shows only now.
         if let Some(kept) = &stored.owner

@@ -6,7 +6,7 @@ use std::{
 };
 
 use natterjack_protocol::{
-    Cid, Code, Event as LogEvent, MsgId, Refusal, Thread, UserId,
+    Cid, Code, Event, MsgId, Refusal, Thread, UserId,
     client::frame::{ClientFrame, HistoryQuery, Page, Request, SendMessage, ServerFrame, SyncQuery, ThreadSummary, ThreadsQuery, Welcome},
 };
 use tokio::sync::oneshot;
@@ -15,7 +15,7 @@ use crate::{
     chain::Want,
     clock::ServerClock,
     error::RequestError,
-    events::{Event, Item},
+    events::{ClientEvent, Item},
     outbox::{Handed, Outbox, Settled},
     resume::{Ask, Out, Resume},
 };
@@ -86,7 +86,7 @@ impl Core {
         self.disconnected();
         self.clock.learn(welcome.now, now);
         self.resume.connected(said);
-        self.tell(Event::Connected { edge });
+        self.tell(ClientEvent::Connected { edge });
     }
 
     pub fn disconnected(&mut self) {
@@ -96,7 +96,7 @@ impl Core {
         self.questions.extend(unanswered);
     }
 
-    pub fn tell(&mut self, event: Event) {
+    pub fn tell(&mut self, event: ClientEvent) {
         self.out.push_back(Item::App(Box::new(event)));
     }
 
@@ -129,7 +129,7 @@ impl Core {
                 } else {
                     self.resume.incomplete(now);
                 }
-                self.tell(Event::Attached);
+                self.tell(ClientEvent::Attached);
             }
             ServerFrame::Pong { now: server, synced } => {
                 self.clock.learn(server, now);
@@ -149,17 +149,17 @@ impl Core {
                 other => self.put_back(r, other),
             },
             ServerFrame::Error { r, refusal } => self.refused(r, refusal, now, random),
-            ServerFrame::Typing { thread, user } => self.tell(Event::Typing { thread, user }),
+            ServerFrame::Typing { thread, user } => self.tell(ClientEvent::Typing { thread, user }),
             ServerFrame::Member { thread, id, open, role, intervals } => {
                 // The same change may be told by a signal and again when a connection begins.
                 let told = self.memberships.entry(thread.clone()).or_default();
                 if id > *told {
                     *told = id;
-                    self.tell(Event::Member { thread, id, open, role, intervals });
+                    self.tell(ClientEvent::Member { thread, id, open, role, intervals });
                 }
             }
-            ServerFrame::Contacts => self.tell(Event::Contacts),
-            ServerFrame::Degraded { on } => self.tell(Event::Degraded { on }),
+            ServerFrame::Contacts => self.tell(ClientEvent::Contacts),
+            ServerFrame::Degraded { on } => self.tell(ClientEvent::Degraded { on }),
             ServerFrame::Draining { edges, .. } => return Some(Signal::Draining { edges }),
             ServerFrame::Welcome(welcome) => self.clock.learn(welcome.now, now),
         }
@@ -168,7 +168,7 @@ impl Core {
     }
 
     /// An own event says what `sent` says, wherever it stands.
-    fn own(&mut self, event: &LogEvent) {
+    fn own(&mut self, event: &Event) {
         if event.from == self.me {
             self.settled(|o| o.sent(event.cid, event.id));
         }
@@ -218,8 +218,8 @@ impl Core {
 
     fn settled(&mut self, change: impl FnOnce(&mut Outbox) -> Option<Settled>) {
         match change(&mut self.outbox) {
-            Some(Settled::Sent { local, thread, cid, id }) => self.tell(Event::Sent { local, thread, cid, id }),
-            Some(Settled::Failed { local, thread, refusal }) => self.tell(Event::Failed { local, thread, refusal }),
+            Some(Settled::Sent { local, thread, cid, id }) => self.tell(ClientEvent::Sent { local, thread, cid, id }),
+            Some(Settled::Failed { local, thread, refusal }) => self.tell(ClientEvent::Failed { local, thread, refusal }),
             None => {}
         }
     }
@@ -227,8 +227,8 @@ impl Core {
     fn collect(&mut self) {
         while let Some(out) = self.resume.next_out() {
             self.out.push_back(match out {
-                Out::Event(event) => Item::App(Box::new(Event::Message(*event))),
-                Out::Skipped { thread, from, to } => Item::App(Box::new(Event::Skipped { thread, from, to })),
+                Out::Event(event) => Item::App(Box::new(ClientEvent::Message(*event))),
+                Out::Skipped { thread, from, to } => Item::App(Box::new(ClientEvent::Skipped { thread, from, to })),
                 Out::Synced(synced) => Item::Synced(synced),
             });
         }

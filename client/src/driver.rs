@@ -29,7 +29,7 @@ use crate::{
     connection::{Connection, Lost, dial},
     core::{Core, Question, Signal},
     error::{RequestError, SendError},
-    events::{Event, Item, Marks, SharedMarks},
+    events::{ClientEvent, Item, Marks, SharedMarks},
     outbox::{Change, Handed, Local, Unsent, Waiter},
     store::Store,
 };
@@ -55,7 +55,7 @@ pub(crate) enum Command {
     Discard(Local, oneshot::Sender<bool>),
 }
 
-pub(crate) struct Options {
+pub(crate) struct DriverOptions {
     pub codec: Codec,
     pub class: DeviceClass,
     pub heartbeat: Option<Duration>,
@@ -66,7 +66,7 @@ pub(crate) struct Driver {
     pub core: Core,
     pub auth: Arc<Auth>,
     pub store: Store,
-    pub options: Options,
+    pub options: DriverOptions,
     pub commands: mpsc::Receiver<Command>,
     /// None when the app dropped its stream: events go nowhere, sending goes on.
     pub events: Option<mpsc::Sender<Item>>,
@@ -95,7 +95,7 @@ struct Dialled {
 
 enum Next {
     Wait(Duration),
-    End(Box<Event>),
+    End(Box<ClientEvent>),
 }
 
 impl Driver {
@@ -144,7 +144,7 @@ impl Driver {
             match next {
                 Next::End(event) => return self.core.tell(*event),
                 Next::Wait(wait) => {
-                    self.core.tell(Event::Reconnecting { wait });
+                    self.core.tell(ClientEvent::Reconnecting { wait });
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => return,
@@ -179,10 +179,10 @@ impl Driver {
         let wait = self.backoff.lost(back, lived, edges, random).map(|wait| wait.max(at.saturating_duration_since(now())));
         match (wait, lost) {
             (Some(wait), _) => Next::Wait(wait),
-            (None, Lost::Closed { code, reason, .. }) => Next::End(Box::new(Event::Ended { code, reason })),
-            (None, Lost::Refused(refusal)) => Next::End(Box::new(Event::Ended { code: 0, reason: refusal.message })),
-            (None, Lost::Broken(reason)) => Next::End(Box::new(Event::Ended { code: 0, reason })),
-            (None, Lost::NoUpgrade { status, .. }) => Next::End(Box::new(Event::Ended { code: status, reason: String::new() })),
+            (None, Lost::Closed { code, reason, .. }) => Next::End(Box::new(ClientEvent::Ended { code, reason })),
+            (None, Lost::Refused(refusal)) => Next::End(Box::new(ClientEvent::Ended { code: 0, reason: refusal.message })),
+            (None, Lost::Broken(reason)) => Next::End(Box::new(ClientEvent::Ended { code: 0, reason })),
+            (None, Lost::NoUpgrade { status, .. }) => Next::End(Box::new(ClientEvent::Ended { code: status, reason: String::new() })),
         }
     }
 
@@ -202,7 +202,7 @@ impl Driver {
             RequestError::Refused(r) => r.clone(),
             other => Refusal::new(Code::Unauthorized, other.to_string()),
         };
-        self.core.tell(Event::LoggedOut { refusal });
+        self.core.tell(ClientEvent::LoggedOut { refusal });
     }
 
     /// A connection to the current edge, on its way; borrows nothing of the driver.

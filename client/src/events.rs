@@ -14,11 +14,11 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::{
     outbox::Local,
-    resume::{Cursor, Synced},
+    resume::{Cursor, SyncPoint},
 };
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+pub enum ClientEvent {
     /// A session runs; what was missed comes as messages.
     Connected {
         edge: String,
@@ -80,15 +80,15 @@ pub enum Event {
 }
 
 pub(crate) enum Item {
-    App(Box<Event>),
-    Synced(Synced),
+    App(Box<ClientEvent>),
+    Synced(SyncPoint),
 }
 
 /// What the app has seen and the store does not know yet.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
     pub cursors: HashMap<Thread, Cursor>,
-    pub synced: Option<Synced>,
+    pub synced: Option<SyncPoint>,
 }
 
 impl Marks {
@@ -152,13 +152,13 @@ impl Events {
     ///
     /// A message counts as seen when the app asks for the next one, and a file store learns it within 0.2 s or at
     /// [`crate::Client::close`]: within a run each message comes once; after a crash the last moments may come again, none is missing.
-    pub async fn next(&mut self) -> Option<Event> {
+    pub async fn next(&mut self) -> Option<ClientEvent> {
         self.seen();
         loop {
             match self.items.recv().await? {
                 Item::Synced(synced) => self.marks.with(|m| m.synced = Some(synced)),
                 Item::App(event) => {
-                    if let Event::Message(e) = &*event {
+                    if let ClientEvent::Message(e) = &*event {
                         self.last = Some((e.thread.clone(), Cursor { id: e.id, ts: e.ts }));
                     }
                     return Some(*event);

@@ -31,6 +31,6 @@ pub use crate::core::ThreadList;
 pub use builder::Builder;
 pub use client::{At, Client};
 pub use error::{BadEdge, BadRoots, ConnectError, RequestError, SendError, StoreError};
-pub use events::{Event, Events};
+pub use events::{ClientEvent, Events};
 pub use outbox::{Local, Unsent};
 pub use store::OutboxStore;

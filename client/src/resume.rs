@@ -34,11 +34,11 @@ pub(crate) enum Out {
         to: MsgId,
     },
     /// Everything up to this opaque point has been given out above.
-    Synced(Synced),
+    Synced(SyncPoint),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Synced {
+pub(crate) struct SyncPoint {
     pub mark: String,
     pub at_ms: u64,
 }
@@ -61,9 +61,9 @@ pub(crate) struct Resume {
     policy: Policy,
     /// Bytes of pages that wait for what is below them, of all threads. What comes beyond is fetched again in its turn.
     most_waiting: usize,
-    synced: Option<Synced>,
+    synced: Option<SyncPoint>,
     /// Arrived while something was still missing; adopted when nothing is.
-    candidate: Option<Synced>,
+    candidate: Option<SyncPoint>,
     /// Threads that are not whole.
     open: HashSet<Thread>,
     ready: VecDeque<Thread>,
@@ -78,7 +78,7 @@ pub(crate) struct Resume {
 }
 
 impl Resume {
-    pub fn new(cursors: impl IntoIterator<Item = (Thread, Cursor)>, synced: Option<Synced>, max_fill: Most) -> Self {
+    pub fn new(cursors: impl IntoIterator<Item = (Thread, Cursor)>, synced: Option<SyncPoint>, max_fill: Most) -> Self {
         Self {
             chains: cursors.into_iter().map(|(t, c)| (t, Chain::new(Some(c.id), c.ts))).collect(),
             policy: Policy { max_fill, floor: floor(synced.as_ref()) },
@@ -195,7 +195,7 @@ impl Resume {
 
     /// `attached` and `pong` carry how far the edge has sent everything.
     pub fn synced(&mut self, mark: String, server_ms: u64) {
-        self.candidate = Some(Synced { mark, at_ms: server_ms });
+        self.candidate = Some(SyncPoint { mark, at_ms: server_ms });
         self.settle();
     }
 
@@ -277,7 +277,7 @@ fn again(refusal: &Refusal, random: f64) -> Duration {
     refusal.retry_after_ms.map_or(AGAIN, |ms| backoff::told(ms, 0, random))
 }
 
-fn floor(synced: Option<&Synced>) -> Option<u64> {
+fn floor(synced: Option<&SyncPoint>) -> Option<u64> {
     synced.map(|s| s.at_ms.saturating_sub(FLOOR_SLACK_MS))
 }
 

@@ -9,7 +9,7 @@ use natterjack_protocol::{DeviceId, Thread, client::http::Tokens};
 use crate::{
     events::Marks,
     outbox::{Change, Unsent},
-    resume::{Cursor, Synced},
+    resume::{Cursor, SyncPoint},
 };
 
 /// Where the outbox lives.
@@ -40,7 +40,7 @@ pub(crate) struct Stored {
     pub device: Option<DeviceId>,
     /// The name of whose file this is; stays when the login ends.
     pub owner: Option<String>,
-    pub synced: Option<Synced>,
+    pub synced: Option<SyncPoint>,
     pub cursors: Vec<(Thread, Cursor)>,
     pub outbox: Vec<Unsent>,
     /// The next local key; keys of messages long gone are not used again.

@@ -39,7 +39,7 @@ impl std::fmt::Display for ServerRole {
 pub async fn serve(role: ServerRole, settings: Settings, die_with_parent: bool, metrics: Metrics) -> anyhow::Result<()> {
     // The role drains by its own bound; ours is for one that does not come to its end.
     let drain = settings.process.drain + Duration::from_secs(2);
-    let life = Lifecycle::install(lifecycle::Options { drain, die_with_parent })?;
+    let life = Lifecycle::install(lifecycle::LifecycleOptions { drain, die_with_parent })?;
     let admin = Admin::bind(settings.admin).await?;
     let health = Health::expecting(parts(role).iter().copied());
     let (stop, admin_stop) = (life.stop(), CancellationToken::new());

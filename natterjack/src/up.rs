@@ -46,7 +46,7 @@ const REST_OF_DRAIN: Duration = Duration::from_secs(15);
 
 pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool, metrics: Metrics) -> anyhow::Result<()> {
     let drain = settings.process.drain + REST_OF_DRAIN;
-    let life = Lifecycle::install(lifecycle::Options { drain, die_with_parent })?;
+    let life = Lifecycle::install(lifecycle::LifecycleOptions { drain, die_with_parent })?;
     let data = data::DataFolder::open(&settings.up.data)?;
     let (mark, last_end) = mark::Mark::read(data.root())?;
     let server = nats_server::find(settings.up.nats_server.as_deref()).await?;

@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     batch,
     history::History,
-    store::{PartitionKey, Store},
+    store::{ArchiveStore, PartitionKey},
     write::Writer,
 };
 
@@ -49,7 +49,7 @@ struct PartitionArchive<'a, S> {
     writer: Writer<'a, S>,
 }
 
-impl<S: Store> LogRole for Archive<S> {
+impl<S: ArchiveStore> LogRole for Archive<S> {
     const NAME: &'static str = log_readers::PERSISTER;
     const PART: &'static str = "archive";
 
@@ -96,7 +96,7 @@ impl<S: Store> LogRole for Archive<S> {
     }
 }
 
-impl<S: Store> PartitionArchive<'_, S> {
+impl<S: ArchiveStore> PartitionArchive<'_, S> {
     /// From the watermark on, until the role stops, and then to the end as it was. May be dropped anywhere, also in the
     /// middle of a write: who goes on starts at the watermark and writes the same rows again.
     async fn read(&self, mirror: watch::Sender<Position>) -> Result<(), PartitionError> {

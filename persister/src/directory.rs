@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     external::External,
     password::{Cost, PasswordError, Passwords},
-    store::{Store, StoreError, accounts::Accounts},
+    store::{ArchiveError, ArchiveStore, accounts::Accounts},
     tokens::{KeyTimes, TokenError},
 };
 
@@ -92,7 +92,7 @@ pub struct Base<S> {
 }
 
 /// Serves until `stop`, then finishes what it has begun.
-pub async fn run<S: Store + Accounts>(
+pub async fn run<S: ArchiveStore + Accounts>(
     base: Base<S>,
     logins: Logins,
     health: Health,
@@ -180,7 +180,7 @@ async fn first_key(buckets: &KvBuckets, times: KeyTimes, time: &ServerTime, heal
     }
 }
 
-impl<S: Store + Accounts> Directory<S> {
+impl<S: ArchiveStore + Accounts> Directory<S> {
     async fn answer(&self, request: DirectoryRequest) -> Result<DirectoryAnswer, Refusal> {
         match request {
             DirectoryRequest::Register { name, password, device } => self.register(name, password, device).await,
@@ -230,13 +230,13 @@ fn internal() -> Refusal {
     Refusal::new(Code::Internal, "something went wrong on the server")
 }
 
-fn store_refusal(e: StoreError) -> Refusal {
+fn store_refusal(e: ArchiveError) -> Refusal {
     match e {
-        StoreError::Unavailable(_) => {
+        ArchiveError::Unavailable(_) => {
             tracing::warn!(error = %e, "the store is away");
             Refusal::unavailable("accounts cannot be read now; try again in a moment")
         }
-        StoreError::Corrupt(_) | StoreError::Constraint(_) | StoreError::Failed(_) => {
+        ArchiveError::Corrupt(_) | ArchiveError::Constraint(_) | ArchiveError::Failed(_) => {
             tracing::error!(error = %e, "the store failed");
             internal()
         }

@@ -14,10 +14,10 @@ use natterjack_protocol::{
     },
 };
 
-use crate::store::{Row, Store, StoreError, ThreadBatch};
+use crate::store::{ArchiveError, ArchiveStore, Row, ThreadBatch};
 
 /// The group as it stood just before `id`.
-pub async fn group_before<S: Store>(store: &S, thread: &Thread, id: MsgId) -> Result<Option<GroupState>, StoreError> {
+pub async fn group_before<S: ArchiveStore>(store: &S, thread: &Thread, id: MsgId) -> Result<Option<GroupState>, ArchiveError> {
     match store.group(thread).await? {
         Some(group) if group.version >= id => {
             let mut state = None;
@@ -47,7 +47,7 @@ pub fn walk_group(state: &mut Option<GroupState>, rows: &mut [Row]) -> Vec<UserI
 }
 
 /// Everything the store is to write for one thread of a batch.
-pub async fn fold_thread<S: Store>(store: &S, thread: Thread, mut rows: Vec<Row>) -> Result<ThreadBatch, StoreError> {
+pub async fn fold_thread<S: ArchiveStore>(store: &S, thread: Thread, mut rows: Vec<Row>) -> Result<ThreadBatch, ArchiveError> {
     let Some(first) = rows.first().map(|r| r.id) else { return Ok(ThreadBatch { thread, rows, group: None, items: Vec::new() }) };
     let changes = rows.iter().any(|r| r.kind.is_control());
     let recalls = rows.iter().any(|r| r.kind == Kind::Recall);

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     overlay,
-    store::{Order, Row, Store, StoreError},
+    store::{ArchiveError, ArchiveStore, Order, Row},
 };
 
 mod checked;
@@ -65,7 +65,7 @@ pub(crate) struct View<S> {
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] ArchiveError),
     #[error(transparent)]
     Log(#[from] LogError),
     #[error(transparent)]
@@ -84,7 +84,7 @@ impl From<HistoryError> for Refusal {
     fn from(e: HistoryError) -> Self {
         match e {
             HistoryError::ResendTooOld => Self::new(Code::ResendTooOld, e.to_string()),
-            HistoryError::Store(StoreError::Unavailable(_)) | HistoryError::OutOfReach => {
+            HistoryError::Store(ArchiveError::Unavailable(_)) | HistoryError::OutOfReach => {
                 Self::unavailable("older messages cannot be read at the moment; try again in a while")
             }
             HistoryError::Store(_) => {
@@ -100,7 +100,7 @@ impl From<HistoryError> for Refusal {
 }
 
 /// Serves until it is drained or dropped.
-pub async fn start<S: Store>(nats: &Nats, history: History<S>) -> Result<Service, ServeError> {
+pub async fn start<S: ArchiveStore>(nats: &Nats, history: History<S>) -> Result<Service, ServeError> {
     let handle = move |request| {
         let history = history.clone();
         async move { history.answer(request).await }
@@ -108,7 +108,7 @@ pub async fn start<S: Store>(nats: &Nats, history: History<S>) -> Result<Service
     serve(nats, subjects::HISTORY.to_owned(), Some("history"), CONCURRENCY, handle).await
 }
 
-impl<S: Store> History<S> {
+impl<S: ArchiveStore> History<S> {
     pub fn new(nats: &Nats, layout: Layout, times: Times, store: S) -> Self {
         let (log, buckets) = (ThreadLog::new(nats, layout), KvBuckets::new(nats, layout));
         let places = Arc::new(Semaphore::new(CONCURRENCY));
@@ -181,7 +181,7 @@ fn about(request: &HistoryRequest) -> Option<&Thread> {
     }
 }
 
-impl<S: Store> View<S> {
+impl<S: ArchiveStore> View<S> {
     /// The outer error: a question that makes no sense.
     async fn answer(&self, request: HistoryRequest) -> Result<Result<HistoryAnswer, HistoryError>, Refusal> {
         Ok(match request {
@@ -221,7 +221,7 @@ impl<S: Store> View<S> {
     async fn page_as(&self, thread: &Thread, reader: &Reader, at: PageStart, limit: usize, min_id: MsgId) -> Result<Page, HistoryError> {
         let source = PageSource::open(self, thread, min_id).await?;
         match page::cut(&source, reader, at, limit).await {
-            Err(HistoryError::Store(StoreError::Unavailable(_))) => {
+            Err(HistoryError::Store(ArchiveError::Unavailable(_))) => {
                 page::cut(&PageSource::open_log_only(self, thread, min_id).await?, reader, at, limit).await
             }
             page => page,
@@ -235,7 +235,7 @@ impl<S: Store> View<S> {
             Ok((rows.pop(), source.hole()))
         };
         let (row, hole) = match read(&PageSource::open(self, thread, MsgId::NONE).await?).await {
-            Err(HistoryError::Store(StoreError::Unavailable(_))) => {
+            Err(HistoryError::Store(ArchiveError::Unavailable(_))) => {
                 read(&PageSource::open_log_only(self, thread, MsgId::NONE).await?).await?
             }
             found => found?,
@@ -257,7 +257,7 @@ impl<S: Store> View<S> {
             source.rows(after.next(), end.next(), Order::OldestFirst, most).await
         };
         let ((mut rows, more), hole) = match read(&source).await {
-            Err(HistoryError::Store(StoreError::Unavailable(_))) => {
+            Err(HistoryError::Store(ArchiveError::Unavailable(_))) => {
                 let source = PageSource::open_log_only(self, &thread, upto).await?;
                 (read(&source).await?, source.hole())
             }

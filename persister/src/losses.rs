@@ -6,13 +6,13 @@ use natterjack_protocol::{
     internal::rpc::{LossesRequest, LostIds},
 };
 
-use crate::store::{LostRange, Store};
+use crate::store::{ArchiveStore, LostRange};
 
 /// Somebody looks now and then.
 const CONCURRENCY: usize = 2;
 
 /// Serves until it is drained or dropped.
-pub async fn start<S: Store>(nats: &Nats, store: S) -> Result<Service, ServeError> {
+pub async fn start<S: ArchiveStore>(nats: &Nats, store: S) -> Result<Service, ServeError> {
     let answer = move |LossesRequest| {
         let store = store.clone();
         async move {

@@ -21,7 +21,7 @@ use crate::{
     losses,
     password::{self, Cost},
     space,
-    store::{Cql, CqlConfig, Sqlite, Store, StoreError, accounts::Accounts},
+    store::{ArchiveError, ArchiveStore, Cql, CqlConfig, Sqlite, accounts::Accounts},
 };
 
 /// Nobody waits longer for an archive that is away: looking messages up is right, too.
@@ -73,7 +73,7 @@ impl Default for StoreConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the archive cannot be opened: {0}")]
-    Store(#[from] StoreError),
+    Store(#[from] ArchiveError),
     #[error(transparent)]
     Connect(#[from] NatsConnectError),
     #[error(transparent)]
@@ -98,7 +98,7 @@ pub fn run(cfg: Config, health: Health, stop: CancellationToken) -> BoxFuture<'s
 }
 
 /// The same over any store.
-pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health, stop: CancellationToken) -> Result<(), Error> {
+pub async fn run_with<S: ArchiveStore + Accounts>(cfg: Config, store: S, health: Health, stop: CancellationToken) -> Result<(), Error> {
     describe();
     health.set(CONNECTING, Err("connecting to NATS".into()));
     let nats = Nats::connect(&cfg.nats, "persister").await?;
@@ -173,7 +173,7 @@ pub async fn run_with<S: Store + Accounts>(cfg: Config, store: S, health: Health
 const CONNECTING: &str = "archive";
 
 /// Answers are about the newest generation as soon as there is one, however far the archive is. Never ends.
-async fn follow_generations<S: Store>(nats: &Nats, mut newest: Layout, history: &History<S>) {
+async fn follow_generations<S: ArchiveStore>(nats: &Nats, mut newest: Layout, history: &History<S>) {
     loop {
         newest = newest.next_generation(nats).await;
         history.goes_on(newest);
@@ -181,7 +181,7 @@ async fn follow_generations<S: Store>(nats: &Nats, mut newest: Layout, history: 
 }
 
 /// Says that nothing was stored before the log, if that is so: then the messages of its first seconds need no lookup.
-async fn declare_beginning<S: Store>(nats: &Nats, layout: Layout, times: &Times, store: &S) -> Result<(), String> {
+async fn declare_beginning<S: ArchiveStore>(nats: &Nats, layout: Layout, times: &Times, store: &S) -> Result<(), String> {
     let Some(beginning) = Beginning::find(nats, layout, times).await.map_err(|e| e.to_string())? else { return Ok(()) };
     if !store.is_empty().await.map_err(|e| e.to_string())? {
         return Ok(());

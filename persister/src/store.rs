@@ -34,7 +34,7 @@ const FALLS: usize = 100;
 
 /// Why the store did not do what it was asked. That something is not there is never an error.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum StoreError {
+pub enum ArchiveError {
     /// It does not answer, or cannot write now; the same call may succeed later.
     #[error("the store does not answer: {0}")]
     Unavailable(String),
@@ -197,7 +197,7 @@ pub struct UnknownSubject {
 }
 
 /// Everything the message path asks of an archive. Dropping a future of a write leaves it open whether the write happens.
-pub trait Store: Clone + Send + Sync + 'static {
+pub trait ArchiveStore: Clone + Send + Sync + 'static {
     /// The same for who can wait: a request may take much longer before it fails.
     fn patient(&self) -> Self {
         self.clone()
@@ -209,26 +209,26 @@ pub trait Store: Clone + Send + Sync + 'static {
     }
 
     /// Writes a thread's part of a batch: rows with their effect on earlier rows, last id, group state and items.
-    fn append(&self, batch: ThreadBatch) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn append(&self, batch: ThreadBatch) -> impl Future<Output = Result<(), ArchiveError>> + Send;
 
-    fn keep_unknown_subject(&self, stray: UnknownSubject) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn keep_unknown_subject(&self, stray: UnknownSubject) -> impl Future<Output = Result<(), ArchiveError>> + Send;
 
     /// Was nothing ever archived, of any generation?
-    fn is_empty(&self) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    fn is_empty(&self) -> impl Future<Output = Result<bool, ArchiveError>> + Send;
 
     /// Moves the watermark; never back.
-    fn advance(&self, key: PartitionKey, to: Position) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn advance(&self, key: PartitionKey, to: Position) -> impl Future<Output = Result<(), ArchiveError>> + Send;
 
-    fn position(&self, key: PartitionKey) -> impl Future<Output = Result<Option<Position>, StoreError>> + Send;
+    fn position(&self, key: PartitionKey) -> impl Future<Output = Result<Option<Position>, ArchiveError>> + Send;
 
     /// Of every partition that was ever archived.
-    fn positions(&self) -> impl Future<Output = Result<Vec<(PartitionKey, Position)>, StoreError>> + Send;
+    fn positions(&self) -> impl Future<Output = Result<Vec<(PartitionKey, Position)>, ArchiveError>> + Send;
 
     /// Keeps for ever that these are lost, before the watermark moves over them. Of two with the same beginning the longer one stays.
-    fn lose(&self, lost: LostRange) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn lose(&self, lost: LostRange) -> impl Future<Output = Result<(), ArchiveError>> + Send;
 
     /// All there are, by their last id. Read behind a watermark it has whatever that has moved over.
-    fn lost(&self) -> impl Future<Output = Result<Vec<LostRange>, StoreError>> + Send;
+    fn lost(&self) -> impl Future<Output = Result<Vec<LostRange>, ArchiveError>> + Send;
 
     /// Rows with `lo <= id < hi`, at most `most`, from the end that `order` names.
     fn rows(
@@ -238,10 +238,10 @@ pub trait Store: Clone + Send + Sync + 'static {
         hi: MsgId,
         order: Order,
         most: Most,
-    ) -> impl Future<Output = Result<Vec<Row>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Vec<Row>, ArchiveError>> + Send;
 
     /// The row below this id with the earliest time at or after `ts`; of several the first. Where times rise with ids: the first one.
-    fn id_at(&self, thread: &Thread, ts: u64, below: MsgId) -> impl Future<Output = Result<Option<LastEntry>, StoreError>> + Send;
+    fn id_at(&self, thread: &Thread, ts: u64, below: MsgId) -> impl Future<Output = Result<Option<LastEntry>, ArchiveError>> + Send;
 
     /// Rows that the log stored before `since` (milliseconds) need not be looked at; and at most `max` are, if rows have to be read at all.
     fn find_cid(
@@ -251,18 +251,18 @@ pub trait Store: Clone + Send + Sync + 'static {
         cid: Cid,
         since: u64,
         max: usize,
-    ) -> impl Future<Output = Result<CidLookup, StoreError>> + Send;
+    ) -> impl Future<Output = Result<CidLookup, ArchiveError>> + Send;
 
     /// The newest entry of each thread, in the order asked.
-    fn last_entries(&self, threads: &[Thread]) -> impl Future<Output = Result<Vec<LastEntry>, StoreError>> + Send;
+    fn last_entries(&self, threads: &[Thread]) -> impl Future<Output = Result<Vec<LastEntry>, ArchiveError>> + Send;
 
     /// The control entries of a thread with `id < below`, oldest first: for a fold as of a point in the past.
-    fn controls(&self, thread: &Thread, below: MsgId) -> impl Future<Output = Result<Vec<Row>, StoreError>> + Send;
+    fn controls(&self, thread: &Thread, below: MsgId) -> impl Future<Output = Result<Vec<Row>, ArchiveError>> + Send;
 
-    fn group(&self, thread: &Thread) -> impl Future<Output = Result<Option<GroupState>, StoreError>> + Send;
+    fn group(&self, thread: &Thread) -> impl Future<Output = Result<Option<GroupState>, ArchiveError>> + Send;
 
-    fn item(&self, thread: &Thread, user: &UserId) -> impl Future<Output = Result<Option<ThreadItem>, StoreError>> + Send;
+    fn item(&self, thread: &Thread, user: &UserId) -> impl Future<Output = Result<Option<ThreadItem>, ArchiveError>> + Send;
 
     /// Every thread the user is or was in.
-    fn user_threads(&self, user: &UserId) -> impl Future<Output = Result<Vec<(Thread, ThreadItem)>, StoreError>> + Send;
+    fn user_threads(&self, user: &UserId) -> impl Future<Output = Result<Vec<(Thread, ThreadItem)>, ArchiveError>> + Send;
 }

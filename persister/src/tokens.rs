@@ -116,7 +116,7 @@ impl SigningKey {
 pub struct RefreshHash(pub [u8; 32]);
 
 /// A refresh token: 256 random bits in base64url. Whoever has it, has the login.
-pub struct RefreshToken(String);
+pub struct RefreshSecret(String);
 
 /// What a refresh token and this make is the next one. Kept beside the hash of the next one until that is used: whoever shows the old one
 /// again can be given the same, and neither who reads the store nor who has an old token can make it.
@@ -129,7 +129,7 @@ impl Salt {
     }
 }
 
-impl RefreshToken {
+impl RefreshSecret {
     pub fn mint() -> Result<Self, TokenError> {
         Ok(Self(URL_SAFE_NO_PAD.encode(random::<32>()?)))
     }
@@ -155,9 +155,9 @@ impl RefreshToken {
     }
 }
 
-impl fmt::Debug for RefreshToken {
+impl fmt::Debug for RefreshSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RefreshToken(…)")
+        f.write_str("RefreshSecret(…)")
     }
 }
 
@@ -261,10 +261,10 @@ mod tests {
 
     #[test]
     fn the_next_token_hangs_on_the_old_one_and_on_the_salt() {
-        let (old, other, salt) = (RefreshToken::mint().unwrap(), RefreshToken::mint().unwrap(), Salt::mint().unwrap());
+        let (old, other, salt) = (RefreshSecret::mint().unwrap(), RefreshSecret::mint().unwrap(), Salt::mint().unwrap());
         let next = old.next(&salt);
         assert!(next.hash() == old.next(&salt).hash(), "the same again");
-        assert!(RefreshToken::parse(&old.next(&salt).into_secret()).is_some());
+        assert!(RefreshSecret::parse(&old.next(&salt).into_secret()).is_some());
         for different in [&old, &other.next(&salt), &old.next(&Salt::mint().unwrap()), &next.next(&salt)] {
             assert!(different.hash() != next.hash());
         }
@@ -273,15 +273,15 @@ mod tests {
 
     #[test]
     fn refresh_tokens_are_known_by_their_hash_and_never_printed() {
-        let (a, b) = (RefreshToken::mint().unwrap(), RefreshToken::mint().unwrap());
+        let (a, b) = (RefreshSecret::mint().unwrap(), RefreshSecret::mint().unwrap());
         assert!(a.hash() != b.hash());
-        assert_eq!(format!("{a:?}"), "RefreshToken(…)");
+        assert_eq!(format!("{a:?}"), "RefreshSecret(…)");
         let hash = a.hash();
         let secret = a.into_secret();
         assert_eq!(secret.len(), 43);
-        assert!(RefreshToken::parse(&secret).unwrap().hash() == hash);
+        assert!(RefreshSecret::parse(&secret).unwrap().hash() == hash);
         for bad in ["", "abc", &secret[1..], &format!("{secret}="), "ä"] {
-            assert!(RefreshToken::parse(bad).is_none(), "{bad}");
+            assert!(RefreshSecret::parse(bad).is_none(), "{bad}");
         }
     }
 }

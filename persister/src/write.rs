@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use crate::{
     batch::SortedBatch,
     fold::fold_thread,
-    store::{PartitionKey, Row, Store},
+    store::{ArchiveStore, PartitionKey, Row},
 };
 
 /// Threads of a batch that are written at the same time.
@@ -37,7 +37,7 @@ pub(crate) struct Writer<'a, S> {
     pub reader: &'a Reader,
 }
 
-impl<S: Store> Writer<'_, S> {
+impl<S: ArchiveStore> Writer<'_, S> {
     /// All of it, then the watermark over it.
     pub async fn write(&self, key: PartitionKey, sorted: SortedBatch) {
         let SortedBatch { threads, unknown_subjects, end, .. } = sorted;

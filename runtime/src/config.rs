@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 mod annotated;
 
-pub use annotated::{Entry, Section, markdown, sections};
+pub use annotated::{ConfigKey, Section, markdown, sections};
 
 /// `NATTERJACK__SECTION__KEY`.
 pub const ENV_PREFIX: &str = "NATTERJACK__";

@@ -18,7 +18,7 @@ pub struct Lifecycle {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct LifecycleOptions {
     /// From the soft stop to the hard one.
     pub drain: Duration,
     /// End, at once, when standard input closes: for children, so that they do not outlive whoever started them.
@@ -38,7 +38,7 @@ enum Cause {
 
 impl Lifecycle {
     /// Takes SIGTERM and SIGINT from here on. Must be called within a runtime.
-    pub fn install(options: Options) -> std::io::Result<Self> {
+    pub fn install(options: LifecycleOptions) -> std::io::Result<Self> {
         let (term, int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let parent = options.die_with_parent.then(watch_stdin);
         let (soft, hard) = (CancellationToken::new(), CancellationToken::new());
@@ -130,7 +130,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_soft_stop_turns_hard_at_the_deadline() {
-        let l = Lifecycle::install(Options { drain: Duration::from_secs(20), die_with_parent: false }).unwrap();
+        let l = Lifecycle::install(LifecycleOptions { drain: Duration::from_secs(20), die_with_parent: false }).unwrap();
         l.stop().cancel();
         let began = tokio::time::Instant::now();
         assert_eq!(l.run(std::future::pending::<()>()).await, Err(Stopped::TimedOut));
@@ -139,7 +139,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_has_drained_ends_well() {
-        let l = Lifecycle::install(Options { drain: Duration::from_secs(20), die_with_parent: false }).unwrap();
+        let l = Lifecycle::install(LifecycleOptions { drain: Duration::from_secs(20), die_with_parent: false }).unwrap();
         let stop = l.stop();
         stop.cancel();
         assert_eq!(

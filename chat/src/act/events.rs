@@ -1,7 +1,7 @@
 //! What the client reports, shown on the screen.
 
 use natterjack_client::{
-    Event,
+    ClientEvent,
     protocol::{self, Kind},
 };
 use serde_json::json;
@@ -13,17 +13,17 @@ use crate::{
 };
 
 impl Chat {
-    pub async fn show(&mut self, event: Event) {
+    pub async fn show(&mut self, event: ClientEvent) {
         let screen = &mut self.screen;
         match event {
-            Event::Connected { edge } => {
+            ClientEvent::Connected { edge } => {
                 screen.say(Tone::Faint, "connected", Some(format!("connected to {edge}")), json!({ "edge": edge }))
             }
-            Event::Attached => screen.say(Tone::Faint, "attached", None, json!({})),
-            Event::Reconnecting { wait } => {
+            ClientEvent::Attached => screen.say(Tone::Faint, "attached", None, json!({})),
+            ClientEvent::Reconnecting { wait } => {
                 screen.say(Tone::Faint, "reconnecting", Some("reconnecting…".into()), json!({ "wait_ms": wait.as_millis() as u64 }));
             }
-            Event::Message(event) => {
+            ClientEvent::Message(event) => {
                 self.message(&event).await;
                 // Somebody who gets a message before choosing a thread can answer at once. A script chooses its thread.
                 let to_us = event.kind.is_message() && event.from != *self.client.user();
@@ -31,38 +31,40 @@ impl Chat {
                     self.enter(event.thread).await;
                 }
             }
-            Event::Sent { local, thread, cid, id } => {
+            ClientEvent::Sent { local, thread, cid, id } => {
                 self.sending.remove(&local);
                 self.mine.insert(thread.clone(), id);
                 let object = json!({ "local": local.0, "thread": thread, "cid": cid, "id": id });
                 screen.say(Tone::Good, "sent", Some(format!("✓ sent #{id}")), object);
             }
-            Event::Failed { local, thread, refusal } => {
+            ClientEvent::Failed { local, thread, refusal } => {
                 self.sending.remove(&local);
                 let object = json!({ "local": local.0, "thread": thread, "code": refusal.code, "message": refusal.message });
                 screen.say(Tone::Bad, "failed", Some(format!("✗ {}", outcome(&refusal))), object);
             }
-            Event::Typing { thread, user } => {
+            ClientEvent::Typing { thread, user } => {
                 let (place, who) = (self.names.thread(&self.client, &thread).await, self.names.user(&self.client, &user).await);
                 let text = format!("[{place}] {who} is typing…");
                 self.screen.say(Tone::Faint, "typing", Some(text), json!({ "thread": thread, "user": user, "name": who }));
             }
-            Event::Member { thread, id, open, role, .. } => {
+            ClientEvent::Member { thread, id, open, role, .. } => {
                 let object = json!({ "thread": thread, "id": id, "open": open, "role": role });
                 let place = self.names.thread(&self.client, &thread).await;
                 self.screen.say(Tone::Faint, "member", standing(&thread, &place, role), object);
             }
-            Event::Contacts => screen.say(Tone::Faint, "contacts_changed", Some("your contacts changed: /contacts".into()), json!({})),
-            Event::Skipped { thread, from, to } => {
+            ClientEvent::Contacts => {
+                screen.say(Tone::Faint, "contacts_changed", Some("your contacts changed: /contacts".into()), json!({}))
+            }
+            ClientEvent::Skipped { thread, from, to } => {
                 let text = format!("older missed messages are not fetched: /history shows what is before #{to}");
                 screen.say(Tone::Faint, "skipped", Some(text), json!({ "thread": thread, "from": from, "to": to }));
             }
-            Event::Degraded { on } => {
+            ClientEvent::Degraded { on } => {
                 let text =
                     if on { "the server has no connection to the log, messages wait…" } else { "the server reaches the log again" };
                 screen.say(Tone::Faint, "degraded", Some(text.into()), json!({ "on": on }));
             }
-            Event::LoggedOut { .. } | Event::Ended { .. } => {}
+            ClientEvent::LoggedOut { .. } | ClientEvent::Ended { .. } => {}
         }
     }
 

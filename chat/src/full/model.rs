@@ -16,7 +16,7 @@ use std::{
 
 use crossterm::event::KeyEvent;
 use natterjack_client::{
-    Event, Local, ThreadList, Unsent,
+    ClientEvent, Local, ThreadList, Unsent,
     protocol::{Body, GroupId, Kind, MsgId, Thread, UserId, client::frame::Page},
 };
 
@@ -39,7 +39,7 @@ pub enum UiInput {
     Key(KeyEvent),
     Paste(String),
     Resize(u16, u16),
-    Event(Box<Event>),
+    Event(Box<ClientEvent>),
     Done(Done),
     /// Time has passed.
     Tick,

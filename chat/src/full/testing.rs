@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use natterjack_client::{
-    Event as FromSdk, ThreadList,
+    ClientEvent, ThreadList,
     protocol::{
         Body, Cid, Event, Kind, MsgId, Thread, Token, UserId,
         client::frame::{Page, ThreadSummary},
@@ -81,8 +81,8 @@ impl Chat {
     }
 
     pub fn connect(&mut self) {
-        self.sdk(FromSdk::Connected { edge: "ws://edge".into() });
-        self.sdk(FromSdk::Attached);
+        self.sdk(ClientEvent::Connected { edge: "ws://edge".into() });
+        self.sdk(ClientEvent::Attached);
     }
 
     pub fn input(&mut self, input: UiInput) {
@@ -90,12 +90,12 @@ impl Chat {
         self.effects.extend(effects);
     }
 
-    pub fn sdk(&mut self, event: FromSdk) {
+    pub fn sdk(&mut self, event: ClientEvent) {
         self.input(UiInput::Event(Box::new(event)));
     }
 
     pub fn message(&mut self, event: Event) {
-        self.sdk(FromSdk::Message(event));
+        self.sdk(ClientEvent::Message(event));
     }
 
     pub fn done(&mut self, done: Done) {

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use fake::{Fake, Session, tokens};
 use natterjack_protocol::{
-    Body, Cid, Code, Event as LogEvent, Kind, MsgId, Refusal, Thread, Token,
+    Body, Cid, Code, Event, Kind, MsgId, Refusal, Thread, Token,
     client::{
         close::{self, Close},
         frame::{ClientFrame, Page, ServerFrame, ThreadsQuery},
@@ -16,7 +16,7 @@ use natterjack_protocol::{
 };
 use tokio::time::timeout;
 
-use crate::{Builder, Client, Event, Events, OutboxStore};
+use crate::{Builder, Client, ClientEvent, Events, OutboxStore};
 
 fn thread() -> Thread {
     "dm.a.b".parse().unwrap()
@@ -26,7 +26,7 @@ fn client(fakes: &[&Fake]) -> Builder {
     Client::builder().edges(fakes.iter().map(|f| f.url.clone())).tokens(tokens("good"))
 }
 
-async fn until(events: &mut Events, wanted: impl Fn(&Event) -> bool) -> Event {
+async fn until(events: &mut Events, wanted: impl Fn(&ClientEvent) -> bool) -> ClientEvent {
     let find = async {
         loop {
             let event = events.next().await.expect("the stream goes on");
@@ -60,7 +60,7 @@ fn sent(send: &natterjack_protocol::client::frame::SendMessage, id: u64) -> Serv
 fn event(id: u64, prev: u64) -> ServerFrame {
     let (from, cid) = (Token::parse("b").unwrap(), Cid::mint(id, [1; 10]));
     let body = Body::text(id.to_string());
-    ServerFrame::Event(Box::new(LogEvent { thread: thread(), id: MsgId(id), prev: MsgId(prev), ts: id, from, cid, kind: Kind::Text, body }))
+    ServerFrame::Event(Box::new(Event { thread: thread(), id: MsgId(id), prev: MsgId(prev), ts: id, from, cid, kind: Kind::Text, body }))
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn a_lost_connection_resends_with_the_same_cid_minted_in_the_servers_time(
         assert_eq!((again.cid, &again.body), (first.cid, &first.body));
         session.say(&sent(&again, 77)).await;
         assert_eq!(waiting.await.unwrap().unwrap(), (first.cid, MsgId(77)));
-        until(&mut events, |e| matches!(e, Event::Sent { id: MsgId(77), .. })).await;
+        until(&mut events, |e| matches!(e, ClientEvent::Sent { id: MsgId(77), .. })).await;
         assert_eq!(client.flushed(Duration::from_secs(5)).await, Ok(()));
     }
 }
@@ -106,14 +106,14 @@ async fn a_page_that_leaves_a_gap_is_filled_and_the_cursor_is_said_next_time() {
     let (first, mut events) = client(&[&fake]).store(store.clone()).connect().await.unwrap();
     let mut session = attached(&mut fake).await;
     session.say(&event(5, 0)).await;
-    until(&mut events, |e| matches!(e, Event::Message(m) if m.id == MsgId(5))).await;
+    until(&mut events, |e| matches!(e, ClientEvent::Message(m) if m.id == MsgId(5))).await;
     session.say(&event(9, 7)).await;
     let ClientFrame::History(ask) = session.hear().await else { panic!("asks for what is missing") };
     assert_eq!((ask.after, ask.thread), (Some(MsgId(5)), Some(thread())));
     let ServerFrame::Event(seven) = event(7, 5) else { unreachable!() };
     session.say(&ServerFrame::Page(Page { r: Some(ask.r), thread: Some(thread()), events: vec![*seven], ..Page::default() })).await;
     for id in [7, 9] {
-        until(&mut events, |e| matches!(e, Event::Message(m) if m.id == MsgId(id))).await;
+        until(&mut events, |e| matches!(e, ClientEvent::Message(m) if m.id == MsgId(id))).await;
     }
     drop(events);
     first.close().await;
@@ -131,14 +131,14 @@ async fn a_draining_edge_is_left_before_it_goes() {
     let mut session = attached(&mut old).await;
     session.say(&ServerFrame::Draining { after_ms: 1_000, edges: vec![new.url.clone()] }).await;
     let mut next = attached(&mut new).await;
-    until(&mut events, |e| matches!(e, Event::Connected { edge } if *edge == new.url)).await;
+    until(&mut events, |e| matches!(e, ClientEvent::Connected { edge } if *edge == new.url)).await;
     client.send_text(thread(), "on the new one").await.unwrap();
     let send = a_send(&mut next).await;
     next.say(&sent(&send, 3)).await;
     loop {
         let event = timeout(Duration::from_secs(5), events.next()).await.unwrap().unwrap();
-        assert!(!matches!(event, Event::Reconnecting { .. }), "nobody notices");
-        if matches!(event, Event::Sent { .. }) {
+        assert!(!matches!(event, ClientEvent::Reconnecting { .. }), "nobody notices");
+        if matches!(event, ClientEvent::Sent { .. }) {
             break;
         }
     }
@@ -161,7 +161,7 @@ async fn another_edge_is_taken_when_one_is_gone_or_silent() {
         silent.push(session);
         assert!(silent.len() < 20);
     }
-    until(&mut events, |e| matches!(e, Event::Reconnecting { .. })).await;
+    until(&mut events, |e| matches!(e, ClientEvent::Reconnecting { .. })).await;
 }
 
 #[tokio::test]
@@ -170,14 +170,14 @@ async fn close_codes_decide_whether_to_come_back() {
         let mut fake = Fake::start().await;
         let (_client, mut events) = client(&[&fake]).connect().await.unwrap();
         attached(&mut fake).await.close(code).await;
-        let after = until(&mut events, |e| matches!(e, Event::Reconnecting { .. } | Event::Ended { .. })).await;
+        let after = until(&mut events, |e| matches!(e, ClientEvent::Reconnecting { .. } | ClientEvent::Ended { .. })).await;
         (after, timeout(Duration::from_millis(900), fake.session()).await.is_ok())
     };
     let (event, back) = closed(close::REPLACED).await;
-    assert!(matches!(event, Event::Ended { code: 4003, .. }) && !back, "{event:?}");
+    assert!(matches!(event, ClientEvent::Ended { code: 4003, .. }) && !back, "{event:?}");
     for code in [close::RESYNC, close::SLOW_READER, close::UNAVAILABLE] {
         let (event, back) = closed(code).await;
-        assert!(matches!(event, Event::Reconnecting { .. }) && back, "{code:?}: {event:?}");
+        assert!(matches!(event, ClientEvent::Reconnecting { .. }) && back, "{code:?}: {event:?}");
     }
 }
 
@@ -196,7 +196,7 @@ async fn an_expired_token_is_renewed_once_and_stored() {
     // The next refusal finds the refresh token revoked.
     fake.revoke();
     session.close(close::UNAUTHORIZED).await;
-    until(&mut events, |e| matches!(e, Event::LoggedOut { .. })).await;
+    until(&mut events, |e| matches!(e, ClientEvent::LoggedOut { .. })).await;
     client.close().await;
     let (_, stored) = crate::store::Store::open(&OutboxStore::File(path)).await.unwrap();
     assert_eq!(stored.tokens.unwrap().access, "renewed-1");
@@ -240,7 +240,7 @@ async fn a_slow_app_can_still_send() {
     let send = a_send(&mut session).await;
     session.say(&sent(&send, 5_000)).await;
     assert_eq!(client.flushed(Duration::from_secs(5)).await, Ok(()));
-    until(&mut events, |e| matches!(e, Event::Message(m) if m.id == MsgId(999))).await;
+    until(&mut events, |e| matches!(e, ClientEvent::Message(m) if m.id == MsgId(999))).await;
 }
 
 #[tokio::test]
@@ -282,7 +282,7 @@ async fn who_replaces_itself_comes_back() {
     // Its welcome is on the way when the old one is closed because of it.
     let _next = new.session().await;
     session.close(close::REPLACED).await;
-    until(&mut events, |e| matches!(e, Event::Reconnecting { .. })).await;
+    until(&mut events, |e| matches!(e, ClientEvent::Reconnecting { .. })).await;
     let again = tokio::select! {
         s = old.session() => s,
         s = new.session() => s,
@@ -292,7 +292,7 @@ async fn who_replaces_itself_comes_back() {
 
 #[tokio::test]
 async fn own_events_settle_wherever_they_stand() {
-    let own = |send: &natterjack_protocol::client::frame::SendMessage, id: u64, prev: u64| LogEvent {
+    let own = |send: &natterjack_protocol::client::frame::SendMessage, id: u64, prev: u64| Event {
         thread: thread(),
         id: MsgId(id),
         prev: MsgId(prev),
@@ -344,6 +344,6 @@ async fn own_events_settle_wherever_they_stand() {
                 assert_eq!(asked.await.unwrap().unwrap().threads.len(), 1);
             }
         }
-        until(&mut events, |e| matches!(e, Event::Sent { id, .. } if id.0 == 10 + n)).await;
+        until(&mut events, |e| matches!(e, ClientEvent::Sent { id, .. } if id.0 == 10 + n)).await;
     }
 }

@@ -78,12 +78,12 @@ struct Device {
     resume: Resume,
     seen: BTreeMap<Thread, Vec<u64>>,
     under_way: Vec<Ask>,
-    stored: (BTreeMap<Thread, MsgId>, Option<Synced>),
+    stored: (BTreeMap<Thread, MsgId>, Option<SyncPoint>),
     now: Instant,
 }
 
 impl Device {
-    fn resume(cursors: impl IntoIterator<Item = (Thread, Cursor)>, synced: Option<Synced>, most_waiting: usize) -> Resume {
+    fn resume(cursors: impl IntoIterator<Item = (Thread, Cursor)>, synced: Option<SyncPoint>, most_waiting: usize) -> Resume {
         Resume { most_waiting, ..Resume::new(cursors, synced, FILL) }
     }
 
@@ -262,7 +262,7 @@ fn more_cursors_than_a_hello_takes_are_said_by_sync_and_synced_waits_for_it() {
         r.sync_done();
     }
     assert_eq!(synced_threads, 1_500);
-    assert_eq!(r.next_out(), Some(Out::Synced(Synced { mark: "s1".into(), at_ms: 7 })));
+    assert_eq!(r.next_out(), Some(Out::Synced(SyncPoint { mark: "s1".into(), at_ms: 7 })));
 }
 
 #[test]

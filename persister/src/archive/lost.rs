@@ -13,7 +13,7 @@ use natterjack_protocol::{MsgId, Thread};
 use super::{BATCH_BYTES, PartitionArchive};
 use crate::{
     batch,
-    store::{LostRange, Order, PartitionKey, Row, Store},
+    store::{ArchiveStore, LostRange, Order, PartitionKey, Row},
 };
 
 /// How the generation after ours begins.
@@ -23,7 +23,7 @@ struct Next {
     made_ms: u64,
 }
 
-impl<S: Store> PartitionArchive<'_, S> {
+impl<S: ArchiveStore> PartitionArchive<'_, S> {
     /// An error: the log does not have what is archived from it, or the archive knows of more than this log ever had.
     pub(super) async fn compare(&self, position: Position) -> Result<(), ReadError> {
         let (tail, p, generation) = (self.at.tail(), self.at.p, self.at.layout.generation);

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     batch,
     run::StoreConfig,
-    store::{CidLookup, Cql, PartitionKey, Sqlite, Store, StoreError},
+    store::{ArchiveError, ArchiveStore, CidLookup, Cql, PartitionKey, Sqlite},
     write::{Copies, Writer},
 };
 
@@ -49,7 +49,7 @@ pub enum RestoreError {
     )]
     NotLoaded { generation: u32, partition: u32, found: MsgId, wanted: MsgId },
     #[error("the archive: {0}")]
-    Store(#[from] StoreError),
+    Store(#[from] ArchiveError),
     #[error("the archive took no writes for {} s; the log says why. Remove what was begun and restore again", PATIENCE.as_secs())]
     Stuck,
     #[error(transparent)]
@@ -136,7 +136,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), FolderError> {
     std::fs::copy(from, to).map(drop).map_err(at(to))
 }
 
-async fn loaded<S: Store>(store: &S, manifest: &Manifest) -> Result<(), RestoreError> {
+async fn loaded<S: ArchiveStore>(store: &S, manifest: &Manifest) -> Result<(), RestoreError> {
     for log in &manifest.logs {
         let found = store.position(key(log)).await?.unwrap_or_default().id;
         if found < log.watermark {
@@ -152,7 +152,7 @@ fn key(log: &LogCopy) -> PartitionKey {
 }
 
 /// The log's part into the archive, then the new log, then the keys.
-async fn fill<S: Store>(
+async fn fill<S: ArchiveStore>(
     nats: &Nats,
     cfg: &NatsConfig,
     times: &Times,
@@ -187,7 +187,7 @@ async fn fill<S: Store>(
 }
 
 /// One file of the log, as the persister would have archived it. How many entries it had, and where that ends.
-async fn append<S: Store>(store: &S, times: &Times, file: &Path, log: &LogCopy) -> Result<(u64, Position), RestoreError> {
+async fn append<S: ArchiveStore>(store: &S, times: &Times, file: &Path, log: &LogCopy) -> Result<(u64, Position), RestoreError> {
     let reader = Readers::new(&Health::new()).open("restore".into());
     let (writer, judge) = (Writer { store, reader: &reader }, ByStore { store, times });
     let (mut read, mut position) = (0, Position { id: log.watermark, ts: log.watermark_ts });
@@ -230,10 +230,10 @@ struct ByStore<'a, S> {
     times: &'a Times,
 }
 
-impl<S: Store> Copies for ByStore<'_, S> {
-    type Error = StoreError;
+impl<S: ArchiveStore> Copies for ByStore<'_, S> {
+    type Error = ArchiveError;
 
-    async fn is_copy(&self, record: &LogRecord) -> Result<bool, StoreError> {
+    async fn is_copy(&self, record: &LogRecord) -> Result<bool, ArchiveError> {
         let Some((sender, cid)) = suspect(record, self.times) else { return Ok(false) };
         let since = cid.unix_ms().saturating_sub(self.times.cid_ahead.as_millis() as u64);
         let found = self.store.find_cid(&record.thread, &sender, cid, since, usize::MAX).await?;

@@ -16,7 +16,7 @@ use super::{
     entries::{Key, Lines},
     folder::{self, FolderError},
 };
-use crate::store::{Cql, CqlConfig, PartitionKey, Sqlite, Store, StoreError};
+use crate::store::{ArchiveError, ArchiveStore, Cql, CqlConfig, PartitionKey, Sqlite};
 
 /// Records taken from the log at once.
 const BATCH: usize = 1_000;
@@ -47,7 +47,7 @@ pub enum BackupError {
     #[error("the archive {0} is not there; is this the machine of the persister, and persister.archive its file?")]
     NoArchive(PathBuf),
     #[error("the archive cannot be copied: {0}")]
-    Store(#[from] StoreError),
+    Store(#[from] ArchiveError),
     #[error("{command} cannot be run: {source}")]
     Snapshot { command: PathBuf, source: std::io::Error },
     #[error("{command} made no snapshot: it ended with {status}")]
@@ -136,7 +136,7 @@ async fn archive(source: &Source, folder: &Path, logs: &mut [LogCopy]) -> Result
     }
 }
 
-async fn watermarks<S: Store>(store: &S, logs: &mut [LogCopy]) -> Result<(), BackupError> {
+async fn watermarks<S: ArchiveStore>(store: &S, logs: &mut [LogCopy]) -> Result<(), BackupError> {
     for log in logs {
         let key = PartitionKey { generation: log.generation, partition: log.partition };
         let Position { id, ts } = store.position(key).await?.unwrap_or_default();

@@ -5,13 +5,13 @@ use natterjack_protocol::{Code, DeviceId, Refusal, client::http::Profile, intern
 use super::{Directory, issuer, store_refusal, token_refusal};
 use crate::{
     store::{
-        Store,
+        ArchiveStore,
         accounts::{Accounts, Joined, NewExternal},
     },
     tokens::mint_id,
 };
 
-impl<S: Store + Accounts> Directory<S> {
+impl<S: ArchiveStore + Accounts> Directory<S> {
     pub(super) async fn login_external(&self, token: &str, device: DeviceId) -> Result<DirectoryAnswer, Refusal> {
         let Some(issuer) = &self.issuer else {
             return Err(Refusal::new(Code::NotFound, "tokens of others are not taken here: no issuer is configured"));

@@ -9,10 +9,10 @@ use natterjack_protocol::{Code, DeviceId, Refusal, UserId, client::http::Tokens,
 use super::{Directory, password_refusal, store_refusal, token_refusal, work_queue::QueuePermit};
 use crate::{
     store::{
-        Store,
+        ArchiveStore,
         accounts::{Accounts, Family, Login, NextToken, PASSWORD, Rotated, Use, name_key},
     },
-    tokens::{RefreshToken, Salt, mint_id},
+    tokens::{RefreshSecret, Salt, mint_id},
 };
 
 fn no_such_login() -> Refusal {
@@ -23,7 +23,7 @@ fn log_in_again() -> Refusal {
     Refusal::new(Code::Unauthorized, "this refresh token is not good any more: log in again")
 }
 
-impl<S: Store + Accounts> Directory<S> {
+impl<S: ArchiveStore + Accounts> Directory<S> {
     /// `known`: only for a device that has logged in before. It waits where no stranger can.
     pub(super) async fn login(&self, name: &str, password: String, device: DeviceId, known: bool) -> Result<DirectoryAnswer, Refusal> {
         let place = if known {
@@ -82,14 +82,14 @@ impl<S: Store + Accounts> Directory<S> {
         let family = Family { id: mint_id('f').map_err(token_refusal)?, user, device };
         let key = self.keys.current().map_err(token_refusal)?;
         let (access, expires_in) = key.sign(&family.user, &family.device, &family.id, now).map_err(token_refusal)?;
-        let refresh = RefreshToken::mint().map_err(token_refusal)?;
+        let refresh = RefreshSecret::mint().map_err(token_refusal)?;
         self.store.open_family(family.clone(), refresh.hash(), self.refresh_expiry(now)).await.map_err(store_refusal)?;
         let Family { user, device, .. } = family;
         Ok(DirectoryAnswer::Tokens(Tokens { user, name, device, access, expires_in, refresh: refresh.into_secret() }))
     }
 
     pub(super) async fn refresh(&self, refresh: &str) -> Result<DirectoryAnswer, Refusal> {
-        let old = RefreshToken::parse(refresh).ok_or_else(log_in_again)?;
+        let old = RefreshSecret::parse(refresh).ok_or_else(log_in_again)?;
         let (now, salt) = (self.time.now_ms(), Salt::mint().map_err(token_refusal)?);
         // Before the old token is used up: afterwards a failure would cost the login.
         let key = self.keys.current().map_err(token_refusal)?;
@@ -118,7 +118,7 @@ impl<S: Store + Accounts> Directory<S> {
 
     /// Done also for a token nobody knows: the caller is logged out either way.
     pub(super) async fn logout(&self, refresh: &str) -> Result<DirectoryAnswer, Refusal> {
-        if let Some(token) = RefreshToken::parse(refresh) {
+        if let Some(token) = RefreshSecret::parse(refresh) {
             // Also if it was revoked before: the edges may not have been told then.
             if let Some(family) = self.store.revoke(token.hash()).await.map_err(store_refusal)? {
                 self.tell_edges(&family).await?;

@@ -12,10 +12,10 @@ use natterjack_protocol::{Code, Entry, GroupId, MsgId, Refusal, Thread, UserId, 
 
 use super::{
     Directory, kv_refusal,
-    refold::{self, Control},
+    refold::{self, ControlRecord},
     store_refusal,
 };
-use crate::store::{PartitionKey, Store, accounts::Accounts};
+use crate::store::{ArchiveStore, PartitionKey, accounts::Accounts};
 
 /// The part of the log above the watermark is read within this, or somebody else has to wait less: less than the asker's 15 s.
 const READ: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ fn busy() -> Refusal {
     Refusal::unavailable("membership is being rebuilt; try again in a moment")
 }
 
-impl<S: Store + Accounts> Directory<S> {
+impl<S: ArchiveStore + Accounts> Directory<S> {
     pub(super) async fn rebuild_threads(&self, user: &UserId) -> Result<(), Refusal> {
         // Before the line, which anybody could fill with ids that are nobody's.
         if self.store.profiles(std::slice::from_ref(user)).await.map_err(store_refusal)?.is_empty() {
@@ -67,7 +67,7 @@ impl<S: Store + Accounts> Directory<S> {
         &self,
         user: &UserId,
         archived: &[(Thread, natterjack_protocol::log::fold::ThreadItem)],
-        controls: &[Control],
+        controls: &[ControlRecord],
     ) -> Result<UserThreads, Refusal> {
         let mut groups = BTreeMap::new();
         for thread in refold::groups_touching(user, controls) {
@@ -141,7 +141,7 @@ impl<S: Store + Accounts> Directory<S> {
     }
 
     /// The control entries behind each of these places up to the end of the log as it is now, in order within a partition; and the ends.
-    async fn controls(&self, from: &[Stretch]) -> Result<(Vec<Control>, Vec<Stretch>), Refusal> {
+    async fn controls(&self, from: &[Stretch]) -> Result<(Vec<ControlRecord>, Vec<Stretch>), Refusal> {
         let read = try_join_all(from.iter().map(|s| self.controls_of(*s)));
         let parts = tokio::time::timeout(READ, read).await.map_err(|_| busy())??;
         let (mut all, mut ends) = (Vec::new(), Vec::new());
@@ -152,7 +152,7 @@ impl<S: Store + Accounts> Directory<S> {
         Ok((all, ends))
     }
 
-    async fn controls_of(&self, Stretch { layout, p, after }: Stretch) -> Result<(Vec<Control>, Stretch), Refusal> {
+    async fn controls_of(&self, Stretch { layout, p, after }: Stretch) -> Result<(Vec<ControlRecord>, Stretch), Refusal> {
         let bounds = LeaderReader::new(&self.nats, layout).bounds(p).await.map_err(|e| {
             tracing::warn!(p, error = %e, "a key cannot be rebuilt: the log does not answer");
             busy()
@@ -181,11 +181,11 @@ impl<S: Store + Accounts> Directory<S> {
 }
 
 /// What cannot be read is no change of anything: `channel` and the archive skip it as well.
-fn control(record: Record) -> Option<Control> {
+fn control(record: Record) -> Option<ControlRecord> {
     match record {
         Record::Entry(r) if r.control => {
             let entry = Entry::on(true, &r.payload).ok()?;
-            Some(Control { id: r.id, thread: r.thread, entry })
+            Some(ControlRecord { id: r.id, thread: r.thread, entry })
         }
         Record::Entry(_) | Record::UnknownSubject { .. } | Record::End { .. } => None,
     }

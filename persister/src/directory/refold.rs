@@ -11,20 +11,20 @@ use natterjack_protocol::{
 
 /// A control entry with its place in the log.
 #[derive(Debug, Clone)]
-pub struct Control {
+pub struct ControlRecord {
     pub id: MsgId,
     pub thread: Thread,
     pub entry: Entry,
 }
 
 /// The groups in which something happened to this user.
-pub fn groups_touching(user: &UserId, controls: &[Control]) -> BTreeSet<Thread> {
-    let touches = |c: &&Control| matches!(c.thread, Thread::Group { .. }) && named(&c.thread, &c.entry).contains(user);
+pub fn groups_touching(user: &UserId, controls: &[ControlRecord]) -> BTreeSet<Thread> {
+    let touches = |c: &&ControlRecord| matches!(c.thread, Thread::Group { .. }) && named(&c.thread, &c.entry).contains(user);
     controls.iter().filter(touches).map(|c| c.thread.clone()).collect()
 }
 
 /// Folds what is in `controls` of this group; `stored` is its state in the archive.
-pub fn group(thread: &Thread, stored: Option<GroupState>, controls: &[Control]) -> Option<GroupState> {
+pub fn group(thread: &Thread, stored: Option<GroupState>, controls: &[ControlRecord]) -> Option<GroupState> {
     let mut group = stored;
     for c in controls.iter().filter(|c| c.thread == *thread) {
         apply_group(&mut group, c.id, &c.entry);
@@ -37,7 +37,7 @@ pub fn user(
     user: &UserId,
     archived: Vec<(Thread, ThreadItem)>,
     groups: &BTreeMap<Thread, Option<GroupState>>,
-    controls: &[Control],
+    controls: &[ControlRecord],
 ) -> UserThreads {
     let mut threads = UserThreads::default();
     for (thread, item) in archived {
@@ -72,15 +72,15 @@ mod tests {
         UserId::parse(s).unwrap()
     }
 
-    fn control(at: u64, thread: &str, from: &str, kind: Kind, users: &[&str]) -> Control {
+    fn control(at: u64, thread: &str, from: &str, kind: Kind, users: &[&str]) -> ControlRecord {
         let body = Body { users: users.iter().map(|u| id(u)).collect(), name: Some("g".into()), ..Body::default() };
-        Control { id: MsgId(at), thread: thread.parse().unwrap(), entry: Entry::new(id(from), Cid::mint(1, [0; 10]), kind, body) }
+        ControlRecord { id: MsgId(at), thread: thread.parse().unwrap(), entry: Entry::new(id(from), Cid::mint(1, [0; 10]), kind, body) }
     }
 
     type Groups = BTreeMap<Thread, Option<GroupState>>;
 
     /// As the archive would have it after the first `n` entries.
-    fn archive(n: usize, log: &[Control], who: &UserId) -> (Vec<(Thread, ThreadItem)>, Groups) {
+    fn archive(n: usize, log: &[ControlRecord], who: &UserId) -> (Vec<(Thread, ThreadItem)>, Groups) {
         let (seen, none) = (&log[..n], BTreeMap::new());
         let groups: Groups =
             log.iter().filter(|c| c.thread.dm_users().next().is_none()).map(|c| (c.thread.clone(), group(&c.thread, None, seen))).collect();
@@ -98,7 +98,7 @@ mod tests {
         #[test]
         fn the_watermark_does_not_matter(raw in prop::collection::vec(any_control(), 1..30), mark in 0usize..30, back in 0usize..5) {
             const USERS: [&str; 3] = ["a", "b", "c"];
-            let log: Vec<Control> = raw.iter().enumerate().map(|(i, (t, from, kind, users))| {
+            let log: Vec<ControlRecord> = raw.iter().enumerate().map(|(i, (t, from, kind, users))| {
                 let thread = ["dm.a.b", "group.g", "group.h"][*t];
                 let from = if *t == 0 { USERS[from % 2] } else { USERS[*from] };
                 let kind = if *t == 0 {

@@ -11,7 +11,7 @@ use natterjack_protocol::{Code, DeviceId, Refusal, internal::rpc::DirectoryAnswe
 use super::{Directory, password_refusal, store_refusal, token_refusal, work_queue::QueuePermit};
 use crate::{
     store::{
-        Store,
+        ArchiveStore,
         accounts::{Accounts, Added, Login, NewUser, PASSWORD, name_key},
     },
     tokens::mint_id,
@@ -20,7 +20,7 @@ use crate::{
 /// An account this young may be registered again by who made it. Longer than a client goes on trying.
 const AGAIN: Duration = Duration::from_secs(600);
 
-impl<S: Store + Accounts> Directory<S> {
+impl<S: ArchiveStore + Accounts> Directory<S> {
     pub(super) async fn register(&self, name: String, password: String, device: DeviceId) -> Result<DirectoryAnswer, Refusal> {
         let place = self.password_place(self.passwords.enter())?;
         let name = text::user_name(&name).map_err(|e| e.of("name"))?;

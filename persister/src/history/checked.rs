@@ -17,13 +17,13 @@ use super::{
 };
 use crate::{
     overlay,
-    store::{Order, Row, Store},
+    store::{ArchiveStore, Order, Row},
 };
 
 /// Texts of edits, and recalls in the archive, that are read at once.
 const READS: usize = 16;
 
-impl<S: Store> PageSource<'_, S> {
+impl<S: ArchiveStore> PageSource<'_, S> {
     /// Reads edits up to so many `bytes`; rows behind what reaches them are dropped. True: some were.
     pub(super) async fn check(&self, rows: &mut Vec<Row>, bytes: usize) -> Result<bool, HistoryError> {
         let Some(oldest) = rows.iter().map(|r| about(r).map_or(r.id, |target| target.min(r.id))).min() else { return Ok(false) };

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     overlay,
-    store::{Order, Row, Store, StoreError},
+    store::{ArchiveError, ArchiveStore, Order, Row},
 };
 
 /// Threads looked at side by side.
@@ -25,7 +25,7 @@ const SIDE_BY_SIDE: usize = 16;
 /// Reactions and edits that are passed over on the way to a message: beyond that many the list shows none.
 const LOOK_BACK: usize = 100;
 
-impl<S: Store> View<S> {
+impl<S: ArchiveStore> View<S> {
     /// The newest entry of each thread. With the archive away a thread that is not in the log gets the last id the log has lost: an upper
     /// bound, so that whoever has less asks for a page, and is told of the hole.
     pub(super) async fn last_entries(&self, threads: Vec<Thread>) -> Result<Vec<LastEntry>, HistoryError> {
@@ -41,7 +41,7 @@ impl<S: Store> View<S> {
                 };
                 Ok(last.zip(&threads).map(told).collect())
             }
-            Err(StoreError::Unavailable(_)) => {
+            Err(ArchiveError::Unavailable(_)) => {
                 let mut below: HashMap<(u32, Option<u32>), LastEntry> = HashMap::new();
                 let mut last = Vec::with_capacity(threads.len());
                 for (thread, entry) in threads.iter().zip(in_log) {
@@ -84,7 +84,7 @@ impl<S: Store> View<S> {
     async fn latest_of(&self, thread: &Thread, reader: &Reader) -> Result<Option<Event>, HistoryError> {
         let source = PageSource::open_unmarked(self, thread).await?;
         let found = match newest(&source, reader).await {
-            Err(HistoryError::Store(StoreError::Unavailable(_))) => {
+            Err(HistoryError::Store(ArchiveError::Unavailable(_))) => {
                 newest(&PageSource::open_log_only(self, thread, MsgId::NONE).await?, reader).await?
             }
             // One thread that cannot be checked now does not take the list from anybody.
@@ -96,7 +96,7 @@ impl<S: Store> View<S> {
 }
 
 /// And its `prev`, as in a page that begins with it.
-async fn newest<S: Store>(source: &PageSource<'_, S>, reader: &Reader) -> Result<Option<(Row, MsgId)>, HistoryError> {
+async fn newest<S: ArchiveStore>(source: &PageSource<'_, S>, reader: &Reader) -> Result<Option<(Row, MsgId)>, HistoryError> {
     let shown = |r: &Row| r.kind.is_message() || r.kind.is_control() || overlay::is_recalled(r);
     // Most often the newest entry is it, and the one below is its `prev`.
     let (mut hi, mut want, mut left) = (MsgId::MAX, 2, 1 + LOOK_BACK);

@@ -19,7 +19,7 @@ use super::{
     operations::{Operations, Roles},
     unarchived::{part, row},
 };
-use crate::{fold, store::Store};
+use crate::{fold, store::ArchiveStore};
 
 /// An edge asks again after 1.5 s. At about 100,000 entries a second this is an hour of 25 messages a second in one thread.
 const BUDGET: Duration = Duration::from_millis(1_000);
@@ -79,7 +79,7 @@ impl LongTails {
     }
 
     /// All operations with `floor` < id <= `reach`. `archived`: the archive has what lies below, and can tell the roles at `floor`.
-    pub async fn operations<S: Store>(
+    pub async fn operations<S: ArchiveStore>(
         &self,
         view: &View<S>,
         thread: &Thread,
@@ -135,7 +135,7 @@ impl LongTails {
 }
 
 impl Read {
-    async fn from<S: Store>(view: &View<S>, thread: &Thread, floor: MsgId, archived: bool) -> Result<Self, HistoryError> {
+    async fn from<S: ArchiveStore>(view: &View<S>, thread: &Thread, floor: MsgId, archived: bool) -> Result<Self, HistoryError> {
         let roles = match thread {
             Thread::Dm { .. } => Roles::Exact(None),
             Thread::Group { .. } if archived => Roles::Exact(fold::group_before(&view.store, thread, floor.next()).await?),
@@ -145,7 +145,7 @@ impl Read {
     }
 
     /// Takes the next part in. False: what was read before is not in the log any more.
-    async fn on<S: Store>(&mut self, view: &View<S>, thread: &Thread, reach: MsgId) -> Result<bool, HistoryError> {
+    async fn on<S: ArchiveStore>(&mut self, view: &View<S>, thread: &Thread, reach: MsgId) -> Result<bool, HistoryError> {
         let after = self.last.map_or(self.operations.upto, |(id, _)| MsgId(id.0 - 1));
         let part = part(view.whole);
         let mut records = view.log.after(thread, after, reach, part).await?;

@@ -7,7 +7,7 @@ use natterjack_protocol::{Cid, Entry, Most, MsgId, Thread, UserId, internal::rpc
 
 use super::{HistoryError, View};
 use crate::{
-    store::{CidLookup, Store, StoreError},
+    store::{ArchiveError, ArchiveStore, CidLookup},
     write::Copies,
 };
 
@@ -15,7 +15,7 @@ use crate::{
 const STEP_MS: u64 = 3 * 3_600_000;
 const CHUNK: Most = Most { count: 1_000, bytes: 1 << 20 };
 
-impl<S: Store> Copies for View<S> {
+impl<S: ArchiveStore> Copies for View<S> {
     type Error = HistoryError;
 
     async fn is_copy(&self, record: &LogRecord) -> Result<bool, HistoryError> {
@@ -23,7 +23,7 @@ impl<S: Store> Copies for View<S> {
     }
 }
 
-impl<S: Store> View<S> {
+impl<S: ArchiveStore> View<S> {
     pub(super) async fn find_cid(
         &self,
         thread: &Thread,
@@ -42,10 +42,10 @@ impl<S: Store> View<S> {
             Ok((_, Some(_))) => return Err(HistoryError::OutOfReach),
             Ok((watermark, None)) => match self.store.find_cid(thread, sender, cid, since, rows).await {
                 Ok(found) => Some((watermark, found)),
-                Err(StoreError::Unavailable(_)) => None,
+                Err(ArchiveError::Unavailable(_)) => None,
                 Err(e) => return Err(e.into()),
             },
-            Err(HistoryError::Store(StoreError::Unavailable(_))) => None,
+            Err(HistoryError::Store(ArchiveError::Unavailable(_))) => None,
             Err(e) => return Err(e),
         };
         let found = match archived {

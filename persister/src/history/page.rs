@@ -3,7 +3,7 @@
 use natterjack_protocol::{Most, MsgId, client::frame::Page, internal::rpc::PageStart, limits};
 
 use super::{HistoryError, chained, page_source::PageSource, reader::Reader};
-use crate::store::{Order, Row, Store};
+use crate::store::{ArchiveStore, Order, Row};
 
 /// A thread to cut pages from.
 pub(super) trait Rows {
@@ -14,7 +14,7 @@ pub(super) trait Rows {
     fn hole(&self) -> Option<(MsgId, MsgId)>;
 }
 
-impl<S: Store> Rows for PageSource<'_, S> {
+impl<S: ArchiveStore> Rows for PageSource<'_, S> {
     async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<(Vec<Row>, bool), HistoryError> {
         PageSource::rows(self, lo, hi, order, most).await
     }

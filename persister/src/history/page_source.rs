@@ -10,7 +10,7 @@ use natterjack_protocol::{Most, MsgId, Thread};
 use natterjack_runtime::clock::wall_ms;
 
 use super::{HistoryError, View, unarchived::UnarchivedEntries};
-use crate::store::{Order, PartitionKey, Row, Store, StoreError};
+use crate::store::{ArchiveError, ArchiveStore, Order, PartitionKey, Row};
 
 /// A follower, or a leader that has just been deposed, may be behind for a moment.
 const ATTEMPTS: u32 = 5;
@@ -28,7 +28,7 @@ pub(super) struct PageSource<'a, S> {
     lost: Vec<Row>,
 }
 
-impl<'a, S: Store> PageSource<'a, S> {
+impl<'a, S: ArchiveStore> PageSource<'a, S> {
     /// `min_id`: an answer that does not reach it would be stale.
     pub async fn open(history: &'a View<S>, thread: &'a Thread, min_id: MsgId) -> Result<Self, HistoryError> {
         let read = async {
@@ -38,7 +38,7 @@ impl<'a, S: Store> PageSource<'a, S> {
         };
         match read.await {
             Ok(((archived, hole), lost)) => Ok(Self { lost, ..Self::above(history, thread, Some(archived), hole, min_id).await? }),
-            Err(HistoryError::Store(StoreError::Unavailable(why))) => {
+            Err(HistoryError::Store(ArchiveError::Unavailable(why))) => {
                 tracing::debug!(why, "the archive does not answer; reading the log alone");
                 Self::open_log_only(history, thread, min_id).await
             }
@@ -50,7 +50,7 @@ impl<'a, S: Store> PageSource<'a, S> {
     pub async fn open_unmarked(history: &'a View<S>, thread: &'a Thread) -> Result<Self, HistoryError> {
         match history.watermark(thread).await {
             Ok((archived, hole)) => Self::above(history, thread, Some(archived), hole, MsgId::NONE).await,
-            Err(HistoryError::Store(StoreError::Unavailable(_))) => Self::open_log_only(history, thread, MsgId::NONE).await,
+            Err(HistoryError::Store(ArchiveError::Unavailable(_))) => Self::open_log_only(history, thread, MsgId::NONE).await,
             Err(e) => Err(e),
         }
     }
@@ -116,7 +116,7 @@ impl<'a, S: Store> PageSource<'a, S> {
         Ok((rows, full || cut))
     }
 
-    pub(super) async fn archive_rows(&self, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, StoreError> {
+    pub(super) async fn archive_rows(&self, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, ArchiveError> {
         match self.archived {
             Some(w) if lo <= w => {
                 let rows = self.history.store.rows(self.thread, lo, hi.min(w.next()), order, most).await?;
@@ -167,9 +167,9 @@ fn with_lost(mut rows: Vec<Row>, lost: &[Row], (lo, hi): (MsgId, MsgId), order: 
     rows
 }
 
-impl<S: Store> View<S> {
+impl<S: ArchiveStore> View<S> {
     /// Of this thread, oldest first.
-    pub(super) async fn lost(&self, thread: &Thread) -> Result<Vec<Row>, StoreError> {
+    pub(super) async fn lost(&self, thread: &Thread) -> Result<Vec<Row>, ArchiveError> {
         let lost = self.store.lost().await?;
         Ok(lost.iter().filter(|l| l.concerns(thread)).map(|l| l.row(thread)).collect())
     }
@@ -196,7 +196,7 @@ impl<S: Store> View<S> {
 
     /// The watermark of the thread's partition. That of the former generation, as long as the archive has not come to
     /// this one: it begins there when all of the former is written.
-    async fn archived(&self, thread: &Thread) -> Result<(Option<Position>, Of), StoreError> {
+    async fn archived(&self, thread: &Thread) -> Result<(Option<Position>, Of), ArchiveError> {
         let key = |layout: Layout| PartitionKey { generation: layout.generation, partition: layout.partition(thread) };
         match (self.store.position(key(self.layout)).await?, self.layout.previous()) {
             (None, Some(former)) => Ok((self.store.position(key(former)).await?, Of::Former)),

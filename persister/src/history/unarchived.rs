@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     fold,
-    store::{Order, Row, Store, StoreError},
+    store::{ArchiveError, ArchiveStore, Order, Row},
 };
 
 /// Entries read whole: half a megabyte, and 128 requests at once. A [`part`] of it is read at a time behind a page for
@@ -76,7 +76,7 @@ fn first<'r>(rows: impl Iterator<Item = &'r Row>, most: Most) -> Vec<Row> {
     rows.take(most.count).take_while(fits).cloned().collect()
 }
 
-impl<'a, S: Store> UnarchivedEntries<'a, S> {
+impl<'a, S: ArchiveStore> UnarchivedEntries<'a, S> {
     /// Fails with `Stale` when a follower answered that has not got the leader's newest entry yet.
     pub async fn open(history: &'a View<S>, thread: &'a Thread, floor: MsgId, archived: bool) -> Result<Self, HistoryError> {
         let log = &history.log;
@@ -111,7 +111,7 @@ impl<'a, S: Store> UnarchivedEntries<'a, S> {
             (Thread::Group { .. }, None) => Roles::unknown(),
             (Thread::Group { .. }, Some(first)) => match fold::group_before(&self.history.store, self.thread, first.id).await {
                 Ok(group) => Roles::Exact(group),
-                Err(StoreError::Unavailable(_)) => Roles::unknown(),
+                Err(ArchiveError::Unavailable(_)) => Roles::unknown(),
                 Err(e) => return Err(e.into()),
             },
         })

@@ -12,7 +12,7 @@ use natterjack_protocol::{
     limits,
 };
 
-use super::StoreError;
+use super::ArchiveError;
 use crate::tokens::{RefreshHash, Salt};
 
 #[cfg(test)]
@@ -58,8 +58,8 @@ impl NewExternal {
 }
 
 /// Not even the id of a new user is free as a name, which nobody could know.
-pub fn no_name() -> StoreError {
-    StoreError::Constraint("a new user's id is somebody's name".into())
+pub fn no_name() -> ArchiveError {
+    ArchiveError::Constraint("a new user's id is somebody's name".into())
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,26 +210,26 @@ pub fn full(now: Option<ContactState>, after: Option<ContactState>, actor: Conta
 
 /// Everything `directory` asks of a store. Dropping the future of a write leaves it open whether the write happens.
 pub trait Accounts: Clone + Send + Sync + 'static {
-    fn add_user(&self, user: NewUser) -> impl Future<Output = Result<Added, StoreError>> + Send;
+    fn add_user(&self, user: NewUser) -> impl Future<Output = Result<Added, ArchiveError>> + Send;
 
     /// The user of an external login, made if there is none. Of many at once for the same login all get the same user. Names are as unique
     /// as those of [`Accounts::add_user`], and nobody logs in with one of them and a password.
-    fn join(&self, new: NewExternal) -> impl Future<Output = Result<Joined, StoreError>> + Send;
+    fn join(&self, new: NewExternal) -> impl Future<Output = Result<Joined, ArchiveError>> + Send;
 
     /// `subject`: for [`PASSWORD`] the [`name_key`], which names that look alike share: compare the answer's name.
-    fn login(&self, issuer: &str, subject: &str) -> impl Future<Output = Result<Option<Login>, StoreError>> + Send;
+    fn login(&self, issuer: &str, subject: &str) -> impl Future<Output = Result<Option<Login>, ArchiveError>> + Send;
 
     /// When the account was made, milliseconds since 1970.
-    fn created(&self, user: &UserId) -> impl Future<Output = Result<Option<u64>, StoreError>> + Send;
+    fn created(&self, user: &UserId) -> impl Future<Output = Result<Option<u64>, ArchiveError>> + Send;
 
     /// Those that exist, in any order.
-    fn profiles(&self, users: &[UserId]) -> impl Future<Output = Result<Vec<Profile>, StoreError>> + Send;
+    fn profiles(&self, users: &[UserId]) -> impl Future<Output = Result<Vec<Profile>, ArchiveError>> + Send;
 
     /// Users whose name begins so, in the order of their [`name_key`].
-    fn find(&self, prefix: &Prefix, limit: usize) -> impl Future<Output = Result<Vec<Profile>, StoreError>> + Send;
+    fn find(&self, prefix: &Prefix, limit: usize) -> impl Future<Output = Result<Vec<Profile>, ArchiveError>> + Send;
 
     /// By name; at most [`CONTACT_ROWS`].
-    fn contacts(&self, user: &UserId) -> impl Future<Output = Result<Vec<Contact>, StoreError>> + Send;
+    fn contacts(&self, user: &UserId) -> impl Future<Output = Result<Vec<Contact>, ArchiveError>> + Send;
 
     /// Both sides change or none. Repeating a change that was made changes nothing.
     fn change_contact(
@@ -237,23 +237,23 @@ pub trait Accounts: Clone + Send + Sync + 'static {
         actor: &UserId,
         other: &UserId,
         change: ContactChange,
-    ) -> impl Future<Output = Result<ContactOutcome, StoreError>> + Send;
+    ) -> impl Future<Output = Result<ContactOutcome, ArchiveError>> + Send;
 
     /// A new family with its first token, which expires at `expires` (milliseconds since 1970) if it is not used.
-    fn open_family(&self, family: Family, first: RefreshHash, expires: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn open_family(&self, family: Family, first: RefreshHash, expires: u64) -> impl Future<Output = Result<(), ArchiveError>> + Send;
 
     /// Has this device logged in as this user, and not been away since for longer than a refresh token lives?
-    fn has_device(&self, user: &UserId, device: &DeviceId) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    fn has_device(&self, user: &UserId, device: &DeviceId) -> impl Future<Output = Result<bool, ArchiveError>> + Send;
 
     /// Replaces `old` by `next`. If `old` was used before: finds the next one of that time, as `when` allows; or revokes the family.
-    fn rotate(&self, old: RefreshHash, next: NextToken, when: Use) -> impl Future<Output = Result<Rotated, StoreError>> + Send;
+    fn rotate(&self, old: RefreshHash, next: NextToken, when: Use) -> impl Future<Output = Result<Rotated, ArchiveError>> + Send;
 
     /// Revokes the family of a token, used or not. None: no such token.
-    fn revoke(&self, token: RefreshHash) -> impl Future<Output = Result<Option<Family>, StoreError>> + Send;
+    fn revoke(&self, token: RefreshHash) -> impl Future<Output = Result<Option<Family>, ArchiveError>> + Send;
 
     /// Forgets tokens that expired before `now`, and families without tokens; at most a few thousand a call. How many went;
     /// 0 if the store's server forgets by itself.
-    fn sweep(&self, now: u64) -> impl Future<Output = Result<usize, StoreError>> + Send;
+    fn sweep(&self, now: u64) -> impl Future<Output = Result<usize, ArchiveError>> + Send;
 }
 
 #[cfg(test)]

@@ -13,11 +13,11 @@ use natterjack_protocol::{
 
 use crate::{
     overlay::is_recalled,
-    store::{CidLookup, LostRange, Order, PartitionKey, Row, Store, ThreadBatch, UnknownSubject},
+    store::{ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, ThreadBatch, UnknownSubject},
 };
 
 /// Of a store that is new.
-pub async fn all<S: Store>(store: &S) {
+pub async fn all<S: ArchiveStore>(store: &S) {
     empty_until_something_is_archived(store).await;
     rows_come_back_as_written(store).await;
     replays_change_nothing(store).await;
@@ -36,7 +36,7 @@ pub async fn all<S: Store>(store: &S) {
     what_is_lost_stays_lost(store).await;
 }
 
-async fn empty_until_something_is_archived<S: Store>(fresh: &S) {
+async fn empty_until_something_is_archived<S: ArchiveStore>(fresh: &S) {
     assert!(fresh.is_empty().await.unwrap());
     // A row without a watermark: a persister may die between the two.
     fresh.append(batch(&thread("first"), vec![text(&thread("first"), 1, "a", "x")])).await.unwrap();
@@ -74,15 +74,15 @@ pub fn batch(thread: &Thread, rows: Vec<Row>) -> ThreadBatch {
     ThreadBatch { thread: thread.clone(), rows, group: None, items: Vec::new() }
 }
 
-async fn everything<S: Store>(store: &S, thread: &Thread) -> Vec<Row> {
+async fn everything<S: ArchiveStore>(store: &S, thread: &Thread) -> Vec<Row> {
     store.rows(thread, MsgId::NONE, MsgId::MAX, Order::OldestFirst, Most::count(1_000)).await.unwrap()
 }
 
-async fn last_entries<S: Store>(store: &S, threads: &[Thread]) -> Vec<(u64, u64)> {
+async fn last_entries<S: ArchiveStore>(store: &S, threads: &[Thread]) -> Vec<(u64, u64)> {
     store.last_entries(threads).await.unwrap().iter().map(|e| (e.id.0, e.ts)).collect()
 }
 
-async fn rows_come_back_as_written<S: Store>(store: &S) {
+async fn rows_come_back_as_written<S: ArchiveStore>(store: &S) {
     let t = thread("as-written");
     let poison = Row::from_log(&t, MsgId(3), 1_003, false, &Bytes::from_static(b"\xc1 no entry at all"));
     assert_eq!(poison.kind, Kind::Unknown);
@@ -103,7 +103,7 @@ async fn rows_come_back_as_written<S: Store>(store: &S) {
     assert_eq!(store.item(&unknown, &user("a")).await.unwrap(), None);
 }
 
-async fn replays_change_nothing<S: Store>(store: &S) {
+async fn replays_change_nothing<S: ArchiveStore>(store: &S) {
     let t = thread("replay");
     let rows = vec![text(&t, 1, "a", "one"), text(&t, 2, "a", "two"), edit(&t, 3, "a", 1, "uno"), recall(&t, 4, "a", 2)];
     store.append(batch(&t, rows.clone())).await.unwrap();
@@ -146,7 +146,7 @@ async fn side_by_side<T>(all: impl Iterator<Item = impl Future<Output = T>>) -> 
 }
 
 /// A message, two edits of it, a recall, an edit that came after the recall, and one by somebody else.
-async fn every_order_ends_equal<S: Store>(store: &S) {
+async fn every_order_ends_equal<S: ArchiveStore>(store: &S) {
     let rows = |t: &Thread| {
         vec![
             text(t, 10, "a", "secret"),
@@ -186,7 +186,7 @@ async fn every_order_ends_equal<S: Store>(store: &S) {
 }
 
 /// An admin's recall takes what anybody made of the message.
-async fn power_takes_everything_away_in_every_order<S: Store>(store: &S) {
+async fn power_takes_everything_away_in_every_order<S: ArchiveStore>(store: &S) {
     let ends = side_by_side(permutations(4).into_iter().enumerate().map(async |(i, order)| {
         let t = thread(&format!("power-{i}"));
         let rows = [
@@ -208,7 +208,7 @@ async fn power_takes_everything_away_in_every_order<S: Store>(store: &S) {
 }
 
 /// As one persister takes over from another: both follow the log, from whatever watermark, in batches of their own, and overlap.
-async fn writers_beside_each_other_end_equal<S: Store>(store: &S) {
+async fn writers_beside_each_other_end_equal<S: ArchiveStore>(store: &S) {
     let log = |t: &Thread| {
         let row = |n: u64| match n % 7 {
             3 => edit(t, n, "a", n - 2, &format!("edited by {n}")),
@@ -234,7 +234,7 @@ async fn writers_beside_each_other_end_equal<S: Store>(store: &S) {
 }
 
 /// Whatever was written before the question is in the answer, also when the thread grows under the reader.
-async fn a_reader_beside_a_writer_misses_nothing<S: Store>(store: &S) {
+async fn a_reader_beside_a_writer_misses_nothing<S: ArchiveStore>(store: &S) {
     const END: u64 = 60;
     let t = thread("growing");
     let written = AtomicU64::new(0);
@@ -261,7 +261,7 @@ async fn a_reader_beside_a_writer_misses_nothing<S: Store>(store: &S) {
     tokio::join!(writer, reader);
 }
 
-async fn only_who_may_changes_a_message<S: Store>(store: &S) {
+async fn only_who_may_changes_a_message<S: ArchiveStore>(store: &S) {
     let t = thread("may");
     let admin = |id, target| Row { power: true, ..recall(&t, id, "admin", target) };
     let rows = vec![
@@ -283,7 +283,7 @@ async fn only_who_may_changes_a_message<S: Store>(store: &S) {
     }
 }
 
-async fn pages_at_every_edge<S: Store>(store: &S) {
+async fn pages_at_every_edge<S: ArchiveStore>(store: &S) {
     let t = thread("pages");
     let ids = [10, 20, 30, 40, 50];
     // A neighbour in the order of keys on each side.
@@ -307,7 +307,7 @@ async fn pages_at_every_edge<S: Store>(store: &S) {
 }
 
 /// The largest there are: control characters, which JSON spells with six bytes each, and bytes, which it spells in base64.
-async fn pages_end_by_their_bytes<S: Store>(store: &S) {
+async fn pages_end_by_their_bytes<S: ArchiveStore>(store: &S) {
     let t = thread("large");
     let body = |id: u64| match id % 3 {
         0 => Body::text("\0".repeat(limits::TEXT_CHARS)),
@@ -332,7 +332,7 @@ async fn pages_end_by_their_bytes<S: Store>(store: &S) {
     }
 }
 
-async fn times_at_every_edge<S: Store>(store: &S) {
+async fn times_at_every_edge<S: ArchiveStore>(store: &S) {
     let t = thread("times");
     let at = |id, ts| Row { ts, ..text(&t, id, "a", "x") };
     store.append(batch(&t, vec![at(10, 100), at(11, 100), at(500, 200), at(1 << 50, 300)])).await.unwrap();
@@ -362,7 +362,7 @@ async fn times_at_every_edge<S: Store>(store: &S) {
     assert_eq!(find(&t, 4_001, 8).await, Some((3, ahead)));
 }
 
-async fn cids_are_found<S: Store>(store: &S) {
+async fn cids_are_found<S: ArchiveStore>(store: &S) {
     let t = thread("cids");
     let first = text(&t, 10, "a", "x");
     let copy = Row { id: MsgId(900), ts: 1_900, ..first.clone() };
@@ -383,7 +383,7 @@ async fn cids_are_found<S: Store>(store: &S) {
 }
 
 /// A clock that was set back for a moment hides nothing that was stored before.
-async fn cids_are_found_where_times_fall<S: Store>(store: &S) {
+async fn cids_are_found_where_times_fall<S: ArchiveStore>(store: &S) {
     let t = thread("cids-stepped");
     let at = |id, ts| Row { ts, ..text(&t, id, "a", "x") };
     let sought = at(2, 20_000);
@@ -395,7 +395,7 @@ async fn cids_are_found_where_times_fall<S: Store>(store: &S) {
     assert_eq!(found, CidLookup::Found(MsgId(2)));
 }
 
-async fn states_only_move_forward<S: Store>(store: &S) {
+async fn states_only_move_forward<S: ArchiveStore>(store: &S) {
     let t = thread("states");
     let mut state: Option<GroupState> = None;
     let created = row(&t, 1, "owner", Kind::GroupCreated, Body { name: Some("g".into()), users: vec![user("st-m")], ..Body::default() });
@@ -429,7 +429,7 @@ async fn states_only_move_forward<S: Store>(store: &S) {
     assert_eq!(store.group(&t).await.unwrap(), Some(new));
 }
 
-async fn positions_only_move_forward<S: Store>(store: &S) {
+async fn positions_only_move_forward<S: ArchiveStore>(store: &S) {
     let key = PartitionKey { generation: 7, partition: 3 };
     assert_eq!(store.position(key).await.unwrap(), None);
     for (to, want) in [(10, 10), (5, 10), (10, 10), (11, 11)] {
@@ -439,7 +439,7 @@ async fn positions_only_move_forward<S: Store>(store: &S) {
     assert_eq!(store.position(PartitionKey { generation: 8, ..key }).await.unwrap(), None, "each generation has its own");
 }
 
-async fn what_is_lost_stays_lost<S: Store>(store: &S) {
+async fn what_is_lost_stays_lost<S: ArchiveStore>(store: &S) {
     let there = store.lost().await.unwrap().len();
     let key = PartitionKey { generation: 70, partition: 3 };
     let range = |first, last| LostRange { key, partitions: 5, first: MsgId(first), last: MsgId(last), since: first, until: last };

@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::store::{CidLookup, LostRange, Order, PartitionKey, Row, Store, StoreError, ThreadBatch, UnknownSubject, falls};
+use crate::store::{ArchiveError, ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, ThreadBatch, UnknownSubject, falls};
 
 mod accounts;
 mod buckets;
@@ -87,7 +87,7 @@ struct Db {
 }
 
 impl Both {
-    async fn connect(cfg: &CqlConfig) -> Result<Self, StoreError> {
+    async fn connect(cfg: &CqlConfig) -> Result<Self, ArchiveError> {
         let requests = Requests::connect(cfg).await?;
         let limits = schema::prepare(&requests, cfg).await?.buckets;
         Ok(Self {
@@ -98,7 +98,7 @@ impl Both {
 }
 
 impl Db {
-    async fn prepare(requests: Requests, limits: Buckets) -> Result<Self, StoreError> {
+    async fn prepare(requests: Requests, limits: Buckets) -> Result<Self, ArchiveError> {
         let r = &requests;
         Ok(Self {
             limits,
@@ -119,7 +119,7 @@ impl Db {
 
 impl Cql {
     /// Connects and brings the schema up to date; an error if that cannot be done now.
-    pub fn connect(cfg: &CqlConfig) -> BoxFuture<'_, Result<Self, StoreError>> {
+    pub fn connect(cfg: &CqlConfig) -> BoxFuture<'_, Result<Self, ArchiveError>> {
         Box::pin(async move {
             let db = Arc::new(OnceLock::from(Box::pin(Both::connect(cfg)).await?));
             Ok(Self { inner: Arc::new(Inner { db, why_not: Arc::default(), _connecting: None }), patient: false })
@@ -127,12 +127,12 @@ impl Cql {
     }
 
     /// Likewise, but a server that does not answer is waited for beside everything else: until then every call says `Unavailable`.
-    pub async fn open(cfg: CqlConfig) -> Result<Self, StoreError> {
+    pub async fn open(cfg: CqlConfig) -> Result<Self, ArchiveError> {
         let (db, why_not) = (Arc::new(OnceLock::new()), Arc::new(Mutex::new(String::from("it has not answered yet"))));
         let (tell, first) = oneshot::channel();
         let task = tokio::spawn(keep_connecting(cfg, db.clone(), why_not.clone(), tell));
         match timeout(FIRST, first).await {
-            Ok(Ok(Err(e))) if !matches!(e, StoreError::Unavailable(_)) => return Err(e),
+            Ok(Ok(Err(e))) if !matches!(e, ArchiveError::Unavailable(_)) => return Err(e),
             Ok(Ok(Ok(()))) => {}
             _ => tracing::warn!(why = %why_not.lock(), "the archive does not answer; starting without it and trying again"),
         }
@@ -140,12 +140,12 @@ impl Cql {
     }
 
     /// The schema that is there and the one of this build; None: nothing is there yet. Changes nothing.
-    pub fn schema_version(cfg: &CqlConfig) -> BoxFuture<'_, Result<Option<(usize, usize)>, StoreError>> {
+    pub fn schema_version(cfg: &CqlConfig) -> BoxFuture<'_, Result<Option<(usize, usize)>, ArchiveError>> {
         Box::pin(async move { schema::version(&Requests::connect(cfg).await?, cfg).await })
     }
 
-    fn db(&self) -> Result<&Db, StoreError> {
-        let both = self.inner.db.get().ok_or_else(|| StoreError::Unavailable(self.inner.why_not.lock().clone()))?;
+    fn db(&self) -> Result<&Db, ArchiveError> {
+        let both = self.inner.db.get().ok_or_else(|| ArchiveError::Unavailable(self.inner.why_not.lock().clone()))?;
         Ok(if self.patient { &both.patient } else { &both.quick })
     }
 }
@@ -154,7 +154,7 @@ async fn keep_connecting(
     cfg: CqlConfig,
     db: Arc<OnceLock<Both>>,
     why_not: Arc<Mutex<String>>,
-    first: oneshot::Sender<Result<(), StoreError>>,
+    first: oneshot::Sender<Result<(), ArchiveError>>,
 ) {
     let mut pause = *RECONNECT.start();
     let mut first = Some(first);
@@ -187,12 +187,12 @@ async fn keep_connecting(
     }
 }
 
-impl Store for Cql {
+impl ArchiveStore for Cql {
     fn patient(&self) -> Self {
         Self { patient: true, ..self.clone() }
     }
 
-    async fn append(&self, batch: ThreadBatch) -> Result<(), StoreError> {
+    async fn append(&self, batch: ThreadBatch) -> Result<(), ArchiveError> {
         let db = self.db()?;
         let ThreadBatch { thread, rows, group, items } = &batch;
         let thread = &thread.to_string();
@@ -207,42 +207,42 @@ impl Store for Cql {
         tokio::try_join!(Box::pin(db.append_rows(thread, rows)), state).map(drop)
     }
 
-    async fn keep_unknown_subject(&self, stray: UnknownSubject) -> Result<(), StoreError> {
+    async fn keep_unknown_subject(&self, stray: UnknownSubject) -> Result<(), ArchiveError> {
         let db = self.db()?;
         db.positions.keep_unknown_subject(&db.requests, &stray).await
     }
 
-    async fn is_empty(&self) -> Result<bool, StoreError> {
+    async fn is_empty(&self) -> Result<bool, ArchiveError> {
         let db = self.db()?;
         db.positions.is_empty(&db.requests).await
     }
 
-    async fn advance(&self, key: PartitionKey, to: Position) -> Result<(), StoreError> {
+    async fn advance(&self, key: PartitionKey, to: Position) -> Result<(), ArchiveError> {
         let db = self.db()?;
         db.positions.advance(&db.requests, key, to).await
     }
 
-    async fn position(&self, key: PartitionKey) -> Result<Option<Position>, StoreError> {
+    async fn position(&self, key: PartitionKey) -> Result<Option<Position>, ArchiveError> {
         let db = self.db()?;
         db.positions.position(&db.requests, key).await
     }
 
-    async fn positions(&self) -> Result<Vec<(PartitionKey, Position)>, StoreError> {
+    async fn positions(&self) -> Result<Vec<(PartitionKey, Position)>, ArchiveError> {
         let db = self.db()?;
         db.positions.positions(&db.requests).await
     }
 
-    async fn lose(&self, lost: LostRange) -> Result<(), StoreError> {
+    async fn lose(&self, lost: LostRange) -> Result<(), ArchiveError> {
         let db = self.db()?;
         db.lost.lose(&db.requests, &lost).await
     }
 
-    async fn lost(&self) -> Result<Vec<LostRange>, StoreError> {
+    async fn lost(&self) -> Result<Vec<LostRange>, ArchiveError> {
         let db = self.db()?;
         db.lost.lost(&db.requests).await
     }
 
-    async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, StoreError> {
+    async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, ArchiveError> {
         let db = self.db()?;
         let (spelled, mut found) = (thread.to_string(), Vec::new());
         let mut parts = db.buckets.walk(&db.requests, &spelled, lo, hi, order);
@@ -254,7 +254,7 @@ impl Store for Cql {
         Ok(found)
     }
 
-    async fn id_at(&self, thread: &Thread, ts: u64, below: MsgId) -> Result<Option<LastEntry>, StoreError> {
+    async fn id_at(&self, thread: &Thread, ts: u64, below: MsgId) -> Result<Option<LastEntry>, ArchiveError> {
         let db = self.db()?;
         let (r, thread) = (&db.requests, thread.to_string());
         let (mut best, mut hi): (Option<LastEntry>, _) = (None, below);
@@ -267,7 +267,7 @@ impl Store for Cql {
         Ok(best)
     }
 
-    async fn find_cid(&self, thread: &Thread, from: &UserId, cid: Cid, since: u64, max: usize) -> Result<CidLookup, StoreError> {
+    async fn find_cid(&self, thread: &Thread, from: &UserId, cid: Cid, since: u64, max: usize) -> Result<CidLookup, ArchiveError> {
         let db = self.db()?;
         let thread = thread.to_string();
         let mut sought = Sought { from, cid, since, max, looked: 0, lowest: None, older: None };
@@ -291,27 +291,27 @@ impl Store for Cql {
         })
     }
 
-    async fn last_entries(&self, threads: &[Thread]) -> Result<Vec<LastEntry>, StoreError> {
+    async fn last_entries(&self, threads: &[Thread]) -> Result<Vec<LastEntry>, ArchiveError> {
         let db = self.db()?;
         db.threads.last_entries(&db.requests, threads).await
     }
 
-    async fn controls(&self, thread: &Thread, below: MsgId) -> Result<Vec<Row>, StoreError> {
+    async fn controls(&self, thread: &Thread, below: MsgId) -> Result<Vec<Row>, ArchiveError> {
         let db = self.db()?;
         db.messages.controls(&db.requests, thread, below).await
     }
 
-    async fn group(&self, thread: &Thread) -> Result<Option<GroupState>, StoreError> {
+    async fn group(&self, thread: &Thread) -> Result<Option<GroupState>, ArchiveError> {
         let db = self.db()?;
         db.threads.group(&db.requests, thread).await
     }
 
-    async fn item(&self, thread: &Thread, user: &UserId) -> Result<Option<ThreadItem>, StoreError> {
+    async fn item(&self, thread: &Thread, user: &UserId) -> Result<Option<ThreadItem>, ArchiveError> {
         let db = self.db()?;
         db.threads.item(&db.requests, thread, user).await
     }
 
-    async fn user_threads(&self, user: &UserId) -> Result<Vec<(Thread, ThreadItem)>, StoreError> {
+    async fn user_threads(&self, user: &UserId) -> Result<Vec<(Thread, ThreadItem)>, ArchiveError> {
         let db = self.db()?;
         db.threads.user_threads(&db.requests, user).await
     }
@@ -320,7 +320,7 @@ impl Store for Cql {
 impl Db {
     /// Falls and cuts first, then the rows, then what they do to earlier ones. The thread's last id may be written beside the rows: a replay below
     /// it finds its bucket by the cuts.
-    async fn append_rows(&self, thread: &str, rows: &[Row]) -> Result<(), StoreError> {
+    async fn append_rows(&self, thread: &str, rows: &[Row]) -> Result<(), ArchiveError> {
         let Some(newest) = rows.iter().max_by_key(|r| r.id) else { return Ok(()) };
         let r = &self.requests;
         let before = self.threads.filling(r, thread).await?;
@@ -351,13 +351,13 @@ impl Db {
         all(operations.map(|(bucket, op)| self.operate(thread, bucket, op, &filling)).collect()).await
     }
 
-    async fn operate(&self, thread: &str, bucket: u64, op: &Row, filling: &Filling) -> Result<(), StoreError> {
+    async fn operate(&self, thread: &str, bucket: u64, op: &Row, filling: &Filling) -> Result<(), ArchiveError> {
         let r = &self.requests;
         // An operation cannot be about the future.
         let Some(target) = op.body.target.filter(|t| *t < op.id) else { return Ok(()) };
         let spot = async |id: MsgId| {
             let bucket = if id.0 >= filling.bucket { filling.bucket } else { self.buckets.of(r, thread, id).await? };
-            Ok::<_, StoreError>(Spot { thread, bucket, id })
+            Ok::<_, ArchiveError>(Spot { thread, bucket, id })
         };
         match op.kind {
             Kind::Edit => self.operations.edit(r, op, Spot { thread, bucket, id: op.id }, spot(target).await?).await,
@@ -368,16 +368,16 @@ impl Db {
 }
 
 /// A few at a time.
-async fn all(writes: Vec<impl Future<Output = Result<(), StoreError>>>) -> Result<(), StoreError> {
+async fn all(writes: Vec<impl Future<Output = Result<(), ArchiveError>>>) -> Result<(), ArchiveError> {
     stream::iter(writes).buffer_unordered(AT_ONCE).try_collect().await
 }
 
-fn corrupt(column: &str, why: impl std::fmt::Display) -> StoreError {
-    StoreError::Corrupt(format!("{column}: {why}"))
+fn corrupt(column: &str, why: impl std::fmt::Display) -> ArchiveError {
+    ArchiveError::Corrupt(format!("{column}: {why}"))
 }
 
 /// An id column. What cannot be an id is a damaged row.
-fn token(column: &str, text: &str) -> Result<Token, StoreError> {
+fn token(column: &str, text: &str) -> Result<Token, ArchiveError> {
     Token::parse(text).map_err(|e| corrupt(column, e))
 }
 

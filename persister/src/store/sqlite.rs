@@ -21,7 +21,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::writer::Durable;
-use crate::store::{CidLookup, LostRange, Order, PartitionKey, Row, Store, StoreError, ThreadBatch, UnknownSubject, falls};
+use crate::store::{ArchiveError, ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, ThreadBatch, UnknownSubject, falls};
 
 mod accounts;
 mod contacts;
@@ -89,14 +89,14 @@ impl Drop for Inner {
 
 impl Sqlite {
     /// Opens or creates the file and brings its schema up to date. Several processes may do so at once.
-    pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, ArchiveError> {
         let path = path.as_ref().to_owned();
         tokio::task::spawn_blocking(move || Self::open_blocking(path)).await.map_err(|_| gone())?
     }
 
-    fn open_blocking(path: PathBuf) -> Result<Self, StoreError> {
+    fn open_blocking(path: PathBuf) -> Result<Self, ArchiveError> {
         if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(|e| StoreError::Unavailable(format!("{}: {e}", folder.display())))?;
+            std::fs::create_dir_all(folder).map_err(|e| ArchiveError::Unavailable(format!("{}: {e}", folder.display())))?;
         }
         let mut connection = Connection::open(&path)?;
         connection.busy_timeout(BUSY)?;
@@ -107,7 +107,7 @@ impl Sqlite {
         let writer = std::thread::Builder::new()
             .name("sqlite-writer".into())
             .spawn(move || writer::run(connection, queue))
-            .map_err(|e| StoreError::Unavailable(e.to_string()))?;
+            .map_err(|e| ArchiveError::Unavailable(e.to_string()))?;
         let inner = Inner {
             path,
             jobs: Mutex::new(Some(jobs)),
@@ -119,10 +119,10 @@ impl Sqlite {
     }
 
     /// A copy of the file as of one moment, while others write to it; nothing of it is in a journal. `to` must not be there.
-    pub async fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
+    pub async fn copy(from: &Path, to: &Path) -> Result<(), ArchiveError> {
         let (from, to) = (from.to_owned(), to.to_owned());
         let copy = move || {
-            let name = to.to_str().ok_or_else(|| StoreError::Failed(format!("{} is no UTF-8", to.display())))?;
+            let name = to.to_str().ok_or_else(|| ArchiveError::Failed(format!("{} is no UTF-8", to.display())))?;
             let connection = reader(&from)?;
             // One read transaction: writers go on beside it, and their journal grows meanwhile.
             connection.execute("VACUUM INTO ?1", [name])?;
@@ -132,7 +132,7 @@ impl Sqlite {
     }
 
     /// Of a file that nobody writes; changes nothing of it, its schema included. Writes are refused.
-    pub async fn open_to_read(path: &Path) -> Result<Self, StoreError> {
+    pub async fn open_to_read(path: &Path) -> Result<Self, ArchiveError> {
         let inner = Inner {
             path: path.to_owned(),
             jobs: Mutex::new(None),
@@ -148,12 +148,12 @@ impl Sqlite {
     pub async fn write<T: Send + 'static>(
         &self,
         f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
+    ) -> Result<T, ArchiveError> {
         self.job(Durable::Now, f).await
     }
 
     /// Likewise, for what the log has as well: does not wait for the disk, which the log needs, too.
-    async fn write_from_log(&self, f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()> + Send + 'static) -> Result<(), StoreError> {
+    async fn write_from_log(&self, f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()> + Send + 'static) -> Result<(), ArchiveError> {
         self.job(Durable::Later, f).await
     }
 
@@ -161,7 +161,7 @@ impl Sqlite {
         &self,
         durable: Durable,
         f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
+    ) -> Result<T, ArchiveError> {
         let (reply, answer) = oneshot::channel();
         let jobs = self.inner.jobs.lock().clone().ok_or_else(gone)?;
         metrics::gauge!("natterjack_persister_store_queue_jobs").set((QUEUE - jobs.capacity()) as f64);
@@ -173,7 +173,7 @@ impl Sqlite {
     pub async fn read<T: Send + 'static>(
         &self,
         f: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
+    ) -> Result<T, ArchiveError> {
         let _permit = self.inner.readers.acquire().await.map_err(|_| gone())?;
         let (idle, path) = (self.inner.idle.clone(), self.inner.path.clone());
         let read = move || {
@@ -182,7 +182,7 @@ impl Sqlite {
                 Some(c) => c,
                 None => reader(&path)?,
             };
-            let result = f(&connection).map_err(StoreError::from);
+            let result = f(&connection).map_err(ArchiveError::from);
             idle.lock().push(connection);
             result
         };
@@ -190,7 +190,7 @@ impl Sqlite {
     }
 }
 
-impl Store for Sqlite {
+impl ArchiveStore for Sqlite {
     /// Leaves the file alone, without a journal beside it, unless another process has it open.
     async fn close(&self) {
         // Reads that are under way end first; later ones are refused.
@@ -203,7 +203,7 @@ impl Store for Sqlite {
         drop(reads);
     }
 
-    async fn append(&self, batch: ThreadBatch) -> Result<(), StoreError> {
+    async fn append(&self, batch: ThreadBatch) -> Result<(), ArchiveError> {
         self.write_from_log(move |tx| {
             let ThreadBatch { thread, rows, group, items } = batch;
             if let Some(last) = rows.iter().max_by_key(|r| r.id) {
@@ -223,85 +223,85 @@ impl Store for Sqlite {
         .await
     }
 
-    async fn keep_unknown_subject(&self, stray: UnknownSubject) -> Result<(), StoreError> {
+    async fn keep_unknown_subject(&self, stray: UnknownSubject) -> Result<(), ArchiveError> {
         self.write_from_log(move |tx| positions::keep_unknown_subject(tx, &stray)).await
     }
 
-    async fn is_empty(&self) -> Result<bool, StoreError> {
+    async fn is_empty(&self) -> Result<bool, ArchiveError> {
         self.read(positions::is_empty).await
     }
 
-    async fn advance(&self, key: PartitionKey, to: Position) -> Result<(), StoreError> {
+    async fn advance(&self, key: PartitionKey, to: Position) -> Result<(), ArchiveError> {
         self.write_from_log(move |tx| positions::advance(tx, key, to)).await
     }
 
-    async fn position(&self, key: PartitionKey) -> Result<Option<Position>, StoreError> {
+    async fn position(&self, key: PartitionKey) -> Result<Option<Position>, ArchiveError> {
         self.read(move |c| positions::position(c, key)).await
     }
 
-    async fn positions(&self) -> Result<Vec<(PartitionKey, Position)>, StoreError> {
+    async fn positions(&self) -> Result<Vec<(PartitionKey, Position)>, ArchiveError> {
         self.read(positions::positions).await
     }
 
-    async fn lose(&self, lost: LostRange) -> Result<(), StoreError> {
+    async fn lose(&self, lost: LostRange) -> Result<(), ArchiveError> {
         self.write(move |tx| lost::lose(tx, &lost)).await
     }
 
-    async fn lost(&self) -> Result<Vec<LostRange>, StoreError> {
+    async fn lost(&self) -> Result<Vec<LostRange>, ArchiveError> {
         self.read(lost::lost).await
     }
 
-    async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, StoreError> {
+    async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, ArchiveError> {
         let thread = thread.clone();
         self.read(move |c| messages::rows(c, &thread, lo, hi, order, most)).await
     }
 
-    async fn id_at(&self, thread: &Thread, ts: u64, below: MsgId) -> Result<Option<LastEntry>, StoreError> {
+    async fn id_at(&self, thread: &Thread, ts: u64, below: MsgId) -> Result<Option<LastEntry>, ArchiveError> {
         let thread = thread.clone();
         self.read(move |c| messages::id_at(c, &thread, ts, below)).await
     }
 
-    async fn find_cid(&self, thread: &Thread, from: &UserId, cid: Cid, _since: u64, _max: usize) -> Result<CidLookup, StoreError> {
+    async fn find_cid(&self, thread: &Thread, from: &UserId, cid: Cid, _since: u64, _max: usize) -> Result<CidLookup, ArchiveError> {
         let (thread, from) = (thread.clone(), from.clone());
         let found = self.read(move |c| messages::find_cid(c, &thread, &from, cid)).await?;
         Ok(found.map_or(CidLookup::Absent, CidLookup::Found))
     }
 
-    async fn last_entries(&self, threads: &[Thread]) -> Result<Vec<LastEntry>, StoreError> {
+    async fn last_entries(&self, threads: &[Thread]) -> Result<Vec<LastEntry>, ArchiveError> {
         let threads = threads.to_vec();
         self.read(move |c| threads::last_entries(c, &threads)).await
     }
 
-    async fn controls(&self, thread: &Thread, below: MsgId) -> Result<Vec<Row>, StoreError> {
+    async fn controls(&self, thread: &Thread, below: MsgId) -> Result<Vec<Row>, ArchiveError> {
         let thread = thread.clone();
         self.read(move |c| messages::controls(c, &thread, below)).await
     }
 
-    async fn group(&self, thread: &Thread) -> Result<Option<GroupState>, StoreError> {
+    async fn group(&self, thread: &Thread) -> Result<Option<GroupState>, ArchiveError> {
         let thread = thread.clone();
         self.read(move |c| threads::group(c, &thread)).await
     }
 
-    async fn item(&self, thread: &Thread, user: &UserId) -> Result<Option<ThreadItem>, StoreError> {
+    async fn item(&self, thread: &Thread, user: &UserId) -> Result<Option<ThreadItem>, ArchiveError> {
         let (thread, user) = (thread.clone(), user.clone());
         self.read(move |c| threads::item(c, &thread, &user)).await
     }
 
-    async fn user_threads(&self, user: &UserId) -> Result<Vec<(Thread, ThreadItem)>, StoreError> {
+    async fn user_threads(&self, user: &UserId) -> Result<Vec<(Thread, ThreadItem)>, ArchiveError> {
         let user = user.clone();
         self.read(move |c| threads::user_threads(c, &user)).await
     }
 }
 
-fn reader(path: &Path) -> Result<Connection, StoreError> {
+fn reader(path: &Path) -> Result<Connection, ArchiveError> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
 
-fn gone() -> StoreError {
-    StoreError::Unavailable("it is shutting down, or a job of it failed badly: see the log".into())
+fn gone() -> ArchiveError {
+    ArchiveError::Unavailable("it is shutting down, or a job of it failed badly: see the log".into())
 }
 
 /// For this one change of a new file SQLite does not wait as it does elsewhere: of several processes that make it all but one are
@@ -319,13 +319,13 @@ fn to_wal(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// The transaction is the lock: a second process waits here, then finds nothing left to do.
-fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+fn migrate(connection: &mut Connection) -> Result<(), ArchiveError> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version: i64 = tx.pragma_query_value(None, "user_version", |r| r.get(0))?;
     let done = usize::try_from(version).unwrap_or(usize::MAX);
     if done > MIGRATIONS.len() {
         let known = MIGRATIONS.len();
-        return Err(StoreError::Failed(format!("the file has schema {version}, this build knows {known}: use the newer build")));
+        return Err(ArchiveError::Failed(format!("the file has schema {version}, this build knows {known}: use the newer build")));
     }
     for sql in &MIGRATIONS[done..] {
         tx.execute_batch(sql)?;
@@ -335,7 +335,7 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-impl From<rusqlite::Error> for StoreError {
+impl From<rusqlite::Error> for ArchiveError {
     fn from(e: rusqlite::Error) -> Self {
         use rusqlite::Error as E;
         match &e {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use natterjack_persister::store::{
-    Order, Store, StoreError,
+    ArchiveError, ArchiveStore, Order,
     cql::{Cql, CqlConfig},
 };
 use natterjack_protocol::{Most, MsgId};
@@ -27,10 +27,10 @@ async fn found_again(store: &Cql) {
 async fn who_starts_without_a_server_says_so() {
     let cfg = CqlConfig { contact_points: vec!["127.0.0.1:9".into()], ..CqlConfig::default() };
     let began = Instant::now();
-    assert!(matches!(Cql::connect(&cfg).await.map(drop), Err(StoreError::Unavailable(_))));
+    assert!(matches!(Cql::connect(&cfg).await.map(drop), Err(ArchiveError::Unavailable(_))));
     let store = Cql::open(cfg).await.unwrap();
     let said = store.last_entries(&[thread("t")]).await;
-    assert!(matches!(said, Err(StoreError::Unavailable(_))), "{said:?}");
+    assert!(matches!(said, Err(ArchiveError::Unavailable(_))), "{said:?}");
     assert!(began.elapsed() < 2 * SOON, "{:?}", began.elapsed());
 }
 
@@ -57,8 +57,8 @@ async fn a_frozen_server_is_unavailable_soon_and_found_again() {
     let late = Cql::open(late_cfg).await;
     server.signal("CONT");
 
-    assert!(matches!(wrote, Err(StoreError::Unavailable(_))), "{wrote:?}");
-    assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
+    assert!(matches!(wrote, Err(ArchiveError::Unavailable(_))), "{wrote:?}");
+    assert!(matches!(read, Err(ArchiveError::Unavailable(_))), "{read:?}");
     assert!(took < SOON, "{took:?}");
     found_again(&store).await;
     // One that was opened meanwhile has no connection yet, and makes its schema as soon as it can.

@@ -7,7 +7,7 @@ use natterjack_persister::{
     archive::Archive,
     history::History,
     store::{
-        Store,
+        ArchiveStore,
         cql::{Buckets, Cql, CqlConfig},
     },
 };

@@ -1,6 +1,6 @@
 //! What every store must do, on this one; and how its schema comes to be.
 
-use natterjack_persister::store::{Order, Store, StoreError, accounts::Accounts, cql::Cql};
+use natterjack_persister::store::{ArchiveError, ArchiveStore, Order, accounts::Accounts, cql::Cql};
 use natterjack_protocol::{Most, MsgId};
 
 use super::kit::{SERVER, server};
@@ -39,6 +39,6 @@ async fn conforms_on_a_keyspace_that_three_opened_at_once() {
     // A later build was here.
     session.query_unpaged(format!("UPDATE {}.meta SET version = 999 WHERE key = 'schema'", cfg.keyspace), ()).await.unwrap();
     let refused = Cql::connect(&cfg).await.map(drop);
-    assert!(matches!(&refused, Err(StoreError::Failed(why)) if why.contains("999")), "{refused:?}");
+    assert!(matches!(&refused, Err(ArchiveError::Failed(why)) if why.contains("999")), "{refused:?}");
     session.query_unpaged(format!("DROP KEYSPACE {}", cfg.keyspace), ()).await.unwrap();
 }

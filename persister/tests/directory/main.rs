@@ -15,7 +15,7 @@ use natterjack_persister::{
     directory::keys::Keys,
     password::Cost,
     store::accounts::{Accounts as _, NextToken, Rotated, Use},
-    tokens::{KeyTimes, RefreshToken, Salt},
+    tokens::{KeyTimes, RefreshSecret, Salt},
 };
 use natterjack_protocol::{
     Code, Times, UserId,
@@ -70,7 +70,7 @@ async fn an_account_from_registration_to_logout() {
     assert!(matches!(world.ask(&logout(&fifth)).await, Ok(DirectoryAnswer::Done)));
     assert_eq!(world.refusal(&refresh(&fifth)).await.code, Code::Unauthorized);
     assert!(matches!(world.ask(&logout(&fifth)).await, Ok(DirectoryAnswer::Done)), "again is no harm");
-    for bad in [String::new(), "x".repeat(43), RefreshToken::mint().unwrap().into_secret()] {
+    for bad in [String::new(), "x".repeat(43), RefreshSecret::mint().unwrap().into_secret()] {
         assert_eq!(world.refusal(&DirectoryRequest::Refresh { refresh: bad }).await.code, Code::Unauthorized);
     }
     world.end().await;
@@ -83,7 +83,7 @@ async fn a_refresh_token_whose_answer_was_lost_is_good_for_a_while() {
     let mut world = World::with(cheap(), times).await;
     world.start_directory(cheap()).await;
     let first = world.register("Alice").await;
-    let (old, salt) = (RefreshToken::parse(&first.refresh).unwrap(), Salt::mint().unwrap());
+    let (old, salt) = (RefreshSecret::parse(&first.refresh).unwrap(), Salt::mint().unwrap());
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
     let next = NextToken { hash: old.next(&salt).hash(), salt, expires: now + 1_000_000 };
     let died = world.store.rotate(old.hash(), next, Use { now, earliest: now, again: 0 }).await.unwrap();

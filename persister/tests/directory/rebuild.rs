@@ -2,7 +2,7 @@
 //! those above from the log.
 
 use natterjack_nats::{Position, Publisher, subjects};
-use natterjack_persister::store::{PartitionKey, Row, Store as _, ThreadBatch};
+use natterjack_persister::store::{ArchiveStore as _, PartitionKey, Row, ThreadBatch};
 use natterjack_protocol::{
     Body, Cid, Code, Entry, Kind, MsgId, Thread, UserId,
     internal::rpc::{DirectoryAnswer, DirectoryRequest},

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use natterjack_nats::{Beginning, KvBuckets, Layout, LeaderReader, Position, Positions, Publisher, subjects};
 use natterjack_persister::{
     Config, StoreConfig,
-    store::{Order, Row, Sqlite, Store, ThreadBatch},
+    store::{ArchiveStore, Order, Row, Sqlite, ThreadBatch},
 };
 use natterjack_protocol::{
     Body, Entry, Event, Kind, Most, MsgId, Thread, Token,

@@ -8,7 +8,7 @@ use natterjack_protocol::{
     log::{Interval, Intervals},
 };
 
-use natterjack_persister::store::Store;
+use natterjack_persister::store::ArchiveStore;
 use natterjack_testkit::now_ms;
 
 use super::kit::*;

@@ -6,7 +6,7 @@ use natterjack_nats::{Kv, KvBuckets, Layout, LeaderReader, Publisher, subjects};
 use natterjack_persister::{
     StoreConfig,
     backup::{self, BackupError, FolderError, Origin, RestoreError, Source},
-    store::{PartitionKey, Sqlite, Store},
+    store::{ArchiveStore, PartitionKey, Sqlite},
 };
 use natterjack_protocol::{Body, Cid, Entry, Kind, MsgId, Thread, Times, log::Role};
 use natterjack_testkit::now_ms;

@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use natterjack_persister::{
     Config, StoreConfig,
-    store::{Sqlite, Store},
+    store::{ArchiveStore, Sqlite},
 };
 use natterjack_protocol::{Thread, thread::partition_of};
 use natterjack_runtime::{

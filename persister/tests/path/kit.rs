@@ -15,7 +15,7 @@ use natterjack_nats::{
 use natterjack_persister::{
     archive::Archive,
     history::{self, History},
-    store::{CidLookup, LostRange, Order, PartitionKey, Row, Sqlite, Store, StoreError, ThreadBatch, UnknownSubject},
+    store::{ArchiveError, ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, Sqlite, ThreadBatch, UnknownSubject},
 };
 use natterjack_protocol::{
     Body, Cid, Entry, Event, Kind, Most, MsgId, Refusal, Thread, Times, UserId,
@@ -47,65 +47,65 @@ pub struct Switched {
 }
 
 impl Switched {
-    async fn there(&self) -> Result<&Sqlite, StoreError> {
+    async fn there(&self) -> Result<&Sqlite, ArchiveError> {
         if self.calls_left.fetch_sub(1, Ordering::SeqCst) <= 0 {
             std::future::pending::<()>().await;
         }
-        if self.away.load(Ordering::SeqCst) { Err(StoreError::Unavailable("switched off".into())) } else { Ok(&self.inner) }
+        if self.away.load(Ordering::SeqCst) { Err(ArchiveError::Unavailable("switched off".into())) } else { Ok(&self.inner) }
     }
 }
 
-impl Store for Switched {
-    async fn append(&self, batch: ThreadBatch) -> Result<(), StoreError> {
+impl ArchiveStore for Switched {
+    async fn append(&self, batch: ThreadBatch) -> Result<(), ArchiveError> {
         self.there().await?.append(batch).await
     }
-    async fn keep_unknown_subject(&self, stray: UnknownSubject) -> Result<(), StoreError> {
+    async fn keep_unknown_subject(&self, stray: UnknownSubject) -> Result<(), ArchiveError> {
         self.there().await?.keep_unknown_subject(stray).await
     }
-    async fn is_empty(&self) -> Result<bool, StoreError> {
+    async fn is_empty(&self) -> Result<bool, ArchiveError> {
         self.there().await?.is_empty().await
     }
-    async fn advance(&self, key: PartitionKey, to: Position) -> Result<(), StoreError> {
+    async fn advance(&self, key: PartitionKey, to: Position) -> Result<(), ArchiveError> {
         if self.stuck.load(Ordering::SeqCst) {
-            return Err(StoreError::Unavailable("stuck".into()));
+            return Err(ArchiveError::Unavailable("stuck".into()));
         }
         self.there().await?.advance(key, to).await
     }
-    async fn position(&self, key: PartitionKey) -> Result<Option<Position>, StoreError> {
+    async fn position(&self, key: PartitionKey) -> Result<Option<Position>, ArchiveError> {
         self.there().await?.position(key).await
     }
-    async fn positions(&self) -> Result<Vec<(PartitionKey, Position)>, StoreError> {
+    async fn positions(&self) -> Result<Vec<(PartitionKey, Position)>, ArchiveError> {
         self.there().await?.positions().await
     }
-    async fn lose(&self, lost: LostRange) -> Result<(), StoreError> {
+    async fn lose(&self, lost: LostRange) -> Result<(), ArchiveError> {
         self.there().await?.lose(lost).await
     }
-    async fn lost(&self) -> Result<Vec<LostRange>, StoreError> {
+    async fn lost(&self) -> Result<Vec<LostRange>, ArchiveError> {
         self.there().await?.lost().await
     }
-    async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, StoreError> {
+    async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, ArchiveError> {
         self.there().await?.rows(thread, lo, hi, order, most).await
     }
-    async fn id_at(&self, thread: &Thread, ts: u64, below: MsgId) -> Result<Option<LastEntry>, StoreError> {
+    async fn id_at(&self, thread: &Thread, ts: u64, below: MsgId) -> Result<Option<LastEntry>, ArchiveError> {
         self.there().await?.id_at(thread, ts, below).await
     }
-    async fn find_cid(&self, thread: &Thread, from: &UserId, cid: Cid, since: u64, max: usize) -> Result<CidLookup, StoreError> {
+    async fn find_cid(&self, thread: &Thread, from: &UserId, cid: Cid, since: u64, max: usize) -> Result<CidLookup, ArchiveError> {
         let found = self.there().await?.find_cid(thread, from, cid, since, max).await;
         if self.searches.load(Ordering::SeqCst) { found.map(|_| CidLookup::TooMany) } else { found }
     }
-    async fn last_entries(&self, threads: &[Thread]) -> Result<Vec<LastEntry>, StoreError> {
+    async fn last_entries(&self, threads: &[Thread]) -> Result<Vec<LastEntry>, ArchiveError> {
         self.there().await?.last_entries(threads).await
     }
-    async fn controls(&self, thread: &Thread, below: MsgId) -> Result<Vec<Row>, StoreError> {
+    async fn controls(&self, thread: &Thread, below: MsgId) -> Result<Vec<Row>, ArchiveError> {
         self.there().await?.controls(thread, below).await
     }
-    async fn group(&self, thread: &Thread) -> Result<Option<GroupState>, StoreError> {
+    async fn group(&self, thread: &Thread) -> Result<Option<GroupState>, ArchiveError> {
         self.there().await?.group(thread).await
     }
-    async fn item(&self, thread: &Thread, user: &UserId) -> Result<Option<ThreadItem>, StoreError> {
+    async fn item(&self, thread: &Thread, user: &UserId) -> Result<Option<ThreadItem>, ArchiveError> {
         self.there().await?.item(thread, user).await
     }
-    async fn user_threads(&self, user: &UserId) -> Result<Vec<(Thread, ThreadItem)>, StoreError> {
+    async fn user_threads(&self, user: &UserId) -> Result<Vec<(Thread, ThreadItem)>, ArchiveError> {
         self.there().await?.user_threads(user).await
     }
 }

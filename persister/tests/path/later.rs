@@ -14,7 +14,7 @@ use natterjack_nats::Position;
 use natterjack_persister::{
     fold::fold_thread,
     history::History,
-    store::{Row, Sqlite, Store},
+    store::{ArchiveStore, Row, Sqlite},
 };
 use natterjack_protocol::{
     Body, Event, Kind, Most, MsgId, Thread, UserId,

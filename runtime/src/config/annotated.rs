@@ -6,11 +6,11 @@
 pub struct Section {
     pub name: String,
     pub doc: String,
-    pub entries: Vec<Entry>,
+    pub entries: Vec<ConfigKey>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct ConfigKey {
     pub key: String,
     /// As written in the file.
     pub default: String,
@@ -29,7 +29,7 @@ pub fn sections(toml: &str) -> Vec<Section> {
         } else if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
             sections.push(Section { name: name.into(), doc: std::mem::take(&mut doc), entries: Vec::new() });
         } else if let (Some((key, default)), Some(section)) = (line.split_once('='), sections.last_mut()) {
-            section.entries.push(Entry { key: key.trim().into(), default: default.trim().into(), doc: std::mem::take(&mut doc) });
+            section.entries.push(ConfigKey { key: key.trim().into(), default: default.trim().into(), doc: std::mem::take(&mut doc) });
         } else {
             // An empty line ends a comment that belongs to nothing.
             doc.clear();
@@ -68,7 +68,7 @@ mod tests {
         let s = sections("# about nothing\n\n# A door.\n[door]\n# Its\n# port.\nport = 80\nname = \"\"\n");
         assert_eq!(s.len(), 1);
         assert_eq!(s[0].doc, "A door.");
-        assert_eq!(s[0].entries[0], Entry { key: "port".into(), default: "80".into(), doc: "Its port.".into() });
+        assert_eq!(s[0].entries[0], ConfigKey { key: "port".into(), default: "80".into(), doc: "Its port.".into() });
         assert_eq!(s[0].entries[1].doc, "");
         assert!(markdown("[door]\n# Its port.\nport = 80\n").contains("| `door.port` | `80` | Its port. |"));
     }

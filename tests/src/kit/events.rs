@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use natterjack_client::{Event, Events};
+use natterjack_client::{ClientEvent, Events};
 use natterjack_testkit::within;
 
 /// The next event that `wanted` takes; others are passed over.
-pub async fn next_event<T>(events: &mut Events, what: &str, limit: Duration, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
+pub async fn next_event<T>(events: &mut Events, what: &str, limit: Duration, mut wanted: impl FnMut(ClientEvent) -> Option<T>) -> T {
     within(what, limit, async {
         loop {
             let event = events.next().await.unwrap_or_else(|| panic!("the client ended while waiting for: {what}"));
@@ -21,7 +21,7 @@ pub async fn next_event<T>(events: &mut Events, what: &str, limit: Duration, mut
 /// The next message of any thread.
 pub async fn next_message(events: &mut Events, limit: Duration) -> natterjack_protocol::Event {
     next_event(events, "a message", limit, |e| match e {
-        Event::Message(m) => Some(m),
+        ClientEvent::Message(m) => Some(m),
         _ => None,
     })
     .await
@@ -33,7 +33,7 @@ pub async fn next_messages(events: &mut Events, n: usize, limit: Duration) -> Ve
     within(&format!("{n} messages"), limit, async {
         while got.len() < n {
             match events.next().await.expect("the client ended while waiting for messages") {
-                Event::Message(m) if m.body.text.is_some() => got.push(m),
+                ClientEvent::Message(m) if m.body.text.is_some() => got.push(m),
                 _ => {}
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use natterjack_client::{Client, Event, Events, Local};
+use natterjack_client::{Client, ClientEvent, Events, Local};
 use natterjack_protocol::Thread;
 use tokio::{sync::watch, time::sleep};
 
@@ -72,14 +72,14 @@ impl Sdk {
         }
     }
 
-    fn take(&self, event: Event, sent: &HashMap<Local, String>) {
+    fn take(&self, event: ClientEvent, sent: &HashMap<Local, String>) {
         match event {
-            Event::Message(e) => self.record.show(self.reader, &e, true),
-            Event::Sent { local, cid, id, .. } => match sent.get(&local) {
+            ClientEvent::Message(e) => self.record.show(self.reader, &e, true),
+            ClientEvent::Sent { local, cid, id, .. } => match sent.get(&local) {
                 Some(text) => self.record.acked(text, cid.to_string(), id.0),
                 None => self.record.complain(self.reader, format!("{id} was sent, which nobody wrote")),
             },
-            Event::Failed { local, refusal, .. } => {
+            ClientEvent::Failed { local, refusal, .. } => {
                 if let Some(text) = sent.get(&local) {
                     self.record.with_attempt(text, |a| a.refused = true);
                 }
@@ -87,8 +87,8 @@ impl Sdk {
                     self.record.complain(self.reader, format!("refused: {refusal:?}"));
                 }
             }
-            Event::Connected { .. } => self.record.lock().numbers.sessions += 1,
-            Event::Skipped { .. } | Event::LoggedOut { .. } | Event::Ended { .. } => {
+            ClientEvent::Connected { .. } => self.record.lock().numbers.sessions += 1,
+            ClientEvent::Skipped { .. } | ClientEvent::LoggedOut { .. } | ClientEvent::Ended { .. } => {
                 self.record.complain(self.reader, format!("{event:?}"))
             }
             _ => {}

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use natterjack_client::Event;
+use natterjack_client::ClientEvent;
 use natterjack_protocol::{Body, Code, Kind, MsgId, Thread, client::frame::ServerFrame, codec::Codec};
 use natterjack_testkit::{eventually_within, within};
 use natterjack_tests::kit::{
@@ -70,7 +70,7 @@ async fn a_poller_and_a_socket_of_one_user_see_one_log_while_an_edge_is_killed()
     let write = seen.clone();
     let reader = tokio::spawn(async move {
         while let Some(event) = events.next().await {
-            if let Event::Message(m) = event
+            if let ClientEvent::Message(m) = event
                 && !m.kind.is_control()
             {
                 write.lock().unwrap().entry(m.thread).or_default().push(m.id);

@@ -67,7 +67,7 @@ async fn people_chat_over_tls() {
     assert!(edges.len() == 2 && edges.iter().all(|e| e.as_str().unwrap().starts_with("wss://")), "{edges:?}");
     cluster.edge(0).terminate().await;
     let connected = |e| match e {
-        natterjack_client::Event::Connected { edge } => Some(edge),
+        natterjack_client::ClientEvent::Connected { edge } => Some(edge),
         _ => None,
     };
     let other = cluster.edge_url(1);

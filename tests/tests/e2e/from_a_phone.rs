@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::TcpListener, time::Duration};
 
-use natterjack_client::{Client, Event};
+use natterjack_client::{Client, ClientEvent};
 use natterjack_protocol::{Body, Kind};
 use natterjack_testkit::{eventually_within, net::Subnet, within};
 use natterjack_tests::kit::Api;
@@ -67,8 +67,8 @@ async fn a_phone_in_the_same_network_chats_and_is_never_sent_to_itself() {
     within("the client goes on to the other edge", SOON, async {
         loop {
             match events.next().await {
-                Some(Event::Connected { edge }) if edge == other => break,
-                Some(Event::Connected { edge }) => assert_eq!(edge, format!("ws://{addr}")),
+                Some(ClientEvent::Connected { edge }) if edge == other => break,
+                Some(ClientEvent::Connected { edge }) => assert_eq!(edge, format!("ws://{addr}")),
                 Some(_) => {}
                 None => panic!("the client has ended"),
             }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use natterjack_client::{Event, OutboxStore};
+use natterjack_client::{ClientEvent, OutboxStore};
 use natterjack_protocol::{
     Code, Kind, MsgId, Thread,
     client::frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
@@ -114,7 +114,7 @@ async fn a_device_that_was_away_hears_what_became_of_its_memberships_and_of_no_b
     let file = OutboxStore::File(cluster.folder().join("phone.db"));
     let app = async || cluster.client_with(&phone, 0, |b| b.store(file.clone())).await;
     let (client, mut events) = app().await;
-    next_event(&mut events, "attached", SOON, |e| matches!(e, Event::Attached).then_some(())).await;
+    next_event(&mut events, "attached", SOON, |e| matches!(e, ClientEvent::Attached).then_some(())).await;
     // What the app has seen is stored when it closes.
     eventually_within("the app has everything", SOON, async || {
         timeout(Duration::from_millis(200), events.next()).await.is_err().then_some(())
@@ -145,11 +145,11 @@ async fn a_device_that_was_away_hears_what_became_of_its_memberships_and_of_no_b
     let (client, mut events) = app().await;
     let mut heard = Told::new();
     next_event(&mut events, "attached", SOON, |e| match e {
-        Event::Member { thread, open, role, intervals, .. } => {
+        ClientEvent::Member { thread, open, role, intervals, .. } => {
             heard.insert(thread, (open, role, intervals.0.len()));
             None
         }
-        Event::Attached => Some(()),
+        ClientEvent::Attached => Some(()),
         _ => None,
     })
     .await;

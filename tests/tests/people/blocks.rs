@@ -1,6 +1,6 @@
 //! Blocks and the start of a conversation: decided by the log, seen by the blocker's own devices only.
 
-use natterjack_client::Event;
+use natterjack_client::ClientEvent;
 use natterjack_protocol::{
     Code, Kind, Thread,
     client::frame::{ClientFrame, ServerFrame, TypingIn},
@@ -168,8 +168,8 @@ async fn both_sides_start_a_conversation_at_the_same_moment() {
             let mut seen: Vec<(natterjack_protocol::MsgId, Kind, Option<String>)> = Vec::new();
             while seen.iter().filter(|(_, k, _)| *k == Kind::Text).count() < 2 {
                 let next = next_event(events, "both first messages", SOON, |e| match e {
-                    Event::Message(m) => Some((m.id, m.kind, m.body.text)),
-                    Event::Failed { refusal, .. } => panic!("{refusal}"),
+                    ClientEvent::Message(m) => Some((m.id, m.kind, m.body.text)),
+                    ClientEvent::Failed { refusal, .. } => panic!("{refusal}"),
                     _ => None,
                 });
                 seen.push(next.await);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use natterjack_client::{Client, Event, Events};
+use natterjack_client::{Client, ClientEvent, Events};
 use natterjack_protocol::{
     Cid, Code, Kind, MsgId, Thread,
     client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, ServerFrame},
@@ -35,8 +35,8 @@ async fn write(client: &Client, events: &mut Events, thread: &Thread, name: Stri
         let mut ids = HashMap::new();
         while ids.len() < n {
             let next = next_event(events, "every send completes", LONG, |e| match e {
-                Event::Sent { local, id, .. } => Some((local, id)),
-                Event::Failed { refusal, .. } => panic!("{refusal}"),
+                ClientEvent::Sent { local, id, .. } => Some((local, id)),
+                ClientEvent::Failed { refusal, .. } => panic!("{refusal}"),
                 _ => None,
             });
             let (local, id) = next.await;
@@ -53,9 +53,9 @@ async fn see(events: &mut Events, thread: &Thread, n: usize) -> Vec<MsgId> {
     let mut seen = Vec::new();
     while seen.len() < n {
         let next = next_event(events, "all the messages", LONG, |e| match e {
-            Event::Message(m) if m.thread == *thread && m.kind == Kind::Text => Some(m.id),
-            Event::Failed { refusal, .. } => panic!("{refusal}"),
-            Event::Ended { code, reason } => panic!("ended with {code} {reason}"),
+            ClientEvent::Message(m) if m.thread == *thread && m.kind == Kind::Text => Some(m.id),
+            ClientEvent::Failed { refusal, .. } => panic!("{refusal}"),
+            ClientEvent::Ended { code, reason } => panic!("ended with {code} {reason}"),
             _ => None,
         });
         seen.push(next.await);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use natterjack_client::Event;
+use natterjack_client::ClientEvent;
 use natterjack_protocol::{
     Code, Event as Message, Kind, MsgId, Thread,
     client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, ServerFrame, TypingIn},
@@ -202,7 +202,7 @@ async fn who_left_keeps_what_was_and_joining_again_neither_exposes_nor_erases_th
     let mut of_sdk = Vec::new();
     while of_sdk.last().is_none_or(|t| t != "last") {
         let next = next_event(&mut sdk_events, "the last message", SOON, |e| match e {
-            Event::Message(m) if m.thread == group => m.body.text,
+            ClientEvent::Message(m) if m.thread == group => m.body.text,
             _ => None,
         });
         of_sdk.push(next.await);

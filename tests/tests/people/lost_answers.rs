@@ -1,7 +1,7 @@
 //! Every request that changes something, done once and its answer lost. What is asked is in `lost_changes`; over Apache Cassandra it is asked in
 //! `archive_cql`.
 
-use natterjack_client::Event;
+use natterjack_client::ClientEvent;
 use natterjack_protocol::client::http::Tokens;
 use natterjack_testkit::{Flow, Side, eventually_within};
 use natterjack_tests::kit::{Cluster, ClusterSpec, User, next_event};
@@ -34,8 +34,8 @@ async fn the_sdk_asks_again_when_an_answer_was_lost() {
     eventually_within("its answer was lost", SOON, async || proxy.open() == 0).await;
     proxy.pass();
     next_event(&mut events, "attached", SOON, |e| match e {
-        Event::LoggedOut { .. } => panic!("logged out by a lost answer"),
-        Event::Attached => Some(()),
+        ClientEvent::LoggedOut { .. } => panic!("logged out by a lost answer"),
+        ClientEvent::Attached => Some(()),
         _ => None,
     })
     .await;

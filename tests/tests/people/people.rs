@@ -1,7 +1,7 @@
 //! Accounts, tokens, contacts: found, asked, accepted, removed; a stolen refresh token ends its family; a forged token opens nothing.
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use natterjack_client::Event;
+use natterjack_client::ClientEvent;
 use natterjack_protocol::{
     Code, Token,
     client::{
@@ -54,10 +54,10 @@ async fn people_find_each_other_and_become_contacts() {
         let of = |c: &Value, key: &str| c[key].as_str().unwrap().to_owned();
         list["contacts"].as_array().unwrap().iter().map(|c| (of(c, "name"), of(c, "state"))).collect()
     };
-    let hint = |e: Event| matches!(e, Event::Contacts).then_some(());
+    let hint = |e: ClientEvent| matches!(e, ClientEvent::Contacts).then_some(());
     // Who attaches later reads the list; a hint is for who is there.
     for events in [&mut a_events, &mut b_events] {
-        next_event(events, "attached", SOON, |e| matches!(e, Event::Attached).then_some(())).await;
+        next_event(events, "attached", SOON, |e| matches!(e, ClientEvent::Attached).then_some(())).await;
     }
     assert_eq!(change(&a, &bob, "request").await, "requested");
     next_event(&mut a_events, "the asker's hint", SOON, hint).await;

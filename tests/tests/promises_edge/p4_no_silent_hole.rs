@@ -236,8 +236,8 @@ async fn a_cut_longer_than_the_channel_remembers_leaves_no_hole_either() {
     let mut a = cluster.raw(alice, 0, Codec::Msgpack).await;
     let begun = send_through(&mut a, &dm, "begun").await;
     let (client, mut events) = cluster.client(bob, 1).await;
-    let mut shown = |m: natterjack_client::Event| match m {
-        natterjack_client::Event::Message(m) if !m.kind.is_control() => Some(m.id),
+    let mut shown = |m: natterjack_client::ClientEvent| match m {
+        natterjack_client::ClientEvent::Message(m) if !m.kind.is_control() => Some(m.id),
         _ => None,
     };
     assert_eq!(next_event(&mut events, "the first", SOON, &mut shown).await, begun);

@@ -107,8 +107,8 @@ async fn read_all(log: &ReadLog, events: &mut Events, cursors: &BTreeMap<Thread,
     let mut got: BTreeMap<Thread, Vec<MsgId>> = BTreeMap::new();
     while !open.is_empty() {
         let message = next_event(events, "the rest of what was missed", CATCH_UP, |e| match e {
-            natterjack_client::Event::Message(m) => Some(m),
-            natterjack_client::Event::Skipped { thread, .. } => panic!("{thread} has a part skipped"),
+            natterjack_client::ClientEvent::Message(m) => Some(m),
+            natterjack_client::ClientEvent::Skipped { thread, .. } => panic!("{thread} has a part skipped"),
             _ => None,
         })
         .await;
@@ -137,7 +137,7 @@ async fn five_thousand_missed_messages_in_a_hundred_threads_come_in_the_logs_ord
     let mut before: BTreeSet<Thread> = BTreeSet::new();
     while before.len() < THREADS {
         let m = next_event(&mut events, "the first message of each thread", CATCH_UP, |e| match e {
-            natterjack_client::Event::Message(m) => (w.cursors[&m.thread] == m.id).then_some(m.thread),
+            natterjack_client::ClientEvent::Message(m) => (w.cursors[&m.thread] == m.id).then_some(m.thread),
             _ => None,
         })
         .await;
@@ -240,8 +240,8 @@ async fn resuming_in_the_middle_of_live_traffic_misses_nothing_and_doubles_nothi
         let (client, mut events) = cluster.client_with(reader, round % 2, |b| b.store(OutboxStore::File(store.clone()))).await;
         for _ in 0..60 {
             let m = next_event(&mut events, "a message", SOON, |e| match e {
-                natterjack_client::Event::Message(m) if !m.kind.is_control() => Some(m),
-                natterjack_client::Event::Skipped { thread, .. } if round > 0 => panic!("{thread} has a part skipped"),
+                natterjack_client::ClientEvent::Message(m) if !m.kind.is_control() => Some(m),
+                natterjack_client::ClientEvent::Skipped { thread, .. } if round > 0 => panic!("{thread} has a part skipped"),
                 _ => None,
             })
             .await;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use natterjack_client::{Client, Event, Events};
+use natterjack_client::{Client, ClientEvent, Events};
 use natterjack_protocol::{Body, Code, Kind, MsgId, Thread, codec::Codec};
 use natterjack_testkit::{eventually_within, patience};
 use natterjack_tests::kit::{Cluster, ClusterSpec, User};
@@ -120,9 +120,9 @@ async fn read(mut events: Events, told: Arc<Mutex<Told>>) {
     while let Some(event) = events.next().await {
         let mut told = told.lock().unwrap();
         match event {
-            Event::Message(m) if !m.kind.is_control() => told.messages.entry(m.thread).or_default().push(m.id),
-            Event::Connected { edge } => told.connected.push((Instant::now(), edge)),
-            Event::LoggedOut { .. } | Event::Ended { .. } => panic!("a client was thrown out: {event:?}"),
+            ClientEvent::Message(m) if !m.kind.is_control() => told.messages.entry(m.thread).or_default().push(m.id),
+            ClientEvent::Connected { edge } => told.connected.push((Instant::now(), edge)),
+            ClientEvent::LoggedOut { .. } | ClientEvent::Ended { .. } => panic!("a client was thrown out: {event:?}"),
             _ => {}
         }
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use natterjack_client::Event;
+use natterjack_client::ClientEvent;
 use natterjack_protocol::{
     Body, Kind, MsgId, Thread,
     client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, Page, Request, SendMessage, ServerFrame},
@@ -180,10 +180,10 @@ async fn everybody_attaches(set: Vec<(String, String)>, Scale { groups, rate, li
     let builder = alice.builder([sdk_line.url()]);
     let (client, mut events) = builder.connect().await.unwrap();
     let mut sdk_saw = Vec::new();
-    let saw = |event: Option<Event>, sdk_saw: &mut Vec<(Thread, MsgId)>| match event.expect("the SDK goes on") {
-        Event::Message(m) if !m.kind.is_control() => sdk_saw.push((m.thread, m.id)),
-        Event::Ended { code, reason } => panic!("ended with {code} {reason}"),
-        Event::Skipped { thread, from, to } => panic!("{thread} was skipped from {from} to {to}"),
+    let saw = |event: Option<ClientEvent>, sdk_saw: &mut Vec<(Thread, MsgId)>| match event.expect("the SDK goes on") {
+        ClientEvent::Message(m) if !m.kind.is_control() => sdk_saw.push((m.thread, m.id)),
+        ClientEvent::Ended { code, reason } => panic!("ended with {code} {reason}"),
+        ClientEvent::Skipped { thread, from, to } => panic!("{thread} was skipped from {from} to {to}"),
         _ => {}
     };
     within("the first message", limit, async {

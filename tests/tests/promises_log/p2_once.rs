@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use natterjack_client::{Client, Event, Events, OutboxStore};
+use natterjack_client::{Client, ClientEvent, Events, OutboxStore};
 use natterjack_nats::{Layout, LeaderReader, subjects};
 use natterjack_protocol::{Body, Cid, Code, Entry, Kind, MsgId, Thread, Times, client::frame::HistoryQuery, codec::Codec};
 use natterjack_testkit::{eventually_within, patience};
@@ -290,9 +290,9 @@ async fn drain(events: &mut Events, into: &mut Vec<natterjack_protocol::Event>, 
     natterjack_testkit::within("all messages at the SDK", Duration::from_secs(60), async {
         while !done(into) {
             match events.next().await.expect("the client ended") {
-                Event::Message(m) if m.body.text.is_some() => into.push(m),
-                Event::Failed { refusal, .. } => panic!("a message failed for good: {refusal:?}"),
-                Event::Skipped { thread, from, to } => panic!("skipped {from}..{to} of {thread}"),
+                ClientEvent::Message(m) if m.body.text.is_some() => into.push(m),
+                ClientEvent::Failed { refusal, .. } => panic!("a message failed for good: {refusal:?}"),
+                ClientEvent::Skipped { thread, from, to } => panic!("skipped {from}..{to} of {thread}"),
                 _ => {}
             }
         }

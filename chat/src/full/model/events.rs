@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use natterjack_client::{
-    Event, Local,
+    ClientEvent, Local,
     protocol::{self, Thread},
 };
 
@@ -14,10 +14,10 @@ use crate::{
 };
 
 impl Model {
-    pub(super) fn event(&mut self, event: Event, now: Instant, effects: &mut Vec<UiEffect>) {
+    pub(super) fn event(&mut self, event: ClientEvent, now: Instant, effects: &mut Vec<UiEffect>) {
         match event {
-            Event::Connected { edge } => self.link = ConnectionState::Catching { edge },
-            Event::Attached => {
+            ClientEvent::Connected { edge } => self.link = ConnectionState::Catching { edge },
+            ClientEvent::Attached => {
                 self.fresh = false;
                 if let ConnectionState::Catching { edge } = &self.link {
                     self.link = ConnectionState::Live { edge: edge.clone() };
@@ -25,37 +25,37 @@ impl Model {
                 self.threads.iter_mut().for_each(|e| e.timeline.forgive());
                 effects.push(UiEffect::Job(Job::Threads { before: None }));
             }
-            Event::Reconnecting { wait } => {
+            ClientEvent::Reconnecting { wait } => {
                 self.degraded = false;
                 self.link = ConnectionState::Waiting { until: now + wait };
             }
-            Event::Degraded { on } => self.degraded = on,
-            Event::Message(event) => self.message(event, now, effects),
-            Event::Sent { local, thread, id, .. } => self.settled(&thread, local, Delivery::Sent(id)),
-            Event::Failed { local, thread, refusal } => {
+            ClientEvent::Degraded { on } => self.degraded = on,
+            ClientEvent::Message(event) => self.message(event, now, effects),
+            ClientEvent::Sent { local, thread, id, .. } => self.settled(&thread, local, Delivery::Sent(id)),
+            ClientEvent::Failed { local, thread, refusal } => {
                 if self.current.as_ref() != Some(&thread) {
                     let place = self.people.thread(&thread);
                     self.say(Tone::Bad, format!("to {place}, {}", outcome(&refusal)), now);
                 }
                 self.settled(&thread, local, Delivery::Refused(outcome(&refusal)));
             }
-            Event::Typing { thread, user } => {
+            ClientEvent::Typing { thread, user } => {
                 self.people.meet_user(&user, now, effects);
                 if user != self.people.me {
                     self.typing.insert((thread, user), now + TYPING);
                 }
             }
-            Event::Member { thread, open, role, .. } => {
+            ClientEvent::Member { thread, open, role, .. } => {
                 self.people.meet_thread(&thread, now, effects);
                 self.threads.entry(&thread).open = open;
                 if let Some(text) = standing(&thread, &self.people.thread(&thread), role) {
                     self.say(Tone::Faint, text, now);
                 }
             }
-            Event::Contacts => self.say(Tone::Faint, "your contacts changed: /contacts", now),
-            Event::Skipped { thread, from, to } => self.threads.entry(&thread).timeline.skipped(from, to),
-            Event::LoggedOut { refusal } => effects.push(UiEffect::End(format!("logged out: {refusal}"))),
-            Event::Ended { code, reason } => effects.push(UiEffect::End(format!("the server ended the session: {reason} ({code})"))),
+            ClientEvent::Contacts => self.say(Tone::Faint, "your contacts changed: /contacts", now),
+            ClientEvent::Skipped { thread, from, to } => self.threads.entry(&thread).timeline.skipped(from, to),
+            ClientEvent::LoggedOut { refusal } => effects.push(UiEffect::End(format!("logged out: {refusal}"))),
+            ClientEvent::Ended { code, reason } => effects.push(UiEffect::End(format!("the server ended the session: {reason} ({code})"))),
         }
     }
 

@@ -10,9 +10,9 @@ fn local_of(chat: &mut Chat, ticket: u64, local: u64) {
     chat.done(Done::Send { ticket, thread: dm("bob"), result: Ok(Local(local)) });
 }
 
-fn sent(local: u64, id: u64) -> Event {
+fn sent(local: u64, id: u64) -> ClientEvent {
     let cid = event(&dm("bob"), id, "me", "").cid;
-    Event::Sent { local: Local(local), thread: dm("bob"), cid, id: MsgId(id) }
+    ClientEvent::Sent { local: Local(local), thread: dm("bob"), cid, id: MsgId(id) }
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_refused_message_stays_with_its_reason() {
     let ticket = chat.sends()[0].0;
     local_of(&mut chat, ticket, 7);
     let refusal = Refusal::invalid("bob has blocked you");
-    chat.sdk(Event::Failed { local: Local(7), thread: dm("bob"), refusal });
+    chat.sdk(ClientEvent::Failed { local: Local(7), thread: dm("bob"), refusal });
     assert!(chat.sees("to a wall") && chat.sees("✗ not sent: bob has blocked you"));
     // Not even stored.
     chat.write("second");
@@ -158,7 +158,7 @@ fn a_page_that_does_not_come_is_asked_for_again() {
     // Without a connection nobody is asked.
     chat.page(PageWanted::Newest, Page { prev: MsgId(5), ..page(&dm("bob"), 6, 7) });
     assert_eq!(chat.pages(), [PageWanted::Older(MsgId(6))]);
-    chat.sdk(Event::Reconnecting { wait: Duration::from_secs(3) });
+    chat.sdk(ClientEvent::Reconnecting { wait: Duration::from_secs(3) });
     let failure = JobFailure { why: "no answer".into(), is_final: false };
     chat.done(Done::Page { thread: dm("bob"), want: PageWanted::Older(MsgId(6)), result: Err(failure) });
     chat.key(KeyCode::PageUp);
@@ -194,9 +194,9 @@ fn what_comes_elsewhere_is_unread_until_somebody_goes_there() {
 #[test]
 fn what_was_there_before_this_device_is_no_news() {
     let mut chat = Chat::new(80, 20);
-    chat.sdk(Event::Connected { edge: "ws://edge".into() });
+    chat.sdk(ClientEvent::Connected { edge: "ws://edge".into() });
     chat.message(event(&dm("carol"), 10, "carol", "long ago"));
-    chat.sdk(Event::Attached);
+    chat.sdk(ClientEvent::Attached);
     assert_eq!(chat.model.threads.get(&dm("carol")).unwrap().unread, 0);
     chat.message(event(&dm("carol"), 11, "carol", "now"));
     assert_eq!(chat.model.threads.get(&dm("carol")).unwrap().unread, 1);
@@ -235,12 +235,12 @@ fn typing_is_told_now_and_then_and_shown_for_a_while() {
     chat.pass(Duration::from_secs(4));
     chat.key(KeyCode::Char('o'));
     assert_eq!(told(&chat), 2);
-    chat.sdk(Event::Typing { thread: dm("bob"), user: user("bob") });
+    chat.sdk(ClientEvent::Typing { thread: dm("bob"), user: user("bob") });
     assert!(chat.sees("bob is typing…"));
     let wake = chat.model.wake(chat.now).unwrap();
     chat.pass(wake - chat.now);
     assert!(!chat.sees("bob is typing…"));
-    chat.sdk(Event::Typing { thread: dm("bob"), user: user("bob") });
+    chat.sdk(ClientEvent::Typing { thread: dm("bob"), user: user("bob") });
     chat.message(event(&dm("bob"), 4, "bob", "done"));
     assert!(!chat.sees("bob is typing…"));
     // A command is nobody's business.
@@ -312,6 +312,6 @@ fn quitting_and_the_end_of_the_session() {
     assert_eq!(chat.effects.pop(), Some(UiEffect::Quit));
     chat.write("/quit");
     assert_eq!(chat.effects.pop(), Some(UiEffect::Quit));
-    chat.sdk(Event::Ended { code: 4_001, reason: "replaced".into() });
+    chat.sdk(ClientEvent::Ended { code: 4_001, reason: "replaced".into() });
     assert!(matches!(chat.effects.pop(), Some(UiEffect::End(why)) if why.contains("replaced")));
 }

@@ -1,4 +1,4 @@
-use natterjack_client::Event;
+use natterjack_client::ClientEvent;
 
 use super::*;
 use crate::full::{
@@ -11,7 +11,7 @@ fn a_whole_screen() {
     let mut chat = Chat::with(72, 14, 2);
     chat.message(event(&dm("bob"), 3, "me", "hello bob"));
     chat.message(event(&dm("carol"), 4, "carol", "psst"));
-    chat.sdk(Event::Typing { thread: dm("bob"), user: user("bob") });
+    chat.sdk(ClientEvent::Typing { thread: dm("bob"), user: user("bob") });
     chat.input(UiInput::Paste("I am wri".into()));
     let expected = "
  carol (1)  11:25 │ bob

@@ -23,7 +23,7 @@ use super::{
     fake::{Dial, Session, scripted, tokens},
     thread,
 };
-use crate::{Client, Event, Events};
+use crate::{Client, ClientEvent, Events};
 
 #[derive(Deserialize)]
 struct Scenario {
@@ -134,7 +134,7 @@ impl Run {
         }
     }
 
-    async fn event(&mut self, wanted: impl Fn(&Event) -> bool) -> Event {
+    async fn event(&mut self, wanted: impl Fn(&ClientEvent) -> bool) -> ClientEvent {
         let events = &mut self.events;
         soon("an event", async {
             loop {
@@ -142,7 +142,7 @@ impl Run {
                 if wanted(&event) {
                     return event;
                 }
-                let end = matches!(event, Event::Ended { .. } | Event::LoggedOut { .. });
+                let end = matches!(event, ClientEvent::Ended { .. } | ClientEvent::LoggedOut { .. });
                 assert!(!end, "{event:?}");
             }
         })
@@ -159,7 +159,9 @@ impl Run {
     /// The next request of the client, in its time and not before.
     async fn request(&mut self, path: &str, [from, until]: [u64; 2], edge: Option<&str>) {
         if std::mem::take(&mut self.over) {
-            let Event::Reconnecting { wait } = self.event(|e| matches!(e, Event::Reconnecting { .. })).await else { unreachable!() };
+            let ClientEvent::Reconnecting { wait } = self.event(|e| matches!(e, ClientEvent::Reconnecting { .. })).await else {
+                unreachable!()
+            };
             let in_time = Duration::from_millis(from)..=Duration::from_millis(until);
             assert!(in_time.contains(&wait), "waits {wait:?}, not {in_time:?}");
             // Whole milliseconds are what timers know.
@@ -208,7 +210,7 @@ impl Run {
                 Box::pin(self.server(Server::Upgrades)).await;
                 self.session().welcome().await;
                 self.session().say(&ServerFrame::Attached { synced: "1.1".into() }).await;
-                self.event(|e| matches!(e, Event::Attached)).await;
+                self.event(|e| matches!(e, ClientEvent::Attached)).await;
             }
             Server::Answers { status, headers, body } => {
                 let dial = self.dial.take().expect("a request");
@@ -256,7 +258,7 @@ impl Run {
                 if let Some([from, until]) = after_ms {
                     // What was said last counts from now on.
                     self.session().say(&ServerFrame::Contacts).await;
-                    self.event(|e| matches!(e, Event::Contacts)).await;
+                    self.event(|e| matches!(e, ClientEvent::Contacts)).await;
                     advance(Duration::from_millis(from - 1)).await;
                     self.sends_nothing().await;
                     advance(Duration::from_millis(until - from + 1)).await;
@@ -284,11 +286,11 @@ impl Run {
             Wanted::SendsNothing => self.sends_nothing().await,
             Wanted::HasSent { text } => {
                 let local = self.locals[&text];
-                self.event(|e| matches!(e, Event::Sent { local: l, .. } if *l == local)).await;
+                self.event(|e| matches!(e, ClientEvent::Sent { local: l, .. } if *l == local)).await;
             }
             Wanted::HasFailed { text } => {
                 let local = self.locals[&text];
-                self.event(|e| matches!(e, Event::Failed { local: l, .. } if *l == local)).await;
+                self.event(|e| matches!(e, ClientEvent::Failed { local: l, .. } if *l == local)).await;
             }
             Wanted::SaysBye => assert!(matches!(soon("bye", self.session().hear()).await, ClientFrame::Bye)),
             Wanted::Ends => {

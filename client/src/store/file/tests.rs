@@ -1,7 +1,7 @@
 use natterjack_protocol::{Body, Refusal, Thread};
 
 use super::*;
-use crate::resume::Synced;
+use crate::resume::SyncPoint;
 
 fn row(local: u64, text: &str) -> Unsent {
     let thread: Thread = "dm.a.b".parse().unwrap();
@@ -35,7 +35,7 @@ fn everything_survives_a_restart() {
     ];
     let mut marks = Marks::default();
     marks.cursors.insert("dm.a.b".parse().unwrap(), Cursor { id: MsgId(9), ts: 90 });
-    marks.synced = Some(Synced { mark: "2.5".into(), at_ms: 7 });
+    marks.synced = Some(SyncPoint { mark: "2.5".into(), at_ms: 7 });
     file.apply(&changes, &marks).unwrap();
     let tokens = Tokens {
         user: "u1".parse().unwrap(),

@@ -8,78 +8,78 @@ use natterjack_protocol::{
 use super::Cql;
 use crate::{
     store::{
-        StoreError,
+        ArchiveError,
         accounts::{Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, NextToken, Prefix, Rotated, Use},
     },
     tokens::RefreshHash,
 };
 
 impl Accounts for Cql {
-    async fn add_user(&self, user: NewUser) -> Result<Added, StoreError> {
+    async fn add_user(&self, user: NewUser) -> Result<Added, ArchiveError> {
         let db = self.db()?;
         db.users.add(&db.requests, &user).await
     }
 
-    async fn join(&self, new: NewExternal) -> Result<Joined, StoreError> {
+    async fn join(&self, new: NewExternal) -> Result<Joined, ArchiveError> {
         let db = self.db()?;
         db.users.join(&db.requests, &new).await
     }
 
-    async fn login(&self, issuer: &str, subject: &str) -> Result<Option<Login>, StoreError> {
+    async fn login(&self, issuer: &str, subject: &str) -> Result<Option<Login>, ArchiveError> {
         let db = self.db()?;
         db.users.login(&db.requests, issuer, subject).await
     }
 
-    async fn created(&self, user: &UserId) -> Result<Option<u64>, StoreError> {
+    async fn created(&self, user: &UserId) -> Result<Option<u64>, ArchiveError> {
         let db = self.db()?;
         db.users.created(&db.requests, user).await
     }
 
-    async fn profiles(&self, users: &[UserId]) -> Result<Vec<Profile>, StoreError> {
+    async fn profiles(&self, users: &[UserId]) -> Result<Vec<Profile>, ArchiveError> {
         let db = self.db()?;
         db.users.profiles(&db.requests, users).await
     }
 
-    async fn find(&self, prefix: &Prefix, limit: usize) -> Result<Vec<Profile>, StoreError> {
+    async fn find(&self, prefix: &Prefix, limit: usize) -> Result<Vec<Profile>, ArchiveError> {
         let db = self.db()?;
         db.users.find(&db.requests, prefix, limit).await
     }
 
-    async fn contacts(&self, user: &UserId) -> Result<Vec<Contact>, StoreError> {
+    async fn contacts(&self, user: &UserId) -> Result<Vec<Contact>, ArchiveError> {
         let db = self.db()?;
         db.contacts.of(&db.requests, user).await
     }
 
-    async fn change_contact(&self, actor: &UserId, other: &UserId, change: ContactChange) -> Result<ContactOutcome, StoreError> {
+    async fn change_contact(&self, actor: &UserId, other: &UserId, change: ContactChange) -> Result<ContactOutcome, ArchiveError> {
         let db = self.db()?;
         let (actor, other) = tokio::try_join!(db.users.profile(&db.requests, actor), db.users.profile(&db.requests, other))?;
         let (Some(actor), Some(other)) = (actor, other) else { return Ok(ContactOutcome::NoSuchUser) };
         db.contacts.change(&db.requests, &actor, &other, change).await
     }
 
-    async fn open_family(&self, family: Family, first: RefreshHash, expires: u64) -> Result<(), StoreError> {
+    async fn open_family(&self, family: Family, first: RefreshHash, expires: u64) -> Result<(), ArchiveError> {
         let db = self.db()?;
         db.refresh_tokens.open(&db.requests, &family, first, expires).await
     }
 
-    async fn has_device(&self, user: &UserId, device: &DeviceId) -> Result<bool, StoreError> {
+    async fn has_device(&self, user: &UserId, device: &DeviceId) -> Result<bool, ArchiveError> {
         let db = self.db()?;
         db.refresh_tokens.has_device(&db.requests, user, device).await
     }
 
-    async fn rotate(&self, old: RefreshHash, next: NextToken, when: Use) -> Result<Rotated, StoreError> {
+    async fn rotate(&self, old: RefreshHash, next: NextToken, when: Use) -> Result<Rotated, ArchiveError> {
         let db = self.db()?;
         let name = async |family: &Family| Ok(db.users.profile(&db.requests, &family.user).await?.map(|p| p.name));
         db.refresh_tokens.rotate(&db.requests, old, next, when, name).await
     }
 
-    async fn revoke(&self, token: RefreshHash) -> Result<Option<Family>, StoreError> {
+    async fn revoke(&self, token: RefreshHash) -> Result<Option<Family>, ArchiveError> {
         let db = self.db()?;
         db.refresh_tokens.revoke(&db.requests, token).await
     }
 
     /// The server forgets them by itself.
-    async fn sweep(&self, _now: u64) -> Result<usize, StoreError> {
+    async fn sweep(&self, _now: u64) -> Result<usize, ArchiveError> {
         Ok(0)
     }
 }

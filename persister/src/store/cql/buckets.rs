@@ -11,7 +11,7 @@ use natterjack_protocol::{MsgId, internal::rpc::LastEntry};
 use scylla::statement::prepared::PreparedStatement;
 
 use super::{config::Buckets as Limits, int, session::Requests, uint};
-use crate::store::{Order, Row, StoreError};
+use crate::store::{ArchiveError, Order, Row};
 
 pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS thread_buckets (
     thread text, first_id bigint, first_ts bigint, PRIMARY KEY (thread, first_id)) WITH CLUSTERING ORDER BY (first_id DESC)";
@@ -75,7 +75,7 @@ pub(super) struct Buckets {
 }
 
 impl Buckets {
-    pub(super) async fn prepare(r: &Requests) -> Result<Self, StoreError> {
+    pub(super) async fn prepare(r: &Requests) -> Result<Self, ArchiveError> {
         Ok(Self {
             cut: r.prepare("INSERT INTO thread_buckets (thread, first_id, first_ts) VALUES (?, ?, ?) USING TIMESTAMP ?").await?,
             below: r
@@ -92,11 +92,11 @@ impl Buckets {
         })
     }
 
-    pub(super) async fn cut(&self, r: &Requests, thread: &str, first: u64, ts: u64) -> Result<(), StoreError> {
+    pub(super) async fn cut(&self, r: &Requests, thread: &str, first: u64, ts: u64) -> Result<(), ArchiveError> {
         r.write(&self.cut, (thread, int(first), int(ts), int(first))).await
     }
 
-    pub(super) async fn of(&self, r: &Requests, thread: &str, id: MsgId) -> Result<u64, StoreError> {
+    pub(super) async fn of(&self, r: &Requests, thread: &str, id: MsgId) -> Result<u64, ArchiveError> {
         let row: Option<(i64,)> = r.read_one(&self.below, (thread, int(id.next().0), 1)).await?;
         Ok(row.map_or(0, |(first,)| uint(first)))
     }
@@ -114,7 +114,7 @@ impl Buckets {
         thread: &str,
         (lo, hi): (MsgId, MsgId),
         ts: u64,
-    ) -> Result<(Part, Option<LastEntry>), StoreError> {
+    ) -> Result<(Part, Option<LastEntry>), ArchiveError> {
         let (mut to, mut next) = (hi.0, None);
         loop {
             let rows: Vec<(i64, i64)> = r.read(&self.before, (thread, int(to), CHUNK)).await?;
@@ -143,7 +143,7 @@ pub(super) struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    pub(super) async fn next(&mut self) -> Result<Option<Part>, StoreError> {
+    pub(super) async fn next(&mut self) -> Result<Option<Part>, ArchiveError> {
         while self.parts.is_empty()
             && let Some((lo, hi)) = self.rest.take()
         {
@@ -155,7 +155,7 @@ impl Walk<'_> {
         Ok(self.parts.pop_front())
     }
 
-    async fn down(&mut self, lo: u64, hi: u64) -> Result<(), StoreError> {
+    async fn down(&mut self, lo: u64, hi: u64) -> Result<(), ArchiveError> {
         let cuts: Vec<(i64,)> = self.r.read(&self.buckets.below, (self.thread, int(hi), CHUNK)).await?;
         let all = cuts.len() < CHUNK as usize;
         let mut to = hi;
@@ -173,7 +173,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    async fn up(&mut self, lo: u64, hi: u64) -> Result<(), StoreError> {
+    async fn up(&mut self, lo: u64, hi: u64) -> Result<(), ArchiveError> {
         let (first, cuts) = tokio::try_join!(
             self.buckets.of(self.r, self.thread, MsgId(lo)),
             self.r.read::<(i64,)>(&self.buckets.above, (self.thread, int(lo), int(hi), CHUNK)),

@@ -12,7 +12,7 @@ use scylla::statement::prepared::PreparedStatement;
 
 use super::{corrupt, session::Requests, token};
 use crate::store::{
-    StoreError,
+    ArchiveError,
     accounts::{CONTACT_ROWS, ContactOutcome, ContactRows, contact_after, full, mirrored, name_key},
 };
 
@@ -37,7 +37,7 @@ pub(super) struct Contacts {
 }
 
 impl Contacts {
-    pub(super) async fn prepare(r: &Requests) -> Result<Self, StoreError> {
+    pub(super) async fn prepare(r: &Requests) -> Result<Self, ArchiveError> {
         Ok(Self {
             of: r.prepare("SELECT other, name, state FROM contacts WHERE user = ?").await?,
             states: r.prepare("SELECT state FROM contacts WHERE user = ?").await?,
@@ -49,12 +49,12 @@ impl Contacts {
         })
     }
 
-    pub(super) async fn of(&self, r: &Requests, user: &UserId) -> Result<Vec<Contact>, StoreError> {
+    pub(super) async fn of(&self, r: &Requests, user: &UserId) -> Result<Vec<Contact>, ArchiveError> {
         let rows: Vec<(String, String, String)> = r.read(&self.of, (user.as_str(),)).await?;
         let mut found = rows
             .into_iter()
             .map(|(other, name, s)| Ok(Contact { user: token("contacts.other", &other)?, name, state: state(&s)?.ok_or_else(|| bad(&s))? }))
-            .collect::<Result<Vec<_>, StoreError>>()?;
+            .collect::<Result<Vec<_>, ArchiveError>>()?;
         found.sort_by_cached_key(|c| name_key(&c.name));
         found.truncate(CONTACT_ROWS);
         Ok(found)
@@ -66,7 +66,7 @@ impl Contacts {
         actor: &Profile,
         other: &Profile,
         change: ContactChange,
-    ) -> Result<ContactOutcome, StoreError> {
+    ) -> Result<ContactOutcome, ArchiveError> {
         let ordered = actor.user <= other.user;
         let (lo, hi) = if ordered { (actor, other) } else { (other, actor) };
         // What the other is to the actor, told from what `hi` is to `lo`; and back.
@@ -98,10 +98,10 @@ impl Contacts {
                 return Ok(ContactOutcome::Is { state: after, changed: true });
             }
         }
-        Err(StoreError::Unavailable("a relation changes all the time".into()))
+        Err(ArchiveError::Unavailable("a relation changes all the time".into()))
     }
 
-    async fn rows(&self, r: &Requests, user: &Profile) -> Result<ContactRows, StoreError> {
+    async fn rows(&self, r: &Requests, user: &Profile) -> Result<ContactRows, ArchiveError> {
         let all: Vec<(String,)> = r.read(&self.states, (user.user.as_str(),)).await?;
         let mut rows = ContactRows::default();
         for (text,) in all {
@@ -117,7 +117,7 @@ impl Contacts {
         hi: &Profile,
         state: Option<ContactState>,
         version: i64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), ArchiveError> {
         let (l, h) = (lo.user.as_str(), hi.user.as_str());
         match state {
             Some(s) => {
@@ -139,7 +139,7 @@ fn spelling(state: Option<ContactState>) -> &'static str {
     }
 }
 
-fn state(text: &str) -> Result<Option<ContactState>, StoreError> {
+fn state(text: &str) -> Result<Option<ContactState>, ArchiveError> {
     match text {
         "" => Ok(None),
         "requested" => Ok(Some(ContactState::Requested)),
@@ -149,6 +149,6 @@ fn state(text: &str) -> Result<Option<ContactState>, StoreError> {
     }
 }
 
-fn bad(state: &str) -> StoreError {
+fn bad(state: &str) -> ArchiveError {
     corrupt("contacts.state", format!("no state of a contact: {state}"))
 }

@@ -5,7 +5,7 @@ use natterjack_protocol::MsgId;
 use scylla::statement::prepared::PreparedStatement;
 
 use super::{int, session::Requests, uint};
-use crate::store::{LostRange, PartitionKey, StoreError};
+use crate::store::{ArchiveError, LostRange, PartitionKey};
 
 pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS lost (
     everything int, generation bigint, partition bigint, first bigint, last bigint, partitions bigint, since bigint, until bigint,
@@ -20,7 +20,7 @@ pub(super) struct Lost {
 }
 
 impl Lost {
-    pub(super) async fn prepare(r: &Requests) -> Result<Self, StoreError> {
+    pub(super) async fn prepare(r: &Requests) -> Result<Self, ArchiveError> {
         Ok(Self {
             insert: r
                 .prepare(
@@ -32,14 +32,14 @@ impl Lost {
         })
     }
 
-    pub(super) async fn lose(&self, r: &Requests, l: &LostRange) -> Result<(), StoreError> {
+    pub(super) async fn lose(&self, r: &Requests, l: &LostRange) -> Result<(), ArchiveError> {
         let (generation, partition): (i64, i64) = (l.key.generation.into(), l.key.partition.into());
         let (first, last) = (int(l.first.0), int(l.last.0));
         let values = (EVERYTHING, generation, partition, first, last, i64::from(l.partitions), int(l.since), int(l.until), last);
         r.write(&self.insert, values).await
     }
 
-    pub(super) async fn lost(&self, r: &Requests) -> Result<Vec<LostRange>, StoreError> {
+    pub(super) async fn lost(&self, r: &Requests) -> Result<Vec<LostRange>, ArchiveError> {
         let rows: Vec<(i64, i64, i64, i64, i64, i64, i64)> = r.read(&self.read, (EVERYTHING,)).await?;
         let small = |n: i64| u32::try_from(n).unwrap_or(0);
         let range = |(generation, partition, first, last, partitions, since, until)| LostRange {

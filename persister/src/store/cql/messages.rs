@@ -12,7 +12,7 @@ use scylla::{statement::prepared::PreparedStatement, value::MaybeUnset};
 use uuid::Uuid;
 
 use super::{buckets::Part, corrupt, int, operations, session::Requests, uint};
-use crate::store::{Order, Row, StoreError};
+use crate::store::{ArchiveError, Order, Row};
 
 /// `edits` and `recalls`: see `operations`.
 pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS messages (
@@ -59,7 +59,7 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    pub(super) async fn prepare(r: &Requests) -> Result<Self, StoreError> {
+    pub(super) async fn prepare(r: &Requests) -> Result<Self, ArchiveError> {
         let select = |order| {
             format!(
                 "SELECT id, ts, sender, cid, kind, body, power, raw, edits, recalls FROM messages
@@ -94,7 +94,7 @@ impl Messages {
     }
 
     /// Rows of one bucket.
-    pub(super) async fn insert(&self, r: &Requests, thread: &str, bucket: u64, rows: &[&Row]) -> Result<(), StoreError> {
+    pub(super) async fn insert(&self, r: &Requests, thread: &str, bucket: u64, rows: &[&Row]) -> Result<(), ArchiveError> {
         let values: Vec<Inserted<'_>> = rows
             .iter()
             .map(|row| {
@@ -120,7 +120,7 @@ impl Messages {
         if from < values.len() { r.write_rows(&self.insert, &values[from..]).await } else { Ok(()) }
     }
 
-    pub(super) async fn insert_control(&self, r: &Requests, thread: &str, row: &Row) -> Result<(), StoreError> {
+    pub(super) async fn insert_control(&self, r: &Requests, thread: &str, row: &Row) -> Result<(), ArchiveError> {
         let (id, cid) = (int(row.id.0), Uuid::from_bytes(*row.cid.as_bytes()));
         let values = (thread, id, int(row.ts), row.from.as_str(), cid, row.kind.as_str(), encode(&row.body), id);
         r.write(&self.control, values).await
@@ -134,7 +134,7 @@ impl Messages {
         mut part: Part,
         order: Order,
         most: Most,
-    ) -> Result<Vec<Row>, StoreError> {
+    ) -> Result<Vec<Row>, ArchiveError> {
         let (statement, spelled) = match order {
             Order::NewestFirst => (&self.newest_first, thread.to_string()),
             Order::OldestFirst => (&self.oldest_first, thread.to_string()),
@@ -159,7 +159,7 @@ impl Messages {
     }
 
     /// Looks through a part, newest first, until `looked` has reached `max` or a row is older than `since`. Says whether it is done.
-    pub(super) async fn find_cid(&self, r: &Requests, thread: &str, mut part: Part, sought: &mut Sought<'_>) -> Result<bool, StoreError> {
+    pub(super) async fn find_cid(&self, r: &Requests, thread: &str, mut part: Part, sought: &mut Sought<'_>) -> Result<bool, ArchiveError> {
         while part.lo < part.hi {
             let values = (thread, int(part.bucket), int(part.lo), int(part.hi), CHUNK as i32);
             let rows: Vec<(i64, Option<i64>, Option<String>, Option<Uuid>)> = r.read(&self.cids, values).await?;
@@ -185,7 +185,7 @@ impl Messages {
     }
 
     /// The first row of a part at or after this time; times rise with ids in it.
-    pub(super) async fn id_at(&self, r: &Requests, thread: &str, mut part: Part, ts: u64) -> Result<Option<LastEntry>, StoreError> {
+    pub(super) async fn id_at(&self, r: &Requests, thread: &str, mut part: Part, ts: u64) -> Result<Option<LastEntry>, ArchiveError> {
         while part.lo < part.hi {
             let values = (thread, int(part.bucket), int(part.lo), int(part.hi), CHUNK as i32);
             let rows: Vec<(i64, Option<i64>)> = r.read(&self.times, values).await?;
@@ -200,7 +200,7 @@ impl Messages {
         Ok(None)
     }
 
-    pub(super) async fn controls(&self, r: &Requests, thread: &Thread, below: MsgId) -> Result<Vec<Row>, StoreError> {
+    pub(super) async fn controls(&self, r: &Requests, thread: &Thread, below: MsgId) -> Result<Vec<Row>, ArchiveError> {
         let (spelled, mut lo, mut found) = (thread.to_string(), 0, Vec::new());
         loop {
             let values = (&spelled, int(lo), int(below.0), BODIES as i32);
@@ -233,7 +233,7 @@ pub(super) fn encode(body: &Body) -> Vec<u8> {
 }
 
 /// None: operations about it are here, and it is not (yet).
-fn read(thread: &Thread, stored: Stored) -> Result<Option<Row>, StoreError> {
+fn read(thread: &Thread, stored: Stored) -> Result<Option<Row>, ArchiveError> {
     let (id, ts, sender, cid, kind, body, power, raw, edits, recalls) = stored;
     let (Some(ts), Some(sender), Some(cid), Some(kind)) = (ts, sender, cid, kind) else { return Ok(None) };
     let body = match &body {

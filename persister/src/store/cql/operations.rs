@@ -18,7 +18,7 @@ use scylla::statement::prepared::PreparedStatement;
 use super::{corrupt, int, messages::encode, session::Requests, uint};
 use crate::{
     overlay,
-    store::{Row, StoreError},
+    store::{ArchiveError, Row},
 };
 
 pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS edited (
@@ -60,7 +60,7 @@ struct Target {
 }
 
 impl Operations {
-    pub(super) async fn prepare(r: &Requests) -> Result<Self, StoreError> {
+    pub(super) async fn prepare(r: &Requests) -> Result<Self, ArchiveError> {
         const ROW: &str = "WHERE thread = ? AND bucket = ? AND id = ?";
         Ok(Self {
             mark_edit: r.prepare(&format!("UPDATE messages USING TIMESTAMP ? SET edits[?] = ? {ROW}")).await?,
@@ -75,7 +75,7 @@ impl Operations {
     }
 
     /// After the rows of the batch are written. `own`: where the edit itself is.
-    pub(super) async fn edit(&self, r: &Requests, op: &Row, own: Spot<'_>, target: Spot<'_>) -> Result<(), StoreError> {
+    pub(super) async fn edit(&self, r: &Requests, op: &Row, own: Spot<'_>, target: Spot<'_>) -> Result<(), ArchiveError> {
         let Some(text) = &op.body.text else { return Ok(()) };
         let (me, id) = (op.from.as_str(), int(op.id.0));
         r.write(&self.list, (own.thread, int(target.id.0), id, me, id)).await?;
@@ -90,9 +90,15 @@ impl Operations {
     }
 
     /// After the rows of the batch are written. `spot` tells where an edit of the message is.
-    pub(super) async fn recall<'a, F>(&self, r: &Requests, op: &Row, target: Spot<'a>, spot: impl Fn(MsgId) -> F) -> Result<(), StoreError>
+    pub(super) async fn recall<'a, F>(
+        &self,
+        r: &Requests,
+        op: &Row,
+        target: Spot<'a>,
+        spot: impl Fn(MsgId) -> F,
+    ) -> Result<(), ArchiveError>
     where
-        F: Future<Output = Result<Spot<'a>, StoreError>>,
+        F: Future<Output = Result<Spot<'a>, ArchiveError>>,
     {
         let (me, id) = (op.from.as_str(), int(op.id.0));
         let (thread, bucket, of) = spelled(target);
@@ -119,13 +125,13 @@ impl Operations {
         }
     }
 
-    async fn look(&self, r: &Requests, at: Spot<'_>) -> Result<Target, StoreError> {
+    async fn look(&self, r: &Requests, at: Spot<'_>) -> Result<Target, ArchiveError> {
         let row: Option<(Option<String>, Option<String>, Option<Recalls>)> = r.read_one(&self.target, spelled(at)).await?;
         let (sender, kind, recalls) = row.unwrap_or_default();
         Ok(Target { sender, kind: kind.as_deref().map(Kind::parse), recalls: recalls.unwrap_or_default() })
     }
 
-    async fn take_text(&self, r: &Requests, edit: Spot<'_>) -> Result<(), StoreError> {
+    async fn take_text(&self, r: &Requests, edit: Spot<'_>) -> Result<(), ArchiveError> {
         let row: Option<(Option<Vec<u8>>,)> = r.read_one(&self.body, spelled(edit)).await?;
         let Some((Some(body),)) = row else { return Ok(()) };
         let body: Body = rmp_serde::from_slice(&body).map_err(|e| corrupt("messages.body", e))?;

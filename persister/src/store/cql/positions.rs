@@ -6,7 +6,7 @@ use natterjack_protocol::MsgId;
 use scylla::statement::prepared::PreparedStatement;
 
 use super::{int, session::Requests, uint};
-use crate::store::{PartitionKey, StoreError, UnknownSubject};
+use crate::store::{ArchiveError, PartitionKey, UnknownSubject};
 
 pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS positions (
     generation bigint, partition bigint, id bigint, ts bigint, PRIMARY KEY ((generation, partition)))";
@@ -24,7 +24,7 @@ pub(super) struct Positions {
 }
 
 impl Positions {
-    pub(super) async fn prepare(r: &Requests) -> Result<Self, StoreError> {
+    pub(super) async fn prepare(r: &Requests) -> Result<Self, ArchiveError> {
         Ok(Self {
             advance: r.prepare("INSERT INTO positions (generation, partition, id, ts) VALUES (?, ?, ?, ?) USING TIMESTAMP ?").await?,
             read: r.prepare("SELECT id, ts FROM positions WHERE generation = ? AND partition = ?").await?,
@@ -41,7 +41,7 @@ impl Positions {
     }
 
     /// A watermark moves behind what it speaks of, so there may be rows without one.
-    pub(super) async fn is_empty(&self, r: &Requests) -> Result<bool, StoreError> {
+    pub(super) async fn is_empty(&self, r: &Requests) -> Result<bool, ArchiveError> {
         for any in &self.any {
             let row: Option<(i64,)> = r.read_one(any, ()).await?;
             if row.is_some() {
@@ -51,18 +51,18 @@ impl Positions {
         Ok(true)
     }
 
-    pub(super) async fn advance(&self, r: &Requests, key: PartitionKey, to: Position) -> Result<(), StoreError> {
+    pub(super) async fn advance(&self, r: &Requests, key: PartitionKey, to: Position) -> Result<(), ArchiveError> {
         let (generation, partition) = spelled(key);
         r.write(&self.advance, (generation, partition, int(to.id.0), int(to.ts), int(to.id.0))).await
     }
 
-    pub(super) async fn position(&self, r: &Requests, key: PartitionKey) -> Result<Option<Position>, StoreError> {
+    pub(super) async fn position(&self, r: &Requests, key: PartitionKey) -> Result<Option<Position>, ArchiveError> {
         let row: Option<(i64, i64)> = r.read_one(&self.read, spelled(key)).await?;
         Ok(row.map(|(id, ts)| Position { id: MsgId(uint(id)), ts: uint(ts) }))
     }
 
     /// Through all servers; for once at a start.
-    pub(super) async fn positions(&self, r: &Requests) -> Result<Vec<(PartitionKey, Position)>, StoreError> {
+    pub(super) async fn positions(&self, r: &Requests) -> Result<Vec<(PartitionKey, Position)>, ArchiveError> {
         let rows: Vec<(i64, i64, i64, i64)> = r.read(&self.all, ()).await?;
         let small = |n: i64| u32::try_from(n).unwrap_or(0);
         let read = |(generation, partition, id, ts)| {
@@ -72,7 +72,7 @@ impl Positions {
         Ok(rows.into_iter().map(read).collect())
     }
 
-    pub(super) async fn keep_unknown_subject(&self, r: &Requests, s: &UnknownSubject) -> Result<(), StoreError> {
+    pub(super) async fn keep_unknown_subject(&self, r: &Requests, s: &UnknownSubject) -> Result<(), ArchiveError> {
         let (generation, partition) = spelled(s.key);
         let id = int(s.id.0);
         r.write(&self.stray, (generation, partition, id, int(s.ts), &s.subject, &s.payload[..], id)).await

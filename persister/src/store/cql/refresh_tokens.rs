@@ -13,7 +13,7 @@ use scylla::statement::prepared::PreparedStatement;
 use super::{corrupt, int, session::Requests, token, uint};
 use crate::{
     store::{
-        StoreError,
+        ArchiveError,
         accounts::{Family, NextToken, Rotated, Use},
     },
     tokens::{RefreshHash, Salt},
@@ -64,7 +64,7 @@ struct Stored {
 }
 
 impl RefreshTokens {
-    pub(super) async fn prepare(r: &Requests) -> Result<Self, StoreError> {
+    pub(super) async fn prepare(r: &Requests) -> Result<Self, ArchiveError> {
         Ok(Self {
             put: r.prepare("INSERT INTO refresh_tokens (hash, family, expires) VALUES (?, ?, ?) USING TIMESTAMP 1 AND TTL ?").await?,
             // Nobody was given it, and no other has its hash.
@@ -84,7 +84,7 @@ impl RefreshTokens {
         })
     }
 
-    pub(super) async fn open(&self, r: &Requests, family: &Family, first: RefreshHash, expires: u64) -> Result<(), StoreError> {
+    pub(super) async fn open(&self, r: &Requests, family: &Family, first: RefreshHash, expires: u64) -> Result<(), ArchiveError> {
         self.keep_family(r, family, expires).await?;
         self.put(r, &family.id, first, expires).await
     }
@@ -96,8 +96,8 @@ impl RefreshTokens {
         old: RefreshHash,
         next: NextToken,
         when: Use,
-        name: impl AsyncFnOnce(&Family) -> Result<Option<String>, StoreError>,
-    ) -> Result<Rotated, StoreError> {
+        name: impl AsyncFnOnce(&Family) -> Result<Option<String>, ArchiveError>,
+    ) -> Result<Rotated, ArchiveError> {
         let Some(token) = self.stored(r, old).await? else { return Ok(Rotated::Unknown) };
         if token.revoked {
             return Ok(Rotated::Revoked);
@@ -132,7 +132,7 @@ impl RefreshTokens {
         token: &Stored,
         next: NextToken,
         when: Use,
-    ) -> Result<Option<(RefreshHash, u64)>, StoreError> {
+    ) -> Result<Option<(RefreshHash, u64)>, ArchiveError> {
         self.keep_family(r, &token.family, next.expires.max(token.family_expires)).await?;
         self.put(r, &token.family.id, next.hash, next.expires).await?;
         r.write(&self.put_salt, (&next.hash.0[..], &next.salt.0[..], SALT_SECONDS)).await?;
@@ -140,7 +140,7 @@ impl RefreshTokens {
         if r.decide_in_a_crowd(&self.use_up, values).await? {
             return Ok(Some((next.hash, when.now)));
         }
-        let used = self.use_of(r, old).await?.ok_or_else(|| StoreError::Unavailable("the use of a token was not read".into()))?;
+        let used = self.use_of(r, old).await?.ok_or_else(|| ArchiveError::Unavailable("the use of a token was not read".into()))?;
         if used.0 != next.hash {
             r.write(&self.withdraw, (&next.hash.0[..],)).await?;
         }
@@ -148,44 +148,44 @@ impl RefreshTokens {
     }
 
     /// The token in its place, and since when.
-    async fn use_of(&self, r: &Requests, hash: RefreshHash) -> Result<Option<(RefreshHash, u64)>, StoreError> {
+    async fn use_of(&self, r: &Requests, hash: RefreshHash) -> Result<Option<(RefreshHash, u64)>, ArchiveError> {
         let row: Option<(Vec<u8>, i64)> = r.read_one(&self.use_of, (&hash.0[..],)).await?;
         row.map(|(next, at)| Ok((RefreshHash(bits("refresh_uses.next", &next)?), uint(at)))).transpose()
     }
 
-    async fn salt(&self, r: &Requests, hash: RefreshHash) -> Result<Option<Salt>, StoreError> {
+    async fn salt(&self, r: &Requests, hash: RefreshHash) -> Result<Option<Salt>, ArchiveError> {
         let row: Option<(Vec<u8>,)> = r.read_one(&self.salt, (&hash.0[..],)).await?;
         row.map(|(salt,)| Ok(Salt(bits("refresh_salts.salt", &salt)?))).transpose()
     }
 
-    pub(super) async fn revoke(&self, r: &Requests, hash: RefreshHash) -> Result<Option<Family>, StoreError> {
+    pub(super) async fn revoke(&self, r: &Requests, hash: RefreshHash) -> Result<Option<Family>, ArchiveError> {
         let Some(token) = self.stored(r, hash).await? else { return Ok(None) };
         self.revoke_family(r, &token).await?;
         Ok(Some(token.family))
     }
 
-    async fn put(&self, r: &Requests, family: &Token, hash: RefreshHash, expires: u64) -> Result<(), StoreError> {
+    async fn put(&self, r: &Requests, family: &Token, hash: RefreshHash, expires: u64) -> Result<(), ArchiveError> {
         r.write(&self.put, (&hash.0[..], family.as_str(), int(expires), ttl(expires))).await
     }
 
     /// It lives as long as the newest of its tokens.
-    async fn keep_family(&self, r: &Requests, family: &Family, expires: u64) -> Result<(), StoreError> {
+    async fn keep_family(&self, r: &Requests, family: &Family, expires: u64) -> Result<(), ArchiveError> {
         let Family { id, user, device } = family;
         let (user, device) = (user.as_str(), device.as_str());
         r.write(&self.put_device, (user, device, int(expires), int(expires), ttl(expires))).await?;
         r.write(&self.put_family, (id.as_str(), user, device, int(expires), int(expires), ttl(expires))).await
     }
 
-    pub(super) async fn has_device(&self, r: &Requests, user: &UserId, device: &DeviceId) -> Result<bool, StoreError> {
+    pub(super) async fn has_device(&self, r: &Requests, user: &UserId, device: &DeviceId) -> Result<bool, ArchiveError> {
         let row: Option<(i64,)> = r.read_one(&self.device, (user.as_str(), device.as_str())).await?;
         Ok(row.is_some())
     }
 
-    async fn revoke_family(&self, r: &Requests, token: &Stored) -> Result<(), StoreError> {
+    async fn revoke_family(&self, r: &Requests, token: &Stored) -> Result<(), ArchiveError> {
         r.write(&self.revoke, (ttl(token.family_expires.max(token.expires)), token.family.id.as_str())).await
     }
 
-    async fn stored(&self, r: &Requests, hash: RefreshHash) -> Result<Option<Stored>, StoreError> {
+    async fn stored(&self, r: &Requests, hash: RefreshHash) -> Result<Option<Stored>, ArchiveError> {
         let row: Option<(Option<String>, Option<i64>, Option<bool>)> = r.read_one(&self.token, (&hash.0[..],)).await?;
         let Some((Some(id), Some(expires), used)) = row else { return Ok(None) };
         let row: Option<(Option<String>, Option<String>, Option<i64>, Option<bool>)> = r.read_one(&self.family, (&id,)).await?;
@@ -200,7 +200,7 @@ impl RefreshTokens {
     }
 }
 
-fn bits(column: &str, bytes: &[u8]) -> Result<[u8; 32], StoreError> {
+fn bits(column: &str, bytes: &[u8]) -> Result<[u8; 32], ArchiveError> {
     bytes.try_into().map_err(|_| corrupt(column, format!("{} bytes, not 32", bytes.len())))
 }
 

@@ -15,7 +15,7 @@ use super::{
     session::Requests,
     threads, users,
 };
-use crate::store::StoreError;
+use crate::store::ArchiveError;
 
 /// Every change of the schema, in the order in which they are applied; the row `schema` counts them. Only append.
 const MIGRATIONS: &[&[&str]] = &[
@@ -58,10 +58,10 @@ pub(super) struct Found {
 }
 
 /// Creates what is missing and selects the keyspace.
-pub(super) async fn prepare(requests: &Requests, cfg: &CqlConfig) -> Result<Found, StoreError> {
+pub(super) async fn prepare(requests: &Requests, cfg: &CqlConfig) -> Result<Found, ArchiveError> {
     let CqlConfig { keyspace, replication, local_dc, .. } = cfg;
     if keyspace.is_empty() || !keyspace.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-        return Err(StoreError::Failed(format!("{keyspace:?} cannot be a keyspace: letters, digits and _")));
+        return Err(ArchiveError::Failed(format!("{keyspace:?} cannot be a keyspace: letters, digits and _")));
     }
     // Mostly it is there, and the user of the persister need not be allowed to make it.
     if requests.use_keyspace(keyspace).await.is_err() {
@@ -71,7 +71,7 @@ pub(super) async fn prepare(requests: &Requests, cfg: &CqlConfig) -> Result<Foun
         );
         // Up to ScyllaDB 2025.3 there are no conditional writes in a keyspace with tablets, and those are its default. Others do not know the word.
         match requests.change(&format!("{create} AND tablets = {{'enabled': false}}")).await {
-            Err(StoreError::Failed(_)) => requests.change(&create).await?,
+            Err(ArchiveError::Failed(_)) => requests.change(&create).await?,
             made => made?,
         }
         requests.use_keyspace(keyspace).await?;
@@ -89,7 +89,7 @@ pub(super) async fn prepare(requests: &Requests, cfg: &CqlConfig) -> Result<Foun
     loop {
         match update(requests, &meta, &me, cfg.buckets).await {
             // Also a conditional write that nobody knows the end of: all of it can be repeated, by the same holder.
-            Err(StoreError::Unavailable(why)) if began.elapsed() < PATIENCE => {
+            Err(ArchiveError::Unavailable(why)) if began.elapsed() < PATIENCE => {
                 tracing::debug!(why, "the schema is not up to date yet; trying again");
                 sleep(AGAIN).await;
             }
@@ -98,9 +98,9 @@ pub(super) async fn prepare(requests: &Requests, cfg: &CqlConfig) -> Result<Foun
     }
 }
 
-async fn update(requests: &Requests, meta: &Meta, me: &str, buckets: Buckets) -> Result<Found, StoreError> {
+async fn update(requests: &Requests, meta: &Meta, me: &str, buckets: Buckets) -> Result<Found, ArchiveError> {
     if !meta.lock(requests, me).await? {
-        return Err(StoreError::Unavailable("another process holds the lock of the schema".into()));
+        return Err(ArchiveError::Unavailable("another process holds the lock of the schema".into()));
     }
     let migrated = migrate(requests, meta, me, buckets).await;
     if let Err(e) = requests.decide(&meta.unlock, (me,)).await {
@@ -110,28 +110,28 @@ async fn update(requests: &Requests, meta: &Meta, me: &str, buckets: Buckets) ->
 }
 
 /// As `Cql::schema_version`.
-pub(super) async fn version(requests: &Requests, cfg: &CqlConfig) -> Result<Option<(usize, usize)>, StoreError> {
+pub(super) async fn version(requests: &Requests, cfg: &CqlConfig) -> Result<Option<(usize, usize)>, ArchiveError> {
     if requests.use_keyspace(&cfg.keyspace).await.is_err() {
         return Ok(None);
     }
     match Meta::prepare(requests).await {
         Ok(meta) => Ok(meta.read(requests).await?.map(|found| (found.version, MIGRATIONS.len()))),
         // No such table.
-        Err(StoreError::Failed(_)) => Ok(None),
+        Err(ArchiveError::Failed(_)) => Ok(None),
         Err(e) => Err(e),
     }
 }
 
-async fn migrate(requests: &Requests, meta: &Meta, me: &str, buckets: Buckets) -> Result<Found, StoreError> {
+async fn migrate(requests: &Requests, meta: &Meta, me: &str, buckets: Buckets) -> Result<Found, ArchiveError> {
     let mut found = meta.read(requests).await?.unwrap_or(Found { version: 0, buckets });
     if found.version > MIGRATIONS.len() {
         let (there, known) = (found.version, MIGRATIONS.len());
-        return Err(StoreError::Failed(format!("the keyspace has schema {there}, this build knows {known}: use the newer build")));
+        return Err(ArchiveError::Failed(format!("the keyspace has schema {there}, this build knows {known}: use the newer build")));
     }
     for (n, statements) in MIGRATIONS.iter().enumerate().skip(found.version) {
         for cql in *statements {
             if !requests.decide(&meta.renew, (LOCK_SECONDS, me, me)).await? {
-                return Err(StoreError::Unavailable("the lock of the schema went to another process".into()));
+                return Err(ArchiveError::Unavailable("the lock of the schema went to another process".into()));
             }
             requests.change(cql).await?;
         }
@@ -142,7 +142,7 @@ async fn migrate(requests: &Requests, meta: &Meta, me: &str, buckets: Buckets) -
             requests.decide(&meta.next, (n as i32 + 1, n as i32)).await?
         };
         if !done {
-            return Err(StoreError::Unavailable("another process changes the schema".into()));
+            return Err(ArchiveError::Unavailable("another process changes the schema".into()));
         }
         found.version = n + 1;
         tracing::info!(version = found.version, "the schema of the archive was brought up to date");
@@ -160,7 +160,7 @@ struct Meta {
 }
 
 impl Meta {
-    async fn prepare(r: &Requests) -> Result<Self, StoreError> {
+    async fn prepare(r: &Requests) -> Result<Self, ArchiveError> {
         Ok(Self {
             read: r.prepare("SELECT version, bucket_rows, bucket_span FROM meta WHERE key = 'schema'").await?,
             lock: r.prepare_patient_condition("INSERT INTO meta (key, holder) VALUES ('lock', ?) IF NOT EXISTS USING TTL ?").await?,
@@ -175,7 +175,7 @@ impl Meta {
         })
     }
 
-    async fn read(&self, r: &Requests) -> Result<Option<Found>, StoreError> {
+    async fn read(&self, r: &Requests) -> Result<Option<Found>, ArchiveError> {
         let row: Option<(Option<i32>, Option<i32>, Option<i64>)> = r.read_one(&self.read, ()).await?;
         Ok(row.and_then(|(version, rows, span)| {
             let buckets = Buckets { rows: u32::try_from(rows?).ok()?, span: super::uint(span?) };
@@ -184,7 +184,7 @@ impl Meta {
     }
 
     /// True also if it is ours already.
-    async fn lock(&self, r: &Requests, me: &str) -> Result<bool, StoreError> {
+    async fn lock(&self, r: &Requests, me: &str) -> Result<bool, ArchiveError> {
         Ok(r.decide(&self.lock, (me, LOCK_SECONDS)).await? || r.decide(&self.renew, (LOCK_SECONDS, me, me)).await?)
     }
 }

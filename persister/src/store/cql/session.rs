@@ -25,7 +25,7 @@ use scylla::{
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::config::CqlConfig;
-use crate::store::StoreError;
+use crate::store::ArchiveError;
 
 /// Requests in flight. Beyond a few hundred a server only queues them (256 to 512, measured). Overflow: they wait.
 const READS: usize = 128;
@@ -52,7 +52,7 @@ pub(super) struct Requests {
 
 impl Requests {
     /// `keyspace` may be missing on the servers yet; it is used by name only.
-    pub(super) async fn connect(cfg: &CqlConfig) -> Result<Self, StoreError> {
+    pub(super) async fn connect(cfg: &CqlConfig) -> Result<Self, ArchiveError> {
         let (consistency, serial) = cfg.consistency.levels();
         let mut near = DefaultPolicy::builder();
         if let Some(dc) = &cfg.local_dc {
@@ -90,65 +90,65 @@ impl Requests {
     }
 
     /// A change of the schema. Waits until all servers agree.
-    pub(super) async fn change(&self, cql: &str) -> Result<(), StoreError> {
+    pub(super) async fn change(&self, cql: &str) -> Result<(), ArchiveError> {
         let mut statement = Statement::new(cql);
         statement.set_request_timeout(Some(CHANGE));
         self.session.query_unpaged(statement, ()).await.map(drop).map_err(failed)
     }
 
-    pub(super) async fn use_keyspace(&self, keyspace: &str) -> Result<(), StoreError> {
-        self.session.use_keyspace(keyspace, true).await.map_err(|e| StoreError::Unavailable(e.to_string()))
+    pub(super) async fn use_keyspace(&self, keyspace: &str) -> Result<(), ArchiveError> {
+        self.session.use_keyspace(keyspace, true).await.map_err(|e| ArchiveError::Unavailable(e.to_string()))
     }
 
     /// A statement that may be sent twice.
-    pub(super) async fn prepare(&self, cql: &str) -> Result<PreparedStatement, StoreError> {
+    pub(super) async fn prepare(&self, cql: &str) -> Result<PreparedStatement, ArchiveError> {
         let mut statement = self.prepare_condition(cql).await?;
         statement.set_is_idempotent(true);
         Ok(statement)
     }
 
     /// A conditional statement: sent twice it would find its own first effect.
-    pub(super) async fn prepare_condition(&self, cql: &str) -> Result<PreparedStatement, StoreError> {
+    pub(super) async fn prepare_condition(&self, cql: &str) -> Result<PreparedStatement, ArchiveError> {
         let mut statement = self.session.prepare(cql).await.map_err(preparing)?;
         statement.set_request_timeout(Some(self.timeout));
         Ok(statement)
     }
 
     /// Likewise, for around a change of the schema.
-    pub(super) async fn prepare_patient_condition(&self, cql: &str) -> Result<PreparedStatement, StoreError> {
+    pub(super) async fn prepare_patient_condition(&self, cql: &str) -> Result<PreparedStatement, ArchiveError> {
         let mut statement = self.prepare_condition(cql).await?;
         statement.set_request_timeout(Some(CHANGE));
         Ok(statement)
     }
 
-    pub(super) async fn read<R>(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<Vec<R>, StoreError>
+    pub(super) async fn read<R>(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<Vec<R>, ArchiveError>
     where
         R: for<'r> DeserializeRow<'r, 'r>,
     {
         let _permit = self.place(&self.reads, "read").await?;
         let rows = answer("read", self.session.execute_unpaged(statement, values)).await?;
-        let rows = rows.into_rows_result().map_err(|e| StoreError::Failed(e.to_string()))?;
-        let typed = rows.rows::<R>().map_err(|e| StoreError::Corrupt(e.to_string()))?;
-        typed.collect::<Result<_, _>>().map_err(|e| StoreError::Corrupt(e.to_string()))
+        let rows = rows.into_rows_result().map_err(|e| ArchiveError::Failed(e.to_string()))?;
+        let typed = rows.rows::<R>().map_err(|e| ArchiveError::Corrupt(e.to_string()))?;
+        typed.collect::<Result<_, _>>().map_err(|e| ArchiveError::Corrupt(e.to_string()))
     }
 
-    pub(super) async fn read_one<R>(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<Option<R>, StoreError>
+    pub(super) async fn read_one<R>(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<Option<R>, ArchiveError>
     where
         R: for<'r> DeserializeRow<'r, 'r>,
     {
         Ok(self.read(statement, values).await?.into_iter().next())
     }
 
-    pub(super) async fn write(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<(), StoreError> {
+    pub(super) async fn write(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<(), ArchiveError> {
         let _permit = self.place(&self.writes, "write").await?;
         answer("write", self.session.execute_unpaged(statement, values)).await.map(drop)
     }
 
     /// Was the condition true, so that it was written?
-    pub(super) async fn decide(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<bool, StoreError> {
+    pub(super) async fn decide(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<bool, ArchiveError> {
         let _permit = self.place(&self.writes, "write").await?;
         let result = answer("condition", self.session.execute_unpaged(statement, values)).await?;
-        applied(&result.into_rows_result().map_err(|e| StoreError::Failed(e.to_string()))?)
+        applied(&result.into_rows_result().map_err(|e| ArchiveError::Failed(e.to_string()))?)
     }
 
     /// Likewise, where many want the same row, or rows of one partition: they get into each other's way. Sent again when its end is not
@@ -157,18 +157,18 @@ impl Requests {
         &self,
         statement: &PreparedStatement,
         values: impl SerializeRow + Copy,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool, ArchiveError> {
         let began = Instant::now();
         loop {
             match self.decide(statement, values).await {
-                Err(StoreError::Unavailable(_)) if began.elapsed() < CROWDED => {}
+                Err(ArchiveError::Unavailable(_)) if began.elapsed() < CROWDED => {}
                 decided => return decided,
             }
         }
     }
 
     /// The same statement for many rows of one partition, in one request.
-    pub(super) async fn write_rows<V: SerializeRow>(&self, statement: &PreparedStatement, rows: &[V]) -> Result<(), StoreError> {
+    pub(super) async fn write_rows<V: SerializeRow>(&self, statement: &PreparedStatement, rows: &[V]) -> Result<(), ArchiveError> {
         if let [one] = rows {
             return self.write(statement, one).await;
         }
@@ -180,7 +180,11 @@ impl Requests {
     }
 
     /// All of it or, if it fails, perhaps nothing; never a part for good.
-    pub(super) async fn write_both<V: SerializeRow>(&self, statements: [&PreparedStatement; 2], values: (V, V)) -> Result<(), StoreError> {
+    pub(super) async fn write_both<V: SerializeRow>(
+        &self,
+        statements: [&PreparedStatement; 2],
+        values: (V, V),
+    ) -> Result<(), ArchiveError> {
         let _permit = self.place(&self.writes, "write").await?;
         let mut batch = Batch::new_with_statements(BatchType::Logged, statements.map(|s| BatchStatement::from(s.clone())).into());
         batch.set_is_idempotent(true);
@@ -188,59 +192,59 @@ impl Requests {
         answer("batch", self.session.batch(&batch, values)).await.map(drop)
     }
 
-    async fn place<'a>(&self, line: &'a Semaphore, kind: &'static str) -> Result<SemaphorePermit<'a>, StoreError> {
+    async fn place<'a>(&self, line: &'a Semaphore, kind: &'static str) -> Result<SemaphorePermit<'a>, ArchiveError> {
         metrics::gauge!("natterjack_persister_cql_free_requests", "kind" => kind).set(line.available_permits() as f64);
         // Only the waiting is cut off here: nothing was sent yet.
         match tokio::time::timeout(self.timeout, line.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(StoreError::Unavailable("it is shutting down".into())),
-            Err(_) => Err(StoreError::Unavailable("too many requests wait for it already".into())),
+            Ok(Err(_)) => Err(ArchiveError::Unavailable("it is shutting down".into())),
+            Err(_) => Err(ArchiveError::Unavailable("too many requests wait for it already".into())),
         }
     }
 }
 
 /// Cassandra answers with this column alone when it was applied and with all of them when not, Scylla always with all: by its name.
-fn applied(rows: &QueryRowsResult) -> Result<bool, StoreError> {
-    let broken = || StoreError::Failed("a conditional statement was answered without [applied]".into());
+fn applied(rows: &QueryRowsResult) -> Result<bool, ArchiveError> {
+    let broken = || ArchiveError::Failed("a conditional statement was answered without [applied]".into());
     let (at, _) = rows.column_specs().get_by_name("[applied]").ok_or_else(broken)?;
-    let row: Row = rows.first_row().map_err(|e| StoreError::Failed(e.to_string()))?;
+    let row: Row = rows.first_row().map_err(|e| ArchiveError::Failed(e.to_string()))?;
     row.columns.get(at).and_then(|c| c.as_ref()?.as_boolean()).ok_or_else(broken)
 }
 
-async fn answer<T>(kind: &'static str, request: impl Future<Output = Result<T, ExecutionError>>) -> Result<T, StoreError> {
+async fn answer<T>(kind: &'static str, request: impl Future<Output = Result<T, ExecutionError>>) -> Result<T, ArchiveError> {
     let began = Instant::now();
     // On the heap: the driver's futures are large, and ours would carry several of them.
     let result = Box::pin(request).await.map_err(failed);
     metrics::histogram!("natterjack_persister_cql_request_seconds", "kind" => kind).record(began.elapsed());
     if let Err(e) = &result {
-        let why = if matches!(e, StoreError::Unavailable(_)) { "unavailable" } else { "refused" };
+        let why = if matches!(e, ArchiveError::Unavailable(_)) { "unavailable" } else { "refused" };
         metrics::counter!("natterjack_persister_cql_errors_total", "kind" => kind, "why" => why).increment(1);
     }
     result
 }
 
-fn connecting(e: NewSessionError) -> StoreError {
+fn connecting(e: NewSessionError) -> ArchiveError {
     // Also a wrong password: it may be set right at any time, and chat goes on without the archive until then.
-    StoreError::Unavailable(e.to_string())
+    ArchiveError::Unavailable(e.to_string())
 }
 
-fn preparing(e: PrepareError) -> StoreError {
+fn preparing(e: PrepareError) -> ArchiveError {
     match e {
         PrepareError::AllAttemptsFailed { first_attempt } => attempt(&first_attempt),
-        e => StoreError::Unavailable(e.to_string()),
+        e => ArchiveError::Unavailable(e.to_string()),
     }
 }
 
-fn failed(e: ExecutionError) -> StoreError {
+fn failed(e: ExecutionError) -> ArchiveError {
     match &e {
-        ExecutionError::BadQuery(_) => StoreError::Failed(e.to_string()),
+        ExecutionError::BadQuery(_) => ArchiveError::Failed(e.to_string()),
         ExecutionError::LastAttemptError(last) => attempt(last),
-        _ => StoreError::Unavailable(e.to_string()),
+        _ => ArchiveError::Unavailable(e.to_string()),
     }
 }
 
 /// A mistake of ours, or of who set it up, does not go away by waiting; whatever else a server says may.
-fn attempt(e: &RequestAttemptError) -> StoreError {
+fn attempt(e: &RequestAttemptError) -> ArchiveError {
     let ours = match e {
         RequestAttemptError::DbError(db, _) => {
             matches!(
@@ -257,5 +261,5 @@ fn attempt(e: &RequestAttemptError) -> StoreError {
         RequestAttemptError::SerializationError(_) | RequestAttemptError::CqlRequestSerialization(_) => true,
         _ => false,
     };
-    if ours { StoreError::Failed(e.to_string()) } else { StoreError::Unavailable(e.to_string()) }
+    if ours { ArchiveError::Failed(e.to_string()) } else { ArchiveError::Unavailable(e.to_string()) }
 }

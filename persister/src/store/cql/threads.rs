@@ -13,7 +13,7 @@ use scylla::statement::prepared::PreparedStatement;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{buckets::Filling, corrupt, int, session::Requests, uint};
-use crate::store::StoreError;
+use crate::store::ArchiveError;
 
 pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS threads (
     thread text PRIMARY KEY, last_id bigint, last_ts bigint, bucket bigint, bucket_rows int, bucket_since bigint, version bigint, state blob)";
@@ -36,7 +36,7 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    pub(super) async fn prepare(r: &Requests) -> Result<Self, StoreError> {
+    pub(super) async fn prepare(r: &Requests) -> Result<Self, ArchiveError> {
         Ok(Self {
             touch: r
                 .prepare(
@@ -55,12 +55,12 @@ impl Threads {
     }
 
     /// The thread has entries up to here, and its buckets stand so.
-    pub(super) async fn touch(&self, r: &Requests, thread: &str, to: &Filling, ts: u64) -> Result<(), StoreError> {
+    pub(super) async fn touch(&self, r: &Requests, thread: &str, to: &Filling, ts: u64) -> Result<(), ArchiveError> {
         let (last, rows) = (int(to.last.0), i32::try_from(to.rows).unwrap_or(i32::MAX));
         r.write(&self.touch, (last, last, int(ts), int(to.bucket), rows, int(to.since), thread)).await
     }
 
-    pub(super) async fn filling(&self, r: &Requests, thread: &str) -> Result<Filling, StoreError> {
+    pub(super) async fn filling(&self, r: &Requests, thread: &str) -> Result<Filling, ArchiveError> {
         let row: Option<(Option<i64>, Option<i64>, Option<i32>, Option<i64>, Option<i64>)> = r.read_one(&self.filling, (thread,)).await?;
         Ok(match row {
             Some((Some(last), Some(bucket), Some(rows), Some(since), Some(at))) => Filling {
@@ -75,12 +75,12 @@ impl Threads {
         })
     }
 
-    pub(super) async fn last_entries(&self, r: &Requests, threads: &[Thread]) -> Result<Vec<LastEntry>, StoreError> {
+    pub(super) async fn last_entries(&self, r: &Requests, threads: &[Thread]) -> Result<Vec<LastEntry>, ArchiveError> {
         let asked: Vec<_> = threads.iter().map(|t| self.last_entry(r, t)).collect();
         stream::iter(asked).buffered(AT_ONCE).try_collect().await
     }
 
-    async fn last_entry(&self, r: &Requests, thread: &Thread) -> Result<LastEntry, StoreError> {
+    async fn last_entry(&self, r: &Requests, thread: &Thread) -> Result<LastEntry, ArchiveError> {
         let row: Option<(Option<i64>, Option<i64>)> = r.read_one(&self.last_entry, (thread.to_string(),)).await?;
         Ok(match row {
             Some((Some(id), Some(ts))) => LastEntry { id: MsgId(uint(id)), ts: uint(ts) },
@@ -88,27 +88,27 @@ impl Threads {
         })
     }
 
-    pub(super) async fn put_group(&self, r: &Requests, thread: &str, group: &GroupState) -> Result<(), StoreError> {
+    pub(super) async fn put_group(&self, r: &Requests, thread: &str, group: &GroupState) -> Result<(), ArchiveError> {
         let version = int(group.version.0);
         r.write(&self.put_group, (version, version, encode(group), thread)).await
     }
 
-    pub(super) async fn group(&self, r: &Requests, thread: &Thread) -> Result<Option<GroupState>, StoreError> {
+    pub(super) async fn group(&self, r: &Requests, thread: &Thread) -> Result<Option<GroupState>, ArchiveError> {
         let row: Option<(Option<Vec<u8>>,)> = r.read_one(&self.group, (thread.to_string(),)).await?;
         row.and_then(|(state,)| state).map(|bytes| decode("threads.state", &bytes)).transpose()
     }
 
-    pub(super) async fn put_item(&self, r: &Requests, thread: &str, user: &UserId, item: &ThreadItem) -> Result<(), StoreError> {
+    pub(super) async fn put_item(&self, r: &Requests, thread: &str, user: &UserId, item: &ThreadItem) -> Result<(), ArchiveError> {
         let v = int(item.v.0);
         r.write(&self.put_item, (user.as_str(), thread, v, encode(item), v)).await
     }
 
-    pub(super) async fn item(&self, r: &Requests, thread: &Thread, user: &UserId) -> Result<Option<ThreadItem>, StoreError> {
+    pub(super) async fn item(&self, r: &Requests, thread: &Thread, user: &UserId) -> Result<Option<ThreadItem>, ArchiveError> {
         let row: Option<(Vec<u8>,)> = r.read_one(&self.item, (user.as_str(), thread.to_string())).await?;
         row.map(|(item,)| decode("user_threads.item", &item)).transpose()
     }
 
-    pub(super) async fn user_threads(&self, r: &Requests, user: &UserId) -> Result<Vec<(Thread, ThreadItem)>, StoreError> {
+    pub(super) async fn user_threads(&self, r: &Requests, user: &UserId) -> Result<Vec<(Thread, ThreadItem)>, ArchiveError> {
         let rows: Vec<(String, Vec<u8>)> = r.read(&self.items, (user.as_str(),)).await?;
         rows.into_iter()
             .map(|(thread, item)| {
@@ -123,6 +123,6 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     rmp_serde::to_vec_named(value).expect("states have only string keys and plain values")
 }
 
-fn decode<T: DeserializeOwned>(column: &str, bytes: &[u8]) -> Result<T, StoreError> {
+fn decode<T: DeserializeOwned>(column: &str, bytes: &[u8]) -> Result<T, ArchiveError> {
     rmp_serde::from_slice(bytes).map_err(|e| corrupt(column, e))
 }

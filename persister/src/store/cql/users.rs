@@ -14,7 +14,7 @@ use scylla::statement::prepared::PreparedStatement;
 
 use super::{int, session::Requests, token, uint};
 use crate::store::{
-    StoreError,
+    ArchiveError,
     accounts::{Added, Joined, Login, NewExternal, NewUser, PASSWORD, Prefix, name_key, no_name},
 };
 
@@ -43,7 +43,7 @@ pub(super) struct Users {
 }
 
 impl Users {
-    pub(super) async fn prepare(r: &Requests) -> Result<Self, StoreError> {
+    pub(super) async fn prepare(r: &Requests) -> Result<Self, ArchiveError> {
         Ok(Self {
             add: r.prepare("INSERT INTO users (user, name, created) VALUES (?, ?, ?) USING TIMESTAMP 1").await?,
             // An id is made once: what is forgotten never comes back.
@@ -64,7 +64,7 @@ impl Users {
         })
     }
 
-    pub(super) async fn add(&self, r: &Requests, new: &NewUser) -> Result<Added, StoreError> {
+    pub(super) async fn add(&self, r: &Requests, new: &NewUser) -> Result<Added, ArchiveError> {
         r.write(&self.add, (new.user.as_str(), &new.name, int(new.created))).await?;
         if self.name(r, &new.name, &new.user, &new.secret).await? {
             return Ok(Added::Done);
@@ -73,14 +73,14 @@ impl Users {
         Ok(Added::NameTaken)
     }
 
-    pub(super) async fn join(&self, r: &Requests, new: &NewExternal) -> Result<Joined, StoreError> {
+    pub(super) async fn join(&self, r: &Requests, new: &NewExternal) -> Result<Joined, ArchiveError> {
         let values = (new.issuer.as_str(), new.subject.as_str(), new.user.as_str());
         let first = r.decide_in_a_crowd(&self.claim_login, values).await?;
         let user = if first {
             new.user.clone()
         } else {
             let found = self.external(r, &new.issuer, &new.subject).await?;
-            found.ok_or_else(|| StoreError::Unavailable("a login that is there was not read".into()))?
+            found.ok_or_else(|| ArchiveError::Unavailable("a login that is there was not read".into()))?
         };
         if let Some(profile) = self.profile(r, &user).await? {
             return Ok(Joined { profile, made: false });
@@ -96,14 +96,14 @@ impl Users {
     }
 
     /// True: the name is this user's.
-    async fn name(&self, r: &Requests, name: &str, user: &UserId, secret: &str) -> Result<bool, StoreError> {
+    async fn name(&self, r: &Requests, name: &str, user: &UserId, secret: &str) -> Result<bool, ArchiveError> {
         let key = name_key(name);
         let values = (prefix(&key), key.as_str(), name, user.as_str(), secret);
         // Not free may be because it is ours already: the id tells.
         Ok(r.decide_in_a_crowd(&self.claim, values).await? || self.named(r, &key).await?.is_some_and(|l| l.user == *user))
     }
 
-    pub(super) async fn login(&self, r: &Requests, issuer: &str, subject: &str) -> Result<Option<Login>, StoreError> {
+    pub(super) async fn login(&self, r: &Requests, issuer: &str, subject: &str) -> Result<Option<Login>, ArchiveError> {
         if issuer == PASSWORD {
             return Ok(self.named(r, subject).await?.filter(|l| !l.secret.is_empty()));
         }
@@ -113,33 +113,33 @@ impl Users {
         Ok(profile.map(|Profile { user, name }| Login { user, name, secret: String::new() }))
     }
 
-    async fn named(&self, r: &Requests, key: &str) -> Result<Option<Login>, StoreError> {
+    async fn named(&self, r: &Requests, key: &str) -> Result<Option<Login>, ArchiveError> {
         let row: Option<(String, String, String)> = r.read_one(&self.login, (prefix(key), key)).await?;
         row.map(|(user, name, secret)| Ok(Login { user: token("names.user", &user)?, name, secret })).transpose()
     }
 
-    async fn external(&self, r: &Requests, issuer: &str, subject: &str) -> Result<Option<UserId>, StoreError> {
+    async fn external(&self, r: &Requests, issuer: &str, subject: &str) -> Result<Option<UserId>, ArchiveError> {
         let row: Option<(String,)> = r.read_one(&self.external, (issuer, subject)).await?;
         row.map(|(user,)| token("logins.user", &user)).transpose()
     }
 
-    pub(super) async fn profile(&self, r: &Requests, user: &UserId) -> Result<Option<Profile>, StoreError> {
+    pub(super) async fn profile(&self, r: &Requests, user: &UserId) -> Result<Option<Profile>, ArchiveError> {
         let row: Option<(String, String)> = r.read_one(&self.by_id, (user.as_str(),)).await?;
         row.map(profile).transpose()
     }
 
-    pub(super) async fn created(&self, r: &Requests, user: &UserId) -> Result<Option<u64>, StoreError> {
+    pub(super) async fn created(&self, r: &Requests, user: &UserId) -> Result<Option<u64>, ArchiveError> {
         let row: Option<(i64,)> = r.read_one(&self.created, (user.as_str(),)).await?;
         Ok(row.map(|(ms,)| uint(ms)))
     }
 
-    pub(super) async fn profiles(&self, r: &Requests, users: &[UserId]) -> Result<Vec<Profile>, StoreError> {
+    pub(super) async fn profiles(&self, r: &Requests, users: &[UserId]) -> Result<Vec<Profile>, ArchiveError> {
         let asked: Vec<_> = users.iter().map(|u| self.profile(r, u)).collect();
         let found: Vec<Option<Profile>> = stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
         Ok(found.into_iter().flatten().collect())
     }
 
-    pub(super) async fn find(&self, r: &Requests, begins: &Prefix, limit: usize) -> Result<Vec<Profile>, StoreError> {
+    pub(super) async fn find(&self, r: &Requests, begins: &Prefix, limit: usize) -> Result<Vec<Profile>, ArchiveError> {
         let key = begins.key();
         let end = format!("{key}{}", char::MAX);
         let mut found = Vec::new();
@@ -169,6 +169,6 @@ fn prefix(key: &str) -> &str {
     key.char_indices().nth(2).map_or(key, |(at, _)| &key[..at])
 }
 
-fn profile((user, name): (String, String)) -> Result<Profile, StoreError> {
+fn profile((user, name): (String, String)) -> Result<Profile, ArchiveError> {
     Ok(Profile { user: token("users.user", &user)?, name })
 }

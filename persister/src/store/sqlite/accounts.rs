@@ -8,7 +8,7 @@ use natterjack_protocol::{
 use super::{Sqlite, contacts, refresh_tokens, users};
 use crate::{
     store::{
-        StoreError,
+        ArchiveError,
         accounts::{
             Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, NextToken, Prefix, Rotated, Use, no_name,
         },
@@ -17,62 +17,62 @@ use crate::{
 };
 
 impl Accounts for Sqlite {
-    async fn add_user(&self, user: NewUser) -> Result<Added, StoreError> {
+    async fn add_user(&self, user: NewUser) -> Result<Added, ArchiveError> {
         self.write(move |tx| users::add(tx, &user)).await
     }
 
-    async fn join(&self, new: NewExternal) -> Result<Joined, StoreError> {
+    async fn join(&self, new: NewExternal) -> Result<Joined, ArchiveError> {
         self.write(move |tx| users::join(tx, &new)).await?.ok_or_else(no_name)
     }
 
-    async fn login(&self, issuer: &str, subject: &str) -> Result<Option<Login>, StoreError> {
+    async fn login(&self, issuer: &str, subject: &str) -> Result<Option<Login>, ArchiveError> {
         let (issuer, subject) = (issuer.to_owned(), subject.to_owned());
         self.read(move |c| users::login(c, &issuer, &subject)).await
     }
 
-    async fn created(&self, user: &UserId) -> Result<Option<u64>, StoreError> {
+    async fn created(&self, user: &UserId) -> Result<Option<u64>, ArchiveError> {
         let user = user.clone();
         self.read(move |c| users::created(c, &user)).await
     }
 
-    async fn profiles(&self, users: &[UserId]) -> Result<Vec<Profile>, StoreError> {
+    async fn profiles(&self, users: &[UserId]) -> Result<Vec<Profile>, ArchiveError> {
         let wanted = users.to_vec();
         self.read(move |c| users::profiles(c, &wanted)).await
     }
 
-    async fn find(&self, prefix: &Prefix, limit: usize) -> Result<Vec<Profile>, StoreError> {
+    async fn find(&self, prefix: &Prefix, limit: usize) -> Result<Vec<Profile>, ArchiveError> {
         let prefix = prefix.clone();
         self.read(move |c| users::find(c, &prefix, limit)).await
     }
 
-    async fn contacts(&self, user: &UserId) -> Result<Vec<Contact>, StoreError> {
+    async fn contacts(&self, user: &UserId) -> Result<Vec<Contact>, ArchiveError> {
         let user = user.clone();
         self.read(move |c| contacts::of(c, &user)).await
     }
 
-    async fn change_contact(&self, actor: &UserId, other: &UserId, change: ContactChange) -> Result<ContactOutcome, StoreError> {
+    async fn change_contact(&self, actor: &UserId, other: &UserId, change: ContactChange) -> Result<ContactOutcome, ArchiveError> {
         let (actor, other) = (actor.clone(), other.clone());
         self.write(move |tx| contacts::change(tx, &actor, &other, change)).await
     }
 
-    async fn open_family(&self, family: Family, first: RefreshHash, expires: u64) -> Result<(), StoreError> {
+    async fn open_family(&self, family: Family, first: RefreshHash, expires: u64) -> Result<(), ArchiveError> {
         self.write(move |tx| refresh_tokens::open(tx, &family, first, expires)).await
     }
 
-    async fn has_device(&self, user: &UserId, device: &DeviceId) -> Result<bool, StoreError> {
+    async fn has_device(&self, user: &UserId, device: &DeviceId) -> Result<bool, ArchiveError> {
         let (user, device) = (user.clone(), device.clone());
         self.read(move |c| refresh_tokens::has_device(c, &user, &device)).await
     }
 
-    async fn rotate(&self, old: RefreshHash, next: NextToken, when: Use) -> Result<Rotated, StoreError> {
+    async fn rotate(&self, old: RefreshHash, next: NextToken, when: Use) -> Result<Rotated, ArchiveError> {
         self.write(move |tx| refresh_tokens::rotate(tx, old, next, when)).await
     }
 
-    async fn revoke(&self, token: RefreshHash) -> Result<Option<Family>, StoreError> {
+    async fn revoke(&self, token: RefreshHash) -> Result<Option<Family>, ArchiveError> {
         self.write(move |tx| refresh_tokens::revoke(tx, token)).await
     }
 
-    async fn sweep(&self, now: u64) -> Result<usize, StoreError> {
+    async fn sweep(&self, now: u64) -> Result<usize, ArchiveError> {
         self.write(move |tx| refresh_tokens::sweep(tx, now)).await
     }
 }

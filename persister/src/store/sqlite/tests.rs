@@ -58,8 +58,8 @@ async fn a_job_that_fails_or_panics_undoes_itself_and_nothing_else() {
         db.write(put(4)),
     );
     good.and(also_good).unwrap();
-    assert!(matches!(twice, Err(StoreError::Constraint(_))), "{twice:?}");
-    assert!(matches!(panics, Err(StoreError::Unavailable(_))), "{panics:?}");
+    assert!(matches!(twice, Err(ArchiveError::Constraint(_))), "{twice:?}");
+    assert!(matches!(panics, Err(ArchiveError::Unavailable(_))), "{panics:?}");
     let there: Vec<u32> =
         db.read(|c| c.prepare("SELECT partition FROM positions ORDER BY 1")?.query_map([], |r| r.get(0))?.collect()).await.unwrap();
     assert_eq!(there, [1, 4]);
@@ -98,10 +98,10 @@ async fn a_file_that_is_no_database_and_one_of_a_later_build_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("junk.db");
     std::fs::write(&path, "this is certainly not a database file, however long one looks at it").unwrap();
-    assert!(matches!(Sqlite::open(&path).await.map(drop), Err(StoreError::Corrupt(_))));
+    assert!(matches!(Sqlite::open(&path).await.map(drop), Err(ArchiveError::Corrupt(_))));
     let path = dir.path().join("later.db");
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 999).unwrap();
-    assert!(matches!(Sqlite::open(&path).await.map(drop), Err(StoreError::Failed(_))));
+    assert!(matches!(Sqlite::open(&path).await.map(drop), Err(ArchiveError::Failed(_))));
 }
 
 #[tokio::test]
@@ -112,5 +112,5 @@ async fn a_row_that_cannot_be_read_is_corrupt_and_not_missing() {
     db.append(batch(&t, vec![text(&t, 1, "a", "x")])).await.unwrap();
     db.write(|tx| tx.execute("UPDATE messages SET body = x'c1'", [])).await.unwrap();
     let read = db.rows(&t, MsgId::NONE, MsgId::MAX, Order::OldestFirst, Most::count(9)).await;
-    assert!(matches!(read, Err(StoreError::Corrupt(_))), "{read:?}");
+    assert!(matches!(read, Err(ArchiveError::Corrupt(_))), "{read:?}");
 }

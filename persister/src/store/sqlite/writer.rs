@@ -9,7 +9,7 @@ use std::{
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::store::StoreError;
+use crate::store::ArchiveError;
 
 /// Jobs of one transaction. Enough to hide an fsync (a few ms) behind; few enough that the first one is not kept waiting.
 const GROUP: usize = 128;
@@ -36,19 +36,19 @@ pub(super) struct Job {
 /// A job that ran: whether what it did is to stay, and how to answer once the commit is known.
 pub(super) struct Done {
     keep: bool,
-    answer: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
+    answer: Box<dyn FnOnce(Result<(), ArchiveError>) + Send>,
 }
 
 pub(super) fn job<T: Send + 'static>(
     f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     durable: Durable,
-    reply: oneshot::Sender<Result<T, StoreError>>,
+    reply: oneshot::Sender<Result<T, ArchiveError>>,
 ) -> Job {
     let run = Box::new(move |tx: &Transaction<'_>| {
-        let result = f(tx).map_err(StoreError::from);
+        let result = f(tx).map_err(ArchiveError::from);
         let keep = result.is_ok();
         // Nobody waits any more: nothing to say.
-        let answer = Box::new(move |commit: Result<(), StoreError>| drop(reply.send(commit.and(result))));
+        let answer = Box::new(move |commit: Result<(), ArchiveError>| drop(reply.send(commit.and(result))));
         Done { keep, answer }
     });
     Job { durable, run }
@@ -119,7 +119,7 @@ impl Duty {
     }
 }
 
-fn transact(connection: &mut Connection, jobs: &mut Vec<Job>, done: &mut Vec<Done>, light: bool) -> Result<(), StoreError> {
+fn transact(connection: &mut Connection, jobs: &mut Vec<Job>, done: &mut Vec<Done>, light: bool) -> Result<(), ArchiveError> {
     let begun = Instant::now();
     let sync = jobs.iter().any(|j| j.durable == Durable::Now);
     // NORMAL syncs only when it moves the journal into the file; FULL syncs at the commit, what was committed before included.
