@@ -12,7 +12,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use natterjack_nats::{Position, RoleLease, ServerTime};
+use natterjack_nats::{Nats, Position, RoleLease, ServerTime};
 use natterjack_role::{Partition as Assigned, PartitionError};
 use natterjack_runtime::health::Trouble;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
@@ -26,7 +26,6 @@ use crate::{
     inherited::InheritedHeads,
     log_probe::LogProbe,
     metrics::Metrics,
-    role::Channel,
     start::{self, LogState, StartPlan},
     unconfirmed::Unconfirmed,
 };
@@ -45,6 +44,15 @@ const MAINTENANCE: Duration = Duration::from_millis(200);
 const SAVE: Duration = Duration::from_millis(500);
 /// How long a stopping holder tries to confirm and hand over.
 const FINISH: Duration = Duration::from_secs(3);
+
+/// What all partitions of an instance share. Frames, beats, answers and the lease go over the runner's connection, so a
+/// holder that cannot publish loses the lease.
+pub(crate) struct Channel {
+    /// Carries the log and KV, so that what comes in does not queue behind what goes out.
+    pub log: Nats,
+    pub time: ServerTime,
+    pub inherited: InheritedHeads,
+}
 
 struct Partition {
     at: Assigned,

@@ -9,7 +9,11 @@ use natterjack_runtime::{Health, Resources, clock::wall_ms, health::Readers};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::{inherited::InheritedHeads, metrics::describe, partition};
+use crate::{
+    inherited::InheritedHeads,
+    metrics::describe,
+    partition::{self, Channel},
+};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
@@ -33,15 +37,6 @@ pub enum Error {
     Connect(#[from] NatsConnectError),
     #[error("channel: {0}")]
     Layout(#[from] LayoutError),
-}
-
-/// What all partitions of an instance share. Frames, beats, answers and the lease go over the runner's connection, so a
-/// holder that cannot publish loses the lease.
-pub(crate) struct Channel {
-    /// Carries the log and KV, so that what comes in does not queue behind what goes out.
-    pub log: Nats,
-    pub time: ServerTime,
-    pub inherited: InheritedHeads,
 }
 
 impl LogRole for Channel {

@@ -79,6 +79,12 @@ impl Default for Builder {
     }
 }
 
+impl Client {
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
 impl Builder {
     /// Where to connect: `ws://host:port`, or `wss://host:port` for TLS, as many as are known. More are learnt from the edges; if all of
     /// these are `wss://`, only such.

@@ -17,7 +17,6 @@ use tokio_util::{
 
 use crate::{
     auth::Auth,
-    builder::Builder,
     core::{Question, ThreadList},
     driver::Command,
     error::{RequestError, SendError},
@@ -54,10 +53,6 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
     pub(crate) fn new(inner: Inner) -> Self {
         Self { inner: Arc::new(inner) }
     }

@@ -19,6 +19,7 @@ use crate::{
     password::{Cost, PasswordError, Passwords},
     store::{ArchiveError, ArchiveStore, accounts::Accounts},
     tokens::{KeyTimes, TokenError},
+    work_queue::{QueuePermit, WorkQueue},
 };
 
 mod contacts;
@@ -32,12 +33,10 @@ mod rebuild;
 pub mod refold;
 mod register;
 mod revoke;
-pub mod work_queue;
 
 use issuer::{Issuer, IssuerError};
 use keys::{Keys, KeysError};
 use revoke::Revocations;
-use work_queue::{QueuePermit, WorkQueue};
 
 const PART: &str = "directory";
 /// Requests at once besides those in a line: store reads of a millisecond. Overflow: `unavailable`.

@@ -17,10 +17,7 @@ use natterjack_protocol::{
 
 use tokio::sync::Semaphore;
 
-use crate::{
-    overlay,
-    store::{ArchiveError, ArchiveStore, Order, Row},
-};
+use crate::store::{ArchiveError, ArchiveStore, Order, Row, overlay};
 
 mod checked;
 mod latest;

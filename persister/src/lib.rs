@@ -9,12 +9,12 @@ pub mod external;
 pub mod fold;
 pub mod history;
 mod losses;
-pub mod overlay;
 pub mod password;
 mod run;
 mod space;
 pub mod store;
 pub mod tokens;
+pub mod work_queue;
 mod write;
 
 pub use run::{Config, Error, StoreConfig, run, run_with};

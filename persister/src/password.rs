@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
 
-use crate::directory::work_queue::{QueuePermit, WorkPermit, WorkQueue};
+use crate::work_queue::{QueuePermit, WorkPermit, WorkQueue};
 use memory::Memory;
 
 /// What one hash costs. Stored in each hash (PHC string), so that it can be raised without locking anybody out.

@@ -24,6 +24,7 @@ pub mod accounts;
 #[cfg(test)]
 pub mod conformance;
 pub mod cql;
+pub mod overlay;
 pub mod sqlite;
 
 pub use cql::{Cql, CqlConfig};

@@ -8,12 +8,10 @@ use natterjack_nats::{LogBatch, LogBounds, LogReader, LogRecord, Nats, ReadError
 use natterjack_role::Partition as Assigned;
 
 use super::{
-    TURN,
+    Channel, TURN,
     chain::{Chain, Then},
 };
-use crate::{
-    in_flight::InFlight, late, metrics::Metrics, role::Channel, start::StartPlan, thread_heads::ThreadHeads, unconfirmed::Unconfirmed,
-};
+use crate::{in_flight::InFlight, late, metrics::Metrics, start::StartPlan, thread_heads::ThreadHeads, unconfirmed::Unconfirmed};
 
 pub(super) struct Reading {
     /// The connection that the log comes over.

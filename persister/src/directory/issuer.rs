@@ -15,8 +15,10 @@ use natterjack_runtime::clock::wall_ms;
 use parking_lot::RwLock;
 use reqwest::header::{AGE, DATE, HeaderMap, HeaderName};
 
-use super::work_queue::WorkQueue;
-use crate::external::{BadKeys, BadToken, External, KeySet, KeySource, Person};
+use crate::{
+    external::{BadKeys, BadToken, External, KeySet, KeySource, Person},
+    work_queue::WorkQueue,
+};
 
 /// A key that was taken back is believed for so long; a file costs nothing to read.
 const FRESH_URL: Duration = Duration::from_secs(300);

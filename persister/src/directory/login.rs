@@ -6,13 +6,14 @@
 
 use natterjack_protocol::{Code, DeviceId, Refusal, UserId, client::http::Tokens, internal::rpc::DirectoryAnswer, text};
 
-use super::{Directory, password_refusal, store_refusal, token_refusal, work_queue::QueuePermit};
+use super::{Directory, password_refusal, store_refusal, token_refusal};
 use crate::{
     store::{
         ArchiveStore,
         accounts::{Accounts, Family, Login, NextToken, PASSWORD, Rotated, Use, name_key},
     },
     tokens::{RefreshSecret, Salt, mint_id},
+    work_queue::QueuePermit,
 };
 
 fn no_such_login() -> Refusal {

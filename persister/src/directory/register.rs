@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use natterjack_protocol::{Code, DeviceId, Refusal, internal::rpc::DirectoryAnswer, text};
 
-use super::{Directory, password_refusal, store_refusal, token_refusal, work_queue::QueuePermit};
+use super::{Directory, password_refusal, store_refusal, token_refusal};
 use crate::{
     store::{
         ArchiveStore,
         accounts::{Accounts, Added, Login, NewUser, PASSWORD, name_key},
     },
     tokens::mint_id,
+    work_queue::QueuePermit,
 };
 
 /// An account this young may be registered again by who made it. Longer than a client goes on trying.

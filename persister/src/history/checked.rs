@@ -15,10 +15,7 @@ use super::{
     operations::{Operation, Operations, Power, Roles},
     page_source::PageSource,
 };
-use crate::{
-    overlay,
-    store::{ArchiveStore, Order, Row},
-};
+use crate::store::{ArchiveStore, Order, Row, overlay};
 
 /// Texts of edits, and recalls in the archive, that are read at once.
 const READS: usize = 16;

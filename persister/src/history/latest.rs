@@ -15,10 +15,7 @@ use super::{
     page_source::PageSource,
     reader::Reader,
 };
-use crate::{
-    overlay,
-    store::{ArchiveError, ArchiveStore, Order, Row},
-};
+use crate::store::{ArchiveError, ArchiveStore, Order, Row, overlay};
 
 /// Threads looked at side by side.
 const SIDE_BY_SIDE: usize = 16;

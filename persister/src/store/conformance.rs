@@ -11,10 +11,7 @@ use natterjack_protocol::{
     log::fold::{GroupState, ThreadItem, apply_group},
 };
 
-use crate::{
-    overlay::is_recalled,
-    store::{ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, ThreadBatch, UnknownSubject},
-};
+use crate::store::{ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, ThreadBatch, UnknownSubject, overlay::is_recalled};
 
 /// Of a store that is new.
 pub async fn all<S: ArchiveStore>(store: &S) {

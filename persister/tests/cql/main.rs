@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 // The suite is compiled into this test as well, and names things as the crate does.
-use natterjack_persister::{overlay, tokens};
+use natterjack_persister::tokens;
 
 mod away;
 mod kit;

@@ -16,10 +16,7 @@ use natterjack_protocol::{Body, Kind, MsgId, UserId};
 use scylla::statement::prepared::PreparedStatement;
 
 use super::{corrupt, int, messages::encode, session::Requests, uint};
-use crate::{
-    overlay,
-    store::{ArchiveError, Row},
-};
+use crate::store::{ArchiveError, Row, overlay};
 
 pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS edited (
     thread text, target bigint, id bigint, sender text, PRIMARY KEY ((thread, target), id))";

@@ -8,10 +8,7 @@ use natterjack_protocol::{Body, Cid, Kind, Most, MsgId, Thread, Token, UserId, i
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, params};
 
 use super::{bad_column, int, threads, uint};
-use crate::{
-    overlay,
-    store::{Order, Row},
-};
+use crate::store::{Order, Row, overlay};
 
 /// `target` and `power` are there for operations; `control` for the entries that change the thread itself.
 pub(super) const SCHEMA: &str = "

@@ -11,7 +11,7 @@
 
 use natterjack_protocol::{Body, Kind};
 
-use crate::store::Row;
+use super::Row;
 
 /// Has this message been recalled? (A recall that is an operation names its target.)
 pub fn is_recalled(row: &Row) -> bool {
