@@ -140,7 +140,7 @@ impl<S: ArchiveStore> PartitionArchive<'_, S> {
             let (read, behind) = (Instant::now(), batch.pending > 0);
             let rate = batch.records.len() as f64 / (read - asked).as_secs_f64();
             asked = read;
-            metrics::gauge!("natterjack_persister_lag_entries", "partition" => at.p.to_string()).set(batch.pending as f64);
+            metrics::gauge!(crate::metrics::LAG_ENTRIES, "partition" => at.p.to_string()).set(batch.pending as f64);
             if let (Some((first, last)), Some(next)) = (batch.hole, batch.records.first()) {
                 self.lose((first, last), (position.ts, next.ts())).await;
             }
@@ -167,13 +167,13 @@ impl<S: ArchiveStore> PartitionArchive<'_, S> {
         let sorted = batch::sort(self.key, position, records, &hidden);
         for id in batch::unreadable(&sorted) {
             tracing::error!(partition = at.p, %id, "an entry that cannot be read; archived as kind unknown with its bytes");
-            metrics::counter!("natterjack_persister_unreadable_entries_total").increment(1);
+            metrics::counter!(crate::metrics::UNREADABLE_ENTRIES).increment(1);
         }
         let end = sorted.end;
         at.health.doing("writes to the store");
         self.writer.write(self.key, sorted).await;
         at.health.at(end.id.0);
-        metrics::counter!("natterjack_persister_archived_entries_total").increment(entries);
+        metrics::counter!(crate::metrics::ARCHIVED_ENTRIES).increment(entries);
         end
     }
 

@@ -5,7 +5,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use natterjack_nats::{KvBuckets, Layout, Nats, ServeError, ServerTime, StateError, serve, subjects};
 use natterjack_protocol::{
     Code, Refusal, Times,
@@ -99,7 +98,6 @@ pub async fn run<S: ArchiveStore + Accounts>(
 ) -> Result<(), DirectoryError> {
     let Base { nats, layout, store, times, time } = base;
     health.set(PART, Err("starting".into()));
-    describe();
     let passwords = Passwords::start(&logins.password).await?;
     let issuer = logins.external.map(|rules| Issuer::new(rules, time.clone())).transpose()?;
     let buckets = KvBuckets::new(&nats, layout);
@@ -139,28 +137,6 @@ pub async fn run<S: ArchiveStore + Accounts>(
     service.drain().await;
     health.remove(PART);
     Ok(())
-}
-
-fn describe() {
-    describe_gauge!("natterjack_directory_queue_depth", Unit::Count, "Requests that hash a password or rebuild a key, working and waiting");
-    describe_counter!("natterjack_directory_queue_refused_total", Unit::Count, "Requests refused because their queue was full");
-    describe_histogram!("natterjack_directory_password_seconds", Unit::Seconds, "Time of one password hash");
-    describe_counter!(
-        "natterjack_directory_refresh_reused_total",
-        Unit::Count,
-        "Refresh tokens used again too late; each revoked its family"
-    );
-    describe_counter!(
-        "natterjack_directory_refresh_repeated_total",
-        Unit::Count,
-        "Refresh tokens used again in time; each gave the same next one"
-    );
-    describe_counter!("natterjack_directory_external_logins_total", Unit::Count, "Logins with tokens of the external issuer, by result");
-    describe_counter!("natterjack_directory_issuer_fetches_total", Unit::Count, "Attempts at the external issuer's keys, by result");
-    describe_gauge!("natterjack_directory_issuer_keys", Unit::Count, "Keys of the external issuer that can be used");
-    describe_gauge!("natterjack_directory_revocations_pending", Unit::Count, "Logins whose end the edges could not be told yet");
-    describe_counter!("natterjack_directory_revoked_total", Unit::Count, "Logins whose end was told to the edges");
-    describe_counter!("natterjack_directory_rebuilt_total", Unit::Count, "Lost keys that were built again from archive and log");
 }
 
 /// Waits for the bucket: without a published key nobody could use what we sign. None: stopped before.

@@ -140,7 +140,7 @@ impl<S: ArchiveStore> History<S> {
             Some(thread) => self.answer_on_the_newest(&thread, request).await?,
             None => self.current().answer(request).await?,
         };
-        metrics::histogram!("natterjack_history_answer_seconds", "request" => kind).record(started.elapsed().as_secs_f64());
+        metrics::histogram!(crate::metrics::HISTORY_ANSWER_SECONDS, "request" => kind).record(started.elapsed().as_secs_f64());
         answer.map_err(Refusal::from)
     }
 

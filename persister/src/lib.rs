@@ -9,6 +9,7 @@ pub mod external;
 pub mod fold;
 pub mod history;
 mod losses;
+mod metrics;
 pub mod password;
 mod run;
 mod space;

@@ -149,7 +149,7 @@ impl Passwords {
         let took = micros(before.elapsed());
         let smoothed = (self.usual.load(Ordering::Relaxed) * 7 + took) / 8;
         self.usual.store(smoothed, Ordering::Relaxed);
-        metrics::histogram!("natterjack_directory_password_seconds").record(took as f64 / 1e6);
+        metrics::histogram!(crate::metrics::DIRECTORY_PASSWORD_SECONDS).record(took as f64 / 1e6);
         Ok(done)
     }
 

@@ -4,7 +4,6 @@
 use std::{path::PathBuf, time::Duration};
 
 use futures_util::future::BoxFuture;
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use natterjack_nats::{Beginning, KvBuckets, Layout, Nats, NatsConfig, NatsConnectError, ServeError, ServerTime, layout::LayoutError};
 use natterjack_protocol::Times;
 use natterjack_role::RoleSetup;
@@ -99,7 +98,7 @@ pub fn run(cfg: Config, health: Health, stop: CancellationToken) -> BoxFuture<'s
 
 /// The same over any store.
 pub async fn run_with<S: ArchiveStore + Accounts>(cfg: Config, store: S, health: Health, stop: CancellationToken) -> Result<(), Error> {
-    describe();
+    crate::metrics::describe();
     health.set(CONNECTING, Err("connecting to NATS".into()));
     let nats = Nats::connect(&cfg.nats, "persister").await?;
     let Some(layout) = stop.run_until_cancelled(Layout::load_at_start(&nats)).await.transpose()? else { return Ok(()) };
@@ -187,35 +186,4 @@ async fn declare_beginning<S: ArchiveStore>(nats: &Nats, layout: Layout, times: 
         return Ok(());
     }
     beginning.store(&KvBuckets::new(nats, layout)).await.map_err(|e| e.to_string())
-}
-
-fn describe() {
-    describe_counter!("natterjack_persister_archived_entries_total", "Entries written to the store");
-    describe_counter!("natterjack_persister_unreadable_entries_total", "Entries that cannot be read, kept with their bytes");
-    describe_counter!("natterjack_persister_holes_total", "Gaps in the log: entries that expired before they were archived");
-    describe_counter!(
-        "natterjack_persister_lost_ids_total",
-        "Ids of entries that may be lost for ever: they expired before they were archived, or were beyond the end that a log lost"
-    );
-    describe_counter!(
-        "natterjack_log_lost_ends_total",
-        "Partitions whose log ended before what was read of it: it lost its end with the power, or is an older copy"
-    );
-    describe_counter!("natterjack_persister_store_errors_total", "Attempts at the store that failed and were repeated");
-    describe_gauge!("natterjack_persister_disk_free_bytes", Unit::Bytes, "free on the disk of the archive, if that is a file");
-    describe_gauge!("natterjack_persister_log_used_ratio", Unit::Count, "of what the fullest partition of the log may hold");
-    describe_gauge!("natterjack_persister_lag_entries", "Entries of the log behind the last batch, by partition");
-    describe_gauge!("natterjack_persister_store_queue_jobs", "Jobs that wait for the store's writer; when full, whoever writes waits");
-    describe_histogram!("natterjack_persister_cql_request_seconds", Unit::Seconds, "Time of a request to the CQL servers, by kind");
-    describe_counter!(
-        "natterjack_persister_cql_errors_total",
-        "Requests to the CQL servers that failed, by kind and whether waiting may help"
-    );
-    describe_gauge!("natterjack_persister_cql_free_requests", "Requests that may be sent before further ones wait, by kind");
-    describe_histogram!("natterjack_history_answer_seconds", Unit::Seconds, "Time to answer, by kind of request");
-    describe_counter!("natterjack_history_without_archive_total", "Answers made from the log alone");
-    describe_counter!(
-        "natterjack_history_long_tails_unread_total",
-        "Pages refused because later edits and recalls could not be read in time"
-    );
 }

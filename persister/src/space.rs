@@ -18,7 +18,7 @@ const PER_MESSAGE: u64 = 380;
 pub async fn watch(nats: Nats, folder: Option<PathBuf>) {
     loop {
         if let Some(Ok(free)) = folder.as_deref().map(free_bytes) {
-            metrics::gauge!("natterjack_persister_disk_free_bytes").set(free as f64);
+            metrics::gauge!(crate::metrics::DISK_FREE_BYTES).set(free as f64);
             if let Err(why) = disk(free) {
                 tracing::warn!("the archive's disk: {why}");
             }
@@ -26,7 +26,7 @@ pub async fn watch(nats: Nats, folder: Option<PathBuf>) {
         if let Ok(layout) = Layout::load(&nats).await
             && let Ok(Some(room)) = LogUsage::of(&nats, &layout).await
         {
-            metrics::gauge!("natterjack_persister_log_used_ratio").set(room.used as f64 / room.max as f64);
+            metrics::gauge!(crate::metrics::LOG_USED_RATIO).set(room.used as f64 / room.max as f64);
             if let Err(why) = room.check() {
                 tracing::warn!("the log: {why}");
             }

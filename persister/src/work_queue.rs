@@ -64,7 +64,7 @@ impl WorkQueue {
 
     fn place(&self, permit: Option<OwnedSemaphorePermit>) -> Option<QueuePermit> {
         let Some(permit) = permit else {
-            metrics::counter!("natterjack_directory_queue_refused_total", "queue" => self.name).increment(1);
+            metrics::counter!(crate::metrics::DIRECTORY_QUEUE_REFUSED, "queue" => self.name).increment(1);
             return None;
         };
         self.measure();
@@ -73,7 +73,7 @@ impl WorkQueue {
 
     fn measure(&self) {
         let taken = self.capacity - self.places.available_permits() - self.reserve.available_permits();
-        metrics::gauge!("natterjack_directory_queue_depth", "queue" => self.name).set(taken as f64);
+        metrics::gauge!(crate::metrics::DIRECTORY_QUEUE_DEPTH, "queue" => self.name).set(taken as f64);
     }
 }
 

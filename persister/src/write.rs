@@ -78,7 +78,7 @@ impl<S: ArchiveStore> Writer<'_, S> {
             match f().await {
                 Ok(t) => return t,
                 Err(e) => {
-                    metrics::counter!("natterjack_persister_store_errors_total").increment(1);
+                    metrics::counter!(crate::metrics::STORE_ERRORS).increment(1);
                     tracing::warn!(what, error = %e, "the store failed; trying again, the log keeps what is not archived");
                     // Others of this partition may go well meanwhile; it stays said until this one does.
                     trouble.get_or_insert_with(|| self.reader.trouble()).is(Some(format!("{what}: {e}")));

@@ -50,8 +50,8 @@ impl<S: ArchiveStore> PartitionArchive<'_, S> {
             %last,
             "the log no longer has what was not archived: messages of any thread of this partition may be lost for ever; readers are told"
         );
-        metrics::counter!("natterjack_persister_holes_total").increment(1);
-        metrics::counter!("natterjack_persister_lost_ids_total").increment(last.0 - first.0 + 1);
+        metrics::counter!(crate::metrics::HOLES).increment(1);
+        metrics::counter!(crate::metrics::LOST_IDS).increment(last.0 - first.0 + 1);
         let lost = LostRange { key, partitions: self.at.layout.partitions, first, last, since, until: until.max(since) };
         self.writer.until_it_works("write down what is lost", || self.store.lose(lost)).await;
     }

@@ -166,7 +166,7 @@ impl Issuer {
                         "the external issuer publishes no key that can be used (RS256, ES256 or EdDSA, with a `kid`): nobody can log in with its tokens"
                     );
                 }
-                metrics::gauge!("natterjack_directory_issuer_keys").set(keys.len() as f64);
+                metrics::gauge!(crate::metrics::DIRECTORY_ISSUER_KEYS).set(keys.len() as f64);
                 *self.known.write() = Some(Arc::new(keys));
             }
             Err(e) => {
@@ -174,7 +174,7 @@ impl Issuer {
                 tracing::warn!(error = %e, kept, "the keys of the external issuer could not be fetched; those known are kept");
             }
         }
-        metrics::counter!("natterjack_directory_issuer_fetches_total", "result" => if good { "ok" } else { "failed" }).increment(1);
+        metrics::counter!(crate::metrics::DIRECTORY_ISSUER_FETCHES, "result" => if good { "ok" } else { "failed" }).increment(1);
         let fetch = Fetch { began, ended: Instant::now(), good };
         *last = Some(fetch);
         fetch
@@ -214,7 +214,7 @@ fn says_the_time(headers: &HeaderMap) -> Option<u64> {
 }
 
 pub fn count(result: &'static str) {
-    metrics::counter!("natterjack_directory_external_logins_total", "result" => result).increment(1);
+    metrics::counter!(crate::metrics::DIRECTORY_EXTERNAL_LOGINS, "result" => result).increment(1);
 }
 
 #[cfg(test)]

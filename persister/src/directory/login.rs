@@ -100,7 +100,7 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         match self.store.rotate(old.hash(), next, when).await.map_err(store_refusal)? {
             Rotated::Done { family, name, salt } => {
                 if salt != next.salt {
-                    metrics::counter!("natterjack_directory_refresh_repeated_total").increment(1);
+                    metrics::counter!(crate::metrics::DIRECTORY_REFRESH_REPEATED).increment(1);
                 }
                 let (access, expires_in) = key.sign(&family.user, &family.device, &family.id, now).map_err(token_refusal)?;
                 let Family { user, device, .. } = family;
@@ -108,7 +108,7 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
                 Ok(DirectoryAnswer::Tokens(Tokens { user, name, device, access, expires_in, refresh }))
             }
             Rotated::Reused(family) => {
-                metrics::counter!("natterjack_directory_refresh_reused_total").increment(1);
+                metrics::counter!(crate::metrics::DIRECTORY_REFRESH_REUSED).increment(1);
                 tracing::warn!(user = %family.user, family = %family.id, "a refresh token was used twice; its family is revoked");
                 self.tell_edges(&family).await?;
                 Err(log_in_again())

@@ -58,7 +58,7 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
             let built = self.fold_user(user, &archived, &controls).await?;
             self.put_threads(user, &built).await?;
         }
-        metrics::counter!("natterjack_directory_rebuilt_total", "key" => "threads").increment(1);
+        metrics::counter!(crate::metrics::DIRECTORY_REBUILT, "key" => "threads").increment(1);
         tracing::info!(%user, threads = built.threads.len(), "a list of threads was built again");
         Ok(())
     }
@@ -113,7 +113,7 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
             };
             match self.buckets.cas_group(gid, &built, revision).await {
                 Ok(_) => {
-                    metrics::counter!("natterjack_directory_rebuilt_total", "key" => "group").increment(1);
+                    metrics::counter!(crate::metrics::DIRECTORY_REBUILT, "key" => "group").increment(1);
                     tracing::info!(group = %gid, version = %built.version, "a group was built again");
                     return Ok(());
                 }

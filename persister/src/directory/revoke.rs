@@ -60,7 +60,7 @@ impl Revocations {
         let value = RevokedLogin { v: VERSION, user: family.user.clone(), device: family.device.clone(), until };
         let value: Vec<u8> = rmp_serde::to_vec_named(&value).expect("plain values");
         self.control.put(&subjects::revoked_key(family.id.as_str()), value.into()).await?;
-        metrics::counter!("natterjack_directory_revoked_total").increment(1);
+        metrics::counter!(crate::metrics::DIRECTORY_REVOKED).increment(1);
         Ok(())
     }
 
@@ -72,7 +72,7 @@ impl Revocations {
             tracing::error!(family = %lost.id, "a revocation was never told to the edges");
         }
         pending.push_back(family);
-        metrics::gauge!("natterjack_directory_revocations_pending").set(pending.len() as f64);
+        metrics::gauge!(crate::metrics::DIRECTORY_REVOCATIONS_PENDING).set(pending.len() as f64);
     }
 
     async fn catch_up(&self) {
@@ -84,7 +84,7 @@ impl Revocations {
             }
             let mut pending = self.pending.lock();
             pending.retain(|f| f.id != family.id);
-            metrics::gauge!("natterjack_directory_revocations_pending").set(pending.len() as f64);
+            metrics::gauge!(crate::metrics::DIRECTORY_REVOCATIONS_PENDING).set(pending.len() as f64);
         }
     }
 

@@ -95,7 +95,7 @@ impl LongTails {
         }
         while !read.too_many && read.operations.upto < reach {
             if Instant::now() >= deadline {
-                metrics::counter!("natterjack_history_long_tails_unread_total").increment(1);
+                metrics::counter!(crate::metrics::HISTORY_LONG_TAILS_UNREAD).increment(1);
                 return Err(HistoryError::OutOfReach);
             }
             if !read.on(view, thread, reach).await? {

@@ -109,7 +109,7 @@ impl<S: ArchiveStore> View<S> {
         let found = self.find_cid(&record.thread, &sender, view.cid, Some(record.id)).await?;
         let copy = matches!(found, HistoryAnswer::FindCid { found: Some(_), .. });
         if copy {
-            metrics::counter!("natterjack_history_late_copies_total").increment(1);
+            metrics::counter!(crate::metrics::HISTORY_LATE_COPIES).increment(1);
         }
         Ok(copy)
     }

@@ -56,7 +56,7 @@ impl<'a, S: ArchiveStore> PageSource<'a, S> {
     }
 
     pub async fn open_log_only(history: &'a View<S>, thread: &'a Thread, min_id: MsgId) -> Result<Self, HistoryError> {
-        metrics::counter!("natterjack_history_without_archive_total").increment(1);
+        metrics::counter!(crate::metrics::HISTORY_WITHOUT_ARCHIVE).increment(1);
         let first = history.bounds(thread).await?.first;
         let below = MsgId(first.0.saturating_sub(1));
         Self::above(history, thread, None, (!below.is_none()).then_some((MsgId(1), below)), min_id).await

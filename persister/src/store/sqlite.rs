@@ -164,7 +164,7 @@ impl Sqlite {
     ) -> Result<T, ArchiveError> {
         let (reply, answer) = oneshot::channel();
         let jobs = self.inner.jobs.lock().clone().ok_or_else(gone)?;
-        metrics::gauge!("natterjack_persister_store_queue_jobs").set((QUEUE - jobs.capacity()) as f64);
+        metrics::gauge!(crate::metrics::STORE_QUEUE_JOBS).set((QUEUE - jobs.capacity()) as f64);
         jobs.send(writer::job(f, durable, reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }

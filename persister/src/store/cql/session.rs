@@ -193,7 +193,7 @@ impl Requests {
     }
 
     async fn place<'a>(&self, line: &'a Semaphore, kind: &'static str) -> Result<SemaphorePermit<'a>, ArchiveError> {
-        metrics::gauge!("natterjack_persister_cql_free_requests", "kind" => kind).set(line.available_permits() as f64);
+        metrics::gauge!(crate::metrics::CQL_FREE_REQUESTS, "kind" => kind).set(line.available_permits() as f64);
         // Only the waiting is cut off here: nothing was sent yet.
         match tokio::time::timeout(self.timeout, line.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
@@ -215,10 +215,10 @@ async fn answer<T>(kind: &'static str, request: impl Future<Output = Result<T, E
     let began = Instant::now();
     // On the heap: the driver's futures are large, and ours would carry several of them.
     let result = Box::pin(request).await.map_err(failed);
-    metrics::histogram!("natterjack_persister_cql_request_seconds", "kind" => kind).record(began.elapsed());
+    metrics::histogram!(crate::metrics::CQL_REQUEST_SECONDS, "kind" => kind).record(began.elapsed());
     if let Err(e) = &result {
         let why = if matches!(e, ArchiveError::Unavailable(_)) { "unavailable" } else { "refused" };
-        metrics::counter!("natterjack_persister_cql_errors_total", "kind" => kind, "why" => why).increment(1);
+        metrics::counter!(crate::metrics::CQL_ERRORS, "kind" => kind, "why" => why).increment(1);
     }
     result
 }
