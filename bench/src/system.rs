@@ -15,12 +15,11 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use natterjack_nats::{KvBuckets, Layout, LeaderReader, Nats, NatsConfig};
 use natterjack_protocol::{
     Times, Token, UserId,
-    codec::Codec,
     internal::{
         claims::{Claims, ISSUER},
         kv::PublicKey,
     },
-    log::VERSION,
+    log::fold::UserThreads,
 };
 use ring::{
     rand::SystemRandom,
@@ -85,9 +84,9 @@ impl System {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).ok().context("no random numbers")?;
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).ok().context("our own key")?;
         let kid = Token::mint('b', rand::random());
-        let public = PublicKey { v: VERSION, ed25519: pair.public_key().as_ref().to_vec(), until: now_ms() + 3_600_000 };
+        let public = PublicKey { ed25519: pair.public_key().as_ref().to_vec(), until: now_ms() + 3_600_000 };
         let (nats, buckets) = connect(&state).await?;
-        buckets.control().put(&format!("keys.{kid}"), Codec::Msgpack.encode(&public)).await?;
+        buckets.signing_key(&kid).put(&public).await?;
         let key = EncodingKey::from_ed_der(pkcs8.as_ref());
         until_known(&nats).await?;
         Ok(Self { urls: state.urls.clone(), processes: processes(&state), nats, buckets, key, kid, own })
@@ -112,7 +111,7 @@ impl System {
 
     async fn user(&self) -> Result<User> {
         let id = Token::mint('u', rand::random());
-        self.buckets.create_empty_threads(&id).await?;
+        self.buckets.threads(&id).create_if_absent(&UserThreads::default()).await?;
         let now = now_ms() / 1_000;
         let claims = Claims { iss: ISSUER.into(), sub: id.clone(), device: id.clone(), fam: "bench".into(), iat: now, exp: now + 3_000 };
         let header = Header { kid: Some(self.kid.to_string()), ..Header::new(Algorithm::EdDSA) };

@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use metrics::{counter, histogram};
-use natterjack_nats::{KvBuckets, KvError, Nats, RpcError, StateError, subjects};
+use natterjack_nats::{KvBuckets, KvError, Nats, RpcError, subjects};
 use natterjack_protocol::{
     GroupId, MsgId, Retry, UserId,
     internal::rpc::{DirectoryAnswer, DirectoryRequest},
@@ -97,7 +97,8 @@ impl KvFolder {
     }
 
     async fn try_group(&self, gid: &GroupId, changes: &[&ControlChange]) -> Result<Vec<(MsgId, UserId, ThreadItem)>, KeyError> {
-        let (mut group, revision) = match self.buckets.load_group(gid).await? {
+        let key = self.buckets.group(gid);
+        let (mut group, revision) = match key.load_with_revision().await? {
             Some((group, revision)) => (Some(group), revision),
             None => (None, 0),
         };
@@ -107,14 +108,14 @@ impl KvFolder {
         let before = group.as_ref().map(|g| g.version);
         let items = fold::fold_group(&mut group, changes);
         match &group {
-            Some(g) if before != Some(g.version) => drop(self.buckets.cas_group(gid, g, revision).await?),
+            Some(g) if before != Some(g.version) => drop(key.compare_and_set(g, revision).await?),
             _ => {}
         }
         Ok(items)
     }
 
     async fn user(&self, uid: UserId, changes: Vec<UserChange>) {
-        let mut attempts = KeyAttempts::new(self, DirectoryRequest::RebuildThreads { user: uid.clone() }, subjects::threads_key(&uid));
+        let mut attempts = KeyAttempts::new(self, DirectoryRequest::RebuildThreads { user: uid.clone() }, format!("threads of {uid}"));
         while let Err(e) = self.try_user(&uid, &changes).await {
             if !attempts.failed(e).await {
                 return;
@@ -124,20 +125,13 @@ impl KvFolder {
 
     async fn try_user(&self, uid: &UserId, changes: &[UserChange]) -> Result<(), KeyError> {
         // A key that is not there was lost, or the user never was: never "no threads", and never made here.
-        let (mut threads, revision) = self.buckets.load_threads(uid).await?.ok_or_else(|| KeyError::Lost("there is no such key".into()))?;
+        let key = self.buckets.threads(uid);
+        let found = key.load_with_revision().await?;
+        let (mut threads, revision) = found.ok_or_else(|| KeyError::Lost("there is no such key".into()))?;
         if fold::fold_user(&mut threads, uid, changes) {
-            self.buckets.cas_threads(uid, &threads, revision).await?;
+            key.compare_and_set(&threads, revision).await?;
         }
         Ok(())
-    }
-}
-
-impl From<StateError> for KeyError {
-    fn from(e: StateError) -> Self {
-        match e {
-            StateError::Kv(e) => e.into(),
-            StateError::Corrupt { reason, .. } => Self::Lost(reason),
-        }
     }
 }
 
@@ -145,6 +139,7 @@ impl From<KvError> for KeyError {
     fn from(e: KvError) -> Self {
         match e {
             KvError::Conflict | KvError::Unavailable { .. } => Self::Again,
+            KvError::Corrupt { reason, .. } => Self::Lost(reason),
             KvError::NoBucket(_) | KvError::Rejected { .. } => Self::Never(e.to_string()),
         }
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use natterjack_nats::{
-    Beginning, ClockMarks, KvBuckets, KvError, LeaderReader, LogBounds, Positions, ReadError, log_readers, server_time::ClockComparison,
+    ClockMarks, KvBuckets, KvError, LeaderReader, LogBounds, Positions, ReadError, log_readers, server_time::ClockComparison,
 };
 use natterjack_protocol::{MsgId, Times};
 use natterjack_role::Partition;
@@ -249,7 +249,10 @@ impl Questions {
         let follows = match known {
             Some(since) if !since.follows || !young => since.follows,
             _ if self.follows => true,
-            _ => !Beginning::load(&self.buckets).await.is_ok_and(|found| found.is_some_and(|b| b.is_of(self.p, bounds.created_ms))),
+            _ => {
+                let beginning = self.buckets.beginning().load().await;
+                !beginning.is_ok_and(|found| found.is_some_and(|b| b.is_of(self.p, bounds.created_ms)))
+            }
         };
         Ok(DedupeSince { created_ms: bounds.created_ms, follows, set_back: noted })
     }

@@ -2,7 +2,7 @@
 //! partition one publishes, the others stand by.
 
 use futures_util::future::BoxFuture;
-use natterjack_nats::{Layout, Nats, NatsConfig, NatsConnectError, ServerTime, layout::LayoutError, log_readers};
+use natterjack_nats::{Layout, LayoutError, Nats, NatsConfig, NatsConnectError, ServerTime, log_readers};
 use natterjack_protocol::Times;
 use natterjack_role::{ClosedPartition, LogRole, Partition, PartitionError, RoleLease, RoleSetup};
 use natterjack_runtime::{Health, Resources, clock::wall_ms, health::Readers};

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, Uri, header, uri::Authority};
-use natterjack_protocol::{client::address::Reach, internal::kv::EdgeInfo, log::VERSION};
+use natterjack_protocol::{client::address::Reach, internal::kv::EdgeInfo};
 
 /// Believed from trusted proxies only; each one that passes it on adds to the end.
 const HOST: &str = "x-forwarded-host";
@@ -57,7 +57,7 @@ fn url(secure: bool, host: &str) -> String {
 /// What this edge says of itself to the others, before it has anything to say of its state.
 pub fn lease(url: Option<String>, listen: SocketAddr, tls: bool, machine: String, incarnation: &str) -> EdgeInfo {
     let incarnation = incarnation.into();
-    EdgeInfo { v: VERSION, url, listen, tls, machine, incarnation, sessions: 0, draining: false, healthy: false, unheeded: None }
+    EdgeInfo { url, listen, tls, machine, incarnation, sessions: 0, draining: false, healthy: false, unheeded: None }
 }
 
 /// Where a client that came so finds this edge again. None: nowhere that is known.

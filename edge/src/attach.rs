@@ -200,10 +200,7 @@ impl Attach {
 
     /// The leader's value of `<uid>.threads`. A missing key is lost, never "no threads": it is built again first.
     pub async fn read_threads(&self, user: &UserId) -> Result<UserThreads, Refusal> {
-        let read = || async {
-            let found = self.buckets.load_threads(user).await;
-            found.map(|f| f.map(|(threads, _)| threads)).map_err(refuse)
-        };
+        let read = || async { self.buckets.threads(user).load().await.map_err(refuse) };
         if let Some(threads) = read().await? {
             return Ok(threads);
         }

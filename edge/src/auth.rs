@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use natterjack_nats::{Kv, KvBuckets, KvError, ServerTime, WatchProgress, subjects};
+use natterjack_nats::{KvBuckets, KvError, ServerTime, WatchProgress};
 use natterjack_protocol::{DeviceId, Refusal, Times, Token, UserId, internal::claims::Claims};
 use parking_lot::RwLock;
 use tokio_util::task::AbortOnDropHandle;
@@ -51,7 +51,7 @@ const HEALTH: Duration = Duration::from_secs(5);
 struct Inner {
     keys: Arc<RwLock<AccessKeys>>,
     revoked: Arc<RwLock<Revoked>>,
-    control: Kv,
+    buckets: KvBuckets,
     /// What gave the tokens judges them.
     time: ServerTime,
     directory: Directory,
@@ -77,25 +77,24 @@ impl TokenVerifier {
         sessions: &Sessions,
         times: &Times,
     ) -> Result<Self, KvError> {
-        let control = buckets.control();
         let keys = Arc::new(RwLock::new(AccessKeys::default()));
-        let (mut changes, key_watch) = control.watch_with_progress(subjects::SIGNING_KEYS).await?;
+        let (mut changes, key_watch) = buckets.signing_keys().watch_with_progress().await?;
         let watched = keys.clone();
         let watch = tokio::spawn(async move {
             while let Some(change) = changes.next().await {
-                if let Some(kid) = kid_of(&change.key)
-                    && !watched.write().put(&kid, change.value.as_deref())
+                if let Ok(kid) = Token::parse(&change.name)
+                    && !watched.write().put(&kid, change.value.as_ref())
                 {
                     tracing::warn!(%kid, "a signing key cannot be read");
                 }
             }
         });
         let revoked = Arc::new(RwLock::new(Revoked::default()));
-        let (over, revoked_watch) = watch_revoked(&control, revoked.clone(), sessions.clone(), time.clone()).await?;
+        let (over, revoked_watch) = watch_revoked(buckets, revoked.clone(), sessions.clone(), time.clone()).await?;
         Ok(Self(Arc::new(Inner {
             keys,
             revoked,
-            control,
+            buckets: buckets.clone(),
             time: time.clone(),
             directory: directory.clone(),
             grace: times.access_token,
@@ -147,8 +146,8 @@ impl TokenVerifier {
             return false;
         }
         *missed = Some((kid.clone(), Instant::now()));
-        match self.0.control.get(&subjects::signing_key(kid.as_str())).await {
-            Ok(Some((value, _))) => self.0.keys.write().put(kid, Some(&value)),
+        match self.0.buckets.signing_key(kid).load().await {
+            Ok(Some(key)) => self.0.keys.write().put(kid, Some(&key)),
             Ok(None) => false,
             Err(e) => {
                 tracing::warn!(error = %e, "signing keys cannot be read");
@@ -178,39 +177,18 @@ impl TokenVerifier {
 /// A revocation is known first, then the session is closed; a session is registered first, then asks whether it is revoked. So none slips
 /// through between the two.
 async fn watch_revoked(
-    control: &Kv,
+    buckets: &KvBuckets,
     revoked: Arc<RwLock<Revoked>>,
     sessions: Sessions,
     time: ServerTime,
 ) -> Result<(AbortOnDropHandle<()>, WatchProgress), KvError> {
-    let (mut changes, watching) = control.watch_with_progress(subjects::REVOKED).await?;
-    let prefix = subjects::REVOKED.trim_end_matches('*');
+    let (mut changes, watching) = buckets.revoked_logins().watch_with_progress().await?;
     let task = async move {
         while let Some(change) = changes.next().await {
-            let Some(value) = change.value else { continue };
-            let Some(family) = change.key.strip_prefix(prefix).and_then(|f| Token::parse(f).ok()) else { continue };
-            let over = revoked.write().put(family.clone(), &value, time.earliest_ms());
-            match over {
-                Some((user, device)) => sessions.revoke(user, device, &family),
-                None => tracing::warn!(%family, "a revocation cannot be read"),
-            }
+            let (Some(login), Ok(family)) = (change.value, Token::parse(&change.name)) else { continue };
+            revoked.write().put(family.clone(), login.until, time.earliest_ms());
+            sessions.revoke(login.user, login.device, &family);
         }
     };
     Ok((AbortOnDropHandle::new(tokio::spawn(task)), watching))
-}
-
-fn kid_of(key: &str) -> Option<Token> {
-    let prefix = subjects::SIGNING_KEYS.trim_end_matches('*');
-    key.strip_prefix(prefix).and_then(|k| Token::parse(k).ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kid_is_what_stands_behind_the_prefix() {
-        assert_eq!(kid_of(&subjects::signing_key("k1")), Token::parse("k1").ok());
-        assert_eq!(kid_of("positions.channel.0"), None);
-    }
 }

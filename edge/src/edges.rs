@@ -4,8 +4,8 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
-use natterjack_nats::{KvBuckets, KvError, WatchProgress, subjects};
-use natterjack_protocol::{Times, Token, codec::Codec, internal::kv::EdgeInfo};
+use natterjack_nats::{KvBuckets, KvError, WatchProgress};
+use natterjack_protocol::{Times, Token, internal::kv::EdgeInfo};
 use parking_lot::RwLock;
 use rand::seq::SliceRandom;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ struct Known {
 #[derive(Clone)]
 pub struct KnownEdges {
     all: Arc<RwLock<HashMap<String, Known>>>,
-    own_key: String,
+    own_id: String,
     own: Arc<EdgeInfo>,
     lifetime: Duration,
     watching: WatchProgress,
@@ -33,18 +33,18 @@ impl KnownEdges {
     /// `own`: what stands in this edge's own lease of where it is.
     pub async fn start(buckets: &KvBuckets, id: &Token, own: EdgeInfo, times: &Times) -> Result<Self, KvError> {
         let all: Arc<RwLock<HashMap<String, Known>>> = Arc::default();
-        let (mut changes, watching) = buckets.leases().watch_with_progress(subjects::EDGE_KEYS).await?;
+        let (mut changes, watching) = buckets.edges().watch_with_progress().await?;
         let watched = all.clone();
         let watch = tokio::spawn(async move {
             while let Some(change) = changes.next().await {
-                match change.value.and_then(|v| Codec::Msgpack.decode::<EdgeInfo>(&v).ok()) {
-                    Some(lease) => watched.write().insert(change.key, Known { lease, at: Instant::now() }),
-                    None => watched.write().remove(&change.key),
+                match change.value {
+                    Some(lease) => watched.write().insert(change.name, Known { lease, at: Instant::now() }),
+                    None => watched.write().remove(&change.name),
                 };
             }
         });
-        let (own_key, lifetime) = (subjects::edge_key(id.as_str()), times.edge_lease);
-        Ok(Self { all, own_key, own: Arc::new(own), lifetime, watching, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
+        let (own_id, lifetime) = (id.to_string(), times.edge_lease);
+        Ok(Self { all, own_id, own: Arc::new(own), lifetime, watching, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
     }
 
     /// How far the watch is by which this edge knows the others; its own lease is among what it brings.
@@ -79,6 +79,6 @@ impl KnownEdges {
         // A watch that has stopped must not keep the dead alive.
         let good = |k: &Known| k.lease.healthy && !k.lease.draining && k.at.elapsed() < self.lifetime * 2;
         let all = self.all.read();
-        all.iter().filter(|(key, k)| **key != self.own_key && good(k)).filter_map(|(_, k)| what(&k.lease)).collect()
+        all.iter().filter(|(id, k)| **id != self.own_id && good(k)).filter_map(|(_, k)| what(&k.lease)).collect()
     }
 }

@@ -25,8 +25,8 @@ impl People {
 
     pub async fn threads(&self, user: &UserId) -> Result<UserThreads, Refusal> {
         for rebuilt in [false, true] {
-            match self.buckets.load_threads(user).await {
-                Ok(Some((threads, _))) => return Ok(threads),
+            match self.buckets.threads(user).load().await {
+                Ok(Some(threads)) => return Ok(threads),
                 Ok(None) if rebuilt => break,
                 Ok(None) => self.directory.rebuild_threads(user).await.map_err(|e| no_such(user, e))?,
                 Err(e) => return Err(refuse(e)),
@@ -55,7 +55,7 @@ impl People {
     }
 
     async fn takes(self, user: UserId, most: usize) -> Result<(), Refusal> {
-        match self.buckets.threads_bytes(&user).await {
+        match self.buckets.threads(&user).size().await {
             Ok(Some(bytes)) if bytes > most => Err(fold::full(&user)),
             Ok(Some(_)) => Ok(()),
             Ok(None) => self.directory.rebuild_threads(&user).await.map_err(|e| no_such(&user, e)),
@@ -65,7 +65,7 @@ impl People {
 
     /// As it stands now; none also while `channel` has not folded its first entry yet.
     pub async fn group(&self, gid: &GroupId) -> Result<Option<GroupState>, Refusal> {
-        self.buckets.load_group(gid).await.map(|g| g.map(|(group, _)| group)).map_err(refuse)
+        self.buckets.group(gid).load().await.map_err(refuse)
     }
 
     /// As it stands now, rebuilt if its key was lost; none: there is no such group.

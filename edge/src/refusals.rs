@@ -3,7 +3,7 @@
 //!
 //! What a client did wrong is no failure, and is refused where it is found.
 
-use natterjack_nats::{KvError, LogError, PublishError, RpcError, StateError};
+use natterjack_nats::{KvError, LogError, PublishError, RpcError};
 use natterjack_protocol::{Code, Refusal};
 
 /// A role that answers questions of edges.
@@ -25,7 +25,7 @@ pub enum EdgeError {
     #[error("reading the log: {0}")]
     ReadLog(#[from] LogError),
     #[error("reading membership: {0}")]
-    State(#[from] StateError),
+    State(#[from] KvError),
     #[error("asking {0:?}: {1}")]
     Ask(RoleService, RpcError),
     #[error("an internal service answered a question that was not asked")]
@@ -40,12 +40,6 @@ pub enum EdgeError {
     NoBeats,
     #[error("the outcome of a publish is not known")]
     OutcomeOpen,
-}
-
-impl From<KvError> for EdgeError {
-    fn from(e: KvError) -> Self {
-        Self::State(e.into())
-    }
 }
 
 /// The refusal for it, and a line in the log where an operator has to know.

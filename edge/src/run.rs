@@ -5,7 +5,7 @@ mod generation;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use natterjack_nats::{KvError, Layout, Nats, NatsConnectError, ServerTime, layout::LayoutError};
+use natterjack_nats::{KvError, Layout, LayoutError, Nats, NatsConnectError, ServerTime};
 use natterjack_runtime::{Health, Resources, clock::wall_ms};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};

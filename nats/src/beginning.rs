@@ -1,26 +1,20 @@
-//! Nothing can have been stored before the streams of the very first generation, so there no cid counts as old for being older than they
-//! are. That it is the first, only the archive can tell: a log that is made anew beside an old archive looks the same. Whoever has found
-//! the archive empty writes it down here; `channel` says it in its beats.
+//! Nothing can have been stored before the streams of the very first generation, so there no cid counts as old for
+//! being older than they are. That it is the first, only the archive can tell: a log that is made anew beside an old
+//! archive looks the same. Whoever has found the archive empty writes it down (`KvBuckets::beginning`); `channel` says
+//! it in its beats.
 
 use natterjack_protocol::Times;
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    kv::{KvBuckets, KvError},
+    keys::values::Beginning,
     layout::Layout,
     leader_read::{LeaderReader, LogBounds, LogError},
-    subjects,
     wire::client::Nats,
 };
 
-/// The streams before which nothing was stored, by the time each was made: one that is made again later is another one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Beginning {
-    created_ms: Vec<u64>,
-}
-
 impl Beginning {
-    /// The streams as they stand, if nothing speaks against their being new. None: they are not, or they are too old for anybody to ask.
+    /// The streams as they stand, if nothing speaks against their being new. None: they are not, or they are too old
+    /// for anybody to ask.
     pub async fn find(nats: &Nats, layout: Layout, times: &Times) -> Result<Option<Self>, LogError> {
         if !layout.is_the_first() {
             return Ok(None);
@@ -37,24 +31,13 @@ impl Beginning {
         Ok(Some(Self { created_ms }))
     }
 
-    pub async fn load(buckets: &KvBuckets) -> Result<Option<Self>, KvError> {
-        let value = buckets.control().get(&subjects::nothing_before(buckets.generation())).await?;
-        Ok(value.and_then(|(value, _)| serde_json::from_slice(&value).ok()))
-    }
-
-    /// To be called only if the archive is empty.
-    pub async fn store(&self, buckets: &KvBuckets) -> Result<(), KvError> {
-        let value = serde_json::to_vec(self).expect("plain values");
-        buckets.control().put(&subjects::nothing_before(buckets.generation()), value.into()).await.map(drop)
-    }
-
     pub fn is_of(&self, p: u32, created_ms: u64) -> bool {
         self.created_ms.get(p as usize) == Some(&created_ms)
     }
 }
 
-/// Is the stream so young that cids count as old, by one clock, and is everything there that it ever stored? One that was purged or put
-/// back from a copy has lost entries, or has some that are older than itself.
+/// Is the stream so young that cids count as old, by one clock, and is everything there that it ever stored? One that
+/// was purged or put back from a copy has lost entries, or has some that are older than itself.
 fn looks_new(bounds: &LogBounds, times: &Times) -> bool {
     let young = bounds.ts_ms.saturating_sub(bounds.created_ms) <= times.young_stream().as_millis() as u64;
     let whole = bounds.first == bounds.origin && (bounds.entries == 0 || bounds.first_ts_ms >= bounds.created_ms);

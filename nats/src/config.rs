@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::permissions::NatsRole;
+use crate::nats_role::NatsRole;
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(default)]

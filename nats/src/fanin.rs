@@ -12,7 +12,7 @@ use bytes::Bytes;
 use self::table::Table;
 use crate::{
     config::NatsConfig,
-    permissions,
+    nats_role,
     wire::{
         client::NatsConnectError,
         raw::{RawConnection, RawEvent, parser::Op},
@@ -86,7 +86,7 @@ impl FanIn {
         let mut fanin = Self {
             raw: RawConnection::connect(cfg, name).await?,
             table: Table::default(),
-            inbox: format!("{}.{:016x}{:016x}.", permissions::inbox(cfg.role), rand::random::<u64>(), rand::random::<u64>()),
+            inbox: format!("{}.{:016x}{:016x}.", nats_role::inbox(cfg.role), rand::random::<u64>(), rand::random::<u64>()),
             next_token: 1,
             first_token: 1,
             unsent: Vec::new(),

@@ -18,8 +18,10 @@ use natterjack_protocol::{MsgId, Times};
 use crate::{
     clock_mark::ClockMarks,
     config::NatsConfig,
-    kv::{KvBuckets, KvError},
-    layout::{Layout, LayoutError, Next},
+    keys::KvBuckets,
+    kv::KvError,
+    layout::{Layout, Next},
+    layout_store::LayoutError,
     leader_read::{LeaderReader, LogError},
     log_readers::{self, LogReaders},
     lost_end::LostEnds,

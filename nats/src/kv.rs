@@ -1,4 +1,5 @@
-//! State beside the log: a thin key-value store over bucket streams (one value per key).
+//! State beside the log: a thin key-value store over bucket streams (one value per key). Bytes; `typed_key` gives them
+//! types.
 //!
 //! Every read goes to the stream's leader: what was written is read, by anybody. async-nats' KV reads by Direct Get, which a
 //! follower may answer with the value before last.
@@ -6,10 +7,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use natterjack_protocol::{GroupId, UserId};
 
 use crate::{
-    layout::Layout,
     subjects,
     wire::{
         HeaderMap,
@@ -20,8 +19,6 @@ use crate::{
 };
 
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Attempts of a read-modify-write before it gives up. Two writers that alternate need two; a stampede gets jitter.
-const UPDATE_ATTEMPTS: u32 = 20;
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum KvError {
@@ -34,6 +31,8 @@ pub enum KvError {
     Unavailable { bucket: String, reason: String },
     #[error("bucket {bucket} refuses: {reason}")]
     Rejected { bucket: String, reason: String },
+    #[error("the value of {key} cannot be read: {reason}")]
+    Corrupt { key: String, reason: String },
 }
 
 #[derive(Clone)]
@@ -118,41 +117,6 @@ impl Kv {
         self.write(key, Some(headers), Bytes::new()).await.map(|_| ())
     }
 
-    /// Reads, asks `f` for the new value, writes it if nobody was faster; otherwise again. `f` returns none to leave the key as it is.
-    /// Returns the revision that now stands (0: there is none). An unknown outcome is tried again too, so `f` must accept its own result.
-    pub async fn update<F>(&self, key: &str, mut f: F) -> Result<u64, KvError>
-    where
-        F: FnMut(Option<&[u8]>) -> Option<Bytes>,
-    {
-        let mut last_error = KvError::Conflict;
-        for attempt in 0..UPDATE_ATTEMPTS {
-            let result = match self.get(key).await {
-                Ok(current) => {
-                    let revision = current.as_ref().map_or(0, |(_, r)| *r);
-                    match f(current.as_ref().map(|(v, _)| v.as_ref())) {
-                        None => return Ok(revision),
-                        Some(value) => self.cas(key, value, revision).await,
-                    }
-                }
-                Err(e) => Err(e),
-            };
-            match result {
-                Ok(revision) => return Ok(revision),
-                Err(e @ KvError::Conflict) => {
-                    last_error = e;
-                    tokio::time::sleep(Duration::from_millis(rand::random_range(0..=2 << attempt.min(6)))).await;
-                }
-                // A leader election: the request has already waited; a few of those are enough.
-                Err(e @ KvError::Unavailable { .. }) if attempt < 4 => {
-                    last_error = e;
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        Err(last_error)
-    }
-
     async fn write(&self, key: &str, headers: Option<HeaderMap>, value: Bytes) -> Result<u64, KvError> {
         let subject = subjects::bucket_key(&self.bucket, key);
         match jetstream::publish(&self.nats, &subject, headers, value, WRITE_TIMEOUT).await {
@@ -190,43 +154,4 @@ fn is_tombstone(m: &StoredMessage) -> bool {
 /// A deleted key says `DEL` or `PURGE`; one that the server expired carries the reason.
 pub(crate) fn tombstone_headers(operation: Option<&str>, marker: Option<&str>) -> bool {
     matches!(operation, Some("DEL" | "PURGE")) || marker.is_some()
-}
-
-/// The buckets by what is in them.
-#[derive(Clone)]
-pub struct KvBuckets {
-    nats: Nats,
-    layout: Layout,
-}
-
-impl KvBuckets {
-    pub fn new(nats: &Nats, layout: Layout) -> Self {
-        Self { nats: nats.clone(), layout }
-    }
-
-    pub(crate) fn generation(&self) -> u32 {
-        self.layout.generation
-    }
-
-    pub fn leases(&self) -> Kv {
-        Kv::new(&self.nats, subjects::LEASES.into())
-    }
-
-    pub fn roles(&self) -> Kv {
-        Kv::new(&self.nats, subjects::ROLES.into())
-    }
-
-    pub fn control(&self) -> Kv {
-        Kv::new(&self.nats, subjects::CONTROL.into())
-    }
-
-    /// The shard that holds this group.
-    pub fn groups(&self, gid: &GroupId) -> Kv {
-        Kv::new(&self.nats, subjects::groups_bucket(self.layout.shard(gid.as_str())))
-    }
-
-    /// The shard that holds this user's keys.
-    pub fn users(&self, uid: &UserId) -> Kv {
-        Kv::new(&self.nats, subjects::users_bucket(self.layout.shard(uid.as_str())))
-    }
 }

@@ -1,25 +1,25 @@
 //! Leases: who reads a partition (economy, never safety), and that an edge lives.
 //!
-//! A lease is a key under its bucket's max_age, refreshed by writing it again. A holder that cannot refresh goes on until it sees a newer
-//! one: two readers make duplicates, which ids, upserts and Msg-Ids absorb; nobody reading is what users notice.
+//! A lease is a key under its bucket's max_age, refreshed by writing it again. A holder that cannot refresh goes on
+//! until it sees a newer one: two readers make duplicates, which ids, upserts and Msg-Ids absorb; nobody reading is
+//! what users notice.
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use natterjack_protocol::{Times, internal::kv::EdgeInfo};
+use natterjack_protocol::{Times, Token, internal::kv::EdgeInfo};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    kv::{Kv, KvBuckets, KvError},
-    subjects,
+    keys::{KvBuckets, values::LeaseHolder},
+    kv::KvError,
+    typed_key::TypedKey,
 };
 
 /// Who reads partition `p` for `role`.
 pub struct RoleLease {
-    kv: Kv,
-    key: String,
-    instance: Bytes,
+    key: TypedKey<LeaseHolder>,
+    instance: LeaseHolder,
     refresh: Duration,
     held: watch::Sender<bool>,
     task: Option<AbortOnDropHandle<()>>,
@@ -28,9 +28,8 @@ pub struct RoleLease {
 impl RoleLease {
     pub fn new(buckets: &KvBuckets, role: &str, p: u32, instance: &str, times: &Times) -> Self {
         Self {
-            kv: buckets.roles(),
-            key: subjects::role_key(role, buckets.generation(), p),
-            instance: Bytes::copy_from_slice(instance.as_bytes()),
+            key: buckets.role_lease(role, p),
+            instance: LeaseHolder(instance.to_owned()),
             refresh: times.role_refresh,
             held: watch::Sender::new(false),
             task: None,
@@ -44,24 +43,24 @@ impl RoleLease {
         }
         self.task = None;
         let revision = loop {
-            match self.kv.cas(&self.key, self.instance.clone(), 0).await {
+            match self.key.create(&self.instance).await {
                 Ok(revision) => break revision,
                 Err(KvError::Conflict) => {
                     // Ours from before (a restart within the lease, a lost answer): go on with it.
-                    if let Ok(Some((who, revision))) = self.kv.get(&self.key).await
+                    if let Ok(Some((who, revision))) = self.key.load_with_revision().await
                         && who == self.instance
                     {
                         break revision;
                     }
                 }
-                Err(e) => tracing::debug!(key = self.key, error = %e, "lease not to be had now"),
+                Err(e) => tracing::debug!(key = self.key.name(), error = %e, "lease not to be had now"),
             }
             // Jitter, so that standbys do not race in step.
             let slack = self.refresh.as_millis() as u64 / 4;
             tokio::time::sleep(self.refresh - Duration::from_millis(rand::random_range(0..=slack))).await;
         };
         self.held.send_replace(true);
-        let refresher = refresh_role(self.kv.clone(), self.key.clone(), self.instance.clone(), revision, self.refresh, self.held.clone());
+        let refresher = refresh_role(self.key.clone(), self.instance.clone(), revision, self.refresh, self.held.clone());
         self.task = Some(AbortOnDropHandle::new(tokio::spawn(refresher)));
     }
 
@@ -74,32 +73,34 @@ impl RoleLease {
     pub async fn release(mut self) {
         self.task = None;
         if self.held.send_replace(false)
-            && let Ok(Some((who, revision))) = self.kv.get(&self.key).await
+            && let Ok(Some((who, revision))) = self.key.load_with_revision().await
             && who == self.instance
         {
-            let _ = self.kv.delete_revision(&self.key, revision).await;
+            let _ = self.key.delete_revision(revision).await;
         }
     }
 }
 
-async fn refresh_role(kv: Kv, key: String, instance: Bytes, mut revision: u64, every: Duration, held: watch::Sender<bool>) {
+async fn refresh_role(key: TypedKey<LeaseHolder>, instance: LeaseHolder, mut revision: u64, every: Duration, held: watch::Sender<bool>) {
     loop {
         tokio::time::sleep(every).await;
-        match kv.cas(&key, instance.clone(), revision).await {
+        match key.compare_and_set(&instance, revision).await {
             Ok(r) => revision = r,
-            Err(KvError::Conflict) => match kv.get(&key).await {
+            Err(KvError::Conflict) => match key.load_with_revision().await {
                 // The answer to an earlier refresh was lost.
                 Ok(Some((who, r))) if who == instance => revision = r,
                 Ok(Some(_)) => {
-                    tracing::info!(key, "the lease has another holder");
+                    tracing::info!(key = key.name(), "the lease has another holder");
                     held.send_replace(false);
                     return;
                 }
                 // It expired while nobody wanted it.
                 Ok(None) => revision = 0,
-                Err(e) => tracing::debug!(key, error = %e, "lease not read"),
+                Err(e) => tracing::debug!(key = key.name(), error = %e, "lease not read"),
             },
-            Err(e) => tracing::warn!(key, error = %e, "lease not refreshed; going on until there is another holder"),
+            Err(e) => {
+                tracing::warn!(key = key.name(), error = %e, "lease not refreshed; going on until there is another holder");
+            }
         }
     }
 }
@@ -114,10 +115,9 @@ pub enum LeaseState {
     Lost,
 }
 
-/// That this edge lives: `edge.<id>` in the bucket `leases`.
+/// That this edge lives.
 pub struct EdgeLease {
-    kv: Kv,
-    key: String,
+    key: TypedKey<EdgeInfo>,
     value: watch::Sender<EdgeInfo>,
     state: watch::Receiver<LeaseState>,
     _task: AbortOnDropHandle<()>,
@@ -125,12 +125,12 @@ pub struct EdgeLease {
 
 impl EdgeLease {
     /// Starts `Suspect` and is `Held` with the first write.
-    pub fn start(buckets: &KvBuckets, id: &str, value: EdgeInfo, times: &Times) -> Self {
-        let (kv, key) = (buckets.leases(), subjects::edge_key(id));
+    pub fn start(buckets: &KvBuckets, id: &Token, value: EdgeInfo, times: &Times) -> Self {
+        let key = buckets.edge(id);
         let (value, seen) = watch::channel(value);
         let (state_tx, state) = watch::channel(LeaseState::Suspect);
-        let task = refresh_edge(kv.clone(), key.clone(), seen, state_tx, times.edge_refresh, times.edge_lease);
-        Self { kv, key, value, state, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
+        let task = refresh_edge(key.clone(), seen, state_tx, times.edge_refresh, times.edge_lease);
+        Self { key, value, state, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
     }
 
     /// Written at once.
@@ -147,18 +147,18 @@ impl EdgeLease {
     }
 
     pub async fn release(self) {
-        let Self { kv, key, _task, .. } = self;
+        let Self { key, _task, .. } = self;
         drop(_task);
-        let _ = kv.delete(&key).await;
+        let _ = key.delete().await;
     }
 }
 
-/// Retried this often after a failure: leader kills stop refreshes for 2.8–7.5 s, a lease of 10 s survives them only with quick retries.
+/// Retried this often after a failure: leader kills stop refreshes for 2.8–7.5 s, a lease of 10 s survives them only
+/// with quick retries.
 const EDGE_RETRY: Duration = Duration::from_millis(500);
 
 async fn refresh_edge(
-    kv: Kv,
-    key: String,
+    key: TypedKey<EdgeInfo>,
     mut value: watch::Receiver<EdgeInfo>,
     state: watch::Sender<LeaseState>,
     every: Duration,
@@ -166,9 +166,9 @@ async fn refresh_edge(
 ) {
     let mut refreshed = Instant::now();
     loop {
-        let bytes: Bytes = rmp_serde::to_vec_named(&*value.borrow_and_update()).expect("plain values").into();
+        let info = value.borrow_and_update().clone();
         let started = Instant::now();
-        let pause = match tokio::time::timeout(Duration::from_secs(1), kv.put(&key, bytes)).await {
+        let pause = match tokio::time::timeout(Duration::from_secs(1), key.put(&info)).await {
             Ok(Ok(_)) => {
                 // The lifetime counts from the write on the server, which is later than this.
                 refreshed = started;
@@ -179,7 +179,7 @@ async fn refresh_edge(
                 let now = if refreshed.elapsed() >= lifetime { LeaseState::Lost } else { LeaseState::Suspect };
                 if state.send_if_modified(|s| std::mem::replace(s, now) != now) {
                     let why = failed.map_or("no answer".to_owned(), |r| r.err().map(|e| e.to_string()).unwrap_or_default());
-                    tracing::warn!(key, state = ?now, why, "edge lease not refreshed");
+                    tracing::warn!(key = key.name(), state = ?now, why, "edge lease not refreshed");
                 }
                 EDGE_RETRY
             }

@@ -1,9 +1,9 @@
 //! Everything Natterjack says to NATS, and the only place that spells a subject, a stream or a bucket.
 //!
-//! A message passes through `publish` (step 3: into the log), `reader` (steps 4, 7, 8: out of the log, in order), `fanin`
-//! (step 5: live subjects to an edge) and `thread_log` (history and control reads). `provision` makes what they stand on, `generation`
-//! changes it while all runs, `kv` and `lease` hold the state beside the log, `service` answers requests between roles. `wire` is our own
-//! NATS client below all of it.
+//! A message passes through `publish` (step 3: into the log), `reader` (steps 4, 7, 8: out of the log, in order),
+//! `fanin` (step 5: live subjects to an edge) and `thread_log` (history and control reads). `provision` makes what
+//! they stand on, `generation` changes it while all runs, `keys` (typed by `typed_key`, over `kv`) and `lease` are the
+//! state beside the log, `service` answers requests between roles. `wire` is our own NATS client below all of it.
 
 pub mod baseline;
 mod beginning;
@@ -12,15 +12,17 @@ mod config;
 mod fanin;
 mod fence;
 mod generation;
+mod keys;
 mod kv;
-mod kv_state;
 mod kv_watch;
-pub mod layout;
+mod layout;
+mod layout_store;
 mod leader_read;
 mod lease;
 pub mod log_readers;
 mod log_usage;
 pub mod lost_end;
+mod nats_role;
 pub mod permissions;
 mod positions;
 pub mod probe;
@@ -34,25 +36,29 @@ pub mod server_time;
 mod service;
 pub mod subjects;
 mod thread_log;
+mod typed_key;
 mod wire;
 
-pub use beginning::Beginning;
 pub use clock_mark::ClockMarks;
 pub use config::{NatsConfig, TlsFiles};
 pub use fanin::{FanIn, FanInEvent, LiveKind, SubscriptionSlot};
 pub use fence::Fence;
 pub use generation::{IdFloor, renew, switch};
-pub use kv::{Kv, KvBuckets, KvError};
-pub use kv_state::StateError;
+pub use keys::{
+    KvBuckets,
+    values::{Beginning, LastBackup, LeaseHolder, Position},
+};
+pub use kv::{Kv, KvError};
 pub use kv_watch::{WatchEvent, WatchProgress};
 pub use layout::Layout;
+pub use layout_store::LayoutError;
 pub use leader_read::{LeaderReader, LogBounds, LogError, LogRecord};
 pub use lease::{EdgeLease, LeaseState, RoleLease};
 pub use log_readers::LogReaders;
 pub use log_usage::LogUsage;
 pub use lost_end::LostEnds;
-pub use permissions::NatsRole;
-pub use positions::{Position, Positions};
+pub use nats_role::NatsRole;
+pub use positions::Positions;
 pub use provision::{ProvisionError, provision};
 pub use publish::{PublishAck, PublishError, Publisher};
 pub use reader::{LogBatch, LogReader, ReadError, ReadFrom, Record};
@@ -60,6 +66,7 @@ pub use rpc::RpcError;
 pub use server_time::ServerTime;
 pub use service::{ServeError, Service, serve};
 pub use thread_log::ThreadLog;
+pub use typed_key::{KeyChange, KvValue, TypedKey, TypedKeys};
 pub use wire::{
     client::{Nats, NatsConnectError, check_servers},
     core::{NatsMessage, NatsSendError, NatsSubject, Subscription},

@@ -7,11 +7,10 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
-    kv::{Kv, KvError},
-    subjects,
+    keys::{self, values::LogReaderList},
+    kv::KvError,
+    typed_key::TypedKey,
     wire::client::Nats,
 };
 
@@ -20,27 +19,18 @@ pub const CHANNEL: &str = "channel";
 pub const PERSISTER: &str = "persister";
 const ALWAYS: [&str; 2] = [CHANNEL, PERSISTER];
 
-#[derive(Default, Serialize, Deserialize)]
-struct Value {
-    v: u8,
-    readers: BTreeSet<String>,
-}
-
 /// The list, in the control bucket.
-pub struct LogReaders(Kv);
+pub struct LogReaders(TypedKey<LogReaderList>);
 
 impl LogReaders {
     pub fn new(nats: &Nats) -> Self {
-        Self(Kv::new(nats, subjects::CONTROL.into()))
+        Self(keys::log_readers(nats))
     }
 
-    /// By the leader. A list that cannot be read is an error: nobody may conclude that there are no others.
+    /// By the leader.
     pub async fn all(&self) -> Result<BTreeSet<String>, KvError> {
-        let noted = match self.0.get(subjects::LOG_READERS).await? {
-            Some((value, _)) => parse(&value)?,
-            None => BTreeSet::new(),
-        };
-        Ok(noted.into_iter().chain(ALWAYS.map(str::to_owned)).collect())
+        let noted = self.0.load().await.map_err(unreadable)?.unwrap_or_default();
+        Ok(noted.0.into_iter().chain(ALWAYS.map(str::to_owned)).collect())
     }
 
     /// From here on a switch waits for it.
@@ -63,27 +53,22 @@ impl LogReaders {
     }
 
     async fn change(&self, mut change: impl FnMut(&mut BTreeSet<String>) -> bool) -> Result<(), KvError> {
-        let mut unreadable = None;
-        let merge = |old: Option<&[u8]>| match old.map(parse).transpose() {
-            Ok(readers) => {
-                let mut readers = readers.unwrap_or_default();
-                change(&mut readers).then(|| serde_json::to_vec(&Value { v: 1, readers }).expect("plain values").into())
-            }
-            Err(e) => {
-                unreadable = Some(e);
-                None
-            }
+        let merge = |list: Option<LogReaderList>| {
+            let mut list = list.unwrap_or_default();
+            change(&mut list.0).then_some(list)
         };
-        self.0.update(subjects::LOG_READERS, merge).await?;
-        unreadable.map_or(Ok(()), Err)
+        self.0.merge(merge).await.map_err(unreadable)
     }
 }
 
-fn parse(value: &[u8]) -> Result<BTreeSet<String>, KvError> {
-    let reason = |e| format!("{} cannot be read: {e}; delete the key, and start every role that reads the log anew", subjects::LOG_READERS);
-    let value: Value =
-        serde_json::from_slice(value).map_err(|e| KvError::Rejected { bucket: subjects::CONTROL.into(), reason: reason(e) })?;
-    Ok(value.readers)
+fn unreadable(e: KvError) -> KvError {
+    match e {
+        KvError::Corrupt { key, reason } => {
+            let reason = format!("{reason}; delete the key, and start every role that reads the log anew");
+            KvError::Corrupt { key, reason }
+        }
+        e => e,
+    }
 }
 
 /// What to do about a reader for which a switch waits.

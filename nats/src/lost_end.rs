@@ -7,10 +7,10 @@ use natterjack_protocol::MsgId;
 
 use crate::{
     generation::{self, IdFloor},
-    kv::{KvBuckets, KvError},
+    keys::{KvBuckets, values::Position},
+    kv::KvError,
     layout::Layout,
     leader_read::{LeaderReader, LogError},
-    positions::{Position, Positions},
     provision::ProvisionError,
     wire::client::Nats,
 };
@@ -21,24 +21,22 @@ const LOOKS: u32 = 20;
 const APART: Duration = Duration::from_millis(500);
 /// Between attempts to begin the new generation.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Beside the roles' own positions.
-pub(crate) const NOTE: &str = "lost";
 
 /// Where it is written down that partitions of a generation may have lost their end: their archive says so to readers.
-pub struct LostEnds(Positions);
+pub struct LostEnds(KvBuckets);
 
 impl LostEnds {
     pub fn new(nats: &Nats, layout: Layout) -> Self {
-        Self(Positions::new(&KvBuckets::new(nats, layout), NOTE))
+        Self(KvBuckets::new(nats, layout))
     }
 
     /// The highest id that anybody knew of.
     pub async fn of(&self, p: u32) -> Result<Option<MsgId>, KvError> {
-        Ok(self.0.load(p).await?.map(|at| at.id))
+        Ok(self.0.lost_end(p).load().await?.map(|at| at.id))
     }
 
     pub(crate) async fn note(&self, p: u32, known: MsgId) -> Result<(), KvError> {
-        self.0.advance(p, Position { id: known, ts: 0 }).await
+        self.0.lost_end(p).merge_max(&Position { id: known, ts: 0 }).await
     }
 }
 

@@ -1,4 +1,5 @@
-//! What each role may say and hear on NATS: one account, a user for each role, and no more than the contract of `subjects` needs.
+//! What each role may say and hear on NATS: one account, a user for each role, and no more than the contract of `subjects`
+//! needs. Who writes which key is the table in `keys`.
 //!
 //! Buckets are named, because their number is fixed. The log's streams are not: a name is one token, which a wildcard cannot divide, and
 //! a later generation has others. So a role that reads the log may read any stream but the buckets that are not its own, which are denied
@@ -10,22 +11,11 @@
 
 use std::fmt::Write as _;
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
-    lost_end,
+    keys,
+    nats_role::{NatsRole, inbox},
     subjects::{self, any},
 };
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NatsRole {
-    Edge,
-    Channel,
-    Persister,
-    Provision,
-    Doctor,
-}
 
 /// Patterns of subjects. What is denied is so although it is allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,41 +34,12 @@ enum Use {
     Watch,
 }
 
-/// The beginning of the subjects that answers come to.
-pub(crate) fn inbox(role: Option<NatsRole>) -> String {
-    role.map_or_else(|| "_INBOX".to_owned(), |role| format!("_INBOX_{}", role.name()))
-}
-
-/// True: the server said that this user may not do that. It is logged.
-pub(crate) fn denied(said: &str) -> bool {
-    let denied = said.to_ascii_lowercase().contains("permissions violation");
-    if denied {
-        metrics::counter!("natterjack_nats_denied_total").increment(1);
-        tracing::error!(
-            said,
-            "nats-server does not let this user; compare its permissions with `natterjack provision --print-permissions`"
-        );
-    }
-    denied
-}
-
 impl NatsRole {
-    pub const ALL: [Self; 5] = [Self::Edge, Self::Channel, Self::Persister, Self::Provision, Self::Doctor];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Edge => "edge",
-            Self::Channel => "channel",
-            Self::Persister => "persister",
-            Self::Provision => "provision",
-            Self::Doctor => "doctor",
-        }
-    }
-
     /// For an installation with so many shards.
     pub fn permissions(self, kv_shards: u32) -> Permissions {
         let own = format!("{}.>", inbox(Some(self)));
-        let mut p = Permissions { publish: self.says(kv_shards), deny: Vec::new(), subscribe: self.hears() };
+        let mut p = Permissions { publish: self.says(), deny: Vec::new(), subscribe: self.hears() };
+        p.publish.extend(keys::written_by(self, kv_shards));
         p.publish.push(own.clone());
         p.subscribe.push(own);
         p.publish.push(any::stream_info());
@@ -116,52 +77,25 @@ impl NatsRole {
         }
     }
 
-    /// Besides the interface of JetStream.
-    fn says(self, kv_shards: u32) -> Vec<String> {
-        let state = (0..kv_shards).flat_map(|s| [subjects::groups_bucket(s), subjects::users_bucket(s)]);
-        let state = state.map(|bucket| subjects::bucket_key(&bucket, ">"));
-        let key = subjects::bucket_key;
+    /// Besides the interface of JetStream and the keys that it writes (`keys`).
+    fn says(self) -> Vec<String> {
         let answers = |role| format!("{}.>", inbox(Some(role)));
         let said = |subjects: &[&str]| subjects.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        let services = [any::HEADS, subjects::HISTORY, subjects::DIRECTORY];
         match self {
-            Self::Edge => [
-                said(&[any::CHAT, any::CTL, any::LIVE_USER_X, any::LIVE_GROUP_X, any::HEADS, subjects::HISTORY, subjects::DIRECTORY]),
-                vec![key(subjects::LEASES, subjects::EDGE_KEYS)],
-            ]
-            .concat(),
+            Self::Edge => [said(&[any::CHAT, any::CTL, any::LIVE_USER_X, any::LIVE_GROUP_X]), said(&services)].concat(),
             Self::Channel => [
-                said(&[any::LIVE_USER_E, any::LIVE_GROUP_E, subjects::BEATS, subjects::HISTORY, subjects::DIRECTORY]),
-                self.keeps(),
-                generations(),
-                state.collect(),
+                said(&[any::LIVE_USER_E, any::LIVE_GROUP_E, subjects::BEATS, subjects::HISTORY, subjects::DIRECTORY, any::END]),
                 vec![answers(Self::Edge)],
             ]
             .concat(),
-            Self::Persister => [
-                said(&[any::LIVE_USER_X]),
-                self.keeps(),
-                generations(),
-                [subjects::SIGNING_KEYS, subjects::REVOKED, any::NOTHING_BEFORE, subjects::LAST_BACKUP]
-                    .map(|keys| key(subjects::CONTROL, keys))
-                    .into(),
-                state.collect(),
-                vec![answers(Self::Edge), answers(Self::Channel), answers(Self::Doctor)],
-            ]
-            .concat(),
-            // And of those who read the log it forgets one that was stopped for good.
-            Self::Provision => [generations(), vec![key(subjects::CONTROL, subjects::LOG_READERS)]].concat(),
+            Self::Persister => {
+                [said(&[any::LIVE_USER_X, any::END]), vec![answers(Self::Edge), answers(Self::Channel), answers(Self::Doctor)]].concat()
+            }
+            Self::Provision => said(&[any::END]),
             // What was lost.
             Self::Doctor => said(&[subjects::LOSSES]),
         }
-    }
-
-    /// Who reads the log: its leases, its positions, and its name among the readers.
-    fn keeps(self) -> Vec<String> {
-        vec![
-            subjects::bucket_key(subjects::ROLES, &any::role_keys(self.name())),
-            subjects::bucket_key(subjects::CONTROL, &any::position_keys(self.name())),
-            subjects::bucket_key(subjects::CONTROL, subjects::LOG_READERS),
-        ]
     }
 
     fn hears(self) -> Vec<String> {
@@ -173,12 +107,6 @@ impl NatsRole {
         };
         heard.iter().map(|s| (*s).to_owned()).collect()
     }
-}
-
-/// What makes one generation end and another begin, and where it is noted that one lost its end, or how far its clock was.
-fn generations() -> Vec<String> {
-    let control = |key: &str| subjects::bucket_key(subjects::CONTROL, key);
-    vec![any::END.to_owned(), control(subjects::LAYOUT_KEY), control(&any::position_keys(lost_end::NOTE)), control(any::CLOCKS)]
 }
 
 fn buckets(kv_shards: u32) -> Vec<String> {
@@ -274,19 +202,17 @@ mod tests {
         only(&[Edge, Channel], subjects::HISTORY);
         only(&[Doctor], subjects::LOSSES);
         only(&[Edge, Channel], subjects::DIRECTORY);
-        let key = subjects::bucket_key;
-        only(&[Channel, Persister], &key(&subjects::groups_bucket(1), "g"));
-        only(&[Channel, Persister], &key(&subjects::users_bucket(0), &subjects::threads_key(user)));
-        only(&[Channel, Persister, Provision], &key(subjects::CONTROL, subjects::LAYOUT_KEY));
-        only(&[Channel, Persister, Provision], &key(subjects::CONTROL, &subjects::position_key(lost_end::NOTE, 7, 3)));
-        only(&[Channel, Persister, Provision], &key(subjects::CONTROL, &subjects::clock_key(7, 3)));
-        only(&[Channel, Persister, Provision], &key(subjects::CONTROL, subjects::LOG_READERS));
-        only(&[Persister], &key(subjects::CONTROL, &subjects::signing_key("k")));
-        only(&[Persister], &key(subjects::CONTROL, &subjects::revoked_key("f")));
-        only(&[Persister], &key(subjects::CONTROL, &subjects::nothing_before(7)));
-        only(&[Channel], &key(subjects::CONTROL, &subjects::position_key("channel", 7, 3)));
-        only(&[Persister], &key(subjects::ROLES, &subjects::role_key("persister", 7, 3)));
-        only(&[Edge], &key(subjects::LEASES, &subjects::edge_key("e")));
+        only(&[Channel, Persister], "$KV.groups-1.g");
+        only(&[Channel, Persister], "$KV.users-0.a.threads");
+        for key in ["generation", "lost_end.7.3", "clock.7.3", "log_readers"] {
+            only(&[Channel, Persister, Provision], &subjects::bucket_key(subjects::CONTROL, key));
+        }
+        for key in ["keys.k", "revoked.f", "nothing_before.7", "backup", "positions.persister.7.3"] {
+            only(&[Persister], &subjects::bucket_key(subjects::CONTROL, key));
+        }
+        only(&[Channel], "$KV.control.positions.channel.7.3");
+        only(&[Persister], "$KV.roles.persister.7.3");
+        only(&[Edge], "$KV.leases.edge.e");
         only(&[], "anything.else");
     }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::{
     config::NatsConfig,
-    permissions::{NatsRole, Permissions},
+    nats_role::NatsRole,
+    permissions::Permissions,
     wire::{
         client::NatsConnectError,
         raw::{

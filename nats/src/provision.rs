@@ -12,7 +12,8 @@ use crate::{
     config::NatsConfig,
     generation::{self, FORGOTTEN, IdFloor},
     kv::KvError,
-    layout::{self, Layout, LayoutError},
+    layout::{self, Layout},
+    layout_store::LayoutError,
     log_readers, subjects,
     wire::{
         client::Nats,

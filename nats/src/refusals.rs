@@ -2,7 +2,7 @@
 
 use natterjack_protocol::{Code, Refusal};
 
-use crate::{kv::KvError, kv_state::StateError, leader_read::LogError, publish::PublishError};
+use crate::{kv::KvError, leader_read::LogError, publish::PublishError};
 
 fn unavailable() -> Refusal {
     Refusal::unavailable("the message log does not answer; try again")
@@ -34,15 +34,7 @@ impl From<KvError> for Refusal {
             KvError::Conflict => Self::new(Code::Conflict, "somebody else changed this at the same time; read it again"),
             KvError::NoBucket(_) | KvError::Unavailable { .. } => unavailable(),
             KvError::Rejected { .. } => Self::new(Code::Internal, "this could not be stored"),
-        }
-    }
-}
-
-impl From<StateError> for Refusal {
-    fn from(e: StateError) -> Self {
-        match e {
-            StateError::Kv(e) => e.into(),
-            StateError::Corrupt { .. } => Self::new(Code::Internal, "stored state could not be read"),
+            KvError::Corrupt { .. } => Self::new(Code::Internal, "stored state could not be read"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Every subject, stream and bucket by name. Input is typed (`Token`, `Thread`, numbers), so nothing a client sends can become a wildcard.
+//! Every subject, stream and bucket by name; the keys of buckets are spelled in `keys`. Input is typed (`Token`, `Thread`, numbers), so nothing a client sends can become a wildcard.
 
 use natterjack_protocol::{GroupId, Thread, UserId};
 
@@ -13,9 +13,9 @@ pub const DIRECTORY: &str = "svc.directory";
 
 /// The stream of `baseline`.
 pub(crate) const BASELINE: &str = "BASELINE";
-pub const LEASES: &str = "leases";
-pub const ROLES: &str = "roles";
-pub const CONTROL: &str = "control";
+pub(crate) const LEASES: &str = "leases";
+pub(crate) const ROLES: &str = "roles";
+pub(crate) const CONTROL: &str = "control";
 
 /// Where messages and operations of a thread are stored.
 pub fn chat(generation: u32, p: u32, thread: &Thread) -> String {
@@ -146,57 +146,6 @@ pub(crate) fn parse_bucket_key<'a>(bucket: &str, subject: &'a str) -> Option<&'a
     subject.strip_prefix("$KV.")?.strip_prefix(bucket)?.strip_prefix('.')
 }
 
-pub fn threads_key(uid: &UserId) -> String {
-    format!("{uid}.threads")
-}
-
-pub fn role_key(role: &str, generation: u32, p: u32) -> String {
-    format!("{role}.{generation}.{p}")
-}
-
-pub fn edge_key(id: &str) -> String {
-    format!("edge.{id}")
-}
-
-pub const EDGE_KEYS: &str = "edge.*";
-
-pub fn position_key(role: &str, generation: u32, p: u32) -> String {
-    format!("positions.{role}.{generation}.{p}")
-}
-
-/// Public keys that sign access tokens.
-pub fn signing_key(kid: &str) -> String {
-    format!("keys.{kid}")
-}
-
-pub const SIGNING_KEYS: &str = "keys.*";
-
-/// Logins that are over, by their family of tokens.
-pub fn revoked_key(family: &str) -> String {
-    format!("revoked.{family}")
-}
-
-pub const REVOKED: &str = "revoked.*";
-
-/// Before the streams of this generation nothing was ever stored.
-pub fn nothing_before(generation: u32) -> String {
-    format!("nothing_before.{generation}")
-}
-
-/// How far the clock of a partition's log has been; see `clock_mark`.
-pub fn clock_key(generation: u32, p: u32) -> String {
-    format!("clock.{generation}.{p}")
-}
-
-/// Which roles read the log, besides those that always do; see `log_readers`.
-pub const LOG_READERS: &str = "log_readers";
-
-/// When the last backup was begun, milliseconds since 1970.
-pub const LAST_BACKUP: &str = "backup";
-
-/// Generation, partitions and shards, as `provision` wrote them.
-pub const LAYOUT_KEY: &str = "generation";
-
 /// The same with wildcards, and what is asked of JetStream: for `permissions`.
 pub(crate) mod any {
     pub const CHAT: &str = "chat.*.*.>";
@@ -209,16 +158,6 @@ pub(crate) mod any {
     pub const LIVE_GROUP_E: &str = "live.group.*.e";
     pub const LIVE_GROUP_X: &str = "live.group.*.x";
     pub const HEADS: &str = "svc.channel.heads.*.*";
-    pub const NOTHING_BEFORE: &str = "nothing_before.*";
-    pub const CLOCKS: &str = "clock.*.*";
-
-    pub fn role_keys(role: &str) -> String {
-        format!("{role}.*.*")
-    }
-
-    pub fn position_keys(role: &str) -> String {
-        format!("positions.{role}.*.*")
-    }
 
     pub fn stream_info() -> String {
         "$JS.API.STREAM.INFO.*".into()

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use natterjack_nats::{KvBuckets, Layout, Nats, ServeError, ServerTime, StateError, serve, subjects};
+use natterjack_nats::{KvBuckets, KvError, Layout, Nats, ServeError, ServerTime, serve, subjects};
 use natterjack_protocol::{
     Code, Refusal, Times,
     internal::rpc::{DirectoryAnswer, DirectoryRequest},
@@ -102,7 +102,7 @@ pub async fn run<S: ArchiveStore + Accounts>(
     let issuer = logins.external.map(|rules| Issuer::new(rules, time.clone())).transpose()?;
     let buckets = KvBuckets::new(&nats, layout);
     let Some(keys) = first_key(&buckets, KeyTimes::new(&times), &time, &health, &stop).await else { return Ok(()) };
-    let revocations = Revocations::new(buckets.control(), KeyTimes::new(&times), time.clone());
+    let revocations = Revocations::new(&buckets, KeyTimes::new(&times), time.clone());
     let directory = Arc::new(Directory {
         store,
         nats: nats.clone(),
@@ -142,7 +142,7 @@ pub async fn run<S: ArchiveStore + Accounts>(
 /// Waits for the bucket: without a published key nobody could use what we sign. None: stopped before.
 async fn first_key(buckets: &KvBuckets, times: KeyTimes, time: &ServerTime, health: &Health, stop: &CancellationToken) -> Option<Keys> {
     loop {
-        let why: KeysError = match Keys::start(buckets.control(), times, time.clone()).await {
+        let why: KeysError = match Keys::start(buckets, times, time.clone()).await {
             Ok(keys) => return Some(keys),
             Err(e) => e,
         };
@@ -218,15 +218,15 @@ fn store_refusal(e: ArchiveError) -> Refusal {
     }
 }
 
-fn kv_refusal(e: StateError) -> Refusal {
+fn kv_refusal(e: KvError) -> Refusal {
     match e {
-        StateError::Kv(_) => {
-            tracing::warn!(error = %e, "a bucket is away");
-            Refusal::unavailable("membership cannot be read now; try again in a moment")
-        }
-        StateError::Corrupt { .. } => {
+        KvError::Corrupt { .. } => {
             tracing::error!(error = %e, "a key cannot be read");
             internal()
+        }
+        _ => {
+            tracing::warn!(error = %e, "a bucket is away");
+            Refusal::unavailable("membership cannot be read now; try again in a moment")
         }
     }
 }

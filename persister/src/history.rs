@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use natterjack_nats::{KvBuckets, Layout, LogError, Nats, ServeError, Service, ThreadLog, layout::LayoutError, serve, subjects};
+use natterjack_nats::{KvBuckets, Layout, LayoutError, LogError, Nats, ServeError, Service, ThreadLog, serve, subjects};
 use natterjack_protocol::{
     Code, Event, Most, MsgId, Refusal, Thread, Times, UserId,
     client::frame::Page,

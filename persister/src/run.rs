@@ -4,7 +4,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use futures_util::future::BoxFuture;
-use natterjack_nats::{Beginning, KvBuckets, Layout, Nats, NatsConfig, NatsConnectError, ServeError, ServerTime, layout::LayoutError};
+use natterjack_nats::{Beginning, KvBuckets, Layout, LayoutError, Nats, NatsConfig, NatsConnectError, ServeError, ServerTime};
 use natterjack_protocol::Times;
 use natterjack_role::RoleSetup;
 use natterjack_runtime::{Health, Resources, clock::wall_ms, health::Readers, resources::free_bytes};
@@ -185,5 +185,5 @@ async fn declare_beginning<S: ArchiveStore>(nats: &Nats, layout: Layout, times: 
     if !store.is_empty().await.map_err(|e| e.to_string())? {
         return Ok(());
     }
-    beginning.store(&KvBuckets::new(nats, layout)).await.map_err(|e| e.to_string())
+    KvBuckets::new(nats, layout).beginning().put(&beginning).await.map(drop).map_err(|e| e.to_string())
 }

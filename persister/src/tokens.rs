@@ -11,7 +11,6 @@ use natterjack_protocol::{
         claims::{Claims, ISSUER},
         kv::PublicKey,
     },
-    log::VERSION,
 };
 use ring::{
     hmac,
@@ -84,7 +83,7 @@ impl SigningKey {
 
     /// What edges need to check its tokens.
     pub fn public(&self) -> PublicKey {
-        PublicKey { v: VERSION, ed25519: self.public.clone(), until: self.until }
+        PublicKey { ed25519: self.public.clone(), until: self.until }
     }
 
     /// Has it signed for long enough?

@@ -14,6 +14,7 @@ pub mod ids;
 pub mod internal;
 pub mod limits;
 pub mod log;
+pub mod merge;
 mod refusal;
 pub mod schema;
 pub mod size;

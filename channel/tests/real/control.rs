@@ -19,7 +19,7 @@ async fn a_control_entry_is_in_kv_before_its_event_is_seen() {
     let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
     let buckets = KvBuckets::new(&nats, layout);
     for u in ["a", "b", "c"] {
-        buckets.create_empty_threads(&user(u)).await.unwrap();
+        buckets.threads(&user(u)).create_if_absent(&UserThreads::default()).await.unwrap();
     }
     let instance = Instance::start(&server, "one");
     let g = thread("group.g");
@@ -35,10 +35,10 @@ async fn a_control_entry_is_in_kv_before_its_event_is_seen() {
         last = writer.control(&g, from, kind, users, last).await;
         eventually("the control event", async || observer.saw_event("live.group.g.e", last)).await;
         // From the moment of the event on, at the latest.
-        let (group, _) = buckets.load_group(&user("g")).await.unwrap().unwrap();
+        let (group, _) = buckets.group(&user("g")).load_with_revision().await.unwrap().unwrap();
         assert_eq!(group.version, last);
         for u in affected {
-            let (threads, _) = buckets.load_threads(&user(u)).await.unwrap().unwrap();
+            let (threads, _) = buckets.threads(&user(u)).load_with_revision().await.unwrap().unwrap();
             assert_eq!(threads.threads[&g].v, last, "{u} at {kind:?}");
             let subject = subjects::live_user(&user(u));
             eventually("the member signal", async || {
@@ -49,7 +49,7 @@ async fn a_control_entry_is_in_kv_before_its_event_is_seen() {
         let signals = observer.with(|all| all.iter().filter(|s| is_signal(&s.what, last)).count());
         assert_eq!(signals, affected.len(), "{kind:?}: nobody else is told");
     }
-    let (group, _) = buckets.load_group(&user("g")).await.unwrap().unwrap();
+    let (group, _) = buckets.group(&user("g")).load_with_revision().await.unwrap().unwrap();
     assert_eq!((group.role(&user("a")), group.role(&user("b")), group.role(&user("c"))), (Some(Role::Owner), None, None));
 
     let dm = thread("dm.a.b");
@@ -58,7 +58,7 @@ async fn a_control_entry_is_in_kv_before_its_event_is_seen() {
     for u in ["a", "b"] {
         let subject = subjects::live_user(&user(u));
         eventually("the block on both subjects", async || observer.saw_event(&subject, blocked)).await;
-        let item = buckets.load_threads(&user(u)).await.unwrap().unwrap().0.threads[&dm].clone();
+        let item = buckets.threads(&user(u)).load_with_revision().await.unwrap().unwrap().0.threads[&dm].clone();
         assert_eq!((item.v, item.blocks, item.blocked_by), (blocked, u == "b", u == "a"));
     }
     observer.has_everything(&writer).await;
@@ -74,15 +74,15 @@ async fn a_lost_key_is_asked_for_and_never_made_here() {
     let (server, nats, layout) = NatsServer::ready().await;
     let (observer, writer) = (Observer::start(&server).await, Writer::new(&nats, layout));
     let buckets = KvBuckets::new(&nats, layout);
-    buckets.create_empty_threads(&user("a")).await.unwrap();
+    buckets.threads(&user("a")).create_if_absent(&UserThreads::default()).await.unwrap();
     let instance = Instance::start(&server, "one");
 
     // Nobody there to ask: the entry goes on after a bounded wait, and nothing is invented.
     let ghost = thread("dm.a.ghost");
     let started = writer.control(&ghost, "a", Kind::DmStarted, &["ghost"], MsgId::NONE).await;
     eventually("the event in spite of the lost key", async || observer.saw_event("live.user.ghost.e", started)).await;
-    assert!(buckets.load_threads(&user("ghost")).await.unwrap().is_none());
-    assert_eq!(buckets.load_threads(&user("a")).await.unwrap().unwrap().0.threads[&ghost].v, started);
+    assert!(buckets.threads(&user("ghost")).load_with_revision().await.unwrap().is_none());
+    assert_eq!(buckets.threads(&user("a")).load_with_revision().await.unwrap().unwrap().0.threads[&ghost].v, started);
 
     // `directory` as far as this needs it: it knows one user.
     let state = buckets.clone();
@@ -92,7 +92,7 @@ async fn a_lost_key_is_asked_for_and_never_made_here() {
             match request {
                 DirectoryRequest::RebuildThreads { user } if user.as_str() == "lost" => {
                     let before = UserThreads::default();
-                    state.cas_threads(&user, &before, 0).await.map_err(|_| Refusal::unavailable("not now"))?;
+                    state.threads(&user).compare_and_set(&before, 0).await.map_err(|_| Refusal::unavailable("not now"))?;
                     Ok(DirectoryAnswer::Done)
                 }
                 _ => Err(Refusal::new(Code::NotFound, "no such user")),
@@ -104,7 +104,7 @@ async fn a_lost_key_is_asked_for_and_never_made_here() {
     let dm = thread("dm.a.lost");
     let started = writer.control(&dm, "a", Kind::DmStarted, &["lost"], MsgId::NONE).await;
     eventually("the event behind the rebuilt key", async || observer.saw_event("live.user.lost.e", started)).await;
-    assert_eq!(buckets.load_threads(&user("lost")).await.unwrap().unwrap().0.threads[&dm].v, started);
+    assert_eq!(buckets.threads(&user("lost")).load_with_revision().await.unwrap().unwrap().0.threads[&dm].v, started);
     observer.has_everything(&writer).await;
     directory.drain().await;
     instance.stop().await;

@@ -80,14 +80,12 @@ async fn before_the_first_streams_there_was_nothing() {
     };
     let instance = Instance::start(&server, "one");
     eventually("beats", async || since(0).is_some_and(|ms| ms > 0)).await;
-    beginning.store(&buckets).await.unwrap();
+    buckets.beginning().put(&beginning).await.unwrap();
     for p in 0..layout.partitions {
         eventually("beats that know it", async || since(p) == Some(0)).await;
     }
     instance.stop().await;
-    let other = r#"{"created_ms":[1,1,1,1,1,1,1,1]}"#;
-    let key = natterjack_nats::subjects::nothing_before(layout.generation);
-    buckets.control().put(&key, other.into()).await.unwrap();
+    buckets.beginning().put(&Beginning { created_ms: vec![1; 8] }).await.unwrap();
     let instance = Instance::start(&server, "two");
     eventually("beats of other streams", async || since(0).is_some_and(|ms| ms > 0)).await;
     instance.stop().await;

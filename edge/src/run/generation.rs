@@ -106,7 +106,7 @@ async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &Canc
     let publisher = parts.publisher.clone();
     let (dispatcher, services, api) = parts.wire(base, delivery, DeviceQueues::new(&tasks, end));
     let keeper = LeaseKeeper {
-        lease: EdgeLease::start(&buckets, cfg.edge_id.as_str(), value.clone(), &cfg.times),
+        lease: EdgeLease::start(&buckets, &cfg.edge_id, value.clone(), &cfg.times),
         value,
         status: status.clone(),
         sessions: sessions.clone(),

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use natterjack_edge::{address, lease};
-use natterjack_protocol::{client::frame::ServerFrame, codec::Codec, internal::kv::EdgeInfo};
+use natterjack_protocol::{client::frame::ServerFrame, internal::kv::EdgeInfo};
 use natterjack_testkit::{
     eventually,
     raw_http::{RawHttp, upgrade},
@@ -16,8 +16,7 @@ const PROXY: &str = "127.0.0.9";
 
 async fn another(world: &World, id: &str, listen: SocketAddr, machine: String, url: Option<&str>) {
     let other = address::lease(url.map(Into::into), listen, false, machine, "i");
-    let value = Codec::Msgpack.encode(&EdgeInfo { healthy: true, ..other });
-    world.buckets().leases().put(&format!("edge.{id}"), value).await.unwrap();
+    world.buckets().edge(&id.parse().unwrap()).put(&EdgeInfo { healthy: true, ..other }).await.unwrap();
 }
 
 async fn edges(mut http: RawHttp<tokio::net::TcpStream>, headers: &str) -> Vec<String> {

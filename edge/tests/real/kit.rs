@@ -29,7 +29,7 @@ use natterjack_protocol::{
         live::Beat,
         rpc::{DirectoryAnswer, DirectoryRequest, Heads, HeadsAnswer, HistoryAnswer, HistoryRequest, LastEntry},
     },
-    log::VERSION,
+    log::fold::UserThreads,
 };
 use natterjack_runtime::Health;
 use natterjack_testkit::{NatsServer, RawHttp, eventually};
@@ -108,12 +108,12 @@ impl World {
         let (server, nats, layout) = NatsServer::ready().await;
         let buckets = KvBuckets::new(&nats, layout);
         for user in users {
-            buckets.create_empty_threads(&id(user)).await.unwrap();
+            buckets.threads(&id(user)).create_if_absent(&UserThreads::default()).await.unwrap();
         }
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).unwrap();
         let public = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap().public_key().as_ref().to_vec();
-        let key = PublicKey { v: VERSION, ed25519: public, until: now_ms() + 3_600_000 };
-        buckets.control().put(&subjects::signing_key("k1"), Codec::Msgpack.encode(&key)).await.unwrap();
+        let key = PublicKey { ed25519: public, until: now_ms() + 3_600_000 };
+        buckets.signing_key(&id("k1")).put(&key).await.unwrap();
 
         let tail = LeaderReader::new(&nats, layout);
         let heads = Hold(Arc::new(watch::Sender::new(false)), Arc::default());

@@ -15,7 +15,7 @@ use natterjack_protocol::limits;
 
 use crate::{
     config::NatsConfig,
-    permissions,
+    nats_role,
     wire::{
         inbox::Inbox,
         login::{self, NatsLogin},
@@ -157,7 +157,7 @@ fn options(cfg: &NatsConfig, role: &str, login: &NatsLogin, notices: Arc<AtomicU
     });
     o = o
         .name(name)
-        .custom_inbox_prefix(permissions::inbox(cfg.role))
+        .custom_inbox_prefix(nats_role::inbox(cfg.role))
         .require_tls(tls::required(cfg))
         .ping_interval(PING)
         .request_timeout(Some(Duration::from_secs(5)))
@@ -182,7 +182,7 @@ fn options(cfg: &NatsConfig, role: &str, login: &NatsLogin, notices: Arc<AtomicU
                     Event::Connected if notices.load(Ordering::Relaxed) > 0 => tracing::info!("nats connected again"),
                     // The first connection, and one that we close: no news.
                     Event::Connected | Event::Closed => tracing::debug!(%event, "nats connection"),
-                    Event::ServerError(ServerError::Other(said)) if permissions::denied(&said) => {}
+                    Event::ServerError(ServerError::Other(said)) if nats_role::denied(&said) => {}
                     other => tracing::warn!(event = %other, "nats connection"),
                 }
             }

@@ -17,7 +17,7 @@ use self::{
     link::{Info, Link, LinkAccess, NatsAddress, READ_BUFFER},
     parser::{Op, Parsed, ProtocolError},
 };
-use crate::{config::NatsConfig, permissions, wire::client::NatsConnectError};
+use crate::{config::NatsConfig, nats_role, wire::client::NatsConnectError};
 
 const PING_EVERY: Duration = Duration::from_secs(5);
 const PINGS_MISSED: u32 = 2;
@@ -196,7 +196,7 @@ impl RawConnection {
             Op::Err(range) => {
                 let said = String::from_utf8_lossy(&bytes[range]).trim().to_owned();
                 // The connection lives on.
-                if !permissions::denied(&said) {
+                if !nats_role::denied(&said) {
                     return Err(io::Error::other(said));
                 }
             }

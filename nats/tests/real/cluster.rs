@@ -3,8 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use natterjack_nats::{
-    FanIn, FanInEvent, Layout, LeaderReader, LogError, LogReader, NatsConfig, Publisher, ReadFrom, SubscriptionSlot, layout::LayoutError,
-    provision,
+    FanIn, FanInEvent, Layout, LayoutError, LeaderReader, LogError, LogReader, NatsConfig, Publisher, ReadFrom, SubscriptionSlot, provision,
 };
 use natterjack_protocol::{Most, MsgId, Times};
 use natterjack_testkit::{NatsServer, eventually, eventually_within, raw_client, raw_jetstream, thread_in};

@@ -1,15 +1,37 @@
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
-use natterjack_nats::{Kv, KvBuckets, KvError, Position, Positions, WatchEvent, provision};
-use natterjack_protocol::{MsgId, Times, Token};
+use futures_util::{Stream, StreamExt, future::join_all};
+use natterjack_nats::{Kv, KvBuckets, KvError, LeaseHolder, Position, Positions, WatchEvent, provision};
+use natterjack_protocol::{
+    MsgId, Times, Token,
+    internal::kv::{EdgeInfo, PublicKey},
+    log::fold::{ThreadItem, UserThreads},
+};
 use natterjack_testkit::{NatsServer, eventually, raw_jetstream, thread};
+use tokio::time::timeout;
+
+fn token(s: &str) -> Token {
+    s.parse().unwrap()
+}
+
+fn edge(incarnation: &str) -> EdgeInfo {
+    EdgeInfo {
+        url: None,
+        listen: ([127, 0, 0, 1], 8080).into(),
+        tls: false,
+        machine: "m".into(),
+        incarnation: incarnation.into(),
+        sessions: 0,
+        draining: false,
+        healthy: true,
+        unheeded: None,
+    }
+}
 
 #[tokio::test]
 async fn compare_and_set_over_absent_deleted_and_expired_keys() {
-    let (_s, nats, layout) = NatsServer::ready().await;
-    let buckets = KvBuckets::new(&nats, layout);
-    let control = buckets.control();
+    let (_s, nats, _) = NatsServer::ready().await;
+    let control = Kv::new(&nats, "control".into());
     assert_eq!(control.get("k").await.unwrap(), None);
     let r1 = control.cas("k", "1".into(), 0).await.unwrap();
     assert!(matches!(control.cas("k", "x".into(), 0).await, Err(KvError::Conflict)));
@@ -25,7 +47,7 @@ async fn compare_and_set_over_absent_deleted_and_expired_keys() {
     control.delete_revision("k", r3).await.unwrap();
 
     // Expired with a marker (leases) and without one (roles).
-    for kv in [buckets.leases(), buckets.roles()] {
+    for kv in ["leases", "roles"].map(|bucket| Kv::new(&nats, bucket.into())) {
         let r = kv.cas("edge.x", "1".into(), 0).await.unwrap();
         eventually("expired", async || kv.get("edge.x").await.unwrap().is_none()).await;
         assert!(matches!(kv.cas("edge.x", "x".into(), r).await, Err(KvError::Conflict)));
@@ -35,41 +57,73 @@ async fn compare_and_set_over_absent_deleted_and_expired_keys() {
     assert!(matches!(Kv::new(&nats, "nothing".into()).get("k").await, Err(KvError::NoBucket(_))));
 }
 
+/// A position that grows by one with each merge.
+fn next_position(found: Option<Position>) -> Option<Position> {
+    let id = found.map_or(0, |p| p.id.0) + 1;
+    Some(Position { id: MsgId(id), ts: 0 })
+}
+
 #[tokio::test]
-async fn of_many_who_create_one_does_and_no_update_is_lost() {
+async fn of_many_who_create_one_does_and_no_merge_is_lost() {
     let (_s, nats, layout) = NatsServer::ready().await;
-    let kv = KvBuckets::new(&nats, layout).control();
-    let created = futures_util::future::join_all((0..20).map(|i| kv.cas("one", format!("{i}").into(), 0))).await;
+    let key = KvBuckets::new(&nats, layout).role_lease("channel", 0);
+    let holders: Vec<_> = (0..20).map(|i| LeaseHolder(format!("{i}"))).collect();
+    let created = join_all(holders.iter().map(|holder| key.create(holder))).await;
     assert_eq!(created.iter().filter(|r| r.is_ok()).count(), 1);
-    let add = || {
-        kv.update("sum", |old| {
-            let n: u32 = old.map_or(0, |v| std::str::from_utf8(v).unwrap().parse().unwrap());
-            Some((n + 1).to_string().into())
-        })
-    };
-    for r in futures_util::future::join_all((0..10).map(|_| add())).await {
-        r.unwrap();
+    assert!(created.iter().all(|r| matches!(r, Ok(_) | Err(KvError::Conflict))), "{created:?}");
+
+    let key = KvBuckets::new(&nats, layout).position("channel", 0);
+    for merged in join_all((0..10).map(|_| key.merge(next_position))).await {
+        merged.unwrap();
     }
-    assert_eq!(kv.get("sum").await.unwrap().unwrap().0, "10");
+    assert_eq!(key.load().await.unwrap().unwrap().id, MsgId(10));
+    let far = Position { id: MsgId(100), ts: 1 };
+    let near = Position { id: MsgId(99), ts: 2 };
+    for merged in join_all([far, near].iter().map(|at| key.merge_max(at))).await {
+        merged.unwrap();
+    }
+    assert_eq!(key.load().await.unwrap(), Some(far), "whoever was first");
+}
+
+/// As a session in its slot is: made anew where one was deleted or has expired, and ended only by whoever knows its revision.
+#[tokio::test]
+async fn a_key_is_created_again_where_one_ended() {
+    let (_s, nats, layout) = NatsServer::ready().await;
+    let key = KvBuckets::new(&nats, layout).edge(&token("e1"));
+    let one = edge("one");
+    let first = key.create(&one).await.unwrap();
+    assert!(matches!(key.create(&edge("two")).await, Err(KvError::Conflict)));
+    key.create_if_absent(&edge("two")).await.unwrap();
+    assert_eq!(key.load_with_revision().await.unwrap(), Some((one.clone(), first)));
+    let second = key.compare_and_set(&edge("two"), first).await.unwrap();
+    assert!(matches!(key.delete_revision(first).await, Err(KvError::Conflict)), "it is another's by now");
+    key.delete_revision(second).await.unwrap();
+    assert_eq!(key.load().await.unwrap(), None);
+    key.create(&one).await.unwrap();
+    eventually("it expires", async || !key.exists().await.unwrap()).await;
+    let last = key.create(&one).await.unwrap();
+    assert!(last > second);
 }
 
 #[tokio::test]
 async fn typed_state_and_positions() {
     let (_s, nats, layout) = NatsServer::ready().await;
     let buckets = KvBuckets::new(&nats, layout);
-    let uid = Token::parse("u1").unwrap();
-    assert!(buckets.load_threads(&uid).await.unwrap().is_none());
-    assert!(!buckets.user_exists(&uid).await.unwrap());
-    buckets.create_empty_threads(&uid).await.unwrap();
-    let (mut threads, revision) = buckets.load_threads(&uid).await.unwrap().unwrap();
-    threads.merge(&thread("dm.a.u1"), natterjack_protocol::log::fold::ThreadItem { v: MsgId(7), ..Default::default() });
-    buckets.cas_threads(&uid, &threads, revision).await.unwrap();
-    buckets.create_empty_threads(&uid).await.unwrap();
-    assert_eq!(buckets.load_threads(&uid).await.unwrap().unwrap().0, threads, "creating again takes nothing away");
-    assert!(buckets.user_exists(&uid).await.unwrap());
-    // A value that cannot be read is not "absent".
-    buckets.users(&uid).put("u1.threads", "rubbish".into()).await.unwrap();
-    assert!(buckets.load_threads(&uid).await.is_err());
+    let uid = token("u1");
+    let key = buckets.threads(&uid);
+    assert!(key.load().await.unwrap().is_none() && !key.exists().await.unwrap());
+    key.create_if_absent(&UserThreads::default()).await.unwrap();
+    let (mut threads, revision) = key.load_with_revision().await.unwrap().unwrap();
+    threads.merge(&thread("dm.a.u1"), ThreadItem { v: MsgId(7), ..ThreadItem::default() });
+    key.compare_and_set(&threads, revision).await.unwrap();
+    key.create_if_absent(&UserThreads::default()).await.unwrap();
+    assert_eq!(key.load().await.unwrap(), Some(threads), "creating again takes nothing away");
+    // A value that cannot be read is not "absent", and is not written over.
+    let shard = Kv::new(&nats, format!("users-{}", layout.shard("u1")));
+    shard.put("u1.threads", "rubbish".into()).await.unwrap();
+    assert!(matches!(key.load().await, Err(KvError::Corrupt { .. })));
+    assert!(matches!(key.merge(|_| Some(UserThreads::default())).await, Err(KvError::Corrupt { .. })));
+    assert_eq!(key.size().await.unwrap(), Some("rubbish".len()));
 
     let positions = Positions::new(&buckets, "channel");
     assert_eq!(positions.load(0).await.unwrap(), None);
@@ -78,10 +132,38 @@ async fn typed_state_and_positions() {
     positions.advance(0, at(9)).await.unwrap();
     assert_eq!(positions.load(0).await.unwrap(), Some(at(10)));
     assert_eq!(positions.load(1).await.unwrap(), None);
+    // One that is written again anyhow counts as absent.
+    buckets.control().put(&format!("positions.channel.{}.0", layout.generation), "rubbish".into()).await.unwrap();
+    assert_eq!(positions.load(0).await.unwrap(), None);
+    positions.advance(0, at(3)).await.unwrap();
+    assert_eq!(positions.load(0).await.unwrap(), Some(at(3)));
+}
+
+#[tokio::test]
+async fn typed_keys_are_listed_and_watched_by_name_and_unreadable_ones_left_out() {
+    let (_s, nats, layout) = NatsServer::ready().await;
+    let buckets = KvBuckets::new(&nats, layout);
+    let keys = buckets.signing_keys();
+    let value = |n| PublicKey { ed25519: vec![n; 32], until: u64::from(n) };
+    keys.key("a").put(&value(1)).await.unwrap();
+    buckets.signing_key(&token("b")).put(&value(2)).await.unwrap();
+    buckets.control().put("keys.bad", "rubbish".into()).await.unwrap();
+    assert_eq!(keys.list().await.unwrap(), [("a".to_owned(), value(1)), ("b".to_owned(), value(2))].into());
+
+    let (mut changes, progress) = keys.watch_with_progress().await.unwrap();
+    let mut change = async || {
+        let c = timeout(Duration::from_secs(20), changes.next()).await.expect("an event in time").unwrap();
+        (c.name, c.value)
+    };
+    assert_eq!([change().await, change().await], [("a".into(), Some(value(1))), ("b".into(), Some(value(2)))]);
+    buckets.signing_key(&token("a")).delete().await.unwrap();
+    assert_eq!(change().await, ("a".into(), None));
+    assert_eq!(progress.seen(), progress.newest().await.unwrap());
+    assert!(progress.seen() > 0);
 }
 
 async fn next(w: &mut (impl Stream<Item = WatchEvent> + Unpin)) -> (String, Option<String>) {
-    let e = tokio::time::timeout(Duration::from_secs(20), w.next()).await.expect("an event in time").unwrap();
+    let e = timeout(Duration::from_secs(20), w.next()).await.expect("an event in time").unwrap();
     (e.key, e.value.map(|v| String::from_utf8(v.to_vec()).unwrap()))
 }
 
@@ -115,9 +197,9 @@ async fn a_watch_begun_in_an_outage_waits_for_its_end() {
     s.kill();
     let mut begun = std::pin::pin!(kv.watch("keys.*"));
     // Longer than a question to a server takes to give up.
-    assert!(tokio::time::timeout(Duration::from_secs(6), begun.as_mut()).await.is_err(), "gave up");
+    assert!(timeout(Duration::from_secs(6), begun.as_mut()).await.is_err(), "gave up");
     s.launch();
-    let mut w = tokio::time::timeout(Duration::from_secs(20), begun).await.expect("in time").unwrap();
+    let mut w = timeout(Duration::from_secs(20), begun).await.expect("in time").unwrap();
     assert_eq!(w.next().await.unwrap().key, "keys.k");
 }
 
@@ -127,8 +209,8 @@ async fn a_watch_of_leases_is_told_of_expiry_and_loss() {
     let s = NatsServer::start();
     let nats = s.nats().await;
     let times = Times { edge_lease: Duration::from_secs(2), ..Times::default() };
-    let layout = provision(&nats, &s.config(), &times).await.unwrap();
-    let kv = KvBuckets::new(&nats, layout).leases();
+    provision(&nats, &s.config(), &times).await.unwrap();
+    let kv = Kv::new(&nats, "leases".into());
     let mut w = kv.watch("edge.*").await.unwrap();
     kv.put("edge.a", "1".into()).await.unwrap();
     assert_eq!(next(&mut w).await, ev("edge.a", Some("1")));

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
-use natterjack_nats::{EdgeLease, KvBuckets, LeaseState, RoleLease};
-use natterjack_protocol::{Times, internal::kv::EdgeInfo};
+use natterjack_nats::{EdgeLease, KvBuckets, LeaseHolder, LeaseState, RoleLease};
+use natterjack_protocol::{Times, Token, internal::kv::EdgeInfo};
 use natterjack_testkit::{NatsServer, eventually};
 
 fn times() -> Times {
@@ -38,16 +38,16 @@ async fn a_standby_takes_over_within_three_seconds() {
 async fn a_holder_steps_back_only_for_a_newer_one() {
     let (mut s, nats, layout) = NatsServer::ready().await;
     let buckets = KvBuckets::new(&nats, layout);
-    let key = natterjack_nats::subjects::role_key("channel", layout.generation, 0);
+    let (key, a) = (buckets.role_lease("channel", 0), LeaseHolder("a".into()));
     let mut first = RoleLease::new(&buckets, "channel", 0, "a", &times());
     first.acquire().await;
     let mut held = first.held();
     s.kill();
     assert!(tokio::time::timeout(Duration::from_secs(3), held.changed()).await.is_err(), "nobody answers: it goes on");
     s.launch();
-    eventually("the lease is written again", async || matches!(buckets.roles().get(&key).await, Ok(Some((v, _))) if v == "a")).await;
+    eventually("the lease is written again", async || key.load().await.is_ok_and(|held| held == Some(a.clone()))).await;
     assert!(*held.borrow_and_update());
-    buckets.roles().put(&key, "b".into()).await.unwrap();
+    key.put(&LeaseHolder("b".into())).await.unwrap();
     tokio::time::timeout(Duration::from_secs(20), held.changed()).await.expect("sees the newer holder").unwrap();
     assert!(!*held.borrow());
 }
@@ -59,13 +59,11 @@ async fn an_edges_lease_is_held_suspect_lost_and_held_again() {
     let times = Times { edge_refresh: Duration::from_millis(300), edge_lease: Duration::from_secs(3), ..times() };
     let listen = ([127, 0, 0, 1], 8080).into();
     let (url, tls, machine, incarnation) = (Some("ws://x".into()), false, "m".into(), "i".into());
-    let value = EdgeInfo { v: 1, url, listen, tls, machine, incarnation, sessions: 0, draining: false, healthy: true, unheeded: None };
-    let lease = EdgeLease::start(&buckets, "e1", value.clone(), &times);
+    let value = EdgeInfo { url, listen, tls, machine, incarnation, sessions: 0, draining: false, healthy: true, unheeded: None };
+    let id = Token::parse("e1").unwrap();
+    let lease = EdgeLease::start(&buckets, &id, value.clone(), &times);
     let mut state = lease.state();
-    let read = async || -> Option<EdgeInfo> {
-        let (v, _) = buckets.leases().get("edge.e1").await.ok()??;
-        rmp_serde::from_slice(&v).ok()
-    };
+    let read = async || buckets.edge(&id).load().await.ok().flatten();
     let until = async |state: &mut tokio::sync::watch::Receiver<LeaseState>, wanted| {
         tokio::time::timeout(Duration::from_secs(20), state.wait_for(|s| *s == wanted)).await.expect("in time").map(|_| ()).unwrap();
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::{Event, Subject};
 use futures_util::StreamExt;
 use natterjack_nats::{
-    KvBuckets, Layout, LogReader, Nats, NatsConfig, NatsRole, Publisher, ReadFrom, permissions::nats_server, probe, provision, subjects,
+    Kv, Layout, LogReader, Nats, NatsConfig, NatsRole, Publisher, ReadFrom, permissions::nats_server, probe, provision, subjects,
 };
 use natterjack_protocol::{MsgId, Times};
 use natterjack_testkit::{NatsServer, raw_jetstream, thread_in};
@@ -83,9 +83,9 @@ async fn no_role_may_do_what_is_anothers() {
     use NatsRole::{Channel, Doctor, Edge, Persister, Provision};
     let s = server();
     let all = Nats::connect(&as_user(&s, "all", None), "test").await.unwrap();
-    let layout = provision(&all, &s.config(), &Times::default()).await.unwrap();
-    let buckets = KvBuckets::new(&all, layout);
-    for bucket in [buckets.control(), buckets.roles(), buckets.leases()] {
+    provision(&all, &s.config(), &Times::default()).await.unwrap();
+    let buckets = ["control", "roles", "leases"].map(|bucket| Kv::new(&all, bucket.into()));
+    for bucket in &buckets {
         bucket.put("standing", "x".into()).await.unwrap();
     }
     let t = "dm.a.b".parse().unwrap();
@@ -184,7 +184,7 @@ async fn no_role_may_do_what_is_anothers() {
         assert!(more.is_err(), "{role:?}: {more:?}");
     }
     // All streams are there, with what was in them.
-    assert_eq!(buckets.roles().get("standing").await.unwrap().unwrap().0, "x");
+    assert_eq!(buckets[1].get("standing").await.unwrap().unwrap().0, "x");
     let names = raw_jetstream(&all).await.stream_names().count().await;
     assert_eq!(names, 2 + 3 + 2 * SHARDS as usize);
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{KvBuckets, Layout, LeaderReader, Nats, Positions, subjects};
+use natterjack_nats::{KvBuckets, LastBackup, Layout, LeaderReader, Nats, Positions};
 use natterjack_protocol::MsgId;
 
 /// Positions are stored at most 1 s late, and one batch takes less.
@@ -75,9 +75,8 @@ fn still(role: &str, before: &Place, now: &Place) -> Option<String> {
 
 /// No backup is no failure: there may be another tool.
 pub async fn backup(nats: &Nats, layout: Layout, now_ms: u64) -> String {
-    match KvBuckets::new(nats, layout).control().get(subjects::LAST_BACKUP).await {
-        Ok(Some((value, _))) => age(std::str::from_utf8(&value).ok().and_then(|v| v.parse().ok()), now_ms),
-        Ok(None) => age(None, now_ms),
+    match KvBuckets::new(nats, layout).last_backup().load().await {
+        Ok(begun) => age(begun.map(|LastBackup(at)| at), now_ms),
         Err(e) => e.to_string(),
     }
 }

@@ -4,8 +4,8 @@
 use std::{net::IpAddr, time::Duration};
 
 use futures_util::StreamExt;
-use natterjack_nats::{KvBuckets, KvError, subjects};
-use natterjack_protocol::{client::address::Reach, codec::Codec, internal::kv::EdgeInfo};
+use natterjack_nats::{KvBuckets, KvError};
+use natterjack_protocol::client::address::Reach;
 use natterjack_runtime::networks::any_contains;
 
 use crate::settings::Settings;
@@ -38,12 +38,11 @@ fn is_elsewhere(url: &str) -> bool {
 
 /// Untrusted proxies that the running edges have seen.
 pub async fn met(buckets: &KvBuckets) -> Result<Vec<(String, IpAddr)>, KvError> {
-    let mut leases = buckets.leases().watch(subjects::EDGE_KEYS).await?;
+    let mut leases = buckets.edges().watch().await?;
     let mut met = Vec::new();
     while let Ok(Some(lease)) = tokio::time::timeout(SILENCE, leases.next()).await {
-        let value = lease.value.and_then(|v| Codec::Msgpack.decode::<EdgeInfo>(&v).ok());
-        met.retain(|(key, _)| *key != lease.key);
-        met.extend(value.and_then(|v| v.unheeded).map(|peer| (lease.key, peer)));
+        met.retain(|(id, _)| *id != lease.name);
+        met.extend(lease.value.and_then(|edge| edge.unheeded).map(|peer| (lease.name, peer)));
     }
     Ok(met)
 }
@@ -55,7 +54,7 @@ pub fn said(met: &[(String, IpAddr)]) -> Result<String, String> {
             .iter()
             .map(|(edge, peer)| {
                 format!(
-                    "{edge} got forwarding headers from {peer}, which is not in limits.trusted_proxies: all clients behind it count as {peer}. \
+                    "edge {edge} got forwarding headers from {peer}, which is not in limits.trusted_proxies: all clients behind it count as {peer}. \
                      If it is your proxy, add it there; if you do not know it, the headers are forged"
                 )
             })
@@ -89,7 +88,7 @@ mod tests {
     #[test]
     fn what_an_edge_has_met_is_said_with_what_to_do() {
         assert!(said(&[]).is_ok());
-        let met = [("edge.edge-1".to_owned(), "127.0.0.1".parse().unwrap()), ("edge.edge-2".to_owned(), "10.0.0.7".parse().unwrap())];
+        let met = [("edge-1".to_owned(), "127.0.0.1".parse().unwrap()), ("edge-2".to_owned(), "10.0.0.7".parse().unwrap())];
         let said = said(&met).unwrap_err();
         for word in ["edge-1", "127.0.0.1", "edge-2", "10.0.0.7", "limits.trusted_proxies", "forged"] {
             assert!(said.contains(word), "{word}: {said}");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use natterjack_nats::{
-    KvBuckets, KvError, Layout, LeaderReader, LogError, LogReader, Nats, Position, ReadError, ReadFrom, layout::LayoutError, subjects,
+    KvBuckets, KvError, LastBackup, Layout, LayoutError, LeaderReader, LogError, LogReader, Nats, Position, ReadError, ReadFrom,
 };
 use natterjack_protocol::MsgId;
 use natterjack_runtime::clock;
@@ -23,9 +23,6 @@ const BATCH: usize = 1_000;
 pub(super) const ARCHIVE: &str = "archive.db";
 pub(super) const SNAPSHOT: &str = "archive";
 pub(super) const CONTROL: &str = "control.jsonl";
-/// What stands in the control bucket and cannot be made again: who checks tokens that are out, and which logins are over.
-const KEYS: [&str; 2] = [subjects::SIGNING_KEYS, subjects::REVOKED];
-
 /// What the archive is, and how a copy of it is had.
 #[derive(Debug, Clone)]
 pub enum Source {
@@ -89,7 +86,7 @@ pub async fn take(nats: &Nats, source: &Source, folder: &Path, version: &str) ->
     let manifest = Manifest { format: FORMAT, natterjack, begun_ms, origin, generation, partitions, kv_shards, logs, files };
     folder::seal(folder, &manifest)?;
     // For `doctor`; the backup is good without it.
-    if let Err(e) = KvBuckets::new(nats, layout).control().put(subjects::LAST_BACKUP, begun_ms.to_string().into()).await {
+    if let Err(e) = KvBuckets::new(nats, layout).last_backup().put(&LastBackup(begun_ms)).await {
         tracing::warn!(error = %e, "the time of the backup was not noted");
     }
     Ok(manifest)
@@ -168,10 +165,12 @@ async fn entries(nats: &Nats, newest: Layout, log: &mut LogCopy, folder: &Path) 
     Ok(lines.end()?)
 }
 
+/// What cannot be made again: the keys that check tokens which are out, and which logins are over.
 async fn control(nats: &Nats, layout: Layout, folder: &Path) -> Result<(), BackupError> {
-    let (control, mut lines) = (KvBuckets::new(nats, layout).control(), Lines::create(&folder.join(CONTROL))?);
-    for keys in KEYS {
-        for (key, value) in control.list(keys).await? {
+    let (buckets, mut lines) = (KvBuckets::new(nats, layout), Lines::create(&folder.join(CONTROL))?);
+    let (signing, revoked) = (buckets.signing_keys(), buckets.revoked_logins());
+    for keys in [signing.pattern(), revoked.pattern()] {
+        for (key, value) in buckets.control().list(keys).await? {
             lines.write(&Key::new(key, &value))?;
         }
     }

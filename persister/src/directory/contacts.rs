@@ -48,8 +48,8 @@ impl<S: Accounts> Directory<S> {
 
     /// Who is blocked cannot get at the other by a request either.
     async fn not_blocked(&self, actor: &UserId, other: &UserId) -> Result<(), Refusal> {
-        let threads = self.buckets.load_threads(actor).await.map_err(kv_refusal)?;
-        match threads.and_then(|(t, _)| t.threads.get(&Thread::dm(actor, other)).map(|i| i.blocked_by)) {
+        let threads = self.buckets.threads(actor).load().await.map_err(kv_refusal)?;
+        match threads.and_then(|t| t.threads.get(&Thread::dm(actor, other)).map(|i| i.blocked_by)) {
             Some(true) => Err(Refusal::new(Code::Blocked, "this person does not take requests from you")),
             _ => Ok(()),
         }

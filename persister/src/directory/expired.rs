@@ -3,30 +3,45 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
-use natterjack_nats::{Kv, KvError, WatchEvent};
+use natterjack_nats::{KeyChange, KvError, KvValue, TypedKeys};
+use natterjack_protocol::internal::kv::{PublicKey, RevokedLogin};
 use tokio::time::timeout;
 
 /// How long a tick may wait for the bucket; the next one tries again.
 const BEGIN: Duration = Duration::from_secs(5);
 
-/// The keys of one sort, as far as a watch has told.
-pub struct Expired {
-    control: Kv,
-    keys: &'static str,
-    until: fn(&[u8]) -> Option<u64>,
-    watched: Option<Watched>,
+/// A value that matters until then, milliseconds since 1970.
+pub trait Dated: KvValue + Send + 'static {
+    fn until(&self) -> u64;
 }
 
-struct Watched {
-    events: Box<dyn Stream<Item = WatchEvent> + Send + Unpin>,
+impl Dated for PublicKey {
+    fn until(&self) -> u64 {
+        self.until
+    }
+}
+
+impl Dated for RevokedLogin {
+    fn until(&self) -> u64 {
+        self.until
+    }
+}
+
+/// The keys of one sort, as far as a watch has told. A value that cannot be read is left alone.
+pub struct Expired<T> {
+    keys: TypedKeys<T>,
+    watched: Option<Watched<T>>,
+}
+
+struct Watched<T> {
+    events: Box<dyn Stream<Item = KeyChange<T>> + Send + Unpin>,
     /// Date and revision.
     known: BTreeMap<String, (u64, u64)>,
 }
 
-impl Expired {
-    /// `until` reads the date of a value; none: leave it alone.
-    pub fn new(control: &Kv, keys: &'static str, until: fn(&[u8]) -> Option<u64>) -> Self {
-        Self { control: control.clone(), keys, until, watched: None }
+impl<T: Dated> Expired<T> {
+    pub fn new(keys: TypedKeys<T>) -> Self {
+        Self { keys, watched: None }
     }
 
     pub async fn clear(&mut self, now: u64) -> Result<(), KvError> {
@@ -42,16 +57,16 @@ impl Expired {
             Some(w) => w,
             none => {
                 // A watch waits for its bucket; who clears away has other things to do.
-                let Ok(begun) = timeout(BEGIN, self.control.watch(self.keys)).await else { return Ok(()) };
+                let Ok(begun) = timeout(BEGIN, self.keys.watch()).await else { return Ok(()) };
                 none.insert(Watched { events: Box::new(begun?), known: BTreeMap::new() })
             }
         };
-        watched.catch_up(self.until);
+        watched.catch_up();
         let old: Vec<(String, u64)> =
             watched.known.iter().filter(|(_, (until, _))| *until < now).map(|(k, (_, r))| (k.clone(), *r)).collect();
         // They leave the map when the watch reports the deletion.
-        for (key, revision) in old {
-            match self.control.delete_revision(&key, revision).await {
+        for (name, revision) in old {
+            match self.keys.key(&name).delete_revision(revision).await {
                 // Another instance was faster.
                 Ok(()) | Err(KvError::Conflict) => {}
                 Err(e) => return Err(e),
@@ -61,13 +76,13 @@ impl Expired {
     }
 }
 
-impl Watched {
+impl<T: Dated> Watched<T> {
     /// Takes what is there without waiting; the rest comes at the next tick.
-    fn catch_up(&mut self, until: fn(&[u8]) -> Option<u64>) {
+    fn catch_up(&mut self) {
         while let Some(Some(event)) = self.events.next().now_or_never() {
-            match event.value.and_then(|v| until(v.as_ref())) {
-                Some(until) => drop(self.known.insert(event.key, (until, event.revision))),
-                None => drop(self.known.remove(&event.key)),
+            match event.value {
+                Some(value) => drop(self.known.insert(event.name, (value.until(), event.revision))),
+                None => drop(self.known.remove(&event.name)),
             }
         }
     }

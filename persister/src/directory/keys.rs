@@ -6,8 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use natterjack_nats::{Kv, KvError, ServerTime, subjects};
-use natterjack_protocol::internal::kv::PublicKey;
+use natterjack_nats::{KvBuckets, KvError, ServerTime};
 use parking_lot::RwLock;
 
 use super::expired::Expired;
@@ -26,7 +25,7 @@ pub enum KeysError {
 }
 
 pub struct Keys {
-    control: Kv,
+    buckets: KvBuckets,
     times: KeyTimes,
     time: ServerTime,
     current: RwLock<Arc<SigningKey>>,
@@ -34,10 +33,10 @@ pub struct Keys {
 
 impl Keys {
     /// Makes and publishes the first key.
-    pub async fn start(control: Kv, times: KeyTimes, time: ServerTime) -> Result<Self, KeysError> {
+    pub async fn start(buckets: &KvBuckets, times: KeyTimes, time: ServerTime) -> Result<Self, KeysError> {
         let key = SigningKey::generate(time.now_ms(), times)?;
-        publish(&control, &key).await?;
-        Ok(Self { control, times, time, current: RwLock::new(Arc::new(key)) })
+        publish(buckets, &key).await?;
+        Ok(Self { buckets: buckets.clone(), times, time, current: RwLock::new(Arc::new(key)) })
     }
 
     /// One that what it signs now does not outlive.
@@ -51,7 +50,7 @@ impl Keys {
     pub async fn run(&self) {
         // Often enough that a rotation is late by a quarter at most, also when tests scale it down.
         let mut tick = tokio::time::interval(Duration::from_millis(self.times.rotation / 4).clamp(Duration::from_millis(50), LEAD));
-        let mut old = Expired::new(&self.control, subjects::SIGNING_KEYS, until);
+        let mut old = Expired::new(self.buckets.signing_keys());
         loop {
             tick.tick().await;
             if self.current.read().is_due(Instant::now())
@@ -68,7 +67,7 @@ impl Keys {
 
     async fn rotate(&self) -> Result<(), KeysError> {
         let next = SigningKey::generate(self.time.now_ms(), self.times)?;
-        publish(&self.control, &next).await?;
+        publish(&self.buckets, &next).await?;
         tokio::time::sleep(LEAD.min(Duration::from_millis(self.times.rotation / 10))).await;
         tracing::info!(kid = %next.kid, "a new key signs access tokens");
         *self.current.write() = Arc::new(next);
@@ -76,12 +75,6 @@ impl Keys {
     }
 }
 
-/// None: of a newer build, not ours to judge.
-fn until(value: &[u8]) -> Option<u64> {
-    rmp_serde::from_slice::<PublicKey>(value).ok().map(|k| k.until)
-}
-
-async fn publish(control: &Kv, key: &SigningKey) -> Result<(), KvError> {
-    let value = rmp_serde::to_vec_named(&key.public()).expect("a public key has plain values");
-    control.put(&subjects::signing_key(key.kid.as_str()), value.into()).await.map(|_| ())
+async fn publish(buckets: &KvBuckets, key: &SigningKey) -> Result<(), KvError> {
+    buckets.signing_key(&key.kid).put(&key.public()).await.map(drop)
 }

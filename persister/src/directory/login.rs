@@ -66,7 +66,7 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
     /// The list of threads may be missing: a crash during registration, or a lost bucket. The login does not depend on it, and an edge
     /// that misses it later asks again.
     pub(super) async fn heal(&self, user: &UserId) {
-        match self.buckets.user_exists(user).await {
+        match self.buckets.threads(user).exists().await {
             Ok(true) => {}
             Ok(false) => {
                 if let Err(e) = self.rebuild_threads(user).await {

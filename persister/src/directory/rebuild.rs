@@ -78,17 +78,18 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
     }
 
     async fn put_threads(&self, user: &UserId, built: &UserThreads) -> Result<(), Refusal> {
+        let key = self.buckets.threads(user);
         for _ in 0..ROUNDS {
-            let standing = self.buckets.load_threads(user).await.map_err(kv_refusal)?;
+            let standing = key.load_with_revision().await.map_err(kv_refusal)?;
             let is_there = standing.is_some();
             let (mut threads, revision) = standing.unwrap_or_default();
             if !refold::merge_threads(&mut threads, built) && is_there {
                 return Ok(());
             }
-            match self.buckets.cas_threads(user, &threads, revision).await {
+            match key.compare_and_set(&threads, revision).await {
                 Ok(_) => return Ok(()),
                 Err(KvError::Conflict) => {}
-                Err(e) => return Err(kv_refusal(e.into())),
+                Err(e) => return Err(kv_refusal(e)),
             }
         }
         Err(busy())
@@ -105,20 +106,21 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         let Some(built) = refold::group(&thread, archived, &controls) else {
             return Err(Refusal::new(Code::NotFound, "no such group"));
         };
+        let key = self.buckets.group(gid);
         for _ in 0..ROUNDS {
-            let revision = match self.buckets.load_group(gid).await.map_err(kv_refusal)? {
+            let revision = match key.load_with_revision().await.map_err(kv_refusal)? {
                 Some((standing, _)) if standing.version >= built.version => return Ok(()),
                 Some((_, revision)) => revision,
                 None => 0,
             };
-            match self.buckets.cas_group(gid, &built, revision).await {
+            match key.compare_and_set(&built, revision).await {
                 Ok(_) => {
                     metrics::counter!(crate::metrics::DIRECTORY_REBUILT, "key" => "group").increment(1);
                     tracing::info!(group = %gid, version = %built.version, "a group was built again");
                     return Ok(());
                 }
                 Err(KvError::Conflict) => {}
-                Err(e) => return Err(kv_refusal(e.into())),
+                Err(e) => return Err(kv_refusal(e)),
             }
         }
         Err(busy())

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use natterjack_protocol::{Code, DeviceId, Refusal, internal::rpc::DirectoryAnswer, text};
+use natterjack_protocol::{Code, DeviceId, Refusal, internal::rpc::DirectoryAnswer, log::fold::UserThreads, text};
 
 use super::{Directory, password_refusal, store_refusal, token_refusal};
 use crate::{
@@ -40,7 +40,7 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
                 return self.register_again(&place, login, &name, password, device).await;
             }
         }
-        if let Err(e) = self.buckets.create_empty_threads(&user).await {
+        if let Err(e) = self.buckets.threads(&user).create_if_absent(&UserThreads::default()).await {
             tracing::warn!(%user, error = %e, "an account was made but not its list of threads; its first login will");
             return Err(Refusal::unavailable("the account was made, but cannot be used yet; try the same again in a moment"));
         }

@@ -3,8 +3,8 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use natterjack_nats::{Kv, KvError, ServerTime, subjects};
-use natterjack_protocol::{internal::kv::RevokedLogin, log::VERSION};
+use natterjack_nats::{KvBuckets, KvError, ServerTime};
+use natterjack_protocol::internal::kv::RevokedLogin;
 use parking_lot::Mutex;
 use tokio::time::interval;
 
@@ -24,15 +24,15 @@ const PENDING: usize = 10_000;
 const RETRY: Duration = Duration::from_secs(1);
 
 pub struct Revocations {
-    control: Kv,
+    buckets: KvBuckets,
     times: KeyTimes,
     time: ServerTime,
     pending: Mutex<VecDeque<Family>>,
 }
 
 impl Revocations {
-    pub fn new(control: Kv, times: KeyTimes, time: ServerTime) -> Self {
-        Self { control, times, time, pending: Mutex::default() }
+    pub fn new(buckets: &KvBuckets, times: KeyTimes, time: ServerTime) -> Self {
+        Self { buckets: buckets.clone(), times, time, pending: Mutex::default() }
     }
 
     /// Returns when it stands in the bucket. An error: not yet; it is tried on, but the caller had better know.
@@ -57,9 +57,8 @@ impl Revocations {
     async fn put(&self, family: &Family) -> Result<(), KvError> {
         // From now on nobody signs for this family; what was signed a moment ago lives this long, and edges may be lenient as long again.
         let until = self.time.now_ms() + self.times.access + self.times.grace.max(self.times.access) + STEP;
-        let value = RevokedLogin { v: VERSION, user: family.user.clone(), device: family.device.clone(), until };
-        let value: Vec<u8> = rmp_serde::to_vec_named(&value).expect("plain values");
-        self.control.put(&subjects::revoked_key(family.id.as_str()), value.into()).await?;
+        let value = RevokedLogin { user: family.user.clone(), device: family.device.clone(), until };
+        self.buckets.revoked_login(&family.id).put(&value).await?;
         metrics::counter!(crate::metrics::DIRECTORY_REVOKED).increment(1);
         Ok(())
     }
@@ -90,7 +89,7 @@ impl Revocations {
 
     /// Tells what could not be told, and clears away what has expired, until it is dropped; never returns.
     pub async fn run(&self) {
-        let mut old = Expired::new(&self.control, subjects::REVOKED, until);
+        let mut old = Expired::new(self.buckets.revoked_logins());
         let (mut clear, mut retry) = (interval(CLEAR), interval(RETRY));
         loop {
             // Neither is urgent, neither takes long.
@@ -104,8 +103,4 @@ impl Revocations {
             }
         }
     }
-}
-
-fn until(value: &[u8]) -> Option<u64> {
-    rmp_serde::from_slice::<RevokedLogin>(value).ok().map(|r| r.until)
 }

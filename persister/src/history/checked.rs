@@ -95,8 +95,8 @@ impl<S: ArchiveStore> PageSource<'_, S> {
     /// The group as it stands now, if anybody knows.
     async fn group_now(&self) -> Option<Arc<GroupState>> {
         let Thread::Group { gid } = self.thread else { return None };
-        match self.history.buckets.load_group(gid).await {
-            Ok(group) => group.map(|(group, _)| Arc::new(group)),
+        match self.history.buckets.group(gid).load().await {
+            Ok(group) => group.map(Arc::new),
             Err(e) => {
                 tracing::debug!(thread = %self.thread, error = %e, "who may recall is not known");
                 None

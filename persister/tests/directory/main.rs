@@ -32,8 +32,7 @@ use natterjack_runtime::clock::wall_ms;
 /// As an edge does it: the key by its id from the control bucket.
 async fn claims(world: &World, access: &str) -> Claims {
     let kid = jsonwebtoken::decode_header(access).unwrap().kid.unwrap();
-    let (value, _) = world.buckets().control().get(&subjects::signing_key(&kid)).await.unwrap().expect("published before it signs");
-    let key: PublicKey = rmp_serde::from_slice(&value).unwrap();
+    let key = world.buckets().signing_key(&kid.parse().unwrap()).load().await.unwrap().expect("published before it signs");
     let mut validation = Validation::new(Algorithm::EdDSA);
     validation.set_issuer(&[ISSUER]);
     jsonwebtoken::decode(access, &DecodingKey::from_ed_der(&key.ed25519), &validation).unwrap().claims
@@ -46,7 +45,7 @@ async fn an_account_from_registration_to_logout() {
     assert_eq!((first.name.as_str(), first.device.as_str()), ("Alice", "phone-1"));
     let c = claims(&world, &first.access).await;
     assert_eq!((&c.sub, &c.device, c.exp - c.iat), (&first.user, &first.device, first.expires_in));
-    let (threads, _) = world.buckets().load_threads(&first.user).await.unwrap().expect("present = the user exists");
+    let threads = world.buckets().threads(&first.user).load().await.unwrap().expect("present = the user exists");
     assert!(threads.threads.is_empty());
 
     let second = world.tokens(&login("aLiCe", kit::PASSWORD)).await.unwrap();
@@ -99,7 +98,7 @@ async fn a_refresh_token_whose_answer_was_lost_is_good_for_a_while() {
     tokio::time::sleep_until((used + Duration::from_millis(1_600)).into()).await;
     assert_eq!(world.refusal(&refresh(&first)).await.code, Code::Unauthorized);
     assert_eq!(world.refusal(&refresh(&second)).await.code, Code::Unauthorized);
-    assert!(world.buckets().control().get(&subjects::revoked_key(&fam)).await.unwrap().is_some(), "every edge is told");
+    assert!(world.buckets().revoked_login(&fam.parse().unwrap()).exists().await.unwrap(), "every edge is told");
     world.end().await;
 }
 
@@ -122,9 +121,9 @@ async fn a_registration_whose_answer_was_lost_is_answered_again() {
     let users: std::collections::BTreeSet<UserId> = all.into_iter().map(|t| t.unwrap().user).collect();
     assert_eq!(users.len(), 1);
     // A crash before the list of threads was made.
-    world.buckets().users(&first.user).delete(&subjects::threads_key(&first.user)).await.unwrap();
+    world.buckets().threads(&first.user).delete().await.unwrap();
     assert_eq!(world.register("Alice").await.user, first.user);
-    assert!(world.buckets().user_exists(&first.user).await.unwrap());
+    assert!(world.buckets().threads(&first.user).exists().await.unwrap());
     // An account that is not new is tried by logins only.
     let user = first.user.to_string();
     let aged = world.store.write(move |tx| tx.execute("UPDATE users SET created = created - 601000 WHERE user = ?1", [user]));
@@ -223,15 +222,14 @@ async fn people_are_found_by_the_beginning_of_their_names() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_rotate_and_expired_ones_are_cleared_away() {
     let world = World::new(cheap()).await;
-    let control = world.buckets().control();
-    let dead = PublicKey { v: 1, ed25519: vec![0; 32], until: 1_000 };
-    control.put(&subjects::signing_key("kdead"), rmp_serde::to_vec_named(&dead).unwrap().into()).await.unwrap();
+    let (buckets, kdead) = (world.buckets(), "kdead".parse().unwrap());
+    let dead = PublicKey { ed25519: vec![0; 32], until: 1_000 };
+    buckets.signing_key(&kdead).put(&dead).await.unwrap();
     let times = KeyTimes { rotation: 400, access: 60_000, grace: 1_000 };
-    let keys = Keys::start(control.clone(), times, ServerTime::start(&world.nats, wall_ms).await).await.unwrap();
+    let keys = Keys::start(&buckets, times, ServerTime::start(&world.nats, wall_ms).await).await.unwrap();
     let before = keys.current().unwrap();
     let watch = async {
-        while keys.current().is_ok_and(|key| key.kid == before.kid) || control.get(&subjects::signing_key("kdead")).await.unwrap().is_some()
-        {
+        while keys.current().is_ok_and(|key| key.kid == before.kid) || buckets.signing_key(&kdead).exists().await.unwrap() {
             // Asks again.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -241,7 +239,7 @@ async fn keys_rotate_and_expired_ones_are_cleared_away() {
         done = tokio::time::timeout(Duration::from_secs(10), watch) => done.expect("rotated and cleared"),
     }
     for key in [before, keys.current().unwrap()] {
-        assert!(control.get(&subjects::signing_key(key.kid.as_str())).await.unwrap().is_some(), "the old one verifies what it signed");
+        assert!(buckets.signing_key(&key.kid).exists().await.unwrap(), "the old one verifies what it signed");
     }
     world.end().await;
 }

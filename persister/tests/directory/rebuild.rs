@@ -1,7 +1,7 @@
 //! Keys of `users` and `groups` that were lost are made again from archive and log: entries below the watermark come from the store,
 //! those above from the log.
 
-use natterjack_nats::{Position, Publisher, subjects};
+use natterjack_nats::{Position, Publisher};
 use natterjack_persister::store::{ArchiveStore as _, PartitionKey, Row, ThreadBatch};
 use natterjack_protocol::{
     Body, Cid, Code, Entry, Kind, MsgId, Thread, UserId,
@@ -100,12 +100,12 @@ impl<'a> Log<'a> {
 async fn rebuilt(world: &World, user: &UserId) -> UserThreads {
     let answer = world.ask(&DirectoryRequest::RebuildThreads { user: user.clone() }).await;
     assert!(matches!(answer, Ok(DirectoryAnswer::Done)));
-    world.buckets().load_threads(user).await.unwrap().expect("it is there again").0
+    world.buckets().threads(user).load().await.unwrap().expect("it is there again")
 }
 
 async fn lose(world: &World, users: &[&UserId]) {
     for user in users {
-        world.buckets().users(user).delete(&subjects::threads_key(user)).await.unwrap();
+        world.buckets().threads(user).delete().await.unwrap();
     }
 }
 
@@ -146,7 +146,7 @@ async fn what_was_lost_is_built_from_archive_and_log() {
     for (gid, thread) in [(&gid, &group), (&other, &group2)] {
         let answer = world.ask(&DirectoryRequest::RebuildGroup { group: gid.clone() }).await;
         assert!(matches!(answer, Ok(DirectoryAnswer::Done)));
-        assert_eq!(world.buckets().load_group(gid).await.unwrap().map(|g| g.0), log.group(thread));
+        assert_eq!(world.buckets().group(gid).load().await.unwrap(), log.group(thread));
     }
     let nobody = UserId::parse("nobody").unwrap();
     assert_eq!(world.refusal(&DirectoryRequest::RebuildThreads { user: nobody.clone() }).await.code, Code::NotFound);
@@ -162,12 +162,12 @@ async fn what_is_there_and_newer_stays() {
     let dm = Thread::dm(&a, &b);
     let mut log = Log::new(&world);
     log.append(&dm, &a, Kind::DmStarted, &[]).await;
-    let (mut threads, revision) = world.buckets().load_threads(&a).await.unwrap().unwrap();
+    let (mut threads, revision) = world.buckets().threads(&a).load_with_revision().await.unwrap().unwrap();
     let mut newer = log.threads(&a).threads.remove(&dm).unwrap();
     newer.v = MsgId(newer.v.0 + 1_000_000);
     newer.blocked_by = true;
     threads.merge(&dm, newer.clone());
-    world.buckets().cas_threads(&a, &threads, revision).await.unwrap();
+    world.buckets().threads(&a).compare_and_set(&threads, revision).await.unwrap();
     assert_eq!(rebuilt(&world, &a).await.threads[&dm], newer);
     world.end().await;
 }
@@ -177,9 +177,9 @@ async fn a_login_heals_a_registration_that_a_crash_cut_short() {
     let world = World::new(cheap()).await;
     let a = world.user("alice").await;
     lose(&world, &[&a]).await;
-    assert!(!world.buckets().user_exists(&a).await.unwrap());
+    assert!(!world.buckets().threads(&a).exists().await.unwrap());
     assert!(world.tokens(&login("alice", kit::PASSWORD)).await.is_ok());
-    assert!(world.buckets().user_exists(&a).await.unwrap());
+    assert!(world.buckets().threads(&a).exists().await.unwrap());
     world.end().await;
 }
 
@@ -220,16 +220,16 @@ async fn an_entry_that_is_folded_while_the_key_is_away_is_not_lost() {
             let id = log.append(&dm, &a, Kind::DmStarted, &[]).await;
             let entry = &log.entries.last().unwrap().2;
             // Until it is merged, or the key is not there.
-            while let Some((mut threads, revision)) = world.buckets().load_threads(&a).await.unwrap() {
+            while let Some((mut threads, revision)) = world.buckets().threads(&a).load_with_revision().await.unwrap() {
                 let Some(item) = apply_dm(threads.threads.get(&dm), &a, id, entry) else { break };
                 threads.merge(&dm, item);
-                if world.buckets().cas_threads(&a, &threads, revision).await.is_ok() {
+                if world.buckets().threads(&a).compare_and_set(&threads, revision).await.is_ok() {
                     break;
                 }
             }
         };
         tokio::join!(rebuild, channel);
-        let (threads, _) = world.buckets().load_threads(&a).await.unwrap().unwrap();
+        let threads = world.buckets().threads(&a).load().await.unwrap().unwrap();
         assert_eq!(threads.threads.len() as u64, round + 1, "round {round}");
         assert!(threads.threads.contains_key(&dm), "round {round}");
     }
@@ -249,7 +249,7 @@ async fn a_hole_between_archive_and_log_is_no_membership() {
     lose(&world, &[&a]).await;
     let refusal = world.refusal(&DirectoryRequest::RebuildThreads { user: a.clone() }).await;
     assert_eq!((refusal.code, refusal.retry_after_ms.is_some()), (Code::Unavailable, true));
-    assert!(!world.buckets().user_exists(&a).await.unwrap());
+    assert!(!world.buckets().threads(&a).exists().await.unwrap());
     assert!(world.tokens(&login("alice", kit::PASSWORD)).await.is_ok(), "a login does not depend on it");
     world.end().await;
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use natterjack_nats::{Beginning, KvBuckets, Layout, LeaderReader, Position, Positions, Publisher, subjects};
+use natterjack_nats::{KvBuckets, Layout, LeaderReader, Position, Positions, Publisher, subjects};
 use natterjack_persister::{
     Config, StoreConfig,
     store::{ArchiveStore, Order, Row, Sqlite, ThreadBatch},
@@ -252,13 +252,13 @@ async fn the_role_starts_archives_and_drains_and_starts_again() {
         sent.push(w.say(&t, "a", "x").await);
         eventually("it is ready", async || health.report().ready && health.report().parts.len() == 4).await;
         // Of the new log beside an empty archive, and never again: beside one that has something it may be another log.
-        let found = Beginning::load(&buckets).await.unwrap();
+        let found = buckets.beginning().load().await.unwrap();
         assert_eq!(found.is_some(), i == 0);
         for p in 0..w.layout.partitions {
             let created = LeaderReader::new(&w.nats, w.layout).bounds(p).await.unwrap().created_ms;
             assert!(found.as_ref().is_none_or(|b| b.is_of(p, created) && !b.is_of(p, created + 1)));
         }
-        buckets.control().delete(&subjects::nothing_before(w.layout.generation)).await.unwrap();
+        buckets.beginning().delete().await.unwrap();
         let store = Sqlite::open(w.dir.path().join("role.db")).await.unwrap();
         eventually("it is archived", async || store.position(w.key(&t)).await.unwrap().is_some_and(|p| p.id >= sent[i])).await;
         stop.cancel();

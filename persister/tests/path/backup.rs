@@ -2,13 +2,17 @@
 
 use std::{path::Path, sync::atomic::Ordering};
 
-use natterjack_nats::{Kv, KvBuckets, Layout, LeaderReader, Publisher, subjects};
+use natterjack_nats::{KvBuckets, LastBackup, Layout, LeaderReader, Publisher, subjects};
 use natterjack_persister::{
     StoreConfig,
     backup::{self, BackupError, FolderError, Origin, RestoreError, Source},
     store::{ArchiveStore, PartitionKey, Sqlite},
 };
-use natterjack_protocol::{Body, Cid, Entry, Kind, MsgId, Thread, Times, log::Role};
+use natterjack_protocol::{
+    Body, Cid, Entry, Kind, MsgId, Thread, Times, Token,
+    internal::kv::{PublicKey, RevokedLogin},
+    log::Role,
+};
 use natterjack_testkit::now_ms;
 
 use super::kit::*;
@@ -71,16 +75,16 @@ async fn what_the_log_had_above_the_archive_is_in_the_restored_one() {
     w.raw(format!("chat.{}.0.not-a-thread", w.layout.generation), b"stray").await;
     w.raw(subjects::chat(w.layout.generation, w.layout.partition(&g), &g), b"\xc1junk").await;
     let recalled = w.send(&g, "a", Kind::Recall, on(first, None)).await;
-    let control = KvBuckets::new(&w.nats, w.layout).control();
-    control.put(&subjects::revoked_key("family"), "until then".into()).await.unwrap();
-    control.put(&subjects::signing_key("k1"), "a key".into()).await.unwrap();
+    let buckets = KvBuckets::new(&w.nats, w.layout);
+    let (k1, family) = keys();
+    buckets.signing_key(&token("k1")).put(&k1).await.unwrap();
+    buckets.revoked_login(&token("family")).put(&family).await.unwrap();
 
     let (path, folder) = (w.dir.path().join("n.db"), w.dir.path().join("backup"));
     let manifest = backup::take(&w.nats, &source(&path), &folder, "0.0").await.unwrap();
     assert_eq!((manifest.generation, manifest.partitions, manifest.logs.len()), (w.layout.generation, 3, 5));
     assert!(manifest.highest() >= recalled && manifest.logs.iter().map(|l| l.entries).sum::<u64>() >= 7, "{manifest:?}");
-    let noted = control.get(subjects::LAST_BACKUP).await.unwrap().unwrap().0;
-    assert_eq!(noted, manifest.begun_ms.to_string());
+    assert_eq!(buckets.last_backup().load().await.unwrap(), Some(LastBackup(manifest.begun_ms)));
 
     // The old system goes on to its end: that is what the restored one has to be equal to.
     w.store.stuck.store(false, Ordering::SeqCst);
@@ -102,6 +106,16 @@ async fn what_the_log_had_above_the_archive_is_in_the_restored_one() {
     goes_on(&new, &store, restored.layout, manifest.highest()).await;
 }
 
+fn token(s: &str) -> Token {
+    s.parse().unwrap()
+}
+
+/// Those that cannot be made again.
+fn keys() -> (PublicKey, RevokedLogin) {
+    let login = RevokedLogin { user: token("u1"), device: token("d1"), until: 2 };
+    (PublicKey { ed25519: vec![7; 32], until: 1 }, login)
+}
+
 /// In a later generation, above every id there was, with archive and log meeting, and the keys that cannot be made again.
 async fn goes_on(new: &Bare, store: &Sqlite, layout: Layout, highest: MsgId) {
     assert_eq!((layout.former, layout.next), (None, None));
@@ -113,9 +127,10 @@ async fn goes_on(new: &Bare, store: &Sqlite, layout: Layout, highest: MsgId) {
         assert_eq!(store.position(key).await.unwrap().unwrap().id, bounds.last);
         assert!(bounds.first.0 > highest.0 + (1 << 31), "{bounds:?} {highest}");
     }
-    let control = Kv::new(&new.nats, "control".into());
-    assert_eq!(control.get(&subjects::revoked_key("family")).await.unwrap().unwrap().0, "until then");
-    assert_eq!(control.get(&subjects::signing_key("k1")).await.unwrap().unwrap().0, "a key");
+    let buckets = KvBuckets::new(&new.nats, layout);
+    let (k1, family) = keys();
+    assert_eq!(buckets.signing_key(&token("k1")).load().await.unwrap(), Some(k1));
+    assert_eq!(buckets.revoked_login(&token("family")).load().await.unwrap(), Some(family));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

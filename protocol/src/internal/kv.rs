@@ -1,4 +1,4 @@
-//! Values in KV that are not the fold of a log: keys, ended logins, edges.
+//! Values in KV that are not the fold of a log: keys, ended logins, edges. Where they stand is said in `nats/src/keys.rs`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,10 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{DeviceId, UserId};
 
-/// A public key that signs access tokens: the value of `keys.<kid>` in the control bucket.
+/// A public key that signs access tokens: by its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublicKey {
-    pub v: u8,
     /// Ed25519, 32 bytes.
     #[serde(with = "serde_bytes")]
     pub ed25519: Vec<u8>,
@@ -17,20 +16,18 @@ pub struct PublicKey {
     pub until: u64,
 }
 
-/// A login that is over: the value of `revoked.<family>` in the control bucket.
+/// A login that is over: by the family of its tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevokedLogin {
-    pub v: u8,
     pub user: UserId,
     pub device: DeviceId,
     /// Its last access token is good for nobody any more from here on, milliseconds since 1970.
     pub until: u64,
 }
 
-/// The value of `edge.<id>` in the leases bucket.
+/// An edge that lives, by its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EdgeInfo {
-    pub v: u8,
     /// Where clients reach it, if its operator said so: `wss://edge1.example.org`.
     pub url: Option<String>,
     /// Where it listens, perhaps on no address in particular.

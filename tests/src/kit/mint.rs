@@ -6,11 +6,11 @@ use natterjack_nats::{KvBuckets, Layout, Nats};
 use natterjack_protocol::{
     DeviceId, Token, UserId,
     client::http::Tokens,
-    codec::Codec,
     internal::{
         claims::{Claims, ISSUER},
         kv::PublicKey,
     },
+    log::fold::UserThreads,
 };
 use natterjack_testkit::now_ms;
 use ring::{
@@ -39,8 +39,8 @@ impl Mint {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
         let kid = Token::mint('k', rand::random());
-        let public = PublicKey { v: 1, ed25519: pair.public_key().as_ref().to_vec(), until: now_ms() + HOUR * 1_000 };
-        buckets.control().put(&natterjack_nats::subjects::signing_key(kid.as_str()), Codec::Msgpack.encode(&public)).await.unwrap();
+        let public = PublicKey { ed25519: pair.public_key().as_ref().to_vec(), until: now_ms() + HOUR * 1_000 };
+        buckets.signing_key(&kid).put(&public).await.unwrap();
         Self { buckets, key: EncodingKey::from_ed_der(pkcs8.as_ref()), kid }
     }
 
@@ -50,7 +50,7 @@ impl Mint {
 
     async fn user(&self) -> Result<User, natterjack_nats::KvError> {
         let (id, device) = (Token::mint('u', rand::random()), Token::mint('d', rand::random()));
-        self.buckets.create_empty_threads(&id).await?;
+        self.buckets.threads(&id).create_if_absent(&UserThreads::default()).await?;
         Ok(self.user_on(id, device))
     }
 

@@ -38,8 +38,8 @@ pub async fn are_kept(cluster: &Cluster) {
     let buckets = KvBuckets::new(&nats, Layout::load(&nats).await.unwrap());
     let fill = async |threads: &UserThreads| {
         eventually_within("her threads are written", SOON, async || {
-            let (_, revision) = buckets.load_threads(alice.id()).await.unwrap().unwrap();
-            buckets.cas_threads(alice.id(), threads, revision).await
+            let (_, revision) = buckets.threads(alice.id()).load_with_revision().await.unwrap().unwrap();
+            buckets.threads(alice.id()).compare_and_set(threads, revision).await
         })
         .await;
     };

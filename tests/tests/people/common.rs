@@ -143,13 +143,13 @@ impl Insight {
     }
 
     pub async fn group(&self, thread: &Thread) -> Option<GroupState> {
-        self.buckets.load_group(&gid(thread)).await.unwrap().map(|(g, _)| g)
+        self.buckets.group(&gid(thread)).load().await.unwrap()
     }
 
     /// What archive and log say: the key is deleted and built again from them.
     pub async fn rebuilt_group(&self, thread: &Thread) -> GroupState {
         let gid = gid(thread);
-        self.buckets.groups(&gid).delete(gid.as_str()).await.unwrap();
+        self.buckets.group(&gid).delete().await.unwrap();
         assert!(self.group(thread).await.is_none(), "the key is gone");
         let request = DirectoryRequest::RebuildGroup { group: gid };
         self.nats.request::<_, DirectoryAnswer>(subjects::DIRECTORY, &request, SOON).await.unwrap();

@@ -382,14 +382,14 @@ async fn lost_keys_are_built_again() {
         if round == 1 {
             insight.archived().await;
         }
-        let before = join_all(everybody.iter().map(|u| insight.buckets.load_threads(u.id()))).await;
-        let before: Vec<_> = before.into_iter().map(|t| t.unwrap().unwrap().0).collect();
+        let before = join_all(everybody.iter().map(async |u| insight.buckets.threads(u.id()).load().await)).await;
+        let before: Vec<_> = before.into_iter().map(|t| t.unwrap().unwrap()).collect();
         let group_before = insight.group(&group).await.unwrap();
         for user in &everybody {
-            insight.buckets.users(user.id()).delete(&natterjack_nats::subjects::threads_key(user.id())).await.unwrap();
+            insight.buckets.threads(user.id()).delete().await.unwrap();
         }
         for g in [&group, &left] {
-            insight.buckets.groups(&gid(g)).delete(gid(g).as_str()).await.unwrap();
+            insight.buckets.group(&gid(g)).delete().await.unwrap();
         }
         // Those who are online do not notice; who attaches gets everything that is theirs.
         let text = format!("all is lost {round}");
@@ -423,7 +423,7 @@ async fn lost_keys_are_built_again() {
         good(cluster.api(&alice, 1).get("/v1/threads").await);
 
         for (user, before) in everybody.iter().zip(before) {
-            let (after, _) = insight.buckets.load_threads(user.id()).await.unwrap().expect("there again");
+            let after = insight.buckets.threads(user.id()).load().await.unwrap().expect("there again");
             for (thread, old) in &before.threads {
                 let new = &after.threads[thread];
                 assert_eq!(
@@ -441,7 +441,7 @@ async fn lost_keys_are_built_again() {
     // A key that is gone while a change of it is under way: the join is folded, whoever was first.
     let dave = cluster.user("dave").await;
     let mut d = cluster.raw(&dave, 1, Codec::Json).await;
-    insight.buckets.users(dave.id()).delete(&natterjack_nats::subjects::threads_key(dave.id())).await.unwrap();
+    insight.buckets.threads(dave.id()).delete().await.unwrap();
     good(add(&api, &group, &dave).await);
     a.send_text(&group, "hello dave").await.unwrap();
     seen_until(&mut d, "hello dave").await;

@@ -366,7 +366,7 @@ async fn same_everywhere(cluster: &Cluster, insight: &Insight, group: &Thread, r
     assert_eq!(insight.rebuilt_group(group).await, kv, "archive and KV");
     // Each member's own key says the same of them.
     for (user, member) in &kv.members {
-        let (threads, _) = insight.buckets.load_threads(user).await.unwrap().unwrap();
+        let threads = insight.buckets.threads(user).load().await.unwrap().unwrap();
         let item = &threads.threads[group];
         assert_eq!((item.role, &item.intervals), (member.role, &member.intervals), "{user}");
     }
@@ -466,7 +466,7 @@ async fn two_admins_a_day_after_the_last_change() {
     }
     age(&insight, &group).await;
     // With the key lost as well there is only the archive.
-    insight.buckets.groups(&gid(&group)).delete(gid(&group).as_str()).await.unwrap();
+    insight.buckets.group(&gid(&group)).delete().await.unwrap();
     let other = cluster.api(b, 1);
     let (left, right) = tokio::join!(add(&api, &group, &users[9]), add(&other, &group, &users[9]));
     assert_eq!(good(left), good(right), "one entry adds them");

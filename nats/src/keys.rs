@@ -1,0 +1,276 @@
+//! Every key beside the log: in which bucket it stands, how it is spelled, what it holds, who may write it.
+//! `permissions` is made of this table, and [`KvBuckets`] gives each key with its type.
+
+pub mod values;
+
+use std::fmt::Display;
+
+use natterjack_protocol::{
+    GroupId, Token, UserId,
+    internal::kv::{EdgeInfo, PublicKey, RevokedLogin},
+    log::fold::{GroupState, UserThreads},
+};
+
+use crate::{
+    kv::Kv,
+    layout::Layout,
+    nats_role::NatsRole::{self, Channel, Edge, Persister, Provision},
+    subjects,
+    typed_key::{KvValue, TypedKey, TypedKeys},
+    wire::client::Nats,
+};
+use values::{Beginning, ClockMark, LastBackup, LeaseHolder, LogReaderList, Position};
+
+/// A bucket, or the shards of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bucket {
+    Control,
+    Roles,
+    Leases,
+    Groups,
+    Users,
+}
+
+impl Bucket {
+    /// `shard` matters to those that have shards.
+    fn name(self, shard: u32) -> String {
+        match self {
+            Self::Control => subjects::CONTROL.into(),
+            Self::Roles => subjects::ROLES.into(),
+            Self::Leases => subjects::LEASES.into(),
+            Self::Groups => subjects::groups_bucket(shard),
+            Self::Users => subjects::users_bucket(shard),
+        }
+    }
+
+    fn shards(self, kv_shards: u32) -> u32 {
+        if matches!(self, Self::Groups | Self::Users) { kv_shards } else { 1 }
+    }
+}
+
+/// Keys of one kind.
+#[derive(Debug)]
+struct KeyFamily {
+    bucket: Bucket,
+    /// `*` is a token or a number. `ROLE` is one as well: the role that writes the key, and that alone.
+    pattern: &'static str,
+    writers: &'static [NatsRole],
+}
+
+/// In a pattern, the name of whoever writes the key.
+const ROLE: &str = "<role>";
+
+impl KeyFamily {
+    const fn new(bucket: Bucket, pattern: &'static str, writers: &'static [NatsRole]) -> Self {
+        Self { bucket, pattern, writers }
+    }
+
+    /// The pattern with `parts` in the place of its first wildcards. Typed input only: none of them can hold a dot or a
+    /// wildcard.
+    fn fill(&self, parts: &[&dyn Display]) -> String {
+        let mut parts = parts.iter();
+        let token = |t: &str| match t {
+            "*" | ROLE => parts.next().map_or_else(|| "*".to_owned(), ToString::to_string),
+            fixed => fixed.to_owned(),
+        };
+        self.pattern.split('.').map(token).collect::<Vec<_>>().join(".")
+    }
+}
+
+/// Whoever may begin a new generation of the log.
+const RENEW: &[NatsRole] = &[Channel, Persister, Provision];
+/// Whoever folds control entries.
+const FOLD: &[NatsRole] = &[Channel, Persister];
+
+/// Of the installation.
+const LAYOUT: KeyFamily = KeyFamily::new(Bucket::Control, "generation", RENEW);
+const LOG_READERS: KeyFamily = KeyFamily::new(Bucket::Control, "log_readers", RENEW);
+const LAST_BACKUP: KeyFamily = KeyFamily::new(Bucket::Control, "backup", &[Persister]);
+/// By the key's id.
+const SIGNING_KEYS: KeyFamily = KeyFamily::new(Bucket::Control, "keys.*", &[Persister]);
+/// By the family of the login's tokens.
+const REVOKED: KeyFamily = KeyFamily::new(Bucket::Control, "revoked.*", &[Persister]);
+/// By generation.
+const BEGINNING: KeyFamily = KeyFamily::new(Bucket::Control, "nothing_before.*", &[Persister]);
+/// By generation and partition.
+const CLOCK_MARKS: KeyFamily = KeyFamily::new(Bucket::Control, "clock.*.*", RENEW);
+const LOST_ENDS: KeyFamily = KeyFamily::new(Bucket::Control, "lost_end.*.*", RENEW);
+/// By role, generation and partition.
+const POSITIONS: KeyFamily = KeyFamily::new(Bucket::Control, "positions.<role>.*.*", &[Channel, Persister]);
+const ROLE_LEASES: KeyFamily = KeyFamily::new(Bucket::Roles, "<role>.*.*", &[Channel, Persister]);
+/// By the edge's id.
+const EDGES: KeyFamily = KeyFamily::new(Bucket::Leases, "edge.*", &[Edge]);
+/// By the group's id.
+const GROUPS: KeyFamily = KeyFamily::new(Bucket::Groups, "*", FOLD);
+/// By the user's id.
+const THREADS: KeyFamily = KeyFamily::new(Bucket::Users, "*.threads", FOLD);
+
+const FAMILIES: [&KeyFamily; 13] = [
+    &LAYOUT,
+    &LOG_READERS,
+    &LAST_BACKUP,
+    &SIGNING_KEYS,
+    &REVOKED,
+    &BEGINNING,
+    &CLOCK_MARKS,
+    &LOST_ENDS,
+    &POSITIONS,
+    &ROLE_LEASES,
+    &EDGES,
+    &GROUPS,
+    &THREADS,
+];
+
+/// The subjects on which `role` may write keys, in an installation with so many shards.
+pub(crate) fn written_by(role: NatsRole, kv_shards: u32) -> Vec<String> {
+    let mut subjects = Vec::new();
+    for family in FAMILIES.iter().filter(|f| f.writers.contains(&role)) {
+        let pattern = family.pattern.replace(ROLE, role.name());
+        let shards = 0..family.bucket.shards(kv_shards);
+        subjects.extend(shards.map(|shard| subjects::bucket_key(&family.bucket.name(shard), &pattern)));
+    }
+    subjects
+}
+
+/// The layout: the one key that is read before anything else is known.
+pub(crate) fn layout(nats: &Nats) -> TypedKey<Layout> {
+    one(nats, &LAYOUT, 0, &[])
+}
+
+pub(crate) fn log_readers(nats: &Nats) -> TypedKey<LogReaderList> {
+    one(nats, &LOG_READERS, 0, &[])
+}
+
+fn one<T: KvValue>(nats: &Nats, family: &KeyFamily, shard: u32, parts: &[&dyn Display]) -> TypedKey<T> {
+    TypedKey::new(Kv::new(nats, family.bucket.name(shard)), family.fill(parts))
+}
+
+/// The keys of an installation, by what is in them.
+#[derive(Clone)]
+pub struct KvBuckets {
+    nats: Nats,
+    layout: Layout,
+}
+
+impl KvBuckets {
+    pub fn new(nats: &Nats, layout: Layout) -> Self {
+        Self { nats: nats.clone(), layout }
+    }
+
+    /// As bytes, for backups.
+    pub fn control(&self) -> Kv {
+        Kv::new(&self.nats, subjects::CONTROL.into())
+    }
+
+    /// The state of a group: the fold of its control entries.
+    pub fn group(&self, gid: &GroupId) -> TypedKey<GroupState> {
+        one(&self.nats, &GROUPS, self.layout.shard(gid.as_str()), &[gid])
+    }
+
+    /// No value: the user does not exist, or the key was lost; never "no threads".
+    pub fn threads(&self, uid: &UserId) -> TypedKey<UserThreads> {
+        one(&self.nats, &THREADS, self.layout.shard(uid.as_str()), &[uid])
+    }
+
+    /// The public keys that sign access tokens, by their ids.
+    pub fn signing_keys(&self) -> TypedKeys<PublicKey> {
+        self.all(&SIGNING_KEYS)
+    }
+
+    pub fn signing_key(&self, kid: &Token) -> TypedKey<PublicKey> {
+        self.of(&SIGNING_KEYS, &[kid])
+    }
+
+    /// Logins that are over, by the family of their tokens.
+    pub fn revoked_logins(&self) -> TypedKeys<RevokedLogin> {
+        self.all(&REVOKED)
+    }
+
+    pub fn revoked_login(&self, family: &Token) -> TypedKey<RevokedLogin> {
+        self.of(&REVOKED, &[family])
+    }
+
+    /// The edges that live, by their ids.
+    pub fn edges(&self) -> TypedKeys<EdgeInfo> {
+        self.all(&EDGES)
+    }
+
+    pub fn edge(&self, id: &Token) -> TypedKey<EdgeInfo> {
+        self.of(&EDGES, &[id])
+    }
+
+    pub fn last_backup(&self) -> TypedKey<LastBackup> {
+        self.of(&LAST_BACKUP, &[])
+    }
+
+    /// Before the streams of this generation nothing was ever stored.
+    pub fn beginning(&self) -> TypedKey<Beginning> {
+        self.of(&BEGINNING, &[&self.layout.generation])
+    }
+
+    /// Who reads a partition for `role`.
+    pub fn role_lease(&self, role: &str, p: u32) -> TypedKey<LeaseHolder> {
+        self.of(&ROLE_LEASES, &[&role, &self.layout.generation, &p])
+    }
+
+    /// How far `role` has got in a partition.
+    pub fn position(&self, role: &str, p: u32) -> TypedKey<Position> {
+        self.of(&POSITIONS, &[&role, &self.layout.generation, &p])
+    }
+
+    pub(crate) fn clock_mark(&self, p: u32) -> TypedKey<ClockMark> {
+        self.of(&CLOCK_MARKS, &[&self.layout.generation, &p])
+    }
+
+    /// Up to where a partition was known that may have lost its end.
+    pub(crate) fn lost_end(&self, p: u32) -> TypedKey<Position> {
+        self.of(&LOST_ENDS, &[&self.layout.generation, &p])
+    }
+
+    fn of<T: KvValue>(&self, family: &KeyFamily, parts: &[&dyn Display]) -> TypedKey<T> {
+        one(&self.nats, family, 0, parts)
+    }
+
+    fn all<T: KvValue>(&self, family: &KeyFamily) -> TypedKeys<T> {
+        TypedKeys::new(Kv::new(&self.nats, family.bucket.name(0)), family.fill(&[]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_familys_first_wildcards_are_filled() {
+        assert_eq!(POSITIONS.fill(&[&"channel", &7, &3]), "positions.channel.7.3");
+        assert_eq!(POSITIONS.fill(&[&"channel"]), "positions.channel.*.*", "all of one role");
+        assert_eq!(THREADS.fill(&[&"u1"]), "u1.threads");
+        assert_eq!(LAYOUT.fill(&[]), "generation");
+    }
+
+    /// Two families in one bucket have no key in common, so a permission for one is none for the other.
+    #[test]
+    fn no_key_is_of_two_families() {
+        let wild = |t: &str| t == "*" || t == ROLE;
+        let meet = |a: &KeyFamily, b: &KeyFamily| {
+            let (a, b): (Vec<_>, Vec<_>) = (a.pattern.split('.').collect(), b.pattern.split('.').collect());
+            a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| a == b || wild(a) || wild(b))
+        };
+        for (i, a) in FAMILIES.iter().enumerate() {
+            assert!(!a.writers.is_empty(), "{a:?}");
+            for b in FAMILIES[..i].iter().filter(|b| b.bucket == a.bucket) {
+                assert!(!meet(a, b), "{a:?} and {b:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_role_writes_its_own_keys() {
+        let channel = written_by(Channel, 2);
+        for subject in ["$KV.control.positions.channel.*.*", "$KV.roles.channel.*.*", "$KV.users-1.*.threads"] {
+            assert!(channel.iter().any(|s| s == subject), "{subject} in {channel:?}");
+        }
+        assert_eq!(written_by(Edge, 2), ["$KV.leases.edge.*"]);
+        assert!(written_by(NatsRole::Doctor, 2).is_empty());
+    }
+}
