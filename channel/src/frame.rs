@@ -11,8 +11,8 @@ pub struct Live {
     pub unreadable: bool,
 }
 
-/// A buffer for frames: one allocation for many of them, instead of one each that another thread frees. A chunk lives as
-/// long as the last of its frames waits in the client's queue.
+/// A buffer for frames: one allocation for many of them, instead of one each that another thread frees. A chunk lives
+/// as long as the last of its frames waits in the client's queue.
 #[derive(Default)]
 pub struct FrameBuffer {
     scratch: Vec<u8>,

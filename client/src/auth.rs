@@ -1,5 +1,6 @@
-//! Who this device is: tokens, renewed before they expire, one renewal at a time, the new ones stored before they are used. A refresh token
-//! whose answer was lost is used again: the server gives the same next one for a minute (docs/protocol.md, Renewing).
+//! Who this device is: tokens, renewed before they expire, one renewal at a time, the new ones stored before they are
+//! used. A refresh token whose answer was lost is used again: the server gives the same next one for a minute
+//! (docs/protocol.md, Renewing).
 
 use std::time::Duration;
 
@@ -49,8 +50,8 @@ pub(crate) struct Auth {
 
 struct Held {
     tokens: Tokens,
-    /// When they are renewed, by the monotonic clock: what the device takes for the time does not matter. Of those from a store it is not
-    /// known how old they are; the edge says `token_expired` if they are too old.
+    /// When they are renewed, by the monotonic clock: what the device takes for the time does not matter. Of those from
+    /// a store it is not known how old they are; the edge says `token_expired` if they are too old.
     renew_at: Instant,
     /// Newer ones that could not be stored yet. The old ones are used up, so these are not asked for again.
     renewed: Option<Tokens>,
@@ -95,7 +96,8 @@ impl Auth {
 
     /// A token that should be good. `stale`: one that was refused, so renew unless somebody has already.
     ///
-    /// Not to be dropped half-way if it can be helped: a refresh token whose answer was lost has to be used again within a minute.
+    /// Not to be dropped half-way if it can be helped: a refresh token whose answer was lost has to be used again
+    /// within a minute.
     pub async fn access(&self, stale: Option<&str>) -> Result<String, RequestError> {
         let mut held = self.held.lock().await;
         let refused = stale.is_some_and(|s| s == held.tokens.access);

@@ -35,9 +35,9 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// A connection was lost, or could not be made (`lived` zero): how long to wait. `edges` is how many there are to try:
-    /// the wait grows once per round through them, for one dead edge says nothing about the next.
-    /// None: do not come back.
+    /// A connection was lost, or could not be made (`lived` zero): how long to wait. `edges` is how many there are to
+    /// try: the wait grows once per round through them, for one dead edge says nothing about the next. None: do not
+    /// come back.
     pub fn lost(&mut self, back: Back, lived: Duration, edges: usize, random: f64) -> Option<Duration> {
         if lived >= STABLE {
             self.failures = 0;
@@ -82,8 +82,8 @@ mod tests {
         assert_eq!(waits, [500, 500, 1_000, 1_000, 2_000]);
     }
 
-    /// An edge with 10,000 clients dies and the one that is left admits 500 a second: nobody is refused more often than a few
-    /// times, no 100 ms see more than a fraction of the crowd, and the last is in long before a minute is over.
+    /// An edge with 10,000 clients dies and the one that is left admits 500 a second: nobody is refused more often than
+    /// a few times, no 100 ms see more than a fraction of the crowd, and the last is in long before a minute is over.
     #[test]
     fn ten_thousand_clients_do_not_stampede() {
         const CLIENTS: usize = 10_000;

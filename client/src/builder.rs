@@ -86,8 +86,8 @@ impl Client {
 }
 
 impl Builder {
-    /// Where to connect: `ws://host:port`, or `wss://host:port` for TLS, as many as are known. More are learnt from the edges; if all of
-    /// these are `wss://`, only such.
+    /// Where to connect: `ws://host:port`, or `wss://host:port` for TLS, as many as are known. More are learnt from the
+    /// edges; if all of these are `wss://`, only such.
     #[must_use]
     pub fn edges<S: Into<String>>(mut self, edges: impl IntoIterator<Item = S>) -> Self {
         self.edges = edges.into_iter().map(Into::into).collect();
@@ -114,8 +114,8 @@ impl Builder {
         self
     }
 
-    /// With a token (JWT) of the issuer that the server is configured for: a new login at each connect that is given one. The store keeps
-    /// the login and renews it by itself, so a later connect needs none.
+    /// With a token (JWT) of the issuer that the server is configured for: a new login at each connect that is given
+    /// one. The store keeps the login and renews it by itself, so a later connect needs none.
     #[must_use]
     pub fn login_external(mut self, token: impl Into<String>) -> Self {
         self.login = LoginMethod::External(token.into());
@@ -135,7 +135,8 @@ impl Builder {
         self
     }
 
-    /// Names this device; without it the store's, else a new one. A device has one session: a second one replaces the first.
+    /// Names this device; without it the store's, else a new one. A device has one session: a second one replaces the
+    /// first.
     #[must_use]
     pub fn device(mut self, device: impl Into<String>) -> Self {
         self.device = Some(device.into());
@@ -174,7 +175,8 @@ impl Builder {
         self
     }
 
-    /// Likewise, in bytes as the messages have them in JSON (default 8 MiB). What is fetched waits in memory until it is whole.
+    /// Likewise, in bytes as the messages have them in JSON (default 8 MiB). What is fetched waits in memory until it
+    /// is whole.
     #[must_use]
     pub fn max_fill_bytes(mut self, bytes: usize) -> Self {
         self.max_fill.bytes = bytes;
@@ -188,11 +190,12 @@ impl Builder {
         self
     }
 
-    /// Sends without an answer in one thread (default 1) and in all (default 16, at most 32). Their order is kept in any case; more than
-    /// one per thread is faster over a long line.
+    /// Sends without an answer in one thread (default 1) and in all (default 16, at most 32). Their order is kept in
+    /// any case; more than one per thread is faster over a long line.
     #[must_use]
     pub fn pipeline(mut self, per_thread: usize, in_all: usize) -> Self {
-        // The pump makes at most this many frames at once (`driver::BURST`), and the edge answers `inflight_requests` at a time.
+        // The pump makes at most this many frames at once (`driver::BURST`), and the edge answers `inflight_requests`
+        // at a time.
         self.window = in_all.clamp(1, WINDOW_MAX);
         self.per_thread = per_thread;
         self

@@ -1,7 +1,8 @@
 //! One thread's order on this device (before the app sees step 5's events): what follows, what is old, what is missing.
 //!
 //! `resume` hands pages and live events in; what comes out is contiguous, in the log's order, each event once. Pure.
-//! The edge repairs live gaps before it shows what comes after, so a gap here is mostly made of entries that this user may not see.
+//! The edge repairs live gaps before it shows what comes after, so a gap here is mostly made of entries that this user
+//! may not see.
 
 use natterjack_protocol::{
     Event, Most, MsgId,
@@ -10,7 +11,8 @@ use natterjack_protocol::{
     size,
 };
 
-/// Live events held while something below them is fetched, of one thread. Beyond it they are dropped and fetched again afterwards.
+/// Live events held while something below them is fetched, of one thread. Beyond it they are dropped and fetched again
+/// afterwards.
 const HELD: Most = Most { count: 1_000, bytes: 1 << 20 };
 
 /// How much of a backlog is fetched.
@@ -62,7 +64,8 @@ impl Filled {
 struct Held {
     events: Vec<Event>,
     size: Filled,
-    /// So many of them were here when the page was asked for: the answer speaks for what lies below them, not for later ones.
+    /// So many of them were here when the page was asked for: the answer speaks for what lies below them, not for later
+    /// ones.
     asked: usize,
     /// Since then events were dropped, or a page said that there is more: ask upwards before resting.
     again: bool,
@@ -293,7 +296,8 @@ impl Chain {
         self.settle(step, held);
     }
 
-    /// Delivers what was held as far as it follows; the first `asked` ones need no predecessor, the answer has spoken for them.
+    /// Delivers what was held as far as it follows; the first `asked` ones need no predecessor, the answer has spoken
+    /// for them.
     fn settle(&mut self, step: &mut Step, held: Held) {
         let mut rest = Vec::new();
         for (i, event) in held.events.into_iter().enumerate() {

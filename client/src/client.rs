@@ -141,8 +141,8 @@ impl Client {
         rows.await.map_err(|_| RequestError::Closed)
     }
 
-    /// Forgets a message that failed or waits. False: there is none, or its answer is on the way. Of one that is `unsure` it is not known
-    /// whether it was sent.
+    /// Forgets a message that failed or waits. False: there is none, or its answer is on the way. Of one that is
+    /// `unsure` it is not known whether it was sent.
     pub async fn discard(&self, local: Local) -> Result<bool, RequestError> {
         let (answer, done) = oneshot::channel();
         self.inner.command.send(Command::Discard(local, answer)).await.map_err(|_| RequestError::Closed)?;
@@ -170,8 +170,8 @@ impl Client {
         Ok(())
     }
 
-    /// Says goodbye to the edge and writes the last of the store. Unsent messages stay in a file store for the next time.
-    /// Drop [`crate::Events`] (or call its `seen`) first, so that the last event read counts as seen.
+    /// Says goodbye to the edge and writes the last of the store. Unsent messages stay in a file store for the next
+    /// time. Drop [`crate::Events`] (or call its `seen`) first, so that the last event read counts as seen.
     pub async fn close(&self) {
         let task = self.inner.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task {

@@ -1,4 +1,5 @@
-//! One connection's life (steps 1 and 5 on the wire): dial, hello, welcome; then reader, writer and heartbeat joined until the first ends.
+//! One connection's life (steps 1 and 5 on the wire): dial, hello, welcome; then reader, writer and heartbeat joined
+//! until the first ends.
 
 use std::{
     sync::{

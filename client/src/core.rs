@@ -1,4 +1,5 @@
-//! What the client decides: frames and commands in, frames and events out. No socket, no file, no timer: `driver` has those.
+//! What the client decides: frames and commands in, frames and events out. No socket, no file, no timer: `driver` has
+//! those.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -30,7 +31,8 @@ pub struct ThreadList {
     pub next: Option<MsgId>,
 }
 
-/// A question of the app that goes over the socket. Both kinds only read, so they may be asked again on the next connection.
+/// A question of the app that goes over the socket. Both kinds only read, so they may be asked again on the next
+/// connection.
 pub(crate) enum Question {
     History(HistoryQuery, oneshot::Sender<Result<Page, RequestError>>),
     Threads { limit: Option<u16>, before: Option<MsgId>, answer: oneshot::Sender<Result<ThreadList, RequestError>> },
@@ -207,7 +209,8 @@ impl Core {
             Some(Pending::App(question)) => question.fail(RequestError::Refused(refusal)),
             None => match refusal.cid {
                 Some(cid) => self.settled(|o| o.refused(cid, refusal, now, random)),
-                // Beside the pages after `hello`, `sync` or a joining: this one could not be read, and events will follow it.
+                // Beside the pages after `hello`, `sync` or a joining: this one could not be read, and events will
+                // follow it.
                 None if r.is_none() && refusal.code == Code::Unavailable && refusal.thread.is_some() => {
                     self.resume.page_missing(&refusal, now, random);
                 }

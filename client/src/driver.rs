@@ -1,6 +1,7 @@
 //! The client's one task: carries out what `core` decides, with a socket, a file and a clock.
 //!
-//! connect → live → wait → connect. A draining edge is left make-before-break: the next connection stands before the old one goes.
+//! connect → live → wait → connect. A draining edge is left make-before-break: the next connection stands before the
+//! old one goes.
 
 use std::{
     collections::BTreeMap,
@@ -81,7 +82,8 @@ pub(crate) struct Driver {
     pub stale: Option<String>,
 }
 
-/// Frames that one pump can make: 16 sends, 8 pages, a sync, 32 questions of the app; and room for the messages of a command.
+/// Frames that one pump can make: 16 sends, 8 pages, a sync, 32 questions of the app; and room for the messages of a
+/// command.
 const BURST: usize = 96;
 
 type Hellos = BTreeMap<Thread, MsgId>;
@@ -236,7 +238,8 @@ impl Driver {
         }
     }
 
-    /// One connection, and what replaces it when it drains; why it ended, and the token it used. None: closed by the app.
+    /// One connection, and what replaces it when it drains; why it ended, and the token it used. None: closed by the
+    /// app.
     async fn live(&mut self, connection: Connection, said: Hellos, access: String) -> Option<(Lost, String)> {
         let (mut connection, mut access) = (connection, access);
         let stop = self.stop.clone();
@@ -319,7 +322,8 @@ impl Driver {
         while self.aside.try_join_next().is_some() {}
     }
 
-    /// Hands over what may go: cids stored first, then the frames. False: the socket does not drain, everything waits where it is.
+    /// Hands over what may go: cids stored first, then the frames. False: the socket does not drain, everything waits
+    /// where it is.
     async fn pump(&mut self, connection: &Connection) -> bool {
         let now = now();
         if connection.outgoing.capacity() < BURST {

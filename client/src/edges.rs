@@ -1,6 +1,6 @@
-//! Which edge next, and from when on (pure): a random one first, after a failure the one after it; learnt ones beside those the app named.
-//! Where an edge may send us is `At::may_follow`: never out of TLS, never closer to this machine than the edge itself is. What the app named
-//! is the app's own word.
+//! Which edge next, and from when on (pure): a random one first, after a failure the one after it; learnt ones beside
+//! those the app named. Where an edge may send us is `At::may_follow`: never out of TLS, never closer to this machine
+//! than the edge itself is. What the app named is the app's own word.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -59,7 +59,8 @@ impl Edges {
         self.barred.insert(edge.to_owned(), until);
     }
 
-    /// Goes on, if need be, to the first one from here that may be dialled; if none may, to the one that may first. From when on.
+    /// Goes on, if need be, to the first one from here that may be dialled; if none may, to the one that may first.
+    /// From when on.
     pub fn choose(&mut self, now: Instant) -> Instant {
         let known = &self.all;
         self.barred.retain(|edge, until| *until > now && known.contains(edge));
@@ -70,7 +71,8 @@ impl Edges {
         free(&self.at)
     }
 
-    /// Takes one of `preferred` (a draining edge names who is left) if it is an edge and not the current one, else the next.
+    /// Takes one of `preferred` (a draining edge names who is left) if it is an edge and not the current one, else the
+    /// next.
     pub fn leave_for(&mut self, preferred: &[String], random: usize) {
         let current = self.current().to_owned();
         let good: Vec<String> = usable(&current, preferred).filter(|e| *e != current).collect();
@@ -83,7 +85,8 @@ impl Edges {
         }
     }
 
-    /// The list of `GET /v1/edges`, as `from` has it. Those that the app named stay: they are the way back when all else is gone.
+    /// The list of `GET /v1/edges`, as `from` has it. Those that the app named stay: they are the way back when all
+    /// else is gone.
     pub fn learn(&mut self, from: &str, edges: &[String]) {
         let current = self.current().to_owned();
         self.all = self.named.clone();
@@ -102,8 +105,9 @@ impl Edges {
         }
     }
 
-    /// Of the addresses that a host's name leads to, those that may be dialled. A learnt name that leads to this machine or its cable is no
-    /// better than such an address: unless the app named it, only what is reached from as far as the name says.
+    /// Of the addresses that a host's name leads to, those that may be dialled. A learnt name that leads to this
+    /// machine or its cable is no better than such an address: unless the app named it, only what is reached from as
+    /// far as the name says.
     pub fn dialable(&self, host: &str) -> impl Fn(IpAddr) -> bool + use<> {
         let is = |edge: &String| Url::parse(edge).is_ok_and(|u| u.host_str().is_some_and(|h| bare(h).eq_ignore_ascii_case(bare(host))));
         let least = if self.named.iter().any(is) { Reach::Nowhere } else { Reach::of_host(host).unwrap_or(Reach::Wide) };
@@ -131,7 +135,8 @@ fn at(edge: &str) -> Option<EdgeAddress> {
     Some(EdgeAddress { reach: Reach::of_host(url.host_str()?)?, secure: url.scheme() == "wss" })
 }
 
-/// `ws://host:port` or `wss://host:port` without a path, one spelling for all of one; `http://` and `https://` mean the same.
+/// `ws://host:port` or `wss://host:port` without a path, one spelling for all of one; `http://` and `https://` mean the
+/// same.
 fn normal(edge: &str) -> Result<String, BadEdge> {
     let bad = || BadEdge(edge.to_owned());
     let text = edge.trim();

@@ -48,7 +48,8 @@ pub enum ClientEvent {
         thread: Thread,
         user: UserId,
     },
-    /// This user's own membership of a thread changed, now or while this device was away: each change once, newer ones only.
+    /// This user's own membership of a thread changed, now or while this device was away: each change once, newer ones
+    /// only.
     Member {
         thread: Thread,
         id: MsgId,
@@ -151,7 +152,8 @@ impl Events {
     /// The next event; none when the client is closed and everything was read. Safe to drop while it waits.
     ///
     /// A message counts as seen when the app asks for the next one, and a file store learns it within 0.2 s or at
-    /// [`crate::Client::close`]: within a run each message comes once; after a crash the last moments may come again, none is missing.
+    /// [`crate::Client::close`]: within a run each message comes once; after a crash the last moments may come again,
+    /// none is missing.
     pub async fn next(&mut self) -> Option<ClientEvent> {
         self.seen();
         loop {

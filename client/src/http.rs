@@ -70,8 +70,9 @@ impl Http {
         self.clock.lock().unwrap_or_else(PoisonError::into_inner).now_ms(Instant::now())
     }
 
-    /// Asks the current edge, and the next ones if no answer comes or it is `unavailable`; the only one twice. What changes something may be
-    /// repeated like what reads: done by an attempt whose answer was lost, it is not done again (docs/protocol.md, HTTP).
+    /// Asks the current edge, and the next ones if no answer comes or it is `unavailable`; the only one twice. What
+    /// changes something may be repeated like what reads: done by an attempt whose answer was lost, it is not done
+    /// again (docs/protocol.md, HTTP).
     pub async fn ask<B: Serialize + ?Sized, T: DeserializeOwned>(
         &self,
         method: Method,

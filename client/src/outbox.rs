@@ -1,8 +1,9 @@
 //! The outbox (step 1): a message waits here under a local key until the log has it.
 //!
-//! Its cid is minted when it is first handed to a socket, in the server's time; `driver` stores the changes this file lists
-//! before the first byte leaves. What has no answer is handed again, in order, with the same cid, after every reconnect. Pure.
-//! The algorithm is that of docs/protocol.md, "The outbox": change both; `model` holds it against the edge's queue.
+//! Its cid is minted when it is first handed to a socket, in the server's time; `driver` stores the changes this file
+//! lists before the first byte leaves. What has no answer is handed again, in order, with the same cid, after every
+//! reconnect. Pure. The algorithm is that of docs/protocol.md, "The outbox": change both; `model` holds it against the
+//! edge's queue.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -17,8 +18,9 @@ use crate::backoff::{self, full_jitter};
 /// Between two attempts of which nobody has told when, at least.
 const SOON: Duration = Duration::from_millis(50);
 
-/// A cid that is ahead of the log by no more than this is waited for. One that is further ahead was made while the log's clock was ahead;
-/// the message is looked for as long as an earlier attempt may still be on its way, and then given up as "not known whether sent".
+/// A cid that is ahead of the log by no more than this is waited for. One that is further ahead was made while the
+/// log's clock was ahead; the message is looked for as long as an earlier attempt may still be on its way, and then
+/// given up as "not known whether sent".
 const AHEAD: Duration = Duration::from_secs(120);
 const LOOKED_FOR: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -190,8 +192,8 @@ impl Outbox {
         self.items.get(&local).map(|i| &i.row)
     }
 
-    /// `sent`, or the own event, live or in a page: whichever comes first, the others find nothing. Also of one that failed: an attempt
-    /// whose answer was lost had stored it.
+    /// `sent`, or the own event, live or in a page: whichever comes first, the others find nothing. Also of one that
+    /// failed: an attempt whose answer was lost had stored it.
     pub fn sent(&mut self, cid: Cid, id: MsgId) -> Option<Settled> {
         let local = *self.by_cid.get(&cid)?;
         let mut item = self.remove(local)?;
@@ -247,7 +249,8 @@ impl Outbox {
         None
     }
 
-    /// The connection is gone: nobody knows what became of what was in flight. What was told to wait waits on the next one, too.
+    /// The connection is gone: nobody knows what became of what was in flight. What was told to wait waits on the next
+    /// one, too.
     pub fn disconnected(&mut self) {
         self.in_flight = 0;
         for line in self.threads.values_mut() {
@@ -258,8 +261,8 @@ impl Outbox {
         }
     }
 
-    /// What is in flight cannot be discarded: its answer is about to say what it is. Anything else can; of what is unsure it is not known
-    /// whether it was sent, and its own event may still come.
+    /// What is in flight cannot be discarded: its answer is about to say what it is. Anything else can; of what is
+    /// unsure it is not known whether it was sent, and its own event may still come.
     pub fn discard(&mut self, local: Local) -> bool {
         let idle = self.items.get(&local).is_some_and(|i| !i.in_flight);
         if idle {

@@ -1,5 +1,6 @@
-//! People and groups over HTTP: found, asked, added; decided by the log, so a change is done when the call returns. A call whose answer is
-//! lost asks again by itself; if it fails all the same, it may have been done, and may be called again.
+//! People and groups over HTTP: found, asked, added; decided by the log, so a change is done when the call returns. A
+//! call whose answer is lost asks again by itself; if it fails all the same, it may have been done, and may be called
+//! again.
 
 use natterjack_protocol::{
     Cid, GroupId, Thread, UserId,
@@ -56,14 +57,15 @@ impl Client {
         self.done::<()>(Method::DELETE, &format!("/v1/blocks/{user}"), None).await
     }
 
-    /// `history`: what members who join later may read; none: the server's default, from their joining on. Called again it makes another
-    /// group: see [`Client::create_group_as`].
+    /// `history`: what members who join later may read; none: the server's default, from their joining on. Called again
+    /// it makes another group: see [`Client::create_group_as`].
     pub async fn create_group(&self, name: &str, users: &[UserId], history: Option<HistoryFor>) -> Result<Thread, RequestError> {
         let cid = self.new_cid().await?;
         self.create_group_as(cid, name, users, history).await
     }
 
-    /// The group that has this client id: made by the first call, found by each one after it, whatever its name and users.
+    /// The group that has this client id: made by the first call, found by each one after it, whatever its name and
+    /// users.
     pub async fn create_group_as(
         &self,
         cid: Cid,

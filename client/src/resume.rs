@@ -1,7 +1,7 @@
 //! All threads of this device: what `hello` says, which pages are asked for, and when the device is in sync.
 //!
-//! After a reconnect: `hello` with the newest cursors, `sync` for the rest, the edge's pages, fills downwards where a page does
-//! not reach its cursor. `driver` carries the asks out; `chain` decides per thread. Pure.
+//! After a reconnect: `hello` with the newest cursors, `sync` for the rest, the edge's pages, fills downwards where a
+//! page does not reach its cursor. `driver` carries the asks out; `chain` decides per thread. Pure.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -15,13 +15,13 @@ use crate::{
     chain::{Chain, Policy, Step, Want},
 };
 
-/// Threads whose pages are fetched at a time: 8 × the largest fill is what a reconnect may hold in memory, and as much again of threads that
-/// wait for their turn.
+/// Threads whose pages are fetched at a time: 8 × the largest fill is what a reconnect may hold in memory, and as much
+/// again of threads that wait for their turn.
 const ASKS: usize = 8;
 /// Before the same page is asked for again.
 const AGAIN: Duration = Duration::from_millis(1_000);
-/// The frontier behind `synced` is older than the moment it arrives; nothing is two minutes older. And the log's clock may have been set back
-/// by hours since: what is new must not be taken for old.
+/// The frontier behind `synced` is older than the moment it arrives; nothing is two minutes older. And the log's clock
+/// may have been set back by hours since: what is new must not be taken for old.
 const FLOOR_SLACK_MS: u64 = 120_000 + 3 * 3_600_000;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -43,7 +43,8 @@ pub(crate) struct SyncPoint {
     pub at_ms: u64,
 }
 
-/// How far a thread was given out: the newest event, and when the log stored it (milliseconds since 1970; 0: not known).
+/// How far a thread was given out: the newest event, and when the log stored it (milliseconds since 1970; 0: not
+/// known).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Cursor {
     pub id: MsgId,
@@ -96,8 +97,8 @@ impl Resume {
         }
     }
 
-    /// What the next `hello` says. A connection that is being replaced may go on delivering meanwhile: its events move the cursors,
-    /// and what the new one repeats is old by then.
+    /// What the next `hello` says. A connection that is being replaced may go on delivering meanwhile: its events move
+    /// the cursors, and what the new one repeats is old by then.
     pub fn hello(&self) -> (BTreeMap<Thread, MsgId>, Option<String>) {
         let said = self.latest_first().into_iter().take(CURSORS_PER_HELLO).collect();
         (said, self.synced.as_ref().map(|s| s.mark.clone()))

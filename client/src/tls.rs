@@ -1,4 +1,5 @@
-//! Whose certificates a client believes: those of the public roots, and those the app adds. One configuration for sockets and requests.
+//! Whose certificates a client believes: those of the public roots, and those the app adds. One configuration for
+//! sockets and requests.
 
 use std::sync::Arc;
 

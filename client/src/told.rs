@@ -2,7 +2,8 @@
 
 use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 
-/// `Retry-After` in milliseconds: seconds, or a date, which is taken by the answer's own `Date` and never by the device's clock.
+/// `Retry-After` in milliseconds: seconds, or a date, which is taken by the answer's own `Date` and never by the
+/// device's clock.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<u64> {
     let value = |name: HeaderName| headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim);
     let date = |s: &str| httpdate::parse_http_date(s).ok();

@@ -1,8 +1,8 @@
-//! Tokens of somebody else: is this JWT one of the configured issuer's, and who is it? Pure: keys, rules and time come in.
-//! Who fetches the keys: `directory/issuer`; what a login makes of it: `directory/external`.
+//! Tokens of somebody else: is this JWT one of the configured issuer's, and who is it? Pure: keys, rules and time come
+//! in. Who fetches the keys: `directory/issuer`; what a login makes of it: `directory/external`.
 //!
-//! The algorithm is the key's, never the token's. So `none` and every HMAC are no algorithms here, and a public key cannot be taken for a
-//! secret. Nothing of the claims is looked at before the signature is good.
+//! The algorithm is the key's, never the token's. So `none` and every HMAC are no algorithms here, and a public key
+//! cannot be taken for a secret. Nothing of the claims is looked at before the signature is good.
 
 use std::path::PathBuf;
 
@@ -161,9 +161,9 @@ impl External {
         Ok(Person { subject: subject.to_owned(), name: name.map(str::to_owned) })
     }
 
-    /// Names for a new account, best first: what the issuer calls them, then with something that is theirs alone behind it. Always the same
-    /// for the same person, so that two first logins at once ask for the same ones. Whoever knows the person can take
-    /// them all beforehand; the store has one more, which nobody can know.
+    /// Names for a new account, best first: what the issuer calls them, then with something that is theirs alone behind
+    /// it. Always the same for the same person, so that two first logins at once ask for the same ones. Whoever knows
+    /// the person can take them all beforehand; the store has one more, which nobody can know.
     pub fn names(&self, person: &Person) -> Vec<String> {
         let mut hash = Sha256::new();
         hash.update(self.issuer.as_bytes());
@@ -181,7 +181,8 @@ impl External {
     }
 }
 
-/// As much of a name as a name here may have; of an address what stands before the @. If that is none, of the ASCII in it.
+/// As much of a name as a name here may have; of an address what stands before the @. If that is none, of the ASCII in
+/// it.
 fn called(name: &str) -> Option<String> {
     let before = name.split('@').next().unwrap_or_default();
     let spaced: String = before.trim().chars().map(|c| if c.is_whitespace() { '-' } else { c }).collect();

@@ -1,8 +1,9 @@
-//! Control entries into states (step 7), with the very rules `channel` uses (`protocol::log::fold`): from a thread's part of a batch to what
-//! the store is to hold. `history` uses the same to know who was admin when a recall in the log's tail was written.
+//! Control entries into states (step 7), with the very rules `channel` uses (`protocol::log::fold`): from a thread's
+//! part of a batch to what the store is to hold. `history` uses the same to know who was admin when a recall in the
+//! log's tail was written.
 //!
-//! A replay must decide as the first time did, although the stored state is already ahead: then the state is folded again, from the
-//! thread's control entries up to there.
+//! A replay must decide as the first time did, although the stored state is already ahead: then the state is folded
+//! again, from the thread's control entries up to there.
 
 use std::collections::BTreeMap;
 
@@ -30,8 +31,8 @@ pub async fn group_before<S: ArchiveStore>(store: &S, thread: &Thread, id: MsgId
     }
 }
 
-/// Folds the control entries among `rows` (oldest first) into `state`, and marks the recalls that the group's admins and owners may do.
-/// Returns the users whose item changed. Pure.
+/// Folds the control entries among `rows` (oldest first) into `state`, and marks the recalls that the group's admins
+/// and owners may do. Returns the users whose item changed. Pure.
 pub fn walk_group(state: &mut Option<GroupState>, rows: &mut [Row]) -> Vec<UserId> {
     let mut affected = Vec::new();
     for row in rows {

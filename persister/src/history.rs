@@ -1,5 +1,6 @@
-//! The service `history` (beside step 5: what a live event does not bring). Answers pages, repairs of a chain, newest ids, thread lists and
-//! lookups of cids from archive and log together. Any instance answers; the asker has authorised its user.
+//! The service `history` (beside step 5: what a live event does not bring). Answers pages, repairs of a chain, newest
+//! ids, thread lists and lookups of cids from archive and log together. Any instance answers; the asker has authorised
+//! its user.
 //!
 //! `page_source` makes one thread of both, `page` cuts pages out of it, `latest` and `lookup` answer the rest.
 //!
@@ -33,7 +34,8 @@ use long_tails::LongTails;
 use page_source::PageSource;
 use reader::Reader;
 
-/// Requests at once. Overflow: `unavailable` at once. A request holds at most about a megabyte: `tail`'s part of the log and a page.
+/// Requests at once. Overflow: `unavailable` at once. A request holds at most about a megabyte: `tail`'s part of the
+/// log and a page.
 const CONCURRENCY: usize = 128;
 
 /// The service.
@@ -70,7 +72,8 @@ pub enum HistoryError {
     /// What was read is older than what the asker knows to exist.
     #[error("what was read is not up to date")]
     Stale,
-    /// The archive does not answer (or is behind), and the log does not reach back to what was asked for, or has too much above it.
+    /// The archive does not answer (or is behind), and the log does not reach back to what was asked for, or has too
+    /// much above it.
     #[error("the archive does not answer or is behind, and the log alone cannot tell")]
     OutOfReach,
     #[error("too much happened since this message was first sent to find out whether it was stored")]
@@ -113,7 +116,8 @@ impl<S: ArchiveStore> History<S> {
         Self { nats: nats.clone(), view: Arc::new(RwLock::new(view)) }
     }
 
-    /// Reads at most so many entries of a thread above the archive whole; for tests that have no time to write thousands.
+    /// Reads at most so many entries of a thread above the archive whole; for tests that have no time to write
+    /// thousands.
     #[must_use]
     pub fn reading_whole(self, entries: usize) -> Self {
         let view = View { whole: Most { count: entries.max(4), ..unarchived::WHOLE }, ..self.current() };
@@ -144,8 +148,8 @@ impl<S: ArchiveStore> History<S> {
         answer.map_err(Refusal::from)
     }
 
-    /// Nothing is acknowledged in a generation before all streams of the former one are closed. So if one of them still is open, the
-    /// newest is what we know; if it is closed, the layout says how the log goes on.
+    /// Nothing is acknowledged in a generation before all streams of the former one are closed. So if one of them still
+    /// is open, the newest is what we know; if it is closed, the layout says how the log goes on.
     async fn answer_on_the_newest(&self, thread: &Thread, request: HistoryRequest) -> Result<Result<HistoryAnswer, HistoryError>, Refusal> {
         loop {
             let view = self.current();

@@ -1,5 +1,5 @@
-//! natterjack-persister: step 7 of a message's life. Reads the log in batches, writes the store, and answers `history` and `directory`.
-//! The only crate that opens the archive.
+//! natterjack-persister: step 7 of a message's life. Reads the log in batches, writes the store, and answers `history`
+//! and `directory`. The only crate that opens the archive.
 
 pub mod archive;
 pub mod backup;

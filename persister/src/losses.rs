@@ -1,4 +1,5 @@
-//! What the archive never got, for `natterjack doctor`: a subject of its own, so that who may ask for it may not read what people wrote.
+//! What the archive never got, for `natterjack doctor`: a subject of its own, so that who may ask for it may not read
+//! what people wrote.
 
 use natterjack_nats::{Nats, ServeError, Service, serve, subjects};
 use natterjack_protocol::{

@@ -1,5 +1,6 @@
-//! Password hashing for `directory`: argon2id in a bounded line, on blocking threads only and in a fixed pool of memory, so that a storm of
-//! logins can neither starve the chat nor fill the memory. Before it: `directory/login` and `directory/register`; after it: the store.
+//! Password hashing for `directory`: argon2id in a bounded line, on blocking threads only and in a fixed pool of
+//! memory, so that a storm of logins can neither starve the chat nor fill the memory. Before it: `directory/login` and
+//! `directory/register`; after it: the store.
 
 mod memory;
 
@@ -73,7 +74,8 @@ pub struct Passwords {
     queue: WorkQueue,
     workers: usize,
     hasher: Argon2<'static>,
-    /// One for each worker. Whoever has a turn takes one and puts it back, so none is ever missing, and no more are ever made.
+    /// One for each worker. Whoever has a turn takes one and puts it back, so none is ever missing, and no more are
+    /// ever made.
     memories: Arc<Mutex<Vec<Memory>>>,
     /// The hash of a password nobody knows: checking an unknown user costs what checking a known one does.
     nobody: Arc<str>,
@@ -112,7 +114,8 @@ impl Passwords {
         self.queue.capacity()
     }
 
-    /// To be taken before anything else is done for a request. None: the line is full, come back after [`Self::retry_after`].
+    /// To be taken before anything else is done for a request. None: the line is full, come back after
+    /// [`Self::retry_after`].
     pub fn enter(&self) -> Option<QueuePermit> {
         self.queue.enter()
     }
@@ -153,7 +156,8 @@ impl Passwords {
         Ok(done)
     }
 
-    /// The turn goes with the work: if who waits for it is dropped, the work still runs to its end and nobody else works meanwhile.
+    /// The turn goes with the work: if who waits for it is dropped, the work still runs to its end and nobody else
+    /// works meanwhile.
     async fn blocking<T: Send + 'static>(&self, turn: Option<WorkPermit>, work: impl Work<T>) -> Result<T, PasswordError> {
         let (hasher, memories) = (self.hasher.clone(), self.memories.clone());
         let handle = tokio::task::spawn_blocking(move || {

@@ -1,4 +1,5 @@
-//! Whether there is room for what comes: on the disk of the archive, if that is a file, and in the log. Looked at every minute.
+//! Whether there is room for what comes: on the disk of the archive, if that is a file, and in the log. Looked at every
+//! minute.
 
 use std::{
     path::{Path, PathBuf},

@@ -7,7 +7,8 @@
 //! - a recalled message keeps its row with kind `recall`, an empty body (no `target`) and `rev` = the id of the recall;
 //! - an entry nobody could read has kind `unknown` and its bytes in `raw`.
 //!
-//! Writes are idempotent and commute: any order, and any number of repetitions, of the same rows ends equal (`conformance`).
+//! Writes are idempotent and commute: any order, and any number of repetitions, of the same rows ends equal
+//! (`conformance`).
 
 use std::future::Future;
 
@@ -55,7 +56,8 @@ pub enum ArchiveError {
 pub struct Row {
     pub thread: Thread,
     pub id: MsgId,
-    /// When the log stored it, milliseconds since 1970: the same on every way to a reader. Rises with the ids unless that clock was set back.
+    /// When the log stored it, milliseconds since 1970: the same on every way to a reader. Rises with the ids unless
+    /// that clock was set back.
     pub ts: u64,
     pub from: UserId,
     pub cid: Cid,
@@ -63,17 +65,20 @@ pub struct Row {
     pub body: Body,
     /// Id of the operation that changed it last; 0: as it was written.
     pub rev: MsgId,
-    /// A recall by somebody who was admin or owner of the group at this point of the log. Decided by the fold, before it is written.
+    /// A recall by somebody who was admin or owner of the group at this point of the log. Decided by the fold, before
+    /// it is written.
     pub power: bool,
     /// The bytes of an entry of kind `unknown`.
     pub raw: Option<Bytes>,
-    /// Only in an answer of `history`: an operation that cannot be read or judged now may have changed this, so nobody may be shown it.
+    /// Only in an answer of `history`: an operation that cannot be read or judged now may have changed this, so nobody
+    /// may be shown it.
     pub unchecked: bool,
 }
 
 impl Row {
-    /// The row of an entry as it came from the log. One that cannot be read becomes kind `unknown`, with its bytes; so does a change of
-    /// the thread that is not on a `ctl.` subject, or a message that is: only the guarded subject may change who is in a thread.
+    /// The row of an entry as it came from the log. One that cannot be read becomes kind `unknown`, with its bytes; so
+    /// does a change of the thread that is not on a `ctl.` subject, or a message that is: only the guarded subject may
+    /// change who is in a thread.
     pub fn from_log(thread: &Thread, id: MsgId, ts: u64, control: bool, payload: &Bytes) -> Self {
         match Entry::on(control, payload) {
             Ok(entry) => Self {
@@ -102,8 +107,8 @@ impl Row {
     }
 }
 
-/// What an event is besides its body, in JSON: a thread of 133 characters, a sender of 64, a cid of 36, three numbers of 16 digits, and the
-/// names of the fields.
+/// What an event is besides its body, in JSON: a thread of 133 characters, a sender of 64, a cid of 36, three numbers
+/// of 16 digits, and the names of the fields.
 const EVENT_BYTES: usize = 400;
 
 /// As the event it becomes, in JSON.
@@ -113,7 +118,8 @@ impl Size for Row {
     }
 }
 
-/// The ids at which the times of these rows fall, oldest first; `last`: the row before them. What is not above it was written before.
+/// The ids at which the times of these rows fall, oldest first; `last`: the row before them. What is not above it was
+/// written before.
 fn falls<'r>(mut last: LastEntry, rows: impl IntoIterator<Item = &'r Row>) -> Vec<MsgId> {
     let mut falls = Vec::new();
     for row in rows.into_iter() {
@@ -133,7 +139,8 @@ fn falls<'r>(mut last: LastEntry, rows: impl IntoIterator<Item = &'r Row>) -> Ve
 pub struct ThreadBatch {
     pub thread: Thread,
     pub rows: Vec<Row>,
-    /// State of the group after the batch, if a control entry changed it. Kept if its version is larger than the stored one's.
+    /// State of the group after the batch, if a control entry changed it. Kept if its version is larger than the stored
+    /// one's.
     pub group: Option<GroupState>,
     /// Items of users that changed. Each is kept if its `v` is larger than the stored one's.
     pub items: Vec<(UserId, ThreadItem)>,
@@ -152,8 +159,8 @@ pub struct PartitionKey {
     pub partition: u32,
 }
 
-/// Ids `first..=last` of a partition that nobody can read any more: they aged out of the log before they were archived, or the log lost
-/// its end. Of which threads they were is not known, so every thread of the partition has them.
+/// Ids `first..=last` of a partition that nobody can read any more: they aged out of the log before they were archived,
+/// or the log lost its end. Of which threads they were is not known, so every thread of the partition has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LostRange {
     pub key: PartitionKey,
@@ -197,7 +204,8 @@ pub struct UnknownSubject {
     pub payload: Bytes,
 }
 
-/// Everything the message path asks of an archive. Dropping a future of a write leaves it open whether the write happens.
+/// Everything the message path asks of an archive. Dropping a future of a write leaves it open whether the write
+/// happens.
 pub trait ArchiveStore: Clone + Send + Sync + 'static {
     /// The same for who can wait: a request may take much longer before it fails.
     fn patient(&self) -> Self {
@@ -225,7 +233,8 @@ pub trait ArchiveStore: Clone + Send + Sync + 'static {
     /// Of every partition that was ever archived.
     fn positions(&self) -> impl Future<Output = Result<Vec<(PartitionKey, Position)>, ArchiveError>> + Send;
 
-    /// Keeps for ever that these are lost, before the watermark moves over them. Of two with the same beginning the longer one stays.
+    /// Keeps for ever that these are lost, before the watermark moves over them. Of two with the same beginning the
+    /// longer one stays.
     fn lose(&self, lost: LostRange) -> impl Future<Output = Result<(), ArchiveError>> + Send;
 
     /// All there are, by their last id. Read behind a watermark it has whatever that has moved over.
@@ -241,10 +250,12 @@ pub trait ArchiveStore: Clone + Send + Sync + 'static {
         most: Most,
     ) -> impl Future<Output = Result<Vec<Row>, ArchiveError>> + Send;
 
-    /// The row below this id with the earliest time at or after `ts`; of several the first. Where times rise with ids: the first one.
+    /// The row below this id with the earliest time at or after `ts`; of several the first. Where times rise with ids:
+    /// the first one.
     fn id_at(&self, thread: &Thread, ts: u64, below: MsgId) -> impl Future<Output = Result<Option<LastEntry>, ArchiveError>> + Send;
 
-    /// Rows that the log stored before `since` (milliseconds) need not be looked at; and at most `max` are, if rows have to be read at all.
+    /// Rows that the log stored before `since` (milliseconds) need not be looked at; and at most `max` are, if rows
+    /// have to be read at all.
     fn find_cid(
         &self,
         thread: &Thread,

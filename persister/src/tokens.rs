@@ -1,5 +1,6 @@
-//! Tokens that `directory` gives: signed access tokens (verified by edges with the public keys in the control bucket) and
-//! opaque refresh tokens (stored as hashes). Pure: time and keys come in, tokens go out. Who publishes the keys: `directory/keys`.
+//! Tokens that `directory` gives: signed access tokens (verified by edges with the public keys in the control bucket)
+//! and opaque refresh tokens (stored as hashes). Pure: time and keys come in, tokens go out. Who publishes the keys:
+//! `directory/keys`.
 
 use std::{fmt, time::Instant};
 
@@ -32,8 +33,8 @@ pub enum TokenError {
     KeyTooOld,
 }
 
-/// What has to be known for as long as a token is good (its key, that its login is over) is kept so much longer, milliseconds: the server's
-/// time, by which both end, may step.
+/// What has to be known for as long as a token is good (its key, that its login is over) is kept so much longer,
+/// milliseconds: the server's time, by which both end, may step.
 pub const STEP: u64 = 6 * 3_600_000;
 
 /// How long keys live, milliseconds.
@@ -117,8 +118,8 @@ pub struct RefreshHash(pub [u8; 32]);
 /// A refresh token: 256 random bits in base64url. Whoever has it, has the login.
 pub struct RefreshSecret(String);
 
-/// What a refresh token and this make is the next one. Kept beside the hash of the next one until that is used: whoever shows the old one
-/// again can be given the same, and neither who reads the store nor who has an old token can make it.
+/// What a refresh token and this make is the next one. Kept beside the hash of the next one until that is used: whoever
+/// shows the old one again can be given the same, and neither who reads the store nor who has an old token can make it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Salt(pub [u8; 32]);
 

@@ -23,7 +23,8 @@ pub struct BadCid;
 /// How old a cid is by the log's clock; decides the way a send takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Age {
-    /// More than 10 s ahead: looked up, for the log's clock may have been ahead when it was stored; refused with `clock_ahead` if it was not.
+    /// More than 10 s ahead: looked up, for the log's clock may have been ahead when it was stored; refused with
+    /// `clock_ahead` if it was not.
     Ahead,
     /// At most 20 s old: published directly, the 60 s dedupe window absorbs a resend.
     Fresh,
@@ -56,8 +57,9 @@ impl Cid {
         u64::from_be_bytes([0, 0, b[0], b[1], b[2], b[3], b[4], b[5]])
     }
 
-    /// `now_ms` is the log's clock, never the edge's own. `dedupe_since_ms`: what was stored before it the stream's dedupe map does not
-    /// know, so a cid that is not younger than that plus slack is never fresh; 0: nothing was stored before.
+    /// `now_ms` is the log's clock, never the edge's own. `dedupe_since_ms`: what was stored before it the stream's
+    /// dedupe map does not know, so a cid that is not younger than that plus slack is never fresh; 0: nothing was
+    /// stored before.
     pub fn age(&self, now_ms: u64, dedupe_since_ms: u64, times: &Times) -> Age {
         let c = self.unix_ms();
         let slack = times.young_stream().as_millis() as u64;
@@ -70,9 +72,9 @@ impl Cid {
         }
     }
 
-    /// The late rule: an entry stored later than 40 s after its cid (or after the lookup that let it through) may be a copy that the dedupe
-    /// window could not see. So may one that was stored 15 s before its cid or earlier: then the log's clock was set back, and nobody knows
-    /// how late it is. `ts_ms` is the time of the stream.
+    /// The late rule: an entry stored later than 40 s after its cid (or after the lookup that let it through) may be a
+    /// copy that the dedupe window could not see. So may one that was stored 15 s before its cid or earlier: then the
+    /// log's clock was set back, and nobody knows how late it is. `ts_ms` is the time of the stream.
     pub fn is_late(&self, ts_ms: u64, seen_ms: Option<u64>, times: &Times) -> bool {
         let base = self.unix_ms().max(seen_ms.unwrap_or(0));
         let (late, early) = (times.late.as_millis() as u64, times.young_stream().as_millis() as u64);
@@ -87,7 +89,8 @@ impl Cid {
         id
     }
 
-    /// The id of the group that this user makes under this cid: the same for every attempt, through any edge, and of nobody else.
+    /// The id of the group that this user makes under this cid: the same for every attempt, through any edge, and of
+    /// nobody else.
     pub fn group_id(&self, creator: &UserId) -> GroupId {
         let digest = digest([b"group".as_slice(), creator.as_str().as_bytes(), self.as_bytes().as_slice()]);
         let mut bits = [0; 10];

@@ -1,7 +1,7 @@
 //! The two subprotocols: the same frames as MessagePack maps with string keys, or as JSON text.
 //!
-//! What a client says is read strictly ([`Codec::read`]): first its form, then its fields without serde's leniency. What our own
-//! processes have written is only decoded ([`Codec::decode`]).
+//! What a client says is read strictly ([`Codec::read`]): first its form, then its fields without serde's leniency.
+//! What our own processes have written is only decoded ([`Codec::decode`]).
 
 pub mod form;
 mod strict;
@@ -18,7 +18,8 @@ pub enum Codec {
     Json,
 }
 
-/// Why bytes were not taken. Names fields and types, never a value: it may be logged, and values are messages and tokens.
+/// Why bytes were not taken. Names fields and types, never a value: it may be logged, and values are messages and
+/// tokens.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadBytes(pub String);
@@ -68,7 +69,8 @@ impl Codec {
         }
     }
 
-    /// What somebody else has written, who may be anybody: one map of the right form whose fields are of the right types.
+    /// What somebody else has written, who may be anybody: one map of the right form whose fields are of the right
+    /// types.
     pub fn read<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, BadBytes> {
         match Form::of(self, bytes).why(self, bytes) {
             Some(why) => Err(BadBytes(why)),

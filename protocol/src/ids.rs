@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// Longest id in characters; all of them are ASCII.
 pub const TOKEN_MAX: usize = 64;
 
-/// A string of `[A-Za-z0-9_-]{1,64}`. The only way into a NATS subject or KV key: it can hold no dot, wildcard, space or NUL.
+/// A string of `[A-Za-z0-9_-]{1,64}`. The only way into a NATS subject or KV key: it can hold no dot, wildcard, space
+/// or NUL.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(Arc<str>);
 

@@ -1,11 +1,13 @@
 //! What every part of Natterjack agrees on: ids, frames, log entries, codes, limits and the pure rules.
 //!
-//! Nothing in this crate does I/O. A rule that two roles need (chain, fold, late) lives here once, so that a test can hold it in its hand
-//! and every role decides alike.
+//! Nothing in this crate does I/O. A rule that two roles need (chain, fold, late) lives here once, so that a test can
+//! hold it in its hand and every role decides alike.
 //!
-//! Three rooms over a floor of leaf modules; each imports only what stands left of it, which a test holds (`tests/contract/rooms.rs`):
+//! Three rooms over a floor of leaf modules; each imports only what stands left of it, which a test holds
+//! (`tests/contract/rooms.rs`):
 //!
-//! leaves (this folder) ← [`log`] (what the log holds) ← [`client`] (what an SDK sees) ← [`internal`] (what roles say to each other)
+//! leaves (this folder) ← [`log`] (what the log holds) ← [`client`] (what an SDK sees) ← [`internal`] (what roles say
+//! to each other)
 
 pub mod cid;
 pub mod client;

@@ -12,37 +12,39 @@ pub const FRAME_BYTES: usize = 192 * 1024;
 pub const HEAD_BYTES: usize = 16 * 1024;
 /// Bytes of an HTTP request body.
 pub const HTTP_BODY_BYTES: usize = 256 * 1024;
-/// An HTTP answer is taken at least this fast on the whole, the time `stall` aside: a page of 190 kB in 47 s and that, where a line of 2G takes
+/// An HTTP answer is taken at least this fast on the whole, the time `stall` aside: a page of 190 kB in 47 s and that,
+/// where a line of 2G takes
 /// 40. What is slower holds memory and gets nowhere.
 pub const ANSWER_BYTES_PER_SECOND: usize = 4 * 1024;
 pub const CURSORS_PER_HELLO: usize = 1_000;
 pub const HEADS_PER_BATCH: usize = 1_024;
 pub const PAGE_MAX: usize = 200;
 pub const PAGE_DEFAULT: usize = 50;
-/// A page, of events or of threads, ends with what reaches so many bytes of JSON: 200 messages of 600 bytes, 2 s at 64 kB/s, and two texts
-/// of 10,000 characters that JSON spells with six bytes each.
+/// A page, of events or of threads, ends with what reaches so many bytes of JSON: 200 messages of 600 bytes, 2 s at 64
+/// kB/s, and two texts of 10,000 characters that JSON spells with six bytes each.
 pub const PAGE_BYTES: usize = 128 * 1024;
-/// Bytes of one message in NATS: what a role asks, answers or keeps as a value. `max_payload` of nats-server is 1 MiB unless configured;
-/// less is refused by `provision`.
+/// Bytes of one message in NATS: what a role asks, answers or keeps as a value. `max_payload` of nats-server is 1 MiB
+/// unless configured; less is refused by `provision`.
 pub const PAYLOAD_BYTES: usize = 1 << 20;
-/// What a role asks or answers another for many threads ends with what reaches this. The largest event is an entry of 48 KiB, at six bytes
-/// of JSON each 288 KiB: half of a payload is left.
+/// What a role asks or answers another for many threads ends with what reaches this. The largest event is an entry of
+/// 48 KiB, at six bytes of JSON each 288 KiB: half of a payload is left.
 pub const ANSWER_BYTES: usize = PAYLOAD_BYTES / 4;
-/// Bytes of a value in KV (a group's state, a user's threads): beyond it nobody is added. Room for the change that is being made: 500
-/// users of 133 + 60 bytes are 97 KB.
+/// Bytes of a value in KV (a group's state, a user's threads): beyond it nobody is added. Room for the change that is
+/// being made: 500 users of 133 + 60 bytes are 97 KB.
 pub const STATE_BYTES: usize = PAYLOAD_BYTES - 128 * 1024;
-/// What others may fill of a user's threads: conversations that they begin (about 4,000 strangers), and of that, groups into which they put
-/// the user, as one stranger alone can. The rest is for what the user begins.
+/// What others may fill of a user's threads: conversations that they begin (about 4,000 strangers), and of that, groups
+/// into which they put the user, as one stranger alone can. The rest is for what the user begins.
 pub const STATE_BYTES_BY_OTHERS: usize = STATE_BYTES / 4 * 3;
 pub const STATE_BYTES_BY_GROUPS: usize = STATE_BYTES / 2;
-/// Live frames and bytes that wait for one slow reader before it is closed with a resumable code. What waits behind its pages while it
-/// attaches is counted with them.
+/// Live frames and bytes that wait for one slow reader before it is closed with a resumable code. What waits behind its
+/// pages while it attaches is counted with them.
 pub const OUTBOX_FRAMES: usize = 4_096;
 pub const OUTBOX_BYTES: usize = 1 << 20;
-/// Bytes of frames after which an answer to a poll is sent: as much as may wait for a socket. What is left comes with the next poll.
+/// Bytes of frames after which an answer to a poll is sent: as much as may wait for a socket. What is left comes with
+/// the next poll.
 pub const POLL_BYTES: usize = OUTBOX_BYTES;
-/// Bytes of a snapshot (pages, answers) that a session has asked for or that wait for its socket; beyond them it waits. Eight pages, and as
-/// much as may wait of live frames.
+/// Bytes of a snapshot (pages, answers) that a session has asked for or that wait for its socket; beyond them it waits.
+/// Eight pages, and as much as may wait of live frames.
 pub const SNAPSHOT_BYTES: usize = 8 * PAGE_BYTES;
 /// Requests (sends included) of one session that wait for their answer.
 pub const INFLIGHT_REQUESTS: usize = 64;
@@ -50,7 +52,8 @@ pub const INFLIGHT_REQUESTS: usize = 64;
 pub const FRAMES_BURST: u32 = 2_000;
 pub const FRAMES_PER_SECOND: u32 = 1_000;
 pub const GROUP_MEMBERS: usize = 500;
-/// Members and former members kept in a group's state (they may still read their part): 5,000 × ~80 B = 400 KB of a 1 MB value.
+/// Members and former members kept in a group's state (they may still read their part): 5,000 × ~80 B = 400 KB of a 1
+/// MB value.
 pub const GROUP_EVER: usize = 5_000;
 /// Users in one control entry.
 pub const USERS_PER_CHANGE: usize = GROUP_MEMBERS;
@@ -74,7 +77,8 @@ pub const EMOJI_CHARS: usize = 16;
 pub const CUSTOM_BYTES: usize = 32 * 1024;
 /// A resend older than the dedupe window is looked for among at most this many messages of the thread.
 pub const RESEND_ROWS: usize = 10_000;
-/// Connections that have not said hello yet, per edge, and of one address: a quarter, so that no single one takes them all.
+/// Connections that have not said hello yet, per edge, and of one address: a quarter, so that no single one takes them
+/// all.
 pub const UNGREETED: usize = 4_096;
 pub const UNGREETED_PER_ADDRESS: usize = UNGREETED / 4;
 /// Sockets per edge, under the 20,000 open files a process may have on small machines.

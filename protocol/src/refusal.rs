@@ -21,7 +21,8 @@ pub enum Retry {
     Later,
     /// After getting a new access token.
     AfterLogin,
-    /// With a new cid minted from the `now_ms` of the error, and only if every earlier answer to this message was `clock_ahead`.
+    /// With a new cid minted from the `now_ms` of the error, and only if every earlier answer to this message was
+    /// `clock_ahead`.
     NewCid,
 }
 
@@ -69,7 +70,8 @@ pub enum Code {
     ResendTooOld,
     /// The archive is so far behind that the log may not take more.
     StorageBehind,
-    /// A part of the system does not answer; nothing was changed as far as is known, the same request is safe to resend.
+    /// A part of the system does not answer; nothing was changed as far as is known, the same request is safe to
+    /// resend.
     Unavailable,
     /// A bug of ours, logged on the server.
     Internal,

@@ -1,7 +1,7 @@
 //! How ids, numbers and texts look in JSON Schema: in docs/openapi.json and docs/frames.schema.json alike.
 //!
-//! The types of this crate enforce their rules when they are read; here the same rules stand as a schema can say them. Attributes take
-//! literals only, so a test holds each number against `limits`.
+//! The types of this crate enforce their rules when they are read; here the same rules stand as a schema can say them.
+//! Attributes take literals only, so a test holds each number against `limits`.
 
 pub mod texts;
 

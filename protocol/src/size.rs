@@ -1,12 +1,12 @@
-//! Sizes in bytes: what something takes on the wire, and how much of a list goes together. Pipes carry bytes, so every page and answer
-//! is bounded by them and not by a count alone.
+//! Sizes in bytes: what something takes on the wire, and how much of a list goes together. Pipes carry bytes, so every
+//! page and answer is bounded by them and not by a count alone.
 
 use std::io;
 
 use serde::Serialize;
 
-/// What it takes as JSON, the larger of the two codecs: base64, escapes (a NUL is one byte in MessagePack and six here), numbers in
-/// digits. Counted without keeping anything.
+/// What it takes as JSON, the larger of the two codecs: base64, escapes (a NUL is one byte in MessagePack and six
+/// here), numbers in digits. Counted without keeping anything.
 pub fn json<T: Serialize + ?Sized>(value: &T) -> usize {
     struct Counter(usize);
     impl io::Write for Counter {
@@ -29,8 +29,8 @@ pub trait Size {
     fn size(&self) -> usize;
 }
 
-/// How much is taken of a list: until there are `count`, or until `bytes` are reached. What reaches them is taken too, so one always fits
-/// and what is not [full](Most::full) was the whole list.
+/// How much is taken of a list: until there are `count`, or until `bytes` are reached. What reaches them is taken too,
+/// so one always fits and what is not [full](Most::full) was the whole list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Most {
     pub count: usize,

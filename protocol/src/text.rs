@@ -1,7 +1,7 @@
 //! What a text from outside may be: one rule for each kind of text, for edge, persister, SDK and chat alike. Pure.
 //!
-//! Names and passwords are normalised here and kept as these functions give them back; lengths are counted afterwards. Texts of messages are
-//! kept as they came, so their rules only say yes or no. An error never quotes the text.
+//! Names and passwords are normalised here and kept as these functions give them back; lengths are counted afterwards.
+//! Texts of messages are kept as they came, so their rules only say yes or no. An error never quotes the text.
 
 mod attachment;
 mod chars;

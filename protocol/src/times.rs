@@ -29,8 +29,8 @@ pub struct Times {
     pub head: Duration,
     /// The body of a request.
     pub body: Duration,
-    /// An HTTP connection without a request. Longer than proxies keep one they do not use (nginx and ALB 60 s, Caddy 120 s): else they send a
-    /// request into a connection that is being closed.
+    /// An HTTP connection without a request. Longer than proxies keep one they do not use (nginx and ALB 60 s, Caddy
+    /// 120 s): else they send a request into a connection that is being closed.
     pub http_idle: Duration,
     /// An HTTP answer of which nothing is taken for so long is dropped with its connection.
     pub stall: Duration,

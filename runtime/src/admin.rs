@@ -1,5 +1,6 @@
-//! The door for operators, on an address of its own: `/health` (alive, with every part), `/ready` (200 or 503), `/metrics`. What stands here is
-//! for nobody else: the clients' port says of all this only whether clients should come.
+//! The door for operators, on an address of its own: `/health` (alive, with every part), `/ready` (200 or 503),
+//! `/metrics`. What stands here is for nobody else: the clients' port says of all this only whether clients should
+//! come.
 
 use std::net::SocketAddr;
 
@@ -33,7 +34,8 @@ struct Shown {
 }
 
 impl Admin {
-    /// Without an address there is no server, and [`Admin::serve`] only waits. With port 0 it is [`PORT`], or a free one if that is taken.
+    /// Without an address there is no server, and [`Admin::serve`] only waits. With port 0 it is [`PORT`], or a free
+    /// one if that is taken.
     pub async fn bind(addr: Option<SocketAddr>) -> Result<Self, Error> {
         let Some(addr) = addr else { return Ok(Self { listener: None }) };
         let usual = async || if addr.port() == 0 { TcpListener::bind((addr.ip(), PORT)).await.ok() } else { None };

@@ -1,9 +1,11 @@
-//! This machine's clock, read in one place. Nothing is judged by it: what is given a lifetime is judged by the server's time
-//! (`nats::ServerTime`) or by the monotonic clock. It is compared with the server's, for an alarm, and shown to people and other programs.
+//! This machine's clock, read in one place. Nothing is judged by it: what is given a lifetime is judged by the server's
+//! time (`nats::ServerTime`) or by the monotonic clock. It is compared with the server's, for an alarm, and shown to
+//! people and other programs.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Names a file that says by how many milliseconds the clock is wrong, read at each look: for tests with clocks that step and drift.
+/// Names a file that says by how many milliseconds the clock is wrong, read at each look: for tests with clocks that
+/// step and drift.
 const WRONG_BY: &str = "NATTERJACK_TEST_CLOCK";
 
 /// Milliseconds since 1970.

@@ -1,7 +1,9 @@
-//! Configuration in four layers: the annotated default file, which is part of the binary, a file, the environment, flags.
+//! Configuration in four layers: the annotated default file, which is part of the binary, a file, the environment,
+//! flags.
 //!
-//! The default file is the one place that names every key: its comments become `docs/configuration.md`, its types decide how a
-//! variable of the environment is read, and a key that it does not have is an error. Every error is reported, not only the first.
+//! The default file is the one place that names every key: its comments become `docs/configuration.md`, its types
+//! decide how a variable of the environment is read, and a key that it does not have is an error. Every error is
+//! reported, not only the first.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -132,7 +134,8 @@ impl Loader {
         Some(meta.source.as_ref().map_or_else(|| meta.name.to_string(), |s| format!("{} {s}", meta.name)))
     }
 
-    /// The value of a key. If it is wrong, the error is kept and the default is given, so that the rest can be judged too.
+    /// The value of a key. If it is wrong, the error is kept and the default is given, so that the rest can be judged
+    /// too.
     pub fn get<T: DeserializeOwned>(&mut self, key: &str) -> T {
         match self.figment.extract_inner(key) {
             Ok(value) => value,

@@ -11,7 +11,8 @@ use tokio::sync::watch;
 
 pub use self::reader::{Reader, Readers, Trouble};
 
-/// The name of a part: `directory`, or `archive.1-0` for partition 0 of generation 1 of the log, whose stream is `CHAT-1-0`.
+/// The name of a part: `directory`, or `archive.1-0` for partition 0 of generation 1 of the log, whose stream is
+/// `CHAT-1-0`.
 pub type Part = Cow<'static, str>;
 
 /// The part of `what` that has to do with one partition of the log.

@@ -1,6 +1,7 @@
 //! What every process needs before its first job: configuration, telemetry, health, shutdown, and a small admin server.
 //!
-//! Nothing here knows what a message is; the order in which a process uses these parts is the checklist in `natterjack/src/main.rs`.
+//! Nothing here knows what a message is; the order in which a process uses these parts is the checklist in
+//! `natterjack/src/main.rs`.
 
 pub mod admin;
 pub mod clock;

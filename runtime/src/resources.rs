@@ -1,5 +1,5 @@
-//! What the system lets this process have: open files, memory, threads. Read once at start, after the limit of open files was raised as far as
-//! the system allows; what a role makes of it, the role says.
+//! What the system lets this process have: open files, memory, threads. Read once at start, after the limit of open
+//! files was raised as far as the system allows; what a role makes of it, the role says.
 
 use std::{fmt, fs, path::Path};
 

@@ -1,4 +1,5 @@
-//! Logs to standard error (text for people, JSON for machines) and metrics for Prometheus. Called once, before anything can log.
+//! Logs to standard error (text for people, JSON for machines) and metrics for Prometheus. Called once, before anything
+//! can log.
 
 use std::{io::IsTerminal, time::Duration};
 
@@ -58,8 +59,8 @@ impl Metrics {
         self.handle.render()
     }
 
-    /// Samples of histograms wait in memory until somebody folds them into buckets; without this they would grow for ever.
-    /// Runs until dropped.
+    /// Samples of histograms wait in memory until somebody folds them into buckets; without this they would grow for
+    /// ever. Runs until dropped.
     pub async fn upkeep(self) {
         let mut tick = tokio::time::interval(Duration::from_secs(5));
         loop {

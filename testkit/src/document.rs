@@ -1,4 +1,5 @@
-//! `docs/openapi.json` as a judge: every answer that a test gets over HTTP is one that the document has, with the fields it has.
+//! `docs/openapi.json` as a judge: every answer that a test gets over HTTP is one that the document has, with the
+//! fields it has.
 
 use std::sync::LazyLock;
 
@@ -11,7 +12,8 @@ pub fn document() -> &'static Value {
     &DOCUMENT
 }
 
-/// Panics with what does not fit. A path or method that the document does not have is answered with a refusal, which has no description.
+/// Panics with what does not fit. A path or method that the document does not have is answered with a refusal, which
+/// has no description.
 #[track_caller]
 pub fn judge(method: &str, path: &str, status: u16, body: &Value) {
     let Some(operation) = operation(method, path) else { return };

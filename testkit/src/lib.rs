@@ -1,7 +1,9 @@
-//! What integration tests of every crate share: a real nats-server at an address of its own, processes that can be killed and frozen,
-//! proxies that break connections, HTTP by hand, certificates, and waiting for a condition under a deadline.
+//! What integration tests of every crate share: a real nats-server at an address of its own, processes that can be
+//! killed and frozen, proxies that break connections, HTTP by hand, certificates, and waiting for a condition under a
+//! deadline.
 //!
-//! Only tests depend on it, and it depends on no role: those that start a whole installation build on `tests/src/kit.rs`.
+//! Only tests depend on it, and it depends on no role: those that start a whole installation build on
+//! `tests/src/kit.rs`.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "test code: a panic with its place is the report")]
 
 pub mod certificates;

@@ -37,7 +37,8 @@ impl NatsProxy {
         format!("nats://{}", self.addr())
     }
 
-    /// Loses every message (subject, payload) that `lose` picks, until told otherwise. The rest arrives as if nothing had been there.
+    /// Loses every message (subject, payload) that `lose` picks, until told otherwise. The rest arrives as if nothing
+    /// had been there.
     pub fn drop_live(&self, lose: impl Fn(&str, &[u8]) -> bool + Send + Sync + 'static) {
         *self.rules.lose.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(lose));
     }

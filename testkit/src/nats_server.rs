@@ -1,4 +1,5 @@
-//! A nats-server of one test's own, or a cluster of them: real processes, a temporary folder, addresses that nobody else has.
+//! A nats-server of one test's own, or a cluster of them: real processes, a temporary folder, addresses that nobody
+//! else has.
 
 use std::{
     path::{Path, PathBuf},
@@ -27,8 +28,8 @@ pub struct NatsServer {
     _watch: Stopwatch,
 }
 
-/// Tests of a binary run side by side. One that asserts a time runs alone: it begins when no other server of this process is left, and
-/// none is started before it ends.
+/// Tests of a binary run side by side. One that asserts a time runs alone: it begins when no other server of this
+/// process is left, and none is started before it ends.
 struct Place {
     alone: bool,
 }
@@ -147,8 +148,8 @@ impl NatsServer {
         self.dir.path().join("js")
     }
 
-    /// As after a loss of power: the newest block of a stream ends `lost` bytes earlier, or is gone with everything if it has no more.
-    /// The server must not run.
+    /// As after a loss of power: the newest block of a stream ends `lost` bytes earlier, or is gone with everything if
+    /// it has no more. The server must not run.
     pub fn cut(&self, stream: &str, lost: u64) {
         let msgs = self.folder().join("jetstream/$G/streams").join(stream).join("msgs");
         let files = std::fs::read_dir(&msgs).unwrap().map(|f| f.unwrap().path());

@@ -1,4 +1,5 @@
-//! Addresses: each cluster has a /24 of 127.0.0.0/8 to itself, so every port in it is fixed and free. And how many clusters run at once.
+//! Addresses: each cluster has a /24 of 127.0.0.0/8 to itself, so every port in it is fixed and free. And how many
+//! clusters run at once.
 
 use std::{
     fs::File,
@@ -103,7 +104,8 @@ impl Subnet {
     }
 }
 
-/// Two cores carry three clusters, which mostly wait; latency and chaos want to be alone. Held until dropped, also by a process that crashes.
+/// Two cores carry three clusters, which mostly wait; latency and chaos want to be alone. Held until dropped, also by a
+/// process that crashes.
 #[derive(Debug)]
 pub struct Turn {
     _held: Vec<File>,

@@ -1,4 +1,5 @@
-//! A TCP proxy that breaks connections on purpose: stalls, one-way cuts, resets, an end after n bytes. There is no netem here.
+//! A TCP proxy that breaks connections on purpose: stalls, one-way cuts, resets, an end after n bytes. There is no
+//! netem here.
 
 use std::{
     net::SocketAddr,
@@ -26,8 +27,8 @@ pub enum Flow {
     Pass,
     /// They arrive so much later: a slow server or a long way.
     Late(Duration),
-    /// So many bytes a second of each connection: a slow line. Connections made while it is set have small buffers, too, so that whoever
-    /// writes notices it.
+    /// So many bytes a second of each connection: a slow line. Connections made while it is set have small buffers,
+    /// too, so that whoever writes notices it.
     Slow(usize),
     /// They wait, as behind a dead link; a later `Pass` lets them through.
     Stall,

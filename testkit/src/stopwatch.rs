@@ -1,5 +1,5 @@
-//! How long each test holds a server or a cluster, which is what tests cost: `NATTERJACK_TEST_TIMES=file` appends a line for each.
-//! `sort -rn file | head -30` shows where to look.
+//! How long each test holds a server or a cluster, which is what tests cost: `NATTERJACK_TEST_TIMES=file` appends a
+//! line for each. `sort -rn file | head -30` shows where to look.
 
 use std::{fs::File, io::Write, thread, time::Instant};
 

@@ -50,7 +50,8 @@ impl<T, E: Display> Probe for Result<T, E> {
     }
 }
 
-/// Asks again every 20 ms until there is an answer; a panic with what was seen last, long after it should have been there.
+/// Asks again every 20 ms until there is an answer; a panic with what was seen last, long after it should have been
+/// there.
 pub async fn eventually<P: Probe>(what: &str, probe: impl AsyncFnMut() -> P) -> P::Found {
     eventually_within(what, Duration::from_secs(30), probe).await
 }

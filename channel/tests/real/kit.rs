@@ -1,4 +1,5 @@
-//! An instance of the service, a writer that knows the truth, and an observer that sees all subjects in the order of one connection.
+//! An instance of the service, a writer that knows the truth, and an observer that sees all subjects in the order of
+//! one connection.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -160,8 +161,8 @@ impl Observer {
         self.with(|all| all.iter().any(|s| s.subject == subject && is_it(&s.what)))
     }
 
-    /// Waits until every entry has come on every subject of its thread, then checks order and predecessors. Returns how many
-    /// events came more than once.
+    /// Waits until every entry has come on every subject of its thread, then checks order and predecessors. Returns how
+    /// many events came more than once.
     pub async fn has_everything(&self, writer: &Writer) -> usize {
         let last: Vec<(String, MsgId)> = writer
             .truth()

@@ -1,4 +1,5 @@
-//! The client against a small edge of these tests: real sockets, both sides in one process. (Real edges: the end-to-end tests.)
+//! The client against a small edge of these tests: real sockets, both sides in one process. (Real edges: the end-to-end
+//! tests.)
 
 mod fake;
 mod scenarios;

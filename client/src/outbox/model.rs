@@ -1,5 +1,6 @@
-//! The outbox and the edges' queue against each other, over sockets and over HTTP: whatever is refused, lost, late or renewed, each message
-//! is stored once, a thread has them in the order of writing, and in the end each is sent or has failed.
+//! The outbox and the edges' queue against each other, over sockets and over HTTP: whatever is refused, lost, late or
+//! renewed, each message is stored once, a thread has them in the order of writing, and in the end each is sent or has
+//! failed.
 
 use std::collections::HashMap;
 

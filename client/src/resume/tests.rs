@@ -1,4 +1,5 @@
-//! A model of an edge with a log; whatever is lost, doubled, cut short or answered late, the app sees the log's order exactly once.
+//! A model of an edge with a log; whatever is lost, doubled, cut short or answered late, the app sees the log's order
+//! exactly once.
 
 use std::collections::BTreeMap;
 
@@ -180,7 +181,8 @@ proptest! {
             match action {
                 Action::Append(t, visible, live, twice) => {
                     if let Some(e) = edge.append(&threads()[t], visible) {
-                        // The edge never loses the first event of a thread: for that one nothing would name a predecessor here.
+                        // The edge never loses the first event of a thread: for that one nothing would name a
+                        // predecessor here.
                         let first = !device.seen.contains_key(&e.thread);
                         for _ in 0..usize::from(live || first) + usize::from(twice) {
                             device.resume.live(e.clone(), device.now);
@@ -300,7 +302,8 @@ fn an_incomplete_attach_is_asked_again_and_is_no_sync() {
     assert!(r.is_whole() && r.next_out().is_none());
 }
 
-/// Edge: "the page of this thread cannot be read", then live events that lie behind it; the thread is new to this device.
+/// Edge: "the page of this thread cannot be read", then live events that lie behind it; the thread is new to this
+/// device.
 #[test]
 fn what_follows_a_page_that_could_not_be_read_waits_for_it() {
     let thread: Thread = "dm.a.b".parse().unwrap();

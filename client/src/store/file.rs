@@ -1,4 +1,5 @@
-//! The file of one device: SQLite with its write-ahead log synced at every commit, so a torn tail is cut off at the last whole one.
+//! The file of one device: SQLite with its write-ahead log synced at every commit, so a torn tail is cut off at the
+//! last whole one.
 
 use std::{
     path::{Path, PathBuf},

@@ -1,4 +1,5 @@
-//! `manifest.json`: what a backup is of, and what every file in it must be. Written last: a folder without it is no backup.
+//! `manifest.json`: what a backup is of, and what every file in it must be. Written last: a folder without it is no
+//! backup.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,8 @@ pub struct Manifest {
     pub format: u32,
     /// The version that made it.
     pub natterjack: String,
-    /// When it was begun, milliseconds since 1970 by the clock of the machine that made it: all that was acknowledged before is in it.
+    /// When it was begun, milliseconds since 1970 by the clock of the machine that made it: all that was acknowledged
+    /// before is in it.
     pub begun_ms: u64,
     pub origin: Origin,
     /// Of the log, when the backup was made.

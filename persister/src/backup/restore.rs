@@ -1,4 +1,5 @@
-//! A new system from a backup: the archive with what the log had above it, and a log that goes on in a new generation above both.
+//! A new system from a backup: the archive with what the log had above it, and a log that goes on in a new generation
+//! above both.
 //!
 //! The target must be empty. Everything is checked before anything is written; the archive gets its name last.
 

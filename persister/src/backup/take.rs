@@ -117,8 +117,8 @@ async fn archive(source: &Source, folder: &Path, logs: &mut [LogCopy]) -> Result
             watermarks(&store, logs).await
         }
         Source::Cql { cfg, snapshot } => {
-            // The servers are copied one after the other: what one of them wrote last, another may not have in its copy. What was
-            // written when the first of them began is in all, and that is where the log's part begins.
+            // The servers are copied one after the other: what one of them wrote last, another may not have in its
+            // copy. What was written when the first of them began is in all, and that is where the log's part begins.
             let store = Cql::connect(cfg).await?;
             watermarks(&store.patient(), logs).await?;
             let into = folder.join(SNAPSHOT);

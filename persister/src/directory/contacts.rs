@@ -1,4 +1,5 @@
-//! Contacts: ask, accept, remove. The store changes both sides at once; a hint then tells both users' devices to ask again.
+//! Contacts: ask, accept, remove. The store changes both sides at once; a hint then tells both users' devices to ask
+//! again.
 
 use natterjack_nats::subjects;
 use natterjack_protocol::{

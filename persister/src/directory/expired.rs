@@ -1,4 +1,5 @@
-//! Clearing away what has a date: values of the control bucket that say until when they matter (signing keys, revoked logins).
+//! Clearing away what has a date: values of the control bucket that say until when they matter (signing keys, revoked
+//! logins).
 
 use std::{collections::BTreeMap, time::Duration};
 

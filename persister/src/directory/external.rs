@@ -1,4 +1,5 @@
-//! Logging in with a token of somebody else: whom it is about becomes a user here at the first time, and is the same one ever after.
+//! Logging in with a token of somebody else: whom it is about becomes a user here at the first time, and is the same
+//! one ever after.
 
 use natterjack_protocol::{Code, DeviceId, Refusal, client::http::Profile, internal::rpc::DirectoryAnswer, log::fold::UserThreads};
 

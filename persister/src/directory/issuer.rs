@@ -1,8 +1,9 @@
-//! The keys of the external issuer: fetched, kept, fetched again from time to time and for a key id that is not known. While they cannot be
-//! fetched the last good ones stay: who logs in then does not notice.
+//! The keys of the external issuer: fetched, kept, fetched again from time to time and for a key id that is not known.
+//! While they cannot be fetched the last good ones stay: who logs in then does not notice.
 //!
-//! Anybody can make up key ids. So they make the issuer asked once in a few seconds at most, by one at a time, and who cannot be judged
-//! because of that is told to come back; a token is refused only by keys that were asked for after it came.
+//! Anybody can make up key ids. So they make the issuer asked once in a few seconds at most, by one at a time, and who
+//! cannot be judged because of that is told to come back; a token is refused only by keys that were asked for after it
+//! came.
 
 use std::{
     sync::Arc,
@@ -140,8 +141,8 @@ impl Issuer {
         Some(if other != first && untimely(&checked) { self.rules.check(token, &keys, other) } else { checked })
     }
 
-    /// Who issues judges: by its own clock, as its answers have it. Where keys come from a file nobody says what time it is there: then both
-    /// of ours have to agree that a token is not good.
+    /// Who issues judges: by its own clock, as its answers have it. Where keys come from a file nobody says what time
+    /// it is there: then both of ours have to agree that a token is not good.
     fn now_ms(&self) -> [u64; 2] {
         match *self.clock.read() {
             Some((ms, at)) => [ms + at.elapsed().as_millis() as u64; 2],

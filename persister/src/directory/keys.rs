@@ -1,5 +1,5 @@
-//! The signing keys of this instance: made at start, published before they sign, rotated, and cleared away long after they end.
-//! Edges read the public halves from the control bucket; the private half stays here.
+//! The signing keys of this instance: made at start, published before they sign, rotated, and cleared away long after
+//! they end. Edges read the public halves from the control bucket; the private half stays here.
 
 use std::{
     sync::Arc,
@@ -12,8 +12,8 @@ use parking_lot::RwLock;
 use super::expired::Expired;
 use crate::tokens::{KeyTimes, SigningKey, TokenError};
 
-/// A new key is there this long before it signs, so that every edge has it by then (the first one of an instance has no time for that:
-/// an edge that does not know a key asks the bucket).
+/// A new key is there this long before it signs, so that every edge has it by then (the first one of an instance has no
+/// time for that: an edge that does not know a key asks the bucket).
 const LEAD: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +45,8 @@ impl Keys {
         if key.can_sign(Instant::now()) { Ok(key) } else { Err(TokenError::KeyTooOld) }
     }
 
-    /// Rotates and clears away until it is dropped; never returns. A failure is tried again at the next tick: the old key signs on,
-    /// until what it signs would outlive it.
+    /// Rotates and clears away until it is dropped; never returns. A failure is tried again at the next tick: the old
+    /// key signs on, until what it signs would outlive it.
     pub async fn run(&self) {
         // Often enough that a rotation is late by a quarter at most, also when tests scale it down.
         let mut tick = tokio::time::interval(Duration::from_millis(self.times.rotation / 4).clamp(Duration::from_millis(50), LEAD));

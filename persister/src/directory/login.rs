@@ -1,8 +1,9 @@
 //! Logging in, refreshing, logging out.
 //!
-//! Each refresh token is good for one use and gives the next one. An answer may be lost, and two tabs may renew at the same moment, so for
-//! a minute, and until the next one is used, the old one gives the same next one again; afterwards it betrays that two have it, and ends
-//! the login. The same one, not another: of two that were given, one would have to be taken away from somebody.
+//! Each refresh token is good for one use and gives the next one. An answer may be lost, and two tabs may renew at the
+//! same moment, so for a minute, and until the next one is used, the old one gives the same next one again; afterwards
+//! it betrays that two have it, and ends the login. The same one, not another: of two that were given, one would have
+//! to be taken away from somebody.
 
 use natterjack_protocol::{Code, DeviceId, Refusal, UserId, client::http::Tokens, internal::rpc::DirectoryAnswer, text};
 
@@ -63,8 +64,8 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         Ok(login.filter(|_| fits))
     }
 
-    /// The list of threads may be missing: a crash during registration, or a lost bucket. The login does not depend on it, and an edge
-    /// that misses it later asks again.
+    /// The list of threads may be missing: a crash during registration, or a lost bucket. The login does not depend on
+    /// it, and an edge that misses it later asks again.
     pub(super) async fn heal(&self, user: &UserId) {
         match self.buckets.threads(user).exists().await {
             Ok(true) => {}

@@ -1,8 +1,10 @@
-//! A key in `users` or `groups` was lost (a bucket, or a crash during registration): makes it again from archive and log.
+//! A key in `users` or `groups` was lost (a bucket, or a crash during registration): makes it again from archive and
+//! log.
 //!
 //! The watermark is read before the archive's rows, the log from there to its end after both, so nothing falls between.
-//! A user's key needs a second look: `channel` merges into a key that is there and passes by one that is not, so an entry folded while
-//! we were computing is only found by reading on after the key was made. A group's does not: `channel` asks for it and waits.
+//! A user's key needs a second look: `channel` merges into a key that is there and passes by one that is not, so an
+//! entry folded while we were computing is only found by reading on after the key was made. A group's does not:
+//! `channel` asks for it and waits.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,7 +19,8 @@ use super::{
 };
 use crate::store::{ArchiveStore, PartitionKey, accounts::Accounts};
 
-/// The part of the log above the watermark is read within this, or somebody else has to wait less: less than the asker's 15 s.
+/// The part of the log above the watermark is read within this, or somebody else has to wait less: less than the
+/// asker's 15 s.
 const READ: Duration = Duration::from_secs(10);
 const BATCH: usize = 1_000;
 /// Others write the same key: one `channel`, perhaps another instance. More rounds than that is a sick bucket.
@@ -142,7 +145,8 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         Ok(Stretch { layout, p, after: position.map_or(MsgId::NONE, |w| w.id) })
     }
 
-    /// The control entries behind each of these places up to the end of the log as it is now, in order within a partition; and the ends.
+    /// The control entries behind each of these places up to the end of the log as it is now, in order within a
+    /// partition; and the ends.
     async fn controls(&self, from: &[Stretch]) -> Result<(Vec<ControlRecord>, Vec<Stretch>), Refusal> {
         let read = try_join_all(from.iter().map(|s| self.controls_of(*s)));
         let parts = tokio::time::timeout(READ, read).await.map_err(|_| busy())??;

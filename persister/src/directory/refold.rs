@@ -1,6 +1,8 @@
-//! What the keys in KV should be, from the archive's state and the control entries above its watermark. Pure; `rebuild` reads and writes.
+//! What the keys in KV should be, from the archive's state and the control entries above its watermark. Pure; `rebuild`
+//! reads and writes.
 //!
-//! An entry that the archive has already may be given again: versions and items' `v` are ids of control entries and only grow.
+//! An entry that the archive has already may be given again: versions and items' `v` are ids of control entries and
+//! only grow.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,7 +34,8 @@ pub fn group(thread: &Thread, stored: Option<GroupState>, controls: &[ControlRec
     group
 }
 
-/// A user's threads: the archived items, DMs folded on, and the item of each group that `groups_touching` named, as it stands after its fold.
+/// A user's threads: the archived items, DMs folded on, and the item of each group that `groups_touching` named, as it
+/// stands after its fold.
 pub fn user(
     user: &UserId,
     archived: Vec<(Thread, ThreadItem)>,
@@ -94,7 +97,8 @@ mod tests {
     }
 
     proptest! {
-        /// Wherever the watermark stands, and however far below it the reading began, the outcome is that of the whole log.
+        /// Wherever the watermark stands, and however far below it the reading began, the outcome is that of the whole
+        /// log.
         #[test]
         fn the_watermark_does_not_matter(raw in prop::collection::vec(any_control(), 1..30), mark in 0usize..30, back in 0usize..5) {
             const USERS: [&str; 3] = ["a", "b", "c"];

@@ -1,8 +1,9 @@
-//! Making an account: the row in the store first (the name is decided there), then the user's empty list of threads in KV, whose presence
-//! says to everybody else that the user exists. A crash between the two is healed by the next login.
+//! Making an account: the row in the store first (the name is decided there), then the user's empty list of threads in
+//! KV, whose presence says to everybody else that the user exists. A crash between the two is healed by the next login.
 //!
-//! The answer may be lost, so a registration that comes again is answered like a login. What makes it one is the password: the edge counts
-//! registrations of a name as logins with it, so that nobody can try more passwords here than there, and only a new account is tried at all.
+//! The answer may be lost, so a registration that comes again is answered like a login. What makes it one is the
+//! password: the edge counts registrations of a name as logins with it, so that nobody can try more passwords here than
+//! there, and only a new account is tried at all.
 
 use std::time::Duration;
 
@@ -47,7 +48,8 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         self.open_session(user, name, device).await
     }
 
-    /// The name is taken. By the same registration, if it is spelled the same, was made a moment ago, and the password is its own.
+    /// The name is taken. By the same registration, if it is spelled the same, was made a moment ago, and the password
+    /// is its own.
     async fn register_again(
         &self,
         place: &QueuePermit,

@@ -1,5 +1,6 @@
-//! Telling every edge that a login is over. The store knows it first; the control bucket carries it to the edges, also to those that are
-//! cut off now or not started yet: they read it when they are back. Kept until the login's last access token has expired.
+//! Telling every edge that a login is over. The store knows it first; the control bucket carries it to the edges, also
+//! to those that are cut off now or not started yet: they read it when they are back. Kept until the login's last
+//! access token has expired.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -19,7 +20,8 @@ const CLEAR: Duration = Duration::from_secs(600);
 const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Revocations that could not be published and wait for the bucket to be back; beyond it the oldest are given up, with an error in the log.
+/// Revocations that could not be published and wait for the bucket to be back; beyond it the oldest are given up, with
+/// an error in the log.
 const PENDING: usize = 10_000;
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -55,7 +57,8 @@ impl Revocations {
     }
 
     async fn put(&self, family: &Family) -> Result<(), KvError> {
-        // From now on nobody signs for this family; what was signed a moment ago lives this long, and edges may be lenient as long again.
+        // From now on nobody signs for this family; what was signed a moment ago lives this long, and edges may be
+        // lenient as long again.
         let until = self.time.now_ms() + self.times.access + self.times.grace.max(self.times.access) + STEP;
         let value = RevokedLogin { user: family.user.clone(), device: family.device.clone(), until };
         self.buckets.revoked_login(&family.id).put(&value).await?;

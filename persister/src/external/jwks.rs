@@ -43,8 +43,8 @@ struct Jwk {
 }
 
 impl KeySet {
-    /// Keys of other sorts, or for another use, are left out: they say nothing about the rest. So a set may be empty: an issuer that takes
-    /// all its keys back means it.
+    /// Keys of other sorts, or for another use, are left out: they say nothing about the rest. So a set may be empty:
+    /// an issuer that takes all its keys back means it.
     pub fn parse(json: &[u8]) -> Result<Self, BadKeys> {
         let set: Jwks = serde_json::from_slice(json).map_err(|e| BadKeys(e.to_string()))?;
         Ok(Self(set.keys.into_iter().filter_map(key).take(KEYS).collect()))

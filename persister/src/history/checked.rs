@@ -1,5 +1,5 @@
-//! What came later, laid over the rows of a page: every edit and recall up to the head of the log. A row of which that cannot be told is
-//! marked, and shown to nobody.
+//! What came later, laid over the rows of a page: every edit and recall up to the head of the log. A row of which that
+//! cannot be told is marked, and shown to nobody.
 
 use std::sync::Arc;
 
@@ -58,7 +58,8 @@ impl<S: ArchiveStore> PageSource<'_, S> {
         Ok(cut)
     }
 
-    /// The edits of rows (by their index), in the order of the rows. A page of short texts may have become one of the longest.
+    /// The edits of rows (by their index), in the order of the rows. A page of short texts may have become one of the
+    /// longest.
     async fn read_edits(
         &self,
         rows: &mut Vec<Row>,

@@ -23,8 +23,8 @@ const SIDE_BY_SIDE: usize = 16;
 const LOOK_BACK: usize = 100;
 
 impl<S: ArchiveStore> View<S> {
-    /// The newest entry of each thread. With the archive away a thread that is not in the log gets the last id the log has lost: an upper
-    /// bound, so that whoever has less asks for a page, and is told of the hole.
+    /// The newest entry of each thread. With the archive away a thread that is not in the log gets the last id the log
+    /// has lost: an upper bound, so that whoever has less asks for a page, and is told of the hole.
     pub(super) async fn last_entries(&self, threads: Vec<Thread>) -> Result<Vec<LastEntry>, HistoryError> {
         let in_log = self.log.last_entries(&threads).await?;
         match self.store.last_entries(&threads).await {
@@ -55,8 +55,8 @@ impl<S: ArchiveStore> View<S> {
         }
     }
 
-    /// The newest message or change of each thread that the reader may see, of the first threads, as many as fit into an answer: at least of
-    /// one. With the archive away: as far as the log knows.
+    /// The newest message or change of each thread that the reader may see, of the first threads, as many as fit into
+    /// an answer: at least of one. With the archive away: as far as the log knows.
     pub(super) async fn latest(&self, reader: UserId, threads: Vec<(Thread, ReadAccess)>) -> Result<Vec<Option<Event>>, HistoryError> {
         let looks = threads.into_iter().map(|(thread, access)| {
             let mut reader = Reader { user: reader.clone(), intervals: access.intervals };

@@ -1,5 +1,6 @@
-//! The operations of threads of which the log has too much above the archive to be read for every page: kept, and read on from where the
-//! last reading ended. A stretch that is not read in time makes the answer a refusal; the next one goes on there.
+//! The operations of threads of which the log has too much above the archive to be read for every page: kept, and read
+//! on from where the last reading ended. A stretch that is not read in time makes the answer a refusal; the next one
+//! goes on there.
 
 use std::{
     collections::HashMap,
@@ -21,7 +22,8 @@ use super::{
 };
 use crate::{fold, store::ArchiveStore};
 
-/// An edge asks again after 1.5 s. At about 100,000 entries a second this is an hour of 25 messages a second in one thread.
+/// An edge asks again after 1.5 s. At about 100,000 entries a second this is an hour of 25 messages a second in one
+/// thread.
 const BUDGET: Duration = Duration::from_millis(1_000);
 /// Operations of one thread, and of all, and what is known of members: each about 150 bytes, so 30 MB.
 const OF_ONE: usize = 50_000;
@@ -78,7 +80,8 @@ impl LongTails {
         self.lock().threads.contains_key(thread)
     }
 
-    /// All operations with `floor` < id <= `reach`. `archived`: the archive has what lies below, and can tell the roles at `floor`.
+    /// All operations with `floor` < id <= `reach`. `archived`: the archive has what lies below, and can tell the roles
+    /// at `floor`.
     pub async fn operations<S: ArchiveStore>(
         &self,
         view: &View<S>,

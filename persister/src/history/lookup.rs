@@ -1,6 +1,6 @@
-//! Was (thread, sender, cid) stored already, and under which id? For resends that are older than the log's own dedupe window, and for
-//! the late rule, which hides what such a window let through.
-//! Never a guess: what cannot be looked at makes the answer `unavailable`, not "no".
+//! Was (thread, sender, cid) stored already, and under which id? For resends that are older than the log's own dedupe
+//! window, and for the late rule, which hides what such a window let through. Never a guess: what cannot be looked at
+//! makes the answer `unavailable`, not "no".
 
 use natterjack_nats::LogRecord;
 use natterjack_protocol::{Cid, Entry, Most, MsgId, Thread, UserId, internal::rpc::HistoryAnswer, limits, log::EntryView};
@@ -31,7 +31,8 @@ impl<S: ArchiveStore> View<S> {
         cid: Cid,
         below: Option<MsgId>,
     ) -> Result<HistoryAnswer, HistoryError> {
-        // A resend may be told that it is too old (by an archive that has no index of cids); whether an entry is a copy has to be decided.
+        // A resend may be told that it is too old (by an archive that has no index of cids); whether an entry is a copy
+        // has to be decided.
         let rows = if below.is_some() { usize::MAX } else { limits::RESEND_ROWS };
         let below = below.unwrap_or(MsgId::MAX);
         // Before anything is looked at: a copy stored later than this is not covered by the answer, and `seen` says so.
@@ -97,8 +98,8 @@ impl<S: ArchiveStore> View<S> {
         Ok(None)
     }
 
-    /// The late rule (P2): is this entry a copy of an earlier one that the dedupe window did not cover? Log and archive alone decide, so
-    /// everybody decides alike. An error: it cannot be told now, and nobody may be shown the entry.
+    /// The late rule (P2): is this entry a copy of an earlier one that the dedupe window did not cover? Log and archive
+    /// alone decide, so everybody decides alike. An error: it cannot be told now, and nobody may be shown the entry.
     pub(crate) async fn is_copy(&self, record: &LogRecord) -> Result<bool, HistoryError> {
         // A change of the thread is guarded by compare-and-set instead.
         let Some(view) = (!record.control).then(|| EntryView::parse(&record.payload).ok()).flatten() else { return Ok(false) };

@@ -1,5 +1,6 @@
-//! What the edits and recalls of one stretch of the log do to messages: which operations there are, and which of the recalls count. Of
-//! an edit only its id is kept, so that a long stretch fits into memory; its text is read when a page needs it. Pure.
+//! What the edits and recalls of one stretch of the log do to messages: which operations there are, and which of the
+//! recalls count. Of an edit only its id is kept, so that a long stretch fits into memory; its text is read when a page
+//! needs it. Pure.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,7 +19,8 @@ use crate::store::Row;
 pub(super) enum Roles {
     /// The group at the end of what was taken in; none: a conversation of two, or no group yet.
     Exact(Option<GroupState>),
-    /// The state before the stretch is not known. Those whom control entries of the stretch concern may have had another role than now.
+    /// The state before the stretch is not known. Those whom control entries of the stretch concern may have had
+    /// another role than now.
     Unknown { touched: HashSet<UserId> },
 }
 

@@ -1,4 +1,5 @@
-//! Cutting a page out of a thread as its reader may see it. Pure but for the reading, which is behind a seam: tests cut from a list.
+//! Cutting a page out of a thread as its reader may see it. Pure but for the reading, which is behind a seam: tests cut
+//! from a list.
 
 use natterjack_protocol::{Most, MsgId, client::frame::Page, internal::rpc::PageStart, limits};
 
@@ -7,7 +8,8 @@ use crate::store::{ArchiveStore, Order, Row};
 
 /// A thread to cut pages from.
 pub(super) trait Rows {
-    /// Rows with `lo <= id < hi`, at most `most`, in order, from the end that `order` names, and whether there may be more.
+    /// Rows with `lo <= id < hi`, at most `most`, in order, from the end that `order` names, and whether there may be
+    /// more.
     async fn rows(&self, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<(Vec<Row>, bool), HistoryError>;
     async fn id_at(&self, ts: u64) -> Result<Option<MsgId>, HistoryError>;
     /// Ids (first, last) that cannot be read now.
@@ -122,7 +124,8 @@ pub(super) async fn cut(rows: &impl Rows, reader: &Reader, at: PageStart, limit:
     Ok(Page { r: None, thread: None, events: chained(events, prev), prev, more, holes })
 }
 
-/// What comes before `below` for this reader; with a hole between them, the newest id that may be there. `known`: it was read already.
+/// What comes before `below` for this reader; with a hole between them, the newest id that may be there. `known`: it
+/// was read already.
 pub(super) async fn prev_of(rows: &impl Rows, reader: &Reader, below: MsgId, known: Option<MsgId>) -> Result<MsgId, HistoryError> {
     let prev = match known {
         Some(prev) => prev,
@@ -134,7 +137,8 @@ pub(super) async fn prev_of(rows: &impl Rows, reader: &Reader, below: MsgId, kno
     Ok(reader.hidden(rows.hole(), prev.next(), below).map_or(prev, |(_, to)| to))
 }
 
-/// Is there, at or above the hole, something older than `ts` before `from`? Then nothing in the hole can be the first at or after it.
+/// Is there, at or above the hole, something older than `ts` before `from`? Then nothing in the hole can be the first
+/// at or after it.
 async fn below_is_known_older(rows: &impl Rows, from: MsgId, ts: u64, hole: Option<(MsgId, MsgId)>) -> Result<bool, HistoryError> {
     let Some((_, last)) = hole else { return Ok(true) };
     let (before, _) = rows.rows(last.next(), from, Order::NewestFirst, Most::count(1)).await?;

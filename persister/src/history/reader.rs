@@ -37,9 +37,9 @@ impl Reader {
         Some((parts.first()?.0, MsgId(parts.last()?.1.0 - 1)))
     }
 
-    /// Was the reader's part of a group ended by a control entry after `v` that the fold had not come to when it was asked about? To be
-    /// called when the rows were read: every such entry below them is in the log by now. What follows when they are in it again is
-    /// theirs as soon as it is folded.
+    /// Was the reader's part of a group ended by a control entry after `v` that the fold had not come to when it was
+    /// asked about? To be called when the rows were read: every such entry below them is in the log by now. What
+    /// follows when they are in it again is theirs as soon as it is folded.
     pub async fn ended(&mut self, log: &ThreadLog, thread: &Thread, v: MsgId) -> Result<bool, HistoryError> {
         if !matches!(thread, Thread::Group { .. }) || !self.intervals.open() {
             return Ok(false);

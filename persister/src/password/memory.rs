@@ -1,5 +1,6 @@
-//! One argon2 hash after the other in the same memory. An allocation for each hash would stay with the heap of the thread that made it
-//! (glibc keeps one for each thread, and gives back only what is at its end), so memory would grow with the number of threads.
+//! One argon2 hash after the other in the same memory. An allocation for each hash would stay with the heap of the
+//! thread that made it (glibc keeps one for each thread, and gives back only what is at its end), so memory would grow
+//! with the number of threads.
 
 use argon2::{
     Algorithm, Argon2, Block, Params, Version,
@@ -85,7 +86,8 @@ mod tests {
         Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(memory_kib, passes, 1, None).unwrap())
     }
 
-    /// Whatever a buffer held before, of a larger hash or a smaller one, does not matter; and hashes are those of the library.
+    /// Whatever a buffer held before, of a larger hash or a smaller one, does not matter; and hashes are those of the
+    /// library.
     #[test]
     fn as_the_library_does_it_in_memory_that_was_used() {
         let mut memory = Memory::default();

@@ -1,7 +1,8 @@
-//! Accounts as `directory` sees them: users, logins, contacts, families of refresh tokens. Beside the message path, in the same store.
+//! Accounts as `directory` sees them: users, logins, contacts, families of refresh tokens. Beside the message path, in
+//! the same store.
 //!
-//! Fits a CQL store as well as SQLite: what must happen once is one conditional write on one key (the name's; the use of a refresh
-//! token), and the key of a prefix has at least two characters, so that names can be partitioned by them.
+//! Fits a CQL store as well as SQLite: what must happen once is one conditional write on one key (the name's; the use
+//! of a refresh token), and the key of a prefix has at least two characters, so that names can be partitioned by them.
 
 use std::future::Future;
 
@@ -44,7 +45,8 @@ pub struct NewExternal {
     pub subject: String,
     /// The user's id, if there is none for this login yet.
     pub user: UserId,
-    /// The first that is free becomes the user's; its id if none is. Nobody knows that before, so nobody can have taken it.
+    /// The first that is free becomes the user's; its id if none is. Nobody knows that before, so nobody can have taken
+    /// it.
     pub names: Vec<String>,
     /// Milliseconds since 1970.
     pub created: u64,
@@ -120,15 +122,16 @@ impl Use {
 /// What using a refresh token comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rotated {
-    /// The old one is used, and the one that is made of it and this salt stands in its place: the offered one, or that of an earlier use,
-    /// whose answer was lost or who came at the same time. With the user's name, because a second read could fail now.
+    /// The old one is used, and the one that is made of it and this salt stands in its place: the offered one, or that
+    /// of an earlier use, whose answer was lost or who came at the same time. With the user's name, because a second
+    /// read could fail now.
     Done {
         family: Family,
         name: String,
         salt: Salt,
     },
-    /// It was used too long ago, or the next one was used: whoever uses it now or did before is not who it was given to. The family is
-    /// revoked.
+    /// It was used too long ago, or the next one was used: whoever uses it now or did before is not who it was given
+    /// to. The family is revoked.
     Reused(Family),
     Revoked,
     Expired,
@@ -152,7 +155,8 @@ pub enum ContactOutcome {
     NoSuchUser,
 }
 
-/// The rule of contacts: what `other` is to the actor after `change`. Both sides follow from it, see [`mirrored`]. None: nothing to accept.
+/// The rule of contacts: what `other` is to the actor after `change`. Both sides follow from it, see [`mirrored`].
+/// None: nothing to accept.
 pub fn contact_after(now: Option<ContactState>, change: ContactChange) -> Option<Option<ContactState>> {
     use ContactState::{Asked, Contact, Requested};
     match (change, now) {
@@ -212,8 +216,8 @@ pub fn full(now: Option<ContactState>, after: Option<ContactState>, actor: Conta
 pub trait Accounts: Clone + Send + Sync + 'static {
     fn add_user(&self, user: NewUser) -> impl Future<Output = Result<Added, ArchiveError>> + Send;
 
-    /// The user of an external login, made if there is none. Of many at once for the same login all get the same user. Names are as unique
-    /// as those of [`Accounts::add_user`], and nobody logs in with one of them and a password.
+    /// The user of an external login, made if there is none. Of many at once for the same login all get the same user.
+    /// Names are as unique as those of [`Accounts::add_user`], and nobody logs in with one of them and a password.
     fn join(&self, new: NewExternal) -> impl Future<Output = Result<Joined, ArchiveError>> + Send;
 
     /// `subject`: for [`PASSWORD`] the [`name_key`], which names that look alike share: compare the answer's name.
@@ -245,14 +249,15 @@ pub trait Accounts: Clone + Send + Sync + 'static {
     /// Has this device logged in as this user, and not been away since for longer than a refresh token lives?
     fn has_device(&self, user: &UserId, device: &DeviceId) -> impl Future<Output = Result<bool, ArchiveError>> + Send;
 
-    /// Replaces `old` by `next`. If `old` was used before: finds the next one of that time, as `when` allows; or revokes the family.
+    /// Replaces `old` by `next`. If `old` was used before: finds the next one of that time, as `when` allows; or
+    /// revokes the family.
     fn rotate(&self, old: RefreshHash, next: NextToken, when: Use) -> impl Future<Output = Result<Rotated, ArchiveError>> + Send;
 
     /// Revokes the family of a token, used or not. None: no such token.
     fn revoke(&self, token: RefreshHash) -> impl Future<Output = Result<Option<Family>, ArchiveError>> + Send;
 
-    /// Forgets tokens that expired before `now`, and families without tokens; at most a few thousand a call. How many went;
-    /// 0 if the store's server forgets by itself.
+    /// Forgets tokens that expired before `now`, and families without tokens; at most a few thousand a call. How many
+    /// went; 0 if the store's server forgets by itself.
     fn sweep(&self, now: u64) -> impl Future<Output = Result<usize, ArchiveError>> + Send;
 }
 

@@ -1,5 +1,5 @@
-//! What every store must do, whatever is behind it: one suite, generic over the trait. Each backend runs [`all`] from its own tests.
-//! Threads are named after the test, so that one store serves the whole suite.
+//! What every store must do, whatever is behind it: one suite, generic over the trait. Each backend runs [`all`] from
+//! its own tests. Threads are named after the test, so that one store serves the whole suite.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -204,7 +204,8 @@ async fn power_takes_everything_away_in_every_order<S: ArchiveStore>(store: &S) 
     assert!(is_recalled(&ends[0][0]) && !format!("{ends:?}").contains("secret"), "{:?}", ends[0]);
 }
 
-/// As one persister takes over from another: both follow the log, from whatever watermark, in batches of their own, and overlap.
+/// As one persister takes over from another: both follow the log, from whatever watermark, in batches of their own, and
+/// overlap.
 async fn writers_beside_each_other_end_equal<S: ArchiveStore>(store: &S) {
     let log = |t: &Thread| {
         let row = |n: u64| match n % 7 {
@@ -303,7 +304,8 @@ async fn pages_at_every_edge<S: ArchiveStore>(store: &S) {
     }
 }
 
-/// The largest there are: control characters, which JSON spells with six bytes each, and bytes, which it spells in base64.
+/// The largest there are: control characters, which JSON spells with six bytes each, and bytes, which it spells in
+/// base64.
 async fn pages_end_by_their_bytes<S: ArchiveStore>(store: &S) {
     let t = thread("large");
     let body = |id: u64| match id % 3 {
@@ -440,7 +442,8 @@ async fn what_is_lost_stays_lost<S: ArchiveStore>(store: &S) {
     let there = store.lost().await.unwrap().len();
     let key = PartitionKey { generation: 70, partition: 3 };
     let range = |first, last| LostRange { key, partitions: 5, first: MsgId(first), last: MsgId(last), since: first, until: last };
-    // A persister that died between the two writes finds more of it gone when it begins again; or an older one comes late.
+    // A persister that died between the two writes finds more of it gone when it begins again; or an older one comes
+    // late.
     for last in [20, 25, 20, 25] {
         store.lose(range(10, last)).await.unwrap();
     }

@@ -1,8 +1,8 @@
 //! A CQL server behind the store trait (step 7): ScyllaDB or Apache Cassandra 5, for more than one machine.
 //!
-//! Nothing is read in order to be changed, but for what must happen once (a name, a token, a relation), which is a conditional write.
-//! Everything else carries the id of the entry it comes from as its timestamp: the newest stays, in whatever order and however often
-//! it is written. Each table has its own file below.
+//! Nothing is read in order to be changed, but for what must happen once (a name, a token, a relation), which is a
+//! conditional write. Everything else carries the id of the entry it comes from as its timestamp: the newest stays, in
+//! whatever order and however often it is written. Each table has its own file below.
 
 #![allow(clippy::type_complexity, reason = "a row that is read is a tuple of its columns")]
 
@@ -126,7 +126,8 @@ impl Cql {
         })
     }
 
-    /// Likewise, but a server that does not answer is waited for beside everything else: until then every call says `Unavailable`.
+    /// Likewise, but a server that does not answer is waited for beside everything else: until then every call says
+    /// `Unavailable`.
     pub async fn open(cfg: CqlConfig) -> Result<Self, ArchiveError> {
         let (db, why_not) = (Arc::new(OnceLock::new()), Arc::new(Mutex::new(String::from("it has not answered yet"))));
         let (tell, first) = oneshot::channel();
@@ -318,8 +319,8 @@ impl ArchiveStore for Cql {
 }
 
 impl Db {
-    /// Falls and cuts first, then the rows, then what they do to earlier ones. The thread's last id may be written beside the rows: a replay below
-    /// it finds its bucket by the cuts.
+    /// Falls and cuts first, then the rows, then what they do to earlier ones. The thread's last id may be written
+    /// beside the rows: a replay below it finds its bucket by the cuts.
     async fn append_rows(&self, thread: &str, rows: &[Row]) -> Result<(), ArchiveError> {
         let Some(newest) = rows.iter().max_by_key(|r| r.id) else { return Ok(()) };
         let r = &self.requests;

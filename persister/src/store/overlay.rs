@@ -1,10 +1,10 @@
-//! What an edit or a recall does to what came before it. Pure: the store runs it when it writes (step 7), `history` when it lays the
-//! log's tail over a page, so both end with the same rows, in whatever order the same rows met.
+//! What an edit or a recall does to what came before it. Pure: the store runs it when it writes (step 7), `history`
+//! when it lays the log's tail over a page, so both end with the same rows, in whatever order the same rows met.
 //!
 //! Operations stay rows of their own. Beside that
 //! - an edit by its author replaces the text of its target; of several the newest counts (`rev` is its id);
-//! - a recall by its author, or by who was admin or owner of the group at that point of the log (`power`), empties its target and turns
-//!   it into kind `recall` without a target; nothing brings it back;
+//! - a recall by its author, or by who was admin or owner of the group at that point of the log (`power`), empties its
+//!   target and turns it into kind `recall` without a target; nothing brings it back;
 //! - such a recall also empties the texts of the target's edits, which would tell what it took away.
 //!
 //! An operation whose author may not do it changes nothing. Reactions are left to the clients.

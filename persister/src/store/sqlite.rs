@@ -1,8 +1,8 @@
 //! SQLite behind the store trait (step 7): one file, the embedded default of `up`.
 //!
-//! One writer thread with a bounded queue groups whatever waits into one transaction (one fsync for many jobs, none for what the log has
-//! as well); reads use a few connections of their own beside it (WAL). Nothing here blocks an async thread. Each table has its own file
-//! below.
+//! One writer thread with a bounded queue groups whatever waits into one transaction (one fsync for many jobs, none for
+//! what the log has as well); reads use a few connections of their own beside it (WAL). Nothing here blocks an async
+//! thread. Each table has its own file below.
 
 use std::{
     path::{Path, PathBuf},
@@ -69,8 +69,8 @@ struct Inner {
 }
 
 impl Inner {
-    /// The readers first: as long as one is open, the journal cannot be folded into the file. Then the writer finishes what is queued,
-    /// folds the journal in and closes the file; a few milliseconds.
+    /// The readers first: as long as one is open, the journal cannot be folded into the file. Then the writer finishes
+    /// what is queued, folds the journal in and closes the file; a few milliseconds.
     fn end(&self) {
         self.idle.lock().clear();
         drop(self.jobs.lock().take());
@@ -118,7 +118,8 @@ impl Sqlite {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// A copy of the file as of one moment, while others write to it; nothing of it is in a journal. `to` must not be there.
+    /// A copy of the file as of one moment, while others write to it; nothing of it is in a journal. `to` must not be
+    /// there.
     pub async fn copy(from: &Path, to: &Path) -> Result<(), ArchiveError> {
         let (from, to) = (from.to_owned(), to.to_owned());
         let copy = move || {
@@ -143,8 +144,9 @@ impl Sqlite {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Runs `f` in a transaction and answers after its commit, when it is on the disk: an account that was created is kept. An error of
-    /// `f` undoes what `f` did and nothing else. Dropping the future does not stop a job that is queued.
+    /// Runs `f` in a transaction and answers after its commit, when it is on the disk: an account that was created is
+    /// kept. An error of `f` undoes what `f` did and nothing else. Dropping the future does not stop a job that is
+    /// queued.
     pub async fn write<T: Send + 'static>(
         &self,
         f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
@@ -304,8 +306,8 @@ fn gone() -> ArchiveError {
     ArchiveError::Unavailable("it is shutting down, or a job of it failed badly: see the log".into())
 }
 
-/// For this one change of a new file SQLite does not wait as it does elsewhere: of several processes that make it all but one are
-/// refused at once.
+/// For this one change of a new file SQLite does not wait as it does elsewhere: of several processes that make it all
+/// but one are refused at once.
 fn to_wal(connection: &Connection) -> rusqlite::Result<()> {
     let deadline = Instant::now() + BUSY;
     loop {

@@ -1,4 +1,5 @@
-//! One CQL server for all tests of this binary: `NATTERJACK_CQL`, else an Apache Cassandra of our own that ends with us.
+//! One CQL server for all tests of this binary: `NATTERJACK_CQL`, else an Apache Cassandra of our own that ends with
+//! us.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

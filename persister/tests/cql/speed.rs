@@ -1,4 +1,5 @@
-//! What the archive makes of the driver's own rate: as many messages of the same size, into the same table, on the same server, in one run.
+//! What the archive makes of the driver's own rate: as many messages of the same size, into the same table, on the same
+//! server, in one run.
 
 use std::time::{Duration, Instant};
 

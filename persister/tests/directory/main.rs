@@ -1,4 +1,5 @@
-//! The service `directory` against a real nats-server and a SQLite file: accounts, contacts, lost keys, and a storm of logins.
+//! The service `directory` against a real nats-server and a SQLite file: accounts, contacts, lost keys, and a storm of
+//! logins.
 
 #![allow(clippy::unwrap_used)]
 
@@ -75,7 +76,8 @@ async fn an_account_from_registration_to_logout() {
     world.end().await;
 }
 
-/// A persister has used the token up and died before it answered, or an answer was lost further on: the next one has the same to give.
+/// A persister has used the token up and died before it answered, or an answer was lost further on: the next one has
+/// the same to give.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_token_whose_answer_was_lost_is_good_for_a_while() {
     let times = Times { refresh_again: Duration::from_millis(1_500), ..Times::default() };

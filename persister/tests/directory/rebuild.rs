@@ -1,5 +1,5 @@
-//! Keys of `users` and `groups` that were lost are made again from archive and log: entries below the watermark come from the store,
-//! those above from the log.
+//! Keys of `users` and `groups` that were lost are made again from archive and log: entries below the watermark come
+//! from the store, those above from the log.
 
 use natterjack_nats::{Position, Publisher};
 use natterjack_persister::store::{ArchiveStore as _, PartitionKey, Row, ThreadBatch};
@@ -198,7 +198,8 @@ async fn who_is_blocked_cannot_ask() {
     world.end().await;
 }
 
-/// `channel` merges into a key that is there and passes by one that is not. Whatever the timing of the two, no entry is lost.
+/// `channel` merges into a key that is there and passes by one that is not. Whatever the timing of the two, no entry is
+/// lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_that_is_folded_while_the_key_is_away_is_not_lost() {
     let world = World::new(cheap()).await;

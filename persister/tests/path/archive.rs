@@ -68,8 +68,9 @@ async fn killed_between_write_and_watermark_the_replay_changes_nothing() {
     eventually("the mirror follows", async || mirror.load(w.layout.partition(&t)).await.unwrap().is_some_and(|p| p.id >= last)).await;
 }
 
-/// After a loss of power, or with an older copy, the log goes on in a new generation, above all that the archive knows. What was stored
-/// meanwhile under ids that had been given is archived, behind whatever had them; and readers are told of what may be lost.
+/// After a loss of power, or with an older copy, the log goes on in a new generation, above all that the archive knows.
+/// What was stored meanwhile under ids that had been given is archived, behind whatever had them; and readers are told
+/// of what may be lost.
 #[tokio::test]
 async fn a_log_that_lost_its_end_goes_on_in_a_new_generation() {
     let mut w = World::new().await;
@@ -134,7 +135,8 @@ fn entry(from: &str, text: &str) -> bytes::Bytes {
     Entry::new(user(from), cid(), Kind::Text, Body::text(text)).encode()
 }
 
-/// Before the first call to the store, before the second, and so on until there is no further one; then again by another, to the end.
+/// Before the first call to the store, before the second, and so on until there is no further one; then again by
+/// another, to the end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_every_step_of_the_loop() {
     let w = World::new().await;

@@ -1,4 +1,5 @@
-//! A backup of a running system, and the system that is made of it: the same archive as if the old one had gone on to its end.
+//! A backup of a running system, and the system that is made of it: the same archive as if the old one had gone on to
+//! its end.
 
 use std::{path::Path, sync::atomic::Ordering};
 
@@ -48,7 +49,8 @@ fn into(path: &Path) -> StoreConfig {
     StoreConfig::Sqlite { path: path.to_owned() }
 }
 
-/// The newest generation and the one before, archived in part; operations, control entries, rubbish and a copy that came late above it.
+/// The newest generation and the one before, archived in part; operations, control entries, rubbish and a copy that
+/// came late above it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_log_had_above_the_archive_is_in_the_restored_one() {
     let times = Times { late: std::time::Duration::from_millis(200), ..Times::default() };
@@ -116,7 +118,8 @@ fn keys() -> (PublicKey, RevokedLogin) {
     (PublicKey { ed25519: vec![7; 32], until: 1 }, login)
 }
 
-/// In a later generation, above every id there was, with archive and log meeting, and the keys that cannot be made again.
+/// In a later generation, above every id there was, with archive and log meeting, and the keys that cannot be made
+/// again.
 async fn goes_on(new: &Bare, store: &Sqlite, layout: Layout, highest: MsgId) {
     assert_eq!((layout.former, layout.next), (None, None));
     let now = Layout::load(&new.nats).await.unwrap();

@@ -21,7 +21,8 @@ struct Said {
     new: (Cid, MsgId),
 }
 
-/// Before and after the switch: a group with changes, edits and recalls of what the other generation has; a DM that is quiet since.
+/// Before and after the switch: a group with changes, edits and recalls of what the other generation has; a DM that is
+/// quiet since.
 async fn talk(w: &mut World) -> Said {
     let (team, dm): (Thread, Thread) = (group("g"), "dm.a.b".parse().unwrap());
     let body = Body { name: Some("toads".into()), users: vec![user("b")], ..Body::default() };

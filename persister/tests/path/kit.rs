@@ -1,4 +1,5 @@
-//! A real nats-server, a SQLite file behind a switch, archives that can be started and killed, and `history` asked over NATS.
+//! A real nats-server, a SQLite file behind a switch, archives that can be started and killed, and `history` asked over
+//! NATS.
 
 use std::{
     sync::{

@@ -1,5 +1,5 @@
-//! Edits and recalls that came later are in every page, by whatever way of reading and however far the archive is behind; what cannot be
-//! checked is a hole. Against a plain model, and with thousands of later entries.
+//! Edits and recalls that came later are in every page, by whatever way of reading and however far the archive is
+//! behind; what cannot be checked is a hole. Against a plain model, and with thousands of later entries.
 
 use std::{
     sync::{
@@ -301,8 +301,9 @@ async fn whatever_is_archived_every_page_is_as_the_newest_operations_left_it() {
     tokio::join!(every_page(seed, false), every_page(seed, true));
 }
 
-/// The archive is held back, and more came later than anybody reads for one page: a recall behind 1,500 reactions, another behind 1,100
-/// edits, one by an admin who was made one and is none any more, and an edit that came after its message was recalled.
+/// The archive is held back, and more came later than anybody reads for one page: a recall behind 1,500 reactions,
+/// another behind 1,100 edits, one by an admin who was made one and is none any more, and an edit that came after its
+/// message was recalled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recall_behind_thousands_of_entries_takes_the_text_out_of_every_page() {
     let w = World::new().await;

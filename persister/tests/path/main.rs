@@ -1,5 +1,6 @@
-//! The path of a message through the persister, on a real nats-server and a real file: what was acknowledged is in every answer of
-//! `history` from then on, around the watermark too, with the store away, after crashes, with two persisters.
+//! The path of a message through the persister, on a real nats-server and a real file: what was acknowledged is in
+//! every answer of `history` from then on, around the watermark too, with the store away, after crashes, with two
+//! persisters.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 

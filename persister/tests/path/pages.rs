@@ -1,4 +1,5 @@
-//! Pages over archive and log: right after the ack, around the watermark, over edits and recalls in the log's tail, from a very long tail.
+//! Pages over archive and log: right after the ack, around the watermark, over edits and recalls in the log's tail,
+//! from a very long tail.
 
 use std::time::Duration;
 

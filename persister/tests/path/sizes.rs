@@ -103,8 +103,8 @@ async fn every_answer_fits_with_the_largest_content() {
     assert_eq!(shown, last.concat());
 }
 
-/// What an edit makes larger is counted as it is shown, in every kind of answer: with a tail that is read whole, and with one whose texts
-/// are too many for that.
+/// What an edit makes larger is counted as it is shown, in every kind of answer: with a tail that is read whole, and
+/// with one whose texts are too many for that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn edits_count() {
     let w = World::new().await;

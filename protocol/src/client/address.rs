@@ -1,5 +1,5 @@
-//! From how far an address is reached, and whether who is at one may go on to another. Pure; a name is judged as a name, and again by the
-//! addresses that it leads to, by whoever dials.
+//! From how far an address is reached, and whether who is at one may go on to another. Pure; a name is judged as a
+//! name, and again by the addresses that it leads to, by whoever dials.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -34,7 +34,8 @@ impl Reach {
         }
     }
 
-    /// A host as it stands in a URL or in the header `Host`, without a port. None: no host at all, or a number that not everybody reads alike.
+    /// A host as it stands in a URL or in the header `Host`, without a port. None: no host at all, or a number that not
+    /// everybody reads alike.
     pub fn of_host(host: &str) -> Option<Self> {
         let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
         if let Ok(ip) = bare.parse::<IpAddr>() {
@@ -63,8 +64,8 @@ pub struct EdgeAddress {
 }
 
 impl EdgeAddress {
-    /// Never to what is nowhere, never closer to the own machine, never out of TLS: a list from the network would hand the token to whoever
-    /// listens there.
+    /// Never to what is nowhere, never closer to the own machine, never out of TLS: a list from the network would hand
+    /// the token to whoever listens there.
     pub fn may_follow(self, to: EdgeAddress) -> bool {
         to.reach > Reach::Nowhere && to.reach >= self.reach && (to.secure || !self.secure)
     }

@@ -38,8 +38,9 @@ impl Event {
         Self { thread, id, prev, ts, from: entry.from, cid: entry.cid, kind: entry.kind, body: entry.body }
     }
 
-    /// The event of an entry that nobody can read: it was acknowledged, so it has a place in its thread, as kind `unknown` with its bytes.
-    /// Channel, persister and history all make it here, so that live, catch-up and archive show the same.
+    /// The event of an entry that nobody can read: it was acknowledged, so it has a place in its thread, as kind
+    /// `unknown` with its bytes. Channel, persister and history all make it here, so that live, catch-up and archive
+    /// show the same.
     pub fn unreadable(thread: Thread, id: MsgId, prev: MsgId, ts: u64, bytes: bytes::Bytes) -> Self {
         let mut random = [0; 10];
         random[..8].copy_from_slice(&id.0.to_be_bytes());
@@ -49,8 +50,8 @@ impl Event {
         Self { thread, id, prev, ts, from, cid: Cid::mint(ts, random), kind: Kind::Unknown, body }
     }
 
-    /// Stands for what nobody can read any more: ids `first..=last` of the partition, and messages of this thread perhaps among them. It
-    /// is in no log; whoever reads archive and log makes it, always the same.
+    /// Stands for what nobody can read any more: ids `first..=last` of the partition, and messages of this thread
+    /// perhaps among them. It is in no log; whoever reads archive and log makes it, always the same.
     pub fn lost(thread: Thread, first: MsgId, last: MsgId, ts: u64) -> Self {
         let mut random = [0; 10];
         random[..8].copy_from_slice(&last.0.to_be_bytes());

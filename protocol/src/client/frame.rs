@@ -44,7 +44,7 @@ frames! {
         "history", Asks("page") => History(HistoryQuery),
         /// A page of the list of threads.
         "threads", Asks("threads") => Threads(ThreadsQuery),
-        /// Asks for what is newer than the cursors, as `hello` does: pages, then `ok`. For more cursors than fit into `hello`.
+        /// Asks for what is newer than the cursors: pages, then `ok`. For more cursors than fit into `hello`.
         "sync", Asks("ok") => Sync(SyncQuery),
         /// A sign of life, at least every `heartbeat_ms`.
         "ping", Signal(Some("pong")) => Ping,
@@ -59,7 +59,7 @@ frames! {
     pub enum ServerFrame {
         /// The session exists.
         "welcome", Push => Welcome(Box<Welcome>),
-        /// Everything that the cursors asked for has been sent; from here on events are live. Keep `synced` for the next hello.
+        /// Everything that the cursors asked for has been sent; events are live now. Keep `synced` for the next hello.
         "attached", Push => Attached {
             /// Empty: something could not be read, keep the one of before.
             synced: String,
@@ -141,7 +141,8 @@ impl ClientFrame {
         codec.encode(self)
     }
 
-    /// One pass over the form, which finds `t` and `r`, and one for the fields, so that every error can name the request and the field.
+    /// One pass over the form, which finds `t` and `r`, and one for the fields, so that every error can name the
+    /// request and the field.
     pub fn decode(codec: Codec, bytes: &[u8]) -> Result<Self, BadFrame> {
         let bad = |r, why: String| BadFrame { r, refusal: Refusal::new(Code::BadFrame, why) };
         let form = Form::of(codec, bytes);

@@ -1,5 +1,5 @@
-//! What the HTTP API takes and gives beside frames and their parts: the bodies that edge and SDK share, described as the OpenAPI document
-//! has them.
+//! What the HTTP API takes and gives beside frames and their parts: the bodies that edge and SDK share, described as
+//! the OpenAPI document has them.
 
 use std::collections::BTreeMap;
 
@@ -148,7 +148,8 @@ pub struct BlockedUser {
 pub struct BlockChanged {
     /// The conversation of the two.
     pub thread: Thread,
-    /// The control entry's place in the thread; if it was so already, that of the last change that the caller may know of; 0: there was none.
+    /// The control entry's place in the thread; if it was so already, that of the last change that the caller may know
+    /// of; 0: there was none.
     pub id: MsgId,
     /// The caller blocks this user now.
     pub blocked: bool,
@@ -255,7 +256,8 @@ pub struct PollAnswer {
     /// In their order.
     #[schema(value_type = Vec<PolledFrame>)]
     pub frames: Vec<ServerFrame>,
-    /// Per thread how far its cursor may be moved once the frames are stored. A thread that has frames and is not here has a gap.
+    /// Per thread how far its cursor may be moved once the frames are stored. A thread that has frames and is not here
+    /// has a gap.
     #[schema(value_type = BTreeMap<String, MsgId>)]
     pub cursors: BTreeMap<Thread, MsgId>,
     /// For the next poll; missing: keep the old one.
@@ -311,7 +313,8 @@ pub struct EdgeUrls {
     pub edges: Vec<String>,
 }
 
-/// All that is said of an edge on the clients' port. What is wrong, and numbers, are on the operators' address (`admin.listen`).
+/// All that is said of an edge on the clients' port. What is wrong, and numbers, are on the operators' address
+/// (`admin.listen`).
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Well)]
 pub struct EdgeWell {

@@ -1,4 +1,5 @@
-//! What a client may send as a message, as a schema: the body needs other fields with each kind, which the one `Body` cannot say.
+//! What a client may send as a message, as a schema: the body needs other fields with each kind, which the one `Body`
+//! cannot say.
 
 use std::borrow::Cow;
 
@@ -21,7 +22,8 @@ use crate::{
 #[derive(Serialize, ToSchema)]
 pub struct DescribedMessage {
     pub cid: Cid,
-    /// The cid of the message before it in this thread, if that has no answer yet: this one is not stored if that one is refused.
+    /// The cid of the message before it in this thread, if that has no answer yet: this one is not stored if that one
+    /// is refused.
     #[schema(value_type = Option<CidBefore>)]
     pub behind: Option<Cid>,
     #[serde(flatten)]

@@ -1,4 +1,5 @@
-//! The machine-readable description of all frames: docs/frames.schema.json, which edges serve as well. For SDKs in other languages.
+//! The machine-readable description of all frames: docs/frames.schema.json, which edges serve as well. For SDKs in
+//! other languages.
 
 use serde_json::{Map, Value, json};
 use utoipa::{PartialSchema, ToSchema};

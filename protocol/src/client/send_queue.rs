@@ -1,9 +1,9 @@
-//! Step 2: the order of one device's messages in a thread, as an edge keeps it, whether they come over a socket or over HTTP; the client's
-//! half is its outbox ([ADR 10]).
+//! Step 2: the order of one device's messages in a thread, as an edge keeps it, whether they come over a socket or over
+//! HTTP; the client's half is its outbox ([ADR 10]).
 //!
-//! One publish is in flight per thread, of one message or of a batch, the others wait behind it: neither a retry nor a leader election can
-//! swap two. Nothing that hangs on a refused message is stored before that one has come again, or its sender has let go of it. Pure, and here
-//! so that both halves are tested against each other.
+//! One publish is in flight per thread, of one message or of a batch, the others wait behind it: neither a retry nor a
+//! leader election can swap two. Nothing that hangs on a refused message is stored before that one has come again, or
+//! its sender has let go of it. Pure, and here so that both halves are tested against each other.
 //!
 //! [ADR 10]: ../../../docs/adr/0010-order-under-refusals.md
 
@@ -15,8 +15,8 @@ use crate::{
     refusal::{Code, Retry},
 };
 
-/// Threads without anything under way that are remembered. Beyond it all of them are forgotten: what then names a message before it is
-/// refused once and comes again.
+/// Threads without anything under way that are remembered. Beyond it all of them are forgotten: what then names a
+/// message before it is refused once and comes again.
 const IDLE: usize = 64;
 
 /// How a message was tried already.
@@ -76,8 +76,8 @@ pub struct SendQueue {
 }
 
 impl SendQueue {
-    /// Returns the message if nothing of its thread is in flight: publish it now. An error: what it hangs on was refused, or it hangs on
-    /// itself, which no later try would change.
+    /// Returns the message if nothing of its thread is in flight: publish it now. An error: what it hangs on was
+    /// refused, or it hangs on itself, which no later try would change.
     pub fn push(&mut self, send: SendMessage, source: SendSource) -> Result<Option<Queued>, Refusal> {
         if send.behind == Some(send.cid) {
             let why = Refusal::invalid("behind: names the message itself; name the one before it, or none").with_cid(send.cid);
@@ -113,7 +113,8 @@ impl SendQueue {
         }
     }
 
-    /// What waits behind the message that is about to be published, to go with it: of connections only, up to the first request.
+    /// What waits behind the message that is about to be published, to go with it: of connections only, up to the first
+    /// request.
     pub fn going_with(&mut self, first: &Queued) -> VecDeque<Queued> {
         let pipelined = |queued: &Queued| matches!(queued.source, SendSource::Connection(_));
         match self.lines.get_mut(&first.send.thread) {
@@ -157,7 +158,8 @@ impl SendQueue {
         decided
     }
 
-    /// All that had come by the time of the last refusal was read. What comes now may have been sent by who knows of it.
+    /// All that had come by the time of the last refusal was read. What comes now may have been sent by who knows of
+    /// it.
     pub fn received_all(&mut self) {
         if std::mem::take(&mut self.closed) {
             self.lines.values_mut().for_each(|l| l.closed = false);

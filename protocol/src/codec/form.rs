@@ -1,5 +1,6 @@
-//! The form of what a client says, in one pass over its bytes before anything is decoded: what no two readers may understand differently
-//! is refused here, in fields that nobody knows too. Allocates for maps of more than a few keys only.
+//! The form of what a client says, in one pass over its bytes before anything is decoded: what no two readers may
+//! understand differently is refused here, in fields that nobody knows too. Allocates for maps of more than a few keys
+//! only.
 
 mod json;
 mod msgpack;
@@ -25,7 +26,8 @@ pub struct Form<'a> {
     /// The bytes of the values of `t` and `r` in the outermost map.
     pub t: Option<&'a [u8]>,
     pub r: Option<&'a [u8]>,
-    /// The first thing that is wrong, for people. `t` and `r` may be known all the same: whoever asked shall hear of it.
+    /// The first thing that is wrong, for people. `t` and `r` may be known all the same: whoever asked shall hear of
+    /// it.
     pub fault: Option<&'static str>,
 }
 

@@ -1,5 +1,6 @@
-//! Serde's reading without its leniency: a struct is a map, never a list of its fields; a string is no bytes and bytes are no string; a
-//! name of a list of names is a string, never a number or a map; there is no `null`. Wraps a deserializer, so it holds for every type.
+//! Serde's reading without its leniency: a struct is a map, never a list of its fields; a string is no bytes and bytes
+//! are no string; a name of a list of names is a string, never a number or a map; there is no `null`. Wraps a
+//! deserializer, so it holds for every type.
 
 use std::fmt;
 

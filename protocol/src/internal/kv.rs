@@ -1,4 +1,5 @@
-//! Values in KV that are not the fold of a log: keys, ended logins, edges. Where they stand is said in `nats/src/keys.rs`.
+//! Values in KV that are not the fold of a log: keys, ended logins, edges. Where they stand is said in
+//! `nats/src/keys.rs`.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -1,4 +1,5 @@
-//! Requests between roles, in MessagePack over NATS. The edge authorises its user; the service answers for whom it names.
+//! Requests between roles, in MessagePack over NATS. The edge authorises its user; the service answers for whom it
+//! names.
 
 use serde::{Deserialize, Serialize};
 
@@ -34,8 +35,9 @@ impl<T> From<Result<T, Refusal>> for Reply<T> {
     }
 }
 
-/// To the holder of a partition: the newest ids of threads (by 64-bit hash), answered on the connection that publishes its events.
-/// The answer is the barrier of attach: what is published later reaches every subscription made before the request.
+/// To the holder of a partition: the newest ids of threads (by 64-bit hash), answered on the connection that publishes
+/// its events. The answer is the barrier of attach: what is published later reaches every subscription made before the
+/// request.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Heads {
     pub threads: Vec<u64>,
@@ -68,8 +70,8 @@ pub enum PageStart {
     Time(u64),
 }
 
-/// What somebody may read of a thread, as far as the asker knows. A change that the fold has not come to yet is in the log already, so
-/// `history` looks there for entries after `v` that end it.
+/// What somebody may read of a thread, as far as the asker knows. A change that the fold has not come to yet is in the
+/// log already, so `history` looks there for entries after `v` that end it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadAccess {
     pub intervals: Intervals,
@@ -83,8 +85,8 @@ impl From<&ThreadItem> for ReadAccess {
     }
 }
 
-/// The newest entry of a thread. Ids order the entries of one thread; which of two threads was active last only the time can tell,
-/// because each partition counts its own ids.
+/// The newest entry of a thread. Ids order the entries of one thread; which of two threads was active last only the
+/// time can tell, because each partition counts its own ids.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastEntry {
     /// 0: the thread has none.
@@ -97,23 +99,26 @@ pub struct LastEntry {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HistoryRequest {
-    /// One page of a thread, as `reader` with these intervals may see it. `min_id`: what the asker knows to exist; an answer
-    /// that does not reach it would be stale.
+    /// One page of a thread, as `reader` with these intervals may see it. `min_id`: what the asker knows to exist; an
+    /// answer that does not reach it would be stale.
     Page { thread: Thread, reader: UserId, access: ReadAccess, at: PageStart, limit: u16, min_id: MsgId },
-    /// Every event with after < id <= upto, oldest first, at most `limit`, and as many as fit: for the repair of a chain. Nothing is hidden.
+    /// Every event with after < id <= upto, oldest first, at most `limit`, and as many as fit: for the repair of a
+    /// chain. Nothing is hidden.
     Between { thread: Thread, after: MsgId, upto: MsgId, limit: u16 },
     /// The newest entry of each thread.
     LastEntries { threads: Vec<Thread> },
-    /// The newest visible event of each thread, for the thread list. The answer may be of the first ones only: ask again for the rest.
+    /// The newest visible event of each thread, for the thread list. The answer may be of the first ones only: ask
+    /// again for the rest.
     Latest { reader: UserId, threads: Vec<(Thread, ReadAccess)> },
-    /// The id under which (thread, sender, cid) is stored, if it is; looked for from the cid's time on, archive and log.
-    /// `below`: only an id smaller than this counts (the late rule: is that entry a copy?).
+    /// The id under which (thread, sender, cid) is stored, if it is; looked for from the cid's time on, archive and
+    /// log. `below`: only an id smaller than this counts (the late rule: is that entry a copy?).
     FindCid { thread: Thread, sender: UserId, cid: Cid, below: Option<MsgId> },
     /// Is there a message, recalled or not, under this id?
     IsMessage { thread: Thread, id: MsgId },
 }
 
-/// What was lost for ever, of any thread? For operators, whose role may not ask for what people wrote. Answered by a list of [`LostIds`].
+/// What was lost for ever, of any thread? For operators, whose role may not ask for what people wrote. Answered by a
+/// list of [`LostIds`].
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct LossesRequest;
 

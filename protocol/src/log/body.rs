@@ -94,8 +94,8 @@ impl Body {
         Self { text: Some(text.into()), ..Self::default() }
     }
 
-    /// Is this the body of something a client may send as `kind`? Every limit of a body is enforced here; whether what it refers to is
-    /// there only the log knows.
+    /// Is this the body of something a client may send as `kind`? Every limit of a body is enforced here; whether what
+    /// it refers to is there only the log knows.
     pub fn check(&self, kind: Kind) -> Result<(), Refusal> {
         let need = |there: bool, field: &str| {
             if there {

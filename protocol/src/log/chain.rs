@@ -12,8 +12,8 @@ pub enum ChainLink {
     Gap { after: MsgId },
 }
 
-/// `last` is the newest event shown in this thread (none: nothing yet), `base` the frontier at which the reader attached:
-/// for a thread without `last`, everything up to `base` came by pages or will never be asked for.
+/// `last` is the newest event shown in this thread (none: nothing yet), `base` the frontier at which the reader
+/// attached: for a thread without `last`, everything up to `base` came by pages or will never be asked for.
 ///
 /// `prev` = 0 means that nothing happened in the thread within the horizon of the channel service.
 pub fn link(last: Option<MsgId>, base: MsgId, prev: MsgId, id: MsgId) -> ChainLink {

@@ -1,7 +1,8 @@
 //! What the log holds (steps 2 and 3): one entry per message, operation or control change.
 //!
 //! An entry is a MessagePack map whose first fields are for readers of the log (`v`, `seen`) and whose rest
-//! (`from cid kind body`) stands in the client-ready event word for word, so that `channel` can splice instead of decoding.
+//! (`from cid kind body`) stands in the client-ready event word for word, so that `channel` can splice instead of
+//! decoding.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -42,9 +43,10 @@ impl Entry {
         bytes.into()
     }
 
-    /// Takes nothing that [`EntryView::parse`] refuses, so that `channel`, which splices, and everybody who decodes agree on what is readable.
-    /// The entry of a record on a `ctl.` subject (`control`) or a `chat.` subject: a change of the thread counts only on the guarded
-    /// subject, and nothing else counts there. What this refuses is shown as kind `unknown`, live and in history alike.
+    /// Takes nothing that [`EntryView::parse`] refuses, so that `channel`, which splices, and everybody who decodes
+    /// agree on what is readable. The entry of a record on a `ctl.` subject (`control`) or a `chat.` subject: a change
+    /// of the thread counts only on the guarded subject, and nothing else counts there. What this refuses is shown as
+    /// kind `unknown`, live and in history alike.
     pub fn on(control: bool, bytes: &[u8]) -> Result<Self, BadEntry> {
         let entry = Self::decode(bytes)?;
         if entry.kind == Kind::Lost {

@@ -64,14 +64,15 @@ pub struct ThreadItem {
     /// DMs only: there is no conversation yet, only a block or the end of one.
     #[serde(rename = "n", default, skip_serializing_if = "std::ops::Not::not")]
     pub not_begun: bool,
-    /// DMs only, where `v` is a block by the other user or the end of one, which is not this user's business: the newest control entry
-    /// before it that is; 0: none.
+    /// DMs only, where `v` is a block by the other user or the end of one, which is not this user's business: the
+    /// newest control entry before it that is; 0: none.
     #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
     pub known: Option<MsgId>,
 }
 
 impl ThreadItem {
-    /// The newest control entry that this user may know of; 0: the thread is there only because the other user blocks them.
+    /// The newest control entry that this user may know of; 0: the thread is there only because the other user blocks
+    /// them.
     pub fn known_to(&self) -> MsgId {
         self.known.unwrap_or(self.v)
     }
@@ -123,7 +124,8 @@ impl GroupState {
         self.members.iter().filter_map(|(u, m)| m.role.map(|r| (u, r)))
     }
 
-    /// The last control entry that this user may know of: of who is not in it any more the one that put them out; none: never was in it.
+    /// The last control entry that this user may know of: of who is not in it any more the one that put them out; none:
+    /// never was in it.
     fn known_to(&self, user: &UserId) -> Option<MsgId> {
         let member = self.members.get(user)?;
         Some(member.intervals.0.last().and_then(|i| i.until).unwrap_or(self.version))
@@ -164,8 +166,8 @@ impl GroupState {
     }
 }
 
-/// Folds one control entry of a group. Returns the users whose own item changed.
-/// Idempotent: an entry at or below the version changes nothing. What makes no sense is skipped, never an error: it is in the log.
+/// Folds one control entry of a group. Returns the users whose own item changed. Idempotent: an entry at or below the
+/// version changes nothing. What makes no sense is skipped, never an error: it is in the log.
 pub fn apply_group(state: &mut Option<GroupState>, id: MsgId, entry: &Entry) -> Vec<UserId> {
     if state.as_ref().is_some_and(|g| g.version >= id) {
         return Vec::new();
@@ -255,7 +257,8 @@ pub fn named(thread: &Thread, entry: &Entry) -> Vec<UserId> {
 pub enum Verdict {
     /// It goes into the log, with this body: of those who are to be added only who is not in the group.
     Change(Body),
-    /// It is so already, as of this control entry: the request is a repetition, or somebody else was faster. Nothing goes into the log.
+    /// It is so already, as of this control entry: the request is a repetition, or somebody else was faster. Nothing
+    /// goes into the log.
     Already(MsgId),
 }
 
@@ -263,8 +266,8 @@ fn forbidden(what: &str) -> Refusal {
     Refusal::new(Code::Forbidden, what)
 }
 
-/// May this state (of a group, or the threads of a user) grow? A value that is larger than NATS carries could not be written any more, and
-/// nobody would ever learn of what came after it.
+/// May this state (of a group, or the threads of a user) grow? A value that is larger than NATS carries could not be
+/// written any more, and nobody would ever learn of what came after it.
 pub fn has_room<T: Serialize + ?Sized>(state: &T, most: usize) -> bool {
     size::json(state) <= most
 }
@@ -274,10 +277,11 @@ pub fn full(user: &UserId) -> Refusal {
     Refusal::new(Code::LimitReached, format!("{user} is in too many conversations and groups to be in one more"))
 }
 
-/// May `actor` make this change of the group as it stands, and is it one? Decided on one version; the append is guarded by it.
+/// May `actor` make this change of the group as it stands, and is it one? Decided on one version; the append is guarded
+/// by it.
 ///
-/// What was done by the request whose answer was lost must not be refused when it is repeated: also to who has left, or has given the
-/// right to do it away by doing it.
+/// What was done by the request whose answer was lost must not be refused when it is repeated: also to who has left, or
+/// has given the right to do it away by doing it.
 pub fn judge_group(group: Option<&GroupState>, actor: &UserId, kind: Kind, body: &Body, max_members: usize) -> Result<Verdict, Refusal> {
     // Normalised by who asked; what is appended is what is judged.
     let name_fits = |name: Option<&String>| match text::group_name(name.map_or("", |n| n)) {
@@ -464,7 +468,8 @@ mod tests {
         assert_eq!(judge(&g, &ctl("a", Kind::MemberAdded, &["a"])).unwrap_err().code, Code::NotMember);
     }
 
-    /// Each change, judged again after it was folded: nothing more to do, and no refusal, whatever it did to who made it.
+    /// Each change, judged again after it was folded: nothing more to do, and no refusal, whatever it did to who made
+    /// it.
     #[test]
     fn a_change_that_was_made_is_none_when_it_is_repeated() {
         let mut g = None;

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What an entry is. The first group are messages, the second operations on messages, the third changes of the thread itself.
+/// What an entry is. The first group are messages, the second operations on messages, the third changes of the thread
+/// itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {

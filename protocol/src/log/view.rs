@@ -1,4 +1,5 @@
-//! An entry's bytes understood as far as the path of a message needs (step 4), and the reader that finds where fields begin and end.
+//! An entry's bytes understood as far as the path of a message needs (step 4), and the reader that finds where fields
+//! begin and end.
 
 use crate::{cid::Cid, ids::Token, log::VERSION, times::Times};
 
@@ -19,8 +20,8 @@ pub struct EntryView<'a> {
 }
 
 impl<'a> EntryView<'a> {
-    /// The late rule on an entry of a `chat.` subject, stored at `ts_ms` (raw time of the stream): may it be a copy that the dedupe window
-    /// could not see? Only a lookup of (thread, sender, cid) below its id can tell.
+    /// The late rule on an entry of a `chat.` subject, stored at `ts_ms` (raw time of the stream): may it be a copy
+    /// that the dedupe window could not see? Only a lookup of (thread, sender, cid) below its id can tell.
     pub fn is_late(&self, ts_ms: u64, times: &Times) -> bool {
         self.cid.is_late(ts_ms, self.seen, times)
     }
@@ -36,7 +37,8 @@ impl<'a> EntryView<'a> {
                 "v" if tail_at.is_none() && v == 0 => v = r.uint()?,
                 "seen" if tail_at.is_none() && seen.is_none() => seen = Some(r.uint()?),
                 "v" | "seen" => return Err(BadEntry("v or seen out of its place".into())),
-                // Spliced behind the log's own fields, it would say the thread, id or predecessor a second time, and some readers take the last.
+                // Spliced behind the log's own fields, it would say the thread, id or predecessor a second time, and
+                // some readers take the last.
                 "t" | "thread" | "id" | "prev" | "ts" => return Err(BadEntry("a field that only the log may say".into())),
                 key => {
                     tail_at.get_or_insert((before, fields - i));

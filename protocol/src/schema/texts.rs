@@ -1,5 +1,6 @@
-//! What a schema can say of names, passwords and texts: which characters never stand there. Which scripts go together, what a joiner joins and
-//! what is only composed of several is said by docs/protocol.md. Spelled with ranges and not with `\p{L}`, which not every reader knows.
+//! What a schema can say of names, passwords and texts: which characters never stand there. Which scripts go together,
+//! what a joiner joins and what is only composed of several is said by docs/protocol.md. Spelled with ranges and not
+//! with `\p{L}`, which not every reader knows.
 
 use utoipa::{
     PartialSchema, ToSchema,

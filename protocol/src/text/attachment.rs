@@ -5,8 +5,8 @@ use url::Url;
 use super::{BadText, at_most, line::one_line};
 use crate::limits;
 
-/// An absolute `http` or `https` address as RFC 3986 writes it: ASCII, with a host, without a user or a password. Everything else that a
-/// client may follow by a click (`javascript:`, `data:`, `file:`) is refused.
+/// An absolute `http` or `https` address as RFC 3986 writes it: ASCII, with a host, without a user or a password.
+/// Everything else that a client may follow by a click (`javascript:`, `data:`, `file:`) is refused.
 pub fn url(address: &str) -> Result<(), BadText> {
     let (size, max) = (address.len(), limits::MEDIA_URL_BYTES);
     if size > max {

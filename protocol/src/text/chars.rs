@@ -81,8 +81,8 @@ pub fn is_pictograph(c: char) -> bool {
     !c.is_ascii() && (c.is_emoji_char() || reserved())
 }
 
-/// Does a joiner (`ZWJ`, `ZWNJ`) change how its neighbours are written? In scripts whose letters join, and between the parts of an emoji;
-/// between Latin letters it is only there to be overlooked.
+/// Does a joiner (`ZWJ`, `ZWNJ`) change how its neighbours are written? In scripts whose letters join, and between the
+/// parts of an emoji; between Latin letters it is only there to be overlooked.
 pub fn joins(joiner: char, before: Option<char>, after: Option<char>) -> bool {
     let (Some(before), Some(after)) = (before, after) else { return false };
     if joiner == ZWJ && is_pictograph(after) {

@@ -9,7 +9,8 @@ use crate::limits;
 /// Marks on one letter (UTS 39, 5.4: more are not found in any language's writing).
 const MARKS: usize = 4;
 
-/// The name of a group as it is kept: one visible line, composed (NFC), white space trimmed and each run of it one space.
+/// The name of a group as it is kept: one visible line, composed (NFC), white space trimmed and each run of it one
+/// space.
 pub fn group_name(name: &str) -> Result<String, BadText> {
     let spaces = |c: char| if c.general_category() == GeneralCategory::SpaceSeparator { ' ' } else { c };
     let mapped: String = name.chars().map(spaces).nfc().collect();

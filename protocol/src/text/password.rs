@@ -1,6 +1,8 @@
-//! Passwords by the profile OpaqueString (RFC 8265, 4.2): what looks the same is the same, whatever keyboard it was typed on.
+//! Passwords by the profile OpaqueString (RFC 8265, 4.2): what looks the same is the same, whatever keyboard it was
+//! typed on.
 //!
-//! The classes of RFC 8264 are taken from today's Unicode, where the registry has stopped at that of 2013: emoji are younger.
+//! The classes of RFC 8264 are taken from today's Unicode, where the registry has stopped at that of 2013: emoji are
+//! younger.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};

@@ -1,7 +1,8 @@
 //! Names of users: identifiers by PRECIS (RFC 8264, 8265) that cannot be taken for each other (UTS 39).
 //!
-//! A name is shown as its owner wrote it, and nobody else can have one that looks the same: what is unique is its key, the skeleton of UTS 39
-//! with case ignored. So `Alice`, `ALICE`, `aIice` (a capital i) and `a1ice` are one name, and so are `arno` and `amo`.
+//! A name is shown as its owner wrote it, and nobody else can have one that looks the same: what is unique is its key,
+//! the skeleton of UTS 39 with case ignored. So `Alice`, `ALICE`, `aIice` (a capital i) and `a1ice` are one name, and
+//! so are `arno` and `amo`.
 
 use precis_profiles::{UsernameCasePreserved, precis_core::profile::PrecisFastInvocation};
 use unicode_normalization::UnicodeNormalization;
@@ -12,8 +13,8 @@ use unicode_security::{GeneralSecurityProfile, RestrictionLevel, RestrictionLeve
 use super::{BadText, in_range, line::one_line};
 use crate::limits;
 
-/// The name as it is kept and shown. Full-width letters become plain ones, the rest is composed (NFC). Outside of the Latin script it is in
-/// lower case: capitals of different scripts look alike where their small letters do not.
+/// The name as it is kept and shown. Full-width letters become plain ones, the rest is composed (NFC). Outside of the
+/// Latin script it is in lower case: capitals of different scripts look alike where their small letters do not.
 pub fn user_name(name: &str) -> Result<String, BadText> {
     let kept = prepared(name).ok_or_else(|| BadText::new("letters and digits of one script, and . _ - are allowed"))?;
     in_range(&kept, limits::USER_NAME_MIN..=limits::USER_NAME_CHARS)?;
@@ -36,7 +37,8 @@ pub fn user_name_chars(text: &str) -> impl Iterator<Item = char> {
 pub fn user_name_key(name: &str) -> String {
     let name = prepared(name).unwrap_or_else(|| name.to_owned());
     let mut key: String = name.chars().flat_map(lower).collect();
-    // A skeleton may have capitals (0 is O) and what is confusable again; three rounds are the most any character takes.
+    // A skeleton may have capitals (0 is O) and what is confusable again; three rounds are the most any character
+    // takes.
     for _ in 0..4 {
         let next: String = skeleton(&key).flat_map(char::to_lowercase).collect();
         if next == key {
@@ -107,7 +109,8 @@ fn prepared(name: &str) -> Option<String> {
     Some(if latin { kept } else { kept.chars().flat_map(char::to_lowercase).nfc().collect() })
 }
 
-/// Letters, marks and digits that UTS 39 recommends for identifiers. Of signs three: everything else means something somewhere.
+/// Letters, marks and digits that UTS 39 recommends for identifiers. Of signs three: everything else means something
+/// somewhere.
 fn may_be_in_a_name(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -223,7 +226,8 @@ mod tests {
         assert_eq!((Prefix::of("a*"), Prefix::of("a%"), Prefix::of("ab c")), (Ok(None), Ok(None), Ok(None)));
     }
 
-    /// Keys are stored. If this fails, the tables of a library have changed: keep the old version, or make all keys anew.
+    /// Keys are stored. If this fails, the tables of a library have changed: keep the old version, or make all keys
+    /// anew.
     #[test]
     fn the_keys_are_those_that_are_stored() {
         let mut hash = blake3::Hasher::new();

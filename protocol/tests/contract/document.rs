@@ -1,5 +1,5 @@
-//! docs/protocol.md says what the code does: its examples are the fixtures, its tables come from the code, its conversation decodes,
-//! and no frame, field or path is missing.
+//! docs/protocol.md says what the code does: its examples are the fixtures, its tables come from the code, its
+//! conversation decodes, and no frame, field or path is missing.
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
@@ -24,7 +24,8 @@ fn document() -> String {
     fs::read_to_string(path()).unwrap()
 }
 
-/// JSON text with each field of the outer map on a line of its own; inner values stay on theirs. The order is the wire's.
+/// JSON text with each field of the outer map on a line of its own; inner values stay on theirs. The order is the
+/// wire's.
 fn laid_out(json: &str) -> String {
     let (mut out, mut depth, mut quoted, mut escaped) = (String::new(), 0, false, false);
     for c in json.chars() {

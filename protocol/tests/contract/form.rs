@@ -188,7 +188,8 @@ fn r_is_found_beside_a_fault() {
     assert!(bad.refusal.message.contains("UTF-8"), "{}", bad.refusal);
 }
 
-/// What serde takes and no typed client would say: fields in a row instead of a map, a name as number or map, bytes for text.
+/// What serde takes and no typed client would say: fields in a row instead of a map, a name as number or map, bytes for
+/// text.
 #[test]
 fn there_is_one_way_to_say_a_thing() {
     let cid = "019f2314-e9e8-715a-9122-334455667788";

@@ -1,6 +1,6 @@
-//! P2 as arithmetic: whatever is sent again, frozen on its way, written minutes later, or looked up in between, and however often the log
-//! goes on with a new generation meanwhile, or its clock steps up and back by hours, one copy is shown, and every acknowledgement names it.
-//! The log, its dedupe window and the edges' rule, without a socket.
+//! P2 as arithmetic: whatever is sent again, frozen on its way, written minutes later, or looked up in between, and
+//! however often the log goes on with a new generation meanwhile, or its clock steps up and back by hours, one copy is
+//! shown, and every acknowledgement names it. The log, its dedupe window and the edges' rule, without a socket.
 
 use std::collections::HashMap;
 
@@ -18,14 +18,15 @@ struct Stored {
 enum Step {
     /// A client says a message, its clock off by so many milliseconds.
     Say { clock: i64 },
-    /// One of the messages is sent (again) through some edge; its publish leaves after this delay, which is any if the edge is frozen.
-    /// `behind`: the edge knows only the generation before so many.
+    /// One of the messages is sent (again) through some edge; its publish leaves after this delay, which is any if the
+    /// edge is frozen. `behind`: the edge knows only the generation before so many.
     Send { which: usize, delay: u64, behind: usize },
     /// Time passes.
     Wait { ms: u64 },
     /// The streams are closed; some time later there are new ones, which know nothing of what was stored.
     Switch { takes: u64 },
-    /// The log's clock is set by so much. Back: edges give up what they have on its way, and look up what was made before.
+    /// The log's clock is set by so much. Back: edges give up what they have on its way, and look up what was made
+    /// before.
     Clock { by: i64 },
 }
 
@@ -95,7 +96,8 @@ impl World {
         self.flying.push(Publish { cid, seen, at: self.now + delay, generation });
     }
 
-    /// What is on its way to the old streams finds nobody there. Who makes the new ones notes how far the clock has ever been.
+    /// What is on its way to the old streams finds nobody there. Who makes the new ones notes how far the clock has
+    /// ever been.
     fn switch(&mut self, takes: u64) {
         self.wait(0);
         let over = self.created.len() - 1;

@@ -1,5 +1,5 @@
-//! protocol/scenarios: what the other side does, and what a client does then. The SDK's tests run the list, the document's table is made
-//! from it, and here it is held against the tables of codes.
+//! protocol/scenarios: what the other side does, and what a client does then. The SDK's tests run the list, the
+//! document's table is made from it, and here it is held against the tables of codes.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! docs/frames.schema.json: it is what the declarations say, every frame is valid by it, and what the decoder refuses is not.
+//! docs/frames.schema.json: it is what the declarations say, every frame is valid by it, and what the decoder refuses
+//! is not.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Bytes as a tree, by the document's words about the form of frames: the simplest code there is, trusting nothing of the codec's.
-//! Also what the conformance suite reads frames with.
+//! Bytes as a tree, by the document's words about the form of frames: the simplest code there is, trusting nothing of
+//! the codec's. Also what the conformance suite reads frames with.
 
 use std::collections::HashSet;
 

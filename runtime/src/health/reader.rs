@@ -1,7 +1,8 @@
 //! Whether a reader moves: it has dealt with everything up to some place, and what there is to read ends at another.
 //!
-//! A reader that stays where it is while there is more to read is stuck, whatever its connections say; so is one of which nobody knows
-//! any more where the end is. Its own words (an error of the store, say) come first, they are the reason.
+//! A reader that stays where it is while there is more to read is stuck, whatever its connections say; so is one of
+//! which nobody knows any more where the end is. Its own words (an error of the store, say) come first, they are the
+//! reason.
 
 use std::{
     collections::BTreeMap,
@@ -13,8 +14,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Health, Part};
 
-/// So long a reader may stay where it is while there is more to read, and so long the end may not be known. The slowest step of a reader
-/// that is well is one write of a slow CQL server (10 s); an election of a stream's leader takes 4–9 s.
+/// So long a reader may stay where it is while there is more to read, and so long the end may not be known. The slowest
+/// step of a reader that is well is one write of a slow CQL server (10 s); an election of a stream's leader takes 4–9
+/// s.
 const BOUND: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(500);
 

@@ -1,4 +1,5 @@
-//! A whole installation of real processes: nats-server (1 or 3), channel, persister and edges, each a process of its own.
+//! A whole installation of real processes: nats-server (1 or 3), channel, persister and edges, each a process of its
+//! own.
 
 use std::{
     net::SocketAddr,
@@ -420,7 +421,8 @@ impl Cluster {
         self.net.spare(0, NATS_PORT)
     }
 
-    /// From now until every stream has a leader again: the share of NATS in a pause after the death of one of its nodes.
+    /// From now until every stream has a leader again: the share of NATS in a pause after the death of one of its
+    /// nodes.
     pub async fn elections(&self) -> Duration {
         let (began, nats) = (Instant::now(), self.connect_nats().await);
         let limit = Duration::from_secs(30);
@@ -434,7 +436,8 @@ impl Cluster {
         User::register(self, 0, name).await
     }
 
-    /// Many users without the cost of hashing passwords: they exist, and their tokens are signed by a key of the test's own.
+    /// Many users without the cost of hashing passwords: they exist, and their tokens are signed by a key of the test's
+    /// own.
     pub async fn mint_users(&self, count: usize) -> Vec<User> {
         self.mint.get_or_init(|| Mint::new(self)).await.users(count).await
     }

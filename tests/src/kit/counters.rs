@@ -53,7 +53,8 @@ pub async fn archived(cluster: &Cluster, ends: &[(Thread, MsgId)]) {
     .await;
 }
 
-/// A stream younger than the slack takes every cid for old: wait until the direct path is open, so that the tests are about it.
+/// A stream younger than the slack takes every cid for old: wait until the direct path is open, so that the tests are
+/// about it.
 pub async fn until_the_direct_path_is_open(cluster: &Cluster, user: &User) {
     let notes = user.dm(user);
     let mut ws = cluster.raw(user, 0, Codec::Json).await;

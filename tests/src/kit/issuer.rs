@@ -1,4 +1,5 @@
-//! Somebody else's login server, as far as Natterjack sees it: it signs tokens and publishes its keys over HTTP, or does not.
+//! Somebody else's login server, as far as Natterjack sees it: it signs tokens and publishes its keys over HTTP, or
+//! does not.
 
 use std::{
     net::SocketAddr,

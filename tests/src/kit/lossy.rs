@@ -1,4 +1,5 @@
-//! An edge whose answers are lost: each request reaches it and is done, and the connection is reset before the first byte comes back.
+//! An edge whose answers are lost: each request reaches it and is done, and the connection is reset before the first
+//! byte comes back.
 
 use natterjack_testkit::{Flow, Proxy, Side};
 use reqwest::Method;

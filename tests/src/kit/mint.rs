@@ -1,4 +1,5 @@
-//! Users by the hundred: the test puts a signing key of its own beside those of `directory`, so no password has to be hashed.
+//! Users by the hundred: the test puts a signing key of its own beside those of `directory`, so no password has to be
+//! hashed.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};

@@ -17,8 +17,8 @@ pub async fn page(api: &Api, thread: &Thread, query: &str) -> Result<Page, Strin
     }
 }
 
-/// The whole thread, upwards or downwards, over HTTP; oldest first. Waits while a part of it cannot be read. The pages are small, so that
-/// their edges are met.
+/// The whole thread, upwards or downwards, over HTTP; oldest first. Waits while a part of it cannot be read. The pages
+/// are small, so that their edges are met.
 pub async fn whole(api: &Api, thread: &Thread, upwards: bool) -> Vec<Event> {
     whole_by(api, thread, upwards, 37).await
 }

@@ -1,4 +1,5 @@
-//! What a test panicked with, kept to be said once more below the logs: who reads only the end of a long output sees it.
+//! What a test panicked with, kept to be said once more below the logs: who reads only the end of a long output sees
+//! it.
 
 use std::{cell::RefCell, panic, sync::Once};
 

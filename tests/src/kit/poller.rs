@@ -1,4 +1,5 @@
-//! A client without a WebSocket: it polls, keeps what the protocol says it has to keep, and fills what it is told is missing.
+//! A client without a WebSocket: it polls, keeps what the protocol says it has to keep, and fills what it is told is
+//! missing.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! nats-servers that let in only whom they know, over TLS. Of three, the second has a certificate of an authority that nobody believes.
+//! nats-servers that let in only whom they know, over TLS. Of three, the second has a certificate of an authority that
+//! nobody believes.
 
 use std::path::{Path, PathBuf};
 

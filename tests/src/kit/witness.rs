@@ -1,4 +1,5 @@
-//! Who sees what: pages, whole threads page by page, and a reader that writes down every event in the order the edge gave it.
+//! Who sees what: pages, whole threads page by page, and a reader that writes down every event in the order the edge
+//! gave it.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -118,7 +119,8 @@ pub async fn send_all(ws: &mut RawWs, sends: &[(Thread, Cid, String)]) -> Answer
     answers
 }
 
-/// Every send until it has an id, over as many tries (and sockets) as it takes; the same cids in the same order each time.
+/// Every send until it has an id, over as many tries (and sockets) as it takes; the same cids in the same order each
+/// time.
 pub async fn send_until_sent(edges: &[SocketAddr], user: &User, codec: Codec, sends: &[(Thread, Cid, String)]) -> HashMap<Cid, MsgId> {
     Writer::new(edges.to_vec(), user, codec).send(sends).await
 }
@@ -198,8 +200,8 @@ pub struct Seen {
     pub attached: usize,
     /// Of the events, how many came in pages.
     pub from_pages: usize,
-    /// What must not happen: an event that is not above the last one of its thread. (Right after attaching, what the page had may come
-    /// again: that is on paper, and a client drops it.)
+    /// What must not happen: an event that is not above the last one of its thread. (Right after attaching, what the
+    /// page had may come again: that is on paper, and a client drops it.)
     pub wrong: Vec<String>,
 }
 
@@ -209,8 +211,8 @@ impl Seen {
     }
 }
 
-/// One device that only reads, stays connected to one of its edges and resumes from its cursors. It neither sorts nor dedupes:
-/// what the edge says is what it has seen.
+/// One device that only reads, stays connected to one of its edges and resumes from its cursors. It neither sorts nor
+/// dedupes: what the edge says is what it has seen.
 pub struct Reader {
     seen: Arc<Mutex<Seen>>,
     hang_up: mpsc::Sender<()>,

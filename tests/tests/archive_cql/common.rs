@@ -40,8 +40,8 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// Two edges, four writers in a group and in conversations of their own, one who reads along. Alone: how soon a message is shown is
-    /// asserted.
+    /// Two edges, four writers in a group and in conversations of their own, one who reads along. Alone: how soon a
+    /// message is shown is asserted.
     pub async fn start(cql: &Cassandra) -> Self {
         let spec = ClusterSpec { alone: true, ..ClusterSpec::default() };
         let cluster = Cluster::start(ClusterSpec { times_divisor: DIVISOR, set: cql.settings(), ..spec }).await;
@@ -105,8 +105,8 @@ impl Chat {
         lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
-    /// Ends the load. Everything acknowledged is in the log, was shown live within `limit`, and is in the archive: a page takes from
-    /// the log only what is above the archive's watermark, and that stands at the log's end.
+    /// Ends the load. Everything acknowledged is in the log, was shown live within `limit`, and is in the archive: a
+    /// page takes from the log only what is above the archive's watermark, and that stands at the log's end.
     pub async fn nothing_is_missing(self, limit: Duration) {
         let Self { cluster, insight, users, group, log, traffic, watcher } = self;
         let mut threads = vec![group.clone()];

@@ -1,5 +1,5 @@
-//! Lost answers over an archive on CQL servers, whose accounts and rows are written in another way than SQLite's; and the one answer that only
-//! such an archive gives.
+//! Lost answers over an archive on CQL servers, whose accounts and rows are written in another way than SQLite's; and
+//! the one answer that only such an archive gives.
 
 use natterjack_protocol::{
     Body, Cid, Code, Kind, MsgId, Thread,

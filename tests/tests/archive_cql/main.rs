@@ -1,5 +1,6 @@
-//! P7 on a real CQL server: stopped under load, slow, one of three killed, the persister killed at any moment. Chat goes on, and all
-//! that was acknowledged is in the archive afterwards, once and in order. And away for so long that sends have to be refused. Lost answers.
+//! P7 on a real CQL server: stopped under load, slow, one of three killed, the persister killed at any moment. Chat
+//! goes on, and all that was acknowledged is in the archive afterwards, once and in order. And away for so long that
+//! sends have to be refused. Lost answers.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 

@@ -1,5 +1,5 @@
-//! An archive that stays away: sends are refused before the log begins to forget what nobody has archived. (On SQLite; the rule is the
-//! channel's and the edges'.)
+//! An archive that stays away: sends are refused before the log begins to forget what nobody has archived. (On SQLite;
+//! the rule is the channel's and the edges'.)
 
 use std::{
     collections::BTreeSet,

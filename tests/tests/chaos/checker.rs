@@ -21,7 +21,8 @@ pub enum Rule {
     Alien,
     /// Every answer was a clear refusal, and somebody saw it.
     Refused,
-    /// Histories of one thread differ between edges or members, beyond what membership explains; or are not in order of ids.
+    /// Histories of one thread differ between edges or members, beyond what membership explains; or are not in order of
+    /// ids.
     OneHistory,
     /// A reader saw a thread in another order than history has it.
     Order,

@@ -1,8 +1,9 @@
 //! Chaos: people chat over several edges while everything is killed, frozen, cut off and drained by a seeded schedule;
 //! then a checker compares what was promised with what is there.
 //!
-//! `cargo test --test chaos`: 38 s of faults from one seed, the same every time, and 22 s from a fresh one. `make chaos`: fresh seeds,
-//! minutes, three nats-servers. Each run prints its seed; `NATTERJACK_SEED=n` replays its schedule.
+//! `cargo test --test chaos`: 38 s of faults from one seed, the same every time, and 22 s from a fresh one.
+//! `make chaos`: fresh seeds, minutes, three nats-servers. Each run prints its seed; `NATTERJACK_SEED=n` replays its
+//! schedule.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests: a panic with its place is the report")]
 
 mod checker;

@@ -1,5 +1,5 @@
-//! A client of its own, from docs/protocol.md alone: it mints cids, resends unknown outcomes through any edge, resumes with cursors,
-//! and breaks its socket now and then. What it is shown, and every event frame, is recorded.
+//! A client of its own, from docs/protocol.md alone: it mints cids, resends unknown outcomes through any edge, resumes
+//! with cursors, and breaks its socket now and then. What it is shown, and every event frame, is recorded.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -242,7 +242,8 @@ impl Raw {
         line.pending.push_back(Pending { cid: None, text, out: false, handed: 0 });
     }
 
-    /// What there is to ask and to send now: in each thread in the order of writing, none before an older one that must be repeated.
+    /// What there is to ask and to send now: in each thread in the order of writing, none before an older one that must
+    /// be repeated.
     fn frames(&mut self) -> Vec<ClientFrame> {
         let (mut frames, now) = (Vec::new(), Instant::now());
         let mut number = self.requests.keys().max().copied().unwrap_or(0).max(self.session << 20);
@@ -396,7 +397,8 @@ impl Raw {
         }
     }
 
-    /// After hello: the newest page of a thread. One that does not follow is not shown; everything above the cursor is fetched upwards.
+    /// After hello: the newest page of a thread. One that does not follow is not shown; everything above the cursor is
+    /// fetched upwards.
     fn newest(&mut self, page: Page) {
         let Some(thread) = page.thread.clone().or_else(|| page.events.first().map(|e| e.thread.clone())) else { return };
         let line = self.lines.entry(thread).or_default();

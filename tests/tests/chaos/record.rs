@@ -1,5 +1,5 @@
-//! What happened, as plain data: what was asked, what was answered, what was shown to whom, and what history says in the end.
-//! One process, one monotonic clock.
+//! What happened, as plain data: what was asked, what was answered, what was shown to whom, and what history says in
+//! the end. One process, one monotonic clock.
 
 use std::{
     collections::BTreeMap,

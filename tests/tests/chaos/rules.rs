@@ -1,6 +1,7 @@
 //! What goes wrong and when: a pure function of the seed.
 //!
-//! `faults` carries the schedule out. The same seed gives the same schedule; what the machine makes of it differs from run to run.
+//! `faults` carries the schedule out. The same seed gives the same schedule; what the machine makes of it differs from
+//! run to run.
 
 use std::collections::BTreeMap;
 
@@ -78,7 +79,8 @@ pub enum Fault {
     Drain(usize),
     /// This share of what comes on live subjects is lost between NATS and the edge.
     Lose { edge: usize, percent: u64, salt: u64 },
-    /// Between edge and NATS nothing passes. `reset`: the connection breaks and no new one comes about; otherwise it is just silent.
+    /// Between edge and NATS nothing passes. `reset`: the connection breaks and no new one comes about; otherwise it is
+    /// just silent.
     Cut { edge: usize, reset: bool },
 }
 
@@ -129,7 +131,8 @@ pub const SORTS: [Sort; 11] = [
 
 /// A target rests so long between two faults.
 const REST_MS: u64 = 1_000;
-/// One NATS node at a time, and the next only when the last has caught up: two of three down is not what R3 promises to bear.
+/// One NATS node at a time, and the next only when the last has caught up: two of three down is not what R3 promises to
+/// bear.
 const NATS_REST_MS: u64 = 12_000;
 
 /// Every sort once in random order, then again, until the time is over. Faults of different targets overlap.

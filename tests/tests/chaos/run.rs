@@ -158,7 +158,8 @@ async fn gather(cluster: &Cluster, record: &Recorder) -> People {
     People { users, groups }
 }
 
-/// Two members of the second group leave it against their will and come back, again and again; in the end both are in it.
+/// Two members of the second group leave it against their will and come back, again and again; in the end both are in
+/// it.
 async fn churn(cluster: &Cluster, people: &People, record: &Recorder, phases: watch::Receiver<Phase>, mut rng: Rng) {
     let Thread::Group { gid } = &people.groups[1] else { unreachable!("a group") };
     let edges = cluster.spec().edges;

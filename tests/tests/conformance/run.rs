@@ -25,7 +25,8 @@ use super::{
 const ANSWER: Duration = Duration::from_secs(20);
 /// What an edge says of itself, and what may therefore come between a request and its answer.
 const UNASKED: [&str; 6] = ["event", "member", "page", "typing", "contacts", "degraded"];
-/// Of these, what follows something that was said before, whenever that comes: also before a frame that is the next one.
+/// Of these, what follows something that was said before, whenever that comes: also before a frame that is the next
+/// one.
 const LIVE: [&str; 4] = ["event", "member", "typing", "contacts"];
 const CONNECTION: &str = "a";
 

@@ -74,7 +74,8 @@ async fn connections(cluster: &Cluster) -> f64 {
     cluster.edge_metrics(0).await.lines().find_map(|l| l.strip_prefix("natterjack_edge_connections ")?.trim().parse().ok()).unwrap()
 }
 
-/// 24 connections that pipeline the largest pages and read nothing, or a KiB a second: they cost one page each at most, and not for long.
+/// 24 connections that pipeline the largest pages and read nothing, or a KiB a second: they cost one page each at most,
+/// and not for long.
 async fn readers_cost_little_and_not_for_long(stall: u64, trickle: bool) {
     const READERS: usize = 24;
     // One user asks for all of it: what is refused for their number would be small.

@@ -1,4 +1,5 @@
-//! "Bring your own login": tokens of another issuer become logins here, one account for each person, whatever that issuer does meanwhile.
+//! "Bring your own login": tokens of another issuer become logins here, one account for each person, whatever that
+//! issuer does meanwhile.
 
 use std::{collections::BTreeSet, time::Instant};
 

@@ -1,5 +1,5 @@
-//! What strangers do with somebody's name, or from somebody's address, keeps nobody out who was there before; and a proxy that nobody
-//! has named is said.
+//! What strangers do with somebody's name, or from somebody's address, keeps nobody out who was there before; and a
+//! proxy that nobody has named is said.
 
 use std::net::SocketAddr;
 
@@ -70,7 +70,8 @@ async fn guesses_keep_nobody_out() {
     log_in(office, edge, name, password, Some(bob.tokens.device.as_str())).await.refused(Code::RateLimited);
     assert_eq!(log_in(office, edge, &bob.name, &bob.password, None).await.status, 200, "others from that address");
 
-    // From everywhere, until the name as such is shut; by a device that is known the user still comes in, wherever they are.
+    // From everywhere, until the name as such is shut; by a device that is known the user still comes in, wherever they
+    // are.
     let mut stranger = 0;
     while wrong(&format!("127.7.3.{}", stranger / 10 + 1), edge, name).await == 401 {
         stranger += 1;

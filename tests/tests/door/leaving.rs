@@ -1,4 +1,5 @@
-//! An edge leaves under load, behind nginx and HAProxy with their health checks: every request through them is answered, and by no error of theirs.
+//! An edge leaves under load, behind nginx and HAProxy with their health checks: every request through them is
+//! answered, and by no error of theirs.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,5 @@
-//! What one address and one user may do: let in up to the limit, refused by name beyond it, let in again when it says so.
+//! What one address and one user may do: let in up to the limit, refused by name beyond it, let in again when it says
+//! so.
 
 use std::net::SocketAddr;
 
@@ -166,7 +167,8 @@ async fn users_may_so_much() {
     let (alice, bob, carol) = (&users[0], &users[1], &users[2]);
     let thread = alice.dm(bob);
 
-    // Five a second, ten at once, over socket and HTTP together. What hangs on a refused one: promises_log/p3_refusals.rs.
+    // Five a second, ten at once, over socket and HTTP together. What hangs on a refused one:
+    // promises_log/p3_refusals.rs.
     let mut ws = cluster.raw(alice, 0, Codec::Json).await;
     let api = cluster.api(alice, 0);
     let mut stored = 0;

@@ -1,4 +1,5 @@
-//! Log lines of one session carry its id, and that of the connection it came over, so that they can be found among those of all others.
+//! Log lines of one session carry its id, and that of the connection it came over, so that they can be found among
+//! those of all others.
 
 use natterjack_protocol::codec::Codec;
 use natterjack_testkit::eventually_within;

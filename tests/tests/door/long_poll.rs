@@ -205,7 +205,8 @@ async fn a_waiting_poll_is_answered_by_what_happens_and_a_resend_gets_its_first_
     let (status, body) = post(&cluster.api(alice, 0), &group, cid(), "me too").await;
     assert_eq!((status, body["code"].as_str()), (403, Some("not_member")), "{body}");
 
-    // A backlog larger than a page: the answer says that there is a gap by not moving the cursor, and the poller fills it.
+    // A backlog larger than a page: the answer says that there is a gap by not moving the cursor, and the poller fills
+    // it.
     let mut away = Poller::new(&cluster, alice, [1]);
     (away.cursors, away.synced) = (poller.cursors.clone(), poller.synced.clone());
     for n in 0..70 {

@@ -1,5 +1,5 @@
-//! What a role keeps in memory when a crowd is gone: password hashes, attaches, large pages, sockets that come and go at once. Each role
-//! as a process of its own, and `up`, which has channel and persister in itself.
+//! What a role keeps in memory when a crowd is gone: password hashes, attaches, large pages, sockets that come and go
+//! at once. Each role as a process of its own, and `up`, which has channel and persister in itself.
 
 use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
 
@@ -31,7 +31,8 @@ struct Load {
 const SMALL: Load = Load { logins: 100, sockets: 150, storms: 2, pages: 30 };
 const LARGE: Load = Load { logins: 10_000, sockets: 10_000, storms: 3, pages: 2_000 };
 
-/// MiB above what a role has when it has done nothing yet. A hash takes 19 MiB, a page of long texts 2 MB: what is kept of each shows.
+/// MiB above what a role has when it has done nothing yet. A hash takes 19 MiB, a page of long texts 2 MB: what is kept
+/// of each shows.
 const EDGE: u64 = 60;
 const CHANNEL: u64 = 30;
 const PERSISTER: u64 = 60;

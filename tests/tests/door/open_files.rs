@@ -1,5 +1,6 @@
-//! An edge that may have 256 open files: it says at start what that is enough for, takes so many, answers the others with the documented code,
-//! keeps what it needs to reach NATS again, and warns once. Where only the soft limit is that low, it is raised.
+//! An edge that may have 256 open files: it says at start what that is enough for, takes so many, answers the others
+//! with the documented code, keeps what it needs to reach NATS again, and warns once. Where only the soft limit is that
+//! low, it is raised.
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
@@ -77,7 +78,8 @@ async fn few_open_files_are_said_kept_for_what_matters_and_refused_beyond() {
     none_at_all(&cluster, 1).await;
 }
 
-/// Somebody else took the last one: the limit is moved to where the open files end. Whoever waits is answered with the one that was kept.
+/// Somebody else took the last one: the limit is moved to where the open files end. Whoever waits is answered with the
+/// one that was kept.
 async fn none_at_all(cluster: &Cluster, edge: usize) {
     let pid = cluster.edge(edge).pid();
     let open: BTreeSet<u64> = std::fs::read_dir(format!("/proc/{pid}/fd"))

@@ -1,5 +1,5 @@
-//! Behind nginx, HAProxy and Caddy, each configured by its snippet in docs/operations.md: requests and sockets of many clients over the few
-//! connections that the proxy keeps, each client counted for itself.
+//! Behind nginx, HAProxy and Caddy, each configured by its snippet in docs/operations.md: requests and sockets of many
+//! clients over the few connections that the proxy keeps, each client counted for itself.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -1,4 +1,5 @@
-//! A login that is over is over everywhere: at every edge, for sockets, polls and tokens, also at an edge that could not hear of it.
+//! A login that is over is over everywhere: at every edge, for sockets, polls and tokens, also at an edge that could
+//! not hear of it.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! TLS on the edge's own port: people chat over it, a certificate is replaced under them, and whoever gets through no handshake is let go.
+//! TLS on the edge's own port: people chat over it, a certificate is replaced under them, and whoever gets through no
+//! handshake is let go.
 
 use std::{process::Stdio, time::Duration};
 

@@ -1,4 +1,5 @@
-//! `natterjack up --host 0.0.0.0`, used from an address of the network: whoever comes by it is led to it, also when the edge leaves.
+//! `natterjack up --host 0.0.0.0`, used from an address of the network: whoever comes by it is led to it, also when the
+//! edge leaves.
 
 use std::{collections::BTreeSet, net::TcpListener, time::Duration};
 
@@ -12,7 +13,8 @@ use super::up::{lines_until_ready, pid, signal, state, up};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Two next to each other, free on every address. Not the usual ones: who listens on all addresses takes them from every other test.
+/// Two next to each other, free on every address. Not the usual ones: who listens on all addresses takes them from
+/// every other test.
 fn two_ports() -> u16 {
     for _ in 0..100 {
         let Ok(first) = TcpListener::bind("0.0.0.0:0") else { continue };

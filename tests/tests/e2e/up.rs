@@ -167,7 +167,8 @@ async fn four_processes_that_survive_what_happens_to_them() {
     assert_eq!(status, 200, "{body}");
     assert_eq!(generation(&state(&file).await).await, 2);
 
-    // Killed as a machine is: what the log had not synced may be gone, so it goes on above every id that can have been given.
+    // Killed as a machine is: what the log had not synced may be gone, so it goes on above every id that can have been
+    // given.
     let last = state(&file).await;
     let all = ["/pids/up", "/pids/nats", "/pids/edges/0", "/pids/edges/1"].map(|at| pid(&last, at));
     signal(all[0], Signal::KILL);

@@ -136,7 +136,8 @@ fn each_word_of_the_glossary_is_a_type() {
 }
 
 /// Crates whose comments fit; rustfmt leaves comments as they are. The list may only become longer.
-const FITS: [&str; 3] = ["bench/", "chat/", "natterjack/"];
+const FITS: [&str; 11] =
+    ["bench/", "channel/", "chat/", "client/", "natterjack/", "persister/", "protocol/", "role/", "runtime/", "testkit/", "tests/"];
 
 #[test]
 fn comments_fit_into_120_columns() {

@@ -1,4 +1,5 @@
-//! The invariants of ARCHITECTURE.md that can be seen without running anything: over `cargo metadata`, Cargo.lock and the sources.
+//! The invariants of ARCHITECTURE.md that can be seen without running anything: over `cargo metadata`, Cargo.lock and
+//! the sources.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod circles;
@@ -99,7 +100,8 @@ fn only_the_nats_crate_spells_names() {
     none("names of subjects, streams or buckets outside nats/", found);
 }
 
-/// What speaks NATS is one room, and no type of the library leaves it. A test that plays an operator has a client of its own.
+/// What speaks NATS is one room, and no type of the library leaves it. A test that plays an operator has a client of
+/// its own.
 #[test]
 fn only_the_wire_room_names_the_nats_library() {
     let may = |path: &str| {
@@ -119,7 +121,8 @@ fn only_the_wire_room_names_the_nats_library() {
     assert_eq!(crates.collect::<Vec<_>>(), ["natterjack-nats", "natterjack-testkit"]);
 }
 
-/// Only `channel` may publish events; an edge that could would be able to forge an id that makes readers drop all later ones.
+/// Only `channel` may publish events; an edge that could would be able to forge an id that makes readers drop all later
+/// ones.
 #[test]
 fn only_the_channel_makes_live_events() {
     let mut found = Vec::new();
@@ -182,7 +185,8 @@ fn every_file_says_what_it_is() {
     none("files without a //! header", found);
 }
 
-/// Two clocks are never compared by accident: a machine's own is read where it is compared with the server's, and where only one is asked.
+/// Two clocks are never compared by accident: a machine's own is read where it is compared with the server's, and where
+/// only one is asked.
 #[test]
 fn a_machines_clock_is_read_in_one_place() {
     let may = [
@@ -246,7 +250,8 @@ fn compose_sets_keys_that_exist_and_runs_roles_that_exist() {
     }
 }
 
-/// A test that sleeps hopes, unless time itself is what it is about: then it says so, on the line or on one of the two above.
+/// A test that sleeps hopes, unless time itself is what it is about: then it says so, on the line or on one of the two
+/// above.
 #[test]
 fn every_sleep_of_a_test_says_why() {
     let mut found = Vec::new();

@@ -1,5 +1,5 @@
-//! What happened to a user's own memberships while a device was away: told when it comes back, the same to sockets and to polls. And what
-//! is not told: that somebody blocks them.
+//! What happened to a user's own memberships while a device was away: told when it comes back, the same to sockets and
+//! to polls. And what is not told: that somebody blocks them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -69,7 +69,8 @@ async fn in_sync(cluster: &Cluster, user: &User) -> Poller {
     poller
 }
 
-/// What each kind of device is told that was in sync at `before`: they all hear the same. `left`: told each time without `synced`.
+/// What each kind of device is told that was in sync at `before`: they all hear the same. `left`: told each time
+/// without `synced`.
 async fn told_to_all(cluster: &Cluster, user: &User, before: &Poller, left: Option<&Thread>) -> Told {
     let (cursors, synced) = (before.cursors.clone(), before.synced.clone());
     let by_socket = told(&attach(cluster, user, Codec::Json, cursors.clone(), synced.clone()).await);

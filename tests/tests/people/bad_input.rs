@@ -1,4 +1,5 @@
-//! Whatever somebody sends: a typed error or a close code that says what to do; everybody else goes on; nothing of it in a log.
+//! Whatever somebody sends: a typed error or a close code that says what to do; everybody else goes on; nothing of it
+//! in a log.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -391,7 +392,8 @@ async fn over_http(cluster: &Cluster, user: &User, dm: &Thread) {
     assert_eq!((status, body["code"].as_str()), (405, Some("not_found")));
 }
 
-/// From the future, or of another thread: nobody gets what is not theirs, nobody misses what is, and the rest of the hello is served.
+/// From the future, or of another thread: nobody gets what is not theirs, nobody misses what is, and the rest of the
+/// hello is served.
 async fn cursors(cluster: &Cluster, users: &[User]) {
     let (alice, bob, carol) = (&users[0], &users[1], &users[2]);
     let mine = new_group(&cluster.api(alice, 0), "mine", &users[1..2]).await;

@@ -150,7 +150,8 @@ async fn strangers_can_be_blocked_before_the_first_word_and_groups_are_not_touch
     all_well(&cluster);
 }
 
-/// The block falls while the other writes: whatever was acknowledged before, during or after, both read the same messages.
+/// The block falls while the other writes: whatever was acknowledged before, during or after, both read the same
+/// messages.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_sides_start_a_conversation_at_the_same_moment() {
     let cluster = Cluster::start(ClusterSpec::default()).await;

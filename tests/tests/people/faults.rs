@@ -1,4 +1,5 @@
-//! Faults under everything: NATS restarts, a full log, an archive that is away, two of each role at once, keys that are lost.
+//! Faults under everything: NATS restarts, a full log, an archive that is away, two of each role at once, keys that are
+//! lost.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -201,7 +202,8 @@ async fn ask_history(ws: &mut RawWs, thread: &Thread) -> Result<Vec<String>, Cod
 async fn the_archive_is_away_before_a_client_attaches() {
     let cluster = Cluster::start(ClusterSpec { times_divisor: 5, ..ClusterSpec::default() }).await;
     let (alice, bob, carol) = (cluster.user("alice").await, cluster.user("bob").await, cluster.user("carol").await);
-    // A log as young as this has forgotten nothing yet, but its dedupe map is empty: until it is older, every send asks the archive (P2 before P7).
+    // A log as young as this has forgotten nothing yet, but its dedupe map is empty: until it is older, every send asks
+    // the archive (P2 before P7).
     let insight = Insight::of(&cluster).await;
     let young = natterjack_protocol::Times::scaled(5);
     let young = (young.cid_ahead + young.clock_slack + Duration::from_millis(500)).as_millis();
@@ -253,8 +255,8 @@ async fn the_archive_is_away_before_a_client_attaches() {
         let say = format!("hello alice {round}");
         c.send_text(&first_dm, &say).await.unwrap();
         seen_until(&mut a, &say).await;
-        // Groups are decided by the log and KV; no archive is asked. (Of people who are not online: a session that joins needs a page,
-        // and without history it is closed with 4008 rather than shown a thread with a hole.)
+        // Groups are decided by the log and KV; no archive is asked. (Of people who are not online: a session that
+        // joins needs a page, and without history it is closed with 4008 rather than shown a thread with a hole.)
         let offline = cluster.mint_users(2).await;
         let made = new_group(&cluster.api(&offline[0], 1), "made meanwhile", &offline[1..]).await;
         assert_eq!(members(&cluster.api(&offline[1], 0), &made).await.len(), 2);

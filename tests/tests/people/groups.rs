@@ -173,7 +173,8 @@ async fn who_left_keeps_what_was_and_joining_again_neither_exposes_nor_erases_th
             _ => Value::Null,
         };
         if away {
-            // His edge may let something through until it knows (≤ 2 s by promise), and that would be valid for all; then never again.
+            // His edge may let something through until it knows (≤ 2 s by promise), and that would be valid for all;
+            // then never again.
             within("the edge knows who has gone", SOON, async { while near.send_text(&group, "in the lag").await.is_ok() {} }).await;
             assert_eq!(near.send_text(&group, "never").await.unwrap_err().code, Code::NotMember);
             near.send(&ClientFrame::Typing(TypingIn { thread: group.clone() })).await;
@@ -319,7 +320,8 @@ async fn who_is_added_while_online_misses_nothing_from_the_join_on() {
     all_well(&cluster);
 }
 
-/// Somebody who has been told by another way that they are in it now, and writes or reads before their edge has heard of it.
+/// Somebody who has been told by another way that they are in it now, and writes or reads before their edge has heard
+/// of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_writes_at_the_moment_of_joining_is_listening_too() {
     let cluster = Cluster::start(ClusterSpec::default()).await;
@@ -372,7 +374,8 @@ async fn same_everywhere(cluster: &Cluster, insight: &Insight, group: &Thread, r
     }
 }
 
-/// Two owners change the group at once, each through an edge of their own; in every way in which they can get in each other's way.
+/// Two owners change the group at once, each through an edge of their own; in every way in which they can get in each
+/// other's way.
 async fn races(cluster: &Cluster, group: &Thread, owners: [&User; 2], others: &[User], rounds: usize) {
     let [a, b] = [cluster.api(owners[0], 0), cluster.api(owners[1], 1)];
     let path = format!("/v1/groups/{}", gid(group));
@@ -442,7 +445,8 @@ async fn of_two_admins_at_once_one_wins_or_both_in_an_order() {
     all_well(&cluster);
 }
 
-/// A day later: the group's last change has left the log, so the next one is appended on the condition that there is none.
+/// A day later: the group's last change has left the log, so the next one is appended on the condition that there is
+/// none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_admins_a_day_after_the_last_change() {
     let cluster = Cluster::start(ClusterSpec::default()).await;

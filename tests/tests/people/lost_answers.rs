@@ -1,5 +1,5 @@
-//! Every request that changes something, done once and its answer lost. What is asked is in `lost_changes`; over Apache Cassandra it is asked in
-//! `archive_cql`.
+//! Every request that changes something, done once and its answer lost. What is asked is in `lost_changes`; over Apache
+//! Cassandra it is asked in `archive_cql`.
 
 use natterjack_client::ClientEvent;
 use natterjack_protocol::client::http::Tokens;

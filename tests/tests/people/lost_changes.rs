@@ -1,5 +1,5 @@
-//! What the tests of lost answers do, on an installation over either archive: each request is done once and its answer lost, repeated through
-//! the other edge it is answered as if it had been the first, and is no second change.
+//! What the tests of lost answers do, on an installation over either archive: each request is done once and its answer
+//! lost, repeated through the other edge it is answered as if it had been the first, and is no second change.
 
 use std::collections::BTreeSet;
 
@@ -167,7 +167,8 @@ async fn blocks_and_contacts(world: &World, users: &[User]) {
         assert_eq!(world.once(a, &dm, Method::DELETE, &path, json!({})).await["blocked"], false);
         assert_eq!(blocked(1).await, json!([]));
     }
-    // Blocked by somebody is no block of one's own, and a group is none. Nor does what there is to take back tell of it.
+    // Blocked by somebody is no block of one's own, and a group is none. Nor does what there is to take back tell of
+    // it.
     let back = format!("/v1/blocks/{}", a.id());
     let was = good(world.cluster.api(b, 0).delete(&back).await);
     good(world.cluster.api(a, 0).put(&path, &json!({})).await);

@@ -1,4 +1,5 @@
-//! Accounts, tokens, contacts: found, asked, accepted, removed; a stolen refresh token ends its family; a forged token opens nothing.
+//! Accounts, tokens, contacts: found, asked, accepted, removed; a stolen refresh token ends its family; a forged token
+//! opens nothing.
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use natterjack_client::ClientEvent;
@@ -159,7 +160,8 @@ async fn refresh_tokens(cluster: &Cluster, alice: &User) {
     }
 }
 
-/// Forged, expired, `alg: none`, of another issuer, …: the same refusal on HTTP and WebSocket, and an expired one says so.
+/// Forged, expired, `alg: none`, of another issuer, …: the same refusal on HTTP and WebSocket, and an expired one says
+/// so.
 async fn bad_tokens(cluster: &Cluster, alice: &User) {
     let good_token = &alice.tokens.access;
     let mint = Mint::new(cluster).await;

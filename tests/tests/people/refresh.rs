@@ -1,5 +1,5 @@
-//! Renewing a login: an answer may be lost, two tabs may renew at the same moment, a persister may die in between; and whoever uses a token
-//! after all that ends the login.
+//! Renewing a login: an answer may be lost, two tabs may renew at the same moment, a persister may die in between; and
+//! whoever uses a token after all that ends the login.
 
 use std::time::Duration;
 
@@ -63,7 +63,8 @@ async fn a_lost_answer_and_two_tabs_cost_no_login() {
     all_well(&cluster);
 }
 
-/// Clients that renew all the time, each repeating a token until it hears an answer, while one of two persisters is killed again and again.
+/// Clients that renew all the time, each repeating a token until it hears an answer, while one of two persisters is
+/// killed again and again.
 async fn a_persister_dies(cluster: &Cluster, alice: &User) {
     let logins = join_all((0..3).map(|n| alice.log_in(cluster, n % 2))).await;
     let until = Instant::now() + Duration::from_secs(4);

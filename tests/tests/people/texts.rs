@@ -1,4 +1,5 @@
-//! Not empty, visible, one line: every text and number that a client can set, over both codecs and HTTP. What is refused names its field.
+//! Not empty, visible, one line: every text and number that a client can set, over both codecs and HTTP. What is
+//! refused names its field.
 
 use bytes::Bytes;
 use natterjack_protocol::{
@@ -204,7 +205,8 @@ async fn references(cluster: &Cluster, users: &[User]) {
     good(post(&cluster.api(&users[1], 1), &group, ws.cid(), Kind::Text, &reply(before)).await);
 }
 
-/// The log says it alone: with the archive and `history` away too, whoever answers somebody is not kept waiting, and nonsense is refused.
+/// The log says it alone: with the archive and `history` away too, whoever answers somebody is not kept waiting, and
+/// nonsense is refused.
 async fn without_the_archive(cluster: &Cluster, users: &[User]) {
     let dm = users[2].dm(&users[3]);
     // Until then each send is looked for first.

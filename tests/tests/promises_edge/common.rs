@@ -1,4 +1,5 @@
-//! What these promises are judged by: the log itself, read past edges and history, and everything that one socket was shown.
+//! What these promises are judged by: the log itself, read past edges and history, and everything that one socket was
+//! shown.
 
 use std::{
     collections::BTreeMap,

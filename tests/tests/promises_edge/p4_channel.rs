@@ -1,4 +1,5 @@
-//! P4 behind NATS: the channel service killed, frozen, and its NATS node killed; attach while others publish on another node.
+//! P4 behind NATS: the channel service killed, frozen, and its NATS node killed; attach while others publish on another
+//! node.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -146,7 +147,8 @@ async fn attach_beside_publishers_on_another_node_and_the_death_of_the_channels_
     assert!(pause <= patience(NODE.max(elections + BACK)), "delivery paused for {pause:?}, {elections:?} of it without leaders");
 }
 
-/// Attaches with these cursors and reads on until so many live events came on each thread; gives what was shown beyond the cursors.
+/// Attaches with these cursors and reads on until so many live events came on each thread; gives what was shown beyond
+/// the cursors.
 async fn attach_and_read(cluster: &Cluster, user: &User, cursors: &BTreeMap<Thread, MsgId>, live: usize) -> BTreeMap<Thread, Vec<MsgId>> {
     let mut ws = RawWs::connect(cluster.edge_addr(1), Codec::Msgpack).await;
     ws.send(&ClientFrame::Hello(Hello {
@@ -164,8 +166,8 @@ async fn attach_and_read(cluster: &Cluster, user: &User, cursors: &BTreeMap<Thre
             Received::Frame(ServerFrame::Event(e)) => {
                 *counts.entry(e.thread.clone()).or_default() += 1;
                 let of = seen.get_mut(&e.thread).unwrap();
-                // As docs/protocol.md says: what the cursor or the page had already is dropped by its id. An acknowledgement may be here
-                // before the event, and an attach with it as its cursor, too.
+                // As docs/protocol.md says: what the cursor or the page had already is dropped by its id. An
+                // acknowledgement may be here before the event, and an attach with it as its cursor, too.
                 if e.id > *of.last().unwrap_or(&cursors[&e.thread]) {
                     of.push(e.id);
                 }

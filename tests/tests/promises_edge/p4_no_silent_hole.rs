@@ -220,7 +220,8 @@ async fn a_cut_between_nats_and_an_edge_leaves_no_hole() {
     b.assert_open();
 }
 
-/// The channel remembers two minutes (here 6 s). An edge that hears nothing for longer cannot find out by heads what it missed.
+/// The channel remembers two minutes (here 6 s). An edge that hears nothing for longer cannot find out by heads what it
+/// missed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_longer_than_the_channel_remembers_leaves_no_hole_either() {
     let cluster = Cluster::start(ClusterSpec { proxied_edges: true, times_divisor: 20, ..ClusterSpec::default() }).await;
@@ -242,7 +243,8 @@ async fn a_cut_longer_than_the_channel_remembers_leaves_no_hole_either() {
     };
     assert_eq!(next_event(&mut events, "the first", SOON, &mut shown).await, begun);
 
-    // The edge goes on with NATS as a whole; only live subjects and beats do not reach it, as when servers lose sight of each other.
+    // The edge goes on with NATS as a whole; only live subjects and beats do not reach it, as when servers lose sight
+    // of each other.
     cluster.nats_proxy(1).drop_live(|subject, _| subject.starts_with("live.") || subject.starts_with("beat."));
     let missed = send_through(&mut a, &dm, "missed").await;
     let p = dm.partition(log.layout.partitions);

@@ -172,7 +172,8 @@ fn hello(user: &User, cursors: BTreeMap<Thread, MsgId>, synced: Option<String>) 
     Hello { token: user.tokens.access.clone(), device: user.tokens.device.clone(), class: DeviceClass::Other, cursors, synced }
 }
 
-/// Hello, the pages until `attached`, and of each thread the pages below until the cursor is reached. Gives messages and `synced`.
+/// Hello, the pages until `attached`, and of each thread the pages below until the cursor is reached. Gives messages
+/// and `synced`.
 async fn resume_by_hand(ws: &mut RawWs, hello: Hello) -> (BTreeMap<Thread, Vec<MsgId>>, String) {
     let cursors = hello.cursors.clone();
     ws.send(&ClientFrame::Hello(hello)).await;

@@ -84,7 +84,8 @@ impl Load {
         took
     }
 
-    /// Ends it; every message is once in the log, and was shown to both once, in the log's order. Gives the longest wait of a send.
+    /// Ends it; every message is once in the log, and was shown to both once, in the log's order. Gives the longest
+    /// wait of a send.
     async fn end(self, log: &ReadLog) -> Duration {
         self.stop.cancel();
         let mut acked: BTreeMap<Thread, BTreeSet<MsgId>> = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! The largest legal content on slow lines: whoever says hello is attached at the first try, over either codec, at any edge, and misses
-//! nothing; and so with the SDK and joins. `sizes_asked` is what else may be asked for.
+//! The largest legal content on slow lines: whoever says hello is attached at the first try, over either codec, at any
+//! edge, and misses nothing; and so with the SDK and joins. `sizes_asked` is what else may be asked for.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -167,7 +167,8 @@ const SLOW: Scale = Scale { groups: 60, rate: 64_000, limit: Duration::from_secs
 
 const MESSAGES: usize = 40;
 
-/// Groups with such a last message each, a conversation with many of them, and more while the devices attach. `set`: of the configuration.
+/// Groups with such a last message each, a conversation with many of them, and more while the devices attach. `set`: of
+/// the configuration.
 async fn everybody_attaches(set: Vec<(String, String)>, Scale { groups, rate, limit, each }: Scale) {
     let cluster = Cluster::start(ClusterSpec { set, ..ClusterSpec::default() }).await;
     let users = cluster.mint_users(3).await;

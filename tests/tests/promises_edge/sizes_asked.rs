@@ -1,5 +1,5 @@
-//! What is asked for on slow lines, with the largest content: thread lists and pages over the socket in either codec and over HTTP, and
-//! polls, at every edge.
+//! What is asked for on slow lines, with the largest content: thread lists and pages over the socket in either codec
+//! and over HTTP, and polls, at every edge.
 
 use std::{
     collections::{BTreeMap, HashSet},

@@ -1,5 +1,5 @@
-//! Everything is gone, and comes back from a copy that was made while people wrote: what was acknowledged before the copy was begun is
-//! there under its id, nothing is there twice, and whoever goes on is given no id again.
+//! Everything is gone, and comes back from a copy that was made while people wrote: what was acknowledged before the
+//! copy was begun is there under its id, nothing is there twice, and whoever goes on is given no id again.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,5 +1,6 @@
-//! No two clocks are compared: whatever a machine takes for the time, logins work, tokens live as long as they say, a message is stored once
-//! and has one time; and whoever's clock is wrong says so. All others moved by as much the other way is NATS moved by it.
+//! No two clocks are compared: whatever a machine takes for the time, logins work, tokens live as long as they say, a
+//! message is stored once and has one time; and whoever's clock is wrong says so. All others moved by as much the other
+//! way is NATS moved by it.
 
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use serde_json::{Value, json};
 const HOURS: i64 = 2 * 3_600_000;
 const SOON: Duration = Duration::from_secs(20);
 
-/// Everything that hangs on a time: a login, its token at both edges, a renewal whose answer was lost, a message and its repetition.
+/// Everything that hangs on a time: a login, its token at both edges, a renewal whose answer was lost, a message and
+/// its repetition.
 async fn all_is_well(cluster: &Cluster, bob: &User, what: &str) -> (Thread, u64, u64) {
     let alice = cluster.user("alice").await;
     for edge in 0..2 {

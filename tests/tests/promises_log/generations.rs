@@ -1,4 +1,5 @@
-//! The log goes on with another number of partitions while people write: P1, P2 and P3 across the switch, and afterwards.
+//! The log goes on with another number of partitions while people write: P1, P2 and P3 across the switch, and
+//! afterwards.
 
 use std::{
     collections::{BTreeMap, HashMap},

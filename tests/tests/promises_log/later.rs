@@ -1,5 +1,6 @@
-//! P1, what came later: while the archive is held back, a text that was recalled or edited is in no page, however it is asked for and whatever
-//! came behind the recall. Through whole systems: HTTP, sockets, polls, and the repair of a live chain.
+//! P1, what came later: while the archive is held back, a text that was recalled or edited is in no page, however it is
+//! asked for and whatever came behind the recall. Through whole systems: HTTP, sockets, polls, and the repair of a live
+//! chain.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,7 +17,8 @@ use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(20);
 const DIVISOR: u32 = 5;
-/// Behind the messages and again behind their recalls: what is still read as a whole, and more than anybody reads of a thread at once.
+/// Behind the messages and again behind their recalls: what is still read as a whole, and more than anybody reads of a
+/// thread at once.
 const SOME: usize = 550;
 const MANY: usize = 1_050;
 

@@ -1,6 +1,6 @@
-//! A log that lost its end (ADR 11): nats-server is killed and the last of what it wrote is gone, or its folder is put back from an older
-//! copy. No id is given twice, what is acknowledged afterwards reaches everybody, also devices whose cursors are beyond the end, and
-//! readers are told of what may be missing.
+//! A log that lost its end (ADR 11): nats-server is killed and the last of what it wrote is gone, or its folder is put
+//! back from an older copy. No id is given twice, what is acknowledged afterwards reaches everybody, also devices whose
+//! cursors are beyond the end, and readers are told of what may be missing.
 
 use std::{
     collections::BTreeMap,

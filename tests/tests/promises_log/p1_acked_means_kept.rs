@@ -1,5 +1,5 @@
-//! P1: a message that was acked is at once in every member's history, through every edge, around the archive's watermark, on every
-//! NATS node, and after the death of everything.
+//! P1: a message that was acked is at once in every member's history, through every edge, around the archive's
+//! watermark, on every NATS node, and after the death of everything.
 
 use std::{
     sync::{
@@ -73,12 +73,14 @@ impl Place {
     }
 }
 
-/// Nothing that was acked before the page was asked for may be missing from the part of the thread that the page speaks for.
+/// Nothing that was acked before the page was asked for may be missing from the part of the thread that the page speaks
+/// for.
 fn missing(acked: &[MsgId], page: &Page, place: Place) -> Vec<MsgId> {
     let ids: Vec<MsgId> = page.events.iter().map(|e| e.id).collect();
     let lowest = ids.first().copied().unwrap_or(MsgId::MAX);
     let highest = ids.last().copied().unwrap_or(MsgId::NONE);
-    // It begins where its `prev` says: nothing at all below means from the beginning. It ends with its last event only if it says `more`.
+    // It begins where its `prev` says: nothing at all below means from the beginning. It ends with its last event only
+    // if it says `more`.
     let from = if page.prev.is_none() { MsgId::NONE } else { page.prev.next() };
     let to = if page.more { highest } else { MsgId::MAX };
     let speaks_for = |id: MsgId| match place {

@@ -34,7 +34,8 @@ fn addrs(cluster: &Cluster, edges: &[usize]) -> Vec<SocketAddr> {
     edges.iter().map(|i| cluster.edge_addr(*i)).collect()
 }
 
-/// Nothing can have been stored before the very first generation, so nothing is looked up in its first 15 s; and all is stored once.
+/// Nothing can have been stored before the very first generation, so nothing is looked up in its first 15 s; and all is
+/// stored once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_installation_looks_nothing_up() {
     // Alone: what is asserted happens in the first 15 s of the log.
@@ -170,7 +171,8 @@ async fn who_may_not_write_any_more_still_learns_what_became_of_a_message() {
     let (status, body) = cluster.api(bob, 1).call(Method::PUT, &format!("/v1/blocks/{}", alice.id()), None).await;
     assert_eq!(status, 200, "blocking: {body}");
 
-    // The sessions that saw it happen, and one that begins only now (the same device on one edge: it replaces the first).
+    // The sessions that saw it happen, and one that begins only now (the same device on one edge: it replaces the
+    // first).
     let mut sockets = vec![a, b];
     for n in 0..3 {
         if n == 2 {
@@ -190,8 +192,8 @@ async fn who_may_not_write_any_more_still_learns_what_became_of_a_message() {
     }
 }
 
-/// 20 times an edge is killed between send and ack with ten sends in flight; all ten are sent again through the other edge. In half of
-/// the rounds the acks are lost on purpose: the log has the message and nobody has told the client.
+/// 20 times an edge is killed between send and ack with ten sends in flight; all ten are sent again through the other
+/// edge. In half of the rounds the acks are lost on purpose: the log has the message and nobody has told the client.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_kills_between_send_and_ack() {
     let seed: u64 = std::env::var("NATTERJACK_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
@@ -380,8 +382,9 @@ async fn the_sdk_loses_and_doubles_nothing_while_edges_die() {
     assert_eq!(a_seen, log, "alice saw the log");
 }
 
-/// What a frozen edge or a reconnecting client library does: it writes the publish of a message minutes after everybody gave up on it,
-/// when the window has forgotten the resend that went through. Here straight into the log, without the id that the window goes by.
+/// What a frozen edge or a reconnecting client library does: it writes the publish of a message minutes after everybody
+/// gave up on it, when the window has forgotten the resend that went through. Here straight into the log, without the
+/// id that the window goes by.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_that_was_stored_late_is_shown_to_nobody() {
     let cluster = Cluster::start(spec()).await;

@@ -48,7 +48,8 @@ async fn ten_writers_and_three_readers_agree_on_one_order() {
 
     let each = if heavy() { 500 } else { 60 };
     let all = WRITERS * each;
-    // Nobody is so fast that there is nothing left for who leaves: a round begins when that reader has left as often as it may by then.
+    // Nobody is so fast that there is nothing left for who leaves: a round begins when that reader has left as often as
+    // it may by then.
     let left = watch::Sender::new(0);
     let mut tasks = JoinSet::new();
     for (w, user) in writers.iter().enumerate() {
@@ -62,7 +63,8 @@ async fn ten_writers_and_three_readers_agree_on_one_order() {
                 let (mut left, mut ids) = (part.to_vec(), BTreeMap::new());
                 while !left.is_empty() {
                     let answers = send_all(&mut ws, &left).await;
-                    // In the first seconds of a log each cid is looked up, and so many at once may be asked to come again.
+                    // In the first seconds of a log each cid is looked up, and so many at once may be asked to come
+                    // again.
                     assert!(answers.refused.values().all(|r| r.code.retry() == Retry::Later), "{answers:?}");
                     assert_eq!(answers.closed, None);
                     ids.extend(answers.sent);

@@ -1,5 +1,6 @@
-//! P3 under refusals: nothing that was sent behind a message is stored before it, whatever that one is refused for; and whoever waits for
-//! each answer, or gives a message up, is held up by nothing. Over the socket, over HTTP and through the SDK.
+//! P3 under refusals: nothing that was sent behind a message is stored before it, whatever that one is refused for; and
+//! whoever waits for each answer, or gives a message up, is held up by nothing. Over the socket, over HTTP and through
+//! the SDK.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -75,7 +76,8 @@ async fn what_was_sent_behind_a_refused_message_is_not_stored_before_it() {
         assert!(answers.values().all(Result::is_ok), "{answers:?}");
         assert_eq!(log(&cluster, anna, &thread).await, ["a", "b", "c", "d"]);
 
-        // A client that knows nothing of `behind`: what has come with it is refused with it; one message after the other goes at once.
+        // A client that knows nothing of `behind`: what has come with it is refused with it; one message after the
+        // other goes at once.
         pause().await;
         let (ahead, e, f) = (ws.cid_at(AHEAD), ws.cid(), ws.cid());
         let answers = pipeline(&mut ws, &thread, &[("x", ahead, None), ("e", e, None), ("f", f, None)]).await;

@@ -1,4 +1,5 @@
-//! The whole system where each role has a user of its own, on three servers of which one has a certificate that nobody believes.
+//! The whole system where each role has a user of its own, on three servers of which one has a certificate that nobody
+//! believes.
 
 use std::time::Duration;
 

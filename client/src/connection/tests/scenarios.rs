@@ -1,5 +1,5 @@
-//! The list that the document's table is made from (protocol/scenarios): what the other side does, and what a client has to do then and not
-//! before. Any SDK can run it; here time stands still unless a step lets it pass.
+//! The list that the document's table is made from (protocol/scenarios): what the other side does, and what a client
+//! has to do then and not before. Any SDK can run it; here time stands still unless a step lets it pass.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -142,7 +142,8 @@ async fn a_hole_is_told_and_never_stepped_over() {
     assert_eq!(page(PageStart::After(MsgId(100)), 2).await, whole(&[], 100, false));
 }
 
-/// Texts of every size, in every kind of page: bounded, with one event at least, and turning the pages both ways gives all of them.
+/// Texts of every size, in every kind of page: bounded, with one event at least, and turning the pages both ways gives
+/// all of them.
 #[tokio::test]
 async fn pages_are_bounded_by_their_bytes() {
     let t = thread("t");

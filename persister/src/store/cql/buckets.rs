@@ -1,9 +1,10 @@
-//! The table `thread_buckets`: where a thread is cut into partitions. A bucket is named after the first id in it, and the bucket of an id
-//! is the one with the greatest name that is not above it; the first one, 0, is not written down.
+//! The table `thread_buckets`: where a thread is cut into partitions. A bucket is named after the first id in it, and
+//! the bucket of an id is the one with the greatest name that is not above it; the first one, 0, is not written down.
 //!
-//! Where a bucket ends is a fold over the rows of the thread in the order of the log ([`Filling`]), kept with the thread's last id. So
-//! every writer that follows the log cuts at the same ids, also two that do not know of each other, and a replay finds the cuts that
-//! there are. A cut is written before the first row behind it; whoever reads up to a watermark therefore sees every cut below it.
+//! Where a bucket ends is a fold over the rows of the thread in the order of the log ([`Filling`]), kept with the
+//! thread's last id. So every writer that follows the log cuts at the same ids, also two that do not know of each
+//! other, and a replay finds the cuts that there are. A cut is written before the first row behind it; whoever reads up
+//! to a watermark therefore sees every cut below it.
 
 use std::collections::VecDeque;
 
@@ -19,7 +20,8 @@ pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS thread_buckets (
 /// Cuts that are read at once.
 const CHUNK: i32 = 64;
 
-/// How far a thread's buckets are: the newest one, the rows in it, the time of its first one; `at`: the time of the last row.
+/// How far a thread's buckets are: the newest one, the rows in it, the time of its first one; `at`: the time of the
+/// last row.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Filling {
     pub last: MsgId,
@@ -106,8 +108,8 @@ impl Buckets {
         Walk { buckets: self, r, thread, order, parts: VecDeque::new(), rest: (lo < hi).then_some((lo, hi)) }
     }
 
-    /// Of a stretch of ids in which times rise: the part of a bucket with the first row at or after `ts`, if that is not the first row of the
-    /// next one, which comes second.
+    /// Of a stretch of ids in which times rise: the part of a bucket with the first row at or after `ts`, if that is
+    /// not the first row of the next one, which comes second.
     pub(super) async fn around(
         &self,
         r: &Requests,

@@ -21,7 +21,8 @@ pub struct CqlConfig {
     pub local_dc: Option<String>,
     /// One request, with all its attempts.
     pub request_timeout_ms: u64,
-    /// How a thread is cut into partitions. Only read when the keyspace is new: all writers must cut alike, so it is kept there.
+    /// How a thread is cut into partitions. Only read when the keyspace is new: all writers must cut alike, so it is
+    /// kept there.
     pub buckets: Buckets,
 }
 
@@ -87,8 +88,9 @@ impl Consistency {
     }
 }
 
-/// A bucket is closed by whichever comes first. 5,000 rows of the usual 300 bytes are 1.5 MB, of the largest (48 KiB) 240 MB: what a
-/// server still reads and compacts in one piece. Half a year, so that the rows of a quiet thread do not lie in every file there is.
+/// A bucket is closed by whichever comes first. 5,000 rows of the usual 300 bytes are 1.5 MB, of the largest (48 KiB)
+/// 240 MB: what a server still reads and compacts in one piece. Half a year, so that the rows of a quiet thread do not
+/// lie in every file there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Buckets {
     pub rows: u32,

@@ -1,8 +1,8 @@
 //! The tables `relations` (one row per pair, the truth) and `contacts` (a row on each side, what a list is read from).
 //!
-//! A change is one conditional write of the pair's row, which counts its versions. Both sides follow in one logged batch, with the
-//! version as timestamp, so an older change never replaces a newer one. If we die in between, the lists are behind until the change is
-//! repeated: repeating one writes the lists again.
+//! A change is one conditional write of the pair's row, which counts its versions. Both sides follow in one logged
+//! batch, with the version as timestamp, so an older change never replaces a newer one. If we die in between, the lists
+//! are behind until the change is repeated: repeating one writes the lists again.
 
 use natterjack_protocol::{
     UserId,

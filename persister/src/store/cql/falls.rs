@@ -1,5 +1,6 @@
-//! The table `thread_falls`: the ids at which the times of a thread fall, because the log's clock was set back, or got a leader whose clock
-//! is behind. Between two of them times rise with ids, so whoever looks for a time looks in each such stretch. There is hardly ever one.
+//! The table `thread_falls`: the ids at which the times of a thread fall, because the log's clock was set back, or got
+//! a leader whose clock is behind. Between two of them times rise with ids, so whoever looks for a time looks in each
+//! such stretch. There is hardly ever one.
 
 use natterjack_protocol::MsgId;
 use scylla::statement::prepared::PreparedStatement;

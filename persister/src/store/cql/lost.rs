@@ -1,5 +1,6 @@
-//! The table `lost`: parts of the log that nobody can read any more, for ever. There are a handful, so they stand in one place, to be
-//! read at once. Every write has the last id as its timestamp: of two with the same beginning the longer one stays.
+//! The table `lost`: parts of the log that nobody can read any more, for ever. There are a handful, so they stand in
+//! one place, to be read at once. Every write has the last id as its timestamp: of two with the same beginning the
+//! longer one stays.
 
 use natterjack_protocol::MsgId;
 use scylla::statement::prepared::PreparedStatement;

@@ -1,8 +1,10 @@
-//! The table `messages`: history forever, one row per entry of the log, keyed ((thread, bucket), id), newest first; and `controls`, the
-//! entries among them that change the thread itself, once more and all in one place for a fold as of a point in the past.
+//! The table `messages`: history forever, one row per entry of the log, keyed ((thread, bucket), id), newest first; and
+//! `controls`, the entries among them that change the thread itself, once more and all in one place for a fold as of a
+//! point in the past.
 //!
-//! What an entry says is written once, with its id as the timestamp: a repetition changes nothing. What operations say about it stands
-//! beside it in columns of their own (`operations`) and is laid over it when it is read, with the rules of `overlay`.
+//! What an entry says is written once, with its id as the timestamp: a repetition changes nothing. What operations say
+//! about it stands beside it in columns of their own (`operations`) and is laid over it when it is read, with the rules
+//! of `overlay`.
 
 use std::collections::HashMap;
 
@@ -23,7 +25,8 @@ pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS messages (
 pub(super) const CONTROLS_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS controls (
     thread text, id bigint, ts bigint, sender text, cid uuid, kind text, body blob, PRIMARY KEY (thread, id))";
 
-/// Of a batch. Cassandra refuses one above 50 KiB; a single row is never larger than an entry of the log (48 KiB) and goes alone.
+/// Of a batch. Cassandra refuses one above 50 KiB; a single row is never larger than an entry of the log (48 KiB) and
+/// goes alone.
 const BATCH_BYTES: usize = 32 << 10;
 const BATCH_ROWS: usize = 100;
 /// What a row is besides its body: keys, ids, sender, the statement's own bytes.
@@ -158,7 +161,8 @@ impl Messages {
         Ok(found)
     }
 
-    /// Looks through a part, newest first, until `looked` has reached `max` or a row is older than `since`. Says whether it is done.
+    /// Looks through a part, newest first, until `looked` has reached `max` or a row is older than `since`. Says
+    /// whether it is done.
     pub(super) async fn find_cid(&self, r: &Requests, thread: &str, mut part: Part, sought: &mut Sought<'_>) -> Result<bool, ArchiveError> {
         while part.lo < part.hi {
             let values = (thread, int(part.bucket), int(part.lo), int(part.hi), CHUNK as i32);

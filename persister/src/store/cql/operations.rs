@@ -1,14 +1,17 @@
-//! What edits and recalls do in `messages`. They never read a message in order to change it: each leaves its mark beside it.
+//! What edits and recalls do in `messages`. They never read a message in order to change it: each leaves its mark
+//! beside it.
 //!
-//! - `edits[author]` is the newest edit by that author, written with its id as the timestamp, so the newest stays in any order;
-//! - `recalls[author]` is the first recall by that author, `recalls['*']` the first by an admin or owner, written with a timestamp that
-//!   falls with the id, so the first stays.
+//! - `edits[author]` is the newest edit by that author, written with its id as the timestamp, so the newest stays in
+//!   any order;
+//! - `recalls[author]` is the first recall by that author, `recalls['*']` the first by an admin or owner, written with
+//!   a timestamp that falls with the id, so the first stays.
 //!
-//! Which of the marks count is decided on reading, by the rules of `overlay`: only there author and kind of the message are known for
-//! sure, whatever came first.
+//! Which of the marks count is decided on reading, by the rules of `overlay`: only there author and kind of the message
+//! are known for sure, whatever came first.
 //!
-//! A recall also takes away what is stored. The text of an edit goes whoever comes first, edit or recall: both write first and look
-//! for the other afterwards, so at least one of them finds the other. `edited` is the list by which a recall finds the edits.
+//! A recall also takes away what is stored. The text of an edit goes whoever comes first, edit or recall: both write
+//! first and look for the other afterwards, so at least one of them finds the other. `edited` is the list by which a
+//! recall finds the edits.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,6 @@
-//! The tables `positions` (the watermark of each partition, in the store itself) and `strays` (entries whose subject names no thread).
-//! Every write has the id it speaks of as its timestamp: the newest stays, in whatever order they come.
+//! The tables `positions` (the watermark of each partition, in the store itself) and `strays` (entries whose subject
+//! names no thread). Every write has the id it speaks of as its timestamp: the newest stays, in whatever order they
+//! come.
 
 use natterjack_nats::Position;
 use natterjack_protocol::MsgId;

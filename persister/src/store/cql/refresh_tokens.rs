@@ -1,10 +1,11 @@
-//! The tables `refresh_tokens` (by hash), `refresh_uses` (by the hash of a token that was used: when, and the token in its place; kept
-//! until the used one expires, so that a reuse is recognised), `refresh_salts` (by hash: of which a token was made), `refresh_families`
-//! and `login_devices` (which devices somebody has logged in with; as long as the families).
+//! The tables `refresh_tokens` (by hash), `refresh_uses` (by the hash of a token that was used: when, and the token in
+//! its place; kept until the used one expires, so that a reuse is recognised), `refresh_salts` (by hash: of which a
+//! token was made), `refresh_families` and `login_devices` (which devices somebody has logged in with; as long as the
+//! families).
 //!
-//! A token is used by one conditional write, the row in `refresh_uses`. All that can fail comes before it, the next token and its salt
-//! included: of one that nobody gets nothing comes. Whoever finds the row there takes the next token that it names. The server forgets what has
-//! expired by itself, a day late: until then it is refused by its time.
+//! A token is used by one conditional write, the row in `refresh_uses`. All that can fail comes before it, the next
+//! token and its salt included: of one that nobody gets nothing comes. Whoever finds the row there takes the next token
+//! that it names. The server forgets what has expired by itself, a day late: until then it is refused by its time.
 
 use natterjack_protocol::{DeviceId, Token, UserId};
 use natterjack_runtime::clock::wall_ms;

@@ -1,7 +1,8 @@
 //! The schema: brought up to date under a lock, one version after the other.
 //!
-//! The lock is a row that expires, taken and kept by conditional writes, so of many processes that start at once one migrates, and one
-//! that dies in the middle blocks nobody for long. Each statement can be repeated: a migration that was cut off begins again.
+//! The lock is a row that expires, taken and kept by conditional writes, so of many processes that start at once one
+//! migrates, and one that dies in the middle blocks nobody for long. Each statement can be repeated: a migration that
+//! was cut off begins again.
 
 use std::time::Duration;
 
@@ -69,7 +70,8 @@ pub(super) async fn prepare(requests: &Requests, cfg: &CqlConfig) -> Result<Foun
         let create = format!(
             "CREATE KEYSPACE IF NOT EXISTS \"{keyspace}\" WITH replication = {{'class': 'NetworkTopologyStrategy', '{place}': {replication}}}"
         );
-        // Up to ScyllaDB 2025.3 there are no conditional writes in a keyspace with tablets, and those are its default. Others do not know the word.
+        // Up to ScyllaDB 2025.3 there are no conditional writes in a keyspace with tablets, and those are its default.
+        // Others do not know the word.
         match requests.change(&format!("{create} AND tablets = {{'enabled': false}}")).await {
             Err(ArchiveError::Failed(_)) => requests.change(&create).await?,
             made => made?,

@@ -1,6 +1,8 @@
-//! The one place that talks to the driver: connecting, the bounds on requests in flight, and what the driver's errors mean.
+//! The one place that talks to the driver: connecting, the bounds on requests in flight, and what the driver's errors
+//! mean.
 //!
-//! Deadlines are the driver's own. A future that is dropped leaves its request behind in the connection, and 1,024 of those end it.
+//! Deadlines are the driver's own. A future that is dropped leaves its request behind in the connection, and 1,024 of
+//! those end it.
 
 use std::{
     num::NonZeroUsize,
@@ -30,7 +32,8 @@ use crate::store::ArchiveError;
 /// Requests in flight. Beyond a few hundred a server only queues them (256 to 512, measured). Overflow: they wait.
 const READS: usize = 128;
 const WRITES: usize = 256;
-/// A half-open connection is given up after the sum of these. A server may be slow: it is not gone before requests of the patient are.
+/// A half-open connection is given up after the sum of these. A server may be slow: it is not gone before requests of
+/// the patient are.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 const KEEPALIVE_ANSWER: Duration = PATIENCE;
 /// Of those that write the archive: nobody waits for them, and a server that takes seconds is better than none.
@@ -151,8 +154,8 @@ impl Requests {
         applied(&result.into_rows_result().map_err(|e| ArchiveError::Failed(e.to_string()))?)
     }
 
-    /// Likewise, where many want the same row, or rows of one partition: they get into each other's way. Sent again when its end is not
-    /// known, so false may be said of what it has written itself: look.
+    /// Likewise, where many want the same row, or rows of one partition: they get into each other's way. Sent again
+    /// when its end is not known, so false may be said of what it has written itself: look.
     pub(super) async fn decide_in_a_crowd(
         &self,
         statement: &PreparedStatement,
@@ -203,7 +206,8 @@ impl Requests {
     }
 }
 
-/// Cassandra answers with this column alone when it was applied and with all of them when not, Scylla always with all: by its name.
+/// Cassandra answers with this column alone when it was applied and with all of them when not, Scylla always with all:
+/// by its name.
 fn applied(rows: &QueryRowsResult) -> Result<bool, ArchiveError> {
     let broken = || ArchiveError::Failed("a conditional statement was answered without [applied]".into());
     let (at, _) = rows.column_specs().get_by_name("[applied]").ok_or_else(broken)?;

@@ -1,5 +1,5 @@
-//! The tables `threads` (last id and time, how far its buckets are, state of a group) and `user_threads` (each user's item): the fold of
-//! the log's control entries, as `archive` made it with the rules of `protocol::log::fold`.
+//! The tables `threads` (last id and time, how far its buckets are, state of a group) and `user_threads` (each user's
+//! item): the fold of the log's control entries, as `archive` made it with the rules of `protocol::log::fold`.
 //!
 //! Every column is written with the id it stands for as its timestamp, so an older state never replaces a newer one.
 

@@ -1,12 +1,15 @@
-//! The tables `users` (by id), `names` (by name, with the password's login) and `logins` (by issuer and subject): who is who.
+//! The tables `users` (by id), `names` (by name, with the password's login) and `logins` (by issuer and subject): who
+//! is who.
 //!
-//! The key of a name (`name_key`) is the same for names that look alike, so the row of a name keeps all of them for its user.
+//! The key of a name (`name_key`) is the same for names that look alike, so the row of a name keeps all of them for its
+//! user.
 //!
-//! An account with a password is decided by one conditional write, the row of its name, which has all that a login needs. The row by id is
-//! written before it: one without a name is an account nobody got, under an id nobody knows.
+//! An account with a password is decided by one conditional write, the row of its name, which has all that a login
+//! needs. The row by id is written before it: one without a name is an account nobody got, under an id nobody knows.
 //!
-//! An account of an external login is decided by the row in `logins`, which gives it its id; then it gets a name, then the row by id,
-//! which says that it is whole. Whoever finds it half made goes on under the same id. Its name has no secret, so no password fits it.
+//! An account of an external login is decided by the row in `logins`, which gives it its id; then it gets a name, then
+//! the row by id, which says that it is whole. Whoever finds it half made goes on under the same id. Its name has no
+//! secret, so no password fits it.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use natterjack_protocol::{UserId, client::http::Profile};
@@ -143,7 +146,8 @@ impl Users {
         let key = begins.key();
         let end = format!("{key}{}", char::MAX);
         let mut found = Vec::new();
-        // The row of the prefix itself, then what lies behind the last one that was read. Those that only look alike are passed over.
+        // The row of the prefix itself, then what lies behind the last one that was read. Those that only look alike
+        // are passed over.
         found.extend(self.named(r, key).await?.map(|l| Profile { user: l.user, name: l.name }).filter(|p| begins.begins(&p.name)));
         let mut after = key.to_owned();
         while found.len() < limit {

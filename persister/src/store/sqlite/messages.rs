@@ -1,7 +1,7 @@
 //! The table `messages`: history forever, one row per entry of the log. Every write of it is here.
 //!
-//! A row is inserted once (a replay finds it and does nothing). In the same transaction it meets the operations that name it as their
-//! target, whichever of the two came first, and the rule of `overlay` decides what that makes of it.
+//! A row is inserted once (a replay finds it and does nothing). In the same transaction it meets the operations that
+//! name it as their target, whichever of the two came first, and the rule of `overlay` decides what that makes of it.
 
 use bytes::Bytes;
 use natterjack_protocol::{Body, Cid, Kind, Most, MsgId, Thread, Token, UserId, internal::rpc::LastEntry, size::Size};
@@ -32,7 +32,8 @@ CREATE INDEX messages_by_target ON messages (thread, target) WHERE target IS NOT
 CREATE INDEX messages_control ON messages (thread, id) WHERE control = 1;
 ";
 
-/// Queries by something else than the id name their index: a planner without statistics takes the primary key and walks the whole thread.
+/// Queries by something else than the id name their index: a planner without statistics takes the primary key and walks
+/// the whole thread.
 const COLUMNS: &str = "id, ts, sender, cid, kind, body, rev, power, raw";
 
 pub(super) fn insert(tx: &Transaction<'_>, mut row: Row) -> rusqlite::Result<()> {
@@ -130,8 +131,8 @@ pub(super) fn controls(c: &Connection, thread: &Thread, below: MsgId) -> rusqlit
         .collect()
 }
 
-/// In each stretch in which times rise with ids the row is found by halving: 53 probes of the primary key at most, and no index to write
-/// for each message.
+/// In each stretch in which times rise with ids the row is found by halving: 53 probes of the primary key at most, and
+/// no index to write for each message.
 pub(super) fn id_at(c: &Connection, thread: &Thread, ts: u64, below: MsgId) -> rusqlite::Result<Option<LastEntry>> {
     let mut best: Option<LastEntry> = None;
     let mut hi = below.0;

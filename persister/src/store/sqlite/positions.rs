@@ -1,5 +1,5 @@
-//! The tables `positions` (the watermark of each partition, in the store itself: it can never be ahead of what it speaks of) and
-//! `strays` (entries whose subject names no thread).
+//! The tables `positions` (the watermark of each partition, in the store itself: it can never be ahead of what it
+//! speaks of) and `strays` (entries whose subject names no thread).
 
 use natterjack_nats::Position;
 use natterjack_protocol::MsgId;

@@ -1,6 +1,6 @@
-//! Tables `refresh_tokens` (by hash; used ones are kept until they expire, so that a reuse is recognised) and `refresh_families`.
-//! `used`: when, milliseconds since 1970; 0: not. `next`: the token in its place. `salt`: of which the token itself was made, until it is
-//! used: from then on nobody is given it again.
+//! Tables `refresh_tokens` (by hash; used ones are kept until they expire, so that a reuse is recognised) and
+//! `refresh_families`. `used`: when, milliseconds since 1970; 0: not. `next`: the token in its place. `salt`: of which
+//! the token itself was made, until it is used: from then on nobody is given it again.
 
 use natterjack_protocol::{DeviceId, Token, UserId};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};

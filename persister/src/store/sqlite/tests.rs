@@ -65,7 +65,8 @@ async fn a_job_that_fails_or_panics_undoes_itself_and_nothing_else() {
     assert_eq!(there, [1, 4]);
 }
 
-/// What the log does not have is on the disk before its answer; if one job of a transaction needs that, for all of them.
+/// What the log does not have is on the disk before its answer; if one job of a transaction needs that, for all of
+/// them.
 #[tokio::test]
 async fn only_what_the_log_has_does_not_wait_for_the_disk() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! The tables `threads` (last id and time, state of a group) and `thread_members` (each user's item): the fold of the log's control
-//! entries, as `archive` made it with the rules of `protocol::log::fold`.
+//! The tables `threads` (last id and time, state of a group) and `thread_members` (each user's item): the fold of the
+//! log's control entries, as `archive` made it with the rules of `protocol::log::fold`.
 
 use natterjack_protocol::{
     MsgId, Thread, UserId,

@@ -1,5 +1,5 @@
-//! The one thread that writes the file. Takes whatever jobs wait, runs them in one transaction, each behind a savepoint of its own,
-//! commits once, and only then answers them.
+//! The one thread that writes the file. Takes whatever jobs wait, runs them in one transaction, each behind a savepoint
+//! of its own, commits once, and only then answers them.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -11,7 +11,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::store::ArchiveError;
 
-/// Jobs of one transaction. Enough to hide an fsync (a few ms) behind; few enough that the first one is not kept waiting.
+/// Jobs of one transaction. Enough to hide an fsync (a few ms) behind; few enough that the first one is not kept
+/// waiting.
 const GROUP: usize = 128;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -23,8 +24,8 @@ const POLITE: Duration = Duration::from_millis(20);
 pub(super) enum Durable {
     /// Before its answer.
     Now,
-    /// Some time later: the log has it, too. A loss of power undoes the last such transactions, the watermark among them, and they are
-    /// written again.
+    /// Some time later: the log has it, too. A loss of power undoes the last such transactions, the watermark among
+    /// them, and they are written again.
     Later,
 }
 
@@ -122,7 +123,8 @@ impl Duty {
 fn transact(connection: &mut Connection, jobs: &mut Vec<Job>, done: &mut Vec<Done>, light: bool) -> Result<(), ArchiveError> {
     let begun = Instant::now();
     let sync = jobs.iter().any(|j| j.durable == Durable::Now);
-    // NORMAL syncs only when it moves the journal into the file; FULL syncs at the commit, what was committed before included.
+    // NORMAL syncs only when it moves the journal into the file; FULL syncs at the commit, what was committed before
+    // included.
     connection.pragma_update(None, "synchronous", if sync { "FULL" } else { "NORMAL" })?;
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for job in jobs.drain(..) {
@@ -135,8 +137,8 @@ fn transact(connection: &mut Connection, jobs: &mut Vec<Job>, done: &mut Vec<Don
             Ok(d) => done.push(d),
             Err(_) => tracing::error!("a job of the store panicked; it was undone"),
         }
-        // The live path may be waiting for this processor, and a scheduler lets a thread go on for a millisecond or more. With much to do
-        // that would be too polite: others would always come first, and the archive fall behind.
+        // The live path may be waiting for this processor, and a scheduler lets a thread go on for a millisecond or
+        // more. With much to do that would be too polite: others would always come first, and the archive fall behind.
         if light && begun.elapsed() < POLITE {
             std::thread::yield_now();
         }

@@ -1,5 +1,5 @@
-//! How a frame is declared: once, as a row of `frames!`. The enum, the decoder, the table of names, the documentation and the schema
-//! come from the row, so a new frame is a row and its handler.
+//! How a frame is declared: once, as a row of `frames!`. The enum, the decoder, the table of names, the documentation
+//! and the schema come from the row, so a new frame is a row and its handler.
 
 use serde::de::DeserializeOwned;
 
@@ -45,8 +45,8 @@ pub(super) fn fields<T: DeserializeOwned>(codec: Codec, bytes: &[u8], t: &str, r
     codec.fields(bytes).map_err(|why| BadFrame { r, refusal: Refusal::new(Code::BadFrame, format!("{t}: {why}")) })
 }
 
-/// The frames of one direction: per row its documentation, name, kind, and variant with its fields. Behind `strict`, where every variant
-/// is a struct or nothing, also the decoder that names the first wrong field.
+/// The frames of one direction: per row its documentation, name, kind, and variant with its fields. Behind `strict`,
+/// where every variant is a struct or nothing, also the decoder that names the first wrong field.
 macro_rules! frames {
     (
         strict

@@ -54,7 +54,8 @@ pub struct SendMessage {
     pub thread: Thread,
     pub kind: Kind,
     pub body: Body,
-    /// The message before it in this thread, if that has no answer yet: this one is not stored if that one is refused for now.
+    /// The message before it in this thread, if that has no answer yet: this one is not stored if that one is refused
+    /// for now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behind: Option<Cid>,
 }
@@ -156,7 +157,8 @@ pub struct Page {
     /// There is something newer than the last event.
     #[schema(required)]
     pub more: bool,
-    /// Parts inside this page that could not be read now, from the first id to the last: do not move a cursor over them, ask again later.
+    /// Parts inside this page that could not be read now, from the first id to the last: do not move a cursor over
+    /// them, ask again later.
     #[schema(value_type = Vec<Hole>)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub holes: Vec<(MsgId, MsgId)>,

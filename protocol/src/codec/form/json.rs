@@ -1,5 +1,5 @@
-//! The form of JSON: RFC 8259, and what I-JSON (RFC 7493) adds for everybody to understand the same: UTF-8, no key twice, no half of a
-//! surrogate pair, no whole number that a double does not hold.
+//! The form of JSON: RFC 8259, and what I-JSON (RFC 7493) adds for everybody to understand the same: UTF-8, no key
+//! twice, no half of a surrogate pair, no whole number that a double does not hold.
 
 use std::borrow::Cow;
 
