@@ -21,7 +21,7 @@ use natterjack_protocol::{
 
 use crate::{
     address::Came,
-    auth::{Actor, TokenVerifier},
+    auth::{Actor, revoked::RevokedLogins},
     live::LiveHandle,
     members::{Members, UserState},
     refusals::{EdgeError, refuse},
@@ -29,7 +29,7 @@ use crate::{
 };
 
 pub struct Admission {
-    pub auth: TokenVerifier,
+    pub revoked: RevokedLogins,
     pub sessions: Sessions,
     pub members: Members,
     pub live: LiveHandle,
@@ -73,7 +73,7 @@ impl SessionSlot {
         let open = OpenSession { handle, slot: self };
         // Its login may have been revoked between the check of the token and this; from here on the watch of
         // revocations finds it.
-        if admission.auth.is_revoked(&actor.family) { Err(refuse(EdgeError::Revoked)) } else { Ok(open) }
+        if admission.revoked.contains(&actor.family) { Err(refuse(EdgeError::Revoked)) } else { Ok(open) }
     }
 }
 

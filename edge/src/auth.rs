@@ -23,7 +23,7 @@ use crate::{
     sessions::Sessions,
 };
 use keys::{AccessKeys, BadAccessToken};
-use revoked::Revoked;
+use revoked::RevokedLogins;
 
 /// Somebody whose token is good.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +50,7 @@ const HEALTH: Duration = Duration::from_secs(5);
 
 struct Inner {
     keys: Arc<RwLock<AccessKeys>>,
-    revoked: Arc<RwLock<Revoked>>,
+    revoked: RevokedLogins,
     buckets: KvBuckets,
     /// What gave the tokens judges them.
     time: ServerTime,
@@ -89,7 +89,7 @@ impl TokenVerifier {
                 }
             }
         });
-        let revoked = Arc::new(RwLock::new(Revoked::default()));
+        let revoked = RevokedLogins::default();
         let (over, revoked_watch) = watch_revoked(buckets, revoked.clone(), sessions.clone(), time.clone()).await?;
         Ok(Self(Arc::new(Inner {
             keys,
@@ -123,12 +123,12 @@ impl TokenVerifier {
             Err(e) => return Err(refuse(e)),
         };
         let actor = Actor::try_from(claims).map_err(refuse)?;
-        if self.is_revoked(&actor.family) { Err(refuse(EdgeError::Revoked)) } else { Ok(actor) }
+        if self.0.revoked.contains(&actor.family) { Err(refuse(EdgeError::Revoked)) } else { Ok(actor) }
     }
 
     /// To be asked again once a session is registered: its login may have been revoked between the check and that.
-    pub fn is_revoked(&self, family: &Token) -> bool {
-        self.0.revoked.read().contains(family)
+    pub fn revoked(&self) -> &RevokedLogins {
+        &self.0.revoked
     }
 
     fn look(&self, token: &str) -> Result<Claims, BadAccessToken> {
@@ -178,7 +178,7 @@ impl TokenVerifier {
 /// through between the two.
 async fn watch_revoked(
     buckets: &KvBuckets,
-    revoked: Arc<RwLock<Revoked>>,
+    revoked: RevokedLogins,
     sessions: Sessions,
     time: ServerTime,
 ) -> Result<(AbortOnDropHandle<()>, WatchProgress), KvError> {
@@ -186,7 +186,7 @@ async fn watch_revoked(
     let task = async move {
         while let Some(change) = changes.next().await {
             let (Some(login), Ok(family)) = (change.value, Token::parse(&change.name)) else { continue };
-            revoked.write().put(family.clone(), login.until, time.earliest_ms());
+            revoked.put(family.clone(), login.until, time.earliest_ms());
             sessions.revoke(login.user, login.device, &family);
         }
     };

@@ -1,13 +1,19 @@
-//! One connection's life after the upgrade: `handshake` waits for hello; then reading, requests, writing and heartbeat
-//! in one task.
+//! One connection's life after the upgrade: `handshake` waits for hello; then one task reads (`incoming`), answers
+//! requests (`commands`), writes (`socket`) and watches the time. What it asks of the rest of the edge goes through
+//! `backend`.
 //!
-//! Steps 2 (in: `commands`) and 6 (out: `outbox`, `socket`). Everybody else reaches the session through its handle
-//! only.
+//! Steps 2 (in: `incoming`, `commands`) and 6 (out: `sessions/outbox`, `socket`). Everybody else reaches the session
+//! through its handle only.
 
+pub mod backend;
 pub mod commands;
 pub mod frame_rate;
 pub mod handshake;
+mod incoming;
 pub mod socket;
+mod stall;
+#[cfg(test)]
+mod tests;
 
 use std::{
     cell::OnceCell,
@@ -15,52 +21,46 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use natterjack_protocol::{
-    Code, MsgId, Refusal, Retry, Thread, Times, Token,
+    MsgId, Refusal, Retry, Thread, Times, Token,
     client::{
         close::{self, Close},
-        frame::{ClientFrame, Request, ServerFrame, TypingIn},
+        frame::{Request, ServerFrame},
     },
-    codec::Codec,
     limits,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, Sleep, sleep},
 };
-use tokio_tungstenite::tungstenite::Message;
 use tracing::{Instrument, Span};
 
 use crate::{
     admission::{Admission, OpenSession, limits::AdmissionLimits},
-    attach::Attach,
-    auth::TokenVerifier,
     clock::Clock,
-    pages::Pages,
-    sends::{connection::ConnectionSends, device::SendAnswer, send::Sends},
+    sends::{
+        connection::ConnectionSends,
+        device::{DeviceQueues, SendAnswer},
+    },
     sessions::{handle::SessionHandle, outbox::Call},
     status::StatusWatch,
-    threads::ThreadLists,
 };
-use frame_rate::{FrameRate, FrameVerdict};
+use backend::Backend;
+use frame_rate::FrameRate;
 use socket::{Gone, PER_FLUSH, Socket};
+use stall::Stall;
 
-/// What the sessions of an edge use.
-pub struct Services {
-    pub auth: TokenVerifier,
+/// What all sessions of an edge share.
+pub struct Services<B: Backend> {
+    pub backend: B,
+    pub devices: Arc<DeviceQueues<B::Publisher>>,
     pub admission: Arc<Admission>,
     pub limiter: AdmissionLimits,
-    pub attach: Attach,
     pub clock: Clock,
     pub status: StatusWatch,
-    pub sends: Arc<Sends>,
-    pub pages: Pages,
-    pub threads: ThreadLists,
-    pub nats: natterjack_nats::Nats,
     pub times: Times,
     pub edge: Token,
     pub limits: limits::ClientLimits,
@@ -87,15 +87,10 @@ enum Done {
     Nothing,
 }
 
-/// Frames that are none, before the connection is given up.
-const BAD_FRAMES: u32 = 10;
-/// How often a reader that does not take its bytes is looked after.
-const STALL: Duration = Duration::from_secs(1);
-
-pub struct Session<S> {
-    services: Arc<Services>,
+pub struct Session<S, B: Backend> {
+    services: Arc<Services<B>>,
     handle: Arc<SessionHandle>,
-    /// None: its goodbye is being said.
+    /// None: it closes, and nobody can reach it any more.
     open: Option<OpenSession>,
     socket: Socket<S>,
     leaving: bool,
@@ -103,7 +98,7 @@ pub struct Session<S> {
     /// Everything that this device lacked could be read when it attached; else its `synced` must not move.
     whole: bool,
     /// From the first message on: who sends nothing needs no queue.
-    sends: Option<ConnectionSends>,
+    sends: Option<ConnectionSends<B::Publisher>>,
     /// Requests being answered, attach.
     running: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Of `running`, those that count against `limits::INFLIGHT_REQUESTS`.
@@ -115,29 +110,6 @@ pub struct Session<S> {
     acked: Option<(Thread, MsgId)>,
     /// Made with the first request after attach: an idle session does without.
     span: OnceCell<Span>,
-}
-
-/// What is known of a socket that does not take what was written: a slow line takes some of it from time to time.
-struct Stall {
-    timer: Pin<Box<Sleep>>,
-    /// How much it had taken, and since when no more.
-    written: u64,
-    since: Instant,
-}
-
-impl Stall {
-    fn new(written: u64) -> Self {
-        Self { timer: Box::pin(sleep(STALL)), written, since: Instant::now() }
-    }
-
-    /// How long it has taken nothing; is to be asked again in a moment.
-    fn since(&mut self, written: u64) -> Duration {
-        if self.written != written {
-            (self.written, self.since) = (written, Instant::now());
-        }
-        self.timer.as_mut().reset(Instant::now() + STALL);
-        self.since.elapsed()
-    }
 }
 
 /// Why a session ends.
@@ -154,7 +126,14 @@ impl From<Gone> for End {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+/// Is there more to do at once, or is everything waited for?
+#[derive(PartialEq, Eq)]
+enum Turn {
+    Again,
+    Wait,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
     /// Runs until the connection ends; cleans up whatever way it ends, also when dropped. Boxed, with its goodbye in a
     /// box of its own: what this future holds, each idle connection holds.
     pub async fn run(mut self: Box<Self>) {
@@ -177,96 +156,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         // One timer, moved only when it fires: a frame that arrives costs no timer.
         let mut deadline = std::pin::pin!(sleep(silence + silence.mul_f64(rand::random_range(0.0..0.1))));
         let mut stall = None;
-        poll_fn(|cx| self.turn(cx, deadline.as_mut(), &mut stall)).await
+        poll_fn(|cx| {
+            // Before anything is read: of a login that is over nothing more is taken.
+            self.leaving |= self.handle.outbox.awake();
+            loop {
+                match self.turn(cx, deadline.as_mut(), &mut stall) {
+                    Ok(Turn::Again) => {}
+                    Ok(Turn::Wait) => return Poll::Pending,
+                    Err(end) => return Poll::Ready(end),
+                }
+            }
+        })
+        .await
     }
 
     /// Everything there is to do, once around: what the client says, what its requests came to, what goes out to it,
     /// the timers. By hand and not by `select!`, because an edge does this for each write to each socket. In this
     /// order, so that all that was read goes together, and all that is to be written. The rate limit and tokio's budget
     /// keep the first from starving the others.
-    fn turn(&mut self, cx: &mut Context<'_>, mut deadline: Pin<&mut Sleep>, stall: &mut Option<Box<Stall>>) -> Poll<End> {
-        let silence = self.services.times.heartbeat_timeout;
-        self.handle.outbox.awake();
-        loop {
-            let mut flushed = match self.flush(cx, stall) {
-                Ok(flushed) => flushed,
-                Err(end) => return Poll::Ready(end),
-            };
-            // In. Backpressure instead of refusals: what a client pipelines beyond its limit waits in its socket, in
-            // order.
-            while self.reads() {
-                match self.socket.poll_read(cx) {
-                    Poll::Ready(Ok(message)) => {
-                        self.heard = Instant::now();
-                        if let Some(end) = self.message(message) {
-                            return Poll::Ready(end);
-                        }
-                    }
-                    Poll::Ready(Err(gone)) => return Poll::Ready(gone.into()),
-                    Poll::Pending => {
-                        self.sends.iter().for_each(ConnectionSends::received_all);
-                        break;
-                    }
-                }
-            }
-            self.sends.iter_mut().for_each(ConnectionSends::publish);
-            let full = !self.reads();
-            while !self.running.is_empty()
-                && let Poll::Ready(Some(done)) = self.running.poll_next_unpin(cx)
-            {
-                if let Some(end) = self.done(done) {
-                    return Poll::Ready(end);
-                }
-            }
-            let answers = self.sends.as_mut().map(|s| s.answers(cx)).unwrap_or_default();
-            answers.into_iter().for_each(|answer| self.sent(answer));
-            // Or a message was refused: what has come by now must not overtake it.
-            if (full || self.sends.as_ref().is_some_and(ConnectionSends::is_closed)) && self.reads() {
-                continue;
-            }
-            if self.leaving && self.under_way() == 0 {
-                self.handle.outbox.close(close::DRAINING);
-            }
-            // Out.
-            let asked = self.leaving;
-            while let Poll::Ready(call) = self.handle.outbox.poll(cx, flushed, self.leaving) {
-                if call == Call::Leave {
-                    self.leaving = true;
-                    break;
-                }
-                if let Some(end) = self.write() {
-                    return Poll::Ready(end);
-                }
-                flushed = match self.flush(cx, stall) {
-                    Ok(flushed) => flushed,
-                    Err(end) => return Poll::Ready(end),
-                };
-            }
-            if self.leaving != asked {
-                continue;
-            }
-            if !flushed {
-                let written = self.socket.written();
-                let look = stall.get_or_insert_with(|| Box::new(Stall::new(written)));
-                if look.timer.as_mut().poll(cx).is_ready() {
-                    let hopeless = look.since(written) > silence;
-                    // Overflow dropped the queue; or it takes nothing at all, not one byte.
-                    if hopeless || (self.handle.outbox.is_closed() && self.handle.outbox.take(&mut Vec::new(), 0).is_some()) {
-                        return Poll::Ready(End::Close(close::SLOW_READER));
-                    }
-                    continue;
-                }
-            }
-            if deadline.as_mut().poll(cx).is_ready() {
-                // Reads are paused, so the heartbeat timer does not apply.
-                if self.reads() && self.heard.elapsed() >= silence {
-                    return Poll::Ready(End::Close(close::HEARTBEAT));
-                }
-                deadline.as_mut().reset(if self.reads() { self.heard } else { Instant::now() } + silence);
-                continue;
-            }
-            return Poll::Pending;
+    fn turn(&mut self, cx: &mut Context<'_>, deadline: Pin<&mut Sleep>, stall: &mut Option<Box<Stall>>) -> Result<Turn, End> {
+        let flushed = self.flush(cx, stall)?;
+        let full = self.read(cx)?;
+        self.collect_answers(cx)?;
+        // Or a message was refused: what has come by now must not overtake it.
+        if (full || self.sends.as_ref().is_some_and(ConnectionSends::is_closed)) && self.reads() {
+            return Ok(Turn::Again);
         }
+        if self.leaving && self.under_way() == 0 {
+            self.handle.outbox.close(close::DRAINING);
+        }
+        let Some(flushed) = self.write_queued(cx, flushed, stall)? else { return Ok(Turn::Again) };
+        if !flushed && self.is_stalled(cx, stall)? {
+            return Ok(Turn::Again);
+        }
+        self.check_silence(cx, deadline)
     }
 
     /// Reads on? Not while too much is under way.
@@ -277,6 +200,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Requests and messages without an answer.
     fn under_way(&self) -> usize {
         self.requests + self.sends.as_ref().map_or(0, ConnectionSends::unanswered)
+    }
+
+    fn collect_answers(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        while !self.running.is_empty()
+            && let Poll::Ready(Some(done)) = self.running.poll_next_unpin(cx)
+        {
+            self.done(done)?;
+        }
+        let answers = self.sends.as_mut().map(|s| s.answers(cx)).unwrap_or_default();
+        answers.into_iter().for_each(|answer| self.sent(answer));
+        Ok(())
     }
 
     /// Is all that was written on its way? Then nothing has stalled.
@@ -291,69 +225,68 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
+    /// Writes what is queued as long as the socket takes it, and says whether that is all on its way. None: it was
+    /// asked to leave meanwhile.
+    fn write_queued(&mut self, cx: &mut Context<'_>, mut flushed: bool, stall: &mut Option<Box<Stall>>) -> Result<Option<bool>, End> {
+        while let Poll::Ready(call) = self.handle.outbox.poll(cx, flushed, self.leaving) {
+            if call == Call::Leave {
+                self.leaving = true;
+                return Ok(None);
+            }
+            self.write()?;
+            flushed = self.flush(cx, stall)?;
+        }
+        Ok(Some(flushed))
+    }
+
     /// Step 6: moves what is queued into the socket's buffer; `flush` lets it out once.
-    fn write(&mut self) -> Option<End> {
+    fn write(&mut self) -> Result<(), End> {
         let mut frames = Vec::new();
         let close = self.handle.outbox.take(&mut frames, PER_FLUSH);
         self.services.counts.frames_out.increment(frames.len() as u64);
-        match (self.socket.feed(frames), close) {
-            (Err(_), _) => Some(End::Peer),
-            (Ok(()), Some(why)) => Some(End::Close(why)),
-            (Ok(()), None) => None,
-        }
+        self.socket.feed(frames).map_err(|_| End::Peer)?;
+        close.map_or(Ok(()), |why| Err(End::Close(why)))
     }
 
-    fn message(&mut self, message: Message) -> Option<End> {
-        let bytes = match (message, self.handle.codec) {
-            (Message::Binary(bytes), Codec::Msgpack) => bytes,
-            (Message::Text(text), Codec::Json) => text.into(),
-            (Message::Ping(_) | Message::Pong(_), _) => return None,
-            (Message::Close(_), _) => return Some(End::Peer),
-            _ => {
-                self.error(None, Refusal::new(Code::BadFrame, "text frames are for JSON, binary frames for MessagePack"));
-                return self.last_words(close::BAD_FRAME);
-            }
-        };
-        self.services.counts.frames_in.increment(1);
-        let frame = ClientFrame::decode(self.handle.codec, &bytes);
-        match self.rate.frame(std::time::Instant::now()) {
-            FrameVerdict::Take => {}
-            FrameVerdict::Refuse { retry_after_ms } => {
-                let r = frame.as_ref().map_or_else(|bad| bad.r, commands::request);
-                let cid = if let Ok(ClientFrame::Send(s)) = &frame { Some(s.cid) } else { None };
-                let refusal = Refusal::new(Code::RateLimited, "too many frames; slow down");
-                let thread = if let Ok(ClientFrame::Typing(TypingIn { thread })) = &frame { Some(thread.clone()) } else { None };
-                let refusal = Refusal { retry_after_ms: Some(retry_after_ms), cid, thread, ..refusal };
-                if let Ok(ClientFrame::Send(s)) = &frame {
-                    self.sends().refused(s, &refusal);
-                }
-                self.error(r, refusal);
-                return None;
-            }
-            FrameVerdict::Flood => return self.last_words(close::FLOOD),
+    /// What was written is not taken. True: look again; an error if there is no hope.
+    fn is_stalled(&mut self, cx: &mut Context<'_>, stall: &mut Option<Box<Stall>>) -> Result<bool, End> {
+        let written = self.socket.written();
+        let look = stall.get_or_insert_with(|| Box::new(Stall::new(written)));
+        if look.poll(cx).is_pending() {
+            return Ok(false);
         }
-        match frame {
-            Ok(frame) => self.command(frame),
-            Err(bad) => {
-                let no_frame = bad.r.is_none() && bad.refusal.code == Code::BadFrame;
-                self.error(bad.r, bad.refusal);
-                self.bad_frames += u32::from(no_frame);
-                if self.bad_frames > BAD_FRAMES { self.last_words(close::BAD_FRAME) } else { None }
-            }
+        let hopeless = look.since(written) > self.services.times.heartbeat_timeout;
+        // Overflow dropped the queue; or it takes nothing at all, not one byte.
+        if hopeless || (self.handle.outbox.is_closed() && self.handle.outbox.take(&mut Vec::new(), 0).is_some()) {
+            return Err(End::Close(close::SLOW_READER));
         }
+        Ok(true)
+    }
+
+    fn check_silence(&mut self, cx: &mut Context<'_>, mut deadline: Pin<&mut Sleep>) -> Result<Turn, End> {
+        if deadline.as_mut().poll(cx).is_pending() {
+            return Ok(Turn::Wait);
+        }
+        let silence = self.services.times.heartbeat_timeout;
+        // Reads are paused, so the heartbeat timer does not apply.
+        if self.reads() && self.heard.elapsed() >= silence {
+            return Err(End::Close(close::HEARTBEAT));
+        }
+        deadline.as_mut().reset(if self.reads() { self.heard } else { Instant::now() } + silence);
+        Ok(Turn::Again)
     }
 
     /// Closes behind what is queued.
-    fn last_words(&mut self, why: Close) -> Option<End> {
+    fn last_words(&mut self, why: Close) -> Result<(), End> {
         self.handle.outbox.close(why);
-        if self.socket.is_flushed() { self.write() } else { None }
+        if self.socket.is_flushed() { self.write() } else { Ok(()) }
     }
 
     fn error(&self, r: Option<Request>, refusal: Refusal) {
         self.handle.frame(&ServerFrame::error(r, refusal));
     }
 
-    fn done(&mut self, done: Done) -> Option<End> {
+    fn done(&mut self, done: Done) -> Result<(), End> {
         match done {
             Done::Answer(frame) => {
                 self.requests -= 1;
@@ -368,11 +301,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 return self.last_words(why);
             }
         }
-        None
+        Ok(())
     }
 
-    fn sends(&mut self) -> &mut ConnectionSends {
-        self.sends.get_or_insert_with(|| ConnectionSends::new(&self.services.sends, &self.handle))
+    fn sends(&mut self) -> &mut ConnectionSends<B::Publisher> {
+        self.sends.get_or_insert_with(|| ConnectionSends::new(&self.services.devices, &self.handle))
     }
 
     fn sent(&mut self, SendAnswer { r, cid, thread, result }: SendAnswer) {
@@ -385,27 +318,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    fn request(&mut self, work: impl Future<Output = Done> + std::marker::Send + 'static) {
+    fn request(&mut self, work: impl Future<Output = Done> + Send + 'static) {
         self.requests += 1;
         let span = self.span.get_or_init(|| self.handle.span()).clone();
         self.running.push(Box::pin(work.instrument(span)));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_line_that_takes_some_bytes_is_slow_and_not_stalled() {
-        let mut stall = Stall::new(10);
-        for written in 11..100 {
-            tokio::time::advance(Duration::from_secs(40)).await;
-            assert_eq!(stall.since(written), Duration::ZERO, "a byte in 40 s");
-        }
-        tokio::time::advance(Duration::from_secs(40)).await;
-        assert_eq!(stall.since(99), Duration::from_secs(40));
-        tokio::time::advance(Duration::from_secs(40)).await;
-        assert_eq!(stall.since(99), Duration::from_secs(80), "not one more");
     }
 }

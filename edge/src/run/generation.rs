@@ -30,7 +30,7 @@ use crate::{
         device::DeviceQueues, http::HttpSends, log_condition::LogCondition, membership::Membership, references::References, send::Sends,
     },
     server::{accept::Acceptor, capacity::Capacity, shutdown::ShutdownPhases},
-    session::{Counts, Services},
+    session::{Counts, Services, backend::EdgeBackend},
     sessions::Sessions,
     status::StatusWatch,
     threads::ThreadLists,
@@ -104,7 +104,7 @@ async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &Canc
         edges: edges.clone(),
     };
     let publisher = parts.publisher.clone();
-    let (dispatcher, services, api) = parts.wire(base, delivery, DeviceQueues::new(&tasks, end));
+    let (dispatcher, services, api) = parts.wire(base, delivery, &tasks, end);
     let keeper = LeaseKeeper {
         lease: EdgeLease::start(&buckets, &cfg.edge_id, value.clone(), &cfg.times),
         value,
@@ -141,7 +141,13 @@ struct Parts {
 
 impl Parts {
     /// The dispatcher's task, what sessions use, and what HTTP handlers use.
-    fn wire(self, base: &Base, delivery: DeliveryParts, devices: DeviceQueues) -> (AbortOnDropHandle<()>, Arc<Services>, http::Api) {
+    fn wire(
+        self,
+        base: &Base,
+        delivery: DeliveryParts,
+        tasks: &TaskTracker,
+        end: &CancellationToken,
+    ) -> (AbortOnDropHandle<()>, Arc<Services<EdgeBackend>>, http::Api) {
         let Base { cfg, nats, limiter, health, .. } = base;
         let DeliveryParts { live, attach, batch_acks, clock, members, history, dispatcher, .. } = delivery;
         let Self { people, publisher, log, directory, auth, sessions, edges } = self;
@@ -149,9 +155,8 @@ impl Parts {
         let control = ControlAppender::new(thread_log.clone(), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
         let threads = ThreadLists::new(&history, &people);
         let pages = Pages::new(&history, &people);
-        let admission = Arc::new(Admission { auth: auth.clone(), sessions, members, live });
-        let sends = Arc::new(Sends {
-            devices,
+        let admission = Arc::new(Admission { revoked: auth.revoked().clone(), sessions, members, live });
+        let sends = Sends {
             publisher,
             membership: Membership { people: people.clone(), control: control.clone(), log: log.clone() },
             references: References::new(&thread_log, &history, &cfg.times),
@@ -159,7 +164,8 @@ impl Parts {
             batch_acks,
             log,
             metrics: Default::default(),
-        });
+        };
+        let devices = Arc::new(DeviceQueues::new(sends, tasks, end));
         let polls = LongPolls {
             admission: admission.clone(),
             attach: attach.clone(),
@@ -178,21 +184,17 @@ impl Parts {
             pages: pages.clone(),
             threads: threads.clone(),
             polls,
-            http_sends: HttpSends::new(sends.clone(), admission.clone(), limiter.clone()),
+            http_sends: HttpSends::new(devices.clone(), admission.clone(), limiter.clone()),
             limiter: limiter.clone(),
             edges,
         };
         let services = Arc::new(Services {
-            auth,
+            backend: EdgeBackend { tokens: auth, attach, pages, threads, nats: nats.clone() },
+            devices,
             admission,
             limiter: limiter.clone(),
-            attach,
             clock,
             status,
-            sends,
-            pages,
-            threads,
-            nats: nats.clone(),
             times: cfg.times.clone(),
             edge: cfg.edge_id.clone(),
             limits: limits::ClientLimits { group_members: cfg.max_group_members, ..limits::ClientLimits::default() },

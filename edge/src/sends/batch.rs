@@ -21,7 +21,7 @@ use natterjack_protocol::{
 use crate::{
     members::UserState,
     sends::{
-        device::{Published, SendResult},
+        device::{PublishSends, Published, SendResult},
         send::{Sends, entry_of},
     },
 };
@@ -41,10 +41,8 @@ enum Batch {
     Unsure,
 }
 
-impl Sends {
-    /// The messages of one device to one thread, in this order: what became of the first of them, or of all. The others
-    /// are given back, to go alone: each of them is to be answered as soon as it is decided.
-    pub async fn send_all(&self, state: &Arc<UserState>, thread: &Thread, mut sends: Vec<Queued>) -> Published {
+impl PublishSends for Sends {
+    async fn send_all(&self, state: &Arc<UserState>, thread: &Thread, mut sends: Vec<Queued>) -> Published {
         let tried = match self.together(state, thread, &sends).await {
             Batch::Stored(ids) => return Published { results: ids.into_iter().map(Ok).collect(), rest: Vec::new() },
             Batch::Not => Tried::Alone,
@@ -64,7 +62,9 @@ impl Sends {
         }
         Published { results: vec![result], rest: rest.collect() }
     }
+}
 
+impl Sends {
     async fn send_of_request(&self, state: &Arc<UserState>, send: SendMessage) -> SendResult {
         self.membership.load(state).await?;
         self.send(state, send).await

@@ -9,14 +9,11 @@ use natterjack_protocol::{
 
 use tracing::Span;
 
-use super::{
-    device::{DeviceQueue, SendAnswer},
-    send::Sends,
-};
+use super::device::{DeviceQueue, DeviceQueues, PublishSends, SendAnswer};
 use crate::{members::UserState, sessions::handle::SessionHandle};
 
-pub struct ConnectionSends {
-    sends: Arc<Sends>,
+pub struct ConnectionSends<P: PublishSends> {
+    devices: Arc<DeviceQueues<P>>,
     state: Arc<UserState>,
     device: Arc<DeviceQueue>,
     /// Of this connection, among the device's sources.
@@ -28,11 +25,19 @@ pub struct ConnectionSends {
     span: Span,
 }
 
-impl ConnectionSends {
-    pub fn new(sends: &Arc<Sends>, session: &SessionHandle) -> Self {
-        let device = sends.devices.of(&session.user, &session.device);
+impl<P: PublishSends> ConnectionSends<P> {
+    pub fn new(devices: &Arc<DeviceQueues<P>>, session: &SessionHandle) -> Self {
+        let device = devices.of(&session.user, &session.device);
         let number = device.connect();
-        Self { sends: sends.clone(), state: session.state.clone(), device, number, due: Vec::new(), unanswered: 0, span: session.span() }
+        Self {
+            devices: devices.clone(),
+            state: session.state.clone(),
+            device,
+            number,
+            due: Vec::new(),
+            unanswered: 0,
+            span: session.span(),
+        }
     }
 
     pub fn push(&mut self, send: SendMessage) -> Result<(), Refusal> {
@@ -62,7 +67,7 @@ impl ConnectionSends {
     /// Publishes what is due, each with everything of its thread that waits behind it.
     pub fn publish(&mut self) {
         for first in self.due.drain(..) {
-            self.span.in_scope(|| self.sends.start(&self.device, &self.state, first));
+            self.span.in_scope(|| self.devices.start(&self.device, &self.state, first));
         }
     }
 
@@ -74,7 +79,7 @@ impl ConnectionSends {
     }
 }
 
-impl Drop for ConnectionSends {
+impl<P: PublishSends> Drop for ConnectionSends<P> {
     fn drop(&mut self) {
         self.publish();
         self.device.disconnect(self.number);

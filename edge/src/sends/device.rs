@@ -24,29 +24,36 @@ use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
-use crate::refusals::{EdgeError, refuse};
+use crate::{
+    members::UserState,
+    refusals::{EdgeError, refuse},
+};
 
 pub type SendResult = Result<MsgId, Refusal>;
+
+/// What brings messages into the log: [`super::send::Sends`], or a test.
+pub trait PublishSends: Send + Sync + 'static {
+    /// The messages of one device to one thread, in this order: what became of the first of them, or of all. The others
+    /// are given back, to go alone: each of them is to be answered as soon as it is decided.
+    fn send_all(&self, state: &Arc<UserState>, thread: &Thread, sends: Vec<Queued>) -> impl Future<Output = Published> + Send;
+}
 
 /// Below this many devices nobody looks for those with nothing under way.
 const SWEEP_FROM: usize = 256;
 
 /// The devices that have sent something here. One without a session and without anything under way may be forgotten: a
 /// message that names one before it is then refused once, and comes again (ADR 10).
-pub struct DeviceQueues {
+pub struct DeviceQueues<P> {
+    publisher: P,
     all: Mutex<HashMap<(UserId, DeviceId), Arc<DeviceQueue>>>,
     /// What is being published; it ends with `end`.
     tasks: TaskTracker,
     end: CancellationToken,
 }
 
-impl DeviceQueues {
-    pub fn new(tasks: &TaskTracker, end: &CancellationToken) -> Self {
-        Self { all: Mutex::default(), tasks: tasks.clone(), end: end.clone() }
-    }
-
-    pub fn spawn(&self, driving: impl Future<Output = ()> + std::marker::Send + 'static) {
-        self.tasks.spawn(self.end.clone().run_until_cancelled_owned(driving).in_current_span());
+impl<P> DeviceQueues<P> {
+    pub fn new(publisher: P, tasks: &TaskTracker, end: &CancellationToken) -> Self {
+        Self { publisher, all: Mutex::default(), tasks: tasks.clone(), end: end.clone() }
     }
 
     pub fn of(&self, user: &UserId, device: &DeviceId) -> Arc<DeviceQueue> {
@@ -56,6 +63,18 @@ impl DeviceQueues {
             all.retain(|_, queue| Arc::strong_count(queue) > 1);
         }
         all.entry((user.clone(), device.clone())).or_default().clone()
+    }
+}
+
+impl<P: PublishSends> DeviceQueues<P> {
+    /// Publishes `first`, whose turn it is, and what comes behind it in its thread, in a task of its own.
+    pub fn start(self: &Arc<Self>, device: &Arc<DeviceQueue>, state: &Arc<UserState>, first: Queued) {
+        let (queues, state) = (self.clone(), state.clone());
+        let driving = drive(device.clone(), first, move |thread, batch| {
+            let (queues, state) = (queues.clone(), state.clone());
+            async move { queues.publisher.send_all(&state, &thread, batch).await }
+        });
+        self.tasks.spawn(self.end.clone().run_until_cancelled_owned(driving).in_current_span());
     }
 }
 

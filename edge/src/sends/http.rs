@@ -7,7 +7,7 @@ use natterjack_protocol::{
     client::frame::{DeviceClass, SendMessage},
 };
 
-use super::send::Sends;
+use super::{device::DeviceQueues, send::Sends};
 use crate::{
     admission::{Admission, limits::AdmissionLimits},
     auth::Actor,
@@ -15,26 +15,26 @@ use crate::{
 };
 
 pub struct HttpSends {
-    sends: Arc<Sends>,
+    devices: Arc<DeviceQueues<Sends>>,
     admission: Arc<Admission>,
     limiter: AdmissionLimits,
 }
 
 impl HttpSends {
-    pub fn new(sends: Arc<Sends>, admission: Arc<Admission>, limiter: AdmissionLimits) -> Self {
-        Self { sends, admission, limiter }
+    pub fn new(devices: Arc<DeviceQueues<Sends>>, admission: Arc<Admission>, limiter: AdmissionLimits) -> Self {
+        Self { devices, admission, limiter }
     }
 
-    /// As `Sends::send`, in the order of the device. Dropping it leaves the message to be published: the same cid may
+    /// As [`Sends::send`], in the order of the device. Dropping it leaves the message to be published: the same cid may
     /// come again.
     pub async fn post(&self, actor: Actor, send: SendMessage) -> Result<MsgId, Refusal> {
         let (cid, user, device) = (send.cid, actor.user.clone(), actor.device.clone());
         let slot = self.admission.admit(actor, &device, DeviceClass::default()).await?;
-        let queue = self.sends.devices.of(&user, &device);
+        let queue = self.devices.of(&user, &device);
         let (first, answer) = queue.request(send, self.limiter.sends(&user)).map_err(|e| e.with_cid(cid))?;
         let _waiting = Waiting::new();
         if let Some(first) = first {
-            self.sends.start(&queue, slot.state(), first);
+            self.devices.start(&queue, slot.state(), first);
         }
         answer.await.unwrap_or_else(|_| Err(refuse(EdgeError::OutcomeOpen))).map_err(|e| e.with_cid(cid))
     }

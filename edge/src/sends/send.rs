@@ -9,7 +9,7 @@ use natterjack_nats::{PublishError, Publisher};
 use natterjack_protocol::{
     Cid, Code, Entry, MsgId, Refusal, Thread, UserId,
     cid::Age,
-    client::{frame::SendMessage, send_queue::Queued},
+    client::frame::SendMessage,
     internal::rpc::{HistoryAnswer, HistoryRequest},
     limits,
 };
@@ -20,17 +20,11 @@ use crate::{
     live::batch_acks::BatchAcks,
     members::UserState,
     refusals::{EdgeError, refuse},
-    sends::{
-        device::{DeviceQueue, DeviceQueues, drive},
-        log_condition::LogCondition,
-        membership::Membership,
-        references::References,
-    },
+    sends::{log_condition::LogCondition, membership::Membership, references::References},
 };
 
 /// What a send needs; one per edge.
 pub struct Sends {
-    pub devices: DeviceQueues,
     pub publisher: Publisher,
     pub membership: Membership,
     pub history: HistoryClient,
@@ -67,16 +61,6 @@ impl Default for Metrics {
 }
 
 impl Sends {
-    /// Publishes `first`, whose turn it is, and what comes behind it in its thread, in a task of its own.
-    pub fn start(self: &Arc<Self>, device: &Arc<DeviceQueue>, state: &Arc<UserState>, first: Queued) {
-        let (sends, state) = (self.clone(), state.clone());
-        let driving = drive(device.clone(), first, move |thread, batch| {
-            let (sends, state) = (sends.clone(), state.clone());
-            async move { sends.send_all(&state, &thread, batch).await }
-        });
-        self.devices.spawn(driving);
-    }
-
     /// Returns the id once the log has it, or had it already. Dropping the future leaves the outcome open: the same cid
     /// may come again.
     pub async fn send(&self, state: &Arc<UserState>, send: SendMessage) -> Result<MsgId, Refusal> {

@@ -42,7 +42,7 @@ use crate::{
         tls::{self, Accepted, Tls},
         wire::Wire,
     },
-    session::Services,
+    session::{Services, backend::EdgeBackend},
 };
 
 /// Connections that wait to be accepted, in the kernel: a reconnect of everybody after an edge died.
@@ -72,7 +72,7 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 }
 
 pub struct Acceptor {
-    pub services: Arc<Services>,
+    pub services: Arc<Services<EdgeBackend>>,
     pub router: Router,
     pub leaving: ShutdownPhases,
     pub tls: Option<Arc<Tls>>,
@@ -90,7 +90,13 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    pub fn new(services: Arc<Services>, router: Router, leaving: ShutdownPhases, capacity: Capacity, tls: Option<Arc<Tls>>) -> Arc<Self> {
+    pub fn new(
+        services: Arc<Services<EdgeBackend>>,
+        router: Router,
+        leaving: ShutdownPhases,
+        capacity: Capacity,
+        tls: Option<Arc<Tls>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             services,
             router,

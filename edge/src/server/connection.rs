@@ -31,7 +31,7 @@ use crate::{
         shutdown, upgrade,
         wire::Wire,
     },
-    session::{Session, handshake::Handshake, socket::Socket},
+    session::{Session, backend::EdgeBackend, handshake::Handshake, socket::Socket},
 };
 
 /// Somebody who has said all and still listens gets the answer; somebody who is gone looks the same, and a poll would wait for them.
@@ -67,7 +67,12 @@ impl<'a> HttpConnection<'a> {
 
     /// Answers requests until one becomes a session; None: the connection is over. `first`: when the head of the first has to be there;
     /// `ungreeted`: until then it counts among those that have not said who they are.
-    pub async fn serve(mut self, first: Instant, ungreeted: UngreetedPermit, place: &mut Option<HeldQuota>) -> Option<Box<Session<Wire>>> {
+    pub async fn serve(
+        mut self,
+        first: Instant,
+        ungreeted: UngreetedPermit,
+        place: &mut Option<HeldQuota>,
+    ) -> Option<Box<Session<Wire, EdgeBackend>>> {
         let (mut first, mut ungreeted) = (Some(first), Some(ungreeted));
         let over = loop {
             let asked = match self.head(first.take()).await {
@@ -295,7 +300,7 @@ impl<'a> HttpConnection<'a> {
     }
 
     /// Leaves nothing of the HTTP connection behind but its stream and what was read behind the head, which is WebSocket already.
-    async fn session(self, codec: Codec, ungreeted: UngreetedPermit, came: Came) -> Option<Box<Session<Wire>>> {
+    async fn session(self, codec: Codec, ungreeted: UngreetedPermit, came: Came) -> Option<Box<Session<Wire, EdgeBackend>>> {
         let Self { front, stream, read, .. } = self;
         let socket = Socket::new(stream, read.to_vec(), codec).await;
         let session = Handshake::new(front.services.clone(), socket, came).greeted().await;

@@ -1,20 +1,18 @@
 //! Step 2: what a client may ask over the socket, in one match. A request carries `r` and gets exactly one answer with
 //! the same `r`.
 
-use natterjack_nats::subjects;
 use natterjack_protocol::{
     Code, MsgId, Refusal, Thread,
     client::{
         close,
         frame::{ClientFrame, HistoryQuery, Page, Request, ServerFrame, SyncQuery, ThreadsQuery, TypingIn},
     },
-    internal::live::Ephemeral,
     limits,
     log::fold,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Done, End, Session};
+use super::{Done, End, Session, backend::Backend};
 use crate::pages::PageQuestion;
 
 /// The number of the request, for refusing it.
@@ -32,8 +30,8 @@ fn done(r: Request, answered: Result<(), Refusal>) -> Done {
     answered.map_or_else(|refusal| Done::Answer(ServerFrame::error(Some(r), refusal)), |()| Done::Nothing)
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    pub(super) fn command(&mut self, frame: ClientFrame) -> Option<End> {
+impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
+    pub(super) fn command(&mut self, frame: ClientFrame) -> Result<(), End> {
         match frame {
             ClientFrame::Send(send) => {
                 let (r, cid) = (send.r, send.cid);
@@ -56,7 +54,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     let page = async {
                         let room = handle.room().await?;
                         handle.state.loaded(services.times.attach).await?;
-                        let (threads, next) = services.threads.page(&handle.user, handle.state.snapshot(), limit, before).await?;
+                        let (threads, next) = services.backend.threads(&handle.user, handle.state.snapshot(), limit, before).await?;
                         room.frame(&ServerFrame::Threads { r, threads, next });
                         Ok(())
                     };
@@ -66,11 +64,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             ClientFrame::Sync(SyncQuery { r, cursors }) => {
                 if cursors.len() > limits::CURSORS_PER_HELLO {
                     self.error(Some(r), Refusal::invalid(format!("cursors: at most {} at once", limits::CURSORS_PER_HELLO)));
-                    return None;
+                    return Ok(());
                 }
                 let (services, handle) = (self.services.clone(), self.handle.clone());
                 self.request(async move {
-                    Done::Answer(match services.attach.sync(&handle, cursors).await {
+                    Done::Answer(match services.backend.sync(&handle, cursors).await {
                         Ok(()) => ServerFrame::Ok { r },
                         Err(e) => ServerFrame::error(Some(r), e),
                     })
@@ -80,13 +78,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 // A change of a membership below this may not have been told yet, or the page of a group that was
                 // joined not sent.
                 let whole = self.attached && self.whole && !self.handle.state.is_reading() && !self.handle.is_joining();
-                let synced = self.services.attach.synced().filter(|_| whole);
+                let synced = self.services.backend.synced().filter(|_| whole);
                 self.handle.frame(&ServerFrame::Pong { now: self.services.clock.any_now_ms(), synced });
             }
             ClientFrame::Hello(_) => self.error(None, Refusal::invalid("t: this session has said hello already")),
             ClientFrame::Bye => return self.last_words(close::BYE),
         }
-        None
+        Ok(())
     }
 
     /// Shown for a few seconds, may be lost. Answered only when it makes no sense at all; a conversation that has not
@@ -102,14 +100,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             None => return,
         }
-        let (nats, user) = (self.services.nats.clone(), self.handle.user.clone());
+        let (services, user) = (self.services.clone(), self.handle.user.clone());
         self.request(async move {
-            let payload = Ephemeral::Typing { thread: thread.clone(), user }.encode();
-            for subject in subjects::live_x_subjects_of(&thread) {
-                if nats.publish(subject, payload.clone()).await.is_err() {
-                    break;
-                }
-            }
+            services.backend.typing(thread, user).await;
             Done::Nothing
         });
     }
@@ -124,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 let room = handle.room().await?;
                 handle.state.loaded(services.times.attach).await?;
                 let known = handle.state.item(&question.thread);
-                let page = services.pages.page(&handle.user, known, question, min_id).await?;
+                let page = services.backend.page(&handle.user, known, question, min_id).await?;
                 room.frame(&ServerFrame::Page(Page { r: Some(r), ..page }));
                 Ok(())
             };

@@ -20,11 +20,11 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message;
 use tracing::Instrument;
 
-use super::{Done, Services, Session, frame_rate::FrameRate, socket::Socket};
+use super::{Done, Services, Session, backend::Backend, frame_rate::FrameRate, socket::Socket};
 use crate::{address::Came, admission::OpenSession, sessions::handle::SessionHandle};
 
-pub struct Handshake<S> {
-    services: Arc<Services>,
+pub struct Handshake<S, B: Backend> {
+    services: Arc<Services<B>>,
     socket: Socket<S>,
     came: Came,
 }
@@ -36,13 +36,13 @@ enum End {
     Peer,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
-    pub fn new(services: Arc<Services>, socket: Socket<S>, came: Came) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Handshake<S, B> {
+    pub fn new(services: Arc<Services<B>>, socket: Socket<S>, came: Came) -> Self {
         Self { services, socket, came }
     }
 
     /// Waits for a good hello and says welcome. None: there will be no session, the connection is closed.
-    pub async fn greeted(mut self) -> Option<Session<S>> {
+    pub async fn greeted(mut self) -> Option<Session<S, B>> {
         let deadline = Instant::now() + self.services.times.hello;
         let mut status = self.services.status.watch();
         let hello = tokio::select! {
@@ -114,7 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
         if self.services.status.now().draining {
             return Err(End::Silent(close::DRAINING));
         }
-        let actor = self.services.auth.check(&hello.token).await.map_err(refused)?;
+        let actor = self.services.backend.verify(&hello.token).await.map_err(refused)?;
         self.services.limiter.greets(&actor.user).map_err(refused)?;
         if hello.cursors.len() > limits::CURSORS_PER_HELLO {
             let why = format!(
@@ -144,14 +144,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
         }
     }
 
-    fn welcome(self, hello: Hello, open: OpenSession) -> Session<S> {
+    fn welcome(self, hello: Hello, open: OpenSession) -> Session<S, B> {
         let Self { services, socket, .. } = self;
         let handle = open.handle().clone();
         let running = FuturesUnordered::new();
         let attach: futures_util::future::BoxFuture<'static, Done> = {
             let (services, handle) = (services.clone(), handle.clone());
             let span = handle.span();
-            Box::pin(async move { Done::Attached(services.attach.attach(&handle, hello.cursors, hello.synced).await) }.instrument(span))
+            Box::pin(async move { Done::Attached(services.backend.attach(&handle, hello.cursors, hello.synced).await) }.instrument(span))
         };
         running.push(attach);
         Session {
@@ -165,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
             sends: None,
             running,
             requests: 0,
-            rate: FrameRate::of_session(std::time::Instant::now()),
+            rate: FrameRate::of_session(Instant::now().into_std()),
             bad_frames: 0,
             heard: Instant::now(),
             acked: None,

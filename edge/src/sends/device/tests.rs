@@ -179,7 +179,7 @@ async fn a_device_has_so_many_requests_and_no_more() {
 
 #[test]
 fn devices_with_nothing_to_do_are_forgotten() {
-    let all = DeviceQueues::new(&TaskTracker::new(), &CancellationToken::new());
+    let all = DeviceQueues::new((), &TaskTracker::new(), &CancellationToken::new());
     let held = all.of(&UserId::parse("held").unwrap(), &DeviceId::parse("d").unwrap());
     for n in 0..SWEEP_FROM * 8 {
         all.of(&UserId::parse(&format!("u{n}")).unwrap(), &DeviceId::parse("d").unwrap());

@@ -1,0 +1,114 @@
+//! Step 2, the seam to the rest of the edge: what a session asks of others, so that its loop runs without NATS in tests.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use natterjack_nats::{Nats, subjects};
+use natterjack_protocol::{
+    MsgId, Refusal, Thread, UserId,
+    client::frame::{Page, ThreadSummary},
+    internal::live::Ephemeral,
+    log::fold::ThreadItem,
+};
+
+use crate::{
+    attach::Attach,
+    auth::{Actor, TokenVerifier},
+    pages::{PageQuestion, Pages},
+    sends::{device::PublishSends, send::Sends},
+    sessions::handle::SessionHandle,
+    threads::ThreadLists,
+};
+
+/// What each of these promises is said where [`EdgeBackend`] finds it.
+pub trait Backend: Send + Sync + 'static {
+    type Publisher: PublishSends;
+
+    fn verify(&self, token: &str) -> impl Future<Output = Result<Actor, Refusal>> + Send;
+
+    fn attach(
+        &self,
+        session: &Arc<SessionHandle>,
+        cursors: BTreeMap<Thread, MsgId>,
+        synced: Option<String>,
+    ) -> impl Future<Output = Result<bool, Refusal>> + Send;
+
+    fn sync(&self, session: &Arc<SessionHandle>, cursors: BTreeMap<Thread, MsgId>) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    fn synced(&self) -> Option<String>;
+
+    fn page(
+        &self,
+        reader: &UserId,
+        known: Option<ThreadItem>,
+        question: PageQuestion,
+        min_id: MsgId,
+    ) -> impl Future<Output = Result<Page, Refusal>> + Send;
+
+    fn threads(
+        &self,
+        reader: &UserId,
+        threads: Vec<(Thread, ThreadItem)>,
+        limit: Option<u16>,
+        before: Option<MsgId>,
+    ) -> impl Future<Output = Result<(Vec<ThreadSummary>, Option<MsgId>), Refusal>> + Send;
+
+    /// Tells the others of the thread that this user types; may be lost.
+    fn typing(&self, thread: Thread, user: UserId) -> impl Future<Output = ()> + Send;
+}
+
+/// Of an edge that runs.
+pub struct EdgeBackend {
+    pub tokens: TokenVerifier,
+    pub attach: Attach,
+    pub pages: Pages,
+    pub threads: ThreadLists,
+    pub nats: Nats,
+}
+
+impl Backend for EdgeBackend {
+    type Publisher = Sends;
+
+    async fn verify(&self, token: &str) -> Result<Actor, Refusal> {
+        self.tokens.check(token).await
+    }
+
+    async fn attach(
+        &self,
+        session: &Arc<SessionHandle>,
+        cursors: BTreeMap<Thread, MsgId>,
+        synced: Option<String>,
+    ) -> Result<bool, Refusal> {
+        self.attach.attach(session, cursors, synced).await
+    }
+
+    async fn sync(&self, session: &Arc<SessionHandle>, cursors: BTreeMap<Thread, MsgId>) -> Result<(), Refusal> {
+        self.attach.sync(session, cursors).await
+    }
+
+    fn synced(&self) -> Option<String> {
+        self.attach.synced()
+    }
+
+    async fn page(&self, reader: &UserId, known: Option<ThreadItem>, question: PageQuestion, min_id: MsgId) -> Result<Page, Refusal> {
+        self.pages.page(reader, known, question, min_id).await
+    }
+
+    async fn threads(
+        &self,
+        reader: &UserId,
+        threads: Vec<(Thread, ThreadItem)>,
+        limit: Option<u16>,
+        before: Option<MsgId>,
+    ) -> Result<(Vec<ThreadSummary>, Option<MsgId>), Refusal> {
+        self.threads.page(reader, threads, limit, before).await
+    }
+
+    async fn typing(&self, thread: Thread, user: UserId) {
+        let payload = Ephemeral::Typing { thread: thread.clone(), user }.encode();
+        for subject in subjects::live_x_subjects_of(&thread) {
+            if self.nats.publish(subject, payload.clone()).await.is_err() {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! An edge's sessions without NATS and without sockets: clients speak over pipes in memory, what the rest of the edge
+//! answers is said by the test, time is paused.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures_util::{SinkExt, StreamExt};
+use natterjack_nats::ServerTime;
+use natterjack_protocol::{
+    Body, Cid, Code, Kind, MsgId, Refusal, Thread, Times, Token, UserId,
+    client::{
+        frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, Page, SendMessage, ServerFrame, ThreadSummary},
+        send_queue::Queued,
+    },
+    codec::Codec,
+    limits::ClientLimits,
+    log::{
+        Intervals,
+        fold::{ThreadItem, UserThreads},
+    },
+};
+use parking_lot::Mutex;
+use tokio::{
+    io::{DuplexStream, duplex},
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, protocol::Role},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    address::Came,
+    admission::{
+        Admission,
+        limits::{AdmissionLimits, Limits},
+    },
+    auth::{Actor, revoked::RevokedLogins},
+    clock::Clock,
+    live::{self, LiveInbox},
+    members::{Members, UserState},
+    pages::PageQuestion,
+    sends::device::{DeviceQueues, PublishSends, Published, SendResult},
+    session::{Counts, Services, backend::Backend, handshake::Handshake, socket::Socket},
+    sessions::{Sessions, handle::SessionHandle},
+    status::StatusWatch,
+};
+
+/// What a pipe holds in each direction before its writer waits.
+pub const PIPE: usize = 1 << 20;
+
+pub fn id(name: &str) -> Token {
+    Token::parse(name).unwrap()
+}
+
+pub fn thread() -> Thread {
+    Thread::dm(&id("a"), &id("b"))
+}
+
+pub fn cid(n: u8) -> Cid {
+    Cid::mint(1, [n; 10])
+}
+
+/// Messages on their way into the log, by their requests, and what it says to the first of them; to all, if that is an
+/// id.
+pub type Publishing = (Vec<u32>, oneshot::Sender<SendResult>);
+
+pub struct FakeLog(mpsc::Sender<Publishing>);
+
+impl PublishSends for FakeLog {
+    async fn send_all(&self, _: &Arc<UserState>, _: &Thread, sends: Vec<Queued>) -> Published {
+        let (reply, result) = oneshot::channel();
+        self.0.send((sends.iter().map(|q| q.send.r).collect(), reply)).await.unwrap();
+        match result.await.unwrap() {
+            Ok(first) => Published { results: (0..sends.len() as u64).map(|n| Ok(MsgId(first.0 + n))).collect(), rest: Vec::new() },
+            refused => Published { results: vec![refused], rest: sends.into_iter().skip(1).collect() },
+        }
+    }
+}
+
+/// A page that was asked for, from which id on it has to be.
+pub type Asked = (MsgId, oneshot::Sender<Result<Page, Refusal>>);
+
+pub struct FakeBackend {
+    pages: mpsc::Sender<Asked>,
+    /// What attach ends with.
+    attach: Mutex<Result<bool, Refusal>>,
+}
+
+impl Backend for FakeBackend {
+    type Publisher = FakeLog;
+
+    /// A token is `user/device/family`.
+    async fn verify(&self, token: &str) -> Result<Actor, Refusal> {
+        match token.split('/').collect::<Vec<_>>()[..] {
+            [user, device, family] => Ok(Actor { user: id(user), device: id(device), family: id(family) }),
+            _ => Err(Refusal::new(Code::Unauthorized, "not a token")),
+        }
+    }
+
+    async fn attach(&self, session: &Arc<SessionHandle>, _: BTreeMap<Thread, MsgId>, _: Option<String>) -> Result<bool, Refusal> {
+        let result = self.attach.lock().clone();
+        if result.is_ok() {
+            session.state.merge(&thread(), ThreadItem { v: MsgId(1), intervals: Intervals::all(), ..ThreadItem::default() });
+            session.state.load(UserThreads::default());
+            session.frame(&ServerFrame::Attached { synced: "s0".into() });
+        }
+        result
+    }
+
+    async fn sync(&self, _: &Arc<SessionHandle>, _: BTreeMap<Thread, MsgId>) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn synced(&self) -> Option<String> {
+        Some("s1".into())
+    }
+
+    async fn page(&self, _: &UserId, _: Option<ThreadItem>, _: PageQuestion, min_id: MsgId) -> Result<Page, Refusal> {
+        let (reply, page) = oneshot::channel();
+        self.pages.send((min_id, reply)).await.unwrap();
+        page.await.unwrap()
+    }
+
+    async fn threads(
+        &self,
+        _: &UserId,
+        _: Vec<(Thread, ThreadItem)>,
+        _: Option<u16>,
+        _: Option<MsgId>,
+    ) -> Result<(Vec<ThreadSummary>, Option<MsgId>), Refusal> {
+        Ok((Vec::new(), None))
+    }
+
+    async fn typing(&self, _: Thread, _: UserId) {}
+}
+
+pub struct Edge {
+    pub services: Arc<Services<FakeBackend>>,
+    pub sessions: Sessions,
+    pub revoked: RevokedLogins,
+    pub status: StatusWatch,
+    pub times: Times,
+    /// What arrives at the log.
+    pub log: mpsc::Receiver<Publishing>,
+    pub pages: mpsc::Receiver<Asked>,
+    /// Nobody dispatches here; commands wait in it.
+    _live: LiveInbox,
+}
+
+impl Edge {
+    pub fn new() -> Self {
+        let ((log, arriving), (pages, asked)) = (mpsc::channel(256), mpsc::channel(256));
+        let (times, sessions, revoked, status) = (Times::default(), Sessions::default(), RevokedLogins::default(), StatusWatch::default());
+        let (live, inbox) = live::channel();
+        let admission = Admission { revoked: revoked.clone(), sessions: sessions.clone(), members: Members::default(), live };
+        let services = Services {
+            backend: FakeBackend { pages, attach: Mutex::new(Ok(true)) },
+            devices: Arc::new(DeviceQueues::new(FakeLog(log), &TaskTracker::new(), &CancellationToken::new())),
+            admission: Arc::new(admission),
+            limiter: AdmissionLimits::new(Limits { sends_per_user: 0, ..Limits::default() }),
+            clock: Clock::new(1, &times, ServerTime::fixed(1_900_000_000_000)),
+            status: status.clone(),
+            times: times.clone(),
+            edge: id("e1"),
+            limits: ClientLimits::default(),
+            counts: Counts::default(),
+        };
+        status.change(|s| s.beats = true);
+        Self { services: Arc::new(services), sessions, revoked, status, times, log: arriving, pages: asked, _live: inbox }
+    }
+
+    pub fn attach_ends_with(&self, result: Result<bool, Refusal>) {
+        *self.services.backend.attach.lock() = result;
+    }
+
+    /// A connection that has not said hello.
+    pub fn connect(&self) -> Client {
+        self.connect_over(PIPE)
+    }
+
+    /// Likewise; `pipe`: the bytes that it takes before its writer waits.
+    pub fn connect_over(&self, pipe: usize) -> Client {
+        let (ours, theirs) = duplex(pipe);
+        let services = self.services.clone();
+        let session = tokio::spawn(async move {
+            let socket = Socket::new(theirs, Vec::new(), Codec::Msgpack).await;
+            if let Some(session) = Handshake::new(services, socket, Came::default()).greeted().await {
+                Box::new(session).run().await;
+            }
+        });
+        Client { ours: Some(ours), ws: None, session }
+    }
+
+    /// Greeted and attached: device `d` of this user, with a login of its name.
+    pub async fn client(&self, user: &str) -> Client {
+        self.client_over(user, PIPE).await
+    }
+
+    pub async fn client_over(&self, user: &str, pipe: usize) -> Client {
+        let mut client = self.connect_over(pipe);
+        client.hello(&format!("{user}/d/{user}")).await;
+        assert!(matches!(client.next().await, Ok(ServerFrame::Welcome(w)) if w.user == id(user)), "the first is welcome");
+        assert_eq!(client.next().await, Ok(ServerFrame::Attached { synced: "s0".into() }));
+        client
+    }
+
+    /// The only session there is.
+    pub fn session(&self) -> Arc<SessionHandle> {
+        self.sessions.all().pop().unwrap()
+    }
+
+    /// What arrives at the log next is decided so.
+    pub async fn log(&mut self, result: SendResult) -> Vec<u32> {
+        let (requests, reply) = self.log.recv().await.unwrap();
+        reply.send(result).unwrap();
+        requests
+    }
+}
+
+pub struct Client {
+    ours: Option<DuplexStream>,
+    ws: Option<WebSocketStream<DuplexStream>>,
+    /// Ends with the connection.
+    pub session: JoinHandle<()>,
+}
+
+impl Client {
+    pub async fn ws(&mut self) -> &mut WebSocketStream<DuplexStream> {
+        if let Some(ours) = self.ours.take() {
+            self.ws = Some(WebSocketStream::from_raw_socket(ours, Role::Client, None).await);
+        }
+        self.ws.as_mut().unwrap()
+    }
+
+    pub async fn hello(&mut self, token: &str) {
+        let device = id(token.split('/').nth(1).unwrap_or("d"));
+        let hello = Hello { token: token.into(), device, class: DeviceClass::Other, cursors: BTreeMap::new(), synced: None };
+        self.put(&ClientFrame::Hello(hello)).await;
+    }
+
+    pub async fn put(&mut self, frame: &ClientFrame) {
+        self.put_all(std::slice::from_ref(frame)).await;
+    }
+
+    /// All of them before the session reads the first.
+    pub async fn put_all(&mut self, frames: &[ClientFrame]) {
+        let ws = self.ws().await;
+        for frame in frames {
+            ws.feed(Message::Binary(frame.encode(Codec::Msgpack))).await.unwrap();
+        }
+        ws.flush().await.unwrap();
+    }
+
+    /// The next frame, or the code of the close; 1006: there was none.
+    pub async fn next(&mut self) -> Result<ServerFrame, u16> {
+        match self.ws().await.next().await {
+            Some(Ok(Message::Binary(bytes))) => Ok(ServerFrame::decode(Codec::Msgpack, &bytes).unwrap().unwrap()),
+            Some(Ok(Message::Close(Some(frame)))) => Err(frame.code.into()),
+            Some(Err(_)) | None => Err(1006),
+            other => panic!("neither a frame nor a close: {other:?}"),
+        }
+    }
+
+    /// Everything up to the close, and its code.
+    pub async fn rest(&mut self) -> (Vec<ServerFrame>, u16) {
+        let mut frames = Vec::new();
+        loop {
+            match self.next().await {
+                Ok(frame) => frames.push(frame),
+                Err(code) => return (frames, code),
+            }
+        }
+    }
+
+    /// `sent`, or why not, with the request.
+    pub async fn answer(&mut self) -> (u32, Result<u64, Code>) {
+        match self.next().await {
+            Ok(ServerFrame::Sent { r, id, .. }) => (r, Ok(id.0)),
+            Ok(ServerFrame::Error { r: Some(r), refusal }) => (r, Err(refusal.code)),
+            other => panic!("an answer: {other:?}"),
+        }
+    }
+}
+
+/// The message `n` of the conversation; `behind`: on which it hangs.
+pub fn send(n: u8, behind: Option<u8>) -> ClientFrame {
+    let (r, cid_, behind) = (n.into(), cid(n), behind.map(cid));
+    ClientFrame::Send(SendMessage { r, cid: cid_, thread: thread(), kind: Kind::Text, body: Body::text("x"), behind })
+}
+
+pub fn history(r: u32) -> ClientFrame {
+    ClientFrame::History(HistoryQuery { r, thread: Some(thread()), ..HistoryQuery::default() })
+}
