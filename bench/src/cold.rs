@@ -149,10 +149,12 @@ async fn member(
                 sent += 1;
                 let thread = Thread::dm(&ids[at], &ids[(at + sent) % ids.len()]);
                 let stamp = (due - begun).as_micros() as u64;
-                connection.socket.send(Message::Binary(send_frame(sent as u32, &thread, now_ms(), stamped(stamp, BODY)))).await?;
+                let frame = send_frame(sent as u32, &thread, now_ms(), stamped(stamp, BODY));
+                connection.socket.send(Message::Binary(frame)).await?;
             }
             message = connection.socket.next() => {
-                let Message::Binary(bytes) = message.ok_or_else(|| anyhow!("the edge closed the connection"))?? else { continue };
+                let closed = || anyhow!("the edge closed the connection");
+                let Message::Binary(bytes) = message.ok_or_else(closed)?? else { continue };
                 match look(&bytes) {
                     // Our own come back as well.
                     FrameSeen::Event { stamp, from } if from != connection.user.id => {

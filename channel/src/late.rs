@@ -31,7 +31,12 @@ pub async fn is_copy(nats: Nats, record: LogRecord, (sender, cid): (UserId, Cid)
         match nats.request::<_, HistoryAnswer>(subjects::HISTORY, &request, TIMEOUT).await {
             Ok(HistoryAnswer::FindCid { found, .. }) => return (record, found.is_some()),
             Ok(_) => tracing::error!(id = %record.id, "history gave an answer of another version"),
-            Err(e) => tracing::warn!(id = %record.id, error = %e, "whether a late entry is a copy cannot be told; its partition waits"),
+            Err(e) => {
+                tracing::warn!(
+                    id = %record.id, error = %e,
+                    "whether a late entry is a copy cannot be told; its partition waits"
+                )
+            }
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -220,7 +220,10 @@ impl Questions {
                 match self.dedupe_since(&bounds, known, set_back).await {
                     Ok(since) => Some(ProbedLog { bounds, at, since }),
                     Err(e) => {
-                        tracing::debug!(partition = self.p, error = %e, "how far the log's clock has been is not known now");
+                        tracing::debug!(
+                            partition = self.p, error = %e,
+                            "how far the log's clock has been is not known now"
+                        );
                         None
                     }
                 }

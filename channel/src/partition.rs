@@ -168,7 +168,9 @@ impl Partition {
                 answer = self.probe.next() => self.probed(answer).await?,
                 _ = beats.tick() => self.ask_the_log(),
                 _ = maintenance.tick() => self.maintain().await?,
-                () = sleep_until(idle_due.unwrap_or_else(Instant::now)), if idle_due.is_some() => self.idle_heads().await?,
+                () = sleep_until(idle_due.unwrap_or_else(Instant::now)), if idle_due.is_some() => {
+                    self.idle_heads().await?;
+                }
                 () = std::future::ready(()), if more => {}
                 read = self.reading.next(room) => self.reading.take(read?, &mut self.unconfirmed),
             }

@@ -62,10 +62,16 @@ impl LivePublisher {
         let live = frame::live(&mut self.buffer, record, *prev, readable);
         if live.unreadable {
             self.unreadable.increment(1);
-            tracing::error!(partition = self.p, id = %record.id, thread = %record.thread, "an entry cannot be read; published as kind unknown");
+            tracing::error!(
+                partition = self.p, id = %record.id, thread = %record.thread,
+                "an entry cannot be read; published as kind unknown"
+            );
         }
         if !self.to_all(subjects::live_subjects_of(&record.thread), live.payload).await? {
-            tracing::error!(partition = self.p, id = %record.id, thread = %record.thread, "an entry is too large for a frame; published without its bytes");
+            tracing::error!(
+                partition = self.p, id = %record.id, thread = %record.thread,
+                "an entry is too large for a frame; published without its bytes"
+            );
             let live = frame::placeholder(record, *prev);
             self.to_all(subjects::live_subjects_of(&record.thread), live.payload).await?;
         }

@@ -151,7 +151,10 @@ mod tests {
         /// Whatever the traffic: a thread's answer is its true newest id, or 0 and then nothing newer than the horizon
         /// exists, and the horizon never reaches into the time that was promised.
         #[test]
-        fn never_a_wrong_predecessor(log in prop::collection::vec((0u64..6, 0u64..4_000), 1..200), keep in 1_000u64..20_000) {
+        fn never_a_wrong_predecessor(
+            log in prop::collection::vec((0u64..6, 0u64..4_000), 1..200),
+            keep in 1_000u64..20_000,
+        ) {
             let mut l = ThreadHeads::new(keep, MsgId(0));
             let (mut truth, mut ts) = (HashMap::<u64, u64>::new(), 0);
             let mut times = vec![0];

@@ -100,7 +100,9 @@ pub fn parse(line: &str) -> Result<InputLine, String> {
 
 fn group(rest: &str) -> Result<GroupCommand, String> {
     let words = words(rest)?;
-    let Some((verb, names)) = words.split_first() else { return Err("/group new|add|remove|leave|rename|role|info".into()) };
+    let Some((verb, names)) = words.split_first() else {
+        return Err("/group new|add|remove|leave|rename|role|info".into());
+    };
     match (verb.as_str(), names) {
         ("new", [name, users @ ..]) => Ok(GroupCommand::New { name: name.clone(), users: users.to_vec() }),
         ("add", users) if !users.is_empty() => Ok(GroupCommand::Add(users.to_vec())),
@@ -109,7 +111,9 @@ fn group(rest: &str) -> Result<GroupCommand, String> {
         ("rename", name) if !name.is_empty() => Ok(GroupCommand::Rename(name.join(" "))),
         ("role", [user, role]) => Ok(GroupCommand::Role(user.clone(), self::role(role)?)),
         ("info", []) => Ok(GroupCommand::Info),
-        _ => Err("/group new NAME USER… | add USER… | remove USER… | leave | rename NAME | role USER owner|admin|member | info".into()),
+        _ => Err("/group new NAME USER… | add USER… | remove USER… | leave | rename NAME | role USER \
+                  owner|admin|member | info"
+            .into()),
     }
 }
 

@@ -183,7 +183,9 @@ pub fn words(event: &Event, who: &str, users: &str) -> String {
         Kind::Custom => format!("{who} sent {} bytes of custom data", b.data.as_ref().map_or(0, |d| d.len())),
         Kind::Edit => format!("{who} edited {}: {text}", target()),
         Kind::Recall => format!("{who} recalled {}", target()),
-        Kind::Reaction if b.remove => format!("{who} removed {} from {}", b.emoji.as_deref().unwrap_or_default(), target()),
+        Kind::Reaction if b.remove => {
+            format!("{who} removed {} from {}", b.emoji.as_deref().unwrap_or_default(), target())
+        }
         Kind::Reaction => format!("{who} reacted to {} with {}", target(), b.emoji.as_deref().unwrap_or_default()),
         Kind::DmStarted => format!("{who} started the conversation"),
         Kind::Blocked => format!("{who} blocked {users}"),
@@ -193,7 +195,9 @@ pub fn words(event: &Event, who: &str, users: &str) -> String {
         Kind::MemberAdded => format!("{who} added {users}"),
         Kind::MemberRemoved => format!("{who} removed {users}"),
         Kind::MemberLeft => format!("{who} left"),
-        Kind::RoleChanged => format!("{who} made {users} {}", b.role.map_or_else(String::new, |r| format!("{r:?}").to_lowercase())),
+        Kind::RoleChanged => {
+            format!("{who} made {users} {}", b.role.map_or_else(String::new, |r| format!("{r:?}").to_lowercase()))
+        }
         Kind::Lost => format!("messages between {} and #{} may be lost", target(), event.id),
         Kind::Unknown => format!("{who} sent a message that this version cannot show"),
     }

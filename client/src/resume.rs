@@ -133,7 +133,9 @@ impl Resume {
 
     /// A page that the edge sent by itself.
     pub fn newest(&mut self, page: Page, now: Instant) {
-        let Some(thread) = page.thread.clone().or_else(|| page.events.first().map(|e| e.thread.clone())) else { return };
+        let Some(thread) = page.thread.clone().or_else(|| page.events.first().map(|e| e.thread.clone())) else {
+            return;
+        };
         let policy = self.policy;
         let chain = self.chain(&thread);
         let begins = chain.is_whole();

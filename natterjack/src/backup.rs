@@ -53,7 +53,8 @@ pub async fn take(args: BackupArgs, mut settings: Settings) -> anyhow::Result<()
         Some(cfg) if !of_up => {
             let Some(snapshot) = args.snapshot else {
                 bail!(
-                    "the archive is on CQL servers: --snapshot COMMAND has to name a program that copies a snapshot of them, for instance scripts/cql-snapshot.sh"
+                    "the archive is on CQL servers: --snapshot COMMAND has to name a program that copies a snapshot \
+                     of them, for instance scripts/cql-snapshot.sh"
                 );
             };
             Source::Cql { cfg: Box::new(cfg), snapshot }

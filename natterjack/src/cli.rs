@@ -156,7 +156,9 @@ impl Cli {
                 ("up.sync", a.sync.clone()),
                 ("up.state_file", a.state_file.clone()),
             ],
-            CliCommand::Edge(a) => vec![("edge.id", a.id.clone()), ("edge.listen", a.listen.clone()), ("edge.url", a.url.clone())],
+            CliCommand::Edge(a) => {
+                vec![("edge.id", a.id.clone()), ("edge.listen", a.listen.clone()), ("edge.url", a.url.clone())]
+            }
             CliCommand::Persister(a) => vec![("persister.archive", a.archive.clone())],
             CliCommand::Backup(a) => vec![("up.data", a.data.clone())],
             CliCommand::Restore(a) => vec![("up.data", a.data.clone())],

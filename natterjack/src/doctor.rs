@@ -158,7 +158,8 @@ async fn clocks(nats: &Nats, layout: Layout) -> Result<String, String> {
         return Ok(format!("this machine and every nats-server that leads the log are within {most} ms of each other"));
     }
     Err(format!(
-        "{}; messages may be refused because their timestamp is ahead: run a time service (chrony, ntpd) on every machine",
+        "{}; messages may be refused because their timestamp is ahead: run a time service (chrony, ntpd) on every \
+         machine",
         wrong.join("; ")
     ))
 }

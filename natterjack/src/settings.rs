@@ -100,8 +100,12 @@ impl Settings {
         let settings = Self {
             process: ProcessSettings {
                 instance: text(&mut l, "process.instance"),
-                threads: l
-                    .checked("process.threads", |n: usize| if n <= 256 { Ok((n > 0).then_some(n)) } else { Err("at most 256".into()) }),
+                threads: l.checked(
+                    "process.threads",
+                    |n: usize| {
+                        if n <= 256 { Ok((n > 0).then_some(n)) } else { Err("at most 256".into()) }
+                    },
+                ),
                 drain: Duration::from_secs(l.get("process.drain_seconds")),
             },
             log: telemetry::Config { format: l.get("log.format"), filter: l.get("log.filter") },
@@ -198,7 +202,8 @@ fn nats(l: &mut Loader) -> NatsConfig {
     if ways.into_iter().filter(|set| *set).count() > 1 {
         l.refuse(
             "nats.user",
-            "only one of nats.user, nats.token, nats.nkey and nats.creds may be set: a connection logs in with one of them",
+            "only one of nats.user, nats.token, nats.nkey and nats.creds may be set: a connection logs in with one of \
+             them",
         );
     }
     cfg

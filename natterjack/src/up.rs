@@ -135,7 +135,8 @@ async fn after_the_last_end(settings: &Settings, last_end: mark::LastEnd) -> any
         return Ok(());
     }
     tracing::warn!(
-        "the machine went down while natterjack ran: entries that were not yet on the disk are lost, and the log continues in a new generation"
+        "the machine went down while natterjack ran: entries that were not yet on the disk are lost, and the log \
+         continues in a new generation"
     );
     let nats = Nats::connect(&settings.nats, "up").await?;
     let found = natterjack_nats::Layout::load(&nats).await?.generation;
@@ -161,12 +162,16 @@ fn say_ready(settings: &Settings, ports: &ports::Ports) {
         settings.up.data.display(),
         match settings.up.sync {
             natterjack_nats::server_config::DiskSync::Interval =>
-                "acknowledged messages survive the death of any process; a power loss may lose the last 0.1 s (--sync always: nothing, at most 5,000 sends a second)",
+                "acknowledged messages survive the death of any process; a power loss may lose the last 0.1 s (--sync \
+                 always: nothing, at most 5,000 sends a second)",
             natterjack_nats::server_config::DiskSync::Always => "acknowledged messages survive the death of any process and a power loss",
         }
     );
     if let Some([here, one, two]) = ports.admin {
-        println!("for operators (/health, /ready, /metrics): channel and persister http://{here}, edges http://{one} and http://{two}");
+        println!(
+            "for operators (/health, /ready, /metrics): channel and persister http://{here}, edges http://{one} and \
+             http://{two}"
+        );
     }
     if let Some(url) = &settings.edge.url {
         println!("clients are told to connect to {url} (edge.url)");
@@ -180,6 +185,7 @@ fn say_ready(settings: &Settings, ports: &ports::Ports) {
         );
     }
     println!(
-        "ready: edges {a} and {b} · chat in two terminals: natterjack chat --edge {a} --name alice --register   and   natterjack chat --edge {b} --name bob --register --to alice"
+        "ready: edges {a} and {b} · chat in two terminals: natterjack chat --edge {a} --name alice --register   and   \
+         natterjack chat --edge {b} --name bob --register --to alice"
     );
 }

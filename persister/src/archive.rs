@@ -166,7 +166,10 @@ impl<S: ArchiveStore> PartitionArchive<'_, S> {
         let hidden = self.writer.copies(&records, &self.history.current()).await;
         let sorted = batch::sort(self.key, position, records, &hidden);
         for id in batch::unreadable(&sorted) {
-            tracing::error!(partition = at.p, %id, "an entry that cannot be read; archived as kind unknown with its bytes");
+            tracing::error!(
+                partition = at.p, %id,
+                "an entry that cannot be read; archived as kind unknown with its bytes"
+            );
             metrics::counter!(crate::metrics::UNREADABLE_ENTRIES).increment(1);
         }
         let end = sorted.end;
@@ -201,7 +204,10 @@ async fn copy_watermark(at: &Partition, mut watermark: watch::Receiver<Position>
             continue;
         }
         if let Err(e) = at.positions.advance(at.p, to).await {
-            tracing::debug!(partition = at.p, error = %e, "the copy of the watermark was not moved; the next one will be");
+            tracing::debug!(
+                partition = at.p, error = %e,
+                "the copy of the watermark was not moved; the next one will be"
+            );
         }
         let _ = at.stop.run_until_cancelled(sleep(MIRROR)).await;
     }

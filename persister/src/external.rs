@@ -237,7 +237,8 @@ mod tests {
             let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &rng).unwrap();
             let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &rng).unwrap();
             let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
-            let jwk = json!({ "kid": kid, "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "x": b64(x), "y": b64(y) });
+            let jwk = json!({ "kid": kid, "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig",
+                "x": b64(x), "y": b64(y) });
             Self { algorithm: Algorithm::ES256, key: EncodingKey::from_ec_der(pkcs8.as_ref()), jwk }
         }
 
@@ -282,11 +283,13 @@ mod tests {
     }
 
     /// A key and a token of it, made by another library (pyca/cryptography); the private half is gone.
-    const RSA_N: &str = "xtOA0ATwdZS-XmmMFbsMC8Ql4kMIqtHDFfvLfcvIWP9QydhfTGTMSRii3KFEOemcXHcfBtSKJKC5k-3CXPq2dFbxhWaWGc0DUXD8\
+    const RSA_N: &str = "\
+             xtOA0ATwdZS-XmmMFbsMC8Ql4kMIqtHDFfvLfcvIWP9QydhfTGTMSRii3KFEOemcXHcfBtSKJKC5k-3CXPq2dFbxhWaWGc0DUXD8\
              Zvi4Toy1tt0VU-jK-tmksUd0TG1-H82slokQ-SndFWZEBkzSA1riSpjaydScPEnW-iiB2EpxTdfmSmns4ksjcRpxIWcrug4aqy24\
              27EmGt94whbTrhRQXF3dNItGtqWAMb-6Rczg_F0O62Chda9GJh6vPq119qq4yxYYdwQYPmuyytfhyaoJwIqwDOwYH5YAK_ZtBOGA\
              zIGX1vJbmIpN89Au7xx7dKLxclYSo8KXwtZIUvMkCQ";
-    const RSA_TOKEN: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6InJzYSJ9.eyJpc3MiOiJodHRwczovL2xvZ2luLmV4YW1wbGUiLCJhdWQiOiJjaGF0Iiwic3ViIjoiNDcxMSIsImV4cCI6MTgwMDAwMDA2MH0.\
+    const RSA_TOKEN: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6InJzYSJ9.\
+             eyJpc3MiOiJodHRwczovL2xvZ2luLmV4YW1wbGUiLCJhdWQiOiJjaGF0Iiwic3ViIjoiNDcxMSIsImV4cCI6MTgwMDAwMDA2MH0.\
              SukeF9_FvAx9Ul8UHeCMd-q8lpstsLIQWTW2PibGlQgImnDIZByRnDwjTx-XoLSpP4KXxZHmNWaagLSjZVhwJXuxxrERWKRrHFVt\
              Ri7m5R3hqCvW7_3RljVUTdVFCcgpD9SSlt8OGDwnV4KcaPC6gA8u94aA5XdQYIP7HsW47Z5szRKwNTUgKu7f1cVamMNIu-0VzpZj\
              lrW__dtlCIPgJ0A60aQ4gftg4RPr-pMqaUNk_dUwFjLRLsj_acBWZ0b-M9NpYXIjXFb57KdaKcj1qy3ig0oCGMC-K0W5tghu37hv\

@@ -49,7 +49,9 @@ pub fn walk_group(state: &mut Option<GroupState>, rows: &mut [Row]) -> Vec<UserI
 
 /// Everything the store is to write for one thread of a batch.
 pub async fn fold_thread<S: ArchiveStore>(store: &S, thread: Thread, mut rows: Vec<Row>) -> Result<ThreadBatch, ArchiveError> {
-    let Some(first) = rows.first().map(|r| r.id) else { return Ok(ThreadBatch { thread, rows, group: None, items: Vec::new() }) };
+    let Some(first) = rows.first().map(|r| r.id) else {
+        return Ok(ThreadBatch { thread, rows, group: None, items: Vec::new() });
+    };
     let changes = rows.iter().any(|r| r.kind.is_control());
     let recalls = rows.iter().any(|r| r.kind == Kind::Recall);
     let (mut group, mut items) = (None, Vec::new());

@@ -79,7 +79,10 @@ impl<S: ArchiveStore> Writer<'_, S> {
                 Ok(t) => return t,
                 Err(e) => {
                     metrics::counter!(crate::metrics::STORE_ERRORS).increment(1);
-                    tracing::warn!(what, error = %e, "the store failed; trying again, the log keeps what is not archived");
+                    tracing::warn!(
+                        what, error = %e,
+                        "the store failed; trying again, the log keeps what is not archived"
+                    );
                     // Others of this partition may go well meanwhile; it stays said until this one does.
                     trouble.get_or_insert_with(|| self.reader.trouble()).is(Some(format!("{what}: {e}")));
                 }

@@ -127,14 +127,17 @@ impl Code {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::BadFrame => {
-                "Not a frame, a missing field, or a field of the wrong type or form (an id, a thread, a cid, base64, a number). The message names it."
+                "Not a frame, a missing field, or a field of the wrong type or form (an id, a thread, a cid, base64, \
+                 a number). The message names it."
             }
             Self::UnknownFrame => "`t` is none of the frame types of this version.",
             Self::Invalid => {
-                "Type and form are right, and a value is not allowed, or a field that its kind needs is missing. The message names field and limit."
+                "Type and form are right, and a value is not allowed, or a field that its kind needs is missing. The \
+                 message names field and limit."
             }
             Self::Unauthorized => {
-                "The token is missing, forged, revoked, or of another issuer or device; or name and password do not fit; or `hello` has not been said."
+                "The token is missing, forged, revoked, or of another issuer or device; or name and password do not \
+                 fit; or `hello` has not been said."
             }
             Self::TokenExpired => "The access token was good and has expired.",
             Self::Forbidden => "This user may not do this here.",
@@ -146,14 +149,17 @@ impl Code {
             Self::RateLimited => "Too much in too short a time.",
             Self::ClockAhead => "The time in the cid is too far ahead of the log's clock, which is in `now_ms`.",
             Self::OutOfOrder => {
-                "The message before it in its thread was refused, or is not known here. This one was not stored: send what is left again, in the old order."
+                "The message before it in its thread was refused, or is not known here. This one was not stored: send \
+                 what is left again, in the old order."
             }
             Self::ResendTooOld => {
-                "Too much happened since this cid was minted to find out whether it was stored. Show it as \"not known whether sent\"."
+                "Too much happened since this cid was minted to find out whether it was stored. Show it as \"not \
+                 known whether sent\"."
             }
             Self::StorageBehind => "The archive is so far behind that the log may not take more. Nothing was stored.",
             Self::Unavailable => {
-                "A part of the system does not answer. It may or may not have happened: the same request, with the same `cid`, is safe to send again."
+                "A part of the system does not answer. It may or may not have happened: the same request, with the \
+                 same `cid`, is safe to send again."
             }
             Self::Internal => "A bug in the server. It is logged there.",
         }

@@ -58,7 +58,8 @@ impl ToSchema for Thread {}
 
 impl PartialSchema for Cid {
     fn schema() -> RefOr<Schema> {
-        let about = "The client's id of a message or change: a UUID of version 7 in the server's time, the same for every attempt.";
+        let about = "The client's id of a message or change: a UUID of version 7 in the server's time, the same for \
+                     every attempt.";
         string(about, CID, 36..=36, "019f2314-e9e8-715a-9122-334455667788").into()
     }
 }

@@ -111,7 +111,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_not_full_is_everything(all in prop::collection::vec(0usize..50, 0..20), count in 0usize..20, bytes in 0usize..300) {
+        fn what_is_not_full_is_everything(
+            all in prop::collection::vec(0usize..50, 0..20),
+            count in 0usize..20,
+            bytes in 0usize..300,
+        ) {
             let most = Most { count, bytes };
             for last in [false, true] {
                 let mut kept = all.clone();

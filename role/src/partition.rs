@@ -73,7 +73,10 @@ impl Partition {
             }
             ended = read => ended,
             () = late => {
-                tracing::warn!(partition = self.p, "stopped before everything was read; whoever starts next goes on from the position");
+                tracing::warn!(
+                    partition = self.p,
+                    "stopped before everything was read; whoever starts next goes on from the position"
+                );
                 Ok(())
             }
         };

@@ -147,7 +147,10 @@ async fn read_generation<R: LogRole>(
     now.stop.cancel();
     while let Some(ended) = tasks.join_next().await {
         if let Err(e) = ended {
-            tracing::error!(role = R::NAME, generation = layout.generation, error = %e, "the runner of a partition panicked");
+            tracing::error!(
+                role = R::NAME, generation = layout.generation, error = %e,
+                "the runner of a partition panicked"
+            );
         }
     }
     next

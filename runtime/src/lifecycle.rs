@@ -86,7 +86,9 @@ async fn watch(
             hard.cancel();
             return;
         }
-        Some(Cause::Signal(name)) => tracing::info!(signal = name, drain_s = drain.as_secs(), "draining; a second signal ends at once"),
+        Some(Cause::Signal(name)) => {
+            tracing::info!(signal = name, drain_s = drain.as_secs(), "draining; a second signal ends at once")
+        }
         None => {}
     }
     soft.cancel();

@@ -102,13 +102,15 @@ impl Operator {
         let operator = json!({ "type": "operator", "version": 2, "system_account": system });
         let account = |key: &KeyPair, name: &str, disk: i64| {
             let limits = json!({
-                "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
+                "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1,
+                "wildcards": true, "conn": -1, "leaf": -1,
                 "mem_storage": disk, "disk_storage": disk, "streams": disk, "consumer": disk,
             });
             signed(&self.operator, &key.public_key(), name, json!({ "type": "account", "version": 2, "limits": limits }), json!({}))
         };
         format!(
-            "operator: {}\nsystem_account: {system}\nresolver: MEMORY\nresolver_preload: {{\n    {}: {}\n    {system}: {}\n}}\n",
+            "operator: {}\nsystem_account: {system}\nresolver: MEMORY\nresolver_preload: {{\n    {}: {}\n    \
+             {system}: {}\n}}\n",
             signed(&self.operator, &self.operator.public_key(), "O", operator, json!({})),
             self.account.public_key(),
             account(&self.account, "NATTERJACK", -1),
@@ -124,14 +126,16 @@ impl Operator {
         let seed = key.seed().unwrap();
         format!(
             "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
-             ************************* IMPORTANT *************************\nNKEY Seed printed below can be used sign and prove identity.\n\n\
+             ************************* IMPORTANT *************************\nNKEY Seed printed below can be used sign \
+             and prove identity.\n\n\
              -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
         )
     }
 }
 
 fn signed(by: &KeyPair, subject: &str, name: &str, nats: Value, more: Value) -> String {
-    let mut claims = json!({ "jti": subject, "iat": 1_700_000_000, "iss": by.public_key(), "name": name, "sub": subject, "nats": nats });
+    let (iat, iss) = (1_700_000_000, by.public_key());
+    let mut claims = json!({ "jti": subject, "iat": iat, "iss": iss, "name": name, "sub": subject, "nats": nats });
     claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let part = |v: &Value| BASE64_URL_SAFE_NO_PAD.encode(v.to_string());
     let said = format!("{}.{}", part(&json!({ "typ": "JWT", "alg": "ed25519-nkey" })), part(&claims));

@@ -152,8 +152,10 @@ mod tests {
     #[test]
     fn loses_exactly_what_was_picked_however_the_bytes_arrive() {
         let stream: &[u8] = b"INFO {\"server_id\":\"x\",\"connect_urls\":[\"a:1\"]} \r\nPING\r\n\
-            MSG live.user.a.e 1 5\r\nhe\r\nl\r\nMSG live.user.b.e 2 _INBOX.x 3\r\nabc\r\nHMSG live.user.a.e 1 12 15\r\nNATS/1.0\r\n\r\nxyz\r\n+OK\r\n";
-        let wanted: &[u8] = b"INFO {\"server_id\":\"x\"}\r\nPING\r\nMSG live.user.a.e 1 5\r\nhe\r\nl\r\nHMSG live.user.a.e 1 12 15\r\nNATS/1.0\r\n\r\nxyz\r\n+OK\r\n";
+            MSG live.user.a.e 1 5\r\nhe\r\nl\r\nMSG live.user.b.e 2 _INBOX.x 3\r\nabc\r\nHMSG live.user.a.e 1 12 \
+            15\r\nNATS/1.0\r\n\r\nxyz\r\n+OK\r\n";
+        let wanted: &[u8] = b"INFO {\"server_id\":\"x\"}\r\nPING\r\nMSG live.user.a.e 1 5\r\nhe\r\nl\r\nHMSG \
+                              live.user.a.e 1 12 15\r\nNATS/1.0\r\n\r\nxyz\r\n+OK\r\n";
         for step in [1, 2, 7, stream.len()] {
             let rules = Rules::default();
             *rules.lose.write().unwrap() = Some(Arc::new(|subject, payload| subject == "live.user.b.e" && payload == b"abc"));

@@ -12,7 +12,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Asks for the WebSocket in JSON; `headers` end with a line break each.
 pub fn upgrade(headers: &str) -> String {
     format!(
-        "GET /v1/ws HTTP/1.1\r\nHost: edge\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+        "GET /v1/ws HTTP/1.1\r\nHost: edge\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: \
+         13\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: natterjack.v1.json\r\n{headers}\r\n"
     )
 }

@@ -101,7 +101,10 @@ impl Chain {
             let before = MsgId(first.id().0.saturating_sub(1));
             if before > self.published {
                 // The time to begin at lies behind what is owed: the log's clock was set back since.
-                tracing::info!(partition = self.p, from = %self.published, "reads the log from the position: its clock was set back");
+                tracing::info!(
+                    partition = self.p, from = %self.published,
+                    "reads the log from the position: its clock was set back"
+                );
                 self.heads.forget_up_to(self.published);
                 return Then::ReadBehind(self.published);
             }
@@ -133,7 +136,10 @@ impl Chain {
                 }
                 Record::UnknownSubject { id, ts, subject, .. } => {
                     self.metrics.unknown_subjects.increment(1);
-                    tracing::error!(partition = p, id = %id, subject, "an entry's subject names no thread; it is not published");
+                    tracing::error!(
+                        partition = p, id = %id, subject,
+                        "an entry's subject names no thread; it is not published"
+                    );
                     out.read(id, ts, None);
                 }
             }
@@ -152,7 +158,10 @@ impl Chain {
         self.judging_since = None;
         if copy {
             self.metrics.copies.increment(1);
-            tracing::info!(partition = self.p, id = %record.id, "a copy of an earlier entry, stored late; it is not published");
+            tracing::info!(
+                partition = self.p, id = %record.id,
+                "a copy of an earlier entry, stored late; it is not published"
+            );
             out.read(record.id, record.ts, None);
         } else {
             self.link(record, out);

@@ -271,7 +271,10 @@ impl Holder {
         if confirmed.id > self.saved.id
             && let Err(e) = self.at.positions.advance(self.at.p, confirmed).await
         {
-            tracing::warn!(partition = self.at.p, error = %e, "the position was not saved; the next holder publishes some events again");
+            tracing::warn!(
+                partition = self.at.p, error = %e,
+                "the position was not saved; the next holder publishes some events again"
+            );
         }
         self.heads = None;
         self.into_lease().release().await;

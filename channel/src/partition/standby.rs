@@ -65,7 +65,12 @@ async fn acquire(mut lease: RoleLease, positions: Positions, p: u32) -> (RoleLea
     loop {
         match positions.load(p).await {
             Ok(position) => return (lease, position),
-            Err(e) => tracing::warn!(partition = p, error = %e, "the position of the last holder cannot be read; trying again"),
+            Err(e) => {
+                tracing::warn!(
+                    partition = p, error = %e,
+                    "the position of the last holder cannot be read; trying again"
+                )
+            }
         }
         sleep(RETRY).await;
     }

@@ -12,7 +12,10 @@ impl Chat {
         let lines = rows.iter().map(|r| format!("  {} {} {}", r.local.0, r.thread, words(r)));
         let objects: Vec<_> = rows
             .iter()
-            .map(|r| json!({ "local": r.local.0, "thread": r.thread, "cid": r.cid, "failed": r.failed, "unsure": r.unsure }))
+            .map(|r| {
+                let (failed, unsure) = (&r.failed, r.unsure);
+                json!({ "local": r.local.0, "thread": r.thread, "cid": r.cid, "failed": failed, "unsure": unsure })
+            })
             .collect();
         self.list("outbox", lines, json!({ "messages": objects }), "everything is sent");
         Ok(())

@@ -167,7 +167,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_app_sees_the_logs_order_exactly_once(actions in prop::collection::vec(action(), 1..120), most in prop::sample::select(vec![0, 900, 1 << 20])) {
+    fn the_app_sees_the_logs_order_exactly_once(
+        actions in prop::collection::vec(action(), 1..120),
+        most in prop::sample::select(vec![0, 900, 1 << 20]),
+    ) {
         let mut edge = Edge::default();
         let mut device = Device {
             resume: Device::resume([], None, most),

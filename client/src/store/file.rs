@@ -23,9 +23,11 @@ const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS cursors (thread TEXT PRIMARY KEY, id INTEGER NOT NULL, ts INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS cursors (thread TEXT PRIMARY KEY, id INTEGER NOT NULL, ts INTEGER NOT NULL) WITHOUT \
+    ROWID;
     CREATE TABLE IF NOT EXISTS outbox (
-        local INTEGER PRIMARY KEY AUTOINCREMENT, thread TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, cid BLOB, failed TEXT);
+        local INTEGER PRIMARY KEY AUTOINCREMENT, thread TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, cid \
+        BLOB, failed TEXT);
 ";
 
 #[derive(Clone)]
@@ -45,8 +47,11 @@ impl File {
         let db = Connection::open(path).map_err(fail)?;
         db.busy_timeout(Duration::ZERO).map_err(fail)?;
         // Exclusive: a second process on the same file would hand out the same messages under other cids.
-        db.execute_batch("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN EXCLUSIVE; COMMIT;")
-            .map_err(fail)?;
+        db.execute_batch(
+            "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN EXCLUSIVE; \
+             COMMIT;",
+        )
+        .map_err(fail)?;
         let version: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(fail)?;
         if version > VERSION {
             return Err(StoreError::Corrupt { path: path.to_owned(), what: format!("version {version}, this client knows {VERSION}") });
@@ -117,7 +122,10 @@ fn write_change(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
     let bytes = |cid: &Option<Cid>| cid.map(|c| c.as_bytes().to_vec());
     match change {
         Change::Insert(row) => tx
-            .prepare_cached("INSERT OR REPLACE INTO outbox (local, thread, kind, body, cid, failed) VALUES (?1, ?2, ?3, ?4, ?5, NULL)")?
+            .prepare_cached(
+                "INSERT OR REPLACE INTO outbox (local, thread, kind, body, cid, failed) VALUES (?1, ?2, ?3, ?4, ?5, \
+                 NULL)",
+            )?
             .execute(params![row.local.0, row.thread.to_string(), row.kind.as_str(), json(&row.body), bytes(&row.cid)]),
         Change::Cid(local, cid) => tx.prepare_cached("UPDATE outbox SET cid = ?2 WHERE local = ?1")?.execute(params![local.0, bytes(cid)]),
         Change::Fail(local, refusal) => {

@@ -9,12 +9,14 @@ pub fn of_clients(settings: &Settings) -> Result<String, String> {
     let for_others = listens.iter().find(|ip| !matches!(Reach::of(**ip), Reach::Loopback));
     match (&settings.edge.url, for_others) {
         (Some(url), Some(ip)) if is_ours_alone(url) => Err(format!(
-            "edge.url is {url}, which every other machine resolves to itself, and edges listen on {ip} for other machines: \
+            "edge.url is {url}, which every other machine resolves to itself, and edges listen on {ip} for other \
+             machines: \
              no client can follow it; set edge.url to the name that clients use, or leave it empty"
         )),
         (Some(url), _) => Ok(format!("clients are told to connect to {url} (edge.url)")),
         (None, Some(ip)) => Ok(format!(
-            "clients are told the address they connected to (listening on {ip}); behind a proxy set edge.url, or name the proxy in \
+            "clients are told the address they connected to (listening on {ip}); behind a proxy set edge.url, or name \
+             the proxy in \
              limits.trusted_proxies"
         )),
         (None, None) => Ok("only clients on this machine: edges listen on loopback".into()),

@@ -26,7 +26,8 @@ pub async fn ends(nats: &Nats, layout: Layout) -> Result<String, String> {
     }
     if !lost.is_empty() {
         return Err(format!(
-            "the log lost its end or is an older copy, and would assign ids again: {}; start channel and persister, which begin a new generation, or run `natterjack provision --new-generation`",
+            "the log lost its end or is an older copy, and would assign ids again: {}; start channel and persister, \
+             which begin a new generation, or run `natterjack provision --new-generation`",
             lost.join(", ")
         ));
     }
@@ -40,7 +41,8 @@ pub async fn ends(nats: &Nats, layout: Layout) -> Result<String, String> {
     Ok(match before.as_slice() {
         [] => "every partition has what was read of it".into(),
         lost => format!(
-            "every partition has what was read of it; the earlier generation {} may have lost its end in partition {}: entries that were not archived may be lost",
+            "every partition has what was read of it; the earlier generation {} may have lost its end in partition \
+             {}: entries that were not archived may be lost",
             layout.generation - 1,
             lost.join(", ")
         ),
@@ -63,7 +65,9 @@ fn words(lost: &[LostIds]) -> String {
     };
     let named: Vec<String> = lost.iter().rev().take(NAMED).map(one).collect();
     format!(
-        "messages may be lost for ever in {} part(s) of the log, and readers are told where: {}{}; let the log keep more (`times.log_max_age_hours`, `nats.max_bytes`), and find out why the archive was away or the log lost its end",
+        "messages may be lost for ever in {} part(s) of the log, and readers are told where: {}{}; let the log keep \
+         more (`times.log_max_age_hours`, `nats.max_bytes`), and find out why the archive was away or the log lost \
+         its end",
         lost.len(),
         named.join("; "),
         if lost.len() > NAMED { "; and earlier ones" } else { "" }

@@ -63,7 +63,8 @@ async fn places(nats: &Nats, layout: Layout, role: &str) -> Result<Vec<Place>, S
 fn still(role: &str, before: &Place, now: &Place) -> Option<String> {
     (before.at == now.at && before.is_behind()).then(|| {
         format!(
-            "partition {} of generation {} has been at {} for {} s or more and the log ends at {}: does a {role} run? Its /health on admin.listen says what it waits for",
+            "partition {} of generation {} has been at {} for {} s or more and the log ends at {}: does a {role} run? \
+             Its /health on admin.listen says what it waits for",
             now.p,
             now.generation,
             now.at,
@@ -84,7 +85,9 @@ pub async fn backup(nats: &Nats, layout: Layout, now_ms: u64) -> String {
 fn age(begun: Option<u64>, now_ms: u64) -> String {
     match begun.map(|at| now_ms.saturating_sub(at)) {
         None => "none with `natterjack backup`".into(),
-        Some(ms) if ms > 7 * DAY => format!("the last one is {} days old; take another with `natterjack backup FOLDER`", ms / DAY),
+        Some(ms) if ms > 7 * DAY => {
+            format!("the last one is {} days old; take another with `natterjack backup FOLDER`", ms / DAY)
+        }
         Some(ms) => format!("the last one was begun {} hours ago", ms / 3_600_000),
     }
 }

@@ -24,7 +24,8 @@ pub async fn permissions(cfg: &NatsConfig) -> Result<String, String> {
         return Ok(format!("this user may do what {} does", role.name()));
     }
     Err(format!(
-        "this user may not do what {0} does: {1}; give it those of {2} that `natterjack provision --print-permissions` prints \
+        "this user may not do what {0} does: {1}; give it those of {2} that `natterjack provision \
+         --print-permissions` prints \
          (for the configuration of another role: --role)",
         role.name(),
         missing.join(", "),

@@ -6,7 +6,8 @@ pub fn address(settings: &Settings) -> Result<String, String> {
     match settings.admin {
         None => Ok("none (admin.listen is empty): no metrics, and failures are only in the log".into()),
         Some(at) if at.ip().is_unspecified() => Err(format!(
-            "admin.listen is {at}: everyone who can reach the port for clients can read metrics and details too, without a token; listen on \
+            "admin.listen is {at}: everyone who can reach the port for clients can read metrics and details too, \
+             without a token; listen on \
              127.0.0.1 or on an address of the operators' network"
         )),
         Some(at) if at.ip().is_loopback() && at.port() == 0 => Ok(format!("{}, port 9100 or a free one, from this machine alone", at.ip())),

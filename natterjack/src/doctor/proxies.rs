@@ -21,7 +21,8 @@ pub fn configured(s: &Settings) -> Result<String, String> {
     let outside = s.edge.url.as_deref().filter(|url| is_elsewhere(url));
     match outside {
         Some(url) if here.is_loopback() && !any_contains(&s.limits.trusted_proxies, here) => Err(format!(
-            "clients connect to {url} and the edge listens on {here}, so a proxy on this machine is between them and its address counts for \
+            "clients connect to {url} and the edge listens on {here}, so a proxy on this machine is between them and \
+             its address counts for \
              all of them{}; name it in limits.trusted_proxies (`[\"{here}\"]`) and let it set X-Forwarded-For",
             if any_contains(&s.limits.exempt, here) { ", and is exempt from every limit" } else { "" }
         )),
@@ -54,7 +55,8 @@ pub fn said(met: &[(String, IpAddr)]) -> Result<String, String> {
             .iter()
             .map(|(edge, peer)| {
                 format!(
-                    "edge {edge} got forwarding headers from {peer}, which is not in limits.trusted_proxies: all clients behind it count as {peer}. \
+                    "edge {edge} got forwarding headers from {peer}, which is not in limits.trusted_proxies: all \
+                     clients behind it count as {peer}. \
                      If it is your proxy, add it there; if you do not know it, the headers are forged"
                 )
             })

@@ -37,7 +37,8 @@ pub fn files(partitions: u32, has: &Resources) -> Result<String, String> {
 pub fn memory(has: &Resources) -> Result<String, String> {
     match has.memory {
         Some(bytes) if bytes < MEMORY => Err(format!(
-            "{} MiB; a persister needs {} MiB, most of it for hashing passwords: raise the limit of the container, or add memory",
+            "{} MiB; a persister needs {} MiB, most of it for hashing passwords: raise the limit of the container, or \
+             add memory",
             bytes >> 20,
             MEMORY >> 20
         )),

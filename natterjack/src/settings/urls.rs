@@ -15,10 +15,9 @@ pub fn keys_url(s: String) -> Result<Option<String>, String> {
     match url.scheme() {
         "https" => Ok(Some(s)),
         "http" if here => Ok(Some(s)),
-        _ => {
-            Err("must begin with https://, or with http:// on this machine: whoever can change the answer can log in as any user"
-                .to_owned())
-        }
+        _ => Err("must begin with https://, or with http:// on this machine: whoever can change the answer can log in \
+                 as any user"
+            .to_owned()),
     }
 }
 
@@ -38,7 +37,8 @@ pub fn edge_url(s: String) -> Result<Option<String>, String> {
     }
     match Reach::of_host(host) {
         None | Some(Reach::Nowhere) => Err(format!(
-            "{host} is an address to listen on, not one that clients can connect to; leave it empty, and clients are told the one they used"
+            "{host} is an address to listen on, not one that clients can connect to; leave it empty, and clients are \
+             told the one they used"
         )),
         Some(_) => Ok(Some(format!("{}://{at}", url.scheme()))),
     }

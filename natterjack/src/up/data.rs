@@ -29,7 +29,8 @@ impl DataFolder {
         let free = folder.free_bytes()?;
         if free < NEEDED {
             bail!(
-                "the disk is full: {} MB are free where {shown} is, at least {} MB are needed; make room or give another folder with --data",
+                "the disk is full: {} MB are free where {shown} is, at least {} MB are needed; make room or give \
+                 another folder with --data",
                 free >> 20,
                 NEEDED >> 20
             );
@@ -97,7 +98,8 @@ fn lock(root: &Path) -> anyhow::Result<File> {
             // Only for the message.
             let _ = file.read_to_string(&mut pid);
             bail!(
-                "another `natterjack up` (process {}) is using the folder {}; stop it, or give another folder with --data",
+                "another `natterjack up` (process {}) is using the folder {}; stop it, or give another folder with \
+                 --data",
                 pid.trim(),
                 root.display()
             );

@@ -48,7 +48,8 @@ pub async fn find(named: Option<&Path>) -> anyhow::Result<NatsServer> {
     let (major, minor) = AT_LEAST;
     Err(too_old.unwrap_or_else(|| {
         anyhow::anyhow!(
-            "no nats-server found; put version {major}.{minor} or newer on PATH, or run `make nats-server`, or set NATTERJACK_NATS_SERVER"
+            "no nats-server found; put version {major}.{minor} or newer on PATH, or run `make nats-server`, or set \
+             NATTERJACK_NATS_SERVER"
         )
     }))
 }
@@ -69,7 +70,8 @@ async fn check(path: &Path) -> anyhow::Result<NatsServer> {
     let (major, minor) = AT_LEAST;
     if numbers(&version) < Some(AT_LEAST) {
         bail!(
-            "{shown} is version {version}, too old: natterjack needs nats-server {major}.{minor} or newer (`make nats-server` fetches one)"
+            "{shown} is version {version}, too old: natterjack needs nats-server {major}.{minor} or newer (`make \
+             nats-server` fetches one)"
         );
     }
     Ok(NatsServer { path: path.to_owned(), version })

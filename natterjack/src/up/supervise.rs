@@ -59,7 +59,10 @@ impl Supervised<'_> {
                     tokio::select! {
                         ended = child.wait() => {
                             let how = ended.map_or_else(|e| e.to_string(), |s| s.to_string());
-                            tracing::warn!(child = self.name, how, lived_ms = began.elapsed().as_millis(), "a child process ended; starting it again");
+                            tracing::warn!(
+                                child = self.name, how, lived_ms = began.elapsed().as_millis(),
+                                "a child process ended; starting it again"
+                            );
                         }
                         () = stop.cancelled() => return self.end(child, began.elapsed()).await,
                     }

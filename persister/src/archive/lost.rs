@@ -48,7 +48,8 @@ impl<S: ArchiveStore> PartitionArchive<'_, S> {
             generation = key.generation,
             %first,
             %last,
-            "the log no longer has what was not archived: messages of any thread of this partition may be lost for ever; readers are told"
+            "the log no longer has what was not archived: messages of any thread of this partition may be lost for \
+             ever; readers are told"
         );
         metrics::counter!(crate::metrics::HOLES).increment(1);
         metrics::counter!(crate::metrics::LOST_IDS).increment(last.0 - first.0 + 1);

@@ -21,7 +21,10 @@ pub enum FolderError {
     NotABackup(PathBuf),
     #[error("{path} cannot be read: {why}")]
     Manifest { path: PathBuf, why: String },
-    #[error("the backup has format {found}, this build knows {FORMAT}: use the build that made it, natterjack {made_by}, or a newer one")]
+    #[error(
+        "the backup has format {found}, this build knows {FORMAT}: use the build that made it, natterjack {made_by}, \
+         or a newer one"
+    )]
     Newer { found: u64, made_by: String },
     #[error("{0} of the backup is missing")]
     Missing(String),

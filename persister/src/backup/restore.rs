@@ -39,19 +39,22 @@ pub enum RestoreError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     #[error(
-        "the target is not empty: {0}. Stop everything that runs there and move it away first; a backup is restored into an empty system"
+        "the target is not empty: {0}. Stop everything that runs there and move it away first; a backup is restored \
+         into an empty system"
     )]
     NotEmpty(String),
     #[error("this backup is of an archive {made}, the configuration names one {here}: {hint}")]
     OtherArchive { made: &'static str, here: &'static str, hint: &'static str },
     #[error(
-        "the servers have generation {generation}, partition {partition} up to {found} only, the snapshot had {wanted}: load it first \
+        "the servers have generation {generation}, partition {partition} up to {found} only, the snapshot had \
+         {wanted}: load it first \
          (docs/operations.md, backup and restore)"
     )]
     NotLoaded { generation: u32, partition: u32, found: MsgId, wanted: MsgId },
     #[error("the archive: {0}")]
     Store(#[from] ArchiveError),
-    #[error("the archive took no writes for {} s; the log says why. Remove what was begun and restore again", PATIENCE.as_secs())]
+    #[error("the archive took no writes for {} s; the log says why. Remove what was begun and restore \
+             again", PATIENCE.as_secs())]
     Stuck,
     #[error(transparent)]
     Provision(#[from] ProvisionError),

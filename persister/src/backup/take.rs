@@ -154,7 +154,10 @@ async fn entries(nats: &Nats, newest: Layout, log: &mut LogCopy, folder: &Path) 
     while !empty && reader.position() < bounds.last {
         let batch = reader.next_batch(BATCH).await?;
         if let Some(hole) = batch.hole {
-            tracing::error!(generation = log.generation, partition = log.partition, from = %hole.0, to = %hole.1, "the log lost entries before they were archived; the backup does not have them, either");
+            tracing::error!(
+                generation = log.generation, partition = log.partition, from = %hole.0, to = %hole.1,
+                "the log lost entries before they were archived; the backup does not have them, either"
+            );
             log.holes.push(hole);
         }
         for record in batch.records.iter().take_while(|r| r.id() <= bounds.last) {

@@ -36,7 +36,10 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         };
         if made {
             if let Err(e) = self.buckets.threads(&profile.user).create_if_absent(&UserThreads::default()).await {
-                tracing::warn!(user = %profile.user, error = %e, "an account was made but not its list of threads; its next login will");
+                tracing::warn!(
+                    user = %profile.user, error = %e,
+                    "an account was made but not its list of threads; its next login will"
+                );
                 return Err(Refusal::unavailable("the account was made, but cannot be used yet; try the same again in a moment"));
             }
             tracing::info!(user = %profile.user, "an account was made for an external login");

@@ -164,7 +164,8 @@ impl Issuer {
             Ok(keys) => {
                 if keys.is_empty() {
                     tracing::warn!(
-                        "the external issuer publishes no key that can be used (RS256, ES256 or EdDSA, with a `kid`): nobody can log in with its tokens"
+                        "the external issuer publishes no key that can be used (RS256, ES256 or EdDSA, with a `kid`): \
+                         nobody can log in with its tokens"
                     );
                 }
                 metrics::gauge!(crate::metrics::DIRECTORY_ISSUER_KEYS).set(keys.len() as f64);
@@ -172,7 +173,10 @@ impl Issuer {
             }
             Err(e) => {
                 let kept = self.known.read().as_ref().map_or(0, |keys| keys.len());
-                tracing::warn!(error = %e, kept, "the keys of the external issuer could not be fetched; those known are kept");
+                tracing::warn!(
+                    error = %e, kept,
+                    "the keys of the external issuer could not be fetched; those known are kept"
+                );
             }
         }
         metrics::counter!(crate::metrics::DIRECTORY_ISSUER_FETCHES, "result" => if good { "ok" } else { "failed" }).increment(1);
@@ -246,7 +250,8 @@ mod tests {
         }
 
         fn publish(&self, kids: &[&str]) {
-            let key = |kid: &&str| serde_json::json!({ "kid": kid, "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
+            let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+            let key = |kid: &&str| serde_json::json!({ "kid": kid, "kty": "OKP", "crv": "Ed25519", "x": x });
             let keys: Vec<_> = kids.iter().map(key).collect();
             std::fs::write(&self.file, serde_json::json!({ "keys": keys }).to_string()).unwrap();
         }

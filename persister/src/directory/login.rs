@@ -110,7 +110,10 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
             }
             Rotated::Reused(family) => {
                 metrics::counter!(crate::metrics::DIRECTORY_REFRESH_REUSED).increment(1);
-                tracing::warn!(user = %family.user, family = %family.id, "a refresh token was used twice; its family is revoked");
+                tracing::warn!(
+                    user = %family.user, family = %family.id,
+                    "a refresh token was used twice; its family is revoked"
+                );
                 self.tell_edges(&family).await?;
                 Err(log_in_again())
             }

@@ -100,7 +100,11 @@ mod tests {
         /// Wherever the watermark stands, and however far below it the reading began, the outcome is that of the whole
         /// log.
         #[test]
-        fn the_watermark_does_not_matter(raw in prop::collection::vec(any_control(), 1..30), mark in 0usize..30, back in 0usize..5) {
+        fn the_watermark_does_not_matter(
+            raw in prop::collection::vec(any_control(), 1..30),
+            mark in 0usize..30,
+            back in 0usize..5,
+        ) {
             const USERS: [&str; 3] = ["a", "b", "c"];
             let log: Vec<ControlRecord> = raw.iter().enumerate().map(|(i, (t, from, kind, users))| {
                 let thread = ["dm.a.b", "group.g", "group.h"][*t];
@@ -108,7 +112,14 @@ mod tests {
                 let kind = if *t == 0 {
                     [Kind::DmStarted, Kind::Blocked, Kind::Unblocked][kind % 3]
                 } else {
-                    [Kind::GroupCreated, Kind::MemberAdded, Kind::MemberRemoved, Kind::MemberLeft, Kind::GroupRenamed, Kind::MemberAdded][*kind]
+                    [
+                        Kind::GroupCreated,
+                        Kind::MemberAdded,
+                        Kind::MemberRemoved,
+                        Kind::MemberLeft,
+                        Kind::GroupRenamed,
+                        Kind::MemberAdded,
+                    ][*kind]
                 };
                 let users: Vec<&str> = users.iter().map(|u| USERS[*u]).collect();
                 control(i as u64 + 1, thread, from, kind, &users)

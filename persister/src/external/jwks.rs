@@ -101,10 +101,13 @@ mod tests {
             kids
         };
         let keys = json!([
-            other("enc", "use", json!("enc")), other("wrap", "key_ops", json!(["wrapKey"])), other("es", "alg", json!("ES256")),
+            other("enc", "use", json!("enc")), other("wrap", "key_ops", json!(["wrapKey"])),
+            other("es", "alg", json!("ES256")),
             other("hs", "alg", json!("HS256")), other("short", "x", json!("?")),
-            { "kid": "s", "kty": "oct", "k": "c2VjcmV0" }, { "kid": "p384", "kty": "EC", "crv": "P-384", "x": "AA", "y": "AA" },
-            { "kty": "OKP" }, "nonsense", ed, other("k2", "use", json!("sig")), other("k3", "key_ops", json!(["verify"])),
+            { "kid": "s", "kty": "oct", "k": "c2VjcmV0" },
+            { "kid": "p384", "kty": "EC", "crv": "P-384", "x": "AA", "y": "AA" },
+            { "kty": "OKP" }, "nonsense", ed,
+            other("k2", "use", json!("sig")), other("k3", "key_ops", json!(["verify"])),
             other("k4", "alg", json!("EdDSA")),
         ]);
         assert_eq!(kept(keys), ["k1", "k2", "k3", "k4"]);

@@ -23,7 +23,9 @@ const READS: usize = 16;
 impl<S: ArchiveStore> PageSource<'_, S> {
     /// Reads edits up to so many `bytes`; rows behind what reaches them are dropped. True: some were.
     pub(super) async fn check(&self, rows: &mut Vec<Row>, bytes: usize) -> Result<bool, HistoryError> {
-        let Some(oldest) = rows.iter().map(|r| about(r).map_or(r.id, |target| target.min(r.id))).min() else { return Ok(false) };
+        let Some(oldest) = rows.iter().map(|r| about(r).map_or(r.id, |target| target.min(r.id))).min() else {
+            return Ok(false);
+        };
         let mut operations = self.tail.operations(oldest, false).await?;
         let unknown = |row: &Row, of: &Operations| of.recalls_of(row).any(|op| op.power == Power::Unknown && op.from != row.from);
         if self.archived.is_some() && rows.iter().any(|r| unknown(r, &operations)) {

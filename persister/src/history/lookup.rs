@@ -102,7 +102,9 @@ impl<S: ArchiveStore> View<S> {
     /// alone decide, so everybody decides alike. An error: it cannot be told now, and nobody may be shown the entry.
     pub(crate) async fn is_copy(&self, record: &LogRecord) -> Result<bool, HistoryError> {
         // A change of the thread is guarded by compare-and-set instead.
-        let Some(view) = (!record.control).then(|| EntryView::parse(&record.payload).ok()).flatten() else { return Ok(false) };
+        let Some(view) = (!record.control).then(|| EntryView::parse(&record.payload).ok()).flatten() else {
+            return Ok(false);
+        };
         if !view.is_late(record.ts, &self.times) {
             return Ok(false);
         }

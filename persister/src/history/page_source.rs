@@ -224,7 +224,9 @@ impl<S: ArchiveStore> View<S> {
             let LogBounds { first, origin, .. } = self.bounds(thread).await?;
             let before_first = MsgId(first.0.saturating_sub(1));
             // Never archived anything: all there ever was is in the log, if nothing has expired.
-            let Some(p) = position else { return Ok((before_first, (origin < first).then_some((origin, before_first)))) };
+            let Some(p) = position else {
+                return Ok((before_first, (origin < first).then_some((origin, before_first))));
+            };
             if first <= p.id.next() {
                 return Ok((p.id, None));
             }

@@ -135,7 +135,12 @@ impl Cql {
         match timeout(FIRST, first).await {
             Ok(Ok(Err(e))) if !matches!(e, ArchiveError::Unavailable(_)) => return Err(e),
             Ok(Ok(Ok(()))) => {}
-            _ => tracing::warn!(why = %why_not.lock(), "the archive does not answer; starting without it and trying again"),
+            _ => {
+                tracing::warn!(
+                    why = %why_not.lock(),
+                    "the archive does not answer; starting without it and trying again"
+                )
+            }
         }
         Ok(Self { inner: Arc::new(Inner { db, why_not, _connecting: Some(AbortOnDropHandle::new(task)) }), patient: false })
     }

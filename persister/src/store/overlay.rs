@@ -99,10 +99,15 @@ mod tests {
             let t = thread("t");
             let made = |(i, (edits, from, target, power)): (usize, &(bool, &str, u64, bool))| {
                 let id = 10 + i as u64;
-                if *edits { edit(&t, id, from, *target, &format!("text {id}")) } else { Row { power: *power, ..recall(&t, id, from, *target) } }
+                if *edits {
+                    edit(&t, id, from, *target, &format!("text {id}"))
+                } else {
+                    Row { power: *power, ..recall(&t, id, from, *target) }
+                }
             };
             let ops: Vec<Row> = ops.iter().enumerate().map(made).collect();
-            let mut rows = vec![text(&t, 1, "a", "one"), text(&t, 2, "b", "two"), row(&t, 3, "a", Kind::Reaction, Body::default())];
+            let reaction = row(&t, 3, "a", Kind::Reaction, Body::default());
+            let mut rows = vec![text(&t, 1, "a", "one"), text(&t, 2, "b", "two"), reaction];
             rows.extend(ops.iter().cloned());
             let mut again = rows.clone();
             lay_over(&mut rows, &ops);
@@ -111,7 +116,8 @@ mod tests {
             lay_over(&mut again, &shuffled);
             prop_assert_eq!(&rows, &again);
             for (row, author) in rows.iter().zip(["a", "b"]) {
-                let may = |o: &&Row| o.body.target == Some(row.id) && o.kind == Kind::Recall && (o.power || o.from.as_str() == author);
+                let of_it = |o: &Row| o.body.target == Some(row.id) && o.kind == Kind::Recall;
+                let may = |o: &&Row| of_it(o) && (o.power || o.from.as_str() == author);
                 prop_assert_eq!(is_recalled(row), ops.iter().any(|o| may(&o)));
                 prop_assert_eq!(is_recalled(row), row.body.text.is_none());
             }

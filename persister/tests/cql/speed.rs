@@ -88,7 +88,8 @@ async fn archive(world: &World, store: &Cql, ends: &[(Thread, MsgId)]) -> Durati
 
 /// Prepared single inserts, many at once: what an application without batches would do.
 async fn driver_alone(session: &Session, name: &str) -> Duration {
-    let insert = "INSERT INTO messages (thread, bucket, id, ts, sender, cid, kind, body, power) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
+    let insert = "INSERT INTO messages (thread, bucket, id, ts, sender, cid, kind, body, power) VALUES (?, ?, ?, ?, \
+                  ?, ?, ?, ?, ?) USING TIMESTAMP ?";
     let insert = session.prepare(insert).await.unwrap();
     let body = vec![b'x'; 140];
     let begun = Instant::now();

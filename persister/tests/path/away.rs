@@ -47,7 +47,9 @@ async fn pages_come_from_the_log_alone_and_all_is_archived_afterwards() {
         min_id: edit,
     };
     match w.ask(&joined).await.unwrap() {
-        HistoryAnswer::Page(p) => assert_eq!((ids(&p.events), p.prev, p.holes.len()), (vec![new, edit], MsgId::NONE, 0)),
+        HistoryAnswer::Page(p) => {
+            assert_eq!((ids(&p.events), p.prev, p.holes.len()), (vec![new, edit], MsgId::NONE, 0))
+        }
         other => panic!("{other:?}"),
     }
     assert_eq!(w.last_ids(&[&t, &dm, &group("g")]).await, [edit, first, edit]);

@@ -2,7 +2,7 @@
 
 use natterjack_protocol::{
     Body, Cid, Kind, MsgId, Thread,
-    internal::rpc::{HistoryRequest, PageStart},
+    internal::rpc::{HistoryAnswer, HistoryRequest, PageStart},
 };
 use natterjack_runtime::{
     Health,
@@ -133,9 +133,7 @@ async fn read_your_acks_across_the_switch() {
         let cid = cid();
         let id = w.send_as(&t, "a", cid, Kind::Text, Body::text(format!("{n}"))).await;
         let request = HistoryRequest::LastEntries { threads: vec![t.clone()] };
-        assert!(
-            matches!(w.ask(&request).await, Ok(natterjack_protocol::internal::rpc::HistoryAnswer::LastEntries(last)) if last[0].id == id)
-        );
+        assert!(matches!(w.ask(&request).await, Ok(HistoryAnswer::LastEntries(last)) if last[0].id == id));
         assert_eq!(ids(&w.page(&t, PageStart::Newest, 1).await.events), [id]);
         assert_eq!(w.find_cid(&t, "a", cid).await, Ok(Some(id)));
         if n == 1 {

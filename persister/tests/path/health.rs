@@ -56,7 +56,8 @@ async fn a_partition_whose_writes_fail_is_named_and_the_process_is_not_ready() {
     assert_eq!(ready().await.status(), 200);
 
     let trigger = format!(
-        "CREATE TRIGGER broken BEFORE INSERT ON messages WHEN NEW.thread = '{stuck}' BEGIN SELECT RAISE(ABORT, 'broken on purpose'); END"
+        "CREATE TRIGGER broken BEFORE INSERT ON messages WHEN NEW.thread = '{stuck}' BEGIN SELECT RAISE(ABORT, \
+         'broken on purpose'); END"
     );
     store.write(move |tx| tx.execute_batch(&trigger)).await.unwrap();
     w.say(&stuck, "a", "cannot be written").await;

@@ -19,8 +19,10 @@ pub fn frames() -> Value {
     let mut document = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Natterjack frames",
-        "description": "Every frame of the subprotocol natterjack.v1.json, by its type in `t`; natterjack.v1.msgpack has the same maps. \
-            Unknown fields are ignored and unknown types too, by clients. A field without a value is left out, never null. \
+        "description": "Every frame of the subprotocol natterjack.v1.json, by its type in `t`; natterjack.v1.msgpack \
+                        has the same maps. \
+            Unknown fields are ignored and unknown types too, by clients. A field without a value is left out, never \
+            null. \
             What the frames mean stands in docs/protocol.md.",
         "anyOf": [{ "$ref": "#/$defs/ClientFrame" }, { "$ref": "#/$defs/ServerFrame" }],
         "$defs": definitions,

@@ -193,7 +193,8 @@ fn may_come_again(why: &Refusal) -> bool {
 }
 
 fn out_of_order() -> Refusal {
-    let why = "the message before it in this thread was refused, or is not known here: send what is left again, in the old order";
+    let why = "the message before it in this thread was refused, or is not known here: send what is left again, in \
+               the old order";
     // At once: nothing is wrong with it.
     Refusal { retry_after_ms: Some(1), ..Refusal::new(Code::OutOfOrder, why) }
 }

@@ -40,8 +40,10 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
 
     ask! {
         deserialize_bool Plain; deserialize_char Text;
-        deserialize_u8 Plain; deserialize_u16 Plain; deserialize_u32 Plain; deserialize_u64 Plain; deserialize_u128 Plain;
-        deserialize_i8 Plain; deserialize_i16 Plain; deserialize_i32 Plain; deserialize_i64 Plain; deserialize_i128 Plain;
+        deserialize_u8 Plain; deserialize_u16 Plain; deserialize_u32 Plain;
+        deserialize_u64 Plain; deserialize_u128 Plain;
+        deserialize_i8 Plain; deserialize_i16 Plain; deserialize_i32 Plain;
+        deserialize_i64 Plain; deserialize_i128 Plain;
         deserialize_f32 Plain; deserialize_f64 Plain; deserialize_option Plain;
         deserialize_str Text; deserialize_string Text; deserialize_identifier Text;
         deserialize_bytes Bytes; deserialize_byte_buf Bytes;

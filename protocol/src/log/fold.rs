@@ -310,7 +310,9 @@ pub fn judge_group(group: Option<&GroupState>, actor: &UserId, kind: Kind, body:
         let gone = group.known_to(actor).filter(|_| kind == Kind::MemberLeft).map(Verdict::Already);
         return gone.ok_or_else(|| Refusal::new(Code::NotMember, "you are not in this group"));
     };
-    let at_least = |needed: Role| if role >= needed { Ok(()) } else { Err(forbidden("your role in this group does not allow it")) };
+    let at_least = |needed: Role| {
+        if role >= needed { Ok(()) } else { Err(forbidden("your role in this group does not allow it")) }
+    };
     match kind {
         Kind::GroupRenamed => {
             at_least(Role::Admin)?;
@@ -609,7 +611,11 @@ mod tests {
         /// However often and from wherever a reader replays the log, it ends with one state; and the items that were
         /// handed out on the way, merged in any order, are the items of that state.
         #[test]
-        fn replays_end_with_one_state(log in prop::collection::vec(any_entry(), 1..40), restarts in prop::collection::vec((0usize..40, 0usize..40), 0..4), order in any::<u64>()) {
+        fn replays_end_with_one_state(
+            log in prop::collection::vec(any_entry(), 1..40),
+            restarts in prop::collection::vec((0usize..40, 0usize..40), 0..4),
+            order in any::<u64>(),
+        ) {
             let mut once = None;
             for (i, e) in log.iter().enumerate() {
                 apply_group(&mut once, MsgId(i as u64 + 1), e);
@@ -632,7 +638,8 @@ mod tests {
             }
             run(done, log.len(), &mut again);
             prop_assert_eq!(&once, &again);
-            handed_out.sort_by_key(|(u, i)| xxhash_rust::xxh3::xxh3_64_with_seed(format!("{u}{}", i.v).as_bytes(), order));
+            let seeded = |text: String| xxhash_rust::xxh3::xxh3_64_with_seed(text.as_bytes(), order);
+            handed_out.sort_by_key(|(u, i)| seeded(format!("{u}{}", i.v)));
             let thread = Thread::group(&user("g"));
             let mut users: BTreeMap<UserId, UserThreads> = BTreeMap::new();
             for (user, item) in handed_out {

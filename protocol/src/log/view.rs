@@ -39,7 +39,9 @@ impl<'a> EntryView<'a> {
                 "v" | "seen" => return Err(BadEntry("v or seen out of its place".into())),
                 // Spliced behind the log's own fields, it would say the thread, id or predecessor a second time, and
                 // some readers take the last.
-                "t" | "thread" | "id" | "prev" | "ts" => return Err(BadEntry("a field that only the log may say".into())),
+                "t" | "thread" | "id" | "prev" | "ts" => {
+                    return Err(BadEntry("a field that only the log may say".into()));
+                }
                 key => {
                     tail_at.get_or_insert((before, fields - i));
                     let twice = match key {

@@ -18,7 +18,7 @@ const UNSEEN: &str = r"\u034f\u180b-\u180f\ue000-\uf8ff\ufe00-\ufe0f\ufeff\ufff0
 const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f";
 /// Likewise: the blocks without letters and digits, of ASCII and above.
 const NO_LETTERS: &str =
-    r"\u0000-/:-@\[-`{-\u00bf\u00d7\u00f7\u2000-\u2125\u2127-\u2129\u212c-\u2bff\u2ff0-\u3004\uff01-\uff0f\uff1a-\uff20";
+    concat!(r"\u0000-/:-@\[-`{-\u00bf\u00d7\u00f7\u2000-\u2125\u2127-\u2129", r"\u212c-\u2bff\u2ff0-\u3004\uff01-\uff0f\uff1a-\uff20");
 const NO_LETTERS_OF_FULL_WIDTH: &str = r"\uff3b-\uff40\uff5b-\uff65";
 /// What else a name has, also of full width.
 const SIGNS: &str = r"._\-\uff0d\uff0e\uff3f";
@@ -29,7 +29,8 @@ impl PartialSchema for UserName {
     fn schema() -> RefOr<Schema> {
         let letter = format!("[^{NO_LETTERS}{NO_LETTERS_OF_FULL_WIDTH}{EMPTY}{UNSEEN}]");
         let pattern = format!("^[{SIGNS}]*{letter}({letter}|[{SIGNS}])*$");
-        let about = "The name of an account: letters and digits of one script, `.`, `_` and `-`, at least one letter or digit. Upper and \
+        let about = "The name of an account: letters and digits of one script, `.`, `_` and `-`, at least one letter \
+                     or digit. Upper and \
                      lower case are the same, and so are names that look alike. Counted when it is composed (NFC).";
         string(about, &pattern, limits::USER_NAME_MIN..=limits::USER_NAME_CHARS, "alice").into()
     }
@@ -42,7 +43,8 @@ pub struct Password;
 impl PartialSchema for Password {
     fn schema() -> RefOr<Schema> {
         let pattern = format!(r"^[^{CONTROL}{UNSEEN}{EMPTY}\u17b4\u17b5]+$");
-        let about = "Without control characters and characters that cannot be seen; joiners in the scripts that need them. Counted when it \
+        let about = "Without control characters and characters that cannot be seen; joiners in the scripts that need \
+                     them. Counted when it \
                      is composed (NFC).";
         let format = SchemaFormat::KnownFormat(KnownFormat::Password);
         string(about, &pattern, limits::PASSWORD_CHARS, "correct horse battery staple").format(Some(format)).into()

@@ -266,7 +266,8 @@ mod tests {
             let ends: Vec<usize> = kept.char_indices().map(|(i, c)| i + c.len_utf8()).collect();
             for end in ends {
                 if let Ok(Some(prefix)) = Prefix::of(&kept[..end]) {
-                    prop_assert!(prefix.begins(&kept) && key.starts_with(prefix.key()), "{:?} {:?}", &kept[..end], kept);
+                    let begins = prefix.begins(&kept) && key.starts_with(prefix.key());
+                prop_assert!(begins, "{:?} {:?}", &kept[..end], kept);
                 }
             }
         }

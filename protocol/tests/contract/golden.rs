@@ -75,7 +75,9 @@ fn the_rest() {
             "entry",
             name,
             &v,
-            |codec, bytes| if codec == Codec::Msgpack { Entry::decode(bytes).unwrap() } else { codec.decode(bytes).unwrap() },
+            |codec, bytes| {
+                if codec == Codec::Msgpack { Entry::decode(bytes).unwrap() } else { codec.decode(bytes).unwrap() }
+            },
         );
         assert_eq!(v.encode(), fixture::read("entry", name).bytes());
     }

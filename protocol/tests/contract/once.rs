@@ -152,7 +152,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (-200_000i64..30_000).prop_map(|clock| Step::Say { clock }),
         1 => Just(Step::Say { clock: 0 }),
         3 => (any::<usize>(), 0u64..2_000).prop_map(|(which, delay)| Step::Send { which, delay, behind: 0 }),
-        2 => (any::<usize>(), 0u64..300_000, 0usize..2).prop_map(|(which, delay, behind)| Step::Send { which, delay, behind }),
+        2 => (any::<usize>(), 0u64..300_000, 0usize..2)
+            .prop_map(|(which, delay, behind)| Step::Send { which, delay, behind }),
         1 => (0u64..20_000).prop_map(|takes| Step::Switch { takes }),
         1 => (-7_200_000i64..7_200_000).prop_map(|by| Step::Clock { by }),
         1 => (-90_000i64..90_000).prop_map(|by| Step::Clock { by }),
@@ -185,7 +186,9 @@ proptest! {
                     random[9] = cids.len() as u8;
                     cids.push(Cid::mint(world.clock().saturating_add_signed(clock), random));
                 }
-                Step::Send { which, delay, behind } if !cids.is_empty() => world.send(cids[which % cids.len()], delay, behind),
+                Step::Send { which, delay, behind } if !cids.is_empty() => {
+                    world.send(cids[which % cids.len()], delay, behind)
+                }
                 Step::Send { .. } => {}
                 Step::Wait { ms } => world.wait(ms),
                 Step::Switch { takes } => world.switch(takes),
@@ -198,7 +201,8 @@ proptest! {
             prop_assert!(shown.insert(cid, id).is_none(), "{cid} is shown twice: {:?}", world.log);
         }
         for (cid, ids) in &world.acks {
-            prop_assert!(ids.iter().all(|id| shown.get(cid) == Some(id)), "{cid} was acknowledged as {ids:?}, shown as {:?}", shown.get(cid));
+            prop_assert!(ids.iter().all(|id| shown.get(cid) == Some(id)), "{cid} was acknowledged as {ids:?}, shown \
+                as {:?}", shown.get(cid));
         }
         prop_assert!(world.log.iter().all(|s| shown.contains_key(&s.cid)), "something stored is shown to nobody");
     }

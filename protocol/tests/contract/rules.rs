@@ -183,7 +183,9 @@ fn the_limits_of_a_group() {
 proptest! {
     /// Whatever is judged allowed keeps a group sound: within its limit, and owned as long as anybody is in it.
     #[test]
-    fn allowed_changes_keep_a_group_sound(steps in prop::collection::vec((0usize..5, 0usize..5, 0usize..5, 0usize..3), 1..60)) {
+    fn allowed_changes_keep_a_group_sound(
+        steps in prop::collection::vec((0usize..5, 0usize..5, 0usize..5, 0usize..3), 1..60),
+    ) {
         let people = ["a", "b", "c", "d", "e"];
         let kinds = [Kind::GroupCreated, Kind::MemberAdded, Kind::MemberRemoved, Kind::MemberLeft, Kind::RoleChanged];
         let roles = [Role::Member, Role::Admin, Role::Owner];

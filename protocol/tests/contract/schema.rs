@@ -110,7 +110,10 @@ fn what_the_decoder_refuses_is_not_valid() {
 #[test]
 fn bounds_are_those_of_the_code() {
     let validator = validator("ClientFrame");
-    let send = |kind: &str, body: Value| json!({ "t": "send", "r": 1, "cid": "019f2314-e9e8-715a-9122-334455667788", "thread": "dm.a.b", "kind": kind, "body": body });
+    let send = |kind: &str, body: Value| {
+        let cid = "019f2314-e9e8-715a-9122-334455667788";
+        json!({ "t": "send", "r": 1, "cid": cid, "thread": "dm.a.b", "kind": kind, "body": body })
+    };
     let history = |field: &str, value: Value| json!({ "t": "history", "r": 1, "thread": "group.g", field: value });
     let text = |n: usize| send("text", json!({ "text": "x".repeat(n) }));
     let hello = |device: &str| json!({ "t": "hello", "token": "x", "device": device });

@@ -65,7 +65,8 @@ impl Key {
     pub fn ed25519(kid: &str) -> Self {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
-        let jwk = json!({ "kid": kid, "kty": "OKP", "crv": "Ed25519", "use": "sig", "x": BASE64_URL_SAFE_NO_PAD.encode(pair.public_key().as_ref()) });
+        let x = BASE64_URL_SAFE_NO_PAD.encode(pair.public_key().as_ref());
+        let jwk = json!({ "kid": kid, "kty": "OKP", "crv": "Ed25519", "use": "sig", "x": x });
         Self { kid: kid.into(), algorithm: Algorithm::EdDSA, key: EncodingKey::from_ed_der(pkcs8.as_ref()), jwk }
     }
 
@@ -74,7 +75,8 @@ impl Key {
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &rng).unwrap();
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &rng).unwrap();
         let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
-        let jwk = json!({ "kid": kid, "kty": "EC", "crv": "P-256", "alg": "ES256", "x": BASE64_URL_SAFE_NO_PAD.encode(x), "y": BASE64_URL_SAFE_NO_PAD.encode(y) });
+        let [x, y] = [x, y].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part));
+        let jwk = json!({ "kid": kid, "kty": "EC", "crv": "P-256", "alg": "ES256", "x": x, "y": y });
         Self { kid: kid.into(), algorithm: Algorithm::ES256, key: EncodingKey::from_ec_der(pkcs8.as_ref()), jwk }
     }
 

@@ -63,7 +63,8 @@ impl SecuredNats {
                     |r: &NatsRole| format!("{{ user: {}, password: {PASSWORD:?}, permissions: ${} }}\n", r.name(), r.name().to_uppercase());
                 let users: String = NatsRole::ALL.iter().map(user).collect();
                 format!(
-                    "authorization {{\ninclude \"natterjack-permissions.conf\"\nusers: [ {users} {{ user: test, password: test }} ]\n}}\n"
+                    "authorization {{\ninclude \"natterjack-permissions.conf\"\nusers: [ {users} {{ user: test, \
+                     password: test }} ]\n}}\n"
                 )
             }
             (None, _) => String::new(),

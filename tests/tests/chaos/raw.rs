@@ -400,7 +400,9 @@ impl Raw {
     /// After hello: the newest page of a thread. One that does not follow is not shown; everything above the cursor is
     /// fetched upwards.
     fn newest(&mut self, page: Page) {
-        let Some(thread) = page.thread.clone().or_else(|| page.events.first().map(|e| e.thread.clone())) else { return };
+        let Some(thread) = page.thread.clone().or_else(|| page.events.first().map(|e| e.thread.clone())) else {
+            return;
+        };
         let line = self.lines.entry(thread).or_default();
         let follows = page.prev <= line.cursor && page.holes.is_empty() && !page.more;
         if line.catching || !follows {

@@ -224,7 +224,8 @@ async fn read_all(cluster: &Cluster, people: &People, edges: usize) -> Vec<Histo
 fn report(r: &Recording, v: &Verdict, settled: Duration, complete: Duration) {
     eprintln!(
         "chaos: {} written, {} acked, {} found without an ack, {} refused; {} shown to {} readers, {} histories; \
-         {} sessions, {} resends, {} fills, {} changes of members; slowest ack {} ms, slowest live {} ms; all settled after {:.1} s, all readers complete after {:.1} s",
+         {} sessions, {} resends, {} fills, {} changes of members; slowest ack {} ms, slowest live {} ms; all settled \
+         after {:.1} s, all readers complete after {:.1} s",
         r.attempts.len(),
         v.acked,
         v.recovered,

@@ -69,7 +69,8 @@ pub async fn from(address: &str, edge: SocketAddr, request: &str, headers: &str,
         socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
         let mut stream = socket.connect(edge).await.unwrap();
         let text = format!(
-            "{request} HTTP/1.1\r\nHost: edge\r\n{headers}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            "{request} HTTP/1.1\r\nHost: edge\r\n{headers}Content-Type: application/json\r\nContent-Length: \
+             {}\r\n\r\n{body}",
             body.len()
         );
         // Refused before it could say anything: the answer is there all the same.

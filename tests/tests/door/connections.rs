@@ -29,7 +29,8 @@ where
     let post = |path: &str, body: &serde_json::Value| {
         let (body, json) = (body.to_string(), "Content-Type: application/json; charset=utf-8");
         format!(
-            "POST {path} HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer {token}\r\n{json}\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST {path} HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer {token}\r\n{json}\r\nContent-Length: \
+             {}\r\n\r\n{body}",
             body.len()
         )
     };

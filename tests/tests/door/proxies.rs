@@ -63,8 +63,10 @@ pub async fn start(cluster: &Cluster, name: &str) -> Option<Proxy> {
             ];
             let temp: String =
                 ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].iter().map(|t| format!("{t}_temp_path {dir}/{t};\n")).collect();
-            let own =
-                format!("daemon off; master_process off; pid {dir}/pid; error_log stderr;\nevents {{ }}\nhttp {{ access_log off;\n{temp}");
+            let own = format!(
+                "daemon off; master_process off; pid {dir}/pid; error_log stderr;\nevents {{ }}\nhttp {{ access_log \
+                 off;\n{temp}"
+            );
             (own + &filled(name, &changes) + "\n}\n", &["-p", ".", "-c"])
         }
         "haproxy" => {

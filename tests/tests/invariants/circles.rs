@@ -151,7 +151,8 @@ fn expand(before: &[String], tree: &str, found: &mut Vec<Vec<String>>) {
 #[test]
 fn a_use_item_is_read_as_its_paths() {
     let module = ["live".to_owned(), "topic".to_owned()];
-    let text = "use std::fmt;\nuse super::{hub::Hub, model};\nuse super::super::auth;\npub use crate::{a::B as C, d::{e, f::G}};\nfn x() { crate::h::i() }\n";
+    let text = "use std::fmt;\nuse super::{hub::Hub, model};\nuse super::super::auth;\npub use \
+                crate::{a::B as C, d::{e, f::G}};\nfn x() { crate::h::i() }\n";
     let shown: Vec<String> = used_paths(text, &module).into_iter().map(|p| p.join("::")).collect();
     assert_eq!(shown, ["live::hub::Hub", "live::model", "auth", "a::B", "d::e", "d::f::G", "h"]);
 }

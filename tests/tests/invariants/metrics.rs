@@ -99,9 +99,11 @@ fn the_page_of_metrics_has_each_and_no_other() {
         ("channel", "Channel"),
         ("persister", "Persister: archive, history, directory"),
     ]);
-    let mut page = "# Metrics\n\nEvery metric of `/metrics` on `admin.listen`, by the crate that counts it. \"By x\" names a label. \
+    let mut page = "# Metrics\n\nEvery metric of `/metrics` on `admin.listen`, by the crate that counts it. \"By x\" \
+                    names a label. \
                     What to alarm on, and what to do then, is in [operations.md](operations.md).\n\n\
-                    This page is made of the constants and descriptions in each crate's `metrics.rs`; a test compares the two.\n"
+                    This page is made of the constants and descriptions in each crate's `metrics.rs`; a test compares \
+                    the two.\n"
         .to_owned();
     let all = of_each_crate();
     let order = titles.keys().copied().filter(|t| all.contains_key(*t));

@@ -517,7 +517,9 @@ async fn thousands_of_sends_without_reading() {
     all_well(&cluster);
 }
 
-const UPGRADE: &str = "GET /v1/ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: natterjack.v1.json\r\n\r\n";
+const UPGRADE: &str = "GET /v1/ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: \
+                       Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \
+                       dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: natterjack.v1.json\r\n\r\n";
 
 async fn silent(edge: SocketAddr, says: &[u8]) -> TcpStream {
     let mut tcp = within("a connection", SOON, TcpStream::connect(edge)).await.unwrap();

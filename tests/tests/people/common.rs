@@ -106,7 +106,9 @@ pub async fn frames_until(ws: &mut RawWs, last: &str) -> (Vec<Event>, Vec<Server
             Received::Frame(ServerFrame::Page(p)) if p.r.is_none() => events.extend(p.events),
             Received::Frame(other) => others.push(other),
             Received::Unknown => {}
-            Received::Closed(code, why) => panic!("closed with {code} {why:?} before {last:?}; seen {:?}", texts(&events)),
+            Received::Closed(code, why) => {
+                panic!("closed with {code} {why:?} before {last:?}; seen {:?}", texts(&events))
+            }
         }
     }
     ws.passed_over = earlier.collect();

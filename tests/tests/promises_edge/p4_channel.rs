@@ -140,7 +140,8 @@ async fn attach_beside_publishers_on_another_node_and_the_death_of_the_channels_
     let pause = got.windows(2).map(|w| w[1].0 - w[0].0).max().unwrap_or_default();
     let worst = slowest(&acked[&group].iter().filter(|(_, at)| **at > dead).map(|(id, at)| (*id, *at)).collect(), &got);
     eprintln!(
-        "the channel's NATS node killed: leaders again after {elections:?}, sends after {:?}; delivery paused {pause:?}, slowest {worst:?} after its ack",
+        "the channel's NATS node killed: leaders again after {elections:?}, sends after {:?}; delivery paused \
+         {pause:?}, slowest {worst:?} after its ack",
         again.saturating_duration_since(dead)
     );
     reader.assert_nothing_wrong("who reads");

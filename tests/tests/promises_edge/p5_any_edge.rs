@@ -242,7 +242,9 @@ async fn resuming_in_the_middle_of_live_traffic_misses_nothing_and_doubles_nothi
         for _ in 0..60 {
             let m = next_event(&mut events, "a message", SOON, |e| match e {
                 natterjack_client::ClientEvent::Message(m) if !m.kind.is_control() => Some(m),
-                natterjack_client::ClientEvent::Skipped { thread, .. } if round > 0 => panic!("{thread} has a part skipped"),
+                natterjack_client::ClientEvent::Skipped { thread, .. } if round > 0 => {
+                    panic!("{thread} has a part skipped")
+                }
                 _ => None,
             })
             .await;

@@ -172,7 +172,8 @@ async fn a_drain_is_not_noticed_and_a_killed_edge_is_left_within_seconds() {
     load.goes_on(users.len() * 3).await;
     let worst = load.end(&log).await;
     eprintln!(
-        "drain with {} clients: unlisted after {unlisted:?}, clients over after p50 {:?} max {:?}, process left after {left:?}, slowest send {worst:?}",
+        "drain with {} clients: unlisted after {unlisted:?}, clients over after p50 {:?} max {:?}, process left after \
+         {left:?}, slowest send {worst:?}",
         users.len(),
         took[took.len() / 2],
         took[took.len() - 1],
@@ -195,7 +196,8 @@ async fn a_drain_is_not_noticed_and_a_killed_edge_is_left_within_seconds() {
     let worst = load.end(&log).await;
     let (p50, max) = (took[took.len() / 2], took[took.len() - 1]);
     eprintln!(
-        "kill -9 with {} clients: back after p50 {p50:?} max {max:?}, unlisted after {unlisted:?}, slowest send {worst:?}",
+        "kill -9 with {} clients: back after p50 {p50:?} max {max:?}, unlisted after {unlisted:?}, slowest send \
+         {worst:?}",
         others.len()
     );
     assert!(max <= patience(BACK), "a client was back only after {max:?}");

@@ -28,7 +28,9 @@ fn cut(cluster: &Cluster, layout: Layout, lost: u64) {
         let msgs = folder(cluster).join("jetstream/$G/streams").join(subjects::stream(layout.generation, p)).join("msgs");
         let files = std::fs::read_dir(&msgs).unwrap().map(|f| f.unwrap().path());
         let (blocks, rest): (Vec<_>, Vec<_>) = files.partition(|f| f.extension().is_some_and(|e| e == "blk"));
-        let Some(newest) = blocks.iter().max_by_key(|f| f.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap()) else { continue };
+        let Some(newest) = blocks.iter().max_by_key(|f| f.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap()) else {
+            continue;
+        };
         let left = newest.metadata().unwrap().len().saturating_sub(lost);
         if left == 0 {
             rest.iter().chain([newest]).for_each(|f| std::fs::remove_file(f).unwrap());

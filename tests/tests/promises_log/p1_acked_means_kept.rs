@@ -112,9 +112,8 @@ fn the_check_itself_finds_what_is_missing() {
     let page = |ids: &[u64], prev, more| {
         let event = |id: &u64| -> Event {
             let c = natterjack_protocol::Cid::mint(1, [0; 10]);
-            serde_json::from_value(
-                serde_json::json!({ "thread": "dm.a.b", "id": id, "prev": 0, "ts": 1, "from": "a", "cid": c, "kind": "text", "body": {} }),
-            )
+            serde_json::from_value(serde_json::json!({ "thread": "dm.a.b", "id": id, "prev": 0, "ts": 1, "from": "a", "cid": c,
+                    "kind": "text", "body": {} }))
             .unwrap()
         };
         Page { events: ids.iter().map(event).collect(), prev: MsgId(prev), more, ..Page::default() }

@@ -256,7 +256,10 @@ async fn twenty_kills_between_send_and_ack() {
         acked.extend(ids);
         sent.extend(sends);
     }
-    eprintln!("without lost acks: {stored_unacked} stored and not acked, {never_stored} not stored (or not yet seen) when sent again");
+    eprintln!(
+        "without lost acks: {stored_unacked} stored and not acked, {never_stored} not stored (or not yet seen) when \
+         sent again"
+    );
 
     let expected = |thread: &Thread| {
         let mut all: Vec<(MsgId, String)> =

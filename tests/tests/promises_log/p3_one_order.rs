@@ -202,7 +202,8 @@ async fn the_order_of_sending_survives_a_leader_election() {
     let written: Vec<usize> = waits.iter().map(|(n, _)| *n).collect();
     let longest = waits.iter().map(|(_, wait)| *wait).max().unwrap();
     eprintln!(
-        "nats {leader} killed after {at_kill} messages; leaders again after {elections:?}; the longest wait for an ack was {longest:?}"
+        "nats {leader} killed after {at_kill} messages; leaders again after {elections:?}; the longest wait for an \
+         ack was {longest:?}"
     );
     let all = written.iter().sum();
     assert!(at_kill < all, "the election came after the last message");

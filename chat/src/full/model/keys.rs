@@ -20,7 +20,8 @@ Enter       send (Alt-Enter, Ctrl-J: a new line)
 PgUp PgDn   scroll, also with the arrows; Ctrl-Home, Ctrl-End: to the first and the last; Esc: to the end
 Tab         the next thread with something new (Ctrl-N, Ctrl-P, Alt-arrows: the next, the one before)
 F2          the list of threads on a narrow screen
-Ctrl-A E    to the beginning, the end of the line; Ctrl-W U K: cut a word, to the beginning, to the end; Ctrl-Y: paste it
+Ctrl-A E    to the beginning, the end of the line; Ctrl-W U K: cut a word, to the beginning, to the end; Ctrl-Y: \
+paste it
 Ctrl-L      draw anew; Ctrl-Z: back to the shell, `fg` comes back; Ctrl-C: quit
 ";
 

@@ -15,7 +15,8 @@ use super::{config::Buckets as Limits, int, session::Requests, uint};
 use crate::store::{ArchiveError, Order, Row};
 
 pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS thread_buckets (
-    thread text, first_id bigint, first_ts bigint, PRIMARY KEY (thread, first_id)) WITH CLUSTERING ORDER BY (first_id DESC)";
+    thread text, first_id bigint, first_ts bigint, PRIMARY KEY (thread, first_id)) WITH CLUSTERING ORDER BY (first_id \
+    DESC)";
 
 /// Cuts that are read at once.
 const CHUNK: i32 = 64;
@@ -81,15 +82,22 @@ impl Buckets {
         Ok(Self {
             cut: r.prepare("INSERT INTO thread_buckets (thread, first_id, first_ts) VALUES (?, ?, ?) USING TIMESTAMP ?").await?,
             below: r
-                .prepare("SELECT first_id FROM thread_buckets WHERE thread = ? AND first_id < ? ORDER BY first_id DESC LIMIT ?")
+                .prepare(
+                    "SELECT first_id FROM thread_buckets WHERE thread = ? AND first_id < ? ORDER BY first_id DESC \
+                     LIMIT ?",
+                )
                 .await?,
             above: r
                 .prepare(
-                    "SELECT first_id FROM thread_buckets WHERE thread = ? AND first_id > ? AND first_id < ? ORDER BY first_id ASC LIMIT ?",
+                    "SELECT first_id FROM thread_buckets WHERE thread = ? AND first_id > ? AND first_id < ? ORDER BY \
+                     first_id ASC LIMIT ?",
                 )
                 .await?,
             before: r
-                .prepare("SELECT first_id, first_ts FROM thread_buckets WHERE thread = ? AND first_id < ? ORDER BY first_id DESC LIMIT ?")
+                .prepare(
+                    "SELECT first_id, first_ts FROM thread_buckets WHERE thread = ? AND first_id < ? ORDER BY first_id \
+                     DESC LIMIT ?",
+                )
                 .await?,
         })
     }
@@ -222,12 +230,16 @@ mod tests {
     proptest! {
         /// Two writers that follow the log cut at the same ids, wherever their batches begin and whatever they repeat.
         #[test]
-        fn every_writer_cuts_alike(gaps in prop::collection::vec((1u64..9, 0u64..60), 1..80), stops in prop::collection::vec(0usize..80, 0..6)) {
+        fn every_writer_cuts_alike(
+            gaps in prop::collection::vec((1u64..9, 0u64..60), 1..80),
+            stops in prop::collection::vec(0usize..80, 0..6),
+        ) {
             let limits = Limits { rows: 4, span: 100 };
             let mut at = (0, 0);
             let log: Vec<Row> = gaps.iter().map(|(id, ts)| { at = (at.0 + id, at.1 + ts); row(at.0, at.1) }).collect();
             let mut one = Filling::default();
-            let cuts: Vec<u64> = log.iter().filter_map(|r| match one.place(limits, r) { Place::Opens(b) => Some(b), _ => None }).collect();
+            let opens = |place| if let Place::Opens(b) = place { Some(b) } else { None };
+            let cuts: Vec<u64> = log.iter().filter_map(|r| opens(one.place(limits, r))).collect();
             // Takes over again and again, each time from a watermark somewhere below what was written.
             let (mut other, mut again) = (Filling::default(), Vec::new());
             let mut from = 0;
@@ -236,7 +248,10 @@ mod tests {
                 for r in &log[from..to] {
                     match other.place(limits, r) {
                         Place::Opens(b) => again.push(b),
-                        Place::In(b) => prop_assert_eq!(b, cuts.iter().rev().find(|c| **c <= r.id.0).copied().unwrap_or(0)),
+                        Place::In(b) => {
+                            let cut = cuts.iter().rev().find(|c| **c <= r.id.0);
+                            prop_assert_eq!(b, cut.copied().unwrap_or(0));
+                        }
                         Place::Earlier => prop_assert!(r.id.0 < other.bucket),
                     }
                 }

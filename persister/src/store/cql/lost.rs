@@ -9,7 +9,8 @@ use super::{int, session::Requests, uint};
 use crate::store::{ArchiveError, LostRange, PartitionKey};
 
 pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS lost (
-    everything int, generation bigint, partition bigint, first bigint, last bigint, partitions bigint, since bigint, until bigint,
+    everything int, generation bigint, partition bigint, first bigint, last bigint, partitions bigint, since bigint, \
+    until bigint,
     PRIMARY KEY (everything, generation, partition, first))";
 
 /// The one value of the column `everything`.
@@ -29,7 +30,12 @@ impl Lost {
                      VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
                 )
                 .await?,
-            read: r.prepare("SELECT generation, partition, first, last, partitions, since, until FROM lost WHERE everything = ?").await?,
+            read: r
+                .prepare(
+                    "SELECT generation, partition, first, last, partitions, since, until FROM lost WHERE everything = \
+                     ?",
+                )
+                .await?,
         })
     }
 

@@ -18,7 +18,8 @@ use crate::store::{ArchiveError, Order, Row};
 
 /// `edits` and `recalls`: see `operations`.
 pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS messages (
-    thread text, bucket bigint, id bigint, ts bigint, sender text, cid uuid, kind text, body blob, power boolean, raw blob,
+    thread text, bucket bigint, id bigint, ts bigint, sender text, cid uuid, kind text, body blob, power boolean, raw \
+    blob,
     edits map<text, frozen<tuple<bigint, text>>>, recalls map<text, bigint>,
     PRIMARY KEY ((thread, bucket), id)) WITH CLUSTERING ORDER BY (id DESC)";
 
@@ -85,13 +86,22 @@ impl Messages {
                 )
                 .await?,
             times: r
-                .prepare("SELECT id, ts FROM messages WHERE thread = ? AND bucket = ? AND id >= ? AND id < ? ORDER BY id ASC LIMIT ?")
+                .prepare(
+                    "SELECT id, ts FROM messages WHERE thread = ? AND bucket = ? AND id >= ? AND id < ? ORDER BY id \
+                     ASC LIMIT ?",
+                )
                 .await?,
             control: r
-                .prepare("INSERT INTO controls (thread, id, ts, sender, cid, kind, body) VALUES (?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?")
+                .prepare(
+                    "INSERT INTO controls (thread, id, ts, sender, cid, kind, body) VALUES (?, ?, ?, ?, ?, ?, ?) USING \
+                     TIMESTAMP ?",
+                )
                 .await?,
             controls: r
-                .prepare("SELECT id, ts, sender, cid, kind, body FROM controls WHERE thread = ? AND id >= ? AND id < ? LIMIT ?")
+                .prepare(
+                    "SELECT id, ts, sender, cid, kind, body FROM controls WHERE thread = ? AND id >= ? AND id < ? \
+                     LIMIT ?",
+                )
                 .await?,
         })
     }

@@ -13,7 +13,8 @@ pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS positions (
     generation bigint, partition bigint, id bigint, ts bigint, PRIMARY KEY ((generation, partition)))";
 
 pub(super) const STRAYS_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS strays (
-    generation bigint, partition bigint, id bigint, ts bigint, subject text, payload blob, PRIMARY KEY ((generation, partition), id))";
+    generation bigint, partition bigint, id bigint, ts bigint, subject text, payload blob, PRIMARY KEY ((generation, \
+    partition), id))";
 
 pub(super) struct Positions {
     advance: PreparedStatement,
@@ -31,7 +32,10 @@ impl Positions {
             read: r.prepare("SELECT id, ts FROM positions WHERE generation = ? AND partition = ?").await?,
             all: r.prepare("SELECT generation, partition, id, ts FROM positions").await?,
             stray: r
-                .prepare("INSERT INTO strays (generation, partition, id, ts, subject, payload) VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?")
+                .prepare(
+                    "INSERT INTO strays (generation, partition, id, ts, subject, payload) VALUES (?, ?, ?, ?, ?, ?) \
+                     USING TIMESTAMP ?",
+                )
                 .await?,
             any: [
                 r.prepare("SELECT id FROM positions LIMIT 1").await?,

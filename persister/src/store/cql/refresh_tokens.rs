@@ -76,7 +76,10 @@ impl RefreshTokens {
             use_up: r.prepare_condition("INSERT INTO refresh_uses (hash, next, at) VALUES (?, ?, ?) IF NOT EXISTS USING TTL ?").await?,
             use_of: r.prepare("SELECT next, at FROM refresh_uses WHERE hash = ?").await?,
             put_family: r
-                .prepare("INSERT INTO refresh_families (family, user, device, expires) VALUES (?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?")
+                .prepare(
+                    "INSERT INTO refresh_families (family, user, device, expires) VALUES (?, ?, ?, ?) USING TIMESTAMP \
+                     ? AND TTL ?",
+                )
                 .await?,
             put_device: r.prepare("INSERT INTO login_devices (user, device, expires) VALUES (?, ?, ?) USING TIMESTAMP ? AND TTL ?").await?,
             device: r.prepare("SELECT expires FROM login_devices WHERE user = ? AND device = ?").await?,

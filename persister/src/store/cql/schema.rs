@@ -43,7 +43,8 @@ const MIGRATIONS: &[&[&str]] = &[
     &[lost::SCHEMA],
 ];
 
-const META: &str = "CREATE TABLE IF NOT EXISTS meta (key text PRIMARY KEY, holder text, version int, bucket_rows int, bucket_span bigint)";
+const META: &str = "CREATE TABLE IF NOT EXISTS meta (key text PRIMARY KEY, holder text, version int, bucket_rows int, \
+                    bucket_span bigint)";
 
 /// A change of the schema takes under a second per table and server; the lock is renewed before each.
 const LOCK_SECONDS: i32 = 60;
@@ -68,7 +69,8 @@ pub(super) async fn prepare(requests: &Requests, cfg: &CqlConfig) -> Result<Foun
     if requests.use_keyspace(keyspace).await.is_err() {
         let place = local_dc.as_deref().unwrap_or("replication_factor").replace('\'', "");
         let create = format!(
-            "CREATE KEYSPACE IF NOT EXISTS \"{keyspace}\" WITH replication = {{'class': 'NetworkTopologyStrategy', '{place}': {replication}}}"
+            "CREATE KEYSPACE IF NOT EXISTS \"{keyspace}\" WITH replication = {{'class': 'NetworkTopologyStrategy', \
+             '{place}': {replication}}}"
         );
         // Up to ScyllaDB 2025.3 there are no conditional writes in a keyspace with tablets, and those are its default.
         // Others do not know the word.
@@ -170,7 +172,8 @@ impl Meta {
             unlock: r.prepare_patient_condition("DELETE FROM meta WHERE key = 'lock' IF holder = ?").await?,
             first: r
                 .prepare_patient_condition(
-                    "UPDATE meta SET version = ?, bucket_rows = ?, bucket_span = ? WHERE key = 'schema' IF version = null",
+                    "UPDATE meta SET version = ?, bucket_rows = ?, bucket_span = ? WHERE key = 'schema' IF version = \
+                     null",
                 )
                 .await?,
             next: r.prepare_patient_condition("UPDATE meta SET version = ? WHERE key = 'schema' IF version = ?").await?,

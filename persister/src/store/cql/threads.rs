@@ -16,7 +16,8 @@ use super::{buckets::Filling, corrupt, int, session::Requests, uint};
 use crate::store::ArchiveError;
 
 pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS threads (
-    thread text PRIMARY KEY, last_id bigint, last_ts bigint, bucket bigint, bucket_rows int, bucket_since bigint, version bigint, state blob)";
+    thread text PRIMARY KEY, last_id bigint, last_ts bigint, bucket bigint, bucket_rows int, bucket_since bigint, \
+    version bigint, state blob)";
 
 pub(super) const USER_THREADS_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS user_threads (
     user text, thread text, v bigint, item blob, PRIMARY KEY (user, thread))";
@@ -40,7 +41,8 @@ impl Threads {
         Ok(Self {
             touch: r
                 .prepare(
-                    "UPDATE threads USING TIMESTAMP ? SET last_id = ?, last_ts = ?, bucket = ?, bucket_rows = ?, bucket_since = ?
+                    "UPDATE threads USING TIMESTAMP ? SET last_id = ?, last_ts = ?, bucket = ?, bucket_rows = ?, \
+                     bucket_since = ?
                      WHERE thread = ?",
                 )
                 .await?,

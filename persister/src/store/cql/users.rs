@@ -61,7 +61,8 @@ impl Users {
             created: r.prepare("SELECT created FROM users WHERE user = ?").await?,
             find: r
                 .prepare(
-                    "SELECT user, name, name_key FROM names WHERE prefix = ? AND name_key > ? AND name_key < ? ORDER BY name_key LIMIT ?",
+                    "SELECT user, name, name_key FROM names WHERE prefix = ? AND name_key > ? AND name_key < ? ORDER \
+                     BY name_key LIMIT ?",
                 )
                 .await?,
         })

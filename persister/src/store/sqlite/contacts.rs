@@ -20,7 +20,8 @@ CREATE TABLE contacts (
 
 pub(super) fn of(c: &Connection, user: &UserId) -> rusqlite::Result<Vec<Contact>> {
     c.prepare_cached(
-        "SELECT c.other, u.name, c.state FROM contacts c JOIN users u ON u.user = c.other WHERE c.user = ?1 ORDER BY u.name_key LIMIT ?2",
+        "SELECT c.other, u.name, c.state FROM contacts c JOIN users u ON u.user = c.other WHERE c.user = ?1 ORDER BY \
+         u.name_key LIMIT ?2",
     )?
     .query_map(params![user.as_str(), int(CONTACT_ROWS as u64)], |r| {
         Ok(Contact { user: id(r, 0)?, name: r.get(1)?, state: state(2, &r.get::<_, String>(2)?)? })

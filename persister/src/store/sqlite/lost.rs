@@ -21,8 +21,10 @@ CREATE TABLE lost (
 
 pub(super) fn lose(tx: &Transaction<'_>, l: &LostRange) -> rusqlite::Result<()> {
     tx.prepare_cached(
-        "INSERT INTO lost (generation, partition, first, last, partitions, since, until) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-         ON CONFLICT (generation, partition, first) DO UPDATE SET last = excluded.last, since = excluded.since, until = excluded.until
+        "INSERT INTO lost (generation, partition, first, last, partitions, since, until) VALUES (?1, ?2, ?3, ?4, ?5, \
+         ?6, ?7)
+         ON CONFLICT (generation, partition, first) DO UPDATE SET last = excluded.last, since = excluded.since, until \
+         = excluded.until
          WHERE excluded.last > last",
     )?
     .execute(params![l.key.generation, l.key.partition, int(l.first.0), int(l.last.0), l.partitions, int(l.since), int(l.until)])?;

@@ -30,7 +30,8 @@ CREATE TABLE strays (
 /// A watermark moves behind what it speaks of, so there may be rows without one.
 pub(super) fn is_empty(c: &Connection) -> rusqlite::Result<bool> {
     c.query_row(
-        "SELECT NOT EXISTS (SELECT 1 FROM positions) AND NOT EXISTS (SELECT 1 FROM messages) AND NOT EXISTS (SELECT 1 FROM strays)",
+        "SELECT NOT EXISTS (SELECT 1 FROM positions) AND NOT EXISTS (SELECT 1 FROM messages) AND NOT EXISTS (SELECT 1 \
+         FROM strays)",
         [],
         |r| r.get(0),
     )
@@ -62,7 +63,8 @@ pub(super) fn positions(c: &Connection) -> rusqlite::Result<Vec<(PartitionKey, P
 
 pub(super) fn keep_unknown_subject(tx: &Transaction<'_>, s: &UnknownSubject) -> rusqlite::Result<()> {
     tx.prepare_cached(
-        "INSERT INTO strays (generation, partition, id, ts, subject, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+        "INSERT INTO strays (generation, partition, id, ts, subject, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON \
+         CONFLICT DO NOTHING",
     )?
     .execute(params![s.key.generation, s.key.partition, int(s.id.0), int(s.ts), s.subject, &s.payload[..]])?;
     Ok(())

@@ -100,7 +100,8 @@ pub(super) fn sweep(tx: &Transaction<'_>, now: u64) -> rusqlite::Result<usize> {
     if gone > 0 {
         // A revoked family stays as long as one of its tokens: until then each of them has to be refused.
         tx.execute(
-            "DELETE FROM refresh_families WHERE NOT EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.family = refresh_families.family)",
+            "DELETE FROM refresh_families WHERE NOT EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.family = \
+             refresh_families.family)",
             [],
         )?;
     }

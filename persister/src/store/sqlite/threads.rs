@@ -56,7 +56,8 @@ pub(super) fn falls_below(c: &Connection, thread: &Thread, id: MsgId) -> rusqlit
 pub(super) fn touch(tx: &Transaction<'_>, thread: &Thread, last: MsgId, ts: u64) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO threads (thread, last_id, last_ts) VALUES (?1, ?2, ?3)
-         ON CONFLICT (thread) DO UPDATE SET last_id = excluded.last_id, last_ts = excluded.last_ts WHERE excluded.last_id > last_id",
+         ON CONFLICT (thread) DO UPDATE SET last_id = excluded.last_id, last_ts = excluded.last_ts WHERE \
+         excluded.last_id > last_id",
     )?
     .execute(params![thread.to_string(), int(last.0), int(ts)])?;
     Ok(())
@@ -65,7 +66,8 @@ pub(super) fn touch(tx: &Transaction<'_>, thread: &Thread, last: MsgId, ts: u64)
 pub(super) fn put_group(tx: &Transaction<'_>, thread: &Thread, group: &GroupState) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO threads (thread, last_id, last_ts, version, state) VALUES (?1, 0, 0, ?2, ?3)
-         ON CONFLICT (thread) DO UPDATE SET version = excluded.version, state = excluded.state WHERE excluded.version > version",
+         ON CONFLICT (thread) DO UPDATE SET version = excluded.version, state = excluded.state WHERE excluded.version \
+         > version",
     )?
     .execute(params![thread.to_string(), int(group.version.0), encode(group)])?;
     Ok(())

@@ -63,7 +63,8 @@ fn add_login(tx: &Transaction<'_>, issuer: &str, subject: &str, user: &UserId, s
 
 pub(super) fn login(c: &Connection, issuer: &str, subject: &str) -> rusqlite::Result<Option<Login>> {
     c.prepare_cached(
-        "SELECT u.user, u.name, l.secret FROM logins l JOIN users u ON u.user = l.user WHERE l.issuer = ?1 AND l.subject = ?2",
+        "SELECT u.user, u.name, l.secret FROM logins l JOIN users u ON u.user = l.user WHERE l.issuer = ?1 AND \
+         l.subject = ?2",
     )?
     .query_row(params![issuer, subject], |r| Ok(Login { user: id(r, 0)?, name: r.get(1)?, secret: r.get(2)? }))
     .optional()

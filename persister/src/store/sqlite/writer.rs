@@ -72,7 +72,10 @@ pub(super) fn run(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
         // Jobs that never ran are dropped with their reply: their callers hear that the store does not answer.
         jobs.clear();
         if let Err(e) = &outcome {
-            tracing::error!(error = %e, jobs = done.len(), "a transaction failed; check the disk under the store's file");
+            tracing::error!(
+                error = %e, jobs = done.len(),
+                "a transaction failed; check the disk under the store's file"
+            );
         }
         for d in done {
             (d.answer)(outcome.clone());
@@ -91,7 +94,9 @@ fn close(connection: Connection) {
     match folded {
         Ok(0) => {}
         Ok(_) => tracing::info!("another process has the archive open: its journal stays until that one ends"),
-        Err(e) => tracing::warn!(error = %e, "the archive's journal was not folded into its file; it is at the next start"),
+        Err(e) => {
+            tracing::warn!(error = %e, "the archive's journal was not folded into its file; it is at the next start")
+        }
     }
     if let Err((_, e)) = connection.close() {
         tracing::warn!(error = %e, "the archive was not closed");

@@ -75,7 +75,10 @@ macro_rules! frames {
     (
         $(#[$meta:meta])*
         pub enum $frames:ident {
-            $( $(#[doc = $about:tt])+ $name:tt, $kind:expr => $variant:ident $( ( $payload:ty ) )? $( { $($fields:tt)* } )?, )+
+            $(
+                $(#[doc = $about:tt])+
+                $name:tt, $kind:expr => $variant:ident $( ( $payload:ty ) )? $( { $($fields:tt)* } )?,
+            )+
         }
     ) => {
         $(#[$meta])*
