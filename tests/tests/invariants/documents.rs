@@ -62,6 +62,24 @@ fn paths_in_documents_and_headers_are_there() {
     none("paths that are not there", found);
 }
 
+/// Whoever asks is there in one step: each row of the table has a path from the root, and the file is there.
+#[test]
+fn each_question_leads_to_a_file() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let (_, section) = text.split_once("## Where is …?").expect("the section is there");
+    let rows: Vec<&str> = section.split("\n## ").next().unwrap_or_default().lines().filter(|l| l.contains("? |")).collect();
+    assert!(rows.len() >= 12, "{} questions", rows.len());
+    let mut found = Vec::new();
+    for row in rows {
+        let named: Vec<String> = quoted(row).flat_map(paths).collect();
+        if named.is_empty() {
+            found.push(format!("no file: {row}"));
+        }
+        found.extend(named.into_iter().filter(|p| !root().join(p).is_file()).map(|p| format!("{p}: {row}")));
+    }
+    none("questions that do not lead to a file", found);
+}
+
 fn header(text: &str) -> String {
     text.lines().take_while(|l| l.starts_with("//!")).map(|l| l.trim_start_matches("//!")).collect::<Vec<_>>().join("\n")
 }
