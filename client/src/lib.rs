@@ -6,6 +6,7 @@
 //! decisions: `outbox`, `resume`, `chain`, `backoff`, `edges`, joined in `core`; I/O: `connection`, `http`, `store`,
 //! `driver`.
 
+mod account;
 mod auth;
 mod backoff;
 mod builder;
@@ -27,7 +28,7 @@ mod tls;
 mod told;
 
 pub use natterjack_protocol as protocol;
-pub use natterjack_protocol::client::http::{GroupInfo, GroupMember};
+pub use natterjack_protocol::client::http::{GroupInfo, GroupMember, UserSession};
 
 pub use crate::core::ThreadList;
 pub use builder::Builder;

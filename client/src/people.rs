@@ -112,11 +112,16 @@ impl Client {
         self.done::<()>(Method::POST, &format!("/v1/groups/{gid}/leave"), None).await
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, RequestError> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, RequestError> {
         self.auth().ask::<(), T>(Method::GET, path, None).await
     }
 
-    async fn change<B: Serialize, T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&B>) -> Result<T, RequestError> {
+    pub(crate) async fn change<B: Serialize, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<T, RequestError> {
         self.auth().ask(method, path, body).await
     }
 

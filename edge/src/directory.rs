@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use natterjack_nats::{Nats, subjects};
 use natterjack_protocol::{
-    Code, GroupId, Refusal, UserId,
-    client::http::{Contact, Profile, Tokens},
-    internal::rpc::{DirectoryAnswer, DirectoryRequest},
+    Code, DeviceId, GroupId, Refusal, UserId,
+    client::http::{Contact, Profile, Tokens, UserSession},
+    internal::rpc::{DirectoryAnswer, DirectoryRequest, EndedLogins},
 };
 
 use crate::refusals::{EdgeError, RoleService, refuse};
@@ -51,6 +51,21 @@ impl Directory {
 
     pub async fn done(&self, request: &DirectoryRequest) -> Result<(), Refusal> {
         self.ask(request).await.map(|_| ())
+    }
+
+    /// `device`: on which the actor asks.
+    pub async fn sessions(&self, actor: UserId, device: DeviceId) -> Result<Vec<UserSession>, Refusal> {
+        match self.ask(&DirectoryRequest::Sessions { actor, device }).await? {
+            DirectoryAnswer::Sessions(sessions) => Ok(sessions),
+            _ => Err(refuse(EdgeError::InvalidReply)),
+        }
+    }
+
+    pub async fn end_sessions(&self, actor: UserId, which: EndedLogins) -> Result<u32, Refusal> {
+        match self.ask(&DirectoryRequest::EndSessions { actor, which }).await? {
+            DirectoryAnswer::Ended(ended) => Ok(ended),
+            _ => Err(refuse(EdgeError::InvalidReply)),
+        }
     }
 
     pub async fn profiles(&self, request: &DirectoryRequest) -> Result<Vec<Profile>, Refusal> {

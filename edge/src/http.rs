@@ -1,4 +1,4 @@
-//! Beside the socket: accounts, people, groups, lists, history, sending, the long poll, discovery. JSON over HTTP/1.1, the same tokens, the same typed errors.
+//! Beside the socket: accounts, sessions, people, groups, lists, history, sending, the long poll, discovery. JSON over HTTP/1.1, the same tokens, the same typed errors.
 
 pub mod accounts;
 pub mod contacts;
@@ -11,6 +11,7 @@ pub mod openapi;
 pub mod path;
 pub mod query;
 pub mod refused;
+pub mod sessions;
 pub mod sync;
 pub mod threads;
 
@@ -79,6 +80,9 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(accounts::login_external))
         .routes(routes!(accounts::refresh))
         .routes(routes!(accounts::logout))
+        .routes(routes!(sessions::list))
+        .routes(routes!(sessions::end))
+        .routes(routes!(sessions::end_others))
         .routes(routes!(accounts::find))
         .routes(routes!(accounts::profile))
         .routes(routes!(contacts::list))

@@ -33,6 +33,7 @@ mod rebuild;
 pub mod refold;
 mod register;
 mod revoke;
+mod sessions;
 
 use issuer::{Issuer, IssuerError};
 use keys::{Keys, KeysError};
@@ -164,6 +165,8 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
             DirectoryRequest::LoginExternal { token, device } => self.login_external(&token, device).await,
             DirectoryRequest::Refresh { refresh } => self.refresh(&refresh).await,
             DirectoryRequest::Logout { refresh } => self.logout(&refresh).await,
+            DirectoryRequest::Sessions { actor, device } => self.sessions(&actor, &device).await,
+            DirectoryRequest::EndSessions { actor, which } => self.end_sessions(&actor, &which).await,
             // Whom somebody finds does not depend on who asks.
             DirectoryRequest::Find { prefix, actor: _ } => self.find(&prefix).await,
             DirectoryRequest::Profiles { users } => self.profiles(&users).await,

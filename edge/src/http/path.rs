@@ -1,6 +1,6 @@
 //! The parts of paths, and threads as requests name them. `UserId`, `GroupId` and `ThreadName` refuse what is none.
 
-use natterjack_protocol::{Code, GroupId, Refusal, Thread, UserId, thread::BadThread};
+use natterjack_protocol::{Code, DeviceId, GroupId, Refusal, Thread, UserId, thread::BadThread};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use utoipa::IntoParams;
 
@@ -9,6 +9,13 @@ use utoipa::IntoParams;
 pub struct UserPath {
     #[param(inline)]
     pub user: UserId,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct DevicePath {
+    #[param(inline)]
+    pub device: DeviceId,
 }
 
 #[derive(Deserialize, IntoParams)]

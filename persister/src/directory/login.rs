@@ -11,7 +11,7 @@ use super::{Directory, password_refusal, store_refusal, token_refusal};
 use crate::{
     store::{
         ArchiveStore,
-        accounts::{Accounts, Family, Login, NextToken, PASSWORD, Rotated, Use, name_key},
+        accounts::{Accounts, Family, Login, NextToken, OpenLogin, PASSWORD, Rotated, Use, name_key},
     },
     tokens::{RefreshSecret, Salt, mint_id},
     work_queue::QueuePermit,
@@ -85,8 +85,9 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         let key = self.keys.current().map_err(token_refusal)?;
         let (access, expires_in) = key.sign(&family.user, &family.device, &family.id, now).map_err(token_refusal)?;
         let refresh = RefreshSecret::mint().map_err(token_refusal)?;
-        self.store.open_family(family.clone(), refresh.hash(), self.refresh_expiry(now)).await.map_err(store_refusal)?;
-        let Family { user, device, .. } = family;
+        let login = OpenLogin { family, since: now };
+        self.store.open_family(login.clone(), refresh.hash(), self.refresh_expiry(now)).await.map_err(store_refusal)?;
+        let Family { user, device, .. } = login.family;
         Ok(DirectoryAnswer::Tokens(Tokens { user, name, device, access, expires_in, refresh: refresh.into_secret() }))
     }
 
@@ -133,7 +134,7 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
     }
 
     /// Access tokens of the family are good until then, and its sockets open.
-    async fn tell_edges(&self, family: &Family) -> Result<(), Refusal> {
+    pub(super) async fn tell_edges(&self, family: &Family) -> Result<(), Refusal> {
         self.revocations.publish(family).await.map_err(|e| {
             tracing::error!(family = %family.id, error = %e, "a revocation could not be told to the edges");
             Refusal::unavailable("the login is over, but not every server knows it yet; try again in a moment")

@@ -45,6 +45,7 @@ const MIGRATIONS: &[&str] = &[
     refresh_tokens::DEVICES_SCHEMA,
     threads::FALLS_SCHEMA,
     lost::SCHEMA,
+    refresh_tokens::SINCE_SCHEMA,
 ];
 
 /// Jobs that wait for the writer. Overflow: whoever writes waits.

@@ -5,6 +5,7 @@
 
 mod kit;
 mod rebuild;
+mod sessions;
 
 use std::time::{Duration, Instant};
 

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::{
     event::Event,
-    frame::{Page, ServerFrame, ThreadSummary},
+    frame::{DeviceClass, Page, ServerFrame, ThreadSummary},
 };
 use crate::{
     cid::Cid,
@@ -68,6 +68,47 @@ pub struct Tokens {
 pub struct LoggedOut {
     #[schema(example = true)]
     pub logged_out: bool,
+}
+
+/// A device on which the user is logged in. What is missing is not known: it has not connected since it logged in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Session)]
+pub struct UserSession {
+    pub device: DeviceId,
+    /// As the device calls itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<DeviceClass>,
+    /// Version of the app.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    /// To which edge it is connected, or was last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge: Option<String>,
+    /// When it logged in.
+    #[schema(value_type = Time)]
+    pub since: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Time>)]
+    pub last_active: Option<u64>,
+    pub connected: bool,
+    /// The device that asks.
+    pub this: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Sessions)]
+pub struct SessionList {
+    pub sessions: Vec<UserSession>,
+}
+
+/// They are over: their refresh tokens, their access tokens, their sockets.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Ended)]
+pub struct SessionsEnded {
+    /// Logins that this request ended; 0 if they were over already.
+    pub ended: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

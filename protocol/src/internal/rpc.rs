@@ -8,9 +8,9 @@ use crate::{
     client::{
         event::Event,
         frame::Page,
-        http::{Contact, ContactChange, ContactState, Profile, Tokens},
+        http::{Contact, ContactChange, ContactState, Profile, Tokens, UserSession},
     },
-    ids::{DeviceId, GroupId, MsgId, UserId},
+    ids::{DeviceId, GroupId, MsgId, Token, UserId},
     log::{Intervals, fold::ThreadItem},
     refusal::Refusal,
     thread::Thread,
@@ -153,6 +153,16 @@ pub enum HistoryAnswer {
     IsMessage(bool),
 }
 
+/// Which logins of a user are to end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndedLogins {
+    All,
+    /// All but the one with this family of refresh tokens.
+    AllBut(Token),
+    Of(DeviceId),
+}
+
 /// To `directory`: people, their logins and relations. `actor` has been authenticated by the edge.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -180,6 +190,16 @@ pub enum DirectoryRequest {
     /// Revokes the family of this refresh token.
     Logout {
         refresh: String,
+    },
+    /// The actor's logins, one row for each device. `device`: on which they ask.
+    Sessions {
+        actor: UserId,
+        device: DeviceId,
+    },
+    /// Ends some of the actor's logins everywhere.
+    EndSessions {
+        actor: UserId,
+        which: EndedLogins,
     },
     /// Users whose name begins with this (case is ignored), at most 20.
     Find {
@@ -216,6 +236,10 @@ pub enum DirectoryAnswer {
     Tokens(Tokens),
     /// To a login with `known`: it is not, or there is no such user. No password was tried.
     UnknownDevice,
+    /// The device on which the user asks first, then by the time of the login, the newest first.
+    Sessions(Vec<UserSession>),
+    /// How many logins this ended.
+    Ended(u32),
     Profiles(Vec<Profile>),
     /// `more`: they did not all fit.
     Contacts {

@@ -11,4 +11,5 @@ mod lost_answers;
 mod lost_changes;
 mod people;
 mod refresh;
+mod sessions;
 mod texts;

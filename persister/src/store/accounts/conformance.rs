@@ -37,8 +37,12 @@ fn gives(family: &Family, n: u8) -> Rotated {
 
 async fn opened<S: Accounts>(store: &S, name: &str, first: u8) -> Family {
     let family = family(name);
-    store.open_family(family.clone(), hash(first), 100_000).await.unwrap();
+    open(store, family.clone(), first, 100_000).await;
     family
+}
+
+async fn open<S: Accounts>(store: &S, family: Family, first: u8, expires: u64) {
+    store.open_family(OpenLogin { family, since: u64::from(first) }, hash(first), expires).await.unwrap();
 }
 
 fn family(s: &str) -> Family {
@@ -54,6 +58,7 @@ pub async fn all<S: Accounts>(store: &S) {
     refresh_again(store).await;
     expiry(store).await;
     devices(store).await;
+    logins(store).await;
 }
 
 async fn names<S: Accounts>(store: &S) {
@@ -231,7 +236,7 @@ async fn refresh_again<S: Accounts>(store: &S) {
 async fn devices<S: Accounts>(store: &S) {
     let knows = async |user: &str, device: &str| store.has_device(&id(user), &id(device)).await.unwrap();
     assert!(!knows("u1", "phone").await);
-    store.open_family(Family { id: id("f10"), user: id("u1"), device: id("phone") }, hash(200), 100_000).await.unwrap();
+    open(store, Family { id: id("f10"), user: id("u1"), device: id("phone") }, 200, 100_000).await;
     assert!(knows("u1", "phone").await);
     for (user, device) in [("u3", "phone"), ("u1", "phon"), ("u1p", "hone"), ("nobody", "phone"), ("u1", "PHONE")] {
         assert!(!knows(user, device).await, "{user} {device}");
@@ -241,8 +246,43 @@ async fn devices<S: Accounts>(store: &S) {
     assert!(knows("u1", "phone").await, "who has logged out may log in again");
 }
 
+/// Which logins are not over, and ending them.
+async fn logins<S: Accounts>(store: &S) {
+    let listed = async |device: Option<&str>, now| {
+        let device = device.map(id);
+        let mut all = store.open_logins(&id("u3"), device.as_ref(), now).await.unwrap();
+        all.sort_by_key(|l| l.since);
+        all.into_iter().map(|l| (l.family.id.to_string(), l.family.device.to_string(), l.since)).collect::<Vec<_>>()
+    };
+    let one = |f: &str, d: &str, since| (f.to_owned(), d.to_owned(), since);
+    let family = |f: &str, d: &str| Family { id: id(f), user: id("u3"), device: id(d) };
+    assert_eq!(listed(None, 1).await, []);
+    for (f, d, n) in [("l1", "phone", 210), ("l2", "phone", 211), ("l3", "web", 212)] {
+        open(store, family(f, d), n, 100_000).await;
+    }
+    let (l1, l2, l3) = (one("l1", "phone", 210), one("l2", "phone", 211), one("l3", "web", 212));
+    assert_eq!(listed(None, 1).await, [l1.clone(), l2.clone(), l3.clone()]);
+    assert_eq!(listed(Some("phone"), 1).await, [l1, l2.clone()]);
+    assert_eq!((listed(Some("phon"), 1).await, listed(Some("tablet"), 1).await), (vec![], vec![]));
+    store.end_login(&family("l1", "phone")).await.unwrap();
+    assert_eq!(use_token(store, 210, 220, 10).await, Rotated::Revoked);
+    assert_eq!(listed(None, 1).await, [l2.clone(), l3.clone()], "nobody else's ends");
+    // Renewed, it lives on, since the same time.
+    assert!(matches!(use_token(store, 212, 221, 10).await, Rotated::Done { .. }));
+    assert_eq!((listed(None, 99_999).await, listed(None, 100_000).await), (vec![l2.clone(), l3.clone()], vec![l3.clone()]));
+    assert_eq!(listed(None, 200_000).await, [], "the next one expires, too");
+    // Stolen: over as well. And what is over stays so.
+    assert!(matches!(use_token(store, 221, 222, 20).await, Rotated::Done { .. }));
+    assert!(matches!(use_token(store, 212, 223, 30).await, Rotated::Reused(_)));
+    store.revoke(hash(211)).await.unwrap();
+    assert_eq!(listed(None, 1).await, []);
+    store.end_login(&family("l1", "phone")).await.unwrap();
+    store.end_login(&family("never", "phone")).await.unwrap();
+    assert_eq!(listed(None, 1).await, []);
+}
+
 async fn expiry<S: Accounts>(store: &S) {
-    store.open_family(family("f4"), hash(40), 5_000).await.unwrap();
+    open(store, family("f4"), 40, 5_000).await;
     assert_eq!(use_token(store, 40, 41, 5_000).await, Rotated::Expired);
     // A store whose server forgets by itself may do so later.
     store.sweep(6_000).await.unwrap();

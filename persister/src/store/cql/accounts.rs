@@ -9,7 +9,9 @@ use super::Cql;
 use crate::{
     store::{
         ArchiveError,
-        accounts::{Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, NextToken, Prefix, Rotated, Use},
+        accounts::{
+            Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, NextToken, OpenLogin, Prefix, Rotated, Use,
+        },
     },
     tokens::RefreshHash,
 };
@@ -57,9 +59,19 @@ impl Accounts for Cql {
         db.contacts.change(&db.requests, &actor, &other, change).await
     }
 
-    async fn open_family(&self, family: Family, first: RefreshHash, expires: u64) -> Result<(), ArchiveError> {
+    async fn open_family(&self, login: OpenLogin, first: RefreshHash, expires: u64) -> Result<(), ArchiveError> {
         let db = self.db()?;
-        db.refresh_tokens.open(&db.requests, &family, first, expires).await
+        db.refresh_tokens.open(&db.requests, &login, first, expires).await
+    }
+
+    async fn open_logins(&self, user: &UserId, device: Option<&DeviceId>, now: u64) -> Result<Vec<OpenLogin>, ArchiveError> {
+        let db = self.db()?;
+        db.refresh_tokens.open_logins(&db.requests, user, device, now).await
+    }
+
+    async fn end_login(&self, family: &Family) -> Result<(), ArchiveError> {
+        let db = self.db()?;
+        db.refresh_tokens.end(&db.requests, family).await
     }
 
     async fn has_device(&self, user: &UserId, device: &DeviceId) -> Result<bool, ArchiveError> {

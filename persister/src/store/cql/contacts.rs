@@ -13,7 +13,10 @@ use scylla::statement::prepared::PreparedStatement;
 use super::{corrupt, session::Requests, token};
 use crate::store::{
     ArchiveError,
-    accounts::{CONTACT_ROWS, ContactOutcome, ContactRows, contact_after, full, mirrored, name_key},
+    accounts::{
+        contacts::{CONTACT_ROWS, ContactOutcome, ContactRows, contact_after, full, mirrored},
+        name_key,
+    },
 };
 
 pub(super) const SCHEMA: &str =

@@ -1,7 +1,7 @@
 //! The tables `refresh_tokens` (by hash), `refresh_uses` (by the hash of a token that was used: when, and the token in
 //! its place; kept until the used one expires, so that a reuse is recognised), `refresh_salts` (by hash: of which a
-//! token was made), `refresh_families` and `login_devices` (which devices somebody has logged in with; as long as the
-//! families).
+//! token was made), `refresh_families` (one for each login), `open_logins` (those of a user that are not over) and
+//! `login_devices` (which devices somebody has logged in with; as long as the families).
 //!
 //! A token is used by one conditional write, the row in `refresh_uses`. All that can fail comes before it, the next
 //! token and its salt included: of one that nobody gets nothing comes. Whoever finds the row there takes the next token
@@ -15,7 +15,7 @@ use super::{corrupt, int, session::Requests, token, uint};
 use crate::{
     store::{
         ArchiveError,
-        accounts::{Family, NextToken, Rotated, Use},
+        accounts::{Family, LOGINS, NextToken, OpenLogin, Rotated, Use},
     },
     tokens::{RefreshHash, Salt},
 };
@@ -29,7 +29,11 @@ pub(super) const USES_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS refresh_uses (h
 pub(super) const SALTS_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS refresh_salts (hash blob PRIMARY KEY, salt blob)";
 
 pub(super) const FAMILIES_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS refresh_families (
-    family text PRIMARY KEY, user text, device text, expires bigint, revoked boolean)";
+    family text PRIMARY KEY, user text, device text, since bigint, expires bigint, revoked boolean)";
+
+/// Which logins of a user are not over.
+pub(super) const OPEN_LOGINS_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS open_logins (
+    user text, device text, family text, since bigint, expires bigint, PRIMARY KEY (user, device, family))";
 
 pub(super) const DEVICES_SCHEMA: &str =
     "CREATE TABLE IF NOT EXISTS login_devices (user text, device text, expires bigint, PRIMARY KEY ((user, device)))";
@@ -53,11 +57,19 @@ pub(super) struct RefreshTokens {
     put_device: PreparedStatement,
     device: PreparedStatement,
     family: PreparedStatement,
+    put_open: PreparedStatement,
+    open_logins: PreparedStatement,
+    open_logins_of: PreparedStatement,
+    close: PreparedStatement,
     revoke: PreparedStatement,
 }
 
+/// User, device, since when, until when, and whether it is revoked.
+type FamilyRow = Option<(Option<String>, Option<String>, Option<i64>, Option<i64>, Option<bool>)>;
+
 struct Stored {
     family: Family,
+    since: u64,
     revoked: bool,
     used_before: bool,
     expires: u64,
@@ -77,20 +89,58 @@ impl RefreshTokens {
             use_of: r.prepare("SELECT next, at FROM refresh_uses WHERE hash = ?").await?,
             put_family: r
                 .prepare(
-                    "INSERT INTO refresh_families (family, user, device, expires) VALUES (?, ?, ?, ?) USING TIMESTAMP \
-                     ? AND TTL ?",
+                    "INSERT INTO refresh_families (family, user, device, since, expires) VALUES (?, ?, ?, ?, ?) \
+                     USING TIMESTAMP ? AND TTL ?",
                 )
                 .await?,
             put_device: r.prepare("INSERT INTO login_devices (user, device, expires) VALUES (?, ?, ?) USING TIMESTAMP ? AND TTL ?").await?,
             device: r.prepare("SELECT expires FROM login_devices WHERE user = ? AND device = ?").await?,
-            family: r.prepare("SELECT user, device, expires, revoked FROM refresh_families WHERE family = ?").await?,
+            family: r.prepare("SELECT user, device, since, expires, revoked FROM refresh_families WHERE family = ?").await?,
+            put_open: r
+                .prepare(
+                    "INSERT INTO open_logins (user, device, family, since, expires) VALUES (?, ?, ?, ?, ?) \
+                     USING TIMESTAMP ? AND TTL ?",
+                )
+                .await?,
+            open_logins: r.prepare("SELECT device, family, since, expires FROM open_logins WHERE user = ? LIMIT ?").await?,
+            open_logins_of: r
+                .prepare("SELECT device, family, since, expires FROM open_logins WHERE user = ? AND device = ? LIMIT ?")
+                .await?,
+            // By the server's clock in microseconds, far above the milliseconds by which the row is written: it never
+            // comes back.
+            close: r.prepare("DELETE FROM open_logins WHERE user = ? AND device = ? AND family = ?").await?,
             revoke: r.prepare("UPDATE refresh_families USING TTL ? SET revoked = true WHERE family = ?").await?,
         })
     }
 
-    pub(super) async fn open(&self, r: &Requests, family: &Family, first: RefreshHash, expires: u64) -> Result<(), ArchiveError> {
-        self.keep_family(r, family, expires).await?;
-        self.put(r, &family.id, first, expires).await
+    pub(super) async fn open(&self, r: &Requests, login: &OpenLogin, first: RefreshHash, expires: u64) -> Result<(), ArchiveError> {
+        self.keep_family(r, login, expires).await?;
+        self.put(r, &login.family.id, first, expires).await
+    }
+
+    pub(super) async fn open_logins(
+        &self,
+        r: &Requests,
+        user: &UserId,
+        device: Option<&DeviceId>,
+        now: u64,
+    ) -> Result<Vec<OpenLogin>, ArchiveError> {
+        let (most, of) = (LOGINS as i32, user.as_str());
+        let rows: Vec<(String, String, i64, i64)> = match device {
+            Some(device) => r.read(&self.open_logins_of, (of, device.as_str(), most)).await?,
+            None => r.read(&self.open_logins, (of, most)).await?,
+        };
+        let login = |(device, id, since, _): (String, String, i64, i64)| {
+            let (id, device) = (token("open_logins.family", &id)?, token("open_logins.device", &device)?);
+            Ok(OpenLogin { family: Family { id, user: user.clone(), device }, since: uint(since) })
+        };
+        rows.into_iter().filter(|row| uint(row.3) > now).map(login).collect()
+    }
+
+    pub(super) async fn end(&self, r: &Requests, family: &Family) -> Result<(), ArchiveError> {
+        let row: FamilyRow = r.read_one(&self.family, (family.id.as_str(),)).await?;
+        let expires = row.and_then(|(.., expires, _)| expires).map_or_else(wall_ms, uint);
+        self.revoke_family(r, family, expires).await
     }
 
     /// `name`: of the user, by whom the token is.
@@ -124,7 +174,7 @@ impl RefreshTokens {
         if let Some(salt) = salt {
             return Ok(Rotated::Done { family: token.family, name, salt });
         }
-        self.revoke_family(r, &token).await?;
+        self.revoke_family(r, &token.family, token.family_expires.max(token.expires)).await?;
         Ok(Rotated::Reused(token.family))
     }
 
@@ -137,7 +187,8 @@ impl RefreshTokens {
         next: NextToken,
         when: Use,
     ) -> Result<Option<(RefreshHash, u64)>, ArchiveError> {
-        self.keep_family(r, &token.family, next.expires.max(token.family_expires)).await?;
+        let login = OpenLogin { family: token.family.clone(), since: token.since };
+        self.keep_family(r, &login, next.expires.max(token.family_expires)).await?;
         self.put(r, &token.family.id, next.hash, next.expires).await?;
         r.write(&self.put_salt, (&next.hash.0[..], &next.salt.0[..], SALT_SECONDS)).await?;
         let values = (&old.0[..], &next.hash.0[..], int(when.now), ttl(token.expires));
@@ -164,7 +215,7 @@ impl RefreshTokens {
 
     pub(super) async fn revoke(&self, r: &Requests, hash: RefreshHash) -> Result<Option<Family>, ArchiveError> {
         let Some(token) = self.stored(r, hash).await? else { return Ok(None) };
-        self.revoke_family(r, &token).await?;
+        self.revoke_family(r, &token.family, token.family_expires.max(token.expires)).await?;
         Ok(Some(token.family))
     }
 
@@ -173,11 +224,13 @@ impl RefreshTokens {
     }
 
     /// It lives as long as the newest of its tokens.
-    async fn keep_family(&self, r: &Requests, family: &Family, expires: u64) -> Result<(), ArchiveError> {
-        let Family { id, user, device } = family;
-        let (user, device) = (user.as_str(), device.as_str());
-        r.write(&self.put_device, (user, device, int(expires), int(expires), ttl(expires))).await?;
-        r.write(&self.put_family, (id.as_str(), user, device, int(expires), int(expires), ttl(expires))).await
+    async fn keep_family(&self, r: &Requests, login: &OpenLogin, expires: u64) -> Result<(), ArchiveError> {
+        let Family { id, user, device } = &login.family;
+        let (id, user, device) = (id.as_str(), user.as_str(), device.as_str());
+        let (since, until, ttl) = (int(login.since), int(expires), ttl(expires));
+        r.write(&self.put_device, (user, device, until, until, ttl)).await?;
+        r.write(&self.put_open, (user, device, id, since, until, until, ttl)).await?;
+        r.write(&self.put_family, (id, user, device, since, until, until, ttl)).await
     }
 
     pub(super) async fn has_device(&self, r: &Requests, user: &UserId, device: &DeviceId) -> Result<bool, ArchiveError> {
@@ -185,22 +238,25 @@ impl RefreshTokens {
         Ok(row.is_some())
     }
 
-    async fn revoke_family(&self, r: &Requests, token: &Stored) -> Result<(), ArchiveError> {
-        r.write(&self.revoke, (ttl(token.family_expires.max(token.expires)), token.family.id.as_str())).await
+    /// If we die between the two, it is listed and ended once more.
+    async fn revoke_family(&self, r: &Requests, family: &Family, expires: u64) -> Result<(), ArchiveError> {
+        r.write(&self.revoke, (ttl(expires), family.id.as_str())).await?;
+        r.write(&self.close, (family.user.as_str(), family.device.as_str(), family.id.as_str())).await
     }
 
     async fn stored(&self, r: &Requests, hash: RefreshHash) -> Result<Option<Stored>, ArchiveError> {
         let row: Option<(Option<String>, Option<i64>, Option<bool>)> = r.read_one(&self.token, (&hash.0[..],)).await?;
         let Some((Some(id), Some(expires), used)) = row else { return Ok(None) };
-        let row: Option<(Option<String>, Option<String>, Option<i64>, Option<bool>)> = r.read_one(&self.family, (&id,)).await?;
-        let Some((Some(user), Some(device), Some(family_expires), revoked)) = row else { return Ok(None) };
+        let row: FamilyRow = r.read_one(&self.family, (&id,)).await?;
+        let Some((Some(user), Some(device), since, Some(family_expires), revoked)) = row else { return Ok(None) };
         let family = Family {
             id: token("refresh_tokens.family", &id)?,
             user: token("refresh_families.user", &user)?,
             device: token("refresh_families.device", &device)?,
         };
         let (revoked, used_before) = (revoked.unwrap_or(false), used.unwrap_or(false));
-        Ok(Some(Stored { family, revoked, used_before, expires: uint(expires), family_expires: uint(family_expires) }))
+        let since = since.map_or(0, uint);
+        Ok(Some(Stored { family, since, revoked, used_before, expires: uint(expires), family_expires: uint(family_expires) }))
     }
 }
 

@@ -41,6 +41,7 @@ const MIGRATIONS: &[&[&str]] = &[
     &[refresh_tokens::DEVICES_SCHEMA],
     &[falls::SCHEMA],
     &[lost::SCHEMA],
+    &[refresh_tokens::OPEN_LOGINS_SCHEMA],
 ];
 
 const META: &str = "CREATE TABLE IF NOT EXISTS meta (key text PRIMARY KEY, holder text, version int, bucket_rows int, \

@@ -10,7 +10,8 @@ use crate::{
     store::{
         ArchiveError,
         accounts::{
-            Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, NextToken, Prefix, Rotated, Use, no_name,
+            Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, NextToken, OpenLogin, Prefix, Rotated, Use,
+            no_name,
         },
     },
     tokens::RefreshHash,
@@ -55,8 +56,18 @@ impl Accounts for Sqlite {
         self.write(move |tx| contacts::change(tx, &actor, &other, change)).await
     }
 
-    async fn open_family(&self, family: Family, first: RefreshHash, expires: u64) -> Result<(), ArchiveError> {
-        self.write(move |tx| refresh_tokens::open(tx, &family, first, expires)).await
+    async fn open_family(&self, login: OpenLogin, first: RefreshHash, expires: u64) -> Result<(), ArchiveError> {
+        self.write(move |tx| refresh_tokens::open(tx, &login, first, expires)).await
+    }
+
+    async fn open_logins(&self, user: &UserId, device: Option<&DeviceId>, now: u64) -> Result<Vec<OpenLogin>, ArchiveError> {
+        let (user, device) = (user.clone(), device.cloned());
+        self.read(move |c| refresh_tokens::open_logins(c, &user, device.as_ref(), now)).await
+    }
+
+    async fn end_login(&self, family: &Family) -> Result<(), ArchiveError> {
+        let id = family.id.clone();
+        self.write(move |tx| refresh_tokens::revoke_family(tx, &id)).await
     }
 
     async fn has_device(&self, user: &UserId, device: &DeviceId) -> Result<bool, ArchiveError> {
@@ -97,7 +108,7 @@ mod tests {
         db.add_user(NewUser { user: id("u"), name: "u".into(), secret: "x".into(), created: 1 }).await.unwrap();
         let old = RefreshHash([1; 32]);
         let next = NextToken { hash: RefreshHash([2; 32]), salt: Salt([3; 32]), expires: 9_000 };
-        db.open_family(Family { id: id("f"), user: id("u"), device: id("d") }, old, 5_000).await.unwrap();
+        db.open_family(OpenLogin { family: Family { id: id("f"), user: id("u"), device: id("d") }, since: 1 }, old, 5_000).await.unwrap();
         assert_eq!((db.sweep(4_000).await.unwrap(), db.sweep(6_000).await.unwrap()), (0, 1));
         assert_eq!(db.rotate(old, next, Use { now: 10, earliest: 10, again: 0 }).await.unwrap(), Rotated::Unknown);
     }

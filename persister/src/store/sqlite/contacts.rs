@@ -7,7 +7,7 @@ use natterjack_protocol::{
 use rusqlite::{Connection, OptionalExtension, Transaction, params, types::Type};
 
 use super::{int, users::id};
-use crate::store::accounts::{CONTACT_ROWS, ContactOutcome, ContactRows, contact_after, full, mirrored};
+use crate::store::accounts::contacts::{CONTACT_ROWS, ContactOutcome, ContactRows, contact_after, full, mirrored};
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE contacts (

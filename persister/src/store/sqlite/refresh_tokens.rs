@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{int, uint, users::id};
 use crate::{
-    store::accounts::{Family, NextToken, Rotated, Use},
+    store::accounts::{Family, LOGINS, NextToken, OpenLogin, Rotated, Use},
     tokens::{RefreshHash, Salt},
 };
 
@@ -35,6 +35,9 @@ ALTER TABLE refresh_tokens ADD COLUMN salt BLOB;
 
 pub(super) const DEVICES_SCHEMA: &str = "CREATE INDEX refresh_families_by_device ON refresh_families (user, device);";
 
+/// When the login was made, milliseconds since 1970.
+pub(super) const SINCE_SCHEMA: &str = "ALTER TABLE refresh_families ADD COLUMN since INTEGER NOT NULL DEFAULT 0;";
+
 /// Rows that one sweep takes at most: a few milliseconds of the only writer.
 const SWEEP: i64 = 2_000;
 
@@ -48,13 +51,28 @@ struct Stored {
     next_salt: Option<Salt>,
 }
 
-pub(super) fn open(tx: &Transaction<'_>, family: &Family, first: RefreshHash, expires: u64) -> rusqlite::Result<()> {
-    tx.prepare_cached("INSERT INTO refresh_families (family, user, device) VALUES (?1, ?2, ?3)")?.execute([
-        family.id.as_str(),
-        family.user.as_str(),
-        family.device.as_str(),
+pub(super) fn open(tx: &Transaction<'_>, login: &OpenLogin, first: RefreshHash, expires: u64) -> rusqlite::Result<()> {
+    let Family { id, user, device } = &login.family;
+    tx.prepare_cached("INSERT INTO refresh_families (family, user, device, since) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+        id.as_str(),
+        user.as_str(),
+        device.as_str(),
+        int(login.since)
     ])?;
-    insert(tx, &family.id, first, None, expires)
+    insert(tx, id, first, None, expires)
+}
+
+pub(super) fn open_logins(c: &Connection, user: &UserId, device: Option<&DeviceId>, now: u64) -> rusqlite::Result<Vec<OpenLogin>> {
+    let mut found = c.prepare_cached(
+        "SELECT f.family, f.device, f.since FROM refresh_families f
+         WHERE f.user = ?1 AND (?2 IS NULL OR f.device = ?2) AND f.revoked = 0
+         AND EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.family = f.family AND t.used = 0 AND t.expires > ?3) LIMIT ?4",
+    )?;
+    let values = params![user.as_str(), device.map(DeviceId::as_str), int(now), int(LOGINS as u64)];
+    let login = |r: &rusqlite::Row<'_>| {
+        Ok(OpenLogin { family: Family { id: id(r, 0)?, user: user.clone(), device: id(r, 1)? }, since: uint(r.get(2)?) })
+    };
+    found.query_map(values, login)?.collect()
 }
 
 pub(super) fn has_device(c: &Connection, user: &UserId, device: &DeviceId) -> rusqlite::Result<bool> {
@@ -118,7 +136,7 @@ fn insert(tx: &Transaction<'_>, family: &Token, hash: RefreshHash, salt: Option<
     Ok(())
 }
 
-fn revoke_family(tx: &Transaction<'_>, family: &Token) -> rusqlite::Result<()> {
+pub(super) fn revoke_family(tx: &Transaction<'_>, family: &Token) -> rusqlite::Result<()> {
     tx.prepare_cached("UPDATE refresh_families SET revoked = 1 WHERE family = ?1")?.execute([family.as_str()])?;
     Ok(())
 }

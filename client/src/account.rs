@@ -1,0 +1,30 @@
+//! The user's own account over HTTP: where it is logged in, and ending that. As in `people`, a call whose answer is
+//! lost asks again.
+
+use natterjack_protocol::{
+    DeviceId,
+    client::http::{SessionList, SessionsEnded, UserSession},
+};
+use reqwest::Method;
+
+use crate::{client::Client, error::RequestError};
+
+impl Client {
+    /// The devices on which this user is logged in, this one first.
+    pub async fn list_sessions(&self) -> Result<Vec<UserSession>, RequestError> {
+        let list: SessionList = self.get("/v1/sessions").await?;
+        Ok(list.sessions)
+    }
+
+    /// Ends the logins on a device: its sockets close, and it has to log in again. How many there were.
+    pub async fn end_session(&self, device: &DeviceId) -> Result<u32, RequestError> {
+        let done: SessionsEnded = self.change::<(), _>(Method::DELETE, &format!("/v1/sessions/{device}"), None).await?;
+        Ok(done.ended)
+    }
+
+    /// Ends all logins of this user but this one.
+    pub async fn end_other_sessions(&self) -> Result<u32, RequestError> {
+        let done: SessionsEnded = self.change::<(), _>(Method::POST, "/v1/sessions/end_others", None).await?;
+        Ok(done.ended)
+    }
+}
