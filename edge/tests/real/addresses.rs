@@ -1,9 +1,9 @@
 //! An edge that listens on every address and was told of none: each client hears of addresses that it can reach itself.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use natterjack_edge::{address, lease};
-use natterjack_protocol::{client::frame::ServerFrame, internal::kv::EdgeInfo};
+use natterjack_edge::lease;
+use natterjack_protocol::client::frame::ServerFrame;
 use natterjack_testkit::{
     eventually,
     raw_http::{RawHttp, upgrade},
@@ -13,11 +13,6 @@ use serde_json::json;
 use crate::kit::{Client, World};
 
 const PROXY: &str = "127.0.0.9";
-
-async fn another(world: &World, id: &str, listen: SocketAddr, machine: String, url: Option<&str>) {
-    let other = address::lease(url.map(Into::into), listen, false, machine, "i");
-    world.buckets().edge(&id.parse().unwrap()).put(&EdgeInfo { healthy: true, ..other }).await.unwrap();
-}
 
 async fn edges(mut http: RawHttp<tokio::net::TcpStream>, headers: &str) -> Vec<String> {
     http.say(format!("GET /v1/edges HTTP/1.1\r\n{headers}Connection: close\r\n\r\n")).await;
@@ -35,10 +30,10 @@ async fn each_client_hears_of_addresses_that_it_can_reach() {
     })
     .await;
     let port = world.addr.port();
-    another(&world, "beside", ([0, 0, 0, 0], 9999).into(), lease::machine(), None).await;
-    another(&world, "loopback", ([127, 0, 0, 1], 7777).into(), lease::machine(), None).await;
-    another(&world, "named", ([0, 0, 0, 0], 8888).into(), "elsewhere".into(), Some("wss://e3.example.org")).await;
-    another(&world, "unknown", ([0, 0, 0, 0], 6666).into(), "elsewhere".into(), None).await;
+    world.another_edge("beside", ([0, 0, 0, 0], 9999).into(), lease::machine(), None).await;
+    world.another_edge("loopback", ([127, 0, 0, 1], 7777).into(), lease::machine(), None).await;
+    world.another_edge("named", ([0, 0, 0, 0], 8888).into(), "elsewhere".into(), Some("wss://e3.example.org")).await;
+    world.another_edge("unknown", ([0, 0, 0, 0], 6666).into(), "elsewhere".into(), None).await;
 
     // As a phone in the same network says it.
     let phone = format!("192.168.1.5:{port}");

@@ -1,7 +1,8 @@
 //! One edge with everything it needs, and clients that speak plain frames.
 
+mod client;
+
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc, LazyLock,
@@ -10,22 +11,20 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use natterjack_edge::{Config, Error, run};
+use natterjack_edge::{Config, Error, address, run};
 use natterjack_nats::{KvBuckets, Layout, LeaderReader, Nats, Service, serve, subjects};
 use natterjack_protocol::{
-    Body, Cid, Code, Entry, Event, Kind, Most, MsgId, Refusal, Thread, Times,
+    Body, Code, Entry, Event, Kind, Most, MsgId, Refusal, Thread, Times,
     client::{
         close::Close,
-        frame::{ClientFrame, DeviceClass, Hello, Page, SendMessage, ServerFrame},
+        frame::{Page, ServerFrame},
     },
     codec::Codec,
     internal::{
         claims::{Claims, ISSUER},
-        kv::PublicKey,
+        kv::{EdgeInfo, PublicKey},
         live::Beat,
         rpc::{DirectoryAnswer, DirectoryRequest, Heads, HeadsAnswer, HistoryAnswer, HistoryRequest, LastEntry},
     },
@@ -42,11 +41,10 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use tokio_tungstenite::{
-    WebSocketStream, client_async,
-    tungstenite::{Message, client::IntoClientRequest, protocol::Role},
-};
+use tokio_tungstenite::{client_async, tungstenite::client::IntoClientRequest};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+pub use self::client::Client;
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -156,6 +154,12 @@ impl World {
 
     pub fn buckets(&self) -> &KvBuckets {
         &self.buckets
+    }
+
+    /// The lease of another edge. `machine`: where it runs; `url`: what its operator says that its address is.
+    pub async fn another_edge(&self, id: &str, listen: SocketAddr, machine: String, url: Option<&str>) {
+        let other = address::lease(url.map(Into::into), listen, false, machine, "i");
+        self.buckets().edge(&id.parse().unwrap()).put(&EdgeInfo { healthy: true, ..other }).await.unwrap();
     }
 
     pub fn token(&self, user: &str, device: &str, lifetime_s: i64) -> String {
@@ -293,102 +297,6 @@ async fn others(nats: &Nats, layout: Layout, tail: &LeaderReader, hold: &Hold) -
 fn long(thread: Thread) -> Event {
     let (prev, kind, body) = (MsgId::NONE, Kind::Text, Body::text("ü".repeat(10_000)));
     Event { thread, id: MsgId(1), prev, ts: now_ms(), from: id("ua"), cid: cid(), kind, body }
-}
-
-pub struct Client {
-    pub ws: WebSocketStream<TcpStream>,
-    codec: Codec,
-    r: u32,
-}
-
-impl Client {
-    /// Over a connection that has become a WebSocket, with JSON, by hand.
-    pub async fn over(http: RawHttp<TcpStream>) -> Self {
-        let ws = WebSocketStream::from_partially_read(http.stream, http.read, Role::Client, None).await;
-        Self { ws, codec: Codec::Json, r: 0 }
-    }
-
-    pub async fn hello(&mut self, token: &str, device: &str) {
-        let hello = Hello { token: token.into(), device: id(device), class: DeviceClass::Other, cursors: BTreeMap::new(), synced: None };
-        self.put(&ClientFrame::Hello(hello)).await;
-    }
-
-    pub async fn put(&mut self, frame: &ClientFrame) {
-        self.bytes(frame.encode(self.codec)).await;
-    }
-
-    pub async fn bytes(&mut self, bytes: Bytes) {
-        let message = match self.codec {
-            Codec::Msgpack => Message::Binary(bytes),
-            Codec::Json => Message::Text(bytes.try_into().unwrap()),
-        };
-        self.ws.send(message).await.unwrap();
-    }
-
-    /// The next frame, or the code of the close.
-    pub async fn next(&mut self) -> Result<ServerFrame, u16> {
-        loop {
-            let bytes = match timeout(PATIENCE, self.ws.next()).await.unwrap() {
-                Some(Ok(Message::Binary(bytes))) => bytes,
-                Some(Ok(Message::Text(text))) => text.into(),
-                Some(Ok(Message::Close(Some(frame)))) => return Err(frame.code.into()),
-                Some(Ok(Message::Close(None))) => return Err(1005),
-                Some(Ok(_)) => continue,
-                Some(Err(_)) | None => return Err(1006),
-            };
-            if let Some(frame) = ServerFrame::decode(self.codec, &bytes).unwrap() {
-                return Ok(frame);
-            }
-        }
-    }
-
-    pub async fn until(&mut self, mut wanted: impl FnMut(&ServerFrame) -> bool) -> ServerFrame {
-        loop {
-            let frame = self.next().await.unwrap();
-            if wanted(&frame) {
-                return frame;
-            }
-        }
-    }
-
-    /// The refusal of the next error frame, with its request.
-    pub async fn error(&mut self) -> (Option<u32>, Refusal) {
-        match self.until(|f| matches!(f, ServerFrame::Error { .. })).await {
-            ServerFrame::Error { r, refusal } => (r, refusal),
-            _ => unreachable!(),
-        }
-    }
-
-    /// Reads on to the close.
-    pub async fn closed(&mut self) -> u16 {
-        loop {
-            if let Err(code) = self.next().await {
-                return code;
-            }
-        }
-    }
-
-    pub async fn closes_with(&mut self, why: Close) {
-        assert_eq!(self.closed().await, why.code, "{}", why.reason);
-    }
-
-    pub async fn send(&mut self, cid: Cid, thread: &str, text: &str) -> u32 {
-        self.r += 1;
-        let thread: Thread = thread.parse().unwrap();
-        self.put(&ClientFrame::Send(SendMessage { r: self.r, cid, thread, kind: Kind::Text, body: Body::text(text), behind: None })).await;
-        self.r
-    }
-
-    /// Sends and waits for the answer.
-    pub async fn sent(&mut self, cid: Cid, thread: &str, text: &str) -> Result<MsgId, Refusal> {
-        let asked = self.send(cid, thread, text).await;
-        let answer = |f: &ServerFrame| matches!(f, ServerFrame::Sent { r, .. } | ServerFrame::Error { r: Some(r), .. } if *r == asked);
-        match self.until(answer).await {
-            ServerFrame::Sent { id, .. } => Ok(id),
-            ServerFrame::Error { refusal, .. } => Err(refusal),
-            _ => unreachable!(),
-        }
-    }
 }
 
 pub async fn degraded(world: &Arc<World>, wanted: bool) {

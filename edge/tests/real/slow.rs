@@ -1,11 +1,15 @@
 //! Who is slow, or does nothing, costs a bounded time and a bounded memory.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
 
 use natterjack_protocol::{Times, limits};
-use natterjack_testkit::raw_http::upgrade;
+use natterjack_testkit::{eventually, raw_http::upgrade};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     time::timeout,
 };
 
@@ -75,13 +79,10 @@ async fn each_wait_has_its_own_end() {
     }
 }
 
-/// Reads nothing for a while, then everything: how many bytes there were, and whether all answers came.
-async fn drained(http: &mut natterjack_testkit::raw_http::RawHttp<tokio::net::TcpStream>) -> usize {
-    let (mut sum, mut buffer) = (0, vec![0; 64 * 1024]);
-    while let Ok(Ok(n @ 1..)) = timeout(ms(5_000), http.stream.read(&mut buffer)).await {
-        sum += n;
-    }
-    sum
+/// Was it reset? Seen without reading what came before that.
+fn is_reset(stream: &TcpStream) -> bool {
+    let refused = |e: std::io::Error| e.kind() != ErrorKind::WouldBlock;
+    stream.take_error().unwrap().is_some() || stream.try_write(b"\r\n").is_err_and(refused)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,11 +97,9 @@ async fn an_answer_that_nobody_takes_is_dropped() {
     let many = (64 << 20) / one;
     let ask = LARGE.repeat(many);
     let mut stopped = world.dial().await;
-    let asking = timeout(ms(10_000), stopped.stream.write_all(ask.as_bytes())).await;
-    // Long enough that an edge that waits has noticed: five times its limit.
-    tokio::time::sleep(ms(2_500)).await;
-    let got = drained(&mut stopped).await;
-    assert!(!matches!(asking, Ok(Ok(()))) || got < 32 << 20, "{got} bytes of {} came", many * one);
+    // The requests may all be in the kernels between the two, or some of them not when it is let go.
+    let _ = timeout(ms(10_000), stopped.stream.write_all(ask.as_bytes())).await;
+    eventually("it is let go", async || is_reset(&stopped.stream)).await;
 
     let mut slow = world.dial().await;
     let few = 400;
@@ -196,10 +195,9 @@ async fn what_one_address_makes_wait_is_bounded() {
     let let_go = async || {
         let mut gone = 0;
         for http in &mut crowd {
-            // A reset is seen without reading what came before it.
-            gone += usize::from(http.stream.take_error().unwrap().is_some() || http.stream.write(b"\r\n").await.is_err());
+            gone += usize::from(is_reset(&http.stream));
         }
         gone > 10
     };
-    natterjack_testkit::eventually("those beyond the limit are let go", let_go).await;
+    eventually("those beyond the limit are let go", let_go).await;
 }
