@@ -6,12 +6,11 @@ use std::{collections::HashMap, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use metrics::{counter, histogram};
-use natterjack_nats::{KvBuckets, KvError, Nats, RpcError, subjects};
-use natterjack_protocol::{
-    GroupId, MsgId, Retry, UserId,
-    internal::rpc::{DirectoryAnswer, DirectoryRequest},
-    log::fold::ThreadItem,
+use natterjack_nats::{
+    KvBuckets, KvError, Nats, RpcError,
+    calls::directory::{DirectoryCall, rebuild_group, rebuild_threads},
 };
+use natterjack_protocol::{GroupId, MsgId, Retry, UserId, log::fold::ThreadItem};
 use tokio::time::Instant;
 
 use crate::fold::{self, ControlChange, UserChange};
@@ -83,7 +82,7 @@ impl KvFolder {
         gid: GroupId,
         changes: Vec<&'a ControlChange>,
     ) -> (Vec<&'a ControlChange>, Option<Vec<(MsgId, UserId, ThreadItem)>>) {
-        let mut attempts = KeyAttempts::new(self, DirectoryRequest::RebuildGroup { group: gid.clone() }, gid.to_string());
+        let mut attempts = KeyAttempts::new(self, rebuild_group(&gid), gid.to_string());
         loop {
             match self.try_group(&gid, &changes).await {
                 Ok(items) => return (changes, Some(items)),
@@ -115,7 +114,7 @@ impl KvFolder {
     }
 
     async fn user(&self, uid: UserId, changes: Vec<UserChange>) {
-        let mut attempts = KeyAttempts::new(self, DirectoryRequest::RebuildThreads { user: uid.clone() }, format!("threads of {uid}"));
+        let mut attempts = KeyAttempts::new(self, rebuild_threads(&uid), format!("threads of {uid}"));
         while let Err(e) = self.try_user(&uid, &changes).await {
             if !attempts.failed(e).await {
                 return;
@@ -148,14 +147,14 @@ impl From<KvError> for KeyError {
 /// How one key is tried again.
 struct KeyAttempts<'a> {
     folder: &'a KvFolder,
-    rebuild: DirectoryRequest,
+    rebuild: DirectoryCall<()>,
     key: String,
     rebuilds: u32,
     pause: Duration,
 }
 
 impl<'a> KeyAttempts<'a> {
-    fn new(folder: &'a KvFolder, rebuild: DirectoryRequest, key: String) -> Self {
+    fn new(folder: &'a KvFolder, rebuild: DirectoryCall<()>, key: String) -> Self {
         Self { folder, rebuild, key, rebuilds: 0, pause: Duration::from_millis(2) }
     }
 
@@ -170,9 +169,8 @@ impl<'a> KeyAttempts<'a> {
             }
             KeyError::Lost(_) if self.rebuilds < REBUILDS => {
                 self.rebuilds += 1;
-                let request = self.folder.nats.request::<_, DirectoryAnswer>(subjects::DIRECTORY, &self.rebuild, REBUILD_TIMEOUT);
-                match request.await {
-                    Ok(_) => return true,
+                match self.folder.nats.call(&self.rebuild, REBUILD_TIMEOUT).await {
+                    Ok(()) => return true,
                     // There is nothing to bring back.
                     Err(RpcError::Refused(r)) if r.code.retry() == Retry::Never => r.message,
                     Err(_) => {

@@ -4,12 +4,8 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{LogRecord, Nats, subjects};
-use natterjack_protocol::{
-    Cid, Times, UserId,
-    internal::rpc::{HistoryAnswer, HistoryRequest},
-    log::EntryView,
-};
+use natterjack_nats::{LogRecord, Nats, calls::history::find_cid};
+use natterjack_protocol::{Cid, Times, UserId, log::EntryView};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(200);
@@ -26,11 +22,10 @@ pub fn suspect(record: &LogRecord, times: &Times) -> Option<(UserId, Cid)> {
 
 /// Asks until somebody can tell: nobody may be shown the entry before, nor what comes after it.
 pub async fn is_copy(nats: Nats, record: LogRecord, (sender, cid): (UserId, Cid)) -> (LogRecord, bool) {
-    let request = HistoryRequest::FindCid { thread: record.thread.clone(), sender, cid, below: Some(record.id) };
+    let request = find_cid(record.thread.clone(), sender, cid, Some(record.id));
     loop {
-        match nats.request::<_, HistoryAnswer>(subjects::HISTORY, &request, TIMEOUT).await {
-            Ok(HistoryAnswer::FindCid { found, .. }) => return (record, found.is_some()),
-            Ok(_) => tracing::error!(id = %record.id, "history gave an answer of another version"),
+        match nats.call(&request, TIMEOUT).await {
+            Ok((found, _)) => return (record, found.is_some()),
             Err(e) => {
                 tracing::warn!(
                     id = %record.id, error = %e,

@@ -11,11 +11,11 @@ use std::{
     time::Duration,
 };
 
-use natterjack_nats::{KvBuckets, Layout, LeaderReader, Nats, RpcError, subjects};
+use natterjack_nats::{KvBuckets, Layout, LeaderReader, Nats, RpcError, calls::directory::rebuild_threads};
 use natterjack_protocol::{
     MsgId, Refusal, Thread, Times, UserId,
     client::{close, frame::ServerFrame},
-    internal::rpc::{DirectoryAnswer, DirectoryRequest, ReadAccess},
+    internal::rpc::ReadAccess,
     log::fold::{ThreadItem, UserThreads},
 };
 use tokio::time::timeout;
@@ -205,9 +205,8 @@ impl Attach {
             return Ok(threads);
         }
         tracing::warn!(%user, "the threads of a user are lost, they are built again");
-        let rebuild = DirectoryRequest::RebuildThreads { user: user.clone() };
-        match self.nats.request::<_, DirectoryAnswer>(subjects::DIRECTORY, &rebuild, self.times.attach).await {
-            Ok(_) => read().await?.ok_or_else(|| Refusal::unavailable("your threads are being built again: try again in a moment")),
+        match self.nats.call(&rebuild_threads(user), self.times.attach).await {
+            Ok(()) => read().await?.ok_or_else(|| Refusal::unavailable("your threads are being built again: try again in a moment")),
             Err(e) => Err(refuse(EdgeError::Ask(RoleService::Directory, e))),
         }
     }

@@ -2,11 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use natterjack_nats::{Nats, RpcError, subjects};
-use natterjack_protocol::{
-    Refusal,
-    internal::rpc::{HistoryAnswer, HistoryRequest},
-};
+use natterjack_nats::{Nats, RpcError, calls::history::HistoryCall};
+use natterjack_protocol::Refusal;
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep, timeout_at},
@@ -34,24 +31,24 @@ impl HistoryClient {
         Self { nats, deadline, places: Arc::new(Semaphore::new(IN_TURN)) }
     }
 
-    pub async fn ask(&self, request: HistoryRequest) -> Result<HistoryAnswer, Refusal> {
-        self.ask_until(request, Instant::now() + self.deadline).await
+    pub async fn ask<A>(&self, call: HistoryCall<A>) -> Result<A, Refusal> {
+        self.ask_until(call, Instant::now() + self.deadline).await
     }
 
     /// Behind those who came before: a crowd waits here, where it costs nobody anything, and not in front of who repairs or sends again.
-    pub async fn ask_in_turn(&self, request: HistoryRequest) -> Result<HistoryAnswer, Refusal> {
+    pub async fn ask_in_turn<A>(&self, call: HistoryCall<A>) -> Result<A, Refusal> {
         let end = Instant::now() + self.deadline;
         match timeout_at(end, self.places.acquire()).await {
-            Ok(Ok(_place)) => self.ask_until(request, end).await,
+            Ok(Ok(_place)) => self.ask_until(call, end).await,
             _ => Err(failed(RpcError::Full)),
         }
     }
 
-    async fn ask_until(&self, request: HistoryRequest, end: Instant) -> Result<HistoryAnswer, Refusal> {
+    async fn ask_until<A>(&self, call: HistoryCall<A>, end: Instant) -> Result<A, Refusal> {
         let mut full = FULL;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            match self.nats.request(subjects::HISTORY, &request, left.min(ONE_TRY)).await {
+            match self.nats.call(&call, left.min(ONE_TRY)).await {
                 Ok(answer) => return Ok(answer),
                 Err(RpcError::Full) if left > full => {
                     sleep(full.mul_f64(rand::random_range(0.5..1.0))).await;
@@ -65,6 +62,11 @@ impl HistoryClient {
             }
         }
     }
+}
+
+/// An answer of the right type that cannot be one to what was asked.
+pub fn invalid_reply(why: &str) -> Refusal {
+    failed(RpcError::InvalidReply(why.to_owned()))
 }
 
 fn failed(e: RpcError) -> Refusal {

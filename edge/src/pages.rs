@@ -1,19 +1,15 @@
 //! Beside step 5: a page of history for somebody who asks, over the socket or HTTP. Decides whether they may; `history` cuts it.
 
+use natterjack_nats::calls::history;
 use natterjack_protocol::{
     Code, MsgId, Refusal, Thread, UserId,
     client::frame::{HistoryQuery, Page},
-    internal::rpc::{HistoryAnswer, HistoryRequest, PageStart, ReadAccess},
+    internal::rpc::{PageStart, ReadAccess},
     log::{Intervals, fold::ThreadItem},
     text,
 };
 
-use crate::{
-    history::HistoryClient,
-    people::People,
-    refusals::{EdgeError, refuse},
-    threads::page_limit,
-};
+use crate::{history::HistoryClient, people::People, threads::page_limit};
 
 /// A `history` whose fields fit together. The same question is asked over HTTP.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,18 +57,14 @@ impl Pages {
             Some(item) => (ReadAccess::from(&item), true),
             None => self.access(reader, &thread).await?.ok_or_else(not_member)?,
         };
-        let request = HistoryRequest::Page { thread: thread.clone(), reader: reader.clone(), access, at, limit, min_id };
-        match self.history.ask(request).await? {
-            HistoryAnswer::Page(page) => {
-                let nothing = page.events.is_empty() && page.prev.is_none() && page.holes.is_empty();
-                if let (false, true, Some(peer)) = (certain, nothing, thread.peer(reader)) {
-                    // A conversation that has not begun is an empty one, with somebody who is there.
-                    self.people.exist(std::slice::from_ref(peer)).await?;
-                }
-                Ok(Page { thread: Some(thread), ..page })
-            }
-            _ => Err(refuse(EdgeError::InvalidReply)),
+        let question = history::page(thread.clone(), reader.clone(), access, at, usize::from(limit), min_id);
+        let page = self.history.ask(question).await?;
+        let nothing = page.events.is_empty() && page.prev.is_none() && page.holes.is_empty();
+        if let (false, true, Some(peer)) = (certain, nothing, thread.peer(reader)) {
+            // A conversation that has not begun is an empty one, with somebody who is there.
+            self.people.exist(std::slice::from_ref(peer)).await?;
         }
+        Ok(Page { thread: Some(thread), ..page })
     }
 
     /// Somebody may ask for a message that was acknowledged before the fold has come to their own key. A group's key is folded first, and

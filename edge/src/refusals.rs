@@ -28,8 +28,6 @@ pub enum EdgeError {
     State(#[from] KvError),
     #[error("asking {0:?}: {1}")]
     Ask(RoleService, RpcError),
-    #[error("an internal service answered a question that was not asked")]
-    InvalidReply,
     #[error("{reason}")]
     Token { expired: bool, reason: String },
     #[error("the login was revoked")]
@@ -46,7 +44,8 @@ pub enum EdgeError {
 pub fn refuse(e: impl Into<EdgeError>) -> Refusal {
     let e = e.into();
     match &e {
-        EdgeError::Publish(PublishError::StreamFull | PublishError::Rejected(_)) | EdgeError::InvalidReply => {
+        EdgeError::Publish(PublishError::StreamFull | PublishError::Rejected(_))
+        | EdgeError::Ask(_, RpcError::InvalidReply(_) | RpcError::TooLarge(_)) => {
             tracing::error!(error = %e, "a request is refused");
         }
         EdgeError::Publish(PublishError::Deadline(_)) | EdgeError::ReadLog(_) | EdgeError::State(_) => {
@@ -66,10 +65,11 @@ impl From<EdgeError> for Refusal {
             EdgeError::State(_) => Self::unavailable("membership cannot be read now; try again in a moment"),
             EdgeError::Ask(_, RpcError::Refused(refusal)) => refusal,
             EdgeError::Ask(_, RpcError::Full) => Self::unavailable("too many requests at once; try again"),
+            EdgeError::Ask(_, RpcError::TooLarge(_)) => Self::new(Code::Internal, "an internal service was asked for too much"),
+            EdgeError::Ask(_, RpcError::InvalidReply(_)) => Self::new(Code::Internal, "invalid reply from an internal service"),
             EdgeError::Ask(RoleService::Channel, _) => Self::unavailable("the channel service does not answer; try again in a moment"),
             EdgeError::Ask(RoleService::History, _) => Self::unavailable("history does not answer; try again in a moment"),
             EdgeError::Ask(RoleService::Directory, _) => Self::unavailable("accounts cannot be reached; try again in a moment"),
-            EdgeError::InvalidReply => Self::new(Code::Internal, "invalid reply from an internal service"),
             EdgeError::Token { expired: true, reason } => Self::new(Code::TokenExpired, reason),
             EdgeError::Token { reason, .. } => Self::new(Code::Unauthorized, reason),
             EdgeError::Revoked => Self::new(Code::Unauthorized, "this login was revoked: log in again"),
@@ -119,7 +119,18 @@ mod tests {
             (ask(RoleService::Directory), Code::Unavailable, "accounts cannot be reached; try again in a moment", again),
             (EdgeError::Ask(RoleService::History, RpcError::Full), Code::Unavailable, "too many requests at once; try again", again),
             (EdgeError::Ask(RoleService::Directory, RpcError::Refused(limited)), Code::RateLimited, "slow down", Some(77)),
-            (EdgeError::InvalidReply, Code::Internal, "invalid reply from an internal service", None),
+            (
+                EdgeError::Ask(RoleService::History, RpcError::TooLarge(reason())),
+                Code::Internal,
+                "an internal service was asked for too much",
+                None,
+            ),
+            (
+                EdgeError::Ask(RoleService::History, RpcError::InvalidReply(reason())),
+                Code::Internal,
+                "invalid reply from an internal service",
+                None,
+            ),
             (EdgeError::Token { expired: false, reason: "forged".into() }, Code::Unauthorized, "forged", None),
             (EdgeError::Token { expired: true, reason: "old".into() }, Code::TokenExpired, "old", None),
             (EdgeError::Revoked, Code::Unauthorized, "this login was revoked: log in again", None),

@@ -1,19 +1,19 @@
 //! The list of a user's threads: newest activity first, each with its last visible event. Asked over the socket and over HTTP.
 
 use futures_util::{StreamExt, stream};
+use natterjack_nats::calls::history::latest;
 use natterjack_protocol::{
     Event, Most, MsgId, Refusal, Thread, UserId,
     client::frame::ThreadSummary,
-    internal::rpc::{HistoryAnswer, HistoryRequest, ReadAccess},
+    internal::rpc::ReadAccess,
     limits,
     log::fold::ThreadItem,
     size::{self, Size},
 };
 
 use crate::{
-    history::HistoryClient,
+    history::{HistoryClient, invalid_reply},
     people::People,
-    refusals::{EdgeError, refuse},
 };
 
 /// Threads in one question to `history`: at most so many, and a request of at most this size (who has joined a group a hundred times has
@@ -98,13 +98,12 @@ impl ThreadLists {
         let mut rows = Vec::with_capacity(asked.len());
         while !asked.is_empty() {
             let threads = asked.iter().map(|Asked(t, i)| (t.clone(), ReadAccess::from(i))).collect();
-            match self.history.ask_in_turn(HistoryRequest::Latest { reader: reader.clone(), threads }).await? {
-                HistoryAnswer::Latest(last) if (1..=asked.len()).contains(&last.len()) => {
-                    let answered = asked.drain(..last.len()).zip(last);
-                    rows.extend(answered.map(|(Asked(thread, item), last)| Row::new(thread, item, last)));
-                }
-                _ => return Err(refuse(EdgeError::InvalidReply)),
+            let last = self.history.ask_in_turn(latest(reader.clone(), threads)).await?;
+            if !(1..=asked.len()).contains(&last.len()) {
+                return Err(invalid_reply("nothing, or more than was asked for"));
             }
+            let answered = asked.drain(..last.len()).zip(last);
+            rows.extend(answered.map(|(Asked(thread, item), last)| Row::new(thread, item, last)));
         }
         Ok(rows)
     }

@@ -3,10 +3,11 @@
 //! A message passes through `publish` (step 3: into the log), `reader` (steps 4, 7, 8: out of the log, in order),
 //! `fanin` (step 5: live subjects to an edge) and `thread_log` (history and control reads). `provision` makes what
 //! they stand on, `generation` changes it while all runs, `keys` (typed by `typed_key`, over `kv`) and `lease` are the
-//! state beside the log, `service` answers requests between roles. `wire` is our own NATS client below all of it.
+//! state beside the log, `calls` asks other roles, `service` answers. `wire` is our own NATS client below all of it.
 
 pub mod baseline;
 mod beginning;
+pub mod calls;
 mod clock_mark;
 mod config;
 mod fanin;
@@ -29,7 +30,6 @@ pub mod probe;
 pub mod provision;
 mod publish;
 mod reader;
-mod refusals;
 mod rpc;
 pub mod server_config;
 pub mod server_time;

@@ -1,8 +1,8 @@
-//! Requests to other roles, in MessagePack; `service` answers them.
+//! Requests to other roles, in MessagePack; `calls` gives them types, `service` answers them.
 
 use std::time::Duration;
 
-use natterjack_protocol::{Code, Refusal, internal::rpc::Reply};
+use natterjack_protocol::{Refusal, internal::rpc::Reply};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::wire::{client::Nats, inbox::NatsRequestError};
@@ -20,8 +20,10 @@ pub enum RpcError {
     Full,
     #[error("the request is too large: {0}")]
     TooLarge(String),
-    #[error("{0}")]
-    Broken(String),
+    #[error("the request was not sent: {0}")]
+    NotSent(String),
+    #[error("invalid reply: {0}")]
+    InvalidReply(String),
 }
 
 impl From<NatsRequestError> for RpcError {
@@ -29,20 +31,8 @@ impl From<NatsRequestError> for RpcError {
         match e {
             NatsRequestError::Timeout => Self::Timeout,
             NatsRequestError::NoResponders => Self::NoResponders,
-            NatsRequestError::NotSent(s) => Self::Broken(s),
+            NatsRequestError::NotSent(s) => Self::NotSent(s),
             NatsRequestError::TooLarge(s) => Self::TooLarge(s),
-        }
-    }
-}
-
-impl From<RpcError> for Refusal {
-    fn from(e: RpcError) -> Self {
-        match e {
-            RpcError::Refused(refusal) => refusal,
-            RpcError::Full => Refusal::unavailable("too many requests at once; try again"),
-            RpcError::TooLarge(_) => Refusal::new(Code::Internal, "a part of the system was asked for too much; the operator has to look"),
-            RpcError::NoResponders | RpcError::Timeout => Refusal::unavailable("a part of the system does not answer; try again"),
-            RpcError::Broken(_) => Refusal::unavailable("a part of the system answered nonsense; try again"),
         }
     }
 }
@@ -50,9 +40,9 @@ impl From<RpcError> for Refusal {
 impl Nats {
     /// A request to another role, in MessagePack.
     pub async fn request<Q: Serialize, A: DeserializeOwned>(&self, subject: &str, q: &Q, timeout: Duration) -> Result<A, RpcError> {
-        let payload = rmp_serde::to_vec_named(q).map_err(|e| RpcError::Broken(format!("request: {e}")))?;
+        let payload = rmp_serde::to_vec_named(q).map_err(|e| RpcError::NotSent(e.to_string()))?;
         let message = self.inbox().request(subject, None, payload.into(), timeout).await?;
-        match rmp_serde::from_slice::<Reply<A>>(&message.payload).map_err(|e| RpcError::Broken(format!("answer: {e}")))? {
+        match rmp_serde::from_slice::<Reply<A>>(&message.payload).map_err(|e| RpcError::InvalidReply(e.to_string()))? {
             Reply::Ok(answer) => Ok(answer),
             Reply::Refused(refusal) => Err(RpcError::Refused(refusal)),
             Reply::Busy => Err(RpcError::Full),

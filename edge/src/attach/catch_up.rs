@@ -6,10 +6,11 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use natterjack_nats::calls::history::{last_entries, page};
 use natterjack_protocol::{
     MsgId, Refusal, Thread,
     client::frame::{Page, ServerFrame},
-    internal::rpc::{HistoryAnswer, HistoryRequest, LastEntry, PageStart, ReadAccess},
+    internal::rpc::{LastEntry, PageStart, ReadAccess},
     limits,
     log::fold::ThreadItem,
 };
@@ -18,12 +19,7 @@ use super::{
     Attach,
     plan::{NEW_THREADS, most_recent, plan},
 };
-use crate::{
-    live::heads_batch::Barrier,
-    members::member_frame,
-    refusals::{EdgeError, refuse},
-    sessions::handle::SessionHandle,
-};
+use crate::{history::invalid_reply, live::heads_batch::Barrier, members::member_frame, sessions::handle::SessionHandle};
 
 /// Pages that one attach asks for at the same time.
 const PAGES_AT_ONCE: usize = 8;
@@ -129,10 +125,11 @@ impl Attach {
     async fn last_entries(&self, threads: impl Iterator<Item = &Thread>) -> Result<Vec<LastEntry>, Refusal> {
         let (threads, mut last): (Vec<Thread>, _) = (threads.cloned().collect(), Vec::new());
         for chunk in threads.chunks(limits::HEADS_PER_BATCH) {
-            match self.history.ask_in_turn(HistoryRequest::LastEntries { threads: chunk.to_vec() }).await? {
-                HistoryAnswer::LastEntries(of) if of.len() == chunk.len() => last.extend(of),
-                _ => return Err(refuse(EdgeError::InvalidReply)),
+            let of = self.history.ask_in_turn(last_entries(chunk.to_vec())).await?;
+            if of.len() != chunk.len() {
+                return Err(invalid_reply("not one entry for each thread"));
             }
+            last.extend(of);
         }
         Ok(last)
     }
@@ -150,20 +147,10 @@ impl Attach {
     ) -> SentPage {
         let none = SentPage { complete: false, reached: None };
         let Ok(room) = session.room().await else { return none };
-        let request = HistoryRequest::Page {
-            thread: thread.clone(),
-            reader: session.user.clone(),
-            min_id: if access.intervals.open() { head } else { MsgId::NONE },
-            access,
-            at: PageStart::Newest,
-            limit: limits::PAGE_DEFAULT as u16,
-        };
-        let answer = match self.history.ask_in_turn(request).await {
-            Ok(HistoryAnswer::Page(page)) => Ok(page),
-            Ok(_) => Err(refuse(EdgeError::InvalidReply)),
-            Err(refusal) => Err(refusal),
-        };
-        match answer {
+        let min_id = if access.intervals.open() { head } else { MsgId::NONE };
+        let reader = session.user.clone();
+        let newest = page(thread.clone(), reader, access, PageStart::Newest, limits::PAGE_DEFAULT, min_id);
+        match self.history.ask_in_turn(newest).await {
             Ok(page) => {
                 let sent = SentPage { complete: page.holes.is_empty(), reached: page.events.last().map(|e| (thread.clone(), e.id)) };
                 if let Some(page) = newer_than(cursor, &thread, page) {

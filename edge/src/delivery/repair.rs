@@ -2,17 +2,13 @@
 
 use std::time::Duration;
 
-use natterjack_protocol::{
-    Most, MsgId, Refusal, Thread,
-    internal::rpc::{HistoryAnswer, HistoryRequest},
-    limits,
-};
+use natterjack_nats::calls::history::between;
+use natterjack_protocol::{Most, MsgId, Refusal, Thread, limits};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     history::HistoryClient,
     live::event::{Gap, LiveEvent},
-    refusals::{EdgeError, refuse},
 };
 
 /// What is shown of a gap at once: the rest is fetched when this has gone out.
@@ -29,7 +25,7 @@ pub async fn fetch(history: &HistoryClient, gap: &Gap, deadline: Duration) -> Re
         if after >= gap.upto || PART.full(&found) {
             return Ok(found);
         }
-        match between(history, &thread, after, gap.upto).await {
+        match events_between(history, &thread, after, gap.upto).await {
             Ok(events) if !events.is_empty() => {
                 found.extend(events);
                 continue;
@@ -43,10 +39,7 @@ pub async fn fetch(history: &HistoryClient, gap: &Gap, deadline: Duration) -> Re
     Err(why)
 }
 
-async fn between(history: &HistoryClient, thread: &Thread, after: MsgId, upto: MsgId) -> Result<Vec<LiveEvent>, Refusal> {
-    let request = HistoryRequest::Between { thread: thread.clone(), after, upto, limit: limits::PAGE_MAX as u16 };
-    match history.ask(request).await? {
-        HistoryAnswer::Between { events, .. } => Ok(events.into_iter().map(LiveEvent::fetched).collect()),
-        _ => Err(refuse(EdgeError::InvalidReply)),
-    }
+async fn events_between(history: &HistoryClient, thread: &Thread, after: MsgId, upto: MsgId) -> Result<Vec<LiveEvent>, Refusal> {
+    let events = history.ask(between(thread.clone(), after, upto, limits::PAGE_MAX)).await?;
+    Ok(events.into_iter().map(LiveEvent::fetched).collect())
 }

@@ -1,10 +1,10 @@
 //! Accounts and people: register, log in, tokens, finding somebody. All of it is `directory`'s; the edge only says who asks.
 
 use axum::{Json, extract::State};
+use natterjack_nats::calls::directory;
 use natterjack_protocol::{
     Code, DeviceId, Refusal, Token, UserId,
     client::http::{Credentials, ExternalToken, LoggedOut, Profile, RefreshToken, Tokens, Users},
-    internal::rpc::DirectoryRequest,
 };
 use serde::Deserialize;
 
@@ -39,8 +39,7 @@ fn device(given: Option<DeviceId>) -> DeviceId {
     responses((status = 200, body = Tokens)))]
 pub async fn register(State(api): Shared, Caller(client): Caller, JsonBody(c): JsonBody<Credentials>) -> Answer<Tokens> {
     let attempt = api.limiter.logins(client).registers(&c.name)?;
-    let request = DirectoryRequest::Register { name: c.name, password: c.password, device: device(c.device) };
-    let answer = api.directory.tokens(&request).await;
+    let answer = api.directory.ask(directory::register(c.name, c.password, device(c.device))).await;
     attempt.ended(&answer);
     Ok(Json(answer?))
 }
@@ -53,10 +52,9 @@ pub async fn register(State(api): Shared, Caller(client): Caller, JsonBody(c): J
 pub async fn login(State(api): Shared, Caller(client): Caller, JsonBody(c): JsonBody<Credentials>) -> Answer<Tokens> {
     let (visitor, named) = (api.limiter.logins(client), c.device.is_some());
     let (name, password, device) = (c.name, c.password, device(c.device));
-    let request = |known| DirectoryRequest::Login { name: name.clone(), password: password.clone(), device: device.clone(), known };
     let refused = match visitor.tries(&name) {
         Ok(attempt) => {
-            let answer = api.directory.tokens(&request(false)).await;
+            let answer = api.directory.ask(directory::login(name.clone(), password.clone(), device.clone())).await;
             attempt.ended(&answer);
             match answer {
                 // Too many hash passwords, whoever they are.
@@ -70,7 +68,7 @@ pub async fn login(State(api): Shared, Caller(client): Caller, JsonBody(c): Json
         return Err(refused.into());
     }
     let attempt = visitor.tries_as(&name, &device)?;
-    let answer = api.directory.known_tokens(&request(true)).await;
+    let answer = api.directory.ask(directory::login_of_known(name, password, device)).await;
     attempt.ended(&answer);
     Ok(Json(answer?.ok_or(refused)?))
 }
@@ -81,8 +79,7 @@ pub async fn login(State(api): Shared, Caller(client): Caller, JsonBody(c): Json
     responses((status = 200, body = Tokens)))]
 pub async fn login_external(State(api): Shared, Caller(client): Caller, JsonBody(t): JsonBody<ExternalToken>) -> Answer<Tokens> {
     let _used = api.limiter.logins(client).uses(&t.token)?;
-    let request = DirectoryRequest::LoginExternal { token: t.token, device: device(t.device) };
-    Ok(Json(api.directory.tokens(&request).await?))
+    Ok(Json(api.directory.ask(directory::login_external(t.token, device(t.device))).await?))
 }
 
 /// New tokens for an old refresh token, which is used up. Within a minute, and until the new one is used, the old one gives the same new
@@ -92,7 +89,7 @@ pub async fn login_external(State(api): Shared, Caller(client): Caller, JsonBody
     responses((status = 200, body = Tokens)))]
 pub async fn refresh(State(api): Shared, Caller(client): Caller, JsonBody(t): JsonBody<RefreshToken>) -> Answer<Tokens> {
     let used = api.limiter.logins(client).uses(&t.refresh)?;
-    let tokens = api.directory.tokens(&DirectoryRequest::Refresh { refresh: t.refresh }).await?;
+    let tokens = api.directory.ask(directory::refresh(t.refresh)).await?;
     used.renewed(&tokens.refresh);
     Ok(Json(tokens))
 }
@@ -103,7 +100,7 @@ pub async fn refresh(State(api): Shared, Caller(client): Caller, JsonBody(t): Js
     responses((status = 200, body = LoggedOut)))]
 pub async fn logout(State(api): Shared, Caller(client): Caller, JsonBody(t): JsonBody<RefreshToken>) -> Answer<LoggedOut> {
     let _used = api.limiter.logins(client).uses(&t.refresh)?;
-    api.directory.done(&DirectoryRequest::Logout { refresh: t.refresh }).await?;
+    api.directory.ask(directory::logout(t.refresh)).await?;
     Ok(Json(LoggedOut { logged_out: true }))
 }
 
@@ -113,7 +110,7 @@ pub async fn logout(State(api): Shared, Caller(client): Caller, JsonBody(t): Jso
 pub async fn find(State(api): Shared, Authenticated(actor): Authenticated, Query(q): Query<Find>) -> Answer<Users> {
     let mut users = Vec::new();
     if let Some(prefix) = q.prefix {
-        users = api.directory.profiles(&DirectoryRequest::Find { actor: actor.user, prefix }).await?;
+        users = api.directory.ask(directory::find(actor.user, prefix)).await?;
     }
     if let Some(ids) = q.ids {
         let ids: Result<Vec<UserId>, _> = ids.split(',').map(UserId::parse).collect();
@@ -121,7 +118,7 @@ pub async fn find(State(api): Shared, Authenticated(actor): Authenticated, Query
         if ids.len() > IDS {
             return Err(Refusal::invalid(format!("query: ids: at most {IDS} at once")).into());
         }
-        users.extend(api.directory.profiles(&DirectoryRequest::Profiles { users: ids }).await?);
+        users.extend(api.directory.ask(directory::profiles(ids)).await?);
     }
     Ok(Json(Users { users }))
 }
@@ -131,7 +128,7 @@ pub async fn find(State(api): Shared, Authenticated(actor): Authenticated, Query
     extensions(("x-codes" = json!(["not_found"]))),
     responses((status = 200, body = Profile)))]
 pub async fn profile(State(api): Shared, _actor: Authenticated, Path(UserPath { user }): Path<UserPath>) -> Answer<Profile> {
-    let profiles = api.directory.profiles(&DirectoryRequest::Profiles { users: vec![user.clone()] }).await?;
+    let profiles = api.directory.ask(directory::profiles(vec![user.clone()])).await?;
     let profile = profiles.into_iter().find(|p| p.user == user);
     Ok(Json(profile.ok_or_else(|| Refusal::new(Code::NotFound, format!("no such user: {user}")))?))
 }

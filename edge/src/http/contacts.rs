@@ -1,10 +1,10 @@
 //! Contacts are `directory`'s. A block is membership of the DM, so the log decides it, and it holds from its place in the log on.
 
 use axum::{Json, extract::State};
+use natterjack_nats::calls::directory::change_contact;
 use natterjack_protocol::{
     Body, Kind, Refusal, Thread, UserId,
     client::http::{BlockChanged, BlockedUser, Blocks, ContactWish, Contacts, Relation},
-    internal::rpc::{DirectoryAnswer, DirectoryRequest},
 };
 
 use super::{
@@ -12,10 +12,7 @@ use super::{
     extract::{Answer, Authenticated, JsonBody, Path},
     path::UserPath,
 };
-use crate::{
-    control::ThreadChange,
-    refusals::{EdgeError, refuse},
-};
+use crate::control::ThreadChange;
 
 /// Contacts, and requests on either side.
 #[utoipa::path(get, path = "/v1/contacts", tag = "people", operation_id = "listContacts", security(("token" = [])),
@@ -34,8 +31,7 @@ pub async fn change(
     Path(UserPath { user: other }): Path<UserPath>,
     JsonBody(wish): JsonBody<ContactWish>,
 ) -> Answer<Relation> {
-    let request = DirectoryRequest::Contact { actor: actor.user, other, change: wish.change };
-    let DirectoryAnswer::Contact(state) = api.directory.ask(&request).await? else { return Err(refuse(EdgeError::InvalidReply).into()) };
+    let state = api.directory.ask(change_contact(actor.user, other, wish.change)).await?;
     Ok(Json(Relation { state }))
 }
 

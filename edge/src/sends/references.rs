@@ -5,17 +5,13 @@
 //! archive away nobody can tell about those, and they are taken: readers pass over what concerns nothing, and chat goes
 //! on (P7).
 
-use natterjack_nats::{LogError, LogRecord, ThreadLog};
+use natterjack_nats::{LogError, LogRecord, ThreadLog, calls::history::is_message};
 use natterjack_protocol::{
     Body, Code, Entry, Most, MsgId, Refusal, Thread, Times,
-    internal::rpc::{HistoryAnswer, HistoryRequest},
     log::{EntryView, fold::ThreadItem},
 };
 
-use crate::{
-    history::HistoryClient,
-    refusals::{EdgeError, refuse},
-};
+use crate::{history::HistoryClient, refusals::refuse};
 
 #[derive(Clone)]
 pub struct References {
@@ -54,14 +50,12 @@ impl References {
             Err(e) => return Err(refuse(e)),
         }
         metrics::counter!(crate::metrics::REFERENCE_LOOKUPS).increment(1);
-        match self.history.ask(HistoryRequest::IsMessage { thread: thread.clone(), id }).await {
-            Ok(HistoryAnswer::IsMessage(is)) => Ok(is),
-            Ok(_) => Err(refuse(EdgeError::InvalidReply)),
+        match self.history.ask(is_message(thread.clone(), id)).await {
             Err(e) if e.code == Code::Unavailable => {
                 metrics::counter!(crate::metrics::REFERENCES_UNCHECKED).increment(1);
                 Ok(true)
             }
-            Err(e) => Err(e),
+            answer => answer,
         }
     }
 

@@ -5,14 +5,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use natterjack_nats::{PublishError, Publisher};
-use natterjack_protocol::{
-    Cid, Code, Entry, MsgId, Refusal, Thread, UserId,
-    cid::Age,
-    client::frame::SendMessage,
-    internal::rpc::{HistoryAnswer, HistoryRequest},
-    limits,
-};
+use natterjack_nats::{PublishError, Publisher, calls::history::find_cid};
+use natterjack_protocol::{Cid, Code, Entry, MsgId, Refusal, Thread, UserId, cid::Age, client::frame::SendMessage, limits};
 
 use crate::{
     control::clock_ahead,
@@ -152,11 +146,7 @@ impl Sends {
     /// The id of this cid if it is stored, and the log's clock at the lookup.
     async fn find(&self, thread: &Thread, sender: &UserId, cid: Cid) -> Result<(Option<MsgId>, u64), Refusal> {
         metrics::counter!(crate::metrics::CID_LOOKUPS).increment(1);
-        let request = HistoryRequest::FindCid { thread: thread.clone(), sender: sender.clone(), cid, below: None };
-        match self.history.ask(request).await? {
-            HistoryAnswer::FindCid { found, seen } => Ok((found, seen)),
-            _ => Err(refuse(EdgeError::InvalidReply)),
-        }
+        self.history.ask(find_cid(thread.clone(), sender.clone(), cid, None)).await
     }
 }
 

@@ -66,8 +66,7 @@ async fn what_is_too_large_for_the_server_is_refused() {
     assert_eq!(ask(max - 100).await.unwrap().len(), max - 100);
     assert!(matches!(ask(max + 1).await, Err(RpcError::Refused(r)) if r.code == Code::Internal));
     let asked = nats.request::<String, String>("svc.large", &"x".repeat(max + 1), T).await;
-    let Err(e @ RpcError::TooLarge(_)) = asked else { panic!("{asked:?}") };
-    assert_eq!(Refusal::from(e).code, Code::Internal);
+    assert!(matches!(asked, Err(RpcError::TooLarge(_))), "{asked:?}");
     assert_eq!(ask(7).await.unwrap().len(), 7, "the connection is as good as before");
 }
 

@@ -5,11 +5,10 @@ use std::{
     time::Duration,
 };
 
-use natterjack_nats::{KvBuckets, Layout, LeaderReader, Nats, Positions, subjects};
+use natterjack_nats::{KvBuckets, Layout, LeaderReader, Nats, Positions, calls::directory::rebuild_group};
 use natterjack_protocol::{
     Code, Event, GroupId, Kind, MsgId, Retry, Thread, UserId,
     client::frame::ServerFrame,
-    internal::rpc::{DirectoryAnswer, DirectoryRequest},
     log::{Role, fold::GroupState},
 };
 use natterjack_testkit::eventually_within;
@@ -153,8 +152,7 @@ impl Insight {
         let gid = gid(thread);
         self.buckets.group(&gid).delete().await.unwrap();
         assert!(self.group(thread).await.is_none(), "the key is gone");
-        let request = DirectoryRequest::RebuildGroup { group: gid };
-        self.nats.request::<_, DirectoryAnswer>(subjects::DIRECTORY, &request, SOON).await.unwrap();
+        self.nats.call(&rebuild_group(&gid), SOON).await.unwrap();
         self.group(thread).await.expect("built again")
     }
 
