@@ -193,7 +193,7 @@ impl FanIn {
                 }
             }
         }
-        metrics::counter!("natterjack_fanin_messages_total").increment(messages);
+        metrics::counter!(crate::metrics::FANIN_MESSAGES).increment(messages);
         Ok(())
     }
 }

@@ -363,7 +363,7 @@ impl LeaderReader {
             self.leader_after(&stream, &ctl, shown[1], upto, most)
         )?;
         if !a.is_empty() || !b.is_empty() {
-            metrics::counter!("natterjack_tail_stale_total").increment(1);
+            metrics::counter!(crate::metrics::TAIL_STALE).increment(1);
             let known = [&a, &b].into_iter().filter(|r| most.full(r)).filter_map(|r| r.last()).map(|r| r.id).min();
             *page = merge(std::mem::take(page), merge(a, b));
             page.retain(|r| known.is_none_or(|end| r.id <= end));

@@ -23,6 +23,7 @@ mod lease;
 pub mod log_readers;
 mod log_usage;
 pub mod lost_end;
+mod metrics;
 mod nats_role;
 pub mod permissions;
 mod positions;

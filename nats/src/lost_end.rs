@@ -96,7 +96,7 @@ pub async fn renew_above(nats: &Nats, layout: Layout, p: u32, role: &'static str
         %known,
         "the log ends before what was read of it: it lost its end, or is an older copy; it goes on in a new generation"
     );
-    metrics::counter!("natterjack_log_lost_ends_total", "role" => role).increment(1);
+    metrics::counter!(crate::metrics::LOG_LOST_ENDS, "role" => role).increment(1);
     let above = IdFloor { generation: above.generation.max(layout.generation), id: above.id.max(known) };
     let begun = async || {
         LostEnds::new(nats, layout).note(p, known).await?;

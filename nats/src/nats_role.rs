@@ -35,7 +35,7 @@ pub(crate) fn inbox(role: Option<NatsRole>) -> String {
 pub(crate) fn denied(said: &str) -> bool {
     let denied = said.to_ascii_lowercase().contains("permissions violation");
     if denied {
-        metrics::counter!("natterjack_nats_denied_total").increment(1);
+        metrics::counter!(crate::metrics::NATS_DENIED).increment(1);
         tracing::error!(
             said,
             "nats-server does not let this user; compare its permissions with `natterjack provision --print-permissions`"

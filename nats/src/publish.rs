@@ -110,7 +110,7 @@ impl Publisher {
                     self.one_by_one.store(true, Relaxed);
                 }
                 tracing::debug!(error = %e, "a batch was not acknowledged");
-                metrics::counter!("natterjack_publish_batches_given_up_total").increment(1);
+                metrics::counter!(crate::metrics::PUBLISH_BATCHES_GIVEN_UP).increment(1);
                 false
             }
         }
@@ -165,7 +165,7 @@ impl Publisher {
                 Verdict::Fail(e) => return Err(e),
                 Verdict::Again => {}
             }
-            metrics::counter!("natterjack_publish_retries_total").increment(1);
+            metrics::counter!(crate::metrics::PUBLISH_RETRIES).increment(1);
             // A publish without a responder: the generation is over, and whoever resends asks `history` first.
             if Instant::now() + pause >= deadline || self.window.is_closed() {
                 return Err(PublishError::Deadline(error.to_string()));

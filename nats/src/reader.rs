@@ -229,7 +229,7 @@ impl LogReader {
                 Step::Old => continue,
                 Step::Jump if !self.jumped => {
                     tracing::warn!(stream = self.stream, position = %self.position, got = first.seq, "a jump in the log's sequence; reading again");
-                    metrics::counter!("natterjack_reader_jumps_total").increment(1);
+                    metrics::counter!(crate::metrics::READER_JUMPS).increment(1);
                     self.jumped = true;
                     self.pull = None;
                     continue;
@@ -237,7 +237,7 @@ impl LogReader {
                 Step::Jump => {
                     let hole = (self.position.next(), MsgId(first.seq - 1));
                     tracing::error!(stream = self.stream, from = %hole.0, to = %hole.1, "the log has a hole");
-                    metrics::counter!("natterjack_reader_holes_total").increment(1);
+                    metrics::counter!(crate::metrics::READER_HOLES).increment(1);
                     batch.hole = Some(hole);
                 }
             }
@@ -331,7 +331,7 @@ impl LogReader {
                     }
                     Err(why) => {
                         tracing::info!(stream = self.stream, ?why, position = %self.position, "the reader makes its consumer again");
-                        metrics::counter!("natterjack_reader_recreated_total").increment(1);
+                        metrics::counter!(crate::metrics::READER_RECREATED).increment(1);
                         if let Some(dead) = self.died() {
                             dead.close().await;
                         }

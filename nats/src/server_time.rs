@@ -93,7 +93,7 @@ impl ClockComparison {
 
     pub fn look(&mut self, ms: u64, server_ms: u64) {
         let ahead = ms.cast_signed() - server_ms.cast_signed();
-        metrics::gauge!("natterjack_clock_ahead_seconds", "clock" => self.label.clone()).set(ahead as f64 / 1_000.0);
+        metrics::gauge!(crate::metrics::CLOCK_AHEAD_SECONDS, "clock" => self.label.clone()).set(ahead as f64 / 1_000.0);
         if self.is_due(ahead, Instant::now()) {
             tracing::error!("{}; run a time service (chrony, ntpd) on every machine", apart(&self.whose, ahead));
         }
@@ -129,12 +129,6 @@ struct Inner {
 impl ServerTime {
     /// Waits for the first answer. `wall` is this machine's own clock, which is compared with the server's.
     pub async fn start(nats: &Nats, wall: fn() -> u64) -> Self {
-        metrics::describe_gauge!(
-            "natterjack_clock_ahead_seconds",
-            metrics::Unit::Seconds,
-            "By how much a clock is ahead of the server's time: this machine's (own), and those of the leaders of the log"
-        );
-        metrics::describe_counter!("natterjack_clock_steps_total", "Times the server's time was set by more than 10 s");
         let mut estimates = Estimates::new(Instant::now());
         let ms = loop {
             match ask(nats).await {
@@ -178,7 +172,7 @@ async fn keep_asking(nats: Nats, estimates: Arc<Mutex<Estimates>>, wall: fn() ->
             continue;
         }
         if let Some(step) = estimates.lock().learn(ms, at) {
-            metrics::counter!("natterjack_clock_steps_total").increment(1);
+            metrics::counter!(crate::metrics::CLOCK_STEPS).increment(1);
             let way = if step > 0 { "forward" } else { "back" };
             tracing::error!("the server's time was set {way} by {} s, or another nats-server gives it now", step.unsigned_abs() / 1_000);
         }

@@ -107,7 +107,7 @@ where
 {
     let Some(reply) = message.reply else { return };
     let Ok(permit) = room.clone().try_acquire_owned() else {
-        metrics::counter!("natterjack_service_full_total", "subject" => subject.to_owned()).increment(1);
+        metrics::counter!(crate::metrics::SERVICE_FULL, "subject" => subject.to_owned()).increment(1);
         send(nats, subject, reply, Reply::<()>::Busy).await;
         return;
     };
@@ -137,7 +137,7 @@ async fn send<A: Serialize>(nats: &Nats, subject: &str, reply: NatsSubject, answ
         Err(e) => e.to_string(),
     };
     tracing::error!(subject, why, "an answer cannot be sent; it is refused instead");
-    metrics::counter!("natterjack_service_unsendable_total", "subject" => subject.to_owned()).increment(1);
+    metrics::counter!(crate::metrics::SERVICE_UNSENDABLE, "subject" => subject.to_owned()).increment(1);
     let refusal = Refusal::new(Code::Internal, "the answer to this is too large; the operator has to look");
     let refused = rmp_serde::to_vec_named(&Reply::<()>::Refused(refusal)).expect("a refusal has string keys and plain values");
     publish(nats, subject, reply, refused).await;

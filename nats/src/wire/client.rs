@@ -59,6 +59,7 @@ impl Nats {
     }
 
     async fn open(cfg: &NatsConfig, role: &str) -> Result<Self, NatsConnectError> {
+        crate::metrics::describe();
         let urls = shown(&cfg.urls);
         let (addrs, login) = (login::addresses(cfg)?, NatsLogin::new(cfg)?);
         if tls::required(cfg) {
@@ -176,7 +177,7 @@ fn options(cfg: &NatsConfig, role: &str, login: &NatsLogin, notices: Arc<AtomicU
                 match event {
                     Event::Disconnected | Event::SlowConsumer(_) | Event::LameDuckMode => {
                         notices.fetch_add(1, Ordering::Relaxed);
-                        metrics::counter!("natterjack_nats_notices_total").increment(1);
+                        metrics::counter!(crate::metrics::NATS_NOTICES).increment(1);
                         tracing::warn!(%event, "nats connection");
                     }
                     Event::Connected if notices.load(Ordering::Relaxed) > 0 => tracing::info!("nats connected again"),

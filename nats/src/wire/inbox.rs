@@ -35,7 +35,7 @@ pub enum NatsRequestError {
 fn not_sent(e: &async_nats::PublishError) -> NatsRequestError {
     match e.kind() {
         PublishErrorKind::MaxPayloadExceeded => {
-            metrics::counter!("natterjack_nats_too_large_total").increment(1);
+            metrics::counter!(crate::metrics::NATS_TOO_LARGE).increment(1);
             tracing::error!(error = %e, "a message is larger than nats-server takes");
             NatsRequestError::TooLarge(e.to_string())
         }

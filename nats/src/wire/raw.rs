@@ -208,7 +208,7 @@ impl RawConnection {
     /// Gives the connection up; the next event is of a new one.
     pub(crate) fn lost(&mut self, why: &io::Error) -> RawEvent {
         tracing::warn!(connection = self.access.name(), error = %why, "connection to nats lost; opening another");
-        metrics::counter!("natterjack_fanin_disconnects_total").increment(1);
+        metrics::counter!(crate::metrics::FANIN_DISCONNECTS).increment(1);
         self.output = BytesMut::new();
         self.state = State::Down { until: Instant::now() };
         RawEvent::Lost
