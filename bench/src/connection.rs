@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use natterjack_protocol::{
     Body, Cid, Kind, Thread, UserId,
-    client::frame::{ClientFrame, DeviceClass, Hello, SendMessage, ServerFrame},
+    client::frame::{ClientFrame, Hello, SendMessage, ServerFrame},
     codec::Codec,
 };
 use tokio::net::TcpStream;
@@ -49,13 +49,7 @@ impl LoadConnection {
         let config = WebSocketConfig::default().read_buffer_size(4 * 1024);
         let (socket, _) = client_async_with_config(request, stream, Some(config)).await?;
         let mut connection = Self { user, socket };
-        let hello = ClientFrame::Hello(Hello {
-            token: connection.user.token.clone(),
-            device: connection.user.id.clone(),
-            class: DeviceClass::Other,
-            cursors: Default::default(),
-            synced: None,
-        });
+        let hello = ClientFrame::Hello(Hello::new(connection.user.token.clone(), connection.user.id.clone()));
         connection.socket.send(Message::Binary(hello.encode(Codec::Msgpack))).await?;
         loop {
             match connection.frame().await? {

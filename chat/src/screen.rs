@@ -3,7 +3,11 @@
 
 use std::io::{IsTerminal, Write};
 
-use natterjack_client::protocol::{Event, Kind, Thread, log::Role};
+use natterjack_client::protocol::{
+    Event, Kind, Thread,
+    client::frame::{DeviceClass, OtherDevice},
+    log::Role,
+};
 use serde_json::{Value, json};
 
 use super::day;
@@ -211,6 +215,21 @@ pub fn standing(thread: &Thread, place: &str, role: Option<Role>) -> Option<Stri
         Some(Role::Admin) => format!("you are an admin of {place}"),
         Some(Role::Owner) => format!("you are an owner of {place}"),
     })
+}
+
+/// Another device of this user is in now, in this one's place.
+pub fn took_over(by: &OtherDevice) -> String {
+    let class = match by.class {
+        DeviceClass::Phone => "phone",
+        DeviceClass::Tablet => "tablet",
+        DeviceClass::Desktop => "desktop",
+        DeviceClass::Web => "browser",
+        DeviceClass::Other => "device",
+    };
+    match &by.name {
+        Some(name) => format!("“{name}”, another {class} of yours, has taken over"),
+        None => format!("another {class} of yours has taken over"),
+    }
 }
 
 #[cfg(test)]

@@ -161,6 +161,7 @@ impl Core {
                 }
             }
             ServerFrame::Contacts => self.tell(ClientEvent::Contacts),
+            ServerFrame::Displaced(displaced) => self.tell(ClientEvent::Displaced(displaced)),
             ServerFrame::Degraded { on } => self.tell(ClientEvent::Degraded { on }),
             ServerFrame::Draining { edges, .. } => return Some(Signal::Draining { edges }),
             ServerFrame::Welcome(welcome) => self.clock.learn(welcome.now, now),

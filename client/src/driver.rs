@@ -215,7 +215,7 @@ impl Driver {
         async move {
             let access = auth.access(stale.as_deref()).await?;
             let edge = auth.http().with_edges(|e| e.current().to_owned());
-            let hello = Hello { token: access.clone(), device: auth.device.clone(), class, cursors: said.clone(), synced };
+            let hello = Hello { class, cursors: said.clone(), synced, ..Hello::new(access.clone(), auth.device.clone()) };
             let result = dial(edge.clone(), auth.http().clone(), codec, hello, heartbeat).await;
             Ok(Dialled { result, edge, said, access })
         }

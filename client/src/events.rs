@@ -8,6 +8,7 @@ use std::{
 
 use natterjack_protocol::{
     Cid, MsgId, Refusal, Thread, UserId,
+    client::frame::Displaced,
     log::{Intervals, Role},
 };
 use tokio::sync::{Notify, mpsc};
@@ -69,6 +70,8 @@ pub enum ClientEvent {
     Degraded {
         on: bool,
     },
+    /// Another device of the user has taken over; `Ended` follows.
+    Displaced(Displaced),
     /// The login has ended and cannot be renewed. The last event.
     LoggedOut {
         refusal: Refusal,

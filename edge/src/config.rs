@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use natterjack_nats::NatsConfig;
-use natterjack_protocol::{Times, Token, limits};
+use natterjack_protocol::{Times, Token, internal::devices::DevicePolicy, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::{admission::limits::Limits, server::tls};
@@ -27,6 +27,8 @@ pub struct Config {
     pub max_group_members: usize,
     /// What one address and one user may do.
     pub limits: Limits,
+    /// How many devices of a user may be connected at once; the same at all edges.
+    pub devices: DevicePolicy,
     /// None: plain, something in front of the edge speaks TLS, or nobody does.
     pub tls: Option<tls::Files>,
 }
@@ -43,6 +45,7 @@ impl Default for Config {
             max_connections: limits::CONNECTIONS,
             max_group_members: limits::GROUP_MEMBERS,
             limits: Limits::default(),
+            devices: DevicePolicy::default(),
             tls: None,
         }
     }

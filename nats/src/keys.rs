@@ -7,7 +7,10 @@ use std::fmt::Display;
 
 use natterjack_protocol::{
     GroupId, Token, UserId,
-    internal::kv::{EdgeInfo, PublicKey, RevokedLogin},
+    internal::{
+        devices::UserDevices,
+        kv::{EdgeInfo, PublicKey, RevokedLogin},
+    },
     log::fold::{GroupState, UserThreads},
 };
 
@@ -29,6 +32,7 @@ enum Bucket {
     Leases,
     Groups,
     Users,
+    Sessions,
 }
 
 impl Bucket {
@@ -40,11 +44,12 @@ impl Bucket {
             Self::Leases => subjects::LEASES.into(),
             Self::Groups => subjects::groups_bucket(shard),
             Self::Users => subjects::users_bucket(shard),
+            Self::Sessions => subjects::sessions_bucket(shard),
         }
     }
 
     fn shards(self, kv_shards: u32) -> u32 {
-        if matches!(self, Self::Groups | Self::Users) { kv_shards } else { 1 }
+        if matches!(self, Self::Groups | Self::Users | Self::Sessions) { kv_shards } else { 1 }
     }
 }
 
@@ -104,8 +109,10 @@ const EDGES: KeyFamily = KeyFamily::new(Bucket::Leases, "edge.*", &[Edge]);
 const GROUPS: KeyFamily = KeyFamily::new(Bucket::Groups, "*", FOLD);
 /// By the user's id.
 const THREADS: KeyFamily = KeyFamily::new(Bucket::Users, "*.threads", FOLD);
+/// By the user's id. The persister takes out the devices whose logins are ended.
+const DEVICES: KeyFamily = KeyFamily::new(Bucket::Sessions, "*", &[Edge, Persister]);
 
-const FAMILIES: [&KeyFamily; 13] = [
+const FAMILIES: [&KeyFamily; 14] = [
     &LAYOUT,
     &LOG_READERS,
     &LAST_BACKUP,
@@ -119,6 +126,7 @@ const FAMILIES: [&KeyFamily; 13] = [
     &EDGES,
     &GROUPS,
     &THREADS,
+    &DEVICES,
 ];
 
 /// The subjects on which `role` may write keys, in an installation with so many shards.
@@ -170,6 +178,11 @@ impl KvBuckets {
     /// No value: the user does not exist, or the key was lost; never "no threads".
     pub fn threads(&self, uid: &UserId) -> TypedKey<UserThreads> {
         one(&self.nats, &THREADS, self.layout.shard(uid.as_str()), &[uid])
+    }
+
+    /// A user's devices, and where their sessions are.
+    pub fn devices(&self, uid: &UserId) -> TypedKey<UserDevices> {
+        one(&self.nats, &DEVICES, self.layout.shard(uid.as_str()), &[uid])
     }
 
     /// The public keys that sign access tokens, by their ids.
@@ -270,7 +283,7 @@ mod tests {
         for subject in ["$KV.control.positions.channel.*.*", "$KV.roles.channel.*.*", "$KV.users-1.*.threads"] {
             assert!(channel.iter().any(|s| s == subject), "{subject} in {channel:?}");
         }
-        assert_eq!(written_by(Edge, 2), ["$KV.leases.edge.*"]);
+        assert_eq!(written_by(Edge, 2), ["$KV.leases.edge.*", "$KV.sessions-0.*", "$KV.sessions-1.*"]);
         assert!(written_by(NatsRole::Doctor, 2).is_empty());
     }
 }

@@ -68,6 +68,10 @@ impl NatsRole {
     }
 
     fn uses(self, bucket: &str) -> Use {
+        // Users' devices are nothing to who folds the log.
+        if self == Self::Channel && bucket.starts_with(subjects::SESSIONS_PREFIX) {
+            return Use::Nothing;
+        }
         match (self, bucket) {
             (Self::Provision | Self::Doctor, subjects::CONTROL) => Use::Read,
             (_, subjects::CONTROL) | (Self::Edge | Self::Doctor, subjects::LEASES) => Use::Watch,
@@ -83,7 +87,7 @@ impl NatsRole {
         let said = |subjects: &[&str]| subjects.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         let services = [any::HEADS, subjects::HISTORY, subjects::DIRECTORY];
         match self {
-            Self::Edge => [said(&[any::CHAT, any::CTL, any::LIVE_USER_X, any::LIVE_GROUP_X]), said(&services)].concat(),
+            Self::Edge => [said(&[any::CHAT, any::CTL, any::LIVE_USER_X, any::LIVE_GROUP_X, any::EDGES]), said(&services)].concat(),
             Self::Channel => [
                 said(&[any::LIVE_USER_E, any::LIVE_GROUP_E, subjects::BEATS, subjects::HISTORY, subjects::DIRECTORY, any::END]),
                 vec![answers(Self::Edge)],
@@ -100,7 +104,7 @@ impl NatsRole {
 
     fn hears(self) -> Vec<String> {
         let heard: &[&str] = match self {
-            Self::Edge => &[any::LIVE_USER, any::LIVE_GROUP, subjects::BEATS],
+            Self::Edge => &[any::LIVE_USER, any::LIVE_GROUP, any::EDGES, subjects::BEATS],
             Self::Channel => &[any::HEADS],
             Self::Persister => &[subjects::HISTORY, subjects::LOSSES, subjects::DIRECTORY],
             Self::Provision | Self::Doctor => &[],
@@ -110,7 +114,8 @@ impl NatsRole {
 }
 
 fn buckets(kv_shards: u32) -> Vec<String> {
-    let shards = (0..kv_shards).flat_map(|s| [subjects::groups_bucket(s), subjects::users_bucket(s)]);
+    let of = |s| [subjects::groups_bucket(s), subjects::users_bucket(s), subjects::sessions_bucket(s)];
+    let shards = (0..kv_shards).flat_map(of);
     [subjects::CONTROL, subjects::ROLES, subjects::LEASES].map(str::to_owned).into_iter().chain(shards).collect()
 }
 
@@ -204,6 +209,8 @@ mod tests {
         only(&[Edge, Channel], subjects::DIRECTORY);
         only(&[Channel, Persister], "$KV.groups-1.g");
         only(&[Channel, Persister], "$KV.users-0.a.threads");
+        only(&[Edge, Persister], "$KV.sessions-1.a");
+        only(&[Edge], "svc.edge.e");
         for key in ["generation", "lost_end.7.3", "clock.7.3", "log_readers"] {
             only(&[Channel, Persister, Provision], &subjects::bucket_key(subjects::CONTROL, key));
         }
@@ -237,6 +244,7 @@ mod tests {
         only(&[Edge, Doctor], &get(subjects::LEASES));
         only(&[Edge, Doctor], &watch(subjects::LEASES));
         only(&[Edge, Channel, Persister], &get(&subjects::users_bucket(1)));
+        only(&[Edge, Persister], &get(&subjects::sessions_bucket(0)));
         only(&NatsRole::ALL, &get(subjects::CONTROL));
         only(&[Edge, Channel, Persister], &watch(subjects::CONTROL));
         // Also not by a reader of the log, whose permission has a wildcard for the stream.
@@ -254,6 +262,6 @@ mod tests {
         assert!(may(Persister, "_INBOX_edge.x.1") && may(Channel, "_INBOX_edge.x.1") && !may(Edge, "_INBOX_channel.x.1"));
         assert!(hears(Edge, "live.user.a.e") && !hears(Persister, "live.user.a.e") && hears(Channel, "svc.channel.heads.1.0"));
         assert!(hears(Persister, subjects::DIRECTORY) && !hears(Edge, subjects::DIRECTORY));
-        assert!(!hears(Doctor, "beat.0"));
+        assert!(hears(Edge, "svc.edge.e") && !hears(Persister, "svc.edge.e") && !hears(Doctor, "beat.0"));
     }
 }

@@ -207,6 +207,7 @@ fn buckets(cfg: &NatsConfig, times: &Times) -> Vec<StreamConfig> {
     for shard in 0..cfg.kv_shards.max(1) {
         all.push(lasting(subjects::groups_bucket(shard)));
         all.push(lasting(subjects::users_bucket(shard)));
+        all.push(lasting(subjects::sessions_bucket(shard)));
     }
     all
 }

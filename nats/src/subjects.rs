@@ -108,6 +108,11 @@ pub fn heads(generation: u32, p: u32) -> String {
     format!("svc.channel.heads.{generation}.{p}")
 }
 
+/// Requests `rpc::EdgeRequest` to one edge.
+pub fn edge_service(id: &str) -> String {
+    format!("svc.edge.{id}")
+}
+
 /// The stream of a partition.
 pub fn stream(generation: u32, p: u32) -> String {
     format!("CHAT-{generation}-{p}")
@@ -131,6 +136,13 @@ pub fn groups_bucket(shard: u32) -> String {
 
 pub fn users_bucket(shard: u32) -> String {
     format!("users-{shard}")
+}
+
+pub(crate) const SESSIONS_PREFIX: &str = "sessions-";
+
+/// Which devices a user has, and where their sessions are; the key is the user's id.
+pub fn sessions_bucket(shard: u32) -> String {
+    format!("{SESSIONS_PREFIX}{shard}")
 }
 
 pub(crate) fn bucket_stream(bucket: &str) -> String {
@@ -158,6 +170,7 @@ pub(crate) mod any {
     pub const LIVE_GROUP_E: &str = "live.group.*.e";
     pub const LIVE_GROUP_X: &str = "live.group.*.x";
     pub const HEADS: &str = "svc.channel.heads.*.*";
+    pub const EDGES: &str = "svc.edge.*";
 
     pub fn stream_info() -> String {
         "$JS.API.STREAM.INFO.*".into()

@@ -122,6 +122,7 @@ fn edge(s: &Settings) -> natterjack_edge::Config {
         max_group_members: s.edge.max_group_members,
         tls: s.edge.tls.clone(),
         limits: s.limits.clone(),
+        devices: s.devices,
     }
 }
 

@@ -17,7 +17,14 @@ use natterjack_persister::{
         cql::{Consistency, CqlConfig},
     },
 };
-use natterjack_protocol::{Times, Token, internal::claims::ISSUER};
+use natterjack_protocol::{
+    Times, Token,
+    internal::{
+        claims::ISSUER,
+        devices::{ClassPolicy, DevicePolicy, GivesWay},
+    },
+    limits::USER_DEVICES,
+};
 use natterjack_runtime::{
     config::{Errors, Layers, Loader},
     networks::Network,
@@ -42,6 +49,7 @@ pub struct Settings {
     pub times: Times,
     pub edge: EdgeSettings,
     pub limits: Limits,
+    pub devices: DevicePolicy,
     /// The archive of the persister, unless it is on CQL servers.
     pub archive: PathBuf,
     pub cql: Option<CqlConfig>,
@@ -114,6 +122,7 @@ impl Settings {
             times: times(&mut l),
             edge: edge(&mut l),
             limits: limits(&mut l),
+            devices: devices(&mut l),
             archive: l.checked("persister.archive", |s: String| path(s)?.ok_or_else(|| "a file must be named".into())),
             cql: cql(&mut l),
             external: external(&mut l),
@@ -311,6 +320,24 @@ fn limits(l: &mut Loader) -> Limits {
         sends_per_user: l.get("limits.sends_per_user"),
         requests_per_user: l.get("limits.requests_per_user"),
     }
+}
+
+fn devices(l: &mut Loader) -> DevicePolicy {
+    let mut class = |count: &str, when_full: &str| ClassPolicy {
+        count: l.checked(count, |n: usize| if n > 0 { Ok(n) } else { Err("at least 1".to_owned()) }),
+        gives_way: l.checked(when_full, |s: String| GivesWay::parse(&s).ok_or_else(|| GivesWay::ALL.map(|(_, name)| name).join(", "))),
+    };
+    let policy = DevicePolicy {
+        phone: class("devices.phone", "devices.phone_when_full"),
+        tablet: class("devices.tablet", "devices.tablet_when_full"),
+        desktop: class("devices.desktop", "devices.desktop_when_full"),
+        web: class("devices.web", "devices.web_when_full"),
+        other: class("devices.other", "devices.other_when_full"),
+    };
+    if policy.total() > USER_DEVICES {
+        l.refuse("devices.phone", format!("with the other classes {}, at most {USER_DEVICES} together", policy.total()));
+    }
+    policy
 }
 
 fn text(l: &mut Loader, key: &str) -> Option<String> {

@@ -62,6 +62,14 @@ pub const REJOINS: usize = 100;
 pub const GROUP_NAME_CHARS: usize = 100;
 pub const USER_NAME_CHARS: usize = 32;
 pub const USER_NAME_MIN: usize = 2;
+pub const DEVICE_NAME_CHARS: usize = 40;
+/// Name and version of a client.
+pub const APP_CHARS: usize = 32;
+/// Devices of a user that are known at once, connected ones and others.
+pub const USER_DEVICES: usize = 32;
+/// Bytes of all of them in KV: 32 of about 200 bytes, and a few sessions that are being closed. With names of 40
+/// characters of four bytes it holds 20.
+pub const USER_DEVICES_BYTES: usize = 8 * 1024;
 pub const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=256;
 /// Numbers on the wire: what a double holds exactly.
 pub const NUMBER_MAX: u64 = (1 << 53) - 1;
@@ -98,7 +106,7 @@ const fn limit(name: &'static str, value: usize, unit: &'static str, of: &'stati
 }
 
 /// Every limit that somebody outside can run into. A test holds that it is complete.
-pub const TABLE: [LimitRow; 45] = [
+pub const TABLE: [LimitRow; 49] = [
     limit("TEXT_CHARS", TEXT_CHARS, "characters", "a text or caption; Unicode scalar values, not bytes"),
     limit("EMOJI_CHARS", EMOJI_CHARS, "characters", "an emoji or a reaction"),
     limit("CUSTOM_BYTES", CUSTOM_BYTES, "bytes", "the data of a `custom` message, before base64"),
@@ -144,6 +152,15 @@ pub const TABLE: [LimitRow; 45] = [
     limit("USER_NAME_CHARS", USER_NAME_CHARS, "characters", "the longest name of a user"),
     limit("PASSWORD_CHARS", *PASSWORD_CHARS.start(), "characters", "the shortest password"),
     limit("PASSWORD_CHARS", *PASSWORD_CHARS.end(), "characters", "the longest password"),
+    limit("DEVICE_NAME_CHARS", DEVICE_NAME_CHARS, "characters", "the name of a device"),
+    limit("APP_CHARS", APP_CHARS, "characters", "name and version of a client"),
+    limit(
+        "USER_DEVICES",
+        USER_DEVICES,
+        "devices",
+        "devices of a user that are known; of those not connected the one goes that was active longest ago",
+    ),
+    limit("USER_DEVICES_BYTES", USER_DEVICES_BYTES, "bytes", "what is kept of a user's devices; likewise"),
     limit("CONTACTS", CONTACTS, "people", "contacts of a user, and those whom they have asked"),
     limit("CONTACT_REQUESTS", CONTACT_REQUESTS, "people", "those who have asked a user and wait for the answer"),
     limit("FIND_USERS", FIND_USERS, "people", "the answer to a search by name"),

@@ -62,6 +62,10 @@ pub enum Code {
     Conflict,
     /// A number of things has reached its limit.
     LimitReached,
+    /// As many devices of this class are connected as may be, and none gives way.
+    DeviceLimit,
+    /// Another device has taken over from this one.
+    Displaced,
     RateLimited,
     ClockAhead,
     /// The message before it in its thread was refused, so this one was not stored.
@@ -78,7 +82,7 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::BadFrame,
         Self::UnknownFrame,
         Self::Invalid,
@@ -90,6 +94,8 @@ impl Code {
         Self::NotFound,
         Self::Conflict,
         Self::LimitReached,
+        Self::DeviceLimit,
+        Self::Displaced,
         Self::RateLimited,
         Self::ClockAhead,
         Self::OutOfOrder,
@@ -113,6 +119,8 @@ impl Code {
             Self::NotFound => "not_found",
             Self::Conflict => "conflict",
             Self::LimitReached => "limit_reached",
+            Self::DeviceLimit => "device_limit",
+            Self::Displaced => "displaced",
             Self::RateLimited => "rate_limited",
             Self::ClockAhead => "clock_ahead",
             Self::OutOfOrder => "out_of_order",
@@ -146,6 +154,10 @@ impl Code {
             Self::NotFound => "There is no such thing.",
             Self::Conflict => "It does not go with how things stand, or somebody else was first. Read again and decide anew.",
             Self::LimitReached => "A number of things has reached its limit.",
+            Self::DeviceLimit => "As many devices of this class are connected as may be, and none of them gives way. Close one of them.",
+            Self::Displaced => {
+                "Another device has taken over from this one. Not by itself: ask its user, and then say `hello` without `session`."
+            }
             Self::RateLimited => "Too much in too short a time.",
             Self::ClockAhead => "The time in the cid is too far ahead of the log's clock, which is in `now_ms`.",
             Self::OutOfOrder => {
@@ -183,9 +195,9 @@ impl Code {
         match self {
             Self::BadFrame | Self::UnknownFrame | Self::Invalid => 400,
             Self::Unauthorized | Self::TokenExpired => 401,
-            Self::Forbidden | Self::NotMember | Self::Blocked => 403,
+            Self::Forbidden | Self::NotMember | Self::Blocked | Self::DeviceLimit => 403,
             Self::NotFound => 404,
-            Self::Conflict | Self::ClockAhead | Self::OutOfOrder => 409,
+            Self::Conflict | Self::Displaced | Self::ClockAhead | Self::OutOfOrder => 409,
             Self::LimitReached | Self::ResendTooOld => 422,
             Self::RateLimited => 429,
             Self::StorageBehind | Self::Unavailable => 503,

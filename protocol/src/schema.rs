@@ -148,13 +148,38 @@ pub struct GroupName;
 
 impl PartialSchema for GroupName {
     fn schema() -> RefOr<Schema> {
-        let about = "The name of a group: one visible line. Counted when it is composed (NFC) and trimmed.";
-        let pattern = r"^[^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]+$";
-        string(about, pattern, 1..=limits::GROUP_NAME_CHARS, "Teichfreunde").into()
+        one_line("The name of a group", limits::GROUP_NAME_CHARS, "Teichfreunde")
     }
 }
 
 impl ToSchema for GroupName {}
+
+/// What a user calls a device.
+pub struct DeviceName;
+
+impl PartialSchema for DeviceName {
+    fn schema() -> RefOr<Schema> {
+        one_line("What its user calls the device", limits::DEVICE_NAME_CHARS, "Anna's phone")
+    }
+}
+
+impl ToSchema for DeviceName {}
+
+/// Name and version of a client.
+pub struct AppName;
+
+impl PartialSchema for AppName {
+    fn schema() -> RefOr<Schema> {
+        one_line("Name and version of the client", limits::APP_CHARS, "Teich 1.4.2")
+    }
+}
+
+impl ToSchema for AppName {}
+
+fn one_line(what: &str, most: usize, example: &str) -> RefOr<Schema> {
+    let about = format!("{what}: one visible line. Counted when it is composed (NFC) and trimmed.");
+    string(&about, r"^[^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]+$", 1..=most, example).into()
+}
 
 /// How far a device is in sync.
 pub struct Synced;

@@ -12,7 +12,7 @@ mod user_name;
 
 pub use attachment::{file_name, media_type, url};
 pub use emoji::emoji;
-pub use line::group_name;
+pub use line::{app_name, device_name, group_name};
 pub use password::password;
 pub use user_name::{Prefix, same_user, user_name, user_name_chars, user_name_key};
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::Chat;
 use crate::{
     outcome,
-    screen::{Tone, standing, words},
+    screen::{Tone, standing, took_over, words},
 };
 
 impl Chat {
@@ -63,6 +63,10 @@ impl Chat {
                 let text =
                     if on { "the server has no connection to the log, messages wait…" } else { "the server reaches the log again" };
                 screen.say(Tone::Faint, "degraded", Some(text.into()), json!({ "on": on }));
+            }
+            ClientEvent::Displaced(displaced) => {
+                let object = json!({ "by": displaced.by, "since": displaced.since });
+                screen.say(Tone::Bad, "displaced", Some(took_over(&displaced.by)), object);
             }
             ClientEvent::LoggedOut { .. } | ClientEvent::Ended { .. } => {}
         }

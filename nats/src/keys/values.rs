@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use natterjack_protocol::{
     MsgId,
-    internal::kv::{EdgeInfo, PublicKey, RevokedLogin},
+    internal::{
+        devices::UserDevices,
+        kv::{EdgeInfo, PublicKey, RevokedLogin},
+    },
     log::fold::{GroupState, UserThreads},
     merge::MaxMerge,
 };
@@ -17,6 +20,8 @@ impl KvValue for Layout {}
 impl KvValue for GroupState {}
 
 impl KvValue for UserThreads {}
+
+impl KvValue for UserDevices {}
 
 impl KvValue for PublicKey {}
 

@@ -10,6 +10,7 @@ fn with(flags: &[(&str, &str)]) -> Result<Settings, Errors> {
 fn the_default_file_is_a_good_configuration() {
     let s = with(&[]).unwrap();
     assert_eq!(s.times, Times::default());
+    assert_eq!(s.devices, DevicePolicy::default());
     assert_eq!(s.up.port, None);
     assert_eq!(s.log.filter, DEFAULT_FILTER);
 }
@@ -140,5 +141,19 @@ fn all_errors_at_once() {
         ["edge.id", "edge.listen", "nats.replicas", "up.sync", "times.divisor", "edge.idle_seconds", "edge.stall_seconds", "limits.exempt"]
     {
         assert!(text.contains(key), "{key} is missing in {text}");
+    }
+}
+
+#[test]
+fn devices_by_class() {
+    let s = with(&[("devices.phone", "2"), ("devices.web_when_full", "refuse")]).unwrap().devices;
+    assert_eq!((s.phone.count, s.web.gives_way, s.tablet.count), (2, GivesWay::Nobody, 1));
+    for (key, value, why) in [
+        ("devices.phone", "0", "at least 1"),
+        ("devices.other", "30", "at most 32 together"),
+        ("devices.tablet_when_full", "nobody", "displace_oldest, displace_least_active, refuse"),
+    ] {
+        let text = with(&[(key, value)]).unwrap_err().to_string();
+        assert!(text.contains(why), "{text}");
     }
 }

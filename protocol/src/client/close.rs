@@ -53,8 +53,10 @@ pub const TOO_LARGE: Close = close(4007, "frame over the size limit", Back::Neve
 pub const RESYNC: Close = close(4008, "the edge lost its place; resume from the cursors", Back::Now);
 pub const UNAVAILABLE: Close = close(4009, "a part of the system does not answer", Back::Backoff);
 pub const FLOOD: Close = close(4010, "kept sending over the rate limit", Back::Backoff);
+pub const DISPLACED: Close = close(4011, "another device has taken over", Back::Never);
+pub const DEVICE_LIMIT: Close = close(4012, "too many devices of this class are connected", Back::Never);
 
-pub const ALL: [Close; 14] = [
+pub const ALL: [Close; 16] = [
     BYE,
     PROTOCOL,
     NOT_UTF8,
@@ -69,6 +71,8 @@ pub const ALL: [Close; 14] = [
     RESYNC,
     UNAVAILABLE,
     FLOOD,
+    DISPLACED,
+    DEVICE_LIMIT,
 ];
 
 /// What to do after `code`; an unknown code (a proxy's 1006, a newer server's) is a lost connection.

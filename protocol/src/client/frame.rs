@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use declare::{BadFrame, FrameInfo, FrameKind};
-pub use payload::{DeviceClass, Hello, HistoryQuery, Page, SendMessage, SyncQuery, ThreadSummary, ThreadsQuery, TypingIn, Welcome};
+pub use payload::{
+    DeviceClass, Displaced, Hello, HistoryQuery, OtherDevice, Page, SendMessage, SyncQuery, ThreadSummary, ThreadsQuery, TypingIn, Welcome,
+};
 
 use crate::{
     cid::Cid,
@@ -114,6 +116,8 @@ frames! {
             #[serde(flatten)]
             refusal: Refusal,
         },
+        /// Another device has taken over: this one is closed with 4011, and does not come back by itself.
+        "displaced", Push => Displaced(Displaced),
         /// This edge leaves: connect to one of `edges` within `after_ms`, then close this socket.
         "draining", Push => Draining {
             #[schema(value_type = Millis)]

@@ -9,9 +9,23 @@ use crate::limits;
 /// Marks on one letter (UTS 39, 5.4: more are not found in any language's writing).
 const MARKS: usize = 4;
 
-/// The name of a group as it is kept: one visible line, composed (NFC), white space trimmed and each run of it one
-/// space.
+/// The name of a group as it is kept.
 pub fn group_name(name: &str) -> Result<String, BadText> {
+    kept_line(name, limits::GROUP_NAME_CHARS)
+}
+
+/// Likewise, what a user calls a device.
+pub fn device_name(name: &str) -> Result<String, BadText> {
+    kept_line(name, limits::DEVICE_NAME_CHARS)
+}
+
+/// Likewise, name and version of a client.
+pub fn app_name(name: &str) -> Result<String, BadText> {
+    kept_line(name, limits::APP_CHARS)
+}
+
+/// One visible line, composed (NFC), white space trimmed and each run of it one space.
+fn kept_line(name: &str, most: usize) -> Result<String, BadText> {
     let spaces = |c: char| if c.general_category() == GeneralCategory::SpaceSeparator { ' ' } else { c };
     let mapped: String = name.chars().map(spaces).nfc().collect();
     let mut kept = String::with_capacity(mapped.len());
@@ -22,7 +36,7 @@ pub fn group_name(name: &str) -> Result<String, BadText> {
         kept.push_str(word);
     }
     one_line(&kept)?;
-    at_most(&kept, limits::GROUP_NAME_CHARS)?;
+    at_most(&kept, most)?;
     Ok(kept)
 }
 

@@ -83,7 +83,7 @@ fn a_missing_field_is_named() {
             less.as_object_mut().unwrap().remove(key);
             let optional = matches!(
                 (t, key.as_str()),
-                ("hello", "class" | "cursors" | "synced")
+                ("hello", "class" | "name" | "app" | "session" | "cursors" | "synced")
                     | ("send", "behind")
                     | ("history" | "threads", "before" | "after" | "around" | "at" | "limit")
             );

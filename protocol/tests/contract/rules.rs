@@ -274,11 +274,9 @@ fn the_limits_fit_into_each_other() {
     assert!(size(Kind::Custom, opaque) <= limits::BODY_BYTES);
     let cursors = |i: usize| (format!("dm.{:0>64}.{:x>64}", i, i).parse().unwrap(), MsgId(1 << 52));
     let hello = natterjack_protocol::client::frame::Hello {
-        token: "t".repeat(2_000),
-        device: user("d"),
-        class: Default::default(),
         cursors: (0..limits::CURSORS_PER_HELLO).map(cursors).collect(),
         synced: Some("9".repeat(1_000)),
+        ..natterjack_protocol::client::frame::Hello::new("t".repeat(2_000), user("d"))
     };
     for codec in natterjack_protocol::codec::Codec::ALL {
         let bytes = natterjack_protocol::client::frame::ClientFrame::Hello(hello.clone()).encode(codec).len();

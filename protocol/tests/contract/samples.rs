@@ -6,11 +6,14 @@ use bytes::Bytes;
 use natterjack_protocol::{
     Body, Cid, Code, Entry, Event, Kind, MsgId, Refusal, Thread, Token, UserId,
     client::frame::{
-        ClientFrame, DeviceClass, Hello, HistoryQuery, Page, SendMessage, ServerFrame, SyncQuery, ThreadSummary, ThreadsQuery, TypingIn,
-        Welcome,
+        ClientFrame, DeviceClass, Displaced, Hello, HistoryQuery, OtherDevice, Page, SendMessage, ServerFrame, SyncQuery, ThreadSummary,
+        ThreadsQuery, TypingIn, Welcome,
     },
     codec::Codec,
-    internal::live::{self, Beat, Ephemeral, LiveMessage},
+    internal::{
+        devices::{DeviceEntry, DisplacedBy, SessionPlace, UnsettledSession, UserDevices},
+        live::{self, Beat, Ephemeral, LiveMessage},
+    },
     limits,
     log::{
         EntryView, HistoryFor, Interval, Intervals, Media, Role,
@@ -69,6 +72,9 @@ pub fn client() -> Vec<Sample<ClientFrame>> {
         token: "eyJhbGciOiJFZERTQSJ9.e30.c2lnbmF0dXJl".into(),
         device: user("d5k2m8x0q4v7b1n9t"),
         class: DeviceClass::Desktop,
+        name: Some("Annas Schreibtisch".into()),
+        app: Some("Teich 1.4.2".into()),
+        session: Some(user("s9c3x7m1k5v0b8q2d")),
         cursors: BTreeMap::from([(dm(), id(0)), (group(), id(7))]),
         synced: Some("1.64611942400500.64611942400777".into()),
     };
@@ -76,11 +82,7 @@ pub fn client() -> Vec<Sample<ClientFrame>> {
     let about = |target: u64| Body { target: Some(id(target)), ..Body::default() };
     vec![
         ("hello", "The first frame of a connection that resumes.", ClientFrame::Hello(hello.clone())),
-        (
-            "hello-first",
-            "The first frame of a device that has nothing yet.",
-            ClientFrame::Hello(Hello { class: DeviceClass::Other, cursors: BTreeMap::new(), synced: None, ..hello }),
-        ),
+        ("hello-first", "The first frame of a device that has nothing yet.", ClientFrame::Hello(Hello::new(hello.token, hello.device))),
         ("send", "A text.", send(1, Kind::Text, Body { reply_to: Some(id(0)), ..Body::text("Grüß dich! 🐸") })),
         ("send-emoji", "A large emoji.", send(2, Kind::Emoji, Body { emoji: Some("🐸".into()), ..Body::default() })),
         (
@@ -150,6 +152,11 @@ pub fn event() -> Event {
         kind: Kind::Text,
         body: Body { reply_to: Some(id(0)), ..Body::text("Grüß dich! 🐸") },
     }
+}
+
+fn displaced(name: Option<&str>) -> Displaced {
+    let by = OtherDevice { device: user("d1b4n7c0x3z6m9k2v"), name: name.map(str::to_owned), class: DeviceClass::Phone };
+    Displaced { by, since: NOW + 5_000 }
 }
 
 fn started() -> Event {
@@ -252,6 +259,8 @@ pub fn server() -> Vec<Sample<ServerFrame>> {
             ServerFrame::error(None, Refusal::unavailable("try again in a moment")),
         ),
         ("error-clock-ahead", "A send whose cid is of the future.", ServerFrame::error(Some(1), ahead)),
+        ("displaced", "Another phone has taken over.", ServerFrame::Displaced(displaced(Some("Annas Telefon")))),
+        ("displaced-nameless", "By a device whose client does not say what it is called.", ServerFrame::Displaced(displaced(None))),
         (
             "draining",
             "This edge leaves.",
@@ -325,6 +334,35 @@ pub fn user_threads() -> Vec<Sample<UserThreads>> {
     ]
 }
 
+pub fn user_devices() -> Vec<Sample<UserDevices>> {
+    let place = |session: &str, edge: &str| SessionPlace { session: user(session), edge: user(edge), incarnation: "edge-01890a5d".into() };
+    let phone = DeviceEntry {
+        id: user("d1b4n7c0x3z6m9k2v"),
+        class: DeviceClass::Phone,
+        name: Some("Annas Telefon".into()),
+        app: Some("Teich 1.4.2".into()),
+        family: user("f8m1k4x7v0c3b6n9q"),
+        since: NOW,
+        active: NOW + 60_000,
+        session: Some(place("s9c3x7m1k5v0b8q2d", "edge-1")),
+        displaced: None,
+    };
+    let old = DeviceEntry {
+        id: user("d5k2m8x0q4v7b1n9t"),
+        name: None,
+        app: None,
+        session: None,
+        displaced: Some(DisplacedBy { device: phone.id.clone(), at: NOW }),
+        ..phone.clone()
+    };
+    let place = place("s0d4f8h2k6m1p5r9t", "edge-2");
+    let unsettled = UnsettledSession { device: old.id.clone(), class: old.class, place, at: NOW };
+    vec![
+        ("user-devices", "sessions-<u>, <uid>.", UserDevices { devices: vec![old, phone], unsettled: vec![unsettled] }),
+        ("user-devices-empty", "Of a user who has no device any more.", UserDevices::default()),
+    ]
+}
+
 /// Live messages: header and frame.
 pub fn live_messages() -> Vec<(&'static str, &'static str, Bytes)> {
     let e = event();
@@ -353,6 +391,7 @@ pub fn all() -> Vec<Fixture> {
     both(&mut all, "beat", beats());
     both(&mut all, "kv", groups());
     both(&mut all, "kv", user_threads());
+    both(&mut all, "kv", user_devices());
     for (name, about, bytes) in live_messages() {
         let header = match LiveMessage::parse(&bytes).unwrap() {
             LiveMessage::Event { header: h, frame } => serde_json::json!({

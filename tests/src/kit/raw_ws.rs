@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use futures_util::{SinkExt, StreamExt};
 use natterjack_protocol::{
     Body, Cid, Kind, MsgId, Refusal, Thread,
-    client::frame::{ClientFrame, DeviceClass, Hello, SendMessage, ServerFrame, Welcome},
+    client::frame::{ClientFrame, Hello, SendMessage, ServerFrame, Welcome},
     codec::Codec,
 };
 use natterjack_testkit::within;
@@ -175,13 +175,7 @@ impl RawWs {
 
     /// Says hello without cursors and waits until attached; gives the `synced` of it.
     pub async fn hello(&mut self, user: &User) -> String {
-        let hello = Hello {
-            token: user.tokens.access.clone(),
-            device: user.tokens.device.clone(),
-            class: DeviceClass::Other,
-            cursors: Default::default(),
-            synced: None,
-        };
+        let hello = Hello::new(user.tokens.access.clone(), user.tokens.device.clone());
         self.hello_with(hello).await
     }
 

@@ -12,7 +12,7 @@ use natterjack_protocol::{
     Cid, Event, MsgId, Refusal, Retry, Thread,
     client::{
         close::{self, Back},
-        frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, SendMessage, ServerFrame},
+        frame::{ClientFrame, Hello, HistoryQuery, SendMessage, ServerFrame},
     },
     codec::Codec,
 };
@@ -184,8 +184,7 @@ pub fn assert_may_come_back(code: u16) {
 /// A socket on which hello was said; nothing was read yet. None: nobody there.
 pub async fn connect(edge: SocketAddr, user: &User, codec: Codec, cursors: BTreeMap<Thread, MsgId>) -> Option<RawWs> {
     let mut ws = RawWs::try_connect(edge, codec.subprotocol()).await.ok()?;
-    let hello =
-        Hello { token: user.tokens.access.clone(), device: user.tokens.device.clone(), class: DeviceClass::Other, cursors, synced: None };
+    let hello = Hello { cursors, ..Hello::new(user.tokens.access.clone(), user.tokens.device.clone()) };
     ws.try_send_bytes(&ClientFrame::Hello(hello).encode(codec)).await.ok()?;
     Some(ws)
 }

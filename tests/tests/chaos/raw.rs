@@ -9,7 +9,7 @@ use std::{
 
 use natterjack_protocol::{
     Body, Cid, Code, Event, Kind, MsgId, Retry, Thread,
-    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, Page, SendMessage, ServerFrame},
+    client::frame::{ClientFrame, Hello, HistoryQuery, Page, SendMessage, ServerFrame},
     codec::Codec,
 };
 use natterjack_testkit::now_ms;
@@ -150,11 +150,9 @@ impl Raw {
             line.held.clear();
         }
         let hello = Hello {
-            token: self.user.tokens.access.clone(),
-            device: self.user.tokens.device.clone(),
-            class: DeviceClass::Other,
             cursors: self.lines.iter().filter(|(_, l)| !l.cursor.is_none()).map(|(t, l)| (t.clone(), l.cursor)).collect(),
             synced: self.synced.clone(),
+            ..Hello::new(self.user.tokens.access.clone(), self.user.tokens.device.clone())
         };
         if !self.say(&mut ws, &ClientFrame::Hello(hello)).await {
             return;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use natterjack_protocol::{
     Code,
-    client::frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
+    client::frame::{ClientFrame, Hello, ServerFrame},
     codec::Codec,
 };
 use natterjack_testkit::eventually_within;
@@ -209,13 +209,7 @@ async fn users_may_so_much() {
     assert!(taken >= 20, "only {taken}");
 
     // Sessions: three a minute.
-    let hello = |user: &natterjack_tests::kit::User| Hello {
-        token: user.tokens.access.clone(),
-        device: user.tokens.device.clone(),
-        class: DeviceClass::Other,
-        cursors: Default::default(),
-        synced: None,
-    };
+    let hello = |user: &natterjack_tests::kit::User| Hello::new(user.tokens.access.clone(), user.tokens.device.clone());
     for _ in 0..3 {
         cluster.raw(&users[3], 0, Codec::Json).await;
     }

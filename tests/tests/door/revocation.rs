@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use natterjack_protocol::{
-    client::frame::{ClientFrame, DeviceClass, Hello},
+    client::frame::{ClientFrame, Hello},
     codec::Codec,
 };
 use natterjack_testkit::{eventually_within, patience};
@@ -30,13 +30,7 @@ async fn log_out(cluster: &Cluster, user: &User, edge: usize) -> Instant {
 /// The close code for a new session with this token.
 async fn greeted(cluster: &Cluster, user: &User, edge: usize) -> u16 {
     let mut ws = RawWs::connect(cluster.edge_addr(edge), Codec::Json).await;
-    let hello = Hello {
-        token: user.tokens.access.clone(),
-        device: user.tokens.device.clone(),
-        class: DeviceClass::Other,
-        cursors: Default::default(),
-        synced: None,
-    };
+    let hello = Hello::new(user.tokens.access.clone(), user.tokens.device.clone());
     ws.send(&ClientFrame::Hello(hello)).await;
     ws.until_closed(SOON).await
 }

@@ -9,7 +9,7 @@ use std::{
 use natterjack_client::{ClientEvent, OutboxStore};
 use natterjack_protocol::{
     Code, Kind, MsgId, Thread,
-    client::frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
+    client::frame::{ClientFrame, Hello, ServerFrame},
     codec::Codec,
     log::Role,
 };
@@ -42,7 +42,7 @@ async fn attach(
 ) -> Vec<ServerFrame> {
     let mut ws = RawWs::connect(cluster.edge_addr(0), codec).await;
     let (token, device) = (user.tokens.access.clone(), user.tokens.device.clone());
-    ws.send(&ClientFrame::Hello(Hello { token, device, class: DeviceClass::Other, cursors, synced })).await;
+    ws.send(&ClientFrame::Hello(Hello { cursors, synced, ..Hello::new(token, device) })).await;
     let mut frames = Vec::new();
     ws.until("attached", |f| {
         let over = matches!(f, ServerFrame::Attached { .. });

@@ -8,7 +8,7 @@ use natterjack_protocol::{
     Body, Cid, Code, Kind, MsgId, Refusal, Thread,
     client::{
         close::{self, Back, Close},
-        frame::{ClientFrame, DeviceClass, Hello, SendMessage, ServerFrame, SyncQuery, TypingIn},
+        frame::{ClientFrame, Hello, SendMessage, ServerFrame, SyncQuery, TypingIn},
     },
     codec::Codec,
     limits,
@@ -408,11 +408,9 @@ async fn cursors(cluster: &Cluster, users: &[User]) {
     for cursor in [max, foreign, MsgId(first.0 + 1)] {
         let mut ws = RawWs::connect(cluster.edge_addr(1), Codec::Json).await;
         ws.send(&ClientFrame::Hello(Hello {
-            token: bob.tokens.access.clone(),
-            device: bob.tokens.device.clone(),
-            class: DeviceClass::Other,
             cursors: [(mine.clone(), cursor), (theirs.clone(), MsgId::NONE)].into(),
             synced: Some("not-a-synced-of-ours".into()),
+            ..Hello::new(bob.tokens.access.clone(), bob.tokens.device.clone())
         }))
         .await;
         let (pages, refusals) = pages_end(&mut ws).await;

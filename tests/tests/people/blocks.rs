@@ -106,11 +106,8 @@ async fn who_is_blocked_cannot_write_and_never_sees_the_block() {
     let mut fresh = RawWs::connect(cluster.edge_addr(1), Codec::Msgpack).await;
     let bob4 = bob.log_in(&cluster, 1).await;
     let token = natterjack_protocol::client::frame::Hello {
-        token: bob4.tokens.access.clone(),
-        device: bob4.tokens.device.clone(),
-        class: Default::default(),
         cursors: [(dm.clone(), natterjack_protocol::MsgId::NONE)].into(),
-        synced: None,
+        ..natterjack_protocol::client::frame::Hello::new(bob4.tokens.access.clone(), bob4.tokens.device.clone())
     };
     fresh.send(&ClientFrame::Hello(token)).await;
     let pages = seen_until(&mut fresh, "end").await;

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use natterjack_client::{Client, ClientEvent, Events};
 use natterjack_protocol::{
     Cid, Code, Kind, MsgId, Thread,
-    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, ServerFrame},
+    client::frame::{ClientFrame, Hello, HistoryQuery, ServerFrame},
     codec::Codec,
 };
 use natterjack_testkit::{Process, eventually_within, within};
@@ -238,11 +238,8 @@ async fn the_archive_is_away_before_a_client_attaches() {
         // Who comes only now: attached, told what is missing, live, and may write, also to somebody new.
         let mut c = RawWs::connect(cluster.edge_addr(round), Codec::Json).await;
         c.send(&ClientFrame::Hello(Hello {
-            token: carol.tokens.access.clone(),
-            device: carol.tokens.device.clone(),
-            class: DeviceClass::Other,
             cursors: [(group.clone(), MsgId::NONE)].into(),
-            synced: None,
+            ..Hello::new(carol.tokens.access.clone(), carol.tokens.device.clone())
         }))
         .await;
         let (_, refusals) = within("attached without the archive", Duration::from_secs(15), pages_end(&mut c)).await;
@@ -400,13 +397,7 @@ async fn lost_keys_are_built_again() {
         let device = bob.log_in(&cluster, 0).await;
         let mut fresh = RawWs::connect(cluster.edge_addr(0), Codec::Json).await;
         let cursors = [&dm, &group, &left].map(|t| (t.clone(), MsgId::NONE));
-        let hello = Hello {
-            token: device.tokens.access.clone(),
-            device: device.tokens.device.clone(),
-            class: DeviceClass::Other,
-            cursors: cursors.into(),
-            synced: None,
-        };
+        let hello = Hello { cursors: cursors.into(), ..Hello::new(device.tokens.access.clone(), device.tokens.device.clone()) };
         fresh.send(&ClientFrame::Hello(hello)).await;
         let (pages, refusals) = pages_end(&mut fresh).await;
         assert_eq!(refusals, [], "nothing is unknown");

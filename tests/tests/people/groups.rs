@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use natterjack_client::ClientEvent;
 use natterjack_protocol::{
     Code, Event as Message, Kind, MsgId, Thread,
-    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, ServerFrame, TypingIn},
+    client::frame::{ClientFrame, Hello, HistoryQuery, ServerFrame, TypingIn},
     codec::Codec,
     log::Role,
 };
@@ -127,11 +127,8 @@ async fn hello_from(cluster: &Cluster, user: &User, edge: usize, cursors: &[(&Th
     let device = user.log_in(cluster, edge).await;
     let mut ws = RawWs::connect(cluster.edge_addr(edge), Codec::Json).await;
     let hello = Hello {
-        token: device.tokens.access.clone(),
-        device: device.tokens.device.clone(),
-        class: DeviceClass::Other,
         cursors: cursors.iter().map(|(t, id)| ((*t).clone(), *id)).collect(),
-        synced: None,
+        ..Hello::new(device.tokens.access.clone(), device.tokens.device.clone())
     };
     ws.send(&ClientFrame::Hello(hello)).await;
     ws

@@ -6,7 +6,7 @@ use natterjack_client::ClientEvent;
 use natterjack_protocol::{
     Code, Token,
     client::{
-        frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
+        frame::{ClientFrame, Hello, ServerFrame},
         http::Tokens,
     },
     codec::Codec,
@@ -212,7 +212,7 @@ async fn bad_tokens(cluster: &Cluster, alice: &User) {
 }
 
 fn hello(token: &str, device: Token) -> ClientFrame {
-    ClientFrame::Hello(Hello { token: token.to_owned(), device, class: DeviceClass::Other, cursors: Default::default(), synced: None })
+    ClientFrame::Hello(Hello::new(token.to_owned(), device))
 }
 
 async fn refusal_and_close(ws: &mut RawWs) -> (Code, u16) {

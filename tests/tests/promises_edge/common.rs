@@ -10,7 +10,7 @@ use std::{
 use natterjack_nats::{Layout, LeaderReader, Nats};
 use natterjack_protocol::{
     Cid, Event, Most, MsgId, Refusal, Retry, Thread,
-    client::frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
+    client::frame::{ClientFrame, Hello, ServerFrame},
     codec::Codec,
 };
 use natterjack_testkit::{eventually_within, now_ms, patience};
@@ -83,13 +83,7 @@ impl Watcher {
             Codec::Msgpack
         };
         let mut ws = RawWs::connect(cluster.edge_addr(edge), codec).await;
-        let hello = Hello {
-            token: user.tokens.access.clone(),
-            device: user.tokens.device.clone(),
-            class: DeviceClass::Other,
-            cursors: BTreeMap::default(),
-            synced: None,
-        };
+        let hello = Hello::new(user.tokens.access.clone(), user.tokens.device.clone());
         ws.send(&ClientFrame::Hello(hello)).await;
         let shown = Arc::new(Mutex::new(Shown::default()));
         let task = AbortOnDropHandle::new(tokio::spawn(write_down(ws, shown.clone())));

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use natterjack_protocol::{
     Cid, MsgId, Thread,
-    client::frame::{ClientFrame, DeviceClass, Hello, ServerFrame},
+    client::frame::{ClientFrame, Hello, ServerFrame},
     codec::Codec,
 };
 use natterjack_testkit::{eventually_within, now_ms, patience};
@@ -152,14 +152,8 @@ async fn attach_beside_publishers_on_another_node_and_the_death_of_the_channels_
 /// the cursors.
 async fn attach_and_read(cluster: &Cluster, user: &User, cursors: &BTreeMap<Thread, MsgId>, live: usize) -> BTreeMap<Thread, Vec<MsgId>> {
     let mut ws = RawWs::connect(cluster.edge_addr(1), Codec::Msgpack).await;
-    ws.send(&ClientFrame::Hello(Hello {
-        token: user.tokens.access.clone(),
-        device: user.tokens.device.clone(),
-        class: DeviceClass::Other,
-        cursors: cursors.clone(),
-        synced: None,
-    }))
-    .await;
+    ws.send(&ClientFrame::Hello(Hello { cursors: cursors.clone(), ..Hello::new(user.tokens.access.clone(), user.tokens.device.clone()) }))
+        .await;
     let mut seen: BTreeMap<Thread, Vec<MsgId>> = cursors.keys().map(|t| (t.clone(), Vec::new())).collect();
     let mut counts: BTreeMap<Thread, usize> = BTreeMap::new();
     while cursors.keys().any(|t| counts.get(t).is_none_or(|n| *n < live)) {

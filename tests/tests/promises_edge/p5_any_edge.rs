@@ -8,7 +8,7 @@ use std::{
 use natterjack_client::{Events, OutboxStore};
 use natterjack_protocol::{
     Body, Kind, MsgId, Thread,
-    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, Page, SendMessage, ServerFrame},
+    client::frame::{ClientFrame, Hello, HistoryQuery, Page, SendMessage, ServerFrame},
     codec::Codec,
     internal::rpc::{Heads, HeadsAnswer},
 };
@@ -169,7 +169,7 @@ async fn five_thousand_missed_messages_in_a_hundred_threads_come_in_the_logs_ord
 }
 
 fn hello(user: &User, cursors: BTreeMap<Thread, MsgId>, synced: Option<String>) -> Hello {
-    Hello { token: user.tokens.access.clone(), device: user.tokens.device.clone(), class: DeviceClass::Other, cursors, synced }
+    Hello { cursors, synced, ..Hello::new(user.tokens.access.clone(), user.tokens.device.clone()) }
 }
 
 /// Hello, the pages until `attached`, and of each thread the pages below until the cursor is reached. Gives messages

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use natterjack_client::ClientEvent;
 use natterjack_protocol::{
     Body, Kind, MsgId, Thread,
-    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, Page, Request, SendMessage, ServerFrame},
+    client::frame::{ClientFrame, Hello, HistoryQuery, Page, Request, SendMessage, ServerFrame},
     codec::Codec,
     limits,
 };
@@ -74,7 +74,7 @@ impl Reader {
     async fn hello(at: SocketAddr, codec: Codec, user: &User) -> Self {
         let mut ws = RawWs::connect(at, codec).await;
         let (token, device) = (user.tokens.access.clone(), user.tokens.device.clone());
-        let hello = Hello { token, device, class: DeviceClass::Other, cursors: BTreeMap::new(), synced: None };
+        let hello = Hello::new(token, device);
         ws.send(&ClientFrame::Hello(hello)).await;
         Self { ws, attached: false, events: BTreeMap::new(), asked: HashSet::new(), wanted: None, answer: None }
     }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use natterjack_nats::{KvBuckets, Layout, Positions, RoleLease};
 use natterjack_protocol::{
     Body, Event, Kind, MsgId, Refusal, Thread, Times,
-    client::frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, Page, SendMessage, ServerFrame, SyncQuery},
+    client::frame::{ClientFrame, Hello, HistoryQuery, Page, SendMessage, ServerFrame, SyncQuery},
     codec::Codec,
     limits,
 };
@@ -147,7 +147,7 @@ async fn over_a_socket(ws: &mut RawWs, asked: &HistoryQuery) -> Result<Page, Ref
 async fn comes_back(cluster: &Cluster, edge: usize, codec: Codec, reader: &User, cursors: &BTreeMap<Thread, MsgId>) -> RawWs {
     let mut ws = RawWs::connect(cluster.edge_addr(edge), codec).await;
     let (token, device) = (reader.tokens.access.clone(), reader.tokens.device.clone());
-    let hello = Hello { token, device, class: DeviceClass::Other, cursors: cursors.clone(), synced: None };
+    let hello = Hello { cursors: cursors.clone(), ..Hello::new(token, device) };
     ws.hello_with(hello).await;
     assert!(ws.passed_over.iter().any(|f| matches!(f, ServerFrame::Page(_))));
     says_nothing_of_it(&ws.passed_over);

@@ -10,7 +10,7 @@ use natterjack_client::{
 use super::{ConnectionState, Delivery, Job, Model, TYPING, UiEffect};
 use crate::{
     outcome,
-    screen::{Tone, standing},
+    screen::{Tone, standing, took_over},
 };
 
 impl Model {
@@ -54,6 +54,7 @@ impl Model {
             }
             ClientEvent::Contacts => self.say(Tone::Faint, "your contacts changed: /contacts", now),
             ClientEvent::Skipped { thread, from, to } => self.threads.entry(&thread).timeline.skipped(from, to),
+            ClientEvent::Displaced(displaced) => self.say(Tone::Bad, took_over(&displaced.by), now),
             ClientEvent::LoggedOut { refusal } => effects.push(UiEffect::End(format!("logged out: {refusal}"))),
             ClientEvent::Ended { code, reason } => effects.push(UiEffect::End(format!("the server ended the session: {reason} ({code})"))),
         }

@@ -8,7 +8,7 @@ use natterjack_nats::ServerTime;
 use natterjack_protocol::{
     Body, Cid, Code, Kind, MsgId, Refusal, Thread, Times, Token, UserId,
     client::{
-        frame::{ClientFrame, DeviceClass, Hello, HistoryQuery, Page, SendMessage, ServerFrame, ThreadSummary},
+        frame::{ClientFrame, Hello, HistoryQuery, Page, SendMessage, ServerFrame, ThreadSummary},
         send_queue::Queued,
     },
     codec::Codec,
@@ -236,7 +236,7 @@ impl Client {
 
     pub async fn hello(&mut self, token: &str) {
         let device = id(token.split('/').nth(1).unwrap_or("d"));
-        let hello = Hello { token: token.into(), device, class: DeviceClass::Other, cursors: BTreeMap::new(), synced: None };
+        let hello = Hello::new(token.into(), device);
         self.put(&ClientFrame::Hello(hello)).await;
     }
 

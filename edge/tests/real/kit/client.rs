@@ -1,14 +1,12 @@
 //! A client that speaks plain frames.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use natterjack_protocol::{
     Body, Cid, Kind, MsgId, Refusal, Thread,
     client::{
         close::Close,
-        frame::{ClientFrame, DeviceClass, Hello, SendMessage, ServerFrame},
+        frame::{ClientFrame, Hello, SendMessage, ServerFrame},
     },
     codec::Codec,
 };
@@ -35,7 +33,7 @@ impl Client {
     }
 
     pub async fn hello(&mut self, token: &str, device: &str) {
-        let hello = Hello { token: token.into(), device: id(device), class: DeviceClass::Other, cursors: BTreeMap::new(), synced: None };
+        let hello = Hello::new(token.into(), id(device));
         self.put(&ClientFrame::Hello(hello)).await;
     }
 

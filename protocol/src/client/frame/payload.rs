@@ -12,11 +12,11 @@ use crate::{
     ids::{DeviceId, MsgId, Token, UserId},
     limits,
     log::{Body, Kind, Role},
-    schema::{Cursors, GroupName, Hole, Millis, PageLimit, RequestNumber, Synced, Time},
+    schema::{AppName, Cursors, DeviceName, GroupName, Hole, Millis, PageLimit, RequestNumber, Synced, Time},
     thread::Thread,
 };
 
-/// What the device is; later decides how many of a kind a user may have.
+/// What the device is: how many of a kind may be connected at once, the installation decides.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeviceClass {
@@ -36,6 +36,18 @@ pub struct Hello {
     pub device: DeviceId,
     #[serde(default)]
     pub class: DeviceClass,
+    /// What its user calls it, for the list of devices and for whom it displaces.
+    #[schema(value_type = Option<DeviceName>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Name and version of the client.
+    #[schema(value_type = Option<AppName>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    /// The session that this client had last (`welcome.session`) and comes back for by itself: it displaces nobody.
+    /// None: its user wants to use it here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Token>,
     /// Per thread the newest id up to which this device has everything.
     #[schema(value_type = Cursors)]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -44,6 +56,13 @@ pub struct Hello {
     #[schema(value_type = Option<Synced>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub synced: Option<String>,
+}
+
+impl Hello {
+    /// Of a device that has nothing yet and says nothing of itself.
+    pub fn new(token: String, device: DeviceId) -> Self {
+        Self { token, device, class: DeviceClass::default(), name: None, app: None, session: None, cursors: BTreeMap::new(), synced: None }
+    }
 }
 
 /// A message; answered with `sent` when the log has it.
@@ -126,6 +145,7 @@ fn limit<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u16>, D::Error> {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Welcome {
+    /// For the next `hello` of this client when it comes back by itself.
     pub session: Token,
     pub user: UserId,
     /// The server's time, milliseconds since 1970: mint cids in it.
@@ -136,6 +156,25 @@ pub struct Welcome {
     pub heartbeat_ms: u64,
     pub edge: Token,
     pub limits: limits::ClientLimits,
+}
+
+/// Another device has taken the place of this one in its class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Displaced {
+    pub by: OtherDevice,
+    /// When it did.
+    #[schema(value_type = Time)]
+    pub since: u64,
+}
+
+/// A device of the same user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OtherDevice {
+    pub device: DeviceId,
+    #[schema(value_type = Option<DeviceName>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub class: DeviceClass,
 }
 
 /// A contiguous part of a thread as its reader may see it, oldest first.
