@@ -34,8 +34,19 @@ struct Queue {
 /// The task that drains it.
 struct Waiter {
     waker: Waker,
-    /// Not while its socket takes nothing, nor while it is at work.
-    wants_frames: bool,
+    writer: WriterState,
+}
+
+/// What becomes of a frame that is queued now. Changes under the queue's lock only, so one task at a time writes.
+#[derive(PartialEq, Eq)]
+enum WriterState {
+    /// The task sleeps and nothing is half written: the first frame wakes it. The only state in which somebody else
+    /// could write to the socket instead.
+    Idle,
+    /// The task is at work and looks at the queue before it sleeps.
+    Busy,
+    /// The task sleeps until its socket takes something again.
+    Blocked,
 }
 
 /// What a session is called for.
@@ -149,7 +160,7 @@ impl SessionOutbox {
             metrics::counter!(crate::metrics::OUTBOX_OVERFLOWS).increment(1);
             *q = Queue { closed: Some(close::SLOW_READER), leave: q.leave, waiter: q.waiter.take(), ..Queue::default() };
             self.room.close();
-            q.waiter.take_if(|w| w.wants_frames)
+            q.waiter.take_if(|w| w.writer == WriterState::Idle)
         };
         drop(q);
         wake(waiter);
@@ -191,9 +202,10 @@ impl SessionOutbox {
         if q.leave && !leaving {
             return Poll::Ready(Call::Leave);
         }
+        let writer = if frames { WriterState::Idle } else { WriterState::Blocked };
         match &mut q.waiter {
-            Some(waiter) if waiter.waker.will_wake(cx.waker()) => waiter.wants_frames = frames,
-            waiter => *waiter = Some(Waiter { waker: cx.waker().clone(), wants_frames: frames }),
+            Some(waiter) if waiter.waker.will_wake(cx.waker()) => waiter.writer = writer,
+            waiter => *waiter = Some(Waiter { waker: cx.waker().clone(), writer }),
         }
         Poll::Pending
     }
@@ -203,7 +215,7 @@ impl SessionOutbox {
     pub fn awake(&self) -> bool {
         let mut q = self.queue.lock();
         if let Some(waiter) = &mut q.waiter {
-            waiter.wants_frames = false;
+            waiter.writer = WriterState::Busy;
         }
         q.leave
     }
@@ -250,7 +262,7 @@ fn charge(frame: &Bytes) -> usize {
 fn enqueue(q: &mut Queue, key: u64, frame: Bytes) -> Option<Waiter> {
     let was_empty = q.frames.is_empty();
     q.frames.push_back((key, frame));
-    if was_empty { q.waiter.take_if(|w| w.wants_frames) } else { None }
+    if was_empty { q.waiter.take_if(|w| w.writer == WriterState::Idle) } else { None }
 }
 
 fn wake(waiter: Option<Waiter>) {
