@@ -27,7 +27,7 @@ pub struct NatsConfig {
     pub connect_deadline_ms: u64,
     /// Copies of every stream and bucket: 1 or 3.
     pub replicas: usize,
-    /// Partitions of the log when it is made; later ones are the layout's (`generation::switch`).
+    /// Partitions of the log when it is made; later ones are the layout's (`provision::switch`).
     pub partitions: u32,
     /// Shards of the buckets `groups` and `users`; fixed for ever.
     pub kv_shards: u32,

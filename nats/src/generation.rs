@@ -13,11 +13,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use natterjack_protocol::{MsgId, Times};
+use natterjack_protocol::MsgId;
 
 use crate::{
     clock_mark::ClockMarks,
-    config::NatsConfig,
     keys::KvBuckets,
     kv::KvError,
     layout::{Layout, Next},
@@ -26,7 +25,7 @@ use crate::{
     log_readers::{self, LogReaders},
     lost_end::LostEnds,
     positions::Positions,
-    provision::{self, ProvisionError, create_or_verify, first_seq, highest_id, wall_clock},
+    streams::{FORGOTTEN, IdFloor, ProvisionError, create_or_verify, first_seq, highest_id, wall_clock},
     subjects,
     wire::{
         HeaderMap,
@@ -40,25 +39,11 @@ use crate::{
 const LEAST_BYTES: i64 = 64 << 20;
 /// A closed stream keeps this much room above what it holds, for its end mark; the rest of what it had reserved is free for the new ones.
 const ROOM: i64 = 16 << 20;
+/// Between attempts to begin the new generation.
+const AGAIN: Duration = Duration::from_secs(1);
 /// An election takes 4–9 s.
 const TRIES: u32 = 60;
 const PAUSE: Duration = Duration::from_millis(250);
-/// Ids that may have been given above the highest that anybody remembers. 2^32 is 49,000 entries a second of one partition over the 24 h
-/// that the log keeps; one nats-server stores fewer. Of the 2^53 ids there are, a new generation takes as many as 17 minutes do.
-pub(crate) const FORGOTTEN: u64 = 1 << 32;
-
-/// What an archive knows beside the log: a new generation has a higher number and higher ids. Zero: nothing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct IdFloor {
-    pub generation: u32,
-    pub id: MsgId,
-}
-
-/// Makes a log of `partitions` partitions, as a new generation if there is one with another number. Nothing happens if it has as many.
-pub fn switch<'a>(nats: &'a Nats, cfg: &'a NatsConfig, times: &'a Times, partitions: u32) -> BoxFuture<'a, Result<Layout, ProvisionError>> {
-    Box::pin(switch_to(nats, cfg, times, partitions))
-}
-
 /// The log goes on in a new generation, with as many partitions as before, because generation `found` may have lost its end, or is an older
 /// copy: no id of it is above what was given. Every id of the new one is above all that streams, positions and `above` know, by
 /// more than can have been forgotten. Returns the newest layout; nothing happens if that is later than `found` and above `above` already, so
@@ -120,25 +105,33 @@ fn unknown(generation: u32, p: u32, e: &LogError) -> ProvisionError {
     ProvisionError::Create { name: subjects::stream(generation, p), reason: e.to_string() }
 }
 
-async fn switch_to(nats: &Nats, cfg: &NatsConfig, times: &Times, partitions: u32) -> Result<Layout, ProvisionError> {
-    // Where nothing is provisioned yet, this is the first generation. What there is may be as large as it is: it is about to end.
-    let standing = Layout::find(nats).await?.is_some();
-    let cfg = &NatsConfig { partitions, ..cfg.clone() };
-    let verified = NatsConfig { max_bytes: cfg.max_bytes.filter(|_| !standing), ..cfg.clone() };
-    let layout = provision::provision(nats, &verified, times).await?;
-    if layout.partitions == partitions.max(1) {
-        return Ok(layout);
+/// Has the log go on in a new generation, because partition `p` of this one lost what `role` has read of it up to `known`. Through every
+/// outage; returns when the newest layout is a later one. Cancel-safe.
+pub async fn renew_above(nats: &Nats, layout: Layout, p: u32, role: &'static str, known: MsgId, above: IdFloor) {
+    tracing::error!(
+        role,
+        partition = p,
+        generation = layout.generation,
+        %known,
+        "the log ends before what was read of it: it lost its end, or is an older copy; it goes on in a new generation"
+    );
+    metrics::counter!(crate::metrics::LOG_LOST_ENDS, "role" => role).increment(1);
+    let above = IdFloor { generation: above.generation.max(layout.generation), id: above.id.max(known) };
+    let begun = async || {
+        LostEnds::new(nats, layout).note(p, known).await?;
+        renew(nats, layout.generation, above).await
+    };
+    while let Err(e) = begun().await {
+        match e {
+            ProvisionError::Unread { .. } => tracing::info!(partition = p, error = %e, "the new generation waits"),
+            e => tracing::warn!(partition = p, error = %e, "the new generation was not begun; trying again"),
+        }
+        tokio::time::sleep(AGAIN).await;
     }
-    if let Some(former) = layout.previous() {
-        is_read_to_its_end(nats, former, layout).await?;
-    }
-    let share = share(nats, layout, partitions.max(1)).await?;
-    begin(nats, layout, Next { max_bytes: cfg.max_bytes.unwrap_or(share.max_bytes), ..share }).await?;
-    provision::provision(nats, cfg, times).await
 }
 
 /// A layout names two generations, so the one before them must not be needed any more.
-async fn is_read_to_its_end(nats: &Nats, former: Layout, now: Layout) -> Result<(), ProvisionError> {
+pub(crate) async fn is_read_to_its_end(nats: &Nats, former: Layout, now: Layout) -> Result<(), ProvisionError> {
     let (tail, buckets, notes) = (LeaderReader::new(nats, former), KvBuckets::new(nats, former), LostEnds::new(nats, former));
     let readers = LogReaders::new(nats).all().await?;
     for p in 0..former.partitions {
@@ -162,7 +155,7 @@ async fn is_read_to_its_end(nats: &Nats, former: Layout, now: Layout) -> Result<
 }
 
 /// As many bytes as the log has reserved now, for another number of partitions.
-async fn share(nats: &Nats, layout: Layout, partitions: u32) -> Result<Next, ProvisionError> {
+pub(crate) async fn share(nats: &Nats, layout: Layout, partitions: u32) -> Result<Next, ProvisionError> {
     let mut reserved = 0;
     for p in 0..layout.partitions {
         let info = jetstream::stream_info(nats, &subjects::stream(layout.generation, p)).await?;
@@ -173,7 +166,7 @@ async fn share(nats: &Nats, layout: Layout, partitions: u32) -> Result<Next, Pro
 }
 
 /// Step 1.
-async fn begin(nats: &Nats, layout: Layout, next: Next) -> Result<(), ProvisionError> {
+pub(crate) async fn begin(nats: &Nats, layout: Layout, next: Next) -> Result<(), ProvisionError> {
     let Some((found, revision)) = Layout::find(nats).await? else { return Err(LayoutError::NotProvisioned.into()) };
     // Somebody else has begun, or is through: theirs counts.
     if found != layout {

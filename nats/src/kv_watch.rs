@@ -19,7 +19,10 @@ use crate::{
     subjects,
     wire::{
         jetstream::{self, Get, JsError, code},
-        pull::{Consumer, DeliverFrom, Delivered, Pull, PullMode},
+        pull::{
+            Delivered, Pull, PullMode,
+            consumer::{Consumer, DeliverFrom},
+        },
     },
 };
 

@@ -22,7 +22,7 @@ mod leader_read;
 mod lease;
 pub mod log_readers;
 mod log_usage;
-pub mod lost_end;
+mod lost_end;
 mod metrics;
 mod nats_role;
 pub mod permissions;
@@ -35,6 +35,7 @@ mod rpc;
 pub mod server_config;
 pub mod server_time;
 mod service;
+mod streams;
 pub mod subjects;
 mod thread_log;
 mod typed_key;
@@ -44,7 +45,7 @@ pub use clock_mark::ClockMarks;
 pub use config::{NatsConfig, TlsFiles};
 pub use fanin::{FanIn, FanInEvent, LiveKind, SubscriptionSlot};
 pub use fence::Fence;
-pub use generation::{IdFloor, renew, switch};
+pub use generation::{renew, renew_above};
 pub use keys::{
     KvBuckets,
     values::{Beginning, LastBackup, LeaseHolder, Position},
@@ -60,12 +61,16 @@ pub use log_usage::LogUsage;
 pub use lost_end::LostEnds;
 pub use nats_role::NatsRole;
 pub use positions::Positions;
-pub use provision::{ProvisionError, provision};
+pub use provision::{provision, switch};
 pub use publish::{PublishAck, PublishError, Publisher};
-pub use reader::{LogBatch, LogReader, ReadError, ReadFrom, Record};
+pub use reader::{
+    LogReader, ReadError, ReadFrom,
+    record::{LogBatch, Record},
+};
 pub use rpc::RpcError;
 pub use server_time::ServerTime;
 pub use service::{ServeError, Service, serve};
+pub use streams::{EPOCH_MS, IdFloor, ProvisionError, existing_stream, first_seq};
 pub use thread_log::ThreadLog;
 pub use typed_key::{KeyChange, KvValue, TypedKey, TypedKeys};
 pub use wire::{

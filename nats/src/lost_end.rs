@@ -6,12 +6,10 @@ use std::time::Duration;
 use natterjack_protocol::MsgId;
 
 use crate::{
-    generation::{self, IdFloor},
     keys::{KvBuckets, values::Position},
     kv::KvError,
     layout::Layout,
     leader_read::{LeaderReader, LogError},
-    provision::ProvisionError,
     wire::client::Nats,
 };
 
@@ -19,8 +17,6 @@ use crate::{
 /// who answers for a replicated stream has to say that they are not there.
 const LOOKS: u32 = 20;
 const APART: Duration = Duration::from_millis(500);
-/// Between attempts to begin the new generation.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// Where it is written down that partitions of a generation may have lost their end: their archive says so to readers.
 pub struct LostEnds(KvBuckets);
@@ -83,30 +79,5 @@ impl LeaderReader {
             tokio::time::sleep(APART).await;
         }
         Ok(end(true))
-    }
-}
-
-/// Has the log go on in a new generation, because partition `p` of this one lost what `role` has read of it up to `known`. Through every
-/// outage; returns when the newest layout is a later one. Cancel-safe.
-pub async fn renew_above(nats: &Nats, layout: Layout, p: u32, role: &'static str, known: MsgId, above: IdFloor) {
-    tracing::error!(
-        role,
-        partition = p,
-        generation = layout.generation,
-        %known,
-        "the log ends before what was read of it: it lost its end, or is an older copy; it goes on in a new generation"
-    );
-    metrics::counter!(crate::metrics::LOG_LOST_ENDS, "role" => role).increment(1);
-    let above = IdFloor { generation: above.generation.max(layout.generation), id: above.id.max(known) };
-    let begun = async || {
-        LostEnds::new(nats, layout).note(p, known).await?;
-        generation::renew(nats, layout.generation, above).await
-    };
-    while let Err(e) = begun().await {
-        match e {
-            ProvisionError::Unread { .. } => tracing::info!(partition = p, error = %e, "the new generation waits"),
-            e => tracing::warn!(partition = p, error = %e, "the new generation was not begun; trying again"),
-        }
-        tokio::time::sleep(AGAIN).await;
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use natterjack_nats::{KvBuckets, Layout, LeaderReader, LogBounds, LogReaders, Nats, Positions, RoleLease, lost_end};
+use natterjack_nats::{KvBuckets, Layout, LeaderReader, LogBounds, LogReaders, Nats, Positions, RoleLease, renew_above};
 use natterjack_protocol::{MsgId, Times};
 use natterjack_runtime::health::{self, Reader, Readers, Trouble};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
@@ -177,7 +177,7 @@ async fn go_on_above<R: LogRole>(role: Arc<R>, setup: Arc<RoleSetup>, (layout, p
         sleep(SOON).await;
     };
     trouble.is(Some("the log lost its end; a new generation of it is being made".into()));
-    lost_end::renew_above(&setup.nats, layout, p, R::NAME, read, above).await;
+    renew_above(&setup.nats, layout, p, R::NAME, read, above).await;
 }
 
 /// Tells the health where the log ends; and, once there is a later generation, the runner when this partition is done.

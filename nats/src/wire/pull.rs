@@ -4,6 +4,7 @@
 //! Nothing is redelivered; whoever reads keeps its own position and makes a new consumer there when this one is dead. While a pull
 //! waits, the server sends a heartbeat every 0.5 s, so a consumer that died with its node is noticed within 1.5 s.
 
+pub(crate) mod consumer;
 pub(crate) mod source;
 
 use std::time::Duration;
@@ -12,12 +13,14 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use self::source::{PullReply, ReplyHeaders, ReplySource};
+use self::{
+    consumer::Consumer,
+    source::{PullReply, ReplyHeaders, ReplySource},
+};
 use crate::wire::{
     client::Nats,
     jetstream::{self, JsError},
     raw::RawConnection,
-    rfc3339,
 };
 
 const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -31,8 +34,6 @@ const PULL: usize = 1_000;
 const FETCH: usize = 4_000;
 /// Bytes one pull may bring.
 const MAX_BYTES: usize = 16 << 20;
-/// A forgotten consumer is removed by the server after this long without a pull.
-const INACTIVE: Duration = Duration::from_secs(5);
 
 /// When messages are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,37 +43,6 @@ pub(crate) enum PullMode {
     /// When the reader comes for them: all that there are then, at least one, at most `FETCH`. Handing over a hundred at a time costs
     /// the server, and the reader, less for each than being woken a hundred times.
     Fetch,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DeliverFrom {
-    /// The newest value of each subject, then changes.
-    LastPerSubject,
-    Sequence(u64),
-    Time(u64),
-}
-
-#[derive(Serialize)]
-struct CreateRequest<'a> {
-    stream_name: &'a str,
-    config: ConsumerConfig<'a>,
-}
-
-#[derive(Serialize)]
-struct ConsumerConfig<'a> {
-    name: &'a str,
-    deliver_policy: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    opt_start_seq: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    opt_start_time: Option<String>,
-    ack_policy: &'static str,
-    replay_policy: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    filter_subject: Option<&'a str>,
-    inactive_threshold: u64,
-    num_replicas: u8,
-    mem_storage: bool,
 }
 
 #[derive(Serialize)]
@@ -104,12 +74,6 @@ pub(crate) enum Dead {
     Gone(String),
 }
 
-/// A consumer that the server has made.
-pub(crate) struct Consumer {
-    stream: String,
-    name: String,
-}
-
 pub(crate) struct Pull {
     nats: Nats,
     source: ReplySource,
@@ -125,35 +89,6 @@ pub(crate) struct Pull {
     heard: Instant,
     /// The consumer has said something: a message, a heartbeat, that a pull was over.
     spoke: bool,
-}
-
-impl Consumer {
-    pub(crate) async fn make(nats: &Nats, stream: &str, filter: Option<&str>, from: DeliverFrom) -> Result<Self, JsError> {
-        let name = format!("r{:016x}", rand::random::<u64>());
-        let (deliver_policy, opt_start_seq, opt_start_time) = match from {
-            DeliverFrom::LastPerSubject => ("last_per_subject", None, None),
-            DeliverFrom::Sequence(seq) => ("by_start_sequence", Some(seq.max(1)), None),
-            DeliverFrom::Time(ms) => ("by_start_time", None, Some(rfc3339::format_ms(ms))),
-        };
-        let config = ConsumerConfig {
-            name: &name,
-            deliver_policy,
-            opt_start_seq,
-            opt_start_time,
-            ack_policy: "none",
-            replay_policy: "instant",
-            filter_subject: filter,
-            inactive_threshold: nanos(INACTIVE),
-            num_replicas: 1,
-            mem_storage: true,
-        };
-        let subject = match filter {
-            Some(f) => format!("CONSUMER.CREATE.{stream}.{name}.{f}"),
-            None => format!("CONSUMER.CREATE.{stream}.{name}"),
-        };
-        let _: serde_json::Value = jetstream::api(nats, &subject, &CreateRequest { stream_name: stream, config }).await?;
-        Ok(Self { stream: stream.to_owned(), name })
-    }
 }
 
 impl Pull {

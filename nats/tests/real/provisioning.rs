@@ -46,7 +46,7 @@ async fn ids_begin_at_the_time_of_creation_and_never_go_back() {
     let (s, nats, layout) = NatsServer::ready().await;
     let tail = LeaderReader::new(&nats, layout);
     let bounds = tail.bounds(0).await.unwrap();
-    let expected = natterjack_nats::provision::first_seq(bounds.created_ms, 0);
+    let expected = natterjack_nats::first_seq(bounds.created_ms, 0);
     assert!(bounds.first.0.abs_diff(expected) < 60_000 << 12, "{bounds:?}");
     assert!(bounds.first.0 < 1 << 53);
     let t = thread("dm.a.b");
@@ -57,7 +57,7 @@ async fn ids_begin_at_the_time_of_creation_and_never_go_back() {
     let other = 1 - p;
     let js = raw_jetstream(&nats).await;
     js.delete_stream(format!("CHAT-1-{other}")).await.unwrap();
-    natterjack_nats::provision::provision_at(&nats, &s.config(), &Times::default(), natterjack_nats::provision::EPOCH_MS).await.unwrap();
+    natterjack_nats::provision::provision_at(&nats, &s.config(), &Times::default(), natterjack_nats::EPOCH_MS).await.unwrap();
     assert_eq!(tail.bounds(other).await.unwrap().first, MsgId(stored.id.0 + 1));
 }
 

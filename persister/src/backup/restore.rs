@@ -10,7 +10,7 @@ use std::{
 };
 
 use natterjack_nats::{
-    IdFloor, KvBuckets, KvError, Layout, LeaderReader, LogError, LogRecord, Nats, NatsConfig, Position, Record, provision::ProvisionError,
+    IdFloor, KvBuckets, KvError, Layout, LeaderReader, LogError, LogRecord, Nats, NatsConfig, Position, ProvisionError, Record,
 };
 use natterjack_protocol::{MsgId, Times, UserId, log::EntryView};
 use natterjack_runtime::{Health, health::Readers};
@@ -78,7 +78,7 @@ pub async fn target_is_empty(nats: &Nats, store: &StoreConfig) -> Result<(), Res
     if let StoreConfig::Sqlite { path } = store {
         archive_is_not_there(path)?;
     }
-    match natterjack_nats::provision::existing_stream(nats).await? {
+    match natterjack_nats::existing_stream(nats).await? {
         Some(stream) => Err(RestoreError::NotEmpty(format!("NATS has the stream {stream}"))),
         None => Ok(()),
     }

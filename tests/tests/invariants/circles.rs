@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{only_listed, shipped, words};
 
 /// Circles that stand. The list may only become shorter.
-const KNOWN: &[&str] = &["nats: generation, lost_end, provision"];
+const KNOWN: &[&str] = &[];
 
 #[test]
 fn rooms_use_each_other_in_one_direction() {

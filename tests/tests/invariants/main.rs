@@ -192,7 +192,7 @@ fn a_machines_clock_is_read_in_one_place() {
     let may = [
         "runtime/src/clock.rs",
         // Ids are made from it, and are above all others all the same.
-        "nats/src/provision.rs",
+        "nats/src/streams.rs",
         // Measures one machine.
         "bench/src/system.rs",
     ];
