@@ -6,6 +6,7 @@ mod bad_input;
 mod blocks;
 mod common;
 mod faults;
+mod floods;
 mod groups;
 mod lost_answers;
 mod lost_changes;
