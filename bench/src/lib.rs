@@ -9,6 +9,7 @@ mod groups;
 mod idle;
 mod pairs;
 mod pin;
+mod presence;
 mod raw;
 mod report;
 mod system;
@@ -68,6 +69,20 @@ pub enum BenchLoad {
         /// How many are made before.
         #[arg(long, default_value_t = 20_000)]
         threads: usize,
+    },
+    /// Users who watch each other while some of them change; then, with --kill, an edge that dies with its users.
+    Presence {
+        #[arg(long, default_value_t = 10_000)]
+        users: usize,
+        /// How many each of them watches, at most 500.
+        #[arg(long, default_value_t = 200)]
+        watched: usize,
+        /// How many of 1,000 users change each second.
+        #[arg(long, default_value_t = 10)]
+        changing: usize,
+        /// Kills the second edge with so many users on it.
+        #[arg(long)]
+        kill: Option<usize>,
     },
     /// Groups whose members are all online.
     Groups {
@@ -144,6 +159,13 @@ async fn one(system: &mut System, load: &BenchLoad, time: Duration) -> Result<Ve
             vec![pairs::run(system, pairs, window, rate, time).await?, raw::run(system, pairs, window, rate, pairs::BODY, time).await?]
         }
         BenchLoad::Cold { threads } => cold::run(system, threads, time).await?,
+        BenchLoad::Presence { users, watched, changing, kill } => {
+            let mut reports = vec![presence::changes(system, users, watched, changing, time).await?];
+            if let Some(users) = kill {
+                reports.push(presence::edge_killed(system, users, watched).await?);
+            }
+            reports
+        }
         BenchLoad::Groups { groups, members, window, writers } => {
             vec![groups::run(system, (groups, members), window, writers, time).await?]
         }

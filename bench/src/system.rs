@@ -55,7 +55,7 @@ pub struct System {
     pub urls: Vec<String>,
     pub processes: Vec<ServerProcess>,
     pub nats: Nats,
-    buckets: KvBuckets,
+    pub buckets: KvBuckets,
     key: EncodingKey,
     kid: Token,
     own: Option<Own>,
@@ -120,6 +120,13 @@ impl System {
 
     pub fn url(&self, n: usize) -> &str {
         &self.urls[n % self.urls.len()]
+    }
+
+    /// `up` starts it again.
+    pub fn kill_edge(&self, n: usize) -> Result<()> {
+        let edge = self.processes.iter().filter(|p| p.role == "edges").nth(n).context("there is no such edge")?;
+        let pid = rustix::process::Pid::from_raw(edge.pid.cast_signed()).context("an edge has a process id")?;
+        Ok(rustix::process::kill_process(pid, rustix::process::Signal::KILL)?)
     }
 
     /// Stops what was started for this run.

@@ -12,7 +12,10 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use natterjack_client::{
     At, Client, Local, RequestError,
-    protocol::{self, Body, Code, Kind, MsgId, Thread, UserId, client::http::Profile},
+    protocol::{
+        self, Body, Code, Kind, MsgId, Thread, UserId,
+        client::{http::Profile, presence::PresenceChange},
+    },
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -20,7 +23,7 @@ use tokio::time::Instant;
 use super::{
     line::{self, InputLine},
     names::NameCache,
-    screen::{Screen, Tone, one_line},
+    screen::{Screen, Tone, chosen_words, one_line},
 };
 
 /// An unconfirmed message is shown as such after this long; most are confirmed earlier.
@@ -150,6 +153,12 @@ impl Chat {
                 self.send(Kind::Recall, Body { target, ..Body::default() }).await?;
             }
             InputLine::Typing => self.client.typing(self.here()?),
+            InputLine::Choose(choice) => {
+                let change = PresenceChange { choice: Some(choice), visibility: None };
+                let now = self.client.set_presence(change).await?;
+                let text = format!("you are shown as {}", chosen_words(now.choice));
+                self.screen.say(Tone::Good, "presence_settings", Some(text), json!({ "choice": now.choice, "since": now.since }));
+            }
             InputLine::Outbox => self.outbox().await?,
             InputLine::Discard(which) => self.discard(which).await?,
             InputLine::Help => self.screen.say(Tone::Plain, "help", Some(line::HELP.to_owned()), json!({ "text": line::HELP })),
@@ -207,6 +216,11 @@ impl Chat {
     async fn enter(&mut self, thread: Thread) {
         let place = self.names.thread(&self.client, &thread).await;
         self.screen.say(Tone::Faint, "thread", Some(format!("→ {place}")), json!({ "thread": thread, "place": place }));
+        // Of a group nobody is watched: it may be large.
+        let peer = thread.peer(self.client.user()).cloned();
+        if let Err(e) = self.client.watch(Some(peer.into_iter().collect())).await {
+            tracing::debug!(error = %e, "nobody is watched");
+        }
         self.current = Some(thread);
     }
 

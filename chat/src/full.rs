@@ -70,6 +70,7 @@ async fn talk(model: &mut Model, work: &mut Work, client: &Client, events: &mut 
             match effect {
                 UiEffect::Job(job) => work.start(job),
                 UiEffect::Typing(thread) => client.typing(thread),
+                UiEffect::Watch(users) => client.watch(Some(users)).await?,
                 UiEffect::Redraw => screen.clear()?,
                 UiEffect::Suspend => screen.suspend()?,
                 UiEffect::Quit => return Ok(()),

@@ -1,6 +1,10 @@
 //! What a typed line means (pure).
 
-use natterjack_client::protocol::{MsgId, client::http::ContactChange, log::Role};
+use natterjack_client::protocol::{
+    MsgId,
+    client::{http::ContactChange, presence::PresenceChoice},
+    log::Role,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InputLine {
@@ -20,6 +24,8 @@ pub enum InputLine {
     Edit(Option<MsgId>, String),
     Recall(Option<MsgId>),
     Typing,
+    /// How the user is to be shown.
+    Choose(PresenceChoice),
     Outbox,
     /// None: all that were refused.
     Discard(Option<u64>),
@@ -50,6 +56,7 @@ A line is a message to the current thread; // at its beginning sends a line that
 /block NAME                  /unblock NAME      /blocks           whom you block
 /edit [#ID] TEXT             change a message of yours, the last one without an ID
 /recall [#ID]                take it back       /typing           tell the others that you write
+/here                        /away   /dnd        /hidden: how you are shown to others
 /outbox                      what is not sent   /discard [N]      forget what was refused, or message N
 /help                        this               /quit";
 
@@ -89,6 +96,10 @@ pub fn parse(line: &str) -> Result<InputLine, String> {
             _ => Err("/recall [#ID]".into()),
         },
         "typing" => Ok(InputLine::Typing),
+        "here" => Ok(InputLine::Choose(PresenceChoice::Available)),
+        "away" => Ok(InputLine::Choose(PresenceChoice::Away)),
+        "dnd" => Ok(InputLine::Choose(PresenceChoice::Dnd)),
+        "hidden" => Ok(InputLine::Choose(PresenceChoice::Hidden)),
         "outbox" => Ok(InputLine::Outbox),
         "discard" if rest.is_empty() => Ok(InputLine::Discard(None)),
         "discard" => rest.parse().map(|n| InputLine::Discard(Some(n))).map_err(|_| "/discard N, with N from /outbox".into()),

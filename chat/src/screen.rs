@@ -5,7 +5,10 @@ use std::io::{IsTerminal, Write};
 
 use natterjack_client::protocol::{
     Event, Kind, Thread,
-    client::frame::{DeviceClass, OtherDevice},
+    client::{
+        frame::{DeviceClass, OtherDevice},
+        presence::{PresenceChoice, PresenceOf, PresenceState},
+    },
     log::Role,
 };
 use serde_json::{Value, json};
@@ -215,6 +218,37 @@ pub fn standing(thread: &Thread, place: &str, role: Option<Role>) -> Option<Stri
         Some(Role::Admin) => format!("you are an admin of {place}"),
         Some(Role::Owner) => format!("you are an owner of {place}"),
     })
+}
+
+/// How somebody is shown.
+pub fn presence_words(of: &PresenceOf) -> String {
+    match (of.state, of.last_seen) {
+        (PresenceState::Online, _) => "online".into(),
+        (PresenceState::Away, _) => "away".into(),
+        (PresenceState::Offline, Some(ms)) => format!("offline, last seen {} at {}", day::short(ms), day::clock(ms)),
+        (PresenceState::Offline, None) => "offline".into(),
+        (PresenceState::Unknown, _) => "perhaps here; nobody can tell now".into(),
+    }
+}
+
+/// The same as a mark.
+pub fn presence_mark(state: PresenceState) -> &'static str {
+    match state {
+        PresenceState::Online => "●",
+        PresenceState::Away => "◐",
+        PresenceState::Offline => "○",
+        PresenceState::Unknown => "?",
+    }
+}
+
+/// What this user chose.
+pub fn chosen_words(choice: PresenceChoice) -> &'static str {
+    match choice {
+        PresenceChoice::Available => "available",
+        PresenceChoice::Away => "away",
+        PresenceChoice::Dnd => "available, without notifications",
+        PresenceChoice::Hidden => "offline",
+    }
 }
 
 /// Another device of this user is in now, in this one's place.

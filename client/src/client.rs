@@ -107,6 +107,18 @@ impl Client {
         let _ = self.inner.command.try_send(Command::Typing(thread));
     }
 
+    /// From here on [`ClientEvent::Presence`] says how these users are shown, at most 500; none: the contacts. Holds
+    /// through every connection, until it is called again.
+    pub async fn watch(&self, users: Option<Vec<UserId>>) -> Result<(), RequestError> {
+        self.inner.command.send(Command::Watch(users)).await.map_err(|_| RequestError::Closed)
+    }
+
+    /// Somebody is in front of this device, or is not any more: for notifications, and shown to nobody. Repeat it at
+    /// least every 60 s while it is so.
+    pub fn report(&self, active: bool) {
+        let _ = self.inner.command.try_send(Command::Report(active));
+    }
+
     /// A page of a thread, also of what this device has seen long ago. Does not move any cursor.
     pub async fn history(&self, thread: Thread, at: At, limit: u16) -> Result<Page, RequestError> {
         let mut history = HistoryQuery { thread: Some(thread), limit: Some(limit), ..HistoryQuery::default() };

@@ -8,7 +8,9 @@ use std::{
 
 use natterjack_protocol::{
     Cid, Code, Event, MsgId, Refusal, Thread, UserId,
-    client::frame::{ClientFrame, HistoryQuery, Page, Request, SendMessage, ServerFrame, SyncQuery, ThreadSummary, ThreadsQuery, Welcome},
+    client::frame::{
+        ClientFrame, HistoryQuery, Page, Request, SendMessage, ServerFrame, SyncQuery, ThreadSummary, ThreadsQuery, WatchQuery, Welcome,
+    },
 };
 use tokio::sync::oneshot;
 
@@ -19,6 +21,7 @@ use crate::{
     events::{ClientEvent, Item},
     outbox::{Handed, Outbox, Settled},
     resume::{Ask, Out, Resume},
+    watch_wish::WatchWish,
 };
 
 /// App requests that wait for a connection or an answer; beyond it `Busy`.
@@ -39,6 +42,7 @@ pub(crate) enum Question {
 }
 
 enum Pending {
+    Watch,
     Send(Cid),
     Page(Thread),
     Sync,
@@ -62,6 +66,7 @@ pub(crate) struct Core {
     requests: HashMap<Request, Pending>,
     next_request: Request,
     questions: VecDeque<Question>,
+    pub watch: WatchWish,
     /// The newest change of each thread's membership that the app was told of.
     memberships: HashMap<Thread, MsgId>,
     pub out: VecDeque<Item>,
@@ -79,6 +84,7 @@ impl Core {
             requests: HashMap::new(),
             next_request: 1,
             questions: VecDeque::new(),
+            watch: WatchWish::default(),
             memberships: HashMap::new(),
             out: VecDeque::new(),
         }
@@ -94,6 +100,7 @@ impl Core {
     pub fn disconnected(&mut self) {
         (self.attached, self.complete) = (false, false);
         self.outbox.disconnected();
+        self.watch.disconnected();
         let unanswered = self.requests.drain().filter_map(|(_, p)| if let Pending::App(q) = p { Some(q) } else { None });
         self.questions.extend(unanswered);
     }
@@ -160,7 +167,16 @@ impl Core {
                     self.tell(ClientEvent::Member { thread, id, open, role, intervals });
                 }
             }
-            ServerFrame::Contacts => self.tell(ClientEvent::Contacts),
+            ServerFrame::Presence { r, users } => {
+                if let Some(r) = r {
+                    self.requests.remove(&r);
+                }
+                self.tell(ClientEvent::Presence { users });
+            }
+            ServerFrame::Contacts => {
+                self.watch.contacts_changed();
+                self.tell(ClientEvent::Contacts);
+            }
             ServerFrame::Displaced(displaced) => self.tell(ClientEvent::Displaced(displaced)),
             ServerFrame::Degraded { on } => self.tell(ClientEvent::Degraded { on }),
             ServerFrame::Draining { edges, .. } => return Some(Signal::Draining { edges }),
@@ -207,6 +223,7 @@ impl Core {
             Some(Pending::Send(cid)) => self.settled(|o| o.refused(cid, refusal, now, random)),
             Some(Pending::Page(thread)) => self.resume.page_refused(thread, &refusal, now, random),
             Some(Pending::Sync) => self.resume.sync_refused(&refusal, now, random),
+            Some(Pending::Watch) => self.watch.refused(&refusal, now),
             Some(Pending::App(question)) => question.fail(RequestError::Refused(refusal)),
             None => match refusal.cid {
                 Some(cid) => self.settled(|o| o.refused(cid, refusal, now, random)),
@@ -275,6 +292,11 @@ impl Core {
                 }
             });
         }
+        if self.attached
+            && let Some(users) = self.watch.say_now(now)
+        {
+            frames.push(ClientFrame::Watch(WatchQuery { r: self.request(Pending::Watch), users }));
+        }
         if self.attached {
             for question in std::mem::take(&mut self.questions) {
                 if question.is_given_up() {
@@ -298,7 +320,8 @@ impl Core {
 
     pub fn due(&self) -> Option<Instant> {
         let outbox = self.attached.then(|| self.outbox.due()).flatten();
-        outbox.into_iter().chain(self.resume.due()).min()
+        let watch = self.watch.due().filter(|_| self.attached);
+        outbox.into_iter().chain(self.resume.due()).chain(watch).min()
     }
 }
 

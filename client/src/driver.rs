@@ -10,10 +10,10 @@ use std::{
 };
 
 use natterjack_protocol::{
-    Body, Code, Kind, MsgId, Refusal, Thread,
+    Body, Code, Kind, MsgId, Refusal, Thread, UserId,
     client::{
         close::{self, Back},
-        frame::{ClientFrame, DeviceClass, Hello, TypingIn},
+        frame::{ActivityReport, ClientFrame, DeviceClass, Hello, TypingIn},
         http::EdgeUrls,
     },
     codec::Codec,
@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Send { thread: Thread, kind: Kind, body: Box<Body>, stored: oneshot::Sender<Result<Local, SendError>>, waiter: Option<Waiter> },
     Ask(Question),
     Typing(Thread),
+    Watch(Option<Vec<UserId>>),
+    Report(bool),
     Rows(oneshot::Sender<Vec<Unsent>>),
     Discard(Local, oneshot::Sender<bool>),
 }
@@ -368,6 +370,12 @@ impl Driver {
                 Command::Typing(thread) => {
                     if let Some(connection) = connection {
                         let _ = connection.outgoing.try_send(ClientFrame::Typing(TypingIn { thread }));
+                    }
+                }
+                Command::Watch(users) => self.core.watch.is(users),
+                Command::Report(active) => {
+                    if let Some(connection) = connection {
+                        let _ = connection.outgoing.try_send(ClientFrame::Report(ActivityReport { active }));
                     }
                 }
                 Command::Rows(answer) => {

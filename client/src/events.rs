@@ -8,7 +8,7 @@ use std::{
 
 use natterjack_protocol::{
     Cid, MsgId, Refusal, Thread, UserId,
-    client::frame::Displaced,
+    client::{frame::Displaced, presence::PresenceOf},
     log::{Intervals, Role},
 };
 use tokio::sync::{Notify, mpsc};
@@ -57,6 +57,11 @@ pub enum ClientEvent {
         open: bool,
         role: Option<Role>,
         intervals: Intervals,
+    },
+    /// How users that are watched are shown now; the others are shown as before. What is known from before a connection
+    /// is old: all of them come again after each.
+    Presence {
+        users: Vec<PresenceOf>,
     },
     /// Ask for the contacts again.
     Contacts,

@@ -26,6 +26,7 @@ mod resume;
 mod store;
 mod tls;
 mod told;
+mod watch_wish;
 
 pub use natterjack_protocol as protocol;
 pub use natterjack_protocol::client::http::{GroupInfo, GroupMember, UserSession};

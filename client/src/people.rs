@@ -8,6 +8,7 @@ use natterjack_protocol::{
         Blocks, Contact, ContactChange, ContactState, ContactWish, Contacts, GroupChanged, GroupInfo, NewGroup, NewGroupName, NewMembers,
         NewRole, Profile, Relation, Users,
     },
+    client::presence::{PresenceChange, PresenceList, PresenceOf, PresenceSettings},
     log::{HistoryFor, Role},
 };
 use reqwest::Method;
@@ -41,6 +42,23 @@ impl Client {
     pub async fn contact(&self, user: &UserId, change: ContactChange) -> Result<Option<ContactState>, RequestError> {
         let Relation { state } = self.change(Method::POST, &format!("/v1/contacts/{user}"), Some(&ContactWish { change })).await?;
         Ok(state)
+    }
+
+    /// How these users are shown now, at most 500: of those whom [`Client::watch`] does not watch.
+    pub async fn presence(&self, users: &[UserId]) -> Result<Vec<PresenceOf>, RequestError> {
+        let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
+        let list: PresenceList = self.get(&format!("/v1/presence?users={}", users.join(","))).await?;
+        Ok(list.users)
+    }
+
+    /// What this user chose of their own presence.
+    pub async fn presence_settings(&self) -> Result<PresenceSettings, RequestError> {
+        self.get("/v1/presence/settings").await
+    }
+
+    /// Chooses it anew, on all devices.
+    pub async fn set_presence(&self, change: PresenceChange) -> Result<PresenceSettings, RequestError> {
+        self.change(Method::PUT, "/v1/presence/settings", Some(&change)).await
     }
 
     /// Whom this user blocks.

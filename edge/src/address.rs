@@ -57,7 +57,18 @@ fn url(secure: bool, host: &str) -> String {
 /// What this edge says of itself to the others, before it has anything to say of its state.
 pub fn lease(url: Option<String>, listen: SocketAddr, tls: bool, machine: String, incarnation: &str) -> EdgeInfo {
     let incarnation = incarnation.into();
-    EdgeInfo { url, listen, tls, machine, incarnation, sessions: 0, draining: false, healthy: false, unheeded: None }
+    EdgeInfo {
+        url,
+        listen,
+        tls,
+        machine,
+        incarnation,
+        sessions: 0,
+        draining: false,
+        healthy: false,
+        sessions_in: Vec::new(),
+        unheeded: None,
+    }
 }
 
 /// Where a client that came so finds this edge again. None: nowhere that is known.

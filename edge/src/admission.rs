@@ -24,6 +24,7 @@ use crate::{
     auth::{Actor, revoked::RevokedLogins},
     live::LiveHandle,
     members::{Members, UserState},
+    presence::handle::PresenceHandle,
     refusals::{EdgeError, refuse},
     sessions::{Sessions, handle::SessionHandle},
 };
@@ -33,6 +34,7 @@ pub struct Admission {
     pub sessions: Sessions,
     pub members: Members,
     pub live: LiveHandle,
+    pub presence: PresenceHandle,
 }
 
 impl Admission {
@@ -91,8 +93,9 @@ impl OpenSession {
 
 impl Drop for OpenSession {
     fn drop(&mut self) {
-        let Admission { live, sessions, .. } = &*self.slot.admission;
+        let Admission { live, sessions, presence, .. } = &*self.slot.admission;
         live.detach(&self.handle);
+        presence.leave(&self.handle);
         sessions.leave(&self.handle);
         // Whoever still holds the handle pushes into nothing.
         self.handle.outbox.close(close::BYE);

@@ -19,6 +19,7 @@ use crate::{
         dispatch::{self, Dispatch},
     },
     members::Members,
+    presence::handle::PresenceHandle,
 };
 
 pub struct DeliveryParts {
@@ -41,6 +42,7 @@ impl DeliveryParts {
         time: ServerTime,
         layout: Layout,
         buckets: &KvBuckets,
+        presence: PresenceHandle,
         stop: CancellationToken,
     ) -> Result<Self, NatsConnectError> {
         let feed = FanIn::connect(&cfg.nats, &format!("edge-{}-fanin", cfg.edge_id)).await?;
@@ -64,6 +66,7 @@ impl DeliveryParts {
             clock: clock.clone(),
             members: members.clone(),
             batch_acks: batch_acks.clone(),
+            presence,
             on_beat: Box::new({
                 let fence = fence.clone();
                 move |p| fence.heard(p)

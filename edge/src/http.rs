@@ -9,6 +9,7 @@ pub mod json;
 pub mod messages;
 pub mod openapi;
 pub mod path;
+pub mod presence;
 pub mod query;
 pub mod refused;
 pub mod sessions;
@@ -40,7 +41,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     admission::limits::AdmissionLimits, auth::TokenVerifier, clock::Clock, control::ControlAppender, directory::Directory,
-    edges::KnownEdges, long_poll::LongPolls, pages::Pages, people::People, sends::http::HttpSends, status::StatusWatch,
+    edges::KnownEdges, long_poll::LongPolls, pages::Pages, people::People, presence::Presence, sends::http::HttpSends, status::StatusWatch,
     threads::ThreadLists,
 };
 use extract::HttpFailure;
@@ -54,6 +55,7 @@ pub struct Api {
     pub status: StatusWatch,
     pub directory: Directory,
     pub people: People,
+    pub presence: Presence,
     pub control: ControlAppender,
     pub pages: Pages,
     pub threads: ThreadLists,
@@ -89,6 +91,8 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(contacts::change))
         .routes(routes!(contacts::blocks))
         .routes(routes!(contacts::block, contacts::unblock))
+        .routes(routes!(presence::list))
+        .routes(routes!(presence::settings, presence::change))
         .routes(routes!(groups::create))
         .routes(routes!(groups::show, groups::rename))
         .routes(routes!(groups::add))

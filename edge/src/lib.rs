@@ -25,6 +25,7 @@ pub mod members;
 mod metrics;
 pub mod pages;
 pub mod people;
+pub mod presence;
 mod readiness;
 pub mod refusals;
 mod run;

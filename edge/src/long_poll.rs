@@ -4,11 +4,12 @@
 //! on its way is given again. (docs/guarantees.md, P1–P5.)
 
 pub mod answer;
+pub mod watched;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use natterjack_protocol::{
-    Code, MsgId, Refusal, Thread, Times,
+    Code, MsgId, Refusal, Thread, Times, UserId,
     client::{
         close::{self, Close},
         frame::{DeviceClass, ServerFrame},
@@ -26,12 +27,14 @@ use crate::{
     attach::Attach,
     auth::Actor,
     edges::KnownEdges,
+    presence::Presence,
     refusals::{EdgeError, refuse},
     session::socket::PER_FLUSH,
     sessions::{handle::SessionHandle, outbox::Call},
     status::StatusWatch,
 };
 use answer::Collected;
+use watched::Watched;
 
 /// The first event of a burst waits this long for the others: every answer costs the client a request and the edge an
 /// attach.
@@ -44,12 +47,15 @@ pub struct PollInput {
     pub synced: Option<String>,
     /// None: as long as possible.
     pub wait_ms: Option<u64>,
+    pub watch: Option<Vec<UserId>>,
+    pub seen: Option<String>,
     pub came: Came,
 }
 
 pub struct LongPolls {
     pub admission: Arc<Admission>,
     pub attach: Attach,
+    pub presence: Presence,
     pub status: StatusWatch,
     pub edges: KnownEdges,
     pub times: Times,
@@ -82,6 +88,11 @@ impl LongPolls {
     async fn collect(&self, handle: &Arc<SessionHandle>, ask: PollInput, end: Instant) -> Result<PollAnswer, Refusal> {
         let came = ask.came;
         let mut collected = Collected::new(ask.cursors.clone(), ask.synced.is_some());
+        if let Some(users) = ask.watch {
+            // Watched first, so that nothing falls between the two.
+            self.presence.watch(handle.clone(), Some(users.clone()), 0).await?;
+            collected.watch(Watched::new(self.presence.pull(&handle.user, users).await?, ask.seen));
+        }
         let mut attach = Box::pin(self.attach.attach(handle, ask.cursors, ask.synced).instrument(handle.span()));
         let (mut attaching, mut end) = (true, end);
         loop {

@@ -1,7 +1,7 @@
 //! What the users of this edge may see and do: their threads, from the leader of `<uid>.threads`, kept fresh by `member` signals.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU32, Ordering::AcqRel, Ordering::Acquire, Ordering::Release},
@@ -11,11 +11,11 @@ use std::{
 
 use natterjack_protocol::{
     MsgId, Refusal, Thread, UserId,
-    client::frame::ServerFrame,
+    client::{frame::ServerFrame, presence::PresenceSettings},
     log::fold::{ThreadItem, UserThreads},
 };
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 /// Registry of the users that have a session here. Clones share it.
 #[derive(Clone, Default)]
@@ -42,6 +42,7 @@ impl Members {
             signals: AtomicU32::default(),
             readings: AtomicU32::default(),
             loads: Notify::new(),
+            chosen: Mutex::default(),
         });
         users.insert(user.clone(), Arc::downgrade(&state));
         state
@@ -67,6 +68,17 @@ pub struct UserState {
     /// How often the key is being read now because of a signal.
     readings: AtomicU32,
     loads: Notify,
+    /// What the user chose of their presence, read when they typed.
+    pub chosen: Mutex<Option<Box<ChosenPresence>>>,
+}
+
+/// What a user chose of their presence, as it was read.
+#[derive(Clone)]
+pub struct ChosenPresence {
+    pub at: Instant,
+    pub settings: PresenceSettings,
+    /// Only of those who show themselves to contacts alone.
+    pub contacts: Option<Arc<HashSet<UserId>>>,
 }
 
 /// The key of this user is being read; ends when its sessions have been told.

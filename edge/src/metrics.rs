@@ -20,6 +20,11 @@ pub const CLOSES: &str = "natterjack_edge_closes_total";
 pub const FRAMES_IN: &str = "natterjack_edge_frames_in_total";
 pub const FRAMES_OUT: &str = "natterjack_edge_frames_out_total";
 pub const OUTBOX_OVERFLOWS: &str = "natterjack_edge_outbox_overflows_total";
+pub const PRESENCE_USERS: &str = "natterjack_edge_presence_users";
+pub const PRESENCE_WATCHERS: &str = "natterjack_edge_presence_watchers";
+pub const PRESENCE_PAIRS: &str = "natterjack_edge_presence_pairs";
+pub const PRESENCE_FRAMES: &str = "natterjack_edge_presence_frames_total";
+pub const PRESENCE_ASKED_ANEW: &str = "natterjack_edge_presence_asked_anew_total";
 pub const SENDS: &str = "natterjack_edge_sends_total";
 pub const SENDS_BATCHED: &str = "natterjack_edge_sends_batched_total";
 pub const PUBLISH_SECONDS: &str = "natterjack_edge_publish_seconds";
@@ -65,6 +70,14 @@ pub fn describe() {
     describe_counter!(FRAMES_IN, "Frames received from clients");
     describe_counter!(FRAMES_OUT, "Frames written to clients");
     describe_counter!(OUTBOX_OVERFLOWS, "Outboxes dropped because the client reads too slowly");
+    describe_gauge!(PRESENCE_USERS, "Users who are watched by somebody on this edge");
+    describe_gauge!(PRESENCE_WATCHERS, "Sessions that watch somebody");
+    describe_gauge!(PRESENCE_PAIRS, "Pairs of a session and a user it watches");
+    describe_counter!(PRESENCE_FRAMES, "Frames with changes of presence queued for sessions");
+    describe_counter!(
+        PRESENCE_ASKED_ANEW,
+        "Times everybody watched of a shard was asked for, because something was not heard or another instance speaks"
+    );
     describe_counter!(SENDS, "Sends decided, by result");
     describe_counter!(SENDS_BATCHED, "Sends published in one batch with others of their device and thread");
     describe_histogram!(PUBLISH_SECONDS, Unit::Seconds, "Time from a publish to its acknowledgement");

@@ -15,6 +15,8 @@ pub enum RoleService {
     History,
     /// Accounts, logins, contacts.
     Directory,
+    /// Who is here.
+    Presence,
 }
 
 /// What failed.
@@ -70,6 +72,7 @@ impl From<EdgeError> for Refusal {
             EdgeError::Ask(RoleService::Channel, _) => Self::unavailable("the channel service does not answer; try again in a moment"),
             EdgeError::Ask(RoleService::History, _) => Self::unavailable("history does not answer; try again in a moment"),
             EdgeError::Ask(RoleService::Directory, _) => Self::unavailable("accounts cannot be reached; try again in a moment"),
+            EdgeError::Ask(RoleService::Presence, _) => Self::unavailable("nobody knows who is here now; try again in a moment"),
             EdgeError::Token { expired: true, reason } => Self::new(Code::TokenExpired, reason),
             EdgeError::Token { reason, .. } => Self::new(Code::Unauthorized, reason),
             EdgeError::Revoked => Self::new(Code::Unauthorized, "this login was revoked: log in again"),

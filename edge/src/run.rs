@@ -5,7 +5,7 @@ mod generation;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use natterjack_nats::{KvError, Layout, LayoutError, Nats, NatsConnectError, ServerTime};
+use natterjack_nats::{KvError, Layout, LayoutError, Nats, NatsConnectError, ServeError, ServerTime};
 use natterjack_runtime::{Health, Resources, clock::wall_ms};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -33,6 +33,8 @@ pub enum Error {
     Layout(#[from] LayoutError),
     #[error("state: {0}")]
     State(#[from] KvError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     #[error("the dispatcher of live messages has ended; this edge can deliver nothing")]
     LiveEnded,
 }

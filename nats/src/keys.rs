@@ -10,14 +10,15 @@ use natterjack_protocol::{
     internal::{
         devices::UserDevices,
         kv::{EdgeInfo, PublicKey, RevokedLogin},
+        presence::UserSettings,
     },
     log::fold::{GroupState, UserThreads},
 };
 
 use crate::{
-    kv::Kv,
+    kv::{Kv, KvError},
     layout::Layout,
-    nats_role::NatsRole::{self, Channel, Edge, Persister, Provision},
+    nats_role::NatsRole::{self, Channel, Edge, Persister, Presence, Provision},
     subjects,
     typed_key::{KvValue, TypedKey, TypedKeys},
     wire::client::Nats,
@@ -103,16 +104,20 @@ const LOST_ENDS: KeyFamily = KeyFamily::new(Bucket::Control, "lost_end.*.*", REN
 /// By role, generation and partition.
 const POSITIONS: KeyFamily = KeyFamily::new(Bucket::Control, "positions.<role>.*.*", &[Channel, Persister]);
 const ROLE_LEASES: KeyFamily = KeyFamily::new(Bucket::Roles, "<role>.*.*", &[Channel, Persister]);
+/// By role and shard of the buckets, whose number no generation changes.
+const SHARD_LEASES: KeyFamily = KeyFamily::new(Bucket::Roles, "<role>.*", &[Presence]);
 /// By the edge's id.
 const EDGES: KeyFamily = KeyFamily::new(Bucket::Leases, "edge.*", &[Edge]);
 /// By the group's id.
 const GROUPS: KeyFamily = KeyFamily::new(Bucket::Groups, "*", FOLD);
 /// By the user's id.
 const THREADS: KeyFamily = KeyFamily::new(Bucket::Users, "*.threads", FOLD);
-/// By the user's id. The persister takes out the devices whose logins are ended.
-const DEVICES: KeyFamily = KeyFamily::new(Bucket::Sessions, "*", &[Edge, Persister]);
+const SETTINGS: KeyFamily = KeyFamily::new(Bucket::Users, "*.settings", &[Edge]);
+/// By the user's id. The persister takes out the devices whose logins are ended, presence ends sessions of edges that
+/// are gone.
+const DEVICES: KeyFamily = KeyFamily::new(Bucket::Sessions, "*", &[Edge, Persister, Presence]);
 
-const FAMILIES: [&KeyFamily; 14] = [
+const FAMILIES: [&KeyFamily; 16] = [
     &LAYOUT,
     &LOG_READERS,
     &LAST_BACKUP,
@@ -123,9 +128,11 @@ const FAMILIES: [&KeyFamily; 14] = [
     &LOST_ENDS,
     &POSITIONS,
     &ROLE_LEASES,
+    &SHARD_LEASES,
     &EDGES,
     &GROUPS,
     &THREADS,
+    &SETTINGS,
     &DEVICES,
 ];
 
@@ -180,9 +187,33 @@ impl KvBuckets {
         one(&self.nats, &THREADS, self.layout.shard(uid.as_str()), &[uid])
     }
 
+    /// What a user chose.
+    pub fn settings(&self, uid: &UserId) -> TypedKey<UserSettings> {
+        one(&self.nats, &SETTINGS, self.layout.shard(uid.as_str()), &[uid])
+    }
+
+    /// Of all users of a shard, by `<uid>.settings`.
+    pub fn settings_of_shard(&self, shard: u32) -> TypedKeys<UserSettings> {
+        self.all_of(&SETTINGS, shard)
+    }
+
     /// A user's devices, and where their sessions are.
     pub fn devices(&self, uid: &UserId) -> TypedKey<UserDevices> {
         one(&self.nats, &DEVICES, self.layout.shard(uid.as_str()), &[uid])
+    }
+
+    /// Of each shard, when the bucket was made that has the devices of its users, milliseconds since 1970.
+    pub async fn sessions_made_ms(&self) -> Result<Vec<u64>, KvError> {
+        let mut made = Vec::new();
+        for shard in 0..self.layout.kv_shards {
+            made.push(Kv::new(&self.nats, Bucket::Sessions.name(shard)).made_ms().await?);
+        }
+        Ok(made)
+    }
+
+    /// Of all users of a shard, by the user's id.
+    pub fn devices_of_shard(&self, shard: u32) -> TypedKeys<UserDevices> {
+        self.all_of(&DEVICES, shard)
     }
 
     /// The public keys that sign access tokens, by their ids.
@@ -226,6 +257,11 @@ impl KvBuckets {
         self.of(&ROLE_LEASES, &[&role, &self.layout.generation, &p])
     }
 
+    /// Who speaks of a shard for `role`.
+    pub(crate) fn shard_lease(&self, role: &str, shard: u32) -> TypedKey<LeaseHolder> {
+        self.of(&SHARD_LEASES, &[&role, &shard])
+    }
+
     /// How far `role` has got in a partition.
     pub fn position(&self, role: &str, p: u32) -> TypedKey<Position> {
         self.of(&POSITIONS, &[&role, &self.layout.generation, &p])
@@ -245,7 +281,11 @@ impl KvBuckets {
     }
 
     fn all<T: KvValue>(&self, family: &KeyFamily) -> TypedKeys<T> {
-        TypedKeys::new(Kv::new(&self.nats, family.bucket.name(0)), family.fill(&[]))
+        self.all_of(family, 0)
+    }
+
+    fn all_of<T: KvValue>(&self, family: &KeyFamily, shard: u32) -> TypedKeys<T> {
+        TypedKeys::new(Kv::new(&self.nats, family.bucket.name(shard)), family.fill(&[]))
     }
 }
 
@@ -283,7 +323,8 @@ mod tests {
         for subject in ["$KV.control.positions.channel.*.*", "$KV.roles.channel.*.*", "$KV.users-1.*.threads"] {
             assert!(channel.iter().any(|s| s == subject), "{subject} in {channel:?}");
         }
-        assert_eq!(written_by(Edge, 2), ["$KV.leases.edge.*", "$KV.sessions-0.*", "$KV.sessions-1.*"]);
+        let edge = ["leases.edge.*", "users-0.*.settings", "users-1.*.settings", "sessions-0.*", "sessions-1.*"];
+        assert_eq!(written_by(Edge, 2), edge.map(|key| format!("$KV.{key}")));
         assert!(written_by(NatsRole::Doctor, 2).is_empty());
     }
 }

@@ -15,6 +15,7 @@ use crate::{
         client::Nats,
         inbox::NatsRequestError,
         jetstream::{self, Get, JsError, StoredMessage, code},
+        rfc3339,
     },
 };
 
@@ -66,6 +67,14 @@ impl Kv {
 
     pub(crate) fn stream(&self) -> &str {
         &self.stream
+    }
+
+    /// When the bucket was made, milliseconds since 1970.
+    pub async fn made_ms(&self) -> Result<u64, KvError> {
+        let info = jetstream::stream_info(&self.nats, &self.stream).await.map_err(|e| self.error(e))?;
+        let created = info.ok_or_else(|| KvError::NoBucket(self.bucket.clone()))?.created;
+        let broken = || KvError::Unavailable { bucket: self.bucket.clone(), reason: format!("it was made at `{created}`") };
+        rfc3339::parse_ms(&created).ok_or_else(broken)
     }
 
     /// Value and revision; none also for a key that was deleted or has expired.

@@ -23,6 +23,7 @@ use crate::{
             Delivered, Pull, PullMode,
             consumer::{Consumer, DeliverFrom},
         },
+        rfc3339,
     },
 };
 
@@ -43,12 +44,18 @@ pub struct WatchProgress {
     kv: Kv,
     filter: String,
     seen: Arc<AtomicU64>,
+    created: Arc<AtomicU64>,
 }
 
 impl WatchProgress {
     /// The revision of the newest key that the watch has brought.
     pub fn seen(&self) -> u64 {
         self.seen.load(Relaxed)
+    }
+
+    /// When the bucket was made that the watch is of, milliseconds since 1970: another one has other revisions.
+    pub fn created_ms(&self) -> u64 {
+        self.created.load(Relaxed)
     }
 
     /// That of the newest key there is, by the bucket's leader; 0: there is none.
@@ -66,6 +73,8 @@ struct Watch {
     seen: u64,
     /// The same, for `WatchProgress`.
     told: Arc<AtomicU64>,
+    /// When the bucket was made; 0: it was not opened yet.
+    created: Arc<AtomicU64>,
     /// Keys reported with a value: when the bucket was lost, they are reported as gone.
     known: BTreeSet<String>,
     waiting: VecDeque<WatchEvent>,
@@ -86,13 +95,15 @@ impl Kv {
     ) -> Result<(impl Stream<Item = WatchEvent> + Send + Unpin + use<>, WatchProgress), KvError> {
         let filter = subjects::bucket_key(self.bucket(), keys);
         let told = Arc::new(AtomicU64::new(0));
-        let watching = WatchProgress { kv: self.clone(), filter: filter.clone(), seen: told.clone() };
+        let created = Arc::new(AtomicU64::new(0));
+        let watching = WatchProgress { kv: self.clone(), filter: filter.clone(), seen: told.clone(), created: created.clone() };
         let mut watch = Watch {
             kv: self.clone(),
             filter,
             pull: None,
             seen: 0,
             told,
+            created,
             known: BTreeSet::new(),
             waiting: VecDeque::new(),
             pause: Duration::ZERO,
@@ -138,8 +149,10 @@ impl Watch {
         let Some(info) = info else {
             return Err(JsError::Api { code: 404, err_code: code::STREAM_NOT_FOUND, description: "bucket not found".into() });
         };
-        if info.state.last_seq < self.seen {
-            // A memory bucket that was lost with its server counts from 1 again.
+        let made = rfc3339::parse_ms(&info.created).ok_or_else(|| JsError::Broken(format!("time `{}`", info.created)))?;
+        let before = self.created.swap(made, Relaxed);
+        if info.state.last_seq < self.seen || (before != 0 && before != made) {
+            // A bucket that was made again counts from 1 again, and may have come further by now.
             self.seen = 0;
             self.told.store(0, Relaxed);
             let gone = std::mem::take(&mut self.known);

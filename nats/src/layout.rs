@@ -53,8 +53,7 @@ impl Layout {
     /// What the log and the state beside it stand in, of this generation and the one before.
     pub(crate) fn streams(&self) -> Vec<String> {
         let log = |l: &Self| (0..l.partitions).map(|p| subjects::stream(l.generation, p)).collect::<Vec<_>>();
-        let of = |s| [subjects::groups_bucket(s), subjects::users_bucket(s), subjects::sessions_bucket(s)];
-        let shards = (0..self.kv_shards).flat_map(of);
+        let shards = subjects::shard_buckets(self.kv_shards);
         let buckets = [subjects::CONTROL, subjects::ROLES, subjects::LEASES].map(str::to_owned).into_iter().chain(shards);
         let former = self.previous().map(|previous| log(&previous)).unwrap_or_default();
         buckets.map(|b| subjects::bucket_stream(&b)).chain(log(self)).chain(former).collect()

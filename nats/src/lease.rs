@@ -27,13 +27,16 @@ pub struct RoleLease {
 
 impl RoleLease {
     pub fn new(buckets: &KvBuckets, role: &str, p: u32, instance: &str, times: &Times) -> Self {
-        Self {
-            key: buckets.role_lease(role, p),
-            instance: LeaseHolder(instance.to_owned()),
-            refresh: times.role_refresh,
-            held: watch::Sender::new(false),
-            task: None,
-        }
+        Self::of(buckets.role_lease(role, p), instance, times)
+    }
+
+    /// Who takes care of a shard of the buckets for `role`, in every generation of the log.
+    pub fn of_shard(buckets: &KvBuckets, role: &str, shard: u32, instance: &str, times: &Times) -> Self {
+        Self::of(buckets.shard_lease(role, shard), instance, times)
+    }
+
+    fn of(key: TypedKey<LeaseHolder>, instance: &str, times: &Times) -> Self {
+        Self { key, instance: LeaseHolder(instance.to_owned()), refresh: times.role_refresh, held: watch::Sender::new(false), task: None }
     }
 
     /// Waits until the lease is ours; from then on it is refreshed until it is released, dropped or lost (see `held`).

@@ -8,18 +8,20 @@ pub enum NatsRole {
     Edge,
     Channel,
     Persister,
+    Presence,
     Provision,
     Doctor,
 }
 
 impl NatsRole {
-    pub const ALL: [Self; 5] = [Self::Edge, Self::Channel, Self::Persister, Self::Provision, Self::Doctor];
+    pub const ALL: [Self; 6] = [Self::Edge, Self::Channel, Self::Persister, Self::Presence, Self::Provision, Self::Doctor];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Edge => "edge",
             Self::Channel => "channel",
             Self::Persister => "persister",
+            Self::Presence => "presence",
             Self::Provision => "provision",
             Self::Doctor => "doctor",
         }

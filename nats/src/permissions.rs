@@ -55,8 +55,8 @@ impl NatsRole {
             p.publish.extend([any::get("*"), any::get_direct("*")]);
         }
         match self {
-            // Of the log an edge asks for one message or page.
-            Self::Edge | Self::Doctor => p.publish.extend(any::pull()),
+            // Of the log an edge asks for one message or page, and presence for nothing.
+            Self::Edge | Self::Presence | Self::Doctor => p.publish.extend(any::pull()),
             Self::Channel | Self::Persister => {
                 p.publish.push(any::read_on());
                 p.publish.extend(any::pull());
@@ -68,11 +68,13 @@ impl NatsRole {
     }
 
     fn uses(self, bucket: &str) -> Use {
-        // Users' devices are nothing to who folds the log.
-        if self == Self::Channel && bucket.starts_with(subjects::SESSIONS_PREFIX) {
-            return Use::Nothing;
-        }
+        let (sessions, users) = (bucket.starts_with(subjects::SESSIONS), bucket.starts_with(subjects::USERS));
         match (self, bucket) {
+            (Self::Presence, subjects::ROLES) => Use::Read,
+            (Self::Presence, bucket) if sessions || users || bucket == subjects::LEASES => Use::Watch,
+            (Self::Presence, bucket) if bucket != subjects::CONTROL => Use::Nothing,
+            // Users' devices are nothing to who folds the log.
+            (Self::Channel, _) if sessions => Use::Nothing,
             (Self::Provision | Self::Doctor, subjects::CONTROL) => Use::Read,
             (_, subjects::CONTROL) | (Self::Edge | Self::Doctor, subjects::LEASES) => Use::Watch,
             (Self::Provision | Self::Doctor, _) => Use::Nothing,
@@ -85,9 +87,15 @@ impl NatsRole {
     fn says(self) -> Vec<String> {
         let answers = |role| format!("{}.>", inbox(Some(role)));
         let said = |subjects: &[&str]| subjects.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        let services = [any::HEADS, subjects::HISTORY, subjects::DIRECTORY];
+        let services = [any::HEADS, subjects::HISTORY, subjects::DIRECTORY, any::PRESENCE_SERVICES];
         match self {
-            Self::Edge => [said(&[any::CHAT, any::CTL, any::LIVE_USER_X, any::LIVE_GROUP_X, any::EDGES]), said(&services)].concat(),
+            Self::Edge => [
+                said(&[any::CHAT, any::CTL, any::LIVE_USER_X, any::LIVE_GROUP_X, any::EDGES]),
+                said(&services),
+                // Pings.
+                vec![answers(Self::Presence)],
+            ]
+            .concat(),
             Self::Channel => [
                 said(&[any::LIVE_USER_E, any::LIVE_GROUP_E, subjects::BEATS, subjects::HISTORY, subjects::DIRECTORY, any::END]),
                 vec![answers(Self::Edge)],
@@ -96,17 +104,19 @@ impl NatsRole {
             Self::Persister => {
                 [said(&[any::LIVE_USER_X, any::END]), vec![answers(Self::Edge), answers(Self::Channel), answers(Self::Doctor)]].concat()
             }
+            Self::Presence => [said(&[subjects::PRESENCE, any::EDGE_PINGS]), vec![answers(Self::Edge), answers(Self::Doctor)]].concat(),
             Self::Provision => said(&[any::END]),
-            // What was lost.
-            Self::Doctor => said(&[subjects::LOSSES]),
+            // What was lost, and whether anybody says who is here.
+            Self::Doctor => said(&[subjects::LOSSES, any::PRESENCE_SERVICES]),
         }
     }
 
     fn hears(self) -> Vec<String> {
         let heard: &[&str] = match self {
-            Self::Edge => &[any::LIVE_USER, any::LIVE_GROUP, any::EDGES, subjects::BEATS],
+            Self::Edge => &[any::LIVE_USER, any::LIVE_GROUP, any::EDGES, any::EDGE_PINGS, subjects::BEATS, subjects::PRESENCE],
             Self::Channel => &[any::HEADS],
             Self::Persister => &[subjects::HISTORY, subjects::LOSSES, subjects::DIRECTORY],
+            Self::Presence => &[any::PRESENCE_SERVICES],
             Self::Provision | Self::Doctor => &[],
         };
         heard.iter().map(|s| (*s).to_owned()).collect()
@@ -114,8 +124,7 @@ impl NatsRole {
 }
 
 fn buckets(kv_shards: u32) -> Vec<String> {
-    let of = |s| [subjects::groups_bucket(s), subjects::users_bucket(s), subjects::sessions_bucket(s)];
-    let shards = (0..kv_shards).flat_map(of);
+    let shards = subjects::shard_buckets(kv_shards);
     [subjects::CONTROL, subjects::ROLES, subjects::LEASES].map(str::to_owned).into_iter().chain(shards).collect()
 }
 
@@ -189,7 +198,7 @@ mod tests {
         }
     }
 
-    use NatsRole::{Channel, Doctor, Edge, Persister, Provision};
+    use NatsRole::{Channel, Doctor, Edge, Persister, Presence, Provision};
 
     #[test]
     fn who_may_say_what() {
@@ -209,7 +218,6 @@ mod tests {
         only(&[Edge, Channel], subjects::DIRECTORY);
         only(&[Channel, Persister], "$KV.groups-1.g");
         only(&[Channel, Persister], "$KV.users-0.a.threads");
-        only(&[Edge, Persister], "$KV.sessions-1.a");
         only(&[Edge], "svc.edge.e");
         for key in ["generation", "lost_end.7.3", "clock.7.3", "log_readers"] {
             only(&[Channel, Persister, Provision], &subjects::bucket_key(subjects::CONTROL, key));
@@ -220,6 +228,12 @@ mod tests {
         only(&[Channel], "$KV.control.positions.channel.7.3");
         only(&[Persister], "$KV.roles.persister.7.3");
         only(&[Edge], "$KV.leases.edge.e");
+        only(&[Edge, Persister, Presence], "$KV.sessions-1.a");
+        only(&[Edge], "$KV.users-0.a.settings");
+        only(&[Presence], "$KV.roles.presence.3");
+        only(&[Presence], &subjects::presence(3));
+        only(&[Edge, Doctor], &subjects::presence_service(3));
+        only(&[Presence], &subjects::edge_ping(user));
         only(&[], "anything.else");
     }
 
@@ -239,14 +253,17 @@ mod tests {
     fn a_bucket_is_read_by_those_that_use_it() {
         let get = |bucket: &str| any::get(&subjects::bucket_stream(bucket));
         let watch = |bucket: &str| format!("$JS.API.CONSUMER.CREATE.{}.r1.$KV.{bucket}.x", subjects::bucket_stream(bucket));
-        only(&[Channel, Persister], &get(subjects::ROLES));
+        only(&[Channel, Persister, Presence], &get(subjects::ROLES));
         only(&[], &watch(subjects::ROLES));
-        only(&[Edge, Doctor], &get(subjects::LEASES));
-        only(&[Edge, Doctor], &watch(subjects::LEASES));
-        only(&[Edge, Channel, Persister], &get(&subjects::users_bucket(1)));
-        only(&[Edge, Persister], &get(&subjects::sessions_bucket(0)));
+        only(&[Edge, Presence, Doctor], &get(subjects::LEASES));
+        only(&[Edge, Presence, Doctor], &watch(subjects::LEASES));
+        only(&[Edge, Channel, Persister, Presence], &get(&subjects::users_bucket(1)));
+        only(&[Presence], &watch(&subjects::users_bucket(1)));
+        only(&[Edge, Persister, Presence], &get(&subjects::sessions_bucket(0)));
+        only(&[Presence], &watch(&subjects::sessions_bucket(0)));
+        only(&[Edge, Channel, Persister], &get(&subjects::groups_bucket(0)));
         only(&NatsRole::ALL, &get(subjects::CONTROL));
-        only(&[Edge, Channel, Persister], &watch(subjects::CONTROL));
+        only(&[Edge, Channel, Persister, Presence], &watch(subjects::CONTROL));
         // Also not by a reader of the log, whose permission has a wildcard for the stream.
         only(&[], "$JS.API.CONSUMER.CREATE.KV_leases.r1");
     }

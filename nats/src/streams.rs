@@ -140,11 +140,7 @@ pub(crate) fn buckets(cfg: &NatsConfig, times: &Times) -> Vec<StreamConfig> {
             ..bucket(subjects::LEASES.into(), cfg, times.edge_lease)
         },
     ];
-    for shard in 0..cfg.kv_shards.max(1) {
-        all.push(lasting(subjects::groups_bucket(shard)));
-        all.push(lasting(subjects::users_bucket(shard)));
-        all.push(lasting(subjects::sessions_bucket(shard)));
-    }
+    all.extend(subjects::shard_buckets(cfg.kv_shards.max(1)).map(lasting));
     all
 }
 

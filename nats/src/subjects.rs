@@ -1,6 +1,6 @@
 //! Every subject, stream and bucket by name; the keys of buckets are spelled in `keys`. Input is typed (`Token`, `Thread`, numbers), so nothing a client sends can become a wildcard.
 
-use natterjack_protocol::{GroupId, Thread, UserId};
+use natterjack_protocol::{GroupId, Thread, Token, UserId};
 
 /// Every partition's heartbeat of `channel`.
 pub const BEATS: &str = "beat.*";
@@ -16,6 +16,9 @@ pub(crate) const BASELINE: &str = "BASELINE";
 pub(crate) const LEASES: &str = "leases";
 pub(crate) const ROLES: &str = "roles";
 pub(crate) const CONTROL: &str = "control";
+/// What the names of the shards of these begin with.
+pub(crate) const USERS: &str = "users-";
+pub(crate) const SESSIONS: &str = "sessions-";
 
 /// Where messages and operations of a thread are stored.
 pub fn chat(generation: u32, p: u32, thread: &Thread) -> String {
@@ -113,6 +116,24 @@ pub fn edge_service(id: &str) -> String {
     format!("svc.edge.{id}")
 }
 
+/// Batches `PresenceBatch` of the holder of the shard.
+pub fn presence(shard: u32) -> String {
+    format!("presence.{shard}")
+}
+
+/// Every shard's.
+pub const PRESENCE: &str = "presence.*";
+
+/// Requests `PresenceRequest`; served by the holder of the shard on the connection that publishes its batches.
+pub fn presence_service(shard: u32) -> String {
+    format!("svc.presence.{shard}")
+}
+
+/// Requests `EdgePing`, answered with the edge's incarnation.
+pub fn edge_ping(edge: &Token) -> String {
+    format!("svc.edge.{edge}.ping")
+}
+
 /// The stream of a partition.
 pub fn stream(generation: u32, p: u32) -> String {
     format!("CHAT-{generation}-{p}")
@@ -130,19 +151,22 @@ pub(crate) fn baseline(pair: &str) -> String {
     format!("baseline.{pair}")
 }
 
+/// The buckets of which there is one for each shard.
+pub(crate) fn shard_buckets(kv_shards: u32) -> impl Iterator<Item = String> {
+    (0..kv_shards).flat_map(|shard| [groups_bucket(shard), users_bucket(shard), sessions_bucket(shard)])
+}
+
 pub fn groups_bucket(shard: u32) -> String {
     format!("groups-{shard}")
 }
 
 pub fn users_bucket(shard: u32) -> String {
-    format!("users-{shard}")
+    format!("{USERS}{shard}")
 }
 
-pub(crate) const SESSIONS_PREFIX: &str = "sessions-";
-
-/// Which devices a user has, and where their sessions are; the key is the user's id.
+/// Which devices a user has, and where their sessions are.
 pub fn sessions_bucket(shard: u32) -> String {
-    format!("{SESSIONS_PREFIX}{shard}")
+    format!("{SESSIONS}{shard}")
 }
 
 pub(crate) fn bucket_stream(bucket: &str) -> String {
@@ -171,6 +195,8 @@ pub(crate) mod any {
     pub const LIVE_GROUP_X: &str = "live.group.*.x";
     pub const HEADS: &str = "svc.channel.heads.*.*";
     pub const EDGES: &str = "svc.edge.*";
+    pub const PRESENCE_SERVICES: &str = "svc.presence.*";
+    pub const EDGE_PINGS: &str = "svc.edge.*.ping";
 
     pub fn stream_info() -> String {
         "$JS.API.STREAM.INFO.*".into()

@@ -28,7 +28,7 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum CliCommand {
-    /// Run everything on this machine: nats-server, channel, persister and two edges. Data in one folder.
+    /// Run everything on this machine: nats-server, channel, persister, presence and two edges. Data in one folder.
     Up(UpArgs),
     /// Create or verify streams, buckets and the schema of the archive. Once per installation, before the other
     /// processes.
@@ -39,6 +39,8 @@ pub enum CliCommand {
     Channel,
     /// Run a persister: archives the log; answers history and directory.
     Persister(PersisterArgs),
+    /// Run a presence: says who is here, and ends the sessions of edges that are gone.
+    Presence,
     /// Chat from a terminal or a script.
     Chat(ChatArgs),
     /// Measure a running system, or one started for the measurement.
@@ -115,14 +117,14 @@ pub struct ProvisionArgs {
 
 #[derive(Args)]
 pub struct DoctorArgs {
-    /// Check the configuration and the permissions of this role: edge, channel, persister or provision. Default: the
-    /// role whose name is `nats.user`, or else only what `doctor` itself needs.
+    /// Check the configuration and the permissions of this role: edge, channel, persister, presence or provision.
+    /// Default: the role whose name is `nats.user`, or else only what `doctor` itself needs.
     #[arg(long, value_parser = role)]
     pub role: Option<NatsRole>,
 }
 
 fn role(name: &str) -> Result<NatsRole, String> {
-    NatsRole::ALL.into_iter().find(|r| r.name() == name).ok_or_else(|| "edge, channel, persister, provision or doctor".into())
+    NatsRole::ALL.into_iter().find(|r| r.name() == name).ok_or_else(|| "edge, channel, persister, presence, provision or doctor".into())
 }
 
 #[derive(Args)]
@@ -164,6 +166,7 @@ impl Cli {
             CliCommand::Restore(a) => vec![("up.data", a.data.clone())],
             CliCommand::Provision(_)
             | CliCommand::Channel
+            | CliCommand::Presence
             | CliCommand::Chat(_)
             | CliCommand::Bench(_)
             | CliCommand::Doctor(_)

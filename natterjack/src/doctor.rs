@@ -6,6 +6,7 @@ mod losses;
 mod moving;
 mod nats;
 mod operators;
+mod presence;
 mod proxies;
 mod resources;
 
@@ -112,6 +113,10 @@ async fn log(cfg: &NatsConfig) -> Vec<(&'static str, Result<String, String>)> {
             let unknown = || "unknown: no persister answers".to_owned();
             found.push(("losses", Ok(losses::losses(&nats).await.unwrap_or_else(unknown))));
             found.extend(moving::check(&nats, layout).await);
+            // Other roles may not ask.
+            if matches!(cfg.role, Some(NatsRole::Edge | NatsRole::Doctor)) {
+                found.push(("presence", presence::spoken_for(&nats, layout).await));
+            }
             found.push(("backup", Ok(moving::backup(&nats, layout, wall_ms()).await)));
             // Other roles may not read the edges' leases.
             if matches!(cfg.role, Some(NatsRole::Edge | NatsRole::Doctor)) {

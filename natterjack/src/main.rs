@@ -71,6 +71,7 @@ async fn run(cli: Cli, settings: Settings, metrics: Metrics) -> anyhow::Result<(
         CliCommand::Up(_) => up::run(settings, up::Forward { config: cli.config, set: cli.set }, with_parent, metrics).await,
         CliCommand::Edge(_) => roles::serve(ServerRole::Edge, settings, with_parent, metrics).await,
         CliCommand::Channel => roles::serve(ServerRole::Channel, settings, with_parent, metrics).await,
+        CliCommand::Presence => roles::serve(ServerRole::Presence, settings, with_parent, metrics).await,
         CliCommand::Persister(_) => roles::serve(ServerRole::Persister, settings, with_parent, metrics).await,
         CliCommand::Provision(args) if args.print_permissions => {
             print_permissions(&settings);

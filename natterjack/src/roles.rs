@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use futures_util::future::try_join_all;
 use natterjack_nats::NatsConfig;
 use natterjack_runtime::{Health, Lifecycle, admin::Admin, lifecycle, telemetry::Metrics};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -14,6 +15,7 @@ pub enum ServerRole {
     Edge,
     Channel,
     Persister,
+    Presence,
 }
 
 /// The parts of its health that a process waits for: without this list it would be ready before they have reported.
@@ -22,6 +24,7 @@ pub fn parts(role: ServerRole) -> &'static [&'static str] {
         ServerRole::Edge => &["edge"],
         ServerRole::Channel => &["channel"],
         ServerRole::Persister => &["archive", "history", "directory"],
+        ServerRole::Presence => &["presence"],
     }
 }
 
@@ -31,6 +34,7 @@ impl std::fmt::Display for ServerRole {
             Self::Edge => "edge",
             Self::Channel => "channel",
             Self::Persister => "persister",
+            Self::Presence => "presence",
         })
     }
 }
@@ -66,15 +70,18 @@ async fn run(role: ServerRole, settings: &Settings, health: Health, stop: Cancel
     match role {
         ServerRole::Edge => Box::pin(natterjack_edge::run(edge(settings), health, stop)).await.context("edge"),
         ServerRole::Channel => Box::pin(natterjack_channel::run(channel(settings), health, stop)).await.context("channel"),
+        ServerRole::Presence => Box::pin(natterjack_presence::run(presence(settings), health, stop)).await.context("presence"),
         ServerRole::Persister => Box::pin(natterjack_persister::run(persister(settings), health, stop)).await.context("persister"),
     }
 }
 
-/// Both roles in this process, as `up` runs them, until `stop`. A failure at the first start ends the process; a later
-/// one restarts the role, so that a passing fault (a full disk, for instance) does not take the other role down.
-pub async fn channel_and_persister(settings: &Settings, health: &Health, stop: CancellationToken) -> anyhow::Result<()> {
-    tokio::try_join!(keep(ServerRole::Channel, settings, health, stop.clone()), keep(ServerRole::Persister, settings, health, stop.clone()))
-        .map(|_| ())
+/// The roles that `up` runs in its own process.
+pub const IN_UP: [ServerRole; 3] = [ServerRole::Channel, ServerRole::Persister, ServerRole::Presence];
+
+/// All of them in this process until `stop`. A failure at the first start ends the process; a later one restarts the
+/// role, so that a passing fault (a full disk, for instance) does not take the others down.
+pub async fn all_in_up(settings: &Settings, health: &Health, stop: CancellationToken) -> anyhow::Result<()> {
+    try_join_all(IN_UP.map(|role| keep(role, settings, health, stop.clone()))).await.map(|_| ())
 }
 
 /// A role that fails this soon after the very first start was never going to run.
@@ -131,6 +138,14 @@ fn channel(s: &Settings) -> natterjack_channel::Config {
         nats: nats(s, natterjack_nats::NatsRole::Channel),
         times: s.times.clone(),
         instance: instance(s, "channel"),
+    }
+}
+
+fn presence(s: &Settings) -> natterjack_presence::Config {
+    natterjack_presence::Config {
+        nats: nats(s, natterjack_nats::NatsRole::Presence),
+        times: s.times.clone(),
+        instance: instance(s, "presence"),
     }
 }
 

@@ -1,7 +1,8 @@
 //! `natterjack up`: everything on one machine, as four processes with one data folder. nats-server and the two edges
-//! are supervised children; channel and persister run in this process, so that killing an edge does not stop them.
+//! are supervised children; channel, persister and presence run in this process, so that killing an edge does not stop
+//! them.
 //!
-//! Starts in the order of dependencies and stops in the reverse order: edges, channel and persister, nats-server.
+//! Starts in the order of dependencies and stops in the reverse order: edges, the roles in this process, nats-server.
 
 mod backoff;
 mod data;
@@ -26,10 +27,7 @@ pub use self::{
     state::StateFile,
     supervise::Unclean,
 };
-use crate::{
-    roles::{self, ServerRole},
-    settings::Settings,
-};
+use crate::{roles, settings::Settings};
 
 /// The layers of the configuration that children get besides what this process decides.
 pub struct Forward {
@@ -41,7 +39,7 @@ pub struct Forward {
 const READY: Duration = Duration::from_secs(60);
 /// Between attempts to begin a new generation of the log.
 const AGAIN: Duration = Duration::from_secs(1);
-/// After the edges' 20 s: channel and persister write what they hold (10 s), nats-server closes its files (5 s).
+/// After the edges' 20 s: the roles in this process write what they hold (10 s), nats-server closes its files (5 s).
 const REST_OF_DRAIN: Duration = Duration::from_secs(15);
 
 pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool, metrics: Metrics) -> anyhow::Result<()> {
@@ -60,7 +58,7 @@ pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool
 
     // Three tokens, so that the parts stop one after the other.
     let (edges_stop, roles_stop, nats_stop) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-    let health = Health::expecting([ServerRole::Channel, ServerRole::Persister].into_iter().flat_map(roles::parts).copied());
+    let health = Health::expecting(roles::IN_UP.into_iter().flat_map(roles::parts).copied());
     let unclean = supervise::Unclean::default();
 
     let server = nats_server::keep(server, &data, &ports, settings.up.sync, state.clone(), unclean.clone(), nats_stop.clone());
@@ -90,7 +88,7 @@ pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool
                 laid_out = provision(&settings, &data) => laid_out?,
                 () = edges_stop.cancelled() => return Ok(()),
             };
-            tokio::try_join!(edges, roles::channel_and_persister(&settings, &health, roles_stop.clone()), announce).map(|_| ())
+            tokio::try_join!(edges, roles::all_in_up(&settings, &health, roles_stop.clone()), announce).map(|_| ())
         };
         let ended = ended.await;
         nats_stop.cancel();
@@ -169,7 +167,7 @@ fn say_ready(settings: &Settings, ports: &ports::Ports) {
     );
     if let Some([here, one, two]) = ports.admin {
         println!(
-            "for operators (/health, /ready, /metrics): channel and persister http://{here}, edges http://{one} and \
+            "for operators (/health, /ready, /metrics): channel, persister and presence http://{here}, edges http://{one} and \
              http://{two}"
         );
     }

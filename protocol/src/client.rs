@@ -6,5 +6,6 @@ pub mod event;
 pub mod frame;
 pub mod http;
 pub mod message;
+pub mod presence;
 pub mod schema;
 pub mod send_queue;

@@ -4,4 +4,5 @@ pub mod claims;
 pub mod devices;
 pub mod kv;
 pub mod live;
+pub mod presence;
 pub mod rpc;

@@ -74,6 +74,8 @@ pub const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=256;
 /// Numbers on the wire: what a double holds exactly.
 pub const NUMBER_MAX: u64 = (1 << 53) - 1;
 /// Contacts of a user, and those whom they have asked.
+/// Users that a session may watch, and that may be asked for at once.
+pub const WATCHED_USERS: usize = 500;
 pub const CONTACTS: usize = 5_000;
 /// Requests by others that a user has not answered. Apart from the contacts: strangers can fill it.
 pub const CONTACT_REQUESTS: usize = 1_000;
@@ -106,7 +108,7 @@ const fn limit(name: &'static str, value: usize, unit: &'static str, of: &'stati
 }
 
 /// Every limit that somebody outside can run into. A test holds that it is complete.
-pub const TABLE: [LimitRow; 49] = [
+pub const TABLE: [LimitRow; 50] = [
     limit("TEXT_CHARS", TEXT_CHARS, "characters", "a text or caption; Unicode scalar values, not bytes"),
     limit("EMOJI_CHARS", EMOJI_CHARS, "characters", "an emoji or a reaction"),
     limit("CUSTOM_BYTES", CUSTOM_BYTES, "bytes", "the data of a `custom` message, before base64"),
@@ -161,6 +163,7 @@ pub const TABLE: [LimitRow; 49] = [
         "devices of a user that are known; of those not connected the one goes that was active longest ago",
     ),
     limit("USER_DEVICES_BYTES", USER_DEVICES_BYTES, "bytes", "what is kept of a user's devices; likewise"),
+    limit("WATCHED_USERS", WATCHED_USERS, "users", "whom a session watches, and whom `GET /v1/presence` may name"),
     limit("CONTACTS", CONTACTS, "people", "contacts of a user, and those whom they have asked"),
     limit("CONTACT_REQUESTS", CONTACT_REQUESTS, "people", "those who have asked a user and wait for the answer"),
     limit("FIND_USERS", FIND_USERS, "people", "the answer to a search by name"),

@@ -79,6 +79,10 @@ impl Subnet {
         (self.host(80 + i), ADMIN_PORT).into()
     }
 
+    pub fn presence(self, i: usize) -> SocketAddr {
+        (self.host(85 + i), ADMIN_PORT).into()
+    }
+
     pub fn cql(self, i: usize) -> SocketAddr {
         (self.host(90 + i), CQL_PORT).into()
     }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::Chat;
 use crate::{
     outcome,
-    screen::{Tone, standing, took_over, words},
+    screen::{Tone, presence_words, standing, took_over, words},
 };
 
 impl Chat {
@@ -51,6 +51,16 @@ impl Chat {
                 let object = json!({ "thread": thread, "id": id, "open": open, "role": role });
                 let place = self.names.thread(&self.client, &thread).await;
                 self.screen.say(Tone::Faint, "member", standing(&thread, &place, role), object);
+            }
+            ClientEvent::Presence { users } => {
+                for shown in users {
+                    let who = self.names.user(&self.client, &shown.user).await;
+                    // A script gets all of it; a person what is about whoever they write to.
+                    let here = self.current.as_ref().is_some_and(|t| t.peer(self.client.user()) == Some(&shown.user));
+                    let text = here.then(|| format!("{who} is {}", presence_words(&shown)));
+                    let object = json!({ "user": shown.user, "name": who, "state": shown.state, "last_seen": shown.last_seen });
+                    self.screen.say(Tone::Faint, "presence", text, object);
+                }
             }
             ClientEvent::Contacts => {
                 screen.say(Tone::Faint, "contacts_changed", Some("your contacts changed: /contacts".into()), json!({}))

@@ -10,14 +10,17 @@ mod keys;
 mod panel;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
 };
 
 use crossterm::event::KeyEvent;
 use natterjack_client::{
     ClientEvent, Local, ThreadList, Unsent,
-    protocol::{Body, GroupId, Kind, MsgId, Thread, UserId, client::frame::Page},
+    protocol::{
+        Body, GroupId, Kind, MsgId, Thread, UserId,
+        client::{frame::Page, presence::PresenceOf},
+    },
 };
 
 pub use self::panel::{Notice, Panel};
@@ -50,6 +53,7 @@ pub enum UiInput {
 pub enum UiEffect {
     Job(Job),
     Typing(Thread),
+    Watch(Vec<UserId>),
     /// Draw everything anew.
     Redraw,
     /// Back to the shell until somebody brings us to the foreground.
@@ -133,8 +137,12 @@ pub struct Model {
     pub link: ConnectionState,
     pub degraded: bool,
     pub typing: BTreeMap<(Thread, UserId), Instant>,
+    /// How those are shown whom this user talks to.
+    pub presence: HashMap<UserId, PresenceOf>,
     /// A device that never was in sync: what comes before it is attached is history, not news.
     fresh: bool,
+    /// How many threads there were when it was said last who is to be watched.
+    watched_of: usize,
     /// Begin with the latest thread, unless another was asked for.
     pick_first: bool,
     next_ticket: u64,
@@ -163,7 +171,9 @@ impl Model {
             link: ConnectionState::Connecting,
             degraded: false,
             typing: BTreeMap::new(),
+            presence: HashMap::new(),
             fresh,
+            watched_of: 0,
             pick_first,
             next_ticket: 1,
             told_typing: None,
@@ -192,6 +202,7 @@ impl Model {
         self.notice.take_if(|n| n.until <= now);
         self.look();
         self.fetch(now, &mut effects);
+        self.watch(&mut effects);
         effects
     }
 

@@ -56,7 +56,9 @@ pub fn page(thread: &Thread, first: u64, last: u64) -> Page {
 pub struct Chat {
     pub model: Model,
     pub now: Instant,
+    /// All but who is to be watched.
     pub effects: Vec<UiEffect>,
+    pub watched: Vec<UserId>,
 }
 
 impl Chat {
@@ -74,7 +76,8 @@ impl Chat {
     }
 
     pub fn new(width: u16, height: u16) -> Self {
-        let mut chat = Self { model: Model::new(user("me"), "me", true, true), now: Instant::now(), effects: Vec::new() };
+        let mut chat =
+            Self { model: Model::new(user("me"), "me", true, true), now: Instant::now(), effects: Vec::new(), watched: Vec::new() };
         chat.input(UiInput::Resize(width, height));
         chat.done(Done::Outbox { rows: Vec::new() });
         chat
@@ -86,8 +89,12 @@ impl Chat {
     }
 
     pub fn input(&mut self, input: UiInput) {
-        let effects = self.model.update(input, self.now);
-        self.effects.extend(effects);
+        for effect in self.model.update(input, self.now) {
+            match effect {
+                UiEffect::Watch(users) => self.watched = users,
+                effect => self.effects.push(effect),
+            }
+        }
     }
 
     pub fn sdk(&mut self, event: ClientEvent) {

@@ -19,7 +19,7 @@ use super::{
     threads::ThreadRow,
     wrap::cut,
 };
-use crate::screen::{Tone, printable};
+use crate::screen::{Tone, presence_mark, presence_words, printable};
 
 const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
@@ -61,6 +61,9 @@ fn title(model: &Model, here: &ThreadRow, area: Rect, buf: &mut Buffer) {
     let mut text = printable(&model.people.thread(&here.thread));
     if !here.open {
         text.push_str(" (read only)");
+    }
+    if let Some(peer) = model.peer_presence(&here.thread) {
+        text.push_str(&format!(" · {} {}", presence_mark(peer.state), presence_words(peer)));
     }
     buf.set_style(area, Style::new().add_modifier(Modifier::REVERSED));
     put(buf, area, 0, &Line::styled(format!(" {}", cut(&text, usize::from(area.width).saturating_sub(2))), BOLD));

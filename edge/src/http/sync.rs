@@ -46,7 +46,8 @@ pub async fn post(
     came: Came,
     JsonBody(p): JsonBody<PollRequest<ThreadName>>,
 ) -> Answer<PollAnswer> {
-    poll(api, actor, PollInput { cursors: named(p.cursors)?, synced: p.synced, wait_ms: p.wait_ms, came }).await
+    poll(api, actor, PollInput { cursors: named(p.cursors)?, synced: p.synced, wait_ms: p.wait_ms, watch: p.watch, seen: p.seen, came })
+        .await
 }
 
 /// The same for few cursors.
@@ -55,7 +56,7 @@ pub async fn post(
     responses((status = 200, body = PollAnswer)))]
 pub async fn get(State(api): Shared, Authenticated(actor): Authenticated, came: Came, Query(q): Query<PollQuery>) -> Answer<PollAnswer> {
     let cursors = q.cursors.as_deref().map(cursors).transpose()?.unwrap_or_default();
-    poll(api, actor, PollInput { cursors: named(cursors)?, synced: q.synced, wait_ms: q.wait_ms, came }).await
+    poll(api, actor, PollInput { cursors: named(cursors)?, synced: q.synced, wait_ms: q.wait_ms, came, ..PollInput::default() }).await
 }
 
 async fn poll(api: Arc<Api>, actor: crate::auth::Actor, ask: PollInput) -> Answer<PollAnswer> {

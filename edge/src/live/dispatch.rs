@@ -38,10 +38,12 @@ use super::{
 use crate::{
     clock::Clock,
     members::{Members, Reading},
+    presence::handle::PresenceHandle,
 };
 
-/// The slot of `beat.*`; topics come after it.
+/// The slots of `beat.*` and `presence.*`; topics come after them.
 const BEATS: TopicSlot = 0;
+const PRESENCE: TopicSlot = 1;
 const TICK: Duration = Duration::from_millis(250);
 /// A request for heads without an answer is sent again; attach waits 5 s in all.
 const ASK_AGAIN: Duration = Duration::from_millis(1_000);
@@ -71,6 +73,7 @@ pub struct Dispatch<F, J> {
     pub clock: Clock,
     pub members: Members,
     pub batch_acks: BatchAcks,
+    pub presence: PresenceHandle,
     /// Called for the beats of each partition.
     pub on_beat: Box<dyn Fn(u32) + Send>,
     /// Of the log's streams.
@@ -83,7 +86,7 @@ pub struct Dispatch<F, J> {
 pub async fn run<F: Feed, J: Jobs>(with: Dispatch<F, J>, inbox: LiveInbox, stop: CancellationToken) {
     let LiveInbox { mut commands, flags } = inbox;
     let mut d = Dispatcher {
-        topics: Topics::new(with.partitions, BEATS + 1),
+        topics: Topics::new(with.partitions, PRESENCE + 1),
         heads: HeadsBatches::new(with.partitions),
         doubts: PartitionDoubts::new(with.partitions, with.times.role_lease),
         sweep: Sweep::new(with.times.sweep, TICK),
@@ -95,6 +98,7 @@ pub async fn run<F: Feed, J: Jobs>(with: Dispatch<F, J>, inbox: LiveInbox, stop:
         with,
     };
     d.with.feed.subscribe(subjects::BEATS, FanInSlot(BEATS));
+    d.with.feed.subscribe(subjects::PRESENCE, FanInSlot(PRESENCE));
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut batch = Vec::new();
@@ -140,6 +144,7 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
     fn event(&mut self, event: FanInEvent) {
         match event {
             FanInEvent::Msg { slot: FanInSlot(BEATS), payload, .. } => self.beat(&payload),
+            FanInEvent::Msg { slot: FanInSlot(PRESENCE), payload, .. } => self.with.presence.batch(payload),
             FanInEvent::Msg { slot: FanInSlot(slot), kind: LiveKind::Ephemeral, payload, .. } => {
                 self.topics.ephemeral(slot, &payload);
             }
@@ -243,6 +248,7 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
                 TopicEffect::Unsubscribe(slot) => self.with.feed.unsubscribe(FanInSlot(slot)),
                 TopicEffect::Fetch { slot, generation, gap } => self.fetch(slot, generation, gap),
                 TopicEffect::Changed { user, thread, id } => self.membership_changed(user, thread, id),
+                TopicEffect::Contacts(user) => self.with.presence.contacts_changed(&user),
                 TopicEffect::Expelled { user, group } => self.reload(user, None, Some(group)),
             }
         }

@@ -41,6 +41,8 @@ pub enum TopicEffect {
         thread: String,
         id: MsgId,
     },
+    /// The user's contacts have changed.
+    Contacts(UserId),
     /// A control entry ended the user's part of the group, here and now in the log's order: see whether they are in it
     /// again.
     Expelled {
@@ -256,7 +258,12 @@ impl Topics {
                 let key = xxh3_64(format!("{thread}{user}").as_bytes());
                 topic.ephemeral(key, &user, &thread, &ServerFrame::Typing { thread: thread.clone(), user: user.clone() });
             }
-            Ok(Ephemeral::Contacts) => topic.sessions().for_each(|s| s.frame(&ServerFrame::Contacts)),
+            Ok(Ephemeral::Contacts) => {
+                topic.sessions().for_each(|s| s.frame(&ServerFrame::Contacts));
+                if let TopicKey::User(user) = topic.key.clone() {
+                    self.effects.push(TopicEffect::Contacts(user));
+                }
+            }
             Err(e) => tracing::debug!(slot, error = %e, "an ephemeral message of another version is dropped"),
         }
     }

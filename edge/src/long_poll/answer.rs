@@ -15,6 +15,8 @@ use natterjack_protocol::{
     codec::Codec,
 };
 
+use super::watched::Watched;
+
 pub struct Collected {
     frames: Vec<ServerFrame>,
     bytes: usize,
@@ -28,6 +30,7 @@ pub struct Collected {
     /// The client said how far it is in sync.
     in_sync_once: bool,
     news: bool,
+    watched: Option<Watched>,
 }
 
 impl Collected {
@@ -43,7 +46,13 @@ impl Collected {
             leaving: false,
             in_sync_once,
             news: false,
+            watched: None,
         }
+    }
+
+    /// Whose presence the client wants to know.
+    pub fn watch(&mut self, watched: Watched) {
+        self.watched = Some(watched);
     }
 
     /// A frame from the outbox, in JSON.
@@ -76,6 +85,11 @@ impl Collected {
             ServerFrame::Member { .. } if self.frames.contains(&frame) => return,
             ServerFrame::Member { .. } | ServerFrame::Contacts => {}
             ServerFrame::Draining { .. } => self.leaving = true,
+            // What a watch is answered with is less than what is known from the beginning.
+            ServerFrame::Presence { r: None, users } => {
+                self.watched.iter_mut().for_each(|watched| watched.changed(users));
+                return;
+            }
             // Typing is over before the next poll would show that it is; the others are about sockets.
             _ => return,
         }
@@ -115,7 +129,7 @@ impl Collected {
     }
 
     pub fn has_news(&self) -> bool {
-        self.news
+        self.news || self.watched.as_ref().is_some_and(Watched::is_news)
     }
 
     pub fn leaving(&self) -> bool {
@@ -128,10 +142,11 @@ impl Collected {
     }
 
     pub fn answer(self) -> PollAnswer {
-        let Self { frames, cursors, moved, gaps, attached, .. } = self;
+        let Self { frames, cursors, moved, gaps, attached, watched, .. } = self;
         let cursors = cursors.into_iter().filter(|(t, _)| moved.contains(t) && !gaps.contains(t)).collect();
         // With a gap open the old one has to be kept: what it says of the thread without a cursor would not be true.
-        PollAnswer { frames, cursors, synced: attached.filter(|s| !s.is_empty() && gaps.is_empty()) }
+        let synced = attached.filter(|s| !s.is_empty() && gaps.is_empty());
+        PollAnswer { frames, cursors, synced, presence: watched.and_then(Watched::answer) }
     }
 }
 

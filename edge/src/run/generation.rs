@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use natterjack_nats::{EdgeLease, KvBuckets, Layout, Publisher, ThreadLog};
-use natterjack_protocol::{client::close, limits};
+use natterjack_nats::{EdgeLease, KvBuckets, Layout, Nats, Publisher, ServeError, Service, ThreadLog, serve, subjects};
+use natterjack_protocol::{client::close, internal::presence::EdgePing, limits};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::{
     sync::CancellationToken,
@@ -12,7 +12,7 @@ use tokio_util::{
 
 use super::{Base, Error};
 use crate::{
-    address,
+    Config, address,
     admission::Admission,
     auth::TokenVerifier,
     control::ControlAppender,
@@ -25,6 +25,7 @@ use crate::{
     long_poll::LongPolls,
     pages::Pages,
     people::People,
+    presence::{Presence, SILENCE, choice::Choices, desk, handle, source::NatsPresence},
     readiness::Readiness,
     sends::{
         device::DeviceQueues, http::HttpSends, log_condition::LogCondition, membership::Membership, references::References, send::Sends,
@@ -38,6 +39,8 @@ use crate::{
 
 /// At the end, when all sessions have gone: how long HTTP requests have to finish.
 const ANSWERS: Duration = Duration::from_secs(5);
+/// Pings that are answered at once: one from each shard of `presence`, of two instances.
+const PINGS: usize = 64;
 /// At a new generation of the log: how long requests have to finish and sessions to be told.
 const RESUME: Duration = Duration::from_secs(1);
 
@@ -47,7 +50,7 @@ pub(super) async fn generation(base: &Base, layout: Layout, stop: &CancellationT
     // Outlives the drain: sessions are served until they have gone.
     let end = CancellationToken::new();
     let _end_with_us = end.clone().drop_guard();
-    let Some(mut running) = start(base, layout, stop, &end).await? else { return Ok(None) };
+    let Some(mut running) = Box::pin(start(base, layout, stop, &end)).await? else { return Ok(None) };
     let result = running.until_over(base, stop).await;
     running.publisher.close();
     if let Ok(Some(next)) = &result {
@@ -74,6 +77,8 @@ struct Running {
     publisher: Publisher,
     keeper: LeaseKeeper,
     dispatcher: AbortOnDropHandle<()>,
+    _presence: AbortOnDropHandle<()>,
+    _pings: Service,
     _readiness: AbortOnDropHandle<()>,
 }
 
@@ -81,9 +86,11 @@ struct Running {
 async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &CancellationToken) -> Result<Option<Running>, Error> {
     let Base { cfg, capacity, has, tls, listener, nats, time, limiter, health } = base;
     let listen = listener.local_addr().unwrap_or(cfg.listen);
+    // It names no bucket of sessions: edges do not put theirs there yet, so who is here is unknown, and not offline.
     let value = address::lease(cfg.public_url.clone(), listen, tls.is_some(), lease::machine(), &cfg.instance);
     let buckets = KvBuckets::new(nats, layout);
-    let delivery = DeliveryParts::start(cfg, nats, time.clone(), layout, &buckets, end.clone()).await?;
+    let (presence_desk, presence_inbox) = handle::channel();
+    let delivery = DeliveryParts::start(cfg, nats, time.clone(), layout, &buckets, presence_desk.clone(), end.clone()).await?;
     let (clock, directory, status, sessions) = (delivery.clock.clone(), Directory::new(nats), StatusWatch::default(), Sessions::default());
     // These wait for their buckets. At a new generation the health is still that of the one before.
     health.set("edge", Err("waiting for its buckets".into()));
@@ -92,19 +99,26 @@ async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &Canc
     let edges = KnownEdges::start(&buckets, &cfg.edge_id, value.clone(), &cfg.times);
     let Some(edges) = stop.run_until_cancelled(edges).await.transpose()? else { return Ok(None) };
 
+    let source = NatsPresence { nats: nats.clone(), layout, directory: directory.clone() };
+    let desk = desk::run(source.clone(), SILENCE, presence_inbox, end.clone());
+    let desk = AbortOnDropHandle::new(tokio::spawn(desk));
+    let people = People::new(&buckets, &directory);
+    let presence = Presence { desk: presence_desk, source, people: people.clone(), choices: Choices::new(&buckets, time) };
     let readiness = Readiness::new(health, layout, &clock, auth.watching().into_iter().chain([edges.watching()]));
     let tasks = TaskTracker::new();
     let parts = Parts {
-        people: People::new(&buckets, &directory),
+        people,
         publisher: Publisher::new(nats, layout, cfg.times.clone()).behind(delivery.fence.clone()),
         log: LogCondition { clock: clock.clone(), status: status.clone(), layout, times: cfg.times.clone() },
         directory,
         auth,
         sessions: sessions.clone(),
         edges: edges.clone(),
+        presence,
     };
     let publisher = parts.publisher.clone();
     let (dispatcher, services, api) = parts.wire(base, delivery, &tasks, end);
+    let _pings = answer_pings(nats, cfg).await?;
     let keeper = LeaseKeeper {
         lease: EdgeLease::start(&buckets, &cfg.edge_id, value.clone(), &cfg.times),
         value,
@@ -125,7 +139,14 @@ async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &Canc
         "edge listens; this edge takes {connections} connections; it may have {has}"
     );
     let _readiness = AbortOnDropHandle::new(tokio::spawn(async move { readiness.run().await }));
-    Ok(Some(Running { layout, phases, tasks, sessions, status, edges, publisher, keeper, dispatcher, _readiness }))
+    Ok(Some(Running { layout, phases, tasks, sessions, status, edges, publisher, keeper, dispatcher, _presence: desk, _pings, _readiness }))
+}
+
+/// Whoever thinks that this edge is dead asks first.
+async fn answer_pings(nats: &Nats, cfg: &Config) -> Result<Service, ServeError> {
+    let incarnation = cfg.instance.clone();
+    let answer = move |_: EdgePing| std::future::ready(Ok(incarnation.clone()));
+    serve(nats, subjects::edge_ping(&cfg.edge_id), None, PINGS, answer).await
 }
 
 /// What several of the services are made of.
@@ -137,6 +158,7 @@ struct Parts {
     auth: TokenVerifier,
     sessions: Sessions,
     edges: KnownEdges,
+    presence: Presence,
 }
 
 impl Parts {
@@ -150,12 +172,12 @@ impl Parts {
     ) -> (AbortOnDropHandle<()>, Arc<Services<EdgeBackend>>, http::Api) {
         let Base { cfg, nats, limiter, health, .. } = base;
         let DeliveryParts { live, attach, batch_acks, clock, members, history, dispatcher, .. } = delivery;
-        let Self { people, publisher, log, directory, auth, sessions, edges } = self;
+        let Self { people, publisher, log, directory, auth, sessions, edges, presence } = self;
         let (status, thread_log) = (log.status.clone(), ThreadLog::new(nats, log.layout));
         let control = ControlAppender::new(thread_log.clone(), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
         let threads = ThreadLists::new(&history, &people);
         let pages = Pages::new(&history, &people);
-        let admission = Arc::new(Admission { revoked: auth.revoked().clone(), sessions, members, live });
+        let admission = Arc::new(Admission { revoked: auth.revoked().clone(), sessions, members, live, presence: presence.desk.clone() });
         let sends = Sends {
             publisher,
             membership: Membership { people: people.clone(), control: control.clone(), log: log.clone() },
@@ -169,6 +191,7 @@ impl Parts {
         let polls = LongPolls {
             admission: admission.clone(),
             attach: attach.clone(),
+            presence: presence.clone(),
             status: status.clone(),
             edges: edges.clone(),
             times: cfg.times.clone(),
@@ -180,6 +203,7 @@ impl Parts {
             status: status.clone(),
             directory,
             people,
+            presence: presence.clone(),
             control,
             pages: pages.clone(),
             threads: threads.clone(),
@@ -189,7 +213,7 @@ impl Parts {
             edges,
         };
         let services = Arc::new(Services {
-            backend: EdgeBackend { tokens: auth, attach, pages, threads, nats: nats.clone() },
+            backend: EdgeBackend { tokens: auth, attach, pages, threads, presence, nats: nats.clone() },
             devices,
             admission,
             limiter: limiter.clone(),

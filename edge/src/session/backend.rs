@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use natterjack_nats::{Nats, subjects};
 use natterjack_protocol::{
     MsgId, Refusal, Thread, UserId,
-    client::frame::{Page, ThreadSummary},
+    client::frame::{Page, Request, ThreadSummary},
     internal::live::Ephemeral,
     log::fold::ThreadItem,
 };
@@ -14,6 +14,7 @@ use crate::{
     attach::Attach,
     auth::{Actor, TokenVerifier},
     pages::{PageQuestion, Pages},
+    presence::Presence,
     sends::{device::PublishSends, send::Sends},
     sessions::handle::SessionHandle,
     threads::ThreadLists,
@@ -52,8 +53,16 @@ pub trait Backend: Send + Sync + 'static {
         before: Option<MsgId>,
     ) -> impl Future<Output = Result<(Vec<ThreadSummary>, Option<MsgId>), Refusal>> + Send;
 
-    /// Tells the others of the thread that this user types; may be lost.
-    fn typing(&self, thread: Thread, user: UserId) -> impl Future<Output = ()> + Send;
+    /// Tells the others of the thread that this user types, if all of them may see it; may be lost.
+    fn typing(&self, session: &Arc<SessionHandle>, thread: Thread) -> impl Future<Output = ()> + Send;
+
+    /// The session watches these users, none: its contacts. Answered with a frame if it is taken.
+    fn watch(
+        &self,
+        session: &Arc<SessionHandle>,
+        users: Option<Vec<UserId>>,
+        r: Request,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
 }
 
 /// Of an edge that runs.
@@ -62,6 +71,7 @@ pub struct EdgeBackend {
     pub attach: Attach,
     pub pages: Pages,
     pub threads: ThreadLists,
+    pub presence: Presence,
     pub nats: Nats,
 }
 
@@ -103,12 +113,19 @@ impl Backend for EdgeBackend {
         self.threads.page(reader, threads, limit, before).await
     }
 
-    async fn typing(&self, thread: Thread, user: UserId) {
-        let payload = Ephemeral::Typing { thread: thread.clone(), user }.encode();
+    async fn typing(&self, session: &Arc<SessionHandle>, thread: Thread) {
+        if !self.presence.may_type(session, &thread).await {
+            return;
+        }
+        let payload = Ephemeral::Typing { thread: thread.clone(), user: session.user.clone() }.encode();
         for subject in subjects::live_x_subjects_of(&thread) {
             if self.nats.publish(subject, payload.clone()).await.is_err() {
                 break;
             }
         }
+    }
+
+    async fn watch(&self, session: &Arc<SessionHandle>, users: Option<Vec<UserId>>, r: Request) -> Result<(), Refusal> {
+        self.presence.watch(session.clone(), users, r).await
     }
 }

@@ -5,7 +5,7 @@ use natterjack_protocol::{
     Code, MsgId, Refusal, Thread,
     client::{
         close,
-        frame::{ClientFrame, HistoryQuery, Page, Request, ServerFrame, SyncQuery, ThreadsQuery, TypingIn},
+        frame::{ActivityReport, ClientFrame, HistoryQuery, Page, Request, ServerFrame, SyncQuery, ThreadsQuery, TypingIn, WatchQuery},
     },
     limits,
     log::fold,
@@ -21,7 +21,8 @@ pub(super) fn request(frame: &ClientFrame) -> Option<Request> {
         ClientFrame::Send(s) => Some(s.r),
         ClientFrame::History(h) => Some(h.r),
         ClientFrame::Threads(ThreadsQuery { r, .. }) | ClientFrame::Sync(SyncQuery { r, .. }) => Some(*r),
-        ClientFrame::Hello(_) | ClientFrame::Typing(_) | ClientFrame::Ping | ClientFrame::Bye => None,
+        ClientFrame::Watch(w) => Some(w.r),
+        ClientFrame::Hello(_) | ClientFrame::Typing(_) | ClientFrame::Report(_) | ClientFrame::Ping | ClientFrame::Bye => None,
     }
 }
 
@@ -47,6 +48,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
                 }
             }
             ClientFrame::Typing(TypingIn { thread }) => self.typing(thread),
+            ClientFrame::Watch(WatchQuery { r, users }) => {
+                let (services, handle) = (self.services.clone(), self.handle.clone());
+                self.request(async move { done(r, services.backend.watch(&handle, users, r).await) });
+            }
+            ClientFrame::Report(ActivityReport { active }) => self.handle.activity.report(active),
             ClientFrame::History(h) => self.history(h),
             ClientFrame::Threads(ThreadsQuery { r, limit, before }) => {
                 let (services, handle) = (self.services.clone(), self.handle.clone());
@@ -100,9 +106,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
             }
             None => return,
         }
-        let (services, user) = (self.services.clone(), self.handle.user.clone());
+        let (services, session) = (self.services.clone(), self.handle.clone());
         self.request(async move {
-            services.backend.typing(thread, user).await;
+            services.backend.typing(&session, thread).await;
             Done::Nothing
         });
     }

@@ -1,11 +1,16 @@
 //! What other parts of the edge may hold of a session: who it is, how it speaks, and its outbox.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU16, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU16, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use natterjack_protocol::{DeviceId, Refusal, UserId, client::frame::ServerFrame, codec::Codec, limits};
+use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::Span;
 
 use super::outbox::SessionOutbox;
@@ -25,10 +30,29 @@ pub struct SessionHandle {
     pub state: Arc<UserState>,
     /// By which address it came: where else to go it is told accordingly.
     pub came: Came,
+    /// Is anybody in front of it? For the notifier alone.
+    pub activity: Activity,
     /// Its connection is over.
     pub gone: AtomicBool,
     /// Groups it joins whose pages have not gone out yet: until then not everything below the frontier was shown.
     joining: AtomicU16,
+}
+
+/// What a device reports of its user, who sees it nowhere. Forgotten when it is not repeated.
+#[derive(Default)]
+pub struct Activity(Mutex<Option<Instant>>);
+
+/// A report counts for so long.
+const ACTIVE: Duration = Duration::from_secs(60);
+
+impl Activity {
+    pub fn report(&self, active: bool) {
+        *self.0.lock() = active.then(Instant::now);
+    }
+
+    pub fn is_active(&self) -> bool {
+        self.0.lock().is_some_and(|at| at.elapsed() < ACTIVE)
+    }
 }
 
 /// Room for one page or answer in the outbox of a session, given back with it.
@@ -69,6 +93,7 @@ impl SessionHandle {
             outbox: SessionOutbox::default(),
             state,
             came,
+            activity: Activity::default(),
             gone: AtomicBool::new(false),
             joining: AtomicU16::new(0),
         })

@@ -69,6 +69,10 @@ impl Queue {
         fits
     }
 
+    fn is_behind(&self) -> bool {
+        self.frames.len() > limits::OUTBOX_FRAMES / 2 || self.live_bytes as usize > limits::OUTBOX_BYTES / 2
+    }
+
     fn discount(&mut self, frames: usize, bytes: usize) {
         self.live = self.live.saturating_sub(frames as u32);
         self.live_bytes = self.live_bytes.saturating_sub(bytes as u32);
@@ -142,7 +146,7 @@ impl SessionOutbox {
             q.live_bytes += frame.len() as u32;
             return;
         }
-        let behind = q.frames.len() > limits::OUTBOX_FRAMES / 2 || q.live_bytes as usize > limits::OUTBOX_BYTES / 2;
+        let behind = q.is_behind();
         drop(q);
         if !behind {
             self.add(key, frame);
@@ -186,6 +190,11 @@ impl SessionOutbox {
         let waiter = q.waiter.take();
         drop(q);
         wake(waiter);
+    }
+
+    /// So much waits that what may wait elsewhere should.
+    pub fn is_behind(&self) -> bool {
+        self.queue.lock().is_behind()
     }
 
     pub fn is_closed(&self) -> bool {

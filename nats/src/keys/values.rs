@@ -7,6 +7,7 @@ use natterjack_protocol::{
     internal::{
         devices::UserDevices,
         kv::{EdgeInfo, PublicKey, RevokedLogin},
+        presence::UserSettings,
     },
     log::fold::{GroupState, UserThreads},
     merge::MaxMerge,
@@ -22,6 +23,8 @@ impl KvValue for GroupState {}
 impl KvValue for UserThreads {}
 
 impl KvValue for UserDevices {}
+
+impl KvValue for UserSettings {}
 
 impl KvValue for PublicKey {}
 

@@ -24,6 +24,7 @@ fn edge(incarnation: &str) -> EdgeInfo {
         sessions: 0,
         draining: false,
         healthy: true,
+        sessions_in: Vec::new(),
         unheeded: None,
     }
 }

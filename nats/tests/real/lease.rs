@@ -59,7 +59,18 @@ async fn an_edges_lease_is_held_suspect_lost_and_held_again() {
     let times = Times { edge_refresh: Duration::from_millis(300), edge_lease: Duration::from_secs(3), ..times() };
     let listen = ([127, 0, 0, 1], 8080).into();
     let (url, tls, machine, incarnation) = (Some("ws://x".into()), false, "m".into(), "i".into());
-    let value = EdgeInfo { url, listen, tls, machine, incarnation, sessions: 0, draining: false, healthy: true, unheeded: None };
+    let value = EdgeInfo {
+        url,
+        listen,
+        tls,
+        machine,
+        incarnation,
+        sessions: 0,
+        draining: false,
+        healthy: true,
+        sessions_in: Vec::new(),
+        unheeded: None,
+    };
     let id = Token::parse("e1").unwrap();
     let lease = EdgeLease::start(&buckets, &id, value.clone(), &times);
     let mut state = lease.state();

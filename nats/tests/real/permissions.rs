@@ -80,7 +80,7 @@ async fn raw(s: &NatsServer, role: NatsRole) -> (async_nats::Client, mpsc::Recei
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_role_may_do_what_is_anothers() {
-    use NatsRole::{Channel, Doctor, Edge, Persister, Provision};
+    use NatsRole::{Channel, Doctor, Edge, Persister, Presence, Provision};
     let s = server();
     let all = Nats::connect(&as_user(&s, "all", None), "test").await.unwrap();
     provision(&all, &s.config(), &Times::default()).await.unwrap();
@@ -121,19 +121,24 @@ async fn no_role_may_do_what_is_anothers() {
         ("$JS.API.STREAM.SNAPSHOT.KV_users-0".into(), &[]),
         ("$JS.API.STREAM.UPDATE.CHAT-1-0".into(), &[Channel, Persister, Provision]),
         ("$JS.API.STREAM.CREATE.MINE".into(), &[Channel, Persister, Provision]),
-        ("$JS.API.STREAM.MSG.GET.KV_roles".into(), &[Channel, Persister]),
-        ("$JS.API.STREAM.MSG.GET.KV_leases".into(), &[Edge, Doctor]),
-        ("$JS.API.DIRECT.GET.KV_roles".into(), &[Channel, Persister]),
+        ("$JS.API.STREAM.MSG.GET.KV_roles".into(), &[Channel, Persister, Presence]),
+        ("$JS.API.STREAM.MSG.GET.KV_leases".into(), &[Edge, Presence, Doctor]),
+        ("$JS.API.DIRECT.GET.KV_roles".into(), &[Channel, Persister, Presence]),
         ("$JS.API.DIRECT.GET.KV_leases.$KV.leases.x".into(), &[]),
         ("$JS.API.CONSUMER.CREATE.KV_leases.c".into(), &[]),
         ("$JS.API.CONSUMER.CREATE.CHAT-1-0.c".into(), &[Channel, Persister]),
-        ("$JS.API.CONSUMER.CREATE.KV_users-0.c.$KV.users-0.>".into(), &[]),
-        ("$JS.API.CONSUMER.CREATE.KV_leases.c.$KV.leases.edge.*".into(), &[Edge, Doctor]),
+        ("$JS.API.CONSUMER.CREATE.KV_users-0.c.$KV.users-0.>".into(), &[Presence]),
+        ("$JS.API.CONSUMER.CREATE.KV_leases.c.$KV.leases.edge.*".into(), &[Edge, Presence, Doctor]),
         ("$JS.API.CONSUMER.DURABLE.CREATE.CHAT-1-0.c".into(), &[]),
         ("_INBOX.x.1".into(), &[]),
-        ("_INBOX_edge.x.1".into(), &[Edge, Channel, Persister]),
+        ("_INBOX_edge.x.1".into(), &[Edge, Channel, Persister, Presence]),
         ("_INBOX_channel.x.1".into(), &[Channel, Persister]),
         ("_INBOX_persister.x.1".into(), &[Persister]),
+        ("presence.0".into(), &[Presence]),
+        ("svc.presence.0".into(), &[Edge, Doctor]),
+        ("svc.edge.e.ping".into(), &[Presence]),
+        ("$KV.sessions-0.a".into(), &[Edge, Persister, Presence]),
+        ("$KV.users-0.a.settings".into(), &[Edge]),
         ("$SYS.REQ.SERVER.PING".into(), &[]),
     ];
     let heard: Vec<(&str, &[NatsRole])> = vec![
@@ -144,6 +149,8 @@ async fn no_role_may_do_what_is_anothers() {
         ("svc.losses", &[Persister]),
         ("svc.directory", &[Persister]),
         ("svc.channel.heads.1.0", &[Channel]),
+        ("presence.*", &[Edge]),
+        ("svc.presence.0", &[Presence]),
         ("chat.>", &[]),
         ("$KV.>", &[]),
         ("$JS.API.>", &[]),
@@ -152,6 +159,7 @@ async fn no_role_may_do_what_is_anothers() {
         ("_INBOX_edge.>", &[Edge]),
         ("_INBOX_channel.>", &[Channel]),
         ("_INBOX_persister.>", &[Persister]),
+        ("_INBOX_presence.>", &[Presence]),
         ("_INBOX_provision.>", &[Provision]),
         ("_INBOX_doctor.>", &[Doctor]),
     ];
@@ -186,7 +194,7 @@ async fn no_role_may_do_what_is_anothers() {
     // All streams are there, with what was in them.
     assert_eq!(buckets[1].get("standing").await.unwrap().unwrap().0, "x");
     let names = raw_jetstream(&all).await.stream_names().count().await;
-    assert_eq!(names, 2 + 3 + 2 * SHARDS as usize);
+    assert_eq!(names, 2 + 3 + 3 * SHARDS as usize);
 }
 
 /// As docs/operations.md says: who may ask JetStream for something also says where the answer goes.

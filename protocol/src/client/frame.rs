@@ -13,12 +13,13 @@ use utoipa::ToSchema;
 
 pub use declare::{BadFrame, FrameInfo, FrameKind};
 pub use payload::{
-    DeviceClass, Displaced, Hello, HistoryQuery, OtherDevice, Page, SendMessage, SyncQuery, ThreadSummary, ThreadsQuery, TypingIn, Welcome,
+    ActivityReport, DeviceClass, Displaced, Hello, HistoryQuery, OtherDevice, Page, SendMessage, SyncQuery, ThreadSummary, ThreadsQuery,
+    TypingIn, WatchQuery, Welcome,
 };
 
 use crate::{
     cid::Cid,
-    client::event::Event,
+    client::{event::Event, presence::PresenceOf},
     codec::{BadBytes, Codec, form::Form},
     ids::{MsgId, UserId},
     log::{Intervals, Role},
@@ -46,6 +47,10 @@ frames! {
         "history", Asks("page") => History(HistoryQuery),
         /// A page of the list of threads.
         "threads", Asks("threads") => Threads(ThreadsQuery),
+        /// Watches who is here: these users instead of those before, answered and followed by `presence`.
+        "watch", Asks("presence") => Watch(WatchQuery),
+        /// Is anybody in front of this device? To be repeated at least every 60 s while it is so. Nobody is shown it.
+        "report", Signal(None) => Report(ActivityReport),
         /// Asks for what is newer than the cursors: pages, then `ok`. For more cursors than fit into `hello`.
         "sync", Asks("ok") => Sync(SyncQuery),
         /// A sign of life, at least every `heartbeat_ms`.
@@ -83,6 +88,13 @@ frames! {
         "event", Push => Event(Box<Event>),
         /// Somebody else is writing in this thread.
         "typing", Push => Typing { thread: Thread, user: UserId },
+        /// How users that you watch are shown, in an answer all of them, else those that changed.
+        "presence", AnswerOrPush => Presence {
+            #[schema(value_type = Option<RequestNumber>)]
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            r: Option<Request>,
+            users: Vec<PresenceOf>,
+        },
         /// Your own membership of a thread has changed: joined, role, left or removed (`open` false), blocked.
         "member", Push => Member {
             thread: Thread,

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use super::{
     event::Event,
     frame::{DeviceClass, Page, ServerFrame, ThreadSummary},
+    presence::PresenceOf,
 };
 use crate::{
     cid::Cid,
@@ -305,6 +306,9 @@ pub struct PollAnswer {
     #[schema(value_type = Option<Synced>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub synced: Option<String>,
+    /// Of those in `watch`; missing: it is as the client has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presence: Option<PollPresence>,
 }
 
 /// The frames of the socket that a poll may bring, with their type in `t` (docs/protocol.md).
@@ -344,6 +348,21 @@ pub struct PollRequest<T: Ord = Thread> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Millis>)]
     pub wait_ms: Option<u64>,
+    /// Whose presence to tell, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 500)]
+    pub watch: Option<Vec<UserId>>,
+    /// `presence.seen` of the last answer that had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<String>,
+}
+
+/// How all are shown whom a poll watches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PollPresence {
+    pub users: Vec<PresenceOf>,
+    /// For the next poll, as `seen`.
+    pub seen: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

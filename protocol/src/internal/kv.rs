@@ -42,6 +42,10 @@ pub struct EdgeInfo {
     pub draining: bool,
     /// Beats of every partition reach it.
     pub healthy: bool,
+    /// Of each shard of `sessions`, when the bucket was made that has the sessions of this edge; milliseconds since
+    /// 1970.
+    #[serde(default)]
+    pub sessions_in: Vec<u64>,
     /// A peer that says for whom it speaks and is no trusted proxy: limits by address may count everybody as one.
     #[serde(default)]
     pub unheeded: Option<IpAddr>,

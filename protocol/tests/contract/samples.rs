@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use natterjack_protocol::{
     Body, Cid, Code, Entry, Event, Kind, MsgId, Refusal, Thread, Token, UserId,
-    client::frame::{
-        ClientFrame, DeviceClass, Displaced, Hello, HistoryQuery, OtherDevice, Page, SendMessage, ServerFrame, SyncQuery, ThreadSummary,
-        ThreadsQuery, TypingIn, Welcome,
+    client::{
+        frame::{
+            ActivityReport, ClientFrame, DeviceClass, Displaced, Hello, HistoryQuery, OtherDevice, Page, SendMessage, ServerFrame,
+            SyncQuery, ThreadSummary, ThreadsQuery, TypingIn, WatchQuery, Welcome,
+        },
+        presence::{PresenceOf, PresenceState},
     },
     codec::Codec,
     internal::{
@@ -65,6 +68,14 @@ fn picture() -> Media {
     }
 }
 
+fn shown(user: UserId, state: PresenceState, last_seen: Option<u64>) -> PresenceOf {
+    PresenceOf { user, state, last_seen }
+}
+
+fn away_since(user: UserId) -> PresenceOf {
+    shown(user, PresenceState::Offline, Some(NOW))
+}
+
 type Sample<T> = (&'static str, &'static str, T);
 
 pub fn client() -> Vec<Sample<ClientFrame>> {
@@ -116,6 +127,9 @@ pub fn client() -> Vec<Sample<ClientFrame>> {
             }),
         ),
         ("typing", "Somebody is writing.", ClientFrame::Typing(TypingIn { thread: dm() })),
+        ("watch", "These users are watched from here on.", ClientFrame::Watch(WatchQuery { r: 21, users: Some(vec![anna(), ben()]) })),
+        ("watch-contacts", "The contacts are watched.", ClientFrame::Watch(WatchQuery { r: 22, users: None })),
+        ("report", "Somebody is in front of the device.", ClientFrame::Report(ActivityReport { active: true })),
         ("history", "The newest page.", ClientFrame::History(history(9))),
         (
             "history-before",
@@ -214,6 +228,19 @@ pub fn server() -> Vec<Sample<ServerFrame>> {
             ServerFrame::Event(Box::new(Event::unreadable(dm(), id(10), id(9), NOW + 50, Bytes::from_static(b"\xc1")))),
         ),
         ("typing", "Somebody else is writing.", ServerFrame::Typing { thread: dm(), user: ben() }),
+        (
+            "presence-answer",
+            "Everybody who is watched.",
+            ServerFrame::Presence { r: Some(21), users: vec![shown(anna(), PresenceState::Online, None), away_since(ben())] },
+        ),
+        (
+            "presence",
+            "Those whose presence changed.",
+            ServerFrame::Presence {
+                r: None,
+                users: vec![shown(anna(), PresenceState::Away, None), shown(ben(), PresenceState::Unknown, None)],
+            },
+        ),
         (
             "member",
             "This user's membership of a thread changed.",

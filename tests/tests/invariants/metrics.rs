@@ -94,6 +94,7 @@ fn the_page_of_metrics_has_each_and_no_other() {
         ("edge", "Edge"),
         ("channel", "Channel"),
         ("persister", "Persister: archive, history, directory"),
+        ("presence", "Presence"),
     ]);
     let mut page = "# Metrics\n\nEvery metric of `/metrics` on `admin.listen`, by the crate that counts it. \"By x\" \
                     names a label. \
@@ -105,7 +106,7 @@ fn the_page_of_metrics_has_each_and_no_other() {
     let order = titles.keys().copied().filter(|t| all.contains_key(*t));
     assert_eq!(order.clone().count(), all.len(), "each crate that counts has a title here: {:?}", all.keys());
     let mut order: Vec<_> = order.collect();
-    order.sort_by_key(|name| ["runtime", "role", "nats", "edge", "channel", "persister"].iter().position(|n| n == name));
+    order.sort_by_key(|name| ["runtime", "role", "nats", "edge", "channel", "persister", "presence"].iter().position(|n| n == name));
     for name in order {
         page += &format!("\n## {}\n\n| metric | kind | what it says |\n|---|---|---|\n", titles[name]);
         let declared = &all[name];

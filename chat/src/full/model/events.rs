@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use natterjack_client::{
     ClientEvent, Local,
-    protocol::{self, Thread},
+    protocol::{self, Thread, client::presence::PresenceOf, limits::WATCHED_USERS},
 };
 
 use super::{ConnectionState, Delivery, Job, Model, TYPING, UiEffect};
@@ -52,12 +52,28 @@ impl Model {
                     self.say(Tone::Faint, text, now);
                 }
             }
+            ClientEvent::Presence { users } => self.presence.extend(users.into_iter().map(|p| (p.user.clone(), p))),
             ClientEvent::Contacts => self.say(Tone::Faint, "your contacts changed: /contacts", now),
             ClientEvent::Skipped { thread, from, to } => self.threads.entry(&thread).timeline.skipped(from, to),
             ClientEvent::Displaced(displaced) => self.say(Tone::Bad, took_over(&displaced.by), now),
             ClientEvent::LoggedOut { refusal } => effects.push(UiEffect::End(format!("logged out: {refusal}"))),
             ClientEvent::Ended { code, reason } => effects.push(UiEffect::End(format!("the server ended the session: {reason} ({code})"))),
         }
+    }
+
+    /// Whom this user talks to is watched, as far as the list is known.
+    pub(super) fn watch(&mut self, effects: &mut Vec<UiEffect>) {
+        if self.threads.len() == self.watched_of {
+            return;
+        }
+        self.watched_of = self.threads.len();
+        let latest = self.threads.sorted().into_iter().filter_map(|row| row.thread.peer(&self.people.me)).cloned();
+        effects.push(UiEffect::Watch(latest.take(WATCHED_USERS).collect()));
+    }
+
+    /// How the other one of a conversation of two is shown, while that is known.
+    pub fn peer_presence(&self, thread: &Thread) -> Option<&PresenceOf> {
+        self.presence.get(thread.peer(&self.people.me)?).filter(|_| self.is_online())
     }
 
     fn message(&mut self, event: protocol::Event, now: Instant, effects: &mut Vec<UiEffect>) {

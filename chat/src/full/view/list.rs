@@ -1,5 +1,6 @@
 //! The threads on the left: name, what came while nobody looked, time of the last activity.
 
+use natterjack_client::protocol::client::presence::PresenceState;
 use ratatui::{
     buffer::Buffer,
     layout::Rect,
@@ -16,7 +17,7 @@ use crate::{
         threads::ThreadRow,
         wrap::{cut, width},
     },
-    screen::printable,
+    screen::{presence_mark, printable},
 };
 
 pub fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
@@ -46,7 +47,8 @@ fn line(model: &Model, entry: &ThreadRow, columns: usize, today: u64) -> Line<'s
         _ => " (99+)".into(),
     };
     let when = when(entry.active, today);
-    let room = columns.saturating_sub(2 + unread.len() + when.len() + 1);
+    let dot = dot(model, entry);
+    let room = columns.saturating_sub(2 + usize::from(dot.is_some()) * 2 + unread.len() + when.len() + 1);
     let name = cut(&printable(&model.people.thread(&entry.thread)), room);
     let gap = room.saturating_sub(width(&name)) + 1;
     let style = match (entry.open, entry.unread) {
@@ -54,13 +56,26 @@ fn line(model: &Model, entry: &ThreadRow, columns: usize, today: u64) -> Line<'s
         (true, 0) => Style::new(),
         (true, _) => BOLD,
     };
+    let mark = dot.map_or_else(|| Span::raw(""), |(mark, colour)| Span::styled(format!(" {mark}"), Style::new().fg(colour)));
     let spans = [
+        mark,
         Span::styled(format!(" {name}"), style),
         Span::styled(unread, Style::new().fg(Color::LightRed).add_modifier(Modifier::BOLD)),
         Span::raw(" ".repeat(gap)),
         Span::styled(format!("{when} "), FAINT),
     ];
     Line::from(spans.to_vec())
+}
+
+/// Of a conversation of two, as long as there is a connection: what is known from before it is old.
+fn dot(model: &Model, entry: &ThreadRow) -> Option<(&'static str, Color)> {
+    let state = model.peer_presence(&entry.thread)?.state;
+    let colour = match state {
+        PresenceState::Online => Color::Green,
+        PresenceState::Away => Color::Yellow,
+        PresenceState::Offline | PresenceState::Unknown => Color::DarkGray,
+    };
+    Some((presence_mark(state), colour))
 }
 
 /// The time on the newest day, else the day.

@@ -1,9 +1,12 @@
-use natterjack_client::ClientEvent;
+use natterjack_client::{
+    ClientEvent,
+    protocol::client::presence::{PresenceOf, PresenceState},
+};
 
 use super::*;
 use crate::full::{
     model::UiInput,
-    testing::{Chat, dm, event, user},
+    testing::{Chat, TS, dm, event, user},
 };
 
 #[test]
@@ -93,4 +96,17 @@ fn the_cursor_stands_behind_what_is_written() {
     let mut terminal = ratatui::Terminal::new(ratatui::backend::TestBackend::new(20, 8)).unwrap();
     terminal.draw(|frame| draw(&chat.model, frame, chat.now)).unwrap();
     terminal.backend_mut().assert_cursor_position((6, 6));
+}
+
+#[test]
+fn a_dot_says_how_the_other_one_is_shown_and_goes_with_the_connection() {
+    let mut chat = Chat::with(72, 8, 1);
+    assert_eq!(chat.watched, [user("bob")]);
+    let shown = |state, last_seen| ClientEvent::Presence { users: vec![PresenceOf { user: user("bob"), state, last_seen }] };
+    chat.sdk(shown(PresenceState::Online, None));
+    assert!(chat.screen()[0].starts_with(" ● bob") && chat.screen()[0].contains("│ bob · ● online"), "{:#?}", chat.screen());
+    chat.sdk(shown(PresenceState::Offline, Some(TS)));
+    assert!(chat.screen()[0].contains("○ bob") && chat.screen()[0].contains("offline, last seen 21 Nov"), "{:#?}", chat.screen());
+    chat.sdk(ClientEvent::Reconnecting { wait: std::time::Duration::from_secs(1) });
+    assert!(chat.screen()[0].starts_with(" bob") && !chat.screen()[0].contains("last seen"), "{:#?}", chat.screen());
 }

@@ -69,8 +69,13 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
         // lost.
         let begun: Vec<_> =
             untold.iter().filter(|(t, ..)| matches!(t, Thread::Dm { .. })).map(|(t, ..)| (own.clone(), t.clone())).collect();
-        if !begun.is_empty() && !sessions.is_empty() {
+        let conversations = !begun.is_empty();
+        if conversations && !sessions.is_empty() {
             self.heads.wait(HeadsWaiter { slots: Vec::new(), threads: begun, everywhere: false, reply: None });
+        }
+        if conversations {
+            // One of them may have been blocked.
+            self.with.presence.blocks_changed(user);
         }
         for (thread, item, audible) in &untold {
             if *audible {

@@ -64,7 +64,7 @@ async fn a_slow_session_is_closed_and_holds_up_nobody() {
     assert_eq!(shown(&quick), [last + 1]);
     edge.live.detach(&quick);
     edge.settle().await;
-    assert_eq!(edge.written.lock().subscriptions.len(), 1, "beats alone");
+    assert_eq!(edge.written.lock().subscriptions.len(), 2, "beats and presence alone");
 }
 
 #[tokio::test(start_paused = true)]

@@ -105,7 +105,9 @@ impl World {
                 TopicEffect::Subscribe(slot, key) => drop(self.slots.insert(key, slot)),
                 TopicEffect::Unsubscribe(slot) => self.slots.retain(|_, s| *s != slot),
                 TopicEffect::Fetch { slot, generation, gap } => self.fetches.push((slot, generation, gap)),
-                TopicEffect::Changed { .. } | TopicEffect::Expelled { .. } => unreachable!("no control entries here"),
+                TopicEffect::Changed { .. } | TopicEffect::Expelled { .. } | TopicEffect::Contacts(_) => {
+                    unreachable!("no control entries and no contacts here")
+                }
             }
         }
     }

@@ -8,7 +8,7 @@ use natterjack_nats::ServerTime;
 use natterjack_protocol::{
     Body, Cid, Code, Kind, MsgId, Refusal, Thread, Times, Token, UserId,
     client::{
-        frame::{ClientFrame, Hello, HistoryQuery, Page, SendMessage, ServerFrame, ThreadSummary},
+        frame::{ClientFrame, Hello, HistoryQuery, Page, Request, SendMessage, ServerFrame, ThreadSummary},
         send_queue::Queued,
     },
     codec::Codec,
@@ -41,6 +41,7 @@ use crate::{
     live::{self, LiveInbox},
     members::{Members, UserState},
     pages::PageQuestion,
+    presence::handle,
     sends::device::{DeviceQueues, PublishSends, Published, SendResult},
     session::{Counts, Services, backend::Backend, handshake::Handshake, socket::Socket},
     sessions::{Sessions, handle::SessionHandle},
@@ -133,7 +134,12 @@ impl Backend for FakeBackend {
         Ok((Vec::new(), None))
     }
 
-    async fn typing(&self, _: Thread, _: UserId) {}
+    async fn typing(&self, _: &Arc<SessionHandle>, _: Thread) {}
+
+    async fn watch(&self, session: &Arc<SessionHandle>, _: Option<Vec<UserId>>, r: Request) -> Result<(), Refusal> {
+        session.frame(&ServerFrame::Presence { r: Some(r), users: Vec::new() });
+        Ok(())
+    }
 }
 
 pub struct Edge {
@@ -154,7 +160,13 @@ impl Edge {
         let ((log, arriving), (pages, asked)) = (mpsc::channel(256), mpsc::channel(256));
         let (times, sessions, revoked, status) = (Times::default(), Sessions::default(), RevokedLogins::default(), StatusWatch::default());
         let (live, inbox) = live::channel();
-        let admission = Admission { revoked: revoked.clone(), sessions: sessions.clone(), members: Members::default(), live };
+        let admission = Admission {
+            revoked: revoked.clone(),
+            sessions: sessions.clone(),
+            members: Members::default(),
+            live,
+            presence: handle::channel().0,
+        };
         let services = Services {
             backend: FakeBackend { pages, attach: Mutex::new(Ok(true)) },
             devices: Arc::new(DeviceQueues::new(FakeLog(log), &TaskTracker::new(), &CancellationToken::new())),

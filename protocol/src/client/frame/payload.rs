@@ -133,6 +133,23 @@ pub struct TypingIn {
     pub thread: Thread,
 }
 
+/// Whom to watch from here on, and nobody else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WatchQuery {
+    #[schema(value_type = RequestNumber)]
+    pub r: Request,
+    /// None: the user's contacts.
+    #[schema(max_items = 500)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users: Option<Vec<UserId>>,
+}
+
+/// Is this device in use?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ActivityReport {
+    pub active: bool,
+}
+
 /// A missing field is an error, although the type has a value for it: `default()` of a query names no thread yet.
 fn required<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Thread>, D::Error> {
     Option::deserialize(d)

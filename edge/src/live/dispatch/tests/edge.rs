@@ -160,6 +160,7 @@ impl Edge {
             clock: clock.clone(),
             members: members.clone(),
             batch_acks: batch_acks.clone(),
+            presence: crate::presence::handle::channel().0,
             on_beat: Box::new(|_| {}),
             generation: GENERATION,
             partitions: PARTITIONS,

@@ -1,0 +1,106 @@
+//! What users choose of their own presence: read, changed, and obeyed when they type.
+
+use std::{sync::Arc, time::Duration};
+
+use natterjack_nats::{KvBuckets, ServerTime};
+use natterjack_protocol::{
+    Refusal, Thread, UserId,
+    client::presence::{PresenceChange, PresenceChoice, PresenceSettings, PresenceVisibility},
+    internal::presence::UserSettings,
+};
+use tokio::time::Instant;
+
+use super::source::PresenceSource;
+use crate::{
+    members::{ChosenPresence, UserState},
+    refusals::refuse,
+};
+
+/// What was read counts for so long: somebody who hides is silent after this, also where another edge was told.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// Clones share it.
+#[derive(Clone)]
+pub struct Choices {
+    buckets: KvBuckets,
+    time: ServerTime,
+}
+
+impl Choices {
+    pub fn new(buckets: &KvBuckets, time: &ServerTime) -> Self {
+        Self { buckets: buckets.clone(), time: time.clone() }
+    }
+
+    pub async fn load(&self, user: &UserId) -> Result<PresenceSettings, Refusal> {
+        let settings = self.buckets.settings(user).load().await.map_err(refuse)?;
+        Ok(settings.unwrap_or_default().presence)
+    }
+
+    /// Of two who change it at once, each changes what the other left.
+    pub async fn change(&self, user: &UserId, change: PresenceChange) -> Result<PresenceSettings, Refusal> {
+        let (now, mut after) = (self.time.now_ms(), PresenceSettings::default());
+        let key = self.buckets.settings(user);
+        let written = key.merge(|found| {
+            let settings = found.unwrap_or_default();
+            after = changed(settings.presence, change, now);
+            (after != settings.presence).then_some(UserSettings { presence: after })
+        });
+        written.await.map_err(refuse)?;
+        Ok(after)
+    }
+
+    /// May anybody in the thread be shown that the user types? Not if they hide, and not if somebody there may not see
+    /// that they are here. Unknown counts as no: typing may be lost, what is hidden may not be shown.
+    pub async fn may_type(&self, state: &UserState, thread: &Thread, source: &impl PresenceSource) -> bool {
+        let Ok(chosen) = self.chosen(state, source).await else { return false };
+        if chosen.settings.choice == PresenceChoice::Hidden {
+            return false;
+        }
+        match (chosen.settings.visibility, thread.peer(&state.user)) {
+            (PresenceVisibility::Everyone, _) => true,
+            (PresenceVisibility::Contacts, Some(peer)) => chosen.contacts.is_some_and(|c| c.contains(peer)),
+            // In a group there may be others than contacts.
+            (PresenceVisibility::Contacts, None) | (PresenceVisibility::Nobody, _) => false,
+        }
+    }
+
+    async fn chosen(&self, state: &UserState, source: &impl PresenceSource) -> Result<ChosenPresence, Refusal> {
+        let cached = state.chosen.lock().as_deref().filter(|c| c.at.elapsed() < FRESH).cloned();
+        if let Some(chosen) = cached {
+            return Ok(chosen);
+        }
+        let at = Instant::now();
+        let settings = self.load(&state.user).await?;
+        let contacts = match settings.visibility {
+            PresenceVisibility::Contacts => Some(Arc::new(source.contacts(&state.user).await?)),
+            PresenceVisibility::Everyone | PresenceVisibility::Nobody => None,
+        };
+        let chosen = ChosenPresence { at, settings, contacts };
+        *state.chosen.lock() = Some(Box::new(chosen.clone()));
+        Ok(chosen)
+    }
+}
+
+fn changed(before: PresenceSettings, change: PresenceChange, now: u64) -> PresenceSettings {
+    let choice = change.choice.unwrap_or(before.choice);
+    let since = if choice == before.choice { before.since } else { now };
+    PresenceSettings { choice, since, visibility: change.visibility.unwrap_or(before.visibility) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_leaves_the_rest_and_who_hides_twice_hid_the_first_time() {
+        let hide = PresenceChange { choice: Some(PresenceChoice::Hidden), visibility: None };
+        let first = changed(PresenceSettings::default(), hide, 5);
+        assert_eq!((first.choice, first.since, first.visibility), (PresenceChoice::Hidden, 5, PresenceVisibility::Everyone));
+        assert_eq!(changed(first, hide, 9), first);
+        let contacts = PresenceChange { choice: None, visibility: Some(PresenceVisibility::Contacts) };
+        let second = changed(first, contacts, 9);
+        assert_eq!((second.choice, second.since, second.visibility), (PresenceChoice::Hidden, 5, PresenceVisibility::Contacts));
+        let show = PresenceChange { choice: Some(PresenceChoice::Available), visibility: None };
+        assert_eq!(changed(second, show, 12).since, 12);
+    }
+}

@@ -1,0 +1,206 @@
+//! The role: connects, and takes every shard whose lease it gets. Two instances share nothing but NATS; two that speak
+//! of one shard for a moment do no harm.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use natterjack_nats::{
+    KvBuckets, KvError, Layout, LayoutError, Nats, NatsConfig, NatsConnectError, RoleLease, ServeError, ServerTime, serve, subjects,
+};
+use natterjack_protocol::{
+    Code, Refusal, Times,
+    internal::presence::{PresenceAnswer, PresenceRequest},
+    limits,
+};
+use natterjack_runtime::{
+    Health, Resources,
+    clock::wall_ms,
+    health::{Reader, Readers},
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::{Instant, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::{
+    metrics,
+    nats_world::NatsWorld,
+    shard::{Asked, BucketLost, Shard},
+    table::ShardTable,
+};
+
+/// Names the role in its leases.
+const NAME: &str = "presence";
+/// Requests of edges that are answered at once, and that wait for the loop.
+const ASKS: usize = 256;
+/// Before a shard is begun again after a failure.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often the bucket is asked for its newest revision.
+const PROBE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    pub nats: NatsConfig,
+    pub times: Times,
+    /// The name of this instance in the role leases: different for every process.
+    pub instance: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { nats: NatsConfig::default(), times: Times::default(), instance: uuid::Uuid::now_v7().to_string() }
+    }
+}
+
+/// Why the role did not start; what happens later is waited for where it happens.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("presence: {0}")]
+    Connect(#[from] NatsConnectError),
+    #[error("presence: {0}")]
+    Layout(#[from] LayoutError),
+}
+
+/// Why a shard is begun again.
+#[derive(Debug, thiserror::Error)]
+enum ShardError {
+    #[error("{0}")]
+    Kv(#[from] KvError),
+    #[error("{0}")]
+    Serve(#[from] ServeError),
+    #[error("its bucket is gone, or another one: nothing that was known of it counts")]
+    BucketLost,
+}
+
+/// Runs until `stop` is cancelled, or until it cannot start. Connects, waits through outages. Boxed here, so that the role
+/// is compiled once, in this crate, and not again wherever it is run.
+pub fn run(cfg: Config, health: Health, stop: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
+    Box::pin(start(cfg, health, stop))
+}
+
+async fn start(cfg: Config, health: Health, stop: CancellationToken) -> Result<(), Error> {
+    metrics::describe();
+    health.set(NAME, Err("connecting to NATS".into()));
+    let nats = Nats::connect(&cfg.nats, "presence").await?;
+    let Some(layout) = stop.run_until_cancelled(Layout::load_at_start(&nats)).await.transpose()? else { return Ok(()) };
+    let Some(time) = stop.run_until_cancelled(ServerTime::start(&nats, wall_ms)).await else { return Ok(()) };
+    tracing::info!("this presence takes any of {} shards; it may have {}", layout.kv_shards, Resources::now());
+    let readers = Readers::new(&health);
+    let role = Arc::new(Presence { buckets: KvBuckets::new(&nats, layout), nats, time, cfg });
+    let mut shards = JoinSet::new();
+    for shard in 0..layout.kv_shards {
+        let (role, reader) = (role.clone(), readers.open(format!("{NAME}.{shard}").into()));
+        let span = tracing::info_span!("shard", role = NAME, shard);
+        shards.spawn(role.keep(shard, reader, stop.clone()).instrument(span));
+    }
+    readers.opened(NAME);
+    tokio::select! {
+        () = readers.watch() => {}
+        () = async { while shards.join_next().await.is_some() {} } => {}
+    }
+    health.remove(NAME);
+    Ok(())
+}
+
+struct Presence {
+    nats: Nats,
+    buckets: KvBuckets,
+    time: ServerTime,
+    cfg: Config,
+}
+
+impl Presence {
+    /// Speaks of a shard whenever it has the lease, until `stop`.
+    async fn keep(self: Arc<Self>, shard: u32, reader: Reader, stop: CancellationToken) {
+        let mut lease = RoleLease::of_shard(&self.buckets, NAME, shard, &self.cfg.instance, &self.cfg.times);
+        let trouble = reader.trouble();
+        while !stop.is_cancelled() {
+            reader.rest();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = lease.acquire() => {}
+                // Whoever stands by knows no end, and needs none.
+                never = knows_the_end(&reader) => match never {},
+            }
+            let mut held = lease.held();
+            let ended = tokio::select! {
+                () = stop.cancelled() => break,
+                _ = held.wait_for(|held| !held) => {
+                    tracing::info!("another instance speaks of this shard");
+                    continue;
+                }
+                ended = self.speak(shard, &reader) => ended,
+            };
+            match &ended {
+                Err(ShardError::BucketLost) => {
+                    ::metrics::counter!(metrics::BUCKETS_LOST).increment(1);
+                    tracing::error!(
+                        "the bucket of sessions is another one; everybody is unknown until the edges have put their sessions again"
+                    );
+                }
+                Err(e) => tracing::error!(error = %e, "a shard's loop failed; it begins again"),
+                Ok(never) => match *never {},
+            }
+            trouble.is(ended.err().map(|e| format!("begins again after: {e}")));
+            let _ = stop.run_until_cancelled(sleep(AGAIN)).await;
+            trouble.is(None);
+        }
+        lease.release().await;
+    }
+
+    /// Reads the shard and speaks of it, until that is not possible any more.
+    async fn speak(&self, shard: u32, reader: &Reader) -> Result<std::convert::Infallible, ShardError> {
+        reader.begin();
+        reader.doing("reads the shard");
+        let (began, (asked, asks)) = (Instant::now(), mpsc::channel(ASKS));
+        let world = NatsWorld::open(&self.nats, &self.buckets, &self.time, shard, asks).await?;
+        let answer = move |request: PresenceRequest| answer(asked.clone(), request);
+        let _service = serve(&self.nats, subjects::presence_service(shard), None, ASKS, answer).await?;
+        let (progress, table) = (world.progress(), ShardTable::new(world.floor(), self.cfg.times.edge_refresh));
+        let shard = Shard::new(shard, world, table).run(|| {
+            ::metrics::histogram!(metrics::LOAD_SECONDS).record(began.elapsed());
+            tracing::info!(ms = began.elapsed().as_millis() as u64, "the shard was read; this instance speaks of it");
+            reader.doing("watches the shard");
+        });
+        let probe = async {
+            let mut tick = interval(PROBE);
+            loop {
+                tick.tick().await;
+                reader.at(progress.seen());
+                match progress.newest().await {
+                    Ok(newest) => reader.end(newest),
+                    Err(e) => tracing::debug!(error = %e, "where the bucket ends is not known now"),
+                }
+                reader.at(progress.seen());
+            }
+        };
+        tokio::select! {
+            BucketLost = shard => Err(ShardError::BucketLost),
+            never = probe => never,
+        }
+    }
+}
+
+async fn knows_the_end(reader: &Reader) -> std::convert::Infallible {
+    let mut tick = interval(PROBE);
+    loop {
+        tick.tick().await;
+        reader.end(0);
+    }
+}
+
+async fn answer(asked: mpsc::Sender<Asked>, request: PresenceRequest) -> Result<PresenceAnswer, Refusal> {
+    let count = request.users.len();
+    if count > limits::WATCHED_USERS {
+        return Err(Refusal::new(Code::Invalid, format!("{count} users; at most {} may be asked for at once", limits::WATCHED_USERS)));
+    }
+    let (reply, answer) = oneshot::channel();
+    let away = || Refusal::unavailable("presence is not known now; try again");
+    asked.send(Asked { users: request.users, reply }).await.map_err(|_| away())?;
+    answer.await.map_err(|_| away())
+}
