@@ -85,6 +85,7 @@ fn a_missing_field_is_named() {
                 (t, key.as_str()),
                 ("hello", "class" | "name" | "app" | "session" | "cursors" | "synced")
                     | ("send", "behind")
+                    | ("watch", "users")
                     | ("history" | "threads", "before" | "after" | "around" | "at" | "limit")
             );
             match decode(codec, &less) {
