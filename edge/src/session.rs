@@ -1,5 +1,5 @@
 //! One connection's life after the upgrade: `handshake` waits for hello; then one task reads (`incoming`), answers
-//! requests (`commands`), writes (`socket`) and watches the time. What it asks of the rest of the edge goes through
+//! requests (`commands`), writes (`socket`) and watches the time (`heartbeat`, `stall`). What it asks of the rest of the edge goes through
 //! `backend`.
 //!
 //! Steps 2 (in: `incoming`, `commands`) and 6 (out: `sessions/outbox`, `socket`). Everybody else reaches the session
@@ -9,6 +9,7 @@ pub mod backend;
 pub mod commands;
 pub mod frame_rate;
 pub mod handshake;
+mod heartbeat;
 mod incoming;
 pub mod socket;
 mod stall;
@@ -34,7 +35,7 @@ use natterjack_protocol::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, Sleep, sleep},
+    time::{Instant, Sleep, sleep_until},
 };
 use tracing::{Instrument, Span};
 
@@ -151,10 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
     }
 
     async fn serve(&mut self) -> End {
-        let silence = self.services.times.heartbeat_timeout;
-        // Jitter, so that a thousand sessions that came together are not looked at together.
-        // One timer, moved only when it fires: a frame that arrives costs no timer.
-        let mut deadline = std::pin::pin!(sleep(silence + silence.mul_f64(rand::random_range(0.0..0.1))));
+        let mut deadline = std::pin::pin!(sleep_until(self.next_ping()));
         let mut stall = None;
         poll_fn(|cx| {
             // Before anything is read: of a login that is over nothing more is taken.
@@ -261,19 +259,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
             return Err(End::Close(close::SLOW_READER));
         }
         Ok(true)
-    }
-
-    fn check_silence(&mut self, cx: &mut Context<'_>, mut deadline: Pin<&mut Sleep>) -> Result<Turn, End> {
-        if deadline.as_mut().poll(cx).is_pending() {
-            return Ok(Turn::Wait);
-        }
-        let silence = self.services.times.heartbeat_timeout;
-        // Reads are paused, so the heartbeat timer does not apply.
-        if self.reads() && self.heard.elapsed() >= silence {
-            return Err(End::Close(close::HEARTBEAT));
-        }
-        deadline.as_mut().reset(if self.reads() { self.heard } else { Instant::now() } + silence);
-        Ok(Turn::Again)
     }
 
     /// Closes behind what is queued.

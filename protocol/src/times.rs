@@ -36,7 +36,11 @@ pub struct Times {
     pub stall: Duration,
     /// A client sends something at least this often.
     pub heartbeat: Duration,
-    /// Without a byte from the client for this long its socket is closed.
+    /// An edge pings a client that it has heard nothing from for this long, up to a tenth later. NATs and proxies forget
+    /// a connection that carries nothing for 60 s.
+    pub edge_ping: Duration,
+    /// Without a byte from the client for this long its socket is closed. Browsers let the timers of a page in the
+    /// background run once in 60 s.
     pub heartbeat_timeout: Duration,
     /// An attach or a repair that takes longer gives up with a retryable code.
     pub attach: Duration,
@@ -92,7 +96,8 @@ impl Default for Times {
             http_idle: s(150),
             stall: s(30),
             heartbeat: s(25),
-            heartbeat_timeout: s(60),
+            edge_ping: s(45),
+            heartbeat_timeout: s(75),
             attach: s(5),
             head_after: s(1),
             beat: s(1),
@@ -155,5 +160,18 @@ mod tests {
         assert!(t.cid_fresh + t.publish_deadline < t.late, "a normal send is never late");
         let t = Times::scaled(5);
         assert!(t.late <= t.dedupe_window - t.cid_ahead - t.clock_slack * 2);
+    }
+
+    /// A client that speaks is not pinged; one that sleeps is pinged before the network forgets it, and has the time
+    /// for an answer before it is given up.
+    #[test]
+    fn the_arithmetic_of_heartbeats() {
+        let (t, s) = (Times::default(), Duration::from_secs);
+        let latest_ping = t.edge_ping.mul_f64(1.1);
+        assert!(t.heartbeat + s(10) < t.edge_ping, "a heartbeat that is late by a slow line makes no ping");
+        assert!(latest_ping + s(10) <= s(60), "NATs and proxies forget a silent connection after 60 s or more");
+        assert!(latest_ping + s(20) < t.heartbeat_timeout, "a ping that is sent again by TCP is answered in time");
+        assert!(t.heartbeat_timeout >= s(60) + s(15), "the timers of a sleeping page run once in 60 s");
+        assert!(t.heartbeat_timeout < t.edge_ping * 2, "an answer moves the timer, see session/heartbeat.rs of the edge");
     }
 }

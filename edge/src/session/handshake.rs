@@ -136,6 +136,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Handshake<S, B> {
             user: handle.user.clone(),
             now: services.clock.any_now_ms(),
             heartbeat_ms: services.times.heartbeat.as_millis() as u64,
+            edge_ping_ms: services.times.edge_ping.as_millis() as u64,
+            silence_ms: services.times.heartbeat_timeout.as_millis() as u64,
             edge: services.edge.clone(),
             limits: services.limits.clone(),
         })));

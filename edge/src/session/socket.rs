@@ -171,6 +171,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Ok(())
     }
 
+    /// Asks for a pong, which comes by itself also while a client's timers sleep: a browser's network stack sends it.
+    pub fn ping(&mut self) -> Result<(), Gone> {
+        Pin::new(&mut self.ws).start_send(Message::Ping(Bytes::new())).map_err(|e| gone(&e))?;
+        self.unflushed = true;
+        Ok(())
+    }
+
     /// Says goodbye and waits for the answer for a moment: closing over unread bytes would reset the connection, and
     /// the reason be lost.
     pub async fn close(mut self, why: Close) {

@@ -1,6 +1,8 @@
 //! The loop without a socket, in paused time.
 
 mod edge;
+mod heartbeat;
+mod slow;
 
 use std::time::Duration;
 
@@ -13,10 +15,7 @@ use natterjack_protocol::{
     },
     limits,
 };
-use tokio::{
-    io::AsyncReadExt,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 use tokio_tungstenite::tungstenite::Message;
 
 use self::edge::{Edge, PIPE, history, id, send};
@@ -72,27 +71,6 @@ async fn an_edge_that_drains_takes_nobody_in() {
     assert_eq!(waits.next().await, Err(close::DRAINING.code));
     comes.hello("a/d/f").await;
     assert_eq!(comes.next().await, Err(close::DRAINING.code));
-    assert!(edge.sessions.is_empty());
-}
-
-#[tokio::test(start_paused = true)]
-async fn silence_closes_and_any_frame_ends_a_silence() {
-    let edge = Edge::new();
-    let allowed = edge.times.heartbeat_timeout;
-    let (mut client, begun) = (edge.client("a").await, Instant::now());
-    assert_eq!(client.next().await, Err(close::HEARTBEAT.code));
-    let took = begun.elapsed();
-    assert!(took >= allowed && took < allowed.mul_f64(1.11), "one timer for a thousand sessions, within a tenth: {took:?}");
-
-    let mut client = edge.client("a").await;
-    for _ in 0..20 {
-        sleep(allowed.mul_f64(0.9)).await;
-        client.put(&ClientFrame::Ping).await;
-        assert!(matches!(client.next().await, Ok(ServerFrame::Pong { .. })), "there is time for a ping");
-    }
-    let heard = Instant::now();
-    assert_eq!(client.next().await, Err(close::HEARTBEAT.code));
-    assert!(heard.elapsed() >= allowed && heard.elapsed() < allowed + Duration::from_secs(1), "{:?}", heard.elapsed());
     assert!(edge.sessions.is_empty());
 }
 
@@ -239,59 +217,6 @@ async fn what_is_pipelined_beyond_the_limit_waits_in_the_socket() {
     edge.pages.recv().await.unwrap().1.send(Err(Refusal::invalid("no"))).unwrap();
     assert_eq!(refused(client.next().await).0, Some(0));
     assert!(matches!(client.next().await, Ok(ServerFrame::Pong { .. })), "there is room for one more");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_reader_that_is_too_slow_is_expelled_and_costs_nobody_else_anything() {
-    let edge = Edge::new();
-    let mut slow = edge.client_over("a", 256).await;
-    let handle = edge.session();
-    let mut other = edge.client("b").await;
-    // More than its line takes.
-    let contacts = ServerFrame::Contacts;
-    (0..100).for_each(|_| handle.frame(&contacts));
-    settle().await;
-    let begun = Instant::now();
-    while !handle.outbox.is_closed() {
-        handle.frame(&contacts);
-    }
-    settle().await;
-    other.put(&ClientFrame::Ping).await;
-    assert!(matches!(other.next().await, Ok(ServerFrame::Pong { .. })));
-    (&mut slow.session).await.unwrap();
-    let took = begun.elapsed();
-    assert!(took < Duration::from_secs(4), "a look at it, and the time for a goodbye: {took:?}");
-    assert_eq!(edge.sessions.len(), 1, "the other");
-    // No close: the line is full. What it had taken is whole frames and the beginning of one.
-    let (frames, code) = slow.rest().await;
-    assert!(code == 1006 && !frames.is_empty() && frames.iter().all(|f| *f == contacts), "{code}, {frames:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_line_that_takes_nothing_is_given_up_and_a_slow_one_is_not() {
-    let edge = Edge::new();
-    let allowed = edge.times.heartbeat_timeout;
-    let (mut deaf, mut slow) = (edge.client_over("a", 256).await, edge.client_over("b", 256).await);
-    let begun = Instant::now();
-    edge.sessions.all().iter().for_each(|s| (0..2_000).for_each(|_| s.frame(&ServerFrame::Contacts)));
-    // It pings and takes a few bytes now and then; the deaf one pings only.
-    let ping = ClientFrame::Ping;
-    while !deaf.session.is_finished() {
-        sleep(allowed / 4).await;
-        slow.ws().await.get_mut().read_exact(&mut [0; 16]).await.unwrap();
-        slow.put(&ping).await;
-        if !deaf.session.is_finished() && begun.elapsed() < allowed {
-            deaf.put(&ping).await;
-        }
-    }
-    let took = begun.elapsed();
-    assert!(took > allowed && took < allowed * 2, "{took:?}");
-    for _ in 0..20 {
-        sleep(allowed / 4).await;
-        slow.ws().await.get_mut().read_exact(&mut [0; 16]).await.unwrap();
-        slow.put(&ping).await;
-    }
-    assert!(!slow.session.is_finished() && edge.sessions.len() == 1);
 }
 
 #[tokio::test(start_paused = true)]

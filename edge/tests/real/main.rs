@@ -8,6 +8,7 @@ mod bad_input;
 mod connections;
 mod document;
 mod drain;
+mod heartbeat;
 mod http;
 mod kit;
 mod sends;

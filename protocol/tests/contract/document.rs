@@ -98,7 +98,7 @@ fn the_limits() -> String {
 
 fn times() -> String {
     let t = Times::default();
-    let rows: [(&str, Duration, &str); 18] = [
+    let rows: [(&str, Duration, &str); 19] = [
         ("handshake", t.handshake, "TLS and the head of a connection's first request are complete"),
         ("head", t.head, "the head of a later request is complete, from its first byte; else 408"),
         ("body", t.body, "the body of a request is complete; else 408"),
@@ -106,7 +106,8 @@ fn times() -> String {
         ("stall", t.stall, "an HTTP answer of which nothing is taken is dropped with its connection"),
         ("hello", t.hello, "`hello` has come"),
         ("heartbeat", t.heartbeat, "a client sends something at least this often (`heartbeat_ms`)"),
-        ("heartbeat_timeout", t.heartbeat_timeout, "silence after which a socket is closed with 4006"),
+        ("edge_ping", t.edge_ping, "silence after which the edge pings (`edge_ping_ms`), up to a tenth later"),
+        ("heartbeat_timeout", t.heartbeat_timeout, "silence after which a socket is closed with 4006 (`silence_ms`)"),
         ("attach", t.attach, "an edge waits this long for each part of an attach"),
         ("cid_ahead", t.cid_ahead, "a cid further ahead of the log's clock is refused with `clock_ahead`"),
         ("cid_fresh", t.cid_fresh, "an older cid is looked for before it is published, which is slower"),

@@ -187,6 +187,8 @@ pub fn server() -> Vec<Sample<ServerFrame>> {
         user: anna(),
         now: NOW,
         heartbeat_ms: 25_000,
+        edge_ping_ms: 45_000,
+        silence_ms: 75_000,
         edge: user("edge-1"),
         limits: limits::ClientLimits::default(),
     };

@@ -162,8 +162,16 @@ impl Session {
 
     pub async fn welcome(&mut self) {
         let id = |s| Token::parse(s).unwrap();
-        let welcome =
-            Welcome { session: id("s1"), user: id("a"), now: NOW, heartbeat_ms: 25_000, edge: id("e1"), limits: Default::default() };
+        let welcome = Welcome {
+            session: id("s1"),
+            user: id("a"),
+            now: NOW,
+            heartbeat_ms: 25_000,
+            edge_ping_ms: 45_000,
+            silence_ms: 75_000,
+            edge: id("e1"),
+            limits: Default::default(),
+        };
         self.say(&ServerFrame::Welcome(Box::new(welcome))).await;
     }
 
@@ -179,12 +187,18 @@ impl Session {
     /// The next frame; pings are not answered and not shown.
     pub async fn hear(&mut self) -> ClientFrame {
         loop {
+            match self.hear_any().await {
+                ClientFrame::Ping => {}
+                frame => return frame,
+            }
+        }
+    }
+
+    pub async fn hear_any(&mut self) -> ClientFrame {
+        loop {
             let message = tokio::time::timeout(Duration::from_secs(10), self.socket.next()).await.unwrap().unwrap().unwrap();
             if message.is_text() || message.is_binary() {
-                match ClientFrame::decode(self.codec, &message.into_data()).unwrap() {
-                    ClientFrame::Ping => {}
-                    frame => return frame,
-                }
+                return ClientFrame::decode(self.codec, &message.into_data()).unwrap();
             }
         }
     }

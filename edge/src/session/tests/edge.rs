@@ -20,7 +20,7 @@ use natterjack_protocol::{
 };
 use parking_lot::Mutex;
 use tokio::{
-    io::{DuplexStream, duplex},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
@@ -273,6 +273,21 @@ impl Client {
             Some(Err(_)) | None => Err(1006),
             other => panic!("neither a frame nor a close: {other:?}"),
         }
+    }
+
+    /// The next frame of WebSocket as it comes, not answered: opcode and payload. Nothing may have been read ahead.
+    pub async fn raw(&mut self) -> (u8, Vec<u8>) {
+        let pipe = self.ws().await.get_mut();
+        let (first, length) = (pipe.read_u8().await.unwrap(), pipe.read_u8().await.unwrap());
+        assert!(length < 126, "a short one, without a mask");
+        let mut payload = vec![0; length.into()];
+        pipe.read_exact(&mut payload).await.unwrap();
+        (first & 0xf, payload)
+    }
+
+    /// A pong and nothing else, with a mask of zeros.
+    pub async fn raw_pong(&mut self) {
+        self.ws().await.get_mut().write_all(&[0x8a, 0x80, 0, 0, 0, 0]).await.unwrap();
     }
 
     /// Everything up to the close, and its code.

@@ -171,6 +171,12 @@ pub struct Welcome {
     /// The client sends something at least this often.
     #[schema(value_type = Millis)]
     pub heartbeat_ms: u64,
+    /// The edge sends a WebSocket ping after this much silence of the client.
+    #[schema(value_type = Millis)]
+    pub edge_ping_ms: u64,
+    /// After this much silence the edge closes the socket; a pong ends a silence.
+    #[schema(value_type = Millis)]
+    pub silence_ms: u64,
     pub edge: Token,
     pub limits: limits::ClientLimits,
 }
