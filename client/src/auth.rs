@@ -50,9 +50,10 @@ pub(crate) struct Auth {
 
 struct Held {
     tokens: Tokens,
-    /// When they are renewed, by the monotonic clock: what the device takes for the time does not matter. Of those from
-    /// a store it is not known how old they are; the edge says `token_expired` if they are too old.
-    renew_at: Instant,
+    /// When they are renewed, in the server's time: what the device takes for the time does not matter, and its monotonic
+    /// clock stops while it sleeps. None: the server's time was not known when they came. Of those from a store it is
+    /// not known how old they are; the edge says `token_expired` if they are too old.
+    renew_at: Option<u64>,
     /// Newer ones that could not be stored yet. The old ones are used up, so these are not asked for again.
     renewed: Option<Tokens>,
     /// No renewal before: the server said so.
@@ -89,7 +90,7 @@ pub(crate) async fn log_in_external(http: &Http, token: &str, device: &DeviceId)
 impl Auth {
     pub fn new(http: Http, store: Store, password: Option<(String, String)>, tokens: Tokens) -> Self {
         let (user, device, name) = (tokens.user.clone(), tokens.device.clone(), tokens.name.clone());
-        let renew_at = Instant::now() + renew_after(&tokens);
+        let renew_at = http.now_ms().map(|now| now + renew_after(&tokens));
         let held = Mutex::new(Held { tokens, renew_at, renewed: None, not_before: None });
         Self { http, store, password, held, user, device, name }
     }
@@ -101,7 +102,7 @@ impl Auth {
     pub async fn access(&self, stale: Option<&str>) -> Result<String, RequestError> {
         let mut held = self.held.lock().await;
         let refused = stale.is_some_and(|s| s == held.tokens.access);
-        if !refused && Instant::now() < held.renew_at {
+        if !refused && !self.is_due(&mut held) {
             return Ok(held.tokens.access.clone());
         }
         match self.renewed(&mut held).await {
@@ -111,6 +112,20 @@ impl Auth {
             Ok(()) => {}
         }
         Ok(held.tokens.access.clone())
+    }
+
+    /// By the server's time. The life of tokens that came before that was known counts from the first look.
+    fn is_due(&self, held: &mut Held) -> bool {
+        let Some(now) = self.http.now_ms() else { return false };
+        let life = renew_after(&held.tokens);
+        now >= *held.renew_at.get_or_insert(now + life)
+    }
+
+    /// The server's time is known. Who holds the lock is renewing them, and dates them.
+    pub fn date_tokens(&self) {
+        if let Ok(mut held) = self.held.try_lock() {
+            self.is_due(&mut held);
+        }
     }
 
     /// Stored, then used. Whatever fails goes on where it was at the next call.
@@ -127,7 +142,7 @@ impl Auth {
         let stored = self.store.save_login(self.device.clone(), Some(new.clone())).await;
         match stored {
             Ok(()) => {
-                held.renew_at = Instant::now() + renew_after(&new);
+                held.renew_at = self.http.now_ms().map(|now| now + renew_after(&new));
                 held.tokens = new;
             }
             Err(_) => held.renewed = Some(new),
@@ -178,8 +193,8 @@ pub(crate) fn says_logged_out(e: &RequestError) -> bool {
     matches!(e, RequestError::Refused(r) if matches!(r.code, Code::Unauthorized | Code::TokenExpired))
 }
 
-/// From the moment at which they came.
-fn renew_after(tokens: &Tokens) -> Duration {
+/// Milliseconds from the moment at which they came.
+fn renew_after(tokens: &Tokens) -> u64 {
     let life = Duration::from_secs(tokens.expires_in.min(YEAR_SECONDS));
-    life.saturating_sub(MARGIN.min(life / 4))
+    life.saturating_sub(MARGIN.min(life / 4)).as_millis() as u64
 }

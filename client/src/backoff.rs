@@ -29,6 +29,11 @@ pub(crate) fn told(ms: u64, n: u32, random: f64) -> Duration {
     told + full_jitter(n, random).max((told / 4).mul_f64(random.clamp(0.0, 1.0)))
 }
 
+/// After the device woke up or its network changed: those of a whole building do that together.
+pub(crate) fn woken(random: f64) -> Duration {
+    NOW.mul_f64(random.clamp(0.0, 1.0))
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,

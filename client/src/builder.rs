@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures_util::future::BoxFuture;
@@ -13,7 +13,7 @@ use natterjack_protocol::{
     limits, text,
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -22,6 +22,7 @@ use crate::{
     auth::{Auth, LoginMethod, log_in, log_in_external},
     backoff::Backoff,
     client::{Client, Inner},
+    clock::now,
     core::Core,
     driver::{Driver, DriverOptions},
     edges::Edges,
@@ -32,6 +33,7 @@ use crate::{
     resume::Resume,
     store::{OutboxStore, Store, Stored},
     tls,
+    waking::SleepWatch,
 };
 
 /// Events between driver and app; with them 1,024 wait in the driver before the socket is read no further.
@@ -218,9 +220,9 @@ impl Builder {
         let (events, items) = mpsc::channel(EVENTS);
         let outbox = Outbox::new(stored.outbox, stored.next_local, self.window, self.per_thread);
         let (waiting, pending) = watch::channel(outbox.waiting());
-        let stop = CancellationToken::new();
+        let (stop, woken) = (CancellationToken::new(), Arc::new(Notify::new()));
         let driver = Driver {
-            core: Core::new(auth.user.clone(), outbox, Resume::new(stored.cursors, stored.synced, self.max_fill)),
+            core: Core::new(auth.user.clone(), outbox, Resume::new(stored.cursors, stored.synced, self.max_fill), auth.http().clock()),
             auth: auth.clone(),
             store,
             options: DriverOptions { codec: self.codec, class: self.class, heartbeat: self.heartbeat, outbox_max: self.outbox_max },
@@ -228,6 +230,8 @@ impl Builder {
             events: Some(events),
             marks: marks.clone(),
             waiting,
+            woken: woken.clone(),
+            sleep: SleepWatch::new(now(), SystemTime::now()),
             stop: stop.clone(),
             backoff: Backoff::default(),
             flush_at: None,
@@ -235,7 +239,8 @@ impl Builder {
             stale: None,
         };
         let task = AbortOnDropHandle::new(tokio::spawn(driver.run()));
-        let client = Client::new(Inner { auth, command, pending, _last: stop.clone().drop_guard(), stop, task: Mutex::new(Some(task)) });
+        let client =
+            Client::new(Inner { auth, command, pending, woken, _last: stop.clone().drop_guard(), stop, task: Mutex::new(Some(task)) });
         Ok((client, Events::new(items, marks)))
     }
 

@@ -9,7 +9,7 @@ use natterjack_protocol::{
     Body, Cid, DeviceId, Kind, MsgId, Thread, UserId,
     client::frame::{HistoryQuery, Page},
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::AbortOnDropHandle,
@@ -41,6 +41,7 @@ pub(crate) struct Inner {
     pub auth: Arc<Auth>,
     pub command: mpsc::Sender<Command>,
     pub pending: watch::Receiver<usize>,
+    pub woken: Arc<Notify>,
     pub stop: CancellationToken,
     /// The driver ends when the last handle goes.
     pub _last: DropGuard,
@@ -173,6 +174,19 @@ impl Client {
             Ok(Ok(_)) => Ok(()),
             _ => Err(self.unsent()),
         }
+    }
+
+    /// The device has slept, or the app comes to the foreground again. The edge is asked at once whether it is there; if it
+    /// does not answer within a second, the client connects anew. What is sent waits for the answer, because the
+    /// server's time is not known before.
+    pub fn wake(&self) {
+        self.inner.woken.notify_one();
+    }
+
+    /// The network is another one (Wi-Fi, mobile, none and back). Does what [`Client::wake`] does; a client that waits
+    /// before it connects again waits no longer.
+    pub fn network_changed(&self) {
+        self.wake();
     }
 
     /// Ends this login on the server and forgets its tokens; then the client is closed.

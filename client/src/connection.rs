@@ -95,12 +95,23 @@ pub(crate) struct Connection {
     pub incoming: mpsc::Receiver<ServerFrame>,
     pub outgoing: mpsc::Sender<ClientFrame>,
     life: AbortOnDropHandle<Lost>,
+    pulse: Arc<Pulse>,
 }
 
 impl Connection {
     /// After `incoming` has ended: why. Safe to drop.
     pub async fn lost(&mut self) -> Lost {
         (&mut self.life).await.unwrap_or_else(|e| Lost::Broken(e.to_string()))
+    }
+
+    /// Pings; which pong of this connection answers it. Never, if the socket does not drain.
+    pub fn ping(&self) -> u64 {
+        self.pulse.ping(&self.outgoing)
+    }
+
+    /// For how long nothing has come.
+    pub fn silence(&self) -> Duration {
+        self.pulse.silence()
     }
 
     pub async fn close(self) {
@@ -123,8 +134,9 @@ pub(crate) async fn dial(edge: String, http: Http, codec: Codec, hello: Hello, h
     let (to_driver, incoming) = mpsc::channel(QUEUE);
     let (outgoing, from_driver) = mpsc::channel(QUEUE);
     let heartbeat = heartbeat.unwrap_or(Duration::from_millis(welcome.heartbeat_ms) / 2).max(Duration::from_millis(20));
-    let life = live(socket, codec, heartbeat, to_driver, from_driver, outgoing.downgrade());
-    Ok(Connection { edge, welcome, incoming, outgoing, life: AbortOnDropHandle::new(tokio::spawn(life)) })
+    let pulse = Arc::new(Pulse::new());
+    let life = live(socket, codec, heartbeat, to_driver, from_driver, outgoing.downgrade(), pulse.clone());
+    Ok(Connection { edge, welcome, incoming, outgoing, life: AbortOnDropHandle::new(tokio::spawn(life)), pulse })
 }
 
 async fn open(edge: &str, http: &Http, codec: Codec) -> Result<Socket, Lost> {
@@ -171,9 +183,9 @@ async fn live(
     to_driver: mpsc::Sender<ServerFrame>,
     from_driver: mpsc::Receiver<ClientFrame>,
     pings: mpsc::WeakSender<ClientFrame>,
+    pulse: Arc<Pulse>,
 ) -> Lost {
     let (sink, stream) = socket.split();
-    let pulse = Arc::new(Pulse::new());
     // Whichever ends first ends all. Order: what was read is handed on before a write error is noticed.
     tokio::select! {
         biased;
@@ -236,34 +248,46 @@ async fn beat(every: Duration, pings: mpsc::WeakSender<ClientFrame>, pulse: &Pul
     loop {
         // ±10 %: the clients of one edge shall not ping in step.
         tokio::time::sleep(every.mul_f64(0.9 + 0.2 * rand::random::<f64>())).await;
-        if !pulse.busy.load(Relaxed) && pulse.silence() > every.mul_f64(2.5) {
+        if pulse.silence() > every.mul_f64(2.5) {
             return Lost::Broken("the edge is silent".into());
         }
         let Some(pings) = pings.upgrade() else {
             return std::future::pending().await;
         };
-        // A full queue means that the socket does not drain; the silence above ends that.
-        let _ = pings.try_send(ClientFrame::Ping);
+        pulse.ping(&pings);
     }
 }
 
-/// When something was last heard. While the driver is busy nothing is read, so silence means nothing.
+/// When something was last heard, and how often was asked.
 struct Pulse {
     start: Instant,
     heard_ms: AtomicU64,
     busy: AtomicBool,
+    pings: AtomicU64,
 }
 
 impl Pulse {
     fn new() -> Self {
-        Self { start: Instant::now(), heard_ms: AtomicU64::new(0), busy: AtomicBool::new(false) }
+        Self { start: Instant::now(), heard_ms: AtomicU64::new(0), busy: AtomicBool::new(false), pings: AtomicU64::new(0) }
     }
 
     fn heard(&self) {
         self.heard_ms.store(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
     }
 
+    /// A full queue means that the socket does not drain; the silence ends that.
+    fn ping(&self, outgoing: &mpsc::Sender<ClientFrame>) -> u64 {
+        match outgoing.try_send(ClientFrame::Ping) {
+            Ok(()) => self.pings.fetch_add(1, Relaxed) + 1,
+            Err(_) => self.pings.load(Relaxed) + 1,
+        }
+    }
+
+    /// While the driver is busy nothing is read, so that is none.
     fn silence(&self) -> Duration {
+        if self.busy.load(Relaxed) {
+            return Duration::ZERO;
+        }
         self.start.elapsed().saturating_sub(Duration::from_millis(self.heard_ms.load(Relaxed)))
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     events::{ClientEvent, Item},
     outbox::{Handed, Outbox, Settled},
     resume::{Ask, Out, Resume},
+    waking::EdgeProbe,
     watch_wish::WatchWish,
 };
 
@@ -60,6 +61,8 @@ pub(crate) struct Core {
     pub outbox: Outbox,
     pub resume: Resume,
     clock: ServerClock,
+    /// While it is open, sends wait.
+    pub probe: EdgeProbe,
     /// Sends wait until the edge knows this session's threads.
     attached: bool,
     complete: bool,
@@ -73,12 +76,13 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub fn new(me: UserId, outbox: Outbox, resume: Resume) -> Self {
+    pub fn new(me: UserId, outbox: Outbox, resume: Resume, clock: ServerClock) -> Self {
         Self {
             me,
             outbox,
             resume,
-            clock: ServerClock::default(),
+            clock,
+            probe: EdgeProbe::default(),
             attached: false,
             complete: false,
             requests: HashMap::new(),
@@ -98,7 +102,7 @@ impl Core {
     }
 
     pub fn disconnected(&mut self) {
-        (self.attached, self.complete) = (false, false);
+        (self.attached, self.complete, self.probe) = (false, false, EdgeProbe::default());
         self.outbox.disconnected();
         self.watch.disconnected();
         let unanswered = self.requests.drain().filter_map(|(_, p)| if let Pending::App(q) = p { Some(q) } else { None });
@@ -141,7 +145,9 @@ impl Core {
                 self.tell(ClientEvent::Attached);
             }
             ServerFrame::Pong { now: server, synced } => {
-                self.clock.learn(server, now);
+                if self.probe.pong() {
+                    self.clock.learn(server, now);
+                }
                 if let Some(synced) = synced.filter(|s| self.complete && !s.is_empty()) {
                     self.resume.synced(synced, server);
                 }
@@ -216,7 +222,7 @@ impl Core {
     }
 
     fn refused(&mut self, r: Option<Request>, refusal: Refusal, now: Instant, random: f64) {
-        if let (Code::ClockAhead, Some(server)) = (refusal.code, refusal.now_ms) {
+        if let (Code::ClockAhead, Some(server), false) = (refusal.code, refusal.now_ms, self.probe.is_open()) {
             self.clock.learn(server, now);
         }
         match r.and_then(|r| self.requests.remove(&r)) {
@@ -258,7 +264,7 @@ impl Core {
     /// Messages to hand over now. Their cids have to be stored before [`Core::send`] is asked for the frames.
     pub fn hand(&mut self, now: Instant) -> Vec<Handed> {
         match self.clock.now_ms(now) {
-            Some(server_ms) if self.attached => self.outbox.hand(now, server_ms, rand::random),
+            Some(server_ms) if self.attached && !self.probe.is_open() => self.outbox.hand(now, server_ms, rand::random),
             _ => Vec::new(),
         }
     }
@@ -321,7 +327,7 @@ impl Core {
     pub fn due(&self) -> Option<Instant> {
         let outbox = self.attached.then(|| self.outbox.due()).flatten();
         let watch = self.watch.due().filter(|_| self.attached);
-        outbox.into_iter().chain(self.resume.due()).chain(watch).min()
+        outbox.into_iter().chain(self.resume.due()).chain(watch).chain(self.probe.due()).min()
     }
 }
 

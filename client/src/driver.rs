@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use natterjack_protocol::{
@@ -19,7 +19,7 @@ use natterjack_protocol::{
     codec::Codec,
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -27,12 +27,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     auth::{Auth, says_logged_out},
     backoff::{self, Backoff},
+    clock::now,
     connection::{Connection, Lost, dial},
     core::{Core, Question, Signal},
     error::{RequestError, SendError},
     events::{ClientEvent, Item, Marks, SharedMarks},
     outbox::{Change, Handed, Local, Unsent, Waiter},
     store::Store,
+    waking::{PROBE, SleepWatch, pause, unless_woken},
 };
 
 /// What may be lost in a crash without harm (cursors, rows that were sent) is stored this much later, together.
@@ -75,6 +77,9 @@ pub(crate) struct Driver {
     pub events: Option<mpsc::Sender<Item>>,
     pub marks: Arc<SharedMarks>,
     pub waiting: watch::Sender<usize>,
+    /// By the app: the device slept, or its network changed.
+    pub woken: Arc<Notify>,
+    pub sleep: SleepWatch,
     pub stop: CancellationToken,
     pub backoff: Backoff,
     pub flush_at: Option<Instant>,
@@ -126,11 +131,15 @@ impl Driver {
     async fn stay_connected(&mut self) {
         let stop = self.stop.clone();
         loop {
-            let dial = self.dial();
+            let dial = unless_woken(self.dial(), self.woken.clone());
             let dialled = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 d = self.serving(dial) => d,
+            };
+            let Some(dialled) = dialled else {
+                self.auth.http().with_edges(crate::edges::Edges::next);
+                continue;
             };
             let next = match dialled {
                 Err(e) if says_logged_out(&e) => return self.logged_out(&e),
@@ -149,10 +158,12 @@ impl Driver {
                 Next::End(event) => return self.core.tell(*event),
                 Next::Wait(wait) => {
                     self.core.tell(ClientEvent::Reconnecting { wait });
+                    let auth = self.auth.clone();
+                    let pause = pause(wait, self.woken.clone(), move || auth.http().with_edges(|e| e.choose(now())));
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => return,
-                        () = self.serving(tokio::time::sleep(wait)) => {}
+                        () = self.serving(pause) => {}
                     }
                 }
             }
@@ -260,6 +271,7 @@ impl Driver {
                     connection.close().await;
                     return None;
                 }
+                () = self.woken.notified() => self.probe(&connection),
                 room = room(self.events.clone()), if !self.core.out.is_empty() => self.give(room),
                 Some(next) = replacement.join_next() => match next {
                     Ok(Ok(Dialled { result: Ok(new), said, access: token, .. })) => {
@@ -304,9 +316,28 @@ impl Driver {
                     if self.flush_at.is_some_and(|t| t <= now()) {
                         self.flush().await;
                     }
+                    // While something comes, or waits for the app, the pong may be behind it.
+                    if self.core.probe.is_overdue(now()) && can_read && connection.silence() >= PROBE / 2 {
+                        return Some((Lost::Broken("no answer to a ping".into()), access));
+                    }
                 }
             }
         }
+    }
+
+    /// Asks the edge whether it is there and what time it is; sends wait for that.
+    fn probe(&mut self, connection: &Connection) {
+        // What failed over another network, or before a sleep, says nothing about the next attempt.
+        self.backoff = Backoff::default();
+        self.core.probe.ask(connection.ping(), now());
+    }
+
+    /// Messages to hand over now; none if the device slept since the last look.
+    fn hand(&mut self, connection: &Connection) -> Vec<Handed> {
+        if self.sleep.has_slept(now(), SystemTime::now()) {
+            self.probe(connection);
+        }
+        self.core.hand(now())
     }
 
     /// As `dial`, not before the chosen edge takes us.
@@ -321,6 +352,8 @@ impl Driver {
 
     fn welcomed(&mut self, connection: &Connection, said: &Hellos) {
         self.core.connected(&connection.welcome, said, connection.edge.clone(), now());
+        self.auth.date_tokens();
+        self.sleep = SleepWatch::new(now(), SystemTime::now());
         while self.aside.try_join_next().is_some() {}
     }
 
@@ -334,7 +367,7 @@ impl Driver {
         for frame in self.core.asks(now) {
             let _ = connection.outgoing.try_send(frame);
         }
-        let handed = self.core.hand(now);
+        let handed = self.hand(connection);
         if handed.is_empty() {
             if self.core.outbox.has_changes() {
                 self.flush_soon();
@@ -392,8 +425,8 @@ impl Driver {
             return;
         }
         // With a connection the cids are minted now, so that row and cid are one write.
-        let drains = connection.is_some_and(|c| c.outgoing.capacity() >= BURST);
-        let handed = if drains { self.core.hand(now()) } else { Vec::new() };
+        let drains = connection.filter(|c| c.outgoing.capacity() >= BURST);
+        let handed = drains.map(|c| self.hand(c)).unwrap_or_default();
         match self.store_changes(Marks::default()).await {
             Ok(()) => {
                 // Before the answers: who has one must find the message counted.
@@ -464,11 +497,6 @@ impl Driver {
 /// Room for one event; None when the app has dropped its stream, or there never was one.
 async fn room(events: Option<mpsc::Sender<Item>>) -> Option<mpsc::OwnedPermit<Item>> {
     events?.reserve_owned().await.ok()
-}
-
-/// By the clock that wakes us.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 async fn until(at: Option<Instant>) {

@@ -17,7 +17,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     backoff,
-    clock::ServerClock,
+    clock::{ServerClock, now},
     edges::{Edges, http_base},
     error::RequestError,
     told,
@@ -37,7 +37,7 @@ pub(crate) struct Http {
     client: reqwest::Client,
     pub tls: Arc<rustls::ClientConfig>,
     pub edges: Arc<Mutex<Edges>>,
-    clock: Arc<Mutex<ServerClock>>,
+    clock: ServerClock,
 }
 
 impl Http {
@@ -54,7 +54,7 @@ impl Http {
             .no_proxy()
             .build()
             .map_err(|e| RequestError::Unreadable(e.to_string()))?;
-        Ok(Self { client, tls, edges, clock: Arc::default() })
+        Ok(Self { client, tls, edges, clock: ServerClock::default() })
     }
 
     pub fn with_edges<T>(&self, work: impl FnOnce(&mut Edges) -> T) -> T {
@@ -65,9 +65,13 @@ impl Http {
         Names(self.edges.clone())
     }
 
-    /// The server's time, as the last answer had it. None before the first one.
+    /// The server's time. None before the first answer.
     pub fn now_ms(&self) -> Option<u64> {
-        self.clock.lock().unwrap_or_else(PoisonError::into_inner).now_ms(Instant::now())
+        self.clock.now_ms(now())
+    }
+
+    pub fn clock(&self) -> ServerClock {
+        self.clock.clone()
     }
 
     /// Asks the current edge, and the next ones if no answer comes or it is `unavailable`; the only one twice. What
@@ -134,8 +138,8 @@ impl Http {
     }
 
     fn learn(&self, headers: &HeaderMap) {
-        if let Some(now) = headers.get("natterjack-now").and_then(|v| v.to_str().ok()?.parse().ok()) {
-            self.clock.lock().unwrap_or_else(PoisonError::into_inner).learn(now, Instant::now());
+        if let Some(ms) = headers.get("natterjack-now").and_then(|v| v.to_str().ok()?.parse().ok()) {
+            self.clock.learn(ms, now());
         }
     }
 }

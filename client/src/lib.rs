@@ -3,7 +3,7 @@
 //!
 //! [`Client::builder`] logs in and starts one task (`driver`) that stays connected to one of the edges. Messages go
 //! through the outbox, what was missed comes by resume, and the app reads one bounded stream of [`Events`]. Pure
-//! decisions: `outbox`, `resume`, `chain`, `backoff`, `edges`, joined in `core`; I/O: `connection`, `http`, `store`,
+//! decisions: `outbox`, `resume`, `chain`, `backoff`, `edges`, `waking`, joined in `core`; I/O: `connection`, `http`, `store`,
 //! `driver`.
 
 mod account;
@@ -26,6 +26,7 @@ mod resume;
 mod store;
 mod tls;
 mod told;
+mod waking;
 mod watch_wish;
 
 pub use natterjack_protocol as protocol;

@@ -3,6 +3,7 @@
 
 mod fake;
 mod scenarios;
+mod waking;
 
 use std::{collections::BTreeMap, time::Duration};
 
