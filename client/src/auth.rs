@@ -50,9 +50,9 @@ pub(crate) struct Auth {
 
 struct Held {
     tokens: Tokens,
-    /// When they are renewed, in the server's time: what the device takes for the time does not matter, and its monotonic
-    /// clock stops while it sleeps. None: the server's time was not known when they came. Of those from a store it is
-    /// not known how old they are; the edge says `token_expired` if they are too old.
+    /// When they are renewed, in the server's time: what the device takes for the time does not matter, and its
+    /// monotonic clock stops while it sleeps. None: the server's time was not known when they came. Of those from
+    /// a store it is not known how old they are; the edge says `token_expired` if they are too old.
     renew_at: Option<u64>,
     /// Newer ones that could not be stored yet. The old ones are used up, so these are not asked for again.
     renewed: Option<Tokens>,

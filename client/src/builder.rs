@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -22,7 +22,6 @@ use crate::{
     auth::{Auth, LoginMethod, log_in, log_in_external},
     backoff::Backoff,
     client::{Client, Inner},
-    clock::now,
     core::Core,
     driver::{Driver, DriverOptions},
     edges::Edges,
@@ -231,7 +230,7 @@ impl Builder {
             marks: marks.clone(),
             waiting,
             woken: woken.clone(),
-            sleep: SleepWatch::new(now(), SystemTime::now()),
+            sleep: SleepWatch::start(),
             stop: stop.clone(),
             backoff: Backoff::default(),
             flush_at: None,

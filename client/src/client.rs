@@ -176,8 +176,8 @@ impl Client {
         }
     }
 
-    /// The device has slept, or the app comes to the foreground again. The edge is asked at once whether it is there; if it
-    /// does not answer within a second, the client connects anew. What is sent waits for the answer, because the
+    /// The device has slept, or the app comes to the foreground again. The edge is asked at once whether it is there;
+    /// if it does not answer within a second, the client connects anew. What is sent waits for the answer, because the
     /// server's time is not known before.
     pub fn wake(&self) {
         self.inner.woken.notify_one();

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use natterjack_protocol::{
@@ -334,7 +334,7 @@ impl Driver {
 
     /// Messages to hand over now; none if the device slept since the last look.
     fn hand(&mut self, connection: &Connection) -> Vec<Handed> {
-        if self.sleep.has_slept(now(), SystemTime::now()) {
+        if self.sleep.has_slept() {
             self.probe(connection);
         }
         self.core.hand(now())
@@ -353,7 +353,7 @@ impl Driver {
     fn welcomed(&mut self, connection: &Connection, said: &Hellos) {
         self.core.connected(&connection.welcome, said, connection.edge.clone(), now());
         self.auth.date_tokens();
-        self.sleep = SleepWatch::new(now(), SystemTime::now());
+        self.sleep = SleepWatch::start();
         while self.aside.try_join_next().is_some() {}
     }
 

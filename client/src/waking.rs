@@ -26,12 +26,16 @@ pub(crate) struct SleepWatch {
 }
 
 impl SleepWatch {
-    pub fn new(monotonic: Instant, wall: SystemTime) -> Self {
-        Self { seen: (monotonic, wall) }
+    pub fn start() -> Self {
+        Self { seen: (now(), SystemTime::now()) }
     }
 
     /// Since the last look?
-    pub fn has_slept(&mut self, monotonic: Instant, wall: SystemTime) -> bool {
+    pub fn has_slept(&mut self) -> bool {
+        self.looks(now(), SystemTime::now())
+    }
+
+    fn looks(&mut self, monotonic: Instant, wall: SystemTime) -> bool {
         let (before, wall_before) = std::mem::replace(&mut self.seen, (monotonic, wall));
         let awake = monotonic.saturating_duration_since(before);
         wall.duration_since(wall_before).is_ok_and(|passed| passed > awake + PARTED)
@@ -115,12 +119,12 @@ mod tests {
     fn a_sleep_is_noticed_once() {
         let s = Duration::from_secs;
         let (start, wall) = (Instant::now(), SystemTime::now());
-        let mut watch = SleepWatch::new(start, wall);
-        assert!(!watch.has_slept(start + s(3_600), wall + s(3_601)), "slow by a second in an hour");
-        assert!(watch.has_slept(start + s(3_601), wall + s(3_601) + s(60)), "a minute");
-        assert!(!watch.has_slept(start + s(3_602), wall + s(3_602) + s(60)));
-        assert!(!watch.has_slept(start + s(3_603), wall), "set back");
-        assert!(watch.has_slept(start + s(3_604), wall + s(4)));
+        let mut watch = SleepWatch { seen: (start, wall) };
+        assert!(!watch.looks(start + s(3_600), wall + s(3_601)), "slow by a second in an hour");
+        assert!(watch.looks(start + s(3_601), wall + s(3_601) + s(60)), "a minute");
+        assert!(!watch.looks(start + s(3_602), wall + s(3_602) + s(60)));
+        assert!(!watch.looks(start + s(3_603), wall), "set back");
+        assert!(watch.looks(start + s(3_604), wall + s(4)));
     }
 
     #[test]

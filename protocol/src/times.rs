@@ -36,8 +36,8 @@ pub struct Times {
     pub stall: Duration,
     /// A client sends something at least this often.
     pub heartbeat: Duration,
-    /// An edge pings a client that it has heard nothing from for this long, up to a tenth later. NATs and proxies forget
-    /// a connection that carries nothing for 60 s.
+    /// An edge pings a client that it has heard nothing from for this long, up to a tenth later. NATs and proxies
+    /// forget a connection that carries nothing for 60 s.
     pub edge_ping: Duration,
     /// Without a byte from the client for this long its socket is closed. Browsers let the timers of a page in the
     /// background run once in 60 s.

@@ -195,6 +195,8 @@ fn a_machines_clock_is_read_in_one_place() {
         "nats/src/streams.rs",
         // Measures one machine.
         "bench/src/system.rs",
+        // Compared with the monotonic clock of the same device: which of them went on while it slept.
+        "client/src/waking.rs",
     ];
     let reads = |text: &str| {
         code(text).filter(|(_, l)| l.contains("SystemTime::now") || l.contains("UNIX_EPOCH.elapsed")).map(|(n, _)| n).collect::<Vec<_>>()
