@@ -41,11 +41,15 @@ impl StdinLines {
 }
 
 pub async fn password(name: &str) -> anyhow::Result<String> {
-    let prompt = format!("Password for {name}: ");
-    let read = tokio::task::spawn_blocking(move || read_password(&prompt)).await?;
-    let password = read.context("read the password (or set NATTERJACK_PASSWORD)")?;
+    let typed = typed_password(format!("Password for {name}: ")).await;
+    let password = typed.context("read the password (or set NATTERJACK_PASSWORD)")?;
     anyhow::ensure!(!password.is_empty(), "no password: give one, or set NATTERJACK_PASSWORD");
     Ok(password)
+}
+
+/// A line of standard input; not echoed, after the prompt, if that is a terminal.
+pub async fn typed_password(prompt: String) -> anyhow::Result<String> {
+    Ok(tokio::task::spawn_blocking(move || read_password(&prompt)).await??)
 }
 
 fn read_password(prompt: &str) -> std::io::Result<String> {

@@ -19,6 +19,7 @@ use natterjack_client::{Client, ClientEvent, Events, OutboxStore};
 use natterjack_protocol::{Code, Refusal};
 use tokio::time::Instant;
 
+pub use self::input::typed_password;
 use self::{act::Chat, input::StdinLines, names::NameCache, screen::Screen};
 
 /// The result of a message whose refusal is final, in words.

@@ -1,9 +1,9 @@
-//! The user's own account over HTTP: where it is logged in, and ending that. As in `people`, a call whose answer is
-//! lost asks again.
+//! The user's own account over HTTP: its password, where it is logged in, and ending that. As in `people`, a call whose
+//! answer is lost asks again.
 
 use natterjack_protocol::{
     DeviceId,
-    client::http::{SessionList, SessionsEnded, UserSession},
+    client::http::{PasswordChange, SessionList, SessionsEnded, UserSession},
 };
 use reqwest::Method;
 
@@ -25,6 +25,14 @@ impl Client {
     /// Ends all logins of this user but this one.
     pub async fn end_other_sessions(&self) -> Result<u32, RequestError> {
         let done: SessionsEnded = self.change::<(), _>(Method::POST, "/v1/sessions/end_others", None).await?;
+        Ok(done.ended)
+    }
+
+    /// Sets another password and ends all logins but this one. How many there were. A client that was built with the
+    /// password has the old one: build the next one with the new one.
+    pub async fn change_password(&self, old: &str, new: &str) -> Result<u32, RequestError> {
+        let change = PasswordChange { old: old.to_owned(), new: new.to_owned() };
+        let done: SessionsEnded = self.change(Method::POST, "/v1/password", Some(&change)).await?;
         Ok(done.ended)
     }
 }

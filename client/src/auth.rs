@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use natterjack_protocol::{
     Code, DeviceId, Refusal, Retry, UserId,
-    client::http::{Credentials, ExternalToken, LoggedOut, RefreshToken, Tokens},
+    client::http::{Credentials, ExternalToken, LoggedOut, RefreshToken, Registration, Tokens},
 };
 use reqwest::Method;
 use serde::{Serialize, de::DeserializeOwned};
@@ -77,10 +77,13 @@ impl Held {
     }
 }
 
-pub(crate) async fn log_in(http: &Http, register: bool, name: &str, password: &str, device: &DeviceId) -> Result<Tokens, RequestError> {
-    let path = if register { "/v1/register" } else { "/v1/login" };
+pub(crate) async fn log_in(http: &Http, name: &str, password: &str, device: &DeviceId) -> Result<Tokens, RequestError> {
     let body = Credentials { name: name.to_owned(), password: password.to_owned(), device: Some(device.clone()) };
-    http.ask(Method::POST, path, None, Some(&body)).await
+    http.ask(Method::POST, "/v1/login", None, Some(&body)).await
+}
+
+pub(crate) async fn register(http: &Http, account: Registration) -> Result<Tokens, RequestError> {
+    http.ask(Method::POST, "/v1/register", None, Some(&account)).await
 }
 
 pub(crate) async fn log_in_external(http: &Http, token: &str, device: &DeviceId) -> Result<Tokens, RequestError> {
@@ -153,7 +156,7 @@ impl Auth {
     async fn renew(&self, refresh: &str) -> Result<Tokens, RequestError> {
         match self.http.ask(Method::POST, "/v1/refresh", None, Some(&RefreshToken { refresh: refresh.to_owned() })).await {
             Err(e) if says_logged_out(&e) => match &self.password {
-                Some((name, password)) => log_in(&self.http, false, name, password, &self.device).await,
+                Some((name, password)) => log_in(&self.http, name, password, &self.device).await,
                 None => Err(e),
             },
             answer => answer,
@@ -190,7 +193,7 @@ impl Auth {
 }
 
 pub(crate) fn says_logged_out(e: &RequestError) -> bool {
-    matches!(e, RequestError::Refused(r) if matches!(r.code, Code::Unauthorized | Code::TokenExpired))
+    matches!(e, RequestError::Refused(r) if matches!(r.code, Code::Unauthorized | Code::TokenExpired | Code::AccountDisabled))
 }
 
 /// Milliseconds from the moment at which they came.

@@ -7,8 +7,11 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use natterjack_protocol::{
-    DeviceId, Most,
-    client::{frame::DeviceClass, http::Tokens},
+    DeviceId, Most, Token,
+    client::{
+        frame::DeviceClass,
+        http::{Registration, Tokens},
+    },
     codec::Codec,
     limits, text,
 };
@@ -19,7 +22,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    auth::{Auth, LoginMethod, log_in, log_in_external},
+    auth::{Auth, LoginMethod, log_in, log_in_external, register},
     backoff::Backoff,
     client::{Client, Inner},
     core::Core,
@@ -48,6 +51,7 @@ pub struct Builder {
     edges: Vec<String>,
     roots: Option<Vec<u8>>,
     login: LoginMethod,
+    invite: Option<Token>,
     name: Option<String>,
     device: Option<String>,
     class: DeviceClass,
@@ -66,6 +70,7 @@ impl Default for Builder {
             edges: Vec::new(),
             roots: None,
             login: LoginMethod::Stored,
+            invite: None,
             name: None,
             device: None,
             class: DeviceClass::default(),
@@ -112,6 +117,13 @@ impl Builder {
     #[must_use]
     pub fn register(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
         self.login = LoginMethod::Register { name: name.into(), password: password.into() };
+        self
+    }
+
+    /// The code of an invite, for [`Builder::register`] where the operator asks for one.
+    #[must_use]
+    pub fn invite(mut self, code: Token) -> Self {
+        self.invite = Some(code);
         self
     }
 
@@ -267,10 +279,13 @@ impl Builder {
                 (kept, Some((name.clone(), password.clone())))
             }
             (LoginMethod::Password { name, password }, None) => {
-                (log_in(http, false, name, password, &device).await?, Some((name.clone(), password.clone())))
+                (log_in(http, name, password, &device).await?, Some((name.clone(), password.clone())))
             }
             (LoginMethod::Register { name, password }, None) => {
-                (log_in(http, true, name, password, &device).await?, Some((name.clone(), password.clone())))
+                let (name, password, device) = (name.clone(), password.clone(), Some(device.clone()));
+                let account = Registration { name, password, device, invite: self.invite.clone() };
+                let known = Some((account.name.clone(), account.password.clone()));
+                (register(http, account).await?, known)
             }
             (LoginMethod::External(token), _) => (log_in_external(http, token, &device).await?, None),
             (LoginMethod::Stored, Some(kept)) => (kept, None),

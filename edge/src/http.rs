@@ -82,6 +82,7 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(accounts::login_external))
         .routes(routes!(accounts::refresh))
         .routes(routes!(accounts::logout))
+        .routes(routes!(accounts::change_password))
         .routes(routes!(sessions::list))
         .routes(routes!(sessions::end))
         .routes(routes!(sessions::end_others))

@@ -102,10 +102,12 @@ impl NatsRole {
             ]
             .concat(),
             Self::Persister => {
-                [said(&[any::LIVE_USER_X, any::END]), vec![answers(Self::Edge), answers(Self::Channel), answers(Self::Doctor)]].concat()
+                [said(&[any::LIVE_USER_X, any::END]), [Self::Edge, Self::Channel, Self::Doctor, Self::Provision].map(answers).into()]
+                    .concat()
             }
             Self::Presence => [said(&[subjects::PRESENCE, any::EDGE_PINGS]), vec![answers(Self::Edge), answers(Self::Doctor)]].concat(),
-            Self::Provision => said(&[any::END]),
+            // And accounts: `natterjack user`.
+            Self::Provision => said(&[any::END, subjects::OPERATORS]),
             // What was lost, and whether anybody says who is here.
             Self::Doctor => said(&[subjects::LOSSES, any::PRESENCE_SERVICES]),
         }
@@ -115,7 +117,7 @@ impl NatsRole {
         let heard: &[&str] = match self {
             Self::Edge => &[any::LIVE_USER, any::LIVE_GROUP, any::EDGES, any::EDGE_PINGS, subjects::BEATS, subjects::PRESENCE],
             Self::Channel => &[any::HEADS],
-            Self::Persister => &[subjects::HISTORY, subjects::LOSSES, subjects::DIRECTORY],
+            Self::Persister => &[subjects::HISTORY, subjects::LOSSES, subjects::DIRECTORY, subjects::OPERATORS],
             Self::Presence => &[any::PRESENCE_SERVICES],
             Self::Provision | Self::Doctor => &[],
         };
@@ -216,6 +218,7 @@ mod tests {
         only(&[Edge, Channel], subjects::HISTORY);
         only(&[Doctor], subjects::LOSSES);
         only(&[Edge, Channel], subjects::DIRECTORY);
+        only(&[Provision], subjects::OPERATORS);
         only(&[Channel, Persister], "$KV.groups-1.g");
         only(&[Channel, Persister], "$KV.users-0.a.threads");
         only(&[Edge], "svc.edge.e");

@@ -10,6 +10,8 @@ pub const HISTORY: &str = "svc.history";
 pub const LOSSES: &str = "svc.losses";
 /// Requests `rpc::DirectoryRequest`, a queue group of the same name.
 pub const DIRECTORY: &str = "svc.directory";
+/// Requests `operator::OperatorRequest`, a queue group of the same name.
+pub const OPERATORS: &str = "svc.operators";
 
 /// The stream of `baseline`.
 pub(crate) const BASELINE: &str = "BASELINE";

@@ -7,7 +7,7 @@ use natterjack_bench::BenchArgs;
 use natterjack_chat::ChatArgs;
 use natterjack_nats::NatsRole;
 
-use crate::backup;
+use crate::{backup, user::UserArgs};
 
 /// Natterjack, a chat backend: WebSocket edges, one NATS cluster as the log, an archive.
 #[derive(Parser)]
@@ -49,6 +49,8 @@ pub enum CliCommand {
     Backup(backup::BackupArgs),
     /// Restore a backup into an empty system. The log continues in a new generation.
     Restore(backup::RestoreArgs),
+    /// List, show, log out, disable and enable accounts, and set passwords.
+    User(UserArgs),
     /// Check what Natterjack needs to run here, and how a running system is.
     Doctor(DoctorArgs),
     /// Print the annotated default configuration.
@@ -137,7 +139,7 @@ pub struct ConfigArgs {
 impl CliCommand {
     /// For people at a terminal: by default only warnings and errors are logged.
     pub fn is_for_people(&self) -> bool {
-        matches!(self, Self::Chat(_) | Self::Bench(_) | Self::Doctor(_) | Self::Backup(_) | Self::Restore(_))
+        matches!(self, Self::Chat(_) | Self::Bench(_) | Self::Doctor(_) | Self::Backup(_) | Self::Restore(_) | Self::User(_))
     }
 
     /// It fills the terminal that standard error is, too.
@@ -163,6 +165,7 @@ impl Cli {
             }
             CliCommand::Persister(a) => vec![("persister.archive", a.archive.clone())],
             CliCommand::Backup(a) => vec![("up.data", a.data.clone())],
+            CliCommand::User(a) => vec![("up.data", a.data.clone())],
             CliCommand::Restore(a) => vec![("up.data", a.data.clone())],
             CliCommand::Provision(_)
             | CliCommand::Channel

@@ -6,6 +6,8 @@ mod doctor;
 mod roles;
 mod settings;
 mod up;
+mod user;
+mod utc;
 
 use std::process::ExitCode;
 
@@ -81,6 +83,7 @@ async fn run(cli: Cli, settings: Settings, metrics: Metrics) -> anyhow::Result<(
         CliCommand::Chat(args) => Box::pin(natterjack_chat::run(args)).await,
         CliCommand::Bench(args) => Box::pin(natterjack_bench::run(args)).await,
         CliCommand::Backup(args) => Box::pin(backup::take(args, settings)).await,
+        CliCommand::User(args) => Box::pin(user::run(args, settings)).await,
         CliCommand::Restore(args) => Box::pin(backup::restore(args, settings)).await,
         CliCommand::Doctor(args) => {
             if !doctor::run(&settings, args.role).await {

@@ -162,6 +162,7 @@ fn persister(s: &Settings) -> natterjack_persister::Config {
         times: s.times.clone(),
         instance: instance(s, "persister"),
         store: store(s),
+        registration: s.registration,
         external: s.external.clone(),
         ..natterjack_persister::Config::default()
     }

@@ -11,6 +11,7 @@ use std::{
 use natterjack_edge::Limits;
 use natterjack_nats::{NatsConfig, server_config::DiskSync};
 use natterjack_persister::{
+    directory::RegistrationRule,
     external::{External, KeySource},
     store::{
         accounts::PASSWORD,
@@ -53,6 +54,7 @@ pub struct Settings {
     /// The archive of the persister, unless it is on CQL servers.
     pub archive: PathBuf,
     pub cql: Option<CqlConfig>,
+    pub registration: RegistrationRule,
     pub external: Option<External>,
     pub up: UpSettings,
 }
@@ -105,6 +107,7 @@ impl Settings {
 
     fn read(layers: Layers) -> Result<Self, Errors> {
         let mut l = Loader::new(DEFAULT, layers);
+        let external = external(&mut l);
         let settings = Self {
             process: ProcessSettings {
                 instance: text(&mut l, "process.instance"),
@@ -125,7 +128,8 @@ impl Settings {
             devices: devices(&mut l),
             archive: l.checked("persister.archive", |s: String| path(s)?.ok_or_else(|| "a file must be named".into())),
             cql: cql(&mut l),
-            external: external(&mut l),
+            registration: registration(&mut l, external.is_some()),
+            external,
             up: UpSettings {
                 data: l.checked("up.data", |s: String| path(s)?.ok_or_else(|| "a folder must be named".into())),
                 host: l.checked("up.host", |s: String| s.parse().map_err(|_| format!("{s:?} is not an IP address"))),
@@ -234,6 +238,16 @@ fn cql(l: &mut Loader) -> Option<CqlConfig> {
         ..CqlConfig::default()
     };
     (!cfg.contact_points.is_empty()).then_some(cfg)
+}
+
+fn registration(l: &mut Loader, external: bool) -> RegistrationRule {
+    l.checked("accounts.registration", |s: String| match s.as_str() {
+        "" if external => Ok(RegistrationRule::Closed),
+        "" | "open" => Ok(RegistrationRule::Open),
+        "invite" => Ok(RegistrationRule::Invite),
+        "closed" => Ok(RegistrationRule::Closed),
+        _ => Err(format!("{s:?} is none of \"open\", \"invite\" and \"closed\"")),
+    })
 }
 
 /// None: no issuer is named.

@@ -22,6 +22,7 @@ use crate::{
     work_queue::{QueuePermit, WorkQueue},
 };
 
+mod change_password;
 mod contacts;
 mod expired;
 mod external;
@@ -29,6 +30,7 @@ mod find;
 mod issuer;
 pub mod keys;
 mod login;
+mod operators;
 mod rebuild;
 pub mod refold;
 mod register;
@@ -37,11 +39,14 @@ mod sessions;
 
 use issuer::{Issuer, IssuerError};
 use keys::{Keys, KeysError};
+pub use register::RegistrationRule;
 use revoke::Revocations;
 
 const PART: &str = "directory";
 /// Requests at once besides those in a line: store reads of a millisecond. Overflow: `unavailable`.
 const OTHERS: usize = 256;
+/// Requests of operators at once. Overflow: `unavailable`.
+const OPERATORS: usize = 8;
 /// Rebuilds at once, and how many wait: each reads what the archive lacks of the log.
 const REBUILDS: usize = 4;
 const REBUILDS_WAITING: usize = 64;
@@ -69,6 +74,7 @@ struct Directory<S> {
     revocations: Revocations,
     passwords: Passwords,
     rebuilds: WorkQueue,
+    registration: RegistrationRule,
     /// None: tokens of others are not taken.
     issuer: Option<Issuer>,
 }
@@ -78,6 +84,7 @@ struct Directory<S> {
 pub struct Logins {
     /// What one password hash costs.
     pub password: Cost,
+    pub registration: RegistrationRule,
     /// Whose tokens are taken besides.
     pub external: Option<External>,
 }
@@ -115,6 +122,7 @@ pub async fn run<S: ArchiveStore + Accounts>(
         revocations,
         passwords,
         rebuilds: WorkQueue::new("rebuild", REBUILDS, REBUILDS_WAITING),
+        registration: logins.registration,
         issuer,
     });
     let waiting = directory.issuer.as_ref().map_or(0, Issuer::capacity);
@@ -126,6 +134,12 @@ pub async fn run<S: ArchiveStore + Accounts>(
         async move { Box::pin(directory.answer(request)).await }
     };
     let service = serve(&nats, subjects::DIRECTORY.into(), Some(subjects::DIRECTORY), permits, answer).await?;
+    let operating = directory.clone();
+    let operate = move |request| {
+        let directory = operating.clone();
+        async move { Box::pin(directory.operate(request)).await }
+    };
+    let operators = serve(&nats, subjects::OPERATORS.into(), Some(subjects::OPERATORS), OPERATORS, operate).await?;
     health.set(PART, Ok(()));
     tokio::select! {
         biased;
@@ -137,6 +151,7 @@ pub async fn run<S: ArchiveStore + Accounts>(
         () = directory.fetch_keys() => {}
     }
     service.drain().await;
+    operators.drain().await;
     health.remove(PART);
     Ok(())
 }
@@ -160,13 +175,14 @@ async fn first_key(buckets: &KvBuckets, times: KeyTimes, time: &ServerTime, heal
 impl<S: ArchiveStore + Accounts> Directory<S> {
     async fn answer(&self, request: DirectoryRequest) -> Result<DirectoryAnswer, Refusal> {
         match request {
-            DirectoryRequest::Register { name, password, device } => self.register(name, password, device).await,
+            DirectoryRequest::Register { name, password, device, invite } => self.register(name, password, device, invite).await,
             DirectoryRequest::Login { name, password, device, known } => self.login(&name, password, device, known).await,
             DirectoryRequest::LoginExternal { token, device } => self.login_external(&token, device).await,
             DirectoryRequest::Refresh { refresh } => self.refresh(&refresh).await,
             DirectoryRequest::Logout { refresh } => self.logout(&refresh).await,
             DirectoryRequest::Sessions { actor, device } => self.sessions(&actor, &device).await,
             DirectoryRequest::EndSessions { actor, which } => self.end_sessions(&actor, &which).await,
+            DirectoryRequest::ChangePassword { actor, family, old, new } => self.change_password(&actor, family, old, new).await,
             // Whom somebody finds does not depend on who asks.
             DirectoryRequest::Find { prefix, actor: _ } => self.find(&prefix).await,
             DirectoryRequest::Profiles { users } => self.profiles(&users).await,

@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     archive::Archive,
-    directory::{self, DirectoryError, Logins},
+    directory::{self, DirectoryError, Logins, RegistrationRule},
     external::External,
     history::{self, History},
     losses,
@@ -36,6 +36,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// What one password hash costs.
     pub password: Cost,
+    /// Who may make an account with a name and a password.
+    pub registration: RegistrationRule,
     /// Whose tokens are taken as logins besides names and passwords.
     pub external: Option<External>,
 }
@@ -48,6 +50,7 @@ impl Default for Config {
             instance: uuid::Uuid::now_v7().to_string(),
             store: StoreConfig::default(),
             password: Cost::default(),
+            registration: RegistrationRule::default(),
             external: None,
         }
     }
@@ -153,7 +156,7 @@ pub async fn run_with<S: ArchiveStore + Accounts>(cfg: Config, store: S, health:
     });
     parts.spawn({
         let (nats, times, health, stop) = (nats.clone(), cfg.times.clone(), health.clone(), stop.clone());
-        let logins = Logins { password: cfg.password, external: cfg.external };
+        let logins = Logins { password: cfg.password, registration: cfg.registration, external: cfg.external };
         let base = directory::Base { nats, layout, store, times, time };
         async move { Ok(directory::run(base, logins, health, stop).await?) }
     });

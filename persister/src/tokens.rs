@@ -115,6 +115,16 @@ impl SigningKey {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RefreshHash(pub [u8; 32]);
 
+/// SHA-256 of an invite's code, which has 160 random bits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct InviteHash(pub [u8; 32]);
+
+impl InviteHash {
+    pub fn of(code: &Token) -> Self {
+        Self(Sha256::digest(code.as_str()).into())
+    }
+}
+
 /// A refresh token: 256 random bits in base64url. Whoever has it, has the login.
 pub struct RefreshSecret(String);
 

@@ -4,5 +4,6 @@ pub mod claims;
 pub mod devices;
 pub mod kv;
 pub mod live;
+pub mod operator;
 pub mod presence;
 pub mod rpc;

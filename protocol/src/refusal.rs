@@ -51,6 +51,12 @@ pub enum Code {
     Unauthorized,
     /// The access token was good and has expired.
     TokenExpired,
+    /// The operator has disabled this account.
+    AccountDisabled,
+    /// Nobody may make an account here.
+    RegistrationClosed,
+    /// An account is made with an invite here, and this is none.
+    BadInvite,
     /// The user may not do this here.
     Forbidden,
     /// The user is not in this thread (any more).
@@ -82,12 +88,15 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::BadFrame,
         Self::UnknownFrame,
         Self::Invalid,
         Self::Unauthorized,
         Self::TokenExpired,
+        Self::AccountDisabled,
+        Self::RegistrationClosed,
+        Self::BadInvite,
         Self::Forbidden,
         Self::NotMember,
         Self::Blocked,
@@ -113,6 +122,9 @@ impl Code {
             Self::Invalid => "invalid",
             Self::Unauthorized => "unauthorized",
             Self::TokenExpired => "token_expired",
+            Self::AccountDisabled => "account_disabled",
+            Self::RegistrationClosed => "registration_closed",
+            Self::BadInvite => "bad_invite",
             Self::Forbidden => "forbidden",
             Self::NotMember => "not_member",
             Self::Blocked => "blocked",
@@ -148,6 +160,9 @@ impl Code {
                  fit; or `hello` has not been said."
             }
             Self::TokenExpired => "The access token was good and has expired.",
+            Self::AccountDisabled => "The operator has disabled this account: nobody can log in to it.",
+            Self::RegistrationClosed => "The operator lets nobody make an account here.",
+            Self::BadInvite => "An account is made with an invite here, and this one is missing, unknown, used up or expired.",
             Self::Forbidden => "This user may not do this here.",
             Self::NotMember => "This user is not in this thread, or not any more.",
             Self::Blocked => "One of the two people blocks the other.",
@@ -195,6 +210,7 @@ impl Code {
         match self {
             Self::BadFrame | Self::UnknownFrame | Self::Invalid => 400,
             Self::Unauthorized | Self::TokenExpired => 401,
+            Self::AccountDisabled | Self::RegistrationClosed | Self::BadInvite => 403,
             Self::Forbidden | Self::NotMember | Self::Blocked | Self::DeviceLimit => 403,
             Self::NotFound => 404,
             Self::Conflict | Self::Displaced | Self::ClockAhead | Self::OutOfOrder => 409,

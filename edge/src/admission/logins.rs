@@ -150,8 +150,9 @@ impl Attempt<'_> {
     pub fn ended<T>(self, result: &Result<T, Refusal>) {
         match result {
             Ok(_) => Attempt { address: None, device: None, ..self }.give_back(Instant::now()),
-            // Of a registration: the name is taken, and the password is not the one it was taken with.
-            Err(refusal) if matches!(refusal.code, Code::Unauthorized | Code::Conflict) => {}
+            // Of a registration: the name is taken, and the password is not the one it was taken with. Of a change: the
+            // old password is wrong.
+            Err(refusal) if matches!(refusal.code, Code::Unauthorized | Code::Conflict | Code::Forbidden) => {}
             Err(_) => self.untried(),
         }
     }

@@ -1,10 +1,13 @@
-//! Accounts and people: register, log in, tokens, finding somebody. All of it is `directory`'s; the edge only says who asks.
+//! Accounts and people: register, log in, tokens, finding somebody. All of it is `directory`'s; the edge only says who
+//! asks.
 
 use axum::{Json, extract::State};
 use natterjack_nats::calls::directory;
 use natterjack_protocol::{
     Code, DeviceId, Refusal, Token, UserId,
-    client::http::{Credentials, ExternalToken, LoggedOut, Profile, RefreshToken, Tokens, Users},
+    client::http::{
+        Credentials, ExternalToken, LoggedOut, PasswordChange, Profile, RefreshToken, Registration, SessionsEnded, Tokens, Users,
+    },
 };
 use serde::Deserialize;
 
@@ -35,19 +38,20 @@ fn device(given: Option<DeviceId>) -> DeviceId {
 
 /// Makes an account and logs in. The same again within ten minutes is answered like a login.
 #[utoipa::path(post, path = "/v1/register", tag = "accounts", operation_id = "register",
-    extensions(("x-codes" = json!(["conflict"]))), request_body = Credentials,
+    extensions(("x-codes" = json!(["conflict", "account_disabled", "registration_closed", "bad_invite"]))), request_body = Registration,
     responses((status = 200, body = Tokens)))]
-pub async fn register(State(api): Shared, Caller(client): Caller, JsonBody(c): JsonBody<Credentials>) -> Answer<Tokens> {
+pub async fn register(State(api): Shared, Caller(client): Caller, JsonBody(c): JsonBody<Registration>) -> Answer<Tokens> {
     let attempt = api.limiter.logins(client).registers(&c.name)?;
-    let answer = api.directory.ask(directory::register(c.name, c.password, device(c.device))).await;
+    let Registration { name, password, device: given, invite } = c;
+    let answer = api.directory.ask(directory::register(name, password, device(given), invite)).await;
     attempt.ended(&answer);
     Ok(Json(answer?))
 }
 
-/// Logs in to an account that exists. Name the device of an earlier login: it gets in also while others fail with this name, or from this
-/// address, all the time.
+/// Logs in to an account that exists. Name the device of an earlier login: it gets in also while others fail with this
+/// name, or from this address, all the time.
 #[utoipa::path(post, path = "/v1/login", tag = "accounts", operation_id = "login",
-    extensions(("x-codes" = json!(["unauthorized"]))), request_body = Credentials,
+    extensions(("x-codes" = json!(["unauthorized", "account_disabled"]))), request_body = Credentials,
     responses((status = 200, body = Tokens)))]
 pub async fn login(State(api): Shared, Caller(client): Caller, JsonBody(c): JsonBody<Credentials>) -> Answer<Tokens> {
     let (visitor, named) = (api.limiter.logins(client), c.device.is_some());
@@ -73,17 +77,18 @@ pub async fn login(State(api): Shared, Caller(client): Caller, JsonBody(c): Json
     Ok(Json(answer?.ok_or(refused)?))
 }
 
-/// Tokens of this server for a token of the configured issuer. The account is made at the first time; nobody can log in to it by name.
+/// Tokens of this server for a token of the configured issuer. The account is made at the first time; nobody can log in
+/// to it by name.
 #[utoipa::path(post, path = "/v1/login/external", tag = "accounts", operation_id = "loginExternal",
-    extensions(("x-codes" = json!(["unauthorized", "token_expired", "not_found"]))), request_body = ExternalToken,
+    extensions(("x-codes" = json!(["unauthorized", "account_disabled", "token_expired", "not_found"]))), request_body = ExternalToken,
     responses((status = 200, body = Tokens)))]
 pub async fn login_external(State(api): Shared, Caller(client): Caller, JsonBody(t): JsonBody<ExternalToken>) -> Answer<Tokens> {
     let _used = api.limiter.logins(client).uses(&t.token)?;
     Ok(Json(api.directory.ask(directory::login_external(t.token, device(t.device))).await?))
 }
 
-/// New tokens for an old refresh token, which is used up. Within a minute, and until the new one is used, the old one gives the same new
-/// one again; afterwards it revokes all that came from the same login.
+/// New tokens for an old refresh token, which is used up. Within a minute, and until the new one is used, the old one
+/// gives the same new one again; afterwards it revokes all that came from the same login.
 #[utoipa::path(post, path = "/v1/refresh", tag = "accounts", operation_id = "refresh",
     extensions(("x-codes" = json!(["unauthorized"]))), request_body = RefreshToken,
     responses((status = 200, body = Tokens)))]
@@ -102,6 +107,24 @@ pub async fn logout(State(api): Shared, Caller(client): Caller, JsonBody(t): Jso
     let _used = api.limiter.logins(client).uses(&t.refresh)?;
     api.directory.ask(directory::logout(t.refresh)).await?;
     Ok(Json(LoggedOut { logged_out: true }))
+}
+
+/// Sets another password and ends all logins but the one that asks.
+#[utoipa::path(post, path = "/v1/password", tag = "accounts", operation_id = "changePassword", request_body = PasswordChange,
+    security(("token" = [])), extensions(("x-codes" = json!(["forbidden", "conflict"]))),
+    responses((status = 200, body = SessionsEnded)))]
+pub async fn change_password(
+    State(api): Shared,
+    Caller(client): Caller,
+    Authenticated(actor): Authenticated,
+    JsonBody(c): JsonBody<PasswordChange>,
+) -> Answer<SessionsEnded> {
+    // A budget that nobody else can use up: whoever has no token of this device is not here.
+    let attempt = api.limiter.logins(client).tries_as(actor.user.as_str(), &actor.device)?;
+    let change = directory::change_password(actor.user, actor.family, c.old, c.new);
+    let ended = api.directory.ask(change).await;
+    attempt.ended(&ended);
+    Ok(Json(SessionsEnded { ended: ended? }))
 }
 
 /// Users whose name begins with `prefix`, at most 20, and those of `ids`; without both, nobody.

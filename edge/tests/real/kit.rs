@@ -281,7 +281,7 @@ async fn others(nats: &Nats, layout: Layout, tail: &LeaderReader, hold: &Hold) -
             DirectoryRequest::Contact { .. } => Ok(DirectoryAnswer::Contact(None)),
             DirectoryRequest::Logout { .. } => Ok(DirectoryAnswer::Done),
             DirectoryRequest::Sessions { .. } => Ok(DirectoryAnswer::Sessions(Vec::new())),
-            DirectoryRequest::EndSessions { .. } => Ok(DirectoryAnswer::Ended(1)),
+            DirectoryRequest::EndSessions { .. } | DirectoryRequest::ChangePassword { .. } => Ok(DirectoryAnswer::Ended(1)),
             DirectoryRequest::Register { .. } => Err(Refusal::new(Code::Conflict, "this name is taken")),
             DirectoryRequest::RebuildThreads { .. } | DirectoryRequest::RebuildGroup { .. } => {
                 Err(Refusal::new(Code::NotFound, "no such thing"))

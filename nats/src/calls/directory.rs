@@ -1,7 +1,7 @@
 //! Questions to `directory`: people, their logins and relations. The edge has authenticated the `actor`.
 
 use natterjack_protocol::{
-    DeviceId, GroupId, UserId,
+    DeviceId, GroupId, Token, UserId,
     client::http::{Contact, ContactChange, ContactState, Profile, Tokens, UserSession},
     internal::rpc::{DirectoryAnswer, DirectoryRequest, EndedLogins},
 };
@@ -15,8 +15,8 @@ fn call<A>(request: DirectoryRequest, answer: fn(DirectoryAnswer) -> Option<A>) 
     RpcCall { subject: subjects::DIRECTORY, request, answer }
 }
 
-pub fn register(name: String, password: String, device: DeviceId) -> DirectoryCall<Tokens> {
-    call(DirectoryRequest::Register { name, password, device }, tokens)
+pub fn register(name: String, password: String, device: DeviceId, invite: Option<Token>) -> DirectoryCall<Tokens> {
+    call(DirectoryRequest::Register { name, password, device, invite }, tokens)
 }
 
 pub fn login(name: String, password: String, device: DeviceId) -> DirectoryCall<Tokens> {
@@ -56,10 +56,12 @@ pub fn sessions(actor: UserId, device: DeviceId) -> DirectoryCall<Vec<UserSessio
 
 /// How many logins were ended.
 pub fn end_sessions(actor: UserId, which: EndedLogins) -> DirectoryCall<u32> {
-    call(DirectoryRequest::EndSessions { actor, which }, |answer| match answer {
-        DirectoryAnswer::Ended(ended) => Some(ended),
-        _ => None,
-    })
+    call(DirectoryRequest::EndSessions { actor, which }, ended)
+}
+
+/// How many logins were ended: all but the one with this family of refresh tokens.
+pub fn change_password(actor: UserId, family: Token, old: String, new: String) -> DirectoryCall<u32> {
+    call(DirectoryRequest::ChangePassword { actor, family, old, new }, ended)
 }
 
 /// Users whose name begins with this (case is ignored), at most 20.
@@ -95,6 +97,13 @@ pub fn rebuild_threads(user: &UserId) -> DirectoryCall<()> {
 /// The key of a group was lost: likewise.
 pub fn rebuild_group(group: &GroupId) -> DirectoryCall<()> {
     call(DirectoryRequest::RebuildGroup { group: group.clone() }, done)
+}
+
+fn ended(answer: DirectoryAnswer) -> Option<u32> {
+    match answer {
+        DirectoryAnswer::Ended(ended) => Some(ended),
+        _ => None,
+    }
 }
 
 fn tokens(answer: DirectoryAnswer) -> Option<Tokens> {

@@ -104,6 +104,7 @@ async fn no_role_may_do_what_is_anothers() {
         (subjects::HISTORY.into(), &[Edge, Channel]),
         (subjects::LOSSES.into(), &[Doctor]),
         (subjects::DIRECTORY.into(), &[Edge, Channel]),
+        (subjects::OPERATORS.into(), &[Provision]),
         ("$KV.control.generation".into(), &[Channel, Persister, Provision]),
         ("$KV.control.keys.k".into(), &[Persister]),
         ("$KV.control.revoked.f".into(), &[Persister]),

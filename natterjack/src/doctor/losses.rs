@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use natterjack_nats::{KvBuckets, Layout, LeaderReader, LostEnds, Nats, Position, Positions, subjects};
 use natterjack_protocol::internal::rpc::{LossesRequest, LostIds};
-use time::OffsetDateTime;
+
+use crate::utc::utc;
 
 const ASKED: Duration = Duration::from_secs(3);
 /// Losses that are named one by one.
@@ -72,14 +73,6 @@ fn words(lost: &[LostIds]) -> String {
         named.join("; "),
         if lost.len() > NAMED { "; and earlier ones" } else { "" }
     )
-}
-
-/// For instance `2026-11-21 11:25:09 UTC`.
-fn utc(ms: u64) -> String {
-    match i64::try_from(ms / 1_000).map(OffsetDateTime::from_unix_timestamp) {
-        Ok(Ok(t)) => format!("{} {:02}:{:02}:{:02} UTC", t.date(), t.hour(), t.minute(), t.second()),
-        _ => format!("{ms} ms after 1970"),
-    }
 }
 
 #[cfg(test)]

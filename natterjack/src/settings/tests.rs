@@ -88,6 +88,17 @@ fn the_address_for_clients_is_one_that_clients_can_use() {
 }
 
 #[test]
+fn registration_is_open_until_another_issuer_says_who_is_who() {
+    let issuer = [("external.issuer", "https://login"), ("external.audience", "chat"), ("external.jwks_file", "keys.json")];
+    let rule = |flags: &[(&str, &str)]| with(flags).unwrap().registration;
+    assert_eq!((rule(&[]), rule(&issuer)), (RegistrationRule::Open, RegistrationRule::Closed));
+    let (open, invite) = (("accounts.registration", "open"), ("accounts.registration", "invite"));
+    assert_eq!(rule(&[&issuer[..], &[open]].concat()), RegistrationRule::Open);
+    assert_eq!((rule(&[invite]), rule(&[("accounts.registration", "closed")])), (RegistrationRule::Invite, RegistrationRule::Closed));
+    assert!(with(&[("accounts.registration", "Open")]).is_err_and(|e| e.to_string().contains("accounts.registration")));
+}
+
+#[test]
 fn an_external_issuer_is_whole_or_not_there() {
     assert_eq!(with(&[]).unwrap().external, None);
     let (issuer, audience) = (("external.issuer", "https://login"), ("external.audience", "chat"));

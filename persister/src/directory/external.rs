@@ -7,7 +7,7 @@ use super::{Directory, issuer, store_refusal, token_refusal};
 use crate::{
     store::{
         ArchiveStore,
-        accounts::{Accounts, Joined, NewExternal},
+        accounts::{Accounts, Joined, Login, NewExternal},
     },
     tokens::mint_id,
 };
@@ -47,6 +47,7 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
             self.heal(&profile.user).await;
         }
         issuer::count(if made { "first" } else { "ok" });
-        self.open_session(profile.user, profile.name, device).await
+        let Profile { user, name } = profile;
+        self.open_session(Login { user, name, secret: String::new() }, device).await
     }
 }

@@ -42,7 +42,7 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         let login = self.named(name).await?;
         let login = self.with_password(&place, login, password).await?.ok_or_else(no_such_login)?;
         self.heal(&login.user).await;
-        self.open_session(login.user, login.name, device).await
+        self.open_session(login, device).await
     }
 
     /// A name that only looks like theirs is nobody's.
@@ -79,16 +79,36 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
     }
 
     /// A new family of tokens.
-    pub(super) async fn open_session(&self, user: UserId, name: String, device: DeviceId) -> Result<DirectoryAnswer, Refusal> {
+    pub(super) async fn open_session(&self, proved: Login, device: DeviceId) -> Result<DirectoryAnswer, Refusal> {
         let now = self.time.now_ms();
-        let family = Family { id: mint_id('f').map_err(token_refusal)?, user, device };
+        let family = Family { id: mint_id('f').map_err(token_refusal)?, user: proved.user.clone(), device };
         let key = self.keys.current().map_err(token_refusal)?;
         let (access, expires_in) = key.sign(&family.user, &family.device, &family.id, now).map_err(token_refusal)?;
         let refresh = RefreshSecret::mint().map_err(token_refusal)?;
         let login = OpenLogin { family, since: now };
         self.store.open_family(login.clone(), refresh.hash(), self.refresh_expiry(now)).await.map_err(store_refusal)?;
-        let Family { user, device, .. } = login.family;
+        if let Err(refusal) = self.holds(&proved).await {
+            // Nobody has its tokens.
+            self.store.end_login(&login.family).await.map_err(store_refusal)?;
+            return Err(refusal);
+        }
+        let (Family { user, device, .. }, name) = (login.family, proved.name);
         Ok(DirectoryAnswer::Tokens(Tokens { user, name, device, access, expires_in, refresh: refresh.into_secret() }))
+    }
+
+    /// Is the account enabled, and the password still the one that was checked? Asked when the new login can be found
+    /// by whoever ends all logins after such a change, so none slips through between the two.
+    async fn holds(&self, proved: &Login) -> Result<(), Refusal> {
+        let account = self.store.account(&proved.user).await.map_err(store_refusal)?.ok_or_else(no_such_login)?;
+        if account.disabled {
+            return Err(Refusal::new(Code::AccountDisabled, "this account is disabled; ask the operator"));
+        }
+        if proved.secret.is_empty() {
+            return Ok(());
+        }
+        let login = self.store.login(PASSWORD, &name_key(&account.profile.name)).await.map_err(store_refusal)?;
+        let same = login.is_some_and(|l| l.user == proved.user && l.secret == proved.secret);
+        if same { Ok(()) } else { Err(no_such_login()) }
     }
 
     pub(super) async fn refresh(&self, refresh: &str) -> Result<DirectoryAnswer, Refusal> {

@@ -21,7 +21,7 @@ const AT_ONCE: usize = 16;
 impl<S: ArchiveStore + Accounts> Directory<S> {
     pub(super) async fn sessions(&self, actor: &UserId, device: &DeviceId) -> Result<DirectoryAnswer, Refusal> {
         let logins = self.store.open_logins(actor, None, self.time.earliest_ms()).await.map_err(store_refusal)?;
-        Ok(DirectoryAnswer::Sessions(by_device(logins, device)))
+        Ok(DirectoryAnswer::Sessions(by_device(logins, Some(device))))
     }
 
     pub(super) async fn end_sessions(&self, actor: &UserId, which: &EndedLogins) -> Result<DirectoryAnswer, Refusal> {
@@ -59,14 +59,14 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
 }
 
 /// A row for each device, since its newest login.
-fn by_device(logins: Vec<OpenLogin>, this: &DeviceId) -> Vec<UserSession> {
+pub(super) fn by_device(logins: Vec<OpenLogin>, this: Option<&DeviceId>) -> Vec<UserSession> {
     let mut since: BTreeMap<DeviceId, u64> = BTreeMap::new();
     for login in logins {
         let newest = since.entry(login.family.device).or_default();
         *newest = login.since.max(*newest);
     }
     let mut all: Vec<UserSession> =
-        since.into_iter().map(|(device, since)| UserSession { this: device == *this, ..row(device, since) }).collect();
+        since.into_iter().map(|(device, since)| UserSession { this: this == Some(&device), ..row(device, since) }).collect();
     all.sort_by_key(|s| (!s.this, u64::MAX - s.since));
     all
 }
@@ -87,11 +87,11 @@ mod tests {
         let login = |f: &str, d: &str, since| OpenLogin { family: Family { id: id(f), user: id("u"), device: id(d) }, since };
         let logins = vec![login("f1", "a", 10), login("f2", "b", 20), login("f3", "a", 30), login("f4", "c", 5)];
         let shown = |this: &str| -> Vec<(String, u64, bool)> {
-            by_device(logins.clone(), &id(this)).into_iter().map(|s| (s.device.to_string(), s.since, s.this)).collect()
+            by_device(logins.clone(), Some(&id(this))).into_iter().map(|s| (s.device.to_string(), s.since, s.this)).collect()
         };
         let row = |d: &str, since, this| (d.to_owned(), since, this);
         assert_eq!(shown("c"), [row("c", 5, true), row("a", 30, false), row("b", 20, false)]);
         assert_eq!(shown("gone"), [row("a", 30, false), row("b", 20, false), row("c", 5, false)]);
-        assert_eq!(by_device(Vec::new(), &id("a")), []);
+        assert_eq!(by_device(Vec::new(), None), []);
     }
 }

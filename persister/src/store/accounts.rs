@@ -13,15 +13,17 @@ use natterjack_protocol::{
 };
 
 use super::ArchiveError;
-use crate::tokens::RefreshHash;
+use crate::tokens::{InviteHash, RefreshHash};
 
 #[cfg(test)]
 pub mod conformance;
 pub mod contacts;
 pub mod families;
+pub mod invites;
 
 pub use contacts::{CONTACT_ROWS, ContactOutcome};
 pub use families::{Family, LOGINS, NextToken, OpenLogin, Rotated, Use};
+pub use invites::NewInvite;
 
 /// Logins by name and password; an external issuer has its own name here, which may not be this one.
 pub const PASSWORD: &str = "password";
@@ -41,6 +43,15 @@ pub enum Added {
     Done,
     /// Somebody has this name, or one that looks like it. Of many at once exactly one gets it.
     NameTaken,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    pub profile: Profile,
+    /// Milliseconds since 1970.
+    pub created: u64,
+    /// Nobody can log in to it.
+    pub disabled: bool,
 }
 
 /// Somebody whose login is elsewhere, at the first time.
@@ -87,6 +98,22 @@ pub struct Login {
 pub trait Accounts: Clone + Send + Sync + 'static {
     fn add_user(&self, user: NewUser) -> impl Future<Output = Result<Added, ArchiveError>> + Send;
 
+    /// A code is new each time.
+    fn add_invite(&self, invite: NewInvite) -> impl Future<Output = Result<(), ArchiveError>> + Send;
+
+    /// The id under which an account of this name is made with this invite: the one that was written down for the name
+    /// before, or this one. None: the invite is unknown, used up, or expired at `now` (milliseconds since 1970).
+    fn take_invite(
+        &self,
+        code: InviteHash,
+        name_key: &str,
+        user: &UserId,
+        now: u64,
+    ) -> impl Future<Output = Result<Option<UserId>, ArchiveError>> + Send;
+
+    /// The use for this name, if there is one, did not happen.
+    fn give_invite_back(&self, code: InviteHash, name_key: &str) -> impl Future<Output = Result<(), ArchiveError>> + Send;
+
     /// The user of an external login, made if there is none. Of many at once for the same login all get the same user.
     /// Names are as unique as those of [`Accounts::add_user`], and nobody logs in with one of them and a password.
     fn join(&self, new: NewExternal) -> impl Future<Output = Result<Joined, ArchiveError>> + Send;
@@ -94,8 +121,17 @@ pub trait Accounts: Clone + Send + Sync + 'static {
     /// `subject`: for [`PASSWORD`] the [`name_key`], which names that look alike share: compare the answer's name.
     fn login(&self, issuer: &str, subject: &str) -> impl Future<Output = Result<Option<Login>, ArchiveError>> + Send;
 
-    /// When the account was made, milliseconds since 1970.
-    fn created(&self, user: &UserId) -> impl Future<Output = Result<Option<u64>, ArchiveError>> + Send;
+    fn account(&self, user: &UserId) -> impl Future<Output = Result<Option<Account>, ArchiveError>> + Send;
+
+    /// In an order of the store's own: those behind this one. Empty: that was the end.
+    fn accounts(&self, after: Option<&UserId>, limit: usize) -> impl Future<Output = Result<Vec<Account>, ArchiveError>> + Send;
+
+    /// For a user that exists.
+    fn set_disabled(&self, user: &UserId, disabled: bool) -> impl Future<Output = Result<(), ArchiveError>> + Send;
+
+    /// The PHC string of a new password. False: there is no such user, or they have none, because their login is
+    /// elsewhere.
+    fn set_secret(&self, user: &UserId, secret: &str) -> impl Future<Output = Result<bool, ArchiveError>> + Send;
 
     /// Those that exist, in any order.
     fn profiles(&self, users: &[UserId]) -> impl Future<Output = Result<Vec<Profile>, ArchiveError>> + Send;

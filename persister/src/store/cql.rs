@@ -29,6 +29,7 @@ mod buckets;
 mod config;
 mod contacts;
 mod falls;
+mod invites;
 mod lost;
 mod messages;
 mod operations;
@@ -82,6 +83,7 @@ struct Db {
     positions: positions::Positions,
     lost: lost::Lost,
     users: users::Users,
+    invites: invites::Invites,
     contacts: contacts::Contacts,
     refresh_tokens: refresh_tokens::RefreshTokens,
 }
@@ -110,6 +112,7 @@ impl Db {
             positions: positions::Positions::prepare(r).await?,
             lost: lost::Lost::prepare(r).await?,
             users: users::Users::prepare(r).await?,
+            invites: invites::Invites::prepare(r).await?,
             contacts: contacts::Contacts::prepare(r).await?,
             refresh_tokens: refresh_tokens::RefreshTokens::prepare(r).await?,
             requests,

@@ -25,6 +25,7 @@ use crate::store::{ArchiveError, ArchiveStore, CidLookup, LostRange, Order, Part
 
 mod accounts;
 mod contacts;
+mod invites;
 mod lost;
 mod messages;
 mod positions;
@@ -46,6 +47,8 @@ const MIGRATIONS: &[&str] = &[
     threads::FALLS_SCHEMA,
     lost::SCHEMA,
     refresh_tokens::SINCE_SCHEMA,
+    users::DISABLED_SCHEMA,
+    invites::SCHEMA,
 ];
 
 /// Jobs that wait for the writer. Overflow: whoever writes waits.

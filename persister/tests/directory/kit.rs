@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use natterjack_nats::{KvBuckets, Layout, Nats, RpcError, ServerTime, provision, subjects};
 use natterjack_persister::{
-    directory::{self, DirectoryError, Logins},
+    directory::{self, DirectoryError, Logins, RegistrationRule},
     password::Cost,
     store::Sqlite,
 };
 use natterjack_protocol::{
-    DeviceId, Refusal, Times, Token, UserId,
+    Code, DeviceId, Refusal, Times, Token, UserId,
     client::http::Tokens,
-    internal::rpc::{DirectoryAnswer, DirectoryRequest},
+    internal::{
+        operator::{OperatorAnswer, OperatorRequest},
+        rpc::{DirectoryAnswer, DirectoryRequest},
+    },
 };
 use natterjack_runtime::{Health, clock::wall_ms};
 use natterjack_testkit::NatsServer;
@@ -23,6 +26,7 @@ pub struct World {
     pub layout: Layout,
     pub store: Sqlite,
     pub times: Times,
+    registration: RegistrationRule,
     health: Health,
     stop: CancellationToken,
     instances: Vec<JoinHandle<Result<(), DirectoryError>>>,
@@ -41,15 +45,19 @@ impl World {
     }
 
     pub async fn with(cost: Cost, times: Times) -> Self {
-        Self::on(NatsServer::start(), cost, times).await
+        Self::on(NatsServer::start(), cost, times, RegistrationRule::Open).await
+    }
+
+    pub async fn with_registration(registration: RegistrationRule) -> Self {
+        Self::on(NatsServer::start(), cheap(), Times::default(), registration).await
     }
 
     /// While no other test runs: for one that asserts a time.
     pub async fn alone(cost: Cost) -> Self {
-        Self::on(NatsServer::start_alone().await, cost, Times::default()).await
+        Self::on(NatsServer::start_alone().await, cost, Times::default(), RegistrationRule::Open).await
     }
 
-    async fn on(server: NatsServer, cost: Cost, times: Times) -> Self {
+    async fn on(server: NatsServer, cost: Cost, times: Times, registration: RegistrationRule) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let nats = server.nats().await;
         let layout = provision(&nats, &server.config(), &times).await.unwrap();
@@ -59,6 +67,7 @@ impl World {
             layout,
             store,
             times,
+            registration,
             health: Health::new(),
             stop: CancellationToken::new(),
             instances: Vec::new(),
@@ -73,12 +82,13 @@ impl World {
     pub async fn start_directory(&mut self, cost: Cost) {
         let store = Sqlite::open(self.dir.path().join("n.db")).await.unwrap();
         let (nats, layout, times) = (self.nats.clone(), self.layout, self.times.clone());
+        let registration = self.registration;
         let (health, stop) = (Health::expecting(["directory"]), self.stop.clone());
         self.health = health.clone();
         self.instances.push(tokio::spawn(async move {
             let time = ServerTime::start(&nats, wall_ms).await;
             let base = directory::Base { nats, layout, store, times, time };
-            directory::run(base, Logins { password: cost, external: None }, health, stop).await
+            directory::run(base, Logins { password: cost, registration, external: None }, health, stop).await
         }));
         tokio::time::timeout(Duration::from_secs(20), self.health.ready()).await.expect("directory is ready");
     }
@@ -92,6 +102,14 @@ impl World {
             Ok(answer) => Ok(answer),
             Err(RpcError::Refused(refusal)) => Err(refusal),
             Err(e) => panic!("directory does not answer: {e}"),
+        }
+    }
+
+    pub async fn operate(&self, request: &OperatorRequest) -> Result<OperatorAnswer, Code> {
+        match self.nats.request(subjects::OPERATORS, request, Duration::from_secs(60)).await {
+            Ok(answer) => Ok(answer),
+            Err(RpcError::Refused(refusal)) => Err(refusal.code),
+            Err(e) => panic!("directory does not answer an operator: {e}"),
         }
     }
 
@@ -132,7 +150,7 @@ pub fn device() -> DeviceId {
 }
 
 pub fn register(name: &str) -> DirectoryRequest {
-    DirectoryRequest::Register { name: name.into(), password: PASSWORD.into(), device: device() }
+    DirectoryRequest::Register { name: name.into(), password: PASSWORD.into(), device: device(), invite: None }
 }
 
 pub fn login(name: &str, password: &str) -> DirectoryRequest {

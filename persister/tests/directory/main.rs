@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod invites;
 mod kit;
+mod operators;
+mod passwords;
 mod rebuild;
 mod sessions;
 
@@ -114,7 +117,8 @@ async fn a_registration_whose_answer_was_lost_is_answered_again() {
     assert_eq!(again.user, first.user);
     assert_ne!(claims(&world, &again.access).await.fam, claims(&world, &first.access).await.fam);
     // By nobody else: another password, another spelling, and no word about which.
-    let other = DirectoryRequest::Register { name: "Alice".into(), password: "another password".into(), device: kit::device() };
+    let other =
+        DirectoryRequest::Register { name: "Alice".into(), password: "another password".into(), device: kit::device(), invite: None };
     let taken = world.refusal(&other).await;
     assert_eq!(taken.code, Code::Conflict);
     assert_eq!(taken, world.refusal(&register("aLICE")).await);
@@ -143,7 +147,7 @@ async fn what_cannot_be_an_account_is_refused() {
         assert_eq!(world.refusal(&register(bad)).await.code, Code::Invalid, "{bad:?}");
     }
     for bad in ["", "seven 7", &"x".repeat(257)] {
-        let request = DirectoryRequest::Register { name: "alice".into(), password: bad.to_owned(), device: kit::device() };
+        let request = DirectoryRequest::Register { name: "alice".into(), password: bad.to_owned(), device: kit::device(), invite: None };
         assert_eq!(world.refusal(&request).await.code, Code::Invalid);
     }
     world.end().await;
@@ -156,8 +160,12 @@ async fn of_many_who_want_a_name_exactly_one_gets_it() {
     world.start_directory(cheap()).await;
     for round in 0..5 {
         let name = |n: usize| if n.is_multiple_of(2) { format!("Wanted{round}") } else { format!("wanteD{round}") };
-        let with_password =
-            |n| DirectoryRequest::Register { name: name(n), password: format!("{} {n}", kit::PASSWORD), device: kit::device() };
+        let with_password = |n| DirectoryRequest::Register {
+            name: name(n),
+            password: format!("{} {n}", kit::PASSWORD),
+            device: kit::device(),
+            invite: None,
+        };
         let requests: Vec<DirectoryRequest> = (0..16).map(with_password).collect();
         let outcomes = join_all(requests.iter().map(|r| world.tokens(r))).await;
         let refused = outcomes.iter().filter_map(|o| o.as_ref().err()).collect::<Vec<_>>();

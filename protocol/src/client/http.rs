@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     cid::Cid,
-    ids::{DeviceId, MsgId, UserId},
+    ids::{DeviceId, MsgId, Token, UserId},
     log::{Body, HistoryFor, Interval, Kind, Role},
     refusal::Refusal,
     schema::{
@@ -33,6 +33,22 @@ pub struct Credentials {
     /// Of an earlier login on this device; a new one is made if it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<DeviceId>,
+}
+
+/// An account to be made.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[schema(as = NewAccount)]
+pub struct Registration {
+    #[schema(value_type = UserName)]
+    pub name: String,
+    #[schema(value_type = Password)]
+    pub password: String,
+    /// Of this device; one is made if it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceId>,
+    /// The code of an invite, where the operator asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invite: Option<Token>,
 }
 
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
@@ -110,6 +126,15 @@ pub struct SessionList {
 pub struct SessionsEnded {
     /// Logins that this request ended; 0 if they were over already.
     pub ended: u32,
+}
+
+/// No `Debug`: it holds secrets.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct PasswordChange {
+    #[schema(value_type = Password)]
+    pub old: String,
+    #[schema(value_type = Password)]
+    pub new: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

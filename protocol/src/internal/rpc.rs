@@ -171,6 +171,7 @@ pub enum DirectoryRequest {
         name: String,
         password: String,
         device: DeviceId,
+        invite: Option<Token>,
     },
     Login {
         name: String,
@@ -200,6 +201,13 @@ pub enum DirectoryRequest {
     EndSessions {
         actor: UserId,
         which: EndedLogins,
+    },
+    /// And ends all logins but the one with this family of refresh tokens.
+    ChangePassword {
+        actor: UserId,
+        family: Token,
+        old: String,
+        new: String,
     },
     /// Users whose name begins with this (case is ignored), at most 20.
     Find {

@@ -132,6 +132,7 @@ impl Issuer {
             ("external.audience", AUDIENCE.to_owned()),
             ("external.jwks_url", format!("http://{}/keys", self.addr)),
             ("external.name_claim", "preferred_username".to_owned()),
+            ("accounts.registration", "open".to_owned()),
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into()

@@ -1,6 +1,7 @@
 //! People, groups, blocks, lost answers, bad input and faults: end to end over real processes and sockets.
 #![allow(clippy::unwrap_used, reason = "tests: a panic with its place is the report")]
 
+mod accounts;
 mod away;
 mod bad_input;
 mod blocks;

@@ -10,16 +10,32 @@ use crate::{
     store::{
         ArchiveError,
         accounts::{
-            Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, NextToken, OpenLogin, Prefix, Rotated, Use,
+            Account, Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewInvite, NewUser, NextToken, OpenLogin, Prefix,
+            Rotated, Use,
         },
     },
-    tokens::RefreshHash,
+    tokens::{InviteHash, RefreshHash},
 };
 
 impl Accounts for Cql {
     async fn add_user(&self, user: NewUser) -> Result<Added, ArchiveError> {
         let db = self.db()?;
         db.users.add(&db.requests, &user).await
+    }
+
+    async fn add_invite(&self, invite: NewInvite) -> Result<(), ArchiveError> {
+        let db = self.db()?;
+        db.invites.add(&db.requests, &invite).await
+    }
+
+    async fn take_invite(&self, code: InviteHash, name_key: &str, user: &UserId, now: u64) -> Result<Option<UserId>, ArchiveError> {
+        let db = self.db()?;
+        db.invites.take(&db.requests, code, name_key, user, now).await
+    }
+
+    async fn give_invite_back(&self, code: InviteHash, name_key: &str) -> Result<(), ArchiveError> {
+        let db = self.db()?;
+        db.invites.give_back(&db.requests, code, name_key).await
     }
 
     async fn join(&self, new: NewExternal) -> Result<Joined, ArchiveError> {
@@ -32,9 +48,24 @@ impl Accounts for Cql {
         db.users.login(&db.requests, issuer, subject).await
     }
 
-    async fn created(&self, user: &UserId) -> Result<Option<u64>, ArchiveError> {
+    async fn account(&self, user: &UserId) -> Result<Option<Account>, ArchiveError> {
         let db = self.db()?;
-        db.users.created(&db.requests, user).await
+        db.users.account(&db.requests, user).await
+    }
+
+    async fn accounts(&self, after: Option<&UserId>, limit: usize) -> Result<Vec<Account>, ArchiveError> {
+        let db = self.db()?;
+        db.users.accounts(&db.requests, after, limit).await
+    }
+
+    async fn set_disabled(&self, user: &UserId, disabled: bool) -> Result<(), ArchiveError> {
+        let db = self.db()?;
+        db.users.set_disabled(&db.requests, user, disabled).await
+    }
+
+    async fn set_secret(&self, user: &UserId, secret: &str) -> Result<bool, ArchiveError> {
+        let db = self.db()?;
+        db.users.set_secret(&db.requests, user, secret).await
     }
 
     async fn profiles(&self, users: &[UserId]) -> Result<Vec<Profile>, ArchiveError> {

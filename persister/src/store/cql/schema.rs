@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     buckets,
     config::{Buckets, CqlConfig},
-    contacts, falls, lost, messages, operations, positions, refresh_tokens,
+    contacts, falls, invites, lost, messages, operations, positions, refresh_tokens,
     session::Requests,
     threads, users,
 };
@@ -41,7 +41,7 @@ const MIGRATIONS: &[&[&str]] = &[
     &[refresh_tokens::DEVICES_SCHEMA],
     &[falls::SCHEMA],
     &[lost::SCHEMA],
-    &[refresh_tokens::OPEN_LOGINS_SCHEMA],
+    &[refresh_tokens::OPEN_LOGINS_SCHEMA, invites::SCHEMA],
 ];
 
 const META: &str = "CREATE TABLE IF NOT EXISTS meta (key text PRIMARY KEY, holder text, version int, bucket_rows int, \

@@ -18,10 +18,11 @@ use scylla::statement::prepared::PreparedStatement;
 use super::{int, session::Requests, token, uint};
 use crate::store::{
     ArchiveError,
-    accounts::{Added, Joined, Login, NewExternal, NewUser, PASSWORD, Prefix, name_key, no_name},
+    accounts::{Account, Added, Joined, Login, NewExternal, NewUser, PASSWORD, Prefix, name_key, no_name},
 };
 
-pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS users (user text PRIMARY KEY, name text, created bigint)";
+pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS users \
+    (user text PRIMARY KEY, name text, created bigint, disabled boolean)";
 
 /// By the first two characters, the least that a search has.
 pub(super) const NAMES_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS names (
@@ -41,7 +42,11 @@ pub(super) struct Users {
     claim_login: PreparedStatement,
     external: PreparedStatement,
     by_id: PreparedStatement,
-    created: PreparedStatement,
+    account: PreparedStatement,
+    first_accounts: PreparedStatement,
+    next_accounts: PreparedStatement,
+    disable: PreparedStatement,
+    set_secret: PreparedStatement,
     find: PreparedStatement,
 }
 
@@ -58,7 +63,11 @@ impl Users {
             claim_login: r.prepare_condition("INSERT INTO logins (issuer, subject, user) VALUES (?, ?, ?) IF NOT EXISTS").await?,
             external: r.prepare("SELECT user FROM logins WHERE issuer = ? AND subject = ?").await?,
             by_id: r.prepare("SELECT user, name FROM users WHERE user = ?").await?,
-            created: r.prepare("SELECT created FROM users WHERE user = ?").await?,
+            account: r.prepare("SELECT user, name, created, disabled FROM users WHERE user = ?").await?,
+            first_accounts: r.prepare("SELECT user, name, created, disabled FROM users LIMIT ?").await?,
+            next_accounts: r.prepare("SELECT user, name, created, disabled FROM users WHERE token(user) > token(?) LIMIT ?").await?,
+            disable: r.prepare("UPDATE users SET disabled = ? WHERE user = ?").await?,
+            set_secret: r.prepare_condition("UPDATE names SET secret = ? WHERE prefix = ? AND name_key = ? IF user = ?").await?,
             find: r
                 .prepare(
                     "SELECT user, name, name_key FROM names WHERE prefix = ? AND name_key > ? AND name_key < ? ORDER \
@@ -70,11 +79,20 @@ impl Users {
 
     pub(super) async fn add(&self, r: &Requests, new: &NewUser) -> Result<Added, ArchiveError> {
         r.write(&self.add, (new.user.as_str(), &new.name, int(new.created))).await?;
-        if self.name(r, &new.name, &new.user, &new.secret).await? {
+        let key = name_key(&new.name);
+        let values = (prefix(&key), key.as_str(), new.name.as_str(), new.user.as_str(), new.secret.as_str());
+        if r.decide_in_a_crowd(&self.claim, values).await? {
             return Ok(Added::Done);
         }
-        r.write(&self.forget, (new.user.as_str(),)).await?;
-        Ok(Added::NameTaken)
+        match self.named(r, &key).await? {
+            Some(login) if login.user == new.user && login.secret == new.secret => Ok(Added::Done),
+            // The same registration came twice, with the same invite, and this one was later.
+            Some(login) if login.user == new.user => Ok(Added::NameTaken),
+            _ => {
+                r.write(&self.forget, (new.user.as_str(),)).await?;
+                Ok(Added::NameTaken)
+            }
+        }
     }
 
     pub(super) async fn join(&self, r: &Requests, new: &NewExternal) -> Result<Joined, ArchiveError> {
@@ -132,9 +150,32 @@ impl Users {
         row.map(profile).transpose()
     }
 
-    pub(super) async fn created(&self, r: &Requests, user: &UserId) -> Result<Option<u64>, ArchiveError> {
-        let row: Option<(i64,)> = r.read_one(&self.created, (user.as_str(),)).await?;
-        Ok(row.map(|(ms,)| uint(ms)))
+    pub(super) async fn account(&self, r: &Requests, user: &UserId) -> Result<Option<Account>, ArchiveError> {
+        let row: Option<AccountColumns> = r.read_one(&self.account, (user.as_str(),)).await?;
+        row.map(account).transpose()
+    }
+
+    /// In the order of the servers' ring.
+    pub(super) async fn accounts(&self, r: &Requests, after: Option<&UserId>, limit: usize) -> Result<Vec<Account>, ArchiveError> {
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        let rows: Vec<AccountColumns> = match after {
+            None => r.read(&self.first_accounts, (limit,)).await?,
+            Some(user) => r.read(&self.next_accounts, (user.as_str(), limit)).await?,
+        };
+        rows.into_iter().map(account).collect()
+    }
+
+    pub(super) async fn set_disabled(&self, r: &Requests, user: &UserId, disabled: bool) -> Result<(), ArchiveError> {
+        r.write(&self.disable, (disabled, user.as_str())).await
+    }
+
+    pub(super) async fn set_secret(&self, r: &Requests, user: &UserId, secret: &str) -> Result<bool, ArchiveError> {
+        let Some(Profile { name, .. }) = self.profile(r, user).await? else { return Ok(false) };
+        let key = name_key(&name);
+        if self.named(r, &key).await?.is_none_or(|login| login.user != *user || login.secret.is_empty()) {
+            return Ok(false);
+        }
+        r.decide_in_a_crowd(&self.set_secret, (secret, prefix(&key), key.as_str(), user.as_str())).await
     }
 
     pub(super) async fn profiles(&self, r: &Requests, users: &[UserId]) -> Result<Vec<Profile>, ArchiveError> {
@@ -172,6 +213,13 @@ impl Users {
 
 fn prefix(key: &str) -> &str {
     key.char_indices().nth(2).map_or(key, |(at, _)| &key[..at])
+}
+
+/// Id, name, when it was made, and whether it is disabled.
+type AccountColumns = (String, String, i64, Option<bool>);
+
+fn account((user, name, created, disabled): AccountColumns) -> Result<Account, ArchiveError> {
+    Ok(Account { profile: profile((user, name))?, created: uint(created), disabled: disabled.unwrap_or(false) })
 }
 
 fn profile((user, name): (String, String)) -> Result<Profile, ArchiveError> {

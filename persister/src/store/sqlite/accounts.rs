@@ -5,21 +5,35 @@ use natterjack_protocol::{
     client::http::{Contact, ContactChange, Profile},
 };
 
-use super::{Sqlite, contacts, refresh_tokens, users};
+use super::{Sqlite, contacts, invites, refresh_tokens, users};
 use crate::{
     store::{
         ArchiveError,
         accounts::{
-            Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewUser, NextToken, OpenLogin, Prefix, Rotated, Use,
-            no_name,
+            Account, Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewInvite, NewUser, NextToken, OpenLogin, Prefix,
+            Rotated, Use, no_name,
         },
     },
-    tokens::RefreshHash,
+    tokens::{InviteHash, RefreshHash},
 };
 
 impl Accounts for Sqlite {
     async fn add_user(&self, user: NewUser) -> Result<Added, ArchiveError> {
         self.write(move |tx| users::add(tx, &user)).await
+    }
+
+    async fn add_invite(&self, invite: NewInvite) -> Result<(), ArchiveError> {
+        self.write(move |tx| invites::add(tx, &invite)).await
+    }
+
+    async fn take_invite(&self, code: InviteHash, name_key: &str, user: &UserId, now: u64) -> Result<Option<UserId>, ArchiveError> {
+        let (name_key, user) = (name_key.to_owned(), user.clone());
+        self.write(move |tx| invites::take(tx, code, &name_key, &user, now)).await
+    }
+
+    async fn give_invite_back(&self, code: InviteHash, name_key: &str) -> Result<(), ArchiveError> {
+        let name_key = name_key.to_owned();
+        self.write(move |tx| invites::give_back(tx, code, &name_key)).await
     }
 
     async fn join(&self, new: NewExternal) -> Result<Joined, ArchiveError> {
@@ -31,9 +45,24 @@ impl Accounts for Sqlite {
         self.read(move |c| users::login(c, &issuer, &subject)).await
     }
 
-    async fn created(&self, user: &UserId) -> Result<Option<u64>, ArchiveError> {
+    async fn account(&self, user: &UserId) -> Result<Option<Account>, ArchiveError> {
         let user = user.clone();
-        self.read(move |c| users::created(c, &user)).await
+        self.read(move |c| users::account(c, &user)).await
+    }
+
+    async fn accounts(&self, after: Option<&UserId>, limit: usize) -> Result<Vec<Account>, ArchiveError> {
+        let after = after.cloned();
+        self.read(move |c| users::accounts(c, after.as_ref(), limit)).await
+    }
+
+    async fn set_disabled(&self, user: &UserId, disabled: bool) -> Result<(), ArchiveError> {
+        let user = user.clone();
+        self.write(move |tx| users::set_disabled(tx, &user, disabled)).await
+    }
+
+    async fn set_secret(&self, user: &UserId, secret: &str) -> Result<bool, ArchiveError> {
+        let (user, secret) = (user.clone(), secret.to_owned());
+        self.write(move |tx| users::set_secret(tx, &user, &secret)).await
     }
 
     async fn profiles(&self, users: &[UserId]) -> Result<Vec<Profile>, ArchiveError> {
@@ -119,8 +148,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let db = Sqlite::open(dir.path().join("n.db")).await.unwrap();
         db.write(|tx| {
-            tx.execute_batch("INSERT INTO users VALUES ('a', 'a', 'a', 0), ('b', 'b', 'b', 0)")?;
-            let mut user = tx.prepare("INSERT INTO users VALUES (?1, ?1, ?1, 0)")?;
+            tx.execute_batch("INSERT INTO users VALUES ('a', 'a', 'a', 0, 0), ('b', 'b', 'b', 0, 0)")?;
+            let mut user = tx.prepare("INSERT INTO users VALUES (?1, ?1, ?1, 0, 0)")?;
             let mut contact = tx.prepare("INSERT INTO contacts VALUES ('a', ?1, 'contact')")?;
             for n in 0..limits::CONTACTS {
                 let other = format!("u{n}");
@@ -142,7 +171,7 @@ mod tests {
         assert_eq!(db.change_contact(&a, &b, ContactChange::Accept).await.unwrap(), contact);
         // Strangers ask: what they fill is not what one asks oneself, or has.
         db.write(|tx| {
-            tx.execute_batch("INSERT INTO users VALUES ('c', 'c', 'c', 0), ('d', 'd', 'd', 0)")?;
+            tx.execute_batch("INSERT INTO users VALUES ('c', 'c', 'c', 0, 0), ('d', 'd', 'd', 0, 0)")?;
             let mut asked = tx.prepare("INSERT INTO contacts VALUES ('c', ?1, 'asked')")?;
             for n in 0..limits::CONTACT_REQUESTS {
                 asked.execute([format!("u{n}")])?;

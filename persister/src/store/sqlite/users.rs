@@ -4,7 +4,7 @@ use natterjack_protocol::{UserId, client::http::Profile};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{bad_column, int, uint};
-use crate::store::accounts::{Added, Joined, Login, NewExternal, NewUser, PASSWORD, Prefix, name_key};
+use crate::store::accounts::{Account, Added, Joined, Login, NewExternal, NewUser, PASSWORD, Prefix, name_key};
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE users (
@@ -21,6 +21,10 @@ CREATE TABLE logins (
     PRIMARY KEY (issuer, subject)
 ) WITHOUT ROWID;
 ";
+
+pub(super) const DISABLED_SCHEMA: &str = "ALTER TABLE users ADD COLUMN disabled INTEGER NOT NULL DEFAULT 0;";
+
+const ACCOUNT: &str = "SELECT user, name, created, disabled FROM users";
 
 pub(super) fn add(tx: &Transaction<'_>, new: &NewUser) -> rusqlite::Result<Added> {
     if !add_named(tx, &new.user, &new.name, new.created)? {
@@ -44,10 +48,10 @@ pub(super) fn join(tx: &Transaction<'_>, new: &NewExternal) -> rusqlite::Result<
     Ok(None)
 }
 
-/// False: the name is taken.
+/// False: the name is taken, perhaps by this user, whose registration came twice.
 fn add_named(tx: &Transaction<'_>, user: &UserId, name: &str, created: u64) -> rusqlite::Result<bool> {
     let added = tx.execute(
-        "INSERT INTO users (user, name, name_key, created) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (name_key) DO NOTHING",
+        "INSERT INTO users (user, name, name_key, created) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
         params![user.as_str(), name, name_key(name), int(created)],
     )?;
     Ok(added > 0)
@@ -70,9 +74,27 @@ pub(super) fn login(c: &Connection, issuer: &str, subject: &str) -> rusqlite::Re
     .optional()
 }
 
-pub(super) fn created(c: &Connection, user: &UserId) -> rusqlite::Result<Option<u64>> {
-    let created = c.prepare_cached("SELECT created FROM users WHERE user = ?1")?.query_row([user.as_str()], |r| r.get(0)).optional()?;
-    Ok(created.map(uint))
+pub(super) fn account(c: &Connection, user: &UserId) -> rusqlite::Result<Option<Account>> {
+    c.prepare_cached(&format!("{ACCOUNT} WHERE user = ?1"))?.query_row([user.as_str()], of_account).optional()
+}
+
+pub(super) fn accounts(c: &Connection, after: Option<&UserId>, limit: usize) -> rusqlite::Result<Vec<Account>> {
+    let mut some = c.prepare_cached(&format!("{ACCOUNT} WHERE user > ?1 ORDER BY user LIMIT ?2"))?;
+    some.query_map(params![after.map_or("", UserId::as_str), int(limit as u64)], of_account)?.collect()
+}
+
+fn of_account(r: &Row<'_>) -> rusqlite::Result<Account> {
+    Ok(Account { profile: profile(r)?, created: uint(r.get(2)?), disabled: r.get(3)? })
+}
+
+pub(super) fn set_disabled(tx: &Transaction<'_>, user: &UserId, disabled: bool) -> rusqlite::Result<()> {
+    tx.execute("UPDATE users SET disabled = ?2 WHERE user = ?1", params![user.as_str(), disabled])?;
+    Ok(())
+}
+
+pub(super) fn set_secret(tx: &Transaction<'_>, user: &UserId, secret: &str) -> rusqlite::Result<bool> {
+    let set = tx.execute("UPDATE logins SET secret = ?3 WHERE issuer = ?1 AND user = ?2", params![PASSWORD, user.as_str(), secret])?;
+    Ok(set > 0)
 }
 
 pub(super) fn profiles(c: &Connection, users: &[UserId]) -> rusqlite::Result<Vec<Profile>> {
