@@ -63,6 +63,7 @@ pub fn lease(url: Option<String>, listen: SocketAddr, tls: bool, machine: String
         tls,
         machine,
         incarnation,
+        started: 0,
         sessions: 0,
         draining: false,
         healthy: false,

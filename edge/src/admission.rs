@@ -1,8 +1,9 @@
 //! Who may come in: one step for a socket's `hello`, a long poll and a message over HTTP. Beside it the limits per
 //! address and per user.
 //!
-//! `admit` comes behind the check of the token. It is asynchronous, because a policy over all of a user's devices has
-//! to be asked where all edges ask. What it gives is a slot, released when it is dropped.
+//! `admit` comes behind the check of the token. A socket and a poll take a place among the user's devices, over all
+//! edges (`devices`), which is given back when the slot is dropped. A message over HTTP takes none: it is allowed while
+//! no other device has taken over from its own.
 
 pub mod address_quota;
 pub mod client_address;
@@ -13,15 +14,12 @@ pub mod logins;
 
 use std::sync::Arc;
 
-use natterjack_protocol::{
-    Code, DeviceId, Refusal,
-    client::{close, frame::DeviceClass},
-    codec::Codec,
-};
+use natterjack_protocol::{Code, DeviceId, Refusal, client::close, codec::Codec};
 
 use crate::{
     address::Came,
     auth::{Actor, revoked::RevokedLogins},
+    devices::{DeviceHello, Devices, NotIn, SessionClaim},
     live::LiveHandle,
     members::{Members, UserState},
     presence::handle::PresenceHandle,
@@ -35,16 +33,24 @@ pub struct Admission {
     pub members: Members,
     pub live: LiveHandle,
     pub presence: PresenceHandle,
+    pub devices: Arc<Devices>,
 }
 
 impl Admission {
-    /// `actor`: whose token is good. `device` and `class`: what its client says that it is.
-    pub async fn admit(self: &Arc<Self>, actor: Actor, device: &DeviceId, class: DeviceClass) -> Result<SessionSlot, Refusal> {
+    /// `actor`: whose token is good. `device` and `hello`: what its client says that it is.
+    pub async fn admit(self: &Arc<Self>, actor: Actor, device: &DeviceId, hello: DeviceHello) -> Result<SessionSlot, NotIn> {
         if actor.device != *device {
-            return Err(Refusal::new(Code::Unauthorized, "the token is of another device than hello names"));
+            return Err(Refusal::new(Code::Unauthorized, "the token is of another device than hello names").into());
         }
+        let claim = self.devices.claim(&actor, hello).await?;
         let state = self.members.enter(&actor.user);
-        Ok(SessionSlot { admission: self.clone(), actor, class, state })
+        Ok(SessionSlot { admission: self.clone(), actor, claim, state })
+    }
+
+    /// For messages over HTTP.
+    pub async fn admit_sends(&self, actor: &Actor) -> Result<Arc<UserState>, Refusal> {
+        self.devices.may_send(actor).await?;
+        Ok(self.members.enter(&actor.user))
     }
 }
 
@@ -52,30 +58,25 @@ impl Admission {
 pub struct SessionSlot {
     admission: Arc<Admission>,
     actor: Actor,
-    class: DeviceClass,
+    claim: SessionClaim,
     state: Arc<UserState>,
 }
 
 impl SessionSlot {
-    /// Shared by all that the user has on this edge.
-    pub fn state(&self) -> &Arc<UserState> {
-        &self.state
-    }
-
     /// Makes a session of it, which replaces the one that the device has here. Others can reach it until this is
     /// dropped.
     /// `greet` says what has to be the first that its client hears.
-    pub fn open(self, codec: Codec, came: Came, greet: impl FnOnce(&SessionHandle)) -> Result<OpenSession, Refusal> {
+    pub fn open(self, codec: Codec, came: Came, greet: impl FnOnce(&SessionHandle)) -> Result<OpenSession, NotIn> {
         let (admission, actor) = (self.admission.clone(), self.actor.clone());
-        let id = admission.sessions.next_id();
-        let handle = SessionHandle::new(id, actor.user, actor.device, codec, self.state.clone(), came);
-        handle.span().in_scope(|| tracing::debug!(class = ?self.class, "session opened"));
+        let (id, session) = (admission.sessions.next_id(), self.claim.session().clone());
+        let handle = SessionHandle::new(id, session, actor.user, actor.device, codec, self.state.clone(), came);
+        handle.span().in_scope(|| tracing::debug!(session = %handle.session, "session opened"));
         greet(&handle);
-        admission.sessions.enter(&handle, actor.family.clone());
         let open = OpenSession { handle, slot: self };
+        open.slot.claim.enter(&open.handle, actor.family.clone())?;
         // Its login may have been revoked between the check of the token and this; from here on the watch of
         // revocations finds it.
-        if admission.revoked.contains(&actor.family) { Err(refuse(EdgeError::Revoked)) } else { Ok(open) }
+        if admission.revoked.contains(&actor.family) { Err(refuse(EdgeError::Revoked).into()) } else { Ok(open) }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 mod delivery;
+pub mod devices;
 pub mod directory;
 pub mod drain;
 pub mod edges;

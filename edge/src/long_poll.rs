@@ -12,7 +12,7 @@ use natterjack_protocol::{
     Code, MsgId, Refusal, Thread, Times, UserId,
     client::{
         close::{self, Close},
-        frame::{DeviceClass, ServerFrame},
+        frame::ServerFrame,
         http::PollAnswer,
     },
     codec::Codec,
@@ -26,6 +26,7 @@ use crate::{
     admission::Admission,
     attach::Attach,
     auth::Actor,
+    devices::DeviceHello,
     edges::KnownEdges,
     presence::Presence,
     refusals::{EdgeError, refuse},
@@ -77,7 +78,7 @@ impl LongPolls {
         let longest = self.times.heartbeat;
         let end = Instant::now() + ask.wait_ms.map_or(longest, |ms| Duration::from_millis(ms).min(longest));
         let device = actor.device.clone();
-        let slot = self.admission.admit(actor, &device, DeviceClass::default()).await?;
+        let slot = self.admission.admit(actor, &device, DeviceHello::default()).await?;
         let session = slot.open(Codec::Json, ask.came.clone(), |_| {})?;
         metrics::counter!(crate::metrics::LONG_POLLS).increment(1);
         self.collect(session.handle(), ask, end).await
@@ -130,6 +131,7 @@ impl LongPolls {
     fn closed(&self, why: Close, mut collected: Collected, came: &Came) -> Result<PollAnswer, Refusal> {
         match why {
             close::UNAUTHORIZED => Err(refuse(EdgeError::Revoked)),
+            close::DISPLACED => Err(Refusal::new(Code::Displaced, "another device of this user has taken over")),
             close::DRAINING => {
                 if !collected.leaving() {
                     collected.frame(ServerFrame::Draining { after_ms: 0, edges: self.edges.others(came) }, 0);

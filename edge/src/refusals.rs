@@ -87,6 +87,7 @@ fn of_publish(e: &PublishError) -> Refusal {
     match e {
         PublishError::StreamFull => Refusal { retry_after_ms: Some(5_000), ..Refusal::unavailable("the log is full; nothing was stored") },
         PublishError::Deadline(_) => Refusal::unavailable("the log did not acknowledge in time; send the same cid again"),
+        PublishError::NoLease => Refusal::unavailable("this edge was cut off from the cluster; send the same cid again in a moment"),
         PublishError::Closed => Refusal::unavailable("this edge is leaving; send the same cid to another"),
         PublishError::Conflict => Refusal::new(Code::Conflict, "somebody else changed this at the same time; read it again"),
         PublishError::Rejected(_) => Refusal::new(Code::Internal, "the log refused the entry"),
@@ -110,6 +111,12 @@ mod tests {
                 PublishError::Deadline(reason()).into(),
                 Code::Unavailable,
                 "the log did not acknowledge in time; send the same cid again",
+                again,
+            ),
+            (
+                PublishError::NoLease.into(),
+                Code::Unavailable,
+                "this edge was cut off from the cluster; send the same cid again in a moment",
                 again,
             ),
             (PublishError::Closed.into(), Code::Unavailable, "this edge is leaving; send the same cid to another", again),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use natterjack_nats::{KvError, Layout, LayoutError, Nats, NatsConnectError, ServeError, ServerTime};
+use natterjack_protocol::Token;
 use natterjack_runtime::{Health, Resources, clock::wall_ms};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -33,6 +34,8 @@ pub enum Error {
     Layout(#[from] LayoutError),
     #[error("state: {0}")]
     State(#[from] KvError),
+    #[error("edge.id: another edge runs with the id {0}; give each its own")]
+    IdInUse(Token),
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error("the dispatcher of live messages has ended; this edge can deliver nothing")]

@@ -13,8 +13,9 @@ use std::{
 };
 
 use natterjack_protocol::{
-    DeviceId, Token, UserId,
+    Code, DeviceId, Refusal, Token, UserId,
     client::{close, frame::ServerFrame},
+    internal::rpc::Leaving,
 };
 use parking_lot::Mutex;
 
@@ -29,8 +30,15 @@ struct Entry {
 }
 
 #[derive(Default)]
+struct Registry {
+    by_device: HashMap<(UserId, DeviceId), Entry>,
+    /// Sessions that are on their way in, and why one of them has to go already.
+    expected: HashMap<Token, Option<Leaving>>,
+}
+
+#[derive(Default)]
 struct Inner {
-    by_device: Mutex<HashMap<(UserId, DeviceId), Entry>>,
+    registry: Mutex<Registry>,
     ids: AtomicU64,
 }
 
@@ -43,24 +51,70 @@ impl Sessions {
         SessionId(self.0.ids.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// The device's older session is closed.
-    pub fn enter(&self, handle: &Arc<SessionHandle>, family: Token) {
+    /// A session of this id is on its way in: from here on it may be told to go.
+    pub fn expect(&self, session: &Token) {
+        self.0.registry.lock().expected.insert(session.clone(), None);
+    }
+
+    /// It is on its way no more.
+    pub fn forget(&self, session: &Token) {
+        self.0.registry.lock().expected.remove(session);
+    }
+
+    /// The device's older session is closed. Refused: this one has to go already.
+    pub fn enter(&self, handle: &Arc<SessionHandle>, family: Token) -> Result<(), Leaving> {
         let entry = Entry { handle: handle.clone(), family };
         let (old, count) = {
-            let mut all = self.0.by_device.lock();
-            (all.insert(key(handle), entry), all.len())
+            let mut all = self.0.registry.lock();
+            if let Some(Some(why)) = all.expected.remove(&handle.session) {
+                return Err(why);
+            }
+            (all.by_device.insert(key(handle), entry), all.by_device.len())
         };
         gauge(count);
         if let Some(old) = old {
             metrics::counter!(crate::metrics::SESSIONS_REPLACED).increment(1);
             old.handle.outbox.close(close::REPLACED);
         }
+        Ok(())
+    }
+
+    /// Closes this session, also one that is on its way in. When it returns, the session takes nothing more from its
+    /// client.
+    pub fn close(&self, user: &UserId, device: &DeviceId, session: &Token, why: &Leaving) {
+        let handle = {
+            let mut all = self.0.registry.lock();
+            if let Some(expected) = all.expected.get_mut(session) {
+                *expected = Some(why.clone());
+                return;
+            }
+            let entry = all.by_device.get(&(user.clone(), device.clone()));
+            entry.filter(|e| e.handle.session == *session).map(|e| e.handle.clone())
+        };
+        let Some(handle) = handle else { return };
+        let (frame, code) = match why {
+            Leaving::Displaced(by) => (Some(ServerFrame::Displaced(by.clone())), close::DISPLACED),
+            Leaving::Replaced => (None, close::REPLACED),
+            Leaving::Refused => {
+                let refusal = Refusal::new(Code::DeviceLimit, "too many devices of this class are connected");
+                (Some(ServerFrame::error(None, refusal)), close::DEVICE_LIMIT)
+            }
+            Leaving::Elsewhere => (None, close::RESYNC),
+        };
+        metrics::counter!(crate::metrics::SESSIONS_TAKEN_OVER, "code" => code.code.to_string()).increment(1);
+        frame.iter().for_each(|frame| handle.frame(frame));
+        handle.outbox.close(code);
+        handle.outbox.leave();
+    }
+
+    pub fn has(&self, user: &UserId, device: &DeviceId) -> bool {
+        self.0.registry.lock().by_device.contains_key(&(user.clone(), device.clone()))
     }
 
     /// Closes the session of a login that is over. It takes nothing more from its client, even if that does not read
     /// why.
     pub fn revoke(&self, user: UserId, device: DeviceId, family: &Token) {
-        let entry = self.0.by_device.lock().get(&(user, device)).filter(|e| e.family == *family).cloned();
+        let entry = self.0.registry.lock().by_device.get(&(user, device)).filter(|e| e.family == *family).cloned();
         if let Some(entry) = entry {
             metrics::counter!(crate::metrics::SESSIONS_REVOKED).increment(1);
             entry.handle.frame(&ServerFrame::error(None, refuse(EdgeError::Revoked)));
@@ -70,7 +124,7 @@ impl Sessions {
     }
 
     pub fn leave(&self, handle: &SessionHandle) {
-        let mut all = self.0.by_device.lock();
+        let all = &mut self.0.registry.lock().by_device;
         let key = key(handle);
         if all.get(&key).is_some_and(|e| e.handle.id == handle.id) {
             all.remove(&key);
@@ -79,7 +133,7 @@ impl Sessions {
     }
 
     pub fn len(&self) -> usize {
-        self.0.by_device.lock().len()
+        self.0.registry.lock().by_device.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -87,7 +141,7 @@ impl Sessions {
     }
 
     pub fn all(&self) -> Vec<Arc<SessionHandle>> {
-        self.0.by_device.lock().values().map(|e| e.handle.clone()).collect()
+        self.0.registry.lock().by_device.values().map(|e| e.handle.clone()).collect()
     }
 
     /// Tells everybody; encoded once per codec.
@@ -123,7 +177,9 @@ mod tests {
     fn session(all: &Sessions, device: &str) -> Arc<SessionHandle> {
         let user = UserId::parse("u").unwrap();
         let state = Members::default().enter(&user);
-        SessionHandle::new(all.next_id(), user, DeviceId::parse(device).unwrap(), Codec::Json, state, crate::address::Came::default())
+        let (id, session) = (all.next_id(), Token::mint('s', rand::random()));
+        let device = DeviceId::parse(device).unwrap();
+        SessionHandle::new(id, session, user, device, Codec::Json, state, crate::address::Came::default())
     }
 
     #[test]
@@ -131,7 +187,7 @@ mod tests {
         let all = Sessions::default();
         let (old, new, other) = (session(&all, "d1"), session(&all, "d1"), session(&all, "d2"));
         for s in [&old, &other, &new] {
-            all.enter(s, Token::parse("f1").unwrap());
+            all.enter(s, Token::parse("f1").unwrap()).unwrap();
         }
         assert_eq!(all.len(), 2);
         assert!(old.outbox.is_closed() && !new.outbox.is_closed() && !other.outbox.is_closed());
@@ -147,11 +203,27 @@ mod tests {
         let all = Sessions::default();
         let left = |s: &SessionHandle| s.outbox.poll(&mut Context::from_waker(Waker::noop()), false, false) == Poll::Ready(Call::Leave);
         let (id, s) = (|s| Token::parse(s).unwrap(), session(&Sessions::default(), "d1"));
-        all.enter(&s, id("f2"));
+        all.enter(&s, id("f2")).unwrap();
         all.revoke(id("u"), id("d1"), &id("f1"));
         all.revoke(id("u"), id("d2"), &id("f2"));
         assert!(!s.outbox.is_closed() && !left(&s), "the device has logged in again since");
         all.revoke(id("u"), id("d1"), &id("f2"));
         assert!(s.outbox.is_closed() && left(&s));
+    }
+
+    #[test]
+    fn a_session_that_has_to_go_before_it_is_in_does_not_come_in() {
+        let (all, id) = (Sessions::default(), |s| Token::parse(s).unwrap());
+        let (one, other) = (session(&all, "d1"), session(&all, "d1"));
+        for s in [&one, &other] {
+            all.expect(&s.session);
+        }
+        all.close(&id("u"), &id("d1"), &one.session, &Leaving::Replaced);
+        assert_eq!(all.enter(&one, id("f")), Err(Leaving::Replaced));
+        assert_eq!(all.enter(&other, id("f")), Ok(()));
+        all.close(&id("u"), &id("d1"), &one.session, &Leaving::Replaced);
+        assert!(!other.outbox.is_closed(), "of another session");
+        all.close(&id("u"), &id("d1"), &other.session, &Leaving::Elsewhere);
+        assert!(other.outbox.is_closed());
     }
 }

@@ -4,7 +4,13 @@
 //! until it sees a newer one: two readers make duplicates, which ids, upserts and Msg-Ids absorb; nobody reading is
 //! what users notice.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use natterjack_protocol::{Times, Token, internal::kv::EdgeInfo};
 use tokio::{sync::watch, time::Instant};
@@ -118,6 +124,69 @@ pub enum LeaseState {
     Lost,
 }
 
+/// Whether an edge's lease stands, by its own monotonic clock: while it does, nobody else has given its sessions up.
+/// An edge that was frozen sees that it does not before it hears anything. Clones share it.
+///
+/// After it has run out it does not stand again before somebody has [`confirmed`](Self::confirm) that the sessions are
+/// still this edge's: others may have taken them over meanwhile.
+#[derive(Debug, Clone)]
+pub struct LeaseStanding(Arc<Standing>);
+
+#[derive(Debug)]
+struct Standing {
+    began: Instant,
+    /// Milliseconds since `began`; 0: never written.
+    until_ms: AtomicU64,
+    lapses: watch::Sender<u64>,
+    lapsed: AtomicU64,
+    confirmed: AtomicU64,
+}
+
+impl Default for LeaseStanding {
+    fn default() -> Self {
+        let (zero, lapses) = (|| AtomicU64::new(0), watch::Sender::new(0));
+        Self(Arc::new(Standing { began: Instant::now(), until_ms: zero(), lapses, lapsed: zero(), confirmed: zero() }))
+    }
+}
+
+impl LeaseStanding {
+    /// One that always stands, for tests without NATS.
+    pub fn forever() -> Self {
+        let standing = Self::default();
+        standing.0.until_ms.store(u64::MAX, SeqCst);
+        standing
+    }
+
+    pub fn stands(&self) -> bool {
+        self.now_ms() < self.0.until_ms.load(SeqCst) && self.0.lapsed.load(SeqCst) == self.0.confirmed.load(SeqCst)
+    }
+
+    /// How often it has run out and was written again: whoever sees a new number looks at the sessions, and then
+    /// confirms that number.
+    pub fn lapses(&self) -> watch::Receiver<u64> {
+        self.0.lapses.subscribe()
+    }
+
+    pub fn confirm(&self, lapse: u64) {
+        self.0.confirmed.fetch_max(lapse, SeqCst);
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// It was written. The server counts its lifetime from a moment between `started` and now.
+    fn written(&self, started: Instant, lifetime: Duration) {
+        let until = self.0.until_ms.load(SeqCst);
+        if until > 0 && self.now_ms() >= until {
+            let lapse = self.0.lapsed.fetch_add(1, SeqCst) + 1;
+            self.0.lapses.send_replace(lapse);
+        }
+        let ends = started.saturating_duration_since(self.0.began) + lifetime;
+        self.0.until_ms.store(u64::try_from(ends.as_millis()).unwrap_or(u64::MAX), SeqCst);
+    }
+}
+
 /// That this edge lives.
 pub struct EdgeLease {
     key: TypedKey<EdgeInfo>,
@@ -127,12 +196,13 @@ pub struct EdgeLease {
 }
 
 impl EdgeLease {
-    /// Starts `Suspect` and is `Held` with the first write.
-    pub fn start(buckets: &KvBuckets, id: &Token, value: EdgeInfo, times: &Times) -> Self {
+    /// Starts `Suspect` and is `Held` with the first write, which replaces that of an edge that was here before.
+    pub fn start(buckets: &KvBuckets, id: &Token, value: EdgeInfo, standing: LeaseStanding, times: &Times) -> Self {
         let key = buckets.edge(id);
         let (value, seen) = watch::channel(value);
         let (state_tx, state) = watch::channel(LeaseState::Suspect);
-        let task = refresh_edge(key.clone(), seen, state_tx, times.edge_refresh, times.edge_lease);
+        let refresher = EdgeRefresher { key: key.clone(), revision: None, standing, times: times.clone() };
+        let task = refresher.run(seen, state_tx);
         Self { key, value, state, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
     }
 
@@ -149,10 +219,15 @@ impl EdgeLease {
         self.state.clone()
     }
 
+    /// Deletes it, unless it is another edge's of the same id.
     pub async fn release(self) {
-        let Self { key, _task, .. } = self;
+        let Self { key, _task, value, .. } = self;
         drop(_task);
-        let _ = key.delete().await;
+        if let Ok(Some((found, revision))) = key.load_with_revision().await
+            && found.incarnation == value.borrow().incarnation
+        {
+            let _ = key.delete_revision(revision).await;
+        }
     }
 }
 
@@ -160,37 +235,74 @@ impl EdgeLease {
 /// with quick retries.
 const EDGE_RETRY: Duration = Duration::from_millis(500);
 
-async fn refresh_edge(
+struct EdgeRefresher {
     key: TypedKey<EdgeInfo>,
-    mut value: watch::Receiver<EdgeInfo>,
-    state: watch::Sender<LeaseState>,
-    every: Duration,
-    lifetime: Duration,
-) {
-    let mut refreshed = Instant::now();
-    loop {
-        let info = value.borrow_and_update().clone();
-        let started = Instant::now();
-        let pause = match tokio::time::timeout(Duration::from_secs(1), key.put(&info)).await {
-            Ok(Ok(_)) => {
-                // The lifetime counts from the write on the server, which is later than this.
-                refreshed = started;
-                state.send_if_modified(|s| std::mem::replace(s, LeaseState::Held) != LeaseState::Held);
-                every
-            }
-            failed => {
-                let now = if refreshed.elapsed() >= lifetime { LeaseState::Lost } else { LeaseState::Suspect };
-                if state.send_if_modified(|s| std::mem::replace(s, now) != now) {
-                    let why = failed.map_or("no answer".to_owned(), |r| r.err().map(|e| e.to_string()).unwrap_or_default());
-                    tracing::warn!(key = key.name(), state = ?now, why, "edge lease not refreshed");
+    /// What was written last; none: nothing yet.
+    revision: Option<u64>,
+    standing: LeaseStanding,
+    times: Times,
+}
+
+impl EdgeRefresher {
+    async fn run(mut self, mut value: watch::Receiver<EdgeInfo>, state: watch::Sender<LeaseState>) {
+        let mut refreshed = Instant::now();
+        loop {
+            let info = value.borrow_and_update().clone();
+            let started = Instant::now();
+            let pause = match tokio::time::timeout(Duration::from_secs(1), self.write(&info)).await {
+                Ok(Ok(())) => {
+                    // The lifetime counts from the write on the server, which is later than this.
+                    refreshed = started;
+                    self.standing.written(started, self.times.edge_lease);
+                    state.send_if_modified(|s| std::mem::replace(s, LeaseState::Held) != LeaseState::Held);
+                    self.times.edge_refresh
                 }
-                EDGE_RETRY
+                failed => {
+                    let lost = refreshed.elapsed() >= self.times.edge_lease;
+                    let now = if lost { LeaseState::Lost } else { LeaseState::Suspect };
+                    if state.send_if_modified(|s| std::mem::replace(s, now) != now) {
+                        let why = failed.map_or("no answer".to_owned(), |r| r.err().map(|e| e.to_string()).unwrap_or_default());
+                        tracing::warn!(key = self.key.name(), state = ?now, why, "edge lease not refreshed");
+                    }
+                    EDGE_RETRY
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                // A changed value (draining!) is not kept waiting. The sender lives as long as this task.
+                changed = value.changed() => if changed.is_err() { return },
             }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            // A changed value (draining!) is not kept waiting. The sender lives as long as this task.
-            changed = value.changed() => if changed.is_err() { return },
         }
+    }
+
+    /// Over its own last value, or where there is none. Not over that of another edge, which came later.
+    async fn write(&mut self, info: &EdgeInfo) -> Result<(), KvError> {
+        let Some(revision) = self.revision else {
+            self.revision = Some(self.key.put(info).await?);
+            return Ok(());
+        };
+        let conflict = match self.key.compare_and_set(info, revision).await {
+            Ok(revision) => {
+                self.revision = Some(revision);
+                return Ok(());
+            }
+            Err(e @ KvError::Conflict) => e,
+            Err(e) => return Err(e),
+        };
+        match self.key.load_with_revision().await? {
+            // The answer to an earlier refresh was lost.
+            Some((found, revision)) if found.incarnation == info.incarnation => self.revision = Some(revision),
+            Some((found, _)) => {
+                tracing::error!(
+                    key = self.key.name(), machine = found.machine, listen = %found.listen,
+                    "another edge has the same edge.id; give each its own and restart them"
+                );
+                return Err(conflict);
+            }
+            // It has expired.
+            None => self.revision = Some(0),
+        }
+        self.revision = Some(self.key.compare_and_set(info, self.revision.unwrap_or(0)).await?);
+        Ok(())
     }
 }

@@ -55,7 +55,7 @@ pub use kv_watch::{WatchEvent, WatchProgress};
 pub use layout::Layout;
 pub use layout_store::LayoutError;
 pub use leader_read::{LeaderReader, LogBounds, LogError, LogRecord};
-pub use lease::{EdgeLease, LeaseState, RoleLease};
+pub use lease::{EdgeLease, LeaseStanding, LeaseState, RoleLease};
 pub use log_readers::LogReaders;
 pub use log_usage::LogUsage;
 pub use lost_end::LostEnds;

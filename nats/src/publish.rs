@@ -16,6 +16,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use crate::{
     fence::Fence,
     layout::Layout,
+    lease::LeaseStanding,
     subjects,
     wire::{
         HeaderMap,
@@ -48,6 +49,9 @@ pub enum PublishError {
     /// Not known whether it was stored; the same Msg-Id is safe to publish again.
     #[error("the log did not acknowledge in time: {0}")]
     Deadline(String),
+    /// Nothing was stored.
+    #[error("the lease of this edge has run out, and others may have taken over its sessions")]
+    NoLease,
     #[error("publishing has been shut down")]
     Closed,
     #[error("the log refuses the entry: {0}")]
@@ -64,19 +68,31 @@ pub struct Publisher {
     /// The log takes no batches: its streams, or its servers, are older than those.
     one_by_one: Arc<AtomicBool>,
     fence: Fence,
+    /// None: not of an edge.
+    lease: Option<LeaseStanding>,
 }
 
 impl Publisher {
     pub fn new(nats: &Nats, layout: Layout, times: Times) -> Self {
         let one_by_one = Arc::new(AtomicBool::new(!nats.is_server_compatible()));
         let fence = Fence::new(nats, layout);
-        Self { nats: nats.clone(), layout, times, window: Arc::new(Semaphore::new(IN_FLIGHT)), one_by_one, fence }
+        Self { nats: nats.clone(), layout, times, window: Arc::new(Semaphore::new(IN_FLIGHT)), one_by_one, fence, lease: None }
     }
 
     /// Waits where this one is closed.
     #[must_use]
     pub fn behind(self, fence: Fence) -> Self {
         Self { fence, ..self }
+    }
+
+    /// Publishes only while this lease stands: who was frozen writes nothing for sessions that others have.
+    #[must_use]
+    pub fn while_stands(self, lease: LeaseStanding) -> Self {
+        Self { lease: Some(lease), ..self }
+    }
+
+    fn may(&self) -> bool {
+        self.lease.as_ref().is_none_or(LeaseStanding::stands)
     }
 
     /// A message or an operation. `msg_id`: `Cid::dedupe_id`.
@@ -102,6 +118,9 @@ impl Publisher {
             (headers, payload)
         };
         let messages = messages.into_iter().map(with_headers).collect();
+        if !self.may() {
+            return false;
+        }
         match jetstream::publish_batch(&self.nats, &subject, messages, self.times.ack_timeout).await {
             Ok(()) => true,
             Err(e) => {
@@ -143,7 +162,7 @@ impl Publisher {
         let deadline = Instant::now() + self.times.publish_deadline;
         let permit = tokio::time::timeout_at(deadline, self.window.acquire()).await;
         let _permit = permit.map_err(|_| PublishError::Deadline("too many are in flight".into()))?.map_err(|_| PublishError::Closed)?;
-        let mut pause = Duration::from_millis(20);
+        let (mut pause, mut tried) = (Duration::from_millis(20), false);
         while !self.fence.is_open(p) {
             if Instant::now() + FENCED >= deadline || self.window.is_closed() {
                 return Err(PublishError::Deadline("the server has come anew, and nobody has looked yet whether its log is whole".into()));
@@ -157,6 +176,11 @@ impl Publisher {
             if let Some(expected) = expected {
                 headers.insert("Nats-Expected-Last-Subject-Sequence", expected.0.to_string());
             }
+            // Right before each attempt: between this and the socket there is no wait.
+            if !self.may() {
+                return Err(if tried { PublishError::Deadline(PublishError::NoLease.to_string()) } else { PublishError::NoLease });
+            }
+            tried = true;
             let error = match jetstream::publish(&self.nats, subject, Some(headers), payload.clone(), timeout).await {
                 Ok(ack) => return Ok(PublishAck { id: MsgId(ack.seq), duplicate: ack.duplicate }),
                 Err(e) => e,

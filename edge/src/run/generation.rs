@@ -2,8 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use natterjack_nats::{EdgeLease, KvBuckets, Layout, Nats, Publisher, ServeError, Service, ThreadLog, serve, subjects};
-use natterjack_protocol::{client::close, internal::presence::EdgePing, limits};
+use natterjack_nats::{EdgeLease, KvBuckets, Layout, LeaseStanding, Nats, Publisher, ServeError, Service, ThreadLog, serve, subjects};
+use natterjack_protocol::{
+    client::close,
+    internal::{kv::EdgeInfo, presence::EdgePing, rpc::EdgeRequest},
+    limits,
+};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::{
     sync::CancellationToken,
@@ -17,6 +21,10 @@ use crate::{
     auth::TokenVerifier,
     control::ControlAppender,
     delivery::DeliveryParts,
+    devices::{
+        Devices,
+        world::{NatsDevices, ask},
+    },
     directory::Directory,
     drain::drain,
     edges::KnownEdges,
@@ -44,6 +52,11 @@ const PINGS: usize = 64;
 /// At a new generation of the log: how long requests have to finish and sessions to be told.
 const RESUME: Duration = Duration::from_secs(1);
 
+/// Likewise for the places of the sessions that have gone to be given back.
+const RELEASES: Duration = Duration::from_secs(2);
+/// Requests of other edges that are answered at once: each looks at one session.
+const REQUESTS: usize = 1_024;
+
 /// Until `stop` (none), or until there is a newer generation. Then all sessions resume from their cursors, a moment later, there; who
 /// connects meanwhile waits in the kernel.
 pub(super) async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Result<Option<Layout>, Error> {
@@ -59,6 +72,7 @@ pub(super) async fn generation(base: &Base, layout: Layout, stop: &CancellationT
     end.cancel();
     running.tasks.close();
     running.tasks.wait().await;
+    let _ = timeout(RELEASES, running.devices.released()).await;
     if !matches!(result, Ok(Some(_))) {
         let _ = timeout(base.cfg.times.edge_refresh, running.keeper.lease.release()).await;
     }
@@ -72,6 +86,7 @@ struct Running {
     /// Connections, and messages on their way into the log.
     tasks: TaskTracker,
     sessions: Sessions,
+    devices: Arc<Devices>,
     status: StatusWatch,
     edges: KnownEdges,
     publisher: Publisher,
@@ -79,6 +94,9 @@ struct Running {
     dispatcher: AbortOnDropHandle<()>,
     _presence: AbortOnDropHandle<()>,
     _pings: Service,
+    /// What other edges ask.
+    _service: Service,
+    _watches: [AbortOnDropHandle<()>; 2],
     _readiness: AbortOnDropHandle<()>,
 }
 
@@ -88,6 +106,11 @@ async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &Canc
     let listen = listener.local_addr().unwrap_or(cfg.listen);
     // It names no bucket of sessions: edges do not put theirs there yet, so who is here is unknown, and not offline.
     let value = address::lease(cfg.public_url.clone(), listen, tls.is_some(), lease::machine(), &cfg.instance);
+    let value = EdgeInfo { started: time.now_ms(), ..value };
+    if ask(nats, &cfg.edge_id, &EdgeRequest::Ping).await.is_some_and(|other| other.incarnation != cfg.instance) {
+        return Err(Error::IdInUse(cfg.edge_id.clone()));
+    }
+    let standing = LeaseStanding::default();
     let buckets = KvBuckets::new(nats, layout);
     let (presence_desk, presence_inbox) = handle::channel();
     let delivery = DeliveryParts::start(cfg, nats, time.clone(), layout, &buckets, presence_desk.clone(), end.clone()).await?;
@@ -106,9 +129,23 @@ async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &Canc
     let presence = Presence { desk: presence_desk, source, people: people.clone(), choices: Choices::new(&buckets, time) };
     let readiness = Readiness::new(health, layout, &clock, auth.watching().into_iter().chain([edges.watching()]));
     let tasks = TaskTracker::new();
+    let own = (cfg.edge_id.clone(), cfg.instance.clone());
+    let world = NatsDevices { buckets: buckets.clone(), nats: nats.clone(), edges: edges.clone(), incarnation: own.1.clone() };
+    let devices = Devices::new(Box::new(world), own, cfg.devices, sessions.clone(), standing.clone(), time.clone(), &cfg.times);
+    let answering = devices.clone();
+    let service = serve(nats, subjects::edge_service(cfg.edge_id.as_str()), None, REQUESTS, move |request| {
+        let answer = answering.answer(&request);
+        async move { Ok(answer) }
+    });
+    let service = service.await?;
+    let watches = [
+        AbortOnDropHandle::new(tokio::spawn(devices.clone().watch_lease())),
+        AbortOnDropHandle::new(tokio::spawn(devices.clone().watch_bucket())),
+    ];
     let parts = Parts {
+        devices: devices.clone(),
         people,
-        publisher: Publisher::new(nats, layout, cfg.times.clone()).behind(delivery.fence.clone()),
+        publisher: Publisher::new(nats, layout, cfg.times.clone()).behind(delivery.fence.clone()).while_stands(standing.clone()),
         log: LogCondition { clock: clock.clone(), status: status.clone(), layout, times: cfg.times.clone() },
         directory,
         auth,
@@ -120,7 +157,7 @@ async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &Canc
     let (dispatcher, services, api) = parts.wire(base, delivery, &tasks, end);
     let _pings = answer_pings(nats, cfg).await?;
     let keeper = LeaseKeeper {
-        lease: EdgeLease::start(&buckets, &cfg.edge_id, value.clone(), &cfg.times),
+        lease: EdgeLease::start(&buckets, &cfg.edge_id, value.clone(), standing, &cfg.times),
         value,
         status: status.clone(),
         sessions: sessions.clone(),
@@ -139,7 +176,23 @@ async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &Canc
         "edge listens; this edge takes {connections} connections; it may have {has}"
     );
     let _readiness = AbortOnDropHandle::new(tokio::spawn(async move { readiness.run().await }));
-    Ok(Some(Running { layout, phases, tasks, sessions, status, edges, publisher, keeper, dispatcher, _presence: desk, _pings, _readiness }))
+    Ok(Some(Running {
+        layout,
+        phases,
+        tasks,
+        sessions,
+        devices,
+        status,
+        edges,
+        publisher,
+        keeper,
+        dispatcher,
+        _presence: desk,
+        _pings,
+        _service: service,
+        _watches: watches,
+        _readiness,
+    }))
 }
 
 /// Whoever thinks that this edge is dead asks first.
@@ -157,6 +210,7 @@ struct Parts {
     directory: Directory,
     auth: TokenVerifier,
     sessions: Sessions,
+    devices: Arc<Devices>,
     edges: KnownEdges,
     presence: Presence,
 }
@@ -172,12 +226,19 @@ impl Parts {
     ) -> (AbortOnDropHandle<()>, Arc<Services<EdgeBackend>>, http::Api) {
         let Base { cfg, nats, limiter, health, .. } = base;
         let DeliveryParts { live, attach, batch_acks, clock, members, history, dispatcher, .. } = delivery;
-        let Self { people, publisher, log, directory, auth, sessions, edges, presence } = self;
+        let Self { people, publisher, log, directory, auth, sessions, devices: user_devices, edges, presence } = self;
         let (status, thread_log) = (log.status.clone(), ThreadLog::new(nats, log.layout));
         let control = ControlAppender::new(thread_log.clone(), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
         let threads = ThreadLists::new(&history, &people);
         let pages = Pages::new(&history, &people);
-        let admission = Arc::new(Admission { revoked: auth.revoked().clone(), sessions, members, live, presence: presence.desk.clone() });
+        let admission = Arc::new(Admission {
+            revoked: auth.revoked().clone(),
+            sessions,
+            members,
+            live,
+            presence: presence.desk.clone(),
+            devices: user_devices,
+        });
         let sends = Sends {
             publisher,
             membership: Membership { people: people.clone(), control: control.clone(), log: log.clone() },

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use natterjack_protocol::{
-    MsgId, Refusal,
-    client::frame::{DeviceClass, SendMessage},
-};
+use natterjack_protocol::{MsgId, Refusal, client::frame::SendMessage};
 
 use super::{device::DeviceQueues, send::Sends};
 use crate::{
@@ -29,12 +26,12 @@ impl HttpSends {
     /// come again.
     pub async fn post(&self, actor: Actor, send: SendMessage) -> Result<MsgId, Refusal> {
         let (cid, user, device) = (send.cid, actor.user.clone(), actor.device.clone());
-        let slot = self.admission.admit(actor, &device, DeviceClass::default()).await?;
+        let state = self.admission.admit_sends(&actor).await?;
         let queue = self.devices.of(&user, &device);
         let (first, answer) = queue.request(send, self.limiter.sends(&user)).map_err(|e| e.with_cid(cid))?;
         let _waiting = Waiting::new();
         if let Some(first) = first {
-            self.devices.start(&queue, slot.state(), first);
+            self.devices.start(&queue, &state, first);
         }
         answer.await.unwrap_or_else(|_| Err(refuse(EdgeError::OutcomeOpen))).map_err(|e| e.with_cid(cid))
     }

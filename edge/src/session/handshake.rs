@@ -5,13 +5,14 @@ use std::{cell::OnceCell, sync::Arc};
 
 use futures_util::stream::FuturesUnordered;
 use natterjack_protocol::{
-    Code, Refusal, Retry, Token,
+    Code, Refusal, Retry,
     client::{
         close::{self, Close},
-        frame::{ClientFrame, Hello, ServerFrame, Welcome},
+        frame::{ClientFrame, Displaced, Hello, ServerFrame, Welcome},
     },
     codec::Codec,
     limits,
+    text::{self, BadText},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -21,7 +22,13 @@ use tokio_tungstenite::tungstenite::Message;
 use tracing::Instrument;
 
 use super::{Done, Services, Session, backend::Backend, frame_rate::FrameRate, socket::Socket};
-use crate::{address::Came, admission::OpenSession, sessions::handle::SessionHandle};
+use crate::{
+    address::Came,
+    admission::OpenSession,
+    auth::Actor,
+    devices::{DeviceHello, NotIn},
+    sessions::handle::SessionHandle,
+};
 
 pub struct Handshake<S, B: Backend> {
     services: Arc<Services<B>>,
@@ -32,6 +39,7 @@ pub struct Handshake<S, B: Backend> {
 /// How waiting for hello ended without a session.
 enum End {
     Close(Refusal, Close),
+    Displaced(Displaced),
     Silent(Close),
     Peer,
 }
@@ -45,15 +53,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Handshake<S, B> {
     pub async fn greeted(mut self) -> Option<Session<S, B>> {
         let deadline = Instant::now() + self.services.times.hello;
         let mut status = self.services.status.watch();
-        let hello = tokio::select! {
-            biased;
-            hello = timeout_at(deadline, self.hello()) => hello,
-            _ = status.wait_for(|c| c.draining) => Ok(Err(End::Silent(close::DRAINING))),
+        let session = async {
+            let hello = timeout_at(deadline, self.hello()).await.unwrap_or(Err(End::Silent(close::HELLO_TIMEOUT)));
+            let (hello, actor) = hello?;
+            // As long as an edge may take to be gone on which another device is in.
+            self.admitted(hello, actor).await
         };
-        let end = match hello {
-            Ok(Ok((hello, session))) => return Some(self.welcome(hello, session)),
-            Ok(Err(end)) => end,
-            Err(_) => End::Silent(close::HELLO_TIMEOUT),
+        let session = tokio::select! {
+            biased;
+            session = session => session,
+            _ = status.wait_for(|c| c.draining) => Err(End::Silent(close::DRAINING)),
+        };
+        let end = match session {
+            Ok((hello, session)) => return Some(self.welcome(hello, session)),
+            Err(end) => end,
         };
         let why = match end {
             End::Peer => {
@@ -64,6 +77,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Handshake<S, B> {
             End::Close(refusal, why) => {
                 let _ = self.say(&ServerFrame::error(None, refusal));
                 why
+            }
+            End::Displaced(by) => {
+                let _ = self.say(&ServerFrame::Displaced(by));
+                close::DISPLACED
             }
         };
         metrics::counter!(crate::metrics::CLOSES, "code" => why.code.to_string()).increment(1);
@@ -77,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Handshake<S, B> {
     }
 
     /// The first frame has to be a hello: what else it is, is refused, and that is the end.
-    async fn hello(&mut self) -> Result<(Hello, OpenSession), End> {
+    async fn hello(&mut self) -> Result<(Hello, Actor), End> {
         loop {
             let bytes = match (self.socket.read().await, self.socket.codec()) {
                 (Ok(Message::Ping(_) | Message::Pong(_)), _) => continue,
@@ -101,16 +118,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Handshake<S, B> {
         }
     }
 
-    /// Says who it is and what it may do here, and takes its slot.
-    async fn check(&self, hello: Hello) -> Result<(Hello, OpenSession), End> {
-        let refused = |refusal: Refusal| {
-            let why = match refusal.code.retry() {
-                Retry::AfterLogin => close::UNAUTHORIZED,
-                Retry::Later => close::UNAVAILABLE,
-                _ => close::BAD_FRAME,
-            };
-            End::Close(refusal, why)
-        };
+    /// Says who it is and what it may do here.
+    async fn check(&self, mut hello: Hello) -> Result<(Hello, Actor), End> {
         if self.services.status.now().draining {
             return Err(End::Silent(close::DRAINING));
         }
@@ -124,15 +133,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Handshake<S, B> {
             );
             return Err(refused(Refusal::invalid(why)));
         }
-        let slot = self.services.admission.admit(actor, &hello.device, hello.class).await.map_err(refused)?;
-        let session = slot.open(self.socket.codec(), self.came.clone(), |handle| self.greet(handle)).map_err(refused)?;
+        let texts = |field: &'static str| move |e: BadText| refused(e.of(field));
+        hello.name = hello.name.map(|n| text::device_name(&n).map_err(texts("name"))).transpose()?;
+        hello.app = hello.app.map(|a| text::app_name(&a).map_err(texts("app"))).transpose()?;
+        Ok((hello, actor))
+    }
+
+    /// Takes its slot.
+    async fn admitted(&self, hello: Hello, actor: Actor) -> Result<(Hello, OpenSession), End> {
+        let (class, name, app, session) = (hello.class, hello.name.clone(), hello.app.clone(), hello.session.clone());
+        let says = DeviceHello { class, name, app, session };
+        let slot = self.services.admission.admit(actor, &hello.device, says).await.map_err(not_in)?;
+        let session = slot.open(self.socket.codec(), self.came.clone(), |handle| self.greet(handle)).map_err(not_in)?;
         Ok((hello, session))
     }
 
     fn greet(&self, handle: &SessionHandle) {
         let services = &self.services;
         handle.frame(&ServerFrame::Welcome(Box::new(Welcome {
-            session: Token::mint('s', rand::random()),
+            session: handle.session.clone(),
             user: handle.user.clone(),
             now: services.clock.any_now_ms(),
             heartbeat_ms: services.times.heartbeat.as_millis() as u64,
@@ -173,5 +192,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Handshake<S, B> {
             acked: None,
             span: OnceCell::new(),
         }
+    }
+}
+
+fn refused(refusal: Refusal) -> End {
+    let why = match (refusal.code, refusal.code.retry()) {
+        (Code::DeviceLimit, _) => close::DEVICE_LIMIT,
+        (_, Retry::AfterLogin) => close::UNAUTHORIZED,
+        (_, Retry::Later) => close::UNAVAILABLE,
+        _ => close::BAD_FRAME,
+    };
+    End::Close(refusal, why)
+}
+
+fn not_in(why: NotIn) -> End {
+    match why {
+        NotIn::Displaced(by) => End::Displaced(by),
+        NotIn::Refused(refusal) => refused(refusal),
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use natterjack_protocol::{DeviceId, Refusal, UserId, client::frame::ServerFrame, codec::Codec, limits};
+use natterjack_protocol::{DeviceId, Refusal, Token, UserId, client::frame::ServerFrame, codec::Codec, limits};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::Span;
@@ -22,6 +22,8 @@ pub struct SessionId(pub u64);
 
 pub struct SessionHandle {
     pub id: SessionId,
+    /// As its client, and other edges, name it.
+    pub session: Token,
     pub user: UserId,
     pub device: DeviceId,
     pub codec: Codec,
@@ -84,9 +86,18 @@ impl Drop for Joining {
 }
 
 impl SessionHandle {
-    pub fn new(id: SessionId, user: UserId, device: DeviceId, codec: Codec, state: Arc<UserState>, came: Came) -> Arc<Self> {
+    pub fn new(
+        id: SessionId,
+        session: Token,
+        user: UserId,
+        device: DeviceId,
+        codec: Codec,
+        state: Arc<UserState>,
+        came: Came,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
+            session,
             user,
             device,
             codec,

@@ -21,6 +21,7 @@ fn edge(incarnation: &str) -> EdgeInfo {
         tls: false,
         machine: "m".into(),
         incarnation: incarnation.into(),
+        started: 0,
         sessions: 0,
         draining: false,
         healthy: true,

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use natterjack_nats::{EdgeLease, KvBuckets, LeaseHolder, LeaseState, RoleLease};
+use natterjack_nats::{EdgeLease, KvBuckets, LeaseHolder, LeaseStanding, LeaseState, RoleLease};
 use natterjack_protocol::{Times, Token, internal::kv::EdgeInfo};
 use natterjack_testkit::{NatsServer, eventually};
 
@@ -65,6 +65,7 @@ async fn an_edges_lease_is_held_suspect_lost_and_held_again() {
         tls,
         machine,
         incarnation,
+        started: 0,
         sessions: 0,
         draining: false,
         healthy: true,
@@ -72,7 +73,8 @@ async fn an_edges_lease_is_held_suspect_lost_and_held_again() {
         unheeded: None,
     };
     let id = Token::parse("e1").unwrap();
-    let lease = EdgeLease::start(&buckets, &id, value.clone(), &times);
+    let standing = LeaseStanding::default();
+    let lease = EdgeLease::start(&buckets, &id, value.clone(), standing.clone(), &times);
     let mut state = lease.state();
     let read = async || buckets.edge(&id).load().await.ok().flatten();
     let until = async |state: &mut tokio::sync::watch::Receiver<LeaseState>, wanted| {
@@ -80,13 +82,50 @@ async fn an_edges_lease_is_held_suspect_lost_and_held_again() {
     };
     until(&mut state, LeaseState::Held).await;
     assert_eq!(read().await, Some(value.clone()));
+    assert!(standing.stands());
     lease.set(EdgeInfo { draining: true, ..value });
     eventually("draining shows", async || read().await.is_some_and(|v| v.draining)).await;
     s.kill();
     until(&mut state, LeaseState::Suspect).await;
     until(&mut state, LeaseState::Lost).await;
+    assert!(!standing.stands());
     s.launch();
     until(&mut state, LeaseState::Held).await;
+    assert!(!standing.stands(), "others may have its sessions");
+    let lapse = *standing.lapses().borrow();
+    standing.confirm(lapse);
+    assert!(standing.stands());
     lease.release().await;
     assert_eq!(read().await, None);
+}
+
+#[tokio::test]
+async fn an_edge_that_wakes_up_does_not_take_the_lease_of_its_successor_and_does_not_delete_it() {
+    let (_s, nats, layout) = NatsServer::ready().await;
+    let (buckets, id) = (KvBuckets::new(&nats, layout), Token::parse("e1").unwrap());
+    let times = Times { edge_refresh: Duration::from_millis(100), ..times() };
+    let edge = |incarnation: &str| EdgeInfo {
+        url: None,
+        listen: ([127, 0, 0, 1], 8080).into(),
+        tls: false,
+        machine: "m".into(),
+        incarnation: incarnation.into(),
+        started: 0,
+        sessions: 0,
+        draining: false,
+        healthy: true,
+        sessions_in: Vec::new(),
+        unheeded: None,
+    };
+    let (old_stands, new_stands) = (LeaseStanding::default(), LeaseStanding::default());
+    let old = EdgeLease::start(&buckets, &id, edge("old"), old_stands.clone(), &times);
+    let mut state = old.state();
+    state.wait_for(|s| *s == LeaseState::Held).await.unwrap();
+    let new = EdgeLease::start(&buckets, &id, edge("new"), new_stands.clone(), &times);
+    tokio::time::timeout(Duration::from_secs(20), state.wait_for(|s| *s != LeaseState::Held)).await.unwrap().unwrap();
+    old.release().await;
+    assert_eq!(buckets.edge(&id).load().await.unwrap().map(|e| e.incarnation), Some("new".into()));
+    assert!(new_stands.stands());
+    new.release().await;
+    assert_eq!(buckets.edge(&id).load().await.unwrap(), None);
 }

@@ -97,6 +97,7 @@ impl World {
             tls: false,
             machine: "m".into(),
             incarnation: incarnation.into(),
+            started: 0,
             sessions: 0,
             draining: false,
             healthy: true,

@@ -126,6 +126,13 @@ pub enum Claimed {
     NoRoom,
 }
 
+impl DeviceClaim {
+    /// As others of the same user see it.
+    pub fn as_other(&self) -> OtherDevice {
+        OtherDevice { device: self.device.clone(), name: self.name.clone(), class: self.class }
+    }
+}
+
 impl UserDevices {
     pub fn device(&self, id: &DeviceId) -> Option<&DeviceEntry> {
         self.devices.iter().find(|d| d.id == *id)

@@ -38,6 +38,10 @@ pub struct EdgeInfo {
     /// The machine, or the container, that `listen` is of: two edges with the same one share their addresses.
     pub machine: String,
     pub incarnation: String,
+    /// When this incarnation took the key, milliseconds since 1970, server time: one before it may have been frozen,
+    /// and is over for certain a lifetime of the lease later.
+    #[serde(default)]
+    pub started: u64,
     pub sessions: u32,
     pub draining: bool,
     /// Beats of every partition reach it.

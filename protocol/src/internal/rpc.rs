@@ -7,7 +7,7 @@ use crate::{
     cid::Cid,
     client::{
         event::Event,
-        frame::Page,
+        frame::{Displaced, Page},
         http::{Contact, ContactChange, ContactState, Profile, Tokens, UserSession},
     },
     ids::{DeviceId, GroupId, MsgId, Token, UserId},
@@ -33,6 +33,36 @@ impl<T> From<Result<T, Refusal>> for Reply<T> {
             Err(e) => Self::Refused(e),
         }
     }
+}
+
+/// To one edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "t", rename_all = "snake_case")]
+pub enum EdgeRequest {
+    /// The session is out of the user's devices: it is answered when nothing of it can be published any more.
+    Close { user: UserId, device: DeviceId, session: Token, why: Leaving },
+    /// Who is there?
+    Ping,
+}
+
+/// Why a session has to go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Leaving {
+    /// Another device has taken over.
+    Displaced(Displaced),
+    /// The same device has a newer session.
+    Replaced,
+    /// It was let in while nobody could be asked, and may not be in.
+    Refused,
+    /// Its place is not known any more; it comes back.
+    Elsewhere,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeAnswer {
+    /// Of the process that answers.
+    pub incarnation: String,
 }
 
 /// To the holder of a partition: the newest ids of threads (by 64-bit hash), answered on the connection that publishes

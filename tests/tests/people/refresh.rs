@@ -25,7 +25,7 @@ async fn a_lost_answer_and_two_tabs_cost_no_login() {
     let lossy = LossyEdge::start(&cluster, 0).await;
     let alice = cluster.user("alice").await;
     let login = alice.log_in(&cluster, 0).await;
-    let (mut here, mut there) = (cluster.raw(&login, 0, Codec::Json).await, cluster.raw(&login, 1, Codec::Msgpack).await);
+    let mut there = cluster.raw(&login, 1, Codec::Msgpack).await;
     let works = async |t: &Tokens| cluster.anonymous(1).with_token(t.access.clone()).get("/v1/contacts").await.0 == 200;
 
     // Lost once, twice, three times; and the next answers as well.
@@ -48,12 +48,11 @@ async fn a_lost_answer_and_two_tabs_cost_no_login() {
         chain.push(all[0].refresh.clone());
     }
     a_persister_dies(&cluster, &alice).await;
-    here.send_text(&login.dm(&login), "still here").await.unwrap();
-    there.send_text(&login.dm(&login), "here as well").await.unwrap();
+    there.send_text(&login.dm(&login), "still here").await.unwrap();
 
     // The last but one but one: the next one was used, so two have it who should not.
     refused(cluster.anonymous(0).post("/v1/refresh", &json!({ "refresh": chain[chain.len() - 3] })).await, Code::Unauthorized);
-    assert_eq!((here.until_closed(SOON).await, there.until_closed(SOON).await), (4001, 4001));
+    assert_eq!(there.until_closed(SOON).await, 4001);
     for over in [&chain[chain.len() - 1], &chain[chain.len() - 2], &chain[0]] {
         refused(cluster.anonymous(1).post("/v1/refresh", &json!({ "refresh": over })).await, Code::Unauthorized);
     }

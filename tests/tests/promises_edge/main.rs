@@ -1,4 +1,4 @@
-//! P4, P5 and P6 over real processes and sockets: no silent hole, any edge, edges are cattle.
+//! P4, P5, P6 and P9 over real processes and sockets: no silent hole, any edge, edges are cattle, one phone.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests: a panic with its place is the report, and measured times are printed")]
 
 mod common;
@@ -6,5 +6,6 @@ mod p4_channel;
 mod p4_no_silent_hole;
 mod p5_any_edge;
 mod p6_edges_are_cattle;
+mod p9_one_phone;
 mod sizes;
 mod sizes_asked;

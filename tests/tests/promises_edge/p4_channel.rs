@@ -58,7 +58,7 @@ async fn a_standby_takes_over_from_a_killed_and_from_a_frozen_channel() {
     cluster.channel(0).stop();
     // Asks the frozen one for heads, and must not wait for it for ever.
     let mut late = RawWs::connect(cluster.edge_addr(0), Codec::Json).await;
-    late.hello(&users[1]).await;
+    late.hello(&cluster.other_device(&users[1], "late")).await;
     traffic.goes_on(400, SOON * 3).await;
     shows_what_is_sent(&traffic, &readers, SOON).await;
     cluster.channel(0).cont();

@@ -35,7 +35,8 @@ async fn all_is_well(cluster: &Cluster, bob: &User, what: &str) -> (Thread, u64,
 
     let thread = alice.dm(bob);
     let mut live = cluster.raw(bob, 1, Codec::Msgpack).await;
-    let (mut a, mut b) = (cluster.raw(&alice, 0, Codec::Json).await, cluster.raw(&alice, 1, Codec::Msgpack).await);
+    let second = alice.log_in(cluster, 1).await;
+    let (mut a, mut b) = (cluster.raw(&alice, 0, Codec::Json).await, cluster.raw(&second, 1, Codec::Msgpack).await);
     let cid = a.cid();
     let id = a.send_cid(&thread, cid, what).await.unwrap_or_else(|e| panic!("{what}: {e:?}"));
     assert_eq!(b.send_cid(&thread, cid, what).await, Ok(id), "{what}: sent again");

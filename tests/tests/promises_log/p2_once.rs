@@ -44,7 +44,8 @@ async fn a_new_installation_looks_nothing_up() {
     let [alice, bob, carol] = [&users[0], &users[1], &users[2]];
     until_the_direct_path_is_open(&cluster, carol).await;
     let dm = alice.dm(bob);
-    let (mut a, mut b) = (cluster.raw(alice, 0, Codec::Json).await, cluster.raw(alice, 1, Codec::Msgpack).await);
+    let second = cluster.other_device(alice, "second");
+    let (mut a, mut b) = (cluster.raw(alice, 0, Codec::Json).await, cluster.raw(&second, 1, Codec::Msgpack).await);
     let lookups = async || counter(&cluster, 0, LOOKUPS).await + counter(&cluster, 1, LOOKUPS).await;
     let before = lookups().await;
     let mut sent = Vec::new();
@@ -73,7 +74,7 @@ async fn the_same_cid_through_any_edge_is_one_message() {
     let (dm, team) = (alice.dm(bob), group(&cluster, &[carol, alice, bob]).await);
     let live = Reader::start(addrs(&cluster, &[1]), bob, Codec::Msgpack).await;
     let mut a = cluster.raw(alice, 0, Codec::Json).await;
-    let mut b = cluster.raw(alice, 1, Codec::Msgpack).await;
+    let mut b = cluster.raw(&cluster.other_device(alice, "second"), 1, Codec::Msgpack).await;
     let mut log: HashMap<Thread, Vec<(MsgId, String)>> = HashMap::new();
     let mut old = Vec::new();
 
@@ -161,7 +162,8 @@ async fn who_may_not_write_any_more_still_learns_what_became_of_a_message() {
     let [alice, bob, carol] = [&users[0], &users[1], &users[2]];
     let (dm, team) = (alice.dm(bob), group(&cluster, &[carol, alice, bob]).await);
     let mut a = cluster.raw(alice, 0, Codec::Json).await;
-    let b = cluster.raw(alice, 1, Codec::Json).await;
+    let second = cluster.other_device(alice, "second");
+    let b = cluster.raw(&second, 1, Codec::Json).await;
     let (cid, dm_cid) = (a.cid(), a.cid());
     let id = a.send_cid(&team, cid, "before").await.unwrap();
     let dm_id = a.send_cid(&dm, dm_cid, "before").await.unwrap();
@@ -171,12 +173,11 @@ async fn who_may_not_write_any_more_still_learns_what_became_of_a_message() {
     let (status, body) = cluster.api(bob, 1).call(Method::PUT, &format!("/v1/blocks/{}", alice.id()), None).await;
     assert_eq!(status, 200, "blocking: {body}");
 
-    // The sessions that saw it happen, and one that begins only now (the same device on one edge: it replaces the
-    // first).
+    // The sessions that saw it happen, and one that begins only now: it replaces the second.
     let mut sockets = vec![a, b];
     for n in 0..3 {
         if n == 2 {
-            sockets.push(cluster.raw(alice, 1, Codec::Msgpack).await);
+            sockets.push(cluster.raw(&second, 1, Codec::Msgpack).await);
         }
         let ws = &mut sockets[n];
         for (thread, cid, id, code) in [(&team, cid, id, Code::NotMember), (&dm, dm_cid, dm_id, Code::Blocked)] {

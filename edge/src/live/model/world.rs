@@ -170,7 +170,8 @@ impl World {
     fn attach(&mut self, who: &UserId, codec: Codec, cursor_back: usize) {
         self.born += 1;
         let state = self.members.enter(who);
-        let handle = SessionHandle::new(SessionId(self.born), who.clone(), who.clone(), codec, state, crate::address::Came::default());
+        let handle =
+            SessionHandle::new(SessionId(self.born), who.clone(), who.clone(), who.clone(), codec, state, crate::address::Came::default());
         for thread in threads().iter().filter(|t| in_it(t, who)) {
             handle.state.merge(thread, ThreadItem { v: MsgId(1), intervals: Intervals::all(), ..ThreadItem::default() });
         }

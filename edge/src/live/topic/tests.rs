@@ -38,6 +38,7 @@ impl Play {
     fn new(range: VisibleRange) -> Self {
         let session = SessionHandle::new(
             SessionId(1),
+            user("s"),
             user("m"),
             user("m"),
             Codec::Msgpack,

@@ -82,7 +82,7 @@ impl World {
         self.sessions += 1;
         let (id, user) = (SessionId(self.sessions), UserId::parse(name).unwrap());
         let state = self.members.enter(&user);
-        SessionHandle::new(id, user, DeviceId::parse("d").unwrap(), Codec::Json, state, Came::default())
+        SessionHandle::new(id, UserId::parse("s").unwrap(), user, DeviceId::parse("d").unwrap(), Codec::Json, state, Came::default())
     }
 
     async fn watch(&self, session: &Arc<SessionHandle>, users: impl IntoIterator<Item = usize>) {

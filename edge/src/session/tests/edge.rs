@@ -160,12 +160,14 @@ impl Edge {
         let ((log, arriving), (pages, asked)) = (mpsc::channel(256), mpsc::channel(256));
         let (times, sessions, revoked, status) = (Times::default(), Sessions::default(), RevokedLogins::default(), StatusWatch::default());
         let (live, inbox) = live::channel();
+        let devices = crate::devices::tests::alone(&sessions);
         let admission = Admission {
             revoked: revoked.clone(),
             sessions: sessions.clone(),
             members: Members::default(),
             live,
             presence: handle::channel().0,
+            devices,
         };
         let services = Services {
             backend: FakeBackend { pages, attach: Mutex::new(Ok(true)) },

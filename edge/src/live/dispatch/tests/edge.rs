@@ -231,7 +231,7 @@ impl Edge {
         let state = self.members.enter(&user(of));
         state.merge(&thread(), ThreadItem { v: MsgId(1), intervals: Intervals::all(), ..ThreadItem::default() });
         let (id, device) = (SessionId(self.sessions), user("d"));
-        let session = SessionHandle::new(id, user(of), device, Codec::Msgpack, state, Default::default());
+        let session = SessionHandle::new(id, user("s"), user(of), device, Codec::Msgpack, state, Default::default());
         let own = TopicKey::User(user(of));
         self.live.subscribe(&session, vec![(own.clone(), VisibleRange::default())]).await.unwrap();
         let barrier = tokio::spawn({

@@ -1,0 +1,461 @@
+//! Which devices of a user may be in, over all edges (ADR 13, P9): the I/O around `UserDevices`, which decides.
+//!
+//! A hello claims: one read from the leader and one compare-and-set. Whoever it displaces is closed at its edge before
+//! the newcomer is greeted. The end of a session releases its claim in the background, by the session's own id, so that
+//! it cannot remove a newer one.
+//!
+//! Does the bucket not answer, people are let in all the same, and are claimed as soon as it does.
+
+mod release;
+pub mod world;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream};
+use natterjack_nats::{KvError, LeaseStanding, ServerTime};
+use natterjack_protocol::{
+    Code, Refusal, Times, Token, UserId,
+    client::frame::{DeviceClass, Displaced},
+    internal::{
+        devices::{Claimed, DeviceClaim, DevicePolicy, SessionPlace, UnsettledSession, UserDevices},
+        rpc::{EdgeAnswer, EdgeRequest, Leaving},
+    },
+};
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{
+    auth::Actor,
+    sessions::{Sessions, handle::SessionHandle},
+};
+use release::{Release, Releases};
+use world::DeviceWorld;
+
+/// Read and write of a claim. An election takes 4–9 s; nobody is kept out for that.
+const CLAIM: Duration = Duration::from_secs(2);
+/// Of a compare-and-set that others were faster than. Two edges that alternate need two.
+const ATTEMPTS: u32 = 20;
+/// Between looks at an edge that does not answer.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// Beyond the lifetime of a lease, for the last question.
+const SLACK: Duration = Duration::from_secs(2);
+/// A client that moves to another edge closes its old connection when it has heard `welcome`, and is told after this
+/// long if it does not: sooner, the close could come first.
+const REPLACED: Duration = Duration::from_secs(1);
+/// Between attempts to claim for somebody who was let in while the bucket was away.
+const LATE: Duration = Duration::from_secs(1);
+/// How often a claim is looked for in the bucket, which may have been lost and made anew.
+const LOOK: Duration = Duration::from_secs(5);
+/// Claims that are looked at together after a fault.
+const TOGETHER: usize = 64;
+
+/// What a client says of its device.
+#[derive(Debug, Clone, Default)]
+pub struct DeviceHello {
+    pub class: DeviceClass,
+    pub name: Option<String>,
+    pub app: Option<String>,
+    pub session: Option<Token>,
+}
+
+/// Why a device may not be in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotIn {
+    Displaced(Displaced),
+    Refused(Refusal),
+}
+
+impl From<Refusal> for NotIn {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<NotIn> for Refusal {
+    fn from(not_in: NotIn) -> Self {
+        match not_in {
+            NotIn::Refused(refusal) => refusal,
+            NotIn::Displaced(Displaced { by, .. }) => {
+                let who = by.name.unwrap_or_else(|| by.device.to_string());
+                Self::new(Code::Displaced, format!("another device of this user ({who}) has taken over"))
+            }
+        }
+    }
+}
+
+pub struct Devices {
+    world: Box<dyn DeviceWorld>,
+    /// Of this edge.
+    edge: Token,
+    incarnation: String,
+    policy: DevicePolicy,
+    sessions: Sessions,
+    standing: LeaseStanding,
+    time: ServerTime,
+    lease: Duration,
+    releases: Releases,
+    /// By the id of the session; at most as many as there are sessions and hellos.
+    claims: Mutex<HashMap<Token, (UserId, Arc<DeviceClaim>)>>,
+}
+
+impl Devices {
+    pub fn new(
+        world: Box<dyn DeviceWorld>,
+        (edge, incarnation): (Token, String),
+        policy: DevicePolicy,
+        sessions: Sessions,
+        standing: LeaseStanding,
+        time: ServerTime,
+        times: &Times,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|devices| Self {
+            world,
+            edge,
+            incarnation,
+            policy,
+            sessions,
+            standing,
+            time,
+            lease: times.edge_lease,
+            releases: Releases::start(devices.clone()),
+            claims: Mutex::default(),
+        })
+    }
+
+    /// Takes a place for the device. Whoever has to leave for it has left when this returns.
+    pub async fn claim(self: &Arc<Self>, actor: &Actor, hello: DeviceHello) -> Result<SessionClaim, NotIn> {
+        let DeviceHello { class, name, app, session: had } = hello;
+        let session = Token::mint('s', rand::random());
+        let place = SessionPlace { session, edge: self.edge.clone(), incarnation: self.incarnation.clone() };
+        let (device, family, at) = (actor.device.clone(), actor.family.clone(), self.time.now_ms());
+        let claim = Arc::new(DeviceClaim { device, class, name, app, family, place, had, at, late: false });
+        // Before it is written: from then on another edge may ask for it to be closed.
+        let mut guard = SessionClaim::new(self, actor.user.clone(), claim.clone());
+        let stands = timeout(CLAIM, self.until_stands()).await.is_ok();
+        let written = match timeout(CLAIM, self.write(&actor.user, &claim)).await {
+            Ok(written) if stands => written,
+            Ok(_) => Err(self.unavailable("this edge has no lease")),
+            Err(_) => Err(self.unavailable("no answer in time")),
+        };
+        match written {
+            Ok(Claimed::Yes { settle, replaced }) => {
+                guard.settled = self.settle_all(&actor.user, &claim, settle).await?;
+                self.tell_replaced(&actor.user, replaced);
+                Ok(guard)
+            }
+            Ok(other) => Err(not_in(other, &claim)),
+            Err(why) => {
+                metrics::counter!(crate::metrics::SESSIONS_UNCLAIMED).increment(1);
+                tracing::debug!(user = %actor.user, error = %why, "a session is not claimed yet");
+                guard.late = Some(self.claim_later(actor.user.clone(), &claim));
+                Ok(guard)
+            }
+        }
+    }
+
+    fn unavailable(&self, reason: &str) -> KvError {
+        KvError::Unavailable { bucket: "sessions".into(), reason: reason.into() }
+    }
+
+    async fn until_stands(&self) {
+        while !self.standing.stands() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn write(&self, user: &UserId, claim: &DeviceClaim) -> Result<Claimed, KvError> {
+        for attempt in 0..ATTEMPTS {
+            let (before, revision) = self.world.load(user).await?.unwrap_or_default();
+            let mut value = before.clone();
+            let claimed = value.claim(claim, &self.policy, |place| self.world.seems_gone(place));
+            if value == before {
+                return Ok(claimed);
+            }
+            match self.world.store(user, &value, revision).await {
+                Ok(_) => return Ok(claimed),
+                Err(KvError::Conflict) => sleep(Duration::from_millis(rand::random_range(0..=2 << attempt.min(5)))).await,
+                Err(e) => return Err(e),
+            }
+        }
+        Err(KvError::Conflict)
+    }
+
+    /// Waits until none of these can write any more.
+    async fn settle_all(&self, user: &UserId, claim: &DeviceClaim, all: Vec<UnsettledSession>) -> Result<Vec<Token>, Refusal> {
+        let by = Displaced { by: claim.as_other(), since: claim.at };
+        let deadline = Instant::now() + self.lease + SLACK;
+        let each = all.into_iter().map(|u| {
+            let why = Leaving::Displaced(by.clone());
+            async move { (timeout_at(deadline, self.settle(user, &u, why)).await.is_ok(), u.place) }
+        });
+        let mut settled = Vec::new();
+        for (done, place) in stream::iter(each).buffer_unordered(TOGETHER).collect::<Vec<_>>().await {
+            if !done {
+                tracing::error!(edge = %place.edge, "an edge refreshes its lease and does not close a session that was displaced");
+                return Err(Refusal::unavailable("the device that is in could not be reached; try again in a moment"));
+            }
+            settled.push(place.session);
+        }
+        Ok(settled)
+    }
+
+    /// Until its edge has closed it, or cannot write for it any more.
+    async fn settle(&self, user: &UserId, unsettled: &UnsettledSession, why: Leaving) {
+        let UnsettledSession { device, place, .. } = unsettled;
+        if self.is_here(place) {
+            return self.sessions.close(user, device, &place.session, &why);
+        }
+        let request = EdgeRequest::Close { user: user.clone(), device: device.clone(), session: place.session.clone(), why };
+        loop {
+            if self.world.ask(&place.edge, &request).await.is_some_and(|a| a.incarnation == place.incarnation) {
+                return;
+            }
+            if self.is_over(place).await {
+                return;
+            }
+            sleep(ASK_AGAIN).await;
+        }
+    }
+
+    fn is_here(&self, place: &SessionPlace) -> bool {
+        place.edge == self.edge && place.incarnation == self.incarnation
+    }
+
+    /// Has the edge's lease run out, by the leader? An incarnation whose key has been taken by another one may have been
+    /// frozen then: its lease stands in its own eyes for one lifetime at most.
+    async fn is_over(&self, place: &SessionPlace) -> bool {
+        match self.world.lease(&place.edge).await {
+            Ok(None) => true,
+            Ok(Some(lease)) if lease.incarnation == place.incarnation => false,
+            Ok(Some(other)) => self.time.earliest_ms() >= other.started + self.lease.as_millis() as u64,
+            Err(_) => false,
+        }
+    }
+
+    /// The older connections of a device that has come again. Nobody waits for that.
+    fn tell_replaced(self: &Arc<Self>, user: &UserId, replaced: Vec<UnsettledSession>) {
+        // One at this edge is replaced when the new one enters.
+        for unsettled in replaced.into_iter().filter(|u| !self.is_here(&u.place)) {
+            let (devices, user, deadline) = (self.clone(), user.clone(), self.lease);
+            self.releases.spawn(async move {
+                sleep(REPLACED).await;
+                let _ = timeout(deadline, devices.settle(&user, &unsettled, Leaving::Replaced)).await;
+            });
+        }
+    }
+
+    /// For somebody who was let in without: until the bucket answers.
+    fn claim_later(self: &Arc<Self>, user: UserId, claim: &Arc<DeviceClaim>) -> AbortOnDropHandle<()> {
+        let (devices, claim) = (self.clone(), claim.clone());
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                sleep(LATE.mul_f64(rand::random_range(0.5..1.5))).await;
+                if devices.claim_late(&user, &claim).await {
+                    return;
+                }
+            }
+        }))
+    }
+
+    /// Claims for a session that runs. False: the bucket does not answer. It is closed if it has lost.
+    async fn claim_late(self: &Arc<Self>, user: &UserId, claim: &DeviceClaim) -> bool {
+        let late = DeviceClaim { late: true, ..claim.clone() };
+        let Ok(Ok(claimed)) = timeout(CLAIM, self.write(user, &late)).await else { return false };
+        match claimed {
+            Claimed::Yes { settle, replaced } => {
+                self.tell_replaced(user, replaced);
+                let _ = self.settle_all(user, claim, settle).await;
+            }
+            Claimed::Displaced(by) => self.end(user, claim, &Leaving::Displaced(by)),
+            Claimed::Full { .. } | Claimed::NoRoom => self.end(user, claim, &Leaving::Refused),
+        }
+        true
+    }
+
+    fn end(&self, user: &UserId, claim: &DeviceClaim, why: &Leaving) {
+        self.sessions.close(user, &claim.device, &claim.place.session, why);
+    }
+
+    /// What another edge asks.
+    pub fn answer(&self, request: &EdgeRequest) -> EdgeAnswer {
+        if let EdgeRequest::Close { user, device, session, why } = request {
+            self.sessions.close(user, device, session, why);
+        }
+        EdgeAnswer { incarnation: self.incarnation.clone() }
+    }
+
+    /// A message over HTTP takes no place: a device that has a session here, or never had one, or whose class has room,
+    /// may send. One that was displaced may not. With the bucket away everybody may.
+    pub async fn may_send(&self, actor: &Actor) -> Result<(), Refusal> {
+        if self.sessions.has(&actor.user, &actor.device) {
+            return Ok(());
+        }
+        match timeout(CLAIM, self.world.load(&actor.user)).await {
+            Ok(Ok(Some((value, _)))) => match value.displaced_now(&actor.device, &self.policy) {
+                Some(by) => Err(NotIn::Displaced(by).into()),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// Whenever the lease had run out: looks who is still in, tells the others, and lets the lease stand again. Without
+    /// end.
+    pub async fn watch_lease(self: Arc<Self>) {
+        let mut lapses = self.standing.lapses();
+        loop {
+            let lapse = *lapses.borrow_and_update();
+            if lapse > 0 && !self.check_all(lapse).await {
+                sleep(LATE).await;
+                lapses.mark_changed();
+            }
+            if lapses.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// False: not everything could be read.
+    async fn check_all(&self, lapse: u64) -> bool {
+        let claims = self.claimed();
+        let many = claims.len();
+        let each = claims.into_iter().map(|(user, claim)| async move { self.check(&user, &claim).await });
+        let read = stream::iter(each).buffer_unordered(TOGETHER).all(std::future::ready).await;
+        if read {
+            tracing::info!(sessions = many, "the lease had run out; the sessions that others have taken over are closed");
+            self.standing.confirm(lapse);
+        }
+        read
+    }
+
+    async fn check(&self, user: &UserId, claim: &DeviceClaim) -> bool {
+        let value = match timeout(CLAIM, self.world.load(user)).await {
+            Ok(Ok(value)) => value.map(|(value, _)| value),
+            // Nobody has anything there; they are claimed again when it is back.
+            Ok(Err(KvError::NoBucket(_))) => None,
+            _ => return false,
+        };
+        // Without a value it is the bucket that was lost.
+        let Some(value) = value.filter(|v| !v.has(&claim.device, &claim.place.session)) else { return true };
+        self.end(user, claim, &taken_over(&value, claim, &self.policy));
+        true
+    }
+
+    /// The bucket may be lost, and made anew: then it is empty, and every edge writes its sessions again. Without end.
+    pub async fn watch_bucket(self: Arc<Self>) {
+        loop {
+            sleep(LOOK.mul_f64(rand::random_range(0.8..1.2))).await;
+            let mut claims = self.claimed();
+            if claims.is_empty() {
+                continue;
+            }
+            let (user, _) = &claims[rand::random_range(0..claims.len())];
+            // A user's key is never deleted.
+            if !matches!(timeout(CLAIM, self.world.load(user)).await, Ok(Ok(None))) {
+                continue;
+            }
+            claims.sort_by_key(|(_, claim)| claim.at);
+            tracing::warn!(sessions = claims.len(), "the bucket of sessions is empty; they are written again");
+            let each = claims.into_iter().map(|(user, claim)| {
+                let devices = self.clone();
+                async move { devices.claim_late(&user, &claim).await }
+            });
+            stream::iter(each).buffer_unordered(TOGETHER).collect::<Vec<_>>().await;
+        }
+    }
+
+    fn claimed(&self) -> Vec<(UserId, Arc<DeviceClaim>)> {
+        self.claims.lock().values().cloned().collect()
+    }
+
+    /// Waits until the claims of those that have left are released.
+    pub async fn released(&self) {
+        self.releases.finished().await;
+    }
+
+    async fn release(&self, release: &Release) -> Result<(), KvError> {
+        for attempt in 0..ATTEMPTS {
+            let Some((mut value, revision)) = self.world.load(&release.user).await? else { return Ok(()) };
+            if !value.leave(&release.device, &release.session, self.time.now_ms(), &release.settled) {
+                return Ok(());
+            }
+            match self.world.store(&release.user, &value, revision).await {
+                Err(KvError::Conflict) => sleep(Duration::from_millis(rand::random_range(0..=2 << attempt.min(5)))).await,
+                other => return other.map(|_| ()),
+            }
+        }
+        Err(KvError::Conflict)
+    }
+}
+
+/// Why a session that ran is not in the value any more.
+fn taken_over(value: &UserDevices, claim: &DeviceClaim, policy: &DevicePolicy) -> Leaving {
+    if value.device(&claim.device).is_some_and(|d| d.session.is_some()) {
+        return Leaving::Replaced;
+    }
+    value.displaced_now(&claim.device, policy).map_or(Leaving::Elsewhere, Leaving::Displaced)
+}
+
+fn not_in(claimed: Claimed, claim: &DeviceClaim) -> NotIn {
+    match claimed {
+        Claimed::Displaced(by) => NotIn::Displaced(by),
+        Claimed::Full { count } => {
+            let why = format!("{count} devices of the class {:?} are connected already; close one of them", claim.class);
+            NotIn::Refused(Refusal::new(Code::DeviceLimit, why))
+        }
+        Claimed::Yes { .. } | Claimed::NoRoom => {
+            NotIn::Refused(Refusal::new(Code::DeviceLimit, "too many devices of this user are connected; close one of them"))
+        }
+    }
+}
+
+/// A place that is held until this is dropped, also before it has become a session.
+pub struct SessionClaim {
+    devices: Arc<Devices>,
+    user: UserId,
+    claim: Arc<DeviceClaim>,
+    settled: Vec<Token>,
+    /// Claims as soon as the bucket answers.
+    late: Option<AbortOnDropHandle<()>>,
+}
+
+impl SessionClaim {
+    fn new(devices: &Arc<Devices>, user: UserId, claim: Arc<DeviceClaim>) -> Self {
+        let session = claim.place.session.clone();
+        devices.sessions.expect(&session);
+        devices.claims.lock().insert(session, (user.clone(), claim.clone()));
+        Self { devices: devices.clone(), user, claim, settled: Vec::new(), late: None }
+    }
+
+    pub fn session(&self) -> &Token {
+        &self.claim.place.session
+    }
+
+    /// Makes it a session that others find, unless it was displaced since.
+    pub fn enter(&self, handle: &Arc<SessionHandle>, family: Token) -> Result<(), NotIn> {
+        self.devices.sessions.enter(handle, family).map_err(|why| match why {
+            Leaving::Displaced(by) => NotIn::Displaced(by),
+            _ => NotIn::Refused(Refusal::unavailable("this device has connected elsewhere")),
+        })?;
+        // The lease ran out since the claim was written: others may have taken the place over.
+        if self.late.is_none() && !self.devices.standing.stands() {
+            return Err(NotIn::Refused(Refusal::unavailable("this edge was cut off from the cluster; try again in a moment")));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SessionClaim {
+    fn drop(&mut self) {
+        let session = self.claim.place.session.clone();
+        self.devices.sessions.forget(&session);
+        self.devices.claims.lock().remove(&session);
+        let settled = std::mem::take(&mut self.settled);
+        let device = self.claim.device.clone();
+        self.devices.releases.push(Release { user: self.user.clone(), device, session, settled });
+    }
+}
+
+#[cfg(test)]
+pub mod tests;
