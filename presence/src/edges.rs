@@ -57,20 +57,20 @@ impl EdgeLeases {
         Self { refresh: refresh_ms, leases: BTreeMap::new(), suspects: HashMap::new(), dead: HashMap::new() }
     }
 
-    /// An edge has written its lease. Returns a run that was given up and lives after all, or whose successor this is:
-    /// the sessions of both have to be looked at again.
-    pub fn written(&mut self, run: &EdgeRun, in_bucket: bool, now: Moment) -> Option<EdgeRun> {
+    /// An edge has written its lease. Returns the runs whose sessions have to be looked at again: this one, if it was
+    /// given up and lives after all, and the former one, whose successor it is.
+    pub fn written(&mut self, run: &EdgeRun, in_bucket: bool, now: Moment) -> Vec<EdgeRun> {
         let lease = Lease { incarnation: run.incarnation.clone(), written: now, standing: true, in_bucket };
         let before = self.leases.insert(run.edge.clone(), lease);
         self.suspects.remove(run);
-        if self.dead.remove(run).is_some() {
-            return Some(run.clone());
+        let mut others: Vec<EdgeRun> = self.dead.remove(run).map(|_| run.clone()).into_iter().collect();
+        if let Some(before) = before.filter(|lease| lease.incarnation != run.incarnation) {
+            let former = EdgeRun { edge: run.edge.clone(), incarnation: before.incarnation };
+            self.suspects.remove(&former);
+            self.dead.entry(former.clone()).or_insert(before.written.server);
+            others.push(former);
         }
-        let before = before.filter(|lease| lease.incarnation != run.incarnation)?;
-        let former = EdgeRun { edge: run.edge.clone(), incarnation: before.incarnation };
-        self.suspects.remove(&former);
-        self.dead.entry(former.clone()).or_insert(before.written.server);
-        Some(former)
+        others
     }
 
     /// The lease has expired or was deleted.
@@ -211,13 +211,13 @@ mod tests {
         let (a, mut edges) = (run("a", "1"), EdgeLeases::new(3_000));
         edges.look(&a, at(0));
         assert_eq!(edges.ping_now(at(3_000)).len(), 1);
-        assert_eq!(edges.written(&a, true, at(3_500)), None);
+        assert_eq!(edges.written(&a, true, at(3_500)), []);
         assert!(!edges.silent(&a, at(4_000)), "it had no time for the ping, and lives");
         edges.gone(&a.edge);
         edges.look(&a, at(20_000));
         edges.ping_now(at(23_000));
         assert!(edges.silent(&a, at(24_000)));
-        assert_eq!(edges.written(&a, true, at(25_000)), Some(a.clone()), "given up too early");
+        assert_eq!(edges.written(&a, true, at(25_000)), std::slice::from_ref(&a), "given up too early");
         assert_eq!(edges.dead_since(&a), None);
     }
 
@@ -225,7 +225,7 @@ mod tests {
     fn a_later_run_of_an_edge_ends_the_former() {
         let (first, second, mut edges) = (run("a", "1"), run("a", "2"), EdgeLeases::new(3_000));
         edges.written(&first, true, at(0));
-        assert_eq!(edges.written(&second, false, at(500)), Some(first.clone()));
+        assert_eq!(edges.written(&second, false, at(500)), std::slice::from_ref(&first));
         assert_eq!(edges.dead_since(&first), Some(1_000_000));
         assert!(!edges.all_in_bucket());
         edges.written(&second, true, at(600));

@@ -114,7 +114,7 @@ impl ShardTable {
 
     /// An edge has written its lease. `in_bucket`: it says that its sessions are in this bucket.
     pub fn lease(&mut self, run: &EdgeRun, in_bucket: bool, now: Moment) {
-        if let Some(other) = self.edges.written(run, in_bucket, now) {
+        for other in self.edges.written(run, in_bucket, now) {
             self.reconsider(&other, now);
         }
         // Runs before it that were never heard of by a lease.
