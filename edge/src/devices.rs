@@ -22,7 +22,10 @@ use natterjack_protocol::{
     },
 };
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout, timeout_at},
+};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
@@ -45,7 +48,7 @@ const SLACK: Duration = Duration::from_secs(2);
 const REPLACED: Duration = Duration::from_secs(1);
 /// Between attempts to claim for somebody who was let in while the bucket was away.
 const LATE: Duration = Duration::from_secs(1);
-/// How often a claim is looked for in the bucket, which may have been lost and made anew.
+/// How often it is asked when the buckets were made: one may have been lost and made anew.
 const LOOK: Duration = Duration::from_secs(5);
 /// Claims that are looked at together after a fault.
 const TOGETHER: usize = 64;
@@ -97,6 +100,8 @@ pub struct Devices {
     releases: Releases,
     /// By the id of the session; at most as many as there are sessions and hellos.
     claims: Mutex<HashMap<Token, (UserId, Arc<DeviceClaim>)>>,
+    /// When the buckets were made that have all of these sessions; empty: not known yet.
+    sessions_in: watch::Sender<Vec<u64>>,
 }
 
 impl Devices {
@@ -120,6 +125,7 @@ impl Devices {
             lease: times.edge_lease,
             releases: Releases::start(devices.clone()),
             claims: Mutex::default(),
+            sessions_in: watch::Sender::default(),
         })
     }
 
@@ -342,27 +348,38 @@ impl Devices {
         true
     }
 
-    /// The bucket may be lost, and made anew: then it is empty, and every edge writes its sessions again. Without end.
+    /// For this edge's lease: `presence` says of nobody that they are away before every edge's sessions are in the bucket.
+    pub fn sessions_in(&self) -> watch::Receiver<Vec<u64>> {
+        self.sessions_in.subscribe()
+    }
+
+    /// A bucket may be lost, and made anew: then it is empty, and every edge writes its sessions again. Without end.
     pub async fn watch_bucket(self: Arc<Self>) {
         loop {
+            if let Ok(Ok(made)) = timeout(CLAIM, self.world.made()).await
+                && *self.sessions_in.borrow() != made
+            {
+                // At the start there are none, or those that came in meanwhile.
+                if self.write_again().await {
+                    self.sessions_in.send_replace(made);
+                }
+            }
             sleep(LOOK.mul_f64(rand::random_range(0.8..1.2))).await;
-            let mut claims = self.claimed();
-            if claims.is_empty() {
-                continue;
-            }
-            let (user, _) = &claims[rand::random_range(0..claims.len())];
-            // A user's key is never deleted.
-            if !matches!(timeout(CLAIM, self.world.load(user)).await, Ok(Ok(None))) {
-                continue;
-            }
-            claims.sort_by_key(|(_, claim)| claim.at);
-            tracing::warn!(sessions = claims.len(), "the bucket of sessions is empty; they are written again");
-            let each = claims.into_iter().map(|(user, claim)| {
-                let devices = self.clone();
-                async move { devices.claim_late(&user, &claim).await }
-            });
-            stream::iter(each).buffer_unordered(TOGETHER).collect::<Vec<_>>().await;
         }
+    }
+
+    /// False: the bucket did not answer for some of them.
+    async fn write_again(self: &Arc<Self>) -> bool {
+        let mut claims = self.claimed();
+        claims.sort_by_key(|(_, claim)| claim.at);
+        if !claims.is_empty() {
+            tracing::warn!(sessions = claims.len(), "the bucket of sessions is a new one; they are written again");
+        }
+        let each = claims.into_iter().map(|(user, claim)| {
+            let devices = self.clone();
+            async move { devices.claim_late(&user, &claim).await }
+        });
+        stream::iter(each).buffer_unordered(TOGETHER).all(async |written| written).await
     }
 
     fn claimed(&self) -> Vec<(UserId, Arc<DeviceClaim>)> {

@@ -12,7 +12,10 @@ use natterjack_protocol::{
     internal::kv::EdgeInfo,
 };
 use natterjack_runtime::Health;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
 use crate::{admission::limits::AdmissionLimits, clock::Clock, sessions::Sessions, status::StatusWatch};
 
@@ -25,6 +28,8 @@ pub struct LeaseKeeper {
     pub value: EdgeInfo,
     pub status: StatusWatch,
     pub sessions: Sessions,
+    /// See [`EdgeInfo::sessions_in`].
+    pub sessions_in: watch::Receiver<Vec<u64>>,
     pub limiter: AdmissionLimits,
     pub clock: Clock,
     pub health: Health,
@@ -92,6 +97,7 @@ impl LeaseKeeper {
                 Ok(()) = beats.changed() => {}
                 Ok(()) = lease.changed() => {}
                 Ok(()) = status.changed() => {}
+                Ok(()) = self.sessions_in.changed() => {}
                 () = sleep_until(next) => {}
             }
         }
@@ -99,7 +105,8 @@ impl LeaseKeeper {
 
     fn lease_value(&mut self, draining: bool, healthy: bool) {
         let (sessions, unheeded) = (self.sessions.len() as u32, self.limiter.unheeded());
-        self.value = EdgeInfo { sessions, draining, healthy, unheeded, ..self.value.clone() };
+        let sessions_in = self.sessions_in.borrow_and_update().clone();
+        self.value = EdgeInfo { sessions, draining, healthy, sessions_in, unheeded, ..self.value.clone() };
         self.lease.set(self.value.clone());
     }
 }

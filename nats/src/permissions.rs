@@ -92,8 +92,8 @@ impl NatsRole {
             Self::Edge => [
                 said(&[any::CHAT, any::CTL, any::LIVE_USER_X, any::LIVE_GROUP_X, any::EDGES]),
                 said(&services),
-                // Pings.
-                vec![answers(Self::Presence)],
+                // Pings, and what edges ask each other.
+                vec![answers(Self::Edge), answers(Self::Presence)],
             ]
             .concat(),
             Self::Channel => [

@@ -18,6 +18,7 @@ fn id(s: &str) -> Token {
 
 #[derive(Default)]
 struct Bucket {
+    made: u64,
     values: HashMap<UserId, (UserDevices, u64)>,
     revision: u64,
 }
@@ -81,6 +82,10 @@ impl DeviceWorld for Memory {
         let listen = ([127, 0, 0, 1], 1).into();
         let lease = crate::address::lease(None, listen, false, "m".into(), edge.as_str());
         Box::pin(ready(Ok(lives.then_some(lease))))
+    }
+
+    fn made(&self) -> BoxFuture<'_, Result<Vec<u64>, KvError>> {
+        Box::pin(ready(Ok(vec![self.0.bucket.lock().made])))
     }
 
     fn seems_gone(&self, place: &SessionPlace) -> bool {
@@ -253,8 +258,10 @@ async fn an_empty_bucket_is_filled_again() {
     let (shared, e1, _e2) = two();
     let a = e1.hello("a", None).await.ok().unwrap();
     let _watch = AbortOnDropHandle::new(tokio::spawn(e1.devices.clone().watch_bucket()));
-    shared.bucket.lock().values.clear();
+    until("it says where its sessions are", || *e1.devices.sessions_in().borrow() == [0]).await;
+    *shared.bucket.lock() = Bucket { made: 1, ..Bucket::default() };
     until("written again", || connected(&shared) == [id("a")]).await;
+    until("and says so", || *e1.devices.sessions_in().borrow() == [1]).await;
     assert!(a.is_in());
 }
 

@@ -31,6 +31,9 @@ pub trait DeviceWorld: Send + Sync {
     /// By the leader.
     fn lease<'a>(&'a self, edge: &'a Token) -> BoxFuture<'a, Result<Option<EdgeInfo>, KvError>>;
 
+    /// When each shard's bucket was made, milliseconds since 1970: one that was lost and made anew is empty.
+    fn made(&self) -> BoxFuture<'_, Result<Vec<u64>, KvError>>;
+
     /// Is there, as far as is known, no edge with this incarnation?
     fn seems_gone(&self, place: &SessionPlace) -> bool;
 }
@@ -58,6 +61,10 @@ impl DeviceWorld for NatsDevices {
 
     fn lease<'a>(&'a self, edge: &'a Token) -> BoxFuture<'a, Result<Option<EdgeInfo>, KvError>> {
         Box::pin(async move { self.buckets.edge(edge).load().await })
+    }
+
+    fn made(&self) -> BoxFuture<'_, Result<Vec<u64>, KvError>> {
+        Box::pin(self.buckets.sessions_made_ms())
     }
 
     fn seems_gone(&self, place: &SessionPlace) -> bool {

@@ -53,7 +53,7 @@ pub async fn page(
 /// Sends; answered when the log has the message. Safe to repeat with the same cid, through any edge.
 #[utoipa::path(post, path = "/v1/threads/{thread}/messages", tag = "threads", operation_id = "sendMessage",
     params(ThreadPath), request_body = NewMessage, security(("token" = [])),
-    extensions(("x-codes" = json!(["not_member", "blocked", "not_found", "limit_reached", "clock_ahead", "out_of_order", "resend_too_old",
+    extensions(("x-codes" = json!(["displaced", "not_member", "blocked", "not_found", "limit_reached", "clock_ahead", "out_of_order", "resend_too_old",
         "storage_behind"]))),
     responses((status = 200, body = MessageSent)))]
 pub async fn send(

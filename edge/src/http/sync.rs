@@ -38,7 +38,7 @@ pub struct PollQuery {
 
 /// Waits for what is newer than the cursors and answers with the frames of the socket, the cursors to go on with, and `synced`.
 #[utoipa::path(post, path = "/v1/sync", tag = "sync", operation_id = "poll", security(("token" = [])), request_body = PollRequest,
-    extensions(("x-codes" = json!(["conflict", "not_found"]))),
+    extensions(("x-codes" = json!(["conflict", "device_limit", "displaced", "not_found"]))),
     responses((status = 200, body = PollAnswer)))]
 pub async fn post(
     State(api): Shared,
@@ -52,7 +52,7 @@ pub async fn post(
 
 /// The same for few cursors.
 #[utoipa::path(get, path = "/v1/sync", tag = "sync", operation_id = "pollWithQuery", security(("token" = [])), params(PollQuery),
-    extensions(("x-codes" = json!(["conflict", "not_found"]))),
+    extensions(("x-codes" = json!(["conflict", "device_limit", "displaced", "not_found"]))),
     responses((status = 200, body = PollAnswer)))]
 pub async fn get(State(api): Shared, Authenticated(actor): Authenticated, came: Came, Query(q): Query<PollQuery>) -> Answer<PollAnswer> {
     let cursors = q.cursors.as_deref().map(cursors).transpose()?.unwrap_or_default();

@@ -104,7 +104,6 @@ struct Running {
 async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &CancellationToken) -> Result<Option<Running>, Error> {
     let Base { cfg, capacity, has, tls, listener, nats, time, limiter, health } = base;
     let listen = listener.local_addr().unwrap_or(cfg.listen);
-    // It names no bucket of sessions: edges do not put theirs there yet, so who is here is unknown, and not offline.
     let value = address::lease(cfg.public_url.clone(), listen, tls.is_some(), lease::machine(), &cfg.instance);
     let value = EdgeInfo { started: time.now_ms(), ..value };
     if ask(nats, &cfg.edge_id, &EdgeRequest::Ping).await.is_some_and(|other| other.incarnation != cfg.instance) {
@@ -161,6 +160,7 @@ async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &Canc
         value,
         status: status.clone(),
         sessions: sessions.clone(),
+        sessions_in: devices.sessions_in(),
         limiter: limiter.clone(),
         clock,
         health: health.clone(),

@@ -259,7 +259,8 @@ async fn acked_is_at_once_in_history_through_every_nats_node() {
     let (me, peers) = users.split_first().unwrap();
     let mut sockets = Vec::new();
     for edge in 0..3 {
-        sockets.push(cluster.raw(me, edge, Codec::Msgpack).await);
+        let device = cluster.other_device(me, &format!("d-{edge}"));
+        sockets.push(cluster.raw(&device, edge, Codec::Msgpack).await);
     }
     let mut acked = vec![Vec::new(); peers.len()];
     for round in 0..(if heavy() { 60 } else { 15 }) {
