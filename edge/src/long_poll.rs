@@ -95,7 +95,7 @@ impl LongPolls {
             collected.watch(Watched::new(self.presence.pull(&handle.user, users).await?, ask.seen));
         }
         let mut attach = Box::pin(self.attach.attach(handle, ask.cursors, ask.synced).instrument(handle.span()));
-        let (mut attaching, mut end) = (true, end);
+        let (mut attaching, mut lingers) = (true, None::<Instant>);
         loop {
             tokio::select! {
                 biased;
@@ -118,11 +118,11 @@ impl LongPolls {
                     attaching = false;
                 }
                 // Not before the cursors were answered: a client that asks without waiting asks for that.
-                () = sleep_until(end), if collected.attached() => return Ok(collected.answer()),
+                () = sleep_until(lingers.map_or(end, |until| until.min(end))), if collected.attached() => return Ok(collected.answer()),
             }
-            if collected.attached() && collected.has_news() {
-                end = end.min(Instant::now() + LINGER);
-            }
+            // Presence that has changed and is again what the client has is no news any more.
+            let news = collected.attached() && collected.has_news();
+            lingers = news.then(|| lingers.unwrap_or_else(|| Instant::now() + LINGER));
         }
     }
 

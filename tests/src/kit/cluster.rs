@@ -34,6 +34,7 @@ pub struct Cluster {
     nats: Vec<Process>,
     channels: Vec<Process>,
     persisters: Vec<Process>,
+    presences: Vec<Process>,
     edges: Vec<Process>,
     nats_proxies: Vec<NatsProxy>,
     proxies: AtomicUsize,
@@ -58,6 +59,7 @@ impl Cluster {
             nats: Vec::new(),
             channels: Vec::new(),
             persisters: Vec::new(),
+            presences: Vec::new(),
             edges: Vec::new(),
             nats_proxies: Vec::new(),
             proxies: AtomicUsize::new(0),
@@ -93,8 +95,9 @@ impl Cluster {
         }
         cluster.channels = (0..cluster.spec.channels).map(|i| cluster.channel_process(i)).collect();
         cluster.persisters = (0..cluster.spec.persisters).map(|i| cluster.persister_process(i)).collect();
+        cluster.presences = (0..cluster.spec.presences).map(|i| cluster.presence_process(i)).collect();
         cluster.edges = (0..cluster.spec.edges).map(|i| cluster.edge_process(i)).collect();
-        let roles = || cluster.channels.iter().chain(&cluster.persisters).chain(&cluster.edges);
+        let roles = || cluster.channels.iter().chain(&cluster.persisters).chain(&cluster.presences).chain(&cluster.edges);
         roles().for_each(Process::spawn);
         for role in roles() {
             role.wait_ready().await;
@@ -191,6 +194,10 @@ impl Cluster {
         text.as_str().unwrap_or_default().to_owned()
     }
 
+    pub fn presence(&self, i: usize) -> &Process {
+        &self.presences[i]
+    }
+
     /// `/health`, `/ready` and `/metrics` of persister `i`.
     pub fn persister_admin(&self, i: usize) -> SocketAddr {
         self.net.persister(i)
@@ -247,7 +254,7 @@ impl Cluster {
 
     /// Every process, for looking at logs.
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
-        self.nats.iter().chain(&self.channels).chain(&self.persisters).chain(&self.edges)
+        self.nats.iter().chain(&self.channels).chain(&self.persisters).chain(&self.presences).chain(&self.edges)
     }
 
     /// No process may log what is said here (a body, a password, a token).

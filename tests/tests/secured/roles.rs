@@ -12,7 +12,7 @@ use crate::doctor;
 const SOON: Duration = Duration::from_secs(20);
 
 fn spec(lets_in: LetsIn) -> ClusterSpec {
-    ClusterSpec { nats: 3, channels: 2, persisters: 2, secured_nats: Some(lets_in), ..ClusterSpec::default() }
+    ClusterSpec { nats: 3, channels: 2, persisters: 2, presences: 2, secured_nats: Some(lets_in), ..ClusterSpec::default() }
 }
 
 /// Two people on two edges, live and in history; then a later generation of the log.

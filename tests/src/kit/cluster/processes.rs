@@ -90,6 +90,12 @@ impl Cluster {
         let own = [("admin.listen", admin.to_string()), ("persister.archive", self.archive().display().to_string())];
         self.role(format!("persister-{i}"), NatsRole::Persister, nats, &own, format!("http://{admin}/ready"))
     }
+
+    pub(super) fn presence_process(&self, i: usize) -> Process {
+        let (admin, nats) = (self.net.presence(i), self.nats_urls(i % self.spec.nats).join(","));
+        let own = [("admin.listen", admin.to_string())];
+        self.role(format!("presence-{i}"), NatsRole::Presence, nats, &own, format!("http://{admin}/ready"))
+    }
 }
 
 pub(super) fn node(places: &[usize], i: usize, servers: usize) -> usize {

@@ -7,6 +7,8 @@ pub struct ClusterSpec {
     pub edges: usize,
     pub channels: usize,
     pub persisters: usize,
+    /// Without one everybody is unknown to everybody.
+    pub presences: usize,
     /// 1 or 3; with 3 everything is replicated three times.
     pub nats: usize,
     pub partitions: u32,
@@ -37,6 +39,7 @@ impl Default for ClusterSpec {
             edges: 2,
             channels: 1,
             persisters: 1,
+            presences: 0,
             nats: 1,
             partitions: 2,
             times_divisor: 1,
