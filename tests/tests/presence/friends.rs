@@ -58,7 +58,10 @@ async fn a_choice_holds_on_every_device_and_polls_and_pulls_see_it() {
     // Somebody who polls is told at once what changes, and not what they have.
     let carol = cluster.user("carol").await;
     let api = cluster.api(&carol, 0);
-    let ask = |seen: Option<&str>, wait: u64| json!({ "watch": [bob.id()], "seen": seen, "wait_ms": wait });
+    let ask = |seen: Option<&str>, wait: u64| match seen {
+        Some(seen) => json!({ "watch": [bob.id()], "seen": seen, "wait_ms": wait }),
+        None => json!({ "watch": [bob.id()], "wait_ms": wait }),
+    };
     let (status, first) = api.post("/v1/sync", &ask(None, 20_000)).await;
     assert_eq!((status, states(&first["presence"]).get(bob.id().as_str()).map_or("", String::as_str)), (200, "away"), "{first}");
     let seen = first["presence"]["seen"].as_str().unwrap().to_owned();
