@@ -164,7 +164,7 @@ impl Presence {
         let (progress, table) = (world.progress(), ShardTable::new(world.floor(), self.cfg.times.edge_refresh));
         let shard = Shard::new(shard, world, table).run(|| {
             ::metrics::histogram!(metrics::LOAD_SECONDS).record(began.elapsed());
-            tracing::info!(ms = began.elapsed().as_millis() as u64, "the shard was read; this instance speaks of it");
+            tracing::debug!(ms = began.elapsed().as_millis() as u64, "the shard was read; this instance speaks of it");
             reader.doing("watches the shard");
         });
         let probe = async {

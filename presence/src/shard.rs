@@ -199,7 +199,7 @@ impl<W: ShardWorld> Shard<W> {
                 self.table.lease(&run, in_bucket, now);
                 if self.begun && self.table.completes() {
                     // What is said of everybody without a key changes: edges ask again.
-                    tracing::info!("every edge has put its sessions into the bucket; who is not in it is offline");
+                    tracing::debug!("every edge has put its sessions into the bucket; who is not in it is offline");
                     (self.epoch, self.seq) = (rand::random(), 0);
                     self.said_at = Instant::now() - BEAT;
                 }
