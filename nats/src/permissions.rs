@@ -92,8 +92,8 @@ impl NatsRole {
             Self::Edge => [
                 said(&[any::CHAT, any::CTL, any::LIVE_USER_X, any::LIVE_GROUP_X, any::EDGES]),
                 said(&services),
-                // Pings, and what edges ask each other.
-                vec![answers(Self::Edge), answers(Self::Presence)],
+                // Pings. What edges ask each other comes to an inbox that is their own.
+                vec![answers(Self::Presence)],
             ]
             .concat(),
             Self::Channel => [
@@ -105,7 +105,7 @@ impl NatsRole {
                 [said(&[any::LIVE_USER_X, any::END]), [Self::Edge, Self::Channel, Self::Doctor, Self::Provision].map(answers).into()]
                     .concat()
             }
-            Self::Presence => [said(&[subjects::PRESENCE, any::EDGE_PINGS]), vec![answers(Self::Edge), answers(Self::Doctor)]].concat(),
+            Self::Presence => [said(&[subjects::PRESENCE, any::EDGES]), vec![answers(Self::Edge), answers(Self::Doctor)]].concat(),
             // And accounts: `natterjack user`.
             Self::Provision => said(&[any::END, subjects::OPERATORS]),
             // What was lost, and whether anybody says who is here.
@@ -115,7 +115,7 @@ impl NatsRole {
 
     fn hears(self) -> Vec<String> {
         let heard: &[&str] = match self {
-            Self::Edge => &[any::LIVE_USER, any::LIVE_GROUP, any::EDGES, any::EDGE_PINGS, subjects::BEATS, subjects::PRESENCE],
+            Self::Edge => &[any::LIVE_USER, any::LIVE_GROUP, any::EDGES, subjects::BEATS, subjects::PRESENCE],
             Self::Channel => &[any::HEADS],
             Self::Persister => &[subjects::HISTORY, subjects::LOSSES, subjects::DIRECTORY, subjects::OPERATORS],
             Self::Presence => &[any::PRESENCE_SERVICES],
@@ -221,7 +221,6 @@ mod tests {
         only(&[Provision], subjects::OPERATORS);
         only(&[Channel, Persister], "$KV.groups-1.g");
         only(&[Channel, Persister], "$KV.users-0.a.threads");
-        only(&[Edge], "svc.edge.e");
         for key in ["generation", "lost_end.7.3", "clock.7.3", "log_readers"] {
             only(&[Channel, Persister, Provision], &subjects::bucket_key(subjects::CONTROL, key));
         }
@@ -236,7 +235,7 @@ mod tests {
         only(&[Presence], "$KV.roles.presence.3");
         only(&[Presence], &subjects::presence(3));
         only(&[Edge, Doctor], &subjects::presence_service(3));
-        only(&[Presence], &subjects::edge_ping(user));
+        only(&[Edge, Presence], &subjects::edge_service(user));
         only(&[], "anything.else");
     }
 
@@ -278,6 +277,19 @@ mod tests {
                 assert_eq!(hears(role, &format!("{}.x.1", inbox(Some(other)))), role == other);
             }
             assert!(!hears(role, "_INBOX.x.1") && !hears(role, "chat.1.0.dm.a.b") && !hears(role, "$KV.users-0.a.threads"));
+        }
+        // Whoever hears a question may answer all who may ask it.
+        let edge = "e".parse().unwrap();
+        let of_one = [subjects::heads(7, 3), subjects::presence_service(3), subjects::edge_service(&edge)];
+        let services = [subjects::HISTORY, subjects::LOSSES, subjects::DIRECTORY, subjects::OPERATORS].map(str::to_owned);
+        for service in of_one.into_iter().chain(services) {
+            let heard: Vec<NatsRole> = NatsRole::ALL.into_iter().filter(|role| hears(*role, &service)).collect();
+            assert!(!heard.is_empty(), "nobody hears {service}");
+            for asks in NatsRole::ALL.into_iter().filter(|role| may(*role, &service)) {
+                for answers in &heard {
+                    assert!(may(*answers, &format!("{}.x.1", inbox(Some(asks)))), "{answers:?} cannot answer {asks:?} on {service}");
+                }
+            }
         }
         assert!(may(Persister, "_INBOX_edge.x.1") && may(Channel, "_INBOX_edge.x.1") && !may(Edge, "_INBOX_channel.x.1"));
         assert!(hears(Edge, "live.user.a.e") && !hears(Persister, "live.user.a.e") && hears(Channel, "svc.channel.heads.1.0"));

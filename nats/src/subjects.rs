@@ -114,7 +114,7 @@ pub fn heads(generation: u32, p: u32) -> String {
 }
 
 /// Requests `rpc::EdgeRequest` to one edge.
-pub fn edge_service(id: &str) -> String {
+pub fn edge_service(id: &Token) -> String {
     format!("svc.edge.{id}")
 }
 
@@ -129,11 +129,6 @@ pub const PRESENCE: &str = "presence.*";
 /// Requests `PresenceRequest`; served by the holder of the shard on the connection that publishes its batches.
 pub fn presence_service(shard: u32) -> String {
     format!("svc.presence.{shard}")
-}
-
-/// Requests `EdgePing`, answered with the edge's incarnation.
-pub fn edge_ping(edge: &Token) -> String {
-    format!("svc.edge.{edge}.ping")
 }
 
 /// The stream of a partition.
@@ -198,7 +193,6 @@ pub(crate) mod any {
     pub const HEADS: &str = "svc.channel.heads.*.*";
     pub const EDGES: &str = "svc.edge.*";
     pub const PRESENCE_SERVICES: &str = "svc.presence.*";
-    pub const EDGE_PINGS: &str = "svc.edge.*.ping";
 
     pub fn stream_info() -> String {
         "$JS.API.STREAM.INFO.*".into()

@@ -15,7 +15,8 @@ use natterjack_protocol::{
     internal::{
         devices::{DeviceEntry, UserDevices},
         kv::EdgeInfo,
-        presence::{self, EdgePing, PresenceBatch, UserSettings},
+        presence::{self, PresenceBatch, UserSettings},
+        rpc::{EdgeAnswer, EdgeRequest},
     },
 };
 use tokio::{
@@ -177,8 +178,8 @@ impl ShardWorld for NatsWorld {
     fn ping(&self, run: EdgeRun) -> impl Future<Output = bool> + Send + 'static {
         let nats = self.nats.clone();
         async move {
-            match nats.request::<_, String>(&subjects::edge_ping(&run.edge), &EdgePing, PING).await {
-                Ok(incarnation) => *incarnation == *run.incarnation,
+            match nats.request::<_, EdgeAnswer>(&subjects::edge_service(&run.edge), &EdgeRequest::Ping, PING).await {
+                Ok(answer) => *answer.incarnation == *run.incarnation,
                 // Nobody listens there, says the server; or it was heard and not answered, if we are still connected.
                 Err(RpcError::NoResponders) => false,
                 Err(RpcError::Timeout) => nats.flush_barrier().await.is_err(),

@@ -74,5 +74,5 @@ impl DeviceWorld for NatsDevices {
 
 /// None: no edge with this id answers.
 pub async fn ask(nats: &Nats, edge: &Token, request: &EdgeRequest) -> Option<EdgeAnswer> {
-    nats.request(&subjects::edge_service(edge.as_str()), request, ANSWER).await.ok()
+    nats.request(&subjects::edge_service(edge), request, ANSWER).await.ok()
 }

@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use natterjack_nats::{EdgeLease, KvBuckets, Layout, LeaseStanding, Nats, Publisher, ServeError, Service, ThreadLog, serve, subjects};
+use natterjack_nats::{EdgeLease, KvBuckets, Layout, LeaseStanding, Publisher, Service, ThreadLog, serve, subjects};
 use natterjack_protocol::{
     client::close,
-    internal::{kv::EdgeInfo, presence::EdgePing, rpc::EdgeRequest},
+    internal::{kv::EdgeInfo, rpc::EdgeRequest},
     limits,
 };
 use tokio::time::{Instant, timeout, timeout_at};
@@ -16,7 +16,7 @@ use tokio_util::{
 
 use super::{Base, Error};
 use crate::{
-    Config, address,
+    address,
     admission::Admission,
     auth::TokenVerifier,
     control::ControlAppender,
@@ -47,14 +47,11 @@ use crate::{
 
 /// At the end, when all sessions have gone: how long HTTP requests have to finish.
 const ANSWERS: Duration = Duration::from_secs(5);
-/// Pings that are answered at once: one from each shard of `presence`, of two instances.
-const PINGS: usize = 64;
 /// At a new generation of the log: how long requests have to finish and sessions to be told.
 const RESUME: Duration = Duration::from_secs(1);
-
-/// Likewise for the places of the sessions that have gone to be given back.
+/// At the end: how long the places of sessions that have gone have to be given back.
 const RELEASES: Duration = Duration::from_secs(2);
-/// Requests of other edges that are answered at once: each looks at one session.
+/// Requests of other edges, and pings of `presence`, that are answered at once: each looks at one session at most.
 const REQUESTS: usize = 1_024;
 
 /// Until `stop` (none), or until there is a newer generation. Then all sessions resume from their cursors, a moment later, there; who
@@ -93,8 +90,7 @@ struct Running {
     keeper: LeaseKeeper,
     dispatcher: AbortOnDropHandle<()>,
     _presence: AbortOnDropHandle<()>,
-    _pings: Service,
-    /// What other edges ask.
+    /// What other edges and `presence` ask.
     _service: Service,
     _watches: [AbortOnDropHandle<()>; 2],
     _readiness: AbortOnDropHandle<()>,
@@ -132,7 +128,7 @@ async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &Canc
     let world = NatsDevices { buckets: buckets.clone(), nats: nats.clone(), edges: edges.clone(), incarnation: own.1.clone() };
     let devices = Devices::new(Box::new(world), own, cfg.devices, sessions.clone(), standing.clone(), time.clone(), &cfg.times);
     let answering = devices.clone();
-    let service = serve(nats, subjects::edge_service(cfg.edge_id.as_str()), None, REQUESTS, move |request| {
+    let service = serve(nats, subjects::edge_service(&cfg.edge_id), None, REQUESTS, move |request| {
         let answer = answering.answer(&request);
         async move { Ok(answer) }
     });
@@ -154,7 +150,6 @@ async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &Canc
     };
     let publisher = parts.publisher.clone();
     let (dispatcher, services, api) = parts.wire(base, delivery, &tasks, end);
-    let _pings = answer_pings(nats, cfg).await?;
     let keeper = LeaseKeeper {
         lease: EdgeLease::start(&buckets, &cfg.edge_id, value.clone(), standing, &cfg.times),
         value,
@@ -188,18 +183,10 @@ async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &Canc
         keeper,
         dispatcher,
         _presence: desk,
-        _pings,
         _service: service,
         _watches: watches,
         _readiness,
     }))
-}
-
-/// Whoever thinks that this edge is dead asks first.
-async fn answer_pings(nats: &Nats, cfg: &Config) -> Result<Service, ServeError> {
-    let incarnation = cfg.instance.clone();
-    let answer = move |_: EdgePing| std::future::ready(Ok(incarnation.clone()));
-    serve(nats, subjects::edge_ping(&cfg.edge_id), None, PINGS, answer).await
 }
 
 /// What several of the services are made of.

@@ -137,7 +137,7 @@ async fn no_role_may_do_what_is_anothers() {
         ("_INBOX_persister.x.1".into(), &[Persister]),
         ("presence.0".into(), &[Presence]),
         ("svc.presence.0".into(), &[Edge, Doctor]),
-        ("svc.edge.e.ping".into(), &[Presence]),
+        ("svc.edge.e".into(), &[Edge, Presence]),
         ("$KV.sessions-0.a".into(), &[Edge, Persister, Presence]),
         ("$KV.users-0.a.settings".into(), &[Edge]),
         ("$SYS.REQ.SERVER.PING".into(), &[]),

@@ -15,7 +15,8 @@ use natterjack_protocol::{
     internal::{
         devices::{DeviceEntry, SessionPlace, UserDevices},
         kv::EdgeInfo,
-        presence::{Connected, EdgePing, PresenceAnswer, PresenceBatch, PresenceRequest, UserPresence},
+        presence::{Connected, PresenceAnswer, PresenceBatch, PresenceRequest, UserPresence},
+        rpc::{EdgeAnswer, EdgeRequest},
     },
 };
 use natterjack_runtime::Health;
@@ -115,8 +116,8 @@ impl World {
     /// An edge that answers pings.
     pub async fn answers(&self, edge: &str, incarnation: &str) -> Service {
         let incarnation = incarnation.to_owned();
-        let answer = move |_: EdgePing| std::future::ready(Ok(incarnation.clone()));
-        serve(&self.nats, subjects::edge_ping(&Token::parse(edge).unwrap()), None, 8, answer).await.unwrap()
+        let answer = move |_: EdgeRequest| std::future::ready(Ok(EdgeAnswer { incarnation: incarnation.clone() }));
+        serve(&self.nats, subjects::edge_service(&Token::parse(edge).unwrap()), None, 8, answer).await.unwrap()
     }
 
     /// A device of each of these users is connected to this edge.

@@ -120,10 +120,6 @@ pub struct PresenceAnswer {
     pub users: Vec<UserPresence>,
 }
 
-/// To an edge, on `edge.<id>.ping`: does it live? It answers with its incarnation.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct EdgePing;
-
 #[cfg(test)]
 mod tests {
     use super::*;
