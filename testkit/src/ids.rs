@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use natterjack_protocol::{Cid, Thread, Token};
+use natterjack_protocol::{Cid, Thread, Token, internal::kv::EdgeInfo};
 
 /// This machine's clock, in milliseconds since 1970.
 pub fn now_ms() -> u64 {
@@ -30,4 +30,21 @@ pub fn cid() -> Cid {
 
 pub fn cid_at(ms: u64) -> Cid {
     Cid::mint(ms, rand::random())
+}
+
+/// What an edge at no address that anybody uses says in its lease: it is well and nobody is connected to it.
+pub fn edge_info(incarnation: &str) -> EdgeInfo {
+    EdgeInfo {
+        url: None,
+        listen: ([127, 0, 0, 1], 8080).into(),
+        tls: false,
+        machine: "m".into(),
+        incarnation: incarnation.into(),
+        started: 0,
+        sessions: 0,
+        draining: false,
+        healthy: true,
+        sessions_in: Vec::new(),
+        unheeded: None,
+    }
 }

@@ -22,7 +22,7 @@ pub mod stopwatch;
 pub mod wait;
 
 pub use certificates::Certificates;
-pub use ids::{cid, cid_at, group, now_ms, thread, user};
+pub use ids::{cid, cid_at, edge_info, group, now_ms, thread, user};
 pub use nats_proxy::NatsProxy;
 pub use nats_server::{NatsServer, thread_in};
 pub use process::Process;

@@ -4,30 +4,14 @@ use futures_util::{Stream, StreamExt, future::join_all};
 use natterjack_nats::{Kv, KvBuckets, KvError, LeaseHolder, Position, Positions, WatchEvent, provision};
 use natterjack_protocol::{
     MsgId, Times, Token,
-    internal::kv::{EdgeInfo, PublicKey},
+    internal::kv::PublicKey,
     log::fold::{ThreadItem, UserThreads},
 };
-use natterjack_testkit::{NatsServer, eventually, raw_jetstream, thread};
+use natterjack_testkit::{NatsServer, edge_info, eventually, raw_jetstream, thread};
 use tokio::time::timeout;
 
 fn token(s: &str) -> Token {
     s.parse().unwrap()
-}
-
-fn edge(incarnation: &str) -> EdgeInfo {
-    EdgeInfo {
-        url: None,
-        listen: ([127, 0, 0, 1], 8080).into(),
-        tls: false,
-        machine: "m".into(),
-        incarnation: incarnation.into(),
-        started: 0,
-        sessions: 0,
-        draining: false,
-        healthy: true,
-        sessions_in: Vec::new(),
-        unheeded: None,
-    }
 }
 
 #[tokio::test]
@@ -92,12 +76,12 @@ async fn of_many_who_create_one_does_and_no_merge_is_lost() {
 async fn a_key_is_created_again_where_one_ended() {
     let (_s, nats, layout) = NatsServer::ready().await;
     let key = KvBuckets::new(&nats, layout).edge(&token("e1"));
-    let one = edge("one");
+    let one = edge_info("one");
     let first = key.create(&one).await.unwrap();
-    assert!(matches!(key.create(&edge("two")).await, Err(KvError::Conflict)));
-    key.create_if_absent(&edge("two")).await.unwrap();
+    assert!(matches!(key.create(&edge_info("two")).await, Err(KvError::Conflict)));
+    key.create_if_absent(&edge_info("two")).await.unwrap();
     assert_eq!(key.load_with_revision().await.unwrap(), Some((one.clone(), first)));
-    let second = key.compare_and_set(&edge("two"), first).await.unwrap();
+    let second = key.compare_and_set(&edge_info("two"), first).await.unwrap();
     assert!(matches!(key.delete_revision(first).await, Err(KvError::Conflict)), "it is another's by now");
     key.delete_revision(second).await.unwrap();
     assert_eq!(key.load().await.unwrap(), None);

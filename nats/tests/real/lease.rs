@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use natterjack_nats::{EdgeLease, KvBuckets, LeaseHolder, LeaseStanding, LeaseState, RoleLease};
 use natterjack_protocol::{Times, Token, internal::kv::EdgeInfo};
-use natterjack_testkit::{NatsServer, eventually};
+use natterjack_testkit::{NatsServer, edge_info, eventually};
 
 fn times() -> Times {
     Times::default()
@@ -57,21 +57,7 @@ async fn an_edges_lease_is_held_suspect_lost_and_held_again() {
     let (mut s, nats, layout) = NatsServer::ready().await;
     let buckets = KvBuckets::new(&nats, layout);
     let times = Times { edge_refresh: Duration::from_millis(300), edge_lease: Duration::from_secs(3), ..times() };
-    let listen = ([127, 0, 0, 1], 8080).into();
-    let (url, tls, machine, incarnation) = (Some("ws://x".into()), false, "m".into(), "i".into());
-    let value = EdgeInfo {
-        url,
-        listen,
-        tls,
-        machine,
-        incarnation,
-        started: 0,
-        sessions: 0,
-        draining: false,
-        healthy: true,
-        sessions_in: Vec::new(),
-        unheeded: None,
-    };
+    let value = edge_info("i");
     let id = Token::parse("e1").unwrap();
     let standing = LeaseStanding::default();
     let lease = EdgeLease::start(&buckets, &id, value.clone(), standing.clone(), &times);
@@ -104,24 +90,11 @@ async fn an_edge_that_wakes_up_does_not_take_the_lease_of_its_successor_and_does
     let (_s, nats, layout) = NatsServer::ready().await;
     let (buckets, id) = (KvBuckets::new(&nats, layout), Token::parse("e1").unwrap());
     let times = Times { edge_refresh: Duration::from_millis(100), ..times() };
-    let edge = |incarnation: &str| EdgeInfo {
-        url: None,
-        listen: ([127, 0, 0, 1], 8080).into(),
-        tls: false,
-        machine: "m".into(),
-        incarnation: incarnation.into(),
-        started: 0,
-        sessions: 0,
-        draining: false,
-        healthy: true,
-        sessions_in: Vec::new(),
-        unheeded: None,
-    };
     let (old_stands, new_stands) = (LeaseStanding::default(), LeaseStanding::default());
-    let old = EdgeLease::start(&buckets, &id, edge("old"), old_stands.clone(), &times);
+    let old = EdgeLease::start(&buckets, &id, edge_info("old"), old_stands.clone(), &times);
     let mut state = old.state();
     state.wait_for(|s| *s == LeaseState::Held).await.unwrap();
-    let new = EdgeLease::start(&buckets, &id, edge("new"), new_stands.clone(), &times);
+    let new = EdgeLease::start(&buckets, &id, edge_info("new"), new_stands.clone(), &times);
     tokio::time::timeout(Duration::from_secs(20), state.wait_for(|s| *s != LeaseState::Held)).await.unwrap().unwrap();
     old.release().await;
     assert_eq!(buckets.edge(&id).load().await.unwrap().map(|e| e.incarnation), Some("new".into()));

@@ -20,7 +20,7 @@ use natterjack_protocol::{
     },
 };
 use natterjack_runtime::Health;
-use natterjack_testkit::{NatsServer, eventually, now_ms, raw_jetstream, user};
+use natterjack_testkit::{NatsServer, edge_info, eventually, now_ms, raw_jetstream, user};
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -92,19 +92,7 @@ impl World {
     }
 
     pub async fn lease_with(&self, edge: &str, incarnation: &str, sessions_in: Vec<u64>) {
-        let info = EdgeInfo {
-            url: None,
-            listen: ([127, 0, 0, 1], 8080).into(),
-            tls: false,
-            machine: "m".into(),
-            incarnation: incarnation.into(),
-            started: 0,
-            sessions: 0,
-            draining: false,
-            healthy: true,
-            sessions_in,
-            unheeded: None,
-        };
+        let info = EdgeInfo { sessions_in, ..edge_info(incarnation) };
         self.buckets.edge(&Token::parse(edge).unwrap()).put(&info).await.unwrap();
     }
 
