@@ -38,7 +38,8 @@ pub async fn run(system: &mut System, threads: usize, time: Duration) -> Result<
     let fill = |n: usize| fill(system, n, &users);
     stream::iter(0..users.len()).map(fill).buffer_unordered(FILLING).try_collect::<()>().await?;
     let made = users.len() * EACH;
-    let note = format!("{made} conversations made in {:.0} s, then the system was restarted", begun.elapsed().as_secs_f64());
+    let note =
+        format!("{made} conversations made in {:.0} s, then the system was restarted", begun.elapsed().as_secs_f64());
     system.restart().await?;
 
     // Who writes, and those behind them, who only read: each conversation is one that was made.
@@ -67,7 +68,9 @@ pub async fn run(system: &mut System, threads: usize, time: Duration) -> Result<
             notes: if name == "cold" { vec![note.clone()] } else { Vec::new() },
         });
     }
-    if let [LoadReport { delivery: Some(cold), .. }, LoadReport { delivery: Some(warm), notes, .. }] = reports.as_mut_slice() {
+    if let [LoadReport { delivery: Some(cold), .. }, LoadReport { delivery: Some(warm), notes, .. }] =
+        reports.as_mut_slice()
+    {
         notes.push(format!("cold p99 is {:.1} × warm p99", cold.p99_us as f64 / warm.p99_us.max(1) as f64));
     }
     Ok(reports)
@@ -82,7 +85,10 @@ async fn fill(system: &System, n: usize, users: &[User]) -> Result<()> {
         loop {
             connection.socket.send(Message::Binary(send_frame(k as u32, &thread, now_ms(), stamped(0, BODY)))).await?;
             let why = loop {
-                match timeout(PATIENCE, connection.socket.next()).await?.ok_or_else(|| anyhow!("the edge closed the connection"))?? {
+                match timeout(PATIENCE, connection.socket.next())
+                    .await?
+                    .ok_or_else(|| anyhow!("the edge closed the connection"))??
+                {
                     Message::Binary(bytes) => match look(&bytes) {
                         FrameSeen::Sent { .. } => break None,
                         FrameSeen::Refused(why) => break Some(why),
@@ -106,7 +112,11 @@ async fn fill(system: &System, n: usize, users: &[User]) -> Result<()> {
 }
 
 /// The first `writers` send to those behind them, in turns, at the rate; how long each message took to the other.
-async fn wake(members: Vec<LoadConnection>, writers: usize, name: &'static str) -> Result<(Vec<LoadConnection>, Histogram<u64>)> {
+async fn wake(
+    members: Vec<LoadConnection>,
+    writers: usize,
+    name: &'static str,
+) -> Result<(Vec<LoadConnection>, Histogram<u64>)> {
     let ids: Arc<Vec<UserId>> = Arc::new(members.iter().map(|c| c.user.id.clone()).collect());
     let n = ids.len();
     let begun = Instant::now() + Duration::from_millis(100);

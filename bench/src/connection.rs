@@ -83,7 +83,8 @@ pub fn stamped(stamp: u64, len: usize) -> Body {
 
 pub fn send_frame(r: u32, thread: &Thread, now_ms: u64, body: Body) -> Bytes {
     let cid = Cid::mint(now_ms, rand::random());
-    ClientFrame::Send(SendMessage { r, cid, thread: thread.clone(), kind: Kind::Text, body, behind: None }).encode(Codec::Msgpack)
+    ClientFrame::Send(SendMessage { r, cid, thread: thread.clone(), kind: Kind::Text, body, behind: None })
+        .encode(Codec::Msgpack)
 }
 
 /// Is it an event? Decides by the first bytes: decoding every delivery would measure us.

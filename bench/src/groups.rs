@@ -44,7 +44,13 @@ struct Counters {
 }
 
 /// `window` messages in flight in each group, of the first `writers` members.
-pub async fn run(system: &System, (groups, members): (usize, usize), window: usize, writers: usize, time: Duration) -> Result<LoadReport> {
+pub async fn run(
+    system: &System,
+    (groups, members): (usize, usize),
+    window: usize,
+    writers: usize,
+    time: Duration,
+) -> Result<LoadReport> {
     if writers == 0 || writers > members.min(window) {
         bail!("at least one writer, at most as many as there are members and messages in flight");
     }
@@ -54,7 +60,8 @@ pub async fn run(system: &System, (groups, members): (usize, usize), window: usi
         let users = system.users(members).await?;
         let thread = create(system, &users).await?;
         let open = |(n, user)| LoadConnection::open(system.url(n), user);
-        let connections: Vec<LoadConnection> = stream::iter(users.into_iter().enumerate()).map(open).buffered(32).try_collect().await?;
+        let connections: Vec<LoadConnection> =
+            stream::iter(users.into_iter().enumerate()).map(open).buffered(32).try_collect().await?;
         lines.push((thread, connections));
     }
     let counters = Arc::new(Counters::default());
@@ -78,7 +85,9 @@ pub async fn run(system: &System, (groups, members): (usize, usize), window: usi
     }
     let expected = counters.sent.load(Relaxed) * members as u64;
     Ok(LoadReport {
-        load: format!("groups: {groups} groups of {members} online, {window} in flight each, {writers} writing, {BODY} B"),
+        load: format!(
+            "groups: {groups} groups of {members} online, {window} in flight each, {writers} writing, {BODY} B"
+        ),
         seconds: time.as_secs_f64(),
         sent,
         delivered,

@@ -134,7 +134,8 @@ pub async fn run(args: BenchArgs) -> Result<()> {
         }))
     });
     let loads = args.load.map_or_else(BenchLoad::all, |load| vec![load]);
-    let bar = ProgressBar::new(loads.len() as u64).with_style(ProgressStyle::with_template("{bar:20} {pos}/{len} {msg}")?);
+    let bar =
+        ProgressBar::new(loads.len() as u64).with_style(ProgressStyle::with_template("{bar:20} {pos}/{len} {msg}")?);
     let mut reports: Vec<LoadReport> = Vec::new();
     let mut failed = None;
     for load in loads {
@@ -156,7 +157,10 @@ async fn one(system: &mut System, load: &BenchLoad, time: Duration) -> Result<Ve
     Ok(match *load {
         BenchLoad::Idle { connections } => vec![idle::run(system, connections, time).await?],
         BenchLoad::Pairs { pairs, window, rate } => {
-            vec![pairs::run(system, pairs, window, rate, time).await?, raw::run(system, pairs, window, rate, pairs::BODY, time).await?]
+            vec![
+                pairs::run(system, pairs, window, rate, time).await?,
+                raw::run(system, pairs, window, rate, pairs::BODY, time).await?,
+            ]
         }
         BenchLoad::Cold { threads } => cold::run(system, threads, time).await?,
         BenchLoad::Presence { users, watched, changing, kill } => {

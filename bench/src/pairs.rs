@@ -39,9 +39,16 @@ struct Side {
     latency: Histogram<u64>,
 }
 
-pub async fn run(system: &System, pairs: usize, window: usize, rate: Option<u64>, time: Duration) -> Result<LoadReport> {
+pub async fn run(
+    system: &System,
+    pairs: usize,
+    window: usize,
+    rate: Option<u64>,
+    time: Duration,
+) -> Result<LoadReport> {
     let users = system.users(pairs * 2).await?;
-    let connections = stream::iter(users.into_iter().enumerate()).map(|(n, user)| LoadConnection::open(system.url(n), user));
+    let connections =
+        stream::iter(users.into_iter().enumerate()).map(|(n, user)| LoadConnection::open(system.url(n), user));
     let mut connections: Vec<LoadConnection> = connections.buffered(32).try_collect().await?;
     let mut tasks = Vec::new();
     while let (Some(to), Some(from)) = (connections.pop(), connections.pop()) {

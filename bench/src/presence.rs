@@ -52,7 +52,13 @@ struct Seen {
 }
 
 /// `users` watch `watched` others each; of all users `permille` change each second.
-pub async fn changes(system: &System, users: usize, watched: usize, permille: usize, time: Duration) -> Result<LoadReport> {
+pub async fn changes(
+    system: &System,
+    users: usize,
+    watched: usize,
+    permille: usize,
+    time: Duration,
+) -> Result<LoadReport> {
     let all = system.users(users).await?;
     let seen = Arc::new(Seen::default());
     let mut sockets = watch_all(system, &all, &all, watched, &seen).await?;
@@ -96,8 +102,11 @@ pub async fn changes(system: &System, users: usize, watched: usize, permille: us
 /// `users` on the second edge, each watched by somebody on the first, and the second edge is killed.
 pub async fn edge_killed(system: &System, users: usize, watched: usize) -> Result<LoadReport> {
     let (there, here) = (system.users(users).await?, system.users(users.div_ceil(watched)).await?);
-    let connections: Vec<LoadConnection> =
-        stream::iter(there.clone()).map(|user| LoadConnection::open(system.url(1), user)).buffer_unordered(AT_ONCE).try_collect().await?;
+    let connections: Vec<LoadConnection> = stream::iter(there.clone())
+        .map(|user| LoadConnection::open(system.url(1), user))
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await?;
     let mut sockets = JoinSet::new();
     for (user, theirs) in here.into_iter().zip(there.chunks(watched)) {
         let theirs: Vec<UserId> = theirs.iter().map(|u| u.id.clone()).collect();
@@ -135,7 +144,13 @@ pub async fn edge_killed(system: &System, users: usize, watched: usize) -> Resul
     })
 }
 
-async fn watch_all(system: &System, all: &[User], of: &[User], watched: usize, seen: &Arc<Seen>) -> Result<JoinSet<()>> {
+async fn watch_all(
+    system: &System,
+    all: &[User],
+    of: &[User],
+    watched: usize,
+    seen: &Arc<Seen>,
+) -> Result<JoinSet<()>> {
     let open = |(n, user)| LoadConnection::open(system.url(n), user);
     let connections: Vec<LoadConnection> =
         stream::iter(all.iter().cloned().enumerate()).map(open).buffer_unordered(AT_ONCE).try_collect().await?;
@@ -189,7 +204,11 @@ async fn change(system: &System, all: &[User], a_second: usize, time: Duration) 
     while Instant::now() < end {
         tick.tick().await;
         let user = &all[changed as usize % all.len()].id;
-        let choice = if (changed as usize / all.len()).is_multiple_of(2) { PresenceChoice::Away } else { PresenceChoice::Available };
+        let choice = if (changed as usize / all.len()).is_multiple_of(2) {
+            PresenceChoice::Away
+        } else {
+            PresenceChoice::Available
+        };
         let presence = PresenceSettings { choice, since: now_ms(), ..PresenceSettings::default() };
         system.buckets.settings(user).put(&UserSettings { presence }).await?;
         changed += 1;

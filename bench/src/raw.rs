@@ -13,7 +13,14 @@ use super::{
     system::System,
 };
 
-pub async fn run(system: &System, pairs: usize, window: usize, rate: Option<u64>, body: usize, time: Duration) -> Result<LoadReport> {
+pub async fn run(
+    system: &System,
+    pairs: usize,
+    window: usize,
+    rate: Option<u64>,
+    body: usize,
+    time: Duration,
+) -> Result<LoadReport> {
     let nats: Vec<_> = system.processes.iter().filter(|p| p.role == "nats-server").cloned().collect();
     let before = Snapshot::take(&nats);
     let alarm = Alarm::new();

@@ -16,7 +16,12 @@ pub struct Percentiles {
 
 impl From<&Histogram<u64>> for Percentiles {
     fn from(h: &Histogram<u64>) -> Self {
-        Self { p50_us: h.value_at_quantile(0.5), p99_us: h.value_at_quantile(0.99), p999_us: h.value_at_quantile(0.999), max_us: h.max() }
+        Self {
+            p50_us: h.value_at_quantile(0.5),
+            p99_us: h.value_at_quantile(0.99),
+            p999_us: h.value_at_quantile(0.999),
+            max_us: h.max(),
+        }
     }
 }
 
@@ -53,7 +58,9 @@ pub fn print(reports: &[LoadReport], machine: &str, json: bool) -> Result<()> {
     if json {
         println!(
             "{}",
-            serde_json::to_string_pretty(&serde_json::json!({ "machine": machine, "durability": DURABILITY, "loads": reports }))?
+            serde_json::to_string_pretty(
+                &serde_json::json!({ "machine": machine, "durability": DURABILITY, "loads": reports })
+            )?
         );
         return Ok(());
     }
@@ -62,11 +69,19 @@ pub fn print(reports: &[LoadReport], machine: &str, json: bool) -> Result<()> {
         println!("\n{}, {:.1} s", r.load, r.seconds);
         let per_second = |n: u64| n as f64 / r.seconds;
         if r.sent > 0 {
-            println!("  sent {:.0}/s, delivered {:.0}/s, missing {}", per_second(r.sent), per_second(r.delivered), r.missing);
+            println!(
+                "  sent {:.0}/s, delivered {:.0}/s, missing {}",
+                per_second(r.sent),
+                per_second(r.delivered),
+                r.missing
+            );
         }
         for (name, p) in [("ack", &r.ack), ("delivery", &r.delivery)] {
             if let Some(p) = p {
-                println!("  {name} p50 {} µs, p99 {} µs, p99.9 {} µs, max {} µs", p.p50_us, p.p99_us, p.p999_us, p.max_us);
+                println!(
+                    "  {name} p50 {} µs, p99 {} µs, p99.9 {} µs, max {} µs",
+                    p.p50_us, p.p99_us, p.p999_us, p.max_us
+                );
             }
         }
         for u in &r.used {

@@ -94,7 +94,9 @@ impl System {
 
     /// Ends it in good order and starts it again over the same data: nothing is in anybody's memory.
     pub async fn restart(&mut self) -> Result<()> {
-        let Some(own) = self.own.take() else { bail!("only a system that this process started can be restarted: leave out --state") };
+        let Some(own) = self.own.take() else {
+            bail!("only a system that this process started can be restarted: leave out --state")
+        };
         let Own { child, folder, pinned } = own;
         end(child).await;
         let (state, child) = start(folder.path(), pinned).await?;
@@ -113,7 +115,14 @@ impl System {
         let id = Token::mint('u', rand::random());
         self.buckets.threads(&id).create_if_absent(&UserThreads::default()).await?;
         let now = now_ms() / 1_000;
-        let claims = Claims { iss: ISSUER.into(), sub: id.clone(), device: id.clone(), fam: "bench".into(), iat: now, exp: now + 3_000 };
+        let claims = Claims {
+            iss: ISSUER.into(),
+            sub: id.clone(),
+            device: id.clone(),
+            fam: "bench".into(),
+            iat: now,
+            exp: now + 3_000,
+        };
         let header = Header { kid: Some(self.kid.to_string()), ..Header::new(Algorithm::EdDSA) };
         Ok(User { id, token: jsonwebtoken::encode(&header, &claims, &self.key)? })
     }
@@ -138,7 +147,8 @@ impl System {
 }
 
 async fn connect(state: &State) -> Result<(Nats, KvBuckets)> {
-    let nats = Nats::connect(&NatsConfig { urls: vec![state.nats_url.clone()], ..NatsConfig::default() }, "bench").await?;
+    let nats =
+        Nats::connect(&NatsConfig { urls: vec![state.nats_url.clone()], ..NatsConfig::default() }, "bench").await?;
     let layout = Layout::load(&nats).await?;
     let buckets = KvBuckets::new(&nats, layout);
     Ok((nats, buckets))
@@ -222,7 +232,13 @@ pub fn now_ms() -> u64 {
 pub fn machine(busy: bool) -> String {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|l| l.strip_prefix("model name")).map_or("unknown CPU", |l| l.trim_start_matches([' ', '\t', ':']));
+    let model = info
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .map_or("unknown CPU", |l| l.trim_start_matches([' ', '\t', ':']));
     let awake = if busy { "; the load never sleeps" } else { "" };
-    format!("natterjack {}, {cpus} cores of {model}, load and servers on the same machine{awake}", env!("CARGO_PKG_VERSION"))
+    format!(
+        "natterjack {}, {cpus} cores of {model}, load and servers on the same machine{awake}",
+        env!("CARGO_PKG_VERSION")
+    )
 }

@@ -81,7 +81,8 @@ pub fn fold_user(threads: &mut UserThreads, me: &UserId, changes: &[UserChange])
     for change in changes {
         new |= match change {
             UserChange::Item { thread, item } => threads.merge(thread, item.clone()),
-            UserChange::Dm(change) => match apply_dm(threads.threads.get(&change.thread), me, change.id, &change.entry) {
+            UserChange::Dm(change) => match apply_dm(threads.threads.get(&change.thread), me, change.id, &change.entry)
+            {
                 Some(item) => threads.merge(&change.thread, item),
                 None => false,
             },
@@ -121,7 +122,11 @@ mod tests {
 
     fn change(id: u64, thread: &str, from: &str, kind: Kind, users: &[&str]) -> ControlChange {
         let body = Body { users: users.iter().map(|u| user(u)).collect(), name: Some("n".into()), ..Body::default() };
-        ControlChange { id: MsgId(id), thread: thread.parse().unwrap(), entry: Entry::new(user(from), Cid::mint(1, [0; 10]), kind, body) }
+        ControlChange {
+            id: MsgId(id),
+            thread: thread.parse().unwrap(),
+            entry: Entry::new(user(from), Cid::mint(1, [0; 10]), kind, body),
+        }
     }
 
     fn names(out: &[(MsgId, UserId, ThreadItem)]) -> Vec<(u64, &str)> {

@@ -40,7 +40,15 @@ pub fn live(buffer: &mut FrameBuffer, record: &LogRecord, prev: MsgId, readable:
         Ok(view) if readable => view,
         _ => return unreadable(record, prev, record.payload.clone()),
     };
-    live::write_event(&mut buffer.scratch, &view, record.control, &record.thread.to_string(), record.id, prev, record.ts);
+    live::write_event(
+        &mut buffer.scratch,
+        &view,
+        record.control,
+        &record.thread.to_string(),
+        record.id,
+        prev,
+        record.ts,
+    );
     Live { payload: buffer.take(), unreadable: false }
 }
 
@@ -58,7 +66,9 @@ pub fn placeholder(record: &LogRecord, prev: MsgId) -> Live {
 
 #[cfg(test)]
 mod tests {
-    use natterjack_protocol::{Body, Cid, Entry, Kind, UserId, client::frame::ServerFrame, codec::Codec, internal::live::LiveMessage};
+    use natterjack_protocol::{
+        Body, Cid, Entry, Kind, UserId, client::frame::ServerFrame, codec::Codec, internal::live::LiveMessage,
+    };
 
     use super::*;
 
@@ -83,7 +93,10 @@ mod tests {
         let c = 1_800_000_000_000;
         let l = live(&mut FrameBuffer::default(), &record(entry(c).encode(), c + 5), MsgId(7), true);
         let (prev, e) = event(&l);
-        assert_eq!((prev, e.prev, e.id, e.ts, e.body.text.as_deref()), (MsgId(7), MsgId(7), MsgId(9), c + 5, Some("hi")));
+        assert_eq!(
+            (prev, e.prev, e.id, e.ts, e.body.text.as_deref()),
+            (MsgId(7), MsgId(7), MsgId(9), c + 5, Some("hi"))
+        );
         assert!(!l.unreadable);
     }
 
@@ -105,8 +118,9 @@ mod tests {
     #[test]
     fn frames_of_one_chunk_do_not_touch() {
         let mut buffer = FrameBuffer::default();
-        let lives: Vec<Live> =
-            (0..2_000).map(|n| live(&mut buffer, &LogRecord { id: MsgId(n), ..record(entry(1).encode(), 5) }, MsgId(0), true)).collect();
+        let lives: Vec<Live> = (0..2_000)
+            .map(|n| live(&mut buffer, &LogRecord { id: MsgId(n), ..record(entry(1).encode(), 5) }, MsgId(0), true))
+            .collect();
         assert!(lives.iter().enumerate().all(|(n, l)| event(l).1.id == MsgId(n as u64)));
     }
 }

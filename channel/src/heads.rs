@@ -11,8 +11,8 @@ use natterjack_protocol::{
 use crate::thread_heads::ThreadHeads;
 
 pub fn answer(request: &[u8], known: &ThreadHeads, frontier: MsgId, ts: u64) -> Result<HeadsAnswer, Refusal> {
-    let Heads { threads } =
-        rmp_serde::from_slice(request).map_err(|e| Refusal::new(Code::BadFrame, format!("request not understood: {e}")))?;
+    let Heads { threads } = rmp_serde::from_slice(request)
+        .map_err(|e| Refusal::new(Code::BadFrame, format!("request not understood: {e}")))?;
     // 1,024 lookups are about 50 µs, for which everything else of the partition waits.
     if threads.len() > limits::HEADS_PER_BATCH {
         return Err(Refusal::invalid(format!("threads: at most {} in one request", limits::HEADS_PER_BATCH)));
@@ -32,7 +32,10 @@ mod tests {
         known.advance(2, MsgId(6), 0);
         let ask = |threads| rmp_serde::to_vec_named(&Heads { threads }).unwrap();
         let a = answer(&ask(vec![2, 3, 1]), &known, MsgId(6), 77).unwrap();
-        assert_eq!(a, HeadsAnswer { frontier: MsgId(6), horizon: MsgId(4), ts: 77, heads: vec![MsgId(6), MsgId(0), MsgId(5)] });
+        assert_eq!(
+            a,
+            HeadsAnswer { frontier: MsgId(6), horizon: MsgId(4), ts: 77, heads: vec![MsgId(6), MsgId(0), MsgId(5)] }
+        );
         assert_eq!(answer(&ask(vec![0; 1_025]), &known, MsgId(6), 0).unwrap_err().code, Code::Invalid);
         assert_eq!(answer(b"\xc1", &known, MsgId(6), 0).unwrap_err().code, Code::BadFrame);
     }

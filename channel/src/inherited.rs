@@ -43,7 +43,8 @@ impl InheritedHeads {
     pub fn of(&self, former: Layout, layout: Layout, p: u32) -> Option<ThreadHeads> {
         let left = self.left();
         let all: Vec<_> = (0..former.partitions).filter_map(|p| left.heads.get(&(former.generation, p))).collect();
-        (all.len() == former.partitions as usize).then(|| ThreadHeads::inherit(all, |hash| partition_of(hash, layout.partitions) == p))
+        (all.len() == former.partitions as usize)
+            .then(|| ThreadHeads::inherit(all, |hash| partition_of(hash, layout.partitions) == p))
     }
 
     /// Partition `p` of `layout` needs nothing of the generations before, also if it begins again. When that is so of

@@ -54,7 +54,8 @@ impl KvFolder {
         let mut users = fold::by_dm_user(&changes);
         let mut folded: HashMap<MsgId, Vec<UserId>> = HashMap::new();
         let this = &self;
-        let work: Vec<_> = fold::by_group(&changes).into_iter().map(|(gid, changes)| this.group(gid, changes)).collect();
+        let work: Vec<_> =
+            fold::by_group(&changes).into_iter().map(|(gid, changes)| this.group(gid, changes)).collect();
         let mut groups = stream::iter(work).buffer_unordered(GROUPS);
         while let Some((changes, items)) = groups.next().await {
             let Some(items) = items else { continue };
@@ -95,7 +96,11 @@ impl KvFolder {
         }
     }
 
-    async fn try_group(&self, gid: &GroupId, changes: &[&ControlChange]) -> Result<Vec<(MsgId, UserId, ThreadItem)>, KeyError> {
+    async fn try_group(
+        &self,
+        gid: &GroupId,
+        changes: &[&ControlChange],
+    ) -> Result<Vec<(MsgId, UserId, ThreadItem)>, KeyError> {
         let key = self.buckets.group(gid);
         let (mut group, revision) = match key.load_with_revision().await? {
             Some((group, revision)) => (Some(group), revision),

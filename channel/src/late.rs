@@ -48,7 +48,8 @@ mod tests {
         let (c, t) = (1_800_000_000_000, Times::default());
         let entry = Entry::new(UserId::parse("a").unwrap(), Cid::mint(c, [0; 10]), Kind::Text, Body::text("hi"));
         let at = |entry: &Entry, ts, control| {
-            let record = LogRecord { id: MsgId(9), ts, thread: "dm.a.b".parse().unwrap(), control, payload: entry.encode() };
+            let record =
+                LogRecord { id: MsgId(9), ts, thread: "dm.a.b".parse().unwrap(), control, payload: entry.encode() };
             suspect(&record, &t).is_some()
         };
         assert!(!at(&entry, c + 40_000, false));

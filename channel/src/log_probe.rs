@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use natterjack_nats::{
-    ClockMarks, KvBuckets, KvError, LeaderReader, LogBounds, Positions, ReadError, log_readers, server_time::ClockComparison,
+    ClockMarks, KvBuckets, KvError, LeaderReader, LogBounds, Positions, ReadError, log_readers,
+    server_time::ClockComparison,
 };
 use natterjack_protocol::{MsgId, Times};
 use natterjack_role::Partition;
@@ -90,7 +91,10 @@ impl LogProbe {
             questions: Questions::new(at),
             slack_ms: at.times.clock_slack.as_millis() as u64,
             clock: LogClock { ts: bounds.ts_ms, at: Instant::now() },
-            compared: ClockComparison::new(format!("log-{p}"), format!("the clock of the nats-server that leads partition {p} of the log")),
+            compared: ClockComparison::new(
+                format!("log-{p}"),
+                format!("the clock of the nats-server that leads partition {p} of the log"),
+            ),
             since: None,
             set_back,
             first: bounds.first,
@@ -236,7 +240,12 @@ impl Questions {
         }
     }
 
-    async fn dedupe_since(&self, bounds: &LogBounds, known: Option<DedupeSince>, set_back: u64) -> Result<DedupeSince, KvError> {
+    async fn dedupe_since(
+        &self,
+        bounds: &LogBounds,
+        known: Option<DedupeSince>,
+        set_back: u64,
+    ) -> Result<DedupeSince, KvError> {
         let known = known.filter(|since| since.created_ms == bounds.created_ms);
         let mut noted = match known {
             Some(since) => since.set_back,

@@ -70,19 +70,31 @@ pub fn describe() {
          partition"
     );
     describe_counter!(DUPLICATE_ENTRIES, "Late entries that repeat an earlier one and are not published, by partition");
-    describe_counter!(UNREADABLE_ENTRIES, "Entries published as kind unknown because they could not be decoded, by partition");
+    describe_counter!(
+        UNREADABLE_ENTRIES,
+        "Entries published as kind unknown because they could not be decoded, by partition"
+    );
     describe_counter!(UNKNOWN_SUBJECTS, "Entries under a subject that names no thread, by partition; alarm");
     describe_counter!(REPUBLISHED_ENTRIES, "Entries published again after the connection broke, by partition");
     describe_counter!(TAKEOVERS, "Times this instance became the publisher of a partition");
     describe_counter!(HEADS_REQUESTS, "Requests for heads answered, by partition");
     describe_counter!(HEADS_DROPPED, "Idle threads that got no head because too many waited, by partition");
     describe_counter!(FOLD_RETRIES, "KV reads and writes repeated while folding control entries");
-    describe_counter!(FOLD_ABANDONED, "KV keys left without a control entry because the key could not be rebuilt; alarm");
+    describe_counter!(
+        FOLD_ABANDONED,
+        "KV keys left without a control entry because the key could not be rebuilt; alarm"
+    );
     describe_histogram!(FOLD_SECONDS, Unit::Seconds, "Time to fold one run of control entries into KV");
     describe_gauge!(HOLDER, "1 while this instance publishes the partition, 0 while it stands by, by partition");
-    describe_gauge!(UNCONFIRMED_ENTRIES, "Entries read whose publish is not confirmed, by partition; at 65,536 reading pauses");
+    describe_gauge!(
+        UNCONFIRMED_ENTRIES,
+        "Entries read whose publish is not confirmed, by partition; at 65,536 reading pauses"
+    );
     describe_gauge!(UNCONFIRMED_BYTES, Unit::Bytes, "Payload of those entries, by partition; at 64 MiB reading pauses");
     describe_gauge!(THREADS, "Threads whose newest id is known, by partition");
-    describe_gauge!(IDLE_HEADS, "Events that wait to become the head of an idle thread, by partition; at 1,048,576 the oldest are dropped");
+    describe_gauge!(
+        IDLE_HEADS,
+        "Events that wait to become the head of an idle thread, by partition; at 1,048,576 the oldest are dropped"
+    );
     describe_gauge!(LAG_ENTRIES, "Entries in the log behind the last one read, by partition");
 }

@@ -111,7 +111,10 @@ pub(crate) async fn run(channel: &Channel, at: Assigned, lease: RoleLease) -> Re
     }
     let p = partition.at.p;
     if timeout(FINISH, partition.finish()).await.is_err() {
-        tracing::warn!(partition = p, "the last events were not confirmed in time; the next holder publishes some of them again");
+        tracing::warn!(
+            partition = p,
+            "the last events were not confirmed in time; the next holder publishes some of them again"
+        );
     }
     Ok(())
 }
@@ -124,7 +127,13 @@ impl Partition {
         let (position, bounds) = at.resume().await?;
         // Over, or about to be: there may be no later layout yet.
         let closed = at.closed || bounds.over;
-        let log = LogState { first: bounds.first, last: bounds.last, now_ms: bounds.ts_ms, created_ms: bounds.created_ms, closed };
+        let log = LogState {
+            first: bounds.first,
+            last: bounds.last,
+            now_ms: bounds.ts_ms,
+            created_ms: bounds.created_ms,
+            closed,
+        };
         let plan = start::choose(position, log, horizon_ms);
         if let Some(alarm) = plan.alarm {
             tracing::error!(partition = at.p, ?position, ?log, alarm);
@@ -231,7 +240,8 @@ impl Partition {
         }
         self.unconfirmed.rewind();
         let saved = position.unwrap_or_else(|| self.unconfirmed.confirmed());
-        self.leadership = Leadership::Holder(Box::new(Holder::new(&self.at, self.reading.nats(), lease, saved, &self.metrics)));
+        self.leadership =
+            Leadership::Holder(Box::new(Holder::new(&self.at, self.reading.nats(), lease, saved, &self.metrics)));
         // At a start that goes well this is no news; a takeover is.
         if news {
             let (from, waiting) = (self.unconfirmed.confirmed().id, self.unconfirmed.unpublished());

@@ -52,7 +52,11 @@ pub fn choose(position: Option<Position>, log: LogState, horizon_ms: u64) -> Sta
         }
         // As long as the horizon reaches to the beginning or beyond it: all of it, so that what was inherited fits on.
         Some(p) if p.ts.min(log.now_ms).saturating_sub(horizon_ms) <= log.created_ms => whole(p, None),
-        Some(p) => StartPlan { from: ReadFrom::Time(p.ts.min(log.now_ms).saturating_sub(horizon_ms)), published: p, alarm: None },
+        Some(p) => StartPlan {
+            from: ReadFrom::Time(p.ts.min(log.now_ms).saturating_sub(horizon_ms)),
+            published: p,
+            alarm: None,
+        },
     }
 }
 
@@ -66,7 +70,8 @@ pub fn set_back(published: Position, now_ms: u64, times: &Times) -> u64 {
 mod tests {
     use super::*;
 
-    const LOG: LogState = LogState { first: MsgId(100), last: MsgId(200), now_ms: 1_000_000, created_ms: 0, closed: false };
+    const LOG: LogState =
+        LogState { first: MsgId(100), last: MsgId(200), now_ms: 1_000_000, created_ms: 0, closed: false };
 
     fn at(id: u64, ts: u64) -> StartPlan {
         choose(Some(pos(id, ts)), LOG, 120_000)
@@ -78,7 +83,10 @@ mod tests {
 
     #[test]
     fn the_map_is_warm_before_the_first_event() {
-        assert_eq!(at(150, 900_000), StartPlan { from: ReadFrom::Time(780_000), published: pos(150, 900_000), alarm: None });
+        assert_eq!(
+            at(150, 900_000),
+            StartPlan { from: ReadFrom::Time(780_000), published: pos(150, 900_000), alarm: None }
+        );
     }
 
     /// A position written under another node's clock must not move the start into the future.
@@ -97,10 +105,16 @@ mod tests {
 
     #[test]
     fn without_a_position_everything_is_published() {
-        assert_eq!(choose(None, LOG, 120_000), StartPlan { from: ReadFrom::After(MsgId(99)), published: pos(99, 0), alarm: None });
+        assert_eq!(
+            choose(None, LOG, 120_000),
+            StartPlan { from: ReadFrom::After(MsgId(99)), published: pos(99, 0), alarm: None }
+        );
         let empty = LogState { first: MsgId(100), last: MsgId(99), now_ms: 5, ..LOG };
         assert_eq!(choose(None, empty, 1).from, ReadFrom::After(MsgId(99)));
-        assert_eq!(choose(Some(pos(99, 7)), empty, 1), StartPlan { from: ReadFrom::After(MsgId(99)), published: pos(99, 7), alarm: None });
+        assert_eq!(
+            choose(Some(pos(99, 7)), empty, 1),
+            StartPlan { from: ReadFrom::After(MsgId(99)), published: pos(99, 7), alarm: None }
+        );
     }
 
     #[test]

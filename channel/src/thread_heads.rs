@@ -136,7 +136,11 @@ mod tests {
         let former = [map(3, &[(0, 10), (3, 11), (6, 12)]), map(7, &[(1, 8), (4, 9)]), map(5, &[(2, 6), (5, 7)])];
         let mut even = ThreadHeads::inherit(&former, |hash| hash % 2 == 0).continue_at(MsgId(100), 1_000);
         assert_eq!(even.horizon(), MsgId(7), "the strictest");
-        assert_eq!([0, 6, 4, 2, 3].map(|t| even.of(t).0), [10, 12, 9, 0, 0], "2 is below that horizon, 3 is not of this partition");
+        assert_eq!(
+            [0, 6, 4, 2, 3].map(|t| even.of(t).0),
+            [10, 12, 9, 0, 0],
+            "2 is below that horizon, 3 is not of this partition"
+        );
         assert_eq!(even.advance(6, MsgId(100), 2_000), MsgId(12), "the chain goes on");
         let mut at_once = ThreadHeads::inherit(&former, |_| true).continue_at(MsgId(100), 0);
         at_once.evict(119_999);
@@ -144,7 +148,11 @@ mod tests {
         even.evict(120_999);
         assert_eq!(even.of(0), MsgId(10));
         even.evict(121_000);
-        assert_eq!((even.of(0), even.of(6), even.horizon()), (MsgId(0), MsgId(100), MsgId(99)), "everything inherited is too old now");
+        assert_eq!(
+            (even.of(0), even.of(6), even.horizon()),
+            (MsgId(0), MsgId(100), MsgId(99)),
+            "everything inherited is too old now"
+        );
     }
 
     proptest! {

@@ -144,7 +144,13 @@ impl Unconfirmed {
 
     /// Control entries that wait to be folded, of the next `max` entries, in log order.
     pub fn unfolded(&self, max: usize) -> Vec<ControlChange> {
-        let open = self.queue.iter().skip(self.published).take(max).filter_map(|p| p.control.as_ref()).filter(|c| c.folded.is_none());
+        let open = self
+            .queue
+            .iter()
+            .skip(self.published)
+            .take(max)
+            .filter_map(|p| p.control.as_ref())
+            .filter(|c| c.folded.is_none());
         open.map(|c| c.change.clone()).collect()
     }
 

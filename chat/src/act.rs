@@ -157,11 +157,18 @@ impl Chat {
                 let change = PresenceChange { choice: Some(choice), visibility: None };
                 let now = self.client.set_presence(change).await?;
                 let text = format!("you are shown as {}", chosen_words(now.choice));
-                self.screen.say(Tone::Good, "presence_settings", Some(text), json!({ "choice": now.choice, "since": now.since }));
+                self.screen.say(
+                    Tone::Good,
+                    "presence_settings",
+                    Some(text),
+                    json!({ "choice": now.choice, "since": now.since }),
+                );
             }
             InputLine::Outbox => self.outbox().await?,
             InputLine::Discard(which) => self.discard(which).await?,
-            InputLine::Help => self.screen.say(Tone::Plain, "help", Some(line::HELP.to_owned()), json!({ "text": line::HELP })),
+            InputLine::Help => {
+                self.screen.say(Tone::Plain, "help", Some(line::HELP.to_owned()), json!({ "text": line::HELP }))
+            }
         }
         Ok(())
     }
@@ -232,7 +239,9 @@ impl Chat {
             list.threads.iter().for_each(|t| self.names.learn_thread(t));
             let found = list.threads.iter().find(|t| match &t.thread {
                 Thread::Group { gid } => {
-                    gid.as_str() == name || t.thread.to_string() == name || t.name.as_ref().is_some_and(|n| n.to_lowercase() == lower)
+                    gid.as_str() == name
+                        || t.thread.to_string() == name
+                        || t.name.as_ref().is_some_and(|n| n.to_lowercase() == lower)
                 }
                 Thread::Dm { .. } => false,
             });

@@ -49,7 +49,8 @@ pub struct Begin {
 pub async fn run(client: &Client, mut events: Events, begin: Begin) -> anyhow::Result<()> {
     let begin_with = (begin.to.is_some() || begin.group.is_some()).then_some((begin.to, begin.group));
     let mut model = Model::new(client.user().clone(), client.name(), begin.fresh, begin_with.is_none());
-    let mut work = Work::new(client.clone(), Chat::new(client.clone(), NameCache::new(client), Screen::kept()), begin_with);
+    let mut work =
+        Work::new(client.clone(), Chat::new(client.clone(), NameCache::new(client), Screen::kept()), begin_with);
     let ended = Box::pin(talk(&mut model, &mut work, client, &mut events)).await;
     // A file that does not answer is no reason to stay.
     let _ = tokio::time::timeout(STORE, work.finish_sends()).await;

@@ -30,7 +30,8 @@ impl StdinLines {
                 }
             }
         };
-        let reader = std::thread::Builder::new().name("stdin".into()).spawn(reader).context("start reading standard input")?;
+        let reader =
+            std::thread::Builder::new().name("stdin".into()).spawn(reader).context("start reading standard input")?;
         Ok(Self { lines, _reader: reader })
     }
 

@@ -127,11 +127,14 @@ pub async fn run(args: ChatArgs) -> anyhow::Result<()> {
 }
 
 async fn connect(args: &ChatArgs) -> anyhow::Result<(Client, Events)> {
-    let builder =
-        Client::builder().edges(args.edge.iter().map(String::as_str)).class(natterjack_protocol::client::frame::DeviceClass::Desktop);
+    let builder = Client::builder()
+        .edges(args.edge.iter().map(String::as_str))
+        .class(natterjack_protocol::client::frame::DeviceClass::Desktop);
     let builder = match &args.ca {
         None => builder,
-        Some(ca) => builder.root_certificates(std::fs::read(ca).with_context(|| format!("--ca: cannot read {}", ca.display()))?),
+        Some(ca) => {
+            builder.root_certificates(std::fs::read(ca).with_context(|| format!("--ca: cannot read {}", ca.display()))?)
+        }
     };
     let file = args.file();
     let known = file.as_ref().is_some_and(|file| file.exists());
@@ -144,7 +147,9 @@ async fn connect(args: &ChatArgs) -> anyhow::Result<(Client, Events)> {
         (Some(password), _) => builder.login(&args.name, password),
         // A folder with a login needs no password.
         (None, true) => match builder.clone().name(&args.name).connect().await {
-            Err(natterjack_client::ConnectError::NoLogin) => builder.login(&args.name, input::password(&args.name).await?),
+            Err(natterjack_client::ConnectError::NoLogin) => {
+                builder.login(&args.name, input::password(&args.name).await?)
+            }
             done => return done.map_err(said),
         },
         (None, false) => {

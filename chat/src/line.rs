@@ -102,7 +102,9 @@ pub fn parse(line: &str) -> Result<InputLine, String> {
         "hidden" => Ok(InputLine::Choose(PresenceChoice::Hidden)),
         "outbox" => Ok(InputLine::Outbox),
         "discard" if rest.is_empty() => Ok(InputLine::Discard(None)),
-        "discard" => rest.parse().map(|n| InputLine::Discard(Some(n))).map_err(|_| "/discard N, with N from /outbox".into()),
+        "discard" => {
+            rest.parse().map(|n| InputLine::Discard(Some(n))).map_err(|_| "/discard N, with N from /outbox".into())
+        }
         "help" | "?" => Ok(InputLine::Help),
         "quit" | "exit" => Ok(InputLine::Quit),
         other => Err(format!("there is no command /{other}; /help lists them, // sends a line that begins with /")),

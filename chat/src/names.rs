@@ -26,7 +26,12 @@ pub struct NameCache {
 impl NameCache {
     pub fn new(client: &Client) -> Self {
         let me = client.user().clone();
-        Self { users: HashMap::from([(me.clone(), client.name().to_owned())]), me, groups: HashMap::new(), failed: HashMap::new() }
+        Self {
+            users: HashMap::from([(me.clone(), client.name().to_owned())]),
+            me,
+            groups: HashMap::new(),
+            failed: HashMap::new(),
+        }
     }
 
     pub fn learn(&mut self, profile: &Profile) {

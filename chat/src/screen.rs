@@ -171,7 +171,8 @@ fn escaped(json: &str) -> String {
 /// Moves the cursor, changes colours, breaks the line or turns the direction: control characters of both sets,
 /// bidirectional controls, the separators of lines and paragraphs. All of them are below U+10000.
 fn steers(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The words of a message of any kind; `users` are the names of those a change is about.
@@ -276,7 +277,10 @@ mod tests {
     fn a_message_cannot_steer_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\r\u{202e}c"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c");
         assert_eq!(printable("two\nlines"), "two\nlines");
-        assert_eq!(printable("a\u{9b}31m\u{85}\u{7f}\u{2028}\u{2029}\u{200f}b"), format!("a\u{fffd}31m{}b", "\u{fffd}".repeat(5)));
+        assert_eq!(
+            printable("a\u{9b}31m\u{85}\u{7f}\u{2028}\u{2029}\u{200f}b"),
+            format!("a\u{fffd}31m{}b", "\u{fffd}".repeat(5))
+        );
         assert_eq!(one_line("bob\n12:00:00 [here] alice: pay him"), "bob\u{fffd}12:00:00 [here] alice: pay him");
     }
 

@@ -87,7 +87,13 @@ pub(crate) async fn register(http: &Http, account: Registration) -> Result<Token
 }
 
 pub(crate) async fn log_in_external(http: &Http, token: &str, device: &DeviceId) -> Result<Tokens, RequestError> {
-    http.ask(Method::POST, "/v1/login/external", None, Some(&ExternalToken { token: token.to_owned(), device: Some(device.clone()) })).await
+    http.ask(
+        Method::POST,
+        "/v1/login/external",
+        None,
+        Some(&ExternalToken { token: token.to_owned(), device: Some(device.clone()) }),
+    )
+    .await
 }
 
 impl Auth {
@@ -154,7 +160,11 @@ impl Auth {
     }
 
     async fn renew(&self, refresh: &str) -> Result<Tokens, RequestError> {
-        match self.http.ask(Method::POST, "/v1/refresh", None, Some(&RefreshToken { refresh: refresh.to_owned() })).await {
+        match self
+            .http
+            .ask(Method::POST, "/v1/refresh", None, Some(&RefreshToken { refresh: refresh.to_owned() }))
+            .await
+        {
             Err(e) if says_logged_out(&e) => match &self.password {
                 Some((name, password)) => log_in(&self.http, name, password, &self.device).await,
                 None => Err(e),

@@ -83,7 +83,8 @@ mod tests {
     #[test]
     fn other_edges_are_tried_before_the_wait_grows() {
         let mut b = Backoff::default();
-        let waits: Vec<u128> = (0..5).map(|_| b.lost(Back::Backoff, Duration::ZERO, 2, 1.0).unwrap().as_millis()).collect();
+        let waits: Vec<u128> =
+            (0..5).map(|_| b.lost(Back::Backoff, Duration::ZERO, 2, 1.0).unwrap().as_millis()).collect();
         assert_eq!(waits, [500, 500, 1_000, 1_000, 2_000]);
     }
 

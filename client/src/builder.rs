@@ -233,10 +233,20 @@ impl Builder {
         let (waiting, pending) = watch::channel(outbox.waiting());
         let (stop, woken) = (CancellationToken::new(), Arc::new(Notify::new()));
         let driver = Driver {
-            core: Core::new(auth.user.clone(), outbox, Resume::new(stored.cursors, stored.synced, self.max_fill), auth.http().clock()),
+            core: Core::new(
+                auth.user.clone(),
+                outbox,
+                Resume::new(stored.cursors, stored.synced, self.max_fill),
+                auth.http().clock(),
+            ),
             auth: auth.clone(),
             store,
-            options: DriverOptions { codec: self.codec, class: self.class, heartbeat: self.heartbeat, outbox_max: self.outbox_max },
+            options: DriverOptions {
+                codec: self.codec,
+                class: self.class,
+                heartbeat: self.heartbeat,
+                outbox_max: self.outbox_max,
+            },
             commands,
             events: Some(events),
             marks: marks.clone(),
@@ -250,8 +260,15 @@ impl Builder {
             stale: None,
         };
         let task = AbortOnDropHandle::new(tokio::spawn(driver.run()));
-        let client =
-            Client::new(Inner { auth, command, pending, woken, _last: stop.clone().drop_guard(), stop, task: Mutex::new(Some(task)) });
+        let client = Client::new(Inner {
+            auth,
+            command,
+            pending,
+            woken,
+            _last: stop.clone().drop_guard(),
+            stop,
+            task: Mutex::new(Some(task)),
+        });
         Ok((client, Events::new(items, marks)))
     }
 

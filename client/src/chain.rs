@@ -148,11 +148,13 @@ impl Chain {
         match &mut self.work {
             Work::Fill { held, .. } | Work::Catch { held } => held.push(event),
             // For a thread never seen, the edge's attach vouches for what came before.
-            Work::None => match self.cursor.map_or(ChainLink::Next, |c| link(Some(c), MsgId::NONE, event.prev, event.id)) {
-                ChainLink::Next => self.deliver(&mut step, event),
-                ChainLink::Old => {}
-                ChainLink::Gap { .. } => self.work = Work::Catch { held: Held::of(vec![event]) },
-            },
+            Work::None => {
+                match self.cursor.map_or(ChainLink::Next, |c| link(Some(c), MsgId::NONE, event.prev, event.id)) {
+                    ChainLink::Next => self.deliver(&mut step, event),
+                    ChainLink::Old => {}
+                    ChainLink::Gap { .. } => self.work = Work::Catch { held: Held::of(vec![event]) },
+                }
+            }
         }
         step
     }
@@ -181,7 +183,12 @@ impl Chain {
                     self.join(&mut step, vec![events], held, policy);
                 } else {
                     step.later = holed;
-                    self.work = Work::Fill { filled: Filled::default().with(&events), below: first.id, pages: vec![events], held };
+                    self.work = Work::Fill {
+                        filled: Filled::default().with(&events),
+                        below: first.id,
+                        pages: vec![events],
+                        held,
+                    };
                 }
             }
         }
@@ -196,7 +203,9 @@ impl Chain {
             Work::Catch { held } if self.cursor.is_none() => {
                 let mut step = self.newest(page, policy);
                 match &mut self.work {
-                    Work::Fill { held: h, .. } | Work::Catch { held: h } => held.events.into_iter().for_each(|e| h.push(e)),
+                    Work::Fill { held: h, .. } | Work::Catch { held: h } => {
+                        held.events.into_iter().for_each(|e| h.push(e))
+                    }
                     Work::None => self.settle(&mut step, held),
                 }
                 step
@@ -229,7 +238,15 @@ impl Chain {
         step
     }
 
-    fn filled(&mut self, page: Page, policy: Policy, mut pages: Vec<Vec<Event>>, filled: Filled, below: MsgId, held: Held) -> Step {
+    fn filled(
+        &mut self,
+        page: Page,
+        policy: Policy,
+        mut pages: Vec<Vec<Event>>,
+        filled: Filled,
+        below: MsgId,
+        held: Held,
+    ) -> Step {
         let mut step = Step::default();
         let (events, prev, holed) = above_holes(page);
         let oldest = events.first().map(|e| (e.id, e.ts));

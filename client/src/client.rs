@@ -95,7 +95,13 @@ impl Client {
         done.await.map_err(|_| SendError::Closed)?.map_err(SendError::Refused)
     }
 
-    async fn put(&self, thread: Thread, kind: Kind, body: Body, waiter: Option<crate::outbox::Waiter>) -> Result<Local, SendError> {
+    async fn put(
+        &self,
+        thread: Thread,
+        kind: Kind,
+        body: Body,
+        waiter: Option<crate::outbox::Waiter>,
+    ) -> Result<Local, SendError> {
         body.check(kind).map_err(SendError::Invalid)?;
         let (stored, local) = oneshot::channel();
         let command = Command::Send { thread, kind, body: Box::new(body), stored, waiter };
@@ -138,7 +144,10 @@ impl Client {
         self.ask(|answer| Question::Threads { limit: Some(limit), before, answer }).await
     }
 
-    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<Result<T, RequestError>>) -> Question) -> Result<T, RequestError> {
+    async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<Result<T, RequestError>>) -> Question,
+    ) -> Result<T, RequestError> {
         let (answer, answered) = oneshot::channel();
         self.inner.command.send(Command::Ask(question(answer))).await.map_err(|_| RequestError::Closed)?;
         match tokio::time::timeout(ANSWER, answered).await {

@@ -122,15 +122,22 @@ impl Connection {
 }
 
 /// `heartbeat`: in place of what the welcome says.
-pub(crate) async fn dial(edge: String, http: Http, codec: Codec, hello: Hello, heartbeat: Option<Duration>) -> Result<Connection, Lost> {
+pub(crate) async fn dial(
+    edge: String,
+    http: Http,
+    codec: Codec,
+    hello: Hello,
+    heartbeat: Option<Duration>,
+) -> Result<Connection, Lost> {
     let meet = async {
         let mut socket = open(&edge, &http, codec).await?;
         socket.send(message(codec, &ClientFrame::Hello(hello))).await.map_err(broken)?;
         let welcome = welcome(&mut socket, codec).await?;
         Ok((socket, welcome))
     };
-    let (socket, welcome) =
-        tokio::time::timeout(DIAL, Box::pin(meet)).await.map_err(|_| Lost::Broken(format!("{edge} does not answer")))??;
+    let (socket, welcome) = tokio::time::timeout(DIAL, Box::pin(meet))
+        .await
+        .map_err(|_| Lost::Broken(format!("{edge} does not answer")))??;
     let (to_driver, incoming) = mpsc::channel(QUEUE);
     let (outgoing, from_driver) = mpsc::channel(QUEUE);
     let heartbeat = heartbeat.unwrap_or(Duration::from_millis(welcome.heartbeat_ms) / 2).max(Duration::from_millis(20));
@@ -142,17 +149,20 @@ pub(crate) async fn dial(edge: String, http: Http, codec: Codec, hello: Hello, h
 async fn open(edge: &str, http: &Http, codec: Codec) -> Result<Socket, Lost> {
     let mut request = format!("{edge}/v1/ws").into_client_request().map_err(broken)?;
     request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(codec.subprotocol()));
-    let config =
-        WebSocketConfig::default().read_buffer_size(16 << 10).max_message_size(Some(MESSAGE_BYTES)).max_frame_size(Some(MESSAGE_BYTES));
+    let config = WebSocketConfig::default()
+        .read_buffer_size(16 << 10)
+        .max_message_size(Some(MESSAGE_BYTES))
+        .max_frame_size(Some(MESSAGE_BYTES));
     let connector = Some(Connector::Rustls(http.tls.clone()));
     let port = request.uri().port_u16().unwrap_or(if edge.starts_with("wss") { 443 } else { 80 });
     let addresses = http.names().find(request.uri().host().unwrap_or_default(), port).await.map_err(broken)?;
     let stream = TcpStream::connect(&addresses[..]).await.map_err(broken)?;
     stream.set_nodelay(true).map_err(broken)?;
-    let (socket, _) = client_async_tls_with_config(request, stream, Some(config), connector).await.map_err(|e| match e {
-        tungstenite::Error::Http(answer) => no_upgrade(&answer),
-        e => broken(e),
-    })?;
+    let (socket, _) =
+        client_async_tls_with_config(request, stream, Some(config), connector).await.map_err(|e| match e {
+            tungstenite::Error::Http(answer) => no_upgrade(&answer),
+            e => broken(e),
+        })?;
     Ok(socket)
 }
 
@@ -195,7 +205,12 @@ async fn live(
     }
 }
 
-async fn read(mut stream: SplitStream<Socket>, codec: Codec, to_driver: mpsc::Sender<ServerFrame>, pulse: &Pulse) -> Lost {
+async fn read(
+    mut stream: SplitStream<Socket>,
+    codec: Codec,
+    to_driver: mpsc::Sender<ServerFrame>,
+    pulse: &Pulse,
+) -> Lost {
     let mut told = None;
     loop {
         match next_frame(&mut stream, codec).await {
@@ -222,7 +237,11 @@ async fn read(mut stream: SplitStream<Socket>, codec: Codec, to_driver: mpsc::Se
 }
 
 /// Writes all that is ready, flushes once. Ends with a bye when the driver lets go.
-async fn write(mut sink: SplitSink<Socket, Message>, codec: Codec, mut from_driver: mpsc::Receiver<ClientFrame>) -> Lost {
+async fn write(
+    mut sink: SplitSink<Socket, Message>,
+    codec: Codec,
+    mut from_driver: mpsc::Receiver<ClientFrame>,
+) -> Lost {
     let mut batch = Vec::new();
     loop {
         let n = from_driver.recv_many(&mut batch, 64).await;
@@ -268,7 +287,12 @@ struct Pulse {
 
 impl Pulse {
     fn new() -> Self {
-        Self { start: Instant::now(), heard_ms: AtomicU64::new(0), busy: AtomicBool::new(false), pings: AtomicU64::new(0) }
+        Self {
+            start: Instant::now(),
+            heard_ms: AtomicU64::new(0),
+            busy: AtomicBool::new(false),
+            pings: AtomicU64::new(0),
+        }
     }
 
     fn heard(&self) {

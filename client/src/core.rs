@@ -9,7 +9,8 @@ use std::{
 use natterjack_protocol::{
     Cid, Code, Event, MsgId, Refusal, Thread, UserId,
     client::frame::{
-        ClientFrame, HistoryQuery, Page, Request, SendMessage, ServerFrame, SyncQuery, ThreadSummary, ThreadsQuery, WatchQuery, Welcome,
+        ClientFrame, HistoryQuery, Page, Request, SendMessage, ServerFrame, SyncQuery, ThreadSummary, ThreadsQuery,
+        WatchQuery, Welcome,
     },
 };
 use tokio::sync::oneshot;
@@ -94,7 +95,13 @@ impl Core {
         }
     }
 
-    pub fn connected(&mut self, welcome: &Welcome, said: &std::collections::BTreeMap<Thread, MsgId>, edge: String, now: Instant) {
+    pub fn connected(
+        &mut self,
+        welcome: &Welcome,
+        said: &std::collections::BTreeMap<Thread, MsgId>,
+        edge: String,
+        now: Instant,
+    ) {
         self.disconnected();
         self.clock.learn(welcome.now, now);
         self.resume.connected(said);
@@ -105,7 +112,8 @@ impl Core {
         (self.attached, self.complete, self.probe) = (false, false, EdgeProbe::default());
         self.outbox.disconnected();
         self.watch.disconnected();
-        let unanswered = self.requests.drain().filter_map(|(_, p)| if let Pending::App(q) = p { Some(q) } else { None });
+        let unanswered =
+            self.requests.drain().filter_map(|(_, p)| if let Pending::App(q) = p { Some(q) } else { None });
         self.questions.extend(unanswered);
     }
 
@@ -246,7 +254,9 @@ impl Core {
     fn settled(&mut self, change: impl FnOnce(&mut Outbox) -> Option<Settled>) {
         match change(&mut self.outbox) {
             Some(Settled::Sent { local, thread, cid, id }) => self.tell(ClientEvent::Sent { local, thread, cid, id }),
-            Some(Settled::Failed { local, thread, refusal }) => self.tell(ClientEvent::Failed { local, thread, refusal }),
+            Some(Settled::Failed { local, thread, refusal }) => {
+                self.tell(ClientEvent::Failed { local, thread, refusal })
+            }
             None => {}
         }
     }
@@ -294,7 +304,14 @@ impl Core {
                         Want::After(id) => (None, Some(id)),
                     };
                     let limit = Some(natterjack_protocol::limits::PAGE_MAX as u16);
-                    ClientFrame::History(HistoryQuery { r, thread: Some(thread), before, after, limit, ..HistoryQuery::default() })
+                    ClientFrame::History(HistoryQuery {
+                        r,
+                        thread: Some(thread),
+                        before,
+                        after,
+                        limit,
+                        ..HistoryQuery::default()
+                    })
                 }
             });
         }
@@ -335,7 +352,9 @@ impl Question {
     fn frame(&self, r: Request) -> ClientFrame {
         match self {
             Self::History(h, _) => ClientFrame::History(HistoryQuery { r, ..h.clone() }),
-            Self::Threads { limit, before, .. } => ClientFrame::Threads(ThreadsQuery { r, limit: *limit, before: *before }),
+            Self::Threads { limit, before, .. } => {
+                ClientFrame::Threads(ThreadsQuery { r, limit: *limit, before: *before })
+            }
         }
     }
 

@@ -51,7 +51,13 @@ const LEAVE_SLOWER: u32 = 4;
 const FULL_AGAIN: Duration = Duration::from_millis(50);
 
 pub(crate) enum Command {
-    Send { thread: Thread, kind: Kind, body: Box<Body>, stored: oneshot::Sender<Result<Local, SendError>>, waiter: Option<Waiter> },
+    Send {
+        thread: Thread,
+        kind: Kind,
+        body: Box<Body>,
+        stored: oneshot::Sender<Result<Local, SendError>>,
+        waiter: Option<Waiter>,
+    },
     Ask(Question),
     Typing(Thread),
     Watch(Option<Vec<UserId>>),
@@ -191,13 +197,18 @@ impl Driver {
             e.next();
             (e.len(), e.choose(now()))
         });
-        let wait = self.backoff.lost(back, lived, edges, random).map(|wait| wait.max(at.saturating_duration_since(now())));
+        let wait =
+            self.backoff.lost(back, lived, edges, random).map(|wait| wait.max(at.saturating_duration_since(now())));
         match (wait, lost) {
             (Some(wait), _) => Next::Wait(wait),
             (None, Lost::Closed { code, reason, .. }) => Next::End(Box::new(ClientEvent::Ended { code, reason })),
-            (None, Lost::Refused(refusal)) => Next::End(Box::new(ClientEvent::Ended { code: 0, reason: refusal.message })),
+            (None, Lost::Refused(refusal)) => {
+                Next::End(Box::new(ClientEvent::Ended { code: 0, reason: refusal.message }))
+            }
             (None, Lost::Broken(reason)) => Next::End(Box::new(ClientEvent::Ended { code: 0, reason })),
-            (None, Lost::NoUpgrade { status, .. }) => Next::End(Box::new(ClientEvent::Ended { code: status, reason: String::new() })),
+            (None, Lost::NoUpgrade { status, .. }) => {
+                Next::End(Box::new(ClientEvent::Ended { code: status, reason: String::new() }))
+            }
         }
     }
 
@@ -228,7 +239,8 @@ impl Driver {
         async move {
             let access = auth.access(stale.as_deref()).await?;
             let edge = auth.http().with_edges(|e| e.current().to_owned());
-            let hello = Hello { class, cursors: said.clone(), synced, ..Hello::new(access.clone(), auth.device.clone()) };
+            let hello =
+                Hello { class, cursors: said.clone(), synced, ..Hello::new(access.clone(), auth.device.clone()) };
             let result = dial(edge.clone(), auth.http().clone(), codec, hello, heartbeat).await;
             Ok(Dialled { result, edge, said, access })
         }
@@ -442,7 +454,12 @@ impl Driver {
             Err(why) => {
                 let now = now();
                 for Handed { cid, .. } in handed {
-                    self.core.outbox.refused(cid, Refusal::unavailable("the client's file cannot be written"), now, rand::random());
+                    self.core.outbox.refused(
+                        cid,
+                        Refusal::unavailable("the client's file cannot be written"),
+                        now,
+                        rand::random(),
+                    );
                 }
                 for (local, stored) in added {
                     self.core.outbox.forget(local);
@@ -521,7 +538,9 @@ async fn learn_edges(auth: &Auth) {
                 if let RequestError::Refused(Refusal { retry_after_ms: Some(ms), .. }) = e {
                     tokio::time::sleep(backoff::told(ms, 0, rand::random())).await;
                 }
-                wait = (wait * 2).clamp(EDGES_SOON.mul_f64(0.5), EDGES_EVERY.mul_f64(0.5)).mul_f64(0.5 + rand::random::<f64>());
+                wait = (wait * 2)
+                    .clamp(EDGES_SOON.mul_f64(0.5), EDGES_EVERY.mul_f64(0.5))
+                    .mul_f64(0.5 + rand::random::<f64>());
             }
         }
     }

@@ -109,8 +109,11 @@ impl Edges {
     /// machine or its cable is no better than such an address: unless the app named it, only what is reached from as
     /// far as the name says.
     pub fn dialable(&self, host: &str) -> impl Fn(IpAddr) -> bool + use<> {
-        let is = |edge: &String| Url::parse(edge).is_ok_and(|u| u.host_str().is_some_and(|h| bare(h).eq_ignore_ascii_case(bare(host))));
-        let least = if self.named.iter().any(is) { Reach::Nowhere } else { Reach::of_host(host).unwrap_or(Reach::Wide) };
+        let is = |edge: &String| {
+            Url::parse(edge).is_ok_and(|u| u.host_str().is_some_and(|h| bare(h).eq_ignore_ascii_case(bare(host))))
+        };
+        let least =
+            if self.named.iter().any(is) { Reach::Nowhere } else { Reach::of_host(host).unwrap_or(Reach::Wide) };
         move |ip| Reach::of(ip) >= least
     }
 }

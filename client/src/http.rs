@@ -116,7 +116,8 @@ impl Http {
             if let Some(body) = body {
                 request = request.json(body);
             }
-            let unreachable = |e: &reqwest::Error| RequestError::Unreachable { tried: edges.join(", "), why: root_cause(e) };
+            let unreachable =
+                |e: &reqwest::Error| RequestError::Unreachable { tried: edges.join(", "), why: root_cause(e) };
             failure = match request.send().await {
                 Ok(response) => {
                     self.learn(response.headers());
@@ -154,7 +155,9 @@ impl Names {
         let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
         let good: Vec<SocketAddr> = found.into_iter().filter(|a| may(a.ip())).collect();
         if good.is_empty() {
-            return Err(io::Error::other(format!("{host} leads to no address but this machine's own, and the app did not name it")));
+            return Err(io::Error::other(format!(
+                "{host} leads to no address but this machine's own, and the app did not name it"
+            )));
         }
         Ok(good)
     }

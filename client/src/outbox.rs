@@ -142,18 +142,24 @@ impl Outbox {
         if let Some(cid) = row.cid {
             self.by_cid.insert(cid, row.local);
         }
-        self.items.insert(row.local, Item { row, in_flight: false, not_before: None, ahead_since: None, refusals: 0, waiter });
+        self.items.insert(
+            row.local,
+            Item { row, in_flight: false, not_before: None, ahead_since: None, refusals: 0, waiter },
+        );
     }
 
     /// The store did not take it: as if it had never been written.
     pub fn forget(&mut self, local: Local) {
         self.remove(local);
-        self.changes.retain(|c| !matches!(c, Change::Insert(r) if r.local == local) && !matches!(c, Change::Cid(l, _) if *l == local));
+        self.changes.retain(|c| {
+            !matches!(c, Change::Insert(r) if r.local == local) && !matches!(c, Change::Cid(l, _) if *l == local)
+        });
     }
 
     /// What may be handed to the socket now, in order. The caller stores [`Outbox::take_changes`] first.
     pub fn hand(&mut self, now: Instant, server_ms: u64, mut random: impl FnMut() -> [u8; 10]) -> Vec<Handed> {
-        let mut heads: Vec<(Local, Thread)> = self.threads.iter().filter_map(|(t, l)| Some((*l.queue.front()?, t.clone()))).collect();
+        let mut heads: Vec<(Local, Thread)> =
+            self.threads.iter().filter_map(|(t, l)| Some((*l.queue.front()?, t.clone()))).collect();
         heads.sort_unstable();
         let mut handed = Vec::new();
         for (_, thread) in heads {

@@ -5,8 +5,8 @@
 use natterjack_protocol::{
     Cid, GroupId, Thread, UserId,
     client::http::{
-        Blocks, Contact, ContactChange, ContactState, ContactWish, Contacts, GroupChanged, GroupInfo, NewGroup, NewGroupName, NewMembers,
-        NewRole, Profile, Relation, Users,
+        Blocks, Contact, ContactChange, ContactState, ContactWish, Contacts, GroupChanged, GroupInfo, NewGroup,
+        NewGroupName, NewMembers, NewRole, Profile, Relation, Users,
     },
     client::presence::{PresenceChange, PresenceList, PresenceOf, PresenceSettings},
     log::{HistoryFor, Role},
@@ -40,7 +40,8 @@ impl Client {
 
     /// The state afterwards; none: they are strangers (again).
     pub async fn contact(&self, user: &UserId, change: ContactChange) -> Result<Option<ContactState>, RequestError> {
-        let Relation { state } = self.change(Method::POST, &format!("/v1/contacts/{user}"), Some(&ContactWish { change })).await?;
+        let Relation { state } =
+            self.change(Method::POST, &format!("/v1/contacts/{user}"), Some(&ContactWish { change })).await?;
         Ok(state)
     }
 
@@ -77,7 +78,12 @@ impl Client {
 
     /// `history`: what members who join later may read; none: the server's default, from their joining on. Called again
     /// it makes another group: see [`Client::create_group_as`].
-    pub async fn create_group(&self, name: &str, users: &[UserId], history: Option<HistoryFor>) -> Result<Thread, RequestError> {
+    pub async fn create_group(
+        &self,
+        name: &str,
+        users: &[UserId],
+        history: Option<HistoryFor>,
+    ) -> Result<Thread, RequestError> {
         let cid = self.new_cid().await?;
         self.create_group_as(cid, name, users, history).await
     }
@@ -102,7 +108,9 @@ impl Client {
         if http.now_ms().is_none() {
             http.ask::<(), Value>(Method::GET, "/v1/edges", None, None).await?;
         }
-        let now = http.now_ms().ok_or_else(|| RequestError::Unreadable("an answer without the header Natterjack-Now".into()))?;
+        let now = http
+            .now_ms()
+            .ok_or_else(|| RequestError::Unreadable("an answer without the header Natterjack-Now".into()))?;
         Ok(Cid::mint(now, rand::random()))
     }
 

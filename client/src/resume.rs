@@ -120,7 +120,8 @@ impl Resume {
 
     /// The threads that were active last come first: by time, for ids of two threads say nothing about each other.
     fn latest_first(&self) -> Vec<(Thread, MsgId)> {
-        let mut threads: Vec<(&Thread, &Chain, MsgId)> = self.chains.iter().filter_map(|(t, c)| Some((t, c, c.cursor()?))).collect();
+        let mut threads: Vec<(&Thread, &Chain, MsgId)> =
+            self.chains.iter().filter_map(|(t, c)| Some((t, c, c.cursor()?))).collect();
         threads.sort_unstable_by(|a, b| b.1.active().cmp(&a.1.active()).then_with(|| a.0.cmp(b.0)));
         threads.into_iter().map(|(thread, _, cursor)| (thread.clone(), cursor)).collect()
     }

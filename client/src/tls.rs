@@ -17,7 +17,9 @@ pub struct BadRoots(String);
 pub(crate) fn config(extra: Option<&[u8]>) -> Result<Arc<ClientConfig>, BadRoots> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(pem) = extra {
-        let all = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().map_err(|e| BadRoots(format!("not PEM: {e}")))?;
+        let all = CertificateDer::pem_slice_iter(pem)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| BadRoots(format!("not PEM: {e}")))?;
         if all.is_empty() {
             return Err(BadRoots("there is none; they must be PEM, beginning with -----BEGIN CERTIFICATE-----".into()));
         }
@@ -40,9 +42,12 @@ mod tests {
     #[test]
     fn what_is_no_certificate_is_said() {
         assert!(config(None).is_ok());
-        for bad in
-            ["", "nonsense", "-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n", "-----BEGIN CERTIFICATE-----\n"]
-        {
+        for bad in [
+            "",
+            "nonsense",
+            "-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n",
+            "-----BEGIN CERTIFICATE-----\n",
+        ] {
             assert!(config(Some(bad.as_bytes())).is_err(), "{bad:?}");
         }
     }

@@ -35,9 +35,20 @@ mod tests {
         assert_eq!(told(&[("retry-after", " 20 ")]), Some(20_000));
         assert_eq!(told(&[("retry-after", "0")]), Some(0));
         assert_eq!(told(&[("retry-after", "18446744073709551615")]), Some(u64::MAX));
-        assert_eq!(told(&[("retry-after", "Tue, 15 Nov 1994 08:13:01 GMT")]), None, "nobody says what time it is there");
-        assert_eq!(told(&[("retry-after", "Tue, 15 Nov 1994 08:13:01 GMT"), ("date", "Tue, 15 Nov 1994 08:12:51 GMT")]), Some(10_000));
-        assert_eq!(told(&[("retry-after", "Tue, 15 Nov 1994 08:00:00 GMT"), ("date", "Tue, 15 Nov 1994 08:12:51 GMT")]), Some(0), "past");
+        assert_eq!(
+            told(&[("retry-after", "Tue, 15 Nov 1994 08:13:01 GMT")]),
+            None,
+            "nobody says what time it is there"
+        );
+        assert_eq!(
+            told(&[("retry-after", "Tue, 15 Nov 1994 08:13:01 GMT"), ("date", "Tue, 15 Nov 1994 08:12:51 GMT")]),
+            Some(10_000)
+        );
+        assert_eq!(
+            told(&[("retry-after", "Tue, 15 Nov 1994 08:00:00 GMT"), ("date", "Tue, 15 Nov 1994 08:12:51 GMT")]),
+            Some(0),
+            "past"
+        );
         for nonsense in ["", "soon", "-1", "1.5", "99999999999999999999"] {
             assert_eq!(told(&[("retry-after", nonsense)]), None, "{nonsense:?}");
         }

@@ -25,10 +25,13 @@ pub struct Came {
 impl Came {
     /// `tls`: this edge speaks TLS itself.
     pub fn of(uri: &Uri, headers: &HeaderMap, tls: bool, proxied: bool) -> Self {
-        let forwarded = |name: &str| headers.get(name).filter(|_| proxied).and_then(|v| v.to_str().ok()?.split(',').next()).map(str::trim);
+        let forwarded = |name: &str| {
+            headers.get(name).filter(|_| proxied).and_then(|v| v.to_str().ok()?.split(',').next()).map(str::trim)
+        };
         let own = || uri.authority().map(Authority::as_str).or_else(|| headers.get(header::HOST)?.to_str().ok());
         let host = forwarded(HOST).or_else(own).filter(|host| is_place(host));
-        let secure = forwarded(SCHEME).map_or(tls, |s| s.eq_ignore_ascii_case("https") || s.eq_ignore_ascii_case("wss"));
+        let secure =
+            forwarded(SCHEME).map_or(tls, |s| s.eq_ignore_ascii_case("https") || s.eq_ignore_ascii_case("wss"));
         Self { host: host.map(Into::into), secure, proxied }
     }
 
@@ -143,9 +146,17 @@ mod tests {
             ("me@h", None),
         ] {
             assert_eq!(own(&here, &came(host, &[], false, false)).as_deref(), url, "{host}");
-            assert_eq!(own(&named("wss://chat"), &came(host, &[], false, false)).as_deref(), Some("wss://chat"), "{host}");
+            assert_eq!(
+                own(&named("wss://chat"), &came(host, &[], false, false)).as_deref(),
+                Some("wss://chat"),
+                "{host}"
+            );
         }
-        assert_eq!(own(&here, &came("h:1", &[], true, false)).as_deref(), Some("wss://h:1"), "with a certificate of its own");
+        assert_eq!(
+            own(&here, &came("h:1", &[], true, false)).as_deref(),
+            Some("wss://h:1"),
+            "with a certificate of its own"
+        );
         assert_eq!(own(&here, &Came::default()), None, "HTTP/1.0 without a host");
         let fixed = edge("10.0.0.1:8080", "m");
         assert_eq!(own(&fixed, &came("0.0.0.0:8080", &[], false, false)).as_deref(), Some("ws://10.0.0.1:8080"));
@@ -158,12 +169,19 @@ mod tests {
         let here = edge("0.0.0.0:8080", "m");
         let said = [(HOST, "chat.example.org, 10.0.0.1:8080"), (SCHEME, "https")];
         assert_eq!(own(&here, &came("natterjack", &said, false, true)).as_deref(), Some("wss://chat.example.org"));
-        assert_eq!(own(&here, &came("natterjack", &said, false, false)).as_deref(), Some("ws://natterjack"), "anybody may send these");
+        assert_eq!(
+            own(&here, &came("natterjack", &said, false, false)).as_deref(),
+            Some("ws://natterjack"),
+            "anybody may send these"
+        );
         assert_eq!(own(&here, &came("chat", &[(SCHEME, "HTTPS")], false, true)).as_deref(), Some("wss://chat"));
         assert_eq!(own(&here, &came("chat", &[(SCHEME, "http")], true, true)).as_deref(), Some("ws://chat"));
         assert_eq!(own(&here, &came("chat", &[(HOST, "0.0.0.0")], false, true)), None);
         let all = [edge("10.0.0.2:8080", "n"), edge("0.0.0.0:8081", "m")];
-        assert!(all.iter().all(|there| other(there, &here, &came("chat", &said, false, true)).is_none()), "the proxy leads there");
+        assert!(
+            all.iter().all(|there| other(there, &here, &came("chat", &said, false, true)).is_none()),
+            "the proxy leads there"
+        );
         assert_eq!(other(&named("wss://e2"), &here, &came("chat", &said, false, true)).as_deref(), Some("wss://e2"));
     }
 
@@ -194,8 +212,19 @@ mod tests {
 
     #[test]
     fn nobody_is_ever_sent_to_no_address() {
-        let hosts = ["0.0.0.0:8080", "[::]:8080", "[::ffff:0.0.0.0]:8080", "0.0.0.1", "0x0:8080", "00.0:8080", "h:8080", "127.0.0.1:8080"];
-        for (here, there) in [("0.0.0.0:8080", "0.0.0.0:8081"), ("[::]:8080", "[::]:8081"), ("0.0.0.0:8080", "[::]:8081")] {
+        let hosts = [
+            "0.0.0.0:8080",
+            "[::]:8080",
+            "[::ffff:0.0.0.0]:8080",
+            "0.0.0.1",
+            "0x0:8080",
+            "00.0:8080",
+            "h:8080",
+            "127.0.0.1:8080",
+        ];
+        for (here, there) in
+            [("0.0.0.0:8080", "0.0.0.0:8081"), ("[::]:8080", "[::]:8081"), ("0.0.0.0:8080", "[::]:8081")]
+        {
             let (here, there) = (edge(here, "m"), edge(there, "m"));
             for host in hosts {
                 for proxied in [false, true] {

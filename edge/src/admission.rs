@@ -38,7 +38,12 @@ pub struct Admission {
 
 impl Admission {
     /// `actor`: whose token is good. `device` and `hello`: what its client says that it is.
-    pub async fn admit(self: &Arc<Self>, actor: Actor, device: &DeviceId, hello: DeviceHello) -> Result<SessionSlot, NotIn> {
+    pub async fn admit(
+        self: &Arc<Self>,
+        actor: Actor,
+        device: &DeviceId,
+        hello: DeviceHello,
+    ) -> Result<SessionSlot, NotIn> {
         if actor.device != *device {
             return Err(Refusal::new(Code::Unauthorized, "the token is of another device than hello names").into());
         }

@@ -82,7 +82,8 @@ impl Attach {
                 *known = id.max(*known);
             }
             let frontiers: Vec<MsgId> = barrier.partitions.iter().map(|p| p.frontier).collect();
-            let mark = if complete { encode_synced(self.layout.generation, frontiers.iter().copied()) } else { String::new() };
+            let mark =
+                if complete { encode_synced(self.layout.generation, frontiers.iter().copied()) } else { String::new() };
             let then = ServerFrame::Attached { synced: mark }.encode(session.codec);
             session.drained().await?;
             if self.live.go_live(session, skip_until(session, &items, &barrier, &reached), Some(then)).await? {
@@ -114,7 +115,8 @@ impl Attach {
             let signals = session.state.signals();
             let threads = self.read_threads(user).await?;
             session.state.load(threads.clone());
-            let fresh: Vec<_> = threads.threads.into_iter().filter(|(t, i)| items.get(t).is_none_or(|old| old.v < i.v)).collect();
+            let fresh: Vec<_> =
+                threads.threads.into_iter().filter(|(t, i)| items.get(t).is_none_or(|old| old.v < i.v)).collect();
             if !fresh.is_empty() {
                 barrier.and(self.barrier(session, &fresh).await?);
                 items.extend(fresh);
@@ -175,7 +177,9 @@ impl Attach {
     /// Subscribes to the groups among `fresh`, then asks for the heads of all of them.
     async fn barrier(&self, session: &Arc<SessionHandle>, fresh: &[(Thread, ThreadItem)]) -> Result<Barrier, Refusal> {
         let here = |(thread, item): &(Thread, ThreadItem)| match thread {
-            Thread::Group { gid } if item.intervals.open() => Some((TopicKey::Group(gid.clone()), VisibleRange::from(item))),
+            Thread::Group { gid } if item.intervals.open() => {
+                Some((TopicKey::Group(gid.clone()), VisibleRange::from(item)))
+            }
             _ => None,
         };
         let topics: Vec<_> = fresh.iter().filter_map(here).collect();
@@ -206,7 +210,9 @@ impl Attach {
         }
         tracing::warn!(%user, "the threads of a user are lost, they are built again");
         match self.nats.call(&rebuild_threads(user), self.times.attach).await {
-            Ok(()) => read().await?.ok_or_else(|| Refusal::unavailable("your threads are being built again: try again in a moment")),
+            Ok(()) => read()
+                .await?
+                .ok_or_else(|| Refusal::unavailable("your threads are being built again: try again in a moment")),
             Err(e) => Err(refuse(EdgeError::Ask(RoleService::Directory, e))),
         }
     }

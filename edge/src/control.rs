@@ -58,8 +58,22 @@ impl State {
 }
 
 impl ControlAppender {
-    pub fn new(log: ThreadLog, publisher: &Publisher, people: &People, clock: &Clock, times: &Times, max_members: usize) -> Self {
-        Self { log, publisher: publisher.clone(), people: people.clone(), clock: clock.clone(), times: times.clone(), max_members }
+    pub fn new(
+        log: ThreadLog,
+        publisher: &Publisher,
+        people: &People,
+        clock: &Clock,
+        times: &Times,
+        max_members: usize,
+    ) -> Self {
+        Self {
+            log,
+            publisher: publisher.clone(),
+            people: people.clone(),
+            clock: clock.clone(),
+            times: times.clone(),
+            max_members,
+        }
     }
 
     /// Returns once it is so: the id of the control entry in the log, or, if it was so already, of the one it has been so with. Dropping
@@ -190,7 +204,9 @@ impl ControlAppender {
                 }
             }
             if Instant::now() >= end {
-                return Err(Refusal::unavailable("an earlier change of this thread is still being worked in; try again in a moment"));
+                return Err(Refusal::unavailable(
+                    "an earlier change of this thread is still being worked in; try again in a moment",
+                ));
             }
             sleep(LOOK_AGAIN).await;
         }
@@ -198,7 +214,9 @@ impl ControlAppender {
 
     fn judge(&self, state: &State, change: &ThreadChange) -> Result<Verdict, Refusal> {
         match state {
-            State::Group(group) => fold::judge_group(group.as_ref(), &change.actor, change.kind, &change.body, self.max_members),
+            State::Group(group) => {
+                fold::judge_group(group.as_ref(), &change.actor, change.kind, &change.body, self.max_members)
+            }
             State::Dm(item) => fold::judge_dm(item.as_ref(), change.kind),
         }
     }
@@ -218,7 +236,11 @@ struct Last {
 /// Before 10,000 names are looked up one by one.
 fn fold_limit(change: &ThreadChange) -> Result<(), Refusal> {
     let max = limits::USERS_PER_CHANGE;
-    if change.body.users.len() > max { Err(Refusal::invalid(format!("users: at most {max} in one change"))) } else { Ok(()) }
+    if change.body.users.len() > max {
+        Err(Refusal::invalid(format!("users: at most {max} in one change")))
+    } else {
+        Ok(())
+    }
 }
 
 /// A cid whose timestamp is ahead of the log's clock.

@@ -180,7 +180,9 @@ impl Devices {
             }
             match self.world.store(user, &value, revision).await {
                 Ok(_) => return Ok(claimed),
-                Err(KvError::Conflict) => sleep(Duration::from_millis(rand::random_range(0..=2 << attempt.min(5)))).await,
+                Err(KvError::Conflict) => {
+                    sleep(Duration::from_millis(rand::random_range(0..=2 << attempt.min(5)))).await
+                }
                 Err(e) => return Err(e),
             }
         }
@@ -188,7 +190,12 @@ impl Devices {
     }
 
     /// Waits until none of these can write any more.
-    async fn settle_all(&self, user: &UserId, claim: &DeviceClaim, all: Vec<UnsettledSession>) -> Result<Vec<Token>, Refusal> {
+    async fn settle_all(
+        &self,
+        user: &UserId,
+        claim: &DeviceClaim,
+        all: Vec<UnsettledSession>,
+    ) -> Result<Vec<Token>, Refusal> {
         let by = Displaced { by: claim.as_other(), since: claim.at };
         let deadline = Instant::now() + self.lease + SLACK;
         let each = all.into_iter().map(|u| {
@@ -212,7 +219,8 @@ impl Devices {
         if self.is_here(place) {
             return self.sessions.close(user, device, &place.session, &why);
         }
-        let request = EdgeRequest::Close { user: user.clone(), device: device.clone(), session: place.session.clone(), why };
+        let request =
+            EdgeRequest::Close { user: user.clone(), device: device.clone(), session: place.session.clone(), why };
         loop {
             if self.world.ask(&place.edge, &request).await.is_some_and(|a| a.incarnation == place.incarnation) {
                 return;
@@ -329,7 +337,10 @@ impl Devices {
         let each = claims.into_iter().map(|(user, claim)| async move { self.check(&user, &claim).await });
         let read = stream::iter(each).buffer_unordered(TOGETHER).all(std::future::ready).await;
         if read {
-            tracing::info!(sessions = many, "the lease had run out; the sessions that others have taken over are closed");
+            tracing::info!(
+                sessions = many,
+                "the lease had run out; the sessions that others have taken over are closed"
+            );
             self.standing.confirm(lapse);
         }
         read
@@ -398,7 +409,9 @@ impl Devices {
                 return Ok(());
             }
             match self.world.store(&release.user, &value, revision).await {
-                Err(KvError::Conflict) => sleep(Duration::from_millis(rand::random_range(0..=2 << attempt.min(5)))).await,
+                Err(KvError::Conflict) => {
+                    sleep(Duration::from_millis(rand::random_range(0..=2 << attempt.min(5)))).await
+                }
                 other => return other.map(|_| ()),
             }
         }
@@ -418,12 +431,14 @@ fn not_in(claimed: Claimed, claim: &DeviceClaim) -> NotIn {
     match claimed {
         Claimed::Displaced(by) => NotIn::Displaced(by),
         Claimed::Full { count } => {
-            let why = format!("{count} devices of the class {:?} are connected already; close one of them", claim.class);
+            let why =
+                format!("{count} devices of the class {:?} are connected already; close one of them", claim.class);
             NotIn::Refused(Refusal::new(Code::DeviceLimit, why))
         }
-        Claimed::Yes { .. } | Claimed::NoRoom => {
-            NotIn::Refused(Refusal::new(Code::DeviceLimit, "too many devices of this user are connected; close one of them"))
-        }
+        Claimed::Yes { .. } | Claimed::NoRoom => NotIn::Refused(Refusal::new(
+            Code::DeviceLimit,
+            "too many devices of this user are connected; close one of them",
+        )),
     }
 }
 
@@ -457,7 +472,9 @@ impl SessionClaim {
         })?;
         // The lease ran out since the claim was written: others may have taken the place over.
         if self.late.is_none() && !self.devices.standing.stands() {
-            return Err(NotIn::Refused(Refusal::unavailable("this edge was cut off from the cluster; try again in a moment")));
+            return Err(NotIn::Refused(Refusal::unavailable(
+                "this edge was cut off from the cluster; try again in a moment",
+            )));
         }
         Ok(())
     }

@@ -23,7 +23,13 @@ const QUIET: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Returns when all sessions have gone and nobody comes any more, at the latest when 85 % of `times.drain` are over.
-pub async fn drain(sessions: &Sessions, status: &StatusWatch, edges: &KnownEdges, leaving: &ShutdownPhases, times: &Times) {
+pub async fn drain(
+    sessions: &Sessions,
+    status: &StatusWatch,
+    edges: &KnownEdges,
+    leaving: &ShutdownPhases,
+    times: &Times,
+) {
     let start = Instant::now();
     status.change(|c| c.draining = true);
     let mut all = sessions.all();
@@ -37,7 +43,10 @@ pub async fn drain(sessions: &Sessions, status: &StatusWatch, edges: &KnownEdges
         // With nowhere to go there is nothing to wait for.
         let after = if edges.has_others() { part } else { Duration::ZERO };
         for session in wave {
-            session.frame(&ServerFrame::Draining { after_ms: after.as_millis() as u64, edges: edges.others(&session.came) });
+            session.frame(&ServerFrame::Draining {
+                after_ms: after.as_millis() as u64,
+                edges: edges.others(&session.came),
+            });
         }
         told.push((Instant::now() + after, wave));
         if n + 1 < waves as usize {

@@ -44,7 +44,14 @@ impl KnownEdges {
             }
         });
         let (own_id, lifetime) = (id.to_string(), times.edge_lease);
-        Ok(Self { all, own_id, own: Arc::new(own), lifetime, watching, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
+        Ok(Self {
+            all,
+            own_id,
+            own: Arc::new(own),
+            lifetime,
+            watching,
+            _watch: Arc::new(AbortOnDropHandle::new(watch)),
+        })
     }
 
     /// How far the watch is by which this edge knows the others; its own lease is among what it brings.

@@ -55,7 +55,9 @@ impl HistoryClient {
                     full = (full * 2).min(Duration::from_millis(500));
                 }
                 // An instance that is being replaced is back within seconds.
-                Err(RpcError::NoResponders) if left > Duration::from_millis(200) => sleep(Duration::from_millis(100)).await,
+                Err(RpcError::NoResponders) if left > Duration::from_millis(200) => {
+                    sleep(Duration::from_millis(100)).await
+                }
                 // A frozen instance takes its share of the questions until NATS notices: the next try may reach another.
                 Err(RpcError::Timeout) if left > ONE_TRY => {}
                 Err(e) => return Err(failed(e)),

@@ -40,9 +40,9 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    admission::limits::AdmissionLimits, auth::TokenVerifier, clock::Clock, control::ControlAppender, directory::Directory,
-    edges::KnownEdges, long_poll::LongPolls, pages::Pages, people::People, presence::Presence, sends::http::HttpSends, status::StatusWatch,
-    threads::ThreadLists,
+    admission::limits::AdmissionLimits, auth::TokenVerifier, clock::Clock, control::ControlAppender,
+    directory::Directory, edges::KnownEdges, long_poll::LongPolls, pages::Pages, people::People, presence::Presence,
+    sends::http::HttpSends, status::StatusWatch, threads::ThreadLists,
 };
 use extract::HttpFailure;
 use query::Known;
@@ -132,7 +132,10 @@ async fn nothing_here(uri: Uri) -> Response {
 }
 
 async fn another_method() -> Refused {
-    Refused(StatusCode::METHOD_NOT_ALLOWED, Refusal::new(Code::NotFound, "not with this method; the header `Allow` names those there are"))
+    Refused(
+        StatusCode::METHOD_NOT_ALLOWED,
+        Refusal::new(Code::NotFound, "not with this method; the header `Allow` names those there are"),
+    )
 }
 
 #[derive(Clone)]
@@ -173,6 +176,7 @@ async fn answered(request: Request, next: Next) -> Response {
             tracing::error!("a request's handler panicked; this is a bug, the message before this one says where");
             HttpFailure(Refusal::new(Code::Internal, "a bug in the server; it is logged there")).into_response()
         }
-        Err(_) => HttpFailure(Refusal::unavailable("this took too long; ask for the same again, it is done once")).into_response(),
+        Err(_) => HttpFailure(Refusal::unavailable("this took too long; ask for the same again, it is done once"))
+            .into_response(),
     }
 }

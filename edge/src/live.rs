@@ -36,11 +36,28 @@ const COMMANDS: usize = 4_096;
 pub type SkipUntil = Vec<(u64, MsgId)>;
 
 enum Command {
-    Subscribe { session: Arc<SessionHandle>, topics: Vec<(TopicKey, VisibleRange)> },
-    Heads { session: SessionId, threads: Vec<(TopicKey, Thread)>, reply: oneshot::Sender<Barrier> },
-    GoLive { session: Arc<SessionHandle>, topics: Vec<(TopicKey, SkipUntil)>, then: Option<Bytes>, reply: oneshot::Sender<bool> },
-    Unsubscribe { session: SessionId, topics: Vec<TopicKey> },
-    Detach { session: SessionId },
+    Subscribe {
+        session: Arc<SessionHandle>,
+        topics: Vec<(TopicKey, VisibleRange)>,
+    },
+    Heads {
+        session: SessionId,
+        threads: Vec<(TopicKey, Thread)>,
+        reply: oneshot::Sender<Barrier>,
+    },
+    GoLive {
+        session: Arc<SessionHandle>,
+        topics: Vec<(TopicKey, SkipUntil)>,
+        then: Option<Bytes>,
+        reply: oneshot::Sender<bool>,
+    },
+    Unsubscribe {
+        session: SessionId,
+        topics: Vec<TopicKey>,
+    },
+    Detach {
+        session: SessionId,
+    },
 }
 
 #[derive(Default)]
@@ -76,7 +93,11 @@ impl LiveHandle {
     }
 
     /// Subscribes a session to topics. It catches up on each until [`LiveHandle::go_live`].
-    pub async fn subscribe(&self, session: &Arc<SessionHandle>, topics: Vec<(TopicKey, VisibleRange)>) -> Result<(), Refusal> {
+    pub async fn subscribe(
+        &self,
+        session: &Arc<SessionHandle>,
+        topics: Vec<(TopicKey, VisibleRange)>,
+    ) -> Result<(), Refusal> {
         self.command(Command::Subscribe { session: session.clone(), topics }).await
     }
 

@@ -50,10 +50,22 @@ pub const DEGRADED: &str = "natterjack_edge_degraded";
 pub fn describe() {
     describe_gauge!(CONNECTIONS, "Open connections, WebSocket and HTTP");
     describe_counter!(CONNECTIONS_REFUSED, "Connections refused because this edge has as many as it may");
-    describe_counter!(INCOMPLETE_HEADS, "Connections that ended or timed out before the head of a request was complete");
-    describe_counter!(TLS_HANDSHAKES, "TLS handshakes, by result: ok, failed, late (deadline passed), plain (HTTP without TLS)");
-    describe_counter!(TLS_RELOADS, "Changes of the certificate's files, by result: ok, failed (the old certificate stays in use)");
-    describe_gauge!(TLS_STALE, "1 while the certificate's files cannot be used and an older certificate is in use; alarm");
+    describe_counter!(
+        INCOMPLETE_HEADS,
+        "Connections that ended or timed out before the head of a request was complete"
+    );
+    describe_counter!(
+        TLS_HANDSHAKES,
+        "TLS handshakes, by result: ok, failed, late (deadline passed), plain (HTTP without TLS)"
+    );
+    describe_counter!(
+        TLS_RELOADS,
+        "Changes of the certificate's files, by result: ok, failed (the old certificate stays in use)"
+    );
+    describe_gauge!(
+        TLS_STALE,
+        "1 while the certificate's files cannot be used and an older certificate is in use; alarm"
+    );
     describe_counter!(LIMITED, "Connections, logins, sends and requests refused by a rate or count limit, by limit");
     describe_counter!(
         UNTRUSTED_FORWARDED,
@@ -70,10 +82,19 @@ pub fn describe() {
     describe_gauge!(SESSIONS, "Sessions");
     describe_counter!(SESSIONS_REPLACED, "Sessions closed because their device connected again");
     describe_counter!(SESSIONS_REVOKED, "Sessions closed because their login was revoked");
-    describe_counter!(SESSIONS_TAKEN_OVER, "Sessions closed because they are not among the user's devices any more, by close code");
-    describe_counter!(SESSIONS_UNCLAIMED, "Sessions let in while the bucket of sessions did not answer; they are claimed later");
+    describe_counter!(
+        SESSIONS_TAKEN_OVER,
+        "Sessions closed because they are not among the user's devices any more, by close code"
+    );
+    describe_counter!(
+        SESSIONS_UNCLAIMED,
+        "Sessions let in while the bucket of sessions did not answer; they are claimed later"
+    );
     describe_gauge!(RELEASES_WAITING, "Ended sessions that wait to be taken out of the user's devices");
-    describe_counter!(RELEASES_DROPPED, "Ended sessions that were not taken out of the user's devices: too many waited, or no answer");
+    describe_counter!(
+        RELEASES_DROPPED,
+        "Ended sessions that were not taken out of the user's devices: too many waited, or no answer"
+    );
     describe_counter!(CLOSES, "WebSockets closed by this edge, by close code");
     describe_counter!(FRAMES_IN, "Frames received from clients");
     describe_counter!(FRAMES_OUT, "Frames written to clients");
@@ -91,10 +112,16 @@ pub fn describe() {
     describe_histogram!(PUBLISH_SECONDS, Unit::Seconds, "Time from a publish to its acknowledgement");
     describe_counter!(LATE_ACKS, "Acknowledgements so late that the message was looked up before `sent`");
     describe_counter!(CID_LOOKUPS, "Sends looked up by cid before or after publishing, because of their age");
-    describe_counter!(REFERENCE_LOOKUPS, "Messages named by an edit, recall, reaction or reply that had to be looked up outside the log");
+    describe_counter!(
+        REFERENCE_LOOKUPS,
+        "Messages named by an edit, recall, reaction or reply that had to be looked up outside the log"
+    );
     describe_counter!(REFERENCES_UNCHECKED, "References accepted without a check because history did not answer");
     describe_gauge!(HTTP_SENDS_WAITING, "Sends over HTTP that wait for an earlier one of their device and thread");
-    describe_counter!(HTTP_SENDS_REFUSED, "Sends over HTTP refused before they were queued: over the rate, or too many waiting");
+    describe_counter!(
+        HTTP_SENDS_REFUSED,
+        "Sends over HTTP refused before they were queued: over the rate, or too many waiting"
+    );
     describe_counter!(CONTROL_CONFLICTS, "Control entries that lost a race for their thread and were judged again");
     describe_gauge!(TOPICS, "Live subjects with a subscriber on this edge");
     describe_counter!(FANIN_DISCONNECTS, "Disconnects of the reader of live subjects, as the dispatcher sees them");

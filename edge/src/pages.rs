@@ -25,8 +25,12 @@ impl PageQuestion {
         for (field, id) in [("before", h.before), ("after", h.after), ("around", h.around), ("at", h.at.map(MsgId))] {
             id.map_or(Ok(()), |id| text::number(id.0)).map_err(|e| e.of(field))?;
         }
-        let places =
-            [h.before.map(PageStart::Before), h.after.map(PageStart::After), h.around.map(PageStart::Around), h.at.map(PageStart::Time)];
+        let places = [
+            h.before.map(PageStart::Before),
+            h.after.map(PageStart::After),
+            h.around.map(PageStart::Around),
+            h.at.map(PageStart::Time),
+        ];
         let mut given = places.into_iter().flatten();
         let at = given.next().unwrap_or(PageStart::Newest);
         if given.next().is_some() {
@@ -49,7 +53,13 @@ impl Pages {
     }
 
     /// `known`: the reader's item, if this edge has one. `min_id`: what they know to exist.
-    pub async fn page(&self, reader: &UserId, known: Option<ThreadItem>, question: PageQuestion, min_id: MsgId) -> Result<Page, Refusal> {
+    pub async fn page(
+        &self,
+        reader: &UserId,
+        known: Option<ThreadItem>,
+        question: PageQuestion,
+        min_id: MsgId,
+    ) -> Result<Page, Refusal> {
         let PageQuestion { thread, at, limit } = question;
         let not_member = || Refusal::new(Code::NotMember, "you are not in this thread");
         let known = known.filter(|i| i.visible() && i.intervals.open());
@@ -76,7 +86,8 @@ impl Pages {
         }
         let newer = match thread {
             Thread::Dm { .. } => {
-                let part = thread.peer(reader).map(|_| (ReadAccess { intervals: Intervals::all(), v: MsgId::NONE }, false));
+                let part =
+                    thread.peer(reader).map(|_| (ReadAccess { intervals: Intervals::all(), v: MsgId::NONE }, false));
                 return Ok(item.map(|i| (ReadAccess::from(&i), true)).or(part));
             }
             Thread::Group { gid } => self.people.group(gid).await?.and_then(|g| g.item(reader)),

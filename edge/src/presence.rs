@@ -47,7 +47,12 @@ pub struct Presence {
 
 impl Presence {
     /// The session watches these users, or its user's contacts; answered with a frame.
-    pub async fn watch(&self, session: Arc<SessionHandle>, users: Option<Vec<UserId>>, r: Request) -> Result<(), Refusal> {
+    pub async fn watch(
+        &self,
+        session: Arc<SessionHandle>,
+        users: Option<Vec<UserId>>,
+        r: Request,
+    ) -> Result<(), Refusal> {
         if let Some(users) = &users {
             not_too_many("users", users)?;
         }

@@ -26,9 +26,17 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    pub fn new(health: &Health, layout: Layout, clock: &Clock, watches: impl IntoIterator<Item = (&'static str, WatchProgress)>) -> Self {
+    pub fn new(
+        health: &Health,
+        layout: Layout,
+        clock: &Clock,
+        watches: impl IntoIterator<Item = (&'static str, WatchProgress)>,
+    ) -> Self {
         let readers = Readers::new(health);
-        let watches = watches.into_iter().map(|(name, watching)| (readers.open(format!("watch.{name}").into()), watching)).collect();
+        let watches = watches
+            .into_iter()
+            .map(|(name, watching)| (readers.open(format!("watch.{name}").into()), watching))
+            .collect();
         let partitions = (0..layout.partitions).map(|p| of_partition("live", layout.generation, p)).collect();
         let readiness = Self { health: health.clone(), clock: clock.clone(), partitions, readers, watches };
         readiness.look();
@@ -66,7 +74,9 @@ impl Readiness {
         for (p, part) in (0..).zip(&self.partitions) {
             let state = match self.clock.silent(p) {
                 None => Ok(()),
-                Some(None) => Err("no beat yet: does a channel run, and what does its /health say of this partition?".into()),
+                Some(None) => {
+                    Err("no beat yet: does a channel run, and what does its /health say of this partition?".into())
+                }
                 Some(Some(silence)) => Err(format!(
                     "no beat for {} s: does a channel run, and what does its /health say of this partition?",
                     silence.as_secs()

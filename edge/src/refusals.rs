@@ -67,29 +67,51 @@ impl From<EdgeError> for Refusal {
             EdgeError::State(_) => Self::unavailable("membership cannot be read now; try again in a moment"),
             EdgeError::Ask(_, RpcError::Refused(refusal)) => refusal,
             EdgeError::Ask(_, RpcError::Full) => Self::unavailable("too many requests at once; try again"),
-            EdgeError::Ask(_, RpcError::TooLarge(_)) => Self::new(Code::Internal, "an internal service was asked for too much"),
-            EdgeError::Ask(_, RpcError::InvalidReply(_)) => Self::new(Code::Internal, "invalid reply from an internal service"),
-            EdgeError::Ask(RoleService::Channel, _) => Self::unavailable("the channel service does not answer; try again in a moment"),
-            EdgeError::Ask(RoleService::History, _) => Self::unavailable("history does not answer; try again in a moment"),
-            EdgeError::Ask(RoleService::Directory, _) => Self::unavailable("accounts cannot be reached; try again in a moment"),
-            EdgeError::Ask(RoleService::Presence, _) => Self::unavailable("nobody knows who is here now; try again in a moment"),
+            EdgeError::Ask(_, RpcError::TooLarge(_)) => {
+                Self::new(Code::Internal, "an internal service was asked for too much")
+            }
+            EdgeError::Ask(_, RpcError::InvalidReply(_)) => {
+                Self::new(Code::Internal, "invalid reply from an internal service")
+            }
+            EdgeError::Ask(RoleService::Channel, _) => {
+                Self::unavailable("the channel service does not answer; try again in a moment")
+            }
+            EdgeError::Ask(RoleService::History, _) => {
+                Self::unavailable("history does not answer; try again in a moment")
+            }
+            EdgeError::Ask(RoleService::Directory, _) => {
+                Self::unavailable("accounts cannot be reached; try again in a moment")
+            }
+            EdgeError::Ask(RoleService::Presence, _) => {
+                Self::unavailable("nobody knows who is here now; try again in a moment")
+            }
             EdgeError::Token { expired: true, reason } => Self::new(Code::TokenExpired, reason),
             EdgeError::Token { reason, .. } => Self::new(Code::Unauthorized, reason),
             EdgeError::Revoked => Self::new(Code::Unauthorized, "this login was revoked: log in again"),
             EdgeError::Stopping => Self::unavailable("this edge is stopping"),
             EdgeError::NoBeats => Self::unavailable("this edge is cut off from the log; try again in a moment"),
-            EdgeError::OutcomeOpen => Self::unavailable("not known yet whether the message was stored; send the same cid again"),
+            EdgeError::OutcomeOpen => {
+                Self::unavailable("not known yet whether the message was stored; send the same cid again")
+            }
         }
     }
 }
 
 fn of_publish(e: &PublishError) -> Refusal {
     match e {
-        PublishError::StreamFull => Refusal { retry_after_ms: Some(5_000), ..Refusal::unavailable("the log is full; nothing was stored") },
-        PublishError::Deadline(_) => Refusal::unavailable("the log did not acknowledge in time; send the same cid again"),
-        PublishError::NoLease => Refusal::unavailable("this edge was cut off from the cluster; send the same cid again in a moment"),
+        PublishError::StreamFull => {
+            Refusal { retry_after_ms: Some(5_000), ..Refusal::unavailable("the log is full; nothing was stored") }
+        }
+        PublishError::Deadline(_) => {
+            Refusal::unavailable("the log did not acknowledge in time; send the same cid again")
+        }
+        PublishError::NoLease => {
+            Refusal::unavailable("this edge was cut off from the cluster; send the same cid again in a moment")
+        }
         PublishError::Closed => Refusal::unavailable("this edge is leaving; send the same cid to another"),
-        PublishError::Conflict => Refusal::new(Code::Conflict, "somebody else changed this at the same time; read it again"),
+        PublishError::Conflict => {
+            Refusal::new(Code::Conflict, "somebody else changed this at the same time; read it again")
+        }
         PublishError::Rejected(_) => Refusal::new(Code::Internal, "the log refused the entry"),
     }
 }
@@ -119,16 +141,51 @@ mod tests {
                 "this edge was cut off from the cluster; send the same cid again in a moment",
                 again,
             ),
-            (PublishError::Closed.into(), Code::Unavailable, "this edge is leaving; send the same cid to another", again),
-            (PublishError::Conflict.into(), Code::Conflict, "somebody else changed this at the same time; read it again", None),
+            (
+                PublishError::Closed.into(),
+                Code::Unavailable,
+                "this edge is leaving; send the same cid to another",
+                again,
+            ),
+            (
+                PublishError::Conflict.into(),
+                Code::Conflict,
+                "somebody else changed this at the same time; read it again",
+                None,
+            ),
             (PublishError::Rejected(reason()).into(), Code::Internal, "the log refused the entry", None),
-            (LogError::Unavailable(reason()).into(), Code::Unavailable, "the log does not answer; send the same again in a moment", again),
+            (
+                LogError::Unavailable(reason()).into(),
+                Code::Unavailable,
+                "the log does not answer; send the same again in a moment",
+                again,
+            ),
             (kv().into(), Code::Unavailable, "membership cannot be read now; try again in a moment", again),
-            (ask(RoleService::Channel), Code::Unavailable, "the channel service does not answer; try again in a moment", again),
+            (
+                ask(RoleService::Channel),
+                Code::Unavailable,
+                "the channel service does not answer; try again in a moment",
+                again,
+            ),
             (ask(RoleService::History), Code::Unavailable, "history does not answer; try again in a moment", again),
-            (ask(RoleService::Directory), Code::Unavailable, "accounts cannot be reached; try again in a moment", again),
-            (EdgeError::Ask(RoleService::History, RpcError::Full), Code::Unavailable, "too many requests at once; try again", again),
-            (EdgeError::Ask(RoleService::Directory, RpcError::Refused(limited)), Code::RateLimited, "slow down", Some(77)),
+            (
+                ask(RoleService::Directory),
+                Code::Unavailable,
+                "accounts cannot be reached; try again in a moment",
+                again,
+            ),
+            (
+                EdgeError::Ask(RoleService::History, RpcError::Full),
+                Code::Unavailable,
+                "too many requests at once; try again",
+                again,
+            ),
+            (
+                EdgeError::Ask(RoleService::Directory, RpcError::Refused(limited)),
+                Code::RateLimited,
+                "slow down",
+                Some(77),
+            ),
             (
                 EdgeError::Ask(RoleService::History, RpcError::TooLarge(reason())),
                 Code::Internal,
@@ -146,10 +203,18 @@ mod tests {
             (EdgeError::Revoked, Code::Unauthorized, "this login was revoked: log in again", None),
             (EdgeError::Stopping, Code::Unavailable, "this edge is stopping", again),
             (EdgeError::NoBeats, Code::Unavailable, "this edge is cut off from the log; try again in a moment", again),
-            (EdgeError::OutcomeOpen, Code::Unavailable, "not known yet whether the message was stored; send the same cid again", again),
+            (
+                EdgeError::OutcomeOpen,
+                Code::Unavailable,
+                "not known yet whether the message was stored; send the same cid again",
+                again,
+            ),
         ] {
             let refusal = refuse(error);
-            assert_eq!((refusal.code, refusal.message.as_str(), refusal.retry_after_ms), (code, sentence, retry_after_ms));
+            assert_eq!(
+                (refusal.code, refusal.message.as_str(), refusal.retry_after_ms),
+                (code, sentence, retry_after_ms)
+            );
         }
     }
 }

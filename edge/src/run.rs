@@ -60,7 +60,8 @@ async fn serve(cfg: Config, health: Health, stop: CancellationToken) -> Result<(
     let _reloads = tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.watch().await })));
     let has = Resources::now();
     let capacity = Capacity::of(cfg.max_connections, &has);
-    let base = Base { cfg, capacity, has, tls, listener: Arc::new(listener), nats, time, limiter, health: health.clone() };
+    let base =
+        Base { cfg, capacity, has, tls, listener: Arc::new(listener), nats, time, limiter, health: health.clone() };
     while let Some(layout) = next {
         next = Box::pin(generation(&base, layout, &stop)).await?;
     }

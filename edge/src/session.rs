@@ -76,7 +76,8 @@ pub struct Counts {
 
 impl Default for Counts {
     fn default() -> Self {
-        let (frames_in, frames_out) = (metrics::counter!(crate::metrics::FRAMES_IN), metrics::counter!(crate::metrics::FRAMES_OUT));
+        let (frames_in, frames_out) =
+            (metrics::counter!(crate::metrics::FRAMES_IN), metrics::counter!(crate::metrics::FRAMES_OUT));
         Self { frames_in, frames_out }
     }
 }
@@ -172,7 +173,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
     /// the timers. By hand and not by `select!`, because an edge does this for each write to each socket. In this
     /// order, so that all that was read goes together, and all that is to be written. The rate limit and tokio's budget
     /// keep the first from starving the others.
-    fn turn(&mut self, cx: &mut Context<'_>, deadline: Pin<&mut Sleep>, stall: &mut Option<Box<Stall>>) -> Result<Turn, End> {
+    fn turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        deadline: Pin<&mut Sleep>,
+        stall: &mut Option<Box<Stall>>,
+    ) -> Result<Turn, End> {
         let flushed = self.flush(cx, stall)?;
         let full = self.read(cx)?;
         self.collect_answers(cx)?;
@@ -225,7 +231,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
 
     /// Writes what is queued as long as the socket takes it, and says whether that is all on its way. None: it was
     /// asked to leave meanwhile.
-    fn write_queued(&mut self, cx: &mut Context<'_>, mut flushed: bool, stall: &mut Option<Box<Stall>>) -> Result<Option<bool>, End> {
+    fn write_queued(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut flushed: bool,
+        stall: &mut Option<Box<Stall>>,
+    ) -> Result<Option<bool>, End> {
         while let Poll::Ready(call) = self.handle.outbox.poll(cx, flushed, self.leaving) {
             if call == Call::Leave {
                 self.leaving = true;

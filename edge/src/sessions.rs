@@ -201,7 +201,9 @@ mod tests {
     #[test]
     fn only_the_login_that_was_revoked_is_closed() {
         let all = Sessions::default();
-        let left = |s: &SessionHandle| s.outbox.poll(&mut Context::from_waker(Waker::noop()), false, false) == Poll::Ready(Call::Leave);
+        let left = |s: &SessionHandle| {
+            s.outbox.poll(&mut Context::from_waker(Waker::noop()), false, false) == Poll::Ready(Call::Leave)
+        };
         let (id, s) = (|s| Token::parse(s).unwrap(), session(&Sessions::default(), "d1"));
         all.enter(&s, id("f2")).unwrap();
         all.revoke(id("u"), id("d1"), &id("f1"));

@@ -24,7 +24,9 @@ impl EdgeStatus {
     /// May a send into this thread be published? Beats are judged per partition by the sender, not here.
     pub fn may_send(self, thread: &Thread) -> Result<(), Refusal> {
         match (self.lease, thread) {
-            (LeaseState::Lost, _) => Err(Refusal::unavailable("this edge is cut off from the cluster; try again in a moment")),
+            (LeaseState::Lost, _) => {
+                Err(Refusal::unavailable("this edge is cut off from the cluster; try again in a moment"))
+            }
             // Whoever was removed from a group may not be known here yet.
             (LeaseState::Suspect, Thread::Group { .. }) => {
                 Err(Refusal::unavailable("this edge is not sure of its place in the cluster; try again in a moment"))

@@ -82,8 +82,9 @@ impl ThreadLists {
         // A block by somebody else is no conversation.
         let threads = threads.into_iter().filter(|(_, item)| item.visible()).collect();
         let most = Most { count: page_limit(limit)?, bytes: limits::PAGE_BYTES };
-        let mut answers =
-            stream::iter(questions(threads)).map(|asked| self.clone().latest(reader.clone(), asked)).buffer_unordered(AT_ONCE);
+        let mut answers = stream::iter(questions(threads))
+            .map(|asked| self.clone().latest(reader.clone(), asked))
+            .buffer_unordered(AT_ONCE);
         let mut page = ListPage::new(most, before);
         while let Some(rows) = answers.next().await {
             page.add(rows?);

@@ -95,7 +95,11 @@ mod tests {
 
     #[test]
     fn debug_shows_no_secret() {
-        let cfg = NatsConfig { urls: vec!["nats://u:hidden@h:1".into()], password: Some("hidden".into()), ..NatsConfig::default() };
+        let cfg = NatsConfig {
+            urls: vec!["nats://u:hidden@h:1".into()],
+            password: Some("hidden".into()),
+            ..NatsConfig::default()
+        };
         assert!(!format!("{cfg:?}").contains("hidden"), "{cfg:?}");
     }
 }

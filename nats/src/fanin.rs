@@ -86,7 +86,12 @@ impl FanIn {
         let mut fanin = Self {
             raw: RawConnection::connect(cfg, name).await?,
             table: Table::default(),
-            inbox: format!("{}.{:016x}{:016x}.", nats_role::inbox(cfg.role), rand::random::<u64>(), rand::random::<u64>()),
+            inbox: format!(
+                "{}.{:016x}{:016x}.",
+                nats_role::inbox(cfg.role),
+                rand::random::<u64>(),
+                rand::random::<u64>()
+            ),
             next_token: 1,
             first_token: 1,
             unsent: Vec::new(),
@@ -142,7 +147,11 @@ impl FanIn {
         let before = out.len();
         while out.len() == before {
             if !self.unsent.is_empty() {
-                out.extend(self.unsent.drain(..).map(|token| FanInEvent::Reply { token, payload: Bytes::new(), no_responders: true }));
+                out.extend(self.unsent.drain(..).map(|token| FanInEvent::Reply {
+                    token,
+                    payload: Bytes::new(),
+                    no_responders: true,
+                }));
                 return;
             }
             match self.raw.next().await {
@@ -175,15 +184,25 @@ impl FanIn {
         for op in ops {
             match op {
                 Op::Msg { sid: ANSWER_SID, subject, payload, status, .. } => {
-                    let token = bytes[subject].strip_prefix(self.inbox.as_bytes()).and_then(|t| std::str::from_utf8(t).ok()?.parse().ok());
+                    let token = bytes[subject]
+                        .strip_prefix(self.inbox.as_bytes())
+                        .and_then(|t| std::str::from_utf8(t).ok()?.parse().ok());
                     if let Some(token) = token.filter(|t| *t >= self.first_token) {
-                        out.push(FanInEvent::Reply { token, payload: bytes.slice(payload), no_responders: status == 503 });
+                        out.push(FanInEvent::Reply {
+                            token,
+                            payload: bytes.slice(payload),
+                            no_responders: status == 503,
+                        });
                     }
                 }
                 Op::Msg { sid, subject, payload, .. } => {
                     messages += 1;
                     if let Some(slot) = self.table.slot(sid) {
-                        out.push(FanInEvent::Msg { slot, kind: LiveKind::of(&bytes[subject]), payload: bytes.slice(payload) });
+                        out.push(FanInEvent::Msg {
+                            slot,
+                            kind: LiveKind::of(&bytes[subject]),
+                            payload: bytes.slice(payload),
+                        });
                     }
                 }
                 other => {

@@ -66,7 +66,8 @@ async fn renewed(nats: &Nats, found: u32, above: IdFloor) -> Result<Layout, Prov
             is_read_to_its_end(nats, former, layout).await?;
         }
         let (readers, mut highest) = (LogReaders::new(nats).all().await?, above.id);
-        let (tail, buckets, notes) = (LeaderReader::new(nats, layout), KvBuckets::new(nats, layout), LostEnds::new(nats, layout));
+        let (tail, buckets, notes) =
+            (LeaderReader::new(nats, layout), KvBuckets::new(nats, layout), LostEnds::new(nats, layout));
         for p in 0..layout.partitions {
             let mut known = match tail.bounds(p).await {
                 Ok(bounds) => bounds.last,
@@ -82,8 +83,16 @@ async fn renewed(nats: &Nats, found: u32, above: IdFloor) -> Result<Layout, Prov
             notes.note(p, known).await?;
         }
         let highest = highest.0.max(highest_id(nats).await?);
-        tracing::warn!(generation = layout.generation, highest, "beginning a new generation of the log, above all ids that are known");
-        let next = Next { above: highest + FORGOTTEN, generation: above.generation + 1, ..share(nats, layout, layout.partitions).await? };
+        tracing::warn!(
+            generation = layout.generation,
+            highest,
+            "beginning a new generation of the log, above all ids that are known"
+        );
+        let next = Next {
+            above: highest + FORGOTTEN,
+            generation: above.generation + 1,
+            ..share(nats, layout, layout.partitions).await?
+        };
         begin(nats, layout, next).await?;
     }
 }
@@ -94,7 +103,9 @@ async fn is_above(nats: &Nats, layout: Layout, above: IdFloor) -> Result<bool, P
         return Ok(layout.generation == above.generation);
     }
     for p in 0..layout.partitions {
-        if LeaderReader::new(nats, layout).bounds(p).await.map_err(|e| unknown(layout.generation, p, &e))?.origin <= above.id {
+        if LeaderReader::new(nats, layout).bounds(p).await.map_err(|e| unknown(layout.generation, p, &e))?.origin
+            <= above.id
+        {
             return Ok(false);
         }
     }
@@ -132,7 +143,8 @@ pub async fn renew_above(nats: &Nats, layout: Layout, p: u32, role: &'static str
 
 /// A layout names two generations, so the one before them must not be needed any more.
 pub(crate) async fn is_read_to_its_end(nats: &Nats, former: Layout, now: Layout) -> Result<(), ProvisionError> {
-    let (tail, buckets, notes) = (LeaderReader::new(nats, former), KvBuckets::new(nats, former), LostEnds::new(nats, former));
+    let (tail, buckets, notes) =
+        (LeaderReader::new(nats, former), KvBuckets::new(nats, former), LostEnds::new(nats, former));
     let readers = LogReaders::new(nats).all().await?;
     for p in 0..former.partitions {
         let noted = notes.of(p).await?.is_some();
@@ -141,7 +153,8 @@ pub(crate) async fn is_read_to_its_end(nats: &Nats, former: Layout, now: Layout)
             let read = Positions::new(&buckets, role).load(p).await?.unwrap_or_default();
             // What a lost end leaves to be done is done when the archive stands right below what follows.
             let whole = if role == log_readers::PERSISTER && (noted || read.id > bounds.last) {
-                let origin = LeaderReader::new(nats, now).bounds(0).await.map_err(|e| unknown(now.generation, 0, &e))?.origin;
+                let origin =
+                    LeaderReader::new(nats, now).bounds(0).await.map_err(|e| unknown(now.generation, 0, &e))?.origin;
                 MsgId(origin.0 - 1)
             } else {
                 bounds.last
@@ -219,7 +232,11 @@ pub(crate) async fn finish(nats: &Nats, now_ms: u64, next: Next) -> Result<Layou
     }
     match new.store(nats, revision).await {
         Ok(_) => {
-            tracing::info!(generation = new.generation, partitions = new.partitions, "the log goes on with a new generation");
+            tracing::info!(
+                generation = new.generation,
+                partitions = new.partitions,
+                "the log goes on with a new generation"
+            );
             Ok(new)
         }
         // Two at once did the same.
@@ -235,7 +252,10 @@ async fn model(nats: &Nats, layout: Layout) -> Result<StreamConfig, ProvisionErr
             return Ok(info.config);
         }
     }
-    Err(ProvisionError::Create { name: format!("generation {}", layout.generation), reason: "none of its streams is there".into() })
+    Err(ProvisionError::Create {
+        name: format!("generation {}", layout.generation),
+        reason: "none of its streams is there".into(),
+    })
 }
 
 /// Step 2 for one partition. Not by sealing the stream: that also ends its max_age, for good.
@@ -254,7 +274,8 @@ async fn close(nats: &Nats, generation: u32, p: u32) -> Result<(), ProvisionErro
 }
 
 async fn try_close(nats: &Nats, stream: &str, end: &str) -> Result<(), JsError> {
-    let info = jetstream::stream_info(nats, stream).await?.ok_or_else(|| JsError::Broken(format!("{stream} is not there")))?;
+    let info =
+        jetstream::stream_info(nats, stream).await?.ok_or_else(|| JsError::Broken(format!("{stream} is not there")))?;
     // Also room for a stream that is full.
     let max_bytes = i64::try_from(info.state.bytes).unwrap_or(i64::MAX - ROOM) + ROOM;
     let closed = StreamConfig { subjects: vec![end.to_owned()], max_bytes, ..info.config };

@@ -73,7 +73,8 @@ impl Kv {
     pub async fn made_ms(&self) -> Result<u64, KvError> {
         let info = jetstream::stream_info(&self.nats, &self.stream).await.map_err(|e| self.error(e))?;
         let created = info.ok_or_else(|| KvError::NoBucket(self.bucket.clone()))?.created;
-        let broken = || KvError::Unavailable { bucket: self.bucket.clone(), reason: format!("it was made at `{created}`") };
+        let broken =
+            || KvError::Unavailable { bucket: self.bucket.clone(), reason: format!("it was made at `{created}`") };
         rfc3339::parse_ms(&created).ok_or_else(broken)
     }
 
@@ -87,7 +88,9 @@ impl Kv {
 
     async fn last(&self, key: &str) -> Result<Last, KvError> {
         let subject = subjects::bucket_key(&self.bucket, key);
-        let stored = jetstream::leader_get(&self.nats, &self.stream, Get::LastBySubj(&subject)).await.map_err(|e| self.error(e))?;
+        let stored = jetstream::leader_get(&self.nats, &self.stream, Get::LastBySubj(&subject))
+            .await
+            .map_err(|e| self.error(e))?;
         Ok(match stored {
             None => Last::Nothing,
             Some(m) if is_tombstone(&m) => Last::Tombstone(m.seq),
@@ -142,7 +145,9 @@ impl Kv {
         }
         let (bucket, reason) = (self.bucket.clone(), e.to_string());
         match e {
-            JsError::Request(NatsRequestError::NotSent(_) | NatsRequestError::TooLarge(_)) => KvError::Rejected { bucket, reason },
+            JsError::Request(NatsRequestError::NotSent(_) | NatsRequestError::TooLarge(_)) => {
+                KvError::Rejected { bucket, reason }
+            }
             // 5xx: no leader, no room, no quorum; they pass.
             JsError::Api { code, .. } if code < 500 => KvError::Rejected { bucket, reason },
             _ => KvError::Unavailable { bucket, reason },
@@ -157,7 +162,10 @@ fn expecting(revision: u64) -> HeaderMap {
 }
 
 fn is_tombstone(m: &StoredMessage) -> bool {
-    tombstone_headers(jetstream::header(&m.headers, "KV-Operation"), jetstream::header(&m.headers, "Nats-Marker-Reason"))
+    tombstone_headers(
+        jetstream::header(&m.headers, "KV-Operation"),
+        jetstream::header(&m.headers, "Nats-Marker-Reason"),
+    )
 }
 
 /// A deleted key says `DEL` or `PURGE`; one that the server expired carries the reason.

@@ -96,7 +96,8 @@ impl Kv {
         let filter = subjects::bucket_key(self.bucket(), keys);
         let told = Arc::new(AtomicU64::new(0));
         let created = Arc::new(AtomicU64::new(0));
-        let watching = WatchProgress { kv: self.clone(), filter: filter.clone(), seen: told.clone(), created: created.clone() };
+        let watching =
+            WatchProgress { kv: self.clone(), filter: filter.clone(), seen: told.clone(), created: created.clone() };
         let mut watch = Watch {
             kv: self.clone(),
             filter,
@@ -147,9 +148,14 @@ impl Watch {
         let nats = self.kv.nats().clone();
         let info = jetstream::stream_info(&nats, self.kv.stream()).await?;
         let Some(info) = info else {
-            return Err(JsError::Api { code: 404, err_code: code::STREAM_NOT_FOUND, description: "bucket not found".into() });
+            return Err(JsError::Api {
+                code: 404,
+                err_code: code::STREAM_NOT_FOUND,
+                description: "bucket not found".into(),
+            });
         };
-        let made = rfc3339::parse_ms(&info.created).ok_or_else(|| JsError::Broken(format!("time `{}`", info.created)))?;
+        let made =
+            rfc3339::parse_ms(&info.created).ok_or_else(|| JsError::Broken(format!("time `{}`", info.created)))?;
         let before = self.created.swap(made, Relaxed);
         if info.state.last_seq < self.seen || (before != 0 && before != made) {
             // A bucket that was made again counts from 1 again, and may have come further by now.

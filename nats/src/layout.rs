@@ -54,7 +54,8 @@ impl Layout {
     pub(crate) fn streams(&self) -> Vec<String> {
         let log = |l: &Self| (0..l.partitions).map(|p| subjects::stream(l.generation, p)).collect::<Vec<_>>();
         let shards = subjects::shard_buckets(self.kv_shards);
-        let buckets = [subjects::CONTROL, subjects::ROLES, subjects::LEASES].map(str::to_owned).into_iter().chain(shards);
+        let buckets =
+            [subjects::CONTROL, subjects::ROLES, subjects::LEASES].map(str::to_owned).into_iter().chain(shards);
         let former = self.previous().map(|previous| log(&previous)).unwrap_or_default();
         buckets.map(|b| subjects::bucket_stream(&b)).chain(log(self)).chain(former).collect()
     }
@@ -98,6 +99,10 @@ mod tests {
         assert_eq!(new.previous(), Some(old));
         assert_eq!(new.after(next(1, 2)).former, Some(Former { generation: 2, partitions: 4 }));
         let later = new.after(next(4, 7));
-        assert_eq!((later.generation, later.former), (7, new.after(next(4, 0)).former), "an archive may know of later ones");
+        assert_eq!(
+            (later.generation, later.former),
+            (7, new.after(next(4, 0)).former),
+            "an archive may know of later ones"
+        );
     }
 }

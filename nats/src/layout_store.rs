@@ -43,7 +43,9 @@ impl Layout {
         let deadline = Instant::now() + ELECTIONS;
         let layout = loop {
             match Self::load(nats).await {
-                Err(LayoutError::Kv(KvError::Unavailable { .. })) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+                Err(LayoutError::Kv(KvError::Unavailable { .. })) if Instant::now() < deadline => {
+                    tokio::time::sleep(PAUSE).await
+                }
                 other => break other?,
             }
         };

@@ -115,23 +115,36 @@ impl LeaderReader {
     /// The thread's newest control entry, by the leader.
     pub async fn last_control(&self, thread: &Thread) -> Result<Option<LogRecord>, LogError> {
         let [_, ctl] = self.subjects(thread);
-        jetstream::leader_get(&self.nats, &self.layout.stream(thread), Get::LastBySubj(&ctl)).await?.map(record).transpose()
+        jetstream::leader_get(&self.nats, &self.layout.stream(thread), Get::LastBySubj(&ctl))
+            .await?
+            .map(record)
+            .transpose()
     }
 
     /// The thread's first control entry after this id.
     pub async fn next_control(&self, thread: &Thread, after: MsgId) -> Result<Option<LogRecord>, LogError> {
         let [_, ctl] = self.subjects(thread);
-        jetstream::leader_next(&self.nats, &self.layout.stream(thread), &ctl, after.0 + 1).await?.map(record).transpose()
+        jetstream::leader_next(&self.nats, &self.layout.stream(thread), &ctl, after.0 + 1)
+            .await?
+            .map(record)
+            .transpose()
     }
 
     /// One entry by id, by the leader. What is not of a thread (poison, the end) counts as absent.
     pub async fn get(&self, p: u32, id: MsgId) -> Result<Option<LogRecord>, LogError> {
-        let stored = jetstream::leader_get(&self.nats, &subjects::stream(self.layout.generation, p), Get::Seq(id.0)).await?;
+        let stored =
+            jetstream::leader_get(&self.nats, &subjects::stream(self.layout.generation, p), Get::Seq(id.0)).await?;
         Ok(stored.and_then(|m| record(m).ok()))
     }
 
     /// Entries with `after` < id <= `upto`, oldest first, at most `most`. Nothing that was acknowledged is missing.
-    pub async fn after(&self, thread: &Thread, after: MsgId, upto: MsgId, most: Most) -> Result<Vec<LogRecord>, LogError> {
+    pub async fn after(
+        &self,
+        thread: &Thread,
+        after: MsgId,
+        upto: MsgId,
+        most: Most,
+    ) -> Result<Vec<LogRecord>, LogError> {
         let (mut got, beyond) = self.upwards(thread, Begin::Seq(after.0 + 1), most).await?;
         // What lies behind this is not asked for, or comes with the next page.
         let end = if beyond > 0 { got.last().map_or(upto, |r| r.id.min(upto)) } else { upto };
@@ -147,7 +160,13 @@ impl LeaderReader {
     ///
     /// Probes windows of time, each six times the one before, until one holds enough or reaches `above`; then asks the leader what is
     /// behind.
-    pub async fn newest(&self, thread: &Thread, above: MsgId, most: Most, now_ms: u64) -> Result<Vec<LogRecord>, LogError> {
+    pub async fn newest(
+        &self,
+        thread: &Thread,
+        above: MsgId,
+        most: Most,
+        now_ms: u64,
+    ) -> Result<Vec<LogRecord>, LogError> {
         if most.count == 0 || most.bytes == 0 {
             return Ok(Vec::new());
         }
@@ -252,7 +271,14 @@ impl LeaderReader {
         Ok(())
     }
 
-    async fn leader_after(&self, stream: &str, subject: &str, after: MsgId, upto: MsgId, most: Most) -> Result<Vec<LogRecord>, LogError> {
+    async fn leader_after(
+        &self,
+        stream: &str,
+        subject: &str,
+        after: MsgId,
+        upto: MsgId,
+        most: Most,
+    ) -> Result<Vec<LogRecord>, LogError> {
         let mut found = Vec::new();
         let mut seq = after.0 + 1;
         while seq <= upto.0

@@ -42,7 +42,13 @@ impl RoleLease {
     }
 
     fn of(key: TypedKey<LeaseHolder>, instance: &str, times: &Times) -> Self {
-        Self { key, instance: LeaseHolder(instance.to_owned()), refresh: times.role_refresh, held: watch::Sender::new(false), task: None }
+        Self {
+            key,
+            instance: LeaseHolder(instance.to_owned()),
+            refresh: times.role_refresh,
+            held: watch::Sender::new(false),
+            task: None,
+        }
     }
 
     /// Waits until the lease is ours; from then on it is refreshed until it is released, dropped or lost (see `held`).
@@ -69,7 +75,8 @@ impl RoleLease {
             tokio::time::sleep(self.refresh - Duration::from_millis(rand::random_range(0..=slack))).await;
         };
         self.held.send_replace(true);
-        let refresher = refresh_role(self.key.clone(), self.instance.clone(), revision, self.refresh, self.held.clone());
+        let refresher =
+            refresh_role(self.key.clone(), self.instance.clone(), revision, self.refresh, self.held.clone());
         self.task = Some(AbortOnDropHandle::new(tokio::spawn(refresher)));
     }
 
@@ -90,7 +97,13 @@ impl RoleLease {
     }
 }
 
-async fn refresh_role(key: TypedKey<LeaseHolder>, instance: LeaseHolder, mut revision: u64, every: Duration, held: watch::Sender<bool>) {
+async fn refresh_role(
+    key: TypedKey<LeaseHolder>,
+    instance: LeaseHolder,
+    mut revision: u64,
+    every: Duration,
+    held: watch::Sender<bool>,
+) {
     loop {
         tokio::time::sleep(every).await;
         match key.compare_and_set(&instance, revision).await {
@@ -261,7 +274,8 @@ impl EdgeRefresher {
                     let lost = refreshed.elapsed() >= self.times.edge_lease;
                     let now = if lost { LeaseState::Lost } else { LeaseState::Suspect };
                     if state.send_if_modified(|s| std::mem::replace(s, now) != now) {
-                        let why = failed.map_or("no answer".to_owned(), |r| r.err().map(|e| e.to_string()).unwrap_or_default());
+                        let why = failed
+                            .map_or("no answer".to_owned(), |r| r.err().map(|e| e.to_string()).unwrap_or_default());
                         tracing::warn!(key = self.key.name(), state = ?now, why, "edge lease not refreshed");
                     }
                     EDGE_RETRY

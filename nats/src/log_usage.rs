@@ -22,7 +22,9 @@ impl LogUsage {
     pub async fn of(nats: &Nats, layout: &Layout) -> Result<Option<Self>, JsError> {
         let mut fullest: Option<Self> = None;
         for p in 0..layout.partitions {
-            let Some(info) = jetstream::stream_info(nats, &subjects::stream(layout.generation, p)).await? else { continue };
+            let Some(info) = jetstream::stream_info(nats, &subjects::stream(layout.generation, p)).await? else {
+                continue;
+            };
             let Ok(max @ 1..) = u64::try_from(info.config.max_bytes) else { continue };
             let one = Self { p, used: info.state.bytes, max };
             fullest = fullest.into_iter().chain([one]).max_by_key(Self::percent);
@@ -37,7 +39,12 @@ impl LogUsage {
     /// What is wrong and what to do, from 80 % on.
     pub fn check(&self) -> Result<String, String> {
         let Self { p, used, max } = self;
-        let text = format!("partition {p} is the fullest, with {} % of {} MiB ({} MiB)", self.percent(), max >> 20, used >> 20);
+        let text = format!(
+            "partition {p} is the fullest, with {} % of {} MiB ({} MiB)",
+            self.percent(),
+            max >> 20,
+            used >> 20
+        );
         if self.percent() < 80 {
             return Ok(text);
         }
@@ -57,6 +64,9 @@ mod tests {
         let room = |used| LogUsage { p: 3, used, max: 100 << 20 };
         assert!(room(79 << 20).check().unwrap().contains("79 % of 100 MiB"));
         let why = room(80 << 20).check().unwrap_err();
-        assert!(why.contains("partition 3") && why.contains("nats.max_bytes") && why.contains("log_max_age_hours"), "{why}");
+        assert!(
+            why.contains("partition 3") && why.contains("nats.max_bytes") && why.contains("log_max_age_hours"),
+            "{why}"
+        );
     }
 }

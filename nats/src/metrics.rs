@@ -21,9 +21,15 @@ pub const SERVICE_UNSENDABLE: &str = "natterjack_service_unsendable_total";
 
 /// With the first connection: what `/metrics` says of each.
 pub(crate) fn describe() {
-    describe_counter!(NATS_NOTICES, "Connections to nats-server that were lost or slow, and warnings that one shuts down");
+    describe_counter!(
+        NATS_NOTICES,
+        "Connections to nats-server that were lost or slow, and warnings that one shuts down"
+    );
     describe_counter!(NATS_DENIED, "Times nats-server denied a permission; alarm");
-    describe_counter!(NATS_TOO_LARGE, "Messages not sent because they are larger than max_payload of nats-server; alarm");
+    describe_counter!(
+        NATS_TOO_LARGE,
+        "Messages not sent because they are larger than max_payload of nats-server; alarm"
+    );
     describe_counter!(FANIN_MESSAGES, "Live messages that an edge received");
     describe_counter!(FANIN_DISCONNECTS, "Connections of the fan-in or of a log reader that were lost");
     describe_gauge!(
@@ -35,14 +41,23 @@ pub(crate) fn describe() {
     describe_counter!(READER_JUMPS, "Gaps in the sequence of the log that were read again");
     describe_counter!(READER_HOLES, "Gaps in the sequence of the log that stayed when they were read again; alarm");
     describe_counter!(READER_RECREATED, "Times a log reader made its consumer again");
-    describe_counter!(TAIL_STALE, "Reads of a thread that a replica answered without its newest entries; the leader had them");
+    describe_counter!(
+        TAIL_STALE,
+        "Reads of a thread that a replica answered without its newest entries; the leader had them"
+    );
     describe_counter!(
         LOG_LOST_ENDS,
         "Partitions whose log ended before what was read of it, by role: the log lost its end with the power, or is an \
          older copy; alarm"
     );
     describe_counter!(PUBLISH_RETRIES, "Publishes to the log that were sent again");
-    describe_counter!(PUBLISH_BATCHES_GIVEN_UP, "Batches that were not acknowledged; their messages are published one by one");
+    describe_counter!(
+        PUBLISH_BATCHES_GIVEN_UP,
+        "Batches that were not acknowledged; their messages are published one by one"
+    );
     describe_counter!(SERVICE_FULL, "Requests refused because a service answers as many as it may, by subject");
-    describe_counter!(SERVICE_UNSENDABLE, "Answers that could not be sent, above all for being too large, by subject; alarm");
+    describe_counter!(
+        SERVICE_UNSENDABLE,
+        "Answers that could not be sent, above all for being too large, by subject; alarm"
+    );
 }

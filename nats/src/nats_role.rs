@@ -14,7 +14,8 @@ pub enum NatsRole {
 }
 
 impl NatsRole {
-    pub const ALL: [Self; 6] = [Self::Edge, Self::Channel, Self::Persister, Self::Presence, Self::Provision, Self::Doctor];
+    pub const ALL: [Self; 6] =
+        [Self::Edge, Self::Channel, Self::Persister, Self::Presence, Self::Provision, Self::Doctor];
 
     pub fn name(self) -> &'static str {
         match self {

@@ -97,15 +97,25 @@ impl NatsRole {
             ]
             .concat(),
             Self::Channel => [
-                said(&[any::LIVE_USER_E, any::LIVE_GROUP_E, subjects::BEATS, subjects::HISTORY, subjects::DIRECTORY, any::END]),
+                said(&[
+                    any::LIVE_USER_E,
+                    any::LIVE_GROUP_E,
+                    subjects::BEATS,
+                    subjects::HISTORY,
+                    subjects::DIRECTORY,
+                    any::END,
+                ]),
                 vec![answers(Self::Edge)],
             ]
             .concat(),
-            Self::Persister => {
-                [said(&[any::LIVE_USER_X, any::END]), [Self::Edge, Self::Channel, Self::Doctor, Self::Provision].map(answers).into()]
-                    .concat()
+            Self::Persister => [
+                said(&[any::LIVE_USER_X, any::END]),
+                [Self::Edge, Self::Channel, Self::Doctor, Self::Provision].map(answers).into(),
+            ]
+            .concat(),
+            Self::Presence => {
+                [said(&[subjects::PRESENCE, any::EDGES]), vec![answers(Self::Edge), answers(Self::Doctor)]].concat()
             }
-            Self::Presence => [said(&[subjects::PRESENCE, any::EDGES]), vec![answers(Self::Edge), answers(Self::Doctor)]].concat(),
             // And accounts: `natterjack user`.
             Self::Provision => said(&[any::END, subjects::OPERATORS]),
             // What was lost, and whether anybody says who is here.
@@ -254,7 +264,8 @@ mod tests {
     #[test]
     fn a_bucket_is_read_by_those_that_use_it() {
         let get = |bucket: &str| any::get(&subjects::bucket_stream(bucket));
-        let watch = |bucket: &str| format!("$JS.API.CONSUMER.CREATE.{}.r1.$KV.{bucket}.x", subjects::bucket_stream(bucket));
+        let watch =
+            |bucket: &str| format!("$JS.API.CONSUMER.CREATE.{}.r1.$KV.{bucket}.x", subjects::bucket_stream(bucket));
         only(&[Channel, Persister, Presence], &get(subjects::ROLES));
         only(&[], &watch(subjects::ROLES));
         only(&[Edge, Presence, Doctor], &get(subjects::LEASES));
@@ -276,23 +287,35 @@ mod tests {
             for other in NatsRole::ALL {
                 assert_eq!(hears(role, &format!("{}.x.1", inbox(Some(other)))), role == other);
             }
-            assert!(!hears(role, "_INBOX.x.1") && !hears(role, "chat.1.0.dm.a.b") && !hears(role, "$KV.users-0.a.threads"));
+            assert!(
+                !hears(role, "_INBOX.x.1") && !hears(role, "chat.1.0.dm.a.b") && !hears(role, "$KV.users-0.a.threads")
+            );
         }
         // Whoever hears a question may answer all who may ask it.
         let edge = "e".parse().unwrap();
         let of_one = [subjects::heads(7, 3), subjects::presence_service(3), subjects::edge_service(&edge)];
-        let services = [subjects::HISTORY, subjects::LOSSES, subjects::DIRECTORY, subjects::OPERATORS].map(str::to_owned);
+        let services =
+            [subjects::HISTORY, subjects::LOSSES, subjects::DIRECTORY, subjects::OPERATORS].map(str::to_owned);
         for service in of_one.into_iter().chain(services) {
             let heard: Vec<NatsRole> = NatsRole::ALL.into_iter().filter(|role| hears(*role, &service)).collect();
             assert!(!heard.is_empty(), "nobody hears {service}");
             for asks in NatsRole::ALL.into_iter().filter(|role| may(*role, &service)) {
                 for answers in &heard {
-                    assert!(may(*answers, &format!("{}.x.1", inbox(Some(asks)))), "{answers:?} cannot answer {asks:?} on {service}");
+                    assert!(
+                        may(*answers, &format!("{}.x.1", inbox(Some(asks)))),
+                        "{answers:?} cannot answer {asks:?} on {service}"
+                    );
                 }
             }
         }
-        assert!(may(Persister, "_INBOX_edge.x.1") && may(Channel, "_INBOX_edge.x.1") && !may(Edge, "_INBOX_channel.x.1"));
-        assert!(hears(Edge, "live.user.a.e") && !hears(Persister, "live.user.a.e") && hears(Channel, "svc.channel.heads.1.0"));
+        assert!(
+            may(Persister, "_INBOX_edge.x.1") && may(Channel, "_INBOX_edge.x.1") && !may(Edge, "_INBOX_channel.x.1")
+        );
+        assert!(
+            hears(Edge, "live.user.a.e")
+                && !hears(Persister, "live.user.a.e")
+                && hears(Channel, "svc.channel.heads.1.0")
+        );
         assert!(hears(Persister, subjects::DIRECTORY) && !hears(Edge, subjects::DIRECTORY));
         assert!(hears(Edge, "svc.edge.e") && !hears(Persister, "svc.edge.e") && !hears(Doctor, "beat.0"));
     }

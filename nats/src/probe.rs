@@ -28,7 +28,8 @@ pub async fn missing(cfg: &NatsConfig, role: NatsRole) -> Result<Vec<String>, Na
         let urls = server.address.clone();
         match link::open(server, access.clone(), link::PATIENT).await {
             Ok(link) => {
-                let answered = tokio::time::timeout(LIMIT, ask(link, &wanted)).await.unwrap_or(Err("no answer in time".into()));
+                let answered =
+                    tokio::time::timeout(LIMIT, ask(link, &wanted)).await.unwrap_or(Err("no answer in time".into()));
                 let said = answered.map_err(|reason| NatsConnectError::Unreachable { urls: urls.clone(), reason })?;
                 found.extend(said.into_iter().map(|said| format!("{urls}: {said}")));
                 asked = true;
@@ -70,7 +71,8 @@ fn questions(wanted: &Permissions) -> Vec<u8> {
         out.push_str(&format!("SUB {pattern} {sid}\r\nUNSUB {sid}\r\n"));
     }
     for pattern in &wanted.publish {
-        let subject = pattern.split('.').map(|t| if t == "*" || t == ">" { NOBODY } else { t }).collect::<Vec<_>>().join(".");
+        let subject =
+            pattern.split('.').map(|t| if t == "*" || t == ">" { NOBODY } else { t }).collect::<Vec<_>>().join(".");
         out.push_str(&format!("HPUB {subject} {0} {0}\r\n{HEADER}\r\n", HEADER.len()));
     }
     out.push_str("PING\r\n");

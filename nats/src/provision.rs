@@ -12,12 +12,17 @@ use crate::{
     kv::KvError,
     layout::{self, Layout, Next},
     streams::{
-        EPOCH_MS, FORGOTTEN, IdFloor, ProvisionError, buckets, create_or_verify, differ, first_seq, highest_id, log_stream, wall_clock,
+        EPOCH_MS, FORGOTTEN, IdFloor, ProvisionError, buckets, create_or_verify, differ, first_seq, highest_id,
+        log_stream, wall_clock,
     },
     wire::client::Nats,
 };
 
-pub fn provision<'a>(nats: &'a Nats, cfg: &'a NatsConfig, times: &'a Times) -> BoxFuture<'a, Result<Layout, ProvisionError>> {
+pub fn provision<'a>(
+    nats: &'a Nats,
+    cfg: &'a NatsConfig,
+    times: &'a Times,
+) -> BoxFuture<'a, Result<Layout, ProvisionError>> {
     Box::pin(provision_at(nats, cfg, times, wall_clock()))
 }
 
@@ -29,7 +34,13 @@ pub fn provision_above<'a>(
     times: &'a Times,
     above: IdFloor,
 ) -> BoxFuture<'a, Result<Layout, ProvisionError>> {
-    Box::pin(make(nats, cfg, times, wall_clock(), IdFloor { generation: above.generation + 1, id: MsgId(above.id.0 + FORGOTTEN) }))
+    Box::pin(make(
+        nats,
+        cfg,
+        times,
+        wall_clock(),
+        IdFloor { generation: above.generation + 1, id: MsgId(above.id.0 + FORGOTTEN) },
+    ))
 }
 
 /// With the clock as an argument, for tests.
@@ -38,7 +49,13 @@ pub async fn provision_at(nats: &Nats, cfg: &NatsConfig, times: &Times, now_ms: 
 }
 
 /// `first`: where an empty installation begins.
-async fn make(nats: &Nats, cfg: &NatsConfig, times: &Times, now_ms: u64, first: IdFloor) -> Result<Layout, ProvisionError> {
+async fn make(
+    nats: &Nats,
+    cfg: &NatsConfig,
+    times: &Times,
+    now_ms: u64,
+    first: IdFloor,
+) -> Result<Layout, ProvisionError> {
     if now_ms < EPOCH_MS {
         return Err(ProvisionError::Clock(now_ms));
     }
@@ -64,7 +81,12 @@ async fn make(nats: &Nats, cfg: &NatsConfig, times: &Times, now_ms: u64, first: 
 }
 
 /// Makes a log of `partitions` partitions, as a new generation if there is one with another number. Nothing happens if it has as many.
-pub fn switch<'a>(nats: &'a Nats, cfg: &'a NatsConfig, times: &'a Times, partitions: u32) -> BoxFuture<'a, Result<Layout, ProvisionError>> {
+pub fn switch<'a>(
+    nats: &'a Nats,
+    cfg: &'a NatsConfig,
+    times: &'a Times,
+    partitions: u32,
+) -> BoxFuture<'a, Result<Layout, ProvisionError>> {
     Box::pin(switch_to(nats, cfg, times, partitions))
 }
 
@@ -85,7 +107,14 @@ async fn switch_to(nats: &Nats, cfg: &NatsConfig, times: &Times, partitions: u32
     provision(nats, cfg, times).await
 }
 
-async fn make_log(nats: &Nats, layout: Layout, cfg: &NatsConfig, times: &Times, now_ms: u64, first: MsgId) -> Result<(), ProvisionError> {
+async fn make_log(
+    nats: &Nats,
+    layout: Layout,
+    cfg: &NatsConfig,
+    times: &Times,
+    now_ms: u64,
+    first: MsgId,
+) -> Result<(), ProvisionError> {
     let above = highest_id(nats).await?.max(first.0);
     for p in 0..layout.partitions {
         let wanted = log_stream(layout.generation, p, first_seq(now_ms, above), cfg, times);
@@ -104,9 +133,17 @@ async fn agree_on_layout(nats: &Nats, cfg: &NatsConfig, first: u32) -> Result<La
     let found = Layout::load(nats).await?;
     if found.partitions != wanted.partitions {
         let (there, configured) = (found.partitions, wanted.partitions);
-        tracing::info!(there, configured, "the log keeps its partitions; `natterjack provision --partitions` changes them");
+        tracing::info!(
+            there,
+            configured,
+            "the log keeps its partitions; `natterjack provision --partitions` changes them"
+        );
     }
     let mut differences = Vec::new();
     differ(&mut differences, "kv_shards", &found.kv_shards, &wanted.kv_shards);
-    if differences.is_empty() { Ok(found) } else { Err(ProvisionError::Drift { name: "the layout".into(), differences }) }
+    if differences.is_empty() {
+        Ok(found)
+    } else {
+        Err(ProvisionError::Drift { name: "the layout".into(), differences })
+    }
 }

@@ -76,7 +76,15 @@ impl Publisher {
     pub fn new(nats: &Nats, layout: Layout, times: Times) -> Self {
         let one_by_one = Arc::new(AtomicBool::new(!nats.is_server_compatible()));
         let fence = Fence::new(nats, layout);
-        Self { nats: nats.clone(), layout, times, window: Arc::new(Semaphore::new(IN_FLIGHT)), one_by_one, fence, lease: None }
+        Self {
+            nats: nats.clone(),
+            layout,
+            times,
+            window: Arc::new(Semaphore::new(IN_FLIGHT)),
+            one_by_one,
+            fence,
+            lease: None,
+        }
     }
 
     /// Waits where this one is closed.
@@ -125,7 +133,9 @@ impl Publisher {
             Ok(()) => true,
             Err(e) => {
                 if e.err_code() == code::NO_BATCHES {
-                    tracing::warn!("the log takes no batches of messages, so pipelined ones are slower; run `natterjack provision`");
+                    tracing::warn!(
+                        "the log takes no batches of messages, so pipelined ones are slower; run `natterjack provision`"
+                    );
                     self.one_by_one.store(true, Relaxed);
                 }
                 tracing::debug!(error = %e, "a batch was not acknowledged");
@@ -136,7 +146,13 @@ impl Publisher {
     }
 
     /// A control entry; `expected` is the thread's last control entry in this stream, `MsgId::NONE` if it has none.
-    pub async fn control(&self, thread: &Thread, op_id: &str, payload: Bytes, expected: MsgId) -> Result<PublishAck, PublishError> {
+    pub async fn control(
+        &self,
+        thread: &Thread,
+        op_id: &str,
+        payload: Bytes,
+        expected: MsgId,
+    ) -> Result<PublishAck, PublishError> {
         let p = self.layout.partition(thread);
         self.until_known(p, &subjects::ctl(self.layout.generation, p, thread), op_id, Some(expected), payload).await
     }
@@ -161,11 +177,15 @@ impl Publisher {
     ) -> Result<PublishAck, PublishError> {
         let deadline = Instant::now() + self.times.publish_deadline;
         let permit = tokio::time::timeout_at(deadline, self.window.acquire()).await;
-        let _permit = permit.map_err(|_| PublishError::Deadline("too many are in flight".into()))?.map_err(|_| PublishError::Closed)?;
+        let _permit = permit
+            .map_err(|_| PublishError::Deadline("too many are in flight".into()))?
+            .map_err(|_| PublishError::Closed)?;
         let (mut pause, mut tried) = (Duration::from_millis(20), false);
         while !self.fence.is_open(p) {
             if Instant::now() + FENCED >= deadline || self.window.is_closed() {
-                return Err(PublishError::Deadline("the server has come anew, and nobody has looked yet whether its log is whole".into()));
+                return Err(PublishError::Deadline(
+                    "the server has come anew, and nobody has looked yet whether its log is whole".into(),
+                ));
             }
             tokio::time::sleep(FENCED).await;
         }
@@ -178,7 +198,11 @@ impl Publisher {
             }
             // Right before each attempt: between this and the socket there is no wait.
             if !self.may() {
-                return Err(if tried { PublishError::Deadline(PublishError::NoLease.to_string()) } else { PublishError::NoLease });
+                return Err(if tried {
+                    PublishError::Deadline(PublishError::NoLease.to_string())
+                } else {
+                    PublishError::NoLease
+                });
             }
             tried = true;
             let error = match jetstream::publish(&self.nats, subject, Some(headers), payload.clone(), timeout).await {
@@ -211,17 +235,23 @@ enum Verdict {
 /// Pure: what an answer other than an acknowledgement means.
 fn verdict(e: &JsError) -> Verdict {
     match e {
-        JsError::Request(NatsRequestError::Timeout | NatsRequestError::NoResponders) | JsError::NoLeader(_) => Verdict::Again,
+        JsError::Request(NatsRequestError::Timeout | NatsRequestError::NoResponders) | JsError::NoLeader(_) => {
+            Verdict::Again
+        }
         JsError::Request(NatsRequestError::NotSent(why) | NatsRequestError::TooLarge(why)) => {
             Verdict::Fail(PublishError::Rejected(why.clone()))
         }
         JsError::Broken(why) => Verdict::Fail(PublishError::Rejected(why.clone())),
         JsError::Api { code: http, err_code, description } => match *err_code {
             code::WRONG_LAST_SEQUENCE | code::WRONG_LAST_SEQUENCE_CONSTANT => Verdict::Fail(PublishError::Conflict),
-            code::STORE_FAILED | code::STORAGE_EXCEEDED | code::INSUFFICIENT_RESOURCES => Verdict::Fail(PublishError::StreamFull),
+            code::STORE_FAILED | code::STORAGE_EXCEEDED | code::INSUFFICIENT_RESOURCES => {
+                Verdict::Fail(PublishError::StreamFull)
+            }
             _ if description.starts_with("maximum ") => Verdict::Fail(PublishError::StreamFull),
             code::DUPLICATE_IN_PROCESS => Verdict::Again,
-            code::MESSAGE_TOO_LARGE | code::HEADER_TOO_LARGE | code::SEALED => Verdict::Fail(PublishError::Rejected(description.clone())),
+            code::MESSAGE_TOO_LARGE | code::HEADER_TOO_LARGE | code::SEALED => {
+                Verdict::Fail(PublishError::Rejected(description.clone()))
+            }
             // No leader, too many requests, not ready: they pass.
             _ if *http >= 429 => Verdict::Again,
             _ => Verdict::Fail(PublishError::Rejected(description.clone())),
@@ -246,6 +276,9 @@ mod tests {
         assert!(matches!(of(400, 10071, "wrong last sequence: 5"), Verdict::Fail(PublishError::Conflict)));
         assert!(matches!(of(400, 10164, "wrong last sequence"), Verdict::Fail(PublishError::Conflict)));
         assert!(matches!(of(503, 10077, "maximum bytes exceeded"), Verdict::Fail(PublishError::StreamFull)));
-        assert!(matches!(of(400, 10109, "invalid operation on sealed stream"), Verdict::Fail(PublishError::Rejected(_))));
+        assert!(matches!(
+            of(400, 10109, "invalid operation on sealed stream"),
+            Verdict::Fail(PublishError::Rejected(_))
+        ));
     }
 }

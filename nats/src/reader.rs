@@ -232,7 +232,13 @@ impl LogReader {
         batch.pending = d.pending;
         let entry = std::str::from_utf8(&d.subject).ok().and_then(subjects::parse_entry);
         batch.records.push(match entry {
-            Some(s) => Record::Entry(LogRecord { id: MsgId(d.seq), ts: d.ts, thread: s.thread, control: s.control, payload: d.payload }),
+            Some(s) => Record::Entry(LogRecord {
+                id: MsgId(d.seq),
+                ts: d.ts,
+                thread: s.thread,
+                control: s.control,
+                payload: d.payload,
+            }),
             None if d.subject == self.end.as_bytes() => {
                 self.owed = false;
                 Record::End { id: MsgId(d.seq), ts: d.ts }
@@ -248,7 +254,8 @@ impl LogReader {
     fn died(&mut self) -> Option<Pull> {
         self.held = None;
         let dead = self.pull.take()?;
-        self.connection = if self.connection == Connection::Own && !dead.spoke() { Connection::Shared } else { Connection::Own };
+        self.connection =
+            if self.connection == Connection::Own && !dead.spoke() { Connection::Shared } else { Connection::Own };
         Some(dead)
     }
 
@@ -275,7 +282,8 @@ impl LogReader {
                 _ => DeliverFrom::Sequence(self.position.0 + 1),
             };
             let (nats, stream, pause) = (&self.nats, &self.stream, &mut self.pause);
-            let (mode, connection, layout, p, read, owed) = (self.mode, self.connection, self.layout, self.p, self.position, self.owed);
+            let (mode, connection, layout, p, read, owed) =
+                (self.mode, self.connection, self.layout, self.p, self.position, self.owed);
             let opening = self.opening.get_or_insert_with(|| {
                 let (nats, stream, wait) = (nats.clone(), stream.clone(), *pause);
                 *pause = (wait * 2).clamp(Duration::from_millis(50), Duration::from_millis(500));
@@ -312,7 +320,13 @@ impl LogReader {
     }
 }
 
-async fn open(nats: &Nats, stream: &str, from: DeliverFrom, mode: PullMode, connection: Connection) -> Result<Pull, JsError> {
+async fn open(
+    nats: &Nats,
+    stream: &str,
+    from: DeliverFrom,
+    mode: PullMode,
+    connection: Connection,
+) -> Result<Pull, JsError> {
     if connection == Connection::Shared {
         return Pull::shared(nats, Consumer::make(nats, stream, None, from).await?, mode).await;
     }
@@ -322,7 +336,11 @@ async fn open(nats: &Nats, stream: &str, from: DeliverFrom, mode: PullMode, conn
     match link {
         Ok(link) => Pull::own(nats, consumer, link, mode).await,
         Err(why) => {
-            tracing::warn!(stream, why, "no connection of its own for a reader of the log; it reads over the shared one");
+            tracing::warn!(
+                stream,
+                why,
+                "no connection of its own for a reader of the log; it reads over the shared one"
+            );
             Pull::shared(nats, consumer, mode).await
         }
     }

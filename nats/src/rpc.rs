@@ -39,7 +39,12 @@ impl From<NatsRequestError> for RpcError {
 
 impl Nats {
     /// A request to another role, in MessagePack.
-    pub async fn request<Q: Serialize, A: DeserializeOwned>(&self, subject: &str, q: &Q, timeout: Duration) -> Result<A, RpcError> {
+    pub async fn request<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        subject: &str,
+        q: &Q,
+        timeout: Duration,
+    ) -> Result<A, RpcError> {
         let payload = rmp_serde::to_vec_named(q).map_err(|e| RpcError::NotSent(e.to_string()))?;
         let message = self.inbox().request(subject, None, payload.into(), timeout).await?;
         match rmp_serde::from_slice::<Reply<A>>(&message.payload).map_err(|e| RpcError::InvalidReply(e.to_string()))? {

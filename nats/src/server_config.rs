@@ -48,7 +48,14 @@ pub fn single_config(store_dir: &Path, host: &str, port: u16, sync: DiskSync) ->
 }
 
 /// Node `index` of a cluster whose nodes are reached by one another at `routes` (`host:port`, own included).
-pub fn cluster_config(store_dir: &Path, host: &str, port: u16, index: usize, routes: &[String], sync: DiskSync) -> String {
+pub fn cluster_config(
+    store_dir: &Path,
+    host: &str,
+    port: u16,
+    index: usize,
+    routes: &[String],
+    sync: DiskSync,
+) -> String {
     let list: Vec<String> = routes.iter().map(|r| format!("\"nats://{r}\"")).collect();
     let own = routes.get(index).map_or("127.0.0.1:6222", String::as_str);
     format!(

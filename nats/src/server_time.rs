@@ -68,7 +68,11 @@ impl Estimates {
 
     fn earliest(&self, at: Instant) -> u64 {
         let newest = self.offsets.len().saturating_sub(1);
-        let alive = self.offsets.iter().enumerate().filter(|(n, (_, seen))| *n == newest || at.saturating_duration_since(*seen) < KEEP);
+        let alive = self
+            .offsets
+            .iter()
+            .enumerate()
+            .filter(|(n, (_, seen))| *n == newest || at.saturating_duration_since(*seen) < KEEP);
         self.at(alive.map(|(_, (o, _))| *o).min(), at)
     }
 
@@ -100,7 +104,8 @@ impl ClockComparison {
     }
 
     fn is_due(&mut self, ahead: i64, at: Instant) -> bool {
-        let due = ahead.unsigned_abs() > APART_MS && self.said.is_none_or(|said| at.saturating_duration_since(said) >= SAY_AGAIN);
+        let due = ahead.unsigned_abs() > APART_MS
+            && self.said.is_none_or(|said| at.saturating_duration_since(said) >= SAY_AGAIN);
         if due {
             self.said = Some(at);
         }
@@ -174,7 +179,10 @@ async fn keep_asking(nats: Nats, estimates: Arc<Mutex<Estimates>>, wall: fn() ->
         if let Some(step) = estimates.lock().learn(ms, at) {
             metrics::counter!(crate::metrics::CLOCK_STEPS).increment(1);
             let way = if step > 0 { "forward" } else { "back" };
-            tracing::error!("the server's time was set {way} by {} s, or another nats-server gives it now", step.unsigned_abs() / 1_000);
+            tracing::error!(
+                "the server's time was set {way} by {} s, or another nats-server gives it now",
+                step.unsigned_abs() / 1_000
+            );
         }
         own.look(wall(), ms);
     }
@@ -242,7 +250,12 @@ mod tests {
     fn said_once_a_minute() {
         let (mut c, began) = (ClockComparison::new("own", "this machine's clock"), Instant::now());
         let at = |s| began + Duration::from_secs(s);
-        assert!(!c.is_due(10_000, at(0)) && c.is_due(10_001, at(1)) && !c.is_due(-7_200_000, at(60)) && c.is_due(-7_200_000, at(61)));
+        assert!(
+            !c.is_due(10_000, at(0))
+                && c.is_due(10_001, at(1))
+                && !c.is_due(-7_200_000, at(60))
+                && c.is_due(-7_200_000, at(61))
+        );
         let said = apart("this machine's clock", -7_199_800);
         assert!(said.contains("this machine's clock is 7200 s behind"), "{said}");
     }

@@ -51,7 +51,8 @@ where
     };
     let requests = subscription.map_err(|e| ServeError { subject: subject.clone(), reason: e.to_string() })?;
     let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
-    let serving = answer_all(nats.clone(), subject, requests, concurrency, Arc::new(handler), stop.clone(), tracker.clone());
+    let serving =
+        answer_all(nats.clone(), subject, requests, concurrency, Arc::new(handler), stop.clone(), tracker.clone());
     Ok(Service { stop, tracker, task: Some(AbortOnDropHandle::new(tokio::spawn(serving))) })
 }
 
@@ -98,8 +99,14 @@ async fn answer_all<Q, A, H, F>(
     }
 }
 
-async fn start<Q, A, H, F>(nats: &Nats, subject: &str, message: NatsMessage, room: &Arc<Semaphore>, handler: &Arc<H>, tracker: &TaskTracker)
-where
+async fn start<Q, A, H, F>(
+    nats: &Nats,
+    subject: &str,
+    message: NatsMessage,
+    room: &Arc<Semaphore>,
+    handler: &Arc<H>,
+    tracker: &TaskTracker,
+) where
     Q: DeserializeOwned + Send + 'static,
     A: Serialize + Send + 'static,
     H: Fn(Q) -> F + Send + Sync + 'static,
@@ -139,7 +146,8 @@ async fn send<A: Serialize>(nats: &Nats, subject: &str, reply: NatsSubject, answ
     tracing::error!(subject, why, "an answer cannot be sent; it is refused instead");
     metrics::counter!(crate::metrics::SERVICE_UNSENDABLE, "subject" => subject.to_owned()).increment(1);
     let refusal = Refusal::new(Code::Internal, "the answer to this is too large; the operator has to look");
-    let refused = rmp_serde::to_vec_named(&Reply::<()>::Refused(refusal)).expect("a refusal has string keys and plain values");
+    let refused =
+        rmp_serde::to_vec_named(&Reply::<()>::Refused(refusal)).expect("a refusal has string keys and plain values");
     publish(nats, subject, reply, refused).await;
 }
 

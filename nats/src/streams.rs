@@ -166,7 +166,11 @@ fn bucket(name: String, cfg: &NatsConfig, max_age: Duration) -> StreamConfig {
     }
 }
 
-pub(crate) async fn create_or_verify(nats: &Nats, mut wanted: StreamConfig, compare_bytes: bool) -> Result<(), ProvisionError> {
+pub(crate) async fn create_or_verify(
+    nats: &Nats,
+    mut wanted: StreamConfig,
+    compare_bytes: bool,
+) -> Result<(), ProvisionError> {
     let name = wanted.name.clone();
     if let Some(info) = jetstream::stream_info(nats, &name).await? {
         if !compare_bytes {

@@ -55,7 +55,12 @@ pub fn parse_entry(subject: &str) -> Option<EntrySubject> {
     };
     let (generation, rest) = rest.split_once('.')?;
     let (partition, thread) = rest.split_once('.')?;
-    Some(EntrySubject { generation: generation.parse().ok()?, partition: partition.parse().ok()?, thread: thread.parse().ok()?, control })
+    Some(EntrySubject {
+        generation: generation.parse().ok()?,
+        partition: partition.parse().ok()?,
+        thread: thread.parse().ok()?,
+        control,
+    })
 }
 
 pub fn live_user(uid: &UserId) -> String {
@@ -227,7 +232,12 @@ pub(crate) mod any {
 
     /// Every way to what is in a stream.
     pub fn reads_of(stream: &str) -> [String; 4] {
-        [get(stream), get_direct(stream), format!("$JS.API.DIRECT.GET.{stream}.>"), format!("$JS.API.CONSUMER.CREATE.{stream}.>")]
+        [
+            get(stream),
+            get_direct(stream),
+            format!("$JS.API.DIRECT.GET.{stream}.>"),
+            format!("$JS.API.CONSUMER.CREATE.{stream}.>"),
+        ]
     }
 }
 
@@ -245,9 +255,17 @@ mod tests {
                 assert_eq!(parse_entry(&subject), Some(expected));
             }
         }
-        for bad in
-            ["", "chat", "chat.1", "chat.1.0", "chat.1.0.", "chat.x.0.dm.a.b", "chat.1.0.dm.b.a", "live.1.0.dm.a.b", "chat.1.0.dm.*.b"]
-        {
+        for bad in [
+            "",
+            "chat",
+            "chat.1",
+            "chat.1.0",
+            "chat.1.0.",
+            "chat.x.0.dm.a.b",
+            "chat.1.0.dm.b.a",
+            "live.1.0.dm.a.b",
+            "chat.1.0.dm.*.b",
+        ] {
             assert_eq!(parse_entry(bad), None, "{bad}");
         }
     }

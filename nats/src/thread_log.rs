@@ -102,7 +102,13 @@ impl ThreadLog {
     }
 
     /// Entries with `after` < id <= `upto`, oldest first, at most `most`. Nothing that was acknowledged is missing.
-    pub async fn after(&self, thread: &Thread, after: MsgId, upto: MsgId, most: Most) -> Result<Vec<LogRecord>, LogError> {
+    pub async fn after(
+        &self,
+        thread: &Thread,
+        after: MsgId,
+        upto: MsgId,
+        most: Most,
+    ) -> Result<Vec<LogRecord>, LogError> {
         let Some((former, end)) = self.former_after(thread, after).await? else {
             return self.now.after(thread, after, upto, most).await;
         };
@@ -114,7 +120,13 @@ impl ThreadLog {
     }
 
     /// The newest entries with id > `above`, at most `most`, oldest first. `now_ms` is the log's clock, or near it.
-    pub async fn newest(&self, thread: &Thread, above: MsgId, most: Most, now_ms: u64) -> Result<Vec<LogRecord>, LogError> {
+    pub async fn newest(
+        &self,
+        thread: &Thread,
+        above: MsgId,
+        most: Most,
+        now_ms: u64,
+    ) -> Result<Vec<LogRecord>, LogError> {
         let page = self.now.newest(thread, above, most, now_ms).await?;
         match self.former_after(thread, above).await? {
             Some((former, _)) if !most.full(&page) => {

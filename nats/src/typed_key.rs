@@ -225,7 +225,9 @@ impl<T: KvValue + Send + 'static> TypedKeys<T> {
     }
 
     /// Likewise, and by what one sees whether the stream moves.
-    pub async fn watch_with_progress(&self) -> Result<(impl Stream<Item = KeyChange<T>> + Send + Unpin + use<T>, WatchProgress), KvError> {
+    pub async fn watch_with_progress(
+        &self,
+    ) -> Result<(impl Stream<Item = KeyChange<T>> + Send + Unpin + use<T>, WatchProgress), KvError> {
         let (changes, progress) = self.kv.watch_with_progress(&self.pattern).await?;
         let keys = self.clone();
         let typed = changes.filter_map(move |WatchEvent { key, value, revision }| {

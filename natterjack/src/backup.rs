@@ -61,14 +61,17 @@ pub async fn take(args: BackupArgs, mut settings: Settings) -> anyhow::Result<()
         }
         _ if of_up => {
             let data = &settings.up.data;
-            let url = up::nats_url(data).with_context(|| format!("no `natterjack up` has run in {}", data.display()))?;
+            let url =
+                up::nats_url(data).with_context(|| format!("no `natterjack up` has run in {}", data.display()))?;
             settings.nats.urls = vec![url];
             Source::Sqlite { path: up::archive_in(data), origin: Origin::Up }
         }
         _ => Source::Sqlite { path: settings.archive.clone(), origin: Origin::Sqlite },
     };
     // The persister's user reads the log and the keys; there is no user for backups alone.
-    let nats = Nats::connect(&roles::nats(&settings, NatsRole::Persister), "backup").await.context("a backup needs the running system")?;
+    let nats = Nats::connect(&roles::nats(&settings, NatsRole::Persister), "backup")
+        .await
+        .context("a backup needs the running system")?;
     let manifest = backup::take(&nats, &source, &args.folder, env!("CARGO_PKG_VERSION")).await?;
     println!("backup in {}: {}", args.folder.display(), shown(&manifest));
     Ok(())
@@ -101,7 +104,8 @@ async fn into_data(folder: &Path, mut settings: Settings) -> anyhow::Result<back
     let ports = up::nats_port_alone()?;
     settings.nats.urls = vec![format!("nats://127.0.0.1:{}", ports.nats)];
     settings.nats.default_max_bytes = Some(server_config::max_bytes_for(data.free_bytes()?, settings.nats.partitions));
-    let (state, stop, unclean) = (Arc::new(up::StateFile::new(&settings, &ports)), CancellationToken::new(), up::Unclean::default());
+    let (state, stop, unclean) =
+        (Arc::new(up::StateFile::new(&settings, &ports)), CancellationToken::new(), up::Unclean::default());
     let server = up::nats_server::keep(binary, &data, &ports, settings.up.sync, state, unclean.clone(), stop.clone());
     let store = StoreConfig::Sqlite { path: data.archive() };
     let work = async {

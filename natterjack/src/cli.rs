@@ -126,7 +126,10 @@ pub struct DoctorArgs {
 }
 
 fn role(name: &str) -> Result<NatsRole, String> {
-    NatsRole::ALL.into_iter().find(|r| r.name() == name).ok_or_else(|| "edge, channel, persister, presence, provision or doctor".into())
+    NatsRole::ALL
+        .into_iter()
+        .find(|r| r.name() == name)
+        .ok_or_else(|| "edge, channel, persister, presence, provision or doctor".into())
 }
 
 #[derive(Args)]
@@ -139,7 +142,10 @@ pub struct ConfigArgs {
 impl CliCommand {
     /// For people at a terminal: by default only warnings and errors are logged.
     pub fn is_for_people(&self) -> bool {
-        matches!(self, Self::Chat(_) | Self::Bench(_) | Self::Doctor(_) | Self::Backup(_) | Self::Restore(_) | Self::User(_))
+        matches!(
+            self,
+            Self::Chat(_) | Self::Bench(_) | Self::Doctor(_) | Self::Backup(_) | Self::Restore(_) | Self::User(_)
+        )
     }
 
     /// It fills the terminal that standard error is, too.
@@ -177,7 +183,11 @@ impl Cli {
                 vec![]
             }
         };
-        of_command.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).chain(self.set.iter().cloned()).collect()
+        of_command
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+            .chain(self.set.iter().cloned())
+            .collect()
     }
 }
 

@@ -50,7 +50,11 @@ pub async fn run(settings: &Settings, role: Option<NatsRole>) -> bool {
     // In use is no failure: the port may be ours.
     let port = settings.up.port.unwrap_or(8080);
     for p in [port, port.saturating_add(1)] {
-        let state = if is_free(settings.up.host, p) { "free" } else { "in use; `up` takes a free one unless --port asks for it" };
+        let state = if is_free(settings.up.host, p) {
+            "free"
+        } else {
+            "in use; `up` takes a free one unless --port asks for it"
+        };
         say(&format!("port {p}"), Ok(state.into()));
     }
     say("address", address::of_clients(settings));
@@ -67,7 +71,9 @@ pub async fn run(settings: &Settings, role: Option<NatsRole>) -> bool {
             Ok(Some((there, ours))) if there > ours => {
                 Err(format!("keyspace {keyspace} has schema {there}, this build knows {ours}: use the newer build"))
             }
-            Ok(_) => Err(format!("keyspace {keyspace} does not exist or is of an older build; run `natterjack provision`")),
+            Ok(_) => {
+                Err(format!("keyspace {keyspace} does not exist or is of an older build; run `natterjack provision`"))
+            }
             Err(e) => Err(format!("{e}; check cql.contact_points, and cql.user and cql.password")),
         };
         say("archive", found);
@@ -108,7 +114,8 @@ async fn log(cfg: &NatsConfig) -> Vec<(&'static str, Result<String, String>)> {
         Ok(layout) => {
             let room = LogUsage::of(&nats, &layout).await.map_err(|e| e.to_string());
             let room = room.and_then(|room| room.map_or_else(|| Ok("no limit of bytes".into()), |r| r.check()));
-            let mut found = vec![carries, ("log", generations(layout)), ("room", room), ("clocks", clocks(&nats, layout).await)];
+            let mut found =
+                vec![carries, ("log", generations(layout)), ("room", room), ("clocks", clocks(&nats, layout).await)];
             found.push(("log's end", losses::ends(&nats, layout).await));
             let unknown = || "unknown: no persister answers".to_owned();
             found.push(("losses", Ok(losses::losses(&nats).await.unwrap_or_else(unknown))));
@@ -132,7 +139,10 @@ fn generations(layout: Layout) -> Result<String, String> {
     let Layout { generation, partitions, former, next, .. } = layout;
     let now = format!("generation {generation}, {partitions} partitions");
     match (next, former) {
-        (Some(next), _) => Err(format!("{now}; a switch to {} partitions is not finished: run `natterjack provision`", next.partitions)),
+        (Some(next), _) => Err(format!(
+            "{now}; a switch to {} partitions is not finished: run `natterjack provision`",
+            next.partitions
+        )),
         (None, Some(f)) => Ok(format!("{now} (before: generation {}, {} partitions)", f.generation, f.partitions)),
         (None, None) => Ok(now),
     }
@@ -149,15 +159,20 @@ fn disk(data: &Path) -> Result<String, String> {
 /// This machine's clock and those of the leaders of the log, compared with the server's time that all roles use.
 async fn clocks(nats: &Nats, layout: Layout) -> Result<String, String> {
     let (server, asked) = (server_time::ask(nats).await.map_err(|e| e.to_string())?, Instant::now());
-    let ahead = |ms: u64| ms.cast_signed() - server.cast_signed() - i64::try_from(asked.elapsed().as_millis()).unwrap_or(i64::MAX);
+    let ahead = |ms: u64| {
+        ms.cast_signed() - server.cast_signed() - i64::try_from(asked.elapsed().as_millis()).unwrap_or(i64::MAX)
+    };
     let mut all = vec![("this machine's clock".to_owned(), ahead(wall_ms()))];
     let tail = LeaderReader::new(nats, layout);
     for p in 0..layout.partitions {
         let bounds = tail.bounds(p).await.map_err(|e| e.to_string())?;
         all.push((format!("the clock of the nats-server that leads partition {p} of the log"), ahead(bounds.ts_ms)));
     }
-    let wrong: Vec<String> =
-        all.iter().filter(|(_, ms)| ms.unsigned_abs() > server_time::APART_MS).map(|(whose, ms)| server_time::apart(whose, *ms)).collect();
+    let wrong: Vec<String> = all
+        .iter()
+        .filter(|(_, ms)| ms.unsigned_abs() > server_time::APART_MS)
+        .map(|(whose, ms)| server_time::apart(whose, *ms))
+        .collect();
     if wrong.is_empty() {
         let most = all.iter().map(|(_, ms)| ms.unsigned_abs()).max().unwrap_or(0);
         return Ok(format!("this machine and every nats-server that leads the log are within {most} ms of each other"));

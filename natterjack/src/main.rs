@@ -70,7 +70,9 @@ fn start(cli: Cli) -> anyhow::Result<()> {
 async fn run(cli: Cli, settings: Settings, metrics: Metrics) -> anyhow::Result<()> {
     let with_parent = cli.die_with_parent;
     match cli.command {
-        CliCommand::Up(_) => up::run(settings, up::Forward { config: cli.config, set: cli.set }, with_parent, metrics).await,
+        CliCommand::Up(_) => {
+            up::run(settings, up::Forward { config: cli.config, set: cli.set }, with_parent, metrics).await
+        }
         CliCommand::Edge(_) => roles::serve(ServerRole::Edge, settings, with_parent, metrics).await,
         CliCommand::Channel => roles::serve(ServerRole::Channel, settings, with_parent, metrics).await,
         CliCommand::Presence => roles::serve(ServerRole::Presence, settings, with_parent, metrics).await,
@@ -103,7 +105,10 @@ async fn provision(settings: &Settings, args: &cli::ProvisionArgs) -> anyhow::Re
         let readers = natterjack_nats::LogReaders::new(&nats);
         if !readers.forget(role).await? {
             let all: Vec<String> = readers.all().await?.into_iter().collect();
-            bail!("{role} cannot be forgotten: the log is read by {}, and channel and persister always count", all.join(", "));
+            bail!(
+                "{role} cannot be forgotten: the log is read by {}, and channel and persister always count",
+                all.join(", ")
+            );
         }
     }
     let mut layout = match args.partitions {
@@ -113,7 +118,12 @@ async fn provision(settings: &Settings, args: &cli::ProvisionArgs) -> anyhow::Re
     if args.new_generation {
         layout = natterjack_nats::renew(&nats, layout.generation, natterjack_nats::IdFloor::default()).await?;
     }
-    tracing::info!(generation = layout.generation, partitions = layout.partitions, kv_shards = layout.kv_shards, "provisioned");
+    tracing::info!(
+        generation = layout.generation,
+        partitions = layout.partitions,
+        kv_shards = layout.kv_shards,
+        "provisioned"
+    );
     if let Some(cql) = &settings.cql {
         Cql::connect(cql).await.context("the archive")?;
         tracing::info!(keyspace = cql.keyspace, "the schema of the archive is up to date");

@@ -40,7 +40,12 @@ impl std::fmt::Display for ServerRole {
 }
 
 /// A role as a process of its own.
-pub async fn serve(role: ServerRole, settings: Settings, die_with_parent: bool, metrics: Metrics) -> anyhow::Result<()> {
+pub async fn serve(
+    role: ServerRole,
+    settings: Settings,
+    die_with_parent: bool,
+    metrics: Metrics,
+) -> anyhow::Result<()> {
     // The role drains by its own bound; ours is for one that does not come to its end.
     let drain = settings.process.drain + Duration::from_secs(2);
     let life = Lifecycle::install(lifecycle::LifecycleOptions { drain, die_with_parent })?;
@@ -69,9 +74,15 @@ async fn say_ready<T>(role: ServerRole, health: &Health) -> T {
 async fn run(role: ServerRole, settings: &Settings, health: Health, stop: CancellationToken) -> anyhow::Result<()> {
     match role {
         ServerRole::Edge => Box::pin(natterjack_edge::run(edge(settings), health, stop)).await.context("edge"),
-        ServerRole::Channel => Box::pin(natterjack_channel::run(channel(settings), health, stop)).await.context("channel"),
-        ServerRole::Presence => Box::pin(natterjack_presence::run(presence(settings), health, stop)).await.context("presence"),
-        ServerRole::Persister => Box::pin(natterjack_persister::run(persister(settings), health, stop)).await.context("persister"),
+        ServerRole::Channel => {
+            Box::pin(natterjack_channel::run(channel(settings), health, stop)).await.context("channel")
+        }
+        ServerRole::Presence => {
+            Box::pin(natterjack_presence::run(presence(settings), health, stop)).await.context("presence")
+        }
+        ServerRole::Persister => {
+            Box::pin(natterjack_persister::run(persister(settings), health, stop)).await.context("persister")
+        }
     }
 }
 

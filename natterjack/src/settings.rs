@@ -95,14 +95,18 @@ impl Settings {
     pub fn load(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Result<Self, Errors> {
         let file = file.or_else(|| Some(PathBuf::from(FILE)).filter(|f| f.is_file()));
         // A variable that is not UTF-8 cannot be one of ours.
-        let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+        let env =
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
         Self::read(Layers { file, env, flags })
     }
 
     /// The defaults with these keys.
     #[cfg(test)]
     pub fn of(flags: &[(&str, &str)]) -> Result<Self, Errors> {
-        Self::read(Layers { flags: flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(), ..Layers::default() })
+        Self::read(Layers {
+            flags: flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            ..Layers::default()
+        })
     }
 
     fn read(layers: Layers) -> Result<Self, Errors> {
@@ -111,12 +115,9 @@ impl Settings {
         let settings = Self {
             process: ProcessSettings {
                 instance: text(&mut l, "process.instance"),
-                threads: l.checked(
-                    "process.threads",
-                    |n: usize| {
-                        if n <= 256 { Ok((n > 0).then_some(n)) } else { Err("at most 256".into()) }
-                    },
-                ),
+                threads: l.checked("process.threads", |n: usize| {
+                    if n <= 256 { Ok((n > 0).then_some(n)) } else { Err("at most 256".into()) }
+                }),
                 drain: Duration::from_secs(l.get("process.drain_seconds")),
             },
             log: telemetry::Config { format: l.get("log.format"), filter: l.get("log.filter") },
@@ -134,7 +135,8 @@ impl Settings {
                 data: l.checked("up.data", |s: String| path(s)?.ok_or_else(|| "a folder must be named".into())),
                 host: l.checked("up.host", |s: String| s.parse().map_err(|_| format!("{s:?} is not an IP address"))),
                 // The second edge takes the next port.
-                port: l.checked("up.port", |n: u16| if n < u16::MAX { Ok(port(n)) } else { Err("at most 65534".into()) }),
+                port: l
+                    .checked("up.port", |n: u16| if n < u16::MAX { Ok(port(n)) } else { Err("at most 65534".into()) }),
                 nats_port: port(l.get("up.nats_port")),
                 sync: l.checked("up.sync", |s: String| match s.as_str() {
                     "interval" => Ok(DiskSync::Interval),
@@ -146,7 +148,10 @@ impl Settings {
             },
         };
         if settings.admin.is_some_and(|admin| admin.port() != 0 && admin == settings.edge.listen) {
-            l.refuse("admin.listen", "is the same as edge.listen, which clients use: operators need an address of their own");
+            l.refuse(
+                "admin.listen",
+                "is the same as edge.listen, which clients use: operators need an address of their own",
+            );
         }
         l.finish(settings)
     }
@@ -185,7 +190,10 @@ fn tls(l: &mut Loader) -> Option<natterjack_edge::tls::Files> {
 
 fn nats(l: &mut Loader) -> NatsConfig {
     let cfg = NatsConfig {
-        urls: l.checked("nats.urls", |urls: Vec<String>| if urls.is_empty() { Err("at least one URL".to_owned()) } else { Ok(urls) }),
+        urls: l.checked(
+            "nats.urls",
+            |urls: Vec<String>| if urls.is_empty() { Err("at least one URL".to_owned()) } else { Ok(urls) },
+        ),
         user: text(l, "nats.user"),
         password: text(l, "nats.password"),
         token: text(l, "nats.token"),
@@ -200,10 +208,19 @@ fn nats(l: &mut Loader) -> NatsConfig {
         },
         name: l.get("nats.name"),
         connect_deadline_ms: l.get("nats.connect_deadline_ms"),
-        replicas: l.checked("nats.replicas", |n: usize| if matches!(n, 1 | 3 | 5) { Ok(n) } else { Err("1, 3 or 5".to_owned()) }),
-        partitions: l.checked("nats.partitions", |n: u32| if (1..=1024).contains(&n) { Ok(n) } else { Err("1 to 1024".to_owned()) }),
-        kv_shards: l.checked("nats.kv_shards", |n: u32| if (1..=1024).contains(&n) { Ok(n) } else { Err("1 to 1024".to_owned()) }),
-        max_bytes: l.checked("nats.max_bytes", |n: i64| if n >= 0 { Ok((n > 0).then_some(n)) } else { Err("0 or more".to_owned()) }),
+        replicas: l.checked(
+            "nats.replicas",
+            |n: usize| if matches!(n, 1 | 3 | 5) { Ok(n) } else { Err("1, 3 or 5".to_owned()) },
+        ),
+        partitions: l.checked("nats.partitions", |n: u32| {
+            if (1..=1024).contains(&n) { Ok(n) } else { Err("1 to 1024".to_owned()) }
+        }),
+        kv_shards: l.checked("nats.kv_shards", |n: u32| {
+            if (1..=1024).contains(&n) { Ok(n) } else { Err("1 to 1024".to_owned()) }
+        }),
+        max_bytes: l.checked("nats.max_bytes", |n: i64| {
+            if n >= 0 { Ok((n > 0).then_some(n)) } else { Err("0 or more".to_owned()) }
+        }),
         ..NatsConfig::default()
     };
     match (&cfg.tls.certificate, &cfg.tls.key) {
@@ -232,8 +249,11 @@ fn cql(l: &mut Loader) -> Option<CqlConfig> {
         }),
         user: text(l, "cql.user"),
         password: text(l, "cql.password"),
-        replication: l.checked("cql.replication", |n: u32| if (1..=9).contains(&n) { Ok(n) } else { Err("1 to 9".to_owned()) }),
-        consistency: l.checked("cql.consistency", |s: String| Consistency::parse(&s).ok_or("local_quorum, quorum or one".to_owned())),
+        replication: l
+            .checked("cql.replication", |n: u32| if (1..=9).contains(&n) { Ok(n) } else { Err("1 to 9".to_owned()) }),
+        consistency: l.checked("cql.consistency", |s: String| {
+            Consistency::parse(&s).ok_or("local_quorum, quorum or one".to_owned())
+        }),
         local_dc: text(l, "cql.local_dc"),
         ..CqlConfig::default()
     };
@@ -260,7 +280,10 @@ fn external(l: &mut Loader) -> Option<External> {
     let url = l.checked("external.jwks_url", urls::keys_url);
     let file = l.checked("external.jwks_file", path);
     let subject_claim =
-        l.checked("external.subject_claim", |s: String| if s.is_empty() { Err("a claim must be named".to_owned()) } else { Ok(s) });
+        l.checked(
+            "external.subject_claim",
+            |s: String| if s.is_empty() { Err("a claim must be named".to_owned()) } else { Ok(s) },
+        );
     let name_claim = text(l, "external.name_claim");
     if issuer.is_empty() {
         if !audience.is_empty() || url.is_some() || file.is_some() {
@@ -310,7 +333,10 @@ fn times(l: &mut Loader) -> Times {
     };
     if times.log_max_age < 2 * times.dedupe_window {
         let least = 2 * times.dedupe_window.as_secs();
-        l.refuse("times.log_max_age_hours", format!("must be at least {least} seconds: twice the log's duplicate window"));
+        l.refuse(
+            "times.log_max_age_hours",
+            format!("must be at least {least} seconds: twice the log's duplicate window"),
+        );
     }
     times
 }
@@ -339,7 +365,9 @@ fn limits(l: &mut Loader) -> Limits {
 fn devices(l: &mut Loader) -> DevicePolicy {
     let mut class = |count: &str, when_full: &str| ClassPolicy {
         count: l.checked(count, |n: usize| if n > 0 { Ok(n) } else { Err("at least 1".to_owned()) }),
-        gives_way: l.checked(when_full, |s: String| GivesWay::parse(&s).ok_or_else(|| GivesWay::ALL.map(|(_, name)| name).join(", "))),
+        gives_way: l.checked(when_full, |s: String| {
+            GivesWay::parse(&s).ok_or_else(|| GivesWay::ALL.map(|(_, name)| name).join(", "))
+        }),
     };
     let policy = DevicePolicy {
         phone: class("devices.phone", "devices.phone_when_full"),
@@ -349,7 +377,10 @@ fn devices(l: &mut Loader) -> DevicePolicy {
         other: class("devices.other", "devices.other_when_full"),
     };
     if policy.total() > USER_DEVICES {
-        l.refuse("devices.phone", format!("with the other classes {}, at most {USER_DEVICES} together", policy.total()));
+        l.refuse(
+            "devices.phone",
+            format!("with the other classes {}, at most {USER_DEVICES} together", policy.total()),
+        );
     }
     policy
 }

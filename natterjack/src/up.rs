@@ -42,7 +42,12 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// After the edges' 20 s: the roles in this process write what they hold (10 s), nats-server closes its files (5 s).
 const REST_OF_DRAIN: Duration = Duration::from_secs(15);
 
-pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool, metrics: Metrics) -> anyhow::Result<()> {
+pub async fn run(
+    mut settings: Settings,
+    forward: Forward,
+    die_with_parent: bool,
+    metrics: Metrics,
+) -> anyhow::Result<()> {
     let drain = settings.process.drain + REST_OF_DRAIN;
     let life = Lifecycle::install(lifecycle::LifecycleOptions { drain, die_with_parent })?;
     let data = data::DataFolder::open(&settings.up.data)?;
@@ -53,15 +58,18 @@ pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool
     settings.archive = data.archive();
     settings.nats.urls = vec![format!("nats://127.0.0.1:{}", ports.nats)];
     settings.nats.sync_always = settings.up.sync == natterjack_nats::server_config::DiskSync::Always;
-    settings.nats.default_max_bytes = Some(natterjack_nats::server_config::max_bytes_for(data.free_bytes()?, settings.nats.partitions));
+    settings.nats.default_max_bytes =
+        Some(natterjack_nats::server_config::max_bytes_for(data.free_bytes()?, settings.nats.partitions));
     let state = Arc::new(state::StateFile::new(&settings, &ports));
 
     // Three tokens, so that the parts stop one after the other.
-    let (edges_stop, roles_stop, nats_stop) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let (edges_stop, roles_stop, nats_stop) =
+        (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let health = Health::expecting(roles::IN_UP.into_iter().flat_map(roles::parts).copied());
     let unclean = supervise::Unclean::default();
 
-    let server = nats_server::keep(server, &data, &ports, settings.up.sync, state.clone(), unclean.clone(), nats_stop.clone());
+    let server =
+        nats_server::keep(server, &data, &ports, settings.up.sync, state.clone(), unclean.clone(), nats_stop.clone());
     let announce = async {
         tokio::select! {
             () = edges_stop.cancelled() => return Ok(()),
@@ -113,7 +121,9 @@ pub async fn run(mut settings: Settings, forward: Forward, die_with_parent: bool
     // nats-server has ended, too: its data is with the kernel, and most likely on the disk.
     mark.clear();
     unclean.check()?;
-    tracing::info!("stopped cleanly: everything that was acknowledged is in the log; the log and the archive are closed");
+    tracing::info!(
+        "stopped cleanly: everything that was acknowledged is in the log; the log and the archive are closed"
+    );
     Ok(())
 }
 
@@ -162,7 +172,8 @@ fn say_ready(settings: &Settings, ports: &ports::Ports) {
             natterjack_nats::server_config::DiskSync::Interval =>
                 "acknowledged messages survive the death of any process; a power loss may lose the last 0.1 s (--sync \
                  always: nothing, at most 5,000 sends a second)",
-            natterjack_nats::server_config::DiskSync::Always => "acknowledged messages survive the death of any process and a power loss",
+            natterjack_nats::server_config::DiskSync::Always =>
+                "acknowledged messages survive the death of any process and a power loss",
         }
     );
     if let Some([here, one, two]) = ports.admin {

@@ -66,7 +66,9 @@ pub async fn run(args: UserArgs, mut settings: Settings) -> anyhow::Result<()> {
     let request = match args.what {
         UserCommand::List => OperatorRequest::List { after: None },
         UserCommand::Show { name } => OperatorRequest::Show { name },
-        UserCommand::Invite { uses, expires } => OperatorRequest::Invite { uses, good_for: u64::from(expires) * DAY_MS },
+        UserCommand::Invite { uses, expires } => {
+            OperatorRequest::Invite { uses, good_for: u64::from(expires) * DAY_MS }
+        }
         UserCommand::Logout { name } => OperatorRequest::Logout { name },
         UserCommand::Disable { name } => OperatorRequest::Disable { name },
         UserCommand::Enable { name } => OperatorRequest::Enable { name },

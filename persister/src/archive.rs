@@ -7,7 +7,9 @@
 
 use std::time::Duration;
 
-use natterjack_nats::{IdFloor, Layout, LeaderReader, LogBounds, LogReader, LostEnds, Position, ReadFrom, Record, log_readers};
+use natterjack_nats::{
+    IdFloor, Layout, LeaderReader, LogBounds, LogReader, LostEnds, Position, ReadFrom, Record, log_readers,
+};
 use natterjack_protocol::MsgId;
 use natterjack_role::{ClosedPartition, LogRole, Partition, PartitionError, RoleLease};
 use tokio::{

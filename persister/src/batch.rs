@@ -66,7 +66,13 @@ mod tests {
 
     fn record(id: u64, ts: u64, thread: &str, control: bool, kind: Kind) -> Record {
         let entry = Entry::new(Token::parse("a").unwrap(), Cid::mint(ts, [1; 10]), kind, Body::text("x"));
-        Record::Entry(LogRecord { id: MsgId(id), ts, thread: thread.parse().unwrap(), control, payload: entry.encode() })
+        Record::Entry(LogRecord {
+            id: MsgId(id),
+            ts,
+            thread: thread.parse().unwrap(),
+            control,
+            payload: entry.encode(),
+        })
     }
 
     #[test]
@@ -78,13 +84,20 @@ mod tests {
             record(7, 110, "dm.a.b", false, Kind::Text),
         ];
         let sorted = sort(KEY, from, log.clone(), &HashSet::new());
-        let spelled: Vec<_> =
-            sorted.threads.iter().map(|(t, rows)| (t.to_string(), rows.iter().map(|r| (r.id.0, r.ts)).collect::<Vec<_>>())).collect();
+        let spelled: Vec<_> = sorted
+            .threads
+            .iter()
+            .map(|(t, rows)| (t.to_string(), rows.iter().map(|r| (r.id.0, r.ts)).collect::<Vec<_>>()))
+            .collect();
         assert_eq!(spelled, [("dm.a.b".to_owned(), vec![(5, 90), (7, 110)]), ("group.g".to_owned(), vec![(6, 120)])]);
         assert_eq!(sorted.end, Position { id: MsgId(7), ts: 110 });
         assert_eq!(sort(KEY, from, log.clone(), &HashSet::new()), sorted);
         let hidden = sort(KEY, from, log, &HashSet::from([MsgId(7)]));
-        assert_eq!((hidden.end, hidden.threads[0].1.len()), (sorted.end, 1), "a hidden entry is passed over, not waited for");
+        assert_eq!(
+            (hidden.end, hidden.threads[0].1.len()),
+            (sorted.end, 1),
+            "a hidden entry is passed over, not waited for"
+        );
         assert_eq!(sort(KEY, from, Vec::new(), &HashSet::new()).end, from);
     }
 
@@ -93,7 +106,13 @@ mod tests {
         let junk = Bytes::from_static(b"junk");
         let log = vec![
             record(1, 1, "dm.a.b", false, Kind::Text),
-            Record::Entry(LogRecord { id: MsgId(2), ts: 2, thread: "dm.a.b".parse().unwrap(), control: false, payload: junk.clone() }),
+            Record::Entry(LogRecord {
+                id: MsgId(2),
+                ts: 2,
+                thread: "dm.a.b".parse().unwrap(),
+                control: false,
+                payload: junk.clone(),
+            }),
             Record::UnknownSubject { id: MsgId(3), ts: 3, subject: "chat.1.0.x".into(), payload: junk.clone() },
             record(4, 4, "group.g", false, Kind::MemberAdded),
             record(5, 5, "group.g", true, Kind::Text),
@@ -103,6 +122,9 @@ mod tests {
         let row = &sorted.threads[0].1[1];
         assert_eq!((row.kind, row.raw.as_ref()), (Kind::Unknown, Some(&junk)));
         assert_eq!(sorted.unknown_subjects[0].payload, junk);
-        assert!(sorted.threads[1].1.iter().all(|r| r.kind == Kind::Unknown), "who is in a thread is decided on its guarded subject only");
+        assert!(
+            sorted.threads[1].1.iter().all(|r| r.kind == Kind::Unknown),
+            "who is in a thread is decided on its guarded subject only"
+        );
     }
 }

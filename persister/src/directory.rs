@@ -157,7 +157,13 @@ pub async fn run<S: ArchiveStore + Accounts>(
 }
 
 /// Waits for the bucket: without a published key nobody could use what we sign. None: stopped before.
-async fn first_key(buckets: &KvBuckets, times: KeyTimes, time: &ServerTime, health: &Health, stop: &CancellationToken) -> Option<Keys> {
+async fn first_key(
+    buckets: &KvBuckets,
+    times: KeyTimes,
+    time: &ServerTime,
+    health: &Health,
+    stop: &CancellationToken,
+) -> Option<Keys> {
     loop {
         let why: KeysError = match Keys::start(buckets, times, time.clone()).await {
             Ok(keys) => return Some(keys),
@@ -175,21 +181,31 @@ async fn first_key(buckets: &KvBuckets, times: KeyTimes, time: &ServerTime, heal
 impl<S: ArchiveStore + Accounts> Directory<S> {
     async fn answer(&self, request: DirectoryRequest) -> Result<DirectoryAnswer, Refusal> {
         match request {
-            DirectoryRequest::Register { name, password, device, invite } => self.register(name, password, device, invite).await,
-            DirectoryRequest::Login { name, password, device, known } => self.login(&name, password, device, known).await,
+            DirectoryRequest::Register { name, password, device, invite } => {
+                self.register(name, password, device, invite).await
+            }
+            DirectoryRequest::Login { name, password, device, known } => {
+                self.login(&name, password, device, known).await
+            }
             DirectoryRequest::LoginExternal { token, device } => self.login_external(&token, device).await,
             DirectoryRequest::Refresh { refresh } => self.refresh(&refresh).await,
             DirectoryRequest::Logout { refresh } => self.logout(&refresh).await,
             DirectoryRequest::Sessions { actor, device } => self.sessions(&actor, &device).await,
             DirectoryRequest::EndSessions { actor, which } => self.end_sessions(&actor, &which).await,
-            DirectoryRequest::ChangePassword { actor, family, old, new } => self.change_password(&actor, family, old, new).await,
+            DirectoryRequest::ChangePassword { actor, family, old, new } => {
+                self.change_password(&actor, family, old, new).await
+            }
             // Whom somebody finds does not depend on who asks.
             DirectoryRequest::Find { prefix, actor: _ } => self.find(&prefix).await,
             DirectoryRequest::Profiles { users } => self.profiles(&users).await,
             DirectoryRequest::Contacts { actor, after } => self.contacts(&actor, after).await,
             DirectoryRequest::Contact { actor, other, change } => self.contact(&actor, &other, change).await,
-            DirectoryRequest::RebuildThreads { user } => self.rebuild_threads(&user).await.map(|()| DirectoryAnswer::Done),
-            DirectoryRequest::RebuildGroup { group } => self.rebuild_group(&group).await.map(|()| DirectoryAnswer::Done),
+            DirectoryRequest::RebuildThreads { user } => {
+                self.rebuild_threads(&user).await.map(|()| DirectoryAnswer::Done)
+            }
+            DirectoryRequest::RebuildGroup { group } => {
+                self.rebuild_group(&group).await.map(|()| DirectoryAnswer::Done)
+            }
         }
     }
 
@@ -258,5 +274,9 @@ fn password_refusal(e: PasswordError) -> Refusal {
 
 fn token_refusal(e: TokenError) -> Refusal {
     tracing::error!(error = %e, "a token could not be made");
-    if matches!(e, TokenError::KeyTooOld) { Refusal::unavailable("nobody can log in now; try again in a moment") } else { internal() }
+    if matches!(e, TokenError::KeyTooOld) {
+        Refusal::unavailable("nobody can log in now; try again in a moment")
+    } else {
+        internal()
+    }
 }

@@ -186,8 +186,9 @@ impl External {
 fn called(name: &str) -> Option<String> {
     let before = name.split('@').next().unwrap_or_default();
     let spaced: String = before.trim().chars().map(|c| if c.is_whitespace() { '-' } else { c }).collect();
-    let kept =
-        |fits: fn(char) -> bool| text::user_name_chars(&spaced).filter(|c| fits(*c)).take(limits::USER_NAME_CHARS).collect::<String>();
+    let kept = |fits: fn(char) -> bool| {
+        text::user_name_chars(&spaced).filter(|c| fits(*c)).take(limits::USER_NAME_CHARS).collect::<String>()
+    };
     text::user_name(&kept(|_| true)).or_else(|_| text::user_name(&kept(|c| c.is_ascii()))).ok()
 }
 
@@ -249,7 +250,10 @@ mod tests {
     }
 
     fn set(signers: &[&Signer]) -> KeySet {
-        KeySet::parse(json!({ "keys": signers.iter().map(|s| s.jwk.clone()).collect::<Vec<_>>() }).to_string().as_bytes()).unwrap()
+        KeySet::parse(
+            json!({ "keys": signers.iter().map(|s| s.jwk.clone()).collect::<Vec<_>>() }).to_string().as_bytes(),
+        )
+        .unwrap()
     }
 
     fn claims() -> Value {
@@ -274,7 +278,9 @@ mod tests {
             assert_eq!(external().check(&signer.sign(&claims()), &keys, NOW), Ok(alice.clone()));
             assert_eq!(external().check(&signer.sign(&with("aud", json!("chat"))), &keys, NOW), Ok(alice.clone()));
         }
-        for good in [with("exp", json!(NOW / 1_000 - 29)), with("nbf", json!(NOW / 1_000 + 29)), with("nbf", json!(null))] {
+        for good in
+            [with("exp", json!(NOW / 1_000 - 29)), with("nbf", json!(NOW / 1_000 + 29)), with("nbf", json!(null))]
+        {
             assert_eq!(external().check(&ed.sign(&good), &keys, NOW), Ok(alice.clone()), "{good}");
         }
         let by_mail = External { subject_claim: "email".into(), name_claim: None, ..external() };
@@ -305,8 +311,15 @@ mod tests {
         let keys = set(json!({}));
         let check = |token: &str| external().check(token, &keys, NOW);
         assert_eq!(check(RSA_TOKEN), Ok(Person { subject: "4711".into(), name: None }));
-        assert_eq!(external().check(RSA_TOKEN, &set(json!({ "alg": "RS256", "use": "sig" })), NOW).map(|p| p.subject), Ok("4711".into()));
-        assert_eq!(external().check(RSA_TOKEN, &set(json!({ "alg": "PS256" })), NOW), Err(BadToken::UnknownKey), "its key is for PS256");
+        assert_eq!(
+            external().check(RSA_TOKEN, &set(json!({ "alg": "RS256", "use": "sig" })), NOW).map(|p| p.subject),
+            Ok("4711".into())
+        );
+        assert_eq!(
+            external().check(RSA_TOKEN, &set(json!({ "alg": "PS256" })), NOW),
+            Err(BadToken::UnknownKey),
+            "its key is for PS256"
+        );
         // Somebody else's claims before the same signature.
         let (head, rest) = RSA_TOKEN.split_once('.').unwrap();
         let (_, signature) = rest.split_once('.').unwrap();
@@ -365,35 +378,49 @@ mod tests {
         // The public key taken for an HMAC secret.
         let header = Header { kid: Some("k1".into()), ..Header::new(Algorithm::HS256) };
         let secret = URL_SAFE_NO_PAD.decode(signer.jwk["x"].as_str().unwrap()).unwrap();
-        assert_eq!(check(&jsonwebtoken::encode(&header, &claims(), &EncodingKey::from_secret(&secret)).unwrap()), BadToken::Algorithm);
+        assert_eq!(
+            check(&jsonwebtoken::encode(&header, &claims(), &EncodingKey::from_secret(&secret)).unwrap()),
+            BadToken::Algorithm
+        );
         assert_eq!(check(&format!("{}.{}", "x".repeat(TOKEN_BYTES), body)), BadToken::Long);
         // An empty signature, half a token, nonsense, an extension that must be understood.
         let good = signer.sign(&claims());
         assert_eq!(check(&good[..=good.rfind('.').unwrap()]), BadToken::Forged);
         assert_eq!(check(good.split_once('.').unwrap().0), BadToken::Forged);
-        for bad in ["", ".", "..", "a.b.c", &format!("{}.{body}.", b64(br#"{"alg":"EdDSA","kid":"k1","crit":["b64"]}"#))] {
+        for bad in
+            ["", ".", "..", "a.b.c", &format!("{}.{body}.", b64(br#"{"alg":"EdDSA","kid":"k1","crit":["b64"]}"#))]
+        {
             assert_eq!(check(bad), BadToken::Malformed, "{:.20}", bad);
         }
     }
 
     #[test]
     fn names_are_such_as_anybody_may_have() {
-        let names = |name: Option<&str>| external().names(&Person { subject: "4711".into(), name: name.map(str::to_owned) });
+        let names =
+            |name: Option<&str>| external().names(&Person { subject: "4711".into(), name: name.map(str::to_owned) });
         let alice = names(Some("Alice"));
         assert_eq!((alice.len(), alice[0].as_str()), (4, "Alice"));
         assert!(alice[1].starts_with("Alice-") && alice[2].starts_with(&alice[1]) && alice[3].starts_with(&alice[2]));
         assert_eq!(alice, names(Some("Alice")));
         assert_eq!(names(Some("alice.b@example.org"))[0], "alice.b");
         assert_eq!(names(Some(" Zoe\u{308} van Dyk "))[0], "Zoë-van-Dyk");
-        assert_eq!((&*names(Some("Жанна"))[0], &*names(Some("Жanna\0\u{202e}"))[0]), ("жанна", "anna"), "letters of one script");
+        assert_eq!(
+            (&*names(Some("Жанна"))[0], &*names(Some("Жanna\0\u{202e}"))[0]),
+            ("жанна", "anna"),
+            "letters of one script"
+        );
         assert_eq!(names(Some("שלום"))[0], "שלום");
-        for nobody in [None, Some(""), Some("@x"), Some("ü"), Some("x"), Some("\u{202e}\0"), Some("--"), Some("🐸🐸")] {
+        for nobody in [None, Some(""), Some("@x"), Some("ü"), Some("x"), Some("\u{202e}\0"), Some("--"), Some("🐸🐸")]
+        {
             let names = names(nobody);
             assert!(names.len() == 3 && names[0].starts_with("user-"), "{nobody:?}: {names:?}");
         }
         let long = names(Some(&"x".repeat(100)));
-        for name in
-            long.iter().chain(&names(Some("Zoe\u{308}".repeat(20).as_str()))).chain(&names(Some("王小明"))).chain(&names(Some("שלום")))
+        for name in long
+            .iter()
+            .chain(&names(Some("Zoe\u{308}".repeat(20).as_str())))
+            .chain(&names(Some("王小明")))
+            .chain(&names(Some("שלום")))
         {
             assert_eq!(text::user_name(name).as_ref(), Ok(name));
         }

@@ -18,7 +18,11 @@ use natterjack_protocol::{
 use crate::store::{ArchiveError, ArchiveStore, Row, ThreadBatch};
 
 /// The group as it stood just before `id`.
-pub async fn group_before<S: ArchiveStore>(store: &S, thread: &Thread, id: MsgId) -> Result<Option<GroupState>, ArchiveError> {
+pub async fn group_before<S: ArchiveStore>(
+    store: &S,
+    thread: &Thread,
+    id: MsgId,
+) -> Result<Option<GroupState>, ArchiveError> {
     match store.group(thread).await? {
         Some(group) if group.version >= id => {
             let mut state = None;
@@ -48,7 +52,11 @@ pub fn walk_group(state: &mut Option<GroupState>, rows: &mut [Row]) -> Vec<UserI
 }
 
 /// Everything the store is to write for one thread of a batch.
-pub async fn fold_thread<S: ArchiveStore>(store: &S, thread: Thread, mut rows: Vec<Row>) -> Result<ThreadBatch, ArchiveError> {
+pub async fn fold_thread<S: ArchiveStore>(
+    store: &S,
+    thread: Thread,
+    mut rows: Vec<Row>,
+) -> Result<ThreadBatch, ArchiveError> {
     let Some(first) = rows.first().map(|r| r.id) else {
         return Ok(ThreadBatch { thread, rows, group: None, items: Vec::new() });
     };
@@ -97,7 +105,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Sqlite::open(dir.path().join("n.db")).await.unwrap();
         let t = thread("g");
-        let members = |users: &[&str]| Body { users: users.iter().map(|u| user(u)).collect(), name: Some("g".into()), ..Body::default() };
+        let members = |users: &[&str]| Body {
+            users: users.iter().map(|u| user(u)).collect(),
+            name: Some("g".into()),
+            ..Body::default()
+        };
         let admin = Body { role: Some(Role::Admin), ..members(&["b"]) };
         let member = Body { role: Some(Role::Member), ..members(&["b"]) };
         let log = vec![
@@ -121,7 +133,10 @@ mod tests {
             store.append(again).await.unwrap();
         }
         assert_eq!(store.group(&t).await.unwrap(), first.group);
-        assert_eq!(store.item(&t, &user("b")).await.unwrap().map(|i| (i.v, i.role)), Some((MsgId(7), Some(Role::Member))));
+        assert_eq!(
+            store.item(&t, &user("b")).await.unwrap().map(|i| (i.v, i.role)),
+            Some((MsgId(7), Some(Role::Member)))
+        );
     }
 
     #[tokio::test]
@@ -140,7 +155,12 @@ mod tests {
             }
             for u in users {
                 let item = store.item(&t, &user(u)).await.unwrap().unwrap();
-                assert!(item.v == MsgId(3) && item.intervals.open() && item.blocks == (u != "b") && item.blocked_by == (u == "b"));
+                assert!(
+                    item.v == MsgId(3)
+                        && item.intervals.open()
+                        && item.blocks == (u != "b")
+                        && item.blocked_by == (u == "b")
+                );
             }
         }
     }

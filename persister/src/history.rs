@@ -8,7 +8,9 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use natterjack_nats::{KvBuckets, Layout, LayoutError, LogError, Nats, ServeError, Service, ThreadLog, serve, subjects};
+use natterjack_nats::{
+    KvBuckets, Layout, LayoutError, LogError, Nats, ServeError, Service, ThreadLog, serve, subjects,
+};
 use natterjack_protocol::{
     Code, Event, Most, MsgId, Refusal, Thread, Times, UserId,
     client::frame::Page,
@@ -112,7 +114,8 @@ impl<S: ArchiveStore> History<S> {
     pub fn new(nats: &Nats, layout: Layout, times: Times, store: S) -> Self {
         let (log, buckets) = (ThreadLog::new(nats, layout), KvBuckets::new(nats, layout));
         let places = Arc::new(Semaphore::new(CONCURRENCY));
-        let view = View { places, store, log, buckets, layout, times, long_tails: Arc::default(), whole: unarchived::WHOLE };
+        let view =
+            View { places, store, log, buckets, layout, times, long_tails: Arc::default(), whole: unarchived::WHOLE };
         Self { nats: nats.clone(), view: Arc::new(RwLock::new(view)) }
     }
 
@@ -144,13 +147,18 @@ impl<S: ArchiveStore> History<S> {
             Some(thread) => self.answer_on_the_newest(&thread, request).await?,
             None => self.current().answer(request).await?,
         };
-        metrics::histogram!(crate::metrics::HISTORY_ANSWER_SECONDS, "request" => kind).record(started.elapsed().as_secs_f64());
+        metrics::histogram!(crate::metrics::HISTORY_ANSWER_SECONDS, "request" => kind)
+            .record(started.elapsed().as_secs_f64());
         answer.map_err(Refusal::from)
     }
 
     /// Nothing is acknowledged in a generation before all streams of the former one are closed. So if one of them still
     /// is open, the newest is what we know; if it is closed, the layout says how the log goes on.
-    async fn answer_on_the_newest(&self, thread: &Thread, request: HistoryRequest) -> Result<Result<HistoryAnswer, HistoryError>, Refusal> {
+    async fn answer_on_the_newest(
+        &self,
+        thread: &Thread,
+        request: HistoryRequest,
+    ) -> Result<Result<HistoryAnswer, HistoryError>, Refusal> {
         loop {
             let view = self.current();
             let (answer, over) = tokio::join!(view.answer(request.clone()), view.log.is_over(thread));
@@ -189,7 +197,9 @@ impl<S: ArchiveStore> View<S> {
             HistoryRequest::Page { thread, reader, access, at, limit, min_id } => {
                 self.page(&thread, (reader, access), at, usize::from(limit), min_id).await.map(HistoryAnswer::Page)
             }
-            HistoryRequest::Between { thread, after, upto, limit } => self.between(thread, after, upto, usize::from(limit)).await,
+            HistoryRequest::Between { thread, after, upto, limit } => {
+                self.between(thread, after, upto, usize::from(limit)).await
+            }
             HistoryRequest::LastEntries { threads } => {
                 at_most(threads.len(), limits::HEADS_PER_BATCH, "threads")?;
                 self.last_entries(threads).await.map(HistoryAnswer::LastEntries)
@@ -199,7 +209,9 @@ impl<S: ArchiveStore> View<S> {
                 self.latest(reader, threads).await.map(HistoryAnswer::Latest)
             }
             HistoryRequest::FindCid { thread, sender, cid, below } => self.find_cid(&thread, &sender, cid, below).await,
-            HistoryRequest::IsMessage { thread, id } => self.is_message(&thread, id).await.map(HistoryAnswer::IsMessage),
+            HistoryRequest::IsMessage { thread, id } => {
+                self.is_message(&thread, id).await.map(HistoryAnswer::IsMessage)
+            }
         })
     }
 
@@ -215,11 +227,22 @@ impl<S: ArchiveStore> View<S> {
         let v = access.v;
         let mut reader = Reader { user, intervals: access.intervals };
         let page = self.page_as(thread, &reader, at, limit, min_id).await?;
-        if reader.ended(&self.log, thread, v).await? { self.page_as(thread, &reader, at, limit, min_id).await } else { Ok(page) }
+        if reader.ended(&self.log, thread, v).await? {
+            self.page_as(thread, &reader, at, limit, min_id).await
+        } else {
+            Ok(page)
+        }
     }
 
     /// With the archive if it answers, else as far as the log alone reaches.
-    async fn page_as(&self, thread: &Thread, reader: &Reader, at: PageStart, limit: usize, min_id: MsgId) -> Result<Page, HistoryError> {
+    async fn page_as(
+        &self,
+        thread: &Thread,
+        reader: &Reader,
+        at: PageStart,
+        limit: usize,
+        min_id: MsgId,
+    ) -> Result<Page, HistoryError> {
         let source = PageSource::open(self, thread, min_id).await?;
         match page::cut(&source, reader, at, limit).await {
             Err(HistoryError::Store(ArchiveError::Unavailable(_))) => {
@@ -249,7 +272,13 @@ impl<S: ArchiveStore> View<S> {
     }
 
     /// Every event with after < id <= upto: what a gap in a chain hides.
-    async fn between(&self, thread: Thread, after: MsgId, upto: MsgId, limit: usize) -> Result<HistoryAnswer, HistoryError> {
+    async fn between(
+        &self,
+        thread: Thread,
+        after: MsgId,
+        upto: MsgId,
+        limit: usize,
+    ) -> Result<HistoryAnswer, HistoryError> {
         let most = Most { count: limit.clamp(1, limits::HEADS_PER_BATCH), bytes: limits::ANSWER_BYTES };
         let source = PageSource::open(self, &thread, upto).await?;
         // What stands for lost entries stands under the last of them.

@@ -30,5 +30,12 @@ pub async fn start<S: ArchiveStore>(nats: &Nats, store: S) -> Result<Service, Se
 }
 
 fn told(l: &LostRange) -> LostIds {
-    LostIds { generation: l.key.generation, partition: l.key.partition, first: l.first, last: l.last, since: l.since, until: l.until }
+    LostIds {
+        generation: l.key.generation,
+        partition: l.key.partition,
+        first: l.first,
+        last: l.last,
+        since: l.since,
+        until: l.until,
+    }
 }

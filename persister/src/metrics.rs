@@ -42,7 +42,10 @@ pub fn describe() {
          that a log lost; alarm"
     );
     describe_counter!(STORE_ERRORS, "Writes to the archive that failed and are tried again");
-    describe_gauge!(STORE_QUEUE_JOBS, "Jobs that wait for the writer of the SQLite archive; when full, whoever writes waits");
+    describe_gauge!(
+        STORE_QUEUE_JOBS,
+        "Jobs that wait for the writer of the SQLite archive; when full, whoever writes waits"
+    );
     describe_gauge!(DISK_FREE_BYTES, Unit::Bytes, "Free on the disk of the archive, if the archive is a file");
     describe_gauge!(LOG_USED_RATIO, "Part of its allowed size that the fullest partition of the log has, 0 to 1");
     describe_histogram!(CQL_REQUEST_SECONDS, Unit::Seconds, "Time of a request to the CQL servers, by kind");
@@ -54,8 +57,14 @@ pub fn describe() {
     describe_histogram!(HISTORY_ANSWER_SECONDS, Unit::Seconds, "Time to answer a request, by request");
     describe_counter!(HISTORY_WITHOUT_ARCHIVE, "Answers made from the log alone because the archive does not answer");
     describe_counter!(HISTORY_LATE_COPIES, "Late entries that repeat an earlier one and are not shown");
-    describe_counter!(HISTORY_LONG_TAILS_UNREAD, "Pages refused because later edits and recalls could not be read in time");
-    describe_gauge!(DIRECTORY_QUEUE_DEPTH, "Requests that work or wait in a queue before costly work, by queue: password, issuer, rebuild");
+    describe_counter!(
+        HISTORY_LONG_TAILS_UNREAD,
+        "Pages refused because later edits and recalls could not be read in time"
+    );
+    describe_gauge!(
+        DIRECTORY_QUEUE_DEPTH,
+        "Requests that work or wait in a queue before costly work, by queue: password, issuer, rebuild"
+    );
     describe_counter!(DIRECTORY_QUEUE_REFUSED, "Requests refused because their queue was full, by queue");
     describe_histogram!(DIRECTORY_PASSWORD_SECONDS, Unit::Seconds, "Time of one password hash");
     describe_counter!(DIRECTORY_REFRESH_REUSED, "Refresh tokens used again too late; each revoked its family");
@@ -65,5 +74,8 @@ pub fn describe() {
     describe_gauge!(DIRECTORY_ISSUER_KEYS, "Keys of the external issuer that can be used");
     describe_gauge!(DIRECTORY_REVOCATIONS_PENDING, "Logins that have ended and whose end the edges do not know yet");
     describe_counter!(DIRECTORY_REVOKED, "Logins whose end was published to the edges");
-    describe_counter!(DIRECTORY_REBUILT, "Lost KV keys that were built again from archive and log, by key: threads, group");
+    describe_counter!(
+        DIRECTORY_REBUILT,
+        "Lost KV keys that were built again from archive and log, by key: threads, group"
+    );
 }

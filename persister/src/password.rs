@@ -137,7 +137,12 @@ impl Passwords {
     }
 
     /// Is this the password of that hash? Without a hash (no such user): no, after the same work.
-    pub async fn check(&self, place: &QueuePermit, password: String, stored: Option<String>) -> Result<bool, PasswordError> {
+    pub async fn check(
+        &self,
+        place: &QueuePermit,
+        password: String,
+        stored: Option<String>,
+    ) -> Result<bool, PasswordError> {
         let nobody = self.nobody.clone();
         self.timed(place.turn().await, move |_, memory| {
             let fits = memory.fits(stored.as_deref().unwrap_or(&nobody), password.as_bytes())?;
@@ -158,7 +163,11 @@ impl Passwords {
 
     /// The turn goes with the work: if who waits for it is dropped, the work still runs to its end and nobody else
     /// works meanwhile.
-    async fn blocking<T: Send + 'static>(&self, turn: Option<WorkPermit>, work: impl Work<T>) -> Result<T, PasswordError> {
+    async fn blocking<T: Send + 'static>(
+        &self,
+        turn: Option<WorkPermit>,
+        work: impl Work<T>,
+    ) -> Result<T, PasswordError> {
         let (hasher, memories) = (self.hasher.clone(), self.memories.clone());
         let handle = tokio::task::spawn_blocking(move || {
             // None is there only after a panic, which took it along.
@@ -208,10 +217,16 @@ mod tests {
         let dearer = Passwords::with_line(&Cost { passes: 2, ..cheap() }, 1, 4).await.unwrap();
         let place = dearer.enter().unwrap();
         assert!(dearer.check(&place, "correct horse".into(), Some(phc)).await.unwrap(), "an old hash stays good");
-        for broken in
-            ["plain", "$argon2id$v=19$m=256,t=1,p=1", "$argon2id$v=19$m=256,t=1,p=1$c2FsdHNhbHQ", "$scrypt$ln=1$c2FsdHNhbHQ$aGFzaGhhc2g"]
-        {
-            assert!(matches!(dearer.check(&place, "x".into(), Some(broken.into())).await, Err(PasswordError::Corrupt)), "{broken}");
+        for broken in [
+            "plain",
+            "$argon2id$v=19$m=256,t=1,p=1",
+            "$argon2id$v=19$m=256,t=1,p=1$c2FsdHNhbHQ",
+            "$scrypt$ln=1$c2FsdHNhbHQ$aGFzaGhhc2g",
+        ] {
+            assert!(
+                matches!(dearer.check(&place, "x".into(), Some(broken.into())).await, Err(PasswordError::Corrupt)),
+                "{broken}"
+            );
         }
     }
 
@@ -245,7 +260,10 @@ mod tests {
                     0 => drop(passwords.hash(&place, "a password".into()).await.unwrap()),
                     1 => drop(passwords.check(&place, "a password".into(), None).await.unwrap()),
                     // Given up in the middle.
-                    _ => drop(tokio::time::timeout(Duration::from_micros(50), passwords.hash(&place, "a password".into())).await),
+                    _ => drop(
+                        tokio::time::timeout(Duration::from_micros(50), passwords.hash(&place, "a password".into()))
+                            .await,
+                    ),
                 }
             }
         });

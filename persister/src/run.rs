@@ -4,7 +4,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use futures_util::future::BoxFuture;
-use natterjack_nats::{Beginning, KvBuckets, Layout, LayoutError, Nats, NatsConfig, NatsConnectError, ServeError, ServerTime};
+use natterjack_nats::{
+    Beginning, KvBuckets, Layout, LayoutError, Nats, NatsConfig, NatsConnectError, ServeError, ServerTime,
+};
 use natterjack_protocol::Times;
 use natterjack_role::RoleSetup;
 use natterjack_runtime::{Health, Resources, clock::wall_ms, health::Readers, resources::free_bytes};
@@ -100,17 +102,29 @@ pub fn run(cfg: Config, health: Health, stop: CancellationToken) -> BoxFuture<'s
 }
 
 /// The same over any store.
-pub async fn run_with<S: ArchiveStore + Accounts>(cfg: Config, store: S, health: Health, stop: CancellationToken) -> Result<(), Error> {
+pub async fn run_with<S: ArchiveStore + Accounts>(
+    cfg: Config,
+    store: S,
+    health: Health,
+    stop: CancellationToken,
+) -> Result<(), Error> {
     crate::metrics::describe();
     health.set(CONNECTING, Err("connecting to NATS".into()));
     let nats = Nats::connect(&cfg.nats, "persister").await?;
     let Some(layout) = stop.run_until_cancelled(Layout::load_at_start(&nats)).await.transpose()? else { return Ok(()) };
     let Some(time) = stop.run_until_cancelled(ServerTime::start(&nats, wall_ms)).await else { return Ok(()) };
-    if let Some(declared) = stop.run_until_cancelled(timeout(DECLARE, declare_beginning(&nats, layout, &cfg.times, &store))).await {
+    if let Some(declared) =
+        stop.run_until_cancelled(timeout(DECLARE, declare_beginning(&nats, layout, &cfg.times, &store))).await
+    {
         match declared {
             Ok(Ok(())) => {}
-            Ok(Err(why)) => tracing::info!(why, "whether the log is the first one here is not known; its first messages are looked up"),
-            Err(_) => tracing::info!("whether the log is the first one here was not known in time; its first messages are looked up"),
+            Ok(Err(why)) => tracing::info!(
+                why,
+                "whether the log is the first one here is not known; its first messages are looked up"
+            ),
+            Err(_) => tracing::info!(
+                "whether the log is the first one here was not known in time; its first messages are looked up"
+            ),
         }
     }
     let folder = match &cfg.store {
@@ -121,7 +135,11 @@ pub async fn run_with<S: ArchiveStore + Accounts>(cfg: Config, store: S, health:
         .as_deref()
         .and_then(|f| free_bytes(f).ok())
         .map_or_else(|| "on servers".into(), |free| space::disk(free).unwrap_or_else(|why| why));
-    tracing::info!("this persister takes {} logins at once; archive: {disk}; it may have {}", password::at_once(), Resources::now());
+    tracing::info!(
+        "this persister takes {} logins at once; archive: {disk}; it may have {}",
+        password::at_once(),
+        Resources::now()
+    );
     let _space = AbortOnDropHandle::new(tokio::spawn(space::watch(nats.clone(), folder)));
     // The parts end together: whichever cannot go on takes the others with it.
     let stop = stop.child_token();
@@ -130,8 +148,13 @@ pub async fn run_with<S: ArchiveStore + Accounts>(cfg: Config, store: S, health:
     let history = History::new(&nats, layout, cfg.times.clone(), store.clone());
     parts.spawn({
         let archive = Archive { history: history.clone(), store: store.patient() };
-        let setup =
-            RoleSetup { nats: nats.clone(), layout, times: cfg.times.clone(), instance: cfg.instance, readers: Readers::new(&health) };
+        let setup = RoleSetup {
+            nats: nats.clone(),
+            layout,
+            times: cfg.times.clone(),
+            instance: cfg.instance,
+            readers: Readers::new(&health),
+        };
         let stop = stop.clone();
         async move {
             natterjack_role::run(archive, setup, stop).await;
@@ -183,7 +206,12 @@ async fn follow_generations<S: ArchiveStore>(nats: &Nats, mut newest: Layout, hi
 }
 
 /// Says that nothing was stored before the log, if that is so: then the messages of its first seconds need no lookup.
-async fn declare_beginning<S: ArchiveStore>(nats: &Nats, layout: Layout, times: &Times, store: &S) -> Result<(), String> {
+async fn declare_beginning<S: ArchiveStore>(
+    nats: &Nats,
+    layout: Layout,
+    times: &Times,
+    store: &S,
+) -> Result<(), String> {
     let Some(beginning) = Beginning::find(nats, layout, times).await.map_err(|e| e.to_string())? else { return Ok(()) };
     if !store.is_empty().await.map_err(|e| e.to_string())? {
         return Ok(());

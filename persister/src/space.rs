@@ -44,7 +44,9 @@ pub fn folder(archive: &Path) -> PathBuf {
 pub fn disk(free: u64) -> Result<String, String> {
     let text = format!("{} MiB free, for about {} short messages", free >> 20, free / PER_MESSAGE);
     if free < LEAST {
-        return Err(format!("{text}; when it is full nothing is archived, and sends are refused before the log forgets any: make room"));
+        return Err(format!(
+            "{text}; when it is full nothing is archived, and sends are refused before the log forgets any: make room"
+        ));
     }
     Ok(text)
 }

@@ -98,7 +98,16 @@ impl Row {
     }
 
     pub fn into_event(self, prev: MsgId) -> Event {
-        Event { thread: self.thread, id: self.id, prev, ts: self.ts, from: self.from, cid: self.cid, kind: self.kind, body: self.body }
+        Event {
+            thread: self.thread,
+            id: self.id,
+            prev,
+            ts: self.ts,
+            from: self.from,
+            cid: self.cid,
+            kind: self.kind,
+            body: self.body,
+        }
     }
 
     /// The entry it came from, as far as a fold of control entries needs it.
@@ -252,7 +261,12 @@ pub trait ArchiveStore: Clone + Send + Sync + 'static {
 
     /// The row below this id with the earliest time at or after `ts`; of several the first. Where times rise with ids:
     /// the first one.
-    fn id_at(&self, thread: &Thread, ts: u64, below: MsgId) -> impl Future<Output = Result<Option<LastEntry>, ArchiveError>> + Send;
+    fn id_at(
+        &self,
+        thread: &Thread,
+        ts: u64,
+        below: MsgId,
+    ) -> impl Future<Output = Result<Option<LastEntry>, ArchiveError>> + Send;
 
     /// Rows that the log stored before `since` (milliseconds) need not be looked at; and at most `max` are, if rows
     /// have to be read at all.
@@ -273,8 +287,15 @@ pub trait ArchiveStore: Clone + Send + Sync + 'static {
 
     fn group(&self, thread: &Thread) -> impl Future<Output = Result<Option<GroupState>, ArchiveError>> + Send;
 
-    fn item(&self, thread: &Thread, user: &UserId) -> impl Future<Output = Result<Option<ThreadItem>, ArchiveError>> + Send;
+    fn item(
+        &self,
+        thread: &Thread,
+        user: &UserId,
+    ) -> impl Future<Output = Result<Option<ThreadItem>, ArchiveError>> + Send;
 
     /// Every thread the user is or was in.
-    fn user_threads(&self, user: &UserId) -> impl Future<Output = Result<Vec<(Thread, ThreadItem)>, ArchiveError>> + Send;
+    fn user_threads(
+        &self,
+        user: &UserId,
+    ) -> impl Future<Output = Result<Vec<(Thread, ThreadItem)>, ArchiveError>> + Send;
 }

@@ -102,10 +102,17 @@ impl SigningKey {
     }
 
     /// An access token, given at `now_ms` of the server's time, and for how many seconds it is good.
-    pub fn sign(&self, user: &UserId, device: &DeviceId, family: &Token, now_ms: u64) -> Result<(String, u64), TokenError> {
+    pub fn sign(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+        family: &Token,
+        now_ms: u64,
+    ) -> Result<(String, u64), TokenError> {
         let (iat, exp) = (now_ms / 1000, (now_ms + self.times.access) / 1000);
         let header = Header { kid: Some(self.kid.to_string()), ..Header::new(Algorithm::EdDSA) };
-        let claims = Claims { iss: ISSUER.into(), sub: user.clone(), device: device.clone(), fam: family.to_string(), iat, exp };
+        let claims =
+            Claims { iss: ISSUER.into(), sub: user.clone(), device: device.clone(), fam: family.to_string(), iat, exp };
         let token = jsonwebtoken::encode(&header, &claims, &self.encoding).map_err(TokenError::Sign)?;
         Ok((token, exp - iat))
     }
@@ -271,7 +278,8 @@ mod tests {
 
     #[test]
     fn the_next_token_hangs_on_the_old_one_and_on_the_salt() {
-        let (old, other, salt) = (RefreshSecret::mint().unwrap(), RefreshSecret::mint().unwrap(), Salt::mint().unwrap());
+        let (old, other, salt) =
+            (RefreshSecret::mint().unwrap(), RefreshSecret::mint().unwrap(), Salt::mint().unwrap());
         let next = old.next(&salt);
         assert!(next.hash() == old.next(&salt).hash(), "the same again");
         assert!(RefreshSecret::parse(&old.next(&salt).into_secret()).is_some());

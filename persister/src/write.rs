@@ -45,7 +45,8 @@ impl<S: ArchiveStore> Writer<'_, S> {
         stream::iter(writes).buffer_unordered(WRITES).collect::<()>().await;
         let store = self.store;
         for entry in &unknown_subjects {
-            self.until_it_works("keep an entry with an unknown subject", || store.keep_unknown_subject(entry.clone())).await;
+            self.until_it_works("keep an entry with an unknown subject", || store.keep_unknown_subject(entry.clone()))
+                .await;
         }
         self.until_it_works("move the watermark", || store.advance(key, end)).await;
     }
@@ -71,7 +72,11 @@ impl<S: ArchiveStore> Writer<'_, S> {
     }
 
     /// Never gives up: to skip is to lose what was acknowledged.
-    pub async fn until_it_works<T, E: Display, F: Future<Output = Result<T, E>>>(&self, what: &'static str, mut f: impl FnMut() -> F) -> T {
+    pub async fn until_it_works<T, E: Display, F: Future<Output = Result<T, E>>>(
+        &self,
+        what: &'static str,
+        mut f: impl FnMut() -> F,
+    ) -> T {
         let mut pause = *PAUSE.start();
         let mut trouble = None;
         loop {

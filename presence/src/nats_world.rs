@@ -83,7 +83,11 @@ impl NatsWorld {
             let newest = progress.newest().await?;
             awaited.push(Awaited { progress, newest });
         }
-        let changes = [devices.map(Change::Devices).boxed(), settings.map(Change::Settings).boxed(), edges.map(Change::Edge).boxed()];
+        let changes = [
+            devices.map(Change::Devices).boxed(),
+            settings.map(Change::Settings).boxed(),
+            edges.map(Change::Edge).boxed(),
+        ];
         let created_ms = sessions.created_ms();
         Ok(Self {
             nats: nats.clone(),
@@ -213,7 +217,8 @@ impl ShardWorld for NatsWorld {
 
 /// Ends every session of this run. False: there is none.
 fn end_sessions(devices: &mut UserDevices, run: &EdgeRun, since: u64) -> bool {
-    let of_run = |d: &&DeviceEntry| d.session.as_ref().is_some_and(|s| s.edge == run.edge && *s.incarnation == *run.incarnation);
+    let of_run =
+        |d: &&DeviceEntry| d.session.as_ref().is_some_and(|s| s.edge == run.edge && *s.incarnation == *run.incarnation);
     let ended: Vec<_> = devices.devices.iter().filter(of_run).map(|d| (d.id.clone(), d.session.clone())).collect();
     let mut any = false;
     for (device, session) in ended {

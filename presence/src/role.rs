@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use natterjack_nats::{
-    KvBuckets, KvError, Layout, LayoutError, Nats, NatsConfig, NatsConnectError, RoleLease, ServeError, ServerTime, serve, subjects,
+    KvBuckets, KvError, Layout, LayoutError, Nats, NatsConfig, NatsConnectError, RoleLease, ServeError, ServerTime,
+    serve, subjects,
 };
 use natterjack_protocol::{
     Code, Refusal, Times,
@@ -197,7 +198,10 @@ async fn knows_the_end(reader: &Reader) -> std::convert::Infallible {
 async fn answer(asked: mpsc::Sender<Asked>, request: PresenceRequest) -> Result<PresenceAnswer, Refusal> {
     let count = request.users.len();
     if count > limits::WATCHED_USERS {
-        return Err(Refusal::new(Code::Invalid, format!("{count} users; at most {} may be asked for at once", limits::WATCHED_USERS)));
+        return Err(Refusal::new(
+            Code::Invalid,
+            format!("{count} users; at most {} may be asked for at once", limits::WATCHED_USERS),
+        ));
     }
     let (reply, answer) = oneshot::channel();
     let away = || Refusal::unavailable("presence is not known now; try again");

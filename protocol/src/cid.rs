@@ -65,7 +65,9 @@ impl Cid {
         let slack = times.young_stream().as_millis() as u64;
         if c > now_ms + times.cid_ahead.as_millis() as u64 {
             Age::Ahead
-        } else if now_ms.saturating_sub(c) <= times.cid_fresh.as_millis() as u64 && c > dedupe_since_ms.saturating_add(slack) {
+        } else if now_ms.saturating_sub(c) <= times.cid_fresh.as_millis() as u64
+            && c > dedupe_since_ms.saturating_add(slack)
+        {
             Age::Fresh
         } else {
             Age::Old
@@ -84,7 +86,8 @@ impl Cid {
     /// `Nats-Msg-Id`: 128 bits over (thread, sender, cid), length-prefixed so that no two triples meet.
     pub fn dedupe_id(&self, thread: &Thread, sender: &UserId) -> String {
         let thread = thread.spelled();
-        let mut id = digest([thread.as_bytes(), sender.as_str().as_bytes(), self.as_bytes().as_slice()]).to_hex().to_string();
+        let mut id =
+            digest([thread.as_bytes(), sender.as_str().as_bytes(), self.as_bytes().as_slice()]).to_hex().to_string();
         id.truncate(32);
         id
     }
@@ -142,7 +145,9 @@ impl<'de> Deserialize<'de> for Cid {
         impl de::Visitor<'_> for Visitor {
             type Value = Cid;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a cid: a UUID of version 7, in JSON as 36 characters in lower case, in MessagePack as 16 bytes")
+                f.write_str(
+                    "a cid: a UUID of version 7, in JSON as 36 characters in lower case, in MessagePack as 16 bytes",
+                )
             }
             fn visit_str<E: de::Error>(self, s: &str) -> Result<Cid, E> {
                 s.parse().map_err(E::custom)
@@ -173,7 +178,11 @@ mod tests {
         assert_eq!(cid(now + 10_000).age(now, old_stream, &t), Age::Fresh);
         assert_eq!(cid(now - 20_000).age(now, old_stream, &t), Age::Fresh);
         assert_eq!(cid(now - 20_001).age(now, old_stream, &t), Age::Old);
-        assert_eq!(cid(now).age(now, now - 15_000, &t), Age::Old, "the stream's dedupe map is younger than the cid may be");
+        assert_eq!(
+            cid(now).age(now, now - 15_000, &t),
+            Age::Old,
+            "the stream's dedupe map is younger than the cid may be"
+        );
         assert_eq!(cid(now).age(now, now - 15_001, &t), Age::Fresh);
     }
 
@@ -185,7 +194,10 @@ mod tests {
         assert!(cid(c).is_late(c + 40_001, None, &t));
         assert!(!cid(c).is_late(c + 90_000, Some(c + 60_000), &t), "looked up at 60 s, stored 30 s later");
         assert!(!cid(c + 15_000).is_late(c, None, &t), "as far ahead as is let through, and the slack");
-        assert!(cid(c + 15_001).is_late(c, None, &t) && cid(c).is_late(c, Some(c + 15_001), &t), "the clock was set back");
+        assert!(
+            cid(c + 15_001).is_late(c, None, &t) && cid(c).is_late(c, Some(c + 15_001), &t),
+            "the clock was set back"
+        );
     }
 
     #[test]
@@ -220,9 +232,14 @@ mod tests {
         assert_eq!(c.to_string().parse::<Cid>(), Ok(c));
         assert_eq!(c.unix_ms(), 1_800_000_000_000);
         let s = c.to_string();
-        for other in
-            [s.to_uppercase(), s.replace('-', ""), format!("{{{s}}}"), format!("urn:uuid:{s}"), format!(" {s}"), s.replace('-', "_")]
-        {
+        for other in [
+            s.to_uppercase(),
+            s.replace('-', ""),
+            format!("{{{s}}}"),
+            format!("urn:uuid:{s}"),
+            format!(" {s}"),
+            s.replace('-', "_"),
+        ] {
             assert_eq!(other.parse::<Cid>(), Err(BadCid), "{other}");
         }
     }

@@ -63,7 +63,11 @@ impl Codec {
             Self::Msgpack => {
                 let mut d = msgpack(bytes);
                 let value = T::deserialize(&mut d).map_err(|e| BadBytes(without_values(&e.to_string())))?;
-                if d.deserialize_option(More).is_ok() { Err(BadBytes("bytes behind the value".into())) } else { Ok(value) }
+                if d.deserialize_option(More).is_ok() {
+                    Err(BadBytes("bytes behind the value".into()))
+                } else {
+                    Ok(value)
+                }
             }
             Self::Json => serde_json::from_slice(bytes).map_err(|e| BadBytes(without_values(&e.to_string()))),
         }
@@ -91,7 +95,9 @@ impl Codec {
     fn explain<T: DeserializeOwned>(self, bytes: &[u8]) -> BadBytes {
         let why = match self {
             Self::Msgpack => named(serde_path_to_error::deserialize::<_, T>(Strict(&mut msgpack(bytes)))),
-            Self::Json => named(serde_path_to_error::deserialize::<_, T>(Strict(&mut serde_json::Deserializer::from_slice(bytes)))),
+            Self::Json => named(serde_path_to_error::deserialize::<_, T>(Strict(
+                &mut serde_json::Deserializer::from_slice(bytes),
+            ))),
         };
         BadBytes(why.unwrap_or_else(|| "not readable".into()))
     }
@@ -178,7 +184,10 @@ pub mod opt_bytes {
                 if d.is_human_readable() { d.deserialize_str(self) } else { d.deserialize_bytes(self) }
             }
             fn visit_str<E: de::Error>(self, s: &str) -> Result<Self::Value, E> {
-                BASE64_STANDARD.decode(s).map(|b| Some(b.into())).map_err(|_| E::custom("not base64 (standard alphabet, padded)"))
+                BASE64_STANDARD
+                    .decode(s)
+                    .map(|b| Some(b.into()))
+                    .map_err(|_| E::custom("not base64 (standard alphabet, padded)"))
             }
             fn visit_bytes<E: de::Error>(self, b: &[u8]) -> Result<Self::Value, E> {
                 Ok(Some(Bytes::copy_from_slice(b)))

@@ -162,14 +162,20 @@ impl Code {
             Self::TokenExpired => "The access token was good and has expired.",
             Self::AccountDisabled => "The operator has disabled this account: nobody can log in to it.",
             Self::RegistrationClosed => "The operator lets nobody make an account here.",
-            Self::BadInvite => "An account is made with an invite here, and this one is missing, unknown, used up or expired.",
+            Self::BadInvite => {
+                "An account is made with an invite here, and this one is missing, unknown, used up or expired."
+            }
             Self::Forbidden => "This user may not do this here.",
             Self::NotMember => "This user is not in this thread, or not any more.",
             Self::Blocked => "One of the two people blocks the other.",
             Self::NotFound => "There is no such thing.",
-            Self::Conflict => "It does not go with how things stand, or somebody else was first. Read again and decide anew.",
+            Self::Conflict => {
+                "It does not go with how things stand, or somebody else was first. Read again and decide anew."
+            }
             Self::LimitReached => "A number of things has reached its limit.",
-            Self::DeviceLimit => "As many devices of this class are connected as may be, and none of them gives way. Close one of them.",
+            Self::DeviceLimit => {
+                "As many devices of this class are connected as may be, and none of them gives way. Close one of them."
+            }
             Self::Displaced => {
                 "Another device has taken over from this one. Not by itself: ask its user, and then say `hello` without `session`."
             }
@@ -195,7 +201,9 @@ impl Code {
     pub fn retry(self) -> Retry {
         match self {
             Self::TokenExpired | Self::Unauthorized => Retry::AfterLogin,
-            Self::RateLimited | Self::OutOfOrder | Self::StorageBehind | Self::Unavailable | Self::Internal => Retry::Later,
+            Self::RateLimited | Self::OutOfOrder | Self::StorageBehind | Self::Unavailable | Self::Internal => {
+                Retry::Later
+            }
             Self::ClockAhead => Retry::NewCid,
             _ => Retry::Never,
         }

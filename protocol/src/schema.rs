@@ -71,7 +71,8 @@ pub struct CidBefore;
 
 impl PartialSchema for CidBefore {
     fn schema() -> RefOr<Schema> {
-        let about = "The client's id of the message before. An example of its own, because no message is behind itself.";
+        let about =
+            "The client's id of the message before. An example of its own, because no message is behind itself.";
         string(about, CID, 36..=36, "019f2314-e5d0-7159-9122-334455667788").into()
     }
 }

@@ -42,7 +42,11 @@ pub fn message(text: &str) -> Result<(), BadText> {
 
 /// A number on the wire, which JavaScript reads as a double: exact up to here.
 pub fn number(n: u64) -> Result<(), BadText> {
-    if n <= limits::NUMBER_MAX { Ok(()) } else { Err(BadText::new(format!("at most {} (2^53 - 1)", limits::NUMBER_MAX))) }
+    if n <= limits::NUMBER_MAX {
+        Ok(())
+    } else {
+        Err(BadText::new(format!("at most {} (2^53 - 1)", limits::NUMBER_MAX)))
+    }
 }
 
 fn seen(text: &str) -> Result<(), BadText> {
@@ -64,7 +68,11 @@ fn at_most(text: &str, max: usize) -> Result<(), BadText> {
 
 fn in_range(text: &str, range: std::ops::RangeInclusive<usize>) -> Result<(), BadText> {
     let n = text.chars().count();
-    if range.contains(&n) { Ok(()) } else { Err(BadText::new(format!("{n} characters; {} to {} are allowed", range.start(), range.end()))) }
+    if range.contains(&n) {
+        Ok(())
+    } else {
+        Err(BadText::new(format!("{n} characters; {} to {} are allowed", range.start(), range.end())))
+    }
 }
 
 #[cfg(test)]
@@ -73,7 +81,8 @@ mod tests {
 
     #[test]
     fn a_message_has_something_to_see() {
-        for good in ["x", "\n\n x", "\0x", "🐸", "…", "\u{301}a", "\u{202e}abc", "中", "علی", "\u{1fbff}", "€", "_"] {
+        for good in ["x", "\n\n x", "\0x", "🐸", "…", "\u{301}a", "\u{202e}abc", "中", "علی", "\u{1fbff}", "€", "_"]
+        {
             assert_eq!(message(good), Ok(()), "{good:?}");
         }
         for bad in [

@@ -142,7 +142,8 @@ mod tests {
     fn partitions_are_golden() {
         let of = |s: &str| s.parse::<Thread>().unwrap();
         assert_eq!(of("dm.a.b").hash64(), xxhash_rust::xxh3::xxh3_64(b"dm.a.b"));
-        let golden: Vec<u32> = ["dm.a.b", "dm.alice.bob", "group.g1", "group.team"].iter().map(|t| of(t).partition(16)).collect();
+        let golden: Vec<u32> =
+            ["dm.a.b", "dm.alice.bob", "group.g1", "group.team"].iter().map(|t| of(t).partition(16)).collect();
         assert_eq!(golden, GOLDEN);
     }
     const GOLDEN: [u32; 4] = [3, 8, 1, 3];

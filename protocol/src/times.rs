@@ -172,6 +172,9 @@ mod tests {
         assert!(latest_ping + s(10) <= s(60), "NATs and proxies forget a silent connection after 60 s or more");
         assert!(latest_ping + s(20) < t.heartbeat_timeout, "a ping that is sent again by TCP is answered in time");
         assert!(t.heartbeat_timeout >= s(60) + s(15), "the timers of a sleeping page run once in 60 s");
-        assert!(t.heartbeat_timeout < t.edge_ping * 2, "an answer moves the timer, see session/heartbeat.rs of the edge");
+        assert!(
+            t.heartbeat_timeout < t.edge_ping * 2,
+            "an answer moves the timer, see session/heartbeat.rs of the edge"
+        );
     }
 }

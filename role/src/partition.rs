@@ -3,7 +3,8 @@
 use std::{fmt::Display, sync::Arc, time::Duration};
 
 use natterjack_nats::{
-    KvBuckets, Layout, LeaderReader, LogBatch, LogBounds, LogReader, Nats, Position, Positions, ReadError, ReadFrom, RoleLease,
+    KvBuckets, Layout, LeaderReader, LogBatch, LogBounds, LogReader, Nats, Position, Positions, ReadError, ReadFrom,
+    RoleLease,
 };
 use natterjack_protocol::{MsgId, Times};
 use natterjack_runtime::health::Reader;
@@ -123,7 +124,11 @@ impl Partition {
         self.health.at(to.id.0);
     }
 
-    async fn until_it_works<T, E: Display, F: Future<Output = Result<T, E>>>(&self, what: &'static str, mut f: impl FnMut() -> F) -> T {
+    async fn until_it_works<T, E: Display, F: Future<Output = Result<T, E>>>(
+        &self,
+        what: &'static str,
+        mut f: impl FnMut() -> F,
+    ) -> T {
         let mut trouble = None;
         loop {
             match f().await {

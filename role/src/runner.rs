@@ -6,7 +6,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use natterjack_nats::{KvBuckets, Layout, LeaderReader, LogBounds, LogReaders, Nats, Positions, RoleLease, renew_above};
+use natterjack_nats::{
+    KvBuckets, Layout, LeaderReader, LogBounds, LogReaders, Nats, Positions, RoleLease, renew_above,
+};
 use natterjack_protocol::{MsgId, Times};
 use natterjack_runtime::health::{self, Reader, Readers, Trouble};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
@@ -94,10 +96,16 @@ async fn generations<R: LogRole>(role: &Arc<R>, setup: &Arc<RoleSetup>, stop: &C
         let over = layout;
         // Two switches behind: the one between them comes first.
         layout = next.previous().filter(|before| before.generation > over.generation).unwrap_or(next);
-        let directly = layout.generation == over.generation + 1 || next.previous().is_some_and(|b| b.generation == over.generation);
+        let directly = layout.generation == over.generation + 1
+            || next.previous().is_some_and(|b| b.generation == over.generation);
         follows = directly.then_some(over);
         newest = next;
-        tracing::info!(role = R::NAME, over = over.generation, next = layout.generation, "a generation of the log was read to its end");
+        tracing::info!(
+            role = R::NAME,
+            over = over.generation,
+            next = layout.generation,
+            "a generation of the log was read to its end"
+        );
     }
 }
 
@@ -122,7 +130,8 @@ async fn read_generation<R: LogRole>(
     stop: &CancellationToken,
 ) -> Option<Layout> {
     let closed = watch::Sender::new(closed);
-    let now = Generation { layout, follows, closed: closed.subscribe(), done: Arc::default(), stop: stop.child_token() };
+    let now =
+        Generation { layout, follows, closed: closed.subscribe(), done: Arc::default(), stop: stop.child_token() };
     let (mut tasks, mut done) = (JoinSet::new(), now.done.subscribe());
     for p in 0..layout.partitions {
         let reader = Arc::new(setup.readers.open(health::of_partition(R::PART, layout.generation, p)));
@@ -168,11 +177,19 @@ async fn keep<R: LogRole>(role: &Arc<R>, setup: &Arc<RoleSetup>, now: &Generatio
 }
 
 /// Through every outage, until there is a later generation. Cancel-safe.
-async fn go_on_above<R: LogRole>(role: Arc<R>, setup: Arc<RoleSetup>, (layout, p): (Layout, u32), read: MsgId, trouble: Arc<Trouble>) {
+async fn go_on_above<R: LogRole>(
+    role: Arc<R>,
+    setup: Arc<RoleSetup>,
+    (layout, p): (Layout, u32),
+    read: MsgId,
+    trouble: Arc<Trouble>,
+) {
     let above = loop {
         match role.above().await {
             Ok(above) => break above,
-            Err(e) => trouble.is(Some(format!("the log lost its end, and what is known beside it cannot be read: {e}"))),
+            Err(e) => {
+                trouble.is(Some(format!("the log lost its end, and what is known beside it cannot be read: {e}")))
+            }
         }
         sleep(SOON).await;
     };
@@ -193,7 +210,12 @@ async fn watch_the_end<R: LogRole>(role: &R, setup: &RoleSetup, now: &Generation
                 if waits && bounds.over {
                     match role.is_done(&setup.closed::<R>(now.layout, p, bounds)).await {
                         Ok(is) => done = is,
-                        Err(e) => tracing::debug!(role = R::NAME, partition = p, error = e, "whether a partition is done is not known now"),
+                        Err(e) => tracing::debug!(
+                            role = R::NAME,
+                            partition = p,
+                            error = e,
+                            "whether a partition is done is not known now"
+                        ),
                     }
                     if done {
                         now.done.send_modify(|done| *done += 1);

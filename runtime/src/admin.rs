@@ -53,13 +53,20 @@ impl Admin {
     }
 
     /// Serves until `stop`.
-    pub fn serve(self, health: Health, metrics: Metrics, stop: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
+    pub fn serve(
+        self,
+        health: Health,
+        metrics: Metrics,
+        stop: CancellationToken,
+    ) -> BoxFuture<'static, Result<(), Error>> {
         Box::pin(async move {
             let Some(listener) = self.listener else {
                 stop.cancelled().await;
                 return Ok(());
             };
-            axum::serve(listener, router(health, metrics)).with_graceful_shutdown(async move { stop.cancelled().await }).await?;
+            axum::serve(listener, router(health, metrics))
+                .with_graceful_shutdown(async move { stop.cancelled().await })
+                .await?;
             Ok(())
         })
     }
@@ -93,7 +100,10 @@ mod tests {
         assert_eq!(port(&first), Some(PORT));
         assert!(port(&second).is_some_and(|p| p != PORT));
         let why = Admin::bind(Some((ip, PORT).into())).await.map(|_| ()).unwrap_err().to_string();
-        assert!(why.contains("admin.listen") && why.contains("127.77.2.1:9100") && why.contains("choose another"), "{why}");
+        assert!(
+            why.contains("admin.listen") && why.contains("127.77.2.1:9100") && why.contains("choose another"),
+            "{why}"
+        );
         assert_eq!(port(&Admin::bind(None).await.unwrap()), None);
     }
 }

@@ -41,7 +41,11 @@ pub struct Errors(pub Vec<Error>);
 impl Errors {
     fn list(&self) -> String {
         let n = self.0.len();
-        let head = if n == 1 { "the configuration has an error".to_owned() } else { format!("the configuration has {n} errors") };
+        let head = if n == 1 {
+            "the configuration has an error".to_owned()
+        } else {
+            format!("the configuration has {n} errors")
+        };
         self.0.iter().fold(head, |text, e| format!("{text}\n  {e}"))
     }
 }
@@ -125,7 +129,9 @@ impl Loader {
     fn unknown(&self, section: &str, dict: &Dict) -> Vec<String> {
         let keys = dict.iter().map(|(k, value)| (format!("{section}.{k}"), value));
         keys.filter(|(key, _)| !self.known.contains(key))
-            .flat_map(|(key, value)| value.as_dict().map_or_else(|| vec![key.clone()], |inner| self.unknown(&key, inner)))
+            .flat_map(|(key, value)| {
+                value.as_dict().map_or_else(|| vec![key.clone()], |inner| self.unknown(&key, inner))
+            })
             .collect()
     }
 
@@ -142,7 +148,9 @@ impl Loader {
             Err(e) => {
                 let origin = self.origin(key);
                 self.errors.extend(e.into_iter().map(|e| Error { origin: origin.clone(), ..from_figment(key, &e) }));
-                self.defaults.extract_inner(key).expect("the default file has a good value for every key; a test reads them all")
+                self.defaults
+                    .extract_inner(key)
+                    .expect("the default file has a good value for every key; a test reads them all")
             }
         }
     }
@@ -185,10 +193,16 @@ fn typed(text: &str, like: &Value) -> Result<Value, String> {
     let text = text.trim();
     match like {
         Value::String(..) => Ok(Value::from(text)),
-        Value::Bool(..) => text.parse::<bool>().map(Value::from).map_err(|_| format!("{text:?} is neither true nor false")),
-        Value::Num(_, n) if n.to_f64().is_some() => text.parse::<f64>().map(Value::from).map_err(|_| format!("{text:?} is not a number")),
+        Value::Bool(..) => {
+            text.parse::<bool>().map(Value::from).map_err(|_| format!("{text:?} is neither true nor false"))
+        }
+        Value::Num(_, n) if n.to_f64().is_some() => {
+            text.parse::<f64>().map(Value::from).map_err(|_| format!("{text:?} is not a number"))
+        }
         Value::Num(..) => text.parse::<i64>().map(Value::from).map_err(|_| format!("{text:?} is not a whole number")),
-        Value::Array(..) => Ok(Value::from(text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(Value::from).collect::<Vec<_>>())),
+        Value::Array(..) => Ok(Value::from(
+            text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(Value::from).collect::<Vec<_>>(),
+        )),
         _ => Err("this key can only be set in a file".into()),
     }
 }
@@ -225,7 +239,9 @@ impl Provider for One {
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         let nested = figment::util::nest(&self.key, self.value.clone());
-        let dict = nested.into_dict().ok_or_else(|| figment::Error::from(format!("{} is not a key of a section", self.key)))?;
+        let dict = nested
+            .into_dict()
+            .ok_or_else(|| figment::Error::from(format!("{} is not a key of a section", self.key)))?;
         Ok(Map::from([(Profile::Default, dict)]))
     }
 }
@@ -287,11 +303,20 @@ keys = 1
         );
         assert_eq!(l.get::<u16>("door.port"), 80, "the default stands in for a wrong value");
         l.checked("door.name", |name: String| {
-            if name.is_empty() { Err("must not be empty".to_owned()) } else { Ok(name) }.or(Ok::<_, String>(String::new()))
+            if name.is_empty() { Err("must not be empty".to_owned()) } else { Ok(name) }
+                .or(Ok::<_, String>(String::new()))
         });
         let text = l.finish(()).unwrap_err().to_string();
-        for part in ["door.port", "door.prot", "window.x", "door.open", "dor.open", "natterjack.toml", "NATTERJACK__DOOR__OPEN", "5 errors"]
-        {
+        for part in [
+            "door.port",
+            "door.prot",
+            "window.x",
+            "door.open",
+            "dor.open",
+            "natterjack.toml",
+            "NATTERJACK__DOOR__OPEN",
+            "5 errors",
+        ] {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
     }

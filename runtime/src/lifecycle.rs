@@ -99,7 +99,12 @@ async fn watch(
 }
 
 /// Waits for a signal, the end of the parent, or (None) a stop that came from inside. May be dropped at any time.
-async fn next(term: &mut Signal, int: &mut Signal, parent: &mut Option<mpsc::Receiver<()>>, soft: &CancellationToken) -> Option<Cause> {
+async fn next(
+    term: &mut Signal,
+    int: &mut Signal,
+    parent: &mut Option<mpsc::Receiver<()>>,
+    soft: &CancellationToken,
+) -> Option<Cause> {
     let parent_gone = async {
         match parent {
             // The sender is dropped when standard input has ended.
@@ -132,7 +137,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_soft_stop_turns_hard_at_the_deadline() {
-        let l = Lifecycle::install(LifecycleOptions { drain: Duration::from_secs(20), die_with_parent: false }).unwrap();
+        let l =
+            Lifecycle::install(LifecycleOptions { drain: Duration::from_secs(20), die_with_parent: false }).unwrap();
         l.stop().cancel();
         let began = tokio::time::Instant::now();
         assert_eq!(l.run(std::future::pending::<()>()).await, Err(Stopped::TimedOut));
@@ -141,7 +147,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_has_drained_ends_well() {
-        let l = Lifecycle::install(LifecycleOptions { drain: Duration::from_secs(20), die_with_parent: false }).unwrap();
+        let l =
+            Lifecycle::install(LifecycleOptions { drain: Duration::from_secs(20), die_with_parent: false }).unwrap();
         let stop = l.stop();
         stop.cancel();
         assert_eq!(

@@ -28,8 +28,12 @@ pub fn plain(address: IpAddr) -> IpAddr {
 /// The first address of the /`bits` that this one is in.
 pub fn first(address: IpAddr, bits: u8) -> IpAddr {
     match address {
-        IpAddr::V4(a) => IpAddr::V4((a.to_bits() & u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0)).into()),
-        IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from_bits(a.to_bits() & u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0))),
+        IpAddr::V4(a) => {
+            IpAddr::V4((a.to_bits() & u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0)).into())
+        }
+        IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from_bits(
+            a.to_bits() & u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0),
+        )),
     }
 }
 
@@ -101,11 +105,22 @@ mod tests {
     #[test]
     fn near_is_what_the_internet_has_not() {
         let near = |s: &str| is_near(s.parse().unwrap());
-        for address in ["127.0.0.1", "127.9.9.9", "10.0.0.1", "172.31.0.1", "192.168.1.1", "169.254.1.1", "100.64.0.1", "100.127.255.255"] {
+        for address in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "10.0.0.1",
+            "172.31.0.1",
+            "192.168.1.1",
+            "169.254.1.1",
+            "100.64.0.1",
+            "100.127.255.255",
+        ] {
             assert!(near(address) && near(&format!("::ffff:{address}")), "{address}");
         }
         assert!(near("::1") && near("fd00::1") && near("fe80::1"));
-        for address in ["203.0.113.9", "172.32.0.1", "100.128.0.1", "100.63.0.1", "8.8.8.8", "2001:db8::1", "::ffff:8.8.8.8"] {
+        for address in
+            ["203.0.113.9", "172.32.0.1", "100.128.0.1", "100.63.0.1", "8.8.8.8", "2001:db8::1", "::ffff:8.8.8.8"]
+        {
             assert!(!near(address), "{address}");
         }
     }

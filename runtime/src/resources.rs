@@ -29,7 +29,8 @@ impl Resources {
         let before = getrlimit(Resource::Nofile);
         let (soft, wanted) = (before.current?, before.maximum.unwrap_or(FILES).min(FILES));
         // Where it is refused, what is there counts.
-        let raised = soft < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: before.maximum }).is_ok();
+        let raised = soft < wanted
+            && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: before.maximum }).is_ok();
         raised.then_some((soft, wanted))
     }
 
@@ -73,7 +74,14 @@ impl fmt::Display for Resources {
 /// The smallest limit of the control groups that this process is in, from its own to the root, and of the machine.
 fn memory(root: &Path) -> Option<u64> {
     let machine = fs::read_to_string(root.join("proc/meminfo")).ok().and_then(|text| {
-        let kib = text.lines().find_map(|l| l.strip_prefix("MemTotal:"))?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?;
+        let kib = text
+            .lines()
+            .find_map(|l| l.strip_prefix("MemTotal:"))?
+            .trim()
+            .strip_suffix("kB")?
+            .trim()
+            .parse::<u64>()
+            .ok()?;
         Some(kib << 10)
     });
     groups(root, "memory", ["memory.max", "memory.limit_in_bytes"]).into_iter().chain(machine).min()
@@ -90,7 +98,9 @@ fn groups(root: &Path, controller: &str, [two, one]: [&str; 2]) -> Vec<u64> {
         let mut parts = line.splitn(3, ':').skip(1);
         match (parts.next()?, parts.next()?) {
             ("", path) => Some((root.join("sys/fs/cgroup"), path, two)),
-            (names, path) if names.split(',').any(|n| n == controller) => Some((root.join("sys/fs/cgroup").join(controller), path, one)),
+            (names, path) if names.split(',').any(|n| n == controller) => {
+                Some((root.join("sys/fs/cgroup").join(controller), path, one))
+            }
             _ => None,
         }
     });

@@ -40,15 +40,22 @@ pub struct Metrics {
 const SECONDS: [f64; 14] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 2.5, 10.0];
 
 pub fn init(config: &Config) -> Result<Metrics, Error> {
-    let filter = EnvFilter::try_new(&config.filter).map_err(|e| Error::Filter(format!("{:?} is not a filter: {e}", config.filter)))?;
+    let filter = EnvFilter::try_new(&config.filter)
+        .map_err(|e| Error::Filter(format!("{:?} is not a filter: {e}", config.filter)))?;
     let twice = |e: &dyn std::fmt::Display| Error::Twice(e.to_string());
     let registry = tracing_subscriber::registry().with(filter);
     match config.format {
         Format::Json => registry.with(fmt::layer().json().with_writer(std::io::stderr)).try_init(),
-        Format::Text => registry.with(fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr)).try_init(),
+        Format::Text => registry
+            .with(fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr))
+            .try_init(),
     }
     .map_err(|e| twice(&e))?;
-    let handle = PrometheusBuilder::new().set_buckets(&SECONDS).map_err(|e| twice(&e))?.install_recorder().map_err(|e| twice(&e))?;
+    let handle = PrometheusBuilder::new()
+        .set_buckets(&SECONDS)
+        .map_err(|e| twice(&e))?
+        .install_recorder()
+        .map_err(|e| twice(&e))?;
     crate::metrics::describe();
     Ok(Metrics { handle })
 }

@@ -32,7 +32,8 @@ fn operation(method: &str, path: &str) -> Option<&'static Value> {
     let path = path.split('?').next().unwrap_or_default();
     let same = |template: &str| {
         let (given, wanted): (Vec<&str>, Vec<&str>) = (path.split('/').collect(), template.split('/').collect());
-        given.len() == wanted.len() && given.iter().zip(&wanted).all(|(g, w)| g == w || (w.starts_with('{') && !g.is_empty()))
+        given.len() == wanted.len()
+            && given.iter().zip(&wanted).all(|(g, w)| g == w || (w.starts_with('{') && !g.is_empty()))
     };
     let (_, item) = DOCUMENT["paths"].as_object()?.iter().find(|(template, _)| same(template))?;
     item.get(method.to_ascii_lowercase())
@@ -40,7 +41,9 @@ fn operation(method: &str, path: &str) -> Option<&'static Value> {
 
 pub fn resolve(value: &'static Value) -> &'static Value {
     match value["$ref"].as_str() {
-        Some(to) => resolve(DOCUMENT.pointer(to.trim_start_matches('#')).unwrap_or_else(|| panic!("{to} leads nowhere"))),
+        Some(to) => {
+            resolve(DOCUMENT.pointer(to.trim_start_matches('#')).unwrap_or_else(|| panic!("{to} leads nowhere")))
+        }
         None => value,
     }
 }
@@ -90,7 +93,9 @@ fn fits(schema: &'static Value, value: &Value, whole: bool) -> Result<(), String
 
 fn fields(schema: &'static Value, value: &Value, whole: bool) -> Result<(), String> {
     let Some(map) = value.as_object() else { return Ok(()) };
-    if let Some(missing) = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).find(|f| !map.contains_key(*f)) {
+    if let Some(missing) =
+        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).find(|f| !map.contains_key(*f))
+    {
         return Err(format!("`{missing}` is missing"));
     }
     for (name, value) in map {

@@ -106,7 +106,13 @@ impl Operator {
                 "wildcards": true, "conn": -1, "leaf": -1,
                 "mem_storage": disk, "disk_storage": disk, "streams": disk, "consumer": disk,
             });
-            signed(&self.operator, &key.public_key(), name, json!({ "type": "account", "version": 2, "limits": limits }), json!({}))
+            signed(
+                &self.operator,
+                &key.public_key(),
+                name,
+                json!({ "type": "account", "version": 2, "limits": limits }),
+                json!({}),
+            )
         };
         format!(
             "operator: {}\nsystem_account: {system}\nresolver: MEMORY\nresolver_preload: {{\n    {}: {}\n    \
@@ -121,7 +127,8 @@ impl Operator {
     /// A credentials file, with more claims.
     pub fn user(&self, more: Value) -> String {
         let key = KeyPair::new_user();
-        let claims = json!({ "type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1 });
+        let claims =
+            json!({ "type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1 });
         let jwt = signed(&self.account, &key.public_key(), "natterjack", claims, more);
         let seed = key.seed().unwrap();
         format!(

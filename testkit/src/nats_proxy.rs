@@ -158,7 +158,8 @@ mod tests {
                               live.user.a.e 1 12 15\r\nNATS/1.0\r\n\r\nxyz\r\n+OK\r\n";
         for step in [1, 2, 7, stream.len()] {
             let rules = Rules::default();
-            *rules.lose.write().unwrap() = Some(Arc::new(|subject, payload| subject == "live.user.b.e" && payload == b"abc"));
+            *rules.lose.write().unwrap() =
+                Some(Arc::new(|subject, payload| subject == "live.user.b.e" && payload == b"abc"));
             let mut filter = Messages { rules: rules.clone(), held: Vec::new() };
             let mut out = Vec::new();
             for part in stream.chunks(step) {

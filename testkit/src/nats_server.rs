@@ -76,7 +76,8 @@ impl NatsServer {
 
     /// While no other server of this process runs: for tests that assert a time.
     pub async fn start_alone() -> Self {
-        let place = crate::eventually_within("the others are done", Duration::from_secs(600), async || Place::take(true)).await;
+        let place =
+            crate::eventually_within("the others are done", Duration::from_secs(600), async || Place::take(true)).await;
         let addr = Subnet::next().nats(0);
         Self::launched(place, 0, addr.ip().to_string(), single)
     }
@@ -105,7 +106,8 @@ impl NatsServer {
         let routes: Vec<String> = (0..n).map(|i| net.route(i).to_string()).collect();
         let one = |i| {
             Self::launched(Place::beside_others(), i, net.nats(i).ip().to_string(), |store, host| {
-                server_config::cluster_config(store, host, NATS_PORT, i, &routes, server_config::DiskSync::Interval) + &extra(i, host)
+                server_config::cluster_config(store, host, NATS_PORT, i, &routes, server_config::DiskSync::Interval)
+                    + &extra(i, host)
             })
         };
         (0..n).map(one).collect()
@@ -154,7 +156,8 @@ impl NatsServer {
         let msgs = self.folder().join("jetstream/$G/streams").join(stream).join("msgs");
         let files = std::fs::read_dir(&msgs).unwrap().map(|f| f.unwrap().path());
         let (blocks, rest): (Vec<_>, Vec<_>) = files.partition(|f| f.extension().is_some_and(|e| e == "blk"));
-        let newest = blocks.iter().max_by_key(|f| f.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap()).unwrap();
+        let newest =
+            blocks.iter().max_by_key(|f| f.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap()).unwrap();
         let left = newest.metadata().unwrap().len().saturating_sub(lost);
         if left == 0 {
             rest.iter().chain([newest]).for_each(|f| std::fs::remove_file(f).unwrap());

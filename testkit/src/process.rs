@@ -58,7 +58,16 @@ impl Process {
     pub fn new(name: impl Into<String>, program: &Path, args: Vec<String>, logs: &Path, ready: Ready) -> Self {
         let name = name.into();
         let log = logs.join(format!("{name}.log"));
-        Self { name, program: program.to_owned(), args, env: Vec::new(), log, ready, start: START, child: Mutex::new(None) }
+        Self {
+            name,
+            program: program.to_owned(),
+            args,
+            env: Vec::new(),
+            log,
+            ready,
+            start: START,
+            child: Mutex::new(None),
+        }
     }
 
     pub fn env(mut self, key: &str, value: &str) -> Self {

@@ -25,7 +25,11 @@ pub fn natterjack() -> &'static Path {
             };
             eprintln!("{} is missing; building it", binary.display());
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            let built = Command::new(cargo).args(["build", "--profile", profile, "-p", "natterjack"]).current_dir(root()).status().unwrap();
+            let built = Command::new(cargo)
+                .args(["build", "--profile", profile, "-p", "natterjack"])
+                .current_dir(root())
+                .status()
+                .unwrap();
             assert!(built.success(), "natterjack does not build");
         }
         binary
@@ -48,7 +52,10 @@ pub fn nats_server() -> &'static Path {
 /// A program of the system, if it is installed; servers may stand where only root looks.
 pub fn installed(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]).map(|dir| dir.join(name)).find(|p| p.is_file())
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
+        .map(|dir| dir.join(name))
+        .find(|p| p.is_file())
 }
 
 fn root() -> &'static Path {

@@ -158,7 +158,11 @@ impl Proxy {
     }
 
     /// A filter for what the server says on each connection.
-    pub(super) async fn with<F: Filter>(listen: SocketAddr, target: SocketAddr, filter: impl Fn() -> F + Send + 'static) -> Self {
+    pub(super) async fn with<F: Filter>(
+        listen: SocketAddr,
+        target: SocketAddr,
+        filter: impl Fn() -> F + Send + 'static,
+    ) -> Self {
         let control = Arc::new(Control::new());
         let accepting = serve(listen, target, control.clone(), filter).await;
         Self { addr: listen, control, accepting }
@@ -273,7 +277,13 @@ async fn connect(target: SocketAddr, slow: bool) -> std::io::Result<TcpStream> {
 }
 
 /// Ends with the end of its direction, or asks for a reset.
-async fn pump<F: Filter>(from: ReadHalf<'_>, to: WriteHalf<'_>, control: &Control, side: Side, filter: F) -> Result<(), Reset> {
+async fn pump<F: Filter>(
+    from: ReadHalf<'_>,
+    to: WriteHalf<'_>,
+    control: &Control,
+    side: Side,
+    filter: F,
+) -> Result<(), Reset> {
     // What is on its way: enough that a delay is not a limit of the rate.
     let (hand_over, on_its_way) = mpsc::channel(64);
     tokio::join!(take(from, hand_over, control, side, filter), deliver(to, on_its_way)).1
@@ -285,7 +295,13 @@ struct Piece {
     then_reset: bool,
 }
 
-async fn take<F: Filter>(mut from: ReadHalf<'_>, to: mpsc::Sender<Piece>, control: &Control, side: Side, mut filter: F) {
+async fn take<F: Filter>(
+    mut from: ReadHalf<'_>,
+    to: mpsc::Sender<Piece>,
+    control: &Control,
+    side: Side,
+    mut filter: F,
+) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let read = tokio::select! {

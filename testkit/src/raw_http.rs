@@ -59,7 +59,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawHttp<S> {
 
     /// The next answer, to anything but HEAD.
     pub async fn answer(&mut self) -> Answer {
-        self.next(false).await.unwrap_or_else(|| panic!("closed without an answer: {:?}", String::from_utf8_lossy(&self.read)))
+        self.next(false)
+            .await
+            .unwrap_or_else(|| panic!("closed without an answer: {:?}", String::from_utf8_lossy(&self.read)))
     }
 
     /// None: closed instead. `bare`: to HEAD.
@@ -95,7 +97,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawHttp<S> {
         let head = String::from_utf8(self.read[..end - 4].to_vec()).unwrap().to_ascii_lowercase();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         let mut answer = Answer { status, head, body: String::new() };
-        let length = if bare || status < 200 { 0 } else { answer.header("content-length").map_or(0, |n| n.parse().unwrap()) };
+        let length =
+            if bare || status < 200 { 0 } else { answer.header("content-length").map_or(0, |n| n.parse().unwrap()) };
         let body = self.read.get(end..end + length)?;
         answer.body = String::from_utf8(body.to_vec()).unwrap();
         self.read.drain(..end + length);

@@ -21,6 +21,7 @@ impl Drop for Stopwatch {
         let Some(path) = std::env::var_os("NATTERJACK_TEST_TIMES") else { return };
         let line = format!("{:.2} {}\n", self.began.elapsed().as_secs_f64(), self.test);
         // Nobody's test fails for this.
-        let _ = File::options().create(true).append(true).open(path).and_then(|mut file| file.write_all(line.as_bytes()));
+        let _ =
+            File::options().create(true).append(true).open(path).and_then(|mut file| file.write_all(line.as_bytes()));
     }
 }

@@ -218,7 +218,8 @@ mod tests {
     async fn everything_waits_behind_a_late_entry_and_a_copy_is_nobodys_predecessor() {
         let (mut chain, mut out) = new(false, 9);
         let end = Record::End { id: MsgId(14), ts: C };
-        let then = chain.batch(batch(vec![entry(10, 0), entry(11, 90_000), entry(12, 0), entry(13, 90_000), end]), &mut out);
+        let then =
+            chain.batch(batch(vec![entry(10, 0), entry(11, 90_000), entry(12, 0), entry(13, 90_000), end]), &mut out);
         let Then::Judge(suspect, _) = then else { panic!("{then:?}") };
         assert_eq!((suspect.id, linked(&mut out)), (MsgId(11), vec![(10, 0)]));
         tokio::time::advance(std::time::Duration::from_secs(3)).await;
@@ -240,13 +241,18 @@ mod tests {
         assert_eq!(linked(&mut out), [(10, 0), (11, 10)]);
         let (mut chain, mut out) = new(true, 9);
         assert_eq!(chain.batch(batch(vec![entry(5, 0)]), &mut out), Then::ReadOn);
-        assert_eq!((linked(&mut out), chain.heads().horizon()), (vec![], MsgId(4)), "published before; it only fills the map");
+        assert_eq!(
+            (linked(&mut out), chain.heads().horizon()),
+            (vec![], MsgId(4)),
+            "published before; it only fills the map"
+        );
     }
 
     #[test]
     fn what_the_log_no_longer_has_is_no_evidence_and_an_unknown_subject_is_passed_over() {
         let (mut chain, mut out) = new(false, 9);
-        let unknown = Record::UnknownSubject { id: MsgId(13), ts: C, subject: "chat.1.0.x".into(), payload: "?".into() };
+        let unknown =
+            Record::UnknownSubject { id: MsgId(13), ts: C, subject: "chat.1.0.x".into(), payload: "?".into() };
         let holed = LogBatch { hole: Some((MsgId(10), MsgId(11))), ..batch(vec![entry(12, 0), unknown]) };
         assert_eq!(chain.batch(holed, &mut out), Then::ReadOn);
         assert_eq!((chain.heads().horizon(), linked(&mut out), out.frontier()), (MsgId(11), vec![(12, 0)], MsgId(13)));

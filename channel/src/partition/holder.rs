@@ -140,7 +140,11 @@ impl Holder {
         self.barrier.cancel();
         let again = unconfirmed.rewind();
         self.metrics.republished.increment(again as u64);
-        tracing::info!(partition = self.at.p, entries = again, "the connection broke; publishing again from the last confirmed entry");
+        tracing::info!(
+            partition = self.at.p,
+            entries = again,
+            "the connection broke; publishing again from the last confirmed entry"
+        );
         true
     }
 

@@ -77,7 +77,8 @@ impl Partition {
     /// The next generation may begin where it is known, and told to the others, that everything of this one has left.
     fn hand_over(&mut self) {
         let (generation, p) = (self.at.layout.generation, self.at.p);
-        let left = self.leadership.holder().map_or(self.unconfirmed.confirmed().id, |holder| holder.saved_position().id);
+        let left =
+            self.leadership.holder().map_or(self.unconfirmed.confirmed().id, |holder| holder.saved_position().id);
         if !self.left_heads && self.reading.chain().end().is_some_and(|end| left >= end) {
             self.left_heads = true;
             self.inherited.leave(generation, p, self.reading.chain().heads().clone());
@@ -111,7 +112,11 @@ impl Partition {
         // is stuck.
         let publishes = holder.is_some() && self.unconfirmed.warm();
         self.at.health.doing(if publishes { "publishes" } else { "reads the log" });
-        self.at.health.at(if publishes { self.unconfirmed.confirmed().id.0 } else { self.unconfirmed.last_read().id.0 });
+        self.at.health.at(if publishes {
+            self.unconfirmed.confirmed().id.0
+        } else {
+            self.unconfirmed.last_read().id.0
+        });
     }
 
     pub(super) async fn idle_heads(&mut self) -> Result<(), PartitionError> {

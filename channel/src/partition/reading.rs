@@ -11,7 +11,9 @@ use super::{
     Channel, TURN,
     chain::{Chain, Then},
 };
-use crate::{in_flight::InFlight, late, metrics::Metrics, start::StartPlan, thread_heads::ThreadHeads, unconfirmed::Unconfirmed};
+use crate::{
+    in_flight::InFlight, late, metrics::Metrics, start::StartPlan, thread_heads::ThreadHeads, unconfirmed::Unconfirmed,
+};
 
 pub(super) struct Reading {
     /// The connection that the log comes over.
@@ -41,7 +43,9 @@ impl Reading {
     ) -> Self {
         let known = plan.known();
         let heads = match inherited {
-            Some(heads) if known.next() == bounds.origin && bounds.first == bounds.origin => heads.continue_at(bounds.first, 0),
+            Some(heads) if known.next() == bounds.origin && bounds.first == bounds.origin => {
+                heads.continue_at(bounds.first, 0)
+            }
             _ => ThreadHeads::new(at.times.horizon.as_millis() as u64, known),
         };
         let horizon_open = known.is_none() && bounds.first.0 > 1;
@@ -88,7 +92,9 @@ impl Reading {
         match then {
             Then::ReadOn => {}
             Then::Judge(record, whose) => self.judging.start(late::is_copy(self.nats.clone(), record, whose)),
-            Then::ReadBehind(id) => self.log = LogReader::new(&self.nats, self.at.layout, self.at.p, ReadFrom::After(id)),
+            Then::ReadBehind(id) => {
+                self.log = LogReader::new(&self.nats, self.at.layout, self.at.p, ReadFrom::After(id))
+            }
         }
     }
 }

@@ -50,7 +50,10 @@ async fn a_control_entry_is_in_kv_before_its_event_is_seen() {
         assert_eq!(signals, affected.len(), "{kind:?}: nobody else is told");
     }
     let (group, _) = buckets.group(&user("g")).load_with_revision().await.unwrap().unwrap();
-    assert_eq!((group.role(&user("a")), group.role(&user("b")), group.role(&user("c"))), (Some(Role::Owner), None, None));
+    assert_eq!(
+        (group.role(&user("a")), group.role(&user("b")), group.role(&user("c"))),
+        (Some(Role::Owner), None, None)
+    );
 
     let dm = thread("dm.a.b");
     let started = writer.control(&dm, "a", Kind::DmStarted, &["b"], MsgId::NONE).await;
@@ -86,21 +89,26 @@ async fn a_lost_key_is_asked_for_and_never_made_here() {
 
     // `directory` as far as this needs it: it knows one user.
     let state = buckets.clone();
-    let directory = serve(&nats, subjects::DIRECTORY.into(), Some(subjects::DIRECTORY), 8, move |request: DirectoryRequest| {
-        let state = state.clone();
-        async move {
-            match request {
-                DirectoryRequest::RebuildThreads { user } if user.as_str() == "lost" => {
-                    let before = UserThreads::default();
-                    state.threads(&user).compare_and_set(&before, 0).await.map_err(|_| Refusal::unavailable("not now"))?;
-                    Ok(DirectoryAnswer::Done)
+    let directory =
+        serve(&nats, subjects::DIRECTORY.into(), Some(subjects::DIRECTORY), 8, move |request: DirectoryRequest| {
+            let state = state.clone();
+            async move {
+                match request {
+                    DirectoryRequest::RebuildThreads { user } if user.as_str() == "lost" => {
+                        let before = UserThreads::default();
+                        state
+                            .threads(&user)
+                            .compare_and_set(&before, 0)
+                            .await
+                            .map_err(|_| Refusal::unavailable("not now"))?;
+                        Ok(DirectoryAnswer::Done)
+                    }
+                    _ => Err(Refusal::new(Code::NotFound, "no such user")),
                 }
-                _ => Err(Refusal::new(Code::NotFound, "no such user")),
             }
-        }
-    })
-    .await
-    .unwrap();
+        })
+        .await
+        .unwrap();
     let dm = thread("dm.a.lost");
     let started = writer.control(&dm, "a", Kind::DmStarted, &["lost"], MsgId::NONE).await;
     eventually("the event behind the rebuilt key", async || observer.saw_event("live.user.lost.e", started)).await;

@@ -23,15 +23,19 @@ async fn an_idle_thread_gets_one_head_and_every_partition_beats() {
     let heads = |subject: &str| {
         observer.with(|all| {
             let on = all.iter().filter(|s| s.subject == subject);
-            on.filter_map(|s| if let What::Live(LiveMessage::Head { id, .. }) = s.what { Some((s.at, id)) } else { None })
-                .collect::<Vec<_>>()
+            on.filter_map(
+                |s| if let What::Live(LiveMessage::Head { id, .. }) = s.what { Some((s.at, id)) } else { None },
+            )
+            .collect::<Vec<_>>()
         })
     };
     for subject in ["live.user.a.e", "live.user.b.e"] {
         eventually("a head", async || !heads(subject).is_empty()).await;
         let event = observer.with(|all| {
             let mut on = all.iter().filter(|s| s.subject == subject);
-            on.find(|s| matches!(s.what, What::Live(LiveMessage::Event { header, .. }) if header.id == last)).unwrap().at
+            on.find(|s| matches!(s.what, What::Live(LiveMessage::Event { header, .. }) if header.id == last))
+                .unwrap()
+                .at
         });
         let (at, id) = heads(subject)[0];
         assert_eq!(id, last);
@@ -39,20 +43,30 @@ async fn an_idle_thread_gets_one_head_and_every_partition_beats() {
     }
 
     let beats = |p: u32| -> Vec<Beat> {
-        observer
-            .with(|all| all.iter().filter_map(|s| if let What::Beat(b) = s.what { Some(b) } else { None }).filter(|b| b.p == p).collect())
+        observer.with(|all| {
+            all.iter()
+                .filter_map(|s| if let What::Beat(b) = s.what { Some(b) } else { None })
+                .filter(|b| b.p == p)
+                .collect()
+        })
     };
     eventually("the frontier in a beat", async || beats(p).last().is_some_and(|b| b.frontier == last)).await;
     assert_eq!(beats(p).last().unwrap().archive_lag_ms, None, "nobody has said how far the archive is");
     let positions = Positions::new(&KvBuckets::new(&nats, layout), "persister");
     positions.advance(p, Position { id: last, ts: 0 }).await.unwrap();
-    eventually("an archive that has everything", async || beats(p).last().is_some_and(|b| b.archive_lag_ms == Some(0))).await;
+    eventually("an archive that has everything", async || beats(p).last().is_some_and(|b| b.archive_lag_ms == Some(0)))
+        .await;
     writer.text(&t, "a").await;
-    eventually("an archive that is behind", async || beats(p).last().is_some_and(|b| b.archive_lag_ms > Some(500))).await;
+    eventually("an archive that is behind", async || beats(p).last().is_some_and(|b| b.archive_lag_ms > Some(500)))
+        .await;
     for p in 0..layout.partitions {
         let beats = beats(p);
         assert!(beats.len() >= 3);
-        assert!(beats.windows(2).all(|w| w[0].ts < w[1].ts && w[0].frontier <= w[1].frontier && w[0].dedupe_since == w[1].dedupe_since));
+        assert!(
+            beats
+                .windows(2)
+                .all(|w| w[0].ts < w[1].ts && w[0].frontier <= w[1].frontier && w[0].dedupe_since == w[1].dedupe_since)
+        );
         assert!(beats.iter().all(|b| b.dedupe_since > 0 && b.dedupe_since <= b.ts));
     }
     // Who comes later says how far the clock had been, too.

@@ -79,7 +79,8 @@ impl Writer {
     }
 
     pub async fn control(&self, thread: &Thread, from: &str, kind: Kind, users: &[&str], expected: MsgId) -> MsgId {
-        let body = Body { users: users.iter().map(|u| user(u)).collect(), name: Some("a name".into()), ..Body::default() };
+        let body =
+            Body { users: users.iter().map(|u| user(u)).collect(), name: Some("a name".into()), ..Body::default() };
         let entry = Entry::new(user(from), cid(), kind, body);
         let stored = self.publisher.control(thread, &entry.cid.to_string(), entry.encode(), expected).await.unwrap();
         self.note(thread, stored.id)

@@ -60,7 +60,9 @@ async fn a_standby_takes_over_within_its_lease() {
     });
     let published = |from: MsgId| {
         observer.with(|all| {
-            all.iter().filter(|s| matches!(s.what, What::Live(LiveMessage::Event { ref header, .. }) if header.id > from)).count()
+            all.iter()
+                .filter(|s| matches!(s.what, What::Live(LiveMessage::Event { ref header, .. }) if header.id > from))
+                .count()
         })
     };
     eventually("the first one publishes", async || published(early) > 100).await;
@@ -71,7 +73,8 @@ async fn a_standby_takes_over_within_its_lease() {
     sending.await.unwrap();
     let copies = observer.has_everything(&writer).await;
     let pause = observer.with(|all| {
-        let events = all.iter().filter(|s| matches!(s.what, What::Live(LiveMessage::Event { .. })) && s.at > died).map(|s| s.at);
+        let events =
+            all.iter().filter(|s| matches!(s.what, What::Live(LiveMessage::Event { .. })) && s.at > died).map(|s| s.at);
         let times: Vec<Instant> = std::iter::once(died).chain(events).collect();
         times.windows(2).map(|w| w[1] - w[0]).max().unwrap()
     });
@@ -106,7 +109,10 @@ async fn what_nobody_can_read_stops_nothing() {
     });
     let length = |of| frames.iter().find(|(id, _)| *id == of).unwrap().1;
     assert!(length(poison) < 200, "with its bytes: {frames:?}");
-    assert!((limits::BODY_BYTES..limits::BODY_BYTES + 200).contains(&length(large)), "with the first of them: {frames:?}");
+    assert!(
+        (limits::BODY_BYTES..limits::BODY_BYTES + 200).contains(&length(large)),
+        "with the first of them: {frames:?}"
+    );
     instance.stop().await;
 }
 
@@ -126,7 +132,11 @@ async fn the_chain_goes_on_into_a_new_generation() {
     let next = switch(&nats, &server.config(), &Times::default(), 3).await.unwrap();
     let writer = writer.follow(&nats, next);
     send(&writer, 100).await;
-    assert_eq!(observer.has_everything(&writer).await, 0, "everybody is through with the old one before anybody begins with the new one");
+    assert_eq!(
+        observer.has_everything(&writer).await,
+        0,
+        "everybody is through with the old one before anybody begins with the new one"
+    );
     // Whoever starts now finds the old one finished; its last ids still count.
     second.stop().await;
     first.stop().await;
@@ -141,7 +151,10 @@ async fn the_chain_goes_on_into_a_new_generation() {
     for role in ["channel", "persister"] {
         for p in 0..layout.partitions {
             let last = LeaderReader::new(&nats, layout).bounds(p).await.unwrap().last;
-            Positions::new(&KvBuckets::new(&nats, layout), role).advance(p, Position { id: last, ts: 1 }).await.unwrap();
+            Positions::new(&KvBuckets::new(&nats, layout), role)
+                .advance(p, Position { id: last, ts: 1 })
+                .await
+                .unwrap();
         }
     }
     let last = switch(&nats, &server.config(), &Times::default(), 2).await.unwrap();

@@ -55,7 +55,12 @@ enum Line {
 }
 
 /// One connection through the proxy, until it is cut.
-async fn carry(mut near: TcpStream, to: String, line: watch::Receiver<Line>, swallowed: Arc<AtomicUsize>) -> std::io::Result<()> {
+async fn carry(
+    mut near: TcpStream,
+    to: String,
+    line: watch::Receiver<Line>,
+    swallowed: Arc<AtomicUsize>,
+) -> std::io::Result<()> {
     let mut far = TcpStream::connect(to).await?;
     let mut cut = line.clone();
     let swallows = || *line.borrow() == Line::Swallows;
@@ -122,7 +127,8 @@ async fn swallowed_frames_are_published_again() {
             }
         }
     });
-    let events = || observer.with(|all| all.iter().filter(|s| matches!(s.what, What::Live(LiveMessage::Event { .. }))).count());
+    let events =
+        || observer.with(|all| all.iter().filter(|s| matches!(s.what, What::Live(LiveMessage::Event { .. }))).count());
     for _ in 0..4 {
         let so_far = events();
         eventually("it publishes", async || events() > so_far + 80).await;
@@ -139,7 +145,10 @@ async fn swallowed_frames_are_published_again() {
     for (thread, ids) in &truth {
         for subject in subjects::live_subjects_of(thread) {
             // Each and every one was published, whatever an edge would have fetched in between.
-            eventually("every event in spite of the cuts", async || ids.iter().all(|id| observer.saw_event(&subject, *id))).await;
+            eventually("every event in spite of the cuts", async || {
+                ids.iter().all(|id| observer.saw_event(&subject, *id))
+            })
+            .await;
         }
     }
     let (copies, gaps) = observer.judge(&truth);

@@ -21,7 +21,12 @@ impl Chat {
             }
             ClientEvent::Attached => screen.say(Tone::Faint, "attached", None, json!({})),
             ClientEvent::Reconnecting { wait } => {
-                screen.say(Tone::Faint, "reconnecting", Some("reconnecting…".into()), json!({ "wait_ms": wait.as_millis() as u64 }));
+                screen.say(
+                    Tone::Faint,
+                    "reconnecting",
+                    Some("reconnecting…".into()),
+                    json!({ "wait_ms": wait.as_millis() as u64 }),
+                );
             }
             ClientEvent::Message(event) => {
                 self.message(&event).await;
@@ -39,13 +44,20 @@ impl Chat {
             }
             ClientEvent::Failed { local, thread, refusal } => {
                 self.sending.remove(&local);
-                let object = json!({ "local": local.0, "thread": thread, "code": refusal.code, "message": refusal.message });
+                let object =
+                    json!({ "local": local.0, "thread": thread, "code": refusal.code, "message": refusal.message });
                 screen.say(Tone::Bad, "failed", Some(format!("✗ {}", outcome(&refusal))), object);
             }
             ClientEvent::Typing { thread, user } => {
-                let (place, who) = (self.names.thread(&self.client, &thread).await, self.names.user(&self.client, &user).await);
+                let (place, who) =
+                    (self.names.thread(&self.client, &thread).await, self.names.user(&self.client, &user).await);
                 let text = format!("[{place}] {who} is typing…");
-                self.screen.say(Tone::Faint, "typing", Some(text), json!({ "thread": thread, "user": user, "name": who }));
+                self.screen.say(
+                    Tone::Faint,
+                    "typing",
+                    Some(text),
+                    json!({ "thread": thread, "user": user, "name": who }),
+                );
             }
             ClientEvent::Member { thread, id, open, role, .. } => {
                 let object = json!({ "thread": thread, "id": id, "open": open, "role": role });
@@ -58,7 +70,8 @@ impl Chat {
                     // A script gets all of it; a person what is about whoever they write to.
                     let here = self.current.as_ref().is_some_and(|t| t.peer(self.client.user()) == Some(&shown.user));
                     let text = here.then(|| format!("{who} is {}", presence_words(&shown)));
-                    let object = json!({ "user": shown.user, "name": who, "state": shown.state, "last_seen": shown.last_seen });
+                    let object =
+                        json!({ "user": shown.user, "name": who, "state": shown.state, "last_seen": shown.last_seen });
                     self.screen.say(Tone::Faint, "presence", text, object);
                 }
             }
@@ -70,8 +83,11 @@ impl Chat {
                 screen.say(Tone::Faint, "skipped", Some(text), json!({ "thread": thread, "from": from, "to": to }));
             }
             ClientEvent::Degraded { on } => {
-                let text =
-                    if on { "the server has no connection to the log, messages wait…" } else { "the server reaches the log again" };
+                let text = if on {
+                    "the server has no connection to the log, messages wait…"
+                } else {
+                    "the server reaches the log again"
+                };
                 screen.say(Tone::Faint, "degraded", Some(text.into()), json!({ "on": on }));
             }
             ClientEvent::Displaced(displaced) => {

@@ -45,7 +45,12 @@ impl Chat {
                     lines.push(format!("  {name} {}", format!("{:?}", member.role).to_lowercase()));
                 }
                 let members: Vec<_> = info.members.iter().map(|m| json!({ "user": m.user, "role": m.role })).collect();
-                self.list("group", lines.into_iter(), json!({ "thread": thread, "name": info.name, "members": members }), "");
+                self.list(
+                    "group",
+                    lines.into_iter(),
+                    json!({ "thread": thread, "name": info.name, "members": members }),
+                    "",
+                );
                 return Ok(());
             }
         }

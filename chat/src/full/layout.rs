@@ -66,7 +66,10 @@ mod tests {
                     assert_eq!(cells, u32::from(width) * u32::from(height), "{width}x{height}: {a:?}");
                     for (i, r) in all.iter().enumerate() {
                         assert!(r.right() <= width && r.bottom() <= height, "{width}x{height}: {a:?}");
-                        assert!(all[..i].iter().all(|o| !o.intersects(*r) || o.is_empty() || r.is_empty()), "{width}x{height}: {a:?}");
+                        assert!(
+                            all[..i].iter().all(|o| !o.intersects(*r) || o.is_empty() || r.is_empty()),
+                            "{width}x{height}: {a:?}"
+                        );
                     }
                 }
             }

@@ -20,7 +20,8 @@ use crate::{
 /// What stands before the text of a message.
 const INDENT: &str = "  ";
 const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
-const COLOURS: [Color; 6] = [Color::Cyan, Color::Yellow, Color::Magenta, Color::Blue, Color::LightRed, Color::LightCyan];
+const COLOURS: [Color; 6] =
+    [Color::Cyan, Color::Yellow, Color::Magenta, Color::Blue, Color::LightRed, Color::LightCyan];
 
 /// What the lines of an item depend on beside the item.
 pub struct Look<'a> {
@@ -135,12 +136,17 @@ impl Look<'_> {
     /// Indented; `mark` stands behind the last line and always fits there.
     fn body(&self, text: &str, style: Style, mark: Span<'static>) -> Vec<Line<'static>> {
         let (text, room) = (printable(text), self.width.saturating_sub(INDENT.len()));
-        let mut lines: Vec<_> =
-            wrap(&text, room).into_iter().map(|l| Line::from(vec![Span::raw(INDENT), Span::styled(l.to_owned(), style)])).collect();
+        let mut lines: Vec<_> = wrap(&text, room)
+            .into_iter()
+            .map(|l| Line::from(vec![Span::raw(INDENT), Span::styled(l.to_owned(), style)]))
+            .collect();
         if !mark.content.is_empty() {
             match lines.last_mut() {
                 Some(last) if last.width() + mark.width() <= self.width => last.push_span(mark),
-                _ => lines.push(Line::from(vec![Span::raw(INDENT), Span::styled(mark.content.trim_start().to_owned(), mark.style)])),
+                _ => lines.push(Line::from(vec![
+                    Span::raw(INDENT),
+                    Span::styled(mark.content.trim_start().to_owned(), mark.style),
+                ])),
             }
         }
         lines

@@ -211,7 +211,8 @@ impl Model {
         let typing = self.typing.values().min().copied();
         let notice = self.notice.as_ref().map(|n| n.until);
         // Seconds are counted down.
-        let second = matches!(self.link, ConnectionState::Waiting { until } if until > now).then(|| now + Duration::from_millis(500));
+        let second = matches!(self.link, ConnectionState::Waiting { until } if until > now)
+            .then(|| now + Duration::from_millis(500));
         typing.into_iter().chain(notice).chain(self.ask_again).chain(second).min()
     }
 
@@ -234,7 +235,12 @@ impl Model {
 
     /// How the items of the current thread look on this screen.
     pub fn in_pane<'a>(&'a self, entry: &'a ThreadRow, areas: &Areas) -> Look<'a> {
-        Look { people: &self.people, timeline: &entry.timeline, width: usize::from(areas.messages.width.max(1)), online: self.is_online() }
+        Look {
+            people: &self.people,
+            timeline: &entry.timeline,
+            width: usize::from(areas.messages.width.max(1)),
+            online: self.is_online(),
+        }
     }
 
     pub fn open(&mut self, thread: Thread, now: Instant, effects: &mut Vec<UiEffect>) {

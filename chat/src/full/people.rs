@@ -22,7 +22,12 @@ pub struct NameBook {
 
 impl NameBook {
     pub fn new(me: UserId, name: &str) -> Self {
-        Self { users: HashMap::from([(me.clone(), name.to_owned())]), me, groups: HashMap::new(), asked: HashMap::new() }
+        Self {
+            users: HashMap::from([(me.clone(), name.to_owned())]),
+            me,
+            groups: HashMap::new(),
+            asked: HashMap::new(),
+        }
     }
 
     pub fn user<'a>(&'a self, user: &'a UserId) -> &'a str {
@@ -36,7 +41,9 @@ impl NameBook {
     /// The other's name, or `#` and the group's.
     pub fn thread(&self, thread: &Thread) -> String {
         match thread {
-            Thread::Dm { .. } => thread.peer(&self.me).map_or_else(|| thread.to_string(), |peer| self.user(peer).to_owned()),
+            Thread::Dm { .. } => {
+                thread.peer(&self.me).map_or_else(|| thread.to_string(), |peer| self.user(peer).to_owned())
+            }
             Thread::Group { gid } => format!("#{}", self.groups.get(gid).map_or(gid.as_str(), String::as_str)),
         }
     }

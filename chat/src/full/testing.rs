@@ -76,8 +76,12 @@ impl Chat {
     }
 
     pub fn new(width: u16, height: u16) -> Self {
-        let mut chat =
-            Self { model: Model::new(user("me"), "me", true, true), now: Instant::now(), effects: Vec::new(), watched: Vec::new() };
+        let mut chat = Self {
+            model: Model::new(user("me"), "me", true, true),
+            now: Instant::now(),
+            effects: Vec::new(),
+            watched: Vec::new(),
+        };
         chat.input(UiInput::Resize(width, height));
         chat.done(Done::Outbox { rows: Vec::new() });
         chat

@@ -82,7 +82,8 @@ impl ThreadTable {
 
     /// The next one with something unread, else the next one.
     pub fn next_unread(&self, current: Option<&Thread>) -> Option<Thread> {
-        let unread = self.sorted().into_iter().find(|e| e.unread > 0 && Some(&e.thread) != current).map(|e| e.thread.clone());
+        let unread =
+            self.sorted().into_iter().find(|e| e.unread > 0 && Some(&e.thread) != current).map(|e| e.thread.clone());
         unread.or_else(|| self.beside(current, 1))
     }
 

@@ -22,8 +22,13 @@ pub use self::{
 };
 
 /// Before the same page is asked for again, doubled up to the last.
-const AGAIN: [Duration; 5] =
-    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8), Duration::from_secs(15)];
+const AGAIN: [Duration; 5] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(15),
+];
 /// What a thread keeps that nobody scrolls in: a few screens; older pages are a request away.
 const KEEP: usize = 500;
 

@@ -94,7 +94,8 @@ fn messages(model: &Model, here: &ThreadRow, areas: &Areas, buf: &mut Buffer) {
 }
 
 fn panel_in(panel: &Panel, areas: &Areas, buf: &mut Buffer) {
-    let title = format!(" {} · Esc closes", cut(&printable(&panel.title), usize::from(areas.title.width).saturating_sub(15)));
+    let title =
+        format!(" {} · Esc closes", cut(&printable(&panel.title), usize::from(areas.title.width).saturating_sub(15)));
     buf.set_style(areas.title, Style::new().add_modifier(Modifier::REVERSED));
     put(buf, areas.title, 0, &Line::styled(title, BOLD));
     let lines = panel.lines(usize::from(areas.messages.width).max(1));

@@ -145,7 +145,11 @@ fn long_messages_that_are_held_end_by_their_bytes_and_are_asked_for_again() {
 #[test]
 fn a_thread_never_seen() {
     let mut new_device = Chain::default();
-    assert_eq!(ids(&new_device.newest(page(&[(40, 30), (50, 40)], false), POLICY)), [40, 50], "the newest page is all it gets");
+    assert_eq!(
+        ids(&new_device.newest(page(&[(40, 30), (50, 40)], false), POLICY)),
+        [40, 50],
+        "the newest page is all it gets"
+    );
     let mut live_first = Chain::default();
     assert_eq!(ids(&live_first.live(e(50, 40))), [50]);
 
@@ -177,6 +181,10 @@ fn too_much_held_is_dropped_and_asked_for_again() {
     for id in 51..=1_060 {
         c.live(e(id, id - 1));
     }
-    assert_eq!(ids(&c.page(page(&[(40, 10)], false), POLICY)), [40, 50], "some were dropped: what is held does not follow");
+    assert_eq!(
+        ids(&c.page(page(&[(40, 10)], false), POLICY)),
+        [40, 50],
+        "some were dropped: what is held does not follow"
+    );
     assert_eq!(c.want(), Some(Want::After(MsgId(50))));
 }

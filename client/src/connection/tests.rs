@@ -62,7 +62,16 @@ fn sent(send: &natterjack_protocol::client::frame::SendMessage, id: u64) -> Serv
 fn event(id: u64, prev: u64) -> ServerFrame {
     let (from, cid) = (Token::parse("b").unwrap(), Cid::mint(id, [1; 10]));
     let body = Body::text(id.to_string());
-    ServerFrame::Event(Box::new(Event { thread: thread(), id: MsgId(id), prev: MsgId(prev), ts: id, from, cid, kind: Kind::Text, body }))
+    ServerFrame::Event(Box::new(Event {
+        thread: thread(),
+        id: MsgId(id),
+        prev: MsgId(prev),
+        ts: id,
+        from,
+        cid,
+        kind: Kind::Text,
+        body,
+    }))
 }
 
 #[tokio::test]
@@ -95,7 +104,10 @@ async fn nothing_is_handed_before_the_session_is_attached() {
     client.send_text(thread(), "early").await.unwrap();
     let mut session = fake.session().await;
     session.welcome().await;
-    assert!(timeout(Duration::from_millis(200), session.hear()).await.is_err(), "the edge does not know the session's threads yet");
+    assert!(
+        timeout(Duration::from_millis(200), session.hear()).await.is_err(),
+        "the edge does not know the session's threads yet"
+    );
     session.say(&ServerFrame::Attached { synced: "1.1".into() }).await;
     a_send(&mut session).await;
 }
@@ -113,7 +125,14 @@ async fn a_page_that_leaves_a_gap_is_filled_and_the_cursor_is_said_next_time() {
     let ClientFrame::History(ask) = session.hear().await else { panic!("asks for what is missing") };
     assert_eq!((ask.after, ask.thread), (Some(MsgId(5)), Some(thread())));
     let ServerFrame::Event(seven) = event(7, 5) else { unreachable!() };
-    session.say(&ServerFrame::Page(Page { r: Some(ask.r), thread: Some(thread()), events: vec![*seven], ..Page::default() })).await;
+    session
+        .say(&ServerFrame::Page(Page {
+            r: Some(ask.r),
+            thread: Some(thread()),
+            events: vec![*seven],
+            ..Page::default()
+        }))
+        .await;
     for id in [7, 9] {
         until(&mut events, |e| matches!(e, ClientEvent::Message(m) if m.id == MsgId(id))).await;
     }
@@ -172,7 +191,8 @@ async fn close_codes_decide_whether_to_come_back() {
         let mut fake = Fake::start().await;
         let (_client, mut events) = client(&[&fake]).connect().await.unwrap();
         attached(&mut fake).await.close(code).await;
-        let after = until(&mut events, |e| matches!(e, ClientEvent::Reconnecting { .. } | ClientEvent::Ended { .. })).await;
+        let after =
+            until(&mut events, |e| matches!(e, ClientEvent::Reconnecting { .. } | ClientEvent::Ended { .. })).await;
         (after, timeout(Duration::from_millis(900), fake.session()).await.is_ok())
     };
     let (event, back) = closed(close::REPLACED).await;

@@ -146,7 +146,13 @@ impl World {
         if !self.connected {
             self.connected = true;
             let http = self.rng.random_ratio(1, 3);
-            self.edges.push(Edge { http, up: Vec::new(), down: Vec::new(), queue: SendQueue::default(), publishing: Vec::new() });
+            self.edges.push(Edge {
+                http,
+                up: Vec::new(),
+                down: Vec::new(),
+                queue: SendQueue::default(),
+                publishing: Vec::new(),
+            });
             // What the pages after `hello` show.
             let shown = self.rng.random_range(0..=self.log.order.len());
             let seen: Vec<Cid> = self.log.order[..shown].iter().map(|(_, c)| *c).collect();
@@ -170,9 +176,12 @@ impl World {
         for Handed { local, cid, behind } in handed {
             let row = self.outbox.get(local).unwrap();
             let behind = behind.filter(|_| self.planted != Planted::BehindIsIgnored);
-            let send = SendMessage { r: 0, cid, thread: row.thread.clone(), kind: row.kind, body: row.body.clone(), behind };
+            let send =
+                SendMessage { r: 0, cid, thread: row.thread.clone(), kind: row.kind, body: row.body.clone(), behind };
             self.cids.insert(cid, local);
-            self.tell(|| format!("hand {} behind {:?} in {}", self.name(cid), send.behind.map(|b| self.name(b)), send.thread));
+            self.tell(|| {
+                format!("hand {} behind {:?} in {}", self.name(cid), send.behind.map(|b| self.name(b)), send.thread)
+            });
             self.edges.last_mut().unwrap().up.push(send);
         }
     }
@@ -244,7 +253,12 @@ impl World {
             rest = batch;
             results.push((first.send.cid, self.send(&first)));
         }
-        self.tell(|| format!("edge {at} decides {:?}", results.iter().map(|(c, r)| (self.name(*c), r.is_ok())).collect::<Vec<_>>()));
+        self.tell(|| {
+            format!(
+                "edge {at} decides {:?}",
+                results.iter().map(|(c, r)| (self.name(*c), r.is_ok())).collect::<Vec<_>>()
+            )
+        });
         let refused = results.iter().find_map(|(cid, r)| Some((*cid, r.as_ref().err()?.clone())));
         let edge = &mut self.edges[at];
         edge.down.extend(results.into_iter().map(|(cid, result)| match result {
@@ -301,7 +315,9 @@ impl World {
         }
         let which = if edge.http { self.rng.random_range(0..edge.down.len()) } else { 0 };
         match edge.down.remove(which) {
-            Answer::Sent(cid) | Answer::Refused(cid, _) if edge.http && lost => self.settle_refused(cid, refusal(Code::Unavailable, None)),
+            Answer::Sent(cid) | Answer::Refused(cid, _) if edge.http && lost => {
+                self.settle_refused(cid, refusal(Code::Unavailable, None))
+            }
             Answer::Sent(cid) => self.settle_sent(cid),
             Answer::Refused(cid, why) => self.settle_refused(cid, why),
         }

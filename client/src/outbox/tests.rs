@@ -158,11 +158,17 @@ fn what_is_hours_ahead_and_unsure_is_given_up_as_not_known() {
         now = o.due().unwrap_or(now).max(now);
     }
     assert!(now >= began + Duration::from_secs(30), "an attempt may still be on its way");
-    assert!(matches!(&failed, Some(Settled::Failed { refusal, .. }) if refusal.code == Code::ResendTooOld), "{failed:?}");
+    assert!(
+        matches!(&failed, Some(Settled::Failed { refusal, .. }) if refusal.code == Code::ResendTooOld),
+        "{failed:?}"
+    );
     let next = o.hand(now + Duration::from_secs(60), NOW_MS - HOURS, || [8; 10]);
     assert!(next.len() == 1 && next[0].local != local && next[0].behind.is_none(), "the next one goes");
     assert!(o.rows()[0].unsure);
-    assert!(matches!(o.sent(cid, MsgId(1)), Some(Settled::Sent { local: l, .. }) if l == local), "its own event still says so");
+    assert!(
+        matches!(o.sent(cid, MsgId(1)), Some(Settled::Sent { local: l, .. }) if l == local),
+        "its own event still says so"
+    );
 }
 
 #[test]

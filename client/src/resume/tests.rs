@@ -42,7 +42,13 @@ impl Edge {
     fn slice(&self, thread: &Thread, from: usize, to: usize) -> Page {
         let all = self.log.get(thread).map_or(&[][..], |v| v);
         let prev = if from == 0 { MsgId::NONE } else { all[from - 1].id };
-        Page { thread: Some(thread.clone()), events: all[from..to].to_vec(), prev, more: to < all.len(), ..Page::default() }
+        Page {
+            thread: Some(thread.clone()),
+            events: all[from..to].to_vec(),
+            prev,
+            more: to < all.len(),
+            ..Page::default()
+        }
     }
 
     fn newest(&self, thread: &Thread) -> Page {
@@ -84,7 +90,11 @@ struct Device {
 }
 
 impl Device {
-    fn resume(cursors: impl IntoIterator<Item = (Thread, Cursor)>, synced: Option<SyncPoint>, most_waiting: usize) -> Resume {
+    fn resume(
+        cursors: impl IntoIterator<Item = (Thread, Cursor)>,
+        synced: Option<SyncPoint>,
+        most_waiting: usize,
+    ) -> Resume {
         Resume { most_waiting, ..Resume::new(cursors, synced, FILL) }
     }
 
@@ -130,7 +140,9 @@ impl Device {
                 }
                 self.resume.sync_done();
             }
-            Ask::Page { thread, .. } if trouble == 1 => self.resume.page_refused(thread, &Refusal::unavailable(""), now, 0.5),
+            Ask::Page { thread, .. } if trouble == 1 => {
+                self.resume.page_refused(thread, &Refusal::unavailable(""), now, 0.5)
+            }
             Ask::Page { thread, want } => {
                 let mut page = edge.page(&thread, want);
                 if trouble == 2 && page.events.len() > 1 {
@@ -238,7 +250,8 @@ fn what_waits_of_all_threads_is_bounded() {
     while let Some(Ask::Page { thread: t, want }) = r.ask(now) {
         let n = t.to_string().trim_start_matches("group.g").parse().unwrap();
         again += usize::from(want == Want::Newest);
-        let answer = if want == Want::Newest { page(n, 80) } else { Page { thread: Some(t.clone()), ..Page::default() } };
+        let answer =
+            if want == Want::Newest { page(n, 80) } else { Page { thread: Some(t.clone()), ..Page::default() } };
         r.page(t, answer, now);
     }
     assert!(r.is_whole() && again > 900, "{again}");
@@ -272,7 +285,11 @@ fn more_cursors_than_a_hello_takes_are_said_by_sync_and_synced_waits_for_it() {
 
 #[test]
 fn at_most_eight_threads_are_filled_at_a_time() {
-    let mut r = Resume::new((1..=20u64).map(|n| (format!("group.g{n}").parse().unwrap(), Cursor { id: MsgId(n), ts: n })), None, FILL);
+    let mut r = Resume::new(
+        (1..=20u64).map(|n| (format!("group.g{n}").parse().unwrap(), Cursor { id: MsgId(n), ts: n })),
+        None,
+        FILL,
+    );
     let (said, _) = r.hello();
     r.connected(&said);
     let now = Instant::now();
@@ -324,7 +341,9 @@ fn what_follows_a_page_that_could_not_be_read_waits_for_it() {
     assert!(r.ask(due).is_none());
     let events = [(10, 0), (20, 10), (30, 20)].map(|(id, prev)| event(&thread, id, prev)).to_vec();
     r.page(thread.clone(), Page { thread: Some(thread), events, ..Page::default() }, due);
-    let ids: Vec<_> = std::iter::from_fn(|| r.next_out()).filter_map(|o| if let Out::Event(e) = o { Some(e.id.0) } else { None }).collect();
+    let ids: Vec<_> = std::iter::from_fn(|| r.next_out())
+        .filter_map(|o| if let Out::Event(e) = o { Some(e.id.0) } else { None })
+        .collect();
     assert_eq!(ids, [10, 20, 30]);
     assert!(r.is_whole());
 }

@@ -54,7 +54,10 @@ impl File {
         .map_err(fail)?;
         let version: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(fail)?;
         if version > VERSION {
-            return Err(StoreError::Corrupt { path: path.to_owned(), what: format!("version {version}, this client knows {VERSION}") });
+            return Err(StoreError::Corrupt {
+                path: path.to_owned(),
+                what: format!("version {version}, this client knows {VERSION}"),
+            });
         }
         if version == 1 {
             // Times of cursors came with version 2.
@@ -127,10 +130,12 @@ fn write_change(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
                  NULL)",
             )?
             .execute(params![row.local.0, row.thread.to_string(), row.kind.as_str(), json(&row.body), bytes(&row.cid)]),
-        Change::Cid(local, cid) => tx.prepare_cached("UPDATE outbox SET cid = ?2 WHERE local = ?1")?.execute(params![local.0, bytes(cid)]),
-        Change::Fail(local, refusal) => {
-            tx.prepare_cached("UPDATE outbox SET failed = ?2 WHERE local = ?1")?.execute(params![local.0, json(refusal)])
+        Change::Cid(local, cid) => {
+            tx.prepare_cached("UPDATE outbox SET cid = ?2 WHERE local = ?1")?.execute(params![local.0, bytes(cid)])
         }
+        Change::Fail(local, refusal) => tx
+            .prepare_cached("UPDATE outbox SET failed = ?2 WHERE local = ?1")?
+            .execute(params![local.0, json(refusal)]),
         Change::Remove(local) => tx.prepare_cached("DELETE FROM outbox WHERE local = ?1")?.execute(params![local.0]),
     }
     .map(|_| ())
@@ -147,32 +152,36 @@ fn json<T: Serialize>(value: &T) -> String {
 fn load(db: &Connection, path: &Path) -> Result<Stored, StoreError> {
     let fail = |e| failed("read", path, &e);
     let corrupt = |what: &str| StoreError::Corrupt { path: path.to_owned(), what: what.to_owned() };
-    let cursors =
-        rows(db, "SELECT thread, id, ts FROM cursors", |r| Ok((r.get::<_, String>(0)?, Cursor { id: MsgId(r.get(1)?), ts: r.get(2)? })))
-            .map_err(fail)?;
+    let cursors = rows(db, "SELECT thread, id, ts FROM cursors", |r| {
+        Ok((r.get::<_, String>(0)?, Cursor { id: MsgId(r.get(1)?), ts: r.get(2)? }))
+    })
+    .map_err(fail)?;
     let outbox = rows(db, "SELECT local, thread, kind, body, cid, failed FROM outbox ORDER BY local", |r| {
         Ok((r.get(0)?, r.get::<_, String>(1)?, r.get::<_, String>(2)?, r.get::<_, String>(3)?, r.get(4)?, r.get(5)?))
     })
     .map_err(fail)?;
-    let unsent = |(local, thread, kind, body, cid, failed): (u64, String, String, String, Option<Vec<u8>>, Option<String>)| {
-        Some(Unsent {
-            local: Local(local),
-            thread: thread.parse().ok()?,
-            kind: Kind::parse(&kind),
-            body: serde_json::from_str(&body).ok()?,
-            cid: match cid {
-                None => None,
-                Some(bytes) => Some(Cid::from_bytes(bytes.try_into().ok()?).ok()?),
-            },
-            failed: match failed {
-                None => None,
-                Some(f) => Some(serde_json::from_str(&f).ok()?),
-            },
-            unsure: false,
-        })
-    };
-    let last: Option<u64> =
-        db.query_row("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'", [], |r| r.get(0)).optional().map_err(fail)?;
+    let unsent =
+        |(local, thread, kind, body, cid, failed): (u64, String, String, String, Option<Vec<u8>>, Option<String>)| {
+            Some(Unsent {
+                local: Local(local),
+                thread: thread.parse().ok()?,
+                kind: Kind::parse(&kind),
+                body: serde_json::from_str(&body).ok()?,
+                cid: match cid {
+                    None => None,
+                    Some(bytes) => Some(Cid::from_bytes(bytes.try_into().ok()?).ok()?),
+                },
+                failed: match failed {
+                    None => None,
+                    Some(f) => Some(serde_json::from_str(&f).ok()?),
+                },
+                unsure: false,
+            })
+        };
+    let last: Option<u64> = db
+        .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'", [], |r| r.get(0))
+        .optional()
+        .map_err(fail)?;
     Ok(Stored {
         tokens: get(db, "tokens", path)?,
         device: get(db, "device", path)?,
@@ -183,18 +192,28 @@ fn load(db: &Connection, path: &Path) -> Result<Stored, StoreError> {
             .map(|(t, cursor)| Some((t.parse().ok()?, cursor)))
             .collect::<Option<_>>()
             .ok_or_else(|| corrupt("a cursor"))?,
-        outbox: outbox.into_iter().map(unsent).collect::<Option<_>>().ok_or_else(|| corrupt("a message of the outbox"))?,
+        outbox: outbox
+            .into_iter()
+            .map(unsent)
+            .collect::<Option<_>>()
+            .ok_or_else(|| corrupt("a message of the outbox"))?,
         next_local: last.unwrap_or(0) + 1,
     })
 }
 
-fn rows<T>(db: &Connection, sql: &str, row: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<Vec<T>> {
+fn rows<T>(
+    db: &Connection,
+    sql: &str,
+    row: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
     db.prepare(sql)?.query_map([], row)?.collect()
 }
 
 fn get<T: DeserializeOwned>(db: &Connection, key: &str, path: &Path) -> Result<Option<T>, StoreError> {
-    let value: Option<String> =
-        db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |r| r.get(0)).optional().map_err(|e| failed("read", path, &e))?;
+    let value: Option<String> = db
+        .query_row("SELECT value FROM meta WHERE key = ?1", [key], |r| r.get(0))
+        .optional()
+        .map_err(|e| failed("read", path, &e))?;
     // Never the value itself: it may be a token.
     let corrupt = |_| StoreError::Corrupt { path: path.to_owned(), what: format!("its {key}") };
     value.map(|v| serde_json::from_str(&v)).transpose().map_err(corrupt)

@@ -52,7 +52,8 @@ pub struct Unheeded(Mutex<[Option<IpAddr>; 2]>);
 impl Unheeded {
     pub fn note(&self, peer: IpAddr, sign: Sign, exempt: bool) {
         let near = exempt || is_near(peer);
-        metrics::counter!(crate::metrics::UNTRUSTED_FORWARDED, "peer" => if near { "near" } else { "far" }).increment(1);
+        metrics::counter!(crate::metrics::UNTRUSTED_FORWARDED, "peer" => if near { "near" } else { "far" })
+            .increment(1);
         let first = self.0.lock()[usize::from(!near)].replace(peer).is_none();
         if first {
             let counts = if exempt { "is exempt from every limit of an address" } else { "counts as this one address" };
@@ -88,12 +89,20 @@ mod tests {
         }
         assert_eq!((header(&headers(&["host"]), false), header(&headers(&["host"]), true)), (None, None));
         assert_eq!(header(&headers(&["x-forwarded-for", "forwarded"]), true), None);
-        assert_eq!(header(&headers(&["forwarded"]), true), Some(Sign::Header("forwarded")), "the other header is the one that is read");
+        assert_eq!(
+            header(&headers(&["forwarded"]), true),
+            Some(Sign::Header("forwarded")),
+            "the other header is the one that is read"
+        );
     }
 
     #[test]
     fn the_proxy_protocol_is_known_by_its_first_bytes() {
-        for first in [&b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"[..], b"PROXY UNKNOWN\r\n", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"] {
+        for first in [
+            &b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"[..],
+            b"PROXY UNKNOWN\r\n",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c",
+        ] {
             assert_eq!(preface(first), Some(Sign::Preface));
         }
         for first in [&b"POST / HTTP/1.1\r\n"[..], b"PROXY", b"\r\n\r\nGET / HTTP/1.1", b"\x16\x03\x01", b""] {

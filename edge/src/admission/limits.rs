@@ -133,11 +133,9 @@ impl AdmissionLimits {
     /// A new connection. The place is given back when dropped; none: this address is not counted.
     pub fn connects(&self, client: IpAddr) -> Result<Option<HeldQuota>, Refusal> {
         let Some(client) = self.counted(client) else { return Ok(None) };
-        let place = self
-            .0
-            .places
-            .take(client, 1)
-            .ok_or_else(|| refusal("connections_per_address", PLACE_AGAIN_MS, "too many connections from your address; close some"))?;
+        let place = self.0.places.take(client, 1).ok_or_else(|| {
+            refusal("connections_per_address", PLACE_AGAIN_MS, "too many connections from your address; close some")
+        })?;
         over(
             "connects_per_address",
             self.0.connects.take(&client, Instant::now()),
@@ -156,7 +154,11 @@ impl AdmissionLimits {
 
     /// A `hello`.
     pub fn greets(&self, user: &UserId) -> Result<(), Refusal> {
-        over("connects_per_user", self.0.connects_of.take(user, Instant::now()), "you have connected too often in one minute")
+        over(
+            "connects_per_user",
+            self.0.connects_of.take(user, Instant::now()),
+            "you have connected too often in one minute",
+        )
     }
 
     /// A connection that has not said who it is. One address has a part of the places there are; None: it is not counted.
@@ -253,7 +255,9 @@ mod tests {
         let (home, away) = (address("127.0.0.1"), address("192.0.2.1"));
         let held = limiter.holds(away, 900).unwrap();
         assert!(
-            limiter.holds(away, 101).is_err() && limiter.holds(away, 100).is_ok() && limiter.holds(address("192.0.2.2"), 1_000).is_ok()
+            limiter.holds(away, 101).is_err()
+                && limiter.holds(away, 100).is_ok()
+                && limiter.holds(address("192.0.2.2"), 1_000).is_ok()
         );
         drop(held);
         assert!(limiter.holds(away, 1_000).is_ok() && limiter.holds(home, usize::MAX).is_ok_and(|p| p.is_none()));

@@ -97,14 +97,19 @@ impl<'a> Visitor<'a> {
         let (logins, now) = (self.logins, Instant::now());
         let mut attempt = Attempt { logins, address: None, name: None, device: None };
         if let Some(address) = self.counted {
-            over("logins_per_address", logins.by_address.take(&address, now), "too many logins from your address in one minute")?;
+            over(
+                "logins_per_address",
+                logins.by_address.take(&address, now),
+                "too many logins from your address in one minute",
+            )?;
             attempt.address = Some(address);
         }
         // What is no name has no account, and no password to be guessed.
         let Some(key) = key(name) else { return Ok(attempt) };
         let name = (key, self.counted.unwrap_or(self.address));
         let refused = |limit, taken, attempt: &Attempt<'_>| {
-            over(limit, taken, "too many failed logins with this name in one minute").inspect_err(|_| attempt.give_back(now))
+            over(limit, taken, "too many failed logins with this name in one minute")
+                .inspect_err(|_| attempt.give_back(now))
         };
         refused("logins_per_name", logins.by_name.take(&name, now), &attempt)?;
         let everywhere = logins.anywhere.take(&name.0, now);
@@ -120,7 +125,11 @@ impl<'a> Visitor<'a> {
     pub fn tries_as(self, name: &str, device: &DeviceId) -> Result<Attempt<'a>, Refusal> {
         self.looks_up()?;
         let device = (key(name).unwrap_or_default(), device.clone());
-        over("logins_per_device", self.logins.by_device.take(&device, Instant::now()), "too many logins of this device in one minute")?;
+        over(
+            "logins_per_device",
+            self.logins.by_device.take(&device, Instant::now()),
+            "too many logins of this device in one minute",
+        )?;
         Ok(Attempt { logins: self.logins, address: None, name: None, device: Some(device) })
     }
 
@@ -128,7 +137,11 @@ impl<'a> Visitor<'a> {
     pub fn uses(self, token: &str) -> Result<TokenUse<'a>, Refusal> {
         self.looks_up()?;
         let token = self.logins.hash(token);
-        over("renewals_per_login", self.logins.by_token.take(&token, Instant::now()), "this login was renewed too often in one minute")?;
+        over(
+            "renewals_per_login",
+            self.logins.by_token.take(&token, Instant::now()),
+            "this login was renewed too often in one minute",
+        )?;
         Ok(TokenUse { logins: self.logins, token })
     }
 
@@ -227,14 +240,20 @@ mod tests {
         assert!(home.tries("alice").is_err());
         assert!(home.tries("bob").is_ok(), "what was refused for one name costs the address nothing");
         let (mine, other) = (DeviceId::parse("d1").unwrap(), DeviceId::parse("d2").unwrap());
-        let tries = |device| std::iter::from_fn(|| home.tries_as("Alice", device).ok().map(|a| a.ended(&wrong(&())))).take(100).count();
+        let tries = |device| {
+            std::iter::from_fn(|| home.tries_as("Alice", device).ok().map(|a| a.ended(&wrong(&())))).take(100).count()
+        };
         assert_eq!((tries(&mine), tries(&other)), (30, 30), "each has its own");
     }
 
     #[test]
     fn a_login_that_fits_and_one_that_nobody_looked_at_cost_a_name_nothing() {
-        let limiter =
-            AdmissionLimits::new(Limits { logins_per_name: 3, logins_per_name_anywhere: 3, logins_per_address: 50, ..Limits::default() });
+        let limiter = AdmissionLimits::new(Limits {
+            logins_per_name: 3,
+            logins_per_name_anywhere: 3,
+            logins_per_address: 50,
+            ..Limits::default()
+        });
         let home = limiter.logins(address(HOME));
         (0..40).for_each(|_| home.tries("alice").unwrap().ended(&Ok(())));
         for _ in 0..40 {
@@ -277,8 +296,12 @@ mod tests {
 
     #[test]
     fn an_exempt_address_is_not_counted_but_the_name_from_there_is() {
-        let limiter =
-            AdmissionLimits::new(Limits { registers_per_address: 1, logins_per_address: 1, lookups_per_address: 1, ..Limits::default() });
+        let limiter = AdmissionLimits::new(Limits {
+            registers_per_address: 1,
+            logins_per_address: 1,
+            lookups_per_address: 1,
+            ..Limits::default()
+        });
         let here = limiter.logins(address("127.0.0.1"));
         assert!((0..200).all(|n| here.registers(&format!("new-{n}")).is_ok() && here.uses(&format!("t{n}")).is_ok()));
         assert_eq!(guesses(&limiter, "127.0.0.1", "alice"), 30);

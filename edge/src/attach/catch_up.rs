@@ -19,7 +19,9 @@ use super::{
     Attach,
     plan::{NEW_THREADS, most_recent, plan},
 };
-use crate::{history::invalid_reply, live::heads_batch::Barrier, members::member_frame, sessions::handle::SessionHandle};
+use crate::{
+    history::invalid_reply, live::heads_batch::Barrier, members::member_frame, sessions::handle::SessionHandle,
+};
 
 /// Pages that one attach asks for at the same time.
 const PAGES_AT_ONCE: usize = 8;
@@ -77,7 +79,8 @@ impl Attach {
         if synced.is_none() && plan.new.len() > NEW_THREADS {
             match self.last_entries(plan.new.iter().map(|(t, _)| t)).await {
                 Ok(last) => {
-                    let open: HashSet<&Thread> = items.iter().filter(|(_, i)| i.intervals.open()).map(|(t, _)| t).collect();
+                    let open: HashSet<&Thread> =
+                        items.iter().filter(|(_, i)| i.intervals.open()).map(|(t, _)| t).collect();
                     plan.new = most_recent(plan.new, &last, |t| open.contains(t));
                 }
                 // Nobody can read the pages either.
@@ -89,7 +92,8 @@ impl Attach {
             }
         }
         plan.pages.extend(plan.new.drain(..).map(|(thread, head)| (thread, MsgId::NONE, head)));
-        let mut accesses: HashMap<Thread, ReadAccess> = items.iter().map(|(t, i)| (t.clone(), ReadAccess::from(i))).collect();
+        let mut accesses: HashMap<Thread, ReadAccess> =
+            items.iter().map(|(t, i)| (t.clone(), ReadAccess::from(i))).collect();
         let mut under_way = FuturesUnordered::new();
         for (thread, cursor, head) in plan.pages {
             let Some(access) = accesses.remove(&thread) else { continue };
@@ -152,7 +156,10 @@ impl Attach {
         let newest = page(thread.clone(), reader, access, PageStart::Newest, limits::PAGE_DEFAULT, min_id);
         match self.history.ask_in_turn(newest).await {
             Ok(page) => {
-                let sent = SentPage { complete: page.holes.is_empty(), reached: page.events.last().map(|e| (thread.clone(), e.id)) };
+                let sent = SentPage {
+                    complete: page.holes.is_empty(),
+                    reached: page.events.last().map(|e| (thread.clone(), e.id)),
+                };
                 if let Some(page) = newer_than(cursor, &thread, page) {
                     room.frame(&ServerFrame::Page(page));
                 }

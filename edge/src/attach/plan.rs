@@ -45,14 +45,17 @@ pub fn plan(
             // Not by the frontier: a new holder of the partition begins further back than the last one had come.
             (Some(cursor), _) if ends.get(p).copied().flatten().is_some_and(|end| *cursor > end) => {
                 plan.refused.push(
-                    Refusal::new(Code::Invalid, format!("the cursor of {thread} is ahead of the log: forget it")).with_thread(thread),
+                    Refusal::new(Code::Invalid, format!("the cursor of {thread} is ahead of the log: forget it"))
+                        .with_thread(thread),
                 );
                 plan.pages.push((thread.clone(), MsgId::NONE, head.unwrap_or_default()));
             }
             (Some(cursor), Some(head)) if head > *cursor => plan.pages.push((thread.clone(), *cursor, head)),
             (Some(_), Some(_)) => {}
             // Nothing since the horizon. The device has all of it if it was in sync then.
-            (Some(cursor), None) if in_sync_to.is_none_or(|s| s < partition.horizon) => plan.ask.push((thread.clone(), *cursor)),
+            (Some(cursor), None) if in_sync_to.is_none_or(|s| s < partition.horizon) => {
+                plan.ask.push((thread.clone(), *cursor))
+            }
             (Some(_), None) => {}
             (None, Some(head)) if in_sync_to.is_none_or(|s| head > s) => plan.new.push((thread.clone(), head)),
             (None, Some(_)) => {}
@@ -67,13 +70,19 @@ pub fn plan(
         }
     }
     for thread in cursors.keys().filter(|t| !items.iter().any(|(i, _)| i == *t)) {
-        plan.refused.push(Refusal::new(Code::NotMember, format!("you are not in {thread}: forget its cursor")).with_thread(thread));
+        plan.refused.push(
+            Refusal::new(Code::NotMember, format!("you are not in {thread}: forget its cursor")).with_thread(thread),
+        );
     }
     plan
 }
 
 /// The threads that were active last, those first that the user is in. By time: each partition counts its own ids.
-pub fn most_recent(new: Vec<(Thread, MsgId)>, last: &[LastEntry], is_in: impl Fn(&Thread) -> bool) -> Vec<(Thread, MsgId)> {
+pub fn most_recent(
+    new: Vec<(Thread, MsgId)>,
+    last: &[LastEntry],
+    is_in: impl Fn(&Thread) -> bool,
+) -> Vec<(Thread, MsgId)> {
     let mut new: Vec<_> = new.into_iter().zip(last).collect();
     new.sort_by_cached_key(|((thread, _), last)| (!is_in(thread), std::cmp::Reverse(last.ts), thread.clone()));
     new.truncate(NEW_THREADS);
@@ -82,7 +91,11 @@ pub fn most_recent(new: Vec<(Thread, MsgId)>, last: &[LastEntry], is_in: impl Fn
 
 /// The opaque `synced` of a device: `<generation>.<frontier>.<frontier>…`.
 pub fn encode_synced(generation: u32, frontiers: impl Iterator<Item = MsgId>) -> String {
-    std::iter::once(u64::from(generation)).chain(frontiers.map(|f| f.0)).map(|n| n.to_string()).collect::<Vec<_>>().join(".")
+    std::iter::once(u64::from(generation))
+        .chain(frontiers.map(|f| f.0))
+        .map(|n| n.to_string())
+        .collect::<Vec<_>>()
+        .join(".")
 }
 
 /// None: of a generation that this edge does not know yet, or not ours; then everything is looked up. That of an
@@ -125,7 +138,8 @@ mod tests {
     #[test]
     fn what_a_device_is_told() {
         let items: Vec<_> = (1..=6).map(|n| (thread(n), item(n.into()))).collect();
-        let cursors: BTreeMap<_, _> = [(1, 600), (2, 700), (3, 400), (5, 2_000), (9, 1)].map(|(t, c)| (thread(t), MsgId(c))).into();
+        let cursors: BTreeMap<_, _> =
+            [(1, 600), (2, 700), (3, 400), (5, 2_000), (9, 1)].map(|(t, c)| (thread(t), MsgId(c))).into();
         let heads = barrier(&[(1, 700), (2, 700), (6, 900)]);
         let p = plan(&items, &cursors, Some(&[MsgId(550)]), &heads, &[Some(MsgId(1_500))]);
         assert_eq!(p.pages[0], (thread(1), MsgId(600), MsgId(700)), "news since the cursor");
@@ -135,7 +149,10 @@ mod tests {
         assert_eq!(p.refused.iter().map(|r| r.code).collect::<Vec<_>>(), [Code::Invalid, Code::NotMember]);
         let longer_away = plan(&items, &cursors, Some(&[MsgId(450)]), &heads, &[Some(MsgId(1_500))]);
         let both = [(thread(3), MsgId(400)), (thread(4), MsgId(450))];
-        assert_eq!(longer_away.ask, both, "away since before the horizon: ask, with a cursor or from where it was in sync");
+        assert_eq!(
+            longer_away.ask, both,
+            "away since before the horizon: ask, with a cursor or from where it was in sync"
+        );
         assert_eq!(plan(&items, &cursors, None, &heads, &[Some(MsgId(1_500))]).ask, [(thread(3), MsgId(400))]);
     }
 
@@ -144,7 +161,8 @@ mod tests {
     fn the_most_recently_active_by_time_whatever_the_ids() {
         let busy = |n: u32| n.is_multiple_of(2);
         let new: Vec<_> = (1..=300).map(|n| (thread(n), MsgId(if busy(n) { 1 << 50 } else { 5 }))).collect();
-        let last: Vec<_> = (1..=300).map(|n| LastEntry { id: MsgId(if busy(n) { 1 << 50 } else { 5 }), ts: u64::from(n) }).collect();
+        let last: Vec<_> =
+            (1..=300).map(|n| LastEntry { id: MsgId(if busy(n) { 1 << 50 } else { 5 }), ts: u64::from(n) }).collect();
         let left = thread(299);
         let got = most_recent(new, &last, |t| *t != left);
         let want: Vec<_> = (200..=300).rev().filter(|n| *n != 299).map(thread).collect();
@@ -162,7 +180,9 @@ mod tests {
     fn who_left_hears_nothing_from_after() {
         let mut left = item(1);
         left.intervals.leave(MsgId(600));
-        let at = |cursor| plan(&[(thread(1), left.clone())], &[(thread(1), MsgId(cursor))].into(), None, &barrier(&[(1, 900)]), &[]);
+        let at = |cursor| {
+            plan(&[(thread(1), left.clone())], &[(thread(1), MsgId(cursor))].into(), None, &barrier(&[(1, 900)]), &[])
+        };
         assert_eq!(at(598).pages, [(thread(1), MsgId(598), MsgId(599))]);
         assert!(at(599).pages.is_empty());
     }
@@ -172,7 +192,9 @@ mod tests {
         let s = encode_synced(3, [MsgId(5), MsgId(7)].into_iter());
         assert_eq!(decode_synced(&s, 3, 2), Some(vec![MsgId(5), MsgId(7)]));
         assert_eq!(decode_synced(&s, 4, 16), Some(vec![MsgId(5), MsgId(7)]));
-        for (s, generation, partitions) in [(s.as_str(), 2, 2), (s.as_str(), 3, 3), ("", 3, 2), ("x.1.2", 3, 2), ("3", 4, 2)] {
+        for (s, generation, partitions) in
+            [(s.as_str(), 2, 2), (s.as_str(), 3, 3), ("", 3, 2), ("x.1.2", 3, 2), ("3", 4, 2)]
+        {
             assert_eq!(decode_synced(s, generation, partitions), None);
         }
     }

@@ -83,7 +83,8 @@ impl AccessKeys {
         // By the clock that is an argument, below, and without leeway.
         rules.validate_exp = false;
         rules.validate_aud = false;
-        let claims = jsonwebtoken::decode::<Claims>(token, &known.key, &rules).map_err(|_| BadAccessToken::Forged)?.claims;
+        let claims =
+            jsonwebtoken::decode::<Claims>(token, &known.key, &rules).map_err(|_| BadAccessToken::Forged)?.claims;
         if claims.exp.saturating_mul(1_000) <= now_ms {
             return Err(BadAccessToken::Expired { claims: Box::new(claims) });
         }
@@ -102,7 +103,9 @@ fn parse(key: &PublicKey) -> Option<Key> {
 /// `none` is no algorithm to the library, so its header does not parse; the answer should still say what is wrong.
 fn algorithm_or_malformed(token: &str) -> BadAccessToken {
     let header = token.split('.').next().and_then(|h| BASE64_URL_SAFE_NO_PAD.decode(h).ok());
-    let names_one = header.and_then(|h| serde_json::from_slice::<serde_json::Value>(&h).ok()).is_some_and(|h| h.get("alg").is_some());
+    let names_one = header
+        .and_then(|h| serde_json::from_slice::<serde_json::Value>(&h).ok())
+        .is_some_and(|h| h.get("alg").is_some());
     if names_one { BadAccessToken::Algorithm } else { BadAccessToken::Malformed }
 }
 
@@ -139,7 +142,14 @@ mod tests {
 
     fn claims() -> Claims {
         let id = |s| Token::parse(s).unwrap();
-        Claims { iss: ISSUER.into(), sub: id("u1"), device: id("d1"), fam: "f".into(), iat: NOW / 1000, exp: NOW / 1000 + 60 }
+        Claims {
+            iss: ISSUER.into(),
+            sub: id("u1"),
+            device: id("d1"),
+            fam: "f".into(),
+            iat: NOW / 1000,
+            exp: NOW / 1000 + 60,
+        }
     }
 
     fn known(issuer: &Issuer) -> AccessKeys {
@@ -167,7 +177,10 @@ mod tests {
         assert_eq!(keys.check(&stranger.token(kid, &claims()), NOW), Err(BadAccessToken::Forged));
         let other_issuer = Claims { iss: "somebody".into(), ..claims() };
         assert_eq!(keys.check(&issuer.token(kid, &other_issuer), NOW), Err(BadAccessToken::Forged));
-        assert!(matches!(keys.check(&issuer.token(Some("k2"), &claims()), NOW), Err(BadAccessToken::UnknownKey { .. })));
+        assert!(matches!(
+            keys.check(&issuer.token(Some("k2"), &claims()), NOW),
+            Err(BadAccessToken::UnknownKey { .. })
+        ));
         assert_eq!(
             keys.check(&issuer.token(Some("keys.*"), &claims()), NOW),
             Err(BadAccessToken::Malformed),

@@ -39,7 +39,12 @@ pub async fn fetch(history: &HistoryClient, gap: &Gap, deadline: Duration) -> Re
     Err(why)
 }
 
-async fn events_between(history: &HistoryClient, thread: &Thread, after: MsgId, upto: MsgId) -> Result<Vec<LiveEvent>, Refusal> {
+async fn events_between(
+    history: &HistoryClient,
+    thread: &Thread,
+    after: MsgId,
+    upto: MsgId,
+) -> Result<Vec<LiveEvent>, Refusal> {
     let events = history.ask(between(thread.clone(), after, upto, limits::PAGE_MAX)).await?;
     Ok(events.into_iter().map(LiveEvent::fetched).collect())
 }

@@ -55,7 +55,12 @@ impl DeviceWorld for Memory {
         })
     }
 
-    fn store<'a>(&'a self, user: &'a UserId, value: &'a UserDevices, revision: u64) -> BoxFuture<'a, Result<u64, KvError>> {
+    fn store<'a>(
+        &'a self,
+        user: &'a UserId,
+        value: &'a UserDevices,
+        revision: u64,
+    ) -> BoxFuture<'a, Result<u64, KvError>> {
         Box::pin(async move {
             tokio::task::yield_now().await;
             if let Some(away) = self.away() {

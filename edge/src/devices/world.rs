@@ -23,7 +23,12 @@ pub trait DeviceWorld: Send + Sync {
     /// By the leader, with the revision.
     fn load<'a>(&'a self, user: &'a UserId) -> BoxFuture<'a, Result<Option<(UserDevices, u64)>, KvError>>;
 
-    fn store<'a>(&'a self, user: &'a UserId, value: &'a UserDevices, revision: u64) -> BoxFuture<'a, Result<u64, KvError>>;
+    fn store<'a>(
+        &'a self,
+        user: &'a UserId,
+        value: &'a UserDevices,
+        revision: u64,
+    ) -> BoxFuture<'a, Result<u64, KvError>>;
 
     /// None: no answer.
     fn ask<'a>(&'a self, edge: &'a Token, request: &'a EdgeRequest) -> BoxFuture<'a, Option<EdgeAnswer>>;
@@ -51,7 +56,12 @@ impl DeviceWorld for NatsDevices {
         Box::pin(async move { self.buckets.devices(user).load_with_revision().await })
     }
 
-    fn store<'a>(&'a self, user: &'a UserId, value: &'a UserDevices, revision: u64) -> BoxFuture<'a, Result<u64, KvError>> {
+    fn store<'a>(
+        &'a self,
+        user: &'a UserId,
+        value: &'a UserDevices,
+        revision: u64,
+    ) -> BoxFuture<'a, Result<u64, KvError>> {
         Box::pin(async move { self.buckets.devices(user).compare_and_set(value, revision).await })
     }
 

@@ -6,7 +6,8 @@ use natterjack_nats::calls::directory;
 use natterjack_protocol::{
     Code, DeviceId, Refusal, Token, UserId,
     client::http::{
-        Credentials, ExternalToken, LoggedOut, PasswordChange, Profile, RefreshToken, Registration, SessionsEnded, Tokens, Users,
+        Credentials, ExternalToken, LoggedOut, PasswordChange, Profile, RefreshToken, Registration, SessionsEnded,
+        Tokens, Users,
     },
 };
 use serde::Deserialize;
@@ -40,7 +41,11 @@ fn device(given: Option<DeviceId>) -> DeviceId {
 #[utoipa::path(post, path = "/v1/register", tag = "accounts", operation_id = "register",
     extensions(("x-codes" = json!(["conflict", "account_disabled", "registration_closed", "bad_invite"]))), request_body = Registration,
     responses((status = 200, body = Tokens)))]
-pub async fn register(State(api): Shared, Caller(client): Caller, JsonBody(c): JsonBody<Registration>) -> Answer<Tokens> {
+pub async fn register(
+    State(api): Shared,
+    Caller(client): Caller,
+    JsonBody(c): JsonBody<Registration>,
+) -> Answer<Tokens> {
     let attempt = api.limiter.logins(client).registers(&c.name)?;
     let Registration { name, password, device: given, invite } = c;
     let answer = api.directory.ask(directory::register(name, password, device(given), invite)).await;
@@ -82,7 +87,11 @@ pub async fn login(State(api): Shared, Caller(client): Caller, JsonBody(c): Json
 #[utoipa::path(post, path = "/v1/login/external", tag = "accounts", operation_id = "loginExternal",
     extensions(("x-codes" = json!(["unauthorized", "account_disabled", "token_expired", "not_found"]))), request_body = ExternalToken,
     responses((status = 200, body = Tokens)))]
-pub async fn login_external(State(api): Shared, Caller(client): Caller, JsonBody(t): JsonBody<ExternalToken>) -> Answer<Tokens> {
+pub async fn login_external(
+    State(api): Shared,
+    Caller(client): Caller,
+    JsonBody(t): JsonBody<ExternalToken>,
+) -> Answer<Tokens> {
     let _used = api.limiter.logins(client).uses(&t.token)?;
     Ok(Json(api.directory.ask(directory::login_external(t.token, device(t.device))).await?))
 }
@@ -92,7 +101,11 @@ pub async fn login_external(State(api): Shared, Caller(client): Caller, JsonBody
 #[utoipa::path(post, path = "/v1/refresh", tag = "accounts", operation_id = "refresh",
     extensions(("x-codes" = json!(["unauthorized"]))), request_body = RefreshToken,
     responses((status = 200, body = Tokens)))]
-pub async fn refresh(State(api): Shared, Caller(client): Caller, JsonBody(t): JsonBody<RefreshToken>) -> Answer<Tokens> {
+pub async fn refresh(
+    State(api): Shared,
+    Caller(client): Caller,
+    JsonBody(t): JsonBody<RefreshToken>,
+) -> Answer<Tokens> {
     let used = api.limiter.logins(client).uses(&t.refresh)?;
     let tokens = api.directory.ask(directory::refresh(t.refresh)).await?;
     used.renewed(&tokens.refresh);
@@ -103,7 +116,11 @@ pub async fn refresh(State(api): Shared, Caller(client): Caller, JsonBody(t): Js
 #[utoipa::path(post, path = "/v1/logout", tag = "accounts", operation_id = "logout",
     request_body = RefreshToken,
     responses((status = 200, body = LoggedOut)))]
-pub async fn logout(State(api): Shared, Caller(client): Caller, JsonBody(t): JsonBody<RefreshToken>) -> Answer<LoggedOut> {
+pub async fn logout(
+    State(api): Shared,
+    Caller(client): Caller,
+    JsonBody(t): JsonBody<RefreshToken>,
+) -> Answer<LoggedOut> {
     let _used = api.limiter.logins(client).uses(&t.refresh)?;
     api.directory.ask(directory::logout(t.refresh)).await?;
     Ok(Json(LoggedOut { logged_out: true }))
@@ -150,7 +167,11 @@ pub async fn find(State(api): Shared, Authenticated(actor): Authenticated, Query
 #[utoipa::path(get, path = "/v1/users/{user}", tag = "accounts", operation_id = "getUser", params(UserPath), security(("token" = [])),
     extensions(("x-codes" = json!(["not_found"]))),
     responses((status = 200, body = Profile)))]
-pub async fn profile(State(api): Shared, _actor: Authenticated, Path(UserPath { user }): Path<UserPath>) -> Answer<Profile> {
+pub async fn profile(
+    State(api): Shared,
+    _actor: Authenticated,
+    Path(UserPath { user }): Path<UserPath>,
+) -> Answer<Profile> {
     let profiles = api.directory.ask(directory::profiles(vec![user.clone()])).await?;
     let profile = profiles.into_iter().find(|p| p.user == user);
     Ok(Json(profile.ok_or_else(|| Refusal::new(Code::NotFound, format!("no such user: {user}")))?))

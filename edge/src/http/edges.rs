@@ -33,5 +33,9 @@ pub async fn health() -> Json<EdgeWell> {
 pub async fn ready(State(api): Shared) -> Answer<EdgeWell> {
     // The status knows at once that the edge leaves, the health that something stands still.
     let well = api.status.now().ready().is_ok() && api.health.report().ready;
-    if well { Ok(Json(EdgeWell { ok: true })) } else { Err(Refusal::unavailable("this edge takes no new clients now").into()) }
+    if well {
+        Ok(Json(EdgeWell { ok: true }))
+    } else {
+        Err(Refusal::unavailable("this edge takes no new clients now").into())
+    }
 }

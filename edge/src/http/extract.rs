@@ -39,8 +39,9 @@ impl FromRequestParts<Arc<Api>> for Authenticated {
     type Rejection = HttpFailure;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, HttpFailure> {
-        let token = bearer(parts)
-            .ok_or_else(|| Refusal::new(Code::Unauthorized, "the header `Authorization: Bearer <access token>` is missing"))?;
+        let token = bearer(parts).ok_or_else(|| {
+            Refusal::new(Code::Unauthorized, "the header `Authorization: Bearer <access token>` is missing")
+        })?;
         let actor = api.auth.check(token).await?;
         api.limiter.asks(&actor.user)?;
         Ok(Self(actor))
@@ -87,8 +88,9 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for JsonBody<T> {
             let why = "the body must be JSON and say so: `Content-Type: application/json`";
             return Err(Refused::invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
         }
-        let bytes =
-            to_bytes(request.into_body(), limits::HTTP_BODY_BYTES).await.map_err(|_| Refused::bad_request("the body was cut short"))?;
+        let bytes = to_bytes(request.into_body(), limits::HTTP_BODY_BYTES)
+            .await
+            .map_err(|_| Refused::bad_request("the body was cut short"))?;
         json::read(&bytes).map(Self).map_err(|why| Refusal::new(Code::BadFrame, format!("body: {why}")).into())
     }
 }
@@ -100,7 +102,9 @@ fn is_json(headers: &HeaderMap) -> bool {
     let mut parts = value.split(';').map(str::trim);
     let json = parts.next().is_some_and(|t| t.eq_ignore_ascii_case("application/json"));
     json && parts.all(|p| match p.split_once('=') {
-        Some((name, charset)) if name.eq_ignore_ascii_case("charset") => charset.trim_matches('"').eq_ignore_ascii_case("utf-8"),
+        Some((name, charset)) if name.eq_ignore_ascii_case("charset") => {
+            charset.trim_matches('"').eq_ignore_ascii_case("utf-8")
+        }
         _ => true,
     })
 }
@@ -137,8 +141,16 @@ mod tests {
             let name = || header::CONTENT_TYPE;
             is_json(&types.iter().map(|t| (name(), HeaderValue::from_static(t))).collect())
         };
-        assert!(is(&["application/json"]) && is(&["Application/JSON; charset=\"UTF-8\""]) && is(&["application/json;x"]));
-        for other in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", "application/json; charset=utf-16", ""] {
+        assert!(
+            is(&["application/json"]) && is(&["Application/JSON; charset=\"UTF-8\""]) && is(&["application/json;x"])
+        );
+        for other in [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "application/jsonx",
+            "application/json; charset=utf-16",
+            "",
+        ] {
             assert!(!is(&[other]), "{other}");
         }
         assert!(!is(&[]) && !is(&["application/json", "application/json"]));

@@ -41,11 +41,19 @@ fn of(mut users: Vec<UserId>) -> Body {
 #[utoipa::path(post, path = "/v1/groups", tag = "groups", operation_id = "createGroup", request_body = NewGroup, security(("token" = [])),
     extensions(("x-codes" = json!(["not_found", "conflict", "limit_reached", "clock_ahead"]))),
     responses((status = 200, body = GroupChanged)))]
-pub async fn create(State(api): Shared, Authenticated(actor): Authenticated, JsonBody(new): JsonBody<NewGroup>) -> Answer<GroupChanged> {
+pub async fn create(
+    State(api): Shared,
+    Authenticated(actor): Authenticated,
+    JsonBody(new): JsonBody<NewGroup>,
+) -> Answer<GroupChanged> {
     let id = new.cid.map_or_else(|| Token::mint('g', rand::random()), |cid| cid.group_id(&actor.user));
     let history = Some(new.history.unwrap_or_default());
     let body = Body { name: Some(group_name(new.name)), history, ..of(new.users) };
-    done(&api, ThreadChange { thread: Thread::group(&id), actor: actor.user, kind: Kind::GroupCreated, body, cid: new.cid }).await
+    done(
+        &api,
+        ThreadChange { thread: Thread::group(&id), actor: actor.user, kind: Kind::GroupCreated, body, cid: new.cid },
+    )
+    .await
 }
 
 /// For members.
@@ -62,7 +70,13 @@ pub async fn show(
         return Err(Refusal::new(Code::NotMember, "you are not in this group").into());
     }
     let members = group.present().map(|(user, role)| GroupMember { user: user.clone(), role }).collect();
-    Ok(Json(GroupInfo { thread: Thread::group(&id), history: group.history, version: group.version, members, name: group.name }))
+    Ok(Json(GroupInfo {
+        thread: Thread::group(&id),
+        history: group.history,
+        version: group.version,
+        members,
+        name: group.name,
+    }))
 }
 
 /// For admins and owners.

@@ -52,11 +52,18 @@ mod tests {
 
     #[test]
     fn a_whole_number_may_have_a_fraction_of_zeros() {
-        for good in [r#"{"password":7}"#, r#"{"password":7.0}"#, r#"{"password":7e0,"x":[1.5]}"#, r#"{"password":0.7e1}"#] {
+        for good in
+            [r#"{"password":7}"#, r#"{"password":7.0}"#, r#"{"password":7e0,"x":[1.5]}"#, r#"{"password":0.7e1}"#]
+        {
             assert_eq!(read(good.as_bytes()), Ok(Login { password: 7 }), "{good}");
         }
-        for bad in [r#"{"password":7.5}"#, r#"{"password":-7.0}"#, r#"{"password":7e3}"#, r#"{"password":1e400}"#, r#"{"password":"7.0"}"#]
-        {
+        for bad in [
+            r#"{"password":7.5}"#,
+            r#"{"password":-7.0}"#,
+            r#"{"password":7e3}"#,
+            r#"{"password":1e400}"#,
+            r#"{"password":"7.0"}"#,
+        ] {
             assert!(read::<Login>(bad.as_bytes()).is_err(), "{bad}");
         }
     }

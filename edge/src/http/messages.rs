@@ -44,8 +44,15 @@ pub async fn page(
     Path(ThreadPath { thread }): Path<ThreadPath>,
     Query(p): Query<Wanted>,
 ) -> Answer<Page> {
-    let asked =
-        HistoryQuery { r: 0, thread: Some(thread.thread()?), before: p.before, after: p.after, around: p.around, at: p.at, limit: p.limit };
+    let asked = HistoryQuery {
+        r: 0,
+        thread: Some(thread.thread()?),
+        before: p.before,
+        after: p.after,
+        around: p.around,
+        at: p.at,
+        limit: p.limit,
+    };
     let question = PageQuestion::of(&asked)?;
     Ok(Json(api.pages.page(&actor.user, None, question, MsgId::NONE).await?))
 }

@@ -51,7 +51,9 @@ pub enum ThreadName {
 
 impl ThreadName {
     pub fn parse(name: &str) -> Result<Self, BadThread> {
-        let misordered = |rest: &str| rest.split_once('.').is_some_and(|(a, b)| ["dm.", b, ".", a].concat().parse::<Thread>().is_ok());
+        let misordered = |rest: &str| {
+            rest.split_once('.').is_some_and(|(a, b)| ["dm.", b, ".", a].concat().parse::<Thread>().is_ok())
+        };
         match name.parse() {
             Ok(thread) => Ok(Self::Thread(thread)),
             Err(_) if name.strip_prefix("dm.").is_some_and(misordered) => Ok(Self::Misordered),
@@ -62,9 +64,10 @@ impl ThreadName {
     pub fn thread(self) -> Result<Thread, Refusal> {
         match self {
             Self::Thread(thread) => Ok(thread),
-            Self::Misordered => {
-                Err(Refusal::new(Code::NotFound, "thread: there is none of this name; the ids in dm.<user>.<user> are in ascending order"))
-            }
+            Self::Misordered => Err(Refusal::new(
+                Code::NotFound,
+                "thread: there is none of this name; the ids in dm.<user>.<user> are in ascending order",
+            )),
         }
     }
 }

@@ -25,7 +25,11 @@ pub struct PresenceQuery {
 /// How these users are shown to the caller now: for members of large groups, of whom a socket would watch too many.
 #[utoipa::path(get, path = "/v1/presence", tag = "people", operation_id = "listPresence", security(("token" = [])), params(PresenceQuery),
     responses((status = 200, body = PresenceList)))]
-pub async fn list(State(api): Shared, Authenticated(actor): Authenticated, Query(q): Query<PresenceQuery>) -> Answer<PresenceList> {
+pub async fn list(
+    State(api): Shared,
+    Authenticated(actor): Authenticated,
+    Query(q): Query<PresenceQuery>,
+) -> Answer<PresenceList> {
     Ok(Json(PresenceList { users: api.presence.pull(&actor.user, users(&q.users)?).await? }))
 }
 

@@ -39,7 +39,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 /// A whole number in decimal digits: no sign, no leading zero, no fraction, below 2^53.
 pub fn number<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
     let text = String::deserialize(d)?;
-    let number = digits(&text).ok_or_else(|| D::Error::custom(format!("a whole number from 0 to {MAX} in decimal digits")))?;
+    let number =
+        digits(&text).ok_or_else(|| D::Error::custom(format!("a whole number from 0 to {MAX} in decimal digits")))?;
     let number: Result<T, D::Error> = T::deserialize(number.into_deserializer());
     number.map(Some).map_err(|_| D::Error::custom("the number is too large"))
 }
@@ -56,10 +57,13 @@ pub struct Known(HashMap<(Method, String), HashSet<String>>);
 impl Known {
     pub fn of(document: &Value) -> Self {
         let mut known = HashMap::new();
-        for (path, item) in document["paths"].as_object().into_iter().flatten().filter(|(path, _)| path.starts_with("/v1/")) {
+        for (path, item) in
+            document["paths"].as_object().into_iter().flatten().filter(|(path, _)| path.starts_with("/v1/"))
+        {
             for (method, operation) in item.as_object().into_iter().flatten() {
                 let Ok(method) = Method::from_bytes(method.to_ascii_uppercase().as_bytes()) else { continue };
-                let parameters = operation["parameters"].as_array().into_iter().flatten().filter(|p| p["in"] == "query");
+                let parameters =
+                    operation["parameters"].as_array().into_iter().flatten().filter(|p| p["in"] == "query");
                 let names = parameters.flat_map(names).map(str::to_owned).collect();
                 known.insert((method, path.clone()), names);
             }
@@ -69,7 +73,9 @@ impl Known {
 
     pub fn check(&self, method: &Method, route: &str, query: Option<&str>) -> Result<(), Refusal> {
         let method = if method == Method::HEAD { &Method::GET } else { method };
-        let (Some(query), Some(names)) = (query.filter(|q| !q.is_empty()), self.0.get(&(method.clone(), route.to_owned()))) else {
+        let (Some(query), Some(names)) =
+            (query.filter(|q| !q.is_empty()), self.0.get(&(method.clone(), route.to_owned())))
+        else {
             return Ok(());
         };
         let mut seen = HashSet::new();
@@ -80,7 +86,8 @@ impl Known {
             if !names.contains(&name) {
                 let mut known: Vec<&str> = names.iter().map(String::as_str).collect();
                 known.sort_unstable();
-                let known = if known.is_empty() { "none are known".into() } else { format!("known are {}", known.join(", ")) };
+                let known =
+                    if known.is_empty() { "none are known".into() } else { format!("known are {}", known.join(", ")) };
                 return Err(Refusal::invalid(format!("query: a parameter that this request does not have; {known}")));
             }
             if !seen.insert(name.clone()) {
@@ -106,7 +113,10 @@ fn decoded(text: &str) -> Result<String, Refusal> {
         bytes.push(match first {
             b'+' => b' ',
             b'%' => {
-                let hex = rest.get(..2).filter(|h| h.iter().all(u8::is_ascii_hexdigit)).and_then(|h| std::str::from_utf8(h).ok());
+                let hex = rest
+                    .get(..2)
+                    .filter(|h| h.iter().all(u8::is_ascii_hexdigit))
+                    .and_then(|h| std::str::from_utf8(h).ok());
                 let byte = hex.and_then(|h| u8::from_str_radix(h, 16).ok());
                 rest = rest.get(2..).unwrap_or_default();
                 byte.ok_or_else(|| Refusal::invalid("query: % is followed by two hexadecimal digits"))?
@@ -137,9 +147,18 @@ mod tests {
         for good in ["", "limit=1", "limit=1&before=2", "before=", "%6cimit=1", "limit=%31", "limit=a+b"] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
-        for bad in
-            ["limt=1", "thread=1", "limit=1&limit=2", "limit=1&limit=1", "limit=1&%6Cimit=1", "limit=1&", "&", "=1", "place=1", "LIMIT=1"]
-        {
+        for bad in [
+            "limt=1",
+            "thread=1",
+            "limit=1&limit=2",
+            "limit=1&limit=1",
+            "limit=1&%6Cimit=1",
+            "limit=1&",
+            "&",
+            "=1",
+            "place=1",
+            "LIMIT=1",
+        ] {
             assert!(check(bad).is_err(), "{bad}");
         }
         for bad in ["limit=%", "limit=%4", "limit=%zz", "limit=%+1", "limit=%ff", "%ff=1", "limit=%c3%28"] {
@@ -153,7 +172,22 @@ mod tests {
         for (good, n) in [("0", 0), ("7", 7), ("9007199254740991", MAX)] {
             assert_eq!(digits(good), Some(n));
         }
-        for bad in ["", "+1", "-1", "01", "00", "1.0", "1e3", " 1", "1 ", "0x1", "9007199254740992", "18446744073709551616", "١", "1_0"] {
+        for bad in [
+            "",
+            "+1",
+            "-1",
+            "01",
+            "00",
+            "1.0",
+            "1e3",
+            " 1",
+            "1 ",
+            "0x1",
+            "9007199254740992",
+            "18446744073709551616",
+            "١",
+            "1_0",
+        ] {
             assert_eq!(digits(bad), None, "{bad:?}");
         }
     }

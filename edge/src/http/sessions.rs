@@ -30,12 +30,16 @@ pub async fn end(
     Authenticated(actor): Authenticated,
     Path(DevicePath { device }): Path<DevicePath>,
 ) -> Answer<SessionsEnded> {
-    Ok(Json(SessionsEnded { ended: api.directory.ask(directory::end_sessions(actor.user, EndedLogins::Of(device))).await? }))
+    Ok(Json(SessionsEnded {
+        ended: api.directory.ask(directory::end_sessions(actor.user, EndedLogins::Of(device))).await?,
+    }))
 }
 
 /// Ends all logins but the one that asks.
 #[utoipa::path(post, path = "/v1/sessions/end_others", tag = "sessions", operation_id = "endOtherSessions", security(("token" = [])),
     responses((status = 200, body = SessionsEnded)))]
 pub async fn end_others(State(api): Shared, Authenticated(actor): Authenticated) -> Answer<SessionsEnded> {
-    Ok(Json(SessionsEnded { ended: api.directory.ask(directory::end_sessions(actor.user, EndedLogins::AllBut(actor.family))).await? }))
+    Ok(Json(SessionsEnded {
+        ended: api.directory.ask(directory::end_sessions(actor.user, EndedLogins::AllBut(actor.family))).await?,
+    }))
 }

@@ -46,17 +46,38 @@ pub async fn post(
     came: Came,
     JsonBody(p): JsonBody<PollRequest<ThreadName>>,
 ) -> Answer<PollAnswer> {
-    poll(api, actor, PollInput { cursors: named(p.cursors)?, synced: p.synced, wait_ms: p.wait_ms, watch: p.watch, seen: p.seen, came })
-        .await
+    poll(
+        api,
+        actor,
+        PollInput {
+            cursors: named(p.cursors)?,
+            synced: p.synced,
+            wait_ms: p.wait_ms,
+            watch: p.watch,
+            seen: p.seen,
+            came,
+        },
+    )
+    .await
 }
 
 /// The same for few cursors.
 #[utoipa::path(get, path = "/v1/sync", tag = "sync", operation_id = "pollWithQuery", security(("token" = [])), params(PollQuery),
     extensions(("x-codes" = json!(["conflict", "device_limit", "displaced", "not_found"]))),
     responses((status = 200, body = PollAnswer)))]
-pub async fn get(State(api): Shared, Authenticated(actor): Authenticated, came: Came, Query(q): Query<PollQuery>) -> Answer<PollAnswer> {
+pub async fn get(
+    State(api): Shared,
+    Authenticated(actor): Authenticated,
+    came: Came,
+    Query(q): Query<PollQuery>,
+) -> Answer<PollAnswer> {
     let cursors = q.cursors.as_deref().map(cursors).transpose()?.unwrap_or_default();
-    poll(api, actor, PollInput { cursors: named(cursors)?, synced: q.synced, wait_ms: q.wait_ms, came, ..PollInput::default() }).await
+    poll(
+        api,
+        actor,
+        PollInput { cursors: named(cursors)?, synced: q.synced, wait_ms: q.wait_ms, came, ..PollInput::default() },
+    )
+    .await
 }
 
 async fn poll(api: Arc<Api>, actor: crate::auth::Actor, ask: PollInput) -> Answer<PollAnswer> {
@@ -93,14 +114,18 @@ mod tests {
         let two = cursors("dm.a.b:5,group.g:7").unwrap();
         assert_eq!((two.len(), two[&ThreadName::parse("group.g").unwrap()]), (2, MsgId(7)));
         assert_eq!(named(cursors("dm.b.a:5").unwrap()).unwrap_err().code.name(), "not_found");
-        for bad in ["dm.a.b", "dm.a.b:x", "dm.a.b:-1", "nothing:5", ":5", "", "dm.a.b:5,", "dm.a.b:5,dm.a.b:6", "dm.a.b:+5"] {
+        for bad in
+            ["dm.a.b", "dm.a.b:x", "dm.a.b:-1", "nothing:5", ":5", "", "dm.a.b:5,", "dm.a.b:5,dm.a.b:6", "dm.a.b:+5"]
+        {
             assert!(cursors(bad).is_err(), "{bad}");
         }
     }
     /// The examples of docs/protocol.md are what is read and written here.
     #[test]
     fn the_document_speaks_the_same() {
-        let text = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/protocol.md")).unwrap();
+        let text =
+            std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/protocol.md"))
+                .unwrap();
         let part = text.split("### Without a WebSocket").nth(1).unwrap();
         let line = |begins: &str| part.lines().find(|l| l.starts_with(begins)).unwrap_or_else(|| panic!("no {begins}"));
         let ask: PollRequest<ThreadName> = serde_json::from_str(line("{\"cursors\"")).unwrap();

@@ -29,7 +29,11 @@ pub struct Turn {
 /// Newest activity first.
 #[utoipa::path(get, path = "/v1/threads", tag = "threads", operation_id = "listThreads", params(Turn), security(("token" = [])),
     responses((status = 200, body = ThreadsAnswer)))]
-pub async fn list(State(api): Shared, Authenticated(actor): Authenticated, Query(turn): Query<Turn>) -> Answer<ThreadsAnswer> {
+pub async fn list(
+    State(api): Shared,
+    Authenticated(actor): Authenticated,
+    Query(turn): Query<Turn>,
+) -> Answer<ThreadsAnswer> {
     let all = api.people.threads(&actor.user).await?.threads.into_iter().collect();
     let (threads, next) = api.threads.page(&actor.user, all, turn.limit, turn.before).await?;
     Ok(Json(ThreadsAnswer { threads, next }))

@@ -229,7 +229,9 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
                 // A session that has ended does not wait for it any more.
                 let _ = reply.send(live);
             }
-            Command::Unsubscribe { session, topics } => topics.iter().for_each(|key| self.topics.unsubscribe(session, key)),
+            Command::Unsubscribe { session, topics } => {
+                topics.iter().for_each(|key| self.topics.unsubscribe(session, key))
+            }
             Command::Detach { session } => self.topics.remove_session(session),
         }
     }
@@ -314,7 +316,8 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
         let users = self.sweep.take();
         self.compare_heads(users.iter().filter_map(|u| self.with.members.get(u)).collect(), Vec::new());
         if self.snapshots.is_due(now) {
-            let frontiers = (0..self.with.partitions).map(|p| self.with.clock.frontier(p).unwrap_or_default()).collect();
+            let frontiers =
+                (0..self.with.partitions).map(|p| self.with.clock.frontier(p).unwrap_or_default()).collect();
             if let Some(old) = self.snapshots.add(now, frontiers) {
                 self.topics.forget_below(old);
             }

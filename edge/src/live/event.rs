@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use natterjack_protocol::{Event, GroupId, MsgId, Thread, UserId, client::frame::ServerFrame, codec::Codec, size::Size};
+use natterjack_protocol::{
+    Event, GroupId, MsgId, Thread, UserId, client::frame::ServerFrame, codec::Codec, size::Size,
+};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Whose live subject it is.
@@ -40,7 +42,8 @@ impl LiveEvent {
 
     /// An event that was fetched to fill a gap.
     pub fn fetched(event: Event) -> Self {
-        let (thread, id, prev, control) = (event.thread.to_string().into(), event.id, event.prev, event.kind.is_control());
+        let (thread, id, prev, control) =
+            (event.thread.to_string().into(), event.id, event.prev, event.kind.is_control());
         Self { thread, id, prev, control, frame: ServerFrame::Event(Box::new(event)).encode(Codec::Msgpack) }
     }
 }

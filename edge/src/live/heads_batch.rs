@@ -229,7 +229,10 @@ mod tests {
         assert_eq!(heads.len(), 2, "one per topic");
         assert!(batches.overdue().is_empty(), "both were answered");
         let done = batches.finished();
-        assert_eq!(done.iter().map(|(n, b)| (*n, b.heads[&dm])).collect::<Vec<_>>(), [("first", MsgId(7)), ("second", MsgId(7))]);
+        assert_eq!(
+            done.iter().map(|(n, b)| (*n, b.heads[&dm])).collect::<Vec<_>>(),
+            [("first", MsgId(7)), ("second", MsgId(7))]
+        );
     }
 
     #[test]
@@ -237,8 +240,16 @@ mod tests {
         let mut batches = HeadsBatches::new(64);
         let user = natterjack_protocol::UserId::parse("a").unwrap();
         let dm = Thread::dm(&user, &user);
-        batches.wait(HeadsWaiter { slots: vec![], threads: vec![(TopicKey::User(user), dm.clone())], everywhere: false, reply: Some(()) });
-        assert_eq!(batches.begin().iter().map(|r| (r.p, r.hashes.clone())).collect::<Vec<_>>(), [(dm.partition(64), vec![dm.hash64()])]);
+        batches.wait(HeadsWaiter {
+            slots: vec![],
+            threads: vec![(TopicKey::User(user), dm.clone())],
+            everywhere: false,
+            reply: Some(()),
+        });
+        assert_eq!(
+            batches.begin().iter().map(|r| (r.p, r.hashes.clone())).collect::<Vec<_>>(),
+            [(dm.partition(64), vec![dm.hash64()])]
+        );
     }
 
     /// Both holders are gone, and one successor answers earlier than the other.

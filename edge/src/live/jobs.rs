@@ -20,5 +20,6 @@ pub trait Jobs: Clone + Send + Sync + 'static {
 
     /// A session that is live joins a group: subscribes, gets the page since it joined, goes live. Closes the session
     /// if that fails.
-    fn join(&self, session: &Arc<SessionHandle>, thread: &Thread, item: &ThreadItem) -> impl Future<Output = ()> + Send;
+    fn join(&self, session: &Arc<SessionHandle>, thread: &Thread, item: &ThreadItem)
+    -> impl Future<Output = ()> + Send;
 }

@@ -261,7 +261,8 @@ impl Topic {
     }
 
     fn show(&mut self, hash: u64, event: &LiveEvent) {
-        let last = self.shown.entry(hash).or_insert_with(|| LastShown { thread: event.thread.clone(), id: MsgId::NONE });
+        let last =
+            self.shown.entry(hash).or_insert_with(|| LastShown { thread: event.thread.clone(), id: MsgId::NONE });
         last.id = event.id;
         let mut rendered = Rendered::new(event);
         if !event.control {
@@ -273,7 +274,8 @@ impl Topic {
         let expelled = &mut self.expelled;
         self.subscribers.retain_mut(|s| {
             let user = &s.session.user;
-            let goes = control.id > s.range.known_at && ends_membership(control.kind, &control.from, &control.body, user);
+            let goes =
+                control.id > s.range.known_at && ends_membership(control.kind, &control.from, &control.body, user);
             if goes && !expelled.contains(user) {
                 expelled.push(user.clone());
             }

@@ -119,7 +119,8 @@ impl Topics {
 
     fn open(&mut self, key: &TopicKey) -> TopicSlot {
         self.last_generation += 1;
-        let entry = Some(TopicEntry { topic: Topic::new(key.clone(), self.partitions), generation: self.last_generation });
+        let entry =
+            Some(TopicEntry { topic: Topic::new(key.clone(), self.partitions), generation: self.last_generation });
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = entry;
@@ -229,7 +230,13 @@ impl Topics {
         let Some((topic, generation)) = self.topic(slot) else { return };
         match message {
             LiveMessage::Event { header: EventHeader { id, prev, thread, control, .. }, frame } => {
-                let gap = topic.event(LiveEvent { thread: thread.into(), id, prev, control, frame: payload.slice_ref(frame) });
+                let gap = topic.event(LiveEvent {
+                    thread: thread.into(),
+                    id,
+                    prev,
+                    control,
+                    frame: payload.slice_ref(frame),
+                });
                 self.saw(partition_of(xxh3_64(thread.as_bytes()), self.partitions), id);
                 self.push_effects(slot, generation, gap);
                 // A control entry may have ended the part of the group's last session here.
@@ -256,7 +263,12 @@ impl Topics {
         match Ephemeral::decode(payload) {
             Ok(Ephemeral::Typing { thread, user }) => {
                 let key = xxh3_64(format!("{thread}{user}").as_bytes());
-                topic.ephemeral(key, &user, &thread, &ServerFrame::Typing { thread: thread.clone(), user: user.clone() });
+                topic.ephemeral(
+                    key,
+                    &user,
+                    &thread,
+                    &ServerFrame::Typing { thread: thread.clone(), user: user.clone() },
+                );
             }
             Ok(Ephemeral::Contacts) => {
                 topic.sessions().for_each(|s| s.frame(&ServerFrame::Contacts));

@@ -229,15 +229,26 @@ mod tests {
 
     #[test]
     fn what_concerns_sockets_only_is_left_out_and_a_change_is_told_once() {
-        let member = ServerFrame::Member { thread: thread(), id: MsgId(3), open: true, role: None, intervals: Default::default() };
+        let member = ServerFrame::Member {
+            thread: thread(),
+            id: MsgId(3),
+            open: true,
+            role: None,
+            intervals: Default::default(),
+        };
         let typing = ServerFrame::Typing { thread: thread(), user: UserId::parse("a").unwrap() };
-        let a = collected(None, &[attached(), typing, ServerFrame::Degraded { on: true }, member.clone(), member.clone()]);
+        let a =
+            collected(None, &[attached(), typing, ServerFrame::Degraded { on: true }, member.clone(), member.clone()]);
         assert_eq!(a.frames, std::slice::from_ref(&member));
         for in_sync_once in [true, false] {
             let mut c = Collected::new(BTreeMap::new(), in_sync_once);
             c.frame(member.clone(), 0);
             c.frame(attached(), 0);
-            assert_eq!((c.has_news(), c.frames.len()), (in_sync_once, 1), "what may be old is told, and not waited for");
+            assert_eq!(
+                (c.has_news(), c.frames.len()),
+                (in_sync_once, 1),
+                "what may be old is told, and not waited for"
+            );
         }
     }
 }

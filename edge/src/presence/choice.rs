@@ -95,11 +95,17 @@ mod tests {
     fn a_change_leaves_the_rest_and_who_hides_twice_hid_the_first_time() {
         let hide = PresenceChange { choice: Some(PresenceChoice::Hidden), visibility: None };
         let first = changed(PresenceSettings::default(), hide, 5);
-        assert_eq!((first.choice, first.since, first.visibility), (PresenceChoice::Hidden, 5, PresenceVisibility::Everyone));
+        assert_eq!(
+            (first.choice, first.since, first.visibility),
+            (PresenceChoice::Hidden, 5, PresenceVisibility::Everyone)
+        );
         assert_eq!(changed(first, hide, 9), first);
         let contacts = PresenceChange { choice: None, visibility: Some(PresenceVisibility::Contacts) };
         let second = changed(first, contacts, 9);
-        assert_eq!((second.choice, second.since, second.visibility), (PresenceChoice::Hidden, 5, PresenceVisibility::Contacts));
+        assert_eq!(
+            (second.choice, second.since, second.visibility),
+            (PresenceChoice::Hidden, 5, PresenceVisibility::Contacts)
+        );
         let show = PresenceChange { choice: Some(PresenceChoice::Available), visibility: None };
         assert_eq!(changed(second, show, 12).since, 12);
     }

@@ -128,7 +128,13 @@ impl<S: PresenceSource> Desk<S> {
         }
     }
 
-    fn watch(&mut self, session: Arc<SessionHandle>, users: Vec<UserId>, contacts: Result<HashSet<UserId>, Refusal>, r: Request) {
+    fn watch(
+        &mut self,
+        session: Arc<SessionHandle>,
+        users: Vec<UserId>,
+        contacts: Result<HashSet<UserId>, Refusal>,
+        r: Request,
+    ) {
         self.leave(session.id);
         let (known, id) = (contacts.as_ref().ok(), session.id);
         let standing = |other: &UserId| Standing {
@@ -262,7 +268,10 @@ impl<S: PresenceSource> Desk<S> {
             gone.collect::<Vec<_>>().into_iter().for_each(|session| self.leave(session));
         }
         for shard in self.hearing.fallen_silent(Instant::now()) {
-            tracing::warn!(shard, "nothing is heard of who is here in this shard: does presence run? they are shown as unknown");
+            tracing::warn!(
+                shard,
+                "nothing is heard of who is here in this shard: does presence run? they are shown as unknown"
+            );
             self.watching.shard_changed(shard, false);
         }
         let (users, watchers, pairs) = self.watching.sizes();

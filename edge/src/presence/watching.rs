@@ -134,7 +134,11 @@ fn put<T>(all: &mut Vec<Option<T>>, free: &mut Vec<u32>, one: T) -> u32 {
 
 impl<H> Watching<H> {
     /// From here on `handle` watches these users. Returns those of whom nothing was known here, by shard.
-    pub fn watch(&mut self, handle: H, users: impl IntoIterator<Item = (UserId, u32, Standing)>) -> (WatcherNumber, Vec<(u32, UserId)>) {
+    pub fn watch(
+        &mut self,
+        handle: H,
+        users: impl IntoIterator<Item = (UserId, u32, Standing)>,
+    ) -> (WatcherNumber, Vec<(u32, UserId)>) {
         let watcher = Watcher { handle, watched: Vec::new(), news: Vec::new() };
         let number = put(&mut self.watchers, &mut self.free_watchers, watcher);
         let (mut watched, mut new) = (BTreeMap::new(), Vec::new());

@@ -36,7 +36,8 @@ use crate::{
     presence::{Presence, SILENCE, choice::Choices, desk, handle, source::NatsPresence},
     readiness::Readiness,
     sends::{
-        device::DeviceQueues, http::HttpSends, log_condition::LogCondition, membership::Membership, references::References, send::Sends,
+        device::DeviceQueues, http::HttpSends, log_condition::LogCondition, membership::Membership,
+        references::References, send::Sends,
     },
     server::{accept::Acceptor, capacity::Capacity, shutdown::ShutdownPhases},
     session::{Counts, Services, backend::EdgeBackend},
@@ -97,7 +98,12 @@ struct Running {
 }
 
 /// None: it was stopped before it could listen.
-async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &CancellationToken) -> Result<Option<Running>, Error> {
+async fn start(
+    base: &Base,
+    layout: Layout,
+    stop: &CancellationToken,
+    end: &CancellationToken,
+) -> Result<Option<Running>, Error> {
     let Base { cfg, capacity, has, tls, listener, nats, time, limiter, health } = base;
     let listen = listener.local_addr().unwrap_or(cfg.listen);
     let value = address::lease(cfg.public_url.clone(), listen, tls.is_some(), lease::machine(), &cfg.instance);
@@ -108,8 +114,10 @@ async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &Canc
     let standing = LeaseStanding::default();
     let buckets = KvBuckets::new(nats, layout);
     let (presence_desk, presence_inbox) = handle::channel();
-    let delivery = DeliveryParts::start(cfg, nats, time.clone(), layout, &buckets, presence_desk.clone(), end.clone()).await?;
-    let (clock, directory, status, sessions) = (delivery.clock.clone(), Directory::new(nats), StatusWatch::default(), Sessions::default());
+    let delivery =
+        DeliveryParts::start(cfg, nats, time.clone(), layout, &buckets, presence_desk.clone(), end.clone()).await?;
+    let (clock, directory, status, sessions) =
+        (delivery.clock.clone(), Directory::new(nats), StatusWatch::default(), Sessions::default());
     // These wait for their buckets. At a new generation the health is still that of the one before.
     health.set("edge", Err("waiting for its buckets".into()));
     let auth = TokenVerifier::start(&buckets, time, &directory, &sessions, &cfg.times);
@@ -121,12 +129,15 @@ async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &Canc
     let desk = desk::run(source.clone(), SILENCE, presence_inbox, end.clone());
     let desk = AbortOnDropHandle::new(tokio::spawn(desk));
     let people = People::new(&buckets, &directory);
-    let presence = Presence { desk: presence_desk, source, people: people.clone(), choices: Choices::new(&buckets, time) };
+    let presence =
+        Presence { desk: presence_desk, source, people: people.clone(), choices: Choices::new(&buckets, time) };
     let readiness = Readiness::new(health, layout, &clock, auth.watching().into_iter().chain([edges.watching()]));
     let tasks = TaskTracker::new();
     let own = (cfg.edge_id.clone(), cfg.instance.clone());
-    let world = NatsDevices { buckets: buckets.clone(), nats: nats.clone(), edges: edges.clone(), incarnation: own.1.clone() };
-    let devices = Devices::new(Box::new(world), own, cfg.devices, sessions.clone(), standing.clone(), time.clone(), &cfg.times);
+    let world =
+        NatsDevices { buckets: buckets.clone(), nats: nats.clone(), edges: edges.clone(), incarnation: own.1.clone() };
+    let devices =
+        Devices::new(Box::new(world), own, cfg.devices, sessions.clone(), standing.clone(), time.clone(), &cfg.times);
     let answering = devices.clone();
     let service = serve(nats, subjects::edge_service(&cfg.edge_id), None, REQUESTS, move |request| {
         let answer = answering.answer(&request);
@@ -140,7 +151,9 @@ async fn start(base: &Base, layout: Layout, stop: &CancellationToken, end: &Canc
     let parts = Parts {
         devices: devices.clone(),
         people,
-        publisher: Publisher::new(nats, layout, cfg.times.clone()).behind(delivery.fence.clone()).while_stands(standing.clone()),
+        publisher: Publisher::new(nats, layout, cfg.times.clone())
+            .behind(delivery.fence.clone())
+            .while_stands(standing.clone()),
         log: LogCondition { clock: clock.clone(), status: status.clone(), layout, times: cfg.times.clone() },
         directory,
         auth,
@@ -215,7 +228,8 @@ impl Parts {
         let DeliveryParts { live, attach, batch_acks, clock, members, history, dispatcher, .. } = delivery;
         let Self { people, publisher, log, directory, auth, sessions, devices: user_devices, edges, presence } = self;
         let (status, thread_log) = (log.status.clone(), ThreadLog::new(nats, log.layout));
-        let control = ControlAppender::new(thread_log.clone(), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
+        let control =
+            ControlAppender::new(thread_log.clone(), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
         let threads = ThreadLists::new(&history, &people);
         let pages = Pages::new(&history, &people);
         let admission = Arc::new(Admission {

@@ -89,7 +89,12 @@ impl Sends {
     }
 
     /// The partition and what to publish; None: one after the other.
-    fn batch_of(&self, state: &Arc<UserState>, thread: &Thread, sends: &[Queued]) -> Option<(u32, Vec<(String, Bytes)>)> {
+    fn batch_of(
+        &self,
+        state: &Arc<UserState>,
+        thread: &Thread,
+        sends: &[Queued],
+    ) -> Option<(u32, Vec<(String, Bytes)>)> {
         if sends.len() < 2 {
             return None;
         }
@@ -103,7 +108,8 @@ impl Sends {
         let ready = |Queued { send, .. }: &Queued| -> Option<(String, Bytes)> {
             // What another message is named by has to be looked up first.
             let alone = send.body.references().next().is_some();
-            let first_time = !alone && send.cid.age(now, since, &self.log.times) == Age::Fresh && send.cid.unix_ms() + RESENT > now;
+            let first_time =
+                !alone && send.cid.age(now, since, &self.log.times) == Age::Fresh && send.cid.unix_ms() + RESENT > now;
             let (_, encoded) = entry_of(&state.user, send.clone()).ok().filter(|_| first_time)?;
             Some((send.cid.dedupe_id(thread, &state.user), encoded))
         };

@@ -35,7 +35,12 @@ pub type SendResult = Result<MsgId, Refusal>;
 pub trait PublishSends: Send + Sync + 'static {
     /// The messages of one device to one thread, in this order: what became of the first of them, or of all. The others
     /// are given back, to go alone: each of them is to be answered as soon as it is decided.
-    fn send_all(&self, state: &Arc<UserState>, thread: &Thread, sends: Vec<Queued>) -> impl Future<Output = Published> + Send;
+    fn send_all(
+        &self,
+        state: &Arc<UserState>,
+        thread: &Thread,
+        sends: Vec<Queued>,
+    ) -> impl Future<Output = Published> + Send;
 }
 
 /// Below this many devices nobody looks for those with nothing under way.
@@ -290,7 +295,8 @@ where
 }
 
 fn full() -> Refusal {
-    let why = Refusal::new(Code::RateLimited, format!("{} messages of this device wait already", limits::INFLIGHT_REQUESTS));
+    let why =
+        Refusal::new(Code::RateLimited, format!("{} messages of this device wait already", limits::INFLIGHT_REQUESTS));
     Refusal { retry_after_ms: Some(1_000), ..why }
 }
 

@@ -69,8 +69,13 @@ impl Membership {
         if !fold::has_room(&theirs, limits::STATE_BYTES_BY_OTHERS) {
             return Err(fold::full(peer));
         }
-        let change =
-            ThreadChange { thread: thread.clone(), actor: state.user.clone(), kind: Kind::DmStarted, body: Body::default(), cid: None };
+        let change = ThreadChange {
+            thread: thread.clone(),
+            actor: state.user.clone(),
+            kind: Kind::DmStarted,
+            body: Body::default(),
+            cid: None,
+        };
         match self.control.append(&change).await {
             Ok(id) => {
                 // A block that ended may have left an item.

@@ -70,7 +70,8 @@ impl References {
     }
 
     fn judge(&self, record: &LogRecord) -> InLog {
-        let late = !record.control && EntryView::parse(&record.payload).is_ok_and(|e| e.is_late(record.ts, &self.times));
+        let late =
+            !record.control && EntryView::parse(&record.payload).is_ok_and(|e| e.is_late(record.ts, &self.times));
         if late {
             return InLog::Unknown;
         }

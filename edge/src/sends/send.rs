@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use natterjack_nats::{PublishError, Publisher, calls::history::find_cid};
-use natterjack_protocol::{Cid, Code, Entry, MsgId, Refusal, Thread, UserId, cid::Age, client::frame::SendMessage, limits};
+use natterjack_protocol::{
+    Cid, Code, Entry, MsgId, Refusal, Thread, UserId, cid::Age, client::frame::SendMessage, limits,
+};
 
 use crate::{
     control::clock_ahead,
@@ -104,7 +106,8 @@ impl Sends {
             }
         }
         self.log.may_publish(&thread, p)?;
-        if refers && let Err(refusal) = self.references.check(&thread, state.item(&thread).as_ref(), &entry.body).await {
+        if refers && let Err(refusal) = self.references.check(&thread, state.item(&thread).as_ref(), &entry.body).await
+        {
             // The same cid is the same message, whatever the body says now.
             let unknown = age != Age::Old && refusal.code == Code::Invalid;
             let stored = if unknown { self.find(&thread, &entry.from, cid).await?.0 } else { None };

@@ -225,7 +225,13 @@ impl Acceptor {
         refused
     }
 
-    async fn connection(&self, stream: TcpStream, peer: IpAddr, mut place: Option<HeldQuota>, unknown: UngreetedPermit) {
+    async fn connection(
+        &self,
+        stream: TcpStream,
+        peer: IpAddr,
+        mut place: Option<HeldQuota>,
+        unknown: UngreetedPermit,
+    ) {
         let span = tracing::info_span!("connection", id = self.opened.fetch_add(1, Relaxed), %peer);
         // Boxed: what requests and hello need is gone while the session idles for hours, and so is the span.
         let before_session = async {
@@ -241,7 +247,8 @@ impl Acceptor {
     /// Through the TLS handshake, if this edge speaks TLS. None: it came to nothing, and the connection is over.
     async fn wire(&self, stream: TcpStream, peer: IpAddr, deadline: Instant) -> Option<Wire> {
         let Some(tls) = &self.tls else { return Some(Wire::Left(stream)) };
-        let count = |result: &'static str| metrics::counter!(crate::metrics::TLS_HANDSHAKES, "result" => result).increment(1);
+        let count =
+            |result: &'static str| metrics::counter!(crate::metrics::TLS_HANDSHAKES, "result" => result).increment(1);
         match timeout_at(deadline, tls.accept(stream)).await {
             Ok(Accepted::Secure(stream)) => {
                 count("ok");
@@ -253,7 +260,8 @@ impl Acceptor {
                 // There already, or it is not told apart.
                 let there = stream.peek(&mut first).await.unwrap_or_default();
                 let prefaced = self.prefaced(peer, &first[..there]);
-                let refused = prefaced.unwrap_or_else(|| Refused::bad_request("this port speaks TLS: use https:// or wss://"));
+                let refused =
+                    prefaced.unwrap_or_else(|| Refused::bad_request("this port speaks TLS: use https:// or wss://"));
                 farewell(Wire::Left(stream), &self.refusal(&refused, false)).await;
             }
             Ok(Accepted::Failed(e)) => {
@@ -300,7 +308,13 @@ impl Acceptor {
         metrics::counter!(crate::metrics::CONNECTIONS_REFUSED).increment(1);
         if let Some(times) = self.full.lock().due(StdInstant::now()) {
             let Capacity { connections, limit, .. } = self.capacity;
-            tracing::warn!(times, connections, ?limit, "this edge takes no more connections: {}", self.capacity.advice());
+            tracing::warn!(
+                times,
+                connections,
+                ?limit,
+                "this edge takes no more connections: {}",
+                self.capacity.advice()
+            );
         }
         Refusal { retry_after_ms: Some(5_000), ..Refusal::unavailable("this edge takes no more connections") }
     }

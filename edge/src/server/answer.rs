@@ -32,7 +32,9 @@ pub enum AfterAnswer {
 pub fn encode(response: Response<Bytes>, bare: bool, then: AfterAnswer) -> (Bytes, Bytes) {
     let (parts, body) = response.into_parts();
     let mut head = Vec::with_capacity(512);
-    head.extend_from_slice(format!("HTTP/1.1 {} {}\r\n", parts.status.as_u16(), parts.status.canonical_reason().unwrap_or("")).as_bytes());
+    head.extend_from_slice(
+        format!("HTTP/1.1 {} {}\r\n", parts.status.as_u16(), parts.status.canonical_reason().unwrap_or("")).as_bytes(),
+    );
     let mut add = |name: &str, value: &[u8]| {
         [name.as_bytes(), b": ", value, b"\r\n"].iter().for_each(|part| head.extend_from_slice(part));
     };
@@ -44,7 +46,10 @@ pub fn encode(response: Response<Bytes>, bare: bool, then: AfterAnswer) -> (Byte
         let length = told.unwrap_or_else(|| HeaderValue::from(body.len()));
         add("content-length", length.as_bytes());
     }
-    add("date", httpdate::fmt_http_date(std::time::UNIX_EPOCH + std::time::Duration::from_millis(wall_ms())).as_bytes());
+    add(
+        "date",
+        httpdate::fmt_http_date(std::time::UNIX_EPOCH + std::time::Duration::from_millis(wall_ms())).as_bytes(),
+    );
     match then {
         AfterAnswer::Close => add("connection", b"close"),
         AfterAnswer::KeepOld => add("connection", b"keep-alive"),
@@ -60,7 +65,13 @@ fn longest(bytes: usize, stall: Duration) -> Duration {
 }
 
 /// False: its reader is gone, or was given up.
-pub async fn write(stream: &mut Wire, (head, body): (Bytes, Bytes), stall: Duration, limiter: &AdmissionLimits, client: IpAddr) -> bool {
+pub async fn write(
+    stream: &mut Wire,
+    (head, body): (Bytes, Bytes),
+    stall: Duration,
+    limiter: &AdmissionLimits,
+    client: IpAddr,
+) -> bool {
     let mut rest = head.chain(body);
     let last = Instant::now() + longest(rest.remaining(), stall);
     let mut held = None;
@@ -125,8 +136,12 @@ mod tests {
     use super::*;
 
     fn text(status: u16, bare: bool, then: AfterAnswer) -> String {
-        let response =
-            Response::builder().status(status).header("x-y", "z").header("content-length", "99").body(Bytes::from("body")).unwrap();
+        let response = Response::builder()
+            .status(status)
+            .header("x-y", "z")
+            .header("content-length", "99")
+            .body(Bytes::from("body"))
+            .unwrap();
         let (head, body) = encode(response, bare, then);
         String::from_utf8([head, body].concat()).unwrap()
     }

@@ -144,8 +144,16 @@ mod tests {
     fn a_body_ends_where_it_says_in_whatever_pieces_it_comes() {
         let chunked = b"5\r\nhello\r\n6 ;ext=\"x\"\r\n world\r\n0\r\nTrailer: x\r\n\r\nGET /next";
         for piece in 1..chunked.len() {
-            assert_eq!(read(Length::Chunked, chunked, piece), Ok(Some((b"hello world".to_vec(), b"GET /next".to_vec()))), "{piece}");
-            assert_eq!(read(Length::Known(5), b"helloGET /next", piece), Ok(Some((b"hello".to_vec(), b"GET /next".to_vec()))), "{piece}");
+            assert_eq!(
+                read(Length::Chunked, chunked, piece),
+                Ok(Some((b"hello world".to_vec(), b"GET /next".to_vec()))),
+                "{piece}"
+            );
+            assert_eq!(
+                read(Length::Known(5), b"helloGET /next", piece),
+                Ok(Some((b"hello".to_vec(), b"GET /next".to_vec()))),
+                "{piece}"
+            );
         }
         assert_eq!(read(Length::Known(0), b"x", 1), Ok(Some((Vec::new(), b"x".to_vec()))));
         assert_eq!(read(Length::Known(3), b"ab", 1), Ok(None));
@@ -177,7 +185,10 @@ mod tests {
     fn no_body_is_longer_than_the_limit() {
         let n = limits::HTTP_BODY_BYTES as u64;
         assert_eq!(read(Length::Known(n + 1), b"", 1), Err(413));
-        assert_eq!(read(Length::Known(n), &vec![0; limits::HTTP_BODY_BYTES], 4_096).unwrap().unwrap().0.len(), limits::HTTP_BODY_BYTES);
+        assert_eq!(
+            read(Length::Known(n), &vec![0; limits::HTTP_BODY_BYTES], 4_096).unwrap().unwrap().0.len(),
+            limits::HTTP_BODY_BYTES
+        );
         assert_eq!(read(Length::Chunked, format!("{:x}\r\n", n + 1).as_bytes(), 9), Err(413));
         let many = "1000\r\n".to_owned() + &"x".repeat(4_096) + "\r\n";
         assert_eq!(read(Length::Chunked, many.repeat(65).as_bytes(), 1_000), Err(413), "many small ones");

@@ -129,7 +129,9 @@ impl<'a> HttpConnection<'a> {
                     limiter.heed(self.peer, forwarded::header(&asked.headers, limiter.trusts(self.peer)));
                     return Ok(asked);
                 }
-                ParsedHead::Broken(refused) => return Err(self.front.prefaced(self.peer, &self.read).unwrap_or(refused).into()),
+                ParsedHead::Broken(refused) => {
+                    return Err(self.front.prefaced(self.peer, &self.read).unwrap_or(refused).into());
+                }
             }
             let more = tokio::select! {
                 biased;
@@ -254,7 +256,8 @@ impl<'a> HttpConnection<'a> {
         let mut ended: Option<Instant> = None;
         let hurry = &self.front.leaving.hurry.clone();
         loop {
-            let (listens, gone) = (ended.is_none() && self.read.len() <= limits::HEAD_BYTES, ended.unwrap_or_else(Instant::now));
+            let (listens, gone) =
+                (ended.is_none() && self.read.len() <= limits::HEAD_BYTES, ended.unwrap_or_else(Instant::now));
             tokio::select! {
                 biased;
                 response = answer.as_mut() => return Some(response),
@@ -300,7 +303,12 @@ impl<'a> HttpConnection<'a> {
     }
 
     /// Leaves nothing of the HTTP connection behind but its stream and what was read behind the head, which is WebSocket already.
-    async fn session(self, codec: Codec, ungreeted: UngreetedPermit, came: Came) -> Option<Box<Session<Wire, EdgeBackend>>> {
+    async fn session(
+        self,
+        codec: Codec,
+        ungreeted: UngreetedPermit,
+        came: Came,
+    ) -> Option<Box<Session<Wire, EdgeBackend>>> {
         let Self { front, stream, read, .. } = self;
         let socket = Socket::new(stream, read.to_vec(), codec).await;
         let session = Handshake::new(front.services.clone(), socket, came).greeted().await;

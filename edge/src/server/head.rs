@@ -64,7 +64,8 @@ pub fn parse(bytes: &[u8]) -> ParsedHead {
 fn asked(request: &httparse::Request<'_, '_>, end: usize) -> Result<RequestHead, Refused> {
     let bad = |why: &str| Refused::bad_request(why);
     let method = request.method.and_then(|m| m.parse::<Method>().ok()).ok_or_else(|| bad("the method is none"))?;
-    let uri = request.path.and_then(|p| p.parse::<Uri>().ok()).ok_or_else(|| bad("the request's target is not a URI"))?;
+    let uri =
+        request.path.and_then(|p| p.parse::<Uri>().ok()).ok_or_else(|| bad("the request's target is not a URI"))?;
     let reachable = uri.path().starts_with('/') || (method == Method::OPTIONS && uri.path() == "*");
     if !reachable || method == Method::CONNECT {
         return Err(bad("the request's target must be a path: this is no proxy"));
@@ -72,7 +73,8 @@ fn asked(request: &httparse::Request<'_, '_>, end: usize) -> Result<RequestHead,
     let mut headers = HeaderMap::with_capacity(request.headers.len());
     for h in request.headers.iter() {
         let name = HeaderName::from_bytes(h.name.as_bytes()).map_err(|_| bad("the name of a header is none"))?;
-        let value = HeaderValue::from_bytes(h.value).map_err(|_| Refused::bad_request(format!("header {name}: not a value")))?;
+        let value = HeaderValue::from_bytes(h.value)
+            .map_err(|_| Refused::bad_request(format!("header {name}: not a value")))?;
         headers.append(name, value);
     }
     let old = request.version == Some(0);
@@ -103,7 +105,8 @@ fn host(headers: &HeaderMap, old: bool) -> Result<(), Refused> {
 
 /// RFC 9112 §6.3, without what it lets a server guess.
 fn length(headers: &HeaderMap, old: bool) -> Result<Length, Refused> {
-    let (mut codings, mut lengths) = (headers.get_all(header::TRANSFER_ENCODING).iter(), headers.get_all(header::CONTENT_LENGTH).iter());
+    let (mut codings, mut lengths) =
+        (headers.get_all(header::TRANSFER_ENCODING).iter(), headers.get_all(header::CONTENT_LENGTH).iter());
     match ((codings.next(), codings.next()), (lengths.next(), lengths.next())) {
         ((None, _), (None, _)) => Ok(Length::Known(0)),
         ((None, _), (Some(n), None)) => {
@@ -113,7 +116,9 @@ fn length(headers: &HeaderMap, old: bool) -> Result<Length, Refused> {
             Ok(Length::Known(digits.parse().unwrap_or(u64::MAX)))
         }
         ((None, _), (Some(_), Some(_))) => Err(Refused::bad_request("`Content-Length` stands there twice")),
-        ((Some(_), _), (Some(_), _)) => Err(Refused::bad_request("`Content-Length` and `Transfer-Encoding` exclude each other")),
+        ((Some(_), _), (Some(_), _)) => {
+            Err(Refused::bad_request("`Content-Length` and `Transfer-Encoding` exclude each other"))
+        }
         ((Some(_), _), _) if old => Err(Refused::bad_request("HTTP/1.0 has no `Transfer-Encoding`")),
         ((Some(c), None), _) if c.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(Length::Chunked),
         _ => Err(Refused::invalid(StatusCode::NOT_IMPLEMENTED, "the only `Transfer-Encoding` known here is chunked")),
@@ -164,8 +169,12 @@ mod tests {
 
     #[test]
     fn whether_another_request_may_follow() {
-        let keeps = |version: &str, connection: &str| good(&format!("GET / HTTP/{version}\r\nHost: h\r\n{connection}\r\n")).keep;
-        assert!(keeps("1.1", "") && keeps("1.1", "Connection: keep-alive\r\n") && !keeps("1.1", "Connection: Close\r\n"));
+        let keeps = |version: &str, connection: &str| {
+            good(&format!("GET / HTTP/{version}\r\nHost: h\r\n{connection}\r\n")).keep
+        };
+        assert!(
+            keeps("1.1", "") && keeps("1.1", "Connection: keep-alive\r\n") && !keeps("1.1", "Connection: Close\r\n")
+        );
         assert!(!keeps("1.0", "") && keeps("1.0", "Connection: x, Keep-Alive\r\n"));
         assert!(!keeps("1.1", "Connection: keep-alive, close\r\n"));
     }
@@ -176,7 +185,9 @@ mod tests {
         for host in ["Host: h", "Host: [::1]:8080", "host:192.0.2.1", "Host: a_b.example:1"] {
             good(&format!("GET http://h/x HTTP/1.1\r\n{host}\r\n\r\n"));
         }
-        for host in ["X: y", "Host:", "Host: ", "Host: a\r\nHost: a", "Host: a b", "Host: me@h", "Host: h/x", "Host: a,b"] {
+        for host in
+            ["X: y", "Host:", "Host: ", "Host: a\r\nHost: a", "Host: a b", "Host: me@h", "Host: h/x", "Host: a,b"]
+        {
             assert_eq!(status(&format!("GET / HTTP/1.1\r\n{host}\r\n\r\n")), 400, "{host}");
         }
     }

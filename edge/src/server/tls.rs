@@ -44,7 +44,9 @@ pub enum TlsError {
     ReadCertificate { path: PathBuf, why: io::Error },
     #[error("edge.tls.key: cannot read {path}: {why}")]
     ReadKey { path: PathBuf, why: io::Error },
-    #[error("edge.tls.certificate: there is no certificate in {path}; it must be PEM, beginning with -----BEGIN CERTIFICATE-----")]
+    #[error(
+        "edge.tls.certificate: there is no certificate in {path}; it must be PEM, beginning with -----BEGIN CERTIFICATE-----"
+    )]
     NoCertificate { path: PathBuf },
     #[error("edge.tls.key: there is no private key in {path}; it must be PEM and without a password")]
     NoKey { path: PathBuf },
@@ -150,7 +152,8 @@ impl Pem {
     /// A whole new configuration: no session of an older certificate can be resumed under this one.
     fn acceptor(&self, files: &Files) -> Result<TlsAcceptor, TlsError> {
         let Files { certificate, key } = files.clone();
-        let chain = CertificateDer::pem_slice_iter(&self.certificate).collect::<Result<Vec<_>, _>>().unwrap_or_default();
+        let chain =
+            CertificateDer::pem_slice_iter(&self.certificate).collect::<Result<Vec<_>, _>>().unwrap_or_default();
         if chain.is_empty() {
             return Err(TlsError::NoCertificate { path: certificate });
         }

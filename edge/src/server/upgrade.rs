@@ -29,7 +29,9 @@ pub fn judge(asked: &RequestHead) -> Result<Upgrade, Refused> {
         return refused("the WebSocket needs HTTP/1.1, this is HTTP/1.0; in nginx: `proxy_http_version 1.1`");
     }
     if !has(headers, header::UPGRADE, "websocket") || !has(headers, header::CONNECTION, "upgrade") {
-        return refused("this is the WebSocket: the headers `Upgrade: websocket` and `Connection: Upgrade` are missing");
+        return refused(
+            "this is the WebSocket: the headers `Upgrade: websocket` and `Connection: Upgrade` are missing",
+        );
     }
     if asked.length != Length::Known(0) {
         return refused("a request for the WebSocket has no body");
@@ -39,14 +41,20 @@ pub fn judge(asked: &RequestHead) -> Result<Upgrade, Refused> {
     }
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
     let key = match (keys.next(), keys.next()) {
-        (Some(key), None) => Some(key.as_bytes().trim_ascii()).filter(|k| STANDARD.decode(k).is_ok_and(|k| k.len() == 16)),
+        (Some(key), None) => {
+            Some(key.as_bytes().trim_ascii()).filter(|k| STANDARD.decode(k).is_ok_and(|k| k.len() == 16))
+        }
         _ => None,
     };
-    let Some(key) = key else { return refused("`Sec-WebSocket-Key` is missing, is not 16 bytes in base64, or stands there twice") };
+    let Some(key) = key else {
+        return refused("`Sec-WebSocket-Key` is missing, is not 16 bytes in base64, or stands there twice");
+    };
     // The first the client offers that is known here: a client lists what it likes best first.
     match list(headers, header::SEC_WEBSOCKET_PROTOCOL).find_map(Codec::of_subprotocol) {
         Some(codec) => Ok(Upgrade { codec, accept: derive_accept_key(key) }),
-        None => refused("no known subprotocol is offered: `Sec-WebSocket-Protocol: natterjack.v1.msgpack` or `natterjack.v1.json`"),
+        None => refused(
+            "no known subprotocol is offered: `Sec-WebSocket-Protocol: natterjack.v1.msgpack` or `natterjack.v1.json`",
+        ),
     }
 }
 
@@ -98,7 +106,10 @@ mod tests {
             (without("Sec-WebSocket-Key"), "Sec-WebSocket-Key"),
             (without("Sec-WebSocket-Protocol"), "natterjack.v1.msgpack"),
             (GOOD.replace("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j!!=="), "Sec-WebSocket-Key"),
-            (GOOD.replace("Host: h\r\n", "Host: h\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"), "Sec-WebSocket-Key"),
+            (
+                GOOD.replace("Host: h\r\n", "Host: h\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"),
+                "Sec-WebSocket-Key",
+            ),
             (GOOD.replace("HTTP/1.1", "HTTP/1.0"), "HTTP/1.1"),
             (GOOD.replace("Host: h\r\n", "Host: h\r\nContent-Length: 3\r\n"), "body"),
             (GOOD.replace("Host: h\r\n", "Host: h\r\nTransfer-Encoding: chunked\r\n"), "body"),
@@ -111,6 +122,8 @@ mod tests {
     #[test]
     fn only_a_get_of_that_path_wants_it() {
         assert!(wanted(&asked(GOOD)) && wanted(&asked(&GOOD.replace("/v1/ws", "http://h/v1/ws?x=1"))));
-        assert!(!wanted(&asked(&GOOD.replace("/v1/ws", "/v1/threads"))) && !wanted(&asked(&GOOD.replace("GET", "POST"))));
+        assert!(
+            !wanted(&asked(&GOOD.replace("/v1/ws", "/v1/threads"))) && !wanted(&asked(&GOOD.replace("GET", "POST")))
+        );
     }
 }

@@ -33,7 +33,11 @@ pub trait Backend: Send + Sync + 'static {
         synced: Option<String>,
     ) -> impl Future<Output = Result<bool, Refusal>> + Send;
 
-    fn sync(&self, session: &Arc<SessionHandle>, cursors: BTreeMap<Thread, MsgId>) -> impl Future<Output = Result<(), Refusal>> + Send;
+    fn sync(
+        &self,
+        session: &Arc<SessionHandle>,
+        cursors: BTreeMap<Thread, MsgId>,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
 
     fn synced(&self) -> Option<String>;
 
@@ -99,7 +103,13 @@ impl Backend for EdgeBackend {
         self.attach.synced()
     }
 
-    async fn page(&self, reader: &UserId, known: Option<ThreadItem>, question: PageQuestion, min_id: MsgId) -> Result<Page, Refusal> {
+    async fn page(
+        &self,
+        reader: &UserId,
+        known: Option<ThreadItem>,
+        question: PageQuestion,
+        min_id: MsgId,
+    ) -> Result<Page, Refusal> {
         self.pages.page(reader, known, question, min_id).await
     }
 

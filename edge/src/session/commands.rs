@@ -5,7 +5,10 @@ use natterjack_protocol::{
     Code, MsgId, Refusal, Thread,
     client::{
         close,
-        frame::{ActivityReport, ClientFrame, HistoryQuery, Page, Request, ServerFrame, SyncQuery, ThreadsQuery, TypingIn, WatchQuery},
+        frame::{
+            ActivityReport, ClientFrame, HistoryQuery, Page, Request, ServerFrame, SyncQuery, ThreadsQuery, TypingIn,
+            WatchQuery,
+        },
     },
     limits,
     log::fold,
@@ -22,7 +25,11 @@ pub(super) fn request(frame: &ClientFrame) -> Option<Request> {
         ClientFrame::History(h) => Some(h.r),
         ClientFrame::Threads(ThreadsQuery { r, .. }) | ClientFrame::Sync(SyncQuery { r, .. }) => Some(*r),
         ClientFrame::Watch(w) => Some(w.r),
-        ClientFrame::Hello(_) | ClientFrame::Typing(_) | ClientFrame::Report(_) | ClientFrame::Ping | ClientFrame::Bye => None,
+        ClientFrame::Hello(_)
+        | ClientFrame::Typing(_)
+        | ClientFrame::Report(_)
+        | ClientFrame::Ping
+        | ClientFrame::Bye => None,
     }
 }
 
@@ -60,7 +67,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
                     let page = async {
                         let room = handle.room().await?;
                         handle.state.loaded(services.times.attach).await?;
-                        let (threads, next) = services.backend.threads(&handle.user, handle.state.snapshot(), limit, before).await?;
+                        let (threads, next) =
+                            services.backend.threads(&handle.user, handle.state.snapshot(), limit, before).await?;
                         room.frame(&ServerFrame::Threads { r, threads, next });
                         Ok(())
                     };
@@ -69,7 +77,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
             }
             ClientFrame::Sync(SyncQuery { r, cursors }) => {
                 if cursors.len() > limits::CURSORS_PER_HELLO {
-                    self.error(Some(r), Refusal::invalid(format!("cursors: at most {} at once", limits::CURSORS_PER_HELLO)));
+                    self.error(
+                        Some(r),
+                        Refusal::invalid(format!("cursors: at most {} at once", limits::CURSORS_PER_HELLO)),
+                    );
                     return Ok(());
                 }
                 let (services, handle) = (self.services.clone(), self.handle.clone());
@@ -102,7 +113,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
             Some(Ok(())) => {}
             Some(Err(refusal)) => return self.error(None, refusal.with_thread(&thread)),
             None if self.attached && thread.peer(&self.handle.user).is_none() => {
-                return self.error(None, Refusal::new(Code::NotMember, "you are not in this thread").with_thread(&thread));
+                return self
+                    .error(None, Refusal::new(Code::NotMember, "you are not in this thread").with_thread(&thread));
             }
             None => return,
         }
@@ -114,7 +126,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
     }
 
     fn history(&mut self, h: HistoryQuery) {
-        let min_id = self.acked.as_ref().filter(|(t, _)| Some(t) == h.thread.as_ref()).map_or(MsgId::NONE, |(_, id)| *id);
+        let min_id =
+            self.acked.as_ref().filter(|(t, _)| Some(t) == h.thread.as_ref()).map_or(MsgId::NONE, |(_, id)| *id);
         let (services, handle) = (self.services.clone(), self.handle.clone());
         self.request(async move {
             let r = h.r;

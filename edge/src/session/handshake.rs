@@ -103,7 +103,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Handshake<S, B> {
                 (Ok(Message::Close(_)), _) => return Err(End::Peer),
                 (Err(gone), _) => return Err(gone.close().map_or(End::Peer, End::Silent)),
                 (Ok(_), _) => {
-                    let refusal = Refusal::new(Code::BadFrame, "text frames are for JSON, binary frames for MessagePack");
+                    let refusal =
+                        Refusal::new(Code::BadFrame, "text frames are for JSON, binary frames for MessagePack");
                     return Err(End::Close(refusal, close::BAD_FRAME));
                 }
             };
@@ -172,7 +173,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Handshake<S, B> {
         let attach: futures_util::future::BoxFuture<'static, Done> = {
             let (services, handle) = (services.clone(), handle.clone());
             let span = handle.span();
-            Box::pin(async move { Done::Attached(services.backend.attach(&handle, hello.cursors, hello.synced).await) }.instrument(span))
+            Box::pin(
+                async move { Done::Attached(services.backend.attach(&handle, hello.cursors, hello.synced).await) }
+                    .instrument(span),
+            )
         };
         running.push(attach);
         Session {

@@ -50,7 +50,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
             (Message::Ping(_) | Message::Pong(_), _) => return Ok(()),
             (Message::Close(_), _) => return Err(End::Peer),
             _ => {
-                self.error(None, Refusal::new(Code::BadFrame, "text frames are for JSON, binary frames for MessagePack"));
+                self.error(
+                    None,
+                    Refusal::new(Code::BadFrame, "text frames are for JSON, binary frames for MessagePack"),
+                );
                 return self.last_words(close::BAD_FRAME);
             }
         };
@@ -63,7 +66,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
                 let r = frame.as_ref().map_or_else(|bad| bad.r, commands::request);
                 let cid = if let Ok(ClientFrame::Send(s)) = &frame { Some(s.cid) } else { None };
                 let refusal = Refusal::new(Code::RateLimited, "too many frames; slow down");
-                let thread = if let Ok(ClientFrame::Typing(TypingIn { thread })) = &frame { Some(thread.clone()) } else { None };
+                let thread =
+                    if let Ok(ClientFrame::Typing(TypingIn { thread })) = &frame { Some(thread.clone()) } else { None };
                 let refusal = Refusal { retry_after_ms: Some(retry_after_ms), cid, thread, ..refusal };
                 if let Ok(ClientFrame::Send(s)) = &frame {
                     self.sends().refused(s, &refusal);

@@ -165,7 +165,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         // Already encoded and, if text, made by a JSON encoder: not checked again for each of its readers.
         let opcode = OpCode::Data(if self.codec == Codec::Json { Data::Text } else { Data::Binary });
         for frame in frames {
-            Pin::new(&mut self.ws).start_send(Message::Frame(Frame::message(frame, opcode, true))).map_err(|e| gone(&e))?;
+            Pin::new(&mut self.ws)
+                .start_send(Message::Frame(Frame::message(frame, opcode, true)))
+                .map_err(|e| gone(&e))?;
             self.unflushed = true;
         }
         Ok(())

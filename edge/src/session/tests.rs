@@ -91,7 +91,9 @@ async fn a_pong_vouches_for_what_is_below_it_only_when_all_was_shown() {
 #[tokio::test(start_paused = true)]
 async fn an_attach_that_fails_closes_behind_its_reason() {
     let edge = Edge::new();
-    for (refusal, why) in [(Refusal::unavailable("later"), close::UNAVAILABLE), (Refusal::invalid("cursors"), close::BAD_FRAME)] {
+    for (refusal, why) in
+        [(Refusal::unavailable("later"), close::UNAVAILABLE), (Refusal::invalid("cursors"), close::BAD_FRAME)]
+    {
         edge.attach_ends_with(Err(refusal.clone()));
         let mut client = edge.connect();
         client.hello("a/d/f").await;
@@ -155,7 +157,11 @@ async fn what_is_no_frame_is_told_so_and_in_the_end_closed() {
     }
     client.put(&ClientFrame::Ping).await;
     let (frames, code) = client.rest().await;
-    assert_eq!((frames.len(), code), (11, close::BAD_FRAME.code), "ten are forgiven, and nothing behind the last is taken");
+    assert_eq!(
+        (frames.len(), code),
+        (11, close::BAD_FRAME.code),
+        "ten are forgiven, and nothing behind the last is taken"
+    );
     assert!(frames.into_iter().all(|f| refused(Ok(f)).1.code == Code::BadFrame));
 }
 
@@ -291,5 +297,8 @@ async fn bye_comes_behind_what_is_queued_and_an_end_without_a_word_clears_up_too
     let handle = edge.sessions.all().into_iter().find(|s| s.user == id("b")).unwrap();
     gone.session.abort();
     settle().await;
-    assert!(handle.outbox.is_closed() && edge.sessions.all().iter().all(|s| s.user != id("b")), "also when it is dropped");
+    assert!(
+        handle.outbox.is_closed() && edge.sessions.all().iter().all(|s| s.user != id("b")),
+        "also when it is dropped"
+    );
 }

@@ -162,7 +162,8 @@ impl SessionOutbox {
             enqueue(&mut q, key, frame)
         } else {
             metrics::counter!(crate::metrics::OUTBOX_OVERFLOWS).increment(1);
-            *q = Queue { closed: Some(close::SLOW_READER), leave: q.leave, waiter: q.waiter.take(), ..Queue::default() };
+            *q =
+                Queue { closed: Some(close::SLOW_READER), leave: q.leave, waiter: q.waiter.take(), ..Queue::default() };
             self.room.close();
             q.waiter.take_if(|w| w.writer == WriterState::Idle)
         };

@@ -45,13 +45,21 @@ async fn each_client_hears_of_addresses_that_it_can_reach() {
     })
     .await;
     let here = edges(world.dial().await, &format!("Host: 127.0.0.1:{port}\r\n")).await;
-    let mut expected = vec!["ws://127.0.0.1:7777".to_owned(), "ws://127.0.0.1:9999".into(), format!("ws://127.0.0.1:{port}")];
+    let mut expected =
+        vec!["ws://127.0.0.1:7777".to_owned(), "ws://127.0.0.1:9999".into(), format!("ws://127.0.0.1:{port}")];
     expected.extend(["wss://e3.example.org".to_owned()]);
     expected.sort();
     assert_eq!(here, expected);
     let forwarded = "Host: upstream\r\nX-Forwarded-Host: chat.example.org\r\nX-Forwarded-Proto: https\r\n";
-    assert_eq!(edges(world.dial_from(PROXY).await, forwarded).await, ["wss://chat.example.org", "wss://e3.example.org"]);
-    assert_eq!(edges(world.dial().await, forwarded).await, ["ws://upstream", "wss://e3.example.org"], "from somebody else");
+    assert_eq!(
+        edges(world.dial_from(PROXY).await, forwarded).await,
+        ["wss://chat.example.org", "wss://e3.example.org"]
+    );
+    assert_eq!(
+        edges(world.dial().await, forwarded).await,
+        ["ws://upstream", "wss://e3.example.org"],
+        "from somebody else"
+    );
     assert_eq!(edges(world.dial().await, "Host: 0.0.0.0\r\n").await, ["wss://e3.example.org"]);
 
     // The same when it leaves, each over its own way.
@@ -66,10 +74,13 @@ async fn each_client_hears_of_addresses_that_it_can_reach() {
         sockets.push(client);
     }
     let ended = world.stop();
-    for (client, expected) in
-        sockets.iter_mut().zip([json!(["ws://192.168.1.5:9999", "wss://e3.example.org"]), json!(["wss://e3.example.org"])])
+    for (client, expected) in sockets
+        .iter_mut()
+        .zip([json!(["ws://192.168.1.5:9999", "wss://e3.example.org"]), json!(["wss://e3.example.org"])])
     {
-        let ServerFrame::Draining { mut edges, after_ms } = client.until(|f| matches!(f, ServerFrame::Draining { .. })).await else {
+        let ServerFrame::Draining { mut edges, after_ms } =
+            client.until(|f| matches!(f, ServerFrame::Draining { .. })).await
+        else {
             unreachable!()
         };
         edges.sort();

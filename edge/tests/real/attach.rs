@@ -55,7 +55,12 @@ async fn a_change_behind_the_first_read_is_read_again() {
     c.hello(&world.token("ua", "d1", 600), "d1").await;
     eventually("the heads of what was read", async || world.heads.asked() > 0).await;
 
-    threads(&world, "ua", &[("group.left", item(9, Some(9))), ("group.stays", item(6, None)), ("group.joined", item(10, None))]).await;
+    threads(
+        &world,
+        "ua",
+        &[("group.left", item(9, Some(9))), ("group.stays", item(6, None)), ("group.joined", item(10, None))],
+    )
+    .await;
     changed(&world, "group.left", 9).await;
     changed(&world, "group.joined", 10).await;
     // What is said behind the signals has arrived, so the signals have.
@@ -72,7 +77,11 @@ async fn a_change_behind_the_first_read_is_read_again() {
     })
     .await;
     pages.sort();
-    assert_eq!(pages, ["group.joined", "group.left", "group.stays"], "of what was left, too: there may be news from before");
+    assert_eq!(
+        pages,
+        ["group.joined", "group.left", "group.stays"],
+        "of what was left, too: there may be news from before"
+    );
     event(&world, "left", 12).await;
     event(&world, "joined", 13).await;
     let first = c.until(|f| matches!(f, ServerFrame::Event(_))).await;

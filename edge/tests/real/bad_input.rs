@@ -128,8 +128,11 @@ async fn what_is_no_websocket_of_ours_is_closed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_does_not_read_is_closed() {
     let slow = closes(close::SLOW_READER);
-    let world =
-        World::with(&["ua", "ub"], Times { edge_ping: Duration::from_secs(3), heartbeat_timeout: Duration::from_secs(5), ..times() }).await;
+    let world = World::with(
+        &["ua", "ub"],
+        Times { edge_ping: Duration::from_secs(3), heartbeat_timeout: Duration::from_secs(5), ..times() },
+    )
+    .await;
     // Pages of 20 KB that nobody reads, until every buffer between here and there is full.
     let mut deaf = world.client("ua", "d1", Codec::Json).await;
     deaf.sent(cid(), "dm.ua.ua", "to oneself").await.unwrap();

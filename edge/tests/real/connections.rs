@@ -94,10 +94,17 @@ async fn any_request_of_a_connection_may_be_the_upgrade() {
     assert_eq!(http.answer().await.status, 400);
     http.say("HEAD /v1/edges HTTP/1.1\r\nHost: h\r\n\r\n").await;
     let bare = http.next(true).await.unwrap();
-    assert!(bare.status == 200 && bare.header("content-length").is_some_and(|n| n != "0") && bare.header("connection").is_none());
+    assert!(
+        bare.status == 200
+            && bare.header("content-length").is_some_and(|n| n != "0")
+            && bare.header("connection").is_none()
+    );
     http.say(upgrade("").replace("HTTP/1.1", "HTTP/1.0")).await;
     let refused = http.answer().await;
-    assert_eq!((refused.status, refused.code().as_str(), refused.header("connection")), (400, "invalid", Some("close")));
+    assert_eq!(
+        (refused.status, refused.code().as_str(), refused.header("connection")),
+        (400, "invalid", Some("close"))
+    );
     assert!(http.closed().await);
 
     let mut http = world.dial().await;
@@ -110,8 +117,9 @@ async fn what_is_broken_is_told_so_whichever_request_it_is() {
     let world = World::start(&["ua"]).await;
     let token = world.token("ua", "d1", 600);
     let json = "Content-Type: application/json\r\n";
-    let post =
-        |headers: &str, body: &str| format!("POST /v1/groups HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n{headers}\r\n{body}");
+    let post = |headers: &str, body: &str| {
+        format!("POST /v1/groups HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n{headers}\r\n{body}")
+    };
     let endless = format!("GET /v1/edges HTTP/1.1\r\nHost: h\r\nX: {}", "x".repeat(limits::HEAD_BYTES));
     // Request, status, whether the connection goes on.
     let cases: Vec<(String, u16, bool)> = vec![
@@ -159,7 +167,9 @@ async fn what_is_broken_is_told_so_whichever_request_it_is() {
             }
         }
     }
-    for (path, allow) in [("/v1/groups", "POST"), ("/v1/blocks/ub", "DELETE,PUT"), ("/v1/threads", "GET,HEAD"), ("/v1/ws", "GET")] {
+    for (path, allow) in
+        [("/v1/groups", "POST"), ("/v1/blocks/ub", "DELETE,PUT"), ("/v1/threads", "GET,HEAD"), ("/v1/ws", "GET")]
+    {
         let mut http = world.dial().await;
         http.say(format!("BREW {path} HTTP/1.1\r\nHost: h\r\n\r\n")).await;
         let answer = http.answer().await;
@@ -238,7 +248,8 @@ async fn a_session_counts_for_whom_its_own_request_names() {
 async fn an_edge_that_leaves_answers_what_it_has_taken() {
     let mut world = World::with(&["ua"], Times { head: Duration::from_secs(5), ..times() }).await;
     let token = world.token("ua", "d1", 600);
-    let (mut idle, mut half, mut waits, mut up) = (world.dial().await, world.dial().await, world.dial().await, world.dial().await);
+    let (mut idle, mut half, mut waits, mut up) =
+        (world.dial().await, world.dial().await, world.dial().await, world.dial().await);
     for http in [&mut idle, &mut half, &mut up] {
         http.say(GET).await;
         assert_eq!(http.answer().await.status, 200);

@@ -52,7 +52,9 @@ fn operations() -> Vec<Operation> {
     let of = |(path, item): (&String, &'static Value)| {
         let path = path.clone();
         let methods = item.as_object().unwrap().iter();
-        methods.map(move |(m, described)| Operation { method: m.to_uppercase(), path: path.clone(), described }).collect::<Vec<_>>()
+        methods
+            .map(move |(m, described)| Operation { method: m.to_uppercase(), path: path.clone(), described })
+            .collect::<Vec<_>>()
     };
     items.flat_map(of).collect()
 }
@@ -109,7 +111,11 @@ fn sample(schema: &'static Value) -> Value {
 
 fn properties(schema: &'static Value) -> Vec<(&'static str, &'static Value)> {
     let schema = resolve(schema);
-    let parts = schema["allOf"].as_array().into_iter().flatten().chain(schema["oneOf"].as_array().into_iter().flatten().take(1));
+    let parts = schema["allOf"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .chain(schema["oneOf"].as_array().into_iter().flatten().take(1));
     let own = schema["properties"].as_object().into_iter().flatten().map(|(n, s)| (n.as_str(), s));
     parts.flat_map(properties).chain(own).collect()
 }
@@ -172,7 +178,20 @@ async fn in_query(walk: &mut Walk, op: &Operation, good: &str, sent: &str) {
         walk.refused(op, &format!("{good}?{name}={fine}&{name}={fine}"), sent, "invalid", name).await;
         let mut bad = vec!["%ff", "%C3%28", "%"];
         if schema["type"] == "integer" {
-            bad.extend(["", "x", "-1", "%2B1", "+1", "01", "1.0", "1e3", "9007199254740992", "18446744073709551616", "%D9%A1", "null"]);
+            bad.extend([
+                "",
+                "x",
+                "-1",
+                "%2B1",
+                "+1",
+                "01",
+                "1.0",
+                "1e3",
+                "9007199254740992",
+                "18446744073709551616",
+                "%D9%A1",
+                "null",
+            ]);
         }
         if schema["maximum"] == 200 {
             bad.extend(["0", "201", "70000"]);
@@ -181,8 +200,11 @@ async fn in_query(walk: &mut Walk, op: &Operation, good: &str, sent: &str) {
             bad.extend(["", "a.b", ",", "ua,", "%00"]);
         }
         for value in bad {
-            let names =
-                if value.contains('%') && !value.starts_with("%2B") { "" } else { "limit before after around at ids cursors wait_ms" };
+            let names = if value.contains('%') && !value.starts_with("%2B") {
+                ""
+            } else {
+                "limit before after around at ids cursors wait_ms"
+            };
             let (status, answer) = walk.ask(op, &format!("{good}?{name}={value}"), sent).await;
             let shown = format!("{} {good}?{name}={value}: {status} {answer}", op.method);
             assert_eq!((status, answer["code"].as_str()), (400, Some("invalid")), "{shown}");
@@ -197,7 +219,8 @@ async fn in_body(walk: &mut Walk, op: &Operation, good: &str, schema: &'static V
     let positional = Value::Array(value.as_object().unwrap().values().cloned().collect()).to_string();
     let open = whole.trim_end_matches('}');
     let comma = if open == "{" { "" } else { "," };
-    let (twice, half) = (format!("{open}{comma}\"extra\":1,\"extra\":2}}"), format!("{open}{comma}\"extra\":\"\\ud800\"}}"));
+    let (twice, half) =
+        (format!("{open}{comma}\"extra\":1,\"extra\":2}}"), format!("{open}{comma}\"extra\":\"\\ud800\"}}"));
     let (behind, open_end) = (format!("{whole}x"), format!("{open},}}"));
     let texts = ["", " ", "{", "[]", "null", "5", "\"x\"", "{} {}", "\u{feff}{}"];
     for bad in texts.into_iter().chain([&positional, &behind, &open_end, &twice, &half].map(String::as_str)) {

@@ -41,7 +41,8 @@ async fn nothing_that_was_sent_is_lost_when_the_edge_leaves() {
     };
     assert_eq!((code, told), (close::DRAINING.code, true));
     // What was taken into the log was answered, and the first of all before that.
-    let stored = world.tail.after(&"dm.ua.ub".parse().unwrap(), MsgId::NONE, MsgId::MAX, Most::count(100)).await.unwrap();
+    let stored =
+        world.tail.after(&"dm.ua.ub".parse().unwrap(), MsgId::NONE, MsgId::MAX, Most::count(100)).await.unwrap();
     assert_eq!(stored.iter().filter(|r| !r.control).count(), answered + 1);
     idle.until(|f| matches!(f, ServerFrame::Draining { .. })).await;
     idle.closes_with(close::DRAINING).await;
@@ -76,10 +77,16 @@ async fn besieged(addr: SocketAddr, requests: &[String]) -> usize {
                 let request = &requests[(n + count) % requests.len()];
                 let Some(answer) = knock(addr, request).await else { return count };
                 assert!(answer.starts_with("http/1.1 503 "), "{request}: {answer:?}");
-                assert!(answer.contains("\r\nretry-after: 1\r\n") && answer.contains("\r\nconnection: close\r\n"), "{request}: {answer:?}");
+                assert!(
+                    answer.contains("\r\nretry-after: 1\r\n") && answer.contains("\r\nconnection: close\r\n"),
+                    "{request}: {answer:?}"
+                );
                 let body = answer.split_once("\r\n\r\n").unwrap().1;
-                let whole =
-                    if request.starts_with("HEAD") { body.is_empty() } else { body.contains("\"unavailable\"") && body.ends_with('}') };
+                let whole = if request.starts_with("HEAD") {
+                    body.is_empty()
+                } else {
+                    body.contains("\"unavailable\"") && body.ends_with('}')
+                };
                 assert!(whole, "{request}: {answer:?}");
             }
             unreachable!()
@@ -96,7 +103,10 @@ async fn whoever_comes_while_it_leaves_is_answered_to_the_end() {
     kept.say(get("/ready")).await;
     assert_eq!(kept.answer().await.status, 200);
     let mut half = world.dial().await;
-    half.say("POST /v1/login HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n{\"name\":").await;
+    half.say(
+        "POST /v1/login HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n{\"name\":",
+    )
+    .await;
     let mut silent = world.dial().await;
     let mut socket = world.socket(Codec::Json).await;
     let mut idle = world.client("ua", "d1", Codec::Json).await;
@@ -107,9 +117,14 @@ async fn whoever_comes_while_it_leaves_is_answered_to_the_end() {
 
     kept.say(get("/v1/edges")).await;
     let answer = kept.answer().await;
-    assert_eq!((answer.status, answer.header("retry-after"), answer.header("connection")), (503, Some("1"), Some("close")));
-    let post = "POST /v1/login HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}".to_owned();
-    let requests = [get("/ready"), get("/v1/edges"), upgrade(""), get("/health"), post, get("/ready").replace("GET", "HEAD")];
+    assert_eq!(
+        (answer.status, answer.header("retry-after"), answer.header("connection")),
+        (503, Some("1"), Some("close"))
+    );
+    let post = "POST /v1/login HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+        .to_owned();
+    let requests =
+        [get("/ready"), get("/v1/edges"), upgrade(""), get("/health"), post, get("/ready").replace("GET", "HEAD")];
     let answered = besieged(addr, &requests).await;
     assert!(answered >= 12 * requests.len(), "each of them from many sides: {answered}");
     let answer = half.answer().await;
@@ -122,7 +137,8 @@ async fn whoever_comes_while_it_leaves_is_answered_to_the_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn health_checks_alone_keep_no_edge_and_are_answered() {
     // With more time than anybody needs: that it leaves at once does not hang on how fast this machine is.
-    let mut world = World::with(&["ua"], natterjack_protocol::Times { drain: Duration::from_secs(60), ..times() }).await;
+    let mut world =
+        World::with(&["ua"], natterjack_protocol::Times { drain: Duration::from_secs(60), ..times() }).await;
     // A session that has somewhere to go to, and the time for it, keeps the edge until health checks have seen that it
     // leaves.
     world.another_edge("other", ([0, 0, 0, 0], 9999).into(), "elsewhere".into(), Some("wss://e2.example.org")).await;

@@ -52,7 +52,11 @@ async fn discovery_readiness_description_and_preflight() {
     .await;
     assert_eq!(world.http("GET", "/ready", None, "").await.0, 200);
     for path in ["/ready", "/health"] {
-        assert_eq!(world.http("GET", path, None, "").await.2, serde_json::json!({ "ok": true }), "no details for strangers");
+        assert_eq!(
+            world.http("GET", path, None, "").await.2,
+            serde_json::json!({ "ok": true }),
+            "no details for strangers"
+        );
     }
     assert_eq!(world.http("GET", "/metrics", None, "").await.2["code"], "not_found");
     assert_eq!(world.http("GET", "/v1/openapi.json", None, "").await.2["info"]["title"], "Natterjack");
@@ -60,7 +64,10 @@ async fn discovery_readiness_description_and_preflight() {
     assert!(status == 204 && head.contains("access-control-allow-headers: authorization"), "{head}");
 
     world.beats.send_replace(false);
-    natterjack_testkit::eventually("not ready without beats", async || world.http("GET", "/ready", None, "").await.0 == 503).await;
+    natterjack_testkit::eventually("not ready without beats", async || {
+        world.http("GET", "/ready", None, "").await.0 == 503
+    })
+    .await;
     drop(world.client("ua", "d1", Codec::Json).await);
 }
 

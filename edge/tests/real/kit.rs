@@ -123,8 +123,14 @@ impl World {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         drop(listener);
-        let mut cfg =
-            Config { nats: server.config(), times, instance: "test".into(), edge_id: id("e1"), listen: addr, ..Config::default() };
+        let mut cfg = Config {
+            nats: server.config(),
+            times,
+            instance: "test".into(),
+            edge_id: id("e1"),
+            listen: addr,
+            ..Config::default()
+        };
         configure(&mut cfg);
         let (health, stop) = (Health::new(), CancellationToken::new());
         let edge = tokio::spawn(run(cfg, health.clone(), stop.clone()));
@@ -207,11 +213,19 @@ impl World {
     }
 
     /// Status, head in lower case, body.
-    pub async fn http(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String, serde_json::Value) {
+    pub async fn http(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: &str,
+    ) -> (u16, String, serde_json::Value) {
         let auth = token.map_or_else(String::new, |t| format!("Authorization: Bearer {t}\r\n"));
         let json = "Content-Type: application/json\r\n";
-        let head =
-            format!("{method} {path} HTTP/1.1\r\nHost: h\r\n{auth}{json}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: h\r\n{auth}{json}Content-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
         self.raw(&(head + body)).await
     }
 
@@ -262,12 +276,18 @@ async fn others(nats: &Nats, layout: Layout, tail: &LeaderReader, hold: &Hold) -
             Ok::<_, Refusal>(match q {
                 HistoryRequest::FindCid { thread, sender, cid, .. } => {
                     let stored = tail.after(&thread, MsgId::NONE, MsgId::MAX, Most::count(1_000)).await.unwrap();
-                    let found = stored.iter().find(|r| Entry::decode(&r.payload).is_ok_and(|e| e.from == sender && e.cid == cid));
+                    let found = stored
+                        .iter()
+                        .find(|r| Entry::decode(&r.payload).is_ok_and(|e| e.from == sender && e.cid == cid));
                     HistoryAnswer::FindCid { found: found.map(|r| r.id), seen: now_ms() }
                 }
                 HistoryRequest::IsMessage { .. } => HistoryAnswer::IsMessage(false),
-                HistoryRequest::Page { thread, .. } => HistoryAnswer::Page(Page { events: vec![long(thread)], ..Page::default() }),
-                HistoryRequest::LastEntries { threads } => HistoryAnswer::LastEntries(vec![LastEntry::default(); threads.len()]),
+                HistoryRequest::Page { thread, .. } => {
+                    HistoryAnswer::Page(Page { events: vec![long(thread)], ..Page::default() })
+                }
+                HistoryRequest::LastEntries { threads } => {
+                    HistoryAnswer::LastEntries(vec![LastEntry::default(); threads.len()])
+                }
                 HistoryRequest::Latest { threads, .. } => HistoryAnswer::Latest(vec![None; threads.len()]),
                 HistoryRequest::Between { .. } => HistoryAnswer::Between { events: Vec::new(), complete: true },
             })
@@ -276,12 +296,16 @@ async fn others(nats: &Nats, layout: Layout, tail: &LeaderReader, hold: &Hold) -
     services.push(serve(nats, subjects::HISTORY.into(), Some("history"), 64, history).await.unwrap());
     let directory = |q: DirectoryRequest| async move {
         match q {
-            DirectoryRequest::Profiles { .. } | DirectoryRequest::Find { .. } => Ok(DirectoryAnswer::Profiles(Vec::new())),
+            DirectoryRequest::Profiles { .. } | DirectoryRequest::Find { .. } => {
+                Ok(DirectoryAnswer::Profiles(Vec::new()))
+            }
             DirectoryRequest::Contacts { .. } => Ok(DirectoryAnswer::Contacts { contacts: Vec::new(), more: false }),
             DirectoryRequest::Contact { .. } => Ok(DirectoryAnswer::Contact(None)),
             DirectoryRequest::Logout { .. } => Ok(DirectoryAnswer::Done),
             DirectoryRequest::Sessions { .. } => Ok(DirectoryAnswer::Sessions(Vec::new())),
-            DirectoryRequest::EndSessions { .. } | DirectoryRequest::ChangePassword { .. } => Ok(DirectoryAnswer::Ended(1)),
+            DirectoryRequest::EndSessions { .. } | DirectoryRequest::ChangePassword { .. } => {
+                Ok(DirectoryAnswer::Ended(1))
+            }
             DirectoryRequest::Register { .. } => Err(Refusal::new(Code::Conflict, "this name is taken")),
             DirectoryRequest::RebuildThreads { .. } | DirectoryRequest::RebuildGroup { .. } => {
                 Err(Refusal::new(Code::NotFound, "no such thing"))

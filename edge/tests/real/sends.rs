@@ -55,14 +55,17 @@ async fn one_senders_messages_keep_their_order() {
     }
     let mut answers = Vec::new();
     while answers.len() < asked.len() {
-        if let ServerFrame::Sent { r, id, .. } = c.until(|f| matches!(f, ServerFrame::Sent { .. } | ServerFrame::Error { .. })).await {
+        if let ServerFrame::Sent { r, id, .. } =
+            c.until(|f| matches!(f, ServerFrame::Sent { .. } | ServerFrame::Error { .. })).await
+        {
             answers.push((r, id));
         } else {
             panic!("refused");
         }
     }
     assert!(answers.is_sorted() && answers.iter().map(|(r, _)| *r).eq(asked));
-    let log = world.tail.after(&"dm.ua.ub".parse().unwrap(), MsgId::NONE, MsgId::MAX, Most::count(1_000)).await.unwrap();
+    let log =
+        world.tail.after(&"dm.ua.ub".parse().unwrap(), MsgId::NONE, MsgId::MAX, Most::count(1_000)).await.unwrap();
     assert_eq!(log.len(), 1 + 300, "one has started the conversation");
     assert!(answers.iter().map(|(_, id)| *id).eq(log[1..].iter().map(|r| r.id)));
 }
@@ -87,7 +90,8 @@ async fn socket_and_http_of_a_device_have_one_order() {
     })
     .await;
     let posted = cid();
-    let body = serde_json::json!({ "cid": posted, "kind": "text", "body": { "text": "over HTTP" }, "behind": cids.last() });
+    let body =
+        serde_json::json!({ "cid": posted, "kind": "text", "body": { "text": "over HTTP" }, "behind": cids.last() });
     let post = async { world.http("POST", "/v1/threads/dm.ua.ub/messages", Some(&token), &body.to_string()).await };
     let over_the_socket = async {
         let mut ids = early;
@@ -105,7 +109,14 @@ async fn socket_and_http_of_a_device_have_one_order() {
     // And the socket goes on behind the request.
     let thread = "dm.ua.ub".parse().unwrap();
     let (kind, body) = (Kind::Text, natterjack_protocol::Body::text("on"));
-    let on = natterjack_protocol::client::frame::SendMessage { r: 999, cid: cid(), thread, kind, body, behind: Some(posted) };
+    let on = natterjack_protocol::client::frame::SendMessage {
+        r: 999,
+        cid: cid(),
+        thread,
+        kind,
+        body,
+        behind: Some(posted),
+    };
     c.put(&ClientFrame::Send(on)).await;
     let id = match c.until(|f| matches!(f, ServerFrame::Sent { .. } | ServerFrame::Error { .. })).await {
         ServerFrame::Sent { id, .. } => id,
@@ -157,7 +168,9 @@ async fn without_beats_sends_wait_and_sockets_stay() {
     c.until(|f| matches!(f, ServerFrame::Degraded { on: true })).await;
     degraded(&world, true).await;
     let parts = || serde_json::to_value(world.health.report()).unwrap()["parts"].clone();
-    let named = |parts: &serde_json::Value| parts["live.1-0"]["failing"].as_str().is_some_and(|why| why.contains("no beat for"));
+    let named = |parts: &serde_json::Value| {
+        parts["live.1-0"]["failing"].as_str().is_some_and(|why| why.contains("no beat for"))
+    };
     eventually("the partition is named", async || named(&parts())).await;
     assert_eq!(parts()["watch.revoked"], "ok", "what does not depend on beats goes on");
     let the_same = cid();
@@ -196,7 +209,9 @@ async fn what_was_stored_while_the_log_was_ahead_is_found_when_it_is_right_again
         world.log_ahead.store(ahead, std::sync::atomic::Ordering::Relaxed);
         eventually("the edge's time is the log's", async || {
             c.put(&ClientFrame::Ping).await;
-            let ServerFrame::Pong { now, .. } = c.until(|f| matches!(f, ServerFrame::Pong { .. })).await else { unreachable!() };
+            let ServerFrame::Pong { now, .. } = c.until(|f| matches!(f, ServerFrame::Pong { .. })).await else {
+                unreachable!()
+            };
             now.abs_diff(now_ms().saturating_add_signed(ahead)) < 2_000
         })
         .await;

@@ -29,7 +29,8 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
 async fn what_breaks_it_is_closed_with_its_codes() {
     let world = World::start(&["ua"]).await;
     let (protocol, not_utf8, too_large) = (close::PROTOCOL.code, close::NOT_UTF8.code, close::TOO_LARGE.code);
-    let parts = |parts: &[(u8, &[u8])]| parts.iter().flat_map(|(first, payload)| masked(*first, payload)).collect::<Vec<u8>>();
+    let parts =
+        |parts: &[(u8, &[u8])]| parts.iter().flat_map(|(first, payload)| masked(*first, payload)).collect::<Vec<u8>>();
     let cases: Vec<(&str, Vec<u8>, u16)> = vec![
         ("not masked", vec![0x81, 1, b'x'], protocol),
         ("a ping that is not masked", vec![0x89, 0], protocol),
@@ -57,13 +58,19 @@ async fn what_breaks_it_is_closed_with_its_codes() {
         ("a length of 2^63", [&[0x81u8, 0xff, 0x80][..], &[0; 7], &[0; 4]].concat(), too_large),
         (
             "too much in parts",
-            parts(&vec![(0x01, &[b' '; 1][..]); 1].into_iter().chain((0..60).map(|_| (0x00, &[b' '; 4_096][..]))).collect::<Vec<_>>()),
+            parts(
+                &vec![(0x01, &[b' '; 1][..]); 1]
+                    .into_iter()
+                    .chain((0..60).map(|_| (0x00, &[b' '; 4_096][..])))
+                    .collect::<Vec<_>>(),
+            ),
             too_large,
         ),
     ];
     for (what, bytes, code) in cases {
         for greeted in [true, false] {
-            let mut client = if greeted { world.client("ua", "d1", Codec::Json).await } else { world.socket(Codec::Json).await };
+            let mut client =
+                if greeted { world.client("ua", "d1", Codec::Json).await } else { world.socket(Codec::Json).await };
             // It may be closed before all of it is written.
             let _ = client.ws.get_mut().write_all(&bytes).await;
             assert_eq!(client.closed().await, code, "{what}, greeted: {greeted}");
@@ -76,7 +83,11 @@ async fn a_goodbye_is_answered_with_its_code() {
     let world = World::start(&["ua"]).await;
     for code in [1000u16, 1001, 1003, 1011, 3000, 4999] {
         for greeted in [true, false] {
-            let mut client = if greeted { world.client("ua", "d1", Codec::Msgpack).await } else { world.socket(Codec::Msgpack).await };
+            let mut client = if greeted {
+                world.client("ua", "d1", Codec::Msgpack).await
+            } else {
+                world.socket(Codec::Msgpack).await
+            };
             let frame = CloseFrame { code: CloseCode::from(code), reason: "the weather".into() };
             client.ws.send(Message::Close(Some(frame))).await.unwrap();
             assert_eq!(client.closed().await, code, "greeted: {greeted}");

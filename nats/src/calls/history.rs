@@ -16,7 +16,14 @@ fn call<A>(request: HistoryRequest, answer: fn(HistoryAnswer) -> Option<A>) -> H
 }
 
 /// One page of a thread, as `reader` with this access may see it. `min_id`: what the asker knows to exist.
-pub fn page(thread: Thread, reader: UserId, access: ReadAccess, at: PageStart, limit: usize, min_id: MsgId) -> HistoryCall<Page> {
+pub fn page(
+    thread: Thread,
+    reader: UserId,
+    access: ReadAccess,
+    at: PageStart,
+    limit: usize,
+    min_id: MsgId,
+) -> HistoryCall<Page> {
     let limit = u16::try_from(limit).unwrap_or(u16::MAX);
     call(HistoryRequest::Page { thread, reader, access, at, limit, min_id }, |answer| match answer {
         HistoryAnswer::Page(page) => Some(page),

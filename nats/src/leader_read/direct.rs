@@ -56,17 +56,28 @@ struct Chunk {
 impl LeaderReader {
     /// The first entries from `begin` on, of both subjects in one order, at most `most`, and how many match beyond
     /// them. By Direct Get.
-    pub(super) async fn upwards(&self, thread: &Thread, mut begin: Begin, most: Most) -> Result<(Vec<LogRecord>, u64), LogError> {
+    pub(super) async fn upwards(
+        &self,
+        thread: &Thread,
+        mut begin: Begin,
+        most: Most,
+    ) -> Result<(Vec<LogRecord>, u64), LogError> {
         let [chat, ctl] = self.subjects(thread);
         let p = self.layout.partition(thread);
         let mut got: Vec<LogRecord> = Vec::new();
         loop {
             let left = most.beside(&got);
-            let ((a, more_a), (b, more_b)) =
-                futures_util::try_join!(self.upwards_one(p, &chat, begin, left), self.upwards_one(p, &ctl, begin, left))?;
+            let ((a, more_a), (b, more_b)) = futures_util::try_join!(
+                self.upwards_one(p, &chat, begin, left),
+                self.upwards_one(p, &ctl, begin, left)
+            )?;
             // Where one of them ends early, nothing is known of what lies behind its last entry.
-            let known =
-                [(&a, more_a), (&b, more_b)].into_iter().filter(|(_, more)| *more > 0).filter_map(|(r, _)| r.last()).map(|r| r.id).min();
+            let known = [(&a, more_a), (&b, more_b)]
+                .into_iter()
+                .filter(|(_, more)| *more > 0)
+                .filter_map(|(r, _)| r.last())
+                .map(|r| r.id)
+                .min();
             let found = a.len() + b.len();
             let mut part = merge(a, b);
             part.retain(|r| known.is_none_or(|end| r.id <= end));
@@ -81,7 +92,13 @@ impl LeaderReader {
         }
     }
 
-    async fn upwards_one(&self, p: u32, subject: &str, mut begin: Begin, most: Most) -> Result<(Vec<LogRecord>, u64), LogError> {
+    async fn upwards_one(
+        &self,
+        p: u32,
+        subject: &str,
+        mut begin: Begin,
+        most: Most,
+    ) -> Result<(Vec<LogRecord>, u64), LogError> {
         let mut got: Vec<LogRecord> = Vec::new();
         loop {
             let left = most.beside(&got);
@@ -169,7 +186,8 @@ impl LeaderReader {
 
     async fn direct<Q: Serialize>(&self, p: u32, request: &Q, capacity: usize) -> Result<Chunk, LogError> {
         let stream = subjects::stream(self.layout.generation, p);
-        let DirectChunk { messages, pending, up_to } = jetstream::direct_get(&self.nats, &stream, request, capacity).await?;
+        let DirectChunk { messages, pending, up_to } =
+            jetstream::direct_get(&self.nats, &stream, request, capacity).await?;
         Ok(Chunk { records: messages.into_iter().map(record).collect::<Result<_, _>>()?, pending, up_to })
     }
 }

@@ -86,7 +86,9 @@ impl Nats {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         };
-        let inbox = Inbox::open(client.clone()).await.map_err(|e| NatsConnectError::Unreachable { urls, reason: e.to_string() })?;
+        let inbox = Inbox::open(client.clone())
+            .await
+            .map_err(|e| NatsConnectError::Unreachable { urls, reason: e.to_string() })?;
         Ok(Self { client, inner: Arc::new(Inner { cfg: cfg.clone(), inbox, notices }) })
     }
 
@@ -140,7 +142,10 @@ impl Nats {
 }
 
 /// Asks each server of the configuration by itself, as our own connections do: host and port, and what is wrong with it.
-pub async fn check_servers(cfg: &NatsConfig, role: &str) -> Result<Vec<(String, Result<(), NatsConnectError>)>, NatsConnectError> {
+pub async fn check_servers(
+    cfg: &NatsConfig,
+    role: &str,
+) -> Result<Vec<(String, Result<(), NatsConnectError>)>, NatsConnectError> {
     let (access, mut found) = (LinkAccess::new(cfg, role)?, Vec::new());
     for server in link::servers(cfg)? {
         let address = server.address.clone();

@@ -64,8 +64,11 @@ impl Stream for Subscription {
     type Item = NatsMessage;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<NatsMessage>> {
-        let message =
-            |m: async_nats::Message| NatsMessage { subject: NatsSubject(m.subject), reply: m.reply.map(NatsSubject), payload: m.payload };
+        let message = |m: async_nats::Message| NatsMessage {
+            subject: NatsSubject(m.subject),
+            reply: m.reply.map(NatsSubject),
+            payload: m.payload,
+        };
         self.0.poll_next_unpin(cx).map(|m| m.map(message))
     }
 }

@@ -100,7 +100,13 @@ impl Inbox {
     }
 
     /// Nothing is handed to a broken connection: async-nats would write it minutes later, when everybody has given up on it.
-    async fn send(&self, subject: &str, reply: String, headers: Option<HeaderMap>, payload: Bytes) -> Result<(), NatsRequestError> {
+    async fn send(
+        &self,
+        subject: &str,
+        reply: String,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+    ) -> Result<(), NatsRequestError> {
         while self.client.connection_state() != State::Connected {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -127,7 +133,11 @@ impl Inbox {
             rx.await.map_err(|_| NatsRequestError::Timeout)
         };
         let message = tokio::time::timeout(timeout, answer).await.map_err(|_| NatsRequestError::Timeout)??;
-        if message.status == Some(StatusCode::NO_RESPONDERS) { Err(NatsRequestError::NoResponders) } else { Ok(message) }
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            Err(NatsRequestError::NoResponders)
+        } else {
+            Ok(message)
+        }
     }
 
     /// One request, up to `capacity` answers (more are dropped: ask with a limit), until `last` says that one closes the row.

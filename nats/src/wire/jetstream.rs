@@ -97,7 +97,8 @@ pub(crate) async fn api<Q: Serialize, A: DeserializeOwned>(nats: &Nats, subject:
 
 /// Only of what a measurement made.
 pub(crate) async fn delete_stream(nats: &Nats, name: &str) -> Result<(), JsError> {
-    let message = nats.inbox().request(&format!("$JS.API.STREAM.DELETE.{name}"), None, Bytes::new(), API_TIMEOUT).await?;
+    let message =
+        nats.inbox().request(&format!("$JS.API.STREAM.DELETE.{name}"), None, Bytes::new(), API_TIMEOUT).await?;
     parse::<serde_json::Value>(&message.payload).map(drop)
 }
 
@@ -132,7 +133,12 @@ pub(crate) async fn publish(
 }
 
 /// Stores all of them in this order and nothing in between that is not stored before; an error: the first few of them may be stored.
-pub(crate) async fn publish_batch(nats: &Nats, subject: &str, messages: Vec<(HeaderMap, Bytes)>, timeout: Duration) -> Result<(), JsError> {
+pub(crate) async fn publish_batch(
+    nats: &Nats,
+    subject: &str,
+    messages: Vec<(HeaderMap, Bytes)>,
+    timeout: Duration,
+) -> Result<(), JsError> {
     #[derive(Deserialize)]
     struct End {
         seq: Option<u64>,
@@ -145,9 +151,11 @@ pub(crate) async fn publish_batch(nats: &Nats, subject: &str, messages: Vec<(Hea
         End { error: Some(e), .. } => Err(e.into()),
         End { count: Some(count), .. } if count == many => Ok(()),
         // Of a server before 2.14, which takes each for a message by itself.
-        End { seq: Some(_), count: None, .. } => {
-            Err(JsError::Api { code: 400, err_code: code::NO_BATCHES, description: "this nats-server knows no batches".into() })
-        }
+        End { seq: Some(_), count: None, .. } => Err(JsError::Api {
+            code: 400,
+            err_code: code::NO_BATCHES,
+            description: "this nats-server knows no batches".into(),
+        }),
         End { .. } => Err(JsError::Broken("a batch ended early".into())),
     }
 }
@@ -192,7 +200,12 @@ pub(crate) async fn leader_get(nats: &Nats, stream: &str, get: Get<'_>) -> Resul
 }
 
 /// The first message at or after `seq` on a literal subject.
-pub(crate) async fn leader_next(nats: &Nats, stream: &str, subject: &str, seq: u64) -> Result<Option<StoredMessage>, JsError> {
+pub(crate) async fn leader_next(
+    nats: &Nats,
+    stream: &str,
+    subject: &str,
+    seq: u64,
+) -> Result<Option<StoredMessage>, JsError> {
     #[derive(Serialize)]
     struct Next<'a> {
         seq: u64,
@@ -226,16 +239,23 @@ pub(crate) struct DirectChunk {
 }
 
 /// `request` asks for at most `capacity` messages.
-pub(crate) async fn direct_get<Q: Serialize>(nats: &Nats, stream: &str, request: &Q, capacity: usize) -> Result<DirectChunk, JsError> {
+pub(crate) async fn direct_get<Q: Serialize>(
+    nats: &Nats,
+    stream: &str,
+    request: &Q,
+    capacity: usize,
+) -> Result<DirectChunk, JsError> {
     let subject = format!("$JS.API.DIRECT.GET.{stream}");
     let last = |m: &Message| m.status.is_some_and(|s| s != StatusCode::OK);
-    let (messages, end) = nats.inbox().request_many(&subject, json(request), capacity + 1, DIRECT_TIMEOUT, last).await?;
+    let (messages, end) =
+        nats.inbox().request_many(&subject, json(request), capacity + 1, DIRECT_TIMEOUT, last).await?;
     let status = end.status.map_or(0, |s| s.as_u16());
     if status != 204 && status != 404 {
         let description = end.description.unwrap_or_else(|| format!("status {status}"));
         return Err(JsError::Api { code: u64::from(status), err_code: 0, description });
     }
-    let number = |name: &str| end.headers.as_ref().and_then(|h| h.get(name)).and_then(|v| v.as_str().parse::<u64>().ok());
+    let number =
+        |name: &str| end.headers.as_ref().and_then(|h| h.get(name)).and_then(|v| v.as_str().parse::<u64>().ok());
     let messages = messages.into_iter().map(direct_message).collect::<Result<_, _>>()?;
     Ok(DirectChunk { messages, pending: number("Nats-Num-Pending").unwrap_or(0), up_to: number("Nats-UpTo-Sequence") })
 }
@@ -291,7 +311,9 @@ struct Replica {
 impl StreamInfo {
     /// While there is no leader, or a server has just started, a follower answers too, with whatever it has by then.
     fn is_of_the_leader(&self) -> bool {
-        self.cluster.as_ref().is_none_or(|group| !group.leader.is_empty() && group.replicas.iter().all(|r| r.name != group.leader))
+        self.cluster
+            .as_ref()
+            .is_none_or(|group| !group.leader.is_empty() && group.replicas.iter().all(|r| r.name != group.leader))
     }
 }
 

@@ -34,11 +34,14 @@ pub(crate) fn addresses(cfg: &NatsConfig) -> Result<Vec<ServerAddr>, NatsConnect
     }
     let parse = |url: &String| {
         let shown = shown(std::slice::from_ref(url));
-        let addr: ServerAddr =
-            url.parse().map_err(|e| NatsConnectError::Config(format!("nats.urls: `{shown}` is not a server address: {e}")))?;
+        let addr: ServerAddr = url
+            .parse()
+            .map_err(|e| NatsConnectError::Config(format!("nats.urls: `{shown}` is not a server address: {e}")))?;
         match addr.scheme() {
             "nats" | "tls" => Ok(addr),
-            other => Err(NatsConnectError::Config(format!("nats.urls: `{shown}`: {other}:// is not spoken here; use nats:// or tls://"))),
+            other => Err(NatsConnectError::Config(format!(
+                "nats.urls: `{shown}`: {other}:// is not spoken here; use nats:// or tls://"
+            ))),
         }
     };
     cfg.urls.iter().map(parse).collect()
@@ -84,7 +87,8 @@ impl NatsLogin {
             How::Token(token) => auth.token = Some(token.clone()),
             How::NKey(path) => {
                 let text = read("nats.nkey", path)?;
-                let key = seed(&text).ok_or_else(|| format!("nats.nkey: there is no seed of a user (SU…) in {}", path.display()))?;
+                let key = seed(&text)
+                    .ok_or_else(|| format!("nats.nkey: there is no seed of a user (SU…) in {}", path.display()))?;
                 (auth.nkey, auth.signature) = (Some(key.public_key()), Some(sign(&key, nonce)?));
             }
             How::Creds(path) => {
@@ -104,8 +108,13 @@ impl NatsLogin {
     /// What to look at when a server refuses it.
     pub(crate) fn advice(&self) -> String {
         match self.how {
-            How::Nobody => "this connection named nobody; set nats.user and nats.password, nats.token, nats.nkey or nats.creds".to_owned(),
-            How::Creds(_) => format!("check {}: is the user of that account, and has its JWT not expired?", self.source),
+            How::Nobody => {
+                "this connection named nobody; set nats.user and nats.password, nats.token, nats.nkey or nats.creds"
+                    .to_owned()
+            }
+            How::Creds(_) => {
+                format!("check {}: is the user of that account, and has its JWT not expired?", self.source)
+            }
             _ => format!("check {}: does nats-server know this one?", self.source),
         }
     }
@@ -121,7 +130,9 @@ fn of_urls(addresses: &[ServerAddr]) -> Result<How, NatsConnectError> {
             (Some(user), Some(password)) => How::Password { user, password },
         };
         if found != How::Nobody && found != how {
-            return Err(NatsConnectError::Config("nats.urls: their logins differ; servers of one cluster take the same".into()));
+            return Err(NatsConnectError::Config(
+                "nats.urls: their logins differ; servers of one cluster take the same".into(),
+            ));
         }
         found = how;
     }
@@ -133,7 +144,10 @@ fn decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
     while let Some(&b) = bytes.get(at) {
-        let hex = bytes.get(at + 1..at + 3).and_then(|h| std::str::from_utf8(h).ok()).filter(|h| h.bytes().all(|c| c.is_ascii_hexdigit()));
+        let hex = bytes
+            .get(at + 1..at + 3)
+            .and_then(|h| std::str::from_utf8(h).ok())
+            .filter(|h| h.bytes().all(|c| c.is_ascii_hexdigit()));
         match hex.and_then(|h| u8::from_str_radix(h, 16).ok()).filter(|_| b == b'%') {
             Some(byte) => {
                 out.push(byte);
@@ -229,7 +243,10 @@ mod tests {
         for (bad, says) in [
             (NatsConfig { nkey: file("no", "hello".into()), ..cfg(&["a"]) }, "no seed of a user"),
             (NatsConfig { nkey: Some(dir.path().join("none")), ..cfg(&["a"]) }, "cannot read"),
-            (NatsConfig { creds: file("no-creds", KeyPair::new_user().seed().unwrap()), ..cfg(&["a"]) }, "not a credentials file"),
+            (
+                NatsConfig { creds: file("no-creds", KeyPair::new_user().seed().unwrap()), ..cfg(&["a"]) },
+                "not a credentials file",
+            ),
         ] {
             assert!(refused(&bad).contains(says), "{}", refused(&bad));
         }

@@ -100,13 +100,24 @@ impl Pull {
     }
 
     /// Over a connection of the reader's own.
-    pub(crate) async fn own(nats: &Nats, consumer: Consumer, connection: Box<RawConnection>, mode: PullMode) -> Result<Self, JsError> {
+    pub(crate) async fn own(
+        nats: &Nats,
+        consumer: Consumer,
+        connection: Box<RawConnection>,
+        mode: PullMode,
+    ) -> Result<Self, JsError> {
         let inbox = nats.client().new_inbox();
         let source = ReplySource::own(connection, &format!("{inbox}.*"));
         Self::begin(nats, consumer, source, inbox, mode).await
     }
 
-    async fn begin(nats: &Nats, consumer: Consumer, source: ReplySource, inbox: String, mode: PullMode) -> Result<Self, JsError> {
+    async fn begin(
+        nats: &Nats,
+        consumer: Consumer,
+        source: ReplySource,
+        inbox: String,
+        mode: PullMode,
+    ) -> Result<Self, JsError> {
         let Consumer { stream, name } = consumer;
         let mut pull = Self {
             nats: nats.clone(),
@@ -154,7 +165,9 @@ impl Pull {
             };
             // Counted before the await: dropped there, we would ask for less, never for more.
             self.asked += batch;
-            self.source.ask(&self.next_subject, format!("{}.{}", self.inbox, self.pulls), jetstream::json(&request)).await?;
+            self.source
+                .ask(&self.next_subject, format!("{}.{}", self.inbox, self.pulls), jetstream::json(&request))
+                .await?;
         }
         Ok(())
     }
@@ -218,7 +231,8 @@ impl Pull {
             status => {
                 let why = answer.headers.description();
                 // These end one pull, the consumer lives.
-                if status == 409 && (why.contains("Max") || why.contains("Exceeded") || why.contains("Batch Completed")) {
+                if status == 409 && (why.contains("Max") || why.contains("Exceeded") || why.contains("Batch Completed"))
+                {
                     self.ended(&answer);
                     return Ok(None);
                 }
@@ -229,14 +243,22 @@ impl Pull {
         let place = std::str::from_utf8(&answer.reply).ok().and_then(parse_ack_subject);
         let (seq, ts, pending) = place.ok_or_else(|| Dead::Gone("a message without its sequence".into()))?;
         self.pending = pending;
-        Ok(Some(Delivered { subject: answer.subject, headers: answer.headers, payload: answer.payload, seq, ts, pending }))
+        Ok(Some(Delivered {
+            subject: answer.subject,
+            headers: answer.headers,
+            payload: answer.payload,
+            seq,
+            ts,
+            pending,
+        }))
     }
 
     /// A pull ended before it was full.
     fn ended(&mut self, answer: &PullReply) {
         if self.mode == PullMode::Fetch {
             // A pull that was filled is told of as well, when the next one is under way.
-            let pull = answer.subject.rsplit(|b| *b == b'.').next().and_then(|n| std::str::from_utf8(n).ok()?.parse().ok());
+            let pull =
+                answer.subject.rsplit(|b| *b == b'.').next().and_then(|n| std::str::from_utf8(n).ok()?.parse().ok());
             if pull == Some(self.pulls) {
                 self.asked = 0;
             }
@@ -248,7 +270,11 @@ impl Pull {
 
     /// Does not wait: the server forgets it by itself after `INACTIVE`.
     pub(crate) async fn close(self) {
-        let _ = tokio::time::timeout(Duration::from_millis(100), self.nats.publish(self.delete_subject.as_str(), Bytes::new())).await;
+        let _ = tokio::time::timeout(
+            Duration::from_millis(100),
+            self.nats.publish(self.delete_subject.as_str(), Bytes::new()),
+        )
+        .await;
     }
 }
 

@@ -233,15 +233,19 @@ impl RawConnection {
                 self.epoch += 1;
                 self.output.clear();
                 let next_ping = Instant::now() + PING_EVERY;
-                self.state = State::Up(Box::new(Up { link, next_ping, unanswered: 0, pings: 0, pongs: 0, sync: Sync::Due }));
+                self.state =
+                    State::Up(Box::new(Up { link, next_ping, unanswered: 0, pings: 0, pongs: 0, sync: Sync::Due }));
                 Ok(())
             }
             Err(e) => {
                 self.attempts += 1;
                 let most = BACKOFF_MOST.min(Duration::from_millis(25) * (1 << self.attempts.min(8)));
                 // Later rounds wait, with full jitter.
-                let pause =
-                    if (self.attempts as usize) < self.servers.len() { 0 } else { rand::random_range(10..=most.as_millis() as u64) };
+                let pause = if (self.attempts as usize) < self.servers.len() {
+                    0
+                } else {
+                    rand::random_range(10..=most.as_millis() as u64)
+                };
                 self.state = State::Down { until: Instant::now() + Duration::from_millis(pause) };
                 Err(e)
             }

@@ -16,7 +16,11 @@ use crate::config::{NatsConfig, TlsFiles};
 /// Whoever named an authority or shows a certificate must not be led to a server without TLS: it would be told the password.
 pub(crate) fn required(cfg: &NatsConfig) -> bool {
     let tls = &cfg.tls;
-    tls.required || tls.first || tls.ca.is_some() || tls.certificate.is_some() || cfg.urls.iter().any(|u| u.starts_with("tls://"))
+    tls.required
+        || tls.first
+        || tls.ca.is_some()
+        || tls.certificate.is_some()
+        || cfg.urls.iter().any(|u| u.starts_with("tls://"))
 }
 
 /// Reads the files. An error names the key of the configuration.
@@ -31,9 +35,14 @@ pub(crate) fn connector(files: &TlsFiles) -> Result<TlsConnector, String> {
         (Some(certificate), Some(key)) => {
             let chain = certificates("nats.tls.certificate", certificate)?;
             let private = PrivateKeyDer::from_pem_slice(&read("nats.tls.key", key)?).map_err(|_| {
-                format!("nats.tls.key: there is no private key in {}; it must be PEM and without a password", key.display())
+                format!(
+                    "nats.tls.key: there is no private key in {}; it must be PEM and without a password",
+                    key.display()
+                )
             })?;
-            let unusable = |e| format!("nats.tls.certificate: {} and {} cannot be used: {e}", certificate.display(), key.display());
+            let unusable = |e| {
+                format!("nats.tls.certificate: {} and {} cannot be used: {e}", certificate.display(), key.display())
+            };
             builder.with_client_auth_cert(chain, private).map_err(unusable)?
         }
         (Some(_), None) => return Err("nats.tls.key is missing: nats.tls.certificate is set".into()),
@@ -128,8 +137,14 @@ mod tests {
         let empty = dir.path().join("empty.pem");
         std::fs::write(&empty, "hello").unwrap();
         let says = |files: TlsFiles| connector(&files).err().unwrap();
-        assert!(says(TlsFiles { ca: Some(empty.clone()), ..TlsFiles::default() }).contains("nats.tls.ca: there is no certificate"));
-        assert!(says(TlsFiles { ca: Some("/none".into()), ..TlsFiles::default() }).contains("nats.tls.ca: cannot read /none"));
+        assert!(
+            says(TlsFiles { ca: Some(empty.clone()), ..TlsFiles::default() })
+                .contains("nats.tls.ca: there is no certificate")
+        );
+        assert!(
+            says(TlsFiles { ca: Some("/none".into()), ..TlsFiles::default() })
+                .contains("nats.tls.ca: cannot read /none")
+        );
         assert!(says(TlsFiles { key: Some(empty), ..TlsFiles::default() }).contains("nats.tls.certificate is missing"));
     }
 }

@@ -68,7 +68,10 @@ async fn what_comes_behind_a_refused_one_is_not_stored() {
     // Nothing of it is left behind: what was refused may come again, in its order.
     assert!(publisher.batch(&t, batch(4..=10)).await);
     assert_eq!(bodies(&log_of(&nats, layout, &t).await), (1..=10).collect::<Vec<_>>());
-    assert!(!publisher.batch(&t, vec![("x".into(), vec![b' '; 70_000].into()), ("y".into(), "11".into())]).await, "the first is refused");
+    assert!(
+        !publisher.batch(&t, vec![("x".into(), vec![b' '; 70_000].into()), ("y".into(), "11".into())]).await,
+        "the first is refused"
+    );
     assert_eq!(bodies(&log_of(&nats, layout, &t).await).len(), 10);
 }
 

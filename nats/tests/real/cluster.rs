@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use natterjack_nats::{
-    FanIn, FanInEvent, Layout, LayoutError, LeaderReader, LogError, LogReader, NatsConfig, Publisher, ReadFrom, SubscriptionSlot, provision,
+    FanIn, FanInEvent, Layout, LayoutError, LeaderReader, LogError, LogReader, NatsConfig, Publisher, ReadFrom,
+    SubscriptionSlot, provision,
 };
 use natterjack_protocol::{Most, MsgId, Times};
 use natterjack_testkit::{NatsServer, eventually, eventually_within, raw_client, raw_jetstream, thread_in};
@@ -48,7 +49,8 @@ async fn a_leader_is_killed_while_we_write_and_read() {
     let mut read: Vec<(MsgId, String)> = Vec::new();
     let mut killed = false;
     while read.len() < N as usize {
-        let batch = tokio::time::timeout(Duration::from_secs(60), reader.next_batch(100)).await.expect("reads on").unwrap();
+        let batch =
+            tokio::time::timeout(Duration::from_secs(60), reader.next_batch(100)).await.expect("reads on").unwrap();
         assert_eq!(batch.hole, None);
         for record in batch.records {
             let natterjack_nats::Record::Entry(r) = record else { panic!("poison") };
@@ -73,7 +75,10 @@ async fn a_leader_is_killed_while_we_write_and_read() {
     for i in 0..50 {
         let id = publisher.message(&t, &format!("after{i}"), "x".into()).await.unwrap().id;
         assert_eq!(tail.newest(&t, MsgId::NONE, Most::count(5), now).await.unwrap().last().unwrap().id, id);
-        assert_eq!(ids(&tail.after(&t, MsgId(id.0 - 3), id, Most::count(10)).await.unwrap()), [MsgId(id.0 - 2), MsgId(id.0 - 1), id]);
+        assert_eq!(
+            ids(&tail.after(&t, MsgId(id.0 - 3), id, Most::count(10)).await.unwrap()),
+            [MsgId(id.0 - 2), MsgId(id.0 - 1), id]
+        );
     }
 
     // The fan-in reader is on one of those that live, with its subscription.

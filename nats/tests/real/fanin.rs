@@ -48,7 +48,10 @@ async fn messages_come_to_their_slots_and_stop_when_unsubscribed() {
         nats.publish(subject, body.into()).await.unwrap();
     }
     let got = collect(&mut f, 3, message).await;
-    assert_eq!(got, [(3, LiveKind::Event, "1".into()), (0, LiveKind::Ephemeral, "2".into()), (1, LiveKind::Other, "3".into())]);
+    assert_eq!(
+        got,
+        [(3, LiveKind::Event, "1".into()), (0, LiveKind::Ephemeral, "2".into()), (1, LiveKind::Other, "3".into())]
+    );
 
     // The slot goes to another subject; what its former subject still sends is not the new one's.
     f.subscribe("live.user.c.*", SubscriptionSlot(3));
@@ -84,7 +87,10 @@ async fn a_request_is_a_barrier() {
         let token = f.request("svc.channel.heads.0", &rmp_serde::to_vec(&n).unwrap());
         let events = collect(&mut f, 2, Some).await;
         assert!(matches!(&events[0], FanInEvent::Msg { slot, .. } if *slot == SubscriptionSlot(n)), "{events:?}");
-        assert!(matches!(&events[1], FanInEvent::Reply { token: t, no_responders: false, .. } if *t == token), "{events:?}");
+        assert!(
+            matches!(&events[1], FanInEvent::Reply { token: t, no_responders: false, .. } if *t == token),
+            "{events:?}"
+        );
     }
     let token = f.request("svc.channel.heads.7", b"");
     let events = collect(&mut f, 1, Some).await;
@@ -107,13 +113,18 @@ async fn every_subscription_is_back_before_connected_is_said() {
         let token = f.request("svc.none", b"");
         f.subscribe(&format!("live.group.g{round}.*"), SubscriptionSlot(N + round));
         let first = collect(&mut f, 1, Some).await;
-        assert!(matches!(&first[0], FanInEvent::Reply { token: t, no_responders: true, .. } if *t == token), "{first:?}");
+        assert!(
+            matches!(&first[0], FanInEvent::Reply { token: t, no_responders: true, .. } if *t == token),
+            "{first:?}"
+        );
         // A caller that cancels all the time gets its connection nevertheless.
         s.launch();
         let mut batch = Vec::new();
         let epoch = loop {
             let _ = tokio::time::timeout(Duration::from_millis(5), f.next_batch(&mut batch)).await;
-            if let Some(FanInEvent::Connected { epoch }) = batch.drain(..).find(|e| matches!(e, FanInEvent::Connected { .. })) {
+            if let Some(FanInEvent::Connected { epoch }) =
+                batch.drain(..).find(|e| matches!(e, FanInEvent::Connected { .. }))
+            {
                 break epoch;
             }
         };
@@ -174,6 +185,7 @@ async fn a_frozen_server_is_noticed_and_another_is_taken() {
 async fn what_it_cannot_speak_or_reach_is_said() {
     let web = NatsConfig { urls: vec!["ws://127.0.0.1:1".into()], ..NatsConfig::default() };
     assert!(matches!(FanIn::connect(&web, "edge").await, Err(NatsConnectError::Config(_))));
-    let nobody = NatsConfig { urls: vec!["nats://127.0.0.1:1".into()], connect_deadline_ms: 300, ..NatsConfig::default() };
+    let nobody =
+        NatsConfig { urls: vec!["nats://127.0.0.1:1".into()], connect_deadline_ms: 300, ..NatsConfig::default() };
     assert!(matches!(FanIn::connect(&nobody, "edge").await, Err(NatsConnectError::Unreachable { .. })));
 }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use natterjack_nats::{
-    ClockMarks, KvBuckets, Layout, LeaderReader, LogReader, NatsConfig, Position, Positions, ProvisionError, PublishError, Publisher,
-    ReadFrom, Record, ThreadLog, provision, subjects, switch,
+    ClockMarks, KvBuckets, Layout, LeaderReader, LogReader, NatsConfig, Position, Positions, ProvisionError,
+    PublishError, Publisher, ReadFrom, Record, ThreadLog, provision, subjects, switch,
 };
 use natterjack_protocol::{Most, MsgId, Thread, Times};
 use natterjack_testkit::{NatsServer, eventually, raw_jetstream, thread, thread_in};
@@ -60,13 +60,22 @@ async fn the_new_streams_are_told_how_far_the_clock_has_been() {
     assert_eq!(clocks(old).of(0).await.unwrap(), 0);
     let new = switch(&nats, &s.config(), &Times::default(), 5).await.unwrap();
     let told = clocks(new).of(4).await.unwrap();
-    assert!(told >= stored.ts && told <= LeaderReader::new(&nats, new).bounds(0).await.unwrap().ts_ms, "{told}, {stored:?}");
+    assert!(
+        told >= stored.ts && told <= LeaderReader::new(&nats, new).bounds(0).await.unwrap().ts_ms,
+        "{told}, {stored:?}"
+    );
     let ahead = told + 3_600_000;
     clocks(new).note(4, ahead).await.unwrap();
     clocks(new).note(4, ahead - 1).await.unwrap();
     for p in 0..old.partitions {
-        Positions::new(&KvBuckets::new(&nats, old), "persister").advance(p, Position { id: MsgId::MAX, ts: 0 }).await.unwrap();
-        Positions::new(&KvBuckets::new(&nats, old), "channel").advance(p, Position { id: MsgId::MAX, ts: 0 }).await.unwrap();
+        Positions::new(&KvBuckets::new(&nats, old), "persister")
+            .advance(p, Position { id: MsgId::MAX, ts: 0 })
+            .await
+            .unwrap();
+        Positions::new(&KvBuckets::new(&nats, old), "channel")
+            .advance(p, Position { id: MsgId::MAX, ts: 0 })
+            .await
+            .unwrap();
     }
     let newest = switch(&nats, &s.config(), &Times::default(), 3).await.unwrap();
     for p in 0..newest.partitions {
@@ -140,7 +149,10 @@ async fn what_is_acknowledged_during_a_switch_is_in_one_of_both_and_ids_only_ris
             acked[acked.len() / 2 + 1..][..10.min(acked.len() - acked.len() / 2 - 1)]
         );
         let at = log.first_at(&t, log.extent(&t).await.unwrap().first, last.id, newest[0].ts).await.unwrap();
-        assert!(at <= newest[0].id && log.after(&t, MsgId(at.0 - 1), last.id, Most::count(1)).await.unwrap()[0].ts >= newest[0].ts);
+        assert!(
+            at <= newest[0].id
+                && log.after(&t, MsgId(at.0 - 1), last.id, Most::count(1)).await.unwrap()[0].ts >= newest[0].ts
+        );
     }
 }
 
@@ -159,7 +171,11 @@ async fn an_old_generation_takes_nothing_and_gives_everything() {
     let log = ThreadLog::new(&nats, new);
     assert_eq!(log.last(&t).await.unwrap().map(|r| r.id), Some(control));
     let (last, guard) = log.last_control(&t).await.unwrap();
-    assert_eq!((last.map(|r| r.id), guard), (Some(control), MsgId::NONE), "the next change is guarded by the stream it goes to");
+    assert_eq!(
+        (last.map(|r| r.id), guard),
+        (Some(control), MsgId::NONE),
+        "the next change is guarded by the stream it goes to"
+    );
     assert_eq!(log.next_control(&t, said).await.unwrap().map(|r| r.id), Some(control));
     let publisher = Publisher::new(&nats, new, hasty());
     let next = publisher.control(&t, "op2", "z".into(), guard).await.unwrap().id;
@@ -168,7 +184,10 @@ async fn an_old_generation_takes_nothing_and_gives_everything() {
     assert_eq!(ids(&log.after(&t, MsgId::NONE, next, Most::count(10)).await.unwrap()), [said, control, next]);
     assert_eq!(ids(&log.newest(&t, said, Most::count(10), bounds.ts_ms).await.unwrap()), [control, next]);
     let extent = log.extent(&t).await.unwrap();
-    assert_eq!((extent.first, extent.last), (said, LeaderReader::new(&nats, new).bounds(new.partition(&t)).await.unwrap().last));
+    assert_eq!(
+        (extent.first, extent.last),
+        (said, LeaderReader::new(&nats, new).bounds(new.partition(&t)).await.unwrap().last)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -191,8 +210,7 @@ async fn what_was_begun_is_finished() {
     let js = raw_jetstream(&nats).await;
     // After the first step, and with one of the old streams closed.
     let kv = js.get_key_value("control").await.unwrap();
-    let next =
-        serde_json::json!([1, { "generation": 1, "partitions": 2, "kv_shards": 2, "next": { "partitions": 3, "max_bytes": 64 << 20 } }]);
+    let next = serde_json::json!([1, { "generation": 1, "partitions": 2, "kv_shards": 2, "next": { "partitions": 3, "max_bytes": 64 << 20 } }]);
     kv.put("generation", rmp_serde::to_vec_named(&next).unwrap().into()).await.unwrap();
     let mut stream = js.get_stream(subjects::stream(1, 0)).await.unwrap();
     let mut config = stream.info().await.unwrap().config.clone();

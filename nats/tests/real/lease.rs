@@ -64,7 +64,11 @@ async fn an_edges_lease_is_held_suspect_lost_and_held_again() {
     let mut state = lease.state();
     let read = async || buckets.edge(&id).load().await.ok().flatten();
     let until = async |state: &mut tokio::sync::watch::Receiver<LeaseState>, wanted| {
-        tokio::time::timeout(Duration::from_secs(20), state.wait_for(|s| *s == wanted)).await.expect("in time").map(|_| ()).unwrap();
+        tokio::time::timeout(Duration::from_secs(20), state.wait_for(|s| *s == wanted))
+            .await
+            .expect("in time")
+            .map(|_| ())
+            .unwrap();
     };
     until(&mut state, LeaseState::Held).await;
     assert_eq!(read().await, Some(value.clone()));

@@ -5,7 +5,8 @@ use std::time::Duration;
 use async_nats::{Event, Subject};
 use futures_util::StreamExt;
 use natterjack_nats::{
-    Kv, Layout, LogReader, Nats, NatsConfig, NatsRole, Publisher, ReadFrom, permissions::nats_server, probe, provision, subjects,
+    Kv, Layout, LogReader, Nats, NatsConfig, NatsRole, Publisher, ReadFrom, permissions::nats_server, probe, provision,
+    subjects,
 };
 use natterjack_protocol::{MsgId, Times};
 use natterjack_testkit::{NatsServer, raw_jetstream, thread_in};
@@ -20,7 +21,10 @@ fn server() -> NatsServer {
         .iter()
         .map(|r| format!("{{ user: {0}, password: p, permissions: ${1} }}\n", r.name(), r.name().to_uppercase()))
         .collect();
-    NatsServer::start_with(&format!("authorization {{\n{}\nusers: [ {users} {{ user: all, password: p }} ] }}\n", nats_server(SHARDS)))
+    NatsServer::start_with(&format!(
+        "authorization {{\n{}\nusers: [ {users} {{ user: all, password: p }} ] }}\n",
+        nats_server(SHARDS)
+    ))
 }
 
 fn as_user(s: &NatsServer, user: &str, role: Option<NatsRole>) -> NatsConfig {
@@ -58,7 +62,8 @@ async fn each_role_may_do_what_it_does() {
     // Over its own connection, also into a generation that nobody knew when the permissions were made.
     let next = natterjack_nats::switch(&admin, &cfg, &Times::default(), 3).await.unwrap();
     assert_eq!((next.generation, next.partitions), (2, 3));
-    let id = Publisher::new(&edge, next, Times::default()).message(&thread_in(&next, 2), "m2", "x".into()).await.unwrap().id;
+    let id =
+        Publisher::new(&edge, next, Times::default()).message(&thread_in(&next, 2), "m2", "x".into()).await.unwrap().id;
     let mut reader = LogReader::fetching(&persister, next, 2, ReadFrom::After(MsgId::NONE));
     assert_eq!(ids_of(&reader.next_batch(10).await.unwrap()), [id]);
     assert_eq!(Layout::load(&Nats::connect(&of(&s, NatsRole::Doctor), "doctor").await.unwrap()).await.unwrap(), next);
@@ -67,14 +72,16 @@ async fn each_role_may_do_what_it_does() {
 /// A client without our names, and what the server forbids it.
 async fn raw(s: &NatsServer, role: NatsRole) -> (async_nats::Client, mpsc::Receiver<String>) {
     let (tx, rx) = mpsc::channel(256);
-    let options = async_nats::ConnectOptions::with_user_and_password(role.name().into(), "p".into()).event_callback(move |event| {
-        let tx = tx.clone();
-        async move {
-            if let Event::ServerError(e) = event {
-                let _ = tx.try_send(e.to_string());
+    let options = async_nats::ConnectOptions::with_user_and_password(role.name().into(), "p".into()).event_callback(
+        move |event| {
+            let tx = tx.clone();
+            async move {
+                if let Event::ServerError(e) = event {
+                    let _ = tx.try_send(e.to_string());
+                }
             }
-        }
-    });
+        },
+    );
     (options.connect(&s.config().urls[0]).await.unwrap(), rx)
 }
 
@@ -183,7 +190,11 @@ async fn no_role_may_do_what_is_anothers() {
         let mut got = Vec::new();
         while got.len() < expected.len() {
             let said = tokio::time::timeout(Duration::from_secs(10), forbidden.recv()).await;
-            got.push(said.unwrap_or_else(|_| panic!("{role:?} is told only {got:?}, not {expected:?}")).unwrap().to_lowercase());
+            got.push(
+                said.unwrap_or_else(|_| panic!("{role:?} is told only {got:?}, not {expected:?}"))
+                    .unwrap()
+                    .to_lowercase(),
+            );
         }
         for e in &expected {
             assert!(got.iter().any(|g| g.contains(e)), "{role:?}: {e} is allowed; forbidden is {got:?}");
@@ -209,9 +220,13 @@ async fn what_permissions_do_not_stop() {
     let (edge, mut forbidden) = raw(&s, NatsRole::Edge).await;
     edge.publish("live.user.a.e", "forged".into()).await.unwrap();
     assert!(forbidden.recv().await.unwrap().to_lowercase().contains("live.user.a.e"));
-    edge.publish_with_reply("$JS.API.STREAM.MSG.GET.KV_control", "live.user.a.e", r#"{"last_by_subj":"$KV.control.generation"}"#.into())
-        .await
-        .unwrap();
+    edge.publish_with_reply(
+        "$JS.API.STREAM.MSG.GET.KV_control",
+        "live.user.a.e",
+        r#"{"last_by_subj":"$KV.control.generation"}"#.into(),
+    )
+    .await
+    .unwrap();
     let got = tokio::time::timeout(Duration::from_secs(10), heard.next()).await.expect("heard").unwrap();
     assert!(got.payload.starts_with(b"{\"type\":\"io.nats.jetstream.api.v1.stream_msg_get_response"), "{got:?}");
 }

@@ -36,7 +36,9 @@ async fn what_differs_is_named_and_left_alone() {
 async fn a_clock_before_2026_is_refused_and_nothing_is_made() {
     let s = NatsServer::start();
     let nats = s.nats().await;
-    let e = natterjack_nats::provision::provision_at(&nats, &s.config(), &Times::default(), 1_700_000_000_000).await.unwrap_err();
+    let e = natterjack_nats::provision::provision_at(&nats, &s.config(), &Times::default(), 1_700_000_000_000)
+        .await
+        .unwrap_err();
     assert!(matches!(e, ProvisionError::Clock(_)), "{e}");
     assert!(Layout::load(&nats).await.is_err());
 }
@@ -57,7 +59,9 @@ async fn ids_begin_at_the_time_of_creation_and_never_go_back() {
     let other = 1 - p;
     let js = raw_jetstream(&nats).await;
     js.delete_stream(format!("CHAT-1-{other}")).await.unwrap();
-    natterjack_nats::provision::provision_at(&nats, &s.config(), &Times::default(), natterjack_nats::EPOCH_MS).await.unwrap();
+    natterjack_nats::provision::provision_at(&nats, &s.config(), &Times::default(), natterjack_nats::EPOCH_MS)
+        .await
+        .unwrap();
     assert_eq!(tail.bounds(other).await.unwrap().first, MsgId(stored.id.0 + 1));
 }
 
@@ -77,14 +81,23 @@ async fn a_log_can_be_neither_purged_nor_shortened() {
 fn the_shipped_configuration_files_are_valid() {
     for name in ["single.conf", "cluster.conf"] {
         let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("server").join(name);
-        let out = std::process::Command::new(natterjack_testkit::programs::nats_server()).arg("-t").arg("-c").arg(&file).output().unwrap();
+        let out = std::process::Command::new(natterjack_testkit::programs::nats_server())
+            .arg("-t")
+            .arg("-c")
+            .arg(&file)
+            .output()
+            .unwrap();
         assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
         let text = std::fs::read_to_string(&file).unwrap();
-        let written =
-            natterjack_nats::server_config::single_config("/x".as_ref(), "h", 1, natterjack_nats::server_config::DiskSync::Interval);
-        for line in
-            written.lines().filter(|l| ["max_payload", "ping_interval", "ping_max", "max_connections"].iter().any(|k| l.starts_with(k)))
-        {
+        let written = natterjack_nats::server_config::single_config(
+            "/x".as_ref(),
+            "h",
+            1,
+            natterjack_nats::server_config::DiskSync::Interval,
+        );
+        for line in written.lines().filter(|l| {
+            ["max_payload", "ping_interval", "ping_max", "max_connections"].iter().any(|k| l.starts_with(k))
+        }) {
             assert!(text.contains(line), "{name} lacks `{line}`");
         }
     }

@@ -23,7 +23,10 @@ async fn of_two_control_entries_one_wins() {
     let created = publisher.control(&t, "op1", "a".into(), MsgId::NONE).await.unwrap();
     // A message between does not count.
     publisher.message(&t, "m1", "x".into()).await.unwrap();
-    let (a, b) = tokio::join!(publisher.control(&t, "op2", "b".into(), created.id), publisher.control(&t, "op3", "c".into(), created.id));
+    let (a, b) = tokio::join!(
+        publisher.control(&t, "op2", "b".into(), created.id),
+        publisher.control(&t, "op3", "c".into(), created.id)
+    );
     assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");
     assert!(matches!(a.and(b), Err(PublishError::Conflict)));
     assert!(matches!(publisher.control(&t, "op4", "d".into(), MsgId::NONE).await, Err(PublishError::Conflict)));
@@ -84,7 +87,8 @@ async fn a_full_log_refuses_and_keeps_what_it_has() {
 #[tokio::test]
 async fn nobody_there_ends_at_the_deadline() {
     let (mut s, nats, layout) = NatsServer::ready().await;
-    let times = Times { ack_timeout: Duration::from_millis(200), publish_deadline: Duration::from_secs(1), ..Times::default() };
+    let times =
+        Times { ack_timeout: Duration::from_millis(200), publish_deadline: Duration::from_secs(1), ..Times::default() };
     let publisher = Publisher::new(&nats, layout, times);
     s.kill();
     let (t, begun) = (thread("dm.a.b"), Instant::now());

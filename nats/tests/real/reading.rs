@@ -15,7 +15,10 @@ async fn publish(publisher: &Publisher, t: &Thread, range: std::ops::Range<u32>)
 async fn read(reader: &mut LogReader, n: usize) -> Vec<Record> {
     let mut got = Vec::new();
     while got.len() < n {
-        let batch = tokio::time::timeout(Duration::from_secs(20), reader.next_batch(64)).await.expect("a record in time").unwrap();
+        let batch = tokio::time::timeout(Duration::from_secs(20), reader.next_batch(64))
+            .await
+            .expect("a record in time")
+            .unwrap();
         assert_eq!(batch.hole, None);
         assert!(batch.records.len() <= 64);
         got.extend(batch.records);
@@ -85,7 +88,8 @@ async fn fetched_by_the_thousand() {
     let t = thread_in(&layout, 0);
     let publisher = Publisher::new(&nats, layout, Times::default());
     let fetch = async |reader: &mut LogReader, bytes: usize| {
-        let batch = tokio::time::timeout(Duration::from_secs(20), reader.fetch(bytes)).await.expect("a batch in time").unwrap();
+        let batch =
+            tokio::time::timeout(Duration::from_secs(20), reader.fetch(bytes)).await.expect("a batch in time").unwrap();
         assert_eq!(batch.hole, None);
         assert!(batch.records.windows(2).all(|w| w[1].id() == w[0].id().next()));
         batch

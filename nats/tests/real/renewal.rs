@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use natterjack_nats::{
-    IdFloor, KvBuckets, Layout, LeaderReader, LogReader, NatsConfig, Position, Positions, ProvisionError, Publisher, ReadError, ReadFrom,
-    ThreadLog, provision, renew, switch,
+    IdFloor, KvBuckets, Layout, LeaderReader, LogReader, NatsConfig, Position, Positions, ProvisionError, Publisher,
+    ReadError, ReadFrom, ThreadLog, provision, renew, switch,
 };
 use natterjack_protocol::{Most, MsgId, Thread, Times};
 use natterjack_testkit::{NatsServer, thread_in};
@@ -64,14 +64,26 @@ async fn after_every_loss_the_next_id_is_above_all_that_were_given() {
         let above = IdFloor { generation: layout.generation, id: position.id };
         let (a, b) = tokio::join!(renew(&nats, layout.generation, above), renew(&nats, layout.generation, above));
         let new = a.unwrap();
-        assert_eq!((b.unwrap(), new.generation, new.previous()), (new, layout.generation + 1, Some(Layout { former: None, ..layout })));
-        assert_eq!(provision(&nats, &cfg, &Times::default()).await.unwrap(), new, "it is as if it had been provisioned");
+        assert_eq!(
+            (b.unwrap(), new.generation, new.previous()),
+            (new, layout.generation + 1, Some(Layout { former: None, ..layout }))
+        );
+        assert_eq!(
+            provision(&nats, &cfg, &Times::default()).await.unwrap(),
+            new,
+            "it is as if it had been provisioned"
+        );
         let closed = LeaderReader::new(&nats, layout).bounds(0).await.unwrap();
         assert!(closed.over, "{closed:?}");
-        let read = tokio::time::timeout(Duration::from_secs(10), reader.next_batch(64)).await.expect("it is not waited for ever");
+        let read = tokio::time::timeout(Duration::from_secs(10), reader.next_batch(64))
+            .await
+            .expect("it is not waited for ever");
         assert!(matches!(read, Err(ReadError::LostEnd { .. })), "{round}: {read:?}");
         let log = ThreadLog::new(&nats, new);
-        kept.extend(ids(&log.after(&thread, *given.get(round * 20).unwrap_or(&MsgId::NONE), MsgId::MAX, Most::count(100)).await.unwrap()));
+        kept.extend(ids(&log
+            .after(&thread, *given.get(round * 20).unwrap_or(&MsgId::NONE), MsgId::MAX, Most::count(100))
+            .await
+            .unwrap()));
         is_read(&nats, layout, new).await;
         layout = new;
     }
@@ -113,7 +125,8 @@ async fn a_partition_whose_folder_is_gone_ends_all_the_same() {
     let given = write(&nats, old, &threads[0], "a", 3).await;
     let kept = write(&nats, old, &threads[1], "b", 3).await;
     s.kill();
-    std::fs::remove_dir_all(s.folder().join("jetstream/$G/streams").join(natterjack_nats::subjects::stream(1, 0))).unwrap();
+    std::fs::remove_dir_all(s.folder().join("jetstream/$G/streams").join(natterjack_nats::subjects::stream(1, 0)))
+        .unwrap();
     s.launch();
     let nats = s.nats().await;
     let new = renew(&nats, 1, IdFloor { generation: 1, id: given[2] }).await.unwrap();

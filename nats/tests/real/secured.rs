@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use natterjack_nats::{
-    FanIn, FanInEvent, LogReader, Nats, NatsConfig, NatsConnectError, Publisher, ReadFrom, SubscriptionSlot, TlsFiles, check_servers,
-    provision,
+    FanIn, FanInEvent, LogReader, Nats, NatsConfig, NatsConnectError, Publisher, ReadFrom, SubscriptionSlot, TlsFiles,
+    check_servers, provision,
 };
 use natterjack_protocol::{MsgId, Times};
 use natterjack_testkit::{
@@ -52,13 +52,19 @@ async fn every_way_to_log_in() {
     for login in logins(dir.path()) {
         let s = NatsServer::start_with(&login.server);
         let with_login = |cfg: NatsConfig| match login.in_url {
-            Some(user) => NatsConfig { urls: cfg.urls.iter().map(|u| u.replace("//", &format!("//{user}"))).collect(), ..cfg },
+            Some(user) => {
+                NatsConfig { urls: cfg.urls.iter().map(|u| u.replace("//", &format!("//{user}"))).collect(), ..cfg }
+            }
             None => cfg,
         };
         works(&with_login(s.config_of(login.client.clone()))).await;
         let Some(wrong) = login.wrong.clone() else { continue };
         for e in refusals(s.config_of(wrong)).await {
-            assert!(matches!(&e, NatsConnectError::Refused { .. }) && e.to_string().contains(login.advice), "{}: {e}", login.name);
+            assert!(
+                matches!(&e, NatsConnectError::Refused { .. }) && e.to_string().contains(login.advice),
+                "{}: {e}",
+                login.name
+            );
         }
     }
 }
@@ -117,7 +123,10 @@ impl Secure {
     }
 
     fn client(&self) -> NatsConfig {
-        NatsConfig { tls: TlsFiles { ca: Some(self.certificates.ca_file.clone()), ..TlsFiles::default() }, ..NatsConfig::default() }
+        NatsConfig {
+            tls: TlsFiles { ca: Some(self.certificates.ca_file.clone()), ..TlsFiles::default() },
+            ..NatsConfig::default()
+        }
     }
 
     /// That shows a certificate, too.
@@ -154,7 +163,11 @@ async fn what_is_wrong_with_tls_is_said() {
     };
     let good = secure.server("");
     let unknown = TlsFiles { ca: Some(other.ca_file.clone()), ..TlsFiles::default() };
-    says(good.config_of(NatsConfig { tls: unknown, ..NatsConfig::default() }), "name the file with the authority's certificate").await;
+    says(
+        good.config_of(NatsConfig { tls: unknown, ..NatsConfig::default() }),
+        "name the file with the authority's certificate",
+    )
+    .await;
     // Asked for by the server alone, and believed by nobody here.
     says(good.config(), "name the file with the authority's certificate").await;
     says(good.config_of(first(secure.client())), "unset nats.tls.first").await;
@@ -167,7 +180,8 @@ async fn what_is_wrong_with_tls_is_said() {
     says(mutual.config_of(secure.known_client(other)), "does not take our certificate").await;
     // The password is not told to whoever speaks no TLS.
     says(NatsServer::start().config_of(secure.client()), "speaks no TLS").await;
-    let none = NatsConfig { tls: TlsFiles { ca: Some("/none.pem".into()), ..TlsFiles::default() }, ..NatsConfig::default() };
+    let none =
+        NatsConfig { tls: TlsFiles { ca: Some("/none.pem".into()), ..TlsFiles::default() }, ..NatsConfig::default() };
     for e in refusals(good.config_of(none)).await {
         assert!(e.to_string().contains("nats.tls.ca: cannot read /none.pem"), "{e}");
     }
@@ -198,7 +212,12 @@ async fn three_nodes_one_with_another_certificate() {
     let by = |i: usize| if i == 1 { &secure.other } else { &secure.certificates };
     let mut servers = NatsServer::cluster_as(3, |i, host| Secure::block(by(i), &[host.to_owned()], "", false));
     let url = |i: usize| servers[i].config().urls[0].clone();
-    let cfg = NatsConfig { urls: vec![url(1), url(0)], replicas: 3, connect_deadline_ms: 30_000, ..servers[0].config_of(secure.client()) };
+    let cfg = NatsConfig {
+        urls: vec![url(1), url(0)],
+        replicas: 3,
+        connect_deadline_ms: 30_000,
+        ..servers[0].config_of(secure.client())
+    };
     let nats = Nats::connect(&cfg, "test").await.unwrap();
     eventually("provisioned", async || provision(&nats, &cfg, &Times::default()).await.is_ok()).await;
     let layout = natterjack_nats::Layout::load_at_start(&nats).await.unwrap();

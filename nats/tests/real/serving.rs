@@ -59,7 +59,8 @@ async fn answers_refusals_panics_overload_and_nobody() {
 #[tokio::test]
 async fn what_is_too_large_for_the_server_is_refused() {
     let (_s, nats, _) = NatsServer::ready().await;
-    let _service = serve(&nats, "svc.large".into(), None, 2, |bytes: usize| async move { Ok("x".repeat(bytes)) }).await.unwrap();
+    let _service =
+        serve(&nats, "svc.large".into(), None, 2, |bytes: usize| async move { Ok("x".repeat(bytes)) }).await.unwrap();
     let ask = async |bytes: usize| nats.request::<usize, String>("svc.large", &bytes, T).await;
     let max = nats.max_payload();
     eventually("served", async || ask(1).await.is_ok()).await;

@@ -34,7 +34,9 @@ async fn pages_of_one_thread_in_one_order() {
 
     let got = tail.after(&t, MsgId::NONE, MsgId::MAX, Most::count(100)).await.unwrap();
     assert_eq!(ids(&got), all);
-    assert!(got.iter().enumerate().all(|(i, r)| r.control == (i % 5 == 0) && r.payload == i.to_string() && r.thread == t));
+    assert!(
+        got.iter().enumerate().all(|(i, r)| r.control == (i % 5 == 0) && r.payload == i.to_string() && r.thread == t)
+    );
     assert!(got.windows(2).all(|w| w[0].ts <= w[1].ts) && got[0].ts.abs_diff(now) < 60_000);
     assert_eq!(ids(&tail.after(&t, all[9], all[14], Most::count(100)).await.unwrap()), all[10..=14]);
     assert_eq!(ids(&tail.after(&t, all[9], MsgId::MAX, Most::count(3)).await.unwrap()), all[10..13]);

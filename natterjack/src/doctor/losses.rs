@@ -62,7 +62,10 @@ fn words(lost: &[LostIds]) -> String {
     }
     let one = |l: &LostIds| {
         let (since, until) = (utc(l.since), utc(l.until));
-        format!("generation {} partition {} from {} to {} (between {since} and {until})", l.generation, l.partition, l.first, l.last)
+        format!(
+            "generation {} partition {} from {} to {} (between {since} and {until})",
+            l.generation, l.partition, l.first, l.last
+        )
     };
     let named: Vec<String> = lost.iter().rev().take(NAMED).map(one).collect();
     format!(
@@ -93,7 +96,13 @@ mod tests {
             until: 1_795_000_060_000,
         };
         let said = words(&[one(1)]);
-        for word in ["generation 3 partition 1 from 10 to 27", "2026", "readers are told", "times.log_max_age_hours", "archive was away"] {
+        for word in [
+            "generation 3 partition 1 from 10 to 27",
+            "2026",
+            "readers are told",
+            "times.log_max_age_hours",
+            "archive was away",
+        ] {
             assert!(said.contains(word), "{word}: {said}");
         }
         assert!(words(&(0..9).map(one).collect::<Vec<_>>()).contains("9 part(s)"));

@@ -13,7 +13,9 @@ pub async fn servers(cfg: &NatsConfig) -> Result<Vec<(String, Result<String, Str
         let said = found.into_iter().filter_map(|(_, found)| Some(found.err()?.to_string())).collect::<Vec<_>>();
         return Err(said.join("; "));
     }
-    let shown = |found: Result<(), NatsConnectError>| found.map(|()| "lets this login in".to_owned()).map_err(|e| e.to_string());
+    let shown = |found: Result<(), NatsConnectError>| {
+        found.map(|()| "lets this login in".to_owned()).map_err(|e| e.to_string())
+    };
     Ok(found.into_iter().map(|(server, found)| (format!("NATS {server}"), shown(found))).collect())
 }
 

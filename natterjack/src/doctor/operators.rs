@@ -10,7 +10,9 @@ pub fn address(settings: &Settings) -> Result<String, String> {
              without a token; listen on \
              127.0.0.1 or on an address of the operators' network"
         )),
-        Some(at) if at.ip().is_loopback() && at.port() == 0 => Ok(format!("{}, port 9100 or a free one, from this machine alone", at.ip())),
+        Some(at) if at.ip().is_loopback() && at.port() == 0 => {
+            Ok(format!("{}, port 9100 or a free one, from this machine alone", at.ip()))
+        }
         Some(at) if at.ip().is_loopback() => Ok(format!("{at}, from this machine alone")),
         Some(at) => Ok(format!("{at}, without a token: let only operators' machines reach it")),
     }

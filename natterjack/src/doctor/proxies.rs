@@ -77,7 +77,10 @@ mod tests {
     fn a_proxy_on_the_same_machine_has_to_be_named() {
         let outside = ("edge.url", "wss://chat.example.org");
         let said = of(&[outside, ("edge.listen", "127.0.0.1:8080")]).unwrap_err();
-        assert!(said.contains("limits.trusted_proxies") && said.contains("127.0.0.1") && said.contains("exempt"), "{said}");
+        assert!(
+            said.contains("limits.trusted_proxies") && said.contains("127.0.0.1") && said.contains("exempt"),
+            "{said}"
+        );
         assert!(of(&[outside, ("edge.listen", "[::1]:8080")]).is_err());
         assert!(!of(&[outside, ("limits.exempt", "10.0.0.0/8")]).unwrap_err().contains("exempt"));
         assert!(of(&[outside, ("limits.trusted_proxies", "127.0.0.1")]).is_ok_and(|s| s.contains("127.0.0.1")));
@@ -90,7 +93,8 @@ mod tests {
     #[test]
     fn what_an_edge_has_met_is_said_with_what_to_do() {
         assert!(said(&[]).is_ok());
-        let met = [("edge-1".to_owned(), "127.0.0.1".parse().unwrap()), ("edge-2".to_owned(), "10.0.0.7".parse().unwrap())];
+        let met =
+            [("edge-1".to_owned(), "127.0.0.1".parse().unwrap()), ("edge-2".to_owned(), "10.0.0.7".parse().unwrap())];
         let said = said(&met).unwrap_err();
         for word in ["edge-1", "127.0.0.1", "edge-2", "10.0.0.7", "limits.trusted_proxies", "forged"] {
             assert!(said.contains(word), "{word}: {said}");

@@ -14,7 +14,9 @@ pub fn connections(configured: usize, has: &Resources) -> Result<String, String>
     let capacity = Capacity::of(configured, has);
     let Capacity { connections, limit, .. } = capacity;
     match limit {
-        Limit::Configured => Ok(format!("an edge accepts {connections} (edge.max_connections), with {} open files", has.files)),
+        Limit::Configured => {
+            Ok(format!("an edge accepts {connections} (edge.max_connections), with {} open files", has.files))
+        }
         Limit::OpenFiles => Err(format!(
             "{} open files allow {connections} connections instead of {configured} (edge.max_connections): {}",
             has.files,
@@ -31,7 +33,11 @@ pub fn connections(configured: usize, has: &Resources) -> Result<String, String>
 pub fn files(partitions: u32, has: &Resources) -> Result<String, String> {
     let needed = FILES + u64::from(partitions);
     let least = format!("{} open files; a persister of {partitions} partitions needs {needed}", has.files);
-    if has.files < needed { Err(format!("{least}: raise the limit (`ulimit -n`, `LimitNOFILE=` of systemd)")) } else { Ok(least) }
+    if has.files < needed {
+        Err(format!("{least}: raise the limit (`ulimit -n`, `LimitNOFILE=` of systemd)"))
+    } else {
+        Ok(least)
+    }
 }
 
 pub fn memory(has: &Resources) -> Result<String, String> {
@@ -49,9 +55,9 @@ pub fn memory(has: &Resources) -> Result<String, String> {
 
 pub fn threads(has: &Resources) -> Result<String, String> {
     match has.threads {
-        Some(n) if n < THREADS => {
-            Err(format!("{n}; a role needs {THREADS}: raise pids.max of the container, or the user's limit (`ulimit -u`)"))
-        }
+        Some(n) if n < THREADS => Err(format!(
+            "{n}; a role needs {THREADS}: raise pids.max of the container, or the user's limit (`ulimit -u`)"
+        )),
         Some(n) => Ok(format!("{n}")),
         None => Ok("no limit".into()),
     }
@@ -71,8 +77,14 @@ mod tests {
     #[test]
     fn what_is_too_little_is_named_with_what_to_do() {
         let few = Resources { files: 256, ..PLENTY };
-        names(connections(18_000, &few), &["256 open files", "172", "18000", "edge.max_connections", "ulimit -n", "LimitNOFILE"]);
-        names(connections(18_000, &Resources { memory: Some(128 << 20), ..PLENTY }), &["128 MiB", "4096", "18000", "more memory"]);
+        names(
+            connections(18_000, &few),
+            &["256 open files", "172", "18000", "edge.max_connections", "ulimit -n", "LimitNOFILE"],
+        );
+        names(
+            connections(18_000, &Resources { memory: Some(128 << 20), ..PLENTY }),
+            &["128 MiB", "4096", "18000", "more memory"],
+        );
         names(files(1_024, &few), &["256 open files", "1088", "ulimit -n"]);
         names(memory(&Resources { memory: Some(128 << 20), ..PLENTY }), &["128 MiB", "512 MiB", "container"]);
         names(threads(&Resources { threads: Some(10), ..PLENTY }), &["10", "pids.max", "ulimit -u"]);

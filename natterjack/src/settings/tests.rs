@@ -30,7 +30,10 @@ fn every_key_of_the_default_file_is_read() {
 #[test]
 fn the_archive_is_a_file_until_servers_are_named() {
     assert_eq!(with(&[]).unwrap().cql, None);
-    let cql = with(&[("cql.contact_points", "a:9042, b:9042"), ("cql.user", "n"), ("cql.consistency", "one")]).unwrap().cql.unwrap();
+    let cql = with(&[("cql.contact_points", "a:9042, b:9042"), ("cql.user", "n"), ("cql.consistency", "one")])
+        .unwrap()
+        .cql
+        .unwrap();
     assert_eq!((cql.contact_points.len(), cql.user.as_deref(), cql.consistency), (2, Some("n"), Consistency::One));
     assert!(with(&[("cql.keyspace", "a-b")]).is_err());
 }
@@ -89,12 +92,16 @@ fn the_address_for_clients_is_one_that_clients_can_use() {
 
 #[test]
 fn registration_is_open_until_another_issuer_says_who_is_who() {
-    let issuer = [("external.issuer", "https://login"), ("external.audience", "chat"), ("external.jwks_file", "keys.json")];
+    let issuer =
+        [("external.issuer", "https://login"), ("external.audience", "chat"), ("external.jwks_file", "keys.json")];
     let rule = |flags: &[(&str, &str)]| with(flags).unwrap().registration;
     assert_eq!((rule(&[]), rule(&issuer)), (RegistrationRule::Open, RegistrationRule::Closed));
     let (open, invite) = (("accounts.registration", "open"), ("accounts.registration", "invite"));
     assert_eq!(rule(&[&issuer[..], &[open]].concat()), RegistrationRule::Open);
-    assert_eq!((rule(&[invite]), rule(&[("accounts.registration", "closed")])), (RegistrationRule::Invite, RegistrationRule::Closed));
+    assert_eq!(
+        (rule(&[invite]), rule(&[("accounts.registration", "closed")])),
+        (RegistrationRule::Invite, RegistrationRule::Closed)
+    );
     assert!(with(&[("accounts.registration", "Open")]).is_err_and(|e| e.to_string().contains("accounts.registration")));
 }
 
@@ -148,9 +155,16 @@ fn all_errors_at_once() {
     ])
     .unwrap_err()
     .to_string();
-    for key in
-        ["edge.id", "edge.listen", "nats.replicas", "up.sync", "times.divisor", "edge.idle_seconds", "edge.stall_seconds", "limits.exempt"]
-    {
+    for key in [
+        "edge.id",
+        "edge.listen",
+        "nats.replicas",
+        "up.sync",
+        "times.divisor",
+        "edge.idle_seconds",
+        "edge.stall_seconds",
+        "limits.exempt",
+    ] {
         assert!(text.contains(key), "{key} is missing in {text}");
     }
 }

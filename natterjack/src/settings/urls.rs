@@ -15,9 +15,11 @@ pub fn keys_url(s: String) -> Result<Option<String>, String> {
     match url.scheme() {
         "https" => Ok(Some(s)),
         "http" if here => Ok(Some(s)),
-        _ => Err("must begin with https://, or with http:// on this machine: whoever can change the answer can log in \
+        _ => {
+            Err("must begin with https://, or with http:// on this machine: whoever can change the answer can log in \
                  as any user"
-            .to_owned()),
+                .to_owned())
+        }
     }
 }
 
@@ -26,14 +28,18 @@ pub fn edge_url(s: String) -> Result<Option<String>, String> {
     if s.is_empty() {
         return Ok(None);
     }
-    let url = reqwest::Url::parse(&s).map_err(|e| format!("{s:?} is not a URL such as wss://edge1.example.org: {e}"))?;
+    let url =
+        reqwest::Url::parse(&s).map_err(|e| format!("{s:?} is not a URL such as wss://edge1.example.org: {e}"))?;
     let host = url.host_str().unwrap_or_default();
     let at = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     if !matches!(url.scheme(), "ws" | "wss") {
         return Err(format!("{s:?} begins neither with ws:// nor with wss://"));
     }
     if url.path() != "/" || url.query().is_some() || url.fragment().is_some() || s.contains('@') {
-        return Err(format!("must be scheme, host and port alone: {}://{at}; clients append their own paths (`/v1/ws`)", url.scheme()));
+        return Err(format!(
+            "must be scheme, host and port alone: {}://{at}; clients append their own paths (`/v1/ws`)",
+            url.scheme()
+        ));
     }
     match Reach::of_host(host) {
         None | Some(Reach::Nowhere) => Err(format!(

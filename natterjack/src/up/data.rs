@@ -21,7 +21,8 @@ pub struct DataFolder {
 impl DataFolder {
     pub fn open(root: &Path) -> anyhow::Result<Self> {
         let shown = root.display();
-        fs::create_dir_all(root).with_context(|| format!("cannot create the data folder {shown}; give another one with --data"))?;
+        fs::create_dir_all(root)
+            .with_context(|| format!("cannot create the data folder {shown}; give another one with --data"))?;
         // Children have working directories of their own.
         let root = root.canonicalize().with_context(|| format!("the data folder {shown}"))?;
         let lock = lock(&root)?;
@@ -77,7 +78,8 @@ pub fn runs_in(root: &Path) -> bool {
 pub fn nats_url(root: &Path) -> anyhow::Result<String> {
     let path = root.join("nats.conf");
     let config = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let address = natterjack_nats::server_config::listens(&config).with_context(|| format!("{} names no address", path.display()))?;
+    let address = natterjack_nats::server_config::listens(&config)
+        .with_context(|| format!("{} names no address", path.display()))?;
     Ok(format!("nats://{address}"))
 }
 

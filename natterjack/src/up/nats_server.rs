@@ -33,7 +33,9 @@ pub struct NatsServer {
 
 /// The one named, else the first one that is new enough: on PATH, beside our own binary, fetched by `make`.
 pub async fn find(named: Option<&Path>) -> anyhow::Result<NatsServer> {
-    if let Some(path) = named.map(Path::to_owned).or_else(|| std::env::var_os("NATTERJACK_NATS_SERVER").map(PathBuf::from)) {
+    if let Some(path) =
+        named.map(Path::to_owned).or_else(|| std::env::var_os("NATTERJACK_NATS_SERVER").map(PathBuf::from))
+    {
         return check(&path).await;
     }
     let mut too_old = None;
@@ -58,15 +60,24 @@ fn candidates() -> Vec<PathBuf> {
     let on_path = std::env::var_os("PATH").map(|p| std::env::split_paths(&p).collect::<Vec<_>>()).unwrap_or_default();
     let beside = std::env::current_exe().ok();
     // `target/release/natterjack` in a workspace: three folders up is `.cache/bin`.
-    let around = beside.iter().flat_map(|b| b.ancestors().skip(1).take(4)).flat_map(|dir| [dir.to_owned(), dir.join(".cache/bin")]);
+    let around = beside
+        .iter()
+        .flat_map(|b| b.ancestors().skip(1).take(4))
+        .flat_map(|dir| [dir.to_owned(), dir.join(".cache/bin")]);
     on_path.into_iter().chain(around).map(|dir| dir.join("nats-server")).collect()
 }
 
 async fn check(path: &Path) -> anyhow::Result<NatsServer> {
     let shown = path.display();
-    let out = Command::new(path).arg("--version").output().await.with_context(|| format!("cannot run {shown} (nats-server)"))?;
+    let out = Command::new(path)
+        .arg("--version")
+        .output()
+        .await
+        .with_context(|| format!("cannot run {shown} (nats-server)"))?;
     let text = String::from_utf8_lossy(&out.stdout);
-    let Some(version) = version(&text) else { bail!("{shown} does not look like nats-server: its --version says {:?}", text.trim()) };
+    let Some(version) = version(&text) else {
+        bail!("{shown} does not look like nats-server: its --version says {:?}", text.trim())
+    };
     let (major, minor) = AT_LEAST;
     if numbers(&version) < Some(AT_LEAST) {
         bail!(
@@ -96,7 +107,8 @@ pub async fn keep(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let (config, log) = (data.nats_config(), data.nats_log());
-    let log_settings = format!("log_file: {:?}\nlogfile_size_limit: 10MB\nlogfile_max_num: 3\n", log.display().to_string());
+    let log_settings =
+        format!("log_file: {:?}\nlogfile_size_limit: 10MB\nlogfile_max_num: 3\n", log.display().to_string());
     std::fs::create_dir_all(data.nats()).context("cannot create the folder of the log")?;
     std::fs::write(&config, single_config(&data.nats(), "127.0.0.1", ports.nats, sync) + &log_settings)
         .with_context(|| format!("cannot write {}", config.display()))?;

@@ -115,7 +115,15 @@ mod tests {
     fn up(port: Option<u16>) -> UpSettings {
         // An address of this test alone.
         let host = IpAddr::V4(Ipv4Addr::new(127, 77, 1, 1));
-        UpSettings { data: "data".into(), host, port, nats_port: None, sync: DiskSync::Interval, nats_server: None, state_file: None }
+        UpSettings {
+            data: "data".into(),
+            host,
+            port,
+            nats_port: None,
+            sync: DiskSync::Interval,
+            nats_server: None,
+            state_file: None,
+        }
     }
 
     #[test]

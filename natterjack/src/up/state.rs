@@ -85,7 +85,8 @@ impl StateFile {
 
     fn save(&self, state: &State) -> anyhow::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
-        replace(path, &serde_json::to_vec_pretty(state)?).with_context(|| format!("cannot write the state file {}", path.display()))
+        replace(path, &serde_json::to_vec_pretty(state)?)
+            .with_context(|| format!("cannot write the state file {}", path.display()))
     }
 }
 

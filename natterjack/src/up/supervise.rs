@@ -80,7 +80,8 @@ impl Supervised<'_> {
     }
 
     fn spawn(&mut self) -> anyhow::Result<Child> {
-        let child = (self.command)().kill_on_drop(true).spawn().with_context(|| format!("cannot start {}", self.name))?;
+        let child =
+            (self.command)().kill_on_drop(true).spawn().with_context(|| format!("cannot start {}", self.name))?;
         if let Some(pid) = child.id() {
             (self.started)(pid);
         }
@@ -99,8 +100,16 @@ impl Supervised<'_> {
             Ok(Ok(status)) => self.unclean.note(format!("{} ended with {status}", self.name)),
             Ok(Err(e)) => return Err(e).with_context(|| format!("waiting for {}", self.name)),
             Err(_) => {
-                tracing::warn!(child = self.name, grace_s = self.grace.as_secs(), "a child process did not stop in time; killing it");
-                self.unclean.note(format!("{} did not end within {} s and was killed", self.name, self.grace.as_secs()));
+                tracing::warn!(
+                    child = self.name,
+                    grace_s = self.grace.as_secs(),
+                    "a child process did not stop in time; killing it"
+                );
+                self.unclean.note(format!(
+                    "{} did not end within {} s and was killed",
+                    self.name,
+                    self.grace.as_secs()
+                ));
                 child.kill().await.with_context(|| format!("killing {}", self.name))?;
             }
         }

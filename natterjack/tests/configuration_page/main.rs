@@ -10,7 +10,10 @@ fn the_page_in_the_tree_is_the_generated_one() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
     let there = std::fs::read_to_string(&path).unwrap_or_default();
     let wanted = String::from_utf8(out.stdout).unwrap();
-    assert!(there == wanted, "docs/configuration.md is out of date; run: natterjack config --markdown > docs/configuration.md");
+    assert!(
+        there == wanted,
+        "docs/configuration.md is out of date; run: natterjack config --markdown > docs/configuration.md"
+    );
 }
 
 #[test]

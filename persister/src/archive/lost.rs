@@ -30,8 +30,9 @@ impl<S: ArchiveStore> PartitionArchive<'_, S> {
         let lost = self.writer.until_it_works("compare the end of the log", || tail.lost_its_end(p, position)).await;
         let log = self.bounds().await;
         let known = self.writer.until_it_works("read the watermarks", || self.store.positions()).await;
-        let beyond =
-            |(key, at): &(PartitionKey, Position)| key.generation > generation || (key.generation < generation && at.id >= log.origin);
+        let beyond = |(key, at): &(PartitionKey, Position)| {
+            key.generation > generation || (key.generation < generation && at.id >= log.origin)
+        };
         match known.iter().filter(|known| beyond(known)).map(|(_, at)| at.id).max() {
             // An older copy of the whole log, layout and all.
             Some(read) if !log.over => Err(ReadError::LostEnd { p, read }),
@@ -53,7 +54,8 @@ impl<S: ArchiveStore> PartitionArchive<'_, S> {
         );
         metrics::counter!(crate::metrics::HOLES).increment(1);
         metrics::counter!(crate::metrics::LOST_IDS).increment(last.0 - first.0 + 1);
-        let lost = LostRange { key, partitions: self.at.layout.partitions, first, last, since, until: until.max(since) };
+        let lost =
+            LostRange { key, partitions: self.at.layout.partitions, first, last, since, until: until.max(since) };
         self.writer.until_it_works("write down what is lost", || self.store.lose(lost)).await;
     }
 
@@ -129,7 +131,11 @@ impl<S: ArchiveStore> PartitionArchive<'_, S> {
             }
         }
         if !moved.ids.is_empty() {
-            tracing::warn!(partition = self.at.p, entries = moved.ids.len(), "archived under new ids: their own were given before");
+            tracing::warn!(
+                partition = self.at.p,
+                entries = moved.ids.len(),
+                "archived under new ids: their own were given before"
+            );
         }
         Ok(())
     }
@@ -143,7 +149,8 @@ impl<S: ArchiveStore> PartitionArchive<'_, S> {
         let read = || store.rows(thread, first, last.next(), Order::OldestFirst, all);
         let there: HashMap<MsgId, Row> =
             writer.until_it_works("read what is archived", read).await.into_iter().map(|r| (r.id, r)).collect();
-        let newest = writer.until_it_works("read what is archived", || store.last_entries(std::slice::from_ref(thread))).await;
+        let newest =
+            writer.until_it_works("read what is archived", || store.last_entries(std::slice::from_ref(thread))).await;
         let mut newest = newest.first().map_or(MsgId::NONE, |e| e.id);
         let mut kept = Vec::new();
         for row in rows {

@@ -56,7 +56,8 @@ impl Lines {
     }
 
     pub fn record(&mut self, log: &LogCopy, record: &Record) -> Result<(), FolderError> {
-        let (subject, payload) = (record.subject(log.generation, log.partition), BASE64_STANDARD.encode(record.payload()));
+        let (subject, payload) =
+            (record.subject(log.generation, log.partition), BASE64_STANDARD.encode(record.payload()));
         self.write(&Entry { id: record.id(), ts: record.ts(), subject, payload })
     }
 
@@ -66,7 +67,10 @@ impl Lines {
 }
 
 /// The records of a file that [`Lines::record`] wrote, one after the other.
-pub(super) fn records<'a>(path: &'a Path, log: &'a LogCopy) -> Result<impl Iterator<Item = Result<Record, FolderError>> + 'a, FolderError> {
+pub(super) fn records<'a>(
+    path: &'a Path,
+    log: &'a LogCopy,
+) -> Result<impl Iterator<Item = Result<Record, FolderError>> + 'a, FolderError> {
     let entries = lines::<Entry>(path)?;
     Ok(entries.map(|entry| {
         let Entry { id, ts, subject, payload } = entry?;
@@ -74,7 +78,9 @@ pub(super) fn records<'a>(path: &'a Path, log: &'a LogCopy) -> Result<impl Itera
     }))
 }
 
-pub(super) fn lines<'a, T: DeserializeOwned>(path: &'a Path) -> Result<impl Iterator<Item = Result<T, FolderError>> + 'a, FolderError> {
+pub(super) fn lines<'a, T: DeserializeOwned>(
+    path: &'a Path,
+) -> Result<impl Iterator<Item = Result<T, FolderError>> + 'a, FolderError> {
     let file = BufReader::new(File::open(path).map_err(at(path))?);
     Ok(file.lines().map(|line| serde_json::from_str(&line.map_err(at(path))?).map_err(|e| broken(path, &e))))
 }
@@ -99,13 +105,31 @@ mod tests {
     fn every_sort_of_record_comes_back_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let log =
-            LogCopy { generation: 2, partition: 1, watermark: MsgId(0), watermark_ts: 0, last: MsgId(4), entries: 4, holes: Vec::new() };
+        let log = LogCopy {
+            generation: 2,
+            partition: 1,
+            watermark: MsgId(0),
+            watermark_ts: 0,
+            last: MsgId(4),
+            entries: 4,
+            holes: Vec::new(),
+        };
         let entry = |id: u64, control| {
             let thread = "dm.a.b".parse().unwrap();
-            Record::Entry(LogRecord { id: MsgId(id), ts: 7, thread, control, payload: Bytes::from_static(&[0, 255, 10]) })
+            Record::Entry(LogRecord {
+                id: MsgId(id),
+                ts: 7,
+                thread,
+                control,
+                payload: Bytes::from_static(&[0, 255, 10]),
+            })
         };
-        let poison = Record::UnknownSubject { id: MsgId(3), ts: 8, subject: "chat.2.1.x".into(), payload: Bytes::from_static(b"?") };
+        let poison = Record::UnknownSubject {
+            id: MsgId(3),
+            ts: 8,
+            subject: "chat.2.1.x".into(),
+            payload: Bytes::from_static(b"?"),
+        };
         let all = vec![entry(1, false), entry(2, true), poison, Record::End { id: MsgId(4), ts: 9 }];
         let mut lines = Lines::create(&path).unwrap();
         all.iter().for_each(|r| lines.record(&log, r).unwrap());

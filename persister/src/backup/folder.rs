@@ -149,8 +149,15 @@ mod tests {
     fn backup() -> (tempfile::TempDir, Manifest) {
         let dir = tempfile::tempdir().unwrap();
         make(dir.path()).unwrap();
-        let log =
-            LogCopy { generation: 3, partition: 0, watermark: MsgId(5), watermark_ts: 1, last: MsgId(9), entries: 4, holes: Vec::new() };
+        let log = LogCopy {
+            generation: 3,
+            partition: 0,
+            watermark: MsgId(5),
+            watermark_ts: 1,
+            last: MsgId(9),
+            entries: 4,
+            holes: Vec::new(),
+        };
         fs::create_dir(dir.path().join("archive")).unwrap();
         fs::write(dir.path().join("archive/one"), "one").unwrap();
         fs::write(dir.path().join(log.file()), "two").unwrap();

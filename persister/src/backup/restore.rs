@@ -10,7 +10,8 @@ use std::{
 };
 
 use natterjack_nats::{
-    IdFloor, KvBuckets, KvError, Layout, LeaderReader, LogError, LogRecord, Nats, NatsConfig, Position, ProvisionError, Record,
+    IdFloor, KvBuckets, KvError, Layout, LeaderReader, LogError, LogRecord, Nats, NatsConfig, Position, ProvisionError,
+    Record,
 };
 use natterjack_protocol::{MsgId, Times, UserId, log::EntryView};
 use natterjack_runtime::{Health, health::Readers};
@@ -92,7 +93,13 @@ fn archive_is_not_there(path: &Path) -> Result<(), RestoreError> {
 }
 
 /// Makes of an empty target the system that the backup was made of.
-pub async fn restore(nats: &Nats, cfg: &NatsConfig, times: &Times, store: &StoreConfig, folder: &Path) -> Result<Restored, RestoreError> {
+pub async fn restore(
+    nats: &Nats,
+    cfg: &NatsConfig,
+    times: &Times,
+    store: &StoreConfig,
+    folder: &Path,
+) -> Result<Restored, RestoreError> {
     let manifest = folder::check(folder)?;
     target_is_empty(nats, store).await?;
     match (store, manifest.origin) {
@@ -111,12 +118,16 @@ pub async fn restore(nats: &Nats, cfg: &NatsConfig, times: &Times, store: &Store
             loaded(&store, &manifest).await?;
             fill(nats, cfg, times, &store, folder, manifest).await
         }
-        (StoreConfig::Sqlite { .. }, Origin::Cql) => {
-            Err(RestoreError::OtherArchive { made: "on CQL servers", here: "in SQLite", hint: "set cql.contact_points" })
-        }
-        (StoreConfig::Cql(_), Origin::Up | Origin::Sqlite) => {
-            Err(RestoreError::OtherArchive { made: "in SQLite", here: "on CQL servers", hint: "take cql.contact_points out" })
-        }
+        (StoreConfig::Sqlite { .. }, Origin::Cql) => Err(RestoreError::OtherArchive {
+            made: "on CQL servers",
+            here: "in SQLite",
+            hint: "set cql.contact_points",
+        }),
+        (StoreConfig::Cql(_), Origin::Up | Origin::Sqlite) => Err(RestoreError::OtherArchive {
+            made: "in SQLite",
+            here: "on CQL servers",
+            hint: "take cql.contact_points out",
+        }),
     }
 }
 
@@ -191,15 +202,20 @@ async fn fill<S: ArchiveStore>(
 }
 
 /// One file of the log, as the persister would have archived it. How many entries it had, and where that ends.
-async fn append<S: ArchiveStore>(store: &S, times: &Times, file: &Path, log: &LogCopy) -> Result<(u64, Position), RestoreError> {
+async fn append<S: ArchiveStore>(
+    store: &S,
+    times: &Times,
+    file: &Path,
+    log: &LogCopy,
+) -> Result<(u64, Position), RestoreError> {
     let reader = Readers::new(&Health::new()).open("restore".into());
     let (writer, judge) = (Writer { store, reader: &reader }, ByStore { store, times });
     let (mut read, mut position) = (0, Position { id: log.watermark, ts: log.watermark_ts });
     let mut records = entries::records(file, log)?.peekable();
     while records.peek().is_some() {
         let mut batch = Vec::new();
-        while let Some(record) =
-            records.next_if(|r| batch.is_empty() || (batch.len() < BATCH && !r.as_ref().is_ok_and(|r| is_late(r, times))))
+        while let Some(record) = records
+            .next_if(|r| batch.is_empty() || (batch.len() < BATCH && !r.as_ref().is_ok_and(|r| is_late(r, times))))
         {
             batch.push(record?);
         }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use natterjack_nats::{
-    KvBuckets, KvError, LastBackup, Layout, LayoutError, LeaderReader, LogError, LogReader, Nats, Position, ReadError, ReadFrom,
+    KvBuckets, KvError, LastBackup, Layout, LayoutError, LeaderReader, LogError, LogReader, Nats, Position, ReadError,
+    ReadFrom,
 };
 use natterjack_protocol::MsgId;
 use natterjack_runtime::clock;
@@ -83,7 +84,8 @@ pub async fn take(nats: &Nats, source: &Source, folder: &Path, version: &str) ->
     };
     let files = folder::sums(folder)?;
     let natterjack = version.to_owned();
-    let manifest = Manifest { format: FORMAT, natterjack, begun_ms, origin, generation, partitions, kv_shards, logs, files };
+    let manifest =
+        Manifest { format: FORMAT, natterjack, begun_ms, origin, generation, partitions, kv_shards, logs, files };
     folder::seal(folder, &manifest)?;
     // For `doctor`; the backup is good without it.
     if let Err(e) = KvBuckets::new(nats, layout).last_backup().put(&LastBackup(begun_ms)).await {
@@ -123,7 +125,8 @@ async fn archive(source: &Source, folder: &Path, logs: &mut [LogCopy]) -> Result
             watermarks(&store.patient(), logs).await?;
             let into = folder.join(SNAPSHOT);
             let command = || snapshot.clone();
-            let made = tokio::process::Command::new(snapshot).arg(&into).arg(&cfg.keyspace).kill_on_drop(true).status().await;
+            let made =
+                tokio::process::Command::new(snapshot).arg(&into).arg(&cfg.keyspace).kill_on_drop(true).status().await;
             let status = made.map_err(|source| BackupError::Snapshot { command: command(), source })?;
             if !status.success() || !into.is_dir() {
                 return Err(BackupError::NoSnapshot { command: command(), status });

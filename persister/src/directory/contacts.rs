@@ -23,7 +23,12 @@ impl<S: Accounts> Directory<S> {
         Ok(DirectoryAnswer::Contacts { more: all.len() < had, contacts: all })
     }
 
-    pub(super) async fn contact(&self, actor: &UserId, other: &UserId, change: ContactChange) -> Result<DirectoryAnswer, Refusal> {
+    pub(super) async fn contact(
+        &self,
+        actor: &UserId,
+        other: &UserId,
+        change: ContactChange,
+    ) -> Result<DirectoryAnswer, Refusal> {
         if actor == other {
             return Err(Refusal::invalid("path: user: nobody is their own contact"));
         }
@@ -38,12 +43,17 @@ impl<S: Accounts> Directory<S> {
                 }
                 Ok(DirectoryAnswer::Contact(state))
             }
-            ContactOutcome::NothingToAccept => Err(Refusal::new(Code::NotFound, "there is no request of theirs to accept")),
-            ContactOutcome::NoSuchUser => Err(Refusal::new(Code::NotFound, "no such user")),
-            ContactOutcome::Full => Err(full(format!("your list of contacts and requests is full ({})", limits::CONTACTS))),
-            ContactOutcome::OtherFull => {
-                Err(full(format!("{} requests wait for an answer of theirs; they can ask you", limits::CONTACT_REQUESTS)))
+            ContactOutcome::NothingToAccept => {
+                Err(Refusal::new(Code::NotFound, "there is no request of theirs to accept"))
             }
+            ContactOutcome::NoSuchUser => Err(Refusal::new(Code::NotFound, "no such user")),
+            ContactOutcome::Full => {
+                Err(full(format!("your list of contacts and requests is full ({})", limits::CONTACTS)))
+            }
+            ContactOutcome::OtherFull => Err(full(format!(
+                "{} requests wait for an answer of theirs; they can ask you",
+                limits::CONTACT_REQUESTS
+            ))),
         }
     }
 

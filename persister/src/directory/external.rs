@@ -1,7 +1,9 @@
 //! Logging in with a token of somebody else: whom it is about becomes a user here at the first time, and is the same
 //! one ever after.
 
-use natterjack_protocol::{Code, DeviceId, Refusal, client::http::Profile, internal::rpc::DirectoryAnswer, log::fold::UserThreads};
+use natterjack_protocol::{
+    Code, DeviceId, Refusal, client::http::Profile, internal::rpc::DirectoryAnswer, log::fold::UserThreads,
+};
 
 use super::{Directory, issuer, store_refusal, token_refusal};
 use crate::{
@@ -40,7 +42,9 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
                     user = %profile.user, error = %e,
                     "an account was made but not its list of threads; its next login will"
                 );
-                return Err(Refusal::unavailable("the account was made, but cannot be used yet; try the same again in a moment"));
+                return Err(Refusal::unavailable(
+                    "the account was made, but cannot be used yet; try the same again in a moment",
+                ));
             }
             tracing::info!(user = %profile.user, "an account was made for an external login");
         } else {

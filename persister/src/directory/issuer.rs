@@ -78,8 +78,11 @@ struct Fetch {
 impl Issuer {
     pub fn new(rules: External, time: ServerTime) -> Result<Self, IssuerError> {
         // Where the keys are is the operator's word alone.
-        let http =
-            reqwest::Client::builder().timeout(ANSWER).redirect(reqwest::redirect::Policy::none()).build().map_err(IssuerError::Client)?;
+        let http = reqwest::Client::builder()
+            .timeout(ANSWER)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(IssuerError::Client)?;
         let (known, clock, last) = (RwLock::new(None), RwLock::new(None), tokio::sync::Mutex::new(None));
         Ok(Self { rules, http, known, clock, time, queue: WorkQueue::new("issuer", 1, WAITING - 1), last })
     }
@@ -120,14 +123,20 @@ impl Issuer {
             count(why);
             Refusal { retry_after_ms: Some(FOR_UNKNOWN.as_millis() as u64), ..Refusal::unavailable(message) }
         };
-        let _place =
-            self.queue.enter().ok_or_else(|| later("busy", "many tokens with unknown keys are looked at; try again in a moment"))?;
+        let _place = self
+            .queue
+            .enter()
+            .ok_or_else(|| later("busy", "many tokens with unknown keys are looked at; try again in a moment"))?;
         let fetch = self.fetch(FOR_UNKNOWN).await;
         match self.look(token) {
             Some(checked) if checked != Err(BadToken::UnknownKey) => Ok(checked),
-            _ if !fetch.good => Err(later("keys_away", "the keys of the tokens' issuer cannot be read now; try again in a moment")),
+            _ if !fetch.good => {
+                Err(later("keys_away", "the keys of the tokens' issuer cannot be read now; try again in a moment"))
+            }
             // It may be newer than the keys.
-            _ if fetch.began < came => Err(later("asked", "the token's key is not known, and they were asked for a moment ago; try again")),
+            _ if fetch.began < came => {
+                Err(later("asked", "the token's key is not known, and they were asked for a moment ago; try again"))
+            }
             _ => Ok(Err(BadToken::UnknownKey)),
         }
     }
@@ -135,7 +144,8 @@ impl Issuer {
     /// None: there are no keys yet.
     fn look(&self, token: &str) -> Option<Result<Person, BadToken>> {
         let keys = self.known.read().clone()?;
-        let untimely = |checked: &Result<Person, BadToken>| matches!(checked, Err(BadToken::Expired | BadToken::NotYet));
+        let untimely =
+            |checked: &Result<Person, BadToken>| matches!(checked, Err(BadToken::Expired | BadToken::NotYet));
         let [first, other] = self.now_ms();
         let checked = self.rules.check(token, &keys, first);
         Some(if other != first && untimely(&checked) { self.rules.check(token, &keys, other) } else { checked })
@@ -179,7 +189,8 @@ impl Issuer {
                 );
             }
         }
-        metrics::counter!(crate::metrics::DIRECTORY_ISSUER_FETCHES, "result" => if good { "ok" } else { "failed" }).increment(1);
+        metrics::counter!(crate::metrics::DIRECTORY_ISSUER_FETCHES, "result" => if good { "ok" } else { "failed" })
+            .increment(1);
         let fetch = Fetch { began, ended: Instant::now(), good };
         *last = Some(fetch);
         fetch

@@ -49,7 +49,9 @@ impl Keys {
     /// key signs on, until what it signs would outlive it.
     pub async fn run(&self) {
         // Often enough that a rotation is late by a quarter at most, also when tests scale it down.
-        let mut tick = tokio::time::interval(Duration::from_millis(self.times.rotation / 4).clamp(Duration::from_millis(50), LEAD));
+        let mut tick = tokio::time::interval(
+            Duration::from_millis(self.times.rotation / 4).clamp(Duration::from_millis(50), LEAD),
+        );
         let mut old = Expired::new(self.buckets.signing_keys());
         loop {
             tick.tick().await;

@@ -5,7 +5,9 @@
 //! it betrays that two have it, and ends the login. The same one, not another: of two that were given, one would have
 //! to be taken away from somebody.
 
-use natterjack_protocol::{Code, DeviceId, Refusal, UserId, client::http::Tokens, internal::rpc::DirectoryAnswer, text};
+use natterjack_protocol::{
+    Code, DeviceId, Refusal, UserId, client::http::Tokens, internal::rpc::DirectoryAnswer, text,
+};
 
 use super::{Directory, password_refusal, store_refusal, token_refusal};
 use crate::{
@@ -27,7 +29,13 @@ fn log_in_again() -> Refusal {
 
 impl<S: ArchiveStore + Accounts> Directory<S> {
     /// `known`: only for a device that has logged in before. It waits where no stranger can.
-    pub(super) async fn login(&self, name: &str, password: String, device: DeviceId, known: bool) -> Result<DirectoryAnswer, Refusal> {
+    pub(super) async fn login(
+        &self,
+        name: &str,
+        password: String,
+        device: DeviceId,
+        known: bool,
+    ) -> Result<DirectoryAnswer, Refusal> {
         let place = if known {
             let Some(login) = self.named(name).await? else { return Ok(DirectoryAnswer::UnknownDevice) };
             if !self.store.has_device(&login.user, &device).await.map_err(store_refusal)? {
@@ -117,14 +125,18 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         // Before the old token is used up: afterwards a failure would cost the login.
         let key = self.keys.current().map_err(token_refusal)?;
         let next = NextToken { hash: old.next(&salt).hash(), salt, expires: self.refresh_expiry(now) };
-        let when =
-            Use { now, earliest: self.time.earliest_ms(), again: self.times.refresh_again.as_millis().try_into().unwrap_or(u64::MAX) };
+        let when = Use {
+            now,
+            earliest: self.time.earliest_ms(),
+            again: self.times.refresh_again.as_millis().try_into().unwrap_or(u64::MAX),
+        };
         match self.store.rotate(old.hash(), next, when).await.map_err(store_refusal)? {
             Rotated::Done { family, name, salt } => {
                 if salt != next.salt {
                     metrics::counter!(crate::metrics::DIRECTORY_REFRESH_REPEATED).increment(1);
                 }
-                let (access, expires_in) = key.sign(&family.user, &family.device, &family.id, now).map_err(token_refusal)?;
+                let (access, expires_in) =
+                    key.sign(&family.user, &family.device, &family.id, now).map_err(token_refusal)?;
                 let Family { user, device, .. } = family;
                 let refresh = old.next(&salt).into_secret();
                 Ok(DirectoryAnswer::Tokens(Tokens { user, name, device, access, expires_in, refresh }))

@@ -36,7 +36,8 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
             OperatorRequest::Show { name } => {
                 let account = self.account_named(&name).await?;
                 let user = &account.profile.user;
-                let logins = self.store.open_logins(user, None, self.time.earliest_ms()).await.map_err(store_refusal)?;
+                let logins =
+                    self.store.open_logins(user, None, self.time.earliest_ms()).await.map_err(store_refusal)?;
                 Ok(OperatorAnswer::Account { sessions: by_device(logins, None), account: row(account) })
             }
             OperatorRequest::Invite { uses, good_for } => self.invite(uses, good_for).await,

@@ -48,7 +48,8 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         let place = self.rebuilds.enter().ok_or_else(busy)?;
         let _turn = place.turn().await;
         // The former generation first: in this order the entries of a thread are folded.
-        let partitions = self.generations().await?.into_iter().flat_map(|layout| (0..layout.partitions).map(move |p| (layout, p)));
+        let partitions =
+            self.generations().await?.into_iter().flat_map(|layout| (0..layout.partitions).map(move |p| (layout, p)));
         let marks = try_join_all(partitions.map(|(layout, p)| self.mark(layout, p))).await?;
         let archived = self.store.user_threads(user).await.map_err(store_refusal)?;
         let (mut controls, ends) = self.controls(&marks).await?;
@@ -158,7 +159,10 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         Ok((all, ends))
     }
 
-    async fn controls_of(&self, Stretch { layout, p, after }: Stretch) -> Result<(Vec<ControlRecord>, Stretch), Refusal> {
+    async fn controls_of(
+        &self,
+        Stretch { layout, p, after }: Stretch,
+    ) -> Result<(Vec<ControlRecord>, Stretch), Refusal> {
         let bounds = LeaderReader::new(&self.nats, layout).bounds(p).await.map_err(|e| {
             tracing::warn!(p, error = %e, "a key cannot be rebuilt: the log does not answer");
             busy()

@@ -21,7 +21,8 @@ pub struct ControlRecord {
 
 /// The groups in which something happened to this user.
 pub fn groups_touching(user: &UserId, controls: &[ControlRecord]) -> BTreeSet<Thread> {
-    let touches = |c: &&ControlRecord| matches!(c.thread, Thread::Group { .. }) && named(&c.thread, &c.entry).contains(user);
+    let touches =
+        |c: &&ControlRecord| matches!(c.thread, Thread::Group { .. }) && named(&c.thread, &c.entry).contains(user);
     controls.iter().filter(touches).map(|c| c.thread.clone()).collect()
 }
 
@@ -77,7 +78,11 @@ mod tests {
 
     fn control(at: u64, thread: &str, from: &str, kind: Kind, users: &[&str]) -> ControlRecord {
         let body = Body { users: users.iter().map(|u| id(u)).collect(), name: Some("g".into()), ..Body::default() };
-        ControlRecord { id: MsgId(at), thread: thread.parse().unwrap(), entry: Entry::new(id(from), Cid::mint(1, [0; 10]), kind, body) }
+        ControlRecord {
+            id: MsgId(at),
+            thread: thread.parse().unwrap(),
+            entry: Entry::new(id(from), Cid::mint(1, [0; 10]), kind, body),
+        }
     }
 
     type Groups = BTreeMap<Thread, Option<GroupState>>;
@@ -85,8 +90,11 @@ mod tests {
     /// As the archive would have it after the first `n` entries.
     fn archive(n: usize, log: &[ControlRecord], who: &UserId) -> (Vec<(Thread, ThreadItem)>, Groups) {
         let (seen, none) = (&log[..n], BTreeMap::new());
-        let groups: Groups =
-            log.iter().filter(|c| c.thread.dm_users().next().is_none()).map(|c| (c.thread.clone(), group(&c.thread, None, seen))).collect();
+        let groups: Groups = log
+            .iter()
+            .filter(|c| c.thread.dm_users().next().is_none())
+            .map(|c| (c.thread.clone(), group(&c.thread, None, seen)))
+            .collect();
         let items = user(who, Vec::new(), &none, seen).threads.into_iter();
         let of_groups = groups.iter().filter_map(|(t, g)| Some((t.clone(), g.as_ref()?.item(who)?)));
         (items.chain(of_groups).collect(), groups)

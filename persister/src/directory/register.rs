@@ -7,7 +7,9 @@
 
 use std::time::Duration;
 
-use natterjack_protocol::{Code, DeviceId, Refusal, Token, internal::rpc::DirectoryAnswer, log::fold::UserThreads, text};
+use natterjack_protocol::{
+    Code, DeviceId, Refusal, Token, internal::rpc::DirectoryAnswer, log::fold::UserThreads, text,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Directory, password_refusal, store_refusal, token_refusal};
@@ -80,7 +82,9 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         }
         if let Err(e) = self.buckets.threads(&user).create_if_absent(&UserThreads::default()).await {
             tracing::warn!(%user, error = %e, "an account was made but not its list of threads; its first login will");
-            return Err(Refusal::unavailable("the account was made, but cannot be used yet; try the same again in a moment"));
+            return Err(Refusal::unavailable(
+                "the account was made, but cannot be used yet; try the same again in a moment",
+            ));
         }
         self.open_session(login, device).await
     }
@@ -112,7 +116,10 @@ fn closed() -> Refusal {
 }
 
 fn bad_invite() -> Refusal {
-    Refusal::new(Code::BadInvite, "an account is made with an invite here: this one is missing, unknown, used up or expired")
+    Refusal::new(
+        Code::BadInvite,
+        "an account is made with an invite here: this one is missing, unknown, used up or expired",
+    )
 }
 
 fn taken() -> Refusal {

@@ -65,14 +65,26 @@ pub(super) fn by_device(logins: Vec<OpenLogin>, this: Option<&DeviceId>) -> Vec<
         let newest = since.entry(login.family.device).or_default();
         *newest = login.since.max(*newest);
     }
-    let mut all: Vec<UserSession> =
-        since.into_iter().map(|(device, since)| UserSession { this: this == Some(&device), ..row(device, since) }).collect();
+    let mut all: Vec<UserSession> = since
+        .into_iter()
+        .map(|(device, since)| UserSession { this: this == Some(&device), ..row(device, since) })
+        .collect();
     all.sort_by_key(|s| (!s.this, u64::MAX - s.since));
     all
 }
 
 fn row(device: DeviceId, since: u64) -> UserSession {
-    UserSession { device, name: None, class: None, app: None, edge: None, since, last_active: None, connected: false, this: false }
+    UserSession {
+        device,
+        name: None,
+        class: None,
+        app: None,
+        edge: None,
+        since,
+        last_active: None,
+        connected: false,
+        this: false,
+    }
 }
 
 #[cfg(test)]
@@ -84,10 +96,14 @@ mod tests {
     #[test]
     fn a_device_has_one_row_and_the_one_that_asks_comes_first() {
         let id = |s: &str| Token::parse(s).unwrap();
-        let login = |f: &str, d: &str, since| OpenLogin { family: Family { id: id(f), user: id("u"), device: id(d) }, since };
+        let login =
+            |f: &str, d: &str, since| OpenLogin { family: Family { id: id(f), user: id("u"), device: id(d) }, since };
         let logins = vec![login("f1", "a", 10), login("f2", "b", 20), login("f3", "a", 30), login("f4", "c", 5)];
         let shown = |this: &str| -> Vec<(String, u64, bool)> {
-            by_device(logins.clone(), Some(&id(this))).into_iter().map(|s| (s.device.to_string(), s.since, s.this)).collect()
+            by_device(logins.clone(), Some(&id(this)))
+                .into_iter()
+                .map(|s| (s.device.to_string(), s.since, s.this))
+                .collect()
         };
         let row = |d: &str, since, this| (d.to_owned(), since, this);
         assert_eq!(shown("c"), [row("c", 5, true), row("a", 30, false), row("b", 20, false)]);

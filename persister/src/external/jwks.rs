@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn keys_of_other_sorts_are_left_out() {
-        let ed = json!({ "kid": "k1", "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
+        let ed =
+            json!({ "kid": "k1", "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
         let other = |kid: &str, key: &str, value: Value| {
             let mut jwk = ed.clone();
             (jwk["kid"], jwk[key]) = (json!(kid), value);

@@ -27,7 +27,8 @@ impl<S: ArchiveStore> PageSource<'_, S> {
             return Ok(false);
         };
         let mut operations = self.tail.operations(oldest, false).await?;
-        let unknown = |row: &Row, of: &Operations| of.recalls_of(row).any(|op| op.power == Power::Unknown && op.from != row.from);
+        let unknown =
+            |row: &Row, of: &Operations| of.recalls_of(row).any(|op| op.power == Power::Unknown && op.from != row.from);
         if self.archived.is_some() && rows.iter().any(|r| unknown(r, &operations)) {
             operations = self.tail.operations(oldest, true).await?;
         }
@@ -43,9 +44,11 @@ impl<S: ArchiveStore> PageSource<'_, S> {
                 }
             }
             // The archive alone knows whether this was recalled.
-            row.unchecked |= row.kind == Kind::Edit && self.archived.is_none() && about(row).is_some_and(|t| t <= self.tail.floor());
+            row.unchecked |=
+                row.kind == Kind::Edit && self.archived.is_none() && about(row).is_some_and(|t| t <= self.tail.floor());
         }
-        let edits: Vec<(usize, MsgId)> = rows.iter().enumerate().filter_map(|(n, r)| operations.edit_of(r).map(|id| (n, id))).collect();
+        let edits: Vec<(usize, MsgId)> =
+            rows.iter().enumerate().filter_map(|(n, r)| operations.edit_of(r).map(|id| (n, id))).collect();
         drop(operations);
         let cut = self.read_edits(rows, edits, bytes, &mut over).await?;
         let archived = rows.iter().filter(|r| r.kind == Kind::Edit && self.archived.is_some_and(|w| r.id > w));
@@ -70,7 +73,10 @@ impl<S: ArchiveStore> PageSource<'_, S> {
         over: &mut Vec<Row>,
     ) -> Result<bool, HistoryError> {
         let had = rows.len();
-        let reads: Vec<_> = edits.into_iter().map(|(n, id)| async move { Ok::<_, HistoryError>((n, self.tail.row(id).await?)) }).collect();
+        let reads: Vec<_> = edits
+            .into_iter()
+            .map(|(n, id)| async move { Ok::<_, HistoryError>((n, self.tail.row(id).await?)) })
+            .collect();
         let mut reads = stream::iter(reads).buffered(READS);
         let mut read = 0;
         while let Some(edit) = reads.next().await {
@@ -87,8 +93,9 @@ impl<S: ArchiveStore> PageSource<'_, S> {
 
     /// The recall by which the archive has taken this message back.
     async fn archived_recall(&self, target: MsgId) -> Result<Option<Row>, HistoryError> {
-        let one =
-            async |id: MsgId| Ok::<_, HistoryError>(self.archive_rows(id, id.next(), Order::OldestFirst, Most::count(1)).await?.pop());
+        let one = async |id: MsgId| {
+            Ok::<_, HistoryError>(self.archive_rows(id, id.next(), Order::OldestFirst, Most::count(1)).await?.pop())
+        };
         match one(target).await? {
             Some(row) if overlay::is_recalled(&row) => one(row.rev).await,
             _ => Ok(None),

@@ -45,7 +45,10 @@ impl<S: ArchiveStore> View<S> {
                     let p = (self.layout.partition(thread), self.layout.previous().map(|l| l.partition(thread)));
                     if entry.id.is_none() && !below.contains_key(&p) {
                         let bounds = self.bounds(thread).await?;
-                        below.insert(p, LastEntry { id: MsgId(bounds.first.0.saturating_sub(1)), ts: bounds.first_ts_ms });
+                        below.insert(
+                            p,
+                            LastEntry { id: MsgId(bounds.first.0.saturating_sub(1)), ts: bounds.first_ts_ms },
+                        );
                     }
                     last.push(if entry.id.is_none() { below.get(&p).copied().unwrap_or_default() } else { entry });
                 }
@@ -57,13 +60,21 @@ impl<S: ArchiveStore> View<S> {
 
     /// The newest message or change of each thread that the reader may see, of the first threads, as many as fit into
     /// an answer: at least of one. With the archive away: as far as the log knows.
-    pub(super) async fn latest(&self, reader: UserId, threads: Vec<(Thread, ReadAccess)>) -> Result<Vec<Option<Event>>, HistoryError> {
+    pub(super) async fn latest(
+        &self,
+        reader: UserId,
+        threads: Vec<(Thread, ReadAccess)>,
+    ) -> Result<Vec<Option<Event>>, HistoryError> {
         let looks = threads.into_iter().map(|(thread, access)| {
             let mut reader = Reader { user: reader.clone(), intervals: access.intervals };
             async move {
                 let _place = self.places.acquire().await;
                 let newest = self.latest_of(&thread, &reader).await?;
-                if reader.ended(&self.log, &thread, access.v).await? { self.latest_of(&thread, &reader).await } else { Ok(newest) }
+                if reader.ended(&self.log, &thread, access.v).await? {
+                    self.latest_of(&thread, &reader).await
+                } else {
+                    Ok(newest)
+                }
             }
         });
         let mut looks = stream::iter(looks).buffered(SIDE_BY_SIDE);
@@ -93,7 +104,10 @@ impl<S: ArchiveStore> View<S> {
 }
 
 /// And its `prev`, as in a page that begins with it.
-async fn newest<S: ArchiveStore>(source: &PageSource<'_, S>, reader: &Reader) -> Result<Option<(Row, MsgId)>, HistoryError> {
+async fn newest<S: ArchiveStore>(
+    source: &PageSource<'_, S>,
+    reader: &Reader,
+) -> Result<Option<(Row, MsgId)>, HistoryError> {
     let shown = |r: &Row| r.kind.is_message() || r.kind.is_control() || overlay::is_recalled(r);
     // Most often the newest entry is it, and the one below is its `prev`.
     let (mut hi, mut want, mut left) = (MsgId::MAX, 2, 1 + LOOK_BACK);

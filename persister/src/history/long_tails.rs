@@ -138,17 +138,29 @@ impl LongTails {
 }
 
 impl Read {
-    async fn from<S: ArchiveStore>(view: &View<S>, thread: &Thread, floor: MsgId, archived: bool) -> Result<Self, HistoryError> {
+    async fn from<S: ArchiveStore>(
+        view: &View<S>,
+        thread: &Thread,
+        floor: MsgId,
+        archived: bool,
+    ) -> Result<Self, HistoryError> {
         let roles = match thread {
             Thread::Dm { .. } => Roles::Exact(None),
-            Thread::Group { .. } if archived => Roles::Exact(fold::group_before(&view.store, thread, floor.next()).await?),
+            Thread::Group { .. } if archived => {
+                Roles::Exact(fold::group_before(&view.store, thread, floor.next()).await?)
+            }
             Thread::Group { .. } => Roles::unknown(),
         };
         Ok(Self { operations: Operations::new(floor, roles), last: None, too_many: false })
     }
 
     /// Takes the next part in. False: what was read before is not in the log any more.
-    async fn on<S: ArchiveStore>(&mut self, view: &View<S>, thread: &Thread, reach: MsgId) -> Result<bool, HistoryError> {
+    async fn on<S: ArchiveStore>(
+        &mut self,
+        view: &View<S>,
+        thread: &Thread,
+        reach: MsgId,
+    ) -> Result<bool, HistoryError> {
         let after = self.last.map_or(self.operations.upto, |(id, _)| MsgId(id.0 - 1));
         let part = part(view.whole);
         let mut records = view.log.after(thread, after, reach, part).await?;

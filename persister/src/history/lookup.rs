@@ -3,7 +3,9 @@
 //! makes the answer `unavailable`, not "no".
 
 use natterjack_nats::LogRecord;
-use natterjack_protocol::{Cid, Entry, Most, MsgId, Thread, UserId, internal::rpc::HistoryAnswer, limits, log::EntryView};
+use natterjack_protocol::{
+    Cid, Entry, Most, MsgId, Thread, UserId, internal::rpc::HistoryAnswer, limits, log::EntryView,
+};
 
 use super::{HistoryError, View};
 use crate::{
@@ -53,7 +55,9 @@ impl<S: ArchiveStore> View<S> {
             // The archive's is the lowest there is.
             Some((_, CidLookup::Found(id))) => Some(id).filter(|id| *id < below),
             Some((_, CidLookup::TooMany)) => return Err(HistoryError::ResendTooOld),
-            Some((watermark, CidLookup::Absent)) => self.find_in_log(thread, (sender, cid), watermark, below, rows).await?,
+            Some((watermark, CidLookup::Absent)) => {
+                self.find_in_log(thread, (sender, cid), watermark, below, rows).await?
+            }
             None => {
                 let reaches_back = bounds.entries > 0 && bounds.first_ts_ms <= since;
                 if !reaches_back {

@@ -45,7 +45,9 @@ impl Roles {
 
     fn power_of(&self, user: &UserId) -> Power {
         match self {
-            Self::Exact(group) => Power::from(group.as_ref().and_then(|g| g.role(user)).is_some_and(|r| r >= Role::Admin)),
+            Self::Exact(group) => {
+                Power::from(group.as_ref().and_then(|g| g.role(user)).is_some_and(|r| r >= Role::Admin))
+            }
             Self::Unknown { .. } => Power::Unknown,
         }
     }
@@ -134,7 +136,9 @@ impl Operations {
         self.len
             + match &self.roles {
                 Roles::Unknown { touched } => touched.len(),
-                Roles::Exact(group) => group.iter().flat_map(|g| g.members.values()).map(|m| 1 + m.intervals.0.len()).sum(),
+                Roles::Exact(group) => {
+                    group.iter().flat_map(|g| g.members.values()).map(|m| 1 + m.intervals.0.len()).sum()
+                }
             }
     }
 
@@ -151,7 +155,11 @@ impl Operations {
             kind if kind.is_message() => Some(row.id),
             _ => None,
         };
-        about.and_then(|target| self.by_target.get(&target)).into_iter().flatten().filter(move |o| o.recalls && Some(o.id) > about)
+        about
+            .and_then(|target| self.by_target.get(&target))
+            .into_iter()
+            .flatten()
+            .filter(move |o| o.recalls && Some(o.id) > about)
     }
 }
 
@@ -172,7 +180,14 @@ mod tests {
         let mut ops = Operations::new(MsgId(1), Roles::Exact(None));
         let created = row(&t, 2, "o", Kind::GroupCreated, members(&["a", "b"], None));
         let admin = row(&t, 6, "o", Kind::RoleChanged, members(&["b"], Some(Role::Admin)));
-        let rows = [created, edit(&t, 3, "a", 1, "x"), edit(&t, 4, "a", 1, "y"), recall(&t, 5, "b", 1), admin, recall(&t, 7, "b", 1)];
+        let rows = [
+            created,
+            edit(&t, 3, "a", 1, "x"),
+            edit(&t, 4, "a", 1, "y"),
+            recall(&t, 5, "b", 1),
+            admin,
+            recall(&t, 7, "b", 1),
+        ];
         ops.take(&rows);
         ops.take(&[recall(&t, 8, "b", 1), recall(&t, 9, "b", 1)]);
         assert_eq!(ops.len(), 3 + 3 * 2, "operations, members and their intervals");

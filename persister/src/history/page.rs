@@ -105,7 +105,8 @@ pub(super) async fn cut(rows: &impl Rows, reader: &Reader, at: PageStart, limit:
     let speaks_from = if upwards || !full { lo.min(first.unwrap_or(lo)) } else { first.unwrap_or(lo) };
     let speaks_to = if upwards && !full { MsgId::MAX } else { last.map_or(hi, MsgId::next) };
     let inside = reader.hidden(hole, speaks_from, speaks_to);
-    let mut holes: Vec<(MsgId, MsgId)> = events.iter().filter(|r| r.unchecked).map(|r| (r.id, r.id)).chain(inside).collect();
+    let mut holes: Vec<(MsgId, MsgId)> =
+        events.iter().filter(|r| r.unchecked).map(|r| (r.id, r.id)).chain(inside).collect();
     holes.sort_unstable();
     events.retain(|r| !r.unchecked);
     if events.is_empty() && !holes.is_empty() && !upwards {
@@ -126,7 +127,12 @@ pub(super) async fn cut(rows: &impl Rows, reader: &Reader, at: PageStart, limit:
 
 /// What comes before `below` for this reader; with a hole between them, the newest id that may be there. `known`: it
 /// was read already.
-pub(super) async fn prev_of(rows: &impl Rows, reader: &Reader, below: MsgId, known: Option<MsgId>) -> Result<MsgId, HistoryError> {
+pub(super) async fn prev_of(
+    rows: &impl Rows,
+    reader: &Reader,
+    below: MsgId,
+    known: Option<MsgId>,
+) -> Result<MsgId, HistoryError> {
     let prev = match known {
         Some(prev) => prev,
         None => {
@@ -139,7 +145,12 @@ pub(super) async fn prev_of(rows: &impl Rows, reader: &Reader, below: MsgId, kno
 
 /// Is there, at or above the hole, something older than `ts` before `from`? Then nothing in the hole can be the first
 /// at or after it.
-async fn below_is_known_older(rows: &impl Rows, from: MsgId, ts: u64, hole: Option<(MsgId, MsgId)>) -> Result<bool, HistoryError> {
+async fn below_is_known_older(
+    rows: &impl Rows,
+    from: MsgId,
+    ts: u64,
+    hole: Option<(MsgId, MsgId)>,
+) -> Result<bool, HistoryError> {
     let Some((_, last)) = hole else { return Ok(true) };
     let (before, _) = rows.rows(last.next(), from, Order::NewestFirst, Most::count(1)).await?;
     Ok(before.first().is_some_and(|r| r.ts < ts))

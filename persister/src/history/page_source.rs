@@ -37,7 +37,9 @@ impl<'a, S: ArchiveStore> PageSource<'a, S> {
             Ok(((archived, hole), history.lost(thread).await?))
         };
         match read.await {
-            Ok(((archived, hole), lost)) => Ok(Self { lost, ..Self::above(history, thread, Some(archived), hole, min_id).await? }),
+            Ok(((archived, hole), lost)) => {
+                Ok(Self { lost, ..Self::above(history, thread, Some(archived), hole, min_id).await? })
+            }
             Err(HistoryError::Store(ArchiveError::Unavailable(why))) => {
                 tracing::debug!(why, "the archive does not answer; reading the log alone");
                 Self::open_log_only(history, thread, min_id).await
@@ -50,7 +52,9 @@ impl<'a, S: ArchiveStore> PageSource<'a, S> {
     pub async fn open_unmarked(history: &'a View<S>, thread: &'a Thread) -> Result<Self, HistoryError> {
         match history.watermark(thread).await {
             Ok((archived, hole)) => Self::above(history, thread, Some(archived), hole, MsgId::NONE).await,
-            Err(HistoryError::Store(ArchiveError::Unavailable(_))) => Self::open_log_only(history, thread, MsgId::NONE).await,
+            Err(HistoryError::Store(ArchiveError::Unavailable(_))) => {
+                Self::open_log_only(history, thread, MsgId::NONE).await
+            }
             Err(e) => Err(e),
         }
     }
@@ -116,7 +120,13 @@ impl<'a, S: ArchiveStore> PageSource<'a, S> {
         Ok((rows, full || cut))
     }
 
-    pub(super) async fn archive_rows(&self, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, ArchiveError> {
+    pub(super) async fn archive_rows(
+        &self,
+        lo: MsgId,
+        hi: MsgId,
+        order: Order,
+        most: Most,
+    ) -> Result<Vec<Row>, ArchiveError> {
         match self.archived {
             Some(w) if lo <= w => {
                 let rows = self.history.store.rows(self.thread, lo, hi.min(w.next()), order, most).await?;
@@ -267,7 +277,8 @@ mod tests {
             until: 2,
         };
         let lost = [range(11, 19), range(31, 39)].map(|l| l.row(&t));
-        let mut rows: Vec<Row> = ids.iter().filter(|id| (lo..hi).contains(*id)).map(|id| text(&t, *id, "a", "x")).collect();
+        let mut rows: Vec<Row> =
+            ids.iter().filter(|id| (lo..hi).contains(*id)).map(|id| text(&t, *id, "a", "x")).collect();
         if order == Order::NewestFirst {
             rows.reverse();
         }

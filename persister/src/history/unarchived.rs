@@ -78,7 +78,12 @@ fn first<'r>(rows: impl Iterator<Item = &'r Row>, most: Most) -> Vec<Row> {
 
 impl<'a, S: ArchiveStore> UnarchivedEntries<'a, S> {
     /// Fails with `Stale` when a follower answered that has not got the leader's newest entry yet.
-    pub async fn open(history: &'a View<S>, thread: &'a Thread, floor: MsgId, archived: bool) -> Result<Self, HistoryError> {
+    pub async fn open(
+        history: &'a View<S>,
+        thread: &'a Thread,
+        floor: MsgId,
+        archived: bool,
+    ) -> Result<Self, HistoryError> {
         let log = &history.log;
         let last = log.last(thread).await?.filter(|r| r.id > floor);
         let rows = match &last {
@@ -109,11 +114,13 @@ impl<'a, S: ArchiveStore> UnarchivedEntries<'a, S> {
         Ok(match (self.thread, first) {
             (Thread::Dm { .. }, _) => Roles::Exact(None),
             (Thread::Group { .. }, None) => Roles::unknown(),
-            (Thread::Group { .. }, Some(first)) => match fold::group_before(&self.history.store, self.thread, first.id).await {
-                Ok(group) => Roles::Exact(group),
-                Err(ArchiveError::Unavailable(_)) => Roles::unknown(),
-                Err(e) => return Err(e.into()),
-            },
+            (Thread::Group { .. }, Some(first)) => {
+                match fold::group_before(&self.history.store, self.thread, first.id).await {
+                    Ok(group) => Roles::Exact(group),
+                    Err(ArchiveError::Unavailable(_)) => Roles::unknown(),
+                    Err(e) => return Err(e.into()),
+                }
+            }
         })
     }
 
@@ -211,7 +218,8 @@ impl<'a, S: ArchiveStore> UnarchivedEntries<'a, S> {
             let records = self.log.after(self.thread, after, self.reach(), part).await?;
             if !part.full(&records) {
                 let rows: Vec<Row> = self.history.without_copies(records).await?.into_iter().map(row).collect();
-                let roles = if matches!(self.thread, Thread::Dm { .. }) { Roles::Exact(None) } else { Roles::unknown() };
+                let roles =
+                    if matches!(self.thread, Thread::Dm { .. }) { Roles::Exact(None) } else { Roles::unknown() };
                 let mut operations = Operations::new(after, roles);
                 operations.take(&rows);
                 return Ok(Found::Read(operations));

@@ -55,7 +55,8 @@ impl Memory {
         let stored = PasswordHash::new(phc).map_err(corrupt)?;
         let (Some(salt), Some(expected)) = (stored.salt, stored.hash) else { return Err(PasswordError::Corrupt) };
         let algorithm = Algorithm::try_from(stored.algorithm).map_err(corrupt)?;
-        let version = stored.version.map_or(Ok(Version::default()), Version::try_from).map_err(|_| PasswordError::Corrupt)?;
+        let version =
+            stored.version.map_or(Ok(Version::default()), Version::try_from).map_err(|_| PasswordError::Corrupt)?;
         let params = Params::try_from(&stored).map_err(corrupt)?;
         let mut bytes = [0; password_hash::Salt::MAX_LENGTH];
         let salt = salt.decode_b64(&mut bytes).map_err(corrupt)?;
@@ -64,9 +65,17 @@ impl Memory {
         Ok(found == expected)
     }
 
-    fn output(&mut self, hasher: &Argon2<'_>, password: &[u8], salt: &[u8], length: usize) -> Result<Output, PasswordError> {
+    fn output(
+        &mut self,
+        hasher: &Argon2<'_>,
+        password: &[u8],
+        salt: &[u8],
+        length: usize,
+    ) -> Result<Output, PasswordError> {
         self.at_least(hasher.params().block_count())?;
-        let fill = |out: &mut [u8]| hasher.hash_password_into_with_memory(password, salt, out, &mut self.0).map_err(Into::into);
+        let fill = |out: &mut [u8]| {
+            hasher.hash_password_into_with_memory(password, salt, out, &mut self.0).map_err(Into::into)
+        };
         Output::init_with(length, fill).map_err(PasswordError::Hash)
     }
 

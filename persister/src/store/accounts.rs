@@ -112,7 +112,11 @@ pub trait Accounts: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<UserId>, ArchiveError>> + Send;
 
     /// The use for this name, if there is one, did not happen.
-    fn give_invite_back(&self, code: InviteHash, name_key: &str) -> impl Future<Output = Result<(), ArchiveError>> + Send;
+    fn give_invite_back(
+        &self,
+        code: InviteHash,
+        name_key: &str,
+    ) -> impl Future<Output = Result<(), ArchiveError>> + Send;
 
     /// The user of an external login, made if there is none. Of many at once for the same login all get the same user.
     /// Names are as unique as those of [`Accounts::add_user`], and nobody logs in with one of them and a password.
@@ -124,7 +128,11 @@ pub trait Accounts: Clone + Send + Sync + 'static {
     fn account(&self, user: &UserId) -> impl Future<Output = Result<Option<Account>, ArchiveError>> + Send;
 
     /// In an order of the store's own: those behind this one. Empty: that was the end.
-    fn accounts(&self, after: Option<&UserId>, limit: usize) -> impl Future<Output = Result<Vec<Account>, ArchiveError>> + Send;
+    fn accounts(
+        &self,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Account>, ArchiveError>> + Send;
 
     /// For a user that exists.
     fn set_disabled(&self, user: &UserId, disabled: bool) -> impl Future<Output = Result<(), ArchiveError>> + Send;
@@ -151,7 +159,12 @@ pub trait Accounts: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<ContactOutcome, ArchiveError>> + Send;
 
     /// A new family with its first token, which expires at `expires` (milliseconds since 1970) if it is not used.
-    fn open_family(&self, login: OpenLogin, first: RefreshHash, expires: u64) -> impl Future<Output = Result<(), ArchiveError>> + Send;
+    fn open_family(
+        &self,
+        login: OpenLogin,
+        first: RefreshHash,
+        expires: u64,
+    ) -> impl Future<Output = Result<(), ArchiveError>> + Send;
 
     /// At most [`LOGINS`] that are not over at `now` (milliseconds since 1970), in any order; of this device, if one is
     /// named.
@@ -170,7 +183,12 @@ pub trait Accounts: Clone + Send + Sync + 'static {
 
     /// Replaces `old` by `next`. If `old` was used before: finds the next one of that time, as `when` allows; or
     /// revokes the family.
-    fn rotate(&self, old: RefreshHash, next: NextToken, when: Use) -> impl Future<Output = Result<Rotated, ArchiveError>> + Send;
+    fn rotate(
+        &self,
+        old: RefreshHash,
+        next: NextToken,
+        when: Use,
+    ) -> impl Future<Output = Result<Rotated, ArchiveError>> + Send;
 
     /// Revokes the family of a token, used or not. None: no such token.
     fn revoke(&self, token: RefreshHash) -> impl Future<Output = Result<Option<Family>, ArchiveError>> + Send;

@@ -11,7 +11,9 @@ use natterjack_protocol::{
     log::fold::{GroupState, ThreadItem, apply_group},
 };
 
-use crate::store::{ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, ThreadBatch, UnknownSubject, overlay::is_recalled};
+use crate::store::{
+    ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, ThreadBatch, UnknownSubject, overlay::is_recalled,
+};
 
 /// Of a store that is new.
 pub async fn all<S: ArchiveStore>(store: &S) {
@@ -102,7 +104,8 @@ async fn rows_come_back_as_written<S: ArchiveStore>(store: &S) {
 
 async fn replays_change_nothing<S: ArchiveStore>(store: &S) {
     let t = thread("replay");
-    let rows = vec![text(&t, 1, "a", "one"), text(&t, 2, "a", "two"), edit(&t, 3, "a", 1, "uno"), recall(&t, 4, "a", 2)];
+    let rows =
+        vec![text(&t, 1, "a", "one"), text(&t, 2, "a", "two"), edit(&t, 3, "a", 1, "uno"), recall(&t, 4, "a", 2)];
     store.append(batch(&t, rows.clone())).await.unwrap();
     let first = everything(store, &t).await;
     for from in 0..rows.len() {
@@ -248,7 +251,8 @@ async fn a_reader_beside_a_writer_misses_nothing<S: ArchiveStore>(store: &S) {
             let w = written.load(Ordering::SeqCst);
             let up = store.rows(&t, MsgId::NONE, MsgId(w + 1), Order::OldestFirst, Most::count(1_000)).await.unwrap();
             assert_eq!(ids(&up), (1..=w).collect::<Vec<_>>());
-            let newest = ids(&store.rows(&t, MsgId::NONE, MsgId::MAX, Order::NewestFirst, Most::count(7)).await.unwrap());
+            let newest =
+                ids(&store.rows(&t, MsgId::NONE, MsgId::MAX, Order::NewestFirst, Most::count(7)).await.unwrap());
             assert!(newest.first().copied().unwrap_or(0) >= w, "{newest:?} ends below {w}");
             assert!(newest.windows(2).all(|w| w[0] == w[1] + 1), "{newest:?} has a hole");
             if w == END {
@@ -317,7 +321,9 @@ async fn pages_end_by_their_bytes<S: ArchiveStore>(store: &S) {
     for some in rows.chunks(10) {
         store.append(batch(&t, some.to_vec())).await.unwrap();
     }
-    for (count, bytes) in [(1_000, 1), (1_000, 100_000), (70, 1_000_000), (1_000, 3_000_000), (1_000, usize::MAX), (5, usize::MAX)] {
+    for (count, bytes) in
+        [(1_000, 1), (1_000, 100_000), (70, 1_000_000), (1_000, 3_000_000), (1_000, usize::MAX), (5, usize::MAX)]
+    {
         let most = Most { count, bytes };
         for order in [Order::OldestFirst, Order::NewestFirst] {
             let got = store.rows(&t, MsgId::NONE, MsgId::MAX, order, most).await.unwrap();
@@ -335,7 +341,8 @@ async fn times_at_every_edge<S: ArchiveStore>(store: &S) {
     let t = thread("times");
     let at = |id, ts| Row { ts, ..text(&t, id, "a", "x") };
     store.append(batch(&t, vec![at(10, 100), at(11, 100), at(500, 200), at(1 << 50, 300)])).await.unwrap();
-    let find = async |t: &Thread, ts: u64, below: u64| store.id_at(t, ts, MsgId(below)).await.unwrap().map(|e| (e.id.0, e.ts));
+    let find =
+        async |t: &Thread, ts: u64, below: u64| store.id_at(t, ts, MsgId(below)).await.unwrap().map(|e| (e.id.0, e.ts));
     for (ts, found) in [(0, (10, 100)), (100, (10, 100)), (101, (500, 200)), (200, (500, 200)), (201, (1 << 50, 300))] {
         assert_eq!(find(&t, ts, u64::MAX).await, Some(found), "at {ts}");
     }
@@ -346,7 +353,16 @@ async fn times_at_every_edge<S: ArchiveStore>(store: &S) {
     let t = thread("stepped");
     let at = |id, ts| Row { ts, ..text(&t, id, "a", "x") };
     let ahead = 10_800_000;
-    let rows = [at(1, 1_000), at(2, 2_000), at(3, ahead), at(4, ahead + 1), at(5, 3_000), at(6, 4_000), at(7, 10), at(8, 5_000)];
+    let rows = [
+        at(1, 1_000),
+        at(2, 2_000),
+        at(3, ahead),
+        at(4, ahead + 1),
+        at(5, 3_000),
+        at(6, 4_000),
+        at(7, 10),
+        at(8, 5_000),
+    ];
     // Each stretch in a batch of its own, and across batches; and all of it again, as after a crash.
     for some in [&rows[..3], &rows[3..6], &rows[6..], &rows[2..], &rows[..]] {
         store.append(batch(&t, some.to_vec())).await.unwrap();
@@ -367,7 +383,9 @@ async fn cids_are_found<S: ArchiveStore>(store: &S) {
     let copy = Row { id: MsgId(900), ts: 1_900, ..first.clone() };
     store.append(batch(&t, vec![copy])).await.unwrap();
     store.append(batch(&t, vec![first.clone(), text(&t, 11, "a", "y")])).await.unwrap();
-    let find = async |thread: &Thread, from: &str, since| store.find_cid(thread, &user(from), first.cid, since, 10_000).await.unwrap();
+    let find = async |thread: &Thread, from: &str, since| {
+        store.find_cid(thread, &user(from), first.cid, since, 10_000).await.unwrap()
+    };
     assert_eq!(find(&t, "a", 0).await, CidLookup::Found(MsgId(10)));
     // What was stored before it need not be looked at.
     assert!(matches!(find(&t, "a", 1_011).await, CidLookup::Found(MsgId(10 | 900))));
@@ -386,7 +404,16 @@ async fn cids_are_found_where_times_fall<S: ArchiveStore>(store: &S) {
     let t = thread("cids-stepped");
     let at = |id, ts| Row { ts, ..text(&t, id, "a", "x") };
     let sought = at(2, 20_000);
-    let rows = [at(1, 10_000), sought.clone(), at(3, 21_000), at(4, 1_000), at(5, 1_001), at(6, 22_000), at(7, 2_000), at(8, 23_000)];
+    let rows = [
+        at(1, 10_000),
+        sought.clone(),
+        at(3, 21_000),
+        at(4, 1_000),
+        at(5, 1_001),
+        at(6, 22_000),
+        at(7, 2_000),
+        at(8, 23_000),
+    ];
     for some in rows.chunks(3) {
         store.append(batch(&t, some.to_vec())).await.unwrap();
     }
@@ -397,7 +424,13 @@ async fn cids_are_found_where_times_fall<S: ArchiveStore>(store: &S) {
 async fn states_only_move_forward<S: ArchiveStore>(store: &S) {
     let t = thread("states");
     let mut state: Option<GroupState> = None;
-    let created = row(&t, 1, "owner", Kind::GroupCreated, Body { name: Some("g".into()), users: vec![user("st-m")], ..Body::default() });
+    let created = row(
+        &t,
+        1,
+        "owner",
+        Kind::GroupCreated,
+        Body { name: Some("g".into()), users: vec![user("st-m")], ..Body::default() },
+    );
     apply_group(&mut state, MsgId(1), &created.entry());
     let old = state.clone().unwrap();
     let removed = row(&t, 5, "owner", Kind::MemberRemoved, Body { users: vec![user("st-m")], ..Body::default() });
@@ -435,13 +468,24 @@ async fn positions_only_move_forward<S: ArchiveStore>(store: &S) {
         store.advance(key, Position { id: MsgId(to), ts: to * 2 }).await.unwrap();
         assert_eq!(store.position(key).await.unwrap(), Some(Position { id: MsgId(want), ts: want * 2 }));
     }
-    assert_eq!(store.position(PartitionKey { generation: 8, ..key }).await.unwrap(), None, "each generation has its own");
+    assert_eq!(
+        store.position(PartitionKey { generation: 8, ..key }).await.unwrap(),
+        None,
+        "each generation has its own"
+    );
 }
 
 async fn what_is_lost_stays_lost<S: ArchiveStore>(store: &S) {
     let there = store.lost().await.unwrap().len();
     let key = PartitionKey { generation: 70, partition: 3 };
-    let range = |first, last| LostRange { key, partitions: 5, first: MsgId(first), last: MsgId(last), since: first, until: last };
+    let range = |first, last| LostRange {
+        key,
+        partitions: 5,
+        first: MsgId(first),
+        last: MsgId(last),
+        since: first,
+        until: last,
+    };
     // A persister that died between the two writes finds more of it gone when it begins again; or an older one comes
     // late.
     for last in [20, 25, 20, 25] {

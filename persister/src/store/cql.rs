@@ -22,7 +22,9 @@ use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::store::{ArchiveError, ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, ThreadBatch, UnknownSubject, falls};
+use crate::store::{
+    ArchiveError, ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, ThreadBatch, UnknownSubject, falls,
+};
 
 mod accounts;
 mod buckets;
@@ -145,7 +147,10 @@ impl Cql {
                 )
             }
         }
-        Ok(Self { inner: Arc::new(Inner { db, why_not, _connecting: Some(AbortOnDropHandle::new(task)) }), patient: false })
+        Ok(Self {
+            inner: Arc::new(Inner { db, why_not, _connecting: Some(AbortOnDropHandle::new(task)) }),
+            patient: false,
+        })
     }
 
     /// The schema that is there and the one of this build; None: nothing is there yet. Changes nothing.
@@ -251,7 +256,14 @@ impl ArchiveStore for Cql {
         db.lost.lost(&db.requests).await
     }
 
-    async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, ArchiveError> {
+    async fn rows(
+        &self,
+        thread: &Thread,
+        lo: MsgId,
+        hi: MsgId,
+        order: Order,
+        most: Most,
+    ) -> Result<Vec<Row>, ArchiveError> {
         let db = self.db()?;
         let (spelled, mut found) = (thread.to_string(), Vec::new());
         let mut parts = db.buckets.walk(&db.requests, &spelled, lo, hi, order);
@@ -276,7 +288,14 @@ impl ArchiveStore for Cql {
         Ok(best)
     }
 
-    async fn find_cid(&self, thread: &Thread, from: &UserId, cid: Cid, since: u64, max: usize) -> Result<CidLookup, ArchiveError> {
+    async fn find_cid(
+        &self,
+        thread: &Thread,
+        from: &UserId,
+        cid: Cid,
+        since: u64,
+        max: usize,
+    ) -> Result<CidLookup, ArchiveError> {
         let db = self.db()?;
         let thread = thread.to_string();
         let mut sought = Sought { from, cid, since, max, looked: 0, lowest: None, older: None };
@@ -352,8 +371,14 @@ impl Db {
             }
         }
         let inserts = parts.iter().map(|(bucket, rows)| self.messages.insert(r, thread, *bucket, rows)).collect();
-        let controls = rows.iter().filter(|row| row.kind.is_control()).map(|row| self.messages.insert_control(r, thread, row)).collect();
-        let touch = async { if filling.last > before.last { self.threads.touch(r, thread, &filling, newest.ts).await } else { Ok(()) } };
+        let controls = rows
+            .iter()
+            .filter(|row| row.kind.is_control())
+            .map(|row| self.messages.insert_control(r, thread, row))
+            .collect();
+        let touch = async {
+            if filling.last > before.last { self.threads.touch(r, thread, &filling, newest.ts).await } else { Ok(()) }
+        };
         tokio::try_join!(all(inserts), all(controls), touch)?;
         let rows = parts.iter().flat_map(|(bucket, rows)| rows.iter().map(|row| (*bucket, *row)));
         let operations = rows.filter(|(_, row)| matches!(row.kind, Kind::Edit | Kind::Recall));

@@ -30,7 +30,9 @@ pub fn apply(row: &mut Row, op: &Row) -> bool {
         Kind::Edit if row.id == target => edit(row, op),
         Kind::Recall if row.id == target => recall(row, op),
         // The edit may be newer than the recall: it came too late, and its text must not stay either.
-        Kind::Recall if row.kind == Kind::Edit && row.body.target == Some(target) && may_recall(row, op) => row.body.text.take().is_some(),
+        Kind::Recall if row.kind == Kind::Edit && row.body.target == Some(target) && may_recall(row, op) => {
+            row.body.text.take().is_some()
+        }
         _ => false,
     }
 }

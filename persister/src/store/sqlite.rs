@@ -21,7 +21,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::writer::Durable;
-use crate::store::{ArchiveError, ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, ThreadBatch, UnknownSubject, falls};
+use crate::store::{
+    ArchiveError, ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, ThreadBatch, UnknownSubject, falls,
+};
 
 mod accounts;
 mod contacts;
@@ -100,7 +102,8 @@ impl Sqlite {
 
     fn open_blocking(path: PathBuf) -> Result<Self, ArchiveError> {
         if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(|e| ArchiveError::Unavailable(format!("{}: {e}", folder.display())))?;
+            std::fs::create_dir_all(folder)
+                .map_err(|e| ArchiveError::Unavailable(format!("{}: {e}", folder.display())))?;
         }
         let mut connection = Connection::open(&path)?;
         connection.busy_timeout(BUSY)?;
@@ -159,7 +162,10 @@ impl Sqlite {
     }
 
     /// Likewise, for what the log has as well: does not wait for the disk, which the log needs, too.
-    async fn write_from_log(&self, f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()> + Send + 'static) -> Result<(), ArchiveError> {
+    async fn write_from_log(
+        &self,
+        f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()> + Send + 'static,
+    ) -> Result<(), ArchiveError> {
         self.job(Durable::Later, f).await
     }
 
@@ -257,7 +263,14 @@ impl ArchiveStore for Sqlite {
         self.read(lost::lost).await
     }
 
-    async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, ArchiveError> {
+    async fn rows(
+        &self,
+        thread: &Thread,
+        lo: MsgId,
+        hi: MsgId,
+        order: Order,
+        most: Most,
+    ) -> Result<Vec<Row>, ArchiveError> {
         let thread = thread.clone();
         self.read(move |c| messages::rows(c, &thread, lo, hi, order, most)).await
     }
@@ -267,7 +280,14 @@ impl ArchiveStore for Sqlite {
         self.read(move |c| messages::id_at(c, &thread, ts, below)).await
     }
 
-    async fn find_cid(&self, thread: &Thread, from: &UserId, cid: Cid, _since: u64, _max: usize) -> Result<CidLookup, ArchiveError> {
+    async fn find_cid(
+        &self,
+        thread: &Thread,
+        from: &UserId,
+        cid: Cid,
+        _since: u64,
+        _max: usize,
+    ) -> Result<CidLookup, ArchiveError> {
         let (thread, from) = (thread.clone(), from.clone());
         let found = self.read(move |c| messages::find_cid(c, &thread, &from, cid)).await?;
         Ok(found.map_or(CidLookup::Absent, CidLookup::Found))
@@ -300,7 +320,8 @@ impl ArchiveStore for Sqlite {
 }
 
 fn reader(path: &Path) -> Result<Connection, ArchiveError> {
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
@@ -331,7 +352,9 @@ fn migrate(connection: &mut Connection) -> Result<(), ArchiveError> {
     let done = usize::try_from(version).unwrap_or(usize::MAX);
     if done > MIGRATIONS.len() {
         let known = MIGRATIONS.len();
-        return Err(ArchiveError::Failed(format!("the file has schema {version}, this build knows {known}: use the newer build")));
+        return Err(ArchiveError::Failed(format!(
+            "the file has schema {version}, this build knows {known}: use the newer build"
+        )));
     }
     for sql in &MIGRATIONS[done..] {
         tx.execute_batch(sql)?;
@@ -345,9 +368,10 @@ impl From<rusqlite::Error> for ArchiveError {
     fn from(e: rusqlite::Error) -> Self {
         use rusqlite::Error as E;
         match &e {
-            E::FromSqlConversionFailure(..) | E::IntegralValueOutOfRange(..) | E::InvalidColumnType(..) | E::Utf8Error(..) => {
-                Self::Corrupt(e.to_string())
-            }
+            E::FromSqlConversionFailure(..)
+            | E::IntegralValueOutOfRange(..)
+            | E::InvalidColumnType(..)
+            | E::Utf8Error(..) => Self::Corrupt(e.to_string()),
             E::SqliteFailure(f, _) => match f.code {
                 ErrorCode::ConstraintViolation => Self::Constraint(e.to_string()),
                 ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt(e.to_string()),

@@ -19,7 +19,10 @@ const LATER: Duration = Duration::from_secs(60);
 
 async fn found_again(store: &Cql) {
     let t = thread("away");
-    eventually_within("it is found again", LATER, async || store.append(batch(&t, vec![text(&t, 2, "a", "again")])).await).await;
+    eventually_within("it is found again", LATER, async || {
+        store.append(batch(&t, vec![text(&t, 2, "a", "again")])).await
+    })
+    .await;
     assert_eq!(store.rows(&t, MsgId(2), MsgId(3), Order::OldestFirst, Most::count(9)).await.unwrap().len(), 1);
 }
 

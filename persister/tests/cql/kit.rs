@@ -56,8 +56,13 @@ fn start(address: SocketAddr) -> u32 {
     // A thread that does not end: the child's death is bound to it.
     std::thread::spawn(move || {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(script.join("cassandra.sh")).arg(address.ip().to_string()).arg(folder);
-        let mut child: Child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(script.join("cassandra.sh"))
+            .arg(address.ip().to_string())
+            .arg(folder);
+        let mut child: Child =
+            command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         tell.send(child.id()).unwrap();
         let _ = child.wait();
     });
@@ -121,7 +126,9 @@ impl Server {
 
 fn stopped(pid: u32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    threads.flatten().all(|t| std::fs::read_to_string(t.path().join("stat")).is_ok_and(|s| s.rsplit_once(") ").unwrap().1.starts_with('T')))
+    threads.flatten().all(|t| {
+        std::fs::read_to_string(t.path().join("stat")).is_ok_and(|s| s.rsplit_once(") ").unwrap().1.starts_with('T'))
+    })
 }
 
 /// With a fresh keyspace.

@@ -38,7 +38,12 @@ async fn the_archive_writes_at_least_half_as_fast_as_the_driver_alone() {
     let _there = SERVER.write().await;
     let cfg = CqlConfig { buckets: Buckets::default(), ..server().await.config() };
     let store = Cql::connect(&cfg).await.unwrap();
-    let session = SessionBuilder::new().known_node(&cfg.contact_points[0]).use_keyspace(&cfg.keyspace, false).build().await.unwrap();
+    let session = SessionBuilder::new()
+        .known_node(&cfg.contact_points[0])
+        .use_keyspace(&cfg.keyspace, false)
+        .build()
+        .await
+        .unwrap();
     let world = World::new().await;
     let threads: Vec<Thread> = (0..THREADS).map(|t| group(&format!("archived-{t}"))).collect();
     let ends = fill(&world, &threads).await;
@@ -49,10 +54,16 @@ async fn the_archive_writes_at_least_half_as_fast_as_the_driver_alone() {
     let archived = rate(archive(&world, &store, &ends).await);
     let second = rate(driver_alone(&session, "after").await);
     let ratio = 2.0 * archived / (first + second);
-    println!("driver alone {first:.0} and {second:.0} inserts/s, archive {archived:.0} messages/s: {:.0} %", 100.0 * ratio);
+    println!(
+        "driver alone {first:.0} and {second:.0} inserts/s, archive {archived:.0} messages/s: {:.0} %",
+        100.0 * ratio
+    );
     assert!(ratio >= FLOOR, "{ratio:.2} of the driver's rate");
     let last: Vec<MsgId> = store.last_entries(&threads).await.unwrap().iter().map(|e| e.id).collect();
-    assert!(last.iter().all(|id| *id > MsgId::NONE) && last.iter().max() == ends.iter().map(|(_, id)| id).max(), "all of it is there");
+    assert!(
+        last.iter().all(|id| *id > MsgId::NONE) && last.iter().max() == ends.iter().map(|(_, id)| id).max(),
+        "all of it is there"
+    );
 }
 
 /// The messages in the log, the threads mixed. The last id of each partition, with a thread of it.
@@ -61,7 +72,11 @@ async fn fill(world: &World, threads: &[Thread]) -> Vec<(Thread, MsgId)> {
     let sends = (0..ALL).map(|n| world.say(&threads[n % THREADS], "alice", &text));
     let ids: Vec<MsgId> = stream::iter(sends).buffered(500).collect().await;
     let of = |p: u32| {
-        let in_it = ids.iter().enumerate().map(|(n, id)| (&threads[n % THREADS], *id)).filter(|(t, _)| world.layout.partition(t) == p);
+        let in_it = ids
+            .iter()
+            .enumerate()
+            .map(|(n, id)| (&threads[n % THREADS], *id))
+            .filter(|(t, _)| world.layout.partition(t) == p);
         in_it.max_by_key(|(_, id)| *id).map(|(t, id)| (t.clone(), id)).unwrap()
     };
     (0..world.layout.partitions).map(of).collect()
@@ -81,7 +96,10 @@ async fn archive(world: &World, store: &Cql, ends: &[(Thread, MsgId)]) -> Durati
     let archive = Archive { history, store: store.patient() };
     let _running = AbortOnDropHandle::new(tokio::spawn(natterjack_role::run(archive, setup, CancellationToken::new())));
     for (thread, end) in ends {
-        eventually("all is archived", async || store.position(world.key(thread)).await.unwrap().is_some_and(|p| p.id >= *end)).await;
+        eventually("all is archived", async || {
+            store.position(world.key(thread)).await.unwrap().is_some_and(|p| p.id >= *end)
+        })
+        .await;
     }
     begun.elapsed()
 }

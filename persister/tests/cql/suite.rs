@@ -27,17 +27,27 @@ async fn conforms_on_a_keyspace_that_three_opened_at_once() {
     let t = thread("pages");
     assert_eq!(again.rows(&t, MsgId::NONE, MsgId::MAX, Order::OldestFirst, Most::count(9)).await.unwrap().len(), 5);
     // As the first version of the schema was: what came later is made now.
-    let session = scylla::client::session_builder::SessionBuilder::new().known_node(&cfg.contact_points[0]).build().await.unwrap();
+    let session = scylla::client::session_builder::SessionBuilder::new()
+        .known_node(&cfg.contact_points[0])
+        .build()
+        .await
+        .unwrap();
     for table in ["logins", "refresh_uses", "refresh_salts", "login_devices", "thread_falls", "lost", "open_logins"] {
         session.query_unpaged(format!("DROP TABLE {}.{table}", cfg.keyspace), ()).await.unwrap();
     }
-    session.query_unpaged(format!("UPDATE {}.meta SET version = 1 WHERE key = 'schema'", cfg.keyspace), ()).await.unwrap();
+    session
+        .query_unpaged(format!("UPDATE {}.meta SET version = 1 WHERE key = 'schema'", cfg.keyspace), ())
+        .await
+        .unwrap();
     assert_eq!(Cql::schema_version(&cfg).await.unwrap(), Some((1, 7)));
     let newer = Cql::connect(&cfg).await.unwrap().patient();
     assert!(newer.login("https://login", "s1").await.unwrap().is_none());
     assert_eq!(Cql::schema_version(&cfg).await.unwrap(), Some((7, 7)));
     // A later build was here.
-    session.query_unpaged(format!("UPDATE {}.meta SET version = 999 WHERE key = 'schema'", cfg.keyspace), ()).await.unwrap();
+    session
+        .query_unpaged(format!("UPDATE {}.meta SET version = 999 WHERE key = 'schema'", cfg.keyspace), ())
+        .await
+        .unwrap();
     let refused = Cql::connect(&cfg).await.map(drop);
     assert!(matches!(&refused, Err(ArchiveError::Failed(why)) if why.contains("999")), "{refused:?}");
     session.query_unpaged(format!("DROP KEYSPACE {}", cfg.keyspace), ()).await.unwrap();

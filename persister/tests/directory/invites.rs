@@ -42,14 +42,22 @@ async fn an_account_needs_an_invite_and_each_is_counted_once() {
     let expired = invite(&world, 1, 0).await;
     assert_eq!(world.refusal(&invited("Alice", &expired)).await.code, Code::BadInvite);
     for uses in [0, INVITE_USES + 1, u32::MAX] {
-        assert_eq!(world.operate(&OperatorRequest::Invite { uses, good_for: HOUR }).await, Err(Code::Invalid), "{uses}");
+        assert_eq!(
+            world.operate(&OperatorRequest::Invite { uses, good_for: HOUR }).await,
+            Err(Code::Invalid),
+            "{uses}"
+        );
     }
     let alice = world.tokens(&invited("Alice", &code)).await.unwrap();
     // An answer that was lost; a name that is taken; a password that is none.
     assert_eq!(world.tokens(&invited("Alice", &code)).await.unwrap().user, alice.user);
     assert_eq!(world.refusal(&invited("aLICE", &code)).await.code, Code::Conflict);
-    let short =
-        DirectoryRequest::Register { name: "Dora".into(), password: "short".into(), device: kit::device(), invite: Some(code.clone()) };
+    let short = DirectoryRequest::Register {
+        name: "Dora".into(),
+        password: "short".into(),
+        device: kit::device(),
+        invite: Some(code.clone()),
+    };
     assert_eq!(world.refusal(&short).await.code, Code::Invalid);
     world.tokens(&invited("Bob", &code)).await.unwrap();
     assert_eq!(world.refusal(&invited("Carol", &code)).await.code, Code::BadInvite, "used up");

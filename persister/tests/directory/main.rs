@@ -37,7 +37,8 @@ use natterjack_runtime::clock::wall_ms;
 /// As an edge does it: the key by its id from the control bucket.
 async fn claims(world: &World, access: &str) -> Claims {
     let kid = jsonwebtoken::decode_header(access).unwrap().kid.unwrap();
-    let key = world.buckets().signing_key(&kid.parse().unwrap()).load().await.unwrap().expect("published before it signs");
+    let key =
+        world.buckets().signing_key(&kid.parse().unwrap()).load().await.unwrap().expect("published before it signs");
     let mut validation = Validation::new(Algorithm::EdDSA);
     validation.set_issuer(&[ISSUER]);
     jsonwebtoken::decode(access, &DecodingKey::from_ed_der(&key.ed25519), &validation).unwrap().claims
@@ -58,7 +59,11 @@ async fn an_account_from_registration_to_logout() {
     assert_ne!(claims(&world, &second.access).await.fam, c.fam, "a family for each login");
     let wrong = world.refusal(&login("alice", "wrong password")).await;
     assert_eq!(wrong.code, Code::Unauthorized);
-    assert_eq!(wrong, world.refusal(&login("nobody", "wrong password")).await, "no word about which of the two was wrong");
+    assert_eq!(
+        wrong,
+        world.refusal(&login("nobody", "wrong password")).await,
+        "no word about which of the two was wrong"
+    );
     assert_eq!(wrong, world.refusal(&login("alice", "short")).await);
 
     let third = world.tokens(&refresh(&first)).await.unwrap();
@@ -117,8 +122,12 @@ async fn a_registration_whose_answer_was_lost_is_answered_again() {
     assert_eq!(again.user, first.user);
     assert_ne!(claims(&world, &again.access).await.fam, claims(&world, &first.access).await.fam);
     // By nobody else: another password, another spelling, and no word about which.
-    let other =
-        DirectoryRequest::Register { name: "Alice".into(), password: "another password".into(), device: kit::device(), invite: None };
+    let other = DirectoryRequest::Register {
+        name: "Alice".into(),
+        password: "another password".into(),
+        device: kit::device(),
+        invite: None,
+    };
     let taken = world.refusal(&other).await;
     assert_eq!(taken.code, Code::Conflict);
     assert_eq!(taken, world.refusal(&register("aLICE")).await);
@@ -133,7 +142,8 @@ async fn a_registration_whose_answer_was_lost_is_answered_again() {
     assert!(world.buckets().threads(&first.user).exists().await.unwrap());
     // An account that is not new is tried by logins only.
     let user = first.user.to_string();
-    let aged = world.store.write(move |tx| tx.execute("UPDATE users SET created = created - 601000 WHERE user = ?1", [user]));
+    let aged =
+        world.store.write(move |tx| tx.execute("UPDATE users SET created = created - 601000 WHERE user = ?1", [user]));
     assert_eq!(aged.await.unwrap(), 1);
     assert_eq!(world.refusal(&register("Alice")).await, taken);
     assert_eq!(world.tokens(&login("Alice", kit::PASSWORD)).await.unwrap().user, first.user);
@@ -147,7 +157,12 @@ async fn what_cannot_be_an_account_is_refused() {
         assert_eq!(world.refusal(&register(bad)).await.code, Code::Invalid, "{bad:?}");
     }
     for bad in ["", "seven 7", &"x".repeat(257)] {
-        let request = DirectoryRequest::Register { name: "alice".into(), password: bad.to_owned(), device: kit::device(), invite: None };
+        let request = DirectoryRequest::Register {
+            name: "alice".into(),
+            password: bad.to_owned(),
+            device: kit::device(),
+            invite: None,
+        };
         assert_eq!(world.refusal(&request).await.code, Code::Invalid);
     }
     world.end().await;
@@ -183,16 +198,24 @@ async fn contacts_ask_accept_and_part() {
     let (a, b) = (world.user("alice").await, world.user("bob").await);
     let mut hints = world.nats.subscribe(subjects::live_user_x(&b)).await.unwrap();
     world.nats.flush_barrier().await.unwrap();
-    let change = |actor: &UserId, other: &UserId, change| DirectoryRequest::Contact { actor: actor.clone(), other: other.clone(), change };
+    let change = |actor: &UserId, other: &UserId, change| DirectoryRequest::Contact {
+        actor: actor.clone(),
+        other: other.clone(),
+        change,
+    };
     let state = async |request: DirectoryRequest| match world.ask(&request).await {
         Ok(DirectoryAnswer::Contact(state)) => state,
         Ok(_) => panic!("another answer"),
         Err(e) => panic!("{e}"),
     };
-    let list = async |actor: &UserId| match world.ask(&DirectoryRequest::Contacts { actor: actor.clone(), after: None }).await {
-        Ok(DirectoryAnswer::Contacts { contacts, .. }) => contacts.into_iter().map(|c| (c.name, c.state)).collect::<Vec<_>>(),
-        _ => panic!("no contacts"),
-    };
+    let list =
+        async |actor: &UserId| match world.ask(&DirectoryRequest::Contacts { actor: actor.clone(), after: None }).await
+        {
+            Ok(DirectoryAnswer::Contacts { contacts, .. }) => {
+                contacts.into_iter().map(|c| (c.name, c.state)).collect::<Vec<_>>()
+            }
+            _ => panic!("no contacts"),
+        };
     assert_eq!(state(change(&a, &b, ContactChange::Request)).await, Some(ContactState::Requested));
     let hint = tokio::time::timeout(Duration::from_secs(20), hints.next()).await.unwrap().unwrap();
     assert_eq!(Ephemeral::decode(&hint.payload).unwrap(), Ephemeral::Contacts);
@@ -215,10 +238,12 @@ async fn people_are_found_by_the_beginning_of_their_names() {
     for n in 0..25 {
         world.user(&format!("ann-{n:02}")).await;
     }
-    let find = async |prefix: &str| match world.ask(&DirectoryRequest::Find { actor: a.clone(), prefix: prefix.into() }).await {
-        Ok(DirectoryAnswer::Profiles(p)) => p.into_iter().map(|p| p.name).collect::<Vec<_>>(),
-        _ => panic!("no profiles"),
-    };
+    let find =
+        async |prefix: &str| match world.ask(&DirectoryRequest::Find { actor: a.clone(), prefix: prefix.into() }).await
+        {
+            Ok(DirectoryAnswer::Profiles(p)) => p.into_iter().map(|p| p.name).collect::<Vec<_>>(),
+            _ => panic!("no profiles"),
+        };
     assert_eq!(find("ANNA").await, ["Anna"]);
     assert_eq!(find("an").await.len(), 20);
     assert_eq!(find("ann-0").await.len(), 10);
@@ -240,7 +265,9 @@ async fn keys_rotate_and_expired_ones_are_cleared_away() {
     let keys = Keys::start(&buckets, times, ServerTime::start(&world.nats, wall_ms).await).await.unwrap();
     let before = keys.current().unwrap();
     let watch = async {
-        while keys.current().is_ok_and(|key| key.kid == before.kid) || buckets.signing_key(&kdead).exists().await.unwrap() {
+        while keys.current().is_ok_and(|key| key.kid == before.kid)
+            || buckets.signing_key(&kdead).exists().await.unwrap()
+        {
             // Asks again.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -20,7 +20,9 @@ async fn an_account_is_disabled_and_enabled_and_given_a_password() {
         other => panic!("{other:?}"),
     };
     let alice_is = |disabled, ended| ("Alice".to_owned(), disabled, ended);
-    let OperatorAnswer::Account { account, sessions } = world.operate(&OperatorRequest::Show { name: name() }).await.unwrap() else {
+    let OperatorAnswer::Account { account, sessions } =
+        world.operate(&OperatorRequest::Show { name: name() }).await.unwrap()
+    else {
         panic!("an account was asked for")
     };
     assert_eq!((&account.user, account.disabled, sessions.len()), (&alice.user, false, 1));

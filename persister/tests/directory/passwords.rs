@@ -65,7 +65,8 @@ async fn no_login_with_the_old_password_slips_through() {
     for n in 0..20 {
         let new = format!("password number {n}");
         let logins = vec![login("Alice", &old); 6];
-        let (changed, logged_in) = tokio::join!(change(&world, &mine, &old, &new), join_all(logins.iter().map(|l| world.tokens(l))));
+        let (changed, logged_in) =
+            tokio::join!(change(&world, &mine, &old, &new), join_all(logins.iter().map(|l| world.tokens(l))));
         assert!(changed.is_ok(), "{changed:?}");
         for t in logged_in.into_iter().flatten() {
             slipped += 1;

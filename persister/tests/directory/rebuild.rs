@@ -28,7 +28,8 @@ impl<'a> Log<'a> {
 
     async fn append(&mut self, thread: &Thread, from: &UserId, kind: Kind, users: &[&UserId]) -> MsgId {
         self.ops += 1;
-        let body = Body { users: users.iter().map(|u| (*u).clone()).collect(), name: Some("team".into()), ..Body::default() };
+        let body =
+            Body { users: users.iter().map(|u| (*u).clone()).collect(), name: Some("team".into()), ..Body::default() };
         let entry = Entry::new(from.clone(), Cid::mint(1_800_000_000_000, [self.ops; 10]), kind, body);
         let last = self.entries.iter().rev().find(|(_, t, _)| t == thread).map_or(MsgId::NONE, |e| e.0);
         let stored = self.publisher.control(thread, &format!("op-{}", self.ops), entry.encode(), last).await.unwrap();
@@ -83,7 +84,8 @@ impl<'a> Log<'a> {
                 Some(g) => g.members.keys().cloned().collect(),
                 None => thread.dm_users().cloned().collect(),
             };
-            let items = users.into_iter().filter_map(|u| self.threads(&u).threads.remove(thread).map(|i| (u, i))).collect();
+            let items =
+                users.into_iter().filter_map(|u| self.threads(&u).threads.remove(thread).map(|i| (u, i))).collect();
             self.world.store.append(ThreadBatch { thread: thread.clone(), rows, group, items }).await.unwrap();
         }
         let tail = natterjack_nats::LeaderReader::new(&self.world.nats, self.world.layout);
@@ -138,8 +140,10 @@ async fn what_was_lost_is_built_from_archive_and_log() {
         assert_eq!(threads.threads.keys().collect::<Vec<_>>(), expected.threads.keys().collect::<Vec<_>>());
         for (thread, item) in &expected.threads {
             let got = &threads.threads[thread];
-            let (x, y) =
-                ((&got.intervals, got.role, got.blocks, got.blocked_by), (&item.intervals, item.role, item.blocks, item.blocked_by));
+            let (x, y) = (
+                (&got.intervals, got.role, got.blocks, got.blocked_by),
+                (&item.intervals, item.role, item.blocks, item.blocked_by),
+            );
             assert_eq!(x, y, "{thread} of {user}");
         }
     }

@@ -17,7 +17,10 @@ use crate::{
 
 async fn log_in(world: &World, name: &str, device: &str) -> Tokens {
     let device = Token::parse(device).unwrap();
-    world.tokens(&DirectoryRequest::Login { name: name.into(), password: kit::PASSWORD.into(), device, known: false }).await.unwrap()
+    world
+        .tokens(&DirectoryRequest::Login { name: name.into(), password: kit::PASSWORD.into(), device, known: false })
+        .await
+        .unwrap()
 }
 
 async fn devices(world: &World, of: &Tokens) -> Vec<(String, bool)> {
@@ -43,8 +46,11 @@ async fn told(world: &World, t: &Tokens) -> bool {
 async fn logins_are_listed_and_ended() {
     let world = World::new(cheap()).await;
     let (phone, other) = (world.register("Alice").await, world.register("Bob").await);
-    let (web, again, tablet) =
-        (log_in(&world, "Alice", "web").await, log_in(&world, "Alice", "web").await, log_in(&world, "Alice", "tablet").await);
+    let (web, again, tablet) = (
+        log_in(&world, "Alice", "web").await,
+        log_in(&world, "Alice", "web").await,
+        log_in(&world, "Alice", "tablet").await,
+    );
     let row = |d: &str, this| (d.to_owned(), this);
     assert_eq!(devices(&world, &web).await, [row("web", true), row("tablet", false), row("phone-1", false)]);
     let device = |d: &str| EndedLogins::Of(DeviceId::parse(d).unwrap());
@@ -62,7 +68,12 @@ async fn logins_are_listed_and_ended() {
     let keep = Token::parse(&claims(&world, &second.access).await.fam).unwrap();
     assert_eq!(end(&world, &second, EndedLogins::AllBut(keep.clone())).await, Ok(2));
     assert_eq!(end(&world, &second, EndedLogins::AllBut(keep)).await, Ok(0));
-    assert!(told(&world, &phone).await && told(&world, &tablet).await && !told(&world, &second).await && !told(&world, &other).await);
+    assert!(
+        told(&world, &phone).await
+            && told(&world, &tablet).await
+            && !told(&world, &second).await
+            && !told(&world, &other).await
+    );
     assert_eq!(devices(&world, &second).await, [row("phone-1", true)]);
     let renewed = world.tokens(&refresh(&second)).await.unwrap();
     assert_eq!(end(&world, &renewed, EndedLogins::All).await, Ok(1));

@@ -35,7 +35,8 @@ async fn killed_between_write_and_watermark_the_replay_changes_nothing() {
     w.send(&t, "owner", Kind::GroupCreated, members.clone()).await;
     let target = w.say(&t, "a", "one").await;
     w.send(&t, "owner", Kind::Recall, on(target, None)).await;
-    w.send(&t, "owner", Kind::RoleChanged, Body { users: vec![user("a")], role: Some(Role::Admin), ..Body::default() }).await;
+    w.send(&t, "owner", Kind::RoleChanged, Body { users: vec![user("a")], role: Some(Role::Admin), ..Body::default() })
+        .await;
     w.send(&dm, "a", Kind::DmStarted, Body::default()).await;
     let second = w.say(&dm, "a", "two").await;
     w.send(&dm, "a", Kind::Edit, on(second, Some("zwei"))).await;
@@ -65,7 +66,10 @@ async fn killed_between_write_and_watermark_the_replay_changes_nothing() {
     assert!(first.2.1.iter().any(|(thread, item)| *thread == dm && item.blocks && fold::may_send(item).is_err()));
     // Where `channel` looks for how far the archive is.
     let mirror = Positions::new(&KvBuckets::new(&w.nats, w.layout), "persister");
-    eventually("the mirror follows", async || mirror.load(w.layout.partition(&t)).await.unwrap().is_some_and(|p| p.id >= last)).await;
+    eventually("the mirror follows", async || {
+        mirror.load(w.layout.partition(&t)).await.unwrap().is_some_and(|p| p.id >= last)
+    })
+    .await;
 }
 
 /// After a loss of power, or with an older copy, the log goes on in a new generation, above all that the archive knows.
@@ -81,7 +85,12 @@ async fn a_log_that_lost_its_end_goes_on_in_a_new_generation() {
     drop(archive);
     // As if there had been more: the next id was one of ours, the one after it was of another thread.
     let row = |id: u64, text: &str| Row { id: MsgId(id), ..Row::from_log(&t, MsgId(id), 1, false, &entry("a", text)) };
-    let old = ThreadBatch { thread: t.clone(), rows: vec![row(kept.0 + 1, "lost with the log")], group: None, items: Vec::new() };
+    let old = ThreadBatch {
+        thread: t.clone(),
+        rows: vec![row(kept.0 + 1, "lost with the log")],
+        group: None,
+        items: Vec::new(),
+    };
     w.store.inner.append(old).await.unwrap();
     w.store.inner.advance(w.key(&t), Position { id: MsgId(kept.0 + 1_000), ts: now_ms() }).await.unwrap();
     let again = w.say(&t, "a", "its id was given before").await;
@@ -101,7 +110,8 @@ async fn a_log_that_lost_its_end_goes_on_in_a_new_generation() {
     assert!(last >= origin);
     // Until it is known where everything stands, nobody's cursor moves over it.
     let page = w.page(&t, PageStart::After(kept), 50).await;
-    let told = |events: &[Event]| events.iter().map(|e| (e.kind, e.body.text.clone().unwrap_or_default())).collect::<Vec<_>>();
+    let told =
+        |events: &[Event]| events.iter().map(|e| (e.kind, e.body.text.clone().unwrap_or_default())).collect::<Vec<_>>();
     let want = [
         (Kind::Text, "lost with the log"),
         (Kind::Lost, ""),
@@ -150,7 +160,13 @@ async fn killed_at_every_step_of_the_loop() {
         w.send(&dm, "a", Kind::DmStarted, Body::default()).await;
         let edited = w.say(&dm, "a", "two").await;
         let last_dm = w.send(&dm, "a", Kind::Edit, on(edited, Some("zwei"))).await;
-        w.send(&g, "owner", Kind::RoleChanged, Body { users: vec![user("a")], role: Some(Role::Admin), ..Body::default() }).await;
+        w.send(
+            &g,
+            "owner",
+            Kind::RoleChanged,
+            Body { users: vec![user("a")], role: Some(Role::Admin), ..Body::default() },
+        )
+        .await;
         let last = w.say(&g, &peer, "three").await;
 
         w.store.calls_left.store(steps, Ordering::SeqCst);
@@ -159,7 +175,8 @@ async fn killed_at_every_step_of_the_loop() {
             let at = async |t: &Thread| w.store.inner.position(w.key(t)).await.unwrap().unwrap_or_default().id;
             at(&g).await >= last && at(&dm).await >= last_dm
         };
-        eventually("it has come that far", async || w.store.calls_left.load(Ordering::SeqCst) < 0 || done().await).await;
+        eventually("it has come that far", async || w.store.calls_left.load(Ordering::SeqCst) < 0 || done().await)
+            .await;
         drop(archive);
         let over = w.store.calls_left.load(Ordering::SeqCst) >= 0;
         w.store.calls_left.store(i64::MAX, Ordering::SeqCst);
@@ -180,9 +197,16 @@ async fn killed_at_every_step_of_the_loop() {
             (Kind::Edit, some("zwei")),
         ];
         assert_eq!(told, wanted, "killed before call {steps}");
-        assert_eq!(s.group(&g).await.unwrap().and_then(|g| g.role(&user("a"))), Some(Role::Admin), "killed before call {steps}");
+        assert_eq!(
+            s.group(&g).await.unwrap().and_then(|g| g.role(&user("a"))),
+            Some(Role::Admin),
+            "killed before call {steps}"
+        );
         for thread in [&g, &dm] {
-            assert!(s.item(thread, &user(&peer)).await.unwrap().is_some_and(|item| item.intervals.open()), "killed before call {steps}");
+            assert!(
+                s.item(thread, &user(&peer)).await.unwrap().is_some_and(|item| item.intervals.open()),
+                "killed before call {steps}"
+            );
         }
         if over {
             break;
@@ -230,8 +254,12 @@ async fn what_nobody_can_read_is_archived_with_its_bytes_and_stops_nobody() {
     assert_eq!(page, before, "the same from the log and from the archive");
     assert_eq!(ids(&page.events), [first, junk, junk_control, last]);
     assert_eq!((page.events[1].kind, page.events[1].body.data.as_deref()), (Kind::Unknown, Some(&b"\xc1\x00junk"[..])));
-    let kept: (i64, Vec<u8>) =
-        w.store.inner.read(|c| c.query_row("SELECT id, payload FROM strays", [], |r| Ok((r.get(0)?, r.get(1)?)))).await.unwrap();
+    let kept: (i64, Vec<u8>) = w
+        .store
+        .inner
+        .read(|c| c.query_row("SELECT id, payload FROM strays", [], |r| Ok((r.get(0)?, r.get(1)?))))
+        .await
+        .unwrap();
     assert_eq!(kept, (stray.0 as i64, b"stray".to_vec()));
 }
 
@@ -262,7 +290,10 @@ async fn the_role_starts_archives_and_drains_and_starts_again() {
         }
         buckets.beginning().delete().await.unwrap();
         let store = Sqlite::open(w.dir.path().join("role.db")).await.unwrap();
-        eventually("it is archived", async || store.position(w.key(&t)).await.unwrap().is_some_and(|p| p.id >= sent[i])).await;
+        eventually("it is archived", async || {
+            store.position(w.key(&t)).await.unwrap().is_some_and(|p| p.id >= sent[i])
+        })
+        .await;
         stop.cancel();
         role.await.unwrap().unwrap();
         assert_eq!(everything(&store, &[&t]).await.iter().map(|r| r.id).collect::<Vec<_>>(), sent);

@@ -56,7 +56,10 @@ async fn pages_come_from_the_log_alone_and_all_is_archived_afterwards() {
     let unknown = group("in-neither");
     let below = w.tail().bounds(w.layout.partition(&unknown)).await.unwrap().first.0 - 1;
     assert_eq!(w.last_ids(&[&unknown]).await, [MsgId(below)], "at most this");
-    assert_eq!(w.latest("a", &[&t, &unknown]).await.into_iter().map(|e| e.map(|e| e.id)).collect::<Vec<_>>(), [Some(new), None]);
+    assert_eq!(
+        w.latest("a", &[&t, &unknown]).await.into_iter().map(|e| e.map(|e| e.id)).collect::<Vec<_>>(),
+        [Some(new), None]
+    );
     assert_eq!((w.is_message(&t, old).await, w.is_message(&t, edit).await), (Ok(true), Ok(false)), "the log has both");
     assert_eq!(w.is_message(&t, MsgId(begins.0 - 1)).await.unwrap_err().code, Code::Unavailable);
     // The log does not reach ten seconds back from the cid: not blindly "no", nor blindly "yes".
@@ -160,8 +163,13 @@ async fn what_the_log_loses_before_it_is_archived_is_a_hole() {
     w.archived(&t, new).await;
     let told = |events: &[Event]| events.iter().map(|e| (e.id, e.kind)).collect::<Vec<_>>();
     let all = [(kept, Kind::Text), (lost, Kind::Lost), (new, Kind::Text)];
-    for at in [PageStart::Newest, PageStart::Before(MsgId::MAX), PageStart::After(MsgId::NONE), PageStart::Around(lost), PageStart::Time(0)]
-    {
+    for at in [
+        PageStart::Newest,
+        PageStart::Before(MsgId::MAX),
+        PageStart::After(MsgId::NONE),
+        PageStart::Around(lost),
+        PageStart::Time(0),
+    ] {
         let page = w.page(&t, at, 50).await;
         assert_eq!((told(&page.events), page.holes.len()), (all.to_vec(), 0), "{at:?}");
         assert_eq!(page.events[1].body.target, Some(lost), "{at:?}");
@@ -170,7 +178,9 @@ async fn what_the_log_loses_before_it_is_archived_is_a_hole() {
     assert_eq!((told(&page.events), page.more), (all[1..2].to_vec(), true), "it counts as any event");
     let page = w.page(&t, PageStart::Before(new), 1).await;
     assert_eq!((told(&page.events), page.prev), (all[1..2].to_vec(), kept));
-    for (after, upto, want) in [(kept, new, &all[1..]), (kept, lost, &all[1..2]), (MsgId::NONE, lost, &all[..2]), (lost, new, &all[2..])] {
+    for (after, upto, want) in
+        [(kept, new, &all[1..]), (kept, lost, &all[1..2]), (MsgId::NONE, lost, &all[..2]), (lost, new, &all[2..])]
+    {
         let (events, complete) = w.between(&t, after, upto, 10).await.unwrap();
         assert_eq!((told(&events), complete), (want.to_vec(), true), "{after} {upto}");
     }

@@ -56,7 +56,13 @@ async fn what_the_log_had_above_the_archive_is_in_the_restored_one() {
     let times = Times { late: std::time::Duration::from_millis(200), ..Times::default() };
     let mut w = World::with(times).await;
     let (g, dm): (Thread, Thread) = (group("g"), "dm.a.b".parse().unwrap());
-    w.send(&g, "owner", Kind::GroupCreated, Body { users: vec![user("a"), user("b")], name: Some("g".into()), ..Body::default() }).await;
+    w.send(
+        &g,
+        "owner",
+        Kind::GroupCreated,
+        Body { users: vec![user("a"), user("b")], name: Some("g".into()), ..Body::default() },
+    )
+    .await;
     w.send(&dm, "a", Kind::DmStarted, Body::default()).await;
     let (first, edited) = (w.say(&g, "a", "one").await, w.say(&dm, "a", "two").await);
     let archive = w.archive("a");
@@ -66,14 +72,16 @@ async fn what_the_log_had_above_the_archive_is_in_the_restored_one() {
     w.store.stuck.store(true, Ordering::SeqCst);
     drop(archive);
     w.send(&dm, "a", Kind::Edit, on(edited, Some("zwei"))).await;
-    w.send(&g, "owner", Kind::RoleChanged, Body { users: vec![user("a")], role: Some(Role::Admin), ..Body::default() }).await;
+    w.send(&g, "owner", Kind::RoleChanged, Body { users: vec![user("a")], role: Some(Role::Admin), ..Body::default() })
+        .await;
     let old = w.layout;
     w.switch(3).await;
     let cid = Cid::mint(now_ms() - 3_600_000, rand::random());
     let kept = w.send_as(&g, "b", cid, Kind::Text, Body::text("once")).await;
     // Past the window of duplicates, as after a freeze: shown to nobody.
     let entry = Entry::new(user("b"), cid, Kind::Text, Body::text("twice"));
-    let copy = Publisher::new(&w.nats, w.layout, w.times.clone()).message(&g, "another-id", entry.encode()).await.unwrap().id;
+    let copy =
+        Publisher::new(&w.nats, w.layout, w.times.clone()).message(&g, "another-id", entry.encode()).await.unwrap().id;
     w.raw(format!("chat.{}.0.not-a-thread", w.layout.generation), b"stray").await;
     w.raw(subjects::chat(w.layout.generation, w.layout.partition(&g), &g), b"\xc1junk").await;
     let recalled = w.send(&g, "a", Kind::Recall, on(first, None)).await;
@@ -85,7 +93,10 @@ async fn what_the_log_had_above_the_archive_is_in_the_restored_one() {
     let (path, folder) = (w.dir.path().join("n.db"), w.dir.path().join("backup"));
     let manifest = backup::take(&w.nats, &source(&path), &folder, "0.0").await.unwrap();
     assert_eq!((manifest.generation, manifest.partitions, manifest.logs.len()), (w.layout.generation, 3, 5));
-    assert!(manifest.highest() >= recalled && manifest.logs.iter().map(|l| l.entries).sum::<u64>() >= 7, "{manifest:?}");
+    assert!(
+        manifest.highest() >= recalled && manifest.logs.iter().map(|l| l.entries).sum::<u64>() >= 7,
+        "{manifest:?}"
+    );
     assert_eq!(buckets.last_backup().load().await.unwrap(), Some(LastBackup(manifest.begun_ms)));
 
     // The old system goes on to its end: that is what the restored one has to be equal to.
@@ -95,16 +106,21 @@ async fn what_the_log_had_above_the_archive_is_in_the_restored_one() {
     w.archived(&g, recalled).await;
     let dm_end = LeaderReader::new(&w.nats, old).bounds(old.partition(&dm)).await.unwrap().last;
     w.archived_in(old, &dm, dm_end).await;
-    eventually("the stray is there", async || contents(&w.store.inner).await.iter().any(|r| r.starts_with("strays"))).await;
+    eventually("the stray is there", async || contents(&w.store.inner).await.iter().any(|r| r.starts_with("strays")))
+        .await;
 
     let new = Bare::new().await;
     let restored_to = new.dir.path().join("deep/er/archive.db");
     let restored = backup::restore(&new.nats, &new.cfg, &w.times, &into(&restored_to), &folder).await.unwrap();
-    let left: Vec<_> = std::fs::read_dir(restored_to.parent().unwrap()).unwrap().map(|f| f.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(restored_to.parent().unwrap()).unwrap().map(|f| f.unwrap().file_name()).collect();
     assert_eq!(left, ["archive.db"]);
     let store = Sqlite::open(&restored_to).await.unwrap();
     assert_eq!(contents(&store).await, contents(&w.store.inner).await);
-    assert!(kept < copy && !contents(&store).await.iter().any(|row| row.contains(&copy.0.to_string())), "the copy is in no row");
+    assert!(
+        kept < copy && !contents(&store).await.iter().any(|row| row.contains(&copy.0.to_string())),
+        "the copy is in no row"
+    );
     goes_on(&new, &store, restored.layout, manifest.highest()).await;
 }
 
@@ -144,7 +160,8 @@ async fn what_cannot_be_restored_is_refused_before_anything_is_written() {
     backup::take(&w.nats, &source(&path), &folder, "0.0").await.unwrap();
     let again = backup::take(&w.nats, &source(&path), &folder, "0.0").await.unwrap_err();
     assert!(matches!(again, BackupError::Folder(FolderError::NotEmpty(_))), "{again}");
-    let nowhere = backup::take(&w.nats, &source(&w.dir.path().join("no.db")), &w.dir.path().join("b2"), "0.0").await.unwrap_err();
+    let nowhere =
+        backup::take(&w.nats, &source(&w.dir.path().join("no.db")), &w.dir.path().join("b2"), "0.0").await.unwrap_err();
     assert!(nowhere.to_string().contains("persister.archive"), "{nowhere}");
 
     let new = Bare::new().await;

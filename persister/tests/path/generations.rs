@@ -50,11 +50,23 @@ async fn check(w: &World, said: &Said, stage: &str) {
     assert_eq!(page.events[2].kind, Kind::Recall, "{stage}: by an admin of the group that the former generation made");
     assert!(page.events.windows(2).all(|e| e[1].prev == e[0].id), "{stage}");
     for (n, id) in all.iter().enumerate() {
-        assert_eq!(ids(&w.page(team, PageStart::After(*id), 3).await.events), all[n + 1..(n + 4).min(all.len())], "{stage}: after {n}");
-        assert_eq!(ids(&w.page(team, PageStart::Before(*id), 3).await.events), all[n.saturating_sub(3)..n], "{stage}: before {n}");
+        assert_eq!(
+            ids(&w.page(team, PageStart::After(*id), 3).await.events),
+            all[n + 1..(n + 4).min(all.len())],
+            "{stage}: after {n}"
+        );
+        assert_eq!(
+            ids(&w.page(team, PageStart::Before(*id), 3).await.events),
+            all[n.saturating_sub(3)..n],
+            "{stage}: before {n}"
+        );
     }
     assert_eq!(ids(&w.page(team, PageStart::Newest, 6).await.events), all[2..], "{stage}: across the border");
-    assert_eq!(w.between(team, all[0], all[6], 50).await.map(|(e, c)| (ids(&e), c)), Ok((all[1..=6].to_vec(), true)), "{stage}");
+    assert_eq!(
+        w.between(team, all[0], all[6], 50).await.map(|(e, c)| (ids(&e), c)),
+        Ok((all[1..=6].to_vec(), true)),
+        "{stage}"
+    );
     assert_eq!(w.last_ids(&[team, dm]).await, [*all.last().unwrap(), *dm_id], "{stage}");
     let latest = w.latest("a", &[team, dm]).await.into_iter().map(|e| e.map(|e| e.id)).collect::<Vec<_>>();
     assert_eq!(latest, [all.last().copied(), Some(*dm_id)], "{stage}");
@@ -108,7 +120,12 @@ async fn the_archive_comes_to_the_new_generation_when_the_old_one_is_written() {
     let (health, first) = (Health::new(), format!("archive.{}-0", old.generation));
     let _archive = w.archive_watched(Readers::new(&health), "a");
     eventually("it stands by in the old one", async || health.report().parts.get(&*first) == Some(&State::Ok)).await;
-    assert_eq!(health.report().parts.len(), old.partitions as usize, "and not before the old one is read: {:?}", health.report());
+    assert_eq!(
+        health.report().parts.len(),
+        old.partitions as usize,
+        "and not before the old one is read: {:?}",
+        health.report()
+    );
     check(&w, &said, "the new one waits").await;
     assert_eq!(w.position(w.layout, &said.team).await, None);
     for lease in held {

@@ -46,7 +46,8 @@ async fn a_partition_whose_writes_fail_is_named_and_the_process_is_not_ready() {
     let role = tokio::spawn(natterjack_persister::run(cfg, health.clone(), stop.clone()));
     eventually("it is ready", async || health.report().ready && health.report().parts.len() == 4).await;
 
-    let metrics = telemetry::init(&telemetry::Config { format: telemetry::Format::Text, filter: "warn".into() }).unwrap();
+    let metrics =
+        telemetry::init(&telemetry::Config { format: telemetry::Format::Text, filter: "warn".into() }).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     drop(listener);
@@ -65,8 +66,15 @@ async fn a_partition_whose_writes_fail_is_named_and_the_process_is_not_ready() {
     // The other one writes again and again meanwhile; at each look the first one is still named.
     for n in 0..10 {
         let id = w.say(&well, "a", &n.to_string()).await;
-        eventually("the other one goes on", async || store.position(w.key(&well)).await.unwrap().is_some_and(|p| p.id >= id)).await;
-        assert!(failing(&health, "archive.1-0").is_some_and(|why| why.contains("broken on purpose")), "{:?}", health.report());
+        eventually("the other one goes on", async || {
+            store.position(w.key(&well)).await.unwrap().is_some_and(|p| p.id >= id)
+        })
+        .await;
+        assert!(
+            failing(&health, "archive.1-0").is_some_and(|why| why.contains("broken on purpose")),
+            "{:?}",
+            health.report()
+        );
         assert_eq!(failing(&health, "archive.1-1"), None);
     }
     let answer = ready().await;

@@ -11,12 +11,15 @@ use std::{
 
 use bytes::Bytes;
 use natterjack_nats::{
-    KvBuckets, Layout, LeaderReader, Nats, NatsConfig, Position, Publisher, RoleLease, RpcError, Service, provision, subjects,
+    KvBuckets, Layout, LeaderReader, Nats, NatsConfig, Position, Publisher, RoleLease, RpcError, Service, provision,
+    subjects,
 };
 use natterjack_persister::{
     archive::Archive,
     history::{self, History},
-    store::{ArchiveError, ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, Sqlite, ThreadBatch, UnknownSubject},
+    store::{
+        ArchiveError, ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, Sqlite, ThreadBatch, UnknownSubject,
+    },
 };
 use natterjack_protocol::{
     Body, Cid, Entry, Event, Kind, Most, MsgId, Refusal, Thread, Times, UserId,
@@ -52,7 +55,11 @@ impl Switched {
         if self.calls_left.fetch_sub(1, Ordering::SeqCst) <= 0 {
             std::future::pending::<()>().await;
         }
-        if self.away.load(Ordering::SeqCst) { Err(ArchiveError::Unavailable("switched off".into())) } else { Ok(&self.inner) }
+        if self.away.load(Ordering::SeqCst) {
+            Err(ArchiveError::Unavailable("switched off".into()))
+        } else {
+            Ok(&self.inner)
+        }
     }
 }
 
@@ -84,13 +91,27 @@ impl ArchiveStore for Switched {
     async fn lost(&self) -> Result<Vec<LostRange>, ArchiveError> {
         self.there().await?.lost().await
     }
-    async fn rows(&self, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, most: Most) -> Result<Vec<Row>, ArchiveError> {
+    async fn rows(
+        &self,
+        thread: &Thread,
+        lo: MsgId,
+        hi: MsgId,
+        order: Order,
+        most: Most,
+    ) -> Result<Vec<Row>, ArchiveError> {
         self.there().await?.rows(thread, lo, hi, order, most).await
     }
     async fn id_at(&self, thread: &Thread, ts: u64, below: MsgId) -> Result<Option<LastEntry>, ArchiveError> {
         self.there().await?.id_at(thread, ts, below).await
     }
-    async fn find_cid(&self, thread: &Thread, from: &UserId, cid: Cid, since: u64, max: usize) -> Result<CidLookup, ArchiveError> {
+    async fn find_cid(
+        &self,
+        thread: &Thread,
+        from: &UserId,
+        cid: Cid,
+        since: u64,
+        max: usize,
+    ) -> Result<CidLookup, ArchiveError> {
         let found = self.there().await?.find_cid(thread, from, cid, since, max).await;
         if self.searches.load(Ordering::SeqCst) { found.map(|_| CidLookup::TooMany) } else { found }
     }
@@ -149,7 +170,8 @@ impl World {
         let layout = provision(&nats, &cfg, &times).await.unwrap();
         let inner = Sqlite::open(dir.path().join("n.db")).await.unwrap();
         let calls_left = Arc::new(AtomicI64::new(i64::MAX));
-        let store = Switched { inner, away: Arc::default(), stuck: Arc::default(), calls_left, searches: Arc::default() };
+        let store =
+            Switched { inner, away: Arc::default(), stuck: Arc::default(), calls_left, searches: Arc::default() };
         let history = History::new(&nats, layout, times.clone(), store.clone());
         let service = history::start(&nats, history.clone()).await.unwrap();
         let publisher = Publisher::new(&nats, layout, times.clone());
@@ -170,8 +192,13 @@ impl World {
     /// As parts of somebody's health.
     pub fn archive_watched(&self, readers: Readers, instance: &str) -> AbortOnDropHandle<()> {
         let archive = Archive { history: self.history.clone(), store: self.store.clone() };
-        let setup =
-            RoleSetup { nats: self.nats.clone(), layout: self.layout, times: self.times.clone(), instance: instance.to_owned(), readers };
+        let setup = RoleSetup {
+            nats: self.nats.clone(),
+            layout: self.layout,
+            times: self.times.clone(),
+            instance: instance.to_owned(),
+            readers,
+        };
         AbortOnDropHandle::new(tokio::spawn(natterjack_role::run(archive, setup, CancellationToken::new())))
     }
 
@@ -179,7 +206,8 @@ impl World {
     pub async fn hold_back(&self, layout: Layout) -> Vec<RoleLease> {
         let mut leases = Vec::new();
         for p in 0..layout.partitions {
-            let mut lease = RoleLease::new(&KvBuckets::new(&self.nats, layout), "persister", p, "holds it back", &self.times);
+            let mut lease =
+                RoleLease::new(&KvBuckets::new(&self.nats, layout), "persister", p, "holds it back", &self.times);
             lease.acquire().await;
             leases.push(lease);
         }
@@ -200,8 +228,10 @@ impl World {
 
     /// Until the archive has everything up to here.
     pub async fn archived(&self, thread: &Thread, id: MsgId) {
-        eventually("the watermark moves", async || self.store.inner.position(self.key(thread)).await.unwrap().is_some_and(|p| p.id >= id))
-            .await;
+        eventually("the watermark moves", async || {
+            self.store.inner.position(self.key(thread)).await.unwrap().is_some_and(|p| p.id >= id)
+        })
+        .await;
     }
 
     pub async fn position(&self, layout: Layout, thread: &Thread) -> Option<MsgId> {
@@ -255,8 +285,14 @@ impl World {
     }
 
     pub async fn page_as(&self, thread: &Thread, reader: &str, at: PageStart, limit: u16) -> Result<Page, Refusal> {
-        let request =
-            HistoryRequest::Page { thread: thread.clone(), reader: user(reader), access: everything(), at, limit, min_id: MsgId::NONE };
+        let request = HistoryRequest::Page {
+            thread: thread.clone(),
+            reader: user(reader),
+            access: everything(),
+            at,
+            limit,
+            min_id: MsgId::NONE,
+        };
         match self.ask(&request).await? {
             HistoryAnswer::Page(page) => Ok(page),
             other => panic!("a page was asked for: {other:?}"),
@@ -267,7 +303,13 @@ impl World {
         self.page_as(thread, "reader", at, limit).await.unwrap()
     }
 
-    pub async fn between(&self, thread: &Thread, after: MsgId, upto: MsgId, limit: u16) -> Result<(Vec<Event>, bool), Refusal> {
+    pub async fn between(
+        &self,
+        thread: &Thread,
+        after: MsgId,
+        upto: MsgId,
+        limit: u16,
+    ) -> Result<(Vec<Event>, bool), Refusal> {
         match self.ask(&HistoryRequest::Between { thread: thread.clone(), after, upto, limit }).await? {
             HistoryAnswer::Between { events, complete } => Ok((events, complete)),
             other => panic!("events were asked for: {other:?}"),
@@ -275,7 +317,10 @@ impl World {
     }
 
     pub async fn find_cid(&self, thread: &Thread, from: &str, cid: Cid) -> Result<Option<MsgId>, Refusal> {
-        match self.ask(&HistoryRequest::FindCid { thread: thread.clone(), sender: user(from), cid, below: None }).await? {
+        match self
+            .ask(&HistoryRequest::FindCid { thread: thread.clone(), sender: user(from), cid, below: None })
+            .await?
+        {
             HistoryAnswer::FindCid { found, .. } => Ok(found),
             other => panic!("an id was asked for: {other:?}"),
         }
@@ -289,7 +334,11 @@ impl World {
     }
 
     pub async fn last_ids(&self, threads: &[&Thread]) -> Vec<MsgId> {
-        match self.ask(&HistoryRequest::LastEntries { threads: threads.iter().map(|t| (*t).clone()).collect() }).await.unwrap() {
+        match self
+            .ask(&HistoryRequest::LastEntries { threads: threads.iter().map(|t| (*t).clone()).collect() })
+            .await
+            .unwrap()
+        {
             HistoryAnswer::LastEntries(last) => last.into_iter().map(|e| e.id).collect(),
             other => panic!("ids were asked for: {other:?}"),
         }

@@ -64,7 +64,10 @@ impl Model {
         match row.kind {
             Kind::Text if self.recalled(row.id, &row.from) => (Kind::Recall, None),
             Kind::Text => {
-                let edits = self.rows.iter().filter(|e| e.kind == Kind::Edit && e.body.target == Some(row.id) && e.from == row.from);
+                let edits = self
+                    .rows
+                    .iter()
+                    .filter(|e| e.kind == Kind::Edit && e.body.target == Some(row.id) && e.from == row.from);
                 (Kind::Text, edits.filter(|e| e.id > row.id).last().unwrap_or(row).body.text.clone())
             }
             Kind::Edit if row.body.target.is_some_and(|t| self.recalled(t, &row.from)) => (Kind::Edit, None),
@@ -73,7 +76,8 @@ impl Model {
     }
 
     fn is_shown(&self, event: &Event) -> Result<(), String> {
-        let row = self.rows.iter().find(|r| r.id == event.id).ok_or_else(|| format!("{} is not of this thread", event.id))?;
+        let row =
+            self.rows.iter().find(|r| r.id == event.id).ok_or_else(|| format!("{} is not of this thread", event.id))?;
         let (kind, text) = self.shows(row);
         // An edit of somebody else's message, or of none, says nothing that was taken back.
         let of_own = |e: &Row| self.rows.iter().any(|r| Some(r.id) == e.body.target && r.from == e.from);
@@ -116,8 +120,17 @@ impl Model {
         }
         let (Some(first), Some(last)) = (got.first(), got.last()) else { return Ok(()) };
         let in_a_hole = |id: &MsgId| page.holes.iter().any(|(a, b)| a <= id && id <= b);
-        let lost: Vec<_> = self.rows.iter().map(|r| r.id).filter(|i| first < i && i < last && !got.contains(i) && !in_a_hole(i)).collect();
-        if lost.is_empty() { Ok(()) } else { Err(format!("{lost:?} are neither shown nor in a hole of {:?}", page.holes)) }
+        let lost: Vec<_> = self
+            .rows
+            .iter()
+            .map(|r| r.id)
+            .filter(|i| first < i && i < last && !got.contains(i) && !in_a_hole(i))
+            .collect();
+        if lost.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{lost:?} are neither shown nor in a hole of {:?}", page.holes))
+        }
     }
 }
 
@@ -128,7 +141,8 @@ async fn talk(w: &World, rng: &mut StdRng, (team, dm): (&Thread, &Thread), said:
         let thread = if from != "o" && rng.random_bool(0.3) { dm } else { team };
         let mut targets: Vec<_> = said.iter().filter(|(t, _)| t == thread).map(|(_, id)| *id).collect();
         targets.push(MsgId(1));
-        let target = if rng.random_bool(0.5) { targets[targets.len().saturating_sub(4)] } else { *targets.choose(rng).unwrap() };
+        let target =
+            if rng.random_bool(0.5) { targets[targets.len().saturating_sub(4)] } else { *targets.choose(rng).unwrap() };
         match rng.random_range(0..10) {
             0..4 => {
                 let id = w.say(thread, from, &format!("said {n}")).await;
@@ -183,9 +197,15 @@ async fn question(history: &History<Switched>, model: &Model, mut rng: StdRng, w
     let access = ReadAccess { intervals: Intervals::all(), v: MsgId(1 << 52) };
     let row = model.rows.choose(&mut rng).unwrap();
     let limit = *[1, 2, 5, 200].choose(&mut rng).unwrap();
-    let at = *[PageStart::Newest, PageStart::Before(row.id), PageStart::After(row.id), PageStart::Around(row.id), PageStart::Time(row.ts)]
-        .choose(&mut rng)
-        .unwrap();
+    let at = *[
+        PageStart::Newest,
+        PageStart::Before(row.id),
+        PageStart::After(row.id),
+        PageStart::Around(row.id),
+        PageStart::Time(row.ts),
+    ]
+    .choose(&mut rng)
+    .unwrap();
     let page = HistoryRequest::Page {
         thread: thread.clone(),
         reader: user("reader"),
@@ -204,7 +224,9 @@ async fn question(history: &History<Switched>, model: &Model, mut rng: StdRng, w
         }
     };
     match answer {
-        Some(HistoryAnswer::Page(page)) => model.check(at, limit, &page, whole).map_err(|e| format!("{at:?} limit {limit}: {e}"))?,
+        Some(HistoryAnswer::Page(page)) => {
+            model.check(at, limit, &page, whole).map_err(|e| format!("{at:?} limit {limit}: {e}"))?
+        }
         Some(other) => return Err(format!("a page was asked for: {other:?}")),
         None if whole => return Err(format!("{at:?} limit {limit}: refused")),
         None => {}
@@ -284,7 +306,9 @@ async fn every_page(seed: u64, expired: bool) {
             let asked = asked.into_iter().map(|(n, rng)| question(&history, &models[n % 2], rng, !away));
             let answers: Vec<_> = stream::iter(asked).buffer_unordered(8).collect().await;
             for answer in answers {
-                answer.unwrap_or_else(|e| panic!("seed {seed}, expired {expired}, part {part}, away {away}, {entries} read whole: {e}"));
+                answer.unwrap_or_else(|e| {
+                    panic!("seed {seed}, expired {expired}, part {part}, away {away}, {entries} read whole: {e}")
+                });
             }
         }
     };
@@ -375,9 +399,13 @@ async fn a_recall_behind_thousands_of_entries_takes_the_text_out_of_every_page()
     assert!(!format!("{:?}", w.page(&t, PageStart::Around(gone), 10).await).contains("secret"));
     // With the archive away: the same, or nothing.
     w.switch_off(true);
-    for at in
-        [PageStart::Around(in_tail), PageStart::Before(rude.next()), PageStart::After(in_tail), PageStart::Newest, PageStart::Around(late)]
-    {
+    for at in [
+        PageStart::Around(in_tail),
+        PageStart::Before(rude.next()),
+        PageStart::After(in_tail),
+        PageStart::Newest,
+        PageStart::Around(late),
+    ] {
         let page = w.page_as(&t, "reader", at, 50).await;
         assert!(!format!("{page:?}").contains("secret"), "{at:?}");
     }
@@ -390,6 +418,8 @@ async fn a_recall_behind_thousands_of_entries_takes_the_text_out_of_every_page()
         let first = page.events[0].id;
         let again = w.page(&t, PageStart::After(MsgId(first.0 - 1)), page.events.len() as u16).await;
         assert_eq!(ids(&again.events), ids(&page.events));
-        assert!(again.events.iter().zip(&page.events).all(|(a, b)| (a.kind, &a.body, a.prev) == (b.kind, &b.body, b.prev)));
+        assert!(
+            again.events.iter().zip(&page.events).all(|(a, b)| (a.kind, &a.body, a.prev) == (b.kind, &b.body, b.prev))
+        );
     }
 }

@@ -76,7 +76,11 @@ async fn read_your_acks_around_the_watermark() {
 async fn a_page_is_the_same_before_and_after_it_is_archived() {
     let w = World::new().await;
     let t = group("g");
-    let members = |users: &[&str]| Body { users: users.iter().map(|u| user(u)).collect(), name: Some("g".into()), ..Body::default() };
+    let members = |users: &[&str]| Body {
+        users: users.iter().map(|u| user(u)).collect(),
+        name: Some("g".into()),
+        ..Body::default()
+    };
     let first = w.archive("first");
     w.send(&t, "owner", Kind::GroupCreated, members(&["a", "b"])).await;
     let edited = w.say(&t, "a", "one").await;
@@ -96,7 +100,8 @@ async fn a_page_is_the_same_before_and_after_it_is_archived() {
     let in_tail = w.say(&t, "b", "in the tail").await;
     let last = w.send(&t, "b", Kind::Edit, on(in_tail, Some("changed in the tail"))).await;
     // Of the same partition: in another one it might have the id of a message here.
-    let other = (0..).map(|n| group(&format!("other{n}"))).find(|g| w.layout.partition(g) == w.layout.partition(&t)).unwrap();
+    let other =
+        (0..).map(|n| group(&format!("other{n}"))).find(|g| w.layout.partition(g) == w.layout.partition(&t)).unwrap();
     let elsewhere = w.say(&other, "a", "elsewhere").await;
     let messages = async || {
         for id in [edited, recalled, by_admin, kept, in_tail] {
@@ -110,7 +115,9 @@ async fn a_page_is_the_same_before_and_after_it_is_archived() {
     messages().await;
 
     let before = w.page(&t, PageStart::Newest, 50).await;
-    let text = |id: MsgId| before.events.iter().find(|e| e.id == id).map(|e| (e.kind, e.body.text.clone().unwrap_or_default()));
+    let text = |id: MsgId| {
+        before.events.iter().find(|e| e.id == id).map(|e| (e.kind, e.body.text.clone().unwrap_or_default()))
+    };
     assert_eq!(text(edited), Some((Kind::Text, "uno".into())));
     assert_eq!(text(kept), Some((Kind::Text, "kept".into())));
     assert_eq!(text(recalled), Some((Kind::Recall, String::new())));
@@ -118,9 +125,15 @@ async fn a_page_is_the_same_before_and_after_it_is_archived() {
     assert_eq!(text(in_tail), Some((Kind::Text, "changed in the tail".into())));
     assert!(!format!("{before:?}").contains("secret"));
     let latest = w.latest("a", &[&t]).await;
-    assert_eq!(latest[0].as_ref().map(|e| (e.id, e.body.text.as_deref())), Some((in_tail, Some("changed in the tail"))));
+    assert_eq!(
+        latest[0].as_ref().map(|e| (e.id, e.body.text.as_deref())),
+        Some((in_tail, Some("changed in the tail")))
+    );
     let prev = before.events.iter().find(|e| e.id == in_tail).map(|e| e.prev);
-    assert!(latest[0].as_ref().map(|e| e.prev) == prev && prev.is_some_and(|p| !p.is_none()), "its prev is true in a list, too");
+    assert!(
+        latest[0].as_ref().map(|e| e.prev) == prev && prev.is_some_and(|p| !p.is_none()),
+        "its prev is true in a list, too"
+    );
 
     let _second = w.archive("second");
     w.archived(&t, last).await;
@@ -134,7 +147,11 @@ async fn a_page_is_the_same_before_and_after_it_is_archived() {
 async fn a_page_ends_where_the_log_ends_the_membership() {
     let w = World::new().await;
     let t = group("g");
-    let members = |users: &[&str]| Body { users: users.iter().map(|u| user(u)).collect(), name: Some("g".into()), ..Body::default() };
+    let members = |users: &[&str]| Body {
+        users: users.iter().map(|u| user(u)).collect(),
+        name: Some("g".into()),
+        ..Body::default()
+    };
     let created = w.send(&t, "owner", Kind::GroupCreated, members(&["m", "n"])).await;
     w.send(&t, "owner", Kind::MemberRemoved, members(&["n"])).await;
     let before = w.say(&t, "owner", "before").await;
@@ -148,10 +165,21 @@ async fn a_page_ends_where_the_log_ends_the_membership() {
         if archived {
             w.archived(&t, last).await;
         }
-        let ask = |at| HistoryRequest::Page { thread: t.clone(), reader: user("m"), access: access.clone(), at, limit: 50, min_id: last };
-        let HistoryAnswer::Page(newest) = w.ask(&ask(PageStart::Newest)).await.unwrap() else { panic!("a page was asked for") };
+        let ask = |at| HistoryRequest::Page {
+            thread: t.clone(),
+            reader: user("m"),
+            access: access.clone(),
+            at,
+            limit: 50,
+            min_id: last,
+        };
+        let HistoryAnswer::Page(newest) = w.ask(&ask(PageStart::Newest)).await.unwrap() else {
+            panic!("a page was asked for")
+        };
         assert_eq!(newest.events.last().map(|e| e.id), Some(before));
-        let HistoryAnswer::Page(after) = w.ask(&ask(PageStart::After(before))).await.unwrap() else { panic!("a page was asked for") };
+        let HistoryAnswer::Page(after) = w.ask(&ask(PageStart::After(before))).await.unwrap() else {
+            panic!("a page was asked for")
+        };
         assert!(after.events.is_empty() && !after.more);
         let latest = HistoryRequest::Latest { reader: user("m"), threads: vec![(t.clone(), access.clone())] };
         let HistoryAnswer::Latest(latest) = w.ask(&latest).await.unwrap() else { panic!("the latest was asked for") };
@@ -166,7 +194,9 @@ async fn pages_from_a_very_long_tail() {
     let (t, other) = (group("g"), group("other"));
     let mut sent = Vec::new();
     for chunk in 0..10 {
-        sent.extend(join_all((0..300).map(|i| w.say(&t, "a", if (chunk, i) == (9, 150) { "long" } else { "x" }))).await);
+        sent.extend(
+            join_all((0..300).map(|i| w.say(&t, "a", if (chunk, i) == (9, 150) { "long" } else { "x" }))).await,
+        );
         // Nothing of this thread for a while: windows have to widen.
         if chunk == 4 {
             for _ in 0..10 {
@@ -192,7 +222,10 @@ async fn pages_from_a_very_long_tail() {
         }
         let n = sent.len();
         let newest = check(PageStart::Newest, 50, n - 50..n).await;
-        assert_eq!(newest.events.iter().find(|e| e.id == sent[2_990]).and_then(|e| e.body.text.as_deref()), Some("edited"));
+        assert_eq!(
+            newest.events.iter().find(|e| e.id == sent[2_990]).and_then(|e| e.body.text.as_deref()),
+            Some("edited")
+        );
         check(PageStart::Before(sent[n - 10]), 50, n - 60..n - 10).await;
         check(PageStart::Before(sent[1_500]), 50, 1_450..1_500).await;
         check(PageStart::Before(sent[1_510]), 50, 1_460..1_510).await;

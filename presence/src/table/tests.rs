@@ -233,7 +233,11 @@ fn absence_is_unknown_until_every_edge_has_put_its_sessions() {
     assert!(table.completes());
     assert_eq!(table.get(&user(1), at(10)).connected, Connected::No(None));
     table.lease(&run(2, 0), false, at(20));
-    assert_eq!(table.get(&user(2), at(20)).connected, Connected::No(None), "an edge that is new has no sessions to put");
+    assert_eq!(
+        table.get(&user(2), at(20)).connected,
+        Connected::No(None),
+        "an edge that is new has no sessions to put"
+    );
 }
 
 #[test]

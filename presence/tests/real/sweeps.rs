@@ -74,7 +74,9 @@ async fn an_instance_that_ends_in_a_sweep_leaves_the_rest_to_the_other() {
             tokio::time::sleep(Duration::from_secs(1)).await; // as edges do
         }
     };
-    let swept = eventually_within("the other one sweeps the rest", Duration::from_secs(20), async || world.connected(&all).await == 0);
+    let swept = eventually_within("the other one sweeps the rest", Duration::from_secs(20), async || {
+        world.connected(&all).await == 0
+    });
     tokio::select! {
         () = refresh => {}
         () = swept => {}

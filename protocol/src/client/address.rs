@@ -121,7 +121,8 @@ mod tests {
         let all = [Nowhere, Loopback, Link, Wide];
         for from in all {
             for to in all {
-                let may = |a, b| EdgeAddress { reach: from, secure: a }.may_follow(EdgeAddress { reach: to, secure: b });
+                let may =
+                    |a, b| EdgeAddress { reach: from, secure: a }.may_follow(EdgeAddress { reach: to, secure: b });
                 let closer = matches!((from, to), (_, Nowhere) | (Link | Wide, Loopback) | (Wide, Link));
                 assert_eq!(may(false, false), !closer, "{from:?} {to:?}");
                 assert_eq!(may(false, true), !closer, "{from:?} {to:?}");

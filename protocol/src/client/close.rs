@@ -40,7 +40,8 @@ const fn close(code: u16, reason: &'static str, back: Back) -> Close {
 }
 
 pub const BYE: Close = close(1000, "bye", Back::AfterBye);
-pub const PROTOCOL: Close = close(1002, "not WebSocket as RFC 6455 has it: mask, reserved bit, opcode or fragments", Back::Backoff);
+pub const PROTOCOL: Close =
+    close(1002, "not WebSocket as RFC 6455 has it: mask, reserved bit, opcode or fragments", Back::Backoff);
 pub const NOT_UTF8: Close = close(1007, "a text frame is not UTF-8", Back::Backoff);
 pub const BAD_FRAME: Close = close(4000, "not a frame of this subprotocol", Back::Never);
 pub const UNAUTHORIZED: Close = close(4001, "token refused", Back::AfterLogin);

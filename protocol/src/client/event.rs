@@ -93,7 +93,12 @@ mod tests {
     use super::*;
 
     fn entry() -> Entry {
-        let mut e = Entry::new(UserId::parse("u1").unwrap(), Cid::mint(1_800_000_000_000, [3; 10]), Kind::Text, Body::text("grüß dich"));
+        let mut e = Entry::new(
+            UserId::parse("u1").unwrap(),
+            Cid::mint(1_800_000_000_000, [3; 10]),
+            Kind::Text,
+            Body::text("grüß dich"),
+        );
         e.body.reply_to = Some(MsgId(1 << 50));
         e
     }

@@ -13,8 +13,8 @@ use utoipa::ToSchema;
 
 pub use declare::{BadFrame, FrameInfo, FrameKind};
 pub use payload::{
-    ActivityReport, DeviceClass, Displaced, Hello, HistoryQuery, OtherDevice, Page, SendMessage, SyncQuery, ThreadSummary, ThreadsQuery,
-    TypingIn, WatchQuery, Welcome,
+    ActivityReport, DeviceClass, Displaced, Hello, HistoryQuery, OtherDevice, Page, SendMessage, SyncQuery,
+    ThreadSummary, ThreadsQuery, TypingIn, WatchQuery, Welcome,
 };
 
 use crate::{

@@ -176,7 +176,11 @@ mod tests {
     #[test]
     fn the_kinds_are_those_that_may_be_sent() {
         let content = schema::<Content>();
-        let kinds = content["oneOf"].as_array().unwrap().iter().map(|c| Kind::parse(c["properties"]["kind"]["enum"][0].as_str().unwrap()));
+        let kinds = content["oneOf"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| Kind::parse(c["properties"]["kind"]["enum"][0].as_str().unwrap()));
         let (sendable, others): (Vec<Kind>, Vec<Kind>) = kinds.partition(|k| k.is_message() || k.is_operation());
         assert!(sendable.len() == 10 && others.is_empty(), "{sendable:?} {others:?}");
     }

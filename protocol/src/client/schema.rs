@@ -13,7 +13,8 @@ pub fn frames() -> Value {
     ClientFrame::schemas(&mut definitions);
     ServerFrame::schemas(&mut definitions);
     let plain = |schema| serde_json::to_value(schema).expect("a schema is plain JSON");
-    let mut definitions: Map<String, Value> = definitions.into_iter().map(|(name, schema)| (name, plain(schema))).collect();
+    let mut definitions: Map<String, Value> =
+        definitions.into_iter().map(|(name, schema)| (name, plain(schema))).collect();
     definitions.insert("ClientFrame".into(), direction(plain(ClientFrame::schema()), ClientFrame::DECLARED));
     definitions.insert("ServerFrame".into(), direction(plain(ServerFrame::schema()), ServerFrame::DECLARED));
     let mut document = json!({

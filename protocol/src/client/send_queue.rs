@@ -80,7 +80,8 @@ impl SendQueue {
     /// refused, or it hangs on itself, which no later try would change.
     pub fn push(&mut self, send: SendMessage, source: SendSource) -> Result<Option<Queued>, Refusal> {
         if send.behind == Some(send.cid) {
-            let why = Refusal::invalid("behind: names the message itself; name the one before it, or none").with_cid(send.cid);
+            let why = Refusal::invalid("behind: names the message itself; name the one before it, or none")
+                .with_cid(send.cid);
             self.refused(&send, &why);
             return Err(why);
         }
@@ -223,7 +224,14 @@ mod tests {
     }
 
     fn send(n: u8, behind: Option<u8>) -> SendMessage {
-        SendMessage { r: u32::from(n), cid: cid(n), thread: thread(), kind: Kind::Text, body: Body::text("x"), behind: behind.map(cid) }
+        SendMessage {
+            r: u32::from(n),
+            cid: cid(n),
+            thread: thread(),
+            kind: Kind::Text,
+            body: Body::text("x"),
+            behind: behind.map(cid),
+        }
     }
 
     /// Waits (`Some(false)`), is to be published (`Some(true)`) or refused.
@@ -252,7 +260,10 @@ mod tests {
     #[test]
     fn one_in_flight_per_thread_in_order_and_threads_do_not_wait_for_each_other() {
         let mut q = SendQueue::default();
-        assert_eq!((push(&mut q, 1, None), push(&mut q, 2, None), push(&mut q, 3, Some(2))), (Some(true), Some(false), Some(false)));
+        assert_eq!(
+            (push(&mut q, 1, None), push(&mut q, 2, None), push(&mut q, 3, Some(2))),
+            (Some(true), Some(false), Some(false))
+        );
         let other = SendMessage { thread: "group.g".parse().unwrap(), ..send(4, None) };
         assert!(q.push(other, SOCKET).unwrap().is_some());
         assert_eq!(q.waiting(), 2);
@@ -272,10 +283,18 @@ mod tests {
             q.received_all();
             // On their way when the refusal was written, however long that takes.
             assert_eq!((push(&mut q, 3, Some(2)), push(&mut q, 4, Some(3))), (None, None), "{code:?}");
-            assert_eq!((push(&mut q, 1, None), push(&mut q, 2, Some(1))), (Some(true), Some(false)), "in the old order again");
+            assert_eq!(
+                (push(&mut q, 1, None), push(&mut q, 2, Some(1))),
+                (Some(true), Some(false)),
+                "in the old order again"
+            );
             refuse(&mut q, 1, code);
             q.received_all();
-            assert_eq!((push(&mut q, 9, None), push(&mut q, 10, Some(9))), (Some(true), Some(false)), "it may give up the first one");
+            assert_eq!(
+                (push(&mut q, 9, None), push(&mut q, 10, Some(9))),
+                (Some(true), Some(false)),
+                "it may give up the first one"
+            );
         }
     }
 
@@ -293,7 +312,10 @@ mod tests {
         }
         assert_eq!(refuse(&mut q, 1, Code::Blocked), (Some(4), vec![(2, Code::OutOfOrder), (3, Code::OutOfOrder)]));
         assert!(!q.is_closed());
-        assert_eq!((push(&mut q, 6, Some(5)), next(&mut q), next(&mut q), q.waiting()), (Some(false), Some(5), Some(6), 0));
+        assert_eq!(
+            (push(&mut q, 6, Some(5)), next(&mut q), next(&mut q), q.waiting()),
+            (Some(false), Some(5), Some(6), 0)
+        );
         q.refused(&send(7, Some(6)), &Refusal::new(Code::Invalid, "no"));
         assert_eq!((push(&mut q, 8, Some(7)), push(&mut q, 9, None)), (None, Some(false)));
     }
@@ -304,7 +326,11 @@ mod tests {
         assert_eq!(push(&mut q, 1, None), Some(true));
         let why = q.push(send(2, Some(2)), SOCKET).unwrap_err();
         assert!(why.code == Code::Invalid && why.message.starts_with("behind: ") && why.cid == Some(cid(2)), "{why:?}");
-        assert_eq!((push(&mut q, 3, Some(2)), push(&mut q, 4, None)), (None, Some(false)), "as after any other final refusal");
+        assert_eq!(
+            (push(&mut q, 3, Some(2)), push(&mut q, 4, None)),
+            (None, Some(false)),
+            "as after any other final refusal"
+        );
     }
 
     #[test]
@@ -351,9 +377,16 @@ mod tests {
         assert_eq!(q.going_with(&second).iter().map(|s| s.send.r).collect::<Vec<_>>(), [3], "up to the request");
         let fourth = q.decided(&thread(), None, Vec::new()).next.unwrap();
         assert!(fourth.source == http && q.going_with(&fourth).is_empty(), "which goes alone");
-        assert_eq!(refuse(&mut q, 4, Code::Unavailable), (None, vec![(5, Code::OutOfOrder)]), "of the socket, behind that of the request");
+        assert_eq!(
+            refuse(&mut q, 4, Code::Unavailable),
+            (None, vec![(5, Code::OutOfOrder)]),
+            "of the socket, behind that of the request"
+        );
         assert_eq!(push(&mut q, 6, None), None, "written before the refusal was read, perhaps");
-        assert!(matches!(q.push(send(7, None), http), Ok(Some(_))), "a request has nothing that could have been written before");
+        assert!(
+            matches!(q.push(send(7, None), http), Ok(Some(_))),
+            "a request has nothing that could have been written before"
+        );
         assert_eq!(q.push(send(9, Some(8)), http).unwrap_err().code, Code::OutOfOrder);
     }
 

@@ -151,7 +151,12 @@ impl UserDevices {
     /// finds what it has written.
     /// `gone`: whether, as far as is known, the session's edge does not live any more. Nothing is lost if that is
     /// wrong: such a session gives way first, and its edge is asked as any other's.
-    pub fn claim(&mut self, claim: &DeviceClaim, policy: &DevicePolicy, gone: impl Fn(&SessionPlace) -> bool) -> Claimed {
+    pub fn claim(
+        &mut self,
+        claim: &DeviceClaim,
+        policy: &DevicePolicy,
+        gone: impl Fn(&SessionPlace) -> bool,
+    ) -> Claimed {
         if self.has(&claim.device, &claim.place.session) {
             return self.claimed(claim);
         }
@@ -173,13 +178,20 @@ impl UserDevices {
     }
 
     fn claimed(&self, claim: &DeviceClaim) -> Claimed {
-        let (replaced, others): (Vec<_>, Vec<_>) = self.unsettled.iter().cloned().partition(|u| u.device == claim.device);
+        let (replaced, others): (Vec<_>, Vec<_>) =
+            self.unsettled.iter().cloned().partition(|u| u.device == claim.device);
         Claimed::Yes { settle: others.into_iter().filter(|u| u.class == claim.class).collect(), replaced }
     }
 
     /// Takes out of the class whoever gives way to the claim.
-    fn make_way(&mut self, claim: &DeviceClaim, policy: ClassPolicy, gone: &impl Fn(&SessionPlace) -> bool) -> Result<(), Claimed> {
-        let others = self.devices.iter().filter(|d| d.id != claim.device && d.class == claim.class && d.session.is_some());
+    fn make_way(
+        &mut self,
+        claim: &DeviceClaim,
+        policy: ClassPolicy,
+        gone: &impl Fn(&SessionPlace) -> bool,
+    ) -> Result<(), Claimed> {
+        let others =
+            self.devices.iter().filter(|d| d.id != claim.device && d.class == claim.class && d.session.is_some());
         let mut others: Vec<&DeviceEntry> = others.collect();
         let too_many = (others.len() + 1).saturating_sub(policy.count.max(1));
         if too_many == 0 {
@@ -193,7 +205,8 @@ impl UserDevices {
         others.sort_by_key(|d| (!over(d), by_age(d)));
         let refuses = policy.gives_way == GivesWay::Nobody;
         let takes = |d: &&DeviceEntry| claim.had.is_none() && !refuses && (!claim.late || d.since <= claim.at);
-        let out: Vec<DeviceId> = others.iter().filter(|d| over(d) || takes(d)).take(too_many).map(|d| d.id.clone()).collect();
+        let out: Vec<DeviceId> =
+            others.iter().filter(|d| over(d) || takes(d)).take(too_many).map(|d| d.id.clone()).collect();
         if out.len() < too_many {
             let full = refuses && claim.had.is_none() && !claim.late;
             return Err(if full { Claimed::Full { count: others.len() } } else { self.displaced(claim, &others) });

@@ -98,7 +98,15 @@ fn length(of: &str) -> u8 {
 }
 
 /// Appends the live message of an entry to `out`: header, then the entry's own bytes spliced into the frame.
-pub fn write_event(out: &mut Vec<u8>, view: &EntryView<'_>, control: bool, thread: &str, id: MsgId, prev: MsgId, ts: u64) {
+pub fn write_event(
+    out: &mut Vec<u8>,
+    view: &EntryView<'_>,
+    control: bool,
+    thread: &str,
+    id: MsgId,
+    prev: MsgId,
+    ts: u64,
+) {
     let unread = !control && Kind::parse(view.kind).is_message();
     EventHeader { id, prev, thread, author: view.from, cid: view.cid, control, unread }.write(out);
     view.write_event(out, thread, id, prev, ts);
@@ -111,7 +119,8 @@ pub fn encode_event(event: Event, control: bool) -> Bytes {
     let Event { id, prev, cid, kind, .. } = event;
     let mut out = Vec::with_capacity(EVENT_FIXED + 2 * thread.len() + 512);
     let author = event.from.as_str();
-    EventHeader { id, prev, thread: &thread, author, cid, control, unread: !control && kind.is_message() }.write(&mut out);
+    EventHeader { id, prev, thread: &thread, author, cid, control, unread: !control && kind.is_message() }
+        .write(&mut out);
     out.extend_from_slice(&ServerFrame::Event(Box::new(event)).encode(Codec::Msgpack));
     out.into()
 }
@@ -251,7 +260,9 @@ mod tests {
         for name in ["text", "emoji", "image", "video", "file", "audio", "custom"] {
             assert!(unread(Kind::parse(name)), "{name}");
         }
-        for name in ["edit", "recall", "reaction", "dm_started", "group_renamed", "member_added", "lost", "of another version"] {
+        for name in
+            ["edit", "recall", "reaction", "dm_started", "group_renamed", "member_added", "lost", "of another version"]
+        {
             assert!(!unread(Kind::parse(name)), "{name}");
         }
     }

@@ -63,7 +63,13 @@ pub fn bucket_revision(created_ms: u64, revision: u64) -> u64 {
 impl UserPresence {
     /// Nobody knows anything.
     pub fn unknown(user: UserId) -> Self {
-        Self { user, revision: 0, connected: Connected::Unknown, settings_revision: 0, settings: PresenceSettings::default() }
+        Self {
+            user,
+            revision: 0,
+            connected: Connected::Unknown,
+            settings_revision: 0,
+            settings: PresenceSettings::default(),
+        }
     }
 
     /// Takes each part of `heard` that is not older. True: something has changed.
@@ -136,7 +142,10 @@ mod tests {
         assert!(known.hear(&heard(4, Connected::No(None), 3, PresenceChoice::Dnd)), "the settings are later");
         assert_eq!((known.connected, known.settings.choice), (Connected::Yes, PresenceChoice::Dnd));
         assert!(!known.hear(&heard(4, Connected::Unknown, 2, PresenceChoice::Hidden)), "nothing is later");
-        assert!(known.hear(&heard(5, Connected::No(Some(9)), 0, PresenceChoice::Available)), "the same revision, later said");
+        assert!(
+            known.hear(&heard(5, Connected::No(Some(9)), 0, PresenceChoice::Available)),
+            "the same revision, later said"
+        );
         assert_eq!(known.settings.choice, PresenceChoice::Dnd);
     }
 

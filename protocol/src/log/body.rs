@@ -24,14 +24,22 @@ pub struct Media {
     )]
     pub url: String,
     /// A media type (RFC 6838), without parameters.
-    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*$", max_length = 127, example = "image/png")]
+    #[schema(
+        pattern = "^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*$",
+        max_length = 127,
+        example = "image/png"
+    )]
     pub mime: String,
     /// Bytes.
     #[schema(minimum = 0, maximum = 9007199254740991usize)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     /// Of the file: one visible line without a path.
-    #[schema(pattern = r"^[^/\\\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]+$", max_length = 255, example = "teich.jpg")]
+    #[schema(
+        pattern = r"^[^/\\\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]+$",
+        max_length = 255,
+        example = "teich.jpg"
+    )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Pixels.
@@ -105,7 +113,9 @@ impl Body {
             }
         };
         if !self.users.is_empty() || self.role.is_some() || self.name.is_some() || self.history.is_some() {
-            return Err(Refusal::invalid("body.users, name, role and history belong to group changes; use the HTTP API for those"));
+            return Err(Refusal::invalid(
+                "body.users, name, role and history belong to group changes; use the HTTP API for those",
+            ));
         }
         match kind {
             Kind::Text => need(self.text.is_some(), "text")?,
@@ -131,7 +141,10 @@ impl Body {
         match self.data.as_ref().map(Bytes::len) {
             Some(0) => return Err(Refusal::invalid("body.data: empty; at least one byte is needed")),
             Some(n) if n > limits::CUSTOM_BYTES => {
-                return Err(Refusal::invalid(format!("body.data: {n} bytes, at most {} are allowed", limits::CUSTOM_BYTES)));
+                return Err(Refusal::invalid(format!(
+                    "body.data: {n} bytes, at most {} are allowed",
+                    limits::CUSTOM_BYTES
+                )));
             }
             _ => {}
         }
@@ -184,7 +197,8 @@ mod tests {
     #[test]
     fn a_field_that_is_not_allowed_is_named() {
         let media = |m: Media| Body { media: Some(m), ..Body::default() };
-        let file = Media { url: "https://files.example/7c1e.jpg".into(), mime: "image/jpeg".into(), ..Media::default() };
+        let file =
+            Media { url: "https://files.example/7c1e.jpg".into(), mime: "image/jpeg".into(), ..Media::default() };
         let emoji = |e: &str| Body { emoji: Some(e.into()), ..Body::default() };
         let on = |id: u64, body: Body| Body { target: Some(MsgId(id)), ..body };
         assert_eq!(media(file.clone()).check(Kind::Image), Ok(()));

@@ -70,7 +70,12 @@ mod tests {
 
     #[test]
     fn an_entry_survives_its_encoding() {
-        let e = Entry::new(UserId::parse("u1").unwrap(), Cid::mint(1_800_000_000_000, [1; 10]), Kind::Text, Body::text("hi"));
+        let e = Entry::new(
+            UserId::parse("u1").unwrap(),
+            Cid::mint(1_800_000_000_000, [1; 10]),
+            Kind::Text,
+            Body::text("hi"),
+        );
         assert_eq!(Entry::decode(&e.encode()).unwrap(), e);
         let next = Entry { v: VERSION + 1, ..e.clone() };
         assert!(Entry::decode(&next.encode()).is_ok(), "version N reads N + 1");

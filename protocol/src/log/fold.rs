@@ -145,7 +145,10 @@ impl GroupState {
             HistoryFor::SinceJoining => id,
             HistoryFor::Everything => MsgId::NONE,
         };
-        let m = self.members.entry(user.clone()).or_insert_with(|| GroupMembership { role: None, intervals: Intervals::default() });
+        let m = self
+            .members
+            .entry(user.clone())
+            .or_insert_with(|| GroupMembership { role: None, intervals: Intervals::default() });
         if m.role.is_some() {
             return false;
         }
@@ -282,7 +285,13 @@ pub fn full(user: &UserId) -> Refusal {
 ///
 /// What was done by the request whose answer was lost must not be refused when it is repeated: also to who has left, or
 /// has given the right to do it away by doing it.
-pub fn judge_group(group: Option<&GroupState>, actor: &UserId, kind: Kind, body: &Body, max_members: usize) -> Result<Verdict, Refusal> {
+pub fn judge_group(
+    group: Option<&GroupState>,
+    actor: &UserId,
+    kind: Kind,
+    body: &Body,
+    max_members: usize,
+) -> Result<Verdict, Refusal> {
     // Normalised by who asked; what is appended is what is judged.
     let name_fits = |name: Option<&String>| match text::group_name(name.map_or("", |n| n)) {
         Ok(kept) if Some(&kept) == name => Ok(()),
@@ -339,7 +348,10 @@ pub fn judge_group(group: Option<&GroupState>, actor: &UserId, kind: Kind, body:
             let unknown = new.iter().filter(|u| !group.members.contains_key(**u)).count();
             room(group.members.len() + unknown, limits::GROUP_EVER)?;
             if !has_room(group, limits::STATE_BYTES) {
-                return Err(Refusal::new(Code::LimitReached, "too many people have joined and left this group; make a new one"));
+                return Err(Refusal::new(
+                    Code::LimitReached,
+                    "too many people have joined and left this group; make a new one",
+                ));
             }
             room(group.present().count() + new.len(), max_members)?;
             // It is the first entry that they see: it has to say where they are.
@@ -367,7 +379,10 @@ pub fn judge_group(group: Option<&GroupState>, actor: &UserId, kind: Kind, body:
         }
         Kind::MemberLeft => {
             if role == Role::Owner && group.owners() == 1 && group.present().count() > 1 {
-                return Err(Refusal::new(Code::Conflict, "the last owner cannot leave: make somebody else an owner first"));
+                return Err(Refusal::new(
+                    Code::Conflict,
+                    "the last owner cannot leave: make somebody else an owner first",
+                ));
             }
             change()
         }
@@ -380,9 +395,13 @@ pub fn judge_group(group: Option<&GroupState>, actor: &UserId, kind: Kind, body:
             let ([user], Some(new)) = (body.users.as_slice(), body.role) else {
                 return Err(Refusal::invalid("users, role: name one user and a role"));
             };
-            let old = group.role(user).ok_or_else(|| Refusal::new(Code::NotFound, format!("{user} is not in this group")))?;
+            let old =
+                group.role(user).ok_or_else(|| Refusal::new(Code::NotFound, format!("{user} is not in this group")))?;
             if old == Role::Owner && new != Role::Owner && group.owners() == 1 {
-                return Err(Refusal::new(Code::Conflict, "a group keeps at least one owner: make somebody else an owner first"));
+                return Err(Refusal::new(
+                    Code::Conflict,
+                    "a group keeps at least one owner: make somebody else an owner first",
+                ));
             }
             if old == new { Ok(already) } else { change() }
         }
@@ -391,14 +410,20 @@ pub fn judge_group(group: Option<&GroupState>, actor: &UserId, kind: Kind, body:
 }
 
 fn room(count: usize, max: usize) -> Result<(), Refusal> {
-    if count <= max { Ok(()) } else { Err(Refusal::new(Code::LimitReached, format!("a group has at most {max} members"))) }
+    if count <= max {
+        Ok(())
+    } else {
+        Err(Refusal::new(Code::LimitReached, format!("a group has at most {max} members")))
+    }
 }
 
 /// May `actor` make this change of the DM, and is it one? Judged on the actor's own item.
 pub fn judge_dm(item: Option<&ThreadItem>, kind: Kind) -> Result<Verdict, Refusal> {
     let blocks = item.is_some_and(|i| i.blocks);
     match kind {
-        Kind::DmStarted if item.is_some_and(|i| !i.not_begun) => Err(Refusal::new(Code::Conflict, "this conversation exists")),
+        Kind::DmStarted if item.is_some_and(|i| !i.not_begun) => {
+            Err(Refusal::new(Code::Conflict, "this conversation exists"))
+        }
         Kind::Blocked | Kind::Unblocked if blocks == (kind == Kind::Blocked) => {
             Ok(Verdict::Already(item.map_or(MsgId::NONE, ThreadItem::known_to)))
         }
@@ -496,16 +521,28 @@ mod tests {
             assert_eq!(judge(&g), Verdict::Already(id), "{e:?}");
         }
         let judge = |e: &Entry| judge_group(g.as_ref(), &e.from, e.kind, &e.body, 500);
-        assert_eq!(judge(&ctl("a", Kind::GroupCreated, &["x"])), Ok(Verdict::Already(MsgId(7))), "nothing of what came after they left");
+        assert_eq!(
+            judge(&ctl("a", Kind::GroupCreated, &["x"])),
+            Ok(Verdict::Already(MsgId(7))),
+            "nothing of what came after they left"
+        );
         assert_eq!(judge(&ctl("a", Kind::MemberLeft, &[])), Ok(Verdict::Already(MsgId(7))));
         assert_eq!(judge(&ctl("x", Kind::MemberLeft, &[])).unwrap_err().code, Code::NotMember);
         assert_eq!(judge(&ctl("x", Kind::GroupCreated, &[])).unwrap_err().code, Code::Conflict);
-        let Ok(Verdict::Change(body)) = judge(&ctl("b", Kind::MemberAdded, &["e", "f", "b", "f"])) else { panic!("f is new") };
+        let Ok(Verdict::Change(body)) = judge(&ctl("b", Kind::MemberAdded, &["e", "f", "b", "f"])) else {
+            panic!("f is new")
+        };
         assert_eq!(body.users, [user("f")], "nobody is added a second time");
-        let Ok(Verdict::Change(body)) = judge(&ctl("b", Kind::MemberRemoved, &["d", "e"])) else { panic!("e is there") };
+        let Ok(Verdict::Change(body)) = judge(&ctl("b", Kind::MemberRemoved, &["d", "e"])) else {
+            panic!("e is there")
+        };
         assert_eq!(body.users, [user("e")], "nobody is removed a second time");
         assert_eq!(judge(&ctl("b", Kind::MemberAdded, &[])).unwrap_err().code, Code::Invalid);
-        assert_eq!(judge(&role_of("e", "f", Role::Member)).unwrap_err().code, Code::Forbidden, "roles of others are the owners' affair");
+        assert_eq!(
+            judge(&role_of("e", "f", Role::Member)).unwrap_err().code,
+            Code::Forbidden,
+            "roles of others are the owners' affair"
+        );
     }
 
     #[test]
@@ -517,7 +554,10 @@ mod tests {
         let mut g = None;
         apply_group(&mut g, MsgId(1), &e);
         let more = ctl("a", Kind::MemberAdded, &["one-more"]);
-        assert_eq!(judge_group(g.as_ref(), &more.from, more.kind, &more.body, 500).unwrap_err().code, Code::LimitReached);
+        assert_eq!(
+            judge_group(g.as_ref(), &more.from, more.kind, &more.body, 500).unwrap_err().code,
+            Code::LimitReached
+        );
     }
 
     /// 500 people who joined again and again, as often as they may.
@@ -573,7 +613,8 @@ mod tests {
     #[test]
     fn who_is_blocked_does_not_know_it() {
         let (a, b) = (user("a"), user("b"));
-        let log = [(1, "a", Kind::Blocked), (2, "a", Kind::Unblocked), (3, "b", Kind::DmStarted), (4, "a", Kind::Blocked)];
+        let log =
+            [(1, "a", Kind::Blocked), (2, "a", Kind::Unblocked), (3, "b", Kind::DmStarted), (4, "a", Kind::Blocked)];
         let (mut of_a, mut of_b): (Option<ThreadItem>, Option<ThreadItem>) = (None, None);
         let mut seen = Vec::new();
         for (id, from, kind) in log {
@@ -587,7 +628,10 @@ mod tests {
             let told = |i: &Option<ThreadItem>| i.as_ref().map(|i| (i.known_to().0, i.open())).unwrap();
             seen.push((told(&of_a), told(&of_b)));
             if kind == Kind::Blocked {
-                assert!(judge_dm(of_b.as_ref(), Kind::DmStarted).is_err() && judge_dm(of_a.as_ref(), Kind::DmStarted).is_err());
+                assert!(
+                    judge_dm(of_b.as_ref(), Kind::DmStarted).is_err()
+                        && judge_dm(of_a.as_ref(), Kind::DmStarted).is_err()
+                );
             }
         }
         let want = [((1, false), (0, true)), ((2, true), (0, true)), ((3, true), (3, true)), ((4, false), (3, true))];
@@ -597,14 +641,22 @@ mod tests {
 
     fn any_entry() -> impl Strategy<Value = Entry> {
         let who = prop::sample::select(vec!["a", "b", "c", "d"]);
-        let kinds =
-            vec![Kind::GroupCreated, Kind::MemberAdded, Kind::MemberRemoved, Kind::MemberLeft, Kind::RoleChanged, Kind::GroupRenamed];
+        let kinds = vec![
+            Kind::GroupCreated,
+            Kind::MemberAdded,
+            Kind::MemberRemoved,
+            Kind::MemberLeft,
+            Kind::RoleChanged,
+            Kind::GroupRenamed,
+        ];
         let role = prop::sample::select(vec![Role::Member, Role::Admin, Role::Owner]);
-        (who.clone(), prop::sample::select(kinds), prop::collection::vec(who, 0..3), role).prop_map(|(from, kind, users, role)| {
-            let mut e = ctl(from, kind, &users);
-            e.body.role = Some(role);
-            e
-        })
+        (who.clone(), prop::sample::select(kinds), prop::collection::vec(who, 0..3), role).prop_map(
+            |(from, kind, users, role)| {
+                let mut e = ctl(from, kind, &users);
+                e.body.role = Some(role);
+                e
+            },
+        )
     }
 
     proptest! {

@@ -73,7 +73,8 @@ impl<'a> EntryView<'a> {
         if !body {
             return Err(missing("body"));
         }
-        let cid: [u8; 16] = cid.ok_or_else(|| missing("cid"))?.try_into().map_err(|_| BadEntry("cid of a wrong length".into()))?;
+        let cid: [u8; 16] =
+            cid.ok_or_else(|| missing("cid"))?.try_into().map_err(|_| BadEntry("cid of a wrong length".into()))?;
         let (tail_at, tail_fields) = tail_at.ok_or_else(|| missing("from"))?;
         Ok(Self {
             seen,
@@ -101,7 +102,8 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, n: usize) -> Result<&'a [u8], BadEntry> {
-        let end = self.at.checked_add(n).filter(|e| *e <= self.bytes.len()).ok_or_else(|| BadEntry("cut short".into()))?;
+        let end =
+            self.at.checked_add(n).filter(|e| *e <= self.bytes.len()).ok_or_else(|| BadEntry("cut short".into()))?;
         let slice = &self.bytes[self.at..end];
         self.at = end;
         Ok(slice)

@@ -17,8 +17,10 @@ const UNSEEN: &str = r"\u034f\u180b-\u180f\ue000-\uf8ff\ufe00-\ufe0f\ufeff\ufff0
 /// Likewise: control characters, and format characters but the joiners U+200C and U+200D.
 const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f";
 /// Likewise: the blocks without letters and digits, of ASCII and above.
-const NO_LETTERS: &str =
-    concat!(r"\u0000-/:-@\[-`{-\u00bf\u00d7\u00f7\u2000-\u2125\u2127-\u2129", r"\u212c-\u2bff\u2ff0-\u3004\uff01-\uff0f\uff1a-\uff20");
+const NO_LETTERS: &str = concat!(
+    r"\u0000-/:-@\[-`{-\u00bf\u00d7\u00f7\u2000-\u2125\u2127-\u2129",
+    r"\u212c-\u2bff\u2ff0-\u3004\uff01-\uff0f\uff1a-\uff20"
+);
 const NO_LETTERS_OF_FULL_WIDTH: &str = r"\uff3b-\uff40\uff5b-\uff65";
 /// What else a name has, also of full width.
 const SIGNS: &str = r"._\-\uff0d\uff0e\uff3f";
@@ -79,7 +81,8 @@ mod tests {
         let mut chars = class.chars();
         let mut next = move || match chars.next()? {
             '\\' => match chars.next()? {
-                'u' => char::from_u32(u32::from_str_radix(&chars.by_ref().take(4).collect::<String>(), 16).unwrap()).map(|c| (c, false)),
+                'u' => char::from_u32(u32::from_str_radix(&chars.by_ref().take(4).collect::<String>(), 16).unwrap())
+                    .map(|c| (c, false)),
                 escaped => Some((escaped, false)),
             },
             '-' => Some(('-', true)),
@@ -101,17 +104,26 @@ mod tests {
         let signs = ranges(SIGNS);
         let letters = ranges(&[NO_LETTERS, NO_LETTERS_OF_FULL_WIDTH, EMPTY, UNSEEN].concat());
         let unseen = ranges(&[CONTROL, UNSEEN, EMPTY, r"\u17b4\u17b5"].concat());
-        let blank = ranges(&[CONTROL, UNSEEN, EMPTY, r"\u00a0\u0300-\u036f\u2000-\u200f\u202f\u205f\u2800\u3000"].concat());
+        let blank =
+            ranges(&[CONTROL, UNSEEN, EMPTY, r"\u00a0\u0300-\u036f\u2000-\u200f\u202f\u205f\u2800\u3000"].concat());
         for c in '\0'..='\u{ffff}' {
             if within(&letters, c) && !within(&signs, c) {
                 let names = [format!("{c}{c}"), format!("a{c}b"), format!("1{c}")];
                 assert!(names.iter().all(|n| text::user_name(n).is_err()), "{c:?} may be in a name");
             }
-            assert!(!within(&unseen, c) || text::password(&format!("password{c}")).is_err(), "{c:?} may be in a password");
+            assert!(
+                !within(&unseen, c) || text::password(&format!("password{c}")).is_err(),
+                "{c:?} may be in a password"
+            );
             assert!(!within(&blank, c) || text::message(&c.to_string()).is_err(), "{c:?} is a text");
         }
         // And it says something.
-        assert!(within(&letters, '!') && within(&letters, '\u{2028}') && within(&unseen, '\u{202e}') && within(&blank, '\u{3164}'));
+        assert!(
+            within(&letters, '!')
+                && within(&letters, '\u{2028}')
+                && within(&unseen, '\u{202e}')
+                && within(&blank, '\u{3164}')
+        );
         assert!(!within(&letters, 'ж') && !within(&unseen, ' ') && !within(&blank, '🐸'));
     }
 }

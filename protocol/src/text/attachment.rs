@@ -13,11 +13,13 @@ pub fn url(address: &str) -> Result<(), BadText> {
         return Err(BadText::new(format!("{size} bytes, at most {max} are allowed")));
     }
     let whole = |why: &str| BadText::new(format!("{why}; an absolute http or https address is needed"));
-    let allowed = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}');
+    let allowed =
+        |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}');
     if !address.bytes().all(allowed) {
         return Err(whole("a character that has to be percent-encoded"));
     }
-    let escapes = address.split('%').skip(1).all(|e| e.len() >= 2 && e.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit));
+    let escapes =
+        address.split('%').skip(1).all(|e| e.len() >= 2 && e.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit));
     if !escapes {
         return Err(whole("a % without two hexadecimal digits"));
     }
@@ -29,7 +31,10 @@ pub fn url(address: &str) -> Result<(), BadText> {
     if authority.contains('@') {
         return Err(whole("a user or a password"));
     }
-    if !authority.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'~' | b':' | b'[' | b']')) {
+    if !authority
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'~' | b':' | b'[' | b']'))
+    {
         return Err(whole("a host that is neither a name nor an IP address"));
     }
     // The parser is lenient (it would take `http:///host`), so it only has to agree about what is left.
@@ -44,7 +49,9 @@ pub fn media_type(mime: &str) -> Result<(), BadText> {
     at_most(mime, limits::MEDIA_MIME_CHARS)?;
     let name = |n: &str| {
         n.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
-            && n.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'!' | b'#' | b'$' | b'&' | b'-' | b'^' | b'_' | b'.' | b'+'))
+            && n.bytes().all(|b| {
+                b.is_ascii_alphanumeric() || matches!(b, b'!' | b'#' | b'$' | b'&' | b'-' | b'^' | b'_' | b'.' | b'+')
+            })
     };
     match mime.split_once('/') {
         Some((top, sub)) if name(top) && name(sub) => Ok(()),
@@ -126,8 +133,20 @@ mod tests {
         for good in ["image/png", "application/vnd.oasis.opendocument.text", "image/svg+xml", "audio/x-m4a", "X/Y"] {
             assert_eq!(media_type(good), Ok(()), "{good}");
         }
-        for bad in ["", " ", "image", "image/", "/png", "image/png/x", "image/png;q=1", "image/ png", "image/p\0", "bild/öl", "*/*", "-a/b"]
-        {
+        for bad in [
+            "",
+            " ",
+            "image",
+            "image/",
+            "/png",
+            "image/png/x",
+            "image/png;q=1",
+            "image/ png",
+            "image/p\0",
+            "bild/öl",
+            "*/*",
+            "-a/b",
+        ] {
             assert!(media_type(bad).is_err(), "{bad:?}");
         }
         assert!(media_type(&format!("a/{}", "x".repeat(limits::MEDIA_MIME_CHARS))).is_err());
@@ -135,8 +154,16 @@ mod tests {
 
     #[test]
     fn file_names() {
-        for good in ["teich.jpg", "Grüße aus Köln.pdf", "Zoe\u{308}.txt", ".profile", "a..b", "12:30.txt", "شعر.txt", "❤\u{fe0f}.png"]
-        {
+        for good in [
+            "teich.jpg",
+            "Grüße aus Köln.pdf",
+            "Zoe\u{308}.txt",
+            ".profile",
+            "a..b",
+            "12:30.txt",
+            "شعر.txt",
+            "❤\u{fe0f}.png",
+        ] {
             assert_eq!(file_name(good), Ok(()), "{good:?}");
         }
         for bad in [

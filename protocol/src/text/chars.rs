@@ -48,9 +48,10 @@ pub fn is_visible(c: char) -> bool {
         return false;
     }
     match c.general_category_group() {
-        GeneralCategoryGroup::Letter | GeneralCategoryGroup::Number | GeneralCategoryGroup::Punctuation | GeneralCategoryGroup::Symbol => {
-            true
-        }
+        GeneralCategoryGroup::Letter
+        | GeneralCategoryGroup::Number
+        | GeneralCategoryGroup::Punctuation
+        | GeneralCategoryGroup::Symbol => true,
         GeneralCategoryGroup::Other => c.general_category() == GeneralCategory::Unassigned || is_number_sign(c),
         GeneralCategoryGroup::Mark | GeneralCategoryGroup::Separator => false,
     }
@@ -60,7 +61,10 @@ pub fn is_visible(c: char) -> bool {
 pub fn is_steering(c: char) -> bool {
     let by_category = matches!(
         c.general_category(),
-        GeneralCategory::Control | GeneralCategory::Format | GeneralCategory::LineSeparator | GeneralCategory::ParagraphSeparator
+        GeneralCategory::Control
+            | GeneralCategory::Format
+            | GeneralCategory::LineSeparator
+            | GeneralCategory::ParagraphSeparator
     );
     (by_category && !is_number_sign(c)) || is_ignorable(c) || is_noncharacter(c)
 }
@@ -86,8 +90,10 @@ pub fn is_tag(c: char) -> bool {
 /// Can be the base or a part of an emoji, digits aside.
 pub fn is_pictograph(c: char) -> bool {
     // The blocks that new emoji come from.
-    let reserved =
-        || matches!(c, '\u{1f000}'..='\u{1faff}' | '\u{1fc00}'..='\u{1fffd}') && c.general_category() == GeneralCategory::Unassigned;
+    let reserved = || {
+        matches!(c, '\u{1f000}'..='\u{1faff}' | '\u{1fc00}'..='\u{1fffd}')
+            && c.general_category() == GeneralCategory::Unassigned
+    };
     !c.is_ascii() && (c.is_emoji_char() || reserved())
 }
 
@@ -100,7 +106,9 @@ pub fn joins(joiner: char, before: Option<char>, after: Option<char>) -> bool {
     }
     let cursive = |c: char| {
         let letter = matches!(c.general_category_group(), GeneralCategoryGroup::Letter | GeneralCategoryGroup::Mark);
-        letter && !is_ignorable(c) && !matches!(c.script(), Script::Latin | Script::Greek | Script::Cyrillic | Script::Common)
+        letter
+            && !is_ignorable(c)
+            && !matches!(c.script(), Script::Latin | Script::Greek | Script::Cyrillic | Script::Common)
     };
     // "Inherited" is the script of marks that go with any letter.
     let marked = |c: char| c.script() == Script::Inherited && !is_mark(c);

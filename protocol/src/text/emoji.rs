@@ -12,8 +12,14 @@ pub fn emoji(text: &str) -> Result<(), BadText> {
     let mut all = text.chars();
     let key_cap = all.next().is_some_and(|c| matches!(c, '0'..='9' | '#' | '*')) && text.ends_with('\u{20e3}');
     let first = key_cap || text.chars().next().is_some_and(chars::is_pictograph);
-    let parts = all.all(|c| chars::is_pictograph(c) || chars::is_tag(c) || matches!(c, chars::ZWJ | '\u{fe0e}' | '\u{fe0f}' | '\u{20e3}'));
-    if first && parts && text.graphemes(true).count() == 1 { Ok(()) } else { Err(BadText::new("exactly one emoji is needed")) }
+    let parts = all.all(|c| {
+        chars::is_pictograph(c) || chars::is_tag(c) || matches!(c, chars::ZWJ | '\u{fe0e}' | '\u{fe0f}' | '\u{20e3}')
+    });
+    if first && parts && text.graphemes(true).count() == 1 {
+        Ok(())
+    } else {
+        Err(BadText::new("exactly one emoji is needed"))
+    }
 }
 
 #[cfg(test)]

@@ -51,14 +51,17 @@ pub(super) fn one_line(text: &str) -> Result<(), BadText> {
             c if chars::is_variation(c) => before.is_some_and(|b| chars::is_visible(b) || chars::is_mark(b)),
             // Behind a black flag they spell a region, up to the one that ends them.
             c if chars::is_tag(c) => {
-                (tags || before == Some('\u{1f3f4}')) && rest.clone().next().is_some_and(chars::is_tag) != (c == '\u{e007f}')
+                (tags || before == Some('\u{1f3f4}'))
+                    && rest.clone().next().is_some_and(chars::is_tag) != (c == '\u{e007f}')
             }
             c if chars::is_mark(c) => before.is_some_and(|b| !chars::is_blank(b)),
             c => !chars::is_steering(c),
         };
         if !ok {
             let n = u32::from(c);
-            return Err(BadText::new(format!("the character U+{n:04X} breaks, hides or reorders the line here; leave it out")));
+            return Err(BadText::new(format!(
+                "the character U+{n:04X} breaks, hides or reorders the line here; leave it out"
+            )));
         }
         marks = if chars::is_stacked(c) { marks + 1 } else { 0 };
         if marks > MARKS {
@@ -85,7 +88,10 @@ mod tests {
             ("👨\u{200d}👩\u{200d}👧 family", "👨\u{200d}👩\u{200d}👧 family"),
             ("❤\u{fe0f}", "❤\u{fe0f}"),
             ("❤\u{fe0f}\u{200d}🔥", "❤\u{fe0f}\u{200d}🔥"),
-            ("🏴\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f}", "🏴\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f}"),
+            (
+                "🏴\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f}",
+                "🏴\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f}",
+            ),
             ("می\u{200c}خواهم", "می\u{200c}خواهم"),
             ("क्\u{200d}ष", "क्\u{200d}ष"),
             ("שלום", "שלום"),
@@ -166,6 +172,7 @@ mod tests {
                 .chars()
                 .collect::<Vec<_>>(),
         );
-        prop::collection::vec(prop_oneof![3 => special, 1 => any::<char>()], 0..12).prop_map(|c| c.into_iter().collect())
+        prop::collection::vec(prop_oneof![3 => special, 1 => any::<char>()], 0..12)
+            .prop_map(|c| c.into_iter().collect())
     }
 }

@@ -21,14 +21,19 @@ pub fn password(typed: &str) -> Result<String, BadText> {
         let ok = match c {
             ' ' => true,
             // In the scripts that cannot be written without them.
-            chars::ZWJ | chars::ZWNJ => !chars::is_pictograph(before.unwrap_or(' ')) && chars::joins(c, before, rest.clone().next()),
+            chars::ZWJ | chars::ZWNJ => {
+                !chars::is_pictograph(before.unwrap_or(' ')) && chars::joins(c, before, rest.clone().next())
+            }
             c => {
                 let class = c.general_category_group();
-                !chars::is_ignorable(c) && !matches!(class, GeneralCategoryGroup::Other | GeneralCategoryGroup::Separator)
+                !chars::is_ignorable(c)
+                    && !matches!(class, GeneralCategoryGroup::Other | GeneralCategoryGroup::Separator)
             }
         };
         if !ok {
-            return Err(BadText::new("a control character, or one that cannot be seen; type letters, digits, signs and spaces"));
+            return Err(BadText::new(
+                "a control character, or one that cannot be seen; type letters, digits, signs and spaces",
+            ));
         }
         before = Some(c);
     }
@@ -51,7 +56,9 @@ mod tests {
         ] {
             assert_eq!(password(one).unwrap(), password(other).unwrap(), "{one:?}");
         }
-        for (one, other) in [("Password", "password"), ("ｐassword", "password"), ("pass word", "password"), (" password", "password")] {
+        for (one, other) in
+            [("Password", "password"), ("ｐassword", "password"), ("pass word", "password"), (" password", "password")]
+        {
             assert_ne!(password(one).unwrap(), password(other).unwrap(), "{one:?}");
         }
     }

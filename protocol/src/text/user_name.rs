@@ -23,7 +23,9 @@ pub fn user_name(name: &str) -> Result<String, BadText> {
     }
     one_line(&kept)?;
     if kept.detect_restriction_level() > RestrictionLevel::HighlyRestrictive {
-        return Err(BadText::new("letters of different scripts; one is allowed, and Latin together with Chinese, Japanese or Korean"));
+        return Err(BadText::new(
+            "letters of different scripts; one is allowed, and Latin together with Chinese, Japanese or Korean",
+        ));
     }
     Ok(kept)
 }
@@ -205,12 +207,23 @@ mod tests {
         ] {
             assert_eq!(user_name_key(one), user_name_key(other), "{one:?} {other:?}");
         }
-        for (one, other) in
-            [("alice", "alicia"), ("zoe", "zoë"), ("a.b", "a-b"), ("ann", "anna"), ("dave", "dane"), ("王", "玉"), ("ab", "ba")]
-        {
+        for (one, other) in [
+            ("alice", "alicia"),
+            ("zoe", "zoë"),
+            ("a.b", "a-b"),
+            ("ann", "anna"),
+            ("dave", "dane"),
+            ("王", "玉"),
+            ("ab", "ba"),
+        ] {
             assert_ne!(user_name_key(one), user_name_key(other), "{one:?} {other:?}");
         }
-        assert!(same_user("Zoe\u{308}", "zoë") && same_user("ΟΔΟΣ", "οδος") && !same_user("alice", "aIice") && !same_user("a b", "A b"));
+        assert!(
+            same_user("Zoe\u{308}", "zoë")
+                && same_user("ΟΔΟΣ", "οδος")
+                && !same_user("alice", "aIice")
+                && !same_user("a b", "A b")
+        );
     }
 
     #[test]
@@ -219,10 +232,17 @@ mod tests {
             let prefix = Prefix::of(prefix).unwrap().unwrap();
             prefix.begins(name) && user_name_key(name).starts_with(prefix.key())
         };
-        assert!(begins("AL", "Alice") && begins("zoe\u{308}", "Zoë") && begins("ＡＬ", "alice") && begins("ΟΔ", "οδος"));
+        assert!(
+            begins("AL", "Alice") && begins("zoe\u{308}", "Zoë") && begins("ＡＬ", "alice") && begins("ΟΔ", "οδος")
+        );
         assert!(begins("am", "amy") && begins("ar", "arno") && !begins("ar", "amo"));
         assert!(!begins("aI", "alice") && !begins("alicex", "alice"));
-        assert!(Prefix::of("").is_err() && Prefix::of("a").is_err() && Prefix::of("e\u{308}").is_err() && Prefix::of("*").is_err());
+        assert!(
+            Prefix::of("").is_err()
+                && Prefix::of("a").is_err()
+                && Prefix::of("e\u{308}").is_err()
+                && Prefix::of("*").is_err()
+        );
         assert_eq!((Prefix::of("a*"), Prefix::of("a%"), Prefix::of("ab c")), (Ok(None), Ok(None), Ok(None)));
     }
 
@@ -274,7 +294,9 @@ mod tests {
     }
 
     fn any_name() -> impl Strategy<Value = String> {
-        let letter = prop::sample::select("abcilmnorIOLMR019.-_ABZëößłıжЖсοΟςΣ中さ한علیשא\u{308}\u{301}Ａ".chars().collect::<Vec<_>>());
+        let letter = prop::sample::select(
+            "abcilmnorIOLMR019.-_ABZëößłıжЖсοΟςΣ中さ한علیשא\u{308}\u{301}Ａ".chars().collect::<Vec<_>>(),
+        );
         prop::collection::vec(prop_oneof![9 => letter, 1 => any::<char>()], 0..8).prop_map(|c| c.into_iter().collect())
     }
 }

@@ -93,7 +93,11 @@ fn a_missing_field_is_named() {
                 Err(bad) => {
                     assert!(!optional, "{t} without {key}: {}", bad.refusal);
                     assert_eq!(bad.refusal.code, Code::BadFrame);
-                    assert!(bad.refusal.message.starts_with(t) && bad.refusal.message.contains(&format!("`{key}`")), "{}", bad.refusal);
+                    assert!(
+                        bad.refusal.message.starts_with(t) && bad.refusal.message.contains(&format!("`{key}`")),
+                        "{}",
+                        bad.refusal
+                    );
                     assert_eq!(bad.r.map(u64::from), less["r"].as_u64(), "r is echoed");
                 }
             }
@@ -104,12 +108,24 @@ fn a_missing_field_is_named() {
 /// Every field, also inside the body, with every other type.
 #[test]
 fn a_wrong_type_is_named_and_the_value_is_not_quoted() {
-    let wrong = [json!("secret words"), json!(-1), json!(1.5), json!(true), json!([1]), json!({ "x": 1 }), json!((1_u64 << 53) - 1)];
+    let wrong = [
+        json!("secret words"),
+        json!(-1),
+        json!(1.5),
+        json!(true),
+        json!([1]),
+        json!({ "x": 1 }),
+        json!((1_u64 << 53) - 1),
+    ];
     let mut refused = 0;
     for (codec, frame) in client_frames() {
         let mut paths: Vec<Vec<&str>> = frame.as_object().unwrap().keys().map(|k| vec![k.as_str()]).collect();
-        for (outer, inner) in
-            frame.as_object().unwrap().iter().filter(|(k, _)| *k != "cursors").filter_map(|(k, v)| Some((k, v.as_object()?)))
+        for (outer, inner) in frame
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(k, _)| *k != "cursors")
+            .filter_map(|(k, v)| Some((k, v.as_object()?)))
         {
             paths.extend(inner.keys().map(|k| vec![outer.as_str(), k.as_str()]));
         }
@@ -146,7 +162,11 @@ fn an_unknown_type_echoes_r() {
         let e = decode(codec, &json!({ "r": 5 })).unwrap_err();
         assert_eq!((e.r, e.refusal.code), (Some(5), Code::BadFrame));
         assert!(e.refusal.message.contains("`t`"));
-        assert_eq!(ServerFrame::decode(codec, &encoded(codec, &json!({ "t": "teleport" }))), Ok(None), "a client ignores it");
+        assert_eq!(
+            ServerFrame::decode(codec, &encoded(codec, &json!({ "t": "teleport" }))),
+            Ok(None),
+            "a client ignores it"
+        );
     }
 }
 
@@ -222,7 +242,8 @@ fn an_id_holds_nothing_that_means_something_elsewhere() {
 fn numbers_keep_their_value_or_are_refused() {
     let sync = |n: &str| format!(r#"{{"t":"sync","r":1,"cursors":{{"dm.a.b":{n}}}}}"#);
     for n in [0, 1, (1 << 53) - 1] {
-        let ClientFrame::Sync(SyncQuery { cursors, .. }) = ClientFrame::decode(Codec::Json, sync(&n.to_string()).as_bytes()).unwrap()
+        let ClientFrame::Sync(SyncQuery { cursors, .. }) =
+            ClientFrame::decode(Codec::Json, sync(&n.to_string()).as_bytes()).unwrap()
         else {
             panic!()
         };
@@ -243,7 +264,10 @@ fn numbers_keep_their_value_or_are_refused() {
     // Some encoders write small numbers wide, or positive ones as signed.
     for wide in [&b"\xcf\0\0\0\0\0\0\0\x05"[..], b"\xd3\0\0\0\0\0\0\0\x05", b"\xd0\x05", b"\xcc\x05", b"\x05"] {
         let bytes = [b"\x82\xa1t\xa7threads\xa1r", wide].concat();
-        assert!(matches!(ClientFrame::decode(Codec::Msgpack, &bytes), Ok(ClientFrame::Threads(ThreadsQuery { r: 5, .. }))), "{wide:x?}");
+        assert!(
+            matches!(ClientFrame::decode(Codec::Msgpack, &bytes), Ok(ClientFrame::Threads(ThreadsQuery { r: 5, .. }))),
+            "{wide:x?}"
+        );
     }
     let e = decode(Codec::Json, &json!({ "t": "threads", "r": 4_294_967_296_u64 })).unwrap_err();
     assert!(e.r.is_none() && e.refusal.message.contains('r'), "{}", e.refusal);
@@ -257,9 +281,11 @@ fn nesting_bombs_stop_early() {
             for (open, close) in [("[", "]"), (r#"{"x":"#, "}")] {
                 for closed in [true, false] {
                     let nested = open.repeat(depth) + "1" + &close.repeat(if closed { depth } else { 0 });
-                    for frame in
-                        [format!(r#"{{"t":"ping","x":{nested}}}"#), format!(r#"{{"t":"send","r":1,"body":{nested}}}"#), nested.clone()]
-                    {
+                    for frame in [
+                        format!(r#"{{"t":"ping","x":{nested}}}"#),
+                        format!(r#"{{"t":"send","r":1,"body":{nested}}}"#),
+                        nested.clone(),
+                    ] {
                         let _ = ClientFrame::decode(Codec::Json, frame.as_bytes());
                         let _ = ServerFrame::decode(Codec::Json, frame.as_bytes());
                     }
@@ -270,7 +296,9 @@ fn nesting_bombs_stop_early() {
                 let frame = [&b"\x82\xa1t\xa4ping\xa1x"[..], &nested].concat();
                 let e = ClientFrame::decode(Codec::Msgpack, &frame).unwrap_err();
                 assert_eq!(e.refusal.code, Code::BadFrame);
-                assert!(ServerFrame::decode(Codec::Msgpack, &[&b"\x82\xa1t\xa4page\xa1x"[..], &nested].concat()).is_err());
+                assert!(
+                    ServerFrame::decode(Codec::Msgpack, &[&b"\x82\xa1t\xa4page\xa1x"[..], &nested].concat()).is_err()
+                );
                 let entry = samples::entries().remove(0).2.encode();
                 let mut entry = entry.to_vec();
                 entry[0] += 1;

@@ -65,7 +65,8 @@ fn short(json: &str) -> String {
 }
 
 fn codes() -> String {
-    let rows = Code::ALL.map(|c| format!("| `{}` | {} | {} | {} |\n", c.name(), c.http_status(), c.meaning(), c.retry().advice()));
+    let rows = Code::ALL
+        .map(|c| format!("| `{}` | {} | {} | {} |\n", c.name(), c.http_status(), c.meaning(), c.retry().advice()));
     format!("| code | HTTP | meaning | retry? |\n|---|---|---|---|\n{}", rows.concat())
 }
 
@@ -119,7 +120,8 @@ fn times() -> String {
         ("refresh_token", t.refresh_token, "life of a refresh token that is not used"),
         ("refresh_again", t.refresh_again, "a used refresh token gives the same next one again for so long"),
     ];
-    let rows: String = rows.iter().map(|(name, d, what)| format!("| `{name}` | {} s | {what} |\n", d.as_secs_f64())).collect();
+    let rows: String =
+        rows.iter().map(|(name, d, what)| format!("| `{name}` | {} s | {what} |\n", d.as_secs_f64())).collect();
     format!("| time | default | what |\n|---|---|---|\n{rows}")
 }
 
@@ -253,10 +255,13 @@ fn the_conversation_is_spoken() {
             continue;
         }
         let again = if who.starts_with("edge") {
-            let frame = ServerFrame::decode(Codec::Json, line.as_bytes()).unwrap_or_else(|e| panic!("{line}: {e}")).unwrap();
+            let frame =
+                ServerFrame::decode(Codec::Json, line.as_bytes()).unwrap_or_else(|e| panic!("{line}: {e}")).unwrap();
             frame.encode(Codec::Json)
         } else {
-            ClientFrame::decode(Codec::Json, line.as_bytes()).unwrap_or_else(|e| panic!("{line}: {e:?}")).encode(Codec::Json)
+            ClientFrame::decode(Codec::Json, line.as_bytes())
+                .unwrap_or_else(|e| panic!("{line}: {e:?}"))
+                .encode(Codec::Json)
         };
         assert_eq!(line, std::str::from_utf8(&again).unwrap());
         spoken.insert(serde_json::from_str::<Value>(line).unwrap()["t"].as_str().unwrap().to_owned());

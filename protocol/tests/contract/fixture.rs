@@ -52,7 +52,8 @@ pub fn path(direction: &str, name: &str) -> PathBuf {
 
 pub fn read(direction: &str, name: &str) -> Fixture {
     let path = path(direction, name);
-    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}; write it with NATTERJACK_REGENERATE=1", path.display()));
+    let text = fs::read_to_string(&path)
+        .unwrap_or_else(|e| panic!("{}: {e}; write it with NATTERJACK_REGENERATE=1", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 

@@ -134,11 +134,15 @@ fn what_even_an_unknown_field_may_not_hold() {
 fn so_many_levels_and_no_more() {
     // The frame itself is the first of them.
     for (levels, good) in [(MAX_LEVELS - 1, true), (MAX_LEVELS, false), (MAX_LEVELS + 1, false), (10_000, false)] {
-        let nested = |open: &[u8], close: &[u8], innermost: &[u8]| [open.repeat(levels), innermost.to_vec(), close.repeat(levels)].concat();
+        let nested = |open: &[u8], close: &[u8], innermost: &[u8]| {
+            [open.repeat(levels), innermost.to_vec(), close.repeat(levels)].concat()
+        };
         for value in [nested(b"[", b"]", b""), nested(br#"{"a":"#, b"}", b"1")] {
             assert_eq!(taken(Codec::Json, &ping(Codec::Json, &value)), good, "{levels}");
         }
-        for value in [nested(b"\x91", b"", b"\x01"), nested(b"\x81\xa1a", b"", b"\x01"), nested(b"\xdd\0\0\0\x01", b"", b"\xc0")] {
+        for value in
+            [nested(b"\x91", b"", b"\x01"), nested(b"\x81\xa1a", b"", b"\x01"), nested(b"\xdd\0\0\0\x01", b"", b"\xc0")]
+        {
             assert_eq!(taken(Codec::Msgpack, &ping(Codec::Msgpack, &value)), good, "{levels}");
         }
     }
@@ -193,8 +197,9 @@ fn r_is_found_beside_a_fault() {
 #[test]
 fn there_is_one_way_to_say_a_thing() {
     let cid = "019f2314-e9e8-715a-9122-334455667788";
-    let send =
-        |cid: &str, kind: &str, body: &str| format!(r#"{{"t":"send","r":1,"cid":{cid},"thread":"dm.a.b","kind":{kind},"body":{body}}}"#);
+    let send = |cid: &str, kind: &str, body: &str| {
+        format!(r#"{{"t":"send","r":1,"cid":{cid},"thread":"dm.a.b","kind":{kind},"body":{body}}}"#)
+    };
     let quoted = format!("\"{cid}\"");
     assert!(taken(Codec::Json, send(&quoted, "\"text\"", r#"{"text":"x"}"#).as_bytes()));
     for json in [

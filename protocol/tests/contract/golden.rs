@@ -34,7 +34,11 @@ fn check<T: PartialEq + Debug + Serialize>(direction: &str, name: &str, value: &
     let fixture = fixture::read(direction, name);
     for (codec, bytes) in [(Codec::Json, fixture.json.clone().into_bytes()), (Codec::Msgpack, fixture.bytes())] {
         assert_eq!(&decode(codec, &bytes), value, "{direction}/{name} in {codec:?}");
-        assert_eq!(fixture::hex(&codec.encode(value)), fixture::hex(&bytes), "{direction}/{name} in {codec:?}, encoded again");
+        assert_eq!(
+            fixture::hex(&codec.encode(value)),
+            fixture::hex(&bytes),
+            "{direction}/{name} in {codec:?}, encoded again"
+        );
     }
 }
 
@@ -71,14 +75,9 @@ fn every_frame_type_has_a_fixture() {
 #[test]
 fn the_rest() {
     for (name, _, v) in samples::entries() {
-        check(
-            "entry",
-            name,
-            &v,
-            |codec, bytes| {
-                if codec == Codec::Msgpack { Entry::decode(bytes).unwrap() } else { codec.decode(bytes).unwrap() }
-            },
-        );
+        check("entry", name, &v, |codec, bytes| {
+            if codec == Codec::Msgpack { Entry::decode(bytes).unwrap() } else { codec.decode(bytes).unwrap() }
+        });
         assert_eq!(v.encode(), fixture::read("entry", name).bytes());
     }
     for (name, _, v) in samples::ephemeral() {
@@ -121,6 +120,10 @@ fn the_spliced_frame_is_the_encoded_event() {
             samples::NOW,
         );
         let event = natterjack_protocol::Event::new(samples::dm(), samples::id(9), samples::id(0), samples::NOW, entry);
-        assert_eq!(fixture::hex(&spliced), fixture::hex(&ServerFrame::Event(Box::new(event)).encode(Codec::Msgpack)), "{name}");
+        assert_eq!(
+            fixture::hex(&spliced),
+            fixture::hex(&ServerFrame::Event(Box::new(event)).encode(Codec::Msgpack)),
+            "{name}"
+        );
     }
 }

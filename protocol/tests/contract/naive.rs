@@ -6,7 +6,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use natterjack_protocol::{
     Body, Cid, Kind, MsgId, Thread, Token,
     client::frame::{
-        ActivityReport, ClientFrame, DeviceClass, Hello, HistoryQuery, SendMessage, SyncQuery, ThreadsQuery, TypingIn, WatchQuery,
+        ActivityReport, ClientFrame, DeviceClass, Hello, HistoryQuery, SendMessage, SyncQuery, ThreadsQuery, TypingIn,
+        WatchQuery,
     },
     codec::Codec,
     log::{HistoryFor, Media, Role},
@@ -196,7 +197,11 @@ pub fn frame(codec: Codec, tree: &Tree) -> Option<ClientFrame> {
             at: f.maybe("at", number)?,
             limit: f.maybe("limit", limit)?,
         }),
-        "threads" => ClientFrame::Threads(ThreadsQuery { r: r()?, limit: f.maybe("limit", limit)?, before: f.maybe("before", id)? }),
+        "threads" => ClientFrame::Threads(ThreadsQuery {
+            r: r()?,
+            limit: f.maybe("limit", limit)?,
+            before: f.maybe("before", id)?,
+        }),
         "sync" => ClientFrame::Sync(SyncQuery { r: r()?, cursors: f.must("cursors", cursors)? }),
         "watch" => ClientFrame::Watch(WatchQuery { r: r()?, users: f.maybe("users", users)? }),
         "report" => ClientFrame::Report(ActivityReport { active: f.must("active", flag)? }),

@@ -142,7 +142,8 @@ impl World {
     }
 
     fn shown(&self) -> impl Iterator<Item = (usize, Cid)> {
-        let hidden = |(id, s): &(usize, &Stored)| s.cid.is_late(s.ts, s.seen, &self.times) && self.lookup(s.cid, *id).is_some();
+        let hidden =
+            |(id, s): &(usize, &Stored)| s.cid.is_late(s.ts, s.seen, &self.times) && self.lookup(s.cid, *id).is_some();
         self.log.iter().enumerate().filter(move |e| !hidden(e)).map(|(id, s)| (id, s.cid))
     }
 }

@@ -46,7 +46,11 @@ fn imports(code: &str, room: &str) -> bool {
 
 #[test]
 fn an_import_is_found() {
-    for code in ["use crate::client::close;", "use crate::{\n    cid::Cid,\n    client::event::Event,\n};", "crate::{client::http}"] {
+    for code in [
+        "use crate::client::close;",
+        "use crate::{\n    cid::Cid,\n    client::event::Event,\n};",
+        "crate::{client::http}",
+    ] {
         assert!(imports(code, "client"), "{code}");
     }
     assert!(!imports("use crate::{my_client::x, cid::Cid};", "client"));

@@ -140,11 +140,22 @@ fn every_role_at_every_change() {
     for (change, verdicts) in table {
         for (actor, want) in actors.iter().zip(verdicts) {
             let change = Entry { from: user(actor), ..change.clone() };
-            assert_eq!(verdict(Some(&g), &change), want, "{actor}: {:?} {:?} {:?}", change.kind, change.body.users, change.body.role);
+            assert_eq!(
+                verdict(Some(&g), &change),
+                want,
+                "{actor}: {:?} {:?} {:?}",
+                change.kind,
+                change.body.users,
+                change.body.role
+            );
         }
     }
     for actor in ["o1", "a1"] {
-        assert_eq!(verdict(Some(&g), &entry(actor, Kind::MemberRemoved, &[actor])), Err(Invalid), "nobody removes themselves");
+        assert_eq!(
+            verdict(Some(&g), &entry(actor, Kind::MemberRemoved, &[actor])),
+            Err(Invalid),
+            "nobody removes themselves"
+        );
     }
     assert_eq!(verdict(None, &entry("o1", Kind::MemberAdded, &["x"])), Err(NotFound));
 }
@@ -162,7 +173,9 @@ fn the_limits_of_a_group() {
     assert_eq!(created(limits::USERS_PER_CHANGE + 1, usize::MAX), Err(Code::Invalid));
     let doubled = entry("o1", Kind::GroupCreated, &["o1", "m1", "m1"]);
     assert!(judge_group(None, &doubled.from, doubled.kind, &doubled.body, 2).is_ok(), "people are counted, not names");
-    for (chars, want) in [(0, false), (1, true), (limits::GROUP_NAME_CHARS, true), (limits::GROUP_NAME_CHARS + 1, false)] {
+    for (chars, want) in
+        [(0, false), (1, true), (limits::GROUP_NAME_CHARS, true), (limits::GROUP_NAME_CHARS + 1, false)]
+    {
         let mut e = entry("o1", Kind::GroupRenamed, &[]);
         e.body.name = Some("ü".repeat(chars));
         assert_eq!(verdict(Some(&a_group()), &e).is_ok(), want, "{chars}");
@@ -217,7 +230,11 @@ fn dms_and_sending() {
     assert_eq!(goes_into_the_log(judge_dm(None, Kind::Blocked)), Ok(true), "also somebody who never wrote");
     assert_eq!(goes_into_the_log(judge_dm(Some(&item(true, false)), Kind::Blocked)), Ok(false));
     assert_eq!(goes_into_the_log(judge_dm(Some(&item(false, true)), Kind::Blocked)), Ok(true), "both may block");
-    assert_eq!(goes_into_the_log(judge_dm(Some(&item(false, true)), Kind::Unblocked)), Ok(false), "not by who is blocked");
+    assert_eq!(
+        goes_into_the_log(judge_dm(Some(&item(false, true)), Kind::Unblocked)),
+        Ok(false),
+        "not by who is blocked"
+    );
     assert_eq!(goes_into_the_log(judge_dm(None, Kind::Text)), Err(Code::Invalid));
     assert_eq!(code(may_send(&item(false, false))), Ok(()));
     assert_eq!(code(may_send(&item(true, false))), Err(Code::Blocked));
@@ -254,7 +271,10 @@ fn bodies_at_their_limits() {
         ("url", Kind::Video, limits::MEDIA_URL_BYTES, &url),
         ("media name", Kind::File, limits::MEDIA_NAME_CHARS, &name),
         ("mime", Kind::Audio, limits::MEDIA_MIME_CHARS, &mime),
-        ("a body without a limit of its own", Kind::Recall, 1, &|n| Body { target: (n == 1).then_some(MsgId(1)), ..Body::default() }),
+        ("a body without a limit of its own", Kind::Recall, 1, &|n| Body {
+            target: (n == 1).then_some(MsgId(1)),
+            ..Body::default()
+        }),
     ];
     for (what, kind, max, make) in table {
         assert_eq!(make(max).check(kind), Ok(()), "{what}");
@@ -351,8 +371,10 @@ fn the_close_table_is_sound() {
 #[test]
 fn every_limit_is_in_the_table() {
     let source = include_str!("../../src/limits.rs");
-    let consts =
-        source.lines().filter_map(|l| l.strip_prefix("pub const ")?.split_once(':')).filter(|(n, _)| *n != "TABLE" && *n != "NUMBER_MAX");
+    let consts = source
+        .lines()
+        .filter_map(|l| l.strip_prefix("pub const ")?.split_once(':'))
+        .filter(|(n, _)| *n != "TABLE" && *n != "NUMBER_MAX");
     for (name, _) in consts {
         assert!(limits::TABLE.iter().any(|l| l.name == name), "{name}");
     }

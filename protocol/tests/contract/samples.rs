@@ -7,8 +7,8 @@ use natterjack_protocol::{
     Body, Cid, Code, Entry, Event, Kind, MsgId, Refusal, Thread, Token, UserId,
     client::{
         frame::{
-            ActivityReport, ClientFrame, DeviceClass, Displaced, Hello, HistoryQuery, OtherDevice, Page, SendMessage, ServerFrame,
-            SyncQuery, ThreadSummary, ThreadsQuery, TypingIn, WatchQuery, Welcome,
+            ActivityReport, ClientFrame, DeviceClass, Displaced, Hello, HistoryQuery, OtherDevice, Page, SendMessage,
+            ServerFrame, SyncQuery, ThreadSummary, ThreadsQuery, TypingIn, WatchQuery, Welcome,
         },
         presence::{PresenceOf, PresenceState},
     },
@@ -93,7 +93,11 @@ pub fn client() -> Vec<Sample<ClientFrame>> {
     let about = |target: u64| Body { target: Some(id(target)), ..Body::default() };
     vec![
         ("hello", "The first frame of a connection that resumes.", ClientFrame::Hello(hello.clone())),
-        ("hello-first", "The first frame of a device that has nothing yet.", ClientFrame::Hello(Hello::new(hello.token, hello.device))),
+        (
+            "hello-first",
+            "The first frame of a device that has nothing yet.",
+            ClientFrame::Hello(Hello::new(hello.token, hello.device)),
+        ),
         ("send", "A text.", send(1, Kind::Text, Body { reply_to: Some(id(0)), ..Body::text("Grüß dich! 🐸") })),
         ("send-emoji", "A large emoji.", send(2, Kind::Emoji, Body { emoji: Some("🐸".into()), ..Body::default() })),
         (
@@ -106,9 +110,17 @@ pub fn client() -> Vec<Sample<ClientFrame>> {
             "Opaque bytes: base64 in JSON, bytes in MessagePack.",
             send(4, Kind::Custom, Body { data: Some(Bytes::from_static(&[0, 1, 2, 0xfe, 0xff])), ..Body::default() }),
         ),
-        ("send-edit", "A new text for an earlier message.", send(5, Kind::Edit, Body { text: Some("Grüß Dich!".into()), ..about(9) })),
+        (
+            "send-edit",
+            "A new text for an earlier message.",
+            send(5, Kind::Edit, Body { text: Some("Grüß Dich!".into()), ..about(9) }),
+        ),
         ("send-recall", "An earlier message is taken back.", send(6, Kind::Recall, about(9))),
-        ("send-reaction", "A reaction to an earlier message.", send(7, Kind::Reaction, Body { emoji: Some("👍".into()), ..about(9) })),
+        (
+            "send-reaction",
+            "A reaction to an earlier message.",
+            send(7, Kind::Reaction, Body { emoji: Some("👍".into()), ..about(9) }),
+        ),
         (
             "send-reaction-removed",
             "A reaction is taken away.",
@@ -127,7 +139,11 @@ pub fn client() -> Vec<Sample<ClientFrame>> {
             }),
         ),
         ("typing", "Somebody is writing.", ClientFrame::Typing(TypingIn { thread: dm() })),
-        ("watch", "These users are watched from here on.", ClientFrame::Watch(WatchQuery { r: 21, users: Some(vec![anna(), ben()]) })),
+        (
+            "watch",
+            "These users are watched from here on.",
+            ClientFrame::Watch(WatchQuery { r: 21, users: Some(vec![anna(), ben()]) }),
+        ),
         ("watch-contacts", "The contacts are watched.", ClientFrame::Watch(WatchQuery { r: 22, users: None })),
         ("report", "Somebody is in front of the device.", ClientFrame::Report(ActivityReport { active: true })),
         ("history", "The newest page.", ClientFrame::History(history(9))),
@@ -136,10 +152,26 @@ pub fn client() -> Vec<Sample<ClientFrame>> {
             "The page below an id.",
             ClientFrame::History(HistoryQuery { before: Some(id(0)), limit: Some(100), ..history(10) }),
         ),
-        ("history-after", "The page above an id.", ClientFrame::History(HistoryQuery { after: Some(id(0)), ..history(11) })),
-        ("history-around", "Half a page on each side of an id.", ClientFrame::History(HistoryQuery { around: Some(id(0)), ..history(12) })),
-        ("history-at", "The page that begins at a point in time.", ClientFrame::History(HistoryQuery { at: Some(NOW), ..history(13) })),
-        ("threads", "The first page of the thread list.", ClientFrame::Threads(ThreadsQuery { r: 14, limit: None, before: None })),
+        (
+            "history-after",
+            "The page above an id.",
+            ClientFrame::History(HistoryQuery { after: Some(id(0)), ..history(11) }),
+        ),
+        (
+            "history-around",
+            "Half a page on each side of an id.",
+            ClientFrame::History(HistoryQuery { around: Some(id(0)), ..history(12) }),
+        ),
+        (
+            "history-at",
+            "The page that begins at a point in time.",
+            ClientFrame::History(HistoryQuery { at: Some(NOW), ..history(13) }),
+        ),
+        (
+            "threads",
+            "The first page of the thread list.",
+            ClientFrame::Threads(ThreadsQuery { r: 14, limit: None, before: None }),
+        ),
         (
             "threads-next",
             "The next page of the thread list.",
@@ -169,12 +201,21 @@ pub fn event() -> Event {
 }
 
 fn displaced(name: Option<&str>) -> Displaced {
-    let by = OtherDevice { device: user("d1b4n7c0x3z6m9k2v"), name: name.map(str::to_owned), class: DeviceClass::Phone };
+    let by =
+        OtherDevice { device: user("d1b4n7c0x3z6m9k2v"), name: name.map(str::to_owned), class: DeviceClass::Phone };
     Displaced { by, since: NOW + 5_000 }
 }
 
 fn started() -> Event {
-    Event { id: id(0), prev: MsgId::NONE, ts: NOW, cid: cid(0), kind: Kind::DmStarted, body: Body::default(), ..event() }
+    Event {
+        id: id(0),
+        prev: MsgId::NONE,
+        ts: NOW,
+        cid: cid(0),
+        kind: Kind::DmStarted,
+        body: Body::default(),
+        ..event()
+    }
 }
 
 fn twice_here() -> Intervals {
@@ -206,7 +247,11 @@ pub fn server() -> Vec<Sample<ServerFrame>> {
         body: Body { users: vec![ben()], ..Body::default() },
         ..event()
     };
-    let custom = Event { kind: Kind::Custom, body: Body { data: Some(Bytes::from_static(&[0, 0xff])), ..Body::default() }, ..event() };
+    let custom = Event {
+        kind: Kind::Custom,
+        body: Body { data: Some(Bytes::from_static(&[0, 0xff])), ..Body::default() },
+        ..event()
+    };
     vec![
         ("welcome", "The session exists.", ServerFrame::Welcome(Box::new(welcome))),
         (
@@ -233,7 +278,10 @@ pub fn server() -> Vec<Sample<ServerFrame>> {
         (
             "presence-answer",
             "Everybody who is watched.",
-            ServerFrame::Presence { r: Some(21), users: vec![shown(anna(), PresenceState::Online, None), away_since(ben())] },
+            ServerFrame::Presence {
+                r: Some(21),
+                users: vec![shown(anna(), PresenceState::Online, None), away_since(ben())],
+            },
         ),
         (
             "presence",
@@ -246,7 +294,13 @@ pub fn server() -> Vec<Sample<ServerFrame>> {
         (
             "member",
             "This user's membership of a thread changed.",
-            ServerFrame::Member { thread: group(), id: id(90), open: true, role: Some(Role::Member), intervals: twice_here() },
+            ServerFrame::Member {
+                thread: group(),
+                id: id(90),
+                open: true,
+                role: Some(Role::Member),
+                intervals: twice_here(),
+            },
         ),
         (
             "member-removed",
@@ -263,7 +317,14 @@ pub fn server() -> Vec<Sample<ServerFrame>> {
         (
             "page-answer",
             "The answer to `history`, with a hole.",
-            ServerFrame::Page(Page { r: Some(10), events: vec![event()], prev: id(0), more: true, holes: vec![(id(1), id(8))], ..page }),
+            ServerFrame::Page(Page {
+                r: Some(10),
+                events: vec![event()],
+                prev: id(0),
+                more: true,
+                holes: vec![(id(1), id(8))],
+                ..page
+            }),
         ),
         (
             "threads",
@@ -272,7 +333,13 @@ pub fn server() -> Vec<Sample<ServerFrame>> {
                 r: 14,
                 threads: vec![
                     ThreadSummary { thread: dm(), name: None, role: None, open: true, last: Some(event()) },
-                    ThreadSummary { thread: group(), name: Some("Teichfreunde".into()), role: Some(Role::Owner), open: true, last: None },
+                    ThreadSummary {
+                        thread: group(),
+                        name: Some("Teichfreunde".into()),
+                        role: Some(Role::Owner),
+                        open: true,
+                        last: None,
+                    },
                 ],
                 next: Some(MsgId(NOW + 42)),
             },
@@ -289,23 +356,42 @@ pub fn server() -> Vec<Sample<ServerFrame>> {
         ),
         ("error-clock-ahead", "A send whose cid is of the future.", ServerFrame::error(Some(1), ahead)),
         ("displaced", "Another phone has taken over.", ServerFrame::Displaced(displaced(Some("Annas Telefon")))),
-        ("displaced-nameless", "By a device whose client does not say what it is called.", ServerFrame::Displaced(displaced(None))),
+        (
+            "displaced-nameless",
+            "By a device whose client does not say what it is called.",
+            ServerFrame::Displaced(displaced(None)),
+        ),
         (
             "draining",
             "This edge leaves.",
-            ServerFrame::Draining { after_ms: 4_000, edges: vec!["ws://127.0.0.1:8082".into(), "ws://127.0.0.1:8083".into()] },
+            ServerFrame::Draining {
+                after_ms: 4_000,
+                edges: vec!["ws://127.0.0.1:8082".into(), "ws://127.0.0.1:8083".into()],
+            },
         ),
         ("degraded", "The edge is cut off from the log.", ServerFrame::Degraded { on: true }),
-        ("pong", "The answer to ping.", ServerFrame::Pong { now: NOW + 25_000, synced: Some("1.64611942400900.64611942400951".into()) }),
-        ("pong-attaching", "The answer to ping before `attached`.", ServerFrame::Pong { now: NOW + 1_000, synced: None }),
+        (
+            "pong",
+            "The answer to ping.",
+            ServerFrame::Pong { now: NOW + 25_000, synced: Some("1.64611942400900.64611942400951".into()) },
+        ),
+        (
+            "pong-attaching",
+            "The answer to ping before `attached`.",
+            ServerFrame::Pong { now: NOW + 1_000, synced: None },
+        ),
         ("contacts", "The contacts of this user changed.", ServerFrame::Contacts),
     ]
 }
 
 pub fn entries() -> Vec<Sample<Entry>> {
     let entry = |kind, body| Entry::new(anna(), cid(1), kind, body);
-    let members =
-        Body { users: vec![anna(), ben()], name: Some("Teichfreunde".into()), history: Some(HistoryFor::Everything), ..Body::default() };
+    let members = Body {
+        users: vec![anna(), ben()],
+        name: Some("Teichfreunde".into()),
+        history: Some(HistoryFor::Everything),
+        ..Body::default()
+    };
     vec![
         ("text", "A message.", entry(Kind::Text, event().body)),
         (
@@ -313,10 +399,18 @@ pub fn entries() -> Vec<Sample<Entry>> {
             "A resend that was looked for before it was published.",
             Entry { seen: Some(NOW + 30_000), ..entry(Kind::Text, event().body) },
         ),
-        ("custom", "Opaque bytes.", entry(Kind::Custom, Body { data: Some(Bytes::from_static(&[0, 0xff])), ..Body::default() })),
+        (
+            "custom",
+            "Opaque bytes.",
+            entry(Kind::Custom, Body { data: Some(Bytes::from_static(&[0, 0xff])), ..Body::default() }),
+        ),
         ("dm-started", "The first entry of a DM.", entry(Kind::DmStarted, Body::default())),
         ("group-created", "The first entry of a group.", entry(Kind::GroupCreated, members)),
-        ("role-changed", "A role.", entry(Kind::RoleChanged, Body { users: vec![ben()], role: Some(Role::Admin), ..Body::default() })),
+        (
+            "role-changed",
+            "A role.",
+            entry(Kind::RoleChanged, Body { users: vec![ben()], role: Some(Role::Admin), ..Body::default() }),
+        ),
     ]
 }
 
@@ -328,7 +422,14 @@ pub fn ephemeral() -> Vec<Sample<Ephemeral>> {
 }
 
 pub fn beats() -> Vec<Sample<Beat>> {
-    let beat = Beat { generation: 1, p: 1, ts: NOW, dedupe_since: NOW - 3_600_000, frontier: id(9), archive_lag_ms: Some(180) };
+    let beat = Beat {
+        generation: 1,
+        p: 1,
+        ts: NOW,
+        dedupe_since: NOW - 3_600_000,
+        frontier: id(9),
+        archive_lag_ms: Some(180),
+    };
     vec![
         ("beat", "Once a second per partition.", beat),
         ("beat-lag-unknown", "The archive's lag is not known.", Beat { archive_lag_ms: None, ..beat }),
@@ -353,7 +454,14 @@ pub fn groups() -> Vec<Sample<GroupState>> {
 pub fn user_threads() -> Vec<Sample<UserThreads>> {
     let item = |v| ThreadItem { v, ..ThreadItem::default() };
     let threads = BTreeMap::from([
-        (dm(), ThreadItem { intervals: Intervals(vec![Interval { since: id(0), until: None }]), blocks: true, ..item(id(5)) }),
+        (
+            dm(),
+            ThreadItem {
+                intervals: Intervals(vec![Interval { since: id(0), until: None }]),
+                blocks: true,
+                ..item(id(5))
+            },
+        ),
         (Thread::dm(&anna(), &anna()), ThreadItem { intervals: Intervals::all(), blocked_by: true, ..item(id(6)) }),
         (group(), ThreadItem { intervals: twice_here(), role: Some(Role::Member), ..item(id(90)) }),
     ]);
@@ -364,7 +472,11 @@ pub fn user_threads() -> Vec<Sample<UserThreads>> {
 }
 
 pub fn user_devices() -> Vec<Sample<UserDevices>> {
-    let place = |session: &str, edge: &str| SessionPlace { session: user(session), edge: user(edge), incarnation: "edge-01890a5d".into() };
+    let place = |session: &str, edge: &str| SessionPlace {
+        session: user(session),
+        edge: user(edge),
+        incarnation: "edge-01890a5d".into(),
+    };
     let phone = DeviceEntry {
         id: user("d1b4n7c0x3z6m9k2v"),
         class: DeviceClass::Phone,

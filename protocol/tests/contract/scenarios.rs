@@ -72,7 +72,11 @@ fn a_refused_hello_means_what_the_table_of_errors_says() {
     let mut seen = BTreeSet::new();
     for scenario in all() {
         let steps = scenario["steps"].as_array().unwrap();
-        for (i, step) in steps.iter().enumerate().filter(|(i, s)| *i > 0 && s["server"] == "says" && steps[i - 1]["server"] == "upgrades") {
+        for (i, step) in steps
+            .iter()
+            .enumerate()
+            .filter(|(i, s)| *i > 0 && s["server"] == "says" && steps[i - 1]["server"] == "upgrades")
+        {
             let code: Code = serde_json::from_value(step["frame"]["code"].clone()).unwrap();
             let (back, name) = match code.retry() {
                 Retry::Never => (Back::Never, "never"),
@@ -103,7 +107,11 @@ fn frames_are_frames_and_waits_are_not_shorter_than_told() {
                 let known: Value = serde_json::from_slice(&known).unwrap();
                 assert_eq!(known, serde_json::from_str::<Value>(&frame).unwrap(), "{what}");
                 // Of a message: its own rows in the list say when.
-                told = if step["frame"]["r"].is_null() { step["frame"]["retry_after_ms"].as_u64().unwrap_or(0) } else { 0 };
+                told = if step["frame"]["r"].is_null() {
+                    step["frame"]["retry_after_ms"].as_u64().unwrap_or(0)
+                } else {
+                    0
+                };
             } else if step["server"] == "answers" {
                 let seconds = step["headers"]["retry-after"].as_str().and_then(|s| s.parse::<u64>().ok()).unwrap_or(0);
                 told = seconds * 1_000;

@@ -42,7 +42,10 @@ fn directions() -> [(&'static str, Validator, Decodes, Vec<Value>); 2] {
     let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
     let of_client = samples::client().into_iter().map(|(_, _, f)| json(&f.encode(Codec::Json))).collect();
     let of_server = samples::server().into_iter().map(|(_, _, f)| json(&f.encode(Codec::Json))).collect();
-    [("ClientFrame", validator("ClientFrame"), client, of_client), ("ServerFrame", validator("ServerFrame"), server, of_server)]
+    [
+        ("ClientFrame", validator("ClientFrame"), client, of_client),
+        ("ServerFrame", validator("ServerFrame"), server, of_server),
+    ]
 }
 
 #[test]
@@ -155,7 +158,8 @@ fn bounds_are_those_of_the_code() {
 fn every_declared_frame_is_in_the_schema() {
     let document = schema::frames();
     let server: Vec<&str> = ServerFrame::DECLARED.iter().map(|d| d.name).collect();
-    let both: [(&str, &[FrameInfo]); 2] = [("ClientFrame", ClientFrame::DECLARED), ("ServerFrame", ServerFrame::DECLARED)];
+    let both: [(&str, &[FrameInfo]); 2] =
+        [("ClientFrame", ClientFrame::DECLARED), ("ServerFrame", ServerFrame::DECLARED)];
     for (direction, declared) in both {
         let branches = document["$defs"][direction]["oneOf"].as_array().unwrap();
         assert_eq!(branches.len(), declared.len());
@@ -170,10 +174,17 @@ fn every_declared_frame_is_in_the_schema() {
             let numbered = parts.iter().any(|p| {
                 p.pointer("/properties/r").is_some()
                     || p["$ref"].as_str().is_some_and(|to| {
-                        document.pointer(to.trim_start_matches('#')).is_some_and(|d| d.to_string().contains("RequestNumber"))
+                        document
+                            .pointer(to.trim_start_matches('#'))
+                            .is_some_and(|d| d.to_string().contains("RequestNumber"))
                     })
             });
-            assert_eq!(numbered, !matches!(info.kind, FrameKind::Signal(_) | FrameKind::Push), "{direction} {}: r", info.name);
+            assert_eq!(
+                numbered,
+                !matches!(info.kind, FrameKind::Signal(_) | FrameKind::Push),
+                "{direction} {}: r",
+                info.name
+            );
         }
     }
 }

@@ -45,7 +45,9 @@ fn good(tree: &Tree) -> bool {
     match tree {
         Tree::Int(n) => n.abs() < 1 << 53,
         Tree::List(l) => l.iter().all(good),
-        Tree::Map(m) => m.iter().map(|(k, _)| k).collect::<HashSet<_>>().len() == m.len() && m.iter().all(|(_, v)| good(v)),
+        Tree::Map(m) => {
+            m.iter().map(|(k, _)| k).collect::<HashSet<_>>().len() == m.len() && m.iter().all(|(_, v)| good(v))
+        }
         _ => true,
     }
 }

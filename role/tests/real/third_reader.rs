@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use natterjack_nats::{KvBuckets, Layout, LeaderReader, LogReaders, Nats, Position, Positions, ProvisionError, Publisher, switch};
+use natterjack_nats::{
+    KvBuckets, Layout, LeaderReader, LogReaders, Nats, Position, Positions, ProvisionError, Publisher, switch,
+};
 use natterjack_protocol::{MsgId, Thread, Times};
 use natterjack_role::RoleSetup;
 use natterjack_runtime::{
@@ -33,7 +35,14 @@ struct Instance {
 impl World {
     async fn new() -> Self {
         let (server, nats, layout) = NatsServer::ready().await;
-        Self { server, nats, layout, fault: watch::Sender::new(Fault::None), counts: Counts::default(), truth: BTreeMap::new() }
+        Self {
+            server,
+            nats,
+            layout,
+            fault: watch::Sender::new(Fault::None),
+            counts: Counts::default(),
+            truth: BTreeMap::new(),
+        }
     }
 
     async fn start(&self, name: &str) -> Instance {
@@ -113,7 +122,11 @@ async fn it_gets_everything_in_order_across_switches_that_wait_for_it() {
     w.switch(2).await.unwrap();
     w.talk().await;
     w.all_is_counted().await;
-    assert!(instance.health.report().parts.keys().all(|part| part.starts_with("counter.3-")), "{:?}", instance.health.report());
+    assert!(
+        instance.health.report().parts.keys().all(|part| part.starts_with("counter.3-")),
+        "{:?}",
+        instance.health.report()
+    );
 
     // Stopped for good: nobody waits for it any longer than it takes to say so.
     instance.stop.cancel();
@@ -138,7 +151,8 @@ async fn after_an_error_or_a_panic_it_begins_again_and_is_not_ready_meanwhile() 
     for (fault, words) in [(Fault::Error, "on purpose"), (Fault::Panic, "panicked")] {
         w.fault.send_replace(fault);
         w.say(&t).await;
-        eventually(words, async || failing(&instance.health, &failing_part).is_some_and(|why| why.contains(words))).await;
+        eventually(words, async || failing(&instance.health, &failing_part).is_some_and(|why| why.contains(words)))
+            .await;
         assert!(!instance.health.report().ready);
         assert_eq!(failing(&instance.health, &other_part), None, "the other partition has nothing to do with it");
         w.fault.send_replace(Fault::None);

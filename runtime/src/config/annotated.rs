@@ -29,7 +29,11 @@ pub fn sections(toml: &str) -> Vec<Section> {
         } else if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
             sections.push(Section { name: name.into(), doc: std::mem::take(&mut doc), entries: Vec::new() });
         } else if let (Some((key, default)), Some(section)) = (line.split_once('='), sections.last_mut()) {
-            section.entries.push(ConfigKey { key: key.trim().into(), default: default.trim().into(), doc: std::mem::take(&mut doc) });
+            section.entries.push(ConfigKey {
+                key: key.trim().into(),
+                default: default.trim().into(),
+                doc: std::mem::take(&mut doc),
+            });
         } else {
             // An empty line ends a comment that belongs to nothing.
             doc.clear();

@@ -41,9 +41,16 @@ impl Readers {
     /// A reader that is not ready before it was told where the end is. The part goes with it.
     pub fn open(&self, part: Part) -> Reader {
         self.health.set(part.clone(), Err("starting".into()));
-        let state =
-            State { progress: Progress::new(), doing: "starting", resting: false, troubles: BTreeMap::new(), next: 0, closed: false };
-        let shared = Arc::new(Shared { part, health: self.health.clone(), bound: self.bound, state: Mutex::new(state) });
+        let state = State {
+            progress: Progress::new(),
+            doing: "starting",
+            resting: false,
+            troubles: BTreeMap::new(),
+            next: 0,
+            closed: false,
+        };
+        let shared =
+            Arc::new(Shared { part, health: self.health.clone(), bound: self.bound, state: Mutex::new(state) });
         self.all.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&shared));
         Reader { shared }
     }
@@ -182,7 +189,8 @@ impl Shared {
         let now = Instant::now();
         self.with(|s| {
             if !s.closed {
-                metrics::gauge!(crate::metrics::READER_STUCK_SECONDS, "part" => self.part.clone()).set(s.stuck(now).as_secs_f64());
+                metrics::gauge!(crate::metrics::READER_STUCK_SECONDS, "part" => self.part.clone())
+                    .set(s.stuck(now).as_secs_f64());
                 self.health.set(self.part.clone(), s.judge(now, self.bound));
             }
         });
@@ -202,14 +210,22 @@ impl State {
         match self.progress.end {
             None => return Err(format!("where the end is was not told yet ({})", self.doing)),
             Some((_, told)) if now - told > bound => {
-                return Err(format!("for {} s nobody could tell where the end is ({})", (now - told).as_secs(), self.doing));
+                return Err(format!(
+                    "for {} s nobody could tell where the end is ({})",
+                    (now - told).as_secs(),
+                    self.doing
+                ));
             }
             Some(_) => {}
         }
         let stuck = self.stuck(now);
         if stuck > bound {
             let (at, end) = (self.progress.at, self.progress.end.map_or(0, |(end, _)| end));
-            return Err(format!("has not moved from {at} for {} s, and there is more up to {end} ({})", stuck.as_secs(), self.doing));
+            return Err(format!(
+                "has not moved from {at} for {} s, and there is more up to {end} ({})",
+                stuck.as_secs(),
+                self.doing
+            ));
         }
         Ok(())
     }

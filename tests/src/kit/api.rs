@@ -44,8 +44,14 @@ impl Api {
     }
 
     /// Likewise, for when nobody may be there.
-    pub async fn try_call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(u16, Value), reqwest::Error> {
-        let mut request = self.http.request(method.clone(), format!("{}{path}", self.base)).timeout(patience(self.limit));
+    pub async fn try_call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(u16, Value), reqwest::Error> {
+        let mut request =
+            self.http.request(method.clone(), format!("{}{path}", self.base)).timeout(patience(self.limit));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }

@@ -50,10 +50,16 @@ impl Cassandra {
                 let folder = dir.path().join(format!("node-{i}"));
                 let args = vec![address.ip().to_string(), folder.display().to_string(), real[0].ip().to_string()];
                 let told = proxy.as_ref().map_or(address.ip(), |p| p.addr().ip());
-                Process::new(format!("cassandra-{i}"), &scripts.join("cassandra.sh"), args, dir.path(), Ready::Tcp(*address))
-                    .env("CASSANDRA_TOLD", &told.to_string())
-                    .env("NATTERJACK_CQL", "")
-                    .patient(START)
+                Process::new(
+                    format!("cassandra-{i}"),
+                    &scripts.join("cassandra.sh"),
+                    args,
+                    dir.path(),
+                    Ready::Tcp(*address),
+                )
+                .env("CASSANDRA_TOLD", &told.to_string())
+                .env("NATTERJACK_CQL", "")
+                .patient(START)
             })
             .collect();
         // One after the other: the second asks the first who else there is.

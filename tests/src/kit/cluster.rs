@@ -77,7 +77,9 @@ impl Cluster {
             cluster.certificates = Some(Certificates::new(cluster.dir(), hosts));
         }
         if let Some(lets_in) = cluster.spec.secured_nats {
-            let printed = tokio::process::Command::new(programs::natterjack()).args(["provision", "--print-permissions"]).output();
+            let printed = tokio::process::Command::new(programs::natterjack())
+                .args(["provision", "--print-permissions"])
+                .output();
             let permissions = String::from_utf8(printed.await.unwrap().stdout).unwrap();
             cluster.secured = Some(Box::new(SecuredNats::new(&cluster.dir(), lets_in, &permissions)));
         }
@@ -97,7 +99,8 @@ impl Cluster {
         cluster.persisters = (0..cluster.spec.persisters).map(|i| cluster.persister_process(i)).collect();
         cluster.presences = (0..cluster.spec.presences).map(|i| cluster.presence_process(i)).collect();
         cluster.edges = (0..cluster.spec.edges).map(|i| cluster.edge_process(i)).collect();
-        let roles = || cluster.channels.iter().chain(&cluster.persisters).chain(&cluster.presences).chain(&cluster.edges);
+        let roles =
+            || cluster.channels.iter().chain(&cluster.persisters).chain(&cluster.presences).chain(&cluster.edges);
         roles().for_each(Process::spawn);
         for role in roles() {
             role.wait_ready().await;

@@ -6,7 +6,12 @@ use natterjack_client::{ClientEvent, Events};
 use natterjack_testkit::within;
 
 /// The next event that `wanted` takes; others are passed over.
-pub async fn next_event<T>(events: &mut Events, what: &str, limit: Duration, mut wanted: impl FnMut(ClientEvent) -> Option<T>) -> T {
+pub async fn next_event<T>(
+    events: &mut Events,
+    what: &str,
+    limit: Duration,
+    mut wanted: impl FnMut(ClientEvent) -> Option<T>,
+) -> T {
     within(what, limit, async {
         loop {
             let event = events.next().await.unwrap_or_else(|| panic!("the client ended while waiting for: {what}"));

@@ -140,7 +140,8 @@ impl Issuer {
 
     /// In place of those before.
     pub fn publish(&self, keys: &[&Key]) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).published = keys.iter().map(|k| k.jwk.clone()).collect();
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).published =
+            keys.iter().map(|k| k.jwk.clone()).collect();
     }
 
     pub fn mood(&self, mood: Mood) {

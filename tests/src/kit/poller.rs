@@ -67,7 +67,8 @@ impl Poller {
         match self.api().try_call(reqwest::Method::POST, "/v1/sync", Some(&ask)).await {
             Ok((200, answer)) => self.take(&answer).await.then_some(answer),
             Ok((status, body)) => {
-                let refusal: Refusal = serde_json::from_value(body.clone()).unwrap_or_else(|e| panic!("{status} {body}: {e}"));
+                let refusal: Refusal =
+                    serde_json::from_value(body.clone()).unwrap_or_else(|e| panic!("{status} {body}: {e}"));
                 assert!(status == 503 || status == 429, "{status} {refusal:?}");
                 self.go_elsewhere();
                 None
@@ -87,7 +88,9 @@ impl Poller {
         let mut news: BTreeMap<Thread, Vec<Event>> = BTreeMap::new();
         let mut told = Vec::new();
         for frame in answer["frames"].as_array().unwrap() {
-            let frame = ServerFrame::decode(Codec::Json, frame.to_string().as_bytes()).unwrap().expect("a frame of this version");
+            let frame = ServerFrame::decode(Codec::Json, frame.to_string().as_bytes())
+                .unwrap()
+                .expect("a frame of this version");
             match frame {
                 ServerFrame::Page(page) => news.entry(page.thread.clone().unwrap()).or_default().extend(page.events),
                 ServerFrame::Event(event) => news.entry(event.thread.clone()).or_default().push(*event),

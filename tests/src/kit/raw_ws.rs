@@ -92,8 +92,11 @@ impl RawWs {
     pub async fn send_together(&mut self, frames: &[ClientFrame]) {
         for frame in frames {
             let bytes = frame.encode(self.codec);
-            let message =
-                if self.codec == Codec::Json { Message::text(String::from_utf8(bytes.into()).unwrap()) } else { Message::binary(bytes) };
+            let message = if self.codec == Codec::Json {
+                Message::text(String::from_utf8(bytes.into()).unwrap())
+            } else {
+                Message::binary(bytes)
+            };
             self.ws.feed(message).await.unwrap_or_else(|e| panic!("the edge has closed: {e}"));
         }
         self.ws.flush().await.unwrap_or_else(|e| panic!("the edge has closed: {e}"));
@@ -137,7 +140,8 @@ impl RawWs {
                 Some(Ok(_)) => continue,
                 Some(Err(_)) | None => return Received::Closed(1006, String::new()),
             };
-            let frame = ServerFrame::decode(self.codec, &bytes).unwrap_or_else(|e| panic!("the edge sent what is no frame: {e}"));
+            let frame = ServerFrame::decode(self.codec, &bytes)
+                .unwrap_or_else(|e| panic!("the edge sent what is no frame: {e}"));
             return frame.map_or(Received::Unknown, Received::Frame);
         }
     }

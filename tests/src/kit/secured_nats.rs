@@ -59,8 +59,13 @@ impl SecuredNats {
         let users = match (&self.login, self.lets_in) {
             (Some(login), _) => login.server.clone(),
             (None, LetsIn::Roles) => {
-                let user =
-                    |r: &NatsRole| format!("{{ user: {}, password: {PASSWORD:?}, permissions: ${} }}\n", r.name(), r.name().to_uppercase());
+                let user = |r: &NatsRole| {
+                    format!(
+                        "{{ user: {}, password: {PASSWORD:?}, permissions: ${} }}\n",
+                        r.name(),
+                        r.name().to_uppercase()
+                    )
+                };
                 let users: String = NatsRole::ALL.iter().map(user).collect();
                 format!(
                     "authorization {{\ninclude \"natterjack-permissions.conf\"\nusers: [ {users} {{ user: test, \
@@ -80,11 +85,20 @@ impl SecuredNats {
             (None, LetsIn::Certificates) => {
                 let pair = self.certificates.issue_for(&["natterjack".into()], |_| {});
                 let (certificate, key) = self.certificates.write("client", &pair);
-                NatsConfig { tls: TlsFiles { certificate: Some(certificate), key: Some(key), ..tls }, ..NatsConfig::default() }
+                NatsConfig {
+                    tls: TlsFiles { certificate: Some(certificate), key: Some(key), ..tls },
+                    ..NatsConfig::default()
+                }
             }
             (None, _) => {
                 let (user, password) = role.map_or(("test", "test"), |r| (r.name(), PASSWORD));
-                NatsConfig { user: Some(user.into()), password: Some(password.into()), tls, role, ..NatsConfig::default() }
+                NatsConfig {
+                    user: Some(user.into()),
+                    password: Some(password.into()),
+                    tls,
+                    role,
+                    ..NatsConfig::default()
+                }
             }
         }
     }

@@ -99,7 +99,11 @@ impl Terminal {
         assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG), "{modes:?}");
         let parser = self.screen();
         let screen = parser.screen();
-        assert!(!screen.alternate_screen() && !screen.hide_cursor() && !screen.bracketed_paste(), "{}", screen.contents());
+        assert!(
+            !screen.alternate_screen() && !screen.hide_cursor() && !screen.bracketed_paste(),
+            "{}",
+            screen.contents()
+        );
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -18,7 +18,8 @@ impl User {
         // Two tests may use the same word on one cluster.
         let name = format!("{prefix}-{:06x}", rand::random::<u32>() & 0xff_ffff);
         let password = "correct horse battery".to_owned();
-        let (status, body) = cluster.anonymous(edge).post("/v1/register", &json!({ "name": name, "password": password })).await;
+        let (status, body) =
+            cluster.anonymous(edge).post("/v1/register", &json!({ "name": name, "password": password })).await;
         assert_eq!(status, 200, "registering {name}: {body}");
         Self { name, password, tokens: serde_json::from_value(body).expect("a registration answers with tokens") }
     }
@@ -33,7 +34,8 @@ impl User {
 
     /// The same user on another device.
     pub async fn log_in(&self, cluster: &Cluster, edge: usize) -> Self {
-        let (status, body) = cluster.anonymous(edge).post("/v1/login", &json!({ "name": self.name, "password": self.password })).await;
+        let (status, body) =
+            cluster.anonymous(edge).post("/v1/login", &json!({ "name": self.name, "password": self.password })).await;
         assert_eq!(status, 200, "logging in {}: {body}", self.name);
         Self { tokens: serde_json::from_value(body).expect("a login answers with tokens"), ..self.clone() }
     }

@@ -62,7 +62,13 @@ pub fn assert_once_and_in_order(what: &str, events: &[Event]) {
 }
 
 /// Live, in pages and in history the thread is this and nothing else.
-pub async fn assert_thread(cluster: &Cluster, thread: &Thread, readers: &[(&str, &Reader)], member: &User, expected: &[(MsgId, String)]) {
+pub async fn assert_thread(
+    cluster: &Cluster,
+    thread: &Thread,
+    readers: &[(&str, &Reader)],
+    member: &User,
+    expected: &[(MsgId, String)],
+) {
     for (who, reader) in readers {
         reader.wait_for(&format!("{who} has seen all"), thread, expected.len()).await;
         assert_eq!(texts(&reader.of(thread)), expected, "{who}");
@@ -121,7 +127,12 @@ pub async fn send_all(ws: &mut RawWs, sends: &[(Thread, Cid, String)]) -> Answer
 
 /// Every send until it has an id, over as many tries (and sockets) as it takes; the same cids in the same order each
 /// time.
-pub async fn send_until_sent(edges: &[SocketAddr], user: &User, codec: Codec, sends: &[(Thread, Cid, String)]) -> HashMap<Cid, MsgId> {
+pub async fn send_until_sent(
+    edges: &[SocketAddr],
+    user: &User,
+    codec: Codec,
+    sends: &[(Thread, Cid, String)],
+) -> HashMap<Cid, MsgId> {
     Writer::new(edges.to_vec(), user, codec).send(sends).await
 }
 

@@ -101,7 +101,11 @@ impl Chat {
     /// Entries that the persister has written since it started.
     pub async fn archived(&self) -> f64 {
         let (_, text) = Api::new(self.cluster.persister_admin(0), None).get("/metrics").await;
-        let lines = text.as_str().unwrap_or_default().lines().filter(|l| l.starts_with("natterjack_persister_archived_entries_total"));
+        let lines = text
+            .as_str()
+            .unwrap_or_default()
+            .lines()
+            .filter(|l| l.starts_with("natterjack_persister_archived_entries_total"));
         lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
@@ -115,7 +119,10 @@ impl Chat {
             let acked = traffic.stop().await;
             for (thread, acked) in &acked {
                 let found = log.messages(thread, MsgId::NONE).await;
-                assert!(acked.keys().all(|id| found.contains(id)), "an acknowledged message of {thread} is not in the log");
+                assert!(
+                    acked.keys().all(|id| found.contains(id)),
+                    "an acknowledged message of {thread} is not in the log"
+                );
             }
             let late = slowest(&acked[&group], &watcher.messages(&group));
             assert!(late < limit, "shown {late:?} after its acknowledgement");
@@ -125,8 +132,11 @@ impl Chat {
         watcher.shows_the_log(&log, &group, MsgId::NONE, SOON).await;
         insight.archived().await;
         for thread in &threads {
-            let reader =
-                if *thread == group { &users[0] } else { users.iter().find(|u| thread.to_string().contains(u.id().as_str())).unwrap() };
+            let reader = if *thread == group {
+                &users[0]
+            } else {
+                users.iter().find(|u| thread.to_string().contains(u.id().as_str())).unwrap()
+            };
             let pages = whole(&cluster.api(reader, 0), thread, false).await;
             let ids: Vec<MsgId> = pages.iter().filter(|e| !e.kind.is_control()).map(|e| e.id).collect();
             assert_log(thread, &ids, &log.messages(thread, MsgId::NONE).await);

@@ -27,7 +27,8 @@ const NOTICED: Duration = Duration::from_secs(4);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sends_are_refused_before_the_log_forgets_what_is_not_archived() {
     let set = vec![("times.log_max_age_hours".to_owned(), LOG_KEEPS_HOURS.to_owned())];
-    let cluster = Cluster::start(ClusterSpec { times_divisor: DIVISOR, set, alone: true, ..ClusterSpec::default() }).await;
+    let cluster =
+        Cluster::start(ClusterSpec { times_divisor: DIVISOR, set, alone: true, ..ClusterSpec::default() }).await;
     let users = cluster.mint_users(2).await;
     let (thread, insight) = (users[0].dm(&users[1]), Insight::of(&cluster).await);
     let mut ws = cluster.raw(&users[0], 0, Codec::Msgpack).await;
@@ -56,14 +57,24 @@ async fn sends_are_refused_before_the_log_forgets_what_is_not_archived() {
     assert!(kept.first <= first, "the log has forgotten {first} already: it begins at {}", kept.first);
     // The same through the other edge and over HTTP.
     let api = cluster.api(&users[0], 1);
-    let (status, body) =
-        api.post(&format!("/v1/threads/{thread}/messages"), &json!({ "cid": ws.cid(), "kind": "text", "body": { "text": "too" } })).await;
+    let (status, body) = api
+        .post(
+            &format!("/v1/threads/{thread}/messages"),
+            &json!({ "cid": ws.cid(), "kind": "text", "body": { "text": "too" } }),
+        )
+        .await;
     assert_eq!((status, body["code"].as_str()), (503, Some(Code::StorageBehind.name())), "{body}");
 
     cluster.persister(0).start().await;
-    let again = eventually_within("sends are taken again", SOON, async || ws.send_cid(&thread, cid, "goes on").await).await;
+    let again =
+        eventually_within("sends are taken again", SOON, async || ws.send_cid(&thread, cid, "goes on").await).await;
     acked.insert(again);
     insight.archived().await;
-    let ids: Vec<MsgId> = whole(&api, &thread, false).await.iter().filter(|e| !e.kind.is_control()).map(|e| e.id).collect();
-    assert_eq!(ids, acked.into_iter().collect::<Vec<_>>(), "everything that was acknowledged, once, and nothing that was refused");
+    let ids: Vec<MsgId> =
+        whole(&api, &thread, false).await.iter().filter(|e| !e.kind.is_control()).map(|e| e.id).collect();
+    assert_eq!(
+        ids,
+        acked.into_iter().collect::<Vec<_>>(),
+        "everything that was acknowledged, once, and nothing that was refused"
+    );
 }

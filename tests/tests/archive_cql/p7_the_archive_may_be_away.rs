@@ -36,7 +36,10 @@ async fn the_store_is_stopped_under_load() {
     eprintln!("ingest {ingest:.0}/s, caught up within {took:?} at {rate:.0}/s");
     // A short outage is over before the rate of its end can be told from its beginning, so the time will do as well.
     let in_time = took < outage / 3 + Duration::from_millis(500);
-    assert!(rate >= 3.0 * ingest || in_time, "caught up with {outage:?} only after {took:?}: {rate:.0}/s, {ingest:.0}/s came in");
+    assert!(
+        rate >= 3.0 * ingest || in_time,
+        "caught up with {outage:?} only after {took:?}: {rate:.0}/s, {ingest:.0}/s came in"
+    );
     chat.goes_on(20).await;
     chat.nothing_is_missing(LIVE).await;
 }
@@ -51,7 +54,8 @@ async fn the_store_takes_two_seconds_for_each_request() {
     chat.somebody_comes(1).await;
     // Pages come from the log, or say that they cannot; nobody waits for long.
     let begun = Instant::now();
-    let (status, body) = chat.cluster.api(&chat.users[0], 0).get(&format!("/v1/threads/{}/messages?limit=10", chat.group)).await;
+    let (status, body) =
+        chat.cluster.api(&chat.users[0], 0).get(&format!("/v1/threads/{}/messages?limit=10", chat.group)).await;
     assert!(status == 200 || body["code"].as_str() == Some(Code::Unavailable.name()), "{status} {body}");
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     chat.lasts(Duration::from_secs(4)).await;

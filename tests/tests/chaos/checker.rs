@@ -199,7 +199,12 @@ fn twice<'a>(messages: impl Iterator<Item = &'a Message>, place: &str, v: &mut V
     }
 }
 
-fn histories(r: &Recording, logs: &BTreeMap<&str, &[Message]>, may_see: &impl Fn(&str, &Message) -> bool, v: &mut Verdict) {
+fn histories(
+    r: &Recording,
+    logs: &BTreeMap<&str, &[Message]>,
+    may_see: &impl Fn(&str, &Message) -> bool,
+    v: &mut Verdict,
+) {
     for h in &r.histories {
         let place = place(h);
         if !h.messages.is_sorted_by(|a, b| a.id < b.id) {
@@ -219,7 +224,8 @@ fn histories(r: &Recording, logs: &BTreeMap<&str, &[Message]>, may_see: &impl Fn
         let wanted = said(log).filter(|m| may_see(&h.user, m));
         if !wanted.eq(said(&h.messages)) {
             let here: HashSet<u64> = said(&h.messages).map(|m| m.id).collect();
-            let missing: Vec<u64> = said(log).filter(|m| may_see(&h.user, m) && !here.contains(&m.id)).map(|m| m.id).take(5).collect();
+            let missing: Vec<u64> =
+                said(log).filter(|m| may_see(&h.user, m) && !here.contains(&m.id)).map(|m| m.id).take(5).collect();
             v.add(Rule::OneHistory, format!("{place}: differs from the witness's; missing at least {missing:?}"));
         }
     }
@@ -268,7 +274,13 @@ fn attempts_in_order(r: &Recording, logs: &BTreeMap<&str, &[Message]>, v: &mut V
     }
 }
 
-fn reading(r: &Recording, reader: &Reader, logs: &BTreeMap<&str, &[Message]>, may_see: &impl Fn(&str, &Message) -> bool, v: &mut Verdict) {
+fn reading(
+    r: &Recording,
+    reader: &Reader,
+    logs: &BTreeMap<&str, &[Message]>,
+    may_see: &impl Fn(&str, &Message) -> bool,
+    v: &mut Verdict,
+) {
     let name = &reader.name;
     v.shown += reader.shown.len();
     for c in &reader.complaints {

@@ -69,7 +69,8 @@ pub async fn run(cluster: &Cluster, steps: &[Step]) -> Vec<String> {
             Fault::Lose { edge, percent, salt } => {
                 let count = std::sync::atomic::AtomicU64::new(salt);
                 cluster.nats_proxy(edge).drop_live(move |subject, _| {
-                    subject.starts_with("live.") && mix(count.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) % 100 < percent
+                    subject.starts_with("live.")
+                        && mix(count.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) % 100 < percent
                 });
                 lasts.await;
                 cluster.nats_proxy(edge).drop_nothing();

@@ -18,7 +18,9 @@ mod sdk;
 use rules::Form;
 
 fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().map_or(default, |s| s.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {s:?}")))
+    std::env::var(variable)
+        .ok()
+        .map_or(default, |s| s.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {s:?}")))
 }
 
 fn seed() -> Option<u64> {

@@ -134,7 +134,10 @@ pub const PLANTS: [(&str, Rule, Plant); 23] = [
         let (user, thread, until) = removed(r)?;
         let witness = r.witness.get(&thread)?.clone();
         let log = &r.histories.iter().find(|h| h.thread == thread && h.user == witness)?.messages;
-        let back = log.iter().find(|m| m.id > until && m.kind == Kind::MemberAdded && m.users.contains(&user)).map_or(u64::MAX, |m| m.id);
+        let back = log
+            .iter()
+            .find(|m| m.id > until && m.kind == Kind::MemberAdded && m.users.contains(&user))
+            .map_or(u64::MAX, |m| m.id);
         let m = log.iter().find(|m| m.id > until && m.id < back && m.kind.is_message())?.clone();
         let shown = &mut r.readers.iter_mut().find(|x| x.user == user)?.shown;
         let at = shown.iter().position(|s| s.message.thread == thread && s.message.id > m.id).unwrap_or(shown.len());
@@ -179,7 +182,9 @@ fn of_one_writer(r: &Recording) -> Option<(String, String)> {
     let a = r.attempts.values().filter(|a| !a.acks.is_empty());
     let mut a: Vec<&Attempt> = a.collect();
     a.sort_by_key(|a| (&a.writer, &a.thread, a.n));
-    let pair = a.windows(2).find(|w| w[0].writer == w[1].writer && w[0].thread == w[1].thread && w[0].acks[0].0 < w[1].acks[0].0)?;
+    let pair = a
+        .windows(2)
+        .find(|w| w[0].writer == w[1].writer && w[0].thread == w[1].thread && w[0].acks[0].0 < w[1].acks[0].0)?;
     Some((pair[0].text.clone(), pair[1].text.clone()))
 }
 

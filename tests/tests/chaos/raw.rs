@@ -150,7 +150,12 @@ impl Raw {
             line.held.clear();
         }
         let hello = Hello {
-            cursors: self.lines.iter().filter(|(_, l)| !l.cursor.is_none()).map(|(t, l)| (t.clone(), l.cursor)).collect(),
+            cursors: self
+                .lines
+                .iter()
+                .filter(|(_, l)| !l.cursor.is_none())
+                .map(|(t, l)| (t.clone(), l.cursor))
+                .collect(),
             synced: self.synced.clone(),
             ..Hello::new(self.user.tokens.access.clone(), self.user.tokens.device.clone())
         };

@@ -163,8 +163,12 @@ pub fn schedule(seed: u64, form: &Form) -> Vec<Step> {
             };
             let (fault, for_ms) = match sort {
                 Sort::KillEdge => (Fault::Kill(target(&mut rng, Target::Edge, form.edges)), rng.range(200, 3_000)),
-                Sort::FreezeEdge => (Fault::Freeze(target(&mut rng, Target::Edge, form.edges)), rng.range(1_000, 7_000)),
-                Sort::Drain => (Fault::Drain(of_edge(target(&mut rng, Target::Edge, form.edges))), rng.range(200, 2_000)),
+                Sort::FreezeEdge => {
+                    (Fault::Freeze(target(&mut rng, Target::Edge, form.edges)), rng.range(1_000, 7_000))
+                }
+                Sort::Drain => {
+                    (Fault::Drain(of_edge(target(&mut rng, Target::Edge, form.edges))), rng.range(200, 2_000))
+                }
                 Sort::Lose => {
                     let edge = of_edge(target(&mut rng, Target::Edge, form.edges));
                     (Fault::Lose { edge, percent: rng.range(5, 60), salt: rng.next() }, rng.range(2_000, 5_000))
@@ -173,10 +177,18 @@ pub fn schedule(seed: u64, form: &Form) -> Vec<Step> {
                     let edge = of_edge(target(&mut rng, Target::Edge, form.edges));
                     (Fault::Cut { edge, reset: rng.chance(50) }, rng.range(1_000, 6_000))
                 }
-                Sort::KillChannel => (Fault::Kill(target(&mut rng, Target::Channel, form.channels)), rng.range(200, 4_000)),
-                Sort::FreezeChannel => (Fault::Freeze(target(&mut rng, Target::Channel, form.channels)), rng.range(1_000, 6_000)),
-                Sort::KillPersister => (Fault::Kill(target(&mut rng, Target::Persister, form.persisters)), rng.range(200, 4_000)),
-                Sort::FreezePersister => (Fault::Freeze(target(&mut rng, Target::Persister, form.persisters)), rng.range(1_000, 6_000)),
+                Sort::KillChannel => {
+                    (Fault::Kill(target(&mut rng, Target::Channel, form.channels)), rng.range(200, 4_000))
+                }
+                Sort::FreezeChannel => {
+                    (Fault::Freeze(target(&mut rng, Target::Channel, form.channels)), rng.range(1_000, 6_000))
+                }
+                Sort::KillPersister => {
+                    (Fault::Kill(target(&mut rng, Target::Persister, form.persisters)), rng.range(200, 4_000))
+                }
+                Sort::FreezePersister => {
+                    (Fault::Freeze(target(&mut rng, Target::Persister, form.persisters)), rng.range(1_000, 6_000))
+                }
                 Sort::KillNats => (Fault::Kill(target(&mut rng, Target::Nats, form.nats)), rng.range(200, 4_000)),
                 Sort::FreezeNats => (Fault::Freeze(target(&mut rng, Target::Nats, form.nats)), rng.range(1_000, 5_000)),
             };

@@ -64,7 +64,8 @@ pub async fn run(seed: u64, form: Form, again: &str) {
     let rng = Rng::new(seed);
     let (mut tasks, mut waiting, mut clients) = (JoinSet::new(), Vec::new(), Vec::new());
     for (i, user) in people.users.iter().enumerate() {
-        let (name, threads, rng) = (format!("{}{i}", if i < RAW { "raw" } else { "sdk" }), people.threads(i), rng.fork(100 + i as u64));
+        let (name, threads, rng) =
+            (format!("{}{i}", if i < RAW { "raw" } else { "sdk" }), people.threads(i), rng.fork(100 + i as u64));
         if i < RAW {
             let edges = (0..form.edges).map(|e| cluster.edge_addr(e)).collect();
             let codec = if i % 2 == 0 { Codec::Json } else { Codec::Msgpack };
@@ -76,7 +77,9 @@ pub async fn run(seed: u64, form: Form, again: &str) {
             let (client, events) = user.builder(edges).heartbeat(Duration::from_secs(1)).connect().await.unwrap();
             let reader = record.reader(&name, user.id().as_str());
             clients.push(client.clone());
-            tasks.spawn(Sdk { name, client, events, threads, record: record.clone(), reader, rng, phase: phases.clone() }.run());
+            tasks.spawn(
+                Sdk { name, client, events, threads, record: record.clone(), reader, rng, phase: phases.clone() }.run(),
+            );
         }
     }
     let steps = schedule(seed, &form);
@@ -140,7 +143,10 @@ pub async fn run(seed: u64, form: Form, again: &str) {
     let caught = planted::caught(&recording);
     eprintln!("chaos: {caught} of {} faults planted into this recording are caught", planted::PLANTS.len());
     // Somebody was removed from a group perhaps, and nobody spoke before they were back: no place for that one fault.
-    assert!(caught >= planted::PLANTS.len() - 1, "only {caught} of the faults have a place in this recording: that shows little");
+    assert!(
+        caught >= planted::PLANTS.len() - 1,
+        "only {caught} of the faults have a place in this recording: that shows little"
+    );
 }
 
 async fn gather(cluster: &Cluster, record: &Recorder) -> People {
@@ -193,8 +199,11 @@ async fn churn(cluster: &Cluster, people: &People, record: &Recorder, phases: wa
                 if !writing {
                     eprintln!("chaos: {user} is not back in the group: {other:?}");
                 }
-                let shown =
-                    tokio::time::timeout(Duration::from_secs(5), api.try_call(Method::GET, &format!("/v1/groups/{gid}"), None)).await;
+                let shown = tokio::time::timeout(
+                    Duration::from_secs(5),
+                    api.try_call(Method::GET, &format!("/v1/groups/{gid}"), None),
+                )
+                .await;
                 if let Ok(Ok((200, group))) = shown {
                     inside[v] = group["members"].as_array().unwrap().iter().any(|m| m["user"] == user.as_str());
                 }

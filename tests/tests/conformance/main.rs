@@ -37,7 +37,9 @@ async fn an_edge_does_what_the_document_says() {
         })
         .collect();
     let failures: Vec<String> = stream::iter(runs)
-        .map(|(name, mut run, case)| async move { run.steps(&case.steps).await.err().map(|why| format!("{name}\n    {why}")) })
+        .map(|(name, mut run, case)| async move {
+            run.steps(&case.steps).await.err().map(|why| format!("{name}\n    {why}"))
+        })
         .buffer_unordered(SIDE_BY_SIDE)
         .filter_map(std::future::ready)
         .collect()

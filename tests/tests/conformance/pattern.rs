@@ -20,7 +20,9 @@ pub fn matches(codec: Codec, pattern: &Value, found: &Tree, scope: &mut Scope) -
             for (key, pattern) in &want {
                 let maybe = pattern.get("$maybe");
                 match have.iter().find(|(k, _)| k == key) {
-                    Some((_, found)) => matches(codec, maybe.unwrap_or(pattern), found, scope).map_err(|why| format!("{key}: {why}"))?,
+                    Some((_, found)) => {
+                        matches(codec, maybe.unwrap_or(pattern), found, scope).map_err(|why| format!("{key}: {why}"))?
+                    }
                     None if maybe.is_some() => {}
                     None => return fails(&format!("the field {key}")),
                 }

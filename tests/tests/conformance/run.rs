@@ -50,7 +50,14 @@ enum Came {
 impl Run {
     pub fn new(cluster: &Cluster, codec: Codec, users: Vec<(String, User)>) -> Self {
         let apis = users.iter().map(|(name, user)| (name.clone(), cluster.api(user, 0))).collect();
-        Self { edge: cluster.edge_addr(0), codec, scope: Scope::of(&users), apis, sockets: HashMap::new(), kept: HashMap::new() }
+        Self {
+            edge: cluster.edge_addr(0),
+            codec,
+            scope: Scope::of(&users),
+            apis,
+            sockets: HashMap::new(),
+            kept: HashMap::new(),
+        }
     }
 
     pub fn steps<'a>(&'a mut self, steps: &'a [Step]) -> BoxFuture<'a, Result<(), String>> {
@@ -137,7 +144,8 @@ impl Run {
                 (Some(Err(_)) | None, _) => return Ok(Came::Closed(1006)),
                 (Some(Ok(other)), _) => return Err(format!("a message of the wrong sort: {other:?}")),
             };
-            let frame = tree::read(self.codec, &bytes).ok_or_else(|| format!("not of the form of a frame: {bytes:x?}"))?;
+            let frame =
+                tree::read(self.codec, &bytes).ok_or_else(|| format!("not of the form of a frame: {bytes:x?}"))?;
             return Ok(Came::Frame(frame));
         }
     }
@@ -165,7 +173,8 @@ impl Run {
             let (t, r) = (field(&frame, "t"), field(&frame, "r"));
             let unasked = r.is_none() && matches!(t, Some(Tree::Text(t)) if UNASKED.contains(&t.as_str()));
             let live = matches!(t, Some(Tree::Text(t)) if LIVE.contains(&t.as_str()));
-            let between = live && !LIVE.contains(&pattern.get("$some").unwrap_or(pattern)["t"].as_str().unwrap_or_default());
+            let between =
+                live && !LIVE.contains(&pattern.get("$some").unwrap_or(pattern)["t"].as_str().unwrap_or_default());
             if !unasked || (next && !between) {
                 return Err(why);
             }

@@ -19,7 +19,9 @@ impl Scope {
     pub fn of(users: &[(String, User)]) -> Self {
         let mut scope = Self::default();
         for (name, user) in users {
-            for (what, value) in [("", user.id().as_str()), (".token", &user.tokens.access), (".device", user.tokens.device.as_str())] {
+            for (what, value) in
+                [("", user.id().as_str()), (".token", &user.tokens.access), (".device", user.tokens.device.as_str())]
+            {
                 scope.set(&format!("{name}{what}"), json!(value));
             }
             for (other, peer) in users {

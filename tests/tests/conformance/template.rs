@@ -65,7 +65,9 @@ impl Writer<'_> {
                 }
             }
             "bytes" => {
-                let bytes = of.as_u64().map_or_else(|| BASE64_STANDARD.decode(of.as_str().unwrap()).unwrap(), |n| vec![0; n as usize]);
+                let bytes = of
+                    .as_u64()
+                    .map_or_else(|| BASE64_STANDARD.decode(of.as_str().unwrap()).unwrap(), |n| vec![0; n as usize]);
                 match self.codec {
                     Codec::Json => self.text(&BASE64_STANDARD.encode(bytes)),
                     Codec::Msgpack => self.bin(&bytes),
@@ -73,10 +75,13 @@ impl Writer<'_> {
             }
             "text" => {
                 let text = of[0].as_str().unwrap().repeat(of[1].as_u64().unwrap() as usize);
-                let [before, behind] = ["before", "behind"].map(|k| map.get(k).and_then(Value::as_str).unwrap_or_default());
+                let [before, behind] =
+                    ["before", "behind"].map(|k| map.get(k).and_then(Value::as_str).unwrap_or_default());
                 self.text(&format!("{before}{text}{behind}"));
             }
-            "cursors" => self.map((0..of.as_u64().unwrap()).map(|i| (Value::String(format!("group.g{i}")), Value::from(1))).collect()),
+            "cursors" => self.map(
+                (0..of.as_u64().unwrap()).map(|i| (Value::String(format!("group.g{i}")), Value::from(1))).collect(),
+            ),
             "map" => self.map(of.as_array().unwrap().iter().map(|pair| (pair[0].clone(), pair[1].clone())).collect()),
             "nested" => {
                 let (kind, levels) = (of[0].as_str().unwrap(), of[1].as_u64().unwrap() as usize);

@@ -53,10 +53,12 @@ impl Answer {
     /// A 429 or 503 that says when to come back, in both ways.
     #[track_caller]
     pub fn refused(&self, code: Code) -> u64 {
-        let refusal: Refusal = serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{} {:?}: {e}", self.status, self.body));
+        let refusal: Refusal =
+            serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{} {:?}: {e}", self.status, self.body));
         assert_eq!((self.status, refusal.code), (code.http_status(), code), "{refusal:?}");
         let ms = refusal.retry_after_ms.expect("it says when");
-        let seconds = self.head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("retry-after: ")?.parse::<u64>().ok());
+        let seconds =
+            self.head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("retry-after: ")?.parse::<u64>().ok());
         assert_eq!(seconds, Some(ms.div_ceil(1_000)), "{}", self.head);
         ms
     }
@@ -84,7 +86,10 @@ pub async fn from(address: &str, edge: SocketAddr, request: &str, headers: &str,
                 assert!(n > 0, "closed without an answer: {text:?}");
                 continue;
             };
-            let length = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+            let length = head
+                .lines()
+                .find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok())
+                .unwrap_or(0);
             if body.len() >= length || n == 0 {
                 let status = head.split(' ').nth(1).unwrap().parse().unwrap();
                 return Answer { status, head: head.to_owned(), body: body.to_owned(), stream };

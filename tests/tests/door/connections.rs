@@ -35,7 +35,8 @@ where
         )
     };
     let dm = user.dm(peer);
-    http.say(post(&format!("/v1/threads/{dm}/messages"), &super::common::text(super::common::cid(), "over HTTP"))).await;
+    http.say(post(&format!("/v1/threads/{dm}/messages"), &super::common::text(super::common::cid(), "over HTTP")))
+        .await;
     assert_eq!(http.answer().await.status, 200);
     http.say(post("/v1/sync", &json!({ "wait_ms": 100 }))).await;
     assert_eq!(http.answer().await.status, 200);
@@ -72,7 +73,12 @@ fn resident_kb(cluster: &Cluster) -> i64 {
 }
 
 async fn connections(cluster: &Cluster) -> f64 {
-    cluster.edge_metrics(0).await.lines().find_map(|l| l.strip_prefix("natterjack_edge_connections ")?.trim().parse().ok()).unwrap()
+    cluster
+        .edge_metrics(0)
+        .await
+        .lines()
+        .find_map(|l| l.strip_prefix("natterjack_edge_connections ")?.trim().parse().ok())
+        .unwrap()
 }
 
 /// 24 connections that pipeline the largest pages and read nothing, or a KiB a second: they cost one page each at most,
@@ -80,7 +86,10 @@ async fn connections(cluster: &Cluster) -> f64 {
 async fn readers_cost_little_and_not_for_long(stall: u64, trickle: bool) {
     const READERS: usize = 24;
     // One user asks for all of it: what is refused for their number would be small.
-    let set = vec![("edge.stall_seconds".to_owned(), stall.to_string()), ("limits.requests_per_user".to_owned(), "0".to_owned())];
+    let set = vec![
+        ("edge.stall_seconds".to_owned(), stall.to_string()),
+        ("limits.requests_per_user".to_owned(), "0".to_owned()),
+    ];
     let cluster = Cluster::start(ClusterSpec { edges: 1, set, ..ClusterSpec::default() }).await;
     as_a_pool_does(&cluster, TcpStream::connect(cluster.edge_addr(0)).await.unwrap(), MaybeTlsStream::Plain).await;
 
@@ -126,7 +135,10 @@ async fn readers_cost_little_and_not_for_long(stall: u64, trickle: bool) {
     assert!(began.elapsed() >= stall.mul_f64(0.8), "not before their time");
     drop(tasks);
     let one_each = i64::try_from(READERS * page / 1024).unwrap();
-    eprintln!("{READERS} readers of pages of {page} bytes that stopped: {most} kB more at most, gone after {:?}", began.elapsed());
+    eprintln!(
+        "{READERS} readers of pages of {page} bytes that stopped: {most} kB more at most, gone after {:?}",
+        began.elapsed()
+    );
     assert!(most < 2 * one_each, "{most} kB more, one page each is {one_each} kB");
     assert!(ws.send_text(&dm, "the others did not notice").await.is_ok());
 }

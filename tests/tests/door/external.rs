@@ -52,7 +52,11 @@ async fn refused_for_good(cluster: &Cluster, token: &str) {
 /// Its code, and a word of its message.
 async fn refused(cluster: &Cluster, token: &str) -> (u16, String, String) {
     let (status, body) = log_in(cluster, 0, token).await;
-    (status, body["code"].as_str().unwrap_or_default().to_owned(), body["message"].as_str().unwrap_or_default().to_owned())
+    (
+        status,
+        body["code"].as_str().unwrap_or_default().to_owned(),
+        body["message"].as_str().unwrap_or_default().to_owned(),
+    )
 }
 
 fn with(key: &str, value: Value) -> Value {
@@ -104,10 +108,12 @@ async fn a_token_of_the_issuer_is_a_login_and_an_account() {
     let again = eventually_within("the file is let go", SOON, async || sdk().connect().await).await.0;
     assert_eq!(again.user(), &first.user);
     again.close().await;
-    let other = eventually_within("the file is let go", SOON, async || match sdk().login_external(&token_of_zoe).connect().await {
-        Err(e @ ConnectError::OtherUser { .. }) => Ok(e.to_string()),
-        Err(e) => Err(e.to_string()),
-        Ok(_) => panic!("somebody else's file was opened"),
+    let other = eventually_within("the file is let go", SOON, async || {
+        match sdk().login_external(&token_of_zoe).connect().await {
+            Err(e @ ConnectError::OtherUser { .. }) => Ok(e.to_string()),
+            Err(e) => Err(e.to_string()),
+            Ok(_) => panic!("somebody else's file was opened"),
+        }
     })
     .await;
     assert!(other.contains("Alice") && other.contains("Zoe"), "{other}");
@@ -115,7 +121,10 @@ async fn a_token_of_the_issuer_is_a_login_and_an_account() {
     let (status, renewed) = cluster.anonymous(1).post("/v1/refresh", &json!({ "refresh": second.refresh })).await;
     assert_eq!((status, renewed["user"].as_str()), (200, Some(first.user.as_str())), "{renewed}");
     assert_eq!(cluster.anonymous(1).post("/v1/logout", &json!({ "refresh": renewed["refresh"] })).await.0, 200);
-    eventually_within("it is over", SOON, async || cluster.anonymous(0).with_token(&second.access).get("/v1/threads").await.0 == 401).await;
+    eventually_within("it is over", SOON, async || {
+        cluster.anonymous(0).with_token(&second.access).get("/v1/threads").await.0 == 401
+    })
+    .await;
     for secret in [&token, &token_of_zoe, &first.access, &first.refresh] {
         cluster.assert_not_logged(secret);
     }
@@ -146,7 +155,8 @@ async fn a_login_whose_answer_was_lost_made_one_account() {
     logins.extend(tokio::join!(lost, through).1);
     assert_eq!(logins.iter().map(|l| &l.user).collect::<BTreeSet<_>>().len(), 2);
     for prefix in ["ali", "zo"] {
-        let found = cluster.anonymous(0).with_token(&logins[0].access).get(&format!("/v1/users?prefix={prefix}")).await.1;
+        let found =
+            cluster.anonymous(0).with_token(&logins[0].access).get(&format!("/v1/users?prefix={prefix}")).await.1;
         assert_eq!(found["users"].as_array().unwrap().len(), 1, "{found}");
     }
     // Each of them is a login, and those that nobody heard of take nothing from it.
@@ -166,7 +176,9 @@ async fn a_token_that_is_not_good_is_refused_by_name() {
     let hmac = jsonwebtoken::encode(
         &jsonwebtoken::Header { kid: Some("k1".into()), ..jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256) },
         &claims("s-1", "Alice"),
-        &jsonwebtoken::EncodingKey::from_secret(&BASE64_URL_SAFE_NO_PAD.decode(key.jwk["x"].as_str().unwrap()).unwrap()),
+        &jsonwebtoken::EncodingKey::from_secret(
+            &BASE64_URL_SAFE_NO_PAD.decode(key.jwk["x"].as_str().unwrap()).unwrap(),
+        ),
     )
     .unwrap();
     let good = key.sign(&claims("s-1", "Alice"));
@@ -210,7 +222,12 @@ async fn keys_are_rotated_and_may_be_away() {
 
     // A new key is looked for when a token names it, not at the next look every five minutes.
     issuer.publish(&[&old, &new]);
-    eventually_within("the new key is known", SOON, async || if works(&new).await.0 == 200 { Ok(()) } else { Err("refused") }).await;
+    eventually_within(
+        "the new key is known",
+        SOON,
+        async || if works(&new).await.0 == 200 { Ok(()) } else { Err("refused") },
+    )
+    .await;
     assert_eq!(tokens(works(&new).await).user, user);
     // Made-up ones do not make us a storm at the issuer, and keep nobody out who has a good one.
     storm(&cluster, &issuer, &[401, 503]).await;
@@ -240,8 +257,10 @@ async fn keys_are_rotated_and_may_be_away() {
     cluster.user("bob").await;
     issuer.publish(&[&newest]);
     issuer.mood(Mood::Well);
-    eventually_within("the newest key is known", SOON * 2, async || if works(&newest).await.0 == 200 { Ok(()) } else { Err("refused") })
-        .await;
+    eventually_within("the newest key is known", SOON * 2, async || {
+        if works(&newest).await.0 == 200 { Ok(()) } else { Err("refused") }
+    })
+    .await;
     assert_eq!(tokens(works(&newest).await).user, user);
     refused_for_good(&cluster, &old.sign(&claims("s-1", "Alice"))).await;
 }

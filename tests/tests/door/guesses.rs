@@ -95,7 +95,8 @@ async fn guesses_keep_nobody_out() {
         assert!(stranger + failed <= ANYWHERE + 20, "a flood from everywhere is bounded");
     }
     assert!(stranger > 0, "the name was open elsewhere");
-    kept_out(async || wrong("127.7.4.1", edge, name).await, async || log_in(home, edge, name, password, None).await).await;
+    kept_out(async || wrong("127.7.4.1", edge, name).await, async || log_in(home, edge, name, password, None).await)
+        .await;
     for address in [home, office, "127.7.0.3"] {
         assert_eq!(log_in(address, edge, name, password, device).await.status, 200, "{address}");
     }
@@ -109,7 +110,10 @@ async fn guesses_keep_nobody_out() {
     }
     let carols = async || log_in(office, edge, &carol.name, &carol.password, None).await;
     kept_out(async || wrong(office, edge, "nobody").await, carols).await;
-    assert_eq!(log_in(office, edge, &carol.name, &carol.password, Some(carol.tokens.device.as_str())).await.status, 200);
+    assert_eq!(
+        log_in(office, edge, &carol.name, &carol.password, Some(carol.tokens.device.as_str())).await.status,
+        200
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -168,7 +172,9 @@ async fn proxies(cluster: &Cluster, edge: SocketAddr) {
     eventually_within("doctor says it", SOON, async || {
         let said = doctor(cluster).await;
         let line = said.lines().find(|l| l.starts_with("FAIL  proxies met")).map(str::to_owned);
-        line.filter(|l| l.contains("edge-0") && l.contains("127.7.0.") && l.contains("limits.trusted_proxies")).map(drop).ok_or(said)
+        line.filter(|l| l.contains("edge-0") && l.contains("127.7.0.") && l.contains("limits.trusted_proxies"))
+            .map(drop)
+            .ok_or(said)
     })
     .await;
 }

@@ -25,7 +25,12 @@ type Seen = BTreeMap<u16, usize>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edge_that_leaves_under_load_fails_nobody() {
-    let set = [("limits.trusted_proxies", "127.0.0.1"), ("limits.exempt", "127.0.0.0/8"), ("process.drain_seconds", "8"), ("edge.url", "")];
+    let set = [
+        ("limits.trusted_proxies", "127.0.0.1"),
+        ("limits.exempt", "127.0.0.0/8"),
+        ("process.drain_seconds", "8"),
+        ("edge.url", ""),
+    ];
     let set = set.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
     let cluster = Cluster::start(ClusterSpec { set, ..ClusterSpec::default() }).await;
     let users = cluster.mint_users(WORKERS).await;
@@ -80,7 +85,10 @@ async fn once(proxy: &Proxy, user: &User, n: usize, seen: &mut Seen) {
     let requests = [
         format!("GET /v1/threads HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer {token}\r\n\r\n"),
         "GET /ready HTTP/1.1\r\nHost: edge\r\n\r\n".to_owned(),
-        format!("PUT /v1/blocks/{} HTTP/1.1\r\nHost: edge\r\nContent-Length: 0\r\nAuthorization: Bearer {token}\r\n\r\n", "nobody"),
+        format!(
+            "PUT /v1/blocks/{} HTTP/1.1\r\nHost: edge\r\nContent-Length: 0\r\nAuthorization: Bearer {token}\r\n\r\n",
+            "nobody"
+        ),
         upgrade(""),
     ];
     for request in requests {
@@ -89,7 +97,11 @@ async fn once(proxy: &Proxy, user: &User, n: usize, seen: &mut Seen) {
         let status = if request.starts_with("PUT") && answer.status == 404 { 200 } else { answer.status };
         *seen.entry(status).or_default() += 1;
         if status == 503 {
-            assert!(answer.header("retry-after").is_some() && answer.code() == "unavailable", "{}: {answer:?}", proxy.process.name());
+            assert!(
+                answer.header("retry-after").is_some() && answer.code() == "unavailable",
+                "{}: {answer:?}",
+                proxy.process.name()
+            );
         }
         if answer.header("connection") == Some("close") {
             return;

@@ -24,7 +24,8 @@ async fn get(address: &str, edge: SocketAddr) -> Answer {
 async fn register(address: &str, edge: SocketAddr, forwarded: &str) -> Answer {
     // Refused for its password, and counted; by its name, too, so each has its own.
     let body = format!(r#"{{"name":"alice-{:06x}","password":"short"}}"#, rand::random::<u32>() & 0xff_ffff);
-    from(address, edge, "POST /v1/register", &format!("Connection: close\r\nX-Forwarded-For: {forwarded}\r\n"), &body).await
+    from(address, edge, "POST /v1/register", &format!("Connection: close\r\nX-Forwarded-For: {forwarded}\r\n"), &body)
+        .await
 }
 
 async fn upgrade(address: &str, edge: SocketAddr, forwarded: &str) -> Answer {
@@ -69,7 +70,10 @@ async fn addresses_are_let_in_up_to_their_limits() {
     get("127.7.0.1", edge).await.refused(Code::RateLimited);
     assert_eq!(get("127.7.0.2", edge).await.status, 200, "another address is not concerned");
     drop(open.pop());
-    eventually_within("a place is free again", SOON, async || (get("127.7.0.1", edge).await.status == 200).then_some(())).await;
+    eventually_within("a place is free again", SOON, async || {
+        (get("127.7.0.1", edge).await.status == 200).then_some(())
+    })
+    .await;
 
     // A minute's worth from one address, each closed at once: six and no more.
     for n in 0..6 {
@@ -126,7 +130,9 @@ async fn addresses_are_let_in_up_to_their_limits() {
     login("127.7.0.5", "n7").await.refused(Code::RateLimited);
     // What cannot be guessed is no login of that address, and each of it may be used so often.
     for (n, (what, field, status)) in
-        [("/v1/login/external", "token", 404), ("/v1/refresh", "refresh", 401), ("/v1/logout", "refresh", 200)].into_iter().enumerate()
+        [("/v1/login/external", "token", 404), ("/v1/refresh", "refresh", 401), ("/v1/logout", "refresh", 200)]
+            .into_iter()
+            .enumerate()
     {
         let (what, body) = (format!("POST {what}"), format!(r#"{{"{field}":"a.b.{n}"}}"#));
         let used = async |address: &str| from(address, edge, &what, "Connection: close\r\n", &body).await;
@@ -157,7 +163,8 @@ async fn addresses_are_let_in_up_to_their_limits() {
     for answer in sockets.drain(..10) {
         drop(answer.stream);
     }
-    eventually_within("there is room again", SOON, async || (get("127.5.0.1", edge).await.status == 200).then_some(())).await;
+    eventually_within("there is room again", SOON, async || (get("127.5.0.1", edge).await.status == 200).then_some(()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,7 +193,8 @@ async fn users_may_so_much() {
     assert!(wait <= 200, "one in 200 ms: {wait}");
     // Several at once: on a slow machine there is room for the next one by now.
     let posts = futures_util::future::join_all((0..10).map(|_| post(&api, &thread, cid(), "over HTTP"))).await;
-    let is_refused = |(status, body): &(u16, serde_json::Value)| (*status, body["code"].as_str()) == (429, Some("rate_limited"));
+    let is_refused =
+        |(status, body): &(u16, serde_json::Value)| (*status, body["code"].as_str()) == (429, Some("rate_limited"));
     assert!(posts.iter().any(is_refused), "the same user, whichever way: {posts:?}");
     eventually_within("the refused one comes again", SOON, async || {
         ws.send_cid(&thread, refused.cid.unwrap(), "again").await.map_err(|e| e.to_string())
@@ -205,7 +213,11 @@ async fn users_may_so_much() {
         }
         assert!(taken < 200, "nothing was refused");
     };
-    assert_eq!((status, body["code"].as_str(), body["retry_after_ms"].is_u64()), (429, Some("rate_limited"), true), "{body}");
+    assert_eq!(
+        (status, body["code"].as_str(), body["retry_after_ms"].is_u64()),
+        (429, Some("rate_limited"), true),
+        "{body}"
+    );
     assert!(taken >= 20, "only {taken}");
 
     // Sessions: three a minute.

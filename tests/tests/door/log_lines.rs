@@ -25,11 +25,16 @@ async fn lines_of_one_session_carry_its_id_and_that_of_its_connection() {
     for user in &users {
         let of_user = |what: &str| {
             let log = cluster.edge(0).log();
-            let lines = log.lines().filter(|l| l.contains(what) && l.contains(&format!("user={}", user.id()))).map(str::to_owned);
+            let lines = log
+                .lines()
+                .filter(|l| l.contains(what) && l.contains(&format!("user={}", user.id())))
+                .map(str::to_owned);
             lines.collect::<Vec<_>>()
         };
-        let closed =
-            eventually_within("the first session is closed, and the log says so", SOON, async || of_user("session closed").pop()).await;
+        let closed = eventually_within("the first session is closed, and the log says so", SOON, async || {
+            of_user("session closed").pop()
+        })
+        .await;
         let opened = of_user("session opened");
         assert_eq!(opened.len(), 2, "{opened:?}");
         let ids: Vec<_> = opened.iter().map(|l| id(l, "session").expect(l)).collect();

@@ -59,13 +59,15 @@ async fn a_poller_and_a_socket_of_one_user_see_one_log_while_an_edge_is_killed()
     let phone = alice.log_in(&cluster, 0).await;
     let bob = cluster.user("bob").await;
     let dm = alice.dm(&bob);
-    let (status, made) = cluster.api(&bob, 0).post("/v1/groups", &json!({ "name": "pond", "users": [alice.id()] })).await;
+    let (status, made) =
+        cluster.api(&bob, 0).post("/v1/groups", &json!({ "name": "pond", "users": [alice.id()] })).await;
     assert_eq!(status, 200, "{made}");
     let group: Thread = made["thread"].as_str().unwrap().parse().unwrap();
     let threads = [dm, group];
 
     // The phone is on a socket, the SDK finds its way.
-    let (client, mut events) = cluster.client_with(&phone, 0, |b| b.edges([cluster.edge_url(0), cluster.edge_url(1)])).await;
+    let (client, mut events) =
+        cluster.client_with(&phone, 0, |b| b.edges([cluster.edge_url(0), cluster.edge_url(1)])).await;
     let seen = Arc::<Mutex<BTreeMap<Thread, Vec<MsgId>>>>::default();
     let write = seen.clone();
     let reader = tokio::spawn(async move {
@@ -111,7 +113,8 @@ async fn a_poller_and_a_socket_of_one_user_see_one_log_while_an_edge_is_killed()
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
-                let (_, id) = client.send_and_wait(threads[n % 2].clone(), Kind::Text, Body::text("phone")).await.unwrap();
+                let (_, id) =
+                    client.send_and_wait(threads[n % 2].clone(), Kind::Text, Body::text("phone")).await.unwrap();
                 ids.push((n % 2, id));
                 // A pace, so that the log stays readable in a few pages.
                 sleep(Duration::from_millis(20)).await;
@@ -122,7 +125,10 @@ async fn a_poller_and_a_socket_of_one_user_see_one_log_while_an_edge_is_killed()
             poll_until(&mut poller, "messages before the kill", SOON, |p| p.messages(&threads[0]).len() > 30).await;
             cluster.edge(0).kill9().await;
             let so_far = poller.messages(&threads[1]).len();
-            poll_until(&mut poller, "messages after the kill", SOON * 2, |p| p.messages(&threads[1]).len() > so_far + 60).await;
+            poll_until(&mut poller, "messages after the kill", SOON * 2, |p| {
+                p.messages(&threads[1]).len() > so_far + 60
+            })
+            .await;
             stop.store(true, Ordering::Relaxed);
         },
     );
@@ -131,21 +137,34 @@ async fn a_poller_and_a_socket_of_one_user_see_one_log_while_an_edge_is_killed()
         let log = log_of(&cluster, thread).await;
         poll_until(&mut poller, "the end of the log", SOON, |p| p.messages(thread).last() == log.last()).await;
         assert_eq!(poller.messages(thread), log, "the poller shows the log, in order, each once");
-        let of = |seen: &Arc<Mutex<BTreeMap<Thread, Vec<MsgId>>>>| seen.lock().unwrap().get(thread).cloned().unwrap_or_default();
+        let of = |seen: &Arc<Mutex<BTreeMap<Thread, Vec<MsgId>>>>| {
+            seen.lock().unwrap().get(thread).cloned().unwrap_or_default()
+        };
         eventually_within("the phone is at the end of the log", SOON, async || of(&seen).last() == log.last()).await;
         assert_eq!(of(&seen), log, "the phone shows the same");
         for sent in [&bobs, &alices, &phones] {
             let own: Vec<MsgId> = sent.iter().filter(|(t, _)| *t == i).map(|(_, id)| *id).collect();
-            assert!(own.is_sorted() && own.iter().all(|id| log.contains(id)), "acknowledged, kept, in the order of sending");
+            assert!(
+                own.is_sorted() && own.iter().all(|id| log.contains(id)),
+                "acknowledged, kept, in the order of sending"
+            );
         }
-        assert_eq!(log.len(), [&bobs, &alices, &phones].iter().flat_map(|s| s.iter()).filter(|(t, _)| *t == i).count(), "nothing twice");
+        assert_eq!(
+            log.len(),
+            [&bobs, &alices, &phones].iter().flat_map(|s| s.iter()).filter(|(t, _)| *t == i).count(),
+            "nothing twice"
+        );
     }
     // Nothing new: an answer after the wait, without frames, and `synced` to go on with.
     poller.poll(0).await.expect("an edge answers");
     let began = Instant::now();
     let quiet = poller.poll(300).await.expect("an edge answers");
     assert!(began.elapsed() >= Duration::from_millis(300));
-    assert_eq!((quiet["frames"].as_array().unwrap().len(), quiet["cursors"].as_object().unwrap().len()), (0, 0), "{quiet}");
+    assert_eq!(
+        (quiet["frames"].as_array().unwrap().len(), quiet["cursors"].as_object().unwrap().len()),
+        (0, 0),
+        "{quiet}"
+    );
     assert!(quiet["synced"].is_string(), "{quiet}");
     client.close().await;
     reader.await.unwrap();
@@ -176,7 +195,8 @@ async fn a_waiting_poll_is_answered_by_what_happens_and_a_resend_gets_its_first_
     let mut ws = cluster.raw(bob, 0, Codec::Msgpack).await;
     assert_eq!(ws.send_cid(&dm, posted, "hello").await, Ok(id));
     let (a, b) = (cid(), cid());
-    let (one, two, three) = tokio::join!(post(&first, &dm, a, "x"), post(&second, &dm, a, "x"), post(&first, &dm, b, "y"));
+    let (one, two, three) =
+        tokio::join!(post(&first, &dm, a, "x"), post(&second, &dm, a, "x"), post(&first, &dm, b, "y"));
     assert_eq!(id_of(&one), id_of(&two));
     assert_eq!(log_of(&cluster, &dm).await.len(), 3);
     let last = id_of(&one).max(id_of(&three));
@@ -184,7 +204,8 @@ async fn a_waiting_poll_is_answered_by_what_happens_and_a_resend_gets_its_first_
     assert_eq!(poller.messages(&dm), log_of(&cluster, &dm).await);
 
     // Joining a group and being removed from it, also when that happens between two polls.
-    let (status, made) = cluster.api(carol, 1).post("/v1/groups", &json!({ "name": "reeds", "users": [alice.id()] })).await;
+    let (status, made) =
+        cluster.api(carol, 1).post("/v1/groups", &json!({ "name": "reeds", "users": [alice.id()] })).await;
     assert_eq!(status, 200, "{made}");
     let group: Thread = made["thread"].as_str().unwrap().parse().unwrap();
     let open = |p: &Poller, want: bool| {
@@ -269,8 +290,14 @@ async fn what_makes_no_sense_is_refused_by_name() {
     let path = format!("/v1/threads/{dm}/messages");
     refused(api.post(&path, &json!({ "kind": "text", "body": { "text": "no cid" } })).await, Code::BadFrame);
     refused(api.post(&path, &json!({ "cid": cid(), "kind": "text", "body": {} })).await, Code::Invalid);
-    refused(api.post(&path, &json!({ "cid": cid(), "kind": "group_renamed", "body": { "name": "x" } })).await, Code::Invalid);
-    refused(api.post(&path, &json!({ "cid": cid(), "kind": "text", "body": { "text": "x".repeat(10_001) } })).await, Code::Invalid);
+    refused(
+        api.post(&path, &json!({ "cid": cid(), "kind": "group_renamed", "body": { "name": "x" } })).await,
+        Code::Invalid,
+    );
+    refused(
+        api.post(&path, &json!({ "cid": cid(), "kind": "text", "body": { "text": "x".repeat(10_001) } })).await,
+        Code::Invalid,
+    );
     refused(api.post("/v1/threads/group.nobodys/messages", &super::common::text(cid(), "x")).await, Code::NotMember);
     refused(api.post("/v1/threads/nothing/messages", &super::common::text(cid(), "x")).await, Code::Invalid);
     let ahead = natterjack_protocol::Cid::mint(natterjack_testkit::now_ms() + 60_000, rand::random());

@@ -1,6 +1,10 @@
 //! Clients at the door: those that get no WebSocket through, those that are too many, those whose login is over or
 //! comes from elsewhere; and the door itself over TLS.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests: a panic with its place is the report, and measured times are printed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests: a panic with its place is the report, and measured times are printed"
+)]
 
 mod common;
 mod connections;

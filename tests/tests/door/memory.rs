@@ -69,7 +69,8 @@ impl System {
     }
 
     fn say(&self, when: &str) {
-        let all: Vec<String> = self.roles.iter().zip(self.resident()).map(|(r, mib)| format!("{} {mib}", r.name)).collect();
+        let all: Vec<String> =
+            self.roles.iter().zip(self.resident()).map(|(r, mib)| format!("{} {mib}", r.name)).collect();
         eprintln!("{when}, MiB: {}", all.join(", "));
     }
 
@@ -131,7 +132,9 @@ async fn holds(system: &System, load: Load) {
         let now = system.resident();
         let over: Vec<String> = (system.roles.iter().zip(&idle).zip(&now))
             .filter(|((role, idle), now)| **now > **idle + role.most)
-            .map(|((role, idle), now)| format!("{} has {now} MiB, {idle} when idle, and may keep {}", role.name, role.most))
+            .map(|((role, idle), now)| {
+                format!("{} has {now} MiB, {idle} when idle, and may keep {}", role.name, role.most)
+            })
             .collect();
         if over.is_empty() { Ok(()) } else { Err(over.join("; ")) }
     })
@@ -155,13 +158,31 @@ impl Up {
     async fn start(data: &Path) -> Self {
         let (net, file) = (Subnet::next(), data.join("state.json"));
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(programs::natterjack()).args(["up", "--die-with-parent", "--port", "8080"]);
-        command.args(["--host", &net.edge(0).ip().to_string()]).arg("--data").arg(data.join("data")).arg("--state-file").arg(&file);
+        command.args(["--pdeathsig", "KILL", "--"]).arg(programs::natterjack()).args([
+            "up",
+            "--die-with-parent",
+            "--port",
+            "8080",
+        ]);
+        command
+            .args(["--host", &net.edge(0).ip().to_string()])
+            .arg("--data")
+            .arg(data.join("data"))
+            .arg("--state-file")
+            .arg(&file);
         command.args(SET.iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]));
         command.env("NATTERJACK_NATS_SERVER", programs::nats_server());
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+        let child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
         let state: Value = eventually_within("up is ready", Duration::from_secs(60), async || {
-            std::fs::read(&file).map_err(|e| e.to_string()).and_then(|b| serde_json::from_slice(&b).map_err(|e| e.to_string()))
+            std::fs::read(&file)
+                .map_err(|e| e.to_string())
+                .and_then(|b| serde_json::from_slice(&b).map_err(|e| e.to_string()))
         })
         .await;
         let pid = |at: &str| state.pointer(at).and_then(Value::as_u64).and_then(|n| n.try_into().ok()).unwrap();

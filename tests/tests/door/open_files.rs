@@ -37,7 +37,11 @@ async fn few_open_files_are_said_kept_for_what_matters_and_refused_beyond() {
         assert_eq!(lines.len(), 1, "{log}");
         lines[0].to_owned()
     };
-    assert!(line(0).contains("256 open files") && line(0).contains("OpenFiles") && line(0).contains("INFO"), "{}", line(0));
+    assert!(
+        line(0).contains("256 open files") && line(0).contains("OpenFiles") && line(0).contains("INFO"),
+        "{}",
+        line(0)
+    );
     assert!(cluster.edge(1).log().contains("raised from 256"), "{}", line(1));
 
     let (mut kept, mut refused) = (Vec::new(), 0);
@@ -46,19 +50,34 @@ async fn few_open_files_are_said_kept_for_what_matters_and_refused_beyond() {
         match answer.status {
             200 => kept.push(http),
             status => {
-                assert_eq!((status, answer.code().as_str(), answer.header("retry-after")), (503, "unavailable", Some("5")), "{answer:?}");
+                assert_eq!(
+                    (status, answer.code().as_str(), answer.header("retry-after")),
+                    (503, "unavailable", Some("5")),
+                    "{answer:?}"
+                );
                 refused += 1;
             }
         }
     }
-    assert!(kept.len() > 100 && kept.len() < 256 && refused == KNOCKS - kept.len(), "{} taken, {refused} refused", kept.len());
-    assert!(line(0).contains(&format!("takes {} connections", kept.len() + 1)), "as it said, with the session: {}", line(0));
+    assert!(
+        kept.len() > 100 && kept.len() < 256 && refused == KNOCKS - kept.len(),
+        "{} taken, {refused} refused",
+        kept.len()
+    );
+    assert!(
+        line(0).contains(&format!("takes {} connections", kept.len() + 1)),
+        "as it said, with the session: {}",
+        line(0)
+    );
     let open = std::fs::read_dir(format!("/proc/{}/fd", cluster.edge(0).pid())).unwrap().count();
     assert!(open < 230, "{open} open files: no reserve is left");
 
     // Full as it is, it finds NATS again and stores what its clients send.
     cluster.nats(0).restart().await;
-    eventually_within("a send of a full edge is stored", SOON, async || session.send_text(&thread, "full").await.is_ok()).await;
+    eventually_within("a send of a full edge is stored", SOON, async || {
+        session.send_text(&thread, "full").await.is_ok()
+    })
+    .await;
     let log = cluster.edge(0).log();
     let warned = log.lines().filter(|l| l.contains("WARN") && l.contains("takes no more connections")).count();
     assert_eq!(warned, 1, "{log}");
@@ -88,14 +107,19 @@ async fn none_at_all(cluster: &Cluster, edge: usize) {
         .collect();
     let limit = (0..).find(|n| !open.contains(n)).unwrap();
     let hard = getrlimit(Resource::Nofile).maximum;
-    let set = |current| prlimit(Pid::from_raw(pid.cast_signed()), Resource::Nofile, Rlimit { current, maximum: hard }).unwrap();
+    let set = |current| {
+        prlimit(Pid::from_raw(pid.cast_signed()), Resource::Nofile, Rlimit { current, maximum: hard }).unwrap()
+    };
     let before = set(Some(limit));
     for _ in 0..5 {
         let (_, answer) = knock(cluster.edge_addr(edge)).await;
         assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"), "{answer:?}");
     }
     set(before.current);
-    eventually_within("and it takes connections again", SOON, async || knock(cluster.edge_addr(edge)).await.1.status == 200).await;
+    eventually_within("and it takes connections again", SOON, async || {
+        knock(cluster.edge_addr(edge)).await.1.status == 200
+    })
+    .await;
     let log = cluster.edge(edge).log();
     assert_eq!(log.lines().filter(|l| l.contains("WARN") && l.contains("could not be accepted")).count(), 1, "{log}");
 }

@@ -18,7 +18,8 @@ const PER_ADDRESS: usize = 3;
 /// What stands between the marks, without the fence.
 fn snippet(name: &str) -> String {
     let text = include_str!("../../../docs/operations.md");
-    let (_, rest) = text.split_once(&format!("<!-- tested {name} -->\n")).unwrap_or_else(|| panic!("operations.md has no {name}"));
+    let (_, rest) =
+        text.split_once(&format!("<!-- tested {name} -->\n")).unwrap_or_else(|| panic!("operations.md has no {name}"));
     let (block, _) = rest.split_once("<!-- end -->").unwrap();
     let lines: Vec<&str> = block.lines().filter(|l| !l.starts_with("```")).collect();
     lines.join("\n")
@@ -61,8 +62,10 @@ pub async fn start(cluster: &Cluster, name: &str) -> Option<Proxy> {
                 ("/etc/ssl/chat.pem", cert),
                 ("/etc/ssl/chat.key", key),
             ];
-            let temp: String =
-                ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].iter().map(|t| format!("{t}_temp_path {dir}/{t};\n")).collect();
+            let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+                .iter()
+                .map(|t| format!("{t}_temp_path {dir}/{t};\n"))
+                .collect();
             let own = format!(
                 "daemon off; master_process off; pid {dir}/pid; error_log stderr;\nevents {{ }}\nhttp {{ access_log \
                  off;\n{temp}"
@@ -71,9 +74,13 @@ pub async fn start(cluster: &Cluster, name: &str) -> Option<Proxy> {
         }
         "haproxy" => {
             let both = folder.join("both.pem");
-            std::fs::write(&both, [&certificates.certificate, &certificates.key].map(|f| std::fs::read_to_string(f).unwrap()).concat())
-                .unwrap();
-            let servers: Vec<String> = edges.iter().enumerate().map(|(n, e)| format!("server edge{n} {e} check")).collect();
+            std::fs::write(
+                &both,
+                [&certificates.certificate, &certificates.key].map(|f| std::fs::read_to_string(f).unwrap()).concat(),
+            )
+            .unwrap();
+            let servers: Vec<String> =
+                edges.iter().enumerate().map(|(n, e)| format!("server edge{n} {e} check")).collect();
             let servers = servers.join("\n    ");
             let changes = [
                 ("server edge1 10.0.0.11:8080 check", servers),
@@ -89,14 +96,17 @@ pub async fn start(cluster: &Cluster, name: &str) -> Option<Proxy> {
                 ("/etc/ssl/chat.pem", cert),
                 ("/etc/ssl/chat.key", key),
             ];
-            let own =
-                format!("{{\n\tadmin off\n\tdefault_bind {}\n\tauto_https disable_redirects\n\tstorage file_system {dir}\n}}\n", addr.ip());
+            let own = format!(
+                "{{\n\tadmin off\n\tdefault_bind {}\n\tauto_https disable_redirects\n\tstorage file_system {dir}\n}}\n",
+                addr.ip()
+            );
             (own + &filled(name, &changes) + "\n", &["run", "--adapter", "caddyfile", "--config"])
         }
     };
     std::fs::write(&config, text).unwrap();
     let args = args.iter().map(|a| (*a).to_owned()).chain([config.display().to_string()]).collect();
-    let process = Process::new(name, &program, args, &cluster.folder(), Ready::Tcp(addr)).env("HOME", &folder.display().to_string());
+    let process = Process::new(name, &program, args, &cluster.folder(), Ready::Tcp(addr))
+        .env("HOME", &folder.display().to_string());
     process.start().await;
     Some(Proxy { process, addr, certificates })
 }
@@ -133,7 +143,8 @@ impl Proxy {
 /// Connections that the edge has now.
 async fn connections(cluster: &Cluster) -> usize {
     let text = cluster.edge_metrics(0).await;
-    let line = text.lines().find_map(|l| l.strip_prefix("natterjack_edge_connections ")).unwrap_or_else(|| panic!("{text}"));
+    let line =
+        text.lines().find_map(|l| l.strip_prefix("natterjack_edge_connections ")).unwrap_or_else(|| panic!("{text}"));
     line.trim().parse::<f64>().unwrap() as usize
 }
 
@@ -167,9 +178,18 @@ async fn through(cluster: &Cluster, proxy: &Proxy) {
         let token = &users[n].tokens.access;
         for (request, status) in [
             (format!("GET /v1/threads HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer {token}\r\n\r\n"), 200),
-            ("POST /v1/groups HTTP/1.1\r\nHost: edge\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}".to_owned(), 401),
+            (
+                "POST /v1/groups HTTP/1.1\r\nHost: edge\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}"
+                    .to_owned(),
+                401,
+            ),
             ("DELETE /v1/threads HTTP/1.1\r\nHost: edge\r\n\r\n".to_owned(), 405),
-            (format!("GET /v1/sync?wait_ms=300&synced=x HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer {token}\r\n\r\n"), 200),
+            (
+                format!(
+                    "GET /v1/sync?wait_ms=300&synced=x HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer {token}\r\n\r\n"
+                ),
+                200,
+            ),
         ] {
             http.say(proxy.to(&request)).await;
             let answer = http.answer().await;
@@ -198,13 +218,19 @@ async fn through(cluster: &Cluster, proxy: &Proxy) {
         sockets.push(ws);
     }
     let mut http = proxy.dial("127.9.0.1").await;
-    http.say(proxy.to("GET /v1/edges HTTP/1.1\r\nHost: edge\r\nX-Forwarded-Host: evil.example\r\nX-Forwarded-Proto: http\r\n\r\n")).await;
+    http.say(proxy.to(
+        "GET /v1/edges HTTP/1.1\r\nHost: edge\r\nX-Forwarded-Host: evil.example\r\nX-Forwarded-Proto: http\r\n\r\n",
+    ))
+    .await;
     assert_eq!(http.answer().await.body, format!(r#"{{"edges":["wss://{}"]}}"#, proxy.addr), "{name}");
     drop(http);
     let all = connections(cluster).await - before;
     // Caddy has other connections for sockets than for requests, the other two have not.
     let shared = all < pool + CLIENTS;
-    assert!(shared || name == "caddy", "{name} opened a connection for every socket ({all}, pool {pool}): nothing is shown");
+    assert!(
+        shared || name == "caddy",
+        "{name} opened a connection for every socket ({all}, pool {pool}): nothing is shown"
+    );
 
     // They chat.
     for n in 0..CLIENTS {
@@ -225,7 +251,9 @@ async fn through(cluster: &Cluster, proxy: &Proxy) {
     };
     let (alice, bob) = (&users[CLIENTS], &users[CLIENTS + 1]);
     let ((one, _kept), (two, mut events)) = (connect(alice).await, connect(bob).await);
-    one.send(alice.dm(bob), natterjack_protocol::Kind::Text, natterjack_protocol::Body::text("through a proxy")).await.unwrap();
+    one.send(alice.dm(bob), natterjack_protocol::Kind::Text, natterjack_protocol::Body::text("through a proxy"))
+        .await
+        .unwrap();
     let got = next_messages(&mut events, 1, SOON).await;
     assert_eq!(got[0].body.text.as_deref(), Some("through a proxy"));
     one.close().await;

@@ -62,7 +62,12 @@ async fn a_logout_closes_the_sockets_of_that_login_at_every_edge() {
         gone.push(device);
     }
     took.sort();
-    eprintln!("{} sockets closed after a logout: p50 {:?} max {:?}", took.len(), took[took.len() / 2], took[took.len() - 1]);
+    eprintln!(
+        "{} sockets closed after a logout: p50 {:?} max {:?}",
+        took.len(),
+        took[took.len() / 2],
+        took[took.len() - 1]
+    );
     assert!(took[took.len() - 1] <= patience(REVOKED), "{took:?}");
     for edge in 0..2 {
         assert_over(&cluster, &gone[0], edge).await;
@@ -86,8 +91,10 @@ async fn a_logout_closes_the_sockets_of_that_login_at_every_edge() {
     let poller = alice.log_in(&cluster, 0).await;
     let api = cluster.api(&poller, 1);
     assert_eq!(api.get("/v1/sync?wait_ms=0").await.0, 200);
-    let (synced, ask) =
-        (api.get("/v1/sync?wait_ms=0").await.1, |synced: &serde_json::Value| json!({ "synced": synced, "wait_ms": 20_000 }));
+    let (synced, ask) = (
+        api.get("/v1/sync?wait_ms=0").await.1,
+        |synced: &serde_json::Value| json!({ "synced": synced, "wait_ms": 20_000 }),
+    );
     let ask = ask(&synced["synced"]);
     let polls = counter(&cluster, 1, POLLS).await;
     let (poll, _) = tokio::join!(api.post("/v1/sync", &ask), async {
@@ -138,7 +145,11 @@ async fn an_edge_that_was_cut_off_hears_of_it_when_it_is_back() {
         }
         assert_eq!(ws.until_closed(SOON).await, UNAUTHORIZED);
         eprintln!("dead {dead}: closed {:?} after the way was open again", back.elapsed());
-        eventually_within("its token is no good there", SOON, async || cluster.api(&device, 1).get("/v1/threads").await.0 == 401).await;
-        eventually_within("the edge is well again", SOON, async || cluster.anonymous(1).get("/ready").await.0 == 200).await;
+        eventually_within("its token is no good there", SOON, async || {
+            cluster.api(&device, 1).get("/v1/threads").await.0 == 401
+        })
+        .await;
+        eventually_within("the edge is well again", SOON, async || cluster.anonymous(1).get("/ready").await.0 == 200)
+            .await;
     }
 }

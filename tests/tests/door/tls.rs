@@ -32,7 +32,8 @@ async fn tcp(cluster: &Cluster) -> TcpStream {
 
 async fn handshake(cluster: &Cluster) -> std::io::Result<TlsStream<TcpStream>> {
     let name = ServerName::IpAddress(cluster.edge_addr(0).ip().into());
-    within("a handshake", SOON, TlsConnector::from(cluster.certificates().client()).connect(name, tcp(cluster).await)).await
+    within("a handshake", SOON, TlsConnector::from(cluster.certificates().client()).connect(name, tcp(cluster).await))
+        .await
 }
 
 /// Does a new connection get this certificate?
@@ -79,10 +80,26 @@ async fn people_chat_over_tls() {
     // A terminal.
     let chat = async |ca: Option<&str>, name: &str| {
         let mut command = Command::new(programs::natterjack());
-        command.args(["chat", "--plain", "--edge", &cluster.edge_url(0), "--name", name, "--register", "--to", &bob.name]);
+        command.args([
+            "chat",
+            "--plain",
+            "--edge",
+            &cluster.edge_url(0),
+            "--name",
+            name,
+            "--register",
+            "--to",
+            &bob.name,
+        ]);
         command.env("NATTERJACK_PASSWORD", "correct horse battery").env_remove("NATTERJACK_CA");
         command.args(ca.into_iter().flat_map(|file| ["--ca", file]));
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
         // Refused before it reads: then nobody takes this.
         let _ = child.stdin.take().unwrap().write_all(b"from a terminal\n").await;
         let out = within("the chat ends", SOON * 2, child.wait_with_output()).await.unwrap();
@@ -160,7 +177,8 @@ async fn a_new_certificate_needs_no_restart_and_a_broken_one_changes_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_handshakes_end_at_their_deadline_and_do_not_pile_up() {
     const PLACES: usize = 24;
-    let set = [("edge.max_connections", PLACES.to_string()), ("edge.handshake_seconds", HANDSHAKE.as_secs().to_string())];
+    let set =
+        [("edge.max_connections", PLACES.to_string()), ("edge.handshake_seconds", HANDSHAKE.as_secs().to_string())];
     let set = set.map(|(k, v)| (k.to_owned(), v)).into();
     let cluster = Cluster::start(ClusterSpec { edges: 1, set, alone: true, ..spec() }).await;
     // The kit's own question whether it is ready may still hold a place.
@@ -207,7 +225,10 @@ async fn half_handshakes_end_at_their_deadline_and_do_not_pile_up() {
     assert!(took >= HANDSHAKE.mul_f64(0.9) && took <= patience(HANDSHAKE * 2), "{took:?}");
     let took = within("the one that trickles is let go", SOON, trickling).await.unwrap();
     assert!(took <= patience(HANDSHAKE * 2), "{took:?}");
-    eventually_within("there is room again", SOON, async || handshake(&cluster).await.map(drop).map_err(|e| e.to_string())).await;
+    eventually_within("there is room again", SOON, async || {
+        handshake(&cluster).await.map(drop).map_err(|e| e.to_string())
+    })
+    .await;
     let late = metric(&cluster, "natterjack_edge_tls_handshakes_total{result=\"late\"}").await;
     assert!(late.parse::<usize>().is_ok_and(|n| n >= half.len()), "{late}");
 }
@@ -218,13 +239,18 @@ async fn what_is_not_tls_gets_a_clear_end() {
     let mut plain = tcp(&cluster).await;
     plain.write_all(b"GET /health HTTP/1.1\r\nHost: edge\r\n\r\n").await.unwrap();
     let answer = String::from_utf8(rest(&mut plain).await).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("https://") && answer.contains("\"invalid\""), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 400 ") && answer.contains("https://") && answer.contains("\"invalid\""),
+        "{answer}"
+    );
     match RawWs::try_connect(cluster.edge_addr(0), Codec::Json.subprotocol()).await {
         Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => assert_eq!(answer.status().as_u16(), 400),
         other => panic!("{:?}", other.err()),
     }
     // The SDK at the wrong door.
-    let tried = natterjack_client::Client::builder().edges([format!("ws://{}", cluster.edge_addr(0))]).register("dave", "correct horse");
+    let tried = natterjack_client::Client::builder()
+        .edges([format!("ws://{}", cluster.edge_addr(0))])
+        .register("dave", "correct horse");
     let refused = tried.connect().await.err().expect("refused").to_string();
     assert!(refused.contains("wss://"), "{refused}");
     // Neither: an alert, and closed.
@@ -242,7 +268,10 @@ async fn an_edge_without_a_good_certificate_does_not_start() {
     let files = natterjack_testkit::Certificates::new(folder.path().to_owned(), vec!["127.0.0.1".to_owned()]);
     let start = async |set: &[String]| {
         let mut command = Command::new(programs::natterjack());
-        command.args(["edge", "--set", "edge.listen=127.0.0.1:0"]).args(set.iter().flat_map(|s| ["--set", s])).kill_on_drop(true);
+        command
+            .args(["edge", "--set", "edge.listen=127.0.0.1:0"])
+            .args(set.iter().flat_map(|s| ["--set", s]))
+            .kill_on_drop(true);
         let out = within("it ends", SOON, command.output()).await.unwrap();
         assert!(!out.status.success());
         String::from_utf8(out.stderr).unwrap()

@@ -22,7 +22,10 @@ async fn a_dm_through_two_edges_is_there_after_a_restart_of_everything() {
     assert_eq!(got[0].body.text.as_deref(), Some("hello bob, body-of-a-message"));
     b.send_text(thread.clone(), "hello alice").await.unwrap();
     let seen = next_messages(&mut a_events, 2, SOON).await;
-    assert_eq!(seen.iter().map(|m| m.body.text.as_deref().unwrap()).collect::<Vec<_>>(), ["hello bob, body-of-a-message", "hello alice"]);
+    assert_eq!(
+        seen.iter().map(|m| m.body.text.as_deref().unwrap()).collect::<Vec<_>>(),
+        ["hello bob, body-of-a-message", "hello alice"]
+    );
     assert!(seen[0].id < seen[1].id);
     a.close().await;
     b.close().await;
@@ -35,7 +38,8 @@ async fn a_dm_through_two_edges_is_there_after_a_restart_of_everything() {
         p.start().await;
     }
     let (a, _events) = cluster.client(&alice, 1).await;
-    let page = eventually_within("history is back", SOON, async || a.history(thread.clone(), At::Newest, 10).await).await;
+    let page =
+        eventually_within("history is back", SOON, async || a.history(thread.clone(), At::Newest, 10).await).await;
     let texts: Vec<_> = page.events.iter().filter_map(|e| e.body.text.as_deref()).collect();
     assert_eq!(texts, ["hello bob, body-of-a-message", "hello alice"]);
     cluster.assert_not_logged("body-of-a-message");

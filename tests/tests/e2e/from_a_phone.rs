@@ -36,13 +36,17 @@ async fn a_phone_in_the_same_network_chats_and_is_never_sent_to_itself() {
     let _stdin = child.stdin.take();
     let lines = lines_until_ready(&mut child).await;
     let Some(line) = lines.iter().find(|l| l.starts_with("from another machine or a phone")) else {
-        eprintln!("\n==== SKIPPED: this machine has no address but its loopback, so nobody could come from elsewhere ====\n");
+        eprintln!(
+            "\n==== SKIPPED: this machine has no address but its loopback, so nobody could come from elsewhere ====\n"
+        );
         return;
     };
     let first = line.split_ascii_whitespace().find_map(|w| w.strip_prefix("ws://")).unwrap_or_else(|| panic!("{line}"));
     let addr: std::net::SocketAddr = first.parse().unwrap();
     assert!(addr.port() == port && !addr.ip().is_loopback() && line.contains("in clear"), "{line}");
-    let at = |ip: std::net::IpAddr| BTreeSet::from([port, port + 1].map(|p| format!("ws://{}", std::net::SocketAddr::new(ip, p))));
+    let at = |ip: std::net::IpAddr| {
+        BTreeSet::from([port, port + 1].map(|p| format!("ws://{}", std::net::SocketAddr::new(ip, p))))
+    };
 
     for ip in [addr.ip(), [127, 0, 0, 1].into()] {
         eventually_within("both edges are listed, by the address that was come to", SOON, async || {
@@ -77,7 +81,9 @@ async fn a_phone_in_the_same_network_chats_and_is_never_sent_to_itself() {
         }
     })
     .await;
-    within("a message by the other edge", SOON, phone.send_and_wait(itself, Kind::Text, Body::text("two"))).await.unwrap();
+    within("a message by the other edge", SOON, phone.send_and_wait(itself, Kind::Text, Body::text("two")))
+        .await
+        .unwrap();
     drop(events);
     phone.close().await;
     // A second signal to one that is still leaving would end it hard.

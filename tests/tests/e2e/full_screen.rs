@@ -105,7 +105,8 @@ async fn history_to_the_beginning_and_an_edge_that_dies() {
     a.sees("the latest croak", SOON).await;
 
     // The edge that the status line names.
-    let on = (0..2).find(|i| a.text().contains(&format!("● {} ", cluster.edge_url(*i)))).expect("connected to one of them");
+    let on =
+        (0..2).find(|i| a.text().contains(&format!("● {} ", cluster.edge_url(*i)))).expect("connected to one of them");
     cluster.edge(on).kill9().await;
     a.write("through the storm\r");
     a.sees("through the storm ✓", SOON).await;

@@ -13,7 +13,8 @@ async fn proxies_lose_and_break_what_they_are_told_to() {
     let cluster = Cluster::start(ClusterSpec { proxied_edges: true, ..ClusterSpec::default() }).await;
     let users = cluster.mint_users(2).await;
     let thread = users[0].dm(&users[1]);
-    let (mut a, mut b) = (cluster.raw(&users[0], 0, Codec::Json).await, cluster.raw(&users[1], 1, Codec::Msgpack).await);
+    let (mut a, mut b) =
+        (cluster.raw(&users[0], 0, Codec::Json).await, cluster.raw(&users[1], 1, Codec::Msgpack).await);
     a.send_text(&thread, "arrives").await.unwrap();
     while b.event().await.body.text.as_deref() != Some("arrives") {}
 
@@ -31,7 +32,10 @@ async fn proxies_lose_and_break_what_they_are_told_to() {
     assert_eq!(proxy.open(), 1);
     proxy.set(Side::FromServer, Flow::Stall);
     through.send(&natterjack_protocol::client::frame::ClientFrame::Ping).await;
-    assert!(tokio::time::timeout(Duration::from_millis(300), through.next()).await.is_err(), "nothing comes through a stall");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), through.next()).await.is_err(),
+        "nothing comes through a stall"
+    );
     proxy.pass();
     assert!(matches!(through.next().await, Received::Frame(_)), "and then it does");
     proxy.reset();
@@ -58,7 +62,8 @@ async fn a_frozen_edge_answers_after_it_is_woken() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_servers_carry_a_message_and_lose_one_of_them() {
-    let cluster = Cluster::start(ClusterSpec { nats: 3, alone: true, edge_nodes: vec![1, 2], ..ClusterSpec::default() }).await;
+    let cluster =
+        Cluster::start(ClusterSpec { nats: 3, alone: true, edge_nodes: vec![1, 2], ..ClusterSpec::default() }).await;
     let users = cluster.mint_users(2).await;
     let thread = users[0].dm(&users[1]);
     let ((a, _a_hears), (_b, mut b_hears)) = (cluster.client(&users[0], 0).await, cluster.client(&users[1], 1).await);
@@ -67,6 +72,8 @@ async fn three_servers_carry_a_message_and_lose_one_of_them() {
     assert_eq!(next_messages(&mut b_hears, 1, limit).await[0].body.text.as_deref(), Some("before"));
     // Nobody of ours but channel and persister is connected to it first.
     cluster.nats(0).kill9().await;
-    within("the ack of what is sent without a leader", limit, a.send_and_wait(thread, Kind::Text, Body::text("after"))).await.unwrap();
+    within("the ack of what is sent without a leader", limit, a.send_and_wait(thread, Kind::Text, Body::text("after")))
+        .await
+        .unwrap();
     assert_eq!(next_messages(&mut b_hears, 1, limit).await[0].body.text.as_deref(), Some("after"));
 }

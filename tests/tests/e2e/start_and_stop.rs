@@ -38,7 +38,8 @@ async fn each_role_says_little_when_it_starts_and_that_it_stopped_cleanly() {
         says_little(role.name(), &role.log(), LINES);
     }
     // Every partition is a part by itself.
-    let health: Value = reqwest::get(format!("http://{}/health", cluster.persister_admin(0))).await.unwrap().json().await.unwrap();
+    let health: Value =
+        reqwest::get(format!("http://{}/health", cluster.persister_admin(0))).await.unwrap().json().await.unwrap();
     for part in ["archive.1-0", "archive.1-1"] {
         assert_eq!(health["parts"][part], "ok", "{health}");
     }
@@ -55,7 +56,8 @@ async fn each_role_says_little_when_it_starts_and_that_it_stopped_cleanly() {
 /// Somebody's notes to themselves, the last of them just before the stop.
 async fn write(edge: SocketAddr, messages: usize) -> Vec<String> {
     let api = Api::new(edge, None);
-    let (status, body) = api.post("/v1/register", &json!({ "name": "toad", "password": "correct horse battery" })).await;
+    let (status, body) =
+        api.post("/v1/register", &json!({ "name": "toad", "password": "correct horse battery" })).await;
     assert_eq!(status, 200, "{body}");
     let (api, me) = (api.with_token(body["access"].as_str().unwrap()), body["user"].as_str().unwrap());
     let mut sent = Vec::new();
@@ -77,7 +79,10 @@ async fn up_starts_with_a_few_lines_and_stops_with_everything_in_one_file() {
     let mut child = up(&data, net, &["--port", "8080"]).stderr(File::create(&log).unwrap()).spawn().unwrap();
     let _stdin = child.stdin.take();
     ready_line(&mut child).await;
-    eventually_within("both edges say that they are ready", START, async || said().matches("edge is ready").count() == 2).await;
+    eventually_within("both edges say that they are ready", START, async || {
+        said().matches("edge is ready").count() == 2
+    })
+    .await;
     // Four processes' together.
     says_little("up", &said(), 2 * LINES);
 
@@ -109,7 +114,9 @@ async fn up_starts_with_a_few_lines_and_stops_with_everything_in_one_file() {
     let mut child = up(&other, net, &["--port", "8080"]).spawn().unwrap();
     let _stdin = child.stdin.take();
     ready_line(&mut child).await;
-    let (status, me) = Api::new(net.edge(0), None).post("/v1/login", &json!({ "name": "toad", "password": "correct horse battery" })).await;
+    let (status, me) = Api::new(net.edge(0), None)
+        .post("/v1/login", &json!({ "name": "toad", "password": "correct horse battery" }))
+        .await;
     assert_eq!(status, 200, "{me}");
     let (api, me) = (Api::new(net.edge(0), me["access"].as_str().map(str::to_owned)), me["user"].as_str().unwrap());
     let (status, page) = api.get(&format!("/v1/threads/dm.{me}.{me}/messages?limit=100")).await;

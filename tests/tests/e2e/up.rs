@@ -18,7 +18,10 @@ pub const START: Duration = Duration::from_secs(30);
 
 pub fn up(data: &Path, net: Subnet, more: &[&str]) -> Command {
     let mut c = Command::new("setpriv");
-    c.args(["--pdeathsig", "KILL", "--"]).arg(programs::natterjack()).args(["up", "--die-with-parent", "--data"]).arg(data);
+    c.args(["--pdeathsig", "KILL", "--"])
+        .arg(programs::natterjack())
+        .args(["up", "--die-with-parent", "--data"])
+        .arg(data);
     c.args(["--host", &net.edge(0).ip().to_string()]).args(more);
     c.env("NATTERJACK_NATS_SERVER", programs::nats_server())
         .stdin(Stdio::piped())
@@ -40,7 +43,9 @@ async fn refused(mut command: Command) -> String {
 
 pub async fn state(file: &Path) -> Value {
     eventually_within("the state file is there", START, async || {
-        std::fs::read(file).map_err(|e| e.to_string()).and_then(|b| serde_json::from_slice::<Value>(&b).map_err(|e| e.to_string()))
+        std::fs::read(file)
+            .map_err(|e| e.to_string())
+            .and_then(|b| serde_json::from_slice::<Value>(&b).map_err(|e| e.to_string()))
     })
     .await
 }
@@ -187,7 +192,8 @@ async fn four_processes_that_survive_what_happens_to_them() {
 }
 
 async fn generation(state: &Value) -> u32 {
-    let cfg = natterjack_nats::NatsConfig { urls: vec![state["nats_url"].as_str().unwrap().into()], ..Default::default() };
+    let cfg =
+        natterjack_nats::NatsConfig { urls: vec![state["nats_url"].as_str().unwrap().into()], ..Default::default() };
     let nats = natterjack_nats::Nats::connect(&cfg, "test").await.unwrap();
     natterjack_nats::Layout::load(&nats).await.unwrap().generation
 }

@@ -17,7 +17,8 @@ fn rooms_use_each_other_in_one_direction() {
 pub fn circles() -> Vec<String> {
     let mut all = Vec::new();
     for (name, uses) in rooms() {
-        let reach: BTreeMap<&String, BTreeSet<&String>> = uses.keys().map(|from| (from, reachable(&uses, from))).collect();
+        let reach: BTreeMap<&String, BTreeSet<&String>> =
+            uses.keys().map(|from| (from, reachable(&uses, from))).collect();
         let mut seen = BTreeSet::new();
         for room in uses.keys() {
             let circle: BTreeSet<&String> = reach[room].iter().copied().filter(|to| reach[to].contains(room)).collect();
@@ -72,7 +73,8 @@ fn rooms() -> BTreeMap<String, Uses> {
         let uses = all.get_mut(&name).expect("made above");
         for used in used_paths(text, &module) {
             let first = &used[0];
-            let target = if uses.contains_key(first) { Some(first) } else { shown.get(&name).and_then(|s| s.get(first)) };
+            let target =
+                if uses.contains_key(first) { Some(first) } else { shown.get(&name).and_then(|s| s.get(first)) };
             if let Some(target) = target.filter(|t| *t != room).cloned() {
                 uses.entry(room.clone()).or_default().insert(target);
             }

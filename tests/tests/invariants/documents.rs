@@ -67,7 +67,8 @@ fn paths_in_documents_and_headers_are_there() {
 fn each_question_leads_to_a_file() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let (_, section) = text.split_once("## Where is …?").expect("the section is there");
-    let rows: Vec<&str> = section.split("\n## ").next().unwrap_or_default().lines().filter(|l| l.contains("? |")).collect();
+    let rows: Vec<&str> =
+        section.split("\n## ").next().unwrap_or_default().lines().filter(|l| l.contains("? |")).collect();
     assert!(rows.len() >= 12, "{} questions", rows.len());
     let mut found = Vec::new();
     for row in rows {
@@ -81,7 +82,11 @@ fn each_question_leads_to_a_file() {
 }
 
 fn header(text: &str) -> String {
-    text.lines().take_while(|l| l.starts_with("//!")).map(|l| l.trim_start_matches("//!")).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .take_while(|l| l.starts_with("//!"))
+        .map(|l| l.trim_start_matches("//!"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// A module that was renamed is still named in the headers of its neighbours, unless somebody looks.
@@ -97,18 +102,28 @@ fn headers_name_what_their_crate_has() {
         have.extend(words(path).map(str::to_owned));
     }
     // A header may name another crate, or a module of it.
-    let modules: BTreeSet<String> = files().iter().flat_map(|p| words(p).map(str::to_owned).collect::<Vec<_>>()).collect();
+    let modules: BTreeSet<String> =
+        files().iter().flat_map(|p| words(p).map(str::to_owned).collect::<Vec<_>>()).collect();
     for (path, text) in &sources {
         let header = header(text);
-        let identifiers = quoted(&header).filter(|q| q.len() > 2 && q.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == ':'));
+        let identifiers = quoted(&header)
+            .filter(|q| q.len() > 2 && q.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == ':'));
         for name in identifiers.flat_map(|q| q.split("::")).filter(|n| !n.is_empty()) {
             if !of_crate[&folder(path)].contains(name) && !modules.contains(name) && !NO_NAMES.contains(&name) {
                 found.push(format!("{path}: `{name}`"));
             }
         }
-        let steps =
-            header.split("step ").chain(header.split("steps ")).skip(1).filter_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
-        found.extend(steps.filter_map(|n| n.parse::<u32>().ok()).filter(|n| *n > STEPS).map(|n| format!("{path}: there is no step {n}")));
+        let steps = header
+            .split("step ")
+            .chain(header.split("steps "))
+            .skip(1)
+            .filter_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+        found.extend(
+            steps
+                .filter_map(|n| n.parse::<u32>().ok())
+                .filter(|n| *n > STEPS)
+                .map(|n| format!("{path}: there is no step {n}")),
+        );
     }
     none("headers that name what is not there", found);
 }
@@ -119,14 +134,19 @@ const STEPS: u32 = 7;
 #[test]
 fn nothing_refers_to_a_paper_that_is_not_here() {
     let mut found = Vec::new();
-    for path in files().into_iter().filter(|p| [".rs", ".toml", ".md", ".sh"].iter().any(|e| p.ends_with(e)) && p != "CHANGELOG.md") {
+    for path in files()
+        .into_iter()
+        .filter(|p| [".rs", ".toml", ".md", ".sh"].iter().any(|e| p.ends_with(e)) && p != "CHANGELOG.md")
+    {
         // This file names what it looks for.
         if path.ends_with("invariants/documents.rs") {
             continue;
         }
         let text = fs::read_to_string(root().join(&path)).unwrap();
         let refers = |l: &str| l.contains("DESIGN") || l.contains("of the design") || l.contains("design paper");
-        found.extend(text.lines().enumerate().filter(|(_, l)| refers(l)).map(|(n, l)| format!("{path}:{}: {}", n + 1, l.trim())));
+        found.extend(
+            text.lines().enumerate().filter(|(_, l)| refers(l)).map(|(n, l)| format!("{path}:{}: {}", n + 1, l.trim())),
+        );
     }
     none("references to a design paper", found);
 }
@@ -154,8 +174,19 @@ fn each_word_of_the_glossary_is_a_type() {
 }
 
 /// Crates whose comments fit; rustfmt leaves comments as they are. The list may only become longer.
-const FITS: [&str; 11] =
-    ["bench/", "channel/", "chat/", "client/", "natterjack/", "persister/", "protocol/", "role/", "runtime/", "testkit/", "tests/"];
+const FITS: [&str; 11] = [
+    "bench/",
+    "channel/",
+    "chat/",
+    "client/",
+    "natterjack/",
+    "persister/",
+    "protocol/",
+    "role/",
+    "runtime/",
+    "testkit/",
+    "tests/",
+];
 
 #[test]
 fn comments_fit_into_120_columns() {

@@ -21,8 +21,12 @@ const ROLES: [&str; 3] = ["natterjack-edge", "natterjack-channel", "natterjack-p
 
 /// Normal dependencies of each crate of ours.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
-    let metadata =
-        MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().other_options(["--offline".into()]).exec().unwrap();
+    let metadata = MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .no_deps()
+        .other_options(["--offline".into()])
+        .exec()
+        .unwrap();
     metadata
         .packages
         .into_iter()
@@ -41,7 +45,8 @@ fn roles_meet_on_nats_only() {
             assert!(!deps[role].contains(*other), "{role} imports {other}");
         }
     }
-    let ours = |name: &str| deps[name].iter().filter(|d| d.starts_with("natterjack")).map(String::as_str).collect::<Vec<_>>();
+    let ours =
+        |name: &str| deps[name].iter().filter(|d| d.starts_with("natterjack")).map(String::as_str).collect::<Vec<_>>();
     assert!(ours("natterjack-protocol").is_empty());
     assert_eq!(ours("natterjack-nats"), ["natterjack-protocol"]);
     assert_eq!(ours("natterjack-client"), ["natterjack-protocol"]);
@@ -172,7 +177,9 @@ fn every_queue_is_bounded() {
         if path.ends_with("invariants/main.rs") {
             continue;
         }
-        found.extend(code(&text).filter(|(_, l)| l.contains("unbounded")).map(|(n, l)| format!("{path}:{n}: {}", l.trim())));
+        found.extend(
+            code(&text).filter(|(_, l)| l.contains("unbounded")).map(|(n, l)| format!("{path}:{n}: {}", l.trim())),
+        );
     }
     none("unbounded queues", found);
 }
@@ -181,7 +188,12 @@ fn every_queue_is_bounded() {
 #[test]
 fn every_file_says_what_it_is() {
     let kit = sources().into_iter().filter(|(path, _)| path.starts_with("tests/") || path.starts_with("testkit/"));
-    let found = shipped().into_iter().chain(kit).filter(|(_, text)| !text.trim_start().starts_with("//!")).map(|(path, _)| path).collect();
+    let found = shipped()
+        .into_iter()
+        .chain(kit)
+        .filter(|(_, text)| !text.trim_start().starts_with("//!"))
+        .map(|(path, _)| path)
+        .collect();
     none("files without a //! header", found);
 }
 
@@ -199,7 +211,10 @@ fn a_machines_clock_is_read_in_one_place() {
         "client/src/waking.rs",
     ];
     let reads = |text: &str| {
-        code(text).filter(|(_, l)| l.contains("SystemTime::now") || l.contains("UNIX_EPOCH.elapsed")).map(|(n, _)| n).collect::<Vec<_>>()
+        code(text)
+            .filter(|(_, l)| l.contains("SystemTime::now") || l.contains("UNIX_EPOCH.elapsed"))
+            .map(|(n, _)| n)
+            .collect::<Vec<_>>()
     };
     let found = shipped().into_iter().filter(|(path, _)| !may.contains(&path.as_str()));
     let found = found.flat_map(|(path, text)| reads(&text).into_iter().map(move |n| format!("{path}:{n}"))).collect();
@@ -210,7 +225,9 @@ fn a_machines_clock_is_read_in_one_place() {
 fn no_unwrap_in_what_ships() {
     let mut found = Vec::new();
     for (path, text) in shipped() {
-        found.extend(code(&text).filter(|(_, l)| l.contains(".unwrap()")).map(|(n, l)| format!("{path}:{n}: {}", l.trim())));
+        found.extend(
+            code(&text).filter(|(_, l)| l.contains(".unwrap()")).map(|(n, l)| format!("{path}:{n}: {}", l.trim())),
+        );
     }
     none("unwrap outside tests", found);
 }
@@ -222,7 +239,11 @@ fn links_between_documents_lead_somewhere() {
     let mut folders = vec![root.clone(), root.join("docs"), root.join("docs/adr")];
     folders.retain(|f| f.is_dir());
     for folder in folders {
-        for path in fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "md")) {
+        for path in fs::read_dir(&folder)
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .filter(|p| p.extension().is_some_and(|e| e == "md"))
+        {
             let text = fs::read_to_string(&path).unwrap();
             for target in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
                 let elsewhere = target.is_empty() || target.contains("://") || target.contains(' ');
@@ -240,10 +261,14 @@ fn links_between_documents_lead_somewhere() {
 fn compose_sets_keys_that_exist_and_runs_roles_that_exist() {
     let compose = fs::read_to_string(root().join("docker-compose.yml")).unwrap();
     let reference = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
-    let names = compose.lines().filter_map(|l| l.trim().strip_prefix("NATTERJACK__")?.split_once(':')).map(|(name, _)| name);
+    let names =
+        compose.lines().filter_map(|l| l.trim().strip_prefix("NATTERJACK__")?.split_once(':')).map(|(name, _)| name);
     let keys: Vec<String> = names.map(|n| n.to_lowercase().replace("__", ".")).collect();
     assert!(keys.len() > 8, "{keys:?}");
-    none("keys in docker-compose.yml", keys.into_iter().filter(|k| !reference.contains(&format!("| `{k}` |"))).collect());
+    none(
+        "keys in docker-compose.yml",
+        keys.into_iter().filter(|k| !reference.contains(&format!("| `{k}` |"))).collect(),
+    );
     let cli = fs::read_to_string(root().join("natterjack/src/cli.rs")).unwrap();
     for role in ["provision", "channel", "persister", "edge"] {
         assert!(compose.contains(&format!("command: [{role}]")), "no {role} in docker-compose.yml");
@@ -261,11 +286,15 @@ fn every_sleep_of_a_test_says_why() {
         let mut folders = path.split('/');
         matches!(folders.next(), Some("tests" | "testkit")) || folders.next() == Some("tests")
     };
-    for (path, text) in sources().into_iter().filter(|(path, _)| of_tests(path) && !path.ends_with("invariants/main.rs")) {
+    for (path, text) in
+        sources().into_iter().filter(|(path, _)| of_tests(path) && !path.ends_with("invariants/main.rs"))
+    {
         let lines: Vec<&str> = text.lines().collect();
         let sleeps = |l: &str| l.contains("sleep(") && !l.trim_start().starts_with("//");
         let says = |at: usize| lines[at.saturating_sub(2)..=at].iter().any(|l| l.contains("// "));
-        found.extend((0..lines.len()).filter(|at| sleeps(lines[*at]) && !says(*at)).map(|at| format!("{path}:{}", at + 1)));
+        found.extend(
+            (0..lines.len()).filter(|at| sleeps(lines[*at]) && !says(*at)).map(|at| format!("{path}:{}", at + 1)),
+        );
     }
     none("wait for a condition (`eventually`), or say why time has to pass", found);
 }

@@ -20,7 +20,9 @@ struct Declared {
 fn declared(text: &str) -> Declared {
     let mut all = Declared::default();
     for (_, line) in code(text) {
-        if let Some((name, value)) = line.trim_start().strip_prefix("pub const ").and_then(|l| l.split_once(": &str = \"")) {
+        if let Some((name, value)) =
+            line.trim_start().strip_prefix("pub const ").and_then(|l| l.split_once(": &str = \""))
+        {
             all.names.insert(name.to_owned(), value.trim_end_matches("\";").to_owned());
         }
     }
@@ -37,7 +39,8 @@ fn declared(text: &str) -> Declared {
 }
 
 fn of_each_crate() -> BTreeMap<String, Declared> {
-    let homes = shipped().into_iter().filter_map(|(path, text)| Some((path.strip_suffix("/src/metrics.rs")?.to_owned(), text)));
+    let homes =
+        shipped().into_iter().filter_map(|(path, text)| Some((path.strip_suffix("/src/metrics.rs")?.to_owned(), text)));
     let all: BTreeMap<_, _> = homes.map(|(name, text)| (name, declared(&text))).collect();
     assert!(all.len() >= 4 && all.values().all(|d| !d.names.is_empty()), "every crate that counts is found: {all:?}");
     all
@@ -51,10 +54,14 @@ fn each_constant_is_described_and_counted() {
         let uses = |constant: &str| {
             let path = format!("metrics::{constant}");
             let home = format!("{name}/src/metrics.rs");
-            let calls = |text: &str| text.split(&path).skip(1).any(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'));
+            let calls = |text: &str| {
+                text.split(&path).skip(1).any(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+            };
             // In its home: by name and description, and once more where a handle is made of it.
             let handles = |text: &str| text.matches(&format!("({constant})")).count() > 0;
-            sources.iter().any(|(p, text)| p.starts_with(&format!("{name}/")) && (calls(text) || (*p == home && handles(text))))
+            sources
+                .iter()
+                .any(|(p, text)| p.starts_with(&format!("{name}/")) && (calls(text) || (*p == home && handles(text))))
         };
         for constant in declared.names.keys() {
             if !declared.described.contains_key(constant) {
@@ -64,7 +71,13 @@ fn each_constant_is_described_and_counted() {
                 found.push(format!("{name}: {constant} is counted nowhere"));
             }
         }
-        found.extend(declared.described.keys().filter(|c| !declared.names.contains_key(*c)).map(|c| format!("{name}: {c} is no constant")));
+        found.extend(
+            declared
+                .described
+                .keys()
+                .filter(|c| !declared.names.contains_key(*c))
+                .map(|c| format!("{name}: {c} is no constant")),
+        );
     }
     none("metrics", found);
 }
@@ -75,7 +88,8 @@ fn no_metric_is_named_elsewhere() {
     for (path, text) in shipped().into_iter().filter(|(path, _)| !path.ends_with("/src/metrics.rs")) {
         for (n, line) in code(&text) {
             let counts = ["counter!(\"", "gauge!(\"", "histogram!(\""].iter().any(|m| line.contains(m));
-            let names = line.contains("\"natterjack_") && ["_total\"", "_seconds\"", "_bytes\""].iter().any(|end| line.contains(end));
+            let names = line.contains("\"natterjack_")
+                && ["_total\"", "_seconds\"", "_bytes\""].iter().any(|end| line.contains(end));
             if counts || names {
                 found.push(format!("{path}:{n}: {}", line.trim()));
             }
@@ -106,7 +120,9 @@ fn the_page_of_metrics_has_each_and_no_other() {
     let order = titles.keys().copied().filter(|t| all.contains_key(*t));
     assert_eq!(order.clone().count(), all.len(), "each crate that counts has a title here: {:?}", all.keys());
     let mut order: Vec<_> = order.collect();
-    order.sort_by_key(|name| ["runtime", "role", "nats", "edge", "channel", "persister", "presence"].iter().position(|n| n == name));
+    order.sort_by_key(|name| {
+        ["runtime", "role", "nats", "edge", "channel", "persister", "presence"].iter().position(|n| n == name)
+    });
     for name in order {
         page += &format!("\n## {}\n\n| metric | kind | what it says |\n|---|---|---|\n", titles[name]);
         let declared = &all[name];
@@ -119,13 +135,19 @@ fn the_page_of_metrics_has_each_and_no_other() {
     if std::env::var_os("NATTERJACK_REGENERATE").is_some() {
         fs::write(&path, &page).unwrap();
     }
-    assert!(fs::read_to_string(path).unwrap_or_default() == page, "docs/metrics.md is out of date: run this with NATTERJACK_REGENERATE=1");
+    assert!(
+        fs::read_to_string(path).unwrap_or_default() == page,
+        "docs/metrics.md is out of date: run this with NATTERJACK_REGENERATE=1"
+    );
 }
 
 #[test]
 fn documents_name_metrics_that_exist() {
-    let all: BTreeSet<String> =
-        shipped().iter().flat_map(|(_, text)| text.split('"').filter(|s| s.starts_with("natterjack_"))).map(str::to_owned).collect();
+    let all: BTreeSet<String> = shipped()
+        .iter()
+        .flat_map(|(_, text)| text.split('"').filter(|s| s.starts_with("natterjack_")))
+        .map(str::to_owned)
+        .collect();
     let mut found = Vec::new();
     for page in ["operations.md", "guarantees.md", "robustness.md", "performance.md"] {
         let text = fs::read_to_string(root().join("docs").join(page)).unwrap();

@@ -10,7 +10,8 @@ const LARGE: usize = 350;
 fn house() {
     let sources = tree::sources();
     println!("files over {LARGE} lines:");
-    let mut large: Vec<_> = sources.iter().map(|(path, text)| (text.lines().count(), path)).filter(|(n, _)| *n > LARGE).collect();
+    let mut large: Vec<_> =
+        sources.iter().map(|(path, text)| (text.lines().count(), path)).filter(|(n, _)| *n > LARGE).collect();
     large.sort_by(|a, b| b.cmp(a));
     large.iter().for_each(|(n, path)| println!("  {n:5} {path}"));
     let mut counts: Vec<usize> = sources.iter().map(|(_, text)| text.lines().count()).collect();
@@ -24,7 +25,8 @@ fn house() {
     circles::circles().iter().for_each(|circle| println!("  {circle}"));
     println!("\nspans:");
     for (path, text) in tree::shipped() {
-        let spans = tree::code(&text).filter(|(_, l)| ["_span!(", "#[instrument", "instrument("].iter().any(|s| l.contains(s)));
+        let spans =
+            tree::code(&text).filter(|(_, l)| ["_span!(", "#[instrument", "instrument("].iter().any(|s| l.contains(s)));
         spans.for_each(|(n, line)| println!("  {path}:{n} {}", line.trim()));
     }
 }

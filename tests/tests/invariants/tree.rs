@@ -17,7 +17,8 @@ pub fn files() -> Vec<String> {
         for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
             let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
             if entry.file_type().unwrap().is_dir() {
-                let ours = !name.starts_with('.') && !["target", "data", "web", "node_modules"].contains(&name.as_str());
+                let ours =
+                    !name.starts_with('.') && !["target", "data", "web", "node_modules"].contains(&name.as_str());
                 folders.extend(ours.then_some(path));
             } else {
                 found.push(path.strip_prefix(&root).unwrap().display().to_string());

@@ -57,7 +57,8 @@ async fn an_account_that_is_disabled_is_out_everywhere() {
     assert!(format!("{e:?}").contains("AccountDisabled"), "{e:?}");
     stays.send_text(&bob.dm(&bob), "still here").await.unwrap();
     let list = user_command(&cluster, &["list"], "").await.unwrap();
-    let line = |name: &str| list.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("{name}: {list}")).to_owned();
+    let line =
+        |name: &str| list.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("{name}: {list}")).to_owned();
     assert!(line(&alice.name).ends_with("disabled") && !line(&bob.name).contains("disabled"), "{list}");
 
     user_command(&cluster, &["enable", &alice.name], "").await.unwrap();
@@ -102,7 +103,8 @@ async fn an_account_is_made_with_an_invite() {
     let said = user_command(&cluster, &["invite", "--uses", "2", "--expires", "1"], "").await.unwrap();
     let code = natterjack_protocol::Token::parse(said.split_whitespace().next().unwrap()).unwrap();
     for name in ["dora", "emma"] {
-        let sdk = natterjack_client::Client::builder().edges([cluster.edge_url(0)]).register(name, "correct horse battery");
+        let sdk =
+            natterjack_client::Client::builder().edges([cluster.edge_url(0)]).register(name, "correct horse battery");
         let (client, _events) = sdk.invite(code.clone()).connect().await.unwrap();
         client.close().await;
     }

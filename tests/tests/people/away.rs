@@ -26,7 +26,9 @@ type Told = BTreeMap<Thread, (bool, Option<Role>, usize)>;
 
 fn told<'a>(frames: impl IntoIterator<Item = &'a ServerFrame>) -> Told {
     let member = |f: &ServerFrame| match f {
-        ServerFrame::Member { thread, open, role, intervals, .. } => Some((thread.clone(), (*open, *role, intervals.0.len()))),
+        ServerFrame::Member { thread, open, role, intervals, .. } => {
+            Some((thread.clone(), (*open, *role, intervals.0.len())))
+        }
         _ => None,
     };
     frames.into_iter().filter_map(member).collect()
@@ -84,7 +86,10 @@ async fn told_to_all(cluster: &Cluster, user: &User, before: &Poller, left: Opti
         poller.poll(0).await.unwrap();
         assert_eq!(told(&poller.told), *want, "to a poll");
     }
-    assert!(told(&attach(cluster, user, Codec::Msgpack, BTreeMap::new(), None).await).is_empty(), "a new device has nothing to correct");
+    assert!(
+        told(&attach(cluster, user, Codec::Msgpack, BTreeMap::new(), None).await).is_empty(),
+        "a new device has nothing to correct"
+    );
     by_socket
 }
 
@@ -182,7 +187,10 @@ async fn a_device_that_was_away_hears_what_became_of_its_memberships_and_of_no_b
     let mut d = cluster.raw(dave, 0, Codec::Json).await;
     // The device has been elsewhere since.
     let mut ws = cluster.raw(alice, 1, Codec::Msgpack).await;
-    eventually_within("writing works", SOON, async || ws.send_text(&with_dave, "at last").await.map_err(|e| e.code.name())).await;
+    eventually_within("writing works", SOON, async || {
+        ws.send_text(&with_dave, "at last").await.map_err(|e| e.code.name())
+    })
+    .await;
     let seen = seen_until(&mut d, "at last").await;
     assert!(kinds(&seen).contains(&Kind::DmStarted), "{:?}", kinds(&seen));
     let history = whole(&api, &with_dave, false).await;
@@ -214,7 +222,8 @@ async fn a_new_device_hears_of_the_threads_that_were_active_last_whatever_their_
     }
     let second = alice.log_in(&cluster, 1).await;
     let frames = attach(&cluster, &second, Codec::Json, BTreeMap::new(), None).await;
-    let pages: BTreeSet<Thread> = frames.into_iter().filter_map(|f| if let ServerFrame::Page(p) = f { p.thread } else { None }).collect();
+    let pages: BTreeSet<Thread> =
+        frames.into_iter().filter_map(|f| if let ServerFrame::Page(p) = f { p.thread } else { None }).collect();
     assert_eq!(pages, order[order.len() - 100..].iter().cloned().collect());
     all_well(&cluster);
 }

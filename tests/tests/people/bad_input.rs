@@ -97,7 +97,8 @@ async fn shapes(ws: &mut RawWs, dm: &Thread) {
         frame.as_object_mut().unwrap().remove(key);
         frame
     };
-    let many: serde_json::Map<String, Value> = (0..=limits::CURSORS_PER_HELLO).map(|i| (format!("group.g{i}"), json!(1))).collect();
+    let many: serde_json::Map<String, Value> =
+        (0..=limits::CURSORS_PER_HELLO).map(|i| (format!("group.g{i}"), json!(1))).collect();
     // What is sent, the code, and a word that the message must have: the name of the field or of the limit.
     let cases = [
         (json!({ "t": "dance", "r": 1001 }), Some(1001), Code::UnknownFrame, "dance"),
@@ -121,7 +122,12 @@ async fn shapes(ws: &mut RawWs, dm: &Thread) {
         (json!({ "t": "history", "r": 1020 }), Some(1020), Code::BadFrame, "thread"),
         (json!({ "t": "history", "r": 1021, "thread": thread, "limit": 0 }), Some(1021), Code::Invalid, "limit"),
         (json!({ "t": "history", "r": 1022, "thread": thread, "limit": 201 }), Some(1022), Code::Invalid, "200"),
-        (json!({ "t": "history", "r": 1023, "thread": thread, "before": 5, "at": 7 }), Some(1023), Code::Invalid, "at most one"),
+        (
+            json!({ "t": "history", "r": 1023, "thread": thread, "before": 5, "at": 7 }),
+            Some(1023),
+            Code::Invalid,
+            "at most one",
+        ),
         (json!({ "t": "history", "r": 1024, "thread": thread, "before": -5 }), Some(1024), Code::BadFrame, "before"),
         (json!({ "t": "threads", "r": 1025, "limit": 5000 }), Some(1025), Code::Invalid, "limit"),
         (json!({ "t": "sync", "r": 1026 }), Some(1026), Code::BadFrame, "cursors"),
@@ -202,7 +208,15 @@ async fn texts(ws: &mut RawWs, dm: &Thread) {
     let r = ws.request();
     let cid = ws.cid();
     let huge = Body { data: Some(vec![7; limits::CUSTOM_BYTES + 1].into()), ..Body::default() };
-    ws.send(&ClientFrame::Send(SendMessage { r, cid, thread: dm.clone(), kind: Kind::Custom, body: huge, behind: None })).await;
+    ws.send(&ClientFrame::Send(SendMessage {
+        r,
+        cid,
+        thread: dm.clone(),
+        kind: Kind::Custom,
+        body: huge,
+        behind: None,
+    }))
+    .await;
     let (to, refusal) = error(ws).await;
     assert_eq!((to, refusal.code), (Some(r), Code::Invalid), "{refusal}");
 }
@@ -229,7 +243,8 @@ async fn strange_threads(ws: &mut RawWs, users: &[User]) {
     for thread in [&other, &nowhere] {
         assert_eq!(ws.send_text(thread, BODY).await.unwrap_err().code, Code::NotMember);
         let r = ws.request();
-        let history = natterjack_protocol::client::frame::HistoryQuery { r, thread: Some(thread.clone()), ..Default::default() };
+        let history =
+            natterjack_protocol::client::frame::HistoryQuery { r, thread: Some(thread.clone()), ..Default::default() };
         ws.send(&ClientFrame::History(history)).await;
         let (to, refusal) = error(ws).await;
         assert_eq!((to, refusal.code), (Some(r), Code::NotMember));
@@ -291,7 +306,10 @@ async fn cursors(cluster: &Cluster, users: &[User]) {
         let (pages, refusals) = pages_end(&mut ws).await;
         assert!(pages.iter().all(|e| e.thread != theirs), "nothing of a thread one is not in");
         if cursor == max {
-            assert!(refusals.iter().any(|r| r.message.contains(&mine.to_string())), "a cursor of the future is told: {refusals:?}");
+            assert!(
+                refusals.iter().any(|r| r.message.contains(&mine.to_string())),
+                "a cursor of the future is told: {refusals:?}"
+            );
         }
         // Live goes on, whatever the cursor said.
         let mut pen = cluster.raw(alice, 0, Codec::Json).await;
@@ -299,7 +317,8 @@ async fn cursors(cluster: &Cluster, users: &[User]) {
         pen.send_text(&mine, &said).await.unwrap();
         seen_until(&mut ws, &said).await;
         let r = ws.request();
-        ws.send(&ClientFrame::Sync(SyncQuery { r, cursors: [(mine.clone(), max), (theirs.clone(), foreign)].into() })).await;
+        ws.send(&ClientFrame::Sync(SyncQuery { r, cursors: [(mine.clone(), max), (theirs.clone(), foreign)].into() }))
+            .await;
         ws.until("an answer to sync", |f| match f {
             ServerFrame::Ok { r: to } if to == r => Some(()),
             ServerFrame::Error { r: Some(to), .. } if to == r => Some(()),
@@ -311,5 +330,8 @@ async fn cursors(cluster: &Cluster, users: &[User]) {
         })
         .await;
     }
-    refused(cluster.api(alice, 1).get(&format!("/v1/threads/{theirs}/messages?around={foreign}")).await, Code::NotMember);
+    refused(
+        cluster.api(alice, 1).get(&format!("/v1/threads/{theirs}/messages?around={foreign}")).await,
+        Code::NotMember,
+    );
 }

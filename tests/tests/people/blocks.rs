@@ -79,7 +79,8 @@ async fn who_is_blocked_cannot_write_and_never_sees_the_block() {
 
     good(a_api.delete(&format!("/v1/blocks/{}", bob.id())).await);
     good(a_api.delete(&format!("/v1/blocks/{}", bob.id())).await);
-    eventually_within("writing works again", SOON, async || b.send_text(&dm, "after").await.map_err(|e| e.code.name())).await;
+    eventually_within("writing works again", SOON, async || b.send_text(&dm, "after").await.map_err(|e| e.code.name()))
+        .await;
     let (seen, others) = frames_until(&mut b, "after").await;
     assert!(seen.iter().all(|e| e.kind == Kind::Text), "the blocked one sees {:?}", kinds(&seen));
     // That the conversation has begun may be told as late as this.
@@ -142,7 +143,8 @@ async fn strangers_can_be_blocked_before_the_first_word_and_groups_are_not_touch
     assert_eq!(shown, group);
     good(cluster.api(alice, 1).delete(&format!("/v1/blocks/{}", bob.id())).await);
     assert!(until_member(&mut a, &dm).await, "the blocker's device is told that the conversation is open");
-    eventually_within("writing works", SOON, async || b.send_text(&dm, "at last").await.map_err(|e| e.code.name())).await;
+    eventually_within("writing works", SOON, async || b.send_text(&dm, "at last").await.map_err(|e| e.code.name()))
+        .await;
     seen_until(&mut a, "at last").await;
     all_well(&cluster);
 }

@@ -71,7 +71,10 @@ pub async fn role(api: &Api, thread: &Thread, user: &User, role: Role) -> (u16, 
 pub async fn members(api: &Api, thread: &Thread) -> BTreeMap<UserId, Role> {
     let group = good(api.get(&format!("/v1/groups/{}", gid(thread))).await);
     let list = group["members"].as_array().unwrap().iter();
-    list.map(|m| (serde_json::from_value(m["user"].clone()).unwrap(), serde_json::from_value(m["role"].clone()).unwrap())).collect()
+    list.map(|m| {
+        (serde_json::from_value(m["user"].clone()).unwrap(), serde_json::from_value(m["role"].clone()).unwrap())
+    })
+    .collect()
 }
 
 pub fn id_of(changed: &Value) -> MsgId {

@@ -18,7 +18,9 @@ use natterjack_tests::kit::paging::whole;
 use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, Received, User, next_event};
 use serde_json::json;
 
-use super::common::{Insight, SOON, add, all_well, gid, good, history_texts, members, new_group, pages_end, refused, seen_until, texts};
+use super::common::{
+    Insight, SOON, add, all_well, gid, good, history_texts, members, new_group, pages_end, refused, seen_until, texts,
+};
 
 /// Elections and reconnects are in it.
 const LONG: Duration = Duration::from_secs(40);
@@ -100,8 +102,12 @@ async fn nats_server_restarts_under_load() {
             cluster.nats(0).start().await;
         }
     };
-    let load =
-        async { tokio::join!(write(&a, &mut a_events, &group, "a".into(), EACH), write(&b, &mut b_events, &group, "b".into(), EACH)) };
+    let load = async {
+        tokio::join!(
+            write(&a, &mut a_events, &group, "a".into(), EACH),
+            write(&b, &mut b_events, &group, "b".into(), EACH)
+        )
+    };
     let ((from_a, from_b), ()) = tokio::join!(load, restarts);
     seen.extend(see(&mut c_events, &group, 2 * EACH - seen.len()).await);
     let apis = [cluster.api(&users[0], 0), cluster.api(&users[2], 1)];
@@ -149,7 +155,10 @@ async fn a_full_log_refuses_and_drops_nothing() {
     let began = tokio::time::Instant::now();
     let first = stranger.send_text(&carol.dm(alice), &big).await.unwrap_err();
     assert_eq!(first.code, Code::Unavailable);
-    assert!(began.elapsed() < natterjack_testkit::patience(Duration::from_secs(5)), "full is told at once, not after the deadline");
+    assert!(
+        began.elapsed() < natterjack_testkit::patience(Duration::from_secs(5)),
+        "full is told at once, not after the deadline"
+    );
     for api in [cluster.api(alice, 0), cluster.api(bob, 1)] {
         assert_eq!(history_texts(&api, &dm).await, sent, "what was acknowledged is there");
         good(api.get("/v1/threads").await);
@@ -175,9 +184,14 @@ async fn a_full_log_refuses_and_drops_nothing() {
     let insight = Insight::of(&cluster).await;
     let js = natterjack_testkit::raw_jetstream(&insight.nats).await;
     let stream = js.get_stream(natterjack_nats::subjects::stream(insight.layout.generation, 0)).await.unwrap();
-    let more = natterjack_testkit::raw_nats::jetstream::stream::Config { max_bytes: 50_000_000, ..stream.cached_info().config.clone() };
+    let more = natterjack_testkit::raw_nats::jetstream::stream::Config {
+        max_bytes: 50_000_000,
+        ..stream.cached_info().config.clone()
+    };
     js.update_stream(more).await.unwrap();
-    let id = eventually_within("it fits now", SOON, async || ws.send_cid(&dm, cid, "at last").await.map_err(|e| e.message)).await;
+    let id =
+        eventually_within("it fits now", SOON, async || ws.send_cid(&dm, cid, "at last").await.map_err(|e| e.message))
+            .await;
     assert_eq!(ws.send_cid(&dm, cid, "at last").await.unwrap(), id);
     sent.push("at last".to_owned());
     assert_eq!(history_texts(&cluster.api(bob, 1), &dm).await, sent);
@@ -260,7 +274,8 @@ async fn the_archive_is_away_before_a_client_attaches() {
 
         // What does need it says so and when to come back.
         assert_eq!(ask_history(&mut c, &group).await, Err(Code::Unavailable));
-        let login = cluster.anonymous(0).post("/v1/login", &json!({ "name": alice.name, "password": alice.password })).await;
+        let login =
+            cluster.anonymous(0).post("/v1/login", &json!({ "name": alice.name, "password": alice.password })).await;
         refused(login, Code::Unavailable);
         refused(cluster.api(&alice, 0).get("/v1/users?prefix=al").await, Code::Unavailable);
         refused(cluster.api(&alice, 0).get(&format!("/v1/threads/{group}/messages")).await, Code::Unavailable);
@@ -312,12 +327,17 @@ async fn two_of_each_on_one_partition_for_a_while() {
             let said = format!("while channel {who} is frozen {round}");
             let goes_on = async {
                 // It takes 2 s of lease and the warm standby.
-                let id = eventually_within("sends go on", LONG, async || pulse.send_text(&group, &said).await.map_err(|e| e.message)).await;
+                let id = eventually_within("sends go on", LONG, async || {
+                    pulse.send_text(&group, &said).await.map_err(|e| e.message)
+                })
+                .await;
                 from_pulse.push(id);
                 within("what is sent is shown", LONG, until_event(&mut pulse, id)).await;
             };
-            let (sent, ()) =
-                tokio::join!(write(&a, &mut a_events, &group, format!("a {round}{who}"), 40), frozen_while(cluster.channel(who), goes_on));
+            let (sent, ()) = tokio::join!(
+                write(&a, &mut a_events, &group, format!("a {round}{who}"), 40),
+                frozen_while(cluster.channel(who), goes_on)
+            );
             from_pulse.extend(sent);
             let archived = async { within("the archive goes on", LONG, insight.archived()).await };
             let (sent, ()) = tokio::join!(
@@ -397,7 +417,8 @@ async fn lost_keys_are_built_again() {
         let device = bob.log_in(&cluster, 0).await;
         let mut fresh = RawWs::connect(cluster.edge_addr(0), Codec::Json).await;
         let cursors = [&dm, &group, &left].map(|t| (t.clone(), MsgId::NONE));
-        let hello = Hello { cursors: cursors.into(), ..Hello::new(device.tokens.access.clone(), device.tokens.device.clone()) };
+        let hello =
+            Hello { cursors: cursors.into(), ..Hello::new(device.tokens.access.clone(), device.tokens.device.clone()) };
         fresh.send(&ClientFrame::Hello(hello)).await;
         let (pages, refusals) = pages_end(&mut fresh).await;
         assert_eq!(refusals, [], "nothing is unknown");

@@ -39,7 +39,8 @@ async fn thousands_of_sends_without_reading() {
             let (r, cid) = (flood.request(), flood.cid());
             let body = Body::text(format!("flood {i}"));
             let frame =
-                ClientFrame::Send(SendMessage { r, cid, thread: dm.clone(), kind: Kind::Text, body, behind: None }).encode(Codec::Json);
+                ClientFrame::Send(SendMessage { r, cid, thread: dm.clone(), kind: Kind::Text, body, behind: None })
+                    .encode(Codec::Json);
             // The edge stops reading, or closes: both are its right.
             if !matches!(tokio::time::timeout(Duration::from_secs(2), flood.try_send_bytes(&frame)).await, Ok(Ok(()))) {
                 return i;
@@ -71,7 +72,8 @@ async fn thousands_of_sends_without_reading() {
             Received::Frame(ServerFrame::Error { r: Some(r), refusal }) => {
                 assert!(answered.insert(r), "{r} is answered twice");
                 // Or one that came behind a refused one, when the rate would have let it through.
-                let told = refusal.code == Code::RateLimited && refusal.retry_after_ms.is_some() || refusal.code == Code::OutOfOrder;
+                let told = refusal.code == Code::RateLimited && refusal.retry_after_ms.is_some()
+                    || refusal.code == Code::OutOfOrder;
                 assert!(told && refusal.cid.is_some(), "{refusal:?}");
             }
             Received::Closed(code, reason) => {
@@ -90,7 +92,8 @@ async fn thousands_of_sends_without_reading() {
     let history = whole(&cluster.api(peer, 1), &dm, false).await;
     let stored: std::collections::HashSet<MsgId> = history.iter().map(|e| e.id).collect();
     assert!(sent.iter().all(|id| stored.contains(id)));
-    let numbers: Vec<u32> = history.iter().filter_map(|e| e.body.text.as_deref()?.strip_prefix("flood ")?.parse().ok()).collect();
+    let numbers: Vec<u32> =
+        history.iter().filter_map(|e| e.body.text.as_deref()?.strip_prefix("flood ")?.parse().ok()).collect();
     assert!(numbers.is_sorted_by(|a, b| a < b), "in the order of sending, once");
     let mut again = cluster.raw(flooder, 0, Codec::Json).await;
     again.send_text(&dm, "calm now").await.unwrap();
@@ -164,7 +167,11 @@ async fn thousands_that_never_say_hello() {
     let head = String::from_utf8_lossy(&head[..n]).to_lowercase();
     assert!(head.starts_with("http/1.1 101") && !head.contains("extensions"), "{head}");
     // Heads that are none: a typed answer, then gone.
-    for nonsense in [&b"\x16\x03\x01\x02\x00 hello, I am TLS\r\n\r\n"[..], b"GET /v1/ws HTTP/1.1\r\nHost: h\r\n\r\n", &[b'x'; 20_000]] {
+    for nonsense in [
+        &b"\x16\x03\x01\x02\x00 hello, I am TLS\r\n\r\n"[..],
+        b"GET /v1/ws HTTP/1.1\r\nHost: h\r\n\r\n",
+        &[b'x'; 20_000],
+    ] {
         let answer = String::from_utf8_lossy(&rest(silent(edge, nonsense).await, SOON).await).into_owned();
         assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("\"code\":\"invalid\""), "{answer:?}");
     }
@@ -178,18 +185,29 @@ async fn a_full_edge_says_so_and_the_other_takes_them() {
     let cluster = Cluster::start(ClusterSpec { set, ..ClusterSpec::default() }).await;
     let users = cluster.mint_users(2).await;
     let mut inside = cluster.raw(&users[0], 0, Codec::Json).await;
-    let crowd: Vec<TcpStream> = stream::iter(0..300).map(|_| silent(cluster.edge_addr(0), UPGRADE.as_bytes())).buffered(32).collect().await;
+    let crowd: Vec<TcpStream> =
+        stream::iter(0..300).map(|_| silent(cluster.edge_addr(0), UPGRADE.as_bytes())).buffered(32).collect().await;
     // Who is inside stays, who comes is told; the other edge has room.
     inside.send_text(&users[0].dm(&users[1]), "inside").await.unwrap();
-    let (client, mut events) =
-        users[1].builder([cluster.edge_url(0), cluster.edge_url(1)]).connect().await.unwrap_or_else(|e| panic!("no edge: {e}"));
+    let (client, mut events) = users[1]
+        .builder([cluster.edge_url(0), cluster.edge_url(1)])
+        .connect()
+        .await
+        .unwrap_or_else(|e| panic!("no edge: {e}"));
     natterjack_tests::kit::next_message(&mut events, Duration::from_secs(15)).await;
     client.close().await;
     let ends = join_all(crowd.into_iter().map(|tcp| rest(tcp, Duration::from_secs(20)))).await;
-    let refused =
-        ends.iter().filter(|b| b.starts_with(b"HTTP/1.1 503")).map(|b| String::from_utf8_lossy(b).into_owned()).collect::<Vec<_>>();
+    let refused = ends
+        .iter()
+        .filter(|b| b.starts_with(b"HTTP/1.1 503"))
+        .map(|b| String::from_utf8_lossy(b).into_owned())
+        .collect::<Vec<_>>();
     assert!(refused.len() >= 200, "{} of 300 were refused", refused.len());
-    assert!(refused.iter().all(|r| r.contains("\r\nretry-after: 5\r\n") && r.contains("\"unavailable\"")), "{:?}", refused[0]);
+    assert!(
+        refused.iter().all(|r| r.contains("\r\nretry-after: 5\r\n") && r.contains("\"unavailable\"")),
+        "{:?}",
+        refused[0]
+    );
     // They are gone, there is room again.
     let mut ws = cluster.raw(&users[1], 0, Codec::Json).await;
     ws.send_text(&users[0].dm(&users[1]), "room again").await.unwrap();

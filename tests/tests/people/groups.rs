@@ -16,8 +16,8 @@ use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, Received, User, ne
 use serde_json::{Value, json};
 
 use super::common::{
-    Insight, SOON, add, all_well, gid, good, history_texts, id_of, ids, in_order, kinds, leave, members, new_group, refused, remove, role,
-    seen_until, texts,
+    Insight, SOON, add, all_well, gid, good, history_texts, id_of, ids, in_order, kinds, leave, members, new_group,
+    refused, remove, role, seen_until, texts,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,7 +73,12 @@ async fn roles_say_who_may_change_what_and_a_group_keeps_an_owner() {
     let now = members(admin.1, &group).await;
     assert_eq!(
         now,
-        [(admin.0.id().clone(), Role::Owner), (member.0.id().clone(), Role::Member), (late.0.id().clone(), Role::Member)].into()
+        [
+            (admin.0.id().clone(), Role::Owner),
+            (member.0.id().clone(), Role::Member),
+            (late.0.id().clone(), Role::Member)
+        ]
+        .into()
     );
 
     // Everybody else leaves, then the owner may: nobody is left behind.
@@ -88,7 +93,11 @@ async fn roles_say_who_may_change_what_and_a_group_keeps_an_owner() {
     assert_eq!(of_admin.iter().filter(|k| **k == Kind::GroupRenamed).count(), 2);
     assert_eq!(of_admin.iter().filter(|k| **k == Kind::RoleChanged).count(), 3);
     let list = good(member.1.get("/v1/threads").await);
-    assert_eq!((list["threads"][0]["open"].as_bool(), list["threads"][0]["role"].as_str()), (Some(false), None), "{list}");
+    assert_eq!(
+        (list["threads"][0]["open"].as_bool(), list["threads"][0]["role"].as_str()),
+        (Some(false), None),
+        "{list}"
+    );
     all_well(&cluster);
 }
 
@@ -172,7 +181,10 @@ async fn who_left_keeps_what_was_and_joining_again_neither_exposes_nor_erases_th
         if away {
             // His edge may let something through until it knows (≤ 2 s by promise), and that would be valid for all;
             // then never again.
-            within("the edge knows who has gone", SOON, async { while near.send_text(&group, "in the lag").await.is_ok() {} }).await;
+            within("the edge knows who has gone", SOON, async {
+                while near.send_text(&group, "in the lag").await.is_ok() {}
+            })
+            .await;
             assert_eq!(near.send_text(&group, "never").await.unwrap_err().code, Code::NotMember);
             near.send(&ClientFrame::Typing(TypingIn { thread: group.clone() })).await;
         }
@@ -187,7 +199,8 @@ async fn who_left_keeps_what_was_and_joining_again_neither_exposes_nor_erases_th
     writer.send_text(&group, "last").await.unwrap();
 
     let allowed = |text: &str| text.contains("here") || text == "last" || text == "in the lag";
-    let expected = |all: &[String]| all.iter().filter(|t| t.contains("here") || *t == "last").cloned().collect::<Vec<_>>();
+    let expected =
+        |all: &[String]| all.iter().filter(|t| t.contains("here") || *t == "last").cloned().collect::<Vec<_>>();
     let all = texts(&seen_until(&mut witness, "last").await);
     assert_eq!(all.iter().filter(|t| !t.contains("lag")).count(), 5 * 5 + 2 + 1, "who stayed sees all: {all:?}");
 
@@ -219,7 +232,8 @@ async fn who_left_keeps_what_was_and_joining_again_neither_exposes_nor_erases_th
             kinds(&history)
         );
         let everything = whole(&cluster.api(&carol, edge), &group, false).await;
-        let hidden: Vec<MsgId> = everything.iter().filter(|e| !history.iter().any(|h| h.id == e.id)).map(|e| e.id).collect();
+        let hidden: Vec<MsgId> =
+            everything.iter().filter(|e| !history.iter().any(|h| h.id == e.id)).map(|e| e.id).collect();
         for id in hidden {
             for place in ["before", "after", "around"] {
                 let page = good(b.get(&format!("/v1/threads/{group}/messages?{place}={id}&limit=7")).await);
@@ -234,16 +248,22 @@ async fn who_left_keeps_what_was_and_joining_again_neither_exposes_nor_erases_th
 
     // Sync, from every place where a cursor may stand.
     let everything = whole(&cluster.api(&carol, 0), &group, false).await;
-    for cursor in [MsgId::NONE, everything[3].id, everything[everything.len() / 2].id, everything[everything.len() - 2].id] {
+    for cursor in
+        [MsgId::NONE, everything[3].id, everything[everything.len() / 2].id, everything[everything.len() - 2].id]
+    {
         let mut ws = hello_from(&cluster, &bob, 1, &[(&group, cursor)]).await;
-        let pages: Vec<String> = texts(&pages_of(&mut ws, &group).await).into_iter().filter(|t| t != "in the lag").collect();
+        let pages: Vec<String> =
+            texts(&pages_of(&mut ws, &group).await).into_iter().filter(|t| t != "in the lag").collect();
         let newer: Vec<String> = texts(&everything.iter().filter(|e| e.id > cursor).cloned().collect::<Vec<_>>());
         assert_eq!(pages, expected(&newer), "from {cursor}");
     }
     // And of somebody who is away now: what was his, nothing else.
     good(leave(&b, &group).await);
     writer.send_text(&group, "6 away").await.unwrap();
-    assert_eq!(history_texts(&b, &group).await.into_iter().filter(|t| t != "in the lag").collect::<Vec<_>>(), expected(&all));
+    assert_eq!(
+        history_texts(&b, &group).await.into_iter().filter(|t| t != "in the lag").collect::<Vec<_>>(),
+        expected(&all)
+    );
     let mut ws = hello_from(&cluster, &bob, 0, &[(&group, MsgId::NONE)]).await;
     let pages = texts(&pages_of(&mut ws, &group).await);
     assert_eq!(pages.into_iter().filter(|t| t != "in the lag").collect::<Vec<_>>(), expected(&all));
@@ -266,13 +286,18 @@ async fn joined_until(ws: &mut RawWs, group: &Thread, last: &str) -> (Vec<Messag
                 let mut older = p.events;
                 while !prev.is_none() {
                     let first = older[0].id;
-                    let below = HistoryQuery { thread: Some(group.clone()), before: Some(first), ..HistoryQuery::default() };
+                    let below =
+                        HistoryQuery { thread: Some(group.clone()), before: Some(first), ..HistoryQuery::default() };
                     ws.passed_over.clear();
                     let page = ask(ws, below).await.unwrap();
                     prev = page.prev;
                     older.splice(0..0, page.events);
                     // Live events go on meanwhile.
-                    older.extend(ws.passed_over.drain(..).filter_map(|f| if let ServerFrame::Event(e) = f { Some(*e) } else { None }));
+                    older.extend(
+                        ws.passed_over
+                            .drain(..)
+                            .filter_map(|f| if let ServerFrame::Event(e) = f { Some(*e) } else { None }),
+                    );
                 }
                 events.extend(older);
             }
@@ -302,7 +327,10 @@ async fn who_is_added_while_online_misses_nothing_from_the_join_on() {
         };
         let join = async {
             // At another moment in each round.
-            eventually_within("some messages are there", SOON, async || history_texts(&api, &group).await.len() >= round).await;
+            eventually_within("some messages are there", SOON, async || {
+                history_texts(&api, &group).await.len() >= round
+            })
+            .await;
             id_of(&good(add(&api, &group, newcomer).await))
         };
         let ((), joined_at) = tokio::join!(write, join);
@@ -312,7 +340,10 @@ async fn who_is_added_while_online_misses_nothing_from_the_join_on() {
         let expected: Vec<MsgId> = all.iter().map(|e| e.id).filter(|id| *id >= joined_at).collect();
         assert_eq!(seen.iter().map(|e| e.id).collect::<Vec<_>>(), expected, "round {round}");
         assert!(told, "a member frame says so");
-        assert_eq!(whole(&cluster.api(newcomer, 0), &group, false).await.iter().map(|e| e.id).collect::<Vec<_>>(), expected);
+        assert_eq!(
+            whole(&cluster.api(newcomer, 0), &group, false).await.iter().map(|e| e.id).collect::<Vec<_>>(),
+            expected
+        );
     }
     all_well(&cluster);
 }
@@ -334,7 +365,11 @@ async fn who_writes_at_the_moment_of_joining_is_listening_too() {
                 0 => new.send_text(&group, "here I am").await.map(drop).map_err(|e| e.message),
                 _ => {
                     let r = new.request();
-                    let history = natterjack_protocol::client::frame::HistoryQuery { r, thread: Some(group.clone()), ..Default::default() };
+                    let history = natterjack_protocol::client::frame::HistoryQuery {
+                        r,
+                        thread: Some(group.clone()),
+                        ..Default::default()
+                    };
                     new.send(&ClientFrame::History(history)).await;
                     new.until("an answer", |f| match f {
                         ServerFrame::Page(p) if p.r == Some(r) => Some(Ok(())),
@@ -349,7 +384,8 @@ async fn who_writes_at_the_moment_of_joining_is_listening_too() {
         let added = async { good(add(&api, &group, newcomer).await) };
         tokio::join!(asked, added);
         pen.send_text(&group, "welcome").await.unwrap();
-        let heard = within("the newcomer hears the others", SOON, async { joined_until(&mut new, &group, "welcome").await });
+        let heard =
+            within("the newcomer hears the others", SOON, async { joined_until(&mut new, &group, "welcome").await });
         heard.await;
     }
     all_well(&cluster);
@@ -360,7 +396,11 @@ async fn same_everywhere(cluster: &Cluster, insight: &Insight, group: &Thread, r
     let (zero, one) = (members(&cluster.api(reader, 0), group).await, members(&cluster.api(reader, 1), group).await);
     assert_eq!(zero, one, "both edges");
     let kv = insight.group(group).await.unwrap();
-    assert_eq!(kv.present().map(|(u, r)| (u.clone(), r)).collect::<std::collections::BTreeMap<_, _>>(), zero, "KV and edges");
+    assert_eq!(
+        kv.present().map(|(u, r)| (u.clone(), r)).collect::<std::collections::BTreeMap<_, _>>(),
+        zero,
+        "KV and edges"
+    );
     insight.archived().await;
     assert_eq!(insight.rebuilt_group(group).await, kv, "archive and KV");
     // Each member's own key says the same of them.
@@ -403,7 +443,8 @@ async fn races(cluster: &Cluster, group: &Thread, owners: [&User; 2], others: &[
     }
     assert_eq!(both, rounds / 2);
     // Each makes the other a member: exactly one is an owner afterwards.
-    let (left, right) = tokio::join!(role(&a, group, owners[1], Role::Member), role(&b, group, owners[0], Role::Member));
+    let (left, right) =
+        tokio::join!(role(&a, group, owners[1], Role::Member), role(&b, group, owners[0], Role::Member));
     let statuses = [left.0, right.0];
     assert!(statuses == [200, 403] || statuses == [403, 200], "{} {}", left.1, right.1);
     let (standing, fallen) = if left.0 == 200 { (&a, owners[1]) } else { (&b, owners[0]) };
@@ -484,7 +525,11 @@ async fn age(insight: &Insight, group: &Thread) {
         let stream = js.get_stream(natterjack_nats::subjects::stream(insight.layout.generation, p)).await.unwrap();
         let usual = stream.cached_info().config.clone();
         let short = Duration::from_millis(200);
-        let config = natterjack_testkit::raw_nats::jetstream::stream::Config { max_age: short, duplicate_window: short, ..usual.clone() };
+        let config = natterjack_testkit::raw_nats::jetstream::stream::Config {
+            max_age: short,
+            duplicate_window: short,
+            ..usual.clone()
+        };
         js.update_stream(config).await.unwrap();
         eventually_within("the log has forgotten", Duration::from_secs(20), async || {
             insight.tail.bounds(p).await.map(|b| b.entries == 0).unwrap_or(false)

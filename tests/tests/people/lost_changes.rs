@@ -105,7 +105,8 @@ async fn groups_are_made_once(world: &World, users: &[User]) -> Thread {
     let old = json!({ "cid": Cid::mint(now_ms() - 3_600_000, rand::random()), "name": "late" });
     assert_eq!(world.create(owner, 0, &old).await, world.create(owner, 1, &old).await);
     let api = world.cluster.api(owner, 0);
-    let (status, ahead) = api.post("/v1/groups", &json!({ "cid": Cid::mint(now_ms() + 60_000, rand::random()), "name": "x" })).await;
+    let (status, ahead) =
+        api.post("/v1/groups", &json!({ "cid": Cid::mint(now_ms() + 60_000, rand::random()), "name": "x" })).await;
     assert!(status == 409 && ahead["code"] == "clock_ahead" && ahead["now_ms"].is_u64(), "{ahead}");
     for bad in [json!("x"), json!("00000000-0000-4000-8000-000000000000"), json!(7)] {
         assert_eq!(api.post("/v1/groups", &json!({ "cid": bad, "name": "x" })).await.0, 400, "{bad}");
@@ -130,7 +131,8 @@ async fn changes_of_a_group(world: &World, group: &Thread, users: &[User]) {
     let path = format!("/v1/groups/{}", gid(group));
     let of = |user: &User| format!("{path}/members/{}", user.id());
     let role = |user: &User, role: Role| (format!("{}/role", of(user)), json!({ "role": role }));
-    let (to_admin, to_owner, to_member) = (role(admin, Role::Admin), role(admin, Role::Owner), role(owner, Role::Member));
+    let (to_admin, to_owner, to_member) =
+        (role(admin, Role::Admin), role(admin, Role::Owner), role(owner, Role::Member));
     world.once(owner, group, Method::PUT, &to_admin.0, to_admin.1).await;
     world.once(admin, group, Method::PATCH, &path, json!({ "name": "big pond" })).await;
     world.once(admin, group, Method::POST, &format!("{path}/members"), json!({ "users": ids([late]) })).await;
@@ -228,8 +230,10 @@ pub async fn accounts_are_made_and_logins_ended_once(world: &World) {
     refused(here.post("/v1/register", &wrong).await, Code::Conflict);
     // At once, through both edges.
     let racer = json!({ "name": format!("{name}-2"), "password": "correct horse battery" });
-    let all =
-        join_all((0..6).map(|n| if n % 2 == 0 { here.post("/v1/register", &racer) } else { there.post("/v1/register", &racer) })).await;
+    let all = join_all(
+        (0..6).map(|n| if n % 2 == 0 { here.post("/v1/register", &racer) } else { there.post("/v1/register", &racer) }),
+    )
+    .await;
     let users: BTreeSet<_> = all.into_iter().map(|answer| tokens(good(answer)).user).collect();
     assert_eq!(users.len(), 1);
 
@@ -245,9 +249,13 @@ pub async fn accounts_are_made_and_logins_ended_once(world: &World) {
     let next = tokens(good(there.post("/v1/refresh", &body).await));
     lossy.lose(None, Method::POST, "/v1/logout", &body).await;
     let unknown = "A".repeat(43);
-    for (api, refresh) in
-        [(&there, &login.refresh), (&here, &login.refresh), (&there, &next.refresh), (&here, &unknown), (&there, &String::new())]
-    {
+    for (api, refresh) in [
+        (&there, &login.refresh),
+        (&here, &login.refresh),
+        (&there, &next.refresh),
+        (&here, &unknown),
+        (&there, &String::new()),
+    ] {
         assert_eq!(log_out(api, refresh).await, (200, json!({ "logged_out": true })));
     }
     refused(here.post("/v1/refresh", &json!({ "refresh": next.refresh })).await, Code::Unauthorized);

@@ -27,7 +27,8 @@ async fn people_find_each_other_and_become_contacts() {
     // By the beginning of the name, whatever its case; through any edge.
     for api in [&a, &b] {
         let found = good(api.get("/v1/users?prefix=zEbR").await);
-        let mut names: Vec<&str> = found["users"].as_array().unwrap().iter().map(|u| u["name"].as_str().unwrap()).collect();
+        let mut names: Vec<&str> =
+            found["users"].as_array().unwrap().iter().map(|u| u["name"].as_str().unwrap()).collect();
         names.sort_unstable();
         let mut expected = [alice.name.as_str(), &bob.name];
         expected.sort_unstable();
@@ -66,7 +67,10 @@ async fn people_find_each_other_and_become_contacts() {
     assert_eq!(listed(&a).await, [(bob.name.clone(), "requested".to_owned())]);
     assert_eq!(listed(&b).await, [(alice.name.clone(), "asked".to_owned())]);
     // Who has asked cannot accept in the other's place.
-    assert_ne!(a.post(&format!("/v1/contacts/{}", bob.id()), &json!({ "change": "accept" })).await.1["state"], "contact");
+    assert_ne!(
+        a.post(&format!("/v1/contacts/{}", bob.id()), &json!({ "change": "accept" })).await.1["state"],
+        "contact"
+    );
     assert_eq!(change(&b, &alice, "accept").await, "contact");
     next_event(&mut a_events, "the hint of the acceptance", SOON, hint).await;
     assert_eq!(listed(&a).await, [(bob.name.clone(), "contact".to_owned())]);
@@ -107,11 +111,16 @@ async fn tokens_rotate_and_a_bad_one_opens_nothing() {
     assert_eq!(wrong.1["message"], unknown.1["message"]);
     refused(wrong, Code::Unauthorized);
     refused(unknown, Code::Unauthorized);
-    let taken = nobody.post("/v1/register", &json!({ "name": alice.name.to_uppercase(), "password": "long enough for it" })).await;
+    let taken = nobody
+        .post("/v1/register", &json!({ "name": alice.name.to_uppercase(), "password": "long enough for it" }))
+        .await;
     refused(taken, Code::Conflict);
-    for (name, password) in
-        [("x", "long enough for it"), ("good-name-1", "short"), (" ", "long enough for it"), ("a\u{0}b", "long enough for it")]
-    {
+    for (name, password) in [
+        ("x", "long enough for it"),
+        ("good-name-1", "short"),
+        (" ", "long enough for it"),
+        ("a\u{0}b", "long enough for it"),
+    ] {
         refused(nobody.post("/v1/register", &json!({ "name": name, "password": password })).await, Code::Invalid);
     }
 
@@ -131,7 +140,9 @@ async fn tokens_rotate_and_a_bad_one_opens_nothing() {
 }
 
 async fn refresh_tokens(cluster: &Cluster, alice: &User) {
-    let refresh = async |edge: usize, token: &str| cluster.anonymous(edge).post("/v1/refresh", &json!({ "refresh": token })).await;
+    let refresh = async |edge: usize, token: &str| {
+        cluster.anonymous(edge).post("/v1/refresh", &json!({ "refresh": token })).await
+    };
     let tokens = |body: Value| serde_json::from_value::<Tokens>(body).unwrap();
     let me = async |t: &Tokens| cluster.anonymous(1).with_token(t.access.clone()).get("/v1/contacts").await.0;
 
@@ -179,7 +190,8 @@ async fn bad_tokens(cluster: &Cluster, alice: &User) {
     // {"alg":"none","typ":"JWT"} and {"alg":"HS256","typ":"JWT"}.
     let none = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0";
     let kid = jsonwebtoken::decode_header(good_token).unwrap().kid.unwrap();
-    let signed = |header: Header, key: &[u8]| jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(key)).unwrap();
+    let signed =
+        |header: Header, key: &[u8]| jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(key)).unwrap();
     let mut flipped = good_token.clone().into_bytes();
     let middle = flipped.len() - 20;
     flipped[middle] = if flipped[middle] == b'A' { b'B' } else { b'A' };
@@ -190,9 +202,17 @@ async fn bad_tokens(cluster: &Cluster, alice: &User) {
         ("alg none with a signature", format!("{none}.{rest}"), Code::Unauthorized),
         ("no signature", format!("{header}.{payload}."), Code::Unauthorized),
         ("a changed signature", String::from_utf8(flipped).unwrap(), Code::Unauthorized),
-        ("HS256 under a known kid", signed(Header { kid: Some(kid), ..Header::new(Algorithm::HS256) }, b"secret"), Code::Unauthorized),
+        (
+            "HS256 under a known kid",
+            signed(Header { kid: Some(kid), ..Header::new(Algorithm::HS256) }, b"secret"),
+            Code::Unauthorized,
+        ),
         ("another issuer", mint.sign(&Claims { iss: "somebody".into(), ..claims.clone() }), Code::Unauthorized),
-        ("a kid that is no name", signed(Header { kid: Some("*.>".into()), ..Header::new(Algorithm::HS256) }, b"x"), Code::Unauthorized),
+        (
+            "a kid that is no name",
+            signed(Header { kid: Some("*.>".into()), ..Header::new(Algorithm::HS256) }, b"x"),
+            Code::Unauthorized,
+        ),
         ("endless", "x".repeat(12_000), Code::Unauthorized),
         ("expired", mint.sign(&Claims { exp: now - 1, ..claims.clone() }), Code::TokenExpired),
     ];

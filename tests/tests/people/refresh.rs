@@ -14,7 +14,8 @@ use tokio::time::{Instant, timeout};
 use super::common::{SOON, all_well, good, refused};
 
 async fn renewed(cluster: &Cluster, edge: usize, refresh: &str) -> Tokens {
-    serde_json::from_value(good(cluster.anonymous(edge).post("/v1/refresh", &json!({ "refresh": refresh })).await)).unwrap()
+    serde_json::from_value(good(cluster.anonymous(edge).post("/v1/refresh", &json!({ "refresh": refresh })).await))
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,7 +52,10 @@ async fn a_lost_answer_and_two_tabs_cost_no_login() {
     there.send_text(&login.dm(&login), "still here").await.unwrap();
 
     // The last but one but one: the next one was used, so two have it who should not.
-    refused(cluster.anonymous(0).post("/v1/refresh", &json!({ "refresh": chain[chain.len() - 3] })).await, Code::Unauthorized);
+    refused(
+        cluster.anonymous(0).post("/v1/refresh", &json!({ "refresh": chain[chain.len() - 3] })).await,
+        Code::Unauthorized,
+    );
     assert_eq!(there.until_closed(SOON).await, 4001);
     for over in [&chain[chain.len() - 1], &chain[chain.len() - 2], &chain[0]] {
         refused(cluster.anonymous(1).post("/v1/refresh", &json!({ "refresh": over })).await, Code::Unauthorized);

@@ -42,7 +42,10 @@ async fn a_session_that_is_ended_closes_at_every_edge() {
     assert_eq!(good(api.delete(&path(&id(&phone))).await), json!({ "ended": 1 }));
     assert_eq!(at.until_closed(SOON).await, UNAUTHORIZED);
     assert!(began.elapsed() <= patience(ENDED), "{:?}", began.elapsed());
-    refused(cluster.anonymous(1).post("/v1/refresh", &json!({ "refresh": phone.tokens.refresh })).await, Code::Unauthorized);
+    refused(
+        cluster.anonymous(1).post("/v1/refresh", &json!({ "refresh": phone.tokens.refresh })).await,
+        Code::Unauthorized,
+    );
     refused(cluster.api(&phone, 1).get("/v1/sessions").await, Code::Unauthorized);
     assert_eq!(good(api.delete(&path(&id(&phone))).await), json!({ "ended": 0 }), "again is no harm");
     assert_eq!(devices(&api).await.len(), 2);

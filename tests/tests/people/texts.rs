@@ -24,7 +24,8 @@ fn names(answer: (u16, Value), field: &str) {
 
 async fn send(ws: &mut RawWs, thread: &Thread, cid: Cid, kind: Kind, body: &Body) -> Result<MsgId, Refusal> {
     let r = ws.request();
-    ws.send(&ClientFrame::Send(SendMessage { r, cid, thread: thread.clone(), kind, body: body.clone(), behind: None })).await;
+    ws.send(&ClientFrame::Send(SendMessage { r, cid, thread: thread.clone(), kind, body: body.clone(), behind: None }))
+        .await;
     ws.until("sent or a refusal", |f| match f {
         ServerFrame::Sent { r: to, id, .. } if to == r => Some(Ok(id)),
         ServerFrame::Error { r: Some(to), refusal } if to == r => Some(Err(refusal)),
@@ -117,13 +118,18 @@ async fn bodies(cluster: &Cluster, users: &[User]) {
         for (kind, body, field) in large_numbers() {
             let cid = ws.cid();
             let refusal = send(&mut ws, &dm, cid, kind, &body).await.expect_err(field);
-            assert!(refusal.code == Code::BadFrame && refusal.message.contains(&format!(" {field}: ")), "{field}: {refusal}");
+            assert!(
+                refusal.code == Code::BadFrame && refusal.message.contains(&format!(" {field}: ")),
+                "{field}: {refusal}"
+            );
             let (status, answer) = post(&api, &dm, cid, kind, &body).await;
             let named = answer["message"].as_str().is_some_and(|m| m.contains(&format!(" {field}: ")));
             assert!((status, answer["code"].as_str()) == (400, Some("bad_frame")) && named, "{field}: {answer}");
         }
     }
-    for query in ["before=9007199254740992", "after=9007199254740992", "around=9007199254740992", "at=18446744073709551615"] {
+    for query in
+        ["before=9007199254740992", "after=9007199254740992", "around=9007199254740992", "at=18446744073709551615"]
+    {
         let field = query.split('=').next().unwrap();
         names(api.get(&format!("/v1/threads/{dm}/messages?{query}")).await, &format!("query: {field}: "));
     }
@@ -200,7 +206,12 @@ async fn references(cluster: &Cluster, users: &[User]) {
     // Nor about what was said before somebody joined.
     let group = new_group(&cluster.api(&users[0], 0), "late", &users[1..2]).await;
     let before = ws.send_text(&group, "before").await.unwrap();
-    good(cluster.api(&users[0], 0).post(&format!("/v1/groups/{}/members", gid(&group)), &json!({ "users": [users[3].id()] })).await);
+    good(
+        cluster
+            .api(&users[0], 0)
+            .post(&format!("/v1/groups/{}/members", gid(&group)), &json!({ "users": [users[3].id()] }))
+            .await,
+    );
     names(post(&cluster.api(&users[3], 1), &group, ws.cid(), Kind::Text, &reply(before)).await, "body.reply_to");
     good(post(&cluster.api(&users[1], 1), &group, ws.cid(), Kind::Text, &reply(before)).await);
 }
@@ -227,7 +238,18 @@ async fn groups(cluster: &Cluster, users: &[User]) {
     let group = new_group(&api, "  Zoe\u{308}\u{a0} & \u{3000}co ", &users[1..2]).await;
     let path = format!("/v1/groups/{}", gid(&group));
     assert_eq!(good(cluster.api(&users[1], 1).get(&path).await)["name"], "Zoë & co", "as it is kept");
-    for bad in ["", " ", "\u{a0}\u{3164}", "a\0b", "a\nb", "a\u{1b}[2J", "a\u{202e}b", "\u{2066}a", "a\u{200b}b", &"x".repeat(101)] {
+    for bad in [
+        "",
+        " ",
+        "\u{a0}\u{3164}",
+        "a\0b",
+        "a\nb",
+        "a\u{1b}[2J",
+        "a\u{202e}b",
+        "\u{2066}a",
+        "a\u{200b}b",
+        &"x".repeat(101),
+    ] {
         names(api.post("/v1/groups", &json!({ "name": bad })).await, "name");
         names(api.patch(&path, &json!({ "name": bad })).await, "name");
     }
@@ -237,8 +259,12 @@ async fn groups(cluster: &Cluster, users: &[User]) {
 
 async fn accounts(cluster: &Cluster, user: &User) {
     let nobody = cluster.anonymous(0);
-    let register = async |name: &str, password: &str| nobody.post("/v1/register", &json!({ "name": name, "password": password })).await;
-    let login = async |name: &str, password: &str| nobody.post("/v1/login", &json!({ "name": name, "password": password })).await;
+    let register = async |name: &str, password: &str| {
+        nobody.post("/v1/register", &json!({ "name": name, "password": password })).await
+    };
+    let login = async |name: &str, password: &str| {
+        nobody.post("/v1/login", &json!({ "name": name, "password": password })).await
+    };
     // Typed on a Mac (decomposed, a space with the option key), then on Windows.
     let made = good(register("Zoe\u{308}mila", "pa\u{308}ss\u{a0}wort").await);
     assert_eq!(made["name"], "Zoëmila");
@@ -251,14 +277,17 @@ async fn accounts(cluster: &Cluster, user: &User) {
     }
     refused(login("zoërnila", "p\u{e4}ss wort").await, Code::Unauthorized);
     let long = "x".repeat(33);
-    for bad in ["", "a", "a b", "..", "a\nb", "а\u{200b}b", "ab\u{202e}", "zoëmilа", "🐸🐸", "a/b", long.as_str()] {
+    for bad in ["", "a", "a b", "..", "a\nb", "а\u{200b}b", "ab\u{202e}", "zoëmilа", "🐸🐸", "a/b", long.as_str()]
+    {
         names(register(bad, "long enough for it").await, "name");
     }
     for bad in ["", "seven 7", "e\u{301}e\u{301}e\u{301}e\u{301}", "tab\tpassword", "password\u{200b}", "password\0"] {
         names(register("somebody-else", bad).await, "password");
     }
     let api = cluster.api(user, 1);
-    let found = async |prefix: &str| good(api.get(&format!("/v1/users?prefix={prefix}")).await)["users"].as_array().unwrap().clone();
+    let found = async |prefix: &str| {
+        good(api.get(&format!("/v1/users?prefix={prefix}")).await)["users"].as_array().unwrap().clone()
+    };
     for prefix in ["zo%C3%AB", "ZOE%CC%88m", "%EF%BC%BAo%C3%ABmila"] {
         assert_eq!(found(prefix).await.iter().map(|u| u["name"].clone()).collect::<Vec<_>>(), ["Zoëmila"], "{prefix}");
     }

@@ -71,5 +71,9 @@ async fn an_edge_that_is_cut_off_knows_nothing_and_its_users_are_offline_elsewhe
     cluster.nats_proxy(1).reset();
     inside.sees(&users[0], PresenceState::Unknown, Duration::from_secs(8)).await;
     all_offline(&users, &friend, died).await;
-    assert!(inside.history(&users[0]).iter().all(|(_, s)| *s != PresenceState::Offline), "{:?}", inside.history(&users[0]));
+    assert!(
+        inside.history(&users[0]).iter().all(|(_, s)| *s != PresenceState::Offline),
+        "{:?}",
+        inside.history(&users[0])
+    );
 }

@@ -34,7 +34,8 @@ async fn a_friend_on_another_edge_comes_flaps_leaves_and_comes_back() {
     friend.sees(&bob, PresenceState::Offline, SOON).await;
     assert!(left.elapsed() >= DEBOUNCE - Duration::from_millis(500), "{:?}", left.elapsed());
     assert!(friend.last(&bob).unwrap().last_seen.is_some());
-    let known = friend.history(&bob).into_iter().map(|(_, state)| state).filter(|state| *state != PresenceState::Unknown);
+    let known =
+        friend.history(&bob).into_iter().map(|(_, state)| state).filter(|state| *state != PresenceState::Unknown);
     let expected = [PresenceState::Offline, PresenceState::Online, PresenceState::Offline];
     assert_eq!(known.collect::<Vec<_>>(), expected, "{:?}", friend.history(&bob));
     let _back = Bare::connect(&cluster, &bob, 0).await;
@@ -63,7 +64,11 @@ async fn a_choice_holds_on_every_device_and_polls_and_pulls_see_it() {
         None => json!({ "watch": [bob.id()], "wait_ms": wait }),
     };
     let (status, first) = api.post("/v1/sync", &ask(None, 20_000)).await;
-    assert_eq!((status, states(&first["presence"]).get(bob.id().as_str()).map_or("", String::as_str)), (200, "away"), "{first}");
+    assert_eq!(
+        (status, states(&first["presence"]).get(bob.id().as_str()).map_or("", String::as_str)),
+        (200, "away"),
+        "{first}"
+    );
     let seen = first["presence"]["seen"].as_str().unwrap().to_owned();
     let (_, same) = api.post("/v1/sync", &ask(Some(&seen), 500)).await;
     assert!(same.get("presence").is_none(), "{same}");
@@ -93,7 +98,8 @@ async fn a_watch_of_too_many_is_refused_and_an_empty_one_ends_it() {
     let refusal = refusal.await.unwrap();
     assert_eq!(refusal.code, Code::Invalid);
     assert!(refusal.message.contains("501") && refusal.message.contains("500"), "{}", refusal.message);
-    let (status, answer) = cluster.api(&users[0], 0).get(&format!("/v1/presence?users={}", vec!["u1"; 501].join(","))).await;
+    let (status, answer) =
+        cluster.api(&users[0], 0).get(&format!("/v1/presence?users={}", vec!["u1"; 501].join(","))).await;
     assert_eq!((status, answer["code"].as_str()), (400, Some("invalid")), "{answer}");
     let watched = |f| match f {
         ServerFrame::Presence { users, .. } => Some(users.len()),

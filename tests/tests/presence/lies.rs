@@ -116,11 +116,17 @@ async fn episode(seed: u64) -> Vec<String> {
                 let since = at.duration_since(from);
                 match state {
                     PresenceState::Online if !truth.may_be_online(at) => {
-                        lies.push(format!("seed {seed}, {fault:?}: {} was shown as online and was not there, {since:?} on", user.id()));
+                        lies.push(format!(
+                            "seed {seed}, {fault:?}: {} was shown as online and was not there, {since:?} on",
+                            user.id()
+                        ));
                         break;
                     }
                     PresenceState::Offline if truth.here(at) => {
-                        lies.push(format!("seed {seed}, {fault:?}: {} was shown as offline and was there, {since:?} on", user.id()));
+                        lies.push(format!(
+                            "seed {seed}, {fault:?}: {} was shown as offline and was there, {since:?} on",
+                            user.id()
+                        ));
                         break;
                     }
                     _ => {}

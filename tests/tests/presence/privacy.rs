@@ -45,7 +45,10 @@ async fn hidden_contacts_only_nobody_and_blocked() {
 
     bobs.client.set_presence(choose(PresenceChoice::Hidden)).await.unwrap();
     alices.sees(&bob, PresenceState::Offline, SOON).await;
-    assert!(!types(&bobs, &alices, &bob).await || !types(&bobs, &alices, &bob).await, "who hides is not shown as typing");
+    assert!(
+        !types(&bobs, &alices, &bob).await || !types(&bobs, &alices, &bob).await,
+        "who hides is not shown as typing"
+    );
     let own = bobs.client.presence(&[bob.id().clone()]).await.unwrap();
     assert_eq!(own[0].state, PresenceState::Offline, "as others see it");
     bobs.client.set_presence(choose(PresenceChoice::Available)).await.unwrap();
@@ -94,5 +97,6 @@ async fn contacts_are_watched_by_default_as_they_change() {
     assert_eq!(alices.state(&bob), None);
     alices.client.contact(bob.id(), ContactChange::Request).await.unwrap();
     bobs.client.contact(alice.id(), ContactChange::Accept).await.unwrap();
-    eventually_within("a new contact is watched", SOON * 2, async || alices.state(&bob) == Some(PresenceState::Online)).await;
+    eventually_within("a new contact is watched", SOON * 2, async || alices.state(&bob) == Some(PresenceState::Online))
+        .await;
 }

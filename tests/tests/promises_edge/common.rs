@@ -95,7 +95,12 @@ impl Watcher {
     /// Messages of a thread in the order of arrival.
     pub fn messages(&self, thread: &Thread) -> Vec<(Instant, MsgId)> {
         let shown = self.shown.lock().unwrap();
-        shown.events.iter().filter(|(_, e)| e.thread == *thread && !e.kind.is_control()).map(|(at, e)| (*at, e.id)).collect()
+        shown
+            .events
+            .iter()
+            .filter(|(_, e)| e.thread == *thread && !e.kind.is_control())
+            .map(|(at, e)| (*at, e.id))
+            .collect()
     }
 
     pub fn degraded(&self) -> Vec<bool> {
@@ -109,7 +114,8 @@ impl Watcher {
 
     /// Waits until this message is shown; gives the moment.
     pub async fn shows(&self, what: &str, thread: &Thread, id: MsgId, limit: Duration) -> Instant {
-        let at = eventually_within(what, limit, async || self.messages(thread).into_iter().find(|(_, i)| *i == id)).await;
+        let at =
+            eventually_within(what, limit, async || self.messages(thread).into_iter().find(|(_, i)| *i == id)).await;
         at.0
     }
 

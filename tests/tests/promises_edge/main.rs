@@ -1,5 +1,9 @@
 //! P4, P5, P6 and P9 over real processes and sockets: no silent hole, any edge, edges are cattle, one phone.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests: a panic with its place is the report, and measured times are printed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests: a panic with its place is the report, and measured times are printed"
+)]
 
 mod common;
 mod p4_channel;

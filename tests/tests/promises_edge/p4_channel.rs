@@ -100,7 +100,8 @@ async fn attach_beside_publishers_on_another_node_and_the_death_of_the_channels_
     let group = new_group(&cluster.api(alice, 0), &[bob, carol]).await;
     let threads = vec![alice.dm(bob), group.clone()];
     let mut writer = Writer::new(vec![cluster.edge_addr(0)], alice, Codec::Msgpack);
-    let begun: Vec<_> = threads.iter().map(|t| (t.clone(), Cid::mint(now_ms(), rand::random()), "begun".to_owned())).collect();
+    let begun: Vec<_> =
+        threads.iter().map(|t| (t.clone(), Cid::mint(now_ms(), rand::random()), "begun".to_owned())).collect();
     let ids = writer.send(&begun).await;
     let mut cursors: BTreeMap<Thread, MsgId> = begun.iter().map(|(t, cid, _)| (t.clone(), ids[cid])).collect();
     let traffic = Traffic::resuming(writer, threads.clone(), Duration::from_millis(1));
@@ -132,7 +133,10 @@ async fn attach_beside_publishers_on_another_node_and_the_death_of_the_channels_
     let wanted = log.messages(&group, Default::default()).await;
     let last = *wanted.last().unwrap();
     // In an election that takes longer than an edge waits for what it missed, the sockets are closed, and resume.
-    eventually_within("all of it is shown", SOON * 2, async || reader.shown(&group).last().is_some_and(|(_, id)| *id >= last)).await;
+    eventually_within("all of it is shown", SOON * 2, async || {
+        reader.shown(&group).last().is_some_and(|(_, id)| *id >= last)
+    })
+    .await;
     let got = reader.shown(&group);
     let ids: Vec<MsgId> = got.iter().map(|(_, id)| *id).collect();
     let first = ids[0];
@@ -145,15 +149,26 @@ async fn attach_beside_publishers_on_another_node_and_the_death_of_the_channels_
         again.saturating_duration_since(dead)
     );
     reader.assert_nothing_wrong("who reads");
-    assert!(pause <= patience(NODE.max(elections + BACK)), "delivery paused for {pause:?}, {elections:?} of it without leaders");
+    assert!(
+        pause <= patience(NODE.max(elections + BACK)),
+        "delivery paused for {pause:?}, {elections:?} of it without leaders"
+    );
 }
 
 /// Attaches with these cursors and reads on until so many live events came on each thread; gives what was shown beyond
 /// the cursors.
-async fn attach_and_read(cluster: &Cluster, user: &User, cursors: &BTreeMap<Thread, MsgId>, live: usize) -> BTreeMap<Thread, Vec<MsgId>> {
+async fn attach_and_read(
+    cluster: &Cluster,
+    user: &User,
+    cursors: &BTreeMap<Thread, MsgId>,
+    live: usize,
+) -> BTreeMap<Thread, Vec<MsgId>> {
     let mut ws = RawWs::connect(cluster.edge_addr(1), Codec::Msgpack).await;
-    ws.send(&ClientFrame::Hello(Hello { cursors: cursors.clone(), ..Hello::new(user.tokens.access.clone(), user.tokens.device.clone()) }))
-        .await;
+    ws.send(&ClientFrame::Hello(Hello {
+        cursors: cursors.clone(),
+        ..Hello::new(user.tokens.access.clone(), user.tokens.device.clone())
+    }))
+    .await;
     let mut seen: BTreeMap<Thread, Vec<MsgId>> = cursors.keys().map(|t| (t.clone(), Vec::new())).collect();
     let mut counts: BTreeMap<Thread, usize> = BTreeMap::new();
     while cursors.keys().any(|t| counts.get(t).is_none_or(|n| *n < live)) {
@@ -169,7 +184,10 @@ async fn attach_and_read(cluster: &Cluster, user: &User, cursors: &BTreeMap<Thre
             }
             Received::Frame(ServerFrame::Page(p)) => {
                 let of = seen.get_mut(p.thread.as_ref().unwrap()).unwrap();
-                assert!(p.prev <= cursors[p.thread.as_ref().unwrap()], "more than a page was missed: make the rounds quicker");
+                assert!(
+                    p.prev <= cursors[p.thread.as_ref().unwrap()],
+                    "more than a page was missed: make the rounds quicker"
+                );
                 of.extend(p.events.iter().map(|e| e.id));
             }
             Received::Closed(code, reason) => panic!("closed with {code} {reason}"),

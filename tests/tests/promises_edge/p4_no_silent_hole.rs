@@ -48,7 +48,8 @@ struct Lossy {
 
 impl Lossy {
     async fn start() -> Self {
-        let cluster = Cluster::start(ClusterSpec { proxied_edges: true, times_divisor: DIVISOR, ..ClusterSpec::default() }).await;
+        let cluster =
+            Cluster::start(ClusterSpec { proxied_edges: true, times_divisor: DIVISOR, ..ClusterSpec::default() }).await;
         let log = ReadLog::of(&cluster).await;
         Self { cluster, log }
     }
@@ -224,7 +225,8 @@ async fn a_cut_between_nats_and_an_edge_leaves_no_hole() {
 /// missed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_longer_than_the_channel_remembers_leaves_no_hole_either() {
-    let cluster = Cluster::start(ClusterSpec { proxied_edges: true, times_divisor: 20, ..ClusterSpec::default() }).await;
+    let cluster =
+        Cluster::start(ClusterSpec { proxied_edges: true, times_divisor: 20, ..ClusterSpec::default() }).await;
     let log = ReadLog::of(&cluster).await;
     let users = cluster.mint_users(2).await;
     let (alice, bob) = (&users[0], &users[1]);
@@ -253,7 +255,8 @@ async fn a_cut_longer_than_the_channel_remembers_leaves_no_hole_either() {
             send_through(&mut a, t, "time goes on").await;
         }
         let question = Heads { threads: vec![dm.hash64()] };
-        let answer: Result<HeadsAnswer, _> = log.nats.request(&subjects::heads(1, p), &question, Duration::from_secs(2)).await;
+        let answer: Result<HeadsAnswer, _> =
+            log.nats.request(&subjects::heads(1, p), &question, Duration::from_secs(2)).await;
         answer.is_ok_and(|a| a.heads[0].is_none())
     })
     .await;

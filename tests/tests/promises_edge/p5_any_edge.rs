@@ -96,7 +96,11 @@ async fn write(ws: &mut RawWs, mut left: Vec<(Thread, usize)>) {
 }
 
 /// Reads until every thread has come to the end that the log has now; gives what the app was given.
-async fn read_all(log: &ReadLog, events: &mut Events, cursors: &BTreeMap<Thread, MsgId>) -> BTreeMap<Thread, Vec<MsgId>> {
+async fn read_all(
+    log: &ReadLog,
+    events: &mut Events,
+    cursors: &BTreeMap<Thread, MsgId>,
+) -> BTreeMap<Thread, Vec<MsgId>> {
     let mut open = BTreeMap::new();
     for thread in cursors.keys() {
         let last = log.last(thread).await;
@@ -204,14 +208,19 @@ async fn resume_by_hand(ws: &mut RawWs, hello: Hello) -> (BTreeMap<Thread, Vec<M
         let mut prev = page.prev;
         while cursor.is_some_and(|c| prev > c) {
             let before = events.first().map(|e| e.id);
-            let mut below =
-                ask(ws, HistoryQuery { thread: Some(thread.clone()), before, limit: Some(40), ..HistoryQuery::default() }).await.unwrap();
+            let mut below = ask(
+                ws,
+                HistoryQuery { thread: Some(thread.clone()), before, limit: Some(40), ..HistoryQuery::default() },
+            )
+            .await
+            .unwrap();
             assert_eq!(below.events.last().map(|e| e.id), Some(prev), "a page names what lies below its oldest");
             prev = below.prev;
             below.events.append(&mut events);
             events = below.events;
         }
-        let ids = events.iter().filter(|e| !e.kind.is_control() && cursor.is_none_or(|c| e.id > c)).map(|e| e.id).collect();
+        let ids =
+            events.iter().filter(|e| !e.kind.is_control() && cursor.is_none_or(|c| e.id > c)).map(|e| e.id).collect();
         assert!(got.insert(thread, ids).is_none(), "one page per thread");
     }
     (got, synced)
@@ -238,7 +247,8 @@ async fn resuming_in_the_middle_of_live_traffic_misses_nothing_and_doubles_nothi
     let mut got: BTreeMap<Thread, Vec<MsgId>> = BTreeMap::new();
     let mut floor: BTreeMap<Thread, MsgId> = BTreeMap::new();
     for round in 0..8 {
-        let (client, mut events) = cluster.client_with(reader, round % 2, |b| b.store(OutboxStore::File(store.clone()))).await;
+        let (client, mut events) =
+            cluster.client_with(reader, round % 2, |b| b.store(OutboxStore::File(store.clone()))).await;
         for _ in 0..60 {
             let m = next_event(&mut events, "a message", SOON, |e| match e {
                 natterjack_client::ClientEvent::Message(m) if !m.kind.is_control() => Some(m),
@@ -363,7 +373,9 @@ async fn synced_is_honoured_beyond_the_horizon_of_the_channel() {
     assert!(newest > MsgId::NONE);
 
     // With and without `synced`, and with a cursor lost that the device never needed.
-    for (named, synced) in [(cursors.clone(), Some(synced.clone())), (cursors.clone(), None), (BTreeMap::new(), Some(synced.clone()))] {
+    for (named, synced) in
+        [(cursors.clone(), Some(synced.clone())), (cursors.clone(), None), (BTreeMap::new(), Some(synced.clone()))]
+    {
         let mut bare = RawWs::connect(cluster.edge_addr(1), Codec::Msgpack).await;
         let without = named.is_empty();
         let (got, _) = resume_by_hand(&mut bare, hello(reader, named, synced)).await;

@@ -51,7 +51,8 @@ struct Load {
 impl Load {
     async fn start(cluster: &Cluster, users: &[User], edge: usize) -> Self {
         let (stop, sent) = (CancellationToken::new(), Arc::<AtomicUsize>::default());
-        let mut load = Self { stop, sent, told: Vec::new(), readers: Vec::new(), writers: Vec::new(), clients: Vec::new() };
+        let mut load =
+            Self { stop, sent, told: Vec::new(), readers: Vec::new(), writers: Vec::new(), clients: Vec::new() };
         for (i, user) in users.iter().enumerate() {
             let (client, events) = cluster.client(user, edge).await;
             let told = Arc::<Mutex<Told>>::default();
@@ -191,7 +192,10 @@ async fn a_drain_is_not_noticed_and_a_killed_edge_is_left_within_seconds() {
     cluster.edge(1).kill9().await;
     let took = load.all_at(&cluster.edge_url(0), killed, SOON * 3).await;
     load.goes_on(others.len() * 3).await;
-    eventually_within("a dead edge is not listed", LEASE, async || listed_edges(&cluster, 0).await == [cluster.edge_url(0)]).await;
+    eventually_within("a dead edge is not listed", LEASE, async || {
+        listed_edges(&cluster, 0).await == [cluster.edge_url(0)]
+    })
+    .await;
     let unlisted = killed.elapsed();
     let worst = load.end(&log).await;
     let (p50, max) = (took[took.len() / 2], took[took.len() - 1]);
@@ -236,7 +240,8 @@ async fn an_edge_cut_off_from_the_log_keeps_its_sockets_says_so_and_shows_what_w
             missed.push(send_through(&mut a, &thread, "missed").await);
         }
         // By the eye of the other edge, and its own.
-        eventually_within("it is not listed", LEASE, async || listed_edges(&cluster, 0).await == [cluster.edge_url(0)]).await;
+        eventually_within("it is not listed", LEASE, async || listed_edges(&cluster, 0).await == [cluster.edge_url(0)])
+            .await;
         let (status, _) = cluster.anonymous(1).get("/ready").await;
         assert_eq!(status, 503);
         assert!(!listed_edges(&cluster, 1).await.contains(&cluster.edge_url(1)), "its lease of before does not count");

@@ -168,7 +168,8 @@ async fn a_frozen_edge_keeps_nobody_in_and_what_it_had_is_not_stored() {
 
 #[tokio::test]
 async fn a_class_that_refuses_is_full_until_one_leaves() {
-    let set = [("devices.tablet", "2"), ("devices.tablet_when_full", "refuse")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+    let set =
+        [("devices.tablet", "2"), ("devices.tablet_when_full", "refuse")].map(|(k, v)| (k.to_owned(), v.to_owned()));
     let cluster = Cluster::start(ClusterSpec { set: set.into(), ..ClusterSpec::default() }).await;
     let one = &cluster.mint_users(1).await[0];
     let tablet = |user: &User| Hello { class: DeviceClass::Tablet, ..phone(user, None) };

@@ -137,7 +137,15 @@ impl Reader {
         let known = self.events[&thread].contains_key(&page.prev);
         if !page.prev.is_none() && !known && self.asked.insert((thread.clone(), page.events[0].id)) {
             let (r, before, limit) = (self.ws.request(), Some(page.events[0].id), Some(limits::PAGE_MAX as u16));
-            self.ws.send(&ClientFrame::History(HistoryQuery { r, thread: Some(thread), before, limit, ..HistoryQuery::default() })).await;
+            self.ws
+                .send(&ClientFrame::History(HistoryQuery {
+                    r,
+                    thread: Some(thread),
+                    before,
+                    limit,
+                    ..HistoryQuery::default()
+                }))
+                .await;
         }
     }
 
@@ -199,7 +207,10 @@ async fn everybody_attaches(set: Vec<(String, String)>, Scale { groups, rate, li
     let sent = send(&mut bob_ws, &dm, 1..MESSAGES).await;
     all.get_mut(&dm).unwrap().extend(sent);
     for n in 0..groups {
-        let (status, made) = cluster.api(&bob, n % 2).post("/v1/groups", &json!({ "name": format!("g{n}"), "users": [alice.id()] })).await;
+        let (status, made) = cluster
+            .api(&bob, n % 2)
+            .post("/v1/groups", &json!({ "name": format!("g{n}"), "users": [alice.id()] }))
+            .await;
         assert_eq!(status, 200, "{made}");
         let thread: Thread = made["thread"].as_str().unwrap().parse().unwrap();
         all.insert(thread.clone(), send(&mut bob_ws, &thread, n..n + 1).await);
@@ -210,7 +221,8 @@ async fn everybody_attaches(set: Vec<(String, String)>, Scale { groups, rate, li
     let mut readers = Vec::new();
     for (n, line) in lines.iter().enumerate() {
         for (m, codec) in Codec::ALL.into_iter().enumerate().filter(|(m, _)| each || *m == n) {
-            readers.push(Reader::hello(line.addr(), codec, &cluster.other_device(&alice, &format!("d-raw-{n}{m}"))).await);
+            readers
+                .push(Reader::hello(line.addr(), codec, &cluster.other_device(&alice, &format!("d-raw-{n}{m}"))).await);
         }
     }
     sdk_line.set(Side::FromClient, Flow::Pass);
@@ -241,7 +253,8 @@ async fn everybody_attaches(set: Vec<(String, String)>, Scale { groups, rate, li
     drop(client);
 
     // A join while the line is slow: the page waits, too.
-    let (status, made) = cluster.api(&bob, 0).post("/v1/groups", &json!({ "name": "open", "history": "everything" })).await;
+    let (status, made) =
+        cluster.api(&bob, 0).post("/v1/groups", &json!({ "name": "open", "history": "everything" })).await;
     assert_eq!(status, 200, "{made}");
     let group: Thread = made["thread"].as_str().unwrap().parse().unwrap();
     // On a slow line bob has said nothing for longer than a socket may.

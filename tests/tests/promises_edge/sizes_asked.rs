@@ -53,15 +53,18 @@ impl Asked for Api {
         let before = before.map(|b| format!("&before={b}")).unwrap_or_default();
         let (status, list) = self.get(&format!("/v1/threads?limit={limit}{before}")).await;
         assert_eq!(status, 200, "{list}");
-        let threads = list["threads"].as_array().unwrap().iter().map(|t| t["thread"].as_str().unwrap().parse().unwrap());
+        let threads =
+            list["threads"].as_array().unwrap().iter().map(|t| t["thread"].as_str().unwrap().parse().unwrap());
         Listed(list.to_string().len(), threads.collect(), list["next"].as_u64())
     }
 
     async fn page(&mut self, asked: HistoryQuery) -> (usize, Page) {
-        let place = [("before", asked.before), ("after", asked.after), ("around", asked.around), ("at", asked.at.map(MsgId))];
+        let place =
+            [("before", asked.before), ("after", asked.after), ("around", asked.around), ("at", asked.at.map(MsgId))];
         let place: String = place.iter().filter_map(|(name, id)| Some(format!("&{name}={}", (*id)?))).collect();
-        let (status, page) =
-            self.get(&format!("/v1/threads/{}/messages?limit={}{place}", asked.thread.unwrap(), asked.limit.unwrap())).await;
+        let (status, page) = self
+            .get(&format!("/v1/threads/{}/messages?limit={}{place}", asked.thread.unwrap(), asked.limit.unwrap()))
+            .await;
         assert_eq!(status, 200, "{page}");
         (page.to_string().len(), serde_json::from_value(page).unwrap())
     }
@@ -88,7 +91,8 @@ async fn lists(asker: &mut impl Asked, all: &All) {
 
 /// The whole conversation downwards, and a page of each other kind.
 async fn pages(asker: &mut impl Asked, dm: &Thread, all: &All) {
-    let ask = HistoryQuery { thread: Some(dm.clone()), limit: Some(limits::PAGE_MAX as u16), ..HistoryQuery::default() };
+    let ask =
+        HistoryQuery { thread: Some(dm.clone()), limit: Some(limits::PAGE_MAX as u16), ..HistoryQuery::default() };
     let (mut events, mut before) = (Vec::<Event>::new(), None);
     loop {
         let (bytes, page) = asker.page(HistoryQuery { before, ..ask.clone() }).await;
@@ -111,7 +115,11 @@ async fn pages(asker: &mut impl Asked, dm: &Thread, all: &All) {
     let earliest = events.iter().find(|e| e.ts >= middle.ts).expect("itself at least").id;
     for (asked, has) in [(around, middle.id), (after, events[events.len() / 2 + 1].id), (at, earliest)] {
         let (bytes, page) = asker.page(asked.clone()).await;
-        assert!(bytes < PAGE && page.holes.is_empty() && page.more, "a page of {bytes} bytes with holes {:?}", page.holes);
+        assert!(
+            bytes < PAGE && page.holes.is_empty() && page.more,
+            "a page of {bytes} bytes with holes {:?}",
+            page.holes
+        );
         assert!(page.events.iter().any(|e| e.id == has), "{has} is not in the page of {asked:?}");
     }
 }
@@ -155,5 +163,6 @@ pub async fn for_everything(
         let api = over(line, &user);
         timed("polls", polls(Poller::over(&user, [api]), dm, all)).await;
     });
-    within("all that is asked for", limit, async { tokio::join!(join_all(sockets), join_all(http), join_all(polled)) }).await;
+    within("all that is asked for", limit, async { tokio::join!(join_all(sockets), join_all(http), join_all(polled)) })
+        .await;
 }

@@ -34,8 +34,9 @@ async fn write(edges: Vec<SocketAddr>, user: User, threads: Vec<Thread>, stop: w
             break;
         }
         let thread = &threads[n % threads.len()];
-        let sends: Vec<_> =
-            (0..4).map(|m| (thread.clone(), Cid::mint(now_ms(), rand::random()), format!("{} {n}.{m}", user.name))).collect();
+        let sends: Vec<_> = (0..4)
+            .map(|m| (thread.clone(), Cid::mint(now_ms(), rand::random()), format!("{} {n}.{m}", user.name)))
+            .collect();
         let ids = writer.send(&sends).await;
         let at = Instant::now();
         let sent = sends.into_iter().map(|(_, cid, text)| Sent { at, cid, text, id: ids[&cid] });
@@ -53,8 +54,9 @@ async fn a_copy_made_under_load_is_a_whole_system() {
     let edges = vec![cluster.edge_addr(0), cluster.edge_addr(1)];
     let reader = Reader::start(edges.clone(), &carol, Codec::Json).await;
     let (tell, told) = watch::channel(false);
-    let writers = [(&alice, &bob), (&bob, &alice)]
-        .map(|(user, other)| tokio::spawn(write(edges.clone(), user.clone(), vec![team.clone(), user.dm(other)], told.clone())));
+    let writers = [(&alice, &bob), (&bob, &alice)].map(|(user, other)| {
+        tokio::spawn(write(edges.clone(), user.clone(), vec![team.clone(), user.dm(other)], told.clone()))
+    });
 
     reader.wait_for("they write", &team, 40).await;
     // So that the log has something above the archive, for sure.
@@ -92,8 +94,10 @@ async fn a_copy_made_under_load_is_a_whole_system() {
     let api = cluster.api(&alice, 0);
     let mut lost = HashSet::new();
     for (thread, all) in &sent {
-        let events =
-            eventually_within("the thread is there", SOON, async || Some(whole(&api, thread, true).await).filter(|e| !e.is_empty())).await;
+        let events = eventually_within("the thread is there", SOON, async || {
+            Some(whole(&api, thread, true).await).filter(|e| !e.is_empty())
+        })
+        .await;
         assert_once_and_in_order("restored", &events);
         assert_eq!(whole(&api, thread, false).await, events, "downwards as upwards");
         let there: HashMap<MsgId, String> = texts(&events).into_iter().collect();
@@ -101,7 +105,12 @@ async fn a_copy_made_under_load_is_a_whole_system() {
         for s in all {
             match there.get(&s.id) {
                 Some(text) => assert_eq!(*text, s.text),
-                None => assert!(s.at > begun && lost.insert(s.cid), "{} was acknowledged before the copy, under {}", s.text, s.id),
+                None => assert!(
+                    s.at > begun && lost.insert(s.cid),
+                    "{} was acknowledged before the copy, under {}",
+                    s.text,
+                    s.id
+                ),
             }
         }
         assert!(there.iter().all(|(id, text)| known.get(id) == Some(&text.as_str())), "{there:?}");
@@ -111,12 +120,18 @@ async fn a_copy_made_under_load_is_a_whole_system() {
     // Everybody sends everything again: what is there keeps its id, what was lost gets a new one.
     for (user, other) in [(&alice, &bob), (&bob, &alice)] {
         for thread in [team.clone(), user.dm(other)] {
-            let mine: Vec<&Sent> = sent[&thread].iter().filter(|s| s.text.starts_with(&format!("{} ", user.name))).collect();
+            let mine: Vec<&Sent> =
+                sent[&thread].iter().filter(|s| s.text.starts_with(&format!("{} ", user.name))).collect();
             let again: Vec<_> = mine.iter().map(|s| (thread.clone(), s.cid, s.text.clone())).collect();
             let ids = Writer::new(edges.clone(), user, Codec::Json).send(&again).await;
             for s in mine {
                 let id = ids[&s.cid];
-                assert!(if lost.contains(&s.cid) { id > highest } else { id == s.id }, "{}: {} and now {id}", s.text, s.id);
+                assert!(
+                    if lost.contains(&s.cid) { id > highest } else { id == s.id },
+                    "{}: {} and now {id}",
+                    s.text,
+                    s.id
+                );
             }
         }
     }

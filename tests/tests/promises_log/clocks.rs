@@ -81,7 +81,8 @@ async fn whatever_a_machine_takes_for_the_time() {
     // One event has one time on every way, and is found by it.
     let api = cluster.api(&bob, 0);
     for (thread, id, ts) in said {
-        let found = eventually_within("the page", SOON, async || page(&api, &thread, &format!("?at={ts}&limit=2")).await).await;
+        let found =
+            eventually_within("the page", SOON, async || page(&api, &thread, &format!("?at={ts}&limit=2")).await).await;
         // The conversation may have begun in the same millisecond.
         let found: Vec<_> = found.events.iter().map(|e| (e.id.0, e.ts)).collect();
         assert!(found[0].1 == ts && found.contains(&(id, ts)), "{thread}: {found:?}, not {id} at {ts}");
@@ -91,7 +92,8 @@ async fn whatever_a_machine_takes_for_the_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whose_clock_is_wrong_says_so() {
     let cluster = Cluster::start(ClusterSpec { edges: 1, ..ClusterSpec::default() }).await;
-    let (processes, words) = ([cluster.edge(0), cluster.channel(0), cluster.persister(0)], "this machine's clock is 7200 s behind");
+    let (processes, words) =
+        ([cluster.edge(0), cluster.channel(0), cluster.persister(0)], "this machine's clock is 7200 s behind");
     processes.iter().for_each(|p| cluster.set_clock(p.name(), -HOURS));
     for process in processes {
         eventually_within(&format!("{} says it", process.name()), SOON, async || {
@@ -101,7 +103,8 @@ async fn whose_clock_is_wrong_says_so() {
         })
         .await;
     }
-    let metrics = reqwest::get(format!("http://{}/metrics", cluster.persister_admin(0))).await.unwrap().text().await.unwrap();
+    let metrics =
+        reqwest::get(format!("http://{}/metrics", cluster.persister_admin(0))).await.unwrap().text().await.unwrap();
     let ahead = sum_of(&metrics, "natterjack_clock_ahead_seconds{clock=\"own\"}");
     assert!((-7_205.0..-7_195.0).contains(&ahead), "{ahead}");
     processes.iter().for_each(|p| cluster.set_clock(p.name(), 0));

@@ -33,14 +33,21 @@ async fn session(edge: SocketAddr, user: &User, codec: Codec) -> RawWs {
 }
 
 /// Six at a time, into two threads, until told to stop; what fails comes again, in its order, before anything newer.
-async fn write(edge: SocketAddr, user: User, codec: Codec, (w, threads): (usize, [Thread; 2]), stop: watch::Receiver<bool>) -> Sent {
+async fn write(
+    edge: SocketAddr,
+    user: User,
+    codec: Codec,
+    (w, threads): (usize, [Thread; 2]),
+    stop: watch::Receiver<bool>,
+) -> Sent {
     let (mut ws, mut sent) = (session(edge, &user, codec).await, Sent::new());
     let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
     for part in 0.. {
         if *stop.borrow() {
             break;
         }
-        let sends: Vec<(Thread, Cid, String)> = (0..6).map(|n| (threads[n % 2].clone(), cid(), format!("w{w}-{}", part * 6 + n))).collect();
+        let sends: Vec<(Thread, Cid, String)> =
+            (0..6).map(|n| (threads[n % 2].clone(), cid(), format!("w{w}-{}", part * 6 + n))).collect();
         let (mut left, mut ids) = (sends.clone(), HashMap::new());
         while !left.is_empty() {
             let answers = send_all(&mut ws, &left).await;
@@ -71,7 +78,8 @@ async fn write(edge: SocketAddr, user: User, codec: Codec, (w, threads): (usize,
 fn expected(sent: &[Sent], thread: &Thread) -> Vec<(MsgId, String)> {
     let mut all = Vec::new();
     for one in sent {
-        let of: Vec<(MsgId, String)> = one.iter().filter(|(t, ..)| t == thread).map(|(_, _, text, id)| (*id, text.clone())).collect();
+        let of: Vec<(MsgId, String)> =
+            one.iter().filter(|(t, ..)| t == thread).map(|(_, _, text, id)| (*id, text.clone())).collect();
         assert!(of.windows(2).all(|w| w[0].0 < w[1].0), "acknowledged in another order than sent: {of:?}");
         all.extend(of);
     }
@@ -96,7 +104,14 @@ async fn assert_closed(cluster: &Cluster, old: Layout) {
 }
 
 fn spec() -> ClusterSpec {
-    ClusterSpec { edges: 3, channels: 2, persisters: 2, proxied_edges: true, times_divisor: 5, ..ClusterSpec::default() }
+    ClusterSpec {
+        edges: 3,
+        channels: 2,
+        persisters: 2,
+        proxied_edges: true,
+        times_divisor: 5,
+        ..ClusterSpec::default()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,8 +137,11 @@ async fn the_log_goes_on_with_others(spec: ClusterSpec) {
     let users = cluster.mint_users(WRITERS + 4).await;
     let (writers, others) = users.split_at(WRITERS);
     let [still, mover, held, late] = [&others[0], &others[1], &others[2], &others[3]];
-    let team =
-        group(&cluster, &[&users[..WRITERS], &[still.clone(), mover.clone(), held.clone()]].concat().iter().collect::<Vec<_>>()).await;
+    let team = group(
+        &cluster,
+        &[&users[..WRITERS], &[still.clone(), mover.clone(), held.clone()]].concat().iter().collect::<Vec<_>>(),
+    )
+    .await;
     until_the_direct_path_is_open(&cluster, late).await;
     let old = layout(&cluster).await;
     let addrs: Vec<SocketAddr> = (0..3).map(|i| cluster.edge_addr(i)).collect();
@@ -143,8 +161,9 @@ async fn the_log_goes_on_with_others(spec: ClusterSpec) {
         let first = ws.send_text(&team, "w9-0").await.unwrap();
         let one = (team.clone(), cid(), "w9-0".to_owned());
         cluster.nats_proxy(2).set(Side::FromClient, Flow::Stall);
-        let sends: Vec<(Thread, Cid, String)> =
-            (1..=6).map(|n| (if n % 2 == 0 { held.dm(still) } else { team.clone() }, cid(), format!("w9-{n}"))).collect();
+        let sends: Vec<(Thread, Cid, String)> = (1..=6)
+            .map(|n| (if n % 2 == 0 { held.dm(still) } else { team.clone() }, cid(), format!("w9-{n}")))
+            .collect();
         let read = counter(&cluster, 2, FRAMES_IN).await;
         for (thread, cid, text) in &sends {
             let frame = natterjack_protocol::client::frame::SendMessage {
@@ -186,8 +205,10 @@ async fn the_log_goes_on_with_others(spec: ClusterSpec) {
     let new = layout(&cluster).await;
     assert_eq!((new.generation, new.partitions, new.previous()), (2, 5, Some(old)));
     assert_closed(&cluster, old).await;
-    let highest_old = LeaderReader::new(&cluster.connect_nats().await, old).bounds(old.partition(&team)).await.unwrap().last;
-    let (before, after): (Vec<MsgId>, Vec<MsgId>) = expected(&sent, &team).iter().map(|(id, _)| *id).partition(|id| *id <= highest_old);
+    let highest_old =
+        LeaderReader::new(&cluster.connect_nats().await, old).bounds(old.partition(&team)).await.unwrap().last;
+    let (before, after): (Vec<MsgId>, Vec<MsgId>) =
+        expected(&sent, &team).iter().map(|(id, _)| *id).partition(|id| *id <= highest_old);
     assert!(before.len() > 50 && after.len() > 20, "{} before the switch, {} after it", before.len(), after.len());
 
     let check = async |sent: &[Sent]| {
@@ -223,11 +244,13 @@ async fn the_log_goes_on_with_others(spec: ClusterSpec) {
     assert_eq!(status, 200, "{body}");
     let mut ws = session(addrs[2], late, Codec::Json).await;
     let one = (team.clone(), cid(), "w8-0".to_owned());
-    let id =
-        eventually_within("the new member writes", SOON, async || ws.send_cid(&team, one.1, "w8-0").await.map_err(|e| format!("{e:?}")))
-            .await;
+    let id = eventually_within("the new member writes", SOON, async || {
+        ws.send_cid(&team, one.1, "w8-0").await.map_err(|e| format!("{e:?}"))
+    })
+    .await;
     sent.push(vec![(one.0, one.1, one.2, id)]);
-    let (status, body) = cluster.api(&users[0], 0).call(Method::DELETE, &format!("{members}/{}", late.id()), None).await;
+    let (status, body) =
+        cluster.api(&users[0], 0).call(Method::DELETE, &format!("{members}/{}", late.id()), None).await;
     assert_eq!(status, 200, "{body}");
     // And a conversation begins.
     let dm = late.dm(still);

@@ -119,7 +119,8 @@ fn places(thread: &Thread, id: MsgId, ts: u64) -> Vec<HistoryQuery> {
 }
 
 async fn over_http(cluster: &Cluster, edge: usize, reader: &User, asked: &HistoryQuery) -> Result<Page, String> {
-    let place = [("before", asked.before), ("after", asked.after), ("around", asked.around), ("at", asked.at.map(MsgId))];
+    let place =
+        [("before", asked.before), ("after", asked.after), ("around", asked.around), ("at", asked.at.map(MsgId))];
     let place: String = place.iter().filter_map(|(name, id)| Some(format!("&{name}={}", (*id)?))).collect();
     let thread = asked.thread.as_ref().unwrap();
     let path = format!("/v1/threads/{thread}/messages?limit={}{place}", asked.limit.unwrap_or(50));
@@ -144,7 +145,13 @@ async fn over_a_socket(ws: &mut RawWs, asked: &HistoryQuery) -> Result<Page, Ref
 }
 
 /// Everything that a device is sent which has seen what lies below `cursor`, until it is attached.
-async fn comes_back(cluster: &Cluster, edge: usize, codec: Codec, reader: &User, cursors: &BTreeMap<Thread, MsgId>) -> RawWs {
+async fn comes_back(
+    cluster: &Cluster,
+    edge: usize,
+    codec: Codec,
+    reader: &User,
+    cursors: &BTreeMap<Thread, MsgId>,
+) -> RawWs {
     let mut ws = RawWs::connect(cluster.edge_addr(edge), codec).await;
     let (token, device) = (reader.tokens.access.clone(), reader.tokens.device.clone());
     let hello = Hello { cursors: cursors.clone(), ..Hello::new(token, device) };
@@ -157,10 +164,13 @@ async fn comes_back(cluster: &Cluster, edge: usize, codec: Codec, reader: &User,
 
 async fn nobody_reads_what_was_taken_back(set: Vec<(String, String)>, later: usize) {
     let set = [set, vec![("limits.sends_per_user".to_owned(), "0".to_owned())]].concat();
-    let cluster = Cluster::start(ClusterSpec { times_divisor: DIVISOR, proxied_edges: true, set, ..ClusterSpec::default() }).await;
+    let cluster =
+        Cluster::start(ClusterSpec { times_divisor: DIVISOR, proxied_edges: true, set, ..ClusterSpec::default() })
+            .await;
     let users = cluster.mint_users(3).await;
     let (alice, bob, carol) = (&users[0], &users[1], &users[2]);
-    let (status, made) = cluster.api(alice, 0).post("/v1/groups", &json!({ "name": "g", "users": [bob.id(), carol.id()] })).await;
+    let (status, made) =
+        cluster.api(alice, 0).post("/v1/groups", &json!({ "name": "g", "users": [bob.id(), carol.id()] })).await;
     assert_eq!(status, 200, "{made}");
     let group: Thread = made["thread"].as_str().unwrap().parse().unwrap();
     let mut alice_ws = cluster.raw(alice, 0, Codec::Msgpack).await;
@@ -182,7 +192,8 @@ async fn nobody_reads_what_was_taken_back(set: Vec<(String, String)>, later: usi
     let in_log = one(&mut alice_ws, &group, said("a secret in the log")).await;
     let edited = one(&mut alice_ws, &group, said("first words, secret")).await;
     let operations = |n: usize| {
-        let emoji = |i: usize| Body { target: Some(kept), emoji: Some(["👍", "🐸"][i % 2].into()), ..Body::default() };
+        let emoji =
+            |i: usize| Body { target: Some(kept), emoji: Some(["👍", "🐸"][i % 2].into()), ..Body::default() };
         (0..n).map(|i| (Kind::Reaction, emoji(i))).collect::<Vec<_>>()
     };
     send(&mut alice_ws, &group, operations(later)).await;
@@ -193,8 +204,11 @@ async fn nobody_reads_what_was_taken_back(set: Vec<(String, String)>, later: usi
     // Where each message is, in time, too; a page of one has no secret any more.
     let mut asked = Vec::new();
     for id in [archived, rude, in_log, edited] {
-        let around = HistoryQuery { thread: Some(group.clone()), around: Some(id), limit: Some(1), ..HistoryQuery::default() };
-        let page = eventually_within("the message can be read", SOON, async || over_http(&cluster, 0, bob, &around).await).await;
+        let around =
+            HistoryQuery { thread: Some(group.clone()), around: Some(id), limit: Some(1), ..HistoryQuery::default() };
+        let page =
+            eventually_within("the message can be read", SOON, async || over_http(&cluster, 0, bob, &around).await)
+                .await;
         let ts = shown(&page, id).unwrap_or_else(|| panic!("{id} is not in {page:?}")).ts;
         asked.extend(places(&group, id, ts).into_iter().map(|place| (id, place)));
     }
@@ -204,11 +218,15 @@ async fn nobody_reads_what_was_taken_back(set: Vec<(String, String)>, later: usi
         let mut ws = comes_back(&cluster, edge, codec, &device, &cursors).await;
         for (id, place) in &asked {
             let whole = |page: &Page| {
-                shown(page, *id).map(|e| is_as_it_was_left(e, edited)).ok_or_else(|| format!("{id} is in a hole of {place:?}"))
+                shown(page, *id)
+                    .map(|e| is_as_it_was_left(e, edited))
+                    .ok_or_else(|| format!("{id} is in a hole of {place:?}"))
             };
             eventually_within("over HTTP", SOON, async || whole(&over_http(&cluster, edge, bob, place).await?)).await;
-            eventually_within("over a socket", SOON, async || whole(&over_a_socket(&mut ws, place).await.map_err(|e| e.to_string())?))
-                .await;
+            eventually_within("over a socket", SOON, async || {
+                whole(&over_a_socket(&mut ws, place).await.map_err(|e| e.to_string())?)
+            })
+            .await;
         }
         let newest = HistoryQuery { thread: Some(group.clone()), limit: Some(200), ..HistoryQuery::default() };
         says_nothing_of_it(&over_http(&cluster, edge, bob, &newest).await);
@@ -218,7 +236,8 @@ async fn nobody_reads_what_was_taken_back(set: Vec<(String, String)>, later: usi
         ws.until("synced", |f| matches!(f, ServerFrame::Ok { r: to } if to == r).then_some(())).await;
         says_nothing_of_it(&ws.passed_over);
         says_nothing_of_it(&cluster.api(bob, edge).get("/v1/threads").await);
-        let (status, polled) = cluster.api(&device, edge).post("/v1/sync", &json!({ "cursors": cursors, "wait_ms": 0 })).await;
+        let (status, polled) =
+            cluster.api(&device, edge).post("/v1/sync", &json!({ "cursors": cursors, "wait_ms": 0 })).await;
         assert!(status == 200 && polled["frames"].as_array().is_some_and(|f| !f.is_empty()), "{polled}");
         says_nothing_of_it(&polled);
     }
@@ -231,7 +250,11 @@ async fn nobody_reads_what_was_taken_back(set: Vec<(String, String)>, later: usi
 const TRIES: usize = 10;
 
 /// An edge loses a message and its recall on their way from the log, and fetches what it has missed.
-async fn what_a_gap_hides_is_shown_as_it_was_left(cluster: &Cluster, (alice, bob): (&User, &User), alice_ws: &mut RawWs) {
+async fn what_a_gap_hides_is_shown_as_it_was_left(
+    cluster: &Cluster,
+    (alice, bob): (&User, &User),
+    alice_ws: &mut RawWs,
+) {
     let dm = alice.dm(bob);
     let mut bob_ws = cluster.raw(&cluster.other_device(bob, "d-live"), 1, Codec::Json).await;
     one(alice_ws, &dm, said("before")).await;

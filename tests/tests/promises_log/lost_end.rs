@@ -25,10 +25,13 @@ fn folder(cluster: &Cluster) -> PathBuf {
 /// The newest block of every partition ends so many bytes earlier, or is gone with everything if it has no more.
 fn cut(cluster: &Cluster, layout: Layout, lost: u64) {
     for p in 0..layout.partitions {
-        let msgs = folder(cluster).join("jetstream/$G/streams").join(subjects::stream(layout.generation, p)).join("msgs");
+        let msgs =
+            folder(cluster).join("jetstream/$G/streams").join(subjects::stream(layout.generation, p)).join("msgs");
         let files = std::fs::read_dir(&msgs).unwrap().map(|f| f.unwrap().path());
         let (blocks, rest): (Vec<_>, Vec<_>) = files.partition(|f| f.extension().is_some_and(|e| e == "blk"));
-        let Some(newest) = blocks.iter().max_by_key(|f| f.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap()) else {
+        let Some(newest) =
+            blocks.iter().max_by_key(|f| f.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap())
+        else {
             continue;
         };
         let left = newest.metadata().unwrap().len().saturating_sub(lost);
@@ -86,7 +89,8 @@ impl<'a> Talk<'a> {
         for _ in 0..many {
             let text = format!("m{}", self.said);
             self.said += 1;
-            let sends: Vec<_> = self.threads.iter().map(|t| (t.clone(), Cid::mint(now_ms(), rand::random()), text.clone())).collect();
+            let sends: Vec<_> =
+                self.threads.iter().map(|t| (t.clone(), Cid::mint(now_ms(), rand::random()), text.clone())).collect();
             let ids = self.writer.send(&sends).await;
             let before = self.given.clone();
             for (thread, cid, _) in &sends {
@@ -227,7 +231,9 @@ async fn cut_off(spec: ClusterSpec, lengths: &[u64]) {
     talk.holds("a new generation by hand", &last).await;
     // A device that comes only now, and one that asks over its socket.
     let thread = talk.threads[0].clone();
-    let marks = |events: &[Event]| events.iter().filter(|e| e.kind == Kind::Lost).map(|e| (e.body.target, e.id)).collect::<Vec<_>>();
+    let marks = |events: &[Event]| {
+        events.iter().filter(|e| e.kind == Kind::Lost).map(|e| (e.body.target, e.id)).collect::<Vec<_>>()
+    };
     let there = marks(&history(&talk.api(1), &thread).await.unwrap());
     assert!(there.len() >= lengths.len(), "{there:?}");
     let [comes_late, asks] = ["d-late", "d-asks"].map(|device| cluster.other_device(&users[1], device));

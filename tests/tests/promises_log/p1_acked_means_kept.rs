@@ -90,7 +90,8 @@ fn missing(acked: &[MsgId], page: &Page, place: Place) -> Vec<MsgId> {
         Place::Around(_) => from <= id && id <= to,
     };
     // An empty page speaks for everything it was asked for.
-    let speaks_for = |id: MsgId| if ids.is_empty() { speaks_for(id) } else { speaks_for(id) || (lowest <= id && id <= highest) };
+    let speaks_for =
+        |id: MsgId| if ids.is_empty() { speaks_for(id) } else { speaks_for(id) || (lowest <= id && id <= highest) };
     acked.iter().copied().filter(|id| speaks_for(*id) && ids.binary_search(id).is_err()).collect()
 }
 
@@ -112,8 +113,10 @@ fn the_check_itself_finds_what_is_missing() {
     let page = |ids: &[u64], prev, more| {
         let event = |id: &u64| -> Event {
             let c = natterjack_protocol::Cid::mint(1, [0; 10]);
-            serde_json::from_value(serde_json::json!({ "thread": "dm.a.b", "id": id, "prev": 0, "ts": 1, "from": "a", "cid": c,
-                    "kind": "text", "body": {} }))
+            serde_json::from_value(
+                serde_json::json!({ "thread": "dm.a.b", "id": id, "prev": 0, "ts": 1, "from": "a", "cid": c,
+                    "kind": "text", "body": {} }),
+            )
             .unwrap()
         };
         Page { events: ids.iter().map(event).collect(), prev: MsgId(prev), more, ..Page::default() }
@@ -139,12 +142,16 @@ async fn write(cluster: Arc<Cluster>, acked: Acked, user: User, other: User, edg
         if stop.load(Ordering::SeqCst) {
             return;
         }
-        let id = ws.send_text(&acked.thread, &format!("{n}")).await.unwrap_or_else(|e| panic!("a send was refused: {e:?}"));
+        let id =
+            ws.send_text(&acked.thread, &format!("{n}")).await.unwrap_or_else(|e| panic!("a send was refused: {e:?}"));
         acked.ids.lock().unwrap().push(id);
         if n % 4 == 0 {
             let now = acked.now();
-            if let Ok(p) =
-                ask(&mut ws, HistoryQuery { thread: Some(acked.thread.clone()), limit: Some(7), ..HistoryQuery::default() }).await
+            if let Ok(p) = ask(
+                &mut ws,
+                HistoryQuery { thread: Some(acked.thread.clone()), limit: Some(7), ..HistoryQuery::default() },
+            )
+            .await
             {
                 assert_complete(&now, &p, Place::Newest, "the sender's own session");
             }
@@ -180,13 +187,16 @@ async fn look(acked: Vec<Acked>, apis: Vec<Api>, pages: Arc<AtomicUsize>, stop: 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acked_is_in_every_history_whatever_happens_to_the_archive() {
-    let cluster = Arc::new(Cluster::start(ClusterSpec { persisters: 2, times_divisor: 5, ..ClusterSpec::default() }).await);
+    let cluster =
+        Arc::new(Cluster::start(ClusterSpec { persisters: 2, times_divisor: 5, ..ClusterSpec::default() }).await);
     let users = cluster.mint_users(3).await;
     // Until then every send asks history first, and is refused while nobody answers.
     until_the_direct_path_is_open(&cluster, &users[2]).await;
-    let acked = vec![Acked::new(group(&cluster, &[&users[0], &users[1], &users[2]]).await), Acked::new(users[0].dm(&users[1]))];
+    let acked =
+        vec![Acked::new(group(&cluster, &[&users[0], &users[1], &users[2]]).await), Acked::new(users[0].dm(&users[1]))];
     // Both users of the DM and the members that only read.
-    let apis: Vec<Api> = [0, 1].into_iter().flat_map(|edge| [cluster.api(&users[0], edge), cluster.api(&users[1], edge)]).collect();
+    let apis: Vec<Api> =
+        [0, 1].into_iter().flat_map(|edge| [cluster.api(&users[0], edge), cluster.api(&users[1], edge)]).collect();
     let (stop, pages) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(write(cluster.clone(), acked[0].clone(), users[0].clone(), users[2].clone(), 0, stop.clone()));
@@ -200,7 +210,11 @@ async fn acked_is_in_every_history_whatever_happens_to_the_archive() {
         eventually_within(what, Duration::from_secs(60), async || {
             let more = pages.load(Ordering::SeqCst) - from;
             let sends = acked.iter().zip(&sent).map(|(a, s)| a.len() - s).min().unwrap();
-            if more >= wanted && sends >= 5 { Ok(()) } else { Err(format!("{more} pages, {sends} acks in the slower thread")) }
+            if more >= wanted && sends >= 5 {
+                Ok(())
+            } else {
+                Err(format!("{more} pages, {sends} acks in the slower thread"))
+            }
         })
         .await;
     };
@@ -215,7 +229,8 @@ async fn acked_is_in_every_history_whatever_happens_to_the_archive() {
     // Nobody archives, nobody answers pages: sends go on.
     let before = acked[0].len();
     // Two in four writes ask for a page behind them, and wait for it in vain.
-    eventually_within("acks while no persister runs", Duration::from_secs(60), async || acked[0].len() > before + 5).await;
+    eventually_within("acks while no persister runs", Duration::from_secs(60), async || acked[0].len() > before + 5)
+        .await;
     cluster.persister(0).start().await;
     go_on("pages while what was sent meanwhile is archived", many).await;
     cluster.persister(1).start().await;
@@ -266,7 +281,10 @@ async fn acked_is_at_once_in_history_through_every_nats_node() {
     for round in 0..(if heavy() { 60 } else { 15 }) {
         for (n, peer) in peers.iter().enumerate() {
             let (thread, edge) = (me.dm(peer), (round + n) % 3);
-            let id = sockets[edge].send_text(&thread, &format!("{round}")).await.unwrap_or_else(|e| panic!("refused: {e:?}"));
+            let id = sockets[edge]
+                .send_text(&thread, &format!("{round}"))
+                .await
+                .unwrap_or_else(|e| panic!("refused: {e:?}"));
             acked[n].push(id);
             // All of them at once, and at once: the first message of a thread too.
             let look = async |user: &User, edge: usize| {
@@ -281,7 +299,11 @@ async fn acked_is_at_once_in_history_through_every_nats_node() {
             let (a, b) = tokio::join!(look(peer, (edge + 1) % 3), look(me, (edge + 2) % 3));
             assert_complete(&acked[n], &a, Place::Newest, "the peer on another node");
             assert_complete(&acked[n], &b, Place::Newest, "the sender on another node");
-            let own = ask(&mut sockets[edge], HistoryQuery { thread: Some(thread), limit: Some(5), ..HistoryQuery::default() }).await;
+            let own = ask(
+                &mut sockets[edge],
+                HistoryQuery { thread: Some(thread), limit: Some(5), ..HistoryQuery::default() },
+            )
+            .await;
             assert_complete(&acked[n], &own.unwrap(), Place::Newest, "the sender's own session");
         }
     }

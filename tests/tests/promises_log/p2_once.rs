@@ -8,7 +8,9 @@ use std::{
 
 use natterjack_client::{Client, ClientEvent, Events, OutboxStore};
 use natterjack_nats::{Layout, LeaderReader, subjects};
-use natterjack_protocol::{Body, Cid, Code, Entry, Kind, MsgId, Thread, Times, client::frame::HistoryQuery, codec::Codec};
+use natterjack_protocol::{
+    Body, Cid, Code, Entry, Kind, MsgId, Thread, Times, client::frame::HistoryQuery, codec::Codec,
+};
 use natterjack_testkit::{eventually_within, patience};
 use natterjack_tests::kit::{Cluster, ClusterSpec, User};
 use reqwest::Method;
@@ -62,7 +64,10 @@ async fn a_new_installation_looks_nothing_up() {
     let seen = Reader::start(addrs(&cluster, &[1]), bob, Codec::Json).await;
     assert_thread(&cluster, &dm, &[("bob", &seen)], bob, &sent).await;
     let age = seen.of(&dm)[0].ts.saturating_sub(bounds.created_ms);
-    assert!(age < Times::default().young_stream().as_millis() as u64, "{age} ms: too late to show anything of the first seconds");
+    assert!(
+        age < Times::default().young_stream().as_millis() as u64,
+        "{age} ms: too late to show anything of the first seconds"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,7 +155,10 @@ async fn the_same_cid_through_any_edge_is_one_message() {
     let late = Reader::start(addrs(&cluster, &[0]), bob, Codec::Json).await;
     for (thread, expected) in &log {
         assert_thread(&cluster, thread, &[("bob, live", &live), ("bob, later", &late)], bob, expected).await;
-        let own = ask(&mut a, HistoryQuery { thread: Some(thread.clone()), limit: Some(200), ..HistoryQuery::default() }).await.unwrap();
+        let own =
+            ask(&mut a, HistoryQuery { thread: Some(thread.clone()), limit: Some(200), ..HistoryQuery::default() })
+                .await
+                .unwrap();
         assert_eq!(&texts(&own.events), expected, "alice's session");
     }
 }
@@ -168,7 +176,8 @@ async fn who_may_not_write_any_more_still_learns_what_became_of_a_message() {
     let id = a.send_cid(&team, cid, "before").await.unwrap();
     let dm_id = a.send_cid(&dm, dm_cid, "before").await.unwrap();
     let Thread::Group { gid } = &team else { unreachable!("a group") };
-    let (status, body) = cluster.api(carol, 0).call(Method::DELETE, &format!("/v1/groups/{gid}/members/{}", alice.id()), None).await;
+    let (status, body) =
+        cluster.api(carol, 0).call(Method::DELETE, &format!("/v1/groups/{gid}/members/{}", alice.id()), None).await;
     assert_eq!(status, 200, "removing: {body}");
     let (status, body) = cluster.api(bob, 1).call(Method::PUT, &format!("/v1/blocks/{}", alice.id()), None).await;
     assert_eq!(status, 200, "blocking: {body}");
@@ -181,7 +190,11 @@ async fn who_may_not_write_any_more_still_learns_what_became_of_a_message() {
         }
         let ws = &mut sockets[n];
         for (thread, cid, id, code) in [(&team, cid, id, Code::NotMember), (&dm, dm_cid, dm_id, Code::Blocked)] {
-            assert_eq!(ws.send_cid(thread, cid, "before").await, Ok(id), "session {n}: the resend of what was stored in {thread}");
+            assert_eq!(
+                ws.send_cid(thread, cid, "before").await,
+                Ok(id),
+                "session {n}: the resend of what was stored in {thread}"
+            );
             // While the edge has not heard of it a new one could still land; every session must come to refuse it.
             eventually_within("a new message is refused", SOON, async || match ws.send_text(thread, "after").await {
                 Err(refusal) if refusal.code == code => Ok(()),
@@ -292,7 +305,11 @@ async fn twenty_kills_between_send_and_ack() {
 }
 
 /// Reads until everything that was promised has come; whatever comes twice stays twice.
-async fn drain(events: &mut Events, into: &mut Vec<natterjack_protocol::Event>, done: impl Fn(&[natterjack_protocol::Event]) -> bool) {
+async fn drain(
+    events: &mut Events,
+    into: &mut Vec<natterjack_protocol::Event>,
+    done: impl Fn(&[natterjack_protocol::Event]) -> bool,
+) {
     natterjack_testkit::within("all messages at the SDK", Duration::from_secs(60), async {
         while !done(into) {
             match events.next().await.expect("the client ended") {
@@ -350,7 +367,11 @@ async fn the_sdk_loses_and_doubles_nothing_while_edges_die() {
                 let (a, events) = alices.as_mut().unwrap();
                 a.send_text(thread.clone(), format!("a{n}")).await.unwrap();
                 let mut read = Vec::new();
-                let _ = tokio::time::timeout(Duration::from_millis(rand::random_range(0..40)), drain(events, &mut read, |_| false)).await;
+                let _ = tokio::time::timeout(
+                    Duration::from_millis(rand::random_range(0..40)),
+                    drain(events, &mut read, |_| false),
+                )
+                .await;
                 a_seen.extend(read);
                 if n == each / 2 {
                     // Without a goodbye: what was not acked is in the file, what was not seen comes again.

@@ -15,7 +15,8 @@ use tokio::{sync::watch, task::JoinSet};
 use natterjack_tests::kit::counters::{BATCHED, counter, sum_of, until_the_direct_path_is_open};
 use natterjack_tests::kit::paging::whole;
 use natterjack_tests::kit::witness::{
-    Reader, SOON, assert_may_come_back, assert_once_and_in_order, connect, group, heavy, send_all, send_until_sent, texts,
+    Reader, SOON, assert_may_come_back, assert_once_and_in_order, connect, group, heavy, send_all, send_until_sent,
+    texts,
 };
 
 const WRITERS: usize = 10;
@@ -57,7 +58,8 @@ async fn ten_writers_and_three_readers_agree_on_one_order() {
         let (thread, mut gone) = (thread.clone(), left.subscribe());
         tasks.spawn(async move {
             // Pipelined: the edge keeps them in order.
-            let sends: Vec<(Thread, Cid, String)> = (0..each).map(|n| (thread.clone(), ws.cid(), format!("w{w}-{n}"))).collect();
+            let sends: Vec<(Thread, Cid, String)> =
+                (0..each).map(|n| (thread.clone(), ws.cid(), format!("w{w}-{n}"))).collect();
             for (round, part) in sends.chunks(each / PARTS).enumerate() {
                 gone.wait_for(|left| *left >= round).await.unwrap();
                 let (mut left, mut ids) = (part.to_vec(), BTreeMap::new());
@@ -95,14 +97,21 @@ async fn ten_writers_and_three_readers_agree_on_one_order() {
     // Only now: all of it in pages.
     let latecomer = Reader::start(vec![edges[1]], &readers[0], Codec::Json).await;
     latecomer.wait_for("all of it, later", &thread, all).await;
-    for (who, reader) in [("live, JSON", &first), ("live, MessagePack", &second), ("live and sync", &comes_and_goes), ("sync", &latecomer)]
-    {
+    for (who, reader) in [
+        ("live, JSON", &first),
+        ("live, MessagePack", &second),
+        ("live and sync", &comes_and_goes),
+        ("sync", &latecomer),
+    ] {
         reader.assert_nothing_wrong(who);
         assert_eq!(texts(&reader.of(&thread)), texts(&log), "{who}");
     }
     let attached = comes_and_goes.seen().attached;
     let from_pages = comes_and_goes.seen().from_pages;
-    assert!(attached >= 9 && from_pages > 0, "{attached} sessions, {from_pages} events from pages: there was nothing to catch up with");
+    assert!(
+        attached >= 9 && from_pages > 0,
+        "{attached} sessions, {from_pages} events from pages: there was nothing to catch up with"
+    );
 
     // From the archive: the log's part of an answer is only what lies above the watermark.
     eventually_within("everything is archived", SOON, async || archived(&cluster).await > all as f64).await;
@@ -135,7 +144,8 @@ async fn write(
     let mut written = 0;
     // However fast this machine is: the last message comes after the kill.
     while written < each || killed.borrow().is_none() {
-        let sends: Vec<(Thread, Cid, String)> = (written..written + 10).map(|n| (thread.clone(), cid(), format!("w{w}-{n}"))).collect();
+        let sends: Vec<(Thread, Cid, String)> =
+            (written..written + 10).map(|n| (thread.clone(), cid(), format!("w{w}-{n}"))).collect();
         written += sends.len();
         let mut left = sends.clone();
         while !left.is_empty() {
@@ -183,12 +193,9 @@ async fn the_order_of_sending_survives_a_leader_election() {
     let live = Reader::start((0..3).map(|i| cluster.edge_addr(i)).collect(), &reader[0], Codec::Msgpack).await;
     let each = if heavy() { 20_000 } else { 600 };
     let (tell, killed) = watch::channel(None);
-    let writing = futures_util::future::join_all(
-        writers
-            .iter()
-            .enumerate()
-            .map(|(w, user)| write(cluster.edge_addr(w % 3), user.clone(), codec(w), (thread.clone(), w, each), killed.clone())),
-    );
+    let writing = futures_util::future::join_all(writers.iter().enumerate().map(|(w, user)| {
+        write(cluster.edge_addr(w % 3), user.clone(), codec(w), (thread.clone(), w, each), killed.clone())
+    }));
     let killing = async {
         live.wait_for("everybody is writing", &thread, 200).await;
         eventually_within("in batches", SOON, async || counter(&cluster, 0, BATCHED).await > 0.0).await;

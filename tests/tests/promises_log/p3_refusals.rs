@@ -21,12 +21,23 @@ const SENDS: usize = 6;
 const AHEAD: i64 = 60_000;
 
 /// Writes all of it without waiting; answers by text.
-async fn pipeline(ws: &mut RawWs, thread: &Thread, sends: &[(&str, Cid, Option<Cid>)]) -> HashMap<String, Result<MsgId, Refusal>> {
+async fn pipeline(
+    ws: &mut RawWs,
+    thread: &Thread,
+    sends: &[(&str, Cid, Option<Cid>)],
+) -> HashMap<String, Result<MsgId, Refusal>> {
     let (mut asked, mut frames) = (HashMap::new(), Vec::new());
     for (text, cid, behind) in sends {
         let r = ws.request();
         asked.insert(r, (*text).to_owned());
-        let send = SendMessage { r, cid: *cid, thread: thread.clone(), kind: Kind::Text, body: Body::text(*text), behind: *behind };
+        let send = SendMessage {
+            r,
+            cid: *cid,
+            thread: thread.clone(),
+            kind: Kind::Text,
+            body: Body::text(*text),
+            behind: *behind,
+        };
         frames.push(ClientFrame::Send(send));
     }
     ws.send_together(&frames).await;
@@ -72,7 +83,9 @@ async fn what_was_sent_behind_a_refused_message_is_not_stored_before_it() {
         // On its way all the time, on a slow line.
         let late = pipeline(&mut ws, &thread, &[("d", d, Some(c))]).await;
         assert_eq!(code(&late, "d"), Some(Code::OutOfOrder));
-        let answers = pipeline(&mut ws, &thread, &[("a", a, None), ("b", b, Some(a)), ("c", c, Some(b)), ("d", d, Some(c))]).await;
+        let answers =
+            pipeline(&mut ws, &thread, &[("a", a, None), ("b", b, Some(a)), ("c", c, Some(b)), ("d", d, Some(c))])
+                .await;
         assert!(answers.values().all(Result::is_ok), "{answers:?}");
         assert_eq!(log(&cluster, anna, &thread).await, ["a", "b", "c", "d"]);
 

@@ -16,7 +16,8 @@ pub async fn says_what_is_wrong(cluster: &Cluster) {
         let more = more.iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]);
         run(&cluster.command_line(role).into_iter().chain(more).collect::<Vec<_>>()).await
     };
-    let (first, stranger) = (cluster.nats_url(0).replace("nats://", ""), cluster.nats_url(STRANGER).replace("nats://", ""));
+    let (first, stranger) =
+        (cluster.nats_url(0).replace("nats://", ""), cluster.nats_url(STRANGER).replace("nats://", ""));
     let only = cluster.nats_url(0);
     for role in NatsRole::ALL {
         let said = with(role, &[]).await;
@@ -38,20 +39,29 @@ pub async fn says_what_is_wrong(cluster: &Cluster) {
     let addr = cluster.spare_nats();
     let (certificate, key) = other.write("expired", &other.issue_for(&[addr.ip().to_string()], at_other_hours));
     let config = cluster.folder().join("expired.conf");
-    std::fs::write(&config, format!("listen: \"{addr}\"\ntls {{ cert_file: {certificate:?}, key_file: {key:?} }}\n")).unwrap();
+    std::fs::write(&config, format!("listen: \"{addr}\"\ntls {{ cert_file: {certificate:?}, key_file: {key:?} }}\n"))
+        .unwrap();
     let args = vec!["--config".into(), config.display().to_string()];
     let expired = Process::new("nats-expired", programs::nats_server(), args, &cluster.folder(), Ready::Tcp(addr));
     expired.start().await;
     let (expired_url, other_ca) = (format!("nats://{addr}"), other.ca_file.display().to_string());
     for (role, wrong, says) in [
-        (NatsRole::Edge, vec![("nats.urls", only.as_str()), ("nats.password", "other")], "check nats.user and nats.password"),
+        (
+            NatsRole::Edge,
+            vec![("nats.urls", only.as_str()), ("nats.password", "other")],
+            "check nats.user and nats.password",
+        ),
         (NatsRole::Edge, vec![("nats.urls", &only), ("nats.user", ""), ("nats.password", "")], "named nobody"),
         (
             NatsRole::Edge,
             vec![("nats.urls", &only), ("nats.tls.ca", &other_ca)],
             "name the file with the authority's certificate in nats.tls.ca",
         ),
-        (NatsRole::Edge, vec![("nats.urls", &only), ("nats.tls.ca", "/none.pem")], "nats.tls.ca: cannot read /none.pem"),
+        (
+            NatsRole::Edge,
+            vec![("nats.urls", &only), ("nats.tls.ca", "/none.pem")],
+            "nats.tls.ca: cannot read /none.pem",
+        ),
         (
             NatsRole::Edge,
             vec![("nats.urls", &expired_url), ("nats.tls.ca", &other_ca)],
@@ -65,9 +75,11 @@ pub async fn says_what_is_wrong(cluster: &Cluster) {
     let mut args = cluster.command_line(NatsRole::Edge);
     args.extend(["--role".into(), "channel".into()]);
     let said = run(&args).await;
-    let line = said.lines().find(|l| l.starts_with("FAIL  permissions: this user may not do what channel does")).expect(&said);
+    let line =
+        said.lines().find(|l| l.starts_with("FAIL  permissions: this user may not do what channel does")).expect(&said);
     assert!(
-        line.contains("\"live.user.*.e\"") && line.contains("CHANNEL that `natterjack provision --print-permissions` prints"),
+        line.contains("\"live.user.*.e\"")
+            && line.contains("CHANNEL that `natterjack provision --print-permissions` prints"),
         "{line}"
     );
 }

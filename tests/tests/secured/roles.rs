@@ -12,7 +12,14 @@ use crate::doctor;
 const SOON: Duration = Duration::from_secs(20);
 
 fn spec(lets_in: LetsIn) -> ClusterSpec {
-    ClusterSpec { nats: 3, channels: 2, persisters: 2, presences: 2, secured_nats: Some(lets_in), ..ClusterSpec::default() }
+    ClusterSpec {
+        nats: 3,
+        channels: 2,
+        persisters: 2,
+        presences: 2,
+        secured_nats: Some(lets_in),
+        ..ClusterSpec::default()
+    }
 }
 
 /// Two people on two edges, live and in history; then a later generation of the log.
@@ -24,7 +31,8 @@ async fn chat(cluster: &Cluster) {
     a.send_text(thread.clone(), "past the guard").await.unwrap();
     let got = next_messages(&mut b_events, 1, SOON).await;
     assert_eq!(got[0].body.text.as_deref(), Some("past the guard"));
-    let (status, group) = cluster.api(&alice, 0).post("/v1/groups", &serde_json::json!({ "name": "g", "users": [bob.id()] })).await;
+    let (status, group) =
+        cluster.api(&alice, 0).post("/v1/groups", &serde_json::json!({ "name": "g", "users": [bob.id()] })).await;
     assert!(status < 300, "{status} {group}");
     cluster.switch(3).await.unwrap();
     a.send_text(thread.clone(), "in another generation").await.unwrap();
@@ -64,7 +72,10 @@ async fn each_role_has_a_user_and_no_more_than_it_needs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "minutes; make test-heavy"]
 async fn every_role_starts_with_every_kind_of_login() {
-    for lets_in in ["password", "password in the URL", "token", "nkey", "creds"].map(LetsIn::With).into_iter().chain([LetsIn::Certificates])
+    for lets_in in ["password", "password in the URL", "token", "nkey", "creds"]
+        .map(LetsIn::With)
+        .into_iter()
+        .chain([LetsIn::Certificates])
     {
         eprintln!("{lets_in:?}");
         let cluster = Cluster::start(spec(lets_in)).await;

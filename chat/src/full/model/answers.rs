@@ -27,7 +27,9 @@ impl Model {
             }
             Done::Threads { result: Ok(list) } => self.list(&list, now, effects),
             // It is asked for again with the next connection; threads also appear with their messages.
-            Done::Threads { result: Err(failure) } => self.say(Tone::Bad, format!("the list of threads: {}", failure.why), now),
+            Done::Threads { result: Err(failure) } => {
+                self.say(Tone::Bad, format!("the list of threads: {}", failure.why), now)
+            }
             Done::Outbox { rows } => self.outbox(rows),
             Done::User { user, name } => name.into_iter().for_each(|name| self.people.learn_user(user.clone(), name)),
             Done::Group { gid, name } => {
@@ -96,7 +98,14 @@ impl Model {
         }
     }
 
-    fn said(&mut self, line: String, said: Vec<Said>, entered: Option<(Thread, String)>, now: Instant, effects: &mut Vec<UiEffect>) {
+    fn said(
+        &mut self,
+        line: String,
+        said: Vec<Said>,
+        entered: Option<(Thread, String)>,
+        now: Instant,
+        effects: &mut Vec<UiEffect>,
+    ) {
         self.notice = None;
         if let Some((thread, place)) = entered {
             self.people.learn_group(&thread, &place);

@@ -57,7 +57,9 @@ impl Model {
             ClientEvent::Skipped { thread, from, to } => self.threads.entry(&thread).timeline.skipped(from, to),
             ClientEvent::Displaced(displaced) => self.say(Tone::Bad, took_over(&displaced.by), now),
             ClientEvent::LoggedOut { refusal } => effects.push(UiEffect::End(format!("logged out: {refusal}"))),
-            ClientEvent::Ended { code, reason } => effects.push(UiEffect::End(format!("the server ended the session: {reason} ({code})"))),
+            ClientEvent::Ended { code, reason } => {
+                effects.push(UiEffect::End(format!("the server ended the session: {reason} ({code})")))
+            }
         }
     }
 

@@ -33,11 +33,15 @@ impl Model {
         let (control, alt) = (key.modifiers.contains(KeyModifiers::CONTROL), key.modifiers.contains(KeyModifiers::ALT));
         match key.code {
             KeyCode::Char(c) if control => self.control(c.to_ascii_lowercase(), now, effects),
-            KeyCode::Enter if alt || control || key.modifiers.contains(KeyModifiers::SHIFT) => self.insert("\n", now, effects),
+            KeyCode::Enter if alt || control || key.modifiers.contains(KeyModifiers::SHIFT) => {
+                self.insert("\n", now, effects)
+            }
             KeyCode::Enter => self.enter(now, effects),
             KeyCode::Esc if self.panel.take().is_some() => {}
             KeyCode::Esc if self.list_first => self.list_first = false,
-            KeyCode::Esc | KeyCode::End if key.code == KeyCode::Esc || control || self.editor.is_empty() => self.go_to_end(),
+            KeyCode::Esc | KeyCode::End if key.code == KeyCode::Esc || control || self.editor.is_empty() => {
+                self.go_to_end()
+            }
             KeyCode::Home if control || self.editor.is_empty() => self.go_to_top(),
             KeyCode::Tab => self.go(self.threads.next_unread(self.current.as_ref()), now, effects),
             KeyCode::Up if alt || self.list_first => self.go_by(-1, now, effects),
@@ -95,7 +99,9 @@ impl Model {
             self.say(Tone::Bad, "that is more than a message may hold: the rest was cut off", now);
         }
         let again = self.told_typing.is_none_or(|at| now.duration_since(at) >= TYPING_AGAIN);
-        if let (Some(thread), true) = (&self.current, again && !self.editor.is_empty() && !self.editor.text().starts_with('/')) {
+        if let (Some(thread), true) =
+            (&self.current, again && !self.editor.is_empty() && !self.editor.text().starts_with('/'))
+        {
             self.told_typing = Some(now);
             effects.push(UiEffect::Typing(thread.clone()));
         }

@@ -261,7 +261,11 @@ fn commands_of_the_line_mode_go_to_the_line_mode() {
     assert!(chat.sees("#choir"));
     // One line is a notice, more are a page to read.
     let said = |text: &str| Said { tone: Tone::Plain, text: text.into() };
-    chat.done(Done::Command { line: "/block bob".into(), said: vec![said("bob can no longer write to you")], entered: None });
+    chat.done(Done::Command {
+        line: "/block bob".into(),
+        said: vec![said("bob can no longer write to you")],
+        entered: None,
+    });
     assert!(chat.sees("bob can no longer write to you"));
     chat.pass(Duration::from_secs(10));
     assert!(!chat.sees("bob can no longer write to you"));
@@ -285,8 +289,13 @@ fn edits_without_an_id_are_about_the_own_last_message() {
     chat.message(event(&dm("bob"), 5, "bob", "hm"));
     chat.effects.clear();
     chat.write("/edit better");
-    let [UiEffect::Typing(_) | UiEffect::Job(Job::Send { .. })] = &chat.effects[..] else { panic!("{:?}", chat.effects) };
-    let target = chat.effects.iter().find_map(|e| if let UiEffect::Job(Job::Send { body, .. }) = e { body.target } else { None });
+    let [UiEffect::Typing(_) | UiEffect::Job(Job::Send { .. })] = &chat.effects[..] else {
+        panic!("{:?}", chat.effects)
+    };
+    let target = chat
+        .effects
+        .iter()
+        .find_map(|e| if let UiEffect::Job(Job::Send { body, .. }) = e { body.target } else { None });
     assert_eq!(target, Some(MsgId(4)));
 }
 
@@ -300,9 +309,14 @@ fn a_first_start_goes_to_the_latest_thread_or_says_what_to_do() {
         let last = Some(event(&dm(name), id, name, "x"));
         ThreadSummary { thread: dm(name), name: None, role: None, open: true, last }
     };
-    chat.done(Done::Threads { result: Ok(ThreadList { threads: vec![summary("bob", 5), summary("carol", 9)], next: Some(MsgId(1)) }) });
+    chat.done(Done::Threads {
+        result: Ok(ThreadList { threads: vec![summary("bob", 5), summary("carol", 9)], next: Some(MsgId(1)) }),
+    });
     assert_eq!(chat.model.current, Some(dm("carol")));
-    assert!(chat.effects.contains(&UiEffect::Job(Job::Threads { before: Some(MsgId(1)) })), "the rest of the list is asked for");
+    assert!(
+        chat.effects.contains(&UiEffect::Job(Job::Threads { before: Some(MsgId(1)) })),
+        "the rest of the list is asked for"
+    );
 }
 
 #[test]

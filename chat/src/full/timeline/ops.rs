@@ -76,8 +76,10 @@ impl Ops {
         for ((emoji, _), (_, there)) in self.reactions.get(&id)? {
             *counts.entry(emoji).or_default() += usize::from(*there);
         }
-        let shown =
-            counts.iter().filter(|(_, n)| **n > 0).map(|(emoji, n)| if *n == 1 { (*emoji).to_owned() } else { format!("{emoji} {n}") });
+        let shown = counts
+            .iter()
+            .filter(|(_, n)| **n > 0)
+            .map(|(emoji, n)| if *n == 1 { (*emoji).to_owned() } else { format!("{emoji} {n}") });
         let shown = shown.collect::<Vec<_>>().join("  ");
         (!shown.is_empty()).then_some(shown)
     }

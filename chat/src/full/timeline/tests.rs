@@ -11,7 +11,10 @@ fn keys(timeline: &Timeline) -> Vec<Key> {
 }
 
 fn ids(timeline: &Timeline) -> Vec<u64> {
-    keys(timeline).into_iter().filter_map(|k| if let Key::At(id, walk::TimelinePart::Event) = k { Some(id.0) } else { None }).collect()
+    keys(timeline)
+        .into_iter()
+        .filter_map(|k| if let Key::At(id, walk::TimelinePart::Event) = k { Some(id.0) } else { None })
+        .collect()
 }
 
 fn gaps(timeline: &Timeline) -> usize {

@@ -62,7 +62,9 @@ impl Timeline {
         }
         match key {
             Key::Pending(_) => self.last_key(),
-            Key::At(id, part) if part < TimelinePart::Event && self.events.contains_key(&id) => Key::At(id, TimelinePart::Event),
+            Key::At(id, part) if part < TimelinePart::Event && self.events.contains_key(&id) => {
+                Key::At(id, TimelinePart::Event)
+            }
             Key::At(id, _) => match self.events.range(id..).next().or_else(|| self.events.last_key_value()) {
                 Some((id, _)) => Key::At(*id, TimelinePart::Event),
                 None => Key::Top,
@@ -97,7 +99,9 @@ impl Timeline {
             Key::Top if self.older == Older::Unknown => {
                 Some(self.events.keys().next().map_or(PageWanted::Newest, |id| PageWanted::Older(*id)))
             }
-            Key::At(id, TimelinePart::Gap) => self.gap_between(self.events.range(..id).next_back().map(|(id, _)| *id)?, id),
+            Key::At(id, TimelinePart::Gap) => {
+                self.gap_between(self.events.range(..id).next_back().map(|(id, _)| *id)?, id)
+            }
             _ => None,
         }
     }
@@ -107,7 +111,9 @@ impl Timeline {
             let parts = [TimelinePart::Event, TimelinePart::New, TimelinePart::Day, TimelinePart::Gap];
             parts.into_iter().filter(|p| *p < below).map(|p| Key::At(id, p)).find(|k| self.item(*k).is_some())
         };
-        let event_below = |id: MsgId| self.events.range(..id).next_back().map_or(Key::Top, |(id, _)| Key::At(*id, TimelinePart::Event));
+        let event_below = |id: MsgId| {
+            self.events.range(..id).next_back().map_or(Key::Top, |(id, _)| Key::At(*id, TimelinePart::Event))
+        };
         match key {
             Key::Top => None,
             Key::At(id, part) => Some(parts_of(id, part).unwrap_or_else(|| event_below(id))),
@@ -132,7 +138,8 @@ impl Timeline {
             Key::Top => event_above(MsgId::NONE).or_else(|| pending_above(None)),
             Key::At(id, part) => {
                 let parts = [TimelinePart::Day, TimelinePart::New, TimelinePart::Event];
-                let same = parts.into_iter().filter(|p| *p > part).map(|p| Key::At(id, p)).find(|k| self.item(*k).is_some());
+                let same =
+                    parts.into_iter().filter(|p| *p > part).map(|p| Key::At(id, p)).find(|k| self.item(*k).is_some());
                 same.or_else(|| event_above(id.next())).or_else(|| pending_above(None))
             }
             Key::Pending(ticket) => pending_above(Some(ticket)),
@@ -152,8 +159,12 @@ impl Timeline {
 
     fn has_head(&self, event: &Event, before: Option<&Event>) -> bool {
         let Some(before) = before else { return true };
-        let same = before.from == event.from && before.kind.is_message() && event.ts.saturating_sub(before.ts) < TOGETHER_MS;
-        !same || begins_day(event, Some(before)) || self.new_from == Some(event.id) || self.gap_between(before.id, event.id).is_some()
+        let same =
+            before.from == event.from && before.kind.is_message() && event.ts.saturating_sub(before.ts) < TOGETHER_MS;
+        !same
+            || begins_day(event, Some(before))
+            || self.new_from == Some(event.id)
+            || self.gap_between(before.id, event.id).is_some()
     }
 }
 

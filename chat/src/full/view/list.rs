@@ -34,7 +34,10 @@ pub fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
     for (row, entry) in (0..area.height).zip(all.into_iter().skip(top)) {
         let is_current = Some(&entry.thread) == model.current.as_ref();
         if is_current {
-            buf.set_style(Rect::new(area.x, area.y + row, area.width, 1), Style::new().add_modifier(Modifier::REVERSED));
+            buf.set_style(
+                Rect::new(area.x, area.y + row, area.width, 1),
+                Style::new().add_modifier(Modifier::REVERSED),
+            );
         }
         put(buf, area, row, &line(model, entry, usize::from(area.width), today));
     }
@@ -56,7 +59,8 @@ fn line(model: &Model, entry: &ThreadRow, columns: usize, today: u64) -> Line<'s
         (true, 0) => Style::new(),
         (true, _) => BOLD,
     };
-    let mark = dot.map_or_else(|| Span::raw(""), |(mark, colour)| Span::styled(format!(" {mark}"), Style::new().fg(colour)));
+    let mark =
+        dot.map_or_else(|| Span::raw(""), |(mark, colour)| Span::styled(format!(" {mark}"), Style::new().fg(colour)));
     let spans = [
         mark,
         Span::styled(format!(" {name}"), style),

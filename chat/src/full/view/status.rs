@@ -25,7 +25,11 @@ pub fn hint(model: &Model, area: Rect, buf: &mut Buffer) {
         (Some(notice), _, _) => Line::styled(cut(&printable(&notice.said.text), columns), style(notice.said.tone)),
         (None, Some(text), _) => Line::styled(cut(&printable(&text), columns), FAINT),
         (None, None, Some(here)) if !here.anchor.is_end() => {
-            let new = if here.unread > 0 { format!("↓ {} new, Esc goes there", here.unread) } else { "↓ Esc goes to the end".into() };
+            let new = if here.unread > 0 {
+                format!("↓ {} new, Esc goes there", here.unread)
+            } else {
+                "↓ Esc goes to the end".into()
+            };
             Line::styled(cut(&new, columns), Style::new().fg(Color::Yellow))
         }
         _ => return,
@@ -35,7 +39,8 @@ pub fn hint(model: &Model, area: Rect, buf: &mut Buffer) {
 
 fn typing(model: &Model) -> Option<String> {
     let here = model.current.as_ref()?;
-    let who: Vec<&str> = model.typing.keys().filter(|(t, _)| t == here).map(|(_, user)| model.people.user(user)).collect();
+    let who: Vec<&str> =
+        model.typing.keys().filter(|(t, _)| t == here).map(|(_, user)| model.people.user(user)).collect();
     match who.as_slice() {
         [] => None,
         [one] => Some(format!("{one} is typing…")),
@@ -77,7 +82,11 @@ fn link(model: &Model, now: Instant) -> (&'static str, Color, String) {
         ConnectionState::Live { edge } => ("●", Color::Green, edge.clone()),
         ConnectionState::Waiting { until } => {
             let seconds = until.saturating_duration_since(now).as_secs_f32().ceil();
-            let text = if seconds > 0.0 { format!("not connected, again in {seconds} s") } else { "not connected, trying…".into() };
+            let text = if seconds > 0.0 {
+                format!("not connected, again in {seconds} s")
+            } else {
+                "not connected, trying…".into()
+            };
             ("○", Color::LightRed, text)
         }
     }

@@ -61,12 +61,19 @@ fn what_others_write_does_not_steer_the_terminal() {
 #[test]
 fn every_size_is_drawn_without_a_panic() {
     let mut chat = Chat::with(80, 24, 40);
-    chat.message(event(&dm("bob"), 41, "bob", "蟾蜍🐸 and a longer line of words that has to be wrapped somewhere\n\nand more"));
+    chat.message(event(
+        &dm("bob"),
+        41,
+        "bob",
+        "蟾蜍🐸 and a longer line of words that has to be wrapped somewhere\n\nand more",
+    ));
     chat.message(event(&dm("carol"), 42, "carol", "psst"));
     chat.input(UiInput::Paste("蟾蜍🐸\n several lines\nof text".into()));
     for panel in [false, true] {
         for list_first in [false, true] {
-            for (width, height) in (0..=24).flat_map(|w| (0..=12).map(move |h| (w, h))).chain([(20, 5), (200, 60), (61, 3)]) {
+            for (width, height) in
+                (0..=24).flat_map(|w| (0..=12).map(move |h| (w, h))).chain([(20, 5), (200, 60), (61, 3)])
+            {
                 chat.input(UiInput::Resize(width, height));
                 if panel {
                     chat.key(crossterm::event::KeyCode::F(1));
@@ -102,11 +109,20 @@ fn the_cursor_stands_behind_what_is_written() {
 fn a_dot_says_how_the_other_one_is_shown_and_goes_with_the_connection() {
     let mut chat = Chat::with(72, 8, 1);
     assert_eq!(chat.watched, [user("bob")]);
-    let shown = |state, last_seen| ClientEvent::Presence { users: vec![PresenceOf { user: user("bob"), state, last_seen }] };
+    let shown =
+        |state, last_seen| ClientEvent::Presence { users: vec![PresenceOf { user: user("bob"), state, last_seen }] };
     chat.sdk(shown(PresenceState::Online, None));
-    assert!(chat.screen()[0].starts_with(" ● bob") && chat.screen()[0].contains("│ bob · ● online"), "{:#?}", chat.screen());
+    assert!(
+        chat.screen()[0].starts_with(" ● bob") && chat.screen()[0].contains("│ bob · ● online"),
+        "{:#?}",
+        chat.screen()
+    );
     chat.sdk(shown(PresenceState::Offline, Some(TS)));
-    assert!(chat.screen()[0].contains("○ bob") && chat.screen()[0].contains("offline, last seen 21 Nov"), "{:#?}", chat.screen());
+    assert!(
+        chat.screen()[0].contains("○ bob") && chat.screen()[0].contains("offline, last seen 21 Nov"),
+        "{:#?}",
+        chat.screen()
+    );
     chat.sdk(ClientEvent::Reconnecting { wait: std::time::Duration::from_secs(1) });
     assert!(chat.screen()[0].starts_with(" bob") && !chat.screen()[0].contains("last seen"), "{:#?}", chat.screen());
 }

@@ -39,7 +39,14 @@ pub const NOW: u64 = 4_000_000_000_000;
 
 pub fn tokens(access: &str) -> Tokens {
     let id = |s| Token::parse(s).unwrap();
-    Tokens { user: id("a"), name: "a".into(), device: id("d1"), access: access.into(), expires_in: 3_600, refresh: "r".into() }
+    Tokens {
+        user: id("a"),
+        name: "a".into(),
+        device: id("d1"),
+        access: access.into(),
+        expires_in: 3_600,
+        refresh: "r".into(),
+    }
 }
 
 pub struct Fake {
@@ -91,9 +98,16 @@ async fn serve(mut socket: TcpStream, to: mpsc::Sender<Session>, revoked: Arc<At
         let mut request = vec![0; 4_096];
         let n = socket.read(&mut request).await.unwrap_or(0);
         let (status, body) = match &request[..n] {
-            r if !r.starts_with(b"POST /v1/refresh") => ("404 Not Found", r#"{"code":"not_found","message":"no"}"#.to_owned()),
-            _ if revoked.load(SeqCst) => ("401 Unauthorized", r#"{"code":"unauthorized","message":"revoked"}"#.to_owned()),
-            _ => ("200 OK", serde_json::to_string(&tokens(&format!("renewed-{}", renewed.fetch_add(1, SeqCst) + 1))).unwrap()),
+            r if !r.starts_with(b"POST /v1/refresh") => {
+                ("404 Not Found", r#"{"code":"not_found","message":"no"}"#.to_owned())
+            }
+            _ if revoked.load(SeqCst) => {
+                ("401 Unauthorized", r#"{"code":"unauthorized","message":"revoked"}"#.to_owned())
+            }
+            _ => (
+                "200 OK",
+                serde_json::to_string(&tokens(&format!("renewed-{}", renewed.fetch_add(1, SeqCst) + 1))).unwrap(),
+            ),
         };
         let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
         let _ = socket.write_all(answer.as_bytes()).await;
@@ -115,7 +129,8 @@ impl Dial {
         let mut request = vec![0; 8_192];
         let _ = self.socket.read(&mut request).await;
         let lines: String = headers.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
-        let head = format!("HTTP/1.1 {status} It Is So\r\n{lines}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        let head =
+            format!("HTTP/1.1 {status} It Is So\r\n{lines}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
         let _ = self.socket.write_all(format!("{head}{body}").as_bytes()).await;
     }
 
@@ -156,7 +171,9 @@ impl Session {
         };
         let mut socket = accept_hdr_async(socket, choose).await.unwrap();
         let Some(Ok(first)) = socket.next().await else { return None };
-        let Ok(ClientFrame::Hello(hello)) = ClientFrame::decode(codec, &first.into_data()) else { panic!("hello comes first") };
+        let Ok(ClientFrame::Hello(hello)) = ClientFrame::decode(codec, &first.into_data()) else {
+            panic!("hello comes first")
+        };
         Some(Self { socket, codec, hello })
     }
 
@@ -196,7 +213,8 @@ impl Session {
 
     pub async fn hear_any(&mut self) -> ClientFrame {
         loop {
-            let message = tokio::time::timeout(Duration::from_secs(10), self.socket.next()).await.unwrap().unwrap().unwrap();
+            let message =
+                tokio::time::timeout(Duration::from_secs(10), self.socket.next()).await.unwrap().unwrap().unwrap();
             if message.is_text() || message.is_binary() {
                 return ClientFrame::decode(self.codec, &message.into_data()).unwrap();
             }

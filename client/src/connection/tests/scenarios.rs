@@ -116,7 +116,11 @@ impl Run {
         for _ in 0..edges {
             all.push(scripted().await);
         }
-        let builder = Client::builder().edges(all.iter().map(|e| e.0.clone())).tokens(tokens("good")).pipeline(4, 16).codec(Codec::Json);
+        let builder = Client::builder()
+            .edges(all.iter().map(|e| e.0.clone()))
+            .tokens(tokens("good"))
+            .pipeline(4, 16)
+            .codec(Codec::Json);
         // Nobody answers pings here.
         let builder = builder.heartbeat(Duration::from_secs(100_000));
         let (client, events) = builder.connect().await.unwrap();
@@ -159,7 +163,9 @@ impl Run {
     /// The next request of the client, in its time and not before.
     async fn request(&mut self, path: &str, [from, until]: [u64; 2], edge: Option<&str>) {
         if std::mem::take(&mut self.over) {
-            let ClientEvent::Reconnecting { wait } = self.event(|e| matches!(e, ClientEvent::Reconnecting { .. })).await else {
+            let ClientEvent::Reconnecting { wait } =
+                self.event(|e| matches!(e, ClientEvent::Reconnecting { .. })).await
+            else {
                 unreachable!()
             };
             let in_time = Duration::from_millis(from)..=Duration::from_millis(until);
@@ -219,7 +225,8 @@ impl Run {
             }
             Server::Says { mut frame } => {
                 self.fill_in(&mut frame);
-                let frame = ServerFrame::decode(Codec::Json, frame.to_string().as_bytes()).unwrap().expect("a known frame");
+                let frame =
+                    ServerFrame::decode(Codec::Json, frame.to_string().as_bytes()).unwrap().expect("a known frame");
                 self.session().say(&frame).await;
             }
             Server::Closes { code } => {

@@ -5,7 +5,15 @@ use crate::resume::SyncPoint;
 
 fn row(local: u64, text: &str) -> Unsent {
     let thread: Thread = "dm.a.b".parse().unwrap();
-    Unsent { local: Local(local), thread, kind: Kind::Text, body: Body::text(text), cid: None, failed: None, unsure: false }
+    Unsent {
+        local: Local(local),
+        thread,
+        kind: Kind::Text,
+        body: Body::text(text),
+        cid: None,
+        failed: None,
+        unsure: false,
+    }
 }
 
 fn cid(n: u8) -> Cid {
@@ -48,7 +56,10 @@ fn everything_survives_a_restart() {
     file.save_login(&tokens.device, Some(&tokens)).unwrap();
 
     let (file, stored) = reopen(&path, file);
-    assert_eq!(stored.outbox, [Unsent { cid: Some(cid(1)), ..row(1, "one") }, Unsent { failed: Some(refusal), ..row(2, "two") }]);
+    assert_eq!(
+        stored.outbox,
+        [Unsent { cid: Some(cid(1)), ..row(1, "one") }, Unsent { failed: Some(refusal), ..row(2, "two") }]
+    );
     assert_eq!(stored.cursors, [("dm.a.b".parse().unwrap(), Cursor { id: MsgId(9), ts: 90 })]);
     assert_eq!(stored.synced, marks.synced);
     assert_eq!(stored.next_local, 4, "a key is never used again, though its message is gone");
@@ -77,7 +88,8 @@ fn a_kill_loses_nothing_that_was_stored_and_a_torn_tail_only_itself() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("client.db");
     let (file, _) = File::open(&path).unwrap();
-    file.apply(&[Change::Insert(Box::new(row(1, "one"))), Change::Cid(Local(1), Some(cid(1)))], &Marks::default()).unwrap();
+    file.apply(&[Change::Insert(Box::new(row(1, "one"))), Change::Cid(Local(1), Some(cid(1)))], &Marks::default())
+        .unwrap();
     let wal = dir.path().join("client.db-wal");
     let whole = std::fs::metadata(&wal).unwrap().len();
     file.apply(&[Change::Insert(Box::new(row(2, "two")))], &Marks::default()).unwrap();

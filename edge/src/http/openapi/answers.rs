@@ -72,7 +72,8 @@ fn codes(path: &str, operation: &mut Value) -> BTreeMap<u16, Vec<Code>> {
 fn refusal(status: u16, codes: &[Code]) -> Value {
     let said: Vec<String> = codes.iter().map(|c| format!("`{}`: {}", c.name(), c.meaning())).collect();
     let names: Vec<&str> = codes.iter().map(|c| c.name()).collect();
-    let examples: Map<String, Value> = codes.iter().map(|c| (c.name().to_owned(), json!({ "value": example(*c) }))).collect();
+    let examples: Map<String, Value> =
+        codes.iter().map(|c| (c.name().to_owned(), json!({ "value": example(*c) }))).collect();
     let only = json!({ "type": "object", "properties": { "code": { "enum": names } } });
     json!({
         "description": said.join(" "),

@@ -23,17 +23,25 @@ impl IntoParams for Place {
             .property("around", said(MsgId::schema(), "Half a page on each side of this id."))
             .property(
                 "at",
-                said(Time::schema(), "The page that begins with the first event at or after this time, in milliseconds since 1970."),
+                said(
+                    Time::schema(),
+                    "The page that begins with the first event at or after this time, in milliseconds since 1970.",
+                ),
             )
             .max_properties(Some(1))
             .additional_properties(Some(utoipa::openapi::schema::AdditionalProperties::FreeForm(false)));
-        let query = |name: &str| ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query).required(Required::False);
+        let query =
+            |name: &str| ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query).required(Required::False);
         let place = query("place")
-            .description(Some("At most one of these parameters: `?before=`, `?after=`, `?around=` or `?at=`. None: the newest page."))
+            .description(Some(
+                "At most one of these parameters: `?before=`, `?after=`, `?around=` or `?at=`. None: the newest page.",
+            ))
             .style(Some(ParameterStyle::Form))
             .explode(Some(true))
             .schema(Some(place));
-        let limit = query("limit").description(Some("How many events at most; 50 if missing.")).schema(Some(PageLimit::schema()));
+        let limit = query("limit")
+            .description(Some("How many events at most; 50 if missing."))
+            .schema(Some(PageLimit::schema()));
         vec![place.build(), limit.build()]
     }
 }

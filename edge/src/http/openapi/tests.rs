@@ -23,7 +23,9 @@ fn the_file_in_the_tree_is_what_is_served() {
 
 fn operations(document: &Value) -> impl Iterator<Item = (String, &Value)> {
     let items = document["paths"].as_object().unwrap().iter();
-    items.flat_map(|(path, item)| item.as_object().unwrap().iter().map(move |(method, op)| (format!("{method} {path}"), op)))
+    items.flat_map(|(path, item)| {
+        item.as_object().unwrap().iter().map(move |(method, op)| (format!("{method} {path}"), op))
+    })
 }
 
 #[test]
@@ -38,11 +40,15 @@ fn every_operation_is_described_whole() {
         assert_eq!(parameters.iter().filter(|p| p["in"] == "path").count(), in_path, "{name}");
         for p in parameters {
             let s = &p["schema"];
-            let bounded = ["pattern", "maxLength", "minLength", "maximum", "maxProperties"].iter().any(|k| !s[k].is_null());
+            let bounded =
+                ["pattern", "maxLength", "minLength", "maximum", "maxProperties"].iter().any(|k| !s[k].is_null());
             assert!(bounded || p["name"] == "synced", "{name}: {p}");
         }
         let statuses = op["responses"].as_object().unwrap();
-        assert!(statuses.contains_key("500") && statuses.contains_key("503") && !statuses.contains_key("default"), "{name}");
+        assert!(
+            statuses.contains_key("500") && statuses.contains_key("503") && !statuses.contains_key("default"),
+            "{name}"
+        );
         assert_eq!(
             statuses.contains_key("401"),
             !op["security"].is_null() || name.contains("/login") || name.contains("/refresh"),

@@ -81,11 +81,18 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
     }
 
     pub(super) fn compare_heads(&mut self, users: Vec<Arc<UserState>>, active: Vec<(TopicKey, Thread)>) {
-        let of = |s: Arc<UserState>| s.snapshot().into_iter().map(move |(t, _)| (TopicKey::of(&t, &s.user), t)).collect::<Vec<_>>();
+        let of = |s: Arc<UserState>| {
+            s.snapshot().into_iter().map(move |(t, _)| (TopicKey::of(&t, &s.user), t)).collect::<Vec<_>>()
+        };
         let threads: HashSet<_> = users.into_iter().flat_map(of).chain(active).collect();
         if !threads.is_empty() {
             // Every partition: one that was silent must have answered before it is trusted again.
-            self.heads.wait(HeadsWaiter { slots: Vec::new(), threads: threads.into_iter().collect(), everywhere: true, reply: None });
+            self.heads.wait(HeadsWaiter {
+                slots: Vec::new(),
+                threads: threads.into_iter().collect(),
+                everywhere: true,
+                reply: None,
+            });
         }
     }
 }

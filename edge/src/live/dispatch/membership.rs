@@ -36,7 +36,9 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
             for attempt in 0..READS {
                 match jobs.read_threads(&user).await {
                     Ok(threads) => {
-                        let reaches = |(t, id): &(String, MsgId)| threads.threads.iter().any(|(k, i)| i.v >= *id && k.to_string() == *t);
+                        let reaches = |(t, id): &(String, MsgId)| {
+                            threads.threads.iter().any(|(k, i)| i.v >= *id && k.to_string() == *t)
+                        };
                         let knows = at_least.as_ref().is_none_or(reaches);
                         reading.load(threads);
                         if knows {
@@ -67,8 +69,11 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
         let untold = state.untold();
         // What was said in a conversation that began while nothing came here (a lost connection, a lost message) is not
         // lost.
-        let begun: Vec<_> =
-            untold.iter().filter(|(t, ..)| matches!(t, Thread::Dm { .. })).map(|(t, ..)| (own.clone(), t.clone())).collect();
+        let begun: Vec<_> = untold
+            .iter()
+            .filter(|(t, ..)| matches!(t, Thread::Dm { .. }))
+            .map(|(t, ..)| (own.clone(), t.clone()))
+            .collect();
         let conversations = !begun.is_empty();
         if conversations && !sessions.is_empty() {
             self.heads.wait(HeadsWaiter { slots: Vec::new(), threads: begun, everywhere: false, reply: None });
@@ -88,7 +93,9 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
         for thread in groups {
             let Some(item) = state.item(&thread) else { continue };
             // A session that still attaches follows when it goes live.
-            for session in sessions.iter().filter(|s| !self.topics.is_catching_up(s.id, &own)).cloned().collect::<Vec<_>>() {
+            for session in
+                sessions.iter().filter(|s| !self.topics.is_catching_up(s.id, &own)).cloned().collect::<Vec<_>>()
+            {
                 self.follow_membership(&session, &thread, &item);
             }
         }

@@ -170,10 +170,19 @@ impl World {
     fn attach(&mut self, who: &UserId, codec: Codec, cursor_back: usize) {
         self.born += 1;
         let state = self.members.enter(who);
-        let handle =
-            SessionHandle::new(SessionId(self.born), who.clone(), who.clone(), who.clone(), codec, state, crate::address::Came::default());
+        let handle = SessionHandle::new(
+            SessionId(self.born),
+            who.clone(),
+            who.clone(),
+            who.clone(),
+            codec,
+            state,
+            crate::address::Came::default(),
+        );
         for thread in threads().iter().filter(|t| in_it(t, who)) {
-            handle.state.merge(thread, ThreadItem { v: MsgId(1), intervals: Intervals::all(), ..ThreadItem::default() });
+            handle
+                .state
+                .merge(thread, ThreadItem { v: MsgId(1), intervals: Intervals::all(), ..ThreadItem::default() });
         }
         self.topics.subscribe(&handle, &TopicKey::User(who.clone()), VisibleRange::default());
         self.settle();
@@ -226,10 +235,16 @@ impl World {
     }
 
     /// What was published before the barrier has come by now, or is lost.
-    fn barrier(&mut self, session: &mut Attached, cursor_back: usize, frontier: MsgId) -> HashMap<TopicKey, Vec<(u64, MsgId)>> {
+    fn barrier(
+        &mut self,
+        session: &mut Attached,
+        cursor_back: usize,
+        frontier: MsgId,
+    ) -> HashMap<TopicKey, Vec<(u64, MsgId)>> {
         let handle = session.handle.clone();
         let who = &handle.user;
-        let mut skip_until: HashMap<TopicKey, Vec<(u64, MsgId)>> = HashMap::from([(TopicKey::User(who.clone()), vec![])]);
+        let mut skip_until: HashMap<TopicKey, Vec<(u64, MsgId)>> =
+            HashMap::from([(TopicKey::User(who.clone()), vec![])]);
         for thread in threads().iter().filter(|t| in_it(t, who)) {
             let key = TopicKey::of(thread, who);
             self.topics.attached(&[self.slots[&key]], thread.partition(PARTITIONS), frontier);
@@ -329,7 +344,9 @@ impl World {
         for frame in frames {
             match ServerFrame::decode(attached.handle.codec, &frame).unwrap().unwrap() {
                 ServerFrame::Event(e) => shown.entry(e.thread.clone()).or_default().push(e.id),
-                ServerFrame::Page(page) => page.events.iter().for_each(|e| shown.entry(e.thread.clone()).or_default().push(e.id)),
+                ServerFrame::Page(page) => {
+                    page.events.iter().for_each(|e| shown.entry(e.thread.clone()).or_default().push(e.id))
+                }
                 other => panic!("{other:?}"),
             }
         }

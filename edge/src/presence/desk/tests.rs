@@ -82,7 +82,15 @@ impl World {
         self.sessions += 1;
         let (id, user) = (SessionId(self.sessions), UserId::parse(name).unwrap());
         let state = self.members.enter(&user);
-        SessionHandle::new(id, UserId::parse("s").unwrap(), user, DeviceId::parse("d").unwrap(), Codec::Json, state, Came::default())
+        SessionHandle::new(
+            id,
+            UserId::parse("s").unwrap(),
+            user,
+            DeviceId::parse("d").unwrap(),
+            Codec::Json,
+            state,
+            Came::default(),
+        )
     }
 
     async fn watch(&self, session: &Arc<SessionHandle>, users: impl IntoIterator<Item = usize>) {
@@ -122,7 +130,8 @@ fn frames(session: &SessionHandle) -> Vec<(Option<Request>, Vec<PresenceOf>)> {
 
 /// What they add up to.
 fn seen(session: &SessionHandle) -> Vec<(UserId, PresenceState)> {
-    let all: BTreeMap<UserId, PresenceState> = frames(session).into_iter().flat_map(|(_, u)| u).map(|p| (p.user, p.state)).collect();
+    let all: BTreeMap<UserId, PresenceState> =
+        frames(session).into_iter().flat_map(|(_, u)| u).map(|p| (p.user, p.state)).collect();
     all.into_iter().collect()
 }
 

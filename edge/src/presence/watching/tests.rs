@@ -115,7 +115,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     use PresenceChoice::{Available, Away, Hidden};
     use PresenceVisibility::{Contacts, Everyone, Nobody};
-    let connected = prop_oneof![Just(Connected::Yes), Just(Connected::Unknown), prop::option::of(1u64..9).prop_map(Connected::No)];
+    let connected =
+        prop_oneof![Just(Connected::Yes), Just(Connected::Unknown), prop::option::of(1u64..9).prop_map(Connected::No)];
     let choice = prop::sample::select(vec![Available, Away, Hidden]);
     let visibility = prop::sample::select(vec![Everyone, Contacts, Nobody]);
     prop_oneof![

@@ -101,7 +101,11 @@ async fn a_refusal_on_one_way_holds_what_came_behind_it_on_the_other() {
     assert_eq!(first.await.unwrap().unwrap_err().code, Code::Unavailable);
     assert_eq!(edge.answers(), [(2, Some(Code::OutOfOrder)), (3, Some(Code::OutOfOrder))]);
     assert!(edge.device.is_closed(edge.connection));
-    assert_eq!(edge.push(4, None), Err(Code::OutOfOrder), "in the socket's buffer when the refusal was written, perhaps");
+    assert_eq!(
+        edge.push(4, None),
+        Err(Code::OutOfOrder),
+        "in the socket's buffer when the refusal was written, perhaps"
+    );
     edge.device.received_all(edge.connection);
     edge.push(5, None).unwrap();
     let sixth = edge.post(6, None).unwrap();
@@ -171,7 +175,8 @@ async fn a_task_that_ends_early_leaves_nobody_waiting() {
 #[tokio::test]
 async fn a_device_has_so_many_requests_and_no_more() {
     let device = DeviceQueue::default();
-    let all: Vec<_> = (0..limits::INFLIGHT_REQUESTS as u8).map(|n| device.request(send(n, None), Ok(())).unwrap()).collect();
+    let all: Vec<_> =
+        (0..limits::INFLIGHT_REQUESTS as u8).map(|n| device.request(send(n, None), Ok(())).unwrap()).collect();
     assert_eq!(device.request(send(200, None), Ok(())).unwrap_err().code, Code::RateLimited);
     assert_eq!(device.request(send(201, Some(200)), Ok(())).unwrap_err().code, Code::RateLimited);
     drop(all);

@@ -74,7 +74,10 @@ impl PublishSends for FakeLog {
         let (reply, result) = oneshot::channel();
         self.0.send((sends.iter().map(|q| q.send.r).collect(), reply)).await.unwrap();
         match result.await.unwrap() {
-            Ok(first) => Published { results: (0..sends.len() as u64).map(|n| Ok(MsgId(first.0 + n))).collect(), rest: Vec::new() },
+            Ok(first) => Published {
+                results: (0..sends.len() as u64).map(|n| Ok(MsgId(first.0 + n))).collect(),
+                rest: Vec::new(),
+            },
             refused => Published { results: vec![refused], rest: sends.into_iter().skip(1).collect() },
         }
     }
@@ -100,10 +103,17 @@ impl Backend for FakeBackend {
         }
     }
 
-    async fn attach(&self, session: &Arc<SessionHandle>, _: BTreeMap<Thread, MsgId>, _: Option<String>) -> Result<bool, Refusal> {
+    async fn attach(
+        &self,
+        session: &Arc<SessionHandle>,
+        _: BTreeMap<Thread, MsgId>,
+        _: Option<String>,
+    ) -> Result<bool, Refusal> {
         let result = self.attach.lock().clone();
         if result.is_ok() {
-            session.state.merge(&thread(), ThreadItem { v: MsgId(1), intervals: Intervals::all(), ..ThreadItem::default() });
+            session
+                .state
+                .merge(&thread(), ThreadItem { v: MsgId(1), intervals: Intervals::all(), ..ThreadItem::default() });
             session.state.load(UserThreads::default());
             session.frame(&ServerFrame::Attached { synced: "s0".into() });
         }
@@ -158,7 +168,8 @@ pub struct Edge {
 impl Edge {
     pub fn new() -> Self {
         let ((log, arriving), (pages, asked)) = (mpsc::channel(256), mpsc::channel(256));
-        let (times, sessions, revoked, status) = (Times::default(), Sessions::default(), RevokedLogins::default(), StatusWatch::default());
+        let (times, sessions, revoked, status) =
+            (Times::default(), Sessions::default(), RevokedLogins::default(), StatusWatch::default());
         let (live, inbox) = live::channel();
         let devices = crate::devices::tests::alone(&sessions);
         let admission = Admission {
@@ -182,7 +193,16 @@ impl Edge {
             counts: Counts::default(),
         };
         status.change(|s| s.beats = true);
-        Self { services: Arc::new(services), sessions, revoked, status, times, log: arriving, pages: asked, _live: inbox }
+        Self {
+            services: Arc::new(services),
+            sessions,
+            revoked,
+            status,
+            times,
+            log: arriving,
+            pages: asked,
+            _live: inbox,
+        }
     }
 
     pub fn attach_ends_with(&self, result: Result<bool, Refusal>) {
@@ -215,7 +235,10 @@ impl Edge {
     pub async fn client_over(&self, user: &str, pipe: usize) -> Client {
         let mut client = self.connect_over(pipe);
         client.hello(&format!("{user}/d/{user}")).await;
-        assert!(matches!(client.next().await, Ok(ServerFrame::Welcome(w)) if w.user == id(user)), "the first is welcome");
+        assert!(
+            matches!(client.next().await, Ok(ServerFrame::Welcome(w)) if w.user == id(user)),
+            "the first is welcome"
+        );
         assert_eq!(client.next().await, Ok(ServerFrame::Attached { synced: "s0".into() }));
         client
     }

@@ -54,7 +54,10 @@ async fn a_snapshot_waits_in_order_and_never_closes() {
     for _ in 1..pages {
         o.take(&mut out, 1);
     }
-    assert!(futures_util::poll!(all.as_mut()).is_pending() && futures_util::poll!(page.as_mut()).is_pending(), "in order");
+    assert!(
+        futures_util::poll!(all.as_mut()).is_pending() && futures_util::poll!(page.as_mut()).is_pending(),
+        "in order"
+    );
     o.take(&mut out, 1);
     assert!(all.await);
     assert!(futures_util::poll!(page.as_mut()).is_pending());

@@ -99,7 +99,15 @@ impl Client {
     pub async fn send(&mut self, cid: Cid, thread: &str, text: &str) -> u32 {
         self.r += 1;
         let thread: Thread = thread.parse().unwrap();
-        self.put(&ClientFrame::Send(SendMessage { r: self.r, cid, thread, kind: Kind::Text, body: Body::text(text), behind: None })).await;
+        self.put(&ClientFrame::Send(SendMessage {
+            r: self.r,
+            cid,
+            thread,
+            kind: Kind::Text,
+            body: Body::text(text),
+            behind: None,
+        }))
+        .await;
         self.r
     }
 

@@ -52,7 +52,12 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
-    pub(crate) async fn make(nats: &Nats, stream: &str, filter: Option<&str>, from: DeliverFrom) -> Result<Self, JsError> {
+    pub(crate) async fn make(
+        nats: &Nats,
+        stream: &str,
+        filter: Option<&str>,
+        from: DeliverFrom,
+    ) -> Result<Self, JsError> {
         let name = format!("r{:016x}", rand::random::<u64>());
         let (deliver_policy, opt_start_seq, opt_start_time) = match from {
             DeliverFrom::LastPerSubject => ("last_per_subject", None, None),
@@ -75,7 +80,8 @@ impl Consumer {
             Some(f) => format!("CONSUMER.CREATE.{stream}.{name}.{f}"),
             None => format!("CONSUMER.CREATE.{stream}.{name}"),
         };
-        let _: serde_json::Value = jetstream::api(nats, &subject, &CreateRequest { stream_name: stream, config }).await?;
+        let _: serde_json::Value =
+            jetstream::api(nats, &subject, &CreateRequest { stream_name: stream, config }).await?;
         Ok(Self { stream: stream.to_owned(), name })
     }
 }

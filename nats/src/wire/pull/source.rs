@@ -46,7 +46,10 @@ impl ReplyHeaders {
             Self::Map(map, _) => map.as_ref()?.get(name).map(|v| v.as_str()),
             Self::Raw(bytes) => {
                 let lines = std::str::from_utf8(bytes).ok()?.split("\r\n").skip(1);
-                lines.filter_map(|l| l.split_once(':')).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim())
+                lines
+                    .filter_map(|l| l.split_once(':'))
+                    .find(|(n, _)| n.eq_ignore_ascii_case(name))
+                    .map(|(_, v)| v.trim())
             }
         }
     }
@@ -117,7 +120,8 @@ fn take(connection: &mut RawConnection, bytes: &Bytes, ops: Vec<Op>, read: &mut 
         match op {
             Op::Msg { subject, reply, header, payload, status, .. } => {
                 let of = |range| bytes.slice(range);
-                let (subject, reply, payload, headers) = (of(subject), of(reply), of(payload), ReplyHeaders::Raw(of(header)));
+                let (subject, reply, payload, headers) =
+                    (of(subject), of(reply), of(payload), ReplyHeaders::Raw(of(header)));
                 read.push_back(PullReply { subject, reply, payload, status, headers });
             }
             other => drop(connection.control(other, bytes)?),
@@ -145,7 +149,9 @@ mod tests {
     #[test]
     fn headers_as_they_came() {
         let raw = |s: &'static str| ReplyHeaders::Raw(Bytes::from_static(s.as_bytes()));
-        let ended = raw("NATS/1.0 409 Message Size Exceeds MaxBytes\r\nNats-Pending-Messages: 7\r\nNats-Pending-Bytes: 0\r\n\r\n");
+        let ended = raw(
+            "NATS/1.0 409 Message Size Exceeds MaxBytes\r\nNats-Pending-Messages: 7\r\nNats-Pending-Bytes: 0\r\n\r\n",
+        );
         assert_eq!(ended.description(), "Message Size Exceeds MaxBytes");
         assert_eq!(ended.get("nats-pending-messages"), Some("7"));
         assert_eq!(ended.get("Pending"), None);

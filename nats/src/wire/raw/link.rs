@@ -182,8 +182,11 @@ async fn handshake(server: &NatsAddress, access: &LinkAccess) -> Result<Link, Fa
             Parsed::Op(Op::Err(range), _) => return Err(said(&input[range])),
             Parsed::Op(_, next) => input.advance(next),
             Parsed::More(_) if stream.read(&mut input).await? == 0 => {
-                let hint =
-                    if access.tls_required { " before it said anything; if it has `handshake_first`, set nats.tls.first" } else { "" };
+                let hint = if access.tls_required {
+                    " before it said anything; if it has `handshake_first`, set nats.tls.first"
+                } else {
+                    ""
+                };
                 return Err(Failed::Said(format!("the server closed the connection{hint}")));
             }
             Parsed::More(_) => {}

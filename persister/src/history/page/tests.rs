@@ -119,7 +119,11 @@ async fn a_hole_is_told_and_never_stepped_over() {
     let away = list(Some((1, 54)));
     let page = async |at, limit| told(&away, &all, at, limit).await;
     assert_eq!(page(PageStart::Newest, 2).await, whole(&[90, 100], 80, false));
-    assert_eq!(page(PageStart::Newest, 5).await, whole(&[60, 70, 80, 90, 100], 54, false), "full, and there may be something below");
+    assert_eq!(
+        page(PageStart::Newest, 5).await,
+        whole(&[60, 70, 80, 90, 100], 54, false),
+        "full, and there may be something below"
+    );
     assert_eq!(page(PageStart::Newest, 6).await, Some((vec![60, 70, 80, 90, 100], 54, false, vec![(1, 54)])));
     assert_eq!(page(PageStart::Before(MsgId(60)), 6).await, None);
     assert_eq!(page(PageStart::Around(MsgId(40)), 6).await, None);

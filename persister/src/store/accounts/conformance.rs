@@ -67,12 +67,16 @@ async fn names<S: Accounts>(store: &S) {
     assert_eq!(user(store, "u1", "Alice").await, Added::Done);
     assert_eq!(user(store, "u2", "aLICE").await, Added::NameTaken);
     assert_eq!(user(store, "u3", "al-b").await, Added::Done);
-    let racing = (10..20).map(|n| user(store, Box::leak(format!("r{n}").into_boxed_str()), if n % 2 == 0 { "Racer" } else { "racer" }));
+    let racing = (10..20)
+        .map(|n| user(store, Box::leak(format!("r{n}").into_boxed_str()), if n % 2 == 0 { "Racer" } else { "racer" }));
     let won = futures_util::future::join_all(racing).await.into_iter().filter(|a| *a == Added::Done).count();
     assert_eq!(won, 1);
     let login = store.login(PASSWORD, &name_key("ALICE")).await.unwrap().unwrap();
     assert_eq!((login.user.as_str(), login.name.as_str(), login.secret.as_str()), ("u1", "Alice", "phc of u1"));
-    assert!(store.login(PASSWORD, "nobody").await.unwrap().is_none() && store.login("elsewhere", "alice").await.unwrap().is_none());
+    assert!(
+        store.login(PASSWORD, "nobody").await.unwrap().is_none()
+            && store.login("elsewhere", "alice").await.unwrap().is_none()
+    );
     assert_eq!(found(store, "al", 20).await, ["al-b", "Alice"]);
     assert_eq!(found(store, "al", 1).await, ["al-b"]);
     assert!(found(store, "alicex", 20).await.is_empty());
@@ -81,9 +85,11 @@ async fn names<S: Accounts>(store: &S) {
 
 /// Names that look alike are one name, and a search finds what begins with what was typed, not what looks so.
 async fn lookalikes<S: Accounts>(store: &S) {
-    for (taken, alike) in
-        [("Mirko", ["rnirko", "Mlrko", "MIRK0"]), ("Zoë-L", ["zoe\u{308}-l", "ZOË-I", "zoë-1"]), ("сосо", ["coco", "C0C0", "сосO"])]
-    {
+    for (taken, alike) in [
+        ("Mirko", ["rnirko", "Mlrko", "MIRK0"]),
+        ("Zoë-L", ["zoe\u{308}-l", "ZOË-I", "zoë-1"]),
+        ("сосо", ["coco", "C0C0", "сосO"]),
+    ] {
         let key = id(&format!("k{}", name_key(taken).len()));
         assert_eq!(user(store, key.as_str(), taken).await, Added::Done, "{taken}");
         for name in alike {
@@ -98,7 +104,10 @@ async fn lookalikes<S: Accounts>(store: &S) {
     assert_eq!(store.join(new).await.unwrap().profile.name, "mirko-2");
     assert_eq!(found(store, "MI", 20).await, ["Mirko", "mirko-2"]);
     assert!(found(store, "rn", 20).await.is_empty() && found(store, "co", 20).await.is_empty());
-    assert_eq!((found(store, "zoe\u{308}", 20).await, found(store, "со", 20).await), (vec!["Zoë-L".to_owned()], vec!["сосо".to_owned()]));
+    assert_eq!(
+        (found(store, "zoe\u{308}", 20).await, found(store, "со", 20).await),
+        (vec!["Zoë-L".to_owned()], vec!["сосо".to_owned()])
+    );
     // More of the one sort than are read at once before the first of the other.
     for n in 0..40 {
         assert_eq!(user(store, &format!("w{n}"), &format!("wi-a{n}x")).await, Added::Done);
@@ -107,7 +116,10 @@ async fn lookalikes<S: Accounts>(store: &S) {
         assert_eq!(user(store, &format!("v{n}"), &format!("wl-b{n}x")).await, Added::Done);
     }
     assert_eq!(found(store, "wl", 2).await, ["wl-b2x", "wl-b3x"]);
-    assert_eq!((found(store, "wl", 20).await.len(), found(store, "wi", 50).await.len(), found(store, "wi", 20).await.len()), (3, 40, 20));
+    assert_eq!(
+        (found(store, "wl", 20).await.len(), found(store, "wi", 50).await.len(), found(store, "wi", 20).await.len()),
+        (3, 40, 20)
+    );
 }
 
 fn names_of(found: Vec<Profile>) -> Vec<String> {
@@ -119,10 +131,14 @@ async fn found<S: Accounts>(store: &S, prefix: &str, limit: usize) -> Vec<String
 }
 
 async fn externals<S: Accounts>(store: &S) {
-    let joined = |profile: (&str, &str), made| Joined { profile: Profile { user: id(profile.0), name: profile.1.into() }, made };
+    let joined =
+        |profile: (&str, &str), made| Joined { profile: Profile { user: id(profile.0), name: profile.1.into() }, made };
     let join = async |issuer: &str, subject: &str, user: &str, names: &[&str]| {
         let names = names.iter().map(|n| (*n).to_owned()).collect();
-        store.join(NewExternal { issuer: issuer.into(), subject: subject.into(), user: id(user), names, created: 1 }).await.unwrap()
+        store
+            .join(NewExternal { issuer: issuer.into(), subject: subject.into(), user: id(user), names, created: 1 })
+            .await
+            .unwrap()
     };
     let (one, two) = ("https://login", "https://other");
     assert!(store.login(one, "s1").await.unwrap().is_none());
@@ -149,7 +165,8 @@ async fn externals<S: Accounts>(store: &S) {
     assert_eq!(store.profiles(&[id("e1")]).await.unwrap()[0].name, "ALICE-e1");
     // The first time, by many at once.
     let ids: Vec<String> = (10..20).map(|n| format!("x{n}")).collect();
-    let all = futures_util::future::join_all(ids.iter().map(|new| join(one, "s3", new, &["alice", "Xavier", "other"]))).await;
+    let all =
+        futures_util::future::join_all(ids.iter().map(|new| join(one, "s3", new, &["alice", "Xavier", "other"]))).await;
     assert!(all.iter().all(|j| j.profile.name == "Xavier" && j.profile.user == all[0].profile.user), "{all:?}");
     assert!(all.iter().any(|j| j.made), "{all:?}");
     assert_eq!(store.login(one, "s3").await.unwrap().unwrap().user, all[0].profile.user);
@@ -158,16 +175,24 @@ async fn externals<S: Accounts>(store: &S) {
 
 async fn contacts<S: Accounts>(store: &S) {
     let (a, b): (UserId, UserId) = (id("u1"), id("u3"));
-    let side = async |of: &UserId| store.contacts(of).await.unwrap().into_iter().map(|c| (c.user, c.state)).collect::<Vec<_>>();
+    let side = async |of: &UserId| {
+        store.contacts(of).await.unwrap().into_iter().map(|c| (c.user, c.state)).collect::<Vec<_>>()
+    };
     let change = async |x: &UserId, y: &UserId, c| store.change_contact(x, y, c).await.unwrap();
     let is = |state, changed| ContactOutcome::Is { state, changed };
     assert_eq!(change(&a, &id("nobody"), ContactChange::Request).await, ContactOutcome::NoSuchUser);
     assert_eq!(change(&a, &b, ContactChange::Request).await, is(Some(ContactState::Requested), true));
     assert_eq!(change(&a, &b, ContactChange::Request).await, is(Some(ContactState::Requested), false));
     assert_eq!(change(&a, &b, ContactChange::Accept).await, ContactOutcome::NothingToAccept);
-    assert_eq!((side(&a).await, side(&b).await), (vec![(b.clone(), ContactState::Requested)], vec![(a.clone(), ContactState::Asked)]));
+    assert_eq!(
+        (side(&a).await, side(&b).await),
+        (vec![(b.clone(), ContactState::Requested)], vec![(a.clone(), ContactState::Asked)])
+    );
     assert_eq!(change(&b, &a, ContactChange::Accept).await, is(Some(ContactState::Contact), true));
-    assert_eq!((side(&a).await, side(&b).await), (vec![(b.clone(), ContactState::Contact)], vec![(a.clone(), ContactState::Contact)]));
+    assert_eq!(
+        (side(&a).await, side(&b).await),
+        (vec![(b.clone(), ContactState::Contact)], vec![(a.clone(), ContactState::Contact)])
+    );
     assert_eq!(change(&a, &b, ContactChange::Remove).await, is(None, true));
     assert_eq!(change(&a, &b, ContactChange::Remove).await, is(None, false));
     assert!(side(&a).await.is_empty() && side(&b).await.is_empty());
@@ -211,7 +236,11 @@ async fn refresh_again<S: Accounts>(store: &S) {
         assert_eq!(use_token(store, old, next, 80_000).await, gives(&f, next));
         assert_eq!(use_token(store, old, 69, 80_001).await, gives(&f, next));
     }
-    assert_eq!(use_token(store, 66, 69, 80_002).await, Rotated::Reused(f), "in time, but the one in its place was used");
+    assert_eq!(
+        use_token(store, 66, 69, 80_002).await,
+        Rotated::Reused(f),
+        "in time, but the one in its place was used"
+    );
     assert_eq!(use_token(store, 68, 69, 80_003).await, Rotated::Revoked);
     // Too late.
     let f = opened(store, "f7", 70).await;
@@ -271,7 +300,10 @@ async fn logins<S: Accounts>(store: &S) {
     assert_eq!(listed(None, 1).await, [l2.clone(), l3.clone()], "nobody else's ends");
     // Renewed, it lives on, since the same time.
     assert!(matches!(use_token(store, 212, 221, 10).await, Rotated::Done { .. }));
-    assert_eq!((listed(None, 99_999).await, listed(None, 100_000).await), (vec![l2.clone(), l3.clone()], vec![l3.clone()]));
+    assert_eq!(
+        (listed(None, 99_999).await, listed(None, 100_000).await),
+        (vec![l2.clone(), l3.clone()], vec![l3.clone()])
+    );
     assert_eq!(listed(None, 200_000).await, [], "the next one expires, too");
     // Stolen: over as well. And what is over stays so.
     assert!(matches!(use_token(store, 221, 222, 20).await, Rotated::Done { .. }));
@@ -320,7 +352,9 @@ async fn invites<S: Accounts>(store: &S) {
     assert_eq!(all.iter().flatten().count(), 3, "{all:?}");
     // The same name at once: one account, one use.
     add(3, 1).await;
-    let all = futures_util::future::join_all((0..8).map(|n| format!("m{n}")).map(async |u| take(3, "emma", &u, 1).await)).await;
+    let all =
+        futures_util::future::join_all((0..8).map(|n| format!("m{n}")).map(async |u| take(3, "emma", &u, 1).await))
+            .await;
     assert!(all[0].is_some() && all.iter().all(|u| *u == all[0]), "{all:?}");
     let made = all[0].clone().unwrap();
     assert_eq!(user(store, made.as_str(), "Emma").await, Added::Done);
@@ -334,7 +368,9 @@ async fn invites<S: Accounts>(store: &S) {
 /// What an operator sees and sets.
 async fn accounts<S: Accounts>(store: &S) {
     let mut all = Vec::new();
-    while let Some(last) = store.accounts(all.last().map(|a: &Account| &a.profile.user), 7).await.unwrap().into_iter().last() {
+    while let Some(last) =
+        store.accounts(all.last().map(|a: &Account| &a.profile.user), 7).await.unwrap().into_iter().last()
+    {
         let more = store.accounts(all.last().map(|a| &a.profile.user), 7).await.unwrap();
         assert!(more.len() <= 7 && more.last() == Some(&last), "the same each time");
         all.extend(more);
@@ -354,7 +390,10 @@ async fn accounts<S: Accounts>(store: &S) {
     }
     let secret = async |name: &str| store.login(PASSWORD, &name_key(name)).await.unwrap().map(|l| l.secret);
     assert!(store.set_secret(&id("u1"), "another").await.unwrap());
-    assert_eq!((secret("alice").await.as_deref(), secret("al-b").await.as_deref()), (Some("another"), Some("phc of u3")));
+    assert_eq!(
+        (secret("alice").await.as_deref(), secret("al-b").await.as_deref()),
+        (Some("another"), Some("phc of u3"))
+    );
     assert!(store.set_secret(&id("u1"), "phc of u1").await.unwrap());
     assert!(!store.set_secret(&id("nobody"), "x").await.unwrap());
     assert!(!store.set_secret(&id("e1"), "x").await.unwrap(), "its login is elsewhere");

@@ -71,7 +71,12 @@ impl ContactRows {
 }
 
 /// Whose list has no room for this change, as the actor sees it.
-pub fn full(now: Option<ContactState>, after: Option<ContactState>, actor: ContactRows, other: ContactRows) -> Option<ContactOutcome> {
+pub fn full(
+    now: Option<ContactState>,
+    after: Option<ContactState>,
+    actor: ContactRows,
+    other: ContactRows,
+) -> Option<ContactOutcome> {
     if !actor.takes(now, after) {
         return Some(ContactOutcome::Full);
     }
@@ -90,7 +95,11 @@ mod tests {
         for now in [None, Some(Requested), Some(Asked), Some(Contact)] {
             for change in changes {
                 if let Some(after) = contact_after(now, change) {
-                    assert_eq!(contact_after(after, change), Some(after), "repeating {change:?} on {now:?} changes nothing");
+                    assert_eq!(
+                        contact_after(after, change),
+                        Some(after),
+                        "repeating {change:?} on {now:?} changes nothing"
+                    );
                 }
                 assert_eq!(now.map(mirrored).map(mirrored), now);
             }
@@ -100,12 +109,17 @@ mod tests {
     #[test]
     fn what_others_ask_leaves_room_for_ones_own() {
         let rows = |own, asked| ContactRows { own, asked };
-        let (none, few, many) = (rows(0, 0), rows(0, limits::CONTACT_REQUESTS), rows(limits::CONTACTS, limits::CONTACT_REQUESTS));
+        let (none, few, many) =
+            (rows(0, 0), rows(0, limits::CONTACT_REQUESTS), rows(limits::CONTACTS, limits::CONTACT_REQUESTS));
         let request = |now, actor, other| full(now, contact_after(now, ContactChange::Request).unwrap(), actor, other);
         assert_eq!(request(None, few, none), None, "who was asked by many asks somebody");
         assert_eq!(request(None, none, few), Some(ContactOutcome::OtherFull));
         assert_eq!(request(None, rows(limits::CONTACTS, 0), none), Some(ContactOutcome::Full));
-        assert_eq!(request(None, none, rows(limits::CONTACTS, 0)), None, "a list of contacts that is full can be asked");
+        assert_eq!(
+            request(None, none, rows(limits::CONTACTS, 0)),
+            None,
+            "a list of contacts that is full can be asked"
+        );
         assert_eq!(request(Some(Asked), few, rows(limits::CONTACTS, 0)), None, "the answer to a request");
         assert_eq!(request(Some(Asked), many, none), Some(ContactOutcome::Full));
         assert_eq!(full(Some(Asked), None, many, many), None, "no is always possible");

@@ -10,8 +10,8 @@ use crate::{
     store::{
         ArchiveError,
         accounts::{
-            Account, Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewInvite, NewUser, NextToken, OpenLogin, Prefix,
-            Rotated, Use,
+            Account, Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewInvite, NewUser,
+            NextToken, OpenLogin, Prefix, Rotated, Use,
         },
     },
     tokens::{InviteHash, RefreshHash},
@@ -28,7 +28,13 @@ impl Accounts for Cql {
         db.invites.add(&db.requests, &invite).await
     }
 
-    async fn take_invite(&self, code: InviteHash, name_key: &str, user: &UserId, now: u64) -> Result<Option<UserId>, ArchiveError> {
+    async fn take_invite(
+        &self,
+        code: InviteHash,
+        name_key: &str,
+        user: &UserId,
+        now: u64,
+    ) -> Result<Option<UserId>, ArchiveError> {
         let db = self.db()?;
         db.invites.take(&db.requests, code, name_key, user, now).await
     }
@@ -83,9 +89,15 @@ impl Accounts for Cql {
         db.contacts.of(&db.requests, user).await
     }
 
-    async fn change_contact(&self, actor: &UserId, other: &UserId, change: ContactChange) -> Result<ContactOutcome, ArchiveError> {
+    async fn change_contact(
+        &self,
+        actor: &UserId,
+        other: &UserId,
+        change: ContactChange,
+    ) -> Result<ContactOutcome, ArchiveError> {
         let db = self.db()?;
-        let (actor, other) = tokio::try_join!(db.users.profile(&db.requests, actor), db.users.profile(&db.requests, other))?;
+        let (actor, other) =
+            tokio::try_join!(db.users.profile(&db.requests, actor), db.users.profile(&db.requests, other))?;
         let (Some(actor), Some(other)) = (actor, other) else { return Ok(ContactOutcome::NoSuchUser) };
         db.contacts.change(&db.requests, &actor, &other, change).await
     }
@@ -95,7 +107,12 @@ impl Accounts for Cql {
         db.refresh_tokens.open(&db.requests, &login, first, expires).await
     }
 
-    async fn open_logins(&self, user: &UserId, device: Option<&DeviceId>, now: u64) -> Result<Vec<OpenLogin>, ArchiveError> {
+    async fn open_logins(
+        &self,
+        user: &UserId,
+        device: Option<&DeviceId>,
+        now: u64,
+    ) -> Result<Vec<OpenLogin>, ArchiveError> {
         let db = self.db()?;
         db.refresh_tokens.open_logins(&db.requests, user, device, now).await
     }

@@ -80,7 +80,9 @@ pub(super) struct Buckets {
 impl Buckets {
     pub(super) async fn prepare(r: &Requests) -> Result<Self, ArchiveError> {
         Ok(Self {
-            cut: r.prepare("INSERT INTO thread_buckets (thread, first_id, first_ts) VALUES (?, ?, ?) USING TIMESTAMP ?").await?,
+            cut: r
+                .prepare("INSERT INTO thread_buckets (thread, first_id, first_ts) VALUES (?, ?, ?) USING TIMESTAMP ?")
+                .await?,
             below: r
                 .prepare(
                     "SELECT first_id FROM thread_buckets WHERE thread = ? AND first_id < ? ORDER BY first_id DESC \
@@ -219,8 +221,10 @@ mod tests {
     fn closed_by_rows_and_by_time() {
         let limits = Limits { rows: 2, span: 100 };
         let mut f = Filling::default();
-        let places: Vec<Place> =
-            [row(5, 1_000), row(6, 1_000), row(9, 1_001), row(12, 1_101), row(13, 1_101)].iter().map(|r| f.place(limits, r)).collect();
+        let places: Vec<Place> = [row(5, 1_000), row(6, 1_000), row(9, 1_001), row(12, 1_101), row(13, 1_101)]
+            .iter()
+            .map(|r| f.place(limits, r))
+            .collect();
         assert_eq!(places, [Place::In(0), Place::In(0), Place::Opens(9), Place::Opens(12), Place::In(12)]);
         assert_eq!(f.place(limits, &row(12, 1_101)), Place::In(12), "a replay is not counted again");
         assert_eq!(f.place(limits, &row(6, 1_000)), Place::Earlier);

@@ -46,7 +46,10 @@ impl Default for CqlConfig {
 impl fmt::Debug for CqlConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { contact_points, keyspace, user, replication, consistency, local_dc, .. } = self;
-        write!(f, "CqlConfig {{ {contact_points:?} {keyspace} {user:?} rf {replication} {consistency:?} dc {local_dc:?} }}")
+        write!(
+            f,
+            "CqlConfig {{ {contact_points:?} {keyspace} {user:?} rf {replication} {consistency:?} dc {local_dc:?} }}"
+        )
     }
 }
 

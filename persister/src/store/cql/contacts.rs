@@ -45,9 +45,15 @@ impl Contacts {
             of: r.prepare("SELECT other, name, state FROM contacts WHERE user = ?").await?,
             states: r.prepare("SELECT state FROM contacts WHERE user = ?").await?,
             relation: r.prepare("SELECT state, version FROM relations WHERE lo = ? AND hi = ?").await?,
-            first: r.prepare_condition("INSERT INTO relations (state, version, lo, hi) VALUES (?, ?, ?, ?) IF NOT EXISTS").await?,
-            next: r.prepare_condition("UPDATE relations SET state = ?, version = ? WHERE lo = ? AND hi = ? IF version = ?").await?,
-            put: r.prepare("INSERT INTO contacts (name, state, user, other) VALUES (?, ?, ?, ?) USING TIMESTAMP ?").await?,
+            first: r
+                .prepare_condition("INSERT INTO relations (state, version, lo, hi) VALUES (?, ?, ?, ?) IF NOT EXISTS")
+                .await?,
+            next: r
+                .prepare_condition("UPDATE relations SET state = ?, version = ? WHERE lo = ? AND hi = ? IF version = ?")
+                .await?,
+            put: r
+                .prepare("INSERT INTO contacts (name, state, user, other) VALUES (?, ?, ?, ?) USING TIMESTAMP ?")
+                .await?,
             delete: r.prepare("DELETE FROM contacts USING TIMESTAMP ? WHERE user = ? AND other = ?").await?,
         })
     }
@@ -56,7 +62,9 @@ impl Contacts {
         let rows: Vec<(String, String, String)> = r.read(&self.of, (user.as_str(),)).await?;
         let mut found = rows
             .into_iter()
-            .map(|(other, name, s)| Ok(Contact { user: token("contacts.other", &other)?, name, state: state(&s)?.ok_or_else(|| bad(&s))? }))
+            .map(|(other, name, s)| {
+                Ok(Contact { user: token("contacts.other", &other)?, name, state: state(&s)?.ok_or_else(|| bad(&s))? })
+            })
             .collect::<Result<Vec<_>, ArchiveError>>()?;
         found.sort_by_cached_key(|c| name_key(&c.name));
         found.truncate(CONTACT_ROWS);
@@ -124,8 +132,10 @@ impl Contacts {
         let (l, h) = (lo.user.as_str(), hi.user.as_str());
         match state {
             Some(s) => {
-                let rows =
-                    ((hi.name.as_str(), spelling(Some(s)), l, h, version), (lo.name.as_str(), spelling(Some(mirrored(s))), h, l, version));
+                let rows = (
+                    (hi.name.as_str(), spelling(Some(s)), l, h, version),
+                    (lo.name.as_str(), spelling(Some(mirrored(s))), h, l, version),
+                );
                 r.write_both([&self.put, &self.put], rows).await
             }
             None => r.write_both([&self.delete, &self.delete], ((version, l, h), (version, h, l))).await,

@@ -20,7 +20,9 @@ impl Falls {
     pub(super) async fn prepare(r: &Requests) -> Result<Self, ArchiveError> {
         Ok(Self {
             put: r.prepare("INSERT INTO thread_falls (thread, id) VALUES (?, ?) USING TIMESTAMP ?").await?,
-            below: r.prepare("SELECT id FROM thread_falls WHERE thread = ? AND id < ? ORDER BY id DESC LIMIT ?").await?,
+            below: r
+                .prepare("SELECT id FROM thread_falls WHERE thread = ? AND id < ? ORDER BY id DESC LIMIT ?")
+                .await?,
         })
     }
 

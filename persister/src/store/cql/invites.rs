@@ -32,7 +32,9 @@ impl Invites {
         Ok(Self {
             add: r.prepare("INSERT INTO invites (code, uses, expires, version) VALUES (?, ?, ?, 0)").await?,
             row: r.prepare("SELECT uses, expires, users, version FROM invites WHERE code = ?").await?,
-            change: r.prepare_condition("UPDATE invites SET users = ?, version = ? WHERE code = ? IF version = ?").await?,
+            change: r
+                .prepare_condition("UPDATE invites SET users = ?, version = ? WHERE code = ? IF version = ?")
+                .await?,
         })
     }
 
@@ -78,7 +80,13 @@ impl Invites {
         Err(busy())
     }
 
-    async fn change(&self, r: &Requests, code: InviteHash, users: &HashMap<String, String>, version: i64) -> Result<bool, ArchiveError> {
+    async fn change(
+        &self,
+        r: &Requests,
+        code: InviteHash,
+        users: &HashMap<String, String>,
+        version: i64,
+    ) -> Result<bool, ArchiveError> {
         r.decide(&self.change, (users, version + 1, &code.0[..], version)).await
     }
 }

@@ -42,7 +42,8 @@ impl Lost {
     pub(super) async fn lose(&self, r: &Requests, l: &LostRange) -> Result<(), ArchiveError> {
         let (generation, partition): (i64, i64) = (l.key.generation.into(), l.key.partition.into());
         let (first, last) = (int(l.first.0), int(l.last.0));
-        let values = (EVERYTHING, generation, partition, first, last, i64::from(l.partitions), int(l.since), int(l.until), last);
+        let values =
+            (EVERYTHING, generation, partition, first, last, i64::from(l.partitions), int(l.since), int(l.until), last);
         r.write(&self.insert, values).await
     }
 

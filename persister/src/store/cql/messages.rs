@@ -107,7 +107,13 @@ impl Messages {
     }
 
     /// Rows of one bucket.
-    pub(super) async fn insert(&self, r: &Requests, thread: &str, bucket: u64, rows: &[&Row]) -> Result<(), ArchiveError> {
+    pub(super) async fn insert(
+        &self,
+        r: &Requests,
+        thread: &str,
+        bucket: u64,
+        rows: &[&Row],
+    ) -> Result<(), ArchiveError> {
         let values: Vec<Inserted<'_>> = rows
             .iter()
             .map(|row| {
@@ -173,7 +179,13 @@ impl Messages {
 
     /// Looks through a part, newest first, until `looked` has reached `max` or a row is older than `since`. Says
     /// whether it is done.
-    pub(super) async fn find_cid(&self, r: &Requests, thread: &str, mut part: Part, sought: &mut Sought<'_>) -> Result<bool, ArchiveError> {
+    pub(super) async fn find_cid(
+        &self,
+        r: &Requests,
+        thread: &str,
+        mut part: Part,
+        sought: &mut Sought<'_>,
+    ) -> Result<bool, ArchiveError> {
         while part.lo < part.hi {
             let values = (thread, int(part.bucket), int(part.lo), int(part.hi), CHUNK as i32);
             let rows: Vec<(i64, Option<i64>, Option<String>, Option<Uuid>)> = r.read(&self.cids, values).await?;
@@ -199,7 +211,13 @@ impl Messages {
     }
 
     /// The first row of a part at or after this time; times rise with ids in it.
-    pub(super) async fn id_at(&self, r: &Requests, thread: &str, mut part: Part, ts: u64) -> Result<Option<LastEntry>, ArchiveError> {
+    pub(super) async fn id_at(
+        &self,
+        r: &Requests,
+        thread: &str,
+        mut part: Part,
+        ts: u64,
+    ) -> Result<Option<LastEntry>, ArchiveError> {
         while part.lo < part.hi {
             let values = (thread, int(part.bucket), int(part.lo), int(part.hi), CHUNK as i32);
             let rows: Vec<(i64, Option<i64>)> = r.read(&self.times, values).await?;

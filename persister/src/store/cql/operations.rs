@@ -65,8 +65,12 @@ impl Operations {
         Ok(Self {
             mark_edit: r.prepare(&format!("UPDATE messages USING TIMESTAMP ? SET edits[?] = ? {ROW}")).await?,
             mark_recall: r.prepare(&format!("UPDATE messages USING TIMESTAMP ? SET recalls[?] = ? {ROW}")).await?,
-            list: r.prepare("INSERT INTO edited (thread, target, id, sender) VALUES (?, ?, ?, ?) USING TIMESTAMP ?").await?,
-            edits: r.prepare("SELECT id, sender FROM edited WHERE thread = ? AND target = ? AND id > ? LIMIT ?").await?,
+            list: r
+                .prepare("INSERT INTO edited (thread, target, id, sender) VALUES (?, ?, ?, ?) USING TIMESTAMP ?")
+                .await?,
+            edits: r
+                .prepare("SELECT id, sender FROM edited WHERE thread = ? AND target = ? AND id > ? LIMIT ?")
+                .await?,
             target: r.prepare(&format!("SELECT sender, kind, recalls FROM messages {ROW}")).await?,
             body: r.prepare(&format!("SELECT body FROM messages {ROW}")).await?,
             clear: r.prepare(&format!("DELETE body, edits FROM messages USING TIMESTAMP ? {ROW}")).await?,
@@ -75,7 +79,13 @@ impl Operations {
     }
 
     /// After the rows of the batch are written. `own`: where the edit itself is.
-    pub(super) async fn edit(&self, r: &Requests, op: &Row, own: Spot<'_>, target: Spot<'_>) -> Result<(), ArchiveError> {
+    pub(super) async fn edit(
+        &self,
+        r: &Requests,
+        op: &Row,
+        own: Spot<'_>,
+        target: Spot<'_>,
+    ) -> Result<(), ArchiveError> {
         let Some(text) = &op.body.text else { return Ok(()) };
         let (me, id) = (op.from.as_str(), int(op.id.0));
         r.write(&self.list, (own.thread, int(target.id.0), id, me, id)).await?;
@@ -126,7 +136,8 @@ impl Operations {
     }
 
     async fn look(&self, r: &Requests, at: Spot<'_>) -> Result<Target, ArchiveError> {
-        let row: Option<(Option<String>, Option<String>, Option<Recalls>)> = r.read_one(&self.target, spelled(at)).await?;
+        let row: Option<(Option<String>, Option<String>, Option<Recalls>)> =
+            r.read_one(&self.target, spelled(at)).await?;
         let (sender, kind, recalls) = row.unwrap_or_default();
         Ok(Target { sender, kind: kind.as_deref().map(Kind::parse), recalls: recalls.unwrap_or_default() })
     }

@@ -28,7 +28,9 @@ pub(super) struct Positions {
 impl Positions {
     pub(super) async fn prepare(r: &Requests) -> Result<Self, ArchiveError> {
         Ok(Self {
-            advance: r.prepare("INSERT INTO positions (generation, partition, id, ts) VALUES (?, ?, ?, ?) USING TIMESTAMP ?").await?,
+            advance: r
+                .prepare("INSERT INTO positions (generation, partition, id, ts) VALUES (?, ?, ?, ?) USING TIMESTAMP ?")
+                .await?,
             read: r.prepare("SELECT id, ts FROM positions WHERE generation = ? AND partition = ?").await?,
             all: r.prepare("SELECT generation, partition, id, ts FROM positions").await?,
             stray: r

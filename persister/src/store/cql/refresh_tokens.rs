@@ -24,7 +24,8 @@ use crate::{
 pub(super) const SCHEMA: &str =
     "CREATE TABLE IF NOT EXISTS refresh_tokens (hash blob PRIMARY KEY, family text, expires bigint, used boolean)";
 
-pub(super) const USES_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS refresh_uses (hash blob PRIMARY KEY, next blob, at bigint)";
+pub(super) const USES_SCHEMA: &str =
+    "CREATE TABLE IF NOT EXISTS refresh_uses (hash blob PRIMARY KEY, next blob, at bigint)";
 
 pub(super) const SALTS_SCHEMA: &str = "CREATE TABLE IF NOT EXISTS refresh_salts (hash blob PRIMARY KEY, salt blob)";
 
@@ -79,13 +80,21 @@ struct Stored {
 impl RefreshTokens {
     pub(super) async fn prepare(r: &Requests) -> Result<Self, ArchiveError> {
         Ok(Self {
-            put: r.prepare("INSERT INTO refresh_tokens (hash, family, expires) VALUES (?, ?, ?) USING TIMESTAMP 1 AND TTL ?").await?,
+            put: r
+                .prepare(
+                    "INSERT INTO refresh_tokens (hash, family, expires) VALUES (?, ?, ?) USING TIMESTAMP 1 AND TTL ?",
+                )
+                .await?,
             // Nobody was given it, and no other has its hash.
             withdraw: r.prepare("DELETE FROM refresh_tokens USING TIMESTAMP 2 WHERE hash = ?").await?,
             token: r.prepare("SELECT family, expires, used FROM refresh_tokens WHERE hash = ?").await?,
             put_salt: r.prepare("INSERT INTO refresh_salts (hash, salt) VALUES (?, ?) USING TTL ?").await?,
             salt: r.prepare("SELECT salt FROM refresh_salts WHERE hash = ?").await?,
-            use_up: r.prepare_condition("INSERT INTO refresh_uses (hash, next, at) VALUES (?, ?, ?) IF NOT EXISTS USING TTL ?").await?,
+            use_up: r
+                .prepare_condition(
+                    "INSERT INTO refresh_uses (hash, next, at) VALUES (?, ?, ?) IF NOT EXISTS USING TTL ?",
+                )
+                .await?,
             use_of: r.prepare("SELECT next, at FROM refresh_uses WHERE hash = ?").await?,
             put_family: r
                 .prepare(
@@ -93,16 +102,24 @@ impl RefreshTokens {
                      USING TIMESTAMP ? AND TTL ?",
                 )
                 .await?,
-            put_device: r.prepare("INSERT INTO login_devices (user, device, expires) VALUES (?, ?, ?) USING TIMESTAMP ? AND TTL ?").await?,
+            put_device: r
+                .prepare(
+                    "INSERT INTO login_devices (user, device, expires) VALUES (?, ?, ?) USING TIMESTAMP ? AND TTL ?",
+                )
+                .await?,
             device: r.prepare("SELECT expires FROM login_devices WHERE user = ? AND device = ?").await?,
-            family: r.prepare("SELECT user, device, since, expires, revoked FROM refresh_families WHERE family = ?").await?,
+            family: r
+                .prepare("SELECT user, device, since, expires, revoked FROM refresh_families WHERE family = ?")
+                .await?,
             put_open: r
                 .prepare(
                     "INSERT INTO open_logins (user, device, family, since, expires) VALUES (?, ?, ?, ?, ?) \
                      USING TIMESTAMP ? AND TTL ?",
                 )
                 .await?,
-            open_logins: r.prepare("SELECT device, family, since, expires FROM open_logins WHERE user = ? LIMIT ?").await?,
+            open_logins: r
+                .prepare("SELECT device, family, since, expires FROM open_logins WHERE user = ? LIMIT ?")
+                .await?,
             open_logins_of: r
                 .prepare("SELECT device, family, since, expires FROM open_logins WHERE user = ? AND device = ? LIMIT ?")
                 .await?,
@@ -113,7 +130,13 @@ impl RefreshTokens {
         })
     }
 
-    pub(super) async fn open(&self, r: &Requests, login: &OpenLogin, first: RefreshHash, expires: u64) -> Result<(), ArchiveError> {
+    pub(super) async fn open(
+        &self,
+        r: &Requests,
+        login: &OpenLogin,
+        first: RefreshHash,
+        expires: u64,
+    ) -> Result<(), ArchiveError> {
         self.keep_family(r, login, expires).await?;
         self.put(r, &login.family.id, first, expires).await
     }
@@ -195,7 +218,10 @@ impl RefreshTokens {
         if r.decide_in_a_crowd(&self.use_up, values).await? {
             return Ok(Some((next.hash, when.now)));
         }
-        let used = self.use_of(r, old).await?.ok_or_else(|| ArchiveError::Unavailable("the use of a token was not read".into()))?;
+        let used = self
+            .use_of(r, old)
+            .await?
+            .ok_or_else(|| ArchiveError::Unavailable("the use of a token was not read".into()))?;
         if used.0 != next.hash {
             r.write(&self.withdraw, (&next.hash.0[..],)).await?;
         }
@@ -233,7 +259,12 @@ impl RefreshTokens {
         r.write(&self.put_family, (id, user, device, since, until, until, ttl)).await
     }
 
-    pub(super) async fn has_device(&self, r: &Requests, user: &UserId, device: &DeviceId) -> Result<bool, ArchiveError> {
+    pub(super) async fn has_device(
+        &self,
+        r: &Requests,
+        user: &UserId,
+        device: &DeviceId,
+    ) -> Result<bool, ArchiveError> {
         let row: Option<(i64,)> = r.read_one(&self.device, (user.as_str(), device.as_str())).await?;
         Ok(row.is_some())
     }
@@ -256,7 +287,14 @@ impl RefreshTokens {
         };
         let (revoked, used_before) = (revoked.unwrap_or(false), used.unwrap_or(false));
         let since = since.map_or(0, uint);
-        Ok(Some(Stored { family, since, revoked, used_before, expires: uint(expires), family_expires: uint(family_expires) }))
+        Ok(Some(Stored {
+            family,
+            since,
+            revoked,
+            used_before,
+            expires: uint(expires),
+            family_expires: uint(family_expires),
+        }))
     }
 }
 

@@ -131,7 +131,9 @@ async fn migrate(requests: &Requests, meta: &Meta, me: &str, buckets: Buckets) -
     let mut found = meta.read(requests).await?.unwrap_or(Found { version: 0, buckets });
     if found.version > MIGRATIONS.len() {
         let (there, known) = (found.version, MIGRATIONS.len());
-        return Err(ArchiveError::Failed(format!("the keyspace has schema {there}, this build knows {known}: use the newer build")));
+        return Err(ArchiveError::Failed(format!(
+            "the keyspace has schema {there}, this build knows {known}: use the newer build"
+        )));
     }
     for (n, statements) in MIGRATIONS.iter().enumerate().skip(found.version) {
         for cql in *statements {
@@ -168,8 +170,14 @@ impl Meta {
     async fn prepare(r: &Requests) -> Result<Self, ArchiveError> {
         Ok(Self {
             read: r.prepare("SELECT version, bucket_rows, bucket_span FROM meta WHERE key = 'schema'").await?,
-            lock: r.prepare_patient_condition("INSERT INTO meta (key, holder) VALUES ('lock', ?) IF NOT EXISTS USING TTL ?").await?,
-            renew: r.prepare_patient_condition("UPDATE meta USING TTL ? SET holder = ? WHERE key = 'lock' IF holder = ?").await?,
+            lock: r
+                .prepare_patient_condition(
+                    "INSERT INTO meta (key, holder) VALUES ('lock', ?) IF NOT EXISTS USING TTL ?",
+                )
+                .await?,
+            renew: r
+                .prepare_patient_condition("UPDATE meta USING TTL ? SET holder = ? WHERE key = 'lock' IF holder = ?")
+                .await?,
             unlock: r.prepare_patient_condition("DELETE FROM meta WHERE key = 'lock' IF holder = ?").await?,
             first: r
                 .prepare_patient_condition(
@@ -177,7 +185,9 @@ impl Meta {
                      null",
                 )
                 .await?,
-            next: r.prepare_patient_condition("UPDATE meta SET version = ? WHERE key = 'schema' IF version = ?").await?,
+            next: r
+                .prepare_patient_condition("UPDATE meta SET version = ? WHERE key = 'schema' IF version = ?")
+                .await?,
         })
     }
 

@@ -124,7 +124,11 @@ impl Requests {
         Ok(statement)
     }
 
-    pub(super) async fn read<R>(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<Vec<R>, ArchiveError>
+    pub(super) async fn read<R>(
+        &self,
+        statement: &PreparedStatement,
+        values: impl SerializeRow,
+    ) -> Result<Vec<R>, ArchiveError>
     where
         R: for<'r> DeserializeRow<'r, 'r>,
     {
@@ -135,20 +139,32 @@ impl Requests {
         typed.collect::<Result<_, _>>().map_err(|e| ArchiveError::Corrupt(e.to_string()))
     }
 
-    pub(super) async fn read_one<R>(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<Option<R>, ArchiveError>
+    pub(super) async fn read_one<R>(
+        &self,
+        statement: &PreparedStatement,
+        values: impl SerializeRow,
+    ) -> Result<Option<R>, ArchiveError>
     where
         R: for<'r> DeserializeRow<'r, 'r>,
     {
         Ok(self.read(statement, values).await?.into_iter().next())
     }
 
-    pub(super) async fn write(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<(), ArchiveError> {
+    pub(super) async fn write(
+        &self,
+        statement: &PreparedStatement,
+        values: impl SerializeRow,
+    ) -> Result<(), ArchiveError> {
         let _permit = self.place(&self.writes, "write").await?;
         answer("write", self.session.execute_unpaged(statement, values)).await.map(drop)
     }
 
     /// Was the condition true, so that it was written?
-    pub(super) async fn decide(&self, statement: &PreparedStatement, values: impl SerializeRow) -> Result<bool, ArchiveError> {
+    pub(super) async fn decide(
+        &self,
+        statement: &PreparedStatement,
+        values: impl SerializeRow,
+    ) -> Result<bool, ArchiveError> {
         let _permit = self.place(&self.writes, "write").await?;
         let result = answer("condition", self.session.execute_unpaged(statement, values)).await?;
         applied(&result.into_rows_result().map_err(|e| ArchiveError::Failed(e.to_string()))?)
@@ -171,12 +187,17 @@ impl Requests {
     }
 
     /// The same statement for many rows of one partition, in one request.
-    pub(super) async fn write_rows<V: SerializeRow>(&self, statement: &PreparedStatement, rows: &[V]) -> Result<(), ArchiveError> {
+    pub(super) async fn write_rows<V: SerializeRow>(
+        &self,
+        statement: &PreparedStatement,
+        rows: &[V],
+    ) -> Result<(), ArchiveError> {
         if let [one] = rows {
             return self.write(statement, one).await;
         }
         let _permit = self.place(&self.writes, "write").await?;
-        let mut batch = Batch::new_with_statements(BatchType::Unlogged, vec![BatchStatement::from(statement.clone()); rows.len()]);
+        let mut batch =
+            Batch::new_with_statements(BatchType::Unlogged, vec![BatchStatement::from(statement.clone()); rows.len()]);
         batch.set_is_idempotent(true);
         batch.set_request_timeout(Some(self.timeout));
         answer("batch", self.session.batch(&batch, rows)).await.map(drop)
@@ -189,7 +210,8 @@ impl Requests {
         values: (V, V),
     ) -> Result<(), ArchiveError> {
         let _permit = self.place(&self.writes, "write").await?;
-        let mut batch = Batch::new_with_statements(BatchType::Logged, statements.map(|s| BatchStatement::from(s.clone())).into());
+        let mut batch =
+            Batch::new_with_statements(BatchType::Logged, statements.map(|s| BatchStatement::from(s.clone())).into());
         batch.set_is_idempotent(true);
         batch.set_request_timeout(Some(self.timeout));
         answer("batch", self.session.batch(&batch, values)).await.map(drop)
@@ -215,7 +237,10 @@ fn applied(rows: &QueryRowsResult) -> Result<bool, ArchiveError> {
     row.columns.get(at).and_then(|c| c.as_ref()?.as_boolean()).ok_or_else(broken)
 }
 
-async fn answer<T>(kind: &'static str, request: impl Future<Output = Result<T, ExecutionError>>) -> Result<T, ArchiveError> {
+async fn answer<T>(
+    kind: &'static str,
+    request: impl Future<Output = Result<T, ExecutionError>>,
+) -> Result<T, ArchiveError> {
     let began = Instant::now();
     // On the heap: the driver's futures are large, and ours would carry several of them.
     let result = Box::pin(request).await.map_err(failed);

@@ -46,11 +46,17 @@ impl Threads {
                      WHERE thread = ?",
                 )
                 .await?,
-            filling: r.prepare("SELECT last_id, bucket, bucket_rows, bucket_since, last_ts FROM threads WHERE thread = ?").await?,
+            filling: r
+                .prepare("SELECT last_id, bucket, bucket_rows, bucket_since, last_ts FROM threads WHERE thread = ?")
+                .await?,
             last_entry: r.prepare("SELECT last_id, last_ts FROM threads WHERE thread = ?").await?,
-            put_group: r.prepare("UPDATE threads USING TIMESTAMP ? SET version = ?, state = ? WHERE thread = ?").await?,
+            put_group: r
+                .prepare("UPDATE threads USING TIMESTAMP ? SET version = ?, state = ? WHERE thread = ?")
+                .await?,
             group: r.prepare("SELECT state FROM threads WHERE thread = ?").await?,
-            put_item: r.prepare("INSERT INTO user_threads (user, thread, v, item) VALUES (?, ?, ?, ?) USING TIMESTAMP ?").await?,
+            put_item: r
+                .prepare("INSERT INTO user_threads (user, thread, v, item) VALUES (?, ?, ?, ?) USING TIMESTAMP ?")
+                .await?,
             item: r.prepare("SELECT item FROM user_threads WHERE user = ? AND thread = ?").await?,
             items: r.prepare("SELECT thread, item FROM user_threads WHERE user = ?").await?,
         })
@@ -63,7 +69,8 @@ impl Threads {
     }
 
     pub(super) async fn filling(&self, r: &Requests, thread: &str) -> Result<Filling, ArchiveError> {
-        let row: Option<(Option<i64>, Option<i64>, Option<i32>, Option<i64>, Option<i64>)> = r.read_one(&self.filling, (thread,)).await?;
+        let row: Option<(Option<i64>, Option<i64>, Option<i32>, Option<i64>, Option<i64>)> =
+            r.read_one(&self.filling, (thread,)).await?;
         Ok(match row {
             Some((Some(last), Some(bucket), Some(rows), Some(since), Some(at))) => Filling {
                 last: MsgId(uint(last)),
@@ -100,17 +107,32 @@ impl Threads {
         row.and_then(|(state,)| state).map(|bytes| decode("threads.state", &bytes)).transpose()
     }
 
-    pub(super) async fn put_item(&self, r: &Requests, thread: &str, user: &UserId, item: &ThreadItem) -> Result<(), ArchiveError> {
+    pub(super) async fn put_item(
+        &self,
+        r: &Requests,
+        thread: &str,
+        user: &UserId,
+        item: &ThreadItem,
+    ) -> Result<(), ArchiveError> {
         let v = int(item.v.0);
         r.write(&self.put_item, (user.as_str(), thread, v, encode(item), v)).await
     }
 
-    pub(super) async fn item(&self, r: &Requests, thread: &Thread, user: &UserId) -> Result<Option<ThreadItem>, ArchiveError> {
+    pub(super) async fn item(
+        &self,
+        r: &Requests,
+        thread: &Thread,
+        user: &UserId,
+    ) -> Result<Option<ThreadItem>, ArchiveError> {
         let row: Option<(Vec<u8>,)> = r.read_one(&self.item, (user.as_str(), thread.to_string())).await?;
         row.map(|(item,)| decode("user_threads.item", &item)).transpose()
     }
 
-    pub(super) async fn user_threads(&self, r: &Requests, user: &UserId) -> Result<Vec<(Thread, ThreadItem)>, ArchiveError> {
+    pub(super) async fn user_threads(
+        &self,
+        r: &Requests,
+        user: &UserId,
+    ) -> Result<Vec<(Thread, ThreadItem)>, ArchiveError> {
         let rows: Vec<(String, Vec<u8>)> = r.read(&self.items, (user.as_str(),)).await?;
         rows.into_iter()
             .map(|(thread, item)| {

@@ -57,17 +57,25 @@ impl Users {
             // An id is made once: what is forgotten never comes back.
             forget: r.prepare("DELETE FROM users USING TIMESTAMP 2 WHERE user = ?").await?,
             claim: r
-                .prepare_condition("INSERT INTO names (prefix, name_key, name, user, secret) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS")
+                .prepare_condition(
+                    "INSERT INTO names (prefix, name_key, name, user, secret) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS",
+                )
                 .await?,
             login: r.prepare("SELECT user, name, secret FROM names WHERE prefix = ? AND name_key = ?").await?,
-            claim_login: r.prepare_condition("INSERT INTO logins (issuer, subject, user) VALUES (?, ?, ?) IF NOT EXISTS").await?,
+            claim_login: r
+                .prepare_condition("INSERT INTO logins (issuer, subject, user) VALUES (?, ?, ?) IF NOT EXISTS")
+                .await?,
             external: r.prepare("SELECT user FROM logins WHERE issuer = ? AND subject = ?").await?,
             by_id: r.prepare("SELECT user, name FROM users WHERE user = ?").await?,
             account: r.prepare("SELECT user, name, created, disabled FROM users WHERE user = ?").await?,
             first_accounts: r.prepare("SELECT user, name, created, disabled FROM users LIMIT ?").await?,
-            next_accounts: r.prepare("SELECT user, name, created, disabled FROM users WHERE token(user) > token(?) LIMIT ?").await?,
+            next_accounts: r
+                .prepare("SELECT user, name, created, disabled FROM users WHERE token(user) > token(?) LIMIT ?")
+                .await?,
             disable: r.prepare("UPDATE users SET disabled = ? WHERE user = ?").await?,
-            set_secret: r.prepare_condition("UPDATE names SET secret = ? WHERE prefix = ? AND name_key = ? IF user = ?").await?,
+            set_secret: r
+                .prepare_condition("UPDATE names SET secret = ? WHERE prefix = ? AND name_key = ? IF user = ?")
+                .await?,
             find: r
                 .prepare(
                     "SELECT user, name, name_key FROM names WHERE prefix = ? AND name_key > ? AND name_key < ? ORDER \
@@ -122,7 +130,8 @@ impl Users {
         let key = name_key(name);
         let values = (prefix(&key), key.as_str(), name, user.as_str(), secret);
         // Not free may be because it is ours already: the id tells.
-        Ok(r.decide_in_a_crowd(&self.claim, values).await? || self.named(r, &key).await?.is_some_and(|l| l.user == *user))
+        Ok(r.decide_in_a_crowd(&self.claim, values).await?
+            || self.named(r, &key).await?.is_some_and(|l| l.user == *user))
     }
 
     pub(super) async fn login(&self, r: &Requests, issuer: &str, subject: &str) -> Result<Option<Login>, ArchiveError> {
@@ -156,7 +165,12 @@ impl Users {
     }
 
     /// In the order of the servers' ring.
-    pub(super) async fn accounts(&self, r: &Requests, after: Option<&UserId>, limit: usize) -> Result<Vec<Account>, ArchiveError> {
+    pub(super) async fn accounts(
+        &self,
+        r: &Requests,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<Account>, ArchiveError> {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
         let rows: Vec<AccountColumns> = match after {
             None => r.read(&self.first_accounts, (limit,)).await?,
@@ -190,7 +204,12 @@ impl Users {
         let mut found = Vec::new();
         // The row of the prefix itself, then what lies behind the last one that was read. Those that only look alike
         // are passed over.
-        found.extend(self.named(r, key).await?.map(|l| Profile { user: l.user, name: l.name }).filter(|p| begins.begins(&p.name)));
+        found.extend(
+            self.named(r, key)
+                .await?
+                .map(|l| Profile { user: l.user, name: l.name })
+                .filter(|p| begins.begins(&p.name)),
+        );
         let mut after = key.to_owned();
         while found.len() < limit {
             let rows: Vec<(String, String, String)> =

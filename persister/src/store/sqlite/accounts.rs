@@ -10,8 +10,8 @@ use crate::{
     store::{
         ArchiveError,
         accounts::{
-            Account, Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewInvite, NewUser, NextToken, OpenLogin, Prefix,
-            Rotated, Use, no_name,
+            Account, Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewInvite, NewUser,
+            NextToken, OpenLogin, Prefix, Rotated, Use, no_name,
         },
     },
     tokens::{InviteHash, RefreshHash},
@@ -26,7 +26,13 @@ impl Accounts for Sqlite {
         self.write(move |tx| invites::add(tx, &invite)).await
     }
 
-    async fn take_invite(&self, code: InviteHash, name_key: &str, user: &UserId, now: u64) -> Result<Option<UserId>, ArchiveError> {
+    async fn take_invite(
+        &self,
+        code: InviteHash,
+        name_key: &str,
+        user: &UserId,
+        now: u64,
+    ) -> Result<Option<UserId>, ArchiveError> {
         let (name_key, user) = (name_key.to_owned(), user.clone());
         self.write(move |tx| invites::take(tx, code, &name_key, &user, now)).await
     }
@@ -80,7 +86,12 @@ impl Accounts for Sqlite {
         self.read(move |c| contacts::of(c, &user)).await
     }
 
-    async fn change_contact(&self, actor: &UserId, other: &UserId, change: ContactChange) -> Result<ContactOutcome, ArchiveError> {
+    async fn change_contact(
+        &self,
+        actor: &UserId,
+        other: &UserId,
+        change: ContactChange,
+    ) -> Result<ContactOutcome, ArchiveError> {
         let (actor, other) = (actor.clone(), other.clone());
         self.write(move |tx| contacts::change(tx, &actor, &other, change)).await
     }
@@ -89,7 +100,12 @@ impl Accounts for Sqlite {
         self.write(move |tx| refresh_tokens::open(tx, &login, first, expires)).await
     }
 
-    async fn open_logins(&self, user: &UserId, device: Option<&DeviceId>, now: u64) -> Result<Vec<OpenLogin>, ArchiveError> {
+    async fn open_logins(
+        &self,
+        user: &UserId,
+        device: Option<&DeviceId>,
+        now: u64,
+    ) -> Result<Vec<OpenLogin>, ArchiveError> {
         let (user, device) = (user.clone(), device.cloned());
         self.read(move |c| refresh_tokens::open_logins(c, &user, device.as_ref(), now)).await
     }
@@ -137,7 +153,13 @@ mod tests {
         db.add_user(NewUser { user: id("u"), name: "u".into(), secret: "x".into(), created: 1 }).await.unwrap();
         let old = RefreshHash([1; 32]);
         let next = NextToken { hash: RefreshHash([2; 32]), salt: Salt([3; 32]), expires: 9_000 };
-        db.open_family(OpenLogin { family: Family { id: id("f"), user: id("u"), device: id("d") }, since: 1 }, old, 5_000).await.unwrap();
+        db.open_family(
+            OpenLogin { family: Family { id: id("f"), user: id("u"), device: id("d") }, since: 1 },
+            old,
+            5_000,
+        )
+        .await
+        .unwrap();
         assert_eq!((db.sweep(4_000).await.unwrap(), db.sweep(6_000).await.unwrap()), (0, 1));
         assert_eq!(db.rotate(old, next, Use { now: 10, earliest: 10, again: 0 }).await.unwrap(), Rotated::Unknown);
     }

@@ -30,7 +30,12 @@ pub(super) fn of(c: &Connection, user: &UserId) -> rusqlite::Result<Vec<Contact>
 }
 
 /// Refusals are found before the first write: this either writes both sides or nothing.
-pub(super) fn change(tx: &Transaction<'_>, actor: &UserId, other: &UserId, change: ContactChange) -> rusqlite::Result<ContactOutcome> {
+pub(super) fn change(
+    tx: &Transaction<'_>,
+    actor: &UserId,
+    other: &UserId,
+    change: ContactChange,
+) -> rusqlite::Result<ContactOutcome> {
     for user in [actor, other] {
         let known = tx.prepare_cached("SELECT 1 FROM users WHERE user = ?1")?.exists([user.as_str()])?;
         if !known {
@@ -55,7 +60,8 @@ pub(super) fn change(tx: &Transaction<'_>, actor: &UserId, other: &UserId, chang
             delete.execute([other.as_str(), actor.as_str()])?;
         }
         Some(mine) => {
-            let mut put = tx.prepare_cached("INSERT OR REPLACE INTO contacts (user, other, state) VALUES (?1, ?2, ?3)")?;
+            let mut put =
+                tx.prepare_cached("INSERT OR REPLACE INTO contacts (user, other, state) VALUES (?1, ?2, ?3)")?;
             put.execute([actor.as_str(), other.as_str(), spelling(mine)])?;
             put.execute([other.as_str(), actor.as_str(), spelling(mirrored(mine))])?;
         }
@@ -85,6 +91,10 @@ fn state(column: usize, text: &str) -> rusqlite::Result<ContactState> {
         "requested" => Ok(ContactState::Requested),
         "asked" => Ok(ContactState::Asked),
         "contact" => Ok(ContactState::Contact),
-        other => Err(rusqlite::Error::FromSqlConversionFailure(column, Type::Text, format!("no state of a contact: {other}").into())),
+        other => Err(rusqlite::Error::FromSqlConversionFailure(
+            column,
+            Type::Text,
+            format!("no state of a contact: {other}").into(),
+        )),
     }
 }

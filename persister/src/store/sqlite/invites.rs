@@ -25,7 +25,13 @@ pub(super) fn add(tx: &Transaction<'_>, new: &NewInvite) -> rusqlite::Result<()>
     tx.execute("INSERT INTO invites (code, uses, expires) VALUES (?1, ?2, ?3)", values).map(drop)
 }
 
-pub(super) fn take(tx: &Transaction<'_>, code: InviteHash, name_key: &str, user: &UserId, now: u64) -> rusqlite::Result<Option<UserId>> {
+pub(super) fn take(
+    tx: &Transaction<'_>,
+    code: InviteHash,
+    name_key: &str,
+    user: &UserId,
+    now: u64,
+) -> rusqlite::Result<Option<UserId>> {
     let taken = tx
         .prepare_cached("SELECT user FROM invite_uses WHERE code = ?1 AND name_key = ?2")?
         .query_row(params![code.0, name_key], |r| id(r, 0))

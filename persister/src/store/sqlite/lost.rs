@@ -27,7 +27,15 @@ pub(super) fn lose(tx: &Transaction<'_>, l: &LostRange) -> rusqlite::Result<()> 
          = excluded.until
          WHERE excluded.last > last",
     )?
-    .execute(params![l.key.generation, l.key.partition, int(l.first.0), int(l.last.0), l.partitions, int(l.since), int(l.until)])?;
+    .execute(params![
+        l.key.generation,
+        l.key.partition,
+        int(l.first.0),
+        int(l.last.0),
+        l.partitions,
+        int(l.since),
+        int(l.until)
+    ])?;
     Ok(())
 }
 

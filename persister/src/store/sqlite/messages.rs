@@ -88,30 +88,36 @@ fn reach_back(tx: &Transaction<'_>, op: &Row, thread: &str) -> rusqlite::Result<
     }
     for row in &mut changed {
         if overlay::apply(row, op) {
-            tx.prepare_cached("UPDATE messages SET kind = ?3, body = ?4, rev = ?5 WHERE thread = ?1 AND id = ?2")?.execute(params![
-                thread,
-                int(row.id.0),
-                row.kind.as_str(),
-                encode(&row.body),
-                int(row.rev.0)
-            ])?;
+            tx.prepare_cached("UPDATE messages SET kind = ?3, body = ?4, rev = ?5 WHERE thread = ?1 AND id = ?2")?
+                .execute(params![thread, int(row.id.0), row.kind.as_str(), encode(&row.body), int(row.rev.0)])?;
         }
     }
     Ok(())
 }
 
 fn targeting(c: &Connection, of: &Thread, thread: &str, target: MsgId) -> rusqlite::Result<Vec<Row>> {
-    c.prepare_cached(&format!("SELECT {COLUMNS} FROM messages INDEXED BY messages_by_target WHERE thread = ?1 AND target = ?2"))?
-        .query_map(params![thread, int(target.0)], |r| read(of, r))?
-        .collect()
+    c.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM messages INDEXED BY messages_by_target WHERE thread = ?1 AND target = ?2"
+    ))?
+    .query_map(params![thread, int(target.0)], |r| read(of, r))?
+    .collect()
 }
 
-pub(super) fn rows(c: &Connection, thread: &Thread, lo: MsgId, hi: MsgId, order: Order, most: Most) -> rusqlite::Result<Vec<Row>> {
+pub(super) fn rows(
+    c: &Connection,
+    thread: &Thread,
+    lo: MsgId,
+    hi: MsgId,
+    order: Order,
+    most: Most,
+) -> rusqlite::Result<Vec<Row>> {
     let order = match order {
         Order::OldestFirst => "ASC",
         Order::NewestFirst => "DESC",
     };
-    let sql = format!("SELECT {COLUMNS} FROM messages WHERE thread = ?1 AND id >= ?2 AND id < ?3 ORDER BY id {order} LIMIT ?4");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM messages WHERE thread = ?1 AND id >= ?2 AND id < ?3 ORDER BY id {order} LIMIT ?4"
+    );
     let mut statement = c.prepare_cached(&sql)?;
     let mut found = statement.query(params![thread.to_string(), int(lo.0), int(hi.0), int(most.count as u64)])?;
     let (mut rows, mut bytes) = (Vec::new(), 0);
@@ -126,9 +132,11 @@ pub(super) fn rows(c: &Connection, thread: &Thread, lo: MsgId, hi: MsgId, order:
 }
 
 pub(super) fn controls(c: &Connection, thread: &Thread, below: MsgId) -> rusqlite::Result<Vec<Row>> {
-    c.prepare_cached(&format!("SELECT {COLUMNS} FROM messages WHERE thread = ?1 AND control = 1 AND id < ?2 ORDER BY id"))?
-        .query_map(params![thread.to_string(), int(below.0)], |r| read(thread, r))?
-        .collect()
+    c.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM messages WHERE thread = ?1 AND control = 1 AND id < ?2 ORDER BY id"
+    ))?
+    .query_map(params![thread.to_string(), int(below.0)], |r| read(thread, r))?
+    .collect()
 }
 
 /// In each stretch in which times rise with ids the row is found by halving: 53 probes of the primary key at most, and
@@ -147,7 +155,8 @@ pub(super) fn id_at(c: &Connection, thread: &Thread, ts: u64, below: MsgId) -> r
 /// The first row of a stretch at or after this time.
 fn first_at(c: &Connection, thread: &Thread, ts: u64, (from, to): (u64, u64)) -> rusqlite::Result<Option<LastEntry>> {
     let thread = thread.to_string();
-    let mut first_from = c.prepare_cached("SELECT id, ts FROM messages WHERE thread = ?1 AND id >= ?2 AND id < ?3 ORDER BY id LIMIT 1")?;
+    let mut first_from =
+        c.prepare_cached("SELECT id, ts FROM messages WHERE thread = ?1 AND id >= ?2 AND id < ?3 ORDER BY id LIMIT 1")?;
     let entry = |r: &SqlRow<'_>| Ok(LastEntry { id: MsgId(uint(r.get(0)?)), ts: uint(r.get(1)?) });
     let mut probe = |at: u64| first_from.query_row(params![thread, int(at), int(to)], entry).optional();
     let last: Option<i64> = c
@@ -171,9 +180,11 @@ fn first_at(c: &Connection, thread: &Thread, ts: u64, (from, to): (u64, u64)) ->
 }
 
 pub(super) fn find_cid(c: &Connection, thread: &Thread, from: &UserId, cid: Cid) -> rusqlite::Result<Option<MsgId>> {
-    c.prepare_cached("SELECT min(id) FROM messages INDEXED BY messages_by_cid WHERE thread = ?1 AND sender = ?2 AND cid = ?3")?
-        .query_row(params![thread.to_string(), from.as_str(), cid.as_bytes()], |r| r.get::<_, Option<i64>>(0))
-        .map(|id| id.map(|id| MsgId(uint(id))))
+    c.prepare_cached(
+        "SELECT min(id) FROM messages INDEXED BY messages_by_cid WHERE thread = ?1 AND sender = ?2 AND cid = ?3",
+    )?
+    .query_row(params![thread.to_string(), from.as_str(), cid.as_bytes()], |r| r.get::<_, Option<i64>>(0))
+    .map(|id| id.map(|id| MsgId(uint(id))))
 }
 
 fn encode(body: &Body) -> Vec<u8> {

@@ -48,7 +48,9 @@ pub(super) fn advance(tx: &Transaction<'_>, key: PartitionKey, to: Position) -> 
 
 pub(super) fn position(c: &Connection, key: PartitionKey) -> rusqlite::Result<Option<Position>> {
     c.prepare_cached("SELECT id, ts FROM positions WHERE generation = ?1 AND partition = ?2")?
-        .query_row(params![key.generation, key.partition], |r| Ok(Position { id: MsgId(uint(r.get(0)?)), ts: uint(r.get(1)?) }))
+        .query_row(params![key.generation, key.partition], |r| {
+            Ok(Position { id: MsgId(uint(r.get(0)?)), ts: uint(r.get(1)?) })
+        })
         .optional()
 }
 

@@ -53,16 +53,17 @@ struct Stored {
 
 pub(super) fn open(tx: &Transaction<'_>, login: &OpenLogin, first: RefreshHash, expires: u64) -> rusqlite::Result<()> {
     let Family { id, user, device } = &login.family;
-    tx.prepare_cached("INSERT INTO refresh_families (family, user, device, since) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
-        id.as_str(),
-        user.as_str(),
-        device.as_str(),
-        int(login.since)
-    ])?;
+    tx.prepare_cached("INSERT INTO refresh_families (family, user, device, since) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![id.as_str(), user.as_str(), device.as_str(), int(login.since)])?;
     insert(tx, id, first, None, expires)
 }
 
-pub(super) fn open_logins(c: &Connection, user: &UserId, device: Option<&DeviceId>, now: u64) -> rusqlite::Result<Vec<OpenLogin>> {
+pub(super) fn open_logins(
+    c: &Connection,
+    user: &UserId,
+    device: Option<&DeviceId>,
+    now: u64,
+) -> rusqlite::Result<Vec<OpenLogin>> {
     let mut found = c.prepare_cached(
         "SELECT f.family, f.device, f.since FROM refresh_families f
          WHERE f.user = ?1 AND (?2 IS NULL OR f.device = ?2) AND f.revoked = 0
@@ -70,13 +71,17 @@ pub(super) fn open_logins(c: &Connection, user: &UserId, device: Option<&DeviceI
     )?;
     let values = params![user.as_str(), device.map(DeviceId::as_str), int(now), int(LOGINS as u64)];
     let login = |r: &rusqlite::Row<'_>| {
-        Ok(OpenLogin { family: Family { id: id(r, 0)?, user: user.clone(), device: id(r, 1)? }, since: uint(r.get(2)?) })
+        Ok(OpenLogin {
+            family: Family { id: id(r, 0)?, user: user.clone(), device: id(r, 1)? },
+            since: uint(r.get(2)?),
+        })
     };
     found.query_map(values, login)?.collect()
 }
 
 pub(super) fn has_device(c: &Connection, user: &UserId, device: &DeviceId) -> rusqlite::Result<bool> {
-    c.prepare_cached("SELECT 1 FROM refresh_families WHERE user = ?1 AND device = ?2")?.exists([user.as_str(), device.as_str()])
+    c.prepare_cached("SELECT 1 FROM refresh_families WHERE user = ?1 AND device = ?2")?
+        .exists([user.as_str(), device.as_str()])
 }
 
 pub(super) fn rotate(tx: &Transaction<'_>, old: RefreshHash, next: NextToken, when: Use) -> rusqlite::Result<Rotated> {
@@ -95,11 +100,8 @@ pub(super) fn rotate(tx: &Transaction<'_>, old: RefreshHash, next: NextToken, wh
     if when.expired(token.expires) {
         return Ok(Rotated::Expired);
     }
-    tx.prepare_cached("UPDATE refresh_tokens SET used = ?2, next = ?3, salt = NULL WHERE hash = ?1")?.execute(params![
-        old.0,
-        int(when.now.max(1)),
-        next.hash.0
-    ])?;
+    tx.prepare_cached("UPDATE refresh_tokens SET used = ?2, next = ?3, salt = NULL WHERE hash = ?1")?
+        .execute(params![old.0, int(when.now.max(1)), next.hash.0])?;
     insert(tx, &token.family.id, next.hash, Some(next.salt), next.expires)?;
     Ok(Rotated::Done { family: token.family, name: token.name, salt: next.salt })
 }
@@ -126,13 +128,15 @@ pub(super) fn sweep(tx: &Transaction<'_>, now: u64) -> rusqlite::Result<usize> {
     Ok(gone)
 }
 
-fn insert(tx: &Transaction<'_>, family: &Token, hash: RefreshHash, salt: Option<Salt>, expires: u64) -> rusqlite::Result<()> {
-    tx.prepare_cached("INSERT INTO refresh_tokens (hash, family, expires, salt) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
-        hash.0,
-        family.as_str(),
-        int(expires),
-        salt.map(|s| s.0)
-    ])?;
+fn insert(
+    tx: &Transaction<'_>,
+    family: &Token,
+    hash: RefreshHash,
+    salt: Option<Salt>,
+    expires: u64,
+) -> rusqlite::Result<()> {
+    tx.prepare_cached("INSERT INTO refresh_tokens (hash, family, expires, salt) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![hash.0, family.as_str(), int(expires), salt.map(|s| s.0)])?;
     Ok(())
 }
 

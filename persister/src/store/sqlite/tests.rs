@@ -47,7 +47,8 @@ async fn a_new_file_may_be_opened_by_many_at_once() {
 async fn a_job_that_fails_or_panics_undoes_itself_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let db = Sqlite::open(dir.path().join("n.db")).await.unwrap();
-    let put = |p: u32| move |tx: &Transaction<'_>| tx.execute("INSERT INTO positions VALUES (1, ?1, 1, 1)", [p]).map(drop);
+    let put =
+        |p: u32| move |tx: &Transaction<'_>| tx.execute("INSERT INTO positions VALUES (1, ?1, 1, 1)", [p]).map(drop);
     let (good, twice, panics, also_good) = tokio::join!(
         db.write(put(1)),
         db.write(move |tx| put(2)(tx).and_then(|()| put(2)(tx))),
@@ -60,8 +61,10 @@ async fn a_job_that_fails_or_panics_undoes_itself_and_nothing_else() {
     good.and(also_good).unwrap();
     assert!(matches!(twice, Err(ArchiveError::Constraint(_))), "{twice:?}");
     assert!(matches!(panics, Err(ArchiveError::Unavailable(_))), "{panics:?}");
-    let there: Vec<u32> =
-        db.read(|c| c.prepare("SELECT partition FROM positions ORDER BY 1")?.query_map([], |r| r.get(0))?.collect()).await.unwrap();
+    let there: Vec<u32> = db
+        .read(|c| c.prepare("SELECT partition FROM positions ORDER BY 1")?.query_map([], |r| r.get(0))?.collect())
+        .await
+        .unwrap();
     assert_eq!(there, [1, 4]);
 }
 
@@ -73,7 +76,9 @@ async fn only_what_the_log_has_does_not_wait_for_the_disk() {
     let db = Sqlite::open(dir.path().join("n.db")).await.unwrap();
     let (full, normal) = (2, 1);
     let is = |wanted: u32| {
-        move |tx: &Transaction<'_>| tx.pragma_query_value(None, "synchronous", |r| r.get(0)).map(|is: u32| assert_eq!(is, wanted))
+        move |tx: &Transaction<'_>| {
+            tx.pragma_query_value(None, "synchronous", |r| r.get(0)).map(|is: u32| assert_eq!(is, wanted))
+        }
     };
     db.write(is(full)).await.unwrap();
     db.write_from_log(is(normal)).await.unwrap();

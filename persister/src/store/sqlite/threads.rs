@@ -73,7 +73,12 @@ pub(super) fn put_group(tx: &Transaction<'_>, thread: &Thread, group: &GroupStat
     Ok(())
 }
 
-pub(super) fn put_item(tx: &Transaction<'_>, thread: &Thread, user: &UserId, item: &ThreadItem) -> rusqlite::Result<()> {
+pub(super) fn put_item(
+    tx: &Transaction<'_>,
+    thread: &Thread,
+    user: &UserId,
+    item: &ThreadItem,
+) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO thread_members (thread, user, v, item) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (thread, user) DO UPDATE SET v = excluded.v, item = excluded.item WHERE excluded.v > v",
@@ -96,8 +101,10 @@ pub(super) fn last_entry(c: &Connection, thread: &Thread) -> rusqlite::Result<La
 }
 
 pub(super) fn group(c: &Connection, thread: &Thread) -> rusqlite::Result<Option<GroupState>> {
-    let state: Option<Option<Vec<u8>>> =
-        c.prepare_cached("SELECT state FROM threads WHERE thread = ?1")?.query_row(params![thread.to_string()], |r| r.get(0)).optional()?;
+    let state: Option<Option<Vec<u8>>> = c
+        .prepare_cached("SELECT state FROM threads WHERE thread = ?1")?
+        .query_row(params![thread.to_string()], |r| r.get(0))
+        .optional()?;
     state.flatten().map(|bytes| decode(0, &bytes)).transpose()
 }
 

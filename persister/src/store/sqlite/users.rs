@@ -93,7 +93,10 @@ pub(super) fn set_disabled(tx: &Transaction<'_>, user: &UserId, disabled: bool) 
 }
 
 pub(super) fn set_secret(tx: &Transaction<'_>, user: &UserId, secret: &str) -> rusqlite::Result<bool> {
-    let set = tx.execute("UPDATE logins SET secret = ?3 WHERE issuer = ?1 AND user = ?2", params![PASSWORD, user.as_str(), secret])?;
+    let set = tx.execute(
+        "UPDATE logins SET secret = ?3 WHERE issuer = ?1 AND user = ?2",
+        params![PASSWORD, user.as_str(), secret],
+    )?;
     Ok(set > 0)
 }
 
@@ -108,7 +111,8 @@ pub(super) fn profiles(c: &Connection, users: &[UserId]) -> rusqlite::Result<Vec
 
 pub(super) fn find(c: &Connection, prefix: &Prefix, limit: usize) -> rusqlite::Result<Vec<Profile>> {
     let end = format!("{}{}", prefix.key(), char::MAX);
-    let mut found = c.prepare_cached("SELECT user, name FROM users WHERE name_key >= ?1 AND name_key < ?2 ORDER BY name_key")?;
+    let mut found =
+        c.prepare_cached("SELECT user, name FROM users WHERE name_key >= ?1 AND name_key < ?2 ORDER BY name_key")?;
     let alike = found.query_map(params![prefix.key(), end], profile)?;
     // What only looks alike is passed over.
     alike.filter(|p| p.as_ref().map_or(true, |p| prefix.begins(&p.name))).take(limit).collect()

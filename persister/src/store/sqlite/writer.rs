@@ -125,7 +125,12 @@ impl Duty {
     }
 }
 
-fn transact(connection: &mut Connection, jobs: &mut Vec<Job>, done: &mut Vec<Done>, light: bool) -> Result<(), ArchiveError> {
+fn transact(
+    connection: &mut Connection,
+    jobs: &mut Vec<Job>,
+    done: &mut Vec<Done>,
+    light: bool,
+) -> Result<(), ArchiveError> {
     let begun = Instant::now();
     let sync = jobs.iter().any(|j| j.durable == Durable::Now);
     // NORMAL syncs only when it moves the journal into the file; FULL syncs at the commit, what was committed before

@@ -41,7 +41,12 @@ pub struct BadFrame {
 }
 
 /// The fields of a frame of type `t`; refused with the path of the first field that is wrong.
-pub(super) fn fields<T: DeserializeOwned>(codec: Codec, bytes: &[u8], t: &str, r: Option<Request>) -> Result<T, BadFrame> {
+pub(super) fn fields<T: DeserializeOwned>(
+    codec: Codec,
+    bytes: &[u8],
+    t: &str,
+    r: Option<Request>,
+) -> Result<T, BadFrame> {
     codec.fields(bytes).map_err(|why| BadFrame { r, refusal: Refusal::new(Code::BadFrame, format!("{t}: {why}")) })
 }
 

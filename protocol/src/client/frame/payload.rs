@@ -61,7 +61,16 @@ pub struct Hello {
 impl Hello {
     /// Of a device that has nothing yet and says nothing of itself.
     pub fn new(token: String, device: DeviceId) -> Self {
-        Self { token, device, class: DeviceClass::default(), name: None, app: None, session: None, cursors: BTreeMap::new(), synced: None }
+        Self {
+            token,
+            device,
+            class: DeviceClass::default(),
+            name: None,
+            app: None,
+            session: None,
+            cursors: BTreeMap::new(),
+            synced: None,
+        }
     }
 }
 

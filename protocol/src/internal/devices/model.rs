@@ -84,7 +84,16 @@ impl World {
     fn new(policy: DevicePolicy) -> Self {
         let edges = vec![Edge::default(); EDGES];
         let value = UserDevices::default();
-        Self { policy, value, revision: 0, edges, attempts: Vec::new(), releases: Vec::new(), last: vec![None; DEVICES], now: 1_000 }
+        Self {
+            policy,
+            value,
+            revision: 0,
+            edges,
+            attempts: Vec::new(),
+            releases: Vec::new(),
+            last: vec![None; DEVICES],
+            now: 1_000,
+        }
     }
 
     fn step(&mut self, step: &Step) {
@@ -92,7 +101,8 @@ impl World {
         match *step {
             Step::Hello { device, edge, back } => {
                 let session = format!("s{}", self.now);
-                let mut claim = hello(&format!("d{device}"), DeviceClass::Phone, &format!("e{edge}"), &session, self.now);
+                let mut claim =
+                    hello(&format!("d{device}"), DeviceClass::Phone, &format!("e{edge}"), &session, self.now);
                 claim.had = self.last[device].clone().filter(|_| back);
                 self.attempts.push(Attempt { claim, edge, read: None, settle: None, settled: Vec::new() });
             }
@@ -213,7 +223,10 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn policy() -> impl Strategy<Value = DevicePolicy> {
     let way = prop_oneof![Just(GivesWay::Oldest), Just(GivesWay::LeastActive), Just(GivesWay::Nobody)];
-    (1usize..3, way).prop_map(|(count, gives_way)| DevicePolicy { phone: ClassPolicy { count, gives_way }, ..DevicePolicy::default() })
+    (1usize..3, way).prop_map(|(count, gives_way)| DevicePolicy {
+        phone: ClassPolicy { count, gives_way },
+        ..DevicePolicy::default()
+    })
 }
 
 proptest! {

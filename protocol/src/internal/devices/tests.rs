@@ -125,7 +125,9 @@ fn each_class_at_its_limit() {
             assert_eq!(own.count, count);
             own.gives_way = way;
             let mut value = UserDevices::default();
-            let mut ask = |device: String, session: String, at| value.claim(&hello(&device, class, "e1", &session, at), &policy, |_| false);
+            let mut ask = |device: String, session: String, at| {
+                value.claim(&hello(&device, class, "e1", &session, at), &policy, |_| false)
+            };
             for n in 0..count {
                 assert!(settles(&ask(format!("d{n}"), format!("s{n}"), n as u64)).is_empty());
             }

@@ -40,7 +40,12 @@ impl Cluster {
     }
 
     /// Likewise, with settings of its own.
-    pub async fn client_with(&self, user: &User, edge: usize, with: impl FnOnce(Builder) -> Builder) -> (Client, Events) {
+    pub async fn client_with(
+        &self,
+        user: &User,
+        edge: usize,
+        with: impl FnOnce(Builder) -> Builder,
+    ) -> (Client, Events) {
         let builder = user.builder([self.edge_url(edge)]);
         let builder = match &self.certificates {
             None => builder,

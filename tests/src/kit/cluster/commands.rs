@@ -10,7 +10,10 @@ use super::Cluster;
 impl Cluster {
     /// Three servers elect their leaders first; until then they refuse.
     pub(super) async fn provision(&self) {
-        eventually_within("streams and buckets are made", Duration::from_secs(60), async || self.run_provision(&[]).await).await;
+        eventually_within("streams and buckets are made", Duration::from_secs(60), async || {
+            self.run_provision(&[]).await
+        })
+        .await;
     }
 
     /// `natterjack provision --partitions N`, once; what it says if it fails.
@@ -25,7 +28,8 @@ impl Cluster {
 
     /// What `natterjack doctor` says, and whether it is content.
     pub async fn doctor(&self) -> (String, bool) {
-        let settings = self.settings(NatsRole::Doctor, 0).into_iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]);
+        let settings =
+            self.settings(NatsRole::Doctor, 0).into_iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]);
         let mut command = tokio::process::Command::new(programs::natterjack());
         command.env("NATTERJACK_NATS_SERVER", programs::nats_server());
         let out = command.arg("doctor").args(settings).output().await.unwrap();
@@ -46,7 +50,14 @@ impl Cluster {
         settings.push(("persister.archive".into(), self.archive().display().to_string()));
         let settings = settings.into_iter().flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]);
         let mut process = tokio::process::Command::new(programs::natterjack());
-        let out = process.arg(command).args(args).args(settings).kill_on_drop(true).output().await.map_err(|e| e.to_string())?;
+        let out = process
+            .arg(command)
+            .args(args)
+            .args(settings)
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|e| e.to_string())?;
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if out.status.success() { Ok(said(&out.stdout)) } else { Err(said(&out.stderr)) }
     }

@@ -55,7 +55,9 @@ impl Cluster {
         let mut args = vec![role.name().to_owned(), "--die-with-parent".to_owned()];
         // What the test says for all comes last and wins.
         let own = own.iter().map(|(k, v)| ((*k).to_owned(), v.clone()));
-        args.extend(own.chain(self.settings_with(role, nats_url)).flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]));
+        args.extend(
+            own.chain(self.settings_with(role, nats_url)).flat_map(|(k, v)| ["--set".to_owned(), format!("{k}={v}")]),
+        );
         let clock = self.clock(&name).display().to_string();
         Process::new(name, programs::natterjack(), args, &self.dir(), Ready::Http(ready)).env(Self::CLOCK, &clock)
     }
@@ -66,14 +68,20 @@ impl Cluster {
             Some(proxy) => proxy.url(),
             None => self.nats_urls(node(&self.spec.edge_nodes, i, self.spec.nats)).join(","),
         };
-        let mut own = vec![("edge.id", format!("edge-{i}")), ("edge.listen", addr.to_string()), ("edge.url", self.edge_url(i))];
+        let mut own =
+            vec![("edge.id", format!("edge-{i}")), ("edge.listen", addr.to_string()), ("edge.url", self.edge_url(i))];
         own.push(("admin.listen", self.edge_admin(i).to_string()));
         if let Some(files) = &self.certificates {
             own.push(("edge.tls.certificate", files.certificate.display().to_string()));
             own.push(("edge.tls.key", files.key.display().to_string()));
         }
-        let process =
-            self.role(format!("edge-{i}"), NatsRole::Edge, nats, &own, format!("{}/ready", self.edge_url(i).replacen("ws", "http", 1)));
+        let process = self.role(
+            format!("edge-{i}"),
+            NatsRole::Edge,
+            nats,
+            &own,
+            format!("{}/ready", self.edge_url(i).replacen("ws", "http", 1)),
+        );
         match self.spec.edge_shell.get(i) {
             Some(first) => process.behind(first),
             None => process,
@@ -81,12 +89,20 @@ impl Cluster {
     }
 
     pub(super) fn channel_process(&self, i: usize) -> Process {
-        let (admin, nats) = (self.net.channel(i), self.nats_urls(node(&self.spec.channel_nodes, i, self.spec.nats)).join(","));
-        self.role(format!("channel-{i}"), NatsRole::Channel, nats, &[("admin.listen", admin.to_string())], format!("http://{admin}/ready"))
+        let (admin, nats) =
+            (self.net.channel(i), self.nats_urls(node(&self.spec.channel_nodes, i, self.spec.nats)).join(","));
+        self.role(
+            format!("channel-{i}"),
+            NatsRole::Channel,
+            nats,
+            &[("admin.listen", admin.to_string())],
+            format!("http://{admin}/ready"),
+        )
     }
 
     pub(super) fn persister_process(&self, i: usize) -> Process {
-        let (admin, nats) = (self.net.persister(i), self.nats_urls(node(&self.spec.persister_nodes, i, self.spec.nats)).join(","));
+        let (admin, nats) =
+            (self.net.persister(i), self.nats_urls(node(&self.spec.persister_nodes, i, self.spec.nats)).join(","));
         let own = [("admin.listen", admin.to_string()), ("persister.archive", self.archive().display().to_string())];
         self.role(format!("persister-{i}"), NatsRole::Persister, nats, &own, format!("http://{admin}/ready"))
     }
