@@ -177,7 +177,8 @@ impl Code {
                 "As many devices of this class are connected as may be, and none of them gives way. Close one of them."
             }
             Self::Displaced => {
-                "Another device has taken over from this one. Not by itself: ask its user, and then say `hello` without `session`."
+                "Another device has taken over from this one. Not by itself: ask its user, and then say `hello` \
+                 without `session`."
             }
             Self::RateLimited => "Too much in too short a time.",
             Self::ClockAhead => "The time in the cid is too far ahead of the log's clock, which is in `now_ms`.",

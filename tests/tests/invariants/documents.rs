@@ -172,31 +172,3 @@ fn each_word_of_the_glossary_is_a_type() {
     }
     none("words of the glossary without their type", found);
 }
-
-/// Crates whose comments fit; rustfmt leaves comments as they are. The list may only become longer.
-const FITS: [&str; 11] = [
-    "bench/",
-    "channel/",
-    "chat/",
-    "client/",
-    "natterjack/",
-    "persister/",
-    "protocol/",
-    "role/",
-    "runtime/",
-    "testkit/",
-    "tests/",
-];
-
-#[test]
-fn comments_fit_into_120_columns() {
-    let held = long_comments().into_iter().filter(|(path, _)| FITS.iter().any(|f| path.starts_with(f)));
-    none("comments over 120 columns", held.map(|(path, n)| format!("{path}: {n}")).collect());
-}
-
-/// Files with comments over 120 columns, and how many.
-pub fn long_comments() -> Vec<(String, usize)> {
-    let long = |l: &&str| l.trim_start().starts_with("//") && l.chars().count() > 120;
-    let all = sources().into_iter().map(|(path, text)| (path, text.lines().filter(long).count()));
-    all.filter(|(_, n)| *n > 0).collect()
-}

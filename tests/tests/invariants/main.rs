@@ -7,6 +7,7 @@ mod documents;
 mod metrics;
 mod names;
 mod report;
+mod sizes;
 mod tree;
 
 use std::{

@@ -67,7 +67,8 @@ pub(super) fn open_logins(
     let mut found = c.prepare_cached(
         "SELECT f.family, f.device, f.since FROM refresh_families f
          WHERE f.user = ?1 AND (?2 IS NULL OR f.device = ?2) AND f.revoked = 0
-         AND EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.family = f.family AND t.used = 0 AND t.expires > ?3) LIMIT ?4",
+         AND EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.family = f.family AND t.used = 0 AND t.expires > ?3)
+         LIMIT ?4",
     )?;
     let values = params![user.as_str(), device.map(DeviceId::as_str), int(now), int(LOGINS as u64)];
     let login = |r: &rusqlite::Row<'_>| {

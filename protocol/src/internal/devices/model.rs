@@ -233,7 +233,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn never_more_devices_of_a_class_can_write_than_may(policy in policy(), steps in prop::collection::vec(step(), 1..120)) {
+    fn never_more_devices_of_a_class_can_write_than_may(
+        policy in policy(),
+        steps in prop::collection::vec(step(), 1..120),
+    ) {
         let mut world = World::new(policy);
         for step in &steps {
             world.step(step);
