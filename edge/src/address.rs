@@ -1,7 +1,8 @@
-//! By which address a client reaches this edge or another one: what the operator said (`edge.url`), else the way on which the client came.
-//! Pure.
+//! By which address a client reaches this edge or another one: what the operator said (`edge.url`), else the way on
+//! which the client came. Pure.
 //!
-//! The address of a listener is none of these: `0.0.0.0` is no place to go to, and `127.0.0.1` is another machine for every client.
+//! The address of a listener is none of these: `0.0.0.0` is no place to go to, and `127.0.0.1` is another machine for
+//! every client.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -98,8 +99,8 @@ fn listens(there: &EdgeInfo, came: &Came) -> Option<String> {
     (reach > Reach::Nowhere && reach >= came.reach()).then(|| url(there.tls, &there.listen.to_string()))
 }
 
-/// It listens on every address of the machine that we are on, so also on the one by which the client came: if that is ours, and not something
-/// in front that brings its port here.
+/// It listens on every address of the machine that we are on, so also on the one by which the client came: if that is
+/// ours, and not something in front that brings its port here.
 fn beside(there: &EdgeInfo, here: &EdgeInfo, came: &Came) -> Option<String> {
     let authority = came.authority()?;
     let direct = authority.port_u16() == Some(here.listen.port()) && there.machine == here.machine;

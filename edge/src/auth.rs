@@ -1,7 +1,7 @@
 //! Who is it? Access tokens against the public keys in the control bucket: an edge can check tokens, never make them.
 //!
-//! A login that is revoked (logged out, or its refresh token was used twice) stands in the same bucket: whatever happens to an edge or
-//! its connection, it reads on from where it was, and closes the sessions concerned.
+//! A login that is revoked (logged out, or its refresh token was used twice) stands in the same bucket: whatever
+//! happens to an edge or its connection, it reads on from where it was, and closes the sessions concerned.
 
 pub mod keys;
 pub mod revoked;
@@ -57,7 +57,8 @@ struct Inner {
     directory: Directory,
     /// Past its expiry a token is good for this long while nobody can renew it (P7).
     grace: Duration,
-    /// The last key that was not there. One read of the leader at a time: forged key ids must not become a storm of them.
+    /// The last key that was not there. One read of the leader at a time: forged key ids must not become a storm of
+    /// them.
     missed: tokio::sync::Mutex<Option<(Token, Instant)>>,
     /// When the directory was last probed, and whether it was away.
     away: tokio::sync::Mutex<Option<(Instant, bool)>>,
@@ -135,7 +136,8 @@ impl TokenVerifier {
         self.0.keys.read().check(token, self.0.time.earliest_ms())
     }
 
-    /// Asks the leader for a key that the watch has not brought yet: a token may be used milliseconds after its key was made.
+    /// Asks the leader for a key that the watch has not brought yet: a token may be used milliseconds after its key
+    /// was made.
     async fn read(&self, kid: &Token) -> bool {
         let mut missed = self.0.missed.lock().await;
         if self.0.keys.read().knows(kid) {
@@ -174,8 +176,8 @@ impl TokenVerifier {
     }
 }
 
-/// A revocation is known first, then the session is closed; a session is registered first, then asks whether it is revoked. So none slips
-/// through between the two.
+/// A revocation is known first, then the session is closed; a session is registered first, then asks whether it is
+/// revoked. So none slips through between the two.
 async fn watch_revoked(
     buckets: &KvBuckets,
     revoked: RevokedLogins,

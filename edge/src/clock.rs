@@ -72,8 +72,8 @@ impl Clock {
         self.partition(p).map(|p| p.now_ms())
     }
 
-    /// The earliest of all partitions, so that a cid that is made in it is ahead of none; the server's time before the first beat. For
-    /// showing, never for judging.
+    /// The earliest of all partitions, so that a cid that is made in it is ahead of none; the server's time before the
+    /// first beat. For showing, never for judging.
     pub fn any_now_ms(&self) -> u64 {
         let known = self.0.partitions.lock().iter().flatten().map(Partition::now_ms).min();
         known.unwrap_or_else(|| self.0.time.now_ms())
@@ -108,8 +108,9 @@ impl Clock {
         self.0.partitions.lock().iter().all(|p| p.is_some_and(|p| p.at.elapsed() <= self.0.silence))
     }
 
-    /// Returns when the clock of the log is set back. While it was ahead the streams forgot what they had stored, so nothing that was decided
-    /// before may be published after it. Cancel-safe: what has been set back before the first poll is not seen.
+    /// Returns when the clock of the log is set back. While it was ahead the streams forgot what they had stored, so
+    /// nothing that was decided before may be published after it. Cancel-safe: what has been set back before the first
+    /// poll is not seen.
     pub async fn is_set_back(&self) {
         let mut set_back = self.0.set_back.subscribe();
         // The sender lives as long as we do.

@@ -19,7 +19,8 @@ pub struct Config {
     pub edge_id: Token,
     /// Address of the listener; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Where clients reach this edge, for instance `wss://edge1.example.org`; each one by the way on which it came if not given (`address`).
+    /// Where clients reach this edge, for instance `wss://edge1.example.org`; each one by the way on which it came if
+    /// not given (`address`).
     pub public_url: Option<String>,
     /// Connections at once, WebSocket and HTTP together.
     pub max_connections: usize,

@@ -1,5 +1,6 @@
-//! Membership is decided by the log, at append (docs/guarantees.md). An edge judges on the state at the thread's last control entry and appends
-//! on the condition that this still is the last one: of two admins racing exactly one wins, the other judges again.
+//! Membership is decided by the log, at append (docs/guarantees.md). An edge judges on the state at the thread's last
+//! control entry and appends on the condition that this still is the last one: of two admins racing exactly one wins,
+//! the other judges again.
 
 use std::time::Duration;
 
@@ -76,8 +77,9 @@ impl ControlAppender {
         }
     }
 
-    /// Returns once it is so: the id of the control entry in the log, or, if it was so already, of the one it has been so with. Dropping
-    /// the future leaves the outcome open; whoever asks again, through any edge, makes no second change.
+    /// Returns once it is so: the id of the control entry in the log, or, if it was so already, of the one it has been
+    /// so with. Dropping the future leaves the outcome open; whoever asks again, through any edge, makes no second
+    /// change.
     pub async fn append(&self, change: &ThreadChange) -> Result<MsgId, Refusal> {
         fold_limit(change)?;
         let (look, ahead) = self.is_old(change);
@@ -134,8 +136,9 @@ impl ControlAppender {
         self.people.have_room(others, limits::STATE_BYTES_BY_GROUPS).await
     }
 
-    /// May the log have forgotten an earlier attempt under this cid? And the log's time if it is ahead of it: then nothing is made under it,
-    /// but something may have been. The rule of messages, so that one clock serves clients for both.
+    /// May the log have forgotten an earlier attempt under this cid? And the log's time if it is ahead of it: then
+    /// nothing is made under it, but something may have been. The rule of messages, so that one clock serves clients
+    /// for both.
     fn is_old(&self, change: &ThreadChange) -> (bool, Option<u64>) {
         let Some(cid) = change.cid else { return (false, None) };
         let p = self.log.layout().partition(&change.thread);
@@ -184,7 +187,8 @@ impl ControlAppender {
         })
     }
 
-    /// The state with everything folded up to `expected`; a group whose key was lost is rebuilt. `look`: also one that is about to be made.
+    /// The state with everything folded up to `expected`; a group whose key was lost is rebuilt. `look`: also one that
+    /// is about to be made.
     async fn state_at(&self, change: &ThreadChange, expected: MsgId, look: bool) -> Result<State, Refusal> {
         let end = Instant::now() + FOLD;
         loop {

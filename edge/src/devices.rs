@@ -236,8 +236,8 @@ impl Devices {
         place.edge == self.edge && place.incarnation == self.incarnation
     }
 
-    /// Has the edge's lease run out, by the leader? An incarnation whose key has been taken by another one may have been
-    /// frozen then: its lease stands in its own eyes for one lifetime at most.
+    /// Has the edge's lease run out, by the leader? An incarnation whose key has been taken by another one may have
+    /// been frozen then: its lease stands in its own eyes for one lifetime at most.
     async fn is_over(&self, place: &SessionPlace) -> bool {
         match self.world.lease(&place.edge).await {
             Ok(None) => true,
@@ -359,7 +359,8 @@ impl Devices {
         true
     }
 
-    /// For this edge's lease: `presence` says of nobody that they are away before every edge's sessions are in the bucket.
+    /// For this edge's lease: `presence` says of nobody that they are away before every edge's sessions are in the
+    /// bucket.
     pub fn sessions_in(&self) -> watch::Receiver<Vec<u64>> {
         self.sessions_in.subscribe()
     }

@@ -1,4 +1,5 @@
-//! Asking `directory`: people, logins and relations. It may be away with the archive; then the answer is a retryable refusal.
+//! Asking `directory`: people, logins and relations. It may be away with the archive; then the answer is a retryable
+//! refusal.
 
 use std::time::Duration;
 

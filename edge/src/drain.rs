@@ -1,5 +1,5 @@
-//! Leaving without being noticed: tell clients in jittered waves to connect elsewhere first, finish what they have sent, refuse what comes as
-//! long as it comes, then go.
+//! Leaving without being noticed: tell clients in jittered waves to connect elsewhere first, finish what they have
+//! sent, refuse what comes as long as it comes, then go.
 
 use std::time::Duration;
 
@@ -12,13 +12,15 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::{edges::KnownEdges, server::shutdown::ShutdownPhases, sessions::Sessions, status::StatusWatch};
 
-/// Parts of the whole time: waves begin over the first quarter, each has another quarter to go, sends have the third. The fourth is for those
-/// who have not finished by then, for a load balancer that has not noticed, and for the answers to what it still sends.
+/// Parts of the whole time: waves begin over the first quarter, each has another quarter to go, sends have the third.
+/// The fourth is for those who have not finished by then, for a load balancer that has not noticed, and for the
+/// answers to what it still sends.
 const PARTS: u32 = 4;
 /// Sessions told at once: the others' handshakes of one wave take well under a second.
 const WAVE: usize = 500;
-/// Whatever chooses among edges has noticed that this one leaves when nothing but its health checks has come for so long. A connection that
-/// finds nobody is refused at once, and tried elsewhere; so this spares attempts and is no promise.
+/// Whatever chooses among edges has noticed that this one leaves when nothing but its health checks has come for so
+/// long. A connection that finds nobody is refused at once, and tried elsewhere; so this spares attempts and is no
+/// promise.
 const QUIET: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(20);
 

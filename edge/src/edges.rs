@@ -1,5 +1,5 @@
-//! The edges that live, for clients to go to (`GET /v1/edges`, `draining`): by their leases, of which `address` makes what a client can use.
-//! This edge's own lease is kept in `lease`.
+//! The edges that live, for clients to go to (`GET /v1/edges`, `draining`): by their leases, of which `address` makes
+//! what a client can use. This edge's own lease is kept in `lease`.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -59,7 +59,8 @@ impl KnownEdges {
         ("edges", self.watching.clone())
     }
 
-    /// Where a client that came so may go from here, in no order, so that they spread. Several edges behind one address are one.
+    /// Where a client that came so may go from here, in no order, so that they spread. Several edges behind one
+    /// address are one.
     pub fn others(&self, came: &Came) -> Vec<String> {
         let mut urls = self.living(|lease| address::other(lease, &self.own, came));
         urls.sort_unstable();

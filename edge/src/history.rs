@@ -1,4 +1,5 @@
-//! Asking `history`: any instance answers from archive and log together. No answer is a retryable refusal, never a guess.
+//! Asking `history`: any instance answers from archive and log together. No answer is a retryable refusal, never a
+//! guess.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +14,8 @@ use crate::refusals::{EdgeError, RoleService, refuse};
 
 /// A page takes milliseconds, a slow archive may take a second.
 const ONE_TRY: Duration = Duration::from_millis(1_500);
-/// Questions of an edge under way that have a whole crowd behind them: everybody who was on an edge that died attaches here at once.
+/// Questions of an edge under way that have a whole crowd behind them: everybody who was on an edge that died attaches
+/// here at once.
 const IN_TURN: usize = 64;
 /// All instances are full. Doubled each time, up to half a second.
 const FULL: Duration = Duration::from_millis(20);
@@ -35,7 +37,8 @@ impl HistoryClient {
         self.ask_until(call, Instant::now() + self.deadline).await
     }
 
-    /// Behind those who came before: a crowd waits here, where it costs nobody anything, and not in front of who repairs or sends again.
+    /// Behind those who came before: a crowd waits here, where it costs nobody anything, and not in front of who
+    /// repairs or sends again.
     pub async fn ask_in_turn<A>(&self, call: HistoryCall<A>) -> Result<A, Refusal> {
         let end = Instant::now() + self.deadline;
         match timeout_at(end, self.places.acquire()).await {
@@ -58,7 +61,8 @@ impl HistoryClient {
                 Err(RpcError::NoResponders) if left > Duration::from_millis(200) => {
                     sleep(Duration::from_millis(100)).await
                 }
-                // A frozen instance takes its share of the questions until NATS notices: the next try may reach another.
+                // A frozen instance takes its share of the questions until NATS notices: the next try may reach
+                // another.
                 Err(RpcError::Timeout) if left > ONE_TRY => {}
                 Err(e) => return Err(failed(e)),
             }

@@ -1,4 +1,5 @@
-//! Beside the socket: accounts, sessions, people, groups, lists, history, sending, the long poll, discovery. JSON over HTTP/1.1, the same tokens, the same typed errors.
+//! Beside the socket: accounts, sessions, people, groups, lists, history, sending, the long poll, discovery. JSON over
+//! HTTP/1.1, the same tokens, the same typed errors.
 
 pub mod accounts;
 pub mod contacts;

@@ -1,7 +1,7 @@
 //! This edge's own lease: that it lives, for the others to see (`edges`).
 //!
-//! A lease says where (`address`), how full, leaving or not, and whether beats reach the edge. The lease and the beats together make the
-//! `EdgeStatus`.
+//! A lease says where (`address`), how full, leaving or not, and whether beats reach the edge. The lease and the beats
+//! together make the `EdgeStatus`.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What the users of this edge may see and do: their threads, from the leader of `<uid>.threads`, kept fresh by `member` signals.
+//! What the users of this edge may see and do: their threads, from the leader of `<uid>.threads`, kept fresh by
+//! `member` signals.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -60,8 +61,8 @@ impl Members {
 pub struct UserState {
     pub user: UserId,
     threads: Mutex<HashMap<Thread, ThreadItem>>,
-    /// Up to which item the sessions here have been told, and their seats put right. An item may be known before: a send that was
-    /// refused reads it too.
+    /// Up to which item the sessions here have been told, and their seats put right. An item may be known before: a
+    /// send that was refused reads it too.
     told: Mutex<HashMap<Thread, Told>>,
     loaded: AtomicBool,
     signals: AtomicU32,
@@ -183,8 +184,8 @@ impl UserState {
         self.told.lock().get(thread).is_some_and(|t| t.v >= id)
     }
 
-    /// Threads whose item is newer than what the sessions were told, each given out once; and whether the user may hear of it:
-    /// a block is shown to who blocks, not to who is blocked.
+    /// Threads whose item is newer than what the sessions were told, each given out once; and whether the user may
+    /// hear of it: a block is shown to who blocks, not to who is blocked.
     pub fn untold(&self) -> Vec<(Thread, ThreadItem, bool)> {
         let (threads, mut told) = (self.threads.lock(), self.told.lock());
         let mut news = Vec::new();

@@ -1,4 +1,5 @@
-//! Beside step 5: a page of history for somebody who asks, over the socket or HTTP. Decides whether they may; `history` cuts it.
+//! Beside step 5: a page of history for somebody who asks, over the socket or HTTP. Decides whether they may;
+//! `history` cuts it.
 
 use natterjack_nats::calls::history;
 use natterjack_protocol::{
@@ -77,8 +78,9 @@ impl Pages {
         Ok(Page { thread: Some(thread), ..page })
     }
 
-    /// Somebody may ask for a message that was acknowledged before the fold has come to their own key. A group's key is folded first, and
-    /// nobody can write there before it is; who is in a conversation of two says its name. False: there may be no such conversation.
+    /// Somebody may ask for a message that was acknowledged before the fold has come to their own key. A group's key
+    /// is folded first, and nobody can write there before it is; who is in a conversation of two says its name. False:
+    /// there may be no such conversation.
     async fn access(&self, reader: &UserId, thread: &Thread) -> Result<Option<(ReadAccess, bool)>, Refusal> {
         let item = self.people.threads(reader).await?.threads.remove(thread).filter(ThreadItem::visible);
         if let Some(item) = item.as_ref().filter(|i| i.intervals.open()) {

@@ -1,4 +1,5 @@
-//! Who exists, and which threads they are in, by the leader of their key. A key that is gone is rebuilt, never taken for "nobody".
+//! Who exists, and which threads they are in, by the leader of their key. A key that is gone is rebuilt, never taken
+//! for "nobody".
 
 use futures_util::{StreamExt, stream};
 use natterjack_nats::KvBuckets;

@@ -2,8 +2,8 @@
 //! of each what its watcher may see.
 //!
 //! `desk` is the task: it hears batches, asks the role, tells the watchers; others reach it through `handle`.
-//! `hearing` notices what was not heard, `watching` knows who watches whom (both pure). `choice` is what a user chose for
-//! themselves, `source` is where all of it comes from.
+//! `hearing` notices what was not heard, `watching` knows who watches whom (both pure). `choice` is what a user chose
+//! for themselves, `source` is where all of it comes from.
 
 pub mod choice;
 pub mod desk;

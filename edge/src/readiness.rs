@@ -1,5 +1,5 @@
-//! Ready means that what this edge listens to moves: per partition the beats, which come the way of events and through the same task, and
-//! each bucket that it watches, compared with the newest key that the bucket's leader has.
+//! Ready means that what this edge listens to moves: per partition the beats, which come the way of events and through
+//! the same task, and each bucket that it watches, compared with the newest key that the bucket's leader has.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! One connection's life after the upgrade: `handshake` waits for hello; then one task reads (`incoming`), answers
-//! requests (`commands`), writes (`socket`) and watches the time (`heartbeat`, `stall`). What it asks of the rest of the edge goes through
-//! `backend`.
+//! requests (`commands`), writes (`socket`) and watches the time (`heartbeat`, `stall`). What it asks of the rest of
+//! the edge goes through `backend`.
 //!
 //! Steps 2 (in: `incoming`, `commands`) and 6 (out: `sessions/outbox`, `socket`). Everybody else reaches the session
 //! through its handle only.

@@ -1,7 +1,8 @@
-//! How this edge stands: beats, its own lease, leaving or not. One value that sends, readiness, the lease and new sockets look at.
+//! How this edge stands: beats, its own lease, leaving or not. One value that sends, readiness, the lease and new
+//! sockets look at.
 //!
-//! Brown-out, not stampede (docs/guarantees.md): without beats or lease an edge keeps its sockets and says so; it does not throw clients
-//! at the other edges, which may be in the same trouble.
+//! Brown-out, not stampede (docs/guarantees.md): without beats or lease an edge keeps its sockets and says so; it does
+//! not throw clients at the other edges, which may be in the same trouble.
 
 use natterjack_nats::LeaseState;
 use natterjack_protocol::{Refusal, Thread};

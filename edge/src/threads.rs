@@ -1,4 +1,5 @@
-//! The list of a user's threads: newest activity first, each with its last visible event. Asked over the socket and over HTTP.
+//! The list of a user's threads: newest activity first, each with its last visible event. Asked over the socket and
+//! over HTTP.
 
 use futures_util::{StreamExt, stream};
 use natterjack_nats::calls::history::latest;
@@ -16,15 +17,15 @@ use crate::{
     people::People,
 };
 
-/// Threads in one question to `history`: at most so many, and a request of at most this size (who has joined a group a hundred times has
-/// 3 kB of intervals).
+/// Threads in one question to `history`: at most so many, and a request of at most this size (who has joined a group a
+/// hundred times has 3 kB of intervals).
 const QUESTION: Most = Most { count: 200, bytes: limits::ANSWER_BYTES };
 /// Questions, and group names, asked at once.
 const AT_ONCE: usize = 8;
 /// Of a summary in JSON besides its last event: thread, role and a name of 100 characters.
 const SUMMARY_BYTES: usize = 1_000;
-/// Threads that were last active in the same millisecond are told apart by so many bits of their hash. With the time they stay below 2^53
-/// until 2109.
+/// Threads that were last active in the same millisecond are told apart by so many bits of their hash. With the time
+/// they stay below 2^53 until 2109.
 const TIE_BITS: u32 = 11;
 
 #[derive(Clone)]
@@ -138,8 +139,8 @@ fn questions(threads: Vec<(Thread, ThreadItem)>) -> Vec<Vec<Asked>> {
     questions
 }
 
-/// A page of the list while its threads come in. Newest first, and turned by `Row::key`: ids of different partitions do not compare. Holds
-/// the last events of those only that may be on it.
+/// A page of the list while its threads come in. Newest first, and turned by `Row::key`: ids of different partitions
+/// do not compare. Holds the last events of those only that may be on it.
 struct ListPage {
     most: Most,
     before: u64,

@@ -1,5 +1,5 @@
-//! What JetStream alone does on the same server, to put beside a figure of the whole system: entries with a `Nats-Msg-Id` into a stream
-//! of its own, each heard by a core subscriber. Only the bench uses it.
+//! What JetStream alone does on the same server, to put beside a figure of the whole system: entries with a
+//! `Nats-Msg-Id` into a stream of its own, each heard by a core subscriber. Only the bench uses it.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},

@@ -1,5 +1,5 @@
-//! Questions to other roles, one function each, with the type of the answer. Which variant of a request goes with which of an
-//! answer is known here alone.
+//! Questions to other roles, one function each, with the type of the answer. Which variant of a request goes with
+//! which of an answer is known here alone.
 
 pub mod directory;
 pub mod history;

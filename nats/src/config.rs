@@ -9,7 +9,8 @@ use crate::nats_role::NatsRole;
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NatsConfig {
-    /// `nats://host:port` or `tls://host:port`, one or several of the same cluster. A login before the `@` counts for all of them.
+    /// `nats://host:port` or `tls://host:port`, one or several of the same cluster. A login before the `@` counts for
+    /// all of them.
     pub urls: Vec<String>,
     pub user: Option<String>,
     pub password: Option<String>,
@@ -19,7 +20,8 @@ pub struct NatsConfig {
     /// Path of a credentials file (JWT and seed).
     pub creds: Option<PathBuf>,
     pub tls: TlsFiles,
-    /// Whose permissions this process has: its answers come to subjects that only this role may hear. None: to those of everybody.
+    /// Whose permissions this process has: its answers come to subjects that only this role may hear. None: to those
+    /// of everybody.
     pub role: Option<NatsRole>,
     /// Shown in the server's list of connections, before the role.
     pub name: String,
@@ -33,7 +35,8 @@ pub struct NatsConfig {
     pub kv_shards: u32,
     /// Bytes each partition of the log may hold; if set, an existing log must agree.
     pub max_bytes: Option<i64>,
-    /// What a new partition gets if `max_bytes` is not set; never compared. `up` passes 25 % of the free disk / partitions.
+    /// What a new partition gets if `max_bytes` is not set; never compared. `up` passes 25 % of the free disk /
+    /// partitions.
     pub default_max_bytes: Option<i64>,
     /// A single server syncs before each acknowledgement; only `server::single_config` reads it.
     pub sync_always: bool,

@@ -1,7 +1,8 @@
-//! Step 5 of a message's life: live subjects into an edge. Before it `channel` published the frame; behind it the edge's dispatcher
-//! hands the bytes to its sessions.
+//! Step 5 of a message's life: live subjects into an edge. Before it `channel` published the frame; behind it the
+//! edge's dispatcher hands the bytes to its sessions.
 //!
-//! Over a raw connection (`wire::raw`): a subscription costs its table entry, a message no allocation, a request its token.
+//! Over a raw connection (`wire::raw`): a subscription costs its table entry, a message no allocation, a request its
+//! token.
 
 mod table;
 
@@ -100,7 +101,8 @@ impl FanIn {
         Ok(fanin)
     }
 
-    /// Buffered until the next `next_batch`; remembered and sent again after a reconnect. A slot in use changes its subject.
+    /// Buffered until the next `next_batch`; remembered and sent again after a reconnect. A slot in use changes its
+    /// subject.
     pub fn subscribe(&mut self, subject: &str, slot: SubscriptionSlot) {
         self.unsubscribe(slot);
         let sid = self.table.insert(slot, subject);
@@ -122,8 +124,8 @@ impl FanIn {
         self.raw.publish(subject, "", payload);
     }
 
-    /// The token under which the answer comes. Written behind every subscription made before: whoever answers does it with all of them
-    /// in force, so the answer is the barrier of attach.
+    /// The token under which the answer comes. Written behind every subscription made before: whoever answers does it
+    /// with all of them in force, so the answer is the barrier of attach.
     pub fn request(&mut self, subject: &str, payload: &[u8]) -> u64 {
         let token = self.next_token;
         self.next_token += 1;
@@ -140,7 +142,8 @@ impl FanIn {
         self.raw.epoch()
     }
 
-    /// Writes what is buffered and waits until there is at least one event. Cancel-safe: what was read is in `out` or still in the buffer.
+    /// Writes what is buffered and waits until there is at least one event. Cancel-safe: what was read is in `out` or
+    /// still in the buffer.
     pub async fn next_batch(&mut self, out: &mut Vec<FanInEvent>) {
         // Reads of a busy socket never wait; without this the other tasks of this thread would.
         tokio::task::consume_budget().await;

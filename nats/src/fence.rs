@@ -1,5 +1,6 @@
-//! Before step 3: a server without replicas may have lost its last entries while it was away, and would give their ids again. So nothing
-//! is published over a new connection to it before `channel` has compared the log's end with what it has read: its beat says so (ADR 11).
+//! Before step 3: a server without replicas may have lost its last entries while it was away, and would give their ids
+//! again. So nothing is published over a new connection to it before `channel` has compared the log's end with what it
+//! has read: its beat says so (ADR 11).
 
 use std::sync::{
     Arc,

@@ -1,8 +1,10 @@
-//! A new generation of the log while everything runs: with another number of partitions (ADR 5), or because the log lost its end (ADR 11).
+//! A new generation of the log while everything runs: with another number of partitions (ADR 5), or because the log
+//! lost its end (ADR 11).
 //!
 //! In this order, each step safe to repeat, so that whoever comes next finishes what somebody has begun:
 //! 1. the layout says what is to come (`next`);
-//! 2. every stream of the old generation is closed: its subjects are taken away, so a publish has no responder, and behind all that it
+//! 2. every stream of the old generation is closed: its subjects are taken away, so a publish has no responder, and
+//! behind all that it
 //!    still stores an end mark is written. A reader that meets the mark has read everything;
 //! 3. the new streams are made, their first id above every id there ever was;
 //! 4. the layout names the new generation, and the old one as `former`.
@@ -37,17 +39,19 @@ use crate::{
 
 /// Below this a partition is of no use.
 const LEAST_BYTES: i64 = 64 << 20;
-/// A closed stream keeps this much room above what it holds, for its end mark; the rest of what it had reserved is free for the new ones.
+/// A closed stream keeps this much room above what it holds, for its end mark; the rest of what it had reserved is
+/// free for the new ones.
 const ROOM: i64 = 16 << 20;
 /// Between attempts to begin the new generation.
 const AGAIN: Duration = Duration::from_secs(1);
 /// An election takes 4–9 s.
 const TRIES: u32 = 60;
 const PAUSE: Duration = Duration::from_millis(250);
-/// The log goes on in a new generation, with as many partitions as before, because generation `found` may have lost its end, or is an older
-/// copy: no id of it is above what was given. Every id of the new one is above all that streams, positions and `above` know, by
-/// more than can have been forgotten. Returns the newest layout; nothing happens if that is later than `found` and above `above` already, so
-/// everybody who finds the loss may call it. Needs no more than a connection. To be repeated after [`ProvisionError::Unread`].
+/// The log goes on in a new generation, with as many partitions as before, because generation `found` may have lost
+/// its end, or is an older copy: no id of it is above what was given. Every id of the new one is above all that
+/// streams, positions and `above` know, by more than can have been forgotten. Returns the newest layout; nothing
+/// happens if that is later than `found` and above `above` already, so everybody who finds the loss may call it. Needs
+/// no more than a connection. To be repeated after [`ProvisionError::Unread`].
 pub fn renew(nats: &Nats, found: u32, above: IdFloor) -> BoxFuture<'_, Result<Layout, ProvisionError>> {
     Box::pin(renewed(nats, found, above))
 }
@@ -79,7 +83,8 @@ async fn renewed(nats: &Nats, found: u32, above: IdFloor) -> Result<Layout, Prov
                 known = known.max(Positions::new(&buckets, role).load(p).await?.map_or(MsgId::NONE, |read| read.id));
             }
             highest = highest.max(known);
-            // Nobody can tell any more when its streams are closed, and positions are a moment old: any partition may have lost something.
+            // Nobody can tell any more when its streams are closed, and positions are a moment old: any partition may
+            // have lost something.
             notes.note(p, known).await?;
         }
         let highest = highest.0.max(highest_id(nats).await?);
@@ -97,7 +102,8 @@ async fn renewed(nats: &Nats, found: u32, above: IdFloor) -> Result<Layout, Prov
     }
 }
 
-/// A layout of the archive's own newest generation needs no comparison: that is where the archive has its highest id from.
+/// A layout of the archive's own newest generation needs no comparison: that is where the archive has its highest id
+/// from.
 async fn is_above(nats: &Nats, layout: Layout, above: IdFloor) -> Result<bool, ProvisionError> {
     if layout.generation <= above.generation {
         return Ok(layout.generation == above.generation);
@@ -116,8 +122,8 @@ fn unknown(generation: u32, p: u32, e: &LogError) -> ProvisionError {
     ProvisionError::Create { name: subjects::stream(generation, p), reason: e.to_string() }
 }
 
-/// Has the log go on in a new generation, because partition `p` of this one lost what `role` has read of it up to `known`. Through every
-/// outage; returns when the newest layout is a later one. Cancel-safe.
+/// Has the log go on in a new generation, because partition `p` of this one lost what `role` has read of it up to
+/// `known`. Through every outage; returns when the newest layout is a later one. Cancel-safe.
 pub async fn renew_above(nats: &Nats, layout: Layout, p: u32, role: &'static str, known: MsgId, above: IdFloor) {
     tracing::error!(
         role,
@@ -191,7 +197,8 @@ pub(crate) async fn begin(nats: &Nats, layout: Layout, next: Next) -> Result<(),
     }
 }
 
-/// Steps 2 to 4 of the switch that the layout speaks of. New streams are as the old ones are, but for what differs by generation.
+/// Steps 2 to 4 of the switch that the layout speaks of. New streams are as the old ones are, but for what differs by
+/// generation.
 pub(crate) async fn finish(nats: &Nats, now_ms: u64, next: Next) -> Result<Layout, ProvisionError> {
     let Some((old, revision)) = Layout::find(nats).await? else { return Err(LayoutError::NotProvisioned.into()) };
     if old.next != Some(next) {

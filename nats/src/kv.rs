@@ -1,8 +1,8 @@
 //! State beside the log: a thin key-value store over bucket streams (one value per key). Bytes; `typed_key` gives them
 //! types.
 //!
-//! Every read goes to the stream's leader: what was written is read, by anybody. async-nats' KV reads by Direct Get, which a
-//! follower may answer with the value before last.
+//! Every read goes to the stream's leader: what was written is read, by anybody. async-nats' KV reads by Direct Get,
+//! which a follower may answer with the value before last.
 
 use std::time::Duration;
 

@@ -82,8 +82,8 @@ struct Watch {
 }
 
 impl Kv {
-    /// `keys` may hold wildcards. The stream never ends; a bucket that is recreated empty reports what it had as gone. Waits until the bucket
-    /// answers, as the stream does through every outage; an error means that waiting is no use.
+    /// `keys` may hold wildcards. The stream never ends; a bucket that is recreated empty reports what it had as gone.
+    /// Waits until the bucket answers, as the stream does through every outage; an error means that waiting is no use.
     pub async fn watch(&self, keys: &str) -> Result<impl Stream<Item = WatchEvent> + Send + Unpin + use<>, KvError> {
         Ok(self.watch_with_progress(keys).await?.0)
     }
@@ -164,7 +164,8 @@ impl Watch {
             let gone = std::mem::take(&mut self.known);
             self.waiting.extend(gone.into_iter().map(|key| WatchEvent { key, value: None, revision: 0 }));
         }
-        // One value per key is stored, so "everything after what was seen" is the newest of each, without those that did not change.
+        // One value per key is stored, so "everything after what was seen" is the newest of each, without those that
+        // did not change.
         let from = if self.seen == 0 { DeliverFrom::LastPerSubject } else { DeliverFrom::Sequence(self.seen + 1) };
         let consumer = Consumer::make(&nats, self.kv.stream(), Some(&self.filter), from).await?;
         self.pull = Some(Pull::shared(&nats, consumer, PullMode::Ahead).await?);

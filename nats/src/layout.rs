@@ -1,5 +1,5 @@
-//! How the log is laid out: its generation, its partitions, the shards of the buckets. Data; `layout_store` reads and writes
-//! it.
+//! How the log is laid out: its generation, its partitions, the shards of the buckets. Data; `layout_store` reads and
+//! writes it.
 
 use natterjack_protocol::{Thread, thread::partition_of};
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,8 @@ pub struct Next {
     pub partitions: u32,
     /// Of each partition.
     pub max_bytes: i64,
-    /// Its first id is above this, and its number at least so large: what an archive, or a position, knows beside the log.
+    /// Its first id is above this, and its number at least so large: what an archive, or a position, knows beside the
+    /// log.
     #[serde(default)]
     pub above: u64,
     #[serde(default)]

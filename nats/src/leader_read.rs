@@ -1,7 +1,7 @@
 //! One thread's newest entries straight from one generation of the log. `thread_log` makes one of two generations.
 //!
-//! Batch Direct Get walks upwards only and on literal subjects is quick (0.2–0.35 ms; a wildcard 33–38 ms), but a follower may answer it
-//! with what it had a moment ago; leader reads have everything that was acknowledged.
+//! Batch Direct Get walks upwards only and on literal subjects is quick (0.2–0.35 ms; a wildcard 33–38 ms), but a
+//! follower may answer it with what it had a moment ago; leader reads have everything that was acknowledged.
 
 mod direct;
 
@@ -21,7 +21,8 @@ use crate::{
     },
 };
 
-/// The first probe for the newest page, and by how much each next one reaches further back: 10 s, 1 min, 6 min, 36 min, 3.6 h, 21.6 h.
+/// The first probe for the newest page, and by how much each next one reaches further back: 10 s, 1 min, 6 min, 36
+/// min, 3.6 h, 21.6 h.
 const PROBE_MS: u64 = 10_000;
 const PROBE_FACTOR: u64 = 6;
 const PROBES: u32 = 6;
@@ -158,8 +159,8 @@ impl LeaderReader {
 
     /// The newest entries with id > `above`, at most `most`, oldest first. `now_ms` is the log's clock, or near it.
     ///
-    /// Probes windows of time, each six times the one before, until one holds enough or reaches `above`; then asks the leader what is
-    /// behind.
+    /// Probes windows of time, each six times the one before, until one holds enough or reaches `above`; then asks the
+    /// leader what is behind.
     pub async fn newest(
         &self,
         thread: &Thread,
@@ -245,8 +246,8 @@ impl LeaderReader {
         Ok(jetstream::leader_get(&self.nats, &stream, Get::Seq(id.0)).await?.map(|m| m.ts))
     }
 
-    /// Adds what Direct Get has left out: a follower may lag, and the two subjects may have been answered by two followers, so each is
-    /// continued behind its own last entry (`after` if it has none), one by one by the leader.
+    /// Adds what Direct Get has left out: a follower may lag, and the two subjects may have been answered by two
+    /// followers, so each is continued behind its own last entry (`after` if it has none), one by one by the leader.
     async fn complete_by_leader(
         &self,
         thread: &Thread,

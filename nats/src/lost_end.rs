@@ -1,5 +1,6 @@
-//! A log that ends below what somebody has read of it: a server lost its last entries with the power, or its folder was put back from an
-//! older copy. It would give ids again. Whoever finds it has the log go on in a new generation (ADR 11).
+//! A log that ends below what somebody has read of it: a server lost its last entries with the power, or its folder
+//! was put back from an older copy. It would give ids again. Whoever finds it has the log go on in a new generation
+//! (ADR 11).
 
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use crate::{
     wire::client::Nats,
 };
 
-/// A deposed leader does not know the newest entries and answers for a few seconds all the same: so often, and so long apart, everybody
-/// who answers for a replicated stream has to say that they are not there.
+/// A deposed leader does not know the newest entries and answers for a few seconds all the same: so often, and so long
+/// apart, everybody who answers for a replicated stream has to say that they are not there.
 const LOOKS: u32 = 20;
 const APART: Duration = Duration::from_millis(500);
 
@@ -46,14 +47,14 @@ pub(crate) struct End {
 }
 
 impl LeaderReader {
-    /// Does the log not have what was `read` in it? Also if it has gone on since: then there is something else, stored later. Never of a
-    /// generation that is over, which takes nothing more.
+    /// Does the log not have what was `read` in it? Also if it has gone on since: then there is something else, stored
+    /// later. Never of a generation that is over, which takes nothing more.
     pub async fn lost_its_end(&self, p: u32, read: Position) -> Result<bool, LogError> {
         Ok(self.look(p, read, None).await?.lost)
     }
 
-    /// For who goes on reading behind `read`: also of a generation that is over, for nothing comes behind its end mark. `owed`: that mark
-    /// was not read yet, so it does not stand under `read`, either.
+    /// For who goes on reading behind `read`: also of a generation that is over, for nothing comes behind its end
+    /// mark. `owed`: that mark was not read yet, so it does not stand under `read`, either.
     pub(crate) async fn ends_before(&self, p: u32, read: MsgId, owed: bool) -> Result<End, LogError> {
         self.look(p, Position { id: read, ts: 0 }, Some(owed)).await
     }

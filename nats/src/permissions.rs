@@ -1,13 +1,14 @@
-//! What each role may say and hear on NATS: one account, a user for each role, and no more than the contract of `subjects`
-//! needs. Who writes which key is the table in `keys`.
+//! What each role may say and hear on NATS: one account, a user for each role, and no more than the contract of
+//! `subjects` needs. Who writes which key is the table in `keys`.
 //!
-//! Buckets are named, because their number is fixed. The log's streams are not: a name is one token, which a wildcard cannot divide, and
-//! a later generation has others. So a role that reads the log may read any stream but the buckets that are not its own, which are denied
-//! by name; nobody may delete or purge one. `channel` and the persister may make streams, as `provision` may: who finds that the log has
-//! lost its end begins a new generation.
+//! Buckets are named, because their number is fixed. The log's streams are not: a name is one token, which a wildcard
+//! cannot divide, and a later generation has others. So a role that reads the log may read any stream but the buckets
+//! that are not its own, which are denied by name; nobody may delete or purge one. `channel` and the persister may
+//! make streams, as `provision` may: who finds that the log has lost its end begins a new generation.
 //!
-//! Answers come to inboxes that only their role may hear. Who answers may publish to any inbox of those who ask: their names cannot be
-//! guessed, and `allow_responses` would make nats-server note each message that a reader of the log gets.
+//! Answers come to inboxes that only their role may hear. Who answers may publish to any inbox of those who ask: their
+//! names cannot be guessed, and `allow_responses` would make nats-server note each message that a reader of the log
+//! gets.
 
 use std::fmt::Write as _;
 

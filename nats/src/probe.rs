@@ -1,5 +1,6 @@
-//! For `natterjack doctor`: may this user do what its role does? Every permission is tried, with nothing that anybody would keep: the
-//! wildcards stand for a word that nobody is called, and what could be stored says that it is meant for a stream that does not exist.
+//! For `natterjack doctor`: may this user do what its role does? Every permission is tried, with nothing that anybody
+//! would keep: the wildcards stand for a word that nobody is called, and what could be stored says that it is meant
+//! for a stream that does not exist.
 
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(5);
 const NOBODY: &str = "natterjack-doctor";
 
-/// What is missing: server, and what it says. Each is asked, because each has a configuration of its own; those that are not there are
-/// passed over, unless nobody is.
+/// What is missing: server, and what it says. Each is asked, because each has a configuration of its own; those that
+/// are not there are passed over, unless nobody is.
 pub async fn missing(cfg: &NatsConfig, role: NatsRole) -> Result<Vec<String>, NatsConnectError> {
     let (access, wanted) = (LinkAccess::new(cfg, "doctor permissions")?, role.permissions(cfg.kv_shards.max(1)));
     let (mut found, mut asked, mut last) = (Vec::new(), false, None);

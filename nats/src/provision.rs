@@ -1,7 +1,9 @@
-//! Makes what everything else stands on, or verifies it: streams of the log, buckets, the layout. Runs before any role; roles may not.
+//! Makes what everything else stands on, or verifies it: streams of the log, buckets, the layout. Runs before any
+//! role; roles may not.
 //!
-//! Idempotent. What differs from the configuration is refused by name, never changed silently. The number of partitions is the layout's
-//! once there is one; `generation` changes it. A switch that was begun and not finished is finished here.
+//! Idempotent. What differs from the configuration is refused by name, never changed silently. The number of
+//! partitions is the layout's once there is one; `generation` changes it. A switch that was begun and not finished is
+//! finished here.
 
 use futures_util::future::BoxFuture;
 use natterjack_protocol::{MsgId, Times};
@@ -26,8 +28,9 @@ pub fn provision<'a>(
     Box::pin(provision_at(nats, cfg, times, wall_clock()))
 }
 
-/// Of an empty installation, whose archive is a restored one: the first generation has a higher number than any there was, and its ids are
-/// above those that the archive knows, by more than can have been given since. For nothing was kept that would say how many were.
+/// Of an empty installation, whose archive is a restored one: the first generation has a higher number than any there
+/// was, and its ids are above those that the archive knows, by more than can have been given since. For nothing was
+/// kept that would say how many were.
 pub fn provision_above<'a>(
     nats: &'a Nats,
     cfg: &'a NatsConfig,
@@ -80,7 +83,8 @@ async fn make(
     }
 }
 
-/// Makes a log of `partitions` partitions, as a new generation if there is one with another number. Nothing happens if it has as many.
+/// Makes a log of `partitions` partitions, as a new generation if there is one with another number. Nothing happens if
+/// it has as many.
 pub fn switch<'a>(
     nats: &'a Nats,
     cfg: &'a NatsConfig,
@@ -91,7 +95,8 @@ pub fn switch<'a>(
 }
 
 async fn switch_to(nats: &Nats, cfg: &NatsConfig, times: &Times, partitions: u32) -> Result<Layout, ProvisionError> {
-    // Where nothing is provisioned yet, this is the first generation. What there is may be as large as it is: it is about to end.
+    // Where nothing is provisioned yet, this is the first generation. What there is may be as large as it is: it is
+    // about to end.
     let standing = Layout::find(nats).await?.is_some();
     let cfg = &NatsConfig { partitions, ..cfg.clone() };
     let verified = NatsConfig { max_bytes: cfg.max_bytes.filter(|_| !standing), ..cfg.clone() };

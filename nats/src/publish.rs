@@ -1,5 +1,5 @@
-//! Step 3 of a message's life: into the log, until it is acknowledged or nobody can know. Before it the edge has judged; behind it
-//! the sequence is the message's id and every reader takes it from there.
+//! Step 3 of a message's life: into the log, until it is acknowledged or nobody can know. Before it the edge has
+//! judged; behind it the sequence is the message's id and every reader takes it from there.
 
 use std::{
     sync::{
@@ -40,7 +40,8 @@ pub struct PublishAck {
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PublishError {
-    /// Another control entry came first, or an earlier attempt of this very one was stored: read the last control entry, compare `op`.
+    /// Another control entry came first, or an earlier attempt of this very one was stored: read the last control
+    /// entry, compare `op`.
     #[error("the thread has a newer control entry than expected")]
     Conflict,
     /// Nothing was stored; it may be tried again when there is room.
@@ -109,8 +110,9 @@ impl Publisher {
         self.until_known(p, &subjects::chat(self.layout.generation, p, thread), msg_id, None, payload).await
     }
 
-    /// Several of one sender, (`Cid::dedupe_id`, payload), in this order: each is stored only if the log has all before it (ADR 7).
-    /// Tried once. False: the first few may be stored, the same Msg-Ids are safe to publish again, one after the other.
+    /// Several of one sender, (`Cid::dedupe_id`, payload), in this order: each is stored only if the log has all
+    /// before it (ADR 7). Tried once. False: the first few may be stored, the same Msg-Ids are safe to publish again,
+    /// one after the other.
     pub async fn batch(&self, thread: &Thread, messages: Vec<(String, Bytes)>) -> bool {
         let p = self.layout.partition(thread);
         if self.one_by_one.load(Relaxed) || !self.fence.is_open(p) {

@@ -1,7 +1,8 @@
 //! The log in order, for `channel` (step 4) and `persister` (step 7): one `LogReader` per role and partition.
 //!
-//! There is no redelivery and no state on the server: the reader knows its position and makes its consumer again there when heartbeats
-//! stop or a sequence is not the next one. Nothing in the log is filtered or deleted, so a jump that stays is lost data.
+//! There is no redelivery and no state on the server: the reader knows its position and makes its consumer again there
+//! when heartbeats stop or a sequence is not the next one. Nothing in the log is filtered or deleted, so a jump that
+//! stays is lost data.
 
 pub(crate) mod record;
 
@@ -67,8 +68,8 @@ pub struct LogReader {
     owed: bool,
     /// Of the pull, or of the one that comes next.
     connection: Connection,
-    /// A consumer being made. Kept over calls: a caller that drops its wait five times a second would otherwise begin the pause anew
-    /// each time, and never read again. And is the generation over?
+    /// A consumer being made. Kept over calls: a caller that drops its wait five times a second would otherwise begin
+    /// the pause anew each time, and never read again. And is the generation over?
     opening: Option<BoxFuture<'static, Result<(Pull, bool), Unopened>>>,
 }
 
@@ -147,8 +148,8 @@ impl LogReader {
         self.position
     }
 
-    /// Waits for at least one record, returns what is ready, at most `max`; never waits to fill. Cancel-safe: the position moves only
-    /// with what is returned. Waits through every outage; an error means that waiting is no use.
+    /// Waits for at least one record, returns what is ready, at most `max`; never waits to fill. Cancel-safe: the
+    /// position moves only with what is returned. Waits through every outage; an error means that waiting is no use.
     pub async fn next_batch(&mut self, max: usize) -> Result<LogBatch, ReadError> {
         loop {
             let first = match self.held.take() {
@@ -180,8 +181,8 @@ impl LogReader {
         }
     }
 
-    /// Waits for at least one record, returns all that the log has then: up to four thousand, or up to the one with which their payload
-    /// reaches `bytes`. Not cancel-safe: what was read goes with it.
+    /// Waits for at least one record, returns all that the log has then: up to four thousand, or up to the one with
+    /// which their payload reaches `bytes`. Not cancel-safe: what was read goes with it.
     pub async fn fetch(&mut self, bytes: usize) -> Result<LogBatch, ReadError> {
         let mut batch = self.next_batch(BITE).await?;
         let mut size: usize = batch.records.iter().map(Record::size).sum();
@@ -290,7 +291,8 @@ impl LogReader {
                 Box::pin(async move {
                     tokio::time::sleep(wait).await;
                     let not_now = |e: &dyn std::fmt::Display| Unopened::NotNow(e.to_string());
-                    // Consumers die with the server that loses its end, so this is asked before anything is read of what it became.
+                    // Consumers die with the server that loses its end, so this is asked before anything is read of
+                    // what it became.
                     let tail = LeaderReader::new(&nats, layout);
                     let over = match tail.ends_before(p, read, owed).await {
                         Ok(end) if end.lost => return Err(Unopened::No(ReadError::LostEnd { p, read })),

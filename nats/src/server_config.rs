@@ -1,4 +1,5 @@
-//! Configuration of nats-server as `natterjack up` and the tests write it. The commented forms for people are in `nats/server/`.
+//! Configuration of nats-server as `natterjack up` and the tests write it. The commented forms for people are in
+//! `nats/server/`.
 use std::path::Path;
 
 /// How a server treats power loss.
@@ -65,7 +66,8 @@ pub fn cluster_config(
     )
 }
 
-/// 25 % of the free disk, shared by the partitions: what `max_bytes` of a new partition should be on a machine of its own.
+/// 25 % of the free disk, shared by the partitions: what `max_bytes` of a new partition should be on a machine of its
+/// own.
 pub fn max_bytes_for(free_bytes: u64, partitions: u32) -> i64 {
     // Below 64 MiB a log is of no use; provisioning then fails by the server's own word.
     i64::try_from(free_bytes / 4 / u64::from(partitions.max(1))).unwrap_or(i64::MAX).max(64 << 20)

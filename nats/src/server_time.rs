@@ -1,8 +1,10 @@
-//! The server's time: the clock of the nats-server that leads the control bucket. Everybody can ask for it, so what one role writes down
-//! another may judge, whatever the clocks of their machines say: tokens, uses of refresh tokens, the age of accounts (ADR 12).
+//! The server's time: the clock of the nats-server that leads the control bucket. Everybody can ask for it, so what
+//! one role writes down another may judge, whatever the clocks of their machines say: tokens, uses of refresh tokens,
+//! the age of accounts (ADR 12).
 //!
-//! It is carried on by the monotonic clock. It may step, or the bucket may get a leader whose clock differs: for two minutes both times
-//! are known, and who judges a lifetime takes the earlier one, so that a step takes nothing away at once.
+//! It is carried on by the monotonic clock. It may step, or the bucket may get a leader whose clock differs: for two
+//! minutes both times are known, and who judges a lifetime takes the earlier one, so that a step takes nothing away at
+//! once.
 
 use std::{
     sync::Arc,
@@ -38,8 +40,8 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 struct Estimates {
     began: Instant,
-    /// By how much the server's clock is ahead of the time since `began`, and when it was last so; the newest comes last. At most one for
-    /// each question within `KEEP`.
+    /// By how much the server's clock is ahead of the time since `began`, and when it was last so; the newest comes
+    /// last. At most one for each question within `KEEP`.
     offsets: Vec<(i64, Instant)>,
 }
 
@@ -261,8 +263,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the clock does: what is given a lifetime by it is never judged too old before that lifetime is over by the monotonic
-        /// clock, or the clock has been ahead for two minutes.
+        /// Whatever the clock does: what is given a lifetime by it is never judged too old before that lifetime is
+        /// over by the monotonic clock, or the clock has been ahead for two minutes.
         #[test]
         fn who_judges_never_takes_away_too_early(
             steps in prop::collection::vec((1u64..40, -8_000_000i64..8_000_000), 1..40),

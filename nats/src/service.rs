@@ -1,4 +1,5 @@
-//! Answering requests of other roles: bounded concurrency, a typed answer to everything, also when full and after a panic.
+//! Answering requests of other roles: bounded concurrency, a typed answer to everything, also when full and after a
+//! panic.
 
 use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
 
@@ -30,8 +31,9 @@ pub struct Service {
     task: Option<AbortOnDropHandle<()>>,
 }
 
-/// `queue`: instances share the requests; none: every instance answers (so there must be one). Requests beyond `concurrency` are answered
-/// `Full` at once: waiting here would only hide the overload from whoever could retry elsewhere.
+/// `queue`: instances share the requests; none: every instance answers (so there must be one). Requests beyond
+/// `concurrency` are answered `Full` at once: waiting here would only hide the overload from whoever could retry
+/// elsewhere.
 pub async fn serve<Q, A, H, F>(
     nats: &Nats,
     subject: String,

@@ -1,4 +1,5 @@
-//! Every subject, stream and bucket by name; the keys of buckets are spelled in `keys`. Input is typed (`Token`, `Thread`, numbers), so nothing a client sends can become a wildcard.
+//! Every subject, stream and bucket by name; the keys of buckets are spelled in `keys`. Input is typed (`Token`,
+//! `Thread`, numbers), so nothing a client sends can become a wildcard.
 
 use natterjack_protocol::{GroupId, Thread, Token, UserId};
 
@@ -32,7 +33,8 @@ pub fn ctl(generation: u32, p: u32, thread: &Thread) -> String {
     format!("ctl.{generation}.{p}.{thread}")
 }
 
-/// The only subject of a partition that is over: nobody publishes there but `provision`, once, behind everything that was stored.
+/// The only subject of a partition that is over: nobody publishes there but `provision`, once, behind everything that
+/// was stored.
 pub fn end(generation: u32, p: u32) -> String {
     format!("end.{generation}.{p}")
 }

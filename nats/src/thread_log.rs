@@ -1,7 +1,8 @@
-//! The log as one, over its generation and the one before: for history (its part above the archive) and for judging control entries.
+//! The log as one, over its generation and the one before: for history (its part above the archive) and for judging
+//! control entries.
 //!
-//! Every id of the former generation is below every id of this one and no more are added, so a thread is its part of the one followed by
-//! its part of the other.
+//! Every id of the former generation is below every id of this one and no more are added, so a thread is its part of
+//! the one followed by its part of the other.
 
 use std::sync::Arc;
 
@@ -79,8 +80,8 @@ impl ThreadLog {
         }
     }
 
-    /// The thread's newest control entry, by the leader, and the id by which the next one is guarded: of the newest in the stream it will
-    /// be stored in, 0 if that has none.
+    /// The thread's newest control entry, by the leader, and the id by which the next one is guarded: of the newest in
+    /// the stream it will be stored in, 0 if that has none.
     pub async fn last_control(&self, thread: &Thread) -> Result<(Option<LogRecord>, MsgId), LogError> {
         match (self.now.last_control(thread).await?, &self.former) {
             (None, Some(former)) => Ok((former.tail.last_control(thread).await?, MsgId::NONE)),
@@ -170,8 +171,9 @@ impl ThreadLog {
         })
     }
 
-    /// The first id, of `from..=to`, that was stored at or after `ts` in the thread's partition; one above `to` if none was. Ids are dense
-    /// within a generation and times rise with them (but for the leaders' clocks: ask a little earlier), so it is found by halving.
+    /// The first id, of `from..=to`, that was stored at or after `ts` in the thread's partition; one above `to` if
+    /// none was. Ids are dense within a generation and times rise with them (but for the leaders' clocks: ask a little
+    /// earlier), so it is found by halving.
     pub async fn first_at(&self, thread: &Thread, from: MsgId, to: MsgId, ts: u64) -> Result<MsgId, LogError> {
         if let Some((former, end)) = self.former_after(thread, MsgId(from.0.saturating_sub(1))).await? {
             let p = former.layout.partition(thread);

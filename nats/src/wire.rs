@@ -1,4 +1,5 @@
-//! Our own NATS client: what `async-nats` does not do, or does too dearly. Nothing in here knows what a message, a thread or a role is.
+//! Our own NATS client: what `async-nats` does not do, or does too dearly. Nothing in here knows what a message, a
+//! thread or a role is.
 //!
 //! [README.md](wire/README.md) says of each file which feature of `async-nats` would let it go.
 

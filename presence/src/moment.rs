@@ -12,8 +12,8 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// When `wait` has passed since `ms` of the server's time, by the monotonic clock: not before now, and not later than
-    /// `wait` from now, whatever the clock said then.
+    /// When `wait` has passed since `ms` of the server's time, by the monotonic clock: not before now, and not later
+    /// than `wait` from now, whatever the clock said then.
     pub fn due(&self, ms: u64, wait: Duration) -> u64 {
         let wait = wait.as_millis() as u64;
         self.monotonic + ms.saturating_add(wait).saturating_sub(self.server).min(wait)

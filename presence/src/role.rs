@@ -78,8 +78,8 @@ enum ShardError {
     BucketLost,
 }
 
-/// Runs until `stop` is cancelled, or until it cannot start. Connects, waits through outages. Boxed here, so that the role
-/// is compiled once, in this crate, and not again wherever it is run.
+/// Runs until `stop` is cancelled, or until it cannot start. Connects, waits through outages. Boxed here, so that the
+/// role is compiled once, in this crate, and not again wherever it is run.
 pub fn run(cfg: Config, health: Health, stop: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
     Box::pin(start(cfg, health, stop))
 }

@@ -1,7 +1,7 @@
 //! The loop of one shard: what is heard goes into the table; batches, pings and sweeps come of it.
 //!
-//! Everything that is said of a shard leaves from this one task, so an answer contains all that was published before it.
-//! What the loop needs of the outside is [`ShardWorld`]; `nats_world` is the real one.
+//! Everything that is said of a shard leaves from this one task, so an answer contains all that was published before
+//! it. What the loop needs of the outside is [`ShardWorld`]; `nats_world` is the real one.
 
 use std::{collections::VecDeque, future::Future, time::Duration};
 

@@ -175,8 +175,8 @@ impl ShardTable {
         dead.flat_map(|(run, users, since)| users.iter().map(move |user| (user, run, since)))
     }
 
-    /// Has every edge that lives put its sessions into the bucket? Once it has, absence counts, for good. True: it counts
-    /// from now on.
+    /// Has every edge that lives put its sessions into the bucket? Once it has, absence counts, for good. True: it
+    /// counts from now on.
     pub fn completes(&mut self) -> bool {
         let completes = !self.complete && self.edges.all_in_bucket();
         self.complete |= completes;

@@ -7,8 +7,8 @@ use natterjack_runtime::networks::plain;
 /// Each proxy adds the address it was connected from.
 pub const HEADER: &str = "x-forwarded-for";
 
-/// `forwarded`: the values of `X-Forwarded-For` in the order of the headers; each proxy has added its peer at the end. Read from the end
-/// as long as who wrote an entry is trusted: what stands further left anybody may have made up.
+/// `forwarded`: the values of `X-Forwarded-For` in the order of the headers; each proxy has added its peer at the end.
+/// Read from the end as long as who wrote an entry is trusted: what stands further left anybody may have made up.
 pub fn address<'a>(peer: IpAddr, forwarded: impl Iterator<Item = &'a str>, trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
     let mut client = plain(peer);
     if !trusted(client) {

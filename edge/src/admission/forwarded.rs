@@ -1,5 +1,6 @@
-//! A proxy that nobody has named: whoever comes through it counts as the proxy, and a proxy on this machine is exempt from every limit.
-//! It shows by what it says of its clients, which is not believed. Said once, and kept for `natterjack doctor`.
+//! A proxy that nobody has named: whoever comes through it counts as the proxy, and a proxy on this machine is exempt
+//! from every limit. It shows by what it says of its clients, which is not believed. Said once, and kept for
+//! `natterjack doctor`.
 
 use std::net::IpAddr;
 
@@ -22,7 +23,8 @@ const PREFACES: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
 /// The longest of them.
 pub const PREFACE: usize = 12;
 
-/// What of a request's head is not heeded. `trusted`: `X-Forwarded-For` is believed, and if it is there, nothing else is missed.
+/// What of a request's head is not heeded. `trusted`: `X-Forwarded-For` is believed, and if it is there, nothing else
+/// is missed.
 pub fn header(headers: &HeaderMap, trusted: bool) -> Option<Sign> {
     if trusted && headers.contains_key(client_address::HEADER) {
         return None;
@@ -44,8 +46,8 @@ impl std::fmt::Display for Sign {
     }
 }
 
-/// The first peers that were not heeded: one that is near, probably somebody's own proxy, and one from far away, who may have made it up. The
-/// one does not hide the other.
+/// The first peers that were not heeded: one that is near, probably somebody's own proxy, and one from far away, who
+/// may have made it up. The one does not hide the other.
 #[derive(Default)]
 pub struct Unheeded(Mutex<[Option<IpAddr>; 2]>);
 

@@ -1,5 +1,6 @@
-//! Keyed rate limiter: how often a key may do something: a bucket per key, kept as one moment, the one at which the bucket will be full again. A key whose
-//! moment has passed is as good as one never seen, so it need not be kept. Pure: time is an argument.
+//! Keyed rate limiter: how often a key may do something: a bucket per key, kept as one moment, the one at which the
+//! bucket will be full again. A key whose moment has passed is as good as one never seen, so it need not be kept.
+//! Pure: time is an argument.
 
 use std::{
     borrow::Borrow,
@@ -10,8 +11,8 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// Keys that are remembered: 65,536 × 100 to 250 B = 7 to 16 MB per meter at the very most. Overflow: the half that is furthest from its limit is
-/// forgotten.
+/// Keys that are remembered: 65,536 × 100 to 250 B = 7 to 16 MB per meter at the very most. Overflow: the half that is
+/// furthest from its limit is forgotten.
 const KEYS: usize = 65_536;
 
 pub struct KeyedRateLimiter<K> {

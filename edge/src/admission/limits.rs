@@ -1,8 +1,9 @@
-//! Before step 2: how often, and how many at once. Each edge counts for itself; what is refused is told when to come back.
+//! Before step 2: how often, and how many at once. Each edge counts for itself; what is refused is told when to come
+//! back.
 //!
-//! Two sorts of limits, because there are two ways to be too much: an address that nobody has vouched for (connections; `logins`), and a
-//! user with a good token (sends, requests, connects), wherever they come from. What keeps somebody out is never counted under something
-//! that a stranger elsewhere can name.
+//! Two sorts of limits, because there are two ways to be too much: an address that nobody has vouched for
+//! (connections; `logins`), and a user with a good token (sends, requests, connects), wherever they come from. What
+//! keeps somebody out is never counted under something that a stranger elsewhere can name.
 
 use std::{
     net::IpAddr,
@@ -161,7 +162,8 @@ impl AdmissionLimits {
         )
     }
 
-    /// A connection that has not said who it is. One address has a part of the places there are; None: it is not counted.
+    /// A connection that has not said who it is. One address has a part of the places there are; None: it is not
+    /// counted.
     pub fn waits(&self, client: IpAddr) -> Result<Option<HeldQuota>, Refusal> {
         let Some(client) = self.counted(client) else { return Ok(None) };
         let why = "too many connections from your address have not said who they are";

@@ -1,10 +1,11 @@
 //! How often somebody without a token may try a password, or use a token that only `directory` can judge.
 //!
-//! Anybody can name a user, and anybody behind the same router has the same address. So a password that does not fit counts for (name,
-//! address), and for the name from everywhere with a far higher limit, which bounds a guesser with many addresses. Who is kept out by what
-//! others have filled comes in by a device that has logged in before: nobody but its user knows its id, and it has a budget of its own.
-//! Refresh tokens and tokens of the external issuer cannot be guessed; each login and each such token has its budget, and an address is
-//! only kept from making the archive search without an end.
+//! Anybody can name a user, and anybody behind the same router has the same address. So a password that does not fit
+//! counts for (name, address), and for the name from everywhere with a far higher limit, which bounds a guesser with
+//! many addresses. Who is kept out by what others have filled comes in by a device that has logged in before: nobody
+//! but its user knows its id, and it has a budget of its own. Refresh tokens and tokens of the external issuer cannot
+//! be guessed; each login and each such token has its budget, and an address is only kept from making the archive
+//! search without an end.
 
 use std::{
     net::IpAddr,
@@ -66,7 +67,8 @@ pub struct Visitor<'a> {
     pub(super) counted: Option<IpAddr>,
 }
 
-/// A password that may be tried now. What was taken for it stays taken unless [`Attempt::ended`] finds that nothing was guessed.
+/// A password that may be tried now. What was taken for it stays taken unless [`Attempt::ended`] finds that nothing
+/// was guessed.
 #[must_use]
 pub struct Attempt<'a> {
     logins: &'a LoginLimits,
@@ -152,7 +154,8 @@ impl<'a> Visitor<'a> {
     }
 }
 
-/// Under which a name is counted; none: it cannot be one. Composed, a name has a quarter of what was sent at the very least.
+/// Under which a name is counted; none: it cannot be one. Composed, a name has a quarter of what was sent at the very
+/// least.
 fn key(name: &str) -> Option<String> {
     let name = Some(name).filter(|n| n.len() <= 16 * USER_NAME_CHARS)?;
     text::user_name(name).ok().map(|name| text::user_name_key(&name))

@@ -1,5 +1,5 @@
-//! Logins that are over although their access tokens have not expired: what the control bucket says of them. Pure: time is
-//! an argument.
+//! Logins that are over although their access tokens have not expired: what the control bucket says of them. Pure:
+//! time is an argument.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -32,7 +32,8 @@ struct Revoked {
 }
 
 impl Revoked {
-    /// A key that is gone says nothing: each family is kept until its last token has expired, also if the bucket is lost.
+    /// A key that is gone says nothing: each family is kept until its last token has expired, also if the bucket is
+    /// lost.
     fn put(&mut self, family: Token, until: u64, now_ms: u64) {
         if self.families.len() >= self.look_at.max(LOOK) {
             self.families.retain(|_, until| *until > now_ms);

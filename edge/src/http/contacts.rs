@@ -1,4 +1,5 @@
-//! Contacts are `directory`'s. A block is membership of the DM, so the log decides it, and it holds from its place in the log on.
+//! Contacts are `directory`'s. A block is membership of the DM, so the log decides it, and it holds from its place in
+//! the log on.
 
 use axum::{Json, extract::State};
 use natterjack_nats::calls::directory::change_contact;

@@ -1,4 +1,5 @@
-//! From a request to typed values, and from a refusal to an answer: every error of the HTTP side is the same JSON as on the socket.
+//! From a request to typed values, and from a refusal to an answer: every error of the HTTP side is the same JSON as
+//! on the socket.
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
@@ -76,8 +77,8 @@ fn bearer(parts: &Parts) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// The body as a JSON object, read as strictly as a frame, if its content type says that it is one: a page of somebody else cannot send
-/// that without asking first. How large it may be was seen to when it was read.
+/// The body as a JSON object, read as strictly as a frame, if its content type says that it is one: a page of somebody
+/// else cannot send that without asking first. How large it may be was seen to when it was read.
 pub struct JsonBody<T>(pub T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for JsonBody<T> {

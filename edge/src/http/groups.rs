@@ -1,6 +1,6 @@
-//! Groups. Every change is a control entry that `control` appends; an answer comes when the log has it and, if `channel` keeps up,
-//! when it has been folded, so that who asked can go on at once. A request whose answer was lost may be repeated: what is so already is
-//! answered like a change, and is none.
+//! Groups. Every change is a control entry that `control` appends; an answer comes when the log has it and, if
+//! `channel` keeps up, when it has been folded, so that who asked can go on at once. A request whose answer was lost
+//! may be repeated: what is so already is answered like a change, and is none.
 
 use axum::{Json, extract::State};
 use natterjack_protocol::{
@@ -37,7 +37,8 @@ fn of(mut users: Vec<UserId>) -> Body {
     Body { users, ..Body::default() }
 }
 
-/// The creator is the owner. The same cid of the same user is the same group, whatever the body, and is answered as the first time.
+/// The creator is the owner. The same cid of the same user is the same group, whatever the body, and is answered as
+/// the first time.
 #[utoipa::path(post, path = "/v1/groups", tag = "groups", operation_id = "createGroup", request_body = NewGroup, security(("token" = [])),
     extensions(("x-codes" = json!(["not_found", "conflict", "limit_reached", "clock_ahead"]))),
     responses((status = 200, body = GroupChanged)))]

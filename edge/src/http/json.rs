@@ -1,5 +1,5 @@
-//! A body: read as a frame is, but for one thing. To JSON Schema `5.0` is a whole number, and a client that is made from the document may
-//! write it so.
+//! A body: read as a frame is, but for one thing. To JSON Schema `5.0` is a whole number, and a client that is made
+//! from the document may write it so.
 
 use natterjack_protocol::codec::{BadBytes, Codec};
 use serde::de::{DeserializeOwned, IgnoredAny};

@@ -1,4 +1,5 @@
-//! Messages over HTTP: pages of a thread (the same question as the frame `history`), and sending (the same as the frame `send`).
+//! Messages over HTTP: pages of a thread (the same question as the frame `history`), and sending (the same as the
+//! frame `send`).
 
 use axum::{Json, extract::State};
 use natterjack_protocol::{

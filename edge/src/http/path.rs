@@ -41,8 +41,8 @@ pub struct ThreadPath {
     pub thread: ThreadName,
 }
 
-/// The name of a thread in a request. A DM whose ids are in the wrong order is spelled as the document says, which cannot say the order,
-/// and names nothing: it is not found, instead of being wrong.
+/// The name of a thread in a request. A DM whose ids are in the wrong order is spelled as the document says, which
+/// cannot say the order, and names nothing: it is not found, instead of being wrong.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ThreadName {
     Thread(Thread),

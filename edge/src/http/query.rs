@@ -1,5 +1,5 @@
-//! The query of a request, read strictly: a parameter that the document does not have, one that stands there twice, and bad encoding are
-//! refused. A misspelled `?befor=` would otherwise be answered with the newest page.
+//! The query of a request, read strictly: a parameter that the document does not have, one that stands there twice,
+//! and bad encoding are refused. A misspelled `?befor=` would otherwise be answered with the newest page.
 
 use std::collections::{HashMap, HashSet};
 
@@ -50,8 +50,8 @@ pub fn digits(text: &str) -> Option<u64> {
     text.parse().ok().filter(|n| plain && *n <= MAX)
 }
 
-/// The parameters of every operation under `/v1`, as the document lists them. Paths outside of it are for operators, whose load balancers
-/// may add what they like.
+/// The parameters of every operation under `/v1`, as the document lists them. Paths outside of it are for operators,
+/// whose load balancers may add what they like.
 pub struct Known(HashMap<(Method, String), HashSet<String>>);
 
 impl Known {

@@ -1,4 +1,5 @@
-//! A refusal as a whole HTTP answer: the status is that of its code, unless HTTP has one that says more (405, 408, 413, 415).
+//! A refusal as a whole HTTP answer: the status is that of its code, unless HTTP has one that says more (405, 408,
+//! 413, 415).
 
 use axum::{
     body::{Body, Bytes},

@@ -1,5 +1,5 @@
-//! Presence in a poll. Nothing is kept between two polls, so an answer has the state of all whom the client watches, and
-//! a word by which the next poll shows that it has it. Pure.
+//! Presence in a poll. Nothing is kept between two polls, so an answer has the state of all whom the client watches,
+//! and a word by which the next poll shows that it has it. Pure.
 
 use std::collections::BTreeMap;
 

@@ -276,8 +276,8 @@ impl<H> Watching<H> {
         watched.filter_map(|pair| Some(self.users[pair.at() as usize].as_ref()?.known.user.clone())).collect()
     }
 
-    /// Everybody who has news, with all of it. `tell` says whether that could be told now; else it is told next time, as
-    /// it stands then. Returns how many were told.
+    /// Everybody who has news, with all of it. `tell` says whether that could be told now; else it is told next time,
+    /// as it stands then. Returns how many were told.
     pub fn news(&mut self, silent: impl Fn(u32) -> bool, mut tell: impl FnMut(&H, Vec<PresenceOf>) -> bool) -> usize {
         let (waiting, mut later) = (std::mem::take(&mut self.waiting), Vec::new());
         let all = waiting.len();

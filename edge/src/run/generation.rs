@@ -55,8 +55,8 @@ const RELEASES: Duration = Duration::from_secs(2);
 /// Requests of other edges, and pings of `presence`, that are answered at once: each looks at one session at most.
 const REQUESTS: usize = 1_024;
 
-/// Until `stop` (none), or until there is a newer generation. Then all sessions resume from their cursors, a moment later, there; who
-/// connects meanwhile waits in the kernel.
+/// Until `stop` (none), or until there is a newer generation. Then all sessions resume from their cursors, a moment
+/// later, there; who connects meanwhile waits in the kernel.
 pub(super) async fn generation(base: &Base, layout: Layout, stop: &CancellationToken) -> Result<Option<Layout>, Error> {
     // Outlives the drain: sessions are served until they have gone.
     let end = CancellationToken::new();

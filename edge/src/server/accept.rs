@@ -1,8 +1,10 @@
-//! Before step 2: connections. Each gets a task that reads requests (`connection`) until one of them makes a session of it.
+//! Before step 2: connections. Each gets a task that reads requests (`connection`) until one of them makes a session
+//! of it.
 //!
-//! Bounded: connections at all, those that have not said who they are, and (`admission/limits`) those of one address. Over a limit: told so, and gone.
-//! Whoever the kernel has connected is answered: also at the very end, when this edge leaves (`last`).
-//! A TLS handshake (`tls`) belongs to what happens under these limits, and it and the first head have one deadline together.
+//! Bounded: connections at all, those that have not said who they are, and (`admission/limits`) those of one address.
+//! Over a limit: told so, and gone. Whoever the kernel has connected is answered: also at the very end, when this edge
+//! leaves (`last`). A TLS handshake (`tls`) belongs to what happens under these limits, and it and the first head have
+//! one deadline together.
 
 use std::{
     fs::File,
@@ -53,8 +55,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 const HANDSHAKES: Duration = Duration::from_millis(200);
 /// Where the kernel does not let handshakes be stopped, connections come without an end.
 const LAST: Duration = Duration::from_secs(1);
-/// For a listener: TCP segments that begin a handshake (SYN without ACK; byte 13 has the flags) are dropped, so whoever sends one tries again
-/// a second later, and finds nobody listening. Everything else passes, of the handshakes under way and of connections alike.
+/// For a listener: TCP segments that begin a handshake (SYN without ACK; byte 13 has the flags) are dropped, so
+/// whoever sends one tries again a second later, and finds nobody listening. Everything else passes, of the handshakes
+/// under way and of connections alike.
 const NO_NEW: [SockFilter; 5] = [
     SockFilter::new(0x30, 0, 0, 13),
     SockFilter::new(0x54, 0, 0, 0x12),
@@ -81,7 +84,8 @@ pub struct Acceptor {
     opened: AtomicU64,
     connections: Arc<Semaphore>,
     ungreeted: Arc<Semaphore>,
-    /// For connections that are told why they are refused, a second each at most. Others get the answer if it arrives before the reset.
+    /// For connections that are told why they are refused, a second each at most. Others get the answer if it arrives
+    /// before the reset.
     farewells: Arc<Semaphore>,
     full: Mutex<Seldom>,
     failed: Mutex<Seldom>,
@@ -113,8 +117,8 @@ impl Acceptor {
         })
     }
 
-    /// Accepts until `leaving.closing`, also while draining: who comes then is told so. Who comes later waits in the kernel for whoever
-    /// accepts next, if anybody will. Every connection's task is tracked and ends with `end`.
+    /// Accepts until `leaving.closing`, also while draining: who comes then is told so. Who comes later waits in the
+    /// kernel for whoever accepts next, if anybody will. Every connection's task is tracked and ends with `end`.
     pub async fn accept(self: Arc<Self>, listener: Arc<TcpListener>, tasks: TaskTracker, end: CancellationToken) {
         loop {
             let accepted = tokio::select! {
@@ -129,8 +133,9 @@ impl Acceptor {
         }
     }
 
-    /// A listener that is closed resets what it has not handed over, and whoever was connected there would wait for an answer in vain. So
-    /// first no more handshakes are begun, then what has come of those before is taken, then nobody listens any more.
+    /// A listener that is closed resets what it has not handed over, and whoever was connected there would wait for an
+    /// answer in vain. So first no more handshakes are begun, then what has come of those before is taken, then nobody
+    /// listens any more.
     async fn last(self: &Arc<Self>, listener: &TcpListener, tasks: &TaskTracker, end: &CancellationToken) {
         let socket = SockRef::from(listener);
         if let Err(e) = socket.attach_filter(&NO_NEW) {
@@ -190,7 +195,8 @@ impl Acceptor {
         Ok((connection, limiter.connects(peer)?, unknown))
     }
 
-    /// Nobody is waited for. Over TLS the reason would cost a handshake, the very thing there is too much of: an alert has to do.
+    /// Nobody is waited for. Over TLS the reason would cost a handshake, the very thing there is too much of: an alert
+    /// has to do.
     fn refuse(self: &Arc<Self>, stream: TcpStream, refusal: Refusal, tasks: &TaskTracker) {
         let last = self.last_words(refusal);
         match self.farewells.clone().try_acquire_owned() {
@@ -208,8 +214,9 @@ impl Acceptor {
         if self.tls.is_some() { tls::ACCESS_DENIED.to_vec() } else { self.refusal(&refusal.into(), false) }
     }
 
-    /// There are no open files left, which only others of this process or machine can bring about: the reserve is ours. The one that was kept
-    /// for this is given for the connection that waits, and taken back. False: it was no matter of files.
+    /// There are no open files left, which only others of this process or machine can bring about: the reserve is
+    /// ours. The one that was kept for this is given for the connection that waits, and taken back. False: it was no
+    /// matter of files.
     fn refuse_without_a_file(&self, listener: &TcpListener) -> bool {
         let mut kept = self.spare.lock();
         if kept.take().is_none() {
@@ -330,8 +337,8 @@ fn spare() -> Option<File> {
     File::open("/dev/null").ok()
 }
 
-/// Into the empty buffer of a new socket. What it has said already is read, because closing over it would reset the connection before the
-/// answer is read.
+/// Into the empty buffer of a new socket. What it has said already is read, because closing over it would reset the
+/// connection before the answer is read.
 fn say_at_once(stream: TcpStream, last: &[u8]) {
     let Ok(mut stream) = stream.into_std() else { return };
     let _ = stream.write(last);

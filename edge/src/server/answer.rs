@@ -1,7 +1,7 @@
 //! Before step 2: an HTTP answer on its way out, however slowly it is read.
 //!
-//! What the kernel does not take at once is held here: counted against its reader's address (`limits.bytes_per_address`), and dropped with
-//! the connection when nothing of it moves for `edge.stall_seconds`.
+//! What the kernel does not take at once is held here: counted against its reader's address
+//! (`limits.bytes_per_address`), and dropped with the connection when nothing of it moves for `edge.stall_seconds`.
 
 use std::{io, net::IpAddr, time::Duration};
 
@@ -104,7 +104,8 @@ pub async fn write(
     }
 }
 
-/// What is not sent yet, without the memory of what is: a buffer that JSON was written into is up to twice as large as that.
+/// What is not sent yet, without the memory of what is: a buffer that JSON was written into is up to twice as large as
+/// that.
 fn left(rest: impl Buf) -> Bytes {
     let mut kept = BytesMut::with_capacity(rest.remaining());
     kept.put(rest);

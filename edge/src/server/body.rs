@@ -1,4 +1,5 @@
-//! Before step 2: where the body of a request ends. Pure: takes what belongs to it out of what was read, whatever pieces that comes in.
+//! Before step 2: where the body of a request ends. Pure: takes what belongs to it out of what was read, whatever
+//! pieces that comes in.
 
 use bytes::{Buf, BytesMut};
 use http::StatusCode;
@@ -93,7 +94,8 @@ impl BodyReader {
     }
 }
 
-/// The next line without its break, if it is there; an error if it cannot be one of at most `most` bytes with its break.
+/// The next line without its break, if it is there; an error if it cannot be one of at most `most` bytes with its
+/// break.
 fn line(read: &mut BytesMut, most: usize) -> Result<Option<BytesMut>, Refused> {
     let bad = || Refused::bad_request("the chunked body is broken");
     let Some(at) = read.iter().take(most).position(|b| *b == b'\n') else {

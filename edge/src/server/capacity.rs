@@ -1,11 +1,13 @@
-//! How many connections an edge takes: what its operator says, or what open files and memory allow, whichever is less. Pure.
+//! How many connections an edge takes: what its operator says, or what open files and memory allow, whichever is less.
+//! Pure.
 //!
-//! What is left over is not to spare: without it an edge that is full could neither reach NATS again nor tell anybody that it is full.
+//! What is left over is not to spare: without it an edge that is full could neither reach NATS again nor tell anybody
+//! that it is full.
 
 use natterjack_runtime::Resources;
 
-/// Open files for what is not a client: connections to NATS (one of them made anew while the old one is not gone), the listener, the operators'
-/// address, certificates, look-ups of names.
+/// Open files for what is not a client: connections to NATS (one of them made anew while the old one is not gone), the
+/// listener, the operators' address, certificates, look-ups of names.
 const RESERVE: u64 = 48;
 /// Of the open files, one in so many is for connections that are told that there is no room, a second each.
 const FAREWELL_SHARE: u64 = 16;

@@ -1,9 +1,10 @@
 //! Before step 2: one connection, request by request, until one of them makes a session of it.
 //!
-//! Heads and bodies are read here and not by an HTTP library: any request of a kept connection may be the upgrade (proxies and clients with a
-//! pool do so), its bytes must not be in anybody's buffer then, nothing but the socket belongs under 100,000 idle ones, and what is broken,
-//! late or too large gets the same typed JSON as everything else. One request at a time: what is pipelined waits in the socket, so that a
-//! reader that has stopped costs one answer and not a thousand.
+//! Heads and bodies are read here and not by an HTTP library: any request of a kept connection may be the upgrade
+//! (proxies and clients with a pool do so), its bytes must not be in anybody's buffer then, nothing but the socket
+//! belongs under 100,000 idle ones, and what is broken, late or too large gets the same typed JSON as everything else.
+//! One request at a time: what is pipelined waits in the socket, so that a reader that has stopped costs one answer
+//! and not a thousand.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -34,7 +35,8 @@ use crate::{
     session::{Session, backend::EdgeBackend, handshake::Handshake, socket::Socket},
 };
 
-/// Somebody who has said all and still listens gets the answer; somebody who is gone looks the same, and a poll would wait for them.
+/// Somebody who has said all and still listens gets the answer; somebody who is gone looks the same, and a poll would
+/// wait for them.
 const HALF_CLOSED: Duration = Duration::from_secs(5);
 
 pub struct HttpConnection<'a> {
@@ -65,8 +67,8 @@ impl<'a> HttpConnection<'a> {
         Self { front, stream, peer, read: BytesMut::new(), bare: false }
     }
 
-    /// Answers requests until one becomes a session; None: the connection is over. `first`: when the head of the first has to be there;
-    /// `ungreeted`: until then it counts among those that have not said who they are.
+    /// Answers requests until one becomes a session; None: the connection is over. `first`: when the head of the first
+    /// has to be there; `ungreeted`: until then it counts among those that have not said who they are.
     pub async fn serve(
         mut self,
         first: Instant,
@@ -273,7 +275,8 @@ impl<'a> HttpConnection<'a> {
         }
     }
 
-    /// Lets it become a WebSocket, and says so. Whoever a proxy speaks for is known by this very request, so their place is taken here.
+    /// Lets it become a WebSocket, and says so. Whoever a proxy speaks for is known by this very request, so their
+    /// place is taken here.
     async fn upgrade(
         &mut self,
         asked: &RequestHead,
@@ -302,7 +305,8 @@ impl<'a> HttpConnection<'a> {
         }
     }
 
-    /// Leaves nothing of the HTTP connection behind but its stream and what was read behind the head, which is WebSocket already.
+    /// Leaves nothing of the HTTP connection behind but its stream and what was read behind the head, which is
+    /// WebSocket already.
     async fn session(
         self,
         codec: Codec,

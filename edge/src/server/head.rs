@@ -1,7 +1,7 @@
 //! Before step 2: the head of one HTTP request. Pure: bytes in, decision out; `connection` does the reading.
 //!
-//! Strict where two readers could understand it differently, because a proxy in front is the other reader: what it took for one request
-//! must not be two here.
+//! Strict where two readers could understand it differently, because a proxy in front is the other reader: what it
+//! took for one request must not be two here.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, uri::Authority};
 use natterjack_protocol::limits;

@@ -1,7 +1,8 @@
 //! Before step 2: TLS on the clients' port, if a certificate is configured, and a new certificate without a restart.
 //!
-//! The files are read again every few seconds and compared by content: dates lie, and a certificate that comes by a symbolic link changes
-//! without an event on its path. Files that cannot be used change nothing: the certificate in use stays, until it is replaced by a good one.
+//! The files are read again every few seconds and compared by content: dates lie, and a certificate that comes by a
+//! symbolic link changes without an event on its path. Files that cannot be used change nothing: the certificate in
+//! use stays, until it is replaced by a good one.
 
 use std::{
     io,
@@ -83,7 +84,8 @@ impl Tls {
     pub async fn accept(&self, stream: TcpStream) -> Accepted {
         let mut first = [0];
         match stream.peek(&mut first).await {
-            // The name of a method, or the PROXY protocol, whose second version begins with a line break; a handshake begins with 22.
+            // The name of a method, or the PROXY protocol, whose second version begins with a line break; a handshake
+            // begins with 22.
             Ok(_) if first[0].is_ascii_uppercase() || first[0] == b'\r' => return Accepted::Plain(stream),
             Ok(_) => {}
             Err(e) => return Accepted::Failed(e),

@@ -1,6 +1,7 @@
 //! Before step 2: whether a request may turn its connection into a WebSocket, as any request of a connection may. Pure.
 //!
-//! A refusal here is the same typed JSON as everywhere, because a client that cannot open a socket has nothing but this answer to go by.
+//! A refusal here is the same typed JSON as everywhere, because a client that cannot open a socket has nothing but
+//! this answer to go by.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{Method, header};

@@ -1,4 +1,5 @@
-//! Step 2, the seam to the rest of the edge: what a session asks of others, so that its loop runs without NATS in tests.
+//! Step 2, the seam to the rest of the edge: what a session asks of others, so that its loop runs without NATS in
+//! tests.
 
 use std::{collections::BTreeMap, sync::Arc};
 

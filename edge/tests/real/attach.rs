@@ -43,7 +43,8 @@ async fn event(world: &World, group: &str, at: u64) {
     world.nats.publish(subjects::live_group(&id(group)), live).await.unwrap();
 }
 
-/// What came is read again before the pages go out: who was removed hears nothing more, who was added has the page before `attached`.
+/// What came is read again before the pages go out: who was removed hears nothing more, who was added has the page
+/// before `attached`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_behind_the_first_read_is_read_again() {
     let world = World::start(&["ua", "ub"]).await;

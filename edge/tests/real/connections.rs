@@ -1,5 +1,5 @@
-//! What a request is does not hang on which of its connection it is: any may be the upgrade, any may be broken, and what came before
-//! changes nothing.
+//! What a request is does not hang on which of its connection it is: any may be the upgrade, any may be broken, and
+//! what came before changes nothing.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The document against the server: each operation with a wrong value for each parameter and field gets the answer that is documented.
+//! The document against the server: each operation with a wrong value for each parameter and field gets the answer
+//! that is documented.
 
 use natterjack_testkit::document::{document, judge, resolve};
 use serde_json::{Map, Value, json};

@@ -71,7 +71,8 @@ async fn discovery_readiness_description_and_preflight() {
     drop(world.client("ua", "d1", Codec::Json).await);
 }
 
-/// The log decides: the change is stored, with the conversation's place in the order, also when nobody folds it in time.
+/// The log decides: the change is stored, with the conversation's place in the order, also when nobody folds it in
+/// time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_block_is_a_control_entry() {
     let world = World::start(&["ua", "ub"]).await;

@@ -43,7 +43,8 @@ async fn the_first_message_starts_the_conversation_and_a_resend_gets_the_first_i
     assert!(Entry::decode(&entry[0].payload).unwrap().seen.is_some());
 }
 
-/// They go in batches, whose ids nobody tells here: no channel publishes their events. So each is asked for again, and stored once.
+/// They go in batches, whose ids nobody tells here: no channel publishes their events. So each is asked for again, and
+/// stored once.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_senders_messages_keep_their_order() {
     let world = World::start(&["ua", "ub"]).await;
@@ -70,7 +71,8 @@ async fn one_senders_messages_keep_their_order() {
     assert!(answers.iter().map(|(_, id)| *id).eq(log[1..].iter().map(|r| r.id)));
 }
 
-/// What the edge took over the socket is under way for half a second, as above, when a request comes: it is stored behind it, and may name it.
+/// What the edge took over the socket is under way for half a second, as above, when a request comes: it is stored
+/// behind it, and may name it.
 #[tokio::test(flavor = "multi_thread")]
 async fn socket_and_http_of_a_device_have_one_order() {
     let world = World::start(&["ua", "ub"]).await;
@@ -197,8 +199,8 @@ async fn a_device_has_one_session() {
     assert!(tablet.sent(cid(), "dm.ua.ua", "I am another").await.is_ok());
 }
 
-/// For a while the log is hours ahead. What was stored meanwhile is found afterwards, although its cid is ahead of the log then; what was not
-/// is refused, and stored under a new cid. Fresh tokens are good all the time.
+/// For a while the log is hours ahead. What was stored meanwhile is found afterwards, although its cid is ahead of the
+/// log then; what was not is refused, and stored under a new cid. Fresh tokens are good all the time.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_stored_while_the_log_was_ahead_is_found_when_it_is_right_again() {
     const HOURS: i64 = 2 * 3_600_000;

@@ -146,7 +146,8 @@ async fn an_answer_that_trickles_is_dropped() {
         assert!(began.elapsed() < limit * 2, "it goes on for {:?}", began.elapsed());
     }
     assert!(longest_pause < stall, "something was taken all the time: {longest_pause:?}");
-    // The kernel asks for more only when a third of its buffer is free again: for the edge that may be no progress at all.
+    // The kernel asks for more only when a third of its buffer is free again: for the edge that may be no progress at
+    // all.
     assert!(began.elapsed() > stall.mul_f64(0.8), "{:?} are less than it has", began.elapsed());
 }
 

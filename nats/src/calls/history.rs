@@ -56,8 +56,8 @@ pub fn latest(reader: UserId, threads: Vec<(Thread, ReadAccess)>) -> HistoryCall
     })
 }
 
-/// The id under which (thread, sender, cid) is stored, if it is, and the log's clock at the lookup. `below`: only a smaller id
-/// counts.
+/// The id under which (thread, sender, cid) is stored, if it is, and the log's clock at the lookup. `below`: only a
+/// smaller id counts.
 pub fn find_cid(thread: Thread, sender: UserId, cid: Cid, below: Option<MsgId>) -> HistoryCall<(Option<MsgId>, u64)> {
     call(HistoryRequest::FindCid { thread, sender, cid, below }, |answer| match answer {
         HistoryAnswer::FindCid { found, seen } => Some((found, seen)),

@@ -8,8 +8,8 @@ struct Entry {
     subject: Box<str>,
 }
 
-/// A sid holds the slot and a generation that grows with every subscription: what still arrives for the slot's former subject
-/// after it was given to another is not mistaken for the new one's.
+/// A sid holds the slot and a generation that grows with every subscription: what still arrives for the slot's former
+/// subject after it was given to another is not mistaken for the new one's.
 #[derive(Default)]
 pub(crate) struct Table {
     entries: Vec<Option<Entry>>,

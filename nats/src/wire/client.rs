@@ -92,8 +92,9 @@ impl Nats {
         Ok(Self { client, inner: Arc::new(Inner { cfg: cfg.clone(), inbox, notices }) })
     }
 
-    /// Changes whenever something written or subscribed on this connection may have been lost: on a reconnect (counted before anything
-    /// is written to the new connection), on a disconnect, a slow-consumer notice, a server that leaves. Compare it around a piece of work.
+    /// Changes whenever something written or subscribed on this connection may have been lost: on a reconnect (counted
+    /// before anything is written to the new connection), on a disconnect, a slow-consumer notice, a server that
+    /// leaves. Compare it around a piece of work.
     pub fn epoch(&self) -> u64 {
         self.connections() + self.inner.notices.load(Ordering::Relaxed)
     }
@@ -141,7 +142,8 @@ impl Nats {
     }
 }
 
-/// Asks each server of the configuration by itself, as our own connections do: host and port, and what is wrong with it.
+/// Asks each server of the configuration by itself, as our own connections do: host and port, and what is wrong with
+/// it.
 pub async fn check_servers(
     cfg: &NatsConfig,
     role: &str,

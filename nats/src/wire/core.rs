@@ -107,8 +107,9 @@ impl Nats {
         subscribed.map(Subscription).map_err(|e| NatsSendError::Connection(e.to_string()))
     }
 
-    /// Everything published on this connection before has reached the server (`flush()` only empties a socket buffer). An error if the
-    /// connection broke meanwhile; whoever published before calling this compares `epoch` from before the first publish to after this.
+    /// Everything published on this connection before has reached the server (`flush()` only empties a socket buffer).
+    /// An error if the connection broke meanwhile; whoever published before calling this compares `epoch` from before
+    /// the first publish to after this.
     pub async fn flush_barrier(&self) -> Result<(), NatsSendError> {
         let before = self.epoch();
         self.inbox().round_trip(BARRIER).await.map_err(|e| NatsSendError::Connection(e.to_string()))?;

@@ -99,7 +99,8 @@ impl Inbox {
         (Entry { token, table: &self.table }, format!("{}.{token}", self.base))
     }
 
-    /// Nothing is handed to a broken connection: async-nats would write it minutes later, when everybody has given up on it.
+    /// Nothing is handed to a broken connection: async-nats would write it minutes later, when everybody has given up
+    /// on it.
     async fn send(
         &self,
         subject: &str,
@@ -140,8 +141,8 @@ impl Inbox {
         }
     }
 
-    /// One request, up to `capacity` answers (more are dropped: ask with a limit), until `last` says that one closes the row.
-    /// The closing answer is returned beside them. The timeout is for the whole.
+    /// One request, up to `capacity` answers (more are dropped: ask with a limit), until `last` says that one closes
+    /// the row. The closing answer is returned beside them. The timeout is for the whole.
     pub(crate) async fn request_many(
         &self,
         subject: &str,
@@ -169,8 +170,8 @@ impl Inbox {
         tokio::time::timeout(timeout, answers).await.map_err(|_| NatsRequestError::Timeout)?
     }
 
-    /// A fast batch (ADR 7): the stream stores these in this order, each only if it has all before it. Returns what closes the batch: its
-    /// acknowledgement, or the first answer that says that something is wrong.
+    /// A fast batch (ADR 7): the stream stores these in this order, each only if it has all before it. Returns what
+    /// closes the batch: its acknowledgement, or the first answer that says that something is wrong.
     pub(crate) async fn batch(
         &self,
         subject: &str,

@@ -1,4 +1,5 @@
-//! The JetStream API in raw requests: async-nats hides the clock of STREAM.INFO, has no batch Direct Get, and keeps what never answers.
+//! The JetStream API in raw requests: async-nats hides the clock of STREAM.INFO, has no batch Direct Get, and keeps
+//! what never answers.
 
 use std::time::Duration;
 
@@ -132,7 +133,8 @@ pub(crate) async fn publish(
     }
 }
 
-/// Stores all of them in this order and nothing in between that is not stored before; an error: the first few of them may be stored.
+/// Stores all of them in this order and nothing in between that is not stored before; an error: the first few of them
+/// may be stored.
 pub(crate) async fn publish_batch(
     nats: &Nats,
     subject: &str,
@@ -293,7 +295,8 @@ pub(crate) struct StreamInfo {
     cluster: Option<Group>,
 }
 
-/// The servers of a stream, as the one that answers sees them: itself is not among the replicas, unless there is no leader.
+/// The servers of a stream, as the one that answers sees them: itself is not among the replicas, unless there is no
+/// leader.
 #[derive(Debug, Deserialize)]
 struct Group {
     #[serde(default)]

@@ -1,5 +1,6 @@
-//! How a connection says who it is: user and password, a token, an NKey, or a credentials file. The one place for every connection of
-//! ours. Files are read again for each connection, so what expires may be replaced while everything runs.
+//! How a connection says who it is: user and password, a token, an NKey, or a credentials file. The one place for
+//! every connection of ours. Files are read again for each connection, so what expires may be replaced while
+//! everything runs.
 
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,9 @@
-//! An ephemeral consumer of ours: no acknowledgements, in memory, pulled. Below `reader` (the log) and `kv_watch` (buckets).
-//! What it brings comes in by a `source`.
+//! An ephemeral consumer of ours: no acknowledgements, in memory, pulled. Below `reader` (the log) and `kv_watch`
+//! (buckets). What it brings comes in by a `source`.
 //!
-//! Nothing is redelivered; whoever reads keeps its own position and makes a new consumer there when this one is dead. While a pull
-//! waits, the server sends a heartbeat every 0.5 s, so a consumer that died with its node is noticed within 1.5 s.
+//! Nothing is redelivered; whoever reads keeps its own position and makes a new consumer there when this one is dead.
+//! While a pull waits, the server sends a heartbeat every 0.5 s, so a consumer that died with its node is noticed
+//! within 1.5 s.
 
 pub(crate) mod consumer;
 pub(crate) mod source;
@@ -28,7 +29,8 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 const SILENCE: Duration = Duration::from_millis(1_500);
 /// A pull without messages lives this long, then the next one is sent.
 const EXPIRES: Duration = Duration::from_secs(20);
-/// Messages asked for ahead of the reader: at ~1 KiB each this is 2 MiB in flight, at 50 KiB 100 MiB (bounded by `MAX_BYTES` per pull).
+/// Messages asked for ahead of the reader: at ~1 KiB each this is 2 MiB in flight, at 50 KiB 100 MiB (bounded by
+/// `MAX_BYTES` per pull).
 const AHEAD: usize = 2_000;
 const PULL: usize = 1_000;
 const FETCH: usize = 4_000;
@@ -40,8 +42,8 @@ const MAX_BYTES: usize = 16 << 20;
 pub(crate) enum PullMode {
     /// Ahead of the reader: each comes when it is stored.
     Ahead,
-    /// When the reader comes for them: all that there are then, at least one, at most `FETCH`. Handing over a hundred at a time costs
-    /// the server, and the reader, less for each than being woken a hundred times.
+    /// When the reader comes for them: all that there are then, at least one, at most `FETCH`. Handing over a hundred
+    /// at a time costs the server, and the reader, less for each than being woken a hundred times.
     Fetch,
 }
 
@@ -182,7 +184,8 @@ impl Pull {
         }
     }
 
-    /// The next one of this fetch, or none: it is over. If there is more already, the next fetch is on its way then. Cancel-safe.
+    /// The next one of this fetch, or none: it is over. If there is more already, the next fetch is on its way then.
+    /// Cancel-safe.
     pub(crate) async fn rest(&mut self) -> Result<Option<Delivered>, Dead> {
         while self.asked > 0 {
             if let Some(delivered) = self.hear().await? {
@@ -287,7 +290,8 @@ fn nanos(d: Duration) -> u64 {
 }
 
 /// Stream sequence, time in milliseconds and pending count out of
-/// `$JS.ACK.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<nanos>.<pending>` or the newer form that has domain and account before the stream.
+/// `$JS.ACK.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<nanos>.<pending>` or the newer form that has domain and
+/// account before the stream.
 fn parse_ack_subject(reply: &str) -> Option<(u64, u64, u64)> {
     let rest = reply.strip_prefix("$JS.ACK.")?;
     let tokens = rest.split('.').count();

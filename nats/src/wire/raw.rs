@@ -1,8 +1,8 @@
-//! A connection of our own that speaks the few verbs we need: opened, kept, opened again. What is subscribed and said over it is its
-//! owner's: the edge's `fanin`, and each reader of the log (`pull`).
+//! A connection of our own that speaks the few verbs we need: opened, kept, opened again. What is subscribed and said
+//! over it is its owner's: the edge's `fanin`, and each reader of the log (`pull`).
 //!
-//! A subscription of a library costs 4.9 KB and drops silently when its reader is slow. Here it costs its owner's table entry, and a
-//! reader that is too slow loses the connection, which is seen.
+//! A subscription of a library costs 4.9 KB and drops silently when its reader is slow. Here it costs its owner's
+//! table entry, and a reader that is too slow loses the connection, which is seen.
 
 pub(crate) mod link;
 pub(crate) mod parser;
@@ -21,7 +21,8 @@ use crate::{config::NatsConfig, nats_role, wire::client::NatsConnectError};
 
 const PING_EVERY: Duration = Duration::from_secs(5);
 const PINGS_MISSED: u32 = 2;
-/// What may wait to be written: 500,000 subscriptions after a reconnect are ~40 MB. More means that the server does not read.
+/// What may wait to be written: 500,000 subscriptions after a reconnect are ~40 MB. More means that the server does
+/// not read.
 const MAX_OUT: usize = 128 << 20;
 const BACKOFF_MOST: Duration = Duration::from_secs(2);
 
@@ -29,7 +30,8 @@ const BACKOFF_MOST: Duration = Duration::from_secs(2);
 pub(crate) enum RawEvent {
     /// A new connection stands: the owner writes its subscriptions before it asks for the next event.
     Opened,
-    /// Complete operations, as ranges of `bytes`. Those that are no message go to [`RawConnection::control`], in their order.
+    /// Complete operations, as ranges of `bytes`. Those that are no message go to [`RawConnection::control`], in their
+    /// order.
     Read { bytes: Bytes, ops: Vec<Op> },
     /// What was written and not read may be lost. The next event is of a new connection.
     Lost,
@@ -69,7 +71,8 @@ struct Up {
 
 /// Has the server taken all subscriptions?
 enum Sync {
-    /// The PING that asks is written behind them, with the next event (so it covers those made right after the connection was opened).
+    /// The PING that asks is written behind them, with the next event (so it covers those made right after the
+    /// connection was opened).
     Due,
     /// The PONG with this number says so.
     Asked(u64),
@@ -140,14 +143,16 @@ impl RawConnection {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Writes what is buffered, as far as there is room; else `next` does. A broken connection is for `next` to find, too.
+    /// Writes what is buffered, as far as there is room; else `next` does. A broken connection is for `next` to find,
+    /// too.
     pub(crate) fn write_now(&mut self) {
         if let State::Up(up) = &mut self.state {
             let _ = up.write(&mut self.output);
         }
     }
 
-    /// Writes what is buffered and waits for the next event. Cancel-safe: what was read is returned or still in the buffer.
+    /// Writes what is buffered and waits for the next event. Cancel-safe: what was read is returned or still in the
+    /// buffer.
     pub(crate) async fn next(&mut self) -> RawEvent {
         loop {
             let State::Up(up) = &mut self.state else {
@@ -172,8 +177,8 @@ impl RawConnection {
         }
     }
 
-    /// An operation that is no message. True: the server has taken every subscription that was written right after `Opened`. After an
-    /// error the connection is of no use; see [`Self::lost`].
+    /// An operation that is no message. True: the server has taken every subscription that was written right after
+    /// `Opened`. After an error the connection is of no use; see [`Self::lost`].
     pub(crate) fn control(&mut self, op: Op, bytes: &[u8]) -> io::Result<bool> {
         match op {
             Op::Ping => self.output.extend_from_slice(b"PONG\r\n"),

@@ -1,6 +1,7 @@
 //! Times as the server writes them (RFC 3339, UTC) and as we count them (milliseconds since 1970).
 
-/// Milliseconds since 1970 of `2026-01-02T03:04:05.678901234Z`; fractions below a millisecond are cut. Only UTC: the server writes nothing else.
+/// Milliseconds since 1970 of `2026-01-02T03:04:05.678901234Z`; fractions below a millisecond are cut. Only UTC: the
+/// server writes nothing else.
 pub(crate) fn parse_ms(s: &str) -> Option<u64> {
     let s = s.strip_suffix('Z')?;
     let (date, time) = s.split_once('T')?;
@@ -24,7 +25,8 @@ pub(crate) fn format_ms(ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{milli:03}Z")
 }
 
-/// Days since 1970 of a date of the proleptic Gregorian calendar; years begin in March, so that the leap day comes last.
+/// Days since 1970 of a date of the proleptic Gregorian calendar; years begin in March, so that the leap day comes
+/// last.
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let y = if month <= 2 { year - 1 } else { year };
     let era = y.div_euclid(400);

@@ -13,7 +13,8 @@ use tokio_rustls::{
 
 use crate::config::{NatsConfig, TlsFiles};
 
-/// Whoever named an authority or shows a certificate must not be led to a server without TLS: it would be told the password.
+/// Whoever named an authority or shows a certificate must not be led to a server without TLS: it would be told the
+/// password.
 pub(crate) fn required(cfg: &NatsConfig) -> bool {
     let tls = &cfg.tls;
     tls.required

@@ -94,8 +94,8 @@ async fn a_log_of_an_earlier_version_is_brought_up_to_date() {
     assert_eq!(bodies(&log_of(&nats, layout, &t).await), [1, 2, 3]);
 }
 
-/// Leadership moves again and again, and takes along what the leader before had taken and not stored. What a batch did not bring into the
-/// log is published again, one behind the other, as an edge does it.
+/// Leadership moves again and again, and takes along what the leader before had taken and not stored. What a batch did
+/// not bring into the log is published again, one behind the other, as an edge does it.
 #[tokio::test(flavor = "multi_thread")]
 async fn elections_swap_and_double_nothing() {
     const WRITERS: u32 = 4;

@@ -94,7 +94,8 @@ async fn a_leader_is_killed_while_we_write_and_read() {
     };
     tokio::time::timeout(Duration::from_secs(30), heard).await.expect("heard");
 
-    // The last one alone has no leader, and still answers with its own state of the stream, which may not be all: nobody takes that.
+    // The last one alone has no leader, and still answers with its own state of the stream, which may not be all:
+    // nobody takes that.
     let leads = leader(&nats, &stream).await;
     let left = (0..servers.len()).find(|i| *i != leads && servers[*i].is_up()).unwrap();
     servers.iter_mut().enumerate().filter(|(i, _)| *i != left).for_each(|(_, s)| s.kill());
@@ -110,7 +111,8 @@ async fn a_leader_is_killed_while_we_write_and_read() {
     let alone = layout.wait_for_leaders(&nats, Duration::from_secs(1)).await;
     assert!(matches!(&alone, Err(LayoutError::NoLeader { streams, .. }) if streams.contains(&stream)), "{alone:?}");
 
-    // All of them start anew. One alone elects nobody, and a role is told so; with the second it begins as soon as somebody is elected.
+    // All of them start anew. One alone elects nobody, and a role is told so; with the second it begins as soon as
+    // somebody is elected.
     servers.iter_mut().for_each(NatsServer::kill);
     servers[0].launch();
     let role = natterjack_nats::Nats::connect(&cfg, "role").await.unwrap();

@@ -65,7 +65,8 @@ async fn messages_come_to_their_slots_and_stop_when_unsubscribed() {
     assert_eq!(f.subscriptions(), 2);
 }
 
-/// The answer to a request comes behind everything the answerer published before it, to subscriptions made before the request.
+/// The answer to a request comes behind everything the answerer published before it, to subscriptions made before the
+/// request.
 #[tokio::test]
 async fn a_request_is_a_barrier() {
     let (s, nats, _) = NatsServer::ready().await;

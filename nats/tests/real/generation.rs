@@ -1,4 +1,5 @@
-//! A new generation of the log while everything runs: what is in the old one, what is not, and in which order it all happens.
+//! A new generation of the log while everything runs: what is in the old one, what is not, and in which order it all
+//! happens.
 
 use std::{
     sync::{
@@ -243,7 +244,8 @@ async fn a_further_switch_waits_until_the_former_generation_is_read_to_its_end()
     assert_eq!((third.generation, third.partitions, third.previous().map(|l| l.generation)), (3, 2, Some(2)));
 }
 
-/// A full log is a reason for a switch, not one against it. What the old streams had reserved and do not need is free for the new ones.
+/// A full log is a reason for a switch, not one against it. What the old streams had reserved and do not need is free
+/// for the new ones.
 #[tokio::test]
 async fn a_full_log_can_be_switched() {
     let s = NatsServer::start_with("");

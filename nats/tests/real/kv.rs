@@ -71,7 +71,8 @@ async fn of_many_who_create_one_does_and_no_merge_is_lost() {
     assert_eq!(key.load().await.unwrap(), Some(far), "whoever was first");
 }
 
-/// As a session in its slot is: made anew where one was deleted or has expired, and ended only by whoever knows its revision.
+/// As a session in its slot is: made anew where one was deleted or has expired, and ended only by whoever knows its
+/// revision.
 #[tokio::test]
 async fn a_key_is_created_again_where_one_ended() {
     let (_s, nats, layout) = NatsServer::ready().await;

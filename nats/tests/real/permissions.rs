@@ -1,4 +1,5 @@
-//! The permissions that are printed, on a real nats-server: each role may do what it does, and nothing of what the others do.
+//! The permissions that are printed, on a real nats-server: each role may do what it does, and nothing of what the
+//! others do.
 
 use std::time::Duration;
 

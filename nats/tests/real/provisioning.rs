@@ -55,7 +55,8 @@ async fn ids_begin_at_the_time_of_creation_and_never_go_back() {
     let p = layout.partition(&t);
     let stored = Publisher::new(&nats, layout, Times::default()).message(&t, "m1", "x".into()).await.unwrap();
     assert_eq!(stored.id, tail.bounds(p).await.unwrap().first);
-    // The stream is lost and made again with a clock that went back: its ids are above those of its neighbour, at least.
+    // The stream is lost and made again with a clock that went back: its ids are above those of its neighbour, at
+    // least.
     let other = 1 - p;
     let js = raw_jetstream(&nats).await;
     js.delete_stream(format!("CHAT-1-{other}")).await.unwrap();

@@ -80,7 +80,8 @@ async fn its_consumer_deleted_under_it_again_and_again() {
     assert_eq!(consumers(&nats, layout.stream(&t)).await.len(), 1);
 }
 
-/// All that there is when it comes, four thousand at most; nothing while nobody comes; through deleted consumers and restarts like any other.
+/// All that there is when it comes, four thousand at most; nothing while nobody comes; through deleted consumers and
+/// restarts like any other.
 #[tokio::test]
 async fn fetched_by_the_thousand() {
     const BYTES: usize = 1 << 20;

@@ -1,4 +1,5 @@
-//! A log that lost its end: ids that were ever given are not given again, whoever begins the new generation, and however much is gone.
+//! A log that lost its end: ids that were ever given are not given again, whoever begins the new generation, and
+//! however much is gone.
 
 use std::time::Duration;
 
@@ -91,7 +92,8 @@ async fn after_every_loss_the_next_id_is_above_all_that_were_given() {
     assert!(write(&nats, layout, &thread, "last", 1).await[0] > *given.last().unwrap());
 }
 
-/// The clock of this machine is no help: it may be behind. And an archive may know of generations that an older copy has not heard of.
+/// The clock of this machine is no help: it may be behind. And an archive may know of generations that an older copy
+/// has not heard of.
 #[tokio::test]
 async fn an_older_copy_goes_on_above_everything_the_archive_knows() {
     let (s, nats, old) = NatsServer::ready().await;

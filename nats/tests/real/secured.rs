@@ -1,4 +1,5 @@
-//! Servers that let in only whom they know, and show who they are: the client that a process shares, and connections of our own.
+//! Servers that let in only whom they know, and show who they are: the client that a process shares, and connections
+//! of our own.
 
 use std::time::Duration;
 
@@ -205,7 +206,8 @@ async fn a_flood_over_tls_arrives_whole() {
     assert!(lengths.iter().enumerate().all(|(i, l)| *l == size(i)));
 }
 
-/// Its certificate is of an authority that nobody believes: whoever knows it by the configuration or by INFO goes on to the others.
+/// Its certificate is of an authority that nobody believes: whoever knows it by the configuration or by INFO goes on
+/// to the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_one_with_another_certificate() {
     let secure = Secure::new();

@@ -1,5 +1,5 @@
-//! Completes the document: what may be answered beside success, from the codes that an operation names in `x-codes` and those that any
-//! request may get; the headers of every answer; and nothing is ever null.
+//! Completes the document: what may be answered beside success, from the codes that an operation names in `x-codes`
+//! and those that any request may get; the headers of every answer; and nothing is ever null.
 
 use std::collections::BTreeMap;
 

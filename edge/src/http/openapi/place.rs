@@ -1,5 +1,5 @@
-//! Where a page is, as a query: at most one of four parameters. A schema can say so of the fields of an object, and an object in a query can
-//! be spelled as a parameter per field.
+//! Where a page is, as a query: at most one of four parameters. A schema can say so of the fields of an object, and an
+//! object in a query can be spelled as a parameter per field.
 
 use natterjack_protocol::{
     MsgId,

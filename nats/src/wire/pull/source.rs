@@ -1,7 +1,7 @@
 //! Where the replies to pulls come in: the client that a process shares, or a connection of the reader's own.
 //!
-//! A library's message costs a map of its headers and two hops between tasks, for each entry and each reader of the log; buckets are
-//! read too rarely to need more.
+//! A library's message costs a map of its headers and two hops between tasks, for each entry and each reader of the
+//! log; buckets are read too rarely to need more.
 
 use std::{collections::VecDeque, io};
 
@@ -91,7 +91,8 @@ impl ReplySource {
         }
     }
 
-    /// The next reply, or none: nothing more will come, for what was asked on one connection does not come on the next. Cancel-safe.
+    /// The next reply, or none: nothing more will come, for what was asked on one connection does not come on the
+    /// next. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Option<PullReply> {
         match self {
             Self::Shared { replies, .. } => replies.next().await.map(PullReply::from),

@@ -1,4 +1,5 @@
-//! Making a connection: TCP, INFO, TLS if it is asked for, CONNECT, and the first PONG (a refused login shows itself there).
+//! Making a connection: TCP, INFO, TLS if it is asked for, CONNECT, and the first PONG (a refused login shows itself
+//! there).
 
 use std::{io, time::Duration};
 

@@ -1,4 +1,5 @@
-//! The server's side of the NATS protocol, as far as the fan-in reader needs it: bytes in, positions of complete operations out. Pure.
+//! The server's side of the NATS protocol, as far as the fan-in reader needs it: bytes in, positions of complete
+//! operations out. Pure.
 //!
 //! Nothing is copied: an operation names ranges of the buffer, which the reader freezes and slices.
 
@@ -70,7 +71,8 @@ pub(crate) fn parse(buf: &[u8], at: usize) -> Result<Parsed, ProtocolError> {
     }
 }
 
-/// `<subject> <sid> [reply] <bytes>` or, with headers, `<subject> <sid> [reply] <header bytes> <all bytes>`; the body behind the line.
+/// `<subject> <sid> [reply] <bytes>` or, with headers, `<subject> <sid> [reply] <header bytes> <all bytes>`; the body
+/// behind the line.
 fn message(buf: &[u8], args_at: usize, args: &[u8], body: usize, headers: bool) -> Result<Parsed, ProtocolError> {
     let mut fields: [Range<usize>; 5] = Default::default();
     let mut n = 0;

@@ -1,4 +1,5 @@
-//! The bytes of a connection, plain or over TLS, without waiting: a reader of much asks again and again and waits only when there is none.
+//! The bytes of a connection, plain or over TLS, without waiting: a reader of much asks again and again and waits only
+//! when there is none.
 
 use std::io::{self, BufRead, Read, Write};
 
