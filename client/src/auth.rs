@@ -203,7 +203,8 @@ impl Auth {
 }
 
 pub(crate) fn says_logged_out(e: &RequestError) -> bool {
-    matches!(e, RequestError::Refused(r) if matches!(r.code, Code::Unauthorized | Code::TokenExpired | Code::AccountDisabled))
+    use Code::{AccountDisabled, TokenExpired, Unauthorized};
+    matches!(e, RequestError::Refused(r) if matches!(r.code, Unauthorized | TokenExpired | AccountDisabled))
 }
 
 /// Milliseconds from the moment at which they came.

@@ -205,7 +205,8 @@ impl Devices {
         let mut settled = Vec::new();
         for (done, place) in stream::iter(each).buffer_unordered(TOGETHER).collect::<Vec<_>>().await {
             if !done {
-                tracing::error!(edge = %place.edge, "an edge refreshes its lease and does not close a session that was displaced");
+                tracing::error!(edge = %place.edge, "an edge refreshes its lease and does not close a session that \
+                    was displaced");
                 return Err(Refusal::unavailable("the device that is in could not be reached; try again in a moment"));
             }
             settled.push(place.session);

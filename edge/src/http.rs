@@ -166,7 +166,8 @@ async fn around(State(shared): State<Around>, request: Request, next: Next) -> R
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type"));
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     }
-    metrics::counter!(crate::metrics::HTTP_REQUESTS, "path" => path, "status" => response.status().as_u16().to_string()).increment(1);
+    let status = response.status().as_u16().to_string();
+    metrics::counter!(crate::metrics::HTTP_REQUESTS, "path" => path, "status" => status).increment(1);
     response
 }
 

@@ -68,7 +68,8 @@ impl LeaseKeeper {
             if condition.degraded() != told {
                 told = condition.degraded();
                 if told && started {
-                    tracing::warn!(beats = condition.beats, lease = ?condition.lease, "this edge is cut off from the log, or the log stands still");
+                    tracing::warn!(beats = condition.beats, lease = ?condition.lease, "this edge is cut off from the \
+                        log, or the log stands still");
                 } else if started {
                     tracing::info!("this edge is in touch with the log again");
                 }
@@ -76,7 +77,8 @@ impl LeaseKeeper {
                 self.sessions.tell(&ServerFrame::Degraded { on: told });
             }
             if told && !started && began.elapsed() >= START {
-                tracing::warn!(beats = condition.beats, lease = ?condition.lease, "nothing is heard from the log yet: does a channel run?");
+                tracing::warn!(beats = condition.beats, lease = ?condition.lease, "nothing is heard from the log yet: \
+                    does a channel run?");
                 started = true;
             }
             started |= !told;

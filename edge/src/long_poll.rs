@@ -67,7 +67,8 @@ impl LongPolls {
     pub async fn poll(&self, actor: Actor, ask: PollInput) -> Result<PollAnswer, Refusal> {
         if ask.cursors.len() > limits::CURSORS_PER_HELLO {
             return Err(Refusal::invalid(format!(
-                "cursors: {} of them, at most {} are allowed: leave out those of the threads that have been quiet for longest",
+                "cursors: {} of them, at most {} are allowed: leave out those of the threads that have been quiet for \
+                 longest",
                 ask.cursors.len(),
                 limits::CURSORS_PER_HELLO
             )));
@@ -118,7 +119,9 @@ impl LongPolls {
                     attaching = false;
                 }
                 // Not before the cursors were answered: a client that asks without waiting asks for that.
-                () = sleep_until(lingers.map_or(end, |until| until.min(end))), if collected.attached() => return Ok(collected.answer()),
+                () = sleep_until(lingers.map_or(end, |until| until.min(end))), if collected.attached() => {
+                    return Ok(collected.answer());
+                }
             }
             // Presence that has changed and is again what the client has is no news any more.
             let news = collected.attached() && collected.has_news();

@@ -4,8 +4,7 @@
 //! In this order, each step safe to repeat, so that whoever comes next finishes what somebody has begun:
 //! 1. the layout says what is to come (`next`);
 //! 2. every stream of the old generation is closed: its subjects are taken away, so a publish has no responder, and
-//! behind all that it
-//!    still stores an end mark is written. A reader that meets the mark has read everything;
+//!    behind all that it still stores an end mark is written. A reader that meets the mark has read everything;
 //! 3. the new streams are made, their first id above every id there ever was;
 //! 4. the layout names the new generation, and the old one as `former`.
 //!

@@ -121,7 +121,8 @@ async fn refresh_role(
                 Err(e) => tracing::debug!(key = key.name(), error = %e, "lease not read"),
             },
             Err(e) => {
-                tracing::warn!(key = key.name(), error = %e, "lease not refreshed; going on until there is another holder");
+                let key = key.name();
+                tracing::warn!(key, error = %e, "lease not refreshed; going on until there is another holder");
             }
         }
     }

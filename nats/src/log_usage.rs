@@ -49,7 +49,8 @@ impl LogUsage {
             return Ok(text);
         }
         Err(format!(
-            "{text}; a full log refuses sends: raise nats.max_bytes and run `natterjack provision` (nats-server needs the disk for it), or keep \
+            "{text}; a full log refuses sends: raise nats.max_bytes and run `natterjack provision` (nats-server needs \
+             the disk for it), or keep \
              the log for fewer hours (times.log_max_age_hours)"
         ))
     }

@@ -41,7 +41,8 @@ pub(crate) fn denied(said: &str) -> bool {
         metrics::counter!(crate::metrics::NATS_DENIED).increment(1);
         tracing::error!(
             said,
-            "nats-server does not let this user; compare its permissions with `natterjack provision --print-permissions`"
+            "nats-server does not let this user; compare its permissions with `natterjack provision \
+             --print-permissions`"
         );
     }
     denied

@@ -144,8 +144,10 @@ fn buckets(kv_shards: u32) -> Vec<String> {
 /// For the `authorization` block of nats-server: a variable for each role.
 pub fn nats_server(kv_shards: u32) -> String {
     let mut out = String::from(
-        "# What each role of Natterjack may do on NATS. Made by `natterjack provision --print-permissions`; make it anew with each version.\n\
-         # In the configuration of every nats-server, beside this file, with passwords of your own (or nkey: instead of user: and password:):\n\
+        "# What each role of Natterjack may do on NATS. Made by `natterjack provision --print-permissions`; make it \
+         anew with each version.\n\
+         # In the configuration of every nats-server, beside this file, with passwords of your own (or nkey: instead \
+         of user: and password:):\n\
          #\n\
          #   authorization {\n\
          #       include \"natterjack-permissions.conf\"\n\

@@ -161,7 +161,8 @@ impl LogReader {
                 Step::Next => {}
                 Step::Old => continue,
                 Step::Jump if !self.jumped => {
-                    tracing::warn!(stream = self.stream, position = %self.position, got = first.seq, "a jump in the log's sequence; reading again");
+                    tracing::warn!(stream = self.stream, position = %self.position, got = first.seq, "a jump in the \
+                        log's sequence; reading again");
                     metrics::counter!(crate::metrics::READER_JUMPS).increment(1);
                     self.jumped = true;
                     self.pull = None;
@@ -270,7 +271,8 @@ impl LogReader {
                         return Ok(d);
                     }
                     Err(why) => {
-                        tracing::info!(stream = self.stream, ?why, position = %self.position, "the reader makes its consumer again");
+                        tracing::info!(stream = self.stream, ?why, position = %self.position, "the reader makes its \
+                            consumer again");
                         metrics::counter!(crate::metrics::READER_RECREATED).increment(1);
                         if let Some(dead) = self.died() {
                             dead.close().await;

@@ -45,7 +45,8 @@ pub enum ProvisionError {
     Drift { name: String, differences: Vec<String> },
     #[error("{name}: {reason}")]
     Create { name: String, reason: String },
-    #[error("generation {generation} is not yet read to its end by {reader}, and a further one has to wait for that: {}", log_readers::advice(.reader))]
+    #[error("generation {generation} is not yet read to its end by {reader}, and a further one has to wait for that: \
+        {}", log_readers::advice(.reader))]
     Unread { generation: u32, reader: String },
     #[error(transparent)]
     Layout(#[from] LayoutError),

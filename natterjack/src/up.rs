@@ -178,7 +178,8 @@ fn say_ready(settings: &Settings, ports: &ports::Ports) {
     );
     if let Some([here, one, two]) = ports.admin {
         println!(
-            "for operators (/health, /ready, /metrics): channel, persister and presence http://{here}, edges http://{one} and \
+            "for operators (/health, /ready, /metrics): channel, persister and presence http://{here}, edges \
+             http://{one} and \
              http://{two}"
         );
     }

@@ -141,7 +141,8 @@ impl Presence {
                 Err(ShardError::BucketLost) => {
                     ::metrics::counter!(metrics::BUCKETS_LOST).increment(1);
                     tracing::error!(
-                        "the bucket of sessions is another one; everybody is unknown until the edges have put their sessions again"
+                        "the bucket of sessions is another one; everybody is unknown until the edges have put their \
+                         sessions again"
                     );
                 }
                 Err(e) => tracing::error!(error = %e, "a shard's loop failed; it begins again"),

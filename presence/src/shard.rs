@@ -220,7 +220,8 @@ impl<W: ShardWorld> Shard<W> {
 
     fn pinged(&mut self, run: &EdgeRun, answered: bool) {
         if self.table.pinged(run, answered, self.world.now()) {
-            tracing::warn!(edge = %run.edge, incarnation = %run.incarnation, "an edge has no lease and does not answer; its sessions end");
+            tracing::warn!(edge = %run.edge, incarnation = %run.incarnation, "an edge has no lease and does not \
+                answer; its sessions end");
             self.metrics.dead_edges.increment(1);
         } else if answered {
             tracing::warn!(edge = %run.edge, "an edge without a lease answers; its sessions stay");

@@ -61,8 +61,9 @@ impl Unheeded {
             let counts = if exempt { "is exempt from every limit of an address" } else { "counts as this one address" };
             tracing::warn!(
                 %peer,
-                "{peer} says by {sign} for whom it speaks, which is not heeded: everybody who comes through it {counts}. If it is a proxy of \
-                 yours, name it in limits.trusted_proxies and let it set `X-Forwarded-For`; if not, somebody has made that up. Said once"
+                "{peer} says by {sign} for whom it speaks, which is not heeded: everybody who comes through it \
+                 {counts}. If it is a proxy of yours, name it in limits.trusted_proxies and let it set \
+                 `X-Forwarded-For`; if not, somebody has made that up. Said once"
             );
         }
     }

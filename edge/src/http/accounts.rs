@@ -39,7 +39,8 @@ fn device(given: Option<DeviceId>) -> DeviceId {
 
 /// Makes an account and logs in. The same again within ten minutes is answered like a login.
 #[utoipa::path(post, path = "/v1/register", tag = "accounts", operation_id = "register",
-    extensions(("x-codes" = json!(["conflict", "account_disabled", "registration_closed", "bad_invite"]))), request_body = Registration,
+    extensions(("x-codes" = json!(["conflict", "account_disabled", "registration_closed", "bad_invite"]))),
+    request_body = Registration,
     responses((status = 200, body = Tokens)))]
 pub async fn register(
     State(api): Shared,
@@ -85,7 +86,8 @@ pub async fn login(State(api): Shared, Caller(client): Caller, JsonBody(c): Json
 /// Tokens of this server for a token of the configured issuer. The account is made at the first time; nobody can log in
 /// to it by name.
 #[utoipa::path(post, path = "/v1/login/external", tag = "accounts", operation_id = "loginExternal",
-    extensions(("x-codes" = json!(["unauthorized", "account_disabled", "token_expired", "not_found"]))), request_body = ExternalToken,
+    extensions(("x-codes" = json!(["unauthorized", "account_disabled", "token_expired", "not_found"]))),
+    request_body = ExternalToken,
     responses((status = 200, body = Tokens)))]
 pub async fn login_external(
     State(api): Shared,
@@ -127,7 +129,8 @@ pub async fn logout(
 }
 
 /// Sets another password and ends all logins but the one that asks.
-#[utoipa::path(post, path = "/v1/password", tag = "accounts", operation_id = "changePassword", request_body = PasswordChange,
+#[utoipa::path(post, path = "/v1/password", tag = "accounts", operation_id = "changePassword",
+    request_body = PasswordChange,
     security(("token" = [])), extensions(("x-codes" = json!(["forbidden", "conflict"]))),
     responses((status = 200, body = SessionsEnded)))]
 pub async fn change_password(
@@ -145,7 +148,8 @@ pub async fn change_password(
 }
 
 /// Users whose name begins with `prefix`, at most 20, and those of `ids`; without both, nobody.
-#[utoipa::path(get, path = "/v1/users", tag = "accounts", operation_id = "findUsers", params(Find), security(("token" = [])),
+#[utoipa::path(get, path = "/v1/users", tag = "accounts", operation_id = "findUsers", params(Find),
+    security(("token" = [])),
     responses((status = 200, body = Users)))]
 pub async fn find(State(api): Shared, Authenticated(actor): Authenticated, Query(q): Query<Find>) -> Answer<Users> {
     let mut users = Vec::new();
@@ -164,7 +168,8 @@ pub async fn find(State(api): Shared, Authenticated(actor): Authenticated, Query
 }
 
 /// The name of a user.
-#[utoipa::path(get, path = "/v1/users/{user}", tag = "accounts", operation_id = "getUser", params(UserPath), security(("token" = [])),
+#[utoipa::path(get, path = "/v1/users/{user}", tag = "accounts", operation_id = "getUser", params(UserPath),
+    security(("token" = [])),
     extensions(("x-codes" = json!(["not_found"]))),
     responses((status = 200, body = Profile)))]
 pub async fn profile(

@@ -23,7 +23,8 @@ pub async fn list(State(api): Shared, Authenticated(actor): Authenticated) -> An
 }
 
 /// Ask, accept, decline, take back or end. A request to somebody who has asked already accepts.
-#[utoipa::path(post, path = "/v1/contacts/{user}", tag = "people", operation_id = "changeContact", params(UserPath), request_body = ContactWish,
+#[utoipa::path(post, path = "/v1/contacts/{user}", tag = "people", operation_id = "changeContact", params(UserPath),
+    request_body = ContactWish,
     security(("token" = [])), extensions(("x-codes" = json!(["not_found", "blocked", "limit_reached"]))),
     responses((status = 200, body = Relation)))]
 pub async fn change(
@@ -46,7 +47,8 @@ pub async fn blocks(State(api): Shared, Authenticated(actor): Authenticated) -> 
 }
 
 /// Neither can write to the other any more; only who blocked sees that. Also before the first message.
-#[utoipa::path(put, path = "/v1/blocks/{user}", tag = "people", operation_id = "block", params(UserPath), security(("token" = [])),
+#[utoipa::path(put, path = "/v1/blocks/{user}", tag = "people", operation_id = "block", params(UserPath),
+    security(("token" = [])),
     extensions(("x-codes" = json!(["not_found"]))),
     responses((status = 200, body = BlockChanged)))]
 pub async fn block(
@@ -58,7 +60,8 @@ pub async fn block(
 }
 
 /// Takes the block back.
-#[utoipa::path(delete, path = "/v1/blocks/{user}", tag = "people", operation_id = "unblock", params(UserPath), security(("token" = [])),
+#[utoipa::path(delete, path = "/v1/blocks/{user}", tag = "people", operation_id = "unblock", params(UserPath),
+    security(("token" = [])),
     extensions(("x-codes" = json!(["not_found"]))),
     responses((status = 200, body = BlockChanged)))]
 pub async fn unblock(

@@ -10,7 +10,8 @@ use super::{Shared, extract::Answer};
 use crate::address::Came;
 
 /// Where to connect: edges that live, are not leaving and are in touch with the log; perhaps none. Needs no token.
-#[utoipa::path(get, path = "/v1/edges", tag = "edges", operation_id = "listEdges", responses((status = 200, body = EdgeUrls)))]
+#[utoipa::path(get, path = "/v1/edges", tag = "edges", operation_id = "listEdges",
+    responses((status = 200, body = EdgeUrls)))]
 pub async fn list(State(api): Shared, came: Came) -> Json<EdgeUrls> {
     // This one says of itself what it knows: its lease, as it last saw it, is from before it was cut off.
     let ready = api.status.now().ready().is_ok();
@@ -23,7 +24,8 @@ pub fn is_check(path: &str) -> bool {
 }
 
 /// 200 as long as the process answers and does not leave.
-#[utoipa::path(get, path = "/health", tag = "edges", operation_id = "health", responses((status = 200, body = EdgeWell)))]
+#[utoipa::path(get, path = "/health", tag = "edges", operation_id = "health",
+    responses((status = 200, body = EdgeWell)))]
 pub async fn health() -> Json<EdgeWell> {
     Json(EdgeWell { ok: true })
 }

@@ -39,7 +39,8 @@ fn of(mut users: Vec<UserId>) -> Body {
 
 /// The creator is the owner. The same cid of the same user is the same group, whatever the body, and is answered as
 /// the first time.
-#[utoipa::path(post, path = "/v1/groups", tag = "groups", operation_id = "createGroup", request_body = NewGroup, security(("token" = [])),
+#[utoipa::path(post, path = "/v1/groups", tag = "groups", operation_id = "createGroup", request_body = NewGroup,
+    security(("token" = [])),
     extensions(("x-codes" = json!(["not_found", "conflict", "limit_reached", "clock_ahead"]))),
     responses((status = 200, body = GroupChanged)))]
 pub async fn create(
@@ -58,7 +59,8 @@ pub async fn create(
 }
 
 /// For members.
-#[utoipa::path(get, path = "/v1/groups/{group}", tag = "groups", operation_id = "getGroup", params(GroupPath), security(("token" = [])),
+#[utoipa::path(get, path = "/v1/groups/{group}", tag = "groups", operation_id = "getGroup", params(GroupPath),
+    security(("token" = [])),
     extensions(("x-codes" = json!(["not_member", "not_found"]))),
     responses((status = 200, body = GroupInfo)))]
 pub async fn show(
@@ -81,7 +83,8 @@ pub async fn show(
 }
 
 /// For admins and owners.
-#[utoipa::path(patch, path = "/v1/groups/{group}", tag = "groups", operation_id = "renameGroup", params(GroupPath), request_body = NewGroupName,
+#[utoipa::path(patch, path = "/v1/groups/{group}", tag = "groups", operation_id = "renameGroup", params(GroupPath),
+    request_body = NewGroupName,
     security(("token" = [])), extensions(("x-codes" = json!(["forbidden", "not_member", "not_found"]))),
     responses((status = 200, body = GroupChanged)))]
 pub async fn rename(
@@ -94,8 +97,10 @@ pub async fn rename(
 }
 
 /// For admins and owners.
-#[utoipa::path(post, path = "/v1/groups/{group}/members", tag = "groups", operation_id = "addMembers", params(GroupPath), request_body = NewMembers,
-    security(("token" = [])), extensions(("x-codes" = json!(["forbidden", "not_member", "not_found", "limit_reached"]))),
+#[utoipa::path(post, path = "/v1/groups/{group}/members", tag = "groups", operation_id = "addMembers",
+    params(GroupPath), request_body = NewMembers,
+    security(("token" = [])), extensions(("x-codes" = json!(["forbidden", "not_member", "not_found",
+    "limit_reached"]))),
     responses((status = 200, body = GroupChanged)))]
 pub async fn add(
     State(api): Shared,
@@ -107,7 +112,8 @@ pub async fn add(
 }
 
 /// For admins and owners; admins and owners are removed by owners.
-#[utoipa::path(delete, path = "/v1/groups/{group}/members/{user}", tag = "groups", operation_id = "removeMember", params(MemberPath),
+#[utoipa::path(delete, path = "/v1/groups/{group}/members/{user}", tag = "groups", operation_id = "removeMember",
+    params(MemberPath),
     security(("token" = [])), extensions(("x-codes" = json!(["forbidden", "not_member", "not_found"]))),
     responses((status = 200, body = GroupChanged)))]
 pub async fn remove(
@@ -119,7 +125,8 @@ pub async fn remove(
 }
 
 /// For owners. A group keeps at least one owner.
-#[utoipa::path(put, path = "/v1/groups/{group}/members/{user}/role", tag = "groups", operation_id = "setRole", params(MemberPath),
+#[utoipa::path(put, path = "/v1/groups/{group}/members/{user}/role", tag = "groups", operation_id = "setRole",
+    params(MemberPath),
     request_body = NewRole, security(("token" = [])),
     extensions(("x-codes" = json!(["forbidden", "not_member", "not_found", "conflict"]))),
     responses((status = 200, body = GroupChanged)))]

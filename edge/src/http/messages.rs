@@ -37,7 +37,8 @@ pub struct Wanted {
 
 /// At most one of before, after, around and at; none: the newest page. Oldest first.
 #[utoipa::path(get, path = "/v1/threads/{thread}/messages", tag = "threads", operation_id = "getMessages",
-    params(ThreadPath, place::Place), security(("token" = [])), extensions(("x-codes" = json!(["not_member", "not_found"]))),
+    params(ThreadPath, place::Place), security(("token" = [])),
+    extensions(("x-codes" = json!(["not_member", "not_found"]))),
     responses((status = 200, body = Page)))]
 pub async fn page(
     State(api): Shared,
@@ -61,7 +62,8 @@ pub async fn page(
 /// Sends; answered when the log has the message. Safe to repeat with the same cid, through any edge.
 #[utoipa::path(post, path = "/v1/threads/{thread}/messages", tag = "threads", operation_id = "sendMessage",
     params(ThreadPath), request_body = NewMessage, security(("token" = [])),
-    extensions(("x-codes" = json!(["displaced", "not_member", "blocked", "not_found", "limit_reached", "clock_ahead", "out_of_order", "resend_too_old",
+    extensions(("x-codes" = json!(["displaced", "not_member", "blocked", "not_found", "limit_reached", "clock_ahead",
+    "out_of_order", "resend_too_old",
         "storage_behind"]))),
     responses((status = 200, body = MessageSent)))]
 pub async fn send(

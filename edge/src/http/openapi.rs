@@ -20,9 +20,9 @@ pub mod place;
 #[openapi(
     info(
         title = "Natterjack",
-        description = "HTTP beside the WebSocket at /v1/ws. Bodies are JSON objects. Fields that are not described are ignored, on both sides; \
-            query parameters that are not described are refused. A field or parameter without a value is left out, never null or empty. \
-            Every answer that is not 2xx is a Refusal."
+        description = "HTTP beside the WebSocket at /v1/ws. Bodies are JSON objects. Fields that are not described \
+            are ignored, on both sides; query parameters that are not described are refused. A field or parameter \
+            without a value is left out, never null or empty. Every answer that is not 2xx is a Refusal."
     ),
     components(schemas(Refusal, Code, Time)),
     modifiers(&Bearer)
@@ -58,7 +58,8 @@ impl SchemaText {
 }
 
 /// This description.
-#[utoipa::path(get, path = "/v1/openapi.json", tag = "edges", operation_id = "describe", responses((status = 200, body = Object)))]
+#[utoipa::path(get, path = "/v1/openapi.json", tag = "edges", operation_id = "describe",
+    responses((status = 200, body = Object)))]
 pub async fn serve(Extension(SchemaText(text)): Extension<SchemaText>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }

@@ -23,7 +23,8 @@ pub struct PresenceQuery {
 }
 
 /// How these users are shown to the caller now: for members of large groups, of whom a socket would watch too many.
-#[utoipa::path(get, path = "/v1/presence", tag = "people", operation_id = "listPresence", security(("token" = [])), params(PresenceQuery),
+#[utoipa::path(get, path = "/v1/presence", tag = "people", operation_id = "listPresence", security(("token" = [])),
+    params(PresenceQuery),
     responses((status = 200, body = PresenceList)))]
 pub async fn list(
     State(api): Shared,
@@ -39,14 +40,16 @@ fn users(list: &str) -> Result<Vec<UserId>, Refusal> {
 }
 
 /// What the caller chose.
-#[utoipa::path(get, path = "/v1/presence/settings", tag = "people", operation_id = "showPresenceSettings", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/presence/settings", tag = "people", operation_id = "showPresenceSettings",
+    security(("token" = [])),
     responses((status = 200, body = PresenceSettings)))]
 pub async fn settings(State(api): Shared, Authenticated(actor): Authenticated) -> Answer<PresenceSettings> {
     Ok(Json(api.presence.choices.load(&actor.user).await?))
 }
 
 /// Chooses anew. It holds on all devices, and stays until it is chosen otherwise.
-#[utoipa::path(put, path = "/v1/presence/settings", tag = "people", operation_id = "changePresenceSettings", security(("token" = [])),
+#[utoipa::path(put, path = "/v1/presence/settings", tag = "people", operation_id = "changePresenceSettings",
+    security(("token" = [])),
     request_body = PresenceChange, responses((status = 200, body = PresenceSettings)))]
 pub async fn change(
     State(api): Shared,

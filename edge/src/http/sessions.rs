@@ -22,7 +22,8 @@ pub async fn list(State(api): Shared, Authenticated(actor): Authenticated) -> An
 }
 
 /// Ends the logins on a device, also on the one that asks. Every edge closes their sockets.
-#[utoipa::path(delete, path = "/v1/sessions/{device}", tag = "sessions", operation_id = "endSession", params(DevicePath),
+#[utoipa::path(delete, path = "/v1/sessions/{device}", tag = "sessions", operation_id = "endSession",
+    params(DevicePath),
     security(("token" = [])), extensions(("x-codes" = json!(["not_found"]))),
     responses((status = 200, body = SessionsEnded)))]
 pub async fn end(
@@ -36,7 +37,8 @@ pub async fn end(
 }
 
 /// Ends all logins but the one that asks.
-#[utoipa::path(post, path = "/v1/sessions/end_others", tag = "sessions", operation_id = "endOtherSessions", security(("token" = [])),
+#[utoipa::path(post, path = "/v1/sessions/end_others", tag = "sessions", operation_id = "endOtherSessions",
+    security(("token" = [])),
     responses((status = 200, body = SessionsEnded)))]
 pub async fn end_others(State(api): Shared, Authenticated(actor): Authenticated) -> Answer<SessionsEnded> {
     Ok(Json(SessionsEnded {

@@ -38,7 +38,8 @@ pub struct PollQuery {
 
 /// Waits for what is newer than the cursors and answers with the frames of the socket, the cursors to go on with, and
 /// `synced`.
-#[utoipa::path(post, path = "/v1/sync", tag = "sync", operation_id = "poll", security(("token" = [])), request_body = PollRequest,
+#[utoipa::path(post, path = "/v1/sync", tag = "sync", operation_id = "poll", security(("token" = [])),
+    request_body = PollRequest,
     extensions(("x-codes" = json!(["conflict", "device_limit", "displaced", "not_found"]))),
     responses((status = 200, body = PollAnswer)))]
 pub async fn post(
@@ -63,7 +64,8 @@ pub async fn post(
 }
 
 /// The same for few cursors.
-#[utoipa::path(get, path = "/v1/sync", tag = "sync", operation_id = "pollWithQuery", security(("token" = [])), params(PollQuery),
+#[utoipa::path(get, path = "/v1/sync", tag = "sync", operation_id = "pollWithQuery", security(("token" = [])),
+    params(PollQuery),
     extensions(("x-codes" = json!(["conflict", "device_limit", "displaced", "not_found"]))),
     responses((status = 200, body = PollAnswer)))]
 pub async fn get(

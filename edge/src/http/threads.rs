@@ -27,7 +27,8 @@ pub struct Turn {
 }
 
 /// Newest activity first.
-#[utoipa::path(get, path = "/v1/threads", tag = "threads", operation_id = "listThreads", params(Turn), security(("token" = [])),
+#[utoipa::path(get, path = "/v1/threads", tag = "threads", operation_id = "listThreads", params(Turn),
+    security(("token" = [])),
     responses((status = 200, body = ThreadsAnswer)))]
 pub async fn list(
     State(api): Shared,

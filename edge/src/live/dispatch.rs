@@ -280,7 +280,8 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
                     Ok(events) => self.topics.repaired(slot, generation, &gap, events),
                     Err(why) => {
                         let Gap { thread, after, upto } = gap;
-                        tracing::warn!(%thread, %after, %upto, %why, "a gap cannot be filled; its sessions resume from their cursors");
+                        tracing::warn!(%thread, %after, %upto, %why, "a gap cannot be filled; its sessions resume \
+                            from their cursors");
                         metrics::counter!(crate::metrics::GAPS_UNFILLED).increment(1);
                         self.topics.give_up(slot, generation);
                     }

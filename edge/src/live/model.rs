@@ -59,12 +59,14 @@ pub enum Fate {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let fate = prop_oneof![4 => Just(Fate::Arrives), 2 => Just(Fate::Lost), 1 => Just(Fate::Doubled), 1 => Just(Fate::Delayed)];
+    use Fate::{Arrives, Delayed, Doubled, Lost};
+    let fate = prop_oneof![4 => Just(Arrives), 2 => Just(Lost), 1 => Just(Doubled), 1 => Just(Delayed)];
     prop_oneof![
         8 => (0usize..5, fate).prop_map(|(thread, fate)| Step::Send { thread, fate }),
         1 => (0usize..5, 1usize..6).prop_map(|(thread, back)| Step::PublishAgain { thread, back }),
         1 => (0usize..5, any::<bool>()).prop_map(|(thread, lost)| Step::Head { thread, lost }),
-        2 => (0usize..3, any::<bool>(), 0usize..8).prop_map(|(user, json, cursor_back)| Step::Attach { user, json, cursor_back }),
+        2 => (0usize..3, any::<bool>(), 0usize..8)
+            .prop_map(|(user, json, cursor_back)| Step::Attach { user, json, cursor_back }),
         2 => (0usize..4).prop_map(|which| Step::Further { which, behind: 0 }),
         1 => (0usize..4, 1u64..12).prop_map(|(which, behind)| Step::Further { which, behind }),
         1 => (0usize..4).prop_map(|which| Step::Crowded { which }),

@@ -139,7 +139,8 @@ impl Acceptor {
     async fn last(self: &Arc<Self>, listener: &TcpListener, tasks: &TaskTracker, end: &CancellationToken) {
         let socket = SockRef::from(listener);
         if let Err(e) = socket.attach_filter(&NO_NEW) {
-            tracing::debug!(error = %e, "handshakes cannot be stopped here; a connection made in the last moment may be reset");
+            tracing::debug!(error = %e, "handshakes cannot be stopped here; a connection made in the last moment may \
+                be reset");
         }
         let last = Instant::now() + LAST;
         while let Ok(accepted) = timeout_at(last.min(Instant::now() + HANDSHAKES), listener.accept()).await {
@@ -159,7 +160,8 @@ impl Acceptor {
             Ok((stream, peer)) => (stream, peer.ip()),
             Err(e) => {
                 if let Some(times) = self.failed.lock().due(StdInstant::now()) {
-                    tracing::warn!(error = %e, times, "a connection could not be accepted; it is told so if that is possible");
+                    tracing::warn!(error = %e, times, "a connection could not be accepted; it is told so if that is \
+                        possible");
                 }
                 if !self.refuse_without_a_file(listener) {
                     tokio::time::sleep(PAUSE).await;
@@ -307,7 +309,8 @@ impl Acceptor {
         let sign = forwarded::preface(first)?;
         self.services.limiter.heed(peer, Some(sign));
         Some(Refused::bad_request(
-            "the PROXY protocol is not spoken here: let the proxy set `X-Forwarded-For`, and name it in limits.trusted_proxies",
+            "the PROXY protocol is not spoken here: let the proxy set `X-Forwarded-For`, and name it in \
+             limits.trusted_proxies",
         ))
     }
 

@@ -49,7 +49,8 @@ impl Capacity {
         match self.limit {
             Limit::Configured => "raise edge.max_connections, or run more edges",
             Limit::OpenFiles => {
-                "raise the limit of open files (`ulimit -n`, `LimitNOFILE=` of systemd, `--ulimit nofile=` of a container), or run more edges"
+                "raise the limit of open files (`ulimit -n`, `LimitNOFILE=` of systemd, `--ulimit nofile=` of a \
+                 container), or run more edges"
             }
             Limit::Memory => "give it more memory (16 KiB for each connection, and 64 MiB), or run more edges",
         }

@@ -46,7 +46,8 @@ pub enum TlsError {
     #[error("edge.tls.key: cannot read {path}: {why}")]
     ReadKey { path: PathBuf, why: io::Error },
     #[error(
-        "edge.tls.certificate: there is no certificate in {path}; it must be PEM, beginning with -----BEGIN CERTIFICATE-----"
+        "edge.tls.certificate: there is no certificate in {path}; it must be PEM, beginning with -----BEGIN \
+         CERTIFICATE-----"
     )]
     NoCertificate { path: PathBuf },
     #[error("edge.tls.key: there is no private key in {path}; it must be PEM and without a password")]
@@ -113,7 +114,8 @@ impl Tls {
             let result = match read.and_then(|pem| pem.acceptor(&self.files)) {
                 Ok(new) => {
                     *self.current.write() = new;
-                    tracing::info!(certificate = %self.files.certificate.display(), "new connections get the new certificate");
+                    tracing::info!(certificate = %self.files.certificate.display(), "new connections get the new \
+                        certificate");
                     "ok"
                 }
                 Err(e) => {

@@ -160,7 +160,8 @@ async fn what_one_address_makes_wait_is_bounded() {
     .await;
     let declares = |n: usize| {
         format!(
-            "POST /v1/login HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: {n}\r\n\r\n"
+            "POST /v1/login HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nExpect: \
+             100-continue\r\nContent-Length: {n}\r\n\r\n"
         )
     };
     // Bodies that are announced: two of 250,000 bytes, no third, unless from somewhere else.

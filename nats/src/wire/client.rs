@@ -113,7 +113,8 @@ impl Nats {
     pub fn carries_all(&self) -> Result<usize, String> {
         match self.client.max_payload() {
             least @ 0..limits::PAYLOAD_BYTES => Err(format!(
-                "max_payload of nats-server is {least} bytes, at least {} are needed; set `max_payload: 1MB` or more in its configuration",
+                "max_payload of nats-server is {least} bytes, at least {} are needed; set `max_payload: 1MB` or more \
+                 in its configuration",
                 limits::PAYLOAD_BYTES
             )),
             bytes => Ok(bytes),

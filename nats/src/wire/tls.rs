@@ -88,7 +88,8 @@ pub(crate) fn explained(e: &io::Error, host: &str) -> Option<String> {
         TlsError::InvalidCertificate(why) => match why {
             // The second: an authority of the same name, made anew.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                "its certificate is of an authority that is not known here; name the file with the authority's certificate in nats.tls.ca"
+                "its certificate is of an authority that is not known here; name the file with the authority's \
+                 certificate in nats.tls.ca"
                     .into()
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
@@ -98,7 +99,8 @@ pub(crate) fn explained(e: &io::Error, host: &str) -> Option<String> {
                 "its certificate is not valid yet; set the clock of this machine or of the one that made it".into()
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => format!(
-                "its certificate is for another name than {host}; write the name that it is for in nats.urls (and in client_advertise of \
+                "its certificate is for another name than {host}; write the name that it is for in nats.urls (and in \
+                 client_advertise of \
                  that server), or make one for {host}"
             ),
             other => format!("its certificate cannot be believed: {other:?}"),
@@ -113,8 +115,13 @@ pub(crate) fn explained(e: &io::Error, host: &str) -> Option<String> {
             | AlertDescription::CertificateUnknown
             | AlertDescription::CertificateRevoked
             | AlertDescription::UnsupportedCertificate),
-        ) => format!("it does not take our certificate ({alert:?}); look at nats.tls.certificate: its authority, its dates"),
-        TlsError::InvalidMessage(_) => "it does not begin with TLS; unset nats.tls.first, or set handshake_first on that server".into(),
+        ) => format!(
+            "it does not take our certificate ({alert:?}); look at nats.tls.certificate: its authority, its \
+            dates"
+        ),
+        TlsError::InvalidMessage(_) => {
+            "it does not begin with TLS; unset nats.tls.first, or set handshake_first on that server".into()
+        }
         other => format!("TLS failed: {other}"),
     })
 }

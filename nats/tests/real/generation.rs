@@ -211,7 +211,8 @@ async fn what_was_begun_is_finished() {
     let js = raw_jetstream(&nats).await;
     // After the first step, and with one of the old streams closed.
     let kv = js.get_key_value("control").await.unwrap();
-    let next = serde_json::json!([1, { "generation": 1, "partitions": 2, "kv_shards": 2, "next": { "partitions": 3, "max_bytes": 64 << 20 } }]);
+    let wanted = serde_json::json!({ "partitions": 3, "max_bytes": 64 << 20 });
+    let next = serde_json::json!([1, { "generation": 1, "partitions": 2, "kv_shards": 2, "next": wanted }]);
     kv.put("generation", rmp_serde::to_vec_named(&next).unwrap().into()).await.unwrap();
     let mut stream = js.get_stream(subjects::stream(1, 0)).await.unwrap();
     let mut config = stream.info().await.unwrap().config.clone();

@@ -28,7 +28,8 @@ fn said(shards: u32, silent: &[String]) -> Result<String, String> {
         return Ok("nobody answers: everybody is shown as unknown until a `natterjack presence` runs".into());
     }
     Err(format!(
-        "nobody speaks of the shards {} of {shards}, whose users are shown as unknown: look at the log of `natterjack presence`",
+        "nobody speaks of the shards {} of {shards}, whose users are shown as unknown: look at the log of `natterjack \
+         presence`",
         silent.join(", ")
     ))
 }

@@ -100,7 +100,8 @@ fn headers(status: Option<u16>) -> Value {
     let mut headers = json!({ "Natterjack-Now": { "$ref": "#/components/headers/Natterjack-Now" } });
     if matches!(status, Some(408 | 429 | 500 | 503)) {
         headers["Retry-After"] = json!({
-            "description": "Seconds: `retry_after_ms`, rounded up.", "required": true, "schema": { "type": "integer", "minimum": 1 },
+            "description": "Seconds: `retry_after_ms`, rounded up.", "required": true,
+            "schema": { "type": "integer", "minimum": 1 },
         });
     }
     if status == Some(401) {

@@ -120,7 +120,8 @@ fn step() -> impl Strategy<Value = Step> {
     let choice = prop::sample::select(vec![Available, Away, Hidden]);
     let visibility = prop::sample::select(vec![Everyone, Contacts, Nobody]);
     prop_oneof![
-        2 => (0u8..3, prop::collection::vec((0u8..4, any::<bool>(), any::<bool>()), 0..5)).prop_map(|(w, u)| Step::Watch(w, u)),
+        2 => (0u8..3, prop::collection::vec((0u8..4, any::<bool>(), any::<bool>()), 0..5))
+            .prop_map(|(w, u)| Step::Watch(w, u)),
         1 => (0u8..3).prop_map(Step::Leave),
         5 => (0u8..4, 1u64..20, connected).prop_map(|(u, r, c)| Step::Hear(u, r, c)),
         2 => (0u8..4, 1u64..20, choice, visibility).prop_map(|(u, r, c, v)| Step::Chose(u, r, c, v)),
@@ -207,7 +208,8 @@ proptest! {
                     }
                 }
             }
-            let watched: std::collections::BTreeSet<&UserId> = watchers.values().flat_map(|m| m.watches.keys()).collect();
+            let all = watchers.values().flat_map(|m| m.watches.keys());
+            let watched: std::collections::BTreeSet<&UserId> = all.collect();
             let pairs = watchers.values().map(|m| m.watches.len()).sum();
             prop_assert_eq!(watching.sizes(), (watched.len(), watchers.len(), pairs));
             known.retain(|u, _| watchers.values().any(|m| m.watches.contains_key(u)));

@@ -114,7 +114,10 @@ impl Client {
     /// Sends and waits for the answer.
     pub async fn sent(&mut self, cid: Cid, thread: &str, text: &str) -> Result<MsgId, Refusal> {
         let asked = self.send(cid, thread, text).await;
-        let answer = |f: &ServerFrame| matches!(f, ServerFrame::Sent { r, .. } | ServerFrame::Error { r: Some(r), .. } if *r == asked);
+        let answer = |f: &ServerFrame| match f {
+            ServerFrame::Sent { r, .. } | ServerFrame::Error { r: Some(r), .. } => *r == asked,
+            _ => false,
+        };
         match self.until(answer).await {
             ServerFrame::Sent { id, .. } => Ok(id),
             ServerFrame::Error { refusal, .. } => Err(refusal),

@@ -196,7 +196,8 @@ async fn handshake(server: &NatsAddress, access: &LinkAccess) -> Result<Link, Fa
     if !access.tls.first && (access.tls_required || info.tls_required) {
         if !info.tls_required && !info.tls_available {
             return Err(Failed::Tls(
-                "it speaks no TLS, which nats.tls (or a tls:// in nats.urls) asks for; give that server a certificate, or unset these"
+                "it speaks no TLS, which nats.tls (or a tls:// in nats.urls) asks for; give that server a \
+                 certificate, or unset these"
                     .into(),
             ));
         }

@@ -40,7 +40,8 @@ pub(super) fn take(
         return Ok(taken);
     }
     let put = tx.execute(
-        "INSERT INTO invite_uses (code, name_key, user) SELECT code, ?2, ?3 FROM invites i WHERE code = ?1 AND expires > ?4 \
+        "INSERT INTO invite_uses (code, name_key, user) SELECT code, ?2, ?3 FROM invites i WHERE code = ?1 AND \
+         expires > ?4 \
          AND uses > (SELECT COUNT(*) FROM invite_uses u WHERE u.code = i.code)",
         params![code.0, name_key, user.as_str(), int(now)],
     )?;
