@@ -37,8 +37,9 @@ fn of(mut users: Vec<UserId>) -> Body {
     Body { users, ..Body::default() }
 }
 
-/// The creator is the owner. The same cid of the same user is the same group, whatever the body, and is answered as
-/// the first time.
+/// The creator is the owner.
+///
+/// The same cid of the same user is the same group, whatever the body, and is answered as the first time.
 #[utoipa::path(post, path = "/v1/groups", tag = "groups", operation_id = "createGroup", request_body = NewGroup,
     security(("token" = [])),
     extensions(("x-codes" = json!(["not_found", "conflict", "limit_reached", "clock_ahead"]))),

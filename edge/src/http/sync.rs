@@ -36,8 +36,9 @@ pub struct PollQuery {
     wait_ms: Option<u64>,
 }
 
-/// Waits for what is newer than the cursors and answers with the frames of the socket, the cursors to go on with, and
-/// `synced`.
+/// Waits for what is newer than the cursors.
+///
+/// Answers with the frames of the socket, the cursors to go on with, and `synced`.
 #[utoipa::path(post, path = "/v1/sync", tag = "sync", operation_id = "poll", security(("token" = [])),
     request_body = PollRequest,
     extensions(("x-codes" = json!(["conflict", "device_limit", "displaced", "not_found"]))),

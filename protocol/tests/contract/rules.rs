@@ -365,7 +365,7 @@ fn the_close_table_is_sound() {
     }
     assert_eq!(close::back(1006), close::Back::Backoff, "an unknown code is a lost connection");
     let source = include_str!("../../src/client/close.rs");
-    assert_eq!(source.matches(": Close = close(").count(), close::ALL.len(), "ALL is all");
+    assert_eq!(source.matches(": Close =").count(), close::ALL.len(), "ALL is all");
 }
 
 #[test]
