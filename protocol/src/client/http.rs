@@ -1,290 +1,39 @@
 //! What the HTTP API takes and gives beside frames and their parts: the bodies that edge and SDK share, described as
 //! the OpenAPI document has them.
 
+mod accounts;
+mod groups;
+mod people;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use self::{
+    accounts::{
+        Credentials, ExternalToken, LoggedOut, PasswordChange, RefreshToken, Registration, SessionList, SessionsEnded,
+        Tokens, UserSession,
+    },
+    groups::{GroupChanged, GroupInfo, GroupMember, NewGroup, NewGroupName, NewMembers, NewRole},
+    people::{
+        BlockChanged, BlockedUser, Blocks, Contact, ContactChange, ContactState, ContactWish, Contacts, Profile,
+        Relation, Users,
+    },
+};
 use super::{
     event::Event,
-    frame::{DeviceClass, Page, ServerFrame, ThreadSummary},
+    frame::{Page, ServerFrame, ThreadSummary},
     presence::PresenceOf,
 };
 use crate::{
     cid::Cid,
-    ids::{DeviceId, MsgId, Token, UserId},
-    log::{Body, HistoryFor, Interval, Kind, Role},
+    ids::{MsgId, UserId},
+    log::{Body, Interval, Kind, Role},
     refusal::Refusal,
-    schema::{
-        Cursors, GroupName, Millis, Synced, Time,
-        texts::{Password, UserName},
-    },
-    size::{self, Size},
+    schema::{Cursors, Millis, Synced, Time},
     thread::Thread,
 };
-
-#[derive(Clone, Serialize, Deserialize, ToSchema)]
-pub struct Credentials {
-    #[schema(value_type = UserName)]
-    pub name: String,
-    #[schema(value_type = Password)]
-    pub password: String,
-    /// Of an earlier login on this device; a new one is made if it is missing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<DeviceId>,
-}
-
-/// An account to be made.
-#[derive(Clone, Serialize, Deserialize, ToSchema)]
-#[schema(as = NewAccount)]
-pub struct Registration {
-    #[schema(value_type = UserName)]
-    pub name: String,
-    #[schema(value_type = Password)]
-    pub password: String,
-    /// Of this device; one is made if it is missing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<DeviceId>,
-    /// The code of an invite, where the operator asks for one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub invite: Option<Token>,
-}
-
-#[derive(Clone, Serialize, Deserialize, ToSchema)]
-pub struct ExternalToken {
-    /// A signed JWT of the configured issuer (RS256, ES256 or EdDSA), of at most 16,384 bytes.
-    pub token: String,
-    /// Of an earlier login on this device; a new one is made if it is missing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<DeviceId>,
-}
-
-#[derive(Clone, Serialize, Deserialize, ToSchema)]
-pub struct RefreshToken {
-    /// Of the last answer that had one.
-    pub refresh: String,
-}
-
-/// What a login gives. Neither token is ever logged.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Tokens {
-    pub user: UserId,
-    pub name: String,
-    pub device: DeviceId,
-    /// For `hello` and `Authorization: Bearer`.
-    pub access: String,
-    /// The access token is good for so many seconds from the answer on: count them by a monotonic clock.
-    pub expires_in: u64,
-    /// Opaque. Each use gives a new one; using an old one again revokes the whole family.
-    pub refresh: String,
-}
-
-/// The login of this token is over, or there was none.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct LoggedOut {
-    #[schema(example = true)]
-    pub logged_out: bool,
-}
-
-/// A device on which the user is logged in. What is missing is not known: it has not connected since it logged in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(as = Session)]
-pub struct UserSession {
-    pub device: DeviceId,
-    /// As the device calls itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub class: Option<DeviceClass>,
-    /// Version of the app.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub app: Option<String>,
-    /// To which edge it is connected, or was last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub edge: Option<String>,
-    /// When it logged in.
-    #[schema(value_type = Time)]
-    pub since: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Time>)]
-    pub last_active: Option<u64>,
-    pub connected: bool,
-    /// The device that asks.
-    pub this: bool,
-}
-
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[schema(as = Sessions)]
-pub struct SessionList {
-    pub sessions: Vec<UserSession>,
-}
-
-/// They are over: their refresh tokens, their access tokens, their sockets.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(as = Ended)]
-pub struct SessionsEnded {
-    /// Logins that this request ended; 0 if they were over already.
-    pub ended: u32,
-}
-
-/// No `Debug`: it holds secrets.
-#[derive(Clone, Serialize, Deserialize, ToSchema)]
-pub struct PasswordChange {
-    #[schema(value_type = Password)]
-    pub old: String,
-    #[schema(value_type = Password)]
-    pub new: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Profile {
-    pub user: UserId,
-    pub name: String,
-}
-
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct Users {
-    pub users: Vec<Profile>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ContactState {
-    /// You have asked.
-    Requested,
-    /// They have asked; you can accept.
-    Asked,
-    Contact,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ContactChange {
-    /// Asks; accepts, if the other has asked already.
-    Request,
-    Accept,
-    /// Takes back a request, declines one, or ends the contact.
-    Remove,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Contact {
-    pub user: UserId,
-    pub name: String,
-    pub state: ContactState,
-}
-
-impl Size for Contact {
-    fn size(&self) -> usize {
-        size::json(self)
-    }
-}
-
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct Contacts {
-    pub contacts: Vec<Contact>,
-}
-
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[schema(as = Wish)]
-pub struct ContactWish {
-    pub change: ContactChange,
-}
-
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct Relation {
-    /// Missing: they are strangers (again).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<ContactState>,
-}
-
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct Blocks {
-    pub blocks: Vec<BlockedUser>,
-}
-
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct BlockedUser {
-    pub user: UserId,
-}
-
-/// It is so.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[schema(as = Block)]
-pub struct BlockChanged {
-    /// The conversation of the two.
-    pub thread: Thread,
-    /// The control entry's place in the thread; if it was so already, that of the last change that the caller may know
-    /// of; 0: there was none.
-    pub id: MsgId,
-    /// The caller blocks this user now.
-    pub blocked: bool,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct NewGroup {
-    /// Without one each attempt makes a group.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cid: Option<Cid>,
-    #[schema(value_type = GroupName)]
-    pub name: String,
-    /// The other members.
-    #[serde(default)]
-    #[schema(max_items = 500)]
-    pub users: Vec<UserId>,
-    /// What those who join later may read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub history: Option<HistoryFor>,
-}
-
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[schema(as = NewName)]
-pub struct NewGroupName {
-    #[schema(value_type = GroupName)]
-    pub name: String,
-}
-
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[schema(as = Who)]
-pub struct NewMembers {
-    #[schema(min_items = 1, max_items = 500)]
-    pub users: Vec<UserId>,
-}
-
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct NewRole {
-    pub role: Role,
-}
-
-/// It is so.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[schema(as = Changed)]
-pub struct GroupChanged {
-    pub thread: Thread,
-    /// The control entry's place in the thread; if it was so already, that of the group's last change.
-    pub id: MsgId,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(as = Member)]
-pub struct GroupMember {
-    pub user: UserId,
-    pub role: Role,
-}
-
-/// A group as its members see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct GroupInfo {
-    pub thread: Thread,
-    #[schema(value_type = GroupName)]
-    pub name: String,
-    pub history: HistoryFor,
-    /// The last change this shows.
-    pub version: MsgId,
-    /// Who is in it now.
-    pub members: Vec<GroupMember>,
-}
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Threads)]

@@ -7,16 +7,18 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, outside the functions that clippy knows as such")]
 
 mod bad_input;
+mod bodies;
 mod document;
 mod fixture;
 mod form;
 mod golden;
+mod membership;
 mod mutation;
 mod naive;
 mod once;
 mod rooms;
-mod rules;
 mod samples;
 mod scenarios;
 mod schema;
+mod tables;
 mod tree;

@@ -1,14 +1,11 @@
-//! The pure rules at their edges.
+//! Who may do what in a thread, and what of it they may read: the rules at their edges.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use natterjack_protocol::{
-    Body, Cid, Code, Entry, Kind, MsgId, Refusal, Retry, UserId,
-    client::close,
-    limits,
+    Body, Cid, Code, Entry, Kind, MsgId, Refusal, UserId, limits,
     log::{
-        Interval, Intervals, Media, Role,
+        Interval, Intervals, Role,
         fold::{GroupState, ThreadItem, Verdict, apply_group, judge_dm, judge_group, may_send},
     },
 };
@@ -240,143 +237,4 @@ fn dms_and_sending() {
     assert_eq!(code(may_send(&item(true, false))), Err(Code::Blocked));
     assert_eq!(code(may_send(&item(false, true))), Err(Code::Blocked));
     assert_eq!(code(may_send(&ThreadItem::default())), Err(Code::NotMember));
-}
-
-// Bodies
-
-#[test]
-fn bodies_at_their_limits() {
-    let media = |m: Media| Body { media: Some(m), ..Body::default() };
-    let file = || Media { url: "http://f/".into(), mime: "image/png".into(), ..Media::default() };
-    let url = |n| media(Media { url: format!("{:u<n$}", "http://f/"), ..file() });
-    let name = |n| media(Media { name: Some("ü".repeat(n)), ..file() });
-    let mime = |n| media(Media { mime: format!("{:m<n$}", "m/m"), ..file() });
-    let data = |n| Body { data: Some(Bytes::from(vec![0; n])), ..Body::default() };
-    // A family of as many as there is room for.
-    let emoji = |n| Body {
-        emoji: Some(format!("{}{}", "👧\u{200d}".repeat((n - 1) / 2), if n % 2 == 0 { "👧\u{fe0f}" } else { "👧" })),
-        ..Body::default()
-    };
-    let caption = |n| Body { text: Some("ü".repeat(n)), ..url(9) };
-    let edit = |n| Body { target: Some(MsgId(1)), ..Body::text("🐸".repeat(n)) };
-    type Make<'a> = &'a dyn Fn(usize) -> Body;
-    let table: [(&str, Kind, usize, Make<'_>); 11] = [
-        ("one byte", Kind::Text, limits::TEXT_CHARS, &|n| Body::text("x".repeat(n))),
-        ("two bytes", Kind::Text, limits::TEXT_CHARS, &|n| Body::text("ü".repeat(n))),
-        ("four bytes", Kind::Text, limits::TEXT_CHARS, &|n| Body::text("🐸".repeat(n))),
-        ("caption", Kind::Image, limits::TEXT_CHARS, &caption),
-        ("edit", Kind::Edit, limits::TEXT_CHARS, &edit),
-        ("emoji", Kind::Emoji, limits::EMOJI_CHARS, &emoji),
-        ("data", Kind::Custom, limits::CUSTOM_BYTES, &data),
-        ("url", Kind::Video, limits::MEDIA_URL_BYTES, &url),
-        ("media name", Kind::File, limits::MEDIA_NAME_CHARS, &name),
-        ("mime", Kind::Audio, limits::MEDIA_MIME_CHARS, &mime),
-        ("a body without a limit of its own", Kind::Recall, 1, &|n| Body {
-            target: (n == 1).then_some(MsgId(1)),
-            ..Body::default()
-        }),
-    ];
-    for (what, kind, max, make) in table {
-        assert_eq!(make(max).check(kind), Ok(()), "{what}");
-        let e = make(max + 1).check(kind).unwrap_err();
-        assert_eq!(e.code, Code::Invalid, "{what}");
-        assert!(e.message.contains("body."), "{what}: {e}");
-    }
-}
-
-/// What passes one by one fits into the log's limit, and that into a frame and a live message.
-#[test]
-fn the_limits_fit_into_each_other() {
-    let largest = Body { reply_to: Some(MsgId::MAX), ..Body::text("🐸".repeat(limits::TEXT_CHARS)) };
-    let size = |kind, body| Entry::new(user(&"x".repeat(64)), Cid::mint(1, [0; 10]), kind, body).encode().len();
-    assert!(size(Kind::Text, largest) <= limits::BODY_BYTES);
-    let opaque = Body { data: Some(Bytes::from(vec![0; limits::CUSTOM_BYTES])), ..Body::default() };
-    assert!(size(Kind::Custom, opaque) <= limits::BODY_BYTES);
-    let cursors = |i: usize| (format!("dm.{:0>64}.{:x>64}", i, i).parse().unwrap(), MsgId(1 << 52));
-    let hello = natterjack_protocol::client::frame::Hello {
-        cursors: (0..limits::CURSORS_PER_HELLO).map(cursors).collect(),
-        synced: Some("9".repeat(1_000)),
-        ..natterjack_protocol::client::frame::Hello::new("t".repeat(2_000), user("d"))
-    };
-    for codec in natterjack_protocol::codec::Codec::ALL {
-        let bytes = natterjack_protocol::client::frame::ClientFrame::Hello(hello.clone()).encode(codec).len();
-        assert!(bytes <= limits::FRAME_BYTES, "{codec:?}: {bytes}");
-    }
-}
-
-#[test]
-fn what_a_kind_needs() {
-    let needs = [
-        (Kind::Text, "text"),
-        (Kind::Emoji, "emoji"),
-        (Kind::Image, "media"),
-        (Kind::Video, "media"),
-        (Kind::File, "media"),
-        (Kind::Audio, "media"),
-        (Kind::Custom, "data"),
-        (Kind::Edit, "target"),
-        (Kind::Recall, "target"),
-        (Kind::Reaction, "target"),
-    ];
-    for (kind, field) in needs {
-        let e = Body::default().check(kind).unwrap_err();
-        assert!(e.message.contains(&format!("body.{field}")) && e.message.contains(kind.as_str()), "{e}");
-    }
-    for kind in [Kind::DmStarted, Kind::Blocked, Kind::GroupCreated, Kind::MemberLeft, Kind::Unknown] {
-        assert_eq!(Body::text("x").check(kind).unwrap_err().code, Code::Invalid);
-    }
-}
-
-// Codes
-
-#[test]
-fn every_code_is_complete_and_unlike_the_others() {
-    let mut names = HashSet::new();
-    for code in Code::ALL {
-        assert_eq!(serde_json::to_string(&code).unwrap(), format!("\"{}\"", code.name()));
-        assert!(names.insert(code.name()));
-        assert!((400..600).contains(&code.http_status()));
-        assert!(!code.meaning().is_empty() && !code.retry().advice().is_empty());
-        // A client's own order is no failure of the server, and the same request is taken later all the same.
-        let later = code.http_status() >= 500 || code.http_status() == 429 || code == Code::OutOfOrder;
-        assert_eq!(later, code.retry() == Retry::Later, "{code:?}: status and retry tell the same");
-        assert_eq!(code.http_status() == 401, code.retry() == Retry::AfterLogin, "{code:?}");
-    }
-    let source = include_str!("../../src/refusal.rs");
-    let at = source.find("pub enum Code {").unwrap();
-    let variants = source[at..at + source[at..].find("\n}").unwrap()]
-        .lines()
-        .filter(|l| l.starts_with("    ") && l.as_bytes()[4].is_ascii_uppercase());
-    assert_eq!(variants.count(), Code::ALL.len(), "ALL is all");
-}
-
-#[test]
-fn the_close_table_is_sound() {
-    let codes: HashSet<u16> = close::ALL.iter().map(|c| c.code).collect();
-    let reasons: HashSet<&str> = close::ALL.iter().map(|c| c.reason).collect();
-    assert_eq!((codes.len(), reasons.len()), (close::ALL.len(), close::ALL.len()));
-    for c in close::ALL {
-        assert!(
-            [1000, 1002, 1007].contains(&c.code) || (4000..5000).contains(&c.code),
-            "{c:?}: RFC 6455's own, or the range it leaves to us"
-        );
-        assert!(c.reason.len() <= 123, "{c:?}: what a close frame can hold");
-        assert_eq!(close::back(c.code), c.back);
-    }
-    assert_eq!(close::back(1006), close::Back::Backoff, "an unknown code is a lost connection");
-    let source = include_str!("../../src/client/close.rs");
-    assert_eq!(source.matches(": Close =").count(), close::ALL.len(), "ALL is all");
-}
-
-#[test]
-fn every_limit_is_in_the_table() {
-    let source = include_str!("../../src/limits.rs");
-    let consts = source
-        .lines()
-        .filter_map(|l| l.strip_prefix("pub const ")?.split_once(':'))
-        .filter(|(n, _)| *n != "TABLE" && *n != "NUMBER_MAX");
-    for (name, _) in consts {
-        assert!(limits::TABLE.iter().any(|l| l.name == name), "{name}");
-    }
-    assert!(limits::TABLE.iter().all(|l| l.value > 0 && !l.unit.is_empty() && !l.of.is_empty()));
 }

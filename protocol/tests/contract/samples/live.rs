@@ -1,0 +1,45 @@
+//! What `channel` and edges publish for edges.
+
+use bytes::Bytes;
+use natterjack_protocol::{
+    Entry,
+    internal::live::{self, Beat, Ephemeral},
+    log::EntryView,
+};
+
+use super::{NOW, Sample, ben, dm, event, group, id};
+
+pub fn ephemeral() -> Vec<Sample<Ephemeral>> {
+    vec![
+        ("typing", "On live.*.x.", Ephemeral::Typing { thread: dm(), user: ben() }),
+        ("contacts", "On live.user.*.x.", Ephemeral::Contacts),
+    ]
+}
+
+pub fn beats() -> Vec<Sample<Beat>> {
+    let beat = Beat {
+        generation: 1,
+        p: 1,
+        ts: NOW,
+        dedupe_since: NOW - 3_600_000,
+        frontier: id(9),
+        archive_lag_ms: Some(180),
+    };
+    vec![
+        ("beat", "Once a second per partition.", beat),
+        ("beat-lag-unknown", "The archive's lag is not known.", Beat { archive_lag_ms: None, ..beat }),
+    ]
+}
+
+/// Live messages: header and frame.
+pub fn live_messages() -> Vec<(&'static str, &'static str, Bytes)> {
+    let e = event();
+    let entry = Entry::new(e.from, e.cid, e.kind, e.body).encode();
+    let mut spliced = Vec::new();
+    live::write_event(&mut spliced, &EntryView::parse(&entry).unwrap(), false, &dm().to_string(), e.id, e.prev, e.ts);
+    vec![
+        ("event", "An event on live.*.e, spliced from the entry.", spliced.into()),
+        ("head", "The newest id of a thread that fell quiet.", live::encode_head(&group().to_string(), id(9))),
+        ("member", "A membership changed.", live::encode_member(&group().to_string(), id(90))),
+    ]
+}
