@@ -4,6 +4,7 @@
 //! when heartbeats stop or a sequence is not the next one. Nothing in the log is filtered or deleted, so a jump that
 //! stays is lost data.
 
+mod opening;
 pub(crate) mod record;
 
 use std::time::Duration;
@@ -11,19 +12,17 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use natterjack_protocol::MsgId;
 
-use self::record::{LogBatch, Record};
+use self::{
+    opening::{Connection, Opening, Unopened},
+    record::{LogBatch, Record},
+};
 use crate::{
     layout::Layout,
-    leader_read::{LeaderReader, LogError, LogRecord},
+    leader_read::LogRecord,
     subjects,
     wire::{
         client::Nats,
-        jetstream::{JsError, code},
-        pull::{
-            Delivered, Pull, PullMode,
-            consumer::{Consumer, DeliverFrom},
-        },
-        raw::RawConnection,
+        pull::{Delivered, Pull, PullMode, consumer::DeliverFrom},
     },
 };
 
@@ -35,8 +34,6 @@ pub enum ReadFrom {
     Time(u64),
 }
 
-/// For a connection of its own. The consumer waits for 5 s.
-const CONNECT: Duration = Duration::from_millis(2_500);
 /// Of a fetch, before its size is looked at: bounds by how much it can pass its limit.
 const BITE: usize = 64;
 
@@ -71,21 +68,6 @@ pub struct LogReader {
     /// A consumer being made. Kept over calls: a caller that drops its wait five times a second would otherwise begin
     /// the pause anew each time, and never read again. And is the generation over?
     opening: Option<BoxFuture<'static, Result<(Pull, bool), Unopened>>>,
-}
-
-/// Why there is no consumer.
-enum Unopened {
-    NotNow(String),
-    No(ReadError),
-}
-
-/// What the log comes over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Connection {
-    /// A connection for this reader alone, made with each consumer.
-    Own,
-    /// The process's client.
-    Shared,
 }
 
 /// What one delivered sequence means at a position. Pure.
@@ -284,30 +266,23 @@ impl LogReader {
                 ReadFrom::Time(ms) if self.position.is_none() => DeliverFrom::Time(ms),
                 _ => DeliverFrom::Sequence(self.position.0 + 1),
             };
-            let (nats, stream, pause) = (&self.nats, &self.stream, &mut self.pause);
-            let (mode, connection, layout, p, read, owed) =
-                (self.mode, self.connection, self.layout, self.p, self.position, self.owed);
             let opening = self.opening.get_or_insert_with(|| {
-                let (nats, stream, wait) = (nats.clone(), stream.clone(), *pause);
-                *pause = (wait * 2).clamp(Duration::from_millis(50), Duration::from_millis(500));
+                let wait = self.pause;
+                self.pause = (wait * 2).clamp(Duration::from_millis(50), Duration::from_millis(500));
+                let opening = Opening {
+                    nats: self.nats.clone(),
+                    layout: self.layout,
+                    p: self.p,
+                    stream: self.stream.clone(),
+                    from,
+                    mode: self.mode,
+                    connection: self.connection,
+                    read: self.position,
+                    owed: self.owed,
+                };
                 Box::pin(async move {
                     tokio::time::sleep(wait).await;
-                    let not_now = |e: &dyn std::fmt::Display| Unopened::NotNow(e.to_string());
-                    // Consumers die with the server that loses its end, so this is asked before anything is read of
-                    // what it became.
-                    let tail = LeaderReader::new(&nats, layout);
-                    let over = match tail.ends_before(p, read, owed).await {
-                        Ok(end) if end.lost => return Err(Unopened::No(ReadError::LostEnd { p, read })),
-                        Ok(end) => end.over,
-                        // Without a layout there would be no reader; in a restarting cluster a stream is found late.
-                        Err(LogError::NoStream(p)) => return Err(Unopened::No(ReadError::NoStream(p))),
-                        Err(e) => return Err(not_now(&e)),
-                    };
-                    let pull = open(&nats, &stream, from, mode, connection).await.map_err(|e| match e.err_code() {
-                        code::STREAM_NOT_FOUND => Unopened::No(ReadError::NoStream(p)),
-                        _ => not_now(&e),
-                    })?;
-                    Ok((pull, over))
+                    opening.run().await
                 })
             });
             let opened = opening.await;
@@ -321,41 +296,6 @@ impl LogReader {
                 Err(Unopened::NotNow(why)) => tracing::debug!(stream = self.stream, why, "no consumer yet"),
             }
         }
-    }
-}
-
-async fn open(
-    nats: &Nats,
-    stream: &str,
-    from: DeliverFrom,
-    mode: PullMode,
-    connection: Connection,
-) -> Result<Pull, JsError> {
-    if connection == Connection::Shared {
-        return Pull::shared(nats, Consumer::make(nats, stream, None, from).await?, mode).await;
-    }
-    // At the same time: after the death of a node either may have to wait for its own timeout.
-    let (consumer, link) = tokio::join!(Consumer::make(nats, stream, None, from), own_connection(nats, stream));
-    let consumer = consumer?;
-    match link {
-        Ok(link) => Pull::own(nats, consumer, link, mode).await,
-        Err(why) => {
-            tracing::warn!(
-                stream,
-                why,
-                "no connection of its own for a reader of the log; it reads over the shared one"
-            );
-            Pull::shared(nats, consumer, mode).await
-        }
-    }
-}
-
-/// Error: there is none to be had, so the shared one has to do until the next consumer.
-async fn own_connection(nats: &Nats, stream: &str) -> Result<Box<RawConnection>, String> {
-    match tokio::time::timeout(CONNECT, RawConnection::connect(nats.config(), &format!("reads {stream}"))).await {
-        Ok(Ok(link)) => Ok(Box::new(link)),
-        Ok(Err(e)) => Err(e.to_string()),
-        Err(_) => Err("no answer in time".to_owned()),
     }
 }
 

@@ -1,5 +1,8 @@
 //! Reads and checks every key of `default.toml`. The only place that knows both the names of keys and their types.
 
+mod edge;
+mod nats;
+mod persister;
 mod urls;
 
 use std::{
@@ -10,27 +13,14 @@ use std::{
 
 use natterjack_edge::Limits;
 use natterjack_nats::{NatsConfig, server_config::DiskSync};
-use natterjack_persister::{
-    directory::RegistrationRule,
-    external::{External, KeySource},
-    store::{
-        accounts::PASSWORD,
-        cql::{Consistency, CqlConfig},
-    },
-};
-use natterjack_protocol::{
-    Times, Token,
-    internal::{
-        claims::ISSUER,
-        devices::{ClassPolicy, DevicePolicy, GivesWay},
-    },
-    limits::USER_DEVICES,
-};
+use natterjack_persister::{directory::RegistrationRule, external::External, store::cql::CqlConfig};
+use natterjack_protocol::{Times, internal::devices::DevicePolicy};
 use natterjack_runtime::{
     config::{Errors, Layers, Loader},
-    networks::Network,
     telemetry,
 };
+
+pub use self::edge::EdgeSettings;
 
 /// Annotated; printed by `natterjack config`.
 pub const DEFAULT: &str = include_str!("../default.toml");
@@ -68,17 +58,6 @@ pub struct ProcessSettings {
 }
 
 #[derive(Debug, Clone)]
-pub struct EdgeSettings {
-    pub id: Token,
-    pub listen: SocketAddr,
-    pub url: Option<String>,
-    pub max_connections: usize,
-    pub max_group_members: usize,
-    /// None: plain.
-    pub tls: Option<natterjack_edge::tls::Files>,
-}
-
-#[derive(Debug, Clone)]
 pub struct UpSettings {
     pub data: PathBuf,
     pub host: IpAddr,
@@ -111,7 +90,7 @@ impl Settings {
 
     fn read(layers: Layers) -> Result<Self, Errors> {
         let mut l = Loader::new(DEFAULT, layers);
-        let external = external(&mut l);
+        let external = persister::external(&mut l);
         let settings = Self {
             process: ProcessSettings {
                 instance: text(&mut l, "process.instance"),
@@ -122,14 +101,14 @@ impl Settings {
             },
             log: telemetry::Config { format: l.get("log.format"), filter: l.get("log.filter") },
             admin: l.checked("admin.listen", |s: String| if s.is_empty() { Ok(None) } else { address(&s).map(Some) }),
-            nats: nats(&mut l),
+            nats: nats::nats(&mut l),
             times: times(&mut l),
-            edge: edge(&mut l),
-            limits: limits(&mut l),
-            devices: devices(&mut l),
+            edge: edge::edge(&mut l),
+            limits: edge::limits(&mut l),
+            devices: edge::devices(&mut l),
             archive: l.checked("persister.archive", |s: String| path(s)?.ok_or_else(|| "a file must be named".into())),
-            cql: cql(&mut l),
-            registration: registration(&mut l, external.is_some()),
+            cql: persister::cql(&mut l),
+            registration: persister::registration(&mut l, external.is_some()),
             external,
             up: UpSettings {
                 data: l.checked("up.data", |s: String| path(s)?.ok_or_else(|| "a folder must be named".into())),
@@ -155,154 +134,6 @@ impl Settings {
         }
         l.finish(settings)
     }
-}
-
-fn edge(l: &mut Loader) -> EdgeSettings {
-    let edge = EdgeSettings {
-        id: l.checked("edge.id", |s: String| Token::parse(&s).map_err(|e| e.to_string())),
-        listen: l.checked("edge.listen", |s: String| address(&s)),
-        url: l.checked("edge.url", urls::edge_url),
-        max_connections: l.get("edge.max_connections"),
-        max_group_members: l.get("edge.max_group_members"),
-        tls: tls(l),
-    };
-    if edge.tls.is_some() && edge.url.as_ref().is_some_and(|url| url.starts_with("ws://")) {
-        l.refuse("edge.url", "must begin with wss://, because edge.tls.certificate is set");
-    }
-    edge
-}
-
-/// The files are checked where they are read: not every process with this configuration has them.
-fn tls(l: &mut Loader) -> Option<natterjack_edge::tls::Files> {
-    match (l.checked("edge.tls.certificate", path), l.checked("edge.tls.key", path)) {
-        (Some(certificate), Some(key)) => Some(natterjack_edge::tls::Files { certificate, key }),
-        (Some(_), None) => {
-            l.refuse("edge.tls.key", "is missing: edge.tls.certificate is set");
-            None
-        }
-        (None, Some(_)) => {
-            l.refuse("edge.tls.certificate", "is missing: edge.tls.key is set");
-            None
-        }
-        (None, None) => None,
-    }
-}
-
-fn nats(l: &mut Loader) -> NatsConfig {
-    let cfg = NatsConfig {
-        urls: l.checked(
-            "nats.urls",
-            |urls: Vec<String>| if urls.is_empty() { Err("at least one URL".to_owned()) } else { Ok(urls) },
-        ),
-        user: text(l, "nats.user"),
-        password: text(l, "nats.password"),
-        token: text(l, "nats.token"),
-        nkey: l.checked("nats.nkey", path),
-        creds: l.checked("nats.creds", path),
-        tls: natterjack_nats::TlsFiles {
-            ca: l.checked("nats.tls.ca", path),
-            certificate: l.checked("nats.tls.certificate", path),
-            key: l.checked("nats.tls.key", path),
-            required: l.get("nats.tls.required"),
-            first: l.get("nats.tls.first"),
-        },
-        name: l.get("nats.name"),
-        connect_deadline_ms: l.get("nats.connect_deadline_ms"),
-        replicas: l.checked(
-            "nats.replicas",
-            |n: usize| if matches!(n, 1 | 3 | 5) { Ok(n) } else { Err("1, 3 or 5".to_owned()) },
-        ),
-        partitions: l.checked("nats.partitions", |n: u32| {
-            if (1..=1024).contains(&n) { Ok(n) } else { Err("1 to 1024".to_owned()) }
-        }),
-        kv_shards: l.checked("nats.kv_shards", |n: u32| {
-            if (1..=1024).contains(&n) { Ok(n) } else { Err("1 to 1024".to_owned()) }
-        }),
-        max_bytes: l.checked("nats.max_bytes", |n: i64| {
-            if n >= 0 { Ok((n > 0).then_some(n)) } else { Err("0 or more".to_owned()) }
-        }),
-        ..NatsConfig::default()
-    };
-    match (&cfg.tls.certificate, &cfg.tls.key) {
-        (Some(_), None) => l.refuse("nats.tls.key", "is missing: nats.tls.certificate is set"),
-        (None, Some(_)) => l.refuse("nats.tls.certificate", "is missing: nats.tls.key is set"),
-        _ => {}
-    }
-    let ways = [cfg.user.is_some(), cfg.token.is_some(), cfg.nkey.is_some(), cfg.creds.is_some()];
-    if ways.into_iter().filter(|set| *set).count() > 1 {
-        l.refuse(
-            "nats.user",
-            "only one of nats.user, nats.token, nats.nkey and nats.creds may be set: a connection logs in with one of \
-             them",
-        );
-    }
-    cfg
-}
-
-/// None: no servers are named.
-fn cql(l: &mut Loader) -> Option<CqlConfig> {
-    let cfg = CqlConfig {
-        contact_points: l.get("cql.contact_points"),
-        keyspace: l.checked("cql.keyspace", |s: String| {
-            let plain = !s.is_empty() && s.len() <= 48 && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-            if plain { Ok(s) } else { Err("1 to 48 letters, digits and _".to_owned()) }
-        }),
-        user: text(l, "cql.user"),
-        password: text(l, "cql.password"),
-        replication: l
-            .checked("cql.replication", |n: u32| if (1..=9).contains(&n) { Ok(n) } else { Err("1 to 9".to_owned()) }),
-        consistency: l.checked("cql.consistency", |s: String| {
-            Consistency::parse(&s).ok_or("local_quorum, quorum or one".to_owned())
-        }),
-        local_dc: text(l, "cql.local_dc"),
-        ..CqlConfig::default()
-    };
-    (!cfg.contact_points.is_empty()).then_some(cfg)
-}
-
-fn registration(l: &mut Loader, external: bool) -> RegistrationRule {
-    l.checked("accounts.registration", |s: String| match s.as_str() {
-        "" if external => Ok(RegistrationRule::Closed),
-        "" | "open" => Ok(RegistrationRule::Open),
-        "invite" => Ok(RegistrationRule::Invite),
-        "closed" => Ok(RegistrationRule::Closed),
-        _ => Err(format!("{s:?} is none of \"open\", \"invite\" and \"closed\"")),
-    })
-}
-
-/// None: no issuer is named.
-fn external(l: &mut Loader) -> Option<External> {
-    let issuer = l.checked("external.issuer", |s: String| {
-        // Reserved: the issuers of our own accounts.
-        if [PASSWORD, ISSUER].contains(&s.as_str()) { Err(format!("{s:?} is reserved by Natterjack")) } else { Ok(s) }
-    });
-    let audience: String = l.get("external.audience");
-    let url = l.checked("external.jwks_url", urls::keys_url);
-    let file = l.checked("external.jwks_file", path);
-    let subject_claim =
-        l.checked(
-            "external.subject_claim",
-            |s: String| if s.is_empty() { Err("a claim must be named".to_owned()) } else { Ok(s) },
-        );
-    let name_claim = text(l, "external.name_claim");
-    if issuer.is_empty() {
-        if !audience.is_empty() || url.is_some() || file.is_some() {
-            l.refuse("external.issuer", "is missing: other keys of [external] are set");
-        }
-        return None;
-    }
-    if audience.is_empty() {
-        l.refuse("external.audience", "is missing: without it tokens for other applications would be accepted");
-    }
-    let keys = match (url, file) {
-        (Some(url), None) => KeySource::Url(url),
-        (None, Some(file)) => KeySource::File(file),
-        _ => {
-            l.refuse("external.jwks_url", "one of external.jwks_url and external.jwks_file must be set");
-            return None;
-        }
-    };
-    Some(External { issuer, audience, keys, subject_claim, name_claim })
 }
 
 fn times(l: &mut Loader) -> Times {
@@ -339,50 +170,6 @@ fn times(l: &mut Loader) -> Times {
         );
     }
     times
-}
-
-fn limits(l: &mut Loader) -> Limits {
-    let networks = |all: Vec<String>| all.iter().map(|n| n.parse::<Network>().map_err(|e| e.to_string())).collect();
-    Limits {
-        exempt: l.checked("limits.exempt", networks),
-        trusted_proxies: l.checked("limits.trusted_proxies", networks),
-        connections_per_address: l.get("limits.connections_per_address"),
-        bytes_per_address: l.get("limits.bytes_per_address"),
-        connects_per_address: l.get("limits.connects_per_address"),
-        connects_per_user: l.get("limits.connects_per_user"),
-        registers_per_address: l.get("limits.registers_per_address"),
-        logins_per_address: l.get("limits.logins_per_address"),
-        logins_per_name: l.get("limits.logins_per_name"),
-        logins_per_name_anywhere: l.get("limits.logins_per_name_anywhere"),
-        logins_per_device: l.get("limits.logins_per_device"),
-        renewals_per_login: l.get("limits.renewals_per_login"),
-        lookups_per_address: l.get("limits.lookups_per_address"),
-        sends_per_user: l.get("limits.sends_per_user"),
-        requests_per_user: l.get("limits.requests_per_user"),
-    }
-}
-
-fn devices(l: &mut Loader) -> DevicePolicy {
-    let mut class = |count: &str, when_full: &str| ClassPolicy {
-        count: l.checked(count, |n: usize| if n > 0 { Ok(n) } else { Err("at least 1".to_owned()) }),
-        gives_way: l.checked(when_full, |s: String| {
-            GivesWay::parse(&s).ok_or_else(|| GivesWay::ALL.map(|(_, name)| name).join(", "))
-        }),
-    };
-    let policy = DevicePolicy {
-        phone: class("devices.phone", "devices.phone_when_full"),
-        tablet: class("devices.tablet", "devices.tablet_when_full"),
-        desktop: class("devices.desktop", "devices.desktop_when_full"),
-        web: class("devices.web", "devices.web_when_full"),
-        other: class("devices.other", "devices.other_when_full"),
-    };
-    if policy.total() > USER_DEVICES {
-        l.refuse(
-            "devices.phone",
-            format!("with the other classes {}, at most {USER_DEVICES} together", policy.total()),
-        );
-    }
-    policy
 }
 
 fn text(l: &mut Loader, key: &str) -> Option<String> {

@@ -1,3 +1,5 @@
+use natterjack_persister::{external::KeySource, store::cql::Consistency};
+use natterjack_protocol::internal::devices::GivesWay;
 use natterjack_runtime::config::sections;
 
 use super::*;
@@ -18,10 +20,17 @@ fn the_default_file_is_a_good_configuration() {
 /// A key that nobody reads would be a promise that nothing keeps.
 #[test]
 fn every_key_of_the_default_file_is_read() {
+    let sources = [
+        include_str!("../settings.rs"),
+        include_str!("edge.rs"),
+        include_str!("nats.rs"),
+        include_str!("persister.rs"),
+    ]
+    .concat();
     for section in sections(DEFAULT) {
         for e in section.entries {
             let key = format!("{}.{}", section.name, e.key);
-            let read = include_str!("../settings.rs").matches(&format!("\"{key}\"")).count();
+            let read = sources.matches(&format!("\"{key}\"")).count();
             assert!(read > 0, "{key} is in default.toml and nothing reads it");
         }
     }
