@@ -31,10 +31,6 @@ const KNOWN: &[&str] = &[
     "tests/src/kit/witness.rs",
     "tests/tests/chaos/checker.rs",
     "tests/tests/chaos/raw.rs",
-    "tests/tests/people/faults.rs",
-    "tests/tests/people/groups.rs",
-    "tests/tests/promises_edge/p5_any_edge.rs",
-    "tests/tests/promises_log/p2_once.rs",
 ];
 
 /// What a peer or an attribute takes as one literal, whole: a request, an answer, a pattern.

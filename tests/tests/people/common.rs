@@ -17,6 +17,8 @@ use natterjack_tests::kit::{Api, Cluster, RawWs, Received, User};
 use serde_json::{Value, json};
 
 pub const SOON: Duration = Duration::from_secs(10);
+/// Elections and reconnects are in it.
+pub const LONG: Duration = Duration::from_secs(40);
 
 /// The body of a success, or a panic with what came instead.
 #[track_caller]

@@ -2,15 +2,20 @@
 #![allow(clippy::unwrap_used, reason = "tests: a panic with its place is the report")]
 
 mod accounts;
+mod admins_at_once;
+mod archive_away;
 mod away;
 mod bad_input;
 mod blocks;
 mod common;
 mod faults;
 mod floods;
+mod full_log;
 mod groups;
+mod joining;
 mod lost_answers;
 mod lost_changes;
+mod lost_keys;
 mod people;
 mod refresh;
 mod sessions;

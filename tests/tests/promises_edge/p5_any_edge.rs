@@ -1,5 +1,8 @@
 //! P5: a client resumes on any edge with nothing but its token and its cursors.
 
+mod by_hand;
+mod synced;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -8,15 +11,13 @@ use std::{
 use natterjack_client::{Events, OutboxStore};
 use natterjack_protocol::{
     Body, Kind, MsgId, Thread,
-    client::frame::{ClientFrame, Hello, HistoryQuery, Page, SendMessage, ServerFrame},
+    client::frame::{ClientFrame, SendMessage, ServerFrame},
     codec::Codec,
-    internal::rpc::{Heads, HeadsAnswer},
 };
-use natterjack_testkit::{eventually_within, within};
-use natterjack_tests::kit::paging::ask;
 use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, User, next_event};
 use tokio::time::sleep;
 
+use self::by_hand::{hello, resume_by_hand};
 use super::common::{ReadLog, SOON, Traffic, assert_log, new_group, send_through};
 
 const THREADS: usize = 100;
@@ -172,60 +173,6 @@ async fn five_thousand_missed_messages_in_a_hundred_threads_come_in_the_logs_ord
     assert_all(&w.log, &w.cursors, &got).await;
 }
 
-fn hello(user: &User, cursors: BTreeMap<Thread, MsgId>, synced: Option<String>) -> Hello {
-    Hello { cursors, synced, ..Hello::new(user.tokens.access.clone(), user.tokens.device.clone()) }
-}
-
-/// Hello, the pages until `attached`, and of each thread the pages below until the cursor is reached. Gives messages
-/// and `synced`.
-async fn resume_by_hand(ws: &mut RawWs, hello: Hello) -> (BTreeMap<Thread, Vec<MsgId>>, String) {
-    let cursors = hello.cursors.clone();
-    ws.send(&ClientFrame::Hello(hello)).await;
-    let mut pages: Vec<Page> = Vec::new();
-    let synced = within("attached", CATCH_UP, async {
-        loop {
-            let frame = ws
-                .until("a page or attached", |f| match f {
-                    ServerFrame::Page(p) => Some(Ok(p)),
-                    ServerFrame::Attached { synced } => Some(Err(synced)),
-                    ServerFrame::Error { refusal, .. } => panic!("{refusal:?}"),
-                    _ => None,
-                })
-                .await;
-            match frame {
-                Ok(page) => pages.push(page),
-                Err(synced) => break synced,
-            }
-        }
-    })
-    .await;
-    let mut got = BTreeMap::new();
-    for page in pages {
-        let thread = page.thread.clone().unwrap();
-        let cursor = cursors.get(&thread).copied();
-        assert!(page.holes.is_empty() && !page.more, "{thread}: {page:?}");
-        let mut events: Vec<_> = page.events;
-        let mut prev = page.prev;
-        while cursor.is_some_and(|c| prev > c) {
-            let before = events.first().map(|e| e.id);
-            let mut below = ask(
-                ws,
-                HistoryQuery { thread: Some(thread.clone()), before, limit: Some(40), ..HistoryQuery::default() },
-            )
-            .await
-            .unwrap();
-            assert_eq!(below.events.last().map(|e| e.id), Some(prev), "a page names what lies below its oldest");
-            prev = below.prev;
-            below.events.append(&mut events);
-            events = below.events;
-        }
-        let ids =
-            events.iter().filter(|e| !e.kind.is_control() && cursor.is_none_or(|c| e.id > c)).map(|e| e.id).collect();
-        assert!(got.insert(thread, ids).is_none(), "one page per thread");
-    }
-    (got, synced)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resuming_in_the_middle_of_live_traffic_misses_nothing_and_doubles_nothing() {
     let cluster = Cluster::start(ClusterSpec::default()).await;
@@ -318,84 +265,4 @@ async fn a_crowd_that_comes_at_once_is_read_to() {
         }
     };
     futures_util::future::join_all((0..CROWD).map(come)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn synced_is_honoured_beyond_the_horizon_of_the_channel() {
-    // The horizon is two minutes; scaled, 6 s.
-    let cluster = Cluster::start(ClusterSpec { times_divisor: 20, ..ClusterSpec::default() }).await;
-    let log = ReadLog::of(&cluster).await;
-    let users = cluster.mint_users(3).await;
-    let (alice, reader, fresh) = (&users[0], &users[1], &users[2]);
-    let api = cluster.api(alice, 0);
-    let mut ws = cluster.raw(alice, 0, Codec::Msgpack).await;
-    // Quiet ones, ones that were missed, and one of which the device holds no cursor.
-    let mut threads = Vec::new();
-    let mut cursors = BTreeMap::new();
-    for _ in 0..6 {
-        let thread = new_group(&api, &[reader, fresh]).await;
-        cursors.insert(thread.clone(), send_through(&mut ws, &thread, "already read").await);
-        threads.push(thread);
-    }
-    let mut bare = RawWs::connect(cluster.edge_addr(0), Codec::Msgpack).await;
-    let (_, synced) = resume_by_hand(&mut bare, hello(reader, cursors.clone(), None)).await;
-    bare.send(&ClientFrame::Bye).await;
-    bare.until_closed(SOON).await;
-
-    let missed = &threads[..3];
-    write(&mut ws, missed.iter().map(|t| (t.clone(), 3)).collect()).await;
-    let newest = log.last(&threads[2]).await;
-    // Until channel has forgotten all of it. Other threads go on, or nothing would ever be old.
-    let mut others = vec![new_group(&api, &[]).await, new_group(&api, &[]).await];
-    while others.iter().all(|o| o.partition(log.layout.partitions) == others[0].partition(log.layout.partitions)) {
-        others.push(new_group(&api, &[]).await);
-    }
-    let p = |t: &Thread| t.partition(log.layout.partitions);
-    eventually_within("the channel forgets", Duration::from_secs(40), async || {
-        for other in &others {
-            send_through(&mut ws, other, "time goes on").await;
-        }
-        for partition in 0..log.layout.partitions {
-            let hashes: Vec<u64> = threads.iter().filter(|t| p(t) == partition).map(Thread::hash64).collect();
-            let question = Heads { threads: hashes };
-            let answer: HeadsAnswer = log
-                .nats
-                .request(&natterjack_nats::subjects::heads(1, partition), &question, Duration::from_secs(2))
-                .await
-                .map_err(|e| e.to_string())?;
-            if answer.heads.iter().any(|h| !h.is_none()) {
-                return Err(format!("partition {partition} still knows {:?}", answer.heads));
-            }
-        }
-        Ok(())
-    })
-    .await;
-    assert!(newest > MsgId::NONE);
-
-    // With and without `synced`, and with a cursor lost that the device never needed.
-    for (named, synced) in
-        [(cursors.clone(), Some(synced.clone())), (cursors.clone(), None), (BTreeMap::new(), Some(synced.clone()))]
-    {
-        let mut bare = RawWs::connect(cluster.edge_addr(1), Codec::Msgpack).await;
-        let without = named.is_empty();
-        let (got, _) = resume_by_hand(&mut bare, hello(reader, named, synced)).await;
-        for thread in missed {
-            let wanted = log.messages(thread, cursors[thread]).await;
-            assert_log(thread, got.get(thread).map_or(&[], Vec::as_slice), &wanted);
-        }
-        for quiet in &threads[3..] {
-            assert_eq!(got.get(quiet), None, "nothing is new in {quiet}, cursors: {}", !without);
-        }
-        bare.send(&ClientFrame::Bye).await;
-        bare.until_closed(SOON).await;
-    }
-
-    // A fresh device: the newest page of every thread, with where it begins.
-    let mut bare = RawWs::connect(cluster.edge_addr(1), Codec::Json).await;
-    let (got, synced) = resume_by_hand(&mut bare, hello(fresh, BTreeMap::new(), None)).await;
-    assert_eq!(got.len(), threads.len(), "every thread of theirs");
-    for thread in &threads {
-        assert_log(thread, &got[thread], &log.messages(thread, MsgId::NONE).await);
-    }
-    assert!(!synced.is_empty(), "a device that has everything is in sync");
 }

@@ -1,38 +1,29 @@
 //! P2, the fast path: a resend of the same cid, by any edge, returns the first id, and nobody ever sees a second copy.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
-use natterjack_client::{Client, ClientEvent, Events, OutboxStore};
-use natterjack_nats::{Layout, LeaderReader, subjects};
-use natterjack_protocol::{
-    Body, Cid, Code, Entry, Kind, MsgId, Thread, Times, client::frame::HistoryQuery, codec::Codec,
-};
+use natterjack_nats::{Layout, LeaderReader};
+use natterjack_protocol::{Code, MsgId, Thread, Times, client::frame::HistoryQuery, codec::Codec};
 use natterjack_testkit::{eventually_within, patience};
-use natterjack_tests::kit::{Cluster, ClusterSpec, User};
-use reqwest::Method;
-use tokio::time::sleep;
-
-use natterjack_tests::kit::counters::{LOOKUPS, archived, counter, until_the_direct_path_is_open};
-use natterjack_tests::kit::paging::{ask, whole};
-use natterjack_tests::kit::witness::{
-    Reader, SOON, assert_once_and_in_order, assert_thread, connect, group, heavy, send_all, send_until_sent, texts,
+use natterjack_tests::kit::{
+    Cluster, ClusterSpec,
+    counters::{LOOKUPS, counter, until_the_direct_path_is_open},
+    paging::ask,
+    witness::{Reader, SOON, assert_thread, group, texts},
 };
+use reqwest::Method;
 
 /// Windows of a fifth: fresh 4 s, late 8 s, dedupe 12 s, ahead 2 s.
 const SCALED: u32 = 5;
 const FRESH: Duration = Duration::from_secs(4);
 const WINDOW: Duration = Duration::from_secs(12);
-const LATE: Duration = Duration::from_secs(8);
+pub const LATE: Duration = Duration::from_secs(8);
 
-fn spec() -> ClusterSpec {
+pub fn spec() -> ClusterSpec {
     ClusterSpec { times_divisor: SCALED, ..ClusterSpec::default() }
 }
 
-fn addrs(cluster: &Cluster, edges: &[usize]) -> Vec<SocketAddr> {
+pub fn addrs(cluster: &Cluster, edges: &[usize]) -> Vec<SocketAddr> {
     edges.iter().map(|i| cluster.edge_addr(*i)).collect()
 }
 
@@ -203,276 +194,5 @@ async fn who_may_not_write_any_more_still_learns_what_became_of_a_message() {
             .await;
             assert_eq!(ws.send_cid(thread, cid, "before").await, Ok(id), "session {n}, once more");
         }
-    }
-}
-
-/// 20 times an edge is killed between send and ack with ten sends in flight; all ten are sent again through the other
-/// edge. In half of the rounds the acks are lost on purpose: the log has the message and nobody has told the client.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_kills_between_send_and_ack() {
-    let seed: u64 = std::env::var("NATTERJACK_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
-    eprintln!("NATTERJACK_SEED={seed}");
-    let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed);
-    let cluster = Cluster::start(ClusterSpec { edges: 3, proxied_edges: true, ..spec() }).await;
-    let users = cluster.mint_users(3).await;
-    let [sender, still, mover] = [&users[0], &users[1], &users[2]];
-    let mut threads = vec![sender.dm(still), sender.dm(mover)];
-    for _ in 0..5 {
-        threads.push(group(&cluster, &[sender, still, mover]).await);
-    }
-    // One stays on an edge that lives, one is thrown from edge to edge.
-    let stays = Reader::start(addrs(&cluster, &[2]), still, Codec::Msgpack).await;
-    let moves = Reader::start(addrs(&cluster, &[0, 1]), mover, Codec::Json).await;
-
-    let mut acked: HashMap<Cid, MsgId> = HashMap::new();
-    let mut sent: Vec<(Thread, Cid, String)> = Vec::new();
-    let (mut stored_unacked, mut never_stored) = (0, 0);
-    for round in 0..20 {
-        let (a, b) = (round % 2, 1 - round % 2);
-        cluster.edge(a).wait_ready().await;
-        let mut ws = cluster.raw(sender, a, if round % 3 == 0 { Codec::Json } else { Codec::Msgpack }).await;
-        // Seven threads, one publish in flight in each; three more wait behind one of them.
-        let sends: Vec<(Thread, Cid, String)> =
-            (0..10).map(|n| (threads[if n < 7 { n } else { 6 }].clone(), ws.cid(), format!("{round}-{n}"))).collect();
-        let mine: HashSet<Cid> = sends.iter().map(|(_, cid, _)| *cid).collect();
-        let lossy = round % 4 < 2;
-        if lossy {
-            cluster.nats_proxy(a).drop_live(|_, payload| payload.starts_with(b"{\"stream\":") && payload.len() < 200);
-        }
-        let after = Duration::from_micros(rand::Rng::random_range(&mut rng, 0..6_000));
-        let kill = async {
-            if lossy {
-                // Stored: the others have it.
-                eventually_within("the log has some of them", SOON, async || {
-                    stays.seen().events.iter().rev().take(10).any(|e| mine.contains(&e.cid))
-                })
-                .await;
-            }
-            // Somewhere between the send and its acknowledgement, from the seed.
-            sleep(after).await;
-            cluster.edge(a).kill9().await;
-        };
-        let (answers, ()) = tokio::join!(send_all(&mut ws, &sends), kill);
-        cluster.nats_proxy(a).drop_nothing();
-        assert!(answers.refused.is_empty(), "round {round}: {:?}", answers.refused);
-        assert!(!lossy || answers.sent.is_empty(), "round {round}: acks came although they were lost");
-        cluster.edge(a).spawn();
-        if !lossy {
-            let stored: HashSet<Cid> = stays.seen().events.iter().map(|e| e.cid).collect();
-            stored_unacked += mine.iter().filter(|c| stored.contains(c) && !answers.sent.contains_key(c)).count();
-            never_stored += mine.iter().filter(|c| !stored.contains(c)).count();
-        }
-
-        let ids = send_until_sent(&addrs(&cluster, &[b]), sender, Codec::Msgpack, &sends).await;
-        for (cid, id) in &answers.sent {
-            assert_eq!(ids[cid], *id, "round {round}: the resend of an acked message has another id");
-        }
-        acked.extend(ids);
-        sent.extend(sends);
-    }
-    eprintln!(
-        "without lost acks: {stored_unacked} stored and not acked, {never_stored} not stored (or not yet seen) when \
-         sent again"
-    );
-
-    let expected = |thread: &Thread| {
-        let mut all: Vec<(MsgId, String)> =
-            sent.iter().filter(|(t, ..)| t == thread).map(|(_, cid, text)| (acked[cid], text.clone())).collect();
-        all.sort();
-        all
-    };
-    cluster.edge(0).wait_ready().await;
-    cluster.edge(1).wait_ready().await;
-    let check = async || {
-        for (n, thread) in threads.iter().enumerate() {
-            let readers: &[(&str, &Reader)] = match n {
-                0 => &[("who stayed", &stays)],
-                1 => &[("who moved", &moves)],
-                _ => &[("who stayed", &stays), ("who moved", &moves)],
-            };
-            assert_thread(&cluster, thread, readers, sender, &expected(thread)).await;
-        }
-    };
-    check().await;
-    assert!(moves.seen().attached > 10, "the reader that moves has not moved");
-    // The first rounds are past the window by now; whoever sends them again is told the same.
-    let first = &sent[..20];
-    let again = send_until_sent(&addrs(&cluster, &[1, 0]), sender, Codec::Json, first).await;
-    for (_, cid, _) in first {
-        assert_eq!(again[cid], acked[cid]);
-    }
-    check().await;
-}
-
-/// Reads until everything that was promised has come; whatever comes twice stays twice.
-async fn drain(
-    events: &mut Events,
-    into: &mut Vec<natterjack_protocol::Event>,
-    done: impl Fn(&[natterjack_protocol::Event]) -> bool,
-) {
-    natterjack_testkit::within("all messages at the SDK", Duration::from_secs(60), async {
-        while !done(into) {
-            match events.next().await.expect("the client ended") {
-                ClientEvent::Message(m) if m.body.text.is_some() => into.push(m),
-                ClientEvent::Failed { refusal, .. } => panic!("a message failed for good: {refusal:?}"),
-                ClientEvent::Skipped { thread, from, to } => panic!("skipped {from}..{to} of {thread}"),
-                _ => {}
-            }
-        }
-    })
-    .await;
-}
-
-/// Two people with the SDK, outboxes in files, edges killed at random, one client that crashes and comes back.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_sdk_loses_and_doubles_nothing_while_edges_die() {
-    let cluster = Cluster::start(ClusterSpec { edges: 3, ..ClusterSpec::default() }).await;
-    let users = cluster.mint_users(2).await;
-    let (alice, bob) = (&users[0], &users[1]);
-    let thread = alice.dm(bob);
-    let urls: Vec<String> = (0..3).map(|i| cluster.edge_url(i)).collect();
-    let folder = cluster.folder();
-    let connect = async |user: &User, file: &str| -> (Client, Events) {
-        // The file of a client that was just dropped is let go a moment later.
-        eventually_within("a client with its file", SOON, async || {
-            user.builder(urls.clone()).store(OutboxStore::File(folder.join(file))).connect().await
-        })
-        .await
-    };
-    let each = if heavy() { 1_000 } else { 150 };
-    let mut alices = Some(connect(alice, "alice.db").await);
-    let (b, mut b_events) = connect(bob, "bob.db").await;
-    let (mut a_seen, mut b_seen) = (Vec::new(), Vec::new());
-
-    let kills = async {
-        for _ in 0..(if heavy() { 30 } else { 8 }) {
-            let edge = cluster.edge(rand::random_range(0..3));
-            edge.kill9().await;
-            // Away for a moment, or for longer than a client waits.
-            sleep(Duration::from_millis(rand::random_range(0..300))).await;
-            edge.start().await;
-        }
-    };
-    let writing = async {
-        let all = 2 * each;
-        let bob_writes = async {
-            for n in 0..each {
-                b.send_text(thread.clone(), format!("b{n}")).await.unwrap();
-                // The pace of somebody who writes.
-                sleep(Duration::from_millis(rand::random_range(0..40))).await;
-            }
-        };
-        let alice_writes = async {
-            for n in 0..each {
-                let (a, events) = alices.as_mut().unwrap();
-                a.send_text(thread.clone(), format!("a{n}")).await.unwrap();
-                let mut read = Vec::new();
-                let _ = tokio::time::timeout(
-                    Duration::from_millis(rand::random_range(0..40)),
-                    drain(events, &mut read, |_| false),
-                )
-                .await;
-                a_seen.extend(read);
-                if n == each / 2 {
-                    // Without a goodbye: what was not acked is in the file, what was not seen comes again.
-                    drop(alices.take());
-                    alices = Some(connect(alice, "alice.db").await);
-                }
-            }
-            let (a, _) = alices.as_ref().unwrap();
-            a.flushed(patience(Duration::from_secs(40))).await.unwrap_or_else(|n| panic!("{n} messages were not sent"));
-        };
-        tokio::join!(bob_writes, alice_writes, drain(&mut b_events, &mut b_seen, |seen| seen.len() >= all));
-    };
-    tokio::join!(kills, writing);
-    b.flushed(patience(Duration::from_secs(40))).await.unwrap();
-    let log = whole(&cluster.api(bob, 0), &thread, true).await;
-    assert_once_and_in_order("history", &log);
-    let log = texts(&log);
-    for who in ["a", "b"] {
-        let order: Vec<&str> = log.iter().map(|(_, t)| t.as_str()).filter(|t| t.starts_with(who)).collect();
-        let wanted: Vec<String> = (0..each).map(|n| format!("{who}{n}")).collect();
-        assert_eq!(order, wanted, "each once, in the order of sending");
-    }
-    assert_eq!(texts(&b_seen), log, "bob saw the log, no more and no less");
-    // Alice crashed once: her last moments may have come again, in order; nothing is missing.
-    let newest = log.last().unwrap().0;
-    if a_seen.last().is_none_or(|e: &natterjack_protocol::Event| e.id < newest) {
-        let (_, events) = alices.as_mut().unwrap();
-        drain(events, &mut a_seen, |seen| seen.last().is_some_and(|e| e.id >= newest)).await;
-    }
-    let mut a_seen = texts(&a_seen);
-    a_seen.sort();
-    a_seen.dedup();
-    assert_eq!(a_seen, log, "alice saw the log");
-}
-
-/// What a frozen edge or a reconnecting client library does: it writes the publish of a message minutes after everybody
-/// gave up on it, when the window has forgotten the resend that went through. Here straight into the log, without the
-/// id that the window goes by.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_copy_that_was_stored_late_is_shown_to_nobody() {
-    let cluster = Cluster::start(spec()).await;
-    let users = cluster.mint_users(3).await;
-    let [alice, bob, dave] = [&users[0], &users[1], &users[2]];
-    until_the_direct_path_is_open(&cluster, dave).await;
-    let dm = alice.dm(bob);
-    let live = Reader::start(addrs(&cluster, &[1]), bob, Codec::Msgpack).await;
-    let mut a = cluster.raw(alice, 0, Codec::Json).await;
-    let log = Log::of(&cluster).await;
-
-    // Sent at once; and one that was stored late, but of which there is no other copy.
-    let direct = a.cid();
-    let mut expected = vec![(a.send_cid(&dm, direct, "direct").await.unwrap(), "direct".to_owned())];
-    let only = a.cid_at(-(LATE.as_millis() as i64) - 1_000);
-    expected.push((log.append(&dm, alice, only, "only copy").await, "only copy".to_owned()));
-    // A resend long after: looked up, the same id. Time itself is what this is about, so it has to pass.
-    sleep(LATE + Duration::from_millis(500)).await;
-    assert_eq!(a.send_cid(&dm, only, "only copy").await, Ok(expected[1].0));
-    // The copies: of what is archived by now, and one right behind another.
-    for (cid, text) in [(direct, "direct"), (only, "only copy"), (only, "only copy")] {
-        log.append(&dm, alice, cid, text).await;
-    }
-    // The lost entry of a frozen edge is the first; what was resent behind it is its copy, whoever wrote it.
-    let frozen = a.cid_at(-(LATE.as_millis() as i64) - 1_000);
-    expected.push((log.append(&dm, alice, frozen, "frozen").await, "frozen".to_owned()));
-    log.append(&dm, alice, frozen, "frozen").await;
-    assert_eq!(a.send_cid(&dm, frozen, "frozen").await, Ok(expected[2].0));
-    expected.push((a.send_text(&dm, "last").await.unwrap(), "last".to_owned()));
-
-    assert_thread(&cluster, &dm, &[("bob", &live)], bob, &expected).await;
-    // Once more when all is archived, and with a new holder of everything.
-    archived(&cluster, &[(dm.clone(), expected[expected.len() - 1].0)]).await;
-    for p in cluster.processes() {
-        p.kill9().await;
-    }
-    for p in cluster.processes() {
-        p.start().await;
-    }
-    let after = eventually_within("all is up again", SOON, async || {
-        let mut a = connect(cluster.edge_addr(0), alice, Codec::Json, BTreeMap::new()).await.ok_or("no edge")?;
-        a.send_text(&dm, "after").await.map_err(|e| format!("{e:?}"))
-    })
-    .await;
-    expected.push((after, "after".to_owned()));
-    assert_thread(&cluster, &dm, &[("bob", &live)], bob, &expected).await;
-}
-
-/// The log itself, past every edge.
-struct Log {
-    js: natterjack_testkit::raw_nats::jetstream::Context,
-    layout: Layout,
-}
-
-impl Log {
-    async fn of(cluster: &Cluster) -> Self {
-        let nats = cluster.connect_nats().await;
-        Self { layout: Layout::load(&nats).await.unwrap(), js: natterjack_testkit::raw_jetstream(&nats).await }
-    }
-
-    async fn append(&self, thread: &Thread, from: &User, cid: Cid, text: &str) -> MsgId {
-        let subject = subjects::chat(self.layout.generation, self.layout.partition(thread), thread);
-        let entry = Entry::new(from.id().clone(), cid, Kind::Text, Body::text(text));
-        MsgId(self.js.publish(subject, entry.encode()).await.unwrap().await.unwrap().sequence)
     }
 }

@@ -1,0 +1,160 @@
+//! Two who change a group at once: the log decides, and edges, KV and the archive agree on what it decided.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use natterjack_protocol::{Thread, codec::Codec, log::Role};
+use natterjack_testkit::eventually_within;
+use natterjack_tests::kit::{Cluster, ClusterSpec, User};
+use serde_json::json;
+
+use super::common::{Insight, SOON, add, all_well, gid, good, history_texts, id_of, members, new_group, remove, role};
+
+/// The same group by every way there is.
+async fn same_everywhere(cluster: &Cluster, insight: &Insight, group: &Thread, reader: &User) {
+    let (zero, one) = (members(&cluster.api(reader, 0), group).await, members(&cluster.api(reader, 1), group).await);
+    assert_eq!(zero, one, "both edges");
+    let kv = insight.group(group).await.unwrap();
+    assert_eq!(
+        kv.present().map(|(u, r)| (u.clone(), r)).collect::<std::collections::BTreeMap<_, _>>(),
+        zero,
+        "KV and edges"
+    );
+    insight.archived().await;
+    assert_eq!(insight.rebuilt_group(group).await, kv, "archive and KV");
+    // Each member's own key says the same of them.
+    for (user, member) in &kv.members {
+        let threads = insight.buckets.threads(user).load().await.unwrap().unwrap();
+        let item = &threads.threads[group];
+        assert_eq!((item.role, &item.intervals), (member.role, &member.intervals), "{user}");
+    }
+}
+
+/// Two owners change the group at once, each through an edge of their own; in every way in which they can get in each
+/// other's way.
+async fn races(cluster: &Cluster, group: &Thread, owners: [&User; 2], others: &[User], rounds: usize) {
+    let [a, b] = [cluster.api(owners[0], 0), cluster.api(owners[1], 1)];
+    let path = format!("/v1/groups/{}", gid(group));
+    let (x, y) = (&others[0], &others[1]);
+    let mut both = 0;
+    for round in 0..rounds {
+        let before = members(&a, group).await;
+        let name = json!({ "name": format!("round {round}") });
+        let (left, right) = match round % 4 {
+            // The same person twice: both are told the one entry that adds them, that removes them.
+            0 => tokio::join!(add(&a, group, x), add(&b, group, x)),
+            1 => tokio::join!(remove(&a, group, x), remove(&b, group, x)),
+            // Different things: both happen, in some order.
+            2 => tokio::join!(add(&a, group, y), b.patch(&path, &name)),
+            _ => tokio::join!(remove(&a, group, y), add(&b, group, &others[2 + round / 4])),
+        };
+        let after = members(&b, group).await;
+        if round % 4 < 2 {
+            assert_eq!(good(left), good(right), "round {round}");
+            assert_eq!(before.contains_key(x.id()), round % 4 == 1);
+            assert_eq!(after.contains_key(x.id()), round % 4 == 0);
+        } else {
+            let (left, right) = (id_of(&good(left)), id_of(&good(right)));
+            assert_ne!(left, right);
+            assert_eq!(after.contains_key(y.id()), round % 4 == 2);
+            both += 1;
+        }
+    }
+    assert_eq!(both, rounds / 2);
+    // Each makes the other a member: exactly one is an owner afterwards.
+    let (left, right) =
+        tokio::join!(role(&a, group, owners[1], Role::Member), role(&b, group, owners[0], Role::Member));
+    let statuses = [left.0, right.0];
+    assert!(statuses == [200, 403] || statuses == [403, 200], "{} {}", left.1, right.1);
+    let (standing, fallen) = if left.0 == 200 { (&a, owners[1]) } else { (&b, owners[0]) };
+    good(role(standing, group, fallen, Role::Owner).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_admins_at_once_one_wins_or_both_in_an_order() {
+    let cluster = Cluster::start(ClusterSpec::default()).await;
+    let heavy = std::env::var_os("NATTERJACK_HEAVY").is_some();
+    let rounds = if heavy { 400 } else { 48 };
+    let users = cluster.mint_users(4 + rounds / 4 + 1).await;
+    let (a, b) = (&users[0], &users[1]);
+    let api = cluster.api(a, 0);
+    let group = new_group(&api, "two captains", &users[1..2]).await;
+    good(role(&api, &group, b, Role::Owner).await);
+    let insight = Insight::of(&cluster).await;
+    races(&cluster, &group, [a, b], &users[2..], rounds).await;
+    same_everywhere(&cluster, &insight, &group, a).await;
+
+    // A crowd: ten at once through both edges, each adds one; all of them are in it.
+    let crowd = cluster.mint_users(10).await;
+    let adding = crowd.iter().enumerate().map(async |(i, user)| {
+        let api = cluster.api(if i % 3 == 0 { b } else { a }, i % 2);
+        eventually_within("added", SOON, async || match add(&api, &group, user).await {
+            (200, _) => Ok(()),
+            (503, body) => Err(body.to_string()),
+            (status, body) => panic!("{status} {body}"),
+        })
+        .await;
+    });
+    join_all(adding).await;
+    let now = members(&api, &group).await;
+    assert!(crowd.iter().all(|u| now.contains_key(u.id())));
+    same_everywhere(&cluster, &insight, &group, a).await;
+    all_well(&cluster);
+}
+
+/// A day later: the group's last change has left the log, so the next one is appended on the condition that there is
+/// none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_admins_a_day_after_the_last_change() {
+    let cluster = Cluster::start(ClusterSpec::default()).await;
+    let users = cluster.mint_users(10).await;
+    let (a, b) = (&users[0], &users[1]);
+    let api = cluster.api(a, 0);
+    let group = new_group(&api, "sleepers", &users[1..2]).await;
+    good(role(&api, &group, b, Role::Owner).await);
+    let mut ws = cluster.raw(a, 0, Codec::Json).await;
+    ws.send_text(&group, "good night").await.unwrap();
+    let insight = Insight::of(&cluster).await;
+
+    for day in 0..3 {
+        age(&insight, &group).await;
+        assert!(insight.tail.last_control(&group).await.unwrap().is_none());
+        let others = [users[2].clone(), users[3].clone(), users[4 + day].clone()];
+        races(&cluster, &group, [a, b], &others, if day == 0 { 0 } else { 4 }).await;
+        same_everywhere(&cluster, &insight, &group, b).await;
+        // Written while it was away from the log, and before: all there.
+        ws.send_text(&group, &format!("day {day}")).await.unwrap();
+    }
+    age(&insight, &group).await;
+    // With the key lost as well there is only the archive.
+    insight.buckets.group(&gid(&group)).delete().await.unwrap();
+    let other = cluster.api(b, 1);
+    let (left, right) = tokio::join!(add(&api, &group, &users[9]), add(&other, &group, &users[9]));
+    assert_eq!(good(left), good(right), "one entry adds them");
+    same_everywhere(&cluster, &insight, &group, a).await;
+    assert_eq!(history_texts(&api, &group).await, ["good night", "day 0", "day 1", "day 2"]);
+    all_well(&cluster);
+}
+
+/// Lets everything that is in the log now grow too old for it, archived before.
+async fn age(insight: &Insight, group: &Thread) {
+    insight.archived().await;
+    let js = natterjack_testkit::raw_jetstream(&insight.nats).await;
+    for p in 0..insight.layout.partitions {
+        let stream = js.get_stream(natterjack_nats::subjects::stream(insight.layout.generation, p)).await.unwrap();
+        let usual = stream.cached_info().config.clone();
+        let short = Duration::from_millis(200);
+        let config = natterjack_testkit::raw_nats::jetstream::stream::Config {
+            max_age: short,
+            duplicate_window: short,
+            ..usual.clone()
+        };
+        js.update_stream(config).await.unwrap();
+        eventually_within("the log has forgotten", Duration::from_secs(20), async || {
+            insight.tail.bounds(p).await.map(|b| b.entries == 0).unwrap_or(false)
+        })
+        .await;
+        js.update_stream(usual).await.unwrap();
+    }
+    assert!(insight.tail.last_control(group).await.unwrap().is_none());
+}
