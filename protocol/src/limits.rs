@@ -12,9 +12,8 @@ pub const FRAME_BYTES: usize = 192 * 1024;
 pub const HEAD_BYTES: usize = 16 * 1024;
 /// Bytes of an HTTP request body.
 pub const HTTP_BODY_BYTES: usize = 256 * 1024;
-/// An HTTP answer is taken at least this fast on the whole, the time `stall` aside: a page of 190 kB in 47 s and that,
-/// where a line of 2G takes
-/// 40. What is slower holds memory and gets nowhere.
+/// A client reads an HTTP answer at least this fast on average, after the grace time `stall`: a page of 190 kB in 47 s,
+/// where a 2G connection takes 40 s. A slower one holds memory and is dropped.
 pub const ANSWER_BYTES_PER_SECOND: usize = 4 * 1024;
 pub const CURSORS_PER_HELLO: usize = 1_000;
 pub const HEADS_PER_BATCH: usize = 1_024;
@@ -73,9 +72,9 @@ pub const USER_DEVICES_BYTES: usize = 8 * 1024;
 pub const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=256;
 /// Numbers on the wire: what a double holds exactly.
 pub const NUMBER_MAX: u64 = (1 << 53) - 1;
-/// Contacts of a user, and those whom they have asked.
 /// Users that a session may watch, and that may be asked for at once.
 pub const WATCHED_USERS: usize = 500;
+/// Contacts of a user, and those whom they have asked.
 pub const CONTACTS: usize = 5_000;
 /// Requests by others that a user has not answered. Apart from the contacts: strangers can fill it.
 pub const CONTACT_REQUESTS: usize = 1_000;

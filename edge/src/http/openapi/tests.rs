@@ -9,16 +9,16 @@ fn current() -> Value {
     document(crate::http::routes().get_openapi())
 }
 
-/// `NATTERJACK_UPDATE_DOCS=1 cargo test --workspace --lib` writes the file anew.
+/// `NATTERJACK_REGENERATE=1 cargo test --profile fast --workspace --lib` writes the file anew.
 #[test]
 fn the_file_in_the_tree_is_what_is_served() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");
     let SchemaText(now) = SchemaText::of(&current());
-    if std::env::var_os("NATTERJACK_UPDATE_DOCS").is_some() {
+    if std::env::var_os("NATTERJACK_REGENERATE").is_some() {
         std::fs::write(&path, &now).unwrap();
     }
     let there = std::fs::read(&path).unwrap_or_default();
-    assert!(there == now, "docs/openapi.json is old: run this test with NATTERJACK_UPDATE_DOCS=1");
+    assert!(there == now, "docs/openapi.json is old: run this test with NATTERJACK_REGENERATE=1");
 }
 
 fn operations(document: &Value) -> impl Iterator<Item = (String, &Value)> {
