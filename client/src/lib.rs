@@ -1,5 +1,5 @@
-//! The Rust SDK (steps 1 and 9): a client that keeps what it was given until the log has it, and shows every thread in
-//! the log's order.
+//! The Rust SDK (step 1, and the far end of step 6): a client that keeps what it was given until the log has it, and
+//! shows every thread in the log's order.
 //!
 //! [`Client::builder`] logs in and starts one task (`driver`) that stays connected to one of the edges. Messages go
 //! through the outbox, what was missed comes by resume, and the app reads one bounded stream of [`Events`]. Pure

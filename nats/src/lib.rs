@@ -1,6 +1,6 @@
 //! Everything Natterjack says to NATS, and the only place that spells a subject, a stream or a bucket.
 //!
-//! A message passes through `publish` (step 3: into the log), `reader` (steps 4, 7, 8: out of the log, in order),
+//! A message passes through `publish` (step 3: into the log), `reader` (steps 4 and 7: out of the log, in order),
 //! `fanin` (step 5: live subjects to an edge) and `thread_log` (history and control reads). `provision` makes what
 //! they stand on, `generation` changes it while all runs, `keys` (typed by `typed_key`, over `kv`) and `lease` are the
 //! state beside the log, `calls` asks other roles, `service` answers. `wire` is our own NATS client below all of it.

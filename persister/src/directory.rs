@@ -1,8 +1,8 @@
 //! The service `directory`: people, their logins and relations, and the keys in KV that say who is in which thread.
 //! Beside the path of a message: edges ask it for an authenticated user (or to authenticate one), it asks the store.
 //!
-//! Costly work waits in lines of its own (`line`), so that neither a storm of logins nor a lost bucket keeps others
-//! from an answer.
+//! Costly work waits in queues of its own (`work_queue`), so that neither a storm of logins nor a lost bucket keeps
+//! others from an answer.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Password hashing for `directory`: argon2id in a bounded line, on blocking threads only and in a fixed pool of
+//! Password hashing for `directory`: argon2id behind a bounded queue, on blocking threads only and in a fixed pool of
 //! memory, so that a storm of logins can neither starve the chat nor fill the memory. Before it: `directory/login` and
 //! `directory/register`; after it: the store.
 

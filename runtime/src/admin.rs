@@ -1,6 +1,5 @@
-//! The door for operators, on an address of its own: `/health` (alive, with every part), `/ready` (200 or 503),
-//! `/metrics`. What stands here is for nobody else: the clients' port says of all this only whether clients should
-//! come.
+//! HTTP for operators, on an address of its own (`admin.listen`): `/health` (alive, with every part), `/ready` (200 or
+//! 503), `/metrics`. Clients get none of it: their port says only whether they should come.
 
 use std::net::SocketAddr;
 

@@ -113,23 +113,30 @@ fn headers_name_what_their_crate_has() {
                 found.push(format!("{path}: `{name}`"));
             }
         }
-        let steps = header
-            .split("step ")
-            .chain(header.split("steps "))
-            .skip(1)
-            .filter_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
-        found.extend(
-            steps
-                .filter_map(|n| n.parse::<u32>().ok())
-                .filter(|n| *n > STEPS)
-                .map(|n| format!("{path}: there is no step {n}")),
-        );
+        let missing = steps(&header).into_iter().filter(|n| *n > STEPS);
+        found.extend(missing.map(|n| format!("{path}: there is no step {n}")));
     }
     none("headers that name what is not there", found);
 }
 
 /// A message's life in ARCHITECTURE.md.
 const STEPS: u32 = 7;
+
+/// The steps that a header names: `step 4`, `Steps 2, 5 and 6`.
+fn steps(header: &str) -> Vec<u32> {
+    let header = header.to_lowercase();
+    let after = header.split("step").skip(1).map(|rest| rest.strip_prefix('s').unwrap_or(rest));
+    let named = after.flat_map(|rest| {
+        let listed = |word: &&str| *word == "and" || word.starts_with(|c: char| c.is_ascii_digit());
+        rest.split_whitespace().take_while(listed)
+    });
+    named.filter_map(|word| word.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()).collect()
+}
+
+#[test]
+fn every_step_that_a_header_names_is_found() {
+    assert_eq!(steps("Step 5, the loop. Steps 2, 5 and 6 (step 9): the first step, stepwise."), [5, 2, 5, 6, 9]);
+}
 
 #[test]
 fn nothing_refers_to_a_paper_that_is_not_here() {
