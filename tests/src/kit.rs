@@ -23,6 +23,7 @@ pub mod secured_nats;
 pub mod terminal;
 pub mod user;
 pub mod witness;
+pub mod writer;
 
 pub use api::Api;
 pub use cassandra::Cassandra;

@@ -28,9 +28,6 @@ const KNOWN: &[&str] = &[
     "persister/src/store/sqlite.rs",
     "persister/tests/path/kit.rs",
     "persister/tests/path/later.rs",
-    "tests/src/kit/witness.rs",
-    "tests/tests/chaos/checker.rs",
-    "tests/tests/chaos/raw.rs",
 ];
 
 /// What a peer or an attribute takes as one literal, whole: a request, an answer, a pattern.

@@ -15,7 +15,7 @@ use natterjack_protocol::{
 };
 use natterjack_testkit::{eventually_within, now_ms, patience};
 pub use natterjack_tests::kit::witness::heavy;
-use natterjack_tests::kit::{Api, Cluster, RawWs, Received, User, witness::Writer};
+use natterjack_tests::kit::{Api, Cluster, RawWs, Received, User, writer::Writer};
 use serde_json::json;
 use tokio::{
     task::JoinHandle,

@@ -9,10 +9,7 @@ use natterjack_protocol::{
     codec::Codec,
 };
 use natterjack_testkit::{eventually_within, now_ms, patience};
-use natterjack_tests::kit::{
-    Cluster, ClusterSpec, RawWs, Received, User,
-    witness::{Reader, Writer},
-};
+use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, User, witness::Reader, writer::Writer};
 use tokio::time::Instant;
 
 use super::common::{ReadLog, SOON, Traffic, Watcher, assert_log, heavy, new_group, send_through, slowest};

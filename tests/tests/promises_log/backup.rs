@@ -13,7 +13,8 @@ use natterjack_tests::kit::{
     Cluster, ClusterSpec, User,
     counters::until_the_direct_path_is_open,
     paging::whole,
-    witness::{Reader, SOON, Writer, assert_once_and_in_order, group, texts},
+    witness::{Reader, SOON, assert_once_and_in_order, group, texts},
+    writer::Writer,
 };
 use tokio::sync::watch;
 

@@ -16,7 +16,8 @@ use serde_json::json;
 use tokio::{sync::watch, time::sleep};
 
 use natterjack_tests::kit::counters::{FRAMES_IN, counted, counter, until_the_direct_path_is_open};
-use natterjack_tests::kit::witness::{Reader, SOON, assert_thread, connect, group, send_all, send_until_sent, texts};
+use natterjack_tests::kit::witness::{Reader, SOON, assert_thread, group, texts};
+use natterjack_tests::kit::writer::{connect, send_all, send_until_sent};
 
 const WRITERS: usize = 4;
 

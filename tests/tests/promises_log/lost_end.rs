@@ -14,7 +14,8 @@ use natterjack_tests::kit::{
     Api, Cassandra, Cluster, ClusterSpec, User,
     counters::until_the_direct_path_is_open,
     paging::{ask, page},
-    witness::{Reader, SOON, Writer, connect, texts},
+    witness::{Reader, SOON, texts},
+    writer::{Writer, connect},
 };
 
 /// The folder of JetStream.

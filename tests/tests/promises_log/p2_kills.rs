@@ -11,7 +11,8 @@ use natterjack_testkit::{eventually_within, patience, within};
 use natterjack_tests::kit::{
     Cluster, ClusterSpec, User,
     paging::whole,
-    witness::{Reader, SOON, assert_once_and_in_order, assert_thread, group, heavy, send_all, send_until_sent, texts},
+    witness::{Reader, SOON, assert_once_and_in_order, assert_thread, group, heavy, texts},
+    writer::{send_all, send_until_sent},
 };
 use tokio::time::sleep;
 

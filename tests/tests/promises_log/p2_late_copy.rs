@@ -8,7 +8,8 @@ use natterjack_testkit::eventually_within;
 use natterjack_tests::kit::{
     Cluster, User,
     counters::{archived, until_the_direct_path_is_open},
-    witness::{Reader, SOON, assert_thread, connect},
+    witness::{Reader, SOON, assert_thread},
+    writer::connect,
 };
 use tokio::time::sleep;
 

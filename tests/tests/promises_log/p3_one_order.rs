@@ -14,10 +14,8 @@ use tokio::{sync::watch, task::JoinSet};
 
 use natterjack_tests::kit::counters::{BATCHED, counter, sum_of, until_the_direct_path_is_open};
 use natterjack_tests::kit::paging::whole;
-use natterjack_tests::kit::witness::{
-    Reader, SOON, assert_may_come_back, assert_once_and_in_order, connect, group, heavy, send_all, send_until_sent,
-    texts,
-};
+use natterjack_tests::kit::witness::{Reader, SOON, assert_once_and_in_order, group, heavy, texts};
+use natterjack_tests::kit::writer::{assert_may_come_back, connect, send_all, send_until_sent};
 
 const WRITERS: usize = 10;
 /// Between two of them a reader leaves.

@@ -9,11 +9,7 @@ use natterjack_protocol::{
     client::frame::{ClientFrame, SendMessage, ServerFrame},
     codec::Codec,
 };
-use natterjack_tests::kit::{
-    Cluster, ClusterSpec, RawWs,
-    paging::whole,
-    witness::{send_until_sent, texts},
-};
+use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, paging::whole, witness::texts, writer::send_until_sent};
 use serde_json::json;
 
 /// A second.
