@@ -41,11 +41,12 @@ test: nats-server ## all that must hold: formatting, clippy, unit and property t
 chaos: nats-server ## minutes of faults from random seeds on three nats-servers, then the checker
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test chaos -- --ignored --nocapture heavy
 
-test-heavy: test chaos ## all of `make test`, and the long forms: more of everything, an archive away for 60 s, three CQL nodes, the archive's speed, the API against its document, aiohttp
+test-heavy: test chaos ## all of `make test`, and the long forms: more of everything, an archive away for 60 s, 200 episodes of presence, three CQL nodes, the archive's speed, the API against its document, aiohttp
 	NATTERJACK_HEAVY=1 NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test promises_edge --test promises_log -- --include-ignored
 	NATTERJACK_HEAVY=1 NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test archive_cql -- --include-ignored --test-threads 1
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test door -- --ignored --nocapture --test-threads 1
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test cql -- --ignored --nocapture
+	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test presence -- --ignored --nocapture
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --test secured -- --ignored --nocapture
 	scripts/three-machines.sh
 	scripts/openapi-check.sh

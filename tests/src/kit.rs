@@ -21,6 +21,7 @@ pub mod poller;
 pub mod raw_ws;
 pub mod secured_nats;
 pub mod terminal;
+pub mod truth;
 pub mod user;
 pub mod witness;
 pub mod writer;

@@ -20,8 +20,6 @@ use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, User};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-pub const LEASE: Duration = Duration::from_secs(10);
-pub const DEBOUNCE: Duration = Duration::from_secs(10);
 /// On a machine that does other things, too.
 pub const SOON: Duration = Duration::from_secs(5);
 

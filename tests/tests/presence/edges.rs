@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use natterjack_protocol::client::presence::PresenceState;
-use natterjack_tests::kit::{Cluster, ClusterSpec, User};
+use natterjack_tests::kit::{
+    Cluster, ClusterSpec, User,
+    truth::{DEBOUNCE, LEASE},
+};
 use tokio::time::Instant;
 
-use super::common::{Bare, DEBOUNCE, Friend, LEASE, SOON, spec};
+use super::common::{Bare, Friend, SOON, spec};
 
 /// Users on the second edge whose sockets do not come back, and somebody on the first who watches them.
 async fn crowd(cluster: &Cluster, count: usize) -> (Vec<User>, Friend, Vec<tokio_util::task::AbortOnDropHandle<()>>) {

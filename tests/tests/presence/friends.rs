@@ -9,11 +9,11 @@ use natterjack_protocol::{
         presence::{PresenceChange, PresenceChoice, PresenceState},
     },
 };
-use natterjack_tests::kit::Cluster;
+use natterjack_tests::kit::{Cluster, truth::DEBOUNCE};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::common::{Bare, DEBOUNCE, Friend, SOON, spec, states};
+use super::common::{Bare, Friend, SOON, spec, states};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_friend_on_another_edge_comes_flaps_leaves_and_comes_back() {

@@ -5,17 +5,17 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::join_all;
-use natterjack_protocol::client::presence::PresenceState;
-use natterjack_tests::kit::{Cluster, ClusterSpec, User};
+use natterjack_tests::kit::{
+    Cluster, ClusterSpec, User,
+    truth::{DEBOUNCE, LEASE, SLACK, Truth},
+};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::common::{Bare, DEBOUNCE, Friend, LEASE, spec};
+use super::common::{Bare, Friend, spec};
 
 const USERS: usize = 6;
-/// How long what is true takes to be shown, besides lease and debounce.
-const SLACK: Duration = Duration::from_secs(3);
 /// Edges beside the watcher's, which nothing happens to.
 const EDGES: usize = 2;
 
@@ -27,35 +27,11 @@ enum Fault {
     Nothing,
 }
 
-/// When each user was connected to an edge that could be reached, as far as the test knows.
-#[derive(Default)]
-struct Truth {
-    /// From, to (none: still).
-    spans: Vec<(Instant, Option<Instant>)>,
-}
-
-impl Truth {
-    fn end(&mut self, at: Instant) {
-        if let Some((_, to @ None)) = self.spans.last_mut() {
-            *to = Some(at);
-        }
-    }
-
-    /// Surely connected at that moment, and for a while before.
-    fn here(&self, at: Instant) -> bool {
-        self.spans.iter().any(|(from, to)| *from + SLACK <= at && to.is_none_or(|to| at <= to))
-    }
-
-    /// Connected at that moment, or so shortly before that it may still be shown.
-    fn may_be_online(&self, at: Instant) -> bool {
-        self.spans.iter().any(|(from, to)| *from <= at && to.is_none_or(|to| at <= to + LEASE + DEBOUNCE + SLACK))
-    }
-}
-
 async fn episode(seed: u64) -> Vec<String> {
     eprintln!("episode with seed {seed}");
     let mut rng = StdRng::seed_from_u64(seed);
     let cluster = Cluster::start(ClusterSpec { edges: 1 + EDGES, proxied_edges: true, ..spec() }).await;
+    let began = Instant::now();
     let users = cluster.mint_users(USERS + 1).await;
     let others: Vec<&User> = users[1..].iter().collect();
     let friend = Friend::watching(&cluster, &users[0], 0, &others).await;
@@ -71,16 +47,16 @@ async fn episode(seed: u64) -> Vec<String> {
         let edge = 1 + rng.random_range(0..EDGES);
         if let Some((_, socket)) = held.remove(&user) {
             drop(socket);
-            truths[user].end(Instant::now());
+            truths[user].goes(began.elapsed());
         } else if !faulty.contains_key(&edge) {
             // It may be shown before the greeting is read.
-            truths[user].spans.push((Instant::now(), None));
+            truths[user].comes(began.elapsed());
             let socket = Bare::connect(&cluster, others[user], edge).await.hold();
             held.insert(user, (edge, socket));
         }
         second += 1;
         if second == fault_at {
-            let at = Instant::now();
+            let at = began.elapsed();
             match fault {
                 Fault::Kill => cluster.edge(victim).kill9().await,
                 Fault::Freeze => cluster.edge(victim).stop(),
@@ -93,7 +69,7 @@ async fn episode(seed: u64) -> Vec<String> {
             if !matches!(fault, Fault::Nothing) {
                 faulty.insert(victim, fault);
                 for (user, (_, _)) in held.iter().filter(|(_, (edge, _))| *edge == victim) {
-                    truths[*user].end(at);
+                    truths[*user].goes(at);
                 }
                 held.retain(|_, (edge, _)| *edge != victim);
             }
@@ -102,40 +78,19 @@ async fn episode(seed: u64) -> Vec<String> {
     }
     // What is left is told.
     sleep(LEASE + DEBOUNCE + SLACK).await;
-    let over = Instant::now();
+    let over = began.elapsed();
     if faulty.values().any(|f| matches!(f, Fault::Freeze)) {
         cluster.edge(victim).cont();
     }
-    let mut lies = Vec::new();
-    for (user, truth) in others.iter().zip(&truths) {
-        let history = friend.history(user);
-        let ends = history.iter().skip(1).map(|(at, _)| *at).chain([over]);
-        for ((from, state), to) in history.iter().zip(ends) {
-            let (from, mut at) = (*from, *from);
-            while at < to {
-                let since = at.duration_since(from);
-                match state {
-                    PresenceState::Online if !truth.may_be_online(at) => {
-                        lies.push(format!(
-                            "seed {seed}, {fault:?}: {} was shown as online and was not there, {since:?} on",
-                            user.id()
-                        ));
-                        break;
-                    }
-                    PresenceState::Offline if truth.here(at) => {
-                        lies.push(format!(
-                            "seed {seed}, {fault:?}: {} was shown as offline and was there, {since:?} on",
-                            user.id()
-                        ));
-                        break;
-                    }
-                    _ => {}
-                }
-                at += Duration::from_millis(100);
-            }
-        }
-    }
-    lies
+    let lies = others.iter().zip(&truths).flat_map(|(user, truth)| {
+        let history = friend.history(user).into_iter().map(|(at, state)| (at.duration_since(began), state));
+        let lies = truth.lies(&history.collect::<Vec<_>>(), over, |_, _| true);
+        lies.into_iter().map(move |(state, at)| {
+            let (id, truth) = (user.id(), &truth.connected);
+            format!("seed {seed}, {fault:?}: {id} was shown as {state:?} at {at:?}; connected {truth:?}")
+        })
+    });
+    lies.collect()
 }
 
 async fn episodes(seeds: impl IntoIterator<Item = u64>) {
