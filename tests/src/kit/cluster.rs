@@ -37,6 +37,7 @@ pub struct Cluster {
     presences: Vec<Process>,
     edges: Vec<Process>,
     nats_proxies: Vec<NatsProxy>,
+    presence_proxies: Vec<NatsProxy>,
     proxies: AtomicUsize,
     mint: OnceCell<Mint>,
     certificates: Option<Certificates>,
@@ -62,6 +63,7 @@ impl Cluster {
             presences: Vec::new(),
             edges: Vec::new(),
             nats_proxies: Vec::new(),
+            presence_proxies: Vec::new(),
             proxies: AtomicUsize::new(0),
             mint: OnceCell::new(),
             certificates: None,
@@ -94,6 +96,13 @@ impl Cluster {
                 let target = cluster.net.nats(node(&cluster.spec.edge_nodes, i, cluster.spec.nats));
                 cluster.nats_proxies.push(NatsProxy::start(cluster.net.nats_proxy(i), target).await);
             }
+        }
+        let proxied = if cluster.spec.proxied_presences { cluster.spec.presences } else { 0 };
+        for i in 0..proxied {
+            let target = cluster.net.nats(i % cluster.spec.nats);
+            // Behind those of the edges.
+            let listen = cluster.net.nats_proxy(cluster.spec.edges + i);
+            cluster.presence_proxies.push(NatsProxy::start(listen, target).await);
         }
         cluster.channels = (0..cluster.spec.channels).map(|i| cluster.channel_process(i)).collect();
         cluster.persisters = (0..cluster.spec.persisters).map(|i| cluster.persister_process(i)).collect();
@@ -209,6 +218,11 @@ impl Cluster {
     /// Between edge `i` and its nats-server; only with `proxied_edges`.
     pub fn nats_proxy(&self, i: usize) -> &NatsProxy {
         self.nats_proxies.get(i).expect("set `proxied_edges` in the ClusterSpec")
+    }
+
+    /// Likewise of presence `i`; only with `proxied_presences`.
+    pub fn presence_proxy(&self, i: usize) -> &NatsProxy {
+        self.presence_proxies.get(i).expect("set `proxied_presences` in the ClusterSpec")
     }
 
     /// A new proxy in front of edge `i`; clients connect to its `url()`.

@@ -1,6 +1,8 @@
 //! The verdict: pure, one pass over a [`Recording`] per rule. `planted` shows that each rule can fail.
 
 mod messages;
+pub mod presence;
+mod sessions;
 
 use std::{collections::BTreeSet, fmt};
 
@@ -37,10 +39,18 @@ pub enum Rule {
     Complaint,
     /// Neither acked nor refused when all was healed.
     Unsettled,
+    /// Somebody was shown as online who had gone for too long.
+    ShownOnline,
+    /// Somebody was shown as offline who was connected to an edge that was reached.
+    ShownOffline,
+    /// Two phones of one user wrote at the same time.
+    TwoPhones,
+    /// A phone that came back by itself displaced the other one.
+    TookOver,
 }
 
 impl Rule {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::Lost,
         Self::AckTruth,
         Self::Twice,
@@ -55,6 +65,10 @@ impl Rule {
         Self::Wire,
         Self::Complaint,
         Self::Unsettled,
+        Self::ShownOnline,
+        Self::ShownOffline,
+        Self::TwoPhones,
+        Self::TookOver,
     ];
 }
 
@@ -73,6 +87,10 @@ pub struct Verdict {
     pub refused: usize,
     pub shown: usize,
     pub histories: usize,
+    /// How often somebody was told how somebody else is shown.
+    pub presence: usize,
+    /// Phones that had to go for the other one.
+    pub displaced: usize,
     /// Longest time from writing to the ack.
     pub longest_ack_ms: u64,
     pub latest_live_ms: u64,
@@ -104,5 +122,7 @@ impl fmt::Display for Verdict {
 pub fn check(r: &Recording) -> Verdict {
     let mut v = Verdict { histories: r.histories.len(), ..Verdict::default() };
     messages::check(r, &mut v);
+    presence::check(r, &mut v);
+    sessions::check(r, &mut v);
     v
 }

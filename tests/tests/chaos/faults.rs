@@ -10,7 +10,10 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::rules::{Fault, Step, Target, mix};
+use super::{
+    record::Recorder,
+    rules::{Fault, Step, Target, mix},
+};
 
 /// A drain of 20 s, and time for a slow machine.
 const LEAVES: Duration = Duration::from_secs(40);
@@ -20,12 +23,13 @@ fn process(cluster: &Cluster, target: Target) -> &Process {
         Target::Edge(i) => cluster.edge(i),
         Target::Channel(i) => cluster.channel(i),
         Target::Persister(i) => cluster.persister(i),
+        Target::Presence(i) => cluster.presence(i),
         Target::Nats(i) => cluster.nats(i),
     }
 }
 
 /// Returns when the last fault is healed and everything answers. Gives what processes did unasked.
-pub async fn run(cluster: &Cluster, steps: &[Step]) -> Vec<String> {
+pub async fn run(cluster: &Cluster, steps: &[Step], record: &Recorder) -> Vec<String> {
     let (began, unasked) = (Instant::now(), Mutex::new(Vec::new()));
     // A drain may take longer than planned; its edge's next fault then waits.
     let turns: BTreeMap<Target, Mutex<()>> = steps.iter().map(|s| (s.fault.target(), Mutex::new(()))).collect();
@@ -44,6 +48,7 @@ pub async fn run(cluster: &Cluster, steps: &[Step]) -> Vec<String> {
             step.fault,
             Duration::from_millis(step.for_ms).as_secs_f64()
         );
+        let outage = step.fault.is_outage().then(|| record.outage(target));
         // The fault lasts as long as the schedule says.
         let lasts = sleep(Duration::from_millis(step.for_ms));
         match step.fault {
@@ -75,8 +80,12 @@ pub async fn run(cluster: &Cluster, steps: &[Step]) -> Vec<String> {
                 lasts.await;
                 cluster.nats_proxy(edge).drop_nothing();
             }
-            Fault::Cut { edge, reset } => {
-                let proxy = cluster.nats_proxy(edge);
+            Fault::Cut { of, reset } => {
+                let proxy = match of {
+                    Target::Presence(i) => cluster.presence_proxy(i),
+                    Target::Edge(i) => cluster.nats_proxy(i),
+                    _ => unreachable!("nothing is between {of:?} and NATS"),
+                };
                 if reset {
                     proxy.refuse(true);
                     proxy.reset();
@@ -87,6 +96,9 @@ pub async fn run(cluster: &Cluster, steps: &[Step]) -> Vec<String> {
                 proxy.pass();
                 proxy.refuse(false);
             }
+        }
+        if let Some(outage) = outage {
+            record.healed(outage);
         }
     }))
     .await;

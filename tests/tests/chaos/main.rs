@@ -32,14 +32,14 @@ const EVERY_TIME: u64 = 773_440_457;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_doubled_or_out_of_order_whatever_dies() {
-    let form = Form { edges: 2, channels: 2, persisters: 1, nats: 1, millis: 38_000 };
+    let form = Form { edges: 2, channels: 2, persisters: 1, presences: 1, nats: 1, millis: 38_000 };
     run::run(EVERY_TIME, form, "cargo test --profile fast --workspace --test chaos nothing").await;
 }
 
 /// So that `make test` is not the same every time. Shorter: the seed above is what each change is held against.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fresh_seed_each_time() {
-    let form = Form { edges: 2, channels: 2, persisters: 1, nats: 1, millis: 22_000 };
+    let form = Form { edges: 2, channels: 2, persisters: 1, presences: 1, nats: 1, millis: 22_000 };
     let seed = seed().unwrap_or_else(|| u64::from(rand::random::<u32>()));
     run::run(seed, form, "cargo test --profile fast --workspace --test chaos a_fresh_seed -- --nocapture").await;
 }
@@ -50,7 +50,7 @@ async fn a_fresh_seed_each_time() {
 async fn heavy() {
     let nats = usize::try_from(number("NATTERJACK_CHAOS_NATS", 3)).unwrap();
     let millis = 1_000 * number("NATTERJACK_CHAOS_SECONDS", 120);
-    let form = Form { edges: 3, channels: 2, persisters: 2, nats, millis };
+    let form = Form { edges: 3, channels: 2, persisters: 2, presences: 2, nats, millis };
     let seeds = match seed() {
         Some(seed) => vec![seed],
         None => (0..number("NATTERJACK_CHAOS_SEEDS", 5)).map(|_| u64::from(rand::random::<u32>())).collect(),

@@ -1,5 +1,5 @@
-//! What happened, as plain data: what was asked, what was answered, what was shown to whom, and what history says in
-//! the end. One process, one monotonic clock.
+//! What happened, as plain data: what was asked, what was answered, what was shown to whom, which connections were
+//! there, what stood still, and what history says in the end. One process, one monotonic clock.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +7,12 @@ use std::{
     time::Instant,
 };
 
-use natterjack_protocol::{Event, Kind};
+use natterjack_protocol::{
+    Event, Kind,
+    client::{frame::DeviceClass, presence::PresenceState},
+};
+
+use super::rules::Target;
 
 /// One entry of a thread, as somebody saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +84,46 @@ pub struct Reader {
     pub complaints: Vec<String>,
 }
 
+/// A message that was handed to this connection, and to none before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handing {
+    pub text: String,
+    /// Before the first byte of it left.
+    pub begun: u64,
+    /// When this connection said `sent`.
+    pub acked: Option<u64>,
+}
+
+/// One connection of a raw device, from its hello on. All times in microseconds of the run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    pub user: String,
+    pub device: String,
+    pub class: DeviceClass,
+    pub edge: usize,
+    /// It named the session that it had; otherwise its user wants to use it here.
+    pub by_itself: bool,
+    pub hello: u64,
+    pub greeted: Option<u64>,
+    pub ended: Option<u64>,
+    /// The device that has taken over, as it was told.
+    pub displaced_by: Option<String>,
+    pub sends: Vec<Handing>,
+    /// From, to: its edge was heard without a longer pause. Outside of that what it shows is old, and known to be.
+    pub heard: Vec<(u64, u64)>,
+    /// How whom was shown, in the order of the frames.
+    pub presence: Vec<(u64, String, PresenceState)>,
+}
+
+/// A fault that keeps a process from speaking or from being heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outage {
+    pub of: Target,
+    pub from: u64,
+    /// When the fault was over; what it takes to start and to connect comes after that.
+    pub to: Option<u64>,
+}
+
 /// The whole of a thread, read through one edge after the faults were healed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
@@ -94,6 +139,8 @@ pub struct Recording {
     pub attempts: BTreeMap<String, Attempt>,
     pub readers: Vec<Reader>,
     pub histories: Vec<History>,
+    pub connections: Vec<Connection>,
+    pub outages: Vec<Outage>,
     /// Per group who wrote the first entry's place for others: a user who is in it from the beginning to the end.
     pub witness: BTreeMap<String, String>,
     pub numbers: Numbers,
@@ -160,6 +207,29 @@ impl Recorder {
 
     pub fn wire(&self, reader: usize, session: u32, event: &Event) {
         self.lock().readers[reader].wire.push((session, event.thread.to_string(), event.id.0));
+    }
+
+    /// A device has said hello. Gives the number of its connection.
+    pub fn connection(&self, connection: Connection) -> usize {
+        let mut r = self.lock();
+        r.connections.push(connection);
+        r.connections.len() - 1
+    }
+
+    pub fn with_connection(&self, connection: usize, change: impl FnOnce(&mut Connection, u64)) {
+        let now = self.now();
+        change(&mut self.lock().connections[connection], now);
+    }
+
+    pub fn outage(&self, of: Target) -> usize {
+        let (mut r, from) = (self.lock(), self.now());
+        r.outages.push(Outage { of, from, to: None });
+        r.outages.len() - 1
+    }
+
+    pub fn healed(&self, outage: usize) {
+        let now = self.now();
+        self.lock().outages[outage].to = Some(now);
     }
 
     pub fn complain(&self, reader: usize, what: impl Into<String>) {

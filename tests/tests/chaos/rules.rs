@@ -57,8 +57,16 @@ pub struct Form {
     pub edges: usize,
     pub channels: usize,
     pub persisters: usize,
+    pub presences: usize,
     pub nats: usize,
     pub millis: u64,
+}
+
+impl Form {
+    /// Of three edges one may stand still for longer than its lease; of two the other would have to bear everything.
+    fn stretched(&self, freeze_ms: u64) -> u64 {
+        if self.edges > 2 { freeze_ms * 9 / 5 } else { freeze_ms }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +74,7 @@ pub enum Target {
     Edge(usize),
     Channel(usize),
     Persister(usize),
+    Presence(usize),
     Nats(usize),
 }
 
@@ -79,17 +88,22 @@ pub enum Fault {
     Drain(usize),
     /// This share of what comes on live subjects is lost between NATS and the edge.
     Lose { edge: usize, percent: u64, salt: u64 },
-    /// Between edge and NATS nothing passes. `reset`: the connection breaks and no new one comes about; otherwise it is
+    /// Between it and NATS nothing passes. `reset`: the connection breaks and no new one comes about; otherwise it is
     /// just silent.
-    Cut { edge: usize, reset: bool },
+    Cut { of: Target, reset: bool },
 }
 
 impl Fault {
     pub fn target(self) -> Target {
         match self {
-            Self::Kill(t) | Self::Freeze(t) => t,
-            Self::Drain(edge) | Self::Lose { edge, .. } | Self::Cut { edge, .. } => Target::Edge(edge),
+            Self::Kill(t) | Self::Freeze(t) | Self::Cut { of: t, .. } => t,
+            Self::Drain(edge) | Self::Lose { edge, .. } => Target::Edge(edge),
         }
+    }
+
+    /// Does its target neither speak nor hear while it lasts?
+    pub fn is_outage(self) -> bool {
+        !matches!(self, Self::Lose { .. })
     }
 }
 
@@ -164,7 +178,8 @@ pub fn schedule(seed: u64, form: &Form) -> Vec<Step> {
             let (fault, for_ms) = match sort {
                 Sort::KillEdge => (Fault::Kill(target(&mut rng, Target::Edge, form.edges)), rng.range(200, 3_000)),
                 Sort::FreezeEdge => {
-                    (Fault::Freeze(target(&mut rng, Target::Edge, form.edges)), rng.range(1_000, 7_000))
+                    let frozen = Fault::Freeze(target(&mut rng, Target::Edge, form.edges));
+                    (frozen, form.stretched(rng.range(1_000, 7_000)))
                 }
                 Sort::Drain => {
                     (Fault::Drain(of_edge(target(&mut rng, Target::Edge, form.edges))), rng.range(200, 2_000))
@@ -174,8 +189,8 @@ pub fn schedule(seed: u64, form: &Form) -> Vec<Step> {
                     (Fault::Lose { edge, percent: rng.range(5, 60), salt: rng.next() }, rng.range(2_000, 5_000))
                 }
                 Sort::Cut => {
-                    let edge = of_edge(target(&mut rng, Target::Edge, form.edges));
-                    (Fault::Cut { edge, reset: rng.chance(50) }, rng.range(1_000, 6_000))
+                    let of = target(&mut rng, Target::Edge, form.edges);
+                    (Fault::Cut { of, reset: rng.chance(50) }, rng.range(1_000, 6_000))
                 }
                 Sort::KillChannel => {
                     (Fault::Kill(target(&mut rng, Target::Channel, form.channels)), rng.range(200, 4_000))
@@ -204,12 +219,33 @@ pub fn schedule(seed: u64, form: &Form) -> Vec<Step> {
             at += stride / 2 + rng.range(0, stride);
         }
     }
+    steps.extend(of_presence(seed, form));
     steps.sort_by_key(|s| s.at_ms);
     steps
 }
 
-pub fn sort_of(fault: Fault) -> Sort {
-    match fault {
+/// The role `presence` is killed, frozen and cut off all the time, beside everything else. From numbers of its own, so
+/// that the rest of a seed's schedule is what it was.
+fn of_presence(seed: u64, form: &Form) -> Vec<Step> {
+    let mut rng = Rng::new(seed).fork(2);
+    let (mut steps, mut at) = (Vec::new(), 3_000);
+    while at < form.millis && form.presences > 0 {
+        let target = Target::Presence(rng.index(form.presences));
+        let (fault, for_ms) = match steps.len() % 3 {
+            // Longer than it takes until nobody hears it any more.
+            0 => (Fault::Cut { of: target, reset: rng.chance(50) }, rng.range(4_500, 8_000)),
+            1 => (Fault::Kill(target), rng.range(200, 5_000)),
+            _ => (Fault::Freeze(target), rng.range(1_000, 8_000)),
+        };
+        steps.push(Step { at_ms: at, for_ms, fault });
+        at += for_ms + REST_MS + rng.range(1_000, 7_000);
+    }
+    steps
+}
+
+/// None: of presence, which has a schedule of its own.
+pub fn sort_of(fault: Fault) -> Option<Sort> {
+    let sort = match fault {
         Fault::Kill(Target::Edge(_)) => Sort::KillEdge,
         Fault::Kill(Target::Channel(_)) => Sort::KillChannel,
         Fault::Kill(Target::Persister(_)) => Sort::KillPersister,
@@ -220,8 +256,10 @@ pub fn sort_of(fault: Fault) -> Sort {
         Fault::Freeze(Target::Nats(_)) => Sort::FreezeNats,
         Fault::Drain(_) => Sort::Drain,
         Fault::Lose { .. } => Sort::Lose,
-        Fault::Cut { .. } => Sort::Cut,
-    }
+        Fault::Cut { of: Target::Edge(_), .. } => Sort::Cut,
+        Fault::Kill(Target::Presence(_)) | Fault::Freeze(Target::Presence(_)) | Fault::Cut { .. } => return None,
+    };
+    Some(sort)
 }
 
 mod tests {
@@ -229,8 +267,8 @@ mod tests {
 
     use super::*;
 
-    const SHORT: Form = Form { edges: 2, channels: 2, persisters: 1, nats: 1, millis: 38_000 };
-    const HEAVY: Form = Form { edges: 3, channels: 2, persisters: 2, nats: 3, millis: 180_000 };
+    const SHORT: Form = Form { edges: 2, channels: 2, persisters: 1, presences: 1, nats: 1, millis: 38_000 };
+    const HEAVY: Form = Form { edges: 3, channels: 2, persisters: 2, presences: 2, nats: 3, millis: 180_000 };
 
     #[test]
     fn a_seed_is_a_schedule() {
@@ -244,10 +282,13 @@ mod tests {
             step(5_074, 1_881, Fault::Freeze(Target::Persister(0))),
             step(9_304, 3_048, Fault::Kill(Target::Persister(0))),
             step(12_178, 2_924, Fault::Freeze(Target::Channel(1))),
-            step(14_006, 2_292, Fault::Cut { edge: 1, reset: true }),
+            step(14_006, 2_292, Fault::Cut { of: Target::Edge(1), reset: true }),
         ];
-        let steps = schedule(42, &SHORT);
+        let (mut steps, of_presence): (Vec<_>, Vec<_>) =
+            schedule(42, &SHORT).into_iter().partition(|s| sort_of(s.fault).is_some());
         assert_eq!((&steps[..5], steps.len()), (&first[..], 11));
+        steps.extend(of_presence);
+        assert!(steps.len() > 13, "presence is watched while it is away, too: {steps:?}");
     }
 
     #[test]
@@ -271,7 +312,8 @@ mod tests {
 
     #[test]
     fn nearly_every_run_meets_every_sort_of_fault() {
-        let sorts = |seed| schedule(seed, &SHORT).iter().map(|s| sort_of(s.fault)).collect::<BTreeSet<_>>().len();
+        let sorts =
+            |seed| schedule(seed, &SHORT).iter().filter_map(|s| sort_of(s.fault)).collect::<BTreeSet<_>>().len();
         for seed in 0..300 {
             assert!(sorts(seed) >= SORTS.len() - 4, "seed {seed} has {} sorts", sorts(seed));
         }

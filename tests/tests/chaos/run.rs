@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use natterjack_protocol::{Thread, codec::Codec};
+use natterjack_protocol::{Thread, UserId, client::frame::DeviceClass, codec::Codec};
 use natterjack_testkit::{patience, within};
 use natterjack_tests::kit::paging::whole_by;
 use natterjack_tests::kit::{Api, Cluster, ClusterSpec, User};
@@ -16,9 +16,9 @@ use tokio::{
 };
 
 use super::{
-    checker::{Rule, Verdict, check},
+    checker::{Rule, Verdict, check, presence::excused_until},
     faults, planted,
-    raw::{Phase, Raw},
+    raw::{Habit, Phase, Raw},
     record::{History, Message, Recorder, Recording},
     rules::{Form, Rng, schedule},
     sdk::Sdk,
@@ -26,6 +26,10 @@ use super::{
 
 const RAW: usize = 6;
 const SDK: usize = 3;
+/// Of those with a raw client, so many have a second phone.
+const PHONES: usize = 2;
+/// Who write nothing and are in no thread: they come and go, to be looked at.
+const GUESTS: usize = 3;
 /// After the last fault every send has its answer within this.
 const SETTLES: Duration = Duration::from_secs(30);
 /// And every reader has everything: one sweep of heads and its jitter at the most.
@@ -34,6 +38,7 @@ const COMPLETE: Duration = Duration::from_secs(60);
 struct People {
     users: Vec<User>,
     groups: Vec<Thread>,
+    guests: Vec<User>,
 }
 
 impl People {
@@ -43,6 +48,33 @@ impl People {
         let dm = |j: usize| self.users[i].dm(&self.users[j]);
         self.groups.iter().cloned().chain([dm((i + 1) % n), dm((i + n - 1) % n)]).collect()
     }
+
+    /// Everybody of whom it is known to the millisecond when they are connected.
+    fn friends_of(&self, user: &User) -> Vec<UserId> {
+        let all = self.users[..RAW].iter().chain(&self.guests);
+        all.map(User::id).filter(|id| *id != user.id()).cloned().collect()
+    }
+
+    /// Each with its name, its owner, where it writes, and what it is.
+    fn raw_devices(&self, cluster: &Cluster) -> Vec<(String, User, Vec<Thread>, Habit)> {
+        let mut all = Vec::new();
+        for (i, user) in self.users[..RAW].iter().enumerate() {
+            let class = [DeviceClass::Desktop, DeviceClass::Web][i % 2];
+            let habit = Habit::stays_on(if i < PHONES { DeviceClass::Phone } else { class });
+            all.push((format!("raw{i}"), user.clone(), self.threads(i), habit));
+            if i < PHONES {
+                let second = cluster.other_device(user, &format!("d-second-{i}"));
+                all.push((format!("phone{i}"), second, self.threads(i), habit));
+            }
+        }
+        for (i, user) in self.guests.iter().enumerate() {
+            // One looks in and does not come back for long, one comes and goes within a debounce, one around it.
+            let away = [(60_000, 90_000), (500, 9_000), (8_000, 20_000)][i % 3];
+            let habit = Habit { class: DeviceClass::Other, away, stays: Some((2_000, 8_000)) };
+            all.push((format!("guest{i}"), user.clone(), Vec::new(), habit));
+        }
+        all
+    }
 }
 
 pub async fn run(seed: u64, form: Form, again: &str) {
@@ -51,8 +83,10 @@ pub async fn run(seed: u64, form: Form, again: &str) {
         edges: form.edges,
         channels: form.channels,
         persisters: form.persisters,
+        presences: form.presences,
         nats: form.nats,
         proxied_edges: true,
+        proxied_presences: true,
         // Beside another cluster only by hand.
         alone: std::env::var_os("NATTERJACK_CHAOS_SHARED").is_none(),
         ..ClusterSpec::default()
@@ -63,30 +97,29 @@ pub async fn run(seed: u64, form: Form, again: &str) {
     let (phase, phases) = watch::channel(Phase::Write);
     let rng = Rng::new(seed);
     let (mut tasks, mut waiting, mut clients) = (JoinSet::new(), Vec::new(), Vec::new());
-    for (i, user) in people.users.iter().enumerate() {
-        let (name, threads, rng) =
-            (format!("{}{i}", if i < RAW { "raw" } else { "sdk" }), people.threads(i), rng.fork(100 + i as u64));
-        if i < RAW {
-            let edges = (0..form.edges).map(|e| cluster.edge_addr(e)).collect();
-            let codec = if i % 2 == 0 { Codec::Json } else { Codec::Msgpack };
-            let raw = Raw::new(name, user.clone(), edges, threads, codec, record.clone(), rng, phases.clone());
-            waiting.push(raw.waiting.subscribe());
-            tasks.spawn(raw.run());
-        } else {
-            let edges = (0..form.edges).map(|e| cluster.edge_url((e + i) % form.edges));
-            let (client, events) = user.builder(edges).heartbeat(Duration::from_secs(1)).connect().await.unwrap();
-            let reader = record.reader(&name, user.id().as_str());
-            clients.push(client.clone());
-            tasks.spawn(
-                Sdk { name, client, events, threads, record: record.clone(), reader, rng, phase: phases.clone() }.run(),
-            );
-        }
+    for (i, (name, user, threads, habit)) in people.raw_devices(&cluster).into_iter().enumerate() {
+        let edges = (0..form.edges).map(|e| cluster.edge_addr(e)).collect();
+        let codec = if i % 2 == 0 { Codec::Json } else { Codec::Msgpack };
+        let (friends, rng) = (people.friends_of(&user), rng.fork(100 + i as u64));
+        let raw = Raw::new(name, user, habit, friends, edges, threads, codec, record.clone(), rng, phases.clone());
+        waiting.push(raw.waiting.subscribe());
+        tasks.spawn(raw.run());
+    }
+    for (i, user) in people.users.iter().enumerate().skip(RAW) {
+        let (name, threads, rng) = (format!("sdk{i}"), people.threads(i), rng.fork(200 + i as u64));
+        let edges = (0..form.edges).map(|e| cluster.edge_url((e + i) % form.edges));
+        let (client, events) = user.builder(edges).heartbeat(Duration::from_secs(1)).connect().await.unwrap();
+        let reader = record.reader(&name, user.id().as_str());
+        clients.push(client.clone());
+        tasks.spawn(
+            Sdk { name, client, events, threads, record: record.clone(), reader, rng, phase: phases.clone() }.run(),
+        );
     }
     let steps = schedule(seed, &form);
     let churning = churn(&cluster, &people, &record, phases.clone(), rng.fork(7));
     let (unasked, ()) = tokio::join!(
         async {
-            let unasked = faults::run(&cluster, &steps).await;
+            let unasked = faults::run(&cluster, &steps, &record).await;
             eprintln!("chaos: all is healed");
             // Some more messages when all is well: they show what the last loss has hidden.
             sleep(Duration::from_secs(3)).await;
@@ -125,6 +158,9 @@ pub async fn run(seed: u64, form: Form, again: &str) {
         sleep(Duration::from_millis(200)).await;
     }
     let complete = healed.elapsed();
+    // What is shown in the end is judged, too, when no fault excuses it any more.
+    let judged = excused_until(&record.lock()) + Duration::from_secs(2);
+    sleep(judged.saturating_sub(Duration::from_micros(record.now()))).await;
     phase.send_replace(Phase::Stop);
     within("clients stop", Duration::from_secs(20), async {
         while tasks.join_next().await.is_some_and(|r| r.map_or_else(|e| panic!("{e}"), |()| true)) {}
@@ -141,16 +177,17 @@ pub async fn run(seed: u64, form: Form, again: &str) {
     assert!(verdict.violations.is_empty(), "seed {seed} (NATTERJACK_SEED={seed} {again}):\n{verdict}");
     assert!(verdict.acked > 300, "only {} messages: that shows little", verdict.acked);
     let caught = planted::caught(&recording);
-    eprintln!("chaos: {caught} of {} faults planted into this recording are caught", planted::PLANTS.len());
+    eprintln!("chaos: {caught} of {} faults planted into this recording are caught", planted::COUNT);
     // Somebody was removed from a group perhaps, and nobody spoke before they were back: no place for that one fault.
     assert!(
-        caught >= planted::PLANTS.len() - 1,
+        caught >= planted::COUNT - 1,
         "only {caught} of the faults have a place in this recording: that shows little"
     );
 }
 
 async fn gather(cluster: &Cluster, record: &Recorder) -> People {
-    let users = cluster.mint_users(RAW + SDK).await;
+    let mut users = cluster.mint_users(RAW + SDK + GUESTS).await;
+    let guests = users.split_off(RAW + SDK);
     let api = cluster.api(&users[0], 0);
     let ids: Vec<String> = users[1..].iter().map(|u| u.id().to_string()).collect();
     let mut groups = Vec::new();
@@ -161,7 +198,7 @@ async fn gather(cluster: &Cluster, record: &Recorder) -> People {
         record.lock().witness.insert(thread.into(), users[0].id().to_string());
         groups.push(thread.parse().unwrap());
     }
-    People { users, groups }
+    People { users, groups, guests }
 }
 
 /// Two members of the second group leave it against their will and come back, again and again; in the end both are in
@@ -233,7 +270,8 @@ async fn read_all(cluster: &Cluster, people: &People, edges: usize) -> Vec<Histo
 fn report(r: &Recording, v: &Verdict, settled: Duration, complete: Duration) {
     eprintln!(
         "chaos: {} written, {} acked, {} found without an ack, {} refused; {} shown to {} readers, {} histories; \
-         {} sessions, {} resends, {} fills, {} changes of members; slowest ack {} ms, slowest live {} ms; all settled \
+         {} sessions, {} resends, {} fills, {} changes of members; {} phones displaced, {} times somebody was told how \
+         somebody is shown; slowest ack {} ms, slowest live {} ms; all settled \
          after {:.1} s, all readers complete after {:.1} s",
         r.attempts.len(),
         v.acked,
@@ -246,6 +284,8 @@ fn report(r: &Recording, v: &Verdict, settled: Duration, complete: Duration) {
         r.numbers.resends,
         r.numbers.fills,
         r.numbers.membership_changes,
+        v.displaced,
+        v.presence,
         v.longest_ack_ms,
         v.latest_live_ms,
         settled.as_secs_f64(),

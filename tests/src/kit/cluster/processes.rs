@@ -108,7 +108,11 @@ impl Cluster {
     }
 
     pub(super) fn presence_process(&self, i: usize) -> Process {
-        let (admin, nats) = (self.net.presence(i), self.nats_urls(i % self.spec.nats).join(","));
+        let admin = self.net.presence(i);
+        let nats = match self.presence_proxies.get(i) {
+            Some(proxy) => proxy.url(),
+            None => self.nats_urls(i % self.spec.nats).join(","),
+        };
         let own = [("admin.listen", admin.to_string())];
         self.role(format!("presence-{i}"), NatsRole::Presence, nats, &own, format!("http://{admin}/ready"))
     }

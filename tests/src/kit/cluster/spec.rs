@@ -16,6 +16,8 @@ pub struct ClusterSpec {
     pub times_divisor: u32,
     /// Edge i reaches NATS through a proxy that can drop chosen messages: [`Cluster::nats_proxy`].
     pub proxied_edges: bool,
+    /// Likewise presence i: [`Cluster::presence_proxy`].
+    pub proxied_presences: bool,
     /// Which nats-server each instance connects to first; by default instance i takes server i modulo their number.
     pub edge_nodes: Vec<usize>,
     pub channel_nodes: Vec<usize>,
@@ -44,6 +46,7 @@ impl Default for ClusterSpec {
             partitions: 2,
             times_divisor: 1,
             proxied_edges: false,
+            proxied_presences: false,
             edge_nodes: Vec::new(),
             channel_nodes: Vec::new(),
             persister_nodes: Vec::new(),

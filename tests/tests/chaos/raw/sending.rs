@@ -7,12 +7,12 @@ use std::{
 
 use natterjack_protocol::{
     Body, Cid, Code, Event, Kind, MsgId, Refusal, Retry, Thread,
-    client::frame::{ClientFrame, HistoryQuery, SendMessage},
+    client::frame::{ClientFrame, HistoryQuery, SendMessage, WatchQuery},
 };
 use natterjack_testkit::now_ms;
 
 use super::{AGAIN, Raw};
-use crate::record::Attempt;
+use crate::record::{Attempt, Handing};
 
 pub(super) struct Pending {
     pub(super) cid: Option<Cid>,
@@ -39,6 +39,7 @@ pub(super) struct Line {
 pub(super) enum Request {
     Send(Thread, Cid),
     History(Thread),
+    Watch,
 }
 
 impl Raw {
@@ -67,6 +68,12 @@ impl Raw {
     pub(super) fn frames(&mut self) -> Vec<ClientFrame> {
         let (mut frames, now) = (Vec::new(), Instant::now());
         let mut number = self.requests.keys().max().copied().unwrap_or(0).max(self.session << 20);
+        if self.watch_at.is_some_and(|at| at <= now) {
+            number += 1;
+            self.watch_at = None;
+            self.requests.insert(number, Request::Watch);
+            frames.push(ClientFrame::Watch(WatchQuery { r: number, users: Some(self.friends.clone()) }));
+        }
         for (thread, line) in &mut self.lines {
             if line.catching && !line.asked && line.ask_at.is_none_or(|at| at <= now) {
                 number += 1;
@@ -101,6 +108,10 @@ impl Raw {
                 p.handed += 1;
                 if p.handed == 1 {
                     self.record.with_attempt(&p.text, |a| a.cid = Some(cid.to_string()));
+                    let text = p.text.clone();
+                    self.record.with_connection(self.connection, |c, begun| {
+                        c.sends.push(Handing { text, begun, acked: None });
+                    });
                 } else {
                     self.record.lock().numbers.resends += 1;
                 }
@@ -151,6 +162,10 @@ impl Raw {
                     line.ask_at = Some(Instant::now() + wait);
                 }
             }
+            Some(Request::Watch) if never => {
+                self.record.complain(self.reader, format!("a watch was refused: {refusal:?}"));
+            }
+            Some(Request::Watch) => self.watch_at = Some(Instant::now() + wait),
             // A thread that could not be read while attaching.
             None => {
                 if let Some(line) = refusal.thread.as_ref().and_then(|t| self.lines.get_mut(t)) {

@@ -1,0 +1,138 @@
+//! A made-up recording in which every promise is kept.
+
+use natterjack_protocol::{
+    Kind,
+    client::{frame::DeviceClass, presence::PresenceState},
+};
+
+use crate::{
+    record::{Attempt, Connection, Handing, History, Message, Outage, Reader, Recording, Shown},
+    rules::{Rng, Target},
+};
+
+/// Three people in a DM and a group, one of them removed for a while; two edges.
+pub fn healthy() -> Recording {
+    let mut rng = Rng::new(3);
+    let users = ["a", "b", "c"];
+    let mut r = Recording::default();
+    let group = "group.g".to_owned();
+    r.witness.insert(group.clone(), "a".into());
+    for u in users {
+        r.readers.push(Reader { name: format!("{u}1"), user: u.into(), ..Reader::default() });
+    }
+    let mut logs: [(String, Vec<Message>); 2] = [("dm.a.b".into(), Vec::new()), (group.clone(), Vec::new())];
+    let control = |id: u64, kind: Kind, users: &[&str]| Message {
+        thread: "group.g".into(),
+        id,
+        from: "a".into(),
+        cid: format!("ctl{id}"),
+        kind,
+        text: String::new(),
+        users: users.iter().map(|u| (*u).to_owned()).collect(),
+    };
+    let mut inside = true;
+    logs[1].1.push(control(1_000, Kind::GroupCreated, &["b", "c"]));
+    for i in 0..200u64 {
+        let (id, at) = (1_001 + i, i * 1_000);
+        if i == 80 || i == 120 {
+            inside = i == 120;
+            logs[1].1.push(control(id, if inside { Kind::MemberAdded } else { Kind::MemberRemoved }, &["c"]));
+            continue;
+        }
+        let in_group = rng.chance(50);
+        let writer = if in_group && inside { rng.index(3) } else { rng.index(2) };
+        let (thread, log) = &mut logs[usize::from(in_group)];
+        let text = format!("{}-{i}", users[writer]);
+        let attempt = Attempt {
+            writer: format!("{}1", users[writer]),
+            user: users[writer].into(),
+            thread: thread.clone(),
+            n: i,
+            text: text.clone(),
+            cid: Some(format!("cid{i}")),
+            at,
+            acks: vec![(id, at + 10)],
+            refused: false,
+            unsure: false,
+        };
+        r.attempts.insert(text.clone(), attempt);
+        let m = Message {
+            thread: thread.clone(),
+            id,
+            from: users[writer].into(),
+            cid: format!("cid{i}"),
+            kind: Kind::Text,
+            text,
+            users: Vec::new(),
+        };
+        log.push(m.clone());
+        let audience = if in_group && inside { 3 } else { 2 };
+        for reader in &mut r.readers[..audience] {
+            reader.shown.push(Shown { at: at + 20, live: true, message: m.clone() });
+            reader.wire.push((1, m.thread.clone(), id));
+        }
+    }
+    for edge in 0..2 {
+        for (u, user) in users.iter().enumerate() {
+            for (thread, log) in &logs {
+                if u == 2 && thread.starts_with("dm.") {
+                    continue;
+                }
+                let away = |m: &Message| u == 2 && (1_081..1_121).contains(&m.id);
+                let messages = log.iter().filter(|m| !away(m)).cloned().collect();
+                r.histories.push(History { edge, user: (*user).into(), thread: thread.clone(), messages });
+            }
+        }
+    }
+    people(&mut r);
+    r
+}
+
+const SECOND: u64 = 1_000_000;
+
+fn connection(user: &str, device: &str, from: u64, to: u64) -> Connection {
+    Connection {
+        user: user.into(),
+        device: device.into(),
+        class: DeviceClass::Phone,
+        edge: 0,
+        by_itself: false,
+        hello: from * SECOND,
+        greeted: Some(from * SECOND + 100),
+        ended: Some(to * SECOND),
+        displaced_by: None,
+        sends: Vec::new(),
+        heard: vec![(from * SECOND + 200, to * SECOND)],
+        presence: Vec::new(),
+    }
+}
+
+/// Two minutes: somebody with two phones that take turns, somebody who leaves after 20 s, and their friend. The role
+/// stands still from the 60th to the 68th second.
+fn people(r: &mut Recording) {
+    let phone = |n: u64| if n.is_multiple_of(2) { "phone" } else { "other" };
+    for n in 0..12 {
+        let handing = |at: u64| Handing { text: format!("turn-{n}-{at}"), begun: at, acked: Some(at + 500) };
+        let (from, to) = (n * 10, n * 10 + 10);
+        r.connections.push(Connection {
+            displaced_by: Some(phone(n + 1).into()),
+            sends: vec![handing(from * SECOND + 1_000), handing(to * SECOND - 1_000)],
+            ..connection("a", phone(n), from, to)
+        });
+    }
+    r.connections.push(connection("c", "c1", 0, 20));
+    let mut friend = connection("b", "b1", 0, 120);
+    let mut shown = |at: u64, user: &str, state| friend.presence.push((at * SECOND, user.into(), state));
+    for user in ["a", "c"] {
+        shown(1, user, PresenceState::Online);
+    }
+    shown(31, "c", PresenceState::Offline);
+    for (at, here, gone) in
+        [(63, PresenceState::Unknown, PresenceState::Unknown), (70, PresenceState::Online, PresenceState::Offline)]
+    {
+        shown(at, "a", here);
+        shown(at, "c", gone);
+    }
+    r.connections.push(friend);
+    r.outages.push(Outage { of: Target::Presence(0), from: 60 * SECOND, to: Some(68 * SECOND) });
+}
