@@ -52,6 +52,19 @@ impl Snapshot {
         self.0.iter().map(|(_, r)| r.rss).sum()
     }
 
+    /// By how many bytes each role has grown, in the order of the processes.
+    pub fn grown(&self, later: &Self) -> Vec<(String, i64)> {
+        let mut grown: Vec<(String, i64)> = Vec::new();
+        for ((role, before), (_, after)) in self.0.iter().zip(&later.0) {
+            let bytes = after.rss as i64 - before.rss as i64;
+            match grown.iter_mut().find(|(r, _)| r == role) {
+                Some((_, sum)) => *sum += bytes,
+                None => grown.push((role.clone(), bytes)),
+            }
+        }
+        grown
+    }
+
     /// Per role (two edges are one role), in the order of the processes.
     pub fn until(&self, later: &Self) -> Vec<Used> {
         let mut used: Vec<Used> = Vec::new();

@@ -37,14 +37,22 @@ pub async fn run(system: &System, connections: usize, time: Duration) -> Result<
     let n = connections.max(1) as f64;
     let grown: i64 = connected.rss() as i64 - empty.rss() as i64;
     let connect_cpu: f64 = before.until(&connected).iter().map(|u| u.cpu_seconds).sum();
+    let connect = before.until(&connected).into_iter().map(|u| format!("{} {:.0}", u.role, u.cpu_seconds * 1e6 / n));
+    let grown_each = empty.grown(&connected).into_iter();
+    let grown_each = grown_each.map(|(role, bytes)| format!("{role} {:.1}", bytes as f64 / 1024.0 / n));
     let idle_cpu: f64 = connected.until(&after).iter().map(|u| u.cpu_seconds).sum();
     let notes = vec![
         format!(
-            "{:.0} connects/s, {:.0} µs of server CPU each, token check and attach included",
+            "{:.0} connects/s, {:.0} µs of server CPU each ({}), token check and attach included",
             n / connecting.as_secs_f64(),
-            connect_cpu * 1e6 / n
+            connect_cpu * 1e6 / n,
+            connect.collect::<Vec<_>>().join(", ")
         ),
-        format!("{:.1} KiB resident per connection, all servers together", grown as f64 / 1024.0 / n),
+        format!(
+            "{:.1} KiB resident per connection, all servers together ({})",
+            grown as f64 / 1024.0 / n,
+            grown_each.collect::<Vec<_>>().join(", ")
+        ),
         format!("{:.2} µs CPU per connection and second while idle", idle_cpu * 1e6 / n / held),
     ];
     for connection in &mut open {

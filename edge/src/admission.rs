@@ -48,8 +48,7 @@ impl Admission {
             return Err(Refusal::new(Code::Unauthorized, "the token is of another device than hello names").into());
         }
         let claim = self.devices.claim(&actor, hello).await?;
-        let state = self.members.enter(&actor.user);
-        Ok(SessionSlot { admission: self.clone(), actor, claim, state })
+        Ok(SessionSlot { admission: self.clone(), actor, claim })
     }
 
     /// For messages over HTTP.
@@ -64,7 +63,6 @@ pub struct SessionSlot {
     admission: Arc<Admission>,
     actor: Actor,
     claim: SessionClaim,
-    state: Arc<UserState>,
 }
 
 impl SessionSlot {
@@ -72,23 +70,25 @@ impl SessionSlot {
     /// dropped.
     /// `greet` says what has to be the first that its client hears.
     pub fn open(self, codec: Codec, came: Came, greet: impl FnOnce(&SessionHandle)) -> Result<OpenSession, NotIn> {
-        let (admission, actor) = (self.admission.clone(), self.actor.clone());
-        let (id, session) = (admission.sessions.next_id(), self.claim.session().clone());
-        let handle = SessionHandle::new(id, session, actor.user, actor.device, codec, self.state.clone(), came);
+        let Self { admission, actor: Actor { user, device, family }, claim } = self;
+        let (id, session, state) =
+            (admission.sessions.next_id(), claim.session().clone(), admission.members.enter(&user));
+        let handle = SessionHandle::new(id, session, user, device, codec, state, came);
         handle.span().in_scope(|| tracing::debug!(session = %handle.session, "session opened"));
         greet(&handle);
-        let open = OpenSession { handle, slot: self };
-        open.slot.claim.enter(&open.handle, actor.family.clone())?;
+        let open = OpenSession { handle, admission, claim };
+        open.claim.enter(&open.handle, family.clone())?;
         // Its login may have been revoked between the check of the token and this; from here on the watch of
         // revocations finds it.
-        if admission.revoked.contains(&actor.family) { Err(refuse(EdgeError::Revoked).into()) } else { Ok(open) }
+        if open.admission.revoked.contains(&family) { Err(refuse(EdgeError::Revoked).into()) } else { Ok(open) }
     }
 }
 
 /// A session that others can reach. Dropping it takes it out of every registry, however it ends.
 pub struct OpenSession {
     handle: Arc<SessionHandle>,
-    slot: SessionSlot,
+    admission: Arc<Admission>,
+    claim: SessionClaim,
 }
 
 impl OpenSession {
@@ -99,7 +99,7 @@ impl OpenSession {
 
 impl Drop for OpenSession {
     fn drop(&mut self) {
-        let Admission { live, sessions, presence, .. } = &*self.slot.admission;
+        let Admission { live, sessions, presence, .. } = &*self.admission;
         live.detach(&self.handle);
         presence.leave(&self.handle);
         sessions.leave(&self.handle);

@@ -172,11 +172,15 @@ impl Devices {
 
     async fn write(&self, user: &UserId, claim: &DeviceClaim) -> Result<Claimed, KvError> {
         for attempt in 0..ATTEMPTS {
-            let (before, revision) = self.world.load(user).await?.unwrap_or_default();
+            let (stands, by_leader) = self.load(user, attempt).await?;
+            let (before, revision) = stands.unwrap_or_default();
             let mut value = before.clone();
             let claimed = value.claim(claim, &self.policy, |place| self.world.seems_gone(place));
             if value == before {
-                return Ok(claimed);
+                if by_leader {
+                    return Ok(claimed);
+                }
+                continue;
             }
             match self.world.store(user, &value, revision).await {
                 Ok(_) => return Ok(claimed),
@@ -187,6 +191,17 @@ impl Devices {
             }
         }
         Err(KvError::Conflict)
+    }
+
+    /// Before a compare-and-set, what is near will do at first: the write says whether it was the newest. A decision not
+    /// to write needs the leader.
+    async fn load(&self, user: &UserId, attempt: u32) -> Result<(Option<(UserDevices, u64)>, bool), KvError> {
+        if attempt == 0
+            && let Ok(near) = self.world.load_near(user).await
+        {
+            return Ok((near, false));
+        }
+        Ok((self.world.load(user).await?, true))
     }
 
     /// Waits until none of these can write any more.
@@ -406,10 +421,17 @@ impl Devices {
 
     async fn release(&self, release: &Release) -> Result<(), KvError> {
         for attempt in 0..ATTEMPTS {
-            let Some((mut value, revision)) = self.world.load(&release.user).await? else { return Ok(()) };
-            if !value.leave(&release.device, &release.session, self.time.now_ms(), &release.settled) {
-                return Ok(());
-            }
+            let (stands, by_leader) = self.load(&release.user, attempt).await?;
+            let Release { device, session, settled, .. } = release;
+            let left = stands.and_then(|(mut value, revision)| {
+                value.leave(device, session, self.time.now_ms(), settled).then_some((value, revision))
+            });
+            let Some((value, revision)) = left else {
+                if by_leader {
+                    return Ok(());
+                }
+                continue;
+            };
             match self.world.store(&release.user, &value, revision).await {
                 Err(KvError::Conflict) => {
                     sleep(Duration::from_millis(rand::random_range(0..=2 << attempt.min(5)))).await

@@ -82,9 +82,22 @@ impl<T: KvValue> TypedKey<T> {
         Ok(self.read().await?.and_then(|(value, revision)| Some((value?, revision))))
     }
 
+    /// Perhaps not the newest: for a decision that a compare-and-set follows, and for nothing else. Cheaper by far than
+    /// asking the leader.
+    pub async fn load_near(&self) -> Result<Option<(T, u64)>, KvError> {
+        let Some(stored) = self.kv.get_near(&self.key).await? else { return Ok(None) };
+        Ok(self.decoded(stored)?.and_then(|(value, revision)| Some((value?, revision))))
+    }
+
     /// Value and revision; no value: it cannot be read and will be written again.
     async fn read(&self) -> Result<Option<(Option<T>, u64)>, KvError> {
-        let Some((bytes, revision)) = self.kv.get(&self.key).await? else { return Ok(None) };
+        match self.kv.get(&self.key).await? {
+            Some(stored) => self.decoded(stored),
+            None => Ok(None),
+        }
+    }
+
+    fn decoded(&self, (bytes, revision): (Bytes, u64)) -> Result<Option<(Option<T>, u64)>, KvError> {
         match decode(&bytes) {
             Ok(value) => Ok(Some((Some(value), revision))),
             Err(reason) if T::REWRITTEN => {

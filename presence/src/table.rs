@@ -79,7 +79,13 @@ impl ShardTable {
             return;
         }
         // A key that was deleted was there: the user has no devices any more.
-        let sessions = sessions.unwrap_or_default();
+        let mut sessions = sessions.unwrap_or_default();
+        for run in &mut sessions.runs {
+            // One allocation for all users of an edge, and not two for each.
+            if let Some((known, _)) = self.by_run.get_key_value(run) {
+                *run = known.clone();
+            }
+        }
         let before = entry.sessions.replace(sessions.clone()).unwrap_or_default();
         entry.revision = revision;
         for run in before.runs.iter().filter(|run| !sessions.runs.contains(run)) {

@@ -20,6 +20,8 @@ fn id(s: &str) -> Token {
 struct Bucket {
     made: u64,
     values: HashMap<UserId, (UserDevices, u64)>,
+    /// What a follower that lags by one write has of each.
+    before: HashMap<UserId, (UserDevices, u64)>,
     revision: u64,
 }
 
@@ -55,6 +57,13 @@ impl DeviceWorld for Memory {
         })
     }
 
+    fn load_near<'a>(&'a self, user: &'a UserId) -> BoxFuture<'a, Result<Option<(UserDevices, u64)>, KvError>> {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            self.away().map_or_else(|| Ok(self.0.bucket.lock().before.get(user).cloned()), Err)
+        })
+    }
+
     fn store<'a>(
         &'a self,
         user: &'a UserId,
@@ -72,7 +81,9 @@ impl DeviceWorld for Memory {
             }
             bucket.revision += 1;
             let revision = bucket.revision;
-            bucket.values.insert(user.clone(), (value.clone(), revision));
+            if let Some(before) = bucket.values.insert(user.clone(), (value.clone(), revision)) {
+                bucket.before.insert(user.clone(), before);
+            }
             Ok(revision)
         })
     }

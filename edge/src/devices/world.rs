@@ -23,6 +23,9 @@ pub trait DeviceWorld: Send + Sync {
     /// By the leader, with the revision.
     fn load<'a>(&'a self, user: &'a UserId) -> BoxFuture<'a, Result<Option<(UserDevices, u64)>, KvError>>;
 
+    /// By any server, perhaps what was there a moment ago: for a decision that a compare-and-set follows.
+    fn load_near<'a>(&'a self, user: &'a UserId) -> BoxFuture<'a, Result<Option<(UserDevices, u64)>, KvError>>;
+
     fn store<'a>(
         &'a self,
         user: &'a UserId,
@@ -54,6 +57,10 @@ pub struct NatsDevices {
 impl DeviceWorld for NatsDevices {
     fn load<'a>(&'a self, user: &'a UserId) -> BoxFuture<'a, Result<Option<(UserDevices, u64)>, KvError>> {
         Box::pin(async move { self.buckets.devices(user).load_with_revision().await })
+    }
+
+    fn load_near<'a>(&'a self, user: &'a UserId) -> BoxFuture<'a, Result<Option<(UserDevices, u64)>, KvError>> {
+        Box::pin(async move { self.buckets.devices(user).load_near().await })
     }
 
     fn store<'a>(

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub(crate) use self::{
-    stored::{DirectChunk, Get, StoredMessage, direct_get, header, leader_get, leader_next},
+    stored::{DirectChunk, Get, StoredMessage, direct_get, direct_get_last, header, leader_get, leader_next},
     stream::{delete_stream, has_leader, stream_info},
 };
 use crate::wire::{client::Nats, inbox::NatsRequestError};

@@ -113,6 +113,25 @@ pub(crate) async fn direct_get<Q: Serialize>(
     Ok(DirectChunk { messages, pending: number("Nats-Num-Pending").unwrap_or(0), up_to: number("Nats-UpTo-Sequence") })
 }
 
+/// A subject's newest message by Direct Get, which costs the server a fraction of [`leader_get`]: no JSON, no base64, no
+/// turn in the queue of its API. A follower may answer with what it had a moment ago.
+pub(crate) async fn direct_get_last(
+    nats: &Nats,
+    stream: &str,
+    subject: &str,
+) -> Result<Option<StoredMessage>, JsError> {
+    let asked = format!("$JS.API.DIRECT.GET.{stream}");
+    let m = nats.inbox().request(&asked, None, json(&Get::LastBySubj(subject)), DIRECT_TIMEOUT).await?;
+    match m.status.map_or(200, |s| s.as_u16()) {
+        200 => direct_message(m).map(Some),
+        404 => Ok(None),
+        status => {
+            let description = m.description.unwrap_or_else(|| format!("status {status}"));
+            Err(JsError::Api { code: u64::from(status), err_code: 0, description })
+        }
+    }
+}
+
 fn direct_message(m: Message) -> Result<StoredMessage, JsError> {
     let header = |name: &str| m.headers.as_ref().and_then(|h| h.get(name)).map(|v| v.as_str());
     let broken = |what: &str| JsError::Broken(format!("an answer without {what}"));
