@@ -1,9 +1,9 @@
-//! Who is here, as this edge's clients see it: what the role `presence` says of those whom somebody here watches, and
-//! of each what its watcher may see.
+//! Presence as this edge's clients see it: the state of each user that a session here watches, and of that what each
+//! watcher is allowed to see.
 //!
-//! `desk` is the task: it hears batches, asks the role, tells the watchers; others reach it through `handle`.
-//! `hearing` notices what was not heard, `watching` knows who watches whom (both pure). `choice` is what a user chose
-//! for themselves, `source` is where all of it comes from.
+//! `desk` is the task: it hears batches, asks the role, pushes to watchers; others reach it through `handle`.
+//! `hearing` notices missing batches and silent shards, `watching` knows who watches whom (both pure). `choice` is what
+//! users set for themselves, `source` is where all of it comes from.
 
 pub mod choice;
 pub mod desk;

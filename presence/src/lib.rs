@@ -1,8 +1,9 @@
-//! The role `presence`: who is here. Several instances share the shards of `sessions`; the one that holds a shard's
-//! lease watches it, sweeps the sessions of edges that are gone, and tells the edges what has changed.
+//! The role `presence`: who is online. Users are spread over shards (the buckets `sessions-<shard>`). The instance that
+//! holds a shard's lease watches its bucket, removes the sessions of edges that are gone, and tells the edges what has
+//! changed.
 //!
-//! `role` starts a loop for each shard (`shard`), whose outside is `nats_world`. `table` and `edges` decide (pure),
-//! `moment` is their clock.
+//! `role` runs a loop for each shard (`shard`), whose I/O is `nats_world`. `table` and `edges` decide (pure), `moment`
+//! is their clock.
 
 mod edges;
 mod metrics;

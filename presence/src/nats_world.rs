@@ -1,4 +1,4 @@
-//! The outside of a shard's loop: buckets that are watched, batches on a subject, questions of edges, pings and sweeps.
+//! The I/O of a shard's loop: buckets that are watched, batches that are published, requests of edges, pings, sweeps.
 
 use std::{
     future::Future,

@@ -1,5 +1,5 @@
-//! The role: connects, and takes every shard whose lease it gets. Two instances share nothing but NATS; two that speak
-//! of one shard for a moment do no harm.
+//! The role: connects, and takes every shard whose lease it gets. Two instances share nothing but NATS; two that hold
+//! one shard for a moment do no harm.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,8 +1,8 @@
-//! Who is here, of one shard: sessions by user, the debounce, and what has changed since the last batch. Pure and
-//! deterministic; the loop (`shard`) brings what is heard and carries out what comes of it.
+//! Who of one shard is online: sessions by user, the debounce, and what has changed since the last batch. Pure and
+//! deterministic; the loop (`shard`) feeds it and carries out what it decides.
 //!
 //! Nothing is concluded from absence: a user is offline when their devices say so or their edge was given up (`edges`),
-//! and 10 s have passed. Of whom nothing is in the bucket nothing is known until every edge has put its sessions there.
+//! and 10 s have passed. A user without a key in the bucket is unknown until every edge has put its sessions there.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},

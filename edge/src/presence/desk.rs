@@ -1,7 +1,8 @@
-//! The task that knows who is here: batches and watches in, questions to the role and frames into outboxes out.
+//! The task that holds the presence of watched users: batches and watches in, requests to the role and frames into
+//! outboxes out.
 //!
-//! What takes long (the role, the directory) runs beside it. Whoever is watched by anybody is known; the others are
-//! asked for when somebody wants to know (`pull`).
+//! Requests to the role and the directory run beside it. The state of every watched user is kept; that of others is
+//! asked for on demand (`pull`).
 
 use std::{
     collections::{HashMap, HashSet},

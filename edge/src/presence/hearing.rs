@@ -1,4 +1,4 @@
-//! What is heard of each shard: is somebody speaking, and is a batch missing? Pure.
+//! Per shard: is its holder heard, and is a batch missing? Pure.
 
 use std::time::Duration;
 
