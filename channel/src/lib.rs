@@ -23,4 +23,4 @@ mod start;
 mod thread_heads;
 mod unconfirmed;
 
-pub use role::{Config, Error, run};
+pub use role::run;

@@ -2,11 +2,9 @@
 //! partition one publishes, the others stand by.
 
 use futures_util::future::BoxFuture;
-use natterjack_nats::{Layout, LayoutError, Nats, NatsConfig, NatsConnectError, ServerTime, log_readers};
-use natterjack_protocol::Times;
+use natterjack_nats::{Layout, Nats, RoleConfig, RoleStartError, ServerTime, log_readers};
 use natterjack_role::{ClosedPartition, LogRole, Partition, PartitionError, RoleLease, RoleSetup};
 use natterjack_runtime::{Health, Resources, clock::wall_ms, health::Readers};
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -14,30 +12,6 @@ use crate::{
     metrics::describe,
     partition::{self, Channel},
 };
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Config {
-    pub nats: NatsConfig,
-    pub times: Times,
-    /// The name of this instance in the role leases: different for every process.
-    pub instance: String,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { nats: NatsConfig::default(), times: Times::default(), instance: uuid::Uuid::now_v7().to_string() }
-    }
-}
-
-/// Why the role did not start; what happens later is waited for where it happens.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("channel: {0}")]
-    Connect(#[from] NatsConnectError),
-    #[error("channel: {0}")]
-    Layout(#[from] LayoutError),
-}
 
 impl LogRole for Channel {
     const NAME: &'static str = log_readers::CHANNEL;
@@ -54,11 +28,11 @@ impl LogRole for Channel {
 
 /// Runs until `stop` is cancelled and what was published is confirmed, or until it cannot start. Connects, waits
 /// through outages. Boxed here, so that the channel is compiled once, in this crate, and not again wherever it is run.
-pub fn run(cfg: Config, health: Health, stop: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
+pub fn run(cfg: RoleConfig, health: Health, stop: CancellationToken) -> BoxFuture<'static, Result<(), RoleStartError>> {
     Box::pin(serve(cfg, health, stop))
 }
 
-async fn serve(cfg: Config, health: Health, stop: CancellationToken) -> Result<(), Error> {
+async fn serve(cfg: RoleConfig, health: Health, stop: CancellationToken) -> Result<(), RoleStartError> {
     describe();
     health.set(Channel::PART, Err("connecting to NATS".into()));
     let nats = Nats::connect(&cfg.nats, "channel frames").await?;

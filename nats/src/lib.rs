@@ -31,6 +31,7 @@ pub mod probe;
 pub mod provision;
 mod publish;
 mod reader;
+mod role_config;
 mod rpc;
 pub mod server_config;
 pub mod server_time;
@@ -67,6 +68,7 @@ pub use reader::{
     LogReader, ReadError, ReadFrom,
     record::{LogBatch, Record},
 };
+pub use role_config::{RoleConfig, RoleStartError};
 pub use rpc::RpcError;
 pub use server_time::ServerTime;
 pub use service::{ServeError, Service, serve};

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures_util::future::try_join_all;
-use natterjack_nats::NatsConfig;
+use natterjack_nats::{NatsConfig, NatsRole, RoleConfig};
 use natterjack_runtime::{Health, Lifecycle, admin::Admin, lifecycle, telemetry::Metrics};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -74,12 +74,12 @@ async fn say_ready<T>(role: ServerRole, health: &Health) -> T {
 async fn run(role: ServerRole, settings: &Settings, health: Health, stop: CancellationToken) -> anyhow::Result<()> {
     match role {
         ServerRole::Edge => Box::pin(natterjack_edge::run(edge(settings), health, stop)).await.context("edge"),
-        ServerRole::Channel => {
-            Box::pin(natterjack_channel::run(channel(settings), health, stop)).await.context("channel")
-        }
-        ServerRole::Presence => {
-            Box::pin(natterjack_presence::run(presence(settings), health, stop)).await.context("presence")
-        }
+        ServerRole::Channel => Box::pin(natterjack_channel::run(on_nats(settings, NatsRole::Channel), health, stop))
+            .await
+            .context("channel"),
+        ServerRole::Presence => Box::pin(natterjack_presence::run(on_nats(settings, NatsRole::Presence), health, stop))
+            .await
+            .context("presence"),
         ServerRole::Persister => {
             Box::pin(natterjack_persister::run(persister(settings), health, stop)).await.context("persister")
         }
@@ -124,13 +124,13 @@ fn instance(settings: &Settings, role: &str) -> String {
 }
 
 /// The connection of this role, with its permissions.
-pub fn nats(s: &Settings, role: natterjack_nats::NatsRole) -> NatsConfig {
+pub fn nats(s: &Settings, role: NatsRole) -> NatsConfig {
     NatsConfig { role: Some(role), ..s.nats.clone() }
 }
 
 fn edge(s: &Settings) -> natterjack_edge::Config {
     natterjack_edge::Config {
-        nats: nats(s, natterjack_nats::NatsRole::Edge),
+        nats: nats(s, NatsRole::Edge),
         times: s.times.clone(),
         instance: instance(s, "edge"),
         edge_id: s.edge.id.clone(),
@@ -144,20 +144,9 @@ fn edge(s: &Settings) -> natterjack_edge::Config {
     }
 }
 
-fn channel(s: &Settings) -> natterjack_channel::Config {
-    natterjack_channel::Config {
-        nats: nats(s, natterjack_nats::NatsRole::Channel),
-        times: s.times.clone(),
-        instance: instance(s, "channel"),
-    }
-}
-
-fn presence(s: &Settings) -> natterjack_presence::Config {
-    natterjack_presence::Config {
-        nats: nats(s, natterjack_nats::NatsRole::Presence),
-        times: s.times.clone(),
-        instance: instance(s, "presence"),
-    }
+/// Of a role that keeps all of its state on NATS.
+fn on_nats(s: &Settings, role: NatsRole) -> RoleConfig {
+    RoleConfig { nats: nats(s, role), times: s.times.clone(), instance: instance(s, role.name()) }
 }
 
 pub fn store(s: &Settings) -> natterjack_persister::StoreConfig {
@@ -169,7 +158,7 @@ pub fn store(s: &Settings) -> natterjack_persister::StoreConfig {
 
 fn persister(s: &Settings) -> natterjack_persister::Config {
     natterjack_persister::Config {
-        nats: nats(s, natterjack_nats::NatsRole::Persister),
+        nats: nats(s, NatsRole::Persister),
         times: s.times.clone(),
         instance: instance(s, "persister"),
         store: store(s),

@@ -13,4 +13,4 @@ mod role;
 mod shard;
 mod table;
 
-pub use role::{Config, Error, run};
+pub use role::run;

@@ -5,11 +5,10 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use natterjack_nats::{
-    KvBuckets, KvError, Layout, LayoutError, Nats, NatsConfig, NatsConnectError, RoleLease, ServeError, ServerTime,
-    serve, subjects,
+    KvBuckets, KvError, Layout, Nats, RoleConfig, RoleLease, RoleStartError, ServeError, ServerTime, serve, subjects,
 };
 use natterjack_protocol::{
-    Code, Refusal, Times,
+    Code, Refusal,
     internal::presence::{PresenceAnswer, PresenceRequest},
     limits,
 };
@@ -18,7 +17,6 @@ use natterjack_runtime::{
     clock::wall_ms,
     health::{Reader, Readers},
 };
-use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -43,30 +41,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How often the bucket is asked for its newest revision.
 const PROBE: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Config {
-    pub nats: NatsConfig,
-    pub times: Times,
-    /// The name of this instance in the role leases: different for every process.
-    pub instance: String,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { nats: NatsConfig::default(), times: Times::default(), instance: uuid::Uuid::now_v7().to_string() }
-    }
-}
-
-/// Why the role did not start; what happens later is waited for where it happens.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("presence: {0}")]
-    Connect(#[from] NatsConnectError),
-    #[error("presence: {0}")]
-    Layout(#[from] LayoutError),
-}
-
 /// Why a shard is begun again.
 #[derive(Debug, thiserror::Error)]
 enum ShardError {
@@ -80,11 +54,11 @@ enum ShardError {
 
 /// Runs until `stop` is cancelled, or until it cannot start. Connects, waits through outages. Boxed here, so that the
 /// role is compiled once, in this crate, and not again wherever it is run.
-pub fn run(cfg: Config, health: Health, stop: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
+pub fn run(cfg: RoleConfig, health: Health, stop: CancellationToken) -> BoxFuture<'static, Result<(), RoleStartError>> {
     Box::pin(start(cfg, health, stop))
 }
 
-async fn start(cfg: Config, health: Health, stop: CancellationToken) -> Result<(), Error> {
+async fn start(cfg: RoleConfig, health: Health, stop: CancellationToken) -> Result<(), RoleStartError> {
     metrics::describe();
     health.set(NAME, Err("connecting to NATS".into()));
     let nats = Nats::connect(&cfg.nats, "presence").await?;
@@ -112,7 +86,7 @@ struct Presence {
     nats: Nats,
     buckets: KvBuckets,
     time: ServerTime,
-    cfg: Config,
+    cfg: RoleConfig,
 }
 
 impl Presence {

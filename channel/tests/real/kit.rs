@@ -9,8 +9,8 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use natterjack_channel::{Config, Error, run};
-use natterjack_nats::{Layout, Nats, NatsConfig, NatsMessage, Publisher, subjects};
+use natterjack_channel::run;
+use natterjack_nats::{Layout, Nats, NatsConfig, NatsMessage, Publisher, RoleConfig, RoleStartError, subjects};
 use natterjack_protocol::{
     Body, Entry, Kind, MsgId, Thread, Times,
     internal::live::{Beat, EventHeader, LiveMessage},
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Instance {
     pub health: Health,
     stop: CancellationToken,
-    task: JoinHandle<Result<(), Error>>,
+    task: JoinHandle<Result<(), RoleStartError>>,
 }
 
 impl Instance {
@@ -34,7 +34,7 @@ impl Instance {
     }
 
     pub fn through(nats: NatsConfig, name: &str) -> Self {
-        let cfg = Config { nats, times: Times::default(), instance: name.into() };
+        let cfg = RoleConfig { nats, times: Times::default(), instance: name.into() };
         let (health, stop) = (Health::new(), CancellationToken::new());
         let task = tokio::spawn(run(cfg, health.clone(), stop.clone()));
         Self { health, stop, task }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use natterjack_nats::{KvBuckets, Layout, Nats, Service, provision, serve, subjects};
-use natterjack_presence::{Config, Error, run};
+use natterjack_nats::{KvBuckets, Layout, Nats, RoleConfig, RoleStartError, Service, provision, serve, subjects};
+use natterjack_presence::run;
 use natterjack_protocol::{
     Times, Token, UserId,
     client::frame::DeviceClass,
@@ -27,12 +27,12 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 pub struct Instance {
     pub health: Health,
     stop: CancellationToken,
-    task: JoinHandle<Result<(), Error>>,
+    task: JoinHandle<Result<(), RoleStartError>>,
 }
 
 impl Instance {
     pub fn start(server: &NatsServer, name: &str) -> Self {
-        let cfg = Config { nats: server.config(), times: Times::default(), instance: name.into() };
+        let cfg = RoleConfig { nats: server.config(), times: Times::default(), instance: name.into() };
         let (health, stop) = (Health::new(), CancellationToken::new());
         let task = tokio::spawn(run(cfg, health.clone(), stop.clone()));
         Self { health, stop, task }
