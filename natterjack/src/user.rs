@@ -128,8 +128,8 @@ fn line(a: &AccountRow) -> String {
 
 fn session(s: &UserSession) -> String {
     let active = s.last_active.map(|ms| format!("  active {}", utc(ms))).unwrap_or_default();
-    let known = [&s.name, &s.app, &s.edge].into_iter().flatten().map(|part| format!("  {part}")).collect::<String>();
-    let connected = if s.connected { "  connected" } else { "" };
+    let known = [&s.name, &s.app].into_iter().flatten().map(|part| format!("  {part}")).collect::<String>();
+    let connected = s.edge.as_ref().map(|edge| format!("  connected to {edge}")).unwrap_or_default();
     format!("  device {}  since {}{active}{known}{connected}", s.device, utc(s.since))
 }
 
@@ -156,6 +156,6 @@ mod tests {
             this: false,
         };
         let all = said(OperatorAnswer::Account { account, sessions: vec![session] });
-        assert!(all.ends_with("\n  device d1  since 2026-11-18 11:06:40 UTC  Pixel  edge-1  connected"), "{all}");
+        assert!(all.ends_with("\n  device d1  since 2026-11-18 11:06:40 UTC  Pixel  connected to edge-1"), "{all}");
     }
 }

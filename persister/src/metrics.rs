@@ -72,7 +72,10 @@ pub fn describe() {
     describe_counter!(DIRECTORY_EXTERNAL_LOGINS, "Logins with tokens of the external issuer, by result");
     describe_counter!(DIRECTORY_ISSUER_FETCHES, "Attempts to fetch the external issuer's keys, by result: ok, failed");
     describe_gauge!(DIRECTORY_ISSUER_KEYS, "Keys of the external issuer that can be used");
-    describe_gauge!(DIRECTORY_REVOCATIONS_PENDING, "Logins that have ended and whose end the edges do not know yet");
+    describe_gauge!(
+        DIRECTORY_REVOCATIONS_PENDING,
+        "Logins that have ended and of which the edges do not know yet, or whose device is still in its user's list"
+    );
     describe_counter!(DIRECTORY_REVOKED, "Logins whose end was published to the edges");
     describe_counter!(
         DIRECTORY_REBUILT,

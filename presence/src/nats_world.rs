@@ -144,8 +144,7 @@ fn sessions_of(devices: &UserDevices) -> UserSessions {
         let place = d.session.as_ref()?;
         Some(EdgeRun { edge: place.edge.clone(), incarnation: place.incarnation.as_str().into() })
     };
-    let left = devices.devices.iter().filter(|d| d.session.is_none()).map(|d| d.active).max();
-    UserSessions { runs: devices.devices.iter().filter_map(run).collect(), left }
+    UserSessions { runs: devices.devices.iter().filter_map(run).collect(), left: devices.last_left() }
 }
 
 impl ShardWorld for NatsWorld {

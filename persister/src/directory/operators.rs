@@ -9,7 +9,7 @@ use natterjack_protocol::{
     text,
 };
 
-use super::{Directory, sessions::by_device, store_refusal, token_refusal};
+use super::{Directory, store_refusal, token_refusal};
 use crate::{
     store::{
         ArchiveStore,
@@ -35,10 +35,8 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
             }
             OperatorRequest::Show { name } => {
                 let account = self.account_named(&name).await?;
-                let user = &account.profile.user;
-                let logins =
-                    self.store.open_logins(user, None, self.time.earliest_ms()).await.map_err(store_refusal)?;
-                Ok(OperatorAnswer::Account { sessions: by_device(logins, None), account: row(account) })
+                let sessions = self.sessions_of(&account.profile.user, None).await?;
+                Ok(OperatorAnswer::Account { sessions, account: row(account) })
             }
             OperatorRequest::Invite { uses, good_for } => self.invite(uses, good_for).await,
             OperatorRequest::Logout { name } => self.ended(self.account_named(&name).await?, "logged out").await,

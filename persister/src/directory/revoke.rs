@@ -1,13 +1,16 @@
-//! Telling every edge that a login is over. The store knows it first; the control bucket carries it to the edges, also
-//! to those that are cut off now or not started yet: they read it when they are back. Kept until the login's last
-//! access token has expired.
+//! Telling every edge that a login is over, and taking its device out of the user's devices. The control bucket carries
+//! it to the edges, also to those that are cut off now or not started yet: they read it when they are back. Kept until
+//! the login's last access token has expired.
+//!
+//! An edge gives the device's place back when it closes the socket. The directory takes it out as well, for the edge
+//! may be frozen or dead.
 
 use std::{collections::VecDeque, time::Duration};
 
 use natterjack_nats::{KvBuckets, KvError, ServerTime};
-use natterjack_protocol::internal::kv::RevokedLogin;
+use natterjack_protocol::internal::{devices::UserDevices, kv::RevokedLogin};
 use parking_lot::Mutex;
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 
 use super::expired::Expired;
 use crate::{
@@ -20,8 +23,11 @@ const CLEAR: Duration = Duration::from_secs(600);
 const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Revocations that could not be published and wait for the bucket to be back; beyond it the oldest are given up, with
-/// an error in the log.
+/// Who ends a login waits so long until its device is out of the list. After that it is done in the background.
+const FORGET: Duration = Duration::from_secs(2);
+
+/// Revocations that could not be published and wait for a bucket to be back; beyond it the oldest are given up, with an
+/// error in the log.
 const PENDING: usize = 10_000;
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -37,12 +43,13 @@ impl Revocations {
         Self { buckets: buckets.clone(), times, time, pending: Mutex::default() }
     }
 
-    /// Returns when it stands in the bucket. An error: not yet; it is tried on, but the caller had better know.
+    /// Returns when it stands in the control bucket, for from then on the login is over. An error: not yet; it is tried
+    /// on, but the caller had better know.
     pub async fn publish(&self, family: &Family) -> Result<(), KvError> {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            match self.put(family).await {
+            match self.tell(family).await {
                 Err(e) if attempt >= ATTEMPTS => {
                     self.later(family.clone());
                     return Err(e);
@@ -51,12 +58,17 @@ impl Revocations {
                     tracing::debug!(error = %e, "a revocation could not be published; trying again");
                     tokio::time::sleep(PAUSE).await;
                 }
-                Ok(()) => return Ok(()),
+                Ok(()) => break,
             }
         }
+        if let Err(e) = self.forget(family).await {
+            tracing::warn!(user = %family.user, error = %e, "an ended login's device is not out of the list yet");
+            self.later(family.clone());
+        }
+        Ok(())
     }
 
-    async fn put(&self, family: &Family) -> Result<(), KvError> {
+    async fn tell(&self, family: &Family) -> Result<(), KvError> {
         // From now on nobody signs for this family; what was signed a moment ago lives this long, and edges may be
         // lenient as long again.
         let until = self.time.now_ms() + self.times.access + self.times.grace.max(self.times.access) + STEP;
@@ -64,6 +76,25 @@ impl Revocations {
         self.buckets.revoked_login(&family.id).put(&value).await?;
         metrics::counter!(crate::metrics::DIRECTORY_REVOKED).increment(1);
         Ok(())
+    }
+
+    /// Only if the device came with this login last.
+    async fn forget(&self, family: &Family) -> Result<(), KvError> {
+        let (key, at) = (self.buckets.devices(&family.user), self.time.now_ms());
+        let forget = key.merge(|found: Option<UserDevices>| {
+            let mut devices = found?;
+            devices.forget(&family.device, &family.id, at).then_some(devices)
+        });
+        match timeout(FORGET, forget).await {
+            // A bucket that is lost has nobody's device.
+            Ok(Ok(()) | Err(KvError::NoBucket(_))) => Ok(()),
+            Ok(Err(e @ KvError::Corrupt { .. })) => {
+                tracing::error!(user = %family.user, error = %e, "an ended login's device stays in the list");
+                Ok(())
+            }
+            Ok(Err(e)) => Err(e),
+            Err(_) => Err(KvError::Unavailable { bucket: "sessions".into(), reason: "no answer in time".into() }),
+        }
     }
 
     fn later(&self, family: Family) {
@@ -81,7 +112,7 @@ impl Revocations {
         loop {
             let Some(family) = self.pending.lock().front().cloned() else { return };
             // Told twice is as good as once.
-            if self.put(&family).await.is_err() {
+            if self.tell(&family).await.is_err() || self.forget(&family).await.is_err() {
                 return;
             }
             let mut pending = self.pending.lock();

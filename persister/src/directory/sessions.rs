@@ -1,13 +1,18 @@
-//! The logins of a user: which there are, and ending some of them everywhere.
+//! The logins of a user: which there are, with what the user's devices said of themselves and where they are connected,
+//! and ending some of them everywhere.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::try_join_all;
 use natterjack_protocol::{
     Code, DeviceId, Refusal, UserId,
     client::http::UserSession,
-    internal::rpc::{DirectoryAnswer, EndedLogins},
+    internal::{
+        devices::UserDevices,
+        rpc::{DirectoryAnswer, EndedLogins},
+    },
 };
+use tokio::time::timeout;
 
 use super::{Directory, store_refusal};
 use crate::store::{
@@ -17,11 +22,30 @@ use crate::store::{
 
 /// Logins that are ended at once.
 const AT_ONCE: usize = 16;
+/// A list of logins waits so long for the bucket of devices, and then comes without them.
+const DEVICES: Duration = Duration::from_secs(2);
 
 impl<S: ArchiveStore + Accounts> Directory<S> {
     pub(super) async fn sessions(&self, actor: &UserId, device: &DeviceId) -> Result<DirectoryAnswer, Refusal> {
-        let logins = self.store.open_logins(actor, None, self.time.earliest_ms()).await.map_err(store_refusal)?;
-        Ok(DirectoryAnswer::Sessions(by_device(logins, Some(device))))
+        Ok(DirectoryAnswer::Sessions(self.sessions_of(actor, Some(device)).await?))
+    }
+
+    /// `this`: the device that asks.
+    pub(super) async fn sessions_of(
+        &self,
+        user: &UserId,
+        this: Option<&DeviceId>,
+    ) -> Result<Vec<UserSession>, Refusal> {
+        let logins = self.store.open_logins(user, None, self.time.earliest_ms()).await.map_err(store_refusal)?;
+        let devices = match timeout(DEVICES, self.buckets.devices(user).load()).await {
+            Ok(Ok(devices)) => devices.unwrap_or_default(),
+            failed => {
+                let why = failed.map_or("no answer".to_owned(), |r| r.err().map(|e| e.to_string()).unwrap_or_default());
+                tracing::warn!(%user, why, "a user's devices cannot be read; their logins are listed without them");
+                UserDevices::default()
+            }
+        };
+        Ok(by_device(logins, &devices, this))
     }
 
     pub(super) async fn end_sessions(&self, actor: &UserId, which: &EndedLogins) -> Result<DirectoryAnswer, Refusal> {
@@ -58,8 +82,8 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
     }
 }
 
-/// A row for each device, since its newest login.
-pub(super) fn by_device(logins: Vec<OpenLogin>, this: Option<&DeviceId>) -> Vec<UserSession> {
+/// A row for each device that is logged in, since its newest login.
+fn by_device(logins: Vec<OpenLogin>, devices: &UserDevices, this: Option<&DeviceId>) -> Vec<UserSession> {
     let mut since: BTreeMap<DeviceId, u64> = BTreeMap::new();
     for login in logins {
         let newest = since.entry(login.family.device).or_default();
@@ -67,24 +91,24 @@ pub(super) fn by_device(logins: Vec<OpenLogin>, this: Option<&DeviceId>) -> Vec<
     }
     let mut all: Vec<UserSession> = since
         .into_iter()
-        .map(|(device, since)| UserSession { this: this == Some(&device), ..row(device, since) })
+        .map(|(device, since)| {
+            let known = devices.device(&device);
+            let place = known.and_then(|d| d.session.as_ref());
+            UserSession {
+                name: known.and_then(|d| d.name.clone()),
+                class: known.map(|d| d.class),
+                app: known.and_then(|d| d.app.clone()),
+                edge: place.map(|s| s.edge.to_string()),
+                since,
+                last_active: known.map(|d| d.active),
+                connected: place.is_some(),
+                this: this == Some(&device),
+                device,
+            }
+        })
         .collect();
     all.sort_by_key(|s| (!s.this, u64::MAX - s.since));
     all
-}
-
-fn row(device: DeviceId, since: u64) -> UserSession {
-    UserSession {
-        device,
-        name: None,
-        class: None,
-        app: None,
-        edge: None,
-        since,
-        last_active: None,
-        connected: false,
-        this: false,
-    }
 }
 
 #[cfg(test)]
@@ -100,7 +124,7 @@ mod tests {
             |f: &str, d: &str, since| OpenLogin { family: Family { id: id(f), user: id("u"), device: id(d) }, since };
         let logins = vec![login("f1", "a", 10), login("f2", "b", 20), login("f3", "a", 30), login("f4", "c", 5)];
         let shown = |this: &str| -> Vec<(String, u64, bool)> {
-            by_device(logins.clone(), Some(&id(this)))
+            by_device(logins.clone(), &UserDevices::default(), Some(&id(this)))
                 .into_iter()
                 .map(|s| (s.device.to_string(), s.since, s.this))
                 .collect()
@@ -108,6 +132,6 @@ mod tests {
         let row = |d: &str, since, this| (d.to_owned(), since, this);
         assert_eq!(shown("c"), [row("c", 5, true), row("a", 30, false), row("b", 20, false)]);
         assert_eq!(shown("gone"), [row("a", 30, false), row("b", 20, false), row("c", 5, false)]);
-        assert_eq!(by_device(Vec::new(), None), []);
+        assert_eq!(by_device(Vec::new(), &UserDevices::default(), None), []);
     }
 }

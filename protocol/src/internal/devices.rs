@@ -27,6 +27,9 @@ pub struct UserDevices {
     pub devices: Vec<DeviceEntry>,
     #[serde(rename = "u", default, skip_serializing_if = "Vec::is_empty")]
     pub unsettled: Vec<UnsettledSession>,
+    /// When a device was here last whose login is over; milliseconds since 1970.
+    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<u64>,
 }
 
 /// One installation of a client that has had a session.
@@ -266,22 +269,29 @@ impl UserDevices {
     }
 
     /// The session is over. By its id: a newer one of the device stays. `settled`: sessions of which it is known by now
-    /// that they cannot write any more. Does it change anything?
+    /// that they cannot write any more, as it is of this one. Does it change anything?
     pub fn leave(&mut self, device: &DeviceId, session: &Token, at: u64, settled: &[Token]) -> bool {
         let known = self.unsettled.len();
-        self.unsettled.retain(|u| !settled.contains(&u.place.session));
+        self.unsettled.retain(|u| u.place.session != *session && !settled.contains(&u.place.session));
         let held = self.device_mut(device).filter(|d| d.session.as_ref().is_some_and(|s| s.session == *session));
         let left = held.map(|entry| (entry.session, entry.active) = (None, entry.active.max(at))).is_some();
         left || self.unsettled.len() < known
     }
 
-    /// A login that was ended: the device is in the list no more. Its session is closed by the end of the login, and
-    /// settled like that of one that was displaced.
-    pub fn forget(&mut self, device: &DeviceId, at: u64) -> bool {
+    /// A login is over: its device is in the list no more, unless it came again with another login. Its session is
+    /// closed by the end of the login, and settled like that of one that was displaced. Does it change anything?
+    pub fn forget(&mut self, device: &DeviceId, family: &Token, at: u64) -> bool {
+        let Some(entry) = self.device(device).filter(|d| d.family == *family) else { return false };
+        let left = if entry.session.is_some() { at } else { entry.active };
+        self.left = self.left.max(Some(left));
         self.take_out(device, at, None);
-        let before = self.devices.len();
         self.devices.retain(|d| d.id != *device);
-        self.devices.len() < before
+        true
+    }
+
+    /// When a device was here last that is not connected; milliseconds since 1970.
+    pub fn last_left(&self) -> Option<u64> {
+        self.devices.iter().filter(|d| d.session.is_none()).map(|d| d.active).max().max(self.left)
     }
 
     /// Who took over from a device that has no session, if its class is full since then: until it takes over itself, it

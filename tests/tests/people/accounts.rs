@@ -65,6 +65,7 @@ async fn an_account_that_is_disabled_is_out_everywhere() {
     let device = good(log_in(&cluster, 1, &alice, &alice.password).await)["device"].as_str().unwrap().to_owned();
     let shown = user_command(&cluster, &["show", &alice.name.to_uppercase()], "").await.unwrap();
     assert!(shown.contains(&device) && shown.contains(alice.id().as_str()) && !shown.contains("disabled"), "{shown}");
+    assert!(!shown.contains("connected"), "{shown}");
 
     // A password from standard input.
     assert!(user_command(&cluster, &["passwd", &alice.name], "").await.unwrap_err().contains("no password"));

@@ -75,7 +75,8 @@ pub struct LoggedOut {
     pub logged_out: bool,
 }
 
-/// A device on which the user is logged in. What is missing is not known: it has not connected since it logged in.
+/// A device on which the user is logged in. Without `class` it has not connected yet, or what is known of it cannot be
+/// read now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Session)]
 pub struct UserSession {
@@ -85,15 +86,16 @@ pub struct UserSession {
     pub name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<DeviceClass>,
-    /// Version of the app.
+    /// Name and version of the app.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<String>,
-    /// To which edge it is connected, or was last.
+    /// The edge to which it is connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edge: Option<String>,
     /// When it logged in.
     #[schema(value_type = Time)]
     pub since: u64,
+    /// When it connected or, if it is not connected, when it left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Time>)]
     pub last_active: Option<u64>,

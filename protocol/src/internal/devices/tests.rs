@@ -214,9 +214,31 @@ fn devices_that_are_not_connected_make_room() {
 fn an_ended_login_is_no_device_any_more_and_its_session_is_settled() {
     let mut value = UserDevices::default();
     claim(&mut value, &phone("a", "s1", 1));
-    assert!(value.forget(&token("a"), 2) && value.devices.is_empty());
-    assert!(!value.forget(&token("a"), 3));
+    assert!(!value.forget(&token("a"), &token("f0"), 2), "it came with another login since");
+    assert!(value.forget(&token("a"), &token("f1"), 2) && value.devices.is_empty());
+    assert!(!value.forget(&token("a"), &token("f1"), 3));
+    assert_eq!(value.last_left(), Some(2), "its user was here until then");
     assert_eq!(settles(&claim(&mut value, &phone("b", "s2", 4))), ["a"]);
+    assert!(value.leave(&token("b"), &token("s2"), 9, &[token("s1")]) && value.unsettled.is_empty());
+    assert_eq!(value.last_left(), Some(9));
+}
+
+/// Its old connections are found dead later, at whatever edge they were.
+#[test]
+fn a_phone_that_always_comes_back_before_it_has_left_gets_in() {
+    let mut value = UserDevices::default();
+    let ask = |n: u64| DeviceClaim {
+        place: SessionPlace { edge: token(&format!("e{}", n % 2)), ..phone("a", &format!("s{n}"), n).place },
+        ..phone("a", &format!("s{n}"), n)
+    };
+    for n in 0..500 {
+        let Claimed::Yes { settle, replaced } = claim(&mut value, &ask(n)) else { panic!("{n}: {value:?}") };
+        assert!(settle.is_empty() && replaced.len() <= 1);
+        if let Some(old) = n.checked_sub(1).map(ask) {
+            assert!(value.leave(&old.device, &old.place.session, n, &[]), "its own session is settled");
+        }
+    }
+    assert!(value.unsettled.is_empty() && connected(&value) == ["a"]);
 }
 
 #[test]

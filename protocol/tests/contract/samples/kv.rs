@@ -77,7 +77,11 @@ pub fn user_devices() -> Vec<Sample<UserDevices>> {
     let place = place("s0d4f8h2k6m1p5r9t", "edge-2");
     let unsettled = UnsettledSession { device: old.id.clone(), class: old.class, place, at: NOW };
     vec![
-        ("user-devices", "sessions-<u>, <uid>.", UserDevices { devices: vec![old, phone], unsettled: vec![unsettled] }),
+        (
+            "user-devices",
+            "sessions-<u>, <uid>.",
+            UserDevices { devices: vec![old, phone], unsettled: vec![unsettled], left: None },
+        ),
         ("user-devices-empty", "Of a user who has no device any more.", UserDevices::default()),
     ]
 }
