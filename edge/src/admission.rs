@@ -19,7 +19,11 @@ use natterjack_protocol::{Code, DeviceId, Refusal, client::close, codec::Codec};
 use crate::{
     address::Came,
     auth::{Actor, revoked::RevokedLogins},
-    devices::{DeviceHello, Devices, NotIn, SessionClaim},
+    devices::{
+        Devices,
+        claim::SessionClaim,
+        hello::{DeviceHello, NotIn},
+    },
     live::LiveHandle,
     members::{Members, UserState},
     presence::handle::PresenceHandle,
@@ -48,7 +52,14 @@ impl Admission {
             return Err(Refusal::new(Code::Unauthorized, "the token is of another device than hello names").into());
         }
         let claim = self.devices.claim(&actor, hello).await?;
-        Ok(SessionSlot { admission: self.clone(), actor, claim })
+        let state = self.members.enter(&actor.user);
+        Ok(SessionSlot { admission: self.clone(), actor, claim, state })
+    }
+
+    /// For the next poll of a device whose place was kept.
+    pub fn admit_again(self: &Arc<Self>, actor: Actor, claim: SessionClaim) -> SessionSlot {
+        let state = self.members.enter(&actor.user);
+        SessionSlot { admission: self.clone(), actor, claim, state }
     }
 
     /// For messages over HTTP.
@@ -63,6 +74,7 @@ pub struct SessionSlot {
     admission: Arc<Admission>,
     actor: Actor,
     claim: SessionClaim,
+    state: Arc<UserState>,
 }
 
 impl SessionSlot {
@@ -70,40 +82,55 @@ impl SessionSlot {
     /// dropped.
     /// `greet` says what has to be the first that its client hears.
     pub fn open(self, codec: Codec, came: Came, greet: impl FnOnce(&SessionHandle)) -> Result<OpenSession, NotIn> {
-        let Self { admission, actor: Actor { user, device, family }, claim } = self;
-        let (id, session, state) =
-            (admission.sessions.next_id(), claim.session().clone(), admission.members.enter(&user));
-        let handle = SessionHandle::new(id, session, user, device, codec, state, came);
+        let (admission, actor) = (self.admission.clone(), self.actor.clone());
+        let (id, session) = (admission.sessions.next_id(), self.claim.session().clone());
+        let handle = SessionHandle::new(id, session, actor.user, actor.device, codec, self.state.clone(), came);
         handle.span().in_scope(|| tracing::debug!(session = %handle.session, "session opened"));
         greet(&handle);
-        let open = OpenSession { handle, admission, claim };
-        open.claim.enter(&open.handle, family.clone())?;
+        let entered = self.claim.enter(&handle, actor.family.clone());
+        let open = OpenSession { handle, slot: Some(self) };
+        entered?;
         // Its login may have been revoked between the check of the token and this; from here on the watch of
         // revocations finds it.
-        if open.admission.revoked.contains(&family) { Err(refuse(EdgeError::Revoked).into()) } else { Ok(open) }
+        if admission.revoked.contains(&actor.family) { Err(refuse(EdgeError::Revoked).into()) } else { Ok(open) }
+    }
+
+    /// Takes the session out of every registry.
+    fn end(&self, handle: &Arc<SessionHandle>) {
+        let Admission { live, sessions, presence, .. } = &*self.admission;
+        live.detach(handle);
+        presence.leave(handle);
+        sessions.leave(handle);
+        // Whoever still holds the handle pushes into nothing.
+        handle.outbox.close(close::BYE);
     }
 }
 
 /// A session that others can reach. Dropping it takes it out of every registry, however it ends.
 pub struct OpenSession {
     handle: Arc<SessionHandle>,
-    admission: Arc<Admission>,
-    claim: SessionClaim,
+    /// Until it ends.
+    slot: Option<SessionSlot>,
 }
 
 impl OpenSession {
     pub fn handle(&self) -> &Arc<SessionHandle> {
         &self.handle
     }
+
+    /// Ends the session and keeps its place. None: it was closed, and has none.
+    pub fn leave_place(mut self) -> Option<SessionClaim> {
+        let slot = self.slot.take()?;
+        let kept = slot.claim.step_out(&self.handle);
+        slot.end(&self.handle);
+        kept.then_some(slot.claim)
+    }
 }
 
 impl Drop for OpenSession {
     fn drop(&mut self) {
-        let Admission { live, sessions, presence, .. } = &*self.admission;
-        live.detach(&self.handle);
-        presence.leave(&self.handle);
-        sessions.leave(&self.handle);
-        // Whoever still holds the handle pushes into nothing.
-        self.handle.outbox.close(close::BYE);
+        if let Some(slot) = &self.slot {
+            slot.end(&self.handle);
+        }
     }
 }

@@ -6,7 +6,10 @@
 //!
 //! Does the bucket not answer, people are let in all the same, and are claimed as soon as it does.
 
+pub mod claim;
+pub mod hello;
 mod release;
+mod watches;
 pub mod world;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -14,10 +17,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use futures_util::{StreamExt, stream};
 use natterjack_nats::{KvError, LeaseStanding, ServerTime};
 use natterjack_protocol::{
-    Code, Refusal, Times, Token, UserId,
-    client::frame::{DeviceClass, Displaced},
+    Refusal, Times, Token, UserId,
+    client::frame::Displaced,
     internal::{
-        devices::{Claimed, DeviceClaim, DevicePolicy, SessionPlace, UnsettledSession, UserDevices},
+        devices::{Claimed, DeviceClaim, DevicePolicy, SessionPlace, UnsettledSession},
         rpc::{EdgeAnswer, EdgeRequest, Leaving},
     },
 };
@@ -28,10 +31,9 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{
-    auth::Actor,
-    sessions::{Sessions, handle::SessionHandle},
-};
+use crate::{auth::Actor, sessions::Sessions};
+use claim::SessionClaim;
+use hello::{DeviceHello, NotIn, not_in};
 use release::{Release, Releases};
 use world::DeviceWorld;
 
@@ -48,44 +50,8 @@ const SLACK: Duration = Duration::from_secs(2);
 const REPLACED: Duration = Duration::from_secs(1);
 /// Between attempts to claim for somebody who was let in while the bucket was away.
 const LATE: Duration = Duration::from_secs(1);
-/// How often it is asked when the buckets were made: one may have been lost and made anew.
-const LOOK: Duration = Duration::from_secs(5);
 /// Claims that are looked at together after a fault.
 const TOGETHER: usize = 64;
-
-/// What a client says of its device.
-#[derive(Debug, Clone, Default)]
-pub struct DeviceHello {
-    pub class: DeviceClass,
-    pub name: Option<String>,
-    pub app: Option<String>,
-    pub session: Option<Token>,
-}
-
-/// Why a device may not be in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotIn {
-    Displaced(Displaced),
-    Refused(Refusal),
-}
-
-impl From<Refusal> for NotIn {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-impl From<NotIn> for Refusal {
-    fn from(not_in: NotIn) -> Self {
-        match not_in {
-            NotIn::Refused(refusal) => refusal,
-            NotIn::Displaced(Displaced { by, .. }) => {
-                let who = by.name.unwrap_or_else(|| by.device.to_string());
-                Self::new(Code::Displaced, format!("another device of this user ({who}) has taken over"))
-            }
-        }
-    }
-}
 
 pub struct Devices {
     world: Box<dyn DeviceWorld>,
@@ -330,90 +296,6 @@ impl Devices {
         }
     }
 
-    /// Whenever the lease had run out: looks who is still in, tells the others, and lets the lease stand again. Without
-    /// end.
-    pub async fn watch_lease(self: Arc<Self>) {
-        let mut lapses = self.standing.lapses();
-        loop {
-            let lapse = *lapses.borrow_and_update();
-            if lapse > 0 && !self.check_all(lapse).await {
-                sleep(LATE).await;
-                lapses.mark_changed();
-            }
-            if lapses.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// False: not everything could be read.
-    async fn check_all(&self, lapse: u64) -> bool {
-        let claims = self.claimed();
-        let many = claims.len();
-        let each = claims.into_iter().map(|(user, claim)| async move { self.check(&user, &claim).await });
-        let read = stream::iter(each).buffer_unordered(TOGETHER).all(std::future::ready).await;
-        if read {
-            tracing::info!(
-                sessions = many,
-                "the lease had run out; the sessions that others have taken over are closed"
-            );
-            self.standing.confirm(lapse);
-        }
-        read
-    }
-
-    async fn check(&self, user: &UserId, claim: &DeviceClaim) -> bool {
-        let value = match timeout(CLAIM, self.world.load(user)).await {
-            Ok(Ok(value)) => value.map(|(value, _)| value),
-            // Nobody has anything there; they are claimed again when it is back.
-            Ok(Err(KvError::NoBucket(_))) => None,
-            _ => return false,
-        };
-        // Without a value it is the bucket that was lost.
-        let Some(value) = value.filter(|v| !v.has(&claim.device, &claim.place.session)) else { return true };
-        self.end(user, claim, &taken_over(&value, claim, &self.policy));
-        true
-    }
-
-    /// For this edge's lease: `presence` says of nobody that they are away before every edge's sessions are in the
-    /// bucket.
-    pub fn sessions_in(&self) -> watch::Receiver<Vec<u64>> {
-        self.sessions_in.subscribe()
-    }
-
-    /// A bucket may be lost, and made anew: then it is empty, and every edge writes its sessions again. Without end.
-    pub async fn watch_bucket(self: Arc<Self>) {
-        loop {
-            if let Ok(Ok(made)) = timeout(CLAIM, self.world.made()).await
-                && *self.sessions_in.borrow() != made
-            {
-                // At the start there are none, or those that came in meanwhile.
-                if self.write_again().await {
-                    self.sessions_in.send_replace(made);
-                }
-            }
-            sleep(LOOK.mul_f64(rand::random_range(0.8..1.2))).await;
-        }
-    }
-
-    /// False: the bucket did not answer for some of them.
-    async fn write_again(self: &Arc<Self>) -> bool {
-        let mut claims = self.claimed();
-        claims.sort_by_key(|(_, claim)| claim.at);
-        if !claims.is_empty() {
-            tracing::warn!(sessions = claims.len(), "the bucket of sessions is a new one; they are written again");
-        }
-        let each = claims.into_iter().map(|(user, claim)| {
-            let devices = self.clone();
-            async move { devices.claim_late(&user, &claim).await }
-        });
-        stream::iter(each).buffer_unordered(TOGETHER).all(async |written| written).await
-    }
-
-    fn claimed(&self) -> Vec<(UserId, Arc<DeviceClaim>)> {
-        self.claims.lock().values().cloned().collect()
-    }
-
     /// Waits until the claims of those that have left are released.
     pub async fn released(&self) {
         self.releases.finished().await;
@@ -440,78 +322,6 @@ impl Devices {
             }
         }
         Err(KvError::Conflict)
-    }
-}
-
-/// Why a session that ran is not in the value any more.
-fn taken_over(value: &UserDevices, claim: &DeviceClaim, policy: &DevicePolicy) -> Leaving {
-    if value.device(&claim.device).is_some_and(|d| d.session.is_some()) {
-        return Leaving::Replaced;
-    }
-    value.displaced_now(&claim.device, policy).map_or(Leaving::Elsewhere, Leaving::Displaced)
-}
-
-fn not_in(claimed: Claimed, claim: &DeviceClaim) -> NotIn {
-    match claimed {
-        Claimed::Displaced(by) => NotIn::Displaced(by),
-        Claimed::Full { count } => {
-            let why =
-                format!("{count} devices of the class {:?} are connected already; close one of them", claim.class);
-            NotIn::Refused(Refusal::new(Code::DeviceLimit, why))
-        }
-        Claimed::Yes { .. } | Claimed::NoRoom => NotIn::Refused(Refusal::new(
-            Code::DeviceLimit,
-            "too many devices of this user are connected; close one of them",
-        )),
-    }
-}
-
-/// A place that is held until this is dropped, also before it has become a session.
-pub struct SessionClaim {
-    devices: Arc<Devices>,
-    user: UserId,
-    claim: Arc<DeviceClaim>,
-    settled: Vec<Token>,
-    /// Claims as soon as the bucket answers.
-    late: Option<AbortOnDropHandle<()>>,
-}
-
-impl SessionClaim {
-    fn new(devices: &Arc<Devices>, user: UserId, claim: Arc<DeviceClaim>) -> Self {
-        let session = claim.place.session.clone();
-        devices.sessions.expect(&session);
-        devices.claims.lock().insert(session, (user.clone(), claim.clone()));
-        Self { devices: devices.clone(), user, claim, settled: Vec::new(), late: None }
-    }
-
-    pub fn session(&self) -> &Token {
-        &self.claim.place.session
-    }
-
-    /// Makes it a session that others find, unless it was displaced since.
-    pub fn enter(&self, handle: &Arc<SessionHandle>, family: Token) -> Result<(), NotIn> {
-        self.devices.sessions.enter(handle, family).map_err(|why| match why {
-            Leaving::Displaced(by) => NotIn::Displaced(by),
-            _ => NotIn::Refused(Refusal::unavailable("this device has connected elsewhere")),
-        })?;
-        // The lease ran out since the claim was written: others may have taken the place over.
-        if self.late.is_none() && !self.devices.standing.stands() {
-            return Err(NotIn::Refused(Refusal::unavailable(
-                "this edge was cut off from the cluster; try again in a moment",
-            )));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for SessionClaim {
-    fn drop(&mut self) {
-        let session = self.claim.place.session.clone();
-        self.devices.sessions.forget(&session);
-        self.devices.claims.lock().remove(&session);
-        let settled = std::mem::take(&mut self.settled);
-        let device = self.claim.device.clone();
-        self.devices.releases.push(Release { user: self.user.clone(), device, session, settled });
     }
 }
 

@@ -1,19 +1,20 @@
-//! Beside the socket: one long poll, for clients that get no WebSocket through. A poll is a whole session of its own:
-//! it attaches with the cursors it brings, collects what its outbox gets until there is something or its time is over,
-//! answers, and is gone. So nothing is kept between two polls, any edge takes the next one, and an answer that was lost
-//! on its way is given again. (docs/guarantees.md, P1–P5.)
+//! Beside the socket: one long poll, for clients that get no WebSocket through. A poll attaches with the cursors it
+//! brings, collects what its outbox gets until there is something or its time is over, and answers. Between two polls
+//! nothing is kept but the device's place (`places`), so any edge takes the next one, and an answer that was lost on
+//! its way is given again. (docs/guarantees.md, P1–P5, P9.)
 
 pub mod answer;
+pub mod places;
 pub mod watched;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use natterjack_protocol::{
-    Code, MsgId, Refusal, Thread, Times, UserId,
+    MsgId, Refusal, Thread, Times, Token, UserId,
     client::{
         close::{self, Close},
         frame::ServerFrame,
-        http::PollAnswer,
+        poll::PollAnswer,
     },
     codec::Codec,
     limits,
@@ -23,10 +24,10 @@ use tracing::Instrument;
 
 use crate::{
     address::Came,
-    admission::Admission,
+    admission::{Admission, OpenSession, SessionSlot},
     attach::Attach,
     auth::Actor,
-    devices::DeviceHello,
+    devices::hello::{DeviceHello, NotIn, replaced},
     edges::KnownEdges,
     presence::Presence,
     refusals::{EdgeError, refuse},
@@ -35,6 +36,7 @@ use crate::{
     status::StatusWatch,
 };
 use answer::Collected;
+use places::{PollPlaces, PollSession};
 use watched::Watched;
 
 /// The first event of a burst waits this long for the others: every answer costs the client a request and the edge an
@@ -44,6 +46,7 @@ const LINGER: Duration = Duration::from_millis(50);
 /// What a client brings; the same as in `hello`.
 #[derive(Debug, Default)]
 pub struct PollInput {
+    pub device: DeviceHello,
     pub cursors: BTreeMap<Thread, MsgId>,
     pub synced: Option<String>,
     /// None: as long as possible.
@@ -57,13 +60,14 @@ pub struct LongPolls {
     pub admission: Arc<Admission>,
     pub attach: Attach,
     pub presence: Presence,
+    pub places: Arc<PollPlaces>,
     pub status: StatusWatch,
     pub edges: KnownEdges,
     pub times: Times,
 }
 
 impl LongPolls {
-    /// May be dropped at any time: the session goes with it, nothing was taken from anybody.
+    /// May be dropped at any time: the session goes with it, nothing was taken from anybody, and the place is kept.
     pub async fn poll(&self, actor: Actor, ask: PollInput) -> Result<PollAnswer, Refusal> {
         if ask.cursors.len() > limits::CURSORS_PER_HELLO {
             return Err(Refusal::invalid(format!(
@@ -78,11 +82,25 @@ impl LongPolls {
         }
         let longest = self.times.heartbeat;
         let end = Instant::now() + ask.wait_ms.map_or(longest, |ms| Duration::from_millis(ms).min(longest));
-        let device = actor.device.clone();
-        let slot = self.admission.admit(actor, &device, DeviceHello::default()).await?;
-        let session = slot.open(Codec::Json, ask.came.clone(), |_| {})?;
+        let open = self.session(actor, ask.device.clone(), &ask.came).await?;
+        let handle = open.handle().clone();
+        let _session = PollSession::new(open, &self.places);
         metrics::counter!(crate::metrics::LONG_POLLS).increment(1);
-        self.collect(session.handle(), ask, end).await
+        self.collect(&handle, ask, end).await
+    }
+
+    /// That of the poll before, if its place was kept here and nobody has taken it, else a new one.
+    async fn session(&self, actor: Actor, hello: DeviceHello, came: &Came) -> Result<OpenSession, NotIn> {
+        let open = |slot: SessionSlot| slot.open(Codec::Json, came.clone(), |_| {});
+        if let Some(claim) = self.places.take(&actor, &hello) {
+            match open(self.admission.admit_again(actor.clone(), claim)) {
+                // Not in its place any more: whether it may be in is asked anew.
+                Err(NotIn::Refused(_)) => {}
+                done => return done,
+            }
+        }
+        let device = actor.device.clone();
+        open(self.admission.admit(actor, &device, hello).await?)
     }
 
     /// Waits, in this order of priority, for: something in the outbox, being asked to leave, the end of attach, the end
@@ -102,16 +120,16 @@ impl LongPolls {
                 biased;
                 call = handle.outbox.called() => {
                     if call == Call::Leave {
-                        return self.closed(close::DRAINING, collected, &came);
+                        return self.closed(close::DRAINING, collected, &handle.session, &came);
                     }
                     let mut frames = Vec::new();
                     let why = handle.outbox.take(&mut frames, PER_FLUSH);
                     frames.iter().for_each(|bytes| collected.add(bytes));
                     if let Some(why) = why {
-                        return self.closed(why, collected, &came);
+                        return self.closed(why, collected, &handle.session, &came);
                     }
                     if collected.leaving() || collected.bytes() >= limits::POLL_BYTES {
-                        return Ok(collected.answer());
+                        return Ok(collected.answer(&handle.session));
                     }
                 }
                 done = attach.as_mut(), if attaching => {
@@ -120,7 +138,7 @@ impl LongPolls {
                 }
                 // Not before the cursors were answered: a client that asks without waiting asks for that.
                 () = sleep_until(lingers.map_or(end, |until| until.min(end))), if collected.attached() => {
-                    return Ok(collected.answer());
+                    return Ok(collected.answer(&handle.session));
                 }
             }
             // Presence that has changed and is again what the client has is no news any more.
@@ -131,18 +149,24 @@ impl LongPolls {
 
     /// The session was ended from outside. What came before is in order and good; how to go on, the client learns at
     /// its next poll.
-    fn closed(&self, why: Close, mut collected: Collected, came: &Came) -> Result<PollAnswer, Refusal> {
+    fn closed(
+        &self,
+        why: Close,
+        mut collected: Collected,
+        session: &Token,
+        came: &Came,
+    ) -> Result<PollAnswer, Refusal> {
         match why {
             close::UNAUTHORIZED => Err(refuse(EdgeError::Revoked)),
-            close::DISPLACED => Err(Refusal::new(Code::Displaced, "another device of this user has taken over")),
+            close::DISPLACED => Err(collected.displaced()),
             close::DRAINING => {
                 if !collected.leaving() {
                     collected.frame(ServerFrame::Draining { after_ms: 0, edges: self.edges.others(came) }, 0);
                 }
-                Ok(collected.answer())
+                Ok(collected.answer(session))
             }
-            _ if collected.has_news() => Ok(collected.answer()),
-            close::REPLACED => Err(Refusal::new(Code::Conflict, "this device has a newer connection or poll")),
+            close::REPLACED => Err(replaced()),
+            _ if collected.has_news() => Ok(collected.answer(session)),
             _ => Err(Refusal::unavailable("this edge has lost its place: poll again")),
         }
     }

@@ -13,6 +13,7 @@ pub const UNTRUSTED_FORWARDED: &str = "natterjack_edge_untrusted_forwarded_total
 pub const HTTP_REQUESTS: &str = "natterjack_edge_http_requests_total";
 pub const ANSWERS_DROPPED: &str = "natterjack_edge_answers_dropped_total";
 pub const LONG_POLLS: &str = "natterjack_edge_long_polls_total";
+pub const POLL_PLACES: &str = "natterjack_edge_poll_places";
 pub const SESSIONS: &str = "natterjack_edge_sessions";
 pub const SESSIONS_REPLACED: &str = "natterjack_edge_sessions_replaced_total";
 pub const SESSIONS_REVOKED: &str = "natterjack_edge_sessions_revoked_total";
@@ -79,6 +80,7 @@ pub fn describe() {
          bytes_per_address (too many bytes wait for one address)"
     );
     describe_counter!(LONG_POLLS, "Long polls accepted");
+    describe_gauge!(POLL_PLACES, "Places kept for devices that poll, between two polls");
     describe_gauge!(SESSIONS, "Sessions");
     describe_counter!(SESSIONS_REPLACED, "Sessions closed because their device connected again");
     describe_counter!(SESSIONS_REVOKED, "Sessions closed because their login was revoked");

@@ -56,6 +56,11 @@ impl Sessions {
         self.0.registry.lock().expected.insert(session.clone(), None);
     }
 
+    /// Was one that is on its way in told to go?
+    pub fn has_to_go(&self, session: &Token) -> bool {
+        self.0.registry.lock().expected.get(session).is_some_and(Option::is_some)
+    }
+
     /// It is on its way no more.
     pub fn forget(&self, session: &Token) {
         self.0.registry.lock().expected.remove(session);
@@ -79,19 +84,31 @@ impl Sessions {
         Ok(())
     }
 
+    /// The session ends, and another one with its id is on its way in: from here on that may be told to go. False: it
+    /// was closed or replaced, so there is no other.
+    pub fn expect_again(&self, handle: &SessionHandle) -> bool {
+        let all = &mut *self.0.registry.lock();
+        let key = key(handle);
+        let goes_on = all.by_device.get(&key).is_some_and(|e| e.handle.id == handle.id) && !handle.outbox.is_closed();
+        if goes_on {
+            all.by_device.remove(&key);
+            all.expected.insert(handle.session.clone(), None);
+            gauge(all.by_device.len());
+        }
+        goes_on
+    }
+
     /// Closes this session, also one that is on its way in. When it returns, the session takes nothing more from its
     /// client.
     pub fn close(&self, user: &UserId, device: &DeviceId, session: &Token, why: &Leaving) {
-        let handle = {
-            let mut all = self.0.registry.lock();
-            if let Some(expected) = all.expected.get_mut(session) {
-                *expected = Some(why.clone());
-                return;
-            }
-            let entry = all.by_device.get(&(user.clone(), device.clone()));
-            entry.filter(|e| e.handle.session == *session).map(|e| e.handle.clone())
-        };
-        let Some(handle) = handle else { return };
+        // Held to the end: a session that was found here is closed before it can be expected again.
+        let mut all = self.0.registry.lock();
+        if let Some(expected) = all.expected.get_mut(session) {
+            *expected = Some(why.clone());
+            return;
+        }
+        let entry = all.by_device.get(&(user.clone(), device.clone()));
+        let Some(handle) = entry.filter(|e| e.handle.session == *session).map(|e| &e.handle) else { return };
         let (frame, code) = match why {
             Leaving::Displaced(by) => (Some(ServerFrame::Displaced(by.clone())), close::DISPLACED),
             Leaving::Replaced => (None, close::REPLACED),
@@ -227,5 +244,24 @@ mod tests {
         assert!(!other.outbox.is_closed(), "of another session");
         all.close(&id("u"), &id("d1"), &other.session, &Leaving::Elsewhere);
         assert!(other.outbox.is_closed());
+    }
+
+    #[test]
+    fn between_two_polls_a_session_may_be_told_to_go() {
+        let (all, id) = (Sessions::default(), |s| Token::parse(s).unwrap());
+        let poll = session(&all, "d1");
+        all.enter(&poll, id("f")).unwrap();
+        assert!(all.expect_again(&poll) && all.is_empty() && !all.expect_again(&poll));
+        all.enter(&poll, id("f")).unwrap();
+        assert!(all.expect_again(&poll));
+        assert!(!all.has_to_go(&poll.session));
+        all.close(&id("u"), &id("d1"), &poll.session, &Leaving::Replaced);
+        assert!(all.has_to_go(&poll.session));
+        assert_eq!(all.enter(&poll, id("f")), Err(Leaving::Replaced));
+        // One that is closed during a poll has no place for the next one.
+        let other = session(&all, "d1");
+        all.enter(&other, id("f")).unwrap();
+        all.close(&id("u"), &id("d1"), &other.session, &Leaving::Elsewhere);
+        assert!(!all.expect_again(&other));
     }
 }

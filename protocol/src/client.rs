@@ -6,6 +6,7 @@ pub mod event;
 pub mod frame;
 pub mod http;
 pub mod message;
+pub mod poll;
 pub mod presence;
 pub mod schema;
 pub mod send_queue;

@@ -23,6 +23,9 @@ pub struct Times {
     pub publish_deadline: Duration,
     /// First frame of a connection.
     pub hello: Duration,
+    /// A client waits so long for the answer to its hello. Usually it takes milliseconds; another device that has to
+    /// leave may be at an edge that is frozen.
+    pub welcome: Duration,
     /// TLS, and the head of a connection's first request, together.
     pub handshake: Duration,
     /// The head of a later request, from its first byte.
@@ -42,6 +45,8 @@ pub struct Times {
     /// Without a byte from the client for this long its socket is closed. Browsers let the timers of a page in the
     /// background run once in 60 s.
     pub heartbeat_timeout: Duration,
+    /// A device that polls keeps its place for so long after a poll.
+    pub poll_grace: Duration,
     /// An attach or a repair that takes longer gives up with a retryable code.
     pub attach: Duration,
     /// `channel` repeats a quiet thread's head once after this long.
@@ -90,6 +95,7 @@ impl Default for Times {
             ack_timeout: s(2),
             publish_deadline: s(15),
             hello: s(5),
+            welcome: s(20),
             handshake: s(10),
             head: s(10),
             body: s(30),
@@ -98,6 +104,7 @@ impl Default for Times {
             heartbeat: s(25),
             edge_ping: s(45),
             heartbeat_timeout: s(75),
+            poll_grace: s(30),
             attach: s(5),
             head_after: s(1),
             beat: s(1),
@@ -140,6 +147,7 @@ impl Times {
             // Not below what a takeover and the sweep behind it need.
             horizon: (t.horizon / d).max(t.horizon.min(Duration::from_secs(6))),
             suspend: t.suspend / d,
+            poll_grace: t.poll_grace / d,
             refresh_again: t.refresh_again / d,
             ..t
         }
@@ -172,6 +180,7 @@ mod tests {
         assert!(latest_ping + s(10) <= s(60), "NATs and proxies forget a silent connection after 60 s or more");
         assert!(latest_ping + s(20) < t.heartbeat_timeout, "a ping that is sent again by TCP is answered in time");
         assert!(t.heartbeat_timeout >= s(60) + s(15), "the timers of a sleeping page run once in 60 s");
+        assert!(t.heartbeat + s(5) <= t.poll_grace, "who polls without waiting, as often as others ping, stays in");
         assert!(
             t.heartbeat_timeout < t.edge_ping * 2,
             "an answer moves the timer, see session/heartbeat.rs of the edge"

@@ -7,10 +7,15 @@ use std::sync::{
 
 use futures_util::future::{BoxFuture, ready};
 use natterjack_nats::LeaseStanding;
-use natterjack_protocol::{DeviceId, codec::Codec, internal::kv::EdgeInfo};
+use natterjack_protocol::{
+    Code, DeviceId,
+    client::frame::DeviceClass,
+    codec::Codec,
+    internal::{devices::UserDevices, kv::EdgeInfo},
+};
 
 use super::*;
-use crate::members::Members;
+use crate::{members::Members, sessions::handle::SessionHandle};
 
 fn id(s: &str) -> Token {
     Token::parse(s).unwrap()
@@ -224,6 +229,18 @@ async fn the_same_device_replaces_itself_at_another_edge() {
     let new = e2.hello("a", Some(old.session())).await.ok().unwrap();
     until("the older connection is closed", || !old.is_in()).await;
     assert!(new.is_in());
+}
+
+/// A backup that was restored, or a second tab.
+#[tokio::test(start_paused = true)]
+async fn of_two_installations_with_one_device_id_the_last_one_stays() {
+    let (_shared, e1, e2) = two();
+    let one = e1.hello("a", None).await.ok().unwrap();
+    let (other, again) = tokio::join!(e2.hello("a", None), e1.hello("a", Some(one.session())));
+    let both = [other.ok(), again.ok()];
+    let stays = || both.iter().flatten().filter(|p| p.is_in()).count() == 1;
+    until("one is told that it was replaced", stays).await;
+    assert!(!one.is_in());
 }
 
 #[tokio::test(start_paused = true)]

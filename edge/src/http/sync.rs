@@ -4,8 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State};
 use natterjack_protocol::{
-    MsgId, Refusal, Thread,
-    client::http::{PollAnswer, PollRequest},
+    MsgId, Refusal, Thread, Token,
+    client::{
+        frame::DeviceClass,
+        poll::{PollAnswer, PollRequest},
+    },
     schema::{Millis, Synced},
 };
 use serde::Deserialize;
@@ -16,7 +19,7 @@ use super::{
     path::ThreadName,
     query::{Query, digits, number},
 };
-use crate::{address::Came, long_poll::PollInput};
+use crate::{address::Came, devices::hello::DeviceHello, long_poll::PollInput};
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -34,6 +37,12 @@ pub struct PollQuery {
     #[serde(default, deserialize_with = "number")]
     #[param(inline, value_type = Option<Millis>)]
     wait_ms: Option<u64>,
+    /// What the device is.
+    #[param(inline)]
+    class: Option<DeviceClass>,
+    /// `session` of the last answer: the device goes on with its place.
+    #[param(inline)]
+    session: Option<Token>,
 }
 
 /// Waits for what is newer than the cursors.
@@ -49,10 +58,12 @@ pub async fn post(
     came: Came,
     JsonBody(p): JsonBody<PollRequest<ThreadName>>,
 ) -> Answer<PollAnswer> {
+    let device = DeviceHello::checked(p.class, p.name.as_deref(), p.app.as_deref(), p.session)?;
     poll(
         api,
         actor,
         PollInput {
+            device,
             cursors: named(p.cursors)?,
             synced: p.synced,
             wait_ms: p.wait_ms,
@@ -76,12 +87,9 @@ pub async fn get(
     Query(q): Query<PollQuery>,
 ) -> Answer<PollAnswer> {
     let cursors = q.cursors.as_deref().map(cursors).transpose()?.unwrap_or_default();
-    poll(
-        api,
-        actor,
-        PollInput { cursors: named(cursors)?, synced: q.synced, wait_ms: q.wait_ms, came, ..PollInput::default() },
-    )
-    .await
+    let device = DeviceHello { class: q.class.unwrap_or_default(), session: q.session, ..DeviceHello::default() };
+    let (cursors, synced, wait_ms) = (named(cursors)?, q.synced, q.wait_ms);
+    poll(api, actor, PollInput { device, cursors, synced, wait_ms, came, ..PollInput::default() }).await
 }
 
 async fn poll(api: Arc<Api>, actor: crate::auth::Actor, ask: PollInput) -> Answer<PollAnswer> {
@@ -140,7 +148,8 @@ mod tests {
         answer["frames"].as_array().unwrap().iter().for_each(|f| collected.add(f.to_string().as_bytes()));
         let attached = serde_json::json!({ "t": "attached", "synced": answer["synced"] });
         collected.add(attached.to_string().as_bytes());
-        let again = serde_json::to_string(&collected.answer()).unwrap();
+        let session = serde_json::from_value(answer["session"].clone()).unwrap();
+        let again = serde_json::to_string(&collected.answer(&session)).unwrap();
         assert_eq!(again, line("{\"frames\""));
         assert!(serde_json::from_str::<natterjack_protocol::client::http::NewMessage>(line("{\"cid\"")).is_ok());
     }

@@ -7,15 +7,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use natterjack_protocol::{
-    Code, MsgId, Thread,
+    Code, MsgId, Refusal, Thread, Token,
     client::{
-        frame::{Page, ServerFrame},
-        http::PollAnswer,
+        frame::{Displaced, Page, ServerFrame},
+        poll::PollAnswer,
     },
     codec::Codec,
 };
 
 use super::watched::Watched;
+use crate::devices::hello::NotIn;
 
 pub struct Collected {
     frames: Vec<ServerFrame>,
@@ -31,6 +32,7 @@ pub struct Collected {
     in_sync_once: bool,
     news: bool,
     watched: Option<Watched>,
+    displaced: Option<Displaced>,
 }
 
 impl Collected {
@@ -47,6 +49,7 @@ impl Collected {
             in_sync_once,
             news: false,
             watched: None,
+            displaced: None,
         }
     }
 
@@ -88,6 +91,10 @@ impl Collected {
             // What a watch is answered with is less than what is known from the beginning.
             ServerFrame::Presence { r: None, users } => {
                 self.watched.iter_mut().for_each(|watched| watched.changed(users));
+                return;
+            }
+            ServerFrame::Displaced(by) => {
+                self.displaced = Some(by.clone());
                 return;
             }
             // Typing is over before the next poll would show that it is; the others are about sockets.
@@ -141,18 +148,25 @@ impl Collected {
         self.bytes
     }
 
-    pub fn answer(self) -> PollAnswer {
+    /// The session was displaced: by whom, if it was said.
+    pub fn displaced(self) -> Refusal {
+        let unnamed = || Refusal::new(Code::Displaced, "another device of this user has taken over");
+        self.displaced.map_or_else(unnamed, |by| NotIn::Displaced(by).into())
+    }
+
+    pub fn answer(self, session: &Token) -> PollAnswer {
         let Self { frames, cursors, moved, gaps, attached, watched, .. } = self;
         let cursors = cursors.into_iter().filter(|(t, _)| moved.contains(t) && !gaps.contains(t)).collect();
         // With a gap open the old one has to be kept: what it says of the thread without a cursor would not be true.
         let synced = attached.filter(|s| !s.is_empty() && gaps.is_empty());
-        PollAnswer { frames, cursors, synced, presence: watched.and_then(Watched::answer) }
+        let presence = watched.and_then(Watched::answer);
+        PollAnswer { frames, cursors, synced, presence, session: session.clone() }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use natterjack_protocol::{Body, Cid, Event, Kind, Refusal, UserId};
+    use natterjack_protocol::{Body, Cid, Event, Kind, UserId};
 
     use super::*;
 
@@ -186,7 +200,7 @@ mod tests {
     fn collected(cursor: Option<u64>, frames: &[ServerFrame]) -> PollAnswer {
         let mut c = Collected::new(cursor.map(|c| (thread(), MsgId(c))).into_iter().collect(), true);
         frames.iter().for_each(|f| c.add(&f.encode(Codec::Json)));
-        c.answer()
+        c.answer(&Token::parse("s1").unwrap())
     }
 
     fn attached() -> ServerFrame {
@@ -225,6 +239,20 @@ mod tests {
         let wrong = Refusal::new(Code::Invalid, "ahead of the log").with_thread(&thread());
         let a = collected(Some(5_000), &[ServerFrame::error(None, wrong), page(&[6, 7], 3, &[]), attached()]);
         assert_eq!((a.cursors[&thread()], a.synced.is_some()), (MsgId(7), true));
+    }
+
+    #[test]
+    fn who_has_taken_over_is_named() {
+        let mut c = Collected::new(BTreeMap::new(), true);
+        let by = natterjack_protocol::client::frame::OtherDevice {
+            device: UserId::parse("d2").unwrap(),
+            name: Some("Annas Telefon".into()),
+            class: natterjack_protocol::client::frame::DeviceClass::Phone,
+        };
+        c.frame(ServerFrame::Displaced(Displaced { by, since: 5 }), 0);
+        assert!(!c.has_news());
+        let refusal = c.displaced();
+        assert!(refusal.code == Code::Displaced && refusal.message.contains("Annas Telefon"), "{refusal:?}");
     }
 
     #[test]

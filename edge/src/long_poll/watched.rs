@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use natterjack_protocol::{
     UserId,
-    client::{http::PollPresence, presence::PresenceOf},
+    client::{poll::PollPresence, presence::PresenceOf},
 };
 use xxhash_rust::xxh3::Xxh3;
 

@@ -30,7 +30,7 @@ use crate::{
     edges::KnownEdges,
     http,
     lease::{self, LeaseKeeper},
-    long_poll::LongPolls,
+    long_poll::{LongPolls, places::PollPlaces},
     pages::Pages,
     people::People,
     presence::{Presence, SILENCE, choice::Choices, desk, handle, source::NatsPresence},
@@ -70,6 +70,7 @@ pub(super) async fn generation(base: &Base, layout: Layout, stop: &CancellationT
     end.cancel();
     running.tasks.close();
     running.tasks.wait().await;
+    running.poll_places.give_back_all();
     let _ = timeout(RELEASES, running.devices.released()).await;
     if !matches!(result, Ok(Some(_))) {
         let _ = timeout(base.cfg.times.edge_refresh, running.keeper.lease.release()).await;
@@ -85,6 +86,7 @@ struct Running {
     tasks: TaskTracker,
     sessions: Sessions,
     devices: Arc<Devices>,
+    poll_places: Arc<PollPlaces>,
     status: StatusWatch,
     edges: KnownEdges,
     publisher: Publisher,
@@ -148,8 +150,10 @@ async fn start(
         AbortOnDropHandle::new(tokio::spawn(devices.clone().watch_lease())),
         AbortOnDropHandle::new(tokio::spawn(devices.clone().watch_bucket())),
     ];
+    let poll_places = PollPlaces::start(cfg.times.poll_grace);
     let parts = Parts {
         devices: devices.clone(),
+        poll_places: poll_places.clone(),
         people,
         publisher: Publisher::new(nats, layout, cfg.times.clone())
             .behind(delivery.fence.clone())
@@ -190,6 +194,7 @@ async fn start(
         tasks,
         sessions,
         devices,
+        poll_places,
         status,
         edges,
         publisher,
@@ -211,6 +216,7 @@ struct Parts {
     auth: TokenVerifier,
     sessions: Sessions,
     devices: Arc<Devices>,
+    poll_places: Arc<PollPlaces>,
     edges: KnownEdges,
     presence: Presence,
 }
@@ -226,7 +232,7 @@ impl Parts {
     ) -> (AbortOnDropHandle<()>, Arc<Services<EdgeBackend>>, http::Api) {
         let Base { cfg, nats, limiter, health, .. } = base;
         let DeliveryParts { live, attach, batch_acks, clock, members, history, dispatcher, .. } = delivery;
-        let Self { people, publisher, log, directory, auth, sessions, devices: user_devices, edges, presence } = self;
+        let Self { people, publisher, log, directory, auth, sessions, edges, presence, .. } = self;
         let (status, thread_log) = (log.status.clone(), ThreadLog::new(nats, log.layout));
         let control =
             ControlAppender::new(thread_log.clone(), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
@@ -238,7 +244,7 @@ impl Parts {
             members,
             live,
             presence: presence.desk.clone(),
-            devices: user_devices,
+            devices: self.devices,
         });
         let sends = Sends {
             publisher,
@@ -254,6 +260,7 @@ impl Parts {
             admission: admission.clone(),
             attach: attach.clone(),
             presence: presence.clone(),
+            places: self.poll_places,
             status: status.clone(),
             edges: edges.clone(),
             times: cfg.times.clone(),

@@ -12,7 +12,6 @@ use natterjack_protocol::{
     },
     codec::Codec,
     limits,
-    text::{self, BadText},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -26,7 +25,7 @@ use crate::{
     address::Came,
     admission::OpenSession,
     auth::Actor,
-    devices::{DeviceHello, NotIn},
+    devices::hello::{DeviceHello, NotIn},
     sessions::handle::SessionHandle,
 };
 
@@ -120,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Handshake<S, B> {
     }
 
     /// Says who it is and what it may do here.
-    async fn check(&self, mut hello: Hello) -> Result<(Hello, Actor), End> {
+    async fn check(&self, hello: Hello) -> Result<(Hello, Actor), End> {
         if self.services.status.now().draining {
             return Err(End::Silent(close::DRAINING));
         }
@@ -134,16 +133,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Handshake<S, B> {
             );
             return Err(refused(Refusal::invalid(why)));
         }
-        let texts = |field: &'static str| move |e: BadText| refused(e.of(field));
-        hello.name = hello.name.map(|n| text::device_name(&n).map_err(texts("name"))).transpose()?;
-        hello.app = hello.app.map(|a| text::app_name(&a).map_err(texts("app"))).transpose()?;
         Ok((hello, actor))
     }
 
     /// Takes its slot.
     async fn admitted(&self, hello: Hello, actor: Actor) -> Result<(Hello, OpenSession), End> {
-        let (class, name, app, session) = (hello.class, hello.name.clone(), hello.app.clone(), hello.session.clone());
-        let says = DeviceHello { class, name, app, session };
+        let (name, app, session) = (hello.name.as_deref(), hello.app.as_deref(), hello.session.clone());
+        let says = DeviceHello::checked(hello.class, name, app, session).map_err(refused)?;
         let slot = self.services.admission.admit(actor, &hello.device, says).await.map_err(not_in)?;
         let session = slot.open(self.socket.codec(), self.came.clone(), |handle| self.greet(handle)).map_err(not_in)?;
         Ok((hello, session))
@@ -202,6 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Handshake<S, B> {
 fn refused(refusal: Refusal) -> End {
     let why = match (refusal.code, refusal.code.retry()) {
         (Code::DeviceLimit, _) => close::DEVICE_LIMIT,
+        (Code::Conflict, _) => close::REPLACED,
         (_, Retry::AfterLogin) => close::UNAUTHORIZED,
         (_, Retry::Later) => close::UNAVAILABLE,
         _ => close::BAD_FRAME,

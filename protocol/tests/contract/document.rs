@@ -99,13 +99,15 @@ fn the_limits() -> String {
 
 fn times() -> String {
     let t = Times::default();
-    let rows: [(&str, Duration, &str); 19] = [
+    let rows: [(&str, Duration, &str); 21] = [
         ("handshake", t.handshake, "TLS and the head of a connection's first request are complete"),
         ("head", t.head, "the head of a later request is complete, from its first byte; else 408"),
         ("body", t.body, "the body of a request is complete; else 408"),
         ("http_idle", t.http_idle, "an HTTP connection waits for its next request"),
         ("stall", t.stall, "an HTTP answer of which nothing is taken is dropped with its connection"),
         ("hello", t.hello, "`hello` has come"),
+        ("welcome", t.welcome, "a client waits so long for the answer to its `hello`"),
+        ("poll_grace", t.poll_grace, "a device that polls keeps its place for so long after a poll"),
         ("heartbeat", t.heartbeat, "a client sends something at least this often (`heartbeat_ms`)"),
         ("edge_ping", t.edge_ping, "silence after which the edge pings (`edge_ping_ms`), up to a tenth later"),
         ("heartbeat_timeout", t.heartbeat_timeout, "silence after which a socket is closed with 4006 (`silence_ms`)"),

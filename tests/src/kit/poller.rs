@@ -19,6 +19,8 @@ pub struct Poller {
     at: usize,
     pub cursors: BTreeMap<Thread, MsgId>,
     pub synced: Option<String>,
+    /// Of the last answer.
+    pub session: Option<String>,
     /// Every event shown, in the order of being shown.
     pub shown: Vec<Event>,
     /// Frames that are neither pages nor events.
@@ -38,6 +40,7 @@ impl Poller {
             at: 0,
             cursors: BTreeMap::new(),
             synced: None,
+            session: None,
             shown: Vec::new(),
             told: Vec::new(),
         }
@@ -57,6 +60,9 @@ impl Poller {
         let mut ask = json!({ "cursors": self.cursors, "wait_ms": wait_ms });
         if let Some(synced) = &self.synced {
             ask["synced"] = json!(synced);
+        }
+        if let Some(session) = &self.session {
+            ask["session"] = json!(session);
         }
         ask
     }
@@ -130,6 +136,7 @@ impl Poller {
                 self.shown.push(event);
             }
         }
+        self.session = answer["session"].as_str().map(str::to_owned);
         self.told.extend(told);
         self.cursors = cursors;
         if let Some(synced) = answer["synced"].as_str() {

@@ -19,7 +19,6 @@ const KNOWN: &[&str] = &[
     "client/src/driver.rs",
     "client/src/outbox.rs",
     "client/src/outbox/model.rs",
-    "edge/src/devices.rs",
     "edge/src/live/model/world.rs",
     "persister/src/external.rs",
     "persister/src/store/accounts/conformance.rs",

@@ -40,8 +40,9 @@ fn every_operation_is_described_whole() {
         assert_eq!(parameters.iter().filter(|p| p["in"] == "path").count(), in_path, "{name}");
         for p in parameters {
             let s = &p["schema"];
-            let bounded =
-                ["pattern", "maxLength", "minLength", "maximum", "maxProperties"].iter().any(|k| !s[k].is_null());
+            let bounded = ["pattern", "maxLength", "minLength", "maximum", "maxProperties", "enum"]
+                .iter()
+                .any(|k| !s[k].is_null());
             assert!(bounded || p["name"] == "synced", "{name}: {p}");
         }
         let statuses = op["responses"].as_object().unwrap();
