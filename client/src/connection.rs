@@ -14,7 +14,7 @@ use futures_util::{
     stream::{SplitSink, SplitStream},
 };
 use natterjack_protocol::{
-    Refusal,
+    Refusal, Times,
     client::{
         close::{self, Back},
         frame::{ClientFrame, Hello, ServerFrame, Welcome},
@@ -38,7 +38,7 @@ use crate::{http::Http, told};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// TCP, TLS, upgrade and welcome together. An edge that takes longer is not the one to be on.
+/// TCP, TLS and upgrade together. An edge that takes longer is not the one to be on.
 const DIAL: Duration = Duration::from_secs(10);
 /// The largest page is half of it (`limits::PAGE_BYTES` and one event).
 const MESSAGE_BYTES: usize = limits::PAYLOAD_BYTES;
@@ -129,15 +129,16 @@ pub(crate) async fn dial(
     hello: Hello,
     heartbeat: Option<Duration>,
 ) -> Result<Connection, Lost> {
-    let meet = async {
-        let mut socket = open(&edge, &http, codec).await?;
+    let silent = || Lost::Broken(format!("{edge} does not answer"));
+    let opened = tokio::time::timeout(DIAL, Box::pin(open(&edge, &http, codec))).await;
+    let mut socket = opened.map_err(|_| silent())??;
+    let greeted = async {
         socket.send(message(codec, &ClientFrame::Hello(hello))).await.map_err(broken)?;
-        let welcome = welcome(&mut socket, codec).await?;
-        Ok((socket, welcome))
+        welcome(&mut socket, codec).await
     };
-    let (socket, welcome) = tokio::time::timeout(DIAL, Box::pin(meet))
-        .await
-        .map_err(|_| Lost::Broken(format!("{edge} does not answer")))??;
+    // The edge is there; it may wait until another device of this user has left.
+    let greeted = tokio::time::timeout(Times::default().welcome, Box::pin(greeted)).await;
+    let welcome = greeted.map_err(|_| silent())??;
     let (to_driver, incoming) = mpsc::channel(QUEUE);
     let (outgoing, from_driver) = mpsc::channel(QUEUE);
     let heartbeat = heartbeat.unwrap_or(Duration::from_millis(welcome.heartbeat_ms) / 2).max(Duration::from_millis(20));

@@ -295,6 +295,30 @@ async fn a_refusing_edge_is_not_dialled_again_before_its_time() {
     assert!(!again, "dialled again before its time");
 }
 
+/// The edge may wait for another one that is frozen, until the lease of that has run out.
+#[tokio::test]
+async fn a_welcome_that_takes_as_long_as_an_edge_may_need_is_waited_for() {
+    let mut fake = Fake::start().await;
+    let (_client, mut events) = client(&[&fake]).connect().await.unwrap();
+    let mut slow = fake.session().await;
+    let (longest, s) = (natterjack_protocol::Times::default().welcome, Duration::from_secs);
+    let later = async |time: Duration| {
+        tokio::time::pause();
+        tokio::time::advance(time).await;
+        tokio::time::resume();
+    };
+    later(longest - s(1)).await;
+    let again = timeout(Duration::from_millis(200), fake.session()).await;
+    assert!(again.is_err(), "it has said hello again");
+    slow.welcome().await;
+    until(&mut events, |e| matches!(e, ClientEvent::Connected { .. })).await;
+    // One that never comes is not waited for without end.
+    drop(slow);
+    let _silent = fake.session().await;
+    later(longest).await;
+    timeout(s(10), fake.session()).await.expect("says hello again");
+}
+
 #[tokio::test]
 async fn who_replaces_itself_comes_back() {
     let (mut old, mut new) = (Fake::start().await, Fake::start().await);

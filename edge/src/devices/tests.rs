@@ -266,8 +266,12 @@ async fn an_edge_that_keeps_its_lease_and_does_not_close_keeps_the_newcomer_out(
     let (shared, e1, e2) = two();
     let a = e1.hello("a", None).await.ok().unwrap();
     shared.edges.lock().get_mut(&id("e1")).unwrap().frozen = true;
+    let asked = Instant::now();
     let refused = e2.hello("b", None).await.err().unwrap();
     assert!(matches!(refused, NotIn::Refused(r) if r.code == Code::Unavailable));
+    // Its client waits for the answer: what may come before that, the lease and the bucket, is included.
+    let times = Times::default();
+    assert!(asked.elapsed() >= times.edge_lease && asked.elapsed() + CLAIM * 2 < times.welcome);
     // Who comes next does not get in either.
     assert!(e2.hello("c", None).await.is_err() && a.is_in());
     shared.edges.lock().get_mut(&id("e1")).unwrap().frozen = false;
