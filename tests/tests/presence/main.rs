@@ -11,3 +11,4 @@ mod friends;
 mod lies;
 mod privacy;
 mod role;
+mod storm;

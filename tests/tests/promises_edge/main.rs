@@ -6,10 +6,13 @@
 )]
 
 mod common;
+mod devices;
 mod p4_channel;
 mod p4_no_silent_hole;
 mod p5_any_edge;
 mod p6_edges_are_cattle;
+mod p9_faults;
 mod p9_one_phone;
+mod p9_polls;
 mod sizes;
 mod sizes_asked;

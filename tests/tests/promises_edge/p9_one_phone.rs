@@ -4,78 +4,15 @@ use std::time::Duration;
 
 use natterjack_protocol::{
     Kind,
-    client::frame::{ClientFrame, DeviceClass, Displaced, Hello, SendMessage, ServerFrame},
-    codec::Codec,
+    client::frame::{ClientFrame, DeviceClass, Hello, SendMessage},
 };
-use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, Received, User};
+use natterjack_tests::kit::{Cluster, ClusterSpec, User};
 use tokio::time::Instant;
 
-use super::common::{ReadLog, SOON};
-
-/// A lease, its last question, and what a loaded machine adds.
-const LEASE: Duration = Duration::from_secs(20);
-
-fn phone(user: &User, session: Option<&str>) -> Hello {
-    let hello = Hello::new(user.tokens.access.clone(), user.tokens.device.clone());
-    let name = format!("phone {}", user.tokens.device);
-    Hello { class: DeviceClass::Phone, name: Some(name), session: session.map(|s| s.parse().unwrap()), ..hello }
-}
-
-/// How a hello ended.
-enum Greeted {
-    In(Box<RawWs>),
-    Displaced(Displaced, u16),
-    Closed(u16),
-}
-
-impl Greeted {
-    fn inside(self) -> RawWs {
-        match self {
-            Self::In(ws) => *ws,
-            Self::Displaced(by, code) => panic!("displaced by {by:?}, closed with {code}"),
-            Self::Closed(code) => panic!("closed with {code}"),
-        }
-    }
-}
-
-async fn say(cluster: &Cluster, edge: usize, hello: Hello) -> Greeted {
-    let mut ws = RawWs::connect(cluster.edge_addr(edge), Codec::Json).await;
-    ws.send(&ClientFrame::Hello(hello)).await;
-    let mut by = None;
-    loop {
-        match ws.next_within(LEASE).await {
-            Received::Frame(ServerFrame::Welcome(w)) => {
-                ws.welcome = Some(w);
-                return Greeted::In(Box::new(ws));
-            }
-            Received::Frame(ServerFrame::Displaced(displaced)) => by = Some(displaced),
-            Received::Closed(code, _) => return by.map_or(Greeted::Closed(code), |by| Greeted::Displaced(by, code)),
-            _ => {}
-        }
-    }
-}
-
-fn session(ws: &RawWs) -> String {
-    ws.welcome.as_ref().unwrap().session.to_string()
-}
-
-/// Is it told within this time that it has to go? Then by whom.
-async fn told(ws: &mut RawWs, within: Duration) -> Option<Displaced> {
-    let end = Instant::now() + within;
-    let mut by = None;
-    while let Ok(next) = tokio::time::timeout_at(end, ws.next_within(LEASE)).await {
-        match next {
-            Received::Frame(ServerFrame::Displaced(displaced)) => by = Some(displaced),
-            Received::Closed(code, _) => {
-                assert_eq!(code, 4011);
-                return by;
-            }
-            _ => {}
-        }
-    }
-    assert_eq!(by, None, "told, and not closed");
-    None
-}
+use super::{
+    common::{ReadLog, SOON},
+    devices::{Greeted, phone, say, session, told},
+};
 
 #[tokio::test]
 async fn two_phones_at_the_same_moment_at_two_edges_and_one_is_in() {
