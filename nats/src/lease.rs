@@ -293,6 +293,15 @@ impl EdgeRefresher {
     /// Over its own last value, or where there is none. Not over that of another edge, which came later.
     async fn write(&mut self, info: &EdgeInfo) -> Result<(), KvError> {
         let Some(revision) = self.revision else {
+            if let Some(other) = self.key.load().await?
+                && (&other.machine, other.listen) != (&info.machine, info.listen)
+            {
+                tracing::warn!(
+                    key = self.key.name(), machine = other.machine, listen = %other.listen,
+                    "this edge takes the lease of another one with the same edge.id, which does not answer; if that \
+                     still runs, give each its own and restart them"
+                );
+            }
             self.revision = Some(self.key.put(info).await?);
             return Ok(());
         };

@@ -130,6 +130,7 @@ async fn an_edge_that_wakes_up_beside_its_successor_says_so_and_takes_nothing_fr
     twin.start().await;
     let second = lease(&kv).await;
     assert_ne!(second.incarnation, first.incarnation);
+    assert!(twin.log().contains("takes the lease of another one with the same edge.id"), "{}", twin.log());
     cluster.edge(0).cont();
     let says = "another edge has the same edge.id";
     eventually_within("it says so", SOON * 2, async || cluster.edge(0).log().contains(says)).await;
