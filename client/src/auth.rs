@@ -2,7 +2,10 @@
 //! used. A refresh token whose answer was lost is used again: the server gives the same next one for a minute
 //! (docs/protocol.md, Renewing).
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
 
 use natterjack_protocol::{
     Code, DeviceId, Refusal, Retry, UserId,
@@ -42,6 +45,7 @@ pub(crate) struct Auth {
     store: Store,
     /// For a new login when the refresh token is no good any more.
     password: Option<(String, String)>,
+    ended: AtomicBool,
     held: Mutex<Held>,
     pub user: UserId,
     pub device: DeviceId,
@@ -101,7 +105,13 @@ impl Auth {
         let (user, device, name) = (tokens.user.clone(), tokens.device.clone(), tokens.name.clone());
         let renew_at = http.now_ms().map(|now| now + renew_after(&tokens));
         let held = Mutex::new(Held { tokens, renew_at, renewed: None, not_before: None });
-        Self { http, store, password, held, user, device, name }
+        Self { http, store, password, ended: AtomicBool::new(false), held, user, device, name }
+    }
+
+    /// Somebody ended the login while it was in use, and did not mean a device that logs in again by itself: its
+    /// password is used no more.
+    pub fn login_was_ended(&self) {
+        self.ended.store(true, Relaxed);
     }
 
     /// A token that should be good. `stale`: one that was refused, so renew unless somebody has already.
@@ -166,8 +176,10 @@ impl Auth {
             .await
         {
             Err(e) if says_logged_out(&e) => match &self.password {
-                Some((name, password)) => log_in(&self.http, name, password, &self.device).await,
-                None => Err(e),
+                Some((name, password)) if !self.ended.load(Relaxed) => {
+                    log_in(&self.http, name, password, &self.device).await
+                }
+                _ => Err(e),
             },
             answer => answer,
         }

@@ -54,7 +54,9 @@ pub struct Builder {
     invite: Option<Token>,
     name: Option<String>,
     device: Option<String>,
+    device_name: Option<String>,
     class: DeviceClass,
+    app: Option<String>,
     store: OutboxStore,
     codec: Codec,
     heartbeat: Option<Duration>,
@@ -73,7 +75,9 @@ impl Default for Builder {
             invite: None,
             name: None,
             device: None,
+            device_name: None,
             class: DeviceClass::default(),
+            app: None,
             store: OutboxStore::Memory,
             codec: Codec::Msgpack,
             heartbeat: None,
@@ -156,9 +160,24 @@ impl Builder {
         self
     }
 
+    /// What the user calls this device, in their list of devices and where another one hears that this one took over.
+    #[must_use]
+    pub fn device_name(mut self, name: impl Into<String>) -> Self {
+        self.device_name = Some(name.into());
+        self
+    }
+
+    /// How many devices of a class may be connected at once is for the installation to say.
     #[must_use]
     pub fn class(mut self, class: DeviceClass) -> Self {
         self.class = class;
+        self
+    }
+
+    /// Name and version of the app, for the list of devices.
+    #[must_use]
+    pub fn app(mut self, app: impl Into<String>) -> Self {
+        self.app = Some(app.into());
         self
     }
 
@@ -222,6 +241,9 @@ impl Builder {
     }
 
     async fn open(self) -> Result<(Client, Events), ConnectError> {
+        let name = self.device_name.as_deref().map(text::device_name).transpose();
+        let name = name.map_err(|e| ConnectError::Text(e.of("device name")))?;
+        let app = self.app.as_deref().map(text::app_name).transpose().map_err(|e| ConnectError::Text(e.of("app")))?;
         let edges = Edges::new(&self.edges, rand::random::<u32>() as usize)?;
         let http = Http::new(edges, tls::config(self.roots.as_deref())?)?;
         let (store, mut stored) = Store::open(&self.store).await?;
@@ -244,6 +266,8 @@ impl Builder {
             options: DriverOptions {
                 codec: self.codec,
                 class: self.class,
+                name,
+                app,
                 heartbeat: self.heartbeat,
                 outbox_max: self.outbox_max,
             },
@@ -258,6 +282,8 @@ impl Builder {
             flush_at: None,
             aside: JoinSet::new(),
             stale: None,
+            session: None,
+            displaced: None,
         };
         let task = AbortOnDropHandle::new(tokio::spawn(driver.run()));
         let client = Client::new(Inner {

@@ -198,6 +198,14 @@ impl Client {
         self.wake();
     }
 
+    /// After [`Displaced`](crate::ClientEvent::Displaced), when the user wants to use this device again: connects, and
+    /// whoever is in has to leave, as far as the installation lets one in. False: this device was not displaced.
+    pub async fn take_over(&self) -> Result<bool, RequestError> {
+        let (answer, done) = oneshot::channel();
+        self.inner.command.send(Command::TakeOver(answer)).await.map_err(|_| RequestError::Closed)?;
+        done.await.map_err(|_| RequestError::Closed)
+    }
+
     /// Ends this login on the server and forgets its tokens; then the client is closed.
     pub async fn log_out(&self) -> Result<(), RequestError> {
         self.inner.auth.log_out().await?;

@@ -17,7 +17,7 @@ use natterjack_protocol::{
     Refusal, Times,
     client::{
         close::{self, Back},
-        frame::{ClientFrame, Hello, ServerFrame, Welcome},
+        frame::{ClientFrame, Displaced, Hello, ServerFrame, Welcome},
     },
     codec::Codec,
     limits,
@@ -56,6 +56,8 @@ pub(crate) enum Lost {
     Refused(Refusal),
     /// The upgrade was answered with something else: by an edge that is full, a proxy without one, a captive portal.
     NoUpgrade { status: u16, retry_after_ms: Option<u64> },
+    /// Another device is in, in this one's place.
+    Displaced(Displaced),
     Closed {
         code: u16,
         reason: String,
@@ -74,6 +76,7 @@ impl Lost {
                 Retry::AfterLogin => Back::AfterLogin,
                 Retry::Later | Retry::NewCid => Back::Backoff,
             },
+            Self::Displaced(_) => Back::Never,
             Self::Closed { code, .. } => close::back(*code),
         }
     }
@@ -81,7 +84,7 @@ impl Lost {
     /// How long this edge said to stay away.
     pub fn told(&self) -> Option<u64> {
         match self {
-            Self::Broken(_) => None,
+            Self::Broken(_) | Self::Displaced(_) => None,
             Self::Refused(refusal) => refusal.retry_after_ms,
             Self::NoUpgrade { retry_after_ms, .. } | Self::Closed { retry_after_ms, .. } => *retry_after_ms,
         }
@@ -317,7 +320,8 @@ impl Pulse {
     }
 }
 
-/// None: a frame type of a later version, or a control frame.
+/// None: a frame type of a later version, or a control frame. `displaced` ends the connection, also in place of a
+/// welcome.
 async fn next_frame(
     stream: &mut (impl StreamExt<Item = Result<Message, tungstenite::Error>> + Unpin),
     codec: Codec,
@@ -335,7 +339,11 @@ async fn next_frame(
         Some(Ok(Message::Text(text))) => text.into(),
         Some(Ok(_)) => return Ok(None),
     };
-    ServerFrame::decode(codec, &bytes).map_err(|e| Lost::Broken(format!("a frame that cannot be read: {e}")))
+    match ServerFrame::decode(codec, &bytes) {
+        Ok(Some(ServerFrame::Displaced(by))) => Err(Lost::Displaced(by)),
+        Ok(frame) => Ok(frame),
+        Err(e) => Err(Lost::Broken(format!("a frame that cannot be read: {e}"))),
+    }
 }
 
 fn message(codec: Codec, frame: &ClientFrame) -> Message {

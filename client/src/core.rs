@@ -191,7 +191,8 @@ impl Core {
                 self.watch.contacts_changed();
                 self.tell(ClientEvent::Contacts);
             }
-            ServerFrame::Displaced(displaced) => self.tell(ClientEvent::Displaced(displaced)),
+            // The connection has ended with it.
+            ServerFrame::Displaced(_) => {}
             ServerFrame::Degraded { on } => self.tell(ClientEvent::Degraded { on }),
             ServerFrame::Draining { edges, .. } => return Some(Signal::Draining { edges }),
             ServerFrame::Welcome(welcome) => self.clock.learn(welcome.now, now),

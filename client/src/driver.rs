@@ -10,10 +10,10 @@ use std::{
 };
 
 use natterjack_protocol::{
-    Body, Code, Kind, MsgId, Refusal, Thread, UserId,
+    Body, Code, Kind, MsgId, Refusal, Thread, Token, UserId,
     client::{
         close::{self, Back},
-        frame::{ActivityReport, ClientFrame, DeviceClass, Hello, TypingIn},
+        frame::{ActivityReport, ClientFrame, DeviceClass, Displaced, Hello, TypingIn},
         http::EdgeUrls,
     },
     codec::Codec,
@@ -64,11 +64,15 @@ pub(crate) enum Command {
     Report(bool),
     Rows(oneshot::Sender<Vec<Unsent>>),
     Discard(Local, oneshot::Sender<bool>),
+    /// Was it displaced?
+    TakeOver(oneshot::Sender<bool>),
 }
 
 pub(crate) struct DriverOptions {
     pub codec: Codec,
     pub class: DeviceClass,
+    pub name: Option<String>,
+    pub app: Option<String>,
     pub heartbeat: Option<Duration>,
     pub outbox_max: usize,
 }
@@ -93,6 +97,10 @@ pub(crate) struct Driver {
     pub aside: JoinSet<()>,
     /// The last token that an edge refused.
     pub stale: Option<String>,
+    /// The last one: who comes back for it by itself displaces nobody.
+    pub session: Option<Token>,
+    /// Another device is in; this ends it.
+    pub displaced: Option<oneshot::Sender<()>>,
 }
 
 /// Frames that one pump can make: 16 sends, 8 pages, a sync, 32 questions of the app; and room for the messages of a
@@ -110,6 +118,8 @@ struct Dialled {
 
 enum Next {
     Wait(Duration),
+    /// Until the app takes over from this one.
+    StayAway(Displaced),
     End(Box<ClientEvent>),
 }
 
@@ -155,13 +165,27 @@ impl Driver {
                     let since = now();
                     match self.live(connection, said, access).await {
                         None => return,
-                        Some((lost, access)) => self.lost(lost, &edge, access, now() - since),
+                        Some((lost, access)) => {
+                            // A session outlives its token, but not its login.
+                            if matches!(lost, Lost::Closed { code, .. } if code == close::UNAUTHORIZED.code) {
+                                self.auth.login_was_ended();
+                            }
+                            self.lost(lost, &edge, access, now() - since)
+                        }
                     }
                 }
             };
             self.core.disconnected();
             match next {
                 Next::End(event) => return self.core.tell(*event),
+                Next::StayAway(by) => {
+                    self.core.tell(ClientEvent::Displaced(by));
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return,
+                        () = self.stay_away() => {}
+                    }
+                }
                 Next::Wait(wait) => {
                     self.core.tell(ClientEvent::Reconnecting { wait });
                     let auth = self.auth.clone();
@@ -201,6 +225,7 @@ impl Driver {
             self.backoff.lost(back, lived, edges, random).map(|wait| wait.max(at.saturating_duration_since(now())));
         match (wait, lost) {
             (Some(wait), _) => Next::Wait(wait),
+            (None, Lost::Displaced(by)) => Next::StayAway(by),
             (None, Lost::Closed { code, reason, .. }) => Next::End(Box::new(ClientEvent::Ended { code, reason })),
             (None, Lost::Refused(refusal)) => {
                 Next::End(Box::new(ClientEvent::Ended { code: 0, reason: refusal.message }))
@@ -231,16 +256,35 @@ impl Driver {
         self.core.tell(ClientEvent::LoggedOut { refusal });
     }
 
+    /// Until the app takes over, whatever the network does.
+    async fn stay_away(&mut self) {
+        let (take_over, mut taken) = oneshot::channel();
+        self.displaced = Some(take_over);
+        let woken = self.woken.clone();
+        let away = async {
+            loop {
+                tokio::select! {
+                    biased;
+                    _ = &mut taken => return,
+                    () = woken.notified() => {}
+                }
+            }
+        };
+        self.serving(away).await;
+        (self.session, self.backoff) = (None, Backoff::default());
+    }
+
     /// A connection to the current edge, on its way; borrows nothing of the driver.
     fn dial(&mut self) -> impl Future<Output = Result<Dialled, RequestError>> + Send + use<> {
         let (auth, stale) = (self.auth.clone(), self.stale.clone());
         let (said, synced) = self.core.resume.hello();
-        let (codec, class, heartbeat) = (self.options.codec, self.options.class, self.options.heartbeat);
+        let DriverOptions { codec, class, heartbeat, .. } = self.options;
+        let (name, app, session) = (self.options.name.clone(), self.options.app.clone(), self.session.clone());
         async move {
             let access = auth.access(stale.as_deref()).await?;
             let edge = auth.http().with_edges(|e| e.current().to_owned());
-            let hello =
-                Hello { class, cursors: said.clone(), synced, ..Hello::new(access.clone(), auth.device.clone()) };
+            let (token, device, cursors) = (access.clone(), auth.device.clone(), said.clone());
+            let hello = Hello { token, device, class, name, app, session, cursors, synced };
             let result = dial(edge.clone(), auth.http().clone(), codec, hello, heartbeat).await;
             Ok(Dialled { result, edge, said, access })
         }
@@ -364,6 +408,7 @@ impl Driver {
 
     fn welcomed(&mut self, connection: &Connection, said: &Hellos) {
         self.core.connected(&connection.welcome, said, connection.edge.clone(), now());
+        self.session = Some(connection.welcome.session.clone());
         self.auth.date_tokens();
         self.sleep = SleepWatch::start();
         while self.aside.try_join_next().is_some() {}
@@ -429,6 +474,10 @@ impl Driver {
                 Command::Discard(local, answer) => {
                     let _ = answer.send(self.core.outbox.discard(local));
                     self.flush_soon();
+                }
+                Command::TakeOver(answer) => {
+                    let displaced = self.displaced.take().is_some_and(|away| away.send(()).is_ok());
+                    let _ = answer.send(displaced);
                 }
             }
             next = if added.len() < 64 { self.commands.try_recv().ok() } else { None };

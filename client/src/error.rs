@@ -23,6 +23,9 @@ pub enum ConnectError {
     Login(#[from] RequestError),
     #[error("device: {0}")]
     Device(#[from] natterjack_protocol::ids::BadId),
+    /// What the app says of itself cannot be shown to others as it is.
+    #[error("{}", .0.message)]
+    Text(Refusal),
 }
 
 /// A question to an edge.

@@ -75,9 +75,10 @@ pub enum ClientEvent {
     Degraded {
         on: bool,
     },
-    /// Another device of the user has taken over; `Ended` follows.
+    /// Another device of the user has taken over. This one stays away until [`crate::Client::take_over`]; what is sent
+    /// meanwhile waits in the outbox.
     Displaced(Displaced),
-    /// The login has ended and cannot be renewed. The last event.
+    /// The login has ended: somebody ended it, or it cannot be renewed. The last event.
     LoggedOut {
         refusal: Refusal,
     },

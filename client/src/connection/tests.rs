@@ -1,6 +1,7 @@
 //! The client against a small edge of these tests: real sockets, both sides in one process. (Real edges: the end-to-end
 //! tests.)
 
+mod devices;
 mod fake;
 mod scenarios;
 mod waking;

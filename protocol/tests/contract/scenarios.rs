@@ -72,10 +72,8 @@ fn a_refused_hello_means_what_the_table_of_errors_says() {
     let mut seen = BTreeSet::new();
     for scenario in all() {
         let steps = scenario["steps"].as_array().unwrap();
-        for (i, step) in steps
-            .iter()
-            .enumerate()
-            .filter(|(i, s)| *i > 0 && s["server"] == "says" && steps[i - 1]["server"] == "upgrades")
+        for (i, step) in
+            steps.iter().enumerate().filter(|(i, s)| s["frame"]["t"] == "error" && steps[i - 1]["server"] == "upgrades")
         {
             let code: Code = serde_json::from_value(step["frame"]["code"].clone()).unwrap();
             let (back, name) = match code.retry() {

@@ -60,13 +60,32 @@ enum Server {
 #[derive(Debug, Deserialize)]
 #[serde(tag = "client", rename_all = "snake_case")]
 enum Wanted {
-    Connects { after_ms: [u64; 2], edge: Option<String> },
-    Refreshes { after_ms: [u64; 2] },
-    Sends { text: String, behind: Option<String>, cid: Option<String>, after_ms: Option<[u64; 2]> },
+    Connects {
+        after_ms: [u64; 2],
+        edge: Option<String>,
+    },
+    Refreshes {
+        after_ms: [u64; 2],
+    },
+    Sends {
+        text: String,
+        behind: Option<String>,
+        cid: Option<String>,
+        after_ms: Option<[u64; 2]>,
+    },
     SendsNothing,
-    HasSent { text: String },
-    HasFailed { text: String },
+    HasSent {
+        text: String,
+    },
+    HasFailed {
+        text: String,
+    },
+    /// Does it name the session that it had?
+    SaysHello {
+        session: bool,
+    },
     SaysBye,
+    StaysAway,
     Ends,
 }
 
@@ -74,6 +93,7 @@ enum Wanted {
 #[serde(tag = "user", rename_all = "snake_case")]
 enum User {
     Writes { text: String },
+    TakesOver,
     Closes,
 }
 
@@ -299,7 +319,19 @@ impl Run {
                 let local = self.locals[&text];
                 self.event(|e| matches!(e, ClientEvent::Failed { local: l, .. } if *l == local)).await;
             }
+            Wanted::SaysHello { session } => assert_eq!(self.session().hello.session.is_some(), session),
             Wanted::SaysBye => assert!(matches!(soon("bye", self.session().hear()).await, ClientFrame::Bye)),
+            Wanted::StaysAway => {
+                self.event(|e| matches!(e, ClientEvent::Displaced(_))).await;
+                for _ in 0..3 {
+                    // Less than a token lives, in all.
+                    self.client.network_changed();
+                    advance(Duration::from_secs(600)).await;
+                    self.no_request().await;
+                }
+                // It comes back when it is told to, and says nothing of it before.
+                self.over = false;
+            }
             Wanted::Ends => {
                 let events = &mut self.events;
                 soon("the end", async { while events.next().await.is_some() {} }).await;
@@ -326,6 +358,7 @@ impl Run {
                 let local = self.client.send_text(thread(), &text).await.unwrap();
                 self.locals.insert(text, local);
             }
+            User::TakesOver => assert!(self.client.take_over().await.unwrap()),
             User::Closes => {
                 let client = self.client.clone();
                 self.closing = Some(tokio::spawn(async move { client.close().await }));
