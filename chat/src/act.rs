@@ -3,6 +3,8 @@
 mod events;
 mod group;
 mod outbox;
+mod people;
+mod sessions;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,17 +15,19 @@ use anyhow::{Context, anyhow, bail};
 use natterjack_client::{
     At, Client, Local, RequestError,
     protocol::{
-        self, Body, Code, Kind, MsgId, Thread, UserId,
+        self, Body, Code, DeviceId, Kind, MsgId, Thread, UserId,
         client::{http::Profile, presence::PresenceChange},
     },
 };
 use serde_json::json;
 use tokio::time::Instant;
 
+use self::people::contact_words;
 use super::{
     line::{self, InputLine},
     names::NameCache,
-    screen::{Screen, Tone, chosen_words, one_line},
+    presence::{PresenceBook, chosen_words},
+    screen::{Screen, Tone, one_line},
 };
 
 /// An unconfirmed message is shown as such after this long; most are confirmed earlier.
@@ -41,11 +45,23 @@ pub struct Chat {
     sending: BTreeMap<Local, Option<Instant>>,
     /// The own last message of each thread, for `/edit` and `/recall`.
     mine: HashMap<Thread, MsgId>,
+    presence: PresenceBook,
+    /// The devices as they were listed last, for `/sessions end N`.
+    listed: Vec<DeviceId>,
 }
 
 impl Chat {
     pub fn new(client: Client, names: NameCache, screen: Screen) -> Self {
-        Self { client, names, screen, current: None, sending: BTreeMap::new(), mine: HashMap::new() }
+        Self {
+            client,
+            names,
+            screen,
+            current: None,
+            sending: BTreeMap::new(),
+            mine: HashMap::new(),
+            presence: PresenceBook::default(),
+            listed: Vec::new(),
+        }
     }
 
     /// Picks the first thread. Waits for an edge for a while: with `up` both may start at once.
@@ -83,10 +99,11 @@ impl Chat {
 
     /// When `tick` wants to be called.
     pub fn wake(&self) -> Option<Instant> {
-        self.sending.values().filter_map(|at| *at).min()
+        let unknown = self.presence.due().map(Instant::from_std);
+        self.sending.values().filter_map(|at| *at).chain(unknown).min()
     }
 
-    pub fn tick(&mut self) {
+    pub async fn tick(&mut self) {
         let now = Instant::now();
         for (local, at) in &mut self.sending {
             if at.is_some_and(|t| t <= now) {
@@ -94,6 +111,8 @@ impl Chat {
                 self.screen.say_text(Tone::Faint, format!("… sending ({})", local.0));
             }
         }
+        let unknown = self.presence.stayed_unknown(now.into_std());
+        self.say_presence(unknown).await;
     }
 
     /// One line of input. False: quit. What goes wrong is said and not fatal.
@@ -164,6 +183,10 @@ impl Chat {
                     json!({ "choice": now.choice, "since": now.since }),
                 );
             }
+            InputLine::Sessions => self.sessions().await?,
+            InputLine::EndSession(which) => self.end_session(&which).await?,
+            InputLine::EndOtherSessions => self.end_other_sessions().await?,
+            InputLine::TakeOver => self.take_over().await?,
             InputLine::Outbox => self.outbox().await?,
             InputLine::Discard(which) => self.discard(which).await?,
             InputLine::Help => {
@@ -223,6 +246,7 @@ impl Chat {
     async fn enter(&mut self, thread: Thread) {
         let place = self.names.thread(&self.client, &thread).await;
         self.screen.say(Tone::Faint, "thread", Some(format!("→ {place}")), json!({ "thread": thread, "place": place }));
+        self.presence.forget();
         // Of a group nobody is watched: it may be large.
         let peer = thread.peer(self.client.user()).cloned();
         if let Err(e) = self.client.watch(Some(peer.into_iter().collect())).await {
@@ -287,23 +311,6 @@ impl Chat {
         Ok(())
     }
 
-    async fn contacts(&mut self) -> anyhow::Result<()> {
-        let contacts = self.client.contacts().await?;
-        let lines = contacts.iter().map(|c| format!("  {} {}", one_line(&c.name), contact_words(c.state)));
-        self.list("contacts", lines, json!({ "contacts": contacts }), "no contacts yet: /contact NAME request");
-        Ok(())
-    }
-
-    async fn blocks(&mut self) -> anyhow::Result<()> {
-        let blocked = self.client.blocks().await?;
-        let mut lines = Vec::with_capacity(blocked.len());
-        for user in &blocked {
-            lines.push(format!("  {}", self.names.user(&self.client, user).await));
-        }
-        self.list("blocks", lines.into_iter(), json!({ "blocks": blocked }), "you block nobody");
-        Ok(())
-    }
-
     fn list(&mut self, kind: &str, lines: impl Iterator<Item = String>, object: serde_json::Value, empty: &str) {
         let text = lines.collect::<Vec<_>>().join("\n");
         self.screen.say(Tone::Plain, kind, Some(if text.is_empty() { empty.to_owned() } else { text }), object);
@@ -311,15 +318,6 @@ impl Chat {
 
     fn done(&mut self, kind: &str, text: String, user: &UserId) {
         self.screen.say(Tone::Good, kind, Some(text), json!({ "user": user }));
-    }
-}
-
-fn contact_words(state: protocol::client::http::ContactState) -> &'static str {
-    use protocol::client::http::ContactState::{Asked, Contact, Requested};
-    match state {
-        Requested => "was asked",
-        Asked => "asks to be your contact: /contact NAME accept",
-        Contact => "is a contact",
     }
 }
 

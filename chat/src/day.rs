@@ -21,6 +21,11 @@ pub fn short(ms: u64) -> String {
     format!("{} {}", t.day(), &t.month().to_string()[..3])
 }
 
+/// `21 Nov at 21:05:09`.
+pub fn and_clock(ms: u64) -> String {
+    format!("{} at {}", short(ms), clock(ms))
+}
+
 /// `21:05:09`.
 pub fn clock(ms: u64) -> String {
     let t = utc(ms);

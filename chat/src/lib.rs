@@ -10,17 +10,23 @@ mod full;
 mod input;
 mod line;
 mod names;
+mod presence;
 mod screen;
 
 use std::{io::IsTerminal, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use natterjack_client::{Client, ClientEvent, Events, OutboxStore};
-use natterjack_protocol::{Code, Refusal};
+use natterjack_protocol::{Code, Refusal, client::frame::DeviceClass, text};
 use tokio::time::Instant;
 
 pub use self::input::typed_password;
-use self::{act::Chat, input::StdinLines, names::NameCache, screen::Screen};
+use self::{
+    act::Chat,
+    input::StdinLines,
+    names::NameCache,
+    screen::{Screen, took_over},
+};
 
 /// The result of a message whose refusal is final, in words.
 fn outcome(refusal: &Refusal) -> String {
@@ -48,6 +54,9 @@ pub struct ChatArgs {
     /// Create the account first (not needed again with --state).
     #[arg(long)]
     register: bool,
+    /// What to call this device in your list of them; the name of this machine if it is not given.
+    #[arg(long, value_name = "NAME")]
+    device_name: Option<String>,
     /// Prompted for if it is not given. Other users of this machine can see the arguments of a process, not its
     /// environment.
     #[arg(long, env = "NATTERJACK_PASSWORD", hide_env_values = true)]
@@ -129,7 +138,13 @@ pub async fn run(args: ChatArgs) -> anyhow::Result<()> {
 async fn connect(args: &ChatArgs) -> anyhow::Result<(Client, Events)> {
     let builder = Client::builder()
         .edges(args.edge.iter().map(String::as_str))
-        .class(natterjack_protocol::client::frame::DeviceClass::Desktop);
+        .class(DeviceClass::Desktop)
+        .app(concat!("natterjack ", env!("CARGO_PKG_VERSION")));
+    let machine = || text::device_name(&rustix::system::uname().nodename().to_string_lossy()).ok();
+    let builder = match args.device_name.clone().or_else(machine) {
+        None => builder,
+        Some(name) => builder.device_name(name),
+    };
     let builder = match &args.ca {
         None => builder,
         Some(ca) => {
@@ -170,8 +185,13 @@ async fn talk(chat: &mut Chat, mut events: Events, follow: Option<Follow>) -> an
     let mut input = StdinLines::start()?;
     let mut open = true;
     let (mut drain_until, mut follow_until) = (None, None);
+    let mut displaced = None;
     loop {
         if !open {
+            // Nobody can say /here any more.
+            if let Some(by) = &displaced {
+                bail!(took_over(by));
+            }
             let drained = chat.client.unsent() == 0 || drain_until.is_some_and(|t| t <= Instant::now());
             let followed = match follow {
                 Some(Follow::Forever) => false,
@@ -189,7 +209,14 @@ async fn talk(chat: &mut Chat, mut events: Events, follow: Option<Follow>) -> an
             event = events.next() => match event {
                 Some(ClientEvent::LoggedOut { refusal }) => bail!("logged out: {refusal}"),
                 Some(ClientEvent::Ended { code, reason }) => bail!("the server ended the session: {reason} ({code})"),
-                Some(event) => chat.show(event).await,
+                Some(event) => {
+                    match &event {
+                        ClientEvent::Displaced(by) => displaced = Some(by.by.clone()),
+                        ClientEvent::Connected { .. } => displaced = None,
+                        _ => {}
+                    }
+                    chat.show(event).await;
+                }
                 None => bail!("the client has stopped"),
             },
             line = input.next(), if open => match line {
@@ -207,7 +234,7 @@ async fn talk(chat: &mut Chat, mut events: Events, follow: Option<Follow>) -> an
                     };
                 }
             },
-            () = until(wake) => chat.tick(),
+            () = until(wake) => chat.tick().await,
         }
     }
 }

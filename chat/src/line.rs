@@ -24,6 +24,12 @@ pub enum InputLine {
     Edit(Option<MsgId>, String),
     Recall(Option<MsgId>),
     Typing,
+    Sessions,
+    /// A number of the last list, or the id of a device.
+    EndSession(String),
+    EndOtherSessions,
+    /// In place of the device that has taken over.
+    TakeOver,
     /// How the user is to be shown.
     Choose(PresenceChoice),
     Outbox,
@@ -56,7 +62,9 @@ A line is a message to the current thread; // at its beginning sends a line that
 /block NAME                  /unblock NAME      /blocks           whom you block
 /edit [#ID] TEXT             change a message of yours, the last one without an ID
 /recall [#ID]                take it back       /typing           tell the others that you write
-/here                        /away   /dnd        /hidden: how you are shown to others
+/available                   /away   /dnd        /hidden: how you are shown to others
+/sessions                    your devices       /sessions end N|others   ends their logins
+/here                        use this device again after another has taken over
 /outbox                      what is not sent   /discard [N]      forget what was refused, or message N
 /help                        this               /quit";
 
@@ -96,7 +104,14 @@ pub fn parse(line: &str) -> Result<InputLine, String> {
             _ => Err("/recall [#ID]".into()),
         },
         "typing" => Ok(InputLine::Typing),
-        "here" => Ok(InputLine::Choose(PresenceChoice::Available)),
+        "sessions" => match words(rest)?.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            [] => Ok(InputLine::Sessions),
+            ["end", "others"] => Ok(InputLine::EndOtherSessions),
+            ["end", which] => Ok(InputLine::EndSession((*which).to_owned())),
+            _ => Err("/sessions, /sessions end N or /sessions end others".into()),
+        },
+        "here" => Ok(InputLine::TakeOver),
+        "available" => Ok(InputLine::Choose(PresenceChoice::Available)),
         "away" => Ok(InputLine::Choose(PresenceChoice::Away)),
         "dnd" => Ok(InputLine::Choose(PresenceChoice::Dnd)),
         "hidden" => Ok(InputLine::Choose(PresenceChoice::Hidden)),
@@ -197,6 +212,11 @@ mod tests {
         assert_eq!(p("/discard"), InputLine::Discard(None));
         assert_eq!(p("/discard 7"), InputLine::Discard(Some(7)));
         assert_eq!(p("/blocks"), InputLine::Blocks);
+        assert_eq!(p("/sessions"), InputLine::Sessions);
+        assert_eq!(p("/sessions end 2"), InputLine::EndSession("2".into()));
+        assert_eq!(p("/sessions end others"), InputLine::EndOtherSessions);
+        assert_eq!(p("/here"), InputLine::TakeOver);
+        assert_eq!(p("/available"), InputLine::Choose(PresenceChoice::Available));
         assert_eq!(
             p("/group new \"toad choir\" bob"),
             InputLine::Group(GroupCommand::New { name: "toad choir".into(), users: vec!["bob".into()] })
@@ -219,6 +239,8 @@ mod tests {
             "/edit",
             "/edit #x y",
             "/recall words",
+            "/sessions 2",
+            "/sessions end",
             "/contact bob",
             "/contact bob marry",
             "/to \"bob",

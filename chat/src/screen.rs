@@ -5,10 +5,7 @@ use std::io::{IsTerminal, Write};
 
 use natterjack_client::protocol::{
     Event, Kind, Thread,
-    client::{
-        frame::{DeviceClass, OtherDevice},
-        presence::{PresenceChoice, PresenceOf, PresenceState},
-    },
+    client::frame::{DeviceClass, OtherDevice},
     log::Role,
 };
 use serde_json::{Value, json};
@@ -221,49 +218,22 @@ pub fn standing(thread: &Thread, place: &str, role: Option<Role>) -> Option<Stri
     })
 }
 
-/// How somebody is shown.
-pub fn presence_words(of: &PresenceOf) -> String {
-    match (of.state, of.last_seen) {
-        (PresenceState::Online, _) => "online".into(),
-        (PresenceState::Away, _) => "away".into(),
-        (PresenceState::Offline, Some(ms)) => format!("offline, last seen {} at {}", day::short(ms), day::clock(ms)),
-        (PresenceState::Offline, None) => "offline".into(),
-        (PresenceState::Unknown, _) => "perhaps here; nobody can tell now".into(),
-    }
-}
-
-/// The same as a mark.
-pub fn presence_mark(state: PresenceState) -> &'static str {
-    match state {
-        PresenceState::Online => "●",
-        PresenceState::Away => "◐",
-        PresenceState::Offline => "○",
-        PresenceState::Unknown => "?",
-    }
-}
-
-/// What this user chose.
-pub fn chosen_words(choice: PresenceChoice) -> &'static str {
-    match choice {
-        PresenceChoice::Available => "available",
-        PresenceChoice::Away => "away",
-        PresenceChoice::Dnd => "available, without notifications",
-        PresenceChoice::Hidden => "offline",
-    }
-}
-
 /// Another device of this user is in now, in this one's place.
 pub fn took_over(by: &OtherDevice) -> String {
-    let class = match by.class {
+    let class = class_word(by.class);
+    match &by.name {
+        Some(name) => format!("“{}”, another {class} of yours, has taken over", one_line(name)),
+        None => format!("another {class} of yours has taken over"),
+    }
+}
+
+pub fn class_word(class: DeviceClass) -> &'static str {
+    match class {
         DeviceClass::Phone => "phone",
         DeviceClass::Tablet => "tablet",
         DeviceClass::Desktop => "desktop",
         DeviceClass::Web => "browser",
         DeviceClass::Other => "device",
-    };
-    match &by.name {
-        Some(name) => format!("“{name}”, another {class} of yours, has taken over"),
-        None => format!("another {class} of yours has taken over"),
     }
 }
 

@@ -2,14 +2,16 @@
 
 use natterjack_client::{
     ClientEvent,
-    protocol::{self, Kind},
+    protocol::{self, Kind, client::presence::PresenceOf},
 };
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::Chat;
 use crate::{
     outcome,
-    screen::{Tone, presence_words, standing, took_over, words},
+    presence::presence_words,
+    screen::{Tone, standing, took_over, words},
 };
 
 impl Chat {
@@ -17,6 +19,7 @@ impl Chat {
         let screen = &mut self.screen;
         match event {
             ClientEvent::Connected { edge } => {
+                self.presence.forget();
                 screen.say(Tone::Faint, "connected", Some(format!("connected to {edge}")), json!({ "edge": edge }))
             }
             ClientEvent::Attached => screen.say(Tone::Faint, "attached", None, json!({})),
@@ -65,15 +68,17 @@ impl Chat {
                 self.screen.say(Tone::Faint, "member", standing(&thread, &place, role), object);
             }
             ClientEvent::Presence { users } => {
-                for shown in users {
-                    let who = self.names.user(&self.client, &shown.user).await;
-                    // A script gets all of it; a person what is about whoever they write to.
-                    let here = self.current.as_ref().is_some_and(|t| t.peer(self.client.user()) == Some(&shown.user));
-                    let text = here.then(|| format!("{who} is {}", presence_words(&shown)));
-                    let object =
-                        json!({ "user": shown.user, "name": who, "state": shown.state, "last_seen": shown.last_seen });
-                    self.screen.say(Tone::Faint, "presence", text, object);
+                // A script gets all of it as it comes.
+                if screen.is_json() {
+                    for of in &users {
+                        let name = self.names.user(&self.client, &of.user).await;
+                        let object =
+                            json!({ "user": of.user, "name": name, "state": of.state, "last_seen": of.last_seen });
+                        self.screen.say(Tone::Faint, "presence", None, object);
+                    }
                 }
+                let changed = self.presence.hear(users, Instant::now().into_std());
+                self.say_presence(changed).await;
             }
             ClientEvent::Contacts => {
                 screen.say(Tone::Faint, "contacts_changed", Some("your contacts changed: /contacts".into()), json!({}))
@@ -92,9 +97,24 @@ impl Chat {
             }
             ClientEvent::Displaced(displaced) => {
                 let object = json!({ "by": displaced.by, "since": displaced.since });
-                screen.say(Tone::Bad, "displaced", Some(took_over(&displaced.by)), object);
+                screen.say(
+                    Tone::Bad,
+                    "displaced",
+                    Some(format!("{}: /here takes over again", took_over(&displaced.by))),
+                    object,
+                );
             }
             ClientEvent::LoggedOut { .. } | ClientEvent::Ended { .. } => {}
+        }
+    }
+
+    /// To a person, of whoever they write to.
+    pub(super) async fn say_presence(&mut self, changed: Vec<PresenceOf>) {
+        for of in changed {
+            if self.current.as_ref().is_some_and(|t| t.peer(self.client.user()) == Some(&of.user)) {
+                let who = self.names.user(&self.client, &of.user).await;
+                self.screen.say_text(Tone::Faint, format!("{who} is {}", presence_words(&of)));
+            }
         }
     }
 

@@ -10,17 +10,14 @@ mod keys;
 mod panel;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
 use crossterm::event::KeyEvent;
 use natterjack_client::{
     ClientEvent, Local, ThreadList, Unsent,
-    protocol::{
-        Body, GroupId, Kind, MsgId, Thread, UserId,
-        client::{frame::Page, presence::PresenceOf},
-    },
+    protocol::{Body, GroupId, Kind, MsgId, Thread, UserId, client::frame::Page},
 };
 
 pub use self::panel::{Notice, Panel};
@@ -33,7 +30,10 @@ use super::{
     threads::{ThreadRow, ThreadTable},
     timeline::{Delivery, Key, PageWanted, PendingMessage},
 };
-use crate::screen::{Said, Tone};
+use crate::{
+    presence::PresenceBook,
+    screen::{Said, Tone},
+};
 
 /// How long somebody counts as typing after the last word of it; they say it every few seconds.
 const TYPING: Duration = Duration::from_secs(6);
@@ -122,6 +122,8 @@ pub enum ConnectionState {
     Waiting {
         until: Instant,
     },
+    /// Another device is in; how that is told.
+    Displaced(String),
 }
 
 pub struct Model {
@@ -138,7 +140,7 @@ pub struct Model {
     pub degraded: bool,
     pub typing: BTreeMap<(Thread, UserId), Instant>,
     /// How those are shown whom this user talks to.
-    pub presence: HashMap<UserId, PresenceOf>,
+    pub presence: PresenceBook,
     /// A device that never was in sync: what comes before it is attached is history, not news.
     fresh: bool,
     /// How many threads there were when it was said last who is to be watched.
@@ -171,7 +173,7 @@ impl Model {
             link: ConnectionState::Connecting,
             degraded: false,
             typing: BTreeMap::new(),
-            presence: HashMap::new(),
+            presence: PresenceBook::default(),
             fresh,
             watched_of: 0,
             pick_first,
@@ -200,6 +202,7 @@ impl Model {
         }
         self.typing.retain(|_, until| *until > now);
         self.notice.take_if(|n| n.until <= now);
+        self.presence.stayed_unknown(now);
         self.look();
         self.fetch(now, &mut effects);
         self.watch(&mut effects);
@@ -213,7 +216,7 @@ impl Model {
         // Seconds are counted down.
         let second = matches!(self.link, ConnectionState::Waiting { until } if until > now)
             .then(|| now + Duration::from_millis(500));
-        typing.into_iter().chain(notice).chain(self.ask_again).chain(second).min()
+        typing.into_iter().chain(notice).chain(self.presence.due()).chain(self.ask_again).chain(second).min()
     }
 
     pub fn is_online(&self) -> bool {

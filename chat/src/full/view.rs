@@ -19,7 +19,10 @@ use super::{
     threads::ThreadRow,
     wrap::cut,
 };
-use crate::screen::{Tone, presence_mark, presence_words, printable};
+use crate::{
+    presence::{presence_mark, presence_words},
+    screen::{Tone, printable},
+};
 
 const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);

@@ -16,7 +16,10 @@ use crate::{
 impl Model {
     pub(super) fn event(&mut self, event: ClientEvent, now: Instant, effects: &mut Vec<UiEffect>) {
         match event {
-            ClientEvent::Connected { edge } => self.link = ConnectionState::Catching { edge },
+            ClientEvent::Connected { edge } => {
+                self.presence.forget();
+                self.link = ConnectionState::Catching { edge };
+            }
             ClientEvent::Attached => {
                 self.fresh = false;
                 if let ConnectionState::Catching { edge } = &self.link {
@@ -52,10 +55,13 @@ impl Model {
                     self.say(Tone::Faint, text, now);
                 }
             }
-            ClientEvent::Presence { users } => self.presence.extend(users.into_iter().map(|p| (p.user.clone(), p))),
+            ClientEvent::Presence { users } => drop(self.presence.hear(users, now)),
             ClientEvent::Contacts => self.say(Tone::Faint, "your contacts changed: /contacts", now),
             ClientEvent::Skipped { thread, from, to } => self.threads.entry(&thread).timeline.skipped(from, to),
-            ClientEvent::Displaced(displaced) => self.say(Tone::Bad, took_over(&displaced.by), now),
+            ClientEvent::Displaced(displaced) => {
+                self.degraded = false;
+                self.link = ConnectionState::Displaced(took_over(&displaced.by));
+            }
             ClientEvent::LoggedOut { refusal } => effects.push(UiEffect::End(format!("logged out: {refusal}"))),
             ClientEvent::Ended { code, reason } => {
                 effects.push(UiEffect::End(format!("the server ended the session: {reason} ({code})")))
@@ -75,7 +81,7 @@ impl Model {
 
     /// How the other one of a conversation of two is shown, while that is known.
     pub fn peer_presence(&self, thread: &Thread) -> Option<&PresenceOf> {
-        self.presence.get(thread.peer(&self.people.me)?).filter(|_| self.is_online())
+        self.presence.of(thread.peer(&self.people.me)?).filter(|_| self.is_online())
     }
 
     fn message(&mut self, event: protocol::Event, now: Instant, effects: &mut Vec<UiEffect>) {

@@ -17,7 +17,8 @@ use crate::{
         threads::ThreadRow,
         wrap::{cut, width},
     },
-    screen::{presence_mark, printable},
+    presence::presence_mark,
+    screen::printable,
 };
 
 pub fn draw(model: &Model, area: Rect, buf: &mut Buffer) {

@@ -80,6 +80,7 @@ fn link(model: &Model, now: Instant) -> (&'static str, Color, String) {
             ("●", Color::Yellow, "the server has no connection to the log, messages wait".into())
         }
         ConnectionState::Live { edge } => ("●", Color::Green, edge.clone()),
+        ConnectionState::Displaced(text) => ("○", Color::LightRed, format!("{text}: /here takes over again")),
         ConnectionState::Waiting { until } => {
             let seconds = until.saturating_duration_since(now).as_secs_f32().ceil();
             let text = if seconds > 0.0 {

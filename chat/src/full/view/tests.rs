@@ -1,6 +1,11 @@
+use std::time::Duration;
+
 use natterjack_client::{
     ClientEvent,
-    protocol::client::presence::{PresenceOf, PresenceState},
+    protocol::client::{
+        frame::{DeviceClass, Displaced, OtherDevice},
+        presence::{PresenceOf, PresenceState},
+    },
 };
 
 use super::*;
@@ -105,12 +110,40 @@ fn the_cursor_stands_behind_what_is_written() {
     terminal.backend_mut().assert_cursor_position((6, 6));
 }
 
+fn shown(state: PresenceState, last_seen: Option<u64>) -> ClientEvent {
+    ClientEvent::Presence { users: vec![PresenceOf { user: user("bob"), state, last_seen }] }
+}
+
+#[test]
+fn what_an_edge_does_not_know_for_a_moment_is_not_shown() {
+    let mut chat = Chat::with(72, 8, 1);
+    chat.sdk(shown(PresenceState::Unknown, None));
+    chat.pass(Duration::from_secs(1));
+    assert!(chat.screen()[0].starts_with(" bob") && !chat.sees("perhaps here"), "{:#?}", chat.screen());
+    let wake = chat.model.wake(chat.now).expect("it is shown if it stays");
+    chat.pass(wake - chat.now);
+    assert!(chat.screen()[0].starts_with(" ? bob") && chat.sees("perhaps here"), "{:#?}", chat.screen());
+    chat.connect();
+    chat.sdk(shown(PresenceState::Unknown, None));
+    assert!(!chat.sees("perhaps here"), "anew with each connection");
+}
+
+#[test]
+fn who_took_over_stands_there_until_this_device_is_in_again() {
+    let mut chat = Chat::with(90, 8, 1);
+    let by = OtherDevice { device: user("d2"), name: Some("Laptop".into()), class: DeviceClass::Desktop };
+    chat.sdk(ClientEvent::Displaced(Displaced { by, since: 1 }));
+    chat.pass(Duration::from_secs(3_600));
+    assert!(chat.sees("“Laptop”, another desktop of yours, has taken over: /here takes over again"));
+    assert!(!chat.model.is_online());
+    chat.connect();
+    assert!(!chat.sees("has taken over"));
+}
+
 #[test]
 fn a_dot_says_how_the_other_one_is_shown_and_goes_with_the_connection() {
     let mut chat = Chat::with(72, 8, 1);
     assert_eq!(chat.watched, [user("bob")]);
-    let shown =
-        |state, last_seen| ClientEvent::Presence { users: vec![PresenceOf { user: user("bob"), state, last_seen }] };
     chat.sdk(shown(PresenceState::Online, None));
     assert!(
         chat.screen()[0].starts_with(" ● bob") && chat.screen()[0].contains("│ bob · ● online"),
@@ -123,6 +156,6 @@ fn a_dot_says_how_the_other_one_is_shown_and_goes_with_the_connection() {
         "{:#?}",
         chat.screen()
     );
-    chat.sdk(ClientEvent::Reconnecting { wait: std::time::Duration::from_secs(1) });
+    chat.sdk(ClientEvent::Reconnecting { wait: Duration::from_secs(1) });
     assert!(chat.screen()[0].starts_with(" bob") && !chat.screen()[0].contains("last seen"), "{:#?}", chat.screen());
 }
