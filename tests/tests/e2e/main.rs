@@ -6,4 +6,5 @@ mod from_a_phone;
 mod full_screen;
 mod kit;
 mod start_and_stop;
+mod two_phones;
 mod up;

@@ -16,3 +16,4 @@ mod p9_one_phone;
 mod p9_polls;
 mod sizes;
 mod sizes_asked;
+mod waking;
