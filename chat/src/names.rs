@@ -35,7 +35,12 @@ impl NameCache {
     }
 
     pub fn learn(&mut self, profile: &Profile) {
-        self.users.insert(profile.user.clone(), one_line(&profile.name));
+        self.users.insert(profile.user.clone(), shown_name(profile));
+    }
+
+    /// Somebody may have another name by now, or none any more: they are asked for again.
+    pub fn forget_users(&mut self) {
+        self.users.retain(|user, _| *user == self.me);
     }
 
     pub fn learn_thread(&mut self, summary: &ThreadSummary) {
@@ -58,7 +63,7 @@ impl NameCache {
             match client.profile(user).await {
                 Ok(profile) => {
                     self.learn(&profile);
-                    return one_line(&profile.name);
+                    return shown_name(&profile);
                 }
                 Err(e) => tracing::debug!(error = %e, %user, "no name for a user"),
             }
@@ -109,4 +114,9 @@ impl NameCache {
         }
         may
     }
+}
+
+/// No user can have this name: it has a space.
+pub fn shown_name(profile: &Profile) -> String {
+    if profile.deleted { "deleted user".to_owned() } else { one_line(&profile.name) }
 }

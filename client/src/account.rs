@@ -3,7 +3,7 @@
 
 use natterjack_protocol::{
     DeviceId,
-    client::http::{PasswordChange, SessionList, SessionsEnded, UserSession},
+    client::http::{AccountDeleted, AccountDeletion, PasswordChange, SessionList, SessionsEnded, UserSession},
 };
 use reqwest::Method;
 
@@ -26,6 +26,15 @@ impl Client {
     pub async fn end_other_sessions(&self) -> Result<u32, RequestError> {
         let done: SessionsEnded = self.change::<(), _>(Method::POST, "/v1/sessions/end_others", None).await?;
         Ok(done.ended)
+    }
+
+    /// Deletes this account for good; then the client is closed. Of an account without a password: with a token of its
+    /// issuer that was made in the last ten minutes.
+    pub async fn delete_account(&self, proof: AccountDeletion) -> Result<(), RequestError> {
+        let _: AccountDeleted = self.change(Method::POST, "/v1/account/delete", Some(&proof)).await?;
+        self.auth().forget().await?;
+        self.close().await;
+        Ok(())
     }
 
     /// Sets another password and ends all logins but this one. How many there were. A client that was built with the

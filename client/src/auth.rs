@@ -206,6 +206,11 @@ impl Auth {
         let held = self.held.lock().await;
         let body = RefreshToken { refresh: held.tokens.refresh.clone() };
         let _: LoggedOut = self.http.ask(Method::POST, "/v1/logout", None, Some(&body)).await?;
+        self.forget().await
+    }
+
+    /// The login is over: its tokens are good for nothing.
+    pub async fn forget(&self) -> Result<(), RequestError> {
         Ok(self.store.save_login(self.device.clone(), None).await?)
     }
 

@@ -84,6 +84,7 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(accounts::refresh))
         .routes(routes!(accounts::logout))
         .routes(routes!(accounts::change_password))
+        .routes(routes!(accounts::delete))
         .routes(routes!(sessions::list))
         .routes(routes!(sessions::end))
         .routes(routes!(sessions::end_others))

@@ -2,24 +2,63 @@
 //! again. So nothing is published over a new connection to it before `channel` has compared the log's end with what it
 //! has read: its beat says so (ADR 11).
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    convert::Infallible,
+    future::{Future, pending},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
-use crate::{layout::Layout, wire::client::Nats};
+use futures_util::StreamExt as _;
+use natterjack_protocol::internal::live::Beat;
+use tokio::time::timeout;
+
+use crate::{layout::Layout, subjects, wire::client::Nats};
 
 /// Clones share what was heard.
 #[derive(Clone)]
 pub struct Fence {
     nats: Nats,
+    generation: u32,
     /// Per partition the connection of ours during which the last beat came; 0: none came yet.
     heard: Arc<[AtomicU64]>,
 }
 
 impl Fence {
     pub fn new(nats: &Nats, layout: Layout) -> Self {
-        Self { nats: nats.clone(), heard: (0..layout.partitions).map(|_| AtomicU64::new(0)).collect() }
+        let heard = (0..layout.partitions).map(|_| AtomicU64::new(0)).collect();
+        Self { nats: nats.clone(), generation: layout.generation, heard }
+    }
+
+    /// Does `work`, which publishes, and hears beats meanwhile: for whoever does not hear them all the time. It begins
+    /// when one of each partition has come. None: that took longer than `within`, and nothing was begun.
+    pub async fn while_heard<T>(&self, within: Duration, work: impl Future<Output = T>) -> Option<T> {
+        let mut beats = self.nats.client().subscribe(subjects::BEATS).await.ok()?;
+        let take = |payload: &[u8]| {
+            if let Some(beat) = Beat::decode(payload).ok().filter(|beat| beat.generation == self.generation) {
+                self.heard(beat.p);
+            }
+        };
+        let all_heard = async {
+            while self.heard.iter().any(|connection| connection.load(Relaxed) == 0) {
+                take(&beats.next().await?.payload);
+            }
+            Some(())
+        };
+        timeout(within, all_heard).await.ok()??;
+        let hearing = async {
+            while let Some(beat) = beats.next().await {
+                take(&beat.payload);
+            }
+            pending::<Infallible>().await
+        };
+        tokio::select! {
+            done = work => Some(done),
+            never = hearing => match never {},
+        }
     }
 
     /// A beat of this partition came, on whatever connection.

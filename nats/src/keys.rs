@@ -112,7 +112,8 @@ const EDGES: KeyFamily = KeyFamily::new(Bucket::Leases, "edge.*", &[Edge]);
 const GROUPS: KeyFamily = KeyFamily::new(Bucket::Groups, "*", FOLD);
 /// By the user's id.
 const THREADS: KeyFamily = KeyFamily::new(Bucket::Users, "*.threads", FOLD);
-const SETTINGS: KeyFamily = KeyFamily::new(Bucket::Users, "*.settings", &[Edge]);
+/// The persister takes away those of an account that is deleted.
+const SETTINGS: KeyFamily = KeyFamily::new(Bucket::Users, "*.settings", &[Edge, Persister]);
 /// By the user's id. The persister takes out the devices whose logins are ended, presence ends sessions of edges that
 /// are gone.
 const DEVICES: KeyFamily = KeyFamily::new(Bucket::Sessions, "*", &[Edge, Persister, Presence]);

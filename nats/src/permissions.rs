@@ -110,7 +110,8 @@ impl NatsRole {
             ]
             .concat(),
             Self::Persister => [
-                said(&[any::LIVE_USER_X, any::END]),
+                // Control entries of whoever's account is deleted.
+                said(&[any::LIVE_USER_X, any::END, any::CTL]),
                 [Self::Edge, Self::Channel, Self::Doctor, Self::Provision].map(answers).into(),
             ]
             .concat(),
@@ -128,7 +129,9 @@ impl NatsRole {
         let heard: &[&str] = match self {
             Self::Edge => &[any::LIVE_USER, any::LIVE_GROUP, any::EDGES, subjects::BEATS, subjects::PRESENCE],
             Self::Channel => &[any::HEADS],
-            Self::Persister => &[subjects::HISTORY, subjects::LOSSES, subjects::DIRECTORY, subjects::OPERATORS],
+            Self::Persister => {
+                &[subjects::HISTORY, subjects::LOSSES, subjects::DIRECTORY, subjects::OPERATORS, subjects::BEATS]
+            }
             Self::Presence => &[any::PRESENCE_SERVICES],
             Self::Provision | Self::Doctor => &[],
         };
@@ -219,7 +222,7 @@ mod tests {
     fn who_may_say_what() {
         let thread = "dm.a.b".parse().unwrap();
         only(&[Edge], &subjects::chat(7, 3, &thread));
-        only(&[Edge], &subjects::ctl(7, 3, &thread));
+        only(&[Edge, Persister], &subjects::ctl(7, 3, &thread));
         only(&[Channel, Persister, Provision], &subjects::end(7, 3));
         let (user, group) = (&"a".parse().unwrap(), &"g".parse().unwrap());
         only(&[Channel], &subjects::live_user(user));
@@ -244,7 +247,7 @@ mod tests {
         only(&[Persister], "$KV.roles.persister.7.3");
         only(&[Edge], "$KV.leases.edge.e");
         only(&[Edge, Persister, Presence], "$KV.sessions-1.a");
-        only(&[Edge], "$KV.users-0.a.settings");
+        only(&[Edge, Persister], "$KV.users-0.a.settings");
         only(&[Presence], "$KV.roles.presence.3");
         only(&[Presence], &subjects::presence(3));
         only(&[Edge, Doctor], &subjects::presence_service(3));

@@ -49,7 +49,7 @@ pub enum CliCommand {
     Backup(backup::BackupArgs),
     /// Restore a backup into an empty system. The log continues in a new generation.
     Restore(backup::RestoreArgs),
-    /// List, show, log out, disable and enable accounts, and set passwords.
+    /// List, show, log out, disable, rename and delete accounts, set passwords, make invites.
     User(UserArgs),
     /// Check what Natterjack needs to run here, and how a running system is.
     Doctor(DoctorArgs),

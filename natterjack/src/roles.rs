@@ -163,6 +163,7 @@ fn persister(s: &Settings) -> natterjack_persister::Config {
         instance: instance(s, "persister"),
         store: store(s),
         registration: s.registration,
+        name_hold: s.name_hold,
         external: s.external.clone(),
         ..natterjack_persister::Config::default()
     }

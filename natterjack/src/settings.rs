@@ -45,6 +45,7 @@ pub struct Settings {
     pub archive: PathBuf,
     pub cql: Option<CqlConfig>,
     pub registration: RegistrationRule,
+    pub name_hold: Duration,
     pub external: Option<External>,
     pub up: UpSettings,
 }
@@ -109,6 +110,7 @@ impl Settings {
             archive: l.checked("persister.archive", |s: String| path(s)?.ok_or_else(|| "a file must be named".into())),
             cql: persister::cql(&mut l),
             registration: persister::registration(&mut l, external.is_some()),
+            name_hold: l.checked("accounts.name_hold_days", persister::days),
             external,
             up: UpSettings {
                 data: l.checked("up.data", |s: String| path(s)?.ok_or_else(|| "a folder must be named".into())),

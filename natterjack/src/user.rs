@@ -43,6 +43,10 @@ enum UserCommand {
     Disable { name: String },
     /// Allow logins of an account again.
     Enable { name: String },
+    /// Give an account another name. Nobody else gets the old one for a while [accounts.name_hold_days].
+    Rename { name: String, new: String },
+    /// Delete an account for good. What its user wrote stays, under "deleted user".
+    Delete { name: String },
     /// Make an invite and print its code, for `accounts.registration = "invite"`.
     Invite {
         /// How many accounts can be made with it.
@@ -66,6 +70,8 @@ pub async fn run(args: UserArgs, mut settings: Settings) -> anyhow::Result<()> {
     let request = match args.what {
         UserCommand::List => OperatorRequest::List { after: None },
         UserCommand::Show { name } => OperatorRequest::Show { name },
+        UserCommand::Rename { name, new } => OperatorRequest::Rename { name, new },
+        UserCommand::Delete { name } => OperatorRequest::Delete { name },
         UserCommand::Invite { uses, expires } => {
             OperatorRequest::Invite { uses, good_for: u64::from(expires) * DAY_MS }
         }
@@ -123,7 +129,13 @@ fn said(answer: OperatorAnswer) -> String {
 }
 
 fn line(a: &AccountRow) -> String {
-    format!("{}  {}  since {}{}", a.name, a.user, utc(a.created), if a.disabled { "  disabled" } else { "" })
+    let state = match (a.deleted, a.disabled) {
+        (true, _) => "  deleted",
+        (false, true) => "  disabled",
+        (false, false) => "",
+    };
+    let name = if a.name.is_empty() { "-" } else { &a.name };
+    format!("{name}  {}  since {}{state}", a.user, utc(a.created))
 }
 
 fn session(s: &UserSession) -> String {
@@ -142,8 +154,16 @@ mod tests {
     #[test]
     fn an_account_is_said_in_a_line_and_each_of_its_devices_in_another() {
         let id = |s: &str| Token::parse(s).unwrap();
-        let account = AccountRow { user: id("u1"), name: "Alice".into(), created: 1_795_000_000_000, disabled: true };
+        let account = AccountRow {
+            user: id("u1"),
+            name: "Alice".into(),
+            created: 1_795_000_000_000,
+            disabled: true,
+            deleted: false,
+        };
         assert_eq!(line(&account), "Alice  u1  since 2026-11-18 11:06:40 UTC  disabled");
+        let deleted = AccountRow { name: String::new(), deleted: true, ..account.clone() };
+        assert_eq!(line(&deleted), "-  u1  since 2026-11-18 11:06:40 UTC  deleted");
         let session = UserSession {
             device: id("d1"),
             name: Some("Pixel".into()),

@@ -12,6 +12,7 @@ use natterjack_protocol::{
     internal::rpc::{DirectoryAnswer, DirectoryRequest},
 };
 use natterjack_runtime::Health;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -24,6 +25,8 @@ use crate::{
 
 mod change_password;
 mod contacts;
+mod deletion;
+mod departure;
 mod expired;
 mod external;
 mod find;
@@ -75,6 +78,9 @@ struct Directory<S> {
     passwords: Passwords,
     rebuilds: WorkQueue,
     registration: RegistrationRule,
+    name_hold: Duration,
+    /// Told when a deletion has begun here.
+    begun: Notify,
     /// None: tokens of others are not taken.
     issuer: Option<Issuer>,
 }
@@ -85,6 +91,8 @@ pub struct Logins {
     /// What one password hash costs.
     pub password: Cost,
     pub registration: RegistrationRule,
+    /// For so long nobody else gets a name that was given up.
+    pub name_hold: Duration,
     /// Whose tokens are taken besides.
     pub external: Option<External>,
 }
@@ -123,6 +131,8 @@ pub async fn run<S: ArchiveStore + Accounts>(
         passwords,
         rebuilds: WorkQueue::new("rebuild", REBUILDS, REBUILDS_WAITING),
         registration: logins.registration,
+        name_hold: logins.name_hold,
+        begun: Notify::new(),
         issuer,
     });
     let waiting = directory.issuer.as_ref().map_or(0, Issuer::capacity);
@@ -149,6 +159,8 @@ pub async fn run<S: ArchiveStore + Accounts>(
         () = directory.revocations.run() => {}
         () = directory.sweep() => {}
         () = directory.fetch_keys() => {}
+        // On the heap: it is large, and there is hardly ever a deletion.
+        () = Box::pin(directory.clear_deleted()) => {}
     }
     service.drain().await;
     operators.drain().await;
@@ -195,6 +207,7 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
             DirectoryRequest::ChangePassword { actor, family, old, new } => {
                 self.change_password(&actor, family, old, new).await
             }
+            DirectoryRequest::DeleteAccount { actor, proof } => self.delete_account(&actor, proof).await,
             // Whom somebody finds does not depend on who asks.
             DirectoryRequest::Find { prefix, actor: _ } => self.find(&prefix).await,
             DirectoryRequest::Profiles { users } => self.profiles(&users).await,
@@ -231,7 +244,7 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
             match self.store.sweep(self.time.earliest_ms()).await {
                 Ok(0) => {}
                 Ok(gone) => tracing::debug!(gone, "expired refresh tokens were cleared away"),
-                Err(e) => tracing::warn!(error = %e, "expired refresh tokens could not be cleared away"),
+                Err(e) => tracing::warn!(error = %e, "expired tokens and names could not be cleared away"),
             }
         }
     }

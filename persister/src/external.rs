@@ -4,7 +4,7 @@
 //! The algorithm is the key's, never the token's. So `none` and every HMAC are no algorithms here, and a public key
 //! cannot be taken for a secret. Nothing of the claims is looked at before the signature is good.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, Validation};
@@ -112,6 +112,8 @@ pub struct Person {
     pub subject: String,
     /// As the issuer spells it.
     pub name: Option<String>,
+    /// Since the token was made (`iat`), if it says that.
+    pub age: Option<Duration>,
 }
 
 impl External {
@@ -158,7 +160,8 @@ impl External {
         let subject = claims[&self.subject_claim].as_str().filter(|s| !s.is_empty() && s.len() <= SUBJECT_BYTES);
         let subject = subject.ok_or_else(|| BadToken::Subject(self.subject_claim.clone()))?;
         let name = self.name_claim.as_ref().and_then(|claim| claims[claim].as_str());
-        Ok(Person { subject: subject.to_owned(), name: name.map(str::to_owned) })
+        let age = claims["iat"].as_f64().and_then(|iat| Duration::try_from_secs_f64((now - iat).max(0.0)).ok());
+        Ok(Person { subject: subject.to_owned(), name: name.map(str::to_owned), age })
     }
 
     /// Names for a new account, best first: what the issuer calls them, then with something that is theirs alone behind
@@ -273,7 +276,7 @@ mod tests {
     fn a_good_token_of_every_sort() {
         let (ed, ec) = (Signer::ed("k1"), Signer::ec("k2"));
         let keys = set(&[&ed, &ec]);
-        let alice = Person { subject: "4711".into(), name: Some("Alice".into()) };
+        let alice = Person { subject: "4711".into(), name: Some("Alice".into()), age: None };
         for signer in [&ed, &ec] {
             assert_eq!(external().check(&signer.sign(&claims()), &keys, NOW), Ok(alice.clone()));
             assert_eq!(external().check(&signer.sign(&with("aud", json!("chat"))), &keys, NOW), Ok(alice.clone()));
@@ -283,9 +286,12 @@ mod tests {
         {
             assert_eq!(external().check(&ed.sign(&good), &keys, NOW), Ok(alice.clone()), "{good}");
         }
+        let aged = |iat: Value| external().check(&ed.sign(&with("iat", iat)), &keys, NOW).unwrap().age;
+        assert_eq!(aged(json!(NOW / 1_000 - 90)), Some(Duration::from_secs(90)));
+        assert_eq!((aged(json!(NOW / 1_000 + 9)), aged(json!("x"))), (Some(Duration::ZERO), None));
         let by_mail = External { subject_claim: "email".into(), name_claim: None, ..external() };
         let person = by_mail.check(&ed.sign(&with("email", json!("a@b.c"))), &keys, NOW);
-        assert_eq!(person, Ok(Person { subject: "a@b.c".into(), name: None }));
+        assert_eq!(person, Ok(Person { subject: "a@b.c".into(), name: None, age: None }));
     }
 
     /// A key and a token of it, made by another library (pyca/cryptography); the private half is gone.
@@ -310,7 +316,7 @@ mod tests {
         };
         let keys = set(json!({}));
         let check = |token: &str| external().check(token, &keys, NOW);
-        assert_eq!(check(RSA_TOKEN), Ok(Person { subject: "4711".into(), name: None }));
+        assert_eq!(check(RSA_TOKEN), Ok(Person { subject: "4711".into(), name: None, age: None }));
         assert_eq!(
             external().check(RSA_TOKEN, &set(json!({ "alg": "RS256", "use": "sig" })), NOW).map(|p| p.subject),
             Ok("4711".into())
@@ -396,8 +402,9 @@ mod tests {
 
     #[test]
     fn names_are_such_as_anybody_may_have() {
-        let names =
-            |name: Option<&str>| external().names(&Person { subject: "4711".into(), name: name.map(str::to_owned) });
+        let names = |name: Option<&str>| {
+            external().names(&Person { subject: "4711".into(), name: name.map(str::to_owned), age: None })
+        };
         let alice = names(Some("Alice"));
         assert_eq!((alice.len(), alice[0].as_str()), (4, "Alice"));
         assert!(alice[1].starts_with("Alice-") && alice[2].starts_with(&alice[1]) && alice[3].starts_with(&alice[2]));
@@ -424,7 +431,7 @@ mod tests {
         {
             assert_eq!(text::user_name(name).as_ref(), Ok(name));
         }
-        let other = external().names(&Person { subject: "4712".into(), name: Some("Alice".into()) });
+        let other = external().names(&Person { subject: "4712".into(), name: Some("Alice".into()), age: None });
         assert!(other[0] == alice[0] && other[1] != alice[1]);
     }
 }

@@ -25,6 +25,9 @@ use crate::{
     store::{ArchiveError, ArchiveStore, Cql, CqlConfig, Sqlite, accounts::Accounts},
 };
 
+/// What is said to a name is meant for whoever had it: 30 days.
+const NAME_HOLD: Duration = Duration::from_secs(30 * 24 * 3_600);
+
 /// Nobody waits longer for an archive that is away: looking messages up is right, too.
 const DECLARE: Duration = Duration::from_secs(2);
 
@@ -40,6 +43,8 @@ pub struct Config {
     pub password: Cost,
     /// Who may make an account with a name and a password.
     pub registration: RegistrationRule,
+    /// For so long nobody else gets a name that was given up.
+    pub name_hold: Duration,
     /// Whose tokens are taken as logins besides names and passwords.
     pub external: Option<External>,
 }
@@ -53,6 +58,7 @@ impl Default for Config {
             store: StoreConfig::default(),
             password: Cost::default(),
             registration: RegistrationRule::default(),
+            name_hold: NAME_HOLD,
             external: None,
         }
     }
@@ -179,7 +185,12 @@ pub async fn run_with<S: ArchiveStore + Accounts>(
     });
     parts.spawn({
         let (nats, times, health, stop) = (nats.clone(), cfg.times.clone(), health.clone(), stop.clone());
-        let logins = Logins { password: cfg.password, registration: cfg.registration, external: cfg.external };
+        let logins = Logins {
+            password: cfg.password,
+            registration: cfg.registration,
+            name_hold: cfg.name_hold,
+            external: cfg.external,
+        };
         let base = directory::Base { nats, layout, store, times, time };
         async move { Ok(directory::run(base, logins, health, stop).await?) }
     });

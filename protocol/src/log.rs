@@ -2,6 +2,7 @@
 
 mod body;
 pub mod chain;
+mod departure;
 mod entry;
 pub mod fold;
 mod kind;
@@ -9,6 +10,7 @@ mod membership;
 mod view;
 
 pub use body::{Body, Media};
+pub use departure::departure;
 pub use entry::Entry;
 pub use kind::Kind;
 pub use membership::{HistoryFor, Interval, Intervals, Role};

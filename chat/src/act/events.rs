@@ -81,6 +81,7 @@ impl Chat {
                 self.say_presence(changed).await;
             }
             ClientEvent::Contacts => {
+                self.names.forget_users();
                 screen.say(Tone::Faint, "contacts_changed", Some("your contacts changed: /contacts".into()), json!({}))
             }
             ClientEvent::Skipped { thread, from, to } => {

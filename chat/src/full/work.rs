@@ -7,7 +7,7 @@ use natterjack_client::{Client, RequestError, protocol::Retry};
 use tokio::task::{JoinError, JoinSet};
 
 use super::model::{Done, Job, JobFailure};
-use crate::act::Chat;
+use crate::{act::Chat, names::shown_name};
 
 /// Of a page of history: a few screens.
 const PAGE: u16 = 100;
@@ -129,7 +129,7 @@ impl Work {
                 }),
                 // Without an answer the id has to do.
                 Job::User(user) => self.jobs.spawn(async move {
-                    let name = client.profile(&user).await.map(|p| p.name).ok();
+                    let name = client.profile(&user).await.map(|p| shown_name(&p)).ok();
                     Finished::Work(sort, Done::User { user, name })
                 }),
                 Job::Group(gid) => self.jobs.spawn(async move {

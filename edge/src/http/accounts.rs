@@ -6,9 +6,10 @@ use natterjack_nats::calls::directory;
 use natterjack_protocol::{
     Code, DeviceId, Refusal, Token, UserId,
     client::http::{
-        Credentials, ExternalToken, LoggedOut, PasswordChange, Profile, RefreshToken, Registration, SessionsEnded,
-        Tokens, Users,
+        AccountDeleted, AccountDeletion, Credentials, ExternalToken, LoggedOut, PasswordChange, Profile, RefreshToken,
+        Registration, SessionsEnded, Tokens, Users,
     },
+    internal::rpc::AccountProof,
 };
 use serde::Deserialize;
 
@@ -147,6 +148,33 @@ pub async fn change_password(
     Ok(Json(SessionsEnded { ended: ended? }))
 }
 
+/// Deletes the account for good; what its user wrote stays.
+///
+/// All its logins end, it leaves its groups, its contacts are gone, and nobody else gets its name for a while. With the
+/// password, or, if the account has none, a token of the issuer that was made in the last ten minutes.
+#[utoipa::path(post, path = "/v1/account/delete", tag = "accounts", operation_id = "deleteAccount",
+    request_body = AccountDeletion,
+    security(("token" = [])), extensions(("x-codes" = json!(["forbidden", "conflict", "not_found"]))),
+    responses((status = 200, body = AccountDeleted)))]
+pub async fn delete(
+    State(api): Shared,
+    Caller(client): Caller,
+    Authenticated(actor): Authenticated,
+    JsonBody(c): JsonBody<AccountDeletion>,
+) -> Answer<AccountDeleted> {
+    let proof = match (c.password, c.token) {
+        (Some(password), None) => AccountProof::Password(password),
+        (None, Some(token)) => AccountProof::Token(token),
+        _ => return Err(Refusal::invalid("password, token: send one of them").into()),
+    };
+    // As of a change of the password.
+    let attempt = api.limiter.logins(client).tries_as(actor.user.as_str(), &actor.device)?;
+    let deleted = api.directory.ask(directory::delete_account(actor.user, proof)).await;
+    attempt.ended(&deleted);
+    deleted?;
+    Ok(Json(AccountDeleted { deleted: true }))
+}
+
 /// Users whose name begins with `prefix`, at most 20, and those of `ids`; without both, nobody.
 #[utoipa::path(get, path = "/v1/users", tag = "accounts", operation_id = "findUsers", params(Find),
     security(("token" = [])),
@@ -167,7 +195,7 @@ pub async fn find(State(api): Shared, Authenticated(actor): Authenticated, Query
     Ok(Json(Users { users }))
 }
 
-/// The name of a user.
+/// The name of a user; none, and `deleted`, if their account was deleted.
 #[utoipa::path(get, path = "/v1/users/{user}", tag = "accounts", operation_id = "getUser", params(UserPath),
     security(("token" = [])),
     extensions(("x-codes" = json!(["not_found"]))),

@@ -43,6 +43,13 @@ impl Membership {
                 fold::may_send(&item)?;
                 self.start_dm(state, thread).await
             }
+            Some(item) if item.blocked_by => {
+                // Whoever has deleted their account takes nothing more either.
+                if let Some(peer) = thread.peer(&state.user) {
+                    self.people.exist(std::slice::from_ref(peer)).await?;
+                }
+                fold::may_send(&item)
+            }
             Some(item) => fold::may_send(&item),
             None if matches!(thread, Thread::Dm { .. }) => self.start_dm(state, thread).await,
             None => Err(not_member()),

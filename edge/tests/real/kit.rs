@@ -301,7 +301,7 @@ async fn others(nats: &Nats, layout: Layout, tail: &LeaderReader, hold: &Hold) -
             }
             DirectoryRequest::Contacts { .. } => Ok(DirectoryAnswer::Contacts { contacts: Vec::new(), more: false }),
             DirectoryRequest::Contact { .. } => Ok(DirectoryAnswer::Contact(None)),
-            DirectoryRequest::Logout { .. } => Ok(DirectoryAnswer::Done),
+            DirectoryRequest::Logout { .. } | DirectoryRequest::DeleteAccount { .. } => Ok(DirectoryAnswer::Done),
             DirectoryRequest::Sessions { .. } => Ok(DirectoryAnswer::Sessions(Vec::new())),
             DirectoryRequest::EndSessions { .. } | DirectoryRequest::ChangePassword { .. } => {
                 Ok(DirectoryAnswer::Ended(1))

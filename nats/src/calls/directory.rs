@@ -3,7 +3,7 @@
 use natterjack_protocol::{
     DeviceId, GroupId, Token, UserId,
     client::http::{Contact, ContactChange, ContactState, Profile, Tokens, UserSession},
-    internal::rpc::{DirectoryAnswer, DirectoryRequest, EndedLogins},
+    internal::rpc::{AccountProof, DirectoryAnswer, DirectoryRequest, EndedLogins},
 };
 
 use super::RpcCall;
@@ -62,6 +62,11 @@ pub fn end_sessions(actor: UserId, which: EndedLogins) -> DirectoryCall<u32> {
 /// How many logins were ended: all but the one with this family of refresh tokens.
 pub fn change_password(actor: UserId, family: Token, old: String, new: String) -> DirectoryCall<u32> {
     call(DirectoryRequest::ChangePassword { actor, family, old, new }, ended)
+}
+
+/// For good. Safe to repeat, also when it is done.
+pub fn delete_account(actor: UserId, proof: AccountProof) -> DirectoryCall<()> {
+    call(DirectoryRequest::DeleteAccount { actor, proof }, done)
 }
 
 /// Users whose name begins with this (case is ignored), at most 20.

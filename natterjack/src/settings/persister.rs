@@ -1,5 +1,7 @@
 //! `[cql]`, `[accounts]` and `[external]`: where the archive is, and whose accounts count.
 
+use std::time::Duration;
+
 use natterjack_persister::{
     directory::RegistrationRule,
     external::{External, KeySource},
@@ -42,6 +44,10 @@ pub(super) fn registration(l: &mut Loader, external: bool) -> RegistrationRule {
         "closed" => Ok(RegistrationRule::Closed),
         _ => Err(format!("{s:?} is none of \"open\", \"invite\" and \"closed\"")),
     })
+}
+
+pub(super) fn days(n: f64) -> Result<Duration, String> {
+    Duration::try_from_secs_f64(n * 86_400.0).map_err(|_| format!("{n} is no number of days: 0 or more"))
 }
 
 /// None: no issuer is named.

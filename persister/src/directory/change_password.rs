@@ -53,7 +53,7 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
     }
 
     /// None: there is no such user, or no password.
-    async fn password_login(&self, user: &UserId) -> Result<Option<Login>, Refusal> {
+    pub(super) async fn password_login(&self, user: &UserId) -> Result<Option<Login>, Refusal> {
         let Some(account) = self.store.account(user).await.map_err(store_refusal)? else { return Ok(None) };
         let login = self.store.login(PASSWORD, &name_key(&account.profile.name)).await.map_err(store_refusal)?;
         Ok(login.filter(|l| l.user == *user))

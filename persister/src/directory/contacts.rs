@@ -67,7 +67,7 @@ impl<S: Accounts> Directory<S> {
     }
 
     /// Only a hint, so a loss is nothing: the truth is pulled.
-    async fn hint(&self, users: &[&UserId]) {
+    pub(super) async fn hint(&self, users: &[&UserId]) {
         let payload = Ephemeral::Contacts.encode();
         for user in users {
             if let Err(e) = self.nats.publish(subjects::live_user_x(user), payload.clone()).await {

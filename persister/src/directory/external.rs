@@ -23,7 +23,7 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         let rules = issuer.rules();
         let known = self.store.login(&rules.issuer, &person.subject).await.map_err(store_refusal)?;
         let (profile, made) = match known {
-            Some(login) => (Profile { user: login.user, name: login.name }, false),
+            Some(login) => (Profile::named(login.user, login.name), false),
             None => {
                 let new = NewExternal {
                     issuer: rules.issuer.clone(),
@@ -51,7 +51,7 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
             self.heal(&profile.user).await;
         }
         issuer::count(if made { "first" } else { "ok" });
-        let Profile { user, name } = profile;
+        let Profile { user, name, .. } = profile;
         self.open_session(Login { user, name, secret: String::new() }, device).await
     }
 }

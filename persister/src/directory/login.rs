@@ -108,6 +108,9 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
     /// by whoever ends all logins after such a change, so none slips through between the two.
     async fn holds(&self, proved: &Login) -> Result<(), Refusal> {
         let account = self.store.account(&proved.user).await.map_err(store_refusal)?.ok_or_else(no_such_login)?;
+        if account.profile.deleted {
+            return Err(no_such_login());
+        }
         if account.disabled {
             return Err(Refusal::new(Code::AccountDisabled, "this account is disabled; ask the operator"));
         }

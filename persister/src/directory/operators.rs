@@ -13,7 +13,7 @@ use super::{Directory, store_refusal, token_refusal};
 use crate::{
     store::{
         ArchiveStore,
-        accounts::{Account, Accounts, NewInvite, Prefix},
+        accounts::{Account, Accounts, NewInvite, Prefix, Renamed},
     },
     tokens::{InviteHash, mint_id},
 };
@@ -23,7 +23,7 @@ const PAGE: usize = 500;
 
 fn row(account: Account) -> AccountRow {
     let Account { profile, created, disabled } = account;
-    AccountRow { user: profile.user, name: profile.name, created, disabled }
+    AccountRow { user: profile.user, name: profile.name, created, disabled, deleted: profile.deleted }
 }
 
 impl<S: ArchiveStore + Accounts> Directory<S> {
@@ -37,6 +37,13 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
                 let account = self.account_named(&name).await?;
                 let sessions = self.sessions_of(&account.profile.user, None).await?;
                 Ok(OperatorAnswer::Account { sessions, account: row(account) })
+            }
+            OperatorRequest::Rename { name, new } => self.rename(self.account_named(&name).await?, &new).await,
+            OperatorRequest::Delete { name } => {
+                let account = self.account_named(&name).await?;
+                let ended = self.delete(&account.profile.user).await?;
+                let account = AccountRow { deleted: true, ..row(account) };
+                Ok(OperatorAnswer::Done { account, ended })
             }
             OperatorRequest::Invite { uses, good_for } => self.invite(uses, good_for).await,
             OperatorRequest::Logout { name } => self.ended(self.account_named(&name).await?, "logged out").await,
@@ -62,6 +69,24 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         }
     }
 
+    async fn rename(&self, account: Account, new: &str) -> Result<OperatorAnswer, Refusal> {
+        let name = text::user_name(new).map_err(|e| e.of("new"))?;
+        let user = &account.profile.user;
+        match self.store.rename(user, &name, self.hold()).await.map_err(store_refusal)? {
+            Renamed::Done => {}
+            Renamed::NameTaken => {
+                return Err(Refusal::new(Code::Conflict, "this name is taken or held, or one that looks like it"));
+            }
+            Renamed::NoSuchUser => return Err(Refusal::new(Code::NotFound, "this account was deleted")),
+        }
+        tracing::info!(%user, "an operator has renamed an account");
+        self.hint(&[user]).await;
+        for contact in self.store.contacts(user).await.map_err(store_refusal)? {
+            self.hint(&[&contact.user]).await;
+        }
+        Ok(OperatorAnswer::Done { account: AccountRow { name, ..row(account) }, ended: 0 })
+    }
+
     async fn invite(&self, uses: u32, good_for: u64) -> Result<OperatorAnswer, Refusal> {
         if !(1..=INVITE_USES).contains(&uses) {
             return Err(Refusal::invalid(format!("uses: 1 to {INVITE_USES}")));
@@ -80,7 +105,7 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         Ok(OperatorAnswer::Done { account: row(account), ended })
     }
 
-    /// The one of this name, or with this id.
+    /// The one of this name, or with this id; one that was deleted by its id alone.
     async fn account_named(&self, name: &str) -> Result<Account, Refusal> {
         let none = || Refusal::new(Code::NotFound, format!("there is no account {name}"));
         let mut user = None;

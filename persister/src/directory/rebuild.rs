@@ -10,7 +10,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::try_join_all;
 use natterjack_nats::{KvError, Layout, LeaderReader, LogReader, ReadFrom, Record};
-use natterjack_protocol::{Code, Entry, GroupId, MsgId, Refusal, Thread, UserId, log::fold::UserThreads};
+use natterjack_protocol::{
+    Code, Entry, GroupId, MsgId, Refusal, Thread, UserId,
+    log::fold::{ThreadItem, UserThreads},
+};
 
 use super::{
     Directory, kv_refusal,
@@ -35,6 +38,14 @@ struct Stretch {
     after: MsgId,
 }
 
+/// What is known of a user's threads.
+struct KnownThreads {
+    archived: Vec<(Thread, ThreadItem)>,
+    /// Not archived yet, and up to where they were read.
+    controls: Vec<ControlRecord>,
+    ends: Vec<Stretch>,
+}
+
 fn busy() -> Refusal {
     Refusal::unavailable("membership is being rebuilt; try again in a moment")
 }
@@ -42,17 +53,13 @@ fn busy() -> Refusal {
 impl<S: ArchiveStore + Accounts> Directory<S> {
     pub(super) async fn rebuild_threads(&self, user: &UserId) -> Result<(), Refusal> {
         // Before the line, which anybody could fill with ids that are nobody's.
-        if self.store.profiles(std::slice::from_ref(user)).await.map_err(store_refusal)?.is_empty() {
+        let profiles = self.store.profiles(std::slice::from_ref(user)).await.map_err(store_refusal)?;
+        if profiles.iter().all(|p| p.deleted) {
             return Err(Refusal::new(Code::NotFound, "no such user"));
         }
         let place = self.rebuilds.enter().ok_or_else(busy)?;
         let _turn = place.turn().await;
-        // The former generation first: in this order the entries of a thread are folded.
-        let partitions =
-            self.generations().await?.into_iter().flat_map(|layout| (0..layout.partitions).map(move |p| (layout, p)));
-        let marks = try_join_all(partitions.map(|(layout, p)| self.mark(layout, p))).await?;
-        let archived = self.store.user_threads(user).await.map_err(store_refusal)?;
-        let (mut controls, ends) = self.controls(&marks).await?;
+        let KnownThreads { archived, mut controls, ends } = self.look(user).await?;
         let built = self.fold_user(user, &archived, &controls).await?;
         self.put_threads(user, &built).await?;
         // The second look, from where the first one ended.
@@ -67,10 +74,28 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         Ok(())
     }
 
+    /// As archive and log have them, whatever stands in the bucket.
+    pub(super) async fn computed_threads(&self, user: &UserId) -> Result<UserThreads, Refusal> {
+        let place = self.rebuilds.enter().ok_or_else(busy)?;
+        let _turn = place.turn().await;
+        let KnownThreads { archived, controls, .. } = self.look(user).await?;
+        self.fold_user(user, &archived, &controls).await
+    }
+
+    async fn look(&self, user: &UserId) -> Result<KnownThreads, Refusal> {
+        // The former generation first: in this order the entries of a thread are folded.
+        let partitions =
+            self.generations().await?.into_iter().flat_map(|layout| (0..layout.partitions).map(move |p| (layout, p)));
+        let marks = try_join_all(partitions.map(|(layout, p)| self.mark(layout, p))).await?;
+        let archived = self.store.user_threads(user).await.map_err(store_refusal)?;
+        let (controls, ends) = self.controls(&marks).await?;
+        Ok(KnownThreads { archived, controls, ends })
+    }
+
     async fn fold_user(
         &self,
         user: &UserId,
-        archived: &[(Thread, natterjack_protocol::log::fold::ThreadItem)],
+        archived: &[(Thread, ThreadItem)],
         controls: &[ControlRecord],
     ) -> Result<UserThreads, Refusal> {
         let mut groups = BTreeMap::new();

@@ -54,6 +54,31 @@ pub struct Account {
     pub disabled: bool,
 }
 
+/// A name is given up `now`, and is nobody else's before `until`: milliseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub struct NameHold {
+    pub now: u64,
+    pub until: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renamed {
+    Done,
+    NameTaken,
+    NoSuchUser,
+}
+
+/// Of an account, while something that hangs on it is not cleared away yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deletion {
+    pub user: UserId,
+    /// When it began, milliseconds since 1970.
+    pub since: u64,
+}
+
+/// Deletions in one answer.
+pub const DELETIONS: usize = 1_000;
+
 /// Somebody whose login is elsewhere, at the first time.
 pub struct NewExternal {
     pub issuer: String,
@@ -134,6 +159,24 @@ pub trait Accounts: Clone + Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Account>, ArchiveError>> + Send;
 
+    /// The old name is held. Repeating it changes nothing, and finishes what was cut off.
+    fn rename(
+        &self,
+        user: &UserId,
+        name: &str,
+        hold: NameHold,
+    ) -> impl Future<Output = Result<Renamed, ArchiveError>> + Send;
+
+    /// No login opens the account any more, its name is held, and its profile has none and says that it was deleted. It
+    /// is one of [`Accounts::deletions`] until [`Accounts::end_deletion`]. Repeating it changes nothing, and finishes
+    /// what was cut off. False: there is no such user.
+    fn delete_user(&self, user: &UserId, hold: NameHold) -> impl Future<Output = Result<bool, ArchiveError>> + Send;
+
+    /// At most [`DELETIONS`] of those under way.
+    fn deletions(&self) -> impl Future<Output = Result<Vec<Deletion>, ArchiveError>> + Send;
+
+    fn end_deletion(&self, user: &UserId) -> impl Future<Output = Result<(), ArchiveError>> + Send;
+
     /// For a user that exists.
     fn set_disabled(&self, user: &UserId, disabled: bool) -> impl Future<Output = Result<(), ArchiveError>> + Send;
 
@@ -193,7 +236,7 @@ pub trait Accounts: Clone + Send + Sync + 'static {
     /// Revokes the family of a token, used or not. None: no such token.
     fn revoke(&self, token: RefreshHash) -> impl Future<Output = Result<Option<Family>, ArchiveError>> + Send;
 
-    /// Forgets tokens that expired before `now`, and families without tokens; at most a few thousand a call. How many
-    /// went; 0 if the store's server forgets by itself.
+    /// Forgets names that are held no longer at `now`, tokens that expired before it, and families without tokens; at
+    /// most a few thousand a call. How many tokens went; 0 if the store's server forgets by itself.
     fn sweep(&self, now: u64) -> impl Future<Output = Result<usize, ArchiveError>> + Send;
 }

@@ -34,6 +34,7 @@ mod falls;
 mod invites;
 mod lost;
 mod messages;
+mod names;
 mod operations;
 mod positions;
 mod refresh_tokens;

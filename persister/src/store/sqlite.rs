@@ -51,6 +51,7 @@ const MIGRATIONS: &[&str] = &[
     refresh_tokens::SINCE_SCHEMA,
     users::DISABLED_SCHEMA,
     invites::SCHEMA,
+    users::DELETED_SCHEMA,
 ];
 
 /// Jobs that wait for the writer. Overflow: whoever writes waits.

@@ -32,17 +32,27 @@ async fn conforms_on_a_keyspace_that_three_opened_at_once() {
         .build()
         .await
         .unwrap();
-    for table in ["logins", "refresh_uses", "refresh_salts", "login_devices", "thread_falls", "lost", "open_logins"] {
+    for table in [
+        "logins",
+        "refresh_uses",
+        "refresh_salts",
+        "login_devices",
+        "thread_falls",
+        "lost",
+        "open_logins",
+        "held_names",
+        "deletions",
+    ] {
         session.query_unpaged(format!("DROP TABLE {}.{table}", cfg.keyspace), ()).await.unwrap();
     }
     session
         .query_unpaged(format!("UPDATE {}.meta SET version = 1 WHERE key = 'schema'", cfg.keyspace), ())
         .await
         .unwrap();
-    assert_eq!(Cql::schema_version(&cfg).await.unwrap(), Some((1, 7)));
+    assert_eq!(Cql::schema_version(&cfg).await.unwrap(), Some((1, 8)));
     let newer = Cql::connect(&cfg).await.unwrap().patient();
     assert!(newer.login("https://login", "s1").await.unwrap().is_none());
-    assert_eq!(Cql::schema_version(&cfg).await.unwrap(), Some((7, 7)));
+    assert_eq!(Cql::schema_version(&cfg).await.unwrap(), Some((8, 8)));
     // A later build was here.
     session
         .query_unpaged(format!("UPDATE {}.meta SET version = 999 WHERE key = 'schema'", cfg.keyspace), ())

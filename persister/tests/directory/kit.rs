@@ -88,7 +88,8 @@ impl World {
         self.instances.push(tokio::spawn(async move {
             let time = ServerTime::start(&nats, wall_ms).await;
             let base = directory::Base { nats, layout, store, times, time };
-            directory::run(base, Logins { password: cost, registration, external: None }, health, stop).await
+            let logins = Logins { password: cost, registration, name_hold: HOLD, external: None };
+            directory::run(base, logins, health, stop).await
         }));
         tokio::time::timeout(Duration::from_secs(20), self.health.ready()).await.expect("directory is ready");
     }
@@ -142,6 +143,9 @@ impl World {
         }
     }
 }
+
+/// For how long a name that was given up is nobody else's, here.
+pub const HOLD: Duration = Duration::from_secs(4);
 
 pub const PASSWORD: &str = "correct horse battery";
 

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod deletion;
 mod invites;
 mod kit;
 mod operators;

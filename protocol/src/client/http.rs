@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 
 pub use self::{
     accounts::{
-        Credentials, ExternalToken, LoggedOut, PasswordChange, RefreshToken, Registration, SessionList, SessionsEnded,
-        Tokens, UserSession,
+        AccountDeleted, AccountDeletion, Credentials, ExternalToken, LoggedOut, PasswordChange, RefreshToken,
+        Registration, SessionList, SessionsEnded, Tokens, UserSession,
     },
     groups::{GroupChanged, GroupInfo, GroupMember, NewGroup, NewGroupName, NewMembers, NewRole},
     people::{

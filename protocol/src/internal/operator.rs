@@ -37,6 +37,15 @@ pub enum OperatorRequest {
         name: String,
         password: String,
     },
+    /// Gives an account another name. The old one is nobody else's for a while.
+    Rename {
+        name: String,
+        new: String,
+    },
+    /// Ends an account for good.
+    Delete {
+        name: String,
+    },
     /// A new invite for so many accounts, at most [`INVITE_USES`], good for so many milliseconds.
     Invite {
         uses: u32,
@@ -51,6 +60,8 @@ pub struct AccountRow {
     /// Milliseconds since 1970.
     pub created: u64,
     pub disabled: bool,
+    /// It has no name any more.
+    pub deleted: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

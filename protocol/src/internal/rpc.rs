@@ -193,6 +193,15 @@ pub enum EndedLogins {
     Of(DeviceId),
 }
 
+/// That it is really the user who asks for something that cannot be undone.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountProof {
+    Password(String),
+    /// Of the external issuer, made a moment ago.
+    Token(String),
+}
+
 /// To `directory`: people, their logins and relations. `actor` has been authenticated by the edge.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -238,6 +247,10 @@ pub enum DirectoryRequest {
         family: Token,
         old: String,
         new: String,
+    },
+    DeleteAccount {
+        actor: UserId,
+        proof: AccountProof,
     },
     /// Users whose name begins with this (case is ignored), at most 20.
     Find {

@@ -131,6 +131,35 @@ async fn a_token_of_the_issuer_is_a_login_and_an_account() {
 }
 
 /// The login is made and its answer lost, alone and in a crowd: the same token again is a login of the same account.
+/// With a token that was made a moment ago, and about whom it is; whoever comes back is somebody new.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_of_the_issuer_is_deleted_with_a_fresh_token() {
+    let ed = Key::ed25519("ed");
+    let issuer = Issuer::start(&[&ed]).await;
+    let cluster = start(&issuer).await;
+    let alice = tokens(log_in(&cluster, 0, &ed.sign(&claims("s-1", "Alice"))).await);
+    let api = cluster.anonymous(1).with_token(&alice.access);
+    let delete = async |proof: Value| {
+        let (status, body) = api.post("/v1/account/delete", &proof).await;
+        (status, body["code"].as_str().unwrap_or_default().to_owned())
+    };
+    let is = |status: u16, code: &str| (status, code.to_owned());
+    let (old, nameless) = (with("iat", json!(1_700_000_000)), with("iat", Value::Null));
+    for (claims, answer) in [(old, is(403, "forbidden")), (nameless, is(403, "forbidden"))] {
+        assert_eq!(delete(json!({ "token": ed.sign(&claims) })).await, answer);
+    }
+    tokens(log_in(&cluster, 0, &ed.sign(&claims("s-2", "Zoe"))).await);
+    assert_eq!(delete(json!({ "token": ed.sign(&claims("s-2", "Zoe")) })).await, is(403, "forbidden"), "of another");
+    assert_eq!(delete(json!({ "password": "correct horse battery" })).await, is(409, "conflict"), "there is none");
+    let token = ed.sign(&claims("s-1", "Alice"));
+    assert_eq!(delete(json!({ "token": token, "password": "x" })).await, is(400, "invalid"), "one of them");
+    assert_eq!(delete(json!({ "token": token })).await.0, 200);
+    eventually_within("its login is over", SOON, async || api.get("/v1/threads").await.0 == 401).await;
+    let back = tokens(log_in(&cluster, 0, &token).await);
+    assert!(back.user != alice.user && back.name.starts_with("Alice-"), "her name is held: {}", back.name);
+    cluster.assert_not_logged(&token);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_whose_answer_was_lost_made_one_account() {
     let key = Key::ed25519("ed");

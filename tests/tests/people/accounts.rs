@@ -11,8 +11,8 @@ use tokio::{io::AsyncWriteExt as _, time::Instant};
 
 use super::common::{SOON, good, refused};
 
-const ENDED: Duration = Duration::from_secs(2);
-const UNAUTHORIZED: u16 = 4001;
+pub const ENDED: Duration = Duration::from_secs(2);
+pub const UNAUTHORIZED: u16 = 4001;
 
 /// `natterjack user …` with this on its standard input: what it prints, or why it failed.
 pub async fn user_command(cluster: &Cluster, args: &[&str], input: &str) -> Result<String, String> {

@@ -8,6 +8,7 @@ mod away;
 mod bad_input;
 mod blocks;
 mod common;
+mod deletion;
 mod faults;
 mod floods;
 mod full_log;

@@ -61,6 +61,8 @@ pub async fn all<S: Accounts>(store: &S) {
     logins(store).await;
     accounts(store).await;
     invites(store).await;
+    renaming(store).await;
+    deleting(store).await;
 }
 
 async fn names<S: Accounts>(store: &S) {
@@ -131,8 +133,7 @@ async fn found<S: Accounts>(store: &S, prefix: &str, limit: usize) -> Vec<String
 }
 
 async fn externals<S: Accounts>(store: &S) {
-    let joined =
-        |profile: (&str, &str), made| Joined { profile: Profile { user: id(profile.0), name: profile.1.into() }, made };
+    let joined = |profile: (&str, &str), made| Joined { profile: Profile::named(id(profile.0), profile.1), made };
     let join = async |issuer: &str, subject: &str, user: &str, names: &[&str]| {
         let names = names.iter().map(|n| (*n).to_owned()).collect();
         store
@@ -327,6 +328,108 @@ async fn expiry<S: Accounts>(store: &S) {
     assert_eq!(use_token(store, 50, 51, 6_000).await, gives(&f, 51), "what is good stays");
 }
 
+/// A name that was given up is held for a while, from everybody but who had it.
+async fn renaming<S: Accounts>(store: &S) {
+    let rename = async |user: &str, name: &str, now| {
+        store.rename(&id(user), name, NameHold { now, until: now + 100 }).await.unwrap()
+    };
+    let with = async |user: &str, name: &str, created| {
+        let new = NewUser { user: id(user), name: name.into(), secret: "phc".into(), created };
+        store.add_user(new).await.unwrap()
+    };
+    assert_eq!((with("h1", "Hanna", 1).await, with("h2", "Heidi", 1).await), (Added::Done, Added::Done));
+    let (h1, h2): (UserId, UserId) = (id("h1"), id("h2"));
+    store.change_contact(&h1, &h2, ContactChange::Request).await.unwrap();
+    assert_eq!(rename("nobody", "Nora", 10).await, Renamed::NoSuchUser);
+    assert_eq!(rename("h1", "hEIDI", 10).await, Renamed::NameTaken);
+    for _ in 0..2 {
+        assert_eq!(rename("h1", "Johanna", 10).await, Renamed::Done);
+    }
+    let login = store.login(PASSWORD, &name_key("johanna")).await.unwrap().unwrap();
+    assert_eq!((login.user.as_str(), login.name.as_str(), login.secret.as_str()), ("h1", "Johanna", "phc"));
+    assert!(store.login(PASSWORD, &name_key("hanna")).await.unwrap().is_none());
+    assert_eq!((found(store, "Han", 20).await.len(), found(store, "Joh", 20).await), (0, vec!["Johanna".to_owned()]));
+    assert_eq!(store.contacts(&h2).await.unwrap()[0].name, "Johanna", "who knows them sees the new name");
+    assert!(store.set_secret(&h1, "another").await.unwrap());
+    let at_the_edge = (with("h3", "hanna", 109).await, rename("h2", "Hanna", 109).await);
+    assert_eq!(at_the_edge, (Added::NameTaken, Renamed::NameTaken));
+    assert_eq!(found(store, "Han", 20).await.len(), 0, "and it is nobody's");
+    let theirs = (rename("h1", "Hanna", 50).await, rename("h1", "HANNA", 50).await);
+    assert_eq!(theirs, (Renamed::Done, Renamed::Done), "their own, and another spelling of it");
+    let login = store.login(PASSWORD, &name_key("hanna")).await.unwrap().unwrap();
+    assert_eq!((login.name.as_str(), login.secret.as_str()), ("HANNA", "another"));
+    assert_eq!(store.account(&h1).await.unwrap().unwrap().profile.name, "HANNA");
+    assert_eq!(with("h4", "johanna", 149).await, Added::NameTaken);
+    assert_eq!(with("h5", "johanna", 150).await, Added::Done, "free again");
+    // Of somebody whose login is elsewhere.
+    assert_eq!(rename("e1", "Elsewhere", 10).await, Renamed::Done);
+    assert_eq!(store.login("https://login", "s1").await.unwrap().unwrap().name, "Elsewhere");
+    assert!(store.login(PASSWORD, &name_key("elsewhere")).await.unwrap().is_none());
+}
+
+async fn deleting<S: Accounts>(store: &S) {
+    let hold = NameHold { now: 400, until: 500 };
+    let delete = async |user: &str| store.delete_user(&id(user), hold).await.unwrap();
+    let (z1, z2): (UserId, UserId) = (id("z1"), id("z2"));
+    assert_eq!((user(store, "z1", "Zara").await, user(store, "z2", "Zelda").await), (Added::Done, Added::Done));
+    store.change_contact(&z2, &z1, ContactChange::Request).await.unwrap();
+    assert!(!delete("nobody").await);
+    for _ in 0..2 {
+        assert!(delete("z1").await);
+        assert_eq!(store.deletions().await.unwrap(), [Deletion { user: z1.clone(), since: 400 }]);
+    }
+    let gone = store.profiles(&[z1.clone(), z2.clone()]).await.unwrap();
+    assert_eq!(
+        gone,
+        [Profile { user: z1.clone(), name: String::new(), deleted: true }, Profile::named(z2.clone(), "Zelda")]
+    );
+    assert!(store.account(&z1).await.unwrap().unwrap().profile.deleted);
+    assert!(store.login(PASSWORD, &name_key("zara")).await.unwrap().is_none());
+    assert!(found(store, "zara", 20).await.is_empty());
+    assert!(!store.set_secret(&z1, "x").await.unwrap());
+    let change = async |c| store.change_contact(&z2, &z1, c).await.unwrap();
+    assert_eq!(change(ContactChange::Request).await, ContactOutcome::NoSuchUser);
+    let removed = ContactOutcome::Is { state: None, changed: true };
+    assert_eq!(change(ContactChange::Remove).await, removed, "that is always possible");
+    assert!(store.contacts(&z1).await.unwrap().is_empty() && store.contacts(&z2).await.unwrap().is_empty());
+    let again =
+        |created| NewUser { user: id(&format!("z{created}")), name: "zARA".into(), secret: "phc".into(), created };
+    assert_eq!(store.add_user(again(499)).await.unwrap(), Added::NameTaken);
+    assert_eq!(store.rename(&z2, "Zara", NameHold { now: 499, until: 600 }).await.unwrap(), Renamed::NameTaken);
+    store.sweep(499).await.unwrap();
+    assert_eq!(store.add_user(again(498)).await.unwrap(), Added::NameTaken, "still held");
+    assert_eq!(store.add_user(again(500)).await.unwrap(), Added::Done);
+    assert_eq!(store.rename(&z1, "Zora", hold).await.unwrap(), Renamed::NoSuchUser);
+    let id_again = NewUser { user: z1.clone(), name: "Zora".into(), secret: "phc".into(), created: 900 };
+    assert_eq!(store.add_user(id_again).await.unwrap(), Added::NameTaken, "an id is of one account");
+    assert!(store.profiles(std::slice::from_ref(&z1)).await.unwrap()[0].deleted);
+    store.end_deletion(&z1).await.unwrap();
+    assert_eq!(store.deletions().await.unwrap(), []);
+    assert!(delete("z1").await, "it is so");
+    assert_eq!(store.deletions().await.unwrap(), [], "and nothing is under way");
+    // Whose login is elsewhere may come back, as somebody new.
+    let join = async |user: &str| {
+        let names = vec!["Zoe".to_owned()];
+        let new = NewExternal { issuer: "https://z".into(), subject: "s".into(), user: id(user), names, created: 450 };
+        store.join(new).await.unwrap()
+    };
+    assert_eq!(join("zx1").await, Joined { profile: Profile::named(id("zx1"), "Zoe"), made: true });
+    assert!(delete("zx1").await);
+    assert!(store.login("https://z", "s").await.unwrap().is_none());
+    assert_eq!(join("zx2").await, Joined { profile: Profile::named(id("zx2"), "zx2"), made: true }, "Zoe is held");
+    assert_eq!(join("zx3").await.profile.user.as_str(), "zx2");
+    store.end_deletion(&id("zx1")).await.unwrap();
+    // Two names are given up: that of before, and this one.
+    assert_eq!(user(store, "z3", "Zita").await, Added::Done);
+    assert_eq!(store.rename(&id("z3"), "Zenta", NameHold { now: 100, until: 500 }).await.unwrap(), Renamed::Done);
+    assert!(delete("z3").await);
+    store.end_deletion(&id("z3")).await.unwrap();
+    for name in ["zita", "zenta"] {
+        let new = NewUser { user: id("z4"), name: name.into(), secret: "phc".into(), created: 499 };
+        assert_eq!(store.add_user(new).await.unwrap(), Added::NameTaken, "{name}");
+    }
+}
+
 /// Each use counts once, whoever comes at the same moment and whatever is repeated.
 async fn invites<S: Accounts>(store: &S) {
     let code = |n: u8| InviteHash([n; 32]);
@@ -381,7 +484,7 @@ async fn accounts<S: Accounts>(store: &S) {
     assert_eq!(ids.len(), all.len(), "each once");
     assert!(ids.len() > 50 && ids.contains(&"u1") && ids.contains(&"e1") && !ids.contains(&"u2"));
     let account = async |user: &str| store.account(&id(user)).await.unwrap();
-    let alice = Account { profile: Profile { user: id("u1"), name: "Alice".into() }, created: 1, disabled: false };
+    let alice = Account { profile: Profile::named(id("u1"), "Alice"), created: 1, disabled: false };
     assert_eq!((account("u1").await.as_ref(), account("nobody").await), (Some(&alice), None));
     for disabled in [true, true, false] {
         store.set_disabled(&id("u1"), disabled).await.unwrap();

@@ -10,8 +10,8 @@ use crate::{
     store::{
         ArchiveError,
         accounts::{
-            Account, Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewInvite, NewUser,
-            NextToken, OpenLogin, Prefix, Rotated, Use,
+            Account, Accounts, Added, ContactOutcome, Deletion, Family, Joined, Login, NameHold, NewExternal,
+            NewInvite, NewUser, NextToken, OpenLogin, Prefix, Renamed, Rotated, Use,
         },
     },
     tokens::{InviteHash, RefreshHash},
@@ -64,6 +64,34 @@ impl Accounts for Cql {
         db.users.accounts(&db.requests, after, limit).await
     }
 
+    async fn rename(&self, user: &UserId, name: &str, hold: NameHold) -> Result<Renamed, ArchiveError> {
+        let db = self.db()?;
+        let renamed = db.users.rename(&db.requests, user, name, hold).await?;
+        if renamed == Renamed::Done {
+            let me = Profile::named(user.clone(), name);
+            for contact in db.contacts.of(&db.requests, user).await? {
+                let other = Profile::named(contact.user, contact.name);
+                db.contacts.write_again(&db.requests, &me, &other).await?;
+            }
+        }
+        Ok(renamed)
+    }
+
+    async fn delete_user(&self, user: &UserId, hold: NameHold) -> Result<bool, ArchiveError> {
+        let db = self.db()?;
+        db.users.delete(&db.requests, user, hold).await
+    }
+
+    async fn deletions(&self) -> Result<Vec<Deletion>, ArchiveError> {
+        let db = self.db()?;
+        db.users.deletions(&db.requests).await
+    }
+
+    async fn end_deletion(&self, user: &UserId) -> Result<(), ArchiveError> {
+        let db = self.db()?;
+        db.users.end_deletion(&db.requests, user).await
+    }
+
     async fn set_disabled(&self, user: &UserId, disabled: bool) -> Result<(), ArchiveError> {
         let db = self.db()?;
         db.users.set_disabled(&db.requests, user, disabled).await
@@ -99,6 +127,9 @@ impl Accounts for Cql {
         let (actor, other) =
             tokio::try_join!(db.users.profile(&db.requests, actor), db.users.profile(&db.requests, other))?;
         let (Some(actor), Some(other)) = (actor, other) else { return Ok(ContactOutcome::NoSuchUser) };
+        if change != ContactChange::Remove && (actor.deleted || other.deleted) {
+            return Ok(ContactOutcome::NoSuchUser);
+        }
         db.contacts.change(&db.requests, &actor, &other, change).await
     }
 

@@ -112,6 +112,20 @@ impl Contacts {
         Err(ArchiveError::Unavailable("a relation changes all the time".into()))
     }
 
+    /// With the names as they are now. The version moves on, so that no earlier writing of the lists comes later.
+    pub(super) async fn write_again(&self, r: &Requests, one: &Profile, other: &Profile) -> Result<(), ArchiveError> {
+        let (lo, hi) = if one.user <= other.user { (one, other) } else { (other, one) };
+        let (l, h) = (lo.user.as_str(), hi.user.as_str());
+        for _ in 0..ATTEMPTS {
+            let row: Option<(String, i64)> = r.read_one(&self.relation, (l, h)).await?;
+            let Some((spelled, version)) = row else { return Ok(()) };
+            if r.decide(&self.next, (spelled.as_str(), version + 1, l, h, version)).await? {
+                return self.write_lists(r, lo, hi, state(&spelled)?, version + 1).await;
+            }
+        }
+        Err(ArchiveError::Unavailable("a relation changes all the time".into()))
+    }
+
     async fn rows(&self, r: &Requests, user: &Profile) -> Result<ContactRows, ArchiveError> {
         let all: Vec<(String,)> = r.read(&self.states, (user.user.as_str(),)).await?;
         let mut rows = ContactRows::default();

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     buckets,
     config::{Buckets, CqlConfig},
-    contacts, falls, invites, lost, messages, operations, positions, refresh_tokens,
+    contacts, falls, invites, lost, messages, names, operations, positions, refresh_tokens,
     session::Requests,
     threads, users,
 };
@@ -30,7 +30,7 @@ const MIGRATIONS: &[&[&str]] = &[
         positions::SCHEMA,
         positions::STRAYS_SCHEMA,
         users::SCHEMA,
-        users::NAMES_SCHEMA,
+        names::SCHEMA,
         contacts::SCHEMA,
         contacts::RELATIONS_SCHEMA,
         refresh_tokens::SCHEMA,
@@ -42,6 +42,7 @@ const MIGRATIONS: &[&[&str]] = &[
     &[falls::SCHEMA],
     &[lost::SCHEMA],
     &[refresh_tokens::OPEN_LOGINS_SCHEMA, invites::SCHEMA],
+    &[names::HELD_SCHEMA, users::DELETIONS_SCHEMA],
 ];
 
 const META: &str = "CREATE TABLE IF NOT EXISTS meta (key text PRIMARY KEY, holder text, version int, bucket_rows int, \

@@ -10,8 +10,8 @@ use crate::{
     store::{
         ArchiveError,
         accounts::{
-            Account, Accounts, Added, ContactOutcome, Family, Joined, Login, NewExternal, NewInvite, NewUser,
-            NextToken, OpenLogin, Prefix, Rotated, Use, no_name,
+            Account, Accounts, Added, ContactOutcome, Deletion, Family, Joined, Login, NameHold, NewExternal,
+            NewInvite, NewUser, NextToken, OpenLogin, Prefix, Renamed, Rotated, Use, no_name,
         },
     },
     tokens::{InviteHash, RefreshHash},
@@ -59,6 +59,25 @@ impl Accounts for Sqlite {
     async fn accounts(&self, after: Option<&UserId>, limit: usize) -> Result<Vec<Account>, ArchiveError> {
         let after = after.cloned();
         self.read(move |c| users::accounts(c, after.as_ref(), limit)).await
+    }
+
+    async fn rename(&self, user: &UserId, name: &str, hold: NameHold) -> Result<Renamed, ArchiveError> {
+        let (user, name) = (user.clone(), name.to_owned());
+        self.write(move |tx| users::rename(tx, &user, &name, hold)).await
+    }
+
+    async fn delete_user(&self, user: &UserId, hold: NameHold) -> Result<bool, ArchiveError> {
+        let user = user.clone();
+        self.write(move |tx| users::delete(tx, &user, hold)).await
+    }
+
+    async fn deletions(&self) -> Result<Vec<Deletion>, ArchiveError> {
+        self.read(users::deletions).await
+    }
+
+    async fn end_deletion(&self, user: &UserId) -> Result<(), ArchiveError> {
+        let user = user.clone();
+        self.write(move |tx| users::end_deletion(tx, &user)).await
     }
 
     async fn set_disabled(&self, user: &UserId, disabled: bool) -> Result<(), ArchiveError> {
@@ -129,7 +148,11 @@ impl Accounts for Sqlite {
     }
 
     async fn sweep(&self, now: u64) -> Result<usize, ArchiveError> {
-        self.write(move |tx| refresh_tokens::sweep(tx, now)).await
+        self.write(move |tx| {
+            users::sweep_held(tx, now)?;
+            refresh_tokens::sweep(tx, now)
+        })
+        .await
     }
 }
 
@@ -170,8 +193,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let db = Sqlite::open(dir.path().join("n.db")).await.unwrap();
         db.write(|tx| {
-            tx.execute_batch("INSERT INTO users VALUES ('a', 'a', 'a', 0, 0), ('b', 'b', 'b', 0, 0)")?;
-            let mut user = tx.prepare("INSERT INTO users VALUES (?1, ?1, ?1, 0, 0)")?;
+            tx.execute_batch("INSERT INTO users VALUES ('a', 'a', 'a', 0, 0, 0), ('b', 'b', 'b', 0, 0, 0)")?;
+            let mut user = tx.prepare("INSERT INTO users VALUES (?1, ?1, ?1, 0, 0, 0)")?;
             let mut contact = tx.prepare("INSERT INTO contacts VALUES ('a', ?1, 'contact')")?;
             for n in 0..limits::CONTACTS {
                 let other = format!("u{n}");
@@ -193,7 +216,7 @@ mod tests {
         assert_eq!(db.change_contact(&a, &b, ContactChange::Accept).await.unwrap(), contact);
         // Strangers ask: what they fill is not what one asks oneself, or has.
         db.write(|tx| {
-            tx.execute_batch("INSERT INTO users VALUES ('c', 'c', 'c', 0, 0), ('d', 'd', 'd', 0, 0)")?;
+            tx.execute_batch("INSERT INTO users VALUES ('c', 'c', 'c', 0, 0, 0), ('d', 'd', 'd', 0, 0, 0)")?;
             let mut asked = tx.prepare("INSERT INTO contacts VALUES ('c', ?1, 'asked')")?;
             for n in 0..limits::CONTACT_REQUESTS {
                 asked.execute([format!("u{n}")])?;

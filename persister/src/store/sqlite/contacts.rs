@@ -37,7 +37,9 @@ pub(super) fn change(
     change: ContactChange,
 ) -> rusqlite::Result<ContactOutcome> {
     for user in [actor, other] {
-        let known = tx.prepare_cached("SELECT 1 FROM users WHERE user = ?1")?.exists([user.as_str()])?;
+        let known = tx
+            .prepare_cached("SELECT 1 FROM users WHERE user = ?1 AND (deleted = 0 OR ?2)")?
+            .exists(params![user.as_str(), change == ContactChange::Remove])?;
         if !known {
             return Ok(ContactOutcome::NoSuchUser);
         }

@@ -118,6 +118,25 @@ pub struct SessionsEnded {
     pub ended: u32,
 }
 
+// No `Debug`: it holds a secret.
+/// The password, or a token of the external issuer where the account has none.
+#[derive(Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct AccountDeletion {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Password>)]
+    pub password: Option<String>,
+    /// Made in the last ten minutes, as its `iat` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+/// The account is no more.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct AccountDeleted {
+    #[schema(example = true)]
+    pub deleted: bool,
+}
+
 /// No `Debug`: it holds secrets.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct PasswordChange {

@@ -12,7 +12,18 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Profile {
     pub user: UserId,
+    /// Missing: the account was deleted.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
+    /// The account was deleted; what its user wrote stays.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
+}
+
+impl Profile {
+    pub fn named(user: UserId, name: impl Into<String>) -> Self {
+        Self { user, name: name.into(), deleted: false }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]

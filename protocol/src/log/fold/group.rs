@@ -48,7 +48,7 @@ impl GroupState {
         Some(member.intervals.0.last().and_then(|i| i.until).unwrap_or(self.version))
     }
 
-    pub(super) fn owners(&self) -> usize {
+    pub(in crate::log) fn owners(&self) -> usize {
         self.present().filter(|(_, r)| *r == Role::Owner).count()
     }
 
