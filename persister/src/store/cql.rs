@@ -11,10 +11,10 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream};
+use futures_util::future::BoxFuture;
 use natterjack_nats::Position;
 use natterjack_protocol::{
-    Cid, Kind, Most, MsgId, Thread, Token, UserId,
+    Cid, Most, MsgId, Thread, Token, UserId,
     internal::rpc::LastEntry,
     log::fold::{GroupState, ThreadItem},
 };
@@ -23,12 +23,14 @@ use tokio::{sync::oneshot, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::store::{
-    ArchiveError, ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, ThreadBatch, UnknownSubject, falls,
+    ArchiveError, ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, ThreadBatch, UnknownSubject,
 };
 
 mod accounts;
+mod append;
 mod buckets;
 mod config;
+mod connecting;
 mod contacts;
 mod falls;
 mod invites;
@@ -43,17 +45,14 @@ mod session;
 mod threads;
 mod users;
 
-use buckets::{Filling, Place};
+use append::all;
 pub use config::{Buckets, Consistency, CqlConfig};
+use connecting::keep_connecting;
 use messages::Sought;
-use operations::Spot;
 use session::Requests;
 
-/// Writes of one thread's batch at once; many threads are written beside each other.
-const AT_ONCE: usize = 8;
 /// How long who opens it waits for the first answer.
 const FIRST: Duration = Duration::from_secs(3);
-const RECONNECT: std::ops::RangeInclusive<Duration> = Duration::from_millis(250)..=Duration::from_secs(2);
 
 #[derive(Clone)]
 pub struct Cql {
@@ -162,43 +161,6 @@ impl Cql {
     fn db(&self) -> Result<&Db, ArchiveError> {
         let both = self.inner.db.get().ok_or_else(|| ArchiveError::Unavailable(self.inner.why_not.lock().clone()))?;
         Ok(if self.patient { &both.patient } else { &both.quick })
-    }
-}
-
-async fn keep_connecting(
-    cfg: CqlConfig,
-    db: Arc<OnceLock<Both>>,
-    why_not: Arc<Mutex<String>>,
-    first: oneshot::Sender<Result<(), ArchiveError>>,
-) {
-    let mut pause = *RECONNECT.start();
-    let mut first = Some(first);
-    loop {
-        let connected = Box::pin(Both::connect(&cfg)).await;
-        let told = match connected {
-            Ok(both) => {
-                if first.is_none() {
-                    tracing::info!("the archive answers");
-                }
-                // Only this task sets it.
-                let _ = db.set(both);
-                Ok(())
-            }
-            Err(e) => {
-                *why_not.lock() = e.to_string();
-                Err(e)
-            }
-        };
-        let done = told.is_ok();
-        if let Some(first) = first.take() {
-            // Nobody listens any more when it took long.
-            let _ = first.send(told);
-        }
-        if done {
-            return;
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(*RECONNECT.end());
     }
 }
 
@@ -344,67 +306,6 @@ impl ArchiveStore for Cql {
         let db = self.db()?;
         db.threads.user_threads(&db.requests, user).await
     }
-}
-
-impl Db {
-    /// Falls and cuts first, then the rows, then what they do to earlier ones. The thread's last id may be written
-    /// beside the rows: a replay below it finds its bucket by the cuts.
-    async fn append_rows(&self, thread: &str, rows: &[Row]) -> Result<(), ArchiveError> {
-        let Some(newest) = rows.iter().max_by_key(|r| r.id) else { return Ok(()) };
-        let r = &self.requests;
-        let before = self.threads.filling(r, thread).await?;
-        for id in falls(LastEntry { id: before.last, ts: before.at }, rows) {
-            self.falls.put(r, thread, id).await?;
-        }
-        let (mut filling, mut parts): (Filling, Vec<(u64, Vec<&Row>)>) = (before, Vec::new());
-        for row in rows {
-            let bucket = match filling.place(self.limits, row) {
-                Place::In(bucket) => bucket,
-                Place::Opens(bucket) => {
-                    self.buckets.cut(r, thread, bucket, row.ts).await?;
-                    bucket
-                }
-                Place::Earlier => self.buckets.of(r, thread, row.id).await?,
-            };
-            match parts.last_mut() {
-                Some((same, rows)) if *same == bucket => rows.push(row),
-                _ => parts.push((bucket, vec![row])),
-            }
-        }
-        let inserts = parts.iter().map(|(bucket, rows)| self.messages.insert(r, thread, *bucket, rows)).collect();
-        let controls = rows
-            .iter()
-            .filter(|row| row.kind.is_control())
-            .map(|row| self.messages.insert_control(r, thread, row))
-            .collect();
-        let touch = async {
-            if filling.last > before.last { self.threads.touch(r, thread, &filling, newest.ts).await } else { Ok(()) }
-        };
-        tokio::try_join!(all(inserts), all(controls), touch)?;
-        let rows = parts.iter().flat_map(|(bucket, rows)| rows.iter().map(|row| (*bucket, *row)));
-        let operations = rows.filter(|(_, row)| matches!(row.kind, Kind::Edit | Kind::Recall));
-        all(operations.map(|(bucket, op)| self.operate(thread, bucket, op, &filling)).collect()).await
-    }
-
-    async fn operate(&self, thread: &str, bucket: u64, op: &Row, filling: &Filling) -> Result<(), ArchiveError> {
-        let r = &self.requests;
-        // An operation cannot be about the future.
-        let Some(target) = op.body.target.filter(|t| *t < op.id) else { return Ok(()) };
-        let spot = async |id: MsgId| {
-            let bucket = if id.0 >= filling.bucket { filling.bucket } else { self.buckets.of(r, thread, id).await? };
-            Ok::<_, ArchiveError>(Spot { thread, bucket, id })
-        };
-        match op.kind {
-            Kind::Edit => self.operations.edit(r, op, Spot { thread, bucket, id: op.id }, spot(target).await?).await,
-            Kind::Recall => self.operations.recall(r, op, spot(target).await?, spot).await,
-            _ => Ok(()),
-        }
-    }
-}
-
-/// A few at a time.
-async fn all(writes: Vec<impl Future<Output = Result<(), ArchiveError>>>) -> Result<(), ArchiveError> {
-    stream::iter(writes).buffer_unordered(AT_ONCE).try_collect().await
 }
 
 fn corrupt(column: &str, why: impl std::fmt::Display) -> ArchiveError {

@@ -7,7 +7,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use natterjack_nats::Position;
@@ -17,42 +17,30 @@ use natterjack_protocol::{
     log::fold::{GroupState, ThreadItem},
 };
 use parking_lot::Mutex;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use self::writer::Durable;
+pub(crate) use self::errors::bad_column;
+use self::{
+    schema::{migrate, to_wal},
+    writer::Durable,
+};
 use crate::store::{
     ArchiveError, ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, ThreadBatch, UnknownSubject, falls,
 };
 
 mod accounts;
 mod contacts;
+mod errors;
 mod invites;
 mod lost;
 mod messages;
 mod positions;
 mod refresh_tokens;
+mod schema;
 mod threads;
 mod users;
 mod writer;
-
-/// Every change of the schema, in the order in which they are applied; `user_version` counts them. Only append.
-const MIGRATIONS: &[&str] = &[
-    messages::SCHEMA,
-    threads::SCHEMA,
-    positions::SCHEMA,
-    users::SCHEMA,
-    contacts::SCHEMA,
-    refresh_tokens::SCHEMA,
-    refresh_tokens::NEXT_SCHEMA,
-    refresh_tokens::DEVICES_SCHEMA,
-    threads::FALLS_SCHEMA,
-    lost::SCHEMA,
-    refresh_tokens::SINCE_SCHEMA,
-    users::DISABLED_SCHEMA,
-    invites::SCHEMA,
-    users::DELETED_SCHEMA,
-];
 
 /// Jobs that wait for the writer. Overflow: whoever writes waits.
 const QUEUE: usize = 256;
@@ -330,72 +318,6 @@ fn reader(path: &Path) -> Result<Connection, ArchiveError> {
 
 fn gone() -> ArchiveError {
     ArchiveError::Unavailable("it is shutting down, or a job of it failed badly: see the log".into())
-}
-
-/// For this one change of a new file SQLite does not wait as it does elsewhere: of several processes that make it all
-/// but one are refused at once.
-fn to_wal(connection: &Connection) -> rusqlite::Result<()> {
-    let deadline = Instant::now() + BUSY;
-    loop {
-        match connection.pragma_update(None, "journal_mode", "WAL") {
-            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < deadline => {
-                std::thread::park_timeout(Duration::from_millis(20));
-            }
-            done => return done,
-        }
-    }
-}
-
-/// The transaction is the lock: a second process waits here, then finds nothing left to do.
-fn migrate(connection: &mut Connection) -> Result<(), ArchiveError> {
-    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let version: i64 = tx.pragma_query_value(None, "user_version", |r| r.get(0))?;
-    let done = usize::try_from(version).unwrap_or(usize::MAX);
-    if done > MIGRATIONS.len() {
-        let known = MIGRATIONS.len();
-        return Err(ArchiveError::Failed(format!(
-            "the file has schema {version}, this build knows {known}: use the newer build"
-        )));
-    }
-    for sql in &MIGRATIONS[done..] {
-        tx.execute_batch(sql)?;
-    }
-    tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
-    tx.commit()?;
-    Ok(())
-}
-
-impl From<rusqlite::Error> for ArchiveError {
-    fn from(e: rusqlite::Error) -> Self {
-        use rusqlite::Error as E;
-        match &e {
-            E::FromSqlConversionFailure(..)
-            | E::IntegralValueOutOfRange(..)
-            | E::InvalidColumnType(..)
-            | E::Utf8Error(..) => Self::Corrupt(e.to_string()),
-            E::SqliteFailure(f, _) => match f.code {
-                ErrorCode::ConstraintViolation => Self::Constraint(e.to_string()),
-                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt(e.to_string()),
-                ErrorCode::DatabaseBusy
-                | ErrorCode::DatabaseLocked
-                | ErrorCode::FileLockingProtocolFailed
-                | ErrorCode::SchemaChanged
-                | ErrorCode::SystemIoFailure
-                | ErrorCode::DiskFull
-                | ErrorCode::CannotOpen
-                | ErrorCode::OutOfMemory
-                | ErrorCode::ReadOnly
-                | ErrorCode::OperationInterrupted => Self::Unavailable(e.to_string()),
-                _ => Self::Failed(e.to_string()),
-            },
-            _ => Self::Failed(e.to_string()),
-        }
-    }
-}
-
-/// A stored value that cannot be understood, as an error of the column it came from.
-pub(crate) fn bad_column(index: usize, why: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Blob, Box::new(why))
 }
 
 /// SQLite's integers are signed; ids and times stay below 2^53.

@@ -20,13 +20,6 @@ const KNOWN: &[&str] = &[
     "client/src/outbox.rs",
     "client/src/outbox/model.rs",
     "edge/src/live/model/world.rs",
-    "persister/src/external.rs",
-    "persister/src/store/accounts/conformance.rs",
-    "persister/src/store/conformance.rs",
-    "persister/src/store/cql.rs",
-    "persister/src/store/sqlite.rs",
-    "persister/tests/path/kit.rs",
-    "persister/tests/path/later.rs",
 ];
 
 /// What a peer or an attribute takes as one literal, whole: a request, an answer, a pattern.
