@@ -149,6 +149,11 @@ impl UserState {
         self.threads.lock().get(thread).cloned()
     }
 
+    /// Does either block the other?
+    pub fn blocked_with(&self, other: &UserId) -> bool {
+        self.item(&Thread::dm(&self.user, other)).is_some_and(|item| item.blocks || item.blocked_by)
+    }
+
     pub fn snapshot(&self) -> Vec<(Thread, ThreadItem)> {
         self.threads.lock().iter().map(|(t, i)| (t.clone(), i.clone())).collect()
     }

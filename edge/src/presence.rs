@@ -26,7 +26,7 @@ use natterjack_protocol::{
 };
 
 use self::{
-    choice::Choices,
+    choice::{Choices, SeesTyping},
     handle::PresenceHandle,
     source::{NatsPresence, PresenceSource},
     watching::{Standing, view},
@@ -65,9 +65,9 @@ impl Presence {
         self.desk.watch(session, users, contacts, r).await
     }
 
-    /// May the others of the thread be shown that the session's user types?
-    pub async fn may_type(&self, session: &SessionHandle, thread: &Thread) -> bool {
-        self.choices.may_type(&session.state, thread, &self.source).await
+    /// Who of the thread may be shown that the session's user types?
+    pub async fn who_sees_typing(&self, session: &SessionHandle, thread: &Thread) -> SeesTyping {
+        self.choices.who_sees_typing(&session.state, thread, &self.source, &self.people).await
     }
 
     /// How these users are shown to `actor`, asked once: for those whom nobody watches, in a large group for instance.

@@ -7,7 +7,10 @@
 
 mod subscriber;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use natterjack_protocol::{
     Most, MsgId, Thread, UserId,
@@ -291,13 +294,17 @@ impl Topic {
         }
     }
 
-    /// Something that may be lost, for all live sessions here but the user's own.
-    pub fn ephemeral(&self, key: u64, from: &UserId, thread: &Thread, frame: &ServerFrame) {
-        for subscriber in self.subscribers.iter().filter(|s| !s.is_catching_up() && s.session.user != *from) {
+    /// Somebody types: for the live sessions here of all others who may be shown it, in a group likewise. `only`: the
+    /// typist let nobody else see that they are here. It may be lost.
+    pub fn typing(&self, key: u64, from: &UserId, only: Option<&BTreeSet<UserId>>, frame: &ServerFrame) {
+        let may_see = |session: &SessionHandle| {
+            session.user != *from
+                && only.is_none_or(|only| only.contains(&session.user))
+                && !session.state.blocked_with(from)
+        };
+        for subscriber in self.subscribers.iter().filter(|s| !s.is_catching_up() && may_see(&s.session)) {
             let session = &subscriber.session;
-            if !session.state.item(thread).is_some_and(|i| i.blocks || i.blocked_by) {
-                session.outbox.push_ephemeral(key, frame.encode(session.codec));
-            }
+            session.outbox.push_ephemeral(key, frame.encode(session.codec));
         }
     }
 }

@@ -261,14 +261,9 @@ impl Topics {
     pub fn ephemeral(&mut self, slot: TopicSlot, payload: &[u8]) {
         let Some((topic, _)) = self.topic(slot) else { return };
         match Ephemeral::decode(payload) {
-            Ok(Ephemeral::Typing { thread, user }) => {
+            Ok(Ephemeral::Typing { thread, user, only }) => {
                 let key = xxh3_64(format!("{thread}{user}").as_bytes());
-                topic.ephemeral(
-                    key,
-                    &user,
-                    &thread,
-                    &ServerFrame::Typing { thread: thread.clone(), user: user.clone() },
-                );
+                topic.typing(key, &user, only.as_ref(), &ServerFrame::Typing { thread, user: user.clone() });
             }
             Ok(Ephemeral::Contacts) => {
                 topic.sessions().for_each(|s| s.frame(&ServerFrame::Contacts));

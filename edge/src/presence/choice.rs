@@ -1,6 +1,10 @@
 //! What users choose of their own presence: read, changed, and obeyed when they type.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use natterjack_nats::{KvBuckets, ServerTime};
 use natterjack_protocol::{
@@ -13,11 +17,21 @@ use tokio::time::Instant;
 use super::source::PresenceSource;
 use crate::{
     members::{ChosenPresence, UserState},
+    people::People,
     refusals::refuse,
 };
 
 /// What was read counts for so long: somebody who hides is silent after this, also where another edge was told.
 const FRESH: Duration = Duration::from_secs(2);
+
+/// Who of a thread may be shown that somebody types there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SeesTyping {
+    Nobody,
+    /// But for those with a block.
+    Everybody,
+    Only(BTreeSet<UserId>),
+}
 
 /// Clones share it.
 #[derive(Clone)]
@@ -49,18 +63,31 @@ impl Choices {
         Ok(after)
     }
 
-    /// May anybody in the thread be shown that the user types? Not if they hide, and not if somebody there may not see
-    /// that they are here. Unknown counts as no: typing may be lost, what is hidden may not be shown.
-    pub async fn may_type(&self, state: &UserState, thread: &Thread, source: &impl PresenceSource) -> bool {
-        let Ok(chosen) = self.chosen(state, source).await else { return false };
-        if chosen.settings.choice == PresenceChoice::Hidden {
-            return false;
-        }
-        match (chosen.settings.visibility, thread.peer(&state.user)) {
-            (PresenceVisibility::Everyone, _) => true,
-            (PresenceVisibility::Contacts, Some(peer)) => chosen.contacts.is_some_and(|c| c.contains(peer)),
-            // In a group there may be others than contacts.
-            (PresenceVisibility::Contacts, None) | (PresenceVisibility::Nobody, _) => false,
+    /// Who of the thread may be shown that the user types: whoever may see that they are here. Whom a block hides it
+    /// from is judged where it is shown. Unknown counts as nobody: typing may be lost, what is hidden may not be shown.
+    pub async fn who_sees_typing(
+        &self,
+        state: &UserState,
+        thread: &Thread,
+        source: &impl PresenceSource,
+        people: &People,
+    ) -> SeesTyping {
+        let Ok(ChosenPresence { settings, contacts, .. }) = self.chosen(state, source).await else {
+            return SeesTyping::Nobody;
+        };
+        match (settings.choice, settings.visibility) {
+            (PresenceChoice::Hidden, _) | (_, PresenceVisibility::Nobody) => SeesTyping::Nobody,
+            (_, PresenceVisibility::Everyone) => SeesTyping::Everybody,
+            (_, PresenceVisibility::Contacts) => {
+                let contacts = contacts.unwrap_or_default();
+                match thread {
+                    Thread::Dm { .. } => contacts_of(thread.dm_users(), &contacts),
+                    Thread::Group { gid } => match people.group(gid).await {
+                        Ok(Some(group)) => contacts_of(group.members.keys(), &contacts),
+                        Ok(None) | Err(_) => SeesTyping::Nobody,
+                    },
+                }
+            }
         }
     }
 
@@ -81,6 +108,11 @@ impl Choices {
     }
 }
 
+fn contacts_of<'a>(members: impl Iterator<Item = &'a UserId>, contacts: &HashSet<UserId>) -> SeesTyping {
+    let users: BTreeSet<UserId> = members.filter(|user| contacts.contains(*user)).cloned().collect();
+    if users.is_empty() { SeesTyping::Nobody } else { SeesTyping::Only(users) }
+}
+
 fn changed(before: PresenceSettings, change: PresenceChange, now: u64) -> PresenceSettings {
     let choice = change.choice.unwrap_or(before.choice);
     let since = if choice == before.choice { before.since } else { now };
@@ -90,6 +122,14 @@ fn changed(before: PresenceSettings, change: PresenceChange, now: u64) -> Presen
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_the_members_those_see_it_who_are_contacts() {
+        let users = |names: &[&str]| names.iter().map(|n| UserId::parse(n).unwrap()).collect::<Vec<_>>();
+        let (members, contacts) = (users(&["ann", "bob", "cay"]), HashSet::from_iter(users(&["bob", "dan"])));
+        assert_eq!(contacts_of(members.iter(), &contacts), SeesTyping::Only(users(&["bob"]).into_iter().collect()));
+        assert_eq!(contacts_of(users(&["ann"]).iter(), &contacts), SeesTyping::Nobody);
+    }
 
     #[test]
     fn a_change_leaves_the_rest_and_who_hides_twice_hid_the_first_time() {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use natterjack_protocol::{
-    Refusal, Thread, UserId,
+    Refusal, UserId,
     client::frame::{Request, ServerFrame},
     internal::presence::{PresenceAnswer, PresenceBatch},
     limits,
@@ -122,7 +122,8 @@ impl<S: PresenceSource> Desk<S> {
             Command::BlocksChanged(user) => {
                 for session in self.by_user.get(&user).into_iter().flatten() {
                     let Some(Watcher { number, handle }) = self.watchers.get(session) else { continue };
-                    let standing = |other: &UserId, before| Standing { blocked: blocked(handle, other), ..before };
+                    let standing =
+                        |other: &UserId, before| Standing { blocked: handle.state.blocked_with(other), ..before };
                     self.watching.relate(*number, standing);
                 }
             }
@@ -140,7 +141,7 @@ impl<S: PresenceSource> Desk<S> {
         let (known, id) = (contacts.as_ref().ok(), session.id);
         let standing = |other: &UserId| Standing {
             contact: known.is_some_and(|contacts| contacts.contains(other)),
-            blocked: blocked(&session, other),
+            blocked: session.state.blocked_with(other),
             own: session.user == *other,
         };
         let users = users.into_iter().map(|user| {
@@ -298,12 +299,6 @@ impl<S: PresenceSource> Desk<S> {
         let times = (told / FRAMES_PER_WINDOW + 1).min(LONGEST as usize) as u32;
         self.window = Instant::now() + WINDOW * times;
     }
-}
-
-/// Does either block the other?
-fn blocked(session: &SessionHandle, other: &UserId) -> bool {
-    let item = session.state.item(&Thread::dm(&session.user, other));
-    item.is_some_and(|item| item.blocks || item.blocked_by)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::{
     attach::Attach,
     auth::{Actor, TokenVerifier},
     pages::{PageQuestion, Pages},
-    presence::Presence,
+    presence::{Presence, choice::SeesTyping},
     sends::{device::PublishSends, send::Sends},
     sessions::handle::SessionHandle,
     threads::ThreadLists,
@@ -125,10 +125,12 @@ impl Backend for EdgeBackend {
     }
 
     async fn typing(&self, session: &Arc<SessionHandle>, thread: Thread) {
-        if !self.presence.may_type(session, &thread).await {
-            return;
-        }
-        let payload = Ephemeral::Typing { thread: thread.clone(), user: session.user.clone() }.encode();
+        let only = match self.presence.who_sees_typing(session, &thread).await {
+            SeesTyping::Nobody => return,
+            SeesTyping::Everybody => None,
+            SeesTyping::Only(users) => Some(users),
+        };
+        let payload = Ephemeral::Typing { thread: thread.clone(), user: session.user.clone(), only }.encode();
         for subject in subjects::live_x_subjects_of(&thread) {
             if self.nats.publish(subject, payload.clone()).await.is_err() {
                 break;

@@ -193,6 +193,10 @@ pub enum Ephemeral {
     Typing {
         thread: crate::Thread,
         user: crate::UserId,
+        /// Who of the thread may be shown it: the contacts of one who lets nobody else see that they are here. None:
+        /// everybody.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        only: Option<std::collections::BTreeSet<crate::UserId>>,
     },
     /// Contacts of this user changed: ask again.
     Contacts,

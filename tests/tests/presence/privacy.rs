@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use natterjack_protocol::client::{
-    http::ContactChange,
-    presence::{PresenceChange, PresenceChoice, PresenceState, PresenceVisibility},
+use natterjack_protocol::{
+    Thread,
+    client::{
+        http::ContactChange,
+        presence::{PresenceChange, PresenceChoice, PresenceState, PresenceVisibility},
+    },
 };
 use natterjack_testkit::eventually_within;
-use natterjack_tests::kit::{Cluster, User};
+use natterjack_tests::kit::{Cluster, User, witness::group};
 
 use super::common::{Friend, SOON, spec};
 
@@ -21,12 +24,20 @@ fn show_to(visibility: PresenceVisibility) -> PresenceChange {
 
 /// Is `who` shown as typing to `friend`? Says so several times: it may be lost.
 async fn types(who: &Friend, friend: &Friend, user: &User) -> bool {
-    friend.typing.lock().unwrap().clear();
+    let thread = who.client.dm(friend.client.user());
+    types_in(who, &thread, &[friend], user).await == [true]
+}
+
+/// To whom of these?
+async fn types_in(who: &Friend, thread: &Thread, friends: &[&Friend], user: &User) -> Vec<bool> {
+    for friend in friends {
+        friend.typing.lock().unwrap().clear();
+    }
     for _ in 0..6 {
-        who.client.typing(who.client.dm(friend.client.user()));
+        who.client.typing(thread.clone());
         tokio::time::sleep(Duration::from_millis(500)).await; // what was chosen counts after 2 s at the latest
     }
-    friend.typing.lock().unwrap().iter().any(|u| u == user.id())
+    friends.iter().map(|friend| friend.typing.lock().unwrap().iter().any(|u| u == user.id())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,6 +95,30 @@ async fn hidden_contacts_only_nobody_and_blocked() {
     carols.stays(&bob, PresenceState::Online, Duration::from_millis(500)).await;
     bobs.client.unblock(alice.id()).await.unwrap();
     alices.sees(&bob, PresenceState::Online, SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_group_each_member_sees_the_typing_of_those_whom_they_may_see() {
+    let cluster = Cluster::start(spec()).await;
+    let (alice, bob, carol) = (cluster.user("alice").await, cluster.user("bob").await, cluster.user("carol").await);
+    let thread = group(&cluster, &[&bob, &alice, &carol]).await;
+    let bobs = Friend::watching(&cluster, &bob, 1, &[]).await;
+    let alices = Friend::watching(&cluster, &alice, 0, &[]).await;
+    let carols = Friend::watching(&cluster, &carol, 0, &[]).await;
+    let shown = async || types_in(&bobs, &thread, &[&alices, &carols], &bob).await;
+    assert_eq!(shown().await, [true, true]);
+    alices.client.contact(bob.id(), ContactChange::Request).await.unwrap();
+    bobs.client.contact(alice.id(), ContactChange::Accept).await.unwrap();
+    bobs.client.set_presence(show_to(PresenceVisibility::Contacts)).await.unwrap();
+    shown().await; // the choice counts from then on
+    assert_eq!(shown().await, [true, false], "carol is no contact");
+    bobs.client.set_presence(show_to(PresenceVisibility::Everyone)).await.unwrap();
+    carols.client.block(bob.id()).await.unwrap();
+    shown().await;
+    assert_eq!(shown().await, [true, false], "carol has blocked bob");
+    bobs.client.set_presence(choose(PresenceChoice::Hidden)).await.unwrap();
+    shown().await;
+    assert_eq!(shown().await, [false, false]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

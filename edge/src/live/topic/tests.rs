@@ -128,3 +128,23 @@ fn a_user_who_joined_again_while_attaching_sees_what_follows() {
     p.events(&[(20, Kind::MemberRemoved), (25, Kind::Text), (30, Kind::MemberAdded), (31, Kind::Text)]);
     assert_eq!(p.live(30), [31]);
 }
+
+#[test]
+fn typing_in_a_group_is_shown_to_whom_the_typist_lets_see_it_and_not_over_a_block() {
+    let mut play = Play::new(range(1));
+    play.live(1);
+    let frame = ServerFrame::Typing { thread: group(), user: user("a") };
+    let shown = |play: &Play, from: &str, only: Option<&[&str]>| {
+        let only = only.map(|only| only.iter().map(|u| user(u)).collect());
+        play.topic.typing(7, &user(from), only.as_ref(), &frame);
+        let mut out = Vec::new();
+        play.session.outbox.take(&mut out, usize::MAX);
+        !out.is_empty()
+    };
+    assert!(shown(&play, "a", None) && shown(&play, "a", Some(&["b", "m"])));
+    assert!(!shown(&play, "a", Some(&["b"])), "no contact of theirs");
+    assert!(!shown(&play, "m", None), "their own");
+    let blocked = natterjack_protocol::log::fold::ThreadItem { v: MsgId(5), blocks: true, ..Default::default() };
+    play.session.state.merge(&Thread::dm(&user("a"), &user("m")), blocked);
+    assert!(!shown(&play, "a", None), "a block hides it in a group, too");
+}

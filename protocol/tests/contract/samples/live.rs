@@ -7,11 +7,16 @@ use natterjack_protocol::{
     log::EntryView,
 };
 
-use super::{NOW, Sample, ben, dm, event, group, id};
+use super::{NOW, Sample, anna, ben, dm, event, group, id};
 
 pub fn ephemeral() -> Vec<Sample<Ephemeral>> {
     vec![
-        ("typing", "On live.*.x.", Ephemeral::Typing { thread: dm(), user: ben() }),
+        ("typing", "On live.*.x.", Ephemeral::Typing { thread: dm(), user: ben(), only: None }),
+        (
+            "typing_to_contacts",
+            "On live.group.*.x.",
+            Ephemeral::Typing { thread: group(), user: ben(), only: Some([anna()].into()) },
+        ),
         ("contacts", "On live.user.*.x.", Ephemeral::Contacts),
     ]
 }
