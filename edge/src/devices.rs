@@ -20,7 +20,7 @@ use natterjack_protocol::{
     Refusal, Times, Token, UserId,
     client::frame::Displaced,
     internal::{
-        devices::{Claimed, DeviceClaim, DevicePolicy, SessionPlace, UnsettledSession},
+        devices::{Claimed, DeviceClaim, DevicePolicy, SessionPlace, UnsettledSession, UserDevices},
         rpc::{EdgeAnswer, EdgeRequest, Leaving},
     },
 };
