@@ -19,7 +19,6 @@ const KNOWN: &[&str] = &[
     "client/src/driver.rs",
     "client/src/outbox.rs",
     "client/src/outbox/model.rs",
-    "edge/src/live/model/world.rs",
 ];
 
 /// What a peer or an attribute takes as one literal, whole: a request, an answer, a pattern.
