@@ -2,7 +2,7 @@
 //!
 //! A connection goes through `server` (accept, TLS, HTTP/1.1) and, once upgraded, through `session`; a message goes
 //! through `session/commands` and `sends` into the log; an event comes back through `live` (fan-in, chain, repair) into
-//! each session's `sessions/outbox`, and out by the session's own task. Nothing here survives the process, and nothing
+//! each session's `sessions/outbox`, and from there into its socket. Nothing here survives the process, and nothing
 //! here has to.
 
 pub mod address;
@@ -36,6 +36,7 @@ pub mod session;
 pub mod sessions;
 pub mod status;
 pub mod threads;
+mod wire;
 
 pub use admission::limits::Limits;
 pub use config::Config;

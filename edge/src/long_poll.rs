@@ -31,8 +31,7 @@ use crate::{
     edges::KnownEdges,
     presence::Presence,
     refusals::{EdgeError, refuse},
-    session::socket::PER_FLUSH,
-    sessions::{handle::SessionHandle, outbox::Call},
+    sessions::{handle::SessionHandle, outbox::Call, socket::PER_FLUSH},
     status::StatusWatch,
 };
 use answer::Collected;

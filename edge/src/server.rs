@@ -13,4 +13,3 @@ pub mod head;
 pub mod shutdown;
 pub mod tls;
 pub mod upgrade;
-pub mod wire;

@@ -1,9 +1,9 @@
 //! One connection's life after the upgrade: `handshake` waits for hello; then one task reads (`incoming`), answers
-//! requests (`commands`), writes (`socket`) and watches the time (`heartbeat`, `stall`). What it asks of the rest of
-//! the edge goes through `backend`.
+//! requests (`commands`), writes (`sessions/socket`) and watches the time (`heartbeat`, `stall`). What it asks of the
+//! rest of the edge goes through `backend`.
 //!
-//! Steps 2 (in: `incoming`, `commands`) and 6 (out: `sessions/outbox`, `socket`). Everybody else reaches the session
-//! through its handle only.
+//! Steps 2 (in: `incoming`, `commands`) and 6 (out: `sessions/outbox`, `sessions/socket`). Everybody else reaches the
+//! session through its handle only.
 
 pub mod backend;
 pub mod commands;
@@ -11,7 +11,6 @@ pub mod frame_rate;
 pub mod handshake;
 mod heartbeat;
 mod incoming;
-pub mod socket;
 mod stall;
 #[cfg(test)]
 mod tests;
@@ -33,10 +32,7 @@ use natterjack_protocol::{
     },
     limits,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::{Instant, Sleep, sleep_until},
-};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{Instrument, Span};
 
 use crate::{
@@ -46,12 +42,15 @@ use crate::{
         connection::ConnectionSends,
         device::{DeviceQueues, SendAnswer},
     },
-    sessions::{handle::SessionHandle, outbox::Call},
+    sessions::{
+        handle::SessionHandle,
+        outbox::{Call, WriterState},
+        socket::{Gone, PER_FLUSH, Socket},
+    },
     status::StatusWatch,
 };
 use backend::Backend;
 use frame_rate::FrameRate;
-use socket::{Gone, PER_FLUSH, Socket};
 use stall::Stall;
 
 /// What all sessions of an edge share.
@@ -89,12 +88,12 @@ enum Done {
     Nothing,
 }
 
-pub struct Session<S, B: Backend> {
+pub struct Session<B: Backend> {
     services: Arc<Services<B>>,
     handle: Arc<SessionHandle>,
     /// None: it closes, and nobody can reach it any more.
     open: Option<OpenSession>,
-    socket: Socket<S>,
+    socket: Socket,
     leaving: bool,
     attached: bool,
     /// Everything that this device lacked could be read when it attached; else its `synced` must not move.
@@ -135,7 +134,7 @@ enum Turn {
     Wait,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
+impl<B: Backend> Session<B> {
     /// Runs until the connection ends; cleans up whatever way it ends, also when dropped. Boxed, with its goodbye in a
     /// box of its own: what this future holds, each idle connection holds.
     pub async fn run(mut self: Box<Self>) {
@@ -237,7 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
         mut flushed: bool,
         stall: &mut Option<Box<Stall>>,
     ) -> Result<Option<bool>, End> {
-        while let Poll::Ready(call) = self.handle.outbox.poll(cx, flushed, self.leaving) {
+        while let Poll::Ready(call) = self.handle.outbox.poll(cx, self.asleep(flushed), self.leaving) {
             if call == Call::Leave {
                 self.leaving = true;
                 return Ok(None);
@@ -246,6 +245,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
             flushed = self.flush(cx, stall)?;
         }
         Ok(Some(flushed))
+    }
+
+    /// Who writes while it sleeps.
+    fn asleep(&self, flushed: bool) -> WriterState {
+        match self.under_way() {
+            _ if !flushed => WriterState::Blocked,
+            0 => WriterState::Idle,
+            _ => WriterState::Expecting,
+        }
     }
 
     /// Step 6: moves what is queued into the socket's buffer; `flush` lets it out once.

@@ -3,6 +3,7 @@
 
 pub mod handle;
 pub mod outbox;
+pub mod socket;
 
 use std::{
     collections::HashMap,
@@ -189,7 +190,10 @@ mod tests {
     use natterjack_protocol::codec::Codec;
 
     use super::*;
-    use crate::{members::Members, sessions::outbox::Call};
+    use crate::{
+        members::Members,
+        sessions::outbox::{Call, WriterState},
+    };
 
     fn session(all: &Sessions, device: &str) -> Arc<SessionHandle> {
         let user = UserId::parse("u").unwrap();
@@ -219,7 +223,8 @@ mod tests {
     fn only_the_login_that_was_revoked_is_closed() {
         let all = Sessions::default();
         let left = |s: &SessionHandle| {
-            s.outbox.poll(&mut Context::from_waker(Waker::noop()), false, false) == Poll::Ready(Call::Leave)
+            s.outbox.poll(&mut Context::from_waker(Waker::noop()), WriterState::Blocked, false)
+                == Poll::Ready(Call::Leave)
         };
         let (id, s) = (|s| Token::parse(s).unwrap(), session(&Sessions::default(), "d1"));
         all.enter(&s, id("f2")).unwrap();

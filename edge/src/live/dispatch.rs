@@ -1,10 +1,11 @@
 //! Step 5, the loop: NATS messages and commands in; frames into outboxes, subscriptions, requests for heads and jobs
-//! out. The only task that touches the topics.
+//! out. The only task that touches the topics. What a batch has queued is written at its end (`writing`).
 
 mod heads;
 mod membership;
 #[cfg(test)]
 mod tests;
+mod writing;
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -24,6 +25,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::writing::BatchWriter;
 use super::{
     Command, Flags, LiveInbox,
     batch_acks::BatchAcks,
@@ -94,6 +96,7 @@ pub async fn run<F: Feed, J: Jobs>(with: Dispatch<F, J>, inbox: LiveInbox, stop:
         running: JoinSet::new(),
         asked_at: Instant::now(),
         fetches: 0,
+        writing: BatchWriter::new(),
         flags,
         with,
     };
@@ -104,6 +107,7 @@ pub async fn run<F: Feed, J: Jobs>(with: Dispatch<F, J>, inbox: LiveInbox, stop:
     let mut batch = Vec::new();
     loop {
         d.settle();
+        d.writing.write(&mut d.topics.unwritten);
         tokio::select! {
             // Commands first: a barrier must be written behind the subscriptions it is for, and both before we wait for
             // NATS.
@@ -138,6 +142,7 @@ struct Dispatcher<F, J> {
     asked_at: Instant,
     /// Gaps that are being fetched.
     fetches: usize,
+    writing: BatchWriter,
 }
 
 impl<F: Feed, J: Jobs> Dispatcher<F, J> {

@@ -24,8 +24,8 @@ use natterjack_protocol::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-pub use self::subscriber::VisibleRange;
 use self::subscriber::{Rendered, Subscriber};
+pub use self::subscriber::{Unwritten, VisibleRange};
 use super::event::{Gap, LiveEvent, TopicKey};
 use crate::sessions::handle::{SessionHandle, SessionId};
 
@@ -169,7 +169,7 @@ impl Topic {
     }
 
     /// An event from the live subject. Some: fetch this first.
-    pub fn event(&mut self, event: LiveEvent) -> Option<Gap> {
+    pub fn event(&mut self, event: LiveEvent, unwritten: &mut Unwritten) -> Option<Gap> {
         let hash = event.hash();
         if let Some(repair) = self.repairs.get_mut(&hash) {
             if !REPAIR.full(&repair.held) {
@@ -184,13 +184,13 @@ impl Topic {
         // Before the barrier came back every event is below it, and in the pages.
         let base = self.base_of(hash).unwrap_or(MsgId::MAX);
         if last.is_none() && base == MsgId::MAX {
-            self.show(hash, &event);
+            self.show(hash, &event, unwritten);
             return None;
         }
         match chain::link(last, base, event.prev, event.id) {
             ChainLink::Old => None,
             ChainLink::Next => {
-                self.show(hash, &event);
+                self.show(hash, &event, unwritten);
                 None
             }
             ChainLink::Gap { after } => {
@@ -214,12 +214,12 @@ impl Topic {
     }
 
     /// What a fetch brought, oldest first. Some: more is missing, fetch again.
-    pub fn repaired(&mut self, thread: &Arc<str>, events: Vec<LiveEvent>) -> Option<Gap> {
+    pub fn repaired(&mut self, thread: &Arc<str>, events: Vec<LiveEvent>, unwritten: &mut Unwritten) -> Option<Gap> {
         let hash = xxh3_64(thread.as_bytes());
         let mut repair = self.repairs.remove(&hash)?;
         for event in events {
             if self.shown_upto(hash).is_none_or(|s| event.id > s) {
-                self.show(hash, &event);
+                self.show(hash, &event, unwritten);
             }
         }
         let shown = self.shown_upto(hash).unwrap_or_default();
@@ -230,7 +230,7 @@ impl Topic {
         }
         let mut held = std::mem::take(&mut repair.held).into_iter();
         while let Some(event) = held.next() {
-            if let Some(gap) = self.event(event) {
+            if let Some(gap) = self.event(event, unwritten) {
                 // It has a repair of its own; what is left of the old one waits behind it.
                 if let Some(next) = self.repairs.get_mut(&hash) {
                     next.held.extend(held);
@@ -263,13 +263,13 @@ impl Topic {
         }
     }
 
-    fn show(&mut self, hash: u64, event: &LiveEvent) {
+    fn show(&mut self, hash: u64, event: &LiveEvent, unwritten: &mut Unwritten) {
         let last =
             self.shown.entry(hash).or_insert_with(|| LastShown { thread: event.thread.clone(), id: MsgId::NONE });
         last.id = event.id;
         let mut rendered = Rendered::new(event);
         if !event.control {
-            self.subscribers.iter_mut().for_each(|s| s.deliver(hash, &mut rendered));
+            self.subscribers.iter_mut().for_each(|s| s.deliver(hash, &mut rendered, unwritten));
             return;
         }
         let Some(control) = rendered.decoded().cloned() else { return };
@@ -290,7 +290,7 @@ impl Topic {
             !goes
         });
         for subscriber in self.subscribers.iter_mut().filter(|s| control.shown_to(&s.session.user)) {
-            subscriber.deliver(hash, &mut rendered);
+            subscriber.deliver(hash, &mut rendered, unwritten);
         }
     }
 

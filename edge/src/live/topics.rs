@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     event::{Gap, LiveEvent, TopicKey},
-    topic::{Topic, VisibleRange},
+    topic::{Topic, Unwritten, VisibleRange},
 };
 use crate::sessions::handle::{SessionHandle, SessionId};
 
@@ -68,6 +68,8 @@ pub struct Topics {
     newest: Vec<MsgId>,
     /// In the order in which they have to be done.
     pub effects: Vec<TopicEffect>,
+    /// Of all that was delivered since somebody wrote.
+    pub unwritten: Unwritten,
 }
 
 impl Topics {
@@ -82,6 +84,7 @@ impl Topics {
             last_generation: 0,
             newest: vec![MsgId::NONE; partitions as usize],
             effects: Vec::new(),
+            unwritten: Unwritten::new(),
         }
     }
 
@@ -208,7 +211,12 @@ impl Topics {
     }
 
     fn topic(&mut self, slot: TopicSlot) -> Option<(&mut Topic, u64)> {
-        self.slots.get_mut(slot as usize)?.as_mut().map(|e| (&mut e.topic, e.generation))
+        self.delivering(slot).map(|(topic, generation, _)| (topic, generation))
+    }
+
+    fn delivering(&mut self, slot: TopicSlot) -> Option<(&mut Topic, u64, &mut Unwritten)> {
+        let entry = self.slots.get_mut(slot as usize)?.as_mut()?;
+        Some((&mut entry.topic, entry.generation, &mut self.unwritten))
     }
 
     /// What a topic wants done after an event or a head.
@@ -227,16 +235,11 @@ impl Topics {
 
     /// A message on the `.e` subject of a topic. `payload` is what it was parsed from: sessions share its bytes.
     pub fn message(&mut self, slot: TopicSlot, message: LiveMessage, payload: &Bytes) {
-        let Some((topic, generation)) = self.topic(slot) else { return };
+        let Some((topic, generation, unwritten)) = self.delivering(slot) else { return };
         match message {
             LiveMessage::Event { header: EventHeader { id, prev, thread, control, .. }, frame } => {
-                let gap = topic.event(LiveEvent {
-                    thread: thread.into(),
-                    id,
-                    prev,
-                    control,
-                    frame: payload.slice_ref(frame),
-                });
+                let frame = payload.slice_ref(frame);
+                let gap = topic.event(LiveEvent { thread: thread.into(), id, prev, control, frame }, unwritten);
                 self.saw(partition_of(xxh3_64(thread.as_bytes()), self.partitions), id);
                 self.push_effects(slot, generation, gap);
                 // A control entry may have ended the part of the group's last session here.
@@ -284,8 +287,8 @@ impl Topics {
     }
 
     pub fn repaired(&mut self, slot: TopicSlot, generation: u64, gap: &Gap, events: Vec<LiveEvent>) {
-        let Some((topic, _)) = self.topic(slot).filter(|(_, g)| *g == generation) else { return };
-        let gap = topic.repaired(&gap.thread, events);
+        let Some((topic, _, unwritten)) = self.delivering(slot).filter(|(_, g, _)| *g == generation) else { return };
+        let gap = topic.repaired(&gap.thread, events, unwritten);
         self.push_effects(slot, generation, gap);
         self.close_if_empty(slot);
     }

@@ -29,7 +29,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use self::refuse::spare;
@@ -42,9 +42,9 @@ use crate::{
         connection::HttpConnection,
         shutdown::ShutdownPhases,
         tls::{Accepted, Tls},
-        wire::Wire,
     },
     session::{Services, backend::EdgeBackend},
+    wire::Wire,
 };
 
 /// Connections that wait to be accepted, in the kernel: a reconnect of everybody after an edge died.
@@ -224,7 +224,7 @@ impl Acceptor {
         match timeout_at(deadline, tls.accept(stream)).await {
             Ok(Accepted::Secure(stream)) => {
                 count("ok");
-                return Some(Wire::Right(stream));
+                return Some(Wire::Right(Either::Left(stream)));
             }
             Ok(Accepted::Plain(stream)) => {
                 count("plain");

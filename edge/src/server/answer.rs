@@ -15,8 +15,10 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::wire::{Wire, reset_at_close};
-use crate::admission::limits::AdmissionLimits;
+use crate::{
+    admission::limits::AdmissionLimits,
+    wire::{Wire, reset_at_close},
+};
 
 /// What becomes of the connection behind an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

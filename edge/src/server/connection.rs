@@ -30,9 +30,10 @@ use crate::{
         body::BodyReader,
         head::{self, ParsedHead, RequestHead},
         shutdown, upgrade,
-        wire::Wire,
     },
-    session::{Session, backend::EdgeBackend, handshake::Handshake, socket::Socket},
+    session::{Session, backend::EdgeBackend, handshake::Handshake},
+    sessions::socket::Socket,
+    wire::Wire,
 };
 
 /// Somebody who has said all and still listens gets the answer; somebody who is gone looks the same, and a poll would
@@ -74,7 +75,7 @@ impl<'a> HttpConnection<'a> {
         first: Instant,
         ungreeted: UngreetedPermit,
         place: &mut Option<HeldQuota>,
-    ) -> Option<Box<Session<Wire, EdgeBackend>>> {
+    ) -> Option<Box<Session<EdgeBackend>>> {
         let (mut first, mut ungreeted) = (Some(first), Some(ungreeted));
         let over = loop {
             let asked = match self.head(first.take()).await {
@@ -307,12 +308,7 @@ impl<'a> HttpConnection<'a> {
 
     /// Leaves nothing of the HTTP connection behind but its stream and what was read behind the head, which is
     /// WebSocket already.
-    async fn session(
-        self,
-        codec: Codec,
-        ungreeted: UngreetedPermit,
-        came: Came,
-    ) -> Option<Box<Session<Wire, EdgeBackend>>> {
+    async fn session(self, codec: Codec, ungreeted: UngreetedPermit, came: Came) -> Option<Box<Session<EdgeBackend>>> {
         let Self { front, stream, read, .. } = self;
         let socket = Socket::new(stream, read.to_vec(), codec).await;
         let session = Handshake::new(front.services.clone(), socket, came).greeted().await;

@@ -13,7 +13,6 @@ use natterjack_protocol::{
     limits,
     log::fold,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Done, End, Session, backend::Backend};
 use crate::pages::PageQuestion;
@@ -38,7 +37,7 @@ fn done(r: Request, answered: Result<(), Refusal>) -> Done {
     answered.map_or_else(|refusal| Done::Answer(ServerFrame::error(Some(r), refusal)), |()| Done::Nothing)
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
+impl<B: Backend> Session<B> {
     pub(super) fn command(&mut self, frame: ClientFrame) -> Result<(), End> {
         match frame {
             ClientFrame::Send(send) => {

@@ -13,25 +13,22 @@ use natterjack_protocol::{
     codec::Codec,
     limits,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 use tracing::Instrument;
 
-use super::{Done, Services, Session, backend::Backend, frame_rate::FrameRate, socket::Socket};
+use super::{Done, Services, Session, backend::Backend, frame_rate::FrameRate};
 use crate::{
     address::Came,
     admission::OpenSession,
     auth::Actor,
     devices::hello::{DeviceHello, NotIn},
-    sessions::handle::SessionHandle,
+    sessions::{handle::SessionHandle, socket::Socket},
 };
 
-pub struct Handshake<S, B: Backend> {
+pub struct Handshake<B: Backend> {
     services: Arc<Services<B>>,
-    socket: Socket<S>,
+    socket: Socket,
     came: Came,
 }
 
@@ -43,13 +40,13 @@ enum End {
     Peer,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Handshake<S, B> {
-    pub fn new(services: Arc<Services<B>>, socket: Socket<S>, came: Came) -> Self {
+impl<B: Backend> Handshake<B> {
+    pub fn new(services: Arc<Services<B>>, socket: Socket, came: Came) -> Self {
         Self { services, socket, came }
     }
 
     /// Waits for a good hello and says welcome. None: there will be no session, the connection is closed.
-    pub async fn greeted(mut self) -> Option<Session<S, B>> {
+    pub async fn greeted(mut self) -> Option<Session<B>> {
         let deadline = Instant::now() + self.services.times.hello;
         let mut status = self.services.status.watch();
         let session = async {
@@ -162,9 +159,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Handshake<S, B> {
         }
     }
 
-    fn welcome(self, hello: Hello, open: OpenSession) -> Session<S, B> {
+    fn welcome(self, hello: Hello, open: OpenSession) -> Session<B> {
         let Self { services, socket, .. } = self;
         let handle = open.handle().clone();
+        handle.outbox.writes_to(socket.writer());
         let running = FuturesUnordered::new();
         let attach: futures_util::future::BoxFuture<'static, Done> = {
             let (services, handle) = (services.clone(), handle.clone());

@@ -11,14 +11,11 @@ use std::{
 };
 
 use natterjack_protocol::client::close;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::{Instant, Sleep},
-};
+use tokio::time::{Instant, Sleep};
 
 use super::{End, Session, Turn, backend::Backend};
 
-impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
+impl<B: Backend> Session<B> {
     /// When the timer fires if nothing more is heard. Jitter, so that a thousand sessions that came together are not
     /// pinged together.
     pub(super) fn next_ping(&self) -> Instant {

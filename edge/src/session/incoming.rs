@@ -10,10 +10,7 @@ use natterjack_protocol::{
     },
     codec::Codec,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::Instant,
-};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{End, Session, backend::Backend, commands, frame_rate::FrameVerdict};
@@ -22,7 +19,7 @@ use crate::sends::connection::ConnectionSends;
 /// Messages that are no frames, before the connection is given up.
 const BAD_FRAMES: u32 = 10;
 
-impl<S: AsyncRead + AsyncWrite + Unpin, B: Backend> Session<S, B> {
+impl<B: Backend> Session<B> {
     /// Takes all that has come. Backpressure instead of refusals: what a client pipelines beyond its limit waits in its
     /// socket, in order. True: so much is under way that it may wait there now.
     pub(super) fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {

@@ -1,8 +1,10 @@
 //! The loop without a socket, in paused time.
 
+mod client;
 mod edge;
 mod heartbeat;
 mod slow;
+mod writing;
 
 use std::time::Duration;
 
@@ -18,7 +20,10 @@ use natterjack_protocol::{
 use tokio::time::{Instant, sleep};
 use tokio_tungstenite::tungstenite::Message;
 
-use self::edge::{Edge, PIPE, history, id, send};
+use self::{
+    client::{history, send},
+    edge::{Edge, PIPE, id},
+};
 
 /// Of an error frame.
 fn refused(frame: Result<ServerFrame, u16>) -> (Option<u32>, Refusal) {

@@ -1,14 +1,19 @@
 //! Step 6: what waits for one session's socket. Filled by the dispatcher and by the session itself, drained by the
-//! session's writer.
+//! session's task, or by the dispatcher while that sleeps.
 //!
 //! Bounded by frames and bytes, in two ways. What a client has asked for (the pages of attach, answers) waits until
 //! there is room (`SessionHandle::room`), however slow the line is. What comes by itself cannot wait: overflow of live
 //! frames drops the whole queue and closes the session with a resumable code: a slow reader costs nobody else anything,
 //! and comes back with its cursors.
 
+mod direct;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::VecDeque,
     future::poll_fn,
+    sync::OnceLock,
     task::{Context, Poll, Waker},
 };
 
@@ -19,6 +24,8 @@ use natterjack_protocol::{
 };
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+
+use super::socket::SocketWriter;
 
 #[derive(Default)]
 struct Queue {
@@ -38,15 +45,25 @@ struct Waiter {
 }
 
 /// What becomes of a frame that is queued now. Changes under the queue's lock only, so one task at a time writes.
-#[derive(PartialEq, Eq)]
-enum WriterState {
-    /// The task sleeps and nothing is half written: the first frame wakes it. The only state in which somebody else
-    /// could write to the socket instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriterState {
+    /// The task sleeps and nothing is half written: the first frame wakes it, or the dispatcher writes.
     Idle,
+    /// Likewise, but an answer is on its way to the task, which writes both together: it is woken.
+    Expecting,
+    /// The dispatcher has taken what was queued and looks at the queue once more when it has written that.
+    Dispatcher,
     /// The task is at work and looks at the queue before it sleeps.
     Busy,
     /// The task sleeps until its socket takes something again.
     Blocked,
+}
+
+impl WriterState {
+    /// Does the first frame have to be told to somebody?
+    fn is_asleep(self) -> bool {
+        matches!(self, Self::Idle | Self::Expecting)
+    }
 }
 
 /// What a session is called for.
@@ -77,6 +94,23 @@ impl Queue {
         self.live = self.live.saturating_sub(frames as u32);
         self.live_bytes = self.live_bytes.saturating_sub(bytes as u32);
     }
+
+    /// Its task, if that sleeps and there is something to do.
+    fn sleeper(&mut self) -> Option<Waiter> {
+        let work = !self.frames.is_empty() || self.closed.is_some();
+        if work { self.waiter.take_if(|w| w.writer.is_asleep()) } else { None }
+    }
+
+    fn is_asleep(&self) -> bool {
+        self.waiter.as_ref().is_some_and(|w| w.writer.is_asleep())
+    }
+
+    /// True: nobody writes it unless told to.
+    fn enqueue(&mut self, key: u64, frame: Bytes) -> bool {
+        let was_empty = self.frames.is_empty();
+        self.frames.push_back((key, frame));
+        was_empty && self.is_asleep()
+    }
 }
 
 /// Key of a frame that nothing may replace, and of one that belongs to a snapshot; those of others are larger.
@@ -90,11 +124,14 @@ pub struct SessionOutbox {
     /// Bytes of a snapshot that may still be asked for. In order: a large piece waits no longer than the small ones
     /// before it.
     room: Semaphore,
+    /// Of a session over a socket.
+    socket: OnceLock<SocketWriter>,
 }
 
 impl Default for SessionOutbox {
     fn default() -> Self {
-        Self { queue: Mutex::default(), room: Semaphore::new(limits::SNAPSHOT_BYTES) }
+        let room = Semaphore::new(limits::SNAPSHOT_BYTES);
+        Self { queue: Mutex::default(), room, socket: OnceLock::new() }
     }
 }
 
@@ -113,10 +150,10 @@ impl SessionOutbox {
     pub(super) fn push_snapshot(&self, frame: Bytes) {
         self.give_back(limits::PAGE_BYTES - charge(&frame));
         let mut q = self.queue.lock();
-        if q.closed.is_none() {
-            let waiter = enqueue(&mut q, SNAPSHOT, frame);
-            drop(q);
-            wake(waiter);
+        let unwritten = q.closed.is_none() && q.enqueue(SNAPSHOT, frame);
+        drop(q);
+        if unwritten {
+            self.wake();
         }
     }
 
@@ -133,7 +170,9 @@ impl SessionOutbox {
 
     /// Queues a live frame that is already in the session's codec.
     pub fn push(&self, frame: Bytes) {
-        self.add(LASTING, frame);
+        if self.add(LASTING, frame) {
+            self.wake();
+        }
     }
 
     /// Queues a frame of which only the last per `key` matters (typing); dropped when the reader is behind anyway.
@@ -148,27 +187,30 @@ impl SessionOutbox {
         }
         let behind = q.is_behind();
         drop(q);
-        if !behind {
-            self.add(key, frame);
+        if !behind && self.add(key, frame) {
+            self.wake();
         }
     }
 
-    fn add(&self, key: u64, frame: Bytes) {
+    /// True: its task sleeps and has something to do now.
+    fn add(&self, key: u64, frame: Bytes) -> bool {
         let mut q = self.queue.lock();
         if q.closed.is_some() {
-            return;
+            return false;
         }
-        let waiter = if q.count(frame.len(), 1) {
-            enqueue(&mut q, key, frame)
-        } else {
-            metrics::counter!(crate::metrics::OUTBOX_OVERFLOWS).increment(1);
-            *q =
-                Queue { closed: Some(close::SLOW_READER), leave: q.leave, waiter: q.waiter.take(), ..Queue::default() };
-            self.room.close();
-            q.waiter.take_if(|w| w.writer == WriterState::Idle)
-        };
-        drop(q);
-        wake(waiter);
+        if q.count(frame.len(), 1) {
+            return q.enqueue(key, frame);
+        }
+        metrics::counter!(crate::metrics::OUTBOX_OVERFLOWS).increment(1);
+        *q = Queue { closed: Some(close::SLOW_READER), leave: q.leave, waiter: q.waiter.take(), ..Queue::default() };
+        self.room.close();
+        q.is_asleep()
+    }
+
+    /// Wakes its task, if that sleeps and there is something to do.
+    pub fn wake(&self) {
+        let sleeper = self.queue.lock().sleeper();
+        wake(sleeper);
     }
 
     /// Closes after what is queued has been written. The first reason stays.
@@ -202,20 +244,19 @@ impl SessionOutbox {
         self.queue.lock().closed.is_some()
     }
 
-    /// Is there something to do? What was said before it was asked to leave goes first. `frames`: can they be written
-    /// now? `leaving`: it was asked before. One task may wait here.
-    pub fn poll(&self, cx: &mut Context<'_>, frames: bool, leaving: bool) -> Poll<Call> {
+    /// Is there something to do? What was said before it was asked to leave goes first. `asleep`: what it is if not;
+    /// blocked, it takes no frames now. `leaving`: it was asked before. One task may wait here.
+    pub fn poll(&self, cx: &mut Context<'_>, asleep: WriterState, leaving: bool) -> Poll<Call> {
         let mut q = self.queue.lock();
-        if frames && (!q.frames.is_empty() || q.closed.is_some()) {
+        if asleep != WriterState::Blocked && (!q.frames.is_empty() || q.closed.is_some()) {
             return Poll::Ready(Call::Write);
         }
         if q.leave && !leaving {
             return Poll::Ready(Call::Leave);
         }
-        let writer = if frames { WriterState::Idle } else { WriterState::Blocked };
         match &mut q.waiter {
-            Some(waiter) if waiter.waker.will_wake(cx.waker()) => waiter.writer = writer,
-            waiter => *waiter = Some(Waiter { waker: cx.waker().clone(), writer }),
+            Some(waiter) if waiter.waker.will_wake(cx.waker()) => waiter.writer = asleep,
+            waiter => *waiter = Some(Waiter { waker: cx.waker().clone(), writer: asleep }),
         }
         Poll::Pending
     }
@@ -232,13 +273,18 @@ impl SessionOutbox {
 
     /// Waits for something to do. Cancel-safe: looks at the queue, takes nothing.
     pub async fn called(&self) -> Call {
-        poll_fn(|cx| self.poll(cx, true, false)).await
+        poll_fn(|cx| self.poll(cx, WriterState::Idle, false)).await
     }
 
     /// Moves queued frames to `into`, stopping once `max_bytes` are exceeded. Returns why to close, once nothing is
     /// left to write.
     pub fn take(&self, into: &mut Vec<Bytes>, max_bytes: usize) -> Option<Close> {
         let mut q = self.queue.lock();
+        self.take_from(&mut q, into, max_bytes);
+        if q.frames.is_empty() { q.closed } else { None }
+    }
+
+    fn take_from(&self, q: &mut Queue, into: &mut Vec<Bytes>, max_bytes: usize) {
         let (mut taken, mut room) = (0, 0);
         while taken < max_bytes {
             let Some((key, frame)) = q.frames.pop_front() else { break };
@@ -252,14 +298,10 @@ impl SessionOutbox {
         if room > 0 {
             self.give_back(room);
         }
-        if !q.frames.is_empty() {
-            return None;
-        }
         // An idle session keeps no queue: 100,000 of them would keep 100,000 buffers.
-        if q.frames.capacity() > 4 {
+        if q.frames.is_empty() && q.frames.capacity() > 4 {
             q.frames = VecDeque::new();
         }
-        q.closed
     }
 }
 
@@ -268,18 +310,8 @@ fn charge(frame: &Bytes) -> usize {
     frame.len().min(limits::PAGE_BYTES)
 }
 
-/// Returns whom to wake.
-fn enqueue(q: &mut Queue, key: u64, frame: Bytes) -> Option<Waiter> {
-    let was_empty = q.frames.is_empty();
-    q.frames.push_back((key, frame));
-    if was_empty { q.waiter.take_if(|w| w.writer == WriterState::Idle) } else { None }
-}
-
 fn wake(waiter: Option<Waiter>) {
     if let Some(waiter) = waiter {
         waiter.waker.wake();
     }
 }
-
-#[cfg(test)]
-mod tests;

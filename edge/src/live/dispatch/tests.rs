@@ -15,7 +15,7 @@ use natterjack_protocol::{
 use tokio::time::sleep;
 
 use self::edge::{BEGIN, Edge, GENERATION, closed, event, shown, thread, user};
-use crate::live::event::LiveEvent;
+use crate::{live::event::LiveEvent, sessions::outbox::Call};
 
 #[tokio::test(start_paused = true)]
 async fn a_gap_is_filled_before_later_events_are_shown() {
@@ -167,4 +167,22 @@ async fn batches_are_acknowledged_from_the_header_alone() {
     let mut frames = Vec::new();
     session.outbox.take(&mut frames, usize::MAX);
     assert_eq!(frames, [Bytes::new(), Bytes::new()], "frames are handed on as they came");
+}
+
+/// As a long poll waits; a session over a socket is written to (`session/tests/writing`).
+#[tokio::test(start_paused = true)]
+async fn who_sleeps_is_woken_when_the_batch_is_done() {
+    let mut edge = Edge::start().await;
+    let session = edge.attach("a").await;
+    for id in [11, 12] {
+        let waits = tokio::spawn({
+            let session = session.clone();
+            async move { session.outbox.called().await }
+        });
+        edge.settle().await;
+        assert!(!waits.is_finished());
+        edge.event("a", id, id - 1).await;
+        assert_eq!(waits.await.unwrap(), Call::Write);
+        assert_eq!(shown(&session), [id]);
+    }
 }

@@ -57,6 +57,9 @@ impl HeldEvents {
     }
 }
 
+/// Sessions for which something is queued that nobody writes unless told to.
+pub type Unwritten = Vec<Arc<SessionHandle>>;
+
 pub struct Subscriber {
     pub session: Arc<SessionHandle>,
     pub range: VisibleRange,
@@ -114,7 +117,7 @@ impl Subscriber {
     }
 
     /// The next event of its chain: the shared bytes, or their JSON.
-    pub fn deliver(&mut self, hash: u64, event: &mut Rendered) {
+    pub fn deliver(&mut self, hash: u64, event: &mut Rendered, unwritten: &mut Unwritten) {
         let id = event.event.id;
         if !self.range.contains(id) || self.has_overflowed() {
             return;
@@ -126,9 +129,10 @@ impl Subscriber {
             self.skip_until.retain(|(h, _)| *h != hash);
         }
         let Some(frame) = event.frame(self.session.codec) else { return };
-        match &mut self.held {
-            Some(held) => held.add(&self.session.outbox, hash, id, frame),
-            None => self.session.outbox.push(frame),
+        if let Some(held) = &mut self.held {
+            held.add(&self.session.outbox, hash, id, frame);
+        } else if self.session.outbox.push_unwritten(frame) {
+            unwritten.push(self.session.clone());
         }
     }
 }

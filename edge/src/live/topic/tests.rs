@@ -54,7 +54,7 @@ impl Play {
     fn events(&mut self, events: &[(u64, Kind)]) {
         for (id, kind) in events {
             let prev = self.topic.shown_upto(group().hash64()).unwrap_or_default();
-            assert_eq!(self.topic.event(event(*id, prev.0, *kind)), None);
+            assert_eq!(self.topic.event(event(*id, prev.0, *kind), &mut Unwritten::new()), None);
         }
     }
 

@@ -24,8 +24,8 @@ use crate::{
         answer::{self, AfterAnswer, farewell},
         capacity::Capacity,
         tls,
-        wire::Wire,
     },
+    wire::Wire,
 };
 
 impl Acceptor {

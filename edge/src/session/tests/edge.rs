@@ -3,12 +3,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use futures_util::{SinkExt, StreamExt};
 use natterjack_nats::ServerTime;
 use natterjack_protocol::{
-    Body, Cid, Code, Kind, MsgId, Refusal, Thread, Times, Token, UserId,
+    Cid, Code, MsgId, Refusal, Thread, Times, Token, UserId,
     client::{
-        frame::{ClientFrame, Hello, HistoryQuery, Page, Request, SendMessage, ServerFrame, ThreadSummary},
+        frame::{Page, Request, ServerFrame, ThreadSummary},
         send_queue::Queued,
     },
     codec::Codec,
@@ -19,17 +18,15 @@ use natterjack_protocol::{
     },
 };
 use parking_lot::Mutex;
+use socket2::SockRef;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    io::duplex,
+    net::{TcpListener, TcpSocket},
     sync::{mpsc, oneshot},
-    task::JoinHandle,
 };
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{Message, protocol::Role},
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 
+use super::client::Client;
 use crate::{
     address::Came,
     admission::{
@@ -43,9 +40,10 @@ use crate::{
     pages::PageQuestion,
     presence::handle,
     sends::device::{DeviceQueues, PublishSends, Published, SendResult},
-    session::{Counts, Services, backend::Backend, handshake::Handshake, socket::Socket},
-    sessions::{Sessions, handle::SessionHandle},
+    session::{Counts, Services, backend::Backend, handshake::Handshake},
+    sessions::{Sessions, handle::SessionHandle, socket::Socket},
     status::StatusWatch,
+    wire::Wire,
 };
 
 /// What a pipe holds in each direction before its writer waits.
@@ -217,6 +215,10 @@ impl Edge {
     /// Likewise; `pipe`: the bytes that it takes before its writer waits.
     pub fn connect_over(&self, pipe: usize) -> Client {
         let (ours, theirs) = duplex(pipe);
+        self.connect_by(Either::Right(Either::Right(ours)), Either::Right(Either::Right(theirs)))
+    }
+
+    fn connect_by(&self, ours: Wire, theirs: Wire) -> Client {
         let services = self.services.clone();
         let session = tokio::spawn(async move {
             let socket = Socket::new(theirs, Vec::new(), Codec::Msgpack).await;
@@ -224,7 +226,7 @@ impl Edge {
                 Box::new(session).run().await;
             }
         });
-        Client { ours: Some(ours), ws: None, session }
+        Client::new(ours, session)
     }
 
     /// Greeted and attached: device `d` of this user, with a login of its name.
@@ -233,7 +235,21 @@ impl Edge {
     }
 
     pub async fn client_over(&self, user: &str, pipe: usize) -> Client {
-        let mut client = self.connect_over(pipe);
+        Self::greeted(user, self.connect_over(pipe)).await
+    }
+
+    /// Over TCP, with buffers as small as the kernel makes them.
+    pub async fn client_over_tcp(&self, user: &str) -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let small = TcpSocket::new_v4().unwrap();
+        small.set_recv_buffer_size(1).unwrap();
+        let (ours, accepted) = tokio::join!(small.connect(listener.local_addr().unwrap()), listener.accept());
+        let theirs = accepted.unwrap().0;
+        SockRef::from(&theirs).set_send_buffer_size(1).unwrap();
+        Self::greeted(user, self.connect_by(Either::Left(ours.unwrap()), Either::Left(theirs))).await
+    }
+
+    async fn greeted(user: &str, mut client: Client) -> Client {
         client.hello(&format!("{user}/d/{user}")).await;
         assert!(
             matches!(client.next().await, Ok(ServerFrame::Welcome(w)) if w.user == id(user)),
@@ -254,94 +270,4 @@ impl Edge {
         reply.send(result).unwrap();
         requests
     }
-}
-
-pub struct Client {
-    ours: Option<DuplexStream>,
-    ws: Option<WebSocketStream<DuplexStream>>,
-    /// Ends with the connection.
-    pub session: JoinHandle<()>,
-}
-
-impl Client {
-    pub async fn ws(&mut self) -> &mut WebSocketStream<DuplexStream> {
-        if let Some(ours) = self.ours.take() {
-            self.ws = Some(WebSocketStream::from_raw_socket(ours, Role::Client, None).await);
-        }
-        self.ws.as_mut().unwrap()
-    }
-
-    pub async fn hello(&mut self, token: &str) {
-        let device = id(token.split('/').nth(1).unwrap_or("d"));
-        let hello = Hello::new(token.into(), device);
-        self.put(&ClientFrame::Hello(hello)).await;
-    }
-
-    pub async fn put(&mut self, frame: &ClientFrame) {
-        self.put_all(std::slice::from_ref(frame)).await;
-    }
-
-    /// All of them before the session reads the first.
-    pub async fn put_all(&mut self, frames: &[ClientFrame]) {
-        let ws = self.ws().await;
-        for frame in frames {
-            ws.feed(Message::Binary(frame.encode(Codec::Msgpack))).await.unwrap();
-        }
-        ws.flush().await.unwrap();
-    }
-
-    /// The next frame, or the code of the close; 1006: there was none.
-    pub async fn next(&mut self) -> Result<ServerFrame, u16> {
-        match self.ws().await.next().await {
-            Some(Ok(Message::Binary(bytes))) => Ok(ServerFrame::decode(Codec::Msgpack, &bytes).unwrap().unwrap()),
-            Some(Ok(Message::Close(Some(frame)))) => Err(frame.code.into()),
-            Some(Err(_)) | None => Err(1006),
-            other => panic!("neither a frame nor a close: {other:?}"),
-        }
-    }
-
-    /// The next frame of WebSocket as it comes, not answered: opcode and payload. Nothing may have been read ahead.
-    pub async fn raw(&mut self) -> (u8, Vec<u8>) {
-        let pipe = self.ws().await.get_mut();
-        let (first, length) = (pipe.read_u8().await.unwrap(), pipe.read_u8().await.unwrap());
-        assert!(length < 126, "a short one, without a mask");
-        let mut payload = vec![0; length.into()];
-        pipe.read_exact(&mut payload).await.unwrap();
-        (first & 0xf, payload)
-    }
-
-    /// A pong and nothing else, with a mask of zeros.
-    pub async fn raw_pong(&mut self) {
-        self.ws().await.get_mut().write_all(&[0x8a, 0x80, 0, 0, 0, 0]).await.unwrap();
-    }
-
-    /// Everything up to the close, and its code.
-    pub async fn rest(&mut self) -> (Vec<ServerFrame>, u16) {
-        let mut frames = Vec::new();
-        loop {
-            match self.next().await {
-                Ok(frame) => frames.push(frame),
-                Err(code) => return (frames, code),
-            }
-        }
-    }
-
-    /// `sent`, or why not, with the request.
-    pub async fn answer(&mut self) -> (u32, Result<u64, Code>) {
-        match self.next().await {
-            Ok(ServerFrame::Sent { r, id, .. }) => (r, Ok(id.0)),
-            Ok(ServerFrame::Error { r: Some(r), refusal }) => (r, Err(refusal.code)),
-            other => panic!("an answer: {other:?}"),
-        }
-    }
-}
-
-/// The message `n` of the conversation; `behind`: on which it hangs.
-pub fn send(n: u8, behind: Option<u8>) -> ClientFrame {
-    let (r, cid_, behind) = (n.into(), cid(n), behind.map(cid));
-    ClientFrame::Send(SendMessage { r, cid: cid_, thread: thread(), kind: Kind::Text, body: Body::text("x"), behind })
-}
-
-pub fn history(r: u32) -> ClientFrame {
-    ClientFrame::History(HistoryQuery { r, thread: Some(thread()), ..HistoryQuery::default() })
 }

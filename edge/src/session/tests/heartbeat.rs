@@ -13,7 +13,8 @@ use natterjack_protocol::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    edge::{Client, Edge, history, send},
+    client::{Client, history, send},
+    edge::Edge,
     settle,
 };
 

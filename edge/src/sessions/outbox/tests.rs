@@ -98,27 +98,35 @@ fn a_session_is_woken_for_what_it_can_do_and_once() {
     let waker = futures_util::task::waker(woken.clone());
     let mut cx = Context::from_waker(&waker);
     let wakes = || woken.0.load(std::sync::atomic::Ordering::Relaxed);
-    assert_eq!(o.poll(&mut cx, true, false), Poll::Pending);
+    assert_eq!(o.poll(&mut cx, WriterState::Idle, false), Poll::Pending);
     o.push(frame(1));
     o.push(frame(1));
-    assert_eq!((wakes(), o.poll(&mut cx, true, false)), (1, Poll::Ready(Call::Write)));
+    assert_eq!((wakes(), o.poll(&mut cx, WriterState::Idle, false)), (1, Poll::Ready(Call::Write)));
     o.take(&mut Vec::new(), usize::MAX);
-    assert_eq!(o.poll(&mut cx, true, false), Poll::Pending);
+    assert_eq!(o.poll(&mut cx, WriterState::Idle, false), Poll::Pending);
     assert!(!o.awake());
     o.push(frame(1));
-    assert_eq!((wakes(), o.poll(&mut cx, true, false)), (1, Poll::Ready(Call::Write)), "what it says itself");
-    assert_eq!(o.poll(&mut cx, false, false), Poll::Pending, "its socket takes nothing");
+    assert_eq!(
+        (wakes(), o.poll(&mut cx, WriterState::Idle, false)),
+        (1, Poll::Ready(Call::Write)),
+        "what it says itself"
+    );
+    assert_eq!(o.poll(&mut cx, WriterState::Blocked, false), Poll::Pending, "its socket takes nothing");
     o.push(frame(1));
     assert_eq!(wakes(), 1);
     o.leave();
-    assert_eq!((wakes(), o.poll(&mut cx, false, false)), (2, Poll::Ready(Call::Leave)));
+    assert_eq!((wakes(), o.poll(&mut cx, WriterState::Blocked, false)), (2, Poll::Ready(Call::Leave)));
     assert!(o.awake(), "before it reads on");
-    assert_eq!(o.poll(&mut cx, true, false), Poll::Ready(Call::Write), "what was said before");
-    assert_eq!(o.poll(&mut cx, false, true), Poll::Pending, "it knows");
+    assert_eq!(o.poll(&mut cx, WriterState::Idle, false), Poll::Ready(Call::Write), "what was said before");
+    assert_eq!(o.poll(&mut cx, WriterState::Blocked, true), Poll::Pending, "it knows");
     o.close(close::DRAINING);
-    assert_eq!(o.poll(&mut cx, false, true), Poll::Pending);
+    assert_eq!(o.poll(&mut cx, WriterState::Blocked, true), Poll::Pending);
     o.close(close::BYE);
-    assert_eq!((wakes(), o.poll(&mut cx, true, true)), (3, Poll::Ready(Call::Write)), "not for what it knows");
+    assert_eq!(
+        (wakes(), o.poll(&mut cx, WriterState::Idle, true)),
+        (3, Poll::Ready(Call::Write)),
+        "not for what it knows"
+    );
     assert_eq!(o.take(&mut Vec::new(), usize::MAX), Some(close::DRAINING));
 }
 

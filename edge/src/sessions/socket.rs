@@ -1,25 +1,30 @@
-//! Step 6: one WebSocket, read and written by one task without splitting it.
+//! Step 6: one WebSocket, read and written without splitting it.
 //!
-//! Reading and flushing go on at the same time in one task, so a reader that has stopped holds up its own bytes only:
-//! its session still notices acks, overflow and the end.
+//! Its session's task reads and flushes at the same time, so a reader that has stopped holds up its own bytes only: the
+//! session still notices acks, overflow and the end. While that task sleeps the dispatcher may write instead
+//! ([`SocketWriter`]). Whose turn it is, `sessions/outbox` says (`WriterState`); whoever writes, all bytes go through
+//! the one buffer of `ws`, control frames as well, so nothing can come between the halves of a frame.
 
 use std::{
     future::poll_fn,
     io,
     pin::Pin,
+    sync::{Arc, Weak},
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::{Sink, Stream};
+use futures_util::{FutureExt, Sink, Stream};
 use natterjack_protocol::{
     client::close::{self, Close},
     codec::Codec,
     limits,
 };
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::unconstrained,
     time::timeout,
 };
 use tokio_tungstenite::{
@@ -35,6 +40,8 @@ use tokio_tungstenite::{
         },
     },
 };
+
+use crate::wire::Wire;
 
 #[derive(Debug)]
 pub enum Gone {
@@ -65,18 +72,18 @@ pub const PER_FLUSH: usize = 64 * 1024;
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Counts what is written.
-struct Progress<S> {
-    stream: S,
+struct Progress {
+    stream: Wire,
     written: u64,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Progress<S> {
+impl AsyncRead for Progress {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Progress<S> {
+impl AsyncWrite for Progress {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let wrote = Pin::new(&mut self.stream).poll_write(cx, buf);
         if let Poll::Ready(Ok(n)) = wrote {
@@ -94,16 +101,45 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Progress<S> {
     }
 }
 
-pub struct Socket<S> {
-    ws: WebSocketStream<Progress<S>>,
+struct SharedSocket {
+    ws: WebSocketStream<Progress>,
     codec: Codec,
     /// Something is written and not flushed.
     unflushed: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+impl SharedSocket {
+    fn send(&mut self, message: Message) -> Result<(), Gone> {
+        Pin::new(&mut self.ws).start_send(message).map_err(|e| gone(&e))?;
+        self.unflushed = true;
+        Ok(())
+    }
+
+    fn feed(&mut self, frames: impl IntoIterator<Item = Bytes>) -> Result<(), Gone> {
+        // Already encoded and, if text, made by a JSON encoder: not checked again for each of its readers.
+        let opcode = OpCode::Data(if self.codec == Codec::Json { Data::Text } else { Data::Binary });
+        frames.into_iter().try_for_each(|frame| self.send(Message::Frame(Frame::message(frame, opcode, true))))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        if !self.unflushed {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = Pin::new(&mut self.ws).poll_flush(cx);
+        self.unflushed = !matches!(flushed, Poll::Ready(Ok(())));
+        flushed.map_err(|e| gone(&e))
+    }
+}
+
+/// The end of its session's task, which owns it: when this is dropped, the connection is closed.
+pub struct Socket {
+    shared: Arc<Mutex<SharedSocket>>,
+    codec: Codec,
+}
+
+impl Socket {
     /// `rest`: bytes that came behind the upgrade's head.
-    pub async fn new(stream: S, rest: Vec<u8>, codec: Codec) -> Self {
+    pub async fn new(stream: Wire, rest: Vec<u8>, codec: Codec) -> Self {
         let config = WebSocketConfig::default()
             // The default of 128 KiB is allocated at once, for every idle connection (docs/performance.md).
             .read_buffer_size(1_024)
@@ -114,7 +150,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             .max_frame_size(Some(limits::FRAME_BYTES));
         let stream = Progress { stream, written: 0 };
         let ws = WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(config)).await;
-        Self { ws, codec, unflushed: false }
+        Self { shared: Arc::new(Mutex::new(SharedSocket { ws, codec, unflushed: false })), codec }
+    }
+
+    pub fn writer(&self) -> SocketWriter {
+        SocketWriter(Arc::downgrade(&self.shared))
     }
 
     pub fn codec(&self) -> Codec {
@@ -122,27 +162,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     pub fn is_flushed(&self) -> bool {
-        !self.unflushed
+        !self.shared.lock().unflushed
     }
 
     /// Bytes that the other side has taken.
     pub fn written(&self) -> u64 {
-        self.ws.get_ref().written
+        self.shared.lock().ws.get_ref().written
     }
 
     /// Lets out what was written.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        if !self.unflushed {
-            return Poll::Ready(Ok(()));
-        }
-        let flushed = Pin::new(&mut self.ws).poll_flush(cx);
-        self.unflushed = flushed.is_pending();
-        flushed.map_err(|e| gone(&e))
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        self.shared.lock().poll_flush(cx)
     }
 
     /// The next message, or why there will be none any more.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Gone>> {
-        Pin::new(&mut self.ws).poll_next(cx).map(|message| match message {
+    pub fn poll_read(&self, cx: &mut Context<'_>) -> Poll<Result<Message, Gone>> {
+        Pin::new(&mut self.shared.lock().ws).poll_next(cx).map(|message| match message {
             Some(Ok(message)) => Ok(message),
             Some(Err(e)) => Err(gone(&e)),
             None => Err(Gone::Peer),
@@ -150,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Flushes and reads. Cancel-safe: nothing is taken before it is returned.
-    pub async fn read(&mut self) -> Result<Message, Gone> {
+    pub async fn read(&self) -> Result<Message, Gone> {
         poll_fn(|cx| {
             if let Poll::Ready(Err(gone)) = self.poll_flush(cx) {
                 return Poll::Ready(Err(gone));
@@ -161,39 +196,62 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Puts frames into the write buffer; a flush lets them out, once for all.
-    pub fn feed(&mut self, frames: impl IntoIterator<Item = Bytes>) -> Result<(), Gone> {
-        // Already encoded and, if text, made by a JSON encoder: not checked again for each of its readers.
-        let opcode = OpCode::Data(if self.codec == Codec::Json { Data::Text } else { Data::Binary });
-        for frame in frames {
-            Pin::new(&mut self.ws)
-                .start_send(Message::Frame(Frame::message(frame, opcode, true)))
-                .map_err(|e| gone(&e))?;
-            self.unflushed = true;
-        }
-        Ok(())
+    pub fn feed(&self, frames: impl IntoIterator<Item = Bytes>) -> Result<(), Gone> {
+        self.shared.lock().feed(frames)
     }
 
     /// Asks for a pong, which comes by itself also while a client's timers sleep: a browser's network stack sends it.
-    pub fn ping(&mut self) -> Result<(), Gone> {
-        Pin::new(&mut self.ws).start_send(Message::Ping(Bytes::new())).map_err(|e| gone(&e))?;
-        self.unflushed = true;
-        Ok(())
+    pub fn ping(&self) -> Result<(), Gone> {
+        self.shared.lock().send(Message::Ping(Bytes::new()))
     }
 
     /// Says goodbye and waits for the answer for a moment: closing over unread bytes would reset the connection, and
     /// the reason be lost.
-    pub async fn close(mut self, why: Close) {
+    pub async fn close(self, why: Close) {
         let frame = CloseFrame { code: why.code.into(), reason: why.reason.into() };
-        if Pin::new(&mut self.ws).start_send(Message::Close(Some(frame))).is_err() {
+        if self.shared.lock().send(Message::Close(Some(frame))).is_err() {
             return;
         }
-        self.unflushed = true;
         let _ = timeout(GOODBYE, async { while self.read().await.is_ok() {} }).await;
     }
 
     /// The other side has said goodbye: lets the answer out.
-    pub async fn finish(mut self) {
-        let _ = timeout(GOODBYE, poll_fn(|cx| Pin::new(&mut self.ws).poll_flush(cx))).await;
+    pub async fn finish(self) {
+        let _ = timeout(GOODBYE, poll_fn(|cx| Pin::new(&mut self.shared.lock().ws).poll_flush(cx))).await;
+    }
+}
+
+/// The dispatcher's end.
+pub struct SocketWriter(Weak<Mutex<SharedSocket>>);
+
+/// What became of a write that waits for nobody.
+#[derive(Debug, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// Everything is on its way.
+    All,
+    /// Its task has to go on: the socket is full, or broken.
+    Part,
+    /// Nothing was taken: its task is at it, or there was nothing, or it is gone.
+    Nothing,
+}
+
+impl SocketWriter {
+    /// Writes what `take` gives, in one piece. `take` is asked while nobody else can write.
+    pub fn write(&self, take: impl FnOnce() -> Option<Vec<Bytes>>) -> WriteOutcome {
+        let Some(shared) = self.0.upgrade() else { return WriteOutcome::Nothing };
+        let Some(mut socket) = shared.try_lock() else { return WriteOutcome::Nothing };
+        let Some(frames) = Some(()).filter(|()| !socket.unflushed).and_then(|()| take()) else {
+            return WriteOutcome::Nothing;
+        };
+        if socket.feed(frames).is_err() {
+            return WriteOutcome::Part;
+        }
+        // Unconstrained: what the sockets take is no part of the dispatcher's own budget. Without a waker that matters:
+        // if it does not take everything, its task is woken and registers itself.
+        match unconstrained(poll_fn(|cx| socket.poll_flush(cx))).now_or_never() {
+            Some(Ok(())) => WriteOutcome::All,
+            _ => WriteOutcome::Part,
+        }
     }
 }
 
