@@ -14,14 +14,17 @@
 //! An event's header is 36 bytes, its thread and its author: 91 in a conversation of two minted ids (38 + 17), 76 in a
 //! group (23 + 17).
 
+mod signals;
+
 use bytes::Bytes;
 
+pub use self::signals::{Beat, Ephemeral};
 use crate::{
     cid::Cid,
     client::{event::Event, frame::ServerFrame},
     codec::Codec,
     ids::MsgId,
-    log::{BadEntry, EntryView, Kind},
+    log::{EntryView, Kind},
 };
 
 const EVENT: u8 = 1;
@@ -184,65 +187,6 @@ fn take_str<'a>(rest: &mut &'a [u8], length: u8) -> Result<&'a str, BadLiveMessa
     let (taken, left) = rest.split_at_checked(usize::from(length)).ok_or(BadLiveMessage::CutShort)?;
     *rest = left;
     std::str::from_utf8(taken).map_err(|_| BadLiveMessage::Utf8)
-}
-
-/// Ephemeral messages on `live.*.x`: truth by pull or last-value-wins, so they may be lost. In MessagePack.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(tag = "t", rename_all = "snake_case")]
-pub enum Ephemeral {
-    Typing {
-        thread: crate::Thread,
-        user: crate::UserId,
-        /// Who of the thread may be shown it: the contacts of one who lets nobody else see that they are here. None:
-        /// everybody.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        only: Option<std::collections::BTreeSet<crate::UserId>>,
-    },
-    /// Contacts of this user changed: ask again.
-    Contacts,
-}
-
-impl Ephemeral {
-    pub fn encode(&self) -> Bytes {
-        rmp_serde::to_vec_named(self).expect("plain values").into()
-    }
-
-    pub fn decode(bytes: &[u8]) -> Result<Self, BadEntry> {
-        Codec::Msgpack.decode(bytes).map_err(|e| BadEntry(e.to_string()))
-    }
-}
-
-/// On `beat.<p>` once a second: a sign of life, the log's clock, and how far this partition has been published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Beat {
-    /// Of the log's streams; the partitions of another one are others.
-    #[serde(default = "first_generation")]
-    pub generation: u32,
-    pub p: u32,
-    /// The stream leader's clock, milliseconds since 1970.
-    pub ts: u64,
-    /// What was stored before this moment, likewise, the stream's dedupe map does not know: when it was made, or
-    /// where its clock stood when it was set back. 0: nothing was.
-    pub dedupe_since: u64,
-    /// Every event up to this id has been published on the connection that sends this beat.
-    pub frontier: MsgId,
-    /// How old the first entry is that the archive does not have yet, milliseconds; none: not known.
-    #[serde(default)]
-    pub archive_lag_ms: Option<u64>,
-}
-
-fn first_generation() -> u32 {
-    1
-}
-
-impl Beat {
-    pub fn encode(&self) -> Bytes {
-        rmp_serde::to_vec_named(self).expect("plain values").into()
-    }
-
-    pub fn decode(bytes: &[u8]) -> Result<Self, BadEntry> {
-        Codec::Msgpack.decode(bytes).map_err(|e| BadEntry(e.to_string()))
-    }
 }
 
 #[cfg(test)]
