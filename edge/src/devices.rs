@@ -159,8 +159,8 @@ impl Devices {
         Err(KvError::Conflict)
     }
 
-    /// Before a compare-and-set, what is near will do at first: the write says whether it was the newest. A decision not
-    /// to write needs the leader.
+    /// Before a compare-and-set, what is near will do at first: the write says whether it was the newest. A decision
+    /// not to write needs the leader.
     async fn load(&self, user: &UserId, attempt: u32) -> Result<(Option<(UserDevices, u64)>, bool), KvError> {
         if attempt == 0
             && let Ok(near) = self.world.load_near(user).await

@@ -113,8 +113,8 @@ pub(crate) async fn direct_get<Q: Serialize>(
     Ok(DirectChunk { messages, pending: number("Nats-Num-Pending").unwrap_or(0), up_to: number("Nats-UpTo-Sequence") })
 }
 
-/// A subject's newest message by Direct Get, which costs the server a fraction of [`leader_get`]: no JSON, no base64, no
-/// turn in the queue of its API. A follower may answer with what it had a moment ago.
+/// A subject's newest message by Direct Get, which costs the server a fraction of [`leader_get`]: no JSON, no base64,
+/// no turn in the queue of its API. A follower may answer with what it had a moment ago.
 pub(crate) async fn direct_get_last(
     nats: &Nats,
     stream: &str,
