@@ -12,6 +12,10 @@ use natterjack_protocol::{
 use super::{Directory, kv_refusal, store_refusal};
 use crate::store::accounts::{Accounts, CONTACT_ROWS, ContactOutcome, name_key};
 
+fn no_such_user() -> Refusal {
+    Refusal::new(Code::NotFound, "no such user")
+}
+
 impl<S: Accounts> Directory<S> {
     pub(super) async fn contacts(&self, actor: &UserId, after: Option<String>) -> Result<DirectoryAnswer, Refusal> {
         let mut all = self.store.contacts(actor).await.map_err(store_refusal)?;
@@ -46,7 +50,7 @@ impl<S: Accounts> Directory<S> {
             ContactOutcome::NothingToAccept => {
                 Err(Refusal::new(Code::NotFound, "there is no request of theirs to accept"))
             }
-            ContactOutcome::NoSuchUser => Err(Refusal::new(Code::NotFound, "no such user")),
+            ContactOutcome::NoSuchUser => Err(no_such_user()),
             ContactOutcome::Full => {
                 Err(full(format!("your list of contacts and requests is full ({})", limits::CONTACTS)))
             }
@@ -61,7 +65,14 @@ impl<S: Accounts> Directory<S> {
     async fn not_blocked(&self, actor: &UserId, other: &UserId) -> Result<(), Refusal> {
         let threads = self.buckets.threads(actor).load().await.map_err(kv_refusal)?;
         match threads.and_then(|t| t.threads.get(&Thread::dm(actor, other)).map(|i| i.blocked_by)) {
-            Some(true) => Err(Refusal::new(Code::Blocked, "this person does not take requests from you")),
+            Some(true) => {
+                // Whoever has deleted their account takes none either.
+                let profiles = self.store.profiles(std::slice::from_ref(other)).await.map_err(store_refusal)?;
+                if profiles.iter().all(|p| p.deleted) {
+                    return Err(no_such_user());
+                }
+                Err(Refusal::new(Code::Blocked, "this person does not take requests from you"))
+            }
             _ => Ok(()),
         }
     }
