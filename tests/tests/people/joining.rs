@@ -42,9 +42,10 @@ async fn pages_of(ws: &mut RawWs, thread: &Thread) -> Vec<Message> {
     }
 }
 
-/// Said in a group in which bob comes and goes: five by the owner in each part, and one by bob whenever he is back.
+/// The parts of a conversation in a group that bob leaves and joins again: five messages by the owner in each, and one
+/// by bob after each return.
 const PARTS: [&str; 5] = ["1 here", "2 away", "3 here", "4 away", "5 here"];
-/// Said by bob after he was removed, until his edge knew. It is valid for everybody.
+/// Sent by bob after the removal, until bob's edge knows of it. Such a message is valid for everybody.
 const IN_THE_LAG: &str = "in the lag";
 
 /// Texts without what an edge may let through for a moment (at most 2 s, as promised).
@@ -73,7 +74,7 @@ impl Comings {
         Self { cluster, owner, bob, carol, group }
     }
 
-    /// Bob is removed and added, leaves and is added, while the owner writes; `near` is his socket at edge 1.
+    /// Bob is removed and added, leaves and is added, while the owner writes; `near` is bob's socket at edge 1.
     async fn happen(&self, writer: &mut RawWs, near: &mut RawWs) {
         let (owner, bob) = (self.cluster.api(&self.owner, 0), self.cluster.api(&self.bob, 1));
         for part in PARTS {
