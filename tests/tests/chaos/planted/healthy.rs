@@ -102,7 +102,7 @@ fn connection(user: &str, device: &str, from: u64, to: u64) -> Connection {
         ended: Some(to * SECOND),
         displaced_by: None,
         sends: Vec::new(),
-        heard: vec![(from * SECOND + 200, to * SECOND)],
+        heard: vec![(from * SECOND, to * SECOND)],
         presence: Vec::new(),
     }
 }
@@ -134,5 +134,7 @@ fn people(r: &mut Recording) {
         shown(at, "c", gone);
     }
     r.connections.push(friend);
+    // On its way in when all are told to stop.
+    r.connections.push(connection("b", "b2", 122, 122));
     r.outages.push(Outage { of: Target::Presence(0), from: 60 * SECOND, to: Some(68 * SECOND) });
 }

@@ -28,11 +28,13 @@ pub const PLANTS: [Plant; 6] = [
     }),
     ("a session that lives was swept", Rule::ShownOffline, |r| {
         let (watcher, shown) = last_view(r)?;
+        let mut swept = None;
         for (user, _) in shown.into_iter().filter(|(_, state)| *state == PresenceState::Online) {
             let last = r.connections[watcher].presence.iter_mut().rfind(|(_, of, _)| *of == user)?;
             last.2 = PresenceState::Offline;
+            swept = Some(());
         }
-        Some(())
+        swept
     }),
     ("a phone goes on writing when the other one is in", Rule::TwoPhones, |r| {
         let phone = |user: Option<&str>, not: &str, r: &Recording| {
@@ -66,12 +68,13 @@ const GONE_US: u64 = 30_000_000;
 /// Those who watch until the end are told to stop at the same time; they notice by the next frame.
 const END_US: u64 = 1_500_000;
 
-/// The connection that was there until the end, the longest one, and how it showed everybody then.
+/// The connection that was there until the end, the longest one, and how it showed everybody then. One that was on its
+/// way in when all were told to stop has seen nothing.
 fn last_view(r: &Recording) -> Option<(usize, BTreeMap<String, PresenceState>)> {
     let heard = |c: &Connection| c.heard.last().copied().unwrap_or_default();
-    let end = r.connections.iter().map(|c| heard(c).1).max()?;
-    let watching = r.connections.iter().enumerate().filter(|(_, c)| heard(c).1 + END_US > end);
-    let (at, last) = watching.min_by_key(|(_, c)| heard(c).0)?;
+    let watching = || r.connections.iter().enumerate().filter(|(_, c)| !c.presence.is_empty());
+    let end = watching().map(|(_, c)| heard(c).1).max()?;
+    let (at, last) = watching().filter(|(_, c)| heard(c).1 + END_US > end).min_by_key(|(_, c)| heard(c).0)?;
     Some((at, last.presence.iter().map(|(_, user, state)| (user.clone(), *state)).collect()))
 }
 
