@@ -4,16 +4,15 @@
 //! The edge repairs live gaps before it shows what comes after, so a gap here is mostly made of entries that this user
 //! may not see.
 
+mod held;
+
 use natterjack_protocol::{
     Event, Most, MsgId,
     client::frame::Page,
     log::chain::{ChainLink, link},
-    size,
 };
 
-/// Live events held while something below them is fetched, of one thread. Beyond it they are dropped and fetched again
-/// afterwards.
-const HELD: Most = Most { count: 1_000, bytes: 1 << 20 };
+use self::held::{Filled, Held};
 
 /// How much of a backlog is fetched.
 #[derive(Debug, Clone, Copy)]
@@ -41,34 +40,6 @@ enum Work {
     Fill { pages: Vec<Vec<Event>>, filled: Filled, below: MsgId, held: Held },
     /// Everything above the cursor is fetched upwards.
     Catch { held: Held },
-}
-
-/// How much of a backlog is here, waiting for what is below it.
-#[derive(Debug, Default, Clone, Copy)]
-struct Filled {
-    count: usize,
-    bytes: usize,
-}
-
-impl Filled {
-    fn with(self, events: &[Event]) -> Self {
-        Self { count: self.count + events.len(), bytes: self.bytes + events.iter().map(size::json).sum::<usize>() }
-    }
-
-    fn reaches(&self, most: Most) -> bool {
-        self.count >= most.count || self.bytes >= most.bytes
-    }
-}
-
-#[derive(Debug, Default)]
-struct Held {
-    events: Vec<Event>,
-    size: Filled,
-    /// So many of them were here when the page was asked for: the answer speaks for what lies below them, not for later
-    /// ones.
-    asked: usize,
-    /// Since then events were dropped, or a page said that there is more: ask upwards before resting.
-    again: bool,
 }
 
 /// What the app gets next.
@@ -335,23 +306,6 @@ impl Chain {
         self.cursor = Some(event.id);
         self.active = self.active.max(event.ts);
         step.deliver.push(event);
-    }
-}
-
-impl Held {
-    fn of(events: Vec<Event>) -> Self {
-        Self { size: Filled::default().with(&events), events, ..Self::default() }
-    }
-
-    fn push(&mut self, event: Event) {
-        if self.events.last().is_some_and(|last| event.id <= last.id) {
-            return;
-        }
-        if self.size.reaches(HELD) {
-            *self = Self { again: true, ..Self::default() };
-        }
-        self.size = self.size.with(std::slice::from_ref(&event));
-        self.events.push(event);
     }
 }
 

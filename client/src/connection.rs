@@ -1,11 +1,10 @@
 //! One connection's life (steps 1 and 5 on the wire): dial, hello, welcome; then reader, writer and heartbeat joined
 //! until the first ends.
 
+mod pulse;
+
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -22,7 +21,7 @@ use natterjack_protocol::{
     codec::Codec,
     limits,
 };
-use tokio::{net::TcpStream, sync::mpsc, time::Instant};
+use tokio::{net::TcpStream, sync::mpsc};
 use tokio_tungstenite::{
     Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
     tungstenite::{
@@ -34,6 +33,7 @@ use tokio_tungstenite::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
+use self::pulse::{Pulse, beat};
 use crate::{http::Http, told};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -263,60 +263,6 @@ async fn write(
             let _ = sink.close().await;
             return Lost::Closed { code: close::BYE.code, reason: close::BYE.reason.into(), retry_after_ms: None };
         }
-    }
-}
-
-/// Pings; silence over two of them means that nobody is there (a half-open line shows no error).
-async fn beat(every: Duration, pings: mpsc::WeakSender<ClientFrame>, pulse: &Pulse) -> Lost {
-    loop {
-        // ±10 %: the clients of one edge shall not ping in step.
-        tokio::time::sleep(every.mul_f64(0.9 + 0.2 * rand::random::<f64>())).await;
-        if pulse.silence() > every.mul_f64(2.5) {
-            return Lost::Broken("the edge is silent".into());
-        }
-        let Some(pings) = pings.upgrade() else {
-            return std::future::pending().await;
-        };
-        pulse.ping(&pings);
-    }
-}
-
-/// When something was last heard, and how often was asked.
-struct Pulse {
-    start: Instant,
-    heard_ms: AtomicU64,
-    busy: AtomicBool,
-    pings: AtomicU64,
-}
-
-impl Pulse {
-    fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            heard_ms: AtomicU64::new(0),
-            busy: AtomicBool::new(false),
-            pings: AtomicU64::new(0),
-        }
-    }
-
-    fn heard(&self) {
-        self.heard_ms.store(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
-    }
-
-    /// A full queue means that the socket does not drain; the silence ends that.
-    fn ping(&self, outgoing: &mpsc::Sender<ClientFrame>) -> u64 {
-        match outgoing.try_send(ClientFrame::Ping) {
-            Ok(()) => self.pings.fetch_add(1, Relaxed) + 1,
-            Err(_) => self.pings.load(Relaxed) + 1,
-        }
-    }
-
-    /// While the driver is busy nothing is read, so that is none.
-    fn silence(&self) -> Duration {
-        if self.busy.load(Relaxed) {
-            return Duration::ZERO;
-        }
-        self.start.elapsed().saturating_sub(Duration::from_millis(self.heard_ms.load(Relaxed)))
     }
 }
 

@@ -1,20 +1,15 @@
 //! What the client decides: frames and commands in, frames and events out. No socket, no file, no timer: `driver` has
 //! those.
 
+mod question;
+
 use std::{
     collections::{HashMap, VecDeque},
     time::Instant,
 };
 
-use natterjack_protocol::{
-    Cid, Code, Event, MsgId, Refusal, Thread, UserId,
-    client::frame::{
-        ClientFrame, HistoryQuery, Page, Request, SendMessage, ServerFrame, SyncQuery, ThreadSummary, ThreadsQuery,
-        WatchQuery, Welcome,
-    },
-};
-use tokio::sync::oneshot;
-
+pub(crate) use self::question::Question;
+pub use self::question::ThreadList;
 use crate::{
     chain::Want,
     clock::ServerClock,
@@ -25,23 +20,15 @@ use crate::{
     waking::EdgeProbe,
     watch_wish::WatchWish,
 };
+use natterjack_protocol::{
+    Cid, Code, Event, MsgId, Refusal, Thread, UserId,
+    client::frame::{
+        ClientFrame, HistoryQuery, Page, Request, SendMessage, ServerFrame, SyncQuery, WatchQuery, Welcome,
+    },
+};
 
 /// App requests that wait for a connection or an answer; beyond it `Busy`.
 const APP_REQUESTS: usize = 32;
-
-/// The `threads` answer: one page of the list and how to turn it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ThreadList {
-    pub threads: Vec<ThreadSummary>,
-    pub next: Option<MsgId>,
-}
-
-/// A question of the app that goes over the socket. Both kinds only read, so they may be asked again on the next
-/// connection.
-pub(crate) enum Question {
-    History(HistoryQuery, oneshot::Sender<Result<Page, RequestError>>),
-    Threads { limit: Option<u16>, before: Option<MsgId>, answer: oneshot::Sender<Result<ThreadList, RequestError>> },
-}
 
 enum Pending {
     Watch,
@@ -346,30 +333,5 @@ impl Core {
         let outbox = self.attached.then(|| self.outbox.due()).flatten();
         let watch = self.watch.due().filter(|_| self.attached);
         outbox.into_iter().chain(self.resume.due()).chain(watch).chain(self.probe.due()).min()
-    }
-}
-
-impl Question {
-    fn frame(&self, r: Request) -> ClientFrame {
-        match self {
-            Self::History(h, _) => ClientFrame::History(HistoryQuery { r, ..h.clone() }),
-            Self::Threads { limit, before, .. } => {
-                ClientFrame::Threads(ThreadsQuery { r, limit: *limit, before: *before })
-            }
-        }
-    }
-
-    fn is_given_up(&self) -> bool {
-        match self {
-            Self::History(_, answer) => answer.is_closed(),
-            Self::Threads { answer, .. } => answer.is_closed(),
-        }
-    }
-
-    fn fail(self, error: RequestError) {
-        match self {
-            Self::History(_, answer) => drop(answer.send(Err(error))),
-            Self::Threads { answer, .. } => drop(answer.send(Err(error))),
-        }
     }
 }

@@ -5,14 +5,18 @@
 //! reconnect. Pure. The algorithm is that of docs/protocol.md, "The outbox": change both; `model` holds it against the
 //! edge's queue.
 
+mod rows;
+
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
 };
 
 use natterjack_protocol::{Body, Cid, Code, Kind, MsgId, Refusal, Retry, Thread};
-use tokio::sync::oneshot;
 
+pub(crate) use self::rows::{Change, Handed, Settled, Waiter};
+use self::rows::{Item, Line};
+pub use self::rows::{Local, Unsent};
 use crate::backoff::{self, full_jitter};
 
 /// Between two attempts of which nobody has told when, at least.
@@ -26,66 +30,6 @@ const LOOKED_FOR: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 const NOT_KNOWN: &str = "the server's clock was set back since, and the message was not found";
 
-/// Names a message on this device from the moment it is written; keys grow, also over restarts of a file store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Local(pub u64);
-
-/// A message that the log has not confirmed, as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unsent {
-    pub local: Local,
-    pub thread: Thread,
-    pub kind: Kind,
-    pub body: Body,
-    /// None: never handed to a socket, so certainly not sent.
-    pub cid: Option<Cid>,
-    /// Refused for good; stays until it is discarded. `resend_too_old`: it is not known whether it was sent.
-    pub failed: Option<Refusal>,
-    /// An attempt ended without a clear answer: it may be in the log. It can be discarded all the same.
-    pub unsure: bool,
-}
-
-/// A change for the store, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Change {
-    Insert(Box<Unsent>),
-    Cid(Local, Option<Cid>),
-    Fail(Local, Refusal),
-    Remove(Local),
-}
-
-/// Tells `send_and_wait` how it ended.
-pub(crate) type Waiter = oneshot::Sender<Result<(Cid, MsgId), Refusal>>;
-
-#[derive(Debug)]
-struct Item {
-    row: Unsent,
-    in_flight: bool,
-    not_before: Option<Instant>,
-    /// Since when its cid has been too far ahead of the log.
-    ahead_since: Option<Instant>,
-    refusals: u32,
-    waiter: Option<Waiter>,
-}
-
-/// The messages of a thread.
-#[derive(Debug, Default)]
-struct Line {
-    /// In order of writing; an item leaves it when it is settled.
-    queue: VecDeque<Local>,
-    in_flight: usize,
-    /// One was refused for now: nothing is handed until those in flight have their answers, too.
-    refused: bool,
-}
-
-/// A message to hand over, and the one before it in its thread that has no answer yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Handed {
-    pub local: Local,
-    pub cid: Cid,
-    pub behind: Option<Cid>,
-}
-
 #[derive(Debug)]
 pub(crate) struct Outbox {
     items: BTreeMap<Local, Item>,
@@ -96,13 +40,6 @@ pub(crate) struct Outbox {
     window: usize,
     per_thread: usize,
     changes: Vec<Change>,
-}
-
-/// How an item ended.
-#[derive(Debug)]
-pub(crate) enum Settled {
-    Sent { local: Local, thread: Thread, cid: Cid, id: MsgId },
-    Failed { local: Local, thread: Thread, refusal: Refusal },
 }
 
 impl Outbox {

@@ -1,6 +1,6 @@
-use natterjack_protocol::{Body, Cid, Kind, Thread, Token, limits};
+use natterjack_protocol::{Body, Cid, Kind, Thread, Token, limits, size};
 
-use super::*;
+use super::{held::HELD, *};
 
 pub(crate) const FILL: Most = Most { count: 10_000, bytes: 8 << 20 };
 const POLICY: Policy = Policy { max_fill: FILL, floor: None };

@@ -1,4 +1,5 @@
 use natterjack_protocol::Code;
+use tokio::sync::oneshot;
 
 use super::*;
 

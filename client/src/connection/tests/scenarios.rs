@@ -1,11 +1,9 @@
 //! The list that the document's table is made from (protocol/scenarios): what the other side does, and what a client
 //! has to do then and not before. Any SDK can run it; here time stands still unless a step lets it pass.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    future::Future,
-    time::Duration,
-};
+mod steps;
+
+use std::{collections::HashMap, future::Future, time::Duration};
 
 use natterjack_protocol::{
     Cid,
@@ -15,87 +13,15 @@ use natterjack_protocol::{
     },
     codec::Codec,
 };
-use serde::Deserialize;
 use serde_json::Value;
 use tokio::{sync::mpsc, task::JoinSet, time::advance};
 
+use self::steps::{Scenario, Server, Step, User, Wanted};
 use super::{
     fake::{Dial, Session, scripted, tokens},
     thread,
 };
 use crate::{Client, ClientEvent, Events};
-
-#[derive(Deserialize)]
-struct Scenario {
-    what: String,
-    #[serde(default = "one")]
-    edges: usize,
-    steps: Vec<Step>,
-}
-
-fn one() -> usize {
-    1
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Step {
-    Server(Server),
-    Client(Wanted),
-    User(User),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(tag = "server", rename_all = "snake_case")]
-enum Server {
-    Upgrades,
-    Greets,
-    Welcomes,
-    Answers { status: u16, headers: BTreeMap<String, String>, body: String },
-    Says { frame: Value },
-    Closes { code: u16 },
-    Breaks,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(tag = "client", rename_all = "snake_case")]
-enum Wanted {
-    Connects {
-        after_ms: [u64; 2],
-        edge: Option<String>,
-    },
-    Refreshes {
-        after_ms: [u64; 2],
-    },
-    Sends {
-        text: String,
-        behind: Option<String>,
-        cid: Option<String>,
-        after_ms: Option<[u64; 2]>,
-    },
-    SendsNothing,
-    HasSent {
-        text: String,
-    },
-    HasFailed {
-        text: String,
-    },
-    /// Does it name the session that it had?
-    SaysHello {
-        session: bool,
-    },
-    SaysBye,
-    StaysAway,
-    Ends,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(tag = "user", rename_all = "snake_case")]
-enum User {
-    Writes { text: String },
-    TakesOver,
-    Closes,
-}
 
 /// Real time, in which no timer fires.
 #[allow(clippy::disallowed_methods, reason = "on a thread of its own: tokio's time stands still")]
