@@ -74,14 +74,15 @@ async fn a_chat_shows_who_took_over_and_takes_over_again() {
     let (laptop, mut events) = connect(&cluster, &alice, 1, DeviceClass::Desktop, "laptop").await;
     full.sees("“laptop”, another desktop of yours, has taken over: /here takes over again", SOON).await;
     full.write("/sessions\r");
-    full.sees(" · this one", SOON).await;
+    full.sees("● laptop · desktop · Teich 1.4 · at ", SOON).await;
+    full.sees("○ desk · desktop · natterjack ", SOON).await;
     full.write("/here\r");
     full.sees("● ws://", SOON).await;
     assert_eq!(displaced(&mut events).await.by.name.as_deref(), Some("desk"));
 
     // Its login is ended from the other one, which is away: it does not log in again with the password it was given.
     let sessions = laptop.list_sessions().await.unwrap();
-    let desk = sessions.iter().find(|s| !s.this).expect("in the list");
+    let desk = sessions.iter().find(|s| s.name.as_deref() == Some("desk")).expect("in the list");
     assert_eq!(laptop.end_session(&desk.device).await.unwrap(), 1);
     assert!(!full.wait_exit(SOON).await.success());
     full.assert_restored();
@@ -98,7 +99,7 @@ async fn a_chat_shows_who_took_over_and_takes_over_again() {
     plain.write("/here\r");
     displaced(&mut events).await;
     plain.write("/sessions\r");
-    plain.sees(" · this one", SOON).await;
+    plain.sees(" ○ laptop · desktop · Teich 1.4 · ", SOON).await;
     plain.write("/sessions end others\r");
     plain.sees("1 login ended", SOON).await;
     plain.write("/quit\r");
