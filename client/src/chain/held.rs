@@ -26,7 +26,7 @@ impl Filled {
 #[derive(Debug, Default)]
 pub(super) struct Held {
     pub events: Vec<Event>,
-    size: Filled,
+    pub(super) size: Filled,
     /// So many of them were here when the page was asked for: the answer speaks for what lies below them, not for later
     /// ones.
     pub asked: usize,
