@@ -93,12 +93,16 @@ async fn episode(seed: u64) -> Vec<String> {
     lies.collect()
 }
 
+/// One after the other; what is found is said at once, and in the end.
 async fn episodes(seeds: impl IntoIterator<Item = u64>) {
-    let mut lies = Vec::new();
+    let (mut lies, mut played) = (Vec::new(), 0);
     for seed in seeds {
-        lies.extend(episode(seed).await);
+        let found = episode(seed).await;
+        played += 1;
+        eprintln!("episode with seed {seed} is over: {found:#?}");
+        lies.extend(found);
     }
-    assert!(lies.is_empty(), "{lies:#?}");
+    assert!(lies.is_empty(), "in {played} episodes: {lies:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,8 +112,9 @@ async fn nobody_lies_in_ten_episodes() {
     join_all([[0, 1], [2, 3], [4, 5], [6, 7], [8, fresh]].map(episodes)).await;
 }
 
+/// As many at once as clusters may run: a fourth would wait for its turn, and might not get one in time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "an hour; make test-heavy"]
 async fn nobody_lies_in_two_hundred_episodes() {
-    join_all((0..4u64).map(|part| episodes(1_000 + part * 50..1_050 + part * 50))).await;
+    join_all((0..3).map(|part| episodes((1_000..1_200).skip(part).step_by(3)))).await;
 }
