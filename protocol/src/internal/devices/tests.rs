@@ -81,7 +81,8 @@ fn a_device_replaces_its_own_session_keeps_its_place_and_waits_for_nobody() {
         assert!(settle.is_empty() && replaced.len() == 1 && replaced[0].place.session == token("s1"));
         let entry = value.device(&token("a")).unwrap();
         assert_eq!((entry.since, entry.active), (1, 9));
-        assert!(!value.leave(&token("a"), &token("s1"), 10, &[]), "the older session's end is not the newer one's");
+        assert!(value.leave(&token("a"), &token("s1"), 10, &[]) && value.unsettled.is_empty(), "it has settled itself");
+        assert!(!value.leave(&token("a"), &token("s1"), 11, &[]), "the older session's end is not the newer one's");
         assert!(value.has(&token("a"), &token("s2")));
     }
 }
