@@ -238,13 +238,15 @@ impl Edge {
         Self::greeted(user, self.connect_over(pipe)).await
     }
 
-    /// Over TCP, with buffers as small as the kernel makes them.
+    /// Over TCP, with a send buffer as small as the kernel makes it, which is full again and again. The receive buffer
+    /// is larger: one of 2 KiB opens its window so seldom that the kernel waits for timers.
     pub async fn client_over_tcp(&self, user: &str) -> Client {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let small = TcpSocket::new_v4().unwrap();
-        small.set_recv_buffer_size(1).unwrap();
-        let (ours, accepted) = tokio::join!(small.connect(listener.local_addr().unwrap()), listener.accept());
+        let client = TcpSocket::new_v4().unwrap();
+        client.set_recv_buffer_size(64 << 10).unwrap();
+        let (ours, accepted) = tokio::join!(client.connect(listener.local_addr().unwrap()), listener.accept());
         let theirs = accepted.unwrap().0;
+        theirs.set_nodelay(true).unwrap();
         SockRef::from(&theirs).set_send_buffer_size(1).unwrap();
         Self::greeted(user, self.connect_by(Either::Left(ours.unwrap()), Either::Left(theirs))).await
     }
