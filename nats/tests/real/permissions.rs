@@ -101,7 +101,7 @@ async fn no_role_may_do_what_is_anothers() {
     // A family of subjects, one of it, and who may publish there.
     let said: Vec<(String, &[NatsRole])> = vec![
         (subjects::chat(1, 0, &t), &[Edge]),
-        (subjects::ctl(1, 0, &t), &[Edge]),
+        (subjects::ctl(1, 0, &t), &[Edge, Persister]),
         (subjects::end(1, 0), &[Channel, Persister, Provision]),
         (subjects::live_user(&user), &[Channel]),
         (subjects::live_group(&"g".parse().unwrap()), &[Channel]),
@@ -147,13 +147,13 @@ async fn no_role_may_do_what_is_anothers() {
         ("svc.presence.0".into(), &[Edge, Doctor]),
         ("svc.edge.e".into(), &[Edge, Presence]),
         ("$KV.sessions-0.a".into(), &[Edge, Persister, Presence]),
-        ("$KV.users-0.a.settings".into(), &[Edge]),
+        ("$KV.users-0.a.settings".into(), &[Edge, Persister]),
         ("$SYS.REQ.SERVER.PING".into(), &[]),
     ];
     let heard: Vec<(&str, &[NatsRole])> = vec![
         ("live.user.a.*", &[Edge]),
         ("live.group.g.*", &[Edge]),
-        ("beat.*", &[Edge]),
+        ("beat.*", &[Edge, Persister]),
         ("svc.history", &[Persister]),
         ("svc.losses", &[Persister]),
         ("svc.directory", &[Persister]),
