@@ -11,7 +11,7 @@ use std::{
 
 use natterjack_client::ClientEvent;
 use natterjack_protocol::{Body, Code, Kind, MsgId, Thread, client::frame::ServerFrame, codec::Codec};
-use natterjack_testkit::{eventually_within, within};
+use natterjack_testkit::{eventually, eventually_within, within};
 use natterjack_tests::kit::{
     Cluster, ClusterSpec, Poller, User,
     counters::{POLLS, counted, counter},
@@ -306,6 +306,12 @@ async fn what_makes_no_sense_is_refused_by_name() {
 
     // A cursor ahead of the log and one of somebody else's thread are named, and hurt nobody else.
     let id = id_of(&post(&api, &dm, cid(), "one").await);
+    // A conversation that has just begun is known a moment after its first message.
+    eventually("the conversation is listed", async || {
+        let (_, listed) = api.get("/v1/threads").await;
+        if listed.to_string().contains(&dm.to_string()) { Ok(()) } else { Err(listed.to_string()) }
+    })
+    .await;
     let (status, answer) = api.get(&format!("/v1/sync?cursors={dm}:{},group.nobodys:5&wait_ms=0", 1u64 << 52)).await;
     assert_eq!(status, 200, "{answer}");
     let frames = answer["frames"].as_array().unwrap();

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
-pub const START: Duration = Duration::from_secs(30);
+pub const START: Duration = Duration::from_secs(90);
 
 pub fn up(data: &Path, net: Subnet, more: &[&str]) -> Command {
     let mut c = Command::new("setpriv");

@@ -131,16 +131,18 @@ async fn strangers_can_be_blocked_before_the_first_word_and_groups_are_not_touch
     // A block is of the two of them, not of the group they share.
     b.send_text(&group, "hello everybody").await.unwrap();
     seen_until(&mut a, "hello everybody").await;
-    // Typing in the group is shown, in the conversation it is not.
+    // What the other does is shown to whoever is not blocked, and to the blocker nowhere.
+    let mut c = cluster.raw(carol, 1, Codec::Json).await;
     b.send(&ClientFrame::Typing(TypingIn { thread: dm.clone() })).await;
     b.send(&ClientFrame::Typing(TypingIn { thread: group.clone() })).await;
-    let shown = a
-        .until("typing", |f| match f {
-            ServerFrame::Typing { thread, .. } => Some(thread),
-            _ => None,
-        })
-        .await;
-    assert_eq!(shown, group);
+    let shown = |f: ServerFrame| match f {
+        ServerFrame::Typing { thread, .. } => Some(thread),
+        _ => None,
+    };
+    assert_eq!(c.until("typing", shown).await, group);
+    b.send_text(&group, "no more to say").await.unwrap();
+    let (_, others) = frames_until(&mut a, "no more to say").await;
+    assert_eq!(others.into_iter().find_map(shown), None, "the blocker does not see that the other types");
     good(cluster.api(alice, 1).delete(&format!("/v1/blocks/{}", bob.id())).await);
     assert!(until_member(&mut a, &dm).await, "the blocker's device is told that the conversation is open");
     eventually_within("writing works", SOON, async || b.send_text(&dm, "at last").await.map_err(|e| e.code.name()))
