@@ -69,7 +69,8 @@ impl Snapshot {
     pub fn until(&self, later: &Self) -> Vec<Used> {
         let mut used: Vec<Used> = Vec::new();
         for ((role, before), (_, after)) in self.0.iter().zip(&later.0) {
-            let cpu_seconds = after.cpu - before.cpu;
+            // Of one that was killed meanwhile nothing is known.
+            let cpu_seconds = (after.cpu - before.cpu).max(0.0);
             match used.iter_mut().find(|u| u.role == *role) {
                 Some(u) => {
                     u.cpu_seconds += cpu_seconds;
