@@ -1,5 +1,5 @@
 //! Step 5, the loop: NATS messages and commands in; frames into outboxes, subscriptions, requests for heads and jobs
-//! out. The only task that touches the topics. What a batch has queued is written at its end (`writing`).
+//! out. The only task that touches the topics. What a batch has queued is written behind it (`writing`).
 
 mod heads;
 mod membership;
@@ -21,7 +21,7 @@ use natterjack_protocol::{
 use tokio::{
     sync::oneshot,
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -125,8 +125,10 @@ pub async fn run<F: Feed, J: Jobs>(with: Dispatch<F, J>, inbox: LiveInbox, stop:
             },
             _ = tick.tick() => d.tick(),
             () = d.with.feed.next_batch(&mut batch) => batch.drain(..).for_each(|event| d.event(event)),
+            () = sleep_until(d.writing.due()), if !d.topics.unwritten.is_empty() => {}
         }
     }
+    d.topics.unwritten.drain(..).for_each(|session| session.outbox.wake());
 }
 
 struct Dispatcher<F, J> {
