@@ -137,19 +137,37 @@ impl Devices {
     }
 
     async fn write(&self, user: &UserId, claim: &DeviceClaim) -> Result<Claimed, KvError> {
+        self.change(user, |value| value.claim(claim, &self.policy, |place| self.world.seems_gone(place))).await
+    }
+
+    async fn release(&self, Release { user, device, session, settled }: &Release) -> Result<(), KvError> {
+        let at = self.time.now_ms();
+        self.change(user, |value| value.leave(device, session, at, settled)).await.map(drop)
+    }
+
+    /// Changes a user's value by compare-and-set, and returns what the change came to; `change` is asked again when
+    /// somebody else was faster.
+    async fn change<T>(&self, user: &UserId, mut change: impl FnMut(&mut UserDevices) -> T) -> Result<T, KvError> {
         for attempt in 0..ATTEMPTS {
-            let (stands, by_leader) = self.load(user, attempt).await?;
+            // Before a write, what is near will do at first: the compare-and-set says whether it was the newest. Not to
+            // write needs the leader.
+            let near = if attempt == 0 { self.world.load_near(user).await.ok() } else { None };
+            let by_leader = near.is_none();
+            let stands = match near {
+                Some(near) => near,
+                None => self.world.load(user).await?,
+            };
             let (before, revision) = stands.unwrap_or_default();
             let mut value = before.clone();
-            let claimed = value.claim(claim, &self.policy, |place| self.world.seems_gone(place));
+            let came_to = change(&mut value);
             if value == before {
                 if by_leader {
-                    return Ok(claimed);
+                    return Ok(came_to);
                 }
                 continue;
             }
             match self.world.store(user, &value, revision).await {
-                Ok(_) => return Ok(claimed),
+                Ok(_) => return Ok(came_to),
                 Err(KvError::Conflict) => {
                     sleep(Duration::from_millis(rand::random_range(0..=2 << attempt.min(5)))).await
                 }
@@ -157,17 +175,6 @@ impl Devices {
             }
         }
         Err(KvError::Conflict)
-    }
-
-    /// Before a compare-and-set, what is near will do at first: the write says whether it was the newest. A decision
-    /// not to write needs the leader.
-    async fn load(&self, user: &UserId, attempt: u32) -> Result<(Option<(UserDevices, u64)>, bool), KvError> {
-        if attempt == 0
-            && let Ok(near) = self.world.load_near(user).await
-        {
-            return Ok((near, false));
-        }
-        Ok((self.world.load(user).await?, true))
     }
 
     /// Waits until none of these can write any more.
@@ -299,29 +306,6 @@ impl Devices {
     /// Waits until the claims of those that have left are released.
     pub async fn released(&self) {
         self.releases.finished().await;
-    }
-
-    async fn release(&self, release: &Release) -> Result<(), KvError> {
-        for attempt in 0..ATTEMPTS {
-            let (stands, by_leader) = self.load(&release.user, attempt).await?;
-            let Release { device, session, settled, .. } = release;
-            let left = stands.and_then(|(mut value, revision)| {
-                value.leave(device, session, self.time.now_ms(), settled).then_some((value, revision))
-            });
-            let Some((value, revision)) = left else {
-                if by_leader {
-                    return Ok(());
-                }
-                continue;
-            };
-            match self.world.store(&release.user, &value, revision).await {
-                Err(KvError::Conflict) => {
-                    sleep(Duration::from_millis(rand::random_range(0..=2 << attempt.min(5)))).await
-                }
-                other => return other.map(|_| ()),
-            }
-        }
-        Err(KvError::Conflict)
     }
 }
 

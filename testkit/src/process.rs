@@ -181,9 +181,12 @@ impl Process {
         self.wait_exit(Duration::from_secs(30)).await
     }
 
-    /// Freezes it: sockets stay open, nobody answers.
+    /// Freezes it: sockets stay open, nobody answers. Returns when the last of its threads has stopped.
     pub fn stop(&self) {
         self.signal(Signal::STOP);
+        if let Some(child) = &*self.held() {
+            wait_until_stopped(child.0.id());
+        }
     }
 
     pub fn cont(&self) {
@@ -223,4 +226,18 @@ impl Process {
         let all: Vec<&str> = text.lines().filter(|l| !l.contains("Error trying to connect to route")).collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
+}
+
+/// After a SIGSTOP. Each thread stops when it comes by: one that has not could still answer, and store.
+pub fn wait_until_stopped(pid: u32) {
+    while !stopped(pid) {
+        std::thread::yield_now();
+    }
+}
+
+fn stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let state = |stat: String| stat.rsplit_once(") ").unwrap().1.chars().next().unwrap();
+    // Or it has ended.
+    threads.flatten().all(|t| std::fs::read_to_string(t.path().join("stat")).is_ok_and(|s| "TZX".contains(state(s))))
 }

@@ -31,11 +31,18 @@ const FORGET: Duration = Duration::from_secs(2);
 const PENDING: usize = 10_000;
 const RETRY: Duration = Duration::from_secs(1);
 
+/// The end of a login that is not done yet.
+struct PendingEnd {
+    family: Family,
+    /// The edges know; its device is still in the list.
+    told: bool,
+}
+
 pub struct Revocations {
     buckets: KvBuckets,
     times: KeyTimes,
     time: ServerTime,
-    pending: Mutex<VecDeque<Family>>,
+    pending: Mutex<VecDeque<PendingEnd>>,
 }
 
 impl Revocations {
@@ -51,7 +58,7 @@ impl Revocations {
             attempt += 1;
             match self.tell(family).await {
                 Err(e) if attempt >= ATTEMPTS => {
-                    self.later(family.clone());
+                    self.later(family.clone(), false);
                     return Err(e);
                 }
                 Err(e) => {
@@ -63,7 +70,7 @@ impl Revocations {
         }
         if let Err(e) = self.forget(family).await {
             tracing::warn!(user = %family.user, error = %e, "an ended login's device is not out of the list yet");
-            self.later(family.clone());
+            self.later(family.clone(), true);
         }
         Ok(())
     }
@@ -97,27 +104,37 @@ impl Revocations {
         }
     }
 
-    fn later(&self, family: Family) {
+    fn later(&self, family: Family, told: bool) {
         let mut pending = self.pending.lock();
         if pending.len() >= PENDING
             && let Some(lost) = pending.pop_front()
         {
-            tracing::error!(family = %lost.id, "a revocation was never told to the edges");
+            let PendingEnd { family, told } = lost;
+            tracing::error!(family = %family.id, told, "a login's end is given up: too many wait for a bucket");
         }
-        pending.push_back(family);
-        metrics::gauge!(crate::metrics::DIRECTORY_REVOCATIONS_PENDING).set(pending.len() as f64);
+        pending.push_back(PendingEnd { family, told });
+        count(&pending);
     }
 
+    /// The list of devices may be away while edges can be told: nobody's end waits for another one's device.
     async fn catch_up(&self) {
-        loop {
-            let Some(family) = self.pending.lock().front().cloned() else { return };
+        let all: Vec<_> = self.pending.lock().iter().map(|p| (p.family.clone(), p.told)).collect();
+        let mut list_answers = true;
+        for (family, told) in all {
             // Told twice is as good as once.
-            if self.tell(&family).await.is_err() || self.forget(&family).await.is_err() {
-                return;
+            if !told {
+                if self.tell(&family).await.is_err() {
+                    return;
+                }
+                let mut pending = self.pending.lock();
+                pending.iter_mut().filter(|p| p.family.id == family.id).for_each(|p| p.told = true);
             }
-            let mut pending = self.pending.lock();
-            pending.retain(|f| f.id != family.id);
-            metrics::gauge!(crate::metrics::DIRECTORY_REVOCATIONS_PENDING).set(pending.len() as f64);
+            list_answers = list_answers && self.forget(&family).await.is_ok();
+            if list_answers {
+                let mut pending = self.pending.lock();
+                pending.retain(|p| p.family.id != family.id);
+                count(&pending);
+            }
         }
     }
 
@@ -137,4 +154,8 @@ impl Revocations {
             }
         }
     }
+}
+
+fn count(pending: &VecDeque<PendingEnd>) {
+    metrics::gauge!(crate::metrics::DIRECTORY_REVOCATIONS_PENDING).set(pending.len() as f64);
 }

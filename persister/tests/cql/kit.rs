@@ -10,6 +10,7 @@ use std::{
 };
 
 use natterjack_persister::store::cql::{Buckets, Cql, CqlConfig};
+use natterjack_testkit::process::wait_until_stopped;
 use tokio::{
     sync::{OnceCell, RwLock},
     time::{Instant, sleep},
@@ -117,18 +118,10 @@ impl Server {
     pub fn signal(&self, name: &str) {
         let pid = self.pid.expect("only asked for a server of our own");
         assert!(Command::new("kill").args(["-s", name, &pid.to_string()]).status().unwrap().success());
-        // Each thread stops when it comes by: one that has not could still answer.
-        while name == "STOP" && !stopped(pid) {
-            std::thread::yield_now();
+        if name == "STOP" {
+            wait_until_stopped(pid);
         }
     }
-}
-
-fn stopped(pid: u32) -> bool {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    threads.flatten().all(|t| {
-        std::fs::read_to_string(t.path().join("stat")).is_ok_and(|s| s.rsplit_once(") ").unwrap().1.starts_with('T'))
-    })
 }
 
 /// With a fresh keyspace.
