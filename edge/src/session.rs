@@ -11,6 +11,7 @@ pub mod frame_rate;
 pub mod handshake;
 mod heartbeat;
 mod incoming;
+mod running;
 mod stall;
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use natterjack_protocol::{
     MsgId, Refusal, Retry, Thread, Times, Token,
     client::{
@@ -51,6 +51,7 @@ use crate::{
 };
 use backend::Backend;
 use frame_rate::FrameRate;
+use running::Running;
 use stall::Stall;
 
 /// What all sessions of an edge share.
@@ -101,7 +102,7 @@ pub struct Session<B: Backend> {
     /// From the first message on: who sends nothing needs no queue.
     sends: Option<ConnectionSends<B::Publisher>>,
     /// Requests being answered, attach.
-    running: FuturesUnordered<BoxFuture<'static, Done>>,
+    running: Running<Done>,
     /// Of `running`, those that count against `limits::INFLIGHT_REQUESTS`.
     requests: usize,
     rate: FrameRate,
@@ -206,9 +207,7 @@ impl<B: Backend> Session<B> {
     }
 
     fn collect_answers(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        while !self.running.is_empty()
-            && let Poll::Ready(Some(done)) = self.running.poll_next_unpin(cx)
-        {
+        while let Poll::Ready(done) = self.running.poll_next(cx) {
             self.done(done)?;
         }
         let answers = self.sends.as_mut().map(|s| s.answers(cx)).unwrap_or_default();
@@ -325,6 +324,6 @@ impl<B: Backend> Session<B> {
     fn request(&mut self, work: impl Future<Output = Done> + Send + 'static) {
         self.requests += 1;
         let span = self.span.get_or_init(|| self.handle.span()).clone();
-        self.running.push(Box::pin(work.instrument(span)));
+        self.running.push(work.instrument(span));
     }
 }

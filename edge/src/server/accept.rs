@@ -43,7 +43,7 @@ use crate::{
         shutdown::ShutdownPhases,
         tls::{Accepted, Tls},
     },
-    session::{Services, backend::EdgeBackend},
+    session::{Services, Session, backend::EdgeBackend},
     wire::Wire,
 };
 
@@ -174,13 +174,13 @@ impl Acceptor {
             Err(refusal) => return self.refuse(stream, refusal, tasks),
         };
         let _ = stream.set_nodelay(true);
-        let (front, end) = (self.clone(), end.clone());
-        tasks.spawn(async move {
-            let _counted = Counted::new(connection);
-            // Dropping a session at `end` is safe: its cleanup is a guard, its sends may be repeated.
-            tokio::select! {
-                () = end.cancelled() => {}
-                () = front.connection(stream, peer, place, unknown) => {}
+        let (front, tasks, end) = (self.clone(), tasks.clone(), end.clone());
+        tasks.clone().spawn(async move {
+            let counted = Counted::new(connection);
+            let greeted = end.run_until_cancelled(front.greeted(stream, peer, place, unknown)).await.flatten();
+            if let Some((session, place)) = greeted {
+                // A task of its own: what requests and hello need is gone while the session idles for hours.
+                tasks.spawn(run(session, counted, place, end));
             }
         });
     }
@@ -197,23 +197,22 @@ impl Acceptor {
         Ok((connection, limiter.connects(peer)?, unknown))
     }
 
-    async fn connection(
+    /// The session that the connection becomes; None: it is over. With the place of its address.
+    async fn greeted(
         &self,
         stream: TcpStream,
         peer: IpAddr,
         mut place: Option<HeldQuota>,
         unknown: UngreetedPermit,
-    ) {
+    ) -> Option<(Box<Session<EdgeBackend>>, Option<HeldQuota>)> {
         let span = tracing::info_span!("connection", id = self.opened.fetch_add(1, Relaxed), %peer);
-        // Boxed: what requests and hello need is gone while the session idles for hours, and so is the span.
-        let before_session = async {
+        let greeted = async {
             let deadline = Instant::now() + self.services.times.handshake;
             let stream = self.wire(stream, peer, deadline).await?;
             HttpConnection::new(self, stream, peer).serve(deadline, unknown, &mut place).await
         };
-        if let Some(session) = Box::pin(before_session.instrument(span)).await {
-            session.run().await;
-        }
+        let session = greeted.instrument(span).await?;
+        Some((session, place))
     }
 
     /// Through the TLS handshake, if this edge speaks TLS. None: it came to nothing, and the connection is over.
@@ -254,6 +253,11 @@ impl Acceptor {
         let permit = self.ungreeted.clone().try_acquire_owned().map_err(|_| self.full())?;
         Ok(UngreetedPermit { _permit: permit, _place: place })
     }
+}
+
+/// Until the session ends, or everything does: dropping it is safe, its cleanup is a guard, its sends may be repeated.
+async fn run(session: Box<Session<EdgeBackend>>, _counted: Counted, _place: Option<HeldQuota>, end: CancellationToken) {
+    end.run_until_cancelled(session.run()).await;
 }
 
 /// A connection that has not said who it is. Its place is given back when this is dropped.

@@ -3,7 +3,6 @@
 
 use std::{cell::OnceCell, sync::Arc};
 
-use futures_util::stream::FuturesUnordered;
 use natterjack_protocol::{
     Code, Refusal, Retry,
     client::{
@@ -17,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 use tracing::Instrument;
 
-use super::{Done, Services, Session, backend::Backend, frame_rate::FrameRate};
+use super::{Done, Services, Session, backend::Backend, frame_rate::FrameRate, running::Running};
 use crate::{
     address::Came,
     admission::OpenSession,
@@ -163,16 +162,15 @@ impl<B: Backend> Handshake<B> {
         let Self { services, socket, .. } = self;
         let handle = open.handle().clone();
         handle.outbox.writes_to(socket.writer());
-        let running = FuturesUnordered::new();
-        let attach: futures_util::future::BoxFuture<'static, Done> = {
+        let mut running = Running::default();
+        {
             let (services, handle) = (services.clone(), handle.clone());
             let span = handle.span();
-            Box::pin(
+            running.push(
                 async move { Done::Attached(services.backend.attach(&handle, hello.cursors, hello.synced).await) }
                     .instrument(span),
-            )
-        };
-        running.push(attach);
+            );
+        }
         Session {
             services,
             handle,

@@ -5,9 +5,10 @@
 //! ([`SocketWriter`]). Whose turn it is, `sessions/outbox` says (`WriterState`); whoever writes, all bytes go through
 //! the one buffer of `ws`, control frames as well, so nothing can come between the halves of a frame.
 
+mod transport;
+
 use std::{
     future::poll_fn,
-    io,
     pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll},
@@ -22,11 +23,7 @@ use natterjack_protocol::{
     limits,
 };
 use parking_lot::Mutex;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    task::unconstrained,
-    time::timeout,
-};
+use tokio::{task::unconstrained, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -41,6 +38,7 @@ use tokio_tungstenite::{
     },
 };
 
+use self::transport::Transport;
 use crate::wire::Wire;
 
 #[derive(Debug)]
@@ -71,38 +69,8 @@ pub const PER_FLUSH: usize = 64 * 1024;
 /// After the close frame: time for it to be written, and for the other side to answer it.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Counts what is written.
-struct Progress {
-    stream: Wire,
-    written: u64,
-}
-
-impl AsyncRead for Progress {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Progress {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.stream).poll_write(cx, buf);
-        if let Poll::Ready(Ok(n)) = wrote {
-            self.written += n as u64;
-        }
-        wrote
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 struct SharedSocket {
-    ws: WebSocketStream<Progress>,
+    ws: WebSocketStream<Transport>,
     codec: Codec,
     /// Something is written and not flushed.
     unflushed: bool,
@@ -141,15 +109,17 @@ impl Socket {
     /// `rest`: bytes that came behind the upgrade's head.
     pub async fn new(stream: Wire, rest: Vec<u8>, codec: Codec) -> Self {
         let config = WebSocketConfig::default()
-            // The default of 128 KiB is allocated at once, for every idle connection (docs/performance.md).
-            .read_buffer_size(1_024)
+            // The default of 128 KiB is allocated at once, for every idle connection (docs/performance.md). What is
+            // read from the system at once does not depend on it (`transport`), and for a message there is as much as
+            // it needs.
+            .read_buffer_size(64)
             .write_buffer_size(16 * 1024)
             // What is taken per flush and one frame as large as any.
             .max_write_buffer_size(PER_FLUSH + 2 * limits::OUTBOX_BYTES)
             .max_message_size(Some(limits::FRAME_BYTES))
             .max_frame_size(Some(limits::FRAME_BYTES));
-        let stream = Progress { stream, written: 0 };
-        let ws = WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(config)).await;
+        let transport = Transport::new(stream);
+        let ws = WebSocketStream::from_partially_read(transport, rest, Role::Server, Some(config)).await;
         Self { shared: Arc::new(Mutex::new(SharedSocket { ws, codec, unflushed: false })), codec }
     }
 
@@ -167,7 +137,7 @@ impl Socket {
 
     /// Bytes that the other side has taken.
     pub fn written(&self) -> u64 {
-        self.shared.lock().ws.get_ref().written
+        self.shared.lock().ws.get_ref().written()
     }
 
     /// Lets out what was written.
