@@ -13,6 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     kv::{Kv, KvError, tombstone_headers},
@@ -20,7 +21,7 @@ use crate::{
     wire::{
         jetstream::{self, Get, JsError, code},
         pull::{
-            Delivered, Pull, PullMode,
+            Dead, Delivered, Pull, PullMode,
             consumer::{Consumer, DeliverFrom},
         },
         rfc3339,
@@ -75,10 +76,25 @@ struct Watch {
     told: Arc<AtomicU64>,
     /// When the bucket was made; 0: it was not opened yet.
     created: Arc<AtomicU64>,
-    /// Keys reported with a value: when the bucket was lost, they are reported as gone.
-    known: BTreeSet<String>,
+    /// Keys reported with a value: when the bucket was lost, they are reported as gone. None: who watches sees by
+    /// [`WatchProgress::created_ms`] that it was, and need not pay for a list of all keys.
+    known: Option<BTreeSet<String>>,
+    /// How changes come.
+    pace: WatchPace,
+    /// When they were asked for last.
+    asked: Instant,
     waiting: VecDeque<WatchEvent>,
     pause: Duration,
+}
+
+/// How soon a watch brings a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WatchPace {
+    /// When it is stored.
+    AtOnce,
+    /// With all others of so long: much cheaper for server and watcher when there are many. A bucket that was lost
+    /// reports nothing as gone.
+    Gathered(Duration),
 }
 
 impl Kv {
@@ -93,6 +109,14 @@ impl Kv {
         &self,
         keys: &str,
     ) -> Result<(impl Stream<Item = WatchEvent> + Send + Unpin + use<>, WatchProgress), KvError> {
+        self.watch_at_pace(keys, WatchPace::AtOnce).await
+    }
+
+    pub(crate) async fn watch_at_pace(
+        &self,
+        keys: &str,
+        pace: WatchPace,
+    ) -> Result<(impl Stream<Item = WatchEvent> + Send + Unpin + use<>, WatchProgress), KvError> {
         let filter = subjects::bucket_key(self.bucket(), keys);
         let told = Arc::new(AtomicU64::new(0));
         let created = Arc::new(AtomicU64::new(0));
@@ -105,7 +129,9 @@ impl Kv {
             seen: 0,
             told,
             created,
-            known: BTreeSet::new(),
+            known: (pace == WatchPace::AtOnce).then(BTreeSet::new),
+            pace,
+            asked: Instant::now(),
             waiting: VecDeque::new(),
             pause: Duration::ZERO,
         };
@@ -113,7 +139,7 @@ impl Kv {
             match watch.open().await.map_err(|e| self.error(e)) {
                 Err(KvError::Unavailable { bucket, reason }) => {
                     tracing::warn!(bucket, reason, "the bucket cannot be watched yet");
-                    tokio::time::sleep(AGAIN).await;
+                    sleep(AGAIN).await;
                 }
                 opened => break opened?,
             }
@@ -161,15 +187,32 @@ impl Watch {
             // A bucket that was made again counts from 1 again, and may have come further by now.
             self.seen = 0;
             self.told.store(0, Relaxed);
-            let gone = std::mem::take(&mut self.known);
-            self.waiting.extend(gone.into_iter().map(|key| WatchEvent { key, value: None, revision: 0 }));
+            let gone = self.known.as_mut().map(std::mem::take);
+            let gone = gone.into_iter().flatten().map(|key| WatchEvent { key, value: None, revision: 0 });
+            self.waiting.extend(gone);
         }
         // One value per key is stored, so "everything after what was seen" is the newest of each, without those that
         // did not change.
         let from = if self.seen == 0 { DeliverFrom::LastPerSubject } else { DeliverFrom::Sequence(self.seen + 1) };
         let consumer = Consumer::make(&nats, self.kv.stream(), Some(&self.filter), from).await?;
-        self.pull = Some(Pull::shared(&nats, consumer, PullMode::Ahead).await?);
+        let mode = if self.pace == WatchPace::AtOnce { PullMode::Ahead } else { PullMode::Fetch };
+        self.asked = Instant::now();
+        self.pull = Some(Pull::shared(&nats, consumer, mode).await?);
         Ok(())
+    }
+
+    /// Cancel-safe.
+    async fn pulled(pull: &mut Pull, pace: WatchPace, asked: &mut Instant) -> Result<Delivered, Dead> {
+        if let WatchPace::Gathered(every) = pace {
+            if let Some(delivered) = pull.rest().await? {
+                return Ok(delivered);
+            }
+            if !pull.is_asking() {
+                sleep_until(*asked + every).await;
+                *asked = Instant::now();
+            }
+        }
+        pull.next().await
     }
 
     async fn next(&mut self) -> WatchEvent {
@@ -178,7 +221,7 @@ impl Watch {
                 return event;
             }
             let Some(pull) = &mut self.pull else {
-                tokio::time::sleep(self.pause).await;
+                sleep(self.pause).await;
                 // Watchers without a backoff have been seen to pile up hundreds of consumers on a sick stream.
                 self.pause = (self.pause * 2).clamp(Duration::from_millis(50), Duration::from_secs(2));
                 if let Err(e) = self.open().await {
@@ -186,7 +229,7 @@ impl Watch {
                 }
                 continue;
             };
-            match pull.next().await {
+            match Self::pulled(pull, self.pace, &mut self.asked).await {
                 Ok(delivered) => {
                     self.pause = Duration::ZERO;
                     if let Some(event) = self.event(delivered) {
@@ -208,10 +251,10 @@ impl Watch {
         self.told.store(self.seen, Relaxed);
         let key = subjects::parse_bucket_key(self.kv.bucket(), std::str::from_utf8(&d.subject).ok()?)?.to_owned();
         let gone = tombstone_headers(d.headers.get("KV-Operation"), d.headers.get("Nats-Marker-Reason"));
-        if gone {
-            self.known.remove(&key);
-        } else {
-            self.known.insert(key.clone());
+        match &mut self.known {
+            Some(known) if gone => drop(known.remove(&key)),
+            Some(known) => drop(known.insert(key.clone())),
+            None => {}
         }
         Some(WatchEvent { key, value: (!gone).then_some(d.payload), revision: d.seq })
     }

@@ -35,6 +35,8 @@ use crate::{
 const PING: Duration = Duration::from_secs(2);
 /// A bucket that elects its leader answers in 4–9 s. What is not done by then is tried again.
 const SWEEP: Duration = Duration::from_secs(10);
+/// Sessions that begin and end are heard of together: changes are published as seldom.
+const GATHERED: Duration = Duration::from_millis(100);
 /// How often it is looked whether all was read.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -75,7 +77,7 @@ impl NatsWorld {
         shard: u32,
         asks: mpsc::Receiver<Asked>,
     ) -> Result<Self, KvError> {
-        let (devices, sessions) = buckets.devices_of_shard(shard).watch_with_progress().await?;
+        let (devices, sessions) = buckets.devices_of_shard(shard).watch_gathered(GATHERED).await?;
         let (settings, settings_progress) = buckets.settings_of_shard(shard).watch_with_progress().await?;
         let (edges, edges_progress) = buckets.edges().watch_with_progress().await?;
         let mut awaited = Vec::new();
@@ -117,7 +119,7 @@ impl NatsWorld {
     /// None: of no user, or no edge.
     fn take(&self, change: Change) -> Option<Heard> {
         Some(match change {
-            // Also if what comes now is of the next bucket.
+            // What comes now is of the next bucket.
             Change::Devices(_) if self.sessions.created_ms() != self.created_ms => Heard::BucketLost,
             Change::Devices(KeyChange { name, value, revision }) => Heard::Sessions {
                 user: Token::parse(&name).ok()?,
@@ -154,6 +156,9 @@ impl ShardWorld for NatsWorld {
 
     async fn heard(&mut self) -> Heard {
         loop {
+            if self.sessions.created_ms() != self.created_ms {
+                return Heard::BucketLost;
+            }
             if !self.awaited.is_empty() && self.awaited.iter().all(|a| a.progress.seen() >= a.newest) {
                 self.awaited.clear();
                 return Heard::AllRead;

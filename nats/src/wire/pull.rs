@@ -142,6 +142,11 @@ impl Pull {
         self.spoke
     }
 
+    /// Something that was asked for is not here yet.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.asked > 0
+    }
+
     fn may_ask(&self) -> bool {
         match self.mode {
             PullMode::Fetch => self.asked == 0,

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use futures_util::{Stream, StreamExt, future::join_all};
 use natterjack_nats::{Kv, KvBuckets, KvError, LeaseHolder, Position, Positions, WatchEvent, provision};
@@ -209,4 +209,42 @@ async fn a_watch_of_leases_is_told_of_expiry_and_loss() {
     assert_eq!(next(&mut w).await, ev("edge.b", None), "gone with its bucket");
     eventually("written after the restart", async || kv.put("edge.c", "1".into()).await.is_ok()).await;
     assert_eq!(next(&mut w).await, ev("edge.c", Some("1")));
+}
+
+/// The watch of a bucket in which much changes.
+#[tokio::test]
+async fn a_gathered_watch_brings_what_stands_and_every_change_through_a_restart_and_a_loss() {
+    const STAND: u8 = 120;
+    let (mut s, nats, layout) = NatsServer::ready().await;
+    let keys = KvBuckets::new(&nats, layout).signing_keys();
+    let value = |n: u8| PublicKey { ed25519: vec![n; 32], until: u64::from(n) };
+    join_all((0..STAND).map(async |n| keys.key(&format!("k{n}")).put(&value(n)).await.unwrap())).await;
+    let (mut changes, progress) = keys.watch_gathered(Duration::from_millis(50)).await.unwrap();
+    let mut change = async || timeout(Duration::from_secs(20), changes.next()).await.expect("in time").unwrap();
+    let mut names = HashSet::new();
+    for _ in 0..STAND {
+        names.insert(change().await.name);
+    }
+    assert_eq!(names.len(), usize::from(STAND));
+    // One by one, and many at once.
+    for n in 0..3 {
+        keys.key("one").put(&value(n)).await.unwrap();
+        assert_eq!(change().await.value, Some(value(n)));
+    }
+    keys.key("one").delete().await.unwrap();
+    assert_eq!(change().await.value, None);
+    join_all((0..STAND).map(async |n| keys.key(&format!("k{n}")).put(&value(n + 1)).await.unwrap())).await;
+    for _ in 0..STAND {
+        let c = change().await;
+        assert_eq!(format!("k{}", c.value.unwrap().until - 1), c.name);
+    }
+    s.restart();
+    eventually("written after the restart", async || keys.key("late").put(&value(1)).await.is_ok()).await;
+    assert_eq!(change().await.name, "late");
+    let made = progress.created_ms();
+    raw_jetstream(&nats).await.delete_stream("KV_control").await.unwrap();
+    provision(&nats, &s.config(), &Times::default()).await.unwrap();
+    eventually("written into the new bucket", async || keys.key("new").put(&value(1)).await.is_ok()).await;
+    assert_eq!(change().await.name, "new");
+    assert_ne!(progress.created_ms(), made, "how its watcher sees that the bucket was lost");
 }
