@@ -107,6 +107,8 @@ pub struct Session<B: Backend> {
     requests: usize,
     rate: FrameRate,
     bad_frames: u32,
+    /// Its buffers may have grown: they are given back as soon as nothing is under way.
+    gives_back: bool,
     heard: Instant,
     /// The newest acknowledged send: what history must reach ("read your acks").
     acked: Option<(Thread, MsgId)>,
@@ -192,6 +194,9 @@ impl<B: Backend> Session<B> {
         let Some(flushed) = self.write_queued(cx, flushed, stall)? else { return Ok(Turn::Again) };
         if !flushed && self.is_stalled(cx, stall)? {
             return Ok(Turn::Again);
+        }
+        if self.gives_back && flushed && self.under_way() == 0 {
+            self.gives_back = !self.socket.give_back_buffers(cx);
         }
         self.check_silence(cx, deadline)
     }
@@ -296,7 +301,10 @@ impl<B: Backend> Session<B> {
                 self.handle.frame(&frame);
             }
             Done::Nothing => self.requests -= 1,
-            Done::Attached(Ok(whole)) => (self.attached, self.whole) = (true, whole),
+            Done::Attached(Ok(whole)) => {
+                (self.attached, self.whole) = (true, whole);
+                self.gives_back = true;
+            }
             Done::Attached(Err(refusal)) => {
                 self.handle.span().in_scope(|| tracing::debug!(code = ?refusal.code, "attach failed"));
                 let why = if refusal.code.retry() == Retry::Later { close::UNAVAILABLE } else { close::BAD_FRAME };

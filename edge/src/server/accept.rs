@@ -12,6 +12,7 @@ use std::{
     fs::File,
     io,
     net::{IpAddr, Shutdown, SocketAddr},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -20,6 +21,7 @@ use std::{
 };
 
 use axum::Router;
+use futures_util::future::select;
 use natterjack_protocol::{Refusal, limits};
 use natterjack_runtime::seldom::Seldom;
 use parking_lot::Mutex;
@@ -256,8 +258,9 @@ impl Acceptor {
 }
 
 /// Until the session ends, or everything does: dropping it is safe, its cleanup is a guard, its sends may be repeated.
+/// What this future holds, each idle connection holds.
 async fn run(session: Box<Session<EdgeBackend>>, _counted: Counted, _place: Option<HeldQuota>, end: CancellationToken) {
-    end.run_until_cancelled(session.run()).await;
+    select(pin!(end.cancelled()), pin!(session.run())).await;
 }
 
 /// A connection that has not said who it is. Its place is given back when this is dropped.

@@ -310,7 +310,7 @@ impl<'a> HttpConnection<'a> {
     /// WebSocket already.
     async fn session(self, codec: Codec, ungreeted: UngreetedPermit, came: Came) -> Option<Box<Session<EdgeBackend>>> {
         let Self { front, stream, read, .. } = self;
-        let socket = Socket::new(stream, read.to_vec(), codec).await;
+        let socket = Socket::new(stream, read.freeze(), codec);
         let session = Handshake::new(front.services.clone(), socket, came).greeted().await;
         drop(ungreeted);
         session.map(Box::new)

@@ -91,6 +91,7 @@ impl<B: Backend> Session<B> {
                 });
             }
             ClientFrame::Ping => {
+                self.gives_back = true;
                 // A change of a membership below this may not have been told yet, or the page of a group that was
                 // joined not sent.
                 let whole = self.attached && self.whole && !self.handle.state.is_reading() && !self.handle.is_joining();

@@ -184,6 +184,7 @@ impl<B: Backend> Handshake<B> {
             requests: 0,
             rate: FrameRate::of_session(Instant::now().into_std()),
             bad_frames: 0,
+            gives_back: false,
             heard: Instant::now(),
             acked: None,
             span: OnceCell::new(),

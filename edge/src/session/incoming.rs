@@ -44,7 +44,10 @@ impl<B: Backend> Session<B> {
         let bytes = match (message, self.handle.codec) {
             (Message::Binary(bytes), Codec::Msgpack) => bytes,
             (Message::Text(text), Codec::Json) => text.into(),
-            (Message::Ping(_) | Message::Pong(_), _) => return Ok(()),
+            (Message::Ping(_) | Message::Pong(_), _) => {
+                self.gives_back = true;
+                return Ok(());
+            }
             (Message::Close(_), _) => return Err(End::Peer),
             _ => {
                 self.error(

@@ -1,5 +1,6 @@
 //! The loop without a socket, in paused time.
 
+mod buffers;
 mod client;
 mod edge;
 mod heartbeat;

@@ -3,20 +3,20 @@
 //! Its session's task reads and flushes at the same time, so a reader that has stopped holds up its own bytes only: the
 //! session still notices acks, overflow and the end. While that task sleeps the dispatcher may write instead
 //! ([`SocketWriter`]). Whose turn it is, `sessions/outbox` says (`WriterState`); whoever writes, all bytes go through
-//! the one buffer of `ws`, control frames as well, so nothing can come between the halves of a frame.
+//! the one buffer of `context`, control frames as well, so nothing can come between the halves of a frame.
 
 mod transport;
 
 use std::{
     future::poll_fn,
-    pin::Pin,
+    io::ErrorKind::WouldBlock,
     sync::{Arc, Weak},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::{FutureExt, Sink, Stream};
+use futures_util::FutureExt;
 use natterjack_protocol::{
     client::close::{self, Close},
     codec::Codec,
@@ -24,16 +24,13 @@ use natterjack_protocol::{
 };
 use parking_lot::Mutex;
 use tokio::{task::unconstrained, time::timeout};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        self, Message,
-        protocol::{
-            CloseFrame, Role, WebSocketConfig,
-            frame::{
-                Frame,
-                coding::{Data, OpCode},
-            },
+use tokio_tungstenite::tungstenite::{
+    self, Message,
+    protocol::{
+        CloseFrame, Role, WebSocketConfig, WebSocketContext,
+        frame::{
+            Frame,
+            coding::{Data, OpCode},
         },
     },
 };
@@ -70,17 +67,27 @@ pub const PER_FLUSH: usize = 64 * 1024;
 const GOODBYE: Duration = Duration::from_secs(1);
 
 struct SharedSocket {
-    ws: WebSocketStream<Transport>,
+    transport: Transport,
+    /// The library's part: frames to messages and back. It waits for nobody.
+    context: WebSocketContext,
     codec: Codec,
     /// Something is written and not flushed.
     unflushed: bool,
+    /// Nothing can be read any more.
+    ended: bool,
 }
 
 impl SharedSocket {
     fn send(&mut self, message: Message) -> Result<(), Gone> {
-        Pin::new(&mut self.ws).start_send(message).map_err(|e| gone(&e))?;
-        self.unflushed = true;
-        Ok(())
+        // What the socket does not take is kept; `poll_flush` waits for it.
+        let mut nobody = Context::from_waker(Waker::noop());
+        match done(self.context.write(&mut self.transport.with(&mut nobody), message)) {
+            Poll::Ready(Err(e)) => Err(gone(&e)),
+            Poll::Ready(Ok(())) | Poll::Pending => {
+                self.unflushed = true;
+                Ok(())
+            }
+        }
     }
 
     fn feed(&mut self, frames: impl IntoIterator<Item = Bytes>) -> Result<(), Gone> {
@@ -93,9 +100,58 @@ impl SharedSocket {
         if !self.unflushed {
             return Poll::Ready(Ok(()));
         }
-        let flushed = Pin::new(&mut self.ws).poll_flush(cx);
+        let flushed = self.poll_flush_all(cx);
         self.unflushed = !matches!(flushed, Poll::Ready(Ok(())));
-        flushed.map_err(|e| gone(&e))
+        flushed
+    }
+
+    /// Answers to pings as well.
+    fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        done(self.context.flush(&mut self.transport.with(cx))).map(|flushed| match flushed {
+            // The close frame is out.
+            Ok(()) | Err(tungstenite::Error::ConnectionClosed) => Ok(()),
+            Err(e) => Err(gone(&e)),
+        })
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Gone>> {
+        if self.ended {
+            return Poll::Ready(Err(Gone::Peer));
+        }
+        done(self.context.read(&mut self.transport.with(cx))).map_err(|e| {
+            self.ended = true;
+            gone(&e)
+        })
+    }
+
+    fn give_back_buffers(&mut self, cx: &mut Context<'_>) -> bool {
+        let idle = !self.unflushed && self.transport.is_between_messages() && self.context.can_write();
+        let idle = idle && matches!(self.poll_flush_all(cx), Poll::Ready(Ok(())));
+        if idle {
+            self.context = context();
+        }
+        idle
+    }
+}
+
+/// Small, and grows with what is read and written.
+fn context() -> WebSocketContext {
+    let config = WebSocketConfig::default()
+        // The default of 128 KiB is allocated at once, for every idle connection (docs/performance.md). What is read
+        // from the system at once does not depend on it (`transport`), and for a message there is as much as it needs.
+        .read_buffer_size(64)
+        .write_buffer_size(16 * 1024)
+        // What is taken per flush and one frame as large as any.
+        .max_write_buffer_size(PER_FLUSH + 2 * limits::OUTBOX_BYTES)
+        .max_message_size(Some(limits::FRAME_BYTES))
+        .max_frame_size(Some(limits::FRAME_BYTES));
+    WebSocketContext::new(Role::Server, Some(config))
+}
+
+fn done<T>(result: tungstenite::Result<T>) -> Poll<tungstenite::Result<T>> {
+    match result {
+        Err(tungstenite::Error::Io(e)) if e.kind() == WouldBlock => Poll::Pending,
+        result => Poll::Ready(result),
     }
 }
 
@@ -107,20 +163,10 @@ pub struct Socket {
 
 impl Socket {
     /// `rest`: bytes that came behind the upgrade's head.
-    pub async fn new(stream: Wire, rest: Vec<u8>, codec: Codec) -> Self {
-        let config = WebSocketConfig::default()
-            // The default of 128 KiB is allocated at once, for every idle connection (docs/performance.md). What is
-            // read from the system at once does not depend on it (`transport`), and for a message there is as much as
-            // it needs.
-            .read_buffer_size(64)
-            .write_buffer_size(16 * 1024)
-            // What is taken per flush and one frame as large as any.
-            .max_write_buffer_size(PER_FLUSH + 2 * limits::OUTBOX_BYTES)
-            .max_message_size(Some(limits::FRAME_BYTES))
-            .max_frame_size(Some(limits::FRAME_BYTES));
-        let transport = Transport::new(stream);
-        let ws = WebSocketStream::from_partially_read(transport, rest, Role::Server, Some(config)).await;
-        Self { shared: Arc::new(Mutex::new(SharedSocket { ws, codec, unflushed: false })), codec }
+    pub fn new(stream: Wire, rest: Bytes, codec: Codec) -> Self {
+        let transport = Transport::new(stream, rest);
+        let shared = SharedSocket { transport, context: context(), codec, unflushed: false, ended: false };
+        Self { shared: Arc::new(Mutex::new(shared)), codec }
     }
 
     pub fn writer(&self) -> SocketWriter {
@@ -137,7 +183,7 @@ impl Socket {
 
     /// Bytes that the other side has taken.
     pub fn written(&self) -> u64 {
-        self.shared.lock().ws.get_ref().written()
+        self.shared.lock().transport.written()
     }
 
     /// Lets out what was written.
@@ -147,11 +193,13 @@ impl Socket {
 
     /// The next message, or why there will be none any more.
     pub fn poll_read(&self, cx: &mut Context<'_>) -> Poll<Result<Message, Gone>> {
-        Pin::new(&mut self.shared.lock().ws).poll_next(cx).map(|message| match message {
-            Some(Ok(message)) => Ok(message),
-            Some(Err(e)) => Err(gone(&e)),
-            None => Err(Gone::Peer),
-        })
+        self.shared.lock().poll_read(cx)
+    }
+
+    /// Buffers grow with what comes and goes, and stay so. A session that has nothing to do needs none of them. False:
+    /// they are in use.
+    pub fn give_back_buffers(&self, cx: &mut Context<'_>) -> bool {
+        self.shared.lock().give_back_buffers(cx)
     }
 
     /// Flushes and reads. Cancel-safe: nothing is taken before it is returned.
@@ -187,7 +235,7 @@ impl Socket {
 
     /// The other side has said goodbye: lets the answer out.
     pub async fn finish(self) {
-        let _ = timeout(GOODBYE, poll_fn(|cx| Pin::new(&mut self.shared.lock().ws).poll_flush(cx))).await;
+        let _ = timeout(GOODBYE, poll_fn(|cx| self.shared.lock().poll_flush_all(cx))).await;
     }
 }
 

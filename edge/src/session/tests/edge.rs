@@ -221,7 +221,7 @@ impl Edge {
     fn connect_by(&self, ours: Wire, theirs: Wire) -> Client {
         let services = self.services.clone();
         let session = tokio::spawn(async move {
-            let socket = Socket::new(theirs, Vec::new(), Codec::Msgpack).await;
+            let socket = Socket::new(theirs, bytes::Bytes::new(), Codec::Msgpack);
             if let Some(session) = Handshake::new(services, socket, Came::default()).greeted().await {
                 Box::new(session).run().await;
             }
