@@ -28,14 +28,14 @@ lint: ## formatting, clippy and docs, warnings are errors
 
 # Built once, and by clippy: its driver is the compiler with more lints. A check beside the build would take a third longer from nothing.
 # Always the whole workspace, so that every command sees the same features.
-# The end-to-end tests come last and alone: they start real processes and need their time.
+# The end-to-end tests come last: they start real processes and need their time.
 test test-heavy: export RUSTC_WORKSPACE_WRAPPER = clippy-driver
 test test-heavy: export CLIPPY_ARGS = -Dwarnings__CLIPPY_HACKERY__
 test: nats-server ## all that must hold: formatting, clippy, unit and property tests, end-to-end tests against real servers
 	$(CARGO) fmt --all --check
 	scripts/fetch-cassandra.sh >/dev/null & fetch=$$!; $(CARGO) build $(FAST) --workspace --all-targets && wait $$fetch
 	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" $(CARGO) test $(FAST) --workspace --lib --bins
-	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" RUST_TEST_THREADS=$(END_TO_END) $(CARGO) test $(FAST) --workspace --test '*'
+	NATTERJACK_NATS_SERVER="$$(scripts/fetch-nats-server.sh)" RUST_TEST_THREADS=$(END_TO_END) CARGO="$(CARGO)" scripts/end-to-end.sh $(FAST)
 
 # NATTERJACK_SEED replays one; NATTERJACK_CHAOS_SEEDS, _SECONDS and _NATS set the size.
 chaos: nats-server ## minutes of faults from random seeds on three nats-servers, then the checker
