@@ -82,25 +82,26 @@ impl SessionSlot {
     /// dropped.
     /// `greet` says what has to be the first that its client hears.
     pub fn open(self, codec: Codec, came: Came, greet: impl FnOnce(&SessionHandle)) -> Result<OpenSession, NotIn> {
-        let (admission, actor) = (self.admission.clone(), self.actor.clone());
-        let (id, session) = (admission.sessions.next_id(), self.claim.session().clone());
-        let handle = SessionHandle::new(id, session, actor.user, actor.device, codec, self.state.clone(), came);
+        let Self { admission, actor, claim, state } = self;
+        let (id, session) = (admission.sessions.next_id(), claim.session().clone());
+        let handle = SessionHandle::new(id, session, actor.user, actor.device, codec, state, came);
         handle.span().in_scope(|| tracing::debug!(session = %handle.session, "session opened"));
         greet(&handle);
-        let entered = self.claim.enter(&handle, actor.family.clone());
-        let open = OpenSession { handle, slot: Some(self) };
+        let entered = claim.enter(&handle, actor.family.clone());
+        let open = OpenSession { handle, place: Some((admission.clone(), claim)) };
         entered?;
         // Its login may have been revoked between the check of the token and this; from here on the watch of
         // revocations finds it.
         if admission.revoked.contains(&actor.family) { Err(refuse(EdgeError::Revoked).into()) } else { Ok(open) }
     }
+}
 
+impl Admission {
     /// Takes the session out of every registry.
     fn end(&self, handle: &Arc<SessionHandle>) {
-        let Admission { live, sessions, presence, .. } = &*self.admission;
-        live.detach(handle);
-        presence.leave(handle);
-        sessions.leave(handle);
+        self.live.detach(handle);
+        self.presence.leave(handle);
+        self.sessions.leave(handle);
         // Whoever still holds the handle pushes into nothing.
         handle.outbox.close(close::BYE);
     }
@@ -110,7 +111,7 @@ impl SessionSlot {
 pub struct OpenSession {
     handle: Arc<SessionHandle>,
     /// Until it ends.
-    slot: Option<SessionSlot>,
+    place: Option<(Arc<Admission>, SessionClaim)>,
 }
 
 impl OpenSession {
@@ -120,17 +121,17 @@ impl OpenSession {
 
     /// Ends the session and keeps its place. None: it was closed, and has none.
     pub fn leave_place(mut self) -> Option<SessionClaim> {
-        let slot = self.slot.take()?;
-        let kept = slot.claim.step_out(&self.handle);
-        slot.end(&self.handle);
-        kept.then_some(slot.claim)
+        let (admission, claim) = self.place.take()?;
+        let kept = claim.step_out(&self.handle);
+        admission.end(&self.handle);
+        kept.then_some(claim)
     }
 }
 
 impl Drop for OpenSession {
     fn drop(&mut self) {
-        if let Some(slot) = &self.slot {
-            slot.end(&self.handle);
+        if let Some((admission, _)) = &self.place {
+            admission.end(&self.handle);
         }
     }
 }
