@@ -1,6 +1,6 @@
 //! Faults in what was shown of people, and in whose phones were in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use natterjack_protocol::client::{frame::DeviceClass, presence::PresenceState};
 
@@ -43,25 +43,37 @@ pub const PLANTS: [Plant; 6] = [
         };
         let one = phone(None, "", r)?;
         let other = phone(Some(&r.connections[one].user), &r.connections[one].device, r)?;
+        everybody_counted(r);
         for at in [one, other] {
             r.connections[at].sends.push(Handing { text: "x".into(), begun: u64::MAX / 2, acked: Some(u64::MAX / 2) });
         }
         Some(())
     }),
     ("the other phone is let in beside the first", Rule::TwoPhones, |r| {
-        let displaced = r.connections.iter().filter(|c| c.displaced_by.is_some() && c.greeted.is_some());
-        let first: BTreeMap<String, String> = displaced.map(|c| (c.user.clone(), c.device.clone())).collect();
-        let others = r.connections.iter_mut().filter(|c| c.greeted.is_some());
-        let others = others.filter(|c| first.get(&c.user).is_some_and(|device| *device != c.device));
-        others.for_each(|c| (c.hello, c.greeted) = (0, Some(0)));
-        first.first_key_value().map(drop)
+        let mut wrote = BTreeMap::<&str, BTreeSet<&str>>::new();
+        let phones = r.connections.iter().filter(|c| c.class == DeviceClass::Phone && c.greeted.is_some());
+        for c in phones.filter(|c| c.sends.iter().any(|s| s.acked.is_some())) {
+            wrote.entry(&c.user).or_default().insert(&c.device);
+        }
+        // Of a user with two phones that had messages stored, one after the other.
+        let user = wrote.into_iter().find(|(_, devices)| devices.len() > 1)?.0.to_owned();
+        let all = r.connections.iter_mut().filter(|c| c.user == user && c.greeted.is_some());
+        all.for_each(|c| (c.hello, c.greeted) = (0, Some(0)));
+        everybody_counted(r);
+        Some(())
     }),
     ("a phone that comes back by itself takes over", Rule::TookOver, |r| {
         r.connections.iter().find(|c| c.displaced_by.is_some() && c.greeted.is_some())?;
         r.connections.iter_mut().for_each(|c| c.by_itself = true);
+        everybody_counted(r);
         Some(())
     }),
 ];
+
+/// As if nothing had been away: while it is, people are let in and counted later.
+fn everybody_counted(r: &mut Recording) {
+    r.outages.clear();
+}
 
 /// Longer than anybody may be shown as online after they have gone.
 const GONE_US: u64 = 30_000_000;
