@@ -57,7 +57,7 @@ pub struct Devices {
     world: Box<dyn DeviceWorld>,
     /// Of this edge.
     edge: Token,
-    incarnation: String,
+    incarnation: Arc<str>,
     policy: DevicePolicy,
     sessions: Sessions,
     standing: LeaseStanding,
@@ -73,7 +73,7 @@ pub struct Devices {
 impl Devices {
     pub fn new(
         world: Box<dyn DeviceWorld>,
-        (edge, incarnation): (Token, String),
+        (edge, incarnation): (Token, Arc<str>),
         policy: DevicePolicy,
         sessions: Sessions,
         standing: LeaseStanding,

@@ -80,7 +80,7 @@ impl KnownEdges {
 
     /// Has this edge, with this incarnation, a lease? As of the last change that came.
     pub fn has(&self, id: &Token, incarnation: &str) -> bool {
-        self.all.read().get(id.as_str()).is_some_and(|k| k.lease.incarnation == incarnation)
+        self.all.read().get(id.as_str()).is_some_and(|k| *k.lease.incarnation == *incarnation)
     }
 
     /// Is there any other edge to go to, by whatever address?

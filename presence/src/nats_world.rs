@@ -134,7 +134,7 @@ impl NatsWorld {
             Change::Edge(KeyChange { name, value: None, .. }) => Heard::LeaseGone { edge: Token::parse(&name).ok()? },
             Change::Edge(KeyChange { name, value: Some(info), .. }) => Heard::Lease {
                 in_bucket: info.sessions_in.get(self.shard as usize) == Some(&self.created_ms),
-                run: EdgeRun { edge: Token::parse(&name).ok()?, incarnation: info.incarnation.into() },
+                run: EdgeRun { edge: Token::parse(&name).ok()?, incarnation: info.incarnation },
             },
         })
     }
@@ -144,7 +144,7 @@ impl NatsWorld {
 fn sessions_of(devices: &UserDevices) -> UserSessions {
     let run = |d: &DeviceEntry| {
         let place = d.session.as_ref()?;
-        Some(EdgeRun { edge: place.edge.clone(), incarnation: place.incarnation.as_str().into() })
+        Some(EdgeRun { edge: place.edge.clone(), incarnation: place.incarnation.clone() })
     };
     UserSessions { runs: devices.devices.iter().filter_map(run).collect(), left: devices.last_left() }
 }

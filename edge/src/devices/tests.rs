@@ -124,7 +124,7 @@ impl TestEdge {
     fn new(shared: &Arc<Shared>, name: &str) -> Self {
         let (sessions, standing) = (Sessions::default(), LeaseStanding::forever());
         let time = ServerTime::fixed(1_900_000_000_000);
-        let own = (id(name), name.to_owned());
+        let own = (id(name), name.into());
         let (world, policy) = (Box::new(Memory(shared.clone())), DevicePolicy::default());
         let devices = Devices::new(world, own, policy, sessions.clone(), standing.clone(), time, &Times::default());
         let member = Member { devices: Arc::downgrade(&devices), frozen: false, over: false };
@@ -176,7 +176,7 @@ fn two() -> (Arc<Shared>, TestEdge, TestEdge) {
 
 /// Of an edge that nobody else is beside.
 pub fn alone(sessions: &Sessions) -> Arc<Devices> {
-    let (world, own) = (Box::new(Memory(Arc::default())), (id("e1"), "i1".to_owned()));
+    let (world, own) = (Box::new(Memory(Arc::default())), (id("e1"), "i1".into()));
     let (policy, time) = (DevicePolicy::default(), ServerTime::fixed(1_900_000_000_000));
     Devices::new(world, own, policy, sessions.clone(), LeaseStanding::forever(), time, &Times::default())
 }

@@ -1,6 +1,6 @@
 //! Where the values stand, and how another edge is asked: NATS, or what a test says.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use natterjack_nats::{KvBuckets, KvError, Nats, subjects};
@@ -51,7 +51,7 @@ pub struct NatsDevices {
     pub nats: Nats,
     pub edges: KnownEdges,
     /// Of this edge: its own lease may not be in the list yet.
-    pub incarnation: String,
+    pub incarnation: Arc<str>,
 }
 
 impl DeviceWorld for NatsDevices {

@@ -110,7 +110,7 @@ async fn start(
     let listen = listener.local_addr().unwrap_or(cfg.listen);
     let value = address::lease(cfg.public_url.clone(), listen, tls.is_some(), lease::machine(), &cfg.instance);
     let value = EdgeInfo { started: time.now_ms(), ..value };
-    if ask(nats, &cfg.edge_id, &EdgeRequest::Ping).await.is_some_and(|other| other.incarnation != cfg.instance) {
+    if ask(nats, &cfg.edge_id, &EdgeRequest::Ping).await.is_some_and(|other| *other.incarnation != *cfg.instance) {
         return Err(Error::IdInUse(cfg.edge_id.clone()));
     }
     let standing = LeaseStanding::default();
@@ -135,7 +135,7 @@ async fn start(
         Presence { desk: presence_desk, source, people: people.clone(), choices: Choices::new(&buckets, time) };
     let readiness = Readiness::new(health, layout, &clock, auth.watching().into_iter().chain([edges.watching()]));
     let tasks = TaskTracker::new();
-    let own = (cfg.edge_id.clone(), cfg.instance.clone());
+    let own: (_, Arc<str>) = (cfg.edge_id.clone(), cfg.instance.as_str().into());
     let world =
         NatsDevices { buckets: buckets.clone(), nats: nats.clone(), edges: edges.clone(), incarnation: own.1.clone() };
     let devices =

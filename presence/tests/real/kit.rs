@@ -103,7 +103,7 @@ impl World {
 
     /// An edge that answers pings.
     pub async fn answers(&self, edge: &str, incarnation: &str) -> Service {
-        let incarnation = incarnation.to_owned();
+        let incarnation: Arc<str> = incarnation.into();
         let answer = move |_: EdgeRequest| std::future::ready(Ok(EdgeAnswer { incarnation: incarnation.clone() }));
         serve(&self.nats, subjects::edge_service(&Token::parse(edge).unwrap()), None, 8, answer).await.unwrap()
     }

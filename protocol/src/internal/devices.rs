@@ -10,6 +10,8 @@
 
 mod policy;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -67,8 +69,9 @@ pub struct SessionPlace {
     pub session: Token,
     #[serde(rename = "e")]
     pub edge: Token,
+    /// Shared: all sessions of an edge have the same.
     #[serde(rename = "i")]
-    pub incarnation: String,
+    pub incarnation: Arc<str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,10 @@
 //! Values in KV that are not the fold of a log: keys, ended logins, edges. Where they stand is said in
 //! `nats/src/keys.rs`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +40,7 @@ pub struct EdgeInfo {
     pub tls: bool,
     /// The machine, or the container, that `listen` is of: two edges with the same one share their addresses.
     pub machine: String,
-    pub incarnation: String,
+    pub incarnation: Arc<str>,
     /// When this incarnation took the key, milliseconds since 1970, server time: one before it may have been frozen,
     /// and is over for certain a lifetime of the lease later.
     #[serde(default)]

@@ -1,6 +1,8 @@
 //! Requests between roles, in MessagePack over NATS. The edge authorises its user; the service answers for whom it
 //! names.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -62,7 +64,7 @@ pub enum Leaving {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EdgeAnswer {
     /// Of the process that answers.
-    pub incarnation: String,
+    pub incarnation: Arc<str>,
 }
 
 /// To the holder of a partition: the newest ids of threads (by 64-bit hash), answered on the connection that publishes
