@@ -2,6 +2,7 @@
 //! else has.
 
 use std::{
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -133,6 +134,16 @@ impl NatsServer {
 
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// How many servers of its cluster it names to a client that connects now, itself included.
+    pub fn named(&self) -> usize {
+        let mut line = String::new();
+        let read = std::net::TcpStream::connect((self.host.as_str(), NATS_PORT))
+            .and_then(|stream| BufReader::new(stream).read_line(&mut line));
+        let info = line.strip_prefix("INFO ").filter(|_| read.is_ok());
+        let info: Option<serde_json::Value> = info.and_then(|json| serde_json::from_str(json).ok());
+        info.and_then(|info| Some(info["connect_urls"].as_array()?.len())).unwrap_or_default()
     }
 
     /// Stopped as a machine that hangs: its sockets stay open, nothing answers. Ends with `kill`.

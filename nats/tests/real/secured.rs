@@ -220,6 +220,8 @@ async fn three_nodes_one_with_another_certificate() {
         connect_deadline_ms: 30_000,
         ..servers[0].config_of(secure.client())
     };
+    // A client learns of the others when it connects.
+    eventually("the first one names the third", async || servers[0].named() == 3).await;
     let nats = Nats::connect(&cfg, "test").await.unwrap();
     eventually("provisioned", async || provision(&nats, &cfg, &Times::default()).await.is_ok()).await;
     let layout = natterjack_nats::Layout::load_at_start(&nats).await.unwrap();

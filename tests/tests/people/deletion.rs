@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use natterjack_client::RequestError;
 use natterjack_protocol::{
     Body, Code, Event, Kind, Thread,
-    client::frame::{ClientFrame, SendMessage, ServerFrame},
+    client::{
+        frame::{ClientFrame, SendMessage, ServerFrame},
+        http::AccountDeletion,
+    },
     codec::Codec,
     log::Role,
 };
@@ -287,4 +291,20 @@ async fn another_session_sends_while_the_account_is_deleted() {
     nobody_to_write_to(&bobs, &dm).await;
     let kept: Vec<_> = whole(&bobs, &dm, false).await.iter().map(|e| e.id).collect();
     assert!(acknowledged.iter().all(|id| kept.contains(id)), "what was acknowledged stays");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_deletes_its_account_with_the_right_password_only_and_is_closed() {
+    let cluster = Cluster::start(ClusterSpec::default()).await;
+    let zoe = cluster.user("zoe").await;
+    let (client, mut events) = zoe.builder([cluster.edge_url(0)]).connect().await.unwrap();
+    let proof = |password: &str| AccountDeletion { password: Some(password.into()), token: None };
+    let wrong = client.delete_account(proof("wrong password")).await;
+    assert!(matches!(&wrong, Err(RequestError::Refused(no)) if no.code == Code::Forbidden), "{wrong:?}");
+    client.send_text(client.dm(client.user()), "still here").await.unwrap();
+    client.flushed(SOON).await.unwrap();
+    client.delete_account(proof(&zoe.password)).await.unwrap();
+    let end = async { while events.next().await.is_some() {} };
+    tokio::time::timeout(SOON, end).await.expect("the client is closed, and says nothing more");
+    refused(cluster.api(&zoe, 1).get("/v1/sessions").await, Code::Unauthorized);
 }
