@@ -17,14 +17,17 @@ for package in json.load(sys.stdin)["packages"]:
 ' "$1" | sort -u
 }
 
+of_crates=$(binaries no)
+of_clusters=$(binaries yes)
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
-# shellcheck disable=SC2046
-{
-    $cargo test "$@" --workspace $(binaries no) >"$said" 2>&1 & crates=$!
-    failed=0
-    $cargo test "$@" --workspace $(binaries yes) || failed=$?
-    wait "$crates" || failed=$?
-    cat "$said"
-    exit "$failed"
-}
+# A shell lets its background jobs ignore Ctrl-C; this one is to end with the rest.
+# shellcheck disable=SC2086
+env --default-signal=INT $cargo test "$@" --workspace $of_crates >"$said" 2>&1 &
+crates=$!
+failed=0
+# shellcheck disable=SC2086
+$cargo test "$@" --workspace $of_clusters || failed=$?
+wait "$crates" || failed=$?
+cat "$said"
+exit "$failed"

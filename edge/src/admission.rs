@@ -67,6 +67,15 @@ impl Admission {
         self.devices.may_send(actor).await?;
         Ok(self.members.enter(&actor.user))
     }
+
+    /// Takes the session out of every registry.
+    fn end(&self, handle: &Arc<SessionHandle>) {
+        self.live.detach(handle);
+        self.presence.leave(handle);
+        self.sessions.leave(handle);
+        // Whoever still holds the handle pushes into nothing.
+        handle.outbox.close(close::BYE);
+    }
 }
 
 /// A device that may be here.
@@ -93,17 +102,6 @@ impl SessionSlot {
         // Its login may have been revoked between the check of the token and this; from here on the watch of
         // revocations finds it.
         if admission.revoked.contains(&actor.family) { Err(refuse(EdgeError::Revoked).into()) } else { Ok(open) }
-    }
-}
-
-impl Admission {
-    /// Takes the session out of every registry.
-    fn end(&self, handle: &Arc<SessionHandle>) {
-        self.live.detach(handle);
-        self.presence.leave(handle);
-        self.sessions.leave(handle);
-        // Whoever still holds the handle pushes into nothing.
-        handle.outbox.close(close::BYE);
     }
 }
 

@@ -213,7 +213,8 @@ impl Acceptor {
             let stream = self.wire(stream, peer, deadline).await?;
             HttpConnection::new(self, stream, peer).serve(deadline, unknown, &mut place).await
         };
-        let session = greeted.instrument(span).await?;
+        // Boxed: between two requests a connection may idle, and the future around this one holds it twice.
+        let session = Box::pin(greeted.instrument(span)).await?;
         Some((session, place))
     }
 
