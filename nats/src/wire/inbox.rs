@@ -2,6 +2,9 @@
 //!
 //! async-nats keeps the table entry of a request whose answer never comes for the life of the client; here an entry
 //! lives exactly as long as whoever waits for it.
+//!
+//! Requests that come together are handed over together: async-nats writes to its connection as soon as it has
+//! anything, and a write with what it wakes costs more than the rest of a request.
 
 use std::{
     collections::HashMap,
@@ -12,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, HeaderMap, Message, StatusCode, client::PublishErrorKind, connection::State};
+use async_nats::{Client, HeaderMap, Message, StatusCode, Subject, client::PublishErrorKind, connection::State};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
@@ -44,7 +47,7 @@ fn not_sent(e: &async_nats::PublishError) -> NatsRequestError {
 }
 
 enum Waiter {
-    One(oneshot::Sender<Message>),
+    One(oneshot::Sender<Result<Message, NatsRequestError>>),
     Many(mpsc::Sender<Message>),
 }
 
@@ -55,12 +58,26 @@ const FLOW: &[u8] = br#"{"type":"ack""#;
 
 type Table = Arc<Mutex<HashMap<u64, Waiter>>>;
 
+/// How many requests may wait to be handed over. Who comes later waits for room, within its own time.
+const WAITING: usize = 4096;
+
+/// A request on its way to async-nats.
+struct Outgoing {
+    token: u64,
+    subject: Subject,
+    reply: String,
+    headers: Option<HeaderMap>,
+    payload: Bytes,
+}
+
 pub(crate) struct Inbox {
     client: Client,
     base: String,
     next: AtomicU64,
     table: Table,
-    _task: AbortOnDropHandle<()>,
+    outgoing: mpsc::Sender<Outgoing>,
+    _answers: AbortOnDropHandle<()>,
+    _requests: AbortOnDropHandle<()>,
 }
 
 /// Takes the entry out of the table, whatever became of the request.
@@ -81,16 +98,26 @@ impl Inbox {
         let mut answers = client.subscribe(format!("{base}.>")).await?;
         let table = Table::default();
         let prefix = base.len() + 1;
-        let task = tokio::spawn({
+        let answering = tokio::spawn({
             let table = table.clone();
             async move {
                 while let Some(message) = answers.next().await {
                     let Some(token) = message.subject.get(prefix..).and_then(token) else { continue };
-                    dispatch(&table, token, message);
+                    dispatch(&table, token, Ok(message));
                 }
             }
         });
-        Ok(Self { client, base, next: AtomicU64::new(1), table, _task: AbortOnDropHandle::new(task) })
+        let (outgoing, waiting) = mpsc::channel(WAITING);
+        let asking = tokio::spawn(hand_over(client.clone(), waiting, table.clone()));
+        Ok(Self {
+            client,
+            base,
+            next: AtomicU64::new(1),
+            table,
+            outgoing,
+            _answers: AbortOnDropHandle::new(answering),
+            _requests: AbortOnDropHandle::new(asking),
+        })
     }
 
     fn register(&self, waiter: Waiter) -> (Entry<'_>, String) {
@@ -99,8 +126,6 @@ impl Inbox {
         (Entry { token, table: &self.table }, format!("{}.{token}", self.base))
     }
 
-    /// Nothing is handed to a broken connection: async-nats would write it minutes later, when everybody has given up
-    /// on it.
     async fn send(
         &self,
         subject: &str,
@@ -108,15 +133,8 @@ impl Inbox {
         headers: Option<HeaderMap>,
         payload: Bytes,
     ) -> Result<(), NatsRequestError> {
-        while self.client.connection_state() != State::Connected {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let subject = async_nats::Subject::from(subject);
-        let sent = match headers {
-            Some(h) => self.client.publish_with_reply_and_headers(subject, reply, h, payload).await,
-            None => self.client.publish_with_reply(subject, reply, payload).await,
-        };
-        sent.map_err(|e| not_sent(&e))
+        connected(&self.client).await;
+        publish(&self.client, subject.into(), reply, headers, payload).await
     }
 
     /// One request, one answer. Cancel-safe: dropping it forgets the answer.
@@ -128,10 +146,12 @@ impl Inbox {
         timeout: Duration,
     ) -> Result<Message, NatsRequestError> {
         let (tx, rx) = oneshot::channel();
-        let (_entry, reply) = self.register(Waiter::One(tx));
+        let (entry, reply) = self.register(Waiter::One(tx));
+        let outgoing = Outgoing { token: entry.token, subject: subject.into(), reply, headers, payload };
         let answer = async {
-            self.send(subject, reply, headers, payload).await?;
-            rx.await.map_err(|_| NatsRequestError::Timeout)
+            let handed_over = self.outgoing.send(outgoing).await;
+            handed_over.map_err(|_| NatsRequestError::NotSent("this process is ending".into()))?;
+            rx.await.map_err(|_| NatsRequestError::Timeout)?
         };
         let message = tokio::time::timeout(timeout, answer).await.map_err(|_| NatsRequestError::Timeout)??;
         if message.status == Some(StatusCode::NO_RESPONDERS) {
@@ -213,10 +233,53 @@ impl Inbox {
         let (_entry, reply) = self.register(Waiter::One(tx));
         let there_and_back = async {
             self.client.publish(reply, Bytes::new()).await.map_err(|e| not_sent(&e))?;
-            rx.await.map_err(|_| NatsRequestError::Timeout)
+            rx.await.map_err(|_| NatsRequestError::Timeout)?
         };
         tokio::time::timeout(timeout, there_and_back).await.map_err(|_| NatsRequestError::Timeout)??;
         Ok(())
+    }
+}
+
+/// Nothing is handed to a broken connection: async-nats would write it minutes later, when everybody has given up on
+/// it.
+async fn connected(client: &Client) {
+    while client.connection_state() != State::Connected {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn publish(
+    client: &Client,
+    subject: Subject,
+    reply: String,
+    headers: Option<HeaderMap>,
+    payload: Bytes,
+) -> Result<(), NatsRequestError> {
+    let sent = match headers {
+        Some(h) => client.publish_with_reply_and_headers(subject, reply, h, payload).await,
+        None => client.publish_with_reply(subject, reply, payload).await,
+    };
+    sent.map_err(|e| not_sent(&e))
+}
+
+/// Hands the requests to async-nats, all those at once that are made while the runtime goes through what is ready.
+async fn hand_over(client: Client, mut waiting: mpsc::Receiver<Outgoing>, table: Table) {
+    let mut together = Vec::new();
+    while let Some(first) = waiting.recv().await {
+        together.push(first);
+        tokio::task::yield_now().await;
+        while let Ok(next) = waiting.try_recv() {
+            together.push(next);
+        }
+        connected(&client).await;
+        for Outgoing { token, subject, reply, headers, payload } in together.drain(..) {
+            // Its asker may have given up on it.
+            if table.lock().contains_key(&token)
+                && let Err(e) = publish(&client, subject, reply, headers, payload).await
+            {
+                dispatch(&table, token, Err(e));
+            }
+        }
     }
 }
 
@@ -225,18 +288,18 @@ fn token(after_base: &str) -> Option<u64> {
     after_base.split(['-', '.']).next()?.parse().ok()
 }
 
-fn dispatch(table: &Table, token: u64, message: Message) {
+fn dispatch(table: &Table, token: u64, answer: Result<Message, NatsRequestError>) {
     let mut table = table.lock();
-    match table.get(&token) {
-        Some(Waiter::Many(tx)) => {
+    match (table.get(&token), answer) {
+        (Some(Waiter::Many(tx)), Ok(message)) => {
             // Full only if the server sends more than was asked for; the asker then runs into its timeout.
             let _ = tx.try_send(message);
         }
-        Some(Waiter::One(_)) => {
+        (Some(Waiter::One(_)), answer) => {
             if let Some(Waiter::One(tx)) = table.remove(&token) {
-                let _ = tx.send(message);
+                let _ = tx.send(answer);
             }
         }
-        None => {}
+        (Some(Waiter::Many(_)), Err(_)) | (None, _) => {}
     }
 }
