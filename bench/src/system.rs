@@ -17,6 +17,7 @@ use natterjack_protocol::{
     Times, Token, UserId,
     internal::{
         claims::{Claims, ISSUER},
+        cursors::UserCursors,
         kv::PublicKey,
     },
     log::fold::UserThreads,
@@ -113,6 +114,7 @@ impl System {
 
     async fn user(&self) -> Result<User> {
         let id = Token::mint('u', rand::random());
+        self.buckets.cursors(&id).create_if_absent(&UserCursors::default()).await?;
         self.buckets.threads(&id).create_if_absent(&UserThreads::default()).await?;
         let now = now_ms() / 1_000;
         let claims = Claims {

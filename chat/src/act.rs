@@ -45,6 +45,8 @@ pub struct Chat {
     sending: BTreeMap<Local, Option<Instant>>,
     /// The own last message of each thread, for `/edit` and `/recall`.
     mine: HashMap<Thread, MsgId>,
+    /// The newest message of each thread that was shown.
+    newest: HashMap<Thread, MsgId>,
     presence: PresenceBook,
     /// The devices as they were listed last, for `/sessions end N`.
     listed: Vec<DeviceId>,
@@ -59,6 +61,7 @@ impl Chat {
             current: None,
             sending: BTreeMap::new(),
             mine: HashMap::new(),
+            newest: HashMap::new(),
             presence: PresenceBook::default(),
             listed: Vec::new(),
         }
@@ -171,6 +174,12 @@ impl Chat {
                 let target = Some(self.target(id)?);
                 self.send(Kind::Recall, Body { target, ..Body::default() }).await?;
             }
+            InputLine::Read(id) => {
+                let thread = self.here()?;
+                let newest = || self.newest.get(&thread).copied();
+                let id = id.or_else(newest).context("up to which message? Name it by #ID")?;
+                self.client.read(thread, id).await?;
+            }
             InputLine::Typing => self.client.typing(self.here()?),
             InputLine::Choose(choice) => {
                 let change = PresenceChange { choice: Some(choice), visibility: None };
@@ -252,7 +261,8 @@ impl Chat {
         if let Err(e) = self.client.watch(Some(peer.into_iter().collect())).await {
             tracing::debug!(error = %e, "nobody is watched");
         }
-        self.current = Some(thread);
+        self.current = Some(thread.clone());
+        self.looked_at(&thread).await;
     }
 
     async fn find_group(&mut self, name: &str) -> anyhow::Result<Thread> {
@@ -288,7 +298,12 @@ impl Chat {
                 Some(event) => self.words(event).await.1,
             };
             let closed = if summary.open { "" } else { " (read only)" };
-            lines.push(format!("  {place}{closed}  {}", last.chars().take(60).collect::<String>()));
+            let new = match summary.unread {
+                None | Some(0) => String::new(),
+                Some(n @ 1..=99) => format!(" ({n} new)"),
+                Some(_) => " (99+ new)".to_owned(),
+            };
+            lines.push(format!("  {place}{closed}{new}  {}", last.chars().take(60).collect::<String>()));
         }
         self.list("threads", lines.into_iter(), json!({ "threads": list.threads }), "no threads yet");
         Ok(())
@@ -304,6 +319,11 @@ impl Chat {
         }
         for event in &page.events {
             self.message(event).await;
+        }
+        if let Some(last) = page.events.last() {
+            let newest = self.newest.entry(thread.clone()).or_default();
+            *newest = last.id.max(*newest);
+            self.looked_at(&thread).await;
         }
         if holes {
             self.screen.problem("part of the history cannot be read now; try again later");

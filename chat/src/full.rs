@@ -72,6 +72,7 @@ async fn talk(model: &mut Model, work: &mut Work, client: &Client, events: &mut 
                 UiEffect::Job(job) => work.start(job),
                 UiEffect::Typing(thread) => client.typing(thread),
                 UiEffect::Watch(users) => client.watch(Some(users)).await?,
+                UiEffect::Read(thread, id) => client.read(thread, id).await?,
                 UiEffect::Redraw => screen.clear()?,
                 UiEffect::Suspend => screen.suspend()?,
                 UiEffect::Quit => return Ok(()),

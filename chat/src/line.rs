@@ -23,6 +23,8 @@ pub enum InputLine {
     /// The message (none: the own last one) and its new text.
     Edit(Option<MsgId>, String),
     Recall(Option<MsgId>),
+    /// Up to this message the thread is read; none: the newest one that was shown.
+    Read(Option<MsgId>),
     Typing,
     Sessions,
     /// A number of the last list, or the id of a device.
@@ -62,6 +64,7 @@ A line is a message to the current thread; // at its beginning sends a line that
 /block NAME                  /unblock NAME      /blocks           whom you block
 /edit [#ID] TEXT             change a message of yours, the last one without an ID
 /recall [#ID]                take it back       /typing           tell the others that you write
+/read [#ID]                  you have read the thread up to this message, the newest one without an ID
 /available                   /away   /dnd        /hidden: how you are shown to others
 /sessions                    your devices       /sessions end N|others   ends their logins
 /here                        use this device again after another has taken over
@@ -102,6 +105,10 @@ pub fn parse(line: &str) -> Result<InputLine, String> {
         "recall" => match target(rest)? {
             (id, "") => Ok(InputLine::Recall(id)),
             _ => Err("/recall [#ID]".into()),
+        },
+        "read" => match target(rest)? {
+            (id, "") => Ok(InputLine::Read(id)),
+            _ => Err("/read [#ID]".into()),
         },
         "typing" => Ok(InputLine::Typing),
         "sessions" => match words(rest)?.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
@@ -209,6 +216,7 @@ mod tests {
         assert_eq!(p("/edit #12 new text"), InputLine::Edit(Some(MsgId(12)), "new text".into()));
         assert_eq!(p("/edit 12 is a number"), InputLine::Edit(None, "12 is a number".into()));
         assert_eq!(p("/recall"), InputLine::Recall(None));
+        assert_eq!((p("/read"), p("/read #9")), (InputLine::Read(None), InputLine::Read(Some(MsgId(9)))));
         assert_eq!(p("/discard"), InputLine::Discard(None));
         assert_eq!(p("/discard 7"), InputLine::Discard(Some(7)));
         assert_eq!(p("/blocks"), InputLine::Blocks);
@@ -239,6 +247,7 @@ mod tests {
             "/edit",
             "/edit #x y",
             "/recall words",
+            "/read words",
             "/sessions 2",
             "/sessions end",
             "/contact bob",

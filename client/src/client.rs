@@ -109,6 +109,13 @@ impl Client {
         local.await.map_err(|_| SendError::Closed)?
     }
 
+    /// The user has read this thread up to here, which is so on all their devices: each of them, this one too, hears
+    /// [`ClientEvent::Read`](crate::ClientEvent::Read) when the server has it. Said again until then; with a file store
+    /// also by the next run.
+    pub async fn read(&self, thread: Thread, id: MsgId) -> Result<(), RequestError> {
+        self.inner.command.send(Command::Read(thread, id)).await.map_err(|_| RequestError::Closed)
+    }
+
     /// Tells the others; lost without harm when there is no connection. Say it every few seconds while somebody types.
     pub fn typing(&self, thread: Thread) {
         let _ = self.inner.command.try_send(Command::Typing(thread));

@@ -16,6 +16,7 @@ use crate::{
     error::RequestError,
     events::{ClientEvent, Item},
     outbox::{Handed, Outbox, Settled},
+    read_state::ReadState,
     resume::{Ask, Out, Resume},
     waking::EdgeProbe,
     watch_wish::WatchWish,
@@ -48,6 +49,7 @@ pub(crate) struct Core {
     me: UserId,
     pub outbox: Outbox,
     pub resume: Resume,
+    pub read: ReadState,
     clock: ServerClock,
     /// While it is open, sends wait.
     pub probe: EdgeProbe,
@@ -64,11 +66,12 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub fn new(me: UserId, outbox: Outbox, resume: Resume, clock: ServerClock) -> Self {
+    pub fn new(me: UserId, outbox: Outbox, resume: Resume, read: ReadState, clock: ServerClock) -> Self {
         Self {
             me,
             outbox,
             resume,
+            read,
             clock,
             probe: EdgeProbe::default(),
             attached: false,
@@ -99,6 +102,7 @@ impl Core {
         (self.attached, self.complete, self.probe) = (false, false, EdgeProbe::default());
         self.outbox.disconnected();
         self.watch.disconnected();
+        self.read.disconnected();
         let unanswered =
             self.requests.drain().filter_map(|(_, p)| if let Pending::App(q) = p { Some(q) } else { None });
         self.questions.extend(unanswered);
@@ -154,10 +158,16 @@ impl Core {
             ServerFrame::Threads { r, threads, next } => match self.requests.remove(&r) {
                 Some(Pending::App(Question::Threads { answer, .. })) => {
                     threads.iter().filter_map(|t| t.last.as_ref()).for_each(|e| self.own(e));
+                    for summary in &threads {
+                        if let Some(read) = summary.read {
+                            self.was_read(&summary.thread, read);
+                        }
+                    }
                     let _ = answer.send(Ok(ThreadList { threads, next }));
                 }
                 other => self.put_back(r, other),
             },
+            ServerFrame::Read { threads } => threads.iter().for_each(|(thread, id)| self.was_read(thread, *id)),
             ServerFrame::Error { r, refusal } => self.refused(r, refusal, now, random),
             ServerFrame::Typing { thread, user } => self.tell(ClientEvent::Typing { thread, user }),
             ServerFrame::Member { thread, id, open, role, intervals } => {
@@ -186,6 +196,12 @@ impl Core {
         }
         self.collect();
         None
+    }
+
+    fn was_read(&mut self, thread: &Thread, id: MsgId) {
+        if let Some(id) = self.read.stored(thread, id) {
+            self.tell(ClientEvent::Read { thread: thread.clone(), id });
+        }
     }
 
     /// An own event says what `sent` says, wherever it stands.
@@ -234,6 +250,10 @@ impl Core {
                 None if r.is_none() && refusal.code == Code::Unavailable && refusal.thread.is_some() => {
                     self.resume.page_missing(&refusal, now, random);
                 }
+                // An `ack`: nothing of this thread is taken from this user any more.
+                None if r.is_none() && refusal.code == Code::NotMember && refusal.thread.is_some() => {
+                    refusal.thread.iter().for_each(|thread| self.read.refused(thread));
+                }
                 None => tracing::debug!(code = ?refusal.code, message = ?refusal.message, "the edge refused something"),
             },
         }
@@ -252,7 +272,10 @@ impl Core {
     fn collect(&mut self) {
         while let Some(out) = self.resume.next_out() {
             self.out.push_back(match out {
-                Out::Event(event) => Item::App(Box::new(ClientEvent::Message(*event))),
+                Out::Event(event) => {
+                    self.read.got(&event.thread, event.id);
+                    Item::App(Box::new(ClientEvent::Message(*event)))
+                }
                 Out::Skipped { thread, from, to } => Item::App(Box::new(ClientEvent::Skipped { thread, from, to })),
                 Out::Synced(synced) => Item::Synced(synced),
             });
@@ -304,6 +327,11 @@ impl Core {
             });
         }
         if self.attached
+            && let Some(acked) = self.read.say_now(now)
+        {
+            frames.push(ClientFrame::Ack(acked));
+        }
+        if self.attached
             && let Some(users) = self.watch.say_now(now)
         {
             frames.push(ClientFrame::Watch(WatchQuery { r: self.request(Pending::Watch), users }));
@@ -332,6 +360,7 @@ impl Core {
     pub fn due(&self) -> Option<Instant> {
         let outbox = self.attached.then(|| self.outbox.due()).flatten();
         let watch = self.watch.due().filter(|_| self.attached);
-        outbox.into_iter().chain(self.resume.due()).chain(watch).chain(self.probe.due()).min()
+        let read = self.read.due().filter(|_| self.attached);
+        outbox.into_iter().chain(self.resume.due()).chain(watch).chain(read).chain(self.probe.due()).min()
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use natterjack_protocol::{
-    Body, Kind, Thread, Token, UserId,
+    Body, Kind, MsgId, Thread, Token, UserId,
     client::{close, frame::DeviceClass},
     codec::Codec,
 };
@@ -47,6 +47,7 @@ pub(crate) enum Command {
     },
     Ask(Question),
     Typing(Thread),
+    Read(Thread, MsgId),
     Watch(Option<Vec<UserId>>),
     Report(bool),
     Rows(oneshot::Sender<Vec<Unsent>>),

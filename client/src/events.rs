@@ -49,6 +49,11 @@ pub enum ClientEvent {
         thread: Thread,
         user: UserId,
     },
+    /// Up to where this user has read, on whatever device: larger each time.
+    Read {
+        thread: Thread,
+        id: MsgId,
+    },
     /// This user's own membership of a thread changed, now or while this device was away: each change once, newer ones
     /// only.
     Member {

@@ -4,7 +4,7 @@ mod file;
 
 use std::path::{Path, PathBuf};
 
-use natterjack_protocol::{DeviceId, Thread, client::http::Tokens};
+use natterjack_protocol::{DeviceId, MsgId, Thread, client::http::Tokens};
 
 use crate::{
     events::Marks,
@@ -42,6 +42,8 @@ pub(crate) struct Stored {
     pub owner: Option<String>,
     pub synced: Option<SyncPoint>,
     pub cursors: Vec<(Thread, Cursor)>,
+    /// What the user has read and the server does not know yet.
+    pub read: Vec<(Thread, MsgId)>,
     pub outbox: Vec<Unsent>,
     /// The next local key; keys of messages long gone are not used again.
     pub next_local: u64,

@@ -73,6 +73,7 @@ impl Admission {
         self.live.detach(handle);
         self.presence.leave(handle);
         self.sessions.leave(handle);
+        handle.state.acks.hurry();
         // Whoever still holds the handle pushes into nothing.
         handle.outbox.close(close::BYE);
     }

@@ -20,13 +20,10 @@ use natterjack_protocol::{
 };
 use tokio::time::timeout;
 
-use self::{
-    catch_up::tell_changes,
-    changes::changes,
-    plan::{decode_synced, encode_synced},
-};
+use self::{catch_up::tell_changes, changes::changes, plan::SyncedMark};
 use crate::{
     clock::Clock,
+    cursors::Cursors,
     history::HistoryClient,
     live::{LiveHandle, SkipUntil, event::TopicKey, heads_batch::Barrier, topic::VisibleRange},
     refusals::{EdgeError, RoleService, refuse},
@@ -52,6 +49,7 @@ pub struct Attach {
     pub clock: Clock,
     pub history: HistoryClient,
     pub tail: LeaderReader,
+    pub cursors: Cursors,
     pub times: Times,
 }
 
@@ -69,11 +67,16 @@ impl Attach {
         synced: Option<String>,
     ) -> Result<bool, Refusal> {
         self.live.subscribe(session, vec![(TopicKey::User(session.user.clone()), VisibleRange::default())]).await?;
-        let mut synced = synced.and_then(|s| decode_synced(&s, self.layout.generation, self.layout.partitions));
+        let comes_back = !cursors.is_empty() || synced.is_some();
+        let mark = synced.and_then(|s| SyncedMark::parse(&s, self.layout.generation, self.layout.partitions));
+        let (mut synced, read_since) = mark.map_or((None, None), |mark| (Some(mark.frontiers), Some(mark.at_s)));
         let (mut cursors, mut complete) = (cursors, true);
         let mut reached: BTreeMap<Thread, MsgId> = BTreeMap::new();
-        for _ in 0..TURNS {
+        for turn in 0..TURNS {
             let (items, barrier) = self.threads_of(session).await?;
+            if turn == 0 && comes_back {
+                self.cursors.come_back(session, &cursors, read_since).await?;
+            }
             tell_changes(session, changes(&session.state.snapshot(), &cursors, synced.as_deref())).await?;
             let caught_up = self.catch_up(session, &items, &cursors, synced.as_deref(), &barrier).await;
             complete &= caught_up.complete;
@@ -82,8 +85,7 @@ impl Attach {
                 *known = id.max(*known);
             }
             let frontiers: Vec<MsgId> = barrier.partitions.iter().map(|p| p.frontier).collect();
-            let mark =
-                if complete { encode_synced(self.layout.generation, frontiers.iter().copied()) } else { String::new() };
+            let mark = if complete { self.mark(frontiers.clone()) } else { String::new() };
             let then = ServerFrame::Attached { synced: mark }.encode(session.codec);
             session.drained().await?;
             if self.live.go_live(session, skip_until(session, &items, &barrier, &reached), Some(then)).await? {
@@ -199,7 +201,11 @@ impl Attach {
     /// shown yet.
     pub fn synced(&self) -> Option<String> {
         let frontiers = (0..self.layout.partitions).map(|p| self.clock.frontier(p).unwrap_or_default());
-        (!self.live.is_repairing()).then(|| encode_synced(self.layout.generation, frontiers))
+        (!self.live.is_repairing()).then(|| self.mark(frontiers.collect()))
+    }
+
+    fn mark(&self, frontiers: Vec<MsgId>) -> String {
+        SyncedMark { at_s: self.cursors.now_s(), frontiers }.encode(self.layout.generation)
     }
 
     /// The leader's value of `<uid>.threads`. A missing key is lost, never "no threads": it is built again first.

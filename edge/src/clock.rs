@@ -1,6 +1,12 @@
 //! The log's time and signs of life, from the beats of `channel`. An edge never judges an age by its own clock.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use natterjack_nats::ServerTime;
 use natterjack_protocol::{MsgId, Times, internal::live::Beat};
@@ -21,6 +27,8 @@ impl Partition {
 
 struct Inner {
     partitions: Mutex<Vec<Option<Partition>>>,
+    /// Of each partition the newest id that came here.
+    newest: Box<[AtomicU64]>,
     silence: Duration,
     slack: Duration,
     alive: watch::Sender<bool>,
@@ -37,6 +45,7 @@ impl Clock {
     pub fn new(partitions: u32, times: &Times, time: ServerTime) -> Self {
         Self(Arc::new(Inner {
             partitions: Mutex::new(vec![None; partitions as usize]),
+            newest: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
             silence: times.beat_silence,
             slack: times.clock_slack,
             alive: watch::Sender::new(false),
@@ -90,6 +99,21 @@ impl Clock {
 
     pub fn frontier(&self, p: u32) -> Option<MsgId> {
         self.partition(p).map(|p| p.beat.frontier)
+    }
+
+    /// An event with this id came here, or somebody who knows has vouched for it.
+    pub fn saw(&self, p: u32, id: MsgId) {
+        if let Some(newest) = self.0.newest.get(p as usize)
+            && newest.load(Relaxed) < id.0
+        {
+            newest.fetch_max(id.0, Relaxed);
+        }
+    }
+
+    /// The newest id that is known here to be given. None: nothing was heard of the partition yet.
+    pub fn newest(&self, p: u32) -> Option<MsgId> {
+        let saw = self.0.newest.get(p as usize).map(|newest| MsgId(newest.load(Relaxed))).filter(|id| !id.is_none());
+        saw.max(self.frontier(p))
     }
 
     pub fn alive(&self, p: u32) -> bool {
@@ -151,6 +175,10 @@ mod tests {
         assert!(clock.all_alive() && *clock.watch().borrow());
         assert!(!clock.beat(beat(0, 7)));
         assert_eq!(clock.frontier(0), Some(MsgId(9)), "a frontier never goes back");
+        clock.saw(0, MsgId(12));
+        clock.saw(0, MsgId(11));
+        clock.saw(7, MsgId(11));
+        assert_eq!((clock.newest(0), clock.newest(1)), (Some(MsgId(12)), Some(MsgId(5))), "ahead of the beats");
         tokio::time::sleep(Duration::from_millis(50)).await;
         clock.look();
         assert!(!*clock.watch().borrow());

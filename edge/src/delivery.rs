@@ -12,6 +12,8 @@ use crate::{
     Config,
     attach::Attach,
     clock::Clock,
+    cursors::Cursors,
+    directory::Directory,
     history::HistoryClient,
     live::{
         self, LiveHandle,
@@ -25,6 +27,7 @@ use crate::{
 pub struct DeliveryParts {
     pub live: LiveHandle,
     pub attach: Attach,
+    pub cursors: Cursors,
     pub batch_acks: BatchAcks,
     pub clock: Clock,
     pub members: Members,
@@ -47,7 +50,8 @@ impl DeliveryParts {
     ) -> Result<Self, NatsConnectError> {
         let feed = FanIn::connect(&cfg.nats, &format!("edge-{}-fanin", cfg.edge_id)).await?;
         let (live, inbox) = live::channel();
-        let clock = Clock::new(layout.partitions, &cfg.times, time);
+        let clock = Clock::new(layout.partitions, &cfg.times, time.clone());
+        let cursors = Cursors::new(nats, buckets, layout, &clock, &time, &Directory::new(nats));
         let (members, batch_acks, fence) = (Members::default(), BatchAcks::default(), Fence::new(nats, layout));
         let history = HistoryClient::new(nats.clone(), cfg.times.attach);
         let attach = Attach {
@@ -58,6 +62,7 @@ impl DeliveryParts {
             clock: clock.clone(),
             history: history.clone(),
             tail: LeaderReader::new(nats, layout),
+            cursors: cursors.clone(),
             times: cfg.times.clone(),
         };
         let dispatch = Dispatch {
@@ -76,6 +81,6 @@ impl DeliveryParts {
             times: cfg.times.clone(),
         };
         let dispatcher = tokio::spawn(dispatch::run(dispatch, inbox, stop));
-        Ok(Self { live, attach, batch_acks, clock, members, history, fence, dispatcher })
+        Ok(Self { live, attach, cursors, batch_acks, clock, members, history, fence, dispatcher })
     }
 }

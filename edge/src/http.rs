@@ -41,7 +41,7 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    admission::limits::AdmissionLimits, auth::TokenVerifier, clock::Clock, control::ControlAppender,
+    admission::limits::AdmissionLimits, auth::TokenVerifier, clock::Clock, control::ControlAppender, cursors::Cursors,
     directory::Directory, edges::KnownEdges, long_poll::LongPolls, pages::Pages, people::People, presence::Presence,
     sends::http::HttpSends, status::StatusWatch, threads::ThreadLists,
 };
@@ -60,6 +60,7 @@ pub struct Api {
     pub control: ControlAppender,
     pub pages: Pages,
     pub threads: ThreadLists,
+    pub cursors: Cursors,
     pub polls: LongPolls,
     pub http_sends: HttpSends,
     pub limiter: AdmissionLimits,
@@ -103,6 +104,7 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(groups::role))
         .routes(routes!(groups::leave))
         .routes(routes!(threads::list))
+        .routes(routes!(threads::ack))
         .routes(routes!(messages::page, messages::send))
         .routes(routes!(sync::get, sync::post))
         .routes(routes!(edges::list))

@@ -12,6 +12,7 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod cursors;
 mod delivery;
 pub mod devices;
 pub mod directory;

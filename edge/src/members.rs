@@ -18,6 +18,8 @@ use natterjack_protocol::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
+use crate::cursors::UserAcks;
+
 /// Registry of the users that have a session here. Clones share it.
 #[derive(Clone, Default)]
 pub struct Members {
@@ -44,6 +46,7 @@ impl Members {
             readings: AtomicU32::default(),
             loads: Notify::new(),
             chosen: Mutex::default(),
+            acks: UserAcks::default(),
         });
         users.insert(user.clone(), Arc::downgrade(&state));
         state
@@ -71,6 +74,8 @@ pub struct UserState {
     loads: Notify,
     /// What the user chose of their presence, read when they typed.
     pub chosen: Mutex<Option<Box<ChosenPresence>>>,
+    /// How far the user has read, and the devices of their sessions here have got, as far as it is not written yet.
+    pub acks: UserAcks,
 }
 
 /// What a user chose of their presence, as it was read.

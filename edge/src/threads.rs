@@ -6,13 +6,14 @@ use natterjack_nats::calls::history::latest;
 use natterjack_protocol::{
     Event, Most, MsgId, Refusal, Thread, UserId,
     client::frame::ThreadSummary,
-    internal::rpc::ReadAccess,
+    internal::rpc::{LatestOf, ReadAccess},
     limits,
     log::fold::ThreadItem,
     size::{self, Size},
 };
 
 use crate::{
+    cursors::Cursors,
     history::{HistoryClient, invalid_reply},
     people::People,
 };
@@ -32,6 +33,7 @@ const TIE_BITS: u32 = 11;
 pub struct ThreadLists {
     history: HistoryClient,
     people: People,
+    cursors: Cursors,
 }
 
 /// What is known of a thread before its name.
@@ -42,13 +44,16 @@ struct Row {
     key: u64,
     /// Of rows that may be on the page.
     last: Option<Event>,
+    /// Up to here it was read; none: not known.
+    read: Option<MsgId>,
+    unread: Option<u8>,
     bytes: usize,
 }
 
 impl Row {
-    fn new(thread: Thread, item: ThreadItem, last: Option<Event>) -> Self {
+    fn new(Asked(thread, item, read): Asked, LatestOf { last, unread }: LatestOf) -> Self {
         let key = (last.as_ref().map_or(0, |e| e.ts) << TIE_BITS) | (thread.hash64() & ((1 << TIE_BITS) - 1));
-        Self { bytes: SUMMARY_BYTES + last.as_ref().map_or(0, size::json), thread, item, key, last }
+        Self { bytes: SUMMARY_BYTES + last.as_ref().map_or(0, size::json), thread, item, key, last, read, unread }
     }
 }
 
@@ -58,8 +63,8 @@ impl Size for Row {
     }
 }
 
-/// A thread that is asked about.
-struct Asked(Thread, ThreadItem);
+/// A thread that is asked about, and up to where it was read.
+struct Asked(Thread, ThreadItem, Option<MsgId>);
 
 impl Size for Asked {
     fn size(&self) -> usize {
@@ -68,8 +73,8 @@ impl Size for Asked {
 }
 
 impl ThreadLists {
-    pub fn new(history: &HistoryClient, people: &People) -> Self {
-        Self { history: history.clone(), people: people.clone() }
+    pub fn new(history: &HistoryClient, people: &People, cursors: &Cursors) -> Self {
+        Self { history: history.clone(), people: people.clone(), cursors: cursors.clone() }
     }
 
     /// One page, and where the next begins.
@@ -80,8 +85,15 @@ impl ThreadLists {
         limit: Option<u16>,
         before: Option<MsgId>,
     ) -> Result<(Vec<ThreadSummary>, Option<MsgId>), Refusal> {
+        // A list without what was read is better than none.
+        let cursors = self.cursors.load(reader).await.ok();
         // A block by somebody else is no conversation.
-        let threads = threads.into_iter().filter(|(_, item)| item.visible()).collect();
+        let threads = threads.into_iter().filter(|(_, item)| item.visible());
+        let threads = threads.map(|(thread, item)| {
+            let read = cursors.as_ref().map(|c| c.read(&thread));
+            Asked(thread, item, read)
+        });
+        let threads = threads.collect();
         let most = Most { count: page_limit(limit)?, bytes: limits::PAGE_BYTES };
         let mut answers = stream::iter(questions(threads))
             .map(|asked| self.clone().latest(reader.clone(), asked))
@@ -99,13 +111,12 @@ impl ThreadLists {
     async fn latest(self, reader: UserId, mut asked: Vec<Asked>) -> Result<Vec<Row>, Refusal> {
         let mut rows = Vec::with_capacity(asked.len());
         while !asked.is_empty() {
-            let threads = asked.iter().map(|Asked(t, i)| (t.clone(), ReadAccess::from(i))).collect();
-            let last = self.history.ask_in_turn(latest(reader.clone(), threads)).await?;
-            if !(1..=asked.len()).contains(&last.len()) {
+            let threads = asked.iter().map(|Asked(t, i, read)| (t.clone(), ReadAccess::from(i), *read)).collect();
+            let latest = self.history.ask_in_turn(latest(reader.clone(), threads)).await?;
+            if !(1..=asked.len()).contains(&latest.len()) {
                 return Err(invalid_reply("nothing, or more than was asked for"));
             }
-            let answered = asked.drain(..last.len()).zip(last);
-            rows.extend(answered.map(|(Asked(thread, item), last)| Row::new(thread, item, last)));
+            rows.extend(asked.drain(..latest.len()).zip(latest).map(|(asked, latest)| Row::new(asked, latest)));
         }
         Ok(rows)
     }
@@ -116,7 +127,17 @@ impl ThreadLists {
             Thread::Group { gid } => self.people.group(gid).await.ok().flatten().map(|g| g.name),
             Thread::Dm { .. } => None,
         };
-        ThreadSummary { open: row.item.open(), role: row.item.role, thread: row.thread, name, last: row.last }
+        // An ack may have gone further than the thread has: up to the newest id of its partition.
+        let read = row.read.map(|read| row.last.as_ref().map_or(read, |last| read.min(last.id)));
+        ThreadSummary {
+            open: row.item.open(),
+            role: row.item.role,
+            thread: row.thread,
+            name,
+            last: row.last,
+            read,
+            unread: row.unread,
+        }
     }
 }
 
@@ -128,8 +149,7 @@ pub fn page_limit(limit: Option<u16>) -> Result<usize, Refusal> {
     }
 }
 
-fn questions(threads: Vec<(Thread, ThreadItem)>) -> Vec<Vec<Asked>> {
-    let mut rest: Vec<Asked> = threads.into_iter().map(|(t, i)| Asked(t, i)).collect();
+fn questions(mut rest: Vec<Asked>) -> Vec<Vec<Asked>> {
     let mut questions = Vec::new();
     while !rest.is_empty() {
         let mut question = std::mem::take(&mut rest);
@@ -194,7 +214,8 @@ mod tests {
             kind: Kind::Text,
             body: Body::text("x"),
         };
-        Row::new(event.thread.clone(), ThreadItem::default(), (ts > 0).then_some(event))
+        let asked = Asked(event.thread.clone(), ThreadItem::default(), None);
+        Row::new(asked, LatestOf { last: (ts > 0).then_some(event), unread: None })
     }
 
     fn page(mut rows: Vec<Row>, most: Most, before: Option<MsgId>) -> (Vec<Row>, Option<MsgId>) {
@@ -246,7 +267,8 @@ mod tests {
         let long = |n: usize| {
             let mut last = row(&format!("g{n}"), 1_800_000_000_000).last.unwrap();
             last.body = Body::text("\0".repeat(limits::TEXT_CHARS));
-            Row::new(last.thread.clone(), ThreadItem::default(), Some(last))
+            let asked = Asked(last.thread.clone(), ThreadItem::default(), None);
+            Row::new(asked, LatestOf { last: Some(last), unread: None })
         };
         pages = turned(|| (0..60).map(long).collect(), most);
         pages.iter().for_each(|p| assert!(p.iter().map(Size::size).sum::<usize>() < limits::PAGE_BYTES + 2 * 62_000));

@@ -8,6 +8,7 @@ use std::fmt::Display;
 use natterjack_protocol::{
     GroupId, Token, UserId,
     internal::{
+        cursors::UserCursors,
         devices::UserDevices,
         kv::{EdgeInfo, PublicKey, RevokedLogin},
         presence::UserSettings,
@@ -112,13 +113,15 @@ const EDGES: KeyFamily = KeyFamily::new(Bucket::Leases, "edge.*", &[Edge]);
 const GROUPS: KeyFamily = KeyFamily::new(Bucket::Groups, "*", FOLD);
 /// By the user's id.
 const THREADS: KeyFamily = KeyFamily::new(Bucket::Users, "*.threads", FOLD);
+/// Made by the persister with the account, restored by it when it was lost, and taken away when the account is deleted.
+const CURSORS: KeyFamily = KeyFamily::new(Bucket::Users, "*.cursors", &[Edge, Persister]);
 /// The persister takes away those of an account that is deleted.
 const SETTINGS: KeyFamily = KeyFamily::new(Bucket::Users, "*.settings", &[Edge, Persister]);
 /// By the user's id. The persister takes out the devices whose logins are ended, presence ends sessions of edges that
 /// are gone.
 const DEVICES: KeyFamily = KeyFamily::new(Bucket::Sessions, "*", &[Edge, Persister, Presence]);
 
-const FAMILIES: [&KeyFamily; 16] = [
+const FAMILIES: [&KeyFamily; 17] = [
     &LAYOUT,
     &LOG_READERS,
     &LAST_BACKUP,
@@ -133,6 +136,7 @@ const FAMILIES: [&KeyFamily; 16] = [
     &EDGES,
     &GROUPS,
     &THREADS,
+    &CURSORS,
     &SETTINGS,
     &DEVICES,
 ];
@@ -186,6 +190,16 @@ impl KvBuckets {
     /// No value: the user does not exist, or the key was lost; never "no threads".
     pub fn threads(&self, uid: &UserId) -> TypedKey<UserThreads> {
         one(&self.nats, &THREADS, self.layout.shard(uid.as_str()), &[uid])
+    }
+
+    /// How far a user has read. No value: lost, or the user does not exist; never "nothing read".
+    pub fn cursors(&self, uid: &UserId) -> TypedKey<UserCursors> {
+        one(&self.nats, &CURSORS, self.layout.shard(uid.as_str()), &[uid])
+    }
+
+    /// Of all users of a shard, by `<uid>.cursors`.
+    pub fn cursors_of_shard(&self, shard: u32) -> TypedKeys<UserCursors> {
+        self.all_of(&CURSORS, shard)
     }
 
     /// What a user chose.
@@ -324,8 +338,9 @@ mod tests {
         for subject in ["$KV.control.positions.channel.*.*", "$KV.roles.channel.*.*", "$KV.users-1.*.threads"] {
             assert!(channel.iter().any(|s| s == subject), "{subject} in {channel:?}");
         }
-        let edge = ["leases.edge.*", "users-0.*.settings", "users-1.*.settings", "sessions-0.*", "sessions-1.*"];
-        assert_eq!(written_by(Edge, 2), edge.map(|key| format!("$KV.{key}")));
+        let users = ["users-0.*.cursors", "users-1.*.cursors", "users-0.*.settings", "users-1.*.settings"];
+        let edge = ["leases.edge.*"].into_iter().chain(users).chain(["sessions-0.*", "sessions-1.*"]);
+        assert_eq!(written_by(Edge, 2), edge.map(|key| format!("$KV.{key}")).collect::<Vec<_>>());
         assert!(written_by(NatsRole::Doctor, 2).is_empty());
     }
 }

@@ -87,6 +87,15 @@ struct Watch {
     pause: Duration,
 }
 
+/// Up to where a watcher knew a bucket before: it is told what has changed since, or everything if the bucket is
+/// another one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BucketRevision {
+    /// When the bucket was made, milliseconds since 1970; 0: nothing was known.
+    pub made_ms: u64,
+    pub revision: u64,
+}
+
 /// How soon a watch brings a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WatchPace {
@@ -109,24 +118,25 @@ impl Kv {
         &self,
         keys: &str,
     ) -> Result<(impl Stream<Item = WatchEvent> + Send + Unpin + use<>, WatchProgress), KvError> {
-        self.watch_at_pace(keys, WatchPace::AtOnce).await
+        self.watch_at_pace(keys, WatchPace::AtOnce, BucketRevision::default()).await
     }
 
     pub(crate) async fn watch_at_pace(
         &self,
         keys: &str,
         pace: WatchPace,
+        from: BucketRevision,
     ) -> Result<(impl Stream<Item = WatchEvent> + Send + Unpin + use<>, WatchProgress), KvError> {
         let filter = subjects::bucket_key(self.bucket(), keys);
-        let told = Arc::new(AtomicU64::new(0));
-        let created = Arc::new(AtomicU64::new(0));
+        let told = Arc::new(AtomicU64::new(from.revision));
+        let created = Arc::new(AtomicU64::new(from.made_ms));
         let watching =
             WatchProgress { kv: self.clone(), filter: filter.clone(), seen: told.clone(), created: created.clone() };
         let mut watch = Watch {
             kv: self.clone(),
             filter,
             pull: None,
-            seen: 0,
+            seen: from.revision,
             told,
             created,
             known: (pace == WatchPace::AtOnce).then(BTreeSet::new),

@@ -52,7 +52,7 @@ pub use keys::{
     values::{Beginning, LastBackup, LeaseHolder, Position},
 };
 pub use kv::{Kv, KvError};
-pub use kv_watch::{WatchEvent, WatchProgress};
+pub use kv_watch::{BucketRevision, WatchEvent, WatchProgress};
 pub use layout::Layout;
 pub use layout_store::LayoutError;
 pub use leader_read::{LeaderReader, LogBounds, LogError, LogRecord};

@@ -13,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     kv::{Kv, KvError},
-    kv_watch::{WatchEvent, WatchPace, WatchProgress},
+    kv_watch::{BucketRevision, WatchEvent, WatchPace, WatchProgress},
 };
 
 /// Attempts of a merge before it gives up. Two writers that alternate need two; a stampede gets jitter.
@@ -241,7 +241,7 @@ impl<T: KvValue + Send + 'static> TypedKeys<T> {
     pub async fn watch_with_progress(
         &self,
     ) -> Result<(impl Stream<Item = KeyChange<T>> + Send + Unpin + use<T>, WatchProgress), KvError> {
-        self.watch_at_pace(WatchPace::AtOnce).await
+        self.watch_at_pace(WatchPace::AtOnce, BucketRevision::default()).await
     }
 
     /// Likewise, for keys of which many change: what changes within `every` comes together. A bucket that is lost
@@ -250,14 +250,24 @@ impl<T: KvValue + Send + 'static> TypedKeys<T> {
         &self,
         every: Duration,
     ) -> Result<(impl Stream<Item = KeyChange<T>> + Send + Unpin + use<T>, WatchProgress), KvError> {
-        self.watch_at_pace(WatchPace::Gathered(every)).await
+        self.watch_gathered_from(every, BucketRevision::default()).await
+    }
+
+    /// Likewise, of what has changed since.
+    pub async fn watch_gathered_from(
+        &self,
+        every: Duration,
+        from: BucketRevision,
+    ) -> Result<(impl Stream<Item = KeyChange<T>> + Send + Unpin + use<T>, WatchProgress), KvError> {
+        self.watch_at_pace(WatchPace::Gathered(every), from).await
     }
 
     async fn watch_at_pace(
         &self,
         pace: WatchPace,
+        from: BucketRevision,
     ) -> Result<(impl Stream<Item = KeyChange<T>> + Send + Unpin + use<T>, WatchProgress), KvError> {
-        let (changes, progress) = self.kv.watch_at_pace(&self.pattern, pace).await?;
+        let (changes, progress) = self.kv.watch_at_pace(&self.pattern, pace, from).await?;
         let keys = self.clone();
         let typed = changes.filter_map(move |WatchEvent { key, value, revision }| {
             let change = keys.change(&key, value.as_ref());

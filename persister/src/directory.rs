@@ -37,6 +37,7 @@ mod operators;
 mod rebuild;
 pub mod refold;
 mod register;
+mod restore;
 mod revoke;
 mod sessions;
 
@@ -218,6 +219,9 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
             }
             DirectoryRequest::RebuildGroup { group } => {
                 self.rebuild_group(&group).await.map(|()| DirectoryAnswer::Done)
+            }
+            DirectoryRequest::RestoreCursors { user } => {
+                self.restore_cursors(&user).await.map(|()| DirectoryAnswer::Done)
             }
         }
     }

@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod backup;
 mod batch;
+mod cursors;
 pub mod directory;
 pub mod external;
 pub mod fold;

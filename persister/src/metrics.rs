@@ -14,6 +14,7 @@ pub const LOG_USED_RATIO: &str = "natterjack_persister_log_used_ratio";
 pub const CQL_REQUEST_SECONDS: &str = "natterjack_persister_cql_request_seconds";
 pub const CQL_ERRORS: &str = "natterjack_persister_cql_errors_total";
 pub const CQL_FREE_REQUESTS: &str = "natterjack_persister_cql_free_requests";
+pub const CURSORS_COPIED: &str = "natterjack_persister_cursors_copied_total";
 pub const HISTORY_ANSWER_SECONDS: &str = "natterjack_history_answer_seconds";
 pub const HISTORY_WITHOUT_ARCHIVE: &str = "natterjack_history_without_archive_total";
 pub const HISTORY_LATE_COPIES: &str = "natterjack_history_late_copies_total";
@@ -54,6 +55,10 @@ pub fn describe() {
         "Requests to the CQL servers that failed, by kind and why: unavailable (a later attempt may succeed), refused"
     );
     describe_gauge!(CQL_FREE_REQUESTS, "Requests that may be sent before further ones wait, by kind");
+    describe_counter!(
+        CURSORS_COPIED,
+        "Users whose cursors (how far they have read) were copied from KV to the archive"
+    );
     describe_histogram!(HISTORY_ANSWER_SECONDS, Unit::Seconds, "Time to answer a request, by request");
     describe_counter!(HISTORY_WITHOUT_ARCHIVE, "Answers made from the log alone because the archive does not answer");
     describe_counter!(HISTORY_LATE_COPIES, "Late entries that repeat an earlier one and are not shown");

@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     archive::Archive,
+    cursors::CursorCopier,
     directory::{self, DirectoryError, Logins, RegistrationRule},
     external::External,
     history::{self, History},
@@ -152,15 +153,24 @@ pub async fn run_with<S: ArchiveStore + Accounts>(
     let mut parts: JoinSet<Result<(), Error>> = JoinSet::new();
     let closing = store.clone();
     let history = History::new(&nats, layout, cfg.times.clone(), store.clone());
+    let readers = Readers::new(&health);
+    parts.spawn({
+        let copier = CursorCopier {
+            buckets: KvBuckets::new(&nats, layout),
+            shards: layout.kv_shards,
+            store: store.patient(),
+            instance: cfg.instance.clone(),
+            times: cfg.times.clone(),
+        };
+        let (readers, stop) = (readers.clone(), stop.clone());
+        async move {
+            copier.run(readers, stop).await;
+            Ok(())
+        }
+    });
     parts.spawn({
         let archive = Archive { history: history.clone(), store: store.patient() };
-        let setup = RoleSetup {
-            nats: nats.clone(),
-            layout,
-            times: cfg.times.clone(),
-            instance: cfg.instance,
-            readers: Readers::new(&health),
-        };
+        let setup = RoleSetup { nats: nats.clone(), layout, times: cfg.times.clone(), instance: cfg.instance, readers };
         let stop = stop.clone();
         async move {
             natterjack_role::run(archive, setup, stop).await;

@@ -25,10 +25,12 @@ pub mod accounts;
 #[cfg(test)]
 pub mod conformance;
 pub mod cql;
+pub mod cursors;
 pub mod overlay;
 pub mod sqlite;
 
 pub use cql::{Cql, CqlConfig};
+pub use cursors::CursorArchive;
 pub use sqlite::Sqlite;
 
 /// Stretches of rising times that a search for a time looks into, the newest ones: as many as the clock was set back.
@@ -215,7 +217,7 @@ pub struct UnknownSubject {
 
 /// Everything the message path asks of an archive. Dropping a future of a write leaves it open whether the write
 /// happens.
-pub trait ArchiveStore: Clone + Send + Sync + 'static {
+pub trait ArchiveStore: CursorArchive + Clone + Send + Sync + 'static {
     /// The same for who can wait: a request may take much longer before it fails.
     fn patient(&self) -> Self {
         self.clone()

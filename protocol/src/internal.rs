@@ -1,6 +1,7 @@
 //! What roles say to each other: requests, live messages, values in KV, tokens. No client sees any of it.
 
 pub mod claims;
+pub mod cursors;
 pub mod devices;
 pub mod kv;
 pub mod live;

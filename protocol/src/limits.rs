@@ -16,6 +16,8 @@ pub const HTTP_BODY_BYTES: usize = 256 * 1024;
 /// where a 2G connection takes 40 s. A slower one holds memory and is dropped.
 pub const ANSWER_BYTES_PER_SECOND: usize = 4 * 1024;
 pub const CURSORS_PER_HELLO: usize = 1_000;
+/// Up to so many unread messages are counted: apps show "99+".
+pub const UNREAD_MAX: u8 = 100;
 pub const HEADS_PER_BATCH: usize = 1_024;
 pub const PAGE_MAX: usize = 200;
 pub const PAGE_DEFAULT: usize = 50;
@@ -107,7 +109,7 @@ const fn limit(name: &'static str, value: usize, unit: &'static str, of: &'stati
 }
 
 /// Every limit that somebody outside can run into. A test holds that it is complete.
-pub const TABLE: [LimitRow; 50] = [
+pub const TABLE: [LimitRow; 51] = [
     limit("TEXT_CHARS", TEXT_CHARS, "characters", "a text or caption; Unicode scalar values, not bytes"),
     limit("EMOJI_CHARS", EMOJI_CHARS, "characters", "an emoji or a reaction"),
     limit("CUSTOM_BYTES", CUSTOM_BYTES, "bytes", "the data of a `custom` message, before base64"),
@@ -124,7 +126,13 @@ pub const TABLE: [LimitRow; 50] = [
         "requests",
         "requests of a session without an answer, sends included; the edge reads no more frames until one is answered",
     ),
-    limit("CURSORS_PER_HELLO", CURSORS_PER_HELLO, "cursors", "one `hello` or one `sync`"),
+    limit(
+        "CURSORS_PER_HELLO",
+        CURSORS_PER_HELLO,
+        "cursors",
+        "one `hello` or one `sync`; `got` and `read` of one `ack`, each",
+    ),
+    limit("UNREAD_MAX", UNREAD_MAX as usize, "messages", "unread messages that are counted in a thread"),
     limit("PAGE_DEFAULT", PAGE_DEFAULT, "events", "a page of history, or threads of a list, without `limit`"),
     limit("PAGE_MAX", PAGE_MAX, "events", "the largest `limit` of `history` and `threads`"),
     limit(

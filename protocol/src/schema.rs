@@ -190,7 +190,7 @@ impl PartialSchema for Synced {
         ObjectBuilder::new()
             .schema_type(Type::String)
             .description(Some("Opaque; of the last answer that had one."))
-            .examples(["1.64611942400500.64611942400777"])
+            .examples(["1.1795260309.64611942400500.64611942400777"])
             .into()
     }
 }

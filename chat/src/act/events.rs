@@ -2,7 +2,7 @@
 
 use natterjack_client::{
     ClientEvent,
-    protocol::{self, Kind, client::presence::PresenceOf},
+    protocol::{self, Kind, Thread, client::presence::PresenceOf},
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -33,6 +33,8 @@ impl Chat {
             }
             ClientEvent::Message(event) => {
                 self.message(&event).await;
+                self.newest.insert(event.thread.clone(), event.id);
+                self.looked_at(&event.thread).await;
                 // Somebody who gets a message before choosing a thread can answer at once. A script chooses its thread.
                 let to_us = event.kind.is_message() && event.from != *self.client.user();
                 if to_us && self.current.is_none() && !self.screen.is_json() {
@@ -61,6 +63,9 @@ impl Chat {
                     Some(text),
                     json!({ "thread": thread, "user": user, "name": who }),
                 );
+            }
+            ClientEvent::Read { thread, id } => {
+                screen.say(Tone::Faint, "read", None, json!({ "thread": thread, "id": id }));
             }
             ClientEvent::Member { thread, id, open, role, .. } => {
                 let object = json!({ "thread": thread, "id": id, "open": open, "role": role });
@@ -116,6 +121,16 @@ impl Chat {
                 let who = self.names.user(&self.client, &of.user).await;
                 self.screen.say_text(Tone::Faint, format!("{who} is {}", presence_words(&of)));
             }
+        }
+    }
+
+    /// A person who has the thread before them has read what stands there. A script says so itself.
+    pub(super) async fn looked_at(&mut self, thread: &Thread) {
+        if self.current.as_ref() == Some(thread)
+            && !self.screen.is_json()
+            && let Some(id) = self.newest.get(thread)
+        {
+            let _ = self.client.read(thread.clone(), *id).await;
         }
     }
 

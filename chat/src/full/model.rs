@@ -54,6 +54,8 @@ pub enum UiEffect {
     Job(Job),
     Typing(Thread),
     Watch(Vec<UserId>),
+    /// The user has read this thread up to here.
+    Read(Thread, MsgId),
     /// Draw everything anew.
     Redraw,
     /// Back to the shell until somebody brings us to the foreground.
@@ -203,7 +205,7 @@ impl Model {
         self.typing.retain(|_, until| *until > now);
         self.notice.take_if(|n| n.until <= now);
         self.presence.stayed_unknown(now);
-        self.look();
+        self.look(&mut effects);
         self.fetch(now, &mut effects);
         self.watch(&mut effects);
         effects
@@ -293,12 +295,16 @@ impl Model {
     }
 
     /// Whoever is at the end of a thread has seen it.
-    fn look(&mut self) {
+    fn look(&mut self, effects: &mut Vec<UiEffect>) {
         if self.shows_messages()
             && let Some(here) = self.here_mut()
             && here.anchor.is_end()
         {
             here.unread = 0;
+            if here.last > here.read && !here.timeline.is_empty() {
+                here.read = here.last;
+                effects.push(UiEffect::Read(here.thread.clone(), here.last));
+            }
         }
     }
 

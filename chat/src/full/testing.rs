@@ -1,6 +1,9 @@
 //! What the tests of the full screen share.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use natterjack_client::{
@@ -52,13 +55,19 @@ pub fn page(thread: &Thread, first: u64, last: u64) -> Page {
     Page { events, prev: MsgId(first - 1), ..Page::default() }
 }
 
+/// Nothing of it was read.
+pub fn summary(name: &str, last: Option<Event>) -> ThreadSummary {
+    ThreadSummary { thread: dm(name), name: None, role: None, open: true, last, read: Some(MsgId::NONE), unread: None }
+}
+
 /// A model on a screen, with a clock of its own.
 pub struct Chat {
     pub model: Model,
     pub now: Instant,
-    /// All but who is to be watched.
+    /// All but who is to be watched, and what was read.
     pub effects: Vec<UiEffect>,
     pub watched: Vec<UserId>,
+    pub read: HashMap<Thread, MsgId>,
 }
 
 impl Chat {
@@ -67,7 +76,7 @@ impl Chat {
         let mut chat = Self::new(width, height);
         chat.connect();
         let last = Some(event(&dm("bob"), messages.max(1), "bob", "x"));
-        let bob = ThreadSummary { thread: dm("bob"), name: None, role: None, open: true, last };
+        let bob = summary("bob", last);
         chat.done(Done::Threads { result: Ok(ThreadList { threads: vec![bob], next: None }) });
         assert_eq!(chat.pages(), [PageWanted::Newest]);
         chat.page(PageWanted::Newest, if messages > 0 { page(&dm("bob"), 1, messages) } else { Page::default() });
@@ -81,6 +90,7 @@ impl Chat {
             now: Instant::now(),
             effects: Vec::new(),
             watched: Vec::new(),
+            read: HashMap::new(),
         };
         chat.input(UiInput::Resize(width, height));
         chat.done(Done::Outbox { rows: Vec::new() });
@@ -96,6 +106,7 @@ impl Chat {
         for effect in self.model.update(input, self.now) {
             match effect {
                 UiEffect::Watch(users) => self.watched = users,
+                UiEffect::Read(thread, id) => drop(self.read.insert(thread, id)),
                 effect => self.effects.push(effect),
             }
         }

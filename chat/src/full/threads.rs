@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use natterjack_client::protocol::{Thread, client::frame::ThreadSummary};
+use natterjack_client::protocol::{MsgId, Thread, client::frame::ThreadSummary};
 
 use super::{editor::Editor, scroll::Anchor, timeline::Timeline};
 
@@ -12,14 +12,27 @@ pub struct ThreadRow {
     pub thread: Thread,
     /// Of the last event, ms since 1970; 0: none.
     pub active: u64,
-    /// Messages of others that came in this run while nobody looked.
+    /// Messages of others that this user has not read, on any device.
     pub unread: usize,
+    /// Up to here the user has read, and the newest message that is known.
+    pub read: MsgId,
+    pub last: MsgId,
     /// May write here.
     pub open: bool,
     pub timeline: Timeline,
     pub anchor: Anchor,
     /// What was being written when another thread was opened.
     pub draft: Editor,
+}
+
+impl ThreadRow {
+    /// Here, or on another device.
+    pub fn was_read(&mut self, upto: MsgId) {
+        self.read = self.read.max(upto);
+        if self.read >= self.last {
+            self.unread = 0;
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +54,8 @@ impl ThreadTable {
             thread: thread.clone(),
             active: 0,
             unread: 0,
+            read: MsgId::NONE,
+            last: MsgId::NONE,
             open: true,
             timeline: Timeline::default(),
             anchor: Anchor::default(),
@@ -56,6 +71,17 @@ impl ThreadTable {
         let entry = self.entry(&summary.thread);
         entry.open = summary.open;
         entry.active = entry.active.max(summary.last.as_ref().map_or(0, |e| e.ts));
+        let last = summary.last.as_ref().map_or(MsgId::NONE, |e| e.id);
+        // What came since is counted here.
+        if last >= entry.last {
+            entry.last = last;
+            if summary.read.is_some_and(|read| read >= entry.read)
+                && let Some(unread) = summary.unread
+            {
+                entry.unread = usize::from(unread);
+            }
+        }
+        entry.was_read(summary.read.unwrap_or_default());
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut ThreadRow> {

@@ -108,6 +108,53 @@ async fn a_page_that_leaves_a_gap_is_filled_and_the_cursor_is_said_next_time() {
     assert_eq!(session.hello.synced.as_deref(), Some("1.1"));
 }
 
+/// Said until the server has it, through connections and runs; and what other devices read is told once.
+#[tokio::test]
+async fn what_was_read_is_said_until_it_is_stored() {
+    let mut fake = Fake::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let store = OutboxStore::File(dir.path().join("client.db"));
+    let (first, mut events) = client(&[&fake]).store(store.clone()).connect().await.unwrap();
+    let mut session = attached(&mut fake).await;
+    session.say(&event(5, 0)).await;
+    until(&mut events, |e| matches!(e, ClientEvent::Message(m) if m.id == MsgId(5))).await;
+    let ClientFrame::Ack(acked) = session.hear_any().await else { panic!("says what it has got") };
+    assert_eq!((acked.got, acked.read), (BTreeMap::from([(thread(), MsgId(5))]), BTreeMap::new()));
+    first.read(thread(), MsgId(5)).await.unwrap();
+    let ClientFrame::Ack(acked) = session.hear().await else { panic!("says what was read") };
+    assert_eq!(acked.read, BTreeMap::from([(thread(), MsgId(5))]));
+    // The edge dies before it has written it.
+    drop(session);
+    let mut session = attached(&mut fake).await;
+    let ClientFrame::Ack(acked) = session.hear().await else { panic!("says it again") };
+    assert_eq!(acked.read, BTreeMap::from([(thread(), MsgId(5))]));
+    drop(events);
+    first.close().await;
+
+    let (second, mut events) = client(&[&fake]).store(store.clone()).connect().await.unwrap();
+    let mut session = attached(&mut fake).await;
+    let ClientFrame::Ack(acked) = session.hear().await else { panic!("the next run says it, too") };
+    assert_eq!(acked.read, BTreeMap::from([(thread(), MsgId(5))]));
+    let read = |id| ServerFrame::Read { threads: [(thread(), MsgId(id))].into() };
+    session.say(&read(5)).await;
+    session.say(&read(5)).await;
+    session.say(&read(4)).await;
+    session.say(&read(9)).await;
+    let mut told = Vec::new();
+    while told.last() != Some(&MsgId(9)) {
+        if let ClientEvent::Read { id, .. } = timeout(Duration::from_secs(5), events.next()).await.unwrap().unwrap() {
+            told.push(id);
+        }
+    }
+    assert_eq!(told, [MsgId(5), MsgId(9)], "forward, and each once");
+    // Flushed a moment later.
+    second.close().await;
+    let (_third, _events) = client(&[&fake]).store(store).connect().await.unwrap();
+    let mut session = attached(&mut fake).await;
+    let said = timeout(Duration::from_millis(700), session.hear()).await;
+    assert!(said.is_err(), "it is stored: {said:?}");
+}
+
 #[tokio::test]
 async fn a_draining_edge_is_left_before_it_goes() {
     let (mut old, mut new) = (Fake::start().await, Fake::start().await);

@@ -34,6 +34,7 @@ impl Driver {
                     added.push((self.core.outbox.add(thread, kind, *body, waiter), stored));
                 }
                 Command::Ask(question) => self.core.question(question),
+                Command::Read(thread, id) => self.core.read.read(thread, id),
                 Command::Typing(thread) => {
                     if let Some(connection) = connection {
                         let _ = connection.outgoing.try_send(ClientFrame::Typing(TypingIn { thread }));
@@ -110,7 +111,8 @@ impl Driver {
     }
 
     pub(super) async fn store_changes(&mut self, marks: Marks) -> Result<(), crate::error::StoreError> {
-        let changes: Vec<Change> = self.core.outbox.take_changes();
+        let mut changes: Vec<Change> = self.core.outbox.take_changes();
+        changes.extend(self.core.read.take_changes());
         if !self.store.keeps() || (changes.is_empty() && marks.is_empty()) {
             return Ok(());
         }

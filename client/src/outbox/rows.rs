@@ -31,6 +31,10 @@ pub(crate) enum Change {
     Cid(Local, Option<Cid>),
     Fail(Local, Refusal),
     Remove(Local),
+    /// How far the user has read, which the server does not have yet.
+    Read(Thread, MsgId),
+    /// The server has all that was read of this thread.
+    ReadStored(Thread),
 }
 
 /// Tells `send_and_wait` how it ended.

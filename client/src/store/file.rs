@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Goes up when a table changes; an older client refuses a newer file.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -28,6 +28,7 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS outbox (
         local INTEGER PRIMARY KEY AUTOINCREMENT, thread TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, cid \
         BLOB, failed TEXT);
+    CREATE TABLE IF NOT EXISTS unsaid_read (thread TEXT PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
 #[derive(Clone)]
@@ -137,6 +138,12 @@ fn write_change(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
             .prepare_cached("UPDATE outbox SET failed = ?2 WHERE local = ?1")?
             .execute(params![local.0, json(refusal)]),
         Change::Remove(local) => tx.prepare_cached("DELETE FROM outbox WHERE local = ?1")?.execute(params![local.0]),
+        Change::Read(thread, id) => tx
+            .prepare_cached("INSERT OR REPLACE INTO unsaid_read (thread, id) VALUES (?1, ?2)")?
+            .execute(params![thread.to_string(), id.0]),
+        Change::ReadStored(thread) => {
+            tx.prepare_cached("DELETE FROM unsaid_read WHERE thread = ?1")?.execute(params![thread.to_string()])
+        }
     }
     .map(|_| ())
 }
@@ -156,6 +163,8 @@ fn load(db: &Connection, path: &Path) -> Result<Stored, StoreError> {
         Ok((r.get::<_, String>(0)?, Cursor { id: MsgId(r.get(1)?), ts: r.get(2)? }))
     })
     .map_err(fail)?;
+    let read = rows(db, "SELECT thread, id FROM unsaid_read", |r| Ok((r.get::<_, String>(0)?, MsgId(r.get(1)?))));
+    let read = read.map_err(fail)?;
     let outbox = rows(db, "SELECT local, thread, kind, body, cid, failed FROM outbox ORDER BY local", |r| {
         Ok((r.get(0)?, r.get::<_, String>(1)?, r.get::<_, String>(2)?, r.get::<_, String>(3)?, r.get(4)?, r.get(5)?))
     })
@@ -192,6 +201,11 @@ fn load(db: &Connection, path: &Path) -> Result<Stored, StoreError> {
             .map(|(t, cursor)| Some((t.parse().ok()?, cursor)))
             .collect::<Option<_>>()
             .ok_or_else(|| corrupt("a cursor"))?,
+        read: read
+            .into_iter()
+            .map(|(t, id)| Some((t.parse().ok()?, id)))
+            .collect::<Option<_>>()
+            .ok_or_else(|| corrupt("how far was read"))?,
         outbox: outbox
             .into_iter()
             .map(unsent)

@@ -89,26 +89,33 @@ pub fn most_recent(
     new.into_iter().map(|(new, _)| new).collect()
 }
 
-/// The opaque `synced` of a device: `<generation>.<frontier>.<frontier>…`.
-pub fn encode_synced(generation: u32, frontiers: impl Iterator<Item = MsgId>) -> String {
-    std::iter::once(u64::from(generation))
-        .chain(frontiers.map(|f| f.0))
-        .map(|n| n.to_string())
-        .collect::<Vec<_>>()
-        .join(".")
+/// How far a device is in sync: what is behind its opaque `synced`, `<generation>.<at_s>.<frontier>.<frontier>…`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncedMark {
+    /// When it was, seconds since 1970: what its user had read by then it was told.
+    pub at_s: u64,
+    /// Of each partition.
+    pub frontiers: Vec<MsgId>,
 }
 
-/// None: of a generation that this edge does not know yet, or not ours; then everything is looked up. That of an
-/// earlier generation has a frontier for each of *its* partitions.
-pub fn decode_synced(synced: &str, generation: u32, partitions: u32) -> Option<Vec<MsgId>> {
-    let numbers: Vec<u64> = synced.split('.').map(|n| n.parse().ok()).collect::<Option<_>>()?;
-    let (of, rest) = numbers.split_first()?;
-    let fits = match of.cmp(&u64::from(generation)) {
-        std::cmp::Ordering::Less => !rest.is_empty(),
-        std::cmp::Ordering::Equal => rest.len() == partitions as usize,
-        std::cmp::Ordering::Greater => false,
-    };
-    fits.then(|| rest.iter().copied().map(MsgId).collect())
+impl SyncedMark {
+    pub fn encode(&self, generation: u32) -> String {
+        let numbers = [u64::from(generation), self.at_s].into_iter().chain(self.frontiers.iter().map(|f| f.0));
+        numbers.map(|n| n.to_string()).collect::<Vec<_>>().join(".")
+    }
+
+    /// None: of a generation that this edge does not know yet, or not ours; then everything is looked up. That of an
+    /// earlier generation has a frontier for each of *its* partitions.
+    pub fn parse(mark: &str, generation: u32, partitions: u32) -> Option<Self> {
+        let numbers: Vec<u64> = mark.split('.').map(|n| n.parse().ok()).collect::<Option<_>>()?;
+        let [of, at_s, frontiers @ ..] = numbers.as_slice() else { return None };
+        let fits = match of.cmp(&u64::from(generation)) {
+            std::cmp::Ordering::Less => !frontiers.is_empty(),
+            std::cmp::Ordering::Equal => frontiers.len() == partitions as usize,
+            std::cmp::Ordering::Greater => false,
+        };
+        fits.then(|| Self { at_s: *at_s, frontiers: frontiers.iter().copied().map(MsgId).collect() })
+    }
 }
 
 #[cfg(test)]
@@ -189,13 +196,14 @@ mod tests {
 
     #[test]
     fn synced_of_an_earlier_generation_still_says_something() {
-        let s = encode_synced(3, [MsgId(5), MsgId(7)].into_iter());
-        assert_eq!(decode_synced(&s, 3, 2), Some(vec![MsgId(5), MsgId(7)]));
-        assert_eq!(decode_synced(&s, 4, 16), Some(vec![MsgId(5), MsgId(7)]));
+        let mark = SyncedMark { at_s: 1_900_000_000, frontiers: vec![MsgId(5), MsgId(7)] };
+        let s = mark.encode(3);
+        assert_eq!(SyncedMark::parse(&s, 3, 2), Some(mark.clone()));
+        assert_eq!(SyncedMark::parse(&s, 4, 16), Some(mark));
         for (s, generation, partitions) in
-            [(s.as_str(), 2, 2), (s.as_str(), 3, 3), ("", 3, 2), ("x.1.2", 3, 2), ("3", 4, 2)]
+            [(s.as_str(), 2, 2), (s.as_str(), 3, 3), ("", 3, 2), ("x.9.1.2", 3, 2), ("3", 4, 2), ("3.9", 4, 2)]
         {
-            assert_eq!(decode_synced(s, generation, partitions), None);
+            assert_eq!(SyncedMark::parse(s, generation, partitions), None);
         }
     }
 }

@@ -101,6 +101,11 @@ impl Topics {
         }
     }
 
+    /// Of each partition, in their order.
+    pub fn newest(&self) -> &[MsgId] {
+        &self.newest
+    }
+
     pub fn len(&self) -> usize {
         self.by_key.len()
     }
@@ -267,6 +272,10 @@ impl Topics {
             Ok(Ephemeral::Typing { thread, user, only }) => {
                 let key = xxh3_64(format!("{thread}{user}").as_bytes());
                 topic.typing(key, &user, only.as_ref(), &ServerFrame::Typing { thread, user: user.clone() });
+            }
+            Ok(Ephemeral::Read { threads }) => {
+                let frame = ServerFrame::Read { threads };
+                topic.sessions().for_each(|s| s.frame(&frame));
             }
             Ok(Ephemeral::Contacts) => {
                 topic.sessions().for_each(|s| s.frame(&ServerFrame::Contacts));

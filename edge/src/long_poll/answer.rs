@@ -86,7 +86,7 @@ impl Collected {
             }
             // The same change may come by signal and by looking.
             ServerFrame::Member { .. } if self.frames.contains(&frame) => return,
-            ServerFrame::Member { .. } | ServerFrame::Contacts => {}
+            ServerFrame::Member { .. } | ServerFrame::Contacts | ServerFrame::Read { .. } => {}
             ServerFrame::Draining { .. } => self.leaving = true,
             // What a watch is answered with is less than what is known from the beginning.
             ServerFrame::Presence { r: None, users } => {
@@ -100,9 +100,13 @@ impl Collected {
             // Typing is over before the next poll would show that it is; the others are about sockets.
             _ => return,
         }
-        // Without `synced` the end of a membership is told each time: no cursor passes it. Answered at once, it would
-        // be asked for again at once.
-        let may_be_old = matches!(frame, ServerFrame::Member { .. }) && !self.in_sync_once && !self.attached();
+        // Without `synced` the end of a membership is told each time: no cursor passes it. What was read within the last
+        // minute is, too. Answered at once, it would be asked for again at once.
+        let may_be_old = match frame {
+            ServerFrame::Member { .. } => !self.in_sync_once && !self.attached(),
+            ServerFrame::Read { .. } => !self.attached(),
+            _ => false,
+        };
         self.news |= !may_be_old;
         self.bytes += bytes;
         self.frames.push(frame);

@@ -20,6 +20,7 @@ use crate::{
     admission::Admission,
     auth::TokenVerifier,
     control::ControlAppender,
+    cursors::Cursors,
     delivery::DeliveryParts,
     devices::{
         Devices,
@@ -50,7 +51,8 @@ use crate::{
 const ANSWERS: Duration = Duration::from_secs(5);
 /// At a new generation of the log: how long requests have to finish and sessions to be told.
 const RESUME: Duration = Duration::from_secs(1);
-/// At the end: how long the places of sessions that have gone have to be given back.
+/// At the end: how long the places of sessions that have gone have to be given back, and what they had read to be
+/// written.
 const RELEASES: Duration = Duration::from_secs(2);
 /// Requests of other edges, and pings of `presence`, that are answered at once: each looks at one session at most.
 const REQUESTS: usize = 1_024;
@@ -71,7 +73,7 @@ pub(super) async fn generation(base: &Base, layout: Layout, stop: &CancellationT
     running.tasks.close();
     running.tasks.wait().await;
     running.poll_places.give_back_all();
-    let _ = timeout(RELEASES, running.devices.released()).await;
+    let _ = timeout(RELEASES, async { tokio::join!(running.devices.released(), running.cursors.written()) }).await;
     if !matches!(result, Ok(Some(_))) {
         let _ = timeout(base.cfg.times.edge_refresh, running.keeper.lease.release()).await;
     }
@@ -86,6 +88,7 @@ struct Running {
     tasks: TaskTracker,
     sessions: Sessions,
     devices: Arc<Devices>,
+    cursors: Cursors,
     poll_places: Arc<PollPlaces>,
     status: StatusWatch,
     edges: KnownEdges,
@@ -118,8 +121,9 @@ async fn start(
     let (presence_desk, presence_inbox) = handle::channel();
     let delivery =
         DeliveryParts::start(cfg, nats, time.clone(), layout, &buckets, presence_desk.clone(), end.clone()).await?;
-    let (clock, directory, status, sessions) =
-        (delivery.clock.clone(), Directory::new(nats), StatusWatch::default(), Sessions::default());
+    let directory = Directory::new(nats);
+    let (clock, cursors) = (delivery.clock.clone(), delivery.cursors.clone());
+    let (status, sessions) = (StatusWatch::default(), Sessions::default());
     // These wait for their buckets. At a new generation the health is still that of the one before.
     health.set("edge", Err("waiting for its buckets".into()));
     let auth = TokenVerifier::start(&buckets, time, &directory, &sessions, &cfg.times);
@@ -194,6 +198,7 @@ async fn start(
         tasks,
         sessions,
         devices,
+        cursors,
         poll_places,
         status,
         edges,
@@ -231,12 +236,12 @@ impl Parts {
         end: &CancellationToken,
     ) -> (AbortOnDropHandle<()>, Arc<Services<EdgeBackend>>, http::Api) {
         let Base { cfg, nats, limiter, health, .. } = base;
-        let DeliveryParts { live, attach, batch_acks, clock, members, history, dispatcher, .. } = delivery;
+        let DeliveryParts { live, attach, cursors, batch_acks, clock, members, history, dispatcher, .. } = delivery;
         let Self { people, publisher, log, directory, auth, sessions, edges, presence, .. } = self;
         let (status, thread_log) = (log.status.clone(), ThreadLog::new(nats, log.layout));
         let control =
             ControlAppender::new(thread_log.clone(), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
-        let threads = ThreadLists::new(&history, &people);
+        let threads = ThreadLists::new(&history, &people, &cursors);
         let pages = Pages::new(&history, &people);
         let admission = Arc::new(Admission {
             revoked: auth.revoked().clone(),
@@ -276,13 +281,14 @@ impl Parts {
             control,
             pages: pages.clone(),
             threads: threads.clone(),
+            cursors: cursors.clone(),
             polls,
             http_sends: HttpSends::new(devices.clone(), admission.clone(), limiter.clone()),
             limiter: limiter.clone(),
             edges,
         };
         let services = Arc::new(Services {
-            backend: EdgeBackend { tokens: auth, attach, pages, threads, presence, nats: nats.clone() },
+            backend: EdgeBackend { tokens: auth, attach, pages, threads, presence, cursors, nats: nats.clone() },
             devices,
             admission,
             limiter: limiter.clone(),

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use natterjack_nats::{Nats, subjects};
 use natterjack_protocol::{
     MsgId, Refusal, Thread, UserId,
-    client::frame::{Page, Request, ThreadSummary},
+    client::frame::{Acknowledged, Page, Request, ThreadSummary},
     internal::live::Ephemeral,
     log::fold::ThreadItem,
 };
@@ -14,6 +14,7 @@ use natterjack_protocol::{
 use crate::{
     attach::Attach,
     auth::{Actor, TokenVerifier},
+    cursors::Cursors,
     pages::{PageQuestion, Pages},
     presence::{Presence, choice::SeesTyping},
     sends::{device::PublishSends, send::Sends},
@@ -58,6 +59,9 @@ pub trait Backend: Send + Sync + 'static {
         before: Option<MsgId>,
     ) -> impl Future<Output = Result<(Vec<ThreadSummary>, Option<MsgId>), Refusal>> + Send;
 
+    /// Takes what the device says that it has got and its user has read.
+    fn ack(&self, session: &SessionHandle, acked: Acknowledged) -> Result<(), Refusal>;
+
     /// Tells the others of the thread that this user types, if all of them may see it; may be lost.
     fn typing(&self, session: &Arc<SessionHandle>, thread: Thread) -> impl Future<Output = ()> + Send;
 
@@ -77,6 +81,7 @@ pub struct EdgeBackend {
     pub pages: Pages,
     pub threads: ThreadLists,
     pub presence: Presence,
+    pub cursors: Cursors,
     pub nats: Nats,
 }
 
@@ -122,6 +127,10 @@ impl Backend for EdgeBackend {
         before: Option<MsgId>,
     ) -> Result<(Vec<ThreadSummary>, Option<MsgId>), Refusal> {
         self.threads.page(reader, threads, limit, before).await
+    }
+
+    fn ack(&self, session: &SessionHandle, acked: Acknowledged) -> Result<(), Refusal> {
+        self.cursors.ack(&session.state, &session.device, acked)
     }
 
     async fn typing(&self, session: &Arc<SessionHandle>, thread: Thread) {

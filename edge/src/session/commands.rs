@@ -6,8 +6,8 @@ use natterjack_protocol::{
     client::{
         close,
         frame::{
-            ActivityReport, ClientFrame, HistoryQuery, Page, Request, ServerFrame, SyncQuery, ThreadsQuery, TypingIn,
-            WatchQuery,
+            Acknowledged, ActivityReport, ClientFrame, HistoryQuery, Page, Request, ServerFrame, SyncQuery,
+            ThreadsQuery, TypingIn, WatchQuery,
         },
     },
     limits,
@@ -25,6 +25,7 @@ pub(super) fn request(frame: &ClientFrame) -> Option<Request> {
         ClientFrame::Threads(ThreadsQuery { r, .. }) | ClientFrame::Sync(SyncQuery { r, .. }) => Some(*r),
         ClientFrame::Watch(w) => Some(w.r),
         ClientFrame::Hello(_)
+        | ClientFrame::Ack(_)
         | ClientFrame::Typing(_)
         | ClientFrame::Report(_)
         | ClientFrame::Ping
@@ -53,6 +54,7 @@ impl<B: Backend> Session<B> {
                     self.error(Some(r), refusal);
                 }
             }
+            ClientFrame::Ack(acked) => self.ack(acked),
             ClientFrame::Typing(TypingIn { thread }) => self.typing(thread),
             ClientFrame::Watch(WatchQuery { r, users }) => {
                 let (services, handle) = (self.services.clone(), self.handle.clone());
@@ -102,6 +104,24 @@ impl<B: Backend> Session<B> {
             ClientFrame::Bye => return self.last_words(close::BYE),
         }
         Ok(())
+    }
+
+    /// Before the threads are known it waits for them.
+    fn ack(&mut self, acked: Acknowledged) {
+        if self.attached {
+            if let Err(refusal) = self.services.backend.ack(&self.handle, acked) {
+                self.error(None, refusal);
+            }
+            return;
+        }
+        let (services, session) = (self.services.clone(), self.handle.clone());
+        self.request(async move {
+            let taken = async {
+                session.state.loaded(services.times.attach).await?;
+                services.backend.ack(&session, acked)
+            };
+            taken.await.map_or_else(|refusal| Done::Answer(ServerFrame::error(None, refusal)), |()| Done::Nothing)
+        });
     }
 
     /// Shown for a few seconds, may be lost. Answered only when it makes no sense at all; a conversation that has not

@@ -288,7 +288,9 @@ async fn others(nats: &Nats, layout: Layout, tail: &LeaderReader, hold: &Hold) -
                 HistoryRequest::LastEntries { threads } => {
                     HistoryAnswer::LastEntries(vec![LastEntry::default(); threads.len()])
                 }
-                HistoryRequest::Latest { threads, .. } => HistoryAnswer::Latest(vec![None; threads.len()]),
+                HistoryRequest::Latest { threads, .. } => {
+                    HistoryAnswer::Latest(vec![Default::default(); threads.len()])
+                }
                 HistoryRequest::Between { .. } => HistoryAnswer::Between { events: Vec::new(), complete: true },
             })
         }

@@ -104,6 +104,11 @@ pub fn rebuild_group(group: &GroupId) -> DirectoryCall<()> {
     call(DirectoryRequest::RebuildGroup { group: group.clone() }, done)
 }
 
+/// The key of the user's cursors was lost: write it again from the archive. `not_found` if there is no such user.
+pub fn restore_cursors(user: &UserId) -> DirectoryCall<()> {
+    call(DirectoryRequest::RestoreCursors { user: user.clone() }, done)
+}
+
 fn ended(answer: DirectoryAnswer) -> Option<u32> {
     match answer {
         DirectoryAnswer::Ended(ended) => Some(ended),

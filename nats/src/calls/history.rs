@@ -3,7 +3,7 @@
 use natterjack_protocol::{
     Cid, Event, MsgId, Thread, UserId,
     client::frame::Page,
-    internal::rpc::{HistoryAnswer, HistoryRequest, LastEntry, PageStart, ReadAccess},
+    internal::rpc::{HistoryAnswer, HistoryRequest, LastEntry, LatestOf, PageStart, ReadAccess},
 };
 
 use super::RpcCall;
@@ -48,10 +48,11 @@ pub fn last_entries(threads: Vec<Thread>) -> HistoryCall<Vec<LastEntry>> {
     })
 }
 
-/// The newest visible event of each thread, of the first ones at least: ask again for the rest.
-pub fn latest(reader: UserId, threads: Vec<(Thread, ReadAccess)>) -> HistoryCall<Vec<Option<Event>>> {
+/// The newest visible event of each thread, and how many messages are behind what was read, of the first ones at least:
+/// ask again for the rest.
+pub fn latest(reader: UserId, threads: Vec<(Thread, ReadAccess, Option<MsgId>)>) -> HistoryCall<Vec<LatestOf>> {
     call(HistoryRequest::Latest { reader, threads }, |answer| match answer {
-        HistoryAnswer::Latest(events) => Some(events),
+        HistoryAnswer::Latest(latest) => Some(latest),
         _ => None,
     })
 }

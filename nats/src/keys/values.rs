@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use natterjack_protocol::{
     MsgId,
     internal::{
+        cursors::UserCursors,
         devices::UserDevices,
         kv::{EdgeInfo, PublicKey, RevokedLogin},
         presence::UserSettings,
@@ -21,6 +22,8 @@ impl KvValue for Layout {}
 impl KvValue for GroupState {}
 
 impl KvValue for UserThreads {}
+
+impl KvValue for UserCursors {}
 
 impl KvValue for UserDevices {}
 

@@ -20,6 +20,7 @@ use super::{Directory, kv_refusal, password_refusal, store_refusal};
 use crate::store::{
     ArchiveStore,
     accounts::{Accounts, Deletion, NameHold},
+    cursors::ArchivedCursors,
 };
 
 /// How often deletions are looked for that another instance has begun, or that were cut off.
@@ -129,6 +130,8 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
             self.hint(&[&contact.user]).await;
         }
         self.buckets.devices(user).delete().await.map_err(kv_refusal)?;
+        self.buckets.cursors(user).delete().await.map_err(kv_refusal)?;
+        self.store.put_cursors(vec![ArchivedCursors::deleted(user.clone())]).await.map_err(store_refusal)?;
         self.buckets.settings(user).delete().await.map_err(kv_refusal)?;
         self.buckets.threads(user).delete().await.map_err(kv_refusal)?;
         if last {

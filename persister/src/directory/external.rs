@@ -1,9 +1,7 @@
 //! Logging in with a token of somebody else: whom it is about becomes a user here at the first time, and is the same
 //! one ever after.
 
-use natterjack_protocol::{
-    Code, DeviceId, Refusal, client::http::Profile, internal::rpc::DirectoryAnswer, log::fold::UserThreads,
-};
+use natterjack_protocol::{Code, DeviceId, Refusal, client::http::Profile, internal::rpc::DirectoryAnswer};
 
 use super::{Directory, issuer, store_refusal, token_refusal};
 use crate::{
@@ -37,11 +35,8 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
             }
         };
         if made {
-            if let Err(e) = self.buckets.threads(&profile.user).create_if_absent(&UserThreads::default()).await {
-                tracing::warn!(
-                    user = %profile.user, error = %e,
-                    "an account was made but not its list of threads; its next login will"
-                );
+            if let Err(e) = self.make_keys(&profile.user).await {
+                tracing::warn!(user = %profile.user, error = %e, "an account was made but not its keys; its next login will");
                 return Err(Refusal::unavailable(
                     "the account was made, but cannot be used yet; try the same again in a moment",
                 ));

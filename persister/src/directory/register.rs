@@ -7,8 +7,12 @@
 
 use std::time::Duration;
 
+use natterjack_nats::KvError;
 use natterjack_protocol::{
-    Code, DeviceId, Refusal, Token, internal::rpc::DirectoryAnswer, log::fold::UserThreads, text,
+    Code, DeviceId, Refusal, Token, UserId,
+    internal::{cursors::UserCursors, rpc::DirectoryAnswer},
+    log::fold::UserThreads,
+    text,
 };
 use serde::{Deserialize, Serialize};
 
@@ -80,13 +84,19 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
                 return self.register_again(&place, login, &name, password, device).await;
             }
         }
-        if let Err(e) = self.buckets.threads(&user).create_if_absent(&UserThreads::default()).await {
-            tracing::warn!(%user, error = %e, "an account was made but not its list of threads; its first login will");
+        if let Err(e) = self.make_keys(&user).await {
+            tracing::warn!(%user, error = %e, "an account was made but not its keys; its first login will");
             return Err(Refusal::unavailable(
                 "the account was made, but cannot be used yet; try the same again in a moment",
             ));
         }
         self.open_session(login, device).await
+    }
+
+    /// Those that every user has. Who has a list of threads exists, so it comes last.
+    pub(super) async fn make_keys(&self, user: &UserId) -> Result<(), KvError> {
+        self.buckets.cursors(user).create_if_absent(&UserCursors::default()).await?;
+        self.buckets.threads(user).create_if_absent(&UserThreads::default()).await
     }
 
     /// The name is taken. By the same registration, if it is spelled the same, was made a moment ago, and the password

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use futures_util::{StreamExt, stream};
 use natterjack_protocol::{
-    Event, Most, MsgId, Thread, UserId,
-    internal::rpc::{LastEntry, ReadAccess},
+    Most, MsgId, Thread, UserId,
+    internal::rpc::{LastEntry, LatestOf, ReadAccess},
     limits, size,
 };
 
 use super::{
     HistoryError, View,
-    page::{prev_of, visible},
+    page::{Rows, prev_of, visible},
     page_source::PageSource,
     reader::Reader,
 };
@@ -19,8 +19,13 @@ use crate::store::{ArchiveError, ArchiveStore, Order, Row, overlay};
 
 /// Threads looked at side by side.
 const SIDE_BY_SIDE: usize = 16;
-/// Reactions and edits that are passed over on the way to a message: beyond that many the list shows none.
-const LOOK_BACK: usize = 100;
+/// Reactions and edits that are passed over on the way to a message, and how many at a time: beyond so many the list
+/// shows the newest of them.
+const LOOK_BACK: usize = 1_000;
+const LOOK_BACK_STEP: usize = 100;
+/// Entries behind what was read that are looked at for messages of others: what lies below so many reactions, edits and
+/// own messages is not counted.
+const UNREAD_LOOK: usize = 1_000;
 
 impl<S: ArchiveStore> View<S> {
     /// The newest entry of each thread. With the archive away a thread that is not in the log gets the last id the log
@@ -58,49 +63,82 @@ impl<S: ArchiveStore> View<S> {
         }
     }
 
-    /// The newest message or change of each thread that the reader may see, of the first threads, as many as fit into
-    /// an answer: at least of one. With the archive away: as far as the log knows.
+    /// The newest message or change of each thread that the reader may see, and what of it they have not read, of the
+    /// first threads, as many as fit into an answer: at least of one. With the archive away: as far as the log knows.
     pub(super) async fn latest(
         &self,
         reader: UserId,
-        threads: Vec<(Thread, ReadAccess)>,
-    ) -> Result<Vec<Option<Event>>, HistoryError> {
-        let looks = threads.into_iter().map(|(thread, access)| {
+        threads: Vec<(Thread, ReadAccess, Option<MsgId>)>,
+    ) -> Result<Vec<LatestOf>, HistoryError> {
+        let looks = threads.into_iter().map(|(thread, access, read)| {
             let mut reader = Reader { user: reader.clone(), intervals: access.intervals };
             async move {
                 let _place = self.places.acquire().await;
-                let newest = self.latest_of(&thread, &reader).await?;
+                let latest = self.latest_of(&thread, &reader, read).await?;
                 if reader.ended(&self.log, &thread, access.v).await? {
-                    self.latest_of(&thread, &reader).await
+                    self.latest_of(&thread, &reader, read).await
                 } else {
-                    Ok(newest)
+                    Ok(latest)
                 }
             }
         });
         let mut looks = stream::iter(looks).buffered(SIDE_BY_SIDE);
         let (mut found, mut bytes) = (Vec::new(), 0);
         while bytes < limits::ANSWER_BYTES
-            && let Some(event) = looks.next().await
+            && let Some(latest) = looks.next().await
         {
-            let event = event?;
-            bytes += size::json(&event);
-            found.push(event);
+            let latest = latest?;
+            bytes += size::json(&latest);
+            found.push(latest);
         }
         Ok(found)
     }
 
-    async fn latest_of(&self, thread: &Thread, reader: &Reader) -> Result<Option<Event>, HistoryError> {
+    async fn latest_of(&self, thread: &Thread, reader: &Reader, read: Option<MsgId>) -> Result<LatestOf, HistoryError> {
         let source = PageSource::open_unmarked(self, thread).await?;
-        let found = match newest(&source, reader).await {
+        match look(&source, reader, read).await {
             Err(HistoryError::Store(ArchiveError::Unavailable(_))) => {
-                newest(&PageSource::open_log_only(self, thread, MsgId::NONE).await?, reader).await?
+                look(&PageSource::open_log_only(self, thread, MsgId::NONE).await?, reader, read).await
             }
             // One thread that cannot be checked now does not take the list from anybody.
-            Err(HistoryError::OutOfReach) => None,
-            found => found?,
-        };
-        Ok(found.filter(|(r, _)| !r.unchecked).map(|(r, prev)| r.into_event(prev)))
+            Err(HistoryError::OutOfReach) => Ok(LatestOf::default()),
+            latest => latest,
+        }
     }
+}
+
+async fn look<S: ArchiveStore>(
+    source: &PageSource<'_, S>,
+    reader: &Reader,
+    read: Option<MsgId>,
+) -> Result<LatestOf, HistoryError> {
+    let Some((row, prev)) = newest(source, reader).await?.filter(|(r, _)| !r.unchecked) else {
+        return Ok(LatestOf { last: None, unread: read.map(|_| 0) });
+    };
+    let unread = match read {
+        // In most threads there is nothing that was not read.
+        Some(read) if row.id <= read => Some(0),
+        Some(read) => Some(unread(source, reader, read).await?),
+        None => None,
+    };
+    Ok(LatestOf { last: Some(row.into_event(prev)), unread })
+}
+
+/// Messages of others behind `read`, counted from the newest one down.
+async fn unread(rows: &impl Rows, reader: &Reader, read: MsgId) -> Result<u8, HistoryError> {
+    let (mut hi, mut left, mut count) = (MsgId::MAX, UNREAD_LOOK, 0);
+    while left > 0 {
+        let most = Most { count: left.min(usize::from(limits::UNREAD_MAX)), bytes: limits::PAGE_BYTES };
+        let seen = visible(rows, reader, (read.next(), hi), Order::NewestFirst, most).await?;
+        let Some(oldest) = seen.last() else { break };
+        (hi, left) = (oldest.id, left.saturating_sub(seen.len()));
+        let of_others = seen.iter().filter(|r| r.kind.is_message() && r.from != reader.user).count();
+        count = usize::from(limits::UNREAD_MAX).min(count + of_others);
+        if count == usize::from(limits::UNREAD_MAX) {
+            break;
+        }
+    }
+    Ok(u8::try_from(count).unwrap_or(limits::UNREAD_MAX))
 }
 
 /// And its `prev`, as in a page that begins with it.
@@ -110,17 +148,21 @@ async fn newest<S: ArchiveStore>(
 ) -> Result<Option<(Row, MsgId)>, HistoryError> {
     let shown = |r: &Row| r.kind.is_message() || r.kind.is_control() || overlay::is_recalled(r);
     // Most often the newest entry is it, and the one below is its `prev`.
-    let (mut hi, mut want, mut left) = (MsgId::MAX, 2, 1 + LOOK_BACK);
+    let (mut hi, mut want, mut left, mut newest) = (MsgId::MAX, 2, LOOK_BACK, None);
     while left > 0 {
         let most = Most { count: want, bytes: limits::PAGE_BYTES };
         let mut rows = visible(source, reader, (MsgId::NONE, hi), Order::NewestFirst, most).await?;
-        let Some(oldest) = rows.last().map(|r| r.id) else { return Ok(None) };
-        (hi, left) = (oldest, left - rows.len());
-        want = left;
+        let Some(oldest) = rows.last().map(|r| r.id) else { break };
+        (hi, left, want) = (oldest, left.saturating_sub(rows.len()), LOOK_BACK_STEP);
+        let below = |at: usize| rows.get(at + 1).map(|r| r.id);
         if let Some(at) = rows.iter().position(shown) {
-            let prev = prev_of(source, reader, rows[at].id, rows.get(at + 1).map(|r| r.id)).await?;
+            let prev = prev_of(source, reader, rows[at].id, below(at)).await?;
             return Ok(Some((rows.swap_remove(at), prev)));
         }
+        if newest.is_none() {
+            let prev = prev_of(source, reader, rows[0].id, below(0)).await?;
+            newest = Some((rows.swap_remove(0), prev));
+        }
     }
-    Ok(None)
+    Ok(newest)
 }

@@ -5,14 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use natterjack_nats::Position;
+use natterjack_nats::{BucketRevision, Position};
 use natterjack_protocol::{
-    Body, Cid, Entry, Kind, Most, MsgId, Thread, Token, UserId, limits,
+    Body, Cid, DeviceId, Entry, Kind, Most, MsgId, Thread, Token, UserId,
+    internal::cursors::UserCursors,
+    limits,
     log::fold::{GroupState, ThreadItem, apply_group},
 };
 
 use crate::store::{
-    ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, ThreadBatch, UnknownSubject, overlay::is_recalled,
+    ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, ThreadBatch, UnknownSubject,
+    cursors::ArchivedCursors, overlay::is_recalled,
 };
 
 // By their paths, which hold also where the tests of a backend include this file.
@@ -42,6 +45,7 @@ pub async fn all<S: ArchiveStore>(store: &S) {
     states_only_move_forward(store).await;
     positions_only_move_forward(store).await;
     what_is_lost_stays_lost(store).await;
+    cursors_of_the_largest_revision_stay(store).await;
 }
 
 async fn empty_until_something_is_archived<S: ArchiveStore>(fresh: &S) {
@@ -213,6 +217,44 @@ async fn positions_only_move_forward<S: ArchiveStore>(store: &S) {
         None,
         "each generation has its own"
     );
+}
+
+async fn cursors_of_the_largest_revision_stay<S: ArchiveStore>(store: &S) {
+    let (user, other) = (user("reader"), user("reader-2"));
+    let read = |id: u64| {
+        let mut cursors = UserCursors::default();
+        cursors.add_read(&thread("read-1"), MsgId(id), 1_900_000_000);
+        cursors.add_got(&user_device(), &thread("read-2"), MsgId(id + 1));
+        cursors
+    };
+    let row = |revision, cursors| ArchivedCursors { user: user.clone(), revision, cursors };
+    assert_eq!(store.cursors(&user).await.unwrap(), None);
+    // Two persisters that hold the shard for a moment may write in any order.
+    let newer = (1 << 52) + 7;
+    for revision in [newer, 3, newer, 4] {
+        store.put_cursors(vec![row(revision, Some(read(revision)))]).await.unwrap();
+    }
+    assert_eq!(store.cursors(&user).await.unwrap(), Some(read(newer)));
+    assert_eq!(store.cursors(&other).await.unwrap(), None);
+    store.put_cursors(vec![row(newer + 1, None), row(newer - 1, Some(read(5)))]).await.unwrap();
+    assert_eq!(store.cursors(&user).await.unwrap(), None);
+    store.put_cursors(vec![row(newer + 2, Some(read(9)))]).await.unwrap();
+    assert_eq!(store.cursors(&user).await.unwrap(), Some(read(9)));
+    store.put_cursors(vec![ArchivedCursors::deleted(user.clone())]).await.unwrap();
+    store.put_cursors(vec![row(newer + 3, Some(read(9)))]).await.unwrap();
+    assert_eq!(store.cursors(&user).await.unwrap(), None, "whatever comes late");
+
+    assert_eq!(store.cursors_position(7).await.unwrap(), None);
+    for (made_ms, revision) in [(1_900_000_000_000, 5), (1_900_000_000_000, 9), (1_900_000_000_001, 2)] {
+        let to = BucketRevision { made_ms, revision };
+        store.cursors_reached(7, to).await.unwrap();
+        assert_eq!(store.cursors_position(7).await.unwrap(), Some(to), "a bucket that was made again counts from 1");
+    }
+    assert_eq!(store.cursors_position(8).await.unwrap(), None);
+}
+
+fn user_device() -> DeviceId {
+    Token::parse("phone").unwrap()
 }
 
 async fn what_is_lost_stays_lost<S: ArchiveStore>(store: &S) {

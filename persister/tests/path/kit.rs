@@ -255,10 +255,19 @@ impl World {
     }
 
     pub async fn latest(&self, reader: &str, threads: &[&Thread]) -> Vec<Option<Event>> {
-        let threads = threads.iter().map(|t| ((*t).clone(), everything())).collect();
+        let threads = threads.iter().map(|t| ((*t).clone(), everything(), None)).collect();
         match self.ask(&HistoryRequest::Latest { reader: user(reader), threads }).await.unwrap() {
-            HistoryAnswer::Latest(events) => events,
+            HistoryAnswer::Latest(latest) => latest.into_iter().map(|l| l.last).collect(),
             other => panic!("events were asked for: {other:?}"),
+        }
+    }
+
+    /// Unread messages of somebody who has read up to here.
+    pub async fn unread(&self, reader: &str, thread: &Thread, read: MsgId) -> Option<u8> {
+        let threads = vec![(thread.clone(), everything(), Some(read))];
+        match self.ask(&HistoryRequest::Latest { reader: user(reader), threads }).await.unwrap() {
+            HistoryAnswer::Latest(latest) => latest[0].unread,
+            other => panic!("a count was asked for: {other:?}"),
         }
     }
 }

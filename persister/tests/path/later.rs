@@ -139,9 +139,17 @@ async fn question(history: &History<Switched>, model: &Model, mut rng: StdRng, w
             return Err(format!("between {} and {upto}: {got:?}, not {want:?}", row.id));
         }
     }
-    match ask(history, HistoryRequest::Latest { reader: user("reader"), threads: vec![(thread, access)] }).await {
-        Some(HistoryAnswer::Latest(events)) => {
-            let newest = events.iter().flatten();
+    // One of those who write, too: what they wrote is not unread.
+    let (read, reader) =
+        (model.rows.choose(&mut rng).unwrap().id, [user("reader"), user("a")].choose(&mut rng).unwrap().clone());
+    let threads = vec![(thread, access, Some(read))];
+    match ask(history, HistoryRequest::Latest { reader: reader.clone(), threads }).await {
+        Some(HistoryAnswer::Latest(latest)) => {
+            let (unread, is) = (latest[0].unread, model.unread(&reader, read));
+            if whole && unread != Some(is) {
+                return Err(format!("unread behind {read}: {unread:?}, not {is}"));
+            }
+            let newest = latest.iter().filter_map(|l| l.last.as_ref());
             newest.clone().try_for_each(|e| model.is_shown(e)).map_err(|e| format!("latest: {e}"))?;
             newest
                 .map(|e| (e.prev, model.prev(e.id)))

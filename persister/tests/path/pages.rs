@@ -124,6 +124,10 @@ async fn a_page_is_the_same_before_and_after_it_is_archived() {
     assert_eq!(text(by_admin), Some((Kind::Recall, String::new())));
     assert_eq!(text(in_tail), Some((Kind::Text, "changed in the tail".into())));
     assert!(!format!("{before:?}").contains("secret"));
+    // Neither a change of the group, nor an operation, nor what was taken back.
+    assert_eq!(w.unread("reader", &t, MsgId::NONE).await, Some(3), "edited, kept, in the tail");
+    assert_eq!(w.unread("b", &t, MsgId::NONE).await, Some(2), "not their own");
+    assert_eq!((w.unread("a", &t, kept).await, w.unread("a", &t, in_tail).await), (Some(1), Some(0)));
     let latest = w.latest("a", &[&t]).await;
     assert_eq!(
         latest[0].as_ref().map(|e| (e.id, e.body.text.as_deref())),
@@ -181,9 +185,9 @@ async fn a_page_ends_where_the_log_ends_the_membership() {
             panic!("a page was asked for")
         };
         assert!(after.events.is_empty() && !after.more);
-        let latest = HistoryRequest::Latest { reader: user("m"), threads: vec![(t.clone(), access.clone())] };
+        let latest = HistoryRequest::Latest { reader: user("m"), threads: vec![(t.clone(), access.clone(), None)] };
         let HistoryAnswer::Latest(latest) = w.ask(&latest).await.unwrap() else { panic!("the latest was asked for") };
-        assert_eq!(latest[0].as_ref().map(|e| e.id), Some(before));
+        assert_eq!(latest[0].last.as_ref().map(|e| e.id), Some(before));
     }
 }
 

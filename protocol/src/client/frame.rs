@@ -7,14 +7,16 @@
 mod declare;
 mod payload;
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use declare::{BadFrame, FrameInfo, FrameKind};
 pub use payload::{
-    ActivityReport, DeviceClass, Displaced, Hello, HistoryQuery, OtherDevice, Page, SendMessage, SyncQuery,
-    ThreadSummary, ThreadsQuery, TypingIn, WatchQuery, Welcome,
+    Acknowledged, ActivityReport, DeviceClass, Displaced, Hello, HistoryQuery, OtherDevice, Page, SendMessage,
+    SyncQuery, ThreadSummary, ThreadsQuery, TypingIn, WatchQuery, Welcome,
 };
 
 use crate::{
@@ -24,7 +26,7 @@ use crate::{
     ids::{MsgId, UserId},
     log::{Intervals, Role},
     refusal::{Code, Refusal},
-    schema::{Millis, RequestNumber, Synced, Time},
+    schema::{Cursors, Millis, RequestNumber, Synced, Time},
     thread::Thread,
 };
 use FrameKind::{Answer, AnswerOrPush, Push, Request as Asks, Signal};
@@ -41,6 +43,8 @@ frames! {
         "hello", Signal(Some("welcome")) => Hello(Hello),
         /// A message, or an operation on one.
         "send", Asks("sent") => Send(SendMessage),
+        /// How far this device has got, and its user has read. Answered by `read` when what was read is stored.
+        "ack", Signal(None) => Ack(Acknowledged),
         /// Somebody is writing; shown for a few seconds, may be lost.
         "typing", Signal(None) => Typing(TypingIn),
         /// A page of a thread.
@@ -86,6 +90,11 @@ frames! {
         },
         /// Something happened in a thread.
         "event", Push => Event(Box<Event>),
+        /// Up to where this user has read, on whatever device, also this one. Keep the larger of this and what you have.
+        "read", Push => Read {
+            #[schema(value_type = Cursors)]
+            threads: BTreeMap<Thread, MsgId>,
+        },
         /// Somebody else is writing in this thread.
         "typing", Push => Typing { thread: Thread, user: UserId },
         /// How users that you watch are shown, in an answer all of them, else those that changed.

@@ -5,6 +5,8 @@ mod accounts;
 mod groups;
 mod people;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -24,7 +26,7 @@ use crate::{
     cid::Cid,
     ids::MsgId,
     log::{Body, Kind},
-    schema::Time,
+    schema::{Cursors, Time},
     thread::Thread,
 };
 
@@ -36,6 +38,15 @@ pub struct ThreadsAnswer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Time>)]
     pub next: Option<MsgId>,
+}
+
+/// Up to where somebody has read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Read)]
+pub struct ReadAnswer {
+    /// Of the threads that were asked about.
+    #[schema(value_type = Cursors)]
+    pub read: BTreeMap<Thread, MsgId>,
 }
 
 /// A message; which fields its body needs depends on the kind, as `client::message` describes.

@@ -53,6 +53,10 @@ pub enum PolledFrame {
         role: Option<Role>,
         intervals: Vec<Interval>,
     },
+    Read {
+        #[schema(value_type = Cursors)]
+        threads: BTreeMap<Thread, MsgId>,
+    },
     Error(Refusal),
     Contacts,
     Draining {

@@ -127,6 +127,15 @@ pub struct LastEntry {
     pub ts: u64,
 }
 
+/// What the list of threads says of one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatestOf {
+    /// The newest event that the reader may see.
+    pub last: Option<Event>,
+    /// Messages of others behind what the reader has read, up to `limits::UNREAD_MAX`; none: not known now.
+    pub unread: Option<u8>,
+}
+
 /// To `history`: any instance answers, from archive and log together.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -139,9 +148,10 @@ pub enum HistoryRequest {
     Between { thread: Thread, after: MsgId, upto: MsgId, limit: u16 },
     /// The newest entry of each thread.
     LastEntries { threads: Vec<Thread> },
-    /// The newest visible event of each thread, for the thread list. The answer may be of the first ones only: ask
-    /// again for the rest.
-    Latest { reader: UserId, threads: Vec<(Thread, ReadAccess)> },
+    /// The newest visible event of each thread, and how many messages are behind what was read (none: that is not
+    /// known), for the thread list.
+    /// The answer may be of the first ones only: ask again for the rest.
+    Latest { reader: UserId, threads: Vec<(Thread, ReadAccess, Option<MsgId>)> },
     /// The id under which (thread, sender, cid) is stored, if it is; looked for from the cid's time on, archive and
     /// log. `below`: only an id smaller than this counts (the late rule: is that entry a copy?).
     FindCid { thread: Thread, sender: UserId, cid: Cid, below: Option<MsgId> },
@@ -176,7 +186,7 @@ pub enum HistoryAnswer {
         complete: bool,
     },
     LastEntries(Vec<LastEntry>),
-    Latest(Vec<Option<Event>>),
+    Latest(Vec<LatestOf>),
     /// `seen`: the log's clock at the lookup; goes into the entry if nothing was found.
     FindCid {
         found: Option<MsgId>,
@@ -279,6 +289,10 @@ pub enum DirectoryRequest {
     /// The key of a group was lost: likewise.
     RebuildGroup {
         group: GroupId,
+    },
+    /// The key `<uid>.cursors` was lost: write it again from the archive.
+    RestoreCursors {
+        user: UserId,
     },
 }
 

@@ -83,6 +83,7 @@ fn a_missing_field_is_named() {
             let optional = matches!(
                 (t, key.as_str()),
                 ("hello", "class" | "name" | "app" | "session" | "cursors" | "synced")
+                    | ("ack", "got" | "read")
                     | ("send", "behind")
                     | ("watch", "users")
                     | ("history" | "threads", "before" | "after" | "around" | "at" | "limit")

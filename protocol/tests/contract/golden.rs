@@ -94,6 +94,9 @@ fn the_rest() {
     for (name, _, v) in samples::user_devices() {
         check("kv", name, &v, |codec, bytes| codec.decode(bytes).unwrap());
     }
+    for (name, _, v) in samples::user_cursors() {
+        check("kv", name, &v, |codec, bytes| codec.decode(bytes).unwrap());
+    }
     for (name, _, v) in samples::user_threads() {
         check("kv", name, &v, |codec, bytes| codec.decode(bytes).unwrap());
     }

@@ -6,8 +6,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use natterjack_protocol::{
     Body, Cid, Kind, MsgId, Thread, Token,
     client::frame::{
-        ActivityReport, ClientFrame, DeviceClass, Hello, HistoryQuery, SendMessage, SyncQuery, ThreadsQuery, TypingIn,
-        WatchQuery,
+        Acknowledged, ActivityReport, ClientFrame, DeviceClass, Hello, HistoryQuery, SendMessage, SyncQuery,
+        ThreadsQuery, TypingIn, WatchQuery,
     },
     codec::Codec,
     log::{HistoryFor, Media, Role},
@@ -186,6 +186,10 @@ pub fn frame(codec: Codec, tree: &Tree) -> Option<ClientFrame> {
             kind: Kind::parse(&f.must("kind", text)?),
             body: f.must("body", body)?,
             behind: f.maybe("behind", cid)?,
+        }),
+        "ack" => ClientFrame::Ack(Acknowledged {
+            got: f.maybe("got", cursors)?.unwrap_or_default(),
+            read: f.maybe("read", cursors)?.unwrap_or_default(),
         }),
         "typing" => ClientFrame::Typing(TypingIn { thread: f.must("thread", thread)? }),
         "history" => ClientFrame::History(HistoryQuery {

@@ -206,6 +206,13 @@ impl Cluster {
         text.as_str().unwrap_or_default().to_owned()
     }
 
+    /// What the first persister counts.
+    pub async fn persister_metrics(&self) -> String {
+        let (status, text) = Api::new(self.persister_admin(0), None).get("/metrics").await;
+        assert_eq!(status, 200, "{text}");
+        text.as_str().unwrap_or_default().to_owned()
+    }
+
     pub fn presence(&self, i: usize) -> &Process {
         &self.presences[i]
     }

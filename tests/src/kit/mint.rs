@@ -9,6 +9,7 @@ use natterjack_protocol::{
     client::http::Tokens,
     internal::{
         claims::{Claims, ISSUER},
+        cursors::UserCursors,
         kv::PublicKey,
     },
     log::fold::UserThreads,
@@ -51,6 +52,7 @@ impl Mint {
 
     async fn user(&self) -> Result<User, natterjack_nats::KvError> {
         let (id, device) = (Token::mint('u', rand::random()), Token::mint('d', rand::random()));
+        self.buckets.cursors(&id).create_if_absent(&UserCursors::default()).await?;
         self.buckets.threads(&id).create_if_absent(&UserThreads::default()).await?;
         Ok(self.user_on(id, device))
     }

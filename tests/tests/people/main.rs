@@ -18,6 +18,7 @@ mod lost_answers;
 mod lost_changes;
 mod lost_keys;
 mod people;
+mod reading;
 mod refresh;
 mod sessions;
 mod texts;

@@ -48,6 +48,13 @@ impl Model {
                     self.typing.insert((thread, user), now + TYPING);
                 }
             }
+            ClientEvent::Read { thread, id } => {
+                let entry = self.threads.entry(&thread);
+                entry.was_read(id);
+                if entry.unread == 0 {
+                    entry.timeline.new_from = None;
+                }
+            }
             ClientEvent::Member { thread, open, role, .. } => {
                 self.people.meet_thread(&thread, now, effects);
                 self.threads.entry(&thread).open = open;
@@ -98,6 +105,7 @@ impl Model {
             entry.timeline.new_from.get_or_insert(event.id);
         }
         entry.active = entry.active.max(event.ts);
+        entry.last = entry.last.max(event.id);
         entry.timeline.live(event, is_here && !entry.anchor.is_end());
     }
 

@@ -4,7 +4,7 @@ use crossterm::event::{KeyCode, KeyModifiers};
 use natterjack_client::protocol::{Refusal, client::frame::ThreadSummary};
 
 use super::*;
-use crate::full::testing::{Chat, dm, event, page, user};
+use crate::full::testing::{Chat, dm, event, page, summary, user};
 
 fn local_of(chat: &mut Chat, ticket: u64, local: u64) {
     chat.done(Done::Send { ticket, thread: dm("bob"), result: Ok(Local(local)) });
@@ -192,6 +192,24 @@ fn what_comes_elsewhere_is_unread_until_somebody_goes_there() {
 }
 
 #[test]
+fn what_was_read_on_another_device_is_read_here_and_what_is_read_here_is_said() {
+    let mut chat = Chat::with(80, 20, 3);
+    assert_eq!(chat.read.get(&dm("bob")), Some(&MsgId(3)), "it stands on the screen");
+    let carol = dm("carol");
+    let listed = ThreadSummary { unread: Some(100), ..summary("carol", Some(event(&carol, 9, "carol", "x"))) };
+    chat.done(Done::Threads { result: Ok(ThreadList { threads: vec![listed], next: None }) });
+    assert!(chat.sees("carol (99+)"), "{:#?}", chat.screen());
+    chat.sdk(ClientEvent::Read { thread: carol.clone(), id: MsgId(8) });
+    assert!(chat.sees("carol (99+)"), "not all of it");
+    chat.sdk(ClientEvent::Read { thread: carol.clone(), id: MsgId(9) });
+    assert!(!chat.sees("carol ("));
+    chat.message(event(&carol, 10, "carol", "psst"));
+    assert!(chat.sees("carol (1)") && !chat.read.contains_key(&carol));
+    chat.key(KeyCode::Tab);
+    assert_eq!(chat.read.get(&carol), Some(&MsgId(10)));
+}
+
+#[test]
 fn what_was_there_before_this_device_is_no_news() {
     let mut chat = Chat::new(80, 20);
     chat.sdk(ClientEvent::Connected { edge: "ws://edge".into() });
@@ -305,10 +323,7 @@ fn a_first_start_goes_to_the_latest_thread_or_says_what_to_do() {
     chat.connect();
     chat.done(Done::Threads { result: Ok(ThreadList { threads: Vec::new(), next: None }) });
     assert!(chat.sees("/to NAME"));
-    let summary = |name: &str, id: u64| {
-        let last = Some(event(&dm(name), id, name, "x"));
-        ThreadSummary { thread: dm(name), name: None, role: None, open: true, last }
-    };
+    let summary = |name: &str, id: u64| summary(name, Some(event(&dm(name), id, name, "x")));
     chat.done(Done::Threads {
         result: Ok(ThreadList { threads: vec![summary("bob", 5), summary("carol", 9)], next: Some(MsgId(1)) }),
     });

@@ -201,11 +201,12 @@ impl Session {
         self.socket.send(message).await.unwrap();
     }
 
-    /// The next frame; pings are not answered and not shown.
+    /// The next frame; pings are not answered and not shown, nor what the device has got.
     pub async fn hear(&mut self) -> ClientFrame {
         loop {
             match self.hear_any().await {
                 ClientFrame::Ping => {}
+                ClientFrame::Ack(acked) if acked.read.is_empty() => {}
                 frame => return frame,
             }
         }

@@ -7,7 +7,7 @@ use natterjack_nats::ServerTime;
 use natterjack_protocol::{
     Cid, Code, MsgId, Refusal, Thread, Times, Token, UserId,
     client::{
-        frame::{Page, Request, ServerFrame, ThreadSummary},
+        frame::{Acknowledged, Page, Request, ServerFrame, ThreadSummary},
         send_queue::Queued,
     },
     codec::Codec,
@@ -140,6 +140,10 @@ impl Backend for FakeBackend {
         _: Option<MsgId>,
     ) -> Result<(Vec<ThreadSummary>, Option<MsgId>), Refusal> {
         Ok((Vec::new(), None))
+    }
+
+    fn ack(&self, _: &SessionHandle, _: Acknowledged) -> Result<(), Refusal> {
+        Ok(())
     }
 
     async fn typing(&self, _: &Arc<SessionHandle>, _: Thread) {}

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     buckets,
     config::{Buckets, CqlConfig},
-    contacts, falls, invites, lost, messages, names, operations, positions, refresh_tokens,
+    contacts, cursors, falls, invites, lost, messages, names, operations, positions, refresh_tokens,
     session::Requests,
     threads, users,
 };
@@ -43,6 +43,7 @@ const MIGRATIONS: &[&[&str]] = &[
     &[lost::SCHEMA],
     &[refresh_tokens::OPEN_LOGINS_SCHEMA, invites::SCHEMA],
     &[names::HELD_SCHEMA, users::DELETIONS_SCHEMA],
+    &[cursors::SCHEMA, cursors::SHARDS_SCHEMA],
 ];
 
 const META: &str = "CREATE TABLE IF NOT EXISTS meta (key text PRIMARY KEY, holder text, version int, bucket_rows int, \

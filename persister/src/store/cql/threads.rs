@@ -143,10 +143,10 @@ impl Threads {
     }
 }
 
-fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     rmp_serde::to_vec_named(value).expect("states have only string keys and plain values")
 }
 
-fn decode<T: DeserializeOwned>(column: &str, bytes: &[u8]) -> Result<T, ArchiveError> {
+pub(super) fn decode<T: DeserializeOwned>(column: &str, bytes: &[u8]) -> Result<T, ArchiveError> {
     rmp_serde::from_slice(bytes).map_err(|e| corrupt(column, e))
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
-use super::{BUSY, contacts, invites, lost, messages, positions, refresh_tokens, threads, users};
+use super::{BUSY, contacts, cursors, invites, lost, messages, positions, refresh_tokens, threads, users};
 use crate::store::ArchiveError;
 
 /// Every change of the schema, in the order in which they are applied; `user_version` counts them. Only append.
@@ -23,6 +23,7 @@ const MIGRATIONS: &[&str] = &[
     users::DISABLED_SCHEMA,
     invites::SCHEMA,
     users::DELETED_SCHEMA,
+    cursors::SCHEMA,
 ];
 
 /// For this one change of a new file SQLite does not wait as it does elsewhere: of several processes that make it all

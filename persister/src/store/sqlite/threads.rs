@@ -125,10 +125,10 @@ pub(super) fn user_threads(c: &Connection, user: &UserId) -> rusqlite::Result<Ve
         .collect()
 }
 
-fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     rmp_serde::to_vec_named(value).expect("states have only string keys and plain values")
 }
 
-fn decode<T: DeserializeOwned>(column: usize, bytes: &[u8]) -> rusqlite::Result<T> {
+pub(super) fn decode<T: DeserializeOwned>(column: usize, bytes: &[u8]) -> rusqlite::Result<T> {
     rmp_serde::from_slice(bytes).map_err(|e| bad_column(column, e))
 }

@@ -1,5 +1,9 @@
 //! A SQLite file behind a switch.
 
+use natterjack_nats::BucketRevision;
+use natterjack_persister::store::{CursorArchive, cursors::ArchivedCursors};
+use natterjack_protocol::internal::cursors::UserCursors;
+
 use super::*;
 
 /// The store, and the ways in which it can be away.
@@ -26,6 +30,21 @@ impl Switched {
         } else {
             Ok(&self.inner)
         }
+    }
+}
+
+impl CursorArchive for Switched {
+    async fn put_cursors(&self, rows: Vec<ArchivedCursors>) -> Result<(), ArchiveError> {
+        self.there().await?.put_cursors(rows).await
+    }
+    async fn cursors(&self, user: &UserId) -> Result<Option<UserCursors>, ArchiveError> {
+        self.there().await?.cursors(user).await
+    }
+    async fn cursors_reached(&self, shard: u32, to: BucketRevision) -> Result<(), ArchiveError> {
+        self.there().await?.cursors_reached(shard, to).await
+    }
+    async fn cursors_position(&self, shard: u32) -> Result<Option<BucketRevision>, ArchiveError> {
+        self.there().await?.cursors_position(shard).await
     }
 }
 

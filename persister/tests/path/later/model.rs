@@ -62,6 +62,13 @@ impl Model {
         Ok(())
     }
 
+    /// Messages of others behind `read`, as far as they are counted.
+    pub fn unread(&self, reader: &UserId, read: MsgId) -> u8 {
+        let is_message = |r: &&Row| r.kind == Kind::Text && !self.recalled(r.id, &r.from);
+        let behind = self.rows.iter().filter(|r| r.id > read && r.from != *reader).filter(is_message).count();
+        behind.min(usize::from(natterjack_protocol::limits::UNREAD_MAX)) as u8
+    }
+
     pub fn prev(&self, id: MsgId) -> MsgId {
         self.rows.iter().map(|r| r.id).rfind(|i| *i < id).unwrap_or_default()
     }

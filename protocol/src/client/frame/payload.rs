@@ -136,6 +136,28 @@ pub struct SyncQuery {
     pub cursors: BTreeMap<Thread, MsgId>,
 }
 
+/// How far this device has got in some threads, and how far its user has read in some. Ids only move forward: what is
+/// behind the one that is known already changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Acknowledged)]
+#[serde(bound(deserialize = "T: Deserialize<'de> + Ord"))]
+pub struct Acknowledged<T: Ord = Thread> {
+    /// Up to here this device has everything.
+    #[schema(value_type = Option<Cursors>)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub got: BTreeMap<T, MsgId>,
+    /// Up to here the user has read, which is so on all their devices.
+    #[schema(value_type = Option<Cursors>)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub read: BTreeMap<T, MsgId>,
+}
+
+impl<T: Ord> Default for Acknowledged<T> {
+    fn default() -> Self {
+        Self { got: BTreeMap::new(), read: BTreeMap::new() }
+    }
+}
+
 /// Somebody is writing in this thread.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TypingIn {
@@ -250,4 +272,11 @@ pub struct ThreadSummary {
     /// The newest event this user may see.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Event>,
+    /// Up to here this user has read, on whatever device; 0: nothing. Missing: not known now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read: Option<MsgId>,
+    /// Messages of others behind it; 100: that many or more. Missing: not known now.
+    #[schema(maximum = 100)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<u8>,
 }

@@ -1,6 +1,6 @@
 //! Live messages beside the events of a thread, in MessagePack: ephemeral ones, and the heartbeat of a partition.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,8 @@ pub enum Ephemeral {
     },
     /// Contacts of this user changed: ask again.
     Contacts,
+    /// Up to where this user has read; it is stored.
+    Read { threads: BTreeMap<Thread, MsgId> },
 }
 
 impl Ephemeral {

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use natterjack_protocol::{
     Body, Kind, MsgId,
     client::frame::{
-        ActivityReport, ClientFrame, DeviceClass, Hello, HistoryQuery, SendMessage, SyncQuery, ThreadsQuery, TypingIn,
-        WatchQuery,
+        Acknowledged, ActivityReport, ClientFrame, DeviceClass, Hello, HistoryQuery, SendMessage, SyncQuery,
+        ThreadsQuery, TypingIn, WatchQuery,
     },
     log::Media,
 };
@@ -73,6 +73,11 @@ pub fn client() -> Vec<Sample<ClientFrame>> {
                 body: Body::text("… und noch etwas"),
                 behind: Some(cid(1)),
             }),
+        ),
+        (
+            "ack",
+            "This device has one thread, and its user has read another.",
+            ClientFrame::Ack(Acknowledged { got: [(dm(), id(120))].into(), read: [(group(), id(90))].into() }),
         ),
         ("typing", "Somebody is writing.", ClientFrame::Typing(TypingIn { thread: dm() })),
         (

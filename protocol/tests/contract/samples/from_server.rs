@@ -65,6 +65,11 @@ pub fn server() -> Vec<Sample<ServerFrame>> {
             "An entry that nobody can read keeps its place.",
             ServerFrame::Event(Box::new(Event::unreadable(dm(), id(10), id(9), NOW + 50, Bytes::from_static(b"\xc1")))),
         ),
+        (
+            "read",
+            "Read, on this device or another one of the user.",
+            ServerFrame::Read { threads: [(dm(), id(120)), (group(), id(90))].into() },
+        ),
         ("typing", "Somebody else is writing.", ServerFrame::Typing { thread: dm(), user: ben() }),
         (
             "presence-answer",
@@ -123,13 +128,23 @@ pub fn server() -> Vec<Sample<ServerFrame>> {
             ServerFrame::Threads {
                 r: 14,
                 threads: vec![
-                    ThreadSummary { thread: dm(), name: None, role: None, open: true, last: Some(event()) },
+                    ThreadSummary {
+                        thread: dm(),
+                        name: None,
+                        role: None,
+                        open: true,
+                        last: Some(event()),
+                        read: Some(id(7)),
+                        unread: Some(2),
+                    },
                     ThreadSummary {
                         thread: group(),
                         name: Some("Teichfreunde".into()),
                         role: Some(Role::Owner),
                         open: true,
                         last: None,
+                        read: None,
+                        unread: None,
                     },
                 ],
                 next: Some(MsgId(NOW + 42)),

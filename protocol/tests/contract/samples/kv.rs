@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use natterjack_protocol::{
     Thread,
     client::frame::DeviceClass,
-    internal::devices::{DeviceEntry, DisplacedBy, SessionPlace, UnsettledSession, UserDevices},
+    internal::{
+        cursors::UserCursors,
+        devices::{DeviceEntry, DisplacedBy, SessionPlace, UnsettledSession, UserDevices},
+    },
     log::{
         HistoryFor, Interval, Intervals, Role,
         fold::{GroupMembership, GroupState, ThreadItem, UserThreads},
@@ -47,6 +50,13 @@ pub fn user_threads() -> Vec<Sample<UserThreads>> {
         ("user-threads", "users-<u>, <uid>.threads.", UserThreads { v: 1, threads }),
         ("user-threads-empty", "Of a user who was just registered.", UserThreads::default()),
     ]
+}
+
+pub fn user_cursors() -> Vec<Sample<UserCursors>> {
+    let mut cursors = UserCursors::default();
+    cursors.add_read(&dm(), id(7), NOW / 1_000);
+    cursors.add_got(&user("d1b4n7c0x3z6m9k2v"), &dm(), id(120));
+    vec![("user-cursors", "users-<u>, <uid>.cursors: by the hash of the thread.", cursors)]
 }
 
 pub fn user_devices() -> Vec<Sample<UserDevices>> {

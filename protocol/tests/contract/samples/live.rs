@@ -18,6 +18,7 @@ pub fn ephemeral() -> Vec<Sample<Ephemeral>> {
             Ephemeral::Typing { thread: group(), user: ben(), only: Some([anna()].into()) },
         ),
         ("contacts", "On live.user.*.x.", Ephemeral::Contacts),
+        ("read", "On live.user.*.x.", Ephemeral::Read { threads: [(dm(), id(120))].into() }),
     ]
 }
 

@@ -1,0 +1,332 @@
+//! How far the users of this edge have read, and their devices have got: gathered from their sessions, written into
+//! their key, told to their other devices (ADR 15, P5).
+//!
+//! A key only grows, so two edges that write it at once lose nothing of each other's, and no write that comes late or
+//! twice does harm. What an edge that dies had not written yet, its clients say again.
+
+mod pending;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use natterjack_nats::{KvBuckets, KvError, Layout, Nats, ServerTime, subjects};
+use natterjack_protocol::{
+    Code, DeviceId, MsgId, Refusal, Thread, UserId,
+    client::frame::{Acknowledged, ServerFrame},
+    internal::{cursors::UserCursors, live::Ephemeral},
+    limits,
+    log::fold::UserThreads,
+    merge::MaxMerge,
+};
+use parking_lot::Mutex;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::task::TaskTracker;
+
+use self::pending::{PendingAcks, Ready};
+use crate::{
+    clock::Clock, directory::Directory, members::UserState, refusals::refuse, sessions::handle::SessionHandle,
+};
+use natterjack_nats::calls::directory::restore_cursors;
+
+/// Of a compare-and-set that others were faster than: two of a user's devices on two edges need two.
+const ATTEMPTS: u32 = 20;
+/// Before a key that could not be written is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// What was written so long ago has been told to every device that was there; clocks of edges differ by less.
+const SLACK_S: u64 = 60;
+
+/// Of a user, as long as somebody holds their state; shared by their sessions here.
+#[derive(Default)]
+pub struct UserAcks {
+    of: Mutex<Option<Box<Acks>>>,
+}
+
+impl UserAcks {
+    /// A session of the user is over: what it said is written at once.
+    pub fn hurry(&self) {
+        if let Some(acks) = &mut *self.of.lock()
+            && let Some(changed) = &acks.writing
+        {
+            acks.pending.hurry();
+            changed.notify_one();
+        }
+    }
+
+    fn take_known(&self) -> Option<(UserCursors, u64)> {
+        self.of.lock().as_mut().and_then(|acks| acks.known.take())
+    }
+
+    fn remember(&self, value: UserCursors, revision: u64) {
+        if let Some(acks) = &mut *self.of.lock() {
+            acks.known = Some((value, revision));
+        }
+    }
+}
+
+#[derive(Default)]
+struct Acks {
+    pending: PendingAcks,
+    /// What this edge wrote or read last, and its revision: the next write needs no read before it.
+    known: Option<(UserCursors, u64)>,
+    /// A task writes, until nothing is pending.
+    writing: Option<Arc<Notify>>,
+}
+
+/// Clones share it.
+#[derive(Clone)]
+pub struct Cursors(Arc<Inner>);
+
+struct Inner {
+    nats: Nats,
+    buckets: KvBuckets,
+    layout: Layout,
+    clock: Clock,
+    time: ServerTime,
+    directory: Directory,
+    tasks: TaskTracker,
+}
+
+impl Cursors {
+    pub fn new(
+        nats: &Nats,
+        buckets: &KvBuckets,
+        layout: Layout,
+        clock: &Clock,
+        time: &ServerTime,
+        directory: &Directory,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            nats: nats.clone(),
+            buckets: buckets.clone(),
+            layout,
+            clock: clock.clone(),
+            time: time.clone(),
+            directory: directory.clone(),
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    /// By the leader of the key. A key that is gone was lost, and is restored first.
+    pub async fn load(&self, user: &UserId) -> Result<UserCursors, Refusal> {
+        Ok(self.0.load(user).await?.0)
+    }
+
+    /// Takes what a device of the user says, to be written within a second. Refused is what makes no sense: the rest of
+    /// it is taken all the same.
+    pub fn ack(&self, state: &Arc<UserState>, device: &DeviceId, acked: Acknowledged) -> Result<(), Refusal> {
+        let (acked, refused) = checked(acked, |thread| state.item(thread).is_some_and(|item| item.visible()))?;
+        if !acked.got.is_empty() || !acked.read.is_empty() {
+            let mut of = state.acks.of.lock();
+            let acks = of.get_or_insert_default();
+            acks.pending.add(device, acked, Instant::now());
+            match &acks.writing {
+                Some(changed) => changed.notify_one(),
+                None => {
+                    let changed = Arc::new(Notify::new());
+                    acks.writing = Some(changed.clone());
+                    self.0.tasks.spawn(self.0.clone().write_all(state.clone(), changed));
+                }
+            }
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// The same for who has no session: returns when it is written, with how far these threads are read then.
+    pub async fn ack_now(
+        &self,
+        user: &UserId,
+        threads: &UserThreads,
+        device: &DeviceId,
+        acked: Acknowledged,
+    ) -> Result<BTreeMap<Thread, MsgId>, Refusal> {
+        let visible = |thread: &Thread| threads.threads.get(thread).is_some_and(|item| item.visible());
+        let (acked, refused) = checked(acked, visible)?;
+        let of: Vec<Thread> = acked.read.keys().cloned().collect();
+        let mut pending = PendingAcks::default();
+        pending.add(device, acked, Instant::now());
+        pending.hurry();
+        while let Some(due) = pending.due(Instant::now()) {
+            sleep_until(due).await;
+            let ready = pending.take(Instant::now(), |thread| self.0.newest(thread));
+            if !ready.is_empty() {
+                self.0.write(user, None, &ready).await?;
+            }
+        }
+        if let Some(refusal) = refused {
+            return Err(refusal);
+        }
+        let cursors = self.load(user).await?;
+        Ok(of.into_iter().map(|thread| (thread.clone(), cursors.read(&thread))).collect())
+    }
+
+    /// Returns when all that was said is written.
+    pub async fn written(&self) {
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// To a device that comes back: what its user has read since it was in sync last (seconds since 1970); if nobody
+    /// knows when that was, in the threads that it has. What it has got, it says with its cursors.
+    pub async fn come_back(
+        &self,
+        session: &Arc<SessionHandle>,
+        has: &BTreeMap<Thread, MsgId>,
+        since_s: Option<u64>,
+    ) -> Result<(), Refusal> {
+        // Nobody's attach waits for the archive: what is restored, the list of threads tells.
+        let Some(cursors) = self.0.buckets.cursors(&session.user).load().await.map_err(refuse)? else {
+            let (inner, user) = (self.0.clone(), session.user.clone());
+            self.0.tasks.spawn(async move { inner.load(&user).await.map(drop).unwrap_or_default() });
+            return Ok(());
+        };
+        let threads = session.state.snapshot();
+        let told =
+            threads.iter().filter(|(thread, item)| item.visible() && (since_s.is_some() || has.contains_key(thread)));
+        let told = told.map(|(thread, _)| thread);
+        let read: Vec<(&Thread, MsgId)> = cursors.read_since(told, since_s.unwrap_or(0)).collect();
+        for part in read.chunks(limits::CURSORS_PER_HELLO) {
+            let threads = part.iter().map(|(thread, id)| ((*thread).clone(), *id)).collect();
+            session.frame(&ServerFrame::Read { threads });
+        }
+        let further = has.iter().filter(|(thread, id)| **id > cursors.got_by(&session.device, thread));
+        let got = further.map(|(thread, id)| (thread.clone(), *id)).collect();
+        // Cursors that make no sense are refused with the pages.
+        let _ = self.ack(&session.state, &session.device, Acknowledged { got, read: BTreeMap::new() });
+        Ok(())
+    }
+
+    /// For the mark of a device that is in sync: who comes back with it is told what was read from then on.
+    pub fn now_s(&self) -> u64 {
+        (self.0.time.now_ms() / 1_000).saturating_sub(SLACK_S)
+    }
+}
+
+/// What may be taken of it, and why not the rest.
+fn checked(
+    mut acked: Acknowledged,
+    is_in: impl Fn(&Thread) -> bool,
+) -> Result<(Acknowledged, Option<Refusal>), Refusal> {
+    for (name, ids) in [("got", &acked.got), ("read", &acked.read)] {
+        if ids.len() > limits::CURSORS_PER_HELLO {
+            return Err(Refusal::invalid(format!("{name}: at most {} at once", limits::CURSORS_PER_HELLO)));
+        }
+    }
+    let mut refused = None;
+    let mut takes = |thread: &Thread, id: MsgId| {
+        let known = is_in(thread);
+        if !known && refused.is_none() {
+            refused = Some(Refusal::new(Code::NotMember, "you are not in this thread").with_thread(thread));
+        }
+        known && !id.is_none()
+    };
+    acked.got.retain(|thread, id| takes(thread, *id));
+    acked.read.retain(|thread, id| takes(thread, *id));
+    Ok((acked, refused))
+}
+
+impl Inner {
+    async fn load(&self, user: &UserId) -> Result<(UserCursors, u64), Refusal> {
+        let key = self.buckets.cursors(user);
+        if let Some(stands) = key.load_with_revision().await.map_err(refuse)? {
+            return Ok(stands);
+        }
+        tracing::warn!(%user, "how far a user has read is lost; it is restored from the archive");
+        self.directory.ask(restore_cursors(user)).await?;
+        let restored = key.load_with_revision().await.map_err(refuse)?;
+        restored.ok_or_else(|| Refusal::unavailable("how far you have read is being restored: try again in a moment"))
+    }
+
+    /// The newest id that is known here to be given in the thread's partition.
+    fn newest(&self, thread: &Thread) -> Option<MsgId> {
+        self.clock.newest(self.layout.partition(thread))
+    }
+
+    /// Until nothing is pending.
+    async fn write_all(self: Arc<Self>, state: Arc<UserState>, changed: Arc<Notify>) {
+        loop {
+            let due = {
+                let mut of = state.acks.of.lock();
+                let Some(acks) = &mut *of else { return };
+                match acks.pending.due(Instant::now()) {
+                    Some(due) => due,
+                    None => {
+                        acks.writing = None;
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = sleep_until(due) => {}
+                () = changed.notified() => continue,
+            }
+            let ready = {
+                let mut of = state.acks.of.lock();
+                let Some(acks) = &mut *of else { return };
+                acks.pending.take(Instant::now(), |thread| self.newest(thread))
+            };
+            if ready.is_empty() {
+                continue;
+            }
+            let written = self.write(&state.user, Some(&state.acks), &ready).await;
+            if let Some(acks) = &mut *state.acks.of.lock() {
+                match written {
+                    Ok(()) => acks.pending.written(Instant::now()),
+                    // The account is gone, and all of it with it.
+                    Err(e) if e.code == Code::NotFound => {}
+                    Err(e) => {
+                        tracing::debug!(user = %state.user, error = %e.message, "cursors are not written yet");
+                        acks.pending.put_back(ready, Instant::now(), AGAIN);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Into the key, then to all devices of the user.
+    async fn write(&self, user: &UserId, acks: Option<&UserAcks>, ready: &Ready) -> Result<(), Refusal> {
+        let said = ready.cursors(self.time.now_ms() / 1_000);
+        let mut known = acks.and_then(UserAcks::take_known);
+        let remember = |value, revision| {
+            if let Some(acks) = acks {
+                acks.remember(value, revision);
+            }
+        };
+        let key = self.buckets.cursors(user);
+        for attempt in 0..ATTEMPTS {
+            let (mut value, revision) = match known.take() {
+                Some(known) => known,
+                None => self.load(user).await?,
+            };
+            if !value.merge_max(&said) {
+                remember(value, revision);
+                break;
+            }
+            match key.compare_and_set(&value, revision).await {
+                Ok(revision) => {
+                    metrics::counter!(crate::metrics::CURSOR_WRITES).increment(1);
+                    remember(value, revision);
+                    break;
+                }
+                Err(KvError::Conflict) if attempt + 1 < ATTEMPTS => {
+                    sleep(Duration::from_millis(rand::random_range(0..=2 << attempt.min(5)))).await;
+                }
+                Err(e) => return Err(refuse(e)),
+            }
+        }
+        self.tell(user, ready).await;
+        Ok(())
+    }
+
+    /// Also when nothing was new: the device that said it waits for this.
+    async fn tell(&self, user: &UserId, ready: &Ready) {
+        if ready.read.is_empty() {
+            return;
+        }
+        let payload = Ephemeral::Read { threads: ready.read.iter().cloned().collect() }.encode();
+        if let Err(e) = self.nats.publish(subjects::live_user_x(user), payload).await {
+            tracing::debug!(%user, error = %e, "what was read is not told");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The tables `user_cursors` (how far each user has read) and `cursor_shards` (how far that was copied from KV). A row of
+//! the former is written with its revision as timestamp, so an older one never replaces a newer one.
+
+use natterjack_nats::BucketRevision;
+use natterjack_protocol::{UserId, internal::cursors::UserCursors};
+use scylla::statement::prepared::PreparedStatement;
+
+use super::{
+    int,
+    session::Requests,
+    threads::{decode, encode},
+    uint,
+};
+use crate::store::{ArchiveError, cursors::ArchivedCursors};
+
+pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS user_cursors (user text PRIMARY KEY, cursors blob)";
+
+pub(super) const SHARDS_SCHEMA: &str =
+    "CREATE TABLE IF NOT EXISTS cursor_shards (shard bigint PRIMARY KEY, made_ms bigint, revision bigint)";
+
+pub(super) struct Cursors {
+    put: PreparedStatement,
+    of: PreparedStatement,
+    reached: PreparedStatement,
+    position: PreparedStatement,
+}
+
+impl Cursors {
+    pub(super) async fn prepare(r: &Requests) -> Result<Self, ArchiveError> {
+        Ok(Self {
+            put: r.prepare("INSERT INTO user_cursors (user, cursors) VALUES (?, ?) USING TIMESTAMP ?").await?,
+            of: r.prepare("SELECT cursors FROM user_cursors WHERE user = ?").await?,
+            reached: r.prepare("INSERT INTO cursor_shards (shard, made_ms, revision) VALUES (?, ?, ?)").await?,
+            position: r.prepare("SELECT made_ms, revision FROM cursor_shards WHERE shard = ?").await?,
+        })
+    }
+
+    pub(super) async fn put(&self, r: &Requests, row: &ArchivedCursors) -> Result<(), ArchiveError> {
+        r.write(&self.put, (row.user.as_str(), row.cursors.as_ref().map(encode), int(row.revision))).await
+    }
+
+    pub(super) async fn of(&self, r: &Requests, user: &UserId) -> Result<Option<UserCursors>, ArchiveError> {
+        let row: Option<(Option<Vec<u8>>,)> = r.read_one(&self.of, (user.as_str(),)).await?;
+        row.and_then(|(bytes,)| bytes).map(|bytes| decode("user_cursors.cursors", &bytes)).transpose()
+    }
+
+    pub(super) async fn reached(&self, r: &Requests, shard: u32, to: BucketRevision) -> Result<(), ArchiveError> {
+        r.write(&self.reached, (i64::from(shard), int(to.made_ms), int(to.revision))).await
+    }
+
+    pub(super) async fn position(&self, r: &Requests, shard: u32) -> Result<Option<BucketRevision>, ArchiveError> {
+        let row: Option<(i64, i64)> = r.read_one(&self.position, (i64::from(shard),)).await?;
+        Ok(row.map(|(made_ms, revision)| BucketRevision { made_ms: uint(made_ms), revision: uint(revision) }))
+    }
+}

@@ -1,0 +1,203 @@
+//! How far a user has read, and each of their devices has got, in all threads: the value of `<uid>.cursors` in the users
+//! buckets. It only grows (`MaxMerge`), so two edges that write it at once lose nothing of each other's.
+//!
+//! A thread stands there by its 64-bit hash, 9 bytes and not up to 134: a user's value is about 24 bytes for each thread
+//! that was read.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{DeviceId, MsgId},
+    merge::MaxMerge,
+    thread::Thread,
+};
+
+/// Up to where somebody has read a thread, and when that was written, in seconds since 1970: a device that comes back is
+/// told what was read since it left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ReadMark(pub MsgId, pub u64);
+
+/// The later one, whole.
+impl MaxMerge for ReadMark {
+    fn merge_max(&mut self, other: &Self) -> bool {
+        let grows = *self < *other;
+        *self = (*self).max(*other);
+        grows
+    }
+}
+
+/// How far a device has got in the threads in which it is ahead of what was read.
+type GotByThread = BTreeMap<u64, MsgId>;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserCursors {
+    /// By the hash of the thread.
+    #[serde(rename = "r", default)]
+    read: BTreeMap<u64, ReadMark>,
+    #[serde(rename = "g", default, skip_serializing_if = "BTreeMap::is_empty")]
+    got: BTreeMap<DeviceId, GotByThread>,
+}
+
+impl UserCursors {
+    /// What the user has read, written at this time (seconds since 1970).
+    pub fn add_read(&mut self, thread: &Thread, id: MsgId, at_s: u64) {
+        self.merge_max(&Self { read: [(thread.hash64(), ReadMark(id, at_s))].into(), got: BTreeMap::new() });
+    }
+
+    pub fn add_got(&mut self, device: &DeviceId, thread: &Thread, id: MsgId) {
+        let got = [(device.clone(), [(thread.hash64(), id)].into())].into();
+        self.merge_max(&Self { read: BTreeMap::new(), got });
+    }
+
+    /// Up to where the thread was read; 0: not at all.
+    pub fn read(&self, thread: &Thread) -> MsgId {
+        self.read.get(&thread.hash64()).map_or(MsgId::NONE, |mark| mark.0)
+    }
+
+    /// Up to where this device has the thread, as far as it said so; what the user has read counts as got.
+    pub fn got_by(&self, device: &DeviceId, thread: &Thread) -> MsgId {
+        let got = self.got.get(device).and_then(|got| got.get(&thread.hash64()).copied());
+        got.unwrap_or_default().max(self.read(thread))
+    }
+
+    /// Up to where any device has the thread.
+    pub fn got(&self, thread: &Thread) -> MsgId {
+        let hash = thread.hash64();
+        let got = self.got.values().filter_map(|got| got.get(&hash).copied()).max();
+        got.unwrap_or_default().max(self.read(thread))
+    }
+
+    /// Of these threads, up to where those were read of which it was written at or after `since_s`.
+    pub fn read_since<'a>(
+        &self,
+        threads: impl Iterator<Item = &'a Thread>,
+        since_s: u64,
+    ) -> impl Iterator<Item = (&'a Thread, MsgId)> {
+        threads.filter_map(move |thread| {
+            let ReadMark(id, at) = self.read.get(&thread.hash64())?;
+            (*at >= since_s).then_some((thread, *id))
+        })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.read.is_empty() && self.got.is_empty()
+    }
+
+    /// Takes out what was read, too: it is said already.
+    fn prune(&mut self) {
+        let read = &self.read;
+        self.got.retain(|_, got| {
+            got.retain(|hash, id| read.get(hash).is_none_or(|mark| *id > mark.0));
+            !got.is_empty()
+        });
+    }
+}
+
+impl MaxMerge for UserCursors {
+    fn merge_max(&mut self, other: &Self) -> bool {
+        let mut grows = self.read.merge_max(&other.read);
+        for (device, theirs) in &other.got {
+            for (hash, id) in theirs {
+                let ours = self.got.get(device).and_then(|got| got.get(hash).copied()).unwrap_or_default();
+                let read = self.read.get(hash).map_or(MsgId::NONE, |mark| mark.0);
+                if *id > ours && *id > read {
+                    self.got.entry(device.clone()).or_default().insert(*hash, *id);
+                    grows = true;
+                }
+            }
+        }
+        if grows {
+            self.prune();
+        }
+        grows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cursors() -> impl Strategy<Value = UserCursors> {
+        let read = prop::collection::btree_map(0u64..5, (0u64..9, 0u64..4), 0..5);
+        let got = prop::collection::btree_map(0usize..3, prop::collection::btree_map(0u64..5, 0u64..9, 0..5), 0..3);
+        (read, got).prop_map(|(read, got)| {
+            let device = |n: usize| DeviceId::parse(["phone", "desk", "web"][n]).unwrap();
+            let mut cursors = UserCursors {
+                read: read.into_iter().map(|(hash, (id, at))| (hash, ReadMark(MsgId(id), at))).collect(),
+                got: got
+                    .into_iter()
+                    .map(|(d, got)| (device(d), got.into_iter().map(|(h, id)| (h, MsgId(id))).collect()))
+                    .collect(),
+            };
+            cursors.prune();
+            cursors
+        })
+    }
+
+    fn merged(a: &UserCursors, b: &UserCursors) -> UserCursors {
+        let mut all = a.clone();
+        all.merge_max(b);
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_commutative_associative_and_idempotent(a in cursors(), b in cursors(), c in cursors()) {
+            prop_assert_eq!(merged(&a, &b), merged(&b, &a));
+            prop_assert_eq!(merged(&merged(&a, &b), &c), merged(&a, &merged(&b, &c)));
+            prop_assert_eq!(merged(&merged(&a, &b), &b), merged(&a, &b));
+        }
+
+        /// Nothing goes back, for anybody who asks, and "changed" is true exactly if something has.
+        #[test]
+        fn merging_only_grows_and_says_whether_it_did(a in cursors(), b in cursors()) {
+            let mut all = a.clone();
+            prop_assert_eq!(all.merge_max(&b), all != a);
+            for one in [&a, &b] {
+                prop_assert!(one.read.iter().all(|(hash, mark)| all.read[hash] >= *mark));
+                for (device, got) in &one.got {
+                    for (hash, id) in got {
+                        let now = all.got.get(device).and_then(|got| got.get(hash)).copied().unwrap_or_default();
+                        let read = all.read.get(hash).map_or(MsgId::NONE, |mark| mark.0);
+                        prop_assert!(now.max(read) >= *id, "{device} {hash} {id} in {all:?}");
+                    }
+                }
+            }
+            let ahead = |(hash, id): (&u64, &MsgId)| all.read.get(hash).is_none_or(|mark| *id > mark.0);
+            prop_assert!(all.got.values().all(|got| !got.is_empty() && got.iter().all(ahead)), "{all:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_read_was_got_and_is_told_by_the_time_it_was_written() {
+        let threads: Vec<Thread> = ["dm.a.b", "dm.a.c", "group.g"].map(|t| t.parse().unwrap()).into();
+        let (phone, desk) = (DeviceId::parse("phone").unwrap(), DeviceId::parse("desk").unwrap());
+        let mut cursors = UserCursors::default();
+        assert!(cursors.is_empty());
+        cursors.add_got(&phone, &threads[0], MsgId(9));
+        cursors.add_got(&desk, &threads[0], MsgId(4));
+        cursors.add_read(&threads[0], MsgId(5), 100);
+        cursors.add_read(&threads[1], MsgId(7), 90);
+        assert_eq!((cursors.read(&threads[0]), cursors.got(&threads[0])), (MsgId(5), MsgId(9)));
+        assert_eq!(cursors.got_by(&desk, &threads[0]), MsgId(5), "read on the phone");
+        assert_eq!((cursors.got(&threads[1]), cursors.got(&threads[2])), (MsgId(7), MsgId::NONE));
+        let since = |s| cursors.read_since(threads.iter(), s).map(|(t, id)| (t.to_string(), id.0)).collect::<Vec<_>>();
+        assert_eq!(since(100), [("dm.a.b".to_owned(), 5)]);
+        assert_eq!(since(0).len(), 2);
+        let bytes = rmp_serde::to_vec_named(&cursors).unwrap();
+        assert_eq!(rmp_serde::from_slice::<UserCursors>(&bytes).unwrap(), cursors);
+    }
+
+    #[test]
+    fn a_thread_takes_at_most_24_bytes() {
+        let mut cursors = UserCursors::default();
+        for n in 0..1_000 {
+            cursors.add_read(&format!("group.g{n}").parse().unwrap(), MsgId(1 << 52), 1_800_000_000);
+        }
+        assert!(rmp_serde::to_vec_named(&cursors).unwrap().len() <= 24_100);
+    }
+}
