@@ -213,19 +213,23 @@ async fn what_was_read_survives_an_edge_and_its_bucket() {
     let cluster = Cluster::start(ClusterSpec::default()).await;
     let (alice, bob) = (cluster.user("alice").await, cluster.user("bob").await);
     let dm = alice.dm(&bob);
-    let mut b = cluster.raw(&bob, 1, Codec::Json).await;
-    let (client, mut events) = cluster.client(&alice, 0).await;
+    let edges = [cluster.edge_url(0), cluster.edge_url(1)];
+    let (client, mut events) = alice.builder(edges.clone()).connect().await.unwrap();
+    let connected = |e| if let ClientEvent::Connected { edge } = e { Some(edge) } else { None };
+    let edge = next_event(&mut events, "connected", SOON, connected).await;
+    let (here, there) = if edge == edges[0] { (0, 1) } else { (1, 0) };
     next_event(&mut events, "attached", SOON, |e| matches!(e, ClientEvent::Attached).then_some(())).await;
+    let mut b = cluster.raw(&bob, there, Codec::Json).await;
     let id = b.send_text(&dm, "hello").await.unwrap();
     next_event(&mut events, "a message", SOON, |e| matches!(e, ClientEvent::Message(_)).then_some(())).await;
     client.read(dm.clone(), id).await.unwrap();
-    cluster.edge(0).kill9().await;
+    cluster.edge(here).kill9().await;
     let read = next_event(&mut events, "it is stored", LONG, |e| match e {
         ClientEvent::Read { thread, id } => Some((thread, id)),
         _ => None,
     });
     assert_eq!(read.await, (dm.clone(), id));
-    let api = cluster.api(&alice, 1);
+    let api = cluster.api(&alice, there);
     assert_eq!(listed(&api, &dm).await, (id, 0));
 
     let copied = async || {
