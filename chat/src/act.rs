@@ -16,7 +16,10 @@ use natterjack_client::{
     At, Client, Local, RequestError,
     protocol::{
         self, Body, Code, DeviceId, Kind, MsgId, Thread, UserId,
-        client::{http::Profile, presence::PresenceChange},
+        client::{
+            http::{Profile, ReceiptState},
+            presence::PresenceChange,
+        },
     },
 };
 use serde_json::json;
@@ -174,6 +177,14 @@ impl Chat {
                 let target = Some(self.target(id)?);
                 self.send(Kind::Recall, Body { target, ..Body::default() }).await?;
             }
+            InputLine::Receipts(id) => self.receipts(id).await?,
+            InputLine::GiveReceipts(receipts) => {
+                let change = PresenceChange { receipts: Some(receipts), ..PresenceChange::default() };
+                let now = self.client.set_presence(change).await?;
+                let text =
+                    if now.receipts { "you give receipts and get them" } else { "you give no receipts, and get none" };
+                self.screen.say(Tone::Good, "receipts_given", Some(text.into()), json!({ "receipts": now.receipts }));
+            }
             InputLine::Read(id) => {
                 let thread = self.here()?;
                 let newest = || self.newest.get(&thread).copied();
@@ -182,7 +193,7 @@ impl Chat {
             }
             InputLine::Typing => self.client.typing(self.here()?),
             InputLine::Choose(choice) => {
-                let change = PresenceChange { choice: Some(choice), visibility: None };
+                let change = PresenceChange { choice: Some(choice), ..PresenceChange::default() };
                 let now = self.client.set_presence(change).await?;
                 let text = format!("you are shown as {}", chosen_words(now.choice));
                 self.screen.say(
@@ -202,6 +213,24 @@ impl Chat {
                 self.screen.say(Tone::Plain, "help", Some(line::HELP.to_owned()), json!({ "text": line::HELP }))
             }
         }
+        Ok(())
+    }
+
+    async fn receipts(&mut self, id: Option<MsgId>) -> anyhow::Result<()> {
+        let (thread, id) = (self.here()?, self.target(id)?);
+        let all = self.client.receipts(&thread, id).await?;
+        let read = all.iter().filter(|of| of.state == ReceiptState::Read).count();
+        let mut lines = vec![format!("#{id}: read by {read} of {}", all.len())];
+        for of in &all {
+            let word = match of.state {
+                ReceiptState::Sent => "not yet",
+                ReceiptState::Delivered => "has it",
+                ReceiptState::Read => "has read it",
+                ReceiptState::Unknown => "does not say",
+            };
+            lines.push(format!("  {} {word}", self.names.user(&self.client, &of.user).await));
+        }
+        self.list("receipts", lines.into_iter(), json!({ "thread": thread, "id": id, "users": all }), "nobody");
         Ok(())
     }
 

@@ -23,6 +23,10 @@ pub enum InputLine {
     /// The message (none: the own last one) and its new text.
     Edit(Option<MsgId>, String),
     Recall(Option<MsgId>),
+    /// Who has got and read a message; none: the own last one.
+    Receipts(Option<MsgId>),
+    /// Does this user give receipts, and get those of others?
+    GiveReceipts(bool),
     /// Up to this message the thread is read; none: the newest one that was shown.
     Read(Option<MsgId>),
     Typing,
@@ -64,6 +68,8 @@ A line is a message to the current thread; // at its beginning sends a line that
 /block NAME                  /unblock NAME      /blocks           whom you block
 /edit [#ID] TEXT             change a message of yours, the last one without an ID
 /recall [#ID]                take it back       /typing           tell the others that you write
+/receipts [#ID]              who has got and read a message of yours, the last one without an ID
+/receipts on|off             give receipts to others, and get theirs; or neither
 /read [#ID]                  you have read the thread up to this message, the newest one without an ID
 /available                   /away   /dnd        /hidden: how you are shown to others
 /sessions                    your devices       /sessions end N|others   ends their logins
@@ -105,6 +111,12 @@ pub fn parse(line: &str) -> Result<InputLine, String> {
         "recall" => match target(rest)? {
             (id, "") => Ok(InputLine::Recall(id)),
             _ => Err("/recall [#ID]".into()),
+        },
+        "receipts" => match target(rest)? {
+            (id, "") => Ok(InputLine::Receipts(id)),
+            (None, "on") => Ok(InputLine::GiveReceipts(true)),
+            (None, "off") => Ok(InputLine::GiveReceipts(false)),
+            _ => Err("/receipts [#ID], /receipts on or /receipts off".into()),
         },
         "read" => match target(rest)? {
             (id, "") => Ok(InputLine::Read(id)),
@@ -216,6 +228,8 @@ mod tests {
         assert_eq!(p("/edit #12 new text"), InputLine::Edit(Some(MsgId(12)), "new text".into()));
         assert_eq!(p("/edit 12 is a number"), InputLine::Edit(None, "12 is a number".into()));
         assert_eq!(p("/recall"), InputLine::Recall(None));
+        assert_eq!((p("/receipts"), p("/receipts off")), (InputLine::Receipts(None), InputLine::GiveReceipts(false)));
+        assert_eq!(p("/receipts #9"), InputLine::Receipts(Some(MsgId(9))));
         assert_eq!((p("/read"), p("/read #9")), (InputLine::Read(None), InputLine::Read(Some(MsgId(9)))));
         assert_eq!(p("/discard"), InputLine::Discard(None));
         assert_eq!(p("/discard 7"), InputLine::Discard(Some(7)));
@@ -248,6 +262,7 @@ mod tests {
             "/edit #x y",
             "/recall words",
             "/read words",
+            "/receipts maybe",
             "/sessions 2",
             "/sessions end",
             "/contact bob",

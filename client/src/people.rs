@@ -3,12 +3,13 @@
 //! again.
 
 use natterjack_protocol::{
-    Cid, GroupId, Thread, UserId,
+    Cid, GroupId, MsgId, Thread, UserId,
     client::http::{
         Blocks, Contact, ContactChange, ContactState, ContactWish, Contacts, GroupChanged, GroupInfo, NewGroup,
-        NewGroupName, NewMembers, NewRole, Profile, Relation, Users,
+        NewGroupName, NewMembers, NewRole, Profile, ReceiptOf, ReceiptsAnswer, Relation, Users,
     },
     client::presence::{PresenceChange, PresenceList, PresenceOf, PresenceSettings},
+    limits::PAGE_MAX,
     log::{HistoryFor, Role},
 };
 use reqwest::Method;
@@ -50,6 +51,23 @@ impl Client {
         let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
         let list: PresenceList = self.get(&format!("/v1/presence?users={}", users.join(","))).await?;
         Ok(list.users)
+    }
+
+    /// How far a message has come with each of those who may read it besides its author: one of any age. Refused to who
+    /// gives no receipts.
+    pub async fn receipts(&self, thread: &Thread, id: MsgId) -> Result<Vec<ReceiptOf>, RequestError> {
+        let path = format!("/v1/threads/{thread}/messages/{id}/receipts?limit={PAGE_MAX}");
+        let mut all = Vec::new();
+        let mut next = None;
+        loop {
+            let after = next.map(|user: UserId| format!("&after={user}")).unwrap_or_default();
+            let page: ReceiptsAnswer = self.get(&format!("{path}{after}")).await?;
+            all.extend(page.users);
+            next = page.next;
+            if next.is_none() {
+                return Ok(all);
+            }
+        }
     }
 
     /// What this user chose of their own presence.

@@ -43,7 +43,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     admission::limits::AdmissionLimits, auth::TokenVerifier, clock::Clock, control::ControlAppender, cursors::Cursors,
     directory::Directory, edges::KnownEdges, long_poll::LongPolls, pages::Pages, people::People, presence::Presence,
-    sends::http::HttpSends, status::StatusWatch, threads::ThreadLists,
+    receipts::Receipts, sends::http::HttpSends, status::StatusWatch, threads::ThreadLists,
 };
 use extract::HttpFailure;
 use query::Known;
@@ -59,6 +59,7 @@ pub struct Api {
     pub presence: Presence,
     pub control: ControlAppender,
     pub pages: Pages,
+    pub receipts: Receipts,
     pub threads: ThreadLists,
     pub cursors: Cursors,
     pub polls: LongPolls,
@@ -106,6 +107,7 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(threads::list))
         .routes(routes!(threads::ack))
         .routes(routes!(messages::page, messages::send))
+        .routes(routes!(messages::receipts))
         .routes(routes!(sync::get, sync::post))
         .routes(routes!(edges::list))
         .routes(routes!(openapi::serve))

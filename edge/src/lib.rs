@@ -29,6 +29,7 @@ pub mod pages;
 pub mod people;
 pub mod presence;
 mod readiness;
+pub mod receipts;
 pub mod refusals;
 mod run;
 pub mod sends;

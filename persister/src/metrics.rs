@@ -84,6 +84,6 @@ pub fn describe() {
     describe_counter!(DIRECTORY_REVOKED, "Logins whose end was published to the edges");
     describe_counter!(
         DIRECTORY_REBUILT,
-        "Lost KV keys that were built again from archive and log, by key: threads, group"
+        "Lost KV keys that were built again from archive and log, by key: threads, group, cursors"
     );
 }

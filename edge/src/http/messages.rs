@@ -3,11 +3,13 @@
 
 use axum::{Json, extract::State};
 use natterjack_protocol::{
-    MsgId,
+    MsgId, UserId,
     client::{
         frame::{HistoryQuery, Page, SendMessage},
-        http::{MessageSent, NewMessage},
+        http::{MessageSent, NewMessage, ReceiptsAnswer},
     },
+    schema::PageLimit,
+    text,
 };
 use serde::Deserialize;
 
@@ -15,10 +17,10 @@ use super::{
     Shared,
     extract::{self, Answer, Authenticated, Path},
     openapi::place,
-    path::ThreadPath,
+    path::{MessagePath, ThreadPath},
     query::{Query, number},
 };
-use crate::pages::PageQuestion;
+use crate::{pages::PageQuestion, threads::page_limit};
 
 /// Described by `place`, which can say that they exclude each other.
 #[derive(Deserialize)]
@@ -57,6 +59,33 @@ pub async fn page(
     };
     let question = PageQuestion::of(&asked)?;
     Ok(Json(api.pages.page(&actor.user, None, question, MsgId::NONE).await?))
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ReceiptsPage {
+    /// The `next` of the page before.
+    #[param(inline)]
+    after: Option<UserId>,
+    #[serde(default, deserialize_with = "number")]
+    #[param(inline, value_type = Option<PageLimit>)]
+    limit: Option<u16>,
+}
+
+/// Who has got and read a message, of those who may read it: for any message of any age.
+#[utoipa::path(get, path = "/v1/threads/{thread}/messages/{id}/receipts", tag = "threads",
+    operation_id = "listReceipts", params(MessagePath, ReceiptsPage), security(("token" = [])),
+    extensions(("x-codes" = json!(["not_member", "not_found", "forbidden"]))),
+    responses((status = 200, body = ReceiptsAnswer)))]
+pub async fn receipts(
+    State(api): Shared,
+    Authenticated(actor): Authenticated,
+    Path(MessagePath { thread, id }): Path<MessagePath>,
+    Query(page): Query<ReceiptsPage>,
+) -> Answer<ReceiptsAnswer> {
+    text::number(id.0).map_err(|e| e.of("path: id"))?;
+    let limit = page_limit(page.limit)?;
+    Ok(Json(api.receipts.of_message(&actor.user, thread.thread()?, id, page.after.as_ref(), limit).await?))
 }
 
 /// Sends; answered when the log has the message. Safe to repeat with the same cid, through any edge.

@@ -1,6 +1,6 @@
 //! The parts of paths, and threads as requests name them. `UserId`, `GroupId` and `ThreadName` refuse what is none.
 
-use natterjack_protocol::{Code, DeviceId, GroupId, Refusal, Thread, UserId, thread::BadThread};
+use natterjack_protocol::{Code, DeviceId, GroupId, MsgId, Refusal, Thread, UserId, thread::BadThread};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use utoipa::IntoParams;
 
@@ -39,6 +39,15 @@ pub struct MemberPath {
 pub struct ThreadPath {
     #[param(inline, value_type = Thread)]
     pub thread: ThreadName,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct MessagePath {
+    #[param(inline, value_type = Thread)]
+    pub thread: ThreadName,
+    #[param(inline)]
+    pub id: MsgId,
 }
 
 /// The name of a thread in a request. A DM whose ids are in the wrong order is spelled as the document says, which

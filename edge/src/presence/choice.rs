@@ -116,7 +116,8 @@ fn contacts_of<'a>(members: impl Iterator<Item = &'a UserId>, contacts: &HashSet
 fn changed(before: PresenceSettings, change: PresenceChange, now: u64) -> PresenceSettings {
     let choice = change.choice.unwrap_or(before.choice);
     let since = if choice == before.choice { before.since } else { now };
-    PresenceSettings { choice, since, visibility: change.visibility.unwrap_or(before.visibility) }
+    let visibility = change.visibility.unwrap_or(before.visibility);
+    PresenceSettings { choice, since, visibility, receipts: change.receipts.unwrap_or(before.receipts) }
 }
 
 #[cfg(test)]
@@ -133,20 +134,23 @@ mod tests {
 
     #[test]
     fn a_change_leaves_the_rest_and_who_hides_twice_hid_the_first_time() {
-        let hide = PresenceChange { choice: Some(PresenceChoice::Hidden), visibility: None };
+        let hide = PresenceChange { choice: Some(PresenceChoice::Hidden), ..PresenceChange::default() };
         let first = changed(PresenceSettings::default(), hide, 5);
         assert_eq!(
             (first.choice, first.since, first.visibility),
             (PresenceChoice::Hidden, 5, PresenceVisibility::Everyone)
         );
         assert_eq!(changed(first, hide, 9), first);
-        let contacts = PresenceChange { choice: None, visibility: Some(PresenceVisibility::Contacts) };
+        let contacts = PresenceChange { visibility: Some(PresenceVisibility::Contacts), ..PresenceChange::default() };
         let second = changed(first, contacts, 9);
         assert_eq!(
             (second.choice, second.since, second.visibility),
             (PresenceChoice::Hidden, 5, PresenceVisibility::Contacts)
         );
-        let show = PresenceChange { choice: Some(PresenceChoice::Available), visibility: None };
+        let show = PresenceChange { choice: Some(PresenceChoice::Available), ..PresenceChange::default() };
         assert_eq!(changed(second, show, 12).since, 12);
+        let silent = changed(second, PresenceChange { receipts: Some(false), ..PresenceChange::default() }, 14);
+        assert_eq!((silent.receipts, silent.since, silent.visibility), (false, 5, PresenceVisibility::Contacts));
+        assert!(second.receipts && !changed(silent, show, 15).receipts);
     }
 }

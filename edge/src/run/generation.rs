@@ -36,6 +36,7 @@ use crate::{
     people::People,
     presence::{Presence, SILENCE, choice::Choices, desk, handle, source::NatsPresence},
     readiness::Readiness,
+    receipts::Receipts,
     sends::{
         device::DeviceQueues, http::HttpSends, log_condition::LogCondition, membership::Membership,
         references::References, send::Sends,
@@ -243,6 +244,7 @@ impl Parts {
             ControlAppender::new(thread_log.clone(), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
         let threads = ThreadLists::new(&history, &people, &cursors);
         let pages = Pages::new(&history, &people);
+        let receipts = Receipts::new(&KvBuckets::new(nats, log.layout), &people, &pages);
         let admission = Arc::new(Admission {
             revoked: auth.revoked().clone(),
             sessions,
@@ -280,6 +282,7 @@ impl Parts {
             presence: presence.clone(),
             control,
             pages: pages.clone(),
+            receipts,
             threads: threads.clone(),
             cursors: cursors.clone(),
             polls,

@@ -42,8 +42,12 @@ async fn what_somebody_chose_goes_out_with_it() {
     let role = Instance::start(&world.server, "one");
     role.health.ready().await;
     let shy = user("shy");
-    let presence =
-        PresenceSettings { choice: PresenceChoice::Hidden, since: 5, visibility: PresenceVisibility::Contacts };
+    let presence = PresenceSettings {
+        choice: PresenceChoice::Hidden,
+        since: 5,
+        visibility: PresenceVisibility::Contacts,
+        receipts: false,
+    };
     world.buckets.settings(&shy).put(&UserSettings { presence }).await.unwrap();
     eventually("it is known", async || world.ask(&shy).await.is_some_and(|u| u.settings == presence)).await;
     role.stop().await;

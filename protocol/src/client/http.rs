@@ -24,7 +24,7 @@ pub use self::{
 use super::frame::ThreadSummary;
 use crate::{
     cid::Cid,
-    ids::MsgId,
+    ids::{MsgId, UserId},
     log::{Body, Kind},
     schema::{Cursors, Time},
     thread::Thread,
@@ -47,6 +47,40 @@ pub struct ReadAnswer {
     /// Of the threads that were asked about.
     #[schema(value_type = Cursors)]
     pub read: BTreeMap<Thread, MsgId>,
+}
+
+/// How far a message has come with one who may read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReceiptState {
+    /// None of their devices has it yet.
+    Sent,
+    /// One of their devices has it.
+    Delivered,
+    Read,
+    /// They give no receipts, or nobody can tell now.
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReceiptOf {
+    pub user: UserId,
+    pub state: ReceiptState,
+}
+
+/// Who has got and read a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Receipts)]
+pub struct ReceiptsAnswer {
+    pub thread: Thread,
+    pub id: MsgId,
+    /// How many may read it besides its author.
+    pub of: u32,
+    /// Of those, a page in the order of their ids.
+    pub users: Vec<ReceiptOf>,
+    /// `after` of the next page; missing: that was the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<UserId>,
 }
 
 /// A message; which fields its body needs depends on the kind, as `client::message` describes.

@@ -43,13 +43,27 @@ pub enum PresenceVisibility {
 }
 
 /// What a user chose of their own presence.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PresenceSettings {
     pub choice: PresenceChoice,
     /// When it was chosen; 0: never.
     #[schema(value_type = Time)]
     pub since: u64,
     pub visibility: PresenceVisibility,
+    /// Others are told what this user has got and read, and this user of others. Off: neither.
+    #[serde(default = "yes")]
+    pub receipts: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Default for PresenceSettings {
+    fn default() -> Self {
+        let (choice, visibility) = (PresenceChoice::default(), PresenceVisibility::default());
+        Self { choice, since: 0, visibility, receipts: true }
+    }
 }
 
 /// What is to be different; the rest stays.
@@ -59,6 +73,8 @@ pub struct PresenceChange {
     pub choice: Option<PresenceChoice>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub visibility: Option<PresenceVisibility>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipts: Option<bool>,
 }
 
 /// How some users are shown.

@@ -50,7 +50,7 @@ async fn a_choice_holds_on_every_device_and_polls_and_pulls_see_it() {
     let there = Friend::watching(&cluster, &bob, 1, &[]).await;
     let bobs = &there.client;
     friend.sees(&bob, PresenceState::Online, SOON).await;
-    let choose = |choice| PresenceChange { choice: Some(choice), visibility: None };
+    let choose = |choice| PresenceChange { choice: Some(choice), ..PresenceChange::default() };
     bobs.set_presence(choose(PresenceChoice::Away)).await.unwrap();
     friend.sees(&bob, PresenceState::Away, SOON).await;
     let pulled = friend.client.presence(&[bob.id().clone(), alice.id().clone()]).await.unwrap();

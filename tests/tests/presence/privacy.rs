@@ -15,11 +15,11 @@ use natterjack_tests::kit::{Cluster, User, witness::group};
 use super::common::{Friend, SOON, spec};
 
 fn choose(choice: PresenceChoice) -> PresenceChange {
-    PresenceChange { choice: Some(choice), visibility: None }
+    PresenceChange { choice: Some(choice), ..PresenceChange::default() }
 }
 
 fn show_to(visibility: PresenceVisibility) -> PresenceChange {
-    PresenceChange { choice: None, visibility: Some(visibility) }
+    PresenceChange { visibility: Some(visibility), ..PresenceChange::default() }
 }
 
 /// Is `who` shown as typing to `friend`? Says so several times: it may be lost.

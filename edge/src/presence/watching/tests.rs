@@ -19,7 +19,7 @@ fn heard(n: u8, revision: u64, connected: Connected) -> UserPresence {
 }
 
 fn chosen(n: u8, revision: u64, choice: PresenceChoice, visibility: PresenceVisibility) -> UserPresence {
-    let settings = PresenceSettings { choice, since: 5, visibility };
+    let settings = PresenceSettings { choice, since: 5, visibility, receipts: true };
     UserPresence { settings_revision: revision, settings, ..UserPresence::unknown(user(n)) }
 }
 
