@@ -89,7 +89,7 @@ impl UserCursors {
     fn prune(&mut self) {
         let read = &self.read;
         self.got.retain(|_, got| {
-            got.retain(|hash, id| read.get(hash).is_none_or(|mark| *id > mark.0));
+            got.retain(|hash, id| *id > read.get(hash).map_or(MsgId::NONE, |mark| mark.0));
             !got.is_empty()
         });
     }
