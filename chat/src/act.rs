@@ -4,6 +4,7 @@ mod events;
 mod group;
 mod outbox;
 mod people;
+mod reading;
 mod sessions;
 
 use std::{
@@ -13,13 +14,10 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use natterjack_client::{
-    At, Client, Local, RequestError,
+    Client, Local, RequestError,
     protocol::{
         self, Body, Code, DeviceId, Kind, MsgId, Thread, UserId,
-        client::{
-            http::{Profile, ReceiptState},
-            presence::PresenceChange,
-        },
+        client::{http::Profile, presence::PresenceChange},
     },
 };
 use serde_json::json;
@@ -178,19 +176,8 @@ impl Chat {
                 self.send(Kind::Recall, Body { target, ..Body::default() }).await?;
             }
             InputLine::Receipts(id) => self.receipts(id).await?,
-            InputLine::GiveReceipts(receipts) => {
-                let change = PresenceChange { receipts: Some(receipts), ..PresenceChange::default() };
-                let now = self.client.set_presence(change).await?;
-                let text =
-                    if now.receipts { "you give receipts and get them" } else { "you give no receipts, and get none" };
-                self.screen.say(Tone::Good, "receipts_given", Some(text.into()), json!({ "receipts": now.receipts }));
-            }
-            InputLine::Read(id) => {
-                let thread = self.here()?;
-                let newest = || self.newest.get(&thread).copied();
-                let id = id.or_else(newest).context("up to which message? Name it by #ID")?;
-                self.client.read(thread, id).await?;
-            }
+            InputLine::GiveReceipts(receipts) => self.give_receipts(receipts).await?,
+            InputLine::Read(id) => self.read(id).await?,
             InputLine::Typing => self.client.typing(self.here()?),
             InputLine::Choose(choice) => {
                 let change = PresenceChange { choice: Some(choice), ..PresenceChange::default() };
@@ -213,24 +200,6 @@ impl Chat {
                 self.screen.say(Tone::Plain, "help", Some(line::HELP.to_owned()), json!({ "text": line::HELP }))
             }
         }
-        Ok(())
-    }
-
-    async fn receipts(&mut self, id: Option<MsgId>) -> anyhow::Result<()> {
-        let (thread, id) = (self.here()?, self.target(id)?);
-        let all = self.client.receipts(&thread, id).await?;
-        let read = all.iter().filter(|of| of.state == ReceiptState::Read).count();
-        let mut lines = vec![format!("#{id}: read by {read} of {}", all.len())];
-        for of in &all {
-            let word = match of.state {
-                ReceiptState::Sent => "not yet",
-                ReceiptState::Delivered => "has it",
-                ReceiptState::Read => "has read it",
-                ReceiptState::Unknown => "does not say",
-            };
-            lines.push(format!("  {} {word}", self.names.user(&self.client, &of.user).await));
-        }
-        self.list("receipts", lines.into_iter(), json!({ "thread": thread, "id": id, "users": all }), "nobody");
         Ok(())
     }
 
@@ -314,50 +283,6 @@ impl Chat {
                 (None, next) => before = next,
             }
         }
-    }
-
-    async fn threads(&mut self) -> anyhow::Result<()> {
-        let list = self.client.threads(50, None).await?;
-        let mut lines = Vec::new();
-        for summary in &list.threads {
-            self.names.learn_thread(summary);
-            let place = self.names.thread(&self.client, &summary.thread).await;
-            let last = match &summary.last {
-                None => String::new(),
-                Some(event) => self.words(event).await.1,
-            };
-            let closed = if summary.open { "" } else { " (read only)" };
-            let new = match summary.unread {
-                None | Some(0) => String::new(),
-                Some(n @ 1..=99) => format!(" ({n} new)"),
-                Some(_) => " (99+ new)".to_owned(),
-            };
-            lines.push(format!("  {place}{closed}{new}  {}", last.chars().take(60).collect::<String>()));
-        }
-        self.list("threads", lines.into_iter(), json!({ "threads": list.threads }), "no threads yet");
-        Ok(())
-    }
-
-    async fn history(&mut self, n: u16) -> anyhow::Result<()> {
-        let thread = self.here()?;
-        let page = self.client.history(thread.clone(), At::Newest, n).await?;
-        let holes = !page.holes.is_empty();
-        if self.screen.is_json() {
-            self.screen.say(Tone::Plain, "history", None, json!({ "thread": thread, "page": page }));
-            return Ok(());
-        }
-        for event in &page.events {
-            self.message(event).await;
-        }
-        if let Some(last) = page.events.last() {
-            let newest = self.newest.entry(thread.clone()).or_default();
-            *newest = last.id.max(*newest);
-            self.looked_at(&thread).await;
-        }
-        if holes {
-            self.screen.problem("part of the history cannot be read now; try again later");
-        }
-        Ok(())
     }
 
     fn list(&mut self, kind: &str, lines: impl Iterator<Item = String>, object: serde_json::Value, empty: &str) {

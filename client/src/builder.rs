@@ -153,15 +153,14 @@ impl Builder {
         self
     }
 
-    /// Names this device; without it the store's, else a new one. A device has one session: a second one replaces the
-    /// first.
+    /// Names this device; without it the store's, else a new one. Its second session replaces its first.
     #[must_use]
     pub fn device(mut self, device: impl Into<String>) -> Self {
         self.device = Some(device.into());
         self
     }
 
-    /// What the user calls this device, in their list of devices and where another one hears that this one took over.
+    /// What the user calls this device, in their list and where another one hears that this one took over.
     #[must_use]
     pub fn device_name(mut self, name: impl Into<String>) -> Self {
         self.device_name = Some(name.into());

@@ -1,6 +1,7 @@
 //! What the client decides: frames and commands in, frames and events out. No socket, no file, no timer: `driver` has
 //! those.
 
+mod asking;
 mod question;
 
 use std::{
@@ -11,21 +12,18 @@ use std::{
 pub(crate) use self::question::Question;
 pub use self::question::ThreadList;
 use crate::{
-    chain::Want,
     clock::ServerClock,
     error::RequestError,
     events::{ClientEvent, Item},
     outbox::{Handed, Outbox, Settled},
     read_state::ReadState,
-    resume::{Ask, Out, Resume},
+    resume::{Out, Resume},
     waking::EdgeProbe,
     watch_wish::WatchWish,
 };
 use natterjack_protocol::{
     Cid, Code, Event, MsgId, Refusal, Thread, UserId,
-    client::frame::{
-        ClientFrame, HistoryQuery, Page, Request, SendMessage, ServerFrame, SyncQuery, WatchQuery, Welcome,
-    },
+    client::frame::{ClientFrame, Page, Request, SendMessage, ServerFrame, Welcome},
 };
 
 /// App requests that wait for a connection or an answer; beyond it `Busy`.
@@ -297,55 +295,6 @@ impl Core {
             let (thread, kind, body) = (row.thread.clone(), row.kind, row.body.clone());
             let r = self.request(Pending::Send(cid));
             frames.push(ClientFrame::Send(SendMessage { r, cid, thread, kind, body, behind }));
-        }
-        frames
-    }
-
-    /// Questions that may be asked now: those of resume, then the app's.
-    pub fn asks(&mut self, now: Instant) -> Vec<ClientFrame> {
-        let mut frames = Vec::new();
-        while let Some(ask) = self.resume.ask(now) {
-            frames.push(match ask {
-                Ask::Sync(cursors) => ClientFrame::Sync(SyncQuery { r: self.request(Pending::Sync), cursors }),
-                Ask::Page { thread, want } => {
-                    let r = self.request(Pending::Page(thread.clone()));
-                    let (before, after) = match want {
-                        Want::Newest => (None, None),
-                        Want::Before(id) => (Some(id), None),
-                        Want::After(id) => (None, Some(id)),
-                    };
-                    let limit = Some(natterjack_protocol::limits::PAGE_MAX as u16);
-                    ClientFrame::History(HistoryQuery {
-                        r,
-                        thread: Some(thread),
-                        before,
-                        after,
-                        limit,
-                        ..HistoryQuery::default()
-                    })
-                }
-            });
-        }
-        if self.attached
-            && let Some(acked) = self.read.say_now(now)
-        {
-            frames.push(ClientFrame::Ack(acked));
-        }
-        if self.attached
-            && let Some(users) = self.watch.say_now(now)
-        {
-            frames.push(ClientFrame::Watch(WatchQuery { r: self.request(Pending::Watch), users }));
-        }
-        if self.attached {
-            for question in std::mem::take(&mut self.questions) {
-                if question.is_given_up() {
-                    continue;
-                }
-                let r = self.next_request;
-                let frame = question.frame(r);
-                self.request(Pending::App(question));
-                frames.push(frame);
-            }
         }
         frames
     }

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use self::{catch_up::tell_changes, changes::changes, plan::SyncedMark};
 use crate::{
     clock::Clock,
-    cursors::Cursors,
+    cursors::CursorKeeper,
     history::HistoryClient,
     live::{LiveHandle, SkipUntil, event::TopicKey, heads_batch::Barrier, topic::VisibleRange},
     refusals::{EdgeError, RoleService, refuse},
@@ -49,7 +49,7 @@ pub struct Attach {
     pub clock: Clock,
     pub history: HistoryClient,
     pub tail: LeaderReader,
-    pub cursors: Cursors,
+    pub cursors: CursorKeeper,
     pub times: Times,
 }
 

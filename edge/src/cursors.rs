@@ -4,8 +4,6 @@
 //! A key only grows, so two edges that write it at once lose nothing of each other's, and no write that comes late or
 //! twice does harm. What an edge that dies had not written yet, its clients say again.
 
-mod pending;
-
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use natterjack_nats::{KvBuckets, KvError, Layout, Nats, ServerTime, subjects};
@@ -17,16 +15,22 @@ use natterjack_protocol::{
     log::fold::UserThreads,
     merge::MaxMerge,
 };
-use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::task::TaskTracker;
 
-use self::pending::{PendingAcks, Ready};
 use crate::{
-    clock::Clock, directory::Directory, members::UserState, refusals::refuse, sessions::handle::SessionHandle,
+    acks::{
+        UserAcks,
+        pending::{PendingAcks, ReadyAcks},
+    },
+    clock::Clock,
+    directory::Directory,
+    members::UserState,
+    refusals::refuse,
+    sessions::handle::SessionHandle,
 };
 use natterjack_nats::calls::directory::restore_cursors;
 
@@ -37,46 +41,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// What was written so long ago has been told to every device that was there; clocks of edges differ by less.
 const SLACK_S: u64 = 60;
 
-/// Of a user, as long as somebody holds their state; shared by their sessions here.
-#[derive(Default)]
-pub struct UserAcks {
-    of: Mutex<Option<Box<Acks>>>,
-}
-
-impl UserAcks {
-    /// A session of the user is over: what it said is written at once.
-    pub fn hurry(&self) {
-        if let Some(acks) = &mut *self.of.lock()
-            && let Some(changed) = &acks.writing
-        {
-            acks.pending.hurry();
-            changed.notify_one();
-        }
-    }
-
-    fn take_known(&self) -> Option<(UserCursors, u64)> {
-        self.of.lock().as_mut().and_then(|acks| acks.known.take())
-    }
-
-    fn remember(&self, value: UserCursors, revision: u64) {
-        if let Some(acks) = &mut *self.of.lock() {
-            acks.known = Some((value, revision));
-        }
-    }
-}
-
-#[derive(Default)]
-struct Acks {
-    pending: PendingAcks,
-    /// What this edge wrote or read last, and its revision: the next write needs no read before it.
-    known: Option<(UserCursors, u64)>,
-    /// A task writes, until nothing is pending.
-    writing: Option<Arc<Notify>>,
-}
-
 /// Clones share it.
 #[derive(Clone)]
-pub struct Cursors(Arc<Inner>);
+pub struct CursorKeeper(Arc<Inner>);
 
 struct Inner {
     nats: Nats,
@@ -88,7 +55,7 @@ struct Inner {
     tasks: TaskTracker,
 }
 
-impl Cursors {
+impl CursorKeeper {
     pub fn new(
         nats: &Nats,
         buckets: &KvBuckets,
@@ -117,18 +84,10 @@ impl Cursors {
     /// it is taken all the same.
     pub fn ack(&self, state: &Arc<UserState>, device: &DeviceId, acked: Acknowledged) -> Result<(), Refusal> {
         let (acked, refused) = checked(acked, |thread| state.item(thread).is_some_and(|item| item.visible()))?;
-        if !acked.got.is_empty() || !acked.read.is_empty() {
-            let mut of = state.acks.of.lock();
-            let acks = of.get_or_insert_default();
-            acks.pending.add(device, acked, Instant::now());
-            match &acks.writing {
-                Some(changed) => changed.notify_one(),
-                None => {
-                    let changed = Arc::new(Notify::new());
-                    acks.writing = Some(changed.clone());
-                    self.0.tasks.spawn(self.0.clone().write_all(state.clone(), changed));
-                }
-            }
+        if (!acked.got.is_empty() || !acked.read.is_empty())
+            && let Some(changed) = state.acks.add(device, acked, Instant::now())
+        {
+            self.0.tasks.spawn(self.0.clone().write_all(state.clone(), changed));
         }
         refused.map_or(Ok(()), Err)
     }
@@ -245,47 +204,29 @@ impl Inner {
 
     /// Until nothing is pending.
     async fn write_all(self: Arc<Self>, state: Arc<UserState>, changed: Arc<Notify>) {
-        loop {
-            let due = {
-                let mut of = state.acks.of.lock();
-                let Some(acks) = &mut *of else { return };
-                match acks.pending.due(Instant::now()) {
-                    Some(due) => due,
-                    None => {
-                        acks.writing = None;
-                        return;
-                    }
-                }
-            };
+        while let Some(due) = state.acks.due_or_done(Instant::now()) {
             tokio::select! {
                 () = sleep_until(due) => {}
                 () = changed.notified() => continue,
             }
-            let ready = {
-                let mut of = state.acks.of.lock();
-                let Some(acks) = &mut *of else { return };
-                acks.pending.take(Instant::now(), |thread| self.newest(thread))
-            };
+            let ready = state.acks.take(Instant::now(), |thread| self.newest(thread));
             if ready.is_empty() {
                 continue;
             }
-            let written = self.write(&state.user, Some(&state.acks), &ready).await;
-            if let Some(acks) = &mut *state.acks.of.lock() {
-                match written {
-                    Ok(()) => acks.pending.written(Instant::now()),
-                    // The account is gone, and all of it with it.
-                    Err(e) if e.code == Code::NotFound => {}
-                    Err(e) => {
-                        tracing::debug!(user = %state.user, error = %e.message, "cursors are not written yet");
-                        acks.pending.put_back(ready, Instant::now(), AGAIN);
-                    }
+            match self.write(&state.user, Some(&state.acks), &ready).await {
+                Ok(()) => state.acks.written(Instant::now()),
+                // The account is gone, and all of it with it.
+                Err(e) if e.code == Code::NotFound => {}
+                Err(e) => {
+                    tracing::debug!(user = %state.user, error = %e.message, "cursors are not written yet");
+                    state.acks.put_back(ready, Instant::now(), AGAIN);
                 }
             }
         }
     }
 
     /// Into the key, then to all devices of the user.
-    async fn write(&self, user: &UserId, acks: Option<&UserAcks>, ready: &Ready) -> Result<(), Refusal> {
+    async fn write(&self, user: &UserId, acks: Option<&UserAcks>, ready: &ReadyAcks) -> Result<(), Refusal> {
         let said = ready.cursors(self.time.now_ms() / 1_000);
         let mut known = acks.and_then(UserAcks::take_known);
         let remember = |value, revision| {
@@ -320,7 +261,7 @@ impl Inner {
     }
 
     /// Also when nothing was new: the device that said it waits for this.
-    async fn tell(&self, user: &UserId, ready: &Ready) {
+    async fn tell(&self, user: &UserId, ready: &ReadyAcks) {
         if ready.read.is_empty() {
             return;
         }

@@ -12,7 +12,7 @@ use crate::{
     Config,
     attach::Attach,
     clock::Clock,
-    cursors::Cursors,
+    cursors::CursorKeeper,
     directory::Directory,
     history::HistoryClient,
     live::{
@@ -27,7 +27,7 @@ use crate::{
 pub struct DeliveryParts {
     pub live: LiveHandle,
     pub attach: Attach,
-    pub cursors: Cursors,
+    pub cursors: CursorKeeper,
     pub batch_acks: BatchAcks,
     pub clock: Clock,
     pub members: Members,
@@ -51,7 +51,7 @@ impl DeliveryParts {
         let feed = FanIn::connect(&cfg.nats, &format!("edge-{}-fanin", cfg.edge_id)).await?;
         let (live, inbox) = live::channel();
         let clock = Clock::new(layout.partitions, &cfg.times, time.clone());
-        let cursors = Cursors::new(nats, buckets, layout, &clock, &time, &Directory::new(nats));
+        let cursors = CursorKeeper::new(nats, buckets, layout, &clock, &time, &Directory::new(nats));
         let (members, batch_acks, fence) = (Members::default(), BatchAcks::default(), Fence::new(nats, layout));
         let history = HistoryClient::new(nats.clone(), cfg.times.attach);
         let attach = Attach {

@@ -41,9 +41,9 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    admission::limits::AdmissionLimits, auth::TokenVerifier, clock::Clock, control::ControlAppender, cursors::Cursors,
-    directory::Directory, edges::KnownEdges, long_poll::LongPolls, pages::Pages, people::People, presence::Presence,
-    receipts::Receipts, sends::http::HttpSends, status::StatusWatch, threads::ThreadLists,
+    admission::limits::AdmissionLimits, auth::TokenVerifier, clock::Clock, control::ControlAppender,
+    cursors::CursorKeeper, directory::Directory, edges::KnownEdges, long_poll::LongPolls, pages::Pages, people::People,
+    presence::Presence, receipts::Receipts, sends::http::HttpSends, status::StatusWatch, threads::ThreadLists,
 };
 use extract::HttpFailure;
 use query::Known;
@@ -61,7 +61,7 @@ pub struct Api {
     pub pages: Pages,
     pub receipts: Receipts,
     pub threads: ThreadLists,
-    pub cursors: Cursors,
+    pub cursors: CursorKeeper,
     pub polls: LongPolls,
     pub http_sends: HttpSends,
     pub limiter: AdmissionLimits,

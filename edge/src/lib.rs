@@ -5,6 +5,7 @@
 //! each session's `sessions/outbox`, and from there into its socket. Nothing here survives the process, and nothing
 //! here has to.
 
+pub mod acks;
 pub mod address;
 pub mod admission;
 pub mod attach;

@@ -18,7 +18,7 @@ use natterjack_protocol::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::cursors::UserAcks;
+use crate::acks::UserAcks;
 
 /// Registry of the users that have a session here. Clones share it.
 #[derive(Clone, Default)]

@@ -13,7 +13,7 @@ use natterjack_protocol::{
 };
 
 use crate::{
-    cursors::Cursors,
+    cursors::CursorKeeper,
     history::{HistoryClient, invalid_reply},
     people::People,
 };
@@ -33,7 +33,7 @@ const TIE_BITS: u32 = 11;
 pub struct ThreadLists {
     history: HistoryClient,
     people: People,
-    cursors: Cursors,
+    cursors: CursorKeeper,
 }
 
 /// What is known of a thread before its name.
@@ -73,7 +73,7 @@ impl Size for Asked {
 }
 
 impl ThreadLists {
-    pub fn new(history: &HistoryClient, people: &People, cursors: &Cursors) -> Self {
+    pub fn new(history: &HistoryClient, people: &People, cursors: &CursorKeeper) -> Self {
         Self { history: history.clone(), people: people.clone(), cursors: cursors.clone() }
     }
 

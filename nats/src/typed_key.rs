@@ -244,17 +244,9 @@ impl<T: KvValue + Send + 'static> TypedKeys<T> {
         self.watch_at_pace(WatchPace::AtOnce, BucketRevision::default()).await
     }
 
-    /// Likewise, for keys of which many change: what changes within `every` comes together. A bucket that is lost
-    /// reports nothing as gone: its watcher looks at [`WatchProgress::created_ms`].
+    /// Likewise, for keys of which many change, of what has changed since `from`: what changes within `every` comes
+    /// together. A bucket that is lost reports nothing as gone: its watcher looks at [`WatchProgress::created_ms`].
     pub async fn watch_gathered(
-        &self,
-        every: Duration,
-    ) -> Result<(impl Stream<Item = KeyChange<T>> + Send + Unpin + use<T>, WatchProgress), KvError> {
-        self.watch_gathered_from(every, BucketRevision::default()).await
-    }
-
-    /// Likewise, of what has changed since.
-    pub async fn watch_gathered_from(
         &self,
         every: Duration,
         from: BucketRevision,

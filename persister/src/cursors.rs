@@ -92,7 +92,7 @@ impl<S: ArchiveStore> CursorCopier<S> {
         reader.doing("copies how far users have read");
         let from = self.store.cursors_position(shard).await?.unwrap_or_default();
         let keys = self.buckets.cursors_of_shard(shard);
-        let (mut changes, progress) = keys.watch_gathered_from(EVERY, from).await?;
+        let (mut changes, progress) = keys.watch_gathered(EVERY, from).await?;
         let mut probe = interval(PROBE);
         loop {
             let first = tokio::select! {

@@ -9,7 +9,9 @@ use futures_util::{
     StreamExt,
     stream::{BoxStream, SelectAll},
 };
-use natterjack_nats::{KeyChange, KvBuckets, KvError, Nats, RpcError, ServerTime, WatchProgress, subjects};
+use natterjack_nats::{
+    BucketRevision, KeyChange, KvBuckets, KvError, Nats, RpcError, ServerTime, WatchProgress, subjects,
+};
 use natterjack_protocol::{
     Token, UserId,
     internal::{
@@ -77,7 +79,8 @@ impl NatsWorld {
         shard: u32,
         asks: mpsc::Receiver<Asked>,
     ) -> Result<Self, KvError> {
-        let (devices, sessions) = buckets.devices_of_shard(shard).watch_gathered(GATHERED).await?;
+        let (devices, sessions) =
+            buckets.devices_of_shard(shard).watch_gathered(GATHERED, BucketRevision::default()).await?;
         let (settings, settings_progress) = buckets.settings_of_shard(shard).watch_with_progress().await?;
         let (edges, edges_progress) = buckets.edges().watch_with_progress().await?;
         let mut awaited = Vec::new();

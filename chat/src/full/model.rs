@@ -294,20 +294,6 @@ impl Model {
         self.notice = Some(Notice::new(Said { tone, text: text.into() }, now));
     }
 
-    /// Whoever is at the end of a thread has seen it.
-    fn look(&mut self, effects: &mut Vec<UiEffect>) {
-        if self.shows_messages()
-            && let Some(here) = self.here_mut()
-            && here.anchor.is_end()
-        {
-            here.unread = 0;
-            if here.last > here.read && !here.timeline.is_empty() {
-                here.read = here.last;
-                effects.push(UiEffect::Read(here.thread.clone(), here.last));
-            }
-        }
-    }
-
     fn shows_messages(&self) -> bool {
         self.panel.is_none() && !self.areas().messages.is_empty()
     }

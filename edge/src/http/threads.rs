@@ -1,5 +1,5 @@
-//! The list of threads over HTTP: the same as the frame `threads`, read from the leader because there is no session. And
-//! what was read in them: the same as the frame `ack`.
+//! The list of threads over HTTP: the same as the frame `threads`, read from the leader because there is no session.
+//! And what was read in them: the same as the frame `ack`.
 
 use std::collections::BTreeMap;
 

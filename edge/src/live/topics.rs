@@ -1,6 +1,8 @@
 //! Step 5, all topics of this edge: which sessions subscribe to which, and the slot of each subject's subscription.
 //! Pure, owned by the dispatcher.
 
+mod ephemeral;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -9,8 +11,7 @@ use std::{
 use bytes::Bytes;
 use natterjack_protocol::{
     GroupId, MsgId, Thread, UserId,
-    client::frame::ServerFrame,
-    internal::live::{Ephemeral, EventHeader, LiveMessage},
+    internal::live::{EventHeader, LiveMessage},
     thread::partition_of,
 };
 use xxhash_rust::xxh3::xxh3_64;
@@ -262,28 +263,6 @@ impl Topics {
                     self.effects.push(changed);
                 }
             }
-        }
-    }
-
-    /// A message on the `.x` subject of a topic.
-    pub fn ephemeral(&mut self, slot: TopicSlot, payload: &[u8]) {
-        let Some((topic, _)) = self.topic(slot) else { return };
-        match Ephemeral::decode(payload) {
-            Ok(Ephemeral::Typing { thread, user, only }) => {
-                let key = xxh3_64(format!("{thread}{user}").as_bytes());
-                topic.typing(key, &user, only.as_ref(), &ServerFrame::Typing { thread, user: user.clone() });
-            }
-            Ok(Ephemeral::Read { threads }) => {
-                let frame = ServerFrame::Read { threads };
-                topic.sessions().for_each(|s| s.frame(&frame));
-            }
-            Ok(Ephemeral::Contacts) => {
-                topic.sessions().for_each(|s| s.frame(&ServerFrame::Contacts));
-                if let TopicKey::User(user) = topic.key.clone() {
-                    self.effects.push(TopicEffect::Contacts(user));
-                }
-            }
-            Err(e) => tracing::debug!(slot, error = %e, "an ephemeral message of another version is dropped"),
         }
     }
 

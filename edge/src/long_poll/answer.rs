@@ -100,8 +100,8 @@ impl Collected {
             // Typing is over before the next poll would show that it is; the others are about sockets.
             _ => return,
         }
-        // Without `synced` the end of a membership is told each time: no cursor passes it. What was read within the last
-        // minute is, too. Answered at once, it would be asked for again at once.
+        // Without `synced` the end of a membership is told each time: no cursor passes it. What was read within the
+        // last minute is, too. Answered at once, it would be asked for again at once.
         let may_be_old = match frame {
             ServerFrame::Member { .. } => !self.in_sync_once && !self.attached(),
             ServerFrame::Read { .. } => !self.attached(),

@@ -20,7 +20,7 @@ use crate::{
     admission::Admission,
     auth::TokenVerifier,
     control::ControlAppender,
-    cursors::Cursors,
+    cursors::CursorKeeper,
     delivery::DeliveryParts,
     devices::{
         Devices,
@@ -89,7 +89,7 @@ struct Running {
     tasks: TaskTracker,
     sessions: Sessions,
     devices: Arc<Devices>,
-    cursors: Cursors,
+    cursors: CursorKeeper,
     poll_places: Arc<PollPlaces>,
     status: StatusWatch,
     edges: KnownEdges,

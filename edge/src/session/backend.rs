@@ -14,7 +14,7 @@ use natterjack_protocol::{
 use crate::{
     attach::Attach,
     auth::{Actor, TokenVerifier},
-    cursors::Cursors,
+    cursors::CursorKeeper,
     pages::{PageQuestion, Pages},
     presence::{Presence, choice::SeesTyping},
     sends::{device::PublishSends, send::Sends},
@@ -81,7 +81,7 @@ pub struct EdgeBackend {
     pub pages: Pages,
     pub threads: ThreadLists,
     pub presence: Presence,
-    pub cursors: Cursors,
+    pub cursors: CursorKeeper,
     pub nats: Nats,
 }
 

@@ -1,7 +1,9 @@
 use std::{collections::HashSet, time::Duration};
 
 use futures_util::{Stream, StreamExt, future::join_all};
-use natterjack_nats::{Kv, KvBuckets, KvError, LeaseHolder, Position, Positions, WatchEvent, provision};
+use natterjack_nats::{
+    BucketRevision, Kv, KvBuckets, KvError, LeaseHolder, Position, Positions, WatchEvent, provision,
+};
 use natterjack_protocol::{
     MsgId, Times, Token,
     internal::kv::PublicKey,
@@ -219,7 +221,8 @@ async fn a_gathered_watch_brings_what_stands_and_every_change_through_a_restart_
     let keys = KvBuckets::new(&nats, layout).signing_keys();
     let value = |n: u8| PublicKey { ed25519: vec![n; 32], until: u64::from(n) };
     join_all((0..STAND).map(async |n| keys.key(&format!("k{n}")).put(&value(n)).await.unwrap())).await;
-    let (mut changes, progress) = keys.watch_gathered(Duration::from_millis(50)).await.unwrap();
+    let (mut changes, progress) =
+        keys.watch_gathered(Duration::from_millis(50), BucketRevision::default()).await.unwrap();
     let mut change = async || timeout(Duration::from_secs(20), changes.next()).await.expect("in time").unwrap();
     let mut names = HashSet::new();
     for _ in 0..STAND {

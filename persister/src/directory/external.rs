@@ -36,7 +36,8 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         };
         if made {
             if let Err(e) = self.make_keys(&profile.user).await {
-                tracing::warn!(user = %profile.user, error = %e, "an account was made but not its keys; its next login will");
+                let user = &profile.user;
+                tracing::warn!(%user, error = %e, "an account was made but not its keys; its next login will");
                 return Err(Refusal::unavailable(
                     "the account was made, but cannot be used yet; try the same again in a moment",
                 ));

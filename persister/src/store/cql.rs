@@ -12,10 +12,10 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use natterjack_nats::{BucketRevision, Position};
+use natterjack_nats::Position;
 use natterjack_protocol::{
     Cid, Most, MsgId, Thread, Token, UserId,
-    internal::{cursors::UserCursors, rpc::LastEntry},
+    internal::rpc::LastEntry,
     log::fold::{GroupState, ThreadItem},
 };
 use parking_lot::Mutex;
@@ -23,8 +23,7 @@ use tokio::{sync::oneshot, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::store::{
-    ArchiveError, ArchiveStore, CidLookup, CursorArchive, LostRange, Order, PartitionKey, Row, ThreadBatch,
-    UnknownSubject, cursors::ArchivedCursors,
+    ArchiveError, ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, ThreadBatch, UnknownSubject,
 };
 
 mod accounts;
@@ -165,28 +164,6 @@ impl Cql {
     fn db(&self) -> Result<&Db, ArchiveError> {
         let both = self.inner.db.get().ok_or_else(|| ArchiveError::Unavailable(self.inner.why_not.lock().clone()))?;
         Ok(if self.patient { &both.patient } else { &both.quick })
-    }
-}
-
-impl CursorArchive for Cql {
-    async fn put_cursors(&self, rows: Vec<ArchivedCursors>) -> Result<(), ArchiveError> {
-        let db = self.db()?;
-        all(rows.iter().map(|row| db.cursors.put(&db.requests, row)).collect()).await
-    }
-
-    async fn cursors(&self, user: &UserId) -> Result<Option<UserCursors>, ArchiveError> {
-        let db = self.db()?;
-        db.cursors.of(&db.requests, user).await
-    }
-
-    async fn cursors_reached(&self, shard: u32, to: BucketRevision) -> Result<(), ArchiveError> {
-        let db = self.db()?;
-        db.cursors.reached(&db.requests, shard, to).await
-    }
-
-    async fn cursors_position(&self, shard: u32) -> Result<Option<BucketRevision>, ArchiveError> {
-        let db = self.db()?;
-        db.cursors.position(&db.requests, shard).await
     }
 }
 

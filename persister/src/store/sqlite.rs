@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-use natterjack_nats::{BucketRevision, Position};
+use natterjack_nats::Position;
 use natterjack_protocol::{
     Cid, Most, MsgId, Thread, UserId,
-    internal::{cursors::UserCursors, rpc::LastEntry},
+    internal::rpc::LastEntry,
     log::fold::{GroupState, ThreadItem},
 };
 use parking_lot::Mutex;
@@ -26,8 +26,7 @@ use self::{
     writer::Durable,
 };
 use crate::store::{
-    ArchiveError, ArchiveStore, CidLookup, CursorArchive, LostRange, Order, PartitionKey, Row, ThreadBatch,
-    UnknownSubject, cursors::ArchivedCursors, falls,
+    ArchiveError, ArchiveStore, CidLookup, LostRange, Order, PartitionKey, Row, ThreadBatch, UnknownSubject, falls,
 };
 
 mod accounts;
@@ -190,25 +189,6 @@ impl Sqlite {
             result
         };
         tokio::task::spawn_blocking(read).await.map_err(|_| gone())?
-    }
-}
-
-impl CursorArchive for Sqlite {
-    async fn put_cursors(&self, rows: Vec<ArchivedCursors>) -> Result<(), ArchiveError> {
-        self.write_from_log(move |tx| rows.iter().try_for_each(|row| cursors::put(tx, row))).await
-    }
-
-    async fn cursors(&self, user: &UserId) -> Result<Option<UserCursors>, ArchiveError> {
-        let user = user.clone();
-        self.read(move |c| cursors::of(c, &user)).await
-    }
-
-    async fn cursors_reached(&self, shard: u32, to: BucketRevision) -> Result<(), ArchiveError> {
-        self.write_from_log(move |tx| cursors::reached(tx, shard, to)).await
-    }
-
-    async fn cursors_position(&self, shard: u32) -> Result<Option<BucketRevision>, ArchiveError> {
-        self.read(move |c| cursors::position(c, shard)).await
     }
 }
 

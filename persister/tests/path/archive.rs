@@ -280,7 +280,7 @@ async fn the_role_starts_archives_and_drains_and_starts_again() {
         let (health, stop) = (Health::new(), CancellationToken::new());
         let role = tokio::spawn(natterjack_persister::run(cfg, health.clone(), stop.clone()));
         sent.push(w.say(&t, "a", "x").await);
-        eventually("it is ready", async || health.report().ready && health.report().parts.len() == 4).await;
+        eventually("it is ready", async || health.report().ready && health.report().parts.len() == w.parts()).await;
         // Of the new log beside an empty archive, and never again: beside one that has something it may be another log.
         let found = buckets.beginning().load().await.unwrap();
         assert_eq!(found.is_some(), i == 0);

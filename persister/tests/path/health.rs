@@ -44,7 +44,7 @@ async fn a_partition_whose_writes_fail_is_named_and_the_process_is_not_ready() {
     let store_cfg = StoreConfig::Sqlite { path };
     let cfg = Config { nats: w.cfg.clone(), times: w.times.clone(), store: store_cfg, ..Config::default() };
     let role = tokio::spawn(natterjack_persister::run(cfg, health.clone(), stop.clone()));
-    eventually("it is ready", async || health.report().ready && health.report().parts.len() == 4).await;
+    eventually("it is ready", async || health.report().ready && health.report().parts.len() == w.parts()).await;
 
     let metrics =
         telemetry::init(&telemetry::Config { format: telemetry::Format::Text, filter: "warn".into() }).unwrap();
@@ -129,7 +129,7 @@ async fn a_clean_stop_archives_to_the_end_and_leaves_one_file() {
     let store = StoreConfig::Sqlite { path: path.clone() };
     let cfg = Config { nats: w.cfg.clone(), times: w.times.clone(), store, ..Config::default() };
     let role = tokio::spawn(natterjack_persister::run(cfg, health.clone(), stop.clone()));
-    eventually("it is ready", async || health.report().ready && health.report().parts.len() == 4).await;
+    eventually("it is ready", async || health.report().ready && health.report().parts.len() == w.parts()).await;
     for n in 0..200 {
         w.say(&threads[n % 2], "a", &n.to_string()).await;
     }

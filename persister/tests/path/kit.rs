@@ -262,6 +262,11 @@ impl World {
         }
     }
 
+    /// Of the health of a whole persister: `history`, `directory`, each partition and each shard.
+    pub fn parts(&self) -> usize {
+        2 + (self.layout.partitions + self.layout.kv_shards) as usize
+    }
+
     /// Unread messages of somebody who has read up to here.
     pub async fn unread(&self, reader: &str, thread: &Thread, read: MsgId) -> Option<u8> {
         let threads = vec![(thread.clone(), everything(), Some(read))];

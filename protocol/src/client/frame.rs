@@ -90,7 +90,7 @@ frames! {
         },
         /// Something happened in a thread.
         "event", Push => Event(Box<Event>),
-        /// Up to where this user has read, on whatever device, also this one. Keep the larger of this and what you have.
+        /// Up to where this user has read, on whatever device. Keep the larger of this and what you have.
         "read", Push => Read {
             #[schema(value_type = Cursors)]
             threads: BTreeMap<Thread, MsgId>,

@@ -1,8 +1,8 @@
-//! How far a user has read, and each of their devices has got, in all threads: the value of `<uid>.cursors` in the users
-//! buckets. It only grows (`MaxMerge`), so two edges that write it at once lose nothing of each other's.
+//! How far a user has read, and each of their devices has got, in all threads: the value of `<uid>.cursors` in the
+//! users buckets. It only grows (`MaxMerge`), so two edges that write it at once lose nothing of each other's.
 //!
-//! A thread stands there by its 64-bit hash, 9 bytes and not up to 134: a user's value is about 24 bytes for each thread
-//! that was read.
+//! A thread stands there by its 64-bit hash, 9 bytes and not up to 134: a user's value is about 24 bytes for each
+//! thread that was read.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,8 @@ use crate::{
     thread::Thread,
 };
 
-/// Up to where somebody has read a thread, and when that was written, in seconds since 1970: a device that comes back is
-/// told what was read since it left.
+/// Up to where somebody has read a thread, and when that was written, in seconds since 1970: a device that comes back
+/// is told what was read since it left.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ReadMark(pub MsgId, pub u64);
 

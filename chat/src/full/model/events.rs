@@ -76,6 +76,20 @@ impl Model {
         }
     }
 
+    /// Whoever is at the end of a thread has seen it.
+    pub(super) fn look(&mut self, effects: &mut Vec<UiEffect>) {
+        if self.shows_messages()
+            && let Some(here) = self.here_mut()
+            && here.anchor.is_end()
+        {
+            here.unread = 0;
+            if here.last > here.read && !here.timeline.is_empty() {
+                here.read = here.last;
+                effects.push(UiEffect::Read(here.thread.clone(), here.last));
+            }
+        }
+    }
+
     /// Whom this user talks to is watched, as far as the list is known.
     pub(super) fn watch(&mut self, effects: &mut Vec<UiEffect>) {
         if self.threads.len() == self.watched_of {

@@ -1,17 +1,20 @@
-//! The tables `user_cursors` (how far each user has read) and `cursor_shards` (how far that was copied from KV). A row of
-//! the former is written with its revision as timestamp, so an older one never replaces a newer one.
+//! The tables `user_cursors` (how far each user has read) and `cursor_shards` (how far that was copied from KV). A row
+//! of the former is written with its revision as timestamp, so an older one never replaces a newer one.
 
 use natterjack_nats::BucketRevision;
 use natterjack_protocol::{UserId, internal::cursors::UserCursors};
 use scylla::statement::prepared::PreparedStatement;
 
 use super::{
-    int,
+    Cql, all, int,
     session::Requests,
     threads::{decode, encode},
     uint,
 };
-use crate::store::{ArchiveError, cursors::ArchivedCursors};
+use crate::store::{
+    ArchiveError,
+    cursors::{ArchivedCursors, CursorArchive},
+};
 
 pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS user_cursors (user text PRIMARY KEY, cursors blob)";
 
@@ -51,5 +54,27 @@ impl Cursors {
     pub(super) async fn position(&self, r: &Requests, shard: u32) -> Result<Option<BucketRevision>, ArchiveError> {
         let row: Option<(i64, i64)> = r.read_one(&self.position, (i64::from(shard),)).await?;
         Ok(row.map(|(made_ms, revision)| BucketRevision { made_ms: uint(made_ms), revision: uint(revision) }))
+    }
+}
+
+impl CursorArchive for Cql {
+    async fn put_cursors(&self, rows: Vec<ArchivedCursors>) -> Result<(), ArchiveError> {
+        let db = self.db()?;
+        all(rows.iter().map(|row| db.cursors.put(&db.requests, row)).collect()).await
+    }
+
+    async fn cursors(&self, user: &UserId) -> Result<Option<UserCursors>, ArchiveError> {
+        let db = self.db()?;
+        db.cursors.of(&db.requests, user).await
+    }
+
+    async fn cursors_reached(&self, shard: u32, to: BucketRevision) -> Result<(), ArchiveError> {
+        let db = self.db()?;
+        db.cursors.reached(&db.requests, shard, to).await
+    }
+
+    async fn cursors_position(&self, shard: u32) -> Result<Option<BucketRevision>, ArchiveError> {
+        let db = self.db()?;
+        db.cursors.position(&db.requests, shard).await
     }
 }

@@ -5,11 +5,14 @@ use natterjack_protocol::{UserId, internal::cursors::UserCursors};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{
-    int,
+    Sqlite, int,
     threads::{decode, encode},
     uint,
 };
-use crate::store::cursors::ArchivedCursors;
+use crate::store::{
+    ArchiveError,
+    cursors::{ArchivedCursors, CursorArchive},
+};
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE user_cursors (
@@ -24,7 +27,7 @@ CREATE TABLE cursor_shards (
 );
 ";
 
-pub(super) fn put(tx: &Transaction<'_>, row: &ArchivedCursors) -> rusqlite::Result<()> {
+fn put(tx: &Transaction<'_>, row: &ArchivedCursors) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO user_cursors (user, revision, cursors) VALUES (?1, ?2, ?3)
          ON CONFLICT (user) DO UPDATE SET revision = excluded.revision, cursors = excluded.cursors WHERE \
@@ -34,7 +37,7 @@ pub(super) fn put(tx: &Transaction<'_>, row: &ArchivedCursors) -> rusqlite::Resu
     Ok(())
 }
 
-pub(super) fn of(c: &Connection, user: &UserId) -> rusqlite::Result<Option<UserCursors>> {
+fn of(c: &Connection, user: &UserId) -> rusqlite::Result<Option<UserCursors>> {
     let bytes: Option<Option<Vec<u8>>> = c
         .prepare_cached("SELECT cursors FROM user_cursors WHERE user = ?1")?
         .query_row(params![user.as_str()], |r| r.get(0))
@@ -42,14 +45,33 @@ pub(super) fn of(c: &Connection, user: &UserId) -> rusqlite::Result<Option<UserC
     bytes.flatten().map(|bytes| decode(0, &bytes)).transpose()
 }
 
-pub(super) fn reached(tx: &Transaction<'_>, shard: u32, to: BucketRevision) -> rusqlite::Result<()> {
+fn reached(tx: &Transaction<'_>, shard: u32, to: BucketRevision) -> rusqlite::Result<()> {
     tx.prepare_cached("INSERT OR REPLACE INTO cursor_shards (shard, made_ms, revision) VALUES (?1, ?2, ?3)")?
         .execute(params![shard, int(to.made_ms), int(to.revision)])?;
     Ok(())
 }
 
-pub(super) fn position(c: &Connection, shard: u32) -> rusqlite::Result<Option<BucketRevision>> {
+fn position(c: &Connection, shard: u32) -> rusqlite::Result<Option<BucketRevision>> {
     c.prepare_cached("SELECT made_ms, revision FROM cursor_shards WHERE shard = ?1")?
         .query_row(params![shard], |r| Ok(BucketRevision { made_ms: uint(r.get(0)?), revision: uint(r.get(1)?) }))
         .optional()
+}
+
+impl CursorArchive for Sqlite {
+    async fn put_cursors(&self, rows: Vec<ArchivedCursors>) -> Result<(), ArchiveError> {
+        self.write_from_log(move |tx| rows.iter().try_for_each(|row| put(tx, row))).await
+    }
+
+    async fn cursors(&self, user: &UserId) -> Result<Option<UserCursors>, ArchiveError> {
+        let user = user.clone();
+        self.read(move |c| of(c, &user)).await
+    }
+
+    async fn cursors_reached(&self, shard: u32, to: BucketRevision) -> Result<(), ArchiveError> {
+        self.write_from_log(move |tx| reached(tx, shard, to)).await
+    }
+
+    async fn cursors_position(&self, shard: u32) -> Result<Option<BucketRevision>, ArchiveError> {
+        self.read(move |c| position(c, shard)).await
+    }
 }

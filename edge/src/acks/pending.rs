@@ -37,12 +37,12 @@ pub struct PendingAcks {
 
 /// What is to be written now.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Ready {
+pub struct ReadyAcks {
     pub read: Vec<(Thread, MsgId)>,
     pub got: Vec<(DeviceId, Thread, MsgId)>,
 }
 
-impl Ready {
+impl ReadyAcks {
     pub fn is_empty(&self) -> bool {
         self.read.is_empty() && self.got.is_empty()
     }
@@ -91,8 +91,8 @@ impl PendingAcks {
     }
 
     /// Takes what may be written. `newest`: of a thread's partition the newest id that this edge knows to be given.
-    pub fn take(&mut self, now: Instant, newest: impl Fn(&Thread) -> Option<MsgId>) -> Ready {
-        let (mut ready, mut again) = (Ready::default(), None);
+    pub fn take(&mut self, now: Instant, newest: impl Fn(&Thread) -> Option<MsgId>) -> ReadyAcks {
+        let (mut ready, mut again) = (ReadyAcks::default(), None);
         let mut believed = |thread: &Thread, pending: &Pending| {
             let known = newest(thread).unwrap_or_default();
             if pending.id <= known {
@@ -126,7 +126,7 @@ impl PendingAcks {
     }
 
     /// It could not be written; whatever has come since is further.
-    pub fn put_back(&mut self, ready: Ready, now: Instant, again: Duration) {
+    pub fn put_back(&mut self, ready: ReadyAcks, now: Instant, again: Duration) {
         for (thread, id) in ready.read {
             further(&mut self.read, thread, id, now);
         }

@@ -1,0 +1,94 @@
+//! What there is to read: the list of threads, older messages, and who has read what.
+
+use anyhow::Context;
+use natterjack_client::{
+    At,
+    protocol::{
+        MsgId,
+        client::{http::ReceiptState, presence::PresenceChange},
+    },
+};
+use serde_json::json;
+
+use super::Chat;
+use crate::screen::Tone;
+
+impl Chat {
+    pub(super) async fn threads(&mut self) -> anyhow::Result<()> {
+        let list = self.client.threads(50, None).await?;
+        let mut lines = Vec::new();
+        for summary in &list.threads {
+            self.names.learn_thread(summary);
+            let place = self.names.thread(&self.client, &summary.thread).await;
+            let last = match &summary.last {
+                None => String::new(),
+                Some(event) => self.words(event).await.1,
+            };
+            let closed = if summary.open { "" } else { " (read only)" };
+            let new = match summary.unread {
+                None | Some(0) => String::new(),
+                Some(n @ 1..=99) => format!(" ({n} new)"),
+                Some(_) => " (99+ new)".to_owned(),
+            };
+            lines.push(format!("  {place}{closed}{new}  {}", last.chars().take(60).collect::<String>()));
+        }
+        self.list("threads", lines.into_iter(), json!({ "threads": list.threads }), "no threads yet");
+        Ok(())
+    }
+
+    pub(super) async fn history(&mut self, n: u16) -> anyhow::Result<()> {
+        let thread = self.here()?;
+        let page = self.client.history(thread.clone(), At::Newest, n).await?;
+        let holes = !page.holes.is_empty();
+        if self.screen.is_json() {
+            self.screen.say(Tone::Plain, "history", None, json!({ "thread": thread, "page": page }));
+            return Ok(());
+        }
+        for event in &page.events {
+            self.message(event).await;
+        }
+        if let Some(last) = page.events.last() {
+            let newest = self.newest.entry(thread.clone()).or_default();
+            *newest = last.id.max(*newest);
+            self.looked_at(&thread).await;
+        }
+        if holes {
+            self.screen.problem("part of the history cannot be read now; try again later");
+        }
+        Ok(())
+    }
+
+    pub(super) async fn receipts(&mut self, id: Option<MsgId>) -> anyhow::Result<()> {
+        let (thread, id) = (self.here()?, self.target(id)?);
+        let all = self.client.receipts(&thread, id).await?;
+        let read = all.iter().filter(|of| of.state == ReceiptState::Read).count();
+        let mut lines = vec![format!("#{id}: read by {read} of {}", all.len())];
+        for of in &all {
+            let word = match of.state {
+                ReceiptState::Sent => "not yet",
+                ReceiptState::Delivered => "has it",
+                ReceiptState::Read => "has read it",
+                ReceiptState::Unknown => "does not say",
+            };
+            lines.push(format!("  {} {word}", self.names.user(&self.client, &of.user).await));
+        }
+        self.list("receipts", lines.into_iter(), json!({ "thread": thread, "id": id, "users": all }), "nobody");
+        Ok(())
+    }
+
+    pub(super) async fn give_receipts(&mut self, receipts: bool) -> anyhow::Result<()> {
+        let change = PresenceChange { receipts: Some(receipts), ..PresenceChange::default() };
+        let now = self.client.set_presence(change).await?;
+        let text = if now.receipts { "you give receipts and get them" } else { "you give no receipts, and get none" };
+        self.screen.say(Tone::Good, "receipts_given", Some(text.into()), json!({ "receipts": now.receipts }));
+        Ok(())
+    }
+
+    pub(super) async fn read(&mut self, id: Option<MsgId>) -> anyhow::Result<()> {
+        let thread = self.here()?;
+        let newest = || self.newest.get(&thread).copied();
+        let id = id.or_else(newest).context("up to which message? Name it by #ID")?;
+        self.client.read(thread, id).await?;
+        Ok(())
+    }
+}
