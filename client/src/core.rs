@@ -166,6 +166,7 @@ impl Core {
                 other => self.put_back(r, other),
             },
             ServerFrame::Read { threads } => threads.iter().for_each(|(thread, id)| self.was_read(thread, *id)),
+            ServerFrame::Receipts { thread, receipts } => self.tell(ClientEvent::Receipts { thread, receipts }),
             ServerFrame::Error { r, refusal } => self.refused(r, refusal, now, random),
             ServerFrame::Typing { thread, user } => self.tell(ClientEvent::Typing { thread, user }),
             ServerFrame::Member { thread, id, open, role, intervals } => {

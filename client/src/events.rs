@@ -8,7 +8,10 @@ use std::{
 
 use natterjack_protocol::{
     Cid, MsgId, Refusal, Thread, UserId,
-    client::{frame::Displaced, presence::PresenceOf},
+    client::{
+        frame::{Displaced, Receipt},
+        presence::PresenceOf,
+    },
     log::{Intervals, Role},
 };
 use tokio::sync::{Notify, mpsc};
@@ -53,6 +56,12 @@ pub enum ClientEvent {
     Read {
         thread: Thread,
         id: MsgId,
+    },
+    /// How far others have come in a thread in which this user wrote lately: larger ids count. Some may be lost;
+    /// [`crate::Client::receipts`] has all of a message.
+    Receipts {
+        thread: Thread,
+        receipts: Vec<Receipt>,
     },
     /// This user's own membership of a thread changed, now or while this device was away: each change once, newer ones
     /// only.

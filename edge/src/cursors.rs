@@ -29,6 +29,7 @@ use crate::{
     clock::Clock,
     directory::Directory,
     members::UserState,
+    receipt_push::ReceiptPublisher,
     refusals::refuse,
     sessions::handle::SessionHandle,
 };
@@ -52,6 +53,7 @@ struct Inner {
     clock: Clock,
     time: ServerTime,
     directory: Directory,
+    receipts: ReceiptPublisher,
     tasks: TaskTracker,
 }
 
@@ -71,6 +73,7 @@ impl CursorKeeper {
             clock: clock.clone(),
             time: time.clone(),
             directory: directory.clone(),
+            receipts: ReceiptPublisher::new(nats, buckets),
             tasks: TaskTracker::new(),
         }))
     }
@@ -260,8 +263,10 @@ impl Inner {
         Ok(())
     }
 
-    /// Also when nothing was new: the device that said it waits for this.
+    /// Also when nothing was new: the device that said it waits for this. Others get it with the receipts.
     async fn tell(&self, user: &UserId, ready: &ReadyAcks) {
+        ready.got.iter().for_each(|(_, thread, id)| self.receipts.add(user, thread, *id, MsgId::NONE));
+        ready.read.iter().for_each(|(thread, id)| self.receipts.add(user, thread, *id, *id));
         if ready.read.is_empty() {
             return;
         }

@@ -22,6 +22,7 @@ use crate::{
     },
     members::Members,
     presence::handle::PresenceHandle,
+    receipt_push,
 };
 
 pub struct DeliveryParts {
@@ -65,6 +66,8 @@ impl DeliveryParts {
             cursors: cursors.clone(),
             times: cfg.times.clone(),
         };
+        let (receipts, inbox_of_receipts) = receipt_push::channel();
+        tokio::spawn(receipt_push::run(buckets.clone(), inbox_of_receipts, stop.clone()));
         let dispatch = Dispatch {
             feed,
             jobs: DispatcherJobs { attach: attach.clone(), history: history.clone(), deadline: cfg.times.attach },
@@ -72,6 +75,7 @@ impl DeliveryParts {
             members: members.clone(),
             batch_acks: batch_acks.clone(),
             presence,
+            receipts,
             on_beat: Box::new({
                 let fence = fence.clone();
                 move |p| fence.heard(p)

@@ -30,6 +30,7 @@ pub mod pages;
 pub mod people;
 pub mod presence;
 mod readiness;
+pub mod receipt_push;
 pub mod receipts;
 pub mod refusals;
 mod run;

@@ -34,6 +34,7 @@ pub const SENDS: &str = "natterjack_edge_sends_total";
 pub const SENDS_BATCHED: &str = "natterjack_edge_sends_batched_total";
 pub const PUBLISH_SECONDS: &str = "natterjack_edge_publish_seconds";
 pub const CURSOR_WRITES: &str = "natterjack_edge_cursor_writes_total";
+pub const RECEIPTS_DROPPED: &str = "natterjack_edge_receipts_dropped_total";
 pub const LATE_ACKS: &str = "natterjack_edge_late_acks_total";
 pub const CID_LOOKUPS: &str = "natterjack_edge_cid_lookups_total";
 pub const REFERENCE_LOOKUPS: &str = "natterjack_edge_reference_lookups_total";
@@ -114,6 +115,7 @@ pub fn describe() {
     describe_counter!(SENDS_BATCHED, "Sends published in one batch with others of their device and thread");
     describe_histogram!(PUBLISH_SECONDS, Unit::Seconds, "Time from a publish to its acknowledgement");
     describe_counter!(CURSOR_WRITES, "Writes of a user's cursors (how far they have read, and their devices have got)");
+    describe_counter!(RECEIPTS_DROPPED, "Receipts of a thread that were not pushed because too many waited");
     describe_counter!(LATE_ACKS, "Acknowledgements so late that the message was looked up before `sent`");
     describe_counter!(CID_LOOKUPS, "Sends looked up by cid before or after publishing, because of their age");
     describe_counter!(

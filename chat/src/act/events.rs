@@ -67,6 +67,9 @@ impl Chat {
             ClientEvent::Read { thread, id } => {
                 screen.say(Tone::Faint, "read", None, json!({ "thread": thread, "id": id }));
             }
+            ClientEvent::Receipts { thread, receipts } => {
+                screen.say(Tone::Faint, "receipts", None, json!({ "thread": thread, "users": receipts }));
+            }
             ClientEvent::Member { thread, id, open, role, .. } => {
                 let object = json!({ "thread": thread, "id": id, "open": open, "role": role });
                 let place = self.names.thread(&self.client, &thread).await;

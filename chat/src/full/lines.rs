@@ -1,7 +1,7 @@
 //! One item of a thread as lines of a given width (pure): the same for whoever counts them (scrolling) and for whoever
 //! draws them.
 
-use natterjack_client::protocol::{Event, Kind, UserId};
+use natterjack_client::protocol::{Event, Kind, MsgId, UserId};
 use ratatui::{
     style::{Color, Modifier, Style},
     text::{Line, Span},
@@ -30,6 +30,9 @@ pub struct Look<'a> {
     pub width: usize,
     /// Is there somebody to ask for older messages?
     pub online: bool,
+    /// Up to here the other one of a conversation of two has it, and has read it.
+    pub got: MsgId,
+    pub read: MsgId,
 }
 
 impl Look<'_> {
@@ -88,12 +91,13 @@ impl Look<'_> {
         };
         let mine = event.from == self.people.me && !recalled;
         let edited = self.timeline.ops.is_edited(event.id) && !recalled;
-        let mark = match (edited, mine) {
-            (true, true) => " (edited) ✓",
-            (true, false) => " (edited)",
-            (false, true) => " ✓",
-            (false, false) => "",
+        let ticks = match event.id {
+            _ if !mine => "",
+            id if id <= self.read => " ✓✓ read",
+            id if id <= self.got => " ✓✓",
+            _ => " ✓",
         };
+        let mark = format!("{}{ticks}", if edited { " (edited)" } else { "" });
         lines.extend(self.body(&text, style, Span::styled(mark, FAINT)));
         if let Some(reactions) = self.timeline.ops.reactions(event.id) {
             lines.extend(self.body(&reactions, FAINT, Span::default()));

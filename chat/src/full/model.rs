@@ -245,6 +245,8 @@ impl Model {
             timeline: &entry.timeline,
             width: usize::from(areas.messages.width.max(1)),
             online: self.is_online(),
+            got: entry.peer_got,
+            read: entry.peer_read,
         }
     }
 

@@ -3,7 +3,10 @@
 
 use std::collections::HashMap;
 
-use natterjack_client::protocol::{MsgId, Thread, client::frame::ThreadSummary};
+use natterjack_client::protocol::{
+    MsgId, Thread,
+    client::frame::{Receipt, ThreadSummary},
+};
 
 use super::{editor::Editor, scroll::Anchor, timeline::Timeline};
 
@@ -17,6 +20,9 @@ pub struct ThreadRow {
     /// Up to here the user has read, and the newest message that is known.
     pub read: MsgId,
     pub last: MsgId,
+    /// Of a conversation of two: up to here the other one has it, and has read it.
+    pub peer_got: MsgId,
+    pub peer_read: MsgId,
     /// May write here.
     pub open: bool,
     pub timeline: Timeline,
@@ -26,6 +32,16 @@ pub struct ThreadRow {
 }
 
 impl ThreadRow {
+    /// Of the other one.
+    pub fn receipts(&mut self, receipts: &[Receipt]) {
+        if matches!(self.thread, Thread::Dm { .. }) {
+            for receipt in receipts {
+                self.peer_got = self.peer_got.max(receipt.got);
+                self.peer_read = self.peer_read.max(receipt.read);
+            }
+        }
+    }
+
     /// Here, or on another device.
     pub fn was_read(&mut self, upto: MsgId) {
         self.read = self.read.max(upto);
@@ -56,6 +72,8 @@ impl ThreadTable {
             unread: 0,
             read: MsgId::NONE,
             last: MsgId::NONE,
+            peer_got: MsgId::NONE,
+            peer_read: MsgId::NONE,
             open: true,
             timeline: Timeline::default(),
             anchor: Anchor::default(),

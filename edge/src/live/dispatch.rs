@@ -41,6 +41,7 @@ use crate::{
     clock::Clock,
     members::{Members, Reading},
     presence::handle::PresenceHandle,
+    receipt_push::ReceiptPushes,
 };
 
 /// The slots of `beat.*` and `presence.*`; topics come after them.
@@ -76,6 +77,7 @@ pub struct Dispatch<F, J> {
     pub members: Members,
     pub batch_acks: BatchAcks,
     pub presence: PresenceHandle,
+    pub receipts: ReceiptPushes,
     /// Called for the beats of each partition.
     pub on_beat: Box<dyn Fn(u32) + Send>,
     /// Of the log's streams.
@@ -261,6 +263,7 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
                 TopicEffect::Fetch { slot, generation, gap } => self.fetch(slot, generation, gap),
                 TopicEffect::Changed { user, thread, id } => self.membership_changed(user, thread, id),
                 TopicEffect::Contacts(user) => self.with.presence.contacts_changed(&user),
+                TopicEffect::Receipts { to, thread, receipts } => self.with.receipts.push(to, thread, receipts),
                 TopicEffect::Expelled { user, group } => self.reload(user, None, Some(group)),
             }
         }

@@ -5,6 +5,7 @@
 //! shown waits until the gap is fetched; a session that is catching up (it still reads its pages) collects what comes
 //! meanwhile.
 
+mod authors;
 mod subscriber;
 
 use std::{
@@ -24,8 +25,11 @@ use natterjack_protocol::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use self::subscriber::{Rendered, Subscriber};
 pub use self::subscriber::{Unwritten, VisibleRange};
+use self::{
+    authors::RecentAuthors,
+    subscriber::{Rendered, Subscriber},
+};
 use super::event::{Gap, LiveEvent, TopicKey};
 use crate::sessions::handle::{SessionHandle, SessionId};
 
@@ -53,6 +57,8 @@ pub struct Topic {
     repairs: HashMap<u64, Repair>,
     /// Users whose sessions a control entry ended since this was taken last: they may have joined again further on.
     pub expelled: Vec<UserId>,
+    /// Of a group: who wrote last. Boxed: most topics are a user's own.
+    authors: Option<Box<RecentAuthors>>,
 }
 
 impl Topic {
@@ -64,7 +70,25 @@ impl Topic {
             shown: HashMap::new(),
             repairs: HashMap::new(),
             expelled: Vec::new(),
+            authors: None,
         }
+    }
+
+    /// An event of this author came.
+    pub fn wrote(&mut self, author: &str) {
+        if matches!(self.key, TopicKey::Group(_)) {
+            self.authors.get_or_insert_default().wrote(author);
+        }
+    }
+
+    /// The sessions of those to whom receipts of others are of use: in a group, of those who wrote lately.
+    pub fn authors_here(&self) -> Vec<Arc<SessionHandle>> {
+        let wrote = |session: &SessionHandle| match &self.key {
+            TopicKey::User(_) => true,
+            TopicKey::Group(_) => self.authors.as_ref().is_some_and(|a| a.has(&session.user)),
+        };
+        let live = self.subscribers.iter().filter(|s| !s.is_catching_up() && wrote(&s.session));
+        live.map(|s| s.session.clone()).collect()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use natterjack_protocol::{
     GroupId, MsgId, Thread, UserId,
+    client::frame::Receipt,
     internal::live::{EventHeader, LiveMessage},
     thread::partition_of,
 };
@@ -26,7 +27,6 @@ use crate::sessions::handle::{SessionHandle, SessionId};
 pub type TopicSlot = u32;
 
 /// What the dispatcher has to do after a message.
-#[derive(Debug, PartialEq, Eq)]
 pub enum TopicEffect {
     Subscribe(TopicSlot, TopicKey),
     Unsubscribe(TopicSlot),
@@ -44,6 +44,12 @@ pub enum TopicEffect {
     },
     /// The user's contacts have changed.
     Contacts(UserId),
+    /// For the sessions of those who wrote.
+    Receipts {
+        to: Vec<Arc<SessionHandle>>,
+        thread: Thread,
+        receipts: Vec<Receipt>,
+    },
     /// A control entry ended the user's part of the group, here and now in the log's order: see whether they are in it
     /// again.
     Expelled {
@@ -243,7 +249,8 @@ impl Topics {
     pub fn message(&mut self, slot: TopicSlot, message: LiveMessage, payload: &Bytes) {
         let Some((topic, generation, unwritten)) = self.delivering(slot) else { return };
         match message {
-            LiveMessage::Event { header: EventHeader { id, prev, thread, control, .. }, frame } => {
+            LiveMessage::Event { header: EventHeader { id, prev, thread, author, control, .. }, frame } => {
+                topic.wrote(author);
                 let frame = payload.slice_ref(frame);
                 let gap = topic.event(LiveEvent { thread: thread.into(), id, prev, control, frame }, unwritten);
                 self.saw(partition_of(xxh3_64(thread.as_bytes()), self.partitions), id);

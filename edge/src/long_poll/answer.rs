@@ -97,7 +97,8 @@ impl Collected {
                 self.displaced = Some(by.clone());
                 return;
             }
-            // Typing is over before the next poll would show that it is; the others are about sockets.
+            // Typing is over before the next poll would show it, and receipts are asked for; the others are about
+            // sockets.
             _ => return,
         }
         // Without `synced` the end of a membership is told each time: no cursor passes it. What was read within the

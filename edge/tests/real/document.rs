@@ -74,7 +74,11 @@ fn parameters(op: &Operation, place: &str) -> Vec<(&'static str, &'static Value)
 fn filled(op: &Operation, bad: Option<(&str, &str)>) -> String {
     let mut path = op.path.clone();
     for (name, _) in parameters(op, "path") {
-        let good = if name == "thread" { "dm.ua.ub" } else { "ub" };
+        let good = match name {
+            "thread" => "dm.ua.ub",
+            "id" => "5",
+            _ => "ub",
+        };
         let value = bad.filter(|(n, _)| *n == name).map_or(good, |(_, v)| v);
         path = path.replace(&format!("{{{name}}}"), value);
     }

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 pub use declare::{BadFrame, FrameInfo, FrameKind};
 pub use payload::{
-    Acknowledged, ActivityReport, DeviceClass, Displaced, Hello, HistoryQuery, OtherDevice, Page, SendMessage,
+    Acknowledged, ActivityReport, DeviceClass, Displaced, Hello, HistoryQuery, OtherDevice, Page, Receipt, SendMessage,
     SyncQuery, ThreadSummary, ThreadsQuery, TypingIn, WatchQuery, Welcome,
 };
 
@@ -95,6 +95,8 @@ frames! {
             #[schema(value_type = Cursors)]
             threads: BTreeMap<Thread, MsgId>,
         },
+        /// How far others have come in a thread in which you wrote lately. May be lost; keep the larger ids.
+        "receipts", Push => Receipts { thread: Thread, receipts: Vec<Receipt> },
         /// Somebody else is writing in this thread.
         "typing", Push => Typing { thread: Thread, user: UserId },
         /// How users that you watch are shown, in an answer all of them, else those that changed.

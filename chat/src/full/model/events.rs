@@ -55,6 +55,7 @@ impl Model {
                     entry.timeline.new_from = None;
                 }
             }
+            ClientEvent::Receipts { thread, receipts } => self.threads.entry(&thread).receipts(&receipts),
             ClientEvent::Member { thread, open, role, .. } => {
                 self.people.meet_thread(&thread, now, effects);
                 self.threads.entry(&thread).open = open;

@@ -1,7 +1,9 @@
+mod reading;
+
 use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyModifiers};
-use natterjack_client::protocol::{Refusal, client::frame::ThreadSummary};
+use natterjack_client::protocol::Refusal;
 
 use super::*;
 use crate::full::testing::{Chat, dm, event, page, summary, user};
@@ -189,24 +191,6 @@ fn what_comes_elsewhere_is_unread_until_somebody_goes_there() {
     assert!(chat.sees("carol (1)"));
     chat.key(KeyCode::Esc);
     assert!(chat.sees("hello?") && !chat.sees("(1)"));
-}
-
-#[test]
-fn what_was_read_on_another_device_is_read_here_and_what_is_read_here_is_said() {
-    let mut chat = Chat::with(80, 20, 3);
-    assert_eq!(chat.read.get(&dm("bob")), Some(&MsgId(3)), "it stands on the screen");
-    let carol = dm("carol");
-    let listed = ThreadSummary { unread: Some(100), ..summary("carol", Some(event(&carol, 9, "carol", "x"))) };
-    chat.done(Done::Threads { result: Ok(ThreadList { threads: vec![listed], next: None }) });
-    assert!(chat.sees("carol (99+)"), "{:#?}", chat.screen());
-    chat.sdk(ClientEvent::Read { thread: carol.clone(), id: MsgId(8) });
-    assert!(chat.sees("carol (99+)"), "not all of it");
-    chat.sdk(ClientEvent::Read { thread: carol.clone(), id: MsgId(9) });
-    assert!(!chat.sees("carol ("));
-    chat.message(event(&carol, 10, "carol", "psst"));
-    assert!(chat.sees("carol (1)") && !chat.read.contains_key(&carol));
-    chat.key(KeyCode::Tab);
-    assert_eq!(chat.read.get(&carol), Some(&MsgId(10)));
 }
 
 #[test]

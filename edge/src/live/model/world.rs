@@ -89,7 +89,10 @@ impl World {
                 TopicEffect::Subscribe(slot, key) => drop(self.slots.insert(key, slot)),
                 TopicEffect::Unsubscribe(slot) => self.slots.retain(|_, s| *s != slot),
                 TopicEffect::Fetch { slot, generation, gap } => self.fetches.push((slot, generation, gap)),
-                TopicEffect::Changed { .. } | TopicEffect::Expelled { .. } | TopicEffect::Contacts(_) => {
+                TopicEffect::Changed { .. }
+                | TopicEffect::Expelled { .. }
+                | TopicEffect::Contacts(_)
+                | TopicEffect::Receipts { .. } => {
                     unreachable!("no control entries and no contacts here")
                 }
             }

@@ -15,6 +15,10 @@ impl Topics {
                 let key = xxh3_64(format!("{thread}{user}").as_bytes());
                 topic.typing(key, &user, only.as_ref(), &ServerFrame::Typing { thread, user: user.clone() });
             }
+            Ok(Ephemeral::Receipts { thread, receipts }) => {
+                let to = topic.authors_here();
+                self.effects.push(TopicEffect::Receipts { to, thread, receipts });
+            }
             Ok(Ephemeral::Read { threads }) => {
                 let frame = ServerFrame::Read { threads };
                 topic.sessions().for_each(|s| s.frame(&frame));

@@ -152,6 +152,16 @@ pub struct Acknowledged<T: Ord = Thread> {
     pub read: BTreeMap<T, MsgId>,
 }
 
+/// How far somebody else has come in a thread.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Receipt {
+    pub user: UserId,
+    /// A device of theirs has everything up to here.
+    pub got: MsgId,
+    /// They have read up to here; 0: nothing.
+    pub read: MsgId,
+}
+
 impl<T: Ord> Default for Acknowledged<T> {
     fn default() -> Self {
         Self { got: BTreeMap::new(), read: BTreeMap::new() }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    client::frame::Receipt,
     codec::Codec,
     ids::{MsgId, UserId},
     log::BadEntry,
@@ -26,6 +27,8 @@ pub enum Ephemeral {
     },
     /// Contacts of this user changed: ask again.
     Contacts,
+    /// How far these users have come in this thread.
+    Receipts { thread: Thread, receipts: Vec<Receipt> },
     /// Up to where this user has read; it is stored.
     Read { threads: BTreeMap<Thread, MsgId> },
 }

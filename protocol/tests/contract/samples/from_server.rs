@@ -4,7 +4,7 @@ use bytes::Bytes;
 use natterjack_protocol::{
     Body, Code, Event, Kind, MsgId, Refusal, UserId,
     client::{
-        frame::{DeviceClass, Displaced, OtherDevice, Page, ServerFrame, ThreadSummary, Welcome},
+        frame::{DeviceClass, Displaced, OtherDevice, Page, Receipt, ServerFrame, ThreadSummary, Welcome},
         presence::{PresenceOf, PresenceState},
     },
     limits,
@@ -69,6 +69,17 @@ pub fn server() -> Vec<Sample<ServerFrame>> {
             "read",
             "Read, on this device or another one of the user.",
             ServerFrame::Read { threads: [(dm(), id(120)), (group(), id(90))].into() },
+        ),
+        (
+            "receipts",
+            "Two others in a thread.",
+            ServerFrame::Receipts {
+                thread: group(),
+                receipts: vec![
+                    Receipt { user: anna(), got: id(120), read: id(120) },
+                    Receipt { user: ben(), got: id(120), read: MsgId::NONE },
+                ],
+            },
         ),
         ("typing", "Somebody else is writing.", ServerFrame::Typing { thread: dm(), user: ben() }),
         (

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use natterjack_protocol::{
     Entry,
+    client::frame::Receipt,
     internal::live::{self, Beat, Ephemeral},
     log::EntryView,
 };
@@ -18,6 +19,14 @@ pub fn ephemeral() -> Vec<Sample<Ephemeral>> {
             Ephemeral::Typing { thread: group(), user: ben(), only: Some([anna()].into()) },
         ),
         ("contacts", "On live.user.*.x.", Ephemeral::Contacts),
+        (
+            "receipts",
+            "On live.group.*.x.",
+            Ephemeral::Receipts {
+                thread: group(),
+                receipts: vec![Receipt { user: ben(), got: id(120), read: id(90) }],
+            },
+        ),
         ("read", "On live.user.*.x.", Ephemeral::Read { threads: [(dm(), id(120))].into() }),
     ]
 }

@@ -161,6 +161,7 @@ impl Edge {
             members: members.clone(),
             batch_acks: batch_acks.clone(),
             presence: crate::presence::handle::channel().0,
+            receipts: crate::receipt_push::channel().0,
             on_beat: Box::new(|_| {}),
             generation: GENERATION,
             partitions: PARTITIONS,
