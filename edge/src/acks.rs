@@ -70,6 +70,11 @@ impl UserAcks {
         self.0.lock().get_or_insert_default().pending.put_back(ready, now, again);
     }
 
+    /// Nobody writes any more, and nothing is pending.
+    pub fn give_up(&self) {
+        *self.0.lock() = None;
+    }
+
     pub fn take_known(&self) -> Option<(UserCursors, u64)> {
         self.0.lock().as_mut().and_then(|acks| acks.known.take())
     }

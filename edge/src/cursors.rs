@@ -39,6 +39,8 @@ use natterjack_nats::calls::directory::restore_cursors;
 const ATTEMPTS: u32 = 20;
 /// Before a key that could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Attempts for somebody who is not here any more.
+const FAILURES: u32 = 30;
 /// What was written so long ago has been told to every device that was there; clocks of edges differ by less.
 const SLACK_S: u64 = 60;
 
@@ -207,6 +209,7 @@ impl Inner {
 
     /// Until nothing is pending.
     async fn write_all(self: Arc<Self>, state: Arc<UserState>, changed: Arc<Notify>) {
+        let mut failures = 0;
         while let Some(due) = state.acks.due_or_done(Instant::now()) {
             tokio::select! {
                 () = sleep_until(due) => {}
@@ -217,10 +220,16 @@ impl Inner {
                 continue;
             }
             match self.write(&state.user, Some(&state.acks), &ready).await {
-                Ok(()) => state.acks.written(Instant::now()),
-                // The account is gone, and all of it with it.
-                Err(e) if e.code == Code::NotFound => {}
+                Ok(()) => {
+                    failures = 0;
+                    state.acks.written(Instant::now());
+                }
+                // The account is gone, and all of it with it; or there is no room, and will be none.
+                Err(e) if matches!(e.code, Code::NotFound | Code::LimitReached) => {}
+                // Nobody of this user is here any more: their devices say it again, wherever they are.
+                Err(_) if failures >= FAILURES && Arc::strong_count(&state) == 1 => return state.acks.give_up(),
                 Err(e) => {
+                    failures += 1;
                     tracing::debug!(user = %state.user, error = %e.message, "cursors are not written yet");
                     state.acks.put_back(ready, Instant::now(), AGAIN);
                 }
@@ -255,6 +264,10 @@ impl Inner {
                 }
                 Err(KvError::Conflict) if attempt + 1 < ATTEMPTS => {
                     sleep(Duration::from_millis(rand::random_range(0..=2 << attempt.min(5)))).await;
+                }
+                Err(e @ KvError::Rejected { .. }) => {
+                    tracing::error!(%user, error = %e, "how far a user has read is too large to be written");
+                    return Err(Refusal::new(Code::LimitReached, "you have read too many threads for one more"));
                 }
                 Err(e) => return Err(refuse(e)),
             }

@@ -104,15 +104,16 @@ impl<S: ArchiveStore> CursorCopier<S> {
                     continue;
                 }
             };
-            let made_ms = progress.created_ms();
-            let mut rows: Vec<ArchivedCursors> = first.into_iter().filter_map(|c| row(c, made_ms)).collect();
+            // The bucket may be another one with the next change.
+            let row = |change| row(change, progress.created_ms());
+            let mut rows: Vec<ArchivedCursors> = first.into_iter().filter_map(row).collect();
             // Those that are here already.
             while rows.len() < ROWS
                 && let Some(Some(change)) = futures_util::FutureExt::now_or_never(changes.next())
             {
-                rows.extend(row(change, made_ms));
+                rows.extend(row(change));
             }
-            let reached = BucketRevision { made_ms, revision: progress.seen() };
+            let reached = BucketRevision { made_ms: progress.created_ms(), revision: progress.seen() };
             let copied = rows.len() as u64;
             self.store.put_cursors(rows).await?;
             metrics::counter!(crate::metrics::CURSORS_COPIED).increment(copied);

@@ -121,8 +121,10 @@ impl PendingAcks {
         ready
     }
 
+    /// Other sessions of the user may still be here: what they say waits again.
     pub fn written(&mut self, now: Instant) {
         self.written = Some(now);
+        self.hurried = false;
     }
 
     /// It could not be written; whatever has come since is further.
@@ -183,6 +185,10 @@ mod tests {
         assert_eq!(acks.due(now), Some(now + LINGER + EVERY));
         acks.hurry();
         assert_eq!(acks.due(now + 2 * LINGER), Some(now + 2 * LINGER), "the session is over");
+        acks.take(now + 2 * LINGER, ALL);
+        acks.written(now + 2 * LINGER);
+        acks.add(&device(), acked(&[("a", 11)], &[]), now + 2 * LINGER);
+        assert_eq!(acks.due(now + 2 * LINGER), Some(now + 2 * LINGER + EVERY), "another one goes on");
     }
 
     #[test]

@@ -49,7 +49,7 @@ async fn conforms_on_a_keyspace_that_three_opened_at_once() {
         .query_unpaged(format!("UPDATE {}.meta SET version = 1 WHERE key = 'schema'", cfg.keyspace), ())
         .await
         .unwrap();
-    assert_eq!(Cql::schema_version(&cfg).await.unwrap(), Some((1, 8)));
+    assert_eq!(Cql::schema_version(&cfg).await.unwrap(), Some((1, 9)));
     let newer = Cql::connect(&cfg).await.unwrap().patient();
     assert!(newer.login("https://login", "s1").await.unwrap().is_none());
     assert_eq!(Cql::schema_version(&cfg).await.unwrap(), Some((8, 8)));
