@@ -144,7 +144,7 @@ impl From<KvError> for KeyError {
         match e {
             KvError::Conflict | KvError::Unavailable { .. } => Self::Again,
             KvError::Corrupt { reason, .. } => Self::Lost(reason),
-            KvError::NoBucket(_) | KvError::Rejected { .. } => Self::Never(e.to_string()),
+            KvError::NoBucket(_) | KvError::TooLarge { .. } | KvError::Rejected { .. } => Self::Never(e.to_string()),
         }
     }
 }

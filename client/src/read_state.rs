@@ -13,6 +13,9 @@ use crate::outbox::Change;
 /// Said together, at most so often: the edge writes no more often either.
 const EVERY: Duration = Duration::from_millis(500);
 
+/// In one frame of what was got, and as many of what was read: with the longest names they fit into a frame.
+const THREADS: usize = CURSORS_PER_HELLO / 2;
+
 #[derive(Default)]
 pub(crate) struct ReadState {
     /// As the server has it, as far as it was told.
@@ -85,7 +88,7 @@ impl ReadState {
             return None;
         }
         self.said = Some(now);
-        let part = |ids: &mut BTreeMap<Thread, MsgId>| match ids.keys().nth(CURSORS_PER_HELLO).cloned() {
+        let part = |ids: &mut BTreeMap<Thread, MsgId>| match ids.keys().nth(THREADS).cloned() {
             Some(first) => {
                 let rest = ids.split_off(&first);
                 std::mem::replace(ids, rest)
@@ -156,10 +159,10 @@ mod tests {
 
     #[test]
     fn a_frame_takes_as_many_as_it_may_and_a_run_begins_where_the_last_one_ended() {
-        let many = CURSORS_PER_HELLO + 3;
+        let many = THREADS + 3;
         let (mut state, now) = (ReadState::new((0..many).map(|n| (thread(n), MsgId(9)))), Instant::now());
         state.disconnected();
-        assert_eq!(state.say_now(now).unwrap().read.len(), CURSORS_PER_HELLO);
+        assert_eq!(state.say_now(now).unwrap().read.len(), THREADS);
         let rest = state.say_now(now + EVERY).unwrap();
         assert_eq!((rest.read.len(), state.due()), (3, None));
         state.refused(&thread(1));

@@ -224,6 +224,11 @@ impl Resume {
         None
     }
 
+    /// The newest event of a thread that was given out.
+    pub fn newest_of(&self, thread: &Thread) -> Option<MsgId> {
+        self.chains.get(thread).and_then(Chain::cursor)
+    }
+
     pub fn due(&self) -> Option<Instant> {
         let sync = self.sync_at.filter(|_| self.syncing.is_none() && !self.unsaid.is_empty());
         self.later.iter().map(|(at, _)| *at).chain(sync).min()

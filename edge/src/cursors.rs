@@ -12,7 +12,7 @@ use natterjack_protocol::{
     client::frame::{Acknowledged, ServerFrame},
     internal::{cursors::UserCursors, live::Ephemeral},
     limits,
-    log::fold::UserThreads,
+    log::fold::{ThreadItem, UserThreads},
     merge::MaxMerge,
 };
 use tokio::{
@@ -87,8 +87,19 @@ impl CursorKeeper {
 
     /// Takes what a device of the user says, to be written within a second. Refused is what makes no sense: the rest of
     /// it is taken all the same.
-    pub fn ack(&self, state: &Arc<UserState>, device: &DeviceId, acked: Acknowledged) -> Result<(), Refusal> {
-        let (acked, refused) = checked(acked, |thread| state.item(thread).is_some_and(|item| item.visible()))?;
+    ///
+    /// `threads`: by the leader, for who may have been told of a thread before this edge was.
+    pub fn ack(
+        &self,
+        state: &Arc<UserState>,
+        device: &DeviceId,
+        acked: Acknowledged,
+        threads: Option<&UserThreads>,
+    ) -> Result<(), Refusal> {
+        let item = |thread: &Thread| {
+            state.item(thread).or_else(|| threads.and_then(|threads| threads.threads.get(thread).cloned()))
+        };
+        let (acked, refused) = checked(acked, |thread| item(thread).as_ref().and_then(readable))?;
         if (!acked.got.is_empty() || !acked.read.is_empty())
             && let Some(changed) = state.acks.add(device, acked, Instant::now())
         {
@@ -105,8 +116,7 @@ impl CursorKeeper {
         device: &DeviceId,
         acked: Acknowledged,
     ) -> Result<BTreeMap<Thread, MsgId>, Refusal> {
-        let visible = |thread: &Thread| threads.threads.get(thread).is_some_and(|item| item.visible());
-        let (acked, refused) = checked(acked, visible)?;
+        let (acked, refused) = checked(acked, |thread| threads.threads.get(thread).and_then(readable))?;
         let of: Vec<Thread> = acked.read.keys().cloned().collect();
         let mut pending = PendingAcks::default();
         pending.add(device, acked, Instant::now());
@@ -140,10 +150,19 @@ impl CursorKeeper {
         since_s: Option<u64>,
     ) -> Result<(), Refusal> {
         // Nobody's attach waits for the archive: what is restored, the list of threads tells.
-        let Some(cursors) = self.0.buckets.cursors(&session.user).load().await.map_err(refuse)? else {
-            let (inner, user) = (self.0.clone(), session.user.clone());
-            self.0.tasks.spawn(async move { inner.load(&user).await.map(drop).unwrap_or_default() });
-            return Ok(());
+        let cursors = match self.0.buckets.cursors(&session.user).load().await {
+            Ok(Some(cursors)) => cursors,
+            Ok(None) => {
+                let (inner, user) = (self.0.clone(), session.user.clone());
+                self.0.tasks.spawn(async move { inner.load(&user).await.map(drop).unwrap_or_default() });
+                return Ok(());
+            }
+            // Of a later version, perhaps: nothing of it can be told, and they chat all the same.
+            Err(e @ KvError::Corrupt { .. }) => {
+                tracing::warn!(user = %session.user, error = %e, "what was read is not told");
+                return Ok(());
+            }
+            Err(e) => return Err(refuse(e)),
         };
         let threads = session.state.snapshot();
         let told =
@@ -157,7 +176,7 @@ impl CursorKeeper {
         let further = has.iter().filter(|(thread, id)| **id > cursors.got_by(&session.device, thread));
         let got = further.map(|(thread, id)| (thread.clone(), *id)).collect();
         // Cursors that make no sense are refused with the pages.
-        let _ = self.ack(&session.state, &session.device, Acknowledged { got, read: BTreeMap::new() });
+        let _ = self.ack(&session.state, &session.device, Acknowledged { got, read: BTreeMap::new() }, None);
         Ok(())
     }
 
@@ -167,10 +186,16 @@ impl CursorKeeper {
     }
 }
 
-/// What may be taken of it, and why not the rest.
+/// Up to where somebody may have read a thread: who has left it, what was theirs. None: it is none of theirs.
+fn readable(item: &ThreadItem) -> Option<MsgId> {
+    let until = item.intervals.0.last().and_then(|i| i.until);
+    item.visible().then(|| until.map_or(MsgId::MAX, |until| MsgId(until.0.saturating_sub(1))))
+}
+
+/// What may be taken of it, and why not the rest. `most`: see [`readable`].
 fn checked(
     mut acked: Acknowledged,
-    is_in: impl Fn(&Thread) -> bool,
+    most: impl Fn(&Thread) -> Option<MsgId>,
 ) -> Result<(Acknowledged, Option<Refusal>), Refusal> {
     for (name, ids) in [("got", &acked.got), ("read", &acked.read)] {
         if ids.len() > limits::CURSORS_PER_HELLO {
@@ -178,15 +203,19 @@ fn checked(
         }
     }
     let mut refused = None;
-    let mut takes = |thread: &Thread, id: MsgId| {
-        let known = is_in(thread);
-        if !known && refused.is_none() {
-            refused = Some(Refusal::new(Code::NotMember, "you are not in this thread").with_thread(thread));
+    let mut takes = |thread: &Thread, id: &mut MsgId| match most(thread) {
+        Some(most) => {
+            *id = most.min(*id);
+            !id.is_none()
         }
-        known && !id.is_none()
+        None => {
+            let refusal = || Refusal::new(Code::NotMember, "you are not in this thread").with_thread(thread);
+            refused.get_or_insert_with(refusal);
+            false
+        }
     };
-    acked.got.retain(|thread, id| takes(thread, *id));
-    acked.read.retain(|thread, id| takes(thread, *id));
+    acked.got.retain(&mut takes);
+    acked.read.retain(&mut takes);
     Ok((acked, refused))
 }
 
@@ -225,7 +254,7 @@ impl Inner {
                     state.acks.written(Instant::now());
                 }
                 // The account is gone, and all of it with it; or there is no room, and will be none.
-                Err(e) if matches!(e.code, Code::NotFound | Code::LimitReached) => {}
+                Err(e) if matches!(e.code, Code::NotFound | Code::LimitReached) => state.acks.written(Instant::now()),
                 // Nobody of this user is here any more: their devices say it again, wherever they are.
                 Err(_) if failures >= FAILURES && Arc::strong_count(&state) == 1 => return state.acks.give_up(),
                 Err(e) => {
@@ -246,16 +275,18 @@ impl Inner {
                 acks.remember(value, revision);
             }
         };
-        let key = self.buckets.cursors(user);
+        let (key, mut news) = (self.buckets.cursors(user), ReadyAcks::default());
         for attempt in 0..ATTEMPTS {
             let (mut value, revision) = match known.take() {
                 Some(known) => known,
                 None => self.load(user).await?,
             };
+            news = ready.beyond(&value);
             if !value.merge_max(&said) {
                 remember(value, revision);
                 break;
             }
+            value.fit();
             match key.compare_and_set(&value, revision).await {
                 Ok(revision) => {
                     metrics::counter!(crate::metrics::CURSOR_WRITES).increment(1);
@@ -265,27 +296,26 @@ impl Inner {
                 Err(KvError::Conflict) if attempt + 1 < ATTEMPTS => {
                     sleep(Duration::from_millis(rand::random_range(0..=2 << attempt.min(5)))).await;
                 }
-                Err(e @ KvError::Rejected { .. }) => {
+                Err(e @ KvError::TooLarge { .. }) => {
                     tracing::error!(%user, error = %e, "how far a user has read is too large to be written");
                     return Err(Refusal::new(Code::LimitReached, "you have read too many threads for one more"));
                 }
                 Err(e) => return Err(refuse(e)),
             }
         }
+        news.got.iter().for_each(|(_, thread, id)| self.receipts.add(user, thread, *id, MsgId::NONE));
+        news.read.iter().for_each(|(thread, id)| self.receipts.add(user, thread, *id, *id));
         self.tell(user, ready).await;
         Ok(())
     }
 
-    /// Also when nothing was new: the device that said it waits for this. Others get it with the receipts.
+    /// Also when nothing was new: the device that said it waits for this.
     async fn tell(&self, user: &UserId, ready: &ReadyAcks) {
-        ready.got.iter().for_each(|(_, thread, id)| self.receipts.add(user, thread, *id, MsgId::NONE));
-        ready.read.iter().for_each(|(thread, id)| self.receipts.add(user, thread, *id, *id));
-        if ready.read.is_empty() {
-            return;
-        }
-        let payload = Ephemeral::Read { threads: ready.read.iter().cloned().collect() }.encode();
-        if let Err(e) = self.nats.publish(subjects::live_user_x(user), payload).await {
-            tracing::debug!(%user, error = %e, "what was read is not told");
+        for part in ready.read.chunks(limits::CURSORS_PER_HELLO) {
+            let payload = Ephemeral::Read { threads: part.iter().cloned().collect() }.encode();
+            if let Err(e) = self.nats.publish(subjects::live_user_x(user), payload).await {
+                tracing::debug!(%user, error = %e, "what was read is not told");
+            }
         }
     }
 }

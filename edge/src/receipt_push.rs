@@ -33,7 +33,7 @@ const GATHER: Duration = Duration::from_secs(1);
 /// Receipts in one message: a user and two ids are at most 90 bytes.
 const RECEIPTS: usize = 500;
 /// What a user chose counts for so long.
-const FRESH: Duration = Duration::from_secs(5);
+const FRESH: Duration = Duration::from_secs(1);
 /// Users whose choice is kept; beyond that all are read anew.
 const KEPT: usize = 10_000;
 /// Receipts of a thread that wait to be pushed. Overflow: dropped.
@@ -131,7 +131,8 @@ impl Outgoing {
 
 /// What came for sessions here: those of authors.
 struct Arrived {
-    to: Vec<Arc<SessionHandle>>,
+    /// And since when each may know of the thread.
+    to: Vec<(Arc<SessionHandle>, MsgId)>,
     thread: Thread,
     receipts: Vec<Receipt>,
 }
@@ -149,7 +150,7 @@ pub fn channel() -> (ReceiptPushes, ReceiptInbox) {
 
 impl ReceiptPushes {
     /// Waits for nothing.
-    pub fn push(&self, to: Vec<Arc<SessionHandle>>, thread: Thread, receipts: Vec<Receipt>) {
+    pub fn push(&self, to: Vec<(Arc<SessionHandle>, MsgId)>, thread: Thread, receipts: Vec<Receipt>) {
         if !to.is_empty() && self.0.try_send(Arrived { to, thread, receipts }).is_err() {
             metrics::counter!(crate::metrics::RECEIPTS_DROPPED).increment(1);
         }
@@ -160,9 +161,12 @@ impl ReceiptPushes {
 pub async fn run(buckets: KvBuckets, mut inbox: ReceiptInbox, stop: CancellationToken) {
     let givers = Givers { buckets, known: Mutex::default() };
     while let Some(Some(Arrived { to, thread, receipts })) = stop.run_until_cancelled(inbox.0.recv()).await {
-        for session in to {
-            let of_others = |r: &&Receipt| r.user != session.user && !session.state.blocked_with(&r.user);
-            let receipts: Vec<Receipt> = receipts.iter().filter(of_others).cloned().collect();
+        for (session, since) in to {
+            let from_then = |id: MsgId| if id >= since { id } else { MsgId::NONE };
+            let may_know =
+                |r: &&Receipt| r.user != session.user && r.got >= since && !session.state.blocked_with(&r.user);
+            let receipts = receipts.iter().filter(may_know);
+            let receipts: Vec<Receipt> = receipts.map(|r| Receipt { read: from_then(r.read), ..r.clone() }).collect();
             if !receipts.is_empty() && givers.gives(&session.user).await {
                 session.frame(&ServerFrame::Receipts { thread: thread.clone(), receipts });
             }

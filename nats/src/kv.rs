@@ -30,6 +30,8 @@ pub enum KvError {
     /// The outcome of a write is unknown.
     #[error("bucket {bucket} does not answer: {reason}")]
     Unavailable { bucket: String, reason: String },
+    #[error("the value is too large for bucket {bucket}: {reason}")]
+    TooLarge { bucket: String, reason: String },
     #[error("bucket {bucket} refuses: {reason}")]
     Rejected { bucket: String, reason: String },
     #[error("the value of {key} cannot be read: {reason}")]
@@ -154,9 +156,8 @@ impl Kv {
         }
         let (bucket, reason) = (self.bucket.clone(), e.to_string());
         match e {
-            JsError::Request(NatsRequestError::NotSent(_) | NatsRequestError::TooLarge(_)) => {
-                KvError::Rejected { bucket, reason }
-            }
+            JsError::Request(NatsRequestError::TooLarge(_)) => KvError::TooLarge { bucket, reason },
+            JsError::Request(NatsRequestError::NotSent(_)) => KvError::Rejected { bucket, reason },
             // 5xx: no leader, no room, no quorum; they pass.
             JsError::Api { code, .. } if code < 500 => KvError::Rejected { bucket, reason },
             _ => KvError::Unavailable { bucket, reason },

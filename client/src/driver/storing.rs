@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use natterjack_protocol::{
-    Refusal,
+    MsgId, Refusal,
     client::frame::{ActivityReport, ClientFrame, TypingIn},
+    limits::NUMBER_MAX,
 };
 use tokio::sync::oneshot;
 
@@ -34,7 +35,12 @@ impl Driver {
                     added.push((self.core.outbox.add(thread, kind, *body, waiter), stored));
                 }
                 Command::Ask(question) => self.core.question(question),
-                Command::Read(thread, id) => self.core.read.read(thread, id),
+                Command::Read(thread, id) => {
+                    // Beyond what is known here nobody has read; of a thread that is not, the server judges.
+                    let newest = self.core.resume.newest_of(&thread).unwrap_or(MsgId(NUMBER_MAX));
+                    self.core.read.read(thread, id.min(newest));
+                    self.flush_soon();
+                }
                 Command::Typing(thread) => {
                     if let Some(connection) = connection {
                         let _ = connection.outgoing.try_send(ClientFrame::Typing(TypingIn { thread }));

@@ -47,6 +47,13 @@ impl ReadyAcks {
         self.read.is_empty() && self.got.is_empty()
     }
 
+    /// What of it is further than these.
+    pub fn beyond(&self, known: &UserCursors) -> Self {
+        let read = self.read.iter().filter(|(thread, id)| *id > known.read(thread)).cloned().collect();
+        let got = self.got.iter().filter(|(_, thread, id)| *id > known.got(thread)).cloned().collect();
+        Self { read, got }
+    }
+
     pub fn cursors(&self, at_s: u64) -> UserCursors {
         let mut cursors = UserCursors::default();
         self.read.iter().for_each(|(thread, id)| cursors.add_read(thread, *id, at_s));

@@ -82,13 +82,15 @@ impl Topic {
     }
 
     /// The sessions of those to whom receipts of others are of use: in a group, of those who wrote lately.
-    pub fn authors_here(&self) -> Vec<Arc<SessionHandle>> {
+    ///
+    /// With what is below for each: they joined later, and may not know of it.
+    pub fn authors_here(&self) -> Vec<(Arc<SessionHandle>, MsgId)> {
         let wrote = |session: &SessionHandle| match &self.key {
             TopicKey::User(_) => true,
             TopicKey::Group(_) => self.authors.as_ref().is_some_and(|a| a.has(&session.user)),
         };
         let live = self.subscribers.iter().filter(|s| !s.is_catching_up() && wrote(&s.session));
-        live.map(|s| s.session.clone()).collect()
+        live.map(|s| (s.session.clone(), s.range.since)).collect()
     }
 
     pub fn is_empty(&self) -> bool {

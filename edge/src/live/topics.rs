@@ -46,7 +46,7 @@ pub enum TopicEffect {
     Contacts(UserId),
     /// For the sessions of those who wrote.
     Receipts {
-        to: Vec<Arc<SessionHandle>>,
+        to: Vec<(Arc<SessionHandle>, MsgId)>,
         thread: Thread,
         receipts: Vec<Receipt>,
     },

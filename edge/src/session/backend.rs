@@ -59,8 +59,16 @@ pub trait Backend: Send + Sync + 'static {
         before: Option<MsgId>,
     ) -> impl Future<Output = Result<(Vec<ThreadSummary>, Option<MsgId>), Refusal>> + Send;
 
-    /// Takes what the device says that it has got and its user has read.
+    /// Takes what the device says that it has got and its user has read. Refused may be a thread that this edge has not
+    /// heard of yet.
     fn ack(&self, session: &SessionHandle, acked: Acknowledged) -> Result<(), Refusal>;
+
+    /// The same, judged by the leader.
+    fn ack_surely(
+        &self,
+        session: &SessionHandle,
+        acked: Acknowledged,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
 
     /// Tells the others of the thread that this user types, if all of them may see it; may be lost.
     fn typing(&self, session: &Arc<SessionHandle>, thread: Thread) -> impl Future<Output = ()> + Send;
@@ -130,7 +138,12 @@ impl Backend for EdgeBackend {
     }
 
     fn ack(&self, session: &SessionHandle, acked: Acknowledged) -> Result<(), Refusal> {
-        self.cursors.ack(&session.state, &session.device, acked)
+        self.cursors.ack(&session.state, &session.device, acked, None)
+    }
+
+    async fn ack_surely(&self, session: &SessionHandle, acked: Acknowledged) -> Result<(), Refusal> {
+        let threads = self.attach.read_threads(&session.user).await?;
+        self.cursors.ack(&session.state, &session.device, acked, Some(&threads))
     }
 
     async fn typing(&self, session: &Arc<SessionHandle>, thread: Thread) {

@@ -106,19 +106,20 @@ impl<B: Backend> Session<B> {
         Ok(())
     }
 
-    /// Before the threads are known it waits for them.
+    /// Before the threads are known it waits for them; a thread that is not known may have begun a moment ago.
     fn ack(&mut self, acked: Acknowledged) {
         if self.attached {
-            if let Err(refusal) = self.services.backend.ack(&self.handle, acked) {
-                self.error(None, refusal);
+            match self.services.backend.ack(&self.handle, acked.clone()) {
+                Err(refusal) if refusal.code == Code::NotMember => {}
+                Err(refusal) => return self.error(None, refusal),
+                Ok(()) => return,
             }
-            return;
         }
         let (services, session) = (self.services.clone(), self.handle.clone());
         self.request(async move {
             let taken = async {
                 session.state.loaded(services.times.attach).await?;
-                services.backend.ack(&session, acked)
+                services.backend.ack_surely(&session, acked).await
             };
             taken.await.map_or_else(|refusal| Done::Answer(ServerFrame::error(None, refusal)), |()| Done::Nothing)
         });

@@ -271,8 +271,8 @@ async fn hand_over(client: Client, mut waiting: mpsc::Receiver<Outgoing>, table:
         while let Ok(next) = waiting.try_recv() {
             together.push(next);
         }
-        connected(&client).await;
         for Outgoing { token, subject, reply, headers, payload } in together.drain(..) {
+            connected(&client).await;
             // Its asker may have given up on it.
             if table.lock().contains_key(&token)
                 && let Err(e) = publish(&client, subject, reply, headers, payload).await

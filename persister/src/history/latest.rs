@@ -112,25 +112,33 @@ async fn look<S: ArchiveStore>(
     reader: &Reader,
     read: Option<MsgId>,
 ) -> Result<LatestOf, HistoryError> {
-    let Some((row, prev)) = newest(source, reader).await?.filter(|(r, _)| !r.unchecked) else {
+    // What cannot be read now may have unread messages in it.
+    let read = read.filter(|read| reader.hidden(source.hole(), read.next(), MsgId::MAX).is_none());
+    let Some((row, prev)) = newest(source, reader).await? else {
         return Ok(LatestOf { last: None, unread: read.map(|_| 0) });
     };
+    if row.unchecked {
+        return Ok(LatestOf::default());
+    }
     let unread = match read {
         // In most threads there is nothing that was not read.
         Some(read) if row.id <= read => Some(0),
-        Some(read) => Some(unread(source, reader, read).await?),
+        Some(read) => unread(source, reader, read).await?,
         None => None,
     };
     Ok(LatestOf { last: Some(row.into_event(prev)), unread })
 }
 
-/// Messages of others behind `read`, counted from the newest one down.
-async fn unread(rows: &impl Rows, reader: &Reader, read: MsgId) -> Result<u8, HistoryError> {
+/// Messages of others behind `read`, counted from the newest one down. None: what became of one of them is not known.
+async fn unread(rows: &impl Rows, reader: &Reader, read: MsgId) -> Result<Option<u8>, HistoryError> {
     let (mut hi, mut left, mut count) = (MsgId::MAX, UNREAD_LOOK, 0);
     while left > 0 {
         let most = Most { count: left.min(usize::from(limits::UNREAD_MAX)), bytes: limits::PAGE_BYTES };
         let seen = visible(rows, reader, (read.next(), hi), Order::NewestFirst, most).await?;
         let Some(oldest) = seen.last() else { break };
+        if seen.iter().any(|r| r.unchecked) {
+            return Ok(None);
+        }
         (hi, left) = (oldest.id, left.saturating_sub(seen.len()));
         let of_others = seen.iter().filter(|r| r.kind.is_message() && r.from != reader.user).count();
         count = usize::from(limits::UNREAD_MAX).min(count + of_others);
@@ -138,7 +146,7 @@ async fn unread(rows: &impl Rows, reader: &Reader, read: MsgId) -> Result<u8, Hi
             break;
         }
     }
-    Ok(u8::try_from(count).unwrap_or(limits::UNREAD_MAX))
+    Ok(Some(u8::try_from(count).unwrap_or(limits::UNREAD_MAX)))
 }
 
 /// And its `prev`, as in a page that begins with it.

@@ -4,29 +4,36 @@
 //! A thread stands there by its 64-bit hash, 9 bytes and not up to 134: a user's value is about 24 bytes for each
 //! thread that was read.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     ids::{DeviceId, MsgId},
+    limits,
     merge::MaxMerge,
     thread::Thread,
 };
 
 /// Up to where somebody has read a thread, and when that was written, in seconds since 1970: a device that comes back
 /// is told what was read since it left.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadMark(pub MsgId, pub u64);
 
-/// The later one, whole.
+/// The one that is further, whole; of two that are as far the one that was written first, so that saying it again
+/// changes nothing.
 impl MaxMerge for ReadMark {
     fn merge_max(&mut self, other: &Self) -> bool {
-        let grows = *self < *other;
-        *self = (*self).max(*other);
+        let grows = (self.0, Reverse(self.1)) < (other.0, Reverse(other.1));
+        if grows {
+            *self = *other;
+        }
         grows
     }
 }
+
+/// Of a thread in the value, at most: a hash, an id and a time.
+const THREAD_BYTES: usize = 24;
 
 /// How far a device has got in the threads in which it is ahead of what was read.
 type GotByThread = BTreeMap<u64, MsgId>;
@@ -83,6 +90,20 @@ impl UserCursors {
 
     pub fn is_empty(&self) -> bool {
         self.read.is_empty() && self.got.is_empty()
+    }
+
+    /// Makes it fit: devices that are long gone leave what they had got behind, and of very many threads what was read
+    /// is worth more. To be written on the condition that nobody has changed it.
+    pub fn fit(&mut self) {
+        while self.got.len() > limits::USER_DEVICES {
+            let newest = |got: &GotByThread| got.values().max().copied();
+            let oldest = self.got.iter().min_by_key(|(_, got)| newest(got)).map(|(device, _)| device.clone());
+            oldest.iter().for_each(|device| drop(self.got.remove(device)));
+        }
+        let threads = self.read.len() + self.got.values().map(BTreeMap::len).sum::<usize>();
+        if threads * THREAD_BYTES > limits::STATE_BYTES {
+            self.got.clear();
+        }
     }
 
     /// Takes out what was read, too: it is said already.
@@ -158,7 +179,7 @@ mod tests {
             let mut all = a.clone();
             prop_assert_eq!(all.merge_max(&b), all != a);
             for one in [&a, &b] {
-                prop_assert!(one.read.iter().all(|(hash, mark)| all.read[hash] >= *mark));
+                prop_assert!(one.read.iter().all(|(hash, mark)| all.read[hash].0 >= mark.0));
                 for (device, got) in &one.got {
                     for (hash, id) in got {
                         let now = all.got.get(device).and_then(|got| got.get(hash)).copied().unwrap_or_default();
@@ -190,6 +211,26 @@ mod tests {
         assert_eq!(since(0).len(), 2);
         let bytes = rmp_serde::to_vec_named(&cursors).unwrap();
         assert_eq!(rmp_serde::from_slice::<UserCursors>(&bytes).unwrap(), cursors);
+    }
+
+    #[test]
+    fn devices_that_are_long_gone_leave_room() {
+        let (mut cursors, thread) = (UserCursors::default(), "group.g".parse::<Thread>().unwrap());
+        let device = |n: usize| DeviceId::parse(&format!("d{n}")).unwrap();
+        for n in 0..=limits::USER_DEVICES {
+            cursors.add_got(&device(n), &thread, MsgId(100 + n as u64));
+        }
+        cursors.fit();
+        assert_eq!(cursors.got.len(), limits::USER_DEVICES);
+        assert!(cursors.got_by(&device(0), &thread).is_none() && cursors.got_by(&device(1), &thread) == MsgId(101));
+        for n in 0..limits::STATE_BYTES / THREAD_BYTES {
+            cursors.read.insert(n as u64, ReadMark(MsgId(1 << 52), 1_800_000_000));
+        }
+        cursors.fit();
+        assert!(cursors.got.is_empty() && !cursors.read.is_empty());
+        let mut again = cursors.clone();
+        again.read.values_mut().for_each(|mark| mark.1 += 5);
+        assert!(!cursors.merge_max(&again), "said again is nothing new");
     }
 
     #[test]

@@ -146,6 +146,10 @@ impl Backend for FakeBackend {
         Ok(())
     }
 
+    async fn ack_surely(&self, _: &SessionHandle, _: Acknowledged) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     async fn typing(&self, _: &Arc<SessionHandle>, _: Thread) {}
 
     async fn watch(&self, session: &Arc<SessionHandle>, _: Option<Vec<UserId>>, r: Request) -> Result<(), Refusal> {

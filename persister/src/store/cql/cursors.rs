@@ -39,7 +39,7 @@ impl Cursors {
     }
 
     pub(super) async fn put(&self, r: &Requests, row: &ArchivedCursors) -> Result<(), ArchiveError> {
-        r.write(&self.put, (row.user.as_str(), row.cursors.as_ref().map(encode), int(row.revision))).await
+        r.write(&self.put, (row.user.as_str(), row.cursors.as_ref().map(encode), stamp(row.revision))).await
     }
 
     pub(super) async fn of(&self, r: &Requests, user: &UserId) -> Result<Option<UserCursors>, ArchiveError> {
@@ -55,6 +55,11 @@ impl Cursors {
         let row: Option<(i64, i64)> = r.read_one(&self.position, (i64::from(shard),)).await?;
         Ok(row.map(|(made_ms, revision)| BucketRevision { made_ms: uint(made_ms), revision: uint(revision) }))
     }
+}
+
+/// Revisions are larger than any time in microseconds, and ScyllaDB takes no timestamp of the future.
+fn stamp(revision: u64) -> i64 {
+    int(revision).saturating_sub(1 << 62)
 }
 
 impl CursorArchive for Cql {
