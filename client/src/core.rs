@@ -198,7 +198,8 @@ impl Core {
     }
 
     fn was_read(&mut self, thread: &Thread, id: MsgId) {
-        if let Some(id) = self.read.stored(thread, id) {
+        let newest = self.resume.newest_of(thread);
+        if let Some(id) = self.read.stored(thread, id, newest) {
             self.tell(ClientEvent::Read { thread: thread.clone(), id });
         }
     }

@@ -50,9 +50,12 @@ impl ReadState {
         *got = id.max(*got);
     }
 
-    /// As the server has it. None: nothing new.
-    pub fn stored(&mut self, thread: &Thread, id: MsgId) -> Option<MsgId> {
-        if self.wanted.get(thread).is_some_and(|wanted| *wanted <= id) {
+    /// As the server has it. None: nothing new. `newest`: the newest event of the thread that came here; beyond it
+    /// nobody can have read, and the server has cut what said so.
+    pub fn stored(&mut self, thread: &Thread, id: MsgId, newest: Option<MsgId>) -> Option<MsgId> {
+        let cut = |wanted: MsgId| newest.is_some_and(|newest| newest <= id && newest < wanted);
+        let said = !self.unsaid.read.contains_key(thread);
+        if self.wanted.get(thread).is_some_and(|wanted| *wanted <= id || said && cut(*wanted)) {
             self.wanted.remove(thread);
             self.unsaid.read.remove(thread);
             self.changes.push(Change::ReadStored(thread.clone()));
@@ -144,14 +147,22 @@ mod tests {
         state.disconnected();
         let again = state.say_now(now).unwrap();
         assert_eq!((again.read[&t], again.got.len()), (MsgId(6), 0), "the edge may have died with it");
-        assert_eq!(state.stored(&t, MsgId(5)), Some(MsgId(5)));
+        assert_eq!(state.stored(&t, MsgId(5), Some(MsgId(6))), Some(MsgId(5)));
         state.disconnected();
         assert_eq!(state.say_now(now).unwrap().read[&t], MsgId(6), "only a part of it was stored");
-        assert_eq!((state.stored(&t, MsgId(9)), state.stored(&t, MsgId(8))), (Some(MsgId(9)), None));
+        assert_eq!((state.stored(&t, MsgId(9), None), state.stored(&t, MsgId(8), None)), (Some(MsgId(9)), None));
         state.disconnected();
         assert_eq!((state.say_now(now), state.of(&t)), (None, MsgId(9)), "read further on another device");
         state.read(t.clone(), MsgId(9));
         assert_eq!(state.say_now(now), None);
+        // Beyond the log: cut by the server, and what comes then can be read.
+        state.read(t.clone(), MsgId(1 << 40));
+        assert_eq!(state.stored(&t, MsgId(10), Some(MsgId(10))), Some(MsgId(10)), "not said yet");
+        assert!(state.say_now(now + EVERY).unwrap().read.contains_key(&t));
+        assert_eq!(state.stored(&t, MsgId(11), Some(MsgId(11))), Some(MsgId(11)));
+        state.read(t.clone(), MsgId(12));
+        assert_eq!(state.of(&t), MsgId(12));
+        state.stored(&t, MsgId(12), Some(MsgId(12)));
         let changes = state.take_changes();
         assert_eq!(changes[0], Change::Read(t.clone(), MsgId(5)));
         assert_eq!(changes.last(), Some(&Change::ReadStored(t)));

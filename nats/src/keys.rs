@@ -106,7 +106,7 @@ const LOST_ENDS: KeyFamily = KeyFamily::new(Bucket::Control, "lost_end.*.*", REN
 const POSITIONS: KeyFamily = KeyFamily::new(Bucket::Control, "positions.<role>.*.*", &[Channel, Persister]);
 const ROLE_LEASES: KeyFamily = KeyFamily::new(Bucket::Roles, "<role>.*.*", &[Channel, Persister]);
 /// By role and shard of the buckets, whose number no generation changes.
-const SHARD_LEASES: KeyFamily = KeyFamily::new(Bucket::Roles, "<role>.*", &[Presence]);
+const SHARD_LEASES: KeyFamily = KeyFamily::new(Bucket::Roles, "<role>.*", &[Persister, Presence]);
 /// By the edge's id.
 const EDGES: KeyFamily = KeyFamily::new(Bucket::Leases, "edge.*", &[Edge]);
 /// By the group's id.

@@ -74,6 +74,8 @@ impl NatsRole {
             (Self::Presence, subjects::ROLES) => Use::Read,
             (Self::Presence, bucket) if sessions || users || bucket == subjects::LEASES => Use::Watch,
             (Self::Presence, bucket) if bucket != subjects::CONTROL => Use::Nothing,
+            // How far users have read, for the archive.
+            (Self::Persister, _) if users => Use::Watch,
             // Users' devices are nothing to who folds the log.
             (Self::Channel, _) if sessions => Use::Nothing,
             (Self::Provision | Self::Doctor, subjects::CONTROL) => Use::Read,
@@ -249,6 +251,7 @@ mod tests {
         only(&[Edge, Persister, Presence], "$KV.sessions-1.a");
         only(&[Edge, Persister], "$KV.users-0.a.settings");
         only(&[Presence], "$KV.roles.presence.3");
+        only(&[Persister], "$KV.roles.persister.3");
         only(&[Presence], &subjects::presence(3));
         only(&[Edge, Doctor], &subjects::presence_service(3));
         only(&[Edge, Presence], &subjects::edge_service(user));
@@ -277,7 +280,7 @@ mod tests {
         only(&[Edge, Presence, Doctor], &get(subjects::LEASES));
         only(&[Edge, Presence, Doctor], &watch(subjects::LEASES));
         only(&[Edge, Channel, Persister, Presence], &get(&subjects::users_bucket(1)));
-        only(&[Presence], &watch(&subjects::users_bucket(1)));
+        only(&[Persister, Presence], &watch(&subjects::users_bucket(1)));
         only(&[Edge, Persister, Presence], &get(&subjects::sessions_bucket(0)));
         only(&[Presence], &watch(&subjects::sessions_bucket(0)));
         only(&[Edge, Channel, Persister], &get(&subjects::groups_bucket(0)));

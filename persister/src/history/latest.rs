@@ -6,7 +6,8 @@ use futures_util::{StreamExt, stream};
 use natterjack_protocol::{
     Most, MsgId, Thread, UserId,
     internal::rpc::{LastEntry, LatestOf, ReadAccess},
-    limits, size,
+    limits,
+    size::{self, Size},
 };
 
 use super::{
@@ -26,6 +27,8 @@ const LOOK_BACK_STEP: usize = 100;
 /// Entries behind what was read that are looked at for messages of others: what lies below so many reactions, edits and
 /// own messages is not counted.
 const UNREAD_LOOK: usize = 1_000;
+/// Of these entries, as much: a list of 200 threads may not read hundreds of megabytes to count.
+const UNREAD_BYTES: usize = limits::PAGE_BYTES;
 
 impl<S: ArchiveStore> View<S> {
     /// The newest entry of each thread. With the archive away a thread that is not in the log gets the last id the log
@@ -131,15 +134,16 @@ async fn look<S: ArchiveStore>(
 
 /// Messages of others behind `read`, counted from the newest one down. None: what became of one of them is not known.
 async fn unread(rows: &impl Rows, reader: &Reader, read: MsgId) -> Result<Option<u8>, HistoryError> {
-    let (mut hi, mut left, mut count) = (MsgId::MAX, UNREAD_LOOK, 0);
-    while left > 0 {
-        let most = Most { count: left.min(usize::from(limits::UNREAD_MAX)), bytes: limits::PAGE_BYTES };
+    let (mut hi, mut left, mut bytes, mut count) = (MsgId::MAX, UNREAD_LOOK, UNREAD_BYTES, 0);
+    while left > 0 && bytes > 0 {
+        let most = Most { count: left.min(usize::from(limits::UNREAD_MAX)), bytes };
         let seen = visible(rows, reader, (read.next(), hi), Order::NewestFirst, most).await?;
         let Some(oldest) = seen.last() else { break };
         if seen.iter().any(|r| r.unchecked) {
             return Ok(None);
         }
-        (hi, left) = (oldest.id, left.saturating_sub(seen.len()));
+        let read = seen.iter().map(Size::size).sum();
+        (hi, left, bytes) = (oldest.id, left.saturating_sub(seen.len()), bytes.saturating_sub(read));
         let of_others = seen.iter().filter(|r| r.kind.is_message() && r.from != reader.user).count();
         count = usize::from(limits::UNREAD_MAX).min(count + of_others);
         if count == usize::from(limits::UNREAD_MAX) {
