@@ -29,6 +29,15 @@ pub enum UserChange {
     Dm(Arc<ControlChange>),
 }
 
+impl UserChange {
+    pub fn thread(&self) -> &Thread {
+        match self {
+            Self::Item { thread, .. } => thread,
+            Self::Dm(change) => &change.thread,
+        }
+    }
+}
+
 /// The changes of each group, in log order.
 pub fn by_group(changes: &[ControlChange]) -> BTreeMap<GroupId, Vec<&ControlChange>> {
     let mut groups: BTreeMap<GroupId, Vec<&ControlChange>> = BTreeMap::new();
@@ -76,7 +85,11 @@ pub fn fold_group(group: &mut Option<GroupState>, changes: &[&ControlChange]) ->
 }
 
 /// Folds one user's changes; says whether anything is new.
-pub fn fold_user(threads: &mut UserThreads, me: &UserId, changes: &[UserChange]) -> bool {
+pub fn fold_user<'a>(
+    threads: &mut UserThreads,
+    me: &UserId,
+    changes: impl IntoIterator<Item = &'a UserChange>,
+) -> bool {
     let mut new = false;
     for change in changes {
         new |= match change {

@@ -7,10 +7,10 @@ use std::{collections::HashMap, time::Duration};
 use futures_util::{StreamExt, stream};
 use metrics::{counter, histogram};
 use natterjack_nats::{
-    KvBuckets, KvError, Nats, RpcError,
+    KvBuckets, KvError, Nats, RpcError, TreeChange,
     calls::directory::{DirectoryCall, rebuild_group, rebuild_threads},
 };
-use natterjack_protocol::{GroupId, MsgId, Retry, UserId, log::fold::ThreadItem};
+use natterjack_protocol::{GroupId, MsgId, Retry, UserId, log::fold::{ThreadItem, UserThreads}};
 use tokio::time::Instant;
 
 use crate::fold::{self, ControlChange, UserChange};
@@ -129,13 +129,14 @@ impl KvFolder {
 
     async fn try_user(&self, uid: &UserId, changes: &[UserChange]) -> Result<(), KeyError> {
         // A key that is not there was lost, or the user never was: never "no threads", and never made here.
-        let key = self.buckets.threads(uid);
-        let found = key.load_with_revision().await?;
-        let (mut threads, revision) = found.ok_or_else(|| KeyError::Lost("there is no such key".into()))?;
-        if fold::fold_user(&mut threads, uid, changes) {
-            key.compare_and_set(&threads, revision).await?;
+        let by_hash = changes.iter().map(|change| (change.thread().hash64(), change)).collect();
+        let apply = |threads: &mut UserThreads, changes: &[(u64, &UserChange)]| {
+            fold::fold_user(threads, uid, changes.iter().map(|(_, change)| *change))
+        };
+        match self.buckets.threads(uid).change(None, by_hash, apply).await? {
+            TreeChange::Done { .. } => Ok(()),
+            TreeChange::Lost => Err(KeyError::Lost("there is no such key".into())),
         }
-        Ok(())
     }
 }
 

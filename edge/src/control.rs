@@ -132,8 +132,8 @@ impl ControlAppender {
     async fn have_room(&self, change: &ThreadChange, users: &[UserId]) -> Result<(), Refusal> {
         let (own, others): (Vec<_>, Vec<_>) = users.iter().cloned().partition(|u| *u == change.actor);
         let own = if change.kind == Kind::MemberAdded { own } else { vec![change.actor.clone()] };
-        self.people.have_room(own, limits::STATE_BYTES).await?;
-        self.people.have_room(others, limits::STATE_BYTES_BY_GROUPS).await
+        self.people.have_room(own, &change.thread, limits::USER_THREADS).await?;
+        self.people.have_room(others, &change.thread, limits::USER_THREADS_BY_GROUPS).await
     }
 
     /// May the log have forgotten an earlier attempt under this cid? And the log's time if it is ahead of it: then
@@ -170,7 +170,7 @@ impl ControlAppender {
     async fn actor_agrees(&self, thread: &Thread, actor: &UserId, state: &State) -> bool {
         let State::Group(Some(group)) = state else { return true };
         let Some(wanted) = group.item(actor) else { return true };
-        let own = self.people.threads(actor).await.ok().and_then(|mut t| t.threads.remove(thread));
+        let own = self.people.thread(actor, thread).await.ok().flatten();
         own.is_some_and(|own| (own.intervals, own.role) == (wanted.intervals, wanted.role))
     }
 
@@ -183,7 +183,7 @@ impl ControlAppender {
     async fn state(&self, thread: &Thread, actor: &UserId) -> Result<State, Refusal> {
         Ok(match thread {
             Thread::Group { gid } => State::Group(self.people.group(gid).await?),
-            Thread::Dm { .. } => State::Dm(self.people.threads(actor).await?.threads.remove(thread)),
+            Thread::Dm { .. } => State::Dm(self.people.thread(actor, thread).await?),
         })
     }
 

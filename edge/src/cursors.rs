@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use natterjack_nats::{KvBuckets, KvError, Layout, Nats, ServerTime, subjects};
+use natterjack_nats::{KvBuckets, KvError, Layout, Nats, ServerTime, TreeChange, subjects};
 use natterjack_protocol::{
     Code, DeviceId, MsgId, Refusal, Thread, UserId,
     client::frame::{Acknowledged, ServerFrame},
@@ -82,7 +82,26 @@ impl CursorKeeper {
 
     /// By the leader of the key. A key that is gone was lost, and is restored first.
     pub async fn load(&self, user: &UserId) -> Result<UserCursors, Refusal> {
-        Ok(self.0.load(user).await?.0)
+        self.0.load(user).await
+    }
+
+    /// Changes what stands there of one thread, and says what stands there then; `apply` says whether it changes
+    /// anything, and may be asked several times.
+    pub async fn change(
+        &self,
+        user: &UserId,
+        thread: &Thread,
+        mut apply: impl FnMut(&mut UserCursors) -> Result<bool, Refusal>,
+    ) -> Result<UserCursors, Refusal> {
+        let mut stands = Ok(UserCursors::default());
+        self.0
+            .change(user, None, || vec![(thread.hash64(), ())], |part, _| {
+                let changed = apply(part);
+                stands = changed.as_ref().map(|_| part.clone()).map_err(Clone::clone);
+                changed.unwrap_or(false)
+            })
+            .await?;
+        stands
     }
 
     /// Takes what a device of the user says, to be written within a second. Refused is what makes no sense: the rest of
@@ -220,15 +239,45 @@ fn checked(
 }
 
 impl Inner {
-    async fn load(&self, user: &UserId) -> Result<(UserCursors, u64), Refusal> {
+    async fn load(&self, user: &UserId) -> Result<UserCursors, Refusal> {
         let key = self.buckets.cursors(user);
-        if let Some(stands) = key.load_with_revision().await.map_err(refuse)? {
+        if let Some(stands) = key.load().await.map_err(refuse)? {
             return Ok(stands);
         }
+        self.restore(user).await?;
+        key.load().await.map_err(refuse)?.ok_or_else(being_restored)
+    }
+
+    async fn restore(&self, user: &UserId) -> Result<(), Refusal> {
         tracing::warn!(%user, "how far a user has read is lost; it is restored from the archive");
-        self.directory.ask(restore_cursors(user)).await?;
-        let restored = key.load_with_revision().await.map_err(refuse)?;
-        restored.ok_or_else(|| Refusal::unavailable("how far you have read is being restored: try again in a moment"))
+        self.directory.ask(restore_cursors(user)).await.map(drop)
+    }
+
+    /// See [`KvTree::change`](natterjack_nats::KvTree::change). What is lost is restored first, and who is faster is
+    /// given way. The whole as it stands then, if it is under one key.
+    async fn change<C>(
+        &self,
+        user: &UserId,
+        mut known: Option<(UserCursors, u64)>,
+        changes: impl Fn() -> Vec<(u64, C)>,
+        mut apply: impl FnMut(&mut UserCursors, &[(u64, C)]) -> bool,
+    ) -> Result<Option<(UserCursors, u64)>, Refusal> {
+        let (key, mut restored) = (self.buckets.cursors(user), false);
+        for attempt in 1.. {
+            match key.change(known.take(), changes(), &mut apply).await {
+                Ok(TreeChange::Done { whole }) => return Ok(whole),
+                Ok(TreeChange::Lost) if restored => break,
+                Ok(TreeChange::Lost) => {
+                    self.restore(user).await?;
+                    restored = true;
+                }
+                Err(KvError::Conflict) if attempt < ATTEMPTS => {
+                    sleep(Duration::from_millis(rand::random_range(0..=2 << attempt.min(6)))).await;
+                }
+                Err(e) => return Err(refuse(e)),
+            }
+        }
+        Err(being_restored())
     }
 
     /// The newest id that is known here to be given in the thread's partition.
@@ -268,40 +317,20 @@ impl Inner {
 
     /// Into the key, then to all devices of the user.
     async fn write(&self, user: &UserId, acks: Option<&UserAcks>, ready: &ReadyAcks) -> Result<(), Refusal> {
-        let said = ready.cursors(self.time.now_ms() / 1_000);
-        let mut known = acks.and_then(UserAcks::take_known);
-        let remember = |value, revision| {
-            if let Some(acks) = acks {
-                acks.remember(value, revision);
+        let (now_s, mut news) = (self.time.now_ms() / 1_000, ReadyAcks::default());
+        let apply = |part: &mut UserCursors, acks: &[(u64, ReadyAcks)]| {
+            let mut grows = false;
+            for (_, ack) in acks {
+                news.extend(ack.beyond(part));
+                grows |= part.merge_max(&ack.cursors(now_s));
             }
+            part.fit();
+            grows
         };
-        let (key, mut news) = (self.buckets.cursors(user), ReadyAcks::default());
-        for attempt in 0..ATTEMPTS {
-            let (mut value, revision) = match known.take() {
-                Some(known) => known,
-                None => self.load(user).await?,
-            };
-            news = ready.beyond(&value);
-            if !value.merge_max(&said) {
-                remember(value, revision);
-                break;
-            }
-            value.fit();
-            match key.compare_and_set(&value, revision).await {
-                Ok(revision) => {
-                    metrics::counter!(crate::metrics::CURSOR_WRITES).increment(1);
-                    remember(value, revision);
-                    break;
-                }
-                Err(KvError::Conflict) if attempt + 1 < ATTEMPTS => {
-                    sleep(Duration::from_millis(rand::random_range(0..=2 << attempt.min(5)))).await;
-                }
-                Err(e @ KvError::TooLarge { .. }) => {
-                    tracing::error!(%user, error = %e, "how far a user has read is too large to be written");
-                    return Err(Refusal::new(Code::LimitReached, "you have read too many threads for one more"));
-                }
-                Err(e) => return Err(refuse(e)),
-            }
+        let whole = self.change(user, acks.and_then(UserAcks::take_known), || ready.by_thread(), apply).await?;
+        metrics::counter!(crate::metrics::CURSOR_WRITES).increment(u64::from(!news.is_empty()));
+        if let (Some(acks), Some((value, revision))) = (acks, whole) {
+            acks.remember(value, revision);
         }
         news.got.iter().for_each(|(_, thread, id)| self.receipts.add(user, thread, *id, MsgId::NONE));
         news.read.iter().for_each(|(thread, id)| self.receipts.add(user, thread, *id, *id));
@@ -318,4 +347,8 @@ impl Inner {
             }
         }
     }
+}
+
+fn being_restored() -> Refusal {
+    Refusal::unavailable("how far you have read is being restored: try again in a moment")
 }

@@ -237,7 +237,7 @@ mod tests {
         assert!(a.merge(&thread, item(5)));
         assert!(!b.merge(&thread, item(4)), "an older item never wins");
         assert_eq!(b.item(&thread), Some(item(5)));
-        let value = |item| UserThreads { threads: [(thread.clone(), item)].into(), ..UserThreads::default() };
+        let value = |item| UserThreads::from_iter([(thread.clone(), item)]);
         let blocked = ThreadItem { blocked_by: true, known: Some(MsgId(5)), ..item(6) };
         a.load(value(item(5)));
         assert_eq!(a.untold(), [], "at the first load there is nobody to tell");

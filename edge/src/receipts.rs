@@ -95,10 +95,11 @@ impl Receipts {
             return Ok(ReceiptOf { user, state: ReceiptState::Unknown });
         }
         // A key that was lost is restored when its user comes: until then nobody can tell.
-        let state = match self.buckets.cursors(&user).load().await.map_err(refuse)? {
+        let cursors = self.buckets.cursors(&user).load_part(thread.hash64()).await.map_err(refuse)?;
+        let state = match cursors {
             None => ReceiptState::Unknown,
-            Some(cursors) if cursors.read(&thread) >= id => ReceiptState::Read,
-            Some(cursors) if cursors.got(&thread) >= id => ReceiptState::Delivered,
+            Some((cursors, _)) if cursors.read(&thread) >= id => ReceiptState::Read,
+            Some((cursors, _)) if cursors.got(&thread) >= id => ReceiptState::Delivered,
             Some(_) => ReceiptState::Sent,
         };
         Ok(ReceiptOf { user, state })

@@ -12,12 +12,14 @@ use natterjack_protocol::{
         devices::UserDevices,
         kv::{EdgeInfo, PublicKey, RevokedLogin},
         presence::UserSettings,
+        thread_settings::UserDrafts,
     },
     log::fold::{GroupState, UserThreads},
 };
 
 use crate::{
     kv::{Kv, KvError},
+    kv_tree::KvTree,
     layout::Layout,
     nats_role::NatsRole::{self, Channel, Edge, Persister, Presence, Provision},
     subjects,
@@ -111,17 +113,20 @@ const SHARD_LEASES: KeyFamily = KeyFamily::new(Bucket::Roles, "<role>.*", &[Pers
 const EDGES: KeyFamily = KeyFamily::new(Bucket::Leases, "edge.*", &[Edge]);
 /// By the group's id.
 const GROUPS: KeyFamily = KeyFamily::new(Bucket::Groups, "*", FOLD);
-/// By the user's id.
-const THREADS: KeyFamily = KeyFamily::new(Bucket::Users, "*.threads", FOLD);
-/// Made by the persister with the account, restored by it when it was lost, and taken away when the account is deleted.
-const CURSORS: KeyFamily = KeyFamily::new(Bucket::Users, "*.cursors", &[Edge, Persister]);
+/// By the user's id and the place in the tree.
+const THREADS: KeyFamily = KeyFamily::new(Bucket::Users, "*.threads.*", FOLD);
+/// Likewise. Made by the persister with the account, restored by it when it was lost, and taken away when the account
+/// is deleted.
+const CURSORS: KeyFamily = KeyFamily::new(Bucket::Users, "*.cursors.*", &[Edge, Persister]);
+/// The persister takes away those of an account that is deleted.
+const DRAFTS: KeyFamily = KeyFamily::new(Bucket::Users, "*.drafts", &[Edge, Persister]);
 /// The persister takes away those of an account that is deleted.
 const SETTINGS: KeyFamily = KeyFamily::new(Bucket::Users, "*.settings", &[Edge, Persister]);
 /// By the user's id. The persister takes out the devices whose logins are ended, presence ends sessions of edges that
 /// are gone.
 const DEVICES: KeyFamily = KeyFamily::new(Bucket::Sessions, "*", &[Edge, Persister, Presence]);
 
-const FAMILIES: [&KeyFamily; 17] = [
+const FAMILIES: [&KeyFamily; 18] = [
     &LAYOUT,
     &LOG_READERS,
     &LAST_BACKUP,
@@ -137,6 +142,7 @@ const FAMILIES: [&KeyFamily; 17] = [
     &GROUPS,
     &THREADS,
     &CURSORS,
+    &DRAFTS,
     &SETTINGS,
     &DEVICES,
 ];
@@ -188,16 +194,21 @@ impl KvBuckets {
     }
 
     /// No value: the user does not exist, or the key was lost; never "no threads".
-    pub fn threads(&self, uid: &UserId) -> TypedKey<UserThreads> {
-        one(&self.nats, &THREADS, self.layout.shard(uid.as_str()), &[uid])
+    pub fn threads(&self, uid: &UserId) -> KvTree<UserThreads> {
+        self.tree_of(&THREADS, uid)
     }
 
     /// How far a user has read. No value: lost, or the user does not exist; never "nothing read".
-    pub fn cursors(&self, uid: &UserId) -> TypedKey<UserCursors> {
-        one(&self.nats, &CURSORS, self.layout.shard(uid.as_str()), &[uid])
+    pub fn cursors(&self, uid: &UserId) -> KvTree<UserCursors> {
+        self.tree_of(&CURSORS, uid)
     }
 
-    /// Of all users of a shard, by `<uid>.cursors`.
+    /// What a user has begun to write.
+    pub fn drafts(&self, uid: &UserId) -> TypedKey<UserDrafts> {
+        one(&self.nats, &DRAFTS, self.layout.shard(uid.as_str()), &[uid])
+    }
+
+    /// Of all users of a shard, by `<uid>.cursors.<place>`.
     pub fn cursors_of_shard(&self, shard: u32) -> TypedKeys<UserCursors> {
         self.all_of(&CURSORS, shard)
     }
@@ -295,6 +306,11 @@ impl KvBuckets {
         one(&self.nats, family, 0, parts)
     }
 
+    fn tree_of<T>(&self, family: &KeyFamily, uid: &UserId) -> KvTree<T> {
+        let bucket = family.bucket.name(self.layout.shard(uid.as_str()));
+        KvTree::new(Kv::new(&self.nats, bucket), family.fill(&[uid]).trim_end_matches(".*").to_owned())
+    }
+
     fn all<T: KvValue>(&self, family: &KeyFamily) -> TypedKeys<T> {
         self.all_of(family, 0)
     }
@@ -312,7 +328,7 @@ mod tests {
     fn a_familys_first_wildcards_are_filled() {
         assert_eq!(POSITIONS.fill(&[&"channel", &7, &3]), "positions.channel.7.3");
         assert_eq!(POSITIONS.fill(&[&"channel"]), "positions.channel.*.*", "all of one role");
-        assert_eq!(THREADS.fill(&[&"u1"]), "u1.threads");
+        assert_eq!(THREADS.fill(&[&"u1", &"0a"]), "u1.threads.0a");
         assert_eq!(LAYOUT.fill(&[]), "generation");
     }
 
@@ -335,11 +351,13 @@ mod tests {
     #[test]
     fn a_role_writes_its_own_keys() {
         let channel = written_by(Channel, 2);
-        for subject in ["$KV.control.positions.channel.*.*", "$KV.roles.channel.*.*", "$KV.users-1.*.threads"] {
+        for subject in ["$KV.control.positions.channel.*.*", "$KV.roles.channel.*.*", "$KV.users-1.*.threads.*"] {
             assert!(channel.iter().any(|s| s == subject), "{subject} in {channel:?}");
         }
-        let users = ["users-0.*.cursors", "users-1.*.cursors", "users-0.*.settings", "users-1.*.settings"];
-        let edge = ["leases.edge.*"].into_iter().chain(users).chain(["sessions-0.*", "sessions-1.*"]);
+        let users = ["cursors.*", "drafts", "settings"]
+            .map(|key| ["users-0", "users-1"].map(|bucket| format!("{bucket}.*.{key}")));
+        let sessions = ["sessions-0.*", "sessions-1.*"].map(str::to_owned);
+        let edge = ["leases.edge.*".to_owned()].into_iter().chain(users.into_iter().flatten()).chain(sessions);
         assert_eq!(written_by(Edge, 2), edge.map(|key| format!("$KV.{key}")).collect::<Vec<_>>());
         assert!(written_by(NatsRole::Doctor, 2).is_empty());
     }

@@ -15,6 +15,7 @@ mod fence;
 mod generation;
 mod keys;
 mod kv;
+mod kv_tree;
 mod kv_watch;
 mod layout;
 mod layout_store;
@@ -52,6 +53,7 @@ pub use keys::{
     values::{Beginning, LastBackup, LeaseHolder, Position},
 };
 pub use kv::{Kv, KvError};
+pub use kv_tree::{KvTree, TreeChange};
 pub use kv_watch::{BucketRevision, WatchEvent, WatchProgress};
 pub use layout::Layout;
 pub use layout_store::LayoutError;

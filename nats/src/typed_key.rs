@@ -291,7 +291,7 @@ impl<T: KvValue + Send + 'static> TypedKeys<T> {
     }
 }
 
-fn encode<T: KvValue>(value: &T) -> Bytes {
+pub(crate) fn encode<T: KvValue>(value: &T) -> Bytes {
     rmp_serde::to_vec_named(&(T::VERSION, value)).expect("values have string keys and plain values").into()
 }
 

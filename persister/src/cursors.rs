@@ -125,9 +125,9 @@ impl<S: ArchiveStore> CursorCopier<S> {
 
 /// None: the key was deleted, which it is with the account, whose end takes away the copy; or it was lost.
 fn row(change: KeyChange<UserCursors>, made_ms: u64) -> Option<ArchivedCursors> {
-    let user = UserId::parse(change.name.strip_suffix(".cursors")?).ok()?;
-    let cursors = Some(change.value?);
-    Some(ArchivedCursors { user, revision: bucket_revision(made_ms, change.revision), cursors })
+    let (user, part) = change.name.split_once(".cursors.")?;
+    let (user, cursors) = (UserId::parse(user).ok()?, Some(change.value?));
+    Some(ArchivedCursors { user, part: part.to_owned(), revision: bucket_revision(made_ms, change.revision), cursors })
 }
 
 async fn stands_by(reader: &Reader) -> Infallible {

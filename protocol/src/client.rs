@@ -10,3 +10,4 @@ pub mod poll;
 pub mod presence;
 pub mod schema;
 pub mod send_queue;
+pub mod thread_settings;

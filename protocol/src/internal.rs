@@ -8,3 +8,4 @@ pub mod live;
 pub mod operator;
 pub mod presence;
 pub mod rpc;
+pub mod thread_settings;

@@ -17,6 +17,7 @@ pub mod internal;
 pub mod limits;
 pub mod log;
 pub mod merge;
+pub mod parts;
 mod refusal;
 pub mod schema;
 pub mod size;

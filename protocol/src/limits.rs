@@ -30,13 +30,22 @@ pub const PAYLOAD_BYTES: usize = 1 << 20;
 /// What a role asks or answers another for many threads ends with what reaches this. The largest event is an entry of
 /// 48 KiB, at six bytes of JSON each 288 KiB: half of a payload is left.
 pub const ANSWER_BYTES: usize = PAYLOAD_BYTES / 4;
-/// Bytes of a value in KV (a group's state, a user's threads): beyond it nobody is added. Room for the change that is
+/// Bytes of a value in KV (a group's state, a user's drafts): beyond it nobody is added. Room for the change that is
 /// being made: 500 users of 133 + 60 bytes are 97 KB.
 pub const STATE_BYTES: usize = PAYLOAD_BYTES - 128 * 1024;
-/// What others may fill of a user's threads: conversations that they begin (about 4,000 strangers), and of that, groups
-/// into which they put the user, as one stranger alone can. The rest is for what the user begins.
-pub const STATE_BYTES_BY_OTHERS: usize = STATE_BYTES / 4 * 3;
-pub const STATE_BYTES_BY_GROUPS: usize = STATE_BYTES / 2;
+/// Conversations and groups of a user, those that were left included. An edge keeps about 300 bytes of each while the
+/// user is connected.
+pub const USER_THREADS: usize = 100_000;
+/// What others may fill of them: conversations that they begin, and of that, groups into which they put the user, as
+/// one stranger alone can. The rest is for what the user begins.
+pub const USER_THREADS_BY_OTHERS: usize = USER_THREADS / 4 * 3;
+pub const USER_THREADS_BY_GROUPS: usize = USER_THREADS / 2;
+/// Threads that a user pins, and threads in which they have begun to write.
+pub const PINNED_THREADS: usize = 50;
+pub const DRAFTS: usize = 100;
+/// Of the newest event of a thread, as the list of threads shows it: characters of the text, and users.
+pub const PREVIEW_CHARS: usize = 200;
+pub const PREVIEW_USERS: usize = 10;
 /// Live frames and bytes that wait for one slow reader before it is closed with a resumable code. What waits behind its
 /// pages while it attaches is counted with them.
 pub const OUTBOX_FRAMES: usize = 4_096;
@@ -109,7 +118,7 @@ const fn limit(name: &'static str, value: usize, unit: &'static str, of: &'stati
 }
 
 /// Every limit that somebody outside can run into. A test holds that it is complete.
-pub const TABLE: [LimitRow; 51] = [
+pub const TABLE: [LimitRow; 56] = [
     limit("TEXT_CHARS", TEXT_CHARS, "characters", "a text or caption; Unicode scalar values, not bytes"),
     limit("EMOJI_CHARS", EMOJI_CHARS, "characters", "an emoji or a reaction"),
     limit("CUSTOM_BYTES", CUSTOM_BYTES, "bytes", "the data of a `custom` message, before base64"),
@@ -146,19 +155,24 @@ pub const TABLE: [LimitRow; 51] = [
     limit("SNAPSHOT_BYTES", SNAPSHOT_BYTES, "bytes", "pages and answers under way to a session; the next ones wait"),
     limit("PAYLOAD_BYTES", PAYLOAD_BYTES, "bytes", "what nats-server has to carry in one message (`max_payload`)"),
     limit("ANSWER_BYTES", ANSWER_BYTES, "bytes", "what one role answers another for many threads at once"),
-    limit("STATE_BYTES", STATE_BYTES, "bytes", "the state of a group, or the threads of a user"),
+    limit("STATE_BYTES", STATE_BYTES, "bytes", "the state of a group, or the drafts of a user"),
+    limit("USER_THREADS", USER_THREADS, "threads", "conversations and groups of a user, also those they have left"),
     limit(
-        "STATE_BYTES_BY_OTHERS",
-        STATE_BYTES_BY_OTHERS,
-        "bytes",
+        "USER_THREADS_BY_OTHERS",
+        USER_THREADS_BY_OTHERS,
+        "threads",
         "the threads of a user with whom others begin a conversation",
     ),
     limit(
-        "STATE_BYTES_BY_GROUPS",
-        STATE_BYTES_BY_GROUPS,
-        "bytes",
+        "USER_THREADS_BY_GROUPS",
+        USER_THREADS_BY_GROUPS,
+        "threads",
         "the threads of a user whom others put into a group",
     ),
+    limit("PINNED_THREADS", PINNED_THREADS, "threads", "threads that a user pins"),
+    limit("DRAFTS", DRAFTS, "threads", "threads in which a user has begun to write"),
+    limit("PREVIEW_CHARS", PREVIEW_CHARS, "characters", "the text of a thread's last event in the list of threads"),
+    limit("PREVIEW_USERS", PREVIEW_USERS, "people", "those whom such an event names"),
     limit("POLL_BYTES", POLL_BYTES, "bytes", "frames after which a poll is answered; the rest comes with the next one"),
     limit("HEADS_PER_BATCH", HEADS_PER_BATCH, "threads", "one question of an edge for the newest ids"),
     limit(

@@ -54,6 +54,22 @@ impl ReadyAcks {
         Self { read, got }
     }
 
+    pub fn extend(&mut self, more: Self) {
+        self.read.extend(more.read);
+        self.got.extend(more.got);
+    }
+
+    /// Each alone, with the hash of its thread.
+    pub fn by_thread(&self) -> Vec<(u64, Self)> {
+        let read = self.read.iter().map(|(thread, id)| {
+            (thread.hash64(), Self { read: vec![(thread.clone(), *id)], got: Vec::new() })
+        });
+        let got = self.got.iter().map(|(device, thread, id)| {
+            (thread.hash64(), Self { read: Vec::new(), got: vec![(device.clone(), thread.clone(), *id)] })
+        });
+        read.chain(got).collect()
+    }
+
     pub fn cursors(&self, at_s: u64) -> UserCursors {
         let mut cursors = UserCursors::default();
         self.read.iter().for_each(|(thread, id)| cursors.add_read(thread, *id, at_s));

@@ -58,7 +58,7 @@ impl Membership {
 
     /// Takes the user's item from the leader.
     async fn refresh(&self, state: &Arc<UserState>, thread: &Thread) -> Result<(), Refusal> {
-        if let Some(item) = self.people.threads(&state.user).await?.threads.remove(thread) {
+        if let Some(item) = self.people.thread(&state.user, thread).await? {
             state.merge(thread, item);
         }
         Ok(())
@@ -68,13 +68,10 @@ impl Membership {
     async fn start_dm(&self, state: &Arc<UserState>, thread: &Thread) -> Result<(), Refusal> {
         let peer = thread.peer(&state.user).ok_or_else(not_member)?;
         self.log.may_publish(thread, self.log.layout.partition(thread))?;
-        let theirs = self.people.threads(peer).await?;
+        let theirs = self.people.thread_with_room(peer, thread, limits::USER_THREADS_BY_OTHERS).await?;
         // They may have blocked, or begun, before this edge heard of it.
-        if theirs.threads.get(thread).is_some_and(|i| i.blocks) {
+        if theirs.is_some_and(|item| item.blocks) {
             return Err(Refusal::new(Code::Blocked, "this person does not take messages from you"));
-        }
-        if !fold::has_room(&theirs, limits::STATE_BYTES_BY_OTHERS) {
-            return Err(fold::full(peer));
         }
         let change = ThreadChange {
             thread: thread.clone(),

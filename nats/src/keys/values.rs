@@ -9,6 +9,7 @@ use natterjack_protocol::{
         devices::UserDevices,
         kv::{EdgeInfo, PublicKey, RevokedLogin},
         presence::UserSettings,
+        thread_settings::UserDrafts,
     },
     log::fold::{GroupState, UserThreads},
     merge::MaxMerge,
@@ -24,6 +25,8 @@ impl KvValue for GroupState {}
 impl KvValue for UserThreads {}
 
 impl KvValue for UserCursors {}
+
+impl KvValue for UserDrafts {}
 
 impl KvValue for UserDevices {}
 

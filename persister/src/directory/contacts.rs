@@ -63,8 +63,9 @@ impl<S: Accounts> Directory<S> {
 
     /// Who is blocked cannot get at the other by a request either.
     async fn not_blocked(&self, actor: &UserId, other: &UserId) -> Result<(), Refusal> {
-        let threads = self.buckets.threads(actor).load().await.map_err(kv_refusal)?;
-        match threads.and_then(|t| t.threads.get(&Thread::dm(actor, other)).map(|i| i.blocked_by)) {
+        let dm = Thread::dm(actor, other);
+        let threads = self.buckets.threads(actor).load_part(dm.hash64()).await.map_err(kv_refusal)?;
+        match threads.and_then(|(t, _)| t.threads.get(&dm).map(|i| i.blocked_by)) {
             Some(true) => {
                 // Whoever has deleted their account takes none either.
                 let profiles = self.store.profiles(std::slice::from_ref(other)).await.map_err(store_refusal)?;

@@ -132,6 +132,7 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         self.buckets.devices(user).delete().await.map_err(kv_refusal)?;
         self.buckets.cursors(user).delete().await.map_err(kv_refusal)?;
         self.store.put_cursors(vec![ArchivedCursors::deleted(user.clone())]).await.map_err(store_refusal)?;
+        self.buckets.drafts(user).delete().await.map_err(kv_refusal)?;
         self.buckets.settings(user).delete().await.map_err(kv_refusal)?;
         self.buckets.threads(user).delete().await.map_err(kv_refusal)?;
         if last {

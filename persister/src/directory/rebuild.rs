@@ -61,16 +61,17 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         let _turn = place.turn().await;
         let KnownThreads { archived, mut controls, ends } = self.look(user).await?;
         let built = self.fold_user(user, &archived, &controls).await?;
-        self.put_threads(user, &built).await?;
+        let threads = built.threads.len();
+        self.put_threads(user, built).await?;
         // The second look, from where the first one ended.
         let (more, _) = self.controls(&ends).await?;
         if !more.is_empty() {
             controls.extend(more);
             let built = self.fold_user(user, &archived, &controls).await?;
-            self.put_threads(user, &built).await?;
+            self.put_threads(user, built).await?;
         }
         metrics::counter!(crate::metrics::DIRECTORY_REBUILT, "key" => "threads").increment(1);
-        tracing::info!(%user, threads = built.threads.len(), "a list of threads was built again");
+        tracing::info!(%user, threads, "a list of threads was built again");
         Ok(())
     }
 
@@ -106,22 +107,8 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         Ok(refold::user(user, archived.to_vec(), &groups, controls))
     }
 
-    async fn put_threads(&self, user: &UserId, built: &UserThreads) -> Result<(), Refusal> {
-        let key = self.buckets.threads(user);
-        for _ in 0..ROUNDS {
-            let standing = key.load_with_revision().await.map_err(kv_refusal)?;
-            let is_there = standing.is_some();
-            let (mut threads, revision) = standing.unwrap_or_default();
-            if !refold::merge_threads(&mut threads, built) && is_there {
-                return Ok(());
-            }
-            match key.compare_and_set(&threads, revision).await {
-                Ok(_) => return Ok(()),
-                Err(KvError::Conflict) => {}
-                Err(e) => return Err(kv_refusal(e)),
-            }
-        }
-        Err(busy())
+    async fn put_threads(&self, user: &UserId, built: UserThreads) -> Result<(), Refusal> {
+        self.buckets.threads(user).merge(built).await.map_err(kv_refusal)
     }
 
     pub(super) async fn rebuild_group(&self, gid: &GroupId) -> Result<(), Refusal> {

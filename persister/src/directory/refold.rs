@@ -60,14 +60,9 @@ pub fn user(
     threads
 }
 
-/// Lays what was built over what stands by now. True: something is new.
-pub fn merge_threads(standing: &mut UserThreads, built: &UserThreads) -> bool {
-    built.threads.iter().fold(false, |new, (thread, item)| standing.merge(thread, item.clone()) | new)
-}
-
 #[cfg(test)]
 mod tests {
-    use natterjack_protocol::{Body, Cid, Kind};
+    use natterjack_protocol::{Body, Cid, Kind, merge::MaxMerge};
     use proptest::prelude::*;
 
     use super::*;
@@ -153,7 +148,7 @@ mod tests {
         let built = user(&id("a"), Vec::new(), &BTreeMap::new(), &[control(3, "dm.a.b", "a", Kind::DmStarted, &[])]);
         let blocked = [control(3, "dm.a.b", "a", Kind::DmStarted, &[]), control(4, "dm.a.b", "a", Kind::Blocked, &[])];
         let mut standing = user(&id("a"), Vec::new(), &BTreeMap::new(), &blocked);
-        assert!(!merge_threads(&mut standing, &built));
-        assert!(merge_threads(&mut UserThreads::default(), &built));
+        assert!(!standing.merge_max(&built));
+        assert!(UserThreads::default().merge_max(&built));
     }
 }

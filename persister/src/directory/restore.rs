@@ -13,7 +13,7 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
             return Err(Refusal::new(Code::NotFound, "no such user"));
         }
         let archived = self.store.cursors(user).await.map_err(store_refusal)?.unwrap_or_default();
-        self.buckets.cursors(user).merge_max(&archived).await.map_err(kv_refusal)?;
+        self.buckets.cursors(user).merge(archived).await.map_err(kv_refusal)?;
         metrics::counter!(crate::metrics::DIRECTORY_REBUILT, "key" => "cursors").increment(1);
         tracing::info!(%user, "how far a user has read was restored");
         Ok(())

@@ -227,7 +227,11 @@ async fn cursors_of_the_largest_revision_stay<S: ArchiveStore>(store: &S) {
         cursors.add_got(&user_device(), &thread("read-2"), MsgId(id + 1));
         cursors
     };
-    let row = |revision, cursors| ArchivedCursors { user: user.clone(), revision, cursors };
+    let part = |part: &str, revision, cursors| {
+        let (user, part) = (user.clone(), part.to_owned());
+        ArchivedCursors { user, part, revision, cursors }
+    };
+    let row = |revision, cursors| part("0", revision, cursors);
     assert_eq!(store.cursors(&user).await.unwrap(), None);
     // Two persisters that hold the shard for a moment may write in any order.
     let newer = (1 << 52) + 7;
@@ -240,6 +244,13 @@ async fn cursors_of_the_largest_revision_stay<S: ArchiveStore>(store: &S) {
     assert_eq!(store.cursors(&user).await.unwrap(), None);
     store.put_cursors(vec![row(newer + 2, Some(read(9)))]).await.unwrap();
     assert_eq!(store.cursors(&user).await.unwrap(), Some(read(9)));
+    // One that was cut: what stands in its parts.
+    let mut of_part = UserCursors::default();
+    of_part.add_read(&thread("read-3"), MsgId(11), 1_900_000_000);
+    store.put_cursors(vec![part("0a", 5, Some(of_part.clone()))]).await.unwrap();
+    let mut both = read(9);
+    both.merge_max(&of_part);
+    assert_eq!(store.cursors(&user).await.unwrap(), Some(both));
     store.put_cursors(vec![ArchivedCursors::deleted(user.clone())]).await.unwrap();
     store.put_cursors(vec![row(newer + 3, Some(read(9)))]).await.unwrap();
     assert_eq!(store.cursors(&user).await.unwrap(), None, "whatever comes late");

@@ -1,5 +1,6 @@
-//! How far a user has read, and each of their devices has got, in all threads: the value of `<uid>.cursors` in the
-//! users buckets. It only grows (`MaxMerge`), so two edges that write it at once lose nothing of each other's.
+//! How far a user has read, and each of their devices has got, in all threads, and what they have set for them: the
+//! value of `<uid>.cursors` in the users buckets. It only grows (`MaxMerge`), so two edges that write it at once lose
+//! nothing of each other's.
 //!
 //! A thread stands there by its 64-bit hash, 9 bytes and not up to 134: a user's value is about 24 bytes for each
 //! thread that was read.
@@ -9,9 +10,12 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    client::thread_settings::SettingsChange,
     ids::{DeviceId, MsgId},
+    internal::thread_settings::SettingsMark,
     limits,
     merge::MaxMerge,
+    parts::{Parts, dealt},
     thread::Thread,
 };
 
@@ -32,9 +36,6 @@ impl MaxMerge for ReadMark {
     }
 }
 
-/// Of a thread in the value, at most: a hash, an id and a time.
-const THREAD_BYTES: usize = 24;
-
 /// How far a device has got in the threads in which it is ahead of what was read.
 type GotByThread = BTreeMap<u64, MsgId>;
 
@@ -45,17 +46,22 @@ pub struct UserCursors {
     read: BTreeMap<u64, ReadMark>,
     #[serde(rename = "g", default, skip_serializing_if = "BTreeMap::is_empty")]
     got: BTreeMap<DeviceId, GotByThread>,
+    #[serde(rename = "s", default, skip_serializing_if = "BTreeMap::is_empty")]
+    settings: BTreeMap<u64, SettingsMark>,
+    /// What was in it stands in its parts.
+    #[serde(rename = "c", default, skip_serializing_if = "std::ops::Not::not")]
+    cut: bool,
 }
 
 impl UserCursors {
     /// What the user has read, written at this time (seconds since 1970).
     pub fn add_read(&mut self, thread: &Thread, id: MsgId, at_s: u64) {
-        self.merge_max(&Self { read: [(thread.hash64(), ReadMark(id, at_s))].into(), got: BTreeMap::new() });
+        self.merge_max(&Self { read: [(thread.hash64(), ReadMark(id, at_s))].into(), ..Self::default() });
     }
 
     pub fn add_got(&mut self, device: &DeviceId, thread: &Thread, id: MsgId) {
         let got = [(device.clone(), [(thread.hash64(), id)].into())].into();
-        self.merge_max(&Self { read: BTreeMap::new(), got });
+        self.merge_max(&Self { got, ..Self::default() });
     }
 
     /// Up to where the thread was read; 0: not at all.
@@ -88,21 +94,37 @@ impl UserCursors {
         })
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.read.is_empty() && self.got.is_empty()
+    /// What is set for the thread.
+    pub fn settings(&self, thread: &Thread) -> SettingsMark {
+        self.settings.get(&thread.hash64()).copied().unwrap_or_default()
     }
 
-    /// Makes it fit: devices that are long gone leave what they had got behind, and of very many threads what was read
-    /// is worth more. To be written on the condition that nobody has changed it.
+    /// Sets it, and says whether that changed anything.
+    pub fn set(&mut self, thread: &Thread, change: &SettingsChange, now_ms: u64) -> bool {
+        let changed = self.settings(thread).changed(change, self.read(thread), now_ms);
+        changed.is_some_and(|mark| self.settings.insert(thread.hash64(), mark) != Some(mark))
+    }
+
+    /// How many threads are pinned, and how many have a draft.
+    pub fn pinned_and_drafts(&self) -> (usize, usize) {
+        let count = |of: fn(&SettingsMark) -> bool| self.settings.values().filter(|mark| of(mark)).count();
+        (count(|mark| mark.pinned), count(|mark| mark.draft))
+    }
+
+    /// Was it read, or something set for it, at or after this time?
+    pub fn changed_since(&self, thread: &Thread, since_s: u64) -> bool {
+        let hash = thread.hash64();
+        self.read.get(&hash).is_some_and(|mark| mark.1 >= since_s)
+            || self.settings.get(&hash).is_some_and(|mark| mark.at_ms / 1_000 >= since_s)
+    }
+
+    /// Makes it fit: devices that are long gone leave what they had got behind. To be written on the condition that
+    /// nobody has changed it.
     pub fn fit(&mut self) {
         while self.got.len() > limits::USER_DEVICES {
             let newest = |got: &GotByThread| got.values().max().copied();
             let oldest = self.got.iter().min_by_key(|(_, got)| newest(got)).map(|(device, _)| device.clone());
             oldest.iter().for_each(|device| drop(self.got.remove(device)));
-        }
-        let threads = self.read.len() + self.got.values().map(BTreeMap::len).sum::<usize>();
-        if threads * THREAD_BYTES > limits::STATE_BYTES {
-            self.got.clear();
         }
     }
 
@@ -118,7 +140,7 @@ impl UserCursors {
 
 impl MaxMerge for UserCursors {
     fn merge_max(&mut self, other: &Self) -> bool {
-        let mut grows = self.read.merge_max(&other.read);
+        let mut grows = self.read.merge_max(&other.read) | self.settings.merge_max(&other.settings);
         for (device, theirs) in &other.got {
             for (hash, id) in theirs {
                 let ours = self.got.get(device).and_then(|got| got.get(hash).copied()).unwrap_or_default();
@@ -136,6 +158,34 @@ impl MaxMerge for UserCursors {
     }
 }
 
+impl Parts for UserCursors {
+    fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    fn cut(&mut self, depth: usize) -> Vec<Self> {
+        let Self { read, got, settings, .. } = std::mem::replace(self, Self { cut: true, ..Self::default() });
+        let (read, settings) = (dealt(read, depth, |(hash, _)| *hash), dealt(settings, depth, |(hash, _)| *hash));
+        let mut parts: Vec<Self> = read
+            .into_iter()
+            .zip(settings)
+            .map(|(read, settings)| Self {
+                read: read.into_iter().collect(),
+                settings: settings.into_iter().collect(),
+                ..Self::default()
+            })
+            .collect();
+        for (device, got) in got {
+            for (part, got) in parts.iter_mut().zip(dealt(got, depth, |(hash, _)| *hash)) {
+                if !got.is_empty() {
+                    part.got.insert(device.clone(), got.into_iter().collect());
+                }
+            }
+        }
+        parts
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -145,7 +195,8 @@ mod tests {
     fn cursors() -> impl Strategy<Value = UserCursors> {
         let read = prop::collection::btree_map(0u64..5, (0u64..9, 0u64..4), 0..5);
         let got = prop::collection::btree_map(0usize..3, prop::collection::btree_map(0u64..5, 0u64..9, 0..5), 0..3);
-        (read, got).prop_map(|(read, got)| {
+        let settings = prop::collection::btree_map(0u64..5, (0u64..9, any::<bool>()), 0..5);
+        (read, got, settings).prop_map(|(read, got, settings)| {
             let device = |n: usize| DeviceId::parse(["phone", "desk", "web"][n]).unwrap();
             let mut cursors = UserCursors {
                 read: read.into_iter().map(|(hash, (id, at))| (hash, ReadMark(MsgId(id), at))).collect(),
@@ -153,6 +204,11 @@ mod tests {
                     .into_iter()
                     .map(|(d, got)| (device(d), got.into_iter().map(|(h, id)| (h, MsgId(id))).collect()))
                     .collect(),
+                settings: settings
+                    .into_iter()
+                    .map(|(h, (at_ms, pinned))| (h, SettingsMark { at_ms, pinned, ..SettingsMark::default() }))
+                    .collect(),
+                cut: false,
             };
             cursors.prune();
             cursors
@@ -188,6 +244,8 @@ mod tests {
                     }
                 }
             }
+            let later = |(hash, mark): (&u64, &SettingsMark)| all.settings[hash] >= *mark;
+            prop_assert!(a.settings.iter().chain(&b.settings).all(later));
             let ahead = |(hash, id): (&u64, &MsgId)| all.read.get(hash).is_none_or(|mark| *id > mark.0);
             prop_assert!(all.got.values().all(|got| !got.is_empty() && got.iter().all(ahead)), "{all:?}");
         }
@@ -198,7 +256,7 @@ mod tests {
         let threads: Vec<Thread> = ["dm.a.b", "dm.a.c", "group.g"].map(|t| t.parse().unwrap()).into();
         let (phone, desk) = (DeviceId::parse("phone").unwrap(), DeviceId::parse("desk").unwrap());
         let mut cursors = UserCursors::default();
-        assert!(cursors.is_empty());
+        assert_eq!(cursors, UserCursors::default());
         cursors.add_got(&phone, &threads[0], MsgId(9));
         cursors.add_got(&desk, &threads[0], MsgId(4));
         cursors.add_read(&threads[0], MsgId(5), 100);
@@ -223,14 +281,32 @@ mod tests {
         cursors.fit();
         assert_eq!(cursors.got.len(), limits::USER_DEVICES);
         assert!(cursors.got_by(&device(0), &thread).is_none() && cursors.got_by(&device(1), &thread) == MsgId(101));
-        for n in 0..limits::STATE_BYTES / THREAD_BYTES {
-            cursors.read.insert(n as u64, ReadMark(MsgId(1 << 52), 1_800_000_000));
-        }
-        cursors.fit();
-        assert!(cursors.got.is_empty() && !cursors.read.is_empty());
+        cursors.add_read(&thread, MsgId(1), 1_800_000_000);
         let mut again = cursors.clone();
         again.read.values_mut().for_each(|mark| mark.1 += 5);
         assert!(!cursors.merge_max(&again), "said again is nothing new");
+    }
+
+    proptest! {
+        /// Whatever is cut out of a value, merged again in any order, is the value.
+        #[test]
+        fn a_value_that_is_cut_is_the_sum_of_its_parts(value in cursors(), spread in any::<u64>()) {
+            let spread = |hash: &u64| hash.wrapping_mul(spread | 1 << 60);
+            let value = UserCursors {
+                read: value.read.iter().map(|(h, mark)| (spread(h), *mark)).collect(),
+                got: value.got.iter()
+                    .map(|(d, got)| (d.clone(), got.iter().map(|(h, id)| (spread(h), *id)).collect()))
+                    .collect(),
+                settings: value.settings.iter().map(|(h, mark)| (spread(h), *mark)).collect(),
+                cut: false,
+            };
+            let mut root = value.clone();
+            let parts = root.cut(0);
+            prop_assert!(root.is_cut() && parts.len() == crate::parts::PARTS);
+            let mut whole = UserCursors::default();
+            parts.iter().rev().for_each(|part| { whole.merge_max(part); });
+            prop_assert_eq!(whole, value);
+        }
     }
 
     #[test]

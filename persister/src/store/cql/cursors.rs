@@ -13,10 +13,11 @@ use super::{
 };
 use crate::store::{
     ArchiveError,
-    cursors::{ArchivedCursors, CursorArchive},
+    cursors::{ArchivedCursors, CursorArchive, joined},
 };
 
-pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS user_cursors (user text PRIMARY KEY, cursors blob)";
+pub(super) const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS user_cursors (
+    user text, part text, cursors blob, PRIMARY KEY (user, part))";
 
 pub(super) const SHARDS_SCHEMA: &str =
     "CREATE TABLE IF NOT EXISTS cursor_shards (shard bigint PRIMARY KEY, made_ms bigint, revision bigint)";
@@ -31,20 +32,24 @@ pub(super) struct Cursors {
 impl Cursors {
     pub(super) async fn prepare(r: &Requests) -> Result<Self, ArchiveError> {
         Ok(Self {
-            put: r.prepare("INSERT INTO user_cursors (user, cursors) VALUES (?, ?) USING TIMESTAMP ?").await?,
-            of: r.prepare("SELECT cursors FROM user_cursors WHERE user = ?").await?,
+            put: r.prepare("INSERT INTO user_cursors (user, part, cursors) VALUES (?, ?, ?) USING TIMESTAMP ?").await?,
+            of: r.prepare("SELECT part, cursors FROM user_cursors WHERE user = ?").await?,
             reached: r.prepare("INSERT INTO cursor_shards (shard, made_ms, revision) VALUES (?, ?, ?)").await?,
             position: r.prepare("SELECT made_ms, revision FROM cursor_shards WHERE shard = ?").await?,
         })
     }
 
     pub(super) async fn put(&self, r: &Requests, row: &ArchivedCursors) -> Result<(), ArchiveError> {
-        r.write(&self.put, (row.user.as_str(), row.cursors.as_ref().map(encode), stamp(row.revision))).await
+        let cursors = row.cursors.as_ref().map(encode);
+        r.write(&self.put, (row.user.as_str(), row.part.as_str(), cursors, stamp(row.revision))).await
     }
 
     pub(super) async fn of(&self, r: &Requests, user: &UserId) -> Result<Option<UserCursors>, ArchiveError> {
-        let row: Option<(Option<Vec<u8>>,)> = r.read_one(&self.of, (user.as_str(),)).await?;
-        row.and_then(|(bytes,)| bytes).map(|bytes| decode("user_cursors.cursors", &bytes)).transpose()
+        let rows: Vec<(String, Option<Vec<u8>>)> = r.read(&self.of, (user.as_str(),)).await?;
+        let part = |(part, bytes): (String, Option<Vec<u8>>)| {
+            Ok((part, bytes.map(|bytes| decode("user_cursors.cursors", &bytes)).transpose()?))
+        };
+        Ok(joined(rows.into_iter().map(part).collect::<Result<Vec<_>, ArchiveError>>()?))
     }
 
     pub(super) async fn reached(&self, r: &Requests, shard: u32, to: BucketRevision) -> Result<(), ArchiveError> {

@@ -11,14 +11,16 @@ use super::{
 };
 use crate::store::{
     ArchiveError,
-    cursors::{ArchivedCursors, CursorArchive},
+    cursors::{ArchivedCursors, CursorArchive, joined},
 };
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE user_cursors (
-    user TEXT PRIMARY KEY,
+    user TEXT NOT NULL,
+    part TEXT NOT NULL,
     revision INTEGER NOT NULL,
-    cursors BLOB
+    cursors BLOB,
+    PRIMARY KEY (user, part)
 ) WITHOUT ROWID;
 CREATE TABLE cursor_shards (
     shard INTEGER PRIMARY KEY,
@@ -29,20 +31,21 @@ CREATE TABLE cursor_shards (
 
 fn put(tx: &Transaction<'_>, row: &ArchivedCursors) -> rusqlite::Result<()> {
     tx.prepare_cached(
-        "INSERT INTO user_cursors (user, revision, cursors) VALUES (?1, ?2, ?3)
-         ON CONFLICT (user) DO UPDATE SET revision = excluded.revision, cursors = excluded.cursors WHERE \
+        "INSERT INTO user_cursors (user, part, revision, cursors) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (user, part) DO UPDATE SET revision = excluded.revision, cursors = excluded.cursors WHERE \
          excluded.revision > revision",
     )?
-    .execute(params![row.user.as_str(), int(row.revision), row.cursors.as_ref().map(encode)])?;
+    .execute(params![row.user.as_str(), row.part, int(row.revision), row.cursors.as_ref().map(encode)])?;
     Ok(())
 }
 
 fn of(c: &Connection, user: &UserId) -> rusqlite::Result<Option<UserCursors>> {
-    let bytes: Option<Option<Vec<u8>>> = c
-        .prepare_cached("SELECT cursors FROM user_cursors WHERE user = ?1")?
-        .query_row(params![user.as_str()], |r| r.get(0))
-        .optional()?;
-    bytes.flatten().map(|bytes| decode(0, &bytes)).transpose()
+    let mut parts = c.prepare_cached("SELECT part, cursors FROM user_cursors WHERE user = ?1")?;
+    let parts = parts.query_map(params![user.as_str()], |r| {
+        let (part, bytes): (String, Option<Vec<u8>>) = (r.get(0)?, r.get(1)?);
+        Ok((part, bytes.map(|bytes| decode(1, &bytes)).transpose()?))
+    })?;
+    Ok(joined(parts.collect::<rusqlite::Result<Vec<_>>>()?))
 }
 
 fn reached(tx: &Transaction<'_>, shard: u32, to: BucketRevision) -> rusqlite::Result<()> {

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ids::MsgId,
     log::{Intervals, Role, VERSION},
+    merge::MaxMerge,
+    parts::{Parts, dealt},
     thread::Thread,
 };
 
@@ -53,16 +55,19 @@ impl ThreadItem {
     }
 }
 
-/// The value of `<uid>.threads`: present = the user exists.
+/// The value of `<uid>.threads`, or a part of it: present = the user exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserThreads {
     pub v: u8,
     pub threads: BTreeMap<Thread, ThreadItem>,
+    /// What was in it stands in its parts.
+    #[serde(rename = "c", default, skip_serializing_if = "std::ops::Not::not")]
+    cut: bool,
 }
 
 impl Default for UserThreads {
     fn default() -> Self {
-        Self { v: VERSION, threads: BTreeMap::new() }
+        Self { v: VERSION, threads: BTreeMap::new(), cut: false }
     }
 }
 
@@ -76,5 +81,29 @@ impl UserThreads {
                 true
             }
         }
+    }
+}
+
+impl MaxMerge for UserThreads {
+    fn merge_max(&mut self, other: &Self) -> bool {
+        other.threads.iter().fold(false, |new, (thread, item)| self.merge(thread, item.clone()) | new)
+    }
+}
+
+impl FromIterator<(Thread, ThreadItem)> for UserThreads {
+    fn from_iter<I: IntoIterator<Item = (Thread, ThreadItem)>>(threads: I) -> Self {
+        Self { threads: threads.into_iter().collect(), ..Self::default() }
+    }
+}
+
+impl Parts for UserThreads {
+    fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    fn cut(&mut self, depth: usize) -> Vec<Self> {
+        let all = std::mem::take(&mut self.threads);
+        self.cut = true;
+        dealt(all, depth, |(thread, _)| thread.hash64()).into_iter().map(Self::from_iter).collect()
     }
 }

@@ -47,7 +47,7 @@ pub fn user_threads() -> Vec<Sample<UserThreads>> {
         (group(), ThreadItem { intervals: twice_here(), role: Some(Role::Member), ..item(id(90)) }),
     ]);
     vec![
-        ("user-threads", "users-<u>, <uid>.threads.", UserThreads { v: 1, threads }),
+        ("user-threads", "users-<u>, <uid>.threads.", UserThreads::from_iter(threads)),
         ("user-threads-empty", "Of a user who was just registered.", UserThreads::default()),
     ]
 }
