@@ -10,7 +10,10 @@ use natterjack_nats::{
     KvBuckets, KvError, Nats, RpcError, TreeChange,
     calls::directory::{DirectoryCall, rebuild_group, rebuild_threads},
 };
-use natterjack_protocol::{GroupId, MsgId, Retry, UserId, log::fold::{ThreadItem, UserThreads}};
+use natterjack_protocol::{
+    GroupId, MsgId, Retry, UserId,
+    log::fold::{ThreadItem, UserThreads},
+};
 use tokio::time::Instant;
 
 use crate::fold::{self, ControlChange, UserChange};

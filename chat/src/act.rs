@@ -6,6 +6,7 @@ mod outbox;
 mod people;
 mod reading;
 mod sessions;
+pub mod settings;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,7 +18,7 @@ use natterjack_client::{
     Client, Local, RequestError,
     protocol::{
         self, Body, Code, DeviceId, Kind, MsgId, Thread, UserId,
-        client::{http::Profile, presence::PresenceChange},
+        client::{frame::ThreadSummary, http::Profile, presence::PresenceChange},
     },
 };
 use serde_json::json;
@@ -141,7 +142,10 @@ impl Chat {
             InputLine::Text(text) => self.send(Kind::Text, Body::text(text)).await?,
             InputLine::To(name) => self.go_to(&name).await?,
             InputLine::Group(change) => self.group(change).await?,
-            InputLine::Threads => self.threads().await?,
+            InputLine::Threads => self.threads(false).await?,
+            InputLine::ArchivedThreads => self.threads(true).await?,
+            InputLine::Set(command) => self.set(command).await?,
+            InputLine::ReadAll => self.read_all().await?,
             InputLine::History(n) => self.history(n).await?,
             InputLine::Find(prefix) => {
                 let found = self.client.find(&prefix).await?;
@@ -264,24 +268,21 @@ impl Chat {
     }
 
     async fn find_group(&mut self, name: &str) -> anyhow::Result<Thread> {
-        let mut before = None;
         let lower = name.to_lowercase();
-        loop {
-            let list = self.client.threads(100, before).await?;
-            list.threads.iter().for_each(|t| self.names.learn_thread(t));
-            let found = list.threads.iter().find(|t| match &t.thread {
-                Thread::Group { gid } => {
-                    gid.as_str() == name
-                        || t.thread.to_string() == name
-                        || t.name.as_ref().is_some_and(|n| n.to_lowercase() == lower)
-                }
-                Thread::Dm { .. } => false,
-            });
-            match (found, list.next) {
-                (Some(found), _) => return Ok(found.thread.clone()),
-                (None, None) => bail!("you are in no group {name:?}"),
-                (None, next) => before = next,
+        let is_it = |t: &ThreadSummary| match &t.thread {
+            Thread::Group { gid } => {
+                gid.as_str() == name
+                    || t.thread.to_string() == name
+                    || t.name.as_ref().is_some_and(|n| n.to_lowercase() == lower)
             }
+            Thread::Dm { .. } => false,
+        };
+        self.client.sync_threads().await?;
+        let known = self.client.known_threads().await?;
+        known.iter().for_each(|t| self.names.learn_thread(t));
+        match known.iter().find(|t| is_it(t)) {
+            Some(found) => Ok(found.thread.clone()),
+            None => bail!("you are in no group {name:?}"),
         }
     }
 

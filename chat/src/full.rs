@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use crossterm::event::{Event as FromTerminal, EventStream};
 use futures_util::StreamExt;
-use natterjack_client::{Client, Events};
+use natterjack_client::{Client, Events, protocol::client::thread_settings::SettingsChange};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::{
@@ -52,8 +52,12 @@ pub async fn run(client: &Client, mut events: Events, begin: Begin) -> anyhow::R
     let mut work =
         Work::new(client.clone(), Chat::new(client.clone(), NameCache::new(client), Screen::kept()), begin_with);
     let ended = Box::pin(talk(&mut model, &mut work, client, &mut events)).await;
-    // A file that does not answer is no reason to stay.
+    // A file that does not answer is no reason to stay, nor is an edge.
     let _ = tokio::time::timeout(STORE, work.finish_sends()).await;
+    if let Some((thread, draft)) = model.begun() {
+        let change = SettingsChange { draft: Some(draft), ..SettingsChange::default() };
+        let _ = tokio::time::timeout(STORE, client.set_thread(&thread, &change)).await;
+    }
     ended
 }
 

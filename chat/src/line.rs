@@ -13,6 +13,11 @@ pub enum InputLine {
     To(String),
     Group(GroupCommand),
     Threads,
+    /// Those in the archive.
+    ArchivedThreads,
+    /// Of the current thread.
+    Set(ThreadCommand),
+    ReadAll,
     History(u16),
     Find(String),
     Contacts,
@@ -47,6 +52,18 @@ pub enum InputLine {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ThreadCommand {
+    /// For so many hours; none: for ever.
+    Mute(Option<u32>),
+    Unmute,
+    Pin(bool),
+    Archive(bool),
+    Unread,
+    /// Empty: none any more.
+    Draft(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupCommand {
     New { name: String, users: Vec<String> },
     Add(Vec<String>),
@@ -60,7 +77,10 @@ pub enum GroupCommand {
 pub const HELP: &str = "\
 A line is a message to the current thread; // at its beginning sends a line that begins with /.
 /to NAME                     write to this user (/to #GROUP: to a group, by name or id)
-/threads                     your threads       /history [N]      the last N messages here
+/threads [archived]          your threads       /history [N]      the last N messages here
+/pin   /unpin                the thread stands before all others, on all your devices
+/mute [HOURS]   /unmute      no notifications   /archive   /unarchive   out of the list, and back
+/unread                      mark it as unread  /draft [TEXT]     keep what you have begun; without a text: forget it
 /group new NAME USER…        make a group       /group info       its members
 /group add|remove USER…      /group leave       /group rename NAME   /group role USER owner|admin|member
 /find PREFIX                 look for users     /contacts         yours, and who asks
@@ -71,6 +91,7 @@ A line is a message to the current thread; // at its beginning sends a line that
 /receipts [#ID]              who has got and read a message of yours, the last one without an ID
 /receipts on|off             give receipts to others, and get theirs; or neither
 /read [#ID]                  you have read the thread up to this message, the newest one without an ID
+/read all                    you have read everything
 /available                   /away   /dnd        /hidden: how you are shown to others
 /sessions                    your devices       /sessions end N|others   ends their logins
 /here                        use this device again after another has taken over
@@ -89,7 +110,21 @@ pub fn parse(line: &str) -> Result<InputLine, String> {
     match verb {
         "to" => one(rest, "/to NAME").map(InputLine::To),
         "group" => group(rest).map(InputLine::Group),
-        "threads" => Ok(InputLine::Threads),
+        "threads" => match rest {
+            "" => Ok(InputLine::Threads),
+            "archived" => Ok(InputLine::ArchivedThreads),
+            _ => Err("/threads or /threads archived".into()),
+        },
+        "pin" | "unpin" => none(rest, verb, ThreadCommand::Pin(verb == "pin")),
+        "archive" | "unarchive" => none(rest, verb, ThreadCommand::Archive(verb == "archive")),
+        "unread" => none(rest, verb, ThreadCommand::Unread),
+        "unmute" => none(rest, verb, ThreadCommand::Unmute),
+        "mute" if rest.is_empty() => Ok(InputLine::Set(ThreadCommand::Mute(None))),
+        "mute" => match rest.parse() {
+            Ok(hours @ 1..=8_760) => Ok(InputLine::Set(ThreadCommand::Mute(Some(hours)))),
+            _ => Err("/mute HOURS, from 1 to 8760; without a number for ever".into()),
+        },
+        "draft" => Ok(InputLine::Set(ThreadCommand::Draft(rest.to_owned()))),
         "history" if rest.is_empty() => Ok(InputLine::History(20)),
         "history" => match rest.parse() {
             Ok(n @ 1..=200) => Ok(InputLine::History(n)),
@@ -120,7 +155,8 @@ pub fn parse(line: &str) -> Result<InputLine, String> {
         },
         "read" => match target(rest)? {
             (id, "") => Ok(InputLine::Read(id)),
-            _ => Err("/read [#ID]".into()),
+            (None, "all") => Ok(InputLine::ReadAll),
+            _ => Err("/read [#ID] or /read all".into()),
         },
         "typing" => Ok(InputLine::Typing),
         "sessions" => match words(rest)?.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
@@ -182,6 +218,15 @@ fn role(s: &str) -> Result<Role, String> {
     }
 }
 
+/// A command that takes nothing.
+fn none(rest: &str, verb: &str, command: ThreadCommand) -> Result<InputLine, String> {
+    if rest.is_empty() {
+        Ok(InputLine::Set(command))
+    } else {
+        Err(format!("/{verb} takes nothing: it is for the thread here"))
+    }
+}
+
 fn one(rest: &str, usage: &str) -> Result<String, String> {
     match words(rest)?.as_slice() {
         [word] => Ok(word.clone()),
@@ -231,6 +276,15 @@ mod tests {
         assert_eq!((p("/receipts"), p("/receipts off")), (InputLine::Receipts(None), InputLine::GiveReceipts(false)));
         assert_eq!(p("/receipts #9"), InputLine::Receipts(Some(MsgId(9))));
         assert_eq!((p("/read"), p("/read #9")), (InputLine::Read(None), InputLine::Read(Some(MsgId(9)))));
+        assert_eq!((p("/read all"), p("/threads archived")), (InputLine::ReadAll, InputLine::ArchivedThreads));
+        let set = |line| match p(line) {
+            InputLine::Set(command) => command,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((set("/mute"), set("/mute 8")), (ThreadCommand::Mute(None), ThreadCommand::Mute(Some(8))));
+        assert_eq!((set("/unpin"), set("/archive")), (ThreadCommand::Pin(false), ThreadCommand::Archive(true)));
+        assert_eq!(set("/draft to be or"), ThreadCommand::Draft("to be or".into()));
+        assert_eq!(set("/draft"), ThreadCommand::Draft(String::new()));
         assert_eq!(p("/discard"), InputLine::Discard(None));
         assert_eq!(p("/discard 7"), InputLine::Discard(Some(7)));
         assert_eq!(p("/blocks"), InputLine::Blocks);
@@ -254,6 +308,10 @@ mod tests {
             "/to a b",
             "/nonsense",
             "/history 0",
+            "/mute 0",
+            "/mute long",
+            "/pin bob",
+            "/threads all",
             "/history x",
             "/group",
             "/group add",

@@ -6,8 +6,8 @@ use std::{
 };
 
 use natterjack_protocol::{
-    Body, Cid, DeviceId, Kind, MsgId, Thread, UserId,
-    client::frame::{HistoryQuery, Page},
+    Body, Cid, DeviceId, Event, Kind, MsgId, Thread, UserId,
+    client::frame::{HistoryQuery, Page, ThreadSummary, ThreadsQuery},
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::{
@@ -19,8 +19,9 @@ use crate::{
     auth::Auth,
     core::{Question, ThreadList},
     driver::Command,
-    error::{RequestError, SendError},
+    error::{RequestError, SendError, StoreError},
     outbox::{Local, Unsent},
+    store::Store,
 };
 
 /// An answer over the socket, a reconnect on the way included.
@@ -42,6 +43,7 @@ pub(crate) struct Inner {
     pub command: mpsc::Sender<Command>,
     pub pending: watch::Receiver<usize>,
     pub woken: Arc<Notify>,
+    pub store: Store,
     pub stop: CancellationToken,
     /// The driver ends when the last handle goes.
     pub _last: DropGuard,
@@ -146,9 +148,55 @@ impl Client {
         self.ask(|answer| Question::History(history, answer)).await
     }
 
-    /// This user's threads, the latest activity first. `before`: the `next` of the last list.
+    /// This user's threads but those in the archive: pinned ones first, then by what happened last. `before`: the
+    /// `next` of the last list.
     pub async fn threads(&self, limit: u16, before: Option<MsgId>) -> Result<ThreadList, RequestError> {
-        self.ask(|answer| Question::Threads { limit: Some(limit), before, answer }).await
+        self.list(ThreadsQuery { limit: Some(limit), before, ..ThreadsQuery::default() }).await
+    }
+
+    /// Likewise, those in the archive.
+    pub async fn archived_threads(&self, limit: u16, before: Option<MsgId>) -> Result<ThreadList, RequestError> {
+        self.list(ThreadsQuery { limit: Some(limit), before, archived: true, ..ThreadsQuery::default() }).await
+    }
+
+    /// The threads as this device knows them, with what has come since it asked, those in the archive too. At once,
+    /// also without a connection; with a file store, as an earlier run left them.
+    pub async fn known_threads(&self) -> Result<Vec<ThreadSummary>, RequestError> {
+        let (answer, known) = oneshot::channel();
+        self.inner.command.send(Command::Known(answer)).await.map_err(|_| RequestError::Closed)?;
+        known.await.map_err(|_| RequestError::Closed)
+    }
+
+    /// Asks for what has changed in the list since it was asked for last: [`Client::known_threads`] has it afterwards,
+    /// and the first hundred, pinned ones and those that were active last, as soon as they come.
+    pub async fn sync_threads(&self) -> Result<(), RequestError> {
+        let (answer, since) = oneshot::channel();
+        self.inner.command.send(Command::ListedUpTo(answer)).await.map_err(|_| RequestError::Closed)?;
+        // Nothing is known yet: an empty one is of no installation, and means everything.
+        let since = Some(since.await.map_err(|_| RequestError::Closed)?.unwrap_or_default());
+        let (mut before, mut synced) = (None, None);
+        loop {
+            let query = ThreadsQuery { limit: Some(100), before, since: since.clone(), ..ThreadsQuery::default() };
+            let page = self.list(query).await?;
+            synced = synced.or(Some(page.synced));
+            before = page.next;
+            if before.is_none() {
+                break;
+            }
+        }
+        let Some(synced) = synced else { return Ok(()) };
+        self.inner.command.send(Command::Listed(synced)).await.map_err(|_| RequestError::Closed)
+    }
+
+    async fn list(&self, query: ThreadsQuery) -> Result<ThreadList, RequestError> {
+        self.ask(|answer| Question::Threads(query, answer)).await
+    }
+
+    /// The last messages and changes of a thread that came to this device, at most 100, oldest first: for a screen that
+    /// has something to show before there is a connection. Only with a file store; there may be gaps between them, which
+    /// [`Client::history`] fills.
+    pub async fn known_messages(&self, thread: &Thread) -> Result<Vec<Event>, StoreError> {
+        self.inner.store.messages(thread.clone()).await
     }
 
     async fn ask<T>(

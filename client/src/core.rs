@@ -15,6 +15,7 @@ use crate::{
     clock::ServerClock,
     error::RequestError,
     events::{ClientEvent, Item},
+    known_threads::KnownThreads,
     outbox::{Handed, Outbox, Settled},
     read_state::ReadState,
     resume::{Out, Resume},
@@ -48,6 +49,7 @@ pub(crate) struct Core {
     pub outbox: Outbox,
     pub resume: Resume,
     pub read: ReadState,
+    pub known: KnownThreads,
     clock: ServerClock,
     /// While it is open, sends wait.
     pub probe: EdgeProbe,
@@ -64,12 +66,20 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub fn new(me: UserId, outbox: Outbox, resume: Resume, read: ReadState, clock: ServerClock) -> Self {
+    pub fn new(
+        me: UserId,
+        outbox: Outbox,
+        resume: Resume,
+        read: ReadState,
+        known: KnownThreads,
+        clock: ServerClock,
+    ) -> Self {
         Self {
             me,
             outbox,
             resume,
             read,
+            known,
             clock,
             probe: EdgeProbe::default(),
             attached: false,
@@ -153,19 +163,24 @@ impl Core {
                 Some(Pending::Sync) => self.resume.sync_done(),
                 other => self.put_back(r, other),
             },
-            ServerFrame::Threads { r, threads, next } => match self.requests.remove(&r) {
-                Some(Pending::App(Question::Threads { answer, .. })) => {
+            ServerFrame::Threads { r, threads, next, synced } => match self.requests.remove(&r) {
+                Some(Pending::App(Question::Threads(_, answer))) => {
                     threads.iter().filter_map(|t| t.last.as_ref()).for_each(|e| self.own(e));
                     for summary in &threads {
                         if let Some(read) = summary.read {
                             self.was_read(&summary.thread, read);
                         }
                     }
-                    let _ = answer.send(Ok(ThreadList { threads, next }));
+                    self.known.listed(&threads);
+                    let _ = answer.send(Ok(ThreadList { threads, next, synced }));
                 }
                 other => self.put_back(r, other),
             },
             ServerFrame::Read { threads } => threads.iter().for_each(|(thread, id)| self.was_read(thread, *id)),
+            ServerFrame::ThreadSettings { thread, settings, .. } => {
+                self.known.set(&thread, &settings);
+                self.tell(ClientEvent::Settings { thread, settings });
+            }
             ServerFrame::Receipts { thread, receipts } => self.tell(ClientEvent::Receipts { thread, receipts }),
             ServerFrame::Error { r, refusal } => self.refused(r, refusal, now, random),
             ServerFrame::Typing { thread, user } => self.tell(ClientEvent::Typing { thread, user }),
@@ -174,6 +189,7 @@ impl Core {
                 let told = self.memberships.entry(thread.clone()).or_default();
                 if id > *told {
                     *told = id;
+                    self.known.member(&thread, open, role);
                     self.tell(ClientEvent::Member { thread, id, open, role, intervals });
                 }
             }
@@ -200,6 +216,7 @@ impl Core {
     fn was_read(&mut self, thread: &Thread, id: MsgId) {
         let newest = self.resume.newest_of(thread);
         if let Some(id) = self.read.stored(thread, id, newest) {
+            self.known.was_read(thread, id);
             self.tell(ClientEvent::Read { thread: thread.clone(), id });
         }
     }
@@ -274,6 +291,7 @@ impl Core {
             self.out.push_back(match out {
                 Out::Event(event) => {
                     self.read.got(&event.thread, event.id);
+                    self.known.event(&self.me, &event);
                     Item::App(Box::new(ClientEvent::Message(*event)))
                 }
                 Out::Skipped { thread, from, to } => Item::App(Box::new(ClientEvent::Skipped { thread, from, to })),

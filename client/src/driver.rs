@@ -14,7 +14,10 @@ use std::{
 
 use natterjack_protocol::{
     Body, Kind, MsgId, Thread, Token, UserId,
-    client::{close, frame::DeviceClass},
+    client::{
+        close,
+        frame::{DeviceClass, ThreadSummary},
+    },
     codec::Codec,
 };
 use tokio::{
@@ -48,6 +51,10 @@ pub(crate) enum Command {
     Ask(Question),
     Typing(Thread),
     Read(Thread, MsgId),
+    Known(oneshot::Sender<Vec<ThreadSummary>>),
+    /// Up to when the list of threads was asked for.
+    ListedUpTo(oneshot::Sender<Option<String>>),
+    Listed(String),
     Watch(Option<Vec<UserId>>),
     Report(bool),
     Rows(oneshot::Sender<Vec<Unsent>>),

@@ -11,6 +11,7 @@ use natterjack_protocol::{
     client::{
         frame::{Displaced, Receipt},
         presence::PresenceOf,
+        thread_settings::ThreadSettings,
     },
     log::{Intervals, Role},
 };
@@ -56,6 +57,11 @@ pub enum ClientEvent {
     Read {
         thread: Thread,
         id: MsgId,
+    },
+    /// What is set for a thread, on whatever device: the last one counts.
+    Settings {
+        thread: Thread,
+        settings: ThreadSettings,
     },
     /// How far others have come in a thread in which this user wrote lately: larger ids count. Some may be lost;
     /// [`crate::Client::receipts`] has all of a message.

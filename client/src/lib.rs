@@ -3,7 +3,7 @@
 //!
 //! [`Client::builder`] logs in and starts one task (`driver`) that stays connected to one of the edges. Messages go
 //! through the outbox, what was missed comes by resume, and the app reads one bounded stream of [`Events`]. Pure
-//! decisions: `outbox`, `resume`, `chain`, `read_state`, `backoff`, `edges`, `waking`, joined in `core`; I/O:
+//! decisions: `outbox`, `resume`, `chain`, `read_state`, `known_threads`, `backoff`, `edges`, `waking`, joined in `core`; I/O:
 //! `connection`, `http`, `store`, `driver`.
 
 mod account;
@@ -20,6 +20,7 @@ mod edges;
 mod error;
 mod events;
 mod http;
+mod known_threads;
 mod outbox;
 mod people;
 mod read_state;

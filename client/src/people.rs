@@ -9,6 +9,7 @@ use natterjack_protocol::{
         NewGroupName, NewMembers, NewRole, Profile, ReceiptOf, ReceiptsAnswer, Relation, Users,
     },
     client::presence::{PresenceChange, PresenceList, PresenceOf, PresenceSettings},
+    client::thread_settings::{SettingsChange, ThreadSettings},
     limits::PAGE_MAX,
     log::{HistoryFor, Role},
 };
@@ -68,6 +69,17 @@ impl Client {
                 return Ok(all);
             }
         }
+    }
+
+    /// Mutes, pins, archives a thread, marks it as unread, keeps a draft: on all devices of the user. What is not in
+    /// `change` stays.
+    pub async fn set_thread(&self, thread: &Thread, change: &SettingsChange) -> Result<ThreadSettings, RequestError> {
+        self.change(Method::PATCH, &format!("/v1/threads/{thread}/settings"), Some(change)).await
+    }
+
+    /// Marks everything as read that has been written until now.
+    pub async fn read_all(&self) -> Result<(), RequestError> {
+        self.done::<()>(Method::POST, "/v1/threads/read", None).await
     }
 
     /// What this user chose of their own presence.

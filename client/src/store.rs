@@ -4,7 +4,10 @@ mod file;
 
 use std::path::{Path, PathBuf};
 
-use natterjack_protocol::{DeviceId, MsgId, Thread, client::http::Tokens};
+use natterjack_protocol::{
+    DeviceId, Event, MsgId, Thread,
+    client::{frame::ThreadSummary, http::Tokens},
+};
 
 use crate::{
     events::Marks,
@@ -44,6 +47,9 @@ pub(crate) struct Stored {
     pub cursors: Vec<(Thread, Cursor)>,
     /// What the user has read and the server does not know yet.
     pub read: Vec<(Thread, MsgId)>,
+    /// The list of threads as it was known, and up to when it was asked for.
+    pub known: Vec<ThreadSummary>,
+    pub listed: Option<String>,
     pub outbox: Vec<Unsent>,
     /// The next local key; keys of messages long gone are not used again.
     pub next_local: u64,
@@ -88,6 +94,17 @@ impl Store {
         if let Self::File(file) = self {
             let file = file.clone();
             blocking(move || file.close()).await;
+        }
+    }
+
+    /// The last ones of a thread, oldest first.
+    pub async fn messages(&self, thread: Thread) -> Result<Vec<Event>, StoreError> {
+        match self {
+            Self::Memory => Ok(Vec::new()),
+            Self::File(file) => {
+                let file = file.clone();
+                blocking(move || file.messages(&thread)).await
+            }
         }
     }
 

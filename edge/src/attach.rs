@@ -28,6 +28,7 @@ use crate::{
     live::{LiveHandle, SkipUntil, event::TopicKey, heads_batch::Barrier, topic::VisibleRange},
     refusals::{EdgeError, RoleService, refuse},
     sessions::handle::SessionHandle,
+    thread_settings::SettingsKeeper,
 };
 
 /// The first barrier usually comes within milliseconds.
@@ -50,6 +51,7 @@ pub struct Attach {
     pub history: HistoryClient,
     pub tail: LeaderReader,
     pub cursors: CursorKeeper,
+    pub settings: SettingsKeeper,
     pub times: Times,
 }
 
@@ -74,8 +76,11 @@ impl Attach {
         let mut reached: BTreeMap<Thread, MsgId> = BTreeMap::new();
         for turn in 0..TURNS {
             let (items, barrier) = self.threads_of(session).await?;
-            if turn == 0 && comes_back {
-                self.cursors.come_back(session, &cursors, read_since).await?;
+            if turn == 0
+                && comes_back
+                && let Some(stands) = self.cursors.come_back(session, &cursors, read_since).await?
+            {
+                self.settings.come_back(session, &stands, &cursors, read_since).await;
             }
             tell_changes(session, changes(&session.state.snapshot(), &cursors, synced.as_deref())).await?;
             let caught_up = self.catch_up(session, &items, &cursors, synced.as_deref(), &barrier).await;

@@ -95,11 +95,16 @@ impl CursorKeeper {
     ) -> Result<UserCursors, Refusal> {
         let mut stands = Ok(UserCursors::default());
         self.0
-            .change(user, None, || vec![(thread.hash64(), ())], |part, _| {
-                let changed = apply(part);
-                stands = changed.as_ref().map(|_| part.clone()).map_err(Clone::clone);
-                changed.unwrap_or(false)
-            })
+            .change(
+                user,
+                None,
+                || vec![(thread.hash64(), ())],
+                |part, _| {
+                    let changed = apply(part);
+                    stands = changed.as_ref().map(|_| part.clone()).map_err(Clone::clone);
+                    changed.unwrap_or(false)
+                },
+            )
             .await?;
         stands
     }
@@ -154,6 +159,16 @@ impl CursorKeeper {
         Ok(of.into_iter().map(|thread| (thread.clone(), cursors.read(&thread))).collect())
     }
 
+    /// What is not read of these so far is. Returns when it is written.
+    pub async fn read_all(&self, user: &UserId, threads: Vec<(Thread, MsgId)>) -> Result<(), Refusal> {
+        let stands = self.load(user).await?;
+        let read: Vec<_> = threads.into_iter().filter(|(thread, id)| *id > stands.read(thread)).collect();
+        for part in read.chunks(limits::CURSORS_PER_HELLO) {
+            self.0.write(user, None, &ReadyAcks { read: part.to_vec(), got: Vec::new() }).await?;
+        }
+        Ok(())
+    }
+
     /// Returns when all that was said is written.
     pub async fn written(&self) {
         self.0.tasks.close();
@@ -161,25 +176,26 @@ impl CursorKeeper {
     }
 
     /// To a device that comes back: what its user has read since it was in sync last (seconds since 1970); if nobody
-    /// knows when that was, in the threads that it has. What it has got, it says with its cursors.
+    /// knows when that was, in the threads that it has. What it has got, it says with its cursors. What stands there, if
+    /// it can be told now.
     pub async fn come_back(
         &self,
         session: &Arc<SessionHandle>,
         has: &BTreeMap<Thread, MsgId>,
         since_s: Option<u64>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<UserCursors>, Refusal> {
         // Nobody's attach waits for the archive: what is restored, the list of threads tells.
         let cursors = match self.0.buckets.cursors(&session.user).load().await {
             Ok(Some(cursors)) => cursors,
             Ok(None) => {
                 let (inner, user) = (self.0.clone(), session.user.clone());
                 self.0.tasks.spawn(async move { inner.load(&user).await.map(drop).unwrap_or_default() });
-                return Ok(());
+                return Ok(None);
             }
             // Of a later version, perhaps: nothing of it can be told, and they chat all the same.
             Err(e @ KvError::Corrupt { .. }) => {
                 tracing::warn!(user = %session.user, error = %e, "what was read is not told");
-                return Ok(());
+                return Ok(None);
             }
             Err(e) => return Err(refuse(e)),
         };
@@ -196,7 +212,7 @@ impl CursorKeeper {
         let got = further.map(|(thread, id)| (thread.clone(), *id)).collect();
         // Cursors that make no sense are refused with the pages.
         let _ = self.ack(&session.state, &session.device, Acknowledged { got, read: BTreeMap::new() }, None);
-        Ok(())
+        Ok(Some(cursors))
     }
 
     /// For the mark of a device that is in sync: who comes back with it is told what was read from then on.

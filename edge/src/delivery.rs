@@ -23,12 +23,14 @@ use crate::{
     members::Members,
     presence::handle::PresenceHandle,
     receipt_push,
+    thread_settings::SettingsKeeper,
 };
 
 pub struct DeliveryParts {
     pub live: LiveHandle,
     pub attach: Attach,
     pub cursors: CursorKeeper,
+    pub settings: SettingsKeeper,
     pub batch_acks: BatchAcks,
     pub clock: Clock,
     pub members: Members,
@@ -53,6 +55,7 @@ impl DeliveryParts {
         let (live, inbox) = live::channel();
         let clock = Clock::new(layout.partitions, &cfg.times, time.clone());
         let cursors = CursorKeeper::new(nats, buckets, layout, &clock, &time, &Directory::new(nats));
+        let settings = SettingsKeeper::new(nats, buckets, &cursors, &time);
         let (members, batch_acks, fence) = (Members::default(), BatchAcks::default(), Fence::new(nats, layout));
         let history = HistoryClient::new(nats.clone(), cfg.times.attach);
         let attach = Attach {
@@ -64,6 +67,7 @@ impl DeliveryParts {
             history: history.clone(),
             tail: LeaderReader::new(nats, layout),
             cursors: cursors.clone(),
+            settings: settings.clone(),
             times: cfg.times.clone(),
         };
         let (receipts, inbox_of_receipts) = receipt_push::channel();
@@ -85,6 +89,6 @@ impl DeliveryParts {
             times: cfg.times.clone(),
         };
         let dispatcher = tokio::spawn(dispatch::run(dispatch, inbox, stop));
-        Ok(Self { live, attach, cursors, batch_acks, clock, members, history, fence, dispatcher })
+        Ok(Self { live, attach, cursors, settings, batch_acks, clock, members, history, fence, dispatcher })
     }
 }

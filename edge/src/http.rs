@@ -106,6 +106,8 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(groups::leave))
         .routes(routes!(threads::list))
         .routes(routes!(threads::ack))
+        .routes(routes!(threads::set))
+        .routes(routes!(threads::read_all))
         .routes(routes!(messages::page, messages::send))
         .routes(routes!(messages::receipts))
         .routes(routes!(sync::get, sync::post))

@@ -39,7 +39,8 @@ pub mod server;
 pub mod session;
 pub mod sessions;
 pub mod status;
-pub mod threads;
+pub mod thread_settings;
+mod threads;
 mod wire;
 
 pub use admission::limits::Limits;

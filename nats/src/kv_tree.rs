@@ -161,12 +161,7 @@ impl<T: KvValue + Parts + Send + Sync + 'static> KvTree<T> {
     }
 
     /// Writes it where that revision stands. What is too large is cut; none: it was.
-    fn write(
-        &self,
-        place: String,
-        mut value: T,
-        revision: u64,
-    ) -> BoxFuture<'_, Result<Option<(T, u64)>, KvError>> {
+    fn write(&self, place: String, mut value: T, revision: u64) -> BoxFuture<'_, Result<Option<(T, u64)>, KvError>> {
         Box::pin(async move {
             let bytes = encode(&value);
             let key = self.key(&place);

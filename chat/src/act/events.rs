@@ -67,6 +67,9 @@ impl Chat {
             ClientEvent::Read { thread, id } => {
                 screen.say(Tone::Faint, "read", None, json!({ "thread": thread, "id": id }));
             }
+            ClientEvent::Settings { thread, settings } => {
+                screen.say(Tone::Faint, "set", None, json!({ "thread": thread, "settings": settings }));
+            }
             ClientEvent::Receipts { thread, receipts } => {
                 screen.say(Tone::Faint, "receipts", None, json!({ "thread": thread, "users": receipts }));
             }

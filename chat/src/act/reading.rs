@@ -5,19 +5,28 @@ use natterjack_client::{
     At,
     protocol::{
         MsgId,
-        client::{http::ReceiptState, presence::PresenceChange},
+        client::{frame::ThreadSummary, http::ReceiptState, presence::PresenceChange},
     },
 };
 use serde_json::json;
 
-use super::Chat;
+use super::{Chat, settings::settings_of};
 use crate::screen::Tone;
 
+/// Threads in the list.
+const LISTED: usize = 50;
+
 impl Chat {
-    pub(super) async fn threads(&mut self) -> anyhow::Result<()> {
-        let list = self.client.threads(50, None).await?;
+    /// As this device knows them, brought up to date if somebody answers.
+    pub(super) async fn threads(&mut self, archived: bool) -> anyhow::Result<()> {
+        if let Err(e) = self.client.sync_threads().await {
+            self.screen.problem(&format!("the list is as it was known here: {e}"));
+        }
+        let all = self.client.known_threads().await?.into_iter();
+        let is_archived = |t: &ThreadSummary| t.settings.as_ref().is_some_and(|s| s.archived);
+        let threads: Vec<_> = all.filter(|t| is_archived(t) == archived).take(LISTED).collect();
         let mut lines = Vec::new();
-        for summary in &list.threads {
+        for summary in &threads {
             self.names.learn_thread(summary);
             let place = self.names.thread(&self.client, &summary.thread).await;
             let last = match &summary.last {
@@ -30,9 +39,11 @@ impl Chat {
                 Some(n @ 1..=99) => format!(" ({n} new)"),
                 Some(_) => " (99+ new)".to_owned(),
             };
-            lines.push(format!("  {place}{closed}{new}  {}", last.chars().take(60).collect::<String>()));
+            let set = settings_of(summary.settings.as_ref());
+            lines.push(format!("  {place}{closed}{new}{set}  {}", last.chars().take(60).collect::<String>()));
         }
-        self.list("threads", lines.into_iter(), json!({ "threads": list.threads }), "no threads yet");
+        let none = if archived { "no threads in the archive" } else { "no threads yet" };
+        self.list("threads", lines.into_iter(), json!({ "threads": threads }), none);
         Ok(())
     }
 

@@ -16,8 +16,11 @@ use std::{
 
 use crossterm::event::KeyEvent;
 use natterjack_client::{
-    ClientEvent, Local, ThreadList, Unsent,
-    protocol::{Body, GroupId, Kind, MsgId, Thread, UserId, client::frame::Page},
+    ClientEvent, Local, Unsent,
+    protocol::{
+        Body, Event, GroupId, Kind, MsgId, Thread, UserId,
+        client::frame::{Page, ThreadSummary},
+    },
 };
 
 pub use self::panel::{Notice, Panel};
@@ -78,8 +81,16 @@ pub enum Job {
         thread: Thread,
         want: PageWanted,
     },
+    /// As this device knows them; `sync`: brought up to date first.
     Threads {
-        before: Option<MsgId>,
+        sync: bool,
+    },
+    /// What came to this device in an earlier run.
+    Messages(Thread),
+    /// What has been begun to be written there.
+    Draft {
+        thread: Thread,
+        draft: String,
     },
     /// What was not sent before.
     Outbox,
@@ -97,7 +108,9 @@ pub enum Job {
 pub enum Done {
     Send { ticket: u64, thread: Thread, result: Result<Local, String> },
     Page { thread: Thread, want: PageWanted, result: Result<Page, JobFailure> },
-    Threads { result: Result<ThreadList, JobFailure> },
+    Threads { threads: Vec<ThreadSummary>, failed: Option<JobFailure> },
+    Messages { thread: Thread, events: Vec<Event> },
+    Draft { failed: Option<JobFailure> },
     Outbox { rows: Vec<Unsent> },
     User { user: UserId, name: Option<String> },
     Group { gid: GroupId, name: Option<String> },
@@ -189,7 +202,7 @@ impl Model {
 
     /// What to do first.
     pub fn start() -> Vec<UiEffect> {
-        vec![UiEffect::Job(Job::Outbox)]
+        vec![UiEffect::Job(Job::Outbox), UiEffect::Job(Job::Threads { sync: false })]
     }
 
     pub fn update(&mut self, input: UiInput, now: Instant) -> Vec<UiEffect> {
@@ -263,6 +276,12 @@ impl Model {
             left.timeline.new_from = None;
             left.anchor = Anchor::default();
             left.timeline.trim();
+            let begun = left.draft.text();
+            if left.settings.draft.as_deref().unwrap_or_default() != begun && !begun.starts_with('/') {
+                let (thread, draft) = (left.thread.clone(), begun.to_owned());
+                left.settings.draft = (!draft.is_empty()).then(|| draft.clone());
+                effects.push(UiEffect::Job(Job::Draft { thread, draft }));
+            }
         } else {
             self.editor = draft;
         }
@@ -271,7 +290,17 @@ impl Model {
         if self.editor.is_empty() {
             self.editor = draft;
         }
+        if entry.timeline.is_empty() {
+            effects.push(UiEffect::Job(Job::Messages(thread.clone())));
+        }
         self.current = Some(thread);
+    }
+
+    /// What is being written when somebody leaves, if it is to be kept.
+    pub fn begun(&self) -> Option<(Thread, String)> {
+        let (here, text) = (self.here()?, self.editor.text());
+        let kept = here.settings.draft.as_deref().unwrap_or_default();
+        (text != kept && !text.starts_with('/')).then(|| (here.thread.clone(), text.to_owned()))
     }
 
     /// Gives a message to the outbox, in the current thread.
@@ -283,6 +312,9 @@ impl Model {
         let text = body.text.clone().unwrap_or_default();
         entry.timeline.pending.push(PendingMessage { ticket, local: None, kind, text, state: Delivery::Waiting });
         entry.anchor = Anchor::default();
+        if entry.settings.draft.take().is_some() {
+            effects.push(UiEffect::Job(Job::Draft { thread: thread.clone(), draft: String::new() }));
+        }
         self.told_typing = None;
         effects.push(UiEffect::Job(Job::Send { ticket, thread, kind, body: Box::new(body) }));
     }

@@ -1,11 +1,14 @@
-//! The threads of this user as the list shows them (pure): the latest activity first, with what came while nobody
-//! looked.
+//! The threads of this user as the list shows them (pure): pinned ones first, then the latest activity, with what came
+//! while nobody looked.
 
 use std::collections::HashMap;
 
 use natterjack_client::protocol::{
     MsgId, Thread,
-    client::frame::{Receipt, ThreadSummary},
+    client::{
+        frame::{Receipt, ThreadSummary},
+        thread_settings::ThreadSettings,
+    },
 };
 
 use super::{editor::Editor, scroll::Anchor, timeline::Timeline};
@@ -25,6 +28,7 @@ pub struct ThreadRow {
     pub peer_read: MsgId,
     /// May write here.
     pub open: bool,
+    pub settings: ThreadSettings,
     pub timeline: Timeline,
     pub anchor: Anchor,
     /// What was being written when another thread was opened.
@@ -40,6 +44,16 @@ impl ThreadRow {
                 self.peer_read = self.peer_read.max(receipt.read);
             }
         }
+    }
+
+    /// Here, or on another device: what somebody has begun there goes on here, unless something was begun here.
+    pub fn set(&mut self, settings: ThreadSettings) {
+        let here = self.draft.text();
+        if here.is_empty() || self.settings.draft.as_deref() == Some(here) {
+            self.draft = Editor::default();
+            self.draft.insert(settings.draft.as_deref().unwrap_or_default());
+        }
+        self.settings = settings;
     }
 
     /// Here, or on another device.
@@ -75,6 +89,7 @@ impl ThreadTable {
             peer_got: MsgId::NONE,
             peer_read: MsgId::NONE,
             open: true,
+            settings: ThreadSettings::default(),
             timeline: Timeline::default(),
             anchor: Anchor::default(),
             draft: Editor::default(),
@@ -88,7 +103,10 @@ impl ThreadTable {
     pub fn learn(&mut self, summary: &ThreadSummary) {
         let entry = self.entry(&summary.thread);
         entry.open = summary.open;
-        entry.active = entry.active.max(summary.last.as_ref().map_or(0, |e| e.ts));
+        entry.active = entry.active.max(summary.active);
+        if let Some(settings) = &summary.settings {
+            entry.set(settings.clone());
+        }
         let last = summary.last.as_ref().map_or(MsgId::NONE, |e| e.id);
         // What came since is counted here.
         if last >= entry.last {
@@ -107,8 +125,10 @@ impl ThreadTable {
     }
 
     pub fn sorted(&self) -> Vec<&ThreadRow> {
-        let mut all: Vec<_> = self.all.values().collect();
-        all.sort_by(|a, b| b.active.cmp(&a.active).then_with(|| a.thread.cmp(&b.thread)));
+        let mut all: Vec<_> = self.all.values().filter(|row| !row.settings.archived).collect();
+        all.sort_by(|a, b| {
+            (b.settings.pinned, b.active).cmp(&(a.settings.pinned, a.active)).then_with(|| a.thread.cmp(&b.thread))
+        });
         all
     }
 

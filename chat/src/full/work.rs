@@ -3,7 +3,10 @@
 
 use std::collections::VecDeque;
 
-use natterjack_client::{Client, RequestError, protocol::Retry};
+use natterjack_client::{
+    Client, RequestError,
+    protocol::{Retry, client::thread_settings::SettingsChange},
+};
 use tokio::task::{JoinError, JoinSet};
 
 use super::model::{Done, Job, JobFailure};
@@ -11,8 +14,6 @@ use crate::{act::Chat, names::shown_name};
 
 /// Of a page of history: a few screens.
 const PAGE: u16 = 100;
-/// Of the list of threads: as many as an edge gives at a time.
-const THREADS: u16 = 200;
 
 /// Jobs of one sort; what does not run waits here. The model keeps the number small: one page per thread, one name per
 /// id, and what a person types.
@@ -63,7 +64,13 @@ impl Work {
         let sort = match &job {
             Job::Send { .. } => Sort::Send,
             Job::Command { .. } => Sort::Command,
-            Job::Page { .. } | Job::Threads { .. } | Job::Outbox | Job::User(_) | Job::Group(_) => Sort::Ask,
+            Job::Page { .. }
+            | Job::Threads { .. }
+            | Job::Messages(_)
+            | Job::Draft { .. }
+            | Job::Outbox
+            | Job::User(_)
+            | Job::Group(_) => Sort::Ask,
         };
         self.lanes[sort as usize].waiting.push_back(job);
         self.next(sort);
@@ -118,9 +125,19 @@ impl Work {
                     let result = client.history(thread.clone(), want.at(), PAGE).await.map_err(failure);
                     Finished::Work(sort, Done::Page { thread, want, result })
                 }),
-                Job::Threads { before } => self.jobs.spawn(async move {
-                    let result = client.threads(THREADS, before).await.map_err(failure);
-                    Finished::Work(sort, Done::Threads { result })
+                Job::Threads { sync } => self.jobs.spawn(async move {
+                    let failed = if sync { client.sync_threads().await.err().map(failure) } else { None };
+                    let threads = client.known_threads().await.unwrap_or_default();
+                    Finished::Work(sort, Done::Threads { threads, failed })
+                }),
+                Job::Messages(thread) => self.jobs.spawn(async move {
+                    let events = client.known_messages(&thread).await.unwrap_or_default();
+                    Finished::Work(sort, Done::Messages { thread, events })
+                }),
+                Job::Draft { thread, draft } => self.jobs.spawn(async move {
+                    let change = SettingsChange { draft: Some(draft), ..SettingsChange::default() };
+                    let failed = client.set_thread(&thread, &change).await.err().map(failure);
+                    Finished::Work(sort, Done::Draft { failed })
                 }),
                 // A client that is closed says so as an event.
                 Job::Outbox => self.jobs.spawn(async move {

@@ -144,7 +144,7 @@ impl Driver {
         }
         let handed = self.hand(connection);
         if handed.is_empty() {
-            if self.core.outbox.has_changes() || self.core.read.has_changes() {
+            if self.core.outbox.has_changes() || self.core.read.has_changes() || self.core.known.has_changes() {
                 self.flush_soon();
             }
         } else if self.store_changes(Marks::default()).await.is_ok() {

@@ -39,6 +39,12 @@ impl Driver {
                     self.core.read.read(thread, id.min(MsgId(NUMBER_MAX)));
                     self.flush_soon();
                 }
+                Command::Known(answer) => drop(answer.send(self.core.known.sorted())),
+                Command::ListedUpTo(answer) => drop(answer.send(self.core.known.up_to())),
+                Command::Listed(synced) => {
+                    self.core.known.listed_up_to(synced);
+                    self.flush_soon();
+                }
                 Command::Typing(thread) => {
                     if let Some(connection) = connection {
                         let _ = connection.outgoing.try_send(ClientFrame::Typing(TypingIn { thread }));
@@ -117,6 +123,7 @@ impl Driver {
     pub(super) async fn store_changes(&mut self, marks: Marks) -> Result<(), crate::error::StoreError> {
         let mut changes: Vec<Change> = self.core.outbox.take_changes();
         changes.extend(self.core.read.take_changes());
+        changes.extend(self.core.known.take_changes());
         if !self.store.keeps() || (changes.is_empty() && marks.is_empty()) {
             return Ok(());
         }

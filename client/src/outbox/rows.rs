@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use natterjack_protocol::{Body, Cid, Kind, MsgId, Refusal, Thread};
+use natterjack_protocol::{Body, Cid, Event, Kind, MsgId, Refusal, Thread, client::frame::ThreadSummary};
 use tokio::sync::oneshot;
 
 /// Names a message on this device from the moment it is written; keys grow, also over restarts of a file store.
@@ -35,6 +35,12 @@ pub(crate) enum Change {
     Read(Thread, MsgId),
     /// The server has all that was read of this thread.
     ReadStored(Thread),
+    /// What is known of a thread.
+    Known(Box<ThreadSummary>),
+    /// Up to when the list of threads was asked for.
+    Listed(String),
+    /// One that came.
+    Message(Box<Event>),
 }
 
 /// Tells `send_and_wait` how it ended.

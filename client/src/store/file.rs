@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use natterjack_protocol::{Cid, DeviceId, Kind, MsgId, client::http::Tokens};
+use natterjack_protocol::{
+    Cid, DeviceId, Event, Kind, MsgId, Thread,
+    client::{frame::ThreadSummary, http::Tokens},
+};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -19,7 +22,9 @@ use crate::{
 };
 
 /// Goes up when a table changes; an older client refuses a newer file.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
+/// Messages kept of each thread.
+const MESSAGES: usize = 100;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -29,6 +34,9 @@ const SCHEMA: &str = "
         local INTEGER PRIMARY KEY AUTOINCREMENT, thread TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, cid \
         BLOB, failed TEXT);
     CREATE TABLE IF NOT EXISTS unsaid_read (thread TEXT PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS threads (thread TEXT PRIMARY KEY, summary TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS messages (
+        thread TEXT NOT NULL, id INTEGER NOT NULL, event TEXT NOT NULL, PRIMARY KEY (thread, id)) WITHOUT ROWID;
 ";
 
 #[derive(Clone)]
@@ -97,6 +105,20 @@ impl File {
         })
     }
 
+    /// The last ones of a thread, oldest first.
+    pub fn messages(&self, thread: &Thread) -> Result<Vec<Event>, StoreError> {
+        let db = self.db.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(db) = db.as_ref() else { return Err(StoreError::io("read", &self.path, "it is closed")) };
+        let read = || {
+            db.prepare_cached("SELECT event FROM messages WHERE thread = ?1 ORDER BY id")?
+                .query_map([thread.to_string()], |r| r.get::<_, String>(0))?
+                .collect::<rusqlite::Result<Vec<_>>>()
+        };
+        let rows = read().map_err(|e| failed("read", &self.path, &e))?;
+        // Of another version: the server has it.
+        Ok(rows.iter().filter_map(|event| serde_json::from_str(event).ok()).collect())
+    }
+
     /// Lets go of the file, whoever else holds a handle: the next client may open it.
     pub fn close(&self) {
         self.db.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -141,6 +163,20 @@ fn write_change(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
         Change::Read(thread, id) => tx
             .prepare_cached("INSERT OR REPLACE INTO unsaid_read (thread, id) VALUES (?1, ?2)")?
             .execute(params![thread.to_string(), id.0]),
+        Change::Known(summary) => tx
+            .prepare_cached("INSERT OR REPLACE INTO threads (thread, summary) VALUES (?1, ?2)")?
+            .execute(params![summary.thread.to_string(), json(summary)]),
+        Change::Listed(synced) => return put(tx, "listed", &json(synced)),
+        Change::Message(event) => {
+            let thread = event.thread.to_string();
+            tx.prepare_cached("INSERT OR REPLACE INTO messages (thread, id, event) VALUES (?1, ?2, ?3)")?
+                .execute(params![thread, event.id.0, json(event)])?;
+            tx.prepare_cached(
+                "DELETE FROM messages WHERE thread = ?1 AND id <= (SELECT id FROM messages WHERE thread = ?1 ORDER BY \
+                 id DESC LIMIT 1 OFFSET ?2)",
+            )?
+            .execute(params![thread, MESSAGES])
+        }
         Change::ReadStored(thread) => {
             tx.prepare_cached("DELETE FROM unsaid_read WHERE thread = ?1")?.execute(params![thread.to_string()])
         }
@@ -165,6 +201,9 @@ fn load(db: &Connection, path: &Path) -> Result<Stored, StoreError> {
     .map_err(fail)?;
     let read = rows(db, "SELECT thread, id FROM unsaid_read", |r| Ok((r.get::<_, String>(0)?, MsgId(r.get(1)?))));
     let read = read.map_err(fail)?;
+    let known = rows(db, "SELECT summary FROM threads", |r| r.get::<_, String>(0)).map_err(fail)?;
+    // What another version wrote is asked for again.
+    let known: Option<Vec<ThreadSummary>> = known.iter().map(|row| serde_json::from_str(row).ok()).collect();
     let outbox = rows(db, "SELECT local, thread, kind, body, cid, failed FROM outbox ORDER BY local", |r| {
         Ok((r.get(0)?, r.get::<_, String>(1)?, r.get::<_, String>(2)?, r.get::<_, String>(3)?, r.get(4)?, r.get(5)?))
     })
@@ -206,6 +245,8 @@ fn load(db: &Connection, path: &Path) -> Result<Stored, StoreError> {
             .map(|(t, id)| Some((t.parse().ok()?, id)))
             .collect::<Option<_>>()
             .ok_or_else(|| corrupt("how far was read"))?,
+        listed: if known.is_some() { get(db, "listed", path)? } else { None },
+        known: known.unwrap_or_default(),
         outbox: outbox
             .into_iter()
             .map(unsent)

@@ -61,9 +61,10 @@ impl ReadyAcks {
 
     /// Each alone, with the hash of its thread.
     pub fn by_thread(&self) -> Vec<(u64, Self)> {
-        let read = self.read.iter().map(|(thread, id)| {
-            (thread.hash64(), Self { read: vec![(thread.clone(), *id)], got: Vec::new() })
-        });
+        let read = self
+            .read
+            .iter()
+            .map(|(thread, id)| (thread.hash64(), Self { read: vec![(thread.clone(), *id)], got: Vec::new() }));
         let got = self.got.iter().map(|(device, thread, id)| {
             (thread.hash64(), Self { read: Vec::new(), got: vec![(device.clone(), thread.clone(), *id)] })
         });

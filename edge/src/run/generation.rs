@@ -45,7 +45,7 @@ use crate::{
     session::{Counts, Services, backend::EdgeBackend},
     sessions::Sessions,
     status::StatusWatch,
-    threads::ThreadLists,
+    threads::{ThreadLists, marks::ListMarks, order::KeptOrders},
 };
 
 /// At the end, when all sessions have gone: how long HTTP requests have to finish.
@@ -237,12 +237,20 @@ impl Parts {
         end: &CancellationToken,
     ) -> (AbortOnDropHandle<()>, Arc<Services<EdgeBackend>>, http::Api) {
         let Base { cfg, nats, limiter, health, .. } = base;
-        let DeliveryParts { live, attach, cursors, batch_acks, clock, members, history, dispatcher, .. } = delivery;
+        let DeliveryParts { live, attach, cursors, settings, batch_acks, clock, members, history, dispatcher, .. } =
+            delivery;
         let Self { people, publisher, log, directory, auth, sessions, edges, presence, .. } = self;
         let (status, thread_log) = (log.status.clone(), ThreadLog::new(nats, log.layout));
         let control =
             ControlAppender::new(thread_log.clone(), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
-        let threads = ThreadLists::new(&history, &people, &cursors);
+        let threads = ThreadLists {
+            history: history.clone(),
+            people: people.clone(),
+            cursors: cursors.clone(),
+            settings,
+            marks: ListMarks::new(&clock, log.layout),
+            orders: KeptOrders::default(),
+        };
         let pages = Pages::new(&history, &people);
         let receipts = Receipts::new(&KvBuckets::new(nats, log.layout), &people, &pages);
         let admission = Arc::new(Admission {

@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use natterjack_nats::{Nats, subjects};
 use natterjack_protocol::{
     MsgId, Refusal, Thread, UserId,
-    client::frame::{Acknowledged, Page, Request, ThreadSummary},
+    client::{
+        frame::{Acknowledged, Page, Request},
+        thread_settings::{SettingsChange, ThreadSettings},
+    },
     internal::live::Ephemeral,
     log::fold::ThreadItem,
 };
@@ -19,7 +22,7 @@ use crate::{
     presence::{Presence, choice::SeesTyping},
     sends::{device::PublishSends, send::Sends},
     sessions::handle::SessionHandle,
-    threads::ThreadLists,
+    threads::{ListQuery, ThreadList, ThreadLists},
 };
 
 /// What each of these promises is said where [`EdgeBackend`] finds it.
@@ -55,9 +58,19 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         reader: &UserId,
         threads: Vec<(Thread, ThreadItem)>,
-        limit: Option<u16>,
-        before: Option<MsgId>,
-    ) -> impl Future<Output = Result<(Vec<ThreadSummary>, Option<MsgId>), Refusal>> + Send;
+        query: ListQuery,
+    ) -> impl Future<Output = Result<ThreadList, Refusal>> + Send;
+
+    /// Sets something for a thread of the user.
+    fn set_thread(
+        &self,
+        session: &SessionHandle,
+        thread: &Thread,
+        change: SettingsChange,
+    ) -> impl Future<Output = Result<ThreadSettings, Refusal>> + Send;
+
+    /// All that has been written until now is read.
+    fn read_all(&self, session: &SessionHandle) -> impl Future<Output = Result<(), Refusal>> + Send;
 
     /// Takes what the device says that it has got and its user has read. Refused may be a thread that this edge has not
     /// heard of yet.
@@ -131,10 +144,27 @@ impl Backend for EdgeBackend {
         &self,
         reader: &UserId,
         threads: Vec<(Thread, ThreadItem)>,
-        limit: Option<u16>,
-        before: Option<MsgId>,
-    ) -> Result<(Vec<ThreadSummary>, Option<MsgId>), Refusal> {
-        self.threads.page(reader, threads, limit, before).await
+        query: ListQuery,
+    ) -> Result<ThreadList, Refusal> {
+        self.threads.page(reader, threads, query).await
+    }
+
+    async fn set_thread(
+        &self,
+        session: &SessionHandle,
+        thread: &Thread,
+        change: SettingsChange,
+    ) -> Result<ThreadSettings, Refusal> {
+        let item = match session.state.item(thread) {
+            // It may have begun a moment ago.
+            None => self.threads.people.thread(&session.user, thread).await?,
+            item => item,
+        };
+        self.threads.settings.set(&session.user, thread, item, change).await
+    }
+
+    async fn read_all(&self, session: &SessionHandle) -> Result<(), Refusal> {
+        self.threads.read_all(&session.user, session.state.snapshot()).await
     }
 
     fn ack(&self, session: &SessionHandle, acked: Acknowledged) -> Result<(), Refusal> {

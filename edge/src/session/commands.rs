@@ -6,8 +6,8 @@ use natterjack_protocol::{
     client::{
         close,
         frame::{
-            Acknowledged, ActivityReport, ClientFrame, HistoryQuery, Page, Request, ServerFrame, SyncQuery,
-            ThreadsQuery, TypingIn, WatchQuery,
+            Acknowledged, ActivityReport, ClientFrame, HistoryQuery, Page, ReadAllQuery, Request, ServerFrame,
+            SetThread, SyncQuery, ThreadsQuery, TypingIn, WatchQuery,
         },
     },
     limits,
@@ -15,7 +15,10 @@ use natterjack_protocol::{
 };
 
 use super::{Done, End, Session, backend::Backend};
-use crate::pages::PageQuestion;
+use crate::{
+    pages::PageQuestion,
+    threads::{ListQuery, ThreadList},
+};
 
 /// The number of the request, for refusing it.
 pub(super) fn request(frame: &ClientFrame) -> Option<Request> {
@@ -24,6 +27,8 @@ pub(super) fn request(frame: &ClientFrame) -> Option<Request> {
         ClientFrame::History(h) => Some(h.r),
         ClientFrame::Threads(ThreadsQuery { r, .. }) | ClientFrame::Sync(SyncQuery { r, .. }) => Some(*r),
         ClientFrame::Watch(w) => Some(w.r),
+        ClientFrame::SetThread(s) => Some(s.r),
+        ClientFrame::ReadAll(a) => Some(a.r),
         ClientFrame::Hello(_)
         | ClientFrame::Ack(_)
         | ClientFrame::Typing(_)
@@ -62,18 +67,45 @@ impl<B: Backend> Session<B> {
             }
             ClientFrame::Report(ActivityReport { active }) => self.handle.activity.report(active),
             ClientFrame::History(h) => self.history(h),
-            ClientFrame::Threads(ThreadsQuery { r, limit, before }) => {
+            ClientFrame::Threads(ThreadsQuery { r, limit, before, since, archived }) => {
                 let (services, handle) = (self.services.clone(), self.handle.clone());
                 self.request(async move {
                     let page = async {
                         let room = handle.room().await?;
                         handle.state.loaded(services.times.attach).await?;
-                        let (threads, next) =
-                            services.backend.threads(&handle.user, handle.state.snapshot(), limit, before).await?;
-                        room.frame(&ServerFrame::Threads { r, threads, next });
+                        let query = ListQuery { limit, before, since, archived };
+                        let list = services.backend.threads(&handle.user, handle.state.snapshot(), query).await?;
+                        let ThreadList { threads, next, synced } = list;
+                        room.frame(&ServerFrame::Threads { r, threads, next, synced });
                         Ok(())
                     };
                     done(r, page.await)
+                });
+            }
+            ClientFrame::SetThread(SetThread { r, thread, set }) => {
+                let (services, handle) = (self.services.clone(), self.handle.clone());
+                self.request(async move {
+                    let set = async {
+                        handle.state.loaded(services.times.attach).await?;
+                        services.backend.set_thread(&handle, &thread, set).await
+                    };
+                    Done::Answer(match set.await {
+                        Ok(settings) => ServerFrame::ThreadSettings { r: Some(r), thread, settings },
+                        Err(e) => ServerFrame::error(Some(r), e.with_thread(&thread)),
+                    })
+                });
+            }
+            ClientFrame::ReadAll(ReadAllQuery { r }) => {
+                let (services, handle) = (self.services.clone(), self.handle.clone());
+                self.request(async move {
+                    let read = async {
+                        handle.state.loaded(services.times.attach).await?;
+                        services.backend.read_all(&handle).await
+                    };
+                    Done::Answer(match read.await {
+                        Ok(()) => ServerFrame::Ok { r },
+                        Err(e) => ServerFrame::error(Some(r), e),
+                    })
                 });
             }
             ClientFrame::Sync(SyncQuery { r, cursors }) => {

@@ -117,11 +117,11 @@ async fn look<S: ArchiveStore>(
 ) -> Result<LatestOf, HistoryError> {
     // What cannot be read now may have unread messages in it.
     let read = read.filter(|read| reader.hidden(source.hole(), read.next(), MsgId::MAX).is_none());
-    let Some((row, prev)) = newest(source, reader).await? else {
-        return Ok(LatestOf { last: None, unread: read.map(|_| 0) });
+    let Some(Newest { row, prev, newest }) = newest(source, reader).await? else {
+        return Ok(LatestOf { unread: read.map(|_| 0), ..LatestOf::default() });
     };
     if row.unchecked {
-        return Ok(LatestOf::default());
+        return Ok(LatestOf { newest, ..LatestOf::default() });
     }
     let unread = match read {
         // In most threads there is nothing that was not read.
@@ -129,7 +129,9 @@ async fn look<S: ArchiveStore>(
         Some(read) => unread(source, reader, read).await?,
         None => None,
     };
-    Ok(LatestOf { last: Some(row.into_event(prev)), unread })
+    let mut last = row.into_event(prev);
+    let cut = last.body.cut_for_preview();
+    Ok(LatestOf { last: Some(last), cut, newest, unread })
 }
 
 /// Messages of others behind `read`, counted from the newest one down. None: what became of one of them is not known.
@@ -153,28 +155,34 @@ async fn unread(rows: &impl Rows, reader: &Reader, read: MsgId) -> Result<Option
     Ok(Some(u8::try_from(count).unwrap_or(limits::UNREAD_MAX)))
 }
 
-/// And its `prev`, as in a page that begins with it.
-async fn newest<S: ArchiveStore>(
-    source: &PageSource<'_, S>,
-    reader: &Reader,
-) -> Result<Option<(Row, MsgId)>, HistoryError> {
+/// What the list shows of a thread.
+struct Newest {
+    row: Row,
+    /// As in a page that begins with it.
+    prev: MsgId,
+    /// Of what the reader may see, whatever it is.
+    newest: LastEntry,
+}
+
+async fn newest<S: ArchiveStore>(source: &PageSource<'_, S>, reader: &Reader) -> Result<Option<Newest>, HistoryError> {
     let shown = |r: &Row| r.kind.is_message() || r.kind.is_control() || overlay::is_recalled(r);
     // Most often the newest entry is it, and the one below is its `prev`.
-    let (mut hi, mut want, mut left, mut newest) = (MsgId::MAX, 2, LOOK_BACK, None);
+    let (mut hi, mut want, mut left, mut first) = (MsgId::MAX, 2, LOOK_BACK, None);
     while left > 0 {
         let most = Most { count: want, bytes: limits::PAGE_BYTES };
         let mut rows = visible(source, reader, (MsgId::NONE, hi), Order::NewestFirst, most).await?;
         let Some(oldest) = rows.last().map(|r| r.id) else { break };
         (hi, left, want) = (oldest, left.saturating_sub(rows.len()), LOOK_BACK_STEP);
         let below = |at: usize| rows.get(at + 1).map(|r| r.id);
+        let newest = first.as_ref().map_or(LastEntry { id: rows[0].id, ts: rows[0].ts }, |first: &Newest| first.newest);
         if let Some(at) = rows.iter().position(shown) {
             let prev = prev_of(source, reader, rows[at].id, below(at)).await?;
-            return Ok(Some((rows.swap_remove(at), prev)));
+            return Ok(Some(Newest { row: rows.swap_remove(at), prev, newest }));
         }
-        if newest.is_none() {
+        if first.is_none() {
             let prev = prev_of(source, reader, rows[0].id, below(0)).await?;
-            newest = Some((rows.swap_remove(0), prev));
+            first = Some(Newest { row: rows.swap_remove(0), prev, newest });
         }
     }
-    Ok(newest)
+    Ok(first)
 }

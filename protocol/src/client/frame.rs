@@ -15,13 +15,13 @@ use utoipa::ToSchema;
 
 pub use declare::{BadFrame, FrameInfo, FrameKind};
 pub use payload::{
-    Acknowledged, ActivityReport, DeviceClass, Displaced, Hello, HistoryQuery, OtherDevice, Page, Receipt, SendMessage,
-    SyncQuery, ThreadSummary, ThreadsQuery, TypingIn, WatchQuery, Welcome,
+    Acknowledged, ActivityReport, DeviceClass, Displaced, Hello, HistoryQuery, OtherDevice, Page, ReadAllQuery,
+    Receipt, SendMessage, SetThread, SyncQuery, ThreadSummary, ThreadsQuery, TypingIn, WatchQuery, Welcome,
 };
 
 use crate::{
     cid::Cid,
-    client::{event::Event, presence::PresenceOf},
+    client::{event::Event, presence::PresenceOf, thread_settings::ThreadSettings},
     codec::{BadBytes, Codec, form::Form},
     ids::{MsgId, UserId},
     log::{Intervals, Role},
@@ -51,6 +51,10 @@ frames! {
         "history", Asks("page") => History(HistoryQuery),
         /// A page of the list of threads.
         "threads", Asks("threads") => Threads(ThreadsQuery),
+        /// Mutes, pins, archives a thread, marks it as unread, keeps a draft: on all devices of the user.
+        "thread_settings", Asks("thread_settings") => SetThread(SetThread),
+        /// Marks everything as read.
+        "read_all", Asks("ok") => ReadAll(ReadAllQuery),
         /// Watches who is here: these users instead of those before, answered and followed by `presence`.
         "watch", Asks("presence") => Watch(WatchQuery),
         /// Is anybody in front of this device? To be repeated at least every 60 s while it is so. Nobody is shown it.
@@ -130,6 +134,17 @@ frames! {
             #[schema(value_type = Option<Time>)]
             #[serde(default, skip_serializing_if = "Option::is_none")]
             next: Option<MsgId>,
+            /// For `since`, later: of the first page, once all pages of it have come.
+            #[schema(value_type = Synced)]
+            synced: String,
+        },
+        /// What the user has set for a thread: an answer, or set on another device.
+        "thread_settings", AnswerOrPush => ThreadSettings {
+            #[schema(value_type = Option<RequestNumber>)]
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            r: Option<Request>,
+            thread: Thread,
+            settings: ThreadSettings,
         },
         /// Something is refused.
         "error", AnswerOrPush => Error {

@@ -26,7 +26,7 @@ use crate::{
     cid::Cid,
     ids::{MsgId, UserId},
     log::{Body, Kind},
-    schema::{Cursors, Time},
+    schema::{Cursors, Synced, Time},
     thread::Thread,
 };
 
@@ -38,6 +38,9 @@ pub struct ThreadsAnswer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Time>)]
     pub next: Option<MsgId>,
+    /// For `since`, later: of the first page, once all pages of it have come.
+    #[schema(value_type = Synced)]
+    pub synced: String,
 }
 
 /// Up to where somebody has read.

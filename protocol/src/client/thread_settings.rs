@@ -3,12 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{
-    limits,
-    refusal::Refusal,
-    schema::Time,
-    text,
-};
+use crate::{limits, refusal::Refusal, schema::Time, text};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]

@@ -130,8 +130,11 @@ pub struct LastEntry {
 /// What the list of threads says of one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatestOf {
-    /// The newest event that the reader may see.
+    /// The newest message or change that the reader may see; of a long one the beginning.
     pub last: Option<Event>,
+    pub cut: bool,
+    /// The newest entry that the reader may see, whatever it is.
+    pub newest: LastEntry,
     /// Messages of others behind what the reader has read, up to `limits::UNREAD_MAX`; none: not known now.
     pub unread: Option<u8>,
 }

@@ -102,6 +102,20 @@ impl Body {
         Self { text: Some(text.into()), ..Self::default() }
     }
 
+    /// A list of threads shows a line of each: what a line does not take, or a device asks for anyway, goes. True:
+    /// something did.
+    pub fn cut_for_preview(&mut self) -> bool {
+        let mut cut = self.data.take().is_some() | (self.users.len() > limits::PREVIEW_USERS);
+        self.users.truncate(limits::PREVIEW_USERS);
+        if let Some(text) = &mut self.text
+            && let Some((end, _)) = text.char_indices().nth(limits::PREVIEW_CHARS)
+        {
+            text.truncate(end);
+            cut = true;
+        }
+        cut
+    }
+
     /// Is this the body of something a client may send as `kind`? Every limit of a body is enforced here; whether what
     /// it refers to is there only the log knows.
     pub fn check(&self, kind: Kind) -> Result<(), Refusal> {

@@ -2,9 +2,12 @@
 
 use std::time::Instant;
 
-use natterjack_client::{Local, ThreadList, Unsent, protocol::Thread};
+use natterjack_client::{
+    Local, Unsent,
+    protocol::{Thread, client::frame::ThreadSummary},
+};
 
-use super::{Delivery, Done, Job, Model, Notice, Panel, PendingMessage, UiEffect};
+use super::{Delivery, Done, Model, Notice, Panel, PendingMessage, UiEffect};
 use crate::outcome;
 use crate::screen::{Said, Tone};
 
@@ -25,10 +28,24 @@ impl Model {
                     Err(failure) => timeline.page_failed(want, failure.why, failure.is_final, now),
                 }
             }
-            Done::Threads { result: Ok(list) } => self.list(&list, now, effects),
-            // It is asked for again with the next connection; threads also appear with their messages.
-            Done::Threads { result: Err(failure) } => {
-                self.say(Tone::Bad, format!("the list of threads: {}", failure.why), now)
+            Done::Threads { threads, failed } => {
+                self.list(&threads, now, effects);
+                // It is asked for again with the next connection; threads also appear with their messages.
+                if let Some(failure) = failed {
+                    self.say(Tone::Bad, format!("the list of threads: {}", failure.why), now);
+                }
+            }
+            Done::Messages { thread, events } => {
+                events.iter().for_each(|e| self.people.meet(e, now, effects));
+                let timeline = &mut self.threads.entry(&thread).timeline;
+                // Whatever has come meanwhile is newer, and has its page.
+                if timeline.is_empty() {
+                    events.into_iter().for_each(|event| timeline.live(event, false));
+                }
+            }
+            Done::Draft { failed: None } => {}
+            Done::Draft { failed: Some(failure) } => {
+                self.say(Tone::Bad, format!("what you have begun stays on this device: {}", failure.why), now)
             }
             Done::Outbox { rows } => self.outbox(rows),
             Done::User { user, name } => name.into_iter().for_each(|name| self.people.learn_user(user.clone(), name)),
@@ -79,16 +96,17 @@ impl Model {
         self.unnamed = self.unnamed.saturating_sub(1);
     }
 
-    fn list(&mut self, list: &ThreadList, now: Instant, effects: &mut Vec<UiEffect>) {
-        for summary in &list.threads {
+    fn list(&mut self, threads: &[ThreadSummary], now: Instant, effects: &mut Vec<UiEffect>) {
+        for summary in threads.iter().take(LISTED) {
             if let Some(name) = &summary.name {
                 self.people.learn_group(&summary.thread, name);
             }
             self.people.meet_thread(&summary.thread, now, effects);
             self.threads.learn(summary);
         }
-        if let (Some(next), true) = (list.next, self.threads.len() < LISTED) {
-            effects.push(UiEffect::Job(Job::Threads { before: Some(next) }));
+        // What was known before there is a connection may be nothing yet.
+        if threads.is_empty() && !self.is_online() {
+            return;
         }
         if self.pick_first && self.current.is_none() {
             match self.threads.beside(None, 0) {

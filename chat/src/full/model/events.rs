@@ -4,7 +4,11 @@ use std::time::Instant;
 
 use natterjack_client::{
     ClientEvent, Local,
-    protocol::{self, Thread, client::presence::PresenceOf, limits::WATCHED_USERS},
+    protocol::{
+        self, Thread,
+        client::{presence::PresenceOf, thread_settings::ThreadSettings},
+        limits::WATCHED_USERS,
+    },
 };
 
 use super::{ConnectionState, Delivery, Job, Model, TYPING, UiEffect};
@@ -26,7 +30,7 @@ impl Model {
                     self.link = ConnectionState::Live { edge: edge.clone() };
                 }
                 self.threads.iter_mut().for_each(|e| e.timeline.forgive());
-                effects.push(UiEffect::Job(Job::Threads { before: None }));
+                effects.push(UiEffect::Job(Job::Threads { sync: true }));
             }
             ClientEvent::Reconnecting { wait } => {
                 self.degraded = false;
@@ -55,6 +59,7 @@ impl Model {
                     entry.timeline.new_from = None;
                 }
             }
+            ClientEvent::Settings { thread, settings } => self.set(&thread, settings),
             ClientEvent::Receipts { thread, receipts } => self.threads.entry(&thread).receipts(&receipts),
             ClientEvent::Member { thread, open, role, .. } => {
                 self.people.meet_thread(&thread, now, effects);
@@ -74,6 +79,19 @@ impl Model {
             ClientEvent::Ended { code, reason } => {
                 effects.push(UiEffect::End(format!("the server ended the session: {reason} ({code})")))
             }
+        }
+    }
+
+    /// What is being written in the thread on the screen is in the editor.
+    fn set(&mut self, thread: &Thread, settings: ThreadSettings) {
+        let is_here = self.current.as_ref() == Some(thread);
+        let entry = self.threads.entry(thread);
+        if is_here {
+            std::mem::swap(&mut entry.draft, &mut self.editor);
+            entry.set(settings);
+            std::mem::swap(&mut entry.draft, &mut self.editor);
+        } else {
+            entry.set(settings);
         }
     }
 

@@ -46,6 +46,7 @@ pub fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
 
 fn line(model: &Model, entry: &ThreadRow, columns: usize, today: u64) -> Line<'static> {
     let unread = match entry.unread {
+        0 if entry.settings.unread => " (•)".into(),
         0 => String::new(),
         n @ 1..=99 => format!(" ({n})"),
         _ => " (99+)".into(),
@@ -53,7 +54,7 @@ fn line(model: &Model, entry: &ThreadRow, columns: usize, today: u64) -> Line<'s
     let when = when(entry.active, today);
     let dot = dot(model, entry);
     let room = columns.saturating_sub(2 + usize::from(dot.is_some()) * 2 + unread.len() + when.len() + 1);
-    let name = cut(&printable(&model.people.thread(&entry.thread)), room);
+    let name = cut(&format!("{}{}", marks(entry), printable(&model.people.thread(&entry.thread))), room);
     let gap = room.saturating_sub(width(&name)) + 1;
     let style = match (entry.open, entry.unread) {
         (false, _) => FAINT,
@@ -70,6 +71,19 @@ fn line(model: &Model, entry: &ThreadRow, columns: usize, today: u64) -> Line<'s
         Span::styled(format!("{when} "), FAINT),
     ];
     Line::from(spans.to_vec())
+}
+
+/// What the user has set, before the name: pinned, muted, begun to write.
+fn marks(entry: &ThreadRow) -> String {
+    let set = &entry.settings;
+    let begun = set.draft.is_some() || !entry.draft.is_empty();
+    // A mute that ends is told apart by nobody who looks at a list.
+    let marks = [(set.pinned, '^'), (set.muted_until > 0, '~'), (begun, '*')];
+    let mut marks: String = marks.into_iter().filter(|(is, _)| *is).map(|(_, mark)| mark).collect();
+    if !marks.is_empty() {
+        marks.push(' ');
+    }
+    marks
 }
 
 /// Of a conversation of two, as long as there is a connection: what is known from before it is old.

@@ -23,6 +23,10 @@ impl Topics {
                 let frame = ServerFrame::Read { threads };
                 topic.sessions().for_each(|s| s.frame(&frame));
             }
+            Ok(Ephemeral::Settings { thread, settings }) => {
+                let frame = ServerFrame::ThreadSettings { r: None, thread, settings };
+                topic.sessions().for_each(|s| s.frame(&frame));
+            }
             Ok(Ephemeral::Contacts) => {
                 topic.sessions().for_each(|s| s.frame(&ServerFrame::Contacts));
                 if let TopicKey::User(user) = topic.key.clone() {

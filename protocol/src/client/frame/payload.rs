@@ -8,7 +8,10 @@ use utoipa::ToSchema;
 use super::Request;
 use crate::{
     cid::Cid,
-    client::event::Event,
+    client::{
+        event::Event,
+        thread_settings::{SettingsChange, ThreadSettings},
+    },
     ids::{DeviceId, MsgId, Token, UserId},
     limits,
     log::{Body, Kind, Role},
@@ -125,6 +128,29 @@ pub struct ThreadsQuery {
     /// Turns the page: the `next` of the last answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<MsgId>,
+    /// Those alone of which something has changed since: the `synced` of an earlier list, or of `attached`, `pong`.
+    #[schema(value_type = Option<Synced>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Those that the user has archived, instead of those they have not. Without meaning beside `since`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub archived: bool,
+}
+
+/// What is to be set for a thread.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SetThread {
+    #[schema(value_type = RequestNumber)]
+    pub r: Request,
+    pub thread: Thread,
+    pub set: SettingsChange,
+}
+
+/// Everything that has been written until now is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReadAllQuery {
+    #[schema(value_type = RequestNumber)]
+    pub r: Request,
 }
 
 /// More cursors than fit into `hello`.
@@ -279,9 +305,16 @@ pub struct ThreadSummary {
     pub role: Option<Role>,
     /// This user may write here.
     pub open: bool,
-    /// The newest event this user may see.
+    /// The newest message, or change of the thread, that this user may see.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Event>,
+    /// `last` has more text, or names more people, than is shown here: it is no copy of the event.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
+    /// When something happened here last, reactions and edits too, milliseconds since 1970: the list is ordered by it.
+    /// 0: nothing, or not known now.
+    #[schema(value_type = Time)]
+    pub active: u64,
     /// Up to here this user has read, on whatever device; 0: nothing. Missing: not known now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read: Option<MsgId>,
@@ -289,4 +322,7 @@ pub struct ThreadSummary {
     #[schema(maximum = 100)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unread: Option<u8>,
+    /// Missing: not known now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<ThreadSettings>,
 }

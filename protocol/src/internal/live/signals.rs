@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    client::frame::Receipt,
+    client::{frame::Receipt, thread_settings::ThreadSettings},
     codec::Codec,
     ids::{MsgId, UserId},
     log::BadEntry,
@@ -31,6 +31,8 @@ pub enum Ephemeral {
     Receipts { thread: Thread, receipts: Vec<Receipt> },
     /// Up to where this user has read; it is stored.
     Read { threads: BTreeMap<Thread, MsgId> },
+    /// What this user has set for a thread; it is stored.
+    Settings { thread: Thread, settings: ThreadSettings },
 }
 
 impl Ephemeral {
