@@ -144,18 +144,7 @@ impl KnownThreads {
     /// It is not in any list yet: everything that is not read is not known.
     fn changed_entry(&mut self, thread: &Thread) -> &mut ThreadSummary {
         self.changed.insert(thread.clone());
-        self.threads.entry(thread.clone()).or_insert_with(|| ThreadSummary {
-            thread: thread.clone(),
-            name: None,
-            role: None,
-            open: true,
-            last: None,
-            cut: false,
-            active: 0,
-            read: None,
-            unread: None,
-            settings: None,
-        })
+        self.threads.entry(thread.clone()).or_insert_with(|| ThreadSummary::of(thread.clone()))
     }
 
     pub fn has_changes(&self) -> bool {
@@ -201,7 +190,7 @@ mod tests {
             active: 50,
             read: Some(MsgId(4)),
             unread: Some(unread),
-            ..known.changed_entry(&thread()).clone()
+            ..ThreadSummary::of(thread())
         }]);
         known
     }

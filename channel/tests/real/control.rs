@@ -38,7 +38,7 @@ async fn a_control_entry_is_in_kv_before_its_event_is_seen() {
         let (group, _) = buckets.group(&user("g")).load_with_revision().await.unwrap().unwrap();
         assert_eq!(group.version, last);
         for u in affected {
-            let (threads, _) = buckets.threads(&user(u)).load_with_revision().await.unwrap().unwrap();
+            let (threads, _) = buckets.threads(&user(u)).root().load_with_revision().await.unwrap().unwrap();
             assert_eq!(threads.threads[&g].v, last, "{u} at {kind:?}");
             let subject = subjects::live_user(&user(u));
             eventually("the member signal", async || {
@@ -61,7 +61,7 @@ async fn a_control_entry_is_in_kv_before_its_event_is_seen() {
     for u in ["a", "b"] {
         let subject = subjects::live_user(&user(u));
         eventually("the block on both subjects", async || observer.saw_event(&subject, blocked)).await;
-        let item = buckets.threads(&user(u)).load_with_revision().await.unwrap().unwrap().0.threads[&dm].clone();
+        let item = buckets.threads(&user(u)).root().load_with_revision().await.unwrap().unwrap().0.threads[&dm].clone();
         assert_eq!((item.v, item.blocks, item.blocked_by), (blocked, u == "b", u == "a"));
     }
     observer.has_everything(&writer).await;
@@ -84,8 +84,11 @@ async fn a_lost_key_is_asked_for_and_never_made_here() {
     let ghost = thread("dm.a.ghost");
     let started = writer.control(&ghost, "a", Kind::DmStarted, &["ghost"], MsgId::NONE).await;
     eventually("the event in spite of the lost key", async || observer.saw_event("live.user.ghost.e", started)).await;
-    assert!(buckets.threads(&user("ghost")).load_with_revision().await.unwrap().is_none());
-    assert_eq!(buckets.threads(&user("a")).load_with_revision().await.unwrap().unwrap().0.threads[&ghost].v, started);
+    assert!(buckets.threads(&user("ghost")).root().load_with_revision().await.unwrap().is_none());
+    assert_eq!(
+        buckets.threads(&user("a")).root().load_with_revision().await.unwrap().unwrap().0.threads[&ghost].v,
+        started
+    );
 
     // `directory` as far as this needs it: it knows one user.
     let state = buckets.clone();
@@ -98,6 +101,7 @@ async fn a_lost_key_is_asked_for_and_never_made_here() {
                         let before = UserThreads::default();
                         state
                             .threads(&user)
+                            .root()
                             .compare_and_set(&before, 0)
                             .await
                             .map_err(|_| Refusal::unavailable("not now"))?;
@@ -112,7 +116,10 @@ async fn a_lost_key_is_asked_for_and_never_made_here() {
     let dm = thread("dm.a.lost");
     let started = writer.control(&dm, "a", Kind::DmStarted, &["lost"], MsgId::NONE).await;
     eventually("the event behind the rebuilt key", async || observer.saw_event("live.user.lost.e", started)).await;
-    assert_eq!(buckets.threads(&user("lost")).load_with_revision().await.unwrap().unwrap().0.threads[&dm].v, started);
+    assert_eq!(
+        buckets.threads(&user("lost")).root().load_with_revision().await.unwrap().unwrap().0.threads[&dm].v,
+        started
+    );
     observer.has_everything(&writer).await;
     directory.drain().await;
     instance.stop().await;

@@ -7,7 +7,7 @@ use std::{
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use natterjack_client::{
-    ClientEvent, ThreadList,
+    ClientEvent,
     protocol::{
         Body, Cid, Event, Kind, MsgId, Thread, Token, UserId,
         client::frame::{Page, ThreadSummary},
@@ -57,7 +57,8 @@ pub fn page(thread: &Thread, first: u64, last: u64) -> Page {
 
 /// Nothing of it was read.
 pub fn summary(name: &str, last: Option<Event>) -> ThreadSummary {
-    ThreadSummary { thread: dm(name), name: None, role: None, open: true, last, read: Some(MsgId::NONE), unread: None }
+    let active = last.as_ref().map_or(0, |e| e.ts);
+    ThreadSummary { last, active, read: Some(MsgId::NONE), ..ThreadSummary::of(dm(name)) }
 }
 
 /// A model on a screen, with a clock of its own.
@@ -77,7 +78,7 @@ impl Chat {
         chat.connect();
         let last = Some(event(&dm("bob"), messages.max(1), "bob", "x"));
         let bob = summary("bob", last);
-        chat.done(Done::Threads { result: Ok(ThreadList { threads: vec![bob], next: None }) });
+        chat.done(Done::Threads { threads: vec![bob], failed: None });
         assert_eq!(chat.pages(), [PageWanted::Newest]);
         chat.page(PageWanted::Newest, if messages > 0 { page(&dm("bob"), 1, messages) } else { Page::default() });
         chat.effects.clear();

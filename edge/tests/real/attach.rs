@@ -21,12 +21,12 @@ fn item(v: u64, until: Option<u64>) -> ThreadItem {
 }
 
 async fn threads(world: &World, user: &str, items: &[(&str, ThreadItem)]) {
-    let (_, revision) = world.buckets().threads(&id(user)).load_with_revision().await.unwrap().unwrap();
+    let (_, revision) = world.buckets().threads(&id(user)).root().load_with_revision().await.unwrap().unwrap();
     let mut threads = UserThreads::default();
     for (thread, item) in items {
         threads.merge(&thread.parse().unwrap(), item.clone());
     }
-    world.buckets().threads(&id(user)).compare_and_set(&threads, revision).await.unwrap();
+    world.buckets().threads(&id(user)).root().compare_and_set(&threads, revision).await.unwrap();
 }
 
 /// As `channel` does it: the key first, then the signal.

@@ -139,8 +139,8 @@ async fn refusals_say_why() {
     let mut threads = UserThreads::default();
     threads.merge(&"group.gone".parse().unwrap(), item(false, Some(MsgId(9))));
     threads.merge(&"dm.ua.uc".parse().unwrap(), item(true, None));
-    let (_, revision) = world.buckets().threads(&id("ua")).load_with_revision().await.unwrap().unwrap();
-    world.buckets().threads(&id("ua")).compare_and_set(&threads, revision).await.unwrap();
+    let (_, revision) = world.buckets().threads(&id("ua")).root().load_with_revision().await.unwrap().unwrap();
+    world.buckets().threads(&id("ua")).root().compare_and_set(&threads, revision).await.unwrap();
 
     let mut c = world.client("ua", "d1", Codec::Json).await;
     for (thread, code) in [

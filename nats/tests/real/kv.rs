@@ -99,7 +99,7 @@ async fn typed_state_and_positions() {
     let (_s, nats, layout) = NatsServer::ready().await;
     let buckets = KvBuckets::new(&nats, layout);
     let uid = token("u1");
-    let key = buckets.threads(&uid);
+    let key = buckets.threads(&uid).root();
     assert!(key.load().await.unwrap().is_none() && !key.exists().await.unwrap());
     key.create_if_absent(&UserThreads::default()).await.unwrap();
     let (mut threads, revision) = key.load_with_revision().await.unwrap().unwrap();
@@ -109,7 +109,7 @@ async fn typed_state_and_positions() {
     assert_eq!(key.load().await.unwrap(), Some(threads), "creating again takes nothing away");
     // A value that cannot be read is not "absent", and is not written over.
     let shard = Kv::new(&nats, format!("users-{}", layout.shard("u1")));
-    shard.put("u1.threads", "rubbish".into()).await.unwrap();
+    shard.put("u1.threads.0", "rubbish".into()).await.unwrap();
     assert!(matches!(key.load().await, Err(KvError::Corrupt { .. })));
     assert!(matches!(key.merge(|_| Some(UserThreads::default())).await, Err(KvError::Corrupt { .. })));
     assert_eq!(key.size().await.unwrap(), Some("rubbish".len()));

@@ -7,6 +7,7 @@ mod cluster;
 mod fanin;
 mod generation;
 mod kv;
+mod kv_tree;
 mod lease;
 mod permissions;
 mod provisioning;

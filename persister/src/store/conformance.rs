@@ -11,6 +11,7 @@ use natterjack_protocol::{
     internal::cursors::UserCursors,
     limits,
     log::fold::{GroupState, ThreadItem, apply_group},
+    merge::MaxMerge,
 };
 
 use crate::store::{

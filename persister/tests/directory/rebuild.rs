@@ -166,12 +166,12 @@ async fn what_is_there_and_newer_stays() {
     let dm = Thread::dm(&a, &b);
     let mut log = Log::new(&world);
     log.append(&dm, &a, Kind::DmStarted, &[]).await;
-    let (mut threads, revision) = world.buckets().threads(&a).load_with_revision().await.unwrap().unwrap();
+    let (mut threads, revision) = world.buckets().threads(&a).root().load_with_revision().await.unwrap().unwrap();
     let mut newer = log.threads(&a).threads.remove(&dm).unwrap();
     newer.v = MsgId(newer.v.0 + 1_000_000);
     newer.blocked_by = true;
     threads.merge(&dm, newer.clone());
-    world.buckets().threads(&a).compare_and_set(&threads, revision).await.unwrap();
+    world.buckets().threads(&a).root().compare_and_set(&threads, revision).await.unwrap();
     assert_eq!(rebuilt(&world, &a).await.threads[&dm], newer);
     world.end().await;
 }
@@ -225,10 +225,12 @@ async fn an_entry_that_is_folded_while_the_key_is_away_is_not_lost() {
             let id = log.append(&dm, &a, Kind::DmStarted, &[]).await;
             let entry = &log.entries.last().unwrap().2;
             // Until it is merged, or the key is not there.
-            while let Some((mut threads, revision)) = world.buckets().threads(&a).load_with_revision().await.unwrap() {
+            while let Some((mut threads, revision)) =
+                world.buckets().threads(&a).root().load_with_revision().await.unwrap()
+            {
                 let Some(item) = apply_dm(threads.threads.get(&dm), &a, id, entry) else { break };
                 threads.merge(&dm, item);
-                if world.buckets().threads(&a).compare_and_set(&threads, revision).await.is_ok() {
+                if world.buckets().threads(&a).root().compare_and_set(&threads, revision).await.is_ok() {
                     break;
                 }
             }

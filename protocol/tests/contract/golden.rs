@@ -97,6 +97,9 @@ fn the_rest() {
     for (name, _, v) in samples::user_cursors() {
         check("kv", name, &v, |codec, bytes| codec.decode(bytes).unwrap());
     }
+    for (name, _, v) in samples::user_drafts() {
+        check("kv", name, &v, |codec, bytes| codec.decode(bytes).unwrap());
+    }
     for (name, _, v) in samples::user_threads() {
         check("kv", name, &v, |codec, bytes| codec.decode(bytes).unwrap());
     }

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use natterjack_protocol::{
     Body, Cid, Kind, MsgId, Thread, Token,
-    client::frame::{
-        Acknowledged, ActivityReport, ClientFrame, DeviceClass, Hello, HistoryQuery, SendMessage, SyncQuery,
-        ThreadsQuery, TypingIn, WatchQuery,
+    client::{
+        frame::{
+            Acknowledged, ActivityReport, ClientFrame, DeviceClass, Hello, HistoryQuery, ReadAllQuery, SendMessage,
+            SetThread, SyncQuery, ThreadsQuery, TypingIn, WatchQuery,
+        },
+        thread_settings::SettingsChange,
     },
     codec::Codec,
     log::{HistoryFor, Media, Role},
@@ -163,6 +166,17 @@ fn body(c: Codec, v: &Tree) -> Option<Body> {
     })
 }
 
+fn change(c: Codec, v: &Tree) -> Option<SettingsChange> {
+    let f = Fields::of(c, v)?;
+    Some(SettingsChange {
+        muted_until: f.maybe("muted_until", number)?,
+        pinned: f.maybe("pinned", flag)?,
+        archived: f.maybe("archived", flag)?,
+        unread: f.maybe("unread", flag)?,
+        draft: f.maybe("draft", text)?,
+    })
+}
+
 /// None: refused.
 pub fn frame(codec: Codec, tree: &Tree) -> Option<ClientFrame> {
     let f = Fields::of(codec, tree)?;
@@ -205,7 +219,15 @@ pub fn frame(codec: Codec, tree: &Tree) -> Option<ClientFrame> {
             r: r()?,
             limit: f.maybe("limit", limit)?,
             before: f.maybe("before", id)?,
+            since: f.maybe("since", text)?,
+            archived: f.maybe("archived", flag)?.unwrap_or_default(),
         }),
+        "thread_settings" => ClientFrame::SetThread(SetThread {
+            r: r()?,
+            thread: f.must("thread", thread)?,
+            set: f.must("set", change)?,
+        }),
+        "read_all" => ClientFrame::ReadAll(ReadAllQuery { r: r()? }),
         "sync" => ClientFrame::Sync(SyncQuery { r: r()?, cursors: f.must("cursors", cursors)? }),
         "watch" => ClientFrame::Watch(WatchQuery { r: r()?, users: f.maybe("users", users)? }),
         "report" => ClientFrame::Report(ActivityReport { active: f.must("active", flag)? }),

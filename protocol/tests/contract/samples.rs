@@ -17,7 +17,7 @@ pub use self::{
     entries::entries,
     from_client::client,
     from_server::server,
-    kv::{groups, user_cursors, user_devices, user_threads},
+    kv::{groups, user_cursors, user_devices, user_drafts, user_threads},
     live::{beats, ephemeral, live_messages},
 };
 use super::fixture::Fixture;
@@ -84,6 +84,7 @@ pub fn all() -> Vec<Fixture> {
     both(&mut all, "kv", groups());
     both(&mut all, "kv", user_threads());
     both(&mut all, "kv", user_cursors());
+    both(&mut all, "kv", user_drafts());
     both(&mut all, "kv", user_devices());
     for (name, about, bytes) in live_messages() {
         let header = match LiveMessage::parse(&bytes).unwrap() {

@@ -35,7 +35,10 @@ struct Socket<'a>(&'a mut Reader, Duration);
 impl Asked for Socket<'_> {
     async fn threads(&mut self, limit: usize, before: Option<u64>) -> Listed {
         let (limit, before) = (Some(limit as u16), before.map(MsgId));
-        let answer = self.0.ask(self.1, |r| ClientFrame::Threads(ThreadsQuery { r, limit, before })).await;
+        let answer = self
+            .0
+            .ask(self.1, |r| ClientFrame::Threads(ThreadsQuery { r, limit, before, ..ThreadsQuery::default() }))
+            .await;
         let ServerFrame::Threads { threads, next, .. } = &answer else { panic!("a list was asked for: {answer:?}") };
         Listed(size::json(&answer), threads.iter().map(|t| t.thread.clone()).collect(), next.map(|n| n.0))
     }

@@ -130,16 +130,10 @@ async fn own_events_settle_wherever_they_stand() {
                 let client = client.clone();
                 let asked = tokio::spawn(async move { client.threads(10, None).await });
                 let ClientFrame::Threads(ThreadsQuery { r, .. }) = session.hear().await else { panic!("asks") };
-                let summary = ThreadSummary {
-                    thread: thread(),
-                    name: None,
-                    role: None,
-                    open: true,
-                    last: Some(event),
-                    read: None,
-                    unread: None,
-                };
-                session.say(&ServerFrame::Threads { r, threads: vec![summary], next: None }).await;
+                let summary = ThreadSummary { last: Some(event), ..ThreadSummary::of(thread()) };
+                session
+                    .say(&ServerFrame::Threads { r, threads: vec![summary], next: None, synced: String::new() })
+                    .await;
                 assert_eq!(asked.await.unwrap().unwrap().threads.len(), 1);
             }
         }

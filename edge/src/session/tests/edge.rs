@@ -7,8 +7,9 @@ use natterjack_nats::ServerTime;
 use natterjack_protocol::{
     Cid, Code, MsgId, Refusal, Thread, Times, Token, UserId,
     client::{
-        frame::{Acknowledged, Page, Request, ServerFrame, ThreadSummary},
+        frame::{Acknowledged, Page, Request, ServerFrame},
         send_queue::Queued,
+        thread_settings::{SettingsChange, ThreadSettings},
     },
     codec::Codec,
     limits::ClientLimits,
@@ -43,6 +44,7 @@ use crate::{
     session::{Counts, Services, backend::Backend, handshake::Handshake},
     sessions::{Sessions, handle::SessionHandle, socket::Socket},
     status::StatusWatch,
+    threads::{ListQuery, ThreadList},
     wire::Wire,
 };
 
@@ -132,14 +134,16 @@ impl Backend for FakeBackend {
         page.await.unwrap()
     }
 
-    async fn threads(
-        &self,
-        _: &UserId,
-        _: Vec<(Thread, ThreadItem)>,
-        _: Option<u16>,
-        _: Option<MsgId>,
-    ) -> Result<(Vec<ThreadSummary>, Option<MsgId>), Refusal> {
-        Ok((Vec::new(), None))
+    async fn threads(&self, _: &UserId, _: Vec<(Thread, ThreadItem)>, _: ListQuery) -> Result<ThreadList, Refusal> {
+        Ok(ThreadList { threads: Vec::new(), next: None, synced: String::new() })
+    }
+
+    async fn set_thread(&self, _: &SessionHandle, _: &Thread, _: SettingsChange) -> Result<ThreadSettings, Refusal> {
+        Ok(ThreadSettings::default())
+    }
+
+    async fn read_all(&self, _: &SessionHandle) -> Result<(), Refusal> {
+        Ok(())
     }
 
     fn ack(&self, _: &SessionHandle, _: Acknowledged) -> Result<(), Refusal> {

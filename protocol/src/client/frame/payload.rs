@@ -326,3 +326,21 @@ pub struct ThreadSummary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<ThreadSettings>,
 }
+
+impl ThreadSummary {
+    /// Of one of which nothing else is known.
+    pub fn of(thread: Thread) -> Self {
+        Self {
+            thread,
+            name: None,
+            role: None,
+            open: true,
+            last: None,
+            cut: false,
+            active: 0,
+            read: None,
+            unread: None,
+            settings: None,
+        }
+    }
+}

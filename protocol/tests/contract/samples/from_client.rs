@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use natterjack_protocol::{
     Body, Kind, MsgId,
-    client::frame::{
-        Acknowledged, ActivityReport, ClientFrame, DeviceClass, Hello, HistoryQuery, SendMessage, SyncQuery,
-        ThreadsQuery, TypingIn, WatchQuery,
+    client::{
+        frame::{
+            Acknowledged, ActivityReport, ClientFrame, DeviceClass, Hello, HistoryQuery, ReadAllQuery, SendMessage,
+            SetThread, SyncQuery, ThreadsQuery, TypingIn, WatchQuery,
+        },
+        thread_settings::SettingsChange,
     },
     log::Media,
 };
@@ -111,13 +114,56 @@ pub fn client() -> Vec<Sample<ClientFrame>> {
         (
             "threads",
             "The first page of the thread list.",
-            ClientFrame::Threads(ThreadsQuery { r: 14, limit: None, before: None }),
+            ClientFrame::Threads(ThreadsQuery { r: 14, ..ThreadsQuery::default() }),
         ),
         (
             "threads-next",
             "The next page of the thread list.",
-            ClientFrame::Threads(ThreadsQuery { r: 15, limit: Some(20), before: Some(MsgId(NOW)) }),
+            ClientFrame::Threads(ThreadsQuery {
+                r: 15,
+                limit: Some(20),
+                before: Some(MsgId(NOW)),
+                ..ThreadsQuery::default()
+            }),
         ),
+        (
+            "threads-since",
+            "What has changed in the thread list.",
+            ClientFrame::Threads(ThreadsQuery {
+                r: 22,
+                since: Some("3.1900000000.5.7".into()),
+                ..ThreadsQuery::default()
+            }),
+        ),
+        (
+            "threads-archived",
+            "What is in the archive.",
+            ClientFrame::Threads(ThreadsQuery { r: 23, archived: true, ..ThreadsQuery::default() }),
+        ),
+        (
+            "thread-settings",
+            "Muted and pinned on all devices.",
+            ClientFrame::SetThread(SetThread {
+                r: 24,
+                thread: dm(),
+                set: SettingsChange { muted_until: Some(NOW), pinned: Some(true), ..SettingsChange::default() },
+            }),
+        ),
+        (
+            "thread-settings-draft",
+            "A draft, out of the archive, marked unread.",
+            ClientFrame::SetThread(SetThread {
+                r: 25,
+                thread: group(),
+                set: SettingsChange {
+                    archived: Some(false),
+                    unread: Some(true),
+                    draft: Some("Am Teich".into()),
+                    ..SettingsChange::default()
+                },
+            }),
+        ),
+        ("read-all", "Everything is read.", ClientFrame::ReadAll(ReadAllQuery { r: 26 })),
         (
             "sync",
             "Cursors that did not fit into hello.",

@@ -6,6 +6,7 @@ use natterjack_protocol::{
     client::{
         frame::{DeviceClass, Displaced, OtherDevice, Page, Receipt, ServerFrame, ThreadSummary, Welcome},
         presence::{PresenceOf, PresenceState},
+        thread_settings::ThreadSettings,
     },
     limits,
     log::{Interval, Intervals, Role},
@@ -145,8 +146,11 @@ pub fn server() -> Vec<Sample<ServerFrame>> {
                         role: None,
                         open: true,
                         last: Some(event()),
+                        cut: true,
+                        active: NOW,
                         read: Some(id(7)),
                         unread: Some(2),
+                        settings: Some(settings()),
                     },
                     ThreadSummary {
                         thread: group(),
@@ -154,12 +158,26 @@ pub fn server() -> Vec<Sample<ServerFrame>> {
                         role: Some(Role::Owner),
                         open: true,
                         last: None,
+                        cut: false,
+                        active: 0,
                         read: None,
                         unread: None,
+                        settings: None,
                     },
                 ],
                 next: Some(MsgId(NOW + 42)),
+                synced: "3.1900000000.5.7".into(),
             },
+        ),
+        (
+            "thread-settings",
+            "Set on another device.",
+            ServerFrame::ThreadSettings { r: None, thread: dm(), settings: settings() },
+        ),
+        (
+            "thread-settings-answer",
+            "Nothing is set any more.",
+            ServerFrame::ThreadSettings { r: Some(24), thread: group(), settings: ThreadSettings::default() },
         ),
         (
             "error",
@@ -225,4 +243,14 @@ fn shown(user: UserId, state: PresenceState, last_seen: Option<u64>) -> Presence
 
 fn away_since(user: UserId) -> PresenceOf {
     shown(user, PresenceState::Offline, Some(NOW))
+}
+
+fn settings() -> ThreadSettings {
+    ThreadSettings {
+        muted_until: NOW + 3_600_000,
+        pinned: true,
+        archived: false,
+        unread: true,
+        draft: Some("Am Teich".into()),
+    }
 }

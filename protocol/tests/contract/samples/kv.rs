@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use natterjack_protocol::{
     Thread,
-    client::frame::DeviceClass,
+    client::{frame::DeviceClass, thread_settings::SettingsChange},
     internal::{
         cursors::UserCursors,
         devices::{DeviceEntry, DisplacedBy, SessionPlace, UnsettledSession, UserDevices},
+        thread_settings::UserDrafts,
     },
     log::{
         HistoryFor, Interval, Intervals, Role,
         fold::{GroupMembership, GroupState, ThreadItem, UserThreads},
     },
+    parts::Parts,
 };
 
 use super::{NOW, Sample, anna, ben, dm, group, id, twice_here, user};
@@ -47,7 +49,7 @@ pub fn user_threads() -> Vec<Sample<UserThreads>> {
         (group(), ThreadItem { intervals: twice_here(), role: Some(Role::Member), ..item(id(90)) }),
     ]);
     vec![
-        ("user-threads", "users-<u>, <uid>.threads.", UserThreads::from_iter(threads)),
+        ("user-threads", "users-<u>, <uid>.threads.<place>.", UserThreads::from_iter(threads)),
         ("user-threads-empty", "Of a user who was just registered.", UserThreads::default()),
     ]
 }
@@ -56,7 +58,18 @@ pub fn user_cursors() -> Vec<Sample<UserCursors>> {
     let mut cursors = UserCursors::default();
     cursors.add_read(&dm(), id(7), NOW / 1_000);
     cursors.add_got(&user("d1b4n7c0x3z6m9k2v"), &dm(), id(120));
-    vec![("user-cursors", "users-<u>, <uid>.cursors: by the hash of the thread.", cursors)]
+    cursors.set(&dm(), &SettingsChange { pinned: Some(true), ..SettingsChange::default() }, NOW);
+    let mut cut = cursors.clone();
+    cut.cut(0);
+    vec![
+        ("user-cursors", "users-<u>, <uid>.cursors.<place>: by the hash of the thread.", cursors),
+        ("user-cursors-cut", "What was in it stands in its parts.", cut),
+    ]
+}
+
+pub fn user_drafts() -> Vec<Sample<UserDrafts>> {
+    let drafts = UserDrafts([(dm().hash64(), "Am Teich".into())].into());
+    vec![("user-drafts", "users-<u>, <uid>.drafts: by the hash of the thread.", drafts)]
 }
 
 pub fn user_devices() -> Vec<Sample<UserDevices>> {

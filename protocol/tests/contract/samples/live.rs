@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use natterjack_protocol::{
     Entry,
-    client::frame::Receipt,
+    client::{frame::Receipt, thread_settings::ThreadSettings},
     internal::live::{self, Beat, Ephemeral},
     log::EntryView,
 };
@@ -28,6 +28,14 @@ pub fn ephemeral() -> Vec<Sample<Ephemeral>> {
             },
         ),
         ("read", "On live.user.*.x.", Ephemeral::Read { threads: [(dm(), id(120))].into() }),
+        (
+            "settings",
+            "On live.user.*.x.",
+            Ephemeral::Settings {
+                thread: dm(),
+                settings: ThreadSettings { pinned: true, ..ThreadSettings::default() },
+            },
+        ),
     ]
 }
 

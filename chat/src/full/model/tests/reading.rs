@@ -12,7 +12,7 @@ fn what_was_read_on_another_device_is_read_here_and_what_is_read_here_is_said() 
     assert_eq!(chat.read.get(&dm("bob")), Some(&MsgId(3)), "it stands on the screen");
     let carol = dm("carol");
     let listed = ThreadSummary { unread: Some(100), ..summary("carol", Some(event(&carol, 9, "carol", "x"))) };
-    chat.done(Done::Threads { result: Ok(ThreadList { threads: vec![listed], next: None }) });
+    chat.done(Done::Threads { threads: vec![listed], failed: None });
     assert!(chat.sees("carol (99+)"), "{:#?}", chat.screen());
     chat.sdk(ClientEvent::Read { thread: carol.clone(), id: MsgId(8) });
     assert!(chat.sees("carol (99+)"), "not all of it");
