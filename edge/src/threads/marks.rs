@@ -11,7 +11,7 @@ use crate::{attach::plan::SyncedMark, clock::Clock};
 
 /// The newest ids of threads are read by Direct Get, which may be a moment behind what was published: a list is in sync
 /// as far as the log was this long ago.
-const BEHIND: Duration = Duration::from_secs(10);
+const BEHIND: Duration = Duration::from_secs(5);
 
 /// Clones share it.
 #[derive(Clone)]

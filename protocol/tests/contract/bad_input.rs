@@ -86,6 +86,7 @@ fn a_missing_field_is_named() {
                     | ("ack", "got" | "read")
                     | ("send", "behind")
                     | ("watch", "users")
+                    | ("threads", "since" | "archived")
                     | ("history" | "threads", "before" | "after" | "around" | "at" | "limit")
             );
             match decode(codec, &less) {

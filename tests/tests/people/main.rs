@@ -23,3 +23,4 @@ mod receipts;
 mod refresh;
 mod sessions;
 mod texts;
+mod thread_list;

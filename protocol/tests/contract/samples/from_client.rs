@@ -141,7 +141,7 @@ pub fn client() -> Vec<Sample<ClientFrame>> {
             ClientFrame::Threads(ThreadsQuery { r: 23, archived: true, ..ThreadsQuery::default() }),
         ),
         (
-            "thread-settings",
+            "thread_settings",
             "Muted and pinned on all devices.",
             ClientFrame::SetThread(SetThread {
                 r: 24,
@@ -150,7 +150,7 @@ pub fn client() -> Vec<Sample<ClientFrame>> {
             }),
         ),
         (
-            "thread-settings-draft",
+            "thread_settings-draft",
             "A draft, out of the archive, marked unread.",
             ClientFrame::SetThread(SetThread {
                 r: 25,
@@ -163,7 +163,7 @@ pub fn client() -> Vec<Sample<ClientFrame>> {
                 },
             }),
         ),
-        ("read-all", "Everything is read.", ClientFrame::ReadAll(ReadAllQuery { r: 26 })),
+        ("read_all", "Everything is read.", ClientFrame::ReadAll(ReadAllQuery { r: 26 })),
         (
             "sync",
             "Cursors that did not fit into hello.",

@@ -170,12 +170,12 @@ pub fn server() -> Vec<Sample<ServerFrame>> {
             },
         ),
         (
-            "thread-settings",
+            "thread_settings",
             "Set on another device.",
             ServerFrame::ThreadSettings { r: None, thread: dm(), settings: settings() },
         ),
         (
-            "thread-settings-answer",
+            "thread_settings-answer",
             "Nothing is set any more.",
             ServerFrame::ThreadSettings { r: Some(24), thread: group(), settings: ThreadSettings::default() },
         ),
