@@ -3,10 +3,10 @@
 use std::{ops::Range, time::Duration};
 
 use futures_util::future::join_all;
-use natterjack_protocol::{Thread, codec::Codec, log::Role};
+use natterjack_protocol::{MsgId, Thread, codec::Codec, log::Role};
 use natterjack_testkit::eventually_within;
 use natterjack_tests::kit::{Cluster, ClusterSpec, User};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::common::{Insight, SOON, add, all_well, gid, good, history_texts, id_of, members, new_group, remove, role};
 
@@ -137,6 +137,47 @@ async fn two_admins_a_day_after_the_last_change() {
     same_everywhere(&cluster, &insight, &group, a).await;
     assert_eq!(history_texts(&api, &group).await, ["good night", "day 0", "day 1", "day 2"]);
     all_well(&cluster);
+}
+
+/// The log's answer to the first change, through edge 0, is lost until the second one is behind it. The ids of both.
+async fn behind_a_lost_answer(
+    cluster: &Cluster,
+    first: impl Future<Output = (u16, Value)>,
+    second: impl Future<Output = (u16, Value)>,
+) -> [MsgId; 2] {
+    let proxy = cluster.nats_proxy(0);
+    let lost = proxy.lost();
+    // The edge tries again after 2 s, and gives up after 15.
+    proxy.drop_live(|_, answer| String::from_utf8_lossy(answer).contains("\"stream\":\"CHAT-"));
+    let second = async {
+        eventually_within("an answer is lost", SOON, async || proxy.lost() > lost).await;
+        let answer = second.await;
+        proxy.drop_nothing();
+        answer
+    };
+    let (first, second) = tokio::join!(first, second);
+    [first, second].map(|answer| id_of(&good(answer)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_the_log_has_is_not_made_again_when_another_came_behind_it() {
+    let cluster = Cluster::start(ClusterSpec { proxied_edges: true, ..ClusterSpec::default() }).await;
+    let users = cluster.mint_users(3).await;
+    let (a, b, x) = (cluster.api(&users[0], 0), cluster.api(&users[1], 1), &users[2]);
+    let group = new_group(&a, "lossy", &users[1..2]).await;
+    good(role(&a, &group, &users[1], Role::Owner).await);
+    let insight = Insight::of(&cluster).await;
+    let both_are_the_last = async |[first, second]: [MsgId; 2]| {
+        let next = async |after| insight.tail.next_control(&group, after).await.unwrap().map(|record| record.id);
+        assert_eq!((next(first).await, next(second).await), (Some(second), None));
+    };
+    // Made again, it would undo what came behind it.
+    both_are_the_last(behind_a_lost_answer(&cluster, add(&a, &group, x), remove(&b, &group, x)).await).await;
+    assert!(!members(&b, &group).await.contains_key(x.id()));
+    // Judged again, it would be no change, as of the one behind it.
+    let (path, name) = (format!("/v1/groups/{}", gid(&group)), json!({ "name": "lossless" }));
+    both_are_the_last(behind_a_lost_answer(&cluster, a.patch(&path, &name), add(&b, &group, x)).await).await;
+    same_everywhere(&cluster, &insight, &group, &users[1]).await;
 }
 
 /// Lets everything that is in the log now grow too old for it, archived before.
