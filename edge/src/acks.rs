@@ -62,7 +62,9 @@ impl UserAcks {
     }
 
     pub fn written(&self, now: Instant) {
-        self.0.lock().iter_mut().for_each(|acks| acks.pending.written(now));
+        if let Some(acks) = &mut *self.0.lock() {
+            acks.pending.written(now);
+        }
     }
 
     /// It could not be written.
@@ -80,6 +82,8 @@ impl UserAcks {
     }
 
     pub fn remember(&self, value: UserCursors, revision: u64) {
-        self.0.lock().iter_mut().for_each(|acks| acks.known = Some((value.clone(), revision)));
+        if let Some(acks) = &mut *self.0.lock() {
+            acks.known = Some((value, revision));
+        }
     }
 }

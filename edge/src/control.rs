@@ -111,16 +111,17 @@ impl ControlAppender {
             let payload = Entry::new(change.actor.clone(), op, change.kind, body).encode();
             match self.publisher.control(&change.thread, &msg_id, payload, guard).await {
                 Ok(stored) => return Ok(stored.id),
-                Err(PublishError::Conflict) => metrics::counter!(crate::metrics::CONTROL_CONFLICTS).increment(1),
+                Err(PublishError::Conflict) => {
+                    if let Some(id) = self.stored(&change.thread, newest, op).await? {
+                        return Ok(id);
+                    }
+                    metrics::counter!(crate::metrics::CONTROL_CONFLICTS).increment(1);
+                }
                 Err(PublishError::Deadline(why)) => {
-                    // Unknown: if it is the last one now, it was stored.
-                    return match self.last(&change.thread).await?.0 {
-                        Some(l) if l.op == Some(op) => Ok(l.id),
-                        _ => {
-                            tracing::warn!(thread = %change.thread, why, "a control entry was not acknowledged");
-                            Err(Refusal::unavailable("the log did not answer; ask for the same again, it is done once"))
-                        }
-                    };
+                    return self.stored(&change.thread, newest, op).await?.ok_or_else(|| {
+                        tracing::warn!(thread = %change.thread, why, "a control entry was not acknowledged");
+                        Refusal::unavailable("the log did not answer; ask for the same again, it is done once")
+                    });
                 }
                 Err(e) => return Err(refuse(e)),
             }
@@ -178,6 +179,18 @@ impl ControlAppender {
     async fn last(&self, thread: &Thread) -> Result<(Option<Last>, MsgId), Refusal> {
         let (record, guard) = self.log.last_control(thread).await.map_err(refuse)?;
         Ok((record.map(|r| Last { id: r.id, op: Entry::decode(&r.payload).ok().map(|e| e.cid) }), guard))
+    }
+
+    /// The entry of this `op` after `after`, if there is one: an attempt may have been stored and its answer lost, and
+    /// others may have come behind it. Judged again it would be a second change, or none and answered with theirs.
+    async fn stored(&self, thread: &Thread, mut after: MsgId, op: Cid) -> Result<Option<MsgId>, Refusal> {
+        while let Some(record) = self.log.next_control(thread, after).await.map_err(refuse)? {
+            if Entry::decode(&record.payload).is_ok_and(|e| e.cid == op) {
+                return Ok(Some(record.id));
+            }
+            after = record.id;
+        }
+        Ok(None)
     }
 
     async fn state(&self, thread: &Thread, actor: &UserId) -> Result<State, Refusal> {

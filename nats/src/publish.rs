@@ -40,8 +40,8 @@ pub struct PublishAck {
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PublishError {
-    /// Another control entry came first, or an earlier attempt of this very one was stored: read the last control
-    /// entry, compare `op`.
+    /// Another control entry came first, or an earlier attempt of this very one was stored, and others behind it: the
+    /// server compares what is expected before it looks for the Msg-Id. Look for the `op` behind `expected`.
     #[error("the thread has a newer control entry than expected")]
     Conflict,
     /// Nothing was stored; it may be tried again when there is room.

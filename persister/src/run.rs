@@ -154,23 +154,17 @@ pub async fn run_with<S: ArchiveStore + Accounts>(
     let closing = store.clone();
     let history = History::new(&nats, layout, cfg.times.clone(), store.clone());
     let readers = Readers::new(&health);
+    let setup = RoleSetup { nats: nats.clone(), layout, times: cfg.times.clone(), instance: cfg.instance, readers };
     parts.spawn({
-        let copier = CursorCopier {
-            buckets: KvBuckets::new(&nats, layout),
-            shards: layout.kv_shards,
-            store: store.patient(),
-            instance: cfg.instance.clone(),
-            times: cfg.times.clone(),
-        };
-        let (readers, stop) = (readers.clone(), stop.clone());
+        let copier = CursorCopier { buckets: KvBuckets::new(&nats, layout), store: store.patient() };
+        let (setup, stop) = (setup.clone(), stop.clone());
         async move {
-            copier.run(readers, stop).await;
+            natterjack_role::run_shards(copier, setup, stop).await;
             Ok(())
         }
     });
     parts.spawn({
         let archive = Archive { history: history.clone(), store: store.patient() };
-        let setup = RoleSetup { nats: nats.clone(), layout, times: cfg.times.clone(), instance: cfg.instance, readers };
         let stop = stop.clone();
         async move {
             natterjack_role::run(archive, setup, stop).await;

@@ -1,17 +1,18 @@
-//! The role: connects, and takes every shard whose lease it gets. Two instances share nothing but NATS; two that hold
-//! one shard for a moment do no harm.
+//! The role: connects, and speaks of every shard whose lease it gets. Two instances share nothing but NATS; two that
+//! hold one shard for a moment do no harm.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use futures_util::future::BoxFuture;
 use natterjack_nats::{
-    KvBuckets, KvError, Layout, Nats, RoleConfig, RoleLease, RoleStartError, ServeError, ServerTime, serve, subjects,
+    KvBuckets, KvError, Layout, Nats, RoleConfig, RoleStartError, ServeError, ServerTime, serve, subjects,
 };
 use natterjack_protocol::{
     Code, Refusal,
     internal::presence::{PresenceAnswer, PresenceRequest},
     limits,
 };
+use natterjack_role::{RoleSetup, ShardWork};
 use natterjack_runtime::{
     Health, Resources,
     clock::wall_ms,
@@ -19,11 +20,9 @@ use natterjack_runtime::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    task::JoinSet,
-    time::{Instant, interval, sleep},
+    time::{Instant, interval},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 
 use crate::{
     metrics,
@@ -36,8 +35,6 @@ use crate::{
 const NAME: &str = "presence";
 /// Requests of edges that are answered at once, and that wait for the loop.
 const ASKS: usize = 256;
-/// Before a shard is begun again after a failure.
-const AGAIN: Duration = Duration::from_secs(1);
 /// How often the bucket is asked for its newest revision.
 const PROBE: Duration = Duration::from_secs(1);
 
@@ -66,17 +63,13 @@ async fn start(cfg: RoleConfig, health: Health, stop: CancellationToken) -> Resu
     let Some(time) = stop.run_until_cancelled(ServerTime::start(&nats, wall_ms)).await else { return Ok(()) };
     tracing::info!("this presence takes any of {} shards; it may have {}", layout.kv_shards, Resources::now());
     let readers = Readers::new(&health);
-    let role = Arc::new(Presence { buckets: KvBuckets::new(&nats, layout), nats, time, cfg });
-    let mut shards = JoinSet::new();
-    for shard in 0..layout.kv_shards {
-        let (role, reader) = (role.clone(), readers.open(format!("{NAME}.{shard}").into()));
-        let span = tracing::info_span!("shard", role = NAME, shard);
-        shards.spawn(role.keep(shard, reader, stop.clone()).instrument(span));
-    }
-    readers.opened(NAME);
+    let setup =
+        RoleSetup { nats: nats.clone(), layout, times: cfg.times, instance: cfg.instance, readers: readers.clone() };
+    let edge_refresh = setup.times.edge_refresh;
+    let role = Presence { buckets: KvBuckets::new(&nats, layout), nats, time, edge_refresh };
     tokio::select! {
         () = readers.watch() => {}
-        () = async { while shards.join_next().await.is_some() {} } => {}
+        () = natterjack_role::run_shards(role, setup, stop) => {}
     }
     health.remove(NAME);
     Ok(())
@@ -86,58 +79,22 @@ struct Presence {
     nats: Nats,
     buckets: KvBuckets,
     time: ServerTime,
-    cfg: RoleConfig,
+    edge_refresh: Duration,
 }
 
-impl Presence {
-    /// Speaks of a shard whenever it has the lease, until `stop`.
-    async fn keep(self: Arc<Self>, shard: u32, reader: Reader, stop: CancellationToken) {
-        let mut lease = RoleLease::of_shard(&self.buckets, NAME, shard, &self.cfg.instance, &self.cfg.times);
-        let trouble = reader.trouble();
-        while !stop.is_cancelled() {
-            reader.rest();
-            tokio::select! {
-                () = stop.cancelled() => break,
-                () = lease.acquire() => {}
-                // Whoever stands by knows no end, and needs none.
-                never = knows_the_end(&reader) => match never {},
-            }
-            let mut held = lease.held();
-            let ended = tokio::select! {
-                () = stop.cancelled() => break,
-                _ = held.wait_for(|held| !held) => {
-                    tracing::info!("another instance speaks of this shard");
-                    continue;
-                }
-                ended = self.speak(shard, &reader) => ended,
-            };
-            match &ended {
-                Err(ShardError::BucketLost) => {
-                    ::metrics::counter!(metrics::BUCKETS_LOST).increment(1);
-                    tracing::error!(
-                        "the bucket of sessions is another one; everybody is unknown until the edges have put their \
-                         sessions again"
-                    );
-                }
-                Err(e) => tracing::error!(error = %e, "a shard's loop failed; it begins again"),
-                Ok(never) => match *never {},
-            }
-            trouble.is(ended.err().map(|e| format!("begins again after: {e}")));
-            let _ = stop.run_until_cancelled(sleep(AGAIN)).await;
-            trouble.is(None);
-        }
-        lease.release().await;
-    }
+impl ShardWork for Presence {
+    const NAME: &'static str = NAME;
+    type Error = ShardError;
 
     /// Reads the shard and speaks of it, until that is not possible any more.
-    async fn speak(&self, shard: u32, reader: &Reader) -> Result<std::convert::Infallible, ShardError> {
+    async fn work(&self, shard: u32, reader: &Reader) -> Result<Infallible, ShardError> {
         reader.begin();
         reader.doing("reads the shard");
         let (began, (asked, asks)) = (Instant::now(), mpsc::channel(ASKS));
         let world = NatsWorld::open(&self.nats, &self.buckets, &self.time, shard, asks).await?;
         let answer = move |request: PresenceRequest| answer(asked.clone(), request);
         let _service = serve(&self.nats, subjects::presence_service(shard), None, ASKS, answer).await?;
-        let (progress, table) = (world.progress(), ShardTable::new(world.floor(), self.cfg.times.edge_refresh));
+        let (progress, table) = (world.progress(), ShardTable::new(world.floor(), self.edge_refresh));
         let shard = Shard::new(shard, world, table).run(|| {
             ::metrics::histogram!(metrics::LOAD_SECONDS).record(began.elapsed());
             tracing::debug!(ms = began.elapsed().as_millis() as u64, "the shard was read; this instance speaks of it");
@@ -160,13 +117,22 @@ impl Presence {
             never = probe => never,
         }
     }
-}
 
-async fn knows_the_end(reader: &Reader) -> std::convert::Infallible {
-    let mut tick = interval(PROBE);
-    loop {
-        tick.tick().await;
-        reader.end(0);
+    fn failed(&self, why: &ShardError) {
+        match why {
+            ShardError::BucketLost => {
+                ::metrics::counter!(metrics::BUCKETS_LOST).increment(1);
+                tracing::error!(
+                    "the bucket of sessions is another one; everybody is unknown until the edges have put their \
+                     sessions again"
+                );
+            }
+            e => tracing::error!(error = %e, "a shard's loop failed; it begins again"),
+        }
+    }
+
+    fn passed_on(&self) {
+        tracing::info!("another instance speaks of this shard");
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::ids::MsgId;
 
-/// A join: commutative, associative, idempotent (the tests hold every implementation to that).
+/// A join: commutative, associative, idempotent (`laws` holds the implementations to that).
 pub trait MaxMerge {
     /// Takes what `other` has more. True: it had more, `self` has changed.
     fn merge_max(&mut self, other: &Self) -> bool;
@@ -42,38 +42,47 @@ impl<K: Ord + Clone, V: MaxMerge + Clone> MaxMerge for BTreeMap<K, V> {
     }
 }
 
+/// For the tests of every implementation.
+#[cfg(test)]
+pub(crate) mod laws {
+    use std::fmt::Debug;
+
+    use proptest::{prop_assert_eq, test_runner::TestCaseError};
+
+    use super::MaxMerge;
+
+    /// Merging is commutative, associative and idempotent, and says "changed" exactly if something has.
+    pub(crate) fn hold<T: MaxMerge + Clone + PartialEq + Debug>(a: &T, b: &T, c: &T) -> Result<(), TestCaseError> {
+        let merged = |a: &T, b: &T| {
+            let mut all = a.clone();
+            let grew = all.merge_max(b);
+            prop_assert_eq!(grew, all != *a);
+            Ok(all)
+        };
+        let ab = merged(a, b)?;
+        prop_assert_eq!(&ab, &merged(b, a)?);
+        prop_assert_eq!(merged(&ab, c)?, merged(a, &merged(b, c)?)?);
+        prop_assert_eq!(merged(&ab, b)?, ab);
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    type Cursors = BTreeMap<u8, u64>;
-
-    fn merged(a: &Cursors, b: &Cursors) -> Cursors {
-        let mut all = a.clone();
-        all.merge_max(b);
-        all
-    }
-
-    fn cursors() -> impl Strategy<Value = Cursors> {
+    fn cursors() -> impl Strategy<Value = BTreeMap<u8, u64>> {
         prop::collection::btree_map(0u8..6, 0u64..20, 0..6)
     }
 
     proptest! {
         #[test]
-        fn merging_is_commutative_associative_and_idempotent(a in cursors(), b in cursors(), c in cursors()) {
-            prop_assert_eq!(merged(&a, &b), merged(&b, &a));
-            prop_assert_eq!(merged(&merged(&a, &b), &c), merged(&a, &merged(&b, &c)));
-            prop_assert_eq!(merged(&merged(&a, &b), &b), merged(&a, &b));
-        }
-
-        /// Nothing goes back, and "changed" is true exactly if something has.
-        #[test]
-        fn merging_only_grows_and_says_whether_it_did(a in cursors(), b in cursors()) {
+        fn maps_keep_the_laws_and_only_grow(a in cursors(), b in cursors(), c in cursors()) {
+            laws::hold(&a, &b, &c)?;
             let mut all = a.clone();
-            let grew = all.merge_max(&b);
-            prop_assert_eq!(grew, all != a);
+            all.merge_max(&b);
             prop_assert!(a.iter().chain(&b).all(|(key, value)| all[key] >= *value));
         }
     }

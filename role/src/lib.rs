@@ -5,17 +5,22 @@
 //! A role is a name and an async function over one partition ([`LogRole`]); `runner` calls it, `restart` again after an
 //! error, `partition` is what it is given. Channel and persister are roles; `tests/real/counter.rs` is the smallest
 //! one.
+//!
+//! `shards` is the same for what is done by shard of the buckets ([`ShardWork`]): the lease, the health, and that it
+//! begins again.
 
 mod metrics;
 mod partition;
 mod restart;
 mod runner;
+mod shards;
 
 use natterjack_nats::{IdFloor, Layout, LogBounds, Nats, Positions, ReadError};
 
 pub use self::{
     partition::Partition,
     runner::{RoleSetup, run},
+    shards::{ShardWork, run as run_shards},
 };
 pub use natterjack_nats::RoleLease;
 

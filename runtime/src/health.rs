@@ -80,8 +80,9 @@ impl Health {
 
     /// The part has ended in good order; it no longer counts.
     pub fn remove(&self, part: &str) {
-        metrics::gauge!(crate::metrics::READY, "part" => part.to_owned()).set(1.0);
-        self.parts.send_if_modified(|parts| parts.remove(part).is_some());
+        if self.parts.send_if_modified(|parts| parts.remove(part).is_some()) {
+            metrics::gauge!(crate::metrics::READY, "part" => part.to_owned()).set(1.0);
+        }
     }
 
     pub fn report(&self) -> Report {

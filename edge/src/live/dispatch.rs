@@ -247,8 +247,8 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
 
     /// Carries out what the topics asked for, then begins a batch of heads if somebody waits.
     fn settle(&mut self) {
-        for (p, newest) in (0..).zip(self.topics.newest()) {
-            self.with.clock.saw(p, *newest);
+        for (p, newest) in self.topics.grown.drain(..) {
+            self.with.clock.saw(p, newest);
         }
         for effect in std::mem::take(&mut self.topics.effects) {
             match effect {

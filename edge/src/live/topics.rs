@@ -73,6 +73,8 @@ pub struct Topics {
     last_generation: u64,
     /// Of each partition the newest event that came here, or that a barrier has vouched for.
     newest: Vec<MsgId>,
+    /// What has grown in `newest` since somebody took it.
+    pub grown: Vec<(u32, MsgId)>,
     /// In the order in which they have to be done.
     pub effects: Vec<TopicEffect>,
     /// Of all that was delivered since somebody wrote.
@@ -90,6 +92,7 @@ impl Topics {
             by_session: HashMap::new(),
             last_generation: 0,
             newest: vec![MsgId::NONE; partitions as usize],
+            grown: Vec::new(),
             effects: Vec::new(),
             unwritten: Unwritten::new(),
         }
@@ -103,14 +106,12 @@ impl Topics {
     }
 
     fn saw(&mut self, p: u32, id: MsgId) {
-        if let Some(newest) = self.newest.get_mut(p as usize) {
-            *newest = id.max(*newest);
+        if let Some(newest) = self.newest.get_mut(p as usize)
+            && *newest < id
+        {
+            *newest = id;
+            self.grown.push((p, id));
         }
-    }
-
-    /// Of each partition, in their order.
-    pub fn newest(&self) -> &[MsgId] {
-        &self.newest
     }
 
     pub fn len(&self) -> usize {

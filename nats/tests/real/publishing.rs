@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use natterjack_nats::{NatsConfig, PublishError, Publisher, provision};
+use natterjack_nats::{NatsConfig, PublishError, Publisher, ThreadLog, provision};
 use natterjack_protocol::{MsgId, Times};
 use natterjack_testkit::{NatsServer, thread, within};
 
@@ -30,6 +30,23 @@ async fn of_two_control_entries_one_wins() {
     assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");
     assert!(matches!(a.and(b), Err(PublishError::Conflict)));
     assert!(matches!(publisher.control(&t, "op4", "d".into(), MsgId::NONE).await, Err(PublishError::Conflict)));
+}
+
+/// Its answer was lost. The server compares what is expected before it looks for the Msg-Id, so whoever gets a conflict
+/// has to look whether an earlier attempt was stored.
+#[tokio::test]
+async fn a_control_entry_that_was_stored_conflicts_with_itself_and_is_not_stored_again() {
+    let (_s, nats, layout) = NatsServer::ready().await;
+    let publisher = Publisher::new(&nats, layout, Times::default());
+    let (t, log) = (thread("group.g"), ThreadLog::new(&nats, layout));
+    let created = publisher.control(&t, "op1", "a".into(), MsgId::NONE).await.unwrap().id;
+    let stored = publisher.control(&t, "op2", "b".into(), created).await.unwrap().id;
+    let again = async || publisher.control(&t, "op2", "b".into(), created).await;
+    assert!(matches!(again().await, Err(PublishError::Conflict)));
+    let behind = publisher.control(&t, "op3", "c".into(), stored).await.unwrap().id;
+    assert!(matches!(again().await, Err(PublishError::Conflict)));
+    let next = async |after| log.next_control(&t, after).await.unwrap().map(|record| record.id);
+    assert_eq!((next(created).await, next(stored).await, next(behind).await), (Some(stored), Some(behind), None));
 }
 
 /// The server is away for a while: every publish waits, and is then stored once.

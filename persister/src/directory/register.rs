@@ -64,7 +64,7 @@ impl<S: ArchiveStore + Accounts> Directory<S> {
         let minted = mint_id('u').map_err(token_refusal)?;
         let user = match invite {
             Some(code) => {
-                let now = self.time.now_ms();
+                let now = self.time.earliest_ms();
                 self.store.take_invite(code, &key, &minted, now).await.map_err(store_refusal)?.ok_or_else(bad_invite)?
             }
             None => minted,

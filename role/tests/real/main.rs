@@ -1,5 +1,7 @@
-//! The runner against a real nats-server: a role of one file reads the log beside channel and persister.
+//! The runners against a real nats-server: a role of one file reads the log beside channel and persister, and work is
+//! done by shard.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod counter;
+mod shards;
 mod third_reader;

@@ -84,6 +84,7 @@ impl World {
     }
 
     fn settle(&mut self) {
+        self.topics.grown.clear();
         for effect in std::mem::take(&mut self.topics.effects) {
             match effect {
                 TopicEffect::Subscribe(slot, key) => drop(self.slots.insert(key, slot)),

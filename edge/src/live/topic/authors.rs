@@ -1,29 +1,32 @@
 //! Who wrote lately in a group: receipts are for them.
 
 use natterjack_protocol::UserId;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// So many are remembered, the latest: in a group where more write at once, the others ask.
 const AUTHORS: usize = 50;
 
+/// Their hashes: each event of the group looks here, and all 50 are 400 bytes in one place.
 #[derive(Default)]
-pub struct RecentAuthors(Vec<Box<str>>);
+pub struct RecentAuthors(Vec<u64>);
 
 impl RecentAuthors {
     pub fn wrote(&mut self, author: &str) {
-        match self.0.iter().rposition(|known| **known == *author) {
+        let author = xxh3_64(author.as_bytes());
+        match self.0.iter().rposition(|known| *known == author) {
             // Most often the last one, or the one before.
             Some(at) => self.0[at..].rotate_left(1),
             None => {
                 if self.0.len() == AUTHORS {
                     self.0.remove(0);
                 }
-                self.0.push(author.into());
+                self.0.push(author);
             }
         }
     }
 
     pub fn has(&self, user: &UserId) -> bool {
-        self.0.iter().any(|author| **author == *user.as_str())
+        self.0.contains(&xxh3_64(user.as_str().as_bytes()))
     }
 }
 

@@ -55,6 +55,7 @@ fn a_change_that_was_made_is_none_when_it_is_repeated() {
         "nothing of what came after they left"
     );
     assert_eq!(judge(&ctl("a", Kind::MemberLeft, &[])), Ok(Verdict::Already(MsgId(7))));
+    assert_eq!(judge(&named("b", "pond")), Ok(Verdict::Already(MsgId(8))), "as of the last one, whatever that changed");
     assert_eq!(judge(&ctl("x", Kind::MemberLeft, &[])).unwrap_err().code, Code::NotMember);
     assert_eq!(judge(&ctl("x", Kind::GroupCreated, &[])).unwrap_err().code, Code::Conflict);
     let Ok(Verdict::Change(body)) = judge(&ctl("b", Kind::MemberAdded, &["e", "f", "b", "f"])) else {
