@@ -159,14 +159,14 @@ impl CursorKeeper {
         Ok(of.into_iter().map(|thread| (thread.clone(), cursors.read(&thread))).collect())
     }
 
-    /// What is not read of these so far is. Returns when it is written.
-    pub async fn read_all(&self, user: &UserId, threads: Vec<(Thread, MsgId)>) -> Result<(), Refusal> {
+    /// What is not read of these so far is. Returns when it is written, of how many that was so.
+    pub async fn read_all(&self, user: &UserId, threads: Vec<(Thread, MsgId)>) -> Result<usize, Refusal> {
         let stands = self.load(user).await?;
         let read: Vec<_> = threads.into_iter().filter(|(thread, id)| *id > stands.read(thread)).collect();
         for part in read.chunks(limits::CURSORS_PER_HELLO) {
             self.0.write(user, None, &ReadyAcks { read: part.to_vec(), got: Vec::new() }).await?;
         }
-        Ok(())
+        Ok(read.len())
     }
 
     /// Returns when all that was said is written.

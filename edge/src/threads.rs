@@ -129,8 +129,8 @@ impl ThreadLists {
         Ok(ThreadList { threads, next: next.map(MsgId), synced })
     }
 
-    /// All that has been written until now is read. Returns when that is stored.
-    pub async fn read_all(&self, reader: &UserId, threads: Vec<(Thread, ThreadItem)>) -> Result<(), Refusal> {
+    /// All that has been written until now is read. Returns when that is stored, in how many threads something was not.
+    pub async fn read_all(&self, reader: &UserId, threads: Vec<(Thread, ThreadItem)>) -> Result<usize, Refusal> {
         let rows = self.order(reader, threads).await?;
         let newest: Vec<(Thread, MsgId)> = rows.into_iter().map(|row| (row.thread, row.newest.id)).collect();
         // The marks first: where nothing is newer, reading does not take them away.

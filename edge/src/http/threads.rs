@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Json, extract::State};
 use natterjack_protocol::{
     MsgId, Refusal, Thread,
     client::{
         frame::Acknowledged,
-        http::{ReadAnswer, ThreadsAnswer},
+        http::{AllRead, ReadAnswer, ThreadsAnswer},
         thread_settings::{SettingsChange, ThreadSettings},
     },
     schema::{PageLimit, Synced, Time},
@@ -20,7 +20,6 @@ use super::{
     extract::{Answer, Authenticated, JsonBody, Path},
     path::{ThreadName, ThreadPath},
     query::{Query, number},
-    refused::Refused,
 };
 use crate::threads::{ListQuery, ThreadList};
 
@@ -65,11 +64,10 @@ pub async fn set(
 ///
 /// That is: all that has been written when it is asked. Answered when it is stored.
 #[utoipa::path(post, path = "/v1/threads/read", tag = "threads", operation_id = "readAll", security(("token" = [])),
-    responses((status = 204)))]
-pub async fn read_all(State(api): Shared, Authenticated(actor): Authenticated) -> Result<StatusCode, Refused> {
+    responses((status = 200, body = AllRead)))]
+pub async fn read_all(State(api): Shared, Authenticated(actor): Authenticated) -> Answer<AllRead> {
     let all = api.people.threads(&actor.user).await?.threads.into_iter().collect();
-    api.threads.read_all(&actor.user, all).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Json(AllRead { threads: api.threads.read_all(&actor.user, all).await? }))
 }
 
 /// How far this device has got in some threads, and how far its user has read in some.

@@ -164,7 +164,7 @@ impl Backend for EdgeBackend {
     }
 
     async fn read_all(&self, session: &SessionHandle) -> Result<(), Refusal> {
-        self.threads.read_all(&session.user, session.state.snapshot()).await
+        self.threads.read_all(&session.user, session.state.snapshot()).await.map(drop)
     }
 
     fn ack(&self, session: &SessionHandle, acked: Acknowledged) -> Result<(), Refusal> {

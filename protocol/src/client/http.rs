@@ -52,6 +52,14 @@ pub struct ReadAnswer {
     pub read: BTreeMap<Thread, MsgId>,
 }
 
+/// Everything is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AllRead {
+    /// In so many threads something was not.
+    #[schema(maximum = 100000)]
+    pub threads: usize,
+}
+
 /// How far a message has come with one who may read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -93,8 +93,8 @@ async fn what_is_set_on_one_device_is_set_on_all() {
     // Archived: out of the one list, in the other, also when somebody writes.
     good(set(&at_desk, &with_carol, json!({ "archived": true })).await);
     c.send_text(&with_carol, "are you there?").await.unwrap();
-    assert_eq!(names(&list(&at_phone, "").await), [with_bob.clone()]);
-    assert_eq!(names(&list(&at_phone, "?archived=true").await), [with_carol.clone()]);
+    assert_eq!(names(&list(&at_phone, "").await), std::slice::from_ref(&with_bob));
+    assert_eq!(names(&list(&at_phone, "?archived=true").await), std::slice::from_ref(&with_carol));
     good(set(&at_desk, &with_carol, json!({ "archived": false })).await);
     assert_eq!(names(&list(&at_phone, "").await).len(), 2);
 
@@ -133,13 +133,13 @@ async fn what_is_set_on_one_device_is_set_on_all() {
     phone.until("all is read", |f| matches!(f, ServerFrame::Ok { r: 9 }).then_some(())).await;
     let all = list(&at_desk, "").await;
     assert!(all.iter().all(|t| t.unread == Some(0) && !t.settings.as_ref().unwrap().unread), "{all:?}");
-    assert_eq!(at_desk.post("/v1/threads/read", &json!({})).await.0, 204);
+    assert_eq!(good(at_desk.post("/v1/threads/read", &json!({})).await), json!({ "threads": 0 }));
 
     refused(set(&at_desk, &foreign, json!({ "pinned": true })).await, Code::NotMember);
     refused(set(&at_desk, &with_bob, json!({})).await, Code::Invalid);
-    refused(set(&at_desk, &with_bob, json!({ "muted_until": limits::NUMBER_MAX + 1 })).await, Code::Invalid);
+    refused(set(&at_desk, &with_bob, json!({ "muted_until": limits::NUMBER_MAX + 1 })).await, Code::BadFrame);
     refused(set(&at_desk, &with_bob, json!({ "draft": "x".repeat(limits::TEXT_CHARS + 1) })).await, Code::Invalid);
-    refused(set(&at_desk, &with_bob, json!({ "pinned": "yes" })).await, Code::Invalid);
+    refused(set(&at_desk, &with_bob, json!({ "pinned": "yes" })).await, Code::BadFrame);
 
     // The bucket forgets her: what is set comes back from the archive.
     eventually_within("the archive has it", SOON, async || {
@@ -229,7 +229,8 @@ async fn two_thousand_threads_are_a_short_list_and_later_only_what_has_changed()
         if is == want { Ok(()) } else { Err(format!("{is:?}")) }
     })
     .await;
-    assert_eq!(list(&api, "?since=nonsense&limit=200").await.len(), 200, "what says nothing means all");
+    let all = good(api.get("/v1/threads?since=nonsense").await);
+    assert!(all["next"].is_u64() && all["threads"].as_array().unwrap().len() == limits::PAGE_DEFAULT, "it means all");
 
     // As many are pinned as may be.
     for other in &others[11..11 + limits::PINNED_THREADS - 1] {
@@ -335,7 +336,7 @@ async fn a_device_without_a_network_shows_what_it_knew() {
     client.read_all().await.unwrap();
     eventually_within("it is read", SOON, async || {
         let unread = client.known_threads().await.unwrap()[0].unread;
-        if unread == Some(0) { Ok(()) } else { Err(unread) }
+        if unread == Some(0) { Ok(()) } else { Err(format!("{unread:?}")) }
     })
     .await;
     client.close().await;
