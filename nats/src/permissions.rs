@@ -238,7 +238,7 @@ mod tests {
         only(&[Edge, Channel], subjects::DIRECTORY);
         only(&[Provision], subjects::OPERATORS);
         only(&[Channel, Persister], "$KV.groups-1.g");
-        only(&[Channel, Persister], "$KV.users-0.a.threads");
+        only(&[Channel, Persister], "$KV.users-0.a.threads.0");
         for key in ["generation", "lost_end.7.3", "clock.7.3", "log_readers"] {
             only(&[Channel, Persister, Provision], &subjects::bucket_key(subjects::CONTROL, key));
         }
@@ -297,7 +297,7 @@ mod tests {
                 assert_eq!(hears(role, &format!("{}.x.1", inbox(Some(other)))), role == other);
             }
             assert!(
-                !hears(role, "_INBOX.x.1") && !hears(role, "chat.1.0.dm.a.b") && !hears(role, "$KV.users-0.a.threads")
+                !hears(role, "_INBOX.x.1") && !hears(role, "chat.1.0.dm.a.b") && !hears(role, "$KV.users-0.a.threads.0")
             );
         }
         // Whoever hears a question may answer all who may ask it.
