@@ -13,7 +13,7 @@ use natterjack_protocol::{
         http::{Registration, Tokens},
     },
     codec::Codec,
-    limits, text,
+    text,
 };
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -26,7 +26,7 @@ use crate::{
     backoff::Backoff,
     client::{Client, Inner},
     core::Core,
-    driver::{Driver, DriverOptions},
+    driver::{Driver, DriverOptions, WINDOW_MAX},
     edges::Edges,
     error::ConnectError,
     events::{Events, SharedMarks},
@@ -43,7 +43,6 @@ use crate::{
 /// Events between driver and app; with them 1,024 wait in the driver before the socket is read no further.
 const EVENTS: usize = 256;
 const COMMANDS: usize = 256;
-const WINDOW_MAX: usize = 32;
 /// Of a backlog, per thread: 10,000 messages of some 800 bytes; eight are fetched at a time.
 const MAX_FILL: Most = Most { count: 10_000, bytes: 8 << 20 };
 
@@ -348,6 +347,3 @@ impl Builder {
         Ok(Auth::new(http.clone(), store.clone(), password, tokens))
     }
 }
-
-/// The window in `pipeline` stays below what an edge answers at a time.
-const _: () = assert!(WINDOW_MAX < limits::INFLIGHT_REQUESTS);

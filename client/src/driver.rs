@@ -19,6 +19,7 @@ use natterjack_protocol::{
         frame::{DeviceClass, ThreadSummary},
     },
     codec::Codec,
+    limits,
 };
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
@@ -101,6 +102,10 @@ pub(crate) struct Driver {
 /// Frames that one pump can make: 16 sends, 8 pages, a sync, 32 questions of the app; and room for the messages of a
 /// command.
 const BURST: usize = 96;
+
+pub(crate) const WINDOW_MAX: usize = 32;
+/// The window in `pipeline` stays below what an edge answers at a time.
+const _: () = assert!(WINDOW_MAX < limits::INFLIGHT_REQUESTS);
 
 impl Driver {
     pub async fn run(mut self) {

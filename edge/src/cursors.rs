@@ -4,9 +4,11 @@
 //! A key only grows, so two edges that write it at once lose nothing of each other's, and no write that comes late or
 //! twice does harm. What an edge that dies had not written yet, its clients say again.
 
+mod stored;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use natterjack_nats::{KvBuckets, KvError, Layout, Nats, ServerTime, TreeChange, subjects};
+use natterjack_nats::{KvBuckets, KvError, Layout, Nats, ServerTime, subjects};
 use natterjack_protocol::{
     Code, DeviceId, MsgId, Refusal, Thread, UserId,
     client::frame::{Acknowledged, ServerFrame},
@@ -17,10 +19,11 @@ use natterjack_protocol::{
 };
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tokio_util::task::TaskTracker;
 
+use self::stored::StoredCursors;
 use crate::{
     acks::{
         UserAcks,
@@ -33,10 +36,7 @@ use crate::{
     refusals::refuse,
     sessions::handle::SessionHandle,
 };
-use natterjack_nats::calls::directory::restore_cursors;
 
-/// Of a compare-and-set that others were faster than: two of a user's devices on two edges need two.
-const ATTEMPTS: u32 = 20;
 /// Before a key that could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Attempts for somebody who is not here any more.
@@ -54,7 +54,7 @@ struct Inner {
     layout: Layout,
     clock: Clock,
     time: ServerTime,
-    directory: Directory,
+    stored: StoredCursors,
     receipts: ReceiptPublisher,
     tasks: TaskTracker,
 }
@@ -74,7 +74,7 @@ impl CursorKeeper {
             layout,
             clock: clock.clone(),
             time: time.clone(),
-            directory: directory.clone(),
+            stored: StoredCursors::new(buckets, directory),
             receipts: ReceiptPublisher::new(nats, buckets),
             tasks: TaskTracker::new(),
         }))
@@ -82,7 +82,7 @@ impl CursorKeeper {
 
     /// By the leader of the key. A key that is gone was lost, and is restored first.
     pub async fn load(&self, user: &UserId) -> Result<UserCursors, Refusal> {
-        self.0.load(user).await
+        self.0.stored.load(user).await
     }
 
     /// Changes what stands there of one thread, and says what stands there then; `apply` says whether it changes
@@ -95,6 +95,7 @@ impl CursorKeeper {
     ) -> Result<UserCursors, Refusal> {
         let mut stands = Ok(UserCursors::default());
         self.0
+            .stored
             .change(
                 user,
                 None,
@@ -189,7 +190,7 @@ impl CursorKeeper {
             Ok(Some(cursors)) => cursors,
             Ok(None) => {
                 let (inner, user) = (self.0.clone(), session.user.clone());
-                self.0.tasks.spawn(async move { inner.load(&user).await.map(drop).unwrap_or_default() });
+                self.0.tasks.spawn(async move { inner.stored.load(&user).await.map(drop).unwrap_or_default() });
                 return Ok(None);
             }
             // Of a later version, perhaps: nothing of it can be told, and they chat all the same.
@@ -255,47 +256,6 @@ fn checked(
 }
 
 impl Inner {
-    async fn load(&self, user: &UserId) -> Result<UserCursors, Refusal> {
-        let key = self.buckets.cursors(user);
-        if let Some(stands) = key.load().await.map_err(refuse)? {
-            return Ok(stands);
-        }
-        self.restore(user).await?;
-        key.load().await.map_err(refuse)?.ok_or_else(being_restored)
-    }
-
-    async fn restore(&self, user: &UserId) -> Result<(), Refusal> {
-        tracing::warn!(%user, "how far a user has read is lost; it is restored from the archive");
-        self.directory.ask(restore_cursors(user)).await.map(drop)
-    }
-
-    /// See [`KvTree::change`](natterjack_nats::KvTree::change). What is lost is restored first, and who is faster is
-    /// given way. The whole as it stands then, if it is under one key.
-    async fn change<C>(
-        &self,
-        user: &UserId,
-        mut known: Option<(UserCursors, u64)>,
-        changes: impl Fn() -> Vec<(u64, C)>,
-        mut apply: impl FnMut(&mut UserCursors, &[(u64, C)]) -> bool,
-    ) -> Result<Option<(UserCursors, u64)>, Refusal> {
-        let (key, mut restored) = (self.buckets.cursors(user), false);
-        for attempt in 1.. {
-            match key.change(known.take(), changes(), &mut apply).await {
-                Ok(TreeChange::Done { whole }) => return Ok(whole),
-                Ok(TreeChange::Lost) if restored => break,
-                Ok(TreeChange::Lost) => {
-                    self.restore(user).await?;
-                    restored = true;
-                }
-                Err(KvError::Conflict) if attempt < ATTEMPTS => {
-                    sleep(Duration::from_millis(rand::random_range(0..=2 << attempt.min(6)))).await;
-                }
-                Err(e) => return Err(refuse(e)),
-            }
-        }
-        Err(being_restored())
-    }
-
     /// The newest id that is known here to be given in the thread's partition.
     fn newest(&self, thread: &Thread) -> Option<MsgId> {
         self.clock.newest(self.layout.partition(thread))
@@ -343,7 +303,7 @@ impl Inner {
             part.fit();
             grows
         };
-        let whole = self.change(user, acks.and_then(UserAcks::take_known), || ready.by_thread(), apply).await?;
+        let whole = self.stored.change(user, acks.and_then(UserAcks::take_known), || ready.by_thread(), apply).await?;
         metrics::counter!(crate::metrics::CURSOR_WRITES).increment(u64::from(!news.is_empty()));
         if let (Some(acks), Some((value, revision))) = (acks, whole) {
             acks.remember(value, revision);
@@ -363,8 +323,4 @@ impl Inner {
             }
         }
     }
-}
-
-fn being_restored() -> Refusal {
-    Refusal::unavailable("how far you have read is being restored: try again in a moment")
 }

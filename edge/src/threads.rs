@@ -58,12 +58,12 @@ pub struct ThreadList {
 
 #[derive(Clone)]
 pub struct ThreadLists {
-    pub history: HistoryClient,
+    history: HistoryClient,
     pub people: People,
-    pub cursors: CursorKeeper,
+    cursors: CursorKeeper,
     pub settings: SettingsKeeper,
-    pub marks: ListMarks,
-    pub orders: KeptOrders,
+    marks: ListMarks,
+    orders: KeptOrders,
 }
 
 /// A thread that is asked about, and up to where it was read.
@@ -80,6 +80,17 @@ impl Size for Asked {
 }
 
 impl ThreadLists {
+    pub fn new(
+        history: &HistoryClient,
+        people: &People,
+        cursors: &CursorKeeper,
+        settings: SettingsKeeper,
+        marks: ListMarks,
+    ) -> Self {
+        let (history, people, cursors) = (history.clone(), people.clone(), cursors.clone());
+        Self { history, people, cursors, settings, marks, orders: KeptOrders::default() }
+    }
+
     pub async fn page(
         &self,
         reader: &UserId,

@@ -297,7 +297,9 @@ mod tests {
                 assert_eq!(hears(role, &format!("{}.x.1", inbox(Some(other)))), role == other);
             }
             assert!(
-                !hears(role, "_INBOX.x.1") && !hears(role, "chat.1.0.dm.a.b") && !hears(role, "$KV.users-0.a.threads.0")
+                !hears(role, "_INBOX.x.1")
+                    && !hears(role, "chat.1.0.dm.a.b")
+                    && !hears(role, "$KV.users-0.a.threads.0")
             );
         }
         // Whoever hears a question may answer all who may ask it.

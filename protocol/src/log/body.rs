@@ -198,6 +198,19 @@ mod tests {
     use crate::refusal::Code;
 
     #[test]
+    fn a_preview_is_cut_at_its_limits_and_says_so() {
+        let cut = |mut body: Body| (body.cut_for_preview(), body);
+        assert!(!cut(Body::text("ü".repeat(limits::PREVIEW_CHARS))).0);
+        let (is_cut, long) = cut(Body::text("ü".repeat(limits::PREVIEW_CHARS + 1)));
+        assert!(is_cut && long.text.unwrap().chars().count() == limits::PREVIEW_CHARS);
+        let users = |n: usize| (0..n).map(|n| UserId::parse(&format!("u{n}")).unwrap()).collect();
+        assert!(!cut(Body { users: users(limits::PREVIEW_USERS), ..Body::default() }).0);
+        let (is_cut, many) = cut(Body { users: users(limits::PREVIEW_USERS + 1), ..Body::default() });
+        assert!(is_cut && many.users.len() == limits::PREVIEW_USERS);
+        assert_eq!(cut(Body { data: Some(Bytes::from_static(b"x")), ..Body::default() }), (true, Body::default()));
+    }
+
+    #[test]
     fn text_is_counted_in_characters() {
         let body = |n| Body::text("ü".repeat(n));
         assert!(body(limits::TEXT_CHARS).check(Kind::Text).is_ok());
