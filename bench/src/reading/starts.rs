@@ -56,15 +56,16 @@ struct Group {
     messages: Vec<MsgId>,
 }
 
-/// One that has its list.
 struct Started {
-    connection: LoadConnection,
+    /// Its list has so many bytes. None: it never came.
+    list: Option<(LoadConnection, usize)>,
     /// From the first TCP connect on.
     took: Duration,
     /// The load itself was so late.
     late: Duration,
-    bytes: usize,
-    refused: u64,
+    /// Attempts.
+    failed: u64,
+    last_error: Option<String>,
 }
 
 /// `users` with `threads` each connect within `within`, evenly.
@@ -88,17 +89,21 @@ pub async fn run(system: &System, users: usize, threads: usize, within: Duration
         starting.spawn(start(system.url(n).to_owned(), user, threads, due, last + PATIENCE));
     }
     let (mut latency, mut stays) = (histogram(), Vec::new());
-    let (mut bytes, mut refused, mut late) = (0, 0, Duration::ZERO);
+    let (mut bytes, mut failed, mut late, mut why) = (0, 0, Duration::ZERO, None);
     while let Some(started) = starting.join_next().await {
-        let Some(started) = started? else { continue };
-        latency.record(started.took.as_micros() as u64)?;
-        (bytes, refused, late) = (bytes + started.bytes, refused + started.refused, late.max(started.late));
-        stays.push(started.connection);
+        let Started { list, took, late: by, failed: times, last_error } = started?;
+        (failed, late, why) = (failed + times, late.max(by), last_error.or(why));
+        if let Some((connection, of_list)) = list {
+            latency.record(took.as_micros() as u64)?;
+            bytes += of_list;
+            stays.push(connection);
+        }
     }
     let seconds = begun.elapsed().as_secs_f64();
     let used = before.until(&Snapshot::take(&system.processes));
     drop(stays);
     let (sent, delivered) = (users as u64, latency.len());
+    let why = why.map(|e| format!(", for instance: {e}")).unwrap_or_default();
     Ok(LoadReport {
         load: format!("reading: {users} users start within {within:?}, a list of {threads} threads each"),
         seconds,
@@ -115,7 +120,7 @@ pub async fn run(system: &System, users: usize, threads: usize, within: Duration
                 "delivery is from TCP connect to the list in hand; {:.0} bytes of the list each",
                 bytes as f64 / delivered.max(1) as f64
             ),
-            format!("{refused} attempts were refused or cut off; the load was late by {late:.0?} at most"),
+            format!("the load was late by {late:.0?} at most; {failed} attempts failed{why}"),
             format!("{} groups with {MESSAGES} messages each, all made in {:.0} s", groups.len(), seeded.as_secs_f64()),
         ],
     })
@@ -159,48 +164,60 @@ async fn user(system: &System, groups: &[Group], n: usize, threads: usize) -> Re
     system.user(&theirs, &cursors).await
 }
 
-/// None: no list until `end`.
-async fn start(url: String, user: User, threads: usize, due: Instant, end: Instant) -> Option<Started> {
+async fn start(url: String, user: User, threads: usize, due: Instant, end: Instant) -> Started {
     sleep_until(due).await;
-    let (begun, mut refused) = (Instant::now(), 0);
+    let begun = Instant::now();
+    let mut started = Started { list: None, took: Duration::ZERO, late: begun - due, failed: 0, last_error: None };
     loop {
-        if let Ok((connection, bytes)) = timeout_at(end, list(&url, user.clone(), threads)).await.ok()? {
-            return Some(Started { connection, took: begun.elapsed(), late: begun - due, bytes, refused });
+        let attempt = timeout_at(end, list(&url, user.clone(), threads, &mut started)).await;
+        started.took = begun.elapsed();
+        match attempt {
+            Ok(Ok(list)) => started.list = Some(list),
+            Ok(Err(e)) => {
+                started.fails(e.to_string());
+                sleep(AGAIN).await;
+                continue;
+            }
+            Err(_) => {}
         }
-        refused += 1;
-        sleep(AGAIN).await;
+        return started;
     }
 }
 
-/// All pages of it, and their bytes.
-async fn list(url: &str, user: User, threads: usize) -> Result<(LoadConnection, usize)> {
+impl Started {
+    fn fails(&mut self, why: String) {
+        (self.failed, self.last_error) = (self.failed + 1, Some(why));
+    }
+}
+
+/// All pages of it, and their bytes. A page that is refused is asked for again, on the same connection.
+async fn list(url: &str, user: User, threads: usize, started: &mut Started) -> Result<(LoadConnection, usize)> {
     let mut connection = LoadConnection::open(url, user).await?;
     let (mut before, mut bytes, mut rows) = (None, 0, 0);
     for r in 1.. {
         let asks = ClientFrame::Threads(ThreadsQuery { r, limit: None, before });
         connection.socket.send(Message::Binary(asks.encode(Codec::Msgpack))).await?;
-        let next = loop {
-            let Message::Binary(answer) =
-                connection.socket.next().await.context("the edge closed the connection")??
-            else {
-                continue;
-            };
+        loop {
+            let message = connection.socket.next().await.context("the edge closed the connection")??;
+            let Message::Binary(answer) = message else { continue };
             match ServerFrame::decode(Codec::Msgpack, &answer)? {
-                Some(ServerFrame::Threads { threads, next, .. }) => {
-                    (bytes, rows) = (bytes + answer.len(), rows + threads.len());
-                    break next;
+                Some(ServerFrame::Threads { threads: page, next, .. }) => {
+                    (bytes, rows) = (bytes + answer.len(), rows + page.len());
+                    match next {
+                        None if rows == threads => return Ok((connection, bytes)),
+                        None => bail!("a list of {rows} threads instead of {threads}"),
+                        next => before = next,
+                    }
+                    break;
                 }
-                Some(ServerFrame::Error { refusal, .. }) => bail!("refused: {refusal}"),
+                Some(ServerFrame::Error { refusal, .. }) => {
+                    started.fails(format!("refused: {refusal}"));
+                    sleep(AGAIN).await;
+                    break;
+                }
                 _ => {}
             }
-        };
-        if next.is_none() {
-            break;
         }
-        before = next;
     }
-    if rows != threads {
-        bail!("a list of {rows} threads instead of {threads}");
-    }
-    Ok((connection, bytes))
+    bail!("a list without an end")
 }
