@@ -1,6 +1,7 @@
 //! The checker is shown to fail: recordings in which one rule was broken on purpose, each caught by that rule.
 //! Planted into a made-up recording here, and into the recording of every real run.
 
+mod cursors;
 mod healthy;
 mod messages;
 mod people;
@@ -13,10 +14,10 @@ use super::{
 /// What is broken, which rule must say so, and how. `None`: the recording has no place for it.
 type Plant = (&'static str, Rule, fn(&mut Recording) -> Option<()>);
 
-pub const COUNT: usize = messages::PLANTS.len() + people::PLANTS.len();
+pub const COUNT: usize = messages::PLANTS.len() + people::PLANTS.len() + cursors::PLANTS.len();
 
 fn plants() -> impl Iterator<Item = Plant> {
-    messages::PLANTS.into_iter().chain(people::PLANTS)
+    messages::PLANTS.into_iter().chain(people::PLANTS).chain(cursors::PLANTS)
 }
 
 /// How many of these [`COUNT`] had a place in this recording, all of them caught; panics with the first that was not.
@@ -42,7 +43,7 @@ fn a_healthy_recording_passes_and_every_planted_fault_is_caught() {
     assert_eq!(verdict.acked, 198);
     assert_eq!(caught(&healthy), COUNT);
     // And there is no rule without a fault that it alone has to see.
-    assert_eq!(Rule::ALL.len(), Rule::TookOver as usize + 1);
+    assert_eq!(Rule::ALL.len(), Rule::ReadLost as usize + 1);
     for rule in Rule::ALL {
         assert!(plants().any(|(_, of, _)| of == rule), "{rule:?} was never shown to fail");
     }
