@@ -75,6 +75,10 @@ fn back(reading: &ReadingRecord, v: &mut Verdict) {
 }
 
 fn ahead(reading: &ReadingRecord, v: &mut Verdict) {
+    // Asked for in the end only.
+    if reading.ends.is_empty() {
+        return;
+    }
     let stored = reading.stored.iter().map(|s| (&s.user, &s.thread, s.id));
     let listed = reading.listed.iter().filter_map(|row| Some((&row.user, &row.thread, row.read?)));
     let receipts = reading.receipts.iter().map(|x| (&x.user, &x.thread, x.id));
