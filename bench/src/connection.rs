@@ -65,7 +65,8 @@ impl LoadConnection {
         let _ = self.socket.send(Message::Binary(ClientFrame::Bye.encode(Codec::Msgpack))).await;
     }
 
-    async fn frame(&mut self) -> Result<Option<ServerFrame>> {
+    /// None: of a type that is not known here.
+    pub async fn frame(&mut self) -> Result<Option<ServerFrame>> {
         match self.socket.next().await.context("the edge closed the connection")?? {
             Message::Binary(bytes) => Ok(ServerFrame::decode(Codec::Msgpack, &bytes)?),
             Message::Close(why) => bail!("the edge closed the connection: {why:?}"),

@@ -82,3 +82,13 @@ impl Snapshot {
         used
     }
 }
+
+/// Of one role in several stretches of time.
+pub fn add(all: &mut Vec<Used>, more: Vec<Used>) {
+    for used in more {
+        match all.iter_mut().find(|u| u.role == used.role) {
+            Some(u) => (u.cpu_seconds, u.rss_bytes) = (u.cpu_seconds + used.cpu_seconds, used.rss_bytes),
+            None => all.push(used),
+        }
+    }
+}

@@ -101,7 +101,8 @@ pub async fn run(
     })
 }
 
-async fn create(system: &System, users: &[User]) -> Result<Thread> {
+/// Of the first of them, through the first edge.
+pub async fn create(system: &System, users: &[User]) -> Result<Thread> {
     let owner = users.first().context("a group has members")?;
     let others: Vec<_> = users[1..].iter().map(|u| u.id.to_string()).collect();
     let url = format!("{}/v1/groups", system.url(0).replacen("ws", "http", 1));

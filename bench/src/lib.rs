@@ -11,6 +11,7 @@ mod pairs;
 mod pin;
 mod presence;
 mod raw;
+mod reading;
 mod report;
 mod system;
 
@@ -83,6 +84,25 @@ pub enum BenchLoad {
         /// Kills the second edge with so many users on it.
         #[arg(long)]
         kill: Option<usize>,
+    },
+    /// What reading costs: a group whose members all read the same message at once; then users who start, each with the
+    /// list of their threads.
+    Reading {
+        /// Of the group; 0: without this load.
+        #[arg(long, default_value_t = 500)]
+        members: usize,
+        /// Messages that all of them read.
+        #[arg(long, default_value_t = 10)]
+        rounds: usize,
+        /// Who start; 0: without this load.
+        #[arg(long, default_value_t = 10_000)]
+        users: usize,
+        /// Of each of them.
+        #[arg(long, default_value_t = 50)]
+        threads: usize,
+        /// Seconds within which they connect.
+        #[arg(long, default_value_t = 10)]
+        within: u64,
     },
     /// Groups whose members are all online.
     Groups {
@@ -167,6 +187,16 @@ async fn one(system: &mut System, load: &BenchLoad, time: Duration) -> Result<Ve
             let mut reports = vec![presence::changes(system, users, watched, changing, time).await?];
             if let Some(users) = kill {
                 reports.push(presence::edge_killed(system, users, watched).await?);
+            }
+            reports
+        }
+        BenchLoad::Reading { members, rounds, users, threads, within } => {
+            let mut reports = Vec::new();
+            if members > 0 {
+                reports.push(reading::at_once(system, members, rounds).await?);
+            }
+            if users > 0 {
+                reports.push(reading::starts::run(system, users, threads, Duration::from_secs(within)).await?);
             }
             reports
         }

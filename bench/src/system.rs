@@ -109,13 +109,15 @@ impl System {
 
     /// New users that exist and can log in, so many that each run has its own.
     pub async fn users(&self, count: usize) -> Result<Vec<User>> {
-        stream::iter(0..count).map(|_| self.user()).buffered(64).try_collect().await
+        let (threads, cursors) = (UserThreads::default(), UserCursors::default());
+        stream::iter(0..count).map(|_| self.user(&threads, &cursors)).buffered(64).try_collect().await
     }
 
-    async fn user(&self) -> Result<User> {
+    /// One who is in these threads, and has read so much of them, as far as their own keys say.
+    pub async fn user(&self, threads: &UserThreads, cursors: &UserCursors) -> Result<User> {
         let id = Token::mint('u', rand::random());
-        self.buckets.cursors(&id).create_if_absent(&UserCursors::default()).await?;
-        self.buckets.threads(&id).create_if_absent(&UserThreads::default()).await?;
+        self.buckets.cursors(&id).create_if_absent(cursors).await?;
+        self.buckets.threads(&id).create_if_absent(threads).await?;
         let now = now_ms() / 1_000;
         let claims = Claims {
             iss: ISSUER.into(),

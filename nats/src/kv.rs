@@ -80,6 +80,12 @@ impl Kv {
         rfc3339::parse_ms(&created).ok_or_else(broken)
     }
 
+    /// The revision that was given last, to whichever key.
+    pub async fn last_revision(&self) -> Result<u64, KvError> {
+        let info = jetstream::stream_info(&self.nats, &self.stream).await.map_err(|e| self.error(e))?;
+        Ok(info.ok_or_else(|| KvError::NoBucket(self.bucket.clone()))?.state.last_seq)
+    }
+
     /// Value and revision; none also for a key that was deleted or has expired.
     pub async fn get(&self, key: &str) -> Result<Option<(Bytes, u64)>, KvError> {
         Ok(match self.last(key).await? {

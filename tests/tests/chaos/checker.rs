@@ -1,5 +1,6 @@
 //! The verdict: pure, one pass over a [`Recording`] per rule. `planted` shows that each rule can fail.
 
+mod cursors;
 mod messages;
 pub mod presence;
 mod sessions;
@@ -47,10 +48,20 @@ pub enum Rule {
     TwoPhones,
     /// A phone that came back by itself displaced the other one.
     TookOver,
+    /// What was told to be stored as read was found further back afterwards.
+    ReadBack,
+    /// Somebody has read further than there is a log.
+    ReadAhead,
+    /// In the end, not as many messages unread as the log says.
+    Unread,
+    /// A receipt says that somebody has read more than they ever said.
+    ReceiptAhead,
+    /// What a device said until it was told that it is stored is not there in the end.
+    ReadLost,
 }
 
 impl Rule {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 23] = [
         Self::Lost,
         Self::AckTruth,
         Self::Twice,
@@ -69,6 +80,11 @@ impl Rule {
         Self::ShownOffline,
         Self::TwoPhones,
         Self::TookOver,
+        Self::ReadBack,
+        Self::ReadAhead,
+        Self::Unread,
+        Self::ReceiptAhead,
+        Self::ReadLost,
     ];
 }
 
@@ -91,6 +107,12 @@ pub struct Verdict {
     pub presence: usize,
     /// Phones that had to go for the other one.
     pub displaced: usize,
+    /// How often somebody said what they have read, and was told that it is stored.
+    pub read_said: usize,
+    pub read_stored: usize,
+    /// Threads in lists, and receipts of what was read.
+    pub lists: usize,
+    pub receipts: usize,
     /// Longest time from writing to the ack.
     pub longest_ack_ms: u64,
     pub latest_live_ms: u64,
@@ -119,10 +141,18 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// Of what was read alone: quick enough to be judged again for each fault that is planted there.
+pub fn check_reading(r: &Recording) -> Verdict {
+    let mut v = Verdict::default();
+    cursors::check(r, &mut v);
+    v
+}
+
 pub fn check(r: &Recording) -> Verdict {
     let mut v = Verdict { histories: r.histories.len(), ..Verdict::default() };
     messages::check(r, &mut v);
     presence::check(r, &mut v);
     sessions::check(r, &mut v);
+    cursors::check(r, &mut v);
     v
 }

@@ -6,6 +6,7 @@
 //! schedule.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests: a panic with its place is the report")]
 
+mod asking;
 mod checker;
 mod faults;
 mod planted;

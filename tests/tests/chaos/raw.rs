@@ -2,6 +2,7 @@
 //! with cursors, and breaks its socket now and then. A device that was displaced takes over again after a while. It
 //! watches who is here. What it is shown, every event frame and each of its connections is recorded.
 
+mod acknowledging;
 mod reading;
 mod sending;
 mod watching;
@@ -24,7 +25,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::sending::{Line, Request};
+use self::{
+    acknowledging::Unstored,
+    sending::{Line, Request},
+};
 use super::{
     record::{Connection, Recorder},
     rules::Rng,
@@ -62,11 +66,13 @@ pub struct Habit {
     pub away: (u64, u64),
     /// Somebody who looks in hangs up after so many milliseconds.
     pub stays: Option<(u64, u64)>,
+    /// Says now and then that its user has read what nobody has written.
+    pub lies: bool,
 }
 
 impl Habit {
     pub fn stays_on(class: DeviceClass) -> Self {
-        Self { class, away: (20, 400), stays: None }
+        Self { class, away: (20, 400), stays: None, lies: false }
     }
 }
 
@@ -85,6 +91,8 @@ pub struct Raw {
     /// Messages without an answer.
     pub waiting: watch::Sender<usize>,
     lines: BTreeMap<Thread, Line>,
+    /// What its user has read.
+    unstored: BTreeMap<Thread, Unstored>,
     synced: Option<String>,
     requests: HashMap<u32, Request>,
     session: u32,
@@ -126,6 +134,7 @@ impl Raw {
             phase,
             waiting: watch::Sender::new(0),
             lines: threads.into_iter().map(|t| (t, Line::default())).collect(),
+            unstored: BTreeMap::new(),
             synced: None,
             requests: HashMap::new(),
             session: 0,
@@ -192,6 +201,7 @@ impl Raw {
             (line.catching, line.asked, line.ask_at, line.retry_at, line.suspect) = (false, false, None, None, false);
             line.held.clear();
         }
+        self.says_all_again();
         let hello = Hello {
             cursors: self
                 .lines
@@ -259,12 +269,14 @@ impl Raw {
             if phase == Phase::Write && !self.lines.is_empty() && self.rng.chance(WRITES) {
                 self.write();
             }
-            for frame in self.frames() {
+            let read = if phase == Phase::Write { self.reads() } else { None };
+            for frame in read.into_iter().chain(self.acknowledges()).chain(self.frames()) {
                 if !self.say(&mut ws, &frame).await {
                     return;
                 }
             }
-            self.waiting.send_replace(self.lines.values().map(|l| l.pending.len()).sum());
+            self.waiting
+                .send_replace(self.lines.values().map(|l| l.pending.len()).sum::<usize>() + self.unstored.len());
         }
     }
 
@@ -286,6 +298,8 @@ impl Raw {
                 let by = by.by.device.to_string();
                 self.record.with_connection(self.connection, |c, _| c.displaced_by = Some(by));
             }
+            ServerFrame::Read { threads } => self.stored(threads),
+            ServerFrame::Receipts { thread, receipts } => self.told_receipts(&thread, &receipts),
             ServerFrame::Presence { r, users } => self.sees(r, users),
             ServerFrame::Pong { synced: Some(synced), .. } => self.adopt(synced),
             ServerFrame::Sent { r, cid, thread, id } => {

@@ -1,6 +1,8 @@
 //! What happened, as plain data: what was asked, what was answered, what was shown to whom, which connections were
 //! there, what stood still, and what history says in the end. One process, one monotonic clock.
 
+pub mod reading;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -12,6 +14,7 @@ use natterjack_protocol::{
     client::{frame::DeviceClass, presence::PresenceState},
 };
 
+use self::reading::ReadingRecord;
 use super::rules::Target;
 
 /// One entry of a thread, as somebody saw it.
@@ -143,6 +146,7 @@ pub struct Recording {
     pub outages: Vec<Outage>,
     /// Per group who wrote the first entry's place for others: a user who is in it from the beginning to the end.
     pub witness: BTreeMap<String, String>,
+    pub reading: ReadingRecord,
     pub numbers: Numbers,
 }
 

@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    asking,
     checker::{Rule, Verdict, check, presence::excused_until},
     faults, planted,
     raw::{Habit, Phase, Raw},
@@ -28,6 +29,8 @@ const RAW: usize = 6;
 const SDK: usize = 3;
 /// Of those with a raw client, so many have a second phone.
 const PHONES: usize = 2;
+/// Who says now and then that they have read what nobody has written.
+const LIAR: usize = 3;
 /// Who write nothing and are in no thread: they come and go, to be looked at.
 const GUESTS: usize = 3;
 /// After the last fault every send has its answer within this.
@@ -35,15 +38,15 @@ const SETTLES: Duration = Duration::from_secs(30);
 /// And every reader has everything: one sweep of heads and its jitter at the most.
 const COMPLETE: Duration = Duration::from_secs(60);
 
-struct People {
-    users: Vec<User>,
+pub struct People {
+    pub users: Vec<User>,
     groups: Vec<Thread>,
     guests: Vec<User>,
 }
 
 impl People {
     /// Who is in a thread at some time of the run.
-    fn threads(&self, i: usize) -> Vec<Thread> {
+    pub fn threads(&self, i: usize) -> Vec<Thread> {
         let n = self.users.len();
         let dm = |j: usize| self.users[i].dm(&self.users[j]);
         self.groups.iter().cloned().chain([dm((i + 1) % n), dm((i + n - 1) % n)]).collect()
@@ -60,7 +63,8 @@ impl People {
         let mut all = Vec::new();
         for (i, user) in self.users[..RAW].iter().enumerate() {
             let class = [DeviceClass::Desktop, DeviceClass::Web][i % 2];
-            let habit = Habit::stays_on(if i < PHONES { DeviceClass::Phone } else { class });
+            let class = if i < PHONES { DeviceClass::Phone } else { class };
+            let habit = Habit { lies: i == LIAR, ..Habit::stays_on(class) };
             all.push((format!("raw{i}"), user.clone(), self.threads(i), habit));
             if i < PHONES {
                 let second = cluster.other_device(user, &format!("d-second-{i}"));
@@ -70,7 +74,7 @@ impl People {
         for (i, user) in self.guests.iter().enumerate() {
             // One looks in and does not come back for long, one comes and goes within a debounce, one around it.
             let away = [(60_000, 90_000), (500, 9_000), (8_000, 20_000)][i % 3];
-            let habit = Habit { class: DeviceClass::Other, away, stays: Some((2_000, 8_000)) };
+            let habit = Habit { class: DeviceClass::Other, away, stays: Some((2_000, 8_000)), lies: false };
             all.push((format!("guest{i}"), user.clone(), Vec::new(), habit));
         }
         all
@@ -116,8 +120,9 @@ pub async fn run(seed: u64, form: Form, again: &str) {
         );
     }
     let steps = schedule(seed, &form);
+    let asking = asking::ask(&cluster, &people, &record, phases.clone(), rng.fork(8));
     let churning = churn(&cluster, &people, &record, phases.clone(), rng.fork(7));
-    let (unasked, ()) = tokio::join!(
+    let (unasked, (), ()) = tokio::join!(
         async {
             let unasked = faults::run(&cluster, &steps, &record).await;
             eprintln!("chaos: all is healed");
@@ -126,7 +131,8 @@ pub async fn run(seed: u64, form: Form, again: &str) {
             phase.send_replace(Phase::Settle);
             unasked
         },
-        churning
+        churning,
+        asking
     );
 
     eprintln!("chaos: nobody writes any more");
@@ -158,6 +164,16 @@ pub async fn run(seed: u64, form: Form, again: &str) {
         sleep(Duration::from_millis(200)).await;
     }
     let complete = healed.elapsed();
+    // And so is what was read.
+    let stands = |v: &Verdict| !v.violations.iter().any(|v| matches!(v.rule, Rule::Unread | Rule::ReadLost));
+    loop {
+        asking::settle(&cluster, &people, &record).await;
+        if stands(&check(&record.lock())) || healed.elapsed() > patience(COMPLETE) {
+            break;
+        }
+        // Reads again what was stored meanwhile.
+        sleep(Duration::from_millis(500)).await;
+    }
     // What is shown in the end is judged, too, when no fault excuses it any more.
     let judged = excused_until(&record.lock()) + Duration::from_secs(2);
     sleep(judged.saturating_sub(Duration::from_micros(record.now()))).await;
@@ -271,7 +287,8 @@ fn report(r: &Recording, v: &Verdict, settled: Duration, complete: Duration) {
     eprintln!(
         "chaos: {} written, {} acked, {} found without an ack, {} refused; {} shown to {} readers, {} histories; \
          {} sessions, {} resends, {} fills, {} changes of members; {} phones displaced, {} times somebody was told how \
-         somebody is shown; slowest ack {} ms, slowest live {} ms; all settled \
+         somebody is shown; {} said that they have read, {} stored, {} threads listed, {} receipts; \
+         slowest ack {} ms, slowest live {} ms; all settled \
          after {:.1} s, all readers complete after {:.1} s",
         r.attempts.len(),
         v.acked,
@@ -286,6 +303,10 @@ fn report(r: &Recording, v: &Verdict, settled: Duration, complete: Duration) {
         r.numbers.membership_changes,
         v.displaced,
         v.presence,
+        v.read_said,
+        v.read_stored,
+        v.lists,
+        v.receipts,
         v.longest_ack_ms,
         v.latest_live_ms,
         settled.as_secs_f64(),

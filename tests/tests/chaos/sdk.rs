@@ -12,6 +12,9 @@ use super::{
     rules::Rng,
 };
 
+/// Percent of the messages up to which its user has read.
+const READS: u64 = 30;
+
 pub struct Sdk {
     pub name: String,
     pub client: Client,
@@ -31,7 +34,12 @@ impl Sdk {
             let phase = *self.phase.borrow();
             tokio::select! {
                 event = self.events.next() => match event {
-                    Some(event) => self.take(event, &sent),
+                    Some(event) => {
+                        self.take(&event, &sent);
+                        if phase == Phase::Write {
+                            self.reads(&event).await;
+                        }
+                    }
                     None => {
                         self.record.complain(self.reader, "the client has ended");
                         return;
@@ -72,19 +80,40 @@ impl Sdk {
         }
     }
 
-    fn take(&self, event: ClientEvent, sent: &HashMap<Local, String>) {
+    /// Some of what it is shown its user has read.
+    async fn reads(&mut self, event: &ClientEvent) {
+        let ClientEvent::Message(e) = event else { return };
+        if !self.rng.chance(READS) {
+            return;
+        }
+        self.record.says_read(self.client.user().as_str(), &e.thread.to_string(), e.id.0, true);
+        if let Err(e) = self.client.read(e.thread.clone(), e.id).await {
+            self.record.complain(self.reader, format!("read: {e}"));
+        }
+    }
+
+    fn take(&self, event: &ClientEvent, sent: &HashMap<Local, String>) {
         match event {
-            ClientEvent::Message(e) => self.record.show(self.reader, &e, true),
-            ClientEvent::Sent { local, cid, id, .. } => match sent.get(&local) {
+            ClientEvent::Message(e) => self.record.show(self.reader, e, true),
+            ClientEvent::Sent { local, cid, id, .. } => match sent.get(local) {
                 Some(text) => self.record.acked(text, cid.to_string(), id.0),
                 None => self.record.complain(self.reader, format!("{id} was sent, which nobody wrote")),
             },
             ClientEvent::Failed { local, refusal, .. } => {
-                if let Some(text) = sent.get(&local) {
+                if let Some(text) = sent.get(local) {
                     self.record.with_attempt(text, |a| a.refused = true);
                 }
                 if refusal.code != natterjack_protocol::Code::NotMember {
                     self.record.complain(self.reader, format!("refused: {refusal:?}"));
+                }
+            }
+            ClientEvent::Read { thread, id } => {
+                self.record.told_stored(None, self.client.user().as_str(), &thread.to_string(), id.0);
+            }
+            ClientEvent::Receipts { thread, receipts } => {
+                for r in receipts {
+                    let (to, of) = (self.client.user().as_str(), r.user.as_str());
+                    self.record.told_receipt(to, of, &thread.to_string(), r.read.0);
                 }
             }
             ClientEvent::Connected { .. } => self.record.lock().numbers.sessions += 1,

@@ -5,6 +5,7 @@ mod first_light;
 mod from_a_phone;
 mod full_screen;
 mod kit;
+mod loads;
 mod start_and_stop;
 mod two_phones;
 mod up;

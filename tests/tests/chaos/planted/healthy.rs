@@ -6,7 +6,10 @@ use natterjack_protocol::{
 };
 
 use crate::{
-    record::{Attempt, Connection, Handing, History, Message, Outage, Reader, Recording, Shown},
+    record::{
+        Attempt, Connection, Handing, History, Message, Outage, Reader, Recording, Shown,
+        reading::{ListedThread, ReadReceipt, ReadSaid, ReadStored},
+    },
     rules::{Rng, Target},
 };
 
@@ -85,7 +88,41 @@ pub fn healthy() -> Recording {
         }
     }
     people(&mut r);
+    reading(&mut r);
     r
+}
+
+/// Each says now and then what they have read, and reads no more from the 150th message on. Another is told of it.
+fn reading(r: &mut Recording) {
+    let some = r.readers.iter().flat_map(|x| {
+        let some = x.shown.iter().step_by(7).filter(|s| s.message.id < 1_150);
+        some.map(|s| (x.user.clone(), s.message.thread.clone(), s.message.id, s.at))
+    });
+    let told: Vec<(String, String, u64, u64)> = some.collect();
+    for (user, thread, id, at) in told {
+        let of = (user.clone(), thread.clone());
+        r.reading.said.push(ReadSaid { at, user, thread, id, repeats: true });
+        let (user, thread) = of.clone();
+        r.reading.stored.push(ReadStored { asked: Some(at), at: at + 100, user, thread, id });
+        let (user, thread) = of;
+        r.reading.receipts.push(ReadReceipt { at: at + 200, to: "a".into(), user, thread, id });
+    }
+    for h in &r.histories {
+        let stored = r.reading.stored.iter().filter(|s| s.user == h.user && s.thread == h.thread);
+        let read = stored.map(|s| s.id).max().unwrap_or(0);
+        let of_others = h.messages.iter().filter(|m| m.kind.is_message() && m.from != h.user && m.id > read);
+        r.reading.listed.push(ListedThread {
+            asked: SECOND,
+            edge: h.edge,
+            user: h.user.clone(),
+            thread: h.thread.clone(),
+            last: h.messages.last().map(|m| m.id),
+            read: Some(read),
+            unread: Some(of_others.count().min(100) as u64),
+            settled: true,
+        });
+        r.reading.ends.insert(h.thread.clone(), 1_200);
+    }
 }
 
 const SECOND: u64 = 1_000_000;

@@ -166,8 +166,11 @@ impl Raw {
                 self.record.complain(self.reader, format!("a watch was refused: {refusal:?}"));
             }
             Some(Request::Watch) => self.watch_at = Some(Instant::now() + wait),
-            // A thread that could not be read while attaching.
+            // A thread that could not be read while attaching, or one that was acknowledged.
             None => {
+                if let (Code::NotMember, Some(thread)) = (refusal.code, &refusal.thread) {
+                    self.not_theirs(thread);
+                }
                 if let Some(line) = refusal.thread.as_ref().and_then(|t| self.lines.get_mut(t)) {
                     match refusal.code {
                         Code::Unavailable => (line.catching, line.ask_at) = (true, Some(Instant::now() + wait)),
