@@ -195,7 +195,7 @@ async fn list(url: &str, user: User, threads: usize, started: &mut Started) -> R
     let mut connection = LoadConnection::open(url, user).await?;
     let (mut before, mut bytes, mut rows) = (None, 0, 0);
     for r in 1.. {
-        let asks = ClientFrame::Threads(ThreadsQuery { r, limit: None, before });
+        let asks = ClientFrame::Threads(ThreadsQuery { r, before, ..ThreadsQuery::default() });
         connection.socket.send(Message::Binary(asks.encode(Codec::Msgpack))).await?;
         loop {
             let message = connection.socket.next().await.context("the edge closed the connection")??;
