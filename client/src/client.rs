@@ -193,8 +193,8 @@ impl Client {
     }
 
     /// The last messages and changes of a thread that came to this device, at most 100, oldest first: for a screen that
-    /// has something to show before there is a connection. Only with a file store; there may be gaps between them, which
-    /// [`Client::history`] fills.
+    /// has something to show before there is a connection. Only with a file store; there may be gaps between them,
+    /// which [`Client::history`] fills.
     pub async fn known_messages(&self, thread: &Thread) -> Result<Vec<Event>, StoreError> {
         self.inner.store.messages(thread.clone()).await
     }

@@ -3,8 +3,8 @@
 //!
 //! [`Client::builder`] logs in and starts one task (`driver`) that stays connected to one of the edges. Messages go
 //! through the outbox, what was missed comes by resume, and the app reads one bounded stream of [`Events`]. Pure
-//! decisions: `outbox`, `resume`, `chain`, `read_state`, `known_threads`, `backoff`, `edges`, `waking`, joined in `core`; I/O:
-//! `connection`, `http`, `store`, `driver`.
+//! decisions: `outbox`, `resume`, `chain`, `read_state`, `known_threads`, `backoff`, `edges`, `waking`, joined in
+//! `core`; I/O: `connection`, `http`, `store`, `driver`.
 
 mod account;
 mod auth;

@@ -134,14 +134,16 @@ impl Client {
 
     /// A client id in the server's time, for [`Client::create_group_as`].
     pub async fn new_cid(&self) -> Result<Cid, RequestError> {
+        Ok(Cid::mint(self.server_time().await?, rand::random()))
+    }
+
+    /// The server's time, milliseconds since 1970: what times of messages and settings are of.
+    pub async fn server_time(&self) -> Result<u64, RequestError> {
         let http = self.auth().http();
         if http.now_ms().is_none() {
             http.ask::<(), Value>(Method::GET, "/v1/edges", None, None).await?;
         }
-        let now = http
-            .now_ms()
-            .ok_or_else(|| RequestError::Unreadable("an answer without the header Natterjack-Now".into()))?;
-        Ok(Cid::mint(now, rand::random()))
+        http.now_ms().ok_or_else(|| RequestError::Unreadable("an answer without the header Natterjack-Now".into()))
     }
 
     pub async fn group(&self, gid: &GroupId) -> Result<GroupInfo, RequestError> {

@@ -177,8 +177,8 @@ impl CursorKeeper {
     }
 
     /// To a device that comes back: what its user has read since it was in sync last (seconds since 1970); if nobody
-    /// knows when that was, in the threads that it has. What it has got, it says with its cursors. What stands there, if
-    /// it can be told now.
+    /// knows when that was, in the threads that it has. What it has got, it says with its cursors. Gives what stands
+    /// there, if it can be told now.
     pub async fn come_back(
         &self,
         session: &Arc<SessionHandle>,

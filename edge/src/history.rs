@@ -16,7 +16,7 @@ use crate::refusals::{EdgeError, RoleService, refuse};
 const ONE_TRY: Duration = Duration::from_millis(1_500);
 /// Questions of an edge under way that have a whole crowd behind them: everybody who was on an edge that died attaches
 /// here at once.
-const IN_TURN: usize = 64;
+const IN_TURN: usize = 24;
 /// All instances are full. Doubled each time, up to half a second.
 const FULL: Duration = Duration::from_millis(20);
 

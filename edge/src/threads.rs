@@ -22,7 +22,7 @@ use natterjack_protocol::{
 
 use self::{
     marks::ListMarks,
-    order::{KeptOrders, Listed, ThreadRow},
+    order::{KeptOrders, Listed, OrderedThread},
 };
 use crate::{
     cursors::CursorKeeper,
@@ -49,7 +49,7 @@ pub struct ListQuery {
     pub archived: bool,
 }
 
-pub struct ThreadList {
+pub struct ListedThreads {
     pub threads: Vec<ThreadSummary>,
     /// Where the next page begins.
     pub next: Option<MsgId>,
@@ -96,7 +96,7 @@ impl ThreadLists {
         reader: &UserId,
         threads: Vec<(Thread, ThreadItem)>,
         query: ListQuery,
-    ) -> Result<ThreadList, Refusal> {
+    ) -> Result<ListedThreads, Refusal> {
         let limit = page_limit(query.limit)?;
         let synced = self.marks.mark(self.cursors.now_s());
         // A list without what was read is better than none.
@@ -137,7 +137,7 @@ impl ThreadLists {
         }
         let rows = found.into_iter().take(end).map(|found| found.summary(self.people.clone()));
         let threads = stream::iter(rows.collect::<Vec<_>>()).buffered(NAMES_AT_ONCE).collect().await;
-        Ok(ThreadList { threads, next: next.map(MsgId), synced })
+        Ok(ListedThreads { threads, next: next.map(MsgId), synced })
     }
 
     /// All that has been written until now is read. Returns when that is stored, in how many threads something was not.
@@ -158,7 +158,7 @@ impl ThreadLists {
         cursors: Option<&UserCursors>,
         query: &ListQuery,
         limit: usize,
-    ) -> Result<(Arc<Vec<ThreadRow>>, Vec<LatestOf>), Refusal> {
+    ) -> Result<(Arc<Vec<OrderedThread>>, Vec<LatestOf>), Refusal> {
         if let Some(kept) = query.before.and_then(|_| self.orders.get(reader)) {
             return Ok((kept, Vec::new()));
         }
@@ -178,7 +178,7 @@ impl ThreadLists {
     }
 
     /// When each was active last.
-    async fn order(&self, reader: &UserId, threads: Vec<(Thread, ThreadItem)>) -> Result<Vec<ThreadRow>, Refusal> {
+    async fn order(&self, reader: &UserId, threads: Vec<(Thread, ThreadItem)>) -> Result<Vec<OrderedThread>, Refusal> {
         let mut rows: Vec<_> =
             threads.into_iter().filter(|(_, i)| i.visible()).map(|(thread, item)| row(thread, item)).collect();
         let names: Vec<Thread> = rows.iter().map(|row| row.thread.clone()).collect();
@@ -191,7 +191,7 @@ impl ThreadLists {
         let last: Vec<_> = stream::iter(parts).map(ask).buffered(AT_ONCE).try_collect().await?;
         rows.iter_mut().zip(last.into_iter().flatten()).for_each(|(row, last)| row.newest = last);
         // What stands there last may be no business of the user's, or later than what they may read.
-        let hidden = |row: &ThreadRow| {
+        let hidden = |row: &OrderedThread| {
             let others = row.newest.id == row.item.v && row.item.known_to() != row.item.v;
             !row.newest.id.is_none() && (others || !row.item.intervals.covers(row.newest.id))
         };
@@ -203,7 +203,7 @@ impl ThreadLists {
         Ok(rows)
     }
 
-    fn asked(&self, row: &ThreadRow, cursors: Option<&UserCursors>) -> Asked {
+    fn asked(&self, row: &OrderedThread, cursors: Option<&UserCursors>) -> Asked {
         let read = cursors.map(|c| c.read(&row.thread));
         Asked { thread: row.thread.clone(), item: row.item.clone(), read }
     }
@@ -231,13 +231,13 @@ impl ThreadLists {
     }
 }
 
-fn row(thread: Thread, item: ThreadItem) -> ThreadRow {
-    ThreadRow { thread, item, newest: LastEntry::default() }
+fn row(thread: Thread, item: ThreadItem) -> OrderedThread {
+    OrderedThread { thread, item, newest: LastEntry::default() }
 }
 
 /// What is known of a thread before its name.
 struct FoundThread {
-    row: ThreadRow,
+    row: OrderedThread,
     latest: LatestOf,
     read: Option<MsgId>,
     settings: Option<ThreadSettings>,
@@ -251,7 +251,7 @@ impl Size for FoundThread {
 
 impl FoundThread {
     async fn summary(self, people: People) -> ThreadSummary {
-        let ThreadRow { thread, item, .. } = self.row;
+        let OrderedThread { thread, item, .. } = self.row;
         let LatestOf { last, cut, newest, unread } = self.latest;
         let name = match &thread {
             // A list without a name is better than none.

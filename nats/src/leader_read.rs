@@ -4,13 +4,16 @@
 //! follower may answer it with what it had a moment ago; leader reads have everything that was acknowledged.
 
 mod direct;
+mod newest;
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use natterjack_protocol::{Most, MsgId, Thread, internal::rpc::LastEntry, size::Size};
 
-use self::direct::Begin;
+pub use self::newest::NewestEntry;
+use self::{direct::Begin, newest::LeaderEnds};
 use crate::{
     layout::Layout,
     subjects,
@@ -90,11 +93,12 @@ impl From<JsError> for LogError {
 pub struct LeaderReader {
     nats: Nats,
     layout: Layout,
+    ends: LeaderEnds,
 }
 
 impl LeaderReader {
     pub fn new(nats: &Nats, layout: Layout) -> Self {
-        Self { nats: nats.clone(), layout }
+        Self { nats: nats.clone(), layout, ends: LeaderEnds::new(layout.partitions) }
     }
 
     fn subjects(&self, thread: &Thread) -> [String; 2] {
@@ -197,26 +201,20 @@ impl LeaderReader {
     /// The newest entry of each thread in the log. By Direct Get: may lag by a moment.
     pub async fn last_entries(&self, threads: &[Thread]) -> Result<Vec<LastEntry>, LogError> {
         let mut last = vec![LastEntry::default(); threads.len()];
-        let mut by_partition = std::collections::BTreeMap::<u32, Vec<usize>>::new();
-        for (i, thread) in threads.iter().enumerate() {
-            by_partition.entry(self.layout.partition(thread)).or_default().push(i);
-        }
-        for (p, indices) in by_partition {
-            // Two subjects a thread, 1,024 subjects a request.
-            for part in indices.chunks(512) {
-                let subjects: Vec<String> = part.iter().flat_map(|i| self.subjects(&threads[*i])).collect();
-                let at: std::collections::HashMap<&Thread, usize> = part.iter().map(|i| (&threads[*i], *i)).collect();
-                for r in self.multi_last(p, &subjects).await? {
-                    if let Some(i) = at.get(&r.thread).filter(|i| last[**i].id < r.id) {
-                        last[*i] = LastEntry { id: r.id, ts: r.ts };
-                    }
+        let read = self.by_partition(threads).into_iter().map(|(p, part)| async move {
+            let subjects: Vec<String> = part.iter().flat_map(|at| self.subjects(&threads[*at])).collect();
+            Ok::<_, LogError>((part, self.multi_last(p, &subjects).await?.0))
+        });
+        for (part, records) in try_join_all(read).await? {
+            let mut of: HashMap<&Thread, LastEntry> = HashMap::with_capacity(part.len());
+            for r in &records {
+                let entry = of.entry(&r.thread).or_default();
+                if entry.id < r.id {
+                    *entry = LastEntry { id: r.id, ts: r.ts };
                 }
-                // The same thread may be asked for twice.
-                for i in part {
-                    if let Some(first) = at.get(&threads[*i]) {
-                        last[*i] = last[*first];
-                    }
-                }
+            }
+            for at in part {
+                last[at] = of.get(&threads[at]).copied().unwrap_or_default();
             }
         }
         Ok(last)

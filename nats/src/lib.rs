@@ -57,7 +57,7 @@ pub use kv_tree::{KvTree, TreeChange};
 pub use kv_watch::{BucketRevision, WatchEvent, WatchProgress};
 pub use layout::Layout;
 pub use layout_store::LayoutError;
-pub use leader_read::{LeaderReader, LogBounds, LogError, LogRecord};
+pub use leader_read::{LeaderReader, LogBounds, LogError, LogRecord, NewestEntry};
 pub use lease::{EdgeLease, LeaseStanding, LeaseState, RoleLease};
 pub use log_readers::LogReaders;
 pub use log_usage::LogUsage;

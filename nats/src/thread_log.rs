@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     layout::Layout,
-    leader_read::{LeaderReader, LogBounds, LogError, LogRecord},
+    leader_read::{LeaderReader, LogBounds, LogError, LogRecord, NewestEntry},
     wire::client::Nats,
 };
 
@@ -150,6 +150,16 @@ impl ThreadLog {
             }
         }
         Ok(last)
+    }
+
+    /// Likewise, with the entries, and whether they are the newest for sure.
+    pub async fn newest_of(&self, threads: &[Thread]) -> Result<Vec<NewestEntry>, LogError> {
+        let mut newest = self.now.newest_of(threads).await?;
+        if self.former.is_some() {
+            // What is not in this generation may be in the former one.
+            newest.iter_mut().for_each(|n| n.certain &= n.last.is_some());
+        }
+        Ok(newest)
     }
 
     /// Of the thread's partition in this generation alone.

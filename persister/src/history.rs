@@ -6,23 +6,25 @@
 //!
 //! An answer is made on one layout of the log, and given only if that was the newest when it was asked for (ADR 5).
 
-use std::sync::{Arc, PoisonError, RwLock};
-
-use natterjack_nats::{
-    KvBuckets, Layout, LayoutError, LogError, Nats, ServeError, Service, ThreadLog, serve, subjects,
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
+
+use natterjack_nats::{KvBuckets, Layout, Nats, ServeError, Service, ThreadLog, serve, subjects};
 use natterjack_protocol::{
-    Code, Event, Most, MsgId, Refusal, Thread, Times, UserId,
+    Event, Most, MsgId, Refusal, Thread, Times, UserId,
     client::frame::Page,
     internal::rpc::{HistoryAnswer, HistoryRequest, PageStart, ReadAccess},
     limits,
 };
 
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 
 use crate::store::{ArchiveError, ArchiveStore, Order, Row, overlay};
 
 mod checked;
+mod error;
 mod latest;
 mod long_tails;
 mod lookup;
@@ -30,15 +32,20 @@ mod operations;
 mod page;
 mod page_source;
 mod reader;
+mod tails;
 mod unarchived;
 
+pub use error::HistoryError;
 use long_tails::LongTails;
 use page_source::PageSource;
 use reader::Reader;
+use tails::KeptTails;
 
 /// Requests at once. Overflow: `unavailable` at once. A request holds at most about a megabyte: `tail`'s part of the
 /// log and a page.
 const CONCURRENCY: usize = 128;
+/// Nobody waits longer for an answer: whoever asked has asked again, and what is done for nobody would be done twice.
+const PATIENCE: Duration = Duration::from_millis(2_500);
 
 /// The service.
 #[derive(Clone)]
@@ -58,54 +65,20 @@ pub(crate) struct View<S> {
     layout: Layout,
     times: Times,
     long_tails: Arc<LongTails>,
+    /// Of this layout.
+    tails: Arc<KeptTails>,
     /// Entries of a thread above the archive that are read whole.
     whole: Most,
-}
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum HistoryError {
-    #[error(transparent)]
-    Store(#[from] ArchiveError),
-    #[error(transparent)]
-    Log(#[from] LogError),
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// What was read is older than what the asker knows to exist.
-    #[error("what was read is not up to date")]
-    Stale,
-    /// The archive does not answer (or is behind), and the log does not reach back to what was asked for, or has too
-    /// much above it.
-    #[error("the archive does not answer or is behind, and the log alone cannot tell")]
-    OutOfReach,
-    #[error("too much happened since this message was first sent to find out whether it was stored")]
-    ResendTooOld,
-}
-
-impl From<HistoryError> for Refusal {
-    fn from(e: HistoryError) -> Self {
-        match e {
-            HistoryError::ResendTooOld => Self::new(Code::ResendTooOld, e.to_string()),
-            HistoryError::Store(ArchiveError::Unavailable(_)) | HistoryError::OutOfReach => {
-                Self::unavailable("older messages cannot be read at the moment; try again in a while")
-            }
-            HistoryError::Store(_) => {
-                tracing::error!(error = %e, "the archive cannot be read");
-                Self::new(Code::Internal, "the archive cannot be read; the operator has to look")
-            }
-            HistoryError::Log(_) | HistoryError::Layout(_) | HistoryError::Stale => {
-                tracing::warn!(error = %e, "history could not answer");
-                Self::unavailable("the newest messages cannot be read at the moment; try again")
-            }
-        }
-    }
 }
 
 /// Serves until it is drained or dropped.
 pub async fn start<S: ArchiveStore>(nats: &Nats, history: History<S>) -> Result<Service, ServeError> {
     let handle = move |request| {
         let history = history.clone();
-        async move { history.answer(request).await }
+        async move {
+            let late = |_| Err(Refusal::unavailable("this took too long; try again"));
+            timeout(PATIENCE, history.answer(request)).await.unwrap_or_else(late)
+        }
     };
     serve(nats, subjects::HISTORY.to_owned(), Some("history"), CONCURRENCY, handle).await
 }
@@ -114,8 +87,17 @@ impl<S: ArchiveStore> History<S> {
     pub fn new(nats: &Nats, layout: Layout, times: Times, store: S) -> Self {
         let (log, buckets) = (ThreadLog::new(nats, layout), KvBuckets::new(nats, layout));
         let places = Arc::new(Semaphore::new(CONCURRENCY));
-        let view =
-            View { places, store, log, buckets, layout, times, long_tails: Arc::default(), whole: unarchived::WHOLE };
+        let view = View {
+            places,
+            store,
+            log,
+            buckets,
+            layout,
+            times,
+            long_tails: Arc::default(),
+            tails: Arc::default(),
+            whole: unarchived::WHOLE,
+        };
         Self { nats: nats.clone(), view: Arc::new(RwLock::new(view)) }
     }
 

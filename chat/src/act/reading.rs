@@ -23,6 +23,8 @@ impl Chat {
             self.screen.problem(&format!("the list is as it was known here: {e}"));
         }
         let all = self.client.known_threads().await?.into_iter();
+        // Without an answer, what is muted for a while is shown as muted.
+        let now = self.client.server_time().await.unwrap_or_default();
         let is_archived = |t: &ThreadSummary| t.settings.as_ref().is_some_and(|s| s.archived);
         let threads: Vec<_> = all.filter(|t| is_archived(t) == archived).take(LISTED).collect();
         let mut lines = Vec::new();
@@ -39,7 +41,7 @@ impl Chat {
                 Some(n @ 1..=99) => format!(" ({n} new)"),
                 Some(_) => " (99+ new)".to_owned(),
             };
-            let set = settings_of(summary.settings.as_ref());
+            let set = settings_of(summary.settings.as_ref(), now);
             lines.push(format!("  {place}{closed}{new}{set}  {}", last.chars().take(60).collect::<String>()));
         }
         let none = if archived { "no threads in the archive" } else { "no threads yet" };

@@ -1,6 +1,6 @@
 //! What the user sets for the current thread, or takes away.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use natterjack_client::protocol::{
     client::thread_settings::{SettingsChange, ThreadSettings},
@@ -14,8 +14,9 @@ use crate::{line::ThreadCommand, screen::Tone};
 impl Chat {
     pub(super) async fn set(&mut self, command: ThreadCommand) -> anyhow::Result<()> {
         let thread = self.here()?;
-        let set = self.client.set_thread(&thread, &change(command, now_ms())).await?;
-        let text = match settings_words(&set, now_ms()) {
+        let now = self.client.server_time().await?;
+        let set = self.client.set_thread(&thread, &change(command, now)).await?;
+        let text = match settings_words(&set, now) {
             words if words.is_empty() => "nothing is set for this thread any more".to_owned(),
             words => format!("this thread is {words}"),
         };
@@ -28,11 +29,6 @@ impl Chat {
         self.screen.say(Tone::Good, "all_read", Some("everything is read".into()), json!({}));
         Ok(())
     }
-}
-
-/// Until when, by this machine's clock: a minute more or less of it does not matter.
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 pub fn change(command: ThreadCommand, now_ms: u64) -> SettingsChange {
@@ -72,8 +68,8 @@ pub fn settings_words(settings: &ThreadSettings, now_ms: u64) -> String {
 }
 
 /// Beside a thread in the list.
-pub fn settings_of(settings: Option<&ThreadSettings>) -> String {
-    match settings.map(|settings| settings_words(settings, now_ms())) {
+pub fn settings_of(settings: Option<&ThreadSettings>, now_ms: u64) -> String {
+    match settings.map(|settings| settings_words(settings, now_ms)) {
         Some(words) if !words.is_empty() => format!(" [{words}]"),
         _ => String::new(),
     }

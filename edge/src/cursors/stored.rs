@@ -1,5 +1,5 @@
-//! The keys of users' cursors: read from the leader, changed by compare-and-set, restored from the archive when they were
-//! lost.
+//! The keys of users' cursors: read from the leader, changed by compare-and-set, restored from the archive when they
+//! were lost.
 
 use std::time::Duration;
 

@@ -21,7 +21,7 @@ use super::{
     path::{ThreadName, ThreadPath},
     query::{Query, number},
 };
-use crate::threads::{ListQuery, ThreadList};
+use crate::threads::{ListQuery, ListedThreads};
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -106,6 +106,6 @@ pub async fn list(
     let all = api.people.threads(&actor.user).await?.threads.into_iter().collect();
     let Turn { limit, before, since, archived } = turn;
     let list = api.threads.page(&actor.user, all, ListQuery { limit, before, since, archived }).await?;
-    let ThreadList { threads, next, synced } = list;
+    let ListedThreads { threads, next, synced } = list;
     Ok(Json(ThreadsAnswer { threads, next, synced }))
 }

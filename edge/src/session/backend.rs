@@ -22,7 +22,7 @@ use crate::{
     presence::{Presence, choice::SeesTyping},
     sends::{device::PublishSends, send::Sends},
     sessions::handle::SessionHandle,
-    threads::{ListQuery, ThreadList, ThreadLists},
+    threads::{ListQuery, ListedThreads, ThreadLists},
 };
 
 /// What each of these promises is said where [`EdgeBackend`] finds it.
@@ -59,7 +59,7 @@ pub trait Backend: Send + Sync + 'static {
         reader: &UserId,
         threads: Vec<(Thread, ThreadItem)>,
         query: ListQuery,
-    ) -> impl Future<Output = Result<ThreadList, Refusal>> + Send;
+    ) -> impl Future<Output = Result<ListedThreads, Refusal>> + Send;
 
     /// Sets something for a thread of the user.
     fn set_thread(
@@ -145,7 +145,7 @@ impl Backend for EdgeBackend {
         reader: &UserId,
         threads: Vec<(Thread, ThreadItem)>,
         query: ListQuery,
-    ) -> Result<ThreadList, Refusal> {
+    ) -> Result<ListedThreads, Refusal> {
         self.threads.page(reader, threads, query).await
     }
 

@@ -17,7 +17,7 @@ use natterjack_protocol::{
 use super::{Done, End, Session, backend::Backend};
 use crate::{
     pages::PageQuestion,
-    threads::{ListQuery, ThreadList},
+    threads::{ListQuery, ListedThreads},
 };
 
 /// The number of the request, for refusing it.
@@ -75,7 +75,7 @@ impl<B: Backend> Session<B> {
                         handle.state.loaded(services.times.attach).await?;
                         let query = ListQuery { limit, before, since, archived };
                         let list = services.backend.threads(&handle.user, handle.state.snapshot(), query).await?;
-                        let ThreadList { threads, next, synced } = list;
+                        let ListedThreads { threads, next, synced } = list;
                         room.frame(&ServerFrame::Threads { r, threads, next, synced });
                         Ok(())
                     };

@@ -23,14 +23,14 @@ const KEPT_THREADS: usize = 200_000;
 
 /// A thread before anything of it is read but when it was active.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ThreadRow {
+pub struct OrderedThread {
     pub thread: Thread,
     pub item: ThreadItem,
     /// The newest entry that the user may see.
     pub newest: LastEntry,
 }
 
-impl ThreadRow {
+impl OrderedThread {
     /// By which a list is ordered, larger first, and turned.
     pub fn key(&self, cursors: Option<&UserCursors>) -> u64 {
         let pinned = cursors.is_some_and(|c| c.settings(&self.thread).pinned);
@@ -50,7 +50,7 @@ pub enum Listed<'a> {
 
 impl Listed<'_> {
     /// Where it is not known what was read and set, nothing is in the archive, and everything may have changed.
-    fn has(&self, row: &ThreadRow, cursors: Option<&UserCursors>) -> bool {
+    fn has(&self, row: &OrderedThread, cursors: Option<&UserCursors>) -> bool {
         let Some(cursors) = cursors else { return !matches!(self, Self::Archived(true)) };
         match self {
             Self::All => true,
@@ -67,7 +67,7 @@ impl Listed<'_> {
 /// A page of the list: where each row stands, and where the next page begins. Rows with the very same key stay on one
 /// page, so that none falls between two.
 pub fn page(
-    rows: &[ThreadRow],
+    rows: &[OrderedThread],
     cursors: Option<&UserCursors>,
     listed: &Listed<'_>,
     before: u64,
@@ -90,15 +90,15 @@ pub fn page(
 #[derive(Clone, Default)]
 pub struct KeptOrders(Arc<Mutex<HashMap<UserId, KeptOrder>>>);
 
-type KeptOrder = (Instant, Arc<Vec<ThreadRow>>);
+type KeptOrder = (Instant, Arc<Vec<OrderedThread>>);
 
 impl KeptOrders {
-    pub fn get(&self, user: &UserId) -> Option<Arc<Vec<ThreadRow>>> {
+    pub fn get(&self, user: &UserId) -> Option<Arc<Vec<OrderedThread>>> {
         self.0.lock().get(user).filter(|(at, _)| at.elapsed() < KEPT).map(|(_, rows)| rows.clone())
     }
 
     /// Those that are oldest go if they are too many together.
-    pub fn keep(&self, user: &UserId, rows: Arc<Vec<ThreadRow>>) {
+    pub fn keep(&self, user: &UserId, rows: Arc<Vec<OrderedThread>>) {
         let mut all = self.0.lock();
         all.retain(|_, (at, _)| at.elapsed() < KEPT);
         all.insert(user.clone(), (Instant::now(), rows));
@@ -115,20 +115,20 @@ mod tests {
 
     use super::*;
 
-    fn row(name: &str, ts: u64) -> ThreadRow {
-        ThreadRow {
+    fn row(name: &str, ts: u64) -> OrderedThread {
+        OrderedThread {
             thread: format!("group.{name}").parse().unwrap(),
             item: ThreadItem::default(),
             newest: LastEntry { id: MsgId(ts), ts },
         }
     }
 
-    fn names(rows: &[ThreadRow], page: &[(u64, usize)]) -> String {
+    fn names(rows: &[OrderedThread], page: &[(u64, usize)]) -> String {
         page.iter().map(|(_, at)| rows[*at].thread.to_string().replace("group.", "")).collect()
     }
 
     /// All pages, one after the other.
-    fn turned(rows: &[ThreadRow], cursors: Option<&UserCursors>, limit: usize) -> Vec<String> {
+    fn turned(rows: &[OrderedThread], cursors: Option<&UserCursors>, limit: usize) -> Vec<String> {
         let (mut pages, mut before) = (Vec::new(), u64::MAX);
         loop {
             let (keys, next) = page(rows, cursors, &Listed::All, before, limit);

@@ -166,7 +166,11 @@ impl LeaderReader {
         Ok(page)
     }
 
-    pub(super) async fn multi_last(&self, p: u32, subjects: &[String]) -> Result<Vec<LogRecord>, LogError> {
+    pub(super) async fn multi_last(
+        &self,
+        p: u32,
+        subjects: &[String],
+    ) -> Result<(Vec<LogRecord>, Option<u64>), LogError> {
         let mut got = Vec::new();
         let (mut seq, mut up_to_seq) = (None, None);
         loop {
@@ -174,12 +178,10 @@ impl LeaderReader {
             let chunk = self.direct(p, &request, 1_024).await?;
             let progressed = chunk.records.last().map(|r| r.id.0);
             got.extend(chunk.records);
+            up_to_seq = up_to_seq.or(chunk.up_to);
             match progressed {
-                Some(last) if chunk.pending > 0 => {
-                    seq = Some(last + 1);
-                    up_to_seq = chunk.up_to;
-                }
-                _ => return Ok(got),
+                Some(last) if chunk.pending > 0 => seq = Some(last + 1),
+                _ => return Ok((got, up_to_seq)),
             }
         }
     }

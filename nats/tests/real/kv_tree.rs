@@ -33,6 +33,7 @@ async fn add(tree: &KvTree<UserThreads>, n: usize, v: u64) {
         match tree.change(None, change, apply).await {
             Ok(TreeChange::Done { .. }) => return,
             Ok(TreeChange::Lost) => panic!("a part is lost"),
+            // Many who come at once come at different times.
             Err(KvError::Conflict) => tokio::time::sleep(Duration::from_millis(rand::random_range(0..5))).await,
             Err(e) => panic!("{e}"),
         }

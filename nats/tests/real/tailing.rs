@@ -130,6 +130,30 @@ async fn last_entries_of_many_threads_at_once() {
     let last = LeaderReader::new(&nats, layout).last_entries(&threads).await.unwrap();
     assert_eq!(last.iter().map(|e| e.id).collect::<Vec<_>>(), expected);
     assert!(last.iter().all(|e| e.id.is_none() == (e.ts == 0)));
+    let newest = LeaderReader::new(&nats, layout).newest_of(&threads).await.unwrap();
+    assert_eq!(newest.iter().map(|n| n.last.as_ref().map_or(MsgId::NONE, |r| r.id)).collect::<Vec<_>>(), expected);
+    assert!(newest.iter().all(|n| n.certain), "the only server has everything");
+    let controlled = |i: usize| i < 1_300 && !i.is_multiple_of(3) && i.is_multiple_of(7);
+    assert!(newest.iter().enumerate().all(|(i, n)| n.control.is_none() != controlled(i)));
+}
+
+/// Whatever was acknowledged before the question is in the answer, however many ask at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_entries_are_never_behind_what_was_acknowledged() {
+    let (_s, nats, layout) = NatsServer::ready().await;
+    let (publisher, reader) = (Publisher::new(&nats, layout, Times::default()), LeaderReader::new(&nats, layout));
+    let asks = (0..20).map(|n| {
+        let (publisher, reader) = (&publisher, &reader);
+        async move {
+            let t = thread(&format!("group.asks{n}"));
+            for m in 0..30 {
+                let id = publisher.message(&t, &format!("{n}.{m}"), "x".into()).await.unwrap().id;
+                let newest = reader.newest_of(std::slice::from_ref(&t)).await.unwrap().remove(0);
+                assert_eq!((newest.last.map(|r| r.id), newest.certain), (Some(id), true));
+            }
+        }
+    });
+    futures_util::future::join_all(asks).await;
 }
 
 /// More than one batch request can hold, by count and by bytes.

@@ -12,11 +12,12 @@ use natterjack_protocol::{
 
 use super::{
     HistoryError, View,
-    page::{Rows, prev_of, visible},
+    page::{Rows, visible},
     page_source::PageSource,
     reader::Reader,
+    tails::{TAIL_ROWS, ThreadTail, is_shown, preview},
 };
-use crate::store::{ArchiveError, ArchiveStore, Order, Row, overlay};
+use crate::store::{ArchiveError, ArchiveStore, Order, Row};
 
 /// Threads looked at side by side.
 const SIDE_BY_SIDE: usize = 16;
@@ -73,9 +74,19 @@ impl<S: ArchiveStore> View<S> {
         reader: UserId,
         threads: Vec<(Thread, ReadAccess, Option<MsgId>)>,
     ) -> Result<Vec<LatestOf>, HistoryError> {
-        let looks = threads.into_iter().map(|(thread, access, read)| {
+        let tails = self.known_tails(&threads).await;
+        let looks = threads.into_iter().zip(tails).map(|((thread, access, read), tail)| {
+            let known = tail.and_then(|known| {
+                let latest = known.tail.latest_of(&reader, &access.intervals, read)?;
+                Some((latest, known.changed))
+            });
             let mut reader = Reader { user: reader.clone(), intervals: access.intervals };
             async move {
+                if let Some((latest, changed)) = known
+                    && (!changed || !reader.ended(&self.log, &thread, access.v).await?)
+                {
+                    return Ok(latest);
+                }
                 let _place = self.places.acquire().await;
                 let latest = self.latest_of(&thread, &reader, read).await?;
                 if reader.ended(&self.log, &thread, access.v).await? {
@@ -99,39 +110,64 @@ impl<S: ArchiveStore> View<S> {
 
     async fn latest_of(&self, thread: &Thread, reader: &Reader, read: Option<MsgId>) -> Result<LatestOf, HistoryError> {
         let source = PageSource::open_unmarked(self, thread).await?;
-        match look(&source, reader, read).await {
+        match self.look(&source, reader, read).await {
             Err(HistoryError::Store(ArchiveError::Unavailable(_))) => {
-                look(&PageSource::open_log_only(self, thread, MsgId::NONE).await?, reader, read).await
+                self.look(&PageSource::open_log_only(self, thread, MsgId::NONE).await?, reader, read).await
             }
             // One thread that cannot be checked now does not take the list from anybody.
             Err(HistoryError::OutOfReach) => Ok(LatestOf::default()),
             latest => latest,
         }
     }
-}
 
-async fn look<S: ArchiveStore>(
-    source: &PageSource<'_, S>,
-    reader: &Reader,
-    read: Option<MsgId>,
-) -> Result<LatestOf, HistoryError> {
-    // What cannot be read now may have unread messages in it.
-    let read = read.filter(|read| reader.hidden(source.hole(), read.next(), MsgId::MAX).is_none());
-    let Some(Newest { row, prev, newest }) = newest(source, reader).await? else {
-        return Ok(LatestOf { unread: read.map(|_| 0), ..LatestOf::default() });
-    };
-    if row.unchecked {
-        return Ok(LatestOf { newest, ..LatestOf::default() });
+    async fn look(
+        &self,
+        source: &PageSource<'_, S>,
+        reader: &Reader,
+        read: Option<MsgId>,
+    ) -> Result<LatestOf, HistoryError> {
+        if source.hole().is_none()
+            && let Some(latest) = self.look_at_tail(source, reader, read).await?
+        {
+            return Ok(latest);
+        }
+        // What cannot be read now may have unread messages in it.
+        let read = read.filter(|read| reader.hidden(source.hole(), read.next(), MsgId::MAX).is_none());
+        let Some(Newest { row, newest }) = newest(source, reader).await? else {
+            return Ok(LatestOf { unread: read.map(|_| 0), ..LatestOf::default() });
+        };
+        if row.unchecked {
+            return Ok(LatestOf { newest, ..LatestOf::default() });
+        }
+        let unread = match read {
+            // In most threads there is nothing that was not read.
+            Some(read) if row.id <= read => Some(0),
+            Some(read) => unread(source, reader, read).await?,
+            None => None,
+        };
+        let (last, cut) = preview(row);
+        Ok(LatestOf { last: Some(last), cut, newest, unread })
     }
-    let unread = match read {
-        // In most threads there is nothing that was not read.
-        Some(read) if row.id <= read => Some(0),
-        Some(read) => unread(source, reader, read).await?,
-        None => None,
-    };
-    let mut last = row.into_event(prev);
-    let cut = last.body.cut_for_preview();
-    Ok(LatestOf { last: Some(last), cut, newest, unread })
+
+    /// From the end of the thread, which others may ask for, too.
+    async fn look_at_tail(
+        &self,
+        source: &PageSource<'_, S>,
+        reader: &Reader,
+        read: Option<MsgId>,
+    ) -> Result<Option<LatestOf>, HistoryError> {
+        for count in TAIL_ROWS {
+            let most = Most { count, bytes: UNREAD_BYTES };
+            let (rows, more) = source.rows(MsgId::NONE, MsgId::MAX, Order::NewestFirst, most).await?;
+            let Some(tail) = ThreadTail::of(rows, !more) else { continue };
+            let latest = tail.latest_of(&reader.user, &reader.intervals, read);
+            self.tails.keep(source.thread, tail);
+            if latest.is_some() {
+                return Ok(latest);
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// Messages of others behind `read`, counted from the newest one down. None: what became of one of them is not known.
@@ -158,30 +194,23 @@ async fn unread(rows: &impl Rows, reader: &Reader, read: MsgId) -> Result<Option
 /// What the list shows of a thread.
 struct Newest {
     row: Row,
-    /// As in a page that begins with it.
-    prev: MsgId,
     /// Of what the reader may see, whatever it is.
     newest: LastEntry,
 }
 
 async fn newest<S: ArchiveStore>(source: &PageSource<'_, S>, reader: &Reader) -> Result<Option<Newest>, HistoryError> {
-    let shown = |r: &Row| r.kind.is_message() || r.kind.is_control() || overlay::is_recalled(r);
-    // Most often the newest entry is it, and the one below is its `prev`.
-    let (mut hi, mut want, mut left, mut first) = (MsgId::MAX, 2, LOOK_BACK, None);
+    let (mut hi, mut left, mut first) = (MsgId::MAX, LOOK_BACK, None);
     while left > 0 {
-        let most = Most { count: want, bytes: limits::PAGE_BYTES };
+        let most = Most { count: LOOK_BACK_STEP, bytes: limits::PAGE_BYTES };
         let mut rows = visible(source, reader, (MsgId::NONE, hi), Order::NewestFirst, most).await?;
         let Some(oldest) = rows.last().map(|r| r.id) else { break };
-        (hi, left, want) = (oldest, left.saturating_sub(rows.len()), LOOK_BACK_STEP);
-        let below = |at: usize| rows.get(at + 1).map(|r| r.id);
+        (hi, left) = (oldest, left.saturating_sub(rows.len()));
         let newest = first.as_ref().map_or(LastEntry { id: rows[0].id, ts: rows[0].ts }, |first: &Newest| first.newest);
-        if let Some(at) = rows.iter().position(shown) {
-            let prev = prev_of(source, reader, rows[at].id, below(at)).await?;
-            return Ok(Some(Newest { row: rows.swap_remove(at), prev, newest }));
+        if let Some(at) = rows.iter().position(is_shown) {
+            return Ok(Some(Newest { row: rows.swap_remove(at), newest }));
         }
         if first.is_none() {
-            let prev = prev_of(source, reader, rows[0].id, below(0)).await?;
-            first = Some(Newest { row: rows.swap_remove(0), prev, newest });
+            first = Some(Newest { row: rows.swap_remove(0), newest });
         }
     }
     Ok(first)

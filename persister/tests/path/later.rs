@@ -149,12 +149,12 @@ async fn question(history: &History<Switched>, model: &Model, mut rng: StdRng, w
             if whole && unread != Some(is) {
                 return Err(format!("unread behind {read}: {unread:?}, not {is}"));
             }
-            let newest = latest.iter().filter_map(|l| l.last.as_ref());
-            newest.clone().try_for_each(|e| model.is_shown(e)).map_err(|e| format!("latest: {e}"))?;
-            newest
-                .map(|e| (e.prev, model.prev(e.id)))
-                .find(|(said, is)| whole && said != is)
-                .map_or(Ok(()), |(said, is)| Err(format!("latest: prev {said}, not {is}")))
+            latest.iter().filter_map(|l| l.last.as_ref()).try_for_each(|e| {
+                model.is_shown(e).map_err(|e| format!("latest: {e}"))?;
+                if e.prev.is_none() { Ok(()) } else { Err(format!("latest: {} is in a chain", e.id)) }
+            })?;
+            let (newest, is) = (latest[0].newest.id, model.rows.last().unwrap().id);
+            if whole && newest != is { Err(format!("newest: {newest}, not {is}")) } else { Ok(()) }
         }
         other => Err(format!("the latest were asked for: {other:?}")),
     }

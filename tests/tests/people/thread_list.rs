@@ -148,6 +148,7 @@ async fn what_is_set_on_one_device_is_set_on_all() {
         if copied > 0.0 { Ok(()) } else { Err("nothing yet") }
     })
     .await;
+    // The copier fetches once a second.
     tokio::time::sleep(Duration::from_secs(2)).await;
     Insight::of(&cluster).await.buckets.cursors(alice.id()).delete().await.unwrap();
     let restored = settings(&at_desk, &with_bob).await;
@@ -205,8 +206,10 @@ async fn two_thousand_threads_are_a_short_list_and_later_only_what_has_changed()
 
     // A mark is of some seconds ago, and of a minute for what was read: what changes then is all there is.
     let settled = async {
+        // The log went on behind the first list.
         tokio::time::sleep(Duration::from_secs(6)).await;
         good(api.get("/v1/threads?limit=1").await);
+        // And behind the second one.
         tokio::time::sleep(Duration::from_secs(6)).await;
         good(api.get("/v1/threads?limit=1").await)["synced"].as_str().unwrap().to_owned()
     };

@@ -2,11 +2,17 @@ mod reading;
 
 use std::time::Duration;
 
-use crossterm::event::{KeyCode, KeyModifiers};
-use natterjack_client::protocol::Refusal;
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use natterjack_client::{
+    ClientEvent, Unsent,
+    protocol::{MsgId, Refusal, client::frame::Page},
+};
 
 use super::*;
-use crate::full::testing::{Chat, dm, event, page, summary, user};
+use crate::full::{
+    testing::{Chat, dm, event, page, summary, user},
+    timeline::PageWanted,
+};
 
 fn local_of(chat: &mut Chat, ticket: u64, local: u64) {
     chat.done(Done::Send { ticket, thread: dm("bob"), result: Ok(Local(local)) });

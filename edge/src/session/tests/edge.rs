@@ -44,7 +44,7 @@ use crate::{
     session::{Counts, Services, backend::Backend, handshake::Handshake},
     sessions::{Sessions, handle::SessionHandle, socket::Socket},
     status::StatusWatch,
-    threads::{ListQuery, ThreadList},
+    threads::{ListQuery, ListedThreads},
     wire::Wire,
 };
 
@@ -134,8 +134,8 @@ impl Backend for FakeBackend {
         page.await.unwrap()
     }
 
-    async fn threads(&self, _: &UserId, _: Vec<(Thread, ThreadItem)>, _: ListQuery) -> Result<ThreadList, Refusal> {
-        Ok(ThreadList { threads: Vec::new(), next: None, synced: String::new() })
+    async fn threads(&self, _: &UserId, _: Vec<(Thread, ThreadItem)>, _: ListQuery) -> Result<ListedThreads, Refusal> {
+        Ok(ListedThreads { threads: Vec::new(), next: None, synced: String::new() })
     }
 
     async fn set_thread(&self, _: &SessionHandle, _: &Thread, _: SettingsChange) -> Result<ThreadSettings, Refusal> {

@@ -69,10 +69,6 @@ impl Model {
         behind.min(usize::from(natterjack_protocol::limits::UNREAD_MAX)) as u8
     }
 
-    pub fn prev(&self, id: MsgId) -> MsgId {
-        self.rows.iter().map(|r| r.id).rfind(|i| *i < id).unwrap_or_default()
-    }
-
     pub fn ids(&self, at: PageStart, limit: usize) -> Vec<MsgId> {
         let all: Vec<MsgId> = self.rows.iter().map(|r| r.id).collect();
         let down = |hi: MsgId, n: usize| {
