@@ -36,8 +36,13 @@ pub enum FrameSeen {
 }
 
 impl LoadConnection {
-    /// Connects, says hello and waits until it is live.
+    /// Connects as a device that has nothing, says hello and waits until it is live.
     pub async fn open(url: &str, user: User) -> Result<Self> {
+        Ok(Self::open_again(url, user, None).await?.0)
+    }
+
+    /// As one that was here before, if with the `synced` of then. With the `synced` of now.
+    pub async fn open_again(url: &str, user: User, synced: Option<String>) -> Result<(Self, String)> {
         let mut request = format!("{url}/v1/ws").into_client_request()?;
         request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("natterjack.v1.msgpack"));
         if request.uri().scheme_str() != Some("ws") {
@@ -49,11 +54,11 @@ impl LoadConnection {
         let config = WebSocketConfig::default().read_buffer_size(4 * 1024);
         let (socket, _) = client_async_with_config(request, stream, Some(config)).await?;
         let mut connection = Self { user, socket };
-        let hello = ClientFrame::Hello(Hello::new(connection.user.token.clone(), connection.user.id.clone()));
-        connection.socket.send(Message::Binary(hello.encode(Codec::Msgpack))).await?;
+        let hello = Hello { synced, ..Hello::new(connection.user.token.clone(), connection.user.id.clone()) };
+        connection.socket.send(Message::Binary(ClientFrame::Hello(hello).encode(Codec::Msgpack))).await?;
         loop {
             match connection.frame().await? {
-                Some(ServerFrame::Attached { .. }) => return Ok(connection),
+                Some(ServerFrame::Attached { synced }) => return Ok((connection, synced)),
                 Some(ServerFrame::Error { refusal, .. }) => bail!("refused: {refusal}"),
                 _ => {}
             }

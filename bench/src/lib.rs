@@ -103,6 +103,9 @@ pub enum BenchLoad {
         /// Seconds within which they connect.
         #[arg(long, default_value_t = 10)]
         within: u64,
+        /// Their devices are new: each gets the newest page of each thread before its list.
+        #[arg(long)]
+        fresh: bool,
     },
     /// Groups whose members are all online.
     Groups {
@@ -190,13 +193,13 @@ async fn one(system: &mut System, load: &BenchLoad, time: Duration) -> Result<Ve
             }
             reports
         }
-        BenchLoad::Reading { members, rounds, users, threads, within } => {
+        BenchLoad::Reading { members, rounds, users, threads, within, fresh } => {
             let mut reports = Vec::new();
             if members > 0 {
                 reports.push(reading::at_once(system, members, rounds).await?);
             }
             if users > 0 {
-                reports.push(reading::starts::run(system, users, threads, Duration::from_secs(within)).await?);
+                reports.push(reading::starts::run(system, (users, threads), Duration::from_secs(within), fresh).await?);
             }
             reports
         }

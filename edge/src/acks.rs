@@ -8,7 +8,7 @@ use natterjack_protocol::{DeviceId, MsgId, Thread, client::frame::Acknowledged, 
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use self::pending::{PendingAcks, ReadyAcks};
+use self::pending::{Given, PendingAcks, ReadyAcks};
 
 /// Empty until somebody says something: most users are idle.
 #[derive(Default)]
@@ -57,8 +57,8 @@ impl UserAcks {
         due
     }
 
-    pub fn take(&self, now: Instant, newest: impl Fn(&Thread) -> Option<MsgId>) -> ReadyAcks {
-        self.0.lock().as_mut().map(|acks| acks.pending.take(now, newest)).unwrap_or_default()
+    pub fn take(&self, now: Instant, given: impl Fn(&Thread) -> Given) -> ReadyAcks {
+        self.0.lock().as_mut().map(|acks| acks.pending.take(now, given)).unwrap_or_default()
     }
 
     pub fn written(&self, now: Instant) {

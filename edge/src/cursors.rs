@@ -27,7 +27,7 @@ use self::stored::StoredCursors;
 use crate::{
     acks::{
         UserAcks,
-        pending::{PendingAcks, ReadyAcks},
+        pending::{Given, PendingAcks, ReadyAcks},
     },
     clock::Clock,
     directory::Directory,
@@ -148,7 +148,7 @@ impl CursorKeeper {
         pending.hurry();
         while let Some(due) = pending.due(Instant::now()) {
             sleep_until(due).await;
-            let ready = pending.take(Instant::now(), |thread| self.0.newest(thread));
+            let ready = pending.take(Instant::now(), |thread| self.0.given(thread));
             if !ready.is_empty() {
                 self.0.write(user, None, &ready).await?;
             }
@@ -256,9 +256,9 @@ fn checked(
 }
 
 impl Inner {
-    /// The newest id that is known here to be given in the thread's partition.
-    fn newest(&self, thread: &Thread) -> Option<MsgId> {
-        self.clock.newest(self.layout.partition(thread))
+    fn given(&self, thread: &Thread) -> Given {
+        let p = self.layout.partition(thread);
+        Given { newest: self.clock.newest(p), beats: self.clock.alive(p) }
     }
 
     /// Until nothing is pending.
@@ -269,7 +269,7 @@ impl Inner {
                 () = sleep_until(due) => {}
                 () = changed.notified() => continue,
             }
-            let ready = state.acks.take(Instant::now(), |thread| self.newest(thread));
+            let ready = state.acks.take(Instant::now(), |thread| self.given(thread));
             if ready.is_empty() {
                 continue;
             }

@@ -1,4 +1,5 @@
-//! Users who start: each connects with nothing, asks for the list of their threads, and stays.
+//! Users who start: each connects, asks for the list of their threads, and stays. Their devices were here before and
+//! have missed nothing; or they are new, have nothing, and get the newest page of each thread besides.
 //!
 //! What is seeded: groups with some messages in each, written over the wire. Users and what they have read are minted
 //! in KV; that a group has so many members stands in their keys alone: a group takes 500, and nobody writes here.
@@ -42,6 +43,8 @@ const UNREAD_EVERY: usize = 10;
 /// Groups that are filled, and users that are made, at once.
 const FILLING: usize = 16;
 const MINTING: usize = 64;
+/// Long before they start, or it would be told again to each who was here before.
+const READ_AGO_S: u64 = 86_400;
 /// The archive has what was seeded.
 const SETTLED: Duration = Duration::from_secs(5);
 /// Behind the last connect.
@@ -54,6 +57,12 @@ struct Group {
     /// As a member has it.
     item: ThreadItem,
     messages: Vec<MsgId>,
+}
+
+struct Device {
+    url: String,
+    user: User,
+    synced: Option<String>,
 }
 
 struct Started {
@@ -69,7 +78,12 @@ struct Started {
 }
 
 /// `users` with `threads` each connect within `within`, evenly.
-pub async fn run(system: &System, users: usize, threads: usize, within: Duration) -> Result<LoadReport> {
+pub async fn run(
+    system: &System,
+    (users, threads): (usize, usize),
+    within: Duration,
+    fresh: bool,
+) -> Result<LoadReport> {
     if threads == 0 {
         bail!("users have at least one thread");
     }
@@ -81,12 +95,14 @@ pub async fn run(system: &System, users: usize, threads: usize, within: Duration
         stream::iter(0..users).map(|n| user(system, &groups, n, threads)).buffered(MINTING).try_collect().await?;
     let seeded = seeding.elapsed();
     sleep(SETTLED).await;
+    let synced = if fresh { None } else { Some(synced(system).await?) };
 
     let (before, begun) = (Snapshot::take(&system.processes), Instant::now());
     let (last, mut starting) = (begun + within, JoinSet::new());
     for (n, user) in all.into_iter().enumerate() {
         let due = begun + within.mul_f64(n as f64 / users as f64);
-        starting.spawn(start(system.url(n).to_owned(), user, threads, due, last + PATIENCE));
+        let device = Device { url: system.url(n).to_owned(), user, synced: synced.clone() };
+        starting.spawn(start(device, threads, due, last + PATIENCE));
     }
     let (mut latency, mut stays) = (histogram(), Vec::new());
     let (mut bytes, mut failed, mut late, mut why) = (0, 0, Duration::ZERO, None);
@@ -105,7 +121,10 @@ pub async fn run(system: &System, users: usize, threads: usize, within: Duration
     let (sent, delivered) = (users as u64, latency.len());
     let why = why.map(|e| format!(", for instance: {e}")).unwrap_or_default();
     Ok(LoadReport {
-        load: format!("reading: {users} users start within {within:?}, a list of {threads} threads each"),
+        load: format!(
+            "reading: {users} users start within {within:?}, {}, a list of {threads} threads each",
+            if fresh { "on devices that are new" } else { "on devices that were here before" }
+        ),
         seconds,
         sent,
         delivered,
@@ -158,18 +177,26 @@ async fn user(system: &System, groups: &[Group], n: usize, threads: usize) -> Re
         // Distinct, and each group in as many lists.
         let group = &groups[(n + k * (groups.len() / threads)) % groups.len()];
         let unread = if k % UNREAD_EVERY == 0 { UNREAD } else { 0 };
-        cursors.add_read(&group.thread, group.messages[MESSAGES - 1 - unread], now_ms() / 1_000);
+        cursors.add_read(&group.thread, group.messages[MESSAGES - 1 - unread], now_ms() / 1_000 - READ_AGO_S);
         theirs.threads.insert(group.thread.clone(), group.item.clone());
     }
     system.user(&theirs, &cursors).await
 }
 
-async fn start(url: String, user: User, threads: usize, due: Instant, end: Instant) -> Started {
+/// What a device that has everything brings: the same for all.
+async fn synced(system: &System) -> Result<String> {
+    let user = system.users(1).await?.remove(0);
+    let (mut connection, synced) = LoadConnection::open_again(system.url(0), user, None).await?;
+    connection.bye().await;
+    Ok(synced)
+}
+
+async fn start(device: Device, threads: usize, due: Instant, end: Instant) -> Started {
     sleep_until(due).await;
     let begun = Instant::now();
     let mut started = Started { list: None, took: Duration::ZERO, late: begun - due, failed: 0, last_error: None };
     loop {
-        let attempt = timeout_at(end, list(&url, user.clone(), threads, &mut started)).await;
+        let attempt = timeout_at(end, list(&device, threads, &mut started)).await;
         started.took = begun.elapsed();
         match attempt {
             Ok(Ok(list)) => started.list = Some(list),
@@ -191,8 +218,9 @@ impl Started {
 }
 
 /// All pages of it, and their bytes. A page that is refused is asked for again, on the same connection.
-async fn list(url: &str, user: User, threads: usize, started: &mut Started) -> Result<(LoadConnection, usize)> {
-    let mut connection = LoadConnection::open(url, user).await?;
+async fn list(device: &Device, threads: usize, started: &mut Started) -> Result<(LoadConnection, usize)> {
+    let (user, synced) = (device.user.clone(), device.synced.clone());
+    let (mut connection, _) = LoadConnection::open_again(&device.url, user, synced).await?;
     let (mut before, mut bytes, mut rows) = (None, 0, 0);
     for r in 1.. {
         let asks = ClientFrame::Threads(ThreadsQuery { r, before, ..ThreadsQuery::default() });

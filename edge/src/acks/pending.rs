@@ -14,8 +14,18 @@ const EVERY: Duration = Duration::from_secs(1);
 const GOT: Duration = Duration::from_millis(2_500);
 /// An id that this edge has not heard of yet: it may have come in a page, and its partition's next beat says so.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// After so long it was never given, and counts as the newest one there is.
+/// After so long it was never given, and counts as the newest one there is: if its partition beats, for the beats of
+/// this time have counted further than any page that a client may have seen before.
 const BELIEVE: Duration = Duration::from_secs(5);
+
+/// What is known here of a thread's partition.
+#[derive(Clone, Copy)]
+pub struct Given {
+    /// The newest id. None: nothing was heard of it yet.
+    pub newest: Option<MsgId>,
+    /// It is heard of now.
+    pub beats: bool,
+}
 
 #[derive(Clone, Copy)]
 struct Pending {
@@ -114,16 +124,17 @@ impl PendingAcks {
         Some(earliest.into_iter().chain(self.again).fold(first, Instant::max))
     }
 
-    /// Takes what may be written. `newest`: of a thread's partition the newest id that this edge knows to be given.
-    pub fn take(&mut self, now: Instant, newest: impl Fn(&Thread) -> Option<MsgId>) -> ReadyAcks {
+    /// Takes what may be written.
+    pub fn take(&mut self, now: Instant, given: impl Fn(&Thread) -> Given) -> ReadyAcks {
         let (mut ready, mut again) = (ReadyAcks::default(), None);
         let mut believed = |thread: &Thread, pending: &Pending| {
-            let known = newest(thread).unwrap_or_default();
-            if pending.id <= known {
+            let Given { newest, beats } = given(thread);
+            let newest = newest.unwrap_or_default();
+            if pending.id <= newest {
                 return Some(pending.id);
             }
-            if now.duration_since(pending.since) >= BELIEVE && !known.is_none() {
-                return Some(known);
+            if beats && now.duration_since(pending.since) >= BELIEVE && !newest.is_none() {
+                return Some(newest);
             }
             again = Some(now + LOOK_AGAIN);
             None
@@ -188,7 +199,11 @@ mod tests {
         Acknowledged { read: all(read), got: all(got) }
     }
 
-    const ALL: fn(&Thread) -> Option<MsgId> = |_| Some(MsgId::MAX);
+    fn given(newest: Option<u64>, beats: bool) -> impl Fn(&Thread) -> Given {
+        move |_| Given { newest: newest.map(MsgId), beats }
+    }
+
+    const ALL: fn(&Thread) -> Given = |_| Given { newest: Some(MsgId::MAX), beats: false };
 
     #[test]
     fn reads_go_together_at_most_once_a_second_and_what_was_got_waits() {
@@ -220,12 +235,12 @@ mod tests {
         let (mut acks, now) = (PendingAcks::default(), Instant::now());
         acks.add(&device(), acked(&[("a", 50), ("b", 10)], &[("c", 60)]), now);
         acks.hurry();
-        let newest = |_: &Thread| Some(MsgId(20));
-        let ready = acks.take(now, newest);
+        let ready = acks.take(now, given(Some(20), true));
         assert_eq!((ready.read, ready.got), (vec![(thread("b"), MsgId(10))], vec![]));
         assert_eq!(acks.due(now), Some(now + LOOK_AGAIN), "the next beat may know it");
-        assert!(acks.take(now + BELIEVE, |_| None).is_empty(), "no beat has come yet");
-        let mut cut = acks.take(now + BELIEVE, newest);
+        assert!(acks.take(now + BELIEVE, given(None, true)).is_empty(), "no beat has come yet");
+        assert!(acks.take(now + 9 * BELIEVE, given(Some(20), false)).is_empty(), "nor has one for long");
+        let mut cut = acks.take(now + BELIEVE, given(Some(20), true));
         assert_eq!(cut.read, [(thread("a"), MsgId(20))]);
         assert_eq!(cut.got.pop(), Some((device(), thread("c"), MsgId(20))));
         assert!(acks.is_empty());

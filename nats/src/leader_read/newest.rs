@@ -70,8 +70,9 @@ impl LeaderReader {
         threads: &[Thread],
     ) -> Result<(Vec<usize>, HashMap<Thread, NewestEntry>, bool), LogError> {
         let subjects: Vec<String> = part.iter().flat_map(|at| self.subjects(&threads[*at])).collect();
-        let asked = Instant::now();
-        let ((records, up_to), end) = tokio::try_join!(self.multi_last(p, &subjects), self.end_since(p, asked))?;
+        // One after the other: while others write, an end that was asked later would be beyond any answer.
+        let end = self.end_since(p, Instant::now()).await?;
+        let (records, up_to) = self.multi_last(p, &subjects).await?;
         let mut found: HashMap<Thread, NewestEntry> = HashMap::with_capacity(part.len());
         for record in records {
             let of = found.entry(record.thread.clone()).or_default();

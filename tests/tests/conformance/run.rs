@@ -24,7 +24,8 @@ use super::{
 
 const ANSWER: Duration = Duration::from_secs(20);
 /// What an edge says of itself, and what may therefore come between a request and its answer.
-const UNASKED: [&str; 7] = ["event", "member", "page", "typing", "contacts", "degraded", "thread_settings"];
+const UNASKED: [&str; 9] =
+    ["event", "member", "page", "typing", "contacts", "degraded", "read", "receipts", "thread_settings"];
 /// Of these, what follows something that was said before, whenever that comes: also before a frame that is the next
 /// one.
 const LIVE: [&str; 4] = ["event", "member", "typing", "contacts"];

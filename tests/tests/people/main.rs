@@ -19,6 +19,7 @@ mod lost_changes;
 mod lost_keys;
 mod people;
 mod reading;
+mod reading_goes_on;
 mod receipts;
 mod refresh;
 mod sessions;

@@ -29,13 +29,13 @@ pub fn ack(read: &[(&Thread, MsgId)]) -> ClientFrame {
 }
 
 /// Read and unread in a thread, as the list says.
-async fn listed(api: &Api, thread: &Thread) -> (MsgId, u64) {
+pub async fn listed(api: &Api, thread: &Thread) -> (MsgId, u64) {
     let list = good(api.get("/v1/threads").await);
     let row = list["threads"].as_array().unwrap().iter().find(|t| t["thread"] == json!(thread)).unwrap().clone();
     (serde_json::from_value(row["read"].clone()).unwrap(), row["unread"].as_u64().unwrap())
 }
 
-async fn becomes(api: &Api, thread: &Thread, want: (MsgId, u64)) {
+pub async fn becomes(api: &Api, thread: &Thread, want: (MsgId, u64)) {
     eventually_within("the list says what was read", SOON, async || {
         let is = listed(api, thread).await;
         if is == want { Ok(()) } else { Err(format!("{is:?}, not {want:?}")) }
@@ -207,7 +207,7 @@ async fn two_devices_that_read_at_once_lose_nothing_of_each_other() {
     all_well(&cluster);
 }
 
-/// The edge that heard it dies before it has written it; then the key is lost; then the whole bucket.
+/// The edge that heard it dies before it has written it; then the key is lost, twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_read_survives_an_edge_and_its_bucket() {
     let cluster = Cluster::start(ClusterSpec::default()).await;
