@@ -4,7 +4,7 @@ pub mod pending;
 
 use std::{sync::Arc, time::Duration};
 
-use natterjack_protocol::{DeviceId, MsgId, Thread, client::frame::Acknowledged, internal::cursors::UserCursors};
+use natterjack_protocol::{DeviceId, Thread, client::frame::Acknowledged, internal::cursors::UserCursors};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 

@@ -141,6 +141,7 @@ async fn what_is_read_and_listed_goes_on_with_another_number_of_partitions() {
     let body = Body { target: Some(wrong), ..Body::default() };
     let recall = SendMessage { r: 1, cid: c.cid(), thread: quiet.clone(), kind: Kind::Recall, body, behind: None };
     c.send(&ClientFrame::Send(recall)).await;
+    c.until("sent", |f| matches!(f, ServerFrame::Sent { .. }).then_some(())).await;
     becomes(&apis[1], &quiet, (MsgId::NONE, 1)).await;
     let late = c.send_text(&quiet, "late").await.unwrap();
     becomes(&apis[0], &quiet, (MsgId::NONE, 2)).await;
@@ -200,7 +201,7 @@ async fn what_was_read_survives_all_keys_of_users_under_load() {
         }
         provision(&nats, &cluster.nats_config(), &Times::default()).await.unwrap();
     };
-    let last = while_they_read(&cluster, [&alice, &desk], &bob, [&dm, &group], lost).await;
+    let last = while_they_read(&cluster, [&alice, &desk], &bob, [&dm, &group], Box::pin(lost)).await;
     for api in &apis {
         for (thread, id) in &last {
             becomes(api, thread, (*id, 0)).await;
